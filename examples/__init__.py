@@ -1,0 +1,1 @@
+"""Real data and trained networks that show what the accelerator does."""

@@ -1,0 +1,1 @@
+"""neuflow: an open ConvNet accelerator, its compiler and its simulators."""

@@ -1,0 +1,112 @@
+"""The configuration bus: a chain of taps, and the receiver that every unit has.
+
+The bus is a stream of ``layout.CONFIG_BEAT`` words. Each tile holds one :class:`ConfigTap`; the
+taps of a column form a chain. A packet is for a unit when its kind and sub match and the unit's
+column bit is among ``columns``. It waits at the tap while an addressed unit has no room.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import stream
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from neuflow.blocks.streams import Slice
+from neuflow.layout import COLUMN_BITS, CONFIG_BEAT, CONFIG_BITS, Kind, Layout
+
+
+def config_stream() -> stream.Signature:
+    """Return the signature of the configuration bus."""
+    return stream.Signature(CONFIG_BEAT.shape())
+
+
+class ConfigTap(Component):
+    """One stop of the bus: hand each word to the local units, then on to the next tap.
+
+    Members: ``i`` In, ``o`` Out configuration bus; ``local[k]`` Out, one for each local unit.
+    A word moves on when all local units and the next tap take it in the same cycle. A unit that
+    is not addressed is always ready. Latency 1 cycle, one word a cycle.
+    """
+
+    LATENCY = 1
+
+    def __init__(self, units: int):
+        self.units = units
+        super().__init__(
+            {
+                "i": In(config_stream()),
+                "o": Out(config_stream()),
+                "local": Out(config_stream()).array(units),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.slice = head = Slice(CONFIG_BEAT.shape())
+        connect(m, flipped(self.i), head.i)
+
+        outs = [self.o, *(self.local[k] for k in range(self.units))]
+        all_ready = Signal()
+        m.d.comb += [all_ready.eq(Cat(*(out.ready for out in outs)).all()), head.o.ready.eq(all_ready)]
+        for out in outs:
+            # Every unit's ready comes from its registers and the payload, never from valid.
+            m.d.comb += [out.payload.eq(head.o.payload), out.valid.eq(head.o.valid & all_ready)]
+        return m
+
+
+class ConfigReceiver(Component):
+    """Assemble the packets for one unit and queue them.
+
+    Members: ``bus`` In configuration bus, ``sub`` In, ``columns`` In (one bit: the own column),
+    ``o`` Out stream of the layout's record. Holds ``depth`` (1 or 2) configurations, the one
+    that the unit works under included: the unit takes it (``o.ready``) when its packet has passed.
+    ``bus.ready`` is 1 for words of others.
+    """
+
+    def __init__(self, kind: Kind, layout: Layout, depth: int):
+        self.kind = kind
+        self.layout = layout
+        self.depth = depth
+        super().__init__(
+            {
+                "bus": In(config_stream()),
+                "sub": In(4),
+                "columns": In(COLUMN_BITS),
+                "o": Out(stream.Signature(layout.shape())),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        beat = self.bus.payload
+        words = Signal(self.layout.words * CONFIG_BITS)
+        full = Signal()
+        addressed = Signal()
+        take = Signal()
+        move = Signal()
+
+        m.d.comb += [
+            addressed.eq(
+                (beat.kind == self.kind) & (beat.sub == self.sub) & (beat.columns & self.columns).any()
+            ),
+            self.bus.ready.eq(~addressed | ~full),
+            take.eq(self.bus.valid & addressed & ~full),
+        ]
+        with m.If(take):
+            m.d.sync += [words.eq(Cat(words[CONFIG_BITS:], beat.data)), full.eq(beat.last)]
+        with m.If(move):
+            m.d.sync += full.eq(0)
+
+        if self.depth == 1:
+            m.d.comb += [
+                self.o.payload.as_value().eq(words),
+                self.o.valid.eq(full),
+                move.eq(full & self.o.ready),
+            ]
+            return m
+        m.d.comb += move.eq(full & (~self.o.valid | self.o.ready))
+        with m.If(move):
+            m.d.sync += [self.o.payload.as_value().eq(words), self.o.valid.eq(1)]
+        with m.Elif(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        return m

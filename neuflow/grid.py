@@ -1,0 +1,222 @@
+"""The machine's parameters: :class:`GridConfig`, its checks, and the presets."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from neuflow.errors import ConfigError
+from neuflow.layout import COLUMN_BITS, ROW_ADDRESS
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """The external memory that figures assume; every judge takes it at run time.
+
+    A token bucket: every cycle adds ``tokens`` tokens, a beat costs ``tokens_per_beat``, at most
+    one beat's worth is saved. 17 and 20 mean 17 beats in 20 cycles.
+    """
+
+    tokens: int = 17
+    tokens_per_beat: int = 20
+    shared: bool = True
+    """True: reads and writes share one bucket; False: one each."""
+    read_latency: int = 40
+    """Cycles from the acceptance of a read address to its first beat."""
+    write_latency: int = 20
+    """Cycles from the last beat of a write burst to its response."""
+    outstanding: int = 16
+    """Read bursts, and write bursts, that may be under way."""
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """Parameters of one grid. Frozen; ``dataclasses.replace`` makes variants. Checked when made.
+
+    Column = convolver tile, operator tile, mapper tile and ``fifo_tiles`` FIFO tiles, north to
+    south, with four DMA ports (rows, weights, operand, write).
+    """
+
+    name: str
+    columns: int = 4
+    maps: int = 4
+    """Maps a convolver computes at once = words (lanes) of a link."""
+    pixels: int = 25
+    """Pixels a convolver computes at once; its MACs are ``maps * pixels``."""
+    row_banks: int = 32
+    row_words: int = 65536
+    """Row buffer of a convolver, words."""
+    weight_words: int = 36864
+    """Weight buffer of a convolver (a ring), words."""
+    weight_blocks: int = 256
+    """Map blocks whose bias and scale a convolver holds (a ring)."""
+    reorder_words: int = 16384
+    """Reorder buffer of a convolver, words."""
+    operators: int = 2
+    """Term-by-term operators of an operator tile."""
+    window_words: int = 16384
+    """Row memory of a window unit, partial results."""
+    fifo_tiles: int = 2
+    fifo_words: int = 5120
+    """Words of a FIFO tile (two FIFOs of half)."""
+    bus_words: int = 8
+    """Words of a memory beat."""
+    burst_beats: int = 16
+    dma_beats: int = 64
+    """Beats that a DMA port buffers."""
+    config_queue: int = 2
+    """Configurations a unit holds: the one it works under and those that wait; 1 or 2."""
+    word_bits: int = 16
+    acc_bits: int = 48
+    clock_hz: int = 200_000_000
+    clock_source: str = "assumed"
+    """"assumed" or "placed and routed"."""
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+
+    def __post_init__(self) -> None:
+        for rule, fix in self._rules():
+            if not rule:
+                raise ConfigError(f"grid {self.name!r}: {fix}")
+
+    def _rules(self) -> list[tuple[bool, str]]:
+        sizes = ("maps", "pixels", "row_words", "weight_words", "weight_blocks", "reorder_words")
+        power = ("maps", "row_banks", "row_words", "bus_words", "burst_beats", "dma_beats")
+        positive = [(getattr(self, n) >= 1, f"{n} must be 1 or more") for n in sizes]
+        powers = [
+            (getattr(self, n) >= 1 and getattr(self, n).bit_count() == 1, f"{n} must be a power of 2")
+            for n in power
+        ]
+        return [
+            *positive,
+            *powers,
+            (1 <= self.columns <= COLUMN_BITS, f"columns must be 1 to {COLUMN_BITS}"),
+            (self.row_banks >= self.pixels, "row_banks must be at least pixels"),
+            (self.row_words >= 2 * self.row_banks, "row_words must be at least 2 * row_banks"),
+            (self.row_words < 1 << ROW_ADDRESS, f"row_words must be below {1 << ROW_ADDRESS}"),
+            (self.bus_words <= self.row_banks, "bus_words must be at most row_banks"),
+            (self.bus_words == 2 * self.maps, "bus_words must be 2 * maps"),
+            (self.weight_words % self.bus_words == 0, "weight_words must be whole beats"),
+            (self.weight_words >= 4 * self.bus_words, "weight_words must hold 4 beats"),
+            (self.reorder_words % self.maps == 0, "reorder_words must be a multiple of maps"),
+            (self.dma_beats >= 2 * self.burst_beats, "dma_beats must hold two bursts"),
+            (self.burst_beats * self.bus_words * 2 <= 4096, "a burst must fit in 4 KB"),
+            (2 <= self.operators <= 2, "operators must be 2"),
+            (0 <= self.fifo_tiles <= 8, "fifo_tiles must be 0 to 8"),
+            (self.fifo_words >= 8 * self.maps, "fifo_words must be at least 8 * maps"),
+            (self.window_words >= 16, "window_words must be at least 16"),
+            (self.config_queue in (1, 2), "config_queue must be 1 or 2"),
+            (self.word_bits == 16, "word_bits must be 16"),
+            (self.acc_bits == 48, "acc_bits must be 48"),
+            (self.clock_hz > 0, "clock_hz must be positive"),
+            (self.clock_source in ("assumed", "placed and routed"), 'clock_source: "assumed" or "placed and routed"'),
+        ]
+
+    @property
+    def lanes(self) -> int:
+        """Words of a link beat."""
+        return self.maps
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates a cycle, all columns."""
+        return self.columns * self.maps * self.pixels
+
+    @property
+    def rows(self) -> int:
+        """Tiles of a column."""
+        return 3 + self.fifo_tiles
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of the grid."""
+        return self.columns * self.rows
+
+    @property
+    def bus_bits(self) -> int:
+        """Width of the memory bus."""
+        return self.bus_words * self.word_bits
+
+    @property
+    def bus_words_per_cycle(self) -> float:
+        """Words a cycle that the memory moves (shared, or each way)."""
+        return self.bus_words * self.memory.tokens / self.memory.tokens_per_beat
+
+    def hash(self) -> str:
+        """Return the SHA-256 (hex) of all that shapes the hardware; clock and memory do not."""
+        values = dataclasses.asdict(self)
+        for key in ("name", "clock_hz", "clock_source", "memory"):
+            del values[key]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+VIRTEX6 = GridConfig("virtex6")
+ASIC45 = GridConfig(
+    "asic45", clock_hz=400_000_000, memory=MemoryConfig(tokens=1, tokens_per_beat=1, shared=False)
+)
+CNP = GridConfig("cnp", columns=1)
+FIG2 = GridConfig("fig2", columns=3, fifo_tiles=0)
+ECP5_85K = GridConfig(
+    "ecp5_85k", columns=1, row_words=16384, weight_words=8192, weight_blocks=64, reorder_words=4096,
+    window_words=2048, fifo_tiles=1, fifo_words=2048, clock_hz=50_000_000,
+)
+TINY = GridConfig(
+    "tiny", columns=2, maps=2, pixels=5, row_banks=8, row_words=512, weight_words=256,
+    weight_blocks=16, reorder_words=128, window_words=64, fifo_tiles=1, fifo_words=64, bus_words=4,
+    burst_beats=4, dma_beats=8,
+    memory=MemoryConfig(read_latency=10, write_latency=6, outstanding=4),
+)  # fmt: skip
+
+PRESETS: dict[str, GridConfig] = {g.name: g for g in (VIRTEX6, ASIC45, CNP, FIG2, ECP5_85K, TINY)}
+
+
+def from_dict(values: dict[str, Any]) -> GridConfig:
+    """Build a grid from plain values, refusing unknown keys and wrong types."""
+    values = dict(values)
+    memory = _checked(MemoryConfig, values.pop("memory", {}), "memory")
+    return GridConfig(**_checked(GridConfig, values, "grid"), memory=MemoryConfig(**memory))
+
+
+def _checked(cls: type, values: Any, where: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} must be a table of keys and values")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key, value in values.items():
+        if key not in fields:
+            raise ConfigError(f"{where}: unknown key {key!r}; known are {', '.join(fields)}")
+        want = {"int": int, "str": str, "bool": bool}[str(fields[key].type)]
+        if type(value) is not want:
+            raise ConfigError(f"{where}: {key} must be {want.__name__}, not {value!r}")
+    return values
+
+
+def load(name_or_file: str) -> GridConfig:
+    """Return a preset by name, or the grid that a TOML file describes.
+
+    A file holds the fields of :class:`GridConfig`; ``base = "preset"`` starts from a preset, and a
+    table ``[memory]`` holds those of :class:`MemoryConfig`.
+    """
+    if name_or_file in PRESETS:
+        return PRESETS[name_or_file]
+    path = Path(name_or_file)
+    if not path.is_file():
+        raise ConfigError(
+            f"grid {name_or_file!r} is neither a preset ({', '.join(PRESETS)}) nor a file"
+        )
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    base = values.pop("base", None)
+    start: dict[str, Any] = {"name": path.stem}
+    if base is not None:
+        if base not in PRESETS:
+            raise ConfigError(f"{path}: base {base!r} is not a preset ({', '.join(PRESETS)})")
+        start = {**dataclasses.asdict(PRESETS[base]), "name": path.stem}
+    if isinstance(values.get("memory"), dict):
+        values["memory"] = {**start.get("memory", {}), **values["memory"]}
+    return from_dict({**start, **values})

@@ -1,0 +1,135 @@
+"""The nouns of the walk: Graph -> QuantGraph -> Mapping -> Schedule -> Program.
+
+All are frozen; a pass takes one and returns the next. Tensors are (C, H, W) per image; the batch
+is not part of a shape. Each noun has ``check()`` and prints itself as a readable listing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingType
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of one image: ``shape`` (C, H, W); once quantised, ``bits`` and binary ``point``.
+
+    ``onnx_shape`` is the model's own shape without the batch, for inputs and outputs.
+    """
+
+    name: str
+    shape: Shape
+    bits: int | None = None
+    point: int | None = None
+    onnx_shape: tuple[int, ...] | None = None
+
+    @property
+    def size(self) -> int:
+        """Values of one image."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation; ``op`` is a key of ``OPS`` (Graph) or ``QUANT_OPS`` (QuantGraph).
+
+    ``attrs`` holds plain values and NumPy arrays, listed beside the op's key.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    output: str
+    attrs: MappingType[str, Any] = field(default_factory=dict)
+
+
+OPS: dict[str, str] = {
+    "conv": "weight float [M, C/groups, Ky, Kx], bias float [M], stride (y, x), dilation (y, x), "
+    "pads (top, left, bottom, right), groups",
+    "dense": "weight float [M, K], bias float [M]; the input is flattened in C, H, W order to K",
+    "map": "function: relu, tanh, sigmoid, clip (low, high), abs, identity",
+    "pool": "kind: max or average; kernel (y, x), stride (y, x), pads (top, left, bottom, right)",
+    "alu": "kind: add, sub, mul, div; two inputs of one shape",
+    "reshape": "shape (C, H, W); a view: same values in C, H, W order",
+}
+"""Operations of a :class:`Graph` with their attributes."""
+
+QUANT_OPS: dict[str, str] = {
+    "conv": "as in Graph, with weight int64 words [M, C/groups, Ky, Kx], bias int64 [M], m int64 "
+    "[M], s int64 [M], zero int64 [M], weight_point; output = requantise(sum, bias, m, s, zero, bits)",
+    "dense": "as conv, weight int64 [M, K]",
+    "map": "table: MapTable; function: str",
+    "pool": "kind: max or sum; kernel, stride, pads; m, s, zero (int): "
+    "sat(((reduce * m + half) >> s) + zero); max over real values only, sum counts padding as 0",
+    "alu": "kind: add, sub, mul, div, max, min, abs, square; shift_a, shift_b, shift (int), see "
+    "layout.ALU",
+    "reshape": "shape (C, H, W); the words are unchanged",
+}
+"""Operations of a :class:`QuantGraph` with their attributes."""
+
+
+@dataclass(frozen=True)
+class MapTable:
+    """Contents of a mapper: see ``layout.MAPPER`` for the formula. 8 segments, ascending ``low``."""
+
+    low: tuple[int, ...]
+    b: tuple[int, ...]
+    a: tuple[int, ...]
+    q: tuple[int, ...]
+    shift: int
+    square: int
+    odd: bool = False
+    even: bool = False
+    worst: float = 0.0
+    """Worst error over all words against the exact function, in units of the output's last place."""
+
+
+@dataclass(frozen=True)
+class HostOp:
+    """A final operation done on the host in float: softmax, logsoftmax or argmax."""
+
+    op: str
+    input: str
+    output: str
+    axis: int
+    attrs: MappingType[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The model in float, simplified: nodes in topological order.
+
+    ``batch``: the model's fixed first dimension, or None where it is 1 or symbolic.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    tensors: MappingType[str, Tensor]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    host: tuple[HostOp, ...] = ()
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
+class QuantGraph:
+    """The model in integers, what golden evaluates: every tensor has bits and a point."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    tensors: MappingType[str, Tensor]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    host: tuple[HostOp, ...] = ()
+    batch: int | None = None
+    bits: int = 16
+
+
+Words = NDArray[np.int64]
+"""Tensor words, int64 [N, C, H, W] in every judge."""

@@ -1,0 +1,559 @@
+"""Bit layouts, said once: configuration words, program instructions, registers, error codes.
+
+Gates read them through :meth:`Layout.shape`, the assembler through :meth:`Layout.pack`, the
+disassembler through :meth:`Layout.unpack`, the documentation through :func:`to_markdown` and the
+host's C header through :func:`to_header`. Field 0 is the least significant; a layout is sent as
+little-endian 32-bit words, and the last word is padded with zeros.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+CONFIG_BITS = 32
+"""Width of the configuration bus and of a program word, bits."""
+
+COLUMN_BITS = 8
+"""Columns a configuration packet can address at once (one bit each), hence columns of a grid."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field: ``bits`` wide, two's complement when ``signed``; ``doc`` gives meaning and unit."""
+
+    name: str
+    bits: int
+    doc: str
+    signed: bool = False
+
+    def encode(self, value: int, owner: str) -> int:
+        """Return the field's bits for ``value``; raise ``ValueError`` when it does not fit."""
+        low = -(1 << (self.bits - 1)) if self.signed else 0
+        high = (1 << (self.bits - self.signed)) - 1
+        if not low <= value <= high:
+            raise ValueError(f"{owner}.{self.name} = {value} is not within {low}..{high}")
+        return value & ((1 << self.bits) - 1)
+
+    def decode(self, raw: int) -> int:
+        """Inverse of :meth:`encode`."""
+        if self.signed and raw >> (self.bits - 1):
+            return raw - (1 << self.bits)
+        return raw
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A packed record, field 0 least significant."""
+
+    name: str
+    doc: str
+    fields: tuple[Field, ...]
+
+    @property
+    def bits(self) -> int:
+        """Sum of the fields' widths."""
+        return sum(field.bits for field in self.fields)
+
+    @property
+    def words(self) -> int:
+        """32-bit words it takes on the configuration bus."""
+        return -(-self.bits // CONFIG_BITS)
+
+    def pack_int(self, values: Mapping[str, int]) -> int:
+        """Return the record as one integer. Every field must be given, and must fit."""
+        unknown = set(values) - {field.name for field in self.fields}
+        missing = {field.name for field in self.fields} - set(values)
+        if unknown or missing:
+            raise ValueError(
+                f"{self.name}: unknown fields {sorted(unknown)}, missing {sorted(missing)}"
+            )
+        raw = offset = 0
+        for field in self.fields:
+            raw |= field.encode(int(values[field.name]), self.name) << offset
+            offset += field.bits
+        return raw
+
+    def pack(self, **values: int) -> list[int]:
+        """Return the record as 32-bit words, least significant first."""
+        raw = self.pack_int(values)
+        return [(raw >> (CONFIG_BITS * i)) & 0xFFFF_FFFF for i in range(self.words)]
+
+    def unpack(self, words: Sequence[int]) -> dict[str, int]:
+        """Inverse of :meth:`pack`."""
+        raw = sum(int(word) << (CONFIG_BITS * i) for i, word in enumerate(words))
+        values = {}
+        for field in self.fields:
+            values[field.name] = field.decode(raw & ((1 << field.bits) - 1))
+            raw >>= field.bits
+        return values
+
+    def shape(self) -> Any:
+        """Return the same record as an ``amaranth.lib.data.StructLayout``."""
+        from amaranth.hdl import signed, unsigned
+        from amaranth.lib import data
+
+        return data.StructLayout(
+            {f.name: signed(f.bits) if f.signed else unsigned(f.bits) for f in self.fields}
+        )
+
+
+def _u(name: str, bits: int, doc: str) -> Field:
+    return Field(name, bits, doc)
+
+
+def _s(name: str, bits: int, doc: str) -> Field:
+    return Field(name, bits, doc, signed=True)
+
+
+# --- units on the configuration bus -------------------------------------------------------------
+
+
+class Kind(enum.IntEnum):
+    """What a configuration packet is for; ``sub`` tells several of one kind in a column apart."""
+
+    CONV_ROWS = 0  # row input of the convolver
+    CONV_WEIGHTS = 1  # weight input of the convolver
+    CONV_ARRAY = 2  # multiply-accumulate array
+    CONV_DRAIN = 3  # requantiser and reorder buffer
+    ALU = 4  # term-by-term operator; sub = its number in the tile
+    WINDOW = 5  # window reduction
+    MAPPER = 6  # piecewise function
+    ROUTER = 7  # one word an output; sub = row of the tile in its column
+    READ_ROWS = 8  # DMA read port of the rows line
+    READ_WEIGHTS = 9  # DMA read port of the weights line
+    READ_OPERAND = 10  # DMA read port of the operand line
+    WRITE = 11  # DMA write port
+
+
+class Row(enum.IntEnum):
+    """Tiles of a column from north to south; FIFO tiles fill the rows from ``FIFO`` on."""
+
+    CONVOLVER = 0
+    OPERATOR = 1
+    MAPPER = 2
+    FIFO = 3
+
+
+class RouterIn(enum.IntEnum):
+    """Inputs of a router: the four neighbours, the global line from the DMA, local results."""
+
+    NORTH = 0
+    EAST = 1
+    SOUTH = 2
+    WEST = 3
+    GLOBAL = 4
+    LOCAL0 = 5
+    LOCAL1 = 6
+    LOCAL2 = 7
+
+
+class RouterOut(enum.IntEnum):
+    """Outputs of a router: the four neighbours, the global line to the DMA, local operands."""
+
+    NORTH = 0
+    EAST = 1
+    SOUTH = 2
+    WEST = 3
+    GLOBAL = 4
+    LOCAL0 = 5
+    LOCAL1 = 6
+    LOCAL2 = 7
+    LOCAL3 = 8
+    LOCAL4 = 9
+
+
+class AluOp(enum.IntEnum):
+    """Operation of a term-by-term operator."""
+
+    ADD = 0
+    SUB = 1
+    MUL = 2
+    DIV = 3
+    MAX = 4
+    MIN = 5
+    ABS = 6
+    SQUARE = 7
+
+
+class WindowOp(enum.IntEnum):
+    """Reduction of a window."""
+
+    MAX = 0
+    SUM = 1
+
+
+ROW_ADDRESS = 20  # bits of an address in a row buffer, words
+SIZE = 16  # bits of an extent: width, height, channels
+
+CONV_ROWS = Layout(
+    "CONV_ROWS",
+    "Where arriving rows are stored. Order of the stream: for y: for channel: for x.",
+    (
+        _u("source", 3, "column whose rows line is listened to"),
+        _u("ahead", 1, "1: may be stored while the array still computes the pass before"),
+        _u("scatter", 1, "1: one word a cycle to computed addresses; 0: up to 8, contiguous in x"),
+        _u("width", SIZE + 4, "words of a row of one channel"),
+        _u("channels", SIZE, "channels of a row record"),
+        _u("rows", SIZE, "row records in the packet"),
+        _u("base", ROW_ADDRESS, "address of channel 0, phase 0, row 0, words"),
+        _u("channel_step", ROW_ADDRESS, "from a channel to the next, words"),
+        _u("ring_words", ROW_ADDRESS, "length of a channel's ring of rows; 0: it never wraps"),
+        _u("pitch", ROW_ADDRESS, "from a stored row to the next of the same phase, words"),
+        _u("ring_rows", SIZE, "row records that may be stored and not yet released"),
+        _u("stride", 4, "phases in x and in y: word (y, x) goes to phase (y % s, x % s)"),
+        _u("x_step", ROW_ADDRESS, "from a word to the next of the same phase, words"),
+        _u("phase_x_step", ROW_ADDRESS, "from a phase in x to the next, words"),
+        _u("phase_y_step", ROW_ADDRESS, "from a phase in y to the next, words"),
+    ),
+)
+
+CONV_WEIGHTS = Layout(
+    "CONV_WEIGHTS",
+    "A packet of weights: first the parameters of every map block, then the weights.",
+    (
+        _u("source", 3, "column whose weights line is listened to"),
+        _u("blocks", 10, "map blocks whose parameters lead the packet"),
+    ),
+)
+
+CONV_ARRAY = Layout(
+    "CONV_ARRAY",
+    "One pass of the multiply-accumulate array: for group: for block: for channel: for ky: for kx.",
+    (
+        _u("groups", 20, "groups of pixels (lanes) along the flattened output map"),
+        _u("blocks", 10, "blocks of maps"),
+        _u("channels", SIZE + 4, "input channels"),
+        _u("kernel_y", 6, "kernel rows"),
+        _u("kernel_x", 6, "kernel columns"),
+        _u("pitch", SIZE, "flattened positions of an output row (>= its width)"),
+        _u("width", SIZE, "input columns; taps outside are zero"),
+        _u("height", SIZE, "input rows; taps outside are zero"),
+        _u("stride", 4, "stride in x and y"),
+        _s("tap_x", SIZE, "input column of tap 0 for output column 0: -(left padding)"),
+        _s("tap_y", SIZE, "input row of tap 0 for output row 0: -(top padding)"),
+        _u("dilation_x", 8, "input columns from a tap to the next"),
+        _u("dilation_y", 8, "input rows from a tap to the next"),
+        _u("base", ROW_ADDRESS, "address of channel 0, phase 0, words"),
+        _u("channel_step", ROW_ADDRESS, "from a channel to the next, words"),
+        _u("ring_words", ROW_ADDRESS, "length of a channel's ring; 0: linear, never wraps"),
+        _u("start", ROW_ADDRESS, "address offset of group 0, tap (0, 0), modulo ring or memory"),
+        _u("step_x", ROW_ADDRESS, "address offset from a tap in x to the next, no phase wrap"),
+        _u("step_y", ROW_ADDRESS, "address offset from a tap row to the next, no phase wrap"),
+        _u("row_pitch", ROW_ADDRESS, "address offset of one stored row (added on a phase wrap in y)"),
+        _u("phase_x", 4, "phase in x of tap 0"),
+        _u("phase_y", 4, "phase in y of tap 0"),
+        _u("phase_dx", 4, "phases in x that a tap advances: dilation_x % stride"),
+        _u("phase_dy", 4, "phases in y that a tap advances: dilation_y % stride"),
+        _u("phase_x_step", ROW_ADDRESS, "from a phase in x to the next, words"),
+        _u("phase_y_step", ROW_ADDRESS, "from a phase in y to the next, words"),
+        _s("need", SIZE + 2, "rows a group needs = clip(last y * stride + need, 0, rows)"),
+        _s("release", SIZE + 2, "rows a group frees = clip(first y * stride + release, 0, rows)"),
+        _u("rows", SIZE, "row records of the pass"),
+        _u("stream_weights", 1, "1: each weight is used once and freed at once (one group)"),
+    ),
+)
+
+CONV_DRAIN = Layout(
+    "CONV_DRAIN",
+    "How accumulators leave: requantised rows (y, map, x), or exact partial sums in array order.",
+    (
+        _u("groups", 20, "as in CONV_ARRAY"),
+        _u("blocks", 10, "as in CONV_ARRAY"),
+        _u("maps", SIZE, "maps that leave; those of the last block beyond are dropped"),
+        _u("pitch", SIZE, "as in CONV_ARRAY"),
+        _u("width", SIZE, "output columns"),
+        _u("height", SIZE, "output rows"),
+        _u("partial_in", 1, "1: add the stream of partial sums (three words a value)"),
+        _u("partial_out", 1, "1: send partial sums, not requantised words"),
+        _u("narrow", 1, "1: saturate to 8 bits"),
+        _u("slots", SIZE, "rows a map may hold in the reorder buffer"),
+        _u("map_step", ROW_ADDRESS, "reorder words of a map: >= slots * width, and 1 modulo lanes"),
+    ),
+)
+
+ALU = Layout(
+    "ALU",
+    "ADD, SUB: sat(((a << shift_a) op (b << shift_b) + half) >> shift). MUL, SQUARE: sat((a * b + "
+    "half) >> shift). DIV: sat(round_half_away((a << shift_a) / (b << shift_b))), by zero: the end "
+    "with a's sign, 0 / 0 = 0. MAX, MIN: of (a << shift_a), (b << shift_b), then as ADD. ABS: "
+    "sat(|a| << shift_a, then as ADD).",
+    (
+        _u("op", 4, "AluOp"),
+        _u("shift_a", 6, "left shift of a, 0 to 31"),
+        _u("shift_b", 6, "left shift of b, 0 to 31"),
+        _u("shift", 6, "right shift of the exact result, 0 to 47"),
+        _u("narrow", 1, "1: saturate to 8 bits"),
+    ),
+)
+
+WINDOW = Layout(
+    "WINDOW",
+    "Window reduction of rows (y, map, x): sat(((reduce * m + half) >> s) + zero).",
+    (
+        _u("op", 1, "WindowOp"),
+        _u("maps", SIZE, "maps of a row record"),
+        _u("width", SIZE, "input columns"),
+        _u("height", SIZE, "input rows"),
+        _u("width_out", SIZE, "output columns"),
+        _u("height_out", SIZE, "output rows"),
+        _u("kernel_x", 8, "window columns"),
+        _u("kernel_y", 8, "window rows"),
+        _u("stride_x", 8, "columns from a window to the next"),
+        _u("stride_y", 8, "rows from a window to the next"),
+        _u("pad_x", 8, "columns of padding at the left"),
+        _u("pad_y", 8, "rows of padding at the top"),
+        _u("m", 16, "multiplier, 0 to 32767"),
+        _u("s", 6, "shift right"),
+        _s("zero", 16, "offset"),
+        _u("narrow", 1, "1: saturate to 8 bits"),
+    ),
+)
+
+SEGMENTS = 8
+"""Segments of a mapper table."""
+
+MAPPER = Layout(
+    "MAPPER",
+    "Piecewise function. x' = |x| under a symmetry, else x. Segment = the last with x' >= min; d = "
+    "x' - min; y = (b << shift) + ((a << square) + q * d) * d; out = sat((y + half) >> shift); odd: "
+    "the sign of x is put back after rounding and before saturation.",
+    (
+        _u("odd", 1, "1: f(-x) = -f(x)"),
+        _u("even", 1, "1: f(-x) = f(x)"),
+        _u("narrow", 1, "1: saturate to 8 bits"),
+        _u("shift", 6, "right shift of the exact result, 0 to 40"),
+        _u("square", 6, "left shift that brings a to the scale of q * d, 0 to 16"),
+        *(
+            field
+            for i in range(SEGMENTS)
+            for field in (
+                _s(f"min{i}", 16, f"segment {i} begins here; ascending, segment 0 is -32768"),
+                _s(f"b{i}", 17, "value at its beginning, words of the output"),
+                _s(f"a{i}", 18, "slope"),
+                _s(f"q{i}", 16, "square term"),
+            )
+        ),
+    ),
+)
+
+ROUTE = Layout(
+    "ROUTE",
+    "One router output for one packet. Outputs of one multicast name each other in peers and move "
+    "together.",
+    (
+        _u("output", 4, "RouterOut"),
+        _u("input", 4, "RouterIn"),
+        _u("peers", 10, "one bit for each output of this multicast, itself included"),
+    ),
+)
+
+READ = Layout(
+    "READ",
+    "A strided read: for i2: for i1: for i0: run contiguous words, packed without gaps.",
+    (
+        _u("base", 32, "address of the first word, words"),
+        _u("run", 24, "contiguous words"),
+        _u("count0", 16, "innermost count"),
+        _s("step0", 32, "words"),
+        _u("count1", 16, "count"),
+        _s("step1", 32, "words"),
+        _u("count2", 16, "outermost count"),
+        _s("step2", 32, "words"),
+        _u("dest", COLUMN_BITS, "rows, weights line: columns that listen. Operand line: see Operand"),
+    ),
+)
+
+WRITE = Layout(
+    "WRITE",
+    "A strided write, in the order of READ.",
+    (
+        *READ.fields[:-1],
+        _u("source", 1, "0: global line of the last tile of the column; 1: of its operator tile"),
+    ),
+)
+
+
+class Operand(enum.IntEnum):
+    """Who takes the operand line (field ``dest`` of READ)."""
+
+    CONVOLVER = 0  # partial sums
+    OPERATOR = 1  # global input of the operator tile's router
+
+
+UNITS: dict[Kind, Layout] = {
+    Kind.CONV_ROWS: CONV_ROWS,
+    Kind.CONV_WEIGHTS: CONV_WEIGHTS,
+    Kind.CONV_ARRAY: CONV_ARRAY,
+    Kind.CONV_DRAIN: CONV_DRAIN,
+    Kind.ALU: ALU,
+    Kind.WINDOW: WINDOW,
+    Kind.MAPPER: MAPPER,
+    Kind.ROUTER: ROUTE,
+    Kind.READ_ROWS: READ,
+    Kind.READ_WEIGHTS: READ,
+    Kind.READ_OPERAND: READ,
+    Kind.WRITE: WRITE,
+}
+"""What a packet to each kind of unit carries (a ROUTER packet: one ROUTE word an output)."""
+
+CONFIG_BEAT = Layout(
+    "CONFIG_BEAT",
+    "One word on the configuration bus.",
+    (
+        _u("kind", 4, "Kind"),
+        _u("sub", 4, "which of them in the column"),
+        _u("columns", COLUMN_BITS, "columns addressed: one is a unit, several a group, all broadcast"),
+        _u("data", CONFIG_BITS, "configuration word"),
+        _u("last", 1, "1: last word of the packet"),
+    ),
+)
+
+
+# --- program --------------------------------------------------------------------------------------
+
+
+class Opcode(enum.IntEnum):
+    """Instructions of the control unit. 0 is illegal, so that cleared memory stops at once."""
+
+    ILLEGAL = 0
+    CONFIG = 1  # a configuration packet follows: ``length`` words
+    FENCE = 2  # wait until all writes configured so far in ``columns`` are acknowledged
+    END = 3  # end of a frame; two words follow: input step, output step, in words
+
+
+class Relocate(enum.IntEnum):
+    """What the control unit adds to the first word of a packet (an address in words)."""
+
+    NONE = 0
+    PROGRAM = 1  # the program's address
+    INPUT = 2  # address of this frame's inputs
+    OUTPUT = 3  # address of this frame's outputs
+
+
+INSTRUCTION = Layout(
+    "INSTRUCTION",
+    "First word of every instruction.",
+    (
+        _u("opcode", 4, "Opcode"),
+        _u("kind", 4, "CONFIG: Kind"),
+        _u("sub", 4, "CONFIG: which of them in the column"),
+        _u("columns", COLUMN_BITS, "CONFIG, FENCE: one bit a column"),
+        _u("length", 8, "CONFIG: words that follow"),
+        _u("relocate", 2, "CONFIG: Relocate, of the first word"),
+        _u("reserved", 2, "0"),
+    ),
+)
+
+
+# --- registers of the AXI4-Lite slave ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Register:
+    """One 32-bit register: byte ``address``, ``access`` "ro" or "rw"."""
+
+    name: str
+    address: int
+    access: str
+    doc: str
+
+
+IDENTITY = 0x6E65_7546
+"""Value of the ID register: "neuF"."""
+
+HARDWARE_VERSION = 0x0001_0000
+"""Value of the VERSION register: major << 16 | minor."""
+
+PROGRAM_VERSION = 1
+"""Version of the program format."""
+
+REGISTERS: tuple[Register, ...] = (
+    Register("ID", 0x00, "ro", 'identity, 0x6E657546 ("neuF")'),
+    Register("VERSION", 0x04, "ro", "hardware version, major << 16 | minor"),
+    Register("GRID_HASH", 0x08, "ro", "first 32 bits of the hash of the grid's parameters"),
+    Register("PARAMETERS", 0x0C, "ro", "columns | maps << 8 | pixels << 16 | bus words << 24"),
+    Register("CONTROL", 0x10, "rw", "bit 0: start (reads 0); bit 1: interrupt enable"),
+    Register("STATUS", 0x14, "rw", "bit 0: busy; bit 1: done (write 1 to clear); bits 15:8: error code"),
+    Register("PROGRAM", 0x18, "rw", "address of the device section, in units of 4 KB"),
+    Register("INPUT", 0x1C, "rw", "address of the ring of inputs, in units of 4 KB"),
+    Register("OUTPUT", 0x20, "rw", "address of the ring of outputs, in units of 4 KB"),
+    Register("FRAMES", 0x24, "rw", "frames to run, 1 or more"),
+    Register("RING", 0x28, "rw", "frames that the rings hold; the frame after starts over; 0: all"),
+    Register("WATCHDOG", 0x2C, "rw", "cycles without progress until error HANG; 0: never"),
+    Register("CYCLES", 0x30, "ro", "cycles from start to done, low word"),
+    Register("CYCLES_HIGH", 0x34, "ro", "high word"),
+    Register("FRAMES_DONE", 0x38, "ro", "frames finished"),
+    Register("PROGRAM_COUNTER", 0x3C, "ro", "word of the program that is being worked on"),
+    Register("CONFIG_WORDS", 0x40, "ro", "configuration words sent"),
+    Register("CONFIG_STALLS", 0x44, "ro", "cycles a configuration word waited for its unit"),
+    Register("FENCE_STALLS", 0x48, "ro", "cycles a fence waited"),
+    Register("MAC_CYCLES", 0x4C, "ro", "cycles an array issued a tap, summed over the columns"),
+    Register("ROWS_STALLS", 0x50, "ro", "cycles an array waited for rows, summed"),
+    Register("WEIGHTS_STALLS", 0x54, "ro", "cycles an array waited for weights, summed"),
+    Register("DRAIN_STALLS", 0x58, "ro", "cycles an array waited for its drain, summed"),
+    Register("IDLE_CYCLES", 0x5C, "ro", "cycles an array had no configuration, summed"),
+    Register("READ_BEATS", 0x60, "ro", "beats read from memory"),
+    Register("WRITE_BEATS", 0x64, "ro", "beats written to memory"),
+)
+
+
+class Error(enum.IntEnum):
+    """Error codes of the STATUS register."""
+
+    NONE = 0
+    ILLEGAL_INSTRUCTION = 1
+    READ_RESPONSE = 2  # the memory answered a read with an error
+    WRITE_RESPONSE = 3  # the memory answered a write with an error
+    HANG = 4  # the watchdog saw no progress
+
+
+class Activity(enum.IntEnum):
+    """Bits of a column in the top's ``activity`` output: what it did in this cycle (for traces)."""
+
+    MAC = 0  # the array issued a tap
+    WAIT_ROWS = 1
+    WAIT_WEIGHTS = 2
+    WAIT_DRAIN = 3
+    IDLE = 4  # the array had no configuration
+    DRAIN = 5  # a result left the accumulators
+    ALU = 6  # an operator passed a beat
+    WINDOW = 7  # the window unit took a word
+    MAPPER = 8  # the mapper passed a beat
+    READ_ROWS = 9  # the rows line moved a beat
+    READ_WEIGHTS = 10
+    READ_OPERAND = 11
+    WRITE = 12  # the write port took a beat
+    WRITE_DONE = 13  # a write descriptor was acknowledged whole
+
+
+def to_markdown() -> str:
+    """Return the instruction, configuration and register tables as Markdown."""
+    parts = []
+    for layout in (INSTRUCTION, CONFIG_BEAT, *dict.fromkeys(UNITS.values())):
+        parts.append(f"### {layout.name}\n\n{layout.doc}\n\n| bits | field | meaning |\n|---|---|---|")
+        offset = 0
+        for field in layout.fields:
+            sign = ", signed" if field.signed else ""
+            top = offset + field.bits - 1
+            parts.append(f"| {top}:{offset} | `{field.name}` | {field.doc}{sign} |")
+            offset += field.bits
+        parts.append("")
+    parts.append("### Registers\n\n| address | name | access | meaning |\n|---|---|---|---|")
+    parts += [f"| 0x{r.address:02X} | `{r.name}` | {r.access} | {r.doc} |" for r in REGISTERS]
+    return "\n".join(parts) + "\n"
+
+
+def to_header() -> str:
+    """Return the register map as a C header."""
+    lines = ["/* Register map of neuflow; generated from neuflow/layout.py. */", "#pragma once", ""]
+    for register in REGISTERS:
+        define = f"#define NEUFLOW_{register.name}"
+        lines.append(f"{define:<36} 0x{register.address:02X}u /* {register.access}: {register.doc} */")
+    lines.append("")
+    for name, value in (("ID_VALUE", IDENTITY), ("VERSION_VALUE", HARDWARE_VERSION)):
+        lines.append(f"#define NEUFLOW_{name:<20} 0x{value:08X}u")
+    lines += [f"#define NEUFLOW_ERROR_{error.name:<20} {error.value}u" for error in Error]
+    return "\n".join(lines) + "\n"
