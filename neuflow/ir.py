@@ -133,3 +133,70 @@ class QuantGraph:
 
 Words = NDArray[np.int64]
 """Tensor words, int64 [N, C, H, W] in every judge."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """Where an input or output of the model lies within a frame's inputs or outputs.
+
+    Image n, record y begins at word ``offset + n * image_step + y * record_step`` of the frame and
+    holds C x W words. ``along_x``: the batch lies along x instead (shape (C, 1, batch) is one record).
+    """
+
+    tensor: Tensor
+    offset: int
+    image_step: int
+    record_step: int
+    along_x: bool = False
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What figures of one layer need: a Conv, Gemm or stand-alone node with what is fused to it.
+
+    ``macs`` and ``words`` are nominal, for one image: padded taps counted; words = inputs, weights
+    and outputs once, unpadded (``weight_words`` of them weights, which a batch shares).
+    ``writes[c]``: WRITE packets of column c in one frame that belong to this layer.
+    """
+
+    name: str
+    operator: str
+    macs: int
+    words: int
+    weight_words: int
+    writes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled model: what ``.nfp`` holds.
+
+    ``device`` is the device section; ``work_words`` words of work memory lie behind it, from the
+    next multiple of 4 KB on; a frame is one pass of ``batch`` images with ``input_words`` and
+    ``output_words`` words (multiples of 4 KB / 2, so that rings are aligned). ``origins``: (first
+    device word of 32 bit, its origin such as ``conv1/column3/CONV_ARRAY``), ascending.
+    ``mapping`` and ``schedule`` are the stages' listings.
+    """
+
+    name: str
+    grid: Any  # GridConfig
+    device: bytes
+    work_words: int
+    input_words: int
+    output_words: int
+    batch: int
+    graph: QuantGraph
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    layers: tuple[Layer, ...]
+    origins: tuple[tuple[int, str], ...]
+    mapping: str = ""
+    schedule: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a judge returns: output words int64 [N, C, H, W] by name, and statistics of the run."""
+
+    outputs: MappingType[str, Words]
+    stats: MappingType[str, Any]

@@ -1,0 +1,237 @@
+"""The Python API: compile a model, run it under a judge, get arrays and statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from neuflow import ir
+from neuflow.errors import InputError
+from neuflow.fixed import FixedPoint
+from neuflow.grid import GridConfig, MemoryConfig
+from neuflow.grid import load as load_grid
+
+CALIBRATION_IMAGES = 8
+CALIBRATION_SEED = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run gave.
+
+    Attributes
+    ----------
+    outputs : float32 by ONNX name, [N, ...] in the model's own shapes.
+    words : what the grid gave, signed words int64 [N, C, H, W] by name, before host operators.
+    stats : see ``neuflow/stats.schema.json``.
+    """
+
+    outputs: Mapping[str, NDArray[Any]]
+    words: Mapping[str, ir.Words]
+    stats: Mapping[str, Any]
+
+    @property
+    def output(self) -> NDArray[Any]:
+        """The only output."""
+        if len(self.outputs) != 1:
+            raise InputError(f"the model has outputs {list(self.outputs)}; name one in .outputs")
+        return next(iter(self.outputs.values()))
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled model that can be run. ``ir`` is what the ``.nfp`` file holds."""
+
+    ir: ir.Program
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.ir.name
+
+    @property
+    def grid(self) -> GridConfig:
+        """The grid it was compiled for."""
+        return self.ir.grid
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a ``.nfp`` file."""
+        from neuflow import files, program
+
+        files.write_atomic(Path(path), lambda beside: program.save(self.ir, beside))
+
+    def golden(self, x: Any) -> Run:
+        """Evaluate the quantised graph in NumPy. ``x``: one array [N, ...], or several by name."""
+        from neuflow.run import golden
+
+        return self._finish(golden.run(self.ir, quantise_inputs(self.ir, x)))
+
+    def rtl(
+        self,
+        x: Any,
+        memory: MemoryConfig | None = None,
+        seed: int | None = None,
+        waves: str | os.PathLike[str] | None = None,
+    ) -> Run:
+        """Run on the grid's Verilog under Verilator; see :func:`neuflow.run.rtl.run`."""
+        from neuflow.run import rtl
+
+        path = Path(waves) if waves is not None else None
+        return self._finish(rtl.run(self.ir, quantise_inputs(self.ir, x), memory, seed, path))
+
+    def _finish(self, result: ir.Result) -> Run:
+        return Run(real_outputs(self.ir, result.outputs), result.outputs, result.stats)
+
+
+def compile(
+    model: str | os.PathLike[str],
+    grid: str | GridConfig = "virtex6",
+    calib: Any = None,
+    bits: int = 16,
+    q8_8: bool = False,
+    batch: int = 1,
+) -> Program:
+    """Compile an ONNX model.
+
+    Parameters
+    ----------
+    model : ONNX file.
+    grid : preset, TOML file, or a ``GridConfig``.
+    calib : inputs that the binary points are chosen by: one array [N, ...], or several by name;
+        None: 8 standard-normal inputs, seeded.
+    bits : width of words, 16 or 8.
+    q8_8 : every tensor with 8 fractional bits instead of points by calibration.
+    batch : images of a pass.
+    """
+    from neuflow import compiler
+
+    config = grid if isinstance(grid, GridConfig) else load_grid(grid)
+    return Program(
+        compiler.compile_model(
+            Path(model), config, calibration=calib, bits=bits, q8_8=q8_8, batch=batch
+        )
+    )
+
+
+def load(path: str | os.PathLike[str]) -> Program:
+    """Read a ``.nfp`` file."""
+    from neuflow import program
+
+    return Program(program.load(Path(path)))
+
+
+def onnx_shape(tensor: ir.Tensor) -> tuple[int, ...]:
+    """Return the model's own shape of one image."""
+    return tensor.onnx_shape if tensor.onnx_shape is not None else tensor.shape
+
+
+def quantise_inputs(program: ir.Program, x: Any) -> dict[str, ir.Words]:
+    """Turn real inputs into words int64 [N, C, H, W] by name, under each input's binary point.
+
+    Values beyond the range of a word saturate. Refused with ``InputError``: unknown or missing
+    names, other shapes than [N, ...], NaN, complex or object values, no image at all.
+    """
+    tensors = {port.tensor.name: port.tensor for port in program.inputs}
+    arrays = named(x, list(tensors))
+    words = {}
+    for name, tensor in tensors.items():
+        values = real_array(arrays[name], f"input {name!r}")
+        shape = onnx_shape(tensor)
+        if values.shape[1:] != shape or values.ndim != len(shape) + 1:
+            want = ", ".join(str(size) for size in ("N", *shape))
+            raise InputError(f"input {name!r} has shape {values.shape}; the model takes ({want})")
+        fixed = FixedPoint(tensor.bits or 16, tensor.point or 0)
+        words[name] = fixed.quantise(values).reshape(len(values), *tensor.shape)
+    counts = {name: len(array) for name, array in words.items()}
+    if len(set(counts.values())) != 1:
+        raise InputError(f"inputs hold different numbers of images: {counts}; give equally many")
+    return words
+
+
+def named(x: Any, names: list[str]) -> dict[str, ArrayLike]:
+    """Return inputs by name; a lone array is for the model's only input."""
+    if not isinstance(x, Mapping):
+        if len(names) != 1:
+            raise InputError(f"the model has inputs {', '.join(names)}; give each by name (.npz)")
+        return {names[0]: x}
+    if set(x) != set(names):
+        given = ", ".join(map(str, x)) or "none"
+        raise InputError(f"inputs given: {given}; the model takes: {', '.join(names)}")
+    return dict(x)
+
+
+def real_array(x: ArrayLike, what: str) -> NDArray[np.float64]:
+    """Return ``x`` as float64 with at least one image; refuse what is not a real number."""
+    values = np.asarray(x)
+    if values.dtype.kind not in "biuf":
+        raise InputError(f"{what} has dtype {values.dtype}; give real numbers or integers")
+    if values.ndim == 0 or len(values) == 0:
+        raise InputError(f"{what} has shape {values.shape}: the batch is empty; give an image")
+    values = values.astype(np.float64)
+    if np.isnan(values).any():
+        raise InputError(f"{what} holds NaN; replace those values")
+    return values
+
+
+def real_outputs(
+    program: ir.Program, words: Mapping[str, ir.Words]
+) -> dict[str, NDArray[Any]]:
+    """Return what the model gives: words as float32, reshaped, host operators applied."""
+    reals = {}
+    for port in program.outputs:
+        tensor = port.tensor
+        fixed = FixedPoint(tensor.bits or 16, tensor.point or 0)
+        values = fixed.dequantise(words[tensor.name]).astype(np.float32)
+        reals[tensor.name] = values.reshape(len(values), *onnx_shape(tensor))
+    if program.graph.host:
+        from neuflow.run import host
+
+        return host.apply(program.graph.host, reals)
+    return reals
+
+
+def with_memory(grid: GridConfig, text: str) -> MemoryConfig:
+    """Return the grid's memory model with ``key=value,...`` changed.
+
+    Keys: ``latency`` (cycles to the first beat of a read), ``write_latency``, ``words_per_cycle``,
+    ``outstanding`` (bursts), ``shared`` (0 or 1).
+    """
+    from fractions import Fraction
+
+    memory = grid.memory
+    for item in filter(None, text.split(",")):
+        key, _, value = item.partition("=")
+        try:
+            number = Fraction(value)
+        except (ValueError, ZeroDivisionError):
+            raise InputError(f"--memory {item!r}: give key=number") from None
+        if key == "words_per_cycle":
+            rate = (number / grid.bus_words).limit_denominator(1000)
+            if not 0 < rate <= 1:
+                raise InputError(
+                    f"--memory {item!r}: this grid's bus moves up to {grid.bus_words} words a cycle"
+                )
+            memory = dataclasses.replace(
+                memory, tokens=rate.numerator, tokens_per_beat=rate.denominator
+            )
+            continue
+        ranges = {"latency": (1, 100_000), "write_latency": (1, 100_000), "outstanding": (1, 1024),
+                  "shared": (0, 1)}  # fmt: skip
+        if key not in ranges:
+            raise InputError(f"--memory {item!r}: known are words_per_cycle, {', '.join(ranges)}")
+        low, high = ranges[key]
+        if number.denominator != 1 or not low <= number <= high:
+            raise InputError(f"--memory {item!r}: give a whole number from {low} to {high}")
+        if key == "shared":
+            memory = dataclasses.replace(memory, shared=bool(number))
+        else:
+            name = "read_latency" if key == "latency" else key
+            memory = dataclasses.replace(memory, **{name: int(number)})
+    return memory

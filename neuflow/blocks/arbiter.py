@@ -1,0 +1,188 @@
+"""The arbiter: all DMA ports and the program fetch share one AXI4 master."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import ceil_log2
+
+from neuflow.blocks.axi import axi4, read_ports
+from neuflow.blocks.dma import BURSTS, request_stream, response_stream, write_stream
+from neuflow.grid import GridConfig
+
+
+def round_robin(m: Module, requests: Value, taken: Signal, name: str) -> Signal:
+    """Return a one-hot grant among ``requests`` (0 if none); each turn starts after the last taken.
+
+    ``taken`` says that the grant of this cycle is used.
+    """
+    count = len(requests)
+    after = Signal(count, name=f"{name}_after")  # ports behind the one that was served last
+    behind = Signal(count, name=f"{name}_behind")
+    chosen = Signal(count, name=f"{name}_chosen")
+    grant = Signal(count, name=f"{name}_grant")
+    m.d.comb += [
+        behind.eq(requests & after),
+        chosen.eq(Mux(behind.any(), behind, requests)),
+        grant.eq(chosen & (~chosen + 1)),
+    ]
+    with m.If(taken):
+        m.d.sync += after.eq(~(grant | (grant - 1)))
+    return grant
+
+
+def pick(grant: Value, values: list[Value]) -> Value:
+    """Return the value that the one-hot ``grant`` names, 0 if none."""
+    result: Value = Const(0, len(values[0]))
+    for k, value in enumerate(values):
+        result = result | Mux(grant[k], value, 0)
+    return result
+
+
+class Arbiter(Component):
+    """Share one AXI4 master between the read ports, the program fetch and the write ports.
+
+    Members
+    -------
+    read : requests of the ``3 columns + 1`` read ports (rows, weights, operand of each column; the
+        program fetch last); ID = index.
+    response, response_valid, response_ready : beats for the read ports; the payload is common, valid
+        and ready have one bit a port.
+    write, data : requests and beats of the ``columns`` write ports; ID = column.
+    write_response : one bit a write port: a burst is acknowledged.
+    axi : the master.
+    read_error, write_error : sticky: a response other than OKAY or EXOKAY. The program fetch is
+        left out: it reads ahead, beyond the program's end; its beats carry ``error`` instead.
+    read_beat, write_beat : 1 for a cycle when a beat moves.
+
+    Reads: the program fetch first (it asks for at most a word a cycle, and every unit waits for
+    its configuration), all others in turn; one address a cycle, at most ``BURSTS`` bursts under
+    way. Writes: one burst is granted at a time, in turn; its beats follow without a gap, and the
+    next burst's behind them. An address appears 1 cycle after its request. Deterministic.
+    """
+
+    LATENCY = 1
+
+    def __init__(self, grid: GridConfig):
+        self.grid = grid
+        reads = read_ports(grid)
+        super().__init__(
+            {
+                "read": In(request_stream(grid)).array(reads),
+                "response": Out(response_stream(grid).members["payload"].shape),
+                "response_valid": Out(reads),
+                "response_ready": In(reads),
+                "write": In(request_stream(grid)).array(grid.columns),
+                "data": In(write_stream(grid)).array(grid.columns),
+                "write_response": Out(grid.columns),
+                "axi": Out(axi4(grid)),
+                "read_error": Out(1),
+                "write_error": Out(1),
+                "read_beat": Out(1),
+                "write_beat": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        self._build_read_addresses(m)
+        self._build_read_data(m)
+        self._build_writes(m)
+        self._build_write_responses(m)
+        return m
+
+    def _address(self, beat: Value) -> Value:
+        """Return the byte address of a beat."""
+        return Cat(Const(0, ceil_log2(self.grid.bus_bits // 8)), beat)
+
+    def _build_read_addresses(self, m: Module) -> None:
+        ar, r = self.axi.ar, self.axi.r
+        count = len(self.read)
+        free, issue, finish = Signal(), Signal(), Signal()
+        under_way = Signal(range(BURSTS + 1))
+        requests = Cat(port.valid for port in self.read)
+        fetch = self.read[-1].valid
+
+        turn = round_robin(m, requests[:-1], issue & ~fetch, "read")
+        grant = Signal(count)
+        m.d.comb += [
+            grant.eq(Mux(fetch, 1 << (count - 1), turn)),
+            free.eq((~ar.valid | ar.ready) & (under_way != BURSTS)),
+            issue.eq(free & requests.any()),
+            finish.eq(r.valid & r.ready & r.last),
+            Cat(port.ready for port in self.read).eq(Mux(free, grant, 0)),
+        ]
+        m.d.sync += under_way.eq(under_way + issue - finish)
+        with m.If(issue):
+            m.d.sync += [
+                ar.addr.eq(self._address(pick(grant, [port.payload.address for port in self.read]))),
+                ar.len.eq(pick(grant, [port.payload.length for port in self.read])),
+                ar.id.eq(pick(grant, [Const(k, len(ar.id)) for k in range(count)])),
+                ar.valid.eq(1),
+            ]
+        with m.Elif(ar.ready):
+            m.d.sync += ar.valid.eq(0)
+
+    def _build_read_data(self, m: Module) -> None:
+        r = self.axi.r
+        count = len(self.read)
+        select = Signal(count)
+        m.d.comb += [
+            select.eq(Cat(r.id == k for k in range(count))),
+            self.response.data.eq(r.data),
+            self.response.error.eq(r.resp[1]),
+            self.response_valid.eq(Mux(r.valid, select, 0)),
+            r.ready.eq((self.response_ready & select).any()),
+            self.read_beat.eq(r.valid & r.ready),
+        ]
+        with m.If(self.read_beat & r.resp[1] & ~select[-1]):
+            m.d.sync += self.read_error.eq(1)
+
+    def _build_writes(self, m: Module) -> None:
+        aw, w = self.axi.aw, self.axi.w
+        busy, ends, free, issue = Signal(), Signal(), Signal(), Signal()
+        owner = Signal(self.grid.columns)
+        requests = Cat(port.valid for port in self.write)
+
+        # The next burst is granted while the last beat of the one before moves.
+        grant = round_robin(m, requests, issue, "write")
+        m.d.comb += [
+            ends.eq(self.write_beat & w.last),
+            free.eq((~busy | ends) & (~aw.valid | aw.ready)),
+            issue.eq(free & requests.any()),
+            Cat(port.ready for port in self.write).eq(Mux(free, grant, 0)),
+        ]
+        with m.If(issue):
+            m.d.sync += [
+                aw.addr.eq(self._address(pick(grant, [port.payload.address for port in self.write]))),
+                aw.len.eq(pick(grant, [port.payload.length for port in self.write])),
+                aw.id.eq(pick(grant, [Const(k, len(aw.id)) for k in range(len(grant))])),
+                owner.eq(grant),
+            ]
+        m.d.sync += [
+            aw.valid.eq(issue | (aw.valid & ~aw.ready)),
+            busy.eq(issue | (busy & ~ends)),
+        ]
+
+        beat = pick(owner, [port.payload.as_value() for port in self.data])
+        chosen = Signal(self.data[0].payload.shape())
+        m.d.comb += [
+            chosen.as_value().eq(beat),
+            w.data.eq(chosen.data),
+            w.strb.eq(Cat(bit.replicate(2) for bit in chosen.strobe)),
+            w.last.eq(chosen.last),
+            w.valid.eq(busy & (Cat(port.valid for port in self.data) & owner).any()),
+            Cat(port.ready for port in self.data).eq(Mux(busy & w.ready, owner, 0)),
+            self.write_beat.eq(w.valid & w.ready),
+        ]
+
+    def _build_write_responses(self, m: Module) -> None:
+        b = self.axi.b
+        m.d.comb += [
+            b.ready.eq(1),
+            self.write_response.eq(
+                Cat(b.valid & (b.id == k) for k in range(self.grid.columns))
+            ),
+        ]
+        with m.If(b.valid & b.resp[1]):
+            m.d.sync += self.write_error.eq(1)

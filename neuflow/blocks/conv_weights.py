@@ -1,0 +1,195 @@
+"""Weight input of the convolver: a ring of weights and a ring of map parameters.
+
+A packet brings the parameters of every map block, then the weights (docs/machine.md, "Weights
+packet"). The packets of later passes fill what the present one leaves free, so loading overlaps
+computing.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+
+from neuflow.blocks.ram import Ram
+from neuflow.blocks.streams import WORD_BITS, beat_stream
+from neuflow.grid import GridConfig
+from neuflow.layout import CONV_WEIGHTS
+
+PARAMETER_BEATS = 3
+"""Beats of one block's parameters: (bias low, middle), (bias high, m), (s, zero)."""
+
+
+def block_parameters(grid: GridConfig) -> data.StructLayout:
+    """Return the layout of a block's parameters as the beats bring them, one word a map."""
+    return data.StructLayout(
+        {
+            name: data.ArrayLayout(shape, grid.maps)
+            for name, shape in (
+                ("bias_low", unsigned(WORD_BITS)),
+                ("bias_middle", unsigned(WORD_BITS)),
+                ("bias_high", signed(WORD_BITS)),
+                ("m", unsigned(WORD_BITS)),
+                ("s", unsigned(WORD_BITS)),
+                ("zero", signed(WORD_BITS)),
+            )
+        }
+    )
+
+
+class Ring(Component):
+    """A ring of beats that is read again and again until it is freed.
+
+    Members: ``push``, ``data`` In, ``room`` Out; ``ready`` Out: the beat at the read position is
+    there; ``read`` In: read it (``value`` Out one cycle later) and step on; ``rewind`` In: go back to
+    the oldest beat, ``free`` In: all beats passed leave. Either may come with a read, which then
+    counts as passed, or alone.
+    """
+
+    def __init__(self, width: int, depth: int):
+        self.depth = depth
+        super().__init__(
+            {
+                "push": In(1),
+                "data": In(width),
+                "room": Out(1),
+                "ready": Out(1),
+                "read": In(1),
+                "rewind": In(1),
+                "free": In(1),
+                "value": Out(width),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        depth = self.depth
+        m.submodules.ram = ram = Ram(len(self.data), depth)
+        head, tail, oldest = (Signal(range(depth), name=n) for n in ("head", "tail", "oldest"))
+        filled = Signal(range(depth + 1))  # beats from the oldest to the head
+        passed = Signal(range(depth + 1))  # beats from the oldest to the read position
+        after_tail = Signal(range(depth))
+        leaving = Signal(range(depth + 1))
+
+        m.d.comb += [
+            self.room.eq(filled != depth),
+            self.ready.eq(passed != filled),
+            after_tail.eq(Mux(tail == depth - 1, 0, tail + 1)),
+            leaving.eq(Mux(self.free, passed + self.read, 0)),
+            ram.write_enable.eq(self.push),
+            ram.write_address.eq(head),
+            ram.write_data.eq(self.data),
+            ram.read_enable.eq(self.read),
+            ram.read_address.eq(tail),
+            self.value.eq(ram.read_data),
+        ]
+        m.d.sync += filled.eq(filled + self.push - leaving)
+        with m.If(self.push):
+            m.d.sync += head.eq(Mux(head == depth - 1, 0, head + 1))
+        position = Mux(self.read, after_tail, tail)
+        with m.If(self.free):
+            m.d.sync += [oldest.eq(position), tail.eq(position), passed.eq(0)]
+        with m.Elif(self.rewind):
+            m.d.sync += [tail.eq(oldest), passed.eq(0)]
+        with m.Elif(self.read):
+            m.d.sync += [tail.eq(after_tail), passed.eq(passed + 1)]
+        return m
+
+
+class WeightStore(Component):
+    """Weight buffer with its writer, and the parameters of the block that leaves next.
+
+    Members
+    -------
+    i : In, beats of ``bus_words`` words: weights packets. Taken only under a configuration.
+    config : In stream of CONV_WEIGHTS.
+    listening, source : Out; the columns' weights line that is listened to.
+    ready, read, rewind, free, value : the weight ring's read side, see :class:`Ring`.
+    parameters, parameters_valid : Out, of the next block to leave.
+    parameters_take : In, pulse: copied; fetch those of the block after. With it at most one of
+        ``parameters_rewind`` (that is block 0 of the same pass), ``parameters_free`` (the pass ends).
+
+    Throughput one beat a cycle; stalls while its ring is full. A block's parameters are valid 4
+    cycles after the take at the earliest.
+    """
+
+    def __init__(self, grid: GridConfig):
+        self.grid = grid
+        super().__init__(
+            {
+                "i": In(beat_stream(grid.bus_words)),
+                "config": In(stream.Signature(CONV_WEIGHTS.shape())),
+                "listening": Out(1),
+                "source": Out(3),
+                "ready": Out(1),
+                "read": In(1),
+                "rewind": In(1),
+                "free": In(1),
+                "value": Out(data.ArrayLayout(signed(WORD_BITS), grid.bus_words)),
+                "parameters": Out(block_parameters(grid)),
+                "parameters_valid": Out(1),
+                "parameters_take": In(1),
+                "parameters_rewind": In(1),
+                "parameters_free": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        grid = self.grid
+        width = grid.bus_bits
+        m.submodules.weights = weights = Ring(width, grid.weight_words // grid.bus_words)
+        m.submodules.blocks = blocks = Ring(width, PARAMETER_BEATS * grid.weight_blocks)
+
+        # Input: parameters first.
+        c = self.config.payload
+        active, take, room = Signal(), Signal(), Signal()
+        leading = Signal(range(PARAMETER_BEATS << len(c.blocks)))  # parameter beats yet to come
+        beat = self.i.payload
+        m.d.comb += [
+            self.listening.eq(active),
+            self.source.eq(c.source),
+            room.eq(Mux(leading != 0, blocks.room, weights.room)),
+            self.i.ready.eq(active & room),
+            take.eq(active & room & self.i.valid),
+            blocks.data.eq(beat.words.as_value()),
+            weights.data.eq(beat.words.as_value()),
+            blocks.push.eq(take & (leading != 0)),
+            weights.push.eq(take & (leading == 0)),
+            self.config.ready.eq(take & beat.last),
+        ]
+        with m.If(~active):
+            m.d.sync += [active.eq(self.config.valid), leading.eq(PARAMETER_BEATS * c.blocks)]
+        with m.Elif(take):
+            m.d.sync += active.eq(~beat.last)
+            with m.If(leading != 0):
+                m.d.sync += leading.eq(leading - 1)
+
+        m.d.comb += [
+            self.ready.eq(weights.ready),
+            weights.read.eq(self.read),
+            weights.rewind.eq(self.rewind),
+            weights.free.eq(self.free),
+            self.value.as_value().eq(weights.value),
+        ]
+        self._fetch(m, blocks)
+        return m
+
+    def _fetch(self, m, blocks):
+        """Collect a block's parameters beat by beat, then wait until they are taken."""
+        asked = Signal(range(PARAMETER_BEATS + 1))
+        arriving = Signal()
+        collected = Signal(self.grid.bus_bits * PARAMETER_BEATS)
+        m.d.comb += [
+            blocks.read.eq((asked != PARAMETER_BEATS) & blocks.ready),
+            blocks.rewind.eq(self.parameters_take & self.parameters_rewind),
+            blocks.free.eq(self.parameters_take & self.parameters_free),
+            self.parameters.as_value().eq(collected),
+            self.parameters_valid.eq((asked == PARAMETER_BEATS) & ~arriving),
+        ]
+        m.d.sync += [
+            arriving.eq(blocks.read),
+            asked.eq(Mux(self.parameters_take, 0, asked + blocks.read)),
+        ]
+        with m.If(arriving):
+            m.d.sync += collected.eq(Cat(collected[self.grid.bus_bits :], blocks.value))

@@ -1,0 +1,151 @@
+"""The whole machine: control unit, registers, DMA ports, arbiter and the array. Composition only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Cat, Module
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from neuflow.blocks.arbiter import Arbiter
+from neuflow.blocks.axi import axi4, axi4_lite
+from neuflow.blocks.config import ConfigTap
+from neuflow.blocks.control import ACTIVITY_BITS, Control
+from neuflow.blocks.dma import OperandLine, ReadPort, WritePort
+from neuflow.blocks.place import place
+from neuflow.blocks.registers import Registers, counter_registers, value_registers
+from neuflow.blocks.streams import wire
+from neuflow.grid import GridConfig
+from neuflow.layout import Activity, Kind
+
+
+class Top(Component):
+    """The machine between its memory and its host.
+
+    Members: ``m_axi`` Out (AXI4), ``s_axi`` In (AXI4-Lite), ``irq`` Out, ``activity`` Out (16 bits a column,
+    ``layout.Activity``). The clock domain is ``sync``.
+
+    Parameters
+    ----------
+    grid : the machine's parameters.
+    array : the columns of tiles; by default ``blocks.array.Array(grid)``. Members, with c a column:
+        ``config``; ``rows[c]``, ``rows_dest[c]``, ``weights[c]``, ``weights_dest[c]`` (streams of
+        ``bus_words`` lanes, 8 bits), ``operand[c]``, ``operand_dest[c]`` (``maps`` lanes, 1 bit) In;
+        ``write[c]`` Out (``maps`` lanes), ``write_source[c]``, ``write_valid[c]`` In where it has them;
+        ``activity[c]`` Out.
+    """
+
+    def __init__(self, grid: GridConfig, array: Component | None = None):
+        if array is None:
+            from neuflow.blocks.array import Array
+
+            array = Array(grid)
+        self.grid = grid
+        self.array: Any = array
+        super().__init__(
+            {
+                "m_axi": Out(axi4(grid)),
+                "s_axi": In(axi4_lite()),
+                "irq": Out(1),
+                "activity": Out(ACTIVITY_BITS * grid.columns),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        grid = self.grid
+        registers, control, arbiter = Registers(grid), Control(grid), Arbiter(grid)
+        tap = ConfigTap(4 * grid.columns)
+        place(m, "registers", "registers", registers, platform)
+        place(m, "control", "control", control, platform)
+        place(m, "arbiter", "arbiter", arbiter, platform)
+        place(m, "tap", "dma_tap", tap, platform)
+        place(m, "array", "array", self.array, platform)
+
+        # Outside.
+        connect(m, flipped(self.s_axi), registers.axi)
+        connect(m, arbiter.axi, flipped(self.m_axi))
+        m.d.comb += self.irq.eq(registers.irq)
+
+        # Control unit: registers, program fetch (the last read port), configuration bus, memory.
+        for name in ("start", "clear_done", *(r.name.lower() for r in value_registers())):
+            m.d.comb += getattr(control, name).eq(getattr(registers, name))
+        for name in ("busy", "done", "error", *(r.name.lower() for r in counter_registers(grid))):
+            m.d.comb += getattr(registers, name).eq(getattr(control, name))
+        self._connect_reader(m, arbiter, len(arbiter.read) - 1, control)
+        wire(m, control.config, tap.i)
+        wire(m, tap.o, self.array.config)
+        m.d.comb += [
+            control.activity.eq(self.activity),
+            control.read_error.eq(arbiter.read_error),
+            control.write_error.eq(arbiter.write_error),
+            control.read_beat.eq(arbiter.read_beat),
+            control.write_beat.eq(arbiter.write_beat),
+        ]
+
+        for column in range(grid.columns):
+            self._build_column(m, platform, column, tap, arbiter, control)
+        return m
+
+    def _build_column(self, m: Module, platform, column: int, tap, arbiter, control) -> None:
+        """Place the four ports of a column and connect its lines."""
+        grid, array = self.grid, self.array
+        kinds = (Kind.READ_ROWS, Kind.READ_WEIGHTS, Kind.READ_OPERAND)
+        ports: list[Any] = [ReadPort(grid) for _ in kinds] + [WritePort(grid)]
+        for k, port in enumerate(ports):
+            wire(m, tap.local[4 * column + k], port.bus)
+            m.d.comb += port.columns.eq(1 << column)
+        for k, kind in enumerate(kinds):
+            place(m, f"{kind.name.lower()}{column}", "read_port", ports[k], platform)
+            self._connect_reader(m, arbiter, 3 * column + k, ports[k])
+            m.d.comb += ports[k].kind.eq(kind)
+        rows, weights, operand, write = ports
+        place(m, f"write{column}", "write_port", write, platform)
+        line = OperandLine(grid)
+        place(m, f"operand_line{column}", "operand_line", line, platform)
+
+        # Lines to the array, and the one from it.
+        wire(m, rows.o, array.rows[column])
+        wire(m, weights.o, array.weights[column])
+        wire(m, operand.o, line.i)
+        wire(m, line.o, array.operand[column])
+        wire(m, array.write[column], write.i)
+        m.d.comb += [
+            array.rows_dest[column].eq(rows.dest),
+            array.weights_dest[column].eq(weights.dest),
+            line.i_dest.eq(operand.dest),
+            array.operand_dest[column].eq(line.o_dest),
+            array.write_source[column].eq(write.source),
+        ]
+        if "write_valid" in array.signature.members:
+            m.d.comb += array.write_valid[column].eq(write.source_valid)
+
+        # Write bursts and their responses.
+        wire(m, write.request, arbiter.write[column])
+        wire(m, write.data, arbiter.data[column])
+        m.d.comb += [
+            write.response.eq(arbiter.write_response[column]),
+            control.write_done[column].eq(write.done),
+        ]
+
+        activity = self.activity.word_select(column, ACTIVITY_BITS)
+        own = {
+            Activity.READ_ROWS: rows.o.valid & rows.o.ready,
+            Activity.READ_WEIGHTS: weights.o.valid & weights.o.ready,
+            Activity.READ_OPERAND: line.o.valid & line.o.ready,
+            Activity.WRITE: write.i.valid & write.i.ready,
+            Activity.WRITE_DONE: write.done,
+        }
+        tiles = array.activity[column]
+        m.d.comb += activity.eq(
+            Cat(own[bit] if bit in own else tiles[bit] for bit in range(ACTIVITY_BITS))
+        )
+
+    def _connect_reader(self, m: Module, arbiter: Arbiter, index: int, reader) -> None:
+        """Connect a read port, or the program fetch, to the arbiter."""
+        wire(m, reader.request, arbiter.read[index])
+        m.d.comb += [
+            reader.response.payload.eq(arbiter.response),
+            reader.response.valid.eq(arbiter.response_valid[index]),
+            arbiter.response_ready[index].eq(reader.response.ready),
+        ]

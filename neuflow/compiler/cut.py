@@ -1,0 +1,269 @@
+"""Cutting: ways to divide a chain over columns and passes, and whether their pieces fit.
+
+A cut never changes a result: maps, rows, columns and images are independent, and sums over
+channels or taps that are cut pass through memory with all their bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from neuflow.compiler.geometry import (
+    ConvShape,
+    RowPlan,
+    backward,
+    ceil_div,
+    conv_shape,
+    dense_row_plan,
+    drain_plan,
+    least_ring,
+    packet_words,
+    row_plan,
+    weight_words,
+)
+from neuflow.compiler.mapping import Chain, Part, Pass, Piece, Region, Span
+from neuflow.grid import GridConfig
+from neuflow.layout import CONV_ARRAY, CONV_ROWS, READ, WINDOW, Layout
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One way to cut a chain.
+
+    ``images``, ``maps``, ``rows``: parts that work side by side in as many columns (their product is
+    at most the grid's columns). ``rounds``: map parts one after another; ``row_rounds``: row parts;
+    ``strips``: parts of the output columns (of the images, where batched). ``parts``: sums one after
+    another through memory.
+    """
+
+    images: int = 1
+    maps: int = 1
+    rows: int = 1
+    rounds: int = 1
+    row_rounds: int = 1
+    strips: int = 1
+    parts: tuple[Part, ...] = ()
+
+    def __str__(self) -> str:
+        names = ("images", "maps", "rows")
+        side = " x ".join(f"{getattr(self, n)} {n}" for n in names if getattr(self, n) > 1)
+        text = f"columns: {side or '1'}"
+        for name in ("rounds", "row_rounds", "strips"):
+            if getattr(self, name) > 1:
+                text += f", {getattr(self, name)} {name.replace('_', ' ')}"
+        return text + (f", {len(self.parts)} sums" if len(self.parts) > 1 else "")
+
+
+class Misfit(Exception):
+    """A piece overflows something: ``what``, one of "rows", "weights", "reorder", "window", "field"."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+def limit(layout: Layout, name: str) -> int:
+    """Largest value of an unsigned field."""
+    return (1 << next(f.bits for f in layout.fields if f.name == name)) - 1
+
+
+# --- does a piece fit? ------------------------------------------------------------------------
+
+
+def plan_rows(chain: Chain, shape: ConvShape, grid: GridConfig) -> RowPlan | None:
+    """Place a piece's input in half the row buffer, so that the next one's can arrive, else in all.
+
+    A ring in half the buffer must have a row of slack, so that rows arrive while the array works.
+    """
+    if chain.is_dense:
+        return dense_row_plan(chain, shape, grid.row_words)
+    half = row_plan(shape, grid, grid.row_words // 2)
+    if half is not None:
+        least = least_ring(
+            shape.groups(grid), grid.pixels, shape.pitch, shape.stride, shape.need, shape.tap_y,
+            shape.height,
+        )  # fmt: skip
+        if half.ring_rows >= min(least + shape.stride, shape.height):
+            return half
+    return row_plan(shape, grid, grid.row_words) or half
+
+
+def check_piece(chain: Chain, piece: Piece, grid: GridConfig) -> None:
+    """Raise ``Misfit`` where ``piece`` overflows a buffer or a field."""
+    if chain.head is not None:
+        shape = conv_shape(chain, piece)
+        _check_fields(shape, grid)
+        if plan_rows(chain, shape, grid) is None:
+            raise Misfit("rows")
+        if shape.groups(grid) > 1 and weight_words(shape, grid) > grid.weight_words:
+            raise Misfit("weights")
+        if shape.blocks(grid) > grid.weight_blocks:
+            raise Misfit("weights")
+        if packet_words(shape, grid) > limit(READ, "run"):
+            raise Misfit("weights")
+        if not piece.partial_out and drain_plan(shape, grid) is None:
+            raise Misfit("reorder")
+    regions = backward(chain, piece.out)
+    for step, before, after in zip(chain.steps, regions, regions[1:], strict=False):
+        if step.node.op == "pool":
+            _check_window(step.node.attrs, before, after, grid)
+
+
+def _check_fields(shape: ConvShape, grid: GridConfig) -> None:
+    pairs = (
+        (CONV_ARRAY, "kernel_y", shape.kernel_y),
+        (CONV_ARRAY, "kernel_x", shape.kernel_x),
+        (CONV_ARRAY, "stride", shape.stride),
+        (CONV_ARRAY, "dilation_y", shape.dilation_y),
+        (CONV_ARRAY, "dilation_x", shape.dilation_x),
+        (CONV_ARRAY, "pitch", shape.pitch),
+        (CONV_ARRAY, "groups", shape.groups(grid)),
+        (CONV_ARRAY, "blocks", shape.blocks(grid)),
+        (CONV_ROWS, "channels", shape.channels),
+        (CONV_ROWS, "rows", shape.height),
+    )
+    if any(value > limit(layout, name) for layout, name, value in pairs):
+        raise Misfit("field")
+
+
+def window_rows(kernel: int, stride: int, out: int) -> int:
+    """Output rows of a window unit that are under way at the same time."""
+    return min(out, ceil_div(kernel, stride))
+
+
+def _check_window(attrs: dict, before: Region, after: Region, grid: GridConfig) -> None:
+    kernel, stride = attrs["kernel"], attrs["stride"]
+    rows = window_rows(kernel[0], stride[0], after.rows.size)
+    if before.maps.size * after.cols.size * rows > grid.window_words:
+        raise Misfit("window")
+    sizes = dict(kernel_y=kernel[0], kernel_x=kernel[1], stride_y=stride[0], stride_x=stride[1])
+    if any(value > limit(WINDOW, name) for name, value in sizes.items()):
+        raise Misfit("field")
+
+
+# --- cutting ------------------------------------------------------------------------------------
+
+
+def passes(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Iterator[Pass]:
+    """Yield the passes of a cut: images, then rows, strips and maps; sums innermost."""
+    maps, height, width = chain.shapes[-1]
+    images = [0] if chain.batched else list(range(batch))
+    row_spans = Span(0, height).split(cut.rows * cut.row_rounds)
+    map_spans = _map_spans(chain, maps, cut, grid)
+    spread = grid.columns // cut.images // cut.maps // cut.rows if needs_helper(chain) else 1
+    for some_images, rows, cols, some_maps in product(
+        _chunks(images, cut.images),
+        _chunks(row_spans, cut.rows),
+        Span(0, width).split(cut.strips),
+        _chunks(map_spans, cut.maps),
+    ):
+        boxes = list(product(some_images, rows, some_maps))
+        for number, part in enumerate(cut.parts or (None,)):
+            yield Pass(
+                tuple(
+                    Piece(
+                        column=spread * i if spread > 1 else i,
+                        image=image,
+                        out=Region(map_span, row_span, cols),
+                        part=_in_group(chain, part, map_span),
+                        partial_in=number > 0,
+                        partial_out=number < len(cut.parts) - 1,
+                    )
+                    for i, (image, row_span, map_span) in enumerate(boxes)
+                )
+            )
+
+
+def needs_helper(chain: Chain) -> bool:
+    """Whether a second operand has to come through a neighbouring column."""
+    return chain.head is None and chain.operand is not None
+
+
+def _chunks(items: list | tuple, size: int) -> list:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def conv_groups(chain: Chain) -> int:
+    """Groups of a grouped convolution; 1 for all else."""
+    return 1 if chain.head is None else chain.head.attrs.get("groups", 1)
+
+
+def _map_spans(chain: Chain, maps: int, cut: Cut, grid: GridConfig) -> list[Span]:
+    groups = conv_groups(chain)
+    size = maps // groups
+    unit = 1 if chain.head is None else grid.maps
+    parts = max(1, cut.maps * cut.rounds // groups)
+    return [
+        span
+        for group in range(groups)
+        for span in Span(group * size, (group + 1) * size).split(parts, min(unit, size))
+    ]
+
+
+def _in_group(chain: Chain, part: Part | None, maps: Span) -> Part | None:
+    """Shift a part, given in channels of a group, to the group of ``maps``."""
+    if part is None or (groups := conv_groups(chain)) == 1:
+        return part
+    first = maps.lo // (chain.shapes[0][0] // groups) * (chain.source_shape[0] // groups)
+    return part._replace(channels=Span(part.channels.lo + first, part.channels.hi + first))
+
+
+def ladder(last: int) -> Iterator[int]:
+    """Yield 1, 2, 3, 4, 6, 8, 12, 16, ... below ``last``, and ``last``."""
+    value = 1
+    while value < last:
+        yield value
+        if value >= 2 and value + value // 2 < last and value & (value - 1) == 0:
+            yield value + value // 2
+        value *= 2
+    yield last
+
+
+def part_lists(chain: Chain) -> Iterator[tuple[Part, ...]]:
+    """Yield ways to cut the sums, from none at all to single taps of single channels."""
+    if chain.head is None:
+        yield ()
+        return
+    one = Span(0, 1)
+    if chain.is_dense:
+        for spans in _dense_spans(chain):
+            yield tuple(Part(span, one, one) for span in spans)
+        return
+    kernel = chain.head.attrs["weight"].shape[2:]
+    least = [
+        size if dilation > limit(CONV_ARRAY, "dilation_y") and size > 1
+        else ceil_div(size, limit(CONV_ARRAY, "kernel_y"))
+        for size, dilation in zip(kernel, chain.head.attrs["dilation"], strict=True)
+    ]  # fmt: skip
+    channels = chain.head.attrs["weight"].shape[1]
+    ways = [(n, *least) for n in ladder(channels)]
+    ways += [(channels, n, least[1]) for n in ladder(kernel[0]) if n > least[0]]
+    ways += [(channels, kernel[0], n) for n in ladder(kernel[1]) if n > least[1]]
+    for way in ways:
+        sizes = (channels, *kernel)
+        spans = [Span(0, size).split(n) for size, n in zip(sizes, way, strict=True)]
+        yield tuple(Part(*combination) for combination in product(*spans))
+
+
+def _dense_spans(chain: Chain) -> Iterator[tuple[Span, ...]]:
+    """Cut the inputs of a dense layer at records of its source, or within each of them."""
+    channels, height, width = chain.source_shape
+    record = channels * width
+    inputs = record * height
+    for pieces in ladder(inputs):
+        length = ceil_div(inputs, pieces)
+        if height == 1:
+            yield Span(0, inputs).split(pieces)
+        elif length >= record:
+            yield tuple(
+                Span(rows.lo * record, rows.hi * record)
+                for rows in Span(0, height).split(ceil_div(height, length // record))
+            )
+        else:
+            yield tuple(
+                span
+                for y in range(height)
+                for span in Span(y * record, (y + 1) * record).split(ceil_div(record, length))
+            )

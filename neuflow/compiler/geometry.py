@@ -1,0 +1,268 @@
+"""What a piece of a layer means for one column: boxes walked backwards, and the convolver's numbers.
+
+All of it is exact arithmetic on extents; nothing here knows of memory addresses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from neuflow.compiler.mapping import Chain, Part, Piece, Region, Span
+from neuflow.grid import GridConfig
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Return a / b rounded up."""
+    return -(-a // b)
+
+
+def round_up(value: int, unit: int) -> int:
+    """Return the least multiple of ``unit`` that is at least ``value``."""
+    return ceil_div(value, unit) * unit
+
+
+def window_span(out: Span, kernel: int, stride: int, pad: int, size: int) -> Span:
+    """Input span that windows ``out`` touch, at least one element within 0 .. size - 1."""
+    lo = max(0, min(out.lo * stride - pad, size - 1))
+    hi = min(size, (out.hi - 1) * stride - pad + kernel)
+    return Span(lo, max(hi, lo + 1))
+
+
+def backward(chain: Chain, out: Region) -> tuple[Region, ...]:
+    """Return the box that enters each step, and last ``out`` itself."""
+    regions = [out]
+    for step, shape in zip(reversed(chain.steps), reversed(chain.shapes[:-1]), strict=True):
+        region = regions[0]
+        if step.node.op == "pool":
+            (ky, kx), (sy, sx) = step.node.attrs["kernel"], step.node.attrs["stride"]
+            top, left = step.node.attrs["pads"][:2]
+            region = Region(
+                region.maps,
+                window_span(region.rows, ky, sy, top, shape[1]),
+                window_span(region.cols, kx, sx, left, shape[2]),
+            )
+        regions.insert(0, region)
+    return tuple(regions)
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """A convolver pass, relative to its own input box: see ``layout.CONV_ARRAY``.
+
+    ``rows``, ``cols``: the input box (a dense layer has ``cols`` = its images). ``width`` and
+    ``height`` are the box's extents as the array sees them.
+    """
+
+    channels: int
+    kernel_y: int
+    kernel_x: int
+    stride: int
+    dilation_y: int
+    dilation_x: int
+    tap_y: int
+    tap_x: int
+    rows: Span
+    cols: Span
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    maps: int
+
+    @property
+    def taps(self) -> int:
+        """Products that one result adds up."""
+        return self.channels * self.kernel_y * self.kernel_x
+
+    @property
+    def pitch(self) -> int:
+        """Words from a stored row to the next of its phase, and lanes from an output row to the next."""
+        return max(self.out_width, ceil_div(self.width, self.stride))
+
+    def groups(self, grid: GridConfig) -> int:
+        """Groups of ``grid.pixels`` positions of the flattened output."""
+        return ceil_div((self.out_height - 1) * self.pitch + self.out_width, grid.pixels)
+
+    def blocks(self, grid: GridConfig) -> int:
+        """Blocks of ``grid.maps`` maps."""
+        return ceil_div(self.maps, grid.maps)
+
+    @property
+    def need(self) -> int:
+        """Rows needed by an output row beyond row * stride."""
+        return self.tap_y + (self.kernel_y - 1) * self.dilation_y + 1
+
+
+def conv_shape(chain: Chain, piece: Piece) -> ConvShape:
+    """Return the numbers of a piece's convolver pass."""
+    assert chain.head is not None and piece.part is not None
+    out = backward(chain, piece.out)[0]
+    if chain.head.op == "dense":
+        return _dense_shape(piece.part, out)
+    stride = chain.head.attrs["stride"][0]
+    spans, taps = [], []
+    for axis, span in enumerate((out.rows, out.cols)):
+        kernel, size = piece.part[1 + axis], chain.source_shape[1 + axis]
+        dilation = chain.head.attrs["dilation"][axis]
+        pad = chain.head.attrs["pads"][axis] - kernel.lo * dilation
+        spans.append(window_span(span, (kernel.size - 1) * dilation + 1, stride, pad, size))
+        taps.append(span.lo * stride - pad - spans[axis].lo)
+    return ConvShape(
+        channels=piece.part.channels.size,
+        kernel_y=piece.part.ky.size,
+        kernel_x=piece.part.kx.size,
+        # One output row or column has no stride, a single tap no dilation; fields stay small.
+        stride=stride if out.rows.size > 1 or out.cols.size > 1 else 1,
+        dilation_y=chain.head.attrs["dilation"][0] if piece.part.ky.size > 1 else 0,
+        dilation_x=chain.head.attrs["dilation"][1] if piece.part.kx.size > 1 else 0,
+        tap_y=taps[0],
+        tap_x=taps[1],
+        rows=spans[0],
+        cols=spans[1],
+        height=spans[0].size,
+        width=spans[1].size,
+        out_height=out.rows.size,
+        out_width=out.cols.size,
+        maps=out.maps.size,
+    )
+
+
+def _dense_shape(part: Part, out: Region) -> ConvShape:
+    images = out.cols.size
+    return ConvShape(
+        part.channels.size, 1, 1, 1, 0, 0, 0, 0, Span(0, 1), out.cols, 1, images, 1, images,
+        out.maps.size,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """How a pass keeps its input in the row buffer: fields of CONV_ROWS and CONV_ARRAY.
+
+    ``size``: words of the region, from its base. ``array_step``: CONV_ARRAY.channel_step.
+    """
+
+    size: int
+    scatter: int
+    width: int
+    channels: int
+    rows: int
+    channel_step: int
+    array_step: int
+    ring_words: int
+    ring_rows: int
+    pitch: int
+    x_step: int
+    phase_x_step: int
+    phase_y_step: int
+    need: int
+    release: int
+
+
+@lru_cache(maxsize=65536)
+def least_ring(
+    groups: int, pixels: int, pitch: int, stride: int, need: int, release: int, rows: int
+) -> int:
+    """Records a ring must hold so that no group waits for ever.
+
+    Group g starts when its needed rows are there; before that only group g - 1 has released.
+    """
+    first = np.arange(groups, dtype=np.int64) * pixels
+    needed = np.clip((first + pixels - 1) // pitch * stride + need, 0, rows)
+    released = np.clip(first // pitch * stride + release, 0, rows)
+    before = np.concatenate(([0], released[:-1]))
+    return int(max(1, (needed - before).max()))
+
+
+def row_plan(shape: ConvShape, grid: GridConfig, room: int) -> RowPlan | None:
+    """Fit a convolution's input into ``room`` words: whole and linear, else as rings; None if neither."""
+    s, pitch, rows = shape.stride, shape.pitch, shape.height
+    phases = s * s
+    common = {
+        "scatter": int(s > 1), "width": shape.width, "channels": shape.channels, "rows": rows,
+        "pitch": pitch, "x_step": 1, "need": shape.need, "release": shape.tap_y,
+    }  # fmt: skip
+    linear = ceil_div(rows, s) * pitch
+    if shape.channels * phases * linear <= room:
+        return RowPlan(
+            size=shape.channels * phases * linear, ring_words=0, ring_rows=rows,
+            channel_step=phases * linear, array_step=phases * linear,
+            phase_x_step=linear, phase_y_step=s * linear, **common,
+        )  # fmt: skip
+    # Longest ring that fits; a ring of n rows a phase keeps any n * stride successive records.
+    longest = room // (shape.channels * phases) // grid.row_banks * grid.row_banks
+    ring_rows = min(longest // pitch * s, round_up(rows, s))
+    least = least_ring(
+        shape.groups(grid), grid.pixels, pitch, s, shape.need, shape.tap_y, rows
+    )
+    if ring_rows < least:
+        return None
+    ring = round_up(ring_rows // s * pitch, grid.row_banks)
+    return RowPlan(
+        size=shape.channels * phases * ring, ring_words=ring, ring_rows=ring_rows,
+        channel_step=phases * ring, array_step=phases * ring,
+        phase_x_step=ring, phase_y_step=s * ring, **common,
+    )  # fmt: skip
+
+
+def dense_row_plan(chain: Chain, shape: ConvShape, room: int) -> RowPlan | None:
+    """Fit the inputs of a dense layer: channel k of image n at k * images + n."""
+    images, inputs = shape.width, shape.channels
+    size = images * inputs
+    if size > room:
+        return None
+    common = {
+        "size": size, "ring_words": 0, "array_step": images, "phase_x_step": 0, "phase_y_step": 0,
+        "release": 0,
+    }  # fmt: skip
+    if images == 1:  # one record, stored at full width
+        return RowPlan(
+            scatter=0, width=inputs, channels=1, rows=1, channel_step=inputs, ring_rows=1,
+            pitch=inputs, x_step=1, need=1, **common,
+        )  # fmt: skip
+    if chain.source_shape[1:] == (1, 1):  # the batch already lies along x
+        return RowPlan(
+            scatter=0, width=images, channels=inputs, rows=1, channel_step=images, ring_rows=1,
+            pitch=images, x_step=1, need=1, **common,
+        )  # fmt: skip
+    return RowPlan(  # one record an image, scattered
+        scatter=1, width=inputs, channels=1, rows=images, channel_step=0, ring_rows=images,
+        pitch=1, x_step=images, need=images, **common,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DrainPlan:
+    """Fields of CONV_DRAIN that depend on the reorder buffer."""
+
+    slots: int
+    map_step: int
+
+
+def drain_plan(shape: ConvShape, grid: GridConfig) -> DrainPlan | None:
+    """Fit the rows that one group touches, better one more, into the reorder buffer."""
+    touched = 1 if grid.pixels < 2 else (grid.pixels - 2) // shape.pitch + 2
+    for spare in (1, 0):
+        slots = min(touched + spare, shape.out_height)
+        map_step = round_up(max(slots * shape.out_width - 1, 0), grid.maps) + 1
+        if round_up(shape.maps, grid.maps) * map_step <= grid.reorder_words:
+            return DrainPlan(slots, map_step)
+    return None
+
+
+def weight_words(shape: ConvShape, grid: GridConfig) -> int:
+    """Words of the weights of a pass, without parameters: whole beats a block."""
+    return shape.blocks(grid) * round_up(shape.taps * grid.maps, grid.bus_words)
+
+
+def packet_words(shape: ConvShape, grid: GridConfig) -> int:
+    """Words of a whole weights packet, parameters included."""
+    return weight_words(shape, grid) + 3 * grid.bus_words * shape.blocks(grid)
+
+
+def partial_words(shape: ConvShape, grid: GridConfig) -> int:
+    """Words of the exact partial sums of a pass: three a value, all lanes."""
+    return 3 * shape.groups(grid) * shape.blocks(grid) * grid.pixels * grid.maps

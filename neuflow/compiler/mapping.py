@@ -1,0 +1,178 @@
+"""The noun Mapping: which column works on which piece of which layer in which pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from neuflow.ir import Node, QuantGraph, Shape
+
+
+class Span(NamedTuple):
+    """The half-open range ``lo .. hi - 1``."""
+
+    lo: int
+    hi: int
+
+    @property
+    def size(self) -> int:
+        """Numbers in the range."""
+        return self.hi - self.lo
+
+    def split(self, parts: int, unit: int = 1) -> tuple[Span, ...]:
+        """Cut into at most ``parts`` spans of one size, a multiple of ``unit``; the last is shorter."""
+        step = -(-self.size // (parts * unit)) * unit
+        return tuple(Span(lo, min(lo + step, self.hi)) for lo in range(self.lo, self.hi, step))
+
+    def __str__(self) -> str:
+        return f"{self.lo}..{self.hi - 1}"
+
+
+class Region(NamedTuple):
+    """A box of a tensor of one image. In a batched chain the columns are the images."""
+
+    maps: Span
+    rows: Span
+    cols: Span
+
+    @property
+    def size(self) -> int:
+        """Values in the box."""
+        return self.maps.size * self.rows.size * self.cols.size
+
+    def __str__(self) -> str:
+        return f"maps {self.maps} rows {self.rows} cols {self.cols}"
+
+
+class Part(NamedTuple):
+    """The products that one pass adds up: input channels and kernel taps.
+
+    ``channels`` are channels of the input tensor; for a dense layer words of its flattened input in
+    the order of memory (y, c, x).
+    """
+
+    channels: Span
+    ky: Span
+    kx: Span
+
+    def __str__(self) -> str:
+        return f"channels {self.channels} taps {self.ky} x {self.kx}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """An ``alu``, ``pool`` or ``map`` node that the stream of a chain passes through.
+
+    ``operand``: the tensor that an alu node takes from memory. ``sides``: which of the node's
+    inputs the stream itself is, a subset of ``"ab"``.
+    """
+
+    node: Node
+    operand: str | None = None
+    sides: str = "a"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Nodes that become one walk through a column: memory -> [convolver] -> steps -> memory.
+
+    ``head`` is a conv or dense node, or None where the stream comes straight from memory.
+    ``shapes[0]`` is what enters the first step, ``shapes[-1]`` what is written. ``batched``: all
+    images of a frame at once, along x, so that shapes are (C, 1, batch).
+    ``reorder``: a copy in C, H, W order (a reshape that memory order does not allow as a view).
+    """
+
+    name: str
+    head: Node | None
+    source: str
+    source_shape: Shape
+    steps: tuple[Step, ...]
+    output: str
+    shapes: tuple[Shape, ...]
+    batched: bool
+    bits: int
+    reorder: bool = False
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes of the chain, in order."""
+        head = () if self.head is None else (self.head,)
+        return (*head, *(step.node for step in self.steps))
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the head is a dense layer."""
+        return self.head is not None and self.head.op == "dense"
+
+    @property
+    def operand(self) -> Step | None:
+        """The step that takes a tensor from memory, if any (at most one)."""
+        return next((step for step in self.steps if step.operand is not None), None)
+
+    @property
+    def tensors_read(self) -> tuple[str, ...]:
+        """Tensors in memory that the chain reads."""
+        step = self.operand
+        return (self.source,) if step is None or step.operand is None else (self.source, step.operand)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one column does in one pass.
+
+    ``out``: box of the chain's output. ``part``: products added up, None without a convolver.
+    ``partial_in``, ``partial_out``: exact sums come from / go to the chain's partial-sum memory.
+    """
+
+    column: int
+    image: int
+    out: Region
+    part: Part | None = None
+    partial_in: bool = False
+    partial_out: bool = False
+
+    def __str__(self) -> str:
+        part = "" if self.part is None else f" {self.part}"
+        sums = f"{' +sums' if self.partial_in else ''}{' ->sums' if self.partial_out else ''}"
+        return f"column {self.column}: image {self.image} {self.out}{part}{sums}"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Pieces that run at the same time, at most one a column."""
+
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A chain, its passes in order, and what the compiler expects: ``cycles`` and why (``reason``)."""
+
+    chain: Chain
+    passes: tuple[Pass, ...]
+    cycles: int
+    reason: str
+
+    def __str__(self) -> str:
+        ops = " -> ".join(f"{node.name}({node.op})" for node in self.chain.nodes) or "copy"
+        lines = [
+            f"{self.chain.name}: {self.chain.source} -> {ops} -> {self.chain.output} "
+            f"{self.chain.shapes[-1]}{' batched' if self.chain.batched else ''}",
+            f"  {self.reason}; {len(self.passes)} passes, about {self.cycles} cycles",
+        ]
+        for number, one in enumerate(self.passes):
+            lines += [f"    pass {number} {piece}" for piece in one.pieces]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """The whole network cut into passes; ``views``: tensor -> tensor whose memory it shares."""
+
+    graph: QuantGraph
+    batch: int
+    assignments: tuple[Assignment, ...]
+    views: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "\n".join(str(assignment) for assignment in self.assignments) + "\n"

@@ -1,0 +1,136 @@
+"""Graph -> Graph: fold per-channel scales, drop views that nobody needs and dead nodes.
+
+The importer leaves two things that :data:`neuflow.ir.OPS` does not have or need: nodes "scale"
+(one factor and one offset a channel: BatchNormalization, constants of Add, Sub, Mul, Div), and
+views before dense layers, which flatten by themselves.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from neuflow.errors import ModelError
+from neuflow.ir import Graph, Node
+
+
+def simplify(graph: Graph) -> Graph:
+    """Return the same function in the operations of ``OPS`` alone."""
+    return check(drop_dead(drop_views(fold_scales(graph))))
+
+
+def fold_scales(graph: Graph) -> Graph:
+    """Fold each scale into the conv or dense before it.
+
+    y = scale (w x + bias) + offset. Where the layer before is no conv or dense, or its result is
+    also used elsewhere, the scale becomes a 1x1 convolution of its own, one group a channel.
+    """
+    uses = _uses(graph)
+    made: dict[str, int] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.op != "scale":
+            made[node.output] = len(nodes)
+            nodes.append(node)
+            continue
+        place = made.get(node.inputs[0], -1)
+        before = nodes[place] if place >= 0 else None
+        if before is not None and before.op in ("conv", "dense") and uses[before.output] == 1:
+            nodes[place] = _folded(before, node)
+            made[node.output] = place
+        else:
+            made[node.output] = len(nodes)
+            nodes.append(_depthwise(node))
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _uses(graph: Graph) -> Counter[str]:
+    """Return how often each tensor is read, by nodes, outputs and the host."""
+    uses = Counter(name for node in graph.nodes for name in node.inputs)
+    uses.update(graph.outputs)
+    return uses
+
+
+def _folded(layer: Node, scale: Node) -> Node:
+    """Return ``layer`` with the scale after it, under the scale's output name."""
+    factor, offset = scale.attrs["scale"], scale.attrs["offset"]
+    weight = np.asarray(layer.attrs["weight"], np.float64)
+    bias = np.asarray(layer.attrs["bias"], np.float64)
+    attrs = {
+        **layer.attrs,
+        "weight": (weight * factor.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.float32),
+        "bias": (bias * factor + offset).astype(np.float32),
+    }
+    _finite(scale, attrs["weight"], attrs["bias"])
+    return replace(layer, output=scale.output, attrs=attrs)
+
+
+def _depthwise(node: Node) -> Node:
+    """Return a scale as a 1x1 convolution with one group a channel."""
+    factor, offset = node.attrs["scale"], node.attrs["offset"]
+    attrs = {
+        "weight": factor.reshape(-1, 1, 1, 1).astype(np.float32),
+        "bias": offset.astype(np.float32),
+        "stride": (1, 1),
+        "dilation": (1, 1),
+        "pads": (0, 0, 0, 0),
+        "groups": len(factor),
+    }
+    _finite(node, attrs["weight"], attrs["bias"])
+    return replace(node, op="conv", attrs=attrs)
+
+
+def _finite(node: Node, *arrays: np.ndarray) -> None:
+    if not all(np.isfinite(a).all() for a in arrays):
+        raise ModelError(
+            f"node {node.name!r}: folding it gives weights beyond float32; train or export again"
+        )
+
+
+def drop_views(graph: Graph) -> Graph:
+    """Let dense layers read what lies before views; drop views of a view and of an equal shape."""
+    source = {n.output: n.inputs[0] for n in graph.nodes if n.op == "reshape"}
+    nodes = []
+    for node in graph.nodes:
+        inputs = node.inputs
+        if node.op in ("dense", "reshape"):
+            while inputs[0] in source:
+                inputs = (source[inputs[0]],)
+        nodes.append(replace(node, inputs=inputs))
+    return replace(graph, nodes=tuple(nodes))
+
+
+def drop_dead(graph: Graph) -> Graph:
+    """Keep only nodes that an output needs, and only their tensors."""
+    needed = set(graph.outputs)
+    nodes: list[Node] = []
+    for node in reversed(graph.nodes):
+        if node.output in needed:
+            nodes.append(node)
+            needed.update(node.inputs)
+    nodes.reverse()
+    kept = needed | set(graph.inputs)
+    tensors = {name: tensor for name, tensor in graph.tensors.items() if name in kept}
+    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+
+
+def check(graph: Graph) -> Graph:
+    """Raise unless order, names and shapes are as :class:`Graph` promises; return ``graph``."""
+    known = set(graph.inputs)
+    for node in graph.nodes:
+        missing = [name for name in node.inputs if name not in known]
+        if missing or node.output in known:
+            raise AssertionError(f"{graph.name}: node {node.name} is out of order or repeated")
+        known.add(node.output)
+    if len({node.name for node in graph.nodes}) != len(graph.nodes):
+        raise AssertionError(f"{graph.name}: node names repeat")
+    unused = [i for i in graph.inputs if not any(i in n.inputs for n in graph.nodes)]
+    if unused:
+        raise ModelError(
+            f"input {unused[0]!r}: no operation uses its values; remove it from the model"
+        )
+    if not graph.nodes:
+        raise ModelError(f"{graph.name}: the graph is empty; a model needs at least one operation")
+    return graph

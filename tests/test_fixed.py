@@ -1,0 +1,149 @@
+# amaranth: UnusedElaboratable=no
+"""Numbers: NumPy (``neuflow/fixed.py``) and gates (``neuflow/blocks/arith.py``) side by side."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module, signed
+from amaranth.lib.wiring import Component, In, Out
+
+from neuflow import fixed
+from neuflow.blocks import arith
+from tests.helpers import simulate
+
+Case = tuple[int, int, int, int, int, int]
+
+
+def requantise_cases() -> list[Case]:
+    """Return (acc, bias, m, s, zero, narrow): every extreme with every other, then random ones."""
+    top = (1 << 47) - 1
+    sums = [(top, 0), (-top, 0), (0, top), (0, -top), (top, -top), (0, 0), (-1, 0), (1, 1)]
+    sums += [(12345, -6), (-32769, 0), (32768, 0), (255, 1), (-257, 0), (1 << 30, 3)]
+    corners = itertools.product(
+        sums, (0, 1, 2, 3, 16384, 32767), (0, 1, 2, 15, 31, 47, 61, 62), (-32768, -1, 0, 1, 32767)
+    )
+    cases = [(a, b, m, s, z, n) for (a, b), m, s, z in corners for n in (0, 1)]
+    rng = random.Random(1)
+    for _ in range(3000):
+        bits = rng.randrange(1, 47)
+        acc, bias = (rng.randrange(-(1 << bits) // 2, (1 << bits) // 2 + 1) for _ in range(2))
+        m = rng.randrange(1 << rng.randrange(16))
+        cases.append((acc, bias, m, rng.randrange(63), rng.randrange(-32768, 32768), 0))
+    return cases
+
+
+def requantise_exact(case: Case) -> int:
+    """Return the rule in Python integers, which never overflow: the judge of both sides."""
+    acc, bias, m, s, zero, narrow = case
+    half = (1 << s) >> 1
+    high = 127 if narrow else 32767
+    return max(-high - 1, min(high, (((acc + bias) * m + half) >> s) + zero))
+
+
+CASES = requantise_cases()
+EXACT = [requantise_exact(case) for case in CASES]
+
+
+def test_numpy_requantise_is_exact_over_the_extremes() -> None:
+    acc, bias, m, s, zero, narrow = np.array(CASES, np.int64).T
+    wide = fixed.requantise(acc, bias, m, s, zero, 16)
+    short = fixed.requantise(acc, bias, m, s, zero, 8)
+    assert np.where(narrow, short, wide).tolist() == EXACT
+
+
+def test_requantise_pipeline_is_exact_over_the_extremes_and_holds_without_enable() -> None:
+    dut = arith.Requantise()
+    cases = CASES[::7] + CASES[-200:]
+    exact = EXACT[::7] + EXACT[-200:]
+    rng = random.Random(2)
+    found: list[int] = []
+
+    async def bench(ctx) -> None:
+        enabled = 0
+        while len(found) < len(cases):
+            index = min(enabled, len(cases) - 1)
+            names = ("acc", "bias", "m", "s", "zero", "narrow")
+            for name, value in zip(names, cases[index], strict=True):
+                ctx.set(getattr(dut, name), value)
+            en = rng.random() < 0.8
+            ctx.set(dut.en, en)
+            before = ctx.get(dut.out)
+            await ctx.tick()
+            if not en:
+                assert ctx.get(dut.out) == before
+                continue
+            enabled += 1
+            if enabled >= dut.LATENCY:
+                found.append(ctx.get(dut.out))
+
+    simulate(dut, bench)
+    assert found == exact
+
+
+class Functions(Component):
+    """All combinational functions beside each other."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "value": In(signed(40)),
+                "shift": In(6),
+                "word": In(signed(16)),
+                "narrow": In(1),
+                "clip": Out(signed(16)),
+                "clip_word": Out(signed(16)),
+                "shifted": Out(signed(41)),
+                "size": Out(16),
+                "total": Out(signed(19)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += [
+            self.clip.eq(arith.saturate(self.value, 9)),
+            self.clip_word.eq(arith.saturate_word(self.value, self.narrow)),
+            self.shifted.eq(arith.round_shift(self.value, self.shift)),
+            self.size.eq(arith.magnitude(self.word)),
+            self.total.eq(arith.tree_sum([self.word, self.value[:16].as_signed()] * 3 + [self.word])),
+        ]
+        return m
+
+
+def test_functions_agree_with_numpy_over_the_extremes() -> None:
+    dut = Functions()
+    ends = [x * (1 << b) + d for b in (0, 7, 8, 15, 16, 30, 38) for x in (-1, 1) for d in (-1, 0, 1)]
+    words = [-32768, -32767, -1, 0, 1, 32766, 32767]
+    checked = 0
+
+    async def bench(ctx) -> None:
+        nonlocal checked
+        for index, (value, shift) in enumerate(itertools.product(ends, (0, 1, 2, 8, 15, 38))):
+            word = words[index % len(words)]
+            ctx.set(dut.value, value)
+            ctx.set(dut.shift, shift)
+            ctx.set(dut.word, word)
+            for narrow in (0, 1):
+                ctx.set(dut.narrow, narrow)
+                assert ctx.get(dut.clip_word) == fixed.saturate(value, 8 if narrow else 16)
+            low = (value + 32768) % 65536 - 32768
+            assert ctx.get(dut.clip) == fixed.saturate(value, 9)
+            assert ctx.get(dut.shifted) == fixed.round_shift(value, shift)
+            assert ctx.get(dut.size) == abs(word)
+            assert ctx.get(dut.total) == 4 * word + 3 * low
+            checked += 1
+
+    simulate(dut, bench, clocked=False)
+    assert checked == len(ends) * 6
+
+
+@pytest.mark.parametrize(("bits", "low", "high"), [(16, -32768, 32767), (8, -128, 127)])
+def test_quantise_rounds_halves_up_and_saturates(bits: int, low: int, high: int) -> None:
+    number = fixed.FixedPoint(bits, 1)
+    values = np.array([0.25, -0.25, 0.75, -0.75, 1e9, -1e9])
+    assert number.quantise(values).tolist() == [1, 0, 2, -1, high, low]
+    assert number.dequantise([3, -3]).tolist() == [1.5, -1.5]
