@@ -67,11 +67,27 @@ class Program:
 
         files.write_atomic(Path(path), lambda beside: program.save(self.ir, beside))
 
-    def golden(self, x: Any) -> Run:
-        """Evaluate the quantised graph in NumPy. ``x``: one array [N, ...], or several by name."""
-        from neuflow.run import golden
+    @property
+    def raw_names(self) -> tuple[str, ...]:
+        """Names of the tensors that the grid writes."""
+        return tuple(port.tensor.name for port in self.ir.outputs)
 
-        return self._finish(golden.run(self.ir, quantise_inputs(self.ir, x)))
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the model's outputs, those that the host works out included."""
+        return tuple(real_outputs(self.ir, _one_zero_image(self.ir)))
+
+    def golden(self, x: Any, memory: MemoryConfig | None = None) -> Run:
+        """Evaluate the quantised graph in NumPy.
+
+        ``x``: one array [N, ...], or several by name. ``memory`` changes the rooflines alone.
+        """
+        from neuflow.run import golden, stats
+
+        words = quantise_inputs(self.ir, x)
+        outputs = golden.run(self.ir, words).outputs
+        images = len(next(iter(words.values())))
+        return self._finish(ir.Result(outputs, stats.assemble(self.ir, images, None, memory)))
 
     def rtl(
         self,
@@ -178,6 +194,12 @@ def real_array(x: ArrayLike, what: str) -> NDArray[np.float64]:
     if np.isnan(values).any():
         raise InputError(f"{what} holds NaN; replace those values")
     return values
+
+
+def _one_zero_image(program: ir.Program) -> dict[str, ir.Words]:
+    return {
+        port.tensor.name: np.zeros((1, *port.tensor.shape), np.int64) for port in program.outputs
+    }
 
 
 def real_outputs(

@@ -6,8 +6,10 @@ same bytes for every run, every hash seed and every directory.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,17 @@ def export(component: Component, name: str) -> dict[str, str]:
     -------
     Module name -> Verilog text. Each kind is printed once, however often it is placed.
     """
+    from amaranth.hdl import UnusedElaboratable
+
+    with warnings.catch_warnings():
+        # Of the parts of a kind only the first is elaborated; the others lend their ports alone.
+        warnings.simplefilter("ignore", UnusedElaboratable)
+        texts = _export(component, name)
+        gc.collect()
+    return texts
+
+
+def _export(component: Component, name: str) -> dict[str, str]:
     from amaranth.back import verilog
 
     from neuflow.blocks.place import ExportPlatform
@@ -137,3 +150,12 @@ def write(grid: GridConfig, directory: Path) -> list[Path]:
             files.write_text(path, text)
         paths.append(path)
     return paths
+
+
+def layouts_page() -> str:
+    """Return ``docs/layouts.md``: the tables of ``neuflow/layout.py`` with a heading."""
+    return f"# Bit layouts\n\nGenerated from `neuflow/layout.py`.\n\n{layout.to_markdown()}"
+
+
+if __name__ == "__main__":
+    print(layouts_page(), end="")

@@ -88,7 +88,8 @@ def test_gates_agree_over_the_extremes(op: AluOp) -> None:
     if op == AluOp.DIV:
         # Bit by bit division is long: every pair once, each shift with some of them.
         jobs = [(config(op), a, b)]
-        jobs += [(config(op, *s, n), a[k::7], b[k::7]) for k, s in enumerate(SHIFTS) for n in (0, 1)]
+        for k, shifts in enumerate(SHIFTS):
+            jobs += [(config(op, *shifts, narrow), a[k::7], b[k::7]) for narrow in (0, 1)]
     else:
         jobs = [(config(op, *s, n), a[::2], b[::2]) for s in SHIFTS for n in (0, 1)]
     run(jobs)

@@ -99,7 +99,7 @@ class Fetcher(Component):
         m.d.comb += [
             self.o.payload.word.eq(buffer.o.payload.data.word_select(index, CONFIG_BITS)),
             self.o.payload.error.eq(buffer.o.payload.error),
-            self.o.valid.eq(buffer.o.valid & ~self.restart),
+            self.o.valid.eq(buffer.o.valid),
             moves.eq(self.o.valid & self.o.ready),
             ends.eq(index == words - 1),
             buffer.o.ready.eq(moves & ends),
@@ -308,7 +308,7 @@ class Sequencer(Component):
 class Counters(Component):
     """The counters of ``layout.REGISTERS``, and the watchdog.
 
-    Members: ``start`` In (clear all), ``busy`` In (count), ``watchdog`` In, ``hang`` Out: that many busy
+    Members: ``clear`` In (all to 0), ``busy`` In (count), ``watchdog`` In, ``hang`` Out: that many busy
     cycles without progress, i.e. without a configuration word, a memory beat or a tap of an array;
     the events of a cycle In: ``config_moves``, ``config_waits``, ``fence_waits``, ``read_beat``,
     ``write_beat``, ``activity`` (16 bits a column, ``layout.Activity``); the counters Out, 32 bits each.
@@ -337,7 +337,7 @@ class Counters(Component):
         self.grid = grid
         super().__init__(
             {
-                "start": In(1),
+                "clear": In(1),
                 "busy": In(1),
                 "watchdog": In(32),
                 "hang": Out(1),
@@ -358,7 +358,7 @@ class Counters(Component):
 
         cycles = Signal(64)
         m.d.comb += Cat(self.cycles, self.cycles_high).eq(cycles)
-        with m.If(self.start):
+        with m.If(self.clear):
             m.d.sync += [cycles.eq(0), *(getattr(self, name).eq(0) for name in events)]
         with m.Elif(self.busy):
             m.d.sync += cycles.eq(cycles + 1)
@@ -425,6 +425,7 @@ class Control(Component):
         m.d.comb += [fetcher.restart.eq(sequencer.restart), fetcher.enable.eq(sequencer.enable)]
         for part in (fetcher, sequencer, counters):
             self._connect_same_names(m, part)
+        m.d.comb += [counters.clear.eq(self.start & ~self.busy & (self.error == 0)), counters.busy.eq(self.busy)]
 
         with m.If(self.read_error):
             m.d.comb += sequencer.fault.eq(Error.READ_RESPONSE)
@@ -435,8 +436,6 @@ class Control(Component):
 
         config = self.config
         m.d.comb += [
-            counters.start.eq(self.start & ~self.busy & (self.error == 0)),
-            counters.busy.eq(self.busy),
             counters.config_moves.eq(config.valid & config.ready),
             counters.config_waits.eq(config.valid & ~config.ready),
             counters.fence_waits.eq(sequencer.fence_waits),
@@ -446,10 +445,8 @@ class Control(Component):
     def _connect_same_names(self, m: Module, part: Component) -> None:
         """Connect what ``part`` and this unit have under one name and in one direction."""
         for name, member in part.signature.members.items():
-            mine = self.signature.members.get(name)
-            if name == "start" and isinstance(part, Counters):
-                continue
-            if mine is None or not mine.is_port or mine.flow != member.flow:
+            mine = self.signature.members
+            if name not in mine or not member.is_port or mine[name].flow != member.flow:
                 continue
             source, sink = (self, part) if member.flow == In else (part, self)
             m.d.comb += getattr(sink, name).eq(getattr(source, name))

@@ -15,6 +15,8 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
 from neuflow.blocks.conv_rows import advance, bank_address, locate
+from neuflow.blocks.mac_row import MacRow
+from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS
 from neuflow.grid import GridConfig
 from neuflow.layout import CONV_ARRAY, ROW_ADDRESS, SIZE
@@ -146,7 +148,7 @@ class MacArray(Component):
         masks = self._masks(m)
         self._addresses(m)
         pixels, weights = self._operands(m, masks)
-        self._accumulate(m, pixels, weights)
+        self._accumulate(m, pixels, weights, platform)
         return m
 
     def _sequence(self, m):
@@ -372,10 +374,9 @@ class MacArray(Component):
         words = self.words.as_value()
         turned = Signal(grid.pixels * WORD_BITS)
         m.d.comb += turned.eq(Cat(words, words) >> (rotate << ceil_log2(WORD_BITS)))
-        pixels = [Signal(signed(WORD_BITS), name=f"pixel{n}") for n in range(grid.pixels)]
-        for lane, pixel in enumerate(pixels):
-            word = turned[lane * WORD_BITS : (lane + 1) * WORD_BITS]
-            m.d.sync += pixel.eq(Mux(masks[lane], word, 0))
+        pixels = Signal(data.ArrayLayout(signed(WORD_BITS), grid.pixels))
+        inside = Cat(masks[lane].replicate(WORD_BITS) for lane in range(grid.pixels))
+        m.d.sync += pixels.as_value().eq(turned & inside)
         return pixels, self._weights(m)
 
     def _weights(self, m):
@@ -386,24 +387,21 @@ class MacArray(Component):
         s1 = Signal(half)
         m.d.comb += s1.eq(Mux(self.stage[1].odd, beat[half:], beat[:half]))
         s2, s3 = Signal(half), Signal(half)
-        weights = [Signal(signed(WORD_BITS), name=f"weight{n}") for n in range(grid.maps)]
-        m.d.sync += [s2.eq(s1), s3.eq(s2), Cat(*weights).eq(s3)]
+        weights = Signal(data.ArrayLayout(signed(WORD_BITS), grid.maps))
+        m.d.sync += [s2.eq(s1), s3.eq(s2), weights.as_value().eq(s3)]
         return weights
 
-    def _accumulate(self, m, pixels, weights):
-        """Stages 4 to 6: multiply, accumulate, move to the drain registers."""
-        grid, s5 = self.grid, self.stage[5]
-        shape = signed(grid.acc_bits)
-        for map_, weight in enumerate(weights):
-            drains = [Signal(shape, name=f"drain_{n}_{map_}") for n in range(grid.pixels)]
-            for n, pixel in enumerate(pixels):
-                product = Signal(signed(2 * WORD_BITS), name=f"product_{n}_{map_}")
-                total = Signal(shape, name=f"sum_{n}_{map_}")
-                m.d.sync += product.eq(pixel * weight)
-                with m.If(s5.valid):
-                    m.d.sync += total.eq(Mux(s5.first, 0, total) + product)
-                with m.If(self.hand_over):
-                    m.d.sync += drains[n].eq(total)
-                with m.Elif(self.shift):
-                    m.d.sync += drains[n].eq(drains[n + 1] if n + 1 < grid.pixels else 0)
-            m.d.comb += self.pixel[map_].eq(drains[0])
+    def _accumulate(self, m, pixels, weights, platform):
+        """Stages 4 to 6: multiply, accumulate, move to the drain registers; a row for each map."""
+        for k in range(self.grid.maps):
+            row = MacRow(self.grid)
+            place(m, f"map{k}", "mac_row", row, platform)
+            m.d.comb += [
+                row.words.eq(pixels),
+                row.weight.eq(weights[k]),
+                row.valid.eq(self.stage[5].valid),
+                row.first.eq(self.stage[5].first),
+                row.hand_over.eq(self.hand_over),
+                row.shift.eq(self.shift),
+                self.pixel[k].eq(row.out),
+            ]

@@ -16,6 +16,7 @@ from amaranth.utils import ceil_log2
 from neuflow.blocks.arith import Requantise
 from neuflow.blocks.conv_array import HAND_OVER, block_layout
 from neuflow.blocks.conv_weights import block_parameters
+from neuflow.blocks.place import place
 from neuflow.blocks.ram import Ram
 from neuflow.blocks.streams import WORD_BITS, Packer, beat_stream
 from neuflow.grid import GridConfig
@@ -188,7 +189,7 @@ class Drain(Component):
 
         block, parameters, step, block_ends = self._blocks(m)
         values, partial_beat = self._values(m, block, step)
-        self._requantise(m, block, parameters, values, step, block_ends)
+        self._requantise(m, block, parameters, values, step, block_ends, platform)
         rows_end = self._send_rows(m, packer)
 
         with m.If(c.partial_out & self.config.valid):
@@ -293,7 +294,7 @@ class Drain(Component):
             m.d.sync += sent.eq(Mux(last_word, 0, sent + 1))
         return values, out
 
-    def _requantise(self, m, block, parameters, values, step, block_ends):
+    def _requantise(self, m, block, parameters, values, step, block_ends, platform):
         """Requantise every map, then write the pixel where the walk stands."""
         grid, c, walk = self.grid, self.config.payload, self.walk
         flags = data.StructLayout({"step": 1, "ends_block": 1, "ends_group": 1})
@@ -305,7 +306,8 @@ class Drain(Component):
         ]
         m.d.sync += [after.eq(before) for before, after in zip(stages, stages[1:], strict=False)]
         for k in range(grid.maps):
-            m.submodules[f"requantise{k}"] = exit_ = Requantise()
+            exit_ = Requantise()
+            place(m, f"requantise{k}", "requantise", exit_, platform)
             bias = Cat(parameters.bias_low[k], parameters.bias_middle[k], parameters.bias_high[k])
             m.d.comb += [
                 exit_.en.eq(1),

@@ -44,6 +44,7 @@ def place(m: Module, name: str, kind: str, component: Component, platform: Any) 
         m.submodules[name] = component
         return
     platform.kinds.setdefault(kind, component)
+    component._MustUse__used = True  # only the first of a kind is elaborated
     ports = {
         ("i_" if flow == Flow.In else "o_") + port: value
         for port, flow, value in flat_ports(component)

@@ -1,0 +1,52 @@
+"""One row of the array: the multipliers and accumulators of one map."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+
+from neuflow.blocks.streams import WORD_BITS
+from neuflow.grid import GridConfig
+
+
+class MacRow(Component):
+    """``pixels`` multiply-accumulators that share a weight, and the registers they drain through.
+
+    Members: ``words`` In, one a pixel; ``weight`` In. One cycle later: ``valid`` In, add the products;
+    ``first`` In with it, begin a new sum. ``hand_over`` In: copy the sums to the drain registers;
+    ``shift`` In: on to the next pixel; ``out`` Out: the first pixel's sum there. Sums are exact.
+
+    All of a row is one flat module: with one module a multiplier, simulation takes twice as long.
+    """
+
+    def __init__(self, grid: GridConfig):
+        self.grid = grid
+        super().__init__(
+            {
+                "words": In(data.ArrayLayout(signed(WORD_BITS), grid.pixels)),
+                "weight": In(signed(WORD_BITS)),
+                "valid": In(1),
+                "first": In(1),
+                "hand_over": In(1),
+                "shift": In(1),
+                "out": Out(signed(grid.acc_bits)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        pixels, shape = range(self.grid.pixels), signed(self.grid.acc_bits)
+        products = [Signal(signed(2 * WORD_BITS), name=f"product{n}") for n in pixels]
+        sums = [Signal(shape, name=f"sum{n}") for n in pixels]
+        drains = [Signal(shape, name=f"drain{n}") for n in pixels]
+
+        m.d.sync += [products[n].eq(self.words[n] * self.weight) for n in pixels]
+        with m.If(self.valid):
+            m.d.sync += [sums[n].eq(Mux(self.first, 0, sums[n]) + products[n]) for n in pixels]
+        with m.If(self.hand_over):
+            m.d.sync += [drains[n].eq(sums[n]) for n in pixels]
+        with m.Elif(self.shift):
+            m.d.sync += [a.eq(b) for a, b in zip(drains, [*drains[1:], 0], strict=True)]
+        m.d.comb += self.out.eq(drains[0])
+        return m

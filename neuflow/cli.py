@@ -1,0 +1,312 @@
+"""The command ``neuflow``: one function a verb. Data goes to stdout, the log to stderr.
+
+Exit codes: 0 fine, 2 a user's error (one line on stderr that names cause and fix).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from neuflow.errors import InputError, NeuflowError
+
+if TYPE_CHECKING:
+    from neuflow.api import Program, Run
+
+STAGES = ("graph", "quantised", "mapping", "schedule", "program")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other user's error does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    try:
+        options = _parser().parse_args(arguments)
+        options.verb(options)
+        sys.stdout.flush()
+    except NeuflowError as error:
+        print(f"neuflow: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("neuflow: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from neuflow import __version__
+
+    parser = _Parser(prog="neuflow", description="ConvNet accelerator: compile, run, inspect.")
+    parser.add_argument("--version", action="version", version=f"neuflow {__version__}")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    _add_compile(verbs)
+    _add_run(verbs)
+
+    verb = verbs.add_parser("inspect", help="print a program's stages")
+    verb.add_argument("program", metavar="PROG.nfp")
+    verb.add_argument("--stage", choices=STAGES, help="one stage; default: all")
+    verb.set_defaults(verb=_inspect)
+
+    verb = verbs.add_parser("verilog", help="write a grid's Verilog and register tables")
+    _add_grid(verb)
+    verb.add_argument("-o", "--output", required=True, metavar="DIR")
+    verb.set_defaults(verb=_verilog)
+
+    verb = verbs.add_parser("report", help="run under rtl and write a report: cycles, energy")
+    verb.add_argument("program", metavar="PROG.nfp")
+    verb.add_argument("--input", metavar="X", help=".npy or .npz; default: one seeded random batch")
+    verb.add_argument("-o", "--output", required=True, metavar="DIR")
+    verb.set_defaults(verb=_report)
+
+    verb = verbs.add_parser("grids", help="list the presets")
+    verb.set_defaults(verb=_grids)
+    return parser
+
+
+def _add_grid(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--grid", default="virtex6", metavar="PRESET|FILE.toml", help="default: %(default)s"
+    )
+
+
+def _add_compile(verbs: Any) -> None:
+    verb = verbs.add_parser("compile", help="compile an ONNX model to a program")
+    verb.add_argument("model", metavar="MODEL.onnx")
+    verb.add_argument("-o", "--output", required=True, metavar="PROG.nfp")
+    _add_grid(verb)
+    verb.add_argument("--calib", metavar="X", help=".npy or .npz of inputs to choose points by")
+    verb.add_argument(
+        "--bits", type=int, choices=(16, 8), default=16, help="width of words; default: 16"
+    )
+    verb.add_argument("--q8.8", dest="q8_8", action="store_true", help="8 fractional bits everywhere")
+    verb.add_argument("--batch", type=_positive, default=1, metavar="B", help="images of a pass")
+    verb.set_defaults(verb=_compile)
+
+
+def _add_run(verbs: Any) -> None:
+    verb = verbs.add_parser("run", help="run a program")
+    verb.add_argument("program", metavar="PROG.nfp")
+    verb.add_argument("--input", required=True, metavar="X", help=".npy, or .npz by ONNX name")
+    verb.add_argument("--output", required=True, metavar="Y", help=".npy, or .npz by ONNX name")
+    verb.add_argument("--on", choices=("golden", "rtl"), default="golden", help="the judge")
+    verb.add_argument(
+        "--memory", metavar="KEY=N,..",
+        help="latency, write_latency, words_per_cycle, outstanding, shared",
+    )  # fmt: skip
+    verb.add_argument("--seed", type=_natural, metavar="N", help="rtl: stall the bus at random")
+    verb.add_argument("--waves", metavar="F.fst", help="rtl: write waves (slow)")
+    verb.add_argument("--json", metavar="STATS.json", help="write statistics")
+    verb.add_argument("--raw", action="store_true", help="write signed words, not float32")
+    verb.set_defaults(verb=_run)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+# --- verbs ----------------------------------------------------------------------------------------
+
+
+def _compile(options: argparse.Namespace) -> None:
+    from neuflow import api
+
+    _check_target(options.output, (".nfp",))
+    model = Path(options.model)
+    if not model.is_file():
+        raise InputError(f"{model}: no such file; name an ONNX model")
+    calib = _read_arrays(options.calib) if options.calib else None
+    if calib is None:
+        _log(
+            f"no --calib: binary points come from {api.CALIBRATION_IMAGES} random inputs; give real "
+            "ones for real use"
+        )
+    program = api.compile(
+        model, options.grid, calib, bits=options.bits, q8_8=options.q8_8, batch=options.batch
+    )
+    program.save(options.output)
+    _log(f"{options.output}: {program.name} for grid {program.grid.name}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from neuflow import api, files
+
+    targets = [(options.output, (".npy", ".npz")), (options.json, (".json",))]
+    for target, endings in [*targets, (options.waves, (".fst",))]:
+        if target:
+            _check_target(target, endings)
+    if options.on != "rtl" and (options.waves or options.seed is not None):
+        raise InputError("--waves and --seed need a clock; add --on rtl")
+    program = _load(options.program)
+    memory = api.with_memory(program.grid, options.memory or "")
+    names = program.raw_names if options.raw else program.output_names
+    if options.output.endswith(".npy") and len(names) != 1:
+        raise InputError(f"{options.output}: the outputs are {', '.join(names)}; name a .npz file")
+    x = _read_arrays(options.input)
+    if options.on == "rtl":
+        result = program.rtl(x, memory, options.seed, options.waves)
+    else:
+        result = program.golden(x, memory)
+    _write_arrays(options.output, _chosen_outputs(program, result, options.raw))
+    if options.json:
+        files.write_text(Path(options.json), json.dumps(result.stats, indent=2) + "\n")
+    cycles = result.stats["cycles"]
+    took = f", {cycles} cycles" if cycles is not None else ""
+    _log(f"{options.output}: {result.stats['images']} images on {options.on}{took}")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from neuflow import listing
+
+    program = _load(options.program).ir
+    stages = [options.stage] if options.stage else list(STAGES)
+    for stage in stages:
+        if len(stages) > 1:
+            print(f"== {stage}")
+        print(listing.stage(program, stage))
+
+
+def _verilog(options: argparse.Namespace) -> None:
+    from neuflow import grid, verilog
+
+    config = grid.load(options.grid)
+    directory = _directory(options.output)
+    for path in verilog.write(config, directory):
+        print(path)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from neuflow import report
+
+    directory = _directory(options.output)
+    program = _load(options.program)
+    x = _read_arrays(options.input) if options.input else None
+    for path in report.write(program, x, directory):
+        print(path)
+
+
+def _grids(options: argparse.Namespace) -> None:
+    from neuflow.grid import PRESETS
+
+    print("name        columns  MACs  tiles  clock          bus words a cycle")
+    for grid in PRESETS.values():
+        clock = f"{grid.clock_hz / 1e6:g} MHz ({grid.clock_source})"
+        ways = "" if grid.memory.shared else " each way"
+        print(
+            f"{grid.name:<10} {grid.columns:>8} {grid.macs:>5} {grid.tiles:>6}  {clock:<18} "
+            f"{grid.bus_words_per_cycle:g}{ways}"
+        )
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _load(path: str) -> Program:
+    from neuflow import api
+
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; make one with neuflow compile")
+    return api.load(path)
+
+
+def _check_target(name: str, endings: Sequence[str]) -> None:
+    """Refuse a target that cannot be written before the work is done, not after."""
+    path = Path(name)
+    if path.suffix not in endings:
+        raise InputError(f"{name}: the name must end in {' or '.join(endings)}")
+    if not path.parent.is_dir():
+        raise InputError(f"{name}: directory {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise InputError(f"{name} is a directory; name a file")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{name}: directory {path.parent} cannot be written to")
+
+
+def _directory(name: str) -> Path:
+    path = Path(name)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{name} is a file; name a directory")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be made: {error.strerror}") from None
+    return path
+
+
+def _read_arrays(name: str) -> Any:
+    """Return the array of a ``.npy`` file, or the arrays of a ``.npz`` file by name."""
+    import numpy as np
+
+    path = Path(name)
+    if path.suffix not in (".npy", ".npz"):
+        raise InputError(f"{name}: give a .npy file, or a .npz file with arrays by input name")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            return loaded
+        with loaded:
+            return {key: loaded[key] for key in loaded.files}
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        cause = "it holds Python objects" if "pickle" in str(error).lower() else str(error)
+        raise InputError(f"{name}: not usable: {cause}; save real numbers by numpy.save") from None
+    except (EOFError, zipfile.BadZipFile):
+        raise InputError(f"{name}: damaged or not a NumPy file; save it by numpy.save") from None
+
+
+def _chosen_outputs(program: Program, result: Run, raw: bool) -> dict[str, Any]:
+    if not raw:
+        return dict(result.outputs)
+    if program.ir.graph.host:
+        _log("--raw: words of the grid, before what the host computes (softmax and the like)")
+    from neuflow.api import onnx_shape
+
+    return {
+        port.tensor.name: result.words[port.tensor.name]
+        .astype("int16")
+        .reshape(-1, *onnx_shape(port.tensor))
+        for port in program.ir.outputs
+    }
+
+
+def _write_arrays(name: str, arrays: dict[str, Any]) -> None:
+    import numpy as np
+
+    from neuflow import files
+
+    path = Path(name)
+    if path.suffix == ".npz":
+        files.write_atomic(path, lambda beside: np.savez(beside, **arrays))
+        return
+    (array,) = arrays.values()
+    files.write_atomic(path, lambda beside: np.save(beside, array))

@@ -1,0 +1,194 @@
+"""Schedule -> Program: the device section, word by word, each with its origin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from neuflow.compiler.allocate import Place, Space
+from neuflow.compiler.configure import Configurer, Packet, Stage
+from neuflow.compiler.geometry import round_up
+from neuflow.compiler.mapping import Assignment, Chain
+from neuflow.compiler.schedule import PAGE_WORDS, Schedule, Turn
+from neuflow.compiler.weights import Weights
+from neuflow.errors import CompileError
+from neuflow.grid import GridConfig
+from neuflow.ir import Layer, Port, Program, QuantGraph
+from neuflow.layout import INSTRUCTION, UNITS, Kind, Opcode, Relocate
+
+_RELOCATE = {
+    Space.WEIGHTS: Relocate.PROGRAM,
+    Space.WORK: Relocate.PROGRAM,
+    Space.INPUT: Relocate.INPUT,
+    Space.OUTPUT: Relocate.OUTPUT,
+    None: Relocate.NONE,
+}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """An instruction: its words, where it comes from; ``space``: what word 1 still has to count from."""
+
+    words: tuple[int, ...]
+    origin: str
+    space: Space | None = None
+
+
+def assemble(schedule: Schedule, grid: GridConfig, source: QuantGraph) -> Program:
+    """Emit the program. ``source``: the graph before it was fitted to the machine, for golden."""
+    weights = Weights(schedule, grid)
+    configurer = Configurer(grid, schedule, weights.at)
+    code = [
+        instruction
+        for turn in schedule.turns
+        for instruction in _turn(turn, configurer)
+    ]
+    code.append(_end(schedule))
+    device, origins = _link(code, weights, grid)
+    mapping, graph = schedule.mapping, schedule.mapping.graph
+    return Program(
+        name=graph.name,
+        grid=grid,
+        device=device,
+        work_words=schedule.work_words,
+        input_words=schedule.input_words,
+        output_words=schedule.output_words,
+        batch=mapping.batch,
+        graph=source,
+        inputs=tuple(_port(name, schedule) for name in graph.inputs),
+        outputs=tuple(_port(name, schedule) for name in graph.outputs),
+        layers=tuple(_layer(a, schedule, grid) for a in mapping.assignments),
+        origins=origins,
+        mapping=str(mapping),
+        schedule=str(schedule),
+    )
+
+
+# --- instructions -------------------------------------------------------------------------------
+
+
+def _turn(turn: Turn, configurer: Configurer) -> Iterator[Instruction]:
+    """Emit a turn: weights and set-up, the fence, then all that touches memory in common.
+
+    Weights so load while the pass before still computes; nothing is sent before the turn before is
+    complete on the bus, so what waits for a unit there always ends.
+    """
+    try:
+        packets = sorted(configurer.packets(turn), key=lambda packet: packet.stage)
+        before = [p for p in packets if p.stage is not Stage.GO]
+        after = [p for p in packets if p.stage is Stage.GO]
+        yield from _grouped(before, turn)
+        if turn.fence:
+            yield _fence(turn)
+        yield from _grouped(after, turn)
+    except ValueError as error:
+        raise CompileError(
+            f"{turn.chain.name}: {error}; this layer is too large for the format, cut it finer"
+        ) from None
+
+
+def _grouped(packets: list[Packet], turn: Turn) -> Iterator[Instruction]:
+    """Send the same packet to several columns once."""
+    groups: dict[tuple, list[Packet]] = {}
+    for packet in packets:
+        key = (packet.kind, packet.sub, packet.words, packet.space)
+        # A port of its own is never shared.
+        groups.setdefault((*key, packet.column) if packet.space else key, []).append(packet)
+    for same in groups.values():
+        yield _config(same, turn)
+
+
+def _config(packets: list[Packet], turn: Turn) -> Instruction:
+    packet = packets[0]
+    payload = [word for record in packet.values() for word in UNITS[packet.kind].pack(**record)]
+    head = _instruction(
+        Opcode.CONFIG,
+        kind=packet.kind,
+        sub=packet.sub,
+        columns=sum(1 << p.column for p in packets),
+        length=len(payload),
+        relocate=_RELOCATE[packet.space],
+    )
+    columns = ",".join(str(p.column) for p in packets)
+    sub = f"{packet.sub}" if packet.kind in (Kind.ROUTER, Kind.ALU) else ""
+    origin = f"{turn.label}/column{columns}/{packet.kind.name}{sub}"
+    return Instruction((head, *payload), origin, packet.space)
+
+
+def _instruction(opcode: Opcode, **fields: int) -> int:
+    values = {"kind": 0, "sub": 0, "columns": 0, "length": 0, "relocate": 0, "reserved": 0}
+    return INSTRUCTION.pack(opcode=opcode, **(values | fields))[0]
+
+
+def _fence(turn: Turn) -> Instruction:
+    return Instruction((_instruction(Opcode.FENCE, columns=turn.fence),), f"{turn.label}/fence")
+
+
+def _end(schedule: Schedule) -> Instruction:
+    words = (_instruction(Opcode.END), schedule.input_words, schedule.output_words)
+    return Instruction(words, "end of frame")
+
+
+# --- device section -----------------------------------------------------------------------------
+
+
+def _link(
+    code: list[Instruction], weights: Weights, grid: GridConfig
+) -> tuple[bytes, tuple[tuple[int, str], ...]]:
+    """Lay out instructions, then weights; make addresses count from the program's beginning."""
+    code_words = sum(len(instruction.words) for instruction in code)
+    weights_at = round_up(2 * code_words, grid.bus_words)
+    total = round_up(weights_at + weights.total, PAGE_WORDS)
+    base = {Space.WEIGHTS: weights_at, Space.WORK: total, Space.INPUT: 0, Space.OUTPUT: 0}
+
+    words, origins = [], []
+    for instruction in code:
+        origins.append((len(words), instruction.origin))
+        linked = list(instruction.words)
+        if instruction.space is not None:
+            linked[1] += base[instruction.space]
+            if linked[1] >= 1 << 32:
+                raise CompileError(f"{instruction.origin}: beyond 2**32 words of memory")
+        words += linked
+    origins += [((weights_at + offset) // 2, label) for offset, label in weights.labels()]
+
+    device = np.zeros(total, np.uint16)
+    device[: 2 * code_words] = np.array(words, "<u4").view("<u2")
+    device[weights_at : weights_at + weights.total] = weights.words()
+    return device.astype("<u2").tobytes(), tuple(origins)
+
+
+# --- what the host is told ------------------------------------------------------------------------
+
+
+def _port(name: str, schedule: Schedule) -> Port:
+    place: Place = schedule.places[name]
+    tensor, batch = schedule.mapping.graph.tensors[name], schedule.mapping.batch
+    along_x = batch > 1 and tensor.shape[1:] == (1, 1)
+    if along_x:
+        return Port(tensor, place.base, place.image, place.record, along_x=True)
+    return Port(tensor, place.base, place.image, place.record)
+
+
+def _layer(assignment: Assignment, schedule: Schedule, grid: GridConfig) -> Layer:
+    chain, graph = assignment.chain, schedule.mapping.graph
+    writes = [0] * grid.columns
+    for one in assignment.passes:
+        for piece in one.pieces:
+            writes[piece.column] += 1
+    macs = weight_words = 0
+    if chain.head is not None:
+        weight = chain.head.attrs["weight"]
+        head_shape = chain.shapes[0]
+        positions = 1 if chain.batched else head_shape[1] * head_shape[2]
+        weight_words = int(weight.size)
+        macs = weight_words * positions
+    names = (*chain.tensors_read, chain.output)
+    words = weight_words + sum(graph.tensors[name].size for name in names)
+    operator = "+".join(node.op for node in chain.nodes) or "copy"
+    return Layer(chain.name, operator, macs, words, weight_words, tuple(writes))
+
+
+__all__ = ["Instruction", "assemble", "replace"]

@@ -1,0 +1,267 @@
+"""QuantGraph -> Mapping: chains to columns, by the least cycles among the cuts that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from neuflow.compiler.cut import (
+    Cut,
+    Misfit,
+    check_piece,
+    conv_groups,
+    ladder,
+    needs_helper,
+    part_lists,
+    passes,
+    plan_rows,
+)
+from neuflow.compiler.fuse import Fused, fuse, legalise
+from neuflow.compiler.geometry import (
+    backward,
+    ceil_div,
+    conv_shape,
+    packet_words,
+    partial_words,
+)
+from neuflow.compiler.mapping import Assignment, Chain, Mapping, Pass, Piece
+from neuflow.errors import CompileError
+from neuflow.grid import GridConfig
+from neuflow.ir import Node, QuantGraph
+
+PASS_OVERHEAD = 150
+"""Cycles that a pass costs beyond its work: configuration, memory latency, fence."""
+
+TRIES = 3
+"""Ways that fit, of each kind of cut, that are compared before finer ones are given up."""
+
+
+def assign(
+    graph: QuantGraph, grid: GridConfig, batch: int, cuts: dict[str, Cut] | None = None
+) -> Mapping:
+    """Cut every chain of ``graph`` for ``grid``.
+
+    ``cuts`` forces the cut of the chains it names. Raises ``CompileError`` where a node cannot run.
+    """
+    graph = legalise(graph)
+    alone: set[str] = set()
+    while True:
+        fused = _with_heads(fuse(graph, batch, alone), grid)
+        done = []
+        for chain in fused.chains:
+            assignment = _assign_chain(chain, grid, batch, (cuts or {}).get(chain.name))
+            if assignment is None:
+                # What is fused does not fit together: let the last node work alone, and try again.
+                if len(chain.nodes) < 2:
+                    raise CompileError(
+                        f"{chain.name}: no way to cut it fits grid {grid.name!r}; "
+                        "use a grid with larger buffers"
+                    )
+                alone.add(chain.nodes[-1].name)
+                break
+            done.append(assignment)
+        else:
+            return Mapping(graph, batch, tuple(done), fused.views)
+
+
+def _with_heads(fused: Fused, grid: GridConfig) -> Fused:
+    """Where no neighbour can bring a second operand, bring the first through the convolver."""
+    if grid.columns > 1:
+        return fused
+    chains = (_through_convolver(c) if needs_helper(c) else c for c in fused.chains)
+    return replace(fused, chains=tuple(chains))
+
+
+def _through_convolver(chain: Chain) -> Chain:
+    maps = chain.shapes[0][0]
+    attrs = {
+        "weight": np.eye(maps, dtype=np.int64), "bias": np.zeros(maps, np.int64),
+        "m": np.ones(maps, np.int64), "s": np.zeros(maps, np.int64),
+        "zero": np.zeros(maps, np.int64),
+    }  # fmt: skip
+    if not chain.batched:
+        attrs["weight"] = attrs["weight"].reshape(maps, maps, 1, 1)
+        attrs |= {"stride": (1, 1), "dilation": (1, 1), "pads": (0, 0, 0, 0), "groups": 1}
+    op = "dense" if chain.batched else "conv"
+    head = Node(f"{chain.name}/identity", op, (chain.source,), chain.source, attrs)
+    shape = chain.source_shape
+    return replace(chain, head=head, source_shape=(shape[0], 1, 1) if chain.batched else shape)
+
+
+# --- the search ---------------------------------------------------------------------------------
+
+
+def _assign_chain(
+    chain: Chain, grid: GridConfig, batch: int, forced: Cut | None
+) -> Assignment | None:
+    best: tuple[int, Cut] | None = None
+    for cut in _cuts(chain, grid, batch) if forced is None else [forced]:
+        cost = _cycles(chain, cut, grid, batch)
+        if best is None or cost < best[0]:
+            best = (cost, cut)
+    if best is None:
+        return None
+    cut = best[1]
+    if not cut.parts:
+        cut = replace(cut, parts=next(part_lists(chain)))
+    done = tuple(passes(chain, cut, grid, batch))
+    for one in done:
+        for piece in one.pieces:
+            try:
+                check_piece(chain, piece, grid)
+            except Misfit as misfit:
+                raise CompileError(
+                    f"{chain.name}: {piece} overflows {misfit.what}; cut it finer"
+                ) from None
+    return Assignment(chain, done, best[0], str(cut))
+
+
+def _cuts(chain: Chain, grid: GridConfig, batch: int) -> Iterator[Cut]:
+    """Yield cuts that fit, coarse ones first."""
+    for side in _side_by_side(chain, grid, batch):
+        if chain.reorder:
+            yield side
+            continue
+        strips_left = TRIES
+        for strips, row_rounds in _spatial(chain):
+            spatial = replace(side, strips=strips, row_rounds=row_rounds)
+            found = list(_reductions(chain, spatial, grid, batch))
+            yield from found
+            strips_left -= bool(found)
+            # What fits uncut need not be cut.
+            if strips_left == 0 or (found and strips == 1 and len(found[0].parts) <= 1):
+                break
+
+
+def _spatial(chain: Chain) -> Iterator[tuple[int, int]]:
+    _, height, width = chain.shapes[-1]
+    for strips in ladder(width):
+        yield strips, 1
+    for rounds in ladder(height):
+        if rounds > 1:
+            yield width, rounds
+
+
+def _reductions(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Iterator[Cut]:
+    left = TRIES
+    for parts in part_lists(chain):
+        found = _rounds(chain, replace(cut, parts=parts), grid, batch)
+        if found is not None:
+            yield found
+            left -= 1
+            if left == 0 or len(parts) <= 1:
+                return
+
+
+def _rounds(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Cut | None:
+    """Return ``cut`` with the fewest rounds of maps whose largest piece fits, if any."""
+    groups = conv_groups(chain)
+    unit = 1 if chain.head is None else grid.maps
+    blocks = groups * ceil_div(chain.shapes[-1][0] // groups, unit)
+    seen = set()
+    for rounds in range(1, ceil_div(blocks, cut.maps) + 1):
+        size = ceil_div(blocks, rounds * cut.maps)
+        if size in seen:
+            continue
+        seen.add(size)
+        tried = replace(cut, rounds=rounds)
+        try:
+            for one in _samples(chain, tried, grid, batch):
+                check_piece(chain, one, grid)
+            return tried
+        except Misfit as misfit:
+            if misfit.what in ("rows", "field"):
+                return None  # fewer maps would not help
+    return None
+
+
+def _samples(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Iterator[Piece]:
+    """Yield pieces among which the most demanding ones are: the first of every kind of size."""
+    seen = set()
+    for one in passes(chain, replace(cut, images=1), grid, 1):
+        for piece in one.pieces:
+            shape = conv_shape(chain, piece) if chain.head else None
+            key = (
+                (replace(shape, rows=shape.rows._replace(lo=0), cols=shape.cols._replace(lo=0)),)
+                if shape
+                else tuple(span.size for span in piece.out)
+            )
+            if (key, piece.partial_out) not in seen:
+                seen.add((key, piece.partial_out))
+                yield piece
+
+
+def _side_by_side(chain: Chain, grid: GridConfig, batch: int) -> Iterator[Cut]:
+    """Yield ways to use the columns: images x maps x rows, none more than there are."""
+    maps, height, _ = chain.shapes[-1]
+    columns = grid.columns // 2 if needs_helper(chain) else grid.columns
+    unit = 1 if chain.head is None else grid.maps
+    most = {
+        "images": 1 if chain.batched else batch,
+        "maps": 1 if chain.reorder else max(conv_groups(chain), ceil_div(maps, unit)),
+        "rows": 1 if chain.reorder else height,
+    }
+    for images in range(1, min(columns, most["images"]) + 1):
+        for side in range(1, min(columns // images, most["maps"]) + 1):
+            rows = min(columns // images // side, most["rows"])
+            for count in {1, rows}:
+                yield Cut(images=images, maps=side, rows=count)
+
+
+# --- what a cut costs ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Work:
+    """Cycles of a pass: ``array`` (or drain, links), ``bus``, and ``load`` that nothing hides."""
+
+    array: int
+    bus: float
+    load: float
+
+
+def _cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
+    """Estimate the cycles of a cut: passes x the largest pass."""
+    images = 1 if chain.batched else batch
+    rows = len(list(_first_images(chain, cut, grid)))
+    rounds = ceil_div(images, cut.images)
+    first = next(iter(passes(chain, cut, grid, batch)))
+    work = _work(chain, first, grid)
+    return int(rounds * rows * (max(work.array, work.bus) + work.load + PASS_OVERHEAD))
+
+
+def _first_images(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Pass]:
+    return passes(chain, cut, grid, cut.images)
+
+
+def _work(chain: Chain, one: Pass, grid: GridConfig) -> Work:
+    """Cycles of the pass by array, drain, links and the shared bus."""
+    piece = one.pieces[0]
+    side = len(one.pieces)
+    words = float(sum(p.out.size for p in one.pieces if not p.partial_out))
+    if (step := chain.operand) is not None:
+        words += words if step.node.op == "alu" else 0
+    if chain.head is None or piece.part is None:
+        entering = backward(chain, piece.out)[0].size
+        return Work(ceil_div(entering, grid.maps), (words + side * entering) / _speed(grid), 0.0)
+    shape = conv_shape(chain, piece)
+    plan = plan_rows(chain, shape, grid)
+    assert plan is not None
+    blocks = shape.groups(grid) * shape.blocks(grid)
+    drain = grid.pixels * (3 if piece.partial_in or piece.partial_out else 1)
+    entering = plan.rows * plan.channels * plan.width
+    store = entering if plan.scatter else plan.rows * plan.channels * ceil_div(plan.width, grid.bus_words)
+    weights = packet_words(shape, grid)
+    words += entering * len({(p.image, p.out.rows, p.part) for p in one.pieces})
+    words += weights * len({(p.out.maps, p.part) for p in one.pieces})
+    words += partial_words(shape, grid) * side * (piece.partial_in + piece.partial_out)
+    # A packet that leaves no room for the next one is not hidden behind the pass before.
+    exposed = shape.groups(grid) > 1 and 2 * weights > grid.weight_words
+    load = weights * len({p.out.maps for p in one.pieces}) / _speed(grid) if exposed else 0.0
+    return Work(max(blocks * max(shape.taps, drain), store), words / _speed(grid), load)
+
+
+def _speed(grid: GridConfig) -> float:
+    return grid.bus_words_per_cycle

@@ -1,0 +1,423 @@
+"""A turn to configuration packets: what every unit of a column is told for one pass."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from neuflow.compiler.allocate import Place, Space
+from neuflow.compiler.cut import needs_helper
+from neuflow.compiler.geometry import ConvShape, DrainPlan, backward, conv_shape, drain_plan
+from neuflow.compiler.mapping import Chain, Piece, Region, Step
+from neuflow.compiler.schedule import RowPlace, Schedule, Turn
+from neuflow.grid import GridConfig
+from neuflow.layout import SEGMENTS, UNITS, AluOp, Kind, Operand, RouterIn, RouterOut, Row, WindowOp
+
+
+class Stage(enum.IntEnum):
+    """When a packet is sent within its turn."""
+
+    WEIGHTS = 0  # ahead of the fence: loads while the pass before computes
+    SETUP = 1  # ahead of the fence: waits for its data
+    GO = 2  # behind the fence: touches memory that earlier passes write
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One configuration packet: fields of the unit's layout (of every ROUTE word, for a router).
+
+    ``space``: what the field ``base`` of a READ or WRITE counts from.
+    """
+
+    stage: Stage
+    kind: Kind
+    sub: int
+    column: int
+    words: tuple[tuple[tuple[str, int], ...], ...]
+    space: Space | None = None
+
+    def values(self) -> list[dict[str, int]]:
+        """Return the fields of each record of the packet."""
+        return [dict(record) for record in self.words]
+
+
+def _packet(
+    stage: Stage, kind: Kind, column: int, sub: int = 0, space: Space | None = None, **fields: int
+) -> Packet:
+    return Packet(stage, kind, sub, column, (tuple(sorted(fields.items())),), space)
+
+
+# --- descriptors --------------------------------------------------------------------------------
+
+
+def descriptor(base: int, dims: list[tuple[int, int]]) -> dict[str, int]:
+    """Return the fields of a strided walk over ``dims``: (count, step in words), outermost first.
+
+    Dimensions that continue each other are merged; at most three counts may be left.
+    """
+    merged: list[tuple[int, int]] = []
+    for count, step in dims:
+        if count == 1:
+            continue
+        if merged and merged[-1][1] == count * step:
+            merged[-1] = (merged[-1][0] * count, step)
+        else:
+            merged.append((count, step))
+    run = merged.pop()[0] if merged and merged[-1][1] == 1 else 1
+    if len(merged) > 3:
+        raise ValueError(f"READ: {len(merged)} counts do not fit into 3")
+    fields = {"base": base, "run": run}
+    padded = [*reversed(merged), *[(1, 0)] * (3 - len(merged))]
+    for i, (count, step) in enumerate(padded):
+        fields |= {f"count{i}": count, f"step{i}": step}
+    return fields
+
+
+def box(place: Place, image: int, region: Region) -> dict[str, int]:
+    """Descriptor of a box of a tensor in the order of streams: for y, for map, for x."""
+    base = (
+        place.base
+        + image * place.image
+        + region.rows.lo * place.record
+        + region.maps.lo * place.channel
+        + region.cols.lo * place.pixel
+    )
+    return descriptor(
+        base,
+        [
+            (region.rows.size, place.record),
+            (region.maps.size, place.channel),
+            (region.cols.size, place.pixel),
+        ],
+    )
+
+
+def linear(place: Place, words: int) -> dict[str, int]:
+    """Descriptor of ``words`` contiguous words."""
+    return descriptor(place.base, [(words, 1)])
+
+
+# --- one turn -----------------------------------------------------------------------------------
+
+WeightsAt = Callable[[Turn, Piece], tuple[int, int]]
+"""(offset among the packed weights, words) of a piece's weights packet."""
+
+
+@dataclass(frozen=True)
+class Configurer:
+    """Makes the packets of turns. ``weights_at``: see :data:`WeightsAt`."""
+
+    grid: GridConfig
+    schedule: Schedule
+    weights_at: WeightsAt
+    routes_cache: dict = field(default_factory=dict)
+
+    def packets(self, turn: Turn) -> Iterator[Packet]:
+        """Yield the packets of all columns of a turn."""
+        for i, piece in enumerate(turn.pieces):
+            if turn.chain.head is not None:
+                yield from self.convolver(turn, i)
+            partial = turn.sums[i] if piece.partial_out else None
+            yield from self.operands(turn, piece, turn.sums[i])
+            if partial is None:
+                yield from self.steps(turn.chain, piece)
+            yield from self.way_out(turn, piece, partial)
+
+    # Convolver.
+
+    def convolver(self, turn: Turn, i: int) -> Iterator[Packet]:
+        """Rows, weights, array and drain of piece ``i``; shared streams come from one column."""
+        piece, chain = turn.pieces[i], turn.chain
+        shape, rows = conv_shape(chain, piece), turn.rows[i]
+        assert rows is not None
+        alike = [p for p in turn.pieces if _same_input(chain, p, piece)]
+        same_weights = [p for p in turn.pieces if (p.out.maps, p.part) == (piece.out.maps, piece.part)]
+        if piece is same_weights[0]:
+            at, words = self.weights_at(turn, piece)
+            yield _packet(
+                Stage.WEIGHTS, Kind.READ_WEIGHTS, piece.column, space=Space.WEIGHTS,
+                dest=_mask(same_weights), **descriptor(at, [(words, 1)]),
+            )  # fmt: skip
+        yield _packet(
+            Stage.WEIGHTS, Kind.CONV_WEIGHTS, piece.column, source=same_weights[0].column,
+            blocks=shape.blocks(self.grid),
+        )  # fmt: skip
+        yield _packet(
+            Stage.SETUP, Kind.CONV_ROWS, piece.column, source=alike[0].column, **_rows(rows, shape)
+        )
+        yield _packet(Stage.SETUP, Kind.CONV_ARRAY, piece.column, **array(shape, rows, self.grid))
+        yield _packet(Stage.SETUP, Kind.CONV_DRAIN, piece.column, **_drain(chain, piece, shape, self.grid))
+        if piece is alike[0]:
+            yield _packet(
+                Stage.GO, Kind.READ_ROWS, piece.column, space=self.place(chain.source).space,
+                dest=_mask(alike), **self.rows_read(chain, piece, shape),
+            )  # fmt: skip
+
+    def place(self, tensor: str) -> Place:
+        """Place of a tensor."""
+        return self.schedule.places[tensor]
+
+    def rows_read(self, chain: Chain, piece: Piece, shape: ConvShape) -> dict[str, int]:
+        """Descriptor of the rows packet of a piece."""
+        place, part = self.place(chain.source), piece.part
+        assert part is not None
+        if not chain.is_dense:
+            return box(place, piece.image, Region(part.channels, shape.rows, shape.cols))
+        if chain.source_shape[1:] == (1, 1):
+            return box(place.along_x(), 0, Region(part.channels, shape.rows, shape.cols))
+        # One run for every record of every image: the flattened input in the order of memory.
+        record = chain.source_shape[0] * chain.source_shape[2]
+        y, word = divmod(part.channels.lo, record)
+        run = min(part.channels.size, record)
+        return descriptor(
+            place.base + shape.cols.lo * place.image + y * place.record + word,
+            [(shape.cols.size, place.image), (part.channels.size // run, place.record), (run, 1)],
+        )
+
+    # Operand line.
+
+    def operands(self, turn: Turn, piece: Piece, sums: Place | None) -> Iterator[Packet]:
+        """Reads on operand lines: partial sums, the stream itself, an operand of an ALU."""
+        chain = turn.chain
+        regions = backward(chain, piece.out)
+        if piece.partial_in:
+            assert sums is not None
+            words = _sum_words(chain, piece, self.grid)
+            yield self.operand_read(piece.column, sums, Operand.CONVOLVER, linear(sums, words))
+        if chain.head is None:
+            place = self.view(chain, chain.source)
+            walk = box(place, piece.image, regions[0])
+            if chain.reorder:
+                walk = _in_chw_order(place, piece.image, chain.shapes[0])
+            yield self.operand_read(piece.column, place, Operand.OPERATOR, walk)
+        if not piece.partial_out:
+            for step, region in zip(chain.steps, regions, strict=False):
+                if step.operand is None:
+                    continue
+                place = self.view(chain, step.operand)
+                column = self.helper(piece.column) if needs_helper(chain) else piece.column
+                walk = box(place, piece.image, region)
+                yield self.operand_read(column, place, Operand.OPERATOR, walk)
+
+    def view(self, chain: Chain, tensor: str) -> Place:
+        """Place of a tensor as the chain sees it."""
+        place = self.place(tensor)
+        return place.along_x() if chain.batched else place
+
+    def operand_read(self, column: int, place: Place, dest: Operand, walk: dict) -> Packet:
+        """Packet for the operand line of a column."""
+        return _packet(
+            Stage.GO, Kind.READ_OPERAND, column, space=place.space, dest=int(dest), **walk
+        )
+
+    def helper(self, column: int) -> int:
+        """Neighbour that brings a second operand: the column to the east."""
+        return column + 1
+
+    # Operator and mapper tiles.
+
+    def steps(self, chain: Chain, piece: Piece) -> Iterator[Packet]:
+        """Configuration of the units that the stream passes."""
+        regions = backward(chain, piece.out)
+        alus = 0
+        tensors = self.schedule.mapping.graph.tensors
+        for step, before, after in zip(chain.steps, regions, regions[1:], strict=False):
+            attrs = step.node.attrs
+            narrow = int((tensors[step.node.output].bits or 16) == 8)
+            if step.node.op == "alu":
+                yield _packet(
+                    Stage.SETUP, Kind.ALU, piece.column, alus, op=AluOp[attrs["kind"].upper()],
+                    shift_a=attrs["shift_a"], shift_b=attrs["shift_b"], shift=attrs["shift"],
+                    narrow=narrow,
+                )  # fmt: skip
+                alus += 1
+            elif step.node.op == "pool":
+                fields = _window(step, before, after)
+                yield _packet(Stage.SETUP, Kind.WINDOW, piece.column, narrow=narrow, **fields)
+            else:
+                yield _packet(
+                    Stage.SETUP, Kind.MAPPER, piece.column, narrow=narrow, **_table(attrs["table"])
+                )
+
+    # Routers and the write port.
+
+    def way_out(self, turn: Turn, piece: Piece, partial: Place | None) -> Iterator[Packet]:
+        """Routes of a piece and its write."""
+        chain, place = turn.chain, self.view(turn.chain, turn.chain.output)
+        steps = () if partial is not None else chain.steps
+        routes, source = walk_routes(chain, steps, self.grid)
+        for row, records in routes.items():
+            yield Packet(Stage.GO, Kind.ROUTER, row, piece.column, records)
+        if partial is None and needs_helper(chain):
+            record = _route(RouterOut.WEST, RouterIn.GLOBAL)
+            yield Packet(Stage.GO, Kind.ROUTER, Row.OPERATOR, self.helper(piece.column), (record,))
+        if partial is not None:
+            place, walk = partial, linear(partial, _sum_words(chain, piece, self.grid))
+        elif chain.reorder:
+            walk = _in_chw_order(place, piece.image, chain.shapes[-1])
+        else:
+            walk = box(place, piece.image, piece.out)
+        yield _packet(
+            Stage.GO, Kind.WRITE, piece.column, space=place.space, source=source, **walk
+        )
+
+
+def _same_input(chain: Chain, a: Piece, b: Piece) -> bool:
+    """Whether two pieces of a pass take the same rows packet."""
+    mine, other = (conv_shape(chain, piece) for piece in (a, b))
+    return (a.image, a.part, mine.rows, mine.cols) == (b.image, b.part, other.rows, other.cols)
+
+
+def _mask(pieces: list[Piece]) -> int:
+    return sum(1 << piece.column for piece in pieces)
+
+
+def _sum_words(chain: Chain, piece: Piece, grid: GridConfig) -> int:
+    from neuflow.compiler.geometry import partial_words
+
+    return partial_words(conv_shape(chain, piece), grid)
+
+
+def _in_chw_order(place: Place, image: int, shape: tuple[int, int, int]) -> dict[str, int]:
+    channels, height, width = shape
+    return descriptor(
+        place.base + image * place.image,
+        [(channels, place.channel), (height, place.record), (width, place.pixel)],
+    )
+
+
+# --- fields of the units --------------------------------------------------------------------------
+
+
+def _rows(rows: RowPlace, shape: ConvShape) -> dict[str, int]:
+    plan = rows.plan
+    names = (
+        "scatter", "width", "channels", "rows", "channel_step", "ring_words", "pitch", "ring_rows",
+        "x_step", "phase_x_step", "phase_y_step",
+    )  # fmt: skip
+    fields = {name: getattr(plan, name) for name in names}
+    return fields | {"base": rows.base, "ahead": rows.ahead, "stride": shape.stride}
+
+
+def array(shape: ConvShape, rows: RowPlace, grid: GridConfig) -> dict[str, int]:
+    """Fields of CONV_ARRAY: docs/machine.md, "Array"."""
+    plan, s = rows.plan, shape.stride
+    ring = plan.ring_words or grid.row_words
+    groups = shape.groups(grid)
+    return {
+        "groups": groups, "blocks": shape.blocks(grid), "channels": shape.channels,
+        "kernel_y": shape.kernel_y, "kernel_x": shape.kernel_x, "pitch": shape.pitch,
+        "width": shape.width, "height": shape.height, "stride": s,
+        "tap_x": shape.tap_x, "tap_y": shape.tap_y,
+        "dilation_x": shape.dilation_x, "dilation_y": shape.dilation_y,
+        "base": rows.base, "channel_step": plan.array_step, "ring_words": plan.ring_words,
+        "start": (shape.tap_y // s * plan.pitch + shape.tap_x // s) % ring,
+        "step_x": shape.dilation_x // s % ring,
+        "step_y": shape.dilation_y // s * plan.pitch % ring,
+        "row_pitch": plan.pitch % ring,
+        "phase_x": shape.tap_x % s, "phase_y": shape.tap_y % s,
+        "phase_dx": shape.dilation_x % s, "phase_dy": shape.dilation_y % s,
+        "phase_x_step": plan.phase_x_step, "phase_y_step": plan.phase_y_step,
+        "need": plan.need, "release": plan.release, "rows": plan.rows,
+        "stream_weights": int(groups == 1),
+    }  # fmt: skip
+
+
+def _drain(chain: Chain, piece: Piece, shape: ConvShape, grid: GridConfig) -> dict[str, int]:
+    plan = DrainPlan(1, 1) if piece.partial_out else drain_plan(shape, grid)
+    assert plan is not None
+    return {
+        "groups": shape.groups(grid), "blocks": shape.blocks(grid), "maps": shape.maps,
+        "pitch": shape.pitch, "width": shape.out_width, "height": shape.out_height,
+        "partial_in": int(piece.partial_in), "partial_out": int(piece.partial_out),
+        "narrow": int(chain.bits == 8), "slots": plan.slots, "map_step": plan.map_step,
+    }  # fmt: skip
+
+
+def _window(step: Step, before: Region, after: Region) -> dict[str, int]:
+    attrs = step.node.attrs
+    (ky, kx), (sy, sx), (top, left) = attrs["kernel"], attrs["stride"], attrs["pads"][:2]
+    return {
+        "op": WindowOp[attrs["kind"].upper()], "maps": before.maps.size,
+        "width": before.cols.size, "height": before.rows.size,
+        "width_out": after.cols.size, "height_out": after.rows.size,
+        "kernel_x": kx, "kernel_y": ky, "stride_x": sx, "stride_y": sy,
+        # Padding that is left of this piece: from its first window to its first real value.
+        "pad_x": before.cols.lo - (after.cols.lo * sx - left),
+        "pad_y": before.rows.lo - (after.rows.lo * sy - top),
+        "m": attrs["m"], "s": attrs["s"], "zero": attrs["zero"],
+    }  # fmt: skip
+
+
+def _table(table) -> dict[str, int]:
+    fields = {
+        "odd": int(table.odd), "even": int(table.even), "shift": table.shift, "square": table.square,
+    }  # fmt: skip
+    for i in range(SEGMENTS):
+        fields |= {
+            f"min{i}": table.low[i], f"b{i}": table.b[i], f"a{i}": table.a[i], f"q{i}": table.q[i],
+        }  # fmt: skip
+    return fields
+
+
+# --- routes -------------------------------------------------------------------------------------
+
+
+def _route(output: RouterOut, source: RouterIn, peers: int = 0) -> tuple[tuple[str, int], ...]:
+    fields = {"output": int(output), "input": int(source), "peers": peers or 1 << output}
+    return tuple(sorted(fields.items()))
+
+
+def walk_routes(
+    chain: Chain, steps: tuple[Step, ...], grid: GridConfig
+) -> tuple[dict[int, tuple[tuple[tuple[str, int], ...], ...]], int]:
+    """Return the ROUTE records of each row of a column, and WRITE.source, for a walk through ``steps``."""
+    routes: dict[int, list] = {}
+
+    def add(row: int, output: RouterOut, source: RouterIn, peers: int = 0) -> None:
+        routes.setdefault(int(row), []).append(_route(output, source, peers))
+
+    row, at = Row.OPERATOR, RouterIn.GLOBAL
+    if chain.head is not None:
+        add(Row.CONVOLVER, RouterOut.SOUTH, RouterIn.LOCAL0)
+        at = RouterIn.NORTH
+    alus = 0
+    for step in steps:
+        wanted = Row.MAPPER if step.node.op == "map" else Row.OPERATOR
+        if row != wanted:
+            down = wanted == Row.MAPPER
+            add(row, RouterOut.SOUTH if down else RouterOut.NORTH, at)
+            row, at = wanted, RouterIn.NORTH if down else RouterIn.SOUTH
+        if step.node.op == "map":
+            add(row, RouterOut.LOCAL0, at)
+            at = RouterIn.LOCAL0
+        elif step.node.op == "pool":
+            add(row, RouterOut.LOCAL4, at)
+            at = RouterIn.LOCAL2
+        else:
+            _alu_routes(add, chain, step, at, alus)
+            at = RouterIn(RouterIn.LOCAL0 + alus)
+            alus += 1
+    if row == Row.OPERATOR:
+        add(row, RouterOut.GLOBAL, at)
+        return {r: tuple(records) for r, records in routes.items()}, 1
+    while row < grid.rows - 1:
+        add(row, RouterOut.SOUTH, at)
+        row, at = row + 1, RouterIn.NORTH
+    add(row, RouterOut.GLOBAL, at)
+    return {r: tuple(records) for r, records in routes.items()}, 0
+
+
+def _alu_routes(add: Callable, chain: Chain, step: Step, at: RouterIn, number: int) -> None:
+    """Route the stream, and the operand if there is one, to the inputs of ALU ``number``."""
+    ports = {
+        "a": RouterOut(RouterOut.LOCAL0 + 2 * number),
+        "b": RouterOut(RouterOut.LOCAL1 + 2 * number),
+    }
+    peers = sum(1 << ports[side] for side in step.sides)
+    for side in step.sides:
+        add(Row.OPERATOR, ports[side], at, peers)
+    if step.operand is not None:
+        other = ports["b" if step.sides == "a" else "a"]
+        add(Row.OPERATOR, other, RouterIn.EAST if needs_helper(chain) else RouterIn.GLOBAL)

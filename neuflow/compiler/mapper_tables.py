@@ -1,0 +1,310 @@
+"""Tables of the mapper: 8 segments, linear or quadratic, for a function and two binary points.
+
+Piecewise linear functions (relu, clip, abs, identity) are exact up to the one rounding of the
+mapper. Smooth ones (tanh, sigmoid) get the segments that make the worst error smallest: each is
+as long as a common error bound allows, and the bound is bisected until 8 segments suffice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuflow.blocks.mapper_model import apply_table
+from neuflow.compiler.float_eval import real_function
+from neuflow.errors import CompileError
+from neuflow.fixed import FixedPoint
+from neuflow.ir import MapTable
+from neuflow.layout import MAPPER, SEGMENTS
+
+WORD = 16
+FIRST_LOW = -(1 << (WORD - 1))
+_HIGH = (1 << (WORD - 1)) - 1
+MAX_SHIFT = 40
+MAX_SQUARE = 16
+_LIMIT = {f.name: (1 << (f.bits - 1)) - 1 for f in MAPPER.fields if f.signed}
+B_MAX, A_MAX, Q_MAX = _LIMIT["b0"], _LIMIT["a0"], _LIMIT["q0"]
+
+Real = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One segment: value = b + a d + q d^2 in words of the output, d = x - low in input words."""
+
+    low: int
+    b: float
+    a: float = 0.0
+    q: float = 0.0
+
+
+@lru_cache(maxsize=256)
+def build(
+    function: str,
+    in_point: int,
+    out_point: int,
+    bits: int = 16,
+    low: float | None = None,
+    high: float | None = None,
+) -> MapTable:
+    """Return the table of ``function``, its ``worst`` error measured over all input words.
+
+    Parameters
+    ----------
+    function : relu, clip, abs, identity, tanh or sigmoid.
+    in_point, out_point : binary points of input and output.
+    bits : of the words, 16 or 8.
+    low, high : bounds of clip, real values.
+    """
+    gain = out_point - in_point
+    if not -15 <= gain <= 16:
+        raise CompileError(
+            f"map {function}: binary points {in_point} -> {out_point} are {abs(gain)} apart, -15..16 "
+            "are possible; calibrate with inputs of the real range"
+        )
+    if function in ("tanh", "sigmoid"):
+        table = _smooth(function, in_point, out_point, bits)
+    else:
+        table = _linear(function, gain, in_point, out_point, bits, low, high)
+    return replace(table, worst=worst_error(table, function, in_point, out_point, bits, low, high))
+
+
+def worst_error(
+    table: MapTable, function: str, in_point: int, out_point: int, bits: int,
+    low: float | None = None, high: float | None = None,
+) -> float:  # fmt: skip
+    """Return max |table - exact| over all words, in output words; exact is held to the range."""
+    form = FixedPoint(bits, out_point)
+    words = np.arange(-(1 << (bits - 1)), 1 << (bits - 1), dtype=np.int64)
+    exact = real_function(function, low, high)(words * 2.0**-in_point) * 2.0**out_point
+    exact = np.clip(exact, form.low, form.high)
+    return float(np.abs(apply_table(table, words, bits) - exact).max())
+
+
+# --- piecewise linear functions -------------------------------------------------------------------
+
+
+def _linear(
+    function: str, gain: int, in_point: int, out_point: int, bits: int,
+    low: float | None, high: float | None,
+) -> MapTable:  # fmt: skip
+    """Return the exact table of relu, clip, abs or identity."""
+    slope = 2.0**gain
+    # The slope is a power of two: exact, and the table readable, at the least scale.
+    shift = max(0, -gain)
+    if function == "abs":
+        return _table([Piece(0, 0, slope)], shift, 0, even=True)
+    if function == "relu":
+        return _table([Piece(FIRST_LOW, 0), Piece(0, 0, slope)], shift, 0)
+    bounds = (low, high) if function == "clip" else (-math.inf, math.inf)
+    pieces = _clip_pieces(slope, in_point, FixedPoint(bits, out_point), bounds)
+    return _table(pieces, shift, 0)
+
+
+def _clip_pieces(
+    slope: float, in_point: int, out: FixedPoint, bounds: tuple[float | None, float | None]
+) -> list[Piece]:
+    """Return constant, line, constant; beyond the output's range the mapper saturates by itself."""
+    low = -math.inf if bounds[0] is None else bounds[0]
+    high = math.inf if bounds[1] is None else bounds[1]
+    bottom, top = (int(v) for v in out.quantise([low, high]))
+    # First input words at which the line, then the upper constant, holds.
+    start = max(math.ceil(max(low, out.low * out.step) * 2.0**in_point), FIRST_LOW)
+    end = math.ceil(high * 2.0**in_point) if math.isfinite(high) else _HIGH + 1
+    if slope < 1:
+        # The line's value at its beginning must be a whole word: begin where it is one.
+        grain = round(1 / slope)
+        start = start // grain * grain
+    pieces = [Piece(FIRST_LOW, bottom)] if start > FIRST_LOW else []
+    if start <= _HIGH and start < max(end, FIRST_LOW):
+        pieces.append(Piece(start, start * slope, slope))
+    if end <= _HIGH:
+        pieces.append(Piece(max(end, FIRST_LOW), top))
+    return [p for p in pieces if p.low <= _HIGH] or [Piece(FIRST_LOW, bottom)]
+
+
+# --- smooth functions -----------------------------------------------------------------------------
+
+
+def _smooth(function: str, in_point: int, out_point: int, bits: int) -> MapTable:
+    """Return the table of tanh (odd) or sigmoid with the smallest worst error."""
+    real = real_function(function)
+    odd = function == "tanh"
+
+    def target(x: Real) -> Real:
+        return np.asarray(real(x * 2.0**-in_point) * 2.0**out_point)
+
+    end = 1 << (bits - 1)
+    start = 0 if odd else -end
+    # Segment 0 begins at the lowest word. Under a symmetry that is 0; among the 256 words of 8
+    # bits a segment that begins at -32768 can hold no curve, and is left out.
+    unused = not odd and start > FIRST_LOW
+    pieces = _cover(target, start, end, SEGMENTS - unused)
+    ends = [p.low - 1 for p in pieces[1:]] + [end]
+    shift, square = _scales(max(abs(p.a) for p in pieces), max(abs(p.q) for p in pieces))
+    pieces = [
+        _whole(p, high, target, 2.0**shift, 2.0 ** (shift - square))
+        for p, high in zip(pieces, ends, strict=True)
+    ]
+    if unused:
+        pieces = [Piece(FIRST_LOW, pieces[0].b), *pieces]
+    return _table(pieces, shift, square, odd=odd)
+
+
+def _whole(
+    piece: Piece, high: int, target: Callable[[Real], Real], q_scale: float, a_scale: float
+) -> Piece:
+    """Return the piece with coefficients that the fields hold exactly.
+
+    q is rounded first; the line is fitted again to what is left, its slope rounded, and at last
+    its beginning: each takes up what the rounding before it spoilt.
+    """
+    length = max(high - piece.low, 1)
+    d = _CHECK * length
+    y = target(piece.low + d)
+    q = _rounded(piece.q * q_scale, Q_MAX) / q_scale
+    left = y - q * d * d
+    line, _ = _minimax(_POWERS[:, :2], left)
+    a = _rounded(line[1] / length * a_scale, A_MAX) / a_scale
+    left = left - a * d
+    b = _rounded((left.max() + left.min()) / 2, B_MAX)
+    return Piece(piece.low, b, a, q)
+
+
+def _cover(target: Callable[[Real], Real], start: int, end: int, count: int) -> list[Piece]:
+    """Cover ``start`` to ``end`` by at most ``count`` pieces, the worst error bisected."""
+    good, bad = 4.0 * (1 << WORD), 0.0
+    best = _greedy(target, start, end, count, good)
+    assert best is not None
+    for _ in range(30):
+        middle = (good + bad) / 2
+        found = _greedy(target, start, end, count, middle)
+        if found is None:
+            bad = middle
+        else:
+            best, good = found, middle
+        if good - bad < 1e-3:
+            break
+    return best
+
+
+def _greedy(
+    target: Callable[[Real], Real], start: int, end: int, count: int, bound: float
+) -> list[Piece] | None:
+    """Make each piece as long as ``bound`` allows; None where ``count`` pieces do not reach."""
+    pieces: list[Piece] = []
+    low = start
+    while low <= end:
+        if len(pieces) == count:
+            return None
+        piece, error = _fit(target, low, end)
+        high = end
+        if error > bound:
+            short, long = low, end
+            while long - short > 1:
+                middle = (short + long) // 2
+                if _fit(target, low, middle)[1] > bound:
+                    long = middle
+                else:
+                    short = middle
+            high = short
+            piece, _ = _fit(target, low, high)
+        pieces.append(piece)
+        low = high + 1
+    return pieces
+
+
+_CHECK = np.linspace(0.0, 1.0, 33)
+_POWERS = np.vander(_CHECK, 3, increasing=True)
+
+
+def _fit(target: Callable[[Real], Real], low: int, high: int) -> tuple[Piece, float]:
+    """Return the parabola with the smallest worst error on [low, high], and that error."""
+    length = max(high - low, 1)
+    best, error = _minimax(_POWERS, target(low + _CHECK * length))
+    return Piece(low, best[0], best[1] / length, best[2] / length**2), error
+
+
+def _minimax(powers: Real, y: Real) -> tuple[Real, float]:
+    """Return the coefficients with the smallest worst error over the points, and that error.
+
+    Remez's exchange: solve for the polynomial whose errors at n + 1 reference points alternate in
+    sign, bring the point of the worst error into the reference, repeat while that helps.
+    """
+    points, n = powers.shape
+    at = (1 - np.cos(np.pi * np.arange(n + 1) / n)) / 2
+    reference = np.floor(at * (points - 1) + 0.5).astype(np.int64)
+    alternating = (-1.0) ** np.arange(n + 1)
+    best, error = np.zeros(n), math.inf
+    for _ in range(10):
+        system = np.column_stack([powers[reference], alternating])
+        solved = np.linalg.solve(system, y[reference])[:n]
+        gap = y - powers @ solved
+        worst = int(np.abs(gap).argmax())
+        if abs(gap[worst]) >= error * (1 - 1e-9):
+            break
+        best, error = solved, float(abs(gap[worst]))
+        if worst in reference:
+            break
+        reference = _exchanged(reference, gap, worst)
+    return best, error
+
+
+def _exchanged(reference: NDArray[np.int64], gap: Real, worst: int) -> NDArray[np.int64]:
+    """Put the point of the worst error into the reference so that signs go on alternating."""
+    new = reference.copy()
+    same = np.sign(gap[reference]) == np.sign(gap[worst])
+    after = int(np.searchsorted(reference, worst))
+    if after == 0:
+        return new if _set(new, 0, worst, same[0]) else np.append(worst, reference[:-1])
+    if after == len(reference):
+        return new if _set(new, -1, worst, same[-1]) else np.append(reference[1:], worst)
+    new[after - 1 if same[after - 1] else after] = worst
+    return new
+
+
+def _set(reference: NDArray[np.int64], place: int, point: int, wanted: bool) -> bool:
+    if wanted:
+        reference[place] = point
+    return wanted
+
+
+# --- to integers ----------------------------------------------------------------------------------
+
+
+def _table(
+    pieces: list[Piece], shift: int, square: int, odd: bool = False, even: bool = False
+) -> MapTable:
+    """Round the pieces to the fields; repeat the last up to 8."""
+    pieces = pieces + [pieces[-1]] * (SEGMENTS - len(pieces))
+    return MapTable(
+        low=tuple(p.low for p in pieces),
+        b=tuple(_rounded(p.b, B_MAX) for p in pieces),
+        a=tuple(_rounded(p.a * 2.0 ** (shift - square), A_MAX) for p in pieces),
+        q=tuple(_rounded(p.q * 2.0**shift, Q_MAX) for p in pieces),
+        shift=shift,
+        square=square,
+        odd=odd,
+        even=even,
+    )
+
+
+def _scales(slope: float, bend: float) -> tuple[int, int]:
+    """Return the largest shift for which slope and bend fit, and the least square with it."""
+    for shift in range(MAX_SHIFT, -1, -1):
+        if bend * 2.0**shift > Q_MAX:
+            continue
+        for square in range(MAX_SQUARE + 1):
+            if slope * 2.0 ** (shift - square) <= A_MAX:
+                return shift, square
+    raise CompileError("map: its slope does not fit the mapper; choose nearer binary points")
+
+
+def _rounded(value: float, limit: int) -> int:
+    """Return the nearest integer within the field, halves up."""
+    return max(-limit - 1, min(limit, math.floor(value + 0.5)))

@@ -1,0 +1,376 @@
+"""Graph -> QuantGraph: binary points by calibration, words for weights, exact bounds.
+
+Rules (``docs/numbers.md`` has the formulas):
+
+- A tensor's point is the largest at which its largest calibrated magnitude times ``MARGIN`` still
+  is a word, so that nothing saturates on the calibration inputs. Only what the consumers tell
+  apart counts: below 0 nothing before a relu, beyond its bounds nothing before a clip, beyond
+  +-8 nothing before tanh or sigmoid (tanh is within 2.3e-7 of +-1 there, sigmoid within 3.4e-4
+  of 0 and 1, less than its table's error); such words may saturate, which changes no result.
+- tanh and sigmoid results have ``bits - 1`` fractional bits: +-1 itself is the only value that
+  does not fit, by less than one word.
+- Max pooling and views keep the point. A bias has the accumulator's point.
+- 16 bits: one power of two a layer for the weights, m = 1. 8 bits: weights scaled map by map so
+  that the largest is 127; m / 2**s brings the map back to the output's point.
+- ``q8_8``: every tensor and every weight has 8 fractional bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from neuflow.compiler import float_eval, mapper_tables
+from neuflow.errors import CompileError, InputError
+from neuflow.fixed import FixedPoint
+from neuflow.ir import Graph, Node, QuantGraph, Tensor
+
+MARGIN = {16: 1.25, 8: 1.0}
+"""Head room over the calibrated magnitude. 8 bits have none to spare."""
+
+SQUASH_BOUND = 8.0
+"""Beyond +-8, tanh and sigmoid are flat."""
+
+MAX_POINT = 24
+"""Largest point of a tensor: smaller values than 2**-24 are zero to any network."""
+
+ACC_BITS = 47
+"""|sum| + |bias| stays below 2**47, see fixed.requantise."""
+
+MAX_SHIFT = 62
+MAX_LEFT = 31
+MAX_MULTIPLIER = (1 << 15) - 1
+
+
+@dataclass(frozen=True)
+class Range:
+    """Smallest and largest value of a tensor over the calibration inputs."""
+
+    low: float
+    high: float
+
+    def within(self, low: float, high: float) -> Range:
+        """Return the range clipped to ``low``..``high``."""
+        return Range(min(max(self.low, low), high), min(max(self.high, low), high))
+
+    @property
+    def size(self) -> float:
+        """Largest magnitude."""
+        return max(abs(self.low), abs(self.high))
+
+
+def quantise(
+    graph: Graph, calib: Mapping[str, ArrayLike], bits: int = 16, q8_8: bool = False
+) -> QuantGraph:
+    """Return the integer form of ``graph``.
+
+    Parameters
+    ----------
+    graph : simplified float graph.
+    calib : calibration inputs by name, [N, C, H, W] or the model's own shape; N >= 1.
+    bits : width of words and weights, 16 or 8.
+    q8_8 : 8 fractional bits everywhere instead of points by calibration; needs 16 bits.
+    """
+    if bits not in MARGIN:
+        raise CompileError(f"bits = {bits}: words of 16 or 8 bits are possible")
+    if q8_8 and bits != 16:
+        raise CompileError("q8.8 needs words of 16 bits; leave out one of q8.8 and bits 8")
+    ranges = calibrate(graph, calib)
+    result = _Quantiser(graph, ranges, bits, q8_8).run()
+    check(result)
+    return result
+
+
+def calibrate(graph: Graph, calib: Mapping[str, ArrayLike]) -> dict[str, Range]:
+    """Return every tensor's range when ``graph`` runs in float on ``calib``."""
+    inputs = {name: _images(graph.tensors[name], calib) for name in graph.inputs}
+    if len({len(x) for x in inputs.values()}) > 1:
+        raise InputError("calibration inputs hold different numbers of images; give equally many")
+    ranges: dict[str, Range] = {}
+    # One image at a time: a deep network's tensors over all images would not fit into memory.
+    for image in range(len(next(iter(inputs.values())))):
+        one = {name: x[image : image + 1] for name, x in inputs.items()}
+        for name, values in float_eval.walk(graph, one):
+            finite = values[np.isfinite(values)]
+            low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+            seen = ranges.get(name, Range(math.inf, -math.inf))
+            ranges[name] = Range(min(seen.low, float(low)), max(seen.high, float(high)))
+    return ranges
+
+
+def _images(tensor: Tensor, calib: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+    """Return one calibration input as float64 [N, C, H, W]."""
+    if tensor.name not in calib:
+        raise InputError(f"calibration lacks input {tensor.name!r}; give an array for it")
+    values = np.asarray(calib[tensor.name])
+    if values.dtype.kind not in "biuf":
+        raise InputError(f"calibration input {tensor.name!r} has dtype {values.dtype}; give numbers")
+    values = values.astype(np.float64)
+    shapes = {tensor.shape, tensor.onnx_shape or tensor.shape}
+    if values.ndim < 1 or values.shape[1:] not in shapes or not len(values):
+        want = ", ".join(str(d) for d in ("N", *(tensor.onnx_shape or tensor.shape)))
+        raise InputError(f"calibration input {tensor.name!r} has shape {values.shape}; give ({want})")
+    if not np.isfinite(values).all():
+        raise InputError(f"calibration input {tensor.name!r} holds NaN or infinity; replace them")
+    return values.reshape(len(values), *tensor.shape)
+
+
+class _Quantiser:
+    """Walks the graph once. ``point`` holds the binary point of every tensor so far."""
+
+    def __init__(self, graph: Graph, ranges: dict[str, Range], bits: int, q8_8: bool):
+        self.graph = graph
+        self.ranges = ranges
+        self.bits = bits
+        self.q8_8 = q8_8
+        self.point: dict[str, int] = {}
+        self.bounds = _bounds(graph)
+
+    def run(self) -> QuantGraph:
+        """Return the quantised graph."""
+        for name in self.graph.inputs:
+            self.point[name] = self._wanted(name)
+        nodes = []
+        for node in self.graph.nodes:
+            new = getattr(self, f"_{node.op}")(node)
+            nodes.append(replace(node, op=new[0], attrs=new[1]))
+        tensors = {
+            name: replace(tensor, bits=self.bits, point=self.point[name])
+            for name, tensor in self.graph.tensors.items()
+        }
+        g = self.graph
+        return QuantGraph(
+            g.name, tuple(nodes), tensors, g.inputs, g.outputs, g.host, g.batch, self.bits
+        )
+
+    def _wanted(self, name: str) -> int:
+        """Return the point that the calibrated range asks for."""
+        if self.q8_8:
+            return 8
+        low, high = self.bounds[name]
+        seen = self.ranges[name].within(low, high)
+        ends = max((abs(b) for b in (low, high) if math.isfinite(b)), default=math.inf)
+        size = min(seen.size * MARGIN[self.bits], max(ends, seen.size))
+        if ends == SQUASH_BOUND and size == ends:
+            return self.bits - 1 - 3  # 8.0 itself saturates to 7.9998, which is as flat
+        return largest_point(size, self.bits, MAX_POINT)
+
+    # --- layers -----------------------------------------------------------------------------
+
+    def _conv(self, node: Node) -> tuple[str, dict[str, Any]]:
+        """Weights, bias, and how the accumulator comes back to the output's point."""
+        weight = np.asarray(node.attrs["weight"], np.float64)
+        bias = np.asarray(node.attrs["bias"], np.float64)
+        in_point, out_point = self.point[node.inputs[0]], self._wanted(node.output)
+        if self.bits == 16:
+            words, out_point = self._plain(node, weight, bias, in_point, out_point)
+        else:
+            words = self._scaled(node, weight, bias, in_point, out_point)
+        self.point[node.output] = out_point
+        return node.op, {**node.attrs, **words, "zero": np.zeros(len(weight), np.int64)}
+
+    _dense = _conv
+
+    def _plain(
+        self, node: Node, weight: NDArray[Any], bias: NDArray[Any], in_point: int, out_point: int
+    ) -> tuple[dict[str, Any], int]:
+        """One point for all weights, the accumulator's point = input's + weights', m = 2**k."""
+        size = float(np.abs(weight).max(initial=0.0))
+        wanted = 8 if self.q8_8 else largest_point(size, self.bits, MAX_SHIFT - 15 - in_point)
+        while True:
+            acc = in_point + wanted
+            words = FixedPoint(self.bits, wanted).quantise(weight)
+            offset = np.floor(bias * 2.0**acc + 0.5)
+            worst = _worst(words, offset, self.bits)
+            if self.q8_8 or (worst < 2.0**ACC_BITS and acc - out_point <= MAX_SHIFT):
+                break
+            wanted -= 1  # a bias far above the products, or very many of them
+        if worst >= 2.0**ACC_BITS:
+            raise CompileError(
+                f"node {node.name!r}: sums of its products and bias can pass 2**47 at q8.8; leave "
+                "the points to calibration"
+            )
+        if out_point - acc > 14:
+            out_point = acc + 14
+        shift = acc - out_point
+        count = len(weight)
+        attrs = {
+            "weight": words,
+            "bias": offset.astype(np.int64),
+            "m": np.full(count, 1 << max(-shift, 0), np.int64),
+            "s": np.full(count, max(shift, 0), np.int64),
+            "weight_point": wanted,
+        }
+        return attrs, out_point
+
+    def _scaled(
+        self, node: Node, weight: NDArray[Any], bias: NDArray[Any], in_point: int, out_point: int
+    ) -> dict[str, Any]:
+        """Weights of each map scaled so that the largest is 127; m / 2**s undoes it."""
+        flat = weight.reshape(len(weight), -1)
+        high = FixedPoint(self.bits).high
+        # A bias far above the products enlarges the scale, so that it fits the accumulator.
+        large = np.maximum(np.abs(flat).max(axis=1) / high, np.abs(bias) * 2.0 ** (in_point - 40))
+        scale = np.where(large > 0, large, 1.0)
+        words = np.floor(flat / scale[:, None] + 0.5).astype(np.int64)
+        unit = scale * 2.0**-in_point
+        factors = [multiplier(float(u) * 2.0**out_point) for u in unit]
+        if any(m is None for m in factors):
+            raise CompileError(
+                f"node {node.name!r}: its weights are too large for its outputs at 8 bits; use 16"
+            )
+        m, s = np.array(factors, np.int64).T
+        return {
+            "weight": words.reshape(weight.shape),
+            "bias": np.floor(bias / unit + 0.5).astype(np.int64),
+            "m": m,
+            "s": s,
+            "weight_point": math.floor(-math.log2(float(scale.max()))),
+            "weight_scale": scale,
+        }
+
+    def _map(self, node: Node) -> tuple[str, dict[str, Any]]:
+        """A table for the points on both sides."""
+        name, in_point = node.attrs["function"], self.point[node.inputs[0]]
+        if name in ("tanh", "sigmoid") and not self.q8_8:
+            out_point = self.bits - 1
+        else:
+            out_point = self._wanted(node.output)
+        out_point = min(max(out_point, in_point - 15), in_point + 16)
+        self.point[node.output] = out_point
+        low, high = node.attrs.get("low"), node.attrs.get("high")
+        table = mapper_tables.build(name, in_point, out_point, self.bits, low, high)
+        return "map", {**node.attrs, "table": table}
+
+    def _pool(self, node: Node) -> tuple[str, dict[str, Any]]:
+        """Maximum: the words themselves. Average: the sum times m / 2**s."""
+        attrs = {k: node.attrs[k] for k in ("kernel", "stride", "pads")}
+        in_point = self.point[node.inputs[0]]
+        if node.attrs["kind"] == "max":
+            self.point[node.output] = in_point
+            return "pool", {"kind": "max", **attrs, "m": 1, "s": 0, "zero": 0}
+        out_point = self._wanted(node.output)
+        ky, kx = node.attrs["kernel"]
+        factor = multiplier(2.0 ** (out_point - in_point) / (ky * kx))
+        if factor is None:
+            out_point = in_point
+            factor = multiplier(1 / (ky * kx))
+            assert factor is not None
+        self.point[node.output] = out_point
+        return "pool", {"kind": "sum", **attrs, "m": factor[0], "s": factor[1], "zero": 0}
+
+    def _alu(self, node: Node) -> tuple[str, dict[str, Any]]:
+        """Both operands brought to one point exactly, one rounding at the end."""
+        kind = node.attrs["kind"]
+        a, b = (self.point[name] for name in node.inputs)
+        out = self._wanted(node.output)
+        shift_a = shift_b = shift = 0
+        if kind == "mul":
+            out = max(min(out, a + b), a + b - 47)
+            shift = a + b - out
+        elif kind == "div":
+            up = out - a + b
+            shift_a, shift_b = max(up, 0), max(-up, 0)
+        else:
+            exact = max(a, b, out)
+            shift_a, shift_b, shift = exact - a, exact - b, exact - out
+        if max(shift_a, shift_b) > MAX_LEFT or shift > 47:
+            raise CompileError(
+                f"node {node.name!r} ({kind}): its operands' ranges are 2**{MAX_LEFT} apart; scale "
+                "one of them"
+            )
+        self.point[node.output] = out
+        return "alu", {"kind": kind, "shift_a": shift_a, "shift_b": shift_b, "shift": shift}
+
+    def _reshape(self, node: Node) -> tuple[str, dict[str, Any]]:
+        self.point[node.output] = self.point[node.inputs[0]]
+        return "reshape", dict(node.attrs)
+
+
+def largest_point(size: float, bits: int, limit: int) -> int:
+    """Return the largest point, at most ``limit``, at which ``size`` is a word without saturation."""
+    if size <= 0:
+        return min(bits - 1, limit)
+    point = math.floor(math.log2(FixedPoint(bits).high / size))
+    # log2 may be off by one unit in its last place: settle it exactly.
+    while size * 2.0 ** (point + 1) <= FixedPoint(bits).high:
+        point += 1
+    while size * 2.0**point > FixedPoint(bits).high:
+        point -= 1
+    return min(point, limit)
+
+
+def multiplier(factor: float) -> tuple[int, int] | None:
+    """Return (m, s) with m / 2**s nearest to ``factor``, m < 32768 as large as fits; None: too large.
+
+    A power of two is exact, with the smallest m.
+    """
+    exponent = math.log2(factor)
+    if exponent == math.floor(exponent) and -MAX_SHIFT <= exponent <= 14:
+        return 1 << max(int(exponent), 0), max(-int(exponent), 0)
+    s = min(math.floor(math.log2(MAX_MULTIPLIER / factor)), MAX_SHIFT)
+    if s < 0:
+        return None
+    return math.floor(factor * 2.0**s + 0.5), s
+
+
+def _bounds(graph: Graph) -> dict[str, tuple[float, float]]:
+    """Return, for every tensor, beyond which values its consumers tell nothing apart."""
+    everything = (-math.inf, math.inf)
+    bounds = {name: (math.inf, -math.inf) for name in graph.tensors}
+    for name in graph.outputs:
+        bounds[name] = everything
+    for node in reversed(graph.nodes):
+        own = _node_bounds(node, bounds[node.output])
+        for name in node.inputs:
+            low, high = bounds[name]
+            bounds[name] = (min(low, own[0]), max(high, own[1]))
+    return {n: b if b[0] <= b[1] else everything for n, b in bounds.items()}
+
+
+def _node_bounds(node: Node, after: tuple[float, float]) -> tuple[float, float]:
+    """Return beyond which operands a node's result no longer matters or changes."""
+    function = node.attrs.get("function")
+    if function == "relu":
+        return (0.0, math.inf)
+    if function == "clip":
+        return (node.attrs["low"], node.attrs["high"])
+    if function in ("tanh", "sigmoid"):
+        return (-SQUASH_BOUND, SQUASH_BOUND)
+    if node.op == "reshape" or node.attrs.get("kind") == "max":
+        return after
+    return (-math.inf, math.inf)
+
+
+def _worst(words: NDArray[np.int64], bias: NDArray[Any], bits: int) -> float:
+    """Return the largest |sum| + |bias| over the maps for the worst input."""
+    flat = np.abs(words.reshape(len(words), -1)).sum(axis=1).astype(np.float64)
+    return float((flat * 2.0 ** (bits - 1) + np.abs(bias)).max(initial=0.0))
+
+
+def check(graph: QuantGraph) -> None:
+    """Raise ``CompileError`` unless every sum keeps to 47 bits and every field to its range.
+
+    The proof: |sum| <= sum |w| * 2**(bits - 1) for any input words, so sum |w| * 2**(bits - 1) +
+    |bias| < 2**47 for every map means that no accumulator overflows, in whatever order it adds.
+    """
+    for node in graph.nodes:
+        if node.op not in ("conv", "dense"):
+            continue
+        worst = _worst(node.attrs["weight"], node.attrs["bias"], graph.bits)
+        if worst >= 2.0**ACC_BITS:
+            raise CompileError(
+                f"node {node.name!r}: sums can reach 2**{math.log2(worst):.1f}, the accumulator "
+                "holds 2**47; use smaller weights, or cut the layer"
+            )
+        m, s = node.attrs["m"], node.attrs["s"]
+        if m.min() < 0 or m.max() > MAX_MULTIPLIER or s.min() < 0 or s.max() > MAX_SHIFT:
+            raise CompileError(
+                f"node {node.name!r}: its scale does not fit (m {m.max()}, s {s.max()}); calibrate "
+                "with inputs of the real range"
+            )

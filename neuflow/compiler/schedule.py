@@ -1,0 +1,276 @@
+"""Mapping -> Schedule: one global order of passes, memory for tensors, row buffers, and fences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from neuflow.compiler.allocate import Buffer, Place, Space, pack, tensor_place
+from neuflow.compiler.cut import needs_helper, plan_rows
+from neuflow.compiler.fuse import root
+from neuflow.compiler.geometry import RowPlan, conv_shape, partial_words, round_up
+from neuflow.compiler.mapping import Assignment, Chain, Mapping, Pass, Piece
+from neuflow.grid import GridConfig
+
+PAGE_WORDS = 2048
+"""Words of 4 KB: frames, and the work memory, begin on a page."""
+
+
+@dataclass(frozen=True)
+class RowPlace:
+    """Where a piece's input lies in the row buffer; ``ahead``: beside that of the pass before."""
+
+    plan: RowPlan
+    base: int
+    ahead: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A pass in its place in the global order.
+
+    ``number`` counts the passes of the chain. ``fence``: columns whose writes must be done before
+    this pass reads or writes, one bit each. ``rows[i]`` and ``sums[i]`` belong to piece i.
+    """
+
+    chain: Chain
+    number: int
+    pieces: tuple[Piece, ...]
+    rows: tuple[RowPlace | None, ...]
+    sums: tuple[Place | None, ...]
+    fence: int = 0
+
+    @property
+    def label(self) -> str:
+        """Name of the pass in origins and listings."""
+        return f"{self.chain.name}/pass{self.number}"
+
+    def __str__(self) -> str:
+        lines = [self.label + (f"  after fence of columns {self.fence:b}b" if self.fence else "")]
+        for piece, rows in zip(self.pieces, self.rows, strict=True):
+            lines.append(f"  {piece}")
+            if rows is not None:
+                kind = f"ring of {rows.plan.ring_rows} rows" if rows.plan.ring_words else "whole"
+                when = ", loaded ahead" if rows.ahead else ""
+                lines.append(f"    rows at {rows.base}, {rows.plan.size} words, {kind}{when}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Turns in order, and the place of every tensor. Sizes in words."""
+
+    mapping: Mapping
+    turns: tuple[Turn, ...]
+    places: dict[str, Place]
+    work_words: int
+    input_words: int
+    output_words: int
+
+    def __str__(self) -> str:
+        lines = [
+            f"{name}: {place.space.value} {place.base}..{place.base + place.size - 1}"
+            for name, place in self.places.items()
+        ]
+        return "\n".join([*lines, *(str(turn) for turn in self.turns)]) + "\n"
+
+
+def schedule(mapping: Mapping, grid: GridConfig) -> Schedule:
+    """Order the passes, place tensors and rows, and put fences where memory is handed on."""
+    places, work = _places(mapping, grid)
+    turns = list(_turns(mapping, grid, places))
+    mine = {name: place for name, place in places.items() if not name.startswith("sums ")}
+    return Schedule(
+        mapping,
+        tuple(_with_fences(turns, places)),
+        mine,
+        work,
+        _frame_words(places, Space.INPUT),
+        _frame_words(places, Space.OUTPUT),
+    )
+
+
+def _frame_words(places: dict[str, Place], space: Space) -> int:
+    used = max((p.base + p.size for p in places.values() if p.space is space), default=0)
+    return round_up(used, PAGE_WORDS)
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def _places(mapping: Mapping, grid: GridConfig) -> tuple[dict[str, Place], int]:
+    """Place inputs and outputs one after another in their frames, all else by liveness."""
+    graph, batch, unit = mapping.graph, mapping.batch, grid.bus_words
+    places: dict[str, Place] = {}
+    for space, names in ((Space.INPUT, graph.inputs), (Space.OUTPUT, graph.outputs)):
+        at = 0
+        for name in names:
+            if name in places:
+                continue
+            places[name] = tensor_place(space, at, graph.tensors[name].shape, batch, unit)
+            at += places[name].size
+
+    buffers, shapes = [], {}
+    for index, assignment in enumerate(mapping.assignments):
+        name = assignment.chain.output
+        if name not in places:
+            shapes[name] = graph.tensors[name].shape
+            size = tensor_place(Space.WORK, 0, shapes[name], batch, unit).size
+            buffers.append(Buffer(name, size, index, _last_use(mapping, name, index)))
+        buffers += [
+            Buffer(name, size, index, index) for name, size in _sums(assignment, grid).items()
+        ]
+    offsets, work = pack(buffers, unit)
+    for buffer in buffers:
+        base = offsets[buffer.name]
+        if buffer.name in shapes:
+            places[buffer.name] = tensor_place(Space.WORK, base, shapes[buffer.name], batch, unit)
+        else:
+            places[buffer.name] = Place(Space.WORK, base, buffer.size, 0, 0, 0, 0)
+    return places, work
+
+
+def _last_use(mapping: Mapping, name: str, first: int) -> int:
+    readers = [
+        index
+        for index, assignment in enumerate(mapping.assignments)
+        if name in {root(mapping.views, tensor) for tensor in assignment.chain.tensors_read}
+    ]
+    return max([first, *readers])
+
+
+def _sums(assignment: Assignment, grid: GridConfig) -> dict[str, int]:
+    """Buffers for partial sums: for every column two, so that the next sums need not wait."""
+    sizes: dict[str, int] = {}
+    for name, piece in _sum_names(assignment):
+        size = round_up(partial_words(conv_shape(assignment.chain, piece), grid), grid.bus_words)
+        sizes[name] = max(sizes.get(name, 0), size)
+    return sizes
+
+
+def _sum_names(assignment: Assignment) -> Iterator[tuple[str, Piece]]:
+    turn = 0
+    for one in assignment.passes:
+        for piece in one.pieces:
+            if piece.partial_in or piece.partial_out:
+                yield _sum_name(assignment.chain, piece, turn), piece
+        turn += not one.pieces[0].partial_out
+
+
+def _sum_name(chain: Chain, piece: Piece, turn: int) -> str:
+    return f"sums {chain.name}/{piece.column}/{turn % 2}"
+
+
+# --- order and row buffers ------------------------------------------------------------------------
+
+
+def _turns(mapping: Mapping, grid: GridConfig, places: dict[str, Place]) -> Iterator[Turn]:
+    before: dict[int, tuple[int, int]] = {}
+    for assignment in mapping.assignments:
+        turn = 0
+        for number, one in enumerate(assignment.passes):
+            yield Turn(
+                assignment.chain,
+                number,
+                one.pieces,
+                tuple(_row_place(assignment.chain, piece, grid, before) for piece in one.pieces),
+                tuple(_sum_place(assignment.chain, piece, turn, places) for piece in one.pieces),
+            )
+            turn += not one.pieces[0].partial_out
+
+
+def _sum_place(
+    chain: Chain, piece: Piece, turn: int, places: dict[str, Place]
+) -> Place | None:
+    if not (piece.partial_in or piece.partial_out):
+        return None
+    return places[_sum_name(chain, piece, turn)]
+
+
+def _row_place(
+    chain: Chain, piece: Piece, grid: GridConfig, before: dict[int, tuple[int, int]]
+) -> RowPlace | None:
+    """Place a piece's rows behind, or in front of, those of the column's pass before, if they fit."""
+    if chain.head is None:
+        return None
+    plan = plan_rows(chain, conv_shape(chain, piece), grid)
+    assert plan is not None
+    base, ahead = 0, 0
+    if piece.column in before:
+        lo, hi = before[piece.column]
+        behind = round_up(hi, grid.row_banks)
+        if behind + plan.size <= grid.row_words:
+            base, ahead = behind, 1
+        elif plan.size <= lo:
+            ahead = 1
+    before[piece.column] = (base, base + plan.size)
+    return RowPlace(plan, base, ahead)
+
+
+# --- fences -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Use:
+    """What a turn does to memory: (space, first word, end, buffer) read and written."""
+
+    columns: int
+    reads: frozenset[tuple[Space, int, int, str]]
+    writes: frozenset[tuple[Space, int, int, str]]
+
+
+def _use(turn: Turn, places: dict[str, Place]) -> _Use:
+    reads = {_range(name, places[name]) for name in turn.chain.tensors_read}
+    writes = set()
+    for piece, sums in zip(turn.pieces, turn.sums, strict=True):
+        if sums is not None:
+            (writes if piece.partial_out else reads).add(_range("sums", sums))
+            if piece.partial_in:
+                reads.add(_range("sums", sums))
+        if not piece.partial_out:
+            writes.add(_range(turn.chain.output, places[turn.chain.output]))
+    columns = sum(1 << piece.column for piece in turn.pieces)
+    return _Use(columns, frozenset(reads), frozenset(writes))
+
+
+def _range(name: str, place: Place) -> tuple[Space, int, int, str]:
+    return place.space, place.base, place.base + place.size, name
+
+
+def _conflict(now: _Use, earlier: _Use) -> bool:
+    """Whether ``now`` touches memory that ``earlier`` may still be working on."""
+
+    def meet(ours: frozenset, theirs: frozenset, both_write: bool = False) -> bool:
+        return any(
+            a[0] is b[0] and a[1] < b[2] and b[1] < a[2]
+            # Pieces of one tensor are disjoint.
+            and not (both_write and a[3] == b[3] != "sums")
+            for a in ours
+            for b in theirs
+        )
+
+    return (
+        meet(now.reads, earlier.writes)
+        or meet(now.writes, earlier.reads)
+        or meet(now.writes, earlier.writes, both_write=True)
+    )
+
+
+def _with_fences(turns: list[Turn], places: dict[str, Place]) -> Iterator[Turn]:
+    """Fence the columns of every earlier turn that a turn conflicts with.
+
+    A turn's writes are done only after its reads, so one fence ends both.
+    """
+    pending: list[_Use] = []
+    for turn in turns:
+        use = _use(turn, places)
+        fence = 0
+        for earlier in pending:
+            if _conflict(use, earlier):
+                fence |= earlier.columns
+        pending = [e for e in pending if e.columns & ~fence]
+        pending.append(use)
+        yield Turn(turn.chain, turn.number, turn.pieces, turn.rows, turn.sums, fence)
+
+
+__all__ = ["PAGE_WORDS", "RowPlace", "Schedule", "Turn", "needs_helper", "schedule"]

