@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuflow import ir
 from neuflow.errors import InputError
-from neuflow.fixed import FixedPoint
 from neuflow.grid import GridConfig, MemoryConfig
 from neuflow.grid import load as load_grid
+from neuflow.run import host
 
 CALIBRATION_IMAGES = 8
 CALIBRATION_SEED = 0
@@ -75,7 +75,7 @@ class Program:
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the model's outputs, those that the host works out included."""
-        return tuple(real_outputs(self.ir, _one_zero_image(self.ir)))
+        return tuple(host.dequantise_outputs(self.ir.graph, _one_zero_image(self.ir)))
 
     def golden(self, x: Any, memory: MemoryConfig | None = None) -> Run:
         """Evaluate the quantised graph in NumPy.
@@ -103,7 +103,7 @@ class Program:
         return self._finish(rtl.run(self.ir, quantise_inputs(self.ir, x), memory, seed, path))
 
     def _finish(self, result: ir.Result) -> Run:
-        return Run(real_outputs(self.ir, result.outputs), result.outputs, result.stats)
+        return Run(host.dequantise_outputs(self.ir.graph, result.outputs), result.outputs, result.stats)
 
 
 def compile(
@@ -112,7 +112,7 @@ def compile(
     calib: Any = None,
     bits: int = 16,
     q8_8: bool = False,
-    batch: int = 1,
+    batch: int | None = None,
 ) -> Program:
     """Compile an ONNX model.
 
@@ -124,16 +124,24 @@ def compile(
         None: 8 standard-normal inputs, seeded.
     bits : width of words, 16 or 8.
     q8_8 : every tensor with 8 fractional bits instead of points by calibration.
-    batch : images of a pass.
+    batch : images of a pass; None: the model's own fixed batch, or 1.
     """
     from neuflow import compiler
 
     config = grid if isinstance(grid, GridConfig) else load_grid(grid)
-    return Program(
-        compiler.compile_model(
-            Path(model), config, calibration=calib, bits=bits, q8_8=q8_8, batch=batch
-        )
-    )
+    stages = compiler.Stages(Path(model), config, None, bits, q8_8, batch)
+    graph = compiler.run_passes(stages, "graph")["graph"]
+    tensors = [graph.tensors[name] for name in graph.inputs]
+    stages.calib = random_inputs(tensors) if calib is None else named(calib, list(graph.inputs))
+    return Program(compiler.run_passes(stages)["program"])
+
+
+def random_inputs(
+    tensors: Sequence[ir.Tensor], images: int = CALIBRATION_IMAGES, seed: int = CALIBRATION_SEED
+) -> dict[str, NDArray[np.float64]]:
+    """Return standard-normal inputs in the model's own shapes, the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    return {t.name: rng.standard_normal((images, *host.own_shape(t))) for t in tensors}
 
 
 def load(path: str | os.PathLike[str]) -> Program:
@@ -143,28 +151,15 @@ def load(path: str | os.PathLike[str]) -> Program:
     return Program(program.load(Path(path)))
 
 
-def onnx_shape(tensor: ir.Tensor) -> tuple[int, ...]:
-    """Return the model's own shape of one image."""
-    return tensor.onnx_shape if tensor.onnx_shape is not None else tensor.shape
-
-
 def quantise_inputs(program: ir.Program, x: Any) -> dict[str, ir.Words]:
     """Turn real inputs into words int64 [N, C, H, W] by name, under each input's binary point.
 
     Values beyond the range of a word saturate. Refused with ``InputError``: unknown or missing
     names, other shapes than [N, ...], NaN, complex or object values, no image at all.
     """
-    tensors = {port.tensor.name: port.tensor for port in program.inputs}
-    arrays = named(x, list(tensors))
-    words = {}
-    for name, tensor in tensors.items():
-        values = real_array(arrays[name], f"input {name!r}")
-        shape = onnx_shape(tensor)
-        if values.shape[1:] != shape or values.ndim != len(shape) + 1:
-            want = ", ".join(str(size) for size in ("N", *shape))
-            raise InputError(f"input {name!r} has shape {values.shape}; the model takes ({want})")
-        fixed = FixedPoint(tensor.bits or 16, tensor.point or 0)
-        words[name] = fixed.quantise(values).reshape(len(values), *tensor.shape)
+    arrays = named(x, [port.tensor.name for port in program.inputs])
+    reals = {name: real_array(array, f"input {name!r}") for name, array in arrays.items()}
+    words = host.quantise_inputs(program.graph, reals)
     counts = {name: len(array) for name, array in words.items()}
     if len(set(counts.values())) != 1:
         raise InputError(f"inputs hold different numbers of images: {counts}; give equally many")
@@ -200,23 +195,6 @@ def _one_zero_image(program: ir.Program) -> dict[str, ir.Words]:
     return {
         port.tensor.name: np.zeros((1, *port.tensor.shape), np.int64) for port in program.outputs
     }
-
-
-def real_outputs(
-    program: ir.Program, words: Mapping[str, ir.Words]
-) -> dict[str, NDArray[Any]]:
-    """Return what the model gives: words as float32, reshaped, host operators applied."""
-    reals = {}
-    for port in program.outputs:
-        tensor = port.tensor
-        fixed = FixedPoint(tensor.bits or 16, tensor.point or 0)
-        values = fixed.dequantise(words[tensor.name]).astype(np.float32)
-        reals[tensor.name] = values.reshape(len(values), *onnx_shape(tensor))
-    if program.graph.host:
-        from neuflow.run import host
-
-        return host.apply(program.graph.host, reals)
-    return reals
 
 
 def with_memory(grid: GridConfig, text: str) -> MemoryConfig:

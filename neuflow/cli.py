@@ -92,8 +92,12 @@ def _add_compile(verbs: Any) -> None:
     verb.add_argument(
         "--bits", type=int, choices=(16, 8), default=16, help="width of words; default: 16"
     )
-    verb.add_argument("--q8.8", dest="q8_8", action="store_true", help="8 fractional bits everywhere")
-    verb.add_argument("--batch", type=_positive, default=1, metavar="B", help="images of a pass")
+    verb.add_argument(
+        "--q8.8", dest="q8_8", action="store_true", help="8 fractional bits everywhere"
+    )
+    verb.add_argument(
+        "--batch", type=_positive, metavar="B", help="images of a pass; default: the model's, or 1"
+    )
     verb.set_defaults(verb=_compile)
 
 
@@ -141,8 +145,8 @@ def _compile(options: argparse.Namespace) -> None:
     calib = _read_arrays(options.calib) if options.calib else None
     if calib is None:
         _log(
-            f"no --calib: binary points come from {api.CALIBRATION_IMAGES} random inputs; give real "
-            "ones for real use"
+            f"no --calib: binary points come from {api.CALIBRATION_IMAGES} random inputs; give "
+            "real ones for real use"
         )
     program = api.compile(
         model, options.grid, calib, bits=options.bits, q8_8=options.q8_8, batch=options.batch
@@ -289,12 +293,12 @@ def _chosen_outputs(program: Program, result: Run, raw: bool) -> dict[str, Any]:
         return dict(result.outputs)
     if program.ir.graph.host:
         _log("--raw: words of the grid, before what the host computes (softmax and the like)")
-    from neuflow.api import onnx_shape
+    from neuflow.run.host import own_shape
 
     return {
         port.tensor.name: result.words[port.tensor.name]
         .astype("int16")
-        .reshape(-1, *onnx_shape(port.tensor))
+        .reshape(-1, *own_shape(port.tensor))
         for port in program.ir.outputs
     }
 

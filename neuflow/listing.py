@@ -75,7 +75,7 @@ def _range(value: Any) -> str:
 
 
 def disassemble(program: Program) -> str:
-    """Return the device section's instructions, one a line: word, origin, packet with its fields."""
+    """Return the device section's instructions, one a line: word, packet, fields; and origins."""
     starts = dict(program.origins)
     lines = []
     for at, text in instructions(program.device):

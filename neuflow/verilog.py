@@ -19,6 +19,8 @@ from neuflow.grid import GridConfig
 if TYPE_CHECKING:
     from amaranth.lib.wiring import Component
 
+    from neuflow.blocks.place import ExportPlatform
+
 # The yosys of the wheel, not one that this machine happens to have: the text must not depend on it.
 os.environ["AMARANTH_USE_YOSYS"] = "builtin"
 
@@ -52,8 +54,6 @@ def export(component: Component, name: str) -> dict[str, str]:
 
 
 def _export(component: Component, name: str) -> dict[str, str]:
-    from amaranth.back import verilog
-
     from neuflow.blocks.place import ExportPlatform
 
     pending: dict[str, Any] = {name: component}
@@ -61,24 +61,49 @@ def _export(component: Component, name: str) -> dict[str, str]:
     while pending:
         module, part = pending.popitem()
         platform = ExportPlatform()
-        done[module] = verilog.convert(
-            part, name=module, platform=platform, emit_src=False, strip_internal_attrs=True
-        )
+        done[module] = _convert(part, module, platform)
         for kind, found in platform.kinds.items():
             if f"neuflow_{kind}" not in done:
                 pending.setdefault(f"neuflow_{kind}", found)
     return dict(sorted(done.items()))
 
 
-def generate(grid: GridConfig) -> dict[str, str]:
+def _convert(component: Component, name: str, platform: ExportPlatform) -> str:
+    """Print one module; it has ports ``clk`` and ``rst`` even where nothing in it is clocked."""
+    from amaranth.back import verilog
+    from amaranth.hdl import ClockDomain, Fragment
+    from amaranth.hdl._ir import PortDirection
+    from amaranth.lib.wiring import Flow
+
+    from neuflow.blocks.place import flat_ports
+
+    sync = ClockDomain("sync")
+    fragment = Fragment.get(component, platform)
+    fragment.add_domains(sync)
+    ports: dict[str, Any] = {
+        "clk": (sync.clk, PortDirection.Input), "rst": (sync.rst, PortDirection.Input)
+    }  # fmt: skip
+    for port, flow, value in flat_ports(component):
+        direction = PortDirection.Input if flow == Flow.In else PortDirection.Output
+        ports[port] = (value, direction)
+    text, _ = verilog.convert_fragment(
+        fragment, ports, name, emit_src=False, strip_internal_attrs=True
+    )
+    return str(text)
+
+
+def generate(grid: GridConfig, top: Component | None = None) -> dict[str, str]:
     """Return all files an FPGA engineer takes for ``grid``: file name -> text.
+
+    ``top``: another component with the ports of ``blocks.top.Top``, for tests.
 
     ``*.v`` in the order of ``files.f``, ``lint.vlt`` (waivers), ``registers.json``,
     ``neuflow_registers.h`` (C), ``layouts.md`` and ``grid.json`` (parameters and their hash).
     """
     from neuflow.blocks.top import Top
 
-    sources = {f"{name}.v": text for name, text in export(Top(grid), CORE).items()}
+    parts = export(Top(grid) if top is None else top, CORE)
+    sources = {f"{name}.v": text for name, text in parts.items()}
     sources |= {name: files.read_text(f"rtl/{name}") for name in HANDWRITTEN}
     sources["neuflow_top.v"] = with_parameters(sources["neuflow_top.v"], grid)
     order = sorted(sources, key=lambda name: (name == "neuflow_top.v", name))

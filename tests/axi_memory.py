@@ -17,9 +17,9 @@ from neuflow.grid import GridConfig
 class AxiMemory:
     """Memory of 16-bit ``words``; give :meth:`run` to the simulator as a background bench.
 
-    ``pause``: probability that a channel does nothing in a cycle; ``interleave``: beats of different
-    IDs come mixed; ``errors``: beat addresses that are answered with SLVERR. Bursts are recorded as
-    (ID, beat address, beats) in the order of their addresses.
+    ``pause``: probability that a channel does nothing in a cycle; ``interleave``: beats of
+    different IDs come mixed; ``errors``: beat addresses that are answered with SLVERR. Bursts are
+    recorded as (ID, beat address, beats) in the order of their addresses.
     """
 
     grid: GridConfig
@@ -33,6 +33,9 @@ class AxiMemory:
     errors: set[int] = field(default_factory=set)
     reads: list[tuple[int, int, int]] = field(default_factory=list)
     writes: list[tuple[int, int, int]] = field(default_factory=list)
+    most_reads: int = 0
+    """Most read bursts that were under way at once; writes likewise."""
+    most_writes: int = 0
     read_beats: int = 0
     write_beats: int = 0
 
@@ -78,6 +81,8 @@ class AxiMemory:
                 self._beat(*s[12:15])
             assert s[10] or not self.beats, "gap within a write burst"
             self._finish_writes()
+            self.most_reads = max(self.most_reads, len(self.pending))
+            self.most_writes = max(self.most_writes, len(self.addresses) + len(self.responses))
             for channel in (ar, aw, w):
                 ctx.set(channel.ready, not self._waits())
             if not s[15] or s[16]:
@@ -169,7 +174,8 @@ async def lite_write(
     ctx: SimulatorContext, lite: Any, address: int, value: int, strobe: int = 15
 ) -> int:
     """Write a register; return the response."""
-    for channel, fields in ((lite.aw, {"addr": address}), (lite.w, {"data": value, "strb": strobe})):
+    requests = ((lite.aw, {"addr": address}), (lite.w, {"data": value, "strb": strobe}))
+    for channel, fields in requests:
         for name, number in fields.items():
             ctx.set(getattr(channel, name), number)
         ctx.set(channel.valid, 1)

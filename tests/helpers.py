@@ -8,9 +8,11 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from amaranth.hdl import Elaboratable
+from amaranth.hdl import Elaboratable, Value
 from amaranth.sim import Simulator, SimulatorContext
+from amaranth.utils import bits_for
 
+from neuflow.blocks.streams import WORD_BITS
 from neuflow.layout import UNITS, Kind
 
 Bench = Callable[[SimulatorContext], Coroutine[Any, Any, None]]
@@ -57,7 +59,6 @@ class Pace:
         return self.pause > 0 and self.random.random() < self.pause
 
 
-NEVER = 0.0
 PACES = [(0.0, 0.0), (0.6, 0.0), (0.0, 0.6), (0.4, 0.4)]
 """(pauses of sources, pauses of sinks): no stalls, gaps, stalls, both."""
 
@@ -75,6 +76,33 @@ class Clock:
             self.now += 1
 
 
+async def until(ctx: SimulatorContext, condition: Any, value: Any = 0) -> int:
+    """Pass clock edges up to the first at which ``condition`` holds; return ``value`` there."""
+    while True:
+        # A plain loop: the simulator's own ``until`` complains when a failed run is cleared away.
+        _, _, holds, sampled = await ctx.tick().sample(condition, Value.cast(value))
+        if holds:
+            return sampled
+
+
+def beat_bits(words: Sequence[int], lanes: int, last: bool) -> int:
+    """Return a beat as one number. Lanes beyond the count hold words that would show if used."""
+    filled = [*words, *[0x5A5A] * (lanes - len(words))]
+    bits = sum((word & 0xFFFF) << WORD_BITS * lane for lane, word in enumerate(filled))
+    tail = len(words) | last << bits_for(lanes)
+    return bits | tail << WORD_BITS * lanes
+
+
+def beat_words(bits: int, lanes: int) -> tuple[list[int], bool]:
+    """Return the words and the last flag of a beat given as one number."""
+    tail = bits >> WORD_BITS * lanes
+    count = tail & (1 << bits_for(lanes)) - 1
+    raw = [bits >> WORD_BITS * lane & 0xFFFF for lane in range(count)]
+    return [word - 0x10000 if word > 0x7FFF else word for word in raw], bool(
+        tail >> bits_for(lanes)
+    )
+
+
 async def put(
     ctx: SimulatorContext, *, stream: Any, packets: Sequence[Packet], pace: Pace | None = None,
     moments: list[int] | None = None, clock: Clock | None = None,
@@ -82,18 +110,15 @@ async def put(
     """Send packets of words, packed into beats; note the cycle of each transfer in ``moments``."""
     pace = pace or Pace()
     lanes = len(stream.payload.words)
+    raw = stream.payload.as_value()
     for packet in packets:
         for first in range(0, len(packet), lanes):
             while pace.waits():
                 await ctx.tick()
             words = [int(word) for word in packet[first : first + lanes]]
-            for lane in range(lanes):
-                # Lanes beyond the count carry a value that would show if it were used.
-                ctx.set(stream.payload.words[lane], words[lane] if lane < len(words) else 0x5A5A)
-            ctx.set(stream.payload.count, len(words))
-            ctx.set(stream.payload.last, first + lanes >= len(packet))
+            ctx.set(raw, beat_bits(words, lanes, first + lanes >= len(packet)))
             ctx.set(stream.valid, 1)
-            await ctx.tick().until(stream.ready)
+            await until(ctx, stream.ready)
             if moments is not None and clock is not None:
                 moments.append(clock.now)
             ctx.set(stream.valid, 0)
@@ -110,12 +135,13 @@ async def get(
         while pace.waits():
             await ctx.tick()
         ctx.set(stream.ready, 1)
-        (beat,) = await ctx.tick().sample(stream.payload).until(stream.valid)
+        bits = await until(ctx, stream.valid, stream.payload.as_value())
         ctx.set(stream.ready, 0)
         if moments is not None and clock is not None:
             moments.append(clock.now)
-        packet += [beat.words[lane] for lane in range(beat.count)]
-        if beat.last:
+        words, last = beat_words(bits, len(stream.payload.words))
+        packet += words
+        if last:
             into.append(packet)
             packet = []
 
@@ -124,14 +150,15 @@ async def watch(ctx: SimulatorContext, *, stream: Any) -> None:
     """Background bench: a stalled beat stays; only the last beat is partial; none is empty."""
     lanes = len(stream.payload.words)
     held = None
-    async for _, reset, valid, ready, beat in ctx.tick().sample(
-        stream.valid, stream.ready, stream.payload
-    ):
-        assert held is None or (valid and beat == held), "beat changed while stalled"
-        held = beat if valid and not ready and not reset else None
+    signals = (stream.valid, stream.ready, stream.payload.as_value())
+    while True:
+        _, reset, valid, ready, bits = await ctx.tick().sample(*signals)
+        assert held is None or (valid and bits == held), "beat changed while stalled"
+        held = bits if valid and not ready and not reset else None
         if valid and not reset:
-            assert 1 <= beat.count <= lanes, f"beat of {beat.count} words"
-            assert beat.last or beat.count == lanes, "partial beat that is not the last"
+            words, last = beat_words(bits, lanes)
+            assert 1 <= len(words) <= lanes, f"beat of {len(words)} words"
+            assert last or len(words) == lanes, "partial beat that is not the last"
 
 
 @dataclass
@@ -164,7 +191,7 @@ async def configure(
             ctx.set(bus.payload.data, word)
             ctx.set(bus.payload.last, index == len(words) - 1)
             ctx.set(bus.valid, 1)
-            await ctx.tick().until(bus.ready)
+            await until(ctx, bus.ready)
             ctx.set(bus.valid, 0)
 
 

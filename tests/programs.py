@@ -25,6 +25,5 @@ def program(
         "hand", (Node("same", "reshape", ("x",), "y", {"shape": shape}),), tensors, ("x",), ("y",)
     )
     ports = {n: Port(t, 0, height * record, record, along_x) for n, t in tensors.items()}
-    return Program(
-        "hand", grid, device, 0, words, words, batch, graph, (ports["x"],), (ports["y"],), layers, ()
-    )
+    ends = (ports["x"],), (ports["y"],)
+    return Program("hand", grid, device, 0, words, words, batch, graph, *ends, layers, ())

@@ -13,8 +13,9 @@ from helpers import simulate
 
 from neuflow.blocks.arbiter import Arbiter
 from neuflow.blocks.control import Control
+from neuflow.blocks.counters import Counters
 from neuflow.grid import TINY
-from neuflow.layout import INSTRUCTION, Error, Kind, Opcode, Relocate
+from neuflow.layout import INSTRUCTION, Activity, Error, Kind, Opcode, Relocate
 
 PAGE = 2048  # words of 4 KB
 PROGRAM, INPUT, OUTPUT = 1, 16, 32  # addresses of the sections, pages
@@ -36,6 +37,8 @@ class System(Elaboratable):
             control.response.payload.eq(arbiter.response),
             control.response.valid.eq(arbiter.response_valid[-1]),
             arbiter.response_ready[-1].eq(control.response.ready),
+            control.read_error.eq(arbiter.read_error),
+            control.write_error.eq(arbiter.write_error),
             control.read_beat.eq(arbiter.read_beat),
             control.write_beat.eq(arbiter.write_beat),
         ]
@@ -102,15 +105,16 @@ class Session:
 
         async def bus(ctx):
             nonlocal now
-            payload, valid, ready = control.config.payload, control.config.valid, control.config.ready
-            async for _, _, moves, beat in ctx.tick().sample(valid & ready, payload):
+            valid, ready = control.config.valid, control.config.ready
+            async for _, _, moves, beat in ctx.tick().sample(valid & ready, control.config.payload):
                 now += 1
                 if moves:
                     self.sent.append((beat.kind, beat.sub, beat.columns, beat.data, beat.last))
                     self.moments.append(now)
                     if beat.kind == Kind.WRITE and beat.last and self.write_delay is not None:
                         due.append((now + self.write_delay, beat.columns))
-                stopped = self.bus_stops_after is not None and len(self.sent) >= self.bus_stops_after
+                limit = self.bus_stops_after
+                stopped = limit is not None and len(self.sent) >= limit
                 ctx.set(ready, not stopped and rng.random() >= self.pause)
                 # At most one pulse a column and cycle.
                 pulses = 0
@@ -127,7 +131,7 @@ class Session:
                 "ring": self.ring, "watchdog": self.watchdog,
             }  # fmt: skip
             for name, value in values.items():
-                ctx.set(getattr(control, name), value)
+                ctx.set(getattr(control, f"host_{name}"), value)
             ctx.set(control.start, 1)
             await ctx.tick()
             ctx.set(control.start, 0)
@@ -234,7 +238,7 @@ def test_runs_again_after_done():
                 sent.append(beat)
 
     async def host(ctx):
-        ctx.set(dut.control.program, PROGRAM)
+        ctx.set(dut.control.host_program, PROGRAM)
         cycles = []
         for _ in range(2):
             ctx.set(dut.control.start, 1)
@@ -304,6 +308,21 @@ def test_read_error_beyond_the_end_does_not_matter():
     assert len(run.sent) == 9
     assert run.counters["error"] == Error.NONE
     assert any(beat in beyond for _, beat, _ in run.memory.reads), "nothing was read ahead"
+
+
+def test_counters_stop_at_their_largest_value():
+    dut = Counters(TINY, reset=0xFFFF_FFFC)
+
+    async def run(ctx):
+        ctx.set(dut.busy, 1)
+        ctx.set(dut.activity, 1 << Activity.MAC | 1 << 16 + Activity.MAC)
+        await ctx.tick()
+        assert ctx.get(dut.mac_cycles) == 0xFFFF_FFFE
+        await ctx.tick().repeat(3)
+        assert ctx.get(dut.mac_cycles) == 0xFFFF_FFFF
+        assert ctx.get(dut.cycles) == 4
+
+    simulate(dut, run)
 
 
 def test_start_is_ignored_after_an_error():

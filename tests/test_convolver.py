@@ -4,125 +4,16 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from neuflow.blocks import convolver_model as model
 from neuflow.blocks.convolver import Convolver
 from neuflow.grid import TINY, GridConfig
-from neuflow.layout import Kind
-from tests.helpers import Config, Pace, get, put, configure, simulate, watch
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One pass of one column, with its data."""
-
-    channels: int = 1
-    height: int = 5
-    width: int = 5
-    maps: int = 2
-    kernel: tuple[int, int] = (3, 3)
-    stride: int = 1
-    dilation: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-    ring: bool = False
-    slots: int = 0
-    ahead: int = 0
-    base: int = 0
-    narrow: int = 0
-    partial_in: int = 0
-    partial_out: int = 0
-    stream_weights: int = 0
-    seed: int = 1
-    extreme: bool = False
-
-    def data(self) -> dict[str, Any]:
-        rng = np.random.default_rng(self.seed)
-        low, high = (-32768, 32767) if self.extreme else (-300, 300)
-        m = self.maps
-        return {
-            "image": rng.integers(low, high, (self.channels, self.height, self.width), endpoint=True),
-            "weight": rng.integers(low, high, (m, self.channels, *self.kernel), endpoint=True),
-            "bias": rng.integers(-(2**40), 2**40, m) if self.extreme else rng.integers(-9999, 9999, m),
-            "m": rng.integers(1, 5, m),
-            "s": rng.integers(3, 9, m) + (16 if self.extreme else 0),
-            "zero": rng.integers(-50, 50, m),
-        }
-
-    @property
-    def geometry(self) -> dict[str, Any]:
-        return {"stride": self.stride, "dilation": self.dilation, "pads": self.pads}
-
-    @property
-    def out_shape(self) -> tuple[int, int]:
-        ky, kx = ((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
-        height = (self.height + self.pads[0] + self.pads[2] - ky) // self.stride + 1
-        width = (self.width + self.pads[1] + self.pads[3] - kx) // self.stride + 1
-        return height, width
-
-
-def configs(layer: Layer, grid: GridConfig) -> list[Config]:
-    """Derive the four configurations, straight from docs/machine.md."""
-    s = layer.stride
-    height, width = layer.out_shape
-    stored_width, stored_height = -(-layer.width // s), -(-layer.height // s)
-    pitch = max(width, stored_width)
-    top, left = layer.pads[:2]
-    groups = model.groups(height, width, pitch, grid.pixels)
-    blocks = -(-layer.maps // grid.maps)
-    need = (layer.kernel[0] - 1) * layer.dilation[0] - top + 1
-
-    def rows_at(position: int, offset: int) -> int:
-        return min(max(position // pitch * s + offset, 0), layer.height)
-
-    live = max(
-        rows_at((g + 1) * grid.pixels - 1, need) - rows_at(g * grid.pixels, -top)
-        for g in range(groups)
-    )
-    if layer.ring:
-        ring_rows = live
-        ring = -(-(-(-ring_rows // s) * pitch) // grid.row_banks) * grid.row_banks
-        size = ring
-    else:
-        ring_rows, ring, size = layer.height, 0, stored_height * pitch
-    modulo = ring or grid.row_words
-    slots = layer.slots or height
-    map_step = slots * width
-    while map_step % grid.maps != 1:
-        map_step += 1
-    assert s * s * layer.channels * size <= grid.row_words
-    assert blocks * grid.maps * map_step <= grid.reorder_words
-    steps = {"channel_step": s * s * size, "phase_x_step": size, "phase_y_step": s * size}
-    rows = dict(
-        source=0, ahead=layer.ahead, scatter=int(s > 1), width=layer.width, channels=layer.channels,
-        rows=layer.height, base=layer.base, ring_words=ring, pitch=pitch % modulo,
-        ring_rows=ring_rows, stride=s, x_step=1, **steps,
-    )  # fmt: skip
-    array = dict(
-        groups=groups, blocks=blocks, channels=layer.channels, kernel_y=layer.kernel[0],
-        kernel_x=layer.kernel[1], pitch=pitch, width=layer.width, height=layer.height, stride=s,
-        tap_x=-left, tap_y=-top, dilation_x=layer.dilation[1], dilation_y=layer.dilation[0],
-        base=layer.base, ring_words=ring, start=((-top // s) * pitch + -left // s) % modulo,
-        step_x=layer.dilation[1] // s, step_y=layer.dilation[0] // s * pitch % modulo,
-        row_pitch=pitch % modulo, phase_x=-left % s, phase_y=-top % s,
-        phase_dx=layer.dilation[1] % s, phase_dy=layer.dilation[0] % s, need=need, release=-top,
-        rows=layer.height, stream_weights=layer.stream_weights, **steps,
-    )  # fmt: skip
-    drain = dict(
-        groups=groups, blocks=blocks, maps=layer.maps, pitch=pitch, width=width, height=height,
-        partial_in=layer.partial_in, partial_out=layer.partial_out, narrow=layer.narrow,
-        slots=slots, map_step=map_step,
-    )  # fmt: skip
-    return [
-        Config(Kind.CONV_ROWS, rows),
-        Config(Kind.CONV_WEIGHTS, {"source": 0, "blocks": blocks}),
-        Config(Kind.CONV_ARRAY, array),
-        Config(Kind.CONV_DRAIN, drain),
-    ]
+from tests.convolver_layers import LAYERS, Layer, configs, expected, rows_packet, weights_packet
+from tests.helpers import Pace, configure, get, put, simulate, watch
 
 
 def run(
@@ -132,11 +23,8 @@ def run(
     """Send all packets of ``layers`` and return what comes out, one packet a layer."""
     dut = Convolver(grid)
     data = data or [layer.data() for layer in layers]
-    rows = [d["image"].transpose(1, 0, 2).reshape(-1).tolist() for d in data]
-    weights = [
-        model.weight_packet(*(d[k] for k in ("weight", "bias", "m", "s", "zero")), grid.maps)
-        for d in data
-    ]
+    rows = [rows_packet(d) for d in data]
+    weights = [weights_packet(d, grid) for d in data]
     units = [[c] for layer in layers for c in configs(layer, grid)]
     by_unit = [[units[i * 4 + u][0] for i in range(len(layers))] for u in range(4)]
     source, sink = pauses
@@ -157,32 +45,6 @@ def run(
     simulate(dut, *benches, background=[functools.partial(watch, stream=dut.o)], limit=40_000)
     return out
 
-
-def expected(layer: Layer) -> list[int]:
-    words = model.convolve(**layer.data(), bits=8 if layer.narrow else 16, **layer.geometry)
-    return words.transpose(1, 0, 2).reshape(-1).tolist()
-
-
-LAYERS = {
-    "one_pixel": Layer(height=1, width=1, kernel=(1, 1), maps=1),
-    "kernel_is_image": Layer(height=3, width=3, maps=3),
-    "valid": Layer(),
-    "same": Layer(pads=(1, 1, 1, 1), channels=2, maps=3),
-    "even_kernel": Layer(kernel=(4, 2), pads=(1, 0, 2, 1), width=7),
-    "wide_padding": Layer(kernel=(3, 3), pads=(2, 2, 2, 2), height=2, width=3),
-    "ring": Layer(height=12, width=6, channels=2, ring=True, pads=(1, 1, 1, 1), slots=3),
-    "ring_valid": Layer(height=13, width=7, channels=3, ring=True, slots=3),
-    "few_slots": Layer(height=9, width=11, maps=4, slots=2, pads=(1, 1, 1, 1)),
-    "stride": Layer(height=9, width=8, stride=2, kernel=(3, 3), channels=2),
-    "stride_padded_ring": Layer(height=12, width=9, stride=2, kernel=(5, 3), pads=(2, 1, 2, 1), ring=True),
-    "stride_3": Layer(height=11, width=10, stride=3, kernel=(2, 4), pads=(0, 1, 1, 2)),
-    "dilation": Layer(height=9, width=9, dilation=(2, 3)),
-    "dilated_stride": Layer(height=11, width=11, dilation=(3, 2), stride=2, kernel=(2, 3), pads=(1, 2, 1, 2)),
-    "pointwise": Layer(kernel=(1, 1), channels=7, maps=5, width=9, height=2),
-    "narrow": Layer(narrow=1, pads=(1, 1, 1, 1)),
-    "extremes": Layer(extreme=True, channels=3, maps=4),
-    "column_vector": Layer(height=1, width=1, channels=20, kernel=(1, 1), maps=6, stream_weights=1),
-}
 
 
 @pytest.mark.parametrize("name", LAYERS)

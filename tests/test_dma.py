@@ -16,6 +16,7 @@ from neuflow.blocks import dma_model
 from neuflow.blocks.arbiter import Arbiter
 from neuflow.blocks.config import ConfigTap
 from neuflow.blocks.dma import OperandLine, ReadPort, WritePort
+from neuflow.blocks.dma_address import BURSTS
 from neuflow.grid import TINY, VIRTEX6
 from neuflow.layout import Kind
 
@@ -232,6 +233,32 @@ def test_long_read_sustains_a_beat_a_cycle(base):
     assert len(moments) / (moments[-1] - moments[0] + 1) >= 0.95
 
 
+@pytest.mark.parametrize("queue", [1, 2])
+def test_latencies_of_the_read_port_are_as_said(queue):
+    grid = dataclasses.replace(TINY, config_queue=queue)
+    dut = Dma(grid)
+    memory = AxiMemory(grid, dut.arbiter.axi, np.arange(WORDS))
+    port, clock, first = dut.readers[0], Clock(), {}
+
+    async def note(ctx):
+        bus = port.bus
+        async for _, _, *seen in ctx.tick().sample(
+            bus.valid & bus.payload.last, port.request.valid, port.response.valid, port.o.valid
+        ):
+            for name, value in zip(("config", "request", "response", "o"), seen, strict=True):
+                if value:
+                    first.setdefault(name, clock.now)
+
+    async def run(ctx):
+        packet = Config(Kind.READ_ROWS, flat(0, 16, dest=1))
+        await configure(ctx, bus=dut.bus, packets=[packet])
+        await ctx.tick().until(port.o.valid)
+
+    simulate(dut, run, background=[clock.run, memory.run, note])
+    assert first["request"] - first["config"] == ReadPort.START + queue
+    assert first["o"] - first["response"] == ReadPort.LATENCY
+
+
 def test_short_reads_ask_for_a_burst_a_cycle():
     dut = Dma(WIDE)
     memory = AxiMemory(WIDE, dut.arbiter.axi, np.arange(WORDS), latency=4)
@@ -281,6 +308,86 @@ def test_long_write_takes_a_beat_a_cycle(base):
     expected = np.zeros(WORDS, np.int64)
     expected[base : base + 2000] = range(1, 2001)
     assert (memory.words == expected).all()
+
+
+def test_at_most_16_bursts_of_each_direction_are_under_way():
+    dut = Dma(WIDE)
+    words = np.arange(WORDS)
+    memory = AxiMemory(WIDE, dut.arbiter.axi, words, latency=80, write_latency=80)
+    short = flat(3, 1, count0=50, step0=9)
+    got = []
+
+    async def run(ctx):
+        reads = [Config(kind, short | {"dest": 1}) for kind in KINDS[:2]]
+        packets = [*reads, Config(Kind.WRITE, short | {"base": 4096, "source": 0})]
+        await configure(ctx, bus=dut.bus, packets=packets)
+        ctx.set(dut.readers[1].o.ready, 1)
+        await put(ctx, stream=dut.writers[0].i, packets=[range(50)])
+        await ctx.tick().until(dut.writers[0].done)
+
+    receiver = functools.partial(receive, port=dut.readers[0], count=1, into=got, pace=Pace())
+    simulate(dut, run, receiver, background=[memory.run])
+    assert (memory.most_reads, memory.most_writes) == (BURSTS, BURSTS)
+    assert got == [(1, [3 + 9 * k for k in range(50)])]
+    assert memory.words[4096 : 4096 + 450 : 9].tolist() == list(range(50))
+
+
+def test_ports_take_turns():
+    dut = Dma(TINY)
+    memory = AxiMemory(TINY, dut.arbiter.axi, np.zeros(WORDS, np.int64), latency=20)
+    # Single words: more bursts wanted than the arbiter lets out.
+    short = {"count0": 300, "step0": 3}
+    packets = [Config(kind, flat(0, 1, dest=1, **short)) for kind in KINDS]
+    packets += [
+        Config(Kind.WRITE, flat(4096 * k, 1, source=0, **short), columns=1 << k) for k in range(2)
+    ]
+
+    async def run(ctx):
+        for port in dut.readers[:3]:
+            ctx.set(port.o.ready, 1)
+        await configure(ctx, bus=dut.bus, packets=packets)
+        await ctx.tick().repeat(250)
+
+    feeds = [
+        functools.partial(put, stream=dut.writers[k].i, packets=[range(300)]) for k in range(2)
+    ]
+    simulate(dut, run, *feeds, background=[memory.run])
+    # Once all are busy, each gets its share.
+    for log, ports in ((memory.reads[40:130], 3), (memory.writes[40:130], 2)):
+        served = [sum(number == k for number, _, _ in log) for k in range(ports)]
+        assert len(log) == 90
+        assert max(served) - min(served) <= 2, served
+
+
+def test_write_port_takes_nothing_without_a_configuration():
+    dut = Dma(TINY)
+    memory = AxiMemory(TINY, dut.arbiter.axi, np.zeros(WORDS, np.int64))
+    port = dut.writers[0]
+    taken = []
+
+    async def run(ctx):
+        ctx.set(port.i.valid, 1)
+        ctx.set(port.i.payload.count, 2)
+        for packet in range(2):
+            await ctx.tick().repeat(10)
+            assert not ctx.get(port.i.ready)
+            assert not ctx.get(port.source_valid)
+            # Unaligned, so that the last words spill into one more beat.
+            config = Config(Kind.WRITE, flat(5 + packet * 40, 24, source=1))
+            await configure(ctx, bus=dut.bus, packets=[config])
+            await ctx.tick().until(port.done)
+        assert sum(taken) == 2 * 12
+
+    async def watch_taken(ctx):
+        async for _, _, ready, valid, source in ctx.tick().sample(
+            port.i.ready, port.source_valid, port.source
+        ):
+            taken.append(ready)
+            # The stream always offers and the buffer never fills.
+            assert ready == valid
+            assert not ready or source == 1
+
+    simulate(dut, run, background=[memory.run, watch_taken])
 
 
 def test_next_descriptor_is_asked_for_while_the_first_waits_for_its_consumer():

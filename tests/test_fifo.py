@@ -15,7 +15,8 @@ from tests.helpers import PACES, run_unit, simulate
 def random_packets(seed: int, count: int) -> list[list[int]]:
     """Return packets of 1 to 12 random words."""
     rng = random.Random(seed)
-    return [[rng.randrange(-32768, 32768) for _ in range(rng.randrange(1, 13))] for _ in range(count)]
+    lengths = [rng.randrange(1, 13) for _ in range(count)]
+    return [[rng.randrange(-32768, 32768) for _ in range(length)] for length in lengths]
 
 
 @pytest.mark.parametrize(("lanes", "words"), [(1, 1), (2, 2), (4, 4), (4, 12), (2, 33)])

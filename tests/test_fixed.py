@@ -109,14 +109,17 @@ class Functions(Component):
             self.clip_word.eq(arith.saturate_word(self.value, self.narrow)),
             self.shifted.eq(arith.round_shift(self.value, self.shift)),
             self.size.eq(arith.magnitude(self.word)),
-            self.total.eq(arith.tree_sum([self.word, self.value[:16].as_signed()] * 3 + [self.word])),
+            self.total.eq(
+                arith.tree_sum([self.word, self.value[:16].as_signed()] * 3 + [self.word])
+            ),
         ]
         return m
 
 
 def test_functions_agree_with_numpy_over_the_extremes() -> None:
     dut = Functions()
-    ends = [x * (1 << b) + d for b in (0, 7, 8, 15, 16, 30, 38) for x in (-1, 1) for d in (-1, 0, 1)]
+    powers = [sign << b for b in (0, 7, 8, 15, 16, 30, 38) for sign in (-1, 1)]
+    ends = [power + d for power in powers for d in (-1, 0, 1)]
     words = [-32768, -32767, -1, 0, 1, 32766, 32767]
     checked = 0
 

@@ -6,7 +6,7 @@ from axi_memory import lite_read, lite_write
 from helpers import simulate
 
 from neuflow.blocks.axi import OKAY, SLVERR
-from neuflow.blocks.registers import Registers, counter_registers, value_registers
+from neuflow.blocks.registers import Registers, counter_registers, member, value_registers
 from neuflow.grid import TINY, VIRTEX6
 from neuflow.layout import HARDWARE_VERSION, IDENTITY, REGISTERS
 
@@ -20,7 +20,7 @@ def test_constants_identify_the_grid(grid):
         "ID": IDENTITY,
         "VERSION": HARDWARE_VERSION,
         "GRID_HASH": int(grid.hash(), 16) >> 256 - 32,
-        "PARAMETERS": int.from_bytes([grid.columns, grid.maps, grid.pixels, grid.bus_words], "little"),
+        "PARAMETERS": grid.columns | grid.maps << 8 | grid.pixels << 16 | grid.bus_words << 24,
     }
 
     async def host(ctx):
@@ -41,7 +41,7 @@ def test_every_value_register_holds_what_is_written():
         for k, register in enumerate(value_registers()):
             value = 0x1111_1111 * (k + 1)
             assert await lite_read(ctx, dut.axi, register.address) == (value, OKAY)
-            assert ctx.get(getattr(dut, register.name.lower())) == value
+            assert ctx.get(getattr(dut, member(register))) == value
 
     assert {r.name for r in value_registers()} >= {"PROGRAM", "INPUT", "OUTPUT", "FRAMES", "RING"}
     simulate(dut, host)
@@ -63,7 +63,7 @@ def test_every_counter_is_readable_and_read_only():
 
     async def host(ctx):
         for k, register in enumerate(counter_registers(TINY)):
-            ctx.set(getattr(dut, register.name.lower()), 0x8000_0000 + k)
+            ctx.set(getattr(dut, member(register)), 0x8000_0000 + k)
         for k, register in enumerate(counter_registers(TINY)):
             assert await lite_write(ctx, dut.axi, register.address, 0) == SLVERR
             assert await lite_read(ctx, dut.axi, register.address) == (0x8000_0000 + k, OKAY)

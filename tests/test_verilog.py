@@ -72,7 +72,7 @@ class Tree(Component):
 
 def modules(text: str) -> list[str]:
     """Return the names of the modules that a Verilog text defines."""
-    return [name.lstrip("\\") for name in re.findall(r"^module ([\w\\.]+)", text, re.MULTILINE)]
+    return [name.lstrip("\\") for name in re.findall(r"^module (\\\S+|\w+)", text, re.MULTILINE)]
 
 
 def test_each_kind_becomes_one_module_however_often_it_is_placed():

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
 from neuflow.blocks.axi import axi4, read_ports
-from neuflow.blocks.dma import BURSTS, request_stream, response_stream, write_stream
+from neuflow.blocks.dma_address import BURSTS, request_stream, response_stream, write_stream
 from neuflow.grid import GridConfig
 
 
@@ -46,8 +46,8 @@ class Arbiter(Component):
     -------
     read : requests of the ``3 columns + 1`` read ports (rows, weights, operand of each column; the
         program fetch last); ID = index.
-    response, response_valid, response_ready : beats for the read ports; the payload is common, valid
-        and ready have one bit a port.
+    response, response_valid, response_ready : beats for the read ports; the payload is common,
+        valid and ready have one bit a port.
     write, data : requests and beats of the ``columns`` write ports; ID = column.
     write_response : one bit a write port: a burst is acknowledged.
     axi : the master.
@@ -100,6 +100,7 @@ class Arbiter(Component):
         count = len(self.read)
         free, issue, finish = Signal(), Signal(), Signal()
         under_way = Signal(range(BURSTS + 1))
+        bursts = [port.payload for port in self.read]
         requests = Cat(port.valid for port in self.read)
         fetch = self.read[-1].valid
 
@@ -115,8 +116,8 @@ class Arbiter(Component):
         m.d.sync += under_way.eq(under_way + issue - finish)
         with m.If(issue):
             m.d.sync += [
-                ar.addr.eq(self._address(pick(grant, [port.payload.address for port in self.read]))),
-                ar.len.eq(pick(grant, [port.payload.length for port in self.read])),
+                ar.addr.eq(self._address(pick(grant, [burst.address for burst in bursts]))),
+                ar.len.eq(pick(grant, [burst.length for burst in bursts])),
                 ar.id.eq(pick(grant, [Const(k, len(ar.id)) for k in range(count)])),
                 ar.valid.eq(1),
             ]
@@ -142,6 +143,7 @@ class Arbiter(Component):
         aw, w = self.axi.aw, self.axi.w
         busy, ends, free, issue = Signal(), Signal(), Signal(), Signal()
         owner = Signal(self.grid.columns)
+        bursts = [port.payload for port in self.write]
         requests = Cat(port.valid for port in self.write)
 
         # The next burst is granted while the last beat of the one before moves.
@@ -154,8 +156,8 @@ class Arbiter(Component):
         ]
         with m.If(issue):
             m.d.sync += [
-                aw.addr.eq(self._address(pick(grant, [port.payload.address for port in self.write]))),
-                aw.len.eq(pick(grant, [port.payload.length for port in self.write])),
+                aw.addr.eq(self._address(pick(grant, [burst.address for burst in bursts]))),
+                aw.len.eq(pick(grant, [burst.length for burst in bursts])),
                 aw.id.eq(pick(grant, [Const(k, len(aw.id)) for k in range(len(grant))])),
                 owner.eq(grant),
             ]

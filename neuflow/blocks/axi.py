@@ -23,7 +23,7 @@ BOUNDARY_BYTES = 4096
 
 
 def read_ports(grid: GridConfig) -> int:
-    """Return the number of read ports: rows, weights, operand of each column; program fetch last."""
+    """Return the number of read ports: three of each column, then the program fetch."""
     return 3 * grid.columns + 1
 
 

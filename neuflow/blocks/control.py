@@ -6,109 +6,22 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
-from amaranth.lib import data, enum, stream
+from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, enum
 from amaranth.lib.wiring import Component, In, Out, flipped
-from amaranth.utils import bits_for, ceil_log2
+from amaranth.utils import bits_for
 
-from neuflow.blocks.axi import beat_bits
 from neuflow.blocks.config import config_stream
-from neuflow.blocks.dma import Queue, request_stream, response_stream
-from neuflow.blocks.registers import counter_registers, value_registers
+from neuflow.blocks.counters import ACTIVITY_BITS, Counters
+from neuflow.blocks.dma_address import request_stream, response_stream
+from neuflow.blocks.fetcher import Fetcher, word_stream
+from neuflow.blocks.registers import counter_registers, member, value_registers
 from neuflow.blocks.streams import wire
 from neuflow.grid import GridConfig
-from neuflow.layout import CONFIG_BITS, INSTRUCTION, Activity, Error, Kind, Opcode, Relocate
+from neuflow.layout import CONFIG_BITS, INSTRUCTION, Error, Kind, Opcode, Relocate
 
 PAGE_WORDS = 2048
 """Words of 4 KB, the unit of the address registers."""
-
-ACTIVITY_BITS = 16
-"""Bits of a column in ``activity``."""
-
-
-def word_stream() -> stream.Signature:
-    """Return the signature of program words; ``error``: the memory answered with an error."""
-    return stream.Signature(data.StructLayout({"word": unsigned(CONFIG_BITS), "error": unsigned(1)}))
-
-
-class Fetcher(Component):
-    """Read the program ahead, from its first word on, without an end.
-
-    Members: ``program`` In (address in units of 4 KB), ``restart`` In (begin again at the first word;
-    what was read ahead is dropped), ``enable`` In (ask for more), ``request``, ``response`` to the
-    arbiter, ``o`` Out stream of words. Bursts are whole (``burst_beats``); at most two are buffered or
-    under way, so up to that much is read beyond the program's end. One word a cycle. A request that
-    was not taken is withdrawn by ``restart`` and by ``enable`` = 0. A response never waits.
-    """
-
-    def __init__(self, grid: GridConfig):
-        self.grid = grid
-        super().__init__(
-            {
-                "program": In(32),
-                "restart": In(1),
-                "enable": In(1),
-                "request": Out(request_stream(grid)),
-                "response": In(response_stream(grid)),
-                "o": Out(word_stream()),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        grid = self.grid
-        burst = grid.burst_beats
-        depth = 2 * burst
-        shape = response_stream(grid).members["payload"].shape
-        m.submodules.buffer = buffer = Queue(shape, depth)
-
-        # Ask for a burst while all that is under way and held leaves room for it.
-        beat = Signal(beat_bits(grid))
-        under_way = Signal(range(depth + 1))
-        drop = Signal(range(depth + 1))  # beats under way that belong to before the restart
-        asked = Signal()
-        m.d.comb += [
-            self.request.payload.address.eq(beat),
-            self.request.payload.length.eq(burst - 1),
-            self.request.valid.eq(
-                self.enable & ~self.restart & (under_way + buffer.level <= depth - burst)
-            ),
-            asked.eq(self.request.valid & self.request.ready),
-            self.response.ready.eq(1),
-            buffer.i.payload.eq(self.response.payload),
-            buffer.i.valid.eq(self.response.valid & (drop == 0)),
-            buffer.clear.eq(self.restart),
-        ]
-        left = Signal.like(under_way)
-        m.d.comb += left.eq(under_way - self.response.valid)
-        m.d.sync += under_way.eq(left + Mux(asked, burst, 0))
-        with m.If(self.restart):
-            page = Cat(Const(0, 12 - ceil_log2(grid.bus_bits // 8)), self.program)
-            m.d.sync += [beat.eq(page), drop.eq(left)]
-        with m.Else():
-            with m.If(asked):
-                m.d.sync += beat.eq(beat + burst)
-            with m.If(self.response.valid & (drop != 0)):
-                m.d.sync += drop.eq(drop - 1)
-
-        # One word of the oldest beat after the other.
-        words = grid.bus_bits // CONFIG_BITS
-        index = Signal(range(words))
-        moves = Signal()
-        ends = Signal()
-        m.d.comb += [
-            self.o.payload.word.eq(buffer.o.payload.data.word_select(index, CONFIG_BITS)),
-            self.o.payload.error.eq(buffer.o.payload.error),
-            self.o.valid.eq(buffer.o.valid),
-            moves.eq(self.o.valid & self.o.ready),
-            ends.eq(index == words - 1),
-            buffer.o.ready.eq(moves & ends),
-        ]
-        with m.If(self.restart):
-            m.d.sync += index.eq(0)
-        with m.Elif(moves):
-            m.d.sync += index.eq(Mux(ends, 0, index + 1))
-        return m
 
 
 class State(enum.Enum, shape=2):
@@ -126,17 +39,19 @@ class Sequencer(Component):
     Members
     -------
     i : In, program words; ``restart``, ``enable`` Out: for the fetcher.
-    config : Out, configuration bus; one word a cycle, and one cycle for an instruction's first word.
+    config : Out, configuration bus; one word a cycle, and one cycle for an instruction's first
+        word.
     write_done : In, one bit a column: a WRITE packet of that column is done.
     start : In, ignored while busy and after an error. ``fault`` In: ``layout.Error`` from outside.
     clear_done : In, clears ``done``.
-    program, input, output, frames, ring : In, the registers; to be kept still while busy.
+    host_program, host_input, host_output, host_frames, host_ring : In, the registers; to be kept
+        still while busy.
     busy, done, error, frames_done, program_counter : Out, see ``layout.REGISTERS``.
     fence_waits : Out, a FENCE waits in this cycle.
 
     An error stops everything where it is, with ``done`` set; only a reset gets the grid out, as its
-    units keep half a pass. Illegal: an unknown opcode, reserved bits that are not 0, a column that the
-    grid does not have, a packet of no words.
+    units keep half a pass. Illegal: an unknown opcode, reserved bits that are not 0, a column that
+    the grid does not have, a packet of no words.
     """
 
     def __init__(self, grid: GridConfig):
@@ -151,11 +66,11 @@ class Sequencer(Component):
                 "start": In(1),
                 "clear_done": In(1),
                 "fault": In(bits_for(max(Error))),
-                "program": In(32),
-                "input": In(32),
-                "output": In(32),
-                "frames": In(32),
-                "ring": In(32),
+                "host_program": In(32),
+                "host_input": In(32),
+                "host_output": In(32),
+                "host_frames": In(32),
+                "host_ring": In(32),
                 "busy": Out(1),
                 "done": Out(1),
                 "error": Out(8),
@@ -175,6 +90,7 @@ class Sequencer(Component):
         steps = Signal()  # END's second word is next
         input_step, output_step = Signal(CONFIG_BITS), Signal(CONFIG_BITS)
         last_frame = Signal()
+        ends = Signal()  # END is being worked on
         idle = Signal()
         next_frame = Signal()
         illegal = Signal()
@@ -183,8 +99,9 @@ class Sequencer(Component):
         m.d.comb += [
             word.as_value().eq(self.i.payload.word),
             moves.eq(self.i.valid & self.i.ready),
-            last_frame.eq(self.frames_done + 1 >= self.frames),
-            self.enable.eq(self.busy & ~(last_frame & ((state == State.STEPS) | (state == State.FRAME)))),
+            last_frame.eq(self.frames_done + 1 >= self.host_frames),
+            ends.eq((state == State.STEPS) | (state == State.FRAME)),
+            self.enable.eq(self.busy & ~(last_frame & ends)),
         ]
         fence_passes = self._build_fences(m, word, moves & (state == State.DECODE), idle)
         self._build_relocation(m, held, left, first, next_frame, input_step, output_step)
@@ -216,7 +133,7 @@ class Sequencer(Component):
                         with m.If(left == 1):
                             m.d.sync += state.eq(State.DECODE)
                 with m.Case(State.STEPS):
-                    m.d.comb += [self.i.ready.eq(1), self.restart.eq(moves & steps & ~last_frame)]
+                    m.d.comb += [self.i.ready.eq(1), self.restart.eq(moves & steps)]
                     with m.If(moves):
                         m.d.sync += [
                             input_step.eq(output_step),
@@ -259,7 +176,7 @@ class Sequencer(Component):
         ring_index = Signal(32)
         input_base, output_base = Signal(CONFIG_BITS), Signal(CONFIG_BITS)
         bases = Array([Const(0, CONFIG_BITS)] * len(Relocate))
-        bases[Relocate.PROGRAM] = self.program * PAGE_WORDS
+        bases[Relocate.PROGRAM] = self.host_program * PAGE_WORDS
         bases[Relocate.INPUT] = input_base
         bases[Relocate.OUTPUT] = output_base
         m.d.comb += [
@@ -270,12 +187,12 @@ class Sequencer(Component):
             self.config.payload.last.eq(left == 1),
         ]
         over = Signal()
-        m.d.comb += over.eq(~self.busy | (ring_index + 1 == self.ring))
+        m.d.comb += over.eq(~self.busy | (ring_index + 1 == self.host_ring))
         with m.If(next_frame | (self.start & ~self.busy)):
             m.d.sync += [
                 ring_index.eq(Mux(over, 0, ring_index + 1)),
-                input_base.eq(Mux(over, self.input * PAGE_WORDS, input_base + input_step)),
-                output_base.eq(Mux(over, self.output * PAGE_WORDS, output_base + output_step)),
+                input_base.eq(Mux(over, self.host_input * PAGE_WORDS, input_base + input_step)),
+                output_base.eq(Mux(over, self.host_output * PAGE_WORDS, output_base + output_step)),
             ]
 
     def _build_status(self, m: Module, state: Value, illegal: Signal, finished: Value) -> None:
@@ -305,88 +222,15 @@ class Sequencer(Component):
             m.d.sync += [self.busy.eq(0), self.done.eq(1), self.error.eq(code)]
 
 
-class Counters(Component):
-    """The counters of ``layout.REGISTERS``, and the watchdog.
-
-    Members: ``clear`` In (all to 0), ``busy`` In (count), ``watchdog`` In, ``hang`` Out: that many busy
-    cycles without progress, i.e. without a configuration word, a memory beat or a tap of an array;
-    the events of a cycle In: ``config_moves``, ``config_waits``, ``fence_waits``, ``read_beat``,
-    ``write_beat``, ``activity`` (16 bits a column, ``layout.Activity``); the counters Out, 32 bits each.
-    Counters stop at their largest value. Latency 1 cycle.
-    """
-
-    SUMS = {
-        "mac_cycles": Activity.MAC,
-        "rows_stalls": Activity.WAIT_ROWS,
-        "weights_stalls": Activity.WAIT_WEIGHTS,
-        "drain_stalls": Activity.WAIT_DRAIN,
-        "idle_cycles": Activity.IDLE,
-    }
-    """Counters that sum one activity bit over the columns."""
-
-    EVENTS = {
-        "config_words": "config_moves",
-        "config_stalls": "config_waits",
-        "fence_stalls": "fence_waits",
-        "read_beats": "read_beat",
-        "write_beats": "write_beat",
-    }
-    """Counters of one event."""
-
-    def __init__(self, grid: GridConfig):
-        self.grid = grid
-        super().__init__(
-            {
-                "clear": In(1),
-                "busy": In(1),
-                "watchdog": In(32),
-                "hang": Out(1),
-                "activity": In(ACTIVITY_BITS * grid.columns),
-                "cycles": Out(32),
-                "cycles_high": Out(32),
-                **{name: In(1) for name in self.EVENTS.values()},
-                **{name: Out(32) for name in (*self.SUMS, *self.EVENTS)},
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        columns = [self.activity.word_select(c, ACTIVITY_BITS) for c in range(self.grid.columns)]
-        events = {name: getattr(self, event) for name, event in self.EVENTS.items()}
-        for name, bit in self.SUMS.items():
-            events[name] = sum((column[bit] for column in columns[1:]), columns[0][bit])
-
-        cycles = Signal(64)
-        m.d.comb += Cat(self.cycles, self.cycles_high).eq(cycles)
-        with m.If(self.clear):
-            m.d.sync += [cycles.eq(0), *(getattr(self, name).eq(0) for name in events)]
-        with m.Elif(self.busy):
-            m.d.sync += cycles.eq(cycles + 1)
-            for name, event in events.items():
-                counter = getattr(self, name)
-                following = Signal(33, name=f"{name}_next")
-                m.d.comb += following.eq(counter + event)
-                m.d.sync += counter.eq(Mux(following[32], 0xFFFF_FFFF, following))
-
-        quiet = Signal(32)
-        progress = Signal()
-        taps = Cat(column[Activity.MAC] for column in columns)
-        m.d.comb += [
-            progress.eq(self.config_moves | self.read_beat | self.write_beat | taps.any()),
-            self.hang.eq(self.busy & (self.watchdog != 0) & (quiet >= self.watchdog)),
-        ]
-        m.d.sync += quiet.eq(Mux(progress | ~self.busy, 0, quiet + 1))
-        return m
-
-
 class Control(Component):
     """The control unit.
 
-    Members: ``request``, ``response`` (program fetch, to the arbiter), ``config`` Out (configuration
-    bus), ``write_done`` In (one bit a column), ``read_error``, ``write_error``, ``read_beat``, ``write_beat``
-    (from the arbiter), ``activity`` In; towards the registers ``start``, ``clear_done`` In, ``busy``,
-    ``done``, ``error`` Out, and every value register In, every counter register Out under its name in
-    lower case. See :class:`Sequencer` for what it does.
+    Members: ``request``, ``response`` (program fetch, to the arbiter), ``config`` Out
+    (configuration bus), ``write_done`` In (one bit a column), ``read_error``, ``write_error``,
+    ``read_beat``, ``write_beat`` (from the arbiter), ``activity`` In; towards the registers
+    ``start``, ``clear_done`` In, ``busy``, ``done``, ``error`` Out, and every value register In,
+    every counter register Out under its name in lower case. See :class:`Sequencer` for what it
+    does.
     """
 
     def __init__(self, grid: GridConfig):
@@ -407,8 +251,8 @@ class Control(Component):
                 "busy": Out(1),
                 "done": Out(1),
                 "error": Out(8),
-                **{r.name.lower(): In(32) for r in value_registers()},
-                **{r.name.lower(): Out(32) for r in counter_registers(grid)},
+                **{member(r): In(32) for r in value_registers()},
+                **{member(r): Out(32) for r in counter_registers(grid)},
             }
         )
 
@@ -425,7 +269,10 @@ class Control(Component):
         m.d.comb += [fetcher.restart.eq(sequencer.restart), fetcher.enable.eq(sequencer.enable)]
         for part in (fetcher, sequencer, counters):
             self._connect_same_names(m, part)
-        m.d.comb += [counters.clear.eq(self.start & ~self.busy & (self.error == 0)), counters.busy.eq(self.busy)]
+        m.d.comb += [
+            counters.clear.eq(self.start & ~self.busy & (self.error == 0)),
+            counters.busy.eq(self.busy),
+        ]
 
         with m.If(self.read_error):
             m.d.comb += sequencer.fault.eq(Error.READ_RESPONSE)
@@ -444,9 +291,9 @@ class Control(Component):
 
     def _connect_same_names(self, m: Module, part: Component) -> None:
         """Connect what ``part`` and this unit have under one name and in one direction."""
-        for name, member in part.signature.members.items():
-            mine = self.signature.members
-            if name not in mine or not member.is_port or mine[name].flow != member.flow:
+        mine = self.signature.members
+        for name, port in part.signature.members.items():
+            if name not in mine or not port.is_port or mine[name].flow != port.flow:
                 continue
-            source, sink = (self, part) if member.flow == In else (part, self)
+            source, sink = (self, part) if port.flow == In else (part, self)
             m.d.comb += getattr(sink, name).eq(getattr(source, name))

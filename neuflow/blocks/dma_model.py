@@ -38,8 +38,8 @@ def word_addresses(descriptor: Descriptor) -> NDArray[np.int64]:
 def bursts(descriptor: Descriptor, grid: GridConfig) -> list[tuple[int, int]]:
     """Return (first beat address, beats) of every burst, in order.
 
-    A run is cut where a beat address is a multiple of ``burst_beats``. A burst of that length fits in
-    4 KB and both are powers of 2, hence no burst crosses 4 KB.
+    A run is cut where a beat address is a multiple of ``burst_beats``. A burst of that length fits
+    in 4 KB and both are powers of 2, hence no burst crosses 4 KB.
     """
     result = []
     for start in runs(descriptor):

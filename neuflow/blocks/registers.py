@@ -36,17 +36,25 @@ def counter_registers(grid: GridConfig) -> list[Register]:
     return [r for r in REGISTERS if r.access == "ro" and r.name not in constants(grid)]
 
 
+def member(register: Register) -> str:
+    """Return the name of a register's port: ``host_input``, which the host writes, or ``cycles``.
+
+    Without the prefix some would be keywords of Verilog.
+    """
+    return ("host_" if register.access == "rw" else "") + register.name.lower()
+
+
 class Registers(Component):
     """AXI4-Lite slave.
 
     Members
     -------
-    axi : In, the slave. Writes follow the byte strobes. An address without a register, and a write to
-        a read-only one, answer SLVERR and change nothing.
+    axi : In, the slave. Writes follow the byte strobes. An address without a register, and a write
+        to a read-only one, answer SLVERR and change nothing.
     start, clear_done : Out, 1 for a cycle: the host wrote 1 to CONTROL bit 0, STATUS bit 1.
     busy, done, error : In, what STATUS shows.
     irq : Out, done and enabled.
-    <register name in lower case> : Out for those the host writes (keep them still while busy), In for
+    ``member(register)`` : Out for those the host writes (to be kept still while busy), In for
         those the control unit fills.
 
     A write takes 1 cycle once address and data are there, a read 1 cycle; one of each a cycle.
@@ -63,8 +71,8 @@ class Registers(Component):
                 "done": In(1),
                 "error": In(8),
                 "irq": Out(1),
-                **{r.name.lower(): Out(32) for r in value_registers()},
-                **{r.name.lower(): In(32) for r in counter_registers(grid)},
+                **{member(r): Out(32) for r in value_registers()},
+                **{member(r): In(32) for r in counter_registers(grid)},
             }
         )
 
@@ -90,7 +98,7 @@ class Registers(Component):
         with m.Switch(aw.addr[2:]):
             for register in value_registers():
                 with m.Case(register.address >> 2):
-                    value = getattr(self, register.name.lower())
+                    value = getattr(self, member(register))
                     m.d.comb += known.eq(1)
                     with m.If(accept):
                         m.d.sync += value.eq((value & ~mask) | (w.data & mask))
@@ -118,8 +126,10 @@ class Registers(Component):
         with m.Switch(ar.addr[2:]):
             for register in REGISTERS:
                 with m.Case(register.address >> 2):
-                    name = register.name
-                    m.d.comb += value.eq(values[name] if name in values else getattr(self, name.lower()))
+                    if register.name in values:
+                        m.d.comb += value.eq(values[register.name])
+                    else:
+                        m.d.comb += value.eq(getattr(self, member(register)))
             with m.Default():
                 m.d.comb += known.eq(0)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 
-from amaranth.hdl import Cat, Module, Signal, unsigned
-from amaranth.lib import data
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.config import config_stream
@@ -13,11 +14,6 @@ from neuflow.blocks.streams import Slice, beat_layout, beat_stream
 from neuflow.layout import COLUMN_BITS, ROUTE, Kind, RouterIn, RouterOut
 
 _INPUT_BITS = 4
-_PEER_BITS = 10
-
-
-_HELD = data.StructLayout({"input": unsigned(_INPUT_BITS), "peers": unsigned(_PEER_BITS)})
-"""What an output keeps of a ROUTE word."""
 
 
 class Router(Component):
@@ -34,7 +30,7 @@ class Router(Component):
     Words are taken in the order in which packets come out of an input: a ROUTE word waits on the
     bus while another packet of the same input, with other peers, still has its words here. (An
     output that learnt of its packet too early would steal beats from the packet before.)
-    A word for an output that does not exist is dropped.
+    A word that names an output or input that does not exist is dropped.
 
     Latency 1 cycle; one beat a cycle for each output, also from packet to packet with ``depth`` 2
     (one idle cycle with ``depth`` 1). No ready depends combinationally on a port's ready.
@@ -69,103 +65,104 @@ class Router(Component):
 
     def elaborate(self, platform):
         m = Module()
-        outs = self.outputs
-        current = {o: Signal(_HELD, name=f"{o.name.lower()}_current") for o in outs}
-        valid = {o: Signal(name=f"{o.name.lower()}_valid") for o in outs}
-        done = {o: Signal(name=f"{o.name.lower()}_done") for o in outs}
+        bits = len(RouterOut)
+        exist = sum(1 << o for o in self.outputs)
+        room, done, moving = (Signal(bits, name=n) for n in ("room", "done", "moving"))
 
-        self._build_queues(m, current, valid, done)
-        moves = self._build_moves(m, current, valid)
-        for o in outs:
+        # By input, one bit an output: whose current word names it, whose waiting word does, and
+        # the peers of the packet they are for (one at a time, see _build_queues).
+        current = {i: Signal(bits, name=f"{i.name.lower()}_current") for i in self.inputs}
+        waiting = {i: Signal(bits, name=f"{i.name.lower()}_waiting") for i in self.inputs}
+        peers = {i: Signal(bits, init=exist, name=f"{i.name.lower()}_peers") for i in self.inputs}
+        sources = self._build_queues(m, exist, current, waiting, peers, done)
+
+        # A packet moves when all its outputs are under its word and have room.
+        moves = {i: Signal(name=f"{i.name.lower()}_moves") for i in self.inputs}
+        last = {i: Signal(name=f"{i.name.lower()}_last") for i in self.inputs}
+        for i in self.inputs:
+            beats = self.input(i)
+            m.d.comb += [
+                moves[i].eq(beats.valid & ((peers[i] & ~(current[i] & room)) == 0)),
+                last[i].eq(moves[i] & beats.payload.last),
+                beats.ready.eq(moves[i]),
+            ]
+        m.d.comb += [
+            moving.eq(reduce(or_, (Mux(moves[i], current[i], 0) for i in self.inputs))),
+            done.eq(reduce(or_, (Mux(last[i], current[i], 0) for i in self.inputs))),
+        ]
+
+        for o in self.outputs:
             m.submodules[f"{o.name.lower()}_slice"] = out = Slice(beat_layout(self.lanes))
             connect(m, out.o, flipped(self.output(o)))
-
-            # Only the switch sees wide data: one case of it is evaluated a cycle.
-            with m.Switch(current[o].input):
+            m.d.comb += [room[o].eq(out.i.ready), out.i.valid.eq(moving[o])]
+            # Under a condition, so that a simulator passes by what does not move.
+            with m.If(moving[o]), m.Switch(sources[o]):
                 for i in self.inputs:
                     with m.Case(i):
-                        m.d.comb += [
-                            out.i.payload.eq(self.input(i).payload),
-                            out.i.valid.eq(valid[o] & self.input(i).valid & moves[i]),
-                        ]
-            m.d.comb += [
-                self._room[o].eq(out.i.ready),
-                done[o].eq(out.i.valid & out.i.payload.last),
-            ]
+                        m.d.comb += out.i.payload.eq(self.input(i).payload)
         return m
 
-    def _build_queues(self, m, current, valid, done):
-        """Take ROUTE words from the bus into the queue of their output."""
-        beat = self.bus.payload
+    def _build_queues(self, m, exist, current, waiting, peers, done):
+        """Take ROUTE words from the bus; return by output the input that it is under."""
+        beat, bits = self.bus.payload, len(RouterOut)
         word = Signal(ROUTE.shape())
-        addressed, target_free, conflict = Signal(), Signal(), Signal()
+        addressed, known, conflict, take = (
+            Signal(name=n) for n in ("addressed", "known", "conflict", "take")
+        )
+        target, names = Signal(bits), Signal(bits)
+        held, waits = Signal(bits), Signal(bits)
         m.d.comb += [
             word.as_value().eq(beat.data),
+            target.eq((Const(1, 1) << word.output) & exist),
+            names.eq((word.peers & exist) | target),
             addressed.eq(
                 (beat.kind == Kind.ROUTER)
                 & (beat.sub == self.sub)
                 & (beat.columns & self.columns).any()
             ),
-            self.bus.ready.eq(~addressed | (target_free & ~conflict)),
-            target_free.eq(1),
+            take.eq(self.bus.valid & self.bus.ready & addressed & known & (target != 0)),
         ]
-        take = self.bus.valid & self.bus.ready & addressed
 
-        conflicts = []
-        for o in self.outputs:
-            here = Signal(name=f"{o.name.lower()}_take")
-            m.d.comb += here.eq(take & (word.output == o))
-            load = here
-            queue = [(valid[o], current[o])]
-            if self.depth == 2:
-                waits = Signal(name=f"{o.name.lower()}_waits")
-                waiting = Signal(_HELD, name=f"{o.name.lower()}_waiting")
-                queue.append((waits, waiting))
-                load = here & (~valid[o] | done[o])
-            with m.If(word.output == o):
-                m.d.comb += target_free.eq(~queue[-1][0])
-            conflicts += [
-                v & (held.input == word.input) & (held.peers != word.peers) for v, held in queue
-            ]
-
-            with m.If(done[o]):
-                m.d.sync += valid[o].eq(0)
-                if self.depth == 2:
-                    m.d.sync += [valid[o].eq(waits), current[o].eq(waiting), waits.eq(0)]
-            with m.If(load):
-                m.d.sync += [
-                    current[o].input.eq(word.input),
-                    current[o].peers.eq(word.peers),
-                    valid[o].eq(1),
-                ]
-            if self.depth == 2:
-                with m.Elif(here):
-                    m.d.sync += [
-                        waiting.input.eq(word.input),
-                        waiting.peers.eq(word.peers),
-                        waits.eq(1),
+        # While words for a packet of this input are held, another packet's words must wait.
+        with m.If(addressed), m.Switch(word.input):
+            for i in self.inputs:
+                with m.Case(i):
+                    m.d.comb += [
+                        known.eq(1),
+                        conflict.eq(((current[i] | waiting[i]) != 0) & (names != peers[i])),
                     ]
-        m.d.comb += conflict.eq(Cat(*conflicts).any())
+        full = waits if self.depth == 2 else held
+        m.d.comb += self.bus.ready.eq(~(addressed & (conflict | (target & full).any())))
 
-    def _build_moves(self, m, current, valid):
-        """Decide for every input whether all outputs of its packet can take a beat."""
-        self._room = {o: Signal(name=f"{o.name.lower()}_room") for o in self.outputs}
-        moves = {}
-        for i in self.inputs:
-            selected = {o: valid[o] & (current[o].input == i) for o in self.outputs}
-            able = Signal(_PEER_BITS, name=f"{i.name.lower()}_able")
-            wanted = Signal(_PEER_BITS, name=f"{i.name.lower()}_wanted")
-            ready = Signal(name=f"{i.name.lower()}_moves")
-            for o, picks in selected.items():
-                with m.If(picks):
-                    m.d.comb += [able[o].eq(self._room[o]), wanted.eq(current[o].peers)]
-            exist = sum(1 << o for o in self.outputs)
-            m.d.comb += [
-                ready.eq((wanted != 0) & ((wanted & exist & ~able) == 0)),
-                self.input(i).ready.eq(ready),
+        # An output that is done goes on with the word that waits, or with the one that comes.
+        direct, queued = Signal(bits), Signal(bits)
+        with m.If(take):
+            m.d.comb += [direct.eq(target & (~held | done)), queued.eq(target & held & ~done)]
+        sources = {o: Signal(_INPUT_BITS, name=f"{o.name.lower()}_source") for o in self.outputs}
+        with m.If(take | done.any()):
+            m.d.sync += [
+                held.eq((held & ~done) | (waits & done) | direct),
+                waits.eq((waits & ~done) | queued),
             ]
-            moves[i] = ready
-        return moves
+            for i in self.inputs:
+                named = word.input == i
+                m.d.sync += [
+                    current[i].eq(
+                        (current[i] & ~done) | (waiting[i] & done) | Mux(named, direct, 0)
+                    ),
+                    waiting[i].eq((waiting[i] & ~done) | Mux(named, queued, 0)),
+                ]
+                with m.If(take & named):
+                    m.d.sync += peers[i].eq(names)
+            for o in self.outputs:
+                next_source = Signal(_INPUT_BITS, name=f"{o.name.lower()}_next_source")
+                with m.If(direct[o]):
+                    m.d.sync += sources[o].eq(word.input)
+                with m.Elif(done[o]):
+                    m.d.sync += sources[o].eq(next_source)
+                with m.If(queued[o]):
+                    m.d.sync += next_source.eq(word.input)
+        return sources
 
 
 __all__ = ["Router"]

@@ -1,4 +1,4 @@
-"""The whole machine: control unit, registers, DMA ports, arbiter and the array. Composition only."""
+"""The machine: control unit, registers, DMA ports, arbiter and the array. Composition only."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from neuflow.blocks.arbiter import Arbiter
 from neuflow.blocks.axi import axi4, axi4_lite
 from neuflow.blocks.config import ConfigTap
-from neuflow.blocks.control import ACTIVITY_BITS, Control
+from neuflow.blocks.control import Control
+from neuflow.blocks.counters import ACTIVITY_BITS
 from neuflow.blocks.dma import OperandLine, ReadPort, WritePort
 from neuflow.blocks.place import place
-from neuflow.blocks.registers import Registers, counter_registers, value_registers
+from neuflow.blocks.registers import Registers, counter_registers, member, value_registers
 from neuflow.blocks.streams import wire
 from neuflow.grid import GridConfig
 from neuflow.layout import Activity, Kind
@@ -22,20 +23,21 @@ from neuflow.layout import Activity, Kind
 class Top(Component):
     """The machine between its memory and its host.
 
-    Members: ``m_axi`` Out (AXI4), ``s_axi`` In (AXI4-Lite), ``irq`` Out, ``activity`` Out (16 bits a column,
-    ``layout.Activity``). The clock domain is ``sync``.
+    Members: ``m_axi`` Out (AXI4), ``s_axi`` In (AXI4-Lite), ``irq`` Out, ``activity`` Out (16 bits
+    a column, ``layout.Activity``). The clock domain is ``sync``.
 
     Parameters
     ----------
     grid : the machine's parameters.
     array : the columns of tiles; by default ``blocks.array.Array(grid)``. Members, with c a column:
         ``config``; ``rows[c]``, ``rows_dest[c]``, ``weights[c]``, ``weights_dest[c]`` (streams of
-        ``bus_words`` lanes, 8 bits), ``operand[c]``, ``operand_dest[c]`` (``maps`` lanes, 1 bit) In;
-        ``write[c]`` Out (``maps`` lanes), ``write_source[c]``, ``write_valid[c]`` In where it has them;
-        ``activity[c]`` Out.
+        ``bus_words`` lanes, 8 bits), ``operand[c]``, ``operand_dest[c]`` (``maps`` lanes, 1 bit)
+        In; ``write[c]`` Out (``maps`` lanes), ``write_source[c]``, ``write_valid[c]`` In where it
+        has them; ``activity[c]`` Out.
     """
 
     def __init__(self, grid: GridConfig, array: Component | None = None):
+        self.stand_in = array is not None
         if array is None:
             from neuflow.blocks.array import Array
 
@@ -60,7 +62,8 @@ class Top(Component):
         place(m, "control", "control", control, platform)
         place(m, "arbiter", "arbiter", arbiter, platform)
         place(m, "tap", "dma_tap", tap, platform)
-        place(m, "array", "array", self.array, platform)
+        # A stand-in may be without a clock, which an exported module of its own must have.
+        place(m, "array", "array", self.array, None if self.stand_in else platform)
 
         # Outside.
         connect(m, flipped(self.s_axi), registers.axi)
@@ -68,9 +71,9 @@ class Top(Component):
         m.d.comb += self.irq.eq(registers.irq)
 
         # Control unit: registers, program fetch (the last read port), configuration bus, memory.
-        for name in ("start", "clear_done", *(r.name.lower() for r in value_registers())):
+        for name in ("start", "clear_done", *(member(r) for r in value_registers())):
             m.d.comb += getattr(control, name).eq(getattr(registers, name))
-        for name in ("busy", "done", "error", *(r.name.lower() for r in counter_registers(grid))):
+        for name in ("busy", "done", "error", *(member(r) for r in counter_registers(grid))):
             m.d.comb += getattr(registers, name).eq(getattr(control, name))
         self._connect_reader(m, arbiter, len(arbiter.read) - 1, control)
         wire(m, control.config, tap.i)

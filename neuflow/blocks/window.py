@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
@@ -43,7 +43,7 @@ class Window(Component):
     place. A partial row that becomes whole leaves through the requantiser.
     """
 
-    LATENCY = 6 + Requantise.LATENCY + Packer.LATENCY
+    LATENCY = 5 + Requantise.LATENCY + Packer.LATENCY
 
     def __init__(self, lanes: int, memory_words: int, depth: int):
         self.lanes = lanes
@@ -74,13 +74,18 @@ class Window(Component):
         self._written, self._free, self._base = (
             Signal(_FLAT_BITS, name=n) for n in ("written", "free", "base")
         )
-        self._scanning, self._finish = Signal(), Signal()
-        self._real, self._closing, self._final = Signal(), Signal(), Signal()
+        self._scanning, self._flushing, self._finish = (
+            Signal(name=n) for n in ("scanning", "flushing", "finish")
+        )
+        self._real, self._closing, self._final = (
+            Signal(name=n) for n in ("real", "closing", "final")
+        )
         self._slots, self._open, self._fresh, self._head = (
             Signal(8, name=n) for n in ("slots", "open", "fresh", "head")
         )
-        self._en, self._go = Signal(), Signal()
+        self._en, self._go = Signal(name="en"), Signal(name="go")
 
+        m.submodules.memory = self._memory = Ram(_TOTAL_BITS, self.memory_words)
         ring = self._build_ring(m, config.o.valid)
         scanned, segment = self._build_scan(m, ring)
         part = self._build_row_reduction(m, ring, segment)
@@ -100,7 +105,7 @@ class Window(Component):
         m.submodules.ring = ring = Ram(self.lanes * WORD_BITS, beats)
         ahead = Signal(signed(_FLAT_BITS))
         done, take = Signal(name="input_done"), Signal()
-        oldest = Cat(Signal(self.lane_bits, name="zero"), self._free[self.lane_bits :])
+        oldest = Cat(Const(0, self.lane_bits), self._free[self.lane_bits :])
         m.d.comb += [
             ahead.eq(self._written - oldest),
             self.i.ready.eq(configured & ~done & (ahead < beats * self.lanes)),
@@ -129,7 +134,7 @@ class Window(Component):
         setup, bits = self._setup, self.lane_bits
         column, image = Signal(SIZE), Signal(SIZE)
         left = Signal(_PLACE)
-        address = Signal(len(Ram(1, self.memory_words).read_address))
+        address = Signal.like(self._memory.read_address, name="address")
         scanned = Signal()
 
         # Which words of its row the window covers.
@@ -146,7 +151,7 @@ class Window(Component):
             Signal(name=f"b_{n}") for n in ("valid", "hit", "first", "final")
         )
         b_position, b_end = Signal(_FLAT_BITS), Signal(_FLAT_BITS)
-        b_address = Signal.like(address)
+        b_address = Signal.like(address, name="b_address")
         whole, there, read = Signal(), Signal(), Signal()
         end_lane = Mux(whole, b_end[:bits], self.lanes - 1)
         lead = Signal(signed(_FLAT_BITS))
@@ -173,7 +178,7 @@ class Window(Component):
         ]
         with m.If(read):
             m.d.sync += [
-                b_position.eq(Cat(Signal(bits, name="lane_0"), b_position[bits:] + 1)),
+                b_position.eq(Cat(Const(0, bits), b_position[bits:] + 1)),
                 b_first.eq(0),
                 b_valid.eq(~whole),
             ]
@@ -196,7 +201,8 @@ class Window(Component):
                 m.d.sync += [column.eq(0), left.eq(-setup.pad_x), image.eq(image + 1)]
                 with m.If(self._real):
                     m.d.sync += self._base.eq(self._base + setup.width)
-        with m.If(skip | self._finishing_row(m)):
+        # Words that no window will read must not fill the ring.
+        with m.If((self._scanning & (self._open == 0) & ~b_valid) | self._flushing):
             m.d.sync += self._free.eq(self._base)
         with m.If(~self._scanning):
             m.d.sync += [column.eq(0), image.eq(0), left.eq(-setup.pad_x), address.eq(0)]
@@ -211,11 +217,6 @@ class Window(Component):
             "final": b_final, "address": b_address,
         }  # fmt: skip
         return scanned, segment
-
-    def _finishing_row(self, m):
-        """Return whether all rows are done and only dropped words can still come."""
-        self._flushing = Signal()
-        return self._flushing
 
     def _build_row_reduction(self, m, ring, segment):
         """Reduce the lanes of a segment, then the segments of a window row."""
@@ -268,42 +269,50 @@ class Window(Component):
 
     def _build_merge(self, m, part):
         """Merge a window row into each open output row, one a cycle, oldest first."""
-        m.submodules.memory = memory = Ram(_TOTAL_BITS, self.memory_words)
+        memory = self._memory
         turn, slot = Signal(8), Signal(8)
-        here, last_turn = Signal(8), Signal()
+        here, last_turn, works = Signal(8), Signal(), Signal()
         after = Signal(9)
+        held = {
+            key: Signal.like(part[key], name=f"held_{key}") for key in ("value", "address", "final")
+        }
+        now = {key: Mux(turn == 0, part[key], held[key]) for key in held}
         m.d.comb += [
             here.eq(Mux(turn == 0, self._head, slot)),
             after.eq(here + 1),
+            works.eq(part["valid"] | (turn != 0)),
             last_turn.eq(turn == self._open - 1),
-            # The row reduction goes on when its result has been merged everywhere.
-            self._go.eq(self._en & (~part["valid"] | last_turn)),
+            # The row reduction hands its result over in turn 0 and goes on with the next.
+            self._go.eq(self._en & (~part["valid"] | (turn == 0))),
         ]
-        with m.If(self._en & part["valid"]):
+        with m.If(self._en & works):
             m.d.sync += [
                 turn.eq(Mux(last_turn, 0, turn + 1)),
                 slot.eq(Mux(after == self._slots, 0, after)),
             ]
+            with m.If(turn == 0):
+                m.d.sync += [held[key].eq(part[key]) for key in held]
 
         # No place is read again before the next row, so reading and writing never meet.
         v1_valid, v1_new, v1_leaves, v1_final = (
             Signal(name=f"v1_{n}") for n in ("valid", "new", "leaves", "final")
         )
-        v1_value, v1_address = Signal(signed(_PART_BITS)), Signal.like(memory.write_address)
+        v1_value = Signal(signed(_PART_BITS))
+        v1_address = Signal.like(memory.write_address, name="v1_address")
         total, old = Signal(signed(_TOTAL_BITS)), Signal(signed(_TOTAL_BITS))
         with m.If(self._en):
-            m.d.sync += v1_valid.eq(part["valid"])
-            with m.If(part["valid"]):
+            m.d.sync += v1_valid.eq(works)
+            with m.If(works):
                 m.d.sync += [
                     v1_new.eq(turn + self._fresh >= self._open),
                     v1_leaves.eq((turn == 0) & self._closing),
-                    v1_final.eq(part["final"]),
-                    v1_value.eq(part["value"]),
+                    v1_final.eq(now["final"]),
+                    v1_value.eq(now["value"]),
                     v1_address.eq(memory.read_address),
                 ]
         m.d.comb += [
-            memory.read_enable.eq(self._en & part["valid"]),
-            memory.read_address.eq(part["address"] + here),
+            memory.read_enable.eq(self._en & works),
+            memory.read_address.eq(now["address"] + here),
             old.eq(memory.read_data),
             total.eq(Mux(v1_new, v1_value, self._reduce(old, v1_value))),
             memory.write_enable.eq(self._en & v1_valid & ~v1_leaves),
@@ -311,7 +320,7 @@ class Window(Component):
             memory.write_data.eq(total),
         ]
         result = {"valid": v1_valid & v1_leaves, "value": total, "final": v1_final}
-        return result, part["busy"] | v1_valid
+        return result, part["busy"] | works | v1_valid
 
     def _build_exit(self, m, total):
         """Requantise and pack."""

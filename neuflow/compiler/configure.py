@@ -189,7 +189,7 @@ class Configurer:
             place = self.view(chain, chain.source)
             walk = box(place, piece.image, regions[0])
             if chain.reorder:
-                walk = _in_chw_order(place, piece.image, chain.shapes[0])
+                walk = _in_chw_order(place, piece.image, chain.source_shape)
             yield self.operand_read(piece.column, place, Operand.OPERATOR, walk)
         if not piece.partial_out:
             for step, region in zip(chain.steps, regions, strict=False):

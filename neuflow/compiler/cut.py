@@ -7,7 +7,7 @@ channels or taps that are cut pass through memory with all their bits.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from neuflow.compiler.geometry import (
@@ -159,21 +159,32 @@ def passes(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Iterator[Pas
         Span(0, width).split(cut.strips),
         _chunks(map_spans, cut.maps),
     ):
-        boxes = list(product(some_images, rows, some_maps))
-        for number, part in enumerate(cut.parts or (None,)):
-            yield Pass(
-                tuple(
-                    Piece(
-                        column=spread * i if spread > 1 else i,
-                        image=image,
-                        out=Region(map_span, row_span, cols),
-                        part=_in_group(chain, part, map_span),
-                        partial_in=number > 0,
-                        partial_out=number < len(cut.parts) - 1,
-                    )
-                    for i, (image, row_span, map_span) in enumerate(boxes)
+        boxes = list(enumerate(product(some_images, rows, some_maps)))
+        turns = [
+            [
+                Piece(
+                    column=spread * i,
+                    image=image,
+                    out=Region(map_span, row_span, cols),
+                    part=_in_group(chain, part, map_span),
+                    partial_in=number > 0,
+                    partial_out=number < len(cut.parts) - 1,
                 )
-            )
+                for i, (image, row_span, map_span) in boxes
+            ]
+            for number, part in enumerate(cut.parts or (None,))
+        ]
+        yield from (Pass(tuple(pieces)) for pieces in _one_pitch(chain, turns))
+
+
+def _one_pitch(chain: Chain, turns: list[list[Piece]]) -> Iterator[list[Piece]]:
+    """Give all parts of a piece the pitch of the widest: their sums are added lane by lane."""
+    if len(turns) == 1:
+        yield from turns
+        return
+    pitches = [max(conv_shape(chain, p).pitch for p in parts) for parts in zip(*turns, strict=True)]
+    for pieces in turns:
+        yield [replace(p, pitch=pitch) for p, pitch in zip(pieces, pitches, strict=True)]
 
 
 def needs_helper(chain: Chain) -> bool:

@@ -172,13 +172,16 @@ class _Fuser:
             self.taken.add(step.node.name)
             output = step.node.output
         tensors = [first.output if head else first.inputs[0], *(step.node.output for step in steps)]
+        source = first.inputs[0]
+        if first.op in ("dense", "reshape"):  # these read any shape, in an order of their own
+            source = root(self.views, source)
         if first.op == "reshape":
-            tensors = [first.inputs[0], first.output]
+            tensors = [first.output]
         shapes = tuple(self.shape(name, batched) for name in tensors)
-        source = root(self.views, first.inputs[0])
+        flat = head is None and batched
         return Chain(
             name=first.name, head=head, source=source,
-            source_shape=self.graph.tensors[source].shape if head else shapes[0],
+            source_shape=shapes[0] if flat else self.graph.tensors[source].shape,
             steps=tuple(steps), output=output, shapes=shapes, batched=batched,
             bits=self.graph.tensors[output].bits or self.graph.bits, reorder=first.op == "reshape",
         )  # fmt: skip
@@ -199,7 +202,7 @@ class _Fuser:
         if node.op != "alu" or node.attrs["kind"] in UNARY:
             return Step(node)
         a, b = node.inputs
-        return Step(node, sides="ab") if a == b else Step(node, root(self.views, b), "a")
+        return Step(node, sides="ab") if a == b else Step(node, b, "a")
 
     def next_step(
         self, tensor: str, head: Node | None, steps: list[Step], batched: bool
@@ -229,7 +232,7 @@ class _Fuser:
         if any(step.operand is not None for step in steps):
             return None  # one operand line a column
         other, side = (b, "a") if a == tensor else (a, "b")
-        return Step(node, root(self.views, other), side)
+        return Step(node, other, side)
 
 
 def _ordered(graph: QuantGraph, chains: list[Chain], views: dict[str, str]) -> tuple[Chain, ...]:
@@ -242,7 +245,7 @@ def _ordered(graph: QuantGraph, chains: list[Chain], views: dict[str, str]) -> t
 
     left, done = sorted(chains, key=rank), []
     while left:
-        chain = next(c for c in left if all(name in ready for name in c.tensors_read))
+        chain = next(c for c in left if all(root(views, t) in ready for t in c.tensors_read))
         left.remove(chain)
         done.append(chain)
         ready.add(chain.output)

@@ -71,6 +71,7 @@ class ConvShape:
     out_height: int
     out_width: int
     maps: int
+    least_pitch: int = 1
 
     @property
     def taps(self) -> int:
@@ -80,7 +81,7 @@ class ConvShape:
     @property
     def pitch(self) -> int:
         """Words from a stored row to the next of its phase, and lanes from an output row to the next."""
-        return max(self.out_width, ceil_div(self.width, self.stride))
+        return max(self.out_width, ceil_div(self.width, self.stride), self.least_pitch)
 
     def groups(self, grid: GridConfig) -> int:
         """Groups of ``grid.pixels`` positions of the flattened output."""
@@ -127,6 +128,7 @@ def conv_shape(chain: Chain, piece: Piece) -> ConvShape:
         out_height=out.rows.size,
         out_width=out.cols.size,
         maps=out.maps.size,
+        least_pitch=piece.pitch,
     )
 
 

@@ -1,4 +1,4 @@
-"""ONNX -> :class:`neuflow.ir.Graph`: reading and checking the file; ``operators`` does the rest.
+"""ONNX -> :class:`neuflow.ir.Graph`: reading and checking the file; ``importer`` does the rest.
 
 Nothing is skipped in silence: what cannot be done exactly as ONNX defines it is refused by a
 ``ModelError`` of one line: node, operation, reason, and what would do instead.
@@ -11,10 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+import onnx.inliner
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto
 
-from neuflow.compiler.operators import Importer, describe
+from neuflow.compiler.importer import Importer, describe, refuse
+from neuflow.compiler.operators import HANDLERS
 from neuflow.compiler.simplify import simplify
 from neuflow.errors import ModelError
 from neuflow.ir import Graph
@@ -48,7 +50,7 @@ def load(source: str | Path | ModelProto) -> Graph:
         model = onnx.inliner.inline_local_functions(model)
     _sort(model, name)
     _check(model, name)
-    importer = Importer(model, opset, model.graph.name or name)
+    importer = Importer(model, opset, model.graph.name or name, HANDLERS)
     return simplify(importer.run())
 
 
@@ -162,6 +164,17 @@ def _ordered(
 
 def _check(model: ModelProto, name: str) -> None:
     """Let ONNX's own checker have a look, and put its complaint on one line."""
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            raise refuse(
+                node, f"domain {node.domain!r} is not ONNX's own", "export with standard operators"
+            )
+        if not onnx.defs.has(node.op_type):
+            raise refuse(node, "ONNX has no such operation", "export with standard operators")
+    for value in model.graph.output:
+        # Shapes of outputs are inferred; the checker insists that one is declared.
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+            value.type.tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:

@@ -64,8 +64,8 @@ def build(
     gain = out_point - in_point
     if not -15 <= gain <= 16:
         raise CompileError(
-            f"map {function}: binary points {in_point} -> {out_point} are {abs(gain)} apart, -15..16 "
-            "are possible; calibrate with inputs of the real range"
+            f"map {function}: binary points {in_point} -> {out_point} are {abs(gain)} apart, "
+            "-15..16 are possible; calibrate with inputs of the real range"
         )
     if function in ("tanh", "sigmoid"):
         table = _smooth(function, in_point, out_point, bits)
@@ -81,7 +81,8 @@ def worst_error(
     """Return max |table - exact| over all words, in output words; exact is held to the range."""
     form = FixedPoint(bits, out_point)
     words = np.arange(-(1 << (bits - 1)), 1 << (bits - 1), dtype=np.int64)
-    exact = real_function(function, low, high)(words * 2.0**-in_point) * 2.0**out_point
+    values = np.asarray(words * 2.0**-in_point, np.float64)
+    exact = real_function(function, low, high)(values) * 2.0**out_point
     exact = np.clip(exact, form.low, form.high)
     return float(np.abs(apply_table(table, words, bits) - exact).max())
 
@@ -169,10 +170,11 @@ def _whole(
     y = target(piece.low + d)
     q = _rounded(piece.q * q_scale, Q_MAX) / q_scale
     left = y - q * d * d
-    line, _ = _minimax(_POWERS[:, :2], left)
-    a = _rounded(line[1] / length * a_scale, A_MAX) / a_scale
+    anchored = piece.low == 0 and y[0] == 0
+    line, _ = _minimax(_POWERS[1:, 1:2], left[1:]) if anchored else _minimax(_POWERS[:, :2], left)
+    a = _rounded(line[-1] / length * a_scale, A_MAX) / a_scale
     left = left - a * d
-    b = _rounded((left.max() + left.min()) / 2, B_MAX)
+    b = 0 if anchored else _rounded((left.max() + left.min()) / 2, B_MAX)
     return Piece(piece.low, b, a, q)
 
 
@@ -224,9 +226,16 @@ _POWERS = np.vander(_CHECK, 3, increasing=True)
 
 
 def _fit(target: Callable[[Real], Real], low: int, high: int) -> tuple[Piece, float]:
-    """Return the parabola with the smallest worst error on [low, high], and that error."""
+    """Return the parabola with the smallest worst error on [low, high], and that error.
+
+    One that begins at f(0) = 0, so under odd symmetry, goes through it: no jump at zero.
+    """
     length = max(high - low, 1)
-    best, error = _minimax(_POWERS, target(low + _CHECK * length))
+    y = target(low + _CHECK * length)
+    if low == 0 and y[0] == 0:
+        (c1, c2), error = _minimax(_POWERS[1:, 1:], y[1:])
+        return Piece(low, 0.0, c1 / length, c2 / length**2), error
+    best, error = _minimax(_POWERS, y)
     return Piece(low, best[0], best[1] / length, best[2] / length**2), error
 
 

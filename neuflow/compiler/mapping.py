@@ -122,6 +122,8 @@ class Piece:
 
     ``out``: box of the chain's output. ``part``: products added up, None without a convolver.
     ``partial_in``, ``partial_out``: exact sums come from / go to the chain's partial-sum memory.
+    ``pitch``: lanes from an output row to the next, at least; sums of one piece lie by lanes, so
+    all its parts have the same.
     """
 
     column: int
@@ -130,6 +132,7 @@ class Piece:
     part: Part | None = None
     partial_in: bool = False
     partial_out: bool = False
+    pitch: int = 1
 
     def __str__(self) -> str:
         part = "" if self.part is None else f" {self.part}"

@@ -30,8 +30,9 @@ from neuflow.errors import CompileError, InputError
 from neuflow.fixed import FixedPoint
 from neuflow.ir import Graph, Node, QuantGraph, Tensor
 
-MARGIN = {16: 1.25, 8: 1.0}
-"""Head room over the calibrated magnitude. 8 bits have none to spare."""
+MARGIN = {16: 1.5, 8: 1.125}
+"""Head room over the calibrated magnitude, for inputs that calibration has not seen. 8 bits have
+little to spare: what the rounding of the layers before may add."""
 
 SQUASH_BOUND = 8.0
 """Beyond +-8, tanh and sigmoid are flat."""
@@ -107,16 +108,17 @@ def _images(tensor: Tensor, calib: Mapping[str, ArrayLike]) -> NDArray[np.float6
     """Return one calibration input as float64 [N, C, H, W]."""
     if tensor.name not in calib:
         raise InputError(f"calibration lacks input {tensor.name!r}; give an array for it")
+    what = f"calibration input {tensor.name!r}"
     values = np.asarray(calib[tensor.name])
     if values.dtype.kind not in "biuf":
-        raise InputError(f"calibration input {tensor.name!r} has dtype {values.dtype}; give numbers")
+        raise InputError(f"{what} has dtype {values.dtype}; give numbers")
     values = values.astype(np.float64)
     shapes = {tensor.shape, tensor.onnx_shape or tensor.shape}
     if values.ndim < 1 or values.shape[1:] not in shapes or not len(values):
         want = ", ".join(str(d) for d in ("N", *(tensor.onnx_shape or tensor.shape)))
-        raise InputError(f"calibration input {tensor.name!r} has shape {values.shape}; give ({want})")
+        raise InputError(f"{what} has shape {values.shape}; give ({want})")
     if not np.isfinite(values).all():
-        raise InputError(f"calibration input {tensor.name!r} holds NaN or infinity; replace them")
+        raise InputError(f"{what} holds NaN or infinity; replace them")
     return values.reshape(len(values), *tensor.shape)
 
 
@@ -153,10 +155,9 @@ class _Quantiser:
         if self.q8_8:
             return 8
         low, high = self.bounds[name]
-        seen = self.ranges[name].within(low, high)
-        ends = max((abs(b) for b in (low, high) if math.isfinite(b)), default=math.inf)
-        size = min(seen.size * MARGIN[self.bits], max(ends, seen.size))
-        if ends == SQUASH_BOUND and size == ends:
+        seen, margin = self.ranges[name], MARGIN[self.bits]
+        size = Range(seen.low * margin, seen.high * margin).within(low, high).size
+        if high == SQUASH_BOUND == size:
             return self.bits - 1 - 3  # 8.0 itself saturates to 7.9998, which is as flat
         return largest_point(size, self.bits, MAX_POINT)
 
@@ -293,7 +294,7 @@ class _Quantiser:
 
 
 def largest_point(size: float, bits: int, limit: int) -> int:
-    """Return the largest point, at most ``limit``, at which ``size`` is a word without saturation."""
+    """Return the largest point, at most ``limit``, at which ``size`` is no more than a word."""
     if size <= 0:
         return min(bits - 1, limit)
     point = math.floor(math.log2(FixedPoint(bits).high / size))
@@ -306,9 +307,9 @@ def largest_point(size: float, bits: int, limit: int) -> int:
 
 
 def multiplier(factor: float) -> tuple[int, int] | None:
-    """Return (m, s) with m / 2**s nearest to ``factor``, m < 32768 as large as fits; None: too large.
+    """Return (m, s) with m / 2**s nearest to ``factor``, m < 32768 as large as fits.
 
-    A power of two is exact, with the smallest m.
+    A power of two is exact, with the smallest m. None: ``factor`` is too large.
     """
     exponent = math.log2(factor)
     if exponent == math.floor(exponent) and -MAX_SHIFT <= exponent <= 14:
@@ -322,7 +323,7 @@ def multiplier(factor: float) -> tuple[int, int] | None:
 def _bounds(graph: Graph) -> dict[str, tuple[float, float]]:
     """Return, for every tensor, beyond which values its consumers tell nothing apart."""
     everything = (-math.inf, math.inf)
-    bounds = {name: (math.inf, -math.inf) for name in graph.tensors}
+    bounds = dict.fromkeys(graph.tensors, (math.inf, -math.inf))
     for name in graph.outputs:
         bounds[name] = everything
     for node in reversed(graph.nodes):

@@ -79,7 +79,7 @@ def schedule(mapping: Mapping, grid: GridConfig) -> Schedule:
     """Order the passes, place tensors and rows, and put fences where memory is handed on."""
     places, work = _places(mapping, grid)
     turns = list(_turns(mapping, grid, places))
-    mine = {name: place for name, place in places.items() if not name.startswith("sums ")}
+    mine = {name: place for name, place in places.items() if name in mapping.graph.tensors}
     return Schedule(
         mapping,
         tuple(_with_fences(turns, places)),
@@ -127,6 +127,12 @@ def _places(mapping: Mapping, grid: GridConfig) -> tuple[dict[str, Place], int]:
             places[buffer.name] = tensor_place(Space.WORK, base, shapes[buffer.name], batch, unit)
         else:
             places[buffer.name] = Place(Space.WORK, base, buffer.size, 0, 0, 0, 0)
+    for name in mapping.views:
+        owner = root(mapping.views, name)
+        shape = graph.tensors[name].shape
+        if shape[1] == graph.tensors[owner].shape[1] == 1:  # else only dense layers read it
+            space, base = places[owner].space, places[owner].base
+            places[name] = tensor_place(space, base, shape, batch, unit)
     return places, work
 
 

@@ -27,10 +27,12 @@ from neuflow.grid import GridConfig
 
 VERILATOR_FLAGS = (
     "--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert",
-    "--top-module", "neuflow_top", "--prefix", "Vneuflow_top", "-Wno-fatal", "--output-split", "20000",
+    "--top-module", "neuflow_top", "--prefix", "Vneuflow_top", "-Wno-fatal",
+    "--output-split", "20000",
 )  # fmt: skip
 TRACE_FLAGS = ("--trace-fst", "-CFLAGS", "-DNEUFLOW_TRACE")
-CXX_FLAGS = ("-CFLAGS", "-O3 -march=native")
+# What runs every cycle is compiled with care, what runs once (OPT_SLOW) fast.
+CXX_FLAGS = ("OPT_FAST=-O3 -march=native", "OPT_GLOBAL=-O2 -march=native", "OPT_SLOW=-O0")
 # The wheel's makefile was written without looking for a compiler, and leaves these empty.
 MAKE_VARIABLES = (
     "CFG_CXXFLAGS_PCH_I=-include",
@@ -206,10 +208,15 @@ def simulator(grid: GridConfig, trace: bool = False) -> Path:
 
     ``trace``: one that can write FST waves, which is several times slower.
     """
+    tools()  # what is missing is said before the Verilog is generated
+    return simulator_of(verilog_sources(grid), f"grid {grid.name}", trace)
+
+
+def simulator_of(sources: Mapping[str, str], name: str, trace: bool = False) -> Path:
+    """Return the executable that simulates the files of ``verilog.generate``."""
     found = tools()
-    sources = verilog_sources(grid)
     key = simulator_key(sources, trace, compiler_version(found["C++ compiler"]))
-    what = f"simulator of grid {grid.name}{' with waves' if trace else ''}"
+    what = f"simulator of {name}{' with waves' if trace else ''}"
     directory = cached(f"sim-{key}", what, lambda place: _build(place, sources, trace, found))
     return directory / SIMULATOR
 
@@ -234,8 +241,9 @@ def _build(place: Path, sources: Mapping[str, str], trace: bool, found: Mapping[
     # verilator_bin is the program itself; the script around it would need Perl.
     binary = root / "bin" / ("verilator_bin" + (".exe" if sys.platform == "win32" else ""))
     command = [
-        str(binary), *VERILATOR_FLAGS, *(TRACE_FLAGS if trace else ()), *CXX_FLAGS,
-        "-CFLAGS", f"-I{work}", "--Mdir", "obj", "-o", SIMULATOR, "lint.vlt", *modules, "harness.cpp",
+        str(binary), *VERILATOR_FLAGS, *(TRACE_FLAGS if trace else ()),
+        "-CFLAGS", f"-I{work}", "--Mdir", "obj", "-o", SIMULATOR, "lint.vlt", *modules,
+        "harness.cpp",
     ]  # fmt: skip
     environment = {**os.environ, "VERILATOR_ROOT": str(root)}
     for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of a make that we may run under
@@ -244,7 +252,8 @@ def _build(place: Path, sources: Mapping[str, str], trace: bool, found: Mapping[
     compiler = found["C++ compiler"]
     jobs = max(1, min(8, os.cpu_count() or 1))
     make = [found["make"], "-C", "obj", "-f", "Vneuflow_top.mk", f"-j{jobs}", f"CXX={compiler}",
-            f"LINK={compiler}", f"PYTHON3={sys.executable}", *MAKE_VARIABLES]  # fmt: skip
+            f"LINK={compiler}", f"PYTHON3={sys.executable}", *MAKE_VARIABLES,
+            *CXX_FLAGS]  # fmt: skip
     _tool(make, work, environment)
     shutil.copy2(work / "obj" / SIMULATOR, place / SIMULATOR)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,12 @@ def simulate(
     waves: Path | str | None = None,
     max_cycles: int | None = None,
     fault: int | None = None,
+    executable: Path | None = None,
 ) -> tuple[dict[str, Words], Measured]:
-    """As :func:`run`, but return all that was measured, the activity over time included."""
+    """As :func:`run`, but return all that was measured, the activity over time included.
+
+    ``executable``: another simulator than that of the program's grid, for tests.
+    """
     images = frames.image_count(program, inputs)
     packed = frames.pack(program, inputs)
     place = placement(program, len(packed))
@@ -105,7 +109,7 @@ def simulate(
     if waves is not None:
         arguments["trace"] = str(Path(waves).resolve())
 
-    executable = build.simulator(program.grid, trace=waves is not None)
+    executable = executable or build.simulator(program.grid, trace=waves is not None)
     with tempfile.TemporaryDirectory(prefix="neuflow-") as directory:
         work = Path(directory)
         (work / "program.bin").write_bytes(program.device)
@@ -174,7 +178,8 @@ def _measured(program: Program, report: Mapping[str, Any]) -> Measured:
         cause = f"error {name}" if code else "no end within the cycles allowed"
         raise HardwareError(
             f"the grid stopped with {cause} after {registers['CYCLES']} cycles, frame "
-            f"{registers['FRAMES_DONE']}, program word {registers['PROGRAM_COUNTER']} ({where})"
+            f"{registers['FRAMES_DONE']}, program word {registers['PROGRAM_COUNTER']} ({where}); at "
+            f"the end {last_activity(report['timeline'])}"
         )
     cycles = registers["CYCLES"] | registers["CYCLES_HIGH"] << 32
     # The harness counts from the write to CONTROL, the grid from the start bit inside it.
@@ -188,6 +193,15 @@ def _measured(program: Program, report: Mapping[str, Any]) -> Measured:
         timeline=report["timeline"],
         seconds=report["seconds"],
     )
+
+
+def last_activity(timeline: Sequence[Sequence[Sequence[int]]]) -> str:
+    """Return what each column did in the last window, such as ``column 0: WAIT_ROWS``."""
+    columns = [
+        f"column {number}: {'+'.join(a.name for a in layout.Activity if counts[a]) or 'nothing'}"
+        for number, counts in enumerate(timeline[-1])
+    ]
+    return ", ".join(columns)
 
 
 def origin(program: Program, word: int) -> str:

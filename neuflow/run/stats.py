@@ -1,4 +1,4 @@
-"""Figures of a run: assembles what ``--json`` writes; ``neuflow/stats.schema.json`` describes it."""
+"""Figures of a run: what ``--json`` writes; ``neuflow/stats.schema.json`` describes it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def assemble(
     memory: MemoryConfig | None = None,
     judge: str = "golden",
 ) -> dict[str, Any]:
-    """Return the statistics of a run over ``images`` images; without ``measured``, times are None."""
+    """Return the statistics of a run over ``images``; without ``measured``, times are None."""
     grid: GridConfig = program.grid
     memory = memory or grid.memory
     macs = sum(layer.macs for layer in program.layers) * images

@@ -1,0 +1,572 @@
+"""Pictures: digits with their predictions, a run over time, and one pass on the grid's floor plan.
+
+Each function returns a figure; :func:`save` writes it as PNG, the same bytes for the same input.
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
+from numpy.typing import ArrayLike, NDArray
+
+from neuflow import files
+from neuflow.grid import GridConfig
+from neuflow.ir import Program
+from neuflow.layout import Activity, AluOp, Kind, Operand, RouterIn, RouterOut, Row, WindowOp
+from neuflow.report import routes
+from neuflow.run import stats
+from neuflow.run.stats import Measured
+
+BLACK, GREY, LIGHT, PALE = "#000000", "#767676", "#D9D9D9", "#F2F2F2"
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+
+DPI = 120
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write ``figure`` to ``path`` as PNG, all or nothing; without time and version inside."""
+    with _defaults():
+        files.write_atomic(
+            path, lambda beside: figure.savefig(beside, dpi=DPI, metadata={"Software": None})
+        )
+
+
+@contextlib.contextmanager
+def _defaults() -> Iterator[None]:
+    """Draw by Matplotlib's own defaults, whatever a user's matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Return a figure without pyplot, so that no window system and no global state is met."""
+    figure = Figure(figsize=(width, height), facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+# --- digits ---------------------------------------------------------------------------------------
+
+
+def digits_figure(
+    images: ArrayLike, predicted: ArrayLike, labels: ArrayLike, title: str, across: int = 20
+) -> Figure:
+    """Draw digits with what they were taken for; the wrong ones framed, with the true value.
+
+    Parameters
+    ----------
+    images : ink [N, 1, S, S], 0 (paper) to 1.
+    predicted, labels : digits [N].
+    across : digits of a row.
+    """
+    pixels, guess, true = np.asarray(images), np.asarray(predicted), np.asarray(labels)
+    if not len(pixels) == len(guess) == len(true) or not len(pixels):
+        raise ValueError(f"{len(pixels)} images, {len(guess)} predictions, {len(true)} labels")
+    across = min(across, len(pixels))
+    down = -(-len(pixels) // across)
+    side, cell = pixels.shape[-1], pixels.shape[-1] + 16
+    with _defaults():
+        width = max(6.0, across * 0.52)
+        figure = _figure(width, down * 0.52 * width / (across * 0.52) + 0.75)
+        axes = figure.add_axes((0.01, 0.32 / figure.get_figheight(), 0.98,
+                                1 - 0.75 / figure.get_figheight()))  # fmt: skip
+        axes.imshow(_mosaic(pixels, across, cell), cmap="gray_r", vmin=0, vmax=1)
+        axes.axis("off")
+        axes.set(xlim=(-8, across * cell - 8), ylim=(down * cell - 1, -4))
+        for index, (got, want) in enumerate(zip(guess, true, strict=True)):
+            x, y = index % across * cell, index // across * cell
+            right = got == want
+            text = f"{got}" if right else f"{got}, is {want}"
+            axes.text(x + side / 2, y + side + 8, text, ha="center", va="center", fontsize=9,
+                      color=BLUE if right else VERMILLION, weight="bold")  # fmt: skip
+            if not right:
+                axes.add_patch(Rectangle((x - 1, y - 1), side + 1, side + 1, fill=False,
+                                         edgecolor=VERMILLION, linewidth=2))  # fmt: skip
+        figure.suptitle(title, fontsize=12, y=1 - 0.1 / figure.get_figheight(), va="top")
+        wrong = int((guess != true).sum())
+        note = "blue: the prediction, right" + (
+            f".  vermillion, framed: {wrong} wrong, with the true digit" if wrong else ""
+        )
+        figure.text(0.5, 0.1 / figure.get_figheight(), note, ha="center", va="bottom", fontsize=9)
+    return figure
+
+
+def _mosaic(pixels: NDArray[Any], across: int, cell: int) -> NDArray[np.float64]:
+    """Return all images on one sheet of square cells."""
+    side = pixels.shape[-1]
+    sheet = np.zeros((-(-len(pixels) // across) * cell, across * cell))
+    for index, image in enumerate(pixels):
+        x, y = index % across * cell, index // across * cell
+        sheet[y : y + side, x : x + side] = image.reshape(side, side)
+    return sheet
+
+
+# --- timeline -------------------------------------------------------------------------------------
+
+ARRAY_STATES = (
+    (Activity.MAC, BLUE, "array: multiplies"),
+    (Activity.WAIT_ROWS, SKY, "waits for rows"),
+    (Activity.WAIT_WEIGHTS, ORANGE, "waits for weights"),
+    (Activity.WAIT_DRAIN, PURPLE, "waits for its drain"),
+    (Activity.IDLE, LIGHT, "has no configuration"),
+)
+STRIPS = (
+    (Activity.DRAIN, GREEN, "drain"),
+    (Activity.ALU, GREEN, "operators"),
+    (Activity.WINDOW, GREEN, "window"),
+    (Activity.MAPPER, GREEN, "mapper"),
+    (Activity.READ_ROWS, SKY, "port: rows"),
+    (Activity.READ_WEIGHTS, ORANGE, "port: weights"),
+    (Activity.READ_OPERAND, PURPLE, "port: operand"),
+    (Activity.WRITE, VERMILLION, "port: write"),
+)
+
+
+def timeline_figure(measured: Measured, program: Program, images: int, title: str) -> Figure:
+    """Draw what every tile and DMA port did over a run, from its activity windows.
+
+    The height of a strip is the share of a window's cycles in which the unit was active. Units that
+    were never active are left out and named below.
+
+    Parameters
+    ----------
+    measured : of ``rtl.simulate``, with a timeline.
+    images : that the run was over; layers are marked when it is one frame.
+    """
+    counts = np.asarray(measured.timeline, np.float64)
+    if counts.ndim != 3 or not measured.window_cycles:
+        raise ValueError("the run has no timeline")
+    grid: GridConfig = program.grid
+    counts = counts[:, : grid.columns]
+    edges = np.append(np.arange(len(counts)) * measured.window_cycles, measured.cycles)
+    keep = np.diff(edges) > 0
+    # Windows behind the last cycle hold what came after the end.
+    counts, edges = counts[: keep.sum()], edges[: keep.sum() + 1]
+    share = counts / np.diff(edges)[:, None, None]
+    used = [strip for strip in STRIPS if counts[:, :, strip[0]].any()]
+    with _defaults():
+        figure = _figure(12, 1.9 + grid.columns * (0.5 + 0.2 * len(used)))
+        high = figure.get_figheight()
+        axes = figure.add_axes((0.125, 0.95 / high, 0.86, 1 - 1.75 / high))
+        _strips(axes, share, edges, used, grid.columns)
+        _time_axes(axes, grid, measured.cycles)
+        marks = _layer_marks(axes, program, images, measured)
+        figure.suptitle(title, fontsize=12, y=1 - 0.1 / high, va="top")
+        handles = [Patch(color=color, label=label) for _, color, label in ARRAY_STATES]
+        figure.legend(handles=handles, ncol=5, loc="lower center", frameon=False, fontsize=9,
+                      bbox_to_anchor=(0.55, 0.2 / high), borderaxespad=0)  # fmt: skip
+        never = [label for bit, _, label in STRIPS if not counts[:, :, bit].any()]
+        unused = f"   Never active: {', '.join(never)}." if never else ""
+        figure.text(0.5, 0.06 / high, marks + unused, ha="center", va="bottom", fontsize=9)
+    return figure
+
+
+def _strips(
+    axes: Any, share: NDArray[np.float64], edges: NDArray[Any], used: Sequence[Any], columns: int
+) -> None:
+    """Draw, column by column from the top, the array's stacked states and a strip for each unit."""
+    ticks, labels, y = [], [], 0.0
+    for column in range(columns):
+        base = np.zeros(len(share))
+        y -= 1.8
+        for bit, color, _ in ARRAY_STATES:
+            top = np.minimum(base + share[:, column, bit], 1.0)
+            axes.stairs(y + 1.6 * top, edges, baseline=y + 1.6 * base, fill=True, color=color)
+            base = top
+        ticks.append(y + 0.8)
+        labels.append(f"COLUMN {column}   array")
+        for bit, color, label in used:
+            y -= 1.0
+            axes.axhline(y, color=LIGHT, linewidth=0.5, zorder=0)
+            level = y + 0.85 * np.minimum(share[:, column, bit], 1.0)
+            axes.stairs(level, edges, baseline=y, fill=True, color=color)
+            ticks.append(y + 0.4)
+            labels.append(label)
+        y -= 0.5
+        if column + 1 < columns:
+            axes.axhline(y + 0.1, color=GREY, linewidth=0.8)
+    axes.set_ylim(y + 0.3, 1.2)  # above the first column: a band for the layers' numbers
+    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.tick_params(axis="y", length=0)
+
+
+def _time_axes(axes: Any, grid: GridConfig, cycles: int) -> None:
+    """Label time in cycles below and in microseconds above."""
+    axes.set_xlim(0, cycles)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.tick_params(axis="x", labelsize=9)
+    axes.set_xlabel(
+        f"cycles   (scale at the top: µs at {grid.clock_source} {grid.clock_hz / 1e6:g} MHz)",
+        fontsize=9, labelpad=2,
+    )  # fmt: skip
+    scale = 1e6 / grid.clock_hz
+    micro = axes.secondary_xaxis("top", functions=(lambda c: c * scale, lambda t: t / scale))
+    micro.tick_params(labelsize=9)
+
+
+def _layer_marks(axes: Any, program: Program, images: int, measured: Measured) -> str:
+    """Mark where each layer's last output was written; return what the numbers stand for."""
+    if stats.frame_count(program, images) != 1:
+        return f"{images} images."
+    ends = np.cumsum(stats.layer_cycles(program, images, measured))
+    last, level = -1.0, 0
+    for number, end in enumerate(ends, 1):
+        axes.axvline(end, color=BLACK, linewidth=0.8, linestyle=(0, (4, 2)))
+        near = end - last < 0.02 * measured.cycles
+        level = level + 1 if near else 0
+        axes.annotate(
+            f"{number}", (end, axes.get_ylim()[1]), (-2, -3 - 11 * level), fontsize=9,
+            textcoords="offset points", ha="right", va="top", weight="bold",
+            bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": BLACK},
+        )  # fmt: skip
+        last = end
+    names = ", ".join(f"{number} {layer.name}" for number, layer in enumerate(program.layers, 1))
+    return f"Dashed: the last output of layer {names}."
+
+
+# --- floor plan -----------------------------------------------------------------------------------
+
+PORT_COLORS = {
+    Kind.READ_ROWS: SKY,
+    Kind.READ_WEIGHTS: ORANGE,
+    Kind.READ_OPERAND: PURPLE,
+    Kind.WRITE: VERMILLION,
+}
+PORT_NAMES = {
+    Kind.READ_ROWS: "rows",
+    Kind.READ_WEIGHTS: "weights",
+    Kind.READ_OPERAND: "operand",
+    Kind.WRITE: "write",
+}
+
+
+def floorplan_figure(program: Program, label: str, title: str) -> Figure:
+    """Draw the grid as a floor plan with the routes of one pass, read from the program's words.
+
+    Tiles and DMA ports are boxes, tinted where the pass uses them; arrows are what moves packets;
+    a black dot is where a packet is copied (multicast).
+
+    Parameters
+    ----------
+    label : of the pass, a key of ``routes.passes(program)``.
+    """
+    with _defaults():
+        return _Floorplan(routes.plan(program, label)).draw(title)
+
+
+class _Floorplan:
+    """Draws one plan. Units of the picture: tiles are ``WIDE`` x ``HIGH``, y grows upwards."""
+
+    WIDE, HIGH = 2.85, 1.4
+    ACROSS, DOWN = 3.75, 1.78
+    ROUTER = 0.34  # width of the router, at the left of its tile
+    LANE = 0.2
+
+    def __init__(self, plan: routes.Plan) -> None:
+        self.plan, self.grid = plan, plan.grid
+        # A rows or weights line takes a lane of its own where it leaves its column.
+        wide = [line for line in plan.lines if line.operand is None]
+        self.lanes = {
+            (line.port, line.column): 0.25 + self.LANE * index
+            for index, line in enumerate(wide)
+            if line.listeners != (line.column,)
+        }
+        self.ports_y = self.HIGH / 2 + 0.55 + self.LANE * (len(wide) + 1)
+        self.write_y = self._y(self.grid.rows - 1) - self.HIGH / 2 - 0.75
+        self.left = -0.7
+        self.right = self.ACROSS * (self.grid.columns - 1) + self.WIDE + 0.25
+
+    # Places.
+
+    def _x(self, column: int) -> float:
+        return column * self.ACROSS
+
+    def _y(self, row: int) -> float:
+        return -row * self.DOWN
+
+    def _router_x(self, column: int) -> float:
+        return self._x(column) + 0.1 + self.ROUTER / 2
+
+    def _units_of(self, row: int) -> list[tuple[Kind, int]]:
+        if row == Row.CONVOLVER:
+            return [(Kind.CONV_ARRAY, 0)]
+        if row == Row.OPERATOR:
+            return [(Kind.ALU, 0), (Kind.ALU, 1), (Kind.WINDOW, 0)]
+        return [(Kind.MAPPER, 0)] if row == Row.MAPPER else [(Kind.ROUTER, 0), (Kind.ROUTER, 1)]
+
+    def _unit_box(self, column: int, row: int, index: int) -> tuple[float, float, float, float]:
+        """Return x, y (lower left), width and height of a unit in its tile."""
+        count = len(self._units_of(row))
+        area = self.HIGH - 0.52  # above: the tile's name; below: links to the east and the west
+        height = area / count - 0.04
+        bottom = self._y(row) + self.HIGH / 2 - 0.24 - (index + 1) * area / count + 0.02
+        return self._x(column) + 0.95, bottom, self.WIDE - 1.05, height
+
+    def _drop_x(self, column: int, port: Kind) -> float:
+        """Return where a read port's line meets the convolver."""
+        place = {Kind.READ_ROWS: 1.5, Kind.READ_WEIGHTS: 2.4, Kind.READ_OPERAND: 0.05}
+        return self._x(column) + place[port]
+
+    # Drawing.
+
+    def draw(self, title: str) -> Figure:
+        """Return the whole picture."""
+        top, bottom = self.ports_y + 1.15, self.write_y - 0.95
+        width, height = self.right - self.left + 0.2, top - bottom
+        scale = max(0.78, 7.5 / width)
+        figure = _figure(width * scale, height * scale + 1.3)
+        high = figure.get_figheight()
+        self.axes = figure.add_axes((0, 0.78 / high, 1, height * scale / high))
+        self.axes.set(xlim=(self.left - 0.1, self.right + 0.1), ylim=(bottom, top))
+        self.axes.axis("off")
+        self._mesh()
+        for column in range(self.grid.columns):
+            for row in range(self.grid.rows):
+                self._tile(column, row)
+            for port in PORT_NAMES:
+                self._port(column, port)
+        self._memory(top - 0.42, "external memory: reads")
+        self._memory(bottom + 0.07, "external memory: writes")
+        for line in self.plan.lines:
+            self._line(line)
+        for hop in self.plan.hops:
+            self._hop(hop)
+        for column, source in self.plan.writes:
+            self._write(column, source)
+        figure.suptitle(title, fontsize=12, y=1 - 0.1 / high, va="top")
+        figure.legend(handles=_legend(), ncol=3, loc="lower center", frameon=False, fontsize=9,
+                      bbox_to_anchor=(0.5, 0.06 / high), borderaxespad=0)  # fmt: skip
+        return figure
+
+    def _box(
+        self, x: float, y: float, wide: float, high: float, face: str, edge: str = GREY
+    ) -> None:
+        self.axes.add_patch(
+            FancyBboxPatch((x, y), wide, high, boxstyle="round,pad=0,rounding_size=0.05",
+                           facecolor=face, edgecolor=edge, linewidth=0.9)
+        )  # fmt: skip
+
+    def _text(self, x: float, y: float, text: str, size: float = 8, **style: Any) -> None:
+        style = {"ha": "center", "va": "center", "color": BLACK, **style}
+        self.axes.text(x, y, text, fontsize=size, zorder=6, **style)
+
+    def _path(self, points: Sequence[tuple[float, float]], color: str, arrow: bool = True) -> None:
+        """Draw a line through ``points``, with an arrow head at its end."""
+        xs, ys = zip(*points, strict=True)
+        # White below, so that crossing lines can be told from meeting ones.
+        for width, shade in ((3.6, "white"), (1.8, color)):
+            self.axes.plot(xs, ys, color=shade, linewidth=width, zorder=4,
+                           solid_capstyle="butt", solid_joinstyle="miter")  # fmt: skip
+        if arrow:
+            self.axes.annotate(
+                "", points[-1], points[-2], zorder=5, annotation_clip=False,
+                arrowprops={"arrowstyle": "-|>,head_length=0.55,head_width=0.26", "color": color,
+                            "linewidth": 0, "shrinkA": 0, "shrinkB": 0},
+            )  # fmt: skip
+
+    def _dot(self, x: float, y: float) -> None:
+        self.axes.plot([x], [y], marker="o", markersize=5, color=BLACK, zorder=7)
+
+    def _mesh(self) -> None:
+        """Draw the links between routers that exist, used or not."""
+        for column in range(self.grid.columns):
+            x, last = self._router_x(column), self._y(self.grid.rows - 1)
+            for offset in (-0.09, 0.09):
+                self.axes.plot([x + offset] * 2, [0, last], color=LIGHT, linewidth=1.2, zorder=0)
+        for column in range(self.grid.columns - 1):
+            start = self._router_x(column) + self.ROUTER / 2
+            reach = [start, start + self.ACROSS - self.ROUTER]
+            for row in range(self.grid.rows):
+                for lane in (0.12, 0.22):
+                    y = self._y(row) - self.HIGH / 2 + lane
+                    self.axes.plot(reach, [y, y], color=LIGHT, linewidth=1.2, zorder=1.5)
+
+    def _tile(self, column: int, row: int) -> None:
+        x, y = self._x(column), self._y(row) - self.HIGH / 2
+        routed = any((hop.column, hop.row) == (column, row) for hop in self.plan.hops)
+        self._box(x, y, self.WIDE, self.HIGH, "white" if routed else PALE)
+        name = "FIFO tile" if row >= Row.FIFO else Row(row).name.lower()
+        shade = BLACK if routed else GREY
+        self._text(x + 0.52, y + self.HIGH - 0.13, name, 8.5, ha="left", weight="bold",
+                   color=shade)  # fmt: skip
+        self._box(x + 0.1, y + 0.1, self.ROUTER, self.HIGH - 0.2, YELLOW if routed else LIGHT)
+        self._text(
+            x + 0.1 + self.ROUTER / 2, y + self.HIGH / 2, "router", 8, rotation=90, color=shade
+        )
+        for index, (kind, sub) in enumerate(self._units_of(row)):
+            box = self._unit_box(column, row, index)
+            text = self._unit_text(column, row, kind, sub)
+            used = text is not None
+            self._box(*box, "#CFE8DD" if used else LIGHT)
+            middle = (box[0] + box[2] / 2, box[1] + box[3] / 2)
+            self._text(*middle, text or _idle_name(kind, sub), 7.5, color=BLACK if used else GREY)
+
+    def _unit_text(self, column: int, row: int, kind: Kind, sub: int) -> str | None:
+        """Return what the unit does in this pass, or None where it does nothing."""
+        if kind is Kind.ROUTER:  # a FIFO has no configuration: it works where a route feeds it
+            fed = any(
+                (h.column, h.row, h.output) == (column, row, RouterOut.LOCAL0 + sub)
+                for h in self.plan.hops
+            )
+            return f"FIFO {sub}" if fed else None
+        fields = self.plan.units.get((kind, sub, column))
+        if fields is None:
+            return None
+        if kind is Kind.CONV_ARRAY:
+            drain = self.plan.units.get((Kind.CONV_DRAIN, 0, column), {"maps": 0})
+            size = f"{fields['kernel_y']}×{fields['kernel_x']} kernel"
+            macs = f"{self.grid.maps}×{self.grid.pixels} MACs"
+            return f"{macs}\n{size}\n{fields['channels']} → {drain['maps']} maps"
+        if kind is Kind.ALU:
+            return f"{AluOp(fields['op']).name.lower()}"
+        if kind is Kind.WINDOW:
+            op = WindowOp(fields["op"]).name.lower()
+            return f"window {op} {fields['kernel_y']}×{fields['kernel_x']}"
+        return "mapper: 8 segments"
+
+    def _port(self, column: int, port: Kind) -> None:
+        used = (
+            any(c == column for c, _ in self.plan.writes)
+            if port is Kind.WRITE
+            else any((line.port, line.column) == (port, column) for line in self.plan.lines)
+        )
+        if port is Kind.WRITE:
+            x, y = self._rail_x(column), self.write_y
+        else:
+            x, y = self._drop_x(column, port), self.ports_y
+        self._box(x - 0.42, y - 0.16, 0.84, 0.32, PORT_COLORS[port] if used else LIGHT)
+        self._text(x, y, PORT_NAMES[port], 8, color=BLACK if used else GREY)
+        if used and port is Kind.WRITE:
+            self._path([(x, y - 0.16), (x, y - 0.54)], PORT_COLORS[port])
+        elif used:
+            self._path([(x, y + 0.73), (x, y + 0.16)], PORT_COLORS[port])
+
+    def _memory(self, y: float, text: str) -> None:
+        self._box(self.left, y, self.right - self.left, 0.34, PALE)
+        bits = self.grid.bus_bits
+        self._text((self.left + self.right) / 2, y + 0.17, f"{text} (AXI4, {bits} bit)", 8.5)
+
+    def _rail_x(self, column: int) -> float:
+        """Return where the global line to the write port runs: left of the tiles."""
+        return self._x(column) - 0.2
+
+    def _line(self, line: routes.Line) -> None:
+        """Draw a read port's line down to all that listen."""
+        color, start = PORT_COLORS[line.port], self.ports_y - 0.16
+        if line.operand is not None:
+            self._operand(line)
+            return
+        box = self._unit_box(line.column, Row.CONVOLVER, 0)
+        end = box[1] + box[3]
+        own = self._drop_x(line.column, line.port)
+        if (line.port, line.column) not in self.lanes:
+            self._path([(own, start), (own, end)], color)
+            return
+        lane = self.HIGH / 2 + self.lanes[line.port, line.column]
+        drops = [self._drop_x(column, line.port) for column in line.listeners]
+        self._path([(own, start), (own, lane)], color, arrow=False)
+        reach = (min(own, *drops), max(own, *drops))
+        self._path([(reach[0], lane), (reach[1], lane)], color, arrow=False)
+        for drop in drops:
+            self._path([(drop, lane), (drop, end)], color)
+        if len(drops) > 1:
+            for drop in drops[:-1] if own == drops[0] else drops:
+                self._dot(drop, lane)
+            self._text(own + 0.1, start - 0.12, f"×{len(drops)}", 8, ha="left")
+
+    def _operand(self, line: routes.Line) -> None:
+        """Draw the operand line: partial sums of the convolver, or the operator tile's input."""
+        x, color = self._drop_x(line.column, Kind.READ_OPERAND), PORT_COLORS[line.port]
+        rail, start = self._x(line.column) - 0.42, self.ports_y - 0.16
+        if line.operand is Operand.CONVOLVER:
+            box = self._unit_box(line.column, Row.CONVOLVER, 0)
+            turn = self.HIGH / 2 + 0.08
+            aim = box[0] + 0.1
+            self._path([(x, start), (x, turn), (aim, turn), (aim, box[1] + box[3])], color)
+            return
+        y = self._y(Row.OPERATOR) + 0.36
+        edge = self._x(line.column) + 0.1
+        self._path([(rail, start), (rail, y), (edge, y)], color)
+
+    def _write(self, column: int, source: int) -> None:
+        """Draw the global line to the write port, from operator tile (1) or last tile (0)."""
+        row = Row.OPERATOR if source else self.grid.rows - 1
+        y, rail = self._y(row) - 0.05, self._rail_x(column)
+        edge = self._x(column) + 0.1
+        self._path([(edge, y), (rail, y), (rail, self.write_y + 0.16)], VERMILLION)
+
+    def _hop(self, hop: routes.Hop) -> None:
+        """Draw one router output, and the local result that feeds it."""
+        x, y = self._router_x(hop.column), self._y(hop.row)
+        half = self.HIGH / 2 - 0.1
+        gap = self.DOWN - 2 * half
+        side = self.ROUTER / 2
+        if hop.output is RouterOut.NORTH:
+            self._path([(x - 0.09, y + half), (x - 0.09, y + half + gap)], BLUE)
+        elif hop.output is RouterOut.SOUTH:
+            self._path([(x + 0.09, y - half), (x + 0.09, y - half - gap)], BLUE)
+        elif hop.output is RouterOut.EAST:
+            lane = y - half + 0.12
+            self._path([(x + side, lane), (x + self.ACROSS - side, lane)], BLUE)
+        elif hop.output is RouterOut.WEST:
+            lane = y - half + 0.02
+            self._path([(x - side, lane), (x - self.ACROSS + side, lane)], BLUE)
+        elif hop.output >= RouterOut.LOCAL0:
+            self._operand_of_unit(hop)
+        if hop.input >= RouterIn.LOCAL0:
+            self._result_of_unit(hop)
+        if hop.copies > 1:
+            self._dot(x, y + half - 0.1)
+
+    def _operand_of_unit(self, hop: routes.Hop) -> None:
+        number = hop.output - RouterOut.LOCAL0
+        # An operator tile's outputs: ALU 0 a, b; ALU 1 a, b; window. All else: one a unit.
+        index, shift = divmod(number, 2) if hop.row == Row.OPERATOR else (number, 0)
+        box = self._unit_box(hop.column, hop.row, index)
+        y = box[1] + box[3] * (0.85 - 0.3 * shift)
+        self._path([(self._router_x(hop.column) + self.ROUTER / 2, y), (box[0], y)], BLUE)
+
+    def _result_of_unit(self, hop: routes.Hop) -> None:
+        index = hop.input - RouterIn.LOCAL0
+        box = self._unit_box(hop.column, hop.row, index)
+        y = box[1] + box[3] * 0.2
+        self._path([(box[0], y), (self._router_x(hop.column) + self.ROUTER / 2, y)], GREEN)
+
+
+def _idle_name(kind: Kind, sub: int) -> str:
+    names: Mapping[Kind, str] = {
+        Kind.CONV_ARRAY: "array",
+        Kind.ALU: f"operator {sub}",
+        Kind.WINDOW: "window",
+        Kind.MAPPER: "mapper",
+    }
+    return names.get(kind, f"FIFO {sub}")
+
+
+def _legend() -> list[Any]:
+    """Return the keys of the floor plan's colours."""
+    lines = (
+        (SKY, "rows line"),
+        (ORANGE, "weights line"),
+        (PURPLE, "operand line"),
+        (BLUE, "link between routers, or operand to a unit"),
+        (GREEN, "result of a unit"),
+        (VERMILLION, "global line to the write port"),
+    )
+    handles = [Line2D([], [], color=color, linewidth=2, label=label) for color, label in lines]
+    dot = Line2D([], [], color=BLACK, marker="o", markersize=5, linestyle="",
+                 label="multicast: one packet, several takers")  # fmt: skip
+    idle = Line2D([], [], color=LIGHT, linewidth=2, label="link not used; grey: unit not used")
+    return [*handles, dot, idle]

@@ -1,0 +1,249 @@
+"""One convolver of the interpreter: a pass by the formulas of docs/machine.md, and its capacity rules.
+
+Every word in the row buffer carries the pass and the record that it belongs to, and every lane
+checks what it reads: a ring that is too short, or two passes that meet, are found as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuflow.fixed import requantise
+from neuflow.grid import GridConfig
+from neuflow.run.device_memory import DeviceFault
+
+Fields = Mapping[str, int]
+Packet = NDArray[np.int64]
+_CHUNK = 1 << 21
+"""Words gathered at a time."""
+
+
+class DeviceConvolver:
+    """Row buffer of one column, and the passes that run on it."""
+
+    def __init__(self, grid: GridConfig) -> None:
+        self.grid = grid
+        self.words = np.zeros(grid.row_words, np.int64)
+        self.owner = np.full(grid.row_words, -1, np.int64)
+        self.record = np.zeros(grid.row_words, np.int64)
+        self.passes = 0
+        self.before = np.zeros(grid.row_words, bool)
+
+    def run(
+        self, rows: Fields, weights: Fields, array: Fields, drain: Fields,
+        rows_packet: Packet, weights_packet: Packet, partial: Packet | None,
+    ) -> Packet:  # fmt: skip
+        """Return the packet that leaves."""
+        self._check(rows, weights, array, drain)
+        self.passes += 1
+        parameters, taps = self._weights(weights, array, weights_packet)
+        sums = self._sums(rows, array, rows_packet, taps)
+        return self._leave(array, drain, parameters, sums, partial)
+
+    def _check(self, rows: Fields, weights: Fields, array: Fields, drain: Fields) -> None:
+        grid = self.grid
+        rules = [
+            (weights["blocks"] == array["blocks"] == drain["blocks"], "blocks differ"),
+            (array["groups"] == drain["groups"], "groups differ"),
+            (array["pitch"] == drain["pitch"], "pitches differ"),
+            (rows["rows"] == array["rows"], "rows differ"),
+            (rows["stride"] == array["stride"] >= 1, "strides differ"),
+            (rows["ring_words"] == array["ring_words"], "rings differ"),
+            (rows["base"] == array["base"], "bases differ"),
+            (array["blocks"] <= grid.weight_blocks, "too many blocks"),
+            (rows["scatter"] or rows["stride"] == rows["x_step"] == 1, "scatter is needed"),
+            (array["groups"] == 1 or not array["stream_weights"], "streamed weights, many groups"),
+            (rows["ring_rows"] >= 1, "a ring of no rows"),
+        ]
+        if rows["ring_words"]:
+            names = ("base", "channel_step", "phase_x_step", "phase_y_step", "ring_words")
+            rules += [(rows[n] % grid.row_banks == 0, f"{n} is not whole banks") for n in names]
+        for holds, text in rules:
+            if not holds:
+                raise DeviceFault(text)
+
+    # Weights.
+
+    def _weights(self, weights: Fields, array: Fields, packet: Packet) -> tuple[Packet, Packet]:
+        """Return parameters (6, maps) and weights (maps, taps)."""
+        p, blocks = self.grid.maps, array["blocks"]
+        taps = array["channels"] * array["kernel_y"] * array["kernel_x"]
+        even = taps + taps % 2
+        lead = blocks * 6 * p
+        if len(packet) != lead + blocks * even * p:
+            raise DeviceFault(f"weights packet of {len(packet)} words, not {lead + blocks * even * p}")
+        if not array["stream_weights"] and blocks * even * p > self.grid.weight_words:
+            raise DeviceFault("weights overflow their buffer")
+        parameters = packet[:lead].reshape(blocks, 6, p).transpose(1, 0, 2).reshape(6, -1)
+        body = packet[lead:].reshape(blocks, even, p)[:, :taps].transpose(0, 2, 1)
+        return parameters, body.reshape(blocks * p, taps)
+
+    # Rows and array.
+
+    def _store_addresses(self, rows: Fields) -> NDArray[np.int64]:
+        """Addresses of the rows packet, (rows, channels, width)."""
+        y, c, x = np.ogrid[: rows["rows"], : rows["channels"], : rows["width"]]
+        s = rows["stride"]
+        within = y // s * rows["pitch"] + x // s * rows["x_step"]
+        if rows["ring_words"]:
+            within = within % rows["ring_words"]
+        at = rows["base"] + c * rows["channel_step"] + within
+        at = at + y % s * rows["phase_y_step"] + x % s * rows["phase_x_step"]
+        return at % self.grid.row_words
+
+    def _sums(self, rows: Fields, array: Fields, packet: Packet, taps: Packet) -> Packet:
+        """Store rows as their ring allows, group by group, and return sums (maps, groups * pixels)."""
+        shape = (rows["rows"], rows["channels"], rows["width"])
+        if packet.size != np.prod(shape):
+            raise DeviceFault(f"rows packet of {packet.size} words, not {shape}")
+        packet, at = packet.reshape(shape), self._store_addresses(rows)
+        self._check_region(rows, at)
+
+        groups, pixels, count = array["groups"], self.grid.pixels, rows["rows"]
+        first = np.arange(groups) * pixels
+        need = np.clip((first + pixels - 1) // array["pitch"] * array["stride"] + array["need"], 0, count)
+        free = np.clip(first // array["pitch"] * array["stride"] + array["release"], 0, count)
+        whole = rows["ring_rows"] >= count
+        step = max(1, _CHUNK // (taps.shape[1] * pixels)) if whole else 1
+        result = np.empty((len(taps), groups * pixels), np.int64)
+        stored = 0
+        for g in range(0, groups, step):
+            before = free[g - 1] if g else 0
+            if need[g : g + step].max() > min(count, before + rows["ring_rows"]):
+                raise DeviceFault(f"deadlock: group {g} needs {need[g]} rows, the ring is too short")
+            # As early as the ring allows: what is still needed must survive it.
+            room = count if whole else min(count, free[g] + rows["ring_rows"])
+            self._store(packet[stored:room], at[stored:room], stored)
+            stored = max(stored, room)
+            last = min(groups, g + step)
+            gathered = self._gather(rows, array, g, last, need, free)
+            result[:, g * pixels : last * pixels] = _exact(taps, gathered)
+        if stored < count:
+            raise DeviceFault(f"deadlock: rows {stored} and up are never taken")
+        return result
+
+    def _check_region(self, rows: Fields, at: NDArray[np.int64]) -> None:
+        used = np.zeros(self.grid.row_words, bool)
+        used[at] = True
+        if rows["ahead"] and (used & self.before).any():
+            raise DeviceFault("rows loaded ahead overwrite those of the pass before")
+        self.before = used
+        if rows["ring_rows"] >= rows["rows"] and used.sum() != at.size:
+            raise DeviceFault("two words of a whole map share an address")
+
+    def _store(self, packet: Packet, at: NDArray[np.int64], first: int) -> None:
+        self.words[at] = packet
+        self.owner[at] = self.passes
+        self.record[at] = np.arange(first, first + len(at))[:, None, None]
+
+    def _gather(
+        self, rows: Fields, array: Fields, g: int, end: int, need: Packet, free: Packet
+    ) -> Packet:
+        """Return the words (taps, lanes) of groups ``g`` to ``end - 1``; border taps are 0."""
+        offset, y, x = self._taps(array)
+        position = np.arange(g * self.grid.pixels, end * self.grid.pixels)
+        oy, ox = np.divmod(position, array["pitch"])
+        iy = oy[None] * array["stride"] + y[:, None]
+        ix = ox[None] * array["stride"] + x[:, None]
+        inside = (iy >= 0) & (iy < array["height"]) & (ix >= 0) & (ix < array["width"])
+
+        flat, phases = offset
+        within = flat[:, None] + position[None]
+        if array["ring_words"]:
+            within %= array["ring_words"]
+        channel = np.arange(array["channels"]) * array["channel_step"]
+        at = array["base"] + channel[:, None, None] + (phases[:, None] + within)[None]
+        at = (at % self.grid.row_words).reshape(-1, len(position))
+        live = np.broadcast_to(inside, (array["channels"], *inside.shape)).reshape(at.shape)
+
+        if (self.owner[at] != self.passes)[live].any():
+            raise DeviceFault(f"group {g}: a lane reads a word that this pass did not store")
+        if rows["x_step"] == 1 and rows["channels"] == array["channels"]:
+            wanted = np.broadcast_to(iy, (array["channels"], *iy.shape)).reshape(at.shape)
+            if (self.record[at] != wanted)[live].any():
+                raise DeviceFault(f"group {g}: a lane reads a record that is not in the ring")
+            waited, released = (np.repeat(v[g:end], self.grid.pixels) for v in (need, free))
+            if ((iy >= waited) | (iy < released))[inside].any():
+                raise DeviceFault(f"group {g}: a lane reads a record not waited for, or released")
+        return np.where(live, self.words[at], 0)
+
+    def _taps(
+        self, array: Fields
+    ) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64], NDArray[np.int64]]:
+        """Return per tap (ky, kx): (address offset, phase offset), input row, input column."""
+        s, ring = array["stride"], array["ring_words"] or self.grid.row_words
+        flat, phases, ys, xs = [], [], [], []
+        row, phase_y = array["start"], array["phase_y"]
+        for ky in range(array["kernel_y"]):
+            column, phase_x = row, array["phase_x"]
+            for kx in range(array["kernel_x"]):
+                flat.append(column)
+                phases.append(phase_y * array["phase_y_step"] + phase_x * array["phase_x_step"])
+                ys.append(array["tap_y"] + ky * array["dilation_y"])
+                xs.append(array["tap_x"] + kx * array["dilation_x"])
+                phase_x += array["phase_dx"]
+                column = (column + array["step_x"] + phase_x // s) % ring
+                phase_x %= s
+            phase_y += array["phase_dy"]
+            row = (row + array["step_y"] + phase_y // s * array["row_pitch"]) % ring
+            phase_y %= s
+        return (np.array(flat), np.array(phases)), np.array(ys), np.array(xs)
+
+    # Drain.
+
+    def _leave(
+        self, array: Fields, drain: Fields, parameters: Packet, sums: Packet, partial: Packet | None
+    ) -> Packet:
+        p, q = self.grid.maps, self.grid.pixels
+        blocks, groups = drain["blocks"], drain["groups"]
+        shape = (groups, blocks, q, 3, p)
+        if drain["partial_in"]:
+            if partial is None or partial.size != np.prod(shape):
+                raise DeviceFault("partial sums do not have the size of the pass")
+            low, middle, high = np.moveaxis(partial.reshape(shape), 3, 0)
+            added = (low & 0xFFFF) + ((middle & 0xFFFF) << 16) + (high << 32)
+            sums = sums + added.transpose(1, 3, 0, 2).reshape(blocks * p, groups * q)
+        if np.abs(sums).max(initial=0) >= 1 << 47:
+            raise DeviceFault("a sum overflows the accumulator")
+        if drain["partial_out"]:
+            words = sums.reshape(blocks, p, groups, q).transpose(2, 0, 3, 1)
+            parts = np.stack([words & 0xFFFF, words >> 16 & 0xFFFF, words >> 32 & 0xFFFF], 3)
+            return ((parts ^ 0x8000) - 0x8000).reshape(-1)
+        self._check_reorder(drain)
+        low, middle, high, m, s, zero = parameters
+        bias = (low & 0xFFFF) + ((middle & 0xFFFF) << 16) + (high << 32)
+        out = requantise(
+            sums, *(v[:, None] for v in (bias, m, s, zero)), bits=8 if drain["narrow"] else 16
+        )
+        y, x = np.divmod(np.arange(groups * q), drain["pitch"])
+        kept = out[: drain["maps"], (y < drain["height"]) & (x < drain["width"])]
+        if kept.size != drain["maps"] * drain["height"] * drain["width"]:
+            raise DeviceFault("the groups do not cover the output")
+        return kept.reshape(-1, drain["height"], drain["width"]).transpose(1, 0, 2).reshape(-1)
+
+    def _check_reorder(self, drain: Fields) -> None:
+        grid, q = self.grid, self.grid.pixels
+        first = np.arange(drain["groups"]) * q
+        last = np.minimum((first + q - 1) // drain["pitch"], drain["height"] - 1)
+        touched = int((last - first // drain["pitch"]).max()) + 1
+        padded = -(-drain["maps"] // grid.maps) * grid.maps
+        if drain["slots"] < touched:
+            raise DeviceFault(f"{drain['slots']} reorder slots, a group touches {touched} rows")
+        if drain["map_step"] < drain["slots"] * drain["width"]:
+            raise DeviceFault("maps overlap in the reorder buffer")
+        if drain["map_step"] % grid.maps != 1 % grid.maps:
+            raise DeviceFault("map_step is not 1 modulo the lanes")
+        if padded * drain["map_step"] > grid.reorder_words:
+            raise DeviceFault("the reorder buffer overflows")
+        if padded != drain["blocks"] * grid.maps:
+            raise DeviceFault("maps and blocks do not agree")
+
+
+def _exact(weights: Packet, words: Packet) -> Packet:
+    """Product of integer matrices; float64 is exact up to 2**22 products of 16-bit words."""
+    if weights.shape[1] >= 1 << 22:
+        return weights @ words
+    return (weights.astype(np.float64) @ words.astype(np.float64)).astype(np.int64)

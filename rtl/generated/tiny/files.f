@@ -1,0 +1,17 @@
+neuflow_arbiter.v
+neuflow_array.v
+neuflow_control.v
+neuflow_convolver_tile.v
+neuflow_core.v
+neuflow_dma_tap.v
+neuflow_fifo_tile.v
+neuflow_mac_row.v
+neuflow_mapper_tile.v
+neuflow_operand_line.v
+neuflow_operator_tile.v
+neuflow_ram.v
+neuflow_read_port.v
+neuflow_registers.v
+neuflow_requantise.v
+neuflow_write_port.v
+neuflow_top.v

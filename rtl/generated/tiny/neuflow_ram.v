@@ -1,0 +1,22 @@
+// One write port, one read port; a read takes one cycle and sees the old contents.
+// Contents at power-up are undefined. Written so that synthesis tools infer block RAM.
+module neuflow_ram #(
+    parameter WIDTH = 16,
+    parameter DEPTH = 1024,
+    parameter ADDRESS = 10
+) (
+    input  wire               clk,
+    input  wire               write_enable,
+    input  wire [ADDRESS-1:0] write_address,
+    input  wire [WIDTH-1:0]   write_data,
+    input  wire               read_enable,
+    input  wire [ADDRESS-1:0] read_address,
+    output reg  [WIDTH-1:0]   read_data
+);
+    reg [WIDTH-1:0] memory[0:DEPTH-1];
+
+    always @(posedge clk) begin
+        if (write_enable) memory[write_address] <= write_data;
+        if (read_enable) read_data <= memory[read_address];
+    end
+endmodule

@@ -1,0 +1,280 @@
+"""The back end through the interpreter of the device section: every result equals the reference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from neuflow.compiler import PASSES, Stages, compile_graph, run_passes
+from neuflow.compiler.allocate import Buffer, pack
+from neuflow.compiler.assign import assign
+from neuflow.compiler.assemble import assemble
+from neuflow.compiler.configure import descriptor
+from neuflow.compiler.cut import Cut, part_lists
+from neuflow.compiler.fuse import fuse
+from neuflow.compiler.mapping import Part, Span
+from neuflow.compiler.schedule import schedule
+from neuflow.errors import CompileError
+from neuflow.grid import CNP, FIG2, TINY, VIRTEX6, GridConfig
+from neuflow.run import device, golden
+from tests.quantgraphs import Builder, evaluate, lenet
+from tests.random_graphs import RandomGraph
+
+LONE = replace(TINY, name="lone", columns=1, fifo_tiles=0, config_queue=1)
+SHORT_QUEUE = replace(TINY, name="short_queue", config_queue=1)
+GRIDS = (TINY, VIRTEX6, LONE, SHORT_QUEUE, CNP, FIG2)
+
+
+def check(net: Builder, grid: GridConfig, batch: int = 1, images: int | None = None, outputs=()):
+    """Compile, run, compare every word; return the program."""
+    graph = net.build(*(outputs or (net.nodes[-1].output,)))
+    program = compile_graph(graph, grid, batch)
+    words = net.words(images or batch)
+    got, want = device.run(program, words).outputs, evaluate(graph, words)
+    for name in graph.outputs:
+        np.testing.assert_array_equal(got[name], want[name], err_msg=name)
+    return program
+
+
+# --- networks -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", "abc")
+@pytest.mark.parametrize("grid", (TINY, VIRTEX6), ids=lambda grid: grid.name)
+@pytest.mark.parametrize("batch", (1, 16))
+def test_lenet_equals_the_reference(kind, grid, batch):
+    net = lenet(kind)
+    program = check(net, grid, batch)
+    words = net.words(1)
+    assert golden.run(program, words).outputs.keys() == {net.nodes[-1].output}
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.name)
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_random_graphs_equal_the_reference(grid, first):
+    for seed in range(first, first + 20):
+        case = RandomGraph(seed)
+        check(case.net, grid, batch=1 + seed % 3, images=1 + seed % 5, outputs=case.outputs)
+
+
+@pytest.mark.parametrize("op", ("add", "sub", "mul", "div", "max", "min"))
+def test_operand_from_memory_joins_a_convolution_or_a_neighbour(op):
+    net = Builder(3)
+    x = net.input(6, 9, 11)
+    y = net.conv(x, 6, (3, 3), pads=(1, 1, 1, 1))
+    left = net.alu(op, y, x, shift_a=1, shift_b=2, shift=2)
+    right = net.alu(op, x, left, shift=1)
+    program = check(net, TINY, batch=2, outputs=(left, right))
+    assert [layer.operator for layer in program.layers] == ["conv+alu", "alu"]
+
+
+def test_both_orders_of_map_and_pool_are_one_pass():
+    for order in ("map pool", "pool map", "alu map pool", "map alu pool"):
+        net = Builder(4)
+        x = net.conv(net.input(3, 10, 12), 4, (3, 3))
+        for op in order.split():
+            x = {
+                "map": net.odd_map,
+                "pool": lambda t: net.pool(t, "sum", (2, 2), (2, 2)),
+                "alu": lambda t: net.alu("abs", t),
+            }[op](x)
+        program = check(net, VIRTEX6)
+        assert len(program.layers) == 1
+
+
+def test_a_tensor_with_two_readers_is_not_fused_away():
+    net = Builder(5)
+    y = net.conv(net.input(2, 6, 6), 3, (3, 3))
+    z = net.alu("add", net.relu(y), net.alu("square", y, shift=8))
+    program = check(net, TINY, outputs=(z,))
+    assert len(program.layers) == 3
+
+
+def test_memory_is_reused_and_stays_right():
+    net = Builder(6)
+    x = net.input(4, 8, 8)
+    for _ in range(6):
+        x = net.conv(x, 4, (3, 3), pads=(1, 1, 1, 1))
+    program = check(net, TINY, images=3)
+    assert program.work_words <= 2 * 8 * 4 * 8
+
+
+# --- what does not fit --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("grid", "shape", "maps", "kernel", "options"),
+    [
+        (TINY, (1, 70, 75), 2, (70, 65), {}),  # kernel fields, weights
+        (VIRTEX6, (1, 72, 75), 3, (70, 65), {}),
+        (TINY, (1, 310, 20), 2, (2, 2), {"dilation": (300, 5)}),  # dilation field
+        (TINY, (3, 40, 40), 4, (16, 16), {"stride": (17, 17)}),  # stride field
+        (TINY, (3, 6, 300), 4, (3, 3), {"pads": (1, 1, 1, 1)}),  # reorder buffer, rows
+        (TINY, (600, 3, 3), 4, (3, 3), {"pads": (1, 1, 1, 1)}),  # channels beyond the row buffer
+        (TINY, (2, 30, 30), 3, (20, 20), {}),  # one channel's taps beyond the weight buffer
+        (TINY, (20, 12, 12), 50, (5, 5), {}),
+        (TINY, (3, 23, 29), 5, (3, 5), {"stride": (3, 3), "dilation": (2, 3), "pads": (4, 1, 0, 3)}),
+        (TINY, (4, 17, 19), 6, (3, 3), {"stride": (2, 3)}),  # unequal strides
+        (TINY, (12, 9, 9), 24, (3, 3), {"groups": 12, "pads": (1, 1, 1, 1)}),
+    ],
+)
+def test_layers_beyond_a_buffer_or_field_still_run(grid, shape, maps, kernel, options):
+    net = Builder(7)
+    net.conv(net.input(*shape), maps, kernel, **options)
+    check(net, grid)
+
+
+@pytest.mark.parametrize("batch", (1, 4, 27))
+@pytest.mark.parametrize("grid", (TINY, VIRTEX6), ids=lambda grid: grid.name)
+def test_dense_layers_of_any_size_and_batch(batch, grid):
+    net = Builder(8)
+    x = net.dense(net.input(50, 4, 4), 37)
+    net.dense(net.relu(x), 11)
+    check(net, grid, batch)
+
+
+def test_pools_beyond_the_window_memory_are_cut():
+    net = Builder(9)
+    x = net.pool(net.input(40, 20, 30), "max", (3, 3), (2, 2), (1, 1, 1, 1))
+    net.pool(x, "sum", (10, 15), (1, 1))
+    check(net, TINY, batch=2)
+
+
+FIVE_WAYS = {
+    "maps": Cut(maps=2, rounds=2),
+    "rows": Cut(rows=2, row_rounds=3),
+    "strips": Cut(maps=2, strips=4),
+    "sums": Cut(maps=2, parts=tuple(Part(Span(c, c + 2), Span(0, 3), Span(0, 5)) for c in (0, 2, 4))),
+    "taps": Cut(parts=tuple(Part(Span(0, 6), Span(y, y + 1), x)
+                            for y in range(3) for x in (Span(0, 2), Span(2, 5)))),
+    "all": Cut(maps=2, rows=2, rounds=2, row_rounds=2, strips=3,
+               parts=tuple(Part(Span(c, c + 3), Span(0, 3), Span(0, 5)) for c in (0, 3))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("grid", (TINY, VIRTEX6), ids=lambda grid: grid.name)
+def test_a_layer_cut_in_any_way_is_the_same_layer(grid):
+    net = Builder(10)
+    y = net.conv(net.input(6, 15, 17), 8, (3, 5), stride=(2, 2), dilation=(2, 1), pads=(2, 1, 1, 3))
+    net.pool(net.odd_map(y), "max", (2, 2), (2, 2))
+    graph, words = net.build(net.nodes[-1].output), net.words(1)
+    want = evaluate(graph, words)[graph.outputs[0]]
+    for name, cut in FIVE_WAYS.items():
+        wide = replace(grid, row_words=4096, weight_words=4096, columns=4)
+        mapping = assign(graph, wide, 1, {"conv0": cut})
+        program = assemble(schedule(mapping, wide), wide, graph)
+        got = device.run(program, words).outputs[graph.outputs[0]]
+        np.testing.assert_array_equal(got, want, err_msg=name)
+    assert len(FIVE_WAYS) >= 5
+
+
+def test_a_cut_that_does_not_fit_is_refused_in_one_line():
+    net = Builder(11)
+    net.conv(net.input(40, 12, 12), 4, (5, 5))
+    with pytest.raises(CompileError, match="conv0: .* overflows .*; cut it finer"):
+        assign(net.build("conv0.out"), TINY, 1, {"conv0": Cut()})
+
+
+def test_a_pool_that_cannot_fit_is_refused_in_one_line():
+    net = Builder(12)
+    net.pool(net.input(1, 300, 3), "max", (300, 1), (1, 1))
+    with pytest.raises(CompileError, match="pool0: no way to cut it fits grid 'tiny'"):
+        compile_graph(net.build("pool0.out"), TINY)
+
+
+# --- parts of the walk ------------------------------------------------------------------------------
+
+
+def test_passes_make_one_noun_after_another():
+    net = lenet("b")
+    graph = net.build(net.nodes[-1].output)
+    stages = Stages(None, TINY, nouns={"graph": None, "quantised": graph})
+    run_passes(stages, "schedule")
+    assert list(stages.nouns) == [noun for noun, _ in PASSES[:-1]]
+    assert "loaded ahead" in str(stages["schedule"])
+    assert "sums" in str(stages["mapping"])
+
+
+def test_the_same_graph_gives_the_same_bytes():
+    net = lenet("c")
+    graph = net.build(net.nodes[-1].output)
+    assert compile_graph(graph, TINY, 2).device == compile_graph(graph, TINY, 2).device
+
+
+def test_every_word_has_an_origin():
+    net = lenet("b")
+    program = compile_graph(net.build(net.nodes[-1].output), TINY)
+    starts = [word for word, _ in program.origins]
+    assert starts[0] == 0 and starts == sorted(set(starts))
+    names = [name for _, name in program.origins]
+    assert "conv0/pass0/column0,1/CONV_ARRAY" in names
+    assert any(name.startswith("conv0/weights/maps 0..1") for name in names)
+
+
+def test_shared_streams_are_read_once():
+    """Columns that work on different maps share rows, those on different rows share weights."""
+    net = Builder(13)
+    net.conv(net.input(2, 8, 8), 16, (3, 3))
+    graph = net.build("conv0.out")
+    for cut, name in ((Cut(maps=4), "READ_ROWS"), (Cut(rows=4), "READ_WEIGHTS")):
+        mapping = assign(graph, VIRTEX6, 1, {"conv0": cut})
+        program = assemble(schedule(mapping, VIRTEX6), VIRTEX6, graph)
+        assert sum(origin.endswith(name) for _, origin in program.origins) == 1
+
+
+def test_layers_count_work_and_writes():
+    net = lenet("b")
+    program = compile_graph(net.build(net.nodes[-1].output), VIRTEX6)
+    conv = program.layers[0]
+    assert (conv.operator, conv.macs) == ("conv+map+pool", 28 * 28 * 25 * 6)
+    assert (conv.words, conv.weight_words) == (32 * 32 + 150 + 6 * 14 * 14, 150)
+    writes = sum(origin.endswith("WRITE") for _, origin in program.origins)
+    assert sum(sum(layer.writes) for layer in program.layers) == writes
+
+
+def test_descriptors_merge_what_continues():
+    assert descriptor(5, [(4, 24), (3, 8), (8, 1)])["run"] == 96
+    walk = descriptor(5, [(4, 30), (3, 8), (8, 1)])
+    assert (walk["run"], walk["count0"], walk["step0"]) == (24, 4, 30)
+    assert descriptor(0, [(7, 16)]) == {
+        "base": 0, "run": 1, "count0": 7, "step0": 16, "count1": 1, "step1": 0, "count2": 1,
+        "step2": 0,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="4 counts"):
+        descriptor(0, [(2, 1000), (2, 100), (2, 10), (2, 3)])
+
+
+def test_buffers_that_live_together_never_overlap():
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        buffers = [
+            Buffer(str(i), int(rng.integers(1, 99)), (a := int(rng.integers(9))), a + int(rng.integers(4)))
+            for i in range(12)
+        ]
+        offsets, used = pack(buffers, 8)
+        for one in buffers:
+            assert offsets[one.name] % 8 == 0 and offsets[one.name] + one.size <= used
+            for other in buffers:
+                meet = one.first <= other.last and other.first <= one.last and one is not other
+                apart = (
+                    offsets[one.name] + one.size <= offsets[other.name]
+                    or offsets[other.name] + other.size <= offsets[one.name]
+                )
+                assert apart or not meet
+
+
+def test_parts_of_a_sum_cover_every_product_once():
+    net = Builder(14)
+    net.conv(net.input(5, 9, 9), 2, (3, 4))
+    net.dense("conv0.out", 3)
+    for chain in fuse(net.build("dense1.out"), 1).chains:
+        channels = 5 if chain.name == "conv0" else chain.source_shape[0] * 7 * 6
+        kernel = (3, 4) if chain.name == "conv0" else (1, 1)
+        for parts in part_lists(chain):
+            seen = np.zeros((channels, *kernel), int)
+            for part in parts:
+                box = tuple(slice(span.lo, span.hi) for span in part)
+                seen[box] += 1
+            assert (seen == 1).all()

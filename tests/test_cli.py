@@ -1,0 +1,245 @@
+"""The command line: every bad input is one line on stderr, exit code 2, nothing left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from programs import program
+
+import neuflow
+from neuflow import api, cli, files
+from neuflow.errors import InputError
+from neuflow.grid import PRESETS, TINY
+from neuflow.run import host
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = ROOT / "examples" / "lenet5_b.onnx"
+
+
+def refused(capsys, *arguments: object) -> str:
+    """Run the command, which must fail as a user's error; return its one line."""
+    assert cli.main([str(a) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert captured.out == ""
+    assert lines[-1].startswith("neuflow: ") and "Traceback" not in captured.err
+    assert len([line for line in lines if line.startswith("neuflow: ")]) == 1
+    return lines[-1]
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float64, np.float32, np.float16, np.int8, np.uint8, np.int64, np.uint64, np.bool_]
+)
+def test_any_real_or_integer_dtype_is_taken(dtype):
+    x = np.ones((2, 3, 4, 5), dtype)
+    words = api.quantise_inputs(program(), x)["x"]
+    assert words.shape == (2, 3, 4, 5) and (words == 256).all()
+
+
+def test_values_beyond_the_range_saturate():
+    x = np.array([1e9, -np.inf, 127.999, -128.0, 0.00195]).repeat(12).reshape(1, 3, 4, 5)
+    words = api.quantise_inputs(program(), x)["x"]
+    assert set(words.flat) == {32767, -32768, 0}
+    assert (words.flat[:12] == 32767).all() and (words.flat[12:24] == -32768).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (np.zeros((1, 3, 4, 6)), "shape (1, 3, 4, 6); the model takes (N, 3, 4, 5)"),
+        (np.zeros((3, 4, 5)), "the model takes (N, 3, 4, 5)"),
+        (np.zeros((0, 3, 4, 5)), "empty"),
+        (np.float64(3), "empty"),
+        (np.zeros((1, 3, 4, 5), complex), "complex"),
+        (np.array([["a"]]), "dtype"),
+        (np.array([[None]], object), "object"),
+        (np.full((1, 3, 4, 5), np.nan), "NaN"),
+        ({"z": np.zeros((1, 3, 4, 5))}, "the model takes: x"),
+    ],
+)
+def test_bad_inputs_are_refused_with_cause(x, says):
+    with pytest.raises(InputError) as caught:
+        api.quantise_inputs(program(), x)
+    assert says in str(caught.value)
+
+
+def test_outputs_are_words_times_the_step_in_float32():
+    words = np.arange(-30, 30).reshape(1, 3, 4, 5)
+    reals = host.dequantise_outputs(program().graph, {"y": words})["y"]
+    assert reals.dtype == np.float32
+    assert (reals == words * 2.0**-8).all()
+
+
+def test_memory_options_change_the_grid_s_model():
+    memory = api.with_memory(TINY, "latency=100,words_per_cycle=3.4,shared=0")
+    assert memory.read_latency == 100 and memory.shared is False
+    assert (memory.tokens, memory.tokens_per_beat) == (17, 20)
+    assert memory.write_latency == TINY.memory.write_latency
+    assert api.with_memory(TINY, "") == TINY.memory
+
+
+@pytest.mark.parametrize(
+    "text", ["latency", "latency=x", "latency=0", "latency=1.5", "words_per_cycle=5",
+             "words_per_cycle=0", "speed=3", "shared=2", "outstanding=-1"],
+)  # fmt: skip
+def test_bad_memory_options_are_refused(text):
+    with pytest.raises(InputError, match="--memory"):
+        api.with_memory(TINY, text)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "out.txt"
+    files.write_text(target, "old")
+
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise InputError("broken")
+
+    with pytest.raises(InputError):
+        files.write_atomic(target, fail)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def test_grids_lists_every_preset(capsys):
+    assert cli.main(["grids"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(PRESETS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["compile"],
+        ["compile", "missing.onnx", "-o", "p.nfp"],
+        ["compile", MODEL, "-o", "p.txt"],
+        ["compile", MODEL, "-o", "nowhere/p.nfp"],
+        ["compile", MODEL, "-o", "p.nfp", "--bits", "12"],
+        ["compile", MODEL, "-o", "p.nfp", "--batch", "0"],
+        ["compile", MODEL, "-o", "p.nfp", "--grid", "huge"],
+        ["run", "missing.nfp", "--input", "x.npy", "--output", "y.npy"],
+        ["run", "missing.nfp", "--input", "x.npy", "--output", "y.txt"],
+        ["run", "missing.nfp", "--input", "x.npy", "--output", "y.npy", "--waves", "w.fst"],
+        ["run", "missing.nfp", "--input", "x.npy", "--output", "y.npy", "--seed", "-1"],
+        ["inspect", "missing.nfp"],
+        ["verilog", "--grid", "missing.toml", "-o", "out"],
+        ["report", "missing.nfp", "-o", "out"],
+    ],
+)
+def test_bad_arguments_are_refused_and_nothing_is_written(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(capsys, *arguments)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_damaged_program_is_refused(capsys, tmp_path):
+    path = tmp_path / "bad.nfp"
+    path.write_bytes(b"not a program at all" * 9)
+    assert "bad.nfp" in refused(capsys, "inspect", path)
+
+
+def write_text(path: Path) -> None:
+    path.write_text("no array")
+
+
+def write_nothing(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def write_objects(path: Path) -> None:
+    np.save(path, np.array([{}], object))
+
+
+@pytest.mark.parametrize("write", [write_text, write_nothing, write_objects])
+def test_files_that_hold_no_numbers_are_refused(write, tmp_path):
+    path = tmp_path / "x.npy"
+    write(path)
+    with pytest.raises(InputError):
+        cli._read_arrays(str(path))
+
+
+def test_import_is_quick_and_light():
+    code = "import sys, neuflow; print([m for m in ('numpy', 'onnx', 'amaranth') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
+    assert set(neuflow.__all__) <= set(dir(neuflow)) | set(neuflow._HOME)
+
+
+# --- the whole way --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("compiled") / "lenet.nfp"
+    assert cli.main(["compile", str(MODEL), "-o", str(path), "--grid", "tiny"]) == 0
+    return path
+
+
+def image_shape(path: Path) -> tuple[int, ...]:
+    return host.own_shape(api.load(path).ir.inputs[0].tensor)
+
+
+def test_without_calibration_one_line_warns(capsys, tmp_path):
+    assert cli.main(["compile", str(MODEL), "-o", str(tmp_path / "p.nfp"), "--grid", "tiny"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len([line for line in captured.err.splitlines() if "--calib" in line]) == 1
+
+
+def test_run_on_golden_writes_reals_words_and_statistics(compiled, tmp_path):
+    shape = image_shape(compiled)
+    x = np.random.default_rng(1).normal(size=(3, *shape))
+    np.save(tmp_path / "x.npy", x)
+    run = ["run", str(compiled), "--input", str(tmp_path / "x.npy"), "--output"]
+    assert cli.main([*run, str(tmp_path / "y.npy"), "--json", str(tmp_path / "s.json")]) == 0
+    assert cli.main([*run, str(tmp_path / "raw.npy"), "--raw"]) == 0
+    y, raw = np.load(tmp_path / "y.npy"), np.load(tmp_path / "raw.npy")
+    assert y.dtype == np.float32 and raw.dtype == np.int16 and len(y) == len(raw) == 3
+    loaded = api.load(compiled)
+    result = loaded.golden(x)
+    assert (result.output == y).all()
+    assert (next(iter(result.words.values())).reshape(raw.shape) == raw).all()
+
+
+def test_wrong_shape_is_refused_before_anything_is_written(compiled, capsys, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((1, 2, 3)))
+    out = tmp_path / "y.npy"
+    said = refused(capsys, "run", compiled, "--input", tmp_path / "x.npy", "--output", out)
+    assert "(1, 2, 3)" in said and not out.exists()
+
+
+@pytest.mark.parametrize("stage", cli.STAGES)
+def test_inspect_prints_each_stage(compiled, stage, capsys):
+    assert cli.main(["inspect", str(compiled), "--stage", stage]) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 5
+
+
+def test_the_api_compiles_saves_and_runs(tmp_path):
+    made = neuflow.compile(MODEL, grid="tiny")
+    made.save(tmp_path / "p.nfp")
+    again = neuflow.load(tmp_path / "p.nfp")
+    x = np.random.default_rng(2).normal(size=(1, *image_shape(tmp_path / "p.nfp")))
+    assert (again.golden(x).output == made.golden(x).output).all()
+
+
+def test_compiling_twice_gives_the_same_file(compiled, tmp_path):
+    again = tmp_path / "again.nfp"
+    assert cli.main(["compile", str(MODEL), "-o", str(again), "--grid", "tiny"]) == 0
+    assert again.read_bytes() == compiled.read_bytes()

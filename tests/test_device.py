@@ -1,0 +1,174 @@
+"""The interpreter finds what is wrong: mutated programs never give a wrong result in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from neuflow.compiler import compile_graph
+from neuflow.grid import TINY
+from neuflow.ir import Program
+from neuflow.layout import INSTRUCTION, UNITS, Kind, Opcode
+from neuflow.run import device
+from neuflow.run.device import DeviceFault
+from tests.quantgraphs import Builder, evaluate
+
+
+def network() -> Builder:
+    net = Builder(1)
+    x = net.conv(net.input(4, 12, 14), 6, (5, 5))
+    x = net.conv(net.pool(net.relu(x), "max", (2, 2), (2, 2)), 5, (3, 3), stride=(2, 2), pads=(1, 1, 1, 1))
+    net.dense(net.alu("add", x, x), 7)
+    return net
+
+
+@pytest.fixture(scope="module")
+def case():
+    net = network()
+    graph = net.build(net.nodes[-1].output)
+    words = net.words(1)
+    return compile_graph(graph, TINY), words, evaluate(graph, words)[graph.outputs[0]]
+
+
+def instructions(program: Program) -> list[tuple[int, dict[str, int]]]:
+    """Word and head of every instruction."""
+    code = np.frombuffer(program.device, "<u4")
+    found, at = [], 0
+    while True:
+        head = INSTRUCTION.unpack([code[at]])
+        found.append((at, head))
+        if head["opcode"] == Opcode.END:
+            return found
+        at += 1 + (head["length"] if head["opcode"] == Opcode.CONFIG else 0)
+
+
+def with_words(program: Program, at: int, words: list[int]) -> Program:
+    code = np.frombuffer(program.device, "<u4").copy()
+    code[at : at + len(words)] = words
+    return replace(program, device=code.tobytes())
+
+
+def mutate(program: Program, kind: Kind, number: int, change: Callable[[dict], None]) -> Program:
+    """Change the fields of the ``number``-th packet to units of ``kind``."""
+    at = [at for at, head in instructions(program)
+          if head["opcode"] == Opcode.CONFIG and head["kind"] == kind][number]  # fmt: skip
+    layout = UNITS[kind]
+    code = np.frombuffer(program.device, "<u4")
+    fields = layout.unpack(code[at + 1 : at + 1 + layout.words])
+    change(fields)
+    return with_words(program, at + 1, layout.pack(**fields))
+
+
+def add(name: str, amount: int) -> Callable[[dict], None]:
+    def change(fields: dict) -> None:
+        fields[name] += amount
+
+    return change
+
+
+def caught(program: Program, words, want) -> bool:
+    """Whether a fault is raised, or the result differs: no mutation may go unseen."""
+    try:
+        outputs = device.run(program, words).outputs
+    except DeviceFault:
+        return True
+    return any((outputs[name] != want).any() for name in outputs)
+
+
+def test_unchanged_program_gives_the_reference(case):
+    program, words, want = case
+    assert not caught(program, words, want)
+
+
+MUTATIONS = [
+    (Kind.READ_ROWS, "base", 1), (Kind.READ_ROWS, "run", -1), (Kind.READ_ROWS, "count0", 1),
+    (Kind.READ_WEIGHTS, "base", 4), (Kind.READ_WEIGHTS, "run", 1),
+    (Kind.WRITE, "base", 1), (Kind.WRITE, "run", 1), (Kind.WRITE, "step0", 1),
+    (Kind.CONV_ROWS, "pitch", 1), (Kind.CONV_ROWS, "ring_rows", -5), (Kind.CONV_ROWS, "base", 8),
+    (Kind.CONV_ROWS, "width", 1), (Kind.CONV_ROWS, "rows", -1),
+    (Kind.CONV_WEIGHTS, "blocks", 1),
+    (Kind.CONV_ARRAY, "start", 1), (Kind.CONV_ARRAY, "step_x", 1), (Kind.CONV_ARRAY, "step_y", 1),
+    (Kind.CONV_ARRAY, "need", -4), (Kind.CONV_ARRAY, "release", 3), (Kind.CONV_ARRAY, "tap_x", -1),
+    (Kind.CONV_ARRAY, "kernel_x", -1), (Kind.CONV_ARRAY, "groups", -1),
+    (Kind.CONV_ARRAY, "channel_step", 8), (Kind.CONV_ARRAY, "pitch", -1),
+    (Kind.CONV_DRAIN, "maps", -1), (Kind.CONV_DRAIN, "height", -1), (Kind.CONV_DRAIN, "map_step", 1),
+    (Kind.WINDOW, "kernel_x", 1), (Kind.WINDOW, "maps", 1), (Kind.WINDOW, "m", 1),
+    (Kind.MAPPER, "a7", 1), (Kind.MAPPER, "b7", 1), (Kind.ALU, "shift_a", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "name", "amount"), MUTATIONS)
+def test_a_changed_field_is_caught(case, kind, name, amount):
+    program, words, want = case
+    assert caught(mutate(program, kind, 0, add(name, amount)), words, want)
+
+
+def test_a_ring_without_room_is_a_deadlock(case):
+    program, words, _ = case
+    short = mutate(program, Kind.CONV_ROWS, 0, lambda f: f.update(ring_rows=3))
+    with pytest.raises(DeviceFault, match="deadlock"):
+        device.run(short, words)
+
+
+def test_rows_loaded_ahead_over_others_are_found(case):
+    program, words, _ = case
+    heads = [head for _, head in instructions(program) if head["opcode"] == Opcode.CONFIG]
+    packets = sum(head["kind"] == Kind.CONV_ROWS for head in heads)
+    moved: list[int] = []
+
+    def to_front(fields: dict) -> None:
+        if fields["ahead"] and fields["base"]:
+            moved.append(fields["base"])
+            fields["base"] = 0
+
+    for number in range(packets):
+        moved.clear()
+        changed = mutate(program, Kind.CONV_ROWS, number, to_front)
+        if moved:
+            changed = mutate(changed, Kind.CONV_ARRAY, number, lambda f: f.update(base=0))
+            with pytest.raises(DeviceFault, match="ahead|differ"):
+                device.run(changed, words)
+            return
+    pytest.fail("nothing was loaded ahead")
+
+
+def test_every_fence_is_needed(case):
+    program, words, _ = case
+    fences = [at for at, head in instructions(program) if head["opcode"] == Opcode.FENCE]
+    assert fences
+    for at in fences:
+        # A fence of no columns waits for nothing.
+        nothing = INSTRUCTION.pack(
+            opcode=Opcode.FENCE, kind=0, sub=0, columns=0, length=0, relocate=0, reserved=0
+        )
+        with pytest.raises(DeviceFault, match="hazard|never written"):
+            device.run(with_words(program, at, nothing), words)
+
+
+def test_a_route_to_nowhere_is_found(case):
+    program, words, _ = case
+    at = [at for at, head in instructions(program)
+          if head["opcode"] == Opcode.CONFIG and head["kind"] == Kind.ROUTER][0]  # fmt: skip
+    route = UNITS[Kind.ROUTER]
+    fields = route.unpack(np.frombuffer(program.device, "<u4")[at + 1 : at + 2])
+    for name, value in (("output", 0), ("input", 0), ("peers", 1 << 8)):
+        with pytest.raises(DeviceFault):
+            device.run(with_words(program, at + 1, route.pack(**{**fields, name: value})), words)
+
+
+def test_illegal_instruction_is_found(case):
+    program, words, _ = case
+    with pytest.raises(DeviceFault, match="illegal"):
+        device.run(with_words(program, 0, [0]), words)
+
+
+def test_frames_are_independent():
+    net = network()
+    graph = net.build(net.nodes[-1].output)
+    program = compile_graph(graph, TINY, batch=2)
+    words = net.words(5)
+    got = device.run(program, words).outputs[graph.outputs[0]]
+    np.testing.assert_array_equal(got, evaluate(graph, words)[graph.outputs[0]])
