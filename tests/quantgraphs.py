@@ -1,4 +1,4 @@
-"""Quantised graphs for the back end's tests, and a naive reference that knows nothing of the machine."""
+"""Quantised graphs for the back end's tests, and a naive reference that knows no machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from neuflow.layout import SEGMENTS, AluOp
 
 
 class Builder:
-    """Builds a QuantGraph node by node with random weights; every method returns a tensor's name."""
+    """Builds a QuantGraph node by node, weights random; methods return a tensor's name."""
 
     def __init__(self, seed: int, bits: int = 16) -> None:
         self.rng = np.random.default_rng(seed)
@@ -23,7 +23,9 @@ class Builder:
         self.tensors: dict[str, Tensor] = {}
         self.inputs: list[str] = []
 
-    def _add(self, op: str, inputs: tuple[str, ...], shape: tuple[int, int, int], /, **attrs) -> str:
+    def _add(
+        self, op: str, inputs: tuple[str, ...], shape: tuple[int, int, int], /, **attrs
+    ) -> str:
         name = f"{op}{len(self.nodes)}"
         self.nodes.append(Node(name, op, inputs, name + ".out", attrs))
         self.tensors[name + ".out"] = Tensor(name + ".out", shape, self.bits, 8)
@@ -153,10 +155,12 @@ def evaluate(graph: QuantGraph, inputs: Mapping[str, Words]) -> dict[str, Words]
 
 def _conv(attrs, bits, x):
     weight, groups = attrs["weight"], attrs["groups"]
-    (sy, sx), (dy, dx), (top, left, bottom, right) = (attrs[n] for n in ("stride", "dilation", "pads"))
+    (sy, sx), (dy, dx) = attrs["stride"], attrs["dilation"]
+    top, left, bottom, right = attrs["pads"]
     x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     maps, channels, ky, kx = weight.shape
-    views = np.lib.stride_tricks.sliding_window_view(x, ((ky - 1) * dy + 1, (kx - 1) * dx + 1), (2, 3))
+    extent = ((ky - 1) * dy + 1, (kx - 1) * dx + 1)
+    views = np.lib.stride_tricks.sliding_window_view(x, extent, (2, 3))
     views = views[:, :, ::sy, ::sx, ::dy, ::dx]
     parts = [
         np.einsum(
@@ -180,7 +184,8 @@ def _leave(sums, attrs, bits):
 
 
 def _pool(attrs, bits, x):
-    (ky, kx), (sy, sx), (top, left, bottom, right) = (attrs[n] for n in ("kernel", "stride", "pads"))
+    (ky, kx), (sy, sx) = attrs["kernel"], attrs["stride"]
+    top, left, bottom, right = attrs["pads"]
     largest = attrs["kind"] == "max"
     fill = -(1 << 15) if largest else 0
     x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)

@@ -1,4 +1,4 @@
-"""Random quantised graphs: every operation, in any order, at sizes that overflow the small grids."""
+"""Random quantised graphs: every operation, any order, sizes that overflow small grids."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ import pytest
 
 from neuflow.compiler import PASSES, Stages, compile_graph, run_passes
 from neuflow.compiler.allocate import Buffer, pack
-from neuflow.compiler.assign import assign
 from neuflow.compiler.assemble import assemble
-from neuflow.compiler.configure import descriptor
+from neuflow.compiler.assign import assign
 from neuflow.compiler.cut import Cut, part_lists
+from neuflow.compiler.descriptors import descriptor
 from neuflow.compiler.fuse import fuse
 from neuflow.compiler.mapping import Part, Span
 from neuflow.compiler.schedule import schedule
@@ -75,11 +75,10 @@ def test_both_orders_of_map_and_pool_are_one_pass():
         net = Builder(4)
         x = net.conv(net.input(3, 10, 12), 4, (3, 3))
         for op in order.split():
-            x = {
-                "map": net.odd_map,
-                "pool": lambda t: net.pool(t, "sum", (2, 2), (2, 2)),
-                "alu": lambda t: net.alu("abs", t),
-            }[op](x)
+            if op == "map":
+                x = net.odd_map(x)
+            else:
+                x = net.alu("abs", x) if op == "alu" else net.pool(x, "sum", (2, 2), (2, 2))
         program = check(net, VIRTEX6)
         assert len(program.layers) == 1
 
@@ -101,7 +100,7 @@ def test_memory_is_reused_and_stays_right():
     assert program.work_words <= 2 * 8 * 4 * 8
 
 
-# --- what does not fit --------------------------------------------------------------------------
+# --- what does not fit ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -115,7 +114,8 @@ def test_memory_is_reused_and_stays_right():
         (TINY, (600, 3, 3), 4, (3, 3), {"pads": (1, 1, 1, 1)}),  # channels beyond the row buffer
         (TINY, (2, 30, 30), 3, (20, 20), {}),  # one channel's taps beyond the weight buffer
         (TINY, (20, 12, 12), 50, (5, 5), {}),
-        (TINY, (3, 23, 29), 5, (3, 5), {"stride": (3, 3), "dilation": (2, 3), "pads": (4, 1, 0, 3)}),
+        (TINY, (3, 23, 29), 5, (3, 5),
+         {"stride": (3, 3), "dilation": (2, 3), "pads": (4, 1, 0, 3)}),
         (TINY, (4, 17, 19), 6, (3, 3), {"stride": (2, 3)}),  # unequal strides
         (TINY, (12, 9, 9), 24, (3, 3), {"groups": 12, "pads": (1, 1, 1, 1)}),
     ],
@@ -146,7 +146,8 @@ FIVE_WAYS = {
     "maps": Cut(maps=2, rounds=2),
     "rows": Cut(rows=2, row_rounds=3),
     "strips": Cut(maps=2, strips=4),
-    "sums": Cut(maps=2, parts=tuple(Part(Span(c, c + 2), Span(0, 3), Span(0, 5)) for c in (0, 2, 4))),
+    "sums": Cut(maps=2, parts=tuple(Part(Span(c, c + 2), Span(0, 3), Span(0, 5))
+                                    for c in (0, 2, 4))),
     "taps": Cut(parts=tuple(Part(Span(0, 6), Span(y, y + 1), x)
                             for y in range(3) for x in (Span(0, 2), Span(2, 5)))),
     "all": Cut(maps=2, rows=2, rounds=2, row_rounds=2, strips=3,
@@ -157,12 +158,14 @@ FIVE_WAYS = {
 @pytest.mark.parametrize("grid", (TINY, VIRTEX6), ids=lambda grid: grid.name)
 def test_a_layer_cut_in_any_way_is_the_same_layer(grid):
     net = Builder(10)
-    y = net.conv(net.input(6, 15, 17), 8, (3, 5), stride=(2, 2), dilation=(2, 1), pads=(2, 1, 1, 3))
+    geometry = {"stride": (2, 2), "dilation": (2, 1), "pads": (2, 1, 1, 3)}
+    y = net.conv(net.input(6, 15, 17), 8, (3, 5), **geometry)
     net.pool(net.odd_map(y), "max", (2, 2), (2, 2))
     graph, words = net.build(net.nodes[-1].output), net.words(1)
     want = evaluate(graph, words)[graph.outputs[0]]
     for name, cut in FIVE_WAYS.items():
-        wide = replace(grid, row_words=4096, weight_words=4096, columns=4)
+        wide = replace(grid, row_words=4096, weight_words=4096, reorder_words=4096,
+                       window_words=1024, columns=4)  # fmt: skip
         mapping = assign(graph, wide, 1, {"conv0": cut})
         program = assemble(schedule(mapping, wide), wide, graph)
         got = device.run(program, words).outputs[graph.outputs[0]]
@@ -249,10 +252,8 @@ def test_descriptors_merge_what_continues():
 def test_buffers_that_live_together_never_overlap():
     rng = np.random.default_rng(1)
     for _ in range(50):
-        buffers = [
-            Buffer(str(i), int(rng.integers(1, 99)), (a := int(rng.integers(9))), a + int(rng.integers(4)))
-            for i in range(12)
-        ]
+        numbers = rng.integers((1, 0, 0), (99, 9, 4), (12, 3)).tolist()
+        buffers = [Buffer(str(i), n, a, a + more) for i, (n, a, more) in enumerate(numbers)]
         offsets, used = pack(buffers, 8)
         for one in buffers:
             assert offsets[one.name] % 8 == 0 and offsets[one.name] + one.size <= used

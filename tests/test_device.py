@@ -20,7 +20,8 @@ from tests.quantgraphs import Builder, evaluate
 def network() -> Builder:
     net = Builder(1)
     x = net.conv(net.input(4, 12, 14), 6, (5, 5))
-    x = net.conv(net.pool(net.relu(x), "max", (2, 2), (2, 2)), 5, (3, 3), stride=(2, 2), pads=(1, 1, 1, 1))
+    x = net.pool(net.relu(x), "max", (2, 2), (2, 2))
+    x = net.conv(x, 5, (3, 3), stride=(2, 2), pads=(1, 1, 1, 1))
     net.dense(net.alu("add", x, x), 7)
     return net
 
@@ -94,7 +95,8 @@ MUTATIONS = [
     (Kind.CONV_ARRAY, "need", -4), (Kind.CONV_ARRAY, "release", 3), (Kind.CONV_ARRAY, "tap_x", -1),
     (Kind.CONV_ARRAY, "kernel_x", -1), (Kind.CONV_ARRAY, "groups", -1),
     (Kind.CONV_ARRAY, "channel_step", 8), (Kind.CONV_ARRAY, "pitch", -1),
-    (Kind.CONV_DRAIN, "maps", -1), (Kind.CONV_DRAIN, "height", -1), (Kind.CONV_DRAIN, "map_step", 1),
+    (Kind.CONV_DRAIN, "maps", -1), (Kind.CONV_DRAIN, "height", -1),
+    (Kind.CONV_DRAIN, "map_step", 1),
     (Kind.WINDOW, "kernel_x", 1), (Kind.WINDOW, "maps", 1), (Kind.WINDOW, "m", 1),
     (Kind.MAPPER, "a7", 1), (Kind.MAPPER, "b7", 1), (Kind.ALU, "shift_a", 1),
 ]  # fmt: skip

@@ -21,7 +21,7 @@ class Space(enum.Enum):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor lies: word (image, c, y, x) is at base + image * ``image`` + y * ``record`` ...
+    """Where a tensor lies: (image, c, y, x) is at base + image * ``image`` + y * ``record`` + ...
 
     All in words from the beginning of ``space``. ``size``: words from base to the end.
     """
@@ -40,7 +40,7 @@ class Place:
 
 
 def tensor_place(space: Space, base: int, shape: Shape, batch: int, bus_words: int) -> Place:
-    """Lay out a tensor: records (y) of C x W words on bus words; 1 x 1 extents with the batch along x."""
+    """Lay out a tensor: records (y) of C x W words; 1 x 1 extents have the batch along x."""
     channels, height, width = shape
     if batch > 1 and (height, width) == (1, 1):
         size = round_up(channels * batch, bus_words)

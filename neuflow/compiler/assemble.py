@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from neuflow.compiler.allocate import Place, Space
 from neuflow.compiler.configure import Configurer, Packet, Stage
 from neuflow.compiler.geometry import round_up
-from neuflow.compiler.mapping import Assignment, Chain
+from neuflow.compiler.mapping import Assignment
 from neuflow.compiler.schedule import PAGE_WORDS, Schedule, Turn
 from neuflow.compiler.weights import Weights
 from neuflow.errors import CompileError
@@ -29,7 +29,7 @@ _RELOCATE = {
 
 @dataclass(frozen=True)
 class Instruction:
-    """An instruction: its words, where it comes from; ``space``: what word 1 still has to count from."""
+    """Words of an instruction and their origin; ``space``: what word 1 still counts from."""
 
     words: tuple[int, ...]
     origin: str
@@ -191,4 +191,4 @@ def _layer(assignment: Assignment, schedule: Schedule, grid: GridConfig) -> Laye
     return Layer(chain.name, operator, macs, words, weight_words, tuple(writes))
 
 
-__all__ = ["Instruction", "assemble", "replace"]
+__all__ = ["Instruction", "assemble"]

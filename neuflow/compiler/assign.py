@@ -252,7 +252,8 @@ def _work(chain: Chain, one: Pass, grid: GridConfig) -> Work:
     blocks = shape.groups(grid) * shape.blocks(grid)
     drain = grid.pixels * (3 if piece.partial_in or piece.partial_out else 1)
     entering = plan.rows * plan.channels * plan.width
-    store = entering if plan.scatter else plan.rows * plan.channels * ceil_div(plan.width, grid.bus_words)
+    at_once = 1 if plan.scatter else grid.bus_words
+    store = plan.rows * plan.channels * ceil_div(plan.width, at_once)
     weights = packet_words(shape, grid)
     words += entering * len({(p.image, p.out.rows, p.part) for p in one.pieces})
     words += weights * len({(p.out.maps, p.part) for p in one.pieces})

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from neuflow.blocks import mapper_model
 from neuflow.compiler.allocate import Place, Space
 from neuflow.compiler.cut import needs_helper
-from neuflow.compiler.geometry import ConvShape, DrainPlan, backward, conv_shape, drain_plan
+from neuflow.compiler.descriptors import box, descriptor, in_chw_order, linear
+from neuflow.compiler.geometry import (
+    ConvShape,
+    DrainPlan,
+    backward,
+    conv_shape,
+    drain_plan,
+    partial_words,
+)
 from neuflow.compiler.mapping import Chain, Piece, Region, Step
+from neuflow.compiler.routes import Record, route, walk_routes
 from neuflow.compiler.schedule import RowPlace, Schedule, Turn
 from neuflow.grid import GridConfig
-from neuflow.layout import SEGMENTS, UNITS, AluOp, Kind, Operand, RouterIn, RouterOut, Row, WindowOp
+from neuflow.layout import AluOp, Kind, Operand, RouterIn, RouterOut, Row, WindowOp
 
 
 class Stage(enum.IntEnum):
@@ -34,7 +44,7 @@ class Packet:
     kind: Kind
     sub: int
     column: int
-    words: tuple[tuple[tuple[str, int], ...], ...]
+    words: tuple[Record, ...]
     space: Space | None = None
 
     def values(self) -> list[dict[str, int]]:
@@ -46,56 +56,6 @@ def _packet(
     stage: Stage, kind: Kind, column: int, sub: int = 0, space: Space | None = None, **fields: int
 ) -> Packet:
     return Packet(stage, kind, sub, column, (tuple(sorted(fields.items())),), space)
-
-
-# --- descriptors --------------------------------------------------------------------------------
-
-
-def descriptor(base: int, dims: list[tuple[int, int]]) -> dict[str, int]:
-    """Return the fields of a strided walk over ``dims``: (count, step in words), outermost first.
-
-    Dimensions that continue each other are merged; at most three counts may be left.
-    """
-    merged: list[tuple[int, int]] = []
-    for count, step in dims:
-        if count == 1:
-            continue
-        if merged and merged[-1][1] == count * step:
-            merged[-1] = (merged[-1][0] * count, step)
-        else:
-            merged.append((count, step))
-    run = merged.pop()[0] if merged and merged[-1][1] == 1 else 1
-    if len(merged) > 3:
-        raise ValueError(f"READ: {len(merged)} counts do not fit into 3")
-    fields = {"base": base, "run": run}
-    padded = [*reversed(merged), *[(1, 0)] * (3 - len(merged))]
-    for i, (count, step) in enumerate(padded):
-        fields |= {f"count{i}": count, f"step{i}": step}
-    return fields
-
-
-def box(place: Place, image: int, region: Region) -> dict[str, int]:
-    """Descriptor of a box of a tensor in the order of streams: for y, for map, for x."""
-    base = (
-        place.base
-        + image * place.image
-        + region.rows.lo * place.record
-        + region.maps.lo * place.channel
-        + region.cols.lo * place.pixel
-    )
-    return descriptor(
-        base,
-        [
-            (region.rows.size, place.record),
-            (region.maps.size, place.channel),
-            (region.cols.size, place.pixel),
-        ],
-    )
-
-
-def linear(place: Place, words: int) -> dict[str, int]:
-    """Descriptor of ``words`` contiguous words."""
-    return descriptor(place.base, [(words, 1)])
 
 
 # --- one turn -----------------------------------------------------------------------------------
@@ -111,7 +71,6 @@ class Configurer:
     grid: GridConfig
     schedule: Schedule
     weights_at: WeightsAt
-    routes_cache: dict = field(default_factory=dict)
 
     def packets(self, turn: Turn) -> Iterator[Packet]:
         """Yield the packets of all columns of a turn."""
@@ -132,7 +91,8 @@ class Configurer:
         shape, rows = conv_shape(chain, piece), turn.rows[i]
         assert rows is not None
         alike = [p for p in turn.pieces if _same_input(chain, p, piece)]
-        same_weights = [p for p in turn.pieces if (p.out.maps, p.part) == (piece.out.maps, piece.part)]
+        weights = (piece.out.maps, piece.part)
+        same_weights = [p for p in turn.pieces if (p.out.maps, p.part) == weights]
         if piece is same_weights[0]:
             at, words = self.weights_at(turn, piece)
             yield _packet(
@@ -147,7 +107,8 @@ class Configurer:
             Stage.SETUP, Kind.CONV_ROWS, piece.column, source=alike[0].column, **_rows(rows, shape)
         )
         yield _packet(Stage.SETUP, Kind.CONV_ARRAY, piece.column, **array(shape, rows, self.grid))
-        yield _packet(Stage.SETUP, Kind.CONV_DRAIN, piece.column, **_drain(chain, piece, shape, self.grid))
+        drain = _drain(chain, piece, shape, self.grid)
+        yield _packet(Stage.SETUP, Kind.CONV_DRAIN, piece.column, **drain)
         if piece is alike[0]:
             yield _packet(
                 Stage.GO, Kind.READ_ROWS, piece.column, space=self.place(chain.source).space,
@@ -189,7 +150,7 @@ class Configurer:
             place = self.view(chain, chain.source)
             walk = box(place, piece.image, regions[0])
             if chain.reorder:
-                walk = _in_chw_order(place, piece.image, chain.source_shape)
+                walk = in_chw_order(place, piece.image, chain.source_shape)
             yield self.operand_read(piece.column, place, Operand.OPERATOR, walk)
         if not piece.partial_out:
             for step, region in zip(chain.steps, regions, strict=False):
@@ -236,9 +197,8 @@ class Configurer:
                 fields = _window(step, before, after)
                 yield _packet(Stage.SETUP, Kind.WINDOW, piece.column, narrow=narrow, **fields)
             else:
-                yield _packet(
-                    Stage.SETUP, Kind.MAPPER, piece.column, narrow=narrow, **_table(attrs["table"])
-                )
+                fields = mapper_model.fields(attrs["table"], 8 if narrow else 16)
+                yield _packet(Stage.SETUP, Kind.MAPPER, piece.column, **fields)
 
     # Routers and the write port.
 
@@ -250,12 +210,12 @@ class Configurer:
         for row, records in routes.items():
             yield Packet(Stage.GO, Kind.ROUTER, row, piece.column, records)
         if partial is None and needs_helper(chain):
-            record = _route(RouterOut.WEST, RouterIn.GLOBAL)
+            record = route(RouterOut.WEST, RouterIn.GLOBAL)
             yield Packet(Stage.GO, Kind.ROUTER, Row.OPERATOR, self.helper(piece.column), (record,))
         if partial is not None:
             place, walk = partial, linear(partial, _sum_words(chain, piece, self.grid))
         elif chain.reorder:
-            walk = _in_chw_order(place, piece.image, chain.shapes[-1])
+            walk = in_chw_order(place, piece.image, chain.shapes[-1])
         else:
             walk = box(place, piece.image, piece.out)
         yield _packet(
@@ -274,17 +234,7 @@ def _mask(pieces: list[Piece]) -> int:
 
 
 def _sum_words(chain: Chain, piece: Piece, grid: GridConfig) -> int:
-    from neuflow.compiler.geometry import partial_words
-
     return partial_words(conv_shape(chain, piece), grid)
-
-
-def _in_chw_order(place: Place, image: int, shape: tuple[int, int, int]) -> dict[str, int]:
-    channels, height, width = shape
-    return descriptor(
-        place.base + image * place.image,
-        [(channels, place.channel), (height, place.record), (width, place.pixel)],
-    )
 
 
 # --- fields of the units --------------------------------------------------------------------------
@@ -348,76 +298,3 @@ def _window(step: Step, before: Region, after: Region) -> dict[str, int]:
         "pad_y": before.rows.lo - (after.rows.lo * sy - top),
         "m": attrs["m"], "s": attrs["s"], "zero": attrs["zero"],
     }  # fmt: skip
-
-
-def _table(table) -> dict[str, int]:
-    fields = {
-        "odd": int(table.odd), "even": int(table.even), "shift": table.shift, "square": table.square,
-    }  # fmt: skip
-    for i in range(SEGMENTS):
-        fields |= {
-            f"min{i}": table.low[i], f"b{i}": table.b[i], f"a{i}": table.a[i], f"q{i}": table.q[i],
-        }  # fmt: skip
-    return fields
-
-
-# --- routes -------------------------------------------------------------------------------------
-
-
-def _route(output: RouterOut, source: RouterIn, peers: int = 0) -> tuple[tuple[str, int], ...]:
-    fields = {"output": int(output), "input": int(source), "peers": peers or 1 << output}
-    return tuple(sorted(fields.items()))
-
-
-def walk_routes(
-    chain: Chain, steps: tuple[Step, ...], grid: GridConfig
-) -> tuple[dict[int, tuple[tuple[tuple[str, int], ...], ...]], int]:
-    """Return the ROUTE records of each row of a column, and WRITE.source, for a walk through ``steps``."""
-    routes: dict[int, list] = {}
-
-    def add(row: int, output: RouterOut, source: RouterIn, peers: int = 0) -> None:
-        routes.setdefault(int(row), []).append(_route(output, source, peers))
-
-    row, at = Row.OPERATOR, RouterIn.GLOBAL
-    if chain.head is not None:
-        add(Row.CONVOLVER, RouterOut.SOUTH, RouterIn.LOCAL0)
-        at = RouterIn.NORTH
-    alus = 0
-    for step in steps:
-        wanted = Row.MAPPER if step.node.op == "map" else Row.OPERATOR
-        if row != wanted:
-            down = wanted == Row.MAPPER
-            add(row, RouterOut.SOUTH if down else RouterOut.NORTH, at)
-            row, at = wanted, RouterIn.NORTH if down else RouterIn.SOUTH
-        if step.node.op == "map":
-            add(row, RouterOut.LOCAL0, at)
-            at = RouterIn.LOCAL0
-        elif step.node.op == "pool":
-            add(row, RouterOut.LOCAL4, at)
-            at = RouterIn.LOCAL2
-        else:
-            _alu_routes(add, chain, step, at, alus)
-            at = RouterIn(RouterIn.LOCAL0 + alus)
-            alus += 1
-    if row == Row.OPERATOR:
-        add(row, RouterOut.GLOBAL, at)
-        return {r: tuple(records) for r, records in routes.items()}, 1
-    while row < grid.rows - 1:
-        add(row, RouterOut.SOUTH, at)
-        row, at = row + 1, RouterIn.NORTH
-    add(row, RouterOut.GLOBAL, at)
-    return {r: tuple(records) for r, records in routes.items()}, 0
-
-
-def _alu_routes(add: Callable, chain: Chain, step: Step, at: RouterIn, number: int) -> None:
-    """Route the stream, and the operand if there is one, to the inputs of ALU ``number``."""
-    ports = {
-        "a": RouterOut(RouterOut.LOCAL0 + 2 * number),
-        "b": RouterOut(RouterOut.LOCAL1 + 2 * number),
-    }
-    peers = sum(1 << ports[side] for side in step.sides)
-    for side in step.sides:
-        add(Row.OPERATOR, ports[side], at, peers)
-    if step.operand is not None:
-        other = ports["b" if step.sides == "a" else "a"]
-        add(Row.OPERATOR, other, RouterIn.EAST if needs_helper(chain) else RouterIn.GLOBAL)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
+from neuflow.blocks.window_model import memory_words
 from neuflow.compiler.geometry import (
     ConvShape,
     RowPlan,
@@ -32,10 +33,10 @@ from neuflow.layout import CONV_ARRAY, CONV_ROWS, READ, WINDOW, Layout
 class Cut:
     """One way to cut a chain.
 
-    ``images``, ``maps``, ``rows``: parts that work side by side in as many columns (their product is
-    at most the grid's columns). ``rounds``: map parts one after another; ``row_rounds``: row parts;
-    ``strips``: parts of the output columns (of the images, where batched). ``parts``: sums one after
-    another through memory.
+    ``images``, ``maps``, ``rows``: parts that work side by side in as many columns (their product
+    is at most the grid's columns). ``rounds``: map parts one after another; ``row_rounds``: row
+    parts; ``strips``: parts of the output columns (of the images, where batched). ``parts``: sums
+    one after another through memory.
     """
 
     images: int = 1
@@ -57,7 +58,7 @@ class Cut:
 
 
 class Misfit(Exception):
-    """A piece overflows something: ``what``, one of "rows", "weights", "reorder", "window", "field"."""
+    """A piece overflows ``what``: "rows", "weights", "reorder", "window" or "field"."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -82,7 +83,7 @@ def plan_rows(chain: Chain, shape: ConvShape, grid: GridConfig) -> RowPlan | Non
     half = row_plan(shape, grid, grid.row_words // 2)
     if half is not None:
         least = least_ring(
-            shape.groups(grid), grid.pixels, shape.pitch, shape.stride, shape.need, shape.tap_y,
+            shape.groups(grid), grid.pixels, shape.pitch, shape.stride, shape.need, shape.release,
             shape.height,
         )  # fmt: skip
         if half.ring_rows >= min(least + shape.stride, shape.height):
@@ -128,18 +129,13 @@ def _check_fields(shape: ConvShape, grid: GridConfig) -> None:
         raise Misfit("field")
 
 
-def window_rows(kernel: int, stride: int, out: int) -> int:
-    """Output rows of a window unit that are under way at the same time."""
-    return min(out, ceil_div(kernel, stride))
-
-
 def _check_window(attrs: dict, before: Region, after: Region, grid: GridConfig) -> None:
     kernel, stride = attrs["kernel"], attrs["stride"]
-    rows = window_rows(kernel[0], stride[0], after.rows.size)
-    if before.maps.size * after.cols.size * rows > grid.window_words:
+    sizes = (kernel[0], stride[0], after.rows.size, before.maps.size, after.cols.size)
+    if memory_words(*sizes) > grid.window_words:
         raise Misfit("window")
-    sizes = dict(kernel_y=kernel[0], kernel_x=kernel[1], stride_y=stride[0], stride_x=stride[1])
-    if any(value > limit(WINDOW, name) for name, value in sizes.items()):
+    names = ("kernel_y", "kernel_x", "stride_y", "stride_x")
+    if any(v > limit(WINDOW, n) for n, v in zip(names, (*kernel, *stride), strict=True)):
         raise Misfit("field")
 
 

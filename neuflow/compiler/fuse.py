@@ -17,7 +17,7 @@ ALUS = 2
 
 @dataclass(frozen=True)
 class Fused:
-    """Chains in an order that computes operands first; ``views`` share the memory of another tensor."""
+    """Chains, operands first; ``views``: tensors that share the memory of another one."""
 
     chains: tuple[Chain, ...]
     views: dict[str, str]
@@ -48,13 +48,13 @@ def legalise(graph: QuantGraph) -> QuantGraph:
         else:
             keep = (sy // step, sx // step)
             height, width = ((n - 1) * k + 1 for n, k in zip(output.shape[1:], keep, strict=True))
-            dense_name = f"{node.output}/every"
+            every_name = f"{node.output}/every"
             shape = (output.shape[0], height, width)
-            tensors[dense_name] = replace(output, name=dense_name, shape=shape)
+            tensors[every_name] = replace(output, name=every_name, shape=shape)
             nodes.append(
-                replace(node, output=dense_name, attrs={**node.attrs, "stride": (step, step)})
+                replace(node, output=every_name, attrs={**node.attrs, "stride": (step, step)})
             )
-            nodes.append(_keep_every(node, dense_name, keep))
+            nodes.append(_keep_every(node, every_name, keep))
     return replace(graph, nodes=tuple(nodes), tensors=tensors)
 
 
@@ -71,7 +71,8 @@ def _covers_input(node: Node, source: Shape, output: Shape) -> bool:
 
 def _as_dense(node: Node) -> Node:
     weight = node.attrs["weight"]
-    attrs = {k: v for k, v in node.attrs.items() if k not in ("stride", "dilation", "pads", "groups")}
+    geometry = ("stride", "dilation", "pads", "groups")
+    attrs = {name: value for name, value in node.attrs.items() if name not in geometry}
     return replace(node, op="dense", attrs={**attrs, "weight": weight.reshape(len(weight), -1)})
 
 

@@ -1,4 +1,4 @@
-"""What a piece of a layer means for one column: boxes walked backwards, and the convolver's numbers.
+"""What a piece of a layer means for one column: its boxes backwards, the convolver's numbers.
 
 All of it is exact arithmetic on extents; nothing here knows of memory addresses.
 """
@@ -80,7 +80,7 @@ class ConvShape:
 
     @property
     def pitch(self) -> int:
-        """Words from a stored row to the next of its phase, and lanes from an output row to the next."""
+        """Words from a stored row to the next of its phase = lanes from an output row to the next."""
         return max(self.out_width, ceil_div(self.width, self.stride), self.least_pitch)
 
     def groups(self, grid: GridConfig) -> int:
@@ -93,8 +93,18 @@ class ConvShape:
 
     @property
     def need(self) -> int:
-        """Rows needed by an output row beyond row * stride."""
-        return self.tap_y + (self.kernel_y - 1) * self.dilation_y + 1
+        """Rows needed by an output row beyond row * stride; the last one needs all there are."""
+        taps = self.tap_y + (self.kernel_y - 1) * self.dilation_y + 1
+        return max(taps, self.height - (self.out_height - 1) * self.stride)
+
+    @property
+    def release(self) -> int:
+        """Rows free beyond row * stride: those above its first tap, if the row before needed them.
+
+        Rows that a stride skips are freed one output row later, so that no row is freed before it
+        has arrived.
+        """
+        return min(self.tap_y, self.need - self.stride, 0)
 
 
 def conv_shape(chain: Chain, piece: Piece) -> ConvShape:
@@ -180,12 +190,12 @@ def least_ring(
 
 
 def row_plan(shape: ConvShape, grid: GridConfig, room: int) -> RowPlan | None:
-    """Fit a convolution's input into ``room`` words: whole and linear, else as rings; None if neither."""
+    """Fit a convolution's input into ``room`` words: whole and linear, else as rings, else None."""
     s, pitch, rows = shape.stride, shape.pitch, shape.height
     phases = s * s
     common = {
         "scatter": int(s > 1), "width": shape.width, "channels": shape.channels, "rows": rows,
-        "pitch": pitch, "x_step": 1, "need": shape.need, "release": shape.tap_y,
+        "pitch": pitch, "x_step": 1, "need": shape.need, "release": shape.release,
     }  # fmt: skip
     linear = ceil_div(rows, s) * pitch
     if shape.channels * phases * linear <= room:
@@ -198,7 +208,7 @@ def row_plan(shape: ConvShape, grid: GridConfig, room: int) -> RowPlan | None:
     longest = room // (shape.channels * phases) // grid.row_banks * grid.row_banks
     ring_rows = min(longest // pitch * s, round_up(rows, s))
     least = least_ring(
-        shape.groups(grid), grid.pixels, pitch, s, shape.need, shape.tap_y, rows
+        shape.groups(grid), grid.pixels, pitch, s, shape.need, shape.release, rows
     )
     if ring_rows < least:
         return None

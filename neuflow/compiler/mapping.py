@@ -20,7 +20,7 @@ class Span(NamedTuple):
         return self.hi - self.lo
 
     def split(self, parts: int, unit: int = 1) -> tuple[Span, ...]:
-        """Cut into at most ``parts`` spans of one size, a multiple of ``unit``; the last is shorter."""
+        """Cut into at most ``parts`` spans of one size, a multiple of ``unit``; the last is less."""
         step = -(-self.size // (parts * unit)) * unit
         return tuple(Span(lo, min(lo + step, self.hi)) for lo in range(self.lo, self.hi, step))
 
@@ -112,8 +112,8 @@ class Chain:
     @property
     def tensors_read(self) -> tuple[str, ...]:
         """Tensors in memory that the chain reads."""
-        step = self.operand
-        return (self.source,) if step is None or step.operand is None else (self.source, step.operand)
+        operands = (step.operand for step in self.steps if step.operand is not None)
+        return (self.source, *operands)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Assignment:
-    """A chain, its passes in order, and what the compiler expects: ``cycles`` and why (``reason``)."""
+    """A chain and its passes in order; ``cycles`` the compiler expects, ``reason``: the cut."""
 
     chain: Chain
     passes: tuple[Pass, ...]
@@ -158,9 +158,9 @@ class Assignment:
 
     def __str__(self) -> str:
         ops = " -> ".join(f"{node.name}({node.op})" for node in self.chain.nodes) or "copy"
+        shape = f"{self.chain.shapes[-1]}{' batched' if self.chain.batched else ''}"
         lines = [
-            f"{self.chain.name}: {self.chain.source} -> {ops} -> {self.chain.output} "
-            f"{self.chain.shapes[-1]}{' batched' if self.chain.batched else ''}",
+            f"{self.chain.name}: {self.chain.source} -> {ops} -> {self.chain.output} {shape}",
             f"  {self.reason}; {len(self.passes)} passes, about {self.cycles} cycles",
         ]
         for number, one in enumerate(self.passes):

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from neuflow.compiler.allocate import Buffer, Place, Space, pack, tensor_place
-from neuflow.compiler.cut import needs_helper, plan_rows
+from neuflow.compiler.cut import plan_rows
 from neuflow.compiler.fuse import root
 from neuflow.compiler.geometry import RowPlan, conv_shape, partial_words, round_up
-from neuflow.compiler.mapping import Assignment, Chain, Mapping, Pass, Piece
+from neuflow.compiler.mapping import Assignment, Chain, Mapping, Piece
 from neuflow.grid import GridConfig
 
 PAGE_WORDS = 2048
@@ -196,7 +196,7 @@ def _sum_place(
 def _row_place(
     chain: Chain, piece: Piece, grid: GridConfig, before: dict[int, tuple[int, int]]
 ) -> RowPlace | None:
-    """Place a piece's rows behind, or in front of, those of the column's pass before, if they fit."""
+    """Place a piece's rows behind, or before, those of the column's last pass, if they fit."""
     if chain.head is None:
         return None
     plan = plan_rows(chain, conv_shape(chain, piece), grid)
@@ -279,4 +279,4 @@ def _with_fences(turns: list[Turn], places: dict[str, Place]) -> Iterator[Turn]:
         yield Turn(turn.chain, turn.number, turn.pieces, turn.rows, turn.sums, fence)
 
 
-__all__ = ["PAGE_WORDS", "RowPlace", "Schedule", "Turn", "needs_helper", "schedule"]
+__all__ = ["PAGE_WORDS", "RowPlace", "Schedule", "Turn", "schedule"]

@@ -1,4 +1,4 @@
-"""Weights packets: parameters of every block, then the weights in the order that the array uses them."""
+"""Weights packets: parameters of every block, then weights as the array uses them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.compiler.configure import WeightsAt
 from neuflow.compiler.geometry import ceil_div, round_up
 from neuflow.compiler.mapping import Chain, Part, Piece, Span
 from neuflow.compiler.schedule import Schedule, Turn
@@ -23,24 +22,25 @@ def memory_order(shape: tuple[int, int, int]) -> NDArray[np.int64]:
 
 
 def packet(chain: Chain, maps: Span, part: Part, sums_only: bool, grid: GridConfig) -> Words:
-    """Pack the weights of ``maps`` and ``part``; ``sums_only``: parameters are not used, and zero."""
+    """Pack the weights of ``maps`` and ``part``; ``sums_only``: parameters are not used, so 0."""
     taps = _taps(chain, maps, part)
     blocks = ceil_div(maps.size, grid.maps)
-    padded = np.zeros((blocks * grid.maps, round_up(taps.shape[1], 2)), np.int64)
+    padded = np.zeros((blocks * grid.maps, round_up(taps.shape[1], 2)), np.uint16)
     padded[: maps.size, : taps.shape[1]] = taps
     weights = padded.reshape(blocks, grid.maps, -1).transpose(0, 2, 1)
-    parameters = np.zeros((6, blocks * grid.maps), np.int64)
+    parameters = np.zeros((6, blocks * grid.maps), np.uint16)
     if not sums_only:
         parameters[:, : maps.size] = _parameters(chain, maps)
     lead = parameters.reshape(6, blocks, grid.maps).transpose(1, 0, 2)
-    return np.concatenate([lead.reshape(-1), weights.reshape(-1)]).astype(np.uint16)
+    return np.concatenate([lead.reshape(-1), weights.reshape(-1)])
 
 
-def _taps(chain: Chain, maps: Span, part: Part) -> NDArray[np.int64]:
+def _taps(chain: Chain, maps: Span, part: Part) -> Words:
     """Return the weights (maps, taps) of one pass, taps in the order (channel, ky, kx)."""
     assert chain.head is not None
-    weight = np.asarray(chain.head.attrs["weight"], np.int64)[maps.lo : maps.hi]
+    weight = np.asarray(chain.head.attrs["weight"])[maps.lo : maps.hi]
     _check(chain, "weights", weight, -(1 << 15), (1 << 15) - 1)
+    weight = weight.astype(np.uint16)
     if chain.head.op == "dense":
         order = memory_order(chain.source_shape)[part.channels.lo : part.channels.hi]
         return weight[:, order]
@@ -118,4 +118,4 @@ def _key(chain: Chain, piece: Piece) -> tuple:
     return chain.name, piece.out.maps, piece.part, piece.partial_out
 
 
-__all__ = ["Weights", "WeightsAt", "memory_order", "packet"]
+__all__ = ["Weights", "memory_order", "packet"]

@@ -1,9 +1,9 @@
-"""Functional interpreter of the device section: the words decide, packet by packet, without cycles.
+"""Functional interpreter of the device section: packet by packet, without cycles.
 
-Whole packets are NumPy arrays. Units are pulled: a write asks its route for a packet, the route asks
-the unit before it, and so on to memory. Nothing runs before it must (a fence, a full configuration
-queue, the end), so a read that is ordered by nothing runs late, and what it sees is checked:
-every way in which a compiler could be wrong raises :class:`DeviceFault`.
+Whole packets are NumPy arrays. Units are pulled: a write asks its route for a packet, the route
+asks the unit before it, and so on to memory. Nothing runs before it must (a fence, a full
+configuration queue, the end), so a read that is ordered by nothing runs late, and what it sees is
+checked: what the machine would not do, or not do safely, raises :class:`DeviceFault`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from neuflow.run import frames
 from neuflow.run.device_convolver import DeviceConvolver
 from neuflow.run.device_memory import DeviceFault, Memory, Packet
 
-_LINES = {Kind.READ_ROWS: Kind.CONV_ROWS, Kind.READ_WEIGHTS: Kind.CONV_WEIGHTS}
 _NEIGHBOURS = {
     RouterIn.NORTH: (-1, 0, RouterOut.SOUTH),
     RouterIn.SOUTH: (1, 0, RouterOut.NORTH),
@@ -48,7 +47,7 @@ _NEIGHBOURS = {
 
 @dataclass(frozen=True)
 class Config:
-    """A configuration in a queue: fields, the instruction that sent it, and its place for faults."""
+    """A configuration in a queue: fields, number of the instruction, and its place for faults."""
 
     fields: Mapping[str, int]
     time: int
@@ -128,26 +127,27 @@ class Device:
                 key = (kind, column, head["sub"])
                 if kind == Kind.ROUTER:
                     key = (*key, fields["output"])
-                self._send(key, Config(fields, self.time, f"word {word}, column {column} {kind.name}"))
+                origin = f"word {word}, column {column} {kind.name}"
+                self._send(key, Config(fields, self.time, origin))
 
     def _send(self, key: tuple[int, ...], config: Config) -> None:
         """Queue a configuration; a unit without room must first finish what it has."""
         queue = self.queues.setdefault(key, deque())
         while len(queue) >= self.grid.config_queue or self._router_conflict(key, config):
             if not self.pending:
-                raise DeviceFault(f"{config.origin}: deadlock, its unit waits for what comes behind")
+                raise DeviceFault(f"{config.origin}: deadlock, its unit waits for what follows")
             self._write(self.pending[0])
         queue.append(config)
         if key[0] == Kind.WRITE:
             self.pending.append(key[1])
 
     def _router_conflict(self, key: tuple[int, ...], config: Config) -> bool:
-        """Whether a packet of the same input, with other peers, still has its ROUTE words queued."""
+        """Whether a packet of the same input, with other peers, still has ROUTE words queued."""
         if key[0] != Kind.ROUTER:
             return False
-        names = [("input", config.fields["input"])]
+        source, peers = config.fields["input"], config.fields["peers"]
         return any(
-            held.fields["input"] == names[0][1] and held.fields["peers"] != config.fields["peers"]
+            held.fields["input"] == source and held.fields["peers"] != peers
             for other, queue in self.queues.items()
             if other[:3] == key[:3]
             for held in queue
@@ -168,7 +168,8 @@ class Device:
     def _take(self, *key: int) -> Config:
         queue = self.queues.get(key)
         if not queue:
-            raise DeviceFault(f"{Kind(key[0]).name} of column {key[1]} (sub {key[2:]}) has no configuration")
+            name = f"{Kind(key[0]).name}{key[2:]} of column {key[1]}"
+            raise DeviceFault(f"{name} has no configuration")
         return queue.popleft()
 
     # Memory ports.

@@ -1,4 +1,4 @@
-"""One convolver of the interpreter: a pass by the formulas of docs/machine.md, and its capacity rules.
+"""One convolver of the interpreter: passes by the formulas and capacity rules of docs/machine.md.
 
 Every word in the row buffer carries the pass and the record that it belongs to, and every lane
 checks what it reads: a ring that is too short, or two passes that meet, are found as such.
@@ -73,8 +73,9 @@ class DeviceConvolver:
         taps = array["channels"] * array["kernel_y"] * array["kernel_x"]
         even = taps + taps % 2
         lead = blocks * 6 * p
-        if len(packet) != lead + blocks * even * p:
-            raise DeviceFault(f"weights packet of {len(packet)} words, not {lead + blocks * even * p}")
+        words = lead + blocks * even * p
+        if len(packet) != words:
+            raise DeviceFault(f"weights packet of {len(packet)} words, not {words}")
         if not array["stream_weights"] and blocks * even * p > self.grid.weight_words:
             raise DeviceFault("weights overflow their buffer")
         parameters = packet[:lead].reshape(blocks, 6, p).transpose(1, 0, 2).reshape(6, -1)
@@ -95,7 +96,7 @@ class DeviceConvolver:
         return at % self.grid.row_words
 
     def _sums(self, rows: Fields, array: Fields, packet: Packet, taps: Packet) -> Packet:
-        """Store rows as their ring allows, group by group, and return sums (maps, groups * pixels)."""
+        """Store rows as their ring allows, by groups, and return sums (maps, groups * pixels)."""
         shape = (rows["rows"], rows["channels"], rows["width"])
         if packet.size != np.prod(shape):
             raise DeviceFault(f"rows packet of {packet.size} words, not {shape}")
@@ -104,8 +105,10 @@ class DeviceConvolver:
 
         groups, pixels, count = array["groups"], self.grid.pixels, rows["rows"]
         first = np.arange(groups) * pixels
-        need = np.clip((first + pixels - 1) // array["pitch"] * array["stride"] + array["need"], 0, count)
-        free = np.clip(first // array["pitch"] * array["stride"] + array["release"], 0, count)
+        top = first // array["pitch"] * array["stride"]
+        bottom = (first + pixels - 1) // array["pitch"] * array["stride"]
+        need = np.clip(bottom + array["need"], 0, count)
+        free = np.clip(top + array["release"], 0, count)
         whole = rows["ring_rows"] >= count
         step = max(1, _CHUNK // (taps.shape[1] * pixels)) if whole else 1
         result = np.empty((len(taps), groups * pixels), np.int64)
@@ -113,7 +116,7 @@ class DeviceConvolver:
         for g in range(0, groups, step):
             before = free[g - 1] if g else 0
             if need[g : g + step].max() > min(count, before + rows["ring_rows"]):
-                raise DeviceFault(f"deadlock: group {g} needs {need[g]} rows, the ring is too short")
+                raise DeviceFault(f"deadlock: group {g} needs {need[g]} rows, too short a ring")
             # As early as the ring allows: what is still needed must survive it.
             room = count if whole else min(count, free[g] + rows["ring_rows"])
             self._store(packet[stored:room], at[stored:room], stored)
@@ -121,8 +124,10 @@ class DeviceConvolver:
             last = min(groups, g + step)
             gathered = self._gather(rows, array, g, last, need, free)
             result[:, g * pixels : last * pixels] = _exact(taps, gathered)
-        if stored < count:
-            raise DeviceFault(f"deadlock: rows {stored} and up are never taken")
+        if need[-1] < count:
+            raise DeviceFault(f"the last group does not wait for rows {need[-1]} and up")
+        if (free[1:] > need[:-1]).any() or free[0] > 0:
+            raise DeviceFault("rows are released that no group has waited for")
         return result
 
     def _check_region(self, rows: Fields, at: NDArray[np.int64]) -> None:

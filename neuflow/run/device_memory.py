@@ -1,4 +1,4 @@
-"""Memory of the interpreter: words, and for each word which write it came from and when that was fenced."""
+"""Memory of the interpreter: words, and for each word its write and when that was fenced."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DeviceFault(Exception):
 
 
 class Memory:
-    """``words`` words. Times are counts of instructions; a read sees a write only behind its fence."""
+    """``words`` words. Times count instructions; a read sees a write only behind its fence."""
 
     def __init__(self, words: int) -> None:
         self.data = np.zeros(words, np.int16)
@@ -51,7 +51,7 @@ class Memory:
         late = [w for w in last if w >= 0 and self.fenced[w] > time]
         if late:
             word = at[np.isin(writers, late)][0]
-            raise DeviceFault(f"{origin}: hazard, no fence between this read and a write of word {word}")
+            raise DeviceFault(f"{origin}: hazard, no fence since a write of word {word}")
         return self.data[at].astype(np.int64)
 
     def write(self, fields: Mapping[str, int], packet: Packet, origin: str) -> int:
@@ -60,7 +60,8 @@ class Memory:
         if len(at) != len(packet):
             raise DeviceFault(f"{origin}: names {len(at)} words, the packet has {len(packet)}")
         if not self.writable[at].all():
-            raise DeviceFault(f"{origin}: word {at[~self.writable[at]][0]} is not the program's to write")
+            word = at[~self.writable[at]][0]
+            raise DeviceFault(f"{origin}: word {word} is not the program's to write")
         if len(np.unique(at)) != len(at):
             raise DeviceFault(f"{origin}: writes a word twice")
         before = self.writer[at]

@@ -1,0 +1,63 @@
+"""Strided walks through memory: fields of READ and WRITE for boxes of tensors."""
+
+from __future__ import annotations
+
+from neuflow.compiler.allocate import Place
+from neuflow.compiler.mapping import Region
+from neuflow.ir import Shape
+
+
+def descriptor(base: int, dims: list[tuple[int, int]]) -> dict[str, int]:
+    """Return the fields of a strided walk over ``dims``: (count, step in words), outermost first.
+
+    Dimensions that continue each other are merged; at most three counts may be left.
+    """
+    merged: list[tuple[int, int]] = []
+    for count, step in dims:
+        if count == 1:
+            continue
+        if merged and merged[-1][1] == count * step:
+            merged[-1] = (merged[-1][0] * count, step)
+        else:
+            merged.append((count, step))
+    run = merged.pop()[0] if merged and merged[-1][1] == 1 else 1
+    if len(merged) > 3:
+        raise ValueError(f"READ: {len(merged)} counts do not fit into 3")
+    fields = {"base": base, "run": run}
+    padded = [*reversed(merged), *[(1, 0)] * (3 - len(merged))]
+    for i, (count, step) in enumerate(padded):
+        fields |= {f"count{i}": count, f"step{i}": step}
+    return fields
+
+
+def box(place: Place, image: int, region: Region) -> dict[str, int]:
+    """Descriptor of a box of a tensor in the order of streams: for y, for map, for x."""
+    base = (
+        place.base
+        + image * place.image
+        + region.rows.lo * place.record
+        + region.maps.lo * place.channel
+        + region.cols.lo * place.pixel
+    )
+    return descriptor(
+        base,
+        [
+            (region.rows.size, place.record),
+            (region.maps.size, place.channel),
+            (region.cols.size, place.pixel),
+        ],
+    )
+
+
+def linear(place: Place, words: int) -> dict[str, int]:
+    """Descriptor of ``words`` contiguous words."""
+    return descriptor(place.base, [(words, 1)])
+
+
+def in_chw_order(place: Place, image: int, shape: Shape) -> dict[str, int]:
+    """Descriptor of a whole image in C, H, W order, whatever the order in memory."""
+    channels, height, width = shape
+    return descriptor(
+        place.base + image * place.image,
+        [(channels, place.channel), (height, place.record), (width, place.pixel)],
+    )
