@@ -16,6 +16,7 @@ from neuflow import ir
 from neuflow.errors import InputError
 from neuflow.grid import GridConfig, MemoryConfig
 from neuflow.grid import load as load_grid
+from neuflow.ir import Result
 from neuflow.run import host
 
 CALIBRATION_IMAGES = 8
@@ -87,7 +88,7 @@ class Program:
         words = quantise_inputs(self.ir, x)
         outputs = golden.run(self.ir, words).outputs
         images = len(next(iter(words.values())))
-        return self._finish(ir.Result(outputs, stats.assemble(self.ir, images, None, memory)))
+        return self._finish(Result(outputs, stats.assemble(self.ir, images, None, memory)))
 
     def rtl(
         self,
@@ -102,8 +103,9 @@ class Program:
         path = Path(waves) if waves is not None else None
         return self._finish(rtl.run(self.ir, quantise_inputs(self.ir, x), memory, seed, path))
 
-    def _finish(self, result: ir.Result) -> Run:
-        return Run(host.dequantise_outputs(self.ir.graph, result.outputs), result.outputs, result.stats)
+    def _finish(self, result: Result) -> Run:
+        reals = host.dequantise_outputs(self.ir.graph, result.outputs)
+        return Run(reals, result.outputs, result.stats)
 
 
 def compile(
@@ -232,6 +234,6 @@ def with_memory(grid: GridConfig, text: str) -> MemoryConfig:
         if key == "shared":
             memory = dataclasses.replace(memory, shared=bool(number))
         else:
-            name = "read_latency" if key == "latency" else key
-            memory = dataclasses.replace(memory, **{name: int(number)})
+            changes: dict[str, Any] = {"read_latency" if key == "latency" else key: int(number)}
+            memory = dataclasses.replace(memory, **changes)
     return memory

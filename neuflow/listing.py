@@ -11,7 +11,10 @@ from neuflow import layout
 from neuflow.ir import Node, Program, Tensor
 from neuflow.layout import Kind, Layout, Opcode, Relocate, RouterIn, RouterOut
 
-_NAMES: dict[str, Any] = {"input": RouterIn, "output": RouterOut}
+_NAMES = {
+    "input": {port.value: port.name for port in RouterIn},
+    "output": {port.value: port.name for port in RouterOut},
+}
 
 
 def stage(program: Program, name: str) -> str:
@@ -128,7 +131,6 @@ def _record(unit: Layout, words: list[int]) -> str:
     values = unit.unpack(words)
     shown = []
     for key, value in values.items():
-        names = _NAMES.get(key)
-        known = names is not None and value in {member.value for member in names}
-        shown.append(f"{key}={names(value).name if known else value}")
+        names = _NAMES.get(key, {})
+        shown.append(f"{key}={names.get(value, value)}")
     return f"({', '.join(shown)})"

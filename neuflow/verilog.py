@@ -77,7 +77,7 @@ def _convert(component: Component, name: str, platform: ExportPlatform) -> str:
 
     from neuflow.blocks.place import flat_ports
 
-    sync = ClockDomain("sync")
+    sync: Any = ClockDomain("sync")
     fragment = Fragment.get(component, platform)
     fragment.add_domains(sync)
     ports: dict[str, Any] = {

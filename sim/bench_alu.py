@@ -51,12 +51,12 @@ async def run(dut: Any, jobs: list[Job], pauses: tuple[float, float]) -> None:
     await exchange(dut, designs.alu(), traffic, pauses)
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=300, timeout_unit="us")
 async def extreme_words(dut: Any) -> None:
     await run(dut, extremes(), (0.0, 0.0))
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=300, timeout_unit="us")
 @cocotb.parametrize(pauses=PACES)
 async def random_packets(dut: Any, pauses: tuple[float, float]) -> None:
-    await run(dut, random_jobs(cocotb.RANDOM_SEED, 30), pauses)
+    await run(dut, random_jobs(cocotb.RANDOM_SEED, 150), pauses)

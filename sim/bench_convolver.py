@@ -38,14 +38,14 @@ async def run(
     await exchange(dut, designs.convolver(), traffic, pauses)
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=300, timeout_unit="us")
 async def every_layer(dut: Any) -> None:
     layers = list(LAYERS.values())
     passes = [(layer, layer.data()) for layer in layers]
     await run(dut, passes, (0.0, 0.0), [expected(layer) for layer in layers])
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=300, timeout_unit="us")
 @cocotb.parametrize(pauses=PACES[1:])
 async def passes_under_stalls(dut: Any, pauses: tuple[float, float]) -> None:
     seed = cocotb.RANDOM_SEED
@@ -75,7 +75,7 @@ def partial_words(layer: Layer, data: Data) -> list[int]:
     return [word - 0x10000 if word & 0x8000 else word for word in words]
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=300, timeout_unit="us")
 async def partial_sums_are_added(dut: Any) -> None:
     whole = Layer(channels=5, maps=4, pads=(1, 1, 1, 1), extreme=True, seed=cocotb.RANDOM_SEED)
     data = whole.data()

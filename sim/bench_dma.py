@@ -34,7 +34,7 @@ PROGRAM, INPUT, OUTPUT = (page * PAGE_BYTES for page in (1, 8, 16))
 FRAMES, RING = 3, 2
 TARGET_WORDS = 384
 """Words of the output that one copy may write to."""
-COPIES = 10
+COPIES = 24
 LAST = TINY.rows - 1
 
 Way = tuple[int, int, list[tuple[int, Row, RouterIn, RouterOut]]]
@@ -105,7 +105,7 @@ def copy(column: int, way: Way, source: dict[str, int], target: dict[str, int]) 
     return words + config(Kind.WRITE, write, 1 << column + columns_on, relocate=Relocate.OUTPUT)
 
 
-@cocotb.test(timeout_time=4, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 @cocotb.parametrize(pause=[0.0, 0.3])
 async def random_copies(dut: Any, pause: float) -> None:
     rng = random.Random(cocotb.RANDOM_SEED)
@@ -121,7 +121,7 @@ async def random_copies(dut: Any, pause: float) -> None:
         program += copy(column, way, source, target)
         if k % 4 == 3:
             program += instruction(Opcode.FENCE, columns=(1 << TINY.columns) - 1)
-    step_in, step_out = PAGE_WORDS, 2 * PAGE_WORDS
+    step_in, step_out = PAGE_WORDS, 5 * PAGE_WORDS
     program += end(step_in, step_out)
     machine.load(PROGRAM, program)
     machine.store(INPUT, [rng.randrange(1 << 16) for _ in range(4 * PAGE_WORDS)])
@@ -159,39 +159,39 @@ async def status_of(machine: Machine, program: list[int]) -> int:
 FLAT = copy(0, WAYS[0], walk(0, 40), walk(0, 40)) + end()
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 @cocotb.parametrize(word=[0, 0xF, 0xFFFF_FFFF])
 async def illegal_instruction(dut: Any, word: int) -> None:
     status = await status_of(Machine(dut, 0.2), [word, *FLAT])
     assert status == DONE | Error.ILLEGAL_INSTRUCTION << 8
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def read_error(dut: Any) -> None:
     machine = Machine(dut, 0.2, fail_reads={INPUT + 32})
     assert await status_of(machine, FLAT) == DONE | Error.READ_RESPONSE << 8
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def write_error(dut: Any) -> None:
     machine = Machine(dut, 0.2, fail_writes={OUTPUT + 32})
     assert await status_of(machine, FLAT) == DONE | Error.WRITE_RESPONSE << 8
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def program_beyond_an_error(dut: Any) -> None:
     machine = Machine(dut, fail_reads={PROGRAM})
     assert await status_of(machine, FLAT) == DONE | Error.READ_RESPONSE << 8
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def hang(dut: Any) -> None:
     write = WRITE.pack(**walk(0, 4), source=0)
     program = config(Kind.WRITE, write, 1, relocate=Relocate.OUTPUT) + end()
     assert await status_of(Machine(dut, 0.2), program) == DONE | Error.HANG << 8
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def works_after_a_reset(dut: Any) -> None:
     machine = Machine(dut)
     words = np.arange(40) - 20

@@ -11,9 +11,9 @@ from sim.streams import PACES, Traffic, exchange
 from tests.test_fifo import random_packets
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=150, timeout_unit="us")
 @cocotb.parametrize(pauses=PACES)
 async def packets_pass_unchanged(dut: Any, pauses: tuple[float, float]) -> None:
-    packets = [[-32768], *random_packets(cocotb.RANDOM_SEED, 40)]
+    packets = [[-32768], *random_packets(cocotb.RANDOM_SEED, 200)]
     traffic = Traffic(sends={"i": packets}, expected={"o": packets})
     await exchange(dut, designs.fifo(), traffic, pauses)

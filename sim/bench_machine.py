@@ -58,7 +58,7 @@ async def run(dut: Any, network: tuple[Builder, str], images: int, pause: float)
     return found
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 @cocotb.parametrize(pause=[0.0, 0.3])
 async def small_networks(dut: Any, pause: float) -> None:
     found = await run(dut, small_network(cocotb.RANDOM_SEED), 2, pause)
@@ -68,6 +68,6 @@ async def small_networks(dut: Any, pause: float) -> None:
     assert found["MAC_CYCLES"] > 0 and found["CONFIG_WORDS"] > 0 and found["READ_BEATS"] > 0
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def strided_networks(dut: Any) -> None:
     await run(dut, strided_network(cocotb.RANDOM_SEED), 3, 0.2)

@@ -29,17 +29,17 @@ async def run(dut: Any, jobs: list[Job], pauses: tuple[float, float]) -> None:
     await exchange(dut, designs.mapper(), traffic, pauses)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=200, timeout_unit="us")
 async def segment_boundaries(dut: Any) -> None:
     await run(dut, [(t, bits, interesting(t)) for t in TABLES for bits in (16, 8)], (0.0, 0.0))
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=200, timeout_unit="us")
 @cocotb.parametrize(pauses=PACES)
 async def random_packets(dut: Any, pauses: tuple[float, float]) -> None:
     rng = random.Random(cocotb.RANDOM_SEED)
     jobs = []
-    for _ in range(12):
+    for _ in range(40):
         words = [rng.randrange(-32768, 32768) for _ in range(rng.randrange(1, 30))]
         jobs.append((rng.choice(TABLES), rng.choice([16, 8]), words))
     await run(dut, jobs, pauses)

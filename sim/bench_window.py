@@ -14,7 +14,7 @@ from tests.helpers import Config
 from tests.test_window import CASES, image, spec_for, stream
 
 
-@cocotb.test(timeout_time=4, timeout_unit="ms")
+@cocotb.test(timeout_time=300, timeout_unit="us")
 @cocotb.parametrize(pauses=PACES)
 async def shapes(dut: Any, pauses: tuple[float, float]) -> None:
     seed = cocotb.RANDOM_SEED

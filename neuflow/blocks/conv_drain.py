@@ -186,13 +186,18 @@ class Drain(Component):
         m.submodules.packer = packer = Packer(self.grid.maps, self.grid.maps)
         m.submodules.walk = self.walk = Walk()
         self.rows_done, self.rows_sent = Signal(SIZE), Signal(SIZE)
+        self.leaving = leaving = Signal()  # rows of the pass before are still in the packer
 
         block, parameters, step, block_ends = self._blocks(m)
         values, partial_beat = self._values(m, block, step)
         self._requantise(m, block, parameters, values, step, block_ends, platform)
         rows_end = self._send_rows(m, packer)
 
-        with m.If(c.partial_out & self.config.valid):
+        with m.If(rows_end):
+            m.d.sync += leaving.eq(1)
+        with m.Elif(packer.o.valid & packer.o.ready & packer.o.payload.last):
+            m.d.sync += leaving.eq(0)
+        with m.If(c.partial_out & self.config.valid & ~leaving):
             m.d.comb += [self.o.payload.eq(partial_beat.payload), self.o.valid.eq(partial_beat.valid)]
         with m.Else():
             connect(m, packer.o, flipped(self.o))
@@ -264,7 +269,11 @@ class Drain(Component):
         m.d.comb += [
             self.partials.ready.eq(self.running & c.partial_in & (words < PARTIAL_WORDS)),
             take.eq(self.partials.ready & self.partials.valid),
-            have.eq(self.running & (~c.partial_in | (words == PARTIAL_WORDS + 1))),
+            have.eq(
+                self.running
+                & (~c.partial_in | (words == PARTIAL_WORDS + 1))
+                & ~(c.partial_out & self.leaving)
+            ),
         ]
         with m.If(step):
             m.d.sync += words.eq(0)

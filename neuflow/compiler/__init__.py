@@ -38,6 +38,7 @@ class Stages:
 def _load(stages: Stages) -> Any:
     from neuflow.compiler.load import load
 
+    assert stages.model is not None
     return load(stages.model)
 
 

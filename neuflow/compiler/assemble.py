@@ -143,7 +143,8 @@ def _link(
     total = round_up(weights_at + weights.total, PAGE_WORDS)
     base = {Space.WEIGHTS: weights_at, Space.WORK: total, Space.INPUT: 0, Space.OUTPUT: 0}
 
-    words, origins = [], []
+    words: list[int] = []
+    origins: list[tuple[int, str]] = []
     for instruction in code:
         origins.append((len(words), instruction.origin))
         linked = list(instruction.words)

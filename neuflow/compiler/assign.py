@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from neuflow.compiler.cut import (
     Cut,
     Misfit,
+    axes,
     check_piece,
     conv_groups,
+    count_passes,
     ladder,
     needs_helper,
     part_lists,
@@ -76,7 +79,7 @@ def _with_heads(fused: Fused, grid: GridConfig) -> Fused:
 
 def _through_convolver(chain: Chain) -> Chain:
     maps = chain.shapes[0][0]
-    attrs = {
+    attrs: dict[str, Any] = {
         "weight": np.eye(maps, dtype=np.int64), "bias": np.zeros(maps, np.int64),
         "m": np.ones(maps, np.int64), "s": np.zeros(maps, np.int64),
         "zero": np.zeros(maps, np.int64),
@@ -96,26 +99,23 @@ def _through_convolver(chain: Chain) -> Chain:
 def _assign_chain(
     chain: Chain, grid: GridConfig, batch: int, forced: Cut | None
 ) -> Assignment | None:
-    best: tuple[int, Cut] | None = None
-    for cut in _cuts(chain, grid, batch) if forced is None else [forced]:
-        cost = _cycles(chain, cut, grid, batch)
-        if best is None or cost < best[0]:
-            best = (cost, cut)
-    if best is None:
-        return None
-    cut = best[1]
-    if not cut.parts:
+    cut = forced
+    if cut is None:
+        found = ((_cycles(chain, cut, grid, batch), cut) for cut in _cuts(chain, grid, batch))
+        cut = min(found, key=lambda pair: pair[0], default=(0, None))[1]
+    elif not cut.parts:
         cut = replace(cut, parts=next(part_lists(chain)))
-    done = tuple(passes(chain, cut, grid, batch))
-    for one in done:
-        for piece in one.pieces:
-            try:
-                check_piece(chain, piece, grid)
-            except Misfit as misfit:
-                raise CompileError(
-                    f"{chain.name}: {piece} overflows {misfit.what}; cut it finer"
-                ) from None
-    return Assignment(chain, done, best[0], str(cut))
+    if cut is None:
+        return None
+    done = tuple(passes(chain, cut, grid, axes(chain, cut, grid, batch)))
+    for piece in (piece for one in done for piece in one.pieces):
+        try:
+            check_piece(chain, piece, grid)
+        except Misfit as misfit:
+            raise CompileError(
+                f"{chain.name}: {piece} overflows {misfit.what}; cut it finer"
+            ) from None
+    return Assignment(chain, done, _cycles(chain, cut, grid, batch), str(cut))
 
 
 def _cuts(chain: Chain, grid: GridConfig, batch: int) -> Iterator[Cut]:
@@ -127,7 +127,7 @@ def _cuts(chain: Chain, grid: GridConfig, batch: int) -> Iterator[Cut]:
         strips_left = TRIES
         for strips, row_rounds in _spatial(chain):
             spatial = replace(side, strips=strips, row_rounds=row_rounds)
-            found = list(_reductions(chain, spatial, grid, batch))
+            found = list(_reductions(chain, spatial, grid))
             yield from found
             strips_left -= bool(found)
             # What fits uncut need not be cut.
@@ -144,10 +144,10 @@ def _spatial(chain: Chain) -> Iterator[tuple[int, int]]:
             yield width, rounds
 
 
-def _reductions(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Iterator[Cut]:
+def _reductions(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Cut]:
     left = TRIES
     for parts in part_lists(chain):
-        found = _rounds(chain, replace(cut, parts=parts), grid, batch)
+        found = _rounds(chain, replace(cut, parts=parts), grid)
         if found is not None:
             yield found
             left -= 1
@@ -155,7 +155,7 @@ def _reductions(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Iterato
                 return
 
 
-def _rounds(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Cut | None:
+def _rounds(chain: Chain, cut: Cut, grid: GridConfig) -> Cut | None:
     """Return ``cut`` with the fewest rounds of maps whose largest piece fits, if any."""
     groups = conv_groups(chain)
     unit = 1 if chain.head is None else grid.maps
@@ -168,7 +168,7 @@ def _rounds(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Cut | None:
         seen.add(size)
         tried = replace(cut, rounds=rounds)
         try:
-            for one in _samples(chain, tried, grid, batch):
+            for one in _samples(chain, tried, grid):
                 check_piece(chain, one, grid)
             return tried
         except Misfit as misfit:
@@ -177,20 +177,11 @@ def _rounds(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Cut | None:
     return None
 
 
-def _samples(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Iterator[Piece]:
-    """Yield pieces among which the most demanding ones are: the first of every kind of size."""
-    seen = set()
-    for one in passes(chain, replace(cut, images=1), grid, 1):
-        for piece in one.pieces:
-            shape = conv_shape(chain, piece) if chain.head else None
-            key = (
-                (replace(shape, rows=shape.rows._replace(lo=0), cols=shape.cols._replace(lo=0)),)
-                if shape
-                else tuple(span.size for span in piece.out)
-            )
-            if (key, piece.partial_out) not in seen:
-                seen.add((key, piece.partial_out))
-                yield piece
+def _samples(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Piece]:
+    """Yield pieces among which the most demanding ones are."""
+    divided = axes(chain, replace(cut, images=1), grid, 1).extremes()
+    for one in passes(chain, cut, grid, divided):
+        yield from one.pieces
 
 
 def _side_by_side(chain: Chain, grid: GridConfig, batch: int) -> Iterator[Cut]:
@@ -224,16 +215,10 @@ class Work:
 
 def _cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
     """Estimate the cycles of a cut: passes x the largest pass."""
-    images = 1 if chain.batched else batch
-    rows = len(list(_first_images(chain, cut, grid)))
-    rounds = ceil_div(images, cut.images)
-    first = next(iter(passes(chain, cut, grid, batch)))
+    first = next(passes(chain, cut, grid, axes(chain, cut, grid, batch)))
     work = _work(chain, first, grid)
-    return int(rounds * rows * (max(work.array, work.bus) + work.load + PASS_OVERHEAD))
-
-
-def _first_images(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Pass]:
-    return passes(chain, cut, grid, cut.images)
+    cycles = max(work.array, work.bus) + work.load + PASS_OVERHEAD
+    return int(count_passes(chain, cut, grid, batch) * cycles)
 
 
 def _work(chain: Chain, one: Pass, grid: GridConfig) -> Work:

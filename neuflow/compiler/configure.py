@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from neuflow.blocks import mapper_model
@@ -53,7 +53,12 @@ class Packet:
 
 
 def _packet(
-    stage: Stage, kind: Kind, column: int, sub: int = 0, space: Space | None = None, **fields: int
+    stage: Stage,
+    kind: Kind,
+    column: int,
+    fields: Mapping[str, int],
+    sub: int = 0,
+    space: Space | None = None,
 ) -> Packet:
     return Packet(stage, kind, sub, column, (tuple(sorted(fields.items())),), space)
 
@@ -95,25 +100,21 @@ class Configurer:
         same_weights = [p for p in turn.pieces if (p.out.maps, p.part) == weights]
         if piece is same_weights[0]:
             at, words = self.weights_at(turn, piece)
+            walk = descriptor(at, [(words, 1)]) | {"dest": _mask(same_weights)}
             yield _packet(
-                Stage.WEIGHTS, Kind.READ_WEIGHTS, piece.column, space=Space.WEIGHTS,
-                dest=_mask(same_weights), **descriptor(at, [(words, 1)]),
-            )  # fmt: skip
-        yield _packet(
-            Stage.WEIGHTS, Kind.CONV_WEIGHTS, piece.column, source=same_weights[0].column,
-            blocks=shape.blocks(self.grid),
-        )  # fmt: skip
-        yield _packet(
-            Stage.SETUP, Kind.CONV_ROWS, piece.column, source=alike[0].column, **_rows(rows, shape)
-        )
-        yield _packet(Stage.SETUP, Kind.CONV_ARRAY, piece.column, **array(shape, rows, self.grid))
+                Stage.WEIGHTS, Kind.READ_WEIGHTS, piece.column, walk, space=Space.WEIGHTS
+            )
+        listen = {"source": same_weights[0].column, "blocks": shape.blocks(self.grid)}
+        yield _packet(Stage.WEIGHTS, Kind.CONV_WEIGHTS, piece.column, listen)
+        listen = {"source": alike[0].column} | _rows(rows, shape)
+        yield _packet(Stage.SETUP, Kind.CONV_ROWS, piece.column, listen)
+        yield _packet(Stage.SETUP, Kind.CONV_ARRAY, piece.column, array(shape, rows, self.grid))
         drain = _drain(chain, piece, shape, self.grid)
-        yield _packet(Stage.SETUP, Kind.CONV_DRAIN, piece.column, **drain)
+        yield _packet(Stage.SETUP, Kind.CONV_DRAIN, piece.column, drain)
         if piece is alike[0]:
-            yield _packet(
-                Stage.GO, Kind.READ_ROWS, piece.column, space=self.place(chain.source).space,
-                dest=_mask(alike), **self.rows_read(chain, piece, shape),
-            )  # fmt: skip
+            walk = self.rows_read(chain, piece, shape) | {"dest": _mask(alike)}
+            space = self.place(chain.source).space
+            yield _packet(Stage.GO, Kind.READ_ROWS, piece.column, walk, space=space)
 
     def place(self, tensor: str) -> Place:
         """Place of a tensor."""
@@ -166,11 +167,12 @@ class Configurer:
         place = self.place(tensor)
         return place.along_x() if chain.batched else place
 
-    def operand_read(self, column: int, place: Place, dest: Operand, walk: dict) -> Packet:
+    def operand_read(
+        self, column: int, place: Place, dest: Operand, walk: dict[str, int]
+    ) -> Packet:
         """Packet for the operand line of a column."""
-        return _packet(
-            Stage.GO, Kind.READ_OPERAND, column, space=place.space, dest=int(dest), **walk
-        )
+        fields = walk | {"dest": int(dest)}
+        return _packet(Stage.GO, Kind.READ_OPERAND, column, fields, space=place.space)
 
     def helper(self, column: int) -> int:
         """Neighbour that brings a second operand: the column to the east."""
@@ -187,18 +189,16 @@ class Configurer:
             attrs = step.node.attrs
             narrow = int((tensors[step.node.output].bits or 16) == 8)
             if step.node.op == "alu":
-                yield _packet(
-                    Stage.SETUP, Kind.ALU, piece.column, alus, op=AluOp[attrs["kind"].upper()],
-                    shift_a=attrs["shift_a"], shift_b=attrs["shift_b"], shift=attrs["shift"],
-                    narrow=narrow,
-                )  # fmt: skip
+                fields = {name: attrs[name] for name in ("shift_a", "shift_b", "shift")}
+                fields |= {"op": AluOp[attrs["kind"].upper()], "narrow": narrow}
+                yield _packet(Stage.SETUP, Kind.ALU, piece.column, fields, sub=alus)
                 alus += 1
             elif step.node.op == "pool":
-                fields = _window(step, before, after)
-                yield _packet(Stage.SETUP, Kind.WINDOW, piece.column, narrow=narrow, **fields)
+                fields = _window(step, before, after) | {"narrow": narrow}
+                yield _packet(Stage.SETUP, Kind.WINDOW, piece.column, fields)
             else:
                 fields = mapper_model.fields(attrs["table"], 8 if narrow else 16)
-                yield _packet(Stage.SETUP, Kind.MAPPER, piece.column, **fields)
+                yield _packet(Stage.SETUP, Kind.MAPPER, piece.column, fields)
 
     # Routers and the write port.
 
@@ -218,9 +218,8 @@ class Configurer:
             walk = in_chw_order(place, piece.image, chain.shapes[-1])
         else:
             walk = box(place, piece.image, piece.out)
-        yield _packet(
-            Stage.GO, Kind.WRITE, piece.column, space=place.space, source=source, **walk
-        )
+        fields = walk | {"source": source}
+        yield _packet(Stage.GO, Kind.WRITE, piece.column, fields, space=place.space)
 
 
 def _same_input(chain: Chain, a: Piece, b: Piece) -> bool:

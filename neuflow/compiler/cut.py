@@ -6,9 +6,11 @@ channels or taps that are cut pass through memory with all their bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
+from typing import Any, NamedTuple, TypeVar
 
 from neuflow.blocks.window_model import memory_words
 from neuflow.compiler.geometry import (
@@ -27,6 +29,8 @@ from neuflow.compiler.geometry import (
 from neuflow.compiler.mapping import Chain, Part, Pass, Piece, Region, Span
 from neuflow.grid import GridConfig
 from neuflow.layout import CONV_ARRAY, CONV_ROWS, READ, WINDOW, Layout
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,9 @@ def _check_fields(shape: ConvShape, grid: GridConfig) -> None:
         raise Misfit("field")
 
 
-def _check_window(attrs: dict, before: Region, after: Region, grid: GridConfig) -> None:
+def _check_window(
+    attrs: Mapping[str, Any], before: Region, after: Region, grid: GridConfig
+) -> None:
     kernel, stride = attrs["kernel"], attrs["stride"]
     sizes = (kernel[0], stride[0], after.rows.size, before.maps.size, after.cols.size)
     if memory_words(*sizes) > grid.window_words:
@@ -142,19 +148,43 @@ def _check_window(attrs: dict, before: Region, after: Region, grid: GridConfig) 
 # --- cutting ------------------------------------------------------------------------------------
 
 
-def passes(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Iterator[Pass]:
-    """Yield the passes of a cut: images, then rows, strips and maps; sums innermost."""
+class Axes(NamedTuple):
+    """What a cut makes of each axis: chunks that run side by side, or spans one after another."""
+
+    images: list[list[int]]
+    rows: list[list[Span]]
+    strips: list[Span]
+    maps: list[list[Span]]
+
+    def extremes(self) -> Axes:
+        """Keep the first, an inner and the last part: no other is larger."""
+        return Axes(_ends(self.images), _ends(self.rows), _ends(self.strips), _ends(self.maps))
+
+
+def _ends(parts: list[T]) -> list[T]:
+    return parts[:2] + parts[2:][-1:]
+
+
+def axes(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Axes:
+    """Divide images, rows, columns and maps as ``cut`` says."""
     maps, height, width = chain.shapes[-1]
-    images = [0] if chain.batched else list(range(batch))
-    row_spans = Span(0, height).split(cut.rows * cut.row_rounds)
-    map_spans = _map_spans(chain, maps, cut, grid)
+    return Axes(
+        _chunks([0] if chain.batched else list(range(batch)), cut.images),
+        _chunks(Span(0, height).split(cut.rows * cut.row_rounds), cut.rows),
+        list(Span(0, width).split(cut.strips)),
+        _chunks(_map_spans(chain, maps, cut, grid), cut.maps),
+    )
+
+
+def count_passes(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
+    """Return how many passes :func:`passes` yields."""
+    return prod(len(axis) for axis in axes(chain, cut, grid, batch)) * max(1, len(cut.parts))
+
+
+def passes(chain: Chain, cut: Cut, grid: GridConfig, divided: Axes) -> Iterator[Pass]:
+    """Yield the passes of a cut: images, then rows, strips and maps; sums innermost."""
     spread = grid.columns // cut.images // cut.maps // cut.rows if needs_helper(chain) else 1
-    for some_images, rows, cols, some_maps in product(
-        _chunks(images, cut.images),
-        _chunks(row_spans, cut.rows),
-        Span(0, width).split(cut.strips),
-        _chunks(map_spans, cut.maps),
-    ):
+    for some_images, rows, cols, some_maps in product(*divided):
         boxes = list(enumerate(product(some_images, rows, some_maps)))
         turns = [
             [
@@ -250,8 +280,8 @@ def part_lists(chain: Chain) -> Iterator[tuple[Part, ...]]:
     ways += [(channels, kernel[0], n) for n in ladder(kernel[1]) if n > least[1]]
     for way in ways:
         sizes = (channels, *kernel)
-        spans = [Span(0, size).split(n) for size, n in zip(sizes, way, strict=True)]
-        yield tuple(Part(*combination) for combination in product(*spans))
+        axes = [Span(0, size).split(n) for size, n in zip(sizes, way, strict=True)]
+        yield tuple(Part(*spans) for spans in product(*axes))
 
 
 def _dense_spans(chain: Chain) -> Iterator[tuple[Span, ...]]:

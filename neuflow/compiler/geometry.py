@@ -80,7 +80,7 @@ class ConvShape:
 
     @property
     def pitch(self) -> int:
-        """Words from a stored row to the next of its phase = lanes from an output row to the next."""
+        """Words from a stored row to the next of its phase; lanes from output row to output row."""
         return max(self.out_width, ceil_div(self.width, self.stride), self.least_pitch)
 
     def groups(self, grid: GridConfig) -> int:

@@ -20,7 +20,7 @@ class Span(NamedTuple):
         return self.hi - self.lo
 
     def split(self, parts: int, unit: int = 1) -> tuple[Span, ...]:
-        """Cut into at most ``parts`` spans of one size, a multiple of ``unit``; the last is less."""
+        """Cut into at most ``parts`` spans of one size, a multiple of ``unit``; the last less."""
         step = -(-self.size // (parts * unit)) * unit
         return tuple(Span(lo, min(lo + step, self.hi)) for lo in range(self.lo, self.hi, step))
 

@@ -25,7 +25,7 @@ def walk_routes(
     """Return the ROUTE records of each row of a column, and WRITE.source.
 
     The stream enters the operator tile from the convolver or from the operand line, crosses to the
-    mapper tile and back at most once, and leaves by the tile it is at (a mapper's by the last tile).
+    mapper tile and back at most once, and leaves by the tile it is at, from a mapper by the last.
     """
     routes: dict[int, list] = {}
 
@@ -56,10 +56,10 @@ def walk_routes(
     if row == Row.OPERATOR:
         add(row, RouterOut.GLOBAL, at)
         return {r: tuple(records) for r, records in routes.items()}, 1
-    while row < grid.rows - 1:
-        add(row, RouterOut.SOUTH, at)
-        row, at = row + 1, RouterIn.NORTH
-    add(row, RouterOut.GLOBAL, at)
+    for passed in range(Row.MAPPER, grid.rows - 1):
+        add(passed, RouterOut.SOUTH, at)
+        at = RouterIn.NORTH
+    add(grid.rows - 1, RouterOut.GLOBAL, at)
     return {r: tuple(records) for r, records in routes.items()}, 0
 
 

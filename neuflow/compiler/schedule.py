@@ -227,7 +227,7 @@ class _Use:
 
 def _use(turn: Turn, places: dict[str, Place]) -> _Use:
     reads = {_range(name, places[name]) for name in turn.chain.tensors_read}
-    writes = set()
+    writes: set[tuple[Space, int, int, str]] = set()
     for piece, sums in zip(turn.pieces, turn.sums, strict=True):
         if sums is not None:
             (writes if piece.partial_out else reads).add(_range("sums", sums))

@@ -24,7 +24,7 @@ def write(program: api.Program, x: Any, directory: Path) -> list[Path]:
 
 def write_stats(program: api.Program, stats: Any, directory: Path) -> list[Path]:
     """Write the report of a run whose statistics are there already."""
-    from neuflow.report.plots import draw
+    from neuflow.report.bars import draw
 
     report = figures(program.grid, stats, table())
     paths = [directory / f"report.{suffix}" for suffix in ("txt", "json", "png")]

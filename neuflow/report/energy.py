@@ -13,9 +13,9 @@ from neuflow.grid import GridConfig
 HERE = Path(__file__).resolve().parent
 
 COUNTED = (
-    "Energy = MACs x (multiply + add) + on-chip words x sram + bus words x dram. On-chip words = MACs / "
-    "(maps x pixels) x (maps + pixels), read by the arrays, + bus words, buffered once. Leakage, "
-    "clock, control and wires are not counted."
+    "Energy = MACs x (multiply + add) + on-chip words x sram + bus words x dram. On-chip words = "
+    "MACs / (maps x pixels) x (maps + pixels), read by the arrays, + bus words, buffered once. "
+    "Leakage, clock, control and wires are not counted."
 )
 """What the estimate holds; printed with it."""
 

@@ -84,10 +84,10 @@ def text(report: Mapping[str, Any]) -> str:
         " ".join(f"{heading:{align}}" for _, heading, align, _ in COLUMNS),
         *(_line(row) for row in (*report["layers"], report["total"])),
         "",
-        f"{report['images_per_second']:,.2f} images/s and all GOPS at {clock}; peak "
-        f"{report['peak_gops']:g} GOPS; 2 operations a MAC, nominal MACs",
-        f"layer roofline {report['layer_roofline_cycles']:,.0f} cycles, network roofline "
-        f"{report['network_roofline_cycles']:,.0f} cycles",
+        (f"{report['images_per_second']:,.2f} images/s and all GOPS at {clock}; peak "
+        f"{report['peak_gops']:g} GOPS; 2 operations a MAC, nominal MACs"),
+        (f"layer roofline {report['layer_roofline_cycles']:,.0f} cycles, network roofline "
+        f"{report['network_roofline_cycles']:,.0f} cycles"),
         "",
         f"Energy is an estimate by table {report['energy_table']['name']!r}, not measured:",
         f"  {report['energy_counts']}",
@@ -97,10 +97,9 @@ def text(report: Mapping[str, Any]) -> str:
         lines.append(f"    {entry['source']}")
     lines += ["", "Published by others, not measured by us:"]
     for entry in report["published_not_measured_by_us"]:
-        lines.append(
-            f"  {entry['what']}: {entry['gops']} of {entry['peak_gops']} GOPS, {entry['watts']:g} W, "
-            f"{entry['gops_per_watt']:g} GOPS/W; {entry['kind']} ({entry['source']})"
-        )
+        rate = f"{entry['gops']} of {entry['peak_gops']} GOPS, {entry['watts']:g} W"
+        lines.append(f"  {entry['what']}: {rate}, {entry['gops_per_watt']:g} GOPS/W")
+        lines.append(f"    {entry['kind']} ({entry['source']})")
     return "\n".join(lines) + "\n"
 
 

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import shutil
@@ -27,7 +28,7 @@ from neuflow.grid import GridConfig
 
 VERILATOR_FLAGS = (
     "--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert",
-    "--top-module", "neuflow_top", "--prefix", "Vneuflow_top", "-Wno-fatal",
+    "--top-module", "neuflow_sim", "--prefix", "Vneuflow_sim", "-Wno-fatal",
     "--output-split", "20000",
 )  # fmt: skip
 TRACE_FLAGS = ("--trace-fst", "-CFLAGS", "-DNEUFLOW_TRACE")
@@ -144,6 +145,7 @@ def verilog_key(grid: GridConfig) -> str:
 
 
 _RTL = ("neuflow_ram.v", "neuflow_top.v", "lint.vlt")
+_HARNESS = ("neuflow_sim.v", "harness.cpp")
 
 
 def _python_files(directory: Path) -> list[str]:
@@ -191,8 +193,9 @@ def cpu_model() -> str:
 def simulator_key(sources: Mapping[str, str], trace: bool, compiler: str) -> str:
     """Return the key of a simulator: content of Verilog and harness, flags, tools and CPU."""
     parts = [*(text for item in sorted(sources.items()) for text in item)]
-    parts += [files.read_text("sim/harness.cpp"), *VERILATOR_FLAGS, *CXX_FLAGS, *MAKE_VARIABLES]
-    parts += [str(trace), compiler, importlib.metadata.version("verilator"), cpu_model()]
+    parts += [files.read_text(f"sim/{name}") for name in _HARNESS]
+    parts += [*VERILATOR_FLAGS, *CXX_FLAGS, *MAKE_VARIABLES, str(trace)]
+    parts += [compiler, importlib.metadata.version("verilator"), cpu_model()]
     return digest(parts)
 
 
@@ -236,14 +239,17 @@ def _build(place: Path, sources: Mapping[str, str], trace: bool, found: Mapping[
     work.mkdir()
     for name, text in sources.items():
         (work / name).write_text(text, encoding="utf-8")
-    (work / "harness.cpp").write_text(files.read_text("sim/harness.cpp"), encoding="utf-8")
+    for name in _HARNESS:
+        (work / name).write_text(files.read_text(f"sim/{name}"), encoding="utf-8")
     modules = [name for name in sorted(sources) if name.endswith(".v")]
+    values = json.loads(sources["grid.json"])
+    shape = [f"-GCOLUMNS={values['columns']}", f"-GBUS_WORDS={values['bus_words']}"]
     # verilator_bin is the program itself; the script around it would need Perl.
     binary = root / "bin" / ("verilator_bin" + (".exe" if sys.platform == "win32" else ""))
     command = [
-        str(binary), *VERILATOR_FLAGS, *(TRACE_FLAGS if trace else ()),
+        str(binary), *VERILATOR_FLAGS, *shape, *(TRACE_FLAGS if trace else ()),
         "-CFLAGS", f"-I{work}", "--Mdir", "obj", "-o", SIMULATOR, "lint.vlt", *modules,
-        "harness.cpp",
+        *_HARNESS,
     ]  # fmt: skip
     environment = {**os.environ, "VERILATOR_ROOT": str(root)}
     for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of a make that we may run under
@@ -251,7 +257,7 @@ def _build(place: Path, sources: Mapping[str, str], trace: bool, found: Mapping[
     _tool(command, work, environment)
     compiler = found["C++ compiler"]
     jobs = max(1, min(8, os.cpu_count() or 1))
-    make = [found["make"], "-C", "obj", "-f", "Vneuflow_top.mk", f"-j{jobs}", f"CXX={compiler}",
+    make = [found["make"], "-C", "obj", "-f", "Vneuflow_sim.mk", f"-j{jobs}", f"CXX={compiler}",
             f"LINK={compiler}", f"PYTHON3={sys.executable}", *MAKE_VARIABLES,
             *CXX_FLAGS]  # fmt: skip
     _tool(make, work, environment)

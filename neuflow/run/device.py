@@ -124,7 +124,7 @@ class Device:
             if layout.pack(**fields) != record:
                 raise DeviceFault(f"word {word}: {kind.name} has bits beyond its fields")
             for column in columns:
-                key = (kind, column, head["sub"])
+                key: tuple[int, ...] = (kind, column, head["sub"])
                 if kind == Kind.ROUTER:
                     key = (*key, fields["output"])
                 origin = f"word {word}, column {column} {kind.name}"
@@ -300,10 +300,11 @@ class Device:
     def _mapper(self, column: int) -> Packet:
         config = self._take(Kind.MAPPER, column, 0)
         f = config.fields
-        lists = [tuple(f[f"{name}{i}"] for i in range(SEGMENTS)) for name in ("min", "b", "a", "q")]
-        table = MapTable(
-            *lists, shift=f["shift"], square=f["square"], odd=bool(f["odd"]), even=bool(f["even"])
+        low, b, a, q = (
+            tuple(f[f"{name}{i}"] for i in range(SEGMENTS)) for name in ("min", "b", "a", "q")
         )
+        odd, even = bool(f["odd"]), bool(f["even"])
+        table = MapTable(low, b, a, q, f["shift"], f["square"], odd, even)
         packet = self._output(column, Row.MAPPER, RouterOut.LOCAL0)
         return apply_table(table, packet, 8 if f["narrow"] else 16)
 

@@ -17,6 +17,7 @@ from neuflow.run.device_memory import DeviceFault
 
 Fields = Mapping[str, int]
 Packet = NDArray[np.int64]
+Taps = tuple[Packet, Packet, Packet, Packet]
 _CHUNK = 1 << 21
 """Words gathered at a time."""
 
@@ -112,7 +113,7 @@ class DeviceConvolver:
         whole = rows["ring_rows"] >= count
         step = max(1, _CHUNK // (taps.shape[1] * pixels)) if whole else 1
         result = np.empty((len(taps), groups * pixels), np.int64)
-        stored = 0
+        stored, looked_up = 0, self._taps(array)
         for g in range(0, groups, step):
             before = free[g - 1] if g else 0
             if need[g : g + step].max() > min(count, before + rows["ring_rows"]):
@@ -122,7 +123,7 @@ class DeviceConvolver:
             self._store(packet[stored:room], at[stored:room], stored)
             stored = max(stored, room)
             last = min(groups, g + step)
-            gathered = self._gather(rows, array, g, last, need, free)
+            gathered = self._gather(rows, array, (g, last), looked_up, (need, free))
             result[:, g * pixels : last * pixels] = _exact(taps, gathered)
         if need[-1] < count:
             raise DeviceFault(f"the last group does not wait for rows {need[-1]} and up")
@@ -145,17 +146,17 @@ class DeviceConvolver:
         self.record[at] = np.arange(first, first + len(at))[:, None, None]
 
     def _gather(
-        self, rows: Fields, array: Fields, g: int, end: int, need: Packet, free: Packet
-    ) -> Packet:
-        """Return the words (taps, lanes) of groups ``g`` to ``end - 1``; border taps are 0."""
-        offset, y, x = self._taps(array)
+        self, rows: Fields, array: Fields, span: tuple[int, int], taps: Taps,
+        bounds: tuple[Packet, Packet],
+    ) -> Packet:  # fmt: skip
+        """Return the words (taps, lanes) of the groups in ``span``; border taps are 0."""
+        (flat, phases, y, x), (g, end) = taps, span
         position = np.arange(g * self.grid.pixels, end * self.grid.pixels)
         oy, ox = np.divmod(position, array["pitch"])
         iy = oy[None] * array["stride"] + y[:, None]
         ix = ox[None] * array["stride"] + x[:, None]
         inside = (iy >= 0) & (iy < array["height"]) & (ix >= 0) & (ix < array["width"])
 
-        flat, phases = offset
         within = flat[:, None] + position[None]
         if array["ring_words"]:
             within %= array["ring_words"]
@@ -170,15 +171,13 @@ class DeviceConvolver:
             wanted = np.broadcast_to(iy, (array["channels"], *iy.shape)).reshape(at.shape)
             if (self.record[at] != wanted)[live].any():
                 raise DeviceFault(f"group {g}: a lane reads a record that is not in the ring")
-            waited, released = (np.repeat(v[g:end], self.grid.pixels) for v in (need, free))
+            waited, released = (np.repeat(v[g:end], self.grid.pixels) for v in bounds)
             if ((iy >= waited) | (iy < released))[inside].any():
                 raise DeviceFault(f"group {g}: a lane reads a record not waited for, or released")
         return np.where(live, self.words[at], 0)
 
-    def _taps(
-        self, array: Fields
-    ) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64], NDArray[np.int64]]:
-        """Return per tap (ky, kx): (address offset, phase offset), input row, input column."""
+    def _taps(self, array: Fields) -> Taps:
+        """Return per tap (ky, kx): address offset, phase offset, input row, input column."""
         s, ring = array["stride"], array["ring_words"] or self.grid.row_words
         flat, phases, ys, xs = [], [], [], []
         row, phase_y = array["start"], array["phase_y"]
@@ -195,7 +194,7 @@ class DeviceConvolver:
             phase_y += array["phase_dy"]
             row = (row + array["step_y"] + phase_y // s * array["row_pitch"]) % ring
             phase_y %= s
-        return (np.array(flat), np.array(phases)), np.array(ys), np.array(xs)
+        return np.array(flat), np.array(phases), np.array(ys), np.array(xs)
 
     # Drain.
 
@@ -220,9 +219,8 @@ class DeviceConvolver:
         self._check_reorder(drain)
         low, middle, high, m, s, zero = parameters
         bias = (low & 0xFFFF) + ((middle & 0xFFFF) << 16) + (high << 32)
-        out = requantise(
-            sums, *(v[:, None] for v in (bias, m, s, zero)), bits=8 if drain["narrow"] else 16
-        )
+        bias, m, s, zero = (v[:, None] for v in (bias, m, s, zero))
+        out = requantise(sums, bias, m, s, zero, 8 if drain["narrow"] else 16)
         y, x = np.divmod(np.arange(groups * q), drain["pitch"])
         kept = out[: drain["maps"], (y < drain["height"]) & (x < drain["width"])]
         if kept.size != drain["maps"] * drain["height"] * drain["width"]:

@@ -178,8 +178,8 @@ def _measured(program: Program, report: Mapping[str, Any]) -> Measured:
         cause = f"error {name}" if code else "no end within the cycles allowed"
         raise HardwareError(
             f"the grid stopped with {cause} after {registers['CYCLES']} cycles, frame "
-            f"{registers['FRAMES_DONE']}, program word {registers['PROGRAM_COUNTER']} ({where}); at "
-            f"the end {last_activity(report['timeline'])}"
+            f"{registers['FRAMES_DONE']}, program word {registers['PROGRAM_COUNTER']} ({where}); "
+            f"at the end {last_activity(report['timeline'])}"
         )
     cycles = registers["CYCLES"] | registers["CYCLES_HIGH"] << 32
     # The harness counts from the write to CONTROL, the grid from the start bit inside it.
