@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuflow import files, layout
 from neuflow.grid import GridConfig
+from neuflow.tidy import drop_unread
 
 if TYPE_CHECKING:
     from amaranth.lib.wiring import Component
@@ -89,7 +90,7 @@ def _convert(component: Component, name: str, platform: ExportPlatform) -> str:
     text, _ = verilog.convert_fragment(
         fragment, ports, name, emit_src=False, strip_internal_attrs=True
     )
-    return str(text)
+    return drop_unread(str(text))
 
 
 def generate(grid: GridConfig, top: Component | None = None) -> dict[str, str]:

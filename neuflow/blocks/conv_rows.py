@@ -117,10 +117,11 @@ class RowStore(Component):
         # May a word be stored, and how many at once?
         room, count = Signal(), Signal(range(lanes + 1))
         rest_of_row, rest_of_beat = Signal(SIZE + 4), Signal(range(lanes + 1))
-        in_use = Signal(SIZE)
+        in_use = Signal(signed(SIZE + 1))
         store = Signal()
         m.d.comb += [
             in_use.eq(record - Mux(lead == 0, self.released, 0)),
+            # Strides beyond the kernel free rows that are yet to come: in_use is negative then.
             room.eq((in_use < c.ring_rows) & (lead <= c.ahead)),
             rest_of_row.eq(c.width - x),
             rest_of_beat.eq(self.i.payload.count - taken),

@@ -10,6 +10,7 @@ from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.config import config_stream
+from neuflow.blocks.place import place
 from neuflow.blocks.streams import Slice, beat_layout, beat_stream
 from neuflow.layout import COLUMN_BITS, ROUTE, Kind, RouterIn, RouterOut
 
@@ -92,7 +93,8 @@ class Router(Component):
         ]
 
         for o in self.outputs:
-            m.submodules[f"{o.name.lower()}_slice"] = out = Slice(beat_layout(self.lanes))
+            out = Slice(beat_layout(self.lanes))
+            place(m, f"{o.name.lower()}_slice", "link_slice", out, platform)
             connect(m, out.o, flipped(self.output(o)))
             m.d.comb += [room[o].eq(out.i.ready), out.i.valid.eq(moving[o])]
             # Under a condition, so that a simulator passes by what does not move.

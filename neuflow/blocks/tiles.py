@@ -15,6 +15,7 @@ from neuflow.blocks.alu import Alu
 from neuflow.blocks.config import ConfigTap, config_stream
 from neuflow.blocks.fifo import Fifo
 from neuflow.blocks.mapper import Mapper
+from neuflow.blocks.place import place
 from neuflow.blocks.router import Router
 from neuflow.blocks.streams import beat_stream
 from neuflow.blocks.window import Window
@@ -57,7 +58,7 @@ class _Tile(Component):
             }
         )
 
-    def _build(self, units):
+    def _build(self, units, platform):
         """Place tap and router, and connect the units (name, component, sub) to the bus."""
         m = Module()
         router = Router(
@@ -70,8 +71,10 @@ class _Tile(Component):
         connect(m, flipped(self.config_in), tap.i)
         connect(m, tap.o, flipped(self.config_out))
 
-        for k, (name, unit, sub) in enumerate([("router", router, self.row), *units]):
-            m.submodules[name] = unit
+        m.submodules.router = router
+        for name, unit, _ in units:
+            place(m, name, type(unit).__name__.lower(), unit, platform)
+        for k, (_, unit, sub) in enumerate([("router", router, self.row), *units]):
             connect(m, tap.local[k], unit.bus)
             m.d.comb += [unit.sub.eq(sub), unit.columns.eq(self.columns)]
         for name in (*DIRECTIONS, *(("global",) if hasattr(self, "global_in") else ())):
@@ -103,7 +106,7 @@ class OperatorTile(_Tile):
         alus = [Alu(grid.lanes, grid.config_queue) for _ in range(2)]
         window = Window(grid.lanes, grid.window_words, grid.config_queue)
         m, router = self._build(
-            [("alu0", alus[0], 0), ("alu1", alus[1], 1), ("window", window, 0)]
+            [("alu0", alus[0], 0), ("alu1", alus[1], 1), ("window", window, 0)], platform
         )
         connect(m, router.local0_out, alus[0].a)
         connect(m, router.local1_out, alus[0].b)
@@ -135,7 +138,7 @@ class MapperTile(_Tile):
 
     def elaborate(self, platform):
         mapper = Mapper(self.grid.lanes, self.grid.config_queue)
-        m, router = self._build([("mapper", mapper, 0)])
+        m, router = self._build([("mapper", mapper, 0)], platform)
         connect(m, router.local0_out, mapper.i)
         connect(m, mapper.o, router.local0_in)
         m.d.comb += self.mapper_active.eq(mapper.active)
@@ -153,10 +156,10 @@ class FifoTile(_Tile):
     OUTPUTS = (RouterOut.GLOBAL, RouterOut.LOCAL0, RouterOut.LOCAL1)
 
     def elaborate(self, platform):
-        m, router = self._build([])
+        m, router = self._build([], platform)
         for k in range(2):
             fifo = Fifo(self.grid.lanes, self.grid.fifo_words // 2)
-            m.submodules[f"fifo{k}"] = fifo
+            place(m, f"fifo{k}", "fifo", fifo, platform)
             connect(m, getattr(router, f"local{k}_out"), fifo.i)
             connect(m, fifo.o, getattr(router, f"local{k}_in"))
         return m
