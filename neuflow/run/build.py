@@ -29,7 +29,7 @@ from neuflow.grid import GridConfig
 VERILATOR_FLAGS = (
     "--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert",
     "--top-module", "neuflow_sim", "--prefix", "Vneuflow_sim", "-Wno-fatal",
-    "--output-split", "20000",
+    "--output-split", "20000", "--output-split-cfuncs", "1000",
 )  # fmt: skip
 TRACE_FLAGS = ("--trace-fst", "-CFLAGS", "-DNEUFLOW_TRACE")
 # What runs every cycle is compiled with care, what runs once (OPT_SLOW) fast.

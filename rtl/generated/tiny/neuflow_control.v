@@ -1078,37 +1078,34 @@ module \neuflow_control.sequencer (rst, config__ready, write_done, start, clear_
 , done, busy, error, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
   wire [32:0] \$1 ;
-  reg [43:0] \$10 ;
+  wire [43:0] \$10 ;
   wire \$100 ;
   wire \$101 ;
   wire \$102 ;
   wire \$103 ;
   wire \$104 ;
-  wire \$105 ;
-  wire \$106 ;
-  wire \$107 ;
-  reg [7:0] \$108 ;
-  reg [7:0] \$109 ;
-  wire [43:0] \$11 ;
+  reg [7:0] \$105 ;
+  reg [7:0] \$106 ;
+  reg [31:0] \$107 ;
+  reg [31:0] \$108 ;
+  reg [31:0] \$109 ;
+  wire [44:0] \$11 ;
   reg [31:0] \$110 ;
-  reg [31:0] \$111 ;
-  reg [31:0] \$112 ;
-  reg [31:0] \$113 ;
-  reg [7:0] \$114 ;
-  reg \$115 ;
-  reg \$116 ;
-  reg [1:0] \$117 ;
+  reg [7:0] \$111 ;
+  reg \$112 ;
+  reg \$113 ;
+  reg [1:0] \$114 ;
+  reg [31:0] \$115 ;
+  reg [31:0] \$116 ;
+  reg [31:0] \$117 ;
   reg [31:0] \$118 ;
-  reg [31:0] \$119 ;
-  wire [44:0] \$12 ;
-  reg [31:0] \$120 ;
-  reg [31:0] \$121 ;
-  reg \$122 ;
-  reg \$123 ;
-  reg [7:0] \$124 ;
+  reg \$119 ;
+  wire \$12 ;
+  reg \$120 ;
+  reg [7:0] \$121 ;
   wire \$13 ;
-  wire \$14 ;
-  wire [32:0] \$15 ;
+  wire [32:0] \$14 ;
+  wire \$15 ;
   wire \$16 ;
   wire \$17 ;
   wire \$18 ;
@@ -1120,8 +1117,8 @@ module \neuflow_control.sequencer (rst, config__ready, write_done, start, clear_
   wire \$23 ;
   wire \$24 ;
   wire \$25 ;
-  wire \$26 ;
-  wire [7:0] \$27 ;
+  wire [7:0] \$26 ;
+  wire \$27 ;
   wire \$28 ;
   wire \$29 ;
   wire \$3 ;
@@ -1129,9 +1126,9 @@ module \neuflow_control.sequencer (rst, config__ready, write_done, start, clear_
   wire \$31 ;
   wire \$32 ;
   wire \$33 ;
-  wire \$34 ;
+  wire [1:0] \$34 ;
   wire [1:0] \$35 ;
-  wire [1:0] \$36 ;
+  wire \$36 ;
   wire \$37 ;
   wire \$38 ;
   wire \$39 ;
@@ -1159,50 +1156,50 @@ module \neuflow_control.sequencer (rst, config__ready, write_done, start, clear_
   wire \$59 ;
   wire \$6 ;
   wire \$60 ;
-  wire \$61 ;
-  wire \$62 ;
+  wire [8:0] \$61 ;
+  wire [9:0] \$62 ;
   wire \$63 ;
-  wire [8:0] \$64 ;
-  wire [9:0] \$65 ;
+  wire \$64 ;
+  wire \$65 ;
   wire \$66 ;
   wire \$67 ;
   wire \$68 ;
   wire \$69 ;
   wire \$7 ;
-  wire \$70 ;
-  wire \$71 ;
+  wire [8:0] \$70 ;
+  wire [9:0] \$71 ;
   wire \$72 ;
-  wire [8:0] \$73 ;
-  wire [9:0] \$74 ;
-  wire \$75 ;
-  wire \$76 ;
-  wire \$77 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire [32:0] \$75 ;
+  wire [32:0] \$76 ;
+  wire [43:0] \$77 ;
   wire [32:0] \$78 ;
-  wire [32:0] \$79 ;
-  wire \$8 ;
+  wire [43:0] \$79 ;
+  wire [43:0] \$8 ;
   wire [43:0] \$80 ;
   wire [32:0] \$81 ;
   wire [43:0] \$82 ;
-  wire [43:0] \$83 ;
-  wire [32:0] \$84 ;
-  wire [43:0] \$85 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
   wire \$86 ;
-  wire \$87 ;
+  wire [8:0] \$87 ;
   wire \$88 ;
   wire \$89 ;
-  wire [43:0] \$9 ;
-  wire [8:0] \$90 ;
+  reg [43:0] \$9 ;
+  wire \$90 ;
   wire \$91 ;
   wire \$92 ;
-  wire \$93 ;
-  wire \$94 ;
+  wire [32:0] \$93 ;
+  wire [32:0] \$94 ;
   wire \$95 ;
-  wire [32:0] \$96 ;
-  wire [32:0] \$97 ;
+  wire \$96 ;
+  wire \$97 ;
   wire \$98 ;
   wire \$99 ;
   reg [31:0] \$signal  = 32'd0;
-  reg [31:0] \$signal$39  = 32'd0;
+  reg [31:0] \$signal$40  = 32'd0;
   output busy;
   reg busy = 1'h0;
   input clear_done;
@@ -1226,6 +1223,7 @@ module \neuflow_control.sequencer (rst, config__ready, write_done, start, clear_
   wire [1:0] empty;
   output enable;
   wire enable;
+  wire ends;
   output [7:0] error;
   reg [7:0] error = 8'h00;
   input [2:0] fault;
@@ -1303,176 +1301,174 @@ module \neuflow_control.sequencer (rst, config__ready, write_done, start, clear_
   assign last_frame = \$1  >= host_frames;
   assign \$2  = state == 2'h2;
   assign \$3  = state == 2'h3;
-  assign \$4  = \$2  | \$3 ;
-  assign \$5  = last_frame & \$4 ;
-  assign \$6  = ~ \$5 ;
-  assign enable = busy & \$6 ;
-  assign \$7  = ! waiting0;
-  assign \$8  = ! waiting1;
+  assign ends = \$2  | \$3 ;
+  assign \$4  = last_frame & ends;
+  assign \$5  = ~ \$4 ;
+  assign enable = busy & \$5 ;
+  assign \$6  = ! waiting0;
+  assign \$7  = ! waiting1;
   assign idle = & empty;
-  assign \$9  = host_program * 12'h800;
-  assign \$11  = first ? \$10  : 44'h00000000000;
-  assign \$12  = i__payload[31:0] + \$11 ;
-  assign \$13  = left == 1'h1;
-  assign \$14  = ~ busy;
-  assign \$15  = ring_index + 1'h1;
-  assign \$16  = \$15  == host_ring;
-  assign over = \$14  | \$16 ;
-  assign \$17  = ! fault;
-  assign \$18  = busy & \$17 ;
-  assign \$19  = i__payload[3:0] == 1'h1;
-  assign \$20  = | i__payload[27:20];
-  assign \$21  = \$19  & \$20 ;
-  assign \$22  = i__payload[3:0] == 2'h2;
-  assign \$23  = i__payload[3:0] == 2'h3;
-  assign \$24  = \$22  | \$23 ;
-  assign \$25  = \$21  | \$24 ;
-  assign \$26  = ~ \$25 ;
-  assign \$28  = | \$27 ;
-  assign \$29  = \$26  | \$28 ;
-  assign \$30  = | i__payload[31:30];
-  assign \$31  = \$29  | \$30 ;
-  assign \$32  = i__valid & \$31 ;
-  assign \$33  = ~ illegal;
-  assign \$34  = i__payload[3:0] != 2'h2;
-  assign \$35  = ~ i__payload[13:12];
-  assign \$36  = \$35  | empty;
-  assign \$37  = & \$36 ;
-  assign \$38  = \$34  | \$37 ;
-  assign \$39  = \$33  & \$38 ;
-  assign \$40  = ~ illegal;
-  assign \$41  = i__valid & \$40 ;
-  assign \$42  = ~ i__ready;
-  assign \$43  = \$41  & \$42 ;
-  assign \$44  = ~ i__payload[32];
-  assign \$45  = i__valid & \$44 ;
-  assign \$46  = moves & steps;
-  assign \$47  = ~ last_frame;
-  assign \$48  = \$46  & \$47 ;
-  assign \$49  = ~ busy;
-  assign \$50  = start & \$49 ;
-  assign \$51  = ! error;
-  assign \$52  = \$50  & \$51 ;
-  assign \$53  = | fault;
-  assign \$54  = i__valid & i__payload[32];
-  assign \$55  = state != 2'h3;
-  assign \$56  = \$54  & \$55 ;
-  assign \$57  = ! state;
-  assign \$58  = moves & \$57 ;
-  assign \$59  = i__payload[3:0] == 1'h1;
-  assign \$60  = i__payload[7:4] == 4'hb;
-  assign \$61  = \$59  & \$60 ;
-  assign \$62  = \$58  & \$61 ;
-  assign \$63  = \$62  & i__payload[12];
-  assign \$64  = waiting0 + \$63 ;
-  assign \$65  = \$64  - write_done[0];
-  assign \$66  = ! state;
-  assign \$67  = moves & \$66 ;
-  assign \$68  = i__payload[3:0] == 1'h1;
-  assign \$69  = i__payload[7:4] == 4'hb;
-  assign \$70  = \$68  & \$69 ;
-  assign \$71  = \$67  & \$70 ;
-  assign \$72  = \$71  & i__payload[13];
-  assign \$73  = waiting1 + \$72 ;
-  assign \$74  = \$73  - write_done[1];
-  assign \$75  = ~ busy;
-  assign \$76  = start & \$75 ;
-  assign \$77  = next_frame | \$76 ;
-  assign \$78  = ring_index + 1'h1;
-  assign \$79  = over ? 33'h000000000 : \$78 ;
-  assign \$80  = host_input * 12'h800;
-  assign \$81  = \$signal  + \$signal$39 ;
+  assign \$8  = host_program * 12'h800;
+  assign \$10  = first ? \$9  : 44'h00000000000;
+  assign \$11  = i__payload[31:0] + \$10 ;
+  assign \$12  = left == 1'h1;
+  assign \$13  = ~ busy;
+  assign \$14  = ring_index + 1'h1;
+  assign \$15  = \$14  == host_ring;
+  assign over = \$13  | \$15 ;
+  assign \$16  = ! fault;
+  assign \$17  = busy & \$16 ;
+  assign \$18  = i__payload[3:0] == 1'h1;
+  assign \$19  = | i__payload[27:20];
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = i__payload[3:0] == 2'h2;
+  assign \$22  = i__payload[3:0] == 2'h3;
+  assign \$23  = \$21  | \$22 ;
+  assign \$24  = \$20  | \$23 ;
+  assign \$25  = ~ \$24 ;
+  assign \$27  = | \$26 ;
+  assign \$28  = \$25  | \$27 ;
+  assign \$29  = | i__payload[31:30];
+  assign \$30  = \$28  | \$29 ;
+  assign \$31  = i__valid & \$30 ;
+  assign \$32  = ~ illegal;
+  assign \$33  = i__payload[3:0] != 2'h2;
+  assign \$34  = ~ i__payload[13:12];
+  assign \$35  = \$34  | empty;
+  assign \$36  = & \$35 ;
+  assign \$37  = \$33  | \$36 ;
+  assign \$38  = \$32  & \$37 ;
+  assign \$39  = ~ illegal;
+  assign \$40  = i__valid & \$39 ;
+  assign \$41  = ~ i__ready;
+  assign \$42  = \$40  & \$41 ;
+  assign \$43  = ~ i__payload[32];
+  assign \$44  = i__valid & \$43 ;
+  assign \$45  = moves & steps;
+  assign \$46  = ~ busy;
+  assign \$47  = start & \$46 ;
+  assign \$48  = ! error;
+  assign \$49  = \$47  & \$48 ;
+  assign \$50  = | fault;
+  assign \$51  = i__valid & i__payload[32];
+  assign \$52  = state != 2'h3;
+  assign \$53  = \$51  & \$52 ;
+  assign \$54  = ! state;
+  assign \$55  = moves & \$54 ;
+  assign \$56  = i__payload[3:0] == 1'h1;
+  assign \$57  = i__payload[7:4] == 4'hb;
+  assign \$58  = \$56  & \$57 ;
+  assign \$59  = \$55  & \$58 ;
+  assign \$60  = \$59  & i__payload[12];
+  assign \$61  = waiting0 + \$60 ;
+  assign \$62  = \$61  - write_done[0];
+  assign \$63  = ! state;
+  assign \$64  = moves & \$63 ;
+  assign \$65  = i__payload[3:0] == 1'h1;
+  assign \$66  = i__payload[7:4] == 4'hb;
+  assign \$67  = \$65  & \$66 ;
+  assign \$68  = \$64  & \$67 ;
+  assign \$69  = \$68  & i__payload[13];
+  assign \$70  = waiting1 + \$69 ;
+  assign \$71  = \$70  - write_done[1];
+  assign \$72  = ~ busy;
+  assign \$73  = start & \$72 ;
+  assign \$74  = next_frame | \$73 ;
+  assign \$75  = ring_index + 1'h1;
+  assign \$76  = over ? 33'h000000000 : \$75 ;
+  assign \$77  = host_input * 12'h800;
+  assign \$78  = \$signal  + \$signal$40 ;
+  assign \$79  = over ? \$77  : { 11'h000, \$78  };
+  assign \$80  = host_output * 12'h800;
+  assign \$81  = output_base + output_step;
   assign \$82  = over ? \$80  : { 11'h000, \$81  };
-  assign \$83  = host_output * 12'h800;
-  assign \$84  = output_base + output_step;
-  assign \$85  = over ? \$83  : { 11'h000, \$84  };
-  assign \$86  = ! fault;
-  assign \$87  = busy & \$86 ;
-  assign \$88  = i__payload[3:0] == 1'h1;
-  assign \$89  = i__payload[3:0] == 2'h3;
-  assign \$90  = left - 1'h1;
-  assign \$91  = left == 1'h1;
-  assign \$92  = state == 2'h2;
-  assign \$93  = \$92  & steps;
-  assign \$94  = ~ \$93 ;
-  assign \$95  = moves & \$94 ;
-  assign \$96  = frames_done + 1'h1;
-  assign \$97  = program_counter + 1'h1;
+  assign \$83  = ! fault;
+  assign \$84  = busy & \$83 ;
+  assign \$85  = i__payload[3:0] == 1'h1;
+  assign \$86  = i__payload[3:0] == 2'h3;
+  assign \$87  = left - 1'h1;
+  assign \$88  = left == 1'h1;
+  assign \$89  = state == 2'h2;
+  assign \$90  = \$89  & steps;
+  assign \$91  = ~ \$90 ;
+  assign \$92  = moves & \$91 ;
+  assign \$93  = frames_done + 1'h1;
+  assign \$94  = program_counter + 1'h1;
+  assign \$95  = next_frame & last_frame;
+  assign \$96  = clear_done | \$95 ;
+  assign \$97  = next_frame & last_frame;
   assign \$98  = next_frame & last_frame;
-  assign \$99  = clear_done | \$98 ;
-  assign \$100  = next_frame & last_frame;
-  assign \$101  = next_frame & last_frame;
-  assign \$102  = ~ busy;
-  assign \$103  = start & \$102 ;
-  assign \$104  = ! error;
-  assign \$105  = \$103  & \$104 ;
-  assign \$106  = | code;
-  assign \$107  = busy & \$106 ;
+  assign \$99  = ~ busy;
+  assign \$100  = start & \$99 ;
+  assign \$101  = ! error;
+  assign \$102  = \$100  & \$101 ;
+  assign \$103  = | code;
+  assign \$104  = busy & \$103 ;
   always @(posedge clk)
-    waiting0 <= \$108 ;
+    waiting0 <= \$105 ;
   always @(posedge clk)
-    waiting1 <= \$109 ;
+    waiting1 <= \$106 ;
   always @(posedge clk)
-    ring_index <= \$110 ;
+    ring_index <= \$107 ;
   always @(posedge clk)
-    \$signal  <= \$111 ;
+    \$signal  <= \$108 ;
   always @(posedge clk)
-    output_base <= \$112 ;
+    output_base <= \$109 ;
   always @(posedge clk)
-    held <= \$113 ;
+    held <= \$110 ;
   always @(posedge clk)
-    left <= \$114 ;
+    left <= \$111 ;
   always @(posedge clk)
-    first <= \$115 ;
+    first <= \$112 ;
   always @(posedge clk)
-    steps <= \$116 ;
+    steps <= \$113 ;
   always @(posedge clk)
-    state <= \$117 ;
+    state <= \$114 ;
   always @(posedge clk)
-    \$signal$39  <= \$118 ;
+    \$signal$40  <= \$115 ;
   always @(posedge clk)
-    output_step <= \$119 ;
+    output_step <= \$116 ;
   always @(posedge clk)
-    frames_done <= \$120 ;
+    frames_done <= \$117 ;
   always @(posedge clk)
-    program_counter <= \$121 ;
+    program_counter <= \$118 ;
   always @(posedge clk)
-    done <= \$122 ;
+    done <= \$119 ;
   always @(posedge clk)
-    busy <= \$123 ;
+    busy <= \$120 ;
   always @(posedge clk)
-    error <= \$124 ;
+    error <= \$121 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
     (* full_case = 32'd1 *)
     casez (held[29:28])
       2'h0:
-          \$10  = 44'h00000000000;
+          \$9  = 44'h00000000000;
       2'h1:
-          \$10  = \$9 ;
+          \$9  = \$8 ;
       2'h2:
-          \$10  = { 12'h000, \$signal  };
+          \$9  = { 12'h000, \$signal  };
       2'h3:
-          \$10  = { 12'h000, output_base };
+          \$9  = { 12'h000, output_base };
     endcase
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
     illegal = 1'h0;
-    if (\$18 ) begin
+    if (\$17 ) begin
       casez (state)
         2'h0:
-            illegal = \$32 ;
+            illegal = \$31 ;
       endcase
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
     i__ready = 1'h0;
-    if (\$18 ) begin
+    if (\$17 ) begin
       casez (state)
         2'h0:
-            i__ready = \$39 ;
+            i__ready = \$38 ;
         2'h1:
             i__ready = config__ready;
         2'h2:
@@ -1483,46 +1479,46 @@ module \neuflow_control.sequencer (rst, config__ready, write_done, start, clear_
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
     fence_waits = 1'h0;
-    if (\$18 ) begin
+    if (\$17 ) begin
       casez (state)
         2'h0:
-            fence_waits = \$43 ;
+            fence_waits = \$42 ;
       endcase
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
     config__valid = 1'h0;
-    if (\$18 ) begin
+    if (\$17 ) begin
       casez (state)
         2'h0:
             /* empty */;
         2'h1:
-            config__valid = \$45 ;
+            config__valid = \$44 ;
       endcase
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
     restart = 1'h0;
-    if (\$18 ) begin
+    if (\$17 ) begin
       casez (state)
         2'h0:
             /* empty */;
         2'h1:
             /* empty */;
         2'h2:
-            restart = \$48 ;
+            restart = \$45 ;
       endcase
     end
-    if (\$52 ) begin
+    if (\$49 ) begin
       restart = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
     next_frame = 1'h0;
-    if (\$18 ) begin
+    if (\$17 ) begin
       (* full_case = 32'd1 *)
       casez (state)
         2'h0:
@@ -1539,9 +1535,9 @@ module \neuflow_control.sequencer (rst, config__ready, write_done, start, clear_
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
     code = 8'h00;
-    if (\$53 ) begin
+    if (\$50 ) begin
       code = { 5'h00, fault };
-    end else if (\$56 ) begin
+    end else if (\$53 ) begin
       code = 8'h02;
     end else if (illegal) begin
       code = 8'h01;
@@ -1549,23 +1545,58 @@ module \neuflow_control.sequencer (rst, config__ready, write_done, start, clear_
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$108  = \$65 [7:0];
+    \$105  = \$62 [7:0];
     if (rst) begin
-      \$108  = 8'h00;
+      \$105  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$109  = \$74 [7:0];
+    \$106  = \$71 [7:0];
     if (rst) begin
-      \$109  = 8'h00;
+      \$106  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$110  = ring_index;
-    if (\$77 ) begin
-      \$110  = \$79 [31:0];
+    \$107  = ring_index;
+    if (\$74 ) begin
+      \$107  = \$76 [31:0];
+    end
+    if (rst) begin
+      \$107  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$108  = \$signal ;
+    if (\$74 ) begin
+      \$108  = \$79 [31:0];
+    end
+    if (rst) begin
+      \$108  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$109  = output_base;
+    if (\$74 ) begin
+      \$109  = \$82 [31:0];
+    end
+    if (rst) begin
+      \$109  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$110  = held;
+    if (\$84 ) begin
+      casez (state)
+        2'h0:
+            if (moves) begin
+              \$110  = i__payload[31:0];
+            end
+      endcase
     end
     if (rst) begin
       \$110  = 32'd0;
@@ -1573,139 +1604,104 @@ module \neuflow_control.sequencer (rst, config__ready, write_done, start, clear_
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$111  = \$signal ;
-    if (\$77 ) begin
-      \$111  = \$82 [31:0];
-    end
-    if (rst) begin
-      \$111  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$112  = output_base;
-    if (\$77 ) begin
-      \$112  = \$85 [31:0];
-    end
-    if (rst) begin
-      \$112  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$113  = held;
-    if (\$87 ) begin
+    \$111  = left;
+    if (\$84 ) begin
       casez (state)
         2'h0:
             if (moves) begin
-              \$113  = i__payload[31:0];
-            end
-      endcase
-    end
-    if (rst) begin
-      \$113  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$114  = left;
-    if (\$87 ) begin
-      casez (state)
-        2'h0:
-            if (moves) begin
-              \$114  = i__payload[27:20];
+              \$111  = i__payload[27:20];
             end
         2'h1:
             if (moves) begin
-              \$114  = \$90 [7:0];
+              \$111  = \$87 [7:0];
             end
       endcase
     end
     if (rst) begin
-      \$114  = 8'h00;
+      \$111  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$115  = first;
-    if (\$87 ) begin
+    \$112  = first;
+    if (\$84 ) begin
       casez (state)
         2'h0:
             if (moves) begin
-              \$115  = 1'h1;
+              \$112  = 1'h1;
             end
         2'h1:
             if (moves) begin
-              \$115  = 1'h0;
+              \$112  = 1'h0;
             end
       endcase
     end
     if (rst) begin
-      \$115  = 1'h0;
+      \$112  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$116  = steps;
-    if (\$87 ) begin
+    \$113  = steps;
+    if (\$84 ) begin
       casez (state)
         2'h0:
             if (moves) begin
-              \$116  = 1'h0;
+              \$113  = 1'h0;
             end
         2'h1:
             /* empty */;
         2'h2:
             if (moves) begin
-              \$116  = 1'h1;
+              \$113  = 1'h1;
             end
       endcase
     end
     if (rst) begin
-      \$116  = 1'h0;
+      \$113  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$117  = state;
-    if (\$87 ) begin
+    \$114  = state;
+    if (\$84 ) begin
       casez (state)
         2'h0:
             if (moves) begin
-              if (\$88 ) begin
-                \$117  = 2'h1;
-              end else if (\$89 ) begin
-                \$117  = 2'h2;
+              if (\$85 ) begin
+                \$114  = 2'h1;
+              end else if (\$86 ) begin
+                \$114  = 2'h2;
               end
             end
         2'h1:
             if (moves) begin
-              if (\$91 ) begin
-                \$117  = 2'h0;
+              if (\$88 ) begin
+                \$114  = 2'h0;
               end
             end
         2'h2:
             if (moves) begin
               if (steps) begin
-                \$117  = 2'h3;
+                \$114  = 2'h3;
               end
             end
       endcase
     end
     if (next_frame) begin
-      \$117  = 2'h0;
+      \$114  = 2'h0;
     end
-    if (\$105 ) begin
-      \$117  = 2'h0;
+    if (\$102 ) begin
+      \$114  = 2'h0;
     end
     if (rst) begin
-      \$117  = 2'h0;
+      \$114  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$118  = \$signal$39 ;
-    if (\$87 ) begin
+    \$115  = \$signal$40 ;
+    if (\$84 ) begin
       casez (state)
         2'h0:
             /* empty */;
@@ -1713,9 +1709,56 @@ module \neuflow_control.sequencer (rst, config__ready, write_done, start, clear_
             /* empty */;
         2'h2:
             if (moves) begin
-              \$118  = output_step;
+              \$115  = output_step;
             end
       endcase
+    end
+    if (rst) begin
+      \$115  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$116  = output_step;
+    if (\$84 ) begin
+      casez (state)
+        2'h0:
+            /* empty */;
+        2'h1:
+            /* empty */;
+        2'h2:
+            if (moves) begin
+              \$116  = i__payload[31:0];
+            end
+      endcase
+    end
+    if (rst) begin
+      \$116  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$117  = frames_done;
+    if (next_frame) begin
+      \$117  = \$93 [31:0];
+    end
+    if (\$102 ) begin
+      \$117  = 32'd0;
+    end
+    if (rst) begin
+      \$117  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$118  = program_counter;
+    if (next_frame) begin
+      \$118  = 32'd0;
+    end else if (\$92 ) begin
+      \$118  = \$94 [31:0];
+    end
+    if (\$102 ) begin
+      \$118  = 32'd0;
     end
     if (rst) begin
       \$118  = 32'd0;
@@ -1723,91 +1766,44 @@ module \neuflow_control.sequencer (rst, config__ready, write_done, start, clear_
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$119  = output_step;
-    if (\$87 ) begin
-      casez (state)
-        2'h0:
-            /* empty */;
-        2'h1:
-            /* empty */;
-        2'h2:
-            if (moves) begin
-              \$119  = i__payload[31:0];
-            end
-      endcase
+    \$119  = done;
+    if (\$96 ) begin
+      \$119  = \$97 ;
+    end
+    if (\$102 ) begin
+      \$119  = 1'h0;
+    end
+    if (\$104 ) begin
+      \$119  = 1'h1;
     end
     if (rst) begin
-      \$119  = 32'd0;
+      \$119  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$120  = frames_done;
-    if (next_frame) begin
-      \$120  = \$96 [31:0];
+    \$120  = busy;
+    if (\$98 ) begin
+      \$120  = 1'h0;
     end
-    if (\$105 ) begin
-      \$120  = 32'd0;
+    if (\$102 ) begin
+      \$120  = 1'h1;
+    end
+    if (\$104 ) begin
+      \$120  = 1'h0;
     end
     if (rst) begin
-      \$120  = 32'd0;
+      \$120  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$121  = program_counter;
-    if (next_frame) begin
-      \$121  = 32'd0;
-    end else if (\$95 ) begin
-      \$121  = \$97 [31:0];
-    end
-    if (\$105 ) begin
-      \$121  = 32'd0;
+    \$121  = error;
+    if (\$104 ) begin
+      \$121  = code;
     end
     if (rst) begin
-      \$121  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$122  = done;
-    if (\$99 ) begin
-      \$122  = \$100 ;
-    end
-    if (\$105 ) begin
-      \$122  = 1'h0;
-    end
-    if (\$107 ) begin
-      \$122  = 1'h1;
-    end
-    if (rst) begin
-      \$122  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$123  = busy;
-    if (\$101 ) begin
-      \$123  = 1'h0;
-    end
-    if (\$105 ) begin
-      \$123  = 1'h1;
-    end
-    if (\$107 ) begin
-      \$123  = 1'h0;
-    end
-    if (rst) begin
-      \$123  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$124  = error;
-    if (\$107 ) begin
-      \$124  = code;
-    end
-    if (rst) begin
-      \$124  = 8'h00;
+      \$121  = 8'h00;
     end
   end
   assign word = i__payload[31:0];
@@ -1832,12 +1828,12 @@ module \neuflow_control.sequencer (rst, config__ready, write_done, start, clear_
   assign \held.length  = held[27:20];
   assign \held.relocate  = held[29:28];
   assign \held.reserved  = held[31:30];
-  assign config__payload[48] = \$13 ;
-  assign config__payload[47:16] = \$12 [31:0];
+  assign config__payload[48] = \$12 ;
+  assign config__payload[47:16] = \$11 [31:0];
   assign config__payload[15:8] = held[19:12];
   assign config__payload[7:4] = held[11:8];
   assign config__payload[3:0] = held[7:4];
-  assign empty[1] = \$8 ;
-  assign empty[0] = \$7 ;
-  assign \$27  = { 2'h0, i__payload[19:14] };
+  assign empty[1] = \$7 ;
+  assign empty[0] = \$6 ;
+  assign \$26  = { 2'h0, i__payload[19:14] };
 endmodule

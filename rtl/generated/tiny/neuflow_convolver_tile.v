@@ -1163,8 +1163,8 @@ module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i
     .issue(tap),
     .pass_done(pass_done),
     .pixel(pixel),
-    .\port$1102$0 (\$1 ),
-    .\port$1106$0 (\$2 ),
+    .\port$1117$0 (\$1 ),
+    .\port$1121$0 (\$2 ),
     .read(read),
     .read_enable(read_enable),
     .released(released),
@@ -1234,15 +1234,15 @@ module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i
     .o__payload(\o__payload$71 ),
     .o__ready(\o__ready$73 ),
     .o__valid(\o__valid$75 ),
-    .\parameters$104 (parameters),
+    .\parameters$105 (parameters),
     .parameters_take(parameters_take),
     .parameters_valid(parameters_valid),
     .partials__payload(partials__payload),
     .partials__ready(partials__ready),
     .partials__valid(partials__valid),
     .pixel(pixel),
-    .\port$1102$0 (\$1 ),
-    .\port$1106$0 (\$2 ),
+    .\port$1117$0 (\$1 ),
+    .\port$1121$0 (\$2 ),
     .\port$488$16 (\$3 ),
     .ready(drain_ready),
     .rst(rst),
@@ -1647,7 +1647,7 @@ module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i
   assign \block$124.ends_pass  = \$1 [1];
 endmodule
 
-module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weights, issue, idle, wait_rows, wait_weights, wait_drain, weights_read, weights_rewind, weights_free, config__ready, drain_ready, shift, words, \port$1102$0 , \port$1106$0 , pixel, released, pass_done
+module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weights, issue, idle, wait_rows, wait_weights, wait_drain, weights_read, weights_rewind, weights_free, config__ready, drain_ready, shift, words, \port$1117$0 , \port$1121$0 , pixel, released, pass_done
 , read_enable, hand_over, read, config__payload, config__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire [6:0] \$1 ;
@@ -2010,11 +2010,11 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   wire [15:0] \pixels[2] ;
   wire [15:0] \pixels[3] ;
   wire [15:0] \pixels[4] ;
-  output [1:0] \port$1102$0 ;
-  wire [1:0] \port$1102$0 ;
+  output [1:0] \port$1117$0 ;
+  wire [1:0] \port$1117$0 ;
   (* init = 16'h0000 *)
-  output [15:0] \port$1106$0 ;
-  wire [15:0] \port$1106$0 ;
+  output [15:0] \port$1121$0 ;
+  wire [15:0] \port$1121$0 ;
   reg [19:0] position = 20'h00000;
   output [14:0] read;
   reg [14:0] read = 15'h0000;
@@ -2965,8 +2965,8 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   assign \first$105  = s5[2];
   assign \hand_over$106  = s6[3];
   assign \shift$107  = shift;
-  assign \port$1102$0  = \$150 ;
-  assign \port$1106$0  = \$152 ;
+  assign \port$1117$0  = \$150 ;
+  assign \port$1121$0  = \$152 ;
   assign read_enable = s2[0];
   assign hand_over = s6[3];
   assign \config__payload.groups  = config__payload[19:0];
@@ -4081,26 +4081,35 @@ module \neuflow_convolver_tile.convolver.config_conv_weights (rst, columns, bus_
   assign \o__payload.blocks  = o__payload[12:3];
 endmodule
 
-module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials__valid, parameters_valid, \port$488$16 , parameters_take, ready, partials__ready, shift, config__ready, o__ready, \parameters$104 , \port$1102$0 , \port$1106$0 , pixel, hand_over, o__payload, o__valid, config__payload, config__valid, clk
+module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials__valid, parameters_valid, \port$488$16 , parameters_take, ready, partials__ready, shift, config__ready, o__ready, \parameters$105 , \port$1117$0 , \port$1121$0 , pixel, hand_over, o__payload, o__valid, config__payload, config__valid, clk
 );
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire \$1 ;
   wire \$10 ;
-  reg \$100 ;
-  reg [15:0] \$101 ;
-  reg [15:0] \$102 ;
-  reg [15:0] \$103 ;
+  reg [2:0] \$100 ;
+  reg [2:0] \$101 ;
+  reg [2:0] \$102 ;
+  reg [2:0] \$103 ;
   reg [19:0] \$104 ;
-  reg [19:0] \$105 ;
-  reg [15:0] \$106 ;
+  reg [15:0] \$105 ;
+  reg \$106 ;
+  reg [1:0] \$107 ;
+  reg \$108 ;
+  reg [15:0] \$109 ;
   wire \$11 ;
+  reg [15:0] \$110 ;
+  reg [15:0] \$111 ;
+  reg [19:0] \$112 ;
+  reg [19:0] \$113 ;
+  reg [15:0] \$114 ;
+  reg \$115 ;
   wire \$12 ;
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
-  wire [6:0] \$150 ;
-  wire [6:0] \$153 ;
   wire \$16 ;
+  wire [6:0] \$162 ;
+  wire [6:0] \$165 ;
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
@@ -4116,82 +4125,82 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire \$28 ;
   wire \$29 ;
   wire [16:0] \$3 ;
-  wire [15:0] \$30 ;
-  wire [15:0] \$31 ;
+  wire \$30 ;
+  wire \$31 ;
   wire \$32 ;
-  wire \$33 ;
-  wire [20:0] \$34 ;
-  wire [16:0] \$35 ;
+  wire [15:0] \$33 ;
+  wire [15:0] \$34 ;
+  wire \$35 ;
   wire \$36 ;
-  wire [15:0] \$37 ;
+  wire [20:0] \$37 ;
   wire [16:0] \$38 ;
   wire \$39 ;
   wire [16:0] \$4 ;
-  wire [16:0] \$40 ;
-  wire \$41 ;
-  wire [16:0] \$42 ;
-  wire \$43 ;
+  wire [15:0] \$40 ;
+  wire [16:0] \$41 ;
+  wire \$42 ;
+  wire [16:0] \$43 ;
   wire \$44 ;
-  wire \$45 ;
-  wire [20:0] \$46 ;
-  wire [20:0] \$47 ;
-  wire [20:0] \$48 ;
-  wire \$49 ;
+  wire [16:0] \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire [20:0] \$49 ;
   wire \$5 ;
-  wire \$50 ;
-  wire \$51 ;
-  wire [3:0] \$52 ;
+  wire [20:0] \$50 ;
+  wire [20:0] \$51 ;
+  wire \$52 ;
   wire \$53 ;
   wire \$54 ;
   wire \$55 ;
   wire \$56 ;
   wire [3:0] \$57 ;
-  wire [48:0] \$58 ;
-  wire [48:0] \$59 ;
+  wire \$58 ;
+  wire \$59 ;
   wire \$6 ;
   wire \$60 ;
-  wire [2:0] \$61 ;
-  wire [2:0] \$62 ;
-  wire \$63 ;
-  wire [20:0] \$64 ;
-  wire [21:0] \$65 ;
-  wire [21:0] \$66 ;
-  wire [16:0] \$67 ;
-  wire [16:0] \$68 ;
-  wire \$69 ;
+  wire \$61 ;
+  wire [3:0] \$62 ;
+  wire [48:0] \$63 ;
+  wire [48:0] \$64 ;
+  wire \$65 ;
+  wire [2:0] \$66 ;
+  wire [2:0] \$67 ;
+  wire \$68 ;
+  wire [20:0] \$69 ;
   wire \$7 ;
-  wire [16:0] \$70 ;
-  wire [16:0] \$71 ;
-  wire [19:0] \$72 ;
-  wire [19:0] \$73 ;
-  wire [16:0] \$74 ;
+  wire [21:0] \$70 ;
+  wire [21:0] \$71 ;
+  wire [16:0] \$72 ;
+  wire [16:0] \$73 ;
+  wire \$74 ;
   wire [16:0] \$75 ;
   wire [16:0] \$76 ;
-  wire [20:0] \$77 ;
-  reg [2:0] \$78 ;
-  reg \$79 ;
+  wire [19:0] \$77 ;
+  wire [19:0] \$78 ;
+  wire [16:0] \$79 ;
   wire \$8 ;
-  reg \$80 ;
-  reg [17:0] \$81 ;
-  reg [191:0] \$82 ;
-  reg [17:0] \$83 ;
-  reg \$84 ;
-  reg [2:0] \$85 ;
-  reg [47:0] \$86 ;
-  reg [47:0] \$87 ;
-  reg [47:0] \$88 ;
-  reg [47:0] \$89 ;
+  wire [16:0] \$80 ;
+  wire [16:0] \$81 ;
+  wire [20:0] \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  reg [2:0] \$86 ;
+  reg \$87 ;
+  reg \$88 ;
+  reg [17:0] \$89 ;
   wire \$9 ;
-  reg [1:0] \$90 ;
-  reg [2:0] \$91 ;
-  reg [2:0] \$92 ;
+  reg [191:0] \$90 ;
+  reg [17:0] \$91 ;
+  reg \$92 ;
   reg [2:0] \$93 ;
-  reg [2:0] \$94 ;
-  reg [2:0] \$95 ;
-  reg [19:0] \$96 ;
-  reg [15:0] \$97 ;
-  reg \$98 ;
-  reg [1:0] \$99 ;
+  reg [47:0] \$94 ;
+  reg [47:0] \$95 ;
+  reg [47:0] \$96 ;
+  reg [47:0] \$97 ;
+  reg [1:0] \$98 ;
+  reg [2:0] \$99 ;
   reg [1:0] \$like  = 2'h0;
   reg [17:0] \$signal  = 18'h00000;
   wire \$signal$13 ;
@@ -4199,27 +4208,27 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire \$signal$26 ;
   wire \$signal$6 ;
   reg [15:0] \$signal$7  = 16'h0000;
-  wire [15:0] \$signal$73 ;
-  reg [15:0] \$signal$74  = 16'h0000;
-  wire \$signal$76 ;
+  wire [15:0] \$signal$74 ;
+  reg [15:0] \$signal$75  = 16'h0000;
   wire \$signal$77 ;
-  wire \$signal$79 ;
+  wire \$signal$78 ;
   wire \$signal$8 ;
   wire \$signal$80 ;
-  reg [15:0] \$signal$81  = 16'h0000;
-  reg \$signal$83  = 1'h0;
-  wire \$signal$85 ;
-  reg [15:0] \$signal$86  = 16'h0000;
+  wire \$signal$81 ;
+  reg [15:0] \$signal$82  = 16'h0000;
+  reg \$signal$84  = 1'h0;
+  wire \$signal$86 ;
+  reg [15:0] \$signal$87  = 16'h0000;
   reg \$signal$9  = 1'h0;
   wire \$signal.ends_group ;
   wire \$signal.ends_pass ;
   wire [15:0] \$signal.last_row ;
   wire [47:0] acc;
-  wire [47:0] \acc$52 ;
+  wire [47:0] \acc$53 ;
   reg all_started = 1'h0;
   wire back;
   wire [47:0] bias;
-  wire [47:0] \bias$53 ;
+  wire [47:0] \bias$54 ;
   wire [17:0] block;
   wire [17:0] \block$3 ;
   wire \block$3.ends_group ;
@@ -4264,7 +4273,7 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire [1:0] count;
   wire draining;
   wire en;
-  wire \en$51 ;
+  wire \en$52 ;
   input hand_over;
   wire hand_over;
   wire have;
@@ -4280,9 +4289,10 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire \inside ;
   wire [15:0] last_row;
   wire last_word;
+  reg leaving = 1'h0;
   reg [2:0] left = 3'h0;
   wire [15:0] m;
-  wire [15:0] \m$54 ;
+  wire [15:0] \m$55 ;
   reg [15:0] map_ = 16'h0000;
   reg [19:0] map_base = 20'h00000;
   reg [19:0] map_offset = 20'h00000;
@@ -4290,16 +4300,16 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire mark;
   wire move;
   wire narrow;
-  wire \narrow$57 ;
+  wire \narrow$58 ;
   wire [19:0] next_slot;
   output [34:0] o__payload;
   reg [34:0] o__payload;
-  wire [34:0] \o__payload$99 ;
-  wire [1:0] \o__payload$99.count ;
-  wire \o__payload$99.last ;
-  wire [31:0] \o__payload$99.words ;
-  wire [15:0] \o__payload$99.words[0] ;
-  wire [15:0] \o__payload$99.words[1] ;
+  wire [34:0] \o__payload$100 ;
+  wire [1:0] \o__payload$100.count ;
+  wire \o__payload$100.last ;
+  wire [31:0] \o__payload$100.words ;
+  wire [15:0] \o__payload$100.words[0] ;
+  wire [15:0] \o__payload$100.words[1] ;
   wire [1:0] \o__payload.count ;
   wire \o__payload.last ;
   wire [31:0] \o__payload.words ;
@@ -4307,13 +4317,13 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire [15:0] \o__payload.words[1] ;
   input o__ready;
   wire o__ready;
-  reg \o__ready$100 ;
+  reg \o__ready$101 ;
   output o__valid;
   reg o__valid;
-  wire \o__valid$101 ;
+  wire \o__valid$102 ;
   wire [19:0] offset;
   wire [15:0] out;
-  wire [15:0] \out$58 ;
+  wire [15:0] \out$59 ;
   wire [34:0] out__payload;
   wire [1:0] \out__payload.count ;
   wire \out__payload.last ;
@@ -4322,26 +4332,26 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire [15:0] \out__payload.words[1] ;
   wire out__valid;
   reg [191:0] parameters = 192'h000000000000000000000000000000000000000000000000;
-  input [191:0] \parameters$104 ;
-  wire [191:0] \parameters$104 ;
-  wire [31:0] \parameters$104.bias_high ;
-  wire [15:0] \parameters$104.bias_high[0] ;
-  wire [15:0] \parameters$104.bias_high[1] ;
-  wire [31:0] \parameters$104.bias_low ;
-  wire [15:0] \parameters$104.bias_low[0] ;
-  wire [15:0] \parameters$104.bias_low[1] ;
-  wire [31:0] \parameters$104.bias_middle ;
-  wire [15:0] \parameters$104.bias_middle[0] ;
-  wire [15:0] \parameters$104.bias_middle[1] ;
-  wire [31:0] \parameters$104.m ;
-  wire [15:0] \parameters$104.m[0] ;
-  wire [15:0] \parameters$104.m[1] ;
-  wire [31:0] \parameters$104.s ;
-  wire [15:0] \parameters$104.s[0] ;
-  wire [15:0] \parameters$104.s[1] ;
-  wire [31:0] \parameters$104.zero ;
-  wire [15:0] \parameters$104.zero[0] ;
-  wire [15:0] \parameters$104.zero[1] ;
+  input [191:0] \parameters$105 ;
+  wire [191:0] \parameters$105 ;
+  wire [31:0] \parameters$105.bias_high ;
+  wire [15:0] \parameters$105.bias_high[0] ;
+  wire [15:0] \parameters$105.bias_high[1] ;
+  wire [31:0] \parameters$105.bias_low ;
+  wire [15:0] \parameters$105.bias_low[0] ;
+  wire [15:0] \parameters$105.bias_low[1] ;
+  wire [31:0] \parameters$105.bias_middle ;
+  wire [15:0] \parameters$105.bias_middle[0] ;
+  wire [15:0] \parameters$105.bias_middle[1] ;
+  wire [31:0] \parameters$105.m ;
+  wire [15:0] \parameters$105.m[0] ;
+  wire [15:0] \parameters$105.m[1] ;
+  wire [31:0] \parameters$105.s ;
+  wire [15:0] \parameters$105.s[0] ;
+  wire [15:0] \parameters$105.s[1] ;
+  wire [31:0] \parameters$105.zero ;
+  wire [15:0] \parameters$105.zero[0] ;
+  wire [15:0] \parameters$105.zero[1] ;
   wire [31:0] \parameters.bias_high ;
   wire [15:0] \parameters.bias_high[0] ;
   wire [15:0] \parameters.bias_high[1] ;
@@ -4385,10 +4395,10 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire [47:0] \pixel[0] ;
   wire [47:0] \pixel[1] ;
   wire plain;
-  input [1:0] \port$1102$0 ;
-  wire [1:0] \port$1102$0 ;
-  input [15:0] \port$1106$0 ;
-  wire [15:0] \port$1106$0 ;
+  input [1:0] \port$1117$0 ;
+  wire [1:0] \port$1117$0 ;
+  input [15:0] \port$1121$0 ;
+  wire [15:0] \port$1121$0 ;
   output [1:0] \port$488$16 ;
   wire [1:0] \port$488$16 ;
   wire [19:0] read_address;
@@ -4406,7 +4416,7 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire \running_block.ends_pass ;
   wire [15:0] \running_block.last_row ;
   wire [5:0] s;
-  wire [5:0] \s$55 ;
+  wire [5:0] \s$56 ;
   wire [2:0] s0;
   wire \s0.ends_block ;
   wire \s0.ends_group ;
@@ -4448,8 +4458,8 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire [15:0] \write_words[0] ;
   wire [15:0] \write_words[1] ;
   wire [15:0] zero;
-  wire [15:0] \zero$56 ;
-  assign block = hand_over ? { \port$1102$0 , \port$1106$0  } : \$signal ;
+  wire [15:0] \zero$57 ;
+  assign block = hand_over ? { \port$1117$0 , \port$1121$0  } : \$signal ;
   assign \$1  = block[15:0] < config__payload[93:78];
   assign \$2  = config__payload[93:78] - 1'h1;
   assign \$3  = \$1  ? { 1'h0, block[15:0] } : \$2 ;
@@ -4480,153 +4490,163 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   assign \$21  = ~ config__payload[94];
   assign \$22  = words == 3'h4;
   assign \$23  = \$21  | \$22 ;
-  assign have = running & \$23 ;
+  assign \$24  = running & \$23 ;
+  assign \$25  = config__payload[95] & leaving;
+  assign \$26  = ~ \$25 ;
+  assign have = \$24  & \$26 ;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
   assign value1 = config__payload[94] ? summed1 : pixel[95:48];
   assign out__valid = have & config__payload[95];
   assign last_word = sent == 2'h2;
-  assign \$24  = left == 1'h1;
-  assign \$25  = last_word & \$24 ;
-  assign \$26  = \$25  & running_block[17];
-  assign \$27  = ~ config__payload[95];
-  assign \$28  = o__ready & last_word;
-  assign \$29  = \$27  | \$28 ;
-  assign \$signal$14  = have & \$29 ;
-  assign \$150  = sent * 5'h10;
-  assign \$30  = $signed(value0) >> \$150 ;
-  assign \$153  = sent * 5'h10;
-  assign \$31  = $signed(value1) >> \$153 ;
-  assign \$32  = ~ config__payload[95];
-  assign \$33  = \$signal$14  & \$32 ;
+  assign \$27  = left == 1'h1;
+  assign \$28  = last_word & \$27 ;
+  assign \$29  = \$28  & running_block[17];
+  assign \$30  = ~ config__payload[95];
+  assign \$31  = o__ready & last_word;
+  assign \$32  = \$30  | \$31 ;
+  assign \$signal$14  = have & \$32 ;
+  assign \$162  = sent * 5'h10;
+  assign \$33  = $signed(value0) >> \$162 ;
+  assign \$165  = sent * 5'h10;
+  assign \$34  = $signed(value1) >> \$165 ;
+  assign \$35  = ~ config__payload[95];
+  assign \$36  = \$signal$14  & \$35 ;
   assign passed = config__valid & config__ready;
   assign mark = s5[1] & s5[2];
   assign write_enable = s5[0] & \inside ;
-  assign \$34  = map_offset + offset;
-  assign \$35  = config__payload[77:62] - \$signal$74 ;
-  assign \$36  = \$35 [15:0] < 2'h2;
-  assign \$37  = \$36  ? \$35 [15:0] : 16'h0002;
-  assign \$signal$76  = \$35 [15:0] <= 2'h2;
-  assign \$38  = map_ + 1'h1;
-  assign \$39  = \$38  == config__payload[45:30];
-  assign \$signal$77  = \$signal$76  & \$39 ;
-  assign \$40  = \$signal$7  + 1'h1;
-  assign \$41  = \$40  == config__payload[93:78];
-  assign \$signal$79  = \$signal$77  & \$41 ;
-  assign \$42  = \$signal$81  + 1'h1;
-  assign \$signal$80  = \$42  == config__payload[112:97];
-  assign \$43  = ~ \$signal$83 ;
-  assign move = \$43  | i__ready;
-  assign \$44  = move & config__valid;
-  assign \$45  = \$signal$7  != \$signal$86 ;
-  assign \$signal$85  = \$44  & \$45 ;
-  assign \$46  = map_base + \$signal$74 ;
-  assign \$47  = slot_base + config__payload[77:62];
-  assign \$48  = \$signal$80  ? 21'h000000 : \$47 ;
-  assign \$49  = config__payload[95] & config__valid;
-  assign \$50  = \$signal$13  & running_block[17];
-  assign \$51  = \$signal$85  & \$signal$79 ;
-  assign config__ready = config__payload[95] ? \$50  : \$51 ;
-  assign \$52  = left - 1'h1;
-  assign \$53  = ~ \$signal$8 ;
-  assign \$54  = config__valid & config__ready;
-  assign \$55  = words == 2'h3;
-  assign \$56  = \$signal$26  | \$55 ;
-  assign \$57  = words + 1'h1;
-  assign \$58  = $signed(pixel[47:0]) + $signed(partial0);
-  assign \$59  = $signed(pixel[95:48]) + $signed(partial1);
-  assign \$60  = out__valid & o__ready;
-  assign \$61  = sent + 1'h1;
-  assign \$62  = last_word ? 3'h0 : \$61 ;
-  assign \$63  = s5[0] & s5[1];
-  assign \$65  = map_offset + \$64 ;
-  assign \$66  = s5[2] ? 22'h000000 : \$65 ;
-  assign \$67  = \$signal$74  + 2'h2;
-  assign \$68  = \$signal$76  ? 17'h00000 : \$67 ;
-  assign \$69  = \$signal$80  | \$signal$79 ;
-  assign \$70  = \$signal$81  + 1'h1;
-  assign \$71  = \$69  ? 17'h00000 : \$70 ;
-  assign \$72  = \$signal$79  ? 20'h00000 : \$48 [19:0];
-  assign \$73  = \$signal$79  ? 20'h00000 : \$48 [19:0];
-  assign \$74  = \$signal$7  + 1'h1;
-  assign \$75  = \$signal$79  ? 17'h00000 : \$74 ;
-  assign \$76  = map_ + 1'h1;
-  assign \$77  = map_base + config__payload[132:113];
+  assign \$37  = map_offset + offset;
+  assign \$38  = config__payload[77:62] - \$signal$75 ;
+  assign \$39  = \$38 [15:0] < 2'h2;
+  assign \$40  = \$39  ? \$38 [15:0] : 16'h0002;
+  assign \$signal$77  = \$38 [15:0] <= 2'h2;
+  assign \$41  = map_ + 1'h1;
+  assign \$42  = \$41  == config__payload[45:30];
+  assign \$signal$78  = \$signal$77  & \$42 ;
+  assign \$43  = \$signal$7  + 1'h1;
+  assign \$44  = \$43  == config__payload[93:78];
+  assign \$signal$80  = \$signal$78  & \$44 ;
+  assign \$45  = \$signal$82  + 1'h1;
+  assign \$signal$81  = \$45  == config__payload[112:97];
+  assign \$46  = ~ \$signal$84 ;
+  assign move = \$46  | i__ready;
+  assign \$47  = move & config__valid;
+  assign \$48  = \$signal$7  != \$signal$87 ;
+  assign \$signal$86  = \$47  & \$48 ;
+  assign \$49  = map_base + \$signal$75 ;
+  assign \$50  = slot_base + config__payload[77:62];
+  assign \$51  = \$signal$81  ? 21'h000000 : \$50 ;
+  assign \$52  = config__payload[95] & config__valid;
+  assign \$53  = ~ leaving;
+  assign \$54  = \$52  & \$53 ;
+  assign \$55  = \$signal$13  & running_block[17];
+  assign \$56  = \$signal$86  & \$signal$80 ;
+  assign config__ready = config__payload[95] ? \$55  : \$56 ;
+  assign \$57  = left - 1'h1;
+  assign \$58  = ~ \$signal$8 ;
+  assign \$59  = config__valid & config__ready;
+  assign \$60  = words == 2'h3;
+  assign \$61  = \$signal$26  | \$60 ;
+  assign \$62  = words + 1'h1;
+  assign \$63  = $signed(pixel[47:0]) + $signed(partial0);
+  assign \$64  = $signed(pixel[95:48]) + $signed(partial1);
+  assign \$65  = out__valid & o__ready;
+  assign \$66  = sent + 1'h1;
+  assign \$67  = last_word ? 3'h0 : \$66 ;
+  assign \$68  = s5[0] & s5[1];
+  assign \$70  = map_offset + \$69 ;
+  assign \$71  = s5[2] ? 22'h000000 : \$70 ;
+  assign \$72  = \$signal$75  + 2'h2;
+  assign \$73  = \$signal$77  ? 17'h00000 : \$72 ;
+  assign \$74  = \$signal$81  | \$signal$80 ;
+  assign \$75  = \$signal$82  + 1'h1;
+  assign \$76  = \$74  ? 17'h00000 : \$75 ;
+  assign \$77  = \$signal$80  ? 20'h00000 : \$51 [19:0];
+  assign \$78  = \$signal$80  ? 20'h00000 : \$51 [19:0];
+  assign \$79  = \$signal$7  + 1'h1;
+  assign \$80  = \$signal$80  ? 17'h00000 : \$79 ;
+  assign \$81  = map_ + 1'h1;
+  assign \$82  = map_base + config__payload[132:113];
+  assign \$83  = \$signal$86  & \$signal$80 ;
+  assign \$84  = \o__valid$102  & \o__ready$101 ;
+  assign \$85  = \$84  & \o__payload$100 [34];
   always @(posedge clk)
-    left <= \$78 ;
+    left <= \$86 ;
   always @(posedge clk)
-    running <= \$79 ;
+    running <= \$87 ;
   always @(posedge clk)
-    \$signal$9  <= \$80 ;
+    \$signal$9  <= \$88 ;
   always @(posedge clk)
-    \$signal  <= \$81 ;
+    \$signal  <= \$89 ;
   always @(posedge clk)
-    parameters <= \$82 ;
+    parameters <= \$90 ;
   always @(posedge clk)
-    running_block <= \$83 ;
+    running_block <= \$91 ;
   always @(posedge clk)
-    all_started <= \$84 ;
+    all_started <= \$92 ;
   always @(posedge clk)
-    words <= \$85 ;
+    words <= \$93 ;
   always @(posedge clk)
-    partial0 <= \$86 ;
+    partial0 <= \$94 ;
   always @(posedge clk)
-    summed0 <= \$87 ;
+    summed0 <= \$95 ;
   always @(posedge clk)
-    partial1 <= \$88 ;
+    partial1 <= \$96 ;
   always @(posedge clk)
-    summed1 <= \$89 ;
+    summed1 <= \$97 ;
   always @(posedge clk)
-    sent <= \$90 ;
+    sent <= \$98 ;
   always @(posedge clk)
-    s1 <= \$91 ;
+    s1 <= \$99 ;
   always @(posedge clk)
-    s2 <= \$92 ;
+    s2 <= \$100 ;
   always @(posedge clk)
-    s3 <= \$93 ;
+    s3 <= \$101 ;
   always @(posedge clk)
-    s4 <= \$94 ;
+    s4 <= \$102 ;
   always @(posedge clk)
-    s5 <= \$95 ;
+    s5 <= \$103 ;
   always @(posedge clk)
-    map_offset <= \$96 ;
+    map_offset <= \$104 ;
   always @(posedge clk)
-    \$signal$86  <= \$97 ;
+    \$signal$87  <= \$105 ;
   always @(posedge clk)
-    \$signal$83  <= \$98 ;
+    \$signal$84  <= \$106 ;
   always @(posedge clk)
-    \$like  <= \$99 ;
+    \$like  <= \$107 ;
   always @(posedge clk)
-    s1_last <= \$100 ;
+    s1_last <= \$108 ;
   always @(posedge clk)
-    \$signal$74  <= \$101 ;
+    \$signal$75  <= \$109 ;
   always @(posedge clk)
-    map_ <= \$102 ;
+    map_ <= \$110 ;
   always @(posedge clk)
-    \$signal$81  <= \$103 ;
+    \$signal$82  <= \$111 ;
   always @(posedge clk)
-    slot_base <= \$104 ;
+    slot_base <= \$112 ;
   always @(posedge clk)
-    map_base <= \$105 ;
+    map_base <= \$113 ;
   always @(posedge clk)
-    \$signal$7  <= \$106 ;
+    \$signal$7  <= \$114 ;
+  always @(posedge clk)
+    leaving <= \$115 ;
   \neuflow_convolver_tile.convolver.drain.packer  packer (
     .clk(clk),
     .i__payload(i__payload),
     .i__ready(i__ready),
-    .i__valid(\$signal$83 ),
-    .o__payload(\o__payload$99 ),
-    .o__ready(\o__ready$100 ),
-    .o__valid(\o__valid$101 ),
+    .i__valid(\$signal$84 ),
+    .o__payload(\o__payload$100 ),
+    .o__ready(\o__ready$101 ),
+    .o__valid(\o__valid$102 ),
     .rst(rst)
   );
   \neuflow_convolver_tile.convolver.drain.reorder  reorder (
     .clk(clk),
     .map_step(config__payload[132:113]),
-    .read_address(\$46 [19:0]),
-    .read_enable(\$signal$85 ),
+    .read_address(\$49 [19:0]),
+    .read_enable(\$signal$86 ),
     .read_words(read_words),
     .rst(rst),
-    .write_address(\$34 [19:0]),
+    .write_address(\$37 [19:0]),
     .write_enable(write_enable),
     .write_words(write_words)
   );
@@ -4649,7 +4669,7 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
     .en(1'h1),
     .m(parameters[127:112]),
     .narrow(config__payload[96]),
-    .out(\out$58 ),
+    .out(\out$59 ),
     .rst(rst),
     .s(parameters[149:144]),
     .zero(parameters[191:176])
@@ -4662,308 +4682,216 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
     .\inside (\inside ),
     .mark(mark),
     .offset(offset),
-    .\port$1270$0 (s5[1:0]),
+    .\port$1285$0 (s5[1:0]),
     .rst(rst)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     (* full_case = 32'd1 *)
-    if (\$49 ) begin
+    if (\$54 ) begin
       o__payload = out__payload;
     end else begin
-      o__payload = \o__payload$99 ;
+      o__payload = \o__payload$100 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     (* full_case = 32'd1 *)
-    if (\$49 ) begin
+    if (\$54 ) begin
       o__valid = out__valid;
     end else begin
-      o__valid = \o__valid$101 ;
+      o__valid = \o__valid$102 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \o__ready$100  = 1'h0;
+    \o__ready$101  = 1'h0;
     (* full_case = 32'd1 *)
-    if (\$49 ) begin
-    end else begin
-      \o__ready$100  = o__ready;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$78  = left;
-    if (\$signal$14 ) begin
-      \$78  = \$52 [2:0];
-    end
-    if (\$signal$8 ) begin
-      \$78  = 3'h5;
-    end
-    if (rst) begin
-      \$78  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$79  = running;
-    if (\$signal$13 ) begin
-      \$79  = 1'h0;
-    end
-    if (\$signal$8 ) begin
-      \$79  = 1'h1;
-    end
-    if (rst) begin
-      \$79  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$80  = \$signal$9 ;
-    if (hand_over) begin
-      \$80  = \$53 ;
-    end
-    if (\$signal$8 ) begin
-      \$80  = 1'h0;
-    end
-    if (rst) begin
-      \$80  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$81  = \$signal ;
-    if (hand_over) begin
-      \$81  = { \port$1102$0 , \port$1106$0  };
-    end
-    if (rst) begin
-      \$81  = 18'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$82  = parameters;
-    if (\$signal$8 ) begin
-      \$82  = \parameters$104 ;
-    end
-    if (rst) begin
-      \$82  = 192'h000000000000000000000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$83  = running_block;
-    if (\$signal$8 ) begin
-      \$83  = block;
-    end
-    if (rst) begin
-      \$83  = 18'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$84  = all_started;
-    if (\$signal$8 ) begin
-      \$84  = block[17];
-    end
     if (\$54 ) begin
-      \$84  = 1'h0;
-    end
-    if (rst) begin
-      \$84  = 1'h0;
+    end else begin
+      \o__ready$101  = o__ready;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$85  = words;
+    \$86  = left;
     if (\$signal$14 ) begin
-      \$85  = 3'h0;
-    end else if (\$56 ) begin
-      \$85  = \$57 [2:0];
+      \$86  = \$57 [2:0];
+    end
+    if (\$signal$8 ) begin
+      \$86  = 3'h5;
     end
     if (rst) begin
-      \$85  = 3'h0;
+      \$86  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$86  = partial0;
-    if (\$signal$26 ) begin
-      \$86  = { partials__payload[15:0], partial0[47:16] };
+    \$87  = running;
+    if (\$signal$13 ) begin
+      \$87  = 1'h0;
+    end
+    if (\$signal$8 ) begin
+      \$87  = 1'h1;
     end
     if (rst) begin
-      \$86  = 48'h000000000000;
+      \$87  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$87  = \$58 [47:0];
+    \$88  = \$signal$9 ;
+    if (hand_over) begin
+      \$88  = \$58 ;
+    end
+    if (\$signal$8 ) begin
+      \$88  = 1'h0;
+    end
     if (rst) begin
-      \$87  = 48'h000000000000;
+      \$88  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$88  = partial1;
-    if (\$signal$26 ) begin
-      \$88  = { partials__payload[31:16], partial1[47:16] };
+    \$89  = \$signal ;
+    if (hand_over) begin
+      \$89  = { \port$1117$0 , \port$1121$0  };
     end
     if (rst) begin
-      \$88  = 48'h000000000000;
+      \$89  = 18'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$89  = \$59 [47:0];
+    \$90  = parameters;
+    if (\$signal$8 ) begin
+      \$90  = \parameters$105 ;
+    end
     if (rst) begin
-      \$89  = 48'h000000000000;
+      \$90  = 192'h000000000000000000000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$90  = sent;
-    if (\$60 ) begin
-      \$90  = \$62 [1:0];
+    \$91  = running_block;
+    if (\$signal$8 ) begin
+      \$91  = block;
     end
     if (rst) begin
-      \$90  = 2'h0;
+      \$91  = 18'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$91  = s0;
+    \$92  = all_started;
+    if (\$signal$8 ) begin
+      \$92  = block[17];
+    end
+    if (\$59 ) begin
+      \$92  = 1'h0;
+    end
     if (rst) begin
-      \$91  = 3'h0;
+      \$92  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$92  = s1;
-    if (rst) begin
-      \$92  = 3'h0;
+    \$93  = words;
+    if (\$signal$14 ) begin
+      \$93  = 3'h0;
+    end else if (\$61 ) begin
+      \$93  = \$62 [2:0];
     end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$93  = s2;
     if (rst) begin
       \$93  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$94  = s3;
+    \$94  = partial0;
+    if (\$signal$26 ) begin
+      \$94  = { partials__payload[15:0], partial0[47:16] };
+    end
     if (rst) begin
-      \$94  = 3'h0;
+      \$94  = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$95  = s4;
+    \$95  = \$63 [47:0];
     if (rst) begin
-      \$95  = 3'h0;
+      \$95  = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$96  = map_offset;
+    \$96  = partial1;
+    if (\$signal$26 ) begin
+      \$96  = { partials__payload[31:16], partial1[47:16] };
+    end
+    if (rst) begin
+      \$96  = 48'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$97  = \$64 [47:0];
+    if (rst) begin
+      \$97  = 48'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$98  = sent;
+    if (\$65 ) begin
+      \$98  = \$67 [1:0];
+    end
+    if (rst) begin
+      \$98  = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$99  = s0;
+    if (rst) begin
+      \$99  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$100  = s1;
+    if (rst) begin
+      \$100  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$101  = s2;
+    if (rst) begin
+      \$101  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$102  = s3;
+    if (rst) begin
+      \$102  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$103  = s4;
+    if (rst) begin
+      \$103  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$104  = map_offset;
     if (passed) begin
-      \$96  = 20'h00000;
-    end else if (\$63 ) begin
-      \$96  = \$66 [19:0];
-    end
-    if (rst) begin
-      \$96  = 20'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$97  = \$signal$86 ;
-    if (passed) begin
-      \$97  = 16'h0000;
-    end else if (\$63 ) begin
-      if (s5[2]) begin
-        \$97  = complete;
-      end
-    end
-    if (rst) begin
-      \$97  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$98  = \$signal$83 ;
-    if (move) begin
-      \$98  = \$signal$85 ;
-    end
-    if (rst) begin
-      \$98  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$99  = \$like ;
-    if (move) begin
-      \$99  = \$37 [1:0];
-    end
-    if (rst) begin
-      \$99  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$100  = s1_last;
-    if (move) begin
-      \$100  = \$signal$79 ;
-    end
-    if (rst) begin
-      \$100  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$101  = \$signal$74 ;
-    if (\$signal$85 ) begin
-      \$101  = \$68 [15:0];
-    end
-    if (rst) begin
-      \$101  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$102  = map_;
-    if (\$signal$85 ) begin
-      if (\$signal$77 ) begin
-        \$102  = 16'h0000;
-      end else if (\$signal$76 ) begin
-        \$102  = \$76 [15:0];
-      end
-    end
-    if (rst) begin
-      \$102  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$103  = \$signal$81 ;
-    if (\$signal$85 ) begin
-      if (\$signal$77 ) begin
-        \$103  = \$71 [15:0];
-      end
-    end
-    if (rst) begin
-      \$103  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$104  = slot_base;
-    if (\$signal$85 ) begin
-      if (\$signal$77 ) begin
-        \$104  = \$72 ;
-      end
+      \$104  = 20'h00000;
+    end else if (\$68 ) begin
+      \$104  = \$71 [19:0];
     end
     if (rst) begin
       \$104  = 20'h00000;
@@ -4971,31 +4899,135 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$105  = map_base;
-    if (\$signal$85 ) begin
-      if (\$signal$77 ) begin
-        \$105  = \$73 ;
-      end else if (\$signal$76 ) begin
-        \$105  = \$77 [19:0];
+    \$105  = \$signal$87 ;
+    if (passed) begin
+      \$105  = 16'h0000;
+    end else if (\$68 ) begin
+      if (s5[2]) begin
+        \$105  = complete;
       end
     end
     if (rst) begin
-      \$105  = 20'h00000;
+      \$105  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$106  = \$signal$7 ;
-    if (\$signal$85 ) begin
-      if (\$signal$77 ) begin
-        \$106  = \$75 [15:0];
+    \$106  = \$signal$84 ;
+    if (move) begin
+      \$106  = \$signal$86 ;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$107  = \$like ;
+    if (move) begin
+      \$107  = \$40 [1:0];
+    end
+    if (rst) begin
+      \$107  = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$108  = s1_last;
+    if (move) begin
+      \$108  = \$signal$80 ;
+    end
+    if (rst) begin
+      \$108  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$109  = \$signal$75 ;
+    if (\$signal$86 ) begin
+      \$109  = \$73 [15:0];
+    end
+    if (rst) begin
+      \$109  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$110  = map_;
+    if (\$signal$86 ) begin
+      if (\$signal$78 ) begin
+        \$110  = 16'h0000;
+      end else if (\$signal$77 ) begin
+        \$110  = \$81 [15:0];
       end
     end
     if (rst) begin
-      \$106  = 16'h0000;
+      \$110  = 16'h0000;
     end
   end
-  assign \block$3  = { \port$1102$0 , \port$1106$0  };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$111  = \$signal$82 ;
+    if (\$signal$86 ) begin
+      if (\$signal$78 ) begin
+        \$111  = \$76 [15:0];
+      end
+    end
+    if (rst) begin
+      \$111  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$112  = slot_base;
+    if (\$signal$86 ) begin
+      if (\$signal$78 ) begin
+        \$112  = \$77 ;
+      end
+    end
+    if (rst) begin
+      \$112  = 20'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$113  = map_base;
+    if (\$signal$86 ) begin
+      if (\$signal$78 ) begin
+        \$113  = \$78 ;
+      end else if (\$signal$77 ) begin
+        \$113  = \$82 [19:0];
+      end
+    end
+    if (rst) begin
+      \$113  = 20'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$114  = \$signal$7 ;
+    if (\$signal$86 ) begin
+      if (\$signal$78 ) begin
+        \$114  = \$80 [15:0];
+      end
+    end
+    if (rst) begin
+      \$114  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$115  = leaving;
+    if (\$83 ) begin
+      \$115  = 1'h1;
+    end else if (\$85 ) begin
+      \$115  = 1'h0;
+    end
+    if (rst) begin
+      \$115  = 1'h0;
+    end
+  end
+  assign \block$3  = { \port$1117$0 , \port$1121$0  };
   assign last_row = \$3 [15:0];
   assign draining = \$signal$14 ;
   assign parameters_rewind = block[16];
@@ -5007,25 +5039,25 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   assign s = parameters[133:128];
   assign zero = parameters[175:160];
   assign narrow = config__payload[96];
-  assign \en$51  = 1'h1;
-  assign \acc$52  = value1;
-  assign \bias$53  = { parameters[95:80], parameters[63:48], parameters[31:16] };
-  assign \m$54  = parameters[127:112];
-  assign \s$55  = parameters[149:144];
-  assign \zero$56  = parameters[191:176];
-  assign \narrow$57  = config__payload[96];
+  assign \en$52  = 1'h1;
+  assign \acc$53  = value1;
+  assign \bias$54  = { parameters[95:80], parameters[63:48], parameters[31:16] };
+  assign \m$55  = parameters[127:112];
+  assign \s$56  = parameters[149:144];
+  assign \zero$57  = parameters[191:176];
+  assign \narrow$58  = config__payload[96];
   assign \config  = config__payload;
   assign clear = passed;
   assign step = s5[0];
   assign back = s5[1];
   assign map_step = config__payload[132:113];
-  assign write_address = \$34 [19:0];
-  assign \$signal$73  = \$35 [15:0];
-  assign count = \$37 [1:0];
-  assign read_enable = \$signal$85 ;
-  assign read_address = \$46 [19:0];
-  assign i__valid = \$signal$83 ;
-  assign next_slot = \$48 [19:0];
+  assign write_address = \$37 [19:0];
+  assign \$signal$74  = \$38 [15:0];
+  assign count = \$40 [1:0];
+  assign read_enable = \$signal$86 ;
+  assign read_address = \$49 [19:0];
+  assign i__valid = \$signal$84 ;
+  assign next_slot = \$51 [19:0];
   assign \port$488$16  = block[17:16];
   assign parameters_take = \$signal$8 ;
   assign shift = \$signal$14 ;
@@ -5035,9 +5067,9 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   assign \$signal.last_row  = \$signal [15:0];
   assign \$signal.ends_group  = \$signal [16];
   assign \$signal.ends_pass  = \$signal [17];
-  assign \block$3.last_row  = \port$1106$0 ;
-  assign \block$3.ends_group  = \port$1102$0 [0];
-  assign \block$3.ends_pass  = \port$1102$0 [1];
+  assign \block$3.last_row  = \port$1121$0 ;
+  assign \block$3.ends_group  = \port$1117$0 [0];
+  assign \block$3.ends_pass  = \port$1117$0 [1];
   assign \config__payload.groups  = config__payload[19:0];
   assign \config__payload.blocks  = config__payload[29:20];
   assign \config__payload.maps  = config__payload[45:30];
@@ -5108,29 +5140,29 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   assign \o__payload.words[1]  = o__payload[31:16];
   assign \o__payload.count  = o__payload[33:32];
   assign \o__payload.last  = o__payload[34];
-  assign \o__payload$99.words  = \o__payload$99 [31:0];
-  assign \o__payload$99.words[0]  = \o__payload$99 [15:0];
-  assign \o__payload$99.words[1]  = \o__payload$99 [31:16];
-  assign \o__payload$99.count  = \o__payload$99 [33:32];
-  assign \o__payload$99.last  = \o__payload$99 [34];
-  assign \parameters$104.bias_low  = \parameters$104 [31:0];
-  assign \parameters$104.bias_low[0]  = \parameters$104 [15:0];
-  assign \parameters$104.bias_low[1]  = \parameters$104 [31:16];
-  assign \parameters$104.bias_middle  = \parameters$104 [63:32];
-  assign \parameters$104.bias_middle[0]  = \parameters$104 [47:32];
-  assign \parameters$104.bias_middle[1]  = \parameters$104 [63:48];
-  assign \parameters$104.bias_high  = \parameters$104 [95:64];
-  assign \parameters$104.bias_high[0]  = \parameters$104 [79:64];
-  assign \parameters$104.bias_high[1]  = \parameters$104 [95:80];
-  assign \parameters$104.m  = \parameters$104 [127:96];
-  assign \parameters$104.m[0]  = \parameters$104 [111:96];
-  assign \parameters$104.m[1]  = \parameters$104 [127:112];
-  assign \parameters$104.s  = \parameters$104 [159:128];
-  assign \parameters$104.s[0]  = \parameters$104 [143:128];
-  assign \parameters$104.s[1]  = \parameters$104 [159:144];
-  assign \parameters$104.zero  = \parameters$104 [191:160];
-  assign \parameters$104.zero[0]  = \parameters$104 [175:160];
-  assign \parameters$104.zero[1]  = \parameters$104 [191:176];
+  assign \o__payload$100.words  = \o__payload$100 [31:0];
+  assign \o__payload$100.words[0]  = \o__payload$100 [15:0];
+  assign \o__payload$100.words[1]  = \o__payload$100 [31:16];
+  assign \o__payload$100.count  = \o__payload$100 [33:32];
+  assign \o__payload$100.last  = \o__payload$100 [34];
+  assign \parameters$105.bias_low  = \parameters$105 [31:0];
+  assign \parameters$105.bias_low[0]  = \parameters$105 [15:0];
+  assign \parameters$105.bias_low[1]  = \parameters$105 [31:16];
+  assign \parameters$105.bias_middle  = \parameters$105 [63:32];
+  assign \parameters$105.bias_middle[0]  = \parameters$105 [47:32];
+  assign \parameters$105.bias_middle[1]  = \parameters$105 [63:48];
+  assign \parameters$105.bias_high  = \parameters$105 [95:64];
+  assign \parameters$105.bias_high[0]  = \parameters$105 [79:64];
+  assign \parameters$105.bias_high[1]  = \parameters$105 [95:80];
+  assign \parameters$105.m  = \parameters$105 [127:96];
+  assign \parameters$105.m[0]  = \parameters$105 [111:96];
+  assign \parameters$105.m[1]  = \parameters$105 [127:112];
+  assign \parameters$105.s  = \parameters$105 [159:128];
+  assign \parameters$105.s[0]  = \parameters$105 [143:128];
+  assign \parameters$105.s[1]  = \parameters$105 [159:144];
+  assign \parameters$105.zero  = \parameters$105 [191:160];
+  assign \parameters$105.zero[0]  = \parameters$105 [175:160];
+  assign \parameters$105.zero[1]  = \parameters$105 [191:176];
   assign \partials__payload.words  = partials__payload[31:0];
   assign \partials__payload.words[0]  = partials__payload[15:0];
   assign \partials__payload.words[1]  = partials__payload[31:16];
@@ -5151,16 +5183,16 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   assign i__payload[34] = s1_last;
   assign i__payload[33:32] = \$like ;
   assign i__payload[31:0] = read_words;
-  assign write_words[31:16] = \out$58 ;
+  assign write_words[31:16] = \out$59 ;
   assign write_words[15:0] = out;
   assign s0[2] = running_block[16];
   assign s0[1] = \$signal$13 ;
-  assign s0[0] = \$33 ;
-  assign out__payload[31:16] = \$31 ;
-  assign out__payload[15:0] = \$30 ;
-  assign out__payload[34] = \$26 ;
+  assign s0[0] = \$36 ;
+  assign out__payload[31:16] = \$34 ;
+  assign out__payload[15:0] = \$33 ;
+  assign out__payload[34] = \$29 ;
   assign out__payload[33:32] = 2'h2;
-  assign \$64  = { config__payload[132:113], 1'h0 };
+  assign \$69  = { config__payload[132:113], 1'h0 };
 endmodule
 
 module \neuflow_convolver_tile.convolver.drain.packer (rst, i__ready, i__payload, o__ready, i__valid, o__valid, o__payload, clk);
@@ -5549,7 +5581,7 @@ module \neuflow_convolver_tile.convolver.drain.reorder.bank1 (write_enable, read
   );
 endmodule
 
-module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside , offset, complete, \port$1270$0 , \config , clk);
+module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside , offset, complete, \port$1285$0 , \config , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire [16:0] \$1 ;
   wire \$10 ;
@@ -5617,8 +5649,8 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
   wire mark;
   output [19:0] offset;
   wire [19:0] offset;
-  input [1:0] \port$1270$0 ;
-  wire [1:0] \port$1270$0 ;
+  input [1:0] \port$1285$0 ;
+  wire [1:0] \port$1285$0 ;
   input rst;
   wire rst;
   wire short_ends;
@@ -5646,7 +5678,7 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
   assign \$17  = short_ends ? \$16  : { 1'h0, after[31:16] };
   assign \$18  = \$15  ? { 1'h0, \config [93:78] } : \$17 ;
   assign \$19  = ~ mark;
-  assign \$20  = \port$1270$0 [1] & \$19 ;
+  assign \$20  = \port$1285$0 [1] & \$19 ;
   assign \$21  = \$20  ? \$signal$13  : after;
   always @(posedge clk)
     \$signal$1  <= \$22 ;
@@ -5668,7 +5700,7 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
     \$22  = \$signal$1 ;
     if (clear) begin
       \$22  = 68'h00000000000000000;
-    end else if (\port$1270$0 [0]) begin
+    end else if (\port$1285$0 [0]) begin
       \$22  = \$21 ;
     end
     if (rst) begin
@@ -5680,7 +5712,7 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
     \$23  = \$signal$13 ;
     if (clear) begin
       \$23  = 68'h00000000000000000;
-    end else if (\port$1270$0 [0]) begin
+    end else if (\port$1285$0 [0]) begin
       if (mark) begin
         \$23  = after;
       end
@@ -5689,8 +5721,8 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
       \$23  = 68'h00000000000000000;
     end
   end
-  assign step = \port$1270$0 [0];
-  assign back = \port$1270$0 [1];
+  assign step = \port$1285$0 [0];
+  assign back = \port$1285$0 [1];
   assign offset = \$11 [19:0];
   assign complete = \$18 [15:0];
   assign \$signal$1.column  = \$signal$1 [15:0];
@@ -7422,144 +7454,162 @@ endmodule
 module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, o__ready, \o__ready$63 , \o__ready$73 , bus__valid, bus__ready, east_moves, south_moves, west_moves, local0_moves, bus__payload, local0_in__payload, local0_in__valid
 , east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
-  wire \$1 ;
+  wire [15:0] \$1 ;
   wire \$10 ;
   wire \$100 ;
-  wire \$101 ;
-  wire \$102 ;
+  wire [9:0] \$101 ;
+  wire [9:0] \$102 ;
   wire \$103 ;
   wire \$104 ;
-  wire \$105 ;
-  wire \$106 ;
-  wire \$107 ;
-  wire \$108 ;
+  wire [9:0] \$105 ;
+  wire [9:0] \$106 ;
+  wire [9:0] \$107 ;
+  wire [9:0] \$108 ;
   wire \$109 ;
   wire \$11 ;
-  wire \$110 ;
-  wire \$111 ;
-  wire \$112 ;
-  wire \$113 ;
+  wire [9:0] \$110 ;
+  wire [9:0] \$111 ;
+  wire [9:0] \$112 ;
+  wire [9:0] \$113 ;
   wire \$114 ;
-  wire \$115 ;
-  wire \$116 ;
+  wire [9:0] \$115 ;
+  wire [9:0] \$116 ;
   wire \$117 ;
   wire \$118 ;
-  wire \$119 ;
+  wire [9:0] \$119 ;
   wire \$12 ;
-  wire \$120 ;
-  wire \$121 ;
-  wire \$122 ;
+  wire [9:0] \$120 ;
+  wire [9:0] \$121 ;
+  wire [9:0] \$122 ;
   wire \$123 ;
-  wire \$124 ;
-  reg \$125 ;
-  reg [13:0] \$126 ;
-  reg \$127 ;
-  reg [13:0] \$128 ;
-  reg \$129 ;
-  wire \$13 ;
-  reg [13:0] \$130 ;
-  reg \$131 ;
-  reg [13:0] \$132 ;
-  reg \$133 ;
-  reg [13:0] \$134 ;
-  reg \$135 ;
-  reg [13:0] \$136 ;
+  wire [9:0] \$124 ;
+  wire [9:0] \$125 ;
+  wire [9:0] \$126 ;
+  wire [9:0] \$127 ;
+  wire \$128 ;
+  wire [9:0] \$129 ;
+  wire [9:0] \$13 ;
+  wire [9:0] \$130 ;
+  wire \$131 ;
+  wire \$132 ;
+  reg [9:0] \$133 ;
+  reg [9:0] \$134 ;
+  reg [9:0] \$135 ;
+  reg [9:0] \$136 ;
+  reg [9:0] \$137 ;
+  reg [9:0] \$138 ;
+  reg [9:0] \$139 ;
   wire \$14 ;
+  reg [9:0] \$140 ;
+  reg [9:0] \$141 ;
+  reg [9:0] \$142 ;
+  reg [9:0] \$143 ;
+  reg [9:0] \$144 ;
+  reg [9:0] \$145 ;
+  reg [9:0] \$146 ;
+  reg [3:0] \$147 ;
+  reg [3:0] \$148 ;
+  reg [3:0] \$149 ;
   wire \$15 ;
+  reg [3:0] \$150 ;
+  reg [3:0] \$151 ;
+  reg [3:0] \$152 ;
   wire \$16 ;
-  wire \$17 ;
+  wire [9:0] \$17 ;
   wire \$18 ;
   wire \$19 ;
-  wire \$2 ;
+  wire [15:0] \$2 ;
   wire \$20 ;
-  wire \$21 ;
+  wire [9:0] \$21 ;
   wire \$22 ;
   wire \$23 ;
   wire \$24 ;
-  wire \$25 ;
+  wire [9:0] \$25 ;
   wire \$26 ;
   wire \$27 ;
   wire \$28 ;
-  wire \$29 ;
-  wire \$3 ;
+  wire [9:0] \$29 ;
+  wire [9:0] \$3 ;
   wire \$30 ;
   wire \$31 ;
   wire \$32 ;
-  wire \$33 ;
-  wire \$34 ;
-  wire \$35 ;
-  wire \$36 ;
-  wire \$37 ;
-  wire \$38 ;
-  wire \$39 ;
-  wire [7:0] \$4 ;
-  wire \$40 ;
-  wire \$41 ;
+  wire [9:0] \$33 ;
+  wire [9:0] \$34 ;
+  wire [9:0] \$35 ;
+  wire [9:0] \$36 ;
+  wire [9:0] \$37 ;
+  wire [9:0] \$38 ;
+  wire [9:0] \$39 ;
+  wire \$4 ;
+  wire [9:0] \$40 ;
+  wire [9:0] \$41 ;
   wire \$42 ;
-  wire \$43 ;
-  wire \$44 ;
-  wire \$45 ;
+  wire [9:0] \$43 ;
+  wire [9:0] \$44 ;
+  wire [9:0] \$45 ;
   wire \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
+  wire [9:0] \$47 ;
+  wire [9:0] \$48 ;
+  wire [9:0] \$49 ;
   wire \$5 ;
   wire \$50 ;
-  wire \$51 ;
-  wire \$52 ;
-  wire \$53 ;
+  wire [9:0] \$51 ;
+  wire [9:0] \$52 ;
+  wire [9:0] \$53 ;
   wire \$54 ;
   wire [9:0] \$55 ;
   wire [9:0] \$56 ;
   wire [9:0] \$57 ;
-  wire \$58 ;
-  wire \$59 ;
+  wire [9:0] \$58 ;
+  wire [9:0] \$59 ;
   wire \$6 ;
-  wire \$60 ;
-  wire \$61 ;
-  wire \$62 ;
-  wire \$63 ;
-  wire \$64 ;
-  wire \$65 ;
+  wire [9:0] \$60 ;
+  wire [9:0] \$61 ;
+  wire [9:0] \$62 ;
+  wire [9:0] \$63 ;
+  wire [9:0] \$64 ;
+  wire [9:0] \$65 ;
   wire [9:0] \$66 ;
-  wire [9:0] \$67 ;
-  wire [9:0] \$68 ;
-  wire \$69 ;
-  wire \$7 ;
-  wire \$70 ;
-  wire \$71 ;
-  wire \$72 ;
-  wire \$73 ;
-  wire \$74 ;
-  wire \$75 ;
-  wire \$76 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire [9:0] \$69 ;
+  wire [7:0] \$7 ;
+  wire [9:0] \$70 ;
+  wire [9:0] \$71 ;
+  wire [9:0] \$72 ;
+  wire [9:0] \$73 ;
+  wire [9:0] \$74 ;
+  wire [9:0] \$75 ;
+  wire [9:0] \$76 ;
   wire [9:0] \$77 ;
   wire [9:0] \$78 ;
   wire [9:0] \$79 ;
   wire \$8 ;
-  wire \$80 ;
+  wire [9:0] \$80 ;
   wire \$81 ;
-  wire \$82 ;
-  wire \$83 ;
-  wire \$84 ;
-  wire \$85 ;
+  wire [9:0] \$82 ;
+  wire [9:0] \$83 ;
+  wire [9:0] \$84 ;
+  wire [9:0] \$85 ;
   wire \$86 ;
-  wire \$87 ;
+  wire [9:0] \$87 ;
   wire [9:0] \$88 ;
-  wire [9:0] \$89 ;
+  wire \$89 ;
   wire \$9 ;
-  wire [9:0] \$90 ;
-  wire \$91 ;
-  wire \$92 ;
-  wire \$93 ;
-  wire \$94 ;
+  wire \$90 ;
+  wire [9:0] \$91 ;
+  wire [9:0] \$92 ;
+  wire [9:0] \$93 ;
+  wire [9:0] \$94 ;
   wire \$95 ;
-  wire \$96 ;
-  wire \$97 ;
-  wire \$98 ;
-  wire \$99 ;
-  wire \$signal ;
-  reg \$signal$6 ;
+  wire [9:0] \$96 ;
+  wire [9:0] \$97 ;
+  wire [9:0] \$98 ;
+  wire [9:0] \$99 ;
+  wire [9:0] \$signal ;
+  reg [9:0] \$signal$25 ;
+  reg [9:0] \$signal$26  = 10'h000;
+  wire addressed;
   input [48:0] bus__payload;
   wire [48:0] bus__payload;
   wire [7:0] \bus__payload.columns ;
@@ -7575,12 +7625,9 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   wire clk;
   input [7:0] columns;
   wire [7:0] columns;
-  wire conflict;
-  reg [9:0] east_able;
-  reg [13:0] east_current = 14'h0000;
-  wire [3:0] \east_current.input ;
-  wire [9:0] \east_current.peers ;
-  wire east_done;
+  reg conflict;
+  wire [9:0] done;
+  reg [9:0] east_current = 10'h000;
   input [34:0] east_in__payload;
   wire [34:0] east_in__payload;
   wire [1:0] \east_in__payload.count ;
@@ -7591,8 +7638,10 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   wire east_in__ready;
   input east_in__valid;
   wire east_in__valid;
+  wire east_last;
   output east_moves;
   wire east_moves;
+  reg [3:0] east_next_source = 4'h0;
   output [34:0] east_out__payload;
   wire [34:0] east_out__payload;
   wire [1:0] \east_out__payload.count ;
@@ -7603,39 +7652,35 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   wire east_out__ready;
   output east_out__valid;
   wire east_out__valid;
-  wire east_room;
-  wire east_take;
-  reg east_valid = 1'h0;
-  reg [13:0] east_waiting = 14'h0000;
-  wire [3:0] \east_waiting.input ;
-  wire [9:0] \east_waiting.peers ;
-  reg east_waits = 1'h0;
-  reg [9:0] east_wanted;
+  reg [9:0] east_peers = 10'h00e;
+  reg [3:0] east_source = 4'h0;
+  reg [9:0] east_waiting = 10'h000;
   reg [34:0] i__payload;
-  reg [34:0] \i__payload$67 ;
-  wire [1:0] \i__payload$67.count ;
-  wire \i__payload$67.last ;
-  wire [31:0] \i__payload$67.words ;
-  wire [15:0] \i__payload$67.words[0] ;
-  wire [15:0] \i__payload$67.words[1] ;
-  reg [34:0] \i__payload$77 ;
-  wire [1:0] \i__payload$77.count ;
-  wire \i__payload$77.last ;
-  wire [31:0] \i__payload$77.words ;
-  wire [15:0] \i__payload$77.words[0] ;
-  wire [15:0] \i__payload$77.words[1] ;
+  reg [34:0] \i__payload$70 ;
+  wire [1:0] \i__payload$70.count ;
+  wire \i__payload$70.last ;
+  wire [31:0] \i__payload$70.words ;
+  wire [15:0] \i__payload$70.words[0] ;
+  wire [15:0] \i__payload$70.words[1] ;
+  reg [34:0] \i__payload$80 ;
+  wire [1:0] \i__payload$80.count ;
+  wire \i__payload$80.last ;
+  wire [31:0] \i__payload$80.words ;
+  wire [15:0] \i__payload$80.words[0] ;
+  wire [15:0] \i__payload$80.words[1] ;
   wire [1:0] \i__payload.count ;
   wire \i__payload.last ;
   wire [31:0] \i__payload.words ;
   wire [15:0] \i__payload.words[0] ;
   wire [15:0] \i__payload.words[1] ;
   wire i__ready;
-  wire \i__ready$69 ;
-  wire \i__ready$79 ;
-  reg i__valid;
-  reg \i__valid$68 ;
-  reg \i__valid$78 ;
-  reg [9:0] local0_able;
+  wire \i__ready$67 ;
+  wire \i__ready$77 ;
+  wire i__valid;
+  wire \i__valid$68 ;
+  wire \i__valid$78 ;
+  reg known;
+  reg [9:0] local0_current = 10'h000;
   input [34:0] local0_in__payload;
   wire [34:0] local0_in__payload;
   wire [1:0] \local0_in__payload.count ;
@@ -7646,9 +7691,13 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   wire local0_in__ready;
   input local0_in__valid;
   wire local0_in__valid;
+  wire local0_last;
   output local0_moves;
   wire local0_moves;
-  reg [9:0] local0_wanted;
+  reg [9:0] local0_peers = 10'h00e;
+  reg [9:0] local0_waiting = 10'h000;
+  wire [9:0] moving;
+  wire [9:0] names;
   wire [34:0] o__payload;
   wire [34:0] \o__payload$62 ;
   wire [1:0] \o__payload$62.count ;
@@ -7676,13 +7725,11 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   wire o__valid;
   wire \o__valid$66 ;
   wire \o__valid$76 ;
+  reg [9:0] queued;
+  wire [9:0] room;
   input rst;
   wire rst;
-  reg [9:0] south_able;
-  reg [13:0] south_current = 14'h0000;
-  wire [3:0] \south_current.input ;
-  wire [9:0] \south_current.peers ;
-  wire south_done;
+  reg [9:0] south_current = 10'h000;
   input [34:0] south_in__payload;
   wire [34:0] south_in__payload;
   wire [1:0] \south_in__payload.count ;
@@ -7693,8 +7740,10 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   wire south_in__ready;
   input south_in__valid;
   wire south_in__valid;
+  wire south_last;
   output south_moves;
   wire south_moves;
+  reg [3:0] south_next_source = 4'h0;
   output [34:0] south_out__payload;
   wire [34:0] south_out__payload;
   wire [1:0] \south_out__payload.count ;
@@ -7705,21 +7754,14 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   wire south_out__ready;
   output south_out__valid;
   wire south_out__valid;
-  wire south_room;
-  wire south_take;
-  reg south_valid = 1'h0;
-  reg [13:0] south_waiting = 14'h0000;
-  wire [3:0] \south_waiting.input ;
-  wire [9:0] \south_waiting.peers ;
-  reg south_waits = 1'h0;
-  reg [9:0] south_wanted;
+  reg [9:0] south_peers = 10'h00e;
+  reg [3:0] south_source = 4'h0;
+  reg [9:0] south_waiting = 10'h000;
   input [3:0] sub;
   wire [3:0] sub;
-  reg [9:0] west_able;
-  reg [13:0] west_current = 14'h0000;
-  wire [3:0] \west_current.input ;
-  wire [9:0] \west_current.peers ;
-  wire west_done;
+  wire take;
+  reg [9:0] waits = 10'h000;
+  reg [9:0] west_current = 10'h000;
   input [34:0] west_in__payload;
   wire [34:0] west_in__payload;
   wire [1:0] \west_in__payload.count ;
@@ -7730,8 +7772,10 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   wire west_in__ready;
   input west_in__valid;
   wire west_in__valid;
+  wire west_last;
   output west_moves;
   wire west_moves;
+  reg [3:0] west_next_source = 4'h0;
   output [34:0] west_out__payload;
   wire [34:0] west_out__payload;
   wire [1:0] \west_out__payload.count ;
@@ -7742,180 +7786,202 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   wire west_out__ready;
   output west_out__valid;
   wire west_out__valid;
-  wire west_room;
-  wire west_take;
-  reg west_valid = 1'h0;
-  reg [13:0] west_waiting = 14'h0000;
-  wire [3:0] \west_waiting.input ;
-  wire [9:0] \west_waiting.peers ;
-  reg west_waits = 1'h0;
-  reg [9:0] west_wanted;
+  reg [9:0] west_peers = 10'h00e;
+  reg [3:0] west_source = 4'h0;
+  reg [9:0] west_waiting = 10'h000;
   wire [17:0] word;
   wire [3:0] \word.input ;
   wire [3:0] \word.output ;
   wire [9:0] \word.peers ;
-  assign \$1  = bus__payload[3:0] == 3'h7;
-  assign \$2  = bus__payload[7:4] == sub;
-  assign \$3  = \$1  & \$2 ;
-  assign \$4  = bus__payload[15:8] & columns;
-  assign \$5  = | \$4 ;
-  assign \$signal  = \$3  & \$5 ;
-  assign \$6  = ~ \$signal ;
-  assign \$7  = ~ conflict;
-  assign \$8  = \$signal$6  & \$7 ;
-  assign bus__ready = \$6  | \$8 ;
+  assign \$1  = 1'h1 << bus__payload[19:16];
+  assign names = \$3  | \$2 [9:0];
+  assign \$4  = bus__payload[3:0] == 3'h7;
+  assign \$5  = bus__payload[7:4] == sub;
+  assign \$6  = \$4  & \$5 ;
+  assign \$7  = bus__payload[15:8] & columns;
+  assign \$8  = | \$7 ;
+  assign addressed = \$6  & \$8 ;
   assign \$9  = bus__valid & bus__ready;
-  assign \$10  = \$9  & \$signal ;
-  assign \$11  = bus__payload[19:16] == 1'h1;
-  assign east_take = \$10  & \$11 ;
-  assign \$12  = bus__payload[19:16] == 1'h1;
-  assign \$13  = ~ east_waits;
-  assign \$14  = bus__valid & bus__ready;
-  assign \$15  = \$14  & \$signal ;
-  assign \$16  = bus__payload[19:16] == 2'h2;
-  assign south_take = \$15  & \$16 ;
-  assign \$17  = bus__payload[19:16] == 2'h2;
-  assign \$18  = ~ south_waits;
-  assign \$19  = bus__valid & bus__ready;
-  assign \$20  = \$19  & \$signal ;
-  assign \$21  = bus__payload[19:16] == 2'h3;
-  assign west_take = \$20  & \$21 ;
-  assign \$22  = bus__payload[19:16] == 2'h3;
-  assign \$23  = ~ west_waits;
-  assign \$24  = east_current[3:0] == bus__payload[23:20];
-  assign \$25  = east_valid & \$24 ;
-  assign \$26  = east_current[13:4] != bus__payload[33:24];
-  assign \$27  = \$25  & \$26 ;
-  assign \$28  = east_waiting[3:0] == bus__payload[23:20];
-  assign \$29  = east_waits & \$28 ;
-  assign \$30  = east_waiting[13:4] != bus__payload[33:24];
-  assign \$31  = \$29  & \$30 ;
-  assign \$32  = south_current[3:0] == bus__payload[23:20];
-  assign \$33  = south_valid & \$32 ;
-  assign \$34  = south_current[13:4] != bus__payload[33:24];
-  assign \$35  = \$33  & \$34 ;
-  assign \$36  = south_waiting[3:0] == bus__payload[23:20];
-  assign \$37  = south_waits & \$36 ;
-  assign \$38  = south_waiting[13:4] != bus__payload[33:24];
-  assign \$39  = \$37  & \$38 ;
-  assign \$40  = west_current[3:0] == bus__payload[23:20];
-  assign \$41  = west_valid & \$40 ;
-  assign \$42  = west_current[13:4] != bus__payload[33:24];
-  assign \$43  = \$41  & \$42 ;
-  assign \$44  = west_waiting[3:0] == bus__payload[23:20];
-  assign \$45  = west_waits & \$44 ;
-  assign \$46  = west_waiting[13:4] != bus__payload[33:24];
-  assign \$47  = \$45  & \$46 ;
-  assign conflict = | { \$47 , \$43 , \$39 , \$35 , \$31 , \$27  };
-  assign \$48  = east_current[3:0] == 1'h1;
-  assign \$49  = east_valid & \$48 ;
-  assign \$50  = south_current[3:0] == 1'h1;
-  assign \$51  = south_valid & \$50 ;
-  assign \$52  = west_current[3:0] == 1'h1;
-  assign \$53  = west_valid & \$52 ;
-  assign \$54  = | east_wanted;
-  assign \$56  = ~ east_able;
-  assign \$57  = \$55  & \$56 ;
-  assign \$58  = ! \$57 ;
-  assign east_moves = \$54  & \$58 ;
-  assign \$59  = east_current[3:0] == 2'h2;
-  assign \$60  = east_valid & \$59 ;
-  assign \$61  = south_current[3:0] == 2'h2;
-  assign \$62  = south_valid & \$61 ;
-  assign \$63  = west_current[3:0] == 2'h2;
-  assign \$64  = west_valid & \$63 ;
-  assign \$65  = | south_wanted;
-  assign \$67  = ~ south_able;
-  assign \$68  = \$66  & \$67 ;
-  assign \$69  = ! \$68 ;
-  assign south_moves = \$65  & \$69 ;
-  assign \$70  = east_current[3:0] == 2'h3;
-  assign \$71  = east_valid & \$70 ;
-  assign \$72  = south_current[3:0] == 2'h3;
-  assign \$73  = south_valid & \$72 ;
-  assign \$74  = west_current[3:0] == 2'h3;
-  assign \$75  = west_valid & \$74 ;
-  assign \$76  = | west_wanted;
-  assign \$78  = ~ west_able;
-  assign \$79  = \$77  & \$78 ;
-  assign \$80  = ! \$79 ;
-  assign west_moves = \$76  & \$80 ;
-  assign \$81  = east_current[3:0] == 3'h5;
-  assign \$82  = east_valid & \$81 ;
-  assign \$83  = south_current[3:0] == 3'h5;
-  assign \$84  = south_valid & \$83 ;
-  assign \$85  = west_current[3:0] == 3'h5;
-  assign \$86  = west_valid & \$85 ;
-  assign \$87  = | local0_wanted;
-  assign \$89  = ~ local0_able;
-  assign \$90  = \$88  & \$89 ;
-  assign \$91  = ! \$90 ;
-  assign local0_moves = \$87  & \$91 ;
-  assign \$92  = east_valid & east_in__valid;
-  assign \$93  = \$92  & east_moves;
-  assign \$94  = east_valid & south_in__valid;
-  assign \$95  = \$94  & south_moves;
-  assign \$96  = east_valid & west_in__valid;
-  assign \$97  = \$96  & west_moves;
-  assign \$98  = east_valid & local0_in__valid;
-  assign \$99  = \$98  & local0_moves;
-  assign east_done = i__valid & i__payload[34];
-  assign \$100  = south_valid & east_in__valid;
-  assign \$101  = \$100  & east_moves;
-  assign \$102  = south_valid & south_in__valid;
-  assign \$103  = \$102  & south_moves;
-  assign \$104  = south_valid & west_in__valid;
-  assign \$105  = \$104  & west_moves;
-  assign \$106  = south_valid & local0_in__valid;
-  assign \$107  = \$106  & local0_moves;
-  assign south_done = \i__valid$68  & \i__payload$67 [34];
-  assign \$108  = west_valid & east_in__valid;
-  assign \$109  = \$108  & east_moves;
-  assign \$110  = west_valid & south_in__valid;
-  assign \$111  = \$110  & south_moves;
-  assign \$112  = west_valid & west_in__valid;
-  assign \$113  = \$112  & west_moves;
-  assign \$114  = west_valid & local0_in__valid;
-  assign \$115  = \$114  & local0_moves;
-  assign west_done = \i__valid$78  & \i__payload$77 [34];
-  assign \$116  = ~ east_valid;
-  assign \$117  = \$116  | east_done;
-  assign \$118  = east_take & \$117 ;
-  assign \$119  = ~ south_valid;
-  assign \$120  = \$119  | south_done;
-  assign \$121  = south_take & \$120 ;
-  assign \$122  = ~ west_valid;
-  assign \$123  = \$122  | west_done;
-  assign \$124  = west_take & \$123 ;
+  assign \$10  = \$9  & addressed;
+  assign \$11  = \$10  & known;
+  assign \$12  = | \$2 [9:0];
+  assign take = \$11  & \$12 ;
+  assign \$13  = east_current | east_waiting;
+  assign \$14  = | \$13 ;
+  assign \$15  = names != east_peers;
+  assign \$16  = \$14  & \$15 ;
+  assign \$17  = south_current | south_waiting;
+  assign \$18  = | \$17 ;
+  assign \$19  = names != south_peers;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = west_current | west_waiting;
+  assign \$22  = | \$21 ;
+  assign \$23  = names != west_peers;
+  assign \$24  = \$22  & \$23 ;
+  assign \$25  = local0_current | local0_waiting;
+  assign \$26  = | \$25 ;
+  assign \$27  = names != local0_peers;
+  assign \$28  = \$26  & \$27 ;
+  assign \$29  = \$2 [9:0] & waits;
+  assign \$30  = | \$29 ;
+  assign \$31  = conflict | \$30 ;
+  assign \$32  = addressed & \$31 ;
+  assign bus__ready = ~ \$32 ;
+  assign \$33  = ~ \$signal$26 ;
+  assign \$34  = \$33  | done;
+  assign \$35  = \$2 [9:0] & \$34 ;
+  assign \$36  = \$2 [9:0] & \$signal$26 ;
+  assign \$37  = ~ done;
+  assign \$38  = \$36  & \$37 ;
+  assign \$39  = east_current & room;
+  assign \$40  = ~ \$39 ;
+  assign \$41  = east_peers & \$40 ;
+  assign \$42  = ! \$41 ;
+  assign east_moves = east_in__valid & \$42 ;
+  assign east_last = east_moves & east_in__payload[34];
+  assign \$43  = south_current & room;
+  assign \$44  = ~ \$43 ;
+  assign \$45  = south_peers & \$44 ;
+  assign \$46  = ! \$45 ;
+  assign south_moves = south_in__valid & \$46 ;
+  assign south_last = south_moves & south_in__payload[34];
+  assign \$47  = west_current & room;
+  assign \$48  = ~ \$47 ;
+  assign \$49  = west_peers & \$48 ;
+  assign \$50  = ! \$49 ;
+  assign west_moves = west_in__valid & \$50 ;
+  assign west_last = west_moves & west_in__payload[34];
+  assign \$51  = local0_current & room;
+  assign \$52  = ~ \$51 ;
+  assign \$53  = local0_peers & \$52 ;
+  assign \$54  = ! \$53 ;
+  assign local0_moves = local0_in__valid & \$54 ;
+  assign local0_last = local0_moves & local0_in__payload[34];
+  assign \$55  = east_moves ? east_current : 10'h000;
+  assign \$56  = south_moves ? south_current : 10'h000;
+  assign \$57  = \$55  | \$56 ;
+  assign \$58  = west_moves ? west_current : 10'h000;
+  assign \$59  = \$57  | \$58 ;
+  assign \$60  = local0_moves ? local0_current : 10'h000;
+  assign moving = \$59  | \$60 ;
+  assign \$61  = east_last ? east_current : 10'h000;
+  assign \$62  = south_last ? south_current : 10'h000;
+  assign \$63  = \$61  | \$62 ;
+  assign \$64  = west_last ? west_current : 10'h000;
+  assign \$65  = \$63  | \$64 ;
+  assign \$66  = local0_last ? local0_current : 10'h000;
+  assign done = \$65  | \$66 ;
+  assign \$67  = | done;
+  assign \$68  = take | \$67 ;
+  assign \$69  = ~ done;
+  assign \$70  = \$signal$26  & \$69 ;
+  assign \$71  = waits & done;
+  assign \$72  = \$70  | \$71 ;
+  assign \$73  = \$72  | \$signal$25 ;
+  assign \$74  = ~ done;
+  assign \$75  = waits & \$74 ;
+  assign \$76  = \$75  | queued;
+  assign \$77  = ~ done;
+  assign \$78  = east_current & \$77 ;
+  assign \$79  = east_waiting & done;
+  assign \$80  = \$78  | \$79 ;
+  assign \$81  = bus__payload[23:20] == 1'h1;
+  assign \$82  = \$81  ? \$signal$25  : 10'h000;
+  assign \$83  = \$80  | \$82 ;
+  assign \$84  = ~ done;
+  assign \$85  = east_waiting & \$84 ;
+  assign \$86  = bus__payload[23:20] == 1'h1;
+  assign \$87  = \$86  ? queued : 10'h000;
+  assign \$88  = \$85  | \$87 ;
+  assign \$89  = bus__payload[23:20] == 1'h1;
+  assign \$90  = take & \$89 ;
+  assign \$91  = ~ done;
+  assign \$92  = south_current & \$91 ;
+  assign \$93  = south_waiting & done;
+  assign \$94  = \$92  | \$93 ;
+  assign \$95  = bus__payload[23:20] == 2'h2;
+  assign \$96  = \$95  ? \$signal$25  : 10'h000;
+  assign \$97  = \$94  | \$96 ;
+  assign \$98  = ~ done;
+  assign \$99  = south_waiting & \$98 ;
+  assign \$100  = bus__payload[23:20] == 2'h2;
+  assign \$101  = \$100  ? queued : 10'h000;
+  assign \$102  = \$99  | \$101 ;
+  assign \$103  = bus__payload[23:20] == 2'h2;
+  assign \$104  = take & \$103 ;
+  assign \$105  = ~ done;
+  assign \$106  = west_current & \$105 ;
+  assign \$107  = west_waiting & done;
+  assign \$108  = \$106  | \$107 ;
+  assign \$109  = bus__payload[23:20] == 2'h3;
+  assign \$110  = \$109  ? \$signal$25  : 10'h000;
+  assign \$111  = \$108  | \$110 ;
+  assign \$112  = ~ done;
+  assign \$113  = west_waiting & \$112 ;
+  assign \$114  = bus__payload[23:20] == 2'h3;
+  assign \$115  = \$114  ? queued : 10'h000;
+  assign \$116  = \$113  | \$115 ;
+  assign \$117  = bus__payload[23:20] == 2'h3;
+  assign \$118  = take & \$117 ;
+  assign \$119  = ~ done;
+  assign \$120  = local0_current & \$119 ;
+  assign \$121  = local0_waiting & done;
+  assign \$122  = \$120  | \$121 ;
+  assign \$123  = bus__payload[23:20] == 3'h5;
+  assign \$124  = \$123  ? \$signal$25  : 10'h000;
+  assign \$125  = \$122  | \$124 ;
+  assign \$126  = ~ done;
+  assign \$127  = local0_waiting & \$126 ;
+  assign \$128  = bus__payload[23:20] == 3'h5;
+  assign \$129  = \$128  ? queued : 10'h000;
+  assign \$130  = \$127  | \$129 ;
+  assign \$131  = bus__payload[23:20] == 3'h5;
+  assign \$132  = take & \$131 ;
   always @(posedge clk)
-    east_valid <= \$125 ;
+    \$signal$26  <= \$133 ;
   always @(posedge clk)
-    east_current <= \$126 ;
+    waits <= \$134 ;
   always @(posedge clk)
-    east_waits <= \$127 ;
+    east_current <= \$135 ;
   always @(posedge clk)
-    east_waiting <= \$128 ;
+    east_waiting <= \$136 ;
   always @(posedge clk)
-    south_valid <= \$129 ;
+    east_peers <= \$137 ;
   always @(posedge clk)
-    south_current <= \$130 ;
+    south_current <= \$138 ;
   always @(posedge clk)
-    south_waits <= \$131 ;
+    south_waiting <= \$139 ;
   always @(posedge clk)
-    south_waiting <= \$132 ;
+    south_peers <= \$140 ;
   always @(posedge clk)
-    west_valid <= \$133 ;
+    west_current <= \$141 ;
   always @(posedge clk)
-    west_current <= \$134 ;
+    west_waiting <= \$142 ;
   always @(posedge clk)
-    west_waits <= \$135 ;
+    west_peers <= \$143 ;
   always @(posedge clk)
-    west_waiting <= \$136 ;
+    local0_current <= \$144 ;
+  always @(posedge clk)
+    local0_waiting <= \$145 ;
+  always @(posedge clk)
+    local0_peers <= \$146 ;
+  always @(posedge clk)
+    east_source <= \$147 ;
+  always @(posedge clk)
+    east_next_source <= \$148 ;
+  always @(posedge clk)
+    south_source <= \$149 ;
+  always @(posedge clk)
+    south_next_source <= \$150 ;
+  always @(posedge clk)
+    west_source <= \$151 ;
+  always @(posedge clk)
+    west_next_source <= \$152 ;
   \neuflow_convolver_tile.router.east_slice  east_slice (
     .clk(clk),
     .i__payload(i__payload),
-    .i__ready(east_room),
-    .i__valid(i__valid),
+    .i__ready(i__ready),
+    .i__valid(moving[1]),
     .o__payload(east_out__payload),
     .o__ready(o__ready),
     .o__valid(east_out__valid),
@@ -7923,9 +7989,9 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   );
   \neuflow_convolver_tile.router.south_slice  south_slice (
     .clk(clk),
-    .i__payload(\i__payload$67 ),
-    .i__ready(south_room),
-    .i__valid(\i__valid$68 ),
+    .i__payload(\i__payload$70 ),
+    .i__ready(\i__ready$67 ),
+    .i__valid(moving[2]),
     .o__payload(south_out__payload),
     .o__ready(\o__ready$63 ),
     .o__valid(south_out__valid),
@@ -7933,9 +7999,9 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   );
   \neuflow_convolver_tile.router.west_slice  west_slice (
     .clk(clk),
-    .i__payload(\i__payload$77 ),
-    .i__ready(west_room),
-    .i__valid(\i__valid$78 ),
+    .i__payload(\i__payload$80 ),
+    .i__ready(\i__ready$77 ),
+    .i__valid(moving[3]),
     .o__payload(west_out__payload),
     .o__ready(\o__ready$73 ),
     .o__valid(west_out__valid),
@@ -7943,365 +8009,326 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$signal$6  = 1'h1;
-    if (\$12 ) begin
-      \$signal$6  = \$13 ;
-    end
-    if (\$17 ) begin
-      \$signal$6  = \$18 ;
-    end
-    if (\$22 ) begin
-      \$signal$6  = \$23 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    east_able[3:1] = 3'h0;
-    if (\$49 ) begin
-      east_able[1] = east_room;
-    end
-    if (\$51 ) begin
-      east_able[2] = south_room;
-    end
-    if (\$53 ) begin
-      east_able[3] = west_room;
+    known = 1'h0;
+    if (addressed) begin
+      casez (bus__payload[23:20])
+        4'h1:
+            known = 1'h1;
+        4'h2:
+            known = 1'h1;
+        4'h3:
+            known = 1'h1;
+        4'h5:
+            known = 1'h1;
+      endcase
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    east_wanted = 10'h000;
-    if (\$49 ) begin
-      east_wanted = east_current[13:4];
-    end
-    if (\$51 ) begin
-      east_wanted = south_current[13:4];
-    end
-    if (\$53 ) begin
-      east_wanted = west_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    south_able[3:1] = 3'h0;
-    if (\$60 ) begin
-      south_able[1] = east_room;
-    end
-    if (\$62 ) begin
-      south_able[2] = south_room;
-    end
-    if (\$64 ) begin
-      south_able[3] = west_room;
+    conflict = 1'h0;
+    if (addressed) begin
+      casez (bus__payload[23:20])
+        4'h1:
+            conflict = \$16 ;
+        4'h2:
+            conflict = \$20 ;
+        4'h3:
+            conflict = \$24 ;
+        4'h5:
+            conflict = \$28 ;
+      endcase
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    south_wanted = 10'h000;
-    if (\$60 ) begin
-      south_wanted = east_current[13:4];
-    end
-    if (\$62 ) begin
-      south_wanted = south_current[13:4];
-    end
-    if (\$64 ) begin
-      south_wanted = west_current[13:4];
+    \$signal$25  = 10'h000;
+    if (take) begin
+      \$signal$25  = \$35 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    west_able[3:1] = 3'h0;
-    if (\$71 ) begin
-      west_able[1] = east_room;
-    end
-    if (\$73 ) begin
-      west_able[2] = south_room;
-    end
-    if (\$75 ) begin
-      west_able[3] = west_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    west_wanted = 10'h000;
-    if (\$71 ) begin
-      west_wanted = east_current[13:4];
-    end
-    if (\$73 ) begin
-      west_wanted = south_current[13:4];
-    end
-    if (\$75 ) begin
-      west_wanted = west_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    local0_able[3:1] = 3'h0;
-    if (\$82 ) begin
-      local0_able[1] = east_room;
-    end
-    if (\$84 ) begin
-      local0_able[2] = south_room;
-    end
-    if (\$86 ) begin
-      local0_able[3] = west_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    local0_wanted = 10'h000;
-    if (\$82 ) begin
-      local0_wanted = east_current[13:4];
-    end
-    if (\$84 ) begin
-      local0_wanted = south_current[13:4];
-    end
-    if (\$86 ) begin
-      local0_wanted = west_current[13:4];
+    queued = 10'h000;
+    if (take) begin
+      queued = \$38 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
     i__payload = 35'h000000000;
-    casez (east_current[3:0])
-      4'h1:
-          i__payload = east_in__payload;
-      4'h2:
-          i__payload = south_in__payload;
-      4'h3:
-          i__payload = west_in__payload;
-      4'h5:
-          i__payload = local0_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    i__valid = 1'h0;
-    casez (east_current[3:0])
-      4'h1:
-          i__valid = \$93 ;
-      4'h2:
-          i__valid = \$95 ;
-      4'h3:
-          i__valid = \$97 ;
-      4'h5:
-          i__valid = \$99 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \i__payload$67  = 35'h000000000;
-    casez (south_current[3:0])
-      4'h1:
-          \i__payload$67  = east_in__payload;
-      4'h2:
-          \i__payload$67  = south_in__payload;
-      4'h3:
-          \i__payload$67  = west_in__payload;
-      4'h5:
-          \i__payload$67  = local0_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \i__valid$68  = 1'h0;
-    casez (south_current[3:0])
-      4'h1:
-          \i__valid$68  = \$101 ;
-      4'h2:
-          \i__valid$68  = \$103 ;
-      4'h3:
-          \i__valid$68  = \$105 ;
-      4'h5:
-          \i__valid$68  = \$107 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \i__payload$77  = 35'h000000000;
-    casez (west_current[3:0])
-      4'h1:
-          \i__payload$77  = east_in__payload;
-      4'h2:
-          \i__payload$77  = south_in__payload;
-      4'h3:
-          \i__payload$77  = west_in__payload;
-      4'h5:
-          \i__payload$77  = local0_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \i__valid$78  = 1'h0;
-    casez (west_current[3:0])
-      4'h1:
-          \i__valid$78  = \$109 ;
-      4'h2:
-          \i__valid$78  = \$111 ;
-      4'h3:
-          \i__valid$78  = \$113 ;
-      4'h5:
-          \i__valid$78  = \$115 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$125  = east_valid;
-    if (east_done) begin
-      \$125  = east_waits;
+    if (moving[1]) begin
+      casez (east_source)
+        4'h1:
+            i__payload = east_in__payload;
+        4'h2:
+            i__payload = south_in__payload;
+        4'h3:
+            i__payload = west_in__payload;
+        4'h5:
+            i__payload = local0_in__payload;
+      endcase
     end
-    if (\$118 ) begin
-      \$125  = 1'h1;
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \i__payload$70  = 35'h000000000;
+    if (moving[2]) begin
+      casez (south_source)
+        4'h1:
+            \i__payload$70  = east_in__payload;
+        4'h2:
+            \i__payload$70  = south_in__payload;
+        4'h3:
+            \i__payload$70  = west_in__payload;
+        4'h5:
+            \i__payload$70  = local0_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \i__payload$80  = 35'h000000000;
+    if (moving[3]) begin
+      casez (west_source)
+        4'h1:
+            \i__payload$80  = east_in__payload;
+        4'h2:
+            \i__payload$80  = south_in__payload;
+        4'h3:
+            \i__payload$80  = west_in__payload;
+        4'h5:
+            \i__payload$80  = local0_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$133  = \$signal$26 ;
+    if (\$68 ) begin
+      \$133  = \$73 ;
     end
     if (rst) begin
-      \$125  = 1'h0;
+      \$133  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$126  = east_current;
-    if (east_done) begin
-      \$126  = east_waiting;
-    end
-    if (\$118 ) begin
-      \$126 [3:0] = bus__payload[23:20];
-      \$126 [13:4] = bus__payload[33:24];
+    \$134  = waits;
+    if (\$68 ) begin
+      \$134  = \$76 ;
     end
     if (rst) begin
-      \$126  = 14'h0000;
+      \$134  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$127  = east_waits;
-    if (east_done) begin
-      \$127  = 1'h0;
-    end
-    if (\$118 ) begin
-    end else if (east_take) begin
-      \$127  = 1'h1;
+    \$135  = east_current;
+    if (\$68 ) begin
+      \$135  = \$83 ;
     end
     if (rst) begin
-      \$127  = 1'h0;
+      \$135  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$128  = east_waiting;
-    if (\$118 ) begin
-    end else if (east_take) begin
-      \$128 [3:0] = bus__payload[23:20];
-      \$128 [13:4] = bus__payload[33:24];
+    \$136  = east_waiting;
+    if (\$68 ) begin
+      \$136  = \$88 ;
     end
     if (rst) begin
-      \$128  = 14'h0000;
+      \$136  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$129  = south_valid;
-    if (south_done) begin
-      \$129  = south_waits;
-    end
-    if (\$121 ) begin
-      \$129  = 1'h1;
+    \$137  = east_peers;
+    if (\$68 ) begin
+      if (\$90 ) begin
+        \$137  = names;
+      end
     end
     if (rst) begin
-      \$129  = 1'h0;
+      \$137  = 10'h00e;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$130  = south_current;
-    if (south_done) begin
-      \$130  = south_waiting;
-    end
-    if (\$121 ) begin
-      \$130 [3:0] = bus__payload[23:20];
-      \$130 [13:4] = bus__payload[33:24];
+    \$138  = south_current;
+    if (\$68 ) begin
+      \$138  = \$97 ;
     end
     if (rst) begin
-      \$130  = 14'h0000;
+      \$138  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$131  = south_waits;
-    if (south_done) begin
-      \$131  = 1'h0;
-    end
-    if (\$121 ) begin
-    end else if (south_take) begin
-      \$131  = 1'h1;
+    \$139  = south_waiting;
+    if (\$68 ) begin
+      \$139  = \$102 ;
     end
     if (rst) begin
-      \$131  = 1'h0;
+      \$139  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$132  = south_waiting;
-    if (\$121 ) begin
-    end else if (south_take) begin
-      \$132 [3:0] = bus__payload[23:20];
-      \$132 [13:4] = bus__payload[33:24];
+    \$140  = south_peers;
+    if (\$68 ) begin
+      if (\$104 ) begin
+        \$140  = names;
+      end
     end
     if (rst) begin
-      \$132  = 14'h0000;
+      \$140  = 10'h00e;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$133  = west_valid;
-    if (west_done) begin
-      \$133  = west_waits;
-    end
-    if (\$124 ) begin
-      \$133  = 1'h1;
+    \$141  = west_current;
+    if (\$68 ) begin
+      \$141  = \$111 ;
     end
     if (rst) begin
-      \$133  = 1'h0;
+      \$141  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$134  = west_current;
-    if (west_done) begin
-      \$134  = west_waiting;
-    end
-    if (\$124 ) begin
-      \$134 [3:0] = bus__payload[23:20];
-      \$134 [13:4] = bus__payload[33:24];
+    \$142  = west_waiting;
+    if (\$68 ) begin
+      \$142  = \$116 ;
     end
     if (rst) begin
-      \$134  = 14'h0000;
+      \$142  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$135  = west_waits;
-    if (west_done) begin
-      \$135  = 1'h0;
-    end
-    if (\$124 ) begin
-    end else if (west_take) begin
-      \$135  = 1'h1;
+    \$143  = west_peers;
+    if (\$68 ) begin
+      if (\$118 ) begin
+        \$143  = names;
+      end
     end
     if (rst) begin
-      \$135  = 1'h0;
+      \$143  = 10'h00e;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$136  = west_waiting;
-    if (\$124 ) begin
-    end else if (west_take) begin
-      \$136 [3:0] = bus__payload[23:20];
-      \$136 [13:4] = bus__payload[33:24];
+    \$144  = local0_current;
+    if (\$68 ) begin
+      \$144  = \$125 ;
     end
     if (rst) begin
-      \$136  = 14'h0000;
+      \$144  = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$145  = local0_waiting;
+    if (\$68 ) begin
+      \$145  = \$130 ;
+    end
+    if (rst) begin
+      \$145  = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$146  = local0_peers;
+    if (\$68 ) begin
+      if (\$132 ) begin
+        \$146  = names;
+      end
+    end
+    if (rst) begin
+      \$146  = 10'h00e;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$147  = east_source;
+    if (\$68 ) begin
+      if (\$signal$25 [1]) begin
+        \$147  = bus__payload[23:20];
+      end else if (done[1]) begin
+        \$147  = east_next_source;
+      end
+    end
+    if (rst) begin
+      \$147  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$148  = east_next_source;
+    if (\$68 ) begin
+      if (queued[1]) begin
+        \$148  = bus__payload[23:20];
+      end
+    end
+    if (rst) begin
+      \$148  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$149  = south_source;
+    if (\$68 ) begin
+      if (\$signal$25 [2]) begin
+        \$149  = bus__payload[23:20];
+      end else if (done[2]) begin
+        \$149  = south_next_source;
+      end
+    end
+    if (rst) begin
+      \$149  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$150  = south_next_source;
+    if (\$68 ) begin
+      if (queued[2]) begin
+        \$150  = bus__payload[23:20];
+      end
+    end
+    if (rst) begin
+      \$150  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$151  = west_source;
+    if (\$68 ) begin
+      if (\$signal$25 [3]) begin
+        \$151  = bus__payload[23:20];
+      end else if (done[3]) begin
+        \$151  = west_next_source;
+      end
+    end
+    if (rst) begin
+      \$151  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$152  = west_next_source;
+    if (\$68 ) begin
+      if (queued[3]) begin
+        \$152  = bus__payload[23:20];
+      end
+    end
+    if (rst) begin
+      \$152  = 4'h0;
     end
   end
   assign word = bus__payload[33:16];
+  assign \$signal  = \$2 [9:0];
   assign east_in__ready = east_moves;
   assign south_in__ready = south_moves;
   assign west_in__ready = west_moves;
@@ -8309,15 +8336,15 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   assign o__payload = east_out__payload;
   assign east_out__ready = o__ready;
   assign o__valid = east_out__valid;
-  assign i__ready = east_room;
+  assign i__valid = moving[1];
   assign \o__payload$62  = south_out__payload;
   assign south_out__ready = \o__ready$63 ;
   assign \o__valid$66  = south_out__valid;
-  assign \i__ready$69  = south_room;
+  assign \i__valid$68  = moving[2];
   assign \o__payload$72  = west_out__payload;
   assign west_out__ready = \o__ready$73 ;
   assign \o__valid$76  = west_out__valid;
-  assign \i__ready$79  = west_room;
+  assign \i__valid$78  = moving[3];
   assign \word.output  = bus__payload[19:16];
   assign \word.input  = bus__payload[23:20];
   assign \word.peers  = bus__payload[33:24];
@@ -8326,33 +8353,6 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   assign \bus__payload.columns  = bus__payload[15:8];
   assign \bus__payload.data  = bus__payload[47:16];
   assign \bus__payload.last  = bus__payload[48];
-  assign \east_current.input  = east_current[3:0];
-  assign \east_current.peers  = east_current[13:4];
-  assign \east_waiting.input  = east_waiting[3:0];
-  assign \east_waiting.peers  = east_waiting[13:4];
-  assign \south_current.input  = south_current[3:0];
-  assign \south_current.peers  = south_current[13:4];
-  assign \south_waiting.input  = south_waiting[3:0];
-  assign \south_waiting.peers  = south_waiting[13:4];
-  assign \west_current.input  = west_current[3:0];
-  assign \west_current.peers  = west_current[13:4];
-  assign \west_waiting.input  = west_waiting[3:0];
-  assign \west_waiting.peers  = west_waiting[13:4];
-  assign \east_out__payload.words  = east_out__payload[31:0];
-  assign \east_out__payload.words[0]  = east_out__payload[15:0];
-  assign \east_out__payload.words[1]  = east_out__payload[31:16];
-  assign \east_out__payload.count  = east_out__payload[33:32];
-  assign \east_out__payload.last  = east_out__payload[34];
-  assign \o__payload.words  = east_out__payload[31:0];
-  assign \o__payload.words[0]  = east_out__payload[15:0];
-  assign \o__payload.words[1]  = east_out__payload[31:16];
-  assign \o__payload.count  = east_out__payload[33:32];
-  assign \o__payload.last  = east_out__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
   assign \east_in__payload.words  = east_in__payload[31:0];
   assign \east_in__payload.words[0]  = east_in__payload[15:0];
   assign \east_in__payload.words[1]  = east_in__payload[31:16];
@@ -8373,6 +8373,21 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   assign \local0_in__payload.words[1]  = local0_in__payload[31:16];
   assign \local0_in__payload.count  = local0_in__payload[33:32];
   assign \local0_in__payload.last  = local0_in__payload[34];
+  assign \east_out__payload.words  = east_out__payload[31:0];
+  assign \east_out__payload.words[0]  = east_out__payload[15:0];
+  assign \east_out__payload.words[1]  = east_out__payload[31:16];
+  assign \east_out__payload.count  = east_out__payload[33:32];
+  assign \east_out__payload.last  = east_out__payload[34];
+  assign \o__payload.words  = east_out__payload[31:0];
+  assign \o__payload.words[0]  = east_out__payload[15:0];
+  assign \o__payload.words[1]  = east_out__payload[31:16];
+  assign \o__payload.count  = east_out__payload[33:32];
+  assign \o__payload.last  = east_out__payload[34];
+  assign \i__payload.words  = i__payload[31:0];
+  assign \i__payload.words[0]  = i__payload[15:0];
+  assign \i__payload.words[1]  = i__payload[31:16];
+  assign \i__payload.count  = i__payload[33:32];
+  assign \i__payload.last  = i__payload[34];
   assign \south_out__payload.words  = south_out__payload[31:0];
   assign \south_out__payload.words[0]  = south_out__payload[15:0];
   assign \south_out__payload.words[1]  = south_out__payload[31:16];
@@ -8383,11 +8398,11 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   assign \o__payload$62.words[1]  = south_out__payload[31:16];
   assign \o__payload$62.count  = south_out__payload[33:32];
   assign \o__payload$62.last  = south_out__payload[34];
-  assign \i__payload$67.words  = \i__payload$67 [31:0];
-  assign \i__payload$67.words[0]  = \i__payload$67 [15:0];
-  assign \i__payload$67.words[1]  = \i__payload$67 [31:16];
-  assign \i__payload$67.count  = \i__payload$67 [33:32];
-  assign \i__payload$67.last  = \i__payload$67 [34];
+  assign \i__payload$70.words  = \i__payload$70 [31:0];
+  assign \i__payload$70.words[0]  = \i__payload$70 [15:0];
+  assign \i__payload$70.words[1]  = \i__payload$70 [31:16];
+  assign \i__payload$70.count  = \i__payload$70 [33:32];
+  assign \i__payload$70.last  = \i__payload$70 [34];
   assign \west_out__payload.words  = west_out__payload[31:0];
   assign \west_out__payload.words[0]  = west_out__payload[15:0];
   assign \west_out__payload.words[1]  = west_out__payload[31:16];
@@ -8398,38 +8413,22 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   assign \o__payload$72.words[1]  = west_out__payload[31:16];
   assign \o__payload$72.count  = west_out__payload[33:32];
   assign \o__payload$72.last  = west_out__payload[34];
-  assign \i__payload$77.words  = \i__payload$77 [31:0];
-  assign \i__payload$77.words[0]  = \i__payload$77 [15:0];
-  assign \i__payload$77.words[1]  = \i__payload$77 [31:16];
-  assign \i__payload$77.count  = \i__payload$77 [33:32];
-  assign \i__payload$77.last  = \i__payload$77 [34];
-  always @*
-    local0_able[0] = 1'h0;
-  always @*
-    local0_able[9:4] = 6'h00;
-  always @*
-    west_able[0] = 1'h0;
-  always @*
-    west_able[9:4] = 6'h00;
-  always @*
-    south_able[0] = 1'h0;
-  always @*
-    south_able[9:4] = 6'h00;
-  always @*
-    east_able[0] = 1'h0;
-  always @*
-    east_able[9:4] = 6'h00;
-  assign { \$55 [9:4], \$55 [0] } = 7'h00;
-  assign \$55 [3:1] = east_wanted[3:1];
-  assign { \$66 [9:4], \$66 [0] } = 7'h00;
-  assign \$66 [3:1] = south_wanted[3:1];
-  assign { \$77 [9:4], \$77 [0] } = 7'h00;
-  assign \$77 [3:1] = west_wanted[3:1];
-  assign { \$88 [9:4], \$88 [0] } = 7'h00;
-  assign \$88 [3:1] = local0_wanted[3:1];
+  assign \i__payload$80.words  = \i__payload$80 [31:0];
+  assign \i__payload$80.words[0]  = \i__payload$80 [15:0];
+  assign \i__payload$80.words[1]  = \i__payload$80 [31:16];
+  assign \i__payload$80.count  = \i__payload$80 [33:32];
+  assign \i__payload$80.last  = \i__payload$80 [34];
+  assign room[3] = \i__ready$77 ;
+  assign room[2] = \i__ready$67 ;
+  assign room[1] = i__ready;
+  assign { room[9:4], room[0] } = 7'h00;
+  assign { \$2 [15:4], \$2 [0] } = 13'h0000;
+  assign \$2 [3:1] = \$1 [3:1];
+  assign { \$3 [9:4], \$3 [0] } = 7'h00;
+  assign \$3 [3:1] = bus__payload[27:25];
 endmodule
 
-module \neuflow_convolver_tile.router.east_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_convolver_tile.router.east_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -8547,7 +8546,7 @@ module \neuflow_convolver_tile.router.east_slice (rst, o__ready, i__ready, i__pa
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_convolver_tile.router.south_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_convolver_tile.router.south_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -8665,7 +8664,7 @@ module \neuflow_convolver_tile.router.south_slice (rst, o__ready, i__ready, i__p
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_convolver_tile.router.west_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_convolver_tile.router.west_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
   wire \$1 ;
   wire \$2 ;

@@ -350,12 +350,12 @@ module neuflow_fifo_tile(rst, config_in__payload, config_in__valid, config_out__
     .north_out__payload(north_out__payload),
     .north_out__valid(north_out__valid),
     .o__ready(north_out__ready),
-    .\o__ready$109 (south_out__ready),
-    .\o__ready$119 (west_out__ready),
-    .\o__ready$129 (global_out__ready),
-    .\o__ready$139 (local0_out__ready),
-    .\o__ready$149 (local1_out__ready),
-    .\o__ready$99 (east_out__ready),
+    .\o__ready$109 (global_out__ready),
+    .\o__ready$119 (local0_out__ready),
+    .\o__ready$129 (local1_out__ready),
+    .\o__ready$79 (east_out__ready),
+    .\o__ready$89 (south_out__ready),
+    .\o__ready$99 (west_out__ready),
     .rst(rst),
     .south_in__payload(south_in__payload),
     .south_in__valid(south_in__valid),
@@ -968,358 +968,232 @@ module \neuflow_fifo_tile.fifo1.ram (write_enable, read_enable, read_data, write
   );
 endmodule
 
-module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in__valid, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, o__ready, \o__ready$99 , \o__ready$109 , \o__ready$119 , \o__ready$129 , bus__valid, bus__ready, north_moves, east_moves, south_moves
-, west_moves, local0_moves, local1_moves, \o__ready$139 , local0_in__payload, \o__ready$149 , local1_in__payload, bus__payload, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, global_out__payload, global_out__valid, local0_out__payload, local0_out__valid, local1_out__payload
+module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in__valid, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, o__ready, \o__ready$79 , \o__ready$89 , \o__ready$99 , \o__ready$109 , bus__valid, bus__ready, north_moves, east_moves, south_moves
+, west_moves, local0_moves, local1_moves, \o__ready$119 , local0_in__payload, \o__ready$129 , local1_in__payload, bus__payload, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, global_out__payload, global_out__valid, local0_out__payload, local0_out__valid, local1_out__payload
 , local1_out__valid, local0_in__valid, local1_in__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
-  wire \$1 ;
+  wire [15:0] \$1 ;
   wire \$10 ;
-  wire \$100 ;
-  wire \$101 ;
-  wire \$102 ;
-  wire \$103 ;
-  wire \$104 ;
+  wire [9:0] \$100 ;
+  wire [9:0] \$101 ;
+  wire [9:0] \$102 ;
+  wire [9:0] \$103 ;
+  wire [9:0] \$104 ;
   wire \$105 ;
-  wire \$106 ;
-  wire \$107 ;
-  wire \$108 ;
-  wire \$109 ;
+  wire [9:0] \$106 ;
+  wire [9:0] \$107 ;
+  wire [9:0] \$108 ;
+  wire [9:0] \$109 ;
   wire \$11 ;
   wire \$110 ;
-  wire \$111 ;
-  wire \$112 ;
+  wire [9:0] \$111 ;
+  wire [9:0] \$112 ;
   wire \$113 ;
   wire \$114 ;
   wire [9:0] \$115 ;
   wire [9:0] \$116 ;
   wire [9:0] \$117 ;
-  wire \$118 ;
+  wire [9:0] \$118 ;
   wire \$119 ;
   wire \$12 ;
-  wire \$120 ;
-  wire \$121 ;
-  wire \$122 ;
-  wire \$123 ;
+  wire [9:0] \$120 ;
+  wire [9:0] \$121 ;
+  wire [9:0] \$122 ;
+  wire [9:0] \$123 ;
   wire \$124 ;
-  wire \$125 ;
-  wire \$126 ;
+  wire [9:0] \$125 ;
+  wire [9:0] \$126 ;
   wire \$127 ;
   wire \$128 ;
-  wire \$129 ;
-  wire \$13 ;
-  wire \$130 ;
-  wire \$131 ;
-  wire \$132 ;
+  wire [9:0] \$129 ;
+  wire [9:0] \$13 ;
+  wire [9:0] \$130 ;
+  wire [9:0] \$131 ;
+  wire [9:0] \$132 ;
   wire \$133 ;
   wire [9:0] \$134 ;
   wire [9:0] \$135 ;
   wire [9:0] \$136 ;
-  wire \$137 ;
+  wire [9:0] \$137 ;
   wire \$138 ;
-  wire \$139 ;
+  wire [9:0] \$139 ;
   wire \$14 ;
-  wire \$140 ;
+  wire [9:0] \$140 ;
   wire \$141 ;
   wire \$142 ;
-  wire \$143 ;
-  wire \$144 ;
-  wire \$145 ;
-  wire \$146 ;
+  wire [9:0] \$143 ;
+  wire [9:0] \$144 ;
+  wire [9:0] \$145 ;
+  wire [9:0] \$146 ;
   wire \$147 ;
-  wire \$148 ;
-  wire \$149 ;
+  wire [9:0] \$148 ;
+  wire [9:0] \$149 ;
   wire \$15 ;
-  wire \$150 ;
-  wire \$151 ;
+  wire [9:0] \$150 ;
+  wire [9:0] \$151 ;
   wire \$152 ;
   wire [9:0] \$153 ;
   wire [9:0] \$154 ;
-  wire [9:0] \$155 ;
+  wire \$155 ;
   wire \$156 ;
-  wire \$157 ;
-  wire \$158 ;
-  wire \$159 ;
+  wire [9:0] \$157 ;
+  wire [9:0] \$158 ;
+  wire [9:0] \$159 ;
   wire \$16 ;
-  wire \$160 ;
+  wire [9:0] \$160 ;
   wire \$161 ;
-  wire \$162 ;
-  wire \$163 ;
-  wire \$164 ;
-  wire \$165 ;
+  wire [9:0] \$162 ;
+  wire [9:0] \$163 ;
+  wire [9:0] \$164 ;
+  wire [9:0] \$165 ;
   wire \$166 ;
-  wire \$167 ;
-  wire \$168 ;
+  wire [9:0] \$167 ;
+  wire [9:0] \$168 ;
   wire \$169 ;
-  wire \$17 ;
+  wire [9:0] \$17 ;
   wire \$170 ;
-  wire \$171 ;
+  wire [9:0] \$171 ;
   wire [9:0] \$172 ;
   wire [9:0] \$173 ;
   wire [9:0] \$174 ;
   wire \$175 ;
-  wire \$176 ;
-  wire \$177 ;
-  wire \$178 ;
-  wire \$179 ;
+  wire [9:0] \$176 ;
+  wire [9:0] \$177 ;
+  wire [9:0] \$178 ;
+  wire [9:0] \$179 ;
   wire \$18 ;
   wire \$180 ;
-  wire \$181 ;
-  wire \$182 ;
+  wire [9:0] \$181 ;
+  wire [9:0] \$182 ;
   wire \$183 ;
   wire \$184 ;
-  wire \$185 ;
-  wire \$186 ;
-  wire \$187 ;
-  wire \$188 ;
-  wire \$189 ;
+  reg [9:0] \$185 ;
+  reg [9:0] \$186 ;
+  reg [9:0] \$187 ;
+  reg [9:0] \$188 ;
+  reg [9:0] \$189 ;
   wire \$19 ;
-  wire \$190 ;
-  wire [9:0] \$191 ;
-  wire [9:0] \$192 ;
-  wire [9:0] \$193 ;
-  wire \$194 ;
-  wire \$195 ;
-  wire \$196 ;
-  wire \$197 ;
-  wire \$198 ;
-  wire \$199 ;
-  wire \$2 ;
+  reg [9:0] \$190 ;
+  reg [9:0] \$191 ;
+  reg [9:0] \$192 ;
+  reg [9:0] \$193 ;
+  reg [9:0] \$194 ;
+  reg [9:0] \$195 ;
+  reg [9:0] \$196 ;
+  reg [9:0] \$197 ;
+  reg [9:0] \$198 ;
+  reg [9:0] \$199 ;
+  wire [15:0] \$2 ;
   wire \$20 ;
-  wire \$200 ;
-  wire \$201 ;
-  wire \$202 ;
-  wire \$203 ;
-  wire \$204 ;
-  wire \$205 ;
-  wire \$206 ;
-  wire \$207 ;
-  wire \$208 ;
-  wire \$209 ;
-  wire \$21 ;
-  wire [9:0] \$210 ;
-  wire [9:0] \$211 ;
-  wire [9:0] \$212 ;
-  wire \$213 ;
-  wire \$214 ;
-  wire \$215 ;
-  wire \$216 ;
-  wire \$217 ;
-  wire \$218 ;
-  wire \$219 ;
+  reg [9:0] \$200 ;
+  reg [9:0] \$201 ;
+  reg [9:0] \$202 ;
+  reg [9:0] \$203 ;
+  reg [9:0] \$204 ;
+  reg [3:0] \$205 ;
+  reg [3:0] \$206 ;
+  reg [3:0] \$207 ;
+  reg [3:0] \$208 ;
+  reg [3:0] \$209 ;
+  wire [9:0] \$21 ;
+  reg [3:0] \$210 ;
+  reg [3:0] \$211 ;
+  reg [3:0] \$212 ;
+  reg [3:0] \$213 ;
+  reg [3:0] \$214 ;
+  reg [3:0] \$215 ;
+  reg [3:0] \$216 ;
+  reg [3:0] \$217 ;
+  reg [3:0] \$218 ;
   wire \$22 ;
-  wire \$220 ;
-  wire \$221 ;
-  wire \$222 ;
-  wire \$223 ;
-  wire \$224 ;
-  wire \$225 ;
-  wire \$226 ;
-  wire \$227 ;
-  wire \$228 ;
-  wire \$229 ;
   wire \$23 ;
-  wire \$230 ;
-  wire \$231 ;
-  wire \$232 ;
-  wire \$233 ;
-  wire \$234 ;
-  wire \$235 ;
-  wire \$236 ;
-  wire \$237 ;
-  wire \$238 ;
-  wire \$239 ;
   wire \$24 ;
-  wire \$240 ;
-  wire \$241 ;
-  wire \$242 ;
-  wire \$243 ;
-  wire \$244 ;
-  wire \$245 ;
-  wire \$246 ;
-  wire \$247 ;
-  wire \$248 ;
-  wire \$249 ;
-  wire \$25 ;
-  wire \$250 ;
-  wire \$251 ;
-  wire \$252 ;
-  wire \$253 ;
-  wire \$254 ;
-  wire \$255 ;
-  wire \$256 ;
-  wire \$257 ;
-  wire \$258 ;
-  wire \$259 ;
+  wire [9:0] \$25 ;
   wire \$26 ;
-  wire \$260 ;
-  wire \$261 ;
-  wire \$262 ;
-  wire \$263 ;
-  wire \$264 ;
-  wire \$265 ;
-  wire \$266 ;
-  wire \$267 ;
-  wire \$268 ;
-  wire \$269 ;
   wire \$27 ;
-  wire \$270 ;
-  wire \$271 ;
-  wire \$272 ;
-  wire \$273 ;
-  wire \$274 ;
-  wire \$275 ;
-  wire \$276 ;
-  wire \$277 ;
-  wire \$278 ;
-  wire \$279 ;
   wire \$28 ;
-  wire \$280 ;
-  wire \$281 ;
-  wire \$282 ;
-  wire \$283 ;
-  wire \$284 ;
-  wire \$285 ;
-  wire \$286 ;
-  wire \$287 ;
-  wire \$288 ;
-  wire \$289 ;
-  wire \$29 ;
-  wire \$290 ;
-  wire \$291 ;
-  wire \$292 ;
-  wire \$293 ;
-  wire \$294 ;
-  wire \$295 ;
-  wire \$296 ;
-  wire \$297 ;
-  wire \$298 ;
-  wire \$299 ;
-  wire \$3 ;
+  wire [9:0] \$29 ;
+  wire [9:0] \$3 ;
   wire \$30 ;
-  wire \$300 ;
-  wire \$301 ;
-  wire \$302 ;
-  wire \$303 ;
-  wire \$304 ;
-  wire \$305 ;
-  wire \$306 ;
-  wire \$307 ;
-  wire \$308 ;
-  wire \$309 ;
   wire \$31 ;
-  wire \$310 ;
-  wire \$311 ;
-  wire \$312 ;
-  wire \$313 ;
-  wire \$314 ;
-  wire \$315 ;
-  wire \$316 ;
-  wire \$317 ;
-  wire \$318 ;
-  reg \$319 ;
   wire \$32 ;
-  reg [13:0] \$320 ;
-  reg \$321 ;
-  reg [13:0] \$322 ;
-  reg \$323 ;
-  reg [13:0] \$324 ;
-  reg \$325 ;
-  reg [13:0] \$326 ;
-  reg \$327 ;
-  reg [13:0] \$328 ;
-  reg \$329 ;
-  wire \$33 ;
-  reg [13:0] \$330 ;
-  reg \$331 ;
-  reg [13:0] \$332 ;
-  reg \$333 ;
-  reg [13:0] \$334 ;
-  reg \$335 ;
-  reg [13:0] \$336 ;
-  reg \$337 ;
-  reg [13:0] \$338 ;
-  reg \$339 ;
+  wire [9:0] \$33 ;
   wire \$34 ;
-  reg [13:0] \$340 ;
-  reg \$341 ;
-  reg [13:0] \$342 ;
-  reg \$343 ;
-  reg [13:0] \$344 ;
-  reg \$345 ;
-  reg [13:0] \$346 ;
   wire \$35 ;
   wire \$36 ;
-  wire \$37 ;
+  wire [9:0] \$37 ;
   wire \$38 ;
   wire \$39 ;
-  wire [7:0] \$4 ;
+  wire \$4 ;
   wire \$40 ;
-  wire \$41 ;
-  wire \$42 ;
-  wire \$43 ;
-  wire \$44 ;
-  wire \$45 ;
-  wire \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
+  wire [9:0] \$41 ;
+  wire [9:0] \$42 ;
+  wire [9:0] \$43 ;
+  wire [9:0] \$44 ;
+  wire [9:0] \$45 ;
+  wire [9:0] \$46 ;
+  wire [9:0] \$47 ;
+  wire [9:0] \$48 ;
+  wire [9:0] \$49 ;
   wire \$5 ;
   wire \$50 ;
-  wire \$51 ;
-  wire \$52 ;
-  wire \$53 ;
+  wire [9:0] \$51 ;
+  wire [9:0] \$52 ;
+  wire [9:0] \$53 ;
   wire \$54 ;
-  wire \$55 ;
-  wire \$56 ;
-  wire \$57 ;
+  wire [9:0] \$55 ;
+  wire [9:0] \$56 ;
+  wire [9:0] \$57 ;
   wire \$58 ;
-  wire \$59 ;
+  wire [9:0] \$59 ;
   wire \$6 ;
-  wire \$60 ;
-  wire \$61 ;
+  wire [9:0] \$60 ;
+  wire [9:0] \$61 ;
   wire \$62 ;
-  wire \$63 ;
-  wire \$64 ;
-  wire \$65 ;
+  wire [9:0] \$63 ;
+  wire [9:0] \$64 ;
+  wire [9:0] \$65 ;
   wire \$66 ;
-  wire \$67 ;
-  wire \$68 ;
-  wire \$69 ;
-  wire \$7 ;
+  wire [9:0] \$67 ;
+  wire [9:0] \$68 ;
+  wire [9:0] \$69 ;
+  wire [7:0] \$7 ;
   wire \$70 ;
-  wire \$71 ;
-  wire \$72 ;
-  wire \$73 ;
-  wire \$74 ;
-  wire \$75 ;
-  wire \$76 ;
-  wire \$77 ;
-  wire \$78 ;
-  wire \$79 ;
+  wire [9:0] \$71 ;
+  wire [9:0] \$72 ;
+  wire [9:0] \$73 ;
+  wire [9:0] \$74 ;
+  wire [9:0] \$75 ;
+  wire [9:0] \$76 ;
+  wire [9:0] \$77 ;
+  wire [9:0] \$78 ;
+  wire [9:0] \$79 ;
   wire \$8 ;
-  wire \$80 ;
-  wire \$81 ;
-  wire \$82 ;
-  wire \$83 ;
-  wire \$84 ;
-  wire \$85 ;
-  wire \$86 ;
-  wire \$87 ;
-  wire \$88 ;
-  wire \$89 ;
+  wire [9:0] \$80 ;
+  wire [9:0] \$81 ;
+  wire [9:0] \$82 ;
+  wire [9:0] \$83 ;
+  wire [9:0] \$84 ;
+  wire [9:0] \$85 ;
+  wire [9:0] \$86 ;
+  wire [9:0] \$87 ;
+  wire [9:0] \$88 ;
+  wire [9:0] \$89 ;
   wire \$9 ;
-  wire \$90 ;
+  wire [9:0] \$90 ;
   wire \$91 ;
   wire \$92 ;
-  wire \$93 ;
-  wire \$94 ;
-  wire \$95 ;
-  wire \$96 ;
-  wire \$97 ;
-  wire \$98 ;
-  wire \$99 ;
-  wire \$signal ;
-  reg \$signal$6 ;
+  wire [9:0] \$93 ;
+  wire [9:0] \$94 ;
+  wire [9:0] \$95 ;
+  wire [9:0] \$96 ;
+  wire [9:0] \$97 ;
+  wire [9:0] \$98 ;
+  wire [9:0] \$99 ;
+  wire [9:0] \$signal ;
+  reg [9:0] \$signal$31 ;
+  reg [9:0] \$signal$32  = 10'h000;
+  wire addressed;
   input [48:0] bus__payload;
   wire [48:0] bus__payload;
   wire [7:0] \bus__payload.columns ;
@@ -1335,12 +1209,9 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire clk;
   input [7:0] columns;
   wire [7:0] columns;
-  wire conflict;
-  reg [9:0] east_able;
-  reg [13:0] east_current = 14'h0000;
-  wire [3:0] \east_current.input ;
-  wire [9:0] \east_current.peers ;
-  wire east_done;
+  reg conflict;
+  wire [9:0] done;
+  reg [9:0] east_current = 10'h000;
   input [34:0] east_in__payload;
   wire [34:0] east_in__payload;
   wire [1:0] \east_in__payload.count ;
@@ -1351,8 +1222,10 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire east_in__ready;
   input east_in__valid;
   wire east_in__valid;
+  wire east_last;
   output east_moves;
   wire east_moves;
+  reg [3:0] east_next_source = 4'h0;
   output [34:0] east_out__payload;
   wire [34:0] east_out__payload;
   wire [1:0] \east_out__payload.count ;
@@ -1363,18 +1236,10 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire east_out__ready;
   output east_out__valid;
   wire east_out__valid;
-  wire east_room;
-  wire east_take;
-  reg east_valid = 1'h0;
-  reg [13:0] east_waiting = 14'h0000;
-  wire [3:0] \east_waiting.input ;
-  wire [9:0] \east_waiting.peers ;
-  reg east_waits = 1'h0;
-  reg [9:0] east_wanted;
-  reg [13:0] global_current = 14'h0000;
-  wire [3:0] \global_current.input ;
-  wire [9:0] \global_current.peers ;
-  wire global_done;
+  reg [9:0] east_peers = 10'h07f;
+  reg [3:0] east_source = 4'h0;
+  reg [9:0] east_waiting = 10'h000;
+  reg [3:0] global_next_source = 4'h0;
   output [34:0] global_out__payload;
   wire [34:0] global_out__payload;
   wire [1:0] \global_out__payload.count ;
@@ -1385,74 +1250,65 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire global_out__ready;
   output global_out__valid;
   wire global_out__valid;
-  wire global_room;
-  wire global_take;
-  reg global_valid = 1'h0;
-  reg [13:0] global_waiting = 14'h0000;
-  wire [3:0] \global_waiting.input ;
-  wire [9:0] \global_waiting.peers ;
-  reg global_waits = 1'h0;
+  reg [3:0] global_source = 4'h0;
   reg [34:0] i__payload;
-  reg [34:0] \i__payload$103 ;
-  wire [1:0] \i__payload$103.count ;
-  wire \i__payload$103.last ;
-  wire [31:0] \i__payload$103.words ;
-  wire [15:0] \i__payload$103.words[0] ;
-  wire [15:0] \i__payload$103.words[1] ;
-  reg [34:0] \i__payload$113 ;
-  wire [1:0] \i__payload$113.count ;
-  wire \i__payload$113.last ;
-  wire [31:0] \i__payload$113.words ;
-  wire [15:0] \i__payload$113.words[0] ;
-  wire [15:0] \i__payload$113.words[1] ;
-  reg [34:0] \i__payload$123 ;
-  wire [1:0] \i__payload$123.count ;
-  wire \i__payload$123.last ;
-  wire [31:0] \i__payload$123.words ;
-  wire [15:0] \i__payload$123.words[0] ;
-  wire [15:0] \i__payload$123.words[1] ;
-  reg [34:0] \i__payload$133 ;
-  wire [1:0] \i__payload$133.count ;
-  wire \i__payload$133.last ;
-  wire [31:0] \i__payload$133.words ;
-  wire [15:0] \i__payload$133.words[0] ;
-  wire [15:0] \i__payload$133.words[1] ;
-  reg [34:0] \i__payload$143 ;
-  wire [1:0] \i__payload$143.count ;
-  wire \i__payload$143.last ;
-  wire [31:0] \i__payload$143.words ;
-  wire [15:0] \i__payload$143.words[0] ;
-  wire [15:0] \i__payload$143.words[1] ;
-  reg [34:0] \i__payload$153 ;
-  wire [1:0] \i__payload$153.count ;
-  wire \i__payload$153.last ;
-  wire [31:0] \i__payload$153.words ;
-  wire [15:0] \i__payload$153.words[0] ;
-  wire [15:0] \i__payload$153.words[1] ;
+  reg [34:0] \i__payload$106 ;
+  wire [1:0] \i__payload$106.count ;
+  wire \i__payload$106.last ;
+  wire [31:0] \i__payload$106.words ;
+  wire [15:0] \i__payload$106.words[0] ;
+  wire [15:0] \i__payload$106.words[1] ;
+  reg [34:0] \i__payload$116 ;
+  wire [1:0] \i__payload$116.count ;
+  wire \i__payload$116.last ;
+  wire [31:0] \i__payload$116.words ;
+  wire [15:0] \i__payload$116.words[0] ;
+  wire [15:0] \i__payload$116.words[1] ;
+  reg [34:0] \i__payload$126 ;
+  wire [1:0] \i__payload$126.count ;
+  wire \i__payload$126.last ;
+  wire [31:0] \i__payload$126.words ;
+  wire [15:0] \i__payload$126.words[0] ;
+  wire [15:0] \i__payload$126.words[1] ;
+  reg [34:0] \i__payload$136 ;
+  wire [1:0] \i__payload$136.count ;
+  wire \i__payload$136.last ;
+  wire [31:0] \i__payload$136.words ;
+  wire [15:0] \i__payload$136.words[0] ;
+  wire [15:0] \i__payload$136.words[1] ;
+  reg [34:0] \i__payload$86 ;
+  wire [1:0] \i__payload$86.count ;
+  wire \i__payload$86.last ;
+  wire [31:0] \i__payload$86.words ;
+  wire [15:0] \i__payload$86.words[0] ;
+  wire [15:0] \i__payload$86.words[1] ;
+  reg [34:0] \i__payload$96 ;
+  wire [1:0] \i__payload$96.count ;
+  wire \i__payload$96.last ;
+  wire [31:0] \i__payload$96.words ;
+  wire [15:0] \i__payload$96.words[0] ;
+  wire [15:0] \i__payload$96.words[1] ;
   wire [1:0] \i__payload.count ;
   wire \i__payload.last ;
   wire [31:0] \i__payload.words ;
   wire [15:0] \i__payload.words[0] ;
   wire [15:0] \i__payload.words[1] ;
   wire i__ready;
-  wire \i__ready$105 ;
-  wire \i__ready$115 ;
-  wire \i__ready$125 ;
-  wire \i__ready$135 ;
-  wire \i__ready$145 ;
-  wire \i__ready$155 ;
-  reg i__valid;
-  reg \i__valid$104 ;
-  reg \i__valid$114 ;
-  reg \i__valid$124 ;
-  reg \i__valid$134 ;
-  reg \i__valid$144 ;
-  reg \i__valid$154 ;
-  reg [9:0] local0_able;
-  reg [13:0] local0_current = 14'h0000;
-  wire [3:0] \local0_current.input ;
-  wire [9:0] \local0_current.peers ;
-  wire local0_done;
+  wire \i__ready$103 ;
+  wire \i__ready$113 ;
+  wire \i__ready$123 ;
+  wire \i__ready$133 ;
+  wire \i__ready$83 ;
+  wire \i__ready$93 ;
+  wire i__valid;
+  wire \i__valid$104 ;
+  wire \i__valid$114 ;
+  wire \i__valid$124 ;
+  wire \i__valid$134 ;
+  wire \i__valid$84 ;
+  wire \i__valid$94 ;
+  reg known;
+  reg [9:0] local0_current = 10'h000;
   input [34:0] local0_in__payload;
   wire [34:0] local0_in__payload;
   wire [1:0] \local0_in__payload.count ;
@@ -1463,8 +1319,10 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire local0_in__ready;
   input local0_in__valid;
   wire local0_in__valid;
+  wire local0_last;
   output local0_moves;
   wire local0_moves;
+  reg [3:0] local0_next_source = 4'h0;
   output [34:0] local0_out__payload;
   wire [34:0] local0_out__payload;
   wire [1:0] \local0_out__payload.count ;
@@ -1475,19 +1333,10 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire local0_out__ready;
   output local0_out__valid;
   wire local0_out__valid;
-  wire local0_room;
-  wire local0_take;
-  reg local0_valid = 1'h0;
-  reg [13:0] local0_waiting = 14'h0000;
-  wire [3:0] \local0_waiting.input ;
-  wire [9:0] \local0_waiting.peers ;
-  reg local0_waits = 1'h0;
-  reg [9:0] local0_wanted;
-  reg [9:0] local1_able;
-  reg [13:0] local1_current = 14'h0000;
-  wire [3:0] \local1_current.input ;
-  wire [9:0] \local1_current.peers ;
-  wire local1_done;
+  reg [9:0] local0_peers = 10'h07f;
+  reg [3:0] local0_source = 4'h0;
+  reg [9:0] local0_waiting = 10'h000;
+  reg [9:0] local1_current = 10'h000;
   input [34:0] local1_in__payload;
   wire [34:0] local1_in__payload;
   wire [1:0] \local1_in__payload.count ;
@@ -1498,8 +1347,10 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire local1_in__ready;
   input local1_in__valid;
   wire local1_in__valid;
+  wire local1_last;
   output local1_moves;
   wire local1_moves;
+  reg [3:0] local1_next_source = 4'h0;
   output [34:0] local1_out__payload;
   wire [34:0] local1_out__payload;
   wire [1:0] \local1_out__payload.count ;
@@ -1510,19 +1361,12 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire local1_out__ready;
   output local1_out__valid;
   wire local1_out__valid;
-  wire local1_room;
-  wire local1_take;
-  reg local1_valid = 1'h0;
-  reg [13:0] local1_waiting = 14'h0000;
-  wire [3:0] \local1_waiting.input ;
-  wire [9:0] \local1_waiting.peers ;
-  reg local1_waits = 1'h0;
-  reg [9:0] local1_wanted;
-  reg [9:0] north_able;
-  reg [13:0] north_current = 14'h0000;
-  wire [3:0] \north_current.input ;
-  wire [9:0] \north_current.peers ;
-  wire north_done;
+  reg [9:0] local1_peers = 10'h07f;
+  reg [3:0] local1_source = 4'h0;
+  reg [9:0] local1_waiting = 10'h000;
+  wire [9:0] moving;
+  wire [9:0] names;
+  reg [9:0] north_current = 10'h000;
   input [34:0] north_in__payload;
   wire [34:0] north_in__payload;
   wire [1:0] \north_in__payload.count ;
@@ -1533,8 +1377,10 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire north_in__ready;
   input north_in__valid;
   wire north_in__valid;
+  wire north_last;
   output north_moves;
   wire north_moves;
+  reg [3:0] north_next_source = 4'h0;
   output [34:0] north_out__payload;
   wire [34:0] north_out__payload;
   wire [1:0] \north_out__payload.count ;
@@ -1545,14 +1391,9 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire north_out__ready;
   output north_out__valid;
   wire north_out__valid;
-  wire north_room;
-  wire north_take;
-  reg north_valid = 1'h0;
-  reg [13:0] north_waiting = 14'h0000;
-  wire [3:0] \north_waiting.input ;
-  wire [9:0] \north_waiting.peers ;
-  reg north_waits = 1'h0;
-  reg [9:0] north_wanted;
+  reg [9:0] north_peers = 10'h07f;
+  reg [3:0] north_source = 4'h0;
+  reg [9:0] north_waiting = 10'h000;
   wire [34:0] o__payload;
   wire [34:0] \o__payload$108 ;
   wire [1:0] \o__payload$108.count ;
@@ -1572,18 +1413,18 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire [31:0] \o__payload$128.words ;
   wire [15:0] \o__payload$128.words[0] ;
   wire [15:0] \o__payload$128.words[1] ;
-  wire [34:0] \o__payload$138 ;
-  wire [1:0] \o__payload$138.count ;
-  wire \o__payload$138.last ;
-  wire [31:0] \o__payload$138.words ;
-  wire [15:0] \o__payload$138.words[0] ;
-  wire [15:0] \o__payload$138.words[1] ;
-  wire [34:0] \o__payload$148 ;
-  wire [1:0] \o__payload$148.count ;
-  wire \o__payload$148.last ;
-  wire [31:0] \o__payload$148.words ;
-  wire [15:0] \o__payload$148.words[0] ;
-  wire [15:0] \o__payload$148.words[1] ;
+  wire [34:0] \o__payload$78 ;
+  wire [1:0] \o__payload$78.count ;
+  wire \o__payload$78.last ;
+  wire [31:0] \o__payload$78.words ;
+  wire [15:0] \o__payload$78.words[0] ;
+  wire [15:0] \o__payload$78.words[1] ;
+  wire [34:0] \o__payload$88 ;
+  wire [1:0] \o__payload$88.count ;
+  wire \o__payload$88.last ;
+  wire [31:0] \o__payload$88.words ;
+  wire [15:0] \o__payload$88.words[0] ;
+  wire [15:0] \o__payload$88.words[1] ;
   wire [34:0] \o__payload$98 ;
   wire [1:0] \o__payload$98.count ;
   wire \o__payload$98.last ;
@@ -1603,10 +1444,10 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire \o__ready$119 ;
   input \o__ready$129 ;
   wire \o__ready$129 ;
-  input \o__ready$139 ;
-  wire \o__ready$139 ;
-  input \o__ready$149 ;
-  wire \o__ready$149 ;
+  input \o__ready$79 ;
+  wire \o__ready$79 ;
+  input \o__ready$89 ;
+  wire \o__ready$89 ;
   input \o__ready$99 ;
   wire \o__ready$99 ;
   wire o__valid;
@@ -1614,15 +1455,13 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire \o__valid$112 ;
   wire \o__valid$122 ;
   wire \o__valid$132 ;
-  wire \o__valid$142 ;
-  wire \o__valid$152 ;
+  wire \o__valid$82 ;
+  wire \o__valid$92 ;
+  reg [9:0] queued;
+  wire [9:0] room;
   input rst;
   wire rst;
-  reg [9:0] south_able;
-  reg [13:0] south_current = 14'h0000;
-  wire [3:0] \south_current.input ;
-  wire [9:0] \south_current.peers ;
-  wire south_done;
+  reg [9:0] south_current = 10'h000;
   input [34:0] south_in__payload;
   wire [34:0] south_in__payload;
   wire [1:0] \south_in__payload.count ;
@@ -1633,8 +1472,10 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire south_in__ready;
   input south_in__valid;
   wire south_in__valid;
+  wire south_last;
   output south_moves;
   wire south_moves;
+  reg [3:0] south_next_source = 4'h0;
   output [34:0] south_out__payload;
   wire [34:0] south_out__payload;
   wire [1:0] \south_out__payload.count ;
@@ -1645,21 +1486,14 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire south_out__ready;
   output south_out__valid;
   wire south_out__valid;
-  wire south_room;
-  wire south_take;
-  reg south_valid = 1'h0;
-  reg [13:0] south_waiting = 14'h0000;
-  wire [3:0] \south_waiting.input ;
-  wire [9:0] \south_waiting.peers ;
-  reg south_waits = 1'h0;
-  reg [9:0] south_wanted;
+  reg [9:0] south_peers = 10'h07f;
+  reg [3:0] south_source = 4'h0;
+  reg [9:0] south_waiting = 10'h000;
   input [3:0] sub;
   wire [3:0] sub;
-  reg [9:0] west_able;
-  reg [13:0] west_current = 14'h0000;
-  wire [3:0] \west_current.input ;
-  wire [9:0] \west_current.peers ;
-  wire west_done;
+  wire take;
+  reg [9:0] waits = 10'h000;
+  reg [9:0] west_current = 10'h000;
   input [34:0] west_in__payload;
   wire [34:0] west_in__payload;
   wire [1:0] \west_in__payload.count ;
@@ -1670,8 +1504,10 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire west_in__ready;
   input west_in__valid;
   wire west_in__valid;
+  wire west_last;
   output west_moves;
   wire west_moves;
+  reg [3:0] west_next_source = 4'h0;
   output [34:0] west_out__payload;
   wire [34:0] west_out__payload;
   wire [1:0] \west_out__payload.count ;
@@ -1682,454 +1518,326 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire west_out__ready;
   output west_out__valid;
   wire west_out__valid;
-  wire west_room;
-  wire west_take;
-  reg west_valid = 1'h0;
-  reg [13:0] west_waiting = 14'h0000;
-  wire [3:0] \west_waiting.input ;
-  wire [9:0] \west_waiting.peers ;
-  reg west_waits = 1'h0;
-  reg [9:0] west_wanted;
+  reg [9:0] west_peers = 10'h07f;
+  reg [3:0] west_source = 4'h0;
+  reg [9:0] west_waiting = 10'h000;
   wire [17:0] word;
   wire [3:0] \word.input ;
   wire [3:0] \word.output ;
   wire [9:0] \word.peers ;
-  assign \$1  = bus__payload[3:0] == 3'h7;
-  assign \$2  = bus__payload[7:4] == sub;
-  assign \$3  = \$1  & \$2 ;
-  assign \$4  = bus__payload[15:8] & columns;
-  assign \$5  = | \$4 ;
-  assign \$signal  = \$3  & \$5 ;
-  assign \$6  = ~ \$signal ;
-  assign \$7  = ~ conflict;
-  assign \$8  = \$signal$6  & \$7 ;
-  assign bus__ready = \$6  | \$8 ;
+  assign \$1  = 1'h1 << bus__payload[19:16];
+  assign names = \$3  | \$2 [9:0];
+  assign \$4  = bus__payload[3:0] == 3'h7;
+  assign \$5  = bus__payload[7:4] == sub;
+  assign \$6  = \$4  & \$5 ;
+  assign \$7  = bus__payload[15:8] & columns;
+  assign \$8  = | \$7 ;
+  assign addressed = \$6  & \$8 ;
   assign \$9  = bus__valid & bus__ready;
-  assign \$10  = \$9  & \$signal ;
-  assign \$11  = ! bus__payload[19:16];
-  assign north_take = \$10  & \$11 ;
-  assign \$12  = ! bus__payload[19:16];
-  assign \$13  = ~ north_waits;
-  assign \$14  = bus__valid & bus__ready;
-  assign \$15  = \$14  & \$signal ;
-  assign \$16  = bus__payload[19:16] == 1'h1;
-  assign east_take = \$15  & \$16 ;
-  assign \$17  = bus__payload[19:16] == 1'h1;
-  assign \$18  = ~ east_waits;
-  assign \$19  = bus__valid & bus__ready;
-  assign \$20  = \$19  & \$signal ;
-  assign \$21  = bus__payload[19:16] == 2'h2;
-  assign south_take = \$20  & \$21 ;
-  assign \$22  = bus__payload[19:16] == 2'h2;
-  assign \$23  = ~ south_waits;
-  assign \$24  = bus__valid & bus__ready;
-  assign \$25  = \$24  & \$signal ;
-  assign \$26  = bus__payload[19:16] == 2'h3;
-  assign west_take = \$25  & \$26 ;
-  assign \$27  = bus__payload[19:16] == 2'h3;
-  assign \$28  = ~ west_waits;
-  assign \$29  = bus__valid & bus__ready;
-  assign \$30  = \$29  & \$signal ;
-  assign \$31  = bus__payload[19:16] == 3'h4;
-  assign global_take = \$30  & \$31 ;
-  assign \$32  = bus__payload[19:16] == 3'h4;
-  assign \$33  = ~ global_waits;
-  assign \$34  = bus__valid & bus__ready;
-  assign \$35  = \$34  & \$signal ;
-  assign \$36  = bus__payload[19:16] == 3'h5;
-  assign local0_take = \$35  & \$36 ;
-  assign \$37  = bus__payload[19:16] == 3'h5;
-  assign \$38  = ~ local0_waits;
-  assign \$39  = bus__valid & bus__ready;
-  assign \$40  = \$39  & \$signal ;
-  assign \$41  = bus__payload[19:16] == 3'h6;
-  assign local1_take = \$40  & \$41 ;
-  assign \$42  = bus__payload[19:16] == 3'h6;
-  assign \$43  = ~ local1_waits;
-  assign \$44  = north_current[3:0] == bus__payload[23:20];
-  assign \$45  = north_valid & \$44 ;
-  assign \$46  = north_current[13:4] != bus__payload[33:24];
-  assign \$47  = \$45  & \$46 ;
-  assign \$48  = north_waiting[3:0] == bus__payload[23:20];
-  assign \$49  = north_waits & \$48 ;
-  assign \$50  = north_waiting[13:4] != bus__payload[33:24];
-  assign \$51  = \$49  & \$50 ;
-  assign \$52  = east_current[3:0] == bus__payload[23:20];
-  assign \$53  = east_valid & \$52 ;
-  assign \$54  = east_current[13:4] != bus__payload[33:24];
-  assign \$55  = \$53  & \$54 ;
-  assign \$56  = east_waiting[3:0] == bus__payload[23:20];
-  assign \$57  = east_waits & \$56 ;
-  assign \$58  = east_waiting[13:4] != bus__payload[33:24];
-  assign \$59  = \$57  & \$58 ;
-  assign \$60  = south_current[3:0] == bus__payload[23:20];
-  assign \$61  = south_valid & \$60 ;
-  assign \$62  = south_current[13:4] != bus__payload[33:24];
-  assign \$63  = \$61  & \$62 ;
-  assign \$64  = south_waiting[3:0] == bus__payload[23:20];
-  assign \$65  = south_waits & \$64 ;
-  assign \$66  = south_waiting[13:4] != bus__payload[33:24];
-  assign \$67  = \$65  & \$66 ;
-  assign \$68  = west_current[3:0] == bus__payload[23:20];
-  assign \$69  = west_valid & \$68 ;
-  assign \$70  = west_current[13:4] != bus__payload[33:24];
-  assign \$71  = \$69  & \$70 ;
-  assign \$72  = west_waiting[3:0] == bus__payload[23:20];
-  assign \$73  = west_waits & \$72 ;
-  assign \$74  = west_waiting[13:4] != bus__payload[33:24];
-  assign \$75  = \$73  & \$74 ;
-  assign \$76  = global_current[3:0] == bus__payload[23:20];
-  assign \$77  = global_valid & \$76 ;
-  assign \$78  = global_current[13:4] != bus__payload[33:24];
-  assign \$79  = \$77  & \$78 ;
-  assign \$80  = global_waiting[3:0] == bus__payload[23:20];
-  assign \$81  = global_waits & \$80 ;
-  assign \$82  = global_waiting[13:4] != bus__payload[33:24];
-  assign \$83  = \$81  & \$82 ;
-  assign \$84  = local0_current[3:0] == bus__payload[23:20];
-  assign \$85  = local0_valid & \$84 ;
-  assign \$86  = local0_current[13:4] != bus__payload[33:24];
-  assign \$87  = \$85  & \$86 ;
-  assign \$88  = local0_waiting[3:0] == bus__payload[23:20];
-  assign \$89  = local0_waits & \$88 ;
-  assign \$90  = local0_waiting[13:4] != bus__payload[33:24];
-  assign \$91  = \$89  & \$90 ;
-  assign \$92  = local1_current[3:0] == bus__payload[23:20];
-  assign \$93  = local1_valid & \$92 ;
-  assign \$94  = local1_current[13:4] != bus__payload[33:24];
-  assign \$95  = \$93  & \$94 ;
-  assign \$96  = local1_waiting[3:0] == bus__payload[23:20];
-  assign \$97  = local1_waits & \$96 ;
-  assign \$98  = local1_waiting[13:4] != bus__payload[33:24];
-  assign \$99  = \$97  & \$98 ;
-  assign conflict = | { \$99 , \$95 , \$91 , \$87 , \$83 , \$79 , \$75 , \$71 , \$67 , \$63 , \$59 , \$55 , \$51 , \$47  };
-  assign \$100  = ! north_current[3:0];
-  assign \$101  = north_valid & \$100 ;
-  assign \$102  = ! east_current[3:0];
-  assign \$103  = east_valid & \$102 ;
-  assign \$104  = ! south_current[3:0];
-  assign \$105  = south_valid & \$104 ;
-  assign \$106  = ! west_current[3:0];
-  assign \$107  = west_valid & \$106 ;
-  assign \$108  = ! global_current[3:0];
-  assign \$109  = global_valid & \$108 ;
-  assign \$110  = ! local0_current[3:0];
-  assign \$111  = local0_valid & \$110 ;
-  assign \$112  = ! local1_current[3:0];
-  assign \$113  = local1_valid & \$112 ;
-  assign \$114  = | north_wanted;
-  assign \$116  = ~ north_able;
-  assign \$117  = \$115  & \$116 ;
-  assign \$118  = ! \$117 ;
-  assign north_moves = \$114  & \$118 ;
-  assign \$119  = north_current[3:0] == 1'h1;
-  assign \$120  = north_valid & \$119 ;
-  assign \$121  = east_current[3:0] == 1'h1;
-  assign \$122  = east_valid & \$121 ;
-  assign \$123  = south_current[3:0] == 1'h1;
-  assign \$124  = south_valid & \$123 ;
-  assign \$125  = west_current[3:0] == 1'h1;
-  assign \$126  = west_valid & \$125 ;
-  assign \$127  = global_current[3:0] == 1'h1;
-  assign \$128  = global_valid & \$127 ;
-  assign \$129  = local0_current[3:0] == 1'h1;
-  assign \$130  = local0_valid & \$129 ;
-  assign \$131  = local1_current[3:0] == 1'h1;
-  assign \$132  = local1_valid & \$131 ;
-  assign \$133  = | east_wanted;
-  assign \$135  = ~ east_able;
-  assign \$136  = \$134  & \$135 ;
-  assign \$137  = ! \$136 ;
-  assign east_moves = \$133  & \$137 ;
-  assign \$138  = north_current[3:0] == 2'h2;
-  assign \$139  = north_valid & \$138 ;
-  assign \$140  = east_current[3:0] == 2'h2;
-  assign \$141  = east_valid & \$140 ;
-  assign \$142  = south_current[3:0] == 2'h2;
-  assign \$143  = south_valid & \$142 ;
-  assign \$144  = west_current[3:0] == 2'h2;
-  assign \$145  = west_valid & \$144 ;
-  assign \$146  = global_current[3:0] == 2'h2;
-  assign \$147  = global_valid & \$146 ;
-  assign \$148  = local0_current[3:0] == 2'h2;
-  assign \$149  = local0_valid & \$148 ;
-  assign \$150  = local1_current[3:0] == 2'h2;
-  assign \$151  = local1_valid & \$150 ;
-  assign \$152  = | south_wanted;
-  assign \$154  = ~ south_able;
-  assign \$155  = \$153  & \$154 ;
-  assign \$156  = ! \$155 ;
-  assign south_moves = \$152  & \$156 ;
-  assign \$157  = north_current[3:0] == 2'h3;
-  assign \$158  = north_valid & \$157 ;
-  assign \$159  = east_current[3:0] == 2'h3;
-  assign \$160  = east_valid & \$159 ;
-  assign \$161  = south_current[3:0] == 2'h3;
-  assign \$162  = south_valid & \$161 ;
-  assign \$163  = west_current[3:0] == 2'h3;
-  assign \$164  = west_valid & \$163 ;
-  assign \$165  = global_current[3:0] == 2'h3;
-  assign \$166  = global_valid & \$165 ;
-  assign \$167  = local0_current[3:0] == 2'h3;
-  assign \$168  = local0_valid & \$167 ;
-  assign \$169  = local1_current[3:0] == 2'h3;
-  assign \$170  = local1_valid & \$169 ;
-  assign \$171  = | west_wanted;
-  assign \$173  = ~ west_able;
-  assign \$174  = \$172  & \$173 ;
-  assign \$175  = ! \$174 ;
-  assign west_moves = \$171  & \$175 ;
-  assign \$176  = north_current[3:0] == 3'h5;
-  assign \$177  = north_valid & \$176 ;
-  assign \$178  = east_current[3:0] == 3'h5;
-  assign \$179  = east_valid & \$178 ;
-  assign \$180  = south_current[3:0] == 3'h5;
-  assign \$181  = south_valid & \$180 ;
-  assign \$182  = west_current[3:0] == 3'h5;
-  assign \$183  = west_valid & \$182 ;
-  assign \$184  = global_current[3:0] == 3'h5;
-  assign \$185  = global_valid & \$184 ;
-  assign \$186  = local0_current[3:0] == 3'h5;
-  assign \$187  = local0_valid & \$186 ;
-  assign \$188  = local1_current[3:0] == 3'h5;
-  assign \$189  = local1_valid & \$188 ;
-  assign \$190  = | local0_wanted;
-  assign \$192  = ~ local0_able;
-  assign \$193  = \$191  & \$192 ;
-  assign \$194  = ! \$193 ;
-  assign local0_moves = \$190  & \$194 ;
-  assign \$195  = north_current[3:0] == 3'h6;
-  assign \$196  = north_valid & \$195 ;
-  assign \$197  = east_current[3:0] == 3'h6;
-  assign \$198  = east_valid & \$197 ;
-  assign \$199  = south_current[3:0] == 3'h6;
-  assign \$200  = south_valid & \$199 ;
-  assign \$201  = west_current[3:0] == 3'h6;
-  assign \$202  = west_valid & \$201 ;
-  assign \$203  = global_current[3:0] == 3'h6;
-  assign \$204  = global_valid & \$203 ;
-  assign \$205  = local0_current[3:0] == 3'h6;
-  assign \$206  = local0_valid & \$205 ;
-  assign \$207  = local1_current[3:0] == 3'h6;
-  assign \$208  = local1_valid & \$207 ;
-  assign \$209  = | local1_wanted;
-  assign \$211  = ~ local1_able;
-  assign \$212  = \$210  & \$211 ;
-  assign \$213  = ! \$212 ;
-  assign local1_moves = \$209  & \$213 ;
-  assign \$214  = north_valid & north_in__valid;
-  assign \$215  = \$214  & north_moves;
-  assign \$216  = north_valid & east_in__valid;
-  assign \$217  = \$216  & east_moves;
-  assign \$218  = north_valid & south_in__valid;
-  assign \$219  = \$218  & south_moves;
-  assign \$220  = north_valid & west_in__valid;
-  assign \$221  = \$220  & west_moves;
-  assign \$222  = north_valid & local0_in__valid;
-  assign \$223  = \$222  & local0_moves;
-  assign \$224  = north_valid & local1_in__valid;
-  assign \$225  = \$224  & local1_moves;
-  assign north_done = i__valid & i__payload[34];
-  assign \$226  = east_valid & north_in__valid;
-  assign \$227  = \$226  & north_moves;
-  assign \$228  = east_valid & east_in__valid;
-  assign \$229  = \$228  & east_moves;
-  assign \$230  = east_valid & south_in__valid;
-  assign \$231  = \$230  & south_moves;
-  assign \$232  = east_valid & west_in__valid;
-  assign \$233  = \$232  & west_moves;
-  assign \$234  = east_valid & local0_in__valid;
-  assign \$235  = \$234  & local0_moves;
-  assign \$236  = east_valid & local1_in__valid;
-  assign \$237  = \$236  & local1_moves;
-  assign east_done = \i__valid$104  & \i__payload$103 [34];
-  assign \$238  = south_valid & north_in__valid;
-  assign \$239  = \$238  & north_moves;
-  assign \$240  = south_valid & east_in__valid;
-  assign \$241  = \$240  & east_moves;
-  assign \$242  = south_valid & south_in__valid;
-  assign \$243  = \$242  & south_moves;
-  assign \$244  = south_valid & west_in__valid;
-  assign \$245  = \$244  & west_moves;
-  assign \$246  = south_valid & local0_in__valid;
-  assign \$247  = \$246  & local0_moves;
-  assign \$248  = south_valid & local1_in__valid;
-  assign \$249  = \$248  & local1_moves;
-  assign south_done = \i__valid$114  & \i__payload$113 [34];
-  assign \$250  = west_valid & north_in__valid;
-  assign \$251  = \$250  & north_moves;
-  assign \$252  = west_valid & east_in__valid;
-  assign \$253  = \$252  & east_moves;
-  assign \$254  = west_valid & south_in__valid;
-  assign \$255  = \$254  & south_moves;
-  assign \$256  = west_valid & west_in__valid;
-  assign \$257  = \$256  & west_moves;
-  assign \$258  = west_valid & local0_in__valid;
-  assign \$259  = \$258  & local0_moves;
-  assign \$260  = west_valid & local1_in__valid;
-  assign \$261  = \$260  & local1_moves;
-  assign west_done = \i__valid$124  & \i__payload$123 [34];
-  assign \$262  = global_valid & north_in__valid;
-  assign \$263  = \$262  & north_moves;
-  assign \$264  = global_valid & east_in__valid;
-  assign \$265  = \$264  & east_moves;
-  assign \$266  = global_valid & south_in__valid;
-  assign \$267  = \$266  & south_moves;
-  assign \$268  = global_valid & west_in__valid;
-  assign \$269  = \$268  & west_moves;
-  assign \$270  = global_valid & local0_in__valid;
-  assign \$271  = \$270  & local0_moves;
-  assign \$272  = global_valid & local1_in__valid;
-  assign \$273  = \$272  & local1_moves;
-  assign global_done = \i__valid$134  & \i__payload$133 [34];
-  assign \$274  = local0_valid & north_in__valid;
-  assign \$275  = \$274  & north_moves;
-  assign \$276  = local0_valid & east_in__valid;
-  assign \$277  = \$276  & east_moves;
-  assign \$278  = local0_valid & south_in__valid;
-  assign \$279  = \$278  & south_moves;
-  assign \$280  = local0_valid & west_in__valid;
-  assign \$281  = \$280  & west_moves;
-  assign \$282  = local0_valid & local0_in__valid;
-  assign \$283  = \$282  & local0_moves;
-  assign \$284  = local0_valid & local1_in__valid;
-  assign \$285  = \$284  & local1_moves;
-  assign local0_done = \i__valid$144  & \i__payload$143 [34];
-  assign \$286  = local1_valid & north_in__valid;
-  assign \$287  = \$286  & north_moves;
-  assign \$288  = local1_valid & east_in__valid;
-  assign \$289  = \$288  & east_moves;
-  assign \$290  = local1_valid & south_in__valid;
-  assign \$291  = \$290  & south_moves;
-  assign \$292  = local1_valid & west_in__valid;
-  assign \$293  = \$292  & west_moves;
-  assign \$294  = local1_valid & local0_in__valid;
-  assign \$295  = \$294  & local0_moves;
-  assign \$296  = local1_valid & local1_in__valid;
-  assign \$297  = \$296  & local1_moves;
-  assign local1_done = \i__valid$154  & \i__payload$153 [34];
-  assign \$298  = ~ north_valid;
-  assign \$299  = \$298  | north_done;
-  assign \$300  = north_take & \$299 ;
-  assign \$301  = ~ east_valid;
-  assign \$302  = \$301  | east_done;
-  assign \$303  = east_take & \$302 ;
-  assign \$304  = ~ south_valid;
-  assign \$305  = \$304  | south_done;
-  assign \$306  = south_take & \$305 ;
-  assign \$307  = ~ west_valid;
-  assign \$308  = \$307  | west_done;
-  assign \$309  = west_take & \$308 ;
-  assign \$310  = ~ global_valid;
-  assign \$311  = \$310  | global_done;
-  assign \$312  = global_take & \$311 ;
-  assign \$313  = ~ local0_valid;
-  assign \$314  = \$313  | local0_done;
-  assign \$315  = local0_take & \$314 ;
-  assign \$316  = ~ local1_valid;
-  assign \$317  = \$316  | local1_done;
-  assign \$318  = local1_take & \$317 ;
+  assign \$10  = \$9  & addressed;
+  assign \$11  = \$10  & known;
+  assign \$12  = | \$2 [9:0];
+  assign take = \$11  & \$12 ;
+  assign \$13  = north_current | north_waiting;
+  assign \$14  = | \$13 ;
+  assign \$15  = names != north_peers;
+  assign \$16  = \$14  & \$15 ;
+  assign \$17  = east_current | east_waiting;
+  assign \$18  = | \$17 ;
+  assign \$19  = names != east_peers;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = south_current | south_waiting;
+  assign \$22  = | \$21 ;
+  assign \$23  = names != south_peers;
+  assign \$24  = \$22  & \$23 ;
+  assign \$25  = west_current | west_waiting;
+  assign \$26  = | \$25 ;
+  assign \$27  = names != west_peers;
+  assign \$28  = \$26  & \$27 ;
+  assign \$29  = local0_current | local0_waiting;
+  assign \$30  = | \$29 ;
+  assign \$31  = names != local0_peers;
+  assign \$32  = \$30  & \$31 ;
+  assign \$33  = local1_current | local1_waiting;
+  assign \$34  = | \$33 ;
+  assign \$35  = names != local1_peers;
+  assign \$36  = \$34  & \$35 ;
+  assign \$37  = \$2 [9:0] & waits;
+  assign \$38  = | \$37 ;
+  assign \$39  = conflict | \$38 ;
+  assign \$40  = addressed & \$39 ;
+  assign bus__ready = ~ \$40 ;
+  assign \$41  = ~ \$signal$32 ;
+  assign \$42  = \$41  | done;
+  assign \$43  = \$2 [9:0] & \$42 ;
+  assign \$44  = \$2 [9:0] & \$signal$32 ;
+  assign \$45  = ~ done;
+  assign \$46  = \$44  & \$45 ;
+  assign \$47  = north_current & room;
+  assign \$48  = ~ \$47 ;
+  assign \$49  = north_peers & \$48 ;
+  assign \$50  = ! \$49 ;
+  assign north_moves = north_in__valid & \$50 ;
+  assign north_last = north_moves & north_in__payload[34];
+  assign \$51  = east_current & room;
+  assign \$52  = ~ \$51 ;
+  assign \$53  = east_peers & \$52 ;
+  assign \$54  = ! \$53 ;
+  assign east_moves = east_in__valid & \$54 ;
+  assign east_last = east_moves & east_in__payload[34];
+  assign \$55  = south_current & room;
+  assign \$56  = ~ \$55 ;
+  assign \$57  = south_peers & \$56 ;
+  assign \$58  = ! \$57 ;
+  assign south_moves = south_in__valid & \$58 ;
+  assign south_last = south_moves & south_in__payload[34];
+  assign \$59  = west_current & room;
+  assign \$60  = ~ \$59 ;
+  assign \$61  = west_peers & \$60 ;
+  assign \$62  = ! \$61 ;
+  assign west_moves = west_in__valid & \$62 ;
+  assign west_last = west_moves & west_in__payload[34];
+  assign \$63  = local0_current & room;
+  assign \$64  = ~ \$63 ;
+  assign \$65  = local0_peers & \$64 ;
+  assign \$66  = ! \$65 ;
+  assign local0_moves = local0_in__valid & \$66 ;
+  assign local0_last = local0_moves & local0_in__payload[34];
+  assign \$67  = local1_current & room;
+  assign \$68  = ~ \$67 ;
+  assign \$69  = local1_peers & \$68 ;
+  assign \$70  = ! \$69 ;
+  assign local1_moves = local1_in__valid & \$70 ;
+  assign local1_last = local1_moves & local1_in__payload[34];
+  assign \$71  = north_moves ? north_current : 10'h000;
+  assign \$72  = east_moves ? east_current : 10'h000;
+  assign \$73  = \$71  | \$72 ;
+  assign \$74  = south_moves ? south_current : 10'h000;
+  assign \$75  = \$73  | \$74 ;
+  assign \$76  = west_moves ? west_current : 10'h000;
+  assign \$77  = \$75  | \$76 ;
+  assign \$78  = local0_moves ? local0_current : 10'h000;
+  assign \$79  = \$77  | \$78 ;
+  assign \$80  = local1_moves ? local1_current : 10'h000;
+  assign moving = \$79  | \$80 ;
+  assign \$81  = north_last ? north_current : 10'h000;
+  assign \$82  = east_last ? east_current : 10'h000;
+  assign \$83  = \$81  | \$82 ;
+  assign \$84  = south_last ? south_current : 10'h000;
+  assign \$85  = \$83  | \$84 ;
+  assign \$86  = west_last ? west_current : 10'h000;
+  assign \$87  = \$85  | \$86 ;
+  assign \$88  = local0_last ? local0_current : 10'h000;
+  assign \$89  = \$87  | \$88 ;
+  assign \$90  = local1_last ? local1_current : 10'h000;
+  assign done = \$89  | \$90 ;
+  assign \$91  = | done;
+  assign \$92  = take | \$91 ;
+  assign \$93  = ~ done;
+  assign \$94  = \$signal$32  & \$93 ;
+  assign \$95  = waits & done;
+  assign \$96  = \$94  | \$95 ;
+  assign \$97  = \$96  | \$signal$31 ;
+  assign \$98  = ~ done;
+  assign \$99  = waits & \$98 ;
+  assign \$100  = \$99  | queued;
+  assign \$101  = ~ done;
+  assign \$102  = north_current & \$101 ;
+  assign \$103  = north_waiting & done;
+  assign \$104  = \$102  | \$103 ;
+  assign \$105  = ! bus__payload[23:20];
+  assign \$106  = \$105  ? \$signal$31  : 10'h000;
+  assign \$107  = \$104  | \$106 ;
+  assign \$108  = ~ done;
+  assign \$109  = north_waiting & \$108 ;
+  assign \$110  = ! bus__payload[23:20];
+  assign \$111  = \$110  ? queued : 10'h000;
+  assign \$112  = \$109  | \$111 ;
+  assign \$113  = ! bus__payload[23:20];
+  assign \$114  = take & \$113 ;
+  assign \$115  = ~ done;
+  assign \$116  = east_current & \$115 ;
+  assign \$117  = east_waiting & done;
+  assign \$118  = \$116  | \$117 ;
+  assign \$119  = bus__payload[23:20] == 1'h1;
+  assign \$120  = \$119  ? \$signal$31  : 10'h000;
+  assign \$121  = \$118  | \$120 ;
+  assign \$122  = ~ done;
+  assign \$123  = east_waiting & \$122 ;
+  assign \$124  = bus__payload[23:20] == 1'h1;
+  assign \$125  = \$124  ? queued : 10'h000;
+  assign \$126  = \$123  | \$125 ;
+  assign \$127  = bus__payload[23:20] == 1'h1;
+  assign \$128  = take & \$127 ;
+  assign \$129  = ~ done;
+  assign \$130  = south_current & \$129 ;
+  assign \$131  = south_waiting & done;
+  assign \$132  = \$130  | \$131 ;
+  assign \$133  = bus__payload[23:20] == 2'h2;
+  assign \$134  = \$133  ? \$signal$31  : 10'h000;
+  assign \$135  = \$132  | \$134 ;
+  assign \$136  = ~ done;
+  assign \$137  = south_waiting & \$136 ;
+  assign \$138  = bus__payload[23:20] == 2'h2;
+  assign \$139  = \$138  ? queued : 10'h000;
+  assign \$140  = \$137  | \$139 ;
+  assign \$141  = bus__payload[23:20] == 2'h2;
+  assign \$142  = take & \$141 ;
+  assign \$143  = ~ done;
+  assign \$144  = west_current & \$143 ;
+  assign \$145  = west_waiting & done;
+  assign \$146  = \$144  | \$145 ;
+  assign \$147  = bus__payload[23:20] == 2'h3;
+  assign \$148  = \$147  ? \$signal$31  : 10'h000;
+  assign \$149  = \$146  | \$148 ;
+  assign \$150  = ~ done;
+  assign \$151  = west_waiting & \$150 ;
+  assign \$152  = bus__payload[23:20] == 2'h3;
+  assign \$153  = \$152  ? queued : 10'h000;
+  assign \$154  = \$151  | \$153 ;
+  assign \$155  = bus__payload[23:20] == 2'h3;
+  assign \$156  = take & \$155 ;
+  assign \$157  = ~ done;
+  assign \$158  = local0_current & \$157 ;
+  assign \$159  = local0_waiting & done;
+  assign \$160  = \$158  | \$159 ;
+  assign \$161  = bus__payload[23:20] == 3'h5;
+  assign \$162  = \$161  ? \$signal$31  : 10'h000;
+  assign \$163  = \$160  | \$162 ;
+  assign \$164  = ~ done;
+  assign \$165  = local0_waiting & \$164 ;
+  assign \$166  = bus__payload[23:20] == 3'h5;
+  assign \$167  = \$166  ? queued : 10'h000;
+  assign \$168  = \$165  | \$167 ;
+  assign \$169  = bus__payload[23:20] == 3'h5;
+  assign \$170  = take & \$169 ;
+  assign \$171  = ~ done;
+  assign \$172  = local1_current & \$171 ;
+  assign \$173  = local1_waiting & done;
+  assign \$174  = \$172  | \$173 ;
+  assign \$175  = bus__payload[23:20] == 3'h6;
+  assign \$176  = \$175  ? \$signal$31  : 10'h000;
+  assign \$177  = \$174  | \$176 ;
+  assign \$178  = ~ done;
+  assign \$179  = local1_waiting & \$178 ;
+  assign \$180  = bus__payload[23:20] == 3'h6;
+  assign \$181  = \$180  ? queued : 10'h000;
+  assign \$182  = \$179  | \$181 ;
+  assign \$183  = bus__payload[23:20] == 3'h6;
+  assign \$184  = take & \$183 ;
   always @(posedge clk)
-    north_valid <= \$319 ;
+    \$signal$32  <= \$185 ;
   always @(posedge clk)
-    north_current <= \$320 ;
+    waits <= \$186 ;
   always @(posedge clk)
-    north_waits <= \$321 ;
+    north_current <= \$187 ;
   always @(posedge clk)
-    north_waiting <= \$322 ;
+    north_waiting <= \$188 ;
   always @(posedge clk)
-    east_valid <= \$323 ;
+    north_peers <= \$189 ;
   always @(posedge clk)
-    east_current <= \$324 ;
+    east_current <= \$190 ;
   always @(posedge clk)
-    east_waits <= \$325 ;
+    east_waiting <= \$191 ;
   always @(posedge clk)
-    east_waiting <= \$326 ;
+    east_peers <= \$192 ;
   always @(posedge clk)
-    south_valid <= \$327 ;
+    south_current <= \$193 ;
   always @(posedge clk)
-    south_current <= \$328 ;
+    south_waiting <= \$194 ;
   always @(posedge clk)
-    south_waits <= \$329 ;
+    south_peers <= \$195 ;
   always @(posedge clk)
-    south_waiting <= \$330 ;
+    west_current <= \$196 ;
   always @(posedge clk)
-    west_valid <= \$331 ;
+    west_waiting <= \$197 ;
   always @(posedge clk)
-    west_current <= \$332 ;
+    west_peers <= \$198 ;
   always @(posedge clk)
-    west_waits <= \$333 ;
+    local0_current <= \$199 ;
   always @(posedge clk)
-    west_waiting <= \$334 ;
+    local0_waiting <= \$200 ;
   always @(posedge clk)
-    global_valid <= \$335 ;
+    local0_peers <= \$201 ;
   always @(posedge clk)
-    global_current <= \$336 ;
+    local1_current <= \$202 ;
   always @(posedge clk)
-    global_waits <= \$337 ;
+    local1_waiting <= \$203 ;
   always @(posedge clk)
-    global_waiting <= \$338 ;
+    local1_peers <= \$204 ;
   always @(posedge clk)
-    local0_valid <= \$339 ;
+    north_source <= \$205 ;
   always @(posedge clk)
-    local0_current <= \$340 ;
+    north_next_source <= \$206 ;
   always @(posedge clk)
-    local0_waits <= \$341 ;
+    east_source <= \$207 ;
   always @(posedge clk)
-    local0_waiting <= \$342 ;
+    east_next_source <= \$208 ;
   always @(posedge clk)
-    local1_valid <= \$343 ;
+    south_source <= \$209 ;
   always @(posedge clk)
-    local1_current <= \$344 ;
+    south_next_source <= \$210 ;
   always @(posedge clk)
-    local1_waits <= \$345 ;
+    west_source <= \$211 ;
   always @(posedge clk)
-    local1_waiting <= \$346 ;
+    west_next_source <= \$212 ;
+  always @(posedge clk)
+    global_source <= \$213 ;
+  always @(posedge clk)
+    global_next_source <= \$214 ;
+  always @(posedge clk)
+    local0_source <= \$215 ;
+  always @(posedge clk)
+    local0_next_source <= \$216 ;
+  always @(posedge clk)
+    local1_source <= \$217 ;
+  always @(posedge clk)
+    local1_next_source <= \$218 ;
   \neuflow_fifo_tile.router.east_slice  east_slice (
     .clk(clk),
-    .i__payload(\i__payload$103 ),
-    .i__ready(east_room),
-    .i__valid(\i__valid$104 ),
+    .i__payload(\i__payload$86 ),
+    .i__ready(\i__ready$83 ),
+    .i__valid(moving[1]),
     .o__payload(east_out__payload),
-    .o__ready(\o__ready$99 ),
+    .o__ready(\o__ready$79 ),
     .o__valid(east_out__valid),
     .rst(rst)
   );
   \neuflow_fifo_tile.router.global_slice  global_slice (
     .clk(clk),
-    .i__payload(\i__payload$133 ),
-    .i__ready(global_room),
-    .i__valid(\i__valid$134 ),
+    .i__payload(\i__payload$116 ),
+    .i__ready(\i__ready$113 ),
+    .i__valid(moving[4]),
     .o__payload(global_out__payload),
-    .o__ready(\o__ready$129 ),
+    .o__ready(\o__ready$109 ),
     .o__valid(global_out__valid),
     .rst(rst)
   );
   \neuflow_fifo_tile.router.local0_slice  local0_slice (
     .clk(clk),
-    .i__payload(\i__payload$143 ),
-    .i__ready(local0_room),
-    .i__valid(\i__valid$144 ),
+    .i__payload(\i__payload$126 ),
+    .i__ready(\i__ready$123 ),
+    .i__valid(moving[5]),
     .o__payload(local0_out__payload),
-    .o__ready(\o__ready$139 ),
+    .o__ready(\o__ready$119 ),
     .o__valid(local0_out__valid),
     .rst(rst)
   );
   \neuflow_fifo_tile.router.local1_slice  local1_slice (
     .clk(clk),
-    .i__payload(\i__payload$153 ),
-    .i__ready(local1_room),
-    .i__valid(\i__valid$154 ),
+    .i__payload(\i__payload$136 ),
+    .i__ready(\i__ready$133 ),
+    .i__valid(moving[6]),
     .o__payload(local1_out__payload),
-    .o__ready(\o__ready$149 ),
+    .o__ready(\o__ready$129 ),
     .o__valid(local1_out__valid),
     .rst(rst)
   );
   \neuflow_fifo_tile.router.north_slice  north_slice (
     .clk(clk),
     .i__payload(i__payload),
-    .i__ready(north_room),
-    .i__valid(i__valid),
+    .i__ready(i__ready),
+    .i__valid(moving[0]),
     .o__payload(north_out__payload),
     .o__ready(o__ready),
     .o__valid(north_out__valid),
@@ -2137,973 +1845,614 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   );
   \neuflow_fifo_tile.router.south_slice  south_slice (
     .clk(clk),
-    .i__payload(\i__payload$113 ),
-    .i__ready(south_room),
-    .i__valid(\i__valid$114 ),
+    .i__payload(\i__payload$96 ),
+    .i__ready(\i__ready$93 ),
+    .i__valid(moving[2]),
     .o__payload(south_out__payload),
-    .o__ready(\o__ready$109 ),
+    .o__ready(\o__ready$89 ),
     .o__valid(south_out__valid),
     .rst(rst)
   );
   \neuflow_fifo_tile.router.west_slice  west_slice (
     .clk(clk),
-    .i__payload(\i__payload$123 ),
-    .i__ready(west_room),
-    .i__valid(\i__valid$124 ),
+    .i__payload(\i__payload$106 ),
+    .i__ready(\i__ready$103 ),
+    .i__valid(moving[3]),
     .o__payload(west_out__payload),
-    .o__ready(\o__ready$119 ),
+    .o__ready(\o__ready$99 ),
     .o__valid(west_out__valid),
     .rst(rst)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$signal$6  = 1'h1;
-    if (\$12 ) begin
-      \$signal$6  = \$13 ;
-    end
-    if (\$17 ) begin
-      \$signal$6  = \$18 ;
-    end
-    if (\$22 ) begin
-      \$signal$6  = \$23 ;
-    end
-    if (\$27 ) begin
-      \$signal$6  = \$28 ;
-    end
-    if (\$32 ) begin
-      \$signal$6  = \$33 ;
-    end
-    if (\$37 ) begin
-      \$signal$6  = \$38 ;
-    end
-    if (\$42 ) begin
-      \$signal$6  = \$43 ;
+    known = 1'h0;
+    if (addressed) begin
+      casez (bus__payload[23:20])
+        4'h0:
+            known = 1'h1;
+        4'h1:
+            known = 1'h1;
+        4'h2:
+            known = 1'h1;
+        4'h3:
+            known = 1'h1;
+        4'h5:
+            known = 1'h1;
+        4'h6:
+            known = 1'h1;
+      endcase
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    north_able[6:0] = 7'h00;
-    if (\$101 ) begin
-      north_able[0] = north_room;
-    end
-    if (\$103 ) begin
-      north_able[1] = east_room;
-    end
-    if (\$105 ) begin
-      north_able[2] = south_room;
-    end
-    if (\$107 ) begin
-      north_able[3] = west_room;
-    end
-    if (\$109 ) begin
-      north_able[4] = global_room;
-    end
-    if (\$111 ) begin
-      north_able[5] = local0_room;
-    end
-    if (\$113 ) begin
-      north_able[6] = local1_room;
+    conflict = 1'h0;
+    if (addressed) begin
+      casez (bus__payload[23:20])
+        4'h0:
+            conflict = \$16 ;
+        4'h1:
+            conflict = \$20 ;
+        4'h2:
+            conflict = \$24 ;
+        4'h3:
+            conflict = \$28 ;
+        4'h5:
+            conflict = \$32 ;
+        4'h6:
+            conflict = \$36 ;
+      endcase
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    north_wanted = 10'h000;
-    if (\$101 ) begin
-      north_wanted = north_current[13:4];
-    end
-    if (\$103 ) begin
-      north_wanted = east_current[13:4];
-    end
-    if (\$105 ) begin
-      north_wanted = south_current[13:4];
-    end
-    if (\$107 ) begin
-      north_wanted = west_current[13:4];
-    end
-    if (\$109 ) begin
-      north_wanted = global_current[13:4];
-    end
-    if (\$111 ) begin
-      north_wanted = local0_current[13:4];
-    end
-    if (\$113 ) begin
-      north_wanted = local1_current[13:4];
+    \$signal$31  = 10'h000;
+    if (take) begin
+      \$signal$31  = \$43 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    east_able[6:0] = 7'h00;
-    if (\$120 ) begin
-      east_able[0] = north_room;
-    end
-    if (\$122 ) begin
-      east_able[1] = east_room;
-    end
-    if (\$124 ) begin
-      east_able[2] = south_room;
-    end
-    if (\$126 ) begin
-      east_able[3] = west_room;
-    end
-    if (\$128 ) begin
-      east_able[4] = global_room;
-    end
-    if (\$130 ) begin
-      east_able[5] = local0_room;
-    end
-    if (\$132 ) begin
-      east_able[6] = local1_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    east_wanted = 10'h000;
-    if (\$120 ) begin
-      east_wanted = north_current[13:4];
-    end
-    if (\$122 ) begin
-      east_wanted = east_current[13:4];
-    end
-    if (\$124 ) begin
-      east_wanted = south_current[13:4];
-    end
-    if (\$126 ) begin
-      east_wanted = west_current[13:4];
-    end
-    if (\$128 ) begin
-      east_wanted = global_current[13:4];
-    end
-    if (\$130 ) begin
-      east_wanted = local0_current[13:4];
-    end
-    if (\$132 ) begin
-      east_wanted = local1_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    south_able[6:0] = 7'h00;
-    if (\$139 ) begin
-      south_able[0] = north_room;
-    end
-    if (\$141 ) begin
-      south_able[1] = east_room;
-    end
-    if (\$143 ) begin
-      south_able[2] = south_room;
-    end
-    if (\$145 ) begin
-      south_able[3] = west_room;
-    end
-    if (\$147 ) begin
-      south_able[4] = global_room;
-    end
-    if (\$149 ) begin
-      south_able[5] = local0_room;
-    end
-    if (\$151 ) begin
-      south_able[6] = local1_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    south_wanted = 10'h000;
-    if (\$139 ) begin
-      south_wanted = north_current[13:4];
-    end
-    if (\$141 ) begin
-      south_wanted = east_current[13:4];
-    end
-    if (\$143 ) begin
-      south_wanted = south_current[13:4];
-    end
-    if (\$145 ) begin
-      south_wanted = west_current[13:4];
-    end
-    if (\$147 ) begin
-      south_wanted = global_current[13:4];
-    end
-    if (\$149 ) begin
-      south_wanted = local0_current[13:4];
-    end
-    if (\$151 ) begin
-      south_wanted = local1_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    west_able[6:0] = 7'h00;
-    if (\$158 ) begin
-      west_able[0] = north_room;
-    end
-    if (\$160 ) begin
-      west_able[1] = east_room;
-    end
-    if (\$162 ) begin
-      west_able[2] = south_room;
-    end
-    if (\$164 ) begin
-      west_able[3] = west_room;
-    end
-    if (\$166 ) begin
-      west_able[4] = global_room;
-    end
-    if (\$168 ) begin
-      west_able[5] = local0_room;
-    end
-    if (\$170 ) begin
-      west_able[6] = local1_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    west_wanted = 10'h000;
-    if (\$158 ) begin
-      west_wanted = north_current[13:4];
-    end
-    if (\$160 ) begin
-      west_wanted = east_current[13:4];
-    end
-    if (\$162 ) begin
-      west_wanted = south_current[13:4];
-    end
-    if (\$164 ) begin
-      west_wanted = west_current[13:4];
-    end
-    if (\$166 ) begin
-      west_wanted = global_current[13:4];
-    end
-    if (\$168 ) begin
-      west_wanted = local0_current[13:4];
-    end
-    if (\$170 ) begin
-      west_wanted = local1_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    local0_able[6:0] = 7'h00;
-    if (\$177 ) begin
-      local0_able[0] = north_room;
-    end
-    if (\$179 ) begin
-      local0_able[1] = east_room;
-    end
-    if (\$181 ) begin
-      local0_able[2] = south_room;
-    end
-    if (\$183 ) begin
-      local0_able[3] = west_room;
-    end
-    if (\$185 ) begin
-      local0_able[4] = global_room;
-    end
-    if (\$187 ) begin
-      local0_able[5] = local0_room;
-    end
-    if (\$189 ) begin
-      local0_able[6] = local1_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    local0_wanted = 10'h000;
-    if (\$177 ) begin
-      local0_wanted = north_current[13:4];
-    end
-    if (\$179 ) begin
-      local0_wanted = east_current[13:4];
-    end
-    if (\$181 ) begin
-      local0_wanted = south_current[13:4];
-    end
-    if (\$183 ) begin
-      local0_wanted = west_current[13:4];
-    end
-    if (\$185 ) begin
-      local0_wanted = global_current[13:4];
-    end
-    if (\$187 ) begin
-      local0_wanted = local0_current[13:4];
-    end
-    if (\$189 ) begin
-      local0_wanted = local1_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    local1_able[6:0] = 7'h00;
-    if (\$196 ) begin
-      local1_able[0] = north_room;
-    end
-    if (\$198 ) begin
-      local1_able[1] = east_room;
-    end
-    if (\$200 ) begin
-      local1_able[2] = south_room;
-    end
-    if (\$202 ) begin
-      local1_able[3] = west_room;
-    end
-    if (\$204 ) begin
-      local1_able[4] = global_room;
-    end
-    if (\$206 ) begin
-      local1_able[5] = local0_room;
-    end
-    if (\$208 ) begin
-      local1_able[6] = local1_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    local1_wanted = 10'h000;
-    if (\$196 ) begin
-      local1_wanted = north_current[13:4];
-    end
-    if (\$198 ) begin
-      local1_wanted = east_current[13:4];
-    end
-    if (\$200 ) begin
-      local1_wanted = south_current[13:4];
-    end
-    if (\$202 ) begin
-      local1_wanted = west_current[13:4];
-    end
-    if (\$204 ) begin
-      local1_wanted = global_current[13:4];
-    end
-    if (\$206 ) begin
-      local1_wanted = local0_current[13:4];
-    end
-    if (\$208 ) begin
-      local1_wanted = local1_current[13:4];
+    queued = 10'h000;
+    if (take) begin
+      queued = \$46 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
     i__payload = 35'h000000000;
-    casez (north_current[3:0])
-      4'h0:
-          i__payload = north_in__payload;
-      4'h1:
-          i__payload = east_in__payload;
-      4'h2:
-          i__payload = south_in__payload;
-      4'h3:
-          i__payload = west_in__payload;
-      4'h5:
-          i__payload = local0_in__payload;
-      4'h6:
-          i__payload = local1_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    i__valid = 1'h0;
-    casez (north_current[3:0])
-      4'h0:
-          i__valid = \$215 ;
-      4'h1:
-          i__valid = \$217 ;
-      4'h2:
-          i__valid = \$219 ;
-      4'h3:
-          i__valid = \$221 ;
-      4'h5:
-          i__valid = \$223 ;
-      4'h6:
-          i__valid = \$225 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__payload$103  = 35'h000000000;
-    casez (east_current[3:0])
-      4'h0:
-          \i__payload$103  = north_in__payload;
-      4'h1:
-          \i__payload$103  = east_in__payload;
-      4'h2:
-          \i__payload$103  = south_in__payload;
-      4'h3:
-          \i__payload$103  = west_in__payload;
-      4'h5:
-          \i__payload$103  = local0_in__payload;
-      4'h6:
-          \i__payload$103  = local1_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__valid$104  = 1'h0;
-    casez (east_current[3:0])
-      4'h0:
-          \i__valid$104  = \$227 ;
-      4'h1:
-          \i__valid$104  = \$229 ;
-      4'h2:
-          \i__valid$104  = \$231 ;
-      4'h3:
-          \i__valid$104  = \$233 ;
-      4'h5:
-          \i__valid$104  = \$235 ;
-      4'h6:
-          \i__valid$104  = \$237 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__payload$113  = 35'h000000000;
-    casez (south_current[3:0])
-      4'h0:
-          \i__payload$113  = north_in__payload;
-      4'h1:
-          \i__payload$113  = east_in__payload;
-      4'h2:
-          \i__payload$113  = south_in__payload;
-      4'h3:
-          \i__payload$113  = west_in__payload;
-      4'h5:
-          \i__payload$113  = local0_in__payload;
-      4'h6:
-          \i__payload$113  = local1_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__valid$114  = 1'h0;
-    casez (south_current[3:0])
-      4'h0:
-          \i__valid$114  = \$239 ;
-      4'h1:
-          \i__valid$114  = \$241 ;
-      4'h2:
-          \i__valid$114  = \$243 ;
-      4'h3:
-          \i__valid$114  = \$245 ;
-      4'h5:
-          \i__valid$114  = \$247 ;
-      4'h6:
-          \i__valid$114  = \$249 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__payload$123  = 35'h000000000;
-    casez (west_current[3:0])
-      4'h0:
-          \i__payload$123  = north_in__payload;
-      4'h1:
-          \i__payload$123  = east_in__payload;
-      4'h2:
-          \i__payload$123  = south_in__payload;
-      4'h3:
-          \i__payload$123  = west_in__payload;
-      4'h5:
-          \i__payload$123  = local0_in__payload;
-      4'h6:
-          \i__payload$123  = local1_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__valid$124  = 1'h0;
-    casez (west_current[3:0])
-      4'h0:
-          \i__valid$124  = \$251 ;
-      4'h1:
-          \i__valid$124  = \$253 ;
-      4'h2:
-          \i__valid$124  = \$255 ;
-      4'h3:
-          \i__valid$124  = \$257 ;
-      4'h5:
-          \i__valid$124  = \$259 ;
-      4'h6:
-          \i__valid$124  = \$261 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__payload$133  = 35'h000000000;
-    casez (global_current[3:0])
-      4'h0:
-          \i__payload$133  = north_in__payload;
-      4'h1:
-          \i__payload$133  = east_in__payload;
-      4'h2:
-          \i__payload$133  = south_in__payload;
-      4'h3:
-          \i__payload$133  = west_in__payload;
-      4'h5:
-          \i__payload$133  = local0_in__payload;
-      4'h6:
-          \i__payload$133  = local1_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__valid$134  = 1'h0;
-    casez (global_current[3:0])
-      4'h0:
-          \i__valid$134  = \$263 ;
-      4'h1:
-          \i__valid$134  = \$265 ;
-      4'h2:
-          \i__valid$134  = \$267 ;
-      4'h3:
-          \i__valid$134  = \$269 ;
-      4'h5:
-          \i__valid$134  = \$271 ;
-      4'h6:
-          \i__valid$134  = \$273 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__payload$143  = 35'h000000000;
-    casez (local0_current[3:0])
-      4'h0:
-          \i__payload$143  = north_in__payload;
-      4'h1:
-          \i__payload$143  = east_in__payload;
-      4'h2:
-          \i__payload$143  = south_in__payload;
-      4'h3:
-          \i__payload$143  = west_in__payload;
-      4'h5:
-          \i__payload$143  = local0_in__payload;
-      4'h6:
-          \i__payload$143  = local1_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__valid$144  = 1'h0;
-    casez (local0_current[3:0])
-      4'h0:
-          \i__valid$144  = \$275 ;
-      4'h1:
-          \i__valid$144  = \$277 ;
-      4'h2:
-          \i__valid$144  = \$279 ;
-      4'h3:
-          \i__valid$144  = \$281 ;
-      4'h5:
-          \i__valid$144  = \$283 ;
-      4'h6:
-          \i__valid$144  = \$285 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__payload$153  = 35'h000000000;
-    casez (local1_current[3:0])
-      4'h0:
-          \i__payload$153  = north_in__payload;
-      4'h1:
-          \i__payload$153  = east_in__payload;
-      4'h2:
-          \i__payload$153  = south_in__payload;
-      4'h3:
-          \i__payload$153  = west_in__payload;
-      4'h5:
-          \i__payload$153  = local0_in__payload;
-      4'h6:
-          \i__payload$153  = local1_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__valid$154  = 1'h0;
-    casez (local1_current[3:0])
-      4'h0:
-          \i__valid$154  = \$287 ;
-      4'h1:
-          \i__valid$154  = \$289 ;
-      4'h2:
-          \i__valid$154  = \$291 ;
-      4'h3:
-          \i__valid$154  = \$293 ;
-      4'h5:
-          \i__valid$154  = \$295 ;
-      4'h6:
-          \i__valid$154  = \$297 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$319  = north_valid;
-    if (north_done) begin
-      \$319  = north_waits;
+    if (moving[0]) begin
+      casez (north_source)
+        4'h0:
+            i__payload = north_in__payload;
+        4'h1:
+            i__payload = east_in__payload;
+        4'h2:
+            i__payload = south_in__payload;
+        4'h3:
+            i__payload = west_in__payload;
+        4'h5:
+            i__payload = local0_in__payload;
+        4'h6:
+            i__payload = local1_in__payload;
+      endcase
     end
-    if (\$300 ) begin
-      \$319  = 1'h1;
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \i__payload$86  = 35'h000000000;
+    if (moving[1]) begin
+      casez (east_source)
+        4'h0:
+            \i__payload$86  = north_in__payload;
+        4'h1:
+            \i__payload$86  = east_in__payload;
+        4'h2:
+            \i__payload$86  = south_in__payload;
+        4'h3:
+            \i__payload$86  = west_in__payload;
+        4'h5:
+            \i__payload$86  = local0_in__payload;
+        4'h6:
+            \i__payload$86  = local1_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \i__payload$96  = 35'h000000000;
+    if (moving[2]) begin
+      casez (south_source)
+        4'h0:
+            \i__payload$96  = north_in__payload;
+        4'h1:
+            \i__payload$96  = east_in__payload;
+        4'h2:
+            \i__payload$96  = south_in__payload;
+        4'h3:
+            \i__payload$96  = west_in__payload;
+        4'h5:
+            \i__payload$96  = local0_in__payload;
+        4'h6:
+            \i__payload$96  = local1_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \i__payload$106  = 35'h000000000;
+    if (moving[3]) begin
+      casez (west_source)
+        4'h0:
+            \i__payload$106  = north_in__payload;
+        4'h1:
+            \i__payload$106  = east_in__payload;
+        4'h2:
+            \i__payload$106  = south_in__payload;
+        4'h3:
+            \i__payload$106  = west_in__payload;
+        4'h5:
+            \i__payload$106  = local0_in__payload;
+        4'h6:
+            \i__payload$106  = local1_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \i__payload$116  = 35'h000000000;
+    if (moving[4]) begin
+      casez (global_source)
+        4'h0:
+            \i__payload$116  = north_in__payload;
+        4'h1:
+            \i__payload$116  = east_in__payload;
+        4'h2:
+            \i__payload$116  = south_in__payload;
+        4'h3:
+            \i__payload$116  = west_in__payload;
+        4'h5:
+            \i__payload$116  = local0_in__payload;
+        4'h6:
+            \i__payload$116  = local1_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \i__payload$126  = 35'h000000000;
+    if (moving[5]) begin
+      casez (local0_source)
+        4'h0:
+            \i__payload$126  = north_in__payload;
+        4'h1:
+            \i__payload$126  = east_in__payload;
+        4'h2:
+            \i__payload$126  = south_in__payload;
+        4'h3:
+            \i__payload$126  = west_in__payload;
+        4'h5:
+            \i__payload$126  = local0_in__payload;
+        4'h6:
+            \i__payload$126  = local1_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \i__payload$136  = 35'h000000000;
+    if (moving[6]) begin
+      casez (local1_source)
+        4'h0:
+            \i__payload$136  = north_in__payload;
+        4'h1:
+            \i__payload$136  = east_in__payload;
+        4'h2:
+            \i__payload$136  = south_in__payload;
+        4'h3:
+            \i__payload$136  = west_in__payload;
+        4'h5:
+            \i__payload$136  = local0_in__payload;
+        4'h6:
+            \i__payload$136  = local1_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$185  = \$signal$32 ;
+    if (\$92 ) begin
+      \$185  = \$97 ;
     end
     if (rst) begin
-      \$319  = 1'h0;
+      \$185  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$320  = north_current;
-    if (north_done) begin
-      \$320  = north_waiting;
-    end
-    if (\$300 ) begin
-      \$320 [3:0] = bus__payload[23:20];
-      \$320 [13:4] = bus__payload[33:24];
+    \$186  = waits;
+    if (\$92 ) begin
+      \$186  = \$100 ;
     end
     if (rst) begin
-      \$320  = 14'h0000;
+      \$186  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$321  = north_waits;
-    if (north_done) begin
-      \$321  = 1'h0;
-    end
-    if (\$300 ) begin
-    end else if (north_take) begin
-      \$321  = 1'h1;
+    \$187  = north_current;
+    if (\$92 ) begin
+      \$187  = \$107 ;
     end
     if (rst) begin
-      \$321  = 1'h0;
+      \$187  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$322  = north_waiting;
-    if (\$300 ) begin
-    end else if (north_take) begin
-      \$322 [3:0] = bus__payload[23:20];
-      \$322 [13:4] = bus__payload[33:24];
+    \$188  = north_waiting;
+    if (\$92 ) begin
+      \$188  = \$112 ;
     end
     if (rst) begin
-      \$322  = 14'h0000;
+      \$188  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$323  = east_valid;
-    if (east_done) begin
-      \$323  = east_waits;
-    end
-    if (\$303 ) begin
-      \$323  = 1'h1;
+    \$189  = north_peers;
+    if (\$92 ) begin
+      if (\$114 ) begin
+        \$189  = names;
+      end
     end
     if (rst) begin
-      \$323  = 1'h0;
+      \$189  = 10'h07f;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$324  = east_current;
-    if (east_done) begin
-      \$324  = east_waiting;
-    end
-    if (\$303 ) begin
-      \$324 [3:0] = bus__payload[23:20];
-      \$324 [13:4] = bus__payload[33:24];
+    \$190  = east_current;
+    if (\$92 ) begin
+      \$190  = \$121 ;
     end
     if (rst) begin
-      \$324  = 14'h0000;
+      \$190  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$325  = east_waits;
-    if (east_done) begin
-      \$325  = 1'h0;
-    end
-    if (\$303 ) begin
-    end else if (east_take) begin
-      \$325  = 1'h1;
+    \$191  = east_waiting;
+    if (\$92 ) begin
+      \$191  = \$126 ;
     end
     if (rst) begin
-      \$325  = 1'h0;
+      \$191  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$326  = east_waiting;
-    if (\$303 ) begin
-    end else if (east_take) begin
-      \$326 [3:0] = bus__payload[23:20];
-      \$326 [13:4] = bus__payload[33:24];
+    \$192  = east_peers;
+    if (\$92 ) begin
+      if (\$128 ) begin
+        \$192  = names;
+      end
     end
     if (rst) begin
-      \$326  = 14'h0000;
+      \$192  = 10'h07f;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$327  = south_valid;
-    if (south_done) begin
-      \$327  = south_waits;
-    end
-    if (\$306 ) begin
-      \$327  = 1'h1;
+    \$193  = south_current;
+    if (\$92 ) begin
+      \$193  = \$135 ;
     end
     if (rst) begin
-      \$327  = 1'h0;
+      \$193  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$328  = south_current;
-    if (south_done) begin
-      \$328  = south_waiting;
-    end
-    if (\$306 ) begin
-      \$328 [3:0] = bus__payload[23:20];
-      \$328 [13:4] = bus__payload[33:24];
+    \$194  = south_waiting;
+    if (\$92 ) begin
+      \$194  = \$140 ;
     end
     if (rst) begin
-      \$328  = 14'h0000;
+      \$194  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$329  = south_waits;
-    if (south_done) begin
-      \$329  = 1'h0;
-    end
-    if (\$306 ) begin
-    end else if (south_take) begin
-      \$329  = 1'h1;
+    \$195  = south_peers;
+    if (\$92 ) begin
+      if (\$142 ) begin
+        \$195  = names;
+      end
     end
     if (rst) begin
-      \$329  = 1'h0;
+      \$195  = 10'h07f;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$330  = south_waiting;
-    if (\$306 ) begin
-    end else if (south_take) begin
-      \$330 [3:0] = bus__payload[23:20];
-      \$330 [13:4] = bus__payload[33:24];
+    \$196  = west_current;
+    if (\$92 ) begin
+      \$196  = \$149 ;
     end
     if (rst) begin
-      \$330  = 14'h0000;
+      \$196  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$331  = west_valid;
-    if (west_done) begin
-      \$331  = west_waits;
-    end
-    if (\$309 ) begin
-      \$331  = 1'h1;
+    \$197  = west_waiting;
+    if (\$92 ) begin
+      \$197  = \$154 ;
     end
     if (rst) begin
-      \$331  = 1'h0;
+      \$197  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$332  = west_current;
-    if (west_done) begin
-      \$332  = west_waiting;
-    end
-    if (\$309 ) begin
-      \$332 [3:0] = bus__payload[23:20];
-      \$332 [13:4] = bus__payload[33:24];
+    \$198  = west_peers;
+    if (\$92 ) begin
+      if (\$156 ) begin
+        \$198  = names;
+      end
     end
     if (rst) begin
-      \$332  = 14'h0000;
+      \$198  = 10'h07f;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$333  = west_waits;
-    if (west_done) begin
-      \$333  = 1'h0;
-    end
-    if (\$309 ) begin
-    end else if (west_take) begin
-      \$333  = 1'h1;
+    \$199  = local0_current;
+    if (\$92 ) begin
+      \$199  = \$163 ;
     end
     if (rst) begin
-      \$333  = 1'h0;
+      \$199  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$334  = west_waiting;
-    if (\$309 ) begin
-    end else if (west_take) begin
-      \$334 [3:0] = bus__payload[23:20];
-      \$334 [13:4] = bus__payload[33:24];
+    \$200  = local0_waiting;
+    if (\$92 ) begin
+      \$200  = \$168 ;
     end
     if (rst) begin
-      \$334  = 14'h0000;
+      \$200  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$335  = global_valid;
-    if (global_done) begin
-      \$335  = global_waits;
-    end
-    if (\$312 ) begin
-      \$335  = 1'h1;
+    \$201  = local0_peers;
+    if (\$92 ) begin
+      if (\$170 ) begin
+        \$201  = names;
+      end
     end
     if (rst) begin
-      \$335  = 1'h0;
+      \$201  = 10'h07f;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$336  = global_current;
-    if (global_done) begin
-      \$336  = global_waiting;
-    end
-    if (\$312 ) begin
-      \$336 [3:0] = bus__payload[23:20];
-      \$336 [13:4] = bus__payload[33:24];
+    \$202  = local1_current;
+    if (\$92 ) begin
+      \$202  = \$177 ;
     end
     if (rst) begin
-      \$336  = 14'h0000;
+      \$202  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$337  = global_waits;
-    if (global_done) begin
-      \$337  = 1'h0;
-    end
-    if (\$312 ) begin
-    end else if (global_take) begin
-      \$337  = 1'h1;
+    \$203  = local1_waiting;
+    if (\$92 ) begin
+      \$203  = \$182 ;
     end
     if (rst) begin
-      \$337  = 1'h0;
+      \$203  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$338  = global_waiting;
-    if (\$312 ) begin
-    end else if (global_take) begin
-      \$338 [3:0] = bus__payload[23:20];
-      \$338 [13:4] = bus__payload[33:24];
+    \$204  = local1_peers;
+    if (\$92 ) begin
+      if (\$184 ) begin
+        \$204  = names;
+      end
     end
     if (rst) begin
-      \$338  = 14'h0000;
+      \$204  = 10'h07f;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$339  = local0_valid;
-    if (local0_done) begin
-      \$339  = local0_waits;
-    end
-    if (\$315 ) begin
-      \$339  = 1'h1;
+    \$205  = north_source;
+    if (\$92 ) begin
+      if (\$signal$31 [0]) begin
+        \$205  = bus__payload[23:20];
+      end else if (done[0]) begin
+        \$205  = north_next_source;
+      end
     end
     if (rst) begin
-      \$339  = 1'h0;
+      \$205  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$340  = local0_current;
-    if (local0_done) begin
-      \$340  = local0_waiting;
-    end
-    if (\$315 ) begin
-      \$340 [3:0] = bus__payload[23:20];
-      \$340 [13:4] = bus__payload[33:24];
+    \$206  = north_next_source;
+    if (\$92 ) begin
+      if (queued[0]) begin
+        \$206  = bus__payload[23:20];
+      end
     end
     if (rst) begin
-      \$340  = 14'h0000;
+      \$206  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$341  = local0_waits;
-    if (local0_done) begin
-      \$341  = 1'h0;
-    end
-    if (\$315 ) begin
-    end else if (local0_take) begin
-      \$341  = 1'h1;
+    \$207  = east_source;
+    if (\$92 ) begin
+      if (\$signal$31 [1]) begin
+        \$207  = bus__payload[23:20];
+      end else if (done[1]) begin
+        \$207  = east_next_source;
+      end
     end
     if (rst) begin
-      \$341  = 1'h0;
+      \$207  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$342  = local0_waiting;
-    if (\$315 ) begin
-    end else if (local0_take) begin
-      \$342 [3:0] = bus__payload[23:20];
-      \$342 [13:4] = bus__payload[33:24];
+    \$208  = east_next_source;
+    if (\$92 ) begin
+      if (queued[1]) begin
+        \$208  = bus__payload[23:20];
+      end
     end
     if (rst) begin
-      \$342  = 14'h0000;
+      \$208  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$343  = local1_valid;
-    if (local1_done) begin
-      \$343  = local1_waits;
-    end
-    if (\$318 ) begin
-      \$343  = 1'h1;
+    \$209  = south_source;
+    if (\$92 ) begin
+      if (\$signal$31 [2]) begin
+        \$209  = bus__payload[23:20];
+      end else if (done[2]) begin
+        \$209  = south_next_source;
+      end
     end
     if (rst) begin
-      \$343  = 1'h0;
+      \$209  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$344  = local1_current;
-    if (local1_done) begin
-      \$344  = local1_waiting;
-    end
-    if (\$318 ) begin
-      \$344 [3:0] = bus__payload[23:20];
-      \$344 [13:4] = bus__payload[33:24];
+    \$210  = south_next_source;
+    if (\$92 ) begin
+      if (queued[2]) begin
+        \$210  = bus__payload[23:20];
+      end
     end
     if (rst) begin
-      \$344  = 14'h0000;
+      \$210  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$345  = local1_waits;
-    if (local1_done) begin
-      \$345  = 1'h0;
-    end
-    if (\$318 ) begin
-    end else if (local1_take) begin
-      \$345  = 1'h1;
+    \$211  = west_source;
+    if (\$92 ) begin
+      if (\$signal$31 [3]) begin
+        \$211  = bus__payload[23:20];
+      end else if (done[3]) begin
+        \$211  = west_next_source;
+      end
     end
     if (rst) begin
-      \$345  = 1'h0;
+      \$211  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$346  = local1_waiting;
-    if (\$318 ) begin
-    end else if (local1_take) begin
-      \$346 [3:0] = bus__payload[23:20];
-      \$346 [13:4] = bus__payload[33:24];
+    \$212  = west_next_source;
+    if (\$92 ) begin
+      if (queued[3]) begin
+        \$212  = bus__payload[23:20];
+      end
     end
     if (rst) begin
-      \$346  = 14'h0000;
+      \$212  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$213  = global_source;
+    if (\$92 ) begin
+      if (\$signal$31 [4]) begin
+        \$213  = bus__payload[23:20];
+      end else if (done[4]) begin
+        \$213  = global_next_source;
+      end
+    end
+    if (rst) begin
+      \$213  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$214  = global_next_source;
+    if (\$92 ) begin
+      if (queued[4]) begin
+        \$214  = bus__payload[23:20];
+      end
+    end
+    if (rst) begin
+      \$214  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$215  = local0_source;
+    if (\$92 ) begin
+      if (\$signal$31 [5]) begin
+        \$215  = bus__payload[23:20];
+      end else if (done[5]) begin
+        \$215  = local0_next_source;
+      end
+    end
+    if (rst) begin
+      \$215  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$216  = local0_next_source;
+    if (\$92 ) begin
+      if (queued[5]) begin
+        \$216  = bus__payload[23:20];
+      end
+    end
+    if (rst) begin
+      \$216  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$217  = local1_source;
+    if (\$92 ) begin
+      if (\$signal$31 [6]) begin
+        \$217  = bus__payload[23:20];
+      end else if (done[6]) begin
+        \$217  = local1_next_source;
+      end
+    end
+    if (rst) begin
+      \$217  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$218  = local1_next_source;
+    if (\$92 ) begin
+      if (queued[6]) begin
+        \$218  = bus__payload[23:20];
+      end
+    end
+    if (rst) begin
+      \$218  = 4'h0;
     end
   end
   assign word = bus__payload[33:16];
+  assign \$signal  = \$2 [9:0];
   assign north_in__ready = north_moves;
   assign east_in__ready = east_moves;
   assign south_in__ready = south_moves;
@@ -3113,31 +2462,31 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   assign o__payload = north_out__payload;
   assign north_out__ready = o__ready;
   assign o__valid = north_out__valid;
-  assign i__ready = north_room;
-  assign \o__payload$98  = east_out__payload;
-  assign east_out__ready = \o__ready$99 ;
-  assign \o__valid$102  = east_out__valid;
-  assign \i__ready$105  = east_room;
-  assign \o__payload$108  = south_out__payload;
-  assign south_out__ready = \o__ready$109 ;
-  assign \o__valid$112  = south_out__valid;
-  assign \i__ready$115  = south_room;
-  assign \o__payload$118  = west_out__payload;
-  assign west_out__ready = \o__ready$119 ;
-  assign \o__valid$122  = west_out__valid;
-  assign \i__ready$125  = west_room;
-  assign \o__payload$128  = global_out__payload;
-  assign global_out__ready = \o__ready$129 ;
-  assign \o__valid$132  = global_out__valid;
-  assign \i__ready$135  = global_room;
-  assign \o__payload$138  = local0_out__payload;
-  assign local0_out__ready = \o__ready$139 ;
-  assign \o__valid$142  = local0_out__valid;
-  assign \i__ready$145  = local0_room;
-  assign \o__payload$148  = local1_out__payload;
-  assign local1_out__ready = \o__ready$149 ;
-  assign \o__valid$152  = local1_out__valid;
-  assign \i__ready$155  = local1_room;
+  assign i__valid = moving[0];
+  assign \o__payload$78  = east_out__payload;
+  assign east_out__ready = \o__ready$79 ;
+  assign \o__valid$82  = east_out__valid;
+  assign \i__valid$84  = moving[1];
+  assign \o__payload$88  = south_out__payload;
+  assign south_out__ready = \o__ready$89 ;
+  assign \o__valid$92  = south_out__valid;
+  assign \i__valid$94  = moving[2];
+  assign \o__payload$98  = west_out__payload;
+  assign west_out__ready = \o__ready$99 ;
+  assign \o__valid$102  = west_out__valid;
+  assign \i__valid$104  = moving[3];
+  assign \o__payload$108  = global_out__payload;
+  assign global_out__ready = \o__ready$109 ;
+  assign \o__valid$112  = global_out__valid;
+  assign \i__valid$114  = moving[4];
+  assign \o__payload$118  = local0_out__payload;
+  assign local0_out__ready = \o__ready$119 ;
+  assign \o__valid$122  = local0_out__valid;
+  assign \i__valid$124  = moving[5];
+  assign \o__payload$128  = local1_out__payload;
+  assign local1_out__ready = \o__ready$129 ;
+  assign \o__valid$132  = local1_out__valid;
+  assign \i__valid$134  = moving[6];
   assign \word.output  = bus__payload[19:16];
   assign \word.input  = bus__payload[23:20];
   assign \word.peers  = bus__payload[33:24];
@@ -3146,49 +2495,6 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   assign \bus__payload.columns  = bus__payload[15:8];
   assign \bus__payload.data  = bus__payload[47:16];
   assign \bus__payload.last  = bus__payload[48];
-  assign \north_current.input  = north_current[3:0];
-  assign \north_current.peers  = north_current[13:4];
-  assign \north_waiting.input  = north_waiting[3:0];
-  assign \north_waiting.peers  = north_waiting[13:4];
-  assign \east_current.input  = east_current[3:0];
-  assign \east_current.peers  = east_current[13:4];
-  assign \east_waiting.input  = east_waiting[3:0];
-  assign \east_waiting.peers  = east_waiting[13:4];
-  assign \south_current.input  = south_current[3:0];
-  assign \south_current.peers  = south_current[13:4];
-  assign \south_waiting.input  = south_waiting[3:0];
-  assign \south_waiting.peers  = south_waiting[13:4];
-  assign \west_current.input  = west_current[3:0];
-  assign \west_current.peers  = west_current[13:4];
-  assign \west_waiting.input  = west_waiting[3:0];
-  assign \west_waiting.peers  = west_waiting[13:4];
-  assign \global_current.input  = global_current[3:0];
-  assign \global_current.peers  = global_current[13:4];
-  assign \global_waiting.input  = global_waiting[3:0];
-  assign \global_waiting.peers  = global_waiting[13:4];
-  assign \local0_current.input  = local0_current[3:0];
-  assign \local0_current.peers  = local0_current[13:4];
-  assign \local0_waiting.input  = local0_waiting[3:0];
-  assign \local0_waiting.peers  = local0_waiting[13:4];
-  assign \local1_current.input  = local1_current[3:0];
-  assign \local1_current.peers  = local1_current[13:4];
-  assign \local1_waiting.input  = local1_waiting[3:0];
-  assign \local1_waiting.peers  = local1_waiting[13:4];
-  assign \north_out__payload.words  = north_out__payload[31:0];
-  assign \north_out__payload.words[0]  = north_out__payload[15:0];
-  assign \north_out__payload.words[1]  = north_out__payload[31:16];
-  assign \north_out__payload.count  = north_out__payload[33:32];
-  assign \north_out__payload.last  = north_out__payload[34];
-  assign \o__payload.words  = north_out__payload[31:0];
-  assign \o__payload.words[0]  = north_out__payload[15:0];
-  assign \o__payload.words[1]  = north_out__payload[31:16];
-  assign \o__payload.count  = north_out__payload[33:32];
-  assign \o__payload.last  = north_out__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
   assign \north_in__payload.words  = north_in__payload[31:0];
   assign \north_in__payload.words[0]  = north_in__payload[15:0];
   assign \north_in__payload.words[1]  = north_in__payload[31:16];
@@ -3219,123 +2525,126 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   assign \local1_in__payload.words[1]  = local1_in__payload[31:16];
   assign \local1_in__payload.count  = local1_in__payload[33:32];
   assign \local1_in__payload.last  = local1_in__payload[34];
+  assign \north_out__payload.words  = north_out__payload[31:0];
+  assign \north_out__payload.words[0]  = north_out__payload[15:0];
+  assign \north_out__payload.words[1]  = north_out__payload[31:16];
+  assign \north_out__payload.count  = north_out__payload[33:32];
+  assign \north_out__payload.last  = north_out__payload[34];
+  assign \o__payload.words  = north_out__payload[31:0];
+  assign \o__payload.words[0]  = north_out__payload[15:0];
+  assign \o__payload.words[1]  = north_out__payload[31:16];
+  assign \o__payload.count  = north_out__payload[33:32];
+  assign \o__payload.last  = north_out__payload[34];
+  assign \i__payload.words  = i__payload[31:0];
+  assign \i__payload.words[0]  = i__payload[15:0];
+  assign \i__payload.words[1]  = i__payload[31:16];
+  assign \i__payload.count  = i__payload[33:32];
+  assign \i__payload.last  = i__payload[34];
   assign \east_out__payload.words  = east_out__payload[31:0];
   assign \east_out__payload.words[0]  = east_out__payload[15:0];
   assign \east_out__payload.words[1]  = east_out__payload[31:16];
   assign \east_out__payload.count  = east_out__payload[33:32];
   assign \east_out__payload.last  = east_out__payload[34];
-  assign \o__payload$98.words  = east_out__payload[31:0];
-  assign \o__payload$98.words[0]  = east_out__payload[15:0];
-  assign \o__payload$98.words[1]  = east_out__payload[31:16];
-  assign \o__payload$98.count  = east_out__payload[33:32];
-  assign \o__payload$98.last  = east_out__payload[34];
-  assign \i__payload$103.words  = \i__payload$103 [31:0];
-  assign \i__payload$103.words[0]  = \i__payload$103 [15:0];
-  assign \i__payload$103.words[1]  = \i__payload$103 [31:16];
-  assign \i__payload$103.count  = \i__payload$103 [33:32];
-  assign \i__payload$103.last  = \i__payload$103 [34];
+  assign \o__payload$78.words  = east_out__payload[31:0];
+  assign \o__payload$78.words[0]  = east_out__payload[15:0];
+  assign \o__payload$78.words[1]  = east_out__payload[31:16];
+  assign \o__payload$78.count  = east_out__payload[33:32];
+  assign \o__payload$78.last  = east_out__payload[34];
+  assign \i__payload$86.words  = \i__payload$86 [31:0];
+  assign \i__payload$86.words[0]  = \i__payload$86 [15:0];
+  assign \i__payload$86.words[1]  = \i__payload$86 [31:16];
+  assign \i__payload$86.count  = \i__payload$86 [33:32];
+  assign \i__payload$86.last  = \i__payload$86 [34];
   assign \south_out__payload.words  = south_out__payload[31:0];
   assign \south_out__payload.words[0]  = south_out__payload[15:0];
   assign \south_out__payload.words[1]  = south_out__payload[31:16];
   assign \south_out__payload.count  = south_out__payload[33:32];
   assign \south_out__payload.last  = south_out__payload[34];
-  assign \o__payload$108.words  = south_out__payload[31:0];
-  assign \o__payload$108.words[0]  = south_out__payload[15:0];
-  assign \o__payload$108.words[1]  = south_out__payload[31:16];
-  assign \o__payload$108.count  = south_out__payload[33:32];
-  assign \o__payload$108.last  = south_out__payload[34];
-  assign \i__payload$113.words  = \i__payload$113 [31:0];
-  assign \i__payload$113.words[0]  = \i__payload$113 [15:0];
-  assign \i__payload$113.words[1]  = \i__payload$113 [31:16];
-  assign \i__payload$113.count  = \i__payload$113 [33:32];
-  assign \i__payload$113.last  = \i__payload$113 [34];
+  assign \o__payload$88.words  = south_out__payload[31:0];
+  assign \o__payload$88.words[0]  = south_out__payload[15:0];
+  assign \o__payload$88.words[1]  = south_out__payload[31:16];
+  assign \o__payload$88.count  = south_out__payload[33:32];
+  assign \o__payload$88.last  = south_out__payload[34];
+  assign \i__payload$96.words  = \i__payload$96 [31:0];
+  assign \i__payload$96.words[0]  = \i__payload$96 [15:0];
+  assign \i__payload$96.words[1]  = \i__payload$96 [31:16];
+  assign \i__payload$96.count  = \i__payload$96 [33:32];
+  assign \i__payload$96.last  = \i__payload$96 [34];
   assign \west_out__payload.words  = west_out__payload[31:0];
   assign \west_out__payload.words[0]  = west_out__payload[15:0];
   assign \west_out__payload.words[1]  = west_out__payload[31:16];
   assign \west_out__payload.count  = west_out__payload[33:32];
   assign \west_out__payload.last  = west_out__payload[34];
-  assign \o__payload$118.words  = west_out__payload[31:0];
-  assign \o__payload$118.words[0]  = west_out__payload[15:0];
-  assign \o__payload$118.words[1]  = west_out__payload[31:16];
-  assign \o__payload$118.count  = west_out__payload[33:32];
-  assign \o__payload$118.last  = west_out__payload[34];
-  assign \i__payload$123.words  = \i__payload$123 [31:0];
-  assign \i__payload$123.words[0]  = \i__payload$123 [15:0];
-  assign \i__payload$123.words[1]  = \i__payload$123 [31:16];
-  assign \i__payload$123.count  = \i__payload$123 [33:32];
-  assign \i__payload$123.last  = \i__payload$123 [34];
+  assign \o__payload$98.words  = west_out__payload[31:0];
+  assign \o__payload$98.words[0]  = west_out__payload[15:0];
+  assign \o__payload$98.words[1]  = west_out__payload[31:16];
+  assign \o__payload$98.count  = west_out__payload[33:32];
+  assign \o__payload$98.last  = west_out__payload[34];
+  assign \i__payload$106.words  = \i__payload$106 [31:0];
+  assign \i__payload$106.words[0]  = \i__payload$106 [15:0];
+  assign \i__payload$106.words[1]  = \i__payload$106 [31:16];
+  assign \i__payload$106.count  = \i__payload$106 [33:32];
+  assign \i__payload$106.last  = \i__payload$106 [34];
   assign \global_out__payload.words  = global_out__payload[31:0];
   assign \global_out__payload.words[0]  = global_out__payload[15:0];
   assign \global_out__payload.words[1]  = global_out__payload[31:16];
   assign \global_out__payload.count  = global_out__payload[33:32];
   assign \global_out__payload.last  = global_out__payload[34];
-  assign \o__payload$128.words  = global_out__payload[31:0];
-  assign \o__payload$128.words[0]  = global_out__payload[15:0];
-  assign \o__payload$128.words[1]  = global_out__payload[31:16];
-  assign \o__payload$128.count  = global_out__payload[33:32];
-  assign \o__payload$128.last  = global_out__payload[34];
-  assign \i__payload$133.words  = \i__payload$133 [31:0];
-  assign \i__payload$133.words[0]  = \i__payload$133 [15:0];
-  assign \i__payload$133.words[1]  = \i__payload$133 [31:16];
-  assign \i__payload$133.count  = \i__payload$133 [33:32];
-  assign \i__payload$133.last  = \i__payload$133 [34];
+  assign \o__payload$108.words  = global_out__payload[31:0];
+  assign \o__payload$108.words[0]  = global_out__payload[15:0];
+  assign \o__payload$108.words[1]  = global_out__payload[31:16];
+  assign \o__payload$108.count  = global_out__payload[33:32];
+  assign \o__payload$108.last  = global_out__payload[34];
+  assign \i__payload$116.words  = \i__payload$116 [31:0];
+  assign \i__payload$116.words[0]  = \i__payload$116 [15:0];
+  assign \i__payload$116.words[1]  = \i__payload$116 [31:16];
+  assign \i__payload$116.count  = \i__payload$116 [33:32];
+  assign \i__payload$116.last  = \i__payload$116 [34];
   assign \local0_out__payload.words  = local0_out__payload[31:0];
   assign \local0_out__payload.words[0]  = local0_out__payload[15:0];
   assign \local0_out__payload.words[1]  = local0_out__payload[31:16];
   assign \local0_out__payload.count  = local0_out__payload[33:32];
   assign \local0_out__payload.last  = local0_out__payload[34];
-  assign \o__payload$138.words  = local0_out__payload[31:0];
-  assign \o__payload$138.words[0]  = local0_out__payload[15:0];
-  assign \o__payload$138.words[1]  = local0_out__payload[31:16];
-  assign \o__payload$138.count  = local0_out__payload[33:32];
-  assign \o__payload$138.last  = local0_out__payload[34];
-  assign \i__payload$143.words  = \i__payload$143 [31:0];
-  assign \i__payload$143.words[0]  = \i__payload$143 [15:0];
-  assign \i__payload$143.words[1]  = \i__payload$143 [31:16];
-  assign \i__payload$143.count  = \i__payload$143 [33:32];
-  assign \i__payload$143.last  = \i__payload$143 [34];
+  assign \o__payload$118.words  = local0_out__payload[31:0];
+  assign \o__payload$118.words[0]  = local0_out__payload[15:0];
+  assign \o__payload$118.words[1]  = local0_out__payload[31:16];
+  assign \o__payload$118.count  = local0_out__payload[33:32];
+  assign \o__payload$118.last  = local0_out__payload[34];
+  assign \i__payload$126.words  = \i__payload$126 [31:0];
+  assign \i__payload$126.words[0]  = \i__payload$126 [15:0];
+  assign \i__payload$126.words[1]  = \i__payload$126 [31:16];
+  assign \i__payload$126.count  = \i__payload$126 [33:32];
+  assign \i__payload$126.last  = \i__payload$126 [34];
   assign \local1_out__payload.words  = local1_out__payload[31:0];
   assign \local1_out__payload.words[0]  = local1_out__payload[15:0];
   assign \local1_out__payload.words[1]  = local1_out__payload[31:16];
   assign \local1_out__payload.count  = local1_out__payload[33:32];
   assign \local1_out__payload.last  = local1_out__payload[34];
-  assign \o__payload$148.words  = local1_out__payload[31:0];
-  assign \o__payload$148.words[0]  = local1_out__payload[15:0];
-  assign \o__payload$148.words[1]  = local1_out__payload[31:16];
-  assign \o__payload$148.count  = local1_out__payload[33:32];
-  assign \o__payload$148.last  = local1_out__payload[34];
-  assign \i__payload$153.words  = \i__payload$153 [31:0];
-  assign \i__payload$153.words[0]  = \i__payload$153 [15:0];
-  assign \i__payload$153.words[1]  = \i__payload$153 [31:16];
-  assign \i__payload$153.count  = \i__payload$153 [33:32];
-  assign \i__payload$153.last  = \i__payload$153 [34];
-  always @*
-    local1_able[9:7] = 3'h0;
-  always @*
-    local0_able[9:7] = 3'h0;
-  always @*
-    west_able[9:7] = 3'h0;
-  always @*
-    south_able[9:7] = 3'h0;
-  always @*
-    east_able[9:7] = 3'h0;
-  always @*
-    north_able[9:7] = 3'h0;
-  assign \$115 [9:7] = 3'h0;
-  assign \$115 [6:0] = north_wanted[6:0];
-  assign \$134 [9:7] = 3'h0;
-  assign \$134 [6:0] = east_wanted[6:0];
-  assign \$153 [9:7] = 3'h0;
-  assign \$153 [6:0] = south_wanted[6:0];
-  assign \$172 [9:7] = 3'h0;
-  assign \$172 [6:0] = west_wanted[6:0];
-  assign \$191 [9:7] = 3'h0;
-  assign \$191 [6:0] = local0_wanted[6:0];
-  assign \$210 [9:7] = 3'h0;
-  assign \$210 [6:0] = local1_wanted[6:0];
+  assign \o__payload$128.words  = local1_out__payload[31:0];
+  assign \o__payload$128.words[0]  = local1_out__payload[15:0];
+  assign \o__payload$128.words[1]  = local1_out__payload[31:16];
+  assign \o__payload$128.count  = local1_out__payload[33:32];
+  assign \o__payload$128.last  = local1_out__payload[34];
+  assign \i__payload$136.words  = \i__payload$136 [31:0];
+  assign \i__payload$136.words[0]  = \i__payload$136 [15:0];
+  assign \i__payload$136.words[1]  = \i__payload$136 [31:16];
+  assign \i__payload$136.count  = \i__payload$136 [33:32];
+  assign \i__payload$136.last  = \i__payload$136 [34];
+  assign room[6] = \i__ready$133 ;
+  assign room[5] = \i__ready$123 ;
+  assign room[4] = \i__ready$113 ;
+  assign room[3] = \i__ready$103 ;
+  assign room[2] = \i__ready$93 ;
+  assign room[1] = \i__ready$83 ;
+  assign room[0] = i__ready;
+  assign room[9:7] = 3'h0;
+  assign \$2 [15:7] = 9'h000;
+  assign \$2 [6:0] = \$1 [6:0];
+  assign \$3 [9:7] = 3'h0;
+  assign \$3 [6:0] = bus__payload[30:24];
 endmodule
 
-module \neuflow_fifo_tile.router.east_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_fifo_tile.router.east_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -3453,7 +2762,7 @@ module \neuflow_fifo_tile.router.east_slice (rst, o__ready, i__ready, i__payload
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_fifo_tile.router.global_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_fifo_tile.router.global_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -3571,7 +2880,7 @@ module \neuflow_fifo_tile.router.global_slice (rst, o__ready, i__ready, i__paylo
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_fifo_tile.router.local0_slice (rst, i__ready, o__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_fifo_tile.router.local0_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -3689,7 +2998,7 @@ module \neuflow_fifo_tile.router.local0_slice (rst, i__ready, o__ready, i__paylo
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_fifo_tile.router.local1_slice (rst, i__ready, o__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_fifo_tile.router.local1_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -3807,7 +3116,7 @@ module \neuflow_fifo_tile.router.local1_slice (rst, i__ready, o__ready, i__paylo
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_fifo_tile.router.north_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_fifo_tile.router.north_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -3925,7 +3234,7 @@ module \neuflow_fifo_tile.router.north_slice (rst, o__ready, i__ready, i__payloa
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_fifo_tile.router.south_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_fifo_tile.router.south_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -4043,7 +3352,7 @@ module \neuflow_fifo_tile.router.south_slice (rst, o__ready, i__ready, i__payloa
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_fifo_tile.router.west_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_fifo_tile.router.west_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire \$1 ;
   wire \$2 ;

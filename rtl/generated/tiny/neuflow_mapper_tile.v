@@ -304,8 +304,8 @@ module neuflow_mapper_tile(rst, config_in__payload, config_in__valid, config_out
     .i__valid(\i__valid$91 ),
     .o__ready(\o__ready$95 ),
     .o__valid(local0_in__valid),
-    .\port$861$0 (\$1 ),
-    .\port$865$0 (\$2 ),
+    .\port$726$0 (\$1 ),
+    .\port$730$0 (\$2 ),
     .rst(rst)
   );
   \neuflow_mapper_tile.router  router (
@@ -331,13 +331,13 @@ module neuflow_mapper_tile(rst, config_in__payload, config_in__valid, config_out
     .north_out__payload(north_out__payload),
     .north_out__valid(north_out__valid),
     .o__ready(north_out__ready),
-    .\o__ready$107 (west_out__ready),
-    .\o__ready$117 (global_out__ready),
-    .\o__ready$127 (local0_out__ready),
-    .\o__ready$87 (east_out__ready),
-    .\o__ready$97 (south_out__ready),
-    .\port$861$0 (\$1 ),
-    .\port$865$0 (\$2 ),
+    .\o__ready$101 (global_out__ready),
+    .\o__ready$111 (local0_out__ready),
+    .\o__ready$71 (east_out__ready),
+    .\o__ready$81 (south_out__ready),
+    .\o__ready$91 (west_out__ready),
+    .\port$726$0 (\$1 ),
+    .\port$730$0 (\$2 ),
     .rst(rst),
     .south_in__payload(south_in__payload),
     .south_in__valid(south_in__valid),
@@ -570,7 +570,7 @@ module neuflow_mapper_tile(rst, config_in__payload, config_in__valid, config_out
   assign \o__payload$94.last  = \$1 [2];
 endmodule
 
-module \neuflow_mapper_tile.mapper (rst, columns, bus__valid, o__ready, i__ready, active, bus__ready, bus__payload, i__payload, i__valid, \port$861$0 , \port$865$0 , o__valid, clk);
+module \neuflow_mapper_tile.mapper (rst, columns, bus__valid, o__ready, i__ready, active, bus__ready, bus__payload, i__payload, i__valid, \port$726$0 , \port$730$0 , o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -932,11 +932,11 @@ module \neuflow_mapper_tile.mapper (rst, columns, bus__valid, o__ready, i__ready
   output o__valid;
   wire o__valid;
   wire \o__valid$15 ;
-  output [2:0] \port$861$0 ;
-  wire [2:0] \port$861$0 ;
+  output [2:0] \port$726$0 ;
+  wire [2:0] \port$726$0 ;
   (* init = 32'd0 *)
-  output [31:0] \port$865$0 ;
-  wire [31:0] \port$865$0 ;
+  output [31:0] \port$730$0 ;
+  wire [31:0] \port$730$0 ;
   reg [20:0] put_back_0;
   reg [20:0] put_back_1;
   input rst;
@@ -2319,8 +2319,8 @@ module \neuflow_mapper_tile.mapper (rst, columns, bus__valid, o__ready, i__ready
   assign \sub$7  = 4'h0;
   assign \columns$9  = columns;
   assign o__payload = { \$182 , \$184  };
-  assign \port$861$0  = \$182 ;
-  assign \port$865$0  = \$184 ;
+  assign \port$726$0  = \$182 ;
+  assign \port$730$0  = \$184 ;
   assign o__valid = s10_tail[3];
   assign \bus__payload.kind  = bus__payload[3:0];
   assign \bus__payload.sub  = bus__payload[7:4];
@@ -2587,284 +2587,200 @@ module \neuflow_mapper_tile.mapper.config (rst, columns, bus__valid, o__ready, b
   assign \o__payload.q7  = o__payload[550:535];
 endmodule
 
-module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_in__valid, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, o__ready, \o__ready$87 , \o__ready$97 , \o__ready$107 , \o__ready$117 , bus__valid, bus__ready, north_moves, east_moves, south_moves
-, west_moves, local0_moves, \o__ready$127 , bus__payload, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, global_out__payload, global_out__valid, local0_out__payload, local0_out__valid, \port$861$0 , \port$865$0 , local0_in__valid, clk);
+module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_in__valid, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, o__ready, \o__ready$71 , \o__ready$81 , \o__ready$91 , \o__ready$101 , bus__valid, bus__ready, north_moves, east_moves, south_moves
+, west_moves, local0_moves, \o__ready$111 , bus__payload, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, global_out__payload, global_out__valid, local0_out__payload, local0_out__valid, \port$726$0 , \port$730$0 , local0_in__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
-  wire \$1 ;
+  wire [15:0] \$1 ;
   wire \$10 ;
   wire [9:0] \$100 ;
-  wire [9:0] \$101 ;
-  wire [9:0] \$102 ;
-  wire \$103 ;
-  wire \$104 ;
-  wire \$105 ;
-  wire \$106 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire [9:0] \$103 ;
+  wire [9:0] \$104 ;
+  wire [9:0] \$105 ;
+  wire [9:0] \$106 ;
   wire \$107 ;
-  wire \$108 ;
-  wire \$109 ;
+  wire [9:0] \$108 ;
+  wire [9:0] \$109 ;
   wire \$11 ;
-  wire \$110 ;
-  wire \$111 ;
+  wire [9:0] \$110 ;
+  wire [9:0] \$111 ;
   wire \$112 ;
-  wire \$113 ;
-  wire \$114 ;
+  wire [9:0] \$113 ;
+  wire [9:0] \$114 ;
   wire \$115 ;
   wire \$116 ;
   wire [9:0] \$117 ;
   wire [9:0] \$118 ;
   wire [9:0] \$119 ;
   wire \$12 ;
-  wire \$120 ;
+  wire [9:0] \$120 ;
   wire \$121 ;
-  wire \$122 ;
-  wire \$123 ;
-  wire \$124 ;
-  wire \$125 ;
+  wire [9:0] \$122 ;
+  wire [9:0] \$123 ;
+  wire [9:0] \$124 ;
+  wire [9:0] \$125 ;
   wire \$126 ;
-  wire \$127 ;
-  wire \$128 ;
+  wire [9:0] \$127 ;
+  wire [9:0] \$128 ;
   wire \$129 ;
-  wire \$13 ;
+  wire [9:0] \$13 ;
   wire \$130 ;
-  wire \$131 ;
-  wire \$132 ;
-  wire \$133 ;
+  wire [9:0] \$131 ;
+  wire [9:0] \$132 ;
+  wire [9:0] \$133 ;
   wire [9:0] \$134 ;
-  wire [9:0] \$135 ;
+  wire \$135 ;
   wire [9:0] \$136 ;
-  wire \$137 ;
-  wire \$138 ;
-  wire \$139 ;
+  wire [9:0] \$137 ;
+  wire [9:0] \$138 ;
+  wire [9:0] \$139 ;
   wire \$14 ;
   wire \$140 ;
-  wire \$141 ;
-  wire \$142 ;
+  wire [9:0] \$141 ;
+  wire [9:0] \$142 ;
   wire \$143 ;
   wire \$144 ;
-  wire \$145 ;
-  wire \$146 ;
-  wire \$147 ;
-  wire \$148 ;
+  wire [9:0] \$145 ;
+  wire [9:0] \$146 ;
+  wire [9:0] \$147 ;
+  wire [9:0] \$148 ;
   wire \$149 ;
   wire \$15 ;
-  wire \$150 ;
+  wire [9:0] \$150 ;
   wire [9:0] \$151 ;
   wire [9:0] \$152 ;
   wire [9:0] \$153 ;
   wire \$154 ;
-  wire \$155 ;
-  wire \$156 ;
+  wire [9:0] \$155 ;
+  wire [9:0] \$156 ;
   wire \$157 ;
   wire \$158 ;
-  wire \$159 ;
+  reg [9:0] \$159 ;
   wire \$16 ;
-  wire \$160 ;
-  wire \$161 ;
-  wire \$162 ;
-  wire \$163 ;
-  wire \$164 ;
-  wire \$165 ;
-  wire \$166 ;
-  wire \$167 ;
-  wire [9:0] \$168 ;
-  wire [9:0] \$169 ;
-  wire \$17 ;
-  wire [9:0] \$170 ;
-  wire \$171 ;
-  wire \$172 ;
-  wire \$173 ;
-  wire \$174 ;
-  wire \$175 ;
-  wire \$176 ;
-  wire \$177 ;
-  wire \$178 ;
-  wire \$179 ;
+  reg [9:0] \$160 ;
+  reg [9:0] \$161 ;
+  reg [9:0] \$162 ;
+  reg [9:0] \$163 ;
+  reg [9:0] \$164 ;
+  reg [9:0] \$165 ;
+  reg [9:0] \$166 ;
+  reg [9:0] \$167 ;
+  reg [9:0] \$168 ;
+  reg [9:0] \$169 ;
+  wire [9:0] \$17 ;
+  reg [9:0] \$170 ;
+  reg [9:0] \$171 ;
+  reg [9:0] \$172 ;
+  reg [9:0] \$173 ;
+  reg [9:0] \$174 ;
+  reg [9:0] \$175 ;
+  reg [3:0] \$176 ;
+  reg [3:0] \$177 ;
+  reg [3:0] \$178 ;
+  reg [3:0] \$179 ;
   wire \$18 ;
-  wire \$180 ;
-  wire \$181 ;
-  wire \$182 ;
-  wire \$183 ;
-  wire \$184 ;
-  wire \$185 ;
-  wire \$186 ;
-  wire \$187 ;
-  wire \$188 ;
-  wire \$189 ;
+  reg [3:0] \$180 ;
+  reg [3:0] \$181 ;
+  reg [3:0] \$182 ;
+  reg [3:0] \$183 ;
+  reg [3:0] \$184 ;
+  reg [3:0] \$185 ;
+  reg [3:0] \$186 ;
+  reg [3:0] \$187 ;
   wire \$19 ;
-  wire \$190 ;
-  wire \$191 ;
-  wire \$192 ;
-  wire \$193 ;
-  wire \$194 ;
-  wire \$195 ;
-  wire \$196 ;
-  wire \$197 ;
-  wire \$198 ;
-  wire \$199 ;
-  wire \$2 ;
+  wire [15:0] \$2 ;
   wire \$20 ;
-  wire \$200 ;
-  wire \$201 ;
-  wire \$202 ;
-  wire \$203 ;
-  wire \$204 ;
-  wire \$205 ;
-  wire \$206 ;
-  wire \$207 ;
-  wire \$208 ;
-  wire \$209 ;
-  wire \$21 ;
-  wire \$210 ;
-  wire \$211 ;
-  wire \$212 ;
-  wire \$213 ;
-  wire \$214 ;
-  wire \$215 ;
-  wire \$216 ;
-  wire \$217 ;
-  wire \$218 ;
-  wire \$219 ;
+  wire [9:0] \$21 ;
   wire \$22 ;
-  wire \$220 ;
-  wire \$221 ;
-  wire \$222 ;
-  wire \$223 ;
-  wire \$224 ;
-  wire \$225 ;
-  wire \$226 ;
-  wire \$227 ;
-  wire \$228 ;
-  wire \$229 ;
   wire \$23 ;
-  wire \$230 ;
-  wire \$231 ;
-  wire \$232 ;
-  wire \$233 ;
-  wire \$234 ;
-  wire \$235 ;
-  wire \$236 ;
-  wire \$237 ;
-  wire \$238 ;
-  wire \$239 ;
   wire \$24 ;
-  wire \$240 ;
-  wire \$241 ;
-  wire \$242 ;
-  wire \$243 ;
-  wire \$244 ;
-  wire \$245 ;
-  wire \$246 ;
-  wire \$247 ;
-  wire \$248 ;
-  wire \$249 ;
-  wire \$25 ;
-  reg \$250 ;
-  reg [13:0] \$251 ;
-  reg \$252 ;
-  reg [13:0] \$253 ;
-  reg \$254 ;
-  reg [13:0] \$255 ;
-  reg \$256 ;
-  reg [13:0] \$257 ;
-  reg \$258 ;
-  reg [13:0] \$259 ;
+  wire [9:0] \$25 ;
   wire \$26 ;
-  reg \$260 ;
-  reg [13:0] \$261 ;
-  reg \$262 ;
-  reg [13:0] \$263 ;
-  reg \$264 ;
-  reg [13:0] \$265 ;
-  reg \$266 ;
-  reg [13:0] \$267 ;
-  reg \$268 ;
-  reg [13:0] \$269 ;
   wire \$27 ;
-  reg \$270 ;
-  reg [13:0] \$271 ;
-  reg \$272 ;
-  reg [13:0] \$273 ;
   wire \$28 ;
-  wire \$29 ;
-  wire \$3 ;
+  wire [9:0] \$29 ;
+  wire [9:0] \$3 ;
   wire \$30 ;
   wire \$31 ;
   wire \$32 ;
-  wire \$33 ;
+  wire [9:0] \$33 ;
   wire \$34 ;
   wire \$35 ;
   wire \$36 ;
-  wire \$37 ;
-  wire \$38 ;
-  wire \$39 ;
-  wire [7:0] \$4 ;
-  wire \$40 ;
-  wire \$41 ;
-  wire \$42 ;
-  wire \$43 ;
-  wire \$44 ;
-  wire \$45 ;
+  wire [9:0] \$37 ;
+  wire [9:0] \$38 ;
+  wire [9:0] \$39 ;
+  wire \$4 ;
+  wire [9:0] \$40 ;
+  wire [9:0] \$41 ;
+  wire [9:0] \$42 ;
+  wire [9:0] \$43 ;
+  wire [9:0] \$44 ;
+  wire [9:0] \$45 ;
   wire \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
+  wire [9:0] \$47 ;
+  wire [9:0] \$48 ;
+  wire [9:0] \$49 ;
   wire \$5 ;
   wire \$50 ;
-  wire \$51 ;
-  wire \$52 ;
-  wire \$53 ;
+  wire [9:0] \$51 ;
+  wire [9:0] \$52 ;
+  wire [9:0] \$53 ;
   wire \$54 ;
-  wire \$55 ;
-  wire \$56 ;
-  wire \$57 ;
+  wire [9:0] \$55 ;
+  wire [9:0] \$56 ;
+  wire [9:0] \$57 ;
   wire \$58 ;
-  wire \$59 ;
+  wire [9:0] \$59 ;
   wire \$6 ;
-  wire \$60 ;
-  wire \$61 ;
+  wire [9:0] \$60 ;
+  wire [9:0] \$61 ;
   wire \$62 ;
-  wire \$63 ;
-  wire \$64 ;
-  wire \$65 ;
-  wire \$66 ;
-  wire \$67 ;
-  wire \$68 ;
-  wire \$69 ;
-  wire \$7 ;
-  wire \$70 ;
-  wire \$71 ;
-  wire \$72 ;
-  wire \$73 ;
-  wire \$74 ;
-  wire \$75 ;
-  wire \$76 ;
-  wire \$77 ;
-  wire \$78 ;
+  wire [9:0] \$63 ;
+  wire [9:0] \$64 ;
+  wire [9:0] \$65 ;
+  wire [9:0] \$66 ;
+  wire [9:0] \$67 ;
+  wire [9:0] \$68 ;
+  wire [9:0] \$69 ;
+  wire [7:0] \$7 ;
+  wire [9:0] \$70 ;
+  wire [9:0] \$71 ;
+  wire [9:0] \$72 ;
+  wire [9:0] \$73 ;
+  wire [9:0] \$74 ;
+  wire [9:0] \$75 ;
+  wire [9:0] \$76 ;
+  wire [9:0] \$77 ;
+  wire [9:0] \$78 ;
   wire \$79 ;
   wire \$8 ;
   wire \$80 ;
-  wire \$81 ;
-  wire \$82 ;
-  wire \$83 ;
-  wire \$84 ;
-  wire \$85 ;
-  wire \$86 ;
-  wire \$87 ;
-  wire \$88 ;
-  wire \$89 ;
+  wire [9:0] \$81 ;
+  wire [9:0] \$82 ;
+  wire [9:0] \$83 ;
+  wire [9:0] \$84 ;
+  wire [9:0] \$85 ;
+  wire [9:0] \$86 ;
+  wire [9:0] \$87 ;
+  wire [9:0] \$88 ;
+  wire [9:0] \$89 ;
   wire \$9 ;
-  wire \$90 ;
-  wire \$91 ;
-  wire \$92 ;
+  wire [9:0] \$90 ;
+  wire [9:0] \$91 ;
+  wire [9:0] \$92 ;
   wire \$93 ;
-  wire \$94 ;
-  wire \$95 ;
-  wire \$96 ;
-  wire \$97 ;
+  wire [9:0] \$94 ;
+  wire [9:0] \$95 ;
+  wire [9:0] \$96 ;
+  wire [9:0] \$97 ;
   wire \$98 ;
-  wire \$99 ;
-  wire \$signal ;
-  reg \$signal$6 ;
+  wire [9:0] \$99 ;
+  wire [9:0] \$signal ;
+  reg [9:0] \$signal$28 ;
+  reg [9:0] \$signal$29  = 10'h000;
+  wire addressed;
   input [48:0] bus__payload;
   wire [48:0] bus__payload;
   wire [7:0] \bus__payload.columns ;
@@ -2880,12 +2796,9 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire clk;
   input [7:0] columns;
   wire [7:0] columns;
-  wire conflict;
-  reg [9:0] east_able;
-  reg [13:0] east_current = 14'h0000;
-  wire [3:0] \east_current.input ;
-  wire [9:0] \east_current.peers ;
-  wire east_done;
+  reg conflict;
+  wire [9:0] done;
+  reg [9:0] east_current = 10'h000;
   input [34:0] east_in__payload;
   wire [34:0] east_in__payload;
   wire [1:0] \east_in__payload.count ;
@@ -2896,8 +2809,10 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire east_in__ready;
   input east_in__valid;
   wire east_in__valid;
+  wire east_last;
   output east_moves;
   wire east_moves;
+  reg [3:0] east_next_source = 4'h0;
   output [34:0] east_out__payload;
   wire [34:0] east_out__payload;
   wire [1:0] \east_out__payload.count ;
@@ -2908,18 +2823,10 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire east_out__ready;
   output east_out__valid;
   wire east_out__valid;
-  wire east_room;
-  wire east_take;
-  reg east_valid = 1'h0;
-  reg [13:0] east_waiting = 14'h0000;
-  wire [3:0] \east_waiting.input ;
-  wire [9:0] \east_waiting.peers ;
-  reg east_waits = 1'h0;
-  reg [9:0] east_wanted;
-  reg [13:0] global_current = 14'h0000;
-  wire [3:0] \global_current.input ;
-  wire [9:0] \global_current.peers ;
-  wire global_done;
+  reg [9:0] east_peers = 10'h03f;
+  reg [3:0] east_source = 4'h0;
+  reg [9:0] east_waiting = 10'h000;
+  reg [3:0] global_next_source = 4'h0;
   output [34:0] global_out__payload;
   wire [34:0] global_out__payload;
   wire [1:0] \global_out__payload.count ;
@@ -2930,66 +2837,57 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire global_out__ready;
   output global_out__valid;
   wire global_out__valid;
-  wire global_room;
-  wire global_take;
-  reg global_valid = 1'h0;
-  reg [13:0] global_waiting = 14'h0000;
-  wire [3:0] \global_waiting.input ;
-  wire [9:0] \global_waiting.peers ;
-  reg global_waits = 1'h0;
+  reg [3:0] global_source = 4'h0;
   reg [34:0] i__payload;
-  reg [34:0] \i__payload$101 ;
-  wire [1:0] \i__payload$101.count ;
-  wire \i__payload$101.last ;
-  wire [31:0] \i__payload$101.words ;
-  wire [15:0] \i__payload$101.words[0] ;
-  wire [15:0] \i__payload$101.words[1] ;
-  reg [34:0] \i__payload$111 ;
-  wire [1:0] \i__payload$111.count ;
-  wire \i__payload$111.last ;
-  wire [31:0] \i__payload$111.words ;
-  wire [15:0] \i__payload$111.words[0] ;
-  wire [15:0] \i__payload$111.words[1] ;
-  reg [34:0] \i__payload$121 ;
-  wire [1:0] \i__payload$121.count ;
-  wire \i__payload$121.last ;
-  wire [31:0] \i__payload$121.words ;
-  wire [15:0] \i__payload$121.words[0] ;
-  wire [15:0] \i__payload$121.words[1] ;
-  reg [34:0] \i__payload$131 ;
-  wire [1:0] \i__payload$131.count ;
-  wire \i__payload$131.last ;
-  wire [31:0] \i__payload$131.words ;
-  wire [15:0] \i__payload$131.words[0] ;
-  wire [15:0] \i__payload$131.words[1] ;
-  reg [34:0] \i__payload$91 ;
-  wire [1:0] \i__payload$91.count ;
-  wire \i__payload$91.last ;
-  wire [31:0] \i__payload$91.words ;
-  wire [15:0] \i__payload$91.words[0] ;
-  wire [15:0] \i__payload$91.words[1] ;
+  reg [34:0] \i__payload$108 ;
+  wire [1:0] \i__payload$108.count ;
+  wire \i__payload$108.last ;
+  wire [31:0] \i__payload$108.words ;
+  wire [15:0] \i__payload$108.words[0] ;
+  wire [15:0] \i__payload$108.words[1] ;
+  reg [34:0] \i__payload$118 ;
+  wire [1:0] \i__payload$118.count ;
+  wire \i__payload$118.last ;
+  wire [31:0] \i__payload$118.words ;
+  wire [15:0] \i__payload$118.words[0] ;
+  wire [15:0] \i__payload$118.words[1] ;
+  reg [34:0] \i__payload$78 ;
+  wire [1:0] \i__payload$78.count ;
+  wire \i__payload$78.last ;
+  wire [31:0] \i__payload$78.words ;
+  wire [15:0] \i__payload$78.words[0] ;
+  wire [15:0] \i__payload$78.words[1] ;
+  reg [34:0] \i__payload$88 ;
+  wire [1:0] \i__payload$88.count ;
+  wire \i__payload$88.last ;
+  wire [31:0] \i__payload$88.words ;
+  wire [15:0] \i__payload$88.words[0] ;
+  wire [15:0] \i__payload$88.words[1] ;
+  reg [34:0] \i__payload$98 ;
+  wire [1:0] \i__payload$98.count ;
+  wire \i__payload$98.last ;
+  wire [31:0] \i__payload$98.words ;
+  wire [15:0] \i__payload$98.words[0] ;
+  wire [15:0] \i__payload$98.words[1] ;
   wire [1:0] \i__payload.count ;
   wire \i__payload.last ;
   wire [31:0] \i__payload.words ;
   wire [15:0] \i__payload.words[0] ;
   wire [15:0] \i__payload.words[1] ;
   wire i__ready;
-  wire \i__ready$103 ;
-  wire \i__ready$113 ;
-  wire \i__ready$123 ;
-  wire \i__ready$133 ;
-  wire \i__ready$93 ;
-  reg i__valid;
-  reg \i__valid$102 ;
-  reg \i__valid$112 ;
-  reg \i__valid$122 ;
-  reg \i__valid$132 ;
-  reg \i__valid$92 ;
-  reg [9:0] local0_able;
-  reg [13:0] local0_current = 14'h0000;
-  wire [3:0] \local0_current.input ;
-  wire [9:0] \local0_current.peers ;
-  wire local0_done;
+  wire \i__ready$105 ;
+  wire \i__ready$115 ;
+  wire \i__ready$75 ;
+  wire \i__ready$85 ;
+  wire \i__ready$95 ;
+  wire i__valid;
+  wire \i__valid$106 ;
+  wire \i__valid$116 ;
+  wire \i__valid$76 ;
+  wire \i__valid$86 ;
+  wire \i__valid$96 ;
+  reg known;
+  reg [9:0] local0_current = 10'h000;
   wire [34:0] local0_in__payload;
   wire [1:0] \local0_in__payload.count ;
   wire \local0_in__payload.last ;
@@ -2999,8 +2897,10 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire local0_in__ready;
   input local0_in__valid;
   wire local0_in__valid;
+  wire local0_last;
   output local0_moves;
   wire local0_moves;
+  reg [3:0] local0_next_source = 4'h0;
   output [34:0] local0_out__payload;
   wire [34:0] local0_out__payload;
   wire [1:0] \local0_out__payload.count ;
@@ -3011,19 +2911,12 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire local0_out__ready;
   output local0_out__valid;
   wire local0_out__valid;
-  wire local0_room;
-  wire local0_take;
-  reg local0_valid = 1'h0;
-  reg [13:0] local0_waiting = 14'h0000;
-  wire [3:0] \local0_waiting.input ;
-  wire [9:0] \local0_waiting.peers ;
-  reg local0_waits = 1'h0;
-  reg [9:0] local0_wanted;
-  reg [9:0] north_able;
-  reg [13:0] north_current = 14'h0000;
-  wire [3:0] \north_current.input ;
-  wire [9:0] \north_current.peers ;
-  wire north_done;
+  reg [9:0] local0_peers = 10'h03f;
+  reg [3:0] local0_source = 4'h0;
+  reg [9:0] local0_waiting = 10'h000;
+  wire [9:0] moving;
+  wire [9:0] names;
+  reg [9:0] north_current = 10'h000;
   input [34:0] north_in__payload;
   wire [34:0] north_in__payload;
   wire [1:0] \north_in__payload.count ;
@@ -3034,8 +2927,10 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire north_in__ready;
   input north_in__valid;
   wire north_in__valid;
+  wire north_last;
   output north_moves;
   wire north_moves;
+  reg [3:0] north_next_source = 4'h0;
   output [34:0] north_out__payload;
   wire [34:0] north_out__payload;
   wire [1:0] \north_out__payload.count ;
@@ -3046,45 +2941,40 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire north_out__ready;
   output north_out__valid;
   wire north_out__valid;
-  wire north_room;
-  wire north_take;
-  reg north_valid = 1'h0;
-  reg [13:0] north_waiting = 14'h0000;
-  wire [3:0] \north_waiting.input ;
-  wire [9:0] \north_waiting.peers ;
-  reg north_waits = 1'h0;
-  reg [9:0] north_wanted;
+  reg [9:0] north_peers = 10'h03f;
+  reg [3:0] north_source = 4'h0;
+  reg [9:0] north_waiting = 10'h000;
   wire [34:0] o__payload;
-  wire [34:0] \o__payload$106 ;
-  wire [1:0] \o__payload$106.count ;
-  wire \o__payload$106.last ;
-  wire [31:0] \o__payload$106.words ;
-  wire [15:0] \o__payload$106.words[0] ;
-  wire [15:0] \o__payload$106.words[1] ;
-  wire [34:0] \o__payload$116 ;
-  wire [1:0] \o__payload$116.count ;
-  wire \o__payload$116.last ;
-  wire [31:0] \o__payload$116.words ;
-  wire [15:0] \o__payload$116.words[0] ;
-  wire [15:0] \o__payload$116.words[1] ;
-  wire [34:0] \o__payload$126 ;
-  wire [1:0] \o__payload$126.count ;
-  wire \o__payload$126.last ;
-  wire [31:0] \o__payload$126.words ;
-  wire [15:0] \o__payload$126.words[0] ;
-  wire [15:0] \o__payload$126.words[1] ;
-  wire [34:0] \o__payload$86 ;
-  wire [1:0] \o__payload$86.count ;
-  wire \o__payload$86.last ;
-  wire [31:0] \o__payload$86.words ;
-  wire [15:0] \o__payload$86.words[0] ;
-  wire [15:0] \o__payload$86.words[1] ;
-  wire [34:0] \o__payload$96 ;
-  wire [1:0] \o__payload$96.count ;
-  wire \o__payload$96.last ;
-  wire [31:0] \o__payload$96.words ;
-  wire [15:0] \o__payload$96.words[0] ;
-  wire [15:0] \o__payload$96.words[1] ;
+  wire [34:0] \o__payload$100 ;
+  wire [1:0] \o__payload$100.count ;
+  wire \o__payload$100.last ;
+  wire [31:0] \o__payload$100.words ;
+  wire [15:0] \o__payload$100.words[0] ;
+  wire [15:0] \o__payload$100.words[1] ;
+  wire [34:0] \o__payload$110 ;
+  wire [1:0] \o__payload$110.count ;
+  wire \o__payload$110.last ;
+  wire [31:0] \o__payload$110.words ;
+  wire [15:0] \o__payload$110.words[0] ;
+  wire [15:0] \o__payload$110.words[1] ;
+  wire [34:0] \o__payload$70 ;
+  wire [1:0] \o__payload$70.count ;
+  wire \o__payload$70.last ;
+  wire [31:0] \o__payload$70.words ;
+  wire [15:0] \o__payload$70.words[0] ;
+  wire [15:0] \o__payload$70.words[1] ;
+  wire [34:0] \o__payload$80 ;
+  wire [1:0] \o__payload$80.count ;
+  wire \o__payload$80.last ;
+  wire [31:0] \o__payload$80.words ;
+  wire [15:0] \o__payload$80.words[0] ;
+  wire [15:0] \o__payload$80.words[1] ;
+  wire [34:0] \o__payload$90 ;
+  wire [1:0] \o__payload$90.count ;
+  wire \o__payload$90.last ;
+  wire [31:0] \o__payload$90.words ;
+  wire [15:0] \o__payload$90.words[0] ;
+  wire [15:0] \o__payload$90.words[1] ;
   wire [1:0] \o__payload.count ;
   wire \o__payload.last ;
   wire [31:0] \o__payload.words ;
@@ -3092,33 +2982,31 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire [15:0] \o__payload.words[1] ;
   input o__ready;
   wire o__ready;
-  input \o__ready$107 ;
-  wire \o__ready$107 ;
-  input \o__ready$117 ;
-  wire \o__ready$117 ;
-  input \o__ready$127 ;
-  wire \o__ready$127 ;
-  input \o__ready$87 ;
-  wire \o__ready$87 ;
-  input \o__ready$97 ;
-  wire \o__ready$97 ;
+  input \o__ready$101 ;
+  wire \o__ready$101 ;
+  input \o__ready$111 ;
+  wire \o__ready$111 ;
+  input \o__ready$71 ;
+  wire \o__ready$71 ;
+  input \o__ready$81 ;
+  wire \o__ready$81 ;
+  input \o__ready$91 ;
+  wire \o__ready$91 ;
   wire o__valid;
-  wire \o__valid$100 ;
-  wire \o__valid$110 ;
-  wire \o__valid$120 ;
-  wire \o__valid$130 ;
-  wire \o__valid$90 ;
-  input [2:0] \port$861$0 ;
-  wire [2:0] \port$861$0 ;
-  input [31:0] \port$865$0 ;
-  wire [31:0] \port$865$0 ;
+  wire \o__valid$104 ;
+  wire \o__valid$114 ;
+  wire \o__valid$74 ;
+  wire \o__valid$84 ;
+  wire \o__valid$94 ;
+  input [2:0] \port$726$0 ;
+  wire [2:0] \port$726$0 ;
+  input [31:0] \port$730$0 ;
+  wire [31:0] \port$730$0 ;
+  reg [9:0] queued;
+  wire [9:0] room;
   input rst;
   wire rst;
-  reg [9:0] south_able;
-  reg [13:0] south_current = 14'h0000;
-  wire [3:0] \south_current.input ;
-  wire [9:0] \south_current.peers ;
-  wire south_done;
+  reg [9:0] south_current = 10'h000;
   input [34:0] south_in__payload;
   wire [34:0] south_in__payload;
   wire [1:0] \south_in__payload.count ;
@@ -3129,8 +3017,10 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire south_in__ready;
   input south_in__valid;
   wire south_in__valid;
+  wire south_last;
   output south_moves;
   wire south_moves;
+  reg [3:0] south_next_source = 4'h0;
   output [34:0] south_out__payload;
   wire [34:0] south_out__payload;
   wire [1:0] \south_out__payload.count ;
@@ -3141,21 +3031,14 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire south_out__ready;
   output south_out__valid;
   wire south_out__valid;
-  wire south_room;
-  wire south_take;
-  reg south_valid = 1'h0;
-  reg [13:0] south_waiting = 14'h0000;
-  wire [3:0] \south_waiting.input ;
-  wire [9:0] \south_waiting.peers ;
-  reg south_waits = 1'h0;
-  reg [9:0] south_wanted;
+  reg [9:0] south_peers = 10'h03f;
+  reg [3:0] south_source = 4'h0;
+  reg [9:0] south_waiting = 10'h000;
   input [3:0] sub;
   wire [3:0] sub;
-  reg [9:0] west_able;
-  reg [13:0] west_current = 14'h0000;
-  wire [3:0] \west_current.input ;
-  wire [9:0] \west_current.peers ;
-  wire west_done;
+  wire take;
+  reg [9:0] waits = 10'h000;
+  reg [9:0] west_current = 10'h000;
   input [34:0] west_in__payload;
   wire [34:0] west_in__payload;
   wire [1:0] \west_in__payload.count ;
@@ -3166,8 +3049,10 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire west_in__ready;
   input west_in__valid;
   wire west_in__valid;
+  wire west_last;
   output west_moves;
   wire west_moves;
+  reg [3:0] west_next_source = 4'h0;
   output [34:0] west_out__payload;
   wire [34:0] west_out__payload;
   wire [1:0] \west_out__payload.count ;
@@ -3178,365 +3063,278 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire west_out__ready;
   output west_out__valid;
   wire west_out__valid;
-  wire west_room;
-  wire west_take;
-  reg west_valid = 1'h0;
-  reg [13:0] west_waiting = 14'h0000;
-  wire [3:0] \west_waiting.input ;
-  wire [9:0] \west_waiting.peers ;
-  reg west_waits = 1'h0;
-  reg [9:0] west_wanted;
+  reg [9:0] west_peers = 10'h03f;
+  reg [3:0] west_source = 4'h0;
+  reg [9:0] west_waiting = 10'h000;
   wire [17:0] word;
   wire [3:0] \word.input ;
   wire [3:0] \word.output ;
   wire [9:0] \word.peers ;
-  assign \$1  = bus__payload[3:0] == 3'h7;
-  assign \$2  = bus__payload[7:4] == sub;
-  assign \$3  = \$1  & \$2 ;
-  assign \$4  = bus__payload[15:8] & columns;
-  assign \$5  = | \$4 ;
-  assign \$signal  = \$3  & \$5 ;
-  assign \$6  = ~ \$signal ;
-  assign \$7  = ~ conflict;
-  assign \$8  = \$signal$6  & \$7 ;
-  assign bus__ready = \$6  | \$8 ;
+  assign \$1  = 1'h1 << bus__payload[19:16];
+  assign names = \$3  | \$2 [9:0];
+  assign \$4  = bus__payload[3:0] == 3'h7;
+  assign \$5  = bus__payload[7:4] == sub;
+  assign \$6  = \$4  & \$5 ;
+  assign \$7  = bus__payload[15:8] & columns;
+  assign \$8  = | \$7 ;
+  assign addressed = \$6  & \$8 ;
   assign \$9  = bus__valid & bus__ready;
-  assign \$10  = \$9  & \$signal ;
-  assign \$11  = ! bus__payload[19:16];
-  assign north_take = \$10  & \$11 ;
-  assign \$12  = ! bus__payload[19:16];
-  assign \$13  = ~ north_waits;
-  assign \$14  = bus__valid & bus__ready;
-  assign \$15  = \$14  & \$signal ;
-  assign \$16  = bus__payload[19:16] == 1'h1;
-  assign east_take = \$15  & \$16 ;
-  assign \$17  = bus__payload[19:16] == 1'h1;
-  assign \$18  = ~ east_waits;
-  assign \$19  = bus__valid & bus__ready;
-  assign \$20  = \$19  & \$signal ;
-  assign \$21  = bus__payload[19:16] == 2'h2;
-  assign south_take = \$20  & \$21 ;
-  assign \$22  = bus__payload[19:16] == 2'h2;
-  assign \$23  = ~ south_waits;
-  assign \$24  = bus__valid & bus__ready;
-  assign \$25  = \$24  & \$signal ;
-  assign \$26  = bus__payload[19:16] == 2'h3;
-  assign west_take = \$25  & \$26 ;
-  assign \$27  = bus__payload[19:16] == 2'h3;
-  assign \$28  = ~ west_waits;
-  assign \$29  = bus__valid & bus__ready;
-  assign \$30  = \$29  & \$signal ;
-  assign \$31  = bus__payload[19:16] == 3'h4;
-  assign global_take = \$30  & \$31 ;
-  assign \$32  = bus__payload[19:16] == 3'h4;
-  assign \$33  = ~ global_waits;
-  assign \$34  = bus__valid & bus__ready;
-  assign \$35  = \$34  & \$signal ;
-  assign \$36  = bus__payload[19:16] == 3'h5;
-  assign local0_take = \$35  & \$36 ;
-  assign \$37  = bus__payload[19:16] == 3'h5;
-  assign \$38  = ~ local0_waits;
-  assign \$39  = north_current[3:0] == bus__payload[23:20];
-  assign \$40  = north_valid & \$39 ;
-  assign \$41  = north_current[13:4] != bus__payload[33:24];
+  assign \$10  = \$9  & addressed;
+  assign \$11  = \$10  & known;
+  assign \$12  = | \$2 [9:0];
+  assign take = \$11  & \$12 ;
+  assign \$13  = north_current | north_waiting;
+  assign \$14  = | \$13 ;
+  assign \$15  = names != north_peers;
+  assign \$16  = \$14  & \$15 ;
+  assign \$17  = east_current | east_waiting;
+  assign \$18  = | \$17 ;
+  assign \$19  = names != east_peers;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = south_current | south_waiting;
+  assign \$22  = | \$21 ;
+  assign \$23  = names != south_peers;
+  assign \$24  = \$22  & \$23 ;
+  assign \$25  = west_current | west_waiting;
+  assign \$26  = | \$25 ;
+  assign \$27  = names != west_peers;
+  assign \$28  = \$26  & \$27 ;
+  assign \$29  = local0_current | local0_waiting;
+  assign \$30  = | \$29 ;
+  assign \$31  = names != local0_peers;
+  assign \$32  = \$30  & \$31 ;
+  assign \$33  = \$2 [9:0] & waits;
+  assign \$34  = | \$33 ;
+  assign \$35  = conflict | \$34 ;
+  assign \$36  = addressed & \$35 ;
+  assign bus__ready = ~ \$36 ;
+  assign \$37  = ~ \$signal$29 ;
+  assign \$38  = \$37  | done;
+  assign \$39  = \$2 [9:0] & \$38 ;
+  assign \$40  = \$2 [9:0] & \$signal$29 ;
+  assign \$41  = ~ done;
   assign \$42  = \$40  & \$41 ;
-  assign \$43  = north_waiting[3:0] == bus__payload[23:20];
-  assign \$44  = north_waits & \$43 ;
-  assign \$45  = north_waiting[13:4] != bus__payload[33:24];
-  assign \$46  = \$44  & \$45 ;
-  assign \$47  = east_current[3:0] == bus__payload[23:20];
-  assign \$48  = east_valid & \$47 ;
-  assign \$49  = east_current[13:4] != bus__payload[33:24];
-  assign \$50  = \$48  & \$49 ;
-  assign \$51  = east_waiting[3:0] == bus__payload[23:20];
-  assign \$52  = east_waits & \$51 ;
-  assign \$53  = east_waiting[13:4] != bus__payload[33:24];
-  assign \$54  = \$52  & \$53 ;
-  assign \$55  = south_current[3:0] == bus__payload[23:20];
-  assign \$56  = south_valid & \$55 ;
-  assign \$57  = south_current[13:4] != bus__payload[33:24];
-  assign \$58  = \$56  & \$57 ;
-  assign \$59  = south_waiting[3:0] == bus__payload[23:20];
-  assign \$60  = south_waits & \$59 ;
-  assign \$61  = south_waiting[13:4] != bus__payload[33:24];
-  assign \$62  = \$60  & \$61 ;
-  assign \$63  = west_current[3:0] == bus__payload[23:20];
-  assign \$64  = west_valid & \$63 ;
-  assign \$65  = west_current[13:4] != bus__payload[33:24];
-  assign \$66  = \$64  & \$65 ;
-  assign \$67  = west_waiting[3:0] == bus__payload[23:20];
-  assign \$68  = west_waits & \$67 ;
-  assign \$69  = west_waiting[13:4] != bus__payload[33:24];
-  assign \$70  = \$68  & \$69 ;
-  assign \$71  = global_current[3:0] == bus__payload[23:20];
-  assign \$72  = global_valid & \$71 ;
-  assign \$73  = global_current[13:4] != bus__payload[33:24];
-  assign \$74  = \$72  & \$73 ;
-  assign \$75  = global_waiting[3:0] == bus__payload[23:20];
-  assign \$76  = global_waits & \$75 ;
-  assign \$77  = global_waiting[13:4] != bus__payload[33:24];
-  assign \$78  = \$76  & \$77 ;
-  assign \$79  = local0_current[3:0] == bus__payload[23:20];
-  assign \$80  = local0_valid & \$79 ;
-  assign \$81  = local0_current[13:4] != bus__payload[33:24];
-  assign \$82  = \$80  & \$81 ;
-  assign \$83  = local0_waiting[3:0] == bus__payload[23:20];
-  assign \$84  = local0_waits & \$83 ;
-  assign \$85  = local0_waiting[13:4] != bus__payload[33:24];
-  assign \$86  = \$84  & \$85 ;
-  assign conflict = | { \$86 , \$82 , \$78 , \$74 , \$70 , \$66 , \$62 , \$58 , \$54 , \$50 , \$46 , \$42  };
-  assign \$87  = ! north_current[3:0];
-  assign \$88  = north_valid & \$87 ;
-  assign \$89  = ! east_current[3:0];
-  assign \$90  = east_valid & \$89 ;
-  assign \$91  = ! south_current[3:0];
-  assign \$92  = south_valid & \$91 ;
-  assign \$93  = ! west_current[3:0];
-  assign \$94  = west_valid & \$93 ;
-  assign \$95  = ! global_current[3:0];
-  assign \$96  = global_valid & \$95 ;
-  assign \$97  = ! local0_current[3:0];
-  assign \$98  = local0_valid & \$97 ;
-  assign \$99  = | north_wanted;
-  assign \$101  = ~ north_able;
-  assign \$102  = \$100  & \$101 ;
-  assign \$103  = ! \$102 ;
-  assign north_moves = \$99  & \$103 ;
-  assign \$104  = north_current[3:0] == 1'h1;
-  assign \$105  = north_valid & \$104 ;
-  assign \$106  = east_current[3:0] == 1'h1;
-  assign \$107  = east_valid & \$106 ;
-  assign \$108  = south_current[3:0] == 1'h1;
-  assign \$109  = south_valid & \$108 ;
-  assign \$110  = west_current[3:0] == 1'h1;
-  assign \$111  = west_valid & \$110 ;
-  assign \$112  = global_current[3:0] == 1'h1;
-  assign \$113  = global_valid & \$112 ;
-  assign \$114  = local0_current[3:0] == 1'h1;
-  assign \$115  = local0_valid & \$114 ;
-  assign \$116  = | east_wanted;
-  assign \$118  = ~ east_able;
-  assign \$119  = \$117  & \$118 ;
-  assign \$120  = ! \$119 ;
-  assign east_moves = \$116  & \$120 ;
-  assign \$121  = north_current[3:0] == 2'h2;
-  assign \$122  = north_valid & \$121 ;
-  assign \$123  = east_current[3:0] == 2'h2;
-  assign \$124  = east_valid & \$123 ;
-  assign \$125  = south_current[3:0] == 2'h2;
-  assign \$126  = south_valid & \$125 ;
-  assign \$127  = west_current[3:0] == 2'h2;
-  assign \$128  = west_valid & \$127 ;
-  assign \$129  = global_current[3:0] == 2'h2;
-  assign \$130  = global_valid & \$129 ;
-  assign \$131  = local0_current[3:0] == 2'h2;
-  assign \$132  = local0_valid & \$131 ;
-  assign \$133  = | south_wanted;
-  assign \$135  = ~ south_able;
-  assign \$136  = \$134  & \$135 ;
-  assign \$137  = ! \$136 ;
-  assign south_moves = \$133  & \$137 ;
-  assign \$138  = north_current[3:0] == 2'h3;
-  assign \$139  = north_valid & \$138 ;
-  assign \$140  = east_current[3:0] == 2'h3;
-  assign \$141  = east_valid & \$140 ;
-  assign \$142  = south_current[3:0] == 2'h3;
-  assign \$143  = south_valid & \$142 ;
-  assign \$144  = west_current[3:0] == 2'h3;
-  assign \$145  = west_valid & \$144 ;
-  assign \$146  = global_current[3:0] == 2'h3;
-  assign \$147  = global_valid & \$146 ;
-  assign \$148  = local0_current[3:0] == 2'h3;
-  assign \$149  = local0_valid & \$148 ;
-  assign \$150  = | west_wanted;
-  assign \$152  = ~ west_able;
-  assign \$153  = \$151  & \$152 ;
-  assign \$154  = ! \$153 ;
-  assign west_moves = \$150  & \$154 ;
-  assign \$155  = north_current[3:0] == 3'h5;
-  assign \$156  = north_valid & \$155 ;
-  assign \$157  = east_current[3:0] == 3'h5;
-  assign \$158  = east_valid & \$157 ;
-  assign \$159  = south_current[3:0] == 3'h5;
-  assign \$160  = south_valid & \$159 ;
-  assign \$161  = west_current[3:0] == 3'h5;
-  assign \$162  = west_valid & \$161 ;
-  assign \$163  = global_current[3:0] == 3'h5;
-  assign \$164  = global_valid & \$163 ;
-  assign \$165  = local0_current[3:0] == 3'h5;
-  assign \$166  = local0_valid & \$165 ;
-  assign \$167  = | local0_wanted;
-  assign \$169  = ~ local0_able;
-  assign \$170  = \$168  & \$169 ;
-  assign \$171  = ! \$170 ;
-  assign local0_moves = \$167  & \$171 ;
-  assign \$172  = north_valid & north_in__valid;
-  assign \$173  = \$172  & north_moves;
-  assign \$174  = north_valid & east_in__valid;
-  assign \$175  = \$174  & east_moves;
-  assign \$176  = north_valid & south_in__valid;
-  assign \$177  = \$176  & south_moves;
-  assign \$178  = north_valid & west_in__valid;
-  assign \$179  = \$178  & west_moves;
-  assign \$180  = north_valid & local0_in__valid;
-  assign \$181  = \$180  & local0_moves;
-  assign north_done = i__valid & i__payload[34];
-  assign \$182  = east_valid & north_in__valid;
-  assign \$183  = \$182  & north_moves;
-  assign \$184  = east_valid & east_in__valid;
-  assign \$185  = \$184  & east_moves;
-  assign \$186  = east_valid & south_in__valid;
-  assign \$187  = \$186  & south_moves;
-  assign \$188  = east_valid & west_in__valid;
-  assign \$189  = \$188  & west_moves;
-  assign \$190  = east_valid & local0_in__valid;
-  assign \$191  = \$190  & local0_moves;
-  assign east_done = \i__valid$92  & \i__payload$91 [34];
-  assign \$192  = south_valid & north_in__valid;
-  assign \$193  = \$192  & north_moves;
-  assign \$194  = south_valid & east_in__valid;
-  assign \$195  = \$194  & east_moves;
-  assign \$196  = south_valid & south_in__valid;
-  assign \$197  = \$196  & south_moves;
-  assign \$198  = south_valid & west_in__valid;
-  assign \$199  = \$198  & west_moves;
-  assign \$200  = south_valid & local0_in__valid;
-  assign \$201  = \$200  & local0_moves;
-  assign south_done = \i__valid$102  & \i__payload$101 [34];
-  assign \$202  = west_valid & north_in__valid;
-  assign \$203  = \$202  & north_moves;
-  assign \$204  = west_valid & east_in__valid;
-  assign \$205  = \$204  & east_moves;
-  assign \$206  = west_valid & south_in__valid;
-  assign \$207  = \$206  & south_moves;
-  assign \$208  = west_valid & west_in__valid;
-  assign \$209  = \$208  & west_moves;
-  assign \$210  = west_valid & local0_in__valid;
-  assign \$211  = \$210  & local0_moves;
-  assign west_done = \i__valid$112  & \i__payload$111 [34];
-  assign \$212  = global_valid & north_in__valid;
-  assign \$213  = \$212  & north_moves;
-  assign \$214  = global_valid & east_in__valid;
-  assign \$215  = \$214  & east_moves;
-  assign \$216  = global_valid & south_in__valid;
-  assign \$217  = \$216  & south_moves;
-  assign \$218  = global_valid & west_in__valid;
-  assign \$219  = \$218  & west_moves;
-  assign \$220  = global_valid & local0_in__valid;
-  assign \$221  = \$220  & local0_moves;
-  assign global_done = \i__valid$122  & \i__payload$121 [34];
-  assign \$222  = local0_valid & north_in__valid;
-  assign \$223  = \$222  & north_moves;
-  assign \$224  = local0_valid & east_in__valid;
-  assign \$225  = \$224  & east_moves;
-  assign \$226  = local0_valid & south_in__valid;
-  assign \$227  = \$226  & south_moves;
-  assign \$228  = local0_valid & west_in__valid;
-  assign \$229  = \$228  & west_moves;
-  assign \$230  = local0_valid & local0_in__valid;
-  assign \$231  = \$230  & local0_moves;
-  assign local0_done = \i__valid$132  & \i__payload$131 [34];
-  assign \$232  = ~ north_valid;
-  assign \$233  = \$232  | north_done;
-  assign \$234  = north_take & \$233 ;
-  assign \$235  = ~ east_valid;
-  assign \$236  = \$235  | east_done;
-  assign \$237  = east_take & \$236 ;
-  assign \$238  = ~ south_valid;
-  assign \$239  = \$238  | south_done;
-  assign \$240  = south_take & \$239 ;
-  assign \$241  = ~ west_valid;
-  assign \$242  = \$241  | west_done;
-  assign \$243  = west_take & \$242 ;
-  assign \$244  = ~ global_valid;
-  assign \$245  = \$244  | global_done;
-  assign \$246  = global_take & \$245 ;
-  assign \$247  = ~ local0_valid;
-  assign \$248  = \$247  | local0_done;
-  assign \$249  = local0_take & \$248 ;
+  assign \$43  = north_current & room;
+  assign \$44  = ~ \$43 ;
+  assign \$45  = north_peers & \$44 ;
+  assign \$46  = ! \$45 ;
+  assign north_moves = north_in__valid & \$46 ;
+  assign north_last = north_moves & north_in__payload[34];
+  assign \$47  = east_current & room;
+  assign \$48  = ~ \$47 ;
+  assign \$49  = east_peers & \$48 ;
+  assign \$50  = ! \$49 ;
+  assign east_moves = east_in__valid & \$50 ;
+  assign east_last = east_moves & east_in__payload[34];
+  assign \$51  = south_current & room;
+  assign \$52  = ~ \$51 ;
+  assign \$53  = south_peers & \$52 ;
+  assign \$54  = ! \$53 ;
+  assign south_moves = south_in__valid & \$54 ;
+  assign south_last = south_moves & south_in__payload[34];
+  assign \$55  = west_current & room;
+  assign \$56  = ~ \$55 ;
+  assign \$57  = west_peers & \$56 ;
+  assign \$58  = ! \$57 ;
+  assign west_moves = west_in__valid & \$58 ;
+  assign west_last = west_moves & west_in__payload[34];
+  assign \$59  = local0_current & room;
+  assign \$60  = ~ \$59 ;
+  assign \$61  = local0_peers & \$60 ;
+  assign \$62  = ! \$61 ;
+  assign local0_moves = local0_in__valid & \$62 ;
+  assign local0_last = local0_moves & \port$726$0 [2];
+  assign \$63  = north_moves ? north_current : 10'h000;
+  assign \$64  = east_moves ? east_current : 10'h000;
+  assign \$65  = \$63  | \$64 ;
+  assign \$66  = south_moves ? south_current : 10'h000;
+  assign \$67  = \$65  | \$66 ;
+  assign \$68  = west_moves ? west_current : 10'h000;
+  assign \$69  = \$67  | \$68 ;
+  assign \$70  = local0_moves ? local0_current : 10'h000;
+  assign moving = \$69  | \$70 ;
+  assign \$71  = north_last ? north_current : 10'h000;
+  assign \$72  = east_last ? east_current : 10'h000;
+  assign \$73  = \$71  | \$72 ;
+  assign \$74  = south_last ? south_current : 10'h000;
+  assign \$75  = \$73  | \$74 ;
+  assign \$76  = west_last ? west_current : 10'h000;
+  assign \$77  = \$75  | \$76 ;
+  assign \$78  = local0_last ? local0_current : 10'h000;
+  assign done = \$77  | \$78 ;
+  assign \$79  = | done;
+  assign \$80  = take | \$79 ;
+  assign \$81  = ~ done;
+  assign \$82  = \$signal$29  & \$81 ;
+  assign \$83  = waits & done;
+  assign \$84  = \$82  | \$83 ;
+  assign \$85  = \$84  | \$signal$28 ;
+  assign \$86  = ~ done;
+  assign \$87  = waits & \$86 ;
+  assign \$88  = \$87  | queued;
+  assign \$89  = ~ done;
+  assign \$90  = north_current & \$89 ;
+  assign \$91  = north_waiting & done;
+  assign \$92  = \$90  | \$91 ;
+  assign \$93  = ! bus__payload[23:20];
+  assign \$94  = \$93  ? \$signal$28  : 10'h000;
+  assign \$95  = \$92  | \$94 ;
+  assign \$96  = ~ done;
+  assign \$97  = north_waiting & \$96 ;
+  assign \$98  = ! bus__payload[23:20];
+  assign \$99  = \$98  ? queued : 10'h000;
+  assign \$100  = \$97  | \$99 ;
+  assign \$101  = ! bus__payload[23:20];
+  assign \$102  = take & \$101 ;
+  assign \$103  = ~ done;
+  assign \$104  = east_current & \$103 ;
+  assign \$105  = east_waiting & done;
+  assign \$106  = \$104  | \$105 ;
+  assign \$107  = bus__payload[23:20] == 1'h1;
+  assign \$108  = \$107  ? \$signal$28  : 10'h000;
+  assign \$109  = \$106  | \$108 ;
+  assign \$110  = ~ done;
+  assign \$111  = east_waiting & \$110 ;
+  assign \$112  = bus__payload[23:20] == 1'h1;
+  assign \$113  = \$112  ? queued : 10'h000;
+  assign \$114  = \$111  | \$113 ;
+  assign \$115  = bus__payload[23:20] == 1'h1;
+  assign \$116  = take & \$115 ;
+  assign \$117  = ~ done;
+  assign \$118  = south_current & \$117 ;
+  assign \$119  = south_waiting & done;
+  assign \$120  = \$118  | \$119 ;
+  assign \$121  = bus__payload[23:20] == 2'h2;
+  assign \$122  = \$121  ? \$signal$28  : 10'h000;
+  assign \$123  = \$120  | \$122 ;
+  assign \$124  = ~ done;
+  assign \$125  = south_waiting & \$124 ;
+  assign \$126  = bus__payload[23:20] == 2'h2;
+  assign \$127  = \$126  ? queued : 10'h000;
+  assign \$128  = \$125  | \$127 ;
+  assign \$129  = bus__payload[23:20] == 2'h2;
+  assign \$130  = take & \$129 ;
+  assign \$131  = ~ done;
+  assign \$132  = west_current & \$131 ;
+  assign \$133  = west_waiting & done;
+  assign \$134  = \$132  | \$133 ;
+  assign \$135  = bus__payload[23:20] == 2'h3;
+  assign \$136  = \$135  ? \$signal$28  : 10'h000;
+  assign \$137  = \$134  | \$136 ;
+  assign \$138  = ~ done;
+  assign \$139  = west_waiting & \$138 ;
+  assign \$140  = bus__payload[23:20] == 2'h3;
+  assign \$141  = \$140  ? queued : 10'h000;
+  assign \$142  = \$139  | \$141 ;
+  assign \$143  = bus__payload[23:20] == 2'h3;
+  assign \$144  = take & \$143 ;
+  assign \$145  = ~ done;
+  assign \$146  = local0_current & \$145 ;
+  assign \$147  = local0_waiting & done;
+  assign \$148  = \$146  | \$147 ;
+  assign \$149  = bus__payload[23:20] == 3'h5;
+  assign \$150  = \$149  ? \$signal$28  : 10'h000;
+  assign \$151  = \$148  | \$150 ;
+  assign \$152  = ~ done;
+  assign \$153  = local0_waiting & \$152 ;
+  assign \$154  = bus__payload[23:20] == 3'h5;
+  assign \$155  = \$154  ? queued : 10'h000;
+  assign \$156  = \$153  | \$155 ;
+  assign \$157  = bus__payload[23:20] == 3'h5;
+  assign \$158  = take & \$157 ;
   always @(posedge clk)
-    north_valid <= \$250 ;
+    \$signal$29  <= \$159 ;
   always @(posedge clk)
-    north_current <= \$251 ;
+    waits <= \$160 ;
   always @(posedge clk)
-    north_waits <= \$252 ;
+    north_current <= \$161 ;
   always @(posedge clk)
-    north_waiting <= \$253 ;
+    north_waiting <= \$162 ;
   always @(posedge clk)
-    east_valid <= \$254 ;
+    north_peers <= \$163 ;
   always @(posedge clk)
-    east_current <= \$255 ;
+    east_current <= \$164 ;
   always @(posedge clk)
-    east_waits <= \$256 ;
+    east_waiting <= \$165 ;
   always @(posedge clk)
-    east_waiting <= \$257 ;
+    east_peers <= \$166 ;
   always @(posedge clk)
-    south_valid <= \$258 ;
+    south_current <= \$167 ;
   always @(posedge clk)
-    south_current <= \$259 ;
+    south_waiting <= \$168 ;
   always @(posedge clk)
-    south_waits <= \$260 ;
+    south_peers <= \$169 ;
   always @(posedge clk)
-    south_waiting <= \$261 ;
+    west_current <= \$170 ;
   always @(posedge clk)
-    west_valid <= \$262 ;
+    west_waiting <= \$171 ;
   always @(posedge clk)
-    west_current <= \$263 ;
+    west_peers <= \$172 ;
   always @(posedge clk)
-    west_waits <= \$264 ;
+    local0_current <= \$173 ;
   always @(posedge clk)
-    west_waiting <= \$265 ;
+    local0_waiting <= \$174 ;
   always @(posedge clk)
-    global_valid <= \$266 ;
+    local0_peers <= \$175 ;
   always @(posedge clk)
-    global_current <= \$267 ;
+    north_source <= \$176 ;
   always @(posedge clk)
-    global_waits <= \$268 ;
+    north_next_source <= \$177 ;
   always @(posedge clk)
-    global_waiting <= \$269 ;
+    east_source <= \$178 ;
   always @(posedge clk)
-    local0_valid <= \$270 ;
+    east_next_source <= \$179 ;
   always @(posedge clk)
-    local0_current <= \$271 ;
+    south_source <= \$180 ;
   always @(posedge clk)
-    local0_waits <= \$272 ;
+    south_next_source <= \$181 ;
   always @(posedge clk)
-    local0_waiting <= \$273 ;
+    west_source <= \$182 ;
+  always @(posedge clk)
+    west_next_source <= \$183 ;
+  always @(posedge clk)
+    global_source <= \$184 ;
+  always @(posedge clk)
+    global_next_source <= \$185 ;
+  always @(posedge clk)
+    local0_source <= \$186 ;
+  always @(posedge clk)
+    local0_next_source <= \$187 ;
   \neuflow_mapper_tile.router.east_slice  east_slice (
     .clk(clk),
-    .i__payload(\i__payload$91 ),
-    .i__ready(east_room),
-    .i__valid(\i__valid$92 ),
+    .i__payload(\i__payload$78 ),
+    .i__ready(\i__ready$75 ),
+    .i__valid(moving[1]),
     .o__payload(east_out__payload),
-    .o__ready(\o__ready$87 ),
+    .o__ready(\o__ready$71 ),
     .o__valid(east_out__valid),
     .rst(rst)
   );
   \neuflow_mapper_tile.router.global_slice  global_slice (
     .clk(clk),
-    .i__payload(\i__payload$121 ),
-    .i__ready(global_room),
-    .i__valid(\i__valid$122 ),
+    .i__payload(\i__payload$108 ),
+    .i__ready(\i__ready$105 ),
+    .i__valid(moving[4]),
     .o__payload(global_out__payload),
-    .o__ready(\o__ready$117 ),
+    .o__ready(\o__ready$101 ),
     .o__valid(global_out__valid),
     .rst(rst)
   );
   \neuflow_mapper_tile.router.local0_slice  local0_slice (
     .clk(clk),
-    .i__payload(\i__payload$131 ),
-    .i__ready(local0_room),
-    .i__valid(\i__valid$132 ),
+    .i__payload(\i__payload$118 ),
+    .i__ready(\i__ready$115 ),
+    .i__valid(moving[5]),
     .o__payload(local0_out__payload),
-    .o__ready(\o__ready$127 ),
+    .o__ready(\o__ready$111 ),
     .o__valid(local0_out__valid),
     .rst(rst)
   );
   \neuflow_mapper_tile.router.north_slice  north_slice (
     .clk(clk),
     .i__payload(i__payload),
-    .i__ready(north_room),
-    .i__valid(i__valid),
+    .i__ready(i__ready),
+    .i__valid(moving[0]),
     .o__payload(north_out__payload),
     .o__ready(o__ready),
     .o__valid(north_out__valid),
@@ -3544,807 +3342,550 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   );
   \neuflow_mapper_tile.router.south_slice  south_slice (
     .clk(clk),
-    .i__payload(\i__payload$101 ),
-    .i__ready(south_room),
-    .i__valid(\i__valid$102 ),
+    .i__payload(\i__payload$88 ),
+    .i__ready(\i__ready$85 ),
+    .i__valid(moving[2]),
     .o__payload(south_out__payload),
-    .o__ready(\o__ready$97 ),
+    .o__ready(\o__ready$81 ),
     .o__valid(south_out__valid),
     .rst(rst)
   );
   \neuflow_mapper_tile.router.west_slice  west_slice (
     .clk(clk),
-    .i__payload(\i__payload$111 ),
-    .i__ready(west_room),
-    .i__valid(\i__valid$112 ),
+    .i__payload(\i__payload$98 ),
+    .i__ready(\i__ready$95 ),
+    .i__valid(moving[3]),
     .o__payload(west_out__payload),
-    .o__ready(\o__ready$107 ),
+    .o__ready(\o__ready$91 ),
     .o__valid(west_out__valid),
     .rst(rst)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$signal$6  = 1'h1;
-    if (\$12 ) begin
-      \$signal$6  = \$13 ;
-    end
-    if (\$17 ) begin
-      \$signal$6  = \$18 ;
-    end
-    if (\$22 ) begin
-      \$signal$6  = \$23 ;
-    end
-    if (\$27 ) begin
-      \$signal$6  = \$28 ;
-    end
-    if (\$32 ) begin
-      \$signal$6  = \$33 ;
-    end
-    if (\$37 ) begin
-      \$signal$6  = \$38 ;
+    known = 1'h0;
+    if (addressed) begin
+      casez (bus__payload[23:20])
+        4'h0:
+            known = 1'h1;
+        4'h1:
+            known = 1'h1;
+        4'h2:
+            known = 1'h1;
+        4'h3:
+            known = 1'h1;
+        4'h5:
+            known = 1'h1;
+      endcase
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    north_able[5:0] = 6'h00;
-    if (\$88 ) begin
-      north_able[0] = north_room;
-    end
-    if (\$90 ) begin
-      north_able[1] = east_room;
-    end
-    if (\$92 ) begin
-      north_able[2] = south_room;
-    end
-    if (\$94 ) begin
-      north_able[3] = west_room;
-    end
-    if (\$96 ) begin
-      north_able[4] = global_room;
-    end
-    if (\$98 ) begin
-      north_able[5] = local0_room;
+    conflict = 1'h0;
+    if (addressed) begin
+      casez (bus__payload[23:20])
+        4'h0:
+            conflict = \$16 ;
+        4'h1:
+            conflict = \$20 ;
+        4'h2:
+            conflict = \$24 ;
+        4'h3:
+            conflict = \$28 ;
+        4'h5:
+            conflict = \$32 ;
+      endcase
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    north_wanted = 10'h000;
-    if (\$88 ) begin
-      north_wanted = north_current[13:4];
-    end
-    if (\$90 ) begin
-      north_wanted = east_current[13:4];
-    end
-    if (\$92 ) begin
-      north_wanted = south_current[13:4];
-    end
-    if (\$94 ) begin
-      north_wanted = west_current[13:4];
-    end
-    if (\$96 ) begin
-      north_wanted = global_current[13:4];
-    end
-    if (\$98 ) begin
-      north_wanted = local0_current[13:4];
+    \$signal$28  = 10'h000;
+    if (take) begin
+      \$signal$28  = \$39 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    east_able[5:0] = 6'h00;
-    if (\$105 ) begin
-      east_able[0] = north_room;
-    end
-    if (\$107 ) begin
-      east_able[1] = east_room;
-    end
-    if (\$109 ) begin
-      east_able[2] = south_room;
-    end
-    if (\$111 ) begin
-      east_able[3] = west_room;
-    end
-    if (\$113 ) begin
-      east_able[4] = global_room;
-    end
-    if (\$115 ) begin
-      east_able[5] = local0_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    east_wanted = 10'h000;
-    if (\$105 ) begin
-      east_wanted = north_current[13:4];
-    end
-    if (\$107 ) begin
-      east_wanted = east_current[13:4];
-    end
-    if (\$109 ) begin
-      east_wanted = south_current[13:4];
-    end
-    if (\$111 ) begin
-      east_wanted = west_current[13:4];
-    end
-    if (\$113 ) begin
-      east_wanted = global_current[13:4];
-    end
-    if (\$115 ) begin
-      east_wanted = local0_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    south_able[5:0] = 6'h00;
-    if (\$122 ) begin
-      south_able[0] = north_room;
-    end
-    if (\$124 ) begin
-      south_able[1] = east_room;
-    end
-    if (\$126 ) begin
-      south_able[2] = south_room;
-    end
-    if (\$128 ) begin
-      south_able[3] = west_room;
-    end
-    if (\$130 ) begin
-      south_able[4] = global_room;
-    end
-    if (\$132 ) begin
-      south_able[5] = local0_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    south_wanted = 10'h000;
-    if (\$122 ) begin
-      south_wanted = north_current[13:4];
-    end
-    if (\$124 ) begin
-      south_wanted = east_current[13:4];
-    end
-    if (\$126 ) begin
-      south_wanted = south_current[13:4];
-    end
-    if (\$128 ) begin
-      south_wanted = west_current[13:4];
-    end
-    if (\$130 ) begin
-      south_wanted = global_current[13:4];
-    end
-    if (\$132 ) begin
-      south_wanted = local0_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    west_able[5:0] = 6'h00;
-    if (\$139 ) begin
-      west_able[0] = north_room;
-    end
-    if (\$141 ) begin
-      west_able[1] = east_room;
-    end
-    if (\$143 ) begin
-      west_able[2] = south_room;
-    end
-    if (\$145 ) begin
-      west_able[3] = west_room;
-    end
-    if (\$147 ) begin
-      west_able[4] = global_room;
-    end
-    if (\$149 ) begin
-      west_able[5] = local0_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    west_wanted = 10'h000;
-    if (\$139 ) begin
-      west_wanted = north_current[13:4];
-    end
-    if (\$141 ) begin
-      west_wanted = east_current[13:4];
-    end
-    if (\$143 ) begin
-      west_wanted = south_current[13:4];
-    end
-    if (\$145 ) begin
-      west_wanted = west_current[13:4];
-    end
-    if (\$147 ) begin
-      west_wanted = global_current[13:4];
-    end
-    if (\$149 ) begin
-      west_wanted = local0_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    local0_able[5:0] = 6'h00;
-    if (\$156 ) begin
-      local0_able[0] = north_room;
-    end
-    if (\$158 ) begin
-      local0_able[1] = east_room;
-    end
-    if (\$160 ) begin
-      local0_able[2] = south_room;
-    end
-    if (\$162 ) begin
-      local0_able[3] = west_room;
-    end
-    if (\$164 ) begin
-      local0_able[4] = global_room;
-    end
-    if (\$166 ) begin
-      local0_able[5] = local0_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    local0_wanted = 10'h000;
-    if (\$156 ) begin
-      local0_wanted = north_current[13:4];
-    end
-    if (\$158 ) begin
-      local0_wanted = east_current[13:4];
-    end
-    if (\$160 ) begin
-      local0_wanted = south_current[13:4];
-    end
-    if (\$162 ) begin
-      local0_wanted = west_current[13:4];
-    end
-    if (\$164 ) begin
-      local0_wanted = global_current[13:4];
-    end
-    if (\$166 ) begin
-      local0_wanted = local0_current[13:4];
+    queued = 10'h000;
+    if (take) begin
+      queued = \$42 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
     i__payload = 35'h000000000;
-    casez (north_current[3:0])
-      4'h0:
-          i__payload = north_in__payload;
-      4'h1:
-          i__payload = east_in__payload;
-      4'h2:
-          i__payload = south_in__payload;
-      4'h3:
-          i__payload = west_in__payload;
-      4'h5:
-          i__payload = { \port$861$0 , \port$865$0  };
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    i__valid = 1'h0;
-    casez (north_current[3:0])
-      4'h0:
-          i__valid = \$173 ;
-      4'h1:
-          i__valid = \$175 ;
-      4'h2:
-          i__valid = \$177 ;
-      4'h3:
-          i__valid = \$179 ;
-      4'h5:
-          i__valid = \$181 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__payload$91  = 35'h000000000;
-    casez (east_current[3:0])
-      4'h0:
-          \i__payload$91  = north_in__payload;
-      4'h1:
-          \i__payload$91  = east_in__payload;
-      4'h2:
-          \i__payload$91  = south_in__payload;
-      4'h3:
-          \i__payload$91  = west_in__payload;
-      4'h5:
-          \i__payload$91  = { \port$861$0 , \port$865$0  };
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__valid$92  = 1'h0;
-    casez (east_current[3:0])
-      4'h0:
-          \i__valid$92  = \$183 ;
-      4'h1:
-          \i__valid$92  = \$185 ;
-      4'h2:
-          \i__valid$92  = \$187 ;
-      4'h3:
-          \i__valid$92  = \$189 ;
-      4'h5:
-          \i__valid$92  = \$191 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__payload$101  = 35'h000000000;
-    casez (south_current[3:0])
-      4'h0:
-          \i__payload$101  = north_in__payload;
-      4'h1:
-          \i__payload$101  = east_in__payload;
-      4'h2:
-          \i__payload$101  = south_in__payload;
-      4'h3:
-          \i__payload$101  = west_in__payload;
-      4'h5:
-          \i__payload$101  = { \port$861$0 , \port$865$0  };
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__valid$102  = 1'h0;
-    casez (south_current[3:0])
-      4'h0:
-          \i__valid$102  = \$193 ;
-      4'h1:
-          \i__valid$102  = \$195 ;
-      4'h2:
-          \i__valid$102  = \$197 ;
-      4'h3:
-          \i__valid$102  = \$199 ;
-      4'h5:
-          \i__valid$102  = \$201 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__payload$111  = 35'h000000000;
-    casez (west_current[3:0])
-      4'h0:
-          \i__payload$111  = north_in__payload;
-      4'h1:
-          \i__payload$111  = east_in__payload;
-      4'h2:
-          \i__payload$111  = south_in__payload;
-      4'h3:
-          \i__payload$111  = west_in__payload;
-      4'h5:
-          \i__payload$111  = { \port$861$0 , \port$865$0  };
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__valid$112  = 1'h0;
-    casez (west_current[3:0])
-      4'h0:
-          \i__valid$112  = \$203 ;
-      4'h1:
-          \i__valid$112  = \$205 ;
-      4'h2:
-          \i__valid$112  = \$207 ;
-      4'h3:
-          \i__valid$112  = \$209 ;
-      4'h5:
-          \i__valid$112  = \$211 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__payload$121  = 35'h000000000;
-    casez (global_current[3:0])
-      4'h0:
-          \i__payload$121  = north_in__payload;
-      4'h1:
-          \i__payload$121  = east_in__payload;
-      4'h2:
-          \i__payload$121  = south_in__payload;
-      4'h3:
-          \i__payload$121  = west_in__payload;
-      4'h5:
-          \i__payload$121  = { \port$861$0 , \port$865$0  };
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__valid$122  = 1'h0;
-    casez (global_current[3:0])
-      4'h0:
-          \i__valid$122  = \$213 ;
-      4'h1:
-          \i__valid$122  = \$215 ;
-      4'h2:
-          \i__valid$122  = \$217 ;
-      4'h3:
-          \i__valid$122  = \$219 ;
-      4'h5:
-          \i__valid$122  = \$221 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__payload$131  = 35'h000000000;
-    casez (local0_current[3:0])
-      4'h0:
-          \i__payload$131  = north_in__payload;
-      4'h1:
-          \i__payload$131  = east_in__payload;
-      4'h2:
-          \i__payload$131  = south_in__payload;
-      4'h3:
-          \i__payload$131  = west_in__payload;
-      4'h5:
-          \i__payload$131  = { \port$861$0 , \port$865$0  };
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \i__valid$132  = 1'h0;
-    casez (local0_current[3:0])
-      4'h0:
-          \i__valid$132  = \$223 ;
-      4'h1:
-          \i__valid$132  = \$225 ;
-      4'h2:
-          \i__valid$132  = \$227 ;
-      4'h3:
-          \i__valid$132  = \$229 ;
-      4'h5:
-          \i__valid$132  = \$231 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$250  = north_valid;
-    if (north_done) begin
-      \$250  = north_waits;
+    if (moving[0]) begin
+      casez (north_source)
+        4'h0:
+            i__payload = north_in__payload;
+        4'h1:
+            i__payload = east_in__payload;
+        4'h2:
+            i__payload = south_in__payload;
+        4'h3:
+            i__payload = west_in__payload;
+        4'h5:
+            i__payload = { \port$726$0 , \port$730$0  };
+      endcase
     end
-    if (\$234 ) begin
-      \$250  = 1'h1;
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \i__payload$78  = 35'h000000000;
+    if (moving[1]) begin
+      casez (east_source)
+        4'h0:
+            \i__payload$78  = north_in__payload;
+        4'h1:
+            \i__payload$78  = east_in__payload;
+        4'h2:
+            \i__payload$78  = south_in__payload;
+        4'h3:
+            \i__payload$78  = west_in__payload;
+        4'h5:
+            \i__payload$78  = { \port$726$0 , \port$730$0  };
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \i__payload$88  = 35'h000000000;
+    if (moving[2]) begin
+      casez (south_source)
+        4'h0:
+            \i__payload$88  = north_in__payload;
+        4'h1:
+            \i__payload$88  = east_in__payload;
+        4'h2:
+            \i__payload$88  = south_in__payload;
+        4'h3:
+            \i__payload$88  = west_in__payload;
+        4'h5:
+            \i__payload$88  = { \port$726$0 , \port$730$0  };
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \i__payload$98  = 35'h000000000;
+    if (moving[3]) begin
+      casez (west_source)
+        4'h0:
+            \i__payload$98  = north_in__payload;
+        4'h1:
+            \i__payload$98  = east_in__payload;
+        4'h2:
+            \i__payload$98  = south_in__payload;
+        4'h3:
+            \i__payload$98  = west_in__payload;
+        4'h5:
+            \i__payload$98  = { \port$726$0 , \port$730$0  };
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \i__payload$108  = 35'h000000000;
+    if (moving[4]) begin
+      casez (global_source)
+        4'h0:
+            \i__payload$108  = north_in__payload;
+        4'h1:
+            \i__payload$108  = east_in__payload;
+        4'h2:
+            \i__payload$108  = south_in__payload;
+        4'h3:
+            \i__payload$108  = west_in__payload;
+        4'h5:
+            \i__payload$108  = { \port$726$0 , \port$730$0  };
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \i__payload$118  = 35'h000000000;
+    if (moving[5]) begin
+      casez (local0_source)
+        4'h0:
+            \i__payload$118  = north_in__payload;
+        4'h1:
+            \i__payload$118  = east_in__payload;
+        4'h2:
+            \i__payload$118  = south_in__payload;
+        4'h3:
+            \i__payload$118  = west_in__payload;
+        4'h5:
+            \i__payload$118  = { \port$726$0 , \port$730$0  };
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$159  = \$signal$29 ;
+    if (\$80 ) begin
+      \$159  = \$85 ;
     end
     if (rst) begin
-      \$250  = 1'h0;
+      \$159  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$251  = north_current;
-    if (north_done) begin
-      \$251  = north_waiting;
-    end
-    if (\$234 ) begin
-      \$251 [3:0] = bus__payload[23:20];
-      \$251 [13:4] = bus__payload[33:24];
+    \$160  = waits;
+    if (\$80 ) begin
+      \$160  = \$88 ;
     end
     if (rst) begin
-      \$251  = 14'h0000;
+      \$160  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$252  = north_waits;
-    if (north_done) begin
-      \$252  = 1'h0;
-    end
-    if (\$234 ) begin
-    end else if (north_take) begin
-      \$252  = 1'h1;
+    \$161  = north_current;
+    if (\$80 ) begin
+      \$161  = \$95 ;
     end
     if (rst) begin
-      \$252  = 1'h0;
+      \$161  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$253  = north_waiting;
-    if (\$234 ) begin
-    end else if (north_take) begin
-      \$253 [3:0] = bus__payload[23:20];
-      \$253 [13:4] = bus__payload[33:24];
+    \$162  = north_waiting;
+    if (\$80 ) begin
+      \$162  = \$100 ;
     end
     if (rst) begin
-      \$253  = 14'h0000;
+      \$162  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$254  = east_valid;
-    if (east_done) begin
-      \$254  = east_waits;
-    end
-    if (\$237 ) begin
-      \$254  = 1'h1;
+    \$163  = north_peers;
+    if (\$80 ) begin
+      if (\$102 ) begin
+        \$163  = names;
+      end
     end
     if (rst) begin
-      \$254  = 1'h0;
+      \$163  = 10'h03f;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$255  = east_current;
-    if (east_done) begin
-      \$255  = east_waiting;
-    end
-    if (\$237 ) begin
-      \$255 [3:0] = bus__payload[23:20];
-      \$255 [13:4] = bus__payload[33:24];
+    \$164  = east_current;
+    if (\$80 ) begin
+      \$164  = \$109 ;
     end
     if (rst) begin
-      \$255  = 14'h0000;
+      \$164  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$256  = east_waits;
-    if (east_done) begin
-      \$256  = 1'h0;
-    end
-    if (\$237 ) begin
-    end else if (east_take) begin
-      \$256  = 1'h1;
+    \$165  = east_waiting;
+    if (\$80 ) begin
+      \$165  = \$114 ;
     end
     if (rst) begin
-      \$256  = 1'h0;
+      \$165  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$257  = east_waiting;
-    if (\$237 ) begin
-    end else if (east_take) begin
-      \$257 [3:0] = bus__payload[23:20];
-      \$257 [13:4] = bus__payload[33:24];
+    \$166  = east_peers;
+    if (\$80 ) begin
+      if (\$116 ) begin
+        \$166  = names;
+      end
     end
     if (rst) begin
-      \$257  = 14'h0000;
+      \$166  = 10'h03f;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$258  = south_valid;
-    if (south_done) begin
-      \$258  = south_waits;
-    end
-    if (\$240 ) begin
-      \$258  = 1'h1;
+    \$167  = south_current;
+    if (\$80 ) begin
+      \$167  = \$123 ;
     end
     if (rst) begin
-      \$258  = 1'h0;
+      \$167  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$259  = south_current;
-    if (south_done) begin
-      \$259  = south_waiting;
-    end
-    if (\$240 ) begin
-      \$259 [3:0] = bus__payload[23:20];
-      \$259 [13:4] = bus__payload[33:24];
+    \$168  = south_waiting;
+    if (\$80 ) begin
+      \$168  = \$128 ;
     end
     if (rst) begin
-      \$259  = 14'h0000;
+      \$168  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$260  = south_waits;
-    if (south_done) begin
-      \$260  = 1'h0;
-    end
-    if (\$240 ) begin
-    end else if (south_take) begin
-      \$260  = 1'h1;
+    \$169  = south_peers;
+    if (\$80 ) begin
+      if (\$130 ) begin
+        \$169  = names;
+      end
     end
     if (rst) begin
-      \$260  = 1'h0;
+      \$169  = 10'h03f;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$261  = south_waiting;
-    if (\$240 ) begin
-    end else if (south_take) begin
-      \$261 [3:0] = bus__payload[23:20];
-      \$261 [13:4] = bus__payload[33:24];
+    \$170  = west_current;
+    if (\$80 ) begin
+      \$170  = \$137 ;
     end
     if (rst) begin
-      \$261  = 14'h0000;
+      \$170  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$262  = west_valid;
-    if (west_done) begin
-      \$262  = west_waits;
-    end
-    if (\$243 ) begin
-      \$262  = 1'h1;
+    \$171  = west_waiting;
+    if (\$80 ) begin
+      \$171  = \$142 ;
     end
     if (rst) begin
-      \$262  = 1'h0;
+      \$171  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$263  = west_current;
-    if (west_done) begin
-      \$263  = west_waiting;
-    end
-    if (\$243 ) begin
-      \$263 [3:0] = bus__payload[23:20];
-      \$263 [13:4] = bus__payload[33:24];
+    \$172  = west_peers;
+    if (\$80 ) begin
+      if (\$144 ) begin
+        \$172  = names;
+      end
     end
     if (rst) begin
-      \$263  = 14'h0000;
+      \$172  = 10'h03f;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$264  = west_waits;
-    if (west_done) begin
-      \$264  = 1'h0;
-    end
-    if (\$243 ) begin
-    end else if (west_take) begin
-      \$264  = 1'h1;
+    \$173  = local0_current;
+    if (\$80 ) begin
+      \$173  = \$151 ;
     end
     if (rst) begin
-      \$264  = 1'h0;
+      \$173  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$265  = west_waiting;
-    if (\$243 ) begin
-    end else if (west_take) begin
-      \$265 [3:0] = bus__payload[23:20];
-      \$265 [13:4] = bus__payload[33:24];
+    \$174  = local0_waiting;
+    if (\$80 ) begin
+      \$174  = \$156 ;
     end
     if (rst) begin
-      \$265  = 14'h0000;
+      \$174  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$266  = global_valid;
-    if (global_done) begin
-      \$266  = global_waits;
-    end
-    if (\$246 ) begin
-      \$266  = 1'h1;
+    \$175  = local0_peers;
+    if (\$80 ) begin
+      if (\$158 ) begin
+        \$175  = names;
+      end
     end
     if (rst) begin
-      \$266  = 1'h0;
+      \$175  = 10'h03f;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$267  = global_current;
-    if (global_done) begin
-      \$267  = global_waiting;
-    end
-    if (\$246 ) begin
-      \$267 [3:0] = bus__payload[23:20];
-      \$267 [13:4] = bus__payload[33:24];
+    \$176  = north_source;
+    if (\$80 ) begin
+      if (\$signal$28 [0]) begin
+        \$176  = bus__payload[23:20];
+      end else if (done[0]) begin
+        \$176  = north_next_source;
+      end
     end
     if (rst) begin
-      \$267  = 14'h0000;
+      \$176  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$268  = global_waits;
-    if (global_done) begin
-      \$268  = 1'h0;
-    end
-    if (\$246 ) begin
-    end else if (global_take) begin
-      \$268  = 1'h1;
+    \$177  = north_next_source;
+    if (\$80 ) begin
+      if (queued[0]) begin
+        \$177  = bus__payload[23:20];
+      end
     end
     if (rst) begin
-      \$268  = 1'h0;
+      \$177  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$269  = global_waiting;
-    if (\$246 ) begin
-    end else if (global_take) begin
-      \$269 [3:0] = bus__payload[23:20];
-      \$269 [13:4] = bus__payload[33:24];
+    \$178  = east_source;
+    if (\$80 ) begin
+      if (\$signal$28 [1]) begin
+        \$178  = bus__payload[23:20];
+      end else if (done[1]) begin
+        \$178  = east_next_source;
+      end
     end
     if (rst) begin
-      \$269  = 14'h0000;
+      \$178  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$270  = local0_valid;
-    if (local0_done) begin
-      \$270  = local0_waits;
-    end
-    if (\$249 ) begin
-      \$270  = 1'h1;
+    \$179  = east_next_source;
+    if (\$80 ) begin
+      if (queued[1]) begin
+        \$179  = bus__payload[23:20];
+      end
     end
     if (rst) begin
-      \$270  = 1'h0;
+      \$179  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$271  = local0_current;
-    if (local0_done) begin
-      \$271  = local0_waiting;
-    end
-    if (\$249 ) begin
-      \$271 [3:0] = bus__payload[23:20];
-      \$271 [13:4] = bus__payload[33:24];
+    \$180  = south_source;
+    if (\$80 ) begin
+      if (\$signal$28 [2]) begin
+        \$180  = bus__payload[23:20];
+      end else if (done[2]) begin
+        \$180  = south_next_source;
+      end
     end
     if (rst) begin
-      \$271  = 14'h0000;
+      \$180  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$272  = local0_waits;
-    if (local0_done) begin
-      \$272  = 1'h0;
-    end
-    if (\$249 ) begin
-    end else if (local0_take) begin
-      \$272  = 1'h1;
+    \$181  = south_next_source;
+    if (\$80 ) begin
+      if (queued[2]) begin
+        \$181  = bus__payload[23:20];
+      end
     end
     if (rst) begin
-      \$272  = 1'h0;
+      \$181  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$273  = local0_waiting;
-    if (\$249 ) begin
-    end else if (local0_take) begin
-      \$273 [3:0] = bus__payload[23:20];
-      \$273 [13:4] = bus__payload[33:24];
+    \$182  = west_source;
+    if (\$80 ) begin
+      if (\$signal$28 [3]) begin
+        \$182  = bus__payload[23:20];
+      end else if (done[3]) begin
+        \$182  = west_next_source;
+      end
     end
     if (rst) begin
-      \$273  = 14'h0000;
+      \$182  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$183  = west_next_source;
+    if (\$80 ) begin
+      if (queued[3]) begin
+        \$183  = bus__payload[23:20];
+      end
+    end
+    if (rst) begin
+      \$183  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$184  = global_source;
+    if (\$80 ) begin
+      if (\$signal$28 [4]) begin
+        \$184  = bus__payload[23:20];
+      end else if (done[4]) begin
+        \$184  = global_next_source;
+      end
+    end
+    if (rst) begin
+      \$184  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$185  = global_next_source;
+    if (\$80 ) begin
+      if (queued[4]) begin
+        \$185  = bus__payload[23:20];
+      end
+    end
+    if (rst) begin
+      \$185  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$186  = local0_source;
+    if (\$80 ) begin
+      if (\$signal$28 [5]) begin
+        \$186  = bus__payload[23:20];
+      end else if (done[5]) begin
+        \$186  = local0_next_source;
+      end
+    end
+    if (rst) begin
+      \$186  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$187  = local0_next_source;
+    if (\$80 ) begin
+      if (queued[5]) begin
+        \$187  = bus__payload[23:20];
+      end
+    end
+    if (rst) begin
+      \$187  = 4'h0;
     end
   end
   assign word = bus__payload[33:16];
+  assign \$signal  = \$2 [9:0];
   assign north_in__ready = north_moves;
   assign east_in__ready = east_moves;
   assign south_in__ready = south_moves;
   assign west_in__ready = west_moves;
+  assign local0_in__payload = { \port$726$0 , \port$730$0  };
   assign local0_in__ready = local0_moves;
   assign o__payload = north_out__payload;
   assign north_out__ready = o__ready;
   assign o__valid = north_out__valid;
-  assign local0_in__payload = { \port$861$0 , \port$865$0  };
-  assign i__ready = north_room;
-  assign \o__payload$86  = east_out__payload;
-  assign east_out__ready = \o__ready$87 ;
-  assign \o__valid$90  = east_out__valid;
-  assign \i__ready$93  = east_room;
-  assign \o__payload$96  = south_out__payload;
-  assign south_out__ready = \o__ready$97 ;
-  assign \o__valid$100  = south_out__valid;
-  assign \i__ready$103  = south_room;
-  assign \o__payload$106  = west_out__payload;
-  assign west_out__ready = \o__ready$107 ;
-  assign \o__valid$110  = west_out__valid;
-  assign \i__ready$113  = west_room;
-  assign \o__payload$116  = global_out__payload;
-  assign global_out__ready = \o__ready$117 ;
-  assign \o__valid$120  = global_out__valid;
-  assign \i__ready$123  = global_room;
-  assign \o__payload$126  = local0_out__payload;
-  assign local0_out__ready = \o__ready$127 ;
-  assign \o__valid$130  = local0_out__valid;
-  assign \i__ready$133  = local0_room;
+  assign i__valid = moving[0];
+  assign \o__payload$70  = east_out__payload;
+  assign east_out__ready = \o__ready$71 ;
+  assign \o__valid$74  = east_out__valid;
+  assign \i__valid$76  = moving[1];
+  assign \o__payload$80  = south_out__payload;
+  assign south_out__ready = \o__ready$81 ;
+  assign \o__valid$84  = south_out__valid;
+  assign \i__valid$86  = moving[2];
+  assign \o__payload$90  = west_out__payload;
+  assign west_out__ready = \o__ready$91 ;
+  assign \o__valid$94  = west_out__valid;
+  assign \i__valid$96  = moving[3];
+  assign \o__payload$100  = global_out__payload;
+  assign global_out__ready = \o__ready$101 ;
+  assign \o__valid$104  = global_out__valid;
+  assign \i__valid$106  = moving[4];
+  assign \o__payload$110  = local0_out__payload;
+  assign local0_out__ready = \o__ready$111 ;
+  assign \o__valid$114  = local0_out__valid;
+  assign \i__valid$116  = moving[5];
   assign \word.output  = bus__payload[19:16];
   assign \word.input  = bus__payload[23:20];
   assign \word.peers  = bus__payload[33:24];
@@ -4353,45 +3894,6 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   assign \bus__payload.columns  = bus__payload[15:8];
   assign \bus__payload.data  = bus__payload[47:16];
   assign \bus__payload.last  = bus__payload[48];
-  assign \north_current.input  = north_current[3:0];
-  assign \north_current.peers  = north_current[13:4];
-  assign \north_waiting.input  = north_waiting[3:0];
-  assign \north_waiting.peers  = north_waiting[13:4];
-  assign \east_current.input  = east_current[3:0];
-  assign \east_current.peers  = east_current[13:4];
-  assign \east_waiting.input  = east_waiting[3:0];
-  assign \east_waiting.peers  = east_waiting[13:4];
-  assign \south_current.input  = south_current[3:0];
-  assign \south_current.peers  = south_current[13:4];
-  assign \south_waiting.input  = south_waiting[3:0];
-  assign \south_waiting.peers  = south_waiting[13:4];
-  assign \west_current.input  = west_current[3:0];
-  assign \west_current.peers  = west_current[13:4];
-  assign \west_waiting.input  = west_waiting[3:0];
-  assign \west_waiting.peers  = west_waiting[13:4];
-  assign \global_current.input  = global_current[3:0];
-  assign \global_current.peers  = global_current[13:4];
-  assign \global_waiting.input  = global_waiting[3:0];
-  assign \global_waiting.peers  = global_waiting[13:4];
-  assign \local0_current.input  = local0_current[3:0];
-  assign \local0_current.peers  = local0_current[13:4];
-  assign \local0_waiting.input  = local0_waiting[3:0];
-  assign \local0_waiting.peers  = local0_waiting[13:4];
-  assign \north_out__payload.words  = north_out__payload[31:0];
-  assign \north_out__payload.words[0]  = north_out__payload[15:0];
-  assign \north_out__payload.words[1]  = north_out__payload[31:16];
-  assign \north_out__payload.count  = north_out__payload[33:32];
-  assign \north_out__payload.last  = north_out__payload[34];
-  assign \o__payload.words  = north_out__payload[31:0];
-  assign \o__payload.words[0]  = north_out__payload[15:0];
-  assign \o__payload.words[1]  = north_out__payload[31:16];
-  assign \o__payload.count  = north_out__payload[33:32];
-  assign \o__payload.last  = north_out__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
   assign \north_in__payload.words  = north_in__payload[31:0];
   assign \north_in__payload.words[0]  = north_in__payload[15:0];
   assign \north_in__payload.words[1]  = north_in__payload[31:16];
@@ -4412,109 +3914,115 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   assign \west_in__payload.words[1]  = west_in__payload[31:16];
   assign \west_in__payload.count  = west_in__payload[33:32];
   assign \west_in__payload.last  = west_in__payload[34];
-  assign \local0_in__payload.words  = \port$865$0 ;
-  assign \local0_in__payload.words[0]  = \port$865$0 [15:0];
-  assign \local0_in__payload.words[1]  = \port$865$0 [31:16];
-  assign \local0_in__payload.count  = \port$861$0 [1:0];
-  assign \local0_in__payload.last  = \port$861$0 [2];
+  assign \local0_in__payload.words  = \port$730$0 ;
+  assign \local0_in__payload.words[0]  = \port$730$0 [15:0];
+  assign \local0_in__payload.words[1]  = \port$730$0 [31:16];
+  assign \local0_in__payload.count  = \port$726$0 [1:0];
+  assign \local0_in__payload.last  = \port$726$0 [2];
+  assign \north_out__payload.words  = north_out__payload[31:0];
+  assign \north_out__payload.words[0]  = north_out__payload[15:0];
+  assign \north_out__payload.words[1]  = north_out__payload[31:16];
+  assign \north_out__payload.count  = north_out__payload[33:32];
+  assign \north_out__payload.last  = north_out__payload[34];
+  assign \o__payload.words  = north_out__payload[31:0];
+  assign \o__payload.words[0]  = north_out__payload[15:0];
+  assign \o__payload.words[1]  = north_out__payload[31:16];
+  assign \o__payload.count  = north_out__payload[33:32];
+  assign \o__payload.last  = north_out__payload[34];
+  assign \i__payload.words  = i__payload[31:0];
+  assign \i__payload.words[0]  = i__payload[15:0];
+  assign \i__payload.words[1]  = i__payload[31:16];
+  assign \i__payload.count  = i__payload[33:32];
+  assign \i__payload.last  = i__payload[34];
   assign \east_out__payload.words  = east_out__payload[31:0];
   assign \east_out__payload.words[0]  = east_out__payload[15:0];
   assign \east_out__payload.words[1]  = east_out__payload[31:16];
   assign \east_out__payload.count  = east_out__payload[33:32];
   assign \east_out__payload.last  = east_out__payload[34];
-  assign \o__payload$86.words  = east_out__payload[31:0];
-  assign \o__payload$86.words[0]  = east_out__payload[15:0];
-  assign \o__payload$86.words[1]  = east_out__payload[31:16];
-  assign \o__payload$86.count  = east_out__payload[33:32];
-  assign \o__payload$86.last  = east_out__payload[34];
-  assign \i__payload$91.words  = \i__payload$91 [31:0];
-  assign \i__payload$91.words[0]  = \i__payload$91 [15:0];
-  assign \i__payload$91.words[1]  = \i__payload$91 [31:16];
-  assign \i__payload$91.count  = \i__payload$91 [33:32];
-  assign \i__payload$91.last  = \i__payload$91 [34];
+  assign \o__payload$70.words  = east_out__payload[31:0];
+  assign \o__payload$70.words[0]  = east_out__payload[15:0];
+  assign \o__payload$70.words[1]  = east_out__payload[31:16];
+  assign \o__payload$70.count  = east_out__payload[33:32];
+  assign \o__payload$70.last  = east_out__payload[34];
+  assign \i__payload$78.words  = \i__payload$78 [31:0];
+  assign \i__payload$78.words[0]  = \i__payload$78 [15:0];
+  assign \i__payload$78.words[1]  = \i__payload$78 [31:16];
+  assign \i__payload$78.count  = \i__payload$78 [33:32];
+  assign \i__payload$78.last  = \i__payload$78 [34];
   assign \south_out__payload.words  = south_out__payload[31:0];
   assign \south_out__payload.words[0]  = south_out__payload[15:0];
   assign \south_out__payload.words[1]  = south_out__payload[31:16];
   assign \south_out__payload.count  = south_out__payload[33:32];
   assign \south_out__payload.last  = south_out__payload[34];
-  assign \o__payload$96.words  = south_out__payload[31:0];
-  assign \o__payload$96.words[0]  = south_out__payload[15:0];
-  assign \o__payload$96.words[1]  = south_out__payload[31:16];
-  assign \o__payload$96.count  = south_out__payload[33:32];
-  assign \o__payload$96.last  = south_out__payload[34];
-  assign \i__payload$101.words  = \i__payload$101 [31:0];
-  assign \i__payload$101.words[0]  = \i__payload$101 [15:0];
-  assign \i__payload$101.words[1]  = \i__payload$101 [31:16];
-  assign \i__payload$101.count  = \i__payload$101 [33:32];
-  assign \i__payload$101.last  = \i__payload$101 [34];
+  assign \o__payload$80.words  = south_out__payload[31:0];
+  assign \o__payload$80.words[0]  = south_out__payload[15:0];
+  assign \o__payload$80.words[1]  = south_out__payload[31:16];
+  assign \o__payload$80.count  = south_out__payload[33:32];
+  assign \o__payload$80.last  = south_out__payload[34];
+  assign \i__payload$88.words  = \i__payload$88 [31:0];
+  assign \i__payload$88.words[0]  = \i__payload$88 [15:0];
+  assign \i__payload$88.words[1]  = \i__payload$88 [31:16];
+  assign \i__payload$88.count  = \i__payload$88 [33:32];
+  assign \i__payload$88.last  = \i__payload$88 [34];
   assign \west_out__payload.words  = west_out__payload[31:0];
   assign \west_out__payload.words[0]  = west_out__payload[15:0];
   assign \west_out__payload.words[1]  = west_out__payload[31:16];
   assign \west_out__payload.count  = west_out__payload[33:32];
   assign \west_out__payload.last  = west_out__payload[34];
-  assign \o__payload$106.words  = west_out__payload[31:0];
-  assign \o__payload$106.words[0]  = west_out__payload[15:0];
-  assign \o__payload$106.words[1]  = west_out__payload[31:16];
-  assign \o__payload$106.count  = west_out__payload[33:32];
-  assign \o__payload$106.last  = west_out__payload[34];
-  assign \i__payload$111.words  = \i__payload$111 [31:0];
-  assign \i__payload$111.words[0]  = \i__payload$111 [15:0];
-  assign \i__payload$111.words[1]  = \i__payload$111 [31:16];
-  assign \i__payload$111.count  = \i__payload$111 [33:32];
-  assign \i__payload$111.last  = \i__payload$111 [34];
+  assign \o__payload$90.words  = west_out__payload[31:0];
+  assign \o__payload$90.words[0]  = west_out__payload[15:0];
+  assign \o__payload$90.words[1]  = west_out__payload[31:16];
+  assign \o__payload$90.count  = west_out__payload[33:32];
+  assign \o__payload$90.last  = west_out__payload[34];
+  assign \i__payload$98.words  = \i__payload$98 [31:0];
+  assign \i__payload$98.words[0]  = \i__payload$98 [15:0];
+  assign \i__payload$98.words[1]  = \i__payload$98 [31:16];
+  assign \i__payload$98.count  = \i__payload$98 [33:32];
+  assign \i__payload$98.last  = \i__payload$98 [34];
   assign \global_out__payload.words  = global_out__payload[31:0];
   assign \global_out__payload.words[0]  = global_out__payload[15:0];
   assign \global_out__payload.words[1]  = global_out__payload[31:16];
   assign \global_out__payload.count  = global_out__payload[33:32];
   assign \global_out__payload.last  = global_out__payload[34];
-  assign \o__payload$116.words  = global_out__payload[31:0];
-  assign \o__payload$116.words[0]  = global_out__payload[15:0];
-  assign \o__payload$116.words[1]  = global_out__payload[31:16];
-  assign \o__payload$116.count  = global_out__payload[33:32];
-  assign \o__payload$116.last  = global_out__payload[34];
-  assign \i__payload$121.words  = \i__payload$121 [31:0];
-  assign \i__payload$121.words[0]  = \i__payload$121 [15:0];
-  assign \i__payload$121.words[1]  = \i__payload$121 [31:16];
-  assign \i__payload$121.count  = \i__payload$121 [33:32];
-  assign \i__payload$121.last  = \i__payload$121 [34];
+  assign \o__payload$100.words  = global_out__payload[31:0];
+  assign \o__payload$100.words[0]  = global_out__payload[15:0];
+  assign \o__payload$100.words[1]  = global_out__payload[31:16];
+  assign \o__payload$100.count  = global_out__payload[33:32];
+  assign \o__payload$100.last  = global_out__payload[34];
+  assign \i__payload$108.words  = \i__payload$108 [31:0];
+  assign \i__payload$108.words[0]  = \i__payload$108 [15:0];
+  assign \i__payload$108.words[1]  = \i__payload$108 [31:16];
+  assign \i__payload$108.count  = \i__payload$108 [33:32];
+  assign \i__payload$108.last  = \i__payload$108 [34];
   assign \local0_out__payload.words  = local0_out__payload[31:0];
   assign \local0_out__payload.words[0]  = local0_out__payload[15:0];
   assign \local0_out__payload.words[1]  = local0_out__payload[31:16];
   assign \local0_out__payload.count  = local0_out__payload[33:32];
   assign \local0_out__payload.last  = local0_out__payload[34];
-  assign \o__payload$126.words  = local0_out__payload[31:0];
-  assign \o__payload$126.words[0]  = local0_out__payload[15:0];
-  assign \o__payload$126.words[1]  = local0_out__payload[31:16];
-  assign \o__payload$126.count  = local0_out__payload[33:32];
-  assign \o__payload$126.last  = local0_out__payload[34];
-  assign \i__payload$131.words  = \i__payload$131 [31:0];
-  assign \i__payload$131.words[0]  = \i__payload$131 [15:0];
-  assign \i__payload$131.words[1]  = \i__payload$131 [31:16];
-  assign \i__payload$131.count  = \i__payload$131 [33:32];
-  assign \i__payload$131.last  = \i__payload$131 [34];
-  always @*
-    local0_able[9:6] = 4'h0;
-  always @*
-    west_able[9:6] = 4'h0;
-  always @*
-    south_able[9:6] = 4'h0;
-  always @*
-    east_able[9:6] = 4'h0;
-  always @*
-    north_able[9:6] = 4'h0;
-  assign \$100 [9:6] = 4'h0;
-  assign \$100 [5:0] = north_wanted[5:0];
-  assign \$117 [9:6] = 4'h0;
-  assign \$117 [5:0] = east_wanted[5:0];
-  assign \$134 [9:6] = 4'h0;
-  assign \$134 [5:0] = south_wanted[5:0];
-  assign \$151 [9:6] = 4'h0;
-  assign \$151 [5:0] = west_wanted[5:0];
-  assign \$168 [9:6] = 4'h0;
-  assign \$168 [5:0] = local0_wanted[5:0];
+  assign \o__payload$110.words  = local0_out__payload[31:0];
+  assign \o__payload$110.words[0]  = local0_out__payload[15:0];
+  assign \o__payload$110.words[1]  = local0_out__payload[31:16];
+  assign \o__payload$110.count  = local0_out__payload[33:32];
+  assign \o__payload$110.last  = local0_out__payload[34];
+  assign \i__payload$118.words  = \i__payload$118 [31:0];
+  assign \i__payload$118.words[0]  = \i__payload$118 [15:0];
+  assign \i__payload$118.words[1]  = \i__payload$118 [31:16];
+  assign \i__payload$118.count  = \i__payload$118 [33:32];
+  assign \i__payload$118.last  = \i__payload$118 [34];
+  assign room[5] = \i__ready$115 ;
+  assign room[4] = \i__ready$105 ;
+  assign room[3] = \i__ready$95 ;
+  assign room[2] = \i__ready$85 ;
+  assign room[1] = \i__ready$75 ;
+  assign room[0] = i__ready;
+  assign room[9:6] = 4'h0;
+  assign \$2 [15:6] = 10'h000;
+  assign \$2 [5:0] = \$1 [5:0];
+  assign \$3 [9:6] = 4'h0;
+  assign \$3 [5:0] = bus__payload[29:24];
 endmodule
 
-module \neuflow_mapper_tile.router.east_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_mapper_tile.router.east_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -4632,7 +4140,7 @@ module \neuflow_mapper_tile.router.east_slice (rst, o__ready, i__ready, i__paylo
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_mapper_tile.router.global_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_mapper_tile.router.global_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -4750,7 +4258,7 @@ module \neuflow_mapper_tile.router.global_slice (rst, o__ready, i__ready, i__pay
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_mapper_tile.router.local0_slice (rst, i__ready, o__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_mapper_tile.router.local0_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -4868,7 +4376,7 @@ module \neuflow_mapper_tile.router.local0_slice (rst, i__ready, o__ready, i__pay
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_mapper_tile.router.north_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_mapper_tile.router.north_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -4986,7 +4494,7 @@ module \neuflow_mapper_tile.router.north_slice (rst, o__ready, i__ready, i__payl
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_mapper_tile.router.south_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_mapper_tile.router.south_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -5104,7 +4612,7 @@ module \neuflow_mapper_tile.router.south_slice (rst, o__ready, i__ready, i__payl
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_mapper_tile.router.west_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_mapper_tile.router.west_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
   wire \$1 ;
   wire \$2 ;

@@ -466,8 +466,8 @@ module neuflow_operator_tile(rst, config_in__payload, config_in__valid, config_o
     .columns(columns),
     .\o__ready$48 (\o__ready$142 ),
     .\o__valid$46 (local0_in__valid),
-    .\port$2150$0 (\$1 ),
-    .\port$2154$0 (\$2 ),
+    .\port$1710$0 (\$1 ),
+    .\port$1714$0 (\$2 ),
     .rst(rst)
   );
   \neuflow_operator_tile.alu1  alu1 (
@@ -485,8 +485,8 @@ module neuflow_operator_tile(rst, config_in__payload, config_in__valid, config_o
     .columns(columns),
     .\o__ready$48 (\o__ready$148 ),
     .\o__valid$46 (local1_in__valid),
-    .\port$2235$0 (\$3 ),
-    .\port$2239$0 (\$4 ),
+    .\port$1795$0 (\$3 ),
+    .\port$1799$0 (\$4 ),
     .rst(rst)
   );
   \neuflow_operator_tile.router  router (
@@ -528,19 +528,19 @@ module neuflow_operator_tile(rst, config_in__payload, config_in__valid, config_o
     .north_out__payload(north_out__payload),
     .north_out__valid(north_out__valid),
     .o__ready(north_out__ready),
-    .\o__ready$129 (east_out__ready),
-    .\o__ready$139 (south_out__ready),
-    .\o__ready$149 (west_out__ready),
-    .\o__ready$159 (global_out__ready),
-    .\o__ready$169 (local0_out__ready),
-    .\o__ready$179 (local1_out__ready),
-    .\o__ready$189 (local2_out__ready),
-    .\o__ready$199 (local3_out__ready),
-    .\o__ready$209 (local4_out__ready),
-    .\port$2150$0 (\$1 ),
-    .\port$2154$0 (\$2 ),
-    .\port$2235$0 (\$3 ),
-    .\port$2239$0 (\$4 ),
+    .\o__ready$105 (south_out__ready),
+    .\o__ready$115 (west_out__ready),
+    .\o__ready$125 (global_out__ready),
+    .\o__ready$135 (local0_out__ready),
+    .\o__ready$145 (local1_out__ready),
+    .\o__ready$155 (local2_out__ready),
+    .\o__ready$165 (local3_out__ready),
+    .\o__ready$175 (local4_out__ready),
+    .\o__ready$95 (east_out__ready),
+    .\port$1710$0 (\$1 ),
+    .\port$1714$0 (\$2 ),
+    .\port$1795$0 (\$3 ),
+    .\port$1799$0 (\$4 ),
     .rst(rst),
     .south_in__payload(south_in__payload),
     .south_in__valid(south_in__valid),
@@ -916,7 +916,7 @@ module neuflow_operator_tile(rst, config_in__payload, config_in__valid, config_o
   assign \o__payload$153.last  = local2_in__payload[34];
 endmodule
 
-module \neuflow_operator_tile.alu0 (rst, columns, bus__valid, \o__ready$48 , accept, b__ready, active, bus__ready, bus__payload, a__payload, a__valid, b__payload, b__valid, \port$2150$0 , \port$2154$0 , \o__valid$46 , clk);
+module \neuflow_operator_tile.alu0 (rst, columns, bus__valid, \o__ready$48 , accept, b__ready, active, bus__ready, bus__payload, a__payload, a__valid, b__payload, b__valid, \port$1710$0 , \port$1714$0 , \o__valid$46 , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire \$1 ;
   wire [6:0] \$10 ;
@@ -1254,11 +1254,11 @@ module \neuflow_operator_tile.alu0 (rst, columns, bus__valid, \o__ready$48 , acc
   wire o__valid;
   output \o__valid$46 ;
   wire \o__valid$46 ;
-  output [2:0] \port$2150$0 ;
-  wire [2:0] \port$2150$0 ;
+  output [2:0] \port$1710$0 ;
+  wire [2:0] \port$1710$0 ;
   (* init = 32'd0 *)
-  output [31:0] \port$2154$0 ;
-  wire [31:0] \port$2154$0 ;
+  output [31:0] \port$1714$0 ;
+  wire [31:0] \port$1714$0 ;
   wire [18:0] quotient_0;
   wire [18:0] quotient_1;
   reg [15:0] rest_0 = 16'h0000;
@@ -2034,8 +2034,8 @@ module \neuflow_operator_tile.alu0 (rst, columns, bus__valid, \o__ready$48 , acc
   assign a__ready = accept;
   assign net = { \$10 [6], \$10  };
   assign \o__payload$45  = { \$218 , \$220  };
-  assign \port$2150$0  = \$218 ;
-  assign \port$2154$0  = \$220 ;
+  assign \port$1710$0  = \$218 ;
+  assign \port$1714$0  = \$220 ;
   assign \o__valid$46  = s4_tail[3];
   assign \bus__payload.kind  = bus__payload[3:0];
   assign \bus__payload.sub  = bus__payload[7:4];
@@ -2205,7 +2205,7 @@ module \neuflow_operator_tile.alu0.config (rst, columns, bus__valid, o__ready, b
   assign \o__payload.narrow  = o__payload[22];
 endmodule
 
-module \neuflow_operator_tile.alu1 (rst, columns, bus__valid, \o__ready$48 , accept, b__ready, active, bus__ready, bus__payload, a__payload, a__valid, b__payload, b__valid, \port$2235$0 , \port$2239$0 , \o__valid$46 , clk);
+module \neuflow_operator_tile.alu1 (rst, columns, bus__valid, \o__ready$48 , accept, b__ready, active, bus__ready, bus__payload, a__payload, a__valid, b__payload, b__valid, \port$1795$0 , \port$1799$0 , \o__valid$46 , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
   wire \$1 ;
   wire [6:0] \$10 ;
@@ -2543,11 +2543,11 @@ module \neuflow_operator_tile.alu1 (rst, columns, bus__valid, \o__ready$48 , acc
   wire o__valid;
   output \o__valid$46 ;
   wire \o__valid$46 ;
-  output [2:0] \port$2235$0 ;
-  wire [2:0] \port$2235$0 ;
+  output [2:0] \port$1795$0 ;
+  wire [2:0] \port$1795$0 ;
   (* init = 32'd0 *)
-  output [31:0] \port$2239$0 ;
-  wire [31:0] \port$2239$0 ;
+  output [31:0] \port$1799$0 ;
+  wire [31:0] \port$1799$0 ;
   wire [18:0] quotient_0;
   wire [18:0] quotient_1;
   reg [15:0] rest_0 = 16'h0000;
@@ -3323,8 +3323,8 @@ module \neuflow_operator_tile.alu1 (rst, columns, bus__valid, \o__ready$48 , acc
   assign a__ready = accept;
   assign net = { \$10 [6], \$10  };
   assign \o__payload$45  = { \$218 , \$220  };
-  assign \port$2235$0  = \$218 ;
-  assign \port$2239$0  = \$220 ;
+  assign \port$1795$0  = \$218 ;
+  assign \port$1799$0  = \$220 ;
   assign \o__valid$46  = s4_tail[3];
   assign \bus__payload.kind  = bus__payload[3:0];
   assign \bus__payload.sub  = bus__payload[7:4];
@@ -3494,581 +3494,297 @@ module \neuflow_operator_tile.alu1.config (rst, columns, bus__valid, o__ready, b
   assign \o__payload.narrow  = o__payload[22];
 endmodule
 
-module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, north_in__valid, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, o__ready, \o__ready$129 , \o__ready$139 , \o__ready$149 , global_in__payload, global_in__valid, \o__ready$159 , bus__valid, bus__ready, north_moves
-, east_moves, south_moves, west_moves, global_moves, local0_moves, local1_moves, local2_moves, \o__ready$169 , \o__ready$179 , \o__ready$189 , \o__ready$199 , \o__ready$209 , bus__payload, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid
-, global_out__payload, global_out__valid, local0_out__payload, local0_out__valid, local1_out__payload, local1_out__valid, local2_out__payload, local2_out__valid, local3_out__payload, local3_out__valid, local4_out__payload, local4_out__valid, \port$2150$0 , \port$2154$0 , local0_in__valid, \port$2235$0 , \port$2239$0 , local1_in__valid, local2_in__valid, local2_in__payload, clk
+module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, north_in__valid, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, o__ready, \o__ready$95 , \o__ready$105 , \o__ready$115 , global_in__payload, global_in__valid, \o__ready$125 , bus__valid, bus__ready, north_moves
+, east_moves, south_moves, west_moves, global_moves, local0_moves, local1_moves, local2_moves, \o__ready$135 , \o__ready$145 , \o__ready$155 , \o__ready$165 , \o__ready$175 , bus__payload, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid
+, global_out__payload, global_out__valid, local0_out__payload, local0_out__valid, local1_out__payload, local1_out__valid, local2_out__payload, local2_out__valid, local3_out__payload, local3_out__valid, local4_out__payload, local4_out__valid, \port$1710$0 , \port$1714$0 , local0_in__valid, \port$1795$0 , \port$1799$0 , local1_in__valid, local2_in__valid, local2_in__payload, clk
 );
   reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
-  wire \$1 ;
+  wire [15:0] \$1 ;
   wire \$10 ;
-  wire \$100 ;
-  wire \$101 ;
-  wire \$102 ;
-  wire \$103 ;
-  wire \$104 ;
-  wire \$105 ;
-  wire \$106 ;
-  wire \$107 ;
-  wire \$108 ;
-  wire \$109 ;
+  wire [9:0] \$100 ;
+  wire [9:0] \$101 ;
+  wire [9:0] \$102 ;
+  wire [9:0] \$103 ;
+  wire [9:0] \$104 ;
+  wire [9:0] \$105 ;
+  wire [9:0] \$106 ;
+  wire [9:0] \$107 ;
+  wire [9:0] \$108 ;
+  wire [9:0] \$109 ;
   wire \$11 ;
-  wire \$110 ;
-  wire \$111 ;
-  wire \$112 ;
-  wire \$113 ;
-  wire \$114 ;
+  wire [9:0] \$110 ;
+  wire [9:0] \$111 ;
+  wire [9:0] \$112 ;
+  wire [9:0] \$113 ;
+  wire [9:0] \$114 ;
   wire \$115 ;
   wire \$116 ;
-  wire \$117 ;
-  wire \$118 ;
-  wire \$119 ;
+  wire [9:0] \$117 ;
+  wire [9:0] \$118 ;
+  wire [9:0] \$119 ;
   wire \$12 ;
-  wire \$120 ;
-  wire \$121 ;
-  wire \$122 ;
-  wire \$123 ;
-  wire \$124 ;
-  wire \$125 ;
-  wire \$126 ;
-  wire \$127 ;
-  wire \$128 ;
+  wire [9:0] \$120 ;
+  wire [9:0] \$121 ;
+  wire [9:0] \$122 ;
+  wire [9:0] \$123 ;
+  wire [9:0] \$124 ;
+  wire [9:0] \$125 ;
+  wire [9:0] \$126 ;
+  wire [9:0] \$127 ;
+  wire [9:0] \$128 ;
   wire \$129 ;
-  wire \$13 ;
-  wire \$130 ;
-  wire \$131 ;
-  wire \$132 ;
-  wire \$133 ;
+  wire [9:0] \$13 ;
+  wire [9:0] \$130 ;
+  wire [9:0] \$131 ;
+  wire [9:0] \$132 ;
+  wire [9:0] \$133 ;
   wire \$134 ;
-  wire \$135 ;
-  wire \$136 ;
+  wire [9:0] \$135 ;
+  wire [9:0] \$136 ;
   wire \$137 ;
   wire \$138 ;
-  wire \$139 ;
+  wire [9:0] \$139 ;
   wire \$14 ;
-  wire \$140 ;
-  wire \$141 ;
-  wire \$142 ;
+  wire [9:0] \$140 ;
+  wire [9:0] \$141 ;
+  wire [9:0] \$142 ;
   wire \$143 ;
-  wire \$144 ;
-  wire \$145 ;
-  wire \$146 ;
-  wire \$147 ;
+  wire [9:0] \$144 ;
+  wire [9:0] \$145 ;
+  wire [9:0] \$146 ;
+  wire [9:0] \$147 ;
   wire \$148 ;
-  wire \$149 ;
+  wire [9:0] \$149 ;
   wire \$15 ;
-  wire \$150 ;
+  wire [9:0] \$150 ;
   wire \$151 ;
   wire \$152 ;
-  wire \$153 ;
-  wire \$154 ;
-  wire \$155 ;
-  wire \$156 ;
+  wire [9:0] \$153 ;
+  wire [9:0] \$154 ;
+  wire [9:0] \$155 ;
+  wire [9:0] \$156 ;
   wire \$157 ;
-  wire \$158 ;
-  wire \$159 ;
+  wire [9:0] \$158 ;
+  wire [9:0] \$159 ;
   wire \$16 ;
   wire [9:0] \$160 ;
   wire [9:0] \$161 ;
-  wire [9:0] \$162 ;
-  wire \$163 ;
-  wire \$164 ;
+  wire \$162 ;
+  wire [9:0] \$163 ;
+  wire [9:0] \$164 ;
   wire \$165 ;
   wire \$166 ;
-  wire \$167 ;
-  wire \$168 ;
-  wire \$169 ;
-  wire \$17 ;
-  wire \$170 ;
+  wire [9:0] \$167 ;
+  wire [9:0] \$168 ;
+  wire [9:0] \$169 ;
+  wire [9:0] \$17 ;
+  wire [9:0] \$170 ;
   wire \$171 ;
-  wire \$172 ;
-  wire \$173 ;
-  wire \$174 ;
-  wire \$175 ;
+  wire [9:0] \$172 ;
+  wire [9:0] \$173 ;
+  wire [9:0] \$174 ;
+  wire [9:0] \$175 ;
   wire \$176 ;
-  wire \$177 ;
-  wire \$178 ;
+  wire [9:0] \$177 ;
+  wire [9:0] \$178 ;
   wire \$179 ;
   wire \$18 ;
   wire \$180 ;
-  wire \$181 ;
-  wire \$182 ;
-  wire \$183 ;
-  wire \$184 ;
-  wire [9:0] \$185 ;
+  wire [9:0] \$181 ;
+  wire [9:0] \$182 ;
+  wire [9:0] \$183 ;
+  wire [9:0] \$184 ;
+  wire \$185 ;
   wire [9:0] \$186 ;
   wire [9:0] \$187 ;
-  wire \$188 ;
-  wire \$189 ;
+  wire [9:0] \$188 ;
+  wire [9:0] \$189 ;
   wire \$19 ;
   wire \$190 ;
-  wire \$191 ;
-  wire \$192 ;
+  wire [9:0] \$191 ;
+  wire [9:0] \$192 ;
   wire \$193 ;
   wire \$194 ;
-  wire \$195 ;
-  wire \$196 ;
-  wire \$197 ;
-  wire \$198 ;
+  wire [9:0] \$195 ;
+  wire [9:0] \$196 ;
+  wire [9:0] \$197 ;
+  wire [9:0] \$198 ;
   wire \$199 ;
-  wire \$2 ;
+  wire [15:0] \$2 ;
   wire \$20 ;
-  wire \$200 ;
-  wire \$201 ;
-  wire \$202 ;
-  wire \$203 ;
+  wire [9:0] \$200 ;
+  wire [9:0] \$201 ;
+  wire [9:0] \$202 ;
+  wire [9:0] \$203 ;
   wire \$204 ;
-  wire \$205 ;
-  wire \$206 ;
+  wire [9:0] \$205 ;
+  wire [9:0] \$206 ;
   wire \$207 ;
   wire \$208 ;
-  wire \$209 ;
-  wire \$21 ;
+  wire [9:0] \$209 ;
+  wire [9:0] \$21 ;
   wire [9:0] \$210 ;
   wire [9:0] \$211 ;
   wire [9:0] \$212 ;
   wire \$213 ;
-  wire \$214 ;
-  wire \$215 ;
-  wire \$216 ;
-  wire \$217 ;
+  wire [9:0] \$214 ;
+  wire [9:0] \$215 ;
+  wire [9:0] \$216 ;
+  wire [9:0] \$217 ;
   wire \$218 ;
-  wire \$219 ;
+  wire [9:0] \$219 ;
   wire \$22 ;
-  wire \$220 ;
+  wire [9:0] \$220 ;
   wire \$221 ;
   wire \$222 ;
-  wire \$223 ;
-  wire \$224 ;
-  wire \$225 ;
-  wire \$226 ;
+  wire [9:0] \$223 ;
+  wire [9:0] \$224 ;
+  wire [9:0] \$225 ;
+  wire [9:0] \$226 ;
   wire \$227 ;
-  wire \$228 ;
-  wire \$229 ;
+  wire [9:0] \$228 ;
+  wire [9:0] \$229 ;
   wire \$23 ;
-  wire \$230 ;
-  wire \$231 ;
+  wire [9:0] \$230 ;
+  wire [9:0] \$231 ;
   wire \$232 ;
-  wire \$233 ;
-  wire \$234 ;
-  wire [9:0] \$235 ;
-  wire [9:0] \$236 ;
-  wire [9:0] \$237 ;
-  wire \$238 ;
-  wire \$239 ;
+  wire [9:0] \$233 ;
+  wire [9:0] \$234 ;
+  wire \$235 ;
+  wire \$236 ;
+  reg [9:0] \$237 ;
+  reg [9:0] \$238 ;
+  reg [9:0] \$239 ;
   wire \$24 ;
-  wire \$240 ;
-  wire \$241 ;
-  wire \$242 ;
-  wire \$243 ;
-  wire \$244 ;
-  wire \$245 ;
-  wire \$246 ;
-  wire \$247 ;
-  wire \$248 ;
-  wire \$249 ;
-  wire \$25 ;
-  wire \$250 ;
-  wire \$251 ;
-  wire \$252 ;
-  wire \$253 ;
-  wire \$254 ;
-  wire \$255 ;
-  wire \$256 ;
-  wire \$257 ;
-  wire \$258 ;
-  wire \$259 ;
+  reg [9:0] \$240 ;
+  reg [9:0] \$241 ;
+  reg [9:0] \$242 ;
+  reg [9:0] \$243 ;
+  reg [9:0] \$244 ;
+  reg [9:0] \$245 ;
+  reg [9:0] \$246 ;
+  reg [9:0] \$247 ;
+  reg [9:0] \$248 ;
+  reg [9:0] \$249 ;
+  wire [9:0] \$25 ;
+  reg [9:0] \$250 ;
+  reg [9:0] \$251 ;
+  reg [9:0] \$252 ;
+  reg [9:0] \$253 ;
+  reg [9:0] \$254 ;
+  reg [9:0] \$255 ;
+  reg [9:0] \$256 ;
+  reg [9:0] \$257 ;
+  reg [9:0] \$258 ;
+  reg [9:0] \$259 ;
   wire \$26 ;
-  wire [9:0] \$260 ;
-  wire [9:0] \$261 ;
-  wire [9:0] \$262 ;
-  wire \$263 ;
-  wire \$264 ;
-  wire \$265 ;
-  wire \$266 ;
-  wire \$267 ;
-  wire \$268 ;
-  wire \$269 ;
+  reg [9:0] \$260 ;
+  reg [9:0] \$261 ;
+  reg [9:0] \$262 ;
+  reg [3:0] \$263 ;
+  reg [3:0] \$264 ;
+  reg [3:0] \$265 ;
+  reg [3:0] \$266 ;
+  reg [3:0] \$267 ;
+  reg [3:0] \$268 ;
+  reg [3:0] \$269 ;
   wire \$27 ;
-  wire \$270 ;
-  wire \$271 ;
-  wire \$272 ;
-  wire \$273 ;
-  wire \$274 ;
-  wire \$275 ;
-  wire \$276 ;
-  wire \$277 ;
-  wire \$278 ;
-  wire \$279 ;
+  reg [3:0] \$270 ;
+  reg [3:0] \$271 ;
+  reg [3:0] \$272 ;
+  reg [3:0] \$273 ;
+  reg [3:0] \$274 ;
+  reg [3:0] \$275 ;
+  reg [3:0] \$276 ;
+  reg [3:0] \$277 ;
+  reg [3:0] \$278 ;
+  reg [3:0] \$279 ;
   wire \$28 ;
-  wire \$280 ;
-  wire \$281 ;
-  wire \$282 ;
-  wire \$283 ;
-  wire \$284 ;
-  wire [9:0] \$285 ;
-  wire [9:0] \$286 ;
-  wire [9:0] \$287 ;
-  wire \$288 ;
-  wire \$289 ;
-  wire \$29 ;
-  wire \$290 ;
-  wire \$291 ;
-  wire \$292 ;
-  wire \$293 ;
-  wire \$294 ;
-  wire \$295 ;
-  wire \$296 ;
-  wire \$297 ;
-  wire \$298 ;
-  wire \$299 ;
-  wire \$3 ;
+  reg [3:0] \$280 ;
+  reg [3:0] \$281 ;
+  reg [3:0] \$282 ;
+  wire [9:0] \$29 ;
+  wire [9:0] \$3 ;
   wire \$30 ;
-  wire \$300 ;
-  wire \$301 ;
-  wire \$302 ;
-  wire \$303 ;
-  wire \$304 ;
-  wire \$305 ;
-  wire \$306 ;
-  wire \$307 ;
-  wire \$308 ;
-  wire \$309 ;
   wire \$31 ;
-  wire [9:0] \$310 ;
-  wire [9:0] \$311 ;
-  wire [9:0] \$312 ;
-  wire \$313 ;
-  wire \$314 ;
-  wire \$315 ;
-  wire \$316 ;
-  wire \$317 ;
-  wire \$318 ;
-  wire \$319 ;
   wire \$32 ;
-  wire \$320 ;
-  wire \$321 ;
-  wire \$322 ;
-  wire \$323 ;
-  wire \$324 ;
-  wire \$325 ;
-  wire \$326 ;
-  wire \$327 ;
-  wire \$328 ;
-  wire \$329 ;
-  wire \$33 ;
-  wire \$330 ;
-  wire \$331 ;
-  wire \$332 ;
-  wire \$333 ;
-  wire \$334 ;
-  wire [9:0] \$335 ;
-  wire [9:0] \$336 ;
-  wire [9:0] \$337 ;
-  wire \$338 ;
-  wire \$339 ;
+  wire [9:0] \$33 ;
   wire \$34 ;
-  wire \$340 ;
-  wire \$341 ;
-  wire \$342 ;
-  wire \$343 ;
-  wire \$344 ;
-  wire \$345 ;
-  wire \$346 ;
-  wire \$347 ;
-  wire \$348 ;
-  wire \$349 ;
   wire \$35 ;
-  wire \$350 ;
-  wire \$351 ;
-  wire \$352 ;
-  wire \$353 ;
-  wire \$354 ;
-  wire \$355 ;
-  wire \$356 ;
-  wire \$357 ;
-  wire \$358 ;
-  wire \$359 ;
   wire \$36 ;
-  wire \$360 ;
-  wire \$361 ;
-  wire \$362 ;
-  wire \$363 ;
-  wire \$364 ;
-  wire \$365 ;
-  wire \$366 ;
-  wire \$367 ;
-  wire \$368 ;
-  wire \$369 ;
-  wire \$37 ;
-  wire \$370 ;
-  wire \$371 ;
-  wire \$372 ;
-  wire \$373 ;
-  wire \$374 ;
-  wire \$375 ;
-  wire \$376 ;
-  wire \$377 ;
-  wire \$378 ;
-  wire \$379 ;
+  wire [9:0] \$37 ;
   wire \$38 ;
-  wire \$380 ;
-  wire \$381 ;
-  wire \$382 ;
-  wire \$383 ;
-  wire \$384 ;
-  wire \$385 ;
-  wire \$386 ;
-  wire \$387 ;
-  wire \$388 ;
-  wire \$389 ;
   wire \$39 ;
-  wire \$390 ;
-  wire \$391 ;
-  wire \$392 ;
-  wire \$393 ;
-  wire \$394 ;
-  wire \$395 ;
-  wire \$396 ;
-  wire \$397 ;
-  wire \$398 ;
-  wire \$399 ;
-  wire [7:0] \$4 ;
+  wire \$4 ;
   wire \$40 ;
-  wire \$400 ;
-  wire \$401 ;
-  wire \$402 ;
-  wire \$403 ;
-  wire \$404 ;
-  wire \$405 ;
-  wire \$406 ;
-  wire \$407 ;
-  wire \$408 ;
-  wire \$409 ;
-  wire \$41 ;
-  wire \$410 ;
-  wire \$411 ;
-  wire \$412 ;
-  wire \$413 ;
-  wire \$414 ;
-  wire \$415 ;
-  wire \$416 ;
-  wire \$417 ;
-  wire \$418 ;
-  wire \$419 ;
+  wire [9:0] \$41 ;
   wire \$42 ;
-  wire \$420 ;
-  wire \$421 ;
-  wire \$422 ;
-  wire \$423 ;
-  wire \$424 ;
-  wire \$425 ;
-  wire \$426 ;
-  wire \$427 ;
-  wire \$428 ;
-  wire \$429 ;
   wire \$43 ;
-  wire \$430 ;
-  wire \$431 ;
-  wire \$432 ;
-  wire \$433 ;
-  wire \$434 ;
-  wire \$435 ;
-  wire \$436 ;
-  wire \$437 ;
-  wire \$438 ;
-  wire \$439 ;
   wire \$44 ;
-  wire \$440 ;
-  wire \$441 ;
-  wire \$442 ;
-  wire \$443 ;
-  wire \$444 ;
-  wire \$445 ;
-  wire \$446 ;
-  wire \$447 ;
-  wire \$448 ;
-  wire \$449 ;
-  wire \$45 ;
-  wire \$450 ;
-  wire \$451 ;
-  wire \$452 ;
-  wire \$453 ;
-  wire \$454 ;
-  wire \$455 ;
-  wire \$456 ;
-  wire \$457 ;
-  wire \$458 ;
-  wire \$459 ;
+  wire [9:0] \$45 ;
   wire \$46 ;
-  wire \$460 ;
-  wire \$461 ;
-  wire \$462 ;
-  wire \$463 ;
-  wire \$464 ;
-  wire \$465 ;
-  wire \$466 ;
-  wire \$467 ;
-  wire \$468 ;
-  wire \$469 ;
   wire \$47 ;
-  wire \$470 ;
-  wire \$471 ;
-  wire \$472 ;
-  wire \$473 ;
-  wire \$474 ;
-  wire \$475 ;
-  wire \$476 ;
-  wire \$477 ;
-  wire \$478 ;
-  wire \$479 ;
   wire \$48 ;
-  wire \$480 ;
-  wire \$481 ;
-  wire \$482 ;
-  wire \$483 ;
-  wire \$484 ;
-  wire \$485 ;
-  wire \$486 ;
-  wire \$487 ;
-  wire \$488 ;
-  wire \$489 ;
-  wire \$49 ;
-  wire \$490 ;
-  wire \$491 ;
-  wire \$492 ;
-  wire \$493 ;
-  wire \$494 ;
-  wire \$495 ;
-  wire \$496 ;
-  wire \$497 ;
-  wire \$498 ;
-  wire \$499 ;
+  wire [9:0] \$49 ;
   wire \$5 ;
-  wire \$50 ;
-  wire \$500 ;
-  wire \$501 ;
-  wire \$502 ;
-  wire \$503 ;
-  wire \$504 ;
-  wire \$505 ;
-  wire \$506 ;
-  wire \$507 ;
-  wire \$508 ;
-  wire \$509 ;
-  wire \$51 ;
-  wire \$510 ;
-  wire \$511 ;
-  wire \$512 ;
-  wire \$513 ;
-  wire \$514 ;
-  wire \$515 ;
-  wire \$516 ;
-  wire \$517 ;
-  wire \$518 ;
-  wire \$519 ;
-  wire \$52 ;
-  wire \$520 ;
-  wire \$521 ;
-  wire \$522 ;
-  wire \$523 ;
-  wire \$524 ;
-  wire \$525 ;
-  wire \$526 ;
-  wire \$527 ;
-  wire \$528 ;
-  reg \$529 ;
-  wire \$53 ;
-  reg [13:0] \$530 ;
-  reg \$531 ;
-  reg [13:0] \$532 ;
-  reg \$533 ;
-  reg [13:0] \$534 ;
-  reg \$535 ;
-  reg [13:0] \$536 ;
-  reg \$537 ;
-  reg [13:0] \$538 ;
-  reg \$539 ;
-  wire \$54 ;
-  reg [13:0] \$540 ;
-  reg \$541 ;
-  reg [13:0] \$542 ;
-  reg \$543 ;
-  reg [13:0] \$544 ;
-  reg \$545 ;
-  reg [13:0] \$546 ;
-  reg \$547 ;
-  reg [13:0] \$548 ;
-  reg \$549 ;
-  wire \$55 ;
-  reg [13:0] \$550 ;
-  reg \$551 ;
-  reg [13:0] \$552 ;
-  reg \$553 ;
-  reg [13:0] \$554 ;
-  reg \$555 ;
-  reg [13:0] \$556 ;
-  reg \$557 ;
-  reg [13:0] \$558 ;
-  reg \$559 ;
-  wire \$56 ;
-  reg [13:0] \$560 ;
-  reg \$561 ;
-  reg [13:0] \$562 ;
-  reg \$563 ;
-  reg [13:0] \$564 ;
-  reg \$565 ;
-  reg [13:0] \$566 ;
-  reg \$567 ;
-  reg [13:0] \$568 ;
-  wire \$57 ;
+  wire [9:0] \$50 ;
+  wire [9:0] \$51 ;
+  wire [9:0] \$52 ;
+  wire [9:0] \$53 ;
+  wire [9:0] \$54 ;
+  wire [9:0] \$55 ;
+  wire [9:0] \$56 ;
+  wire [9:0] \$57 ;
   wire \$58 ;
-  wire \$59 ;
+  wire [9:0] \$59 ;
   wire \$6 ;
-  wire \$60 ;
-  wire \$61 ;
+  wire [9:0] \$60 ;
+  wire [9:0] \$61 ;
   wire \$62 ;
-  wire \$63 ;
-  wire \$64 ;
-  wire \$65 ;
+  wire [9:0] \$63 ;
+  wire [9:0] \$64 ;
+  wire [9:0] \$65 ;
   wire \$66 ;
-  wire \$67 ;
-  wire \$68 ;
-  wire \$69 ;
-  wire \$7 ;
+  wire [9:0] \$67 ;
+  wire [9:0] \$68 ;
+  wire [9:0] \$69 ;
+  wire [7:0] \$7 ;
   wire \$70 ;
-  wire \$71 ;
-  wire \$72 ;
-  wire \$73 ;
+  wire [9:0] \$71 ;
+  wire [9:0] \$72 ;
+  wire [9:0] \$73 ;
   wire \$74 ;
-  wire \$75 ;
-  wire \$76 ;
-  wire \$77 ;
+  wire [9:0] \$75 ;
+  wire [9:0] \$76 ;
+  wire [9:0] \$77 ;
   wire \$78 ;
-  wire \$79 ;
+  wire [9:0] \$79 ;
   wire \$8 ;
-  wire \$80 ;
-  wire \$81 ;
+  wire [9:0] \$80 ;
+  wire [9:0] \$81 ;
   wire \$82 ;
-  wire \$83 ;
-  wire \$84 ;
-  wire \$85 ;
+  wire [9:0] \$83 ;
+  wire [9:0] \$84 ;
+  wire [9:0] \$85 ;
   wire \$86 ;
-  wire \$87 ;
-  wire \$88 ;
-  wire \$89 ;
+  wire [9:0] \$87 ;
+  wire [9:0] \$88 ;
+  wire [9:0] \$89 ;
   wire \$9 ;
-  wire \$90 ;
-  wire \$91 ;
-  wire \$92 ;
-  wire \$93 ;
-  wire \$94 ;
-  wire \$95 ;
-  wire \$96 ;
-  wire \$97 ;
-  wire \$98 ;
-  wire \$99 ;
-  wire \$signal ;
-  reg \$signal$6 ;
+  wire [9:0] \$90 ;
+  wire [9:0] \$91 ;
+  wire [9:0] \$92 ;
+  wire [9:0] \$93 ;
+  wire [9:0] \$94 ;
+  wire [9:0] \$95 ;
+  wire [9:0] \$96 ;
+  wire [9:0] \$97 ;
+  wire [9:0] \$98 ;
+  wire [9:0] \$99 ;
+  wire [9:0] \$signal ;
+  reg [9:0] \$signal$37 ;
+  reg [9:0] \$signal$38  = 10'h000;
+  wire addressed;
   input [48:0] bus__payload;
   wire [48:0] bus__payload;
   wire [7:0] \bus__payload.columns ;
@@ -4084,12 +3800,9 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire clk;
   input [7:0] columns;
   wire [7:0] columns;
-  wire conflict;
-  reg [9:0] east_able;
-  reg [13:0] east_current = 14'h0000;
-  wire [3:0] \east_current.input ;
-  wire [9:0] \east_current.peers ;
-  wire east_done;
+  reg conflict;
+  wire [9:0] done;
+  reg [9:0] east_current = 10'h000;
   input [34:0] east_in__payload;
   wire [34:0] east_in__payload;
   wire [1:0] \east_in__payload.count ;
@@ -4100,8 +3813,10 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire east_in__ready;
   input east_in__valid;
   wire east_in__valid;
+  wire east_last;
   output east_moves;
   wire east_moves;
+  reg [3:0] east_next_source = 4'h0;
   output [34:0] east_out__payload;
   wire [34:0] east_out__payload;
   wire [1:0] \east_out__payload.count ;
@@ -4112,19 +3827,10 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire east_out__ready;
   output east_out__valid;
   wire east_out__valid;
-  wire east_room;
-  wire east_take;
-  reg east_valid = 1'h0;
-  reg [13:0] east_waiting = 14'h0000;
-  wire [3:0] \east_waiting.input ;
-  wire [9:0] \east_waiting.peers ;
-  reg east_waits = 1'h0;
-  reg [9:0] east_wanted;
-  reg [9:0] global_able;
-  reg [13:0] global_current = 14'h0000;
-  wire [3:0] \global_current.input ;
-  wire [9:0] \global_current.peers ;
-  wire global_done;
+  reg [9:0] east_peers = 10'h3ff;
+  reg [3:0] east_source = 4'h0;
+  reg [9:0] east_waiting = 10'h000;
+  reg [9:0] global_current = 10'h000;
   input [34:0] global_in__payload;
   wire [34:0] global_in__payload;
   wire [1:0] \global_in__payload.count ;
@@ -4135,8 +3841,10 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire global_in__ready;
   input global_in__valid;
   wire global_in__valid;
+  wire global_last;
   output global_moves;
   wire global_moves;
+  reg [3:0] global_next_source = 4'h0;
   output [34:0] global_out__payload;
   wire [34:0] global_out__payload;
   wire [1:0] \global_out__payload.count ;
@@ -4147,99 +3855,91 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire global_out__ready;
   output global_out__valid;
   wire global_out__valid;
-  wire global_room;
-  wire global_take;
-  reg global_valid = 1'h0;
-  reg [13:0] global_waiting = 14'h0000;
-  wire [3:0] \global_waiting.input ;
-  wire [9:0] \global_waiting.peers ;
-  reg global_waits = 1'h0;
-  reg [9:0] global_wanted;
+  reg [9:0] global_peers = 10'h3ff;
+  reg [3:0] global_source = 4'h0;
+  reg [9:0] global_waiting = 10'h000;
   reg [34:0] i__payload;
-  reg [34:0] \i__payload$133 ;
-  wire [1:0] \i__payload$133.count ;
-  wire \i__payload$133.last ;
-  wire [31:0] \i__payload$133.words ;
-  wire [15:0] \i__payload$133.words[0] ;
-  wire [15:0] \i__payload$133.words[1] ;
-  reg [34:0] \i__payload$143 ;
-  wire [1:0] \i__payload$143.count ;
-  wire \i__payload$143.last ;
-  wire [31:0] \i__payload$143.words ;
-  wire [15:0] \i__payload$143.words[0] ;
-  wire [15:0] \i__payload$143.words[1] ;
-  reg [34:0] \i__payload$153 ;
-  wire [1:0] \i__payload$153.count ;
-  wire \i__payload$153.last ;
-  wire [31:0] \i__payload$153.words ;
-  wire [15:0] \i__payload$153.words[0] ;
-  wire [15:0] \i__payload$153.words[1] ;
-  reg [34:0] \i__payload$163 ;
-  wire [1:0] \i__payload$163.count ;
-  wire \i__payload$163.last ;
-  wire [31:0] \i__payload$163.words ;
-  wire [15:0] \i__payload$163.words[0] ;
-  wire [15:0] \i__payload$163.words[1] ;
-  reg [34:0] \i__payload$173 ;
-  wire [1:0] \i__payload$173.count ;
-  wire \i__payload$173.last ;
-  wire [31:0] \i__payload$173.words ;
-  wire [15:0] \i__payload$173.words[0] ;
-  wire [15:0] \i__payload$173.words[1] ;
-  reg [34:0] \i__payload$183 ;
-  wire [1:0] \i__payload$183.count ;
-  wire \i__payload$183.last ;
-  wire [31:0] \i__payload$183.words ;
-  wire [15:0] \i__payload$183.words[0] ;
-  wire [15:0] \i__payload$183.words[1] ;
-  reg [34:0] \i__payload$193 ;
-  wire [1:0] \i__payload$193.count ;
-  wire \i__payload$193.last ;
-  wire [31:0] \i__payload$193.words ;
-  wire [15:0] \i__payload$193.words[0] ;
-  wire [15:0] \i__payload$193.words[1] ;
-  reg [34:0] \i__payload$203 ;
-  wire [1:0] \i__payload$203.count ;
-  wire \i__payload$203.last ;
-  wire [31:0] \i__payload$203.words ;
-  wire [15:0] \i__payload$203.words[0] ;
-  wire [15:0] \i__payload$203.words[1] ;
-  reg [34:0] \i__payload$213 ;
-  wire [1:0] \i__payload$213.count ;
-  wire \i__payload$213.last ;
-  wire [31:0] \i__payload$213.words ;
-  wire [15:0] \i__payload$213.words[0] ;
-  wire [15:0] \i__payload$213.words[1] ;
+  reg [34:0] \i__payload$102 ;
+  wire [1:0] \i__payload$102.count ;
+  wire \i__payload$102.last ;
+  wire [31:0] \i__payload$102.words ;
+  wire [15:0] \i__payload$102.words[0] ;
+  wire [15:0] \i__payload$102.words[1] ;
+  reg [34:0] \i__payload$112 ;
+  wire [1:0] \i__payload$112.count ;
+  wire \i__payload$112.last ;
+  wire [31:0] \i__payload$112.words ;
+  wire [15:0] \i__payload$112.words[0] ;
+  wire [15:0] \i__payload$112.words[1] ;
+  reg [34:0] \i__payload$122 ;
+  wire [1:0] \i__payload$122.count ;
+  wire \i__payload$122.last ;
+  wire [31:0] \i__payload$122.words ;
+  wire [15:0] \i__payload$122.words[0] ;
+  wire [15:0] \i__payload$122.words[1] ;
+  reg [34:0] \i__payload$132 ;
+  wire [1:0] \i__payload$132.count ;
+  wire \i__payload$132.last ;
+  wire [31:0] \i__payload$132.words ;
+  wire [15:0] \i__payload$132.words[0] ;
+  wire [15:0] \i__payload$132.words[1] ;
+  reg [34:0] \i__payload$142 ;
+  wire [1:0] \i__payload$142.count ;
+  wire \i__payload$142.last ;
+  wire [31:0] \i__payload$142.words ;
+  wire [15:0] \i__payload$142.words[0] ;
+  wire [15:0] \i__payload$142.words[1] ;
+  reg [34:0] \i__payload$152 ;
+  wire [1:0] \i__payload$152.count ;
+  wire \i__payload$152.last ;
+  wire [31:0] \i__payload$152.words ;
+  wire [15:0] \i__payload$152.words[0] ;
+  wire [15:0] \i__payload$152.words[1] ;
+  reg [34:0] \i__payload$162 ;
+  wire [1:0] \i__payload$162.count ;
+  wire \i__payload$162.last ;
+  wire [31:0] \i__payload$162.words ;
+  wire [15:0] \i__payload$162.words[0] ;
+  wire [15:0] \i__payload$162.words[1] ;
+  reg [34:0] \i__payload$172 ;
+  wire [1:0] \i__payload$172.count ;
+  wire \i__payload$172.last ;
+  wire [31:0] \i__payload$172.words ;
+  wire [15:0] \i__payload$172.words[0] ;
+  wire [15:0] \i__payload$172.words[1] ;
+  reg [34:0] \i__payload$182 ;
+  wire [1:0] \i__payload$182.count ;
+  wire \i__payload$182.last ;
+  wire [31:0] \i__payload$182.words ;
+  wire [15:0] \i__payload$182.words[0] ;
+  wire [15:0] \i__payload$182.words[1] ;
   wire [1:0] \i__payload.count ;
   wire \i__payload.last ;
   wire [31:0] \i__payload.words ;
   wire [15:0] \i__payload.words[0] ;
   wire [15:0] \i__payload.words[1] ;
   wire i__ready;
-  wire \i__ready$135 ;
-  wire \i__ready$145 ;
-  wire \i__ready$155 ;
-  wire \i__ready$165 ;
-  wire \i__ready$175 ;
-  wire \i__ready$185 ;
-  wire \i__ready$195 ;
-  wire \i__ready$205 ;
-  wire \i__ready$215 ;
-  reg i__valid;
-  reg \i__valid$134 ;
-  reg \i__valid$144 ;
-  reg \i__valid$154 ;
-  reg \i__valid$164 ;
-  reg \i__valid$174 ;
-  reg \i__valid$184 ;
-  reg \i__valid$194 ;
-  reg \i__valid$204 ;
-  reg \i__valid$214 ;
-  reg [9:0] local0_able;
-  reg [13:0] local0_current = 14'h0000;
-  wire [3:0] \local0_current.input ;
-  wire [9:0] \local0_current.peers ;
-  wire local0_done;
+  wire \i__ready$109 ;
+  wire \i__ready$119 ;
+  wire \i__ready$129 ;
+  wire \i__ready$139 ;
+  wire \i__ready$149 ;
+  wire \i__ready$159 ;
+  wire \i__ready$169 ;
+  wire \i__ready$179 ;
+  wire \i__ready$99 ;
+  wire i__valid;
+  wire \i__valid$100 ;
+  wire \i__valid$110 ;
+  wire \i__valid$120 ;
+  wire \i__valid$130 ;
+  wire \i__valid$140 ;
+  wire \i__valid$150 ;
+  wire \i__valid$160 ;
+  wire \i__valid$170 ;
+  wire \i__valid$180 ;
+  reg known;
+  reg [9:0] local0_current = 10'h000;
   wire [34:0] local0_in__payload;
   wire [1:0] \local0_in__payload.count ;
   wire \local0_in__payload.last ;
@@ -4249,8 +3949,10 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire local0_in__ready;
   input local0_in__valid;
   wire local0_in__valid;
+  wire local0_last;
   output local0_moves;
   wire local0_moves;
+  reg [3:0] local0_next_source = 4'h0;
   output [34:0] local0_out__payload;
   wire [34:0] local0_out__payload;
   wire [1:0] \local0_out__payload.count ;
@@ -4261,19 +3963,10 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire local0_out__ready;
   output local0_out__valid;
   wire local0_out__valid;
-  wire local0_room;
-  wire local0_take;
-  reg local0_valid = 1'h0;
-  reg [13:0] local0_waiting = 14'h0000;
-  wire [3:0] \local0_waiting.input ;
-  wire [9:0] \local0_waiting.peers ;
-  reg local0_waits = 1'h0;
-  reg [9:0] local0_wanted;
-  reg [9:0] local1_able;
-  reg [13:0] local1_current = 14'h0000;
-  wire [3:0] \local1_current.input ;
-  wire [9:0] \local1_current.peers ;
-  wire local1_done;
+  reg [9:0] local0_peers = 10'h3ff;
+  reg [3:0] local0_source = 4'h0;
+  reg [9:0] local0_waiting = 10'h000;
+  reg [9:0] local1_current = 10'h000;
   wire [34:0] local1_in__payload;
   wire [1:0] \local1_in__payload.count ;
   wire \local1_in__payload.last ;
@@ -4283,8 +3976,10 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire local1_in__ready;
   input local1_in__valid;
   wire local1_in__valid;
+  wire local1_last;
   output local1_moves;
   wire local1_moves;
+  reg [3:0] local1_next_source = 4'h0;
   output [34:0] local1_out__payload;
   wire [34:0] local1_out__payload;
   wire [1:0] \local1_out__payload.count ;
@@ -4295,19 +3990,10 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire local1_out__ready;
   output local1_out__valid;
   wire local1_out__valid;
-  wire local1_room;
-  wire local1_take;
-  reg local1_valid = 1'h0;
-  reg [13:0] local1_waiting = 14'h0000;
-  wire [3:0] \local1_waiting.input ;
-  wire [9:0] \local1_waiting.peers ;
-  reg local1_waits = 1'h0;
-  reg [9:0] local1_wanted;
-  reg [9:0] local2_able;
-  reg [13:0] local2_current = 14'h0000;
-  wire [3:0] \local2_current.input ;
-  wire [9:0] \local2_current.peers ;
-  wire local2_done;
+  reg [9:0] local1_peers = 10'h3ff;
+  reg [3:0] local1_source = 4'h0;
+  reg [9:0] local1_waiting = 10'h000;
+  reg [9:0] local2_current = 10'h000;
   input [34:0] local2_in__payload;
   wire [34:0] local2_in__payload;
   wire [1:0] \local2_in__payload.count ;
@@ -4318,8 +4004,10 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire local2_in__ready;
   input local2_in__valid;
   wire local2_in__valid;
+  wire local2_last;
   output local2_moves;
   wire local2_moves;
+  reg [3:0] local2_next_source = 4'h0;
   output [34:0] local2_out__payload;
   wire [34:0] local2_out__payload;
   wire [1:0] \local2_out__payload.count ;
@@ -4330,18 +4018,10 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire local2_out__ready;
   output local2_out__valid;
   wire local2_out__valid;
-  wire local2_room;
-  wire local2_take;
-  reg local2_valid = 1'h0;
-  reg [13:0] local2_waiting = 14'h0000;
-  wire [3:0] \local2_waiting.input ;
-  wire [9:0] \local2_waiting.peers ;
-  reg local2_waits = 1'h0;
-  reg [9:0] local2_wanted;
-  reg [13:0] local3_current = 14'h0000;
-  wire [3:0] \local3_current.input ;
-  wire [9:0] \local3_current.peers ;
-  wire local3_done;
+  reg [9:0] local2_peers = 10'h3ff;
+  reg [3:0] local2_source = 4'h0;
+  reg [9:0] local2_waiting = 10'h000;
+  reg [3:0] local3_next_source = 4'h0;
   output [34:0] local3_out__payload;
   wire [34:0] local3_out__payload;
   wire [1:0] \local3_out__payload.count ;
@@ -4352,17 +4032,8 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire local3_out__ready;
   output local3_out__valid;
   wire local3_out__valid;
-  wire local3_room;
-  wire local3_take;
-  reg local3_valid = 1'h0;
-  reg [13:0] local3_waiting = 14'h0000;
-  wire [3:0] \local3_waiting.input ;
-  wire [9:0] \local3_waiting.peers ;
-  reg local3_waits = 1'h0;
-  reg [13:0] local4_current = 14'h0000;
-  wire [3:0] \local4_current.input ;
-  wire [9:0] \local4_current.peers ;
-  wire local4_done;
+  reg [3:0] local3_source = 4'h0;
+  reg [3:0] local4_next_source = 4'h0;
   output [34:0] local4_out__payload;
   wire [34:0] local4_out__payload;
   wire [1:0] \local4_out__payload.count ;
@@ -4373,18 +4044,10 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire local4_out__ready;
   output local4_out__valid;
   wire local4_out__valid;
-  wire local4_room;
-  wire local4_take;
-  reg local4_valid = 1'h0;
-  reg [13:0] local4_waiting = 14'h0000;
-  wire [3:0] \local4_waiting.input ;
-  wire [9:0] \local4_waiting.peers ;
-  reg local4_waits = 1'h0;
-  reg [9:0] north_able;
-  reg [13:0] north_current = 14'h0000;
-  wire [3:0] \north_current.input ;
-  wire [9:0] \north_current.peers ;
-  wire north_done;
+  reg [3:0] local4_source = 4'h0;
+  wire [9:0] moving;
+  wire [9:0] names;
+  reg [9:0] north_current = 10'h000;
   input [34:0] north_in__payload;
   wire [34:0] north_in__payload;
   wire [1:0] \north_in__payload.count ;
@@ -4395,8 +4058,10 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire north_in__ready;
   input north_in__valid;
   wire north_in__valid;
+  wire north_last;
   output north_moves;
   wire north_moves;
+  reg [3:0] north_next_source = 4'h0;
   output [34:0] north_out__payload;
   wire [34:0] north_out__payload;
   wire [1:0] \north_out__payload.count ;
@@ -4407,69 +4072,64 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire north_out__ready;
   output north_out__valid;
   wire north_out__valid;
-  wire north_room;
-  wire north_take;
-  reg north_valid = 1'h0;
-  reg [13:0] north_waiting = 14'h0000;
-  wire [3:0] \north_waiting.input ;
-  wire [9:0] \north_waiting.peers ;
-  reg north_waits = 1'h0;
-  reg [9:0] north_wanted;
+  reg [9:0] north_peers = 10'h3ff;
+  reg [3:0] north_source = 4'h0;
+  reg [9:0] north_waiting = 10'h000;
   wire [34:0] o__payload;
-  wire [34:0] \o__payload$128 ;
-  wire [1:0] \o__payload$128.count ;
-  wire \o__payload$128.last ;
-  wire [31:0] \o__payload$128.words ;
-  wire [15:0] \o__payload$128.words[0] ;
-  wire [15:0] \o__payload$128.words[1] ;
-  wire [34:0] \o__payload$138 ;
-  wire [1:0] \o__payload$138.count ;
-  wire \o__payload$138.last ;
-  wire [31:0] \o__payload$138.words ;
-  wire [15:0] \o__payload$138.words[0] ;
-  wire [15:0] \o__payload$138.words[1] ;
-  wire [34:0] \o__payload$148 ;
-  wire [1:0] \o__payload$148.count ;
-  wire \o__payload$148.last ;
-  wire [31:0] \o__payload$148.words ;
-  wire [15:0] \o__payload$148.words[0] ;
-  wire [15:0] \o__payload$148.words[1] ;
-  wire [34:0] \o__payload$158 ;
-  wire [1:0] \o__payload$158.count ;
-  wire \o__payload$158.last ;
-  wire [31:0] \o__payload$158.words ;
-  wire [15:0] \o__payload$158.words[0] ;
-  wire [15:0] \o__payload$158.words[1] ;
-  wire [34:0] \o__payload$168 ;
-  wire [1:0] \o__payload$168.count ;
-  wire \o__payload$168.last ;
-  wire [31:0] \o__payload$168.words ;
-  wire [15:0] \o__payload$168.words[0] ;
-  wire [15:0] \o__payload$168.words[1] ;
-  wire [34:0] \o__payload$178 ;
-  wire [1:0] \o__payload$178.count ;
-  wire \o__payload$178.last ;
-  wire [31:0] \o__payload$178.words ;
-  wire [15:0] \o__payload$178.words[0] ;
-  wire [15:0] \o__payload$178.words[1] ;
-  wire [34:0] \o__payload$188 ;
-  wire [1:0] \o__payload$188.count ;
-  wire \o__payload$188.last ;
-  wire [31:0] \o__payload$188.words ;
-  wire [15:0] \o__payload$188.words[0] ;
-  wire [15:0] \o__payload$188.words[1] ;
-  wire [34:0] \o__payload$198 ;
-  wire [1:0] \o__payload$198.count ;
-  wire \o__payload$198.last ;
-  wire [31:0] \o__payload$198.words ;
-  wire [15:0] \o__payload$198.words[0] ;
-  wire [15:0] \o__payload$198.words[1] ;
-  wire [34:0] \o__payload$208 ;
-  wire [1:0] \o__payload$208.count ;
-  wire \o__payload$208.last ;
-  wire [31:0] \o__payload$208.words ;
-  wire [15:0] \o__payload$208.words[0] ;
-  wire [15:0] \o__payload$208.words[1] ;
+  wire [34:0] \o__payload$104 ;
+  wire [1:0] \o__payload$104.count ;
+  wire \o__payload$104.last ;
+  wire [31:0] \o__payload$104.words ;
+  wire [15:0] \o__payload$104.words[0] ;
+  wire [15:0] \o__payload$104.words[1] ;
+  wire [34:0] \o__payload$114 ;
+  wire [1:0] \o__payload$114.count ;
+  wire \o__payload$114.last ;
+  wire [31:0] \o__payload$114.words ;
+  wire [15:0] \o__payload$114.words[0] ;
+  wire [15:0] \o__payload$114.words[1] ;
+  wire [34:0] \o__payload$124 ;
+  wire [1:0] \o__payload$124.count ;
+  wire \o__payload$124.last ;
+  wire [31:0] \o__payload$124.words ;
+  wire [15:0] \o__payload$124.words[0] ;
+  wire [15:0] \o__payload$124.words[1] ;
+  wire [34:0] \o__payload$134 ;
+  wire [1:0] \o__payload$134.count ;
+  wire \o__payload$134.last ;
+  wire [31:0] \o__payload$134.words ;
+  wire [15:0] \o__payload$134.words[0] ;
+  wire [15:0] \o__payload$134.words[1] ;
+  wire [34:0] \o__payload$144 ;
+  wire [1:0] \o__payload$144.count ;
+  wire \o__payload$144.last ;
+  wire [31:0] \o__payload$144.words ;
+  wire [15:0] \o__payload$144.words[0] ;
+  wire [15:0] \o__payload$144.words[1] ;
+  wire [34:0] \o__payload$154 ;
+  wire [1:0] \o__payload$154.count ;
+  wire \o__payload$154.last ;
+  wire [31:0] \o__payload$154.words ;
+  wire [15:0] \o__payload$154.words[0] ;
+  wire [15:0] \o__payload$154.words[1] ;
+  wire [34:0] \o__payload$164 ;
+  wire [1:0] \o__payload$164.count ;
+  wire \o__payload$164.last ;
+  wire [31:0] \o__payload$164.words ;
+  wire [15:0] \o__payload$164.words[0] ;
+  wire [15:0] \o__payload$164.words[1] ;
+  wire [34:0] \o__payload$174 ;
+  wire [1:0] \o__payload$174.count ;
+  wire \o__payload$174.last ;
+  wire [31:0] \o__payload$174.words ;
+  wire [15:0] \o__payload$174.words[0] ;
+  wire [15:0] \o__payload$174.words[1] ;
+  wire [34:0] \o__payload$94 ;
+  wire [1:0] \o__payload$94.count ;
+  wire \o__payload$94.last ;
+  wire [31:0] \o__payload$94.words ;
+  wire [15:0] \o__payload$94.words[0] ;
+  wire [15:0] \o__payload$94.words[1] ;
   wire [1:0] \o__payload.count ;
   wire \o__payload.last ;
   wire [31:0] \o__payload.words ;
@@ -4477,49 +4137,47 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire [15:0] \o__payload.words[1] ;
   input o__ready;
   wire o__ready;
-  input \o__ready$129 ;
-  wire \o__ready$129 ;
-  input \o__ready$139 ;
-  wire \o__ready$139 ;
-  input \o__ready$149 ;
-  wire \o__ready$149 ;
-  input \o__ready$159 ;
-  wire \o__ready$159 ;
-  input \o__ready$169 ;
-  wire \o__ready$169 ;
-  input \o__ready$179 ;
-  wire \o__ready$179 ;
-  input \o__ready$189 ;
-  wire \o__ready$189 ;
-  input \o__ready$199 ;
-  wire \o__ready$199 ;
-  input \o__ready$209 ;
-  wire \o__ready$209 ;
+  input \o__ready$105 ;
+  wire \o__ready$105 ;
+  input \o__ready$115 ;
+  wire \o__ready$115 ;
+  input \o__ready$125 ;
+  wire \o__ready$125 ;
+  input \o__ready$135 ;
+  wire \o__ready$135 ;
+  input \o__ready$145 ;
+  wire \o__ready$145 ;
+  input \o__ready$155 ;
+  wire \o__ready$155 ;
+  input \o__ready$165 ;
+  wire \o__ready$165 ;
+  input \o__ready$175 ;
+  wire \o__ready$175 ;
+  input \o__ready$95 ;
+  wire \o__ready$95 ;
   wire o__valid;
-  wire \o__valid$132 ;
-  wire \o__valid$142 ;
-  wire \o__valid$152 ;
-  wire \o__valid$162 ;
-  wire \o__valid$172 ;
-  wire \o__valid$182 ;
-  wire \o__valid$192 ;
-  wire \o__valid$202 ;
-  wire \o__valid$212 ;
-  input [2:0] \port$2150$0 ;
-  wire [2:0] \port$2150$0 ;
-  input [31:0] \port$2154$0 ;
-  wire [31:0] \port$2154$0 ;
-  input [2:0] \port$2235$0 ;
-  wire [2:0] \port$2235$0 ;
-  input [31:0] \port$2239$0 ;
-  wire [31:0] \port$2239$0 ;
+  wire \o__valid$108 ;
+  wire \o__valid$118 ;
+  wire \o__valid$128 ;
+  wire \o__valid$138 ;
+  wire \o__valid$148 ;
+  wire \o__valid$158 ;
+  wire \o__valid$168 ;
+  wire \o__valid$178 ;
+  wire \o__valid$98 ;
+  input [2:0] \port$1710$0 ;
+  wire [2:0] \port$1710$0 ;
+  input [31:0] \port$1714$0 ;
+  wire [31:0] \port$1714$0 ;
+  input [2:0] \port$1795$0 ;
+  wire [2:0] \port$1795$0 ;
+  input [31:0] \port$1799$0 ;
+  wire [31:0] \port$1799$0 ;
+  reg [9:0] queued;
+  wire [9:0] room;
   input rst;
   wire rst;
-  reg [9:0] south_able;
-  reg [13:0] south_current = 14'h0000;
-  wire [3:0] \south_current.input ;
-  wire [9:0] \south_current.peers ;
-  wire south_done;
+  reg [9:0] south_current = 10'h000;
   input [34:0] south_in__payload;
   wire [34:0] south_in__payload;
   wire [1:0] \south_in__payload.count ;
@@ -4530,8 +4188,10 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire south_in__ready;
   input south_in__valid;
   wire south_in__valid;
+  wire south_last;
   output south_moves;
   wire south_moves;
+  reg [3:0] south_next_source = 4'h0;
   output [34:0] south_out__payload;
   wire [34:0] south_out__payload;
   wire [1:0] \south_out__payload.count ;
@@ -4542,21 +4202,14 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire south_out__ready;
   output south_out__valid;
   wire south_out__valid;
-  wire south_room;
-  wire south_take;
-  reg south_valid = 1'h0;
-  reg [13:0] south_waiting = 14'h0000;
-  wire [3:0] \south_waiting.input ;
-  wire [9:0] \south_waiting.peers ;
-  reg south_waits = 1'h0;
-  reg [9:0] south_wanted;
+  reg [9:0] south_peers = 10'h3ff;
+  reg [3:0] south_source = 4'h0;
+  reg [9:0] south_waiting = 10'h000;
   input [3:0] sub;
   wire [3:0] sub;
-  reg [9:0] west_able;
-  reg [13:0] west_current = 14'h0000;
-  wire [3:0] \west_current.input ;
-  wire [9:0] \west_current.peers ;
-  wire west_done;
+  wire take;
+  reg [9:0] waits = 10'h000;
+  reg [9:0] west_current = 10'h000;
   input [34:0] west_in__payload;
   wire [34:0] west_in__payload;
   wire [1:0] \west_in__payload.count ;
@@ -4567,8 +4220,10 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire west_in__ready;
   input west_in__valid;
   wire west_in__valid;
+  wire west_last;
   output west_moves;
   wire west_moves;
+  reg [3:0] west_next_source = 4'h0;
   output [34:0] west_out__payload;
   wire [34:0] west_out__payload;
   wire [1:0] \west_out__payload.count ;
@@ -4579,724 +4234,436 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire west_out__ready;
   output west_out__valid;
   wire west_out__valid;
-  wire west_room;
-  wire west_take;
-  reg west_valid = 1'h0;
-  reg [13:0] west_waiting = 14'h0000;
-  wire [3:0] \west_waiting.input ;
-  wire [9:0] \west_waiting.peers ;
-  reg west_waits = 1'h0;
-  reg [9:0] west_wanted;
+  reg [9:0] west_peers = 10'h3ff;
+  reg [3:0] west_source = 4'h0;
+  reg [9:0] west_waiting = 10'h000;
   wire [17:0] word;
   wire [3:0] \word.input ;
   wire [3:0] \word.output ;
   wire [9:0] \word.peers ;
-  assign \$407  = global_valid & south_in__valid;
-  assign \$408  = \$407  & south_moves;
-  assign \$409  = global_valid & west_in__valid;
-  assign \$410  = \$409  & west_moves;
-  assign \$411  = global_valid & global_in__valid;
-  assign \$412  = \$411  & global_moves;
-  assign \$413  = global_valid & local0_in__valid;
-  assign \$414  = \$413  & local0_moves;
-  assign \$415  = global_valid & local1_in__valid;
-  assign \$416  = \$415  & local1_moves;
-  assign \$417  = global_valid & local2_in__valid;
-  assign \$418  = \$417  & local2_moves;
-  assign global_done = \i__valid$164  & \i__payload$163 [34];
-  assign \$419  = local0_valid & north_in__valid;
-  assign \$420  = \$419  & north_moves;
-  assign \$421  = local0_valid & east_in__valid;
-  assign \$422  = \$421  & east_moves;
-  assign \$423  = local0_valid & south_in__valid;
-  assign \$424  = \$423  & south_moves;
-  assign \$425  = local0_valid & west_in__valid;
-  assign \$426  = \$425  & west_moves;
-  assign \$427  = local0_valid & global_in__valid;
-  assign \$428  = \$427  & global_moves;
-  assign \$429  = local0_valid & local0_in__valid;
-  assign \$430  = \$429  & local0_moves;
-  assign \$431  = local0_valid & local1_in__valid;
-  assign \$432  = \$431  & local1_moves;
-  assign \$433  = local0_valid & local2_in__valid;
-  assign \$434  = \$433  & local2_moves;
-  assign local0_done = \i__valid$174  & \i__payload$173 [34];
-  assign \$435  = local1_valid & north_in__valid;
-  assign \$436  = \$435  & north_moves;
-  assign \$437  = local1_valid & east_in__valid;
-  assign \$438  = \$437  & east_moves;
-  assign \$439  = local1_valid & south_in__valid;
-  assign \$440  = \$439  & south_moves;
-  assign \$441  = local1_valid & west_in__valid;
-  assign \$442  = \$441  & west_moves;
-  assign \$443  = local1_valid & global_in__valid;
-  assign \$444  = \$443  & global_moves;
-  assign \$445  = local1_valid & local0_in__valid;
-  assign \$446  = \$445  & local0_moves;
-  assign \$447  = local1_valid & local1_in__valid;
-  assign \$448  = \$447  & local1_moves;
-  assign \$449  = local1_valid & local2_in__valid;
-  assign \$450  = \$449  & local2_moves;
-  assign local1_done = \i__valid$184  & \i__payload$183 [34];
-  assign \$451  = local2_valid & north_in__valid;
-  assign \$452  = \$451  & north_moves;
-  assign \$453  = local2_valid & east_in__valid;
-  assign \$454  = \$453  & east_moves;
-  assign \$455  = local2_valid & south_in__valid;
-  assign \$456  = \$455  & south_moves;
-  assign \$457  = local2_valid & west_in__valid;
-  assign \$458  = \$457  & west_moves;
-  assign \$459  = local2_valid & global_in__valid;
-  assign \$460  = \$459  & global_moves;
-  assign \$461  = local2_valid & local0_in__valid;
-  assign \$462  = \$461  & local0_moves;
-  assign \$463  = local2_valid & local1_in__valid;
-  assign \$464  = \$463  & local1_moves;
-  assign \$465  = local2_valid & local2_in__valid;
-  assign \$466  = \$465  & local2_moves;
-  assign local2_done = \i__valid$194  & \i__payload$193 [34];
-  assign \$467  = local3_valid & north_in__valid;
-  assign \$468  = \$467  & north_moves;
-  assign \$469  = local3_valid & east_in__valid;
-  assign \$470  = \$469  & east_moves;
-  assign \$471  = local3_valid & south_in__valid;
-  assign \$472  = \$471  & south_moves;
-  assign \$473  = local3_valid & west_in__valid;
-  assign \$474  = \$473  & west_moves;
-  assign \$475  = local3_valid & global_in__valid;
-  assign \$476  = \$475  & global_moves;
-  assign \$477  = local3_valid & local0_in__valid;
-  assign \$478  = \$477  & local0_moves;
-  assign \$479  = local3_valid & local1_in__valid;
-  assign \$480  = \$479  & local1_moves;
-  assign \$481  = local3_valid & local2_in__valid;
-  assign \$482  = \$481  & local2_moves;
-  assign local3_done = \i__valid$204  & \i__payload$203 [34];
-  assign \$483  = local4_valid & north_in__valid;
-  assign \$484  = \$483  & north_moves;
-  assign \$485  = local4_valid & east_in__valid;
-  assign \$486  = \$485  & east_moves;
-  assign \$487  = local4_valid & south_in__valid;
-  assign \$488  = \$487  & south_moves;
-  assign \$489  = local4_valid & west_in__valid;
-  assign \$490  = \$489  & west_moves;
-  assign \$491  = local4_valid & global_in__valid;
-  assign \$492  = \$491  & global_moves;
-  assign \$493  = local4_valid & local0_in__valid;
-  assign \$494  = \$493  & local0_moves;
-  assign \$495  = local4_valid & local1_in__valid;
-  assign \$496  = \$495  & local1_moves;
-  assign \$497  = local4_valid & local2_in__valid;
-  assign \$498  = \$497  & local2_moves;
-  assign local4_done = \i__valid$214  & \i__payload$213 [34];
-  assign \$499  = ~ north_valid;
-  assign \$500  = \$499  | north_done;
-  assign \$501  = north_take & \$500 ;
-  assign \$502  = ~ east_valid;
-  assign \$503  = \$502  | east_done;
-  assign \$504  = east_take & \$503 ;
-  assign \$505  = ~ south_valid;
-  assign \$506  = \$505  | south_done;
-  assign \$507  = south_take & \$506 ;
-  assign \$508  = ~ west_valid;
-  assign \$509  = \$508  | west_done;
-  assign \$510  = west_take & \$509 ;
-  assign \$511  = ~ global_valid;
-  assign \$512  = \$511  | global_done;
-  assign \$513  = global_take & \$512 ;
-  assign \$514  = ~ local0_valid;
-  assign \$515  = \$514  | local0_done;
-  assign \$516  = local0_take & \$515 ;
-  assign \$517  = ~ local1_valid;
-  assign \$518  = \$517  | local1_done;
-  assign \$519  = local1_take & \$518 ;
-  assign \$520  = ~ local2_valid;
-  assign \$521  = \$520  | local2_done;
-  assign \$522  = local2_take & \$521 ;
-  assign \$523  = ~ local3_valid;
-  assign \$524  = \$523  | local3_done;
-  assign \$525  = local3_take & \$524 ;
-  assign \$526  = ~ local4_valid;
-  assign \$527  = \$526  | local4_done;
-  assign \$528  = local4_take & \$527 ;
-  always @(posedge clk)
-    north_valid <= \$529 ;
-  always @(posedge clk)
-    north_current <= \$530 ;
-  always @(posedge clk)
-    north_waits <= \$531 ;
-  always @(posedge clk)
-    north_waiting <= \$532 ;
-  always @(posedge clk)
-    east_valid <= \$533 ;
-  always @(posedge clk)
-    east_current <= \$534 ;
-  always @(posedge clk)
-    east_waits <= \$535 ;
-  always @(posedge clk)
-    east_waiting <= \$536 ;
-  always @(posedge clk)
-    south_valid <= \$537 ;
-  always @(posedge clk)
-    south_current <= \$538 ;
-  always @(posedge clk)
-    south_waits <= \$539 ;
-  always @(posedge clk)
-    south_waiting <= \$540 ;
-  always @(posedge clk)
-    west_valid <= \$541 ;
-  always @(posedge clk)
-    west_current <= \$542 ;
-  always @(posedge clk)
-    west_waits <= \$543 ;
-  always @(posedge clk)
-    west_waiting <= \$544 ;
-  always @(posedge clk)
-    global_valid <= \$545 ;
-  always @(posedge clk)
-    global_current <= \$546 ;
-  always @(posedge clk)
-    global_waits <= \$547 ;
-  always @(posedge clk)
-    global_waiting <= \$548 ;
-  always @(posedge clk)
-    local0_valid <= \$549 ;
-  always @(posedge clk)
-    local0_current <= \$550 ;
-  always @(posedge clk)
-    local0_waits <= \$551 ;
-  always @(posedge clk)
-    local0_waiting <= \$552 ;
-  always @(posedge clk)
-    local1_valid <= \$553 ;
-  always @(posedge clk)
-    local1_current <= \$554 ;
-  always @(posedge clk)
-    local1_waits <= \$555 ;
-  always @(posedge clk)
-    local1_waiting <= \$556 ;
-  always @(posedge clk)
-    local2_valid <= \$557 ;
-  always @(posedge clk)
-    local2_current <= \$558 ;
-  always @(posedge clk)
-    local2_waits <= \$559 ;
-  always @(posedge clk)
-    local2_waiting <= \$560 ;
-  always @(posedge clk)
-    local3_valid <= \$561 ;
-  always @(posedge clk)
-    local3_current <= \$562 ;
-  always @(posedge clk)
-    local3_waits <= \$563 ;
-  always @(posedge clk)
-    local3_waiting <= \$564 ;
-  always @(posedge clk)
-    local4_valid <= \$565 ;
-  always @(posedge clk)
-    local4_current <= \$566 ;
-  always @(posedge clk)
-    local4_waits <= \$567 ;
-  always @(posedge clk)
-    local4_waiting <= \$568 ;
-  assign \$1  = bus__payload[3:0] == 3'h7;
-  assign \$2  = bus__payload[7:4] == sub;
-  assign \$3  = \$1  & \$2 ;
-  assign \$4  = bus__payload[15:8] & columns;
-  assign \$5  = | \$4 ;
-  assign \$signal  = \$3  & \$5 ;
-  assign \$6  = ~ \$signal ;
-  assign \$7  = ~ conflict;
-  assign \$8  = \$signal$6  & \$7 ;
-  assign bus__ready = \$6  | \$8 ;
+  assign \$1  = 1'h1 << bus__payload[19:16];
+  assign names = \$3  | \$2 [9:0];
+  assign \$4  = bus__payload[3:0] == 3'h7;
+  assign \$5  = bus__payload[7:4] == sub;
+  assign \$6  = \$4  & \$5 ;
+  assign \$7  = bus__payload[15:8] & columns;
+  assign \$8  = | \$7 ;
+  assign addressed = \$6  & \$8 ;
   assign \$9  = bus__valid & bus__ready;
-  assign \$10  = \$9  & \$signal ;
-  assign \$11  = ! bus__payload[19:16];
-  assign north_take = \$10  & \$11 ;
-  assign \$12  = ! bus__payload[19:16];
-  assign \$13  = ~ north_waits;
-  assign \$14  = bus__valid & bus__ready;
-  assign \$15  = \$14  & \$signal ;
-  assign \$16  = bus__payload[19:16] == 1'h1;
-  assign east_take = \$15  & \$16 ;
-  assign \$17  = bus__payload[19:16] == 1'h1;
-  assign \$18  = ~ east_waits;
-  assign \$19  = bus__valid & bus__ready;
-  assign \$20  = \$19  & \$signal ;
-  assign \$21  = bus__payload[19:16] == 2'h2;
-  assign south_take = \$20  & \$21 ;
-  assign \$22  = bus__payload[19:16] == 2'h2;
-  assign \$23  = ~ south_waits;
-  assign \$24  = bus__valid & bus__ready;
-  assign \$25  = \$24  & \$signal ;
-  assign \$26  = bus__payload[19:16] == 2'h3;
-  assign west_take = \$25  & \$26 ;
-  assign \$27  = bus__payload[19:16] == 2'h3;
-  assign \$28  = ~ west_waits;
-  assign \$29  = bus__valid & bus__ready;
-  assign \$30  = \$29  & \$signal ;
-  assign \$31  = bus__payload[19:16] == 3'h4;
-  assign global_take = \$30  & \$31 ;
-  assign \$32  = bus__payload[19:16] == 3'h4;
-  assign \$33  = ~ global_waits;
-  assign \$34  = bus__valid & bus__ready;
-  assign \$35  = \$34  & \$signal ;
-  assign \$36  = bus__payload[19:16] == 3'h5;
-  assign local0_take = \$35  & \$36 ;
-  assign \$37  = bus__payload[19:16] == 3'h5;
-  assign \$38  = ~ local0_waits;
-  assign \$39  = bus__valid & bus__ready;
-  assign \$40  = \$39  & \$signal ;
-  assign \$41  = bus__payload[19:16] == 3'h6;
-  assign local1_take = \$40  & \$41 ;
-  assign \$42  = bus__payload[19:16] == 3'h6;
-  assign \$43  = ~ local1_waits;
-  assign \$44  = bus__valid & bus__ready;
-  assign \$45  = \$44  & \$signal ;
-  assign \$46  = bus__payload[19:16] == 3'h7;
-  assign local2_take = \$45  & \$46 ;
-  assign \$47  = bus__payload[19:16] == 3'h7;
-  assign \$48  = ~ local2_waits;
-  assign \$49  = bus__valid & bus__ready;
-  assign \$50  = \$49  & \$signal ;
-  assign \$51  = bus__payload[19:16] == 4'h8;
-  assign local3_take = \$50  & \$51 ;
-  assign \$52  = bus__payload[19:16] == 4'h8;
-  assign \$53  = ~ local3_waits;
-  assign \$54  = bus__valid & bus__ready;
-  assign \$55  = \$54  & \$signal ;
-  assign \$56  = bus__payload[19:16] == 4'h9;
-  assign local4_take = \$55  & \$56 ;
-  assign \$57  = bus__payload[19:16] == 4'h9;
-  assign \$58  = ~ local4_waits;
-  assign \$59  = north_current[3:0] == bus__payload[23:20];
-  assign \$60  = north_valid & \$59 ;
-  assign \$61  = north_current[13:4] != bus__payload[33:24];
-  assign \$62  = \$60  & \$61 ;
-  assign \$63  = north_waiting[3:0] == bus__payload[23:20];
-  assign \$64  = north_waits & \$63 ;
-  assign \$65  = north_waiting[13:4] != bus__payload[33:24];
-  assign \$66  = \$64  & \$65 ;
-  assign \$67  = east_current[3:0] == bus__payload[23:20];
-  assign \$68  = east_valid & \$67 ;
-  assign \$69  = east_current[13:4] != bus__payload[33:24];
-  assign \$70  = \$68  & \$69 ;
-  assign \$71  = east_waiting[3:0] == bus__payload[23:20];
-  assign \$72  = east_waits & \$71 ;
-  assign \$73  = east_waiting[13:4] != bus__payload[33:24];
-  assign \$74  = \$72  & \$73 ;
-  assign \$75  = south_current[3:0] == bus__payload[23:20];
-  assign \$76  = south_valid & \$75 ;
-  assign \$77  = south_current[13:4] != bus__payload[33:24];
-  assign \$78  = \$76  & \$77 ;
-  assign \$79  = south_waiting[3:0] == bus__payload[23:20];
-  assign \$80  = south_waits & \$79 ;
-  assign \$81  = south_waiting[13:4] != bus__payload[33:24];
-  assign \$82  = \$80  & \$81 ;
-  assign \$83  = west_current[3:0] == bus__payload[23:20];
-  assign \$84  = west_valid & \$83 ;
-  assign \$85  = west_current[13:4] != bus__payload[33:24];
-  assign \$86  = \$84  & \$85 ;
-  assign \$87  = west_waiting[3:0] == bus__payload[23:20];
-  assign \$88  = west_waits & \$87 ;
-  assign \$89  = west_waiting[13:4] != bus__payload[33:24];
-  assign \$90  = \$88  & \$89 ;
-  assign \$91  = global_current[3:0] == bus__payload[23:20];
-  assign \$92  = global_valid & \$91 ;
-  assign \$93  = global_current[13:4] != bus__payload[33:24];
-  assign \$94  = \$92  & \$93 ;
-  assign \$95  = global_waiting[3:0] == bus__payload[23:20];
-  assign \$96  = global_waits & \$95 ;
-  assign \$97  = global_waiting[13:4] != bus__payload[33:24];
-  assign \$98  = \$96  & \$97 ;
-  assign \$99  = local0_current[3:0] == bus__payload[23:20];
-  assign \$100  = local0_valid & \$99 ;
-  assign \$101  = local0_current[13:4] != bus__payload[33:24];
-  assign \$102  = \$100  & \$101 ;
-  assign \$103  = local0_waiting[3:0] == bus__payload[23:20];
-  assign \$104  = local0_waits & \$103 ;
-  assign \$105  = local0_waiting[13:4] != bus__payload[33:24];
-  assign \$106  = \$104  & \$105 ;
-  assign \$107  = local1_current[3:0] == bus__payload[23:20];
-  assign \$108  = local1_valid & \$107 ;
-  assign \$109  = local1_current[13:4] != bus__payload[33:24];
-  assign \$110  = \$108  & \$109 ;
-  assign \$111  = local1_waiting[3:0] == bus__payload[23:20];
-  assign \$112  = local1_waits & \$111 ;
-  assign \$113  = local1_waiting[13:4] != bus__payload[33:24];
-  assign \$114  = \$112  & \$113 ;
-  assign \$115  = local2_current[3:0] == bus__payload[23:20];
-  assign \$116  = local2_valid & \$115 ;
-  assign \$117  = local2_current[13:4] != bus__payload[33:24];
-  assign \$118  = \$116  & \$117 ;
-  assign \$119  = local2_waiting[3:0] == bus__payload[23:20];
-  assign \$120  = local2_waits & \$119 ;
-  assign \$121  = local2_waiting[13:4] != bus__payload[33:24];
-  assign \$122  = \$120  & \$121 ;
-  assign \$123  = local3_current[3:0] == bus__payload[23:20];
-  assign \$124  = local3_valid & \$123 ;
-  assign \$125  = local3_current[13:4] != bus__payload[33:24];
-  assign \$126  = \$124  & \$125 ;
-  assign \$127  = local3_waiting[3:0] == bus__payload[23:20];
-  assign \$128  = local3_waits & \$127 ;
-  assign \$129  = local3_waiting[13:4] != bus__payload[33:24];
-  assign \$130  = \$128  & \$129 ;
-  assign \$131  = local4_current[3:0] == bus__payload[23:20];
-  assign \$132  = local4_valid & \$131 ;
-  assign \$133  = local4_current[13:4] != bus__payload[33:24];
-  assign \$134  = \$132  & \$133 ;
-  assign \$135  = local4_waiting[3:0] == bus__payload[23:20];
-  assign \$136  = local4_waits & \$135 ;
-  assign \$137  = local4_waiting[13:4] != bus__payload[33:24];
-  assign \$138  = \$136  & \$137 ;
-  assign conflict = | { \$138 , \$134 , \$130 , \$126 , \$122 , \$118 , \$114 , \$110 , \$106 , \$102 , \$98 , \$94 , \$90 , \$86 , \$82 , \$78 , \$74 , \$70 , \$66 , \$62  };
-  assign \$139  = ! north_current[3:0];
-  assign \$140  = north_valid & \$139 ;
-  assign \$141  = ! east_current[3:0];
-  assign \$142  = east_valid & \$141 ;
-  assign \$143  = ! south_current[3:0];
-  assign \$144  = south_valid & \$143 ;
-  assign \$145  = ! west_current[3:0];
-  assign \$146  = west_valid & \$145 ;
-  assign \$147  = ! global_current[3:0];
-  assign \$148  = global_valid & \$147 ;
-  assign \$149  = ! local0_current[3:0];
-  assign \$150  = local0_valid & \$149 ;
-  assign \$151  = ! local1_current[3:0];
-  assign \$152  = local1_valid & \$151 ;
-  assign \$153  = ! local2_current[3:0];
-  assign \$154  = local2_valid & \$153 ;
-  assign \$155  = ! local3_current[3:0];
-  assign \$156  = local3_valid & \$155 ;
-  assign \$157  = ! local4_current[3:0];
-  assign \$158  = local4_valid & \$157 ;
-  assign \$159  = | north_wanted;
-  assign \$161  = ~ north_able;
-  assign \$162  = \$160  & \$161 ;
-  assign \$163  = ! \$162 ;
-  assign north_moves = \$159  & \$163 ;
-  assign \$164  = north_current[3:0] == 1'h1;
-  assign \$165  = north_valid & \$164 ;
-  assign \$166  = east_current[3:0] == 1'h1;
-  assign \$167  = east_valid & \$166 ;
-  assign \$168  = south_current[3:0] == 1'h1;
-  assign \$169  = south_valid & \$168 ;
-  assign \$170  = west_current[3:0] == 1'h1;
-  assign \$171  = west_valid & \$170 ;
-  assign \$172  = global_current[3:0] == 1'h1;
-  assign \$173  = global_valid & \$172 ;
-  assign \$174  = local0_current[3:0] == 1'h1;
-  assign \$175  = local0_valid & \$174 ;
-  assign \$176  = local1_current[3:0] == 1'h1;
-  assign \$177  = local1_valid & \$176 ;
-  assign \$178  = local2_current[3:0] == 1'h1;
-  assign \$179  = local2_valid & \$178 ;
-  assign \$180  = local3_current[3:0] == 1'h1;
-  assign \$181  = local3_valid & \$180 ;
-  assign \$182  = local4_current[3:0] == 1'h1;
-  assign \$183  = local4_valid & \$182 ;
-  assign \$184  = | east_wanted;
-  assign \$186  = ~ east_able;
-  assign \$187  = \$185  & \$186 ;
-  assign \$188  = ! \$187 ;
-  assign east_moves = \$184  & \$188 ;
-  assign \$189  = north_current[3:0] == 2'h2;
-  assign \$190  = north_valid & \$189 ;
-  assign \$191  = east_current[3:0] == 2'h2;
-  assign \$192  = east_valid & \$191 ;
-  assign \$193  = south_current[3:0] == 2'h2;
-  assign \$194  = south_valid & \$193 ;
-  assign \$195  = west_current[3:0] == 2'h2;
-  assign \$196  = west_valid & \$195 ;
-  assign \$197  = global_current[3:0] == 2'h2;
-  assign \$198  = global_valid & \$197 ;
-  assign \$199  = local0_current[3:0] == 2'h2;
-  assign \$200  = local0_valid & \$199 ;
-  assign \$201  = local1_current[3:0] == 2'h2;
-  assign \$202  = local1_valid & \$201 ;
-  assign \$203  = local2_current[3:0] == 2'h2;
-  assign \$204  = local2_valid & \$203 ;
-  assign \$205  = local3_current[3:0] == 2'h2;
-  assign \$206  = local3_valid & \$205 ;
-  assign \$207  = local4_current[3:0] == 2'h2;
-  assign \$208  = local4_valid & \$207 ;
-  assign \$209  = | south_wanted;
-  assign \$211  = ~ south_able;
-  assign \$212  = \$210  & \$211 ;
-  assign \$213  = ! \$212 ;
-  assign south_moves = \$209  & \$213 ;
-  assign \$214  = north_current[3:0] == 2'h3;
-  assign \$215  = north_valid & \$214 ;
-  assign \$216  = east_current[3:0] == 2'h3;
-  assign \$217  = east_valid & \$216 ;
-  assign \$218  = south_current[3:0] == 2'h3;
-  assign \$219  = south_valid & \$218 ;
-  assign \$220  = west_current[3:0] == 2'h3;
-  assign \$221  = west_valid & \$220 ;
-  assign \$222  = global_current[3:0] == 2'h3;
-  assign \$223  = global_valid & \$222 ;
-  assign \$224  = local0_current[3:0] == 2'h3;
-  assign \$225  = local0_valid & \$224 ;
-  assign \$226  = local1_current[3:0] == 2'h3;
-  assign \$227  = local1_valid & \$226 ;
-  assign \$228  = local2_current[3:0] == 2'h3;
-  assign \$229  = local2_valid & \$228 ;
-  assign \$230  = local3_current[3:0] == 2'h3;
-  assign \$231  = local3_valid & \$230 ;
-  assign \$232  = local4_current[3:0] == 2'h3;
-  assign \$233  = local4_valid & \$232 ;
-  assign \$234  = | west_wanted;
-  assign \$236  = ~ west_able;
-  assign \$237  = \$235  & \$236 ;
-  assign \$238  = ! \$237 ;
-  assign west_moves = \$234  & \$238 ;
-  assign \$239  = north_current[3:0] == 3'h4;
-  assign \$240  = north_valid & \$239 ;
-  assign \$241  = east_current[3:0] == 3'h4;
-  assign \$242  = east_valid & \$241 ;
-  assign \$243  = south_current[3:0] == 3'h4;
-  assign \$244  = south_valid & \$243 ;
-  assign \$245  = west_current[3:0] == 3'h4;
-  assign \$246  = west_valid & \$245 ;
-  assign \$247  = global_current[3:0] == 3'h4;
-  assign \$248  = global_valid & \$247 ;
-  assign \$249  = local0_current[3:0] == 3'h4;
-  assign \$250  = local0_valid & \$249 ;
-  assign \$251  = local1_current[3:0] == 3'h4;
-  assign \$252  = local1_valid & \$251 ;
-  assign \$253  = local2_current[3:0] == 3'h4;
-  assign \$254  = local2_valid & \$253 ;
-  assign \$255  = local3_current[3:0] == 3'h4;
-  assign \$256  = local3_valid & \$255 ;
-  assign \$257  = local4_current[3:0] == 3'h4;
-  assign \$258  = local4_valid & \$257 ;
-  assign \$259  = | global_wanted;
-  assign \$261  = ~ global_able;
-  assign \$262  = \$260  & \$261 ;
-  assign \$263  = ! \$262 ;
-  assign global_moves = \$259  & \$263 ;
-  assign \$264  = north_current[3:0] == 3'h5;
-  assign \$265  = north_valid & \$264 ;
-  assign \$266  = east_current[3:0] == 3'h5;
-  assign \$267  = east_valid & \$266 ;
-  assign \$268  = south_current[3:0] == 3'h5;
-  assign \$269  = south_valid & \$268 ;
-  assign \$270  = west_current[3:0] == 3'h5;
-  assign \$271  = west_valid & \$270 ;
-  assign \$272  = global_current[3:0] == 3'h5;
-  assign \$273  = global_valid & \$272 ;
-  assign \$274  = local0_current[3:0] == 3'h5;
-  assign \$275  = local0_valid & \$274 ;
-  assign \$276  = local1_current[3:0] == 3'h5;
-  assign \$277  = local1_valid & \$276 ;
-  assign \$278  = local2_current[3:0] == 3'h5;
-  assign \$279  = local2_valid & \$278 ;
-  assign \$280  = local3_current[3:0] == 3'h5;
-  assign \$281  = local3_valid & \$280 ;
-  assign \$282  = local4_current[3:0] == 3'h5;
-  assign \$283  = local4_valid & \$282 ;
-  assign \$284  = | local0_wanted;
-  assign \$286  = ~ local0_able;
-  assign \$287  = \$285  & \$286 ;
-  assign \$288  = ! \$287 ;
-  assign local0_moves = \$284  & \$288 ;
-  assign \$289  = north_current[3:0] == 3'h6;
-  assign \$290  = north_valid & \$289 ;
-  assign \$291  = east_current[3:0] == 3'h6;
-  assign \$292  = east_valid & \$291 ;
-  assign \$293  = south_current[3:0] == 3'h6;
-  assign \$294  = south_valid & \$293 ;
-  assign \$295  = west_current[3:0] == 3'h6;
-  assign \$296  = west_valid & \$295 ;
-  assign \$297  = global_current[3:0] == 3'h6;
-  assign \$298  = global_valid & \$297 ;
-  assign \$299  = local0_current[3:0] == 3'h6;
-  assign \$300  = local0_valid & \$299 ;
-  assign \$301  = local1_current[3:0] == 3'h6;
-  assign \$302  = local1_valid & \$301 ;
-  assign \$303  = local2_current[3:0] == 3'h6;
-  assign \$304  = local2_valid & \$303 ;
-  assign \$305  = local3_current[3:0] == 3'h6;
-  assign \$306  = local3_valid & \$305 ;
-  assign \$307  = local4_current[3:0] == 3'h6;
-  assign \$308  = local4_valid & \$307 ;
-  assign \$309  = | local1_wanted;
-  assign \$311  = ~ local1_able;
-  assign \$312  = \$310  & \$311 ;
-  assign \$313  = ! \$312 ;
-  assign local1_moves = \$309  & \$313 ;
-  assign \$314  = north_current[3:0] == 3'h7;
-  assign \$315  = north_valid & \$314 ;
-  assign \$316  = east_current[3:0] == 3'h7;
-  assign \$317  = east_valid & \$316 ;
-  assign \$318  = south_current[3:0] == 3'h7;
-  assign \$319  = south_valid & \$318 ;
-  assign \$320  = west_current[3:0] == 3'h7;
-  assign \$321  = west_valid & \$320 ;
-  assign \$322  = global_current[3:0] == 3'h7;
-  assign \$323  = global_valid & \$322 ;
-  assign \$324  = local0_current[3:0] == 3'h7;
-  assign \$325  = local0_valid & \$324 ;
-  assign \$326  = local1_current[3:0] == 3'h7;
-  assign \$327  = local1_valid & \$326 ;
-  assign \$328  = local2_current[3:0] == 3'h7;
-  assign \$329  = local2_valid & \$328 ;
-  assign \$330  = local3_current[3:0] == 3'h7;
-  assign \$331  = local3_valid & \$330 ;
-  assign \$332  = local4_current[3:0] == 3'h7;
-  assign \$333  = local4_valid & \$332 ;
-  assign \$334  = | local2_wanted;
-  assign \$336  = ~ local2_able;
-  assign \$337  = \$335  & \$336 ;
-  assign \$338  = ! \$337 ;
-  assign local2_moves = \$334  & \$338 ;
-  assign \$339  = north_valid & north_in__valid;
-  assign \$340  = \$339  & north_moves;
-  assign \$341  = north_valid & east_in__valid;
-  assign \$342  = \$341  & east_moves;
-  assign \$343  = north_valid & south_in__valid;
-  assign \$344  = \$343  & south_moves;
-  assign \$345  = north_valid & west_in__valid;
-  assign \$346  = \$345  & west_moves;
-  assign \$347  = north_valid & global_in__valid;
-  assign \$348  = \$347  & global_moves;
-  assign \$349  = north_valid & local0_in__valid;
-  assign \$350  = \$349  & local0_moves;
-  assign \$351  = north_valid & local1_in__valid;
-  assign \$352  = \$351  & local1_moves;
-  assign \$353  = north_valid & local2_in__valid;
-  assign \$354  = \$353  & local2_moves;
-  assign north_done = i__valid & i__payload[34];
-  assign \$355  = east_valid & north_in__valid;
-  assign \$356  = \$355  & north_moves;
-  assign \$357  = east_valid & east_in__valid;
-  assign \$358  = \$357  & east_moves;
-  assign \$359  = east_valid & south_in__valid;
-  assign \$360  = \$359  & south_moves;
-  assign \$361  = east_valid & west_in__valid;
-  assign \$362  = \$361  & west_moves;
-  assign \$363  = east_valid & global_in__valid;
-  assign \$364  = \$363  & global_moves;
-  assign \$365  = east_valid & local0_in__valid;
-  assign \$366  = \$365  & local0_moves;
-  assign \$367  = east_valid & local1_in__valid;
-  assign \$368  = \$367  & local1_moves;
-  assign \$369  = east_valid & local2_in__valid;
-  assign \$370  = \$369  & local2_moves;
-  assign east_done = \i__valid$134  & \i__payload$133 [34];
-  assign \$371  = south_valid & north_in__valid;
-  assign \$372  = \$371  & north_moves;
-  assign \$373  = south_valid & east_in__valid;
-  assign \$374  = \$373  & east_moves;
-  assign \$375  = south_valid & south_in__valid;
-  assign \$376  = \$375  & south_moves;
-  assign \$377  = south_valid & west_in__valid;
-  assign \$378  = \$377  & west_moves;
-  assign \$379  = south_valid & global_in__valid;
-  assign \$380  = \$379  & global_moves;
-  assign \$381  = south_valid & local0_in__valid;
-  assign \$382  = \$381  & local0_moves;
-  assign \$383  = south_valid & local1_in__valid;
-  assign \$384  = \$383  & local1_moves;
-  assign \$385  = south_valid & local2_in__valid;
-  assign \$386  = \$385  & local2_moves;
-  assign south_done = \i__valid$144  & \i__payload$143 [34];
-  assign \$387  = west_valid & north_in__valid;
-  assign \$388  = \$387  & north_moves;
-  assign \$389  = west_valid & east_in__valid;
-  assign \$390  = \$389  & east_moves;
-  assign \$391  = west_valid & south_in__valid;
-  assign \$392  = \$391  & south_moves;
-  assign \$393  = west_valid & west_in__valid;
-  assign \$394  = \$393  & west_moves;
-  assign \$395  = west_valid & global_in__valid;
-  assign \$396  = \$395  & global_moves;
-  assign \$397  = west_valid & local0_in__valid;
-  assign \$398  = \$397  & local0_moves;
-  assign \$399  = west_valid & local1_in__valid;
-  assign \$400  = \$399  & local1_moves;
-  assign \$401  = west_valid & local2_in__valid;
-  assign \$402  = \$401  & local2_moves;
-  assign west_done = \i__valid$154  & \i__payload$153 [34];
-  assign \$403  = global_valid & north_in__valid;
-  assign \$404  = \$403  & north_moves;
-  assign \$405  = global_valid & east_in__valid;
-  assign \$406  = \$405  & east_moves;
+  assign \$10  = \$9  & addressed;
+  assign \$11  = \$10  & known;
+  assign \$12  = | \$2 [9:0];
+  assign take = \$11  & \$12 ;
+  assign \$13  = north_current | north_waiting;
+  assign \$14  = | \$13 ;
+  assign \$15  = names != north_peers;
+  assign \$16  = \$14  & \$15 ;
+  assign \$17  = east_current | east_waiting;
+  assign \$18  = | \$17 ;
+  assign \$19  = names != east_peers;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = south_current | south_waiting;
+  assign \$22  = | \$21 ;
+  assign \$23  = names != south_peers;
+  assign \$24  = \$22  & \$23 ;
+  assign \$25  = west_current | west_waiting;
+  assign \$26  = | \$25 ;
+  assign \$27  = names != west_peers;
+  assign \$28  = \$26  & \$27 ;
+  assign \$29  = global_current | global_waiting;
+  assign \$30  = | \$29 ;
+  assign \$31  = names != global_peers;
+  assign \$32  = \$30  & \$31 ;
+  assign \$33  = local0_current | local0_waiting;
+  assign \$34  = | \$33 ;
+  assign \$35  = names != local0_peers;
+  assign \$36  = \$34  & \$35 ;
+  assign \$37  = local1_current | local1_waiting;
+  assign \$38  = | \$37 ;
+  assign \$39  = names != local1_peers;
+  assign \$40  = \$38  & \$39 ;
+  assign \$41  = local2_current | local2_waiting;
+  assign \$42  = | \$41 ;
+  assign \$43  = names != local2_peers;
+  assign \$44  = \$42  & \$43 ;
+  assign \$45  = \$2 [9:0] & waits;
+  assign \$46  = | \$45 ;
+  assign \$47  = conflict | \$46 ;
+  assign \$48  = addressed & \$47 ;
+  assign bus__ready = ~ \$48 ;
+  assign \$49  = ~ \$signal$38 ;
+  assign \$50  = \$49  | done;
+  assign \$51  = \$2 [9:0] & \$50 ;
+  assign \$52  = \$2 [9:0] & \$signal$38 ;
+  assign \$53  = ~ done;
+  assign \$54  = \$52  & \$53 ;
+  assign \$55  = north_current & room;
+  assign \$56  = ~ \$55 ;
+  assign \$57  = north_peers & \$56 ;
+  assign \$58  = ! \$57 ;
+  assign north_moves = north_in__valid & \$58 ;
+  assign north_last = north_moves & north_in__payload[34];
+  assign \$59  = east_current & room;
+  assign \$60  = ~ \$59 ;
+  assign \$61  = east_peers & \$60 ;
+  assign \$62  = ! \$61 ;
+  assign east_moves = east_in__valid & \$62 ;
+  assign east_last = east_moves & east_in__payload[34];
+  assign \$63  = south_current & room;
+  assign \$64  = ~ \$63 ;
+  assign \$65  = south_peers & \$64 ;
+  assign \$66  = ! \$65 ;
+  assign south_moves = south_in__valid & \$66 ;
+  assign south_last = south_moves & south_in__payload[34];
+  assign \$67  = west_current & room;
+  assign \$68  = ~ \$67 ;
+  assign \$69  = west_peers & \$68 ;
+  assign \$70  = ! \$69 ;
+  assign west_moves = west_in__valid & \$70 ;
+  assign west_last = west_moves & west_in__payload[34];
+  assign \$71  = global_current & room;
+  assign \$72  = ~ \$71 ;
+  assign \$73  = global_peers & \$72 ;
+  assign \$74  = ! \$73 ;
+  assign global_moves = global_in__valid & \$74 ;
+  assign global_last = global_moves & global_in__payload[34];
+  assign \$75  = local0_current & room;
+  assign \$76  = ~ \$75 ;
+  assign \$77  = local0_peers & \$76 ;
+  assign \$78  = ! \$77 ;
+  assign local0_moves = local0_in__valid & \$78 ;
+  assign local0_last = local0_moves & \port$1710$0 [2];
+  assign \$79  = local1_current & room;
+  assign \$80  = ~ \$79 ;
+  assign \$81  = local1_peers & \$80 ;
+  assign \$82  = ! \$81 ;
+  assign local1_moves = local1_in__valid & \$82 ;
+  assign local1_last = local1_moves & \port$1795$0 [2];
+  assign \$83  = local2_current & room;
+  assign \$84  = ~ \$83 ;
+  assign \$85  = local2_peers & \$84 ;
+  assign \$86  = ! \$85 ;
+  assign local2_moves = local2_in__valid & \$86 ;
+  assign local2_last = local2_moves & local2_in__payload[34];
+  assign \$87  = north_moves ? north_current : 10'h000;
+  assign \$88  = east_moves ? east_current : 10'h000;
+  assign \$89  = \$87  | \$88 ;
+  assign \$90  = south_moves ? south_current : 10'h000;
+  assign \$91  = \$89  | \$90 ;
+  assign \$92  = west_moves ? west_current : 10'h000;
+  assign \$93  = \$91  | \$92 ;
+  assign \$94  = global_moves ? global_current : 10'h000;
+  assign \$95  = \$93  | \$94 ;
+  assign \$96  = local0_moves ? local0_current : 10'h000;
+  assign \$97  = \$95  | \$96 ;
+  assign \$98  = local1_moves ? local1_current : 10'h000;
+  assign \$99  = \$97  | \$98 ;
+  assign \$100  = local2_moves ? local2_current : 10'h000;
+  assign moving = \$99  | \$100 ;
+  assign \$101  = north_last ? north_current : 10'h000;
+  assign \$102  = east_last ? east_current : 10'h000;
+  assign \$103  = \$101  | \$102 ;
+  assign \$104  = south_last ? south_current : 10'h000;
+  assign \$105  = \$103  | \$104 ;
+  assign \$106  = west_last ? west_current : 10'h000;
+  assign \$107  = \$105  | \$106 ;
+  assign \$108  = global_last ? global_current : 10'h000;
+  assign \$109  = \$107  | \$108 ;
+  assign \$110  = local0_last ? local0_current : 10'h000;
+  assign \$111  = \$109  | \$110 ;
+  assign \$112  = local1_last ? local1_current : 10'h000;
+  assign \$113  = \$111  | \$112 ;
+  assign \$114  = local2_last ? local2_current : 10'h000;
+  assign done = \$113  | \$114 ;
+  assign \$115  = | done;
+  assign \$116  = take | \$115 ;
+  assign \$117  = ~ done;
+  assign \$118  = \$signal$38  & \$117 ;
+  assign \$119  = waits & done;
+  assign \$120  = \$118  | \$119 ;
+  assign \$121  = \$120  | \$signal$37 ;
+  assign \$122  = ~ done;
+  assign \$123  = waits & \$122 ;
+  assign \$124  = \$123  | queued;
+  assign \$125  = ~ done;
+  assign \$126  = north_current & \$125 ;
+  assign \$127  = north_waiting & done;
+  assign \$128  = \$126  | \$127 ;
+  assign \$129  = ! bus__payload[23:20];
+  assign \$130  = \$129  ? \$signal$37  : 10'h000;
+  assign \$131  = \$128  | \$130 ;
+  assign \$132  = ~ done;
+  assign \$133  = north_waiting & \$132 ;
+  assign \$134  = ! bus__payload[23:20];
+  assign \$135  = \$134  ? queued : 10'h000;
+  assign \$136  = \$133  | \$135 ;
+  assign \$137  = ! bus__payload[23:20];
+  assign \$138  = take & \$137 ;
+  assign \$139  = ~ done;
+  assign \$140  = east_current & \$139 ;
+  assign \$141  = east_waiting & done;
+  assign \$142  = \$140  | \$141 ;
+  assign \$143  = bus__payload[23:20] == 1'h1;
+  assign \$144  = \$143  ? \$signal$37  : 10'h000;
+  assign \$145  = \$142  | \$144 ;
+  assign \$146  = ~ done;
+  assign \$147  = east_waiting & \$146 ;
+  assign \$148  = bus__payload[23:20] == 1'h1;
+  assign \$149  = \$148  ? queued : 10'h000;
+  assign \$150  = \$147  | \$149 ;
+  assign \$151  = bus__payload[23:20] == 1'h1;
+  assign \$152  = take & \$151 ;
+  assign \$153  = ~ done;
+  assign \$154  = south_current & \$153 ;
+  assign \$155  = south_waiting & done;
+  assign \$156  = \$154  | \$155 ;
+  assign \$157  = bus__payload[23:20] == 2'h2;
+  assign \$158  = \$157  ? \$signal$37  : 10'h000;
+  assign \$159  = \$156  | \$158 ;
+  assign \$160  = ~ done;
+  assign \$161  = south_waiting & \$160 ;
+  assign \$162  = bus__payload[23:20] == 2'h2;
+  assign \$163  = \$162  ? queued : 10'h000;
+  assign \$164  = \$161  | \$163 ;
+  assign \$165  = bus__payload[23:20] == 2'h2;
+  assign \$166  = take & \$165 ;
+  assign \$167  = ~ done;
+  assign \$168  = west_current & \$167 ;
+  assign \$169  = west_waiting & done;
+  assign \$170  = \$168  | \$169 ;
+  assign \$171  = bus__payload[23:20] == 2'h3;
+  assign \$172  = \$171  ? \$signal$37  : 10'h000;
+  assign \$173  = \$170  | \$172 ;
+  assign \$174  = ~ done;
+  assign \$175  = west_waiting & \$174 ;
+  assign \$176  = bus__payload[23:20] == 2'h3;
+  assign \$177  = \$176  ? queued : 10'h000;
+  assign \$178  = \$175  | \$177 ;
+  assign \$179  = bus__payload[23:20] == 2'h3;
+  assign \$180  = take & \$179 ;
+  assign \$181  = ~ done;
+  assign \$182  = global_current & \$181 ;
+  assign \$183  = global_waiting & done;
+  assign \$184  = \$182  | \$183 ;
+  assign \$185  = bus__payload[23:20] == 3'h4;
+  assign \$186  = \$185  ? \$signal$37  : 10'h000;
+  assign \$187  = \$184  | \$186 ;
+  assign \$188  = ~ done;
+  assign \$189  = global_waiting & \$188 ;
+  assign \$190  = bus__payload[23:20] == 3'h4;
+  assign \$191  = \$190  ? queued : 10'h000;
+  assign \$192  = \$189  | \$191 ;
+  assign \$193  = bus__payload[23:20] == 3'h4;
+  assign \$194  = take & \$193 ;
+  assign \$195  = ~ done;
+  assign \$196  = local0_current & \$195 ;
+  assign \$197  = local0_waiting & done;
+  assign \$198  = \$196  | \$197 ;
+  assign \$199  = bus__payload[23:20] == 3'h5;
+  assign \$200  = \$199  ? \$signal$37  : 10'h000;
+  assign \$201  = \$198  | \$200 ;
+  assign \$202  = ~ done;
+  assign \$203  = local0_waiting & \$202 ;
+  assign \$204  = bus__payload[23:20] == 3'h5;
+  assign \$205  = \$204  ? queued : 10'h000;
+  assign \$206  = \$203  | \$205 ;
+  assign \$207  = bus__payload[23:20] == 3'h5;
+  assign \$208  = take & \$207 ;
+  assign \$209  = ~ done;
+  assign \$210  = local1_current & \$209 ;
+  assign \$211  = local1_waiting & done;
+  assign \$212  = \$210  | \$211 ;
+  assign \$213  = bus__payload[23:20] == 3'h6;
+  assign \$214  = \$213  ? \$signal$37  : 10'h000;
+  assign \$215  = \$212  | \$214 ;
+  assign \$216  = ~ done;
+  assign \$217  = local1_waiting & \$216 ;
+  assign \$218  = bus__payload[23:20] == 3'h6;
+  assign \$219  = \$218  ? queued : 10'h000;
+  assign \$220  = \$217  | \$219 ;
+  assign \$221  = bus__payload[23:20] == 3'h6;
+  assign \$222  = take & \$221 ;
+  assign \$223  = ~ done;
+  assign \$224  = local2_current & \$223 ;
+  assign \$225  = local2_waiting & done;
+  assign \$226  = \$224  | \$225 ;
+  assign \$227  = bus__payload[23:20] == 3'h7;
+  assign \$228  = \$227  ? \$signal$37  : 10'h000;
+  assign \$229  = \$226  | \$228 ;
+  assign \$230  = ~ done;
+  assign \$231  = local2_waiting & \$230 ;
+  assign \$232  = bus__payload[23:20] == 3'h7;
+  assign \$233  = \$232  ? queued : 10'h000;
+  assign \$234  = \$231  | \$233 ;
+  assign \$235  = bus__payload[23:20] == 3'h7;
+  assign \$236  = take & \$235 ;
+  always @(posedge clk)
+    \$signal$38  <= \$237 ;
+  always @(posedge clk)
+    waits <= \$238 ;
+  always @(posedge clk)
+    north_current <= \$239 ;
+  always @(posedge clk)
+    north_waiting <= \$240 ;
+  always @(posedge clk)
+    north_peers <= \$241 ;
+  always @(posedge clk)
+    east_current <= \$242 ;
+  always @(posedge clk)
+    east_waiting <= \$243 ;
+  always @(posedge clk)
+    east_peers <= \$244 ;
+  always @(posedge clk)
+    south_current <= \$245 ;
+  always @(posedge clk)
+    south_waiting <= \$246 ;
+  always @(posedge clk)
+    south_peers <= \$247 ;
+  always @(posedge clk)
+    west_current <= \$248 ;
+  always @(posedge clk)
+    west_waiting <= \$249 ;
+  always @(posedge clk)
+    west_peers <= \$250 ;
+  always @(posedge clk)
+    global_current <= \$251 ;
+  always @(posedge clk)
+    global_waiting <= \$252 ;
+  always @(posedge clk)
+    global_peers <= \$253 ;
+  always @(posedge clk)
+    local0_current <= \$254 ;
+  always @(posedge clk)
+    local0_waiting <= \$255 ;
+  always @(posedge clk)
+    local0_peers <= \$256 ;
+  always @(posedge clk)
+    local1_current <= \$257 ;
+  always @(posedge clk)
+    local1_waiting <= \$258 ;
+  always @(posedge clk)
+    local1_peers <= \$259 ;
+  always @(posedge clk)
+    local2_current <= \$260 ;
+  always @(posedge clk)
+    local2_waiting <= \$261 ;
+  always @(posedge clk)
+    local2_peers <= \$262 ;
+  always @(posedge clk)
+    north_source <= \$263 ;
+  always @(posedge clk)
+    north_next_source <= \$264 ;
+  always @(posedge clk)
+    east_source <= \$265 ;
+  always @(posedge clk)
+    east_next_source <= \$266 ;
+  always @(posedge clk)
+    south_source <= \$267 ;
+  always @(posedge clk)
+    south_next_source <= \$268 ;
+  always @(posedge clk)
+    west_source <= \$269 ;
+  always @(posedge clk)
+    west_next_source <= \$270 ;
+  always @(posedge clk)
+    global_source <= \$271 ;
+  always @(posedge clk)
+    global_next_source <= \$272 ;
+  always @(posedge clk)
+    local0_source <= \$273 ;
+  always @(posedge clk)
+    local0_next_source <= \$274 ;
+  always @(posedge clk)
+    local1_source <= \$275 ;
+  always @(posedge clk)
+    local1_next_source <= \$276 ;
+  always @(posedge clk)
+    local2_source <= \$277 ;
+  always @(posedge clk)
+    local2_next_source <= \$278 ;
+  always @(posedge clk)
+    local3_source <= \$279 ;
+  always @(posedge clk)
+    local3_next_source <= \$280 ;
+  always @(posedge clk)
+    local4_source <= \$281 ;
+  always @(posedge clk)
+    local4_next_source <= \$282 ;
   \neuflow_operator_tile.router.east_slice  east_slice (
     .clk(clk),
-    .i__payload(\i__payload$133 ),
-    .i__ready(east_room),
-    .i__valid(\i__valid$134 ),
+    .i__payload(\i__payload$102 ),
+    .i__ready(\i__ready$99 ),
+    .i__valid(moving[1]),
     .o__payload(east_out__payload),
-    .o__ready(\o__ready$129 ),
+    .o__ready(\o__ready$95 ),
     .o__valid(east_out__valid),
     .rst(rst)
   );
   \neuflow_operator_tile.router.global_slice  global_slice (
     .clk(clk),
-    .i__payload(\i__payload$163 ),
-    .i__ready(global_room),
-    .i__valid(\i__valid$164 ),
+    .i__payload(\i__payload$132 ),
+    .i__ready(\i__ready$129 ),
+    .i__valid(moving[4]),
     .o__payload(global_out__payload),
-    .o__ready(\o__ready$159 ),
+    .o__ready(\o__ready$125 ),
     .o__valid(global_out__valid),
     .rst(rst)
   );
   \neuflow_operator_tile.router.local0_slice  local0_slice (
     .clk(clk),
-    .i__payload(\i__payload$173 ),
-    .i__ready(local0_room),
-    .i__valid(\i__valid$174 ),
+    .i__payload(\i__payload$142 ),
+    .i__ready(\i__ready$139 ),
+    .i__valid(moving[5]),
     .o__payload(local0_out__payload),
-    .o__ready(\o__ready$169 ),
+    .o__ready(\o__ready$135 ),
     .o__valid(local0_out__valid),
     .rst(rst)
   );
   \neuflow_operator_tile.router.local1_slice  local1_slice (
     .clk(clk),
-    .i__payload(\i__payload$183 ),
-    .i__ready(local1_room),
-    .i__valid(\i__valid$184 ),
+    .i__payload(\i__payload$152 ),
+    .i__ready(\i__ready$149 ),
+    .i__valid(moving[6]),
     .o__payload(local1_out__payload),
-    .o__ready(\o__ready$179 ),
+    .o__ready(\o__ready$145 ),
     .o__valid(local1_out__valid),
     .rst(rst)
   );
   \neuflow_operator_tile.router.local2_slice  local2_slice (
     .clk(clk),
-    .i__payload(\i__payload$193 ),
-    .i__ready(local2_room),
-    .i__valid(\i__valid$194 ),
+    .i__payload(\i__payload$162 ),
+    .i__ready(\i__ready$159 ),
+    .i__valid(moving[7]),
     .o__payload(local2_out__payload),
-    .o__ready(\o__ready$189 ),
+    .o__ready(\o__ready$155 ),
     .o__valid(local2_out__valid),
     .rst(rst)
   );
   \neuflow_operator_tile.router.local3_slice  local3_slice (
     .clk(clk),
-    .i__payload(\i__payload$203 ),
-    .i__ready(local3_room),
-    .i__valid(\i__valid$204 ),
+    .i__payload(\i__payload$172 ),
+    .i__ready(\i__ready$169 ),
+    .i__valid(moving[8]),
     .o__payload(local3_out__payload),
-    .o__ready(\o__ready$199 ),
+    .o__ready(\o__ready$165 ),
     .o__valid(local3_out__valid),
     .rst(rst)
   );
   \neuflow_operator_tile.router.local4_slice  local4_slice (
     .clk(clk),
-    .i__payload(\i__payload$213 ),
-    .i__ready(local4_room),
-    .i__valid(\i__valid$214 ),
+    .i__payload(\i__payload$182 ),
+    .i__ready(\i__ready$179 ),
+    .i__valid(moving[9]),
     .o__payload(local4_out__payload),
-    .o__ready(\o__ready$209 ),
+    .o__ready(\o__ready$175 ),
     .o__valid(local4_out__valid),
     .rst(rst)
   );
   \neuflow_operator_tile.router.north_slice  north_slice (
     .clk(clk),
     .i__payload(i__payload),
-    .i__ready(north_room),
-    .i__valid(i__valid),
+    .i__ready(i__ready),
+    .i__valid(moving[0]),
     .o__payload(north_out__payload),
     .o__ready(o__ready),
     .o__valid(north_out__valid),
@@ -5304,1623 +4671,914 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   );
   \neuflow_operator_tile.router.south_slice  south_slice (
     .clk(clk),
-    .i__payload(\i__payload$143 ),
-    .i__ready(south_room),
-    .i__valid(\i__valid$144 ),
+    .i__payload(\i__payload$112 ),
+    .i__ready(\i__ready$109 ),
+    .i__valid(moving[2]),
     .o__payload(south_out__payload),
-    .o__ready(\o__ready$139 ),
+    .o__ready(\o__ready$105 ),
     .o__valid(south_out__valid),
     .rst(rst)
   );
   \neuflow_operator_tile.router.west_slice  west_slice (
     .clk(clk),
-    .i__payload(\i__payload$153 ),
-    .i__ready(west_room),
-    .i__valid(\i__valid$154 ),
+    .i__payload(\i__payload$122 ),
+    .i__ready(\i__ready$119 ),
+    .i__valid(moving[3]),
     .o__payload(west_out__payload),
-    .o__ready(\o__ready$149 ),
+    .o__ready(\o__ready$115 ),
     .o__valid(west_out__valid),
     .rst(rst)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$signal$6  = 1'h1;
-    if (\$12 ) begin
-      \$signal$6  = \$13 ;
-    end
-    if (\$17 ) begin
-      \$signal$6  = \$18 ;
-    end
-    if (\$22 ) begin
-      \$signal$6  = \$23 ;
-    end
-    if (\$27 ) begin
-      \$signal$6  = \$28 ;
-    end
-    if (\$32 ) begin
-      \$signal$6  = \$33 ;
-    end
-    if (\$37 ) begin
-      \$signal$6  = \$38 ;
-    end
-    if (\$42 ) begin
-      \$signal$6  = \$43 ;
-    end
-    if (\$47 ) begin
-      \$signal$6  = \$48 ;
-    end
-    if (\$52 ) begin
-      \$signal$6  = \$53 ;
-    end
-    if (\$57 ) begin
-      \$signal$6  = \$58 ;
+    known = 1'h0;
+    if (addressed) begin
+      casez (bus__payload[23:20])
+        4'h0:
+            known = 1'h1;
+        4'h1:
+            known = 1'h1;
+        4'h2:
+            known = 1'h1;
+        4'h3:
+            known = 1'h1;
+        4'h4:
+            known = 1'h1;
+        4'h5:
+            known = 1'h1;
+        4'h6:
+            known = 1'h1;
+        4'h7:
+            known = 1'h1;
+      endcase
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    north_able = 10'h000;
-    if (\$140 ) begin
-      north_able[0] = north_room;
-    end
-    if (\$142 ) begin
-      north_able[1] = east_room;
-    end
-    if (\$144 ) begin
-      north_able[2] = south_room;
-    end
-    if (\$146 ) begin
-      north_able[3] = west_room;
-    end
-    if (\$148 ) begin
-      north_able[4] = global_room;
-    end
-    if (\$150 ) begin
-      north_able[5] = local0_room;
-    end
-    if (\$152 ) begin
-      north_able[6] = local1_room;
-    end
-    if (\$154 ) begin
-      north_able[7] = local2_room;
-    end
-    if (\$156 ) begin
-      north_able[8] = local3_room;
-    end
-    if (\$158 ) begin
-      north_able[9] = local4_room;
+    conflict = 1'h0;
+    if (addressed) begin
+      casez (bus__payload[23:20])
+        4'h0:
+            conflict = \$16 ;
+        4'h1:
+            conflict = \$20 ;
+        4'h2:
+            conflict = \$24 ;
+        4'h3:
+            conflict = \$28 ;
+        4'h4:
+            conflict = \$32 ;
+        4'h5:
+            conflict = \$36 ;
+        4'h6:
+            conflict = \$40 ;
+        4'h7:
+            conflict = \$44 ;
+      endcase
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    north_wanted = 10'h000;
-    if (\$140 ) begin
-      north_wanted = north_current[13:4];
-    end
-    if (\$142 ) begin
-      north_wanted = east_current[13:4];
-    end
-    if (\$144 ) begin
-      north_wanted = south_current[13:4];
-    end
-    if (\$146 ) begin
-      north_wanted = west_current[13:4];
-    end
-    if (\$148 ) begin
-      north_wanted = global_current[13:4];
-    end
-    if (\$150 ) begin
-      north_wanted = local0_current[13:4];
-    end
-    if (\$152 ) begin
-      north_wanted = local1_current[13:4];
-    end
-    if (\$154 ) begin
-      north_wanted = local2_current[13:4];
-    end
-    if (\$156 ) begin
-      north_wanted = local3_current[13:4];
-    end
-    if (\$158 ) begin
-      north_wanted = local4_current[13:4];
+    \$signal$37  = 10'h000;
+    if (take) begin
+      \$signal$37  = \$51 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    east_able = 10'h000;
-    if (\$165 ) begin
-      east_able[0] = north_room;
-    end
-    if (\$167 ) begin
-      east_able[1] = east_room;
-    end
-    if (\$169 ) begin
-      east_able[2] = south_room;
-    end
-    if (\$171 ) begin
-      east_able[3] = west_room;
-    end
-    if (\$173 ) begin
-      east_able[4] = global_room;
-    end
-    if (\$175 ) begin
-      east_able[5] = local0_room;
-    end
-    if (\$177 ) begin
-      east_able[6] = local1_room;
-    end
-    if (\$179 ) begin
-      east_able[7] = local2_room;
-    end
-    if (\$181 ) begin
-      east_able[8] = local3_room;
-    end
-    if (\$183 ) begin
-      east_able[9] = local4_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    east_wanted = 10'h000;
-    if (\$165 ) begin
-      east_wanted = north_current[13:4];
-    end
-    if (\$167 ) begin
-      east_wanted = east_current[13:4];
-    end
-    if (\$169 ) begin
-      east_wanted = south_current[13:4];
-    end
-    if (\$171 ) begin
-      east_wanted = west_current[13:4];
-    end
-    if (\$173 ) begin
-      east_wanted = global_current[13:4];
-    end
-    if (\$175 ) begin
-      east_wanted = local0_current[13:4];
-    end
-    if (\$177 ) begin
-      east_wanted = local1_current[13:4];
-    end
-    if (\$179 ) begin
-      east_wanted = local2_current[13:4];
-    end
-    if (\$181 ) begin
-      east_wanted = local3_current[13:4];
-    end
-    if (\$183 ) begin
-      east_wanted = local4_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    south_able = 10'h000;
-    if (\$190 ) begin
-      south_able[0] = north_room;
-    end
-    if (\$192 ) begin
-      south_able[1] = east_room;
-    end
-    if (\$194 ) begin
-      south_able[2] = south_room;
-    end
-    if (\$196 ) begin
-      south_able[3] = west_room;
-    end
-    if (\$198 ) begin
-      south_able[4] = global_room;
-    end
-    if (\$200 ) begin
-      south_able[5] = local0_room;
-    end
-    if (\$202 ) begin
-      south_able[6] = local1_room;
-    end
-    if (\$204 ) begin
-      south_able[7] = local2_room;
-    end
-    if (\$206 ) begin
-      south_able[8] = local3_room;
-    end
-    if (\$208 ) begin
-      south_able[9] = local4_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    south_wanted = 10'h000;
-    if (\$190 ) begin
-      south_wanted = north_current[13:4];
-    end
-    if (\$192 ) begin
-      south_wanted = east_current[13:4];
-    end
-    if (\$194 ) begin
-      south_wanted = south_current[13:4];
-    end
-    if (\$196 ) begin
-      south_wanted = west_current[13:4];
-    end
-    if (\$198 ) begin
-      south_wanted = global_current[13:4];
-    end
-    if (\$200 ) begin
-      south_wanted = local0_current[13:4];
-    end
-    if (\$202 ) begin
-      south_wanted = local1_current[13:4];
-    end
-    if (\$204 ) begin
-      south_wanted = local2_current[13:4];
-    end
-    if (\$206 ) begin
-      south_wanted = local3_current[13:4];
-    end
-    if (\$208 ) begin
-      south_wanted = local4_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    west_able = 10'h000;
-    if (\$215 ) begin
-      west_able[0] = north_room;
-    end
-    if (\$217 ) begin
-      west_able[1] = east_room;
-    end
-    if (\$219 ) begin
-      west_able[2] = south_room;
-    end
-    if (\$221 ) begin
-      west_able[3] = west_room;
-    end
-    if (\$223 ) begin
-      west_able[4] = global_room;
-    end
-    if (\$225 ) begin
-      west_able[5] = local0_room;
-    end
-    if (\$227 ) begin
-      west_able[6] = local1_room;
-    end
-    if (\$229 ) begin
-      west_able[7] = local2_room;
-    end
-    if (\$231 ) begin
-      west_able[8] = local3_room;
-    end
-    if (\$233 ) begin
-      west_able[9] = local4_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    west_wanted = 10'h000;
-    if (\$215 ) begin
-      west_wanted = north_current[13:4];
-    end
-    if (\$217 ) begin
-      west_wanted = east_current[13:4];
-    end
-    if (\$219 ) begin
-      west_wanted = south_current[13:4];
-    end
-    if (\$221 ) begin
-      west_wanted = west_current[13:4];
-    end
-    if (\$223 ) begin
-      west_wanted = global_current[13:4];
-    end
-    if (\$225 ) begin
-      west_wanted = local0_current[13:4];
-    end
-    if (\$227 ) begin
-      west_wanted = local1_current[13:4];
-    end
-    if (\$229 ) begin
-      west_wanted = local2_current[13:4];
-    end
-    if (\$231 ) begin
-      west_wanted = local3_current[13:4];
-    end
-    if (\$233 ) begin
-      west_wanted = local4_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    global_able = 10'h000;
-    if (\$240 ) begin
-      global_able[0] = north_room;
-    end
-    if (\$242 ) begin
-      global_able[1] = east_room;
-    end
-    if (\$244 ) begin
-      global_able[2] = south_room;
-    end
-    if (\$246 ) begin
-      global_able[3] = west_room;
-    end
-    if (\$248 ) begin
-      global_able[4] = global_room;
-    end
-    if (\$250 ) begin
-      global_able[5] = local0_room;
-    end
-    if (\$252 ) begin
-      global_able[6] = local1_room;
-    end
-    if (\$254 ) begin
-      global_able[7] = local2_room;
-    end
-    if (\$256 ) begin
-      global_able[8] = local3_room;
-    end
-    if (\$258 ) begin
-      global_able[9] = local4_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    global_wanted = 10'h000;
-    if (\$240 ) begin
-      global_wanted = north_current[13:4];
-    end
-    if (\$242 ) begin
-      global_wanted = east_current[13:4];
-    end
-    if (\$244 ) begin
-      global_wanted = south_current[13:4];
-    end
-    if (\$246 ) begin
-      global_wanted = west_current[13:4];
-    end
-    if (\$248 ) begin
-      global_wanted = global_current[13:4];
-    end
-    if (\$250 ) begin
-      global_wanted = local0_current[13:4];
-    end
-    if (\$252 ) begin
-      global_wanted = local1_current[13:4];
-    end
-    if (\$254 ) begin
-      global_wanted = local2_current[13:4];
-    end
-    if (\$256 ) begin
-      global_wanted = local3_current[13:4];
-    end
-    if (\$258 ) begin
-      global_wanted = local4_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    local0_able = 10'h000;
-    if (\$265 ) begin
-      local0_able[0] = north_room;
-    end
-    if (\$267 ) begin
-      local0_able[1] = east_room;
-    end
-    if (\$269 ) begin
-      local0_able[2] = south_room;
-    end
-    if (\$271 ) begin
-      local0_able[3] = west_room;
-    end
-    if (\$273 ) begin
-      local0_able[4] = global_room;
-    end
-    if (\$275 ) begin
-      local0_able[5] = local0_room;
-    end
-    if (\$277 ) begin
-      local0_able[6] = local1_room;
-    end
-    if (\$279 ) begin
-      local0_able[7] = local2_room;
-    end
-    if (\$281 ) begin
-      local0_able[8] = local3_room;
-    end
-    if (\$283 ) begin
-      local0_able[9] = local4_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    local0_wanted = 10'h000;
-    if (\$265 ) begin
-      local0_wanted = north_current[13:4];
-    end
-    if (\$267 ) begin
-      local0_wanted = east_current[13:4];
-    end
-    if (\$269 ) begin
-      local0_wanted = south_current[13:4];
-    end
-    if (\$271 ) begin
-      local0_wanted = west_current[13:4];
-    end
-    if (\$273 ) begin
-      local0_wanted = global_current[13:4];
-    end
-    if (\$275 ) begin
-      local0_wanted = local0_current[13:4];
-    end
-    if (\$277 ) begin
-      local0_wanted = local1_current[13:4];
-    end
-    if (\$279 ) begin
-      local0_wanted = local2_current[13:4];
-    end
-    if (\$281 ) begin
-      local0_wanted = local3_current[13:4];
-    end
-    if (\$283 ) begin
-      local0_wanted = local4_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    local1_able = 10'h000;
-    if (\$290 ) begin
-      local1_able[0] = north_room;
-    end
-    if (\$292 ) begin
-      local1_able[1] = east_room;
-    end
-    if (\$294 ) begin
-      local1_able[2] = south_room;
-    end
-    if (\$296 ) begin
-      local1_able[3] = west_room;
-    end
-    if (\$298 ) begin
-      local1_able[4] = global_room;
-    end
-    if (\$300 ) begin
-      local1_able[5] = local0_room;
-    end
-    if (\$302 ) begin
-      local1_able[6] = local1_room;
-    end
-    if (\$304 ) begin
-      local1_able[7] = local2_room;
-    end
-    if (\$306 ) begin
-      local1_able[8] = local3_room;
-    end
-    if (\$308 ) begin
-      local1_able[9] = local4_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    local1_wanted = 10'h000;
-    if (\$290 ) begin
-      local1_wanted = north_current[13:4];
-    end
-    if (\$292 ) begin
-      local1_wanted = east_current[13:4];
-    end
-    if (\$294 ) begin
-      local1_wanted = south_current[13:4];
-    end
-    if (\$296 ) begin
-      local1_wanted = west_current[13:4];
-    end
-    if (\$298 ) begin
-      local1_wanted = global_current[13:4];
-    end
-    if (\$300 ) begin
-      local1_wanted = local0_current[13:4];
-    end
-    if (\$302 ) begin
-      local1_wanted = local1_current[13:4];
-    end
-    if (\$304 ) begin
-      local1_wanted = local2_current[13:4];
-    end
-    if (\$306 ) begin
-      local1_wanted = local3_current[13:4];
-    end
-    if (\$308 ) begin
-      local1_wanted = local4_current[13:4];
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    local2_able = 10'h000;
-    if (\$315 ) begin
-      local2_able[0] = north_room;
-    end
-    if (\$317 ) begin
-      local2_able[1] = east_room;
-    end
-    if (\$319 ) begin
-      local2_able[2] = south_room;
-    end
-    if (\$321 ) begin
-      local2_able[3] = west_room;
-    end
-    if (\$323 ) begin
-      local2_able[4] = global_room;
-    end
-    if (\$325 ) begin
-      local2_able[5] = local0_room;
-    end
-    if (\$327 ) begin
-      local2_able[6] = local1_room;
-    end
-    if (\$329 ) begin
-      local2_able[7] = local2_room;
-    end
-    if (\$331 ) begin
-      local2_able[8] = local3_room;
-    end
-    if (\$333 ) begin
-      local2_able[9] = local4_room;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    local2_wanted = 10'h000;
-    if (\$315 ) begin
-      local2_wanted = north_current[13:4];
-    end
-    if (\$317 ) begin
-      local2_wanted = east_current[13:4];
-    end
-    if (\$319 ) begin
-      local2_wanted = south_current[13:4];
-    end
-    if (\$321 ) begin
-      local2_wanted = west_current[13:4];
-    end
-    if (\$323 ) begin
-      local2_wanted = global_current[13:4];
-    end
-    if (\$325 ) begin
-      local2_wanted = local0_current[13:4];
-    end
-    if (\$327 ) begin
-      local2_wanted = local1_current[13:4];
-    end
-    if (\$329 ) begin
-      local2_wanted = local2_current[13:4];
-    end
-    if (\$331 ) begin
-      local2_wanted = local3_current[13:4];
-    end
-    if (\$333 ) begin
-      local2_wanted = local4_current[13:4];
+    queued = 10'h000;
+    if (take) begin
+      queued = \$54 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
     i__payload = 35'h000000000;
-    casez (north_current[3:0])
-      4'h0:
-          i__payload = north_in__payload;
-      4'h1:
-          i__payload = east_in__payload;
-      4'h2:
-          i__payload = south_in__payload;
-      4'h3:
-          i__payload = west_in__payload;
-      4'h4:
-          i__payload = global_in__payload;
-      4'h5:
-          i__payload = { \port$2150$0 , \port$2154$0  };
-      4'h6:
-          i__payload = { \port$2235$0 , \port$2239$0  };
-      4'h7:
-          i__payload = local2_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    i__valid = 1'h0;
-    casez (north_current[3:0])
-      4'h0:
-          i__valid = \$340 ;
-      4'h1:
-          i__valid = \$342 ;
-      4'h2:
-          i__valid = \$344 ;
-      4'h3:
-          i__valid = \$346 ;
-      4'h4:
-          i__valid = \$348 ;
-      4'h5:
-          i__valid = \$350 ;
-      4'h6:
-          i__valid = \$352 ;
-      4'h7:
-          i__valid = \$354 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__payload$133  = 35'h000000000;
-    casez (east_current[3:0])
-      4'h0:
-          \i__payload$133  = north_in__payload;
-      4'h1:
-          \i__payload$133  = east_in__payload;
-      4'h2:
-          \i__payload$133  = south_in__payload;
-      4'h3:
-          \i__payload$133  = west_in__payload;
-      4'h4:
-          \i__payload$133  = global_in__payload;
-      4'h5:
-          \i__payload$133  = { \port$2150$0 , \port$2154$0  };
-      4'h6:
-          \i__payload$133  = { \port$2235$0 , \port$2239$0  };
-      4'h7:
-          \i__payload$133  = local2_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__valid$134  = 1'h0;
-    casez (east_current[3:0])
-      4'h0:
-          \i__valid$134  = \$356 ;
-      4'h1:
-          \i__valid$134  = \$358 ;
-      4'h2:
-          \i__valid$134  = \$360 ;
-      4'h3:
-          \i__valid$134  = \$362 ;
-      4'h4:
-          \i__valid$134  = \$364 ;
-      4'h5:
-          \i__valid$134  = \$366 ;
-      4'h6:
-          \i__valid$134  = \$368 ;
-      4'h7:
-          \i__valid$134  = \$370 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__payload$143  = 35'h000000000;
-    casez (south_current[3:0])
-      4'h0:
-          \i__payload$143  = north_in__payload;
-      4'h1:
-          \i__payload$143  = east_in__payload;
-      4'h2:
-          \i__payload$143  = south_in__payload;
-      4'h3:
-          \i__payload$143  = west_in__payload;
-      4'h4:
-          \i__payload$143  = global_in__payload;
-      4'h5:
-          \i__payload$143  = { \port$2150$0 , \port$2154$0  };
-      4'h6:
-          \i__payload$143  = { \port$2235$0 , \port$2239$0  };
-      4'h7:
-          \i__payload$143  = local2_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__valid$144  = 1'h0;
-    casez (south_current[3:0])
-      4'h0:
-          \i__valid$144  = \$372 ;
-      4'h1:
-          \i__valid$144  = \$374 ;
-      4'h2:
-          \i__valid$144  = \$376 ;
-      4'h3:
-          \i__valid$144  = \$378 ;
-      4'h4:
-          \i__valid$144  = \$380 ;
-      4'h5:
-          \i__valid$144  = \$382 ;
-      4'h6:
-          \i__valid$144  = \$384 ;
-      4'h7:
-          \i__valid$144  = \$386 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__payload$153  = 35'h000000000;
-    casez (west_current[3:0])
-      4'h0:
-          \i__payload$153  = north_in__payload;
-      4'h1:
-          \i__payload$153  = east_in__payload;
-      4'h2:
-          \i__payload$153  = south_in__payload;
-      4'h3:
-          \i__payload$153  = west_in__payload;
-      4'h4:
-          \i__payload$153  = global_in__payload;
-      4'h5:
-          \i__payload$153  = { \port$2150$0 , \port$2154$0  };
-      4'h6:
-          \i__payload$153  = { \port$2235$0 , \port$2239$0  };
-      4'h7:
-          \i__payload$153  = local2_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__valid$154  = 1'h0;
-    casez (west_current[3:0])
-      4'h0:
-          \i__valid$154  = \$388 ;
-      4'h1:
-          \i__valid$154  = \$390 ;
-      4'h2:
-          \i__valid$154  = \$392 ;
-      4'h3:
-          \i__valid$154  = \$394 ;
-      4'h4:
-          \i__valid$154  = \$396 ;
-      4'h5:
-          \i__valid$154  = \$398 ;
-      4'h6:
-          \i__valid$154  = \$400 ;
-      4'h7:
-          \i__valid$154  = \$402 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__payload$163  = 35'h000000000;
-    casez (global_current[3:0])
-      4'h0:
-          \i__payload$163  = north_in__payload;
-      4'h1:
-          \i__payload$163  = east_in__payload;
-      4'h2:
-          \i__payload$163  = south_in__payload;
-      4'h3:
-          \i__payload$163  = west_in__payload;
-      4'h4:
-          \i__payload$163  = global_in__payload;
-      4'h5:
-          \i__payload$163  = { \port$2150$0 , \port$2154$0  };
-      4'h6:
-          \i__payload$163  = { \port$2235$0 , \port$2239$0  };
-      4'h7:
-          \i__payload$163  = local2_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__valid$164  = 1'h0;
-    casez (global_current[3:0])
-      4'h0:
-          \i__valid$164  = \$404 ;
-      4'h1:
-          \i__valid$164  = \$406 ;
-      4'h2:
-          \i__valid$164  = \$408 ;
-      4'h3:
-          \i__valid$164  = \$410 ;
-      4'h4:
-          \i__valid$164  = \$412 ;
-      4'h5:
-          \i__valid$164  = \$414 ;
-      4'h6:
-          \i__valid$164  = \$416 ;
-      4'h7:
-          \i__valid$164  = \$418 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__payload$173  = 35'h000000000;
-    casez (local0_current[3:0])
-      4'h0:
-          \i__payload$173  = north_in__payload;
-      4'h1:
-          \i__payload$173  = east_in__payload;
-      4'h2:
-          \i__payload$173  = south_in__payload;
-      4'h3:
-          \i__payload$173  = west_in__payload;
-      4'h4:
-          \i__payload$173  = global_in__payload;
-      4'h5:
-          \i__payload$173  = { \port$2150$0 , \port$2154$0  };
-      4'h6:
-          \i__payload$173  = { \port$2235$0 , \port$2239$0  };
-      4'h7:
-          \i__payload$173  = local2_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__valid$174  = 1'h0;
-    casez (local0_current[3:0])
-      4'h0:
-          \i__valid$174  = \$420 ;
-      4'h1:
-          \i__valid$174  = \$422 ;
-      4'h2:
-          \i__valid$174  = \$424 ;
-      4'h3:
-          \i__valid$174  = \$426 ;
-      4'h4:
-          \i__valid$174  = \$428 ;
-      4'h5:
-          \i__valid$174  = \$430 ;
-      4'h6:
-          \i__valid$174  = \$432 ;
-      4'h7:
-          \i__valid$174  = \$434 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__payload$183  = 35'h000000000;
-    casez (local1_current[3:0])
-      4'h0:
-          \i__payload$183  = north_in__payload;
-      4'h1:
-          \i__payload$183  = east_in__payload;
-      4'h2:
-          \i__payload$183  = south_in__payload;
-      4'h3:
-          \i__payload$183  = west_in__payload;
-      4'h4:
-          \i__payload$183  = global_in__payload;
-      4'h5:
-          \i__payload$183  = { \port$2150$0 , \port$2154$0  };
-      4'h6:
-          \i__payload$183  = { \port$2235$0 , \port$2239$0  };
-      4'h7:
-          \i__payload$183  = local2_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__valid$184  = 1'h0;
-    casez (local1_current[3:0])
-      4'h0:
-          \i__valid$184  = \$436 ;
-      4'h1:
-          \i__valid$184  = \$438 ;
-      4'h2:
-          \i__valid$184  = \$440 ;
-      4'h3:
-          \i__valid$184  = \$442 ;
-      4'h4:
-          \i__valid$184  = \$444 ;
-      4'h5:
-          \i__valid$184  = \$446 ;
-      4'h6:
-          \i__valid$184  = \$448 ;
-      4'h7:
-          \i__valid$184  = \$450 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__payload$193  = 35'h000000000;
-    casez (local2_current[3:0])
-      4'h0:
-          \i__payload$193  = north_in__payload;
-      4'h1:
-          \i__payload$193  = east_in__payload;
-      4'h2:
-          \i__payload$193  = south_in__payload;
-      4'h3:
-          \i__payload$193  = west_in__payload;
-      4'h4:
-          \i__payload$193  = global_in__payload;
-      4'h5:
-          \i__payload$193  = { \port$2150$0 , \port$2154$0  };
-      4'h6:
-          \i__payload$193  = { \port$2235$0 , \port$2239$0  };
-      4'h7:
-          \i__payload$193  = local2_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__valid$194  = 1'h0;
-    casez (local2_current[3:0])
-      4'h0:
-          \i__valid$194  = \$452 ;
-      4'h1:
-          \i__valid$194  = \$454 ;
-      4'h2:
-          \i__valid$194  = \$456 ;
-      4'h3:
-          \i__valid$194  = \$458 ;
-      4'h4:
-          \i__valid$194  = \$460 ;
-      4'h5:
-          \i__valid$194  = \$462 ;
-      4'h6:
-          \i__valid$194  = \$464 ;
-      4'h7:
-          \i__valid$194  = \$466 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__payload$203  = 35'h000000000;
-    casez (local3_current[3:0])
-      4'h0:
-          \i__payload$203  = north_in__payload;
-      4'h1:
-          \i__payload$203  = east_in__payload;
-      4'h2:
-          \i__payload$203  = south_in__payload;
-      4'h3:
-          \i__payload$203  = west_in__payload;
-      4'h4:
-          \i__payload$203  = global_in__payload;
-      4'h5:
-          \i__payload$203  = { \port$2150$0 , \port$2154$0  };
-      4'h6:
-          \i__payload$203  = { \port$2235$0 , \port$2239$0  };
-      4'h7:
-          \i__payload$203  = local2_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__valid$204  = 1'h0;
-    casez (local3_current[3:0])
-      4'h0:
-          \i__valid$204  = \$468 ;
-      4'h1:
-          \i__valid$204  = \$470 ;
-      4'h2:
-          \i__valid$204  = \$472 ;
-      4'h3:
-          \i__valid$204  = \$474 ;
-      4'h4:
-          \i__valid$204  = \$476 ;
-      4'h5:
-          \i__valid$204  = \$478 ;
-      4'h6:
-          \i__valid$204  = \$480 ;
-      4'h7:
-          \i__valid$204  = \$482 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__payload$213  = 35'h000000000;
-    casez (local4_current[3:0])
-      4'h0:
-          \i__payload$213  = north_in__payload;
-      4'h1:
-          \i__payload$213  = east_in__payload;
-      4'h2:
-          \i__payload$213  = south_in__payload;
-      4'h3:
-          \i__payload$213  = west_in__payload;
-      4'h4:
-          \i__payload$213  = global_in__payload;
-      4'h5:
-          \i__payload$213  = { \port$2150$0 , \port$2154$0  };
-      4'h6:
-          \i__payload$213  = { \port$2235$0 , \port$2239$0  };
-      4'h7:
-          \i__payload$213  = local2_in__payload;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \i__valid$214  = 1'h0;
-    casez (local4_current[3:0])
-      4'h0:
-          \i__valid$214  = \$484 ;
-      4'h1:
-          \i__valid$214  = \$486 ;
-      4'h2:
-          \i__valid$214  = \$488 ;
-      4'h3:
-          \i__valid$214  = \$490 ;
-      4'h4:
-          \i__valid$214  = \$492 ;
-      4'h5:
-          \i__valid$214  = \$494 ;
-      4'h6:
-          \i__valid$214  = \$496 ;
-      4'h7:
-          \i__valid$214  = \$498 ;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$529  = north_valid;
-    if (north_done) begin
-      \$529  = north_waits;
+    if (moving[0]) begin
+      casez (north_source)
+        4'h0:
+            i__payload = north_in__payload;
+        4'h1:
+            i__payload = east_in__payload;
+        4'h2:
+            i__payload = south_in__payload;
+        4'h3:
+            i__payload = west_in__payload;
+        4'h4:
+            i__payload = global_in__payload;
+        4'h5:
+            i__payload = { \port$1710$0 , \port$1714$0  };
+        4'h6:
+            i__payload = { \port$1795$0 , \port$1799$0  };
+        4'h7:
+            i__payload = local2_in__payload;
+      endcase
     end
-    if (\$501 ) begin
-      \$529  = 1'h1;
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \i__payload$102  = 35'h000000000;
+    if (moving[1]) begin
+      casez (east_source)
+        4'h0:
+            \i__payload$102  = north_in__payload;
+        4'h1:
+            \i__payload$102  = east_in__payload;
+        4'h2:
+            \i__payload$102  = south_in__payload;
+        4'h3:
+            \i__payload$102  = west_in__payload;
+        4'h4:
+            \i__payload$102  = global_in__payload;
+        4'h5:
+            \i__payload$102  = { \port$1710$0 , \port$1714$0  };
+        4'h6:
+            \i__payload$102  = { \port$1795$0 , \port$1799$0  };
+        4'h7:
+            \i__payload$102  = local2_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \i__payload$112  = 35'h000000000;
+    if (moving[2]) begin
+      casez (south_source)
+        4'h0:
+            \i__payload$112  = north_in__payload;
+        4'h1:
+            \i__payload$112  = east_in__payload;
+        4'h2:
+            \i__payload$112  = south_in__payload;
+        4'h3:
+            \i__payload$112  = west_in__payload;
+        4'h4:
+            \i__payload$112  = global_in__payload;
+        4'h5:
+            \i__payload$112  = { \port$1710$0 , \port$1714$0  };
+        4'h6:
+            \i__payload$112  = { \port$1795$0 , \port$1799$0  };
+        4'h7:
+            \i__payload$112  = local2_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \i__payload$122  = 35'h000000000;
+    if (moving[3]) begin
+      casez (west_source)
+        4'h0:
+            \i__payload$122  = north_in__payload;
+        4'h1:
+            \i__payload$122  = east_in__payload;
+        4'h2:
+            \i__payload$122  = south_in__payload;
+        4'h3:
+            \i__payload$122  = west_in__payload;
+        4'h4:
+            \i__payload$122  = global_in__payload;
+        4'h5:
+            \i__payload$122  = { \port$1710$0 , \port$1714$0  };
+        4'h6:
+            \i__payload$122  = { \port$1795$0 , \port$1799$0  };
+        4'h7:
+            \i__payload$122  = local2_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \i__payload$132  = 35'h000000000;
+    if (moving[4]) begin
+      casez (global_source)
+        4'h0:
+            \i__payload$132  = north_in__payload;
+        4'h1:
+            \i__payload$132  = east_in__payload;
+        4'h2:
+            \i__payload$132  = south_in__payload;
+        4'h3:
+            \i__payload$132  = west_in__payload;
+        4'h4:
+            \i__payload$132  = global_in__payload;
+        4'h5:
+            \i__payload$132  = { \port$1710$0 , \port$1714$0  };
+        4'h6:
+            \i__payload$132  = { \port$1795$0 , \port$1799$0  };
+        4'h7:
+            \i__payload$132  = local2_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \i__payload$142  = 35'h000000000;
+    if (moving[5]) begin
+      casez (local0_source)
+        4'h0:
+            \i__payload$142  = north_in__payload;
+        4'h1:
+            \i__payload$142  = east_in__payload;
+        4'h2:
+            \i__payload$142  = south_in__payload;
+        4'h3:
+            \i__payload$142  = west_in__payload;
+        4'h4:
+            \i__payload$142  = global_in__payload;
+        4'h5:
+            \i__payload$142  = { \port$1710$0 , \port$1714$0  };
+        4'h6:
+            \i__payload$142  = { \port$1795$0 , \port$1799$0  };
+        4'h7:
+            \i__payload$142  = local2_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \i__payload$152  = 35'h000000000;
+    if (moving[6]) begin
+      casez (local1_source)
+        4'h0:
+            \i__payload$152  = north_in__payload;
+        4'h1:
+            \i__payload$152  = east_in__payload;
+        4'h2:
+            \i__payload$152  = south_in__payload;
+        4'h3:
+            \i__payload$152  = west_in__payload;
+        4'h4:
+            \i__payload$152  = global_in__payload;
+        4'h5:
+            \i__payload$152  = { \port$1710$0 , \port$1714$0  };
+        4'h6:
+            \i__payload$152  = { \port$1795$0 , \port$1799$0  };
+        4'h7:
+            \i__payload$152  = local2_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \i__payload$162  = 35'h000000000;
+    if (moving[7]) begin
+      casez (local2_source)
+        4'h0:
+            \i__payload$162  = north_in__payload;
+        4'h1:
+            \i__payload$162  = east_in__payload;
+        4'h2:
+            \i__payload$162  = south_in__payload;
+        4'h3:
+            \i__payload$162  = west_in__payload;
+        4'h4:
+            \i__payload$162  = global_in__payload;
+        4'h5:
+            \i__payload$162  = { \port$1710$0 , \port$1714$0  };
+        4'h6:
+            \i__payload$162  = { \port$1795$0 , \port$1799$0  };
+        4'h7:
+            \i__payload$162  = local2_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \i__payload$172  = 35'h000000000;
+    if (moving[8]) begin
+      casez (local3_source)
+        4'h0:
+            \i__payload$172  = north_in__payload;
+        4'h1:
+            \i__payload$172  = east_in__payload;
+        4'h2:
+            \i__payload$172  = south_in__payload;
+        4'h3:
+            \i__payload$172  = west_in__payload;
+        4'h4:
+            \i__payload$172  = global_in__payload;
+        4'h5:
+            \i__payload$172  = { \port$1710$0 , \port$1714$0  };
+        4'h6:
+            \i__payload$172  = { \port$1795$0 , \port$1799$0  };
+        4'h7:
+            \i__payload$172  = local2_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \i__payload$182  = 35'h000000000;
+    if (moving[9]) begin
+      casez (local4_source)
+        4'h0:
+            \i__payload$182  = north_in__payload;
+        4'h1:
+            \i__payload$182  = east_in__payload;
+        4'h2:
+            \i__payload$182  = south_in__payload;
+        4'h3:
+            \i__payload$182  = west_in__payload;
+        4'h4:
+            \i__payload$182  = global_in__payload;
+        4'h5:
+            \i__payload$182  = { \port$1710$0 , \port$1714$0  };
+        4'h6:
+            \i__payload$182  = { \port$1795$0 , \port$1799$0  };
+        4'h7:
+            \i__payload$182  = local2_in__payload;
+      endcase
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$237  = \$signal$38 ;
+    if (\$116 ) begin
+      \$237  = \$121 ;
     end
     if (rst) begin
-      \$529  = 1'h0;
+      \$237  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$530  = north_current;
-    if (north_done) begin
-      \$530  = north_waiting;
-    end
-    if (\$501 ) begin
-      \$530 [3:0] = bus__payload[23:20];
-      \$530 [13:4] = bus__payload[33:24];
+    \$238  = waits;
+    if (\$116 ) begin
+      \$238  = \$124 ;
     end
     if (rst) begin
-      \$530  = 14'h0000;
+      \$238  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$531  = north_waits;
-    if (north_done) begin
-      \$531  = 1'h0;
-    end
-    if (\$501 ) begin
-    end else if (north_take) begin
-      \$531  = 1'h1;
+    \$239  = north_current;
+    if (\$116 ) begin
+      \$239  = \$131 ;
     end
     if (rst) begin
-      \$531  = 1'h0;
+      \$239  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$532  = north_waiting;
-    if (\$501 ) begin
-    end else if (north_take) begin
-      \$532 [3:0] = bus__payload[23:20];
-      \$532 [13:4] = bus__payload[33:24];
+    \$240  = north_waiting;
+    if (\$116 ) begin
+      \$240  = \$136 ;
     end
     if (rst) begin
-      \$532  = 14'h0000;
+      \$240  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$533  = east_valid;
-    if (east_done) begin
-      \$533  = east_waits;
-    end
-    if (\$504 ) begin
-      \$533  = 1'h1;
+    \$241  = north_peers;
+    if (\$116 ) begin
+      if (\$138 ) begin
+        \$241  = names;
+      end
     end
     if (rst) begin
-      \$533  = 1'h0;
+      \$241  = 10'h3ff;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$534  = east_current;
-    if (east_done) begin
-      \$534  = east_waiting;
-    end
-    if (\$504 ) begin
-      \$534 [3:0] = bus__payload[23:20];
-      \$534 [13:4] = bus__payload[33:24];
+    \$242  = east_current;
+    if (\$116 ) begin
+      \$242  = \$145 ;
     end
     if (rst) begin
-      \$534  = 14'h0000;
+      \$242  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$535  = east_waits;
-    if (east_done) begin
-      \$535  = 1'h0;
-    end
-    if (\$504 ) begin
-    end else if (east_take) begin
-      \$535  = 1'h1;
+    \$243  = east_waiting;
+    if (\$116 ) begin
+      \$243  = \$150 ;
     end
     if (rst) begin
-      \$535  = 1'h0;
+      \$243  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$536  = east_waiting;
-    if (\$504 ) begin
-    end else if (east_take) begin
-      \$536 [3:0] = bus__payload[23:20];
-      \$536 [13:4] = bus__payload[33:24];
+    \$244  = east_peers;
+    if (\$116 ) begin
+      if (\$152 ) begin
+        \$244  = names;
+      end
     end
     if (rst) begin
-      \$536  = 14'h0000;
+      \$244  = 10'h3ff;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$537  = south_valid;
-    if (south_done) begin
-      \$537  = south_waits;
-    end
-    if (\$507 ) begin
-      \$537  = 1'h1;
+    \$245  = south_current;
+    if (\$116 ) begin
+      \$245  = \$159 ;
     end
     if (rst) begin
-      \$537  = 1'h0;
+      \$245  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$538  = south_current;
-    if (south_done) begin
-      \$538  = south_waiting;
-    end
-    if (\$507 ) begin
-      \$538 [3:0] = bus__payload[23:20];
-      \$538 [13:4] = bus__payload[33:24];
+    \$246  = south_waiting;
+    if (\$116 ) begin
+      \$246  = \$164 ;
     end
     if (rst) begin
-      \$538  = 14'h0000;
+      \$246  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$539  = south_waits;
-    if (south_done) begin
-      \$539  = 1'h0;
-    end
-    if (\$507 ) begin
-    end else if (south_take) begin
-      \$539  = 1'h1;
+    \$247  = south_peers;
+    if (\$116 ) begin
+      if (\$166 ) begin
+        \$247  = names;
+      end
     end
     if (rst) begin
-      \$539  = 1'h0;
+      \$247  = 10'h3ff;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$540  = south_waiting;
-    if (\$507 ) begin
-    end else if (south_take) begin
-      \$540 [3:0] = bus__payload[23:20];
-      \$540 [13:4] = bus__payload[33:24];
+    \$248  = west_current;
+    if (\$116 ) begin
+      \$248  = \$173 ;
     end
     if (rst) begin
-      \$540  = 14'h0000;
+      \$248  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$541  = west_valid;
-    if (west_done) begin
-      \$541  = west_waits;
-    end
-    if (\$510 ) begin
-      \$541  = 1'h1;
+    \$249  = west_waiting;
+    if (\$116 ) begin
+      \$249  = \$178 ;
     end
     if (rst) begin
-      \$541  = 1'h0;
+      \$249  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$542  = west_current;
-    if (west_done) begin
-      \$542  = west_waiting;
-    end
-    if (\$510 ) begin
-      \$542 [3:0] = bus__payload[23:20];
-      \$542 [13:4] = bus__payload[33:24];
+    \$250  = west_peers;
+    if (\$116 ) begin
+      if (\$180 ) begin
+        \$250  = names;
+      end
     end
     if (rst) begin
-      \$542  = 14'h0000;
+      \$250  = 10'h3ff;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$543  = west_waits;
-    if (west_done) begin
-      \$543  = 1'h0;
-    end
-    if (\$510 ) begin
-    end else if (west_take) begin
-      \$543  = 1'h1;
+    \$251  = global_current;
+    if (\$116 ) begin
+      \$251  = \$187 ;
     end
     if (rst) begin
-      \$543  = 1'h0;
+      \$251  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$544  = west_waiting;
-    if (\$510 ) begin
-    end else if (west_take) begin
-      \$544 [3:0] = bus__payload[23:20];
-      \$544 [13:4] = bus__payload[33:24];
+    \$252  = global_waiting;
+    if (\$116 ) begin
+      \$252  = \$192 ;
     end
     if (rst) begin
-      \$544  = 14'h0000;
+      \$252  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$545  = global_valid;
-    if (global_done) begin
-      \$545  = global_waits;
-    end
-    if (\$513 ) begin
-      \$545  = 1'h1;
+    \$253  = global_peers;
+    if (\$116 ) begin
+      if (\$194 ) begin
+        \$253  = names;
+      end
     end
     if (rst) begin
-      \$545  = 1'h0;
+      \$253  = 10'h3ff;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$546  = global_current;
-    if (global_done) begin
-      \$546  = global_waiting;
-    end
-    if (\$513 ) begin
-      \$546 [3:0] = bus__payload[23:20];
-      \$546 [13:4] = bus__payload[33:24];
+    \$254  = local0_current;
+    if (\$116 ) begin
+      \$254  = \$201 ;
     end
     if (rst) begin
-      \$546  = 14'h0000;
+      \$254  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$547  = global_waits;
-    if (global_done) begin
-      \$547  = 1'h0;
-    end
-    if (\$513 ) begin
-    end else if (global_take) begin
-      \$547  = 1'h1;
+    \$255  = local0_waiting;
+    if (\$116 ) begin
+      \$255  = \$206 ;
     end
     if (rst) begin
-      \$547  = 1'h0;
+      \$255  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$548  = global_waiting;
-    if (\$513 ) begin
-    end else if (global_take) begin
-      \$548 [3:0] = bus__payload[23:20];
-      \$548 [13:4] = bus__payload[33:24];
+    \$256  = local0_peers;
+    if (\$116 ) begin
+      if (\$208 ) begin
+        \$256  = names;
+      end
     end
     if (rst) begin
-      \$548  = 14'h0000;
+      \$256  = 10'h3ff;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$549  = local0_valid;
-    if (local0_done) begin
-      \$549  = local0_waits;
-    end
-    if (\$516 ) begin
-      \$549  = 1'h1;
+    \$257  = local1_current;
+    if (\$116 ) begin
+      \$257  = \$215 ;
     end
     if (rst) begin
-      \$549  = 1'h0;
+      \$257  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$550  = local0_current;
-    if (local0_done) begin
-      \$550  = local0_waiting;
-    end
-    if (\$516 ) begin
-      \$550 [3:0] = bus__payload[23:20];
-      \$550 [13:4] = bus__payload[33:24];
+    \$258  = local1_waiting;
+    if (\$116 ) begin
+      \$258  = \$220 ;
     end
     if (rst) begin
-      \$550  = 14'h0000;
+      \$258  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$551  = local0_waits;
-    if (local0_done) begin
-      \$551  = 1'h0;
-    end
-    if (\$516 ) begin
-    end else if (local0_take) begin
-      \$551  = 1'h1;
+    \$259  = local1_peers;
+    if (\$116 ) begin
+      if (\$222 ) begin
+        \$259  = names;
+      end
     end
     if (rst) begin
-      \$551  = 1'h0;
+      \$259  = 10'h3ff;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$552  = local0_waiting;
-    if (\$516 ) begin
-    end else if (local0_take) begin
-      \$552 [3:0] = bus__payload[23:20];
-      \$552 [13:4] = bus__payload[33:24];
+    \$260  = local2_current;
+    if (\$116 ) begin
+      \$260  = \$229 ;
     end
     if (rst) begin
-      \$552  = 14'h0000;
+      \$260  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$553  = local1_valid;
-    if (local1_done) begin
-      \$553  = local1_waits;
-    end
-    if (\$519 ) begin
-      \$553  = 1'h1;
+    \$261  = local2_waiting;
+    if (\$116 ) begin
+      \$261  = \$234 ;
     end
     if (rst) begin
-      \$553  = 1'h0;
+      \$261  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$554  = local1_current;
-    if (local1_done) begin
-      \$554  = local1_waiting;
-    end
-    if (\$519 ) begin
-      \$554 [3:0] = bus__payload[23:20];
-      \$554 [13:4] = bus__payload[33:24];
+    \$262  = local2_peers;
+    if (\$116 ) begin
+      if (\$236 ) begin
+        \$262  = names;
+      end
     end
     if (rst) begin
-      \$554  = 14'h0000;
+      \$262  = 10'h3ff;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$555  = local1_waits;
-    if (local1_done) begin
-      \$555  = 1'h0;
-    end
-    if (\$519 ) begin
-    end else if (local1_take) begin
-      \$555  = 1'h1;
+    \$263  = north_source;
+    if (\$116 ) begin
+      if (\$signal$37 [0]) begin
+        \$263  = bus__payload[23:20];
+      end else if (done[0]) begin
+        \$263  = north_next_source;
+      end
     end
     if (rst) begin
-      \$555  = 1'h0;
+      \$263  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$556  = local1_waiting;
-    if (\$519 ) begin
-    end else if (local1_take) begin
-      \$556 [3:0] = bus__payload[23:20];
-      \$556 [13:4] = bus__payload[33:24];
+    \$264  = north_next_source;
+    if (\$116 ) begin
+      if (queued[0]) begin
+        \$264  = bus__payload[23:20];
+      end
     end
     if (rst) begin
-      \$556  = 14'h0000;
+      \$264  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$557  = local2_valid;
-    if (local2_done) begin
-      \$557  = local2_waits;
-    end
-    if (\$522 ) begin
-      \$557  = 1'h1;
+    \$265  = east_source;
+    if (\$116 ) begin
+      if (\$signal$37 [1]) begin
+        \$265  = bus__payload[23:20];
+      end else if (done[1]) begin
+        \$265  = east_next_source;
+      end
     end
     if (rst) begin
-      \$557  = 1'h0;
+      \$265  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$558  = local2_current;
-    if (local2_done) begin
-      \$558  = local2_waiting;
-    end
-    if (\$522 ) begin
-      \$558 [3:0] = bus__payload[23:20];
-      \$558 [13:4] = bus__payload[33:24];
+    \$266  = east_next_source;
+    if (\$116 ) begin
+      if (queued[1]) begin
+        \$266  = bus__payload[23:20];
+      end
     end
     if (rst) begin
-      \$558  = 14'h0000;
+      \$266  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$559  = local2_waits;
-    if (local2_done) begin
-      \$559  = 1'h0;
-    end
-    if (\$522 ) begin
-    end else if (local2_take) begin
-      \$559  = 1'h1;
+    \$267  = south_source;
+    if (\$116 ) begin
+      if (\$signal$37 [2]) begin
+        \$267  = bus__payload[23:20];
+      end else if (done[2]) begin
+        \$267  = south_next_source;
+      end
     end
     if (rst) begin
-      \$559  = 1'h0;
+      \$267  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$560  = local2_waiting;
-    if (\$522 ) begin
-    end else if (local2_take) begin
-      \$560 [3:0] = bus__payload[23:20];
-      \$560 [13:4] = bus__payload[33:24];
+    \$268  = south_next_source;
+    if (\$116 ) begin
+      if (queued[2]) begin
+        \$268  = bus__payload[23:20];
+      end
     end
     if (rst) begin
-      \$560  = 14'h0000;
+      \$268  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$561  = local3_valid;
-    if (local3_done) begin
-      \$561  = local3_waits;
-    end
-    if (\$525 ) begin
-      \$561  = 1'h1;
+    \$269  = west_source;
+    if (\$116 ) begin
+      if (\$signal$37 [3]) begin
+        \$269  = bus__payload[23:20];
+      end else if (done[3]) begin
+        \$269  = west_next_source;
+      end
     end
     if (rst) begin
-      \$561  = 1'h0;
+      \$269  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$562  = local3_current;
-    if (local3_done) begin
-      \$562  = local3_waiting;
-    end
-    if (\$525 ) begin
-      \$562 [3:0] = bus__payload[23:20];
-      \$562 [13:4] = bus__payload[33:24];
+    \$270  = west_next_source;
+    if (\$116 ) begin
+      if (queued[3]) begin
+        \$270  = bus__payload[23:20];
+      end
     end
     if (rst) begin
-      \$562  = 14'h0000;
+      \$270  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$563  = local3_waits;
-    if (local3_done) begin
-      \$563  = 1'h0;
-    end
-    if (\$525 ) begin
-    end else if (local3_take) begin
-      \$563  = 1'h1;
+    \$271  = global_source;
+    if (\$116 ) begin
+      if (\$signal$37 [4]) begin
+        \$271  = bus__payload[23:20];
+      end else if (done[4]) begin
+        \$271  = global_next_source;
+      end
     end
     if (rst) begin
-      \$563  = 1'h0;
+      \$271  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$564  = local3_waiting;
-    if (\$525 ) begin
-    end else if (local3_take) begin
-      \$564 [3:0] = bus__payload[23:20];
-      \$564 [13:4] = bus__payload[33:24];
+    \$272  = global_next_source;
+    if (\$116 ) begin
+      if (queued[4]) begin
+        \$272  = bus__payload[23:20];
+      end
     end
     if (rst) begin
-      \$564  = 14'h0000;
+      \$272  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$565  = local4_valid;
-    if (local4_done) begin
-      \$565  = local4_waits;
-    end
-    if (\$528 ) begin
-      \$565  = 1'h1;
+    \$273  = local0_source;
+    if (\$116 ) begin
+      if (\$signal$37 [5]) begin
+        \$273  = bus__payload[23:20];
+      end else if (done[5]) begin
+        \$273  = local0_next_source;
+      end
     end
     if (rst) begin
-      \$565  = 1'h0;
+      \$273  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$566  = local4_current;
-    if (local4_done) begin
-      \$566  = local4_waiting;
-    end
-    if (\$528 ) begin
-      \$566 [3:0] = bus__payload[23:20];
-      \$566 [13:4] = bus__payload[33:24];
+    \$274  = local0_next_source;
+    if (\$116 ) begin
+      if (queued[5]) begin
+        \$274  = bus__payload[23:20];
+      end
     end
     if (rst) begin
-      \$566  = 14'h0000;
+      \$274  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$567  = local4_waits;
-    if (local4_done) begin
-      \$567  = 1'h0;
-    end
-    if (\$528 ) begin
-    end else if (local4_take) begin
-      \$567  = 1'h1;
+    \$275  = local1_source;
+    if (\$116 ) begin
+      if (\$signal$37 [6]) begin
+        \$275  = bus__payload[23:20];
+      end else if (done[6]) begin
+        \$275  = local1_next_source;
+      end
     end
     if (rst) begin
-      \$567  = 1'h0;
+      \$275  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$568  = local4_waiting;
-    if (\$528 ) begin
-    end else if (local4_take) begin
-      \$568 [3:0] = bus__payload[23:20];
-      \$568 [13:4] = bus__payload[33:24];
+    \$276  = local1_next_source;
+    if (\$116 ) begin
+      if (queued[6]) begin
+        \$276  = bus__payload[23:20];
+      end
     end
     if (rst) begin
-      \$568  = 14'h0000;
+      \$276  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$277  = local2_source;
+    if (\$116 ) begin
+      if (\$signal$37 [7]) begin
+        \$277  = bus__payload[23:20];
+      end else if (done[7]) begin
+        \$277  = local2_next_source;
+      end
+    end
+    if (rst) begin
+      \$277  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$278  = local2_next_source;
+    if (\$116 ) begin
+      if (queued[7]) begin
+        \$278  = bus__payload[23:20];
+      end
+    end
+    if (rst) begin
+      \$278  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$279  = local3_source;
+    if (\$116 ) begin
+      if (\$signal$37 [8]) begin
+        \$279  = bus__payload[23:20];
+      end else if (done[8]) begin
+        \$279  = local3_next_source;
+      end
+    end
+    if (rst) begin
+      \$279  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$280  = local3_next_source;
+    if (\$116 ) begin
+      if (queued[8]) begin
+        \$280  = bus__payload[23:20];
+      end
+    end
+    if (rst) begin
+      \$280  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$281  = local4_source;
+    if (\$116 ) begin
+      if (\$signal$37 [9]) begin
+        \$281  = bus__payload[23:20];
+      end else if (done[9]) begin
+        \$281  = local4_next_source;
+      end
+    end
+    if (rst) begin
+      \$281  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$282  = local4_next_source;
+    if (\$116 ) begin
+      if (queued[9]) begin
+        \$282  = bus__payload[23:20];
+      end
+    end
+    if (rst) begin
+      \$282  = 4'h0;
     end
   end
   assign word = bus__payload[33:16];
+  assign \$signal  = \$2 [9:0];
   assign north_in__ready = north_moves;
   assign east_in__ready = east_moves;
   assign south_in__ready = south_moves;
   assign west_in__ready = west_moves;
   assign global_in__ready = global_moves;
+  assign local0_in__payload = { \port$1710$0 , \port$1714$0  };
   assign local0_in__ready = local0_moves;
+  assign local1_in__payload = { \port$1795$0 , \port$1799$0  };
   assign local1_in__ready = local1_moves;
   assign local2_in__ready = local2_moves;
   assign o__payload = north_out__payload;
   assign north_out__ready = o__ready;
   assign o__valid = north_out__valid;
-  assign local0_in__payload = { \port$2150$0 , \port$2154$0  };
-  assign local1_in__payload = { \port$2235$0 , \port$2239$0  };
-  assign i__ready = north_room;
-  assign \o__payload$128  = east_out__payload;
-  assign east_out__ready = \o__ready$129 ;
-  assign \o__valid$132  = east_out__valid;
-  assign \i__ready$135  = east_room;
-  assign \o__payload$138  = south_out__payload;
-  assign south_out__ready = \o__ready$139 ;
-  assign \o__valid$142  = south_out__valid;
-  assign \i__ready$145  = south_room;
-  assign \o__payload$148  = west_out__payload;
-  assign west_out__ready = \o__ready$149 ;
-  assign \o__valid$152  = west_out__valid;
-  assign \i__ready$155  = west_room;
-  assign \o__payload$158  = global_out__payload;
-  assign global_out__ready = \o__ready$159 ;
-  assign \o__valid$162  = global_out__valid;
-  assign \i__ready$165  = global_room;
-  assign \o__payload$168  = local0_out__payload;
-  assign local0_out__ready = \o__ready$169 ;
-  assign \o__valid$172  = local0_out__valid;
-  assign \i__ready$175  = local0_room;
-  assign \o__payload$178  = local1_out__payload;
-  assign local1_out__ready = \o__ready$179 ;
-  assign \o__valid$182  = local1_out__valid;
-  assign \i__ready$185  = local1_room;
-  assign \o__payload$188  = local2_out__payload;
-  assign local2_out__ready = \o__ready$189 ;
-  assign \o__valid$192  = local2_out__valid;
-  assign \i__ready$195  = local2_room;
-  assign \o__payload$198  = local3_out__payload;
-  assign local3_out__ready = \o__ready$199 ;
-  assign \o__valid$202  = local3_out__valid;
-  assign \i__ready$205  = local3_room;
-  assign \o__payload$208  = local4_out__payload;
-  assign local4_out__ready = \o__ready$209 ;
-  assign \o__valid$212  = local4_out__valid;
-  assign \i__ready$215  = local4_room;
+  assign i__valid = moving[0];
+  assign \o__payload$94  = east_out__payload;
+  assign east_out__ready = \o__ready$95 ;
+  assign \o__valid$98  = east_out__valid;
+  assign \i__valid$100  = moving[1];
+  assign \o__payload$104  = south_out__payload;
+  assign south_out__ready = \o__ready$105 ;
+  assign \o__valid$108  = south_out__valid;
+  assign \i__valid$110  = moving[2];
+  assign \o__payload$114  = west_out__payload;
+  assign west_out__ready = \o__ready$115 ;
+  assign \o__valid$118  = west_out__valid;
+  assign \i__valid$120  = moving[3];
+  assign \o__payload$124  = global_out__payload;
+  assign global_out__ready = \o__ready$125 ;
+  assign \o__valid$128  = global_out__valid;
+  assign \i__valid$130  = moving[4];
+  assign \o__payload$134  = local0_out__payload;
+  assign local0_out__ready = \o__ready$135 ;
+  assign \o__valid$138  = local0_out__valid;
+  assign \i__valid$140  = moving[5];
+  assign \o__payload$144  = local1_out__payload;
+  assign local1_out__ready = \o__ready$145 ;
+  assign \o__valid$148  = local1_out__valid;
+  assign \i__valid$150  = moving[6];
+  assign \o__payload$154  = local2_out__payload;
+  assign local2_out__ready = \o__ready$155 ;
+  assign \o__valid$158  = local2_out__valid;
+  assign \i__valid$160  = moving[7];
+  assign \o__payload$164  = local3_out__payload;
+  assign local3_out__ready = \o__ready$165 ;
+  assign \o__valid$168  = local3_out__valid;
+  assign \i__valid$170  = moving[8];
+  assign \o__payload$174  = local4_out__payload;
+  assign local4_out__ready = \o__ready$175 ;
+  assign \o__valid$178  = local4_out__valid;
+  assign \i__valid$180  = moving[9];
   assign \word.output  = bus__payload[19:16];
   assign \word.input  = bus__payload[23:20];
   assign \word.peers  = bus__payload[33:24];
@@ -6929,61 +5587,6 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   assign \bus__payload.columns  = bus__payload[15:8];
   assign \bus__payload.data  = bus__payload[47:16];
   assign \bus__payload.last  = bus__payload[48];
-  assign \north_current.input  = north_current[3:0];
-  assign \north_current.peers  = north_current[13:4];
-  assign \north_waiting.input  = north_waiting[3:0];
-  assign \north_waiting.peers  = north_waiting[13:4];
-  assign \east_current.input  = east_current[3:0];
-  assign \east_current.peers  = east_current[13:4];
-  assign \east_waiting.input  = east_waiting[3:0];
-  assign \east_waiting.peers  = east_waiting[13:4];
-  assign \south_current.input  = south_current[3:0];
-  assign \south_current.peers  = south_current[13:4];
-  assign \south_waiting.input  = south_waiting[3:0];
-  assign \south_waiting.peers  = south_waiting[13:4];
-  assign \west_current.input  = west_current[3:0];
-  assign \west_current.peers  = west_current[13:4];
-  assign \west_waiting.input  = west_waiting[3:0];
-  assign \west_waiting.peers  = west_waiting[13:4];
-  assign \global_current.input  = global_current[3:0];
-  assign \global_current.peers  = global_current[13:4];
-  assign \global_waiting.input  = global_waiting[3:0];
-  assign \global_waiting.peers  = global_waiting[13:4];
-  assign \local0_current.input  = local0_current[3:0];
-  assign \local0_current.peers  = local0_current[13:4];
-  assign \local0_waiting.input  = local0_waiting[3:0];
-  assign \local0_waiting.peers  = local0_waiting[13:4];
-  assign \local1_current.input  = local1_current[3:0];
-  assign \local1_current.peers  = local1_current[13:4];
-  assign \local1_waiting.input  = local1_waiting[3:0];
-  assign \local1_waiting.peers  = local1_waiting[13:4];
-  assign \local2_current.input  = local2_current[3:0];
-  assign \local2_current.peers  = local2_current[13:4];
-  assign \local2_waiting.input  = local2_waiting[3:0];
-  assign \local2_waiting.peers  = local2_waiting[13:4];
-  assign \local3_current.input  = local3_current[3:0];
-  assign \local3_current.peers  = local3_current[13:4];
-  assign \local3_waiting.input  = local3_waiting[3:0];
-  assign \local3_waiting.peers  = local3_waiting[13:4];
-  assign \local4_current.input  = local4_current[3:0];
-  assign \local4_current.peers  = local4_current[13:4];
-  assign \local4_waiting.input  = local4_waiting[3:0];
-  assign \local4_waiting.peers  = local4_waiting[13:4];
-  assign \north_out__payload.words  = north_out__payload[31:0];
-  assign \north_out__payload.words[0]  = north_out__payload[15:0];
-  assign \north_out__payload.words[1]  = north_out__payload[31:16];
-  assign \north_out__payload.count  = north_out__payload[33:32];
-  assign \north_out__payload.last  = north_out__payload[34];
-  assign \o__payload.words  = north_out__payload[31:0];
-  assign \o__payload.words[0]  = north_out__payload[15:0];
-  assign \o__payload.words[1]  = north_out__payload[31:16];
-  assign \o__payload.count  = north_out__payload[33:32];
-  assign \o__payload.last  = north_out__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
   assign \north_in__payload.words  = north_in__payload[31:0];
   assign \north_in__payload.words[0]  = north_in__payload[15:0];
   assign \north_in__payload.words[1]  = north_in__payload[31:16];
@@ -7009,167 +5612,187 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   assign \global_in__payload.words[1]  = global_in__payload[31:16];
   assign \global_in__payload.count  = global_in__payload[33:32];
   assign \global_in__payload.last  = global_in__payload[34];
-  assign \local0_in__payload.words  = \port$2154$0 ;
-  assign \local0_in__payload.words[0]  = \port$2154$0 [15:0];
-  assign \local0_in__payload.words[1]  = \port$2154$0 [31:16];
-  assign \local0_in__payload.count  = \port$2150$0 [1:0];
-  assign \local0_in__payload.last  = \port$2150$0 [2];
-  assign \local1_in__payload.words  = \port$2239$0 ;
-  assign \local1_in__payload.words[0]  = \port$2239$0 [15:0];
-  assign \local1_in__payload.words[1]  = \port$2239$0 [31:16];
-  assign \local1_in__payload.count  = \port$2235$0 [1:0];
-  assign \local1_in__payload.last  = \port$2235$0 [2];
+  assign \local0_in__payload.words  = \port$1714$0 ;
+  assign \local0_in__payload.words[0]  = \port$1714$0 [15:0];
+  assign \local0_in__payload.words[1]  = \port$1714$0 [31:16];
+  assign \local0_in__payload.count  = \port$1710$0 [1:0];
+  assign \local0_in__payload.last  = \port$1710$0 [2];
+  assign \local1_in__payload.words  = \port$1799$0 ;
+  assign \local1_in__payload.words[0]  = \port$1799$0 [15:0];
+  assign \local1_in__payload.words[1]  = \port$1799$0 [31:16];
+  assign \local1_in__payload.count  = \port$1795$0 [1:0];
+  assign \local1_in__payload.last  = \port$1795$0 [2];
   assign \local2_in__payload.words  = local2_in__payload[31:0];
   assign \local2_in__payload.words[0]  = local2_in__payload[15:0];
   assign \local2_in__payload.words[1]  = local2_in__payload[31:16];
   assign \local2_in__payload.count  = local2_in__payload[33:32];
   assign \local2_in__payload.last  = local2_in__payload[34];
+  assign \north_out__payload.words  = north_out__payload[31:0];
+  assign \north_out__payload.words[0]  = north_out__payload[15:0];
+  assign \north_out__payload.words[1]  = north_out__payload[31:16];
+  assign \north_out__payload.count  = north_out__payload[33:32];
+  assign \north_out__payload.last  = north_out__payload[34];
+  assign \o__payload.words  = north_out__payload[31:0];
+  assign \o__payload.words[0]  = north_out__payload[15:0];
+  assign \o__payload.words[1]  = north_out__payload[31:16];
+  assign \o__payload.count  = north_out__payload[33:32];
+  assign \o__payload.last  = north_out__payload[34];
+  assign \i__payload.words  = i__payload[31:0];
+  assign \i__payload.words[0]  = i__payload[15:0];
+  assign \i__payload.words[1]  = i__payload[31:16];
+  assign \i__payload.count  = i__payload[33:32];
+  assign \i__payload.last  = i__payload[34];
   assign \east_out__payload.words  = east_out__payload[31:0];
   assign \east_out__payload.words[0]  = east_out__payload[15:0];
   assign \east_out__payload.words[1]  = east_out__payload[31:16];
   assign \east_out__payload.count  = east_out__payload[33:32];
   assign \east_out__payload.last  = east_out__payload[34];
-  assign \o__payload$128.words  = east_out__payload[31:0];
-  assign \o__payload$128.words[0]  = east_out__payload[15:0];
-  assign \o__payload$128.words[1]  = east_out__payload[31:16];
-  assign \o__payload$128.count  = east_out__payload[33:32];
-  assign \o__payload$128.last  = east_out__payload[34];
-  assign \i__payload$133.words  = \i__payload$133 [31:0];
-  assign \i__payload$133.words[0]  = \i__payload$133 [15:0];
-  assign \i__payload$133.words[1]  = \i__payload$133 [31:16];
-  assign \i__payload$133.count  = \i__payload$133 [33:32];
-  assign \i__payload$133.last  = \i__payload$133 [34];
+  assign \o__payload$94.words  = east_out__payload[31:0];
+  assign \o__payload$94.words[0]  = east_out__payload[15:0];
+  assign \o__payload$94.words[1]  = east_out__payload[31:16];
+  assign \o__payload$94.count  = east_out__payload[33:32];
+  assign \o__payload$94.last  = east_out__payload[34];
+  assign \i__payload$102.words  = \i__payload$102 [31:0];
+  assign \i__payload$102.words[0]  = \i__payload$102 [15:0];
+  assign \i__payload$102.words[1]  = \i__payload$102 [31:16];
+  assign \i__payload$102.count  = \i__payload$102 [33:32];
+  assign \i__payload$102.last  = \i__payload$102 [34];
   assign \south_out__payload.words  = south_out__payload[31:0];
   assign \south_out__payload.words[0]  = south_out__payload[15:0];
   assign \south_out__payload.words[1]  = south_out__payload[31:16];
   assign \south_out__payload.count  = south_out__payload[33:32];
   assign \south_out__payload.last  = south_out__payload[34];
-  assign \o__payload$138.words  = south_out__payload[31:0];
-  assign \o__payload$138.words[0]  = south_out__payload[15:0];
-  assign \o__payload$138.words[1]  = south_out__payload[31:16];
-  assign \o__payload$138.count  = south_out__payload[33:32];
-  assign \o__payload$138.last  = south_out__payload[34];
-  assign \i__payload$143.words  = \i__payload$143 [31:0];
-  assign \i__payload$143.words[0]  = \i__payload$143 [15:0];
-  assign \i__payload$143.words[1]  = \i__payload$143 [31:16];
-  assign \i__payload$143.count  = \i__payload$143 [33:32];
-  assign \i__payload$143.last  = \i__payload$143 [34];
+  assign \o__payload$104.words  = south_out__payload[31:0];
+  assign \o__payload$104.words[0]  = south_out__payload[15:0];
+  assign \o__payload$104.words[1]  = south_out__payload[31:16];
+  assign \o__payload$104.count  = south_out__payload[33:32];
+  assign \o__payload$104.last  = south_out__payload[34];
+  assign \i__payload$112.words  = \i__payload$112 [31:0];
+  assign \i__payload$112.words[0]  = \i__payload$112 [15:0];
+  assign \i__payload$112.words[1]  = \i__payload$112 [31:16];
+  assign \i__payload$112.count  = \i__payload$112 [33:32];
+  assign \i__payload$112.last  = \i__payload$112 [34];
   assign \west_out__payload.words  = west_out__payload[31:0];
   assign \west_out__payload.words[0]  = west_out__payload[15:0];
   assign \west_out__payload.words[1]  = west_out__payload[31:16];
   assign \west_out__payload.count  = west_out__payload[33:32];
   assign \west_out__payload.last  = west_out__payload[34];
-  assign \o__payload$148.words  = west_out__payload[31:0];
-  assign \o__payload$148.words[0]  = west_out__payload[15:0];
-  assign \o__payload$148.words[1]  = west_out__payload[31:16];
-  assign \o__payload$148.count  = west_out__payload[33:32];
-  assign \o__payload$148.last  = west_out__payload[34];
-  assign \i__payload$153.words  = \i__payload$153 [31:0];
-  assign \i__payload$153.words[0]  = \i__payload$153 [15:0];
-  assign \i__payload$153.words[1]  = \i__payload$153 [31:16];
-  assign \i__payload$153.count  = \i__payload$153 [33:32];
-  assign \i__payload$153.last  = \i__payload$153 [34];
+  assign \o__payload$114.words  = west_out__payload[31:0];
+  assign \o__payload$114.words[0]  = west_out__payload[15:0];
+  assign \o__payload$114.words[1]  = west_out__payload[31:16];
+  assign \o__payload$114.count  = west_out__payload[33:32];
+  assign \o__payload$114.last  = west_out__payload[34];
+  assign \i__payload$122.words  = \i__payload$122 [31:0];
+  assign \i__payload$122.words[0]  = \i__payload$122 [15:0];
+  assign \i__payload$122.words[1]  = \i__payload$122 [31:16];
+  assign \i__payload$122.count  = \i__payload$122 [33:32];
+  assign \i__payload$122.last  = \i__payload$122 [34];
   assign \global_out__payload.words  = global_out__payload[31:0];
   assign \global_out__payload.words[0]  = global_out__payload[15:0];
   assign \global_out__payload.words[1]  = global_out__payload[31:16];
   assign \global_out__payload.count  = global_out__payload[33:32];
   assign \global_out__payload.last  = global_out__payload[34];
-  assign \o__payload$158.words  = global_out__payload[31:0];
-  assign \o__payload$158.words[0]  = global_out__payload[15:0];
-  assign \o__payload$158.words[1]  = global_out__payload[31:16];
-  assign \o__payload$158.count  = global_out__payload[33:32];
-  assign \o__payload$158.last  = global_out__payload[34];
-  assign \i__payload$163.words  = \i__payload$163 [31:0];
-  assign \i__payload$163.words[0]  = \i__payload$163 [15:0];
-  assign \i__payload$163.words[1]  = \i__payload$163 [31:16];
-  assign \i__payload$163.count  = \i__payload$163 [33:32];
-  assign \i__payload$163.last  = \i__payload$163 [34];
+  assign \o__payload$124.words  = global_out__payload[31:0];
+  assign \o__payload$124.words[0]  = global_out__payload[15:0];
+  assign \o__payload$124.words[1]  = global_out__payload[31:16];
+  assign \o__payload$124.count  = global_out__payload[33:32];
+  assign \o__payload$124.last  = global_out__payload[34];
+  assign \i__payload$132.words  = \i__payload$132 [31:0];
+  assign \i__payload$132.words[0]  = \i__payload$132 [15:0];
+  assign \i__payload$132.words[1]  = \i__payload$132 [31:16];
+  assign \i__payload$132.count  = \i__payload$132 [33:32];
+  assign \i__payload$132.last  = \i__payload$132 [34];
   assign \local0_out__payload.words  = local0_out__payload[31:0];
   assign \local0_out__payload.words[0]  = local0_out__payload[15:0];
   assign \local0_out__payload.words[1]  = local0_out__payload[31:16];
   assign \local0_out__payload.count  = local0_out__payload[33:32];
   assign \local0_out__payload.last  = local0_out__payload[34];
-  assign \o__payload$168.words  = local0_out__payload[31:0];
-  assign \o__payload$168.words[0]  = local0_out__payload[15:0];
-  assign \o__payload$168.words[1]  = local0_out__payload[31:16];
-  assign \o__payload$168.count  = local0_out__payload[33:32];
-  assign \o__payload$168.last  = local0_out__payload[34];
-  assign \i__payload$173.words  = \i__payload$173 [31:0];
-  assign \i__payload$173.words[0]  = \i__payload$173 [15:0];
-  assign \i__payload$173.words[1]  = \i__payload$173 [31:16];
-  assign \i__payload$173.count  = \i__payload$173 [33:32];
-  assign \i__payload$173.last  = \i__payload$173 [34];
+  assign \o__payload$134.words  = local0_out__payload[31:0];
+  assign \o__payload$134.words[0]  = local0_out__payload[15:0];
+  assign \o__payload$134.words[1]  = local0_out__payload[31:16];
+  assign \o__payload$134.count  = local0_out__payload[33:32];
+  assign \o__payload$134.last  = local0_out__payload[34];
+  assign \i__payload$142.words  = \i__payload$142 [31:0];
+  assign \i__payload$142.words[0]  = \i__payload$142 [15:0];
+  assign \i__payload$142.words[1]  = \i__payload$142 [31:16];
+  assign \i__payload$142.count  = \i__payload$142 [33:32];
+  assign \i__payload$142.last  = \i__payload$142 [34];
   assign \local1_out__payload.words  = local1_out__payload[31:0];
   assign \local1_out__payload.words[0]  = local1_out__payload[15:0];
   assign \local1_out__payload.words[1]  = local1_out__payload[31:16];
   assign \local1_out__payload.count  = local1_out__payload[33:32];
   assign \local1_out__payload.last  = local1_out__payload[34];
-  assign \o__payload$178.words  = local1_out__payload[31:0];
-  assign \o__payload$178.words[0]  = local1_out__payload[15:0];
-  assign \o__payload$178.words[1]  = local1_out__payload[31:16];
-  assign \o__payload$178.count  = local1_out__payload[33:32];
-  assign \o__payload$178.last  = local1_out__payload[34];
-  assign \i__payload$183.words  = \i__payload$183 [31:0];
-  assign \i__payload$183.words[0]  = \i__payload$183 [15:0];
-  assign \i__payload$183.words[1]  = \i__payload$183 [31:16];
-  assign \i__payload$183.count  = \i__payload$183 [33:32];
-  assign \i__payload$183.last  = \i__payload$183 [34];
+  assign \o__payload$144.words  = local1_out__payload[31:0];
+  assign \o__payload$144.words[0]  = local1_out__payload[15:0];
+  assign \o__payload$144.words[1]  = local1_out__payload[31:16];
+  assign \o__payload$144.count  = local1_out__payload[33:32];
+  assign \o__payload$144.last  = local1_out__payload[34];
+  assign \i__payload$152.words  = \i__payload$152 [31:0];
+  assign \i__payload$152.words[0]  = \i__payload$152 [15:0];
+  assign \i__payload$152.words[1]  = \i__payload$152 [31:16];
+  assign \i__payload$152.count  = \i__payload$152 [33:32];
+  assign \i__payload$152.last  = \i__payload$152 [34];
   assign \local2_out__payload.words  = local2_out__payload[31:0];
   assign \local2_out__payload.words[0]  = local2_out__payload[15:0];
   assign \local2_out__payload.words[1]  = local2_out__payload[31:16];
   assign \local2_out__payload.count  = local2_out__payload[33:32];
   assign \local2_out__payload.last  = local2_out__payload[34];
-  assign \o__payload$188.words  = local2_out__payload[31:0];
-  assign \o__payload$188.words[0]  = local2_out__payload[15:0];
-  assign \o__payload$188.words[1]  = local2_out__payload[31:16];
-  assign \o__payload$188.count  = local2_out__payload[33:32];
-  assign \o__payload$188.last  = local2_out__payload[34];
-  assign \i__payload$193.words  = \i__payload$193 [31:0];
-  assign \i__payload$193.words[0]  = \i__payload$193 [15:0];
-  assign \i__payload$193.words[1]  = \i__payload$193 [31:16];
-  assign \i__payload$193.count  = \i__payload$193 [33:32];
-  assign \i__payload$193.last  = \i__payload$193 [34];
+  assign \o__payload$154.words  = local2_out__payload[31:0];
+  assign \o__payload$154.words[0]  = local2_out__payload[15:0];
+  assign \o__payload$154.words[1]  = local2_out__payload[31:16];
+  assign \o__payload$154.count  = local2_out__payload[33:32];
+  assign \o__payload$154.last  = local2_out__payload[34];
+  assign \i__payload$162.words  = \i__payload$162 [31:0];
+  assign \i__payload$162.words[0]  = \i__payload$162 [15:0];
+  assign \i__payload$162.words[1]  = \i__payload$162 [31:16];
+  assign \i__payload$162.count  = \i__payload$162 [33:32];
+  assign \i__payload$162.last  = \i__payload$162 [34];
   assign \local3_out__payload.words  = local3_out__payload[31:0];
   assign \local3_out__payload.words[0]  = local3_out__payload[15:0];
   assign \local3_out__payload.words[1]  = local3_out__payload[31:16];
   assign \local3_out__payload.count  = local3_out__payload[33:32];
   assign \local3_out__payload.last  = local3_out__payload[34];
-  assign \o__payload$198.words  = local3_out__payload[31:0];
-  assign \o__payload$198.words[0]  = local3_out__payload[15:0];
-  assign \o__payload$198.words[1]  = local3_out__payload[31:16];
-  assign \o__payload$198.count  = local3_out__payload[33:32];
-  assign \o__payload$198.last  = local3_out__payload[34];
-  assign \i__payload$203.words  = \i__payload$203 [31:0];
-  assign \i__payload$203.words[0]  = \i__payload$203 [15:0];
-  assign \i__payload$203.words[1]  = \i__payload$203 [31:16];
-  assign \i__payload$203.count  = \i__payload$203 [33:32];
-  assign \i__payload$203.last  = \i__payload$203 [34];
+  assign \o__payload$164.words  = local3_out__payload[31:0];
+  assign \o__payload$164.words[0]  = local3_out__payload[15:0];
+  assign \o__payload$164.words[1]  = local3_out__payload[31:16];
+  assign \o__payload$164.count  = local3_out__payload[33:32];
+  assign \o__payload$164.last  = local3_out__payload[34];
+  assign \i__payload$172.words  = \i__payload$172 [31:0];
+  assign \i__payload$172.words[0]  = \i__payload$172 [15:0];
+  assign \i__payload$172.words[1]  = \i__payload$172 [31:16];
+  assign \i__payload$172.count  = \i__payload$172 [33:32];
+  assign \i__payload$172.last  = \i__payload$172 [34];
   assign \local4_out__payload.words  = local4_out__payload[31:0];
   assign \local4_out__payload.words[0]  = local4_out__payload[15:0];
   assign \local4_out__payload.words[1]  = local4_out__payload[31:16];
   assign \local4_out__payload.count  = local4_out__payload[33:32];
   assign \local4_out__payload.last  = local4_out__payload[34];
-  assign \o__payload$208.words  = local4_out__payload[31:0];
-  assign \o__payload$208.words[0]  = local4_out__payload[15:0];
-  assign \o__payload$208.words[1]  = local4_out__payload[31:16];
-  assign \o__payload$208.count  = local4_out__payload[33:32];
-  assign \o__payload$208.last  = local4_out__payload[34];
-  assign \i__payload$213.words  = \i__payload$213 [31:0];
-  assign \i__payload$213.words[0]  = \i__payload$213 [15:0];
-  assign \i__payload$213.words[1]  = \i__payload$213 [31:16];
-  assign \i__payload$213.count  = \i__payload$213 [33:32];
-  assign \i__payload$213.last  = \i__payload$213 [34];
-  assign \$160  = north_wanted;
-  assign \$185  = east_wanted;
-  assign \$210  = south_wanted;
-  assign \$235  = west_wanted;
-  assign \$260  = global_wanted;
-  assign \$285  = local0_wanted;
-  assign \$310  = local1_wanted;
-  assign \$335  = local2_wanted;
+  assign \o__payload$174.words  = local4_out__payload[31:0];
+  assign \o__payload$174.words[0]  = local4_out__payload[15:0];
+  assign \o__payload$174.words[1]  = local4_out__payload[31:16];
+  assign \o__payload$174.count  = local4_out__payload[33:32];
+  assign \o__payload$174.last  = local4_out__payload[34];
+  assign \i__payload$182.words  = \i__payload$182 [31:0];
+  assign \i__payload$182.words[0]  = \i__payload$182 [15:0];
+  assign \i__payload$182.words[1]  = \i__payload$182 [31:16];
+  assign \i__payload$182.count  = \i__payload$182 [33:32];
+  assign \i__payload$182.last  = \i__payload$182 [34];
+  assign room[9] = \i__ready$179 ;
+  assign room[8] = \i__ready$169 ;
+  assign room[7] = \i__ready$159 ;
+  assign room[6] = \i__ready$149 ;
+  assign room[5] = \i__ready$139 ;
+  assign room[4] = \i__ready$129 ;
+  assign room[3] = \i__ready$119 ;
+  assign room[2] = \i__ready$109 ;
+  assign room[1] = \i__ready$99 ;
+  assign room[0] = i__ready;
+  assign \$2 [15:10] = 6'h00;
+  assign \$2 [9:0] = \$1 [9:0];
+  assign \$3  = bus__payload[33:24];
 endmodule
 
-module \neuflow_operator_tile.router.east_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_operator_tile.router.east_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -7287,7 +5910,7 @@ module \neuflow_operator_tile.router.east_slice (rst, o__ready, i__ready, i__pay
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_operator_tile.router.global_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_operator_tile.router.global_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -7405,7 +6028,7 @@ module \neuflow_operator_tile.router.global_slice (rst, o__ready, i__ready, i__p
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_operator_tile.router.local0_slice (rst, i__ready, o__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_operator_tile.router.local0_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -7523,7 +6146,7 @@ module \neuflow_operator_tile.router.local0_slice (rst, i__ready, o__ready, i__p
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_operator_tile.router.local1_slice (rst, i__ready, o__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_operator_tile.router.local1_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -7641,7 +6264,7 @@ module \neuflow_operator_tile.router.local1_slice (rst, i__ready, o__ready, i__p
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_operator_tile.router.local2_slice (rst, i__ready, o__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_operator_tile.router.local2_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -7759,7 +6382,7 @@ module \neuflow_operator_tile.router.local2_slice (rst, i__ready, o__ready, i__p
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_operator_tile.router.local3_slice (rst, i__ready, o__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_operator_tile.router.local3_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -7877,7 +6500,7 @@ module \neuflow_operator_tile.router.local3_slice (rst, i__ready, o__ready, i__p
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_operator_tile.router.local4_slice (rst, i__ready, o__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_operator_tile.router.local4_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -7995,7 +6618,7 @@ module \neuflow_operator_tile.router.local4_slice (rst, i__ready, o__ready, i__p
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_operator_tile.router.north_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_operator_tile.router.north_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -8113,7 +6736,7 @@ module \neuflow_operator_tile.router.north_slice (rst, o__ready, i__ready, i__pa
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_operator_tile.router.south_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_operator_tile.router.south_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -8231,7 +6854,7 @@ module \neuflow_operator_tile.router.south_slice (rst, o__ready, i__ready, i__pa
   assign \spare.last  = spare[34];
 endmodule
 
-module \neuflow_operator_tile.router.west_slice (rst, o__ready, i__ready, i__payload, i__valid, o__payload, o__valid, clk);
+module \neuflow_operator_tile.router.west_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
   wire \$1 ;
   wire \$2 ;
@@ -9356,8 +7979,8 @@ module \neuflow_operator_tile.window (rst, columns, bus__valid, o__ready, i__rea
     .clk(clk),
     .en(\en$93 ),
     .out(out),
-    .\port$1620$0 (\$50 [31:0]),
-    .\port$2436$129 (o__payload[167:129]),
+    .\port$1190$0 (\$50 [31:0]),
+    .\port$1996$129 (o__payload[167:129]),
     .rst(rst)
   );
   \neuflow_operator_tile.window.ring  ring (
@@ -10655,7 +9278,7 @@ module \neuflow_operator_tile.window.packer (rst, o__ready, i__ready, i__payload
   assign \$15  = \$6 [0];
 endmodule
 
-module \neuflow_operator_tile.window.requantise (rst, \port$1620$0 , en, \port$2436$129 , out, clk);
+module \neuflow_operator_tile.window.requantise (rst, \port$1190$0 , en, \port$1996$129 , out, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
   wire [18:0] \$1 ;
   wire \$10 ;
@@ -10744,10 +9367,10 @@ module \neuflow_operator_tile.window.requantise (rst, \port$1620$0 , en, \port$2
   wire narrow;
   output [15:0] out;
   reg [15:0] out = 16'h0000;
-  input [31:0] \port$1620$0 ;
-  wire [31:0] \port$1620$0 ;
-  input [38:0] \port$2436$129 ;
-  wire [38:0] \port$2436$129 ;
+  input [31:0] \port$1190$0 ;
+  wire [31:0] \port$1190$0 ;
+  input [38:0] \port$1996$129 ;
+  wire [38:0] \port$1996$129 ;
   wire [18:0] rounded;
   input rst;
   wire rst;
@@ -10837,7 +9460,7 @@ module \neuflow_operator_tile.window.requantise (rst, \port$1620$0 , en, \port$2
   assign doubled = $signed({ s3_product, 1'h0 }) >>> s3_s;
   assign \$1  = $signed(s4_doubled[18:1]) + $signed({ 1'h0, s4_doubled[0] });
   assign \$2  = $signed(\$1 ) + $signed(s4_tail[15:0]);
-  assign \$3  = $signed(\port$1620$0 ) + $signed(1'h0);
+  assign \$3  = $signed(\port$1190$0 ) + $signed(1'h0);
   assign \$4  = s1_total[23:0] * s1_m;
   assign \$5  = $signed(s1_total[47:24]) * $signed({ 1'h0, s1_m });
   assign \$6  = $signed(s2_high) + $signed({ 1'h0, s2_low[38:24] });
@@ -10861,7 +9484,7 @@ module \neuflow_operator_tile.window.requantise (rst, \port$1620$0 , en, \port$2
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$63  = s1_m;
     if (en) begin
-      \$63  = \port$2436$129 [14:0];
+      \$63  = \port$1996$129 [14:0];
     end
     if (rst) begin
       \$63  = 15'h0000;
@@ -10871,7 +9494,7 @@ module \neuflow_operator_tile.window.requantise (rst, \port$1620$0 , en, \port$2
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$64  = s1_s;
     if (en) begin
-      \$64  = \port$2436$129 [21:16];
+      \$64  = \port$1996$129 [21:16];
     end
     if (rst) begin
       \$64  = 6'h00;
@@ -10901,7 +9524,7 @@ module \neuflow_operator_tile.window.requantise (rst, \port$1620$0 , en, \port$2
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$67  = s1_tail;
     if (en) begin
-      \$67  = \port$2436$129 [38:22];
+      \$67  = \port$1996$129 [38:22];
     end
     if (rst) begin
       \$67  = 17'h00000;
@@ -10998,11 +9621,11 @@ module \neuflow_operator_tile.window.requantise (rst, \port$1620$0 , en, \port$2
     end
   end
   assign rounded = \$2 [18:0];
-  assign m = \port$2436$129 [15:0];
-  assign s = \port$2436$129 [21:16];
-  assign zero = \port$2436$129 [37:22];
-  assign narrow = \port$2436$129 [38];
-  assign acc = { \port$1620$0 [31], \port$1620$0 [31], \port$1620$0 [31], \port$1620$0 [31], \port$1620$0 [31], \port$1620$0 [31], \port$1620$0 [31], \port$1620$0 [31], \port$1620$0 [31], \port$1620$0 [31], \port$1620$0 [31], \port$1620$0 [31], \port$1620$0 [31], \port$1620$0 [31], \port$1620$0 [31], \port$1620$0 [31], \port$1620$0  };
+  assign m = \port$1996$129 [15:0];
+  assign s = \port$1996$129 [21:16];
+  assign zero = \port$1996$129 [37:22];
+  assign narrow = \port$1996$129 [38];
+  assign acc = { \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0  };
   assign bias = 48'h000000000000;
 endmodule
 

@@ -811,8 +811,8 @@ module \neuflow_write_port.placer (rst, i__payload, i__valid, o_ready, i__ready,
   reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
   wire [2:0] \$1 ;
   wire [542:0] \$10 ;
-  wire [542:0] \$11 ;
-  wire [542:0] \$12 ;
+  wire \$11 ;
+  wire \$12 ;
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
@@ -822,61 +822,54 @@ module \neuflow_write_port.placer (rst, i__payload, i__valid, o_ready, i__ready,
   wire \$19 ;
   wire [23:0] \$2 ;
   wire \$20 ;
-  wire \$21 ;
+  wire [6:0] \$21 ;
   wire \$22 ;
   wire \$23 ;
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
-  wire [6:0] \$27 ;
+  wire \$27 ;
   wire \$28 ;
   wire \$29 ;
   wire [7:0] \$3 ;
-  wire \$30 ;
+  wire [3:0] \$30 ;
   wire \$31 ;
   wire \$32 ;
   wire \$33 ;
   wire \$34 ;
-  wire \$35 ;
-  wire [3:0] \$36 ;
+  wire [29:0] \$35 ;
+  wire \$36 ;
   wire \$37 ;
   wire \$38 ;
-  wire \$39 ;
-  wire [1:0] \$4 ;
-  wire \$40 ;
-  wire [29:0] \$41 ;
-  wire \$42 ;
-  wire \$43 ;
-  wire \$44 ;
-  wire [95:0] \$45 ;
-  wire \$46 ;
-  wire [24:0] \$47 ;
+  wire [95:0] \$39 ;
+  wire \$4 ;
+  wire [24:0] \$40 ;
+  wire \$41 ;
+  wire [2:0] \$42 ;
+  wire [2:0] \$43 ;
+  wire [29:0] \$44 ;
+  wire \$45 ;
+  wire [2:0] \$46 ;
+  wire [2:0] \$47 ;
   wire \$48 ;
-  wire [2:0] \$49 ;
-  wire \$5 ;
-  wire [2:0] \$50 ;
-  wire [29:0] \$51 ;
-  wire \$52 ;
-  wire [2:0] \$53 ;
-  wire [2:0] \$54 ;
-  wire \$55 ;
-  reg [63:0] \$56 ;
-  reg [1:0] \$57 ;
+  reg [63:0] \$49 ;
+  wire [15:0] \$5 ;
+  reg [1:0] \$50 ;
+  reg \$51 ;
+  reg [23:0] \$52 ;
+  reg \$53 ;
+  reg [1:0] \$54 ;
+  reg [28:0] \$55 ;
+  reg [1:0] \$56 ;
+  reg \$57 ;
   reg \$58 ;
-  reg [23:0] \$59 ;
-  wire [15:0] \$6 ;
-  reg \$60 ;
-  reg [1:0] \$61 ;
-  reg [28:0] \$62 ;
-  reg [1:0] \$63 ;
-  reg \$64 ;
-  reg \$65 ;
-  reg \$66 ;
-  wire \$7 ;
-  wire [15:0] \$8 ;
-  wire [8:0] \$9 ;
+  reg \$59 ;
+  wire \$6 ;
+  wire [15:0] \$7 ;
+  wire [8:0] \$8 ;
+  wire [542:0] \$9 ;
   wire \$signal ;
-  reg \$signal$14  = 1'h0;
+  reg \$signal$13  = 1'h0;
   wire \$signal$17 ;
   reg [28:0] beat = 29'h00000000;
   output [31:0] burst;
@@ -942,124 +935,200 @@ module \neuflow_write_port.placer (rst, i__payload, i__valid, o_ready, i__ready,
   wire [1:0] take;
   wire [2:0] total;
   wire [3:0] valid_from;
-  assign \$25  = flush | i__valid;
-  assign \$26  = \$signal$14  & \$25 ;
-  assign o_valid = \$26  & emits;
-  assign \$27  = 4'hf << low;
-  assign \$28  = total > 1'h0;
-  assign \$29  = full | \$28 ;
-  assign \$30  = total > 1'h1;
-  assign \$31  = full | \$30 ;
-  assign \$32  = total > 2'h2;
-  assign \$33  = full | \$32 ;
-  assign \$34  = total > 2'h3;
-  assign \$35  = full | \$34 ;
-  assign \$36  = \$27 [3:0] & { \$35 , \$33 , \$31 , \$29  };
-  assign \$37  = flush & last;
-  assign \$38  = ~ \$37 ;
-  assign source_valid = \$signal$14  & \$38 ;
-  assign \$39  = & beat[1:0];
-  assign \$40  = run_ends | \$39 ;
-  assign \$41  = beat - length;
-  assign \$42  = run_ends & last;
-  assign \$43  = ~ \$signal$14 ;
-  assign \$44  = \$signal  & run_ends;
-  assign run__ready = \$43  | \$44 ;
-  assign \$45  = full ? { 64'h0000000000000000, \$12 [95:64] } : \$12 [95:0];
-  assign \$46  = ~ flush;
-  assign \$47  = left - \$2 [1:0];
-  assign \$48  = \$2 [1:0] == \$1 [1:0];
-  assign \$49  = skip + \$2 [1:0];
-  assign \$50  = \$48  ? 3'h0 : \$49 ;
-  assign \$51  = beat + 1'h1;
-  assign \$52  = \$signal  & emits;
-  assign \$53  = length + 1'h1;
-  assign \$54  = o[68] ? 3'h0 : \$53 ;
-  assign \$55  = run__ready & run__valid;
+  assign \$31  = flush & last;
+  assign \$32  = ~ \$31 ;
+  assign source_valid = \$signal$13  & \$32 ;
+  assign \$33  = & beat[1:0];
+  assign \$34  = run_ends | \$33 ;
+  assign \$35  = beat - length;
+  assign \$36  = run_ends & last;
+  assign \$37  = ~ \$signal$13 ;
+  assign \$38  = \$signal  & run_ends;
+  assign run__ready = \$37  | \$38 ;
+  assign \$39  = full ? { 64'h0000000000000000, \$10 [95:64] } : \$10 [95:0];
+  assign \$40  = left - \$2 [1:0];
+  assign \$41  = \$2 [1:0] == \$1 [1:0];
+  assign \$42  = skip + \$2 [1:0];
+  assign \$43  = \$41  ? 3'h0 : \$42 ;
+  assign \$44  = beat + 1'h1;
+  assign \$45  = \$signal  & emits;
+  assign \$46  = length + 1'h1;
+  assign \$47  = o[68] ? 3'h0 : \$46 ;
+  assign \$48  = run__ready & run__valid;
   always @(posedge clk)
-    hold <= \$56 ;
+    hold <= \$49 ;
   always @(posedge clk)
-    fill <= \$57 ;
+    fill <= \$50 ;
   always @(posedge clk)
-    flush <= \$58 ;
+    flush <= \$51 ;
   always @(posedge clk)
-    left <= \$59 ;
+    left <= \$52 ;
   always @(posedge clk)
-    skip <= \$60 ;
+    skip <= \$53 ;
   always @(posedge clk)
-    low <= \$61 ;
+    low <= \$54 ;
   always @(posedge clk)
-    beat <= \$62 ;
+    beat <= \$55 ;
   always @(posedge clk)
-    length <= \$63 ;
+    length <= \$56 ;
   always @(posedge clk)
-    \$signal$14  <= \$64 ;
+    \$signal$13  <= \$57 ;
   always @(posedge clk)
-    last <= \$65 ;
+    last <= \$58 ;
   always @(posedge clk)
-    source <= \$66 ;
+    source <= \$59 ;
   assign \$1  = i__payload[33:32] - skip;
   assign ends = left <= \$1 [1:0];
   assign \$2  = ends ? left : { 22'h000000, \$1 [1:0] };
   assign fresh = i__payload[31:0] >> \$3 ;
-  assign \$4  = flush ? 2'h0 : \$2 [1:0];
-  assign total = fill + \$4 ;
+  assign total = fill + \$2 [1:0];
   assign full = total >= 3'h4;
-  assign \$5  = \$2 [1:0] > 1'h0;
-  assign \$6  = \$5  ? fresh[15:0] : 16'h0000;
-  assign \$7  = \$2 [1:0] > 1'h1;
-  assign \$8  = \$7  ? fresh[31:16] : 16'h0000;
-  assign \$10  = { \$8 , \$6  } << \$9 ;
-  assign \$11  = flush ? 543'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 : \$10 ;
-  assign \$12  = { 479'h000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000, hold } | \$11 ;
-  assign \$13  = \$signal$14  & o_ready;
-  assign \$14  = flush | i__valid;
-  assign \$signal  = \$13  & \$14 ;
-  assign \$15  = ~ flush;
-  assign \$16  = \$15  & ends;
-  assign \$17  = total > 3'h4;
-  assign \$signal$17  = \$16  & \$17 ;
-  assign \$18  = ~ \$signal$17 ;
-  assign \$19  = ends & \$18 ;
-  assign run_ends = flush | \$19 ;
-  assign \$20  = full | ends;
-  assign emits = \$20  | flush;
-  assign \$21  = \$signal$14  & o_ready;
-  assign \$22  = ~ flush;
-  assign \$23  = \$21  & \$22 ;
-  assign \$24  = \$2 [1:0] == \$1 [1:0];
-  assign i__ready = \$23  & \$24 ;
+  assign \$4  = \$2 [1:0] > 1'h0;
+  assign \$5  = \$4  ? fresh[15:0] : 16'h0000;
+  assign \$6  = \$2 [1:0] > 1'h1;
+  assign \$7  = \$6  ? fresh[31:16] : 16'h0000;
+  assign \$9  = { \$7 , \$5  } << \$8 ;
+  assign \$10  = { 479'h000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000, hold } | \$9 ;
+  assign \$11  = \$signal$13  & o_ready;
+  assign \$12  = flush | i__valid;
+  assign \$signal  = \$11  & \$12 ;
+  assign \$13  = total > 3'h4;
+  assign \$signal$17  = ends & \$13 ;
+  assign \$14  = ~ \$signal$17 ;
+  assign run_ends = ends & \$14 ;
+  assign emits = full | ends;
+  assign \$15  = \$signal$13  & o_ready;
+  assign \$16  = ~ flush;
+  assign \$17  = \$15  & \$16 ;
+  assign \$18  = \$2 [1:0] == \$1 [1:0];
+  assign i__ready = \$17  & \$18 ;
+  assign \$19  = flush | i__valid;
+  assign \$20  = \$signal$13  & \$19 ;
+  assign o_valid = \$20  & emits;
+  assign \$21  = 4'hf << low;
+  assign \$22  = total > 1'h0;
+  assign \$23  = full | \$22 ;
+  assign \$24  = total > 1'h1;
+  assign \$25  = full | \$24 ;
+  assign \$26  = total > 2'h2;
+  assign \$27  = full | \$26 ;
+  assign \$28  = total > 2'h3;
+  assign \$29  = full | \$28 ;
+  assign \$30  = \$21 [3:0] & { \$29 , \$27 , \$25 , \$23  };
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$56  = hold;
+    \$49  = hold;
     if (\$signal ) begin
-      \$56  = \$45 [63:0];
+      \$49  = \$39 [63:0];
     end
-    if (\$55 ) begin
-      \$56  = 64'h0000000000000000;
+    if (\$48 ) begin
+      \$49  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$56  = 64'h0000000000000000;
+      \$49  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$57  = fill;
+    \$50  = fill;
     if (\$signal ) begin
-      \$57  = total[1:0];
+      \$50  = total[1:0];
     end
-    if (\$55 ) begin
-      \$57  = run__payload[30:29];
+    if (\$48 ) begin
+      \$50  = run__payload[30:29];
     end
     if (rst) begin
-      \$57  = 2'h0;
+      \$50  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$58  = flush;
+    \$51  = flush;
     if (\$signal ) begin
-      \$58  = \$signal$17 ;
+      \$51  = \$signal$17 ;
+    end
+    if (rst) begin
+      \$51  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$52  = left;
+    if (\$signal ) begin
+      \$52  = \$40 [23:0];
+    end
+    if (\$48 ) begin
+      \$52  = run__payload[54:31];
+    end
+    if (rst) begin
+      \$52  = 24'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$53  = skip;
+    if (\$signal ) begin
+      \$53  = \$43 [0];
+    end
+    if (rst) begin
+      \$53  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$54  = low;
+    if (\$signal ) begin
+      if (emits) begin
+        \$54  = 2'h0;
+      end
+    end
+    if (\$48 ) begin
+      \$54  = run__payload[30:29];
+    end
+    if (rst) begin
+      \$54  = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$55  = beat;
+    if (\$signal ) begin
+      if (emits) begin
+        \$55  = \$44 [28:0];
+      end
+    end
+    if (\$48 ) begin
+      \$55  = run__payload[28:0];
+    end
+    if (rst) begin
+      \$55  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$56  = length;
+    if (\$45 ) begin
+      \$56  = \$47 [1:0];
+    end
+    if (rst) begin
+      \$56  = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$57  = \$signal$13 ;
+    if (run__ready) begin
+      \$57  = run__valid;
+    end
+    if (rst) begin
+      \$57  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$58  = last;
+    if (\$48 ) begin
+      \$58  = run__payload[55];
     end
     if (rst) begin
       \$58  = 1'h0;
@@ -1067,105 +1136,18 @@ module \neuflow_write_port.placer (rst, i__payload, i__valid, o_ready, i__ready,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$59  = left;
-    if (\$signal ) begin
-      if (\$46 ) begin
-        \$59  = \$47 [23:0];
-      end
-    end
-    if (\$55 ) begin
-      \$59  = run__payload[54:31];
+    \$59  = source;
+    if (\$48 ) begin
+      \$59  = run__payload[56];
     end
     if (rst) begin
-      \$59  = 24'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$60  = skip;
-    if (\$signal ) begin
-      if (\$46 ) begin
-        \$60  = \$50 [0];
-      end
-    end
-    if (rst) begin
-      \$60  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$61  = low;
-    if (\$signal ) begin
-      if (emits) begin
-        \$61  = 2'h0;
-      end
-    end
-    if (\$55 ) begin
-      \$61  = run__payload[30:29];
-    end
-    if (rst) begin
-      \$61  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$62  = beat;
-    if (\$signal ) begin
-      if (emits) begin
-        \$62  = \$51 [28:0];
-      end
-    end
-    if (\$55 ) begin
-      \$62  = run__payload[28:0];
-    end
-    if (rst) begin
-      \$62  = 29'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$63  = length;
-    if (\$52 ) begin
-      \$63  = \$54 [1:0];
-    end
-    if (rst) begin
-      \$63  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$64  = \$signal$14 ;
-    if (run__ready) begin
-      \$64  = run__valid;
-    end
-    if (rst) begin
-      \$64  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$65  = last;
-    if (\$55 ) begin
-      \$65  = run__payload[55];
-    end
-    if (rst) begin
-      \$65  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$66  = source;
-    if (\$55 ) begin
-      \$66  = run__payload[56];
-    end
-    if (rst) begin
-      \$66  = 1'h0;
+      \$59  = 1'h0;
     end
   end
   assign offered = \$1 [1:0];
   assign take = \$2 [1:0];
-  assign merged = \$12 [95:0];
-  assign valid_from = \$27 [3:0];
+  assign merged = \$10 [95:0];
+  assign valid_from = \$21 [3:0];
   assign \i__payload.words  = i__payload[31:0];
   assign \i__payload.words[0]  = i__payload[15:0];
   assign \i__payload.words[1]  = i__payload[31:16];
@@ -1183,14 +1165,14 @@ module \neuflow_write_port.placer (rst, i__payload, i__valid, o_ready, i__ready,
   assign \run__payload.words  = run__payload[54:31];
   assign \run__payload.last  = run__payload[55];
   assign \run__payload.tag  = run__payload[56];
-  assign burst[31] = \$42 ;
+  assign burst[31] = \$36 ;
   assign burst[30:29] = length;
-  assign burst[28:0] = \$41 [28:0];
-  assign o[68] = \$40 ;
-  assign o[67:64] = \$36 ;
-  assign o[63:0] = \$12 [63:0];
+  assign burst[28:0] = \$35 [28:0];
+  assign o[68] = \$34 ;
+  assign o[67:64] = \$30 ;
+  assign o[63:0] = \$10 [63:0];
   assign \$3  = { 3'h0, skip, 4'h0 };
-  assign \$9  = { 3'h0, fill, 4'h0 };
+  assign \$8  = { 3'h0, fill, 4'h0 };
 endmodule
 
 module \neuflow_write_port.walker (rst, i__ready, o__ready, i__payload, i__valid, o__valid, o__payload, clk);
