@@ -430,8 +430,8 @@ class Demo:
         )
         self.say(found)
         self.say(
-            "Hidden, up to: sent while some array had a configuration. Arrays that only waited for\n"
-            "data count too, and what follows a fence is sent in such a wait: an upper bound.\n"
+            "Hidden, up to: sent while some array had a configuration. Arrays that only wait for "
+            "data count too, and what follows a fence is sent in such a wait: an upper bound. "
             f"Times are the mean of a pass at {self.clock}; the rest is a lower bound."
         )
 

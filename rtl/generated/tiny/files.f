@@ -1,11 +1,15 @@
+neuflow_alu.v
 neuflow_arbiter.v
 neuflow_array.v
 neuflow_control.v
 neuflow_convolver_tile.v
 neuflow_core.v
 neuflow_dma_tap.v
+neuflow_fifo.v
 neuflow_fifo_tile.v
+neuflow_link_slice.v
 neuflow_mac_row.v
+neuflow_mapper.v
 neuflow_mapper_tile.v
 neuflow_operand_line.v
 neuflow_operator_tile.v
@@ -13,5 +17,6 @@ neuflow_ram.v
 neuflow_read_port.v
 neuflow_registers.v
 neuflow_requantise.v
+neuflow_window.v
 neuflow_write_port.v
 neuflow_top.v

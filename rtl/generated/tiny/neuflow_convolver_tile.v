@@ -4,359 +4,130 @@ module neuflow_convolver_tile(rst, config_in__payload, config_in__valid, config_
 , config_in__ready, config_out__payload, config_out__valid, east_in__ready, south_in__ready, west_in__ready, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, rows__ready, weights__ready, partials__ready, rows_listening, weights_listening, rows_source, weights_source, tap, wait_rows
 , wait_weights, wait_drain, idle, draining, clk);
   wire [48:0] bus__payload;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
   wire bus__ready;
   wire bus__valid;
   input clk;
   wire clk;
   input [7:0] columns;
   wire [7:0] columns;
-  wire [7:0] \columns$83 ;
-  wire [7:0] \columns$84 ;
-  wire [48:0] config__0__payload;
-  wire [7:0] \config__0__payload.columns ;
-  wire [31:0] \config__0__payload.data ;
-  wire [3:0] \config__0__payload.kind ;
-  wire \config__0__payload.last ;
-  wire [3:0] \config__0__payload.sub ;
   wire config__0__ready;
   wire config__0__valid;
-  wire [48:0] config__1__payload;
-  wire [7:0] \config__1__payload.columns ;
-  wire [31:0] \config__1__payload.data ;
-  wire [3:0] \config__1__payload.kind ;
-  wire \config__1__payload.last ;
-  wire [3:0] \config__1__payload.sub ;
   wire config__1__ready;
   wire config__1__valid;
-  wire [48:0] config__2__payload;
-  wire [7:0] \config__2__payload.columns ;
-  wire [31:0] \config__2__payload.data ;
-  wire [3:0] \config__2__payload.kind ;
-  wire \config__2__payload.last ;
-  wire [3:0] \config__2__payload.sub ;
   wire config__2__ready;
   wire config__2__valid;
-  wire [48:0] config__3__payload;
-  wire [7:0] \config__3__payload.columns ;
-  wire [31:0] \config__3__payload.data ;
-  wire [3:0] \config__3__payload.kind ;
-  wire \config__3__payload.last ;
-  wire [3:0] \config__3__payload.sub ;
   wire config__3__ready;
   wire config__3__valid;
   input [48:0] config_in__payload;
   wire [48:0] config_in__payload;
-  wire [7:0] \config_in__payload.columns ;
-  wire [31:0] \config_in__payload.data ;
-  wire [3:0] \config_in__payload.kind ;
-  wire \config_in__payload.last ;
-  wire [3:0] \config_in__payload.sub ;
   output config_in__ready;
   wire config_in__ready;
   input config_in__valid;
   wire config_in__valid;
   output [48:0] config_out__payload;
   wire [48:0] config_out__payload;
-  wire [7:0] \config_out__payload.columns ;
-  wire [31:0] \config_out__payload.data ;
-  wire [3:0] \config_out__payload.kind ;
-  wire \config_out__payload.last ;
-  wire [3:0] \config_out__payload.sub ;
   input config_out__ready;
   wire config_out__ready;
   output config_out__valid;
   wire config_out__valid;
   output draining;
   wire draining;
-  wire \draining$124 ;
   input [34:0] east_in__payload;
   wire [34:0] east_in__payload;
-  wire [34:0] \east_in__payload$101 ;
-  wire [1:0] \east_in__payload$101.count ;
-  wire \east_in__payload$101.last ;
-  wire [31:0] \east_in__payload$101.words ;
-  wire [15:0] \east_in__payload$101.words[0] ;
-  wire [15:0] \east_in__payload$101.words[1] ;
-  wire [1:0] \east_in__payload.count ;
-  wire \east_in__payload.last ;
-  wire [31:0] \east_in__payload.words ;
-  wire [15:0] \east_in__payload.words[0] ;
-  wire [15:0] \east_in__payload.words[1] ;
   output east_in__ready;
   wire east_in__ready;
-  wire \east_in__ready$102 ;
   input east_in__valid;
   wire east_in__valid;
-  wire \east_in__valid$103 ;
   output [34:0] east_out__payload;
   wire [34:0] east_out__payload;
-  wire [34:0] \east_out__payload$104 ;
-  wire [1:0] \east_out__payload$104.count ;
-  wire \east_out__payload$104.last ;
-  wire [31:0] \east_out__payload$104.words ;
-  wire [15:0] \east_out__payload$104.words[0] ;
-  wire [15:0] \east_out__payload$104.words[1] ;
-  wire [1:0] \east_out__payload.count ;
-  wire \east_out__payload.last ;
-  wire [31:0] \east_out__payload.words ;
-  wire [15:0] \east_out__payload.words[0] ;
-  wire [15:0] \east_out__payload.words[1] ;
   input east_out__ready;
   wire east_out__ready;
-  wire \east_out__ready$105 ;
   output east_out__valid;
   wire east_out__valid;
-  wire \east_out__valid$106 ;
   wire [48:0] i__payload;
-  wire [7:0] \i__payload.columns ;
-  wire [31:0] \i__payload.data ;
-  wire [3:0] \i__payload.kind ;
-  wire \i__payload.last ;
-  wire [3:0] \i__payload.sub ;
   wire i__ready;
   wire i__valid;
   output idle;
   wire idle;
-  wire \idle$123 ;
   wire [34:0] local0_in__payload;
-  wire [1:0] \local0_in__payload.count ;
-  wire \local0_in__payload.last ;
-  wire [31:0] \local0_in__payload.words ;
-  wire [15:0] \local0_in__payload.words[0] ;
-  wire [15:0] \local0_in__payload.words[1] ;
-  wire local0_in__ready;
   wire local0_in__valid;
-  wire [48:0] local__0__payload;
-  wire [7:0] \local__0__payload.columns ;
-  wire [31:0] \local__0__payload.data ;
-  wire [3:0] \local__0__payload.kind ;
-  wire \local__0__payload.last ;
-  wire [3:0] \local__0__payload.sub ;
   wire local__0__ready;
   wire local__0__valid;
-  wire [48:0] local__1__payload;
-  wire [7:0] \local__1__payload.columns ;
-  wire [31:0] \local__1__payload.data ;
-  wire [3:0] \local__1__payload.kind ;
-  wire \local__1__payload.last ;
-  wire [3:0] \local__1__payload.sub ;
   wire local__1__ready;
   wire local__1__valid;
-  wire [48:0] local__2__payload;
-  wire [7:0] \local__2__payload.columns ;
-  wire [31:0] \local__2__payload.data ;
-  wire [3:0] \local__2__payload.kind ;
-  wire \local__2__payload.last ;
-  wire [3:0] \local__2__payload.sub ;
   wire local__2__ready;
   wire local__2__valid;
-  wire [48:0] local__3__payload;
-  wire [7:0] \local__3__payload.columns ;
-  wire [31:0] \local__3__payload.data ;
-  wire [3:0] \local__3__payload.kind ;
-  wire \local__3__payload.last ;
-  wire [3:0] \local__3__payload.sub ;
   wire local__3__ready;
   wire local__3__valid;
-  wire [48:0] local__4__payload;
-  wire [7:0] \local__4__payload.columns ;
-  wire [31:0] \local__4__payload.data ;
-  wire [3:0] \local__4__payload.kind ;
-  wire \local__4__payload.last ;
-  wire [3:0] \local__4__payload.sub ;
   wire local__4__ready;
   wire local__4__valid;
   wire [48:0] o__payload;
-  wire [34:0] \o__payload$96 ;
-  wire [1:0] \o__payload$96.count ;
-  wire \o__payload$96.last ;
-  wire [31:0] \o__payload$96.words ;
-  wire [15:0] \o__payload$96.words[0] ;
-  wire [15:0] \o__payload$96.words[1] ;
-  wire [7:0] \o__payload.columns ;
-  wire [31:0] \o__payload.data ;
-  wire [3:0] \o__payload.kind ;
-  wire \o__payload.last ;
-  wire [3:0] \o__payload.sub ;
   wire o__ready;
   wire \o__ready$97 ;
   wire o__valid;
-  wire \o__valid$100 ;
   input [34:0] partials__payload;
   wire [34:0] partials__payload;
-  wire [34:0] \partials__payload$92 ;
-  wire [1:0] \partials__payload$92.count ;
-  wire \partials__payload$92.last ;
-  wire [31:0] \partials__payload$92.words ;
-  wire [15:0] \partials__payload$92.words[0] ;
-  wire [15:0] \partials__payload$92.words[1] ;
-  wire [1:0] \partials__payload.count ;
-  wire \partials__payload.last ;
-  wire [31:0] \partials__payload.words ;
-  wire [15:0] \partials__payload.words[0] ;
-  wire [15:0] \partials__payload.words[1] ;
   output partials__ready;
   wire partials__ready;
-  wire \partials__ready$93 ;
   input partials__valid;
   wire partials__valid;
-  wire \partials__valid$94 ;
   input [3:0] row;
   wire [3:0] row;
   input [67:0] rows__payload;
   wire [67:0] rows__payload;
-  wire [67:0] \rows__payload$86 ;
-  wire [2:0] \rows__payload$86.count ;
-  wire \rows__payload$86.last ;
-  wire [63:0] \rows__payload$86.words ;
-  wire [15:0] \rows__payload$86.words[0] ;
-  wire [15:0] \rows__payload$86.words[1] ;
-  wire [15:0] \rows__payload$86.words[2] ;
-  wire [15:0] \rows__payload$86.words[3] ;
-  wire [2:0] \rows__payload.count ;
-  wire \rows__payload.last ;
-  wire [63:0] \rows__payload.words ;
-  wire [15:0] \rows__payload.words[0] ;
-  wire [15:0] \rows__payload.words[1] ;
-  wire [15:0] \rows__payload.words[2] ;
-  wire [15:0] \rows__payload.words[3] ;
   output rows__ready;
   wire rows__ready;
-  wire \rows__ready$87 ;
   input rows__valid;
   wire rows__valid;
-  wire \rows__valid$88 ;
   output rows_listening;
   wire rows_listening;
-  wire \rows_listening$125 ;
   output [2:0] rows_source;
   wire [2:0] rows_source;
-  wire [2:0] \rows_source$126 ;
   input rst;
   wire rst;
   input [34:0] south_in__payload;
   wire [34:0] south_in__payload;
-  wire [34:0] \south_in__payload$107 ;
-  wire [1:0] \south_in__payload$107.count ;
-  wire \south_in__payload$107.last ;
-  wire [31:0] \south_in__payload$107.words ;
-  wire [15:0] \south_in__payload$107.words[0] ;
-  wire [15:0] \south_in__payload$107.words[1] ;
-  wire [1:0] \south_in__payload.count ;
-  wire \south_in__payload.last ;
-  wire [31:0] \south_in__payload.words ;
-  wire [15:0] \south_in__payload.words[0] ;
-  wire [15:0] \south_in__payload.words[1] ;
   output south_in__ready;
   wire south_in__ready;
-  wire \south_in__ready$108 ;
   input south_in__valid;
   wire south_in__valid;
-  wire \south_in__valid$109 ;
   output [34:0] south_out__payload;
   wire [34:0] south_out__payload;
-  wire [34:0] \south_out__payload$110 ;
-  wire [1:0] \south_out__payload$110.count ;
-  wire \south_out__payload$110.last ;
-  wire [31:0] \south_out__payload$110.words ;
-  wire [15:0] \south_out__payload$110.words[0] ;
-  wire [15:0] \south_out__payload$110.words[1] ;
-  wire [1:0] \south_out__payload.count ;
-  wire \south_out__payload.last ;
-  wire [31:0] \south_out__payload.words ;
-  wire [15:0] \south_out__payload.words[0] ;
-  wire [15:0] \south_out__payload.words[1] ;
   input south_out__ready;
   wire south_out__ready;
-  wire \south_out__ready$111 ;
   output south_out__valid;
   wire south_out__valid;
-  wire \south_out__valid$112 ;
   wire [3:0] sub;
   output tap;
   wire tap;
-  wire \tap$119 ;
   output wait_drain;
   wire wait_drain;
-  wire \wait_drain$122 ;
   output wait_rows;
   wire wait_rows;
-  wire \wait_rows$120 ;
   output wait_weights;
   wire wait_weights;
-  wire \wait_weights$121 ;
   input [67:0] weights__payload;
   wire [67:0] weights__payload;
-  wire [67:0] \weights__payload$89 ;
-  wire [2:0] \weights__payload$89.count ;
-  wire \weights__payload$89.last ;
-  wire [63:0] \weights__payload$89.words ;
-  wire [15:0] \weights__payload$89.words[0] ;
-  wire [15:0] \weights__payload$89.words[1] ;
-  wire [15:0] \weights__payload$89.words[2] ;
-  wire [15:0] \weights__payload$89.words[3] ;
-  wire [2:0] \weights__payload.count ;
-  wire \weights__payload.last ;
-  wire [63:0] \weights__payload.words ;
-  wire [15:0] \weights__payload.words[0] ;
-  wire [15:0] \weights__payload.words[1] ;
-  wire [15:0] \weights__payload.words[2] ;
-  wire [15:0] \weights__payload.words[3] ;
   output weights__ready;
   wire weights__ready;
-  wire \weights__ready$90 ;
   input weights__valid;
   wire weights__valid;
-  wire \weights__valid$91 ;
   output weights_listening;
   wire weights_listening;
-  wire \weights_listening$127 ;
   output [2:0] weights_source;
   wire [2:0] weights_source;
-  wire [2:0] \weights_source$128 ;
   input [34:0] west_in__payload;
   wire [34:0] west_in__payload;
-  wire [34:0] \west_in__payload$113 ;
-  wire [1:0] \west_in__payload$113.count ;
-  wire \west_in__payload$113.last ;
-  wire [31:0] \west_in__payload$113.words ;
-  wire [15:0] \west_in__payload$113.words[0] ;
-  wire [15:0] \west_in__payload$113.words[1] ;
-  wire [1:0] \west_in__payload.count ;
-  wire \west_in__payload.last ;
-  wire [31:0] \west_in__payload.words ;
-  wire [15:0] \west_in__payload.words[0] ;
-  wire [15:0] \west_in__payload.words[1] ;
   output west_in__ready;
   wire west_in__ready;
-  wire \west_in__ready$114 ;
   input west_in__valid;
   wire west_in__valid;
-  wire \west_in__valid$115 ;
   output [34:0] west_out__payload;
   wire [34:0] west_out__payload;
-  wire [34:0] \west_out__payload$116 ;
-  wire [1:0] \west_out__payload$116.count ;
-  wire \west_out__payload$116.last ;
-  wire [31:0] \west_out__payload$116.words ;
-  wire [15:0] \west_out__payload$116.words[0] ;
-  wire [15:0] \west_out__payload$116.words[1] ;
-  wire [1:0] \west_out__payload.count ;
-  wire \west_out__payload.last ;
-  wire [31:0] \west_out__payload.words ;
-  wire [15:0] \west_out__payload.words[0] ;
-  wire [15:0] \west_out__payload.words[1] ;
   input west_out__ready;
   wire west_out__ready;
-  wire \west_out__ready$117 ;
   output west_out__valid;
   wire west_out__valid;
-  wire \west_out__valid$118 ;
   \neuflow_convolver_tile.convolver  convolver (
     .bus__payload(config_out__payload),
     .bus__valid(config__0__valid),
@@ -449,247 +220,18 @@ module neuflow_convolver_tile(rst, config_in__payload, config_in__valid, config_
   assign o__payload = config_out__payload;
   assign o__ready = config_out__ready;
   assign o__valid = config_out__valid;
-  assign config__0__payload = config_out__payload;
-  assign local__0__payload = config_out__payload;
   assign config__0__ready = local__0__ready;
   assign local__0__valid = config__0__valid;
-  assign config__1__payload = config_out__payload;
-  assign local__1__payload = config_out__payload;
   assign config__1__ready = local__1__ready;
   assign local__1__valid = config__1__valid;
-  assign config__2__payload = config_out__payload;
-  assign local__2__payload = config_out__payload;
   assign config__2__ready = local__2__ready;
   assign local__2__valid = config__2__valid;
-  assign config__3__payload = config_out__payload;
-  assign local__3__payload = config_out__payload;
   assign config__3__ready = local__3__ready;
   assign local__3__valid = config__3__valid;
   assign bus__payload = config_out__payload;
-  assign local__4__payload = config_out__payload;
   assign bus__ready = local__4__ready;
   assign local__4__valid = bus__valid;
-  assign \columns$83  = columns;
-  assign \columns$84  = columns;
   assign sub = row;
-  assign \rows__payload$86  = rows__payload;
-  assign \rows__ready$87  = rows__ready;
-  assign \rows__valid$88  = rows__valid;
-  assign \weights__payload$89  = weights__payload;
-  assign \weights__ready$90  = weights__ready;
-  assign \weights__valid$91  = weights__valid;
-  assign \partials__payload$92  = partials__payload;
-  assign \partials__ready$93  = partials__ready;
-  assign \partials__valid$94  = partials__valid;
-  assign \o__payload$96  = local0_in__payload;
-  assign local0_in__ready = \o__ready$97 ;
-  assign \o__valid$100  = local0_in__valid;
-  assign \east_in__payload$101  = east_in__payload;
-  assign \east_in__ready$102  = east_in__ready;
-  assign \east_in__valid$103  = east_in__valid;
-  assign \east_out__payload$104  = east_out__payload;
-  assign \east_out__ready$105  = east_out__ready;
-  assign \east_out__valid$106  = east_out__valid;
-  assign \south_in__payload$107  = south_in__payload;
-  assign \south_in__ready$108  = south_in__ready;
-  assign \south_in__valid$109  = south_in__valid;
-  assign \south_out__payload$110  = south_out__payload;
-  assign \south_out__ready$111  = south_out__ready;
-  assign \south_out__valid$112  = south_out__valid;
-  assign \west_in__payload$113  = west_in__payload;
-  assign \west_in__ready$114  = west_in__ready;
-  assign \west_in__valid$115  = west_in__valid;
-  assign \west_out__payload$116  = west_out__payload;
-  assign \west_out__ready$117  = west_out__ready;
-  assign \west_out__valid$118  = west_out__valid;
-  assign \tap$119  = tap;
-  assign \wait_rows$120  = wait_rows;
-  assign \wait_weights$121  = wait_weights;
-  assign \wait_drain$122  = wait_drain;
-  assign \idle$123  = idle;
-  assign \draining$124  = draining;
-  assign \rows_listening$125  = rows_listening;
-  assign \rows_source$126  = rows_source;
-  assign \weights_listening$127  = weights_listening;
-  assign \weights_source$128  = weights_source;
-  assign \config_in__payload.kind  = config_in__payload[3:0];
-  assign \config_in__payload.sub  = config_in__payload[7:4];
-  assign \config_in__payload.columns  = config_in__payload[15:8];
-  assign \config_in__payload.data  = config_in__payload[47:16];
-  assign \config_in__payload.last  = config_in__payload[48];
-  assign \config_out__payload.kind  = config_out__payload[3:0];
-  assign \config_out__payload.sub  = config_out__payload[7:4];
-  assign \config_out__payload.columns  = config_out__payload[15:8];
-  assign \config_out__payload.data  = config_out__payload[47:16];
-  assign \config_out__payload.last  = config_out__payload[48];
-  assign \east_in__payload.words  = east_in__payload[31:0];
-  assign \east_in__payload.words[0]  = east_in__payload[15:0];
-  assign \east_in__payload.words[1]  = east_in__payload[31:16];
-  assign \east_in__payload.count  = east_in__payload[33:32];
-  assign \east_in__payload.last  = east_in__payload[34];
-  assign \south_in__payload.words  = south_in__payload[31:0];
-  assign \south_in__payload.words[0]  = south_in__payload[15:0];
-  assign \south_in__payload.words[1]  = south_in__payload[31:16];
-  assign \south_in__payload.count  = south_in__payload[33:32];
-  assign \south_in__payload.last  = south_in__payload[34];
-  assign \west_in__payload.words  = west_in__payload[31:0];
-  assign \west_in__payload.words[0]  = west_in__payload[15:0];
-  assign \west_in__payload.words[1]  = west_in__payload[31:16];
-  assign \west_in__payload.count  = west_in__payload[33:32];
-  assign \west_in__payload.last  = west_in__payload[34];
-  assign \east_out__payload.words  = east_out__payload[31:0];
-  assign \east_out__payload.words[0]  = east_out__payload[15:0];
-  assign \east_out__payload.words[1]  = east_out__payload[31:16];
-  assign \east_out__payload.count  = east_out__payload[33:32];
-  assign \east_out__payload.last  = east_out__payload[34];
-  assign \south_out__payload.words  = south_out__payload[31:0];
-  assign \south_out__payload.words[0]  = south_out__payload[15:0];
-  assign \south_out__payload.words[1]  = south_out__payload[31:16];
-  assign \south_out__payload.count  = south_out__payload[33:32];
-  assign \south_out__payload.last  = south_out__payload[34];
-  assign \west_out__payload.words  = west_out__payload[31:0];
-  assign \west_out__payload.words[0]  = west_out__payload[15:0];
-  assign \west_out__payload.words[1]  = west_out__payload[31:16];
-  assign \west_out__payload.count  = west_out__payload[33:32];
-  assign \west_out__payload.last  = west_out__payload[34];
-  assign \rows__payload.words  = rows__payload[63:0];
-  assign \rows__payload.words[0]  = rows__payload[15:0];
-  assign \rows__payload.words[1]  = rows__payload[31:16];
-  assign \rows__payload.words[2]  = rows__payload[47:32];
-  assign \rows__payload.words[3]  = rows__payload[63:48];
-  assign \rows__payload.count  = rows__payload[66:64];
-  assign \rows__payload.last  = rows__payload[67];
-  assign \weights__payload.words  = weights__payload[63:0];
-  assign \weights__payload.words[0]  = weights__payload[15:0];
-  assign \weights__payload.words[1]  = weights__payload[31:16];
-  assign \weights__payload.words[2]  = weights__payload[47:32];
-  assign \weights__payload.words[3]  = weights__payload[63:48];
-  assign \weights__payload.count  = weights__payload[66:64];
-  assign \weights__payload.last  = weights__payload[67];
-  assign \partials__payload.words  = partials__payload[31:0];
-  assign \partials__payload.words[0]  = partials__payload[15:0];
-  assign \partials__payload.words[1]  = partials__payload[31:16];
-  assign \partials__payload.count  = partials__payload[33:32];
-  assign \partials__payload.last  = partials__payload[34];
-  assign \i__payload.kind  = config_in__payload[3:0];
-  assign \i__payload.sub  = config_in__payload[7:4];
-  assign \i__payload.columns  = config_in__payload[15:8];
-  assign \i__payload.data  = config_in__payload[47:16];
-  assign \i__payload.last  = config_in__payload[48];
-  assign \o__payload.kind  = config_out__payload[3:0];
-  assign \o__payload.sub  = config_out__payload[7:4];
-  assign \o__payload.columns  = config_out__payload[15:8];
-  assign \o__payload.data  = config_out__payload[47:16];
-  assign \o__payload.last  = config_out__payload[48];
-  assign \config__0__payload.kind  = config_out__payload[3:0];
-  assign \config__0__payload.sub  = config_out__payload[7:4];
-  assign \config__0__payload.columns  = config_out__payload[15:8];
-  assign \config__0__payload.data  = config_out__payload[47:16];
-  assign \config__0__payload.last  = config_out__payload[48];
-  assign \local__0__payload.kind  = config_out__payload[3:0];
-  assign \local__0__payload.sub  = config_out__payload[7:4];
-  assign \local__0__payload.columns  = config_out__payload[15:8];
-  assign \local__0__payload.data  = config_out__payload[47:16];
-  assign \local__0__payload.last  = config_out__payload[48];
-  assign \config__1__payload.kind  = config_out__payload[3:0];
-  assign \config__1__payload.sub  = config_out__payload[7:4];
-  assign \config__1__payload.columns  = config_out__payload[15:8];
-  assign \config__1__payload.data  = config_out__payload[47:16];
-  assign \config__1__payload.last  = config_out__payload[48];
-  assign \local__1__payload.kind  = config_out__payload[3:0];
-  assign \local__1__payload.sub  = config_out__payload[7:4];
-  assign \local__1__payload.columns  = config_out__payload[15:8];
-  assign \local__1__payload.data  = config_out__payload[47:16];
-  assign \local__1__payload.last  = config_out__payload[48];
-  assign \config__2__payload.kind  = config_out__payload[3:0];
-  assign \config__2__payload.sub  = config_out__payload[7:4];
-  assign \config__2__payload.columns  = config_out__payload[15:8];
-  assign \config__2__payload.data  = config_out__payload[47:16];
-  assign \config__2__payload.last  = config_out__payload[48];
-  assign \local__2__payload.kind  = config_out__payload[3:0];
-  assign \local__2__payload.sub  = config_out__payload[7:4];
-  assign \local__2__payload.columns  = config_out__payload[15:8];
-  assign \local__2__payload.data  = config_out__payload[47:16];
-  assign \local__2__payload.last  = config_out__payload[48];
-  assign \config__3__payload.kind  = config_out__payload[3:0];
-  assign \config__3__payload.sub  = config_out__payload[7:4];
-  assign \config__3__payload.columns  = config_out__payload[15:8];
-  assign \config__3__payload.data  = config_out__payload[47:16];
-  assign \config__3__payload.last  = config_out__payload[48];
-  assign \local__3__payload.kind  = config_out__payload[3:0];
-  assign \local__3__payload.sub  = config_out__payload[7:4];
-  assign \local__3__payload.columns  = config_out__payload[15:8];
-  assign \local__3__payload.data  = config_out__payload[47:16];
-  assign \local__3__payload.last  = config_out__payload[48];
-  assign \bus__payload.kind  = config_out__payload[3:0];
-  assign \bus__payload.sub  = config_out__payload[7:4];
-  assign \bus__payload.columns  = config_out__payload[15:8];
-  assign \bus__payload.data  = config_out__payload[47:16];
-  assign \bus__payload.last  = config_out__payload[48];
-  assign \local__4__payload.kind  = config_out__payload[3:0];
-  assign \local__4__payload.sub  = config_out__payload[7:4];
-  assign \local__4__payload.columns  = config_out__payload[15:8];
-  assign \local__4__payload.data  = config_out__payload[47:16];
-  assign \local__4__payload.last  = config_out__payload[48];
-  assign \rows__payload$86.words  = rows__payload[63:0];
-  assign \rows__payload$86.words[0]  = rows__payload[15:0];
-  assign \rows__payload$86.words[1]  = rows__payload[31:16];
-  assign \rows__payload$86.words[2]  = rows__payload[47:32];
-  assign \rows__payload$86.words[3]  = rows__payload[63:48];
-  assign \rows__payload$86.count  = rows__payload[66:64];
-  assign \rows__payload$86.last  = rows__payload[67];
-  assign \weights__payload$89.words  = weights__payload[63:0];
-  assign \weights__payload$89.words[0]  = weights__payload[15:0];
-  assign \weights__payload$89.words[1]  = weights__payload[31:16];
-  assign \weights__payload$89.words[2]  = weights__payload[47:32];
-  assign \weights__payload$89.words[3]  = weights__payload[63:48];
-  assign \weights__payload$89.count  = weights__payload[66:64];
-  assign \weights__payload$89.last  = weights__payload[67];
-  assign \partials__payload$92.words  = partials__payload[31:0];
-  assign \partials__payload$92.words[0]  = partials__payload[15:0];
-  assign \partials__payload$92.words[1]  = partials__payload[31:16];
-  assign \partials__payload$92.count  = partials__payload[33:32];
-  assign \partials__payload$92.last  = partials__payload[34];
-  assign \local0_in__payload.words  = local0_in__payload[31:0];
-  assign \local0_in__payload.words[0]  = local0_in__payload[15:0];
-  assign \local0_in__payload.words[1]  = local0_in__payload[31:16];
-  assign \local0_in__payload.count  = local0_in__payload[33:32];
-  assign \local0_in__payload.last  = local0_in__payload[34];
-  assign \o__payload$96.words  = local0_in__payload[31:0];
-  assign \o__payload$96.words[0]  = local0_in__payload[15:0];
-  assign \o__payload$96.words[1]  = local0_in__payload[31:16];
-  assign \o__payload$96.count  = local0_in__payload[33:32];
-  assign \o__payload$96.last  = local0_in__payload[34];
-  assign \east_in__payload$101.words  = east_in__payload[31:0];
-  assign \east_in__payload$101.words[0]  = east_in__payload[15:0];
-  assign \east_in__payload$101.words[1]  = east_in__payload[31:16];
-  assign \east_in__payload$101.count  = east_in__payload[33:32];
-  assign \east_in__payload$101.last  = east_in__payload[34];
-  assign \east_out__payload$104.words  = east_out__payload[31:0];
-  assign \east_out__payload$104.words[0]  = east_out__payload[15:0];
-  assign \east_out__payload$104.words[1]  = east_out__payload[31:16];
-  assign \east_out__payload$104.count  = east_out__payload[33:32];
-  assign \east_out__payload$104.last  = east_out__payload[34];
-  assign \south_in__payload$107.words  = south_in__payload[31:0];
-  assign \south_in__payload$107.words[0]  = south_in__payload[15:0];
-  assign \south_in__payload$107.words[1]  = south_in__payload[31:16];
-  assign \south_in__payload$107.count  = south_in__payload[33:32];
-  assign \south_in__payload$107.last  = south_in__payload[34];
-  assign \south_out__payload$110.words  = south_out__payload[31:0];
-  assign \south_out__payload$110.words[0]  = south_out__payload[15:0];
-  assign \south_out__payload$110.words[1]  = south_out__payload[31:16];
-  assign \south_out__payload$110.count  = south_out__payload[33:32];
-  assign \south_out__payload$110.last  = south_out__payload[34];
-  assign \west_in__payload$113.words  = west_in__payload[31:0];
-  assign \west_in__payload$113.words[0]  = west_in__payload[15:0];
-  assign \west_in__payload$113.words[1]  = west_in__payload[31:16];
-  assign \west_in__payload$113.count  = west_in__payload[33:32];
-  assign \west_in__payload$113.last  = west_in__payload[34];
-  assign \west_out__payload$116.words  = west_out__payload[31:0];
-  assign \west_out__payload$116.words[0]  = west_out__payload[15:0];
-  assign \west_out__payload$116.words[1]  = west_out__payload[31:16];
-  assign \west_out__payload$116.count  = west_out__payload[33:32];
-  assign \west_out__payload$116.last  = west_out__payload[34];
 endmodule
 
 module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i__payload$59 , \i__valid$63 , partials__payload, partials__valid, bus__valid, \bus__valid$18 , \bus__valid$31 , \bus__valid$44 , rows__ready, weights__ready, tap, idle, wait_rows, wait_weights, wait_drain, partials__ready, shift
@@ -697,43 +239,9 @@ module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i
   wire [1:0] \$1 ;
   wire [15:0] \$2 ;
   wire [1:0] \$3 ;
-  wire [17:0] block;
-  wire [17:0] \block$124 ;
-  wire \block$124.ends_group ;
-  wire \block$124.ends_pass ;
-  wire [15:0] \block$124.last_row ;
-  wire \block.ends_group ;
-  wire \block.ends_pass ;
-  wire [15:0] \block.last_row ;
   input [48:0] bus__payload;
   wire [48:0] bus__payload;
-  wire [48:0] \bus__payload$14 ;
-  wire [7:0] \bus__payload$14.columns ;
-  wire [31:0] \bus__payload$14.data ;
-  wire [3:0] \bus__payload$14.kind ;
-  wire \bus__payload$14.last ;
-  wire [3:0] \bus__payload$14.sub ;
-  wire [48:0] \bus__payload$27 ;
-  wire [7:0] \bus__payload$27.columns ;
-  wire [31:0] \bus__payload$27.data ;
-  wire [3:0] \bus__payload$27.kind ;
-  wire \bus__payload$27.last ;
-  wire [3:0] \bus__payload$27.sub ;
-  wire [48:0] \bus__payload$40 ;
-  wire [7:0] \bus__payload$40.columns ;
-  wire [31:0] \bus__payload$40.data ;
-  wire [3:0] \bus__payload$40.kind ;
-  wire \bus__payload$40.last ;
-  wire [3:0] \bus__payload$40.sub ;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
   wire bus__ready;
-  wire \bus__ready$17 ;
-  wire \bus__ready$30 ;
-  wire \bus__ready$43 ;
   input bus__valid;
   wire bus__valid;
   input \bus__valid$18 ;
@@ -746,340 +254,69 @@ module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i
   wire clk;
   input [7:0] columns;
   wire [7:0] columns;
-  wire [7:0] \columns$13 ;
-  wire [7:0] \columns$26 ;
-  wire [7:0] \columns$39 ;
-  wire [7:0] \columns$52 ;
-  wire [48:0] config__0__payload;
-  wire [7:0] \config__0__payload.columns ;
-  wire [31:0] \config__0__payload.data ;
-  wire [3:0] \config__0__payload.kind ;
-  wire \config__0__payload.last ;
-  wire [3:0] \config__0__payload.sub ;
   output config__0__ready;
   wire config__0__ready;
-  wire config__0__valid;
-  wire [48:0] config__1__payload;
-  wire [7:0] \config__1__payload.columns ;
-  wire [31:0] \config__1__payload.data ;
-  wire [3:0] \config__1__payload.kind ;
-  wire \config__1__payload.last ;
-  wire [3:0] \config__1__payload.sub ;
   output config__1__ready;
   wire config__1__ready;
-  wire config__1__valid;
-  wire [48:0] config__2__payload;
-  wire [7:0] \config__2__payload.columns ;
-  wire [31:0] \config__2__payload.data ;
-  wire [3:0] \config__2__payload.kind ;
-  wire \config__2__payload.last ;
-  wire [3:0] \config__2__payload.sub ;
   output config__2__ready;
   wire config__2__ready;
-  wire config__2__valid;
-  wire [48:0] config__3__payload;
-  wire [7:0] \config__3__payload.columns ;
-  wire [31:0] \config__3__payload.data ;
-  wire [3:0] \config__3__payload.kind ;
-  wire \config__3__payload.last ;
-  wire [3:0] \config__3__payload.sub ;
   output config__3__ready;
   wire config__3__ready;
-  wire config__3__valid;
   wire [216:0] config__payload;
   wire [12:0] \config__payload$20 ;
-  wire [9:0] \config__payload$20.blocks ;
-  wire [2:0] \config__payload$20.source ;
   wire [410:0] \config__payload$33 ;
-  wire [19:0] \config__payload$33.base ;
-  wire [9:0] \config__payload$33.blocks ;
-  wire [19:0] \config__payload$33.channel_step ;
-  wire [19:0] \config__payload$33.channels ;
-  wire [7:0] \config__payload$33.dilation_x ;
-  wire [7:0] \config__payload$33.dilation_y ;
-  wire [19:0] \config__payload$33.groups ;
-  wire [15:0] \config__payload$33.height ;
-  wire [5:0] \config__payload$33.kernel_x ;
-  wire [5:0] \config__payload$33.kernel_y ;
-  wire [17:0] \config__payload$33.need ;
-  wire [3:0] \config__payload$33.phase_dx ;
-  wire [3:0] \config__payload$33.phase_dy ;
-  wire [3:0] \config__payload$33.phase_x ;
-  wire [19:0] \config__payload$33.phase_x_step ;
-  wire [3:0] \config__payload$33.phase_y ;
-  wire [19:0] \config__payload$33.phase_y_step ;
-  wire [15:0] \config__payload$33.pitch ;
-  wire [17:0] \config__payload$33.release ;
-  wire [19:0] \config__payload$33.ring_words ;
-  wire [19:0] \config__payload$33.row_pitch ;
-  wire [15:0] \config__payload$33.rows ;
-  wire [19:0] \config__payload$33.start ;
-  wire [19:0] \config__payload$33.step_x ;
-  wire [19:0] \config__payload$33.step_y ;
-  wire \config__payload$33.stream_weights ;
-  wire [3:0] \config__payload$33.stride ;
-  wire [15:0] \config__payload$33.tap_x ;
-  wire [15:0] \config__payload$33.tap_y ;
-  wire [15:0] \config__payload$33.width ;
   wire [132:0] \config__payload$46 ;
-  wire [9:0] \config__payload$46.blocks ;
-  wire [19:0] \config__payload$46.groups ;
-  wire [15:0] \config__payload$46.height ;
-  wire [19:0] \config__payload$46.map_step ;
-  wire [15:0] \config__payload$46.maps ;
-  wire \config__payload$46.narrow ;
-  wire \config__payload$46.partial_in ;
-  wire \config__payload$46.partial_out ;
-  wire [15:0] \config__payload$46.pitch ;
-  wire [15:0] \config__payload$46.slots ;
-  wire [15:0] \config__payload$46.width ;
-  wire \config__payload.ahead ;
-  wire [19:0] \config__payload.base ;
-  wire [19:0] \config__payload.channel_step ;
-  wire [15:0] \config__payload.channels ;
-  wire [19:0] \config__payload.phase_x_step ;
-  wire [19:0] \config__payload.phase_y_step ;
-  wire [19:0] \config__payload.pitch ;
-  wire [15:0] \config__payload.ring_rows ;
-  wire [19:0] \config__payload.ring_words ;
-  wire [15:0] \config__payload.rows ;
-  wire \config__payload.scatter ;
-  wire [2:0] \config__payload.source ;
-  wire [3:0] \config__payload.stride ;
-  wire [19:0] \config__payload.width ;
-  wire [19:0] \config__payload.x_step ;
   wire config__ready;
-  wire \config__ready$23 ;
-  wire \config__ready$36 ;
-  wire \config__ready$49 ;
   wire config__valid;
   wire \config__valid$24 ;
   wire \config__valid$37 ;
   wire \config__valid$50 ;
   wire drain_ready;
-  wire draining;
-  wire \draining$138 ;
   wire free;
   wire hand_over;
-  wire \hand_over$122 ;
   input [67:0] i__payload;
   wire [67:0] i__payload;
   input [67:0] \i__payload$59 ;
   wire [67:0] \i__payload$59 ;
-  wire [2:0] \i__payload$59.count ;
-  wire \i__payload$59.last ;
-  wire [63:0] \i__payload$59.words ;
-  wire [15:0] \i__payload$59.words[0] ;
-  wire [15:0] \i__payload$59.words[1] ;
-  wire [15:0] \i__payload$59.words[2] ;
-  wire [15:0] \i__payload$59.words[3] ;
-  wire [2:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [63:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  wire [15:0] \i__payload.words[2] ;
-  wire [15:0] \i__payload.words[3] ;
   wire i__ready;
-  wire \i__ready$62 ;
   input i__valid;
   wire i__valid;
   input \i__valid$63 ;
   wire \i__valid$63 ;
   output idle;
   wire idle;
-  wire \idle$136 ;
   wire listening;
-  wire \listening$82 ;
   wire [216:0] o__payload;
-  wire [12:0] \o__payload$21 ;
-  wire [9:0] \o__payload$21.blocks ;
-  wire [2:0] \o__payload$21.source ;
-  wire [410:0] \o__payload$34 ;
-  wire [19:0] \o__payload$34.base ;
-  wire [9:0] \o__payload$34.blocks ;
-  wire [19:0] \o__payload$34.channel_step ;
-  wire [19:0] \o__payload$34.channels ;
-  wire [7:0] \o__payload$34.dilation_x ;
-  wire [7:0] \o__payload$34.dilation_y ;
-  wire [19:0] \o__payload$34.groups ;
-  wire [15:0] \o__payload$34.height ;
-  wire [5:0] \o__payload$34.kernel_x ;
-  wire [5:0] \o__payload$34.kernel_y ;
-  wire [17:0] \o__payload$34.need ;
-  wire [3:0] \o__payload$34.phase_dx ;
-  wire [3:0] \o__payload$34.phase_dy ;
-  wire [3:0] \o__payload$34.phase_x ;
-  wire [19:0] \o__payload$34.phase_x_step ;
-  wire [3:0] \o__payload$34.phase_y ;
-  wire [19:0] \o__payload$34.phase_y_step ;
-  wire [15:0] \o__payload$34.pitch ;
-  wire [17:0] \o__payload$34.release ;
-  wire [19:0] \o__payload$34.ring_words ;
-  wire [19:0] \o__payload$34.row_pitch ;
-  wire [15:0] \o__payload$34.rows ;
-  wire [19:0] \o__payload$34.start ;
-  wire [19:0] \o__payload$34.step_x ;
-  wire [19:0] \o__payload$34.step_y ;
-  wire \o__payload$34.stream_weights ;
-  wire [3:0] \o__payload$34.stride ;
-  wire [15:0] \o__payload$34.tap_x ;
-  wire [15:0] \o__payload$34.tap_y ;
-  wire [15:0] \o__payload$34.width ;
-  wire [132:0] \o__payload$47 ;
-  wire [9:0] \o__payload$47.blocks ;
-  wire [19:0] \o__payload$47.groups ;
-  wire [15:0] \o__payload$47.height ;
-  wire [19:0] \o__payload$47.map_step ;
-  wire [15:0] \o__payload$47.maps ;
-  wire \o__payload$47.narrow ;
-  wire \o__payload$47.partial_in ;
-  wire \o__payload$47.partial_out ;
-  wire [15:0] \o__payload$47.pitch ;
-  wire [15:0] \o__payload$47.slots ;
-  wire [15:0] \o__payload$47.width ;
   output [34:0] \o__payload$71 ;
   wire [34:0] \o__payload$71 ;
-  wire [1:0] \o__payload$71.count ;
-  wire \o__payload$71.last ;
-  wire [31:0] \o__payload$71.words ;
-  wire [15:0] \o__payload$71.words[0] ;
-  wire [15:0] \o__payload$71.words[1] ;
-  wire [34:0] \o__payload$72 ;
-  wire [1:0] \o__payload$72.count ;
-  wire \o__payload$72.last ;
-  wire [31:0] \o__payload$72.words ;
-  wire [15:0] \o__payload$72.words[0] ;
-  wire [15:0] \o__payload$72.words[1] ;
-  wire \o__payload.ahead ;
-  wire [19:0] \o__payload.base ;
-  wire [19:0] \o__payload.channel_step ;
-  wire [15:0] \o__payload.channels ;
-  wire [19:0] \o__payload.phase_x_step ;
-  wire [19:0] \o__payload.phase_y_step ;
-  wire [19:0] \o__payload.pitch ;
-  wire [15:0] \o__payload.ring_rows ;
-  wire [19:0] \o__payload.ring_words ;
-  wire [15:0] \o__payload.rows ;
-  wire \o__payload.scatter ;
-  wire [2:0] \o__payload.source ;
-  wire [3:0] \o__payload.stride ;
-  wire [19:0] \o__payload.width ;
-  wire [19:0] \o__payload.x_step ;
   wire o__ready;
   wire \o__ready$22 ;
   wire \o__ready$35 ;
   wire \o__ready$48 ;
   input \o__ready$73 ;
   wire \o__ready$73 ;
-  wire \o__ready$74 ;
   wire o__valid;
-  wire \o__valid$25 ;
-  wire \o__valid$38 ;
-  wire \o__valid$51 ;
   output \o__valid$75 ;
   wire \o__valid$75 ;
-  wire \o__valid$76 ;
   wire [191:0] parameters;
-  wire [191:0] \parameters$108 ;
-  wire [31:0] \parameters$108.bias_high ;
-  wire [15:0] \parameters$108.bias_high[0] ;
-  wire [15:0] \parameters$108.bias_high[1] ;
-  wire [31:0] \parameters$108.bias_low ;
-  wire [15:0] \parameters$108.bias_low[0] ;
-  wire [15:0] \parameters$108.bias_low[1] ;
-  wire [31:0] \parameters$108.bias_middle ;
-  wire [15:0] \parameters$108.bias_middle[0] ;
-  wire [15:0] \parameters$108.bias_middle[1] ;
-  wire [31:0] \parameters$108.m ;
-  wire [15:0] \parameters$108.m[0] ;
-  wire [15:0] \parameters$108.m[1] ;
-  wire [31:0] \parameters$108.s ;
-  wire [15:0] \parameters$108.s[0] ;
-  wire [15:0] \parameters$108.s[1] ;
-  wire [31:0] \parameters$108.zero ;
-  wire [15:0] \parameters$108.zero[0] ;
-  wire [15:0] \parameters$108.zero[1] ;
-  wire [31:0] \parameters.bias_high ;
-  wire [15:0] \parameters.bias_high[0] ;
-  wire [15:0] \parameters.bias_high[1] ;
-  wire [31:0] \parameters.bias_low ;
-  wire [15:0] \parameters.bias_low[0] ;
-  wire [15:0] \parameters.bias_low[1] ;
-  wire [31:0] \parameters.bias_middle ;
-  wire [15:0] \parameters.bias_middle[0] ;
-  wire [15:0] \parameters.bias_middle[1] ;
-  wire [31:0] \parameters.m ;
-  wire [15:0] \parameters.m[0] ;
-  wire [15:0] \parameters.m[1] ;
-  wire [31:0] \parameters.s ;
-  wire [15:0] \parameters.s[0] ;
-  wire [15:0] \parameters.s[1] ;
-  wire [31:0] \parameters.zero ;
-  wire [15:0] \parameters.zero[0] ;
-  wire [15:0] \parameters.zero[1] ;
-  wire parameters_free;
-  wire \parameters_free$116 ;
-  wire parameters_rewind;
-  wire \parameters_rewind$114 ;
   wire parameters_take;
-  wire \parameters_take$112 ;
   wire parameters_valid;
-  wire \parameters_valid$110 ;
   input [34:0] partials__payload;
   wire [34:0] partials__payload;
-  wire [34:0] \partials__payload$66 ;
-  wire [1:0] \partials__payload$66.count ;
-  wire \partials__payload$66.last ;
-  wire [31:0] \partials__payload$66.words ;
-  wire [15:0] \partials__payload$66.words[0] ;
-  wire [15:0] \partials__payload$66.words[1] ;
-  wire [1:0] \partials__payload.count ;
-  wire \partials__payload.last ;
-  wire [31:0] \partials__payload.words ;
-  wire [15:0] \partials__payload.words[0] ;
-  wire [15:0] \partials__payload.words[1] ;
   output partials__ready;
   wire partials__ready;
-  wire \partials__ready$68 ;
   input partials__valid;
   wire partials__valid;
-  wire \partials__valid$70 ;
   wire pass_done;
-  wire \pass_done$90 ;
   wire [95:0] pixel;
-  wire [95:0] \pixel$118 ;
-  wire [47:0] \pixel$118[0] ;
-  wire [47:0] \pixel$118[1] ;
-  wire [47:0] \pixel[0] ;
-  wire [47:0] \pixel[1] ;
   wire [14:0] read;
-  wire [14:0] \read$92 ;
-  wire [2:0] \read$92.rotate ;
-  wire [5:0] \read$92.row ;
-  wire [5:0] \read$92.wrapped ;
   wire \read$99 ;
-  wire [2:0] \read.rotate ;
-  wire [5:0] \read.row ;
-  wire [5:0] \read.wrapped ;
   wire read_enable;
-  wire \read_enable$94 ;
   wire ready;
-  wire \ready$126 ;
   wire [15:0] released;
-  wire [15:0] \released$88 ;
   wire rewind;
-  wire [67:0] rows__payload;
-  wire [2:0] \rows__payload.count ;
-  wire \rows__payload.last ;
-  wire [63:0] \rows__payload.words ;
-  wire [15:0] \rows__payload.words[0] ;
-  wire [15:0] \rows__payload.words[1] ;
-  wire [15:0] \rows__payload.words[2] ;
-  wire [15:0] \rows__payload.words[3] ;
   output rows__ready;
   wire rows__ready;
-  wire rows__valid;
   output rows_listening;
   wire rows_listening;
   output [2:0] rows_source;
@@ -1088,44 +325,19 @@ module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i
   wire rst;
   output shift;
   wire shift;
-  wire \shift$120 ;
-  wire [2:0] source;
-  wire [2:0] \source$84 ;
   wire [15:0] stored;
-  wire [15:0] \stored$86 ;
   output tap;
   wire tap;
-  wire \tap$128 ;
   wire [63:0] value;
-  wire [15:0] \value[0] ;
-  wire [15:0] \value[1] ;
-  wire [15:0] \value[2] ;
-  wire [15:0] \value[3] ;
   output wait_drain;
   wire wait_drain;
-  wire \wait_drain$134 ;
   output wait_rows;
   wire wait_rows;
-  wire \wait_rows$130 ;
   output wait_weights;
   wire wait_weights;
-  wire \wait_weights$132 ;
   wire [63:0] weights;
-  wire [15:0] \weights[0] ;
-  wire [15:0] \weights[1] ;
-  wire [15:0] \weights[2] ;
-  wire [15:0] \weights[3] ;
-  wire [67:0] weights__payload;
-  wire [2:0] \weights__payload.count ;
-  wire \weights__payload.last ;
-  wire [63:0] \weights__payload.words ;
-  wire [15:0] \weights__payload.words[0] ;
-  wire [15:0] \weights__payload.words[1] ;
-  wire [15:0] \weights__payload.words[2] ;
-  wire [15:0] \weights__payload.words[3] ;
   output weights__ready;
   wire weights__ready;
-  wire weights__valid;
   wire weights_free;
   output weights_listening;
   wire weights_listening;
@@ -1135,23 +347,6 @@ module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i
   output [2:0] weights_source;
   wire [2:0] weights_source;
   wire [127:0] words;
-  wire [127:0] \words$96 ;
-  wire [15:0] \words$96[0] ;
-  wire [15:0] \words$96[1] ;
-  wire [15:0] \words$96[2] ;
-  wire [15:0] \words$96[3] ;
-  wire [15:0] \words$96[4] ;
-  wire [15:0] \words$96[5] ;
-  wire [15:0] \words$96[6] ;
-  wire [15:0] \words$96[7] ;
-  wire [15:0] \words[0] ;
-  wire [15:0] \words[1] ;
-  wire [15:0] \words[2] ;
-  wire [15:0] \words[3] ;
-  wire [15:0] \words[4] ;
-  wire [15:0] \words[5] ;
-  wire [15:0] \words[6] ;
-  wire [15:0] \words[7] ;
   \neuflow_convolver_tile.convolver.array  array (
     .clk(clk),
     .config__payload(\config__payload$33 ),
@@ -1163,8 +358,8 @@ module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i
     .issue(tap),
     .pass_done(pass_done),
     .pixel(pixel),
-    .\port$1117$0 (\$1 ),
-    .\port$1121$0 (\$2 ),
+    .\port$1093$0 (\$1 ),
+    .\port$1097$0 (\$2 ),
     .read(read),
     .read_enable(read_enable),
     .released(released),
@@ -1241,8 +436,8 @@ module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i
     .partials__ready(partials__ready),
     .partials__valid(partials__valid),
     .pixel(pixel),
-    .\port$1117$0 (\$1 ),
-    .\port$1121$0 (\$2 ),
+    .\port$1093$0 (\$1 ),
+    .\port$1097$0 (\$2 ),
     .\port$488$16 (\$3 ),
     .ready(drain_ready),
     .rst(rst),
@@ -1285,369 +480,22 @@ module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i
     .rst(rst),
     .value(weights)
   );
-  assign config__0__payload = bus__payload;
   assign bus__ready = config__0__ready;
-  assign config__0__valid = bus__valid;
   assign o__payload = config__payload;
   assign config__ready = o__ready;
   assign o__valid = config__valid;
-  assign \columns$13  = columns;
-  assign \bus__payload$14  = bus__payload;
-  assign config__1__payload = bus__payload;
-  assign \bus__ready$17  = config__1__ready;
-  assign config__1__valid = \bus__valid$18 ;
-  assign \o__payload$21  = \config__payload$20 ;
-  assign \config__ready$23  = \o__ready$22 ;
-  assign \o__valid$25  = \config__valid$24 ;
-  assign \columns$26  = columns;
-  assign \bus__payload$27  = bus__payload;
-  assign config__2__payload = bus__payload;
-  assign \bus__ready$30  = config__2__ready;
-  assign config__2__valid = \bus__valid$31 ;
-  assign \o__payload$34  = \config__payload$33 ;
-  assign \config__ready$36  = \o__ready$35 ;
-  assign \o__valid$38  = \config__valid$37 ;
-  assign \columns$39  = columns;
-  assign \bus__payload$40  = bus__payload;
-  assign config__3__payload = bus__payload;
-  assign \bus__ready$43  = config__3__ready;
-  assign config__3__valid = \bus__valid$44 ;
-  assign \o__payload$47  = \config__payload$46 ;
-  assign \config__ready$49  = \o__ready$48 ;
-  assign \o__valid$51  = \config__valid$50 ;
-  assign \columns$52  = columns;
-  assign rows__payload = i__payload;
   assign i__ready = rows__ready;
-  assign rows__valid = i__valid;
-  assign weights__payload = \i__payload$59 ;
-  assign \i__ready$62  = weights__ready;
-  assign weights__valid = \i__valid$63 ;
-  assign \partials__payload$66  = partials__payload;
-  assign \partials__ready$68  = partials__ready;
-  assign \partials__valid$70  = partials__valid;
-  assign \o__payload$72  = \o__payload$71 ;
-  assign \o__ready$74  = \o__ready$73 ;
-  assign \o__valid$76  = \o__valid$75 ;
   assign listening = rows_listening;
-  assign source = config__payload[2:0];
-  assign \listening$82  = weights_listening;
-  assign \source$84  = \config__payload$20 [2:0];
-  assign \stored$86  = stored;
-  assign \released$88  = released;
-  assign \pass_done$90  = pass_done;
-  assign \read$92  = read;
-  assign \read_enable$94  = read_enable;
-  assign \words$96  = words;
   assign ready = weights_ready;
   assign weights_read = \read$99 ;
   assign weights_rewind = rewind;
   assign weights_free = free;
   assign value = weights;
-  assign \parameters$108  = parameters;
-  assign \parameters_valid$110  = parameters_valid;
-  assign \parameters_take$112  = parameters_take;
-  assign parameters_rewind = \$3 [0];
-  assign \parameters_rewind$114  = \$3 [0];
-  assign parameters_free = \$3 [1];
-  assign \parameters_free$116  = \$3 [1];
-  assign \pixel$118  = pixel;
-  assign \shift$120  = shift;
-  assign \hand_over$122  = hand_over;
-  assign block = { \$1 , \$2  };
-  assign \block$124  = { \$1 , \$2  };
-  assign \ready$126  = drain_ready;
-  assign \tap$128  = tap;
-  assign \wait_rows$130  = wait_rows;
-  assign \wait_weights$132  = wait_weights;
-  assign \wait_drain$134  = wait_drain;
-  assign \idle$136  = idle;
-  assign draining = shift;
-  assign \draining$138  = shift;
   assign rows_source = config__payload[2:0];
   assign weights_source = \config__payload$20 [2:0];
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \config__0__payload.kind  = bus__payload[3:0];
-  assign \config__0__payload.sub  = bus__payload[7:4];
-  assign \config__0__payload.columns  = bus__payload[15:8];
-  assign \config__0__payload.data  = bus__payload[47:16];
-  assign \config__0__payload.last  = bus__payload[48];
-  assign \config__payload.source  = config__payload[2:0];
-  assign \config__payload.ahead  = config__payload[3];
-  assign \config__payload.scatter  = config__payload[4];
-  assign \config__payload.width  = config__payload[24:5];
-  assign \config__payload.channels  = config__payload[40:25];
-  assign \config__payload.rows  = config__payload[56:41];
-  assign \config__payload.base  = config__payload[76:57];
-  assign \config__payload.channel_step  = config__payload[96:77];
-  assign \config__payload.ring_words  = config__payload[116:97];
-  assign \config__payload.pitch  = config__payload[136:117];
-  assign \config__payload.ring_rows  = config__payload[152:137];
-  assign \config__payload.stride  = config__payload[156:153];
-  assign \config__payload.x_step  = config__payload[176:157];
-  assign \config__payload.phase_x_step  = config__payload[196:177];
-  assign \config__payload.phase_y_step  = config__payload[216:197];
-  assign \o__payload.source  = config__payload[2:0];
-  assign \o__payload.ahead  = config__payload[3];
-  assign \o__payload.scatter  = config__payload[4];
-  assign \o__payload.width  = config__payload[24:5];
-  assign \o__payload.channels  = config__payload[40:25];
-  assign \o__payload.rows  = config__payload[56:41];
-  assign \o__payload.base  = config__payload[76:57];
-  assign \o__payload.channel_step  = config__payload[96:77];
-  assign \o__payload.ring_words  = config__payload[116:97];
-  assign \o__payload.pitch  = config__payload[136:117];
-  assign \o__payload.ring_rows  = config__payload[152:137];
-  assign \o__payload.stride  = config__payload[156:153];
-  assign \o__payload.x_step  = config__payload[176:157];
-  assign \o__payload.phase_x_step  = config__payload[196:177];
-  assign \o__payload.phase_y_step  = config__payload[216:197];
-  assign \bus__payload$14.kind  = bus__payload[3:0];
-  assign \bus__payload$14.sub  = bus__payload[7:4];
-  assign \bus__payload$14.columns  = bus__payload[15:8];
-  assign \bus__payload$14.data  = bus__payload[47:16];
-  assign \bus__payload$14.last  = bus__payload[48];
-  assign \config__1__payload.kind  = bus__payload[3:0];
-  assign \config__1__payload.sub  = bus__payload[7:4];
-  assign \config__1__payload.columns  = bus__payload[15:8];
-  assign \config__1__payload.data  = bus__payload[47:16];
-  assign \config__1__payload.last  = bus__payload[48];
-  assign \config__payload$20.source  = \config__payload$20 [2:0];
-  assign \config__payload$20.blocks  = \config__payload$20 [12:3];
-  assign \o__payload$21.source  = \config__payload$20 [2:0];
-  assign \o__payload$21.blocks  = \config__payload$20 [12:3];
-  assign \bus__payload$27.kind  = bus__payload[3:0];
-  assign \bus__payload$27.sub  = bus__payload[7:4];
-  assign \bus__payload$27.columns  = bus__payload[15:8];
-  assign \bus__payload$27.data  = bus__payload[47:16];
-  assign \bus__payload$27.last  = bus__payload[48];
-  assign \config__2__payload.kind  = bus__payload[3:0];
-  assign \config__2__payload.sub  = bus__payload[7:4];
-  assign \config__2__payload.columns  = bus__payload[15:8];
-  assign \config__2__payload.data  = bus__payload[47:16];
-  assign \config__2__payload.last  = bus__payload[48];
-  assign \config__payload$33.groups  = \config__payload$33 [19:0];
-  assign \config__payload$33.blocks  = \config__payload$33 [29:20];
-  assign \config__payload$33.channels  = \config__payload$33 [49:30];
-  assign \config__payload$33.kernel_y  = \config__payload$33 [55:50];
-  assign \config__payload$33.kernel_x  = \config__payload$33 [61:56];
-  assign \config__payload$33.pitch  = \config__payload$33 [77:62];
-  assign \config__payload$33.width  = \config__payload$33 [93:78];
-  assign \config__payload$33.height  = \config__payload$33 [109:94];
-  assign \config__payload$33.stride  = \config__payload$33 [113:110];
-  assign \config__payload$33.tap_x  = \config__payload$33 [129:114];
-  assign \config__payload$33.tap_y  = \config__payload$33 [145:130];
-  assign \config__payload$33.dilation_x  = \config__payload$33 [153:146];
-  assign \config__payload$33.dilation_y  = \config__payload$33 [161:154];
-  assign \config__payload$33.base  = \config__payload$33 [181:162];
-  assign \config__payload$33.channel_step  = \config__payload$33 [201:182];
-  assign \config__payload$33.ring_words  = \config__payload$33 [221:202];
-  assign \config__payload$33.start  = \config__payload$33 [241:222];
-  assign \config__payload$33.step_x  = \config__payload$33 [261:242];
-  assign \config__payload$33.step_y  = \config__payload$33 [281:262];
-  assign \config__payload$33.row_pitch  = \config__payload$33 [301:282];
-  assign \config__payload$33.phase_x  = \config__payload$33 [305:302];
-  assign \config__payload$33.phase_y  = \config__payload$33 [309:306];
-  assign \config__payload$33.phase_dx  = \config__payload$33 [313:310];
-  assign \config__payload$33.phase_dy  = \config__payload$33 [317:314];
-  assign \config__payload$33.phase_x_step  = \config__payload$33 [337:318];
-  assign \config__payload$33.phase_y_step  = \config__payload$33 [357:338];
-  assign \config__payload$33.need  = \config__payload$33 [375:358];
-  assign \config__payload$33.release  = \config__payload$33 [393:376];
-  assign \config__payload$33.rows  = \config__payload$33 [409:394];
-  assign \config__payload$33.stream_weights  = \config__payload$33 [410];
-  assign \o__payload$34.groups  = \config__payload$33 [19:0];
-  assign \o__payload$34.blocks  = \config__payload$33 [29:20];
-  assign \o__payload$34.channels  = \config__payload$33 [49:30];
-  assign \o__payload$34.kernel_y  = \config__payload$33 [55:50];
-  assign \o__payload$34.kernel_x  = \config__payload$33 [61:56];
-  assign \o__payload$34.pitch  = \config__payload$33 [77:62];
-  assign \o__payload$34.width  = \config__payload$33 [93:78];
-  assign \o__payload$34.height  = \config__payload$33 [109:94];
-  assign \o__payload$34.stride  = \config__payload$33 [113:110];
-  assign \o__payload$34.tap_x  = \config__payload$33 [129:114];
-  assign \o__payload$34.tap_y  = \config__payload$33 [145:130];
-  assign \o__payload$34.dilation_x  = \config__payload$33 [153:146];
-  assign \o__payload$34.dilation_y  = \config__payload$33 [161:154];
-  assign \o__payload$34.base  = \config__payload$33 [181:162];
-  assign \o__payload$34.channel_step  = \config__payload$33 [201:182];
-  assign \o__payload$34.ring_words  = \config__payload$33 [221:202];
-  assign \o__payload$34.start  = \config__payload$33 [241:222];
-  assign \o__payload$34.step_x  = \config__payload$33 [261:242];
-  assign \o__payload$34.step_y  = \config__payload$33 [281:262];
-  assign \o__payload$34.row_pitch  = \config__payload$33 [301:282];
-  assign \o__payload$34.phase_x  = \config__payload$33 [305:302];
-  assign \o__payload$34.phase_y  = \config__payload$33 [309:306];
-  assign \o__payload$34.phase_dx  = \config__payload$33 [313:310];
-  assign \o__payload$34.phase_dy  = \config__payload$33 [317:314];
-  assign \o__payload$34.phase_x_step  = \config__payload$33 [337:318];
-  assign \o__payload$34.phase_y_step  = \config__payload$33 [357:338];
-  assign \o__payload$34.need  = \config__payload$33 [375:358];
-  assign \o__payload$34.release  = \config__payload$33 [393:376];
-  assign \o__payload$34.rows  = \config__payload$33 [409:394];
-  assign \o__payload$34.stream_weights  = \config__payload$33 [410];
-  assign \bus__payload$40.kind  = bus__payload[3:0];
-  assign \bus__payload$40.sub  = bus__payload[7:4];
-  assign \bus__payload$40.columns  = bus__payload[15:8];
-  assign \bus__payload$40.data  = bus__payload[47:16];
-  assign \bus__payload$40.last  = bus__payload[48];
-  assign \config__3__payload.kind  = bus__payload[3:0];
-  assign \config__3__payload.sub  = bus__payload[7:4];
-  assign \config__3__payload.columns  = bus__payload[15:8];
-  assign \config__3__payload.data  = bus__payload[47:16];
-  assign \config__3__payload.last  = bus__payload[48];
-  assign \config__payload$46.groups  = \config__payload$46 [19:0];
-  assign \config__payload$46.blocks  = \config__payload$46 [29:20];
-  assign \config__payload$46.maps  = \config__payload$46 [45:30];
-  assign \config__payload$46.pitch  = \config__payload$46 [61:46];
-  assign \config__payload$46.width  = \config__payload$46 [77:62];
-  assign \config__payload$46.height  = \config__payload$46 [93:78];
-  assign \config__payload$46.partial_in  = \config__payload$46 [94];
-  assign \config__payload$46.partial_out  = \config__payload$46 [95];
-  assign \config__payload$46.narrow  = \config__payload$46 [96];
-  assign \config__payload$46.slots  = \config__payload$46 [112:97];
-  assign \config__payload$46.map_step  = \config__payload$46 [132:113];
-  assign \o__payload$47.groups  = \config__payload$46 [19:0];
-  assign \o__payload$47.blocks  = \config__payload$46 [29:20];
-  assign \o__payload$47.maps  = \config__payload$46 [45:30];
-  assign \o__payload$47.pitch  = \config__payload$46 [61:46];
-  assign \o__payload$47.width  = \config__payload$46 [77:62];
-  assign \o__payload$47.height  = \config__payload$46 [93:78];
-  assign \o__payload$47.partial_in  = \config__payload$46 [94];
-  assign \o__payload$47.partial_out  = \config__payload$46 [95];
-  assign \o__payload$47.narrow  = \config__payload$46 [96];
-  assign \o__payload$47.slots  = \config__payload$46 [112:97];
-  assign \o__payload$47.map_step  = \config__payload$46 [132:113];
-  assign \i__payload.words  = i__payload[63:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.words[2]  = i__payload[47:32];
-  assign \i__payload.words[3]  = i__payload[63:48];
-  assign \i__payload.count  = i__payload[66:64];
-  assign \i__payload.last  = i__payload[67];
-  assign \rows__payload.words  = i__payload[63:0];
-  assign \rows__payload.words[0]  = i__payload[15:0];
-  assign \rows__payload.words[1]  = i__payload[31:16];
-  assign \rows__payload.words[2]  = i__payload[47:32];
-  assign \rows__payload.words[3]  = i__payload[63:48];
-  assign \rows__payload.count  = i__payload[66:64];
-  assign \rows__payload.last  = i__payload[67];
-  assign \i__payload$59.words  = \i__payload$59 [63:0];
-  assign \i__payload$59.words[0]  = \i__payload$59 [15:0];
-  assign \i__payload$59.words[1]  = \i__payload$59 [31:16];
-  assign \i__payload$59.words[2]  = \i__payload$59 [47:32];
-  assign \i__payload$59.words[3]  = \i__payload$59 [63:48];
-  assign \i__payload$59.count  = \i__payload$59 [66:64];
-  assign \i__payload$59.last  = \i__payload$59 [67];
-  assign \weights__payload.words  = \i__payload$59 [63:0];
-  assign \weights__payload.words[0]  = \i__payload$59 [15:0];
-  assign \weights__payload.words[1]  = \i__payload$59 [31:16];
-  assign \weights__payload.words[2]  = \i__payload$59 [47:32];
-  assign \weights__payload.words[3]  = \i__payload$59 [63:48];
-  assign \weights__payload.count  = \i__payload$59 [66:64];
-  assign \weights__payload.last  = \i__payload$59 [67];
-  assign \partials__payload.words  = partials__payload[31:0];
-  assign \partials__payload.words[0]  = partials__payload[15:0];
-  assign \partials__payload.words[1]  = partials__payload[31:16];
-  assign \partials__payload.count  = partials__payload[33:32];
-  assign \partials__payload.last  = partials__payload[34];
-  assign \partials__payload$66.words  = partials__payload[31:0];
-  assign \partials__payload$66.words[0]  = partials__payload[15:0];
-  assign \partials__payload$66.words[1]  = partials__payload[31:16];
-  assign \partials__payload$66.count  = partials__payload[33:32];
-  assign \partials__payload$66.last  = partials__payload[34];
-  assign \o__payload$71.words  = \o__payload$71 [31:0];
-  assign \o__payload$71.words[0]  = \o__payload$71 [15:0];
-  assign \o__payload$71.words[1]  = \o__payload$71 [31:16];
-  assign \o__payload$71.count  = \o__payload$71 [33:32];
-  assign \o__payload$71.last  = \o__payload$71 [34];
-  assign \o__payload$72.words  = \o__payload$71 [31:0];
-  assign \o__payload$72.words[0]  = \o__payload$71 [15:0];
-  assign \o__payload$72.words[1]  = \o__payload$71 [31:16];
-  assign \o__payload$72.count  = \o__payload$71 [33:32];
-  assign \o__payload$72.last  = \o__payload$71 [34];
-  assign \read.rotate  = read[2:0];
-  assign \read.row  = read[8:3];
-  assign \read.wrapped  = read[14:9];
-  assign \read$92.rotate  = read[2:0];
-  assign \read$92.row  = read[8:3];
-  assign \read$92.wrapped  = read[14:9];
-  assign \words[0]  = words[15:0];
-  assign \words[1]  = words[31:16];
-  assign \words[2]  = words[47:32];
-  assign \words[3]  = words[63:48];
-  assign \words[4]  = words[79:64];
-  assign \words[5]  = words[95:80];
-  assign \words[6]  = words[111:96];
-  assign \words[7]  = words[127:112];
-  assign \words$96[0]  = words[15:0];
-  assign \words$96[1]  = words[31:16];
-  assign \words$96[2]  = words[47:32];
-  assign \words$96[3]  = words[63:48];
-  assign \words$96[4]  = words[79:64];
-  assign \words$96[5]  = words[95:80];
-  assign \words$96[6]  = words[111:96];
-  assign \words$96[7]  = words[127:112];
-  assign \weights[0]  = weights[15:0];
-  assign \weights[1]  = weights[31:16];
-  assign \weights[2]  = weights[47:32];
-  assign \weights[3]  = weights[63:48];
-  assign \value[0]  = weights[15:0];
-  assign \value[1]  = weights[31:16];
-  assign \value[2]  = weights[47:32];
-  assign \value[3]  = weights[63:48];
-  assign \parameters.bias_low  = parameters[31:0];
-  assign \parameters.bias_low[0]  = parameters[15:0];
-  assign \parameters.bias_low[1]  = parameters[31:16];
-  assign \parameters.bias_middle  = parameters[63:32];
-  assign \parameters.bias_middle[0]  = parameters[47:32];
-  assign \parameters.bias_middle[1]  = parameters[63:48];
-  assign \parameters.bias_high  = parameters[95:64];
-  assign \parameters.bias_high[0]  = parameters[79:64];
-  assign \parameters.bias_high[1]  = parameters[95:80];
-  assign \parameters.m  = parameters[127:96];
-  assign \parameters.m[0]  = parameters[111:96];
-  assign \parameters.m[1]  = parameters[127:112];
-  assign \parameters.s  = parameters[159:128];
-  assign \parameters.s[0]  = parameters[143:128];
-  assign \parameters.s[1]  = parameters[159:144];
-  assign \parameters.zero  = parameters[191:160];
-  assign \parameters.zero[0]  = parameters[175:160];
-  assign \parameters.zero[1]  = parameters[191:176];
-  assign \parameters$108.bias_low  = parameters[31:0];
-  assign \parameters$108.bias_low[0]  = parameters[15:0];
-  assign \parameters$108.bias_low[1]  = parameters[31:16];
-  assign \parameters$108.bias_middle  = parameters[63:32];
-  assign \parameters$108.bias_middle[0]  = parameters[47:32];
-  assign \parameters$108.bias_middle[1]  = parameters[63:48];
-  assign \parameters$108.bias_high  = parameters[95:64];
-  assign \parameters$108.bias_high[0]  = parameters[79:64];
-  assign \parameters$108.bias_high[1]  = parameters[95:80];
-  assign \parameters$108.m  = parameters[127:96];
-  assign \parameters$108.m[0]  = parameters[111:96];
-  assign \parameters$108.m[1]  = parameters[127:112];
-  assign \parameters$108.s  = parameters[159:128];
-  assign \parameters$108.s[0]  = parameters[143:128];
-  assign \parameters$108.s[1]  = parameters[159:144];
-  assign \parameters$108.zero  = parameters[191:160];
-  assign \parameters$108.zero[0]  = parameters[175:160];
-  assign \parameters$108.zero[1]  = parameters[191:176];
-  assign \pixel[0]  = pixel[47:0];
-  assign \pixel[1]  = pixel[95:48];
-  assign \pixel$118[0]  = pixel[47:0];
-  assign \pixel$118[1]  = pixel[95:48];
-  assign \block.last_row  = \$2 ;
-  assign \block.ends_group  = \$1 [0];
-  assign \block.ends_pass  = \$1 [1];
-  assign \block$124.last_row  = \$2 ;
-  assign \block$124.ends_group  = \$1 [0];
-  assign \block$124.ends_pass  = \$1 [1];
 endmodule
 
-module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weights, issue, idle, wait_rows, wait_weights, wait_drain, weights_read, weights_rewind, weights_free, config__ready, drain_ready, shift, words, \port$1117$0 , \port$1121$0 , pixel, released, pass_done
+module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weights, issue, idle, wait_rows, wait_weights, wait_drain, weights_read, weights_rewind, weights_free, config__ready, drain_ready, shift, words, \port$1093$0 , \port$1097$0 , pixel, released, pass_done
 , read_enable, hand_over, read, config__payload, config__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire [6:0] \$1 ;
@@ -1850,11 +698,6 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   wire [20:0] \$98 ;
   wire [10:0] \$99 ;
   reg [79:0] \$like  = 80'h00000000000000000000;
-  wire [15:0] \$like[0] ;
-  wire [15:0] \$like[1] ;
-  wire [15:0] \$like[2] ;
-  wire [15:0] \$like[3] ;
-  wire [15:0] \$like[4] ;
   wire \$signal ;
   wire \$signal$10 ;
   reg [19:0] \$signal$11  = 20'h00000;
@@ -1873,8 +716,6 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   wire [4:0] \$signal$61 ;
   reg [3:0] \$signal$62  = 4'h0;
   wire \$signal$65 ;
-  wire [19:0] \$signal$67 ;
-  wire \$signal$7 ;
   reg [19:0] \$signal$70  = 20'h00000;
   reg [19:0] \$signal$73  = 20'h00000;
   reg [19:0] \$signal$74  = 20'h00000;
@@ -1882,89 +723,14 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   wire \$signal$8 ;
   reg [9:0] \$signal$9  = 10'h000;
   reg active = 1'h0;
-  wire [8:0] address;
-  wire [17:0] at_x0;
-  wire [17:0] at_x1;
-  wire [17:0] at_x2;
-  wire [17:0] at_x3;
-  wire [17:0] at_x4;
-  wire [17:0] at_y0;
-  wire [17:0] at_y1;
-  wire [17:0] at_y2;
-  wire [17:0] at_y3;
-  wire [17:0] at_y4;
-  wire [17:0] block;
-  wire \block.ends_group ;
-  wire \block.ends_pass ;
-  wire [15:0] \block.last_row ;
   reg [19:0] channel = 20'h00000;
   wire channel_ends;
   wire clear;
   input clk;
   wire clk;
   wire [410:0] \config ;
-  wire [19:0] \config.base ;
-  wire [9:0] \config.blocks ;
-  wire [19:0] \config.channel_step ;
-  wire [19:0] \config.channels ;
-  wire [7:0] \config.dilation_x ;
-  wire [7:0] \config.dilation_y ;
-  wire [19:0] \config.groups ;
-  wire [15:0] \config.height ;
-  wire [5:0] \config.kernel_x ;
-  wire [5:0] \config.kernel_y ;
-  wire [17:0] \config.need ;
-  wire [3:0] \config.phase_dx ;
-  wire [3:0] \config.phase_dy ;
-  wire [3:0] \config.phase_x ;
-  wire [19:0] \config.phase_x_step ;
-  wire [3:0] \config.phase_y ;
-  wire [19:0] \config.phase_y_step ;
-  wire [15:0] \config.pitch ;
-  wire [17:0] \config.release ;
-  wire [19:0] \config.ring_words ;
-  wire [19:0] \config.row_pitch ;
-  wire [15:0] \config.rows ;
-  wire [19:0] \config.start ;
-  wire [19:0] \config.step_x ;
-  wire [19:0] \config.step_y ;
-  wire \config.stream_weights ;
-  wire [3:0] \config.stride ;
-  wire [15:0] \config.tap_x ;
-  wire [15:0] \config.tap_y ;
-  wire [15:0] \config.width ;
   input [410:0] config__payload;
   wire [410:0] config__payload;
-  wire [19:0] \config__payload.base ;
-  wire [9:0] \config__payload.blocks ;
-  wire [19:0] \config__payload.channel_step ;
-  wire [19:0] \config__payload.channels ;
-  wire [7:0] \config__payload.dilation_x ;
-  wire [7:0] \config__payload.dilation_y ;
-  wire [19:0] \config__payload.groups ;
-  wire [15:0] \config__payload.height ;
-  wire [5:0] \config__payload.kernel_x ;
-  wire [5:0] \config__payload.kernel_y ;
-  wire [17:0] \config__payload.need ;
-  wire [3:0] \config__payload.phase_dx ;
-  wire [3:0] \config__payload.phase_dy ;
-  wire [3:0] \config__payload.phase_x ;
-  wire [19:0] \config__payload.phase_x_step ;
-  wire [3:0] \config__payload.phase_y ;
-  wire [19:0] \config__payload.phase_y_step ;
-  wire [15:0] \config__payload.pitch ;
-  wire [17:0] \config__payload.release ;
-  wire [19:0] \config__payload.ring_words ;
-  wire [19:0] \config__payload.row_pitch ;
-  wire [15:0] \config__payload.rows ;
-  wire [19:0] \config__payload.start ;
-  wire [19:0] \config__payload.step_x ;
-  wire [19:0] \config__payload.step_y ;
-  wire \config__payload.stream_weights ;
-  wire [3:0] \config__payload.stride ;
-  wire [15:0] \config__payload.tap_x ;
-  wire [15:0] \config__payload.tap_y ;
-  wire [15:0] \config__payload.width ;
   output config__ready;
   wire config__ready;
   input config__valid;
@@ -1972,15 +738,11 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   input drain_ready;
   wire drain_ready;
   wire first;
-  wire \first$105 ;
-  wire [5:0] following;
   wire [15:0] free;
   wire full;
   reg [19:0] group_start = 20'h00000;
   output hand_over;
   wire hand_over;
-  wire \hand_over$106 ;
-  wire \hand_over$97 ;
   output idle;
   wire idle;
   reg in_flight = 1'h0;
@@ -1992,7 +754,6 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   wire [15:0] \last_row$116 ;
   reg [4:0] masks = 5'h00;
   wire [15:0] need;
-  wire [19:0] next_row;
   reg odd = 1'h0;
   wire [47:0] out;
   wire [47:0] \out$108 ;
@@ -2001,108 +762,47 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   reg [3:0] phase_y = 4'h0;
   output [95:0] pixel;
   wire [95:0] pixel;
-  wire [47:0] \pixel[0] ;
-  wire [47:0] \pixel[1] ;
   (* init = 80'h00000000000000000000 *)
-  wire [79:0] pixels;
-  wire [15:0] \pixels[0] ;
-  wire [15:0] \pixels[1] ;
-  wire [15:0] \pixels[2] ;
-  wire [15:0] \pixels[3] ;
-  wire [15:0] \pixels[4] ;
-  output [1:0] \port$1117$0 ;
-  wire [1:0] \port$1117$0 ;
+  output [1:0] \port$1093$0 ;
+  wire [1:0] \port$1093$0 ;
   (* init = 16'h0000 *)
-  output [15:0] \port$1121$0 ;
-  wire [15:0] \port$1121$0 ;
+  output [15:0] \port$1097$0 ;
+  wire [15:0] \port$1097$0 ;
   reg [19:0] position = 20'h00000;
   output [14:0] read;
   reg [14:0] read = 15'h0000;
-  wire [2:0] \read.rotate ;
-  wire [5:0] \read.row ;
-  wire [5:0] \read.wrapped ;
   output read_enable;
   wire read_enable;
   output [15:0] released;
   reg [15:0] released = 16'h0000;
-  wire [9:0] ring_end;
   reg [2:0] rotate = 3'h0;
   input rst;
   wire rst;
   wire [5:0] s0;
-  wire \s0.ends_group ;
-  wire \s0.ends_pass ;
-  wire \s0.first ;
-  wire \s0.last ;
-  wire \s0.odd ;
-  wire \s0.valid ;
   wire [31:0] s1;
   reg [5:0] \s1$88  = 6'h00;
-  wire \s1$88.ends_group ;
-  wire \s1$88.ends_pass ;
-  wire \s1$88.first ;
-  wire \s1$88.last ;
-  wire \s1$88.odd ;
-  wire \s1$88.valid ;
   reg [15:0] s1_height = 16'h0000;
-  wire [19:0] s1_linear;
   reg [19:0] s1_phase_y = 20'h00000;
   reg [19:0] s1_position = 20'h00000;
   reg [17:0] s1_y = 18'h00000;
   reg [5:0] s2 = 6'h00;
-  wire \s2.ends_group ;
-  wire \s2.ends_pass ;
-  wire \s2.first ;
-  wire \s2.last ;
-  wire \s2.odd ;
-  wire \s2.valid ;
   reg [5:0] s3 = 6'h00;
   reg [31:0] \s3$129  = 32'd0;
-  wire \s3.ends_group ;
-  wire \s3.ends_pass ;
-  wire \s3.first ;
-  wire \s3.last ;
-  wire \s3.odd ;
-  wire \s3.valid ;
   reg [4:0] s3_masks = 5'h00;
   reg [5:0] s4 = 6'h00;
-  wire \s4.ends_group ;
-  wire \s4.ends_pass ;
-  wire \s4.first ;
-  wire \s4.last ;
-  wire \s4.odd ;
-  wire \s4.valid ;
   reg [5:0] s5 = 6'h00;
-  wire \s5.ends_group ;
-  wire \s5.ends_pass ;
-  wire \s5.first ;
-  wire \s5.last ;
-  wire \s5.odd ;
-  wire \s5.valid ;
   reg [5:0] s6 = 6'h00;
-  wire \s6.ends_group ;
-  wire \s6.ends_pass ;
-  wire \s6.first ;
-  wire \s6.last ;
-  wire \s6.odd ;
-  wire \s6.valid ;
   input shift;
   wire shift;
-  wire \shift$107 ;
-  wire \shift$99 ;
   reg starts_block = 1'h1;
   (* init = 1'h1 *)
-  wire starts_group;
   reg [19:0] step_y_wrap = 20'h00000;
   input [15:0] stored;
   wire [15:0] stored;
   wire [4:0] sum_y;
   wire take;
-  wire tap;
   reg [17:0] tap_y = 18'h00000;
-  wire [79:0] turned;
   wire valid;
-  wire \valid$104 ;
   output wait_drain;
   wire wait_drain;
   output wait_rows;
@@ -2110,16 +810,9 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   output wait_weights;
   wire wait_weights;
   wire [15:0] weight;
-  wire [15:0] \weight$103 ;
   input [63:0] weights;
   wire [63:0] weights;
   reg [31:0] \weights$93  = 32'd0;
-  wire [15:0] \weights$93[0] ;
-  wire [15:0] \weights$93[1] ;
-  wire [15:0] \weights[0] ;
-  wire [15:0] \weights[1] ;
-  wire [15:0] \weights[2] ;
-  wire [15:0] \weights[3] ;
   output weights_free;
   wire weights_free;
   output weights_read;
@@ -2129,51 +822,14 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   output weights_rewind;
   wire weights_rewind;
   wire [14:0] where;
-  wire [2:0] \where.rotate ;
-  wire [5:0] \where.row ;
-  wire [5:0] \where.wrapped ;
   input [127:0] words;
   wire [127:0] words;
   (* init = 80'h00000000000000000000 *)
-  wire [79:0] \words$102 ;
-  wire [15:0] \words$102[0] ;
-  wire [15:0] \words$102[1] ;
-  wire [15:0] \words$102[2] ;
-  wire [15:0] \words$102[3] ;
-  wire [15:0] \words$102[4] ;
   reg [79:0] \words$90  = 80'h00000000000000000000;
-  wire [15:0] \words$90[0] ;
-  wire [15:0] \words$90[1] ;
-  wire [15:0] \words$90[2] ;
-  wire [15:0] \words$90[3] ;
-  wire [15:0] \words$90[4] ;
-  wire [15:0] \words[0] ;
-  wire [15:0] \words[1] ;
-  wire [15:0] \words[2] ;
-  wire [15:0] \words[3] ;
-  wire [15:0] \words[4] ;
-  wire [15:0] \words[5] ;
-  wire [15:0] \words[6] ;
-  wire [15:0] \words[7] ;
   wire wrap_y;
   wire [79:0] x;
-  wire [15:0] \x[0] ;
-  wire [15:0] \x[1] ;
-  wire [15:0] \x[2] ;
-  wire [15:0] \x[3] ;
-  wire [15:0] \x[4] ;
   reg [79:0] y = 80'h00000000000000000000;
   wire [79:0] \y$122 ;
-  wire [15:0] \y$122[0] ;
-  wire [15:0] \y$122[1] ;
-  wire [15:0] \y$122[2] ;
-  wire [15:0] \y$122[3] ;
-  wire [15:0] \y$122[4] ;
-  wire [15:0] \y[0] ;
-  wire [15:0] \y[1] ;
-  wire [15:0] \y[2] ;
-  wire [15:0] \y[3] ;
-  wire [15:0] \y[4] ;
   assign \$1  = kx + 1'h1;
   assign \$signal  = \$1  == config__payload[61:56];
   assign \$2  = \$signal$4  + 1'h1;
@@ -2931,206 +1587,14 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
       \$199  = 32'd0;
     end
   end
-  assign \$signal$7  = channel_ends;
-  assign starts_group = \$signal$12 ;
-  assign tap = issue;
   assign \config  = config__payload;
-  assign block = { \$150 , \$152  };
-  assign at_x0 = \$31 [17:0];
-  assign at_y0 = \$32 [17:0];
-  assign at_x1 = \$36 [17:0];
-  assign at_y1 = \$37 [17:0];
-  assign at_x2 = \$41 [17:0];
-  assign at_y2 = \$42 [17:0];
-  assign at_x3 = \$46 [17:0];
-  assign at_y3 = \$47 [17:0];
-  assign at_x4 = \$51 [17:0];
-  assign at_y4 = \$52 [17:0];
-  assign \$signal$67  = \$63 [19:0];
-  assign next_row = \$74 [19:0];
-  assign s1_linear = \$76 [19:0];
-  assign address = \$77 [8:0];
-  assign ring_end = \$78 [9:0];
-  assign following = \$79 [5:0];
-  assign turned = \$85 [79:0];
-  assign pixels = \words$90 ;
   assign weight = \weights$93 [15:0];
   assign valid = s5[0];
   assign first = s5[2];
-  assign \hand_over$97  = s6[3];
-  assign \shift$99  = shift;
-  assign \words$102  = \words$90 ;
-  assign \weight$103  = \weights$93 [31:16];
-  assign \valid$104  = s5[0];
-  assign \first$105  = s5[2];
-  assign \hand_over$106  = s6[3];
-  assign \shift$107  = shift;
-  assign \port$1117$0  = \$150 ;
-  assign \port$1121$0  = \$152 ;
+  assign \port$1093$0  = \$150 ;
+  assign \port$1097$0  = \$152 ;
   assign read_enable = s2[0];
   assign hand_over = s6[3];
-  assign \config__payload.groups  = config__payload[19:0];
-  assign \config__payload.blocks  = config__payload[29:20];
-  assign \config__payload.channels  = config__payload[49:30];
-  assign \config__payload.kernel_y  = config__payload[55:50];
-  assign \config__payload.kernel_x  = config__payload[61:56];
-  assign \config__payload.pitch  = config__payload[77:62];
-  assign \config__payload.width  = config__payload[93:78];
-  assign \config__payload.height  = config__payload[109:94];
-  assign \config__payload.stride  = config__payload[113:110];
-  assign \config__payload.tap_x  = config__payload[129:114];
-  assign \config__payload.tap_y  = config__payload[145:130];
-  assign \config__payload.dilation_x  = config__payload[153:146];
-  assign \config__payload.dilation_y  = config__payload[161:154];
-  assign \config__payload.base  = config__payload[181:162];
-  assign \config__payload.channel_step  = config__payload[201:182];
-  assign \config__payload.ring_words  = config__payload[221:202];
-  assign \config__payload.start  = config__payload[241:222];
-  assign \config__payload.step_x  = config__payload[261:242];
-  assign \config__payload.step_y  = config__payload[281:262];
-  assign \config__payload.row_pitch  = config__payload[301:282];
-  assign \config__payload.phase_x  = config__payload[305:302];
-  assign \config__payload.phase_y  = config__payload[309:306];
-  assign \config__payload.phase_dx  = config__payload[313:310];
-  assign \config__payload.phase_dy  = config__payload[317:314];
-  assign \config__payload.phase_x_step  = config__payload[337:318];
-  assign \config__payload.phase_y_step  = config__payload[357:338];
-  assign \config__payload.need  = config__payload[375:358];
-  assign \config__payload.release  = config__payload[393:376];
-  assign \config__payload.rows  = config__payload[409:394];
-  assign \config__payload.stream_weights  = config__payload[410];
-  assign \config.groups  = config__payload[19:0];
-  assign \config.blocks  = config__payload[29:20];
-  assign \config.channels  = config__payload[49:30];
-  assign \config.kernel_y  = config__payload[55:50];
-  assign \config.kernel_x  = config__payload[61:56];
-  assign \config.pitch  = config__payload[77:62];
-  assign \config.width  = config__payload[93:78];
-  assign \config.height  = config__payload[109:94];
-  assign \config.stride  = config__payload[113:110];
-  assign \config.tap_x  = config__payload[129:114];
-  assign \config.tap_y  = config__payload[145:130];
-  assign \config.dilation_x  = config__payload[153:146];
-  assign \config.dilation_y  = config__payload[161:154];
-  assign \config.base  = config__payload[181:162];
-  assign \config.channel_step  = config__payload[201:182];
-  assign \config.ring_words  = config__payload[221:202];
-  assign \config.start  = config__payload[241:222];
-  assign \config.step_x  = config__payload[261:242];
-  assign \config.step_y  = config__payload[281:262];
-  assign \config.row_pitch  = config__payload[301:282];
-  assign \config.phase_x  = config__payload[305:302];
-  assign \config.phase_y  = config__payload[309:306];
-  assign \config.phase_dx  = config__payload[313:310];
-  assign \config.phase_dy  = config__payload[317:314];
-  assign \config.phase_x_step  = config__payload[337:318];
-  assign \config.phase_y_step  = config__payload[357:338];
-  assign \config.need  = config__payload[375:358];
-  assign \config.release  = config__payload[393:376];
-  assign \config.rows  = config__payload[409:394];
-  assign \config.stream_weights  = config__payload[410];
-  assign \s0.valid  = s0[0];
-  assign \s0.odd  = s0[1];
-  assign \s0.first  = s0[2];
-  assign \s0.last  = s0[3];
-  assign \s0.ends_group  = s0[4];
-  assign \s0.ends_pass  = s0[5];
-  assign \s6.valid  = s6[0];
-  assign \s6.odd  = s6[1];
-  assign \s6.first  = s6[2];
-  assign \s6.last  = s6[3];
-  assign \s6.ends_group  = s6[4];
-  assign \s6.ends_pass  = s6[5];
-  assign \block.last_row  = \$152 ;
-  assign \block.ends_group  = \$150 [0];
-  assign \block.ends_pass  = \$150 [1];
-  assign \$like[0]  = \$like [15:0];
-  assign \$like[1]  = \$like [31:16];
-  assign \$like[2]  = \$like [47:32];
-  assign \$like[3]  = \$like [63:48];
-  assign \$like[4]  = \$like [79:64];
-  assign \y[0]  = y[15:0];
-  assign \y[1]  = y[31:16];
-  assign \y[2]  = y[47:32];
-  assign \y[3]  = y[63:48];
-  assign \y[4]  = y[79:64];
-  assign \where.rotate  = where[2:0];
-  assign \where.row  = where[8:3];
-  assign \where.wrapped  = where[14:9];
-  assign \s2.valid  = s2[0];
-  assign \s2.odd  = s2[1];
-  assign \s2.first  = s2[2];
-  assign \s2.last  = s2[3];
-  assign \s2.ends_group  = s2[4];
-  assign \s2.ends_pass  = s2[5];
-  assign \words[0]  = words[15:0];
-  assign \words[1]  = words[31:16];
-  assign \words[2]  = words[47:32];
-  assign \words[3]  = words[63:48];
-  assign \words[4]  = words[79:64];
-  assign \words[5]  = words[95:80];
-  assign \words[6]  = words[111:96];
-  assign \words[7]  = words[127:112];
-  assign \s1$88.valid  = \s1$88 [0];
-  assign \s1$88.odd  = \s1$88 [1];
-  assign \s1$88.first  = \s1$88 [2];
-  assign \s1$88.last  = \s1$88 [3];
-  assign \s1$88.ends_group  = \s1$88 [4];
-  assign \s1$88.ends_pass  = \s1$88 [5];
-  assign \weights[0]  = weights[15:0];
-  assign \weights[1]  = weights[31:16];
-  assign \weights[2]  = weights[47:32];
-  assign \weights[3]  = weights[63:48];
-  assign \words$90[0]  = \words$90 [15:0];
-  assign \words$90[1]  = \words$90 [31:16];
-  assign \words$90[2]  = \words$90 [47:32];
-  assign \words$90[3]  = \words$90 [63:48];
-  assign \words$90[4]  = \words$90 [79:64];
-  assign \pixels[0]  = \words$90 [15:0];
-  assign \pixels[1]  = \words$90 [31:16];
-  assign \pixels[2]  = \words$90 [47:32];
-  assign \pixels[3]  = \words$90 [63:48];
-  assign \pixels[4]  = \words$90 [79:64];
-  assign \weights$93[0]  = \weights$93 [15:0];
-  assign \weights$93[1]  = \weights$93 [31:16];
-  assign \s5.valid  = s5[0];
-  assign \s5.odd  = s5[1];
-  assign \s5.first  = s5[2];
-  assign \s5.last  = s5[3];
-  assign \s5.ends_group  = s5[4];
-  assign \s5.ends_pass  = s5[5];
-  assign \pixel[0]  = pixel[47:0];
-  assign \pixel[1]  = pixel[95:48];
-  assign \words$102[0]  = \words$90 [15:0];
-  assign \words$102[1]  = \words$90 [31:16];
-  assign \words$102[2]  = \words$90 [47:32];
-  assign \words$102[3]  = \words$90 [63:48];
-  assign \words$102[4]  = \words$90 [79:64];
-  assign \s3.valid  = s3[0];
-  assign \s3.odd  = s3[1];
-  assign \s3.first  = s3[2];
-  assign \s3.last  = s3[3];
-  assign \s3.ends_group  = s3[4];
-  assign \s3.ends_pass  = s3[5];
-  assign \s4.valid  = s4[0];
-  assign \s4.odd  = s4[1];
-  assign \s4.first  = s4[2];
-  assign \s4.last  = s4[3];
-  assign \s4.ends_group  = s4[4];
-  assign \s4.ends_pass  = s4[5];
-  assign \x[0]  = x[15:0];
-  assign \x[1]  = x[31:16];
-  assign \x[2]  = x[47:32];
-  assign \x[3]  = x[63:48];
-  assign \x[4]  = x[79:64];
-  assign \y$122[0]  = \y$122 [15:0];
-  assign \y$122[1]  = \y$122 [31:16];
-  assign \y$122[2]  = \y$122 [47:32];
-  assign \y$122[3]  = \y$122 [63:48];
-  assign \y$122[4]  = \y$122 [79:64];
-  assign \read.rotate  = read[2:0];
-  assign \read.row  = read[8:3];
-  assign \read.wrapped  = read[14:9];
   assign pixel[95:48] = \out$108 ;
   assign pixel[47:0] = out;
   assign where[14:9] = \$83 ;
@@ -3196,36 +1660,6 @@ module \neuflow_convolver_tile.convolver.array.coordinates (rst, clear, take, fu
   reg [15:0] column = 16'h0000;
   input [410:0] \config ;
   wire [410:0] \config ;
-  wire [19:0] \config.base ;
-  wire [9:0] \config.blocks ;
-  wire [19:0] \config.channel_step ;
-  wire [19:0] \config.channels ;
-  wire [7:0] \config.dilation_x ;
-  wire [7:0] \config.dilation_y ;
-  wire [19:0] \config.groups ;
-  wire [15:0] \config.height ;
-  wire [5:0] \config.kernel_x ;
-  wire [5:0] \config.kernel_y ;
-  wire [17:0] \config.need ;
-  wire [3:0] \config.phase_dx ;
-  wire [3:0] \config.phase_dy ;
-  wire [3:0] \config.phase_x ;
-  wire [19:0] \config.phase_x_step ;
-  wire [3:0] \config.phase_y ;
-  wire [19:0] \config.phase_y_step ;
-  wire [15:0] \config.pitch ;
-  wire [17:0] \config.release ;
-  wire [19:0] \config.ring_words ;
-  wire [19:0] \config.row_pitch ;
-  wire [15:0] \config.rows ;
-  wire [19:0] \config.start ;
-  wire [19:0] \config.step_x ;
-  wire [19:0] \config.step_y ;
-  wire \config.stream_weights ;
-  wire [3:0] \config.stride ;
-  wire [15:0] \config.tap_x ;
-  wire [15:0] \config.tap_y ;
-  wire [15:0] \config.width ;
   output [15:0] free;
   reg [15:0] free = 16'h0000;
   output full;
@@ -3243,19 +1677,9 @@ module \neuflow_convolver_tile.convolver.array.coordinates (rst, clear, take, fu
   wire take;
   output [79:0] x;
   reg [79:0] x = 80'h00000000000000000000;
-  wire [15:0] \x[0] ;
-  wire [15:0] \x[1] ;
-  wire [15:0] \x[2] ;
-  wire [15:0] \x[3] ;
-  wire [15:0] \x[4] ;
   reg [15:0] x_next = 16'h0000;
   output [79:0] y;
   reg [79:0] y = 80'h00000000000000000000;
-  wire [15:0] \y[0] ;
-  wire [15:0] \y[1] ;
-  wire [15:0] \y[2] ;
-  wire [15:0] \y[3] ;
-  wire [15:0] \y[4] ;
   reg [15:0] y_next = 16'h0000;
   assign full = made == 3'h5;
   assign \$1  = ~ full;
@@ -3435,46 +1859,6 @@ module \neuflow_convolver_tile.convolver.array.coordinates (rst, clear, take, fu
       \$35  = 16'h0000;
     end
   end
-  assign \x[0]  = x[15:0];
-  assign \x[1]  = x[31:16];
-  assign \x[2]  = x[47:32];
-  assign \x[3]  = x[63:48];
-  assign \x[4]  = x[79:64];
-  assign \y[0]  = y[15:0];
-  assign \y[1]  = y[31:16];
-  assign \y[2]  = y[47:32];
-  assign \y[3]  = y[63:48];
-  assign \y[4]  = y[79:64];
-  assign \config.groups  = \config [19:0];
-  assign \config.blocks  = \config [29:20];
-  assign \config.channels  = \config [49:30];
-  assign \config.kernel_y  = \config [55:50];
-  assign \config.kernel_x  = \config [61:56];
-  assign \config.pitch  = \config [77:62];
-  assign \config.width  = \config [93:78];
-  assign \config.height  = \config [109:94];
-  assign \config.stride  = \config [113:110];
-  assign \config.tap_x  = \config [129:114];
-  assign \config.tap_y  = \config [145:130];
-  assign \config.dilation_x  = \config [153:146];
-  assign \config.dilation_y  = \config [161:154];
-  assign \config.base  = \config [181:162];
-  assign \config.channel_step  = \config [201:182];
-  assign \config.ring_words  = \config [221:202];
-  assign \config.start  = \config [241:222];
-  assign \config.step_x  = \config [261:242];
-  assign \config.step_y  = \config [281:262];
-  assign \config.row_pitch  = \config [301:282];
-  assign \config.phase_x  = \config [305:302];
-  assign \config.phase_y  = \config [309:306];
-  assign \config.phase_dx  = \config [313:310];
-  assign \config.phase_dy  = \config [317:314];
-  assign \config.phase_x_step  = \config [337:318];
-  assign \config.phase_y_step  = \config [357:338];
-  assign \config.need  = \config [375:358];
-  assign \config.release  = \config [393:376];
-  assign \config.rows  = \config [409:394];
-  assign \config.stream_weights  = \config [410];
 endmodule
 
 module \neuflow_convolver_tile.convolver.config_conv_array (rst, columns, bus__valid, o__ready, bus__ready, bus__payload, o__payload, o__valid, clk);
@@ -3497,11 +1881,6 @@ module \neuflow_convolver_tile.convolver.config_conv_array (rst, columns, bus__v
   wire addressed;
   input [48:0] bus__payload;
   wire [48:0] bus__payload;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
   output bus__ready;
   wire bus__ready;
   input bus__valid;
@@ -3514,43 +1893,12 @@ module \neuflow_convolver_tile.convolver.config_conv_array (rst, columns, bus__v
   wire move;
   output [410:0] o__payload;
   reg [410:0] o__payload = 411'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  wire [19:0] \o__payload.base ;
-  wire [9:0] \o__payload.blocks ;
-  wire [19:0] \o__payload.channel_step ;
-  wire [19:0] \o__payload.channels ;
-  wire [7:0] \o__payload.dilation_x ;
-  wire [7:0] \o__payload.dilation_y ;
-  wire [19:0] \o__payload.groups ;
-  wire [15:0] \o__payload.height ;
-  wire [5:0] \o__payload.kernel_x ;
-  wire [5:0] \o__payload.kernel_y ;
-  wire [17:0] \o__payload.need ;
-  wire [3:0] \o__payload.phase_dx ;
-  wire [3:0] \o__payload.phase_dy ;
-  wire [3:0] \o__payload.phase_x ;
-  wire [19:0] \o__payload.phase_x_step ;
-  wire [3:0] \o__payload.phase_y ;
-  wire [19:0] \o__payload.phase_y_step ;
-  wire [15:0] \o__payload.pitch ;
-  wire [17:0] \o__payload.release ;
-  wire [19:0] \o__payload.ring_words ;
-  wire [19:0] \o__payload.row_pitch ;
-  wire [15:0] \o__payload.rows ;
-  wire [19:0] \o__payload.start ;
-  wire [19:0] \o__payload.step_x ;
-  wire [19:0] \o__payload.step_y ;
-  wire \o__payload.stream_weights ;
-  wire [3:0] \o__payload.stride ;
-  wire [15:0] \o__payload.tap_x ;
-  wire [15:0] \o__payload.tap_y ;
-  wire [15:0] \o__payload.width ;
   input o__ready;
   wire o__ready;
   output o__valid;
   reg o__valid = 1'h0;
   input rst;
   wire rst;
-  wire [3:0] sub;
   wire take;
   reg [415:0] words = 416'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
   assign \$1  = bus__payload[3:0] == 2'h2;
@@ -3621,42 +1969,6 @@ module \neuflow_convolver_tile.convolver.config_conv_array (rst, columns, bus__v
       \$15  = 1'h0;
     end
   end
-  assign sub = 4'h0;
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \o__payload.groups  = o__payload[19:0];
-  assign \o__payload.blocks  = o__payload[29:20];
-  assign \o__payload.channels  = o__payload[49:30];
-  assign \o__payload.kernel_y  = o__payload[55:50];
-  assign \o__payload.kernel_x  = o__payload[61:56];
-  assign \o__payload.pitch  = o__payload[77:62];
-  assign \o__payload.width  = o__payload[93:78];
-  assign \o__payload.height  = o__payload[109:94];
-  assign \o__payload.stride  = o__payload[113:110];
-  assign \o__payload.tap_x  = o__payload[129:114];
-  assign \o__payload.tap_y  = o__payload[145:130];
-  assign \o__payload.dilation_x  = o__payload[153:146];
-  assign \o__payload.dilation_y  = o__payload[161:154];
-  assign \o__payload.base  = o__payload[181:162];
-  assign \o__payload.channel_step  = o__payload[201:182];
-  assign \o__payload.ring_words  = o__payload[221:202];
-  assign \o__payload.start  = o__payload[241:222];
-  assign \o__payload.step_x  = o__payload[261:242];
-  assign \o__payload.step_y  = o__payload[281:262];
-  assign \o__payload.row_pitch  = o__payload[301:282];
-  assign \o__payload.phase_x  = o__payload[305:302];
-  assign \o__payload.phase_y  = o__payload[309:306];
-  assign \o__payload.phase_dx  = o__payload[313:310];
-  assign \o__payload.phase_dy  = o__payload[317:314];
-  assign \o__payload.phase_x_step  = o__payload[337:318];
-  assign \o__payload.phase_y_step  = o__payload[357:338];
-  assign \o__payload.need  = o__payload[375:358];
-  assign \o__payload.release  = o__payload[393:376];
-  assign \o__payload.rows  = o__payload[409:394];
-  assign \o__payload.stream_weights  = o__payload[410];
 endmodule
 
 module \neuflow_convolver_tile.convolver.config_conv_drain (rst, columns, bus__valid, o__ready, bus__ready, bus__payload, o__payload, o__valid, clk);
@@ -3679,11 +1991,6 @@ module \neuflow_convolver_tile.convolver.config_conv_drain (rst, columns, bus__v
   wire addressed;
   input [48:0] bus__payload;
   wire [48:0] bus__payload;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
   output bus__ready;
   wire bus__ready;
   input bus__valid;
@@ -3696,24 +2003,12 @@ module \neuflow_convolver_tile.convolver.config_conv_drain (rst, columns, bus__v
   wire move;
   output [132:0] o__payload;
   reg [132:0] o__payload = 133'h0000000000000000000000000000000000;
-  wire [9:0] \o__payload.blocks ;
-  wire [19:0] \o__payload.groups ;
-  wire [15:0] \o__payload.height ;
-  wire [19:0] \o__payload.map_step ;
-  wire [15:0] \o__payload.maps ;
-  wire \o__payload.narrow ;
-  wire \o__payload.partial_in ;
-  wire \o__payload.partial_out ;
-  wire [15:0] \o__payload.pitch ;
-  wire [15:0] \o__payload.slots ;
-  wire [15:0] \o__payload.width ;
   input o__ready;
   wire o__ready;
   output o__valid;
   reg o__valid = 1'h0;
   input rst;
   wire rst;
-  wire [3:0] sub;
   wire take;
   reg [159:0] words = 160'h0000000000000000000000000000000000000000;
   assign \$1  = bus__payload[3:0] == 2'h3;
@@ -3784,23 +2079,6 @@ module \neuflow_convolver_tile.convolver.config_conv_drain (rst, columns, bus__v
       \$15  = 1'h0;
     end
   end
-  assign sub = 4'h0;
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \o__payload.groups  = o__payload[19:0];
-  assign \o__payload.blocks  = o__payload[29:20];
-  assign \o__payload.maps  = o__payload[45:30];
-  assign \o__payload.pitch  = o__payload[61:46];
-  assign \o__payload.width  = o__payload[77:62];
-  assign \o__payload.height  = o__payload[93:78];
-  assign \o__payload.partial_in  = o__payload[94];
-  assign \o__payload.partial_out  = o__payload[95];
-  assign \o__payload.narrow  = o__payload[96];
-  assign \o__payload.slots  = o__payload[112:97];
-  assign \o__payload.map_step  = o__payload[132:113];
 endmodule
 
 module \neuflow_convolver_tile.convolver.config_conv_rows (rst, columns, bus__valid, o__ready, bus__ready, bus__payload, o__payload, o__valid, clk);
@@ -3823,11 +2101,6 @@ module \neuflow_convolver_tile.convolver.config_conv_rows (rst, columns, bus__va
   wire addressed;
   input [48:0] bus__payload;
   wire [48:0] bus__payload;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
   output bus__ready;
   wire bus__ready;
   input bus__valid;
@@ -3840,28 +2113,12 @@ module \neuflow_convolver_tile.convolver.config_conv_rows (rst, columns, bus__va
   wire move;
   output [216:0] o__payload;
   reg [216:0] o__payload = 217'h0000000000000000000000000000000000000000000000000000000;
-  wire \o__payload.ahead ;
-  wire [19:0] \o__payload.base ;
-  wire [19:0] \o__payload.channel_step ;
-  wire [15:0] \o__payload.channels ;
-  wire [19:0] \o__payload.phase_x_step ;
-  wire [19:0] \o__payload.phase_y_step ;
-  wire [19:0] \o__payload.pitch ;
-  wire [15:0] \o__payload.ring_rows ;
-  wire [19:0] \o__payload.ring_words ;
-  wire [15:0] \o__payload.rows ;
-  wire \o__payload.scatter ;
-  wire [2:0] \o__payload.source ;
-  wire [3:0] \o__payload.stride ;
-  wire [19:0] \o__payload.width ;
-  wire [19:0] \o__payload.x_step ;
   input o__ready;
   wire o__ready;
   output o__valid;
   reg o__valid = 1'h0;
   input rst;
   wire rst;
-  wire [3:0] sub;
   wire take;
   reg [223:0] words = 224'h00000000000000000000000000000000000000000000000000000000;
   assign \$1  = ! bus__payload[3:0];
@@ -3932,27 +2189,6 @@ module \neuflow_convolver_tile.convolver.config_conv_rows (rst, columns, bus__va
       \$15  = 1'h0;
     end
   end
-  assign sub = 4'h0;
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \o__payload.source  = o__payload[2:0];
-  assign \o__payload.ahead  = o__payload[3];
-  assign \o__payload.scatter  = o__payload[4];
-  assign \o__payload.width  = o__payload[24:5];
-  assign \o__payload.channels  = o__payload[40:25];
-  assign \o__payload.rows  = o__payload[56:41];
-  assign \o__payload.base  = o__payload[76:57];
-  assign \o__payload.channel_step  = o__payload[96:77];
-  assign \o__payload.ring_words  = o__payload[116:97];
-  assign \o__payload.pitch  = o__payload[136:117];
-  assign \o__payload.ring_rows  = o__payload[152:137];
-  assign \o__payload.stride  = o__payload[156:153];
-  assign \o__payload.x_step  = o__payload[176:157];
-  assign \o__payload.phase_x_step  = o__payload[196:177];
-  assign \o__payload.phase_y_step  = o__payload[216:197];
 endmodule
 
 module \neuflow_convolver_tile.convolver.config_conv_weights (rst, columns, bus__valid, o__ready, bus__ready, bus__payload, o__payload, o__valid, clk);
@@ -3975,11 +2211,6 @@ module \neuflow_convolver_tile.convolver.config_conv_weights (rst, columns, bus_
   wire addressed;
   input [48:0] bus__payload;
   wire [48:0] bus__payload;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
   output bus__ready;
   wire bus__ready;
   input bus__valid;
@@ -3992,15 +2223,12 @@ module \neuflow_convolver_tile.convolver.config_conv_weights (rst, columns, bus_
   wire move;
   output [12:0] o__payload;
   reg [12:0] o__payload = 13'h0000;
-  wire [9:0] \o__payload.blocks ;
-  wire [2:0] \o__payload.source ;
   input o__ready;
   wire o__ready;
   output o__valid;
   reg o__valid = 1'h0;
   input rst;
   wire rst;
-  wire [3:0] sub;
   wire take;
   reg [31:0] words = 32'd0;
   assign \$1  = bus__payload[3:0] == 1'h1;
@@ -4071,17 +2299,9 @@ module \neuflow_convolver_tile.convolver.config_conv_weights (rst, columns, bus_
       \$15  = 1'h0;
     end
   end
-  assign sub = 4'h0;
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \o__payload.source  = o__payload[2:0];
-  assign \o__payload.blocks  = o__payload[12:3];
 endmodule
 
-module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials__valid, parameters_valid, \port$488$16 , parameters_take, ready, partials__ready, shift, config__ready, o__ready, \parameters$105 , \port$1117$0 , \port$1121$0 , pixel, hand_over, o__payload, o__valid, config__payload, config__valid, clk
+module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials__valid, parameters_valid, \port$488$16 , parameters_take, ready, partials__ready, shift, config__ready, o__ready, \parameters$105 , \port$1093$0 , \port$1097$0 , pixel, hand_over, o__payload, o__valid, config__payload, config__valid, clk
 );
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire \$1 ;
@@ -4208,7 +2428,6 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire \$signal$26 ;
   wire \$signal$6 ;
   reg [15:0] \$signal$7  = 16'h0000;
-  wire [15:0] \$signal$74 ;
   reg [15:0] \$signal$75  = 16'h0000;
   wire \$signal$77 ;
   wire \$signal$78 ;
@@ -4220,79 +2439,34 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire \$signal$86 ;
   reg [15:0] \$signal$87  = 16'h0000;
   reg \$signal$9  = 1'h0;
-  wire \$signal.ends_group ;
-  wire \$signal.ends_pass ;
-  wire [15:0] \$signal.last_row ;
   wire [47:0] acc;
-  wire [47:0] \acc$53 ;
   reg all_started = 1'h0;
-  wire back;
   wire [47:0] bias;
-  wire [47:0] \bias$54 ;
   wire [17:0] block;
-  wire [17:0] \block$3 ;
-  wire \block$3.ends_group ;
-  wire \block$3.ends_pass ;
-  wire [15:0] \block$3.last_row ;
-  wire \block.ends_group ;
-  wire \block.ends_pass ;
-  wire [15:0] \block.last_row ;
   wire clear;
   input clk;
   wire clk;
   wire [15:0] complete;
   wire [132:0] \config ;
-  wire [9:0] \config.blocks ;
-  wire [19:0] \config.groups ;
-  wire [15:0] \config.height ;
-  wire [19:0] \config.map_step ;
-  wire [15:0] \config.maps ;
-  wire \config.narrow ;
-  wire \config.partial_in ;
-  wire \config.partial_out ;
-  wire [15:0] \config.pitch ;
-  wire [15:0] \config.slots ;
-  wire [15:0] \config.width ;
   input [132:0] config__payload;
   wire [132:0] config__payload;
-  wire [9:0] \config__payload.blocks ;
-  wire [19:0] \config__payload.groups ;
-  wire [15:0] \config__payload.height ;
-  wire [19:0] \config__payload.map_step ;
-  wire [15:0] \config__payload.maps ;
-  wire \config__payload.narrow ;
-  wire \config__payload.partial_in ;
-  wire \config__payload.partial_out ;
-  wire [15:0] \config__payload.pitch ;
-  wire [15:0] \config__payload.slots ;
-  wire [15:0] \config__payload.width ;
   output config__ready;
   wire config__ready;
   input config__valid;
   wire config__valid;
-  wire [1:0] count;
-  wire draining;
   wire en;
-  wire \en$52 ;
   input hand_over;
   wire hand_over;
   wire have;
   wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
   wire i__ready;
   (* init = 1'h0 *)
   wire i__valid;
   wire \inside ;
-  wire [15:0] last_row;
   wire last_word;
   reg leaving = 1'h0;
   reg [2:0] left = 3'h0;
   wire [15:0] m;
-  wire [15:0] \m$55 ;
   reg [15:0] map_ = 16'h0000;
   reg [19:0] map_base = 20'h00000;
   reg [19:0] map_offset = 20'h00000;
@@ -4300,21 +2474,9 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire mark;
   wire move;
   wire narrow;
-  wire \narrow$58 ;
-  wire [19:0] next_slot;
   output [34:0] o__payload;
   reg [34:0] o__payload;
   wire [34:0] \o__payload$100 ;
-  wire [1:0] \o__payload$100.count ;
-  wire \o__payload$100.last ;
-  wire [31:0] \o__payload$100.words ;
-  wire [15:0] \o__payload$100.words[0] ;
-  wire [15:0] \o__payload$100.words[1] ;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
   input o__ready;
   wire o__ready;
   reg \o__ready$101 ;
@@ -4325,53 +2487,10 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire [15:0] out;
   wire [15:0] \out$59 ;
   wire [34:0] out__payload;
-  wire [1:0] \out__payload.count ;
-  wire \out__payload.last ;
-  wire [31:0] \out__payload.words ;
-  wire [15:0] \out__payload.words[0] ;
-  wire [15:0] \out__payload.words[1] ;
   wire out__valid;
   reg [191:0] parameters = 192'h000000000000000000000000000000000000000000000000;
   input [191:0] \parameters$105 ;
   wire [191:0] \parameters$105 ;
-  wire [31:0] \parameters$105.bias_high ;
-  wire [15:0] \parameters$105.bias_high[0] ;
-  wire [15:0] \parameters$105.bias_high[1] ;
-  wire [31:0] \parameters$105.bias_low ;
-  wire [15:0] \parameters$105.bias_low[0] ;
-  wire [15:0] \parameters$105.bias_low[1] ;
-  wire [31:0] \parameters$105.bias_middle ;
-  wire [15:0] \parameters$105.bias_middle[0] ;
-  wire [15:0] \parameters$105.bias_middle[1] ;
-  wire [31:0] \parameters$105.m ;
-  wire [15:0] \parameters$105.m[0] ;
-  wire [15:0] \parameters$105.m[1] ;
-  wire [31:0] \parameters$105.s ;
-  wire [15:0] \parameters$105.s[0] ;
-  wire [15:0] \parameters$105.s[1] ;
-  wire [31:0] \parameters$105.zero ;
-  wire [15:0] \parameters$105.zero[0] ;
-  wire [15:0] \parameters$105.zero[1] ;
-  wire [31:0] \parameters.bias_high ;
-  wire [15:0] \parameters.bias_high[0] ;
-  wire [15:0] \parameters.bias_high[1] ;
-  wire [31:0] \parameters.bias_low ;
-  wire [15:0] \parameters.bias_low[0] ;
-  wire [15:0] \parameters.bias_low[1] ;
-  wire [31:0] \parameters.bias_middle ;
-  wire [15:0] \parameters.bias_middle[0] ;
-  wire [15:0] \parameters.bias_middle[1] ;
-  wire [31:0] \parameters.m ;
-  wire [15:0] \parameters.m[0] ;
-  wire [15:0] \parameters.m[1] ;
-  wire [31:0] \parameters.s ;
-  wire [15:0] \parameters.s[0] ;
-  wire [15:0] \parameters.s[1] ;
-  wire [31:0] \parameters.zero ;
-  wire [15:0] \parameters.zero[0] ;
-  wire [15:0] \parameters.zero[1] ;
-  wire parameters_free;
-  wire parameters_rewind;
   output parameters_take;
   wire parameters_take;
   input parameters_valid;
@@ -4380,11 +2499,6 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   reg [47:0] partial1 = 48'h000000000000;
   input [34:0] partials__payload;
   wire [34:0] partials__payload;
-  wire [1:0] \partials__payload.count ;
-  wire \partials__payload.last ;
-  wire [31:0] \partials__payload.words ;
-  wire [15:0] \partials__payload.words[0] ;
-  wire [15:0] \partials__payload.words[1] ;
   output partials__ready;
   wire partials__ready;
   input partials__valid;
@@ -4392,61 +2506,34 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire passed;
   input [95:0] pixel;
   wire [95:0] pixel;
-  wire [47:0] \pixel[0] ;
-  wire [47:0] \pixel[1] ;
   wire plain;
-  input [1:0] \port$1117$0 ;
-  wire [1:0] \port$1117$0 ;
-  input [15:0] \port$1121$0 ;
-  wire [15:0] \port$1121$0 ;
+  input [1:0] \port$1093$0 ;
+  wire [1:0] \port$1093$0 ;
+  input [15:0] \port$1097$0 ;
+  wire [15:0] \port$1097$0 ;
   output [1:0] \port$488$16 ;
   wire [1:0] \port$488$16 ;
   wire [19:0] read_address;
   wire read_enable;
   wire [31:0] read_words;
-  wire [15:0] \read_words[0] ;
-  wire [15:0] \read_words[1] ;
   output ready;
   wire ready;
   input rst;
   wire rst;
   reg running = 1'h0;
   reg [17:0] running_block = 18'h00000;
-  wire \running_block.ends_group ;
-  wire \running_block.ends_pass ;
-  wire [15:0] \running_block.last_row ;
   wire [5:0] s;
-  wire [5:0] \s$56 ;
   wire [2:0] s0;
-  wire \s0.ends_block ;
-  wire \s0.ends_group ;
-  wire \s0.step ;
   reg [2:0] s1 = 3'h0;
-  wire \s1.ends_block ;
-  wire \s1.ends_group ;
-  wire \s1.step ;
   reg s1_last = 1'h0;
   reg [2:0] s2 = 3'h0;
-  wire \s2.ends_block ;
-  wire \s2.ends_group ;
-  wire \s2.step ;
   reg [2:0] s3 = 3'h0;
-  wire \s3.ends_block ;
-  wire \s3.ends_group ;
-  wire \s3.step ;
   reg [2:0] s4 = 3'h0;
-  wire \s4.ends_block ;
-  wire \s4.ends_group ;
-  wire \s4.step ;
   reg [2:0] s5 = 3'h0;
-  wire \s5.ends_block ;
-  wire \s5.ends_group ;
-  wire \s5.step ;
   reg [1:0] sent = 2'h0;
   output shift;
   wire shift;
   reg [19:0] slot_base = 20'h00000;
-  wire step;
   reg [47:0] summed0 = 48'h000000000000;
   reg [47:0] summed1 = 48'h000000000000;
   wire [47:0] value0;
@@ -4455,11 +2542,8 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire [19:0] write_address;
   wire write_enable;
   wire [31:0] write_words;
-  wire [15:0] \write_words[0] ;
-  wire [15:0] \write_words[1] ;
   wire [15:0] zero;
-  wire [15:0] \zero$57 ;
-  assign block = hand_over ? { \port$1117$0 , \port$1121$0  } : \$signal ;
+  assign block = hand_over ? { \port$1093$0 , \port$1097$0  } : \$signal ;
   assign \$1  = block[15:0] < config__payload[93:78];
   assign \$2  = config__payload[93:78] - 1'h1;
   assign \$3  = \$1  ? { 1'h0, block[15:0] } : \$2 ;
@@ -4682,7 +2766,7 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
     .\inside (\inside ),
     .mark(mark),
     .offset(offset),
-    .\port$1285$0 (s5[1:0]),
+    .\port$1261$0 (s5[1:0]),
     .rst(rst)
   );
   always @* begin
@@ -4755,7 +2839,7 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$89  = \$signal ;
     if (hand_over) begin
-      \$89  = { \port$1117$0 , \port$1121$0  };
+      \$89  = { \port$1093$0 , \port$1097$0  };
     end
     if (rst) begin
       \$89  = 18'h00000;
@@ -5027,11 +3111,6 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
       \$115  = 1'h0;
     end
   end
-  assign \block$3  = { \port$1117$0 , \port$1121$0  };
-  assign last_row = \$3 [15:0];
-  assign draining = \$signal$14 ;
-  assign parameters_rewind = block[16];
-  assign parameters_free = block[17];
   assign en = 1'h1;
   assign acc = value0;
   assign bias = { parameters[79:64], parameters[47:32], parameters[15:0] };
@@ -5039,147 +3118,16 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   assign s = parameters[133:128];
   assign zero = parameters[175:160];
   assign narrow = config__payload[96];
-  assign \en$52  = 1'h1;
-  assign \acc$53  = value1;
-  assign \bias$54  = { parameters[95:80], parameters[63:48], parameters[31:16] };
-  assign \m$55  = parameters[127:112];
-  assign \s$56  = parameters[149:144];
-  assign \zero$57  = parameters[191:176];
-  assign \narrow$58  = config__payload[96];
   assign \config  = config__payload;
   assign clear = passed;
-  assign step = s5[0];
-  assign back = s5[1];
   assign map_step = config__payload[132:113];
   assign write_address = \$37 [19:0];
-  assign \$signal$74  = \$38 [15:0];
-  assign count = \$40 [1:0];
   assign read_enable = \$signal$86 ;
   assign read_address = \$49 [19:0];
   assign i__valid = \$signal$84 ;
-  assign next_slot = \$51 [19:0];
   assign \port$488$16  = block[17:16];
   assign parameters_take = \$signal$8 ;
   assign shift = \$signal$14 ;
-  assign \block.last_row  = block[15:0];
-  assign \block.ends_group  = block[16];
-  assign \block.ends_pass  = block[17];
-  assign \$signal.last_row  = \$signal [15:0];
-  assign \$signal.ends_group  = \$signal [16];
-  assign \$signal.ends_pass  = \$signal [17];
-  assign \block$3.last_row  = \port$1121$0 ;
-  assign \block$3.ends_group  = \port$1117$0 [0];
-  assign \block$3.ends_pass  = \port$1117$0 [1];
-  assign \config__payload.groups  = config__payload[19:0];
-  assign \config__payload.blocks  = config__payload[29:20];
-  assign \config__payload.maps  = config__payload[45:30];
-  assign \config__payload.pitch  = config__payload[61:46];
-  assign \config__payload.width  = config__payload[77:62];
-  assign \config__payload.height  = config__payload[93:78];
-  assign \config__payload.partial_in  = config__payload[94];
-  assign \config__payload.partial_out  = config__payload[95];
-  assign \config__payload.narrow  = config__payload[96];
-  assign \config__payload.slots  = config__payload[112:97];
-  assign \config__payload.map_step  = config__payload[132:113];
-  assign \pixel[0]  = pixel[47:0];
-  assign \pixel[1]  = pixel[95:48];
-  assign \out__payload.words  = out__payload[31:0];
-  assign \out__payload.words[0]  = out__payload[15:0];
-  assign \out__payload.words[1]  = out__payload[31:16];
-  assign \out__payload.count  = out__payload[33:32];
-  assign \out__payload.last  = out__payload[34];
-  assign \running_block.last_row  = running_block[15:0];
-  assign \running_block.ends_group  = running_block[16];
-  assign \running_block.ends_pass  = running_block[17];
-  assign \s0.step  = s0[0];
-  assign \s0.ends_block  = s0[1];
-  assign \s0.ends_group  = s0[2];
-  assign \parameters.bias_low  = parameters[31:0];
-  assign \parameters.bias_low[0]  = parameters[15:0];
-  assign \parameters.bias_low[1]  = parameters[31:16];
-  assign \parameters.bias_middle  = parameters[63:32];
-  assign \parameters.bias_middle[0]  = parameters[47:32];
-  assign \parameters.bias_middle[1]  = parameters[63:48];
-  assign \parameters.bias_high  = parameters[95:64];
-  assign \parameters.bias_high[0]  = parameters[79:64];
-  assign \parameters.bias_high[1]  = parameters[95:80];
-  assign \parameters.m  = parameters[127:96];
-  assign \parameters.m[0]  = parameters[111:96];
-  assign \parameters.m[1]  = parameters[127:112];
-  assign \parameters.s  = parameters[159:128];
-  assign \parameters.s[0]  = parameters[143:128];
-  assign \parameters.s[1]  = parameters[159:144];
-  assign \parameters.zero  = parameters[191:160];
-  assign \parameters.zero[0]  = parameters[175:160];
-  assign \parameters.zero[1]  = parameters[191:176];
-  assign \write_words[0]  = write_words[15:0];
-  assign \write_words[1]  = write_words[31:16];
-  assign \config.groups  = config__payload[19:0];
-  assign \config.blocks  = config__payload[29:20];
-  assign \config.maps  = config__payload[45:30];
-  assign \config.pitch  = config__payload[61:46];
-  assign \config.width  = config__payload[77:62];
-  assign \config.height  = config__payload[93:78];
-  assign \config.partial_in  = config__payload[94];
-  assign \config.partial_out  = config__payload[95];
-  assign \config.narrow  = config__payload[96];
-  assign \config.slots  = config__payload[112:97];
-  assign \config.map_step  = config__payload[132:113];
-  assign \s5.step  = s5[0];
-  assign \s5.ends_block  = s5[1];
-  assign \s5.ends_group  = s5[2];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \read_words[0]  = read_words[15:0];
-  assign \read_words[1]  = read_words[31:16];
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \o__payload$100.words  = \o__payload$100 [31:0];
-  assign \o__payload$100.words[0]  = \o__payload$100 [15:0];
-  assign \o__payload$100.words[1]  = \o__payload$100 [31:16];
-  assign \o__payload$100.count  = \o__payload$100 [33:32];
-  assign \o__payload$100.last  = \o__payload$100 [34];
-  assign \parameters$105.bias_low  = \parameters$105 [31:0];
-  assign \parameters$105.bias_low[0]  = \parameters$105 [15:0];
-  assign \parameters$105.bias_low[1]  = \parameters$105 [31:16];
-  assign \parameters$105.bias_middle  = \parameters$105 [63:32];
-  assign \parameters$105.bias_middle[0]  = \parameters$105 [47:32];
-  assign \parameters$105.bias_middle[1]  = \parameters$105 [63:48];
-  assign \parameters$105.bias_high  = \parameters$105 [95:64];
-  assign \parameters$105.bias_high[0]  = \parameters$105 [79:64];
-  assign \parameters$105.bias_high[1]  = \parameters$105 [95:80];
-  assign \parameters$105.m  = \parameters$105 [127:96];
-  assign \parameters$105.m[0]  = \parameters$105 [111:96];
-  assign \parameters$105.m[1]  = \parameters$105 [127:112];
-  assign \parameters$105.s  = \parameters$105 [159:128];
-  assign \parameters$105.s[0]  = \parameters$105 [143:128];
-  assign \parameters$105.s[1]  = \parameters$105 [159:144];
-  assign \parameters$105.zero  = \parameters$105 [191:160];
-  assign \parameters$105.zero[0]  = \parameters$105 [175:160];
-  assign \parameters$105.zero[1]  = \parameters$105 [191:176];
-  assign \partials__payload.words  = partials__payload[31:0];
-  assign \partials__payload.words[0]  = partials__payload[15:0];
-  assign \partials__payload.words[1]  = partials__payload[31:16];
-  assign \partials__payload.count  = partials__payload[33:32];
-  assign \partials__payload.last  = partials__payload[34];
-  assign \s1.step  = s1[0];
-  assign \s1.ends_block  = s1[1];
-  assign \s1.ends_group  = s1[2];
-  assign \s2.step  = s2[0];
-  assign \s2.ends_block  = s2[1];
-  assign \s2.ends_group  = s2[2];
-  assign \s3.step  = s3[0];
-  assign \s3.ends_block  = s3[1];
-  assign \s3.ends_group  = s3[2];
-  assign \s4.step  = s4[0];
-  assign \s4.ends_block  = s4[1];
-  assign \s4.ends_group  = s4[2];
   assign i__payload[34] = s1_last;
   assign i__payload[33:32] = \$like ;
   assign i__payload[31:0] = read_words;
@@ -5230,31 +3178,18 @@ module \neuflow_convolver_tile.convolver.drain.packer (rst, i__ready, i__payload
   reg [31:0] hold = 32'd0;
   input [34:0] i__payload;
   wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
   output i__ready;
   wire i__ready;
   input i__valid;
   wire i__valid;
-  wire [63:0] merged;
   output [34:0] o__payload;
   reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
   input o__ready;
   wire o__ready;
   output o__valid;
   reg o__valid = 1'h0;
-  wire overflow;
   input rst;
   wire rst;
-  wire [1:0] total;
   assign \$1  = i__payload[33:32] > 1'h0;
   assign \$2  = \$1  ? i__payload[15:0] : 16'h0000;
   assign \$3  = i__payload[33:32] > 1'h1;
@@ -5376,19 +3311,6 @@ module \neuflow_convolver_tile.convolver.drain.packer (rst, i__ready, i__payload
       \$24  = 1'h0;
     end
   end
-  assign merged = \$7 [63:0];
-  assign total = \$8 [1:0];
-  assign overflow = \$9 [0];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
   assign \$5  = { 3'h0, fill, 4'h0 };
   assign \$18  = \$9 [0];
 endmodule
@@ -5416,42 +3338,28 @@ module \neuflow_convolver_tile.convolver.drain.reorder (rst, write_enable, write
   wire [19:0] \$9 ;
   input clk;
   wire clk;
-  wire map0;
-  wire map1;
   input [19:0] map_step;
   wire [19:0] map_step;
   wire [31:0] out;
   input [19:0] read_address;
   wire [19:0] read_address;
-  wire [5:0] \read_address$14 ;
-  wire [5:0] \read_address$22 ;
   wire [15:0] read_data;
   wire [15:0] \read_data$23 ;
   input read_enable;
   wire read_enable;
-  wire \read_enable$13 ;
-  wire \read_enable$21 ;
   output [31:0] read_words;
   wire [31:0] read_words;
-  wire [15:0] \read_words[0] ;
-  wire [15:0] \read_words[1] ;
   input rst;
   wire rst;
   reg s1_turn = 1'h0;
   input [19:0] write_address;
   wire [19:0] write_address;
-  wire [5:0] \write_address$19 ;
-  wire [5:0] \write_address$9 ;
   wire [15:0] write_data;
   wire [15:0] \write_data$20 ;
   input write_enable;
   wire write_enable;
-  wire \write_enable$18 ;
-  wire \write_enable$8 ;
   input [31:0] write_words;
   wire [31:0] write_words;
-  wire [15:0] \write_words[0] ;
-  wire [15:0] \write_words[1] ;
   assign \$1  = 1'h0 - write_address[0];
   assign \$2  = \$1 [0] * map_step[19:1];
   assign \$3  = write_address[19:1] + \$2 ;
@@ -5501,21 +3409,7 @@ module \neuflow_convolver_tile.convolver.drain.reorder (rst, write_enable, write
       \$17  = 1'h0;
     end
   end
-  assign map0 = \$1 [0];
-  assign \write_enable$8  = write_enable;
-  assign \write_address$9  = \$5 [5:0];
-  assign \read_enable$13  = read_enable;
-  assign \read_address$14  = \$7 [5:0];
-  assign map1 = \$8 [0];
-  assign \write_enable$18  = write_enable;
-  assign \write_address$19  = \$12 [5:0];
-  assign \read_enable$21  = read_enable;
-  assign \read_address$22  = \$14 [5:0];
   assign read_words = \$16 [31:0];
-  assign \write_words[0]  = write_words[15:0];
-  assign \write_words[1]  = write_words[31:16];
-  assign \read_words[0]  = \$16 [15:0];
-  assign \read_words[1]  = \$16 [31:16];
   assign out[31:16] = \read_data$23 ;
   assign out[15:0] = read_data;
   assign \$15  = { 3'h0, s1_turn, 4'h0 };
@@ -5581,7 +3475,7 @@ module \neuflow_convolver_tile.convolver.drain.reorder.bank1 (write_enable, read
   );
 endmodule
 
-module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside , offset, complete, \port$1285$0 , \config , clk);
+module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside , offset, complete, \port$1261$0 , \config , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire [16:0] \$1 ;
   wire \$10 ;
@@ -5608,22 +3502,9 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
   wire \$9 ;
   wire \$signal ;
   reg [67:0] \$signal$1  = 68'h00000000000000000;
-  wire [19:0] \$signal$1.base ;
-  wire [15:0] \$signal$1.column ;
-  wire [15:0] \$signal$1.row ;
-  wire [15:0] \$signal$1.slot ;
   reg [67:0] \$signal$13  = 68'h00000000000000000;
-  wire [19:0] \$signal$13.base ;
-  wire [15:0] \$signal$13.column ;
-  wire [15:0] \$signal$13.row ;
-  wire [15:0] \$signal$13.slot ;
   wire \$signal$3 ;
   reg [67:0] after;
-  wire [19:0] \after.base ;
-  wire [15:0] \after.column ;
-  wire [15:0] \after.row ;
-  wire [15:0] \after.slot ;
-  wire back;
   input clear;
   wire clear;
   input clk;
@@ -5632,29 +3513,17 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
   wire [15:0] complete;
   input [132:0] \config ;
   wire [132:0] \config ;
-  wire [9:0] \config.blocks ;
-  wire [19:0] \config.groups ;
-  wire [15:0] \config.height ;
-  wire [19:0] \config.map_step ;
-  wire [15:0] \config.maps ;
-  wire \config.narrow ;
-  wire \config.partial_in ;
-  wire \config.partial_out ;
-  wire [15:0] \config.pitch ;
-  wire [15:0] \config.slots ;
-  wire [15:0] \config.width ;
   output \inside ;
   wire \inside ;
   input mark;
   wire mark;
   output [19:0] offset;
   wire [19:0] offset;
-  input [1:0] \port$1285$0 ;
-  wire [1:0] \port$1285$0 ;
+  input [1:0] \port$1261$0 ;
+  wire [1:0] \port$1261$0 ;
   input rst;
   wire rst;
   wire short_ends;
-  wire step;
   assign \$1  = \$signal$1 [15:0] + 1'h1;
   assign \$signal  = \$1  == \config [61:46];
   assign \$2  = \$signal$1 [47:32] + 1'h1;
@@ -5678,7 +3547,7 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
   assign \$17  = short_ends ? \$16  : { 1'h0, after[31:16] };
   assign \$18  = \$15  ? { 1'h0, \config [93:78] } : \$17 ;
   assign \$19  = ~ mark;
-  assign \$20  = \port$1285$0 [1] & \$19 ;
+  assign \$20  = \port$1261$0 [1] & \$19 ;
   assign \$21  = \$20  ? \$signal$13  : after;
   always @(posedge clk)
     \$signal$1  <= \$22 ;
@@ -5700,7 +3569,7 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
     \$22  = \$signal$1 ;
     if (clear) begin
       \$22  = 68'h00000000000000000;
-    end else if (\port$1285$0 [0]) begin
+    end else if (\port$1261$0 [0]) begin
       \$22  = \$21 ;
     end
     if (rst) begin
@@ -5712,7 +3581,7 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
     \$23  = \$signal$13 ;
     if (clear) begin
       \$23  = 68'h00000000000000000;
-    end else if (\port$1285$0 [0]) begin
+    end else if (\port$1261$0 [0]) begin
       if (mark) begin
         \$23  = after;
       end
@@ -5721,55 +3590,29 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
       \$23  = 68'h00000000000000000;
     end
   end
-  assign step = \port$1285$0 [0];
-  assign back = \port$1285$0 [1];
   assign offset = \$11 [19:0];
   assign complete = \$18 [15:0];
-  assign \$signal$1.column  = \$signal$1 [15:0];
-  assign \$signal$1.row  = \$signal$1 [31:16];
-  assign \$signal$1.slot  = \$signal$1 [47:32];
-  assign \$signal$1.base  = \$signal$1 [67:48];
-  assign \config.groups  = \config [19:0];
-  assign \config.blocks  = \config [29:20];
-  assign \config.maps  = \config [45:30];
-  assign \config.pitch  = \config [61:46];
-  assign \config.width  = \config [77:62];
-  assign \config.height  = \config [93:78];
-  assign \config.partial_in  = \config [94];
-  assign \config.partial_out  = \config [95];
-  assign \config.narrow  = \config [96];
-  assign \config.slots  = \config [112:97];
-  assign \config.map_step  = \config [132:113];
-  assign \after.column  = after[15:0];
-  assign \after.row  = after[31:16];
-  assign \after.slot  = after[47:32];
-  assign \after.base  = after[67:48];
-  assign \$signal$13.column  = \$signal$13 [15:0];
-  assign \$signal$13.row  = \$signal$13 [31:16];
-  assign \$signal$13.slot  = \$signal$13 [47:32];
-  assign \$signal$13.base  = \$signal$13 [67:48];
 endmodule
 
 module \neuflow_convolver_tile.convolver.row_store (rst, i__payload, i__valid, stored, i__ready, finished, active, \words$58 , released, pass_done, read_enable, read, config__payload, config__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire [2:0] \$1 ;
   wire [20:0] \$10 ;
-  reg [1:0] \$100 ;
-  reg \$101 ;
+  reg \$100 ;
+  reg [19:0] \$101 ;
   reg [19:0] \$102 ;
   reg [19:0] \$103 ;
   reg [19:0] \$104 ;
-  reg [19:0] \$105 ;
-  reg [15:0] \$106 ;
-  reg [19:0] \$107 ;
-  reg [3:0] \$108 ;
-  reg [19:0] \$109 ;
+  reg [15:0] \$105 ;
+  reg [19:0] \$106 ;
+  reg [3:0] \$107 ;
+  reg [19:0] \$108 ;
+  reg [15:0] \$109 ;
   wire \$11 ;
-  reg [15:0] \$110 ;
-  reg [3:0] \$111 ;
-  reg [63:0] \$112 ;
-  reg [14:0] \$113 ;
-  reg [2:0] \$114 ;
+  reg [3:0] \$110 ;
+  reg [63:0] \$111 ;
+  reg [14:0] \$112 ;
+  reg [2:0] \$113 ;
   wire \$12 ;
   wire [4:0] \$13 ;
   wire [20:0] \$14 ;
@@ -5802,69 +3645,69 @@ module \neuflow_convolver_tile.convolver.row_store (rst, i__payload, i__valid, s
   wire \$39 ;
   wire [3:0] \$4 ;
   wire [15:0] \$40 ;
-  wire [16:0] \$41 ;
+  wire \$41 ;
   wire \$42 ;
-  wire \$43 ;
-  wire [20:0] \$44 ;
-  wire [3:0] \$45 ;
-  wire \$46 ;
-  wire [19:0] \$47 ;
+  wire [20:0] \$43 ;
+  wire [3:0] \$44 ;
+  wire \$45 ;
+  wire [19:0] \$46 ;
+  wire \$47 ;
   wire \$48 ;
-  wire \$49 ;
+  wire [4:0] \$49 ;
   wire \$5 ;
   wire [4:0] \$50 ;
-  wire [4:0] \$51 ;
+  wire [16:0] \$51 ;
   wire [16:0] \$52 ;
-  wire [16:0] \$53 ;
-  wire \$54 ;
-  wire [20:0] \$55 ;
+  wire \$53 ;
+  wire [20:0] \$54 ;
+  wire \$55 ;
   wire \$56 ;
-  wire \$57 ;
-  wire [20:0] \$58 ;
-  wire [21:0] \$59 ;
+  wire [20:0] \$57 ;
+  wire [21:0] \$58 ;
+  wire [20:0] \$59 ;
   wire \$6 ;
-  wire [20:0] \$60 ;
-  wire [21:0] \$61 ;
+  wire [21:0] \$60 ;
+  wire [20:0] \$61 ;
   wire [20:0] \$62 ;
-  wire [20:0] \$63 ;
+  wire \$63 ;
   wire \$64 ;
-  wire \$65 ;
+  wire [20:0] \$65 ;
   wire [20:0] \$66 ;
   wire [20:0] \$67 ;
-  wire [20:0] \$68 ;
-  wire [6:0] \$69 ;
+  wire [6:0] \$68 ;
+  wire \$69 ;
   wire \$7 ;
   wire \$70 ;
   wire \$71 ;
-  wire \$72 ;
-  wire [5:0] \$73 ;
+  wire [5:0] \$72 ;
+  wire [3:0] \$73 ;
   wire [3:0] \$74 ;
-  wire [3:0] \$75 ;
+  wire \$75 ;
   wire \$76 ;
-  wire \$77 ;
-  wire [3:0] \$78 ;
+  wire [3:0] \$77 ;
+  wire \$78 ;
   wire \$79 ;
   wire \$8 ;
-  wire \$80 ;
-  wire [3:0] \$81 ;
+  wire [3:0] \$80 ;
+  wire \$81 ;
   wire \$82 ;
-  wire \$83 ;
-  wire [3:0] \$84 ;
+  wire [3:0] \$83 ;
+  wire \$84 ;
   wire \$85 ;
-  wire \$86 ;
-  wire [3:0] \$87 ;
+  wire [3:0] \$86 ;
+  wire \$87 ;
   wire \$88 ;
-  wire \$89 ;
+  wire [3:0] \$89 ;
   wire \$9 ;
-  wire [3:0] \$90 ;
+  wire \$90 ;
   wire \$91 ;
-  wire \$92 ;
-  wire [3:0] \$93 ;
+  wire [3:0] \$92 ;
+  wire \$93 ;
   wire \$94 ;
-  wire \$95 ;
-  wire [3:0] \$96 ;
+  wire [3:0] \$95 ;
+  wire \$96 ;
   wire \$97 ;
-  wire \$98 ;
+  reg [1:0] \$98 ;
   reg [1:0] \$99 ;
   wire \$signal ;
   wire \$signal$11 ;
@@ -5873,72 +3716,32 @@ module \neuflow_convolver_tile.convolver.row_store (rst, i__payload, i__valid, s
   reg [3:0] \$signal$21  = 4'h0;
   reg [15:0] \$signal$23  = 16'h0000;
   wire \$signal$40 ;
-  wire [19:0] \$signal$41 ;
   output active;
   reg active = 1'h0;
-  wire [8:0] address;
   reg [14:0] at = 15'h0000;
-  wire [2:0] \at.rotate ;
-  wire [5:0] \at.row ;
-  wire [5:0] \at.wrapped ;
   wire beat_ends;
   input clk;
   wire clk;
   input [216:0] config__payload;
   wire [216:0] config__payload;
-  wire \config__payload.ahead ;
-  wire [19:0] \config__payload.base ;
-  wire [19:0] \config__payload.channel_step ;
-  wire [15:0] \config__payload.channels ;
-  wire [19:0] \config__payload.phase_x_step ;
-  wire [19:0] \config__payload.phase_y_step ;
-  wire [19:0] \config__payload.pitch ;
-  wire [15:0] \config__payload.ring_rows ;
-  wire [19:0] \config__payload.ring_words ;
-  wire [15:0] \config__payload.rows ;
-  wire \config__payload.scatter ;
-  wire [2:0] \config__payload.source ;
-  wire [3:0] \config__payload.stride ;
-  wire [19:0] \config__payload.width ;
-  wire [19:0] \config__payload.x_step ;
-  wire config__ready;
   input config__valid;
   wire config__valid;
   reg [2:0] count;
-  wire [2:0] distance0;
-  wire [2:0] distance1;
-  wire [2:0] distance2;
-  wire [2:0] distance3;
-  wire [2:0] distance4;
-  wire [2:0] distance5;
-  wire [2:0] distance6;
-  wire [2:0] distance7;
   output finished;
   wire finished;
-  wire [5:0] following;
   input [67:0] i__payload;
   wire [67:0] i__payload;
-  wire [2:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [63:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  wire [15:0] \i__payload.words[2] ;
-  wire [15:0] \i__payload.words[3] ;
   output i__ready;
   wire i__ready;
   input i__valid;
   wire i__valid;
-  wire [15:0] in_use;
+  wire [16:0] in_use;
   wire last_phase_y;
   wire last_record;
   reg [1:0] lead = 2'h0;
   reg [19:0] linear = 20'h00000;
-  wire [19:0] \linear$46 ;
   reg [19:0] linear_row = 20'h00000;
   (* init = 1'h0 *)
-  wire listening;
-  wire [19:0] next_linear_row;
   wire [19:0] next_row;
   reg [2:0] number = 3'h0;
   input pass_done;
@@ -5948,9 +3751,6 @@ module \neuflow_convolver_tile.convolver.row_store (rst, i__payload, i__valid, s
   reg [19:0] position = 20'h00000;
   input [14:0] read;
   wire [14:0] read;
-  wire [2:0] \read.rotate ;
-  wire [5:0] \read.row ;
-  wire [5:0] \read.wrapped ;
   wire [5:0] read_address;
   wire [5:0] \read_address$100 ;
   wire [5:0] \read_address$107 ;
@@ -5969,43 +3769,20 @@ module \neuflow_convolver_tile.convolver.row_store (rst, i__payload, i__valid, s
   wire [15:0] \read_data$94 ;
   input read_enable;
   wire read_enable;
-  wire \read_enable$106 ;
-  wire \read_enable$55 ;
-  wire \read_enable$64 ;
-  wire \read_enable$71 ;
-  wire \read_enable$78 ;
-  wire \read_enable$85 ;
-  wire \read_enable$92 ;
-  wire \read_enable$99 ;
   reg [15:0] record = 16'h0000;
   input [15:0] released;
   wire [15:0] released;
-  wire [2:0] rest_of_beat;
-  wire [9:0] ring_end;
   reg [19:0] row_position = 20'h00000;
   input rst;
   wire rst;
-  wire [2:0] source;
   wire store;
   output [15:0] stored;
   wire [15:0] stored;
   reg [1:0] taken = 2'h0;
-  wire [1:0] turn;
   wire [14:0] where;
-  wire [2:0] \where.rotate ;
-  wire [5:0] \where.row ;
-  wire [5:0] \where.wrapped ;
   reg [63:0] words = 64'h0000000000000000;
   output [127:0] \words$58 ;
   wire [127:0] \words$58 ;
-  wire [15:0] \words$58[0] ;
-  wire [15:0] \words$58[1] ;
-  wire [15:0] \words$58[2] ;
-  wire [15:0] \words$58[3] ;
-  wire [15:0] \words$58[4] ;
-  wire [15:0] \words$58[5] ;
-  wire [15:0] \words$58[6] ;
-  wire [15:0] \words$58[7] ;
   wire [5:0] write_address;
   wire [5:0] \write_address$104 ;
   wire [5:0] \write_address$62 ;
@@ -6015,13 +3792,6 @@ module \neuflow_convolver_tile.convolver.row_store (rst, i__payload, i__valid, s
   wire [5:0] \write_address$90 ;
   wire [5:0] \write_address$97 ;
   wire [15:0] write_data;
-  wire [15:0] \write_data$105 ;
-  wire [15:0] \write_data$63 ;
-  wire [15:0] \write_data$70 ;
-  wire [15:0] \write_data$77 ;
-  wire [15:0] \write_data$84 ;
-  wire [15:0] \write_data$91 ;
-  wire [15:0] \write_data$98 ;
   wire write_enable;
   wire \write_enable$103 ;
   wire \write_enable$61 ;
@@ -6062,7 +3832,7 @@ module \neuflow_convolver_tile.convolver.row_store (rst, i__payload, i__valid, s
   assign \$30  = phase_y + 1'h1;
   assign \$31  = \$29  ? 5'h00 : \$30 ;
   assign \$32  = ~ last_record;
-  assign \$33  = 3'h4 - \$74 [1:0];
+  assign \$33  = 3'h4 - \$73 [1:0];
   assign \$35  = { i__payload[63:0], i__payload[63:0] } >> \$34 ;
   assign \$36  = store ? count : 3'h0;
   assign \$37  = ! lead;
@@ -6070,131 +3840,131 @@ module \neuflow_convolver_tile.convolver.row_store (rst, i__payload, i__valid, s
   assign stored = \$37  ? \$38  : 16'hffff;
   assign \$39  = ! lead;
   assign \$40  = \$39  ? released : 16'h0000;
-  assign \$41  = record - \$40 ;
-  assign \$42  = \$41 [15:0] < config__payload[152:137];
-  assign \$43  = lead <= config__payload[3];
-  assign \$signal$40  = \$42  & \$43 ;
-  assign \$44  = config__payload[24:5] - \$signal$19 ;
-  assign \$45  = i__payload[66:64] - taken;
-  assign \$46  = \$44 [19:0] < \$45 [2:0];
-  assign \$47  = \$46  ? \$44 [19:0] : { 17'h00000, \$45 [2:0] };
+  assign in_use = record - \$40 ;
+  assign \$41  = $signed(in_use) < $signed({ 1'h0, config__payload[152:137] });
+  assign \$42  = lead <= config__payload[3];
+  assign \$signal$40  = \$41  & \$42 ;
+  assign \$43  = config__payload[24:5] - \$signal$19 ;
+  assign \$44  = i__payload[66:64] - taken;
+  assign \$45  = \$43 [19:0] < \$44 [2:0];
+  assign \$46  = \$45  ? \$43 [19:0] : { 17'h00000, \$44 [2:0] };
+  assign \$47  = active & \$signal$40 ;
+  assign store = \$47  & i__valid;
+  assign \$signal  = \$43 [19:0] == count;
+  assign beat_ends = \$44 [2:0] == count;
   assign \$48  = active & \$signal$40 ;
-  assign store = \$48  & i__valid;
-  assign \$signal  = \$44 [19:0] == count;
-  assign beat_ends = \$45 [2:0] == count;
-  assign \$49  = active & \$signal$40 ;
-  assign i__ready = \$49  & beat_ends;
-  assign \$50  = \$signal$21  + 1'h1;
-  assign \$signal$20  = \$50  == config__payload[156:153];
-  assign \$51  = phase_y + 1'h1;
-  assign last_phase_y = \$51  == config__payload[156:153];
-  assign \$52  = \$signal$23  + 1'h1;
-  assign \$signal$11  = \$52  == config__payload[40:25];
-  assign \$53  = record + 1'h1;
-  assign last_record = \$53  == config__payload[56:41];
-  assign \$54  = | config__payload[116:97];
-  assign \$55  = row_position + config__payload[136:117];
-  assign \$56  = \$55  >= config__payload[116:97];
-  assign \$57  = \$54  & \$56 ;
-  assign \$58  = row_position + config__payload[136:117];
-  assign \$59  = \$58  - config__payload[116:97];
-  assign \$60  = row_position + config__payload[136:117];
-  assign \$61  = \$57  ? \$59  : { 1'h0, \$60  };
-  assign next_row = last_phase_y ? \$61 [19:0] : row_position;
-  assign \$62  = linear_row + config__payload[216:197];
-  assign \$63  = last_phase_y ? { 1'h0, config__payload[76:57] } : \$62 ;
-  assign \$64  = store & \$signal ;
-  assign \$65  = \$64  & \$signal$11 ;
-  assign finished = \$65  & last_record;
-  assign \$66  = linear + phase_offset;
-  assign \$67  = \$66 [19:0] + position;
-  assign \$68  = \$66 [19:0] + config__payload[116:97];
-  assign \$69  = \$67 [8:3] + 1'h1;
-  assign \$70  = | config__payload[116:97];
-  assign \$71  = \$69 [5:0] == \$68 [8:3];
-  assign \$72  = \$70  & \$71 ;
-  assign \$73  = \$72  ? \$66 [8:3] : \$69 [5:0];
-  assign \$74  = where[2:0] - taken;
-  assign \$75  = 1'h0 - at[2:0];
-  assign write_enable = \$75 [2:0] < number;
-  assign \$76  = at[2:0] > 1'h0;
-  assign write_address = \$76  ? at[14:9] : at[8:3];
-  assign \$77  = read[2:0] > 1'h0;
-  assign read_address = \$77  ? read[14:9] : read[8:3];
-  assign \$78  = 1'h1 - at[2:0];
-  assign \write_enable$61  = \$78 [2:0] < number;
-  assign \$79  = at[2:0] > 1'h1;
-  assign \write_address$62  = \$79  ? at[14:9] : at[8:3];
-  assign \$80  = read[2:0] > 1'h1;
-  assign \read_address$65  = \$80  ? read[14:9] : read[8:3];
-  assign \$81  = 2'h2 - at[2:0];
-  assign \write_enable$68  = \$81 [2:0] < number;
-  assign \$82  = at[2:0] > 2'h2;
-  assign \write_address$69  = \$82  ? at[14:9] : at[8:3];
-  assign \$83  = read[2:0] > 2'h2;
-  assign \read_address$72  = \$83  ? read[14:9] : read[8:3];
-  assign \$84  = 2'h3 - at[2:0];
-  assign \write_enable$75  = \$84 [2:0] < number;
-  assign \$85  = at[2:0] > 2'h3;
-  assign \write_address$76  = \$85  ? at[14:9] : at[8:3];
-  assign \$86  = read[2:0] > 2'h3;
-  assign \read_address$79  = \$86  ? read[14:9] : read[8:3];
-  assign \$87  = 3'h4 - at[2:0];
-  assign \write_enable$82  = \$87 [2:0] < number;
-  assign \$88  = at[2:0] > 3'h4;
-  assign \write_address$83  = \$88  ? at[14:9] : at[8:3];
-  assign \$89  = read[2:0] > 3'h4;
-  assign \read_address$86  = \$89  ? read[14:9] : read[8:3];
-  assign \$90  = 3'h5 - at[2:0];
-  assign \write_enable$89  = \$90 [2:0] < number;
-  assign \$91  = at[2:0] > 3'h5;
-  assign \write_address$90  = \$91  ? at[14:9] : at[8:3];
-  assign \$92  = read[2:0] > 3'h5;
-  assign \read_address$93  = \$92  ? read[14:9] : read[8:3];
-  assign \$93  = 3'h6 - at[2:0];
-  assign \write_enable$96  = \$93 [2:0] < number;
-  assign \$94  = at[2:0] > 3'h6;
-  assign \write_address$97  = \$94  ? at[14:9] : at[8:3];
-  assign \$95  = read[2:0] > 3'h6;
-  assign \read_address$100  = \$95  ? read[14:9] : read[8:3];
-  assign \$96  = 3'h7 - at[2:0];
-  assign \write_enable$103  = \$96 [2:0] < number;
-  assign \$97  = at[2:0] > 3'h7;
-  assign \write_address$104  = \$97  ? at[14:9] : at[8:3];
-  assign \$98  = read[2:0] > 3'h7;
-  assign \read_address$107  = \$98  ? read[14:9] : read[8:3];
+  assign i__ready = \$48  & beat_ends;
+  assign \$49  = \$signal$21  + 1'h1;
+  assign \$signal$20  = \$49  == config__payload[156:153];
+  assign \$50  = phase_y + 1'h1;
+  assign last_phase_y = \$50  == config__payload[156:153];
+  assign \$51  = \$signal$23  + 1'h1;
+  assign \$signal$11  = \$51  == config__payload[40:25];
+  assign \$52  = record + 1'h1;
+  assign last_record = \$52  == config__payload[56:41];
+  assign \$53  = | config__payload[116:97];
+  assign \$54  = row_position + config__payload[136:117];
+  assign \$55  = \$54  >= config__payload[116:97];
+  assign \$56  = \$53  & \$55 ;
+  assign \$57  = row_position + config__payload[136:117];
+  assign \$58  = \$57  - config__payload[116:97];
+  assign \$59  = row_position + config__payload[136:117];
+  assign \$60  = \$56  ? \$58  : { 1'h0, \$59  };
+  assign next_row = last_phase_y ? \$60 [19:0] : row_position;
+  assign \$61  = linear_row + config__payload[216:197];
+  assign \$62  = last_phase_y ? { 1'h0, config__payload[76:57] } : \$61 ;
+  assign \$63  = store & \$signal ;
+  assign \$64  = \$63  & \$signal$11 ;
+  assign finished = \$64  & last_record;
+  assign \$65  = linear + phase_offset;
+  assign \$66  = \$65 [19:0] + position;
+  assign \$67  = \$65 [19:0] + config__payload[116:97];
+  assign \$68  = \$66 [8:3] + 1'h1;
+  assign \$69  = | config__payload[116:97];
+  assign \$70  = \$68 [5:0] == \$67 [8:3];
+  assign \$71  = \$69  & \$70 ;
+  assign \$72  = \$71  ? \$65 [8:3] : \$68 [5:0];
+  assign \$73  = where[2:0] - taken;
+  assign \$74  = 1'h0 - at[2:0];
+  assign write_enable = \$74 [2:0] < number;
+  assign \$75  = at[2:0] > 1'h0;
+  assign write_address = \$75  ? at[14:9] : at[8:3];
+  assign \$76  = read[2:0] > 1'h0;
+  assign read_address = \$76  ? read[14:9] : read[8:3];
+  assign \$77  = 1'h1 - at[2:0];
+  assign \write_enable$61  = \$77 [2:0] < number;
+  assign \$78  = at[2:0] > 1'h1;
+  assign \write_address$62  = \$78  ? at[14:9] : at[8:3];
+  assign \$79  = read[2:0] > 1'h1;
+  assign \read_address$65  = \$79  ? read[14:9] : read[8:3];
+  assign \$80  = 2'h2 - at[2:0];
+  assign \write_enable$68  = \$80 [2:0] < number;
+  assign \$81  = at[2:0] > 2'h2;
+  assign \write_address$69  = \$81  ? at[14:9] : at[8:3];
+  assign \$82  = read[2:0] > 2'h2;
+  assign \read_address$72  = \$82  ? read[14:9] : read[8:3];
+  assign \$83  = 2'h3 - at[2:0];
+  assign \write_enable$75  = \$83 [2:0] < number;
+  assign \$84  = at[2:0] > 2'h3;
+  assign \write_address$76  = \$84  ? at[14:9] : at[8:3];
+  assign \$85  = read[2:0] > 2'h3;
+  assign \read_address$79  = \$85  ? read[14:9] : read[8:3];
+  assign \$86  = 3'h4 - at[2:0];
+  assign \write_enable$82  = \$86 [2:0] < number;
+  assign \$87  = at[2:0] > 3'h4;
+  assign \write_address$83  = \$87  ? at[14:9] : at[8:3];
+  assign \$88  = read[2:0] > 3'h4;
+  assign \read_address$86  = \$88  ? read[14:9] : read[8:3];
+  assign \$89  = 3'h5 - at[2:0];
+  assign \write_enable$89  = \$89 [2:0] < number;
+  assign \$90  = at[2:0] > 3'h5;
+  assign \write_address$90  = \$90  ? at[14:9] : at[8:3];
+  assign \$91  = read[2:0] > 3'h5;
+  assign \read_address$93  = \$91  ? read[14:9] : read[8:3];
+  assign \$92  = 3'h6 - at[2:0];
+  assign \write_enable$96  = \$92 [2:0] < number;
+  assign \$93  = at[2:0] > 3'h6;
+  assign \write_address$97  = \$93  ? at[14:9] : at[8:3];
+  assign \$94  = read[2:0] > 3'h6;
+  assign \read_address$100  = \$94  ? read[14:9] : read[8:3];
+  assign \$95  = 3'h7 - at[2:0];
+  assign \write_enable$103  = \$95 [2:0] < number;
+  assign \$96  = at[2:0] > 3'h7;
+  assign \write_address$104  = \$96  ? at[14:9] : at[8:3];
+  assign \$97  = read[2:0] > 3'h7;
+  assign \read_address$107  = \$97  ? read[14:9] : read[8:3];
   always @(posedge clk)
-    lead <= \$99 ;
+    lead <= \$98 ;
   always @(posedge clk)
-    taken <= \$100 ;
+    taken <= \$99 ;
   always @(posedge clk)
-    active <= \$101 ;
+    active <= \$100 ;
   always @(posedge clk)
-    linear_row <= \$102 ;
+    linear_row <= \$101 ;
   always @(posedge clk)
-    linear <= \$103 ;
+    linear <= \$102 ;
   always @(posedge clk)
-    row_position <= \$104 ;
+    row_position <= \$103 ;
   always @(posedge clk)
-    position <= \$105 ;
+    position <= \$104 ;
   always @(posedge clk)
-    record <= \$106 ;
+    record <= \$105 ;
   always @(posedge clk)
-    \$signal$19  <= \$107 ;
+    \$signal$19  <= \$106 ;
   always @(posedge clk)
-    \$signal$21  <= \$108 ;
+    \$signal$21  <= \$107 ;
   always @(posedge clk)
-    phase_offset <= \$109 ;
+    phase_offset <= \$108 ;
   always @(posedge clk)
-    \$signal$23  <= \$110 ;
+    \$signal$23  <= \$109 ;
   always @(posedge clk)
-    phase_y <= \$111 ;
+    phase_y <= \$110 ;
   always @(posedge clk)
-    words <= \$112 ;
+    words <= \$111 ;
   always @(posedge clk)
-    at <= \$113 ;
+    at <= \$112 ;
   always @(posedge clk)
-    number <= \$114 ;
+    number <= \$113 ;
   \neuflow_convolver_tile.convolver.row_store.bank0  bank0 (
     .clk(clk),
     .read_address(read_address),
@@ -6269,44 +4039,59 @@ module \neuflow_convolver_tile.convolver.row_store (rst, i__payload, i__valid, s
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$99  = \$2 [1:0];
+    \$98  = \$2 [1:0];
+    if (rst) begin
+      \$98  = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$99  = taken;
+    if (store) begin
+      \$99  = \$4 [1:0];
+    end
     if (rst) begin
       \$99  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$100  = taken;
-    if (store) begin
-      \$100  = \$4 [1:0];
-    end
-    if (rst) begin
-      \$100  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$101  = active;
+    \$100  = active;
     if (\$5 ) begin
-      \$101  = config__valid;
+      \$100  = config__valid;
     end else if (\$7 ) begin
     end else if (\$9 ) begin
     end else if (store) begin
-      \$101  = \$32 ;
+      \$100  = \$32 ;
     end
     if (rst) begin
-      \$101  = 1'h0;
+      \$100  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$102  = linear_row;
+    \$101  = linear_row;
+    if (\$5 ) begin
+      \$101  = config__payload[76:57];
+    end else if (\$7 ) begin
+    end else if (\$9 ) begin
+    end else if (store) begin
+      \$101  = \$62 [19:0];
+    end
+    if (rst) begin
+      \$101  = 20'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$102  = linear;
     if (\$5 ) begin
       \$102  = config__payload[76:57];
     end else if (\$7 ) begin
     end else if (\$9 ) begin
+      \$102  = \$27 [19:0];
     end else if (store) begin
-      \$102  = \$63 [19:0];
+      \$102  = \$62 [19:0];
     end
     if (rst) begin
       \$102  = 20'h00000;
@@ -6314,14 +4099,13 @@ module \neuflow_convolver_tile.convolver.row_store (rst, i__payload, i__valid, s
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$103  = linear;
+    \$103  = row_position;
     if (\$5 ) begin
-      \$103  = config__payload[76:57];
+      \$103  = 20'h00000;
     end else if (\$7 ) begin
     end else if (\$9 ) begin
-      \$103  = \$27 [19:0];
     end else if (store) begin
-      \$103  = \$63 [19:0];
+      \$103  = next_row;
     end
     if (rst) begin
       \$103  = 20'h00000;
@@ -6329,11 +4113,17 @@ module \neuflow_convolver_tile.convolver.row_store (rst, i__payload, i__valid, s
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$104  = row_position;
+    \$104  = position;
     if (\$5 ) begin
       \$104  = 20'h00000;
     end else if (\$7 ) begin
+      (* full_case = 32'd1 *)
+      if (\$12 ) begin
+      end else begin
+        \$104  = \$25 [19:0];
+      end
     end else if (\$9 ) begin
+      \$104  = row_position;
     end else if (store) begin
       \$104  = next_row;
     end
@@ -6343,223 +4133,129 @@ module \neuflow_convolver_tile.convolver.row_store (rst, i__payload, i__valid, s
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$105  = position;
+    \$105  = record;
     if (\$5 ) begin
-      \$105  = 20'h00000;
+      \$105  = 16'h0000;
     end else if (\$7 ) begin
-      (* full_case = 32'd1 *)
-      if (\$12 ) begin
-      end else begin
-        \$105  = \$25 [19:0];
-      end
     end else if (\$9 ) begin
-      \$105  = row_position;
     end else if (store) begin
-      \$105  = next_row;
+      \$105  = \$28 [15:0];
     end
     if (rst) begin
-      \$105  = 20'h00000;
+      \$105  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$106  = record;
+    \$106  = \$signal$19 ;
     if (\$5 ) begin
-      \$106  = 16'h0000;
     end else if (\$7 ) begin
+      \$106  = \$10 [19:0];
     end else if (\$9 ) begin
+      \$106  = 20'h00000;
     end else if (store) begin
-      \$106  = \$28 [15:0];
+      \$106  = 20'h00000;
     end
     if (rst) begin
-      \$106  = 16'h0000;
+      \$106  = 20'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$107  = \$signal$19 ;
-    if (\$5 ) begin
-    end else if (\$7 ) begin
-      \$107  = \$10 [19:0];
-    end else if (\$9 ) begin
-      \$107  = 20'h00000;
-    end else if (store) begin
-      \$107  = 20'h00000;
-    end
-    if (rst) begin
-      \$107  = 20'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$108  = \$signal$21 ;
+    \$107  = \$signal$21 ;
     if (\$5 ) begin
     end else if (\$7 ) begin
       (* full_case = 32'd1 *)
       if (\$12 ) begin
-        \$108  = \$13 [3:0];
+        \$107  = \$13 [3:0];
       end else begin
-        \$108  = 4'h0;
+        \$107  = 4'h0;
       end
     end else if (\$9 ) begin
-      \$108  = 4'h0;
+      \$107  = 4'h0;
     end else if (store) begin
-      \$108  = 4'h0;
+      \$107  = 4'h0;
     end
     if (rst) begin
-      \$108  = 4'h0;
+      \$107  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$109  = phase_offset;
+    \$108  = phase_offset;
     if (\$5 ) begin
     end else if (\$7 ) begin
       (* full_case = 32'd1 *)
       if (\$12 ) begin
-        \$109  = \$14 [19:0];
+        \$108  = \$14 [19:0];
       end else begin
-        \$109  = 20'h00000;
+        \$108  = 20'h00000;
       end
     end else if (\$9 ) begin
-      \$109  = 20'h00000;
+      \$108  = 20'h00000;
     end else if (store) begin
-      \$109  = 20'h00000;
+      \$108  = 20'h00000;
     end
     if (rst) begin
-      \$109  = 20'h00000;
+      \$108  = 20'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$110  = \$signal$23 ;
+    \$109  = \$signal$23 ;
     if (\$5 ) begin
     end else if (\$7 ) begin
     end else if (\$9 ) begin
-      \$110  = \$26 [15:0];
+      \$109  = \$26 [15:0];
     end else if (store) begin
-      \$110  = 16'h0000;
+      \$109  = 16'h0000;
     end
     if (rst) begin
-      \$110  = 16'h0000;
+      \$109  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$111  = phase_y;
+    \$110  = phase_y;
     if (\$5 ) begin
     end else if (\$7 ) begin
     end else if (\$9 ) begin
     end else if (store) begin
-      \$111  = \$31 [3:0];
+      \$110  = \$31 [3:0];
     end
     if (rst) begin
-      \$111  = 4'h0;
+      \$110  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$112  = \$35 [63:0];
+    \$111  = \$35 [63:0];
     if (rst) begin
-      \$112  = 64'h0000000000000000;
+      \$111  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$113  = where;
+    \$112  = where;
     if (rst) begin
-      \$113  = 15'h0000;
+      \$112  = 15'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$114  = \$36 ;
+    \$113  = \$36 ;
     if (rst) begin
-      \$114  = 3'h0;
+      \$113  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    count = \$47 [2:0];
+    count = \$46 [2:0];
     if (config__payload[4]) begin
       count = 3'h1;
     end
   end
-  assign next_linear_row = \$63 [19:0];
-  assign turn = \$74 [1:0];
-  assign listening = active;
-  assign source = config__payload[2:0];
-  assign in_use = \$41 [15:0];
-  assign \$signal$41  = \$44 [19:0];
-  assign rest_of_beat = \$45 [2:0];
-  assign config__ready = finished;
-  assign \linear$46  = \$66 [19:0];
-  assign address = \$67 [8:0];
-  assign ring_end = \$68 [9:0];
-  assign following = \$69 [5:0];
-  assign distance0 = \$75 [2:0];
   assign write_data = words[15:0];
-  assign \read_enable$55  = read_enable;
-  assign distance1 = \$78 [2:0];
-  assign \write_data$63  = words[31:16];
-  assign \read_enable$64  = read_enable;
-  assign distance2 = \$81 [2:0];
-  assign \write_data$70  = words[47:32];
-  assign \read_enable$71  = read_enable;
-  assign distance3 = \$84 [2:0];
-  assign \write_data$77  = words[63:48];
-  assign \read_enable$78  = read_enable;
-  assign distance4 = \$87 [2:0];
-  assign \write_data$84  = words[15:0];
-  assign \read_enable$85  = read_enable;
-  assign distance5 = \$90 [2:0];
-  assign \write_data$91  = words[31:16];
-  assign \read_enable$92  = read_enable;
-  assign distance6 = \$93 [2:0];
-  assign \write_data$98  = words[47:32];
-  assign \read_enable$99  = read_enable;
-  assign distance7 = \$96 [2:0];
-  assign \write_data$105  = words[63:48];
-  assign \read_enable$106  = read_enable;
-  assign \config__payload.source  = config__payload[2:0];
-  assign \config__payload.ahead  = config__payload[3];
-  assign \config__payload.scatter  = config__payload[4];
-  assign \config__payload.width  = config__payload[24:5];
-  assign \config__payload.channels  = config__payload[40:25];
-  assign \config__payload.rows  = config__payload[56:41];
-  assign \config__payload.base  = config__payload[76:57];
-  assign \config__payload.channel_step  = config__payload[96:77];
-  assign \config__payload.ring_words  = config__payload[116:97];
-  assign \config__payload.pitch  = config__payload[136:117];
-  assign \config__payload.ring_rows  = config__payload[152:137];
-  assign \config__payload.stride  = config__payload[156:153];
-  assign \config__payload.x_step  = config__payload[176:157];
-  assign \config__payload.phase_x_step  = config__payload[196:177];
-  assign \config__payload.phase_y_step  = config__payload[216:197];
-  assign \i__payload.words  = i__payload[63:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.words[2]  = i__payload[47:32];
-  assign \i__payload.words[3]  = i__payload[63:48];
-  assign \i__payload.count  = i__payload[66:64];
-  assign \i__payload.last  = i__payload[67];
-  assign \at.rotate  = at[2:0];
-  assign \at.row  = at[8:3];
-  assign \at.wrapped  = at[14:9];
-  assign \where.rotate  = where[2:0];
-  assign \where.row  = where[8:3];
-  assign \where.wrapped  = where[14:9];
-  assign \read.rotate  = read[2:0];
-  assign \read.row  = read[8:3];
-  assign \read.wrapped  = read[14:9];
-  assign \words$58[0]  = \words$58 [15:0];
-  assign \words$58[1]  = \words$58 [31:16];
-  assign \words$58[2]  = \words$58 [47:32];
-  assign \words$58[3]  = \words$58 [63:48];
-  assign \words$58[4]  = \words$58 [79:64];
-  assign \words$58[5]  = \words$58 [95:80];
-  assign \words$58[6]  = \words$58 [111:96];
-  assign \words$58[7]  = \words$58 [127:112];
   assign \words$58 [127:112] = \read_data$108 ;
   assign \words$58 [111:96] = \read_data$101 ;
   assign \words$58 [95:80] = \read_data$94 ;
@@ -6568,9 +4264,9 @@ module \neuflow_convolver_tile.convolver.row_store (rst, i__payload, i__valid, s
   assign \words$58 [47:32] = \read_data$73 ;
   assign \words$58 [31:16] = \read_data$66 ;
   assign \words$58 [15:0] = read_data;
-  assign where[14:9] = \$73 ;
-  assign where[8:3] = \$67 [8:3];
-  assign where[2:0] = \$67 [2:0];
+  assign where[14:9] = \$72 ;
+  assign where[8:3] = \$66 [8:3];
+  assign where[2:0] = \$66 [2:0];
   assign \$34  = { 3'h0, \$33 [1:0], 4'h0 };
 endmodule
 
@@ -6836,37 +4532,23 @@ module \neuflow_convolver_tile.convolver.weight_store (rst, i__payload, i__valid
   wire \$8 ;
   wire [11:0] \$9 ;
   (* init = 1'h0 *)
-  wire \$signal ;
   wire \$signal$9 ;
   reg arriving = 1'h0;
   reg [1:0] asked = 2'h0;
   input clk;
   wire clk;
   (* init = 192'h000000000000000000000000000000000000000000000000 *)
-  wire [191:0] collected;
   input [12:0] config__payload;
   wire [12:0] config__payload;
-  wire [9:0] \config__payload.blocks ;
-  wire [2:0] \config__payload.source ;
   output config__ready;
   wire config__ready;
   input config__valid;
   wire config__valid;
-  wire [63:0] data;
-  wire [63:0] \data$13 ;
   input free;
   wire free;
-  wire \free$24 ;
   wire \free$33 ;
   input [67:0] i__payload;
   wire [67:0] i__payload;
-  wire [2:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [63:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  wire [15:0] \i__payload.words[2] ;
-  wire [15:0] \i__payload.words[3] ;
   output i__ready;
   wire i__ready;
   input i__valid;
@@ -6876,26 +4558,6 @@ module \neuflow_convolver_tile.convolver.weight_store (rst, i__payload, i__valid
   reg listening = 1'h0;
   output [191:0] parameters;
   reg [191:0] parameters = 192'h000000000000000000000000000000000000000000000000;
-  wire [31:0] \parameters.bias_high ;
-  wire [15:0] \parameters.bias_high[0] ;
-  wire [15:0] \parameters.bias_high[1] ;
-  wire [31:0] \parameters.bias_low ;
-  wire [15:0] \parameters.bias_low[0] ;
-  wire [15:0] \parameters.bias_low[1] ;
-  wire [31:0] \parameters.bias_middle ;
-  wire [15:0] \parameters.bias_middle[0] ;
-  wire [15:0] \parameters.bias_middle[1] ;
-  wire [31:0] \parameters.m ;
-  wire [15:0] \parameters.m[0] ;
-  wire [15:0] \parameters.m[1] ;
-  wire [31:0] \parameters.s ;
-  wire [15:0] \parameters.s[0] ;
-  wire [15:0] \parameters.s[1] ;
-  wire [31:0] \parameters.zero ;
-  wire [15:0] \parameters.zero[0] ;
-  wire [15:0] \parameters.zero[1] ;
-  wire parameters_free;
-  wire parameters_rewind;
   input parameters_take;
   wire parameters_take;
   output parameters_valid;
@@ -6906,30 +4568,21 @@ module \neuflow_convolver_tile.convolver.weight_store (rst, i__payload, i__valid
   wire \push$15 ;
   input read;
   wire read;
-  wire \read$20 ;
   wire \read$27 ;
   output ready;
   wire ready;
-  wire \ready$18 ;
   wire \ready$29 ;
   input rewind;
   wire rewind;
-  wire \rewind$22 ;
   wire \rewind$30 ;
   wire room;
   wire \room$6 ;
   wire \room$7 ;
   input rst;
   wire rst;
-  wire [2:0] source;
   output [63:0] value;
   wire [63:0] value;
-  wire [63:0] \value$26 ;
   wire [63:0] \value$42 ;
-  wire [15:0] \value[0] ;
-  wire [15:0] \value[1] ;
-  wire [15:0] \value[2] ;
-  wire [15:0] \value[3] ;
   assign \$1  = | leading;
   assign room = \$1  ? \room$7  : \room$6 ;
   assign i__ready = listening & room;
@@ -7038,49 +4691,6 @@ module \neuflow_convolver_tile.convolver.weight_store (rst, i__payload, i__valid
       \$19  = 192'h000000000000000000000000000000000000000000000000;
     end
   end
-  assign \$signal  = listening;
-  assign source = config__payload[2:0];
-  assign data = i__payload[63:0];
-  assign \data$13  = i__payload[63:0];
-  assign \ready$18  = ready;
-  assign \read$20  = read;
-  assign \rewind$22  = rewind;
-  assign \free$24  = free;
-  assign \value$26  = value;
-  assign parameters_rewind = \port$488$16 [0];
-  assign parameters_free = \port$488$16 [1];
-  assign collected = parameters;
-  assign \config__payload.source  = config__payload[2:0];
-  assign \config__payload.blocks  = config__payload[12:3];
-  assign \i__payload.words  = i__payload[63:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.words[2]  = i__payload[47:32];
-  assign \i__payload.words[3]  = i__payload[63:48];
-  assign \i__payload.count  = i__payload[66:64];
-  assign \i__payload.last  = i__payload[67];
-  assign \value[0]  = value[15:0];
-  assign \value[1]  = value[31:16];
-  assign \value[2]  = value[47:32];
-  assign \value[3]  = value[63:48];
-  assign \parameters.bias_low  = parameters[31:0];
-  assign \parameters.bias_low[0]  = parameters[15:0];
-  assign \parameters.bias_low[1]  = parameters[31:16];
-  assign \parameters.bias_middle  = parameters[63:32];
-  assign \parameters.bias_middle[0]  = parameters[47:32];
-  assign \parameters.bias_middle[1]  = parameters[63:48];
-  assign \parameters.bias_high  = parameters[95:64];
-  assign \parameters.bias_high[0]  = parameters[79:64];
-  assign \parameters.bias_high[1]  = parameters[95:80];
-  assign \parameters.m  = parameters[127:96];
-  assign \parameters.m[0]  = parameters[111:96];
-  assign \parameters.m[1]  = parameters[127:112];
-  assign \parameters.s  = parameters[159:128];
-  assign \parameters.s[0]  = parameters[143:128];
-  assign \parameters.s[1]  = parameters[159:144];
-  assign \parameters.zero  = parameters[191:160];
-  assign \parameters.zero[0]  = parameters[175:160];
-  assign \parameters.zero[1]  = parameters[191:176];
 endmodule
 
 module \neuflow_convolver_tile.convolver.weight_store.blocks (rst, write_data, write_enable, read, rewind, free, room, ready, value, clk);
@@ -7103,19 +4713,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks (rst, write_data, w
   wire [7:0] \$7 ;
   wire \$8 ;
   wire [6:0] \$9 ;
-  wire [5:0] after_tail;
   input clk;
   wire clk;
-  wire [63:0] data;
   reg [5:0] filled = 6'h00;
   input free;
   wire free;
   (* init = 6'h00 *)
-  wire [5:0] head;
-  wire [5:0] leaving;
   reg [5:0] oldest = 6'h00;
   reg [5:0] passed = 6'h00;
-  wire push;
   input read;
   wire read;
   (* init = 6'h00 *)
@@ -7227,11 +4832,6 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks (rst, write_data, w
       \$18  = 6'h00;
     end
   end
-  assign after_tail = \$3 [5:0];
-  assign leaving = \$5 [5:0];
-  assign push = write_enable;
-  assign head = write_address;
-  assign data = write_data;
   assign read_enable = read;
   assign read_address = tail;
   assign read_data = value;
@@ -7287,19 +4887,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights (rst, write_data, 
   wire [8:0] \$7 ;
   wire \$8 ;
   wire [6:0] \$9 ;
-  wire [5:0] after_tail;
   input clk;
   wire clk;
-  wire [63:0] data;
   reg [6:0] filled = 7'h00;
   input free;
   wire free;
   (* init = 6'h00 *)
-  wire [5:0] head;
-  wire [6:0] leaving;
   reg [5:0] oldest = 6'h00;
   reg [6:0] passed = 7'h00;
-  wire push;
   input read;
   wire read;
   (* init = 6'h00 *)
@@ -7411,11 +5006,6 @@ module \neuflow_convolver_tile.convolver.weight_store.weights (rst, write_data, 
       \$18  = 7'h00;
     end
   end
-  assign after_tail = \$3 [5:0];
-  assign leaving = \$5 [6:0];
-  assign push = write_enable;
-  assign head = write_address;
-  assign data = write_data;
   assign read_enable = read;
   assign read_address = tail;
   assign read_data = value;
@@ -7451,8 +5041,8 @@ module \neuflow_convolver_tile.convolver.weight_store.weights.ram (write_data, w
   );
 endmodule
 
-module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, o__ready, \o__ready$63 , \o__ready$73 , bus__valid, bus__ready, east_moves, south_moves, west_moves, local0_moves, bus__payload, local0_in__payload, local0_in__valid
-, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, clk);
+module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, o__ready, \o__ready$63 , \o__ready$73 , bus__valid, bus__ready, east_moves, south_moves, west_moves, local0_moves, east_out__payload, east_out__valid, south_out__payload
+, south_out__valid, west_out__payload, west_out__valid, bus__payload, local0_in__payload, local0_in__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
   wire [15:0] \$1 ;
   wire \$10 ;
@@ -7606,17 +5196,11 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   wire [9:0] \$97 ;
   wire [9:0] \$98 ;
   wire [9:0] \$99 ;
-  wire [9:0] \$signal ;
   reg [9:0] \$signal$25 ;
   reg [9:0] \$signal$26  = 10'h000;
   wire addressed;
   input [48:0] bus__payload;
   wire [48:0] bus__payload;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
   output bus__ready;
   wire bus__ready;
   input bus__valid;
@@ -7630,12 +5214,6 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   reg [9:0] east_current = 10'h000;
   input [34:0] east_in__payload;
   wire [34:0] east_in__payload;
-  wire [1:0] \east_in__payload.count ;
-  wire \east_in__payload.last ;
-  wire [31:0] \east_in__payload.words ;
-  wire [15:0] \east_in__payload.words[0] ;
-  wire [15:0] \east_in__payload.words[1] ;
-  wire east_in__ready;
   input east_in__valid;
   wire east_in__valid;
   wire east_last;
@@ -7644,12 +5222,6 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   reg [3:0] east_next_source = 4'h0;
   output [34:0] east_out__payload;
   wire [34:0] east_out__payload;
-  wire [1:0] \east_out__payload.count ;
-  wire \east_out__payload.last ;
-  wire [31:0] \east_out__payload.words ;
-  wire [15:0] \east_out__payload.words[0] ;
-  wire [15:0] \east_out__payload.words[1] ;
-  wire east_out__ready;
   output east_out__valid;
   wire east_out__valid;
   reg [9:0] east_peers = 10'h00e;
@@ -7657,38 +5229,15 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   reg [9:0] east_waiting = 10'h000;
   reg [34:0] i__payload;
   reg [34:0] \i__payload$70 ;
-  wire [1:0] \i__payload$70.count ;
-  wire \i__payload$70.last ;
-  wire [31:0] \i__payload$70.words ;
-  wire [15:0] \i__payload$70.words[0] ;
-  wire [15:0] \i__payload$70.words[1] ;
   reg [34:0] \i__payload$80 ;
-  wire [1:0] \i__payload$80.count ;
-  wire \i__payload$80.last ;
-  wire [31:0] \i__payload$80.words ;
-  wire [15:0] \i__payload$80.words[0] ;
-  wire [15:0] \i__payload$80.words[1] ;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
   wire i__ready;
   wire \i__ready$67 ;
   wire \i__ready$77 ;
   wire i__valid;
-  wire \i__valid$68 ;
-  wire \i__valid$78 ;
   reg known;
   reg [9:0] local0_current = 10'h000;
   input [34:0] local0_in__payload;
   wire [34:0] local0_in__payload;
-  wire [1:0] \local0_in__payload.count ;
-  wire \local0_in__payload.last ;
-  wire [31:0] \local0_in__payload.words ;
-  wire [15:0] \local0_in__payload.words[0] ;
-  wire [15:0] \local0_in__payload.words[1] ;
-  wire local0_in__ready;
   input local0_in__valid;
   wire local0_in__valid;
   wire local0_last;
@@ -7699,23 +5248,6 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   wire [9:0] moving;
   wire [9:0] names;
   wire [34:0] o__payload;
-  wire [34:0] \o__payload$62 ;
-  wire [1:0] \o__payload$62.count ;
-  wire \o__payload$62.last ;
-  wire [31:0] \o__payload$62.words ;
-  wire [15:0] \o__payload$62.words[0] ;
-  wire [15:0] \o__payload$62.words[1] ;
-  wire [34:0] \o__payload$72 ;
-  wire [1:0] \o__payload$72.count ;
-  wire \o__payload$72.last ;
-  wire [31:0] \o__payload$72.words ;
-  wire [15:0] \o__payload$72.words[0] ;
-  wire [15:0] \o__payload$72.words[1] ;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
   input o__ready;
   wire o__ready;
   input \o__ready$63 ;
@@ -7723,8 +5255,6 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   input \o__ready$73 ;
   wire \o__ready$73 ;
   wire o__valid;
-  wire \o__valid$66 ;
-  wire \o__valid$76 ;
   reg [9:0] queued;
   wire [9:0] room;
   input rst;
@@ -7732,12 +5262,6 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   reg [9:0] south_current = 10'h000;
   input [34:0] south_in__payload;
   wire [34:0] south_in__payload;
-  wire [1:0] \south_in__payload.count ;
-  wire \south_in__payload.last ;
-  wire [31:0] \south_in__payload.words ;
-  wire [15:0] \south_in__payload.words[0] ;
-  wire [15:0] \south_in__payload.words[1] ;
-  wire south_in__ready;
   input south_in__valid;
   wire south_in__valid;
   wire south_last;
@@ -7746,12 +5270,6 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   reg [3:0] south_next_source = 4'h0;
   output [34:0] south_out__payload;
   wire [34:0] south_out__payload;
-  wire [1:0] \south_out__payload.count ;
-  wire \south_out__payload.last ;
-  wire [31:0] \south_out__payload.words ;
-  wire [15:0] \south_out__payload.words[0] ;
-  wire [15:0] \south_out__payload.words[1] ;
-  wire south_out__ready;
   output south_out__valid;
   wire south_out__valid;
   reg [9:0] south_peers = 10'h00e;
@@ -7764,12 +5282,6 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   reg [9:0] west_current = 10'h000;
   input [34:0] west_in__payload;
   wire [34:0] west_in__payload;
-  wire [1:0] \west_in__payload.count ;
-  wire \west_in__payload.last ;
-  wire [31:0] \west_in__payload.words ;
-  wire [15:0] \west_in__payload.words[0] ;
-  wire [15:0] \west_in__payload.words[1] ;
-  wire west_in__ready;
   input west_in__valid;
   wire west_in__valid;
   wire west_last;
@@ -7778,21 +5290,11 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   reg [3:0] west_next_source = 4'h0;
   output [34:0] west_out__payload;
   wire [34:0] west_out__payload;
-  wire [1:0] \west_out__payload.count ;
-  wire \west_out__payload.last ;
-  wire [31:0] \west_out__payload.words ;
-  wire [15:0] \west_out__payload.words[0] ;
-  wire [15:0] \west_out__payload.words[1] ;
-  wire west_out__ready;
   output west_out__valid;
   wire west_out__valid;
   reg [9:0] west_peers = 10'h00e;
   reg [3:0] west_source = 4'h0;
   reg [9:0] west_waiting = 10'h000;
-  wire [17:0] word;
-  wire [3:0] \word.input ;
-  wire [3:0] \word.output ;
-  wire [9:0] \word.peers ;
   assign \$1  = 1'h1 << bus__payload[19:16];
   assign names = \$3  | \$2 [9:0];
   assign \$4  = bus__payload[3:0] == 3'h7;
@@ -7977,7 +5479,7 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
     west_source <= \$151 ;
   always @(posedge clk)
     west_next_source <= \$152 ;
-  \neuflow_convolver_tile.router.east_slice  east_slice (
+  neuflow_link_slice east_slice (
     .clk(clk),
     .i__payload(i__payload),
     .i__ready(i__ready),
@@ -7987,7 +5489,7 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
     .o__valid(east_out__valid),
     .rst(rst)
   );
-  \neuflow_convolver_tile.router.south_slice  south_slice (
+  neuflow_link_slice south_slice (
     .clk(clk),
     .i__payload(\i__payload$70 ),
     .i__ready(\i__ready$67 ),
@@ -7997,7 +5499,7 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
     .o__valid(south_out__valid),
     .rst(rst)
   );
-  \neuflow_convolver_tile.router.west_slice  west_slice (
+  neuflow_link_slice west_slice (
     .clk(clk),
     .i__payload(\i__payload$80 ),
     .i__ready(\i__ready$77 ),
@@ -8327,97 +5829,9 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
       \$152  = 4'h0;
     end
   end
-  assign word = bus__payload[33:16];
-  assign \$signal  = \$2 [9:0];
-  assign east_in__ready = east_moves;
-  assign south_in__ready = south_moves;
-  assign west_in__ready = west_moves;
-  assign local0_in__ready = local0_moves;
   assign o__payload = east_out__payload;
-  assign east_out__ready = o__ready;
   assign o__valid = east_out__valid;
   assign i__valid = moving[1];
-  assign \o__payload$62  = south_out__payload;
-  assign south_out__ready = \o__ready$63 ;
-  assign \o__valid$66  = south_out__valid;
-  assign \i__valid$68  = moving[2];
-  assign \o__payload$72  = west_out__payload;
-  assign west_out__ready = \o__ready$73 ;
-  assign \o__valid$76  = west_out__valid;
-  assign \i__valid$78  = moving[3];
-  assign \word.output  = bus__payload[19:16];
-  assign \word.input  = bus__payload[23:20];
-  assign \word.peers  = bus__payload[33:24];
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \east_in__payload.words  = east_in__payload[31:0];
-  assign \east_in__payload.words[0]  = east_in__payload[15:0];
-  assign \east_in__payload.words[1]  = east_in__payload[31:16];
-  assign \east_in__payload.count  = east_in__payload[33:32];
-  assign \east_in__payload.last  = east_in__payload[34];
-  assign \south_in__payload.words  = south_in__payload[31:0];
-  assign \south_in__payload.words[0]  = south_in__payload[15:0];
-  assign \south_in__payload.words[1]  = south_in__payload[31:16];
-  assign \south_in__payload.count  = south_in__payload[33:32];
-  assign \south_in__payload.last  = south_in__payload[34];
-  assign \west_in__payload.words  = west_in__payload[31:0];
-  assign \west_in__payload.words[0]  = west_in__payload[15:0];
-  assign \west_in__payload.words[1]  = west_in__payload[31:16];
-  assign \west_in__payload.count  = west_in__payload[33:32];
-  assign \west_in__payload.last  = west_in__payload[34];
-  assign \local0_in__payload.words  = local0_in__payload[31:0];
-  assign \local0_in__payload.words[0]  = local0_in__payload[15:0];
-  assign \local0_in__payload.words[1]  = local0_in__payload[31:16];
-  assign \local0_in__payload.count  = local0_in__payload[33:32];
-  assign \local0_in__payload.last  = local0_in__payload[34];
-  assign \east_out__payload.words  = east_out__payload[31:0];
-  assign \east_out__payload.words[0]  = east_out__payload[15:0];
-  assign \east_out__payload.words[1]  = east_out__payload[31:16];
-  assign \east_out__payload.count  = east_out__payload[33:32];
-  assign \east_out__payload.last  = east_out__payload[34];
-  assign \o__payload.words  = east_out__payload[31:0];
-  assign \o__payload.words[0]  = east_out__payload[15:0];
-  assign \o__payload.words[1]  = east_out__payload[31:16];
-  assign \o__payload.count  = east_out__payload[33:32];
-  assign \o__payload.last  = east_out__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \south_out__payload.words  = south_out__payload[31:0];
-  assign \south_out__payload.words[0]  = south_out__payload[15:0];
-  assign \south_out__payload.words[1]  = south_out__payload[31:16];
-  assign \south_out__payload.count  = south_out__payload[33:32];
-  assign \south_out__payload.last  = south_out__payload[34];
-  assign \o__payload$62.words  = south_out__payload[31:0];
-  assign \o__payload$62.words[0]  = south_out__payload[15:0];
-  assign \o__payload$62.words[1]  = south_out__payload[31:16];
-  assign \o__payload$62.count  = south_out__payload[33:32];
-  assign \o__payload$62.last  = south_out__payload[34];
-  assign \i__payload$70.words  = \i__payload$70 [31:0];
-  assign \i__payload$70.words[0]  = \i__payload$70 [15:0];
-  assign \i__payload$70.words[1]  = \i__payload$70 [31:16];
-  assign \i__payload$70.count  = \i__payload$70 [33:32];
-  assign \i__payload$70.last  = \i__payload$70 [34];
-  assign \west_out__payload.words  = west_out__payload[31:0];
-  assign \west_out__payload.words[0]  = west_out__payload[15:0];
-  assign \west_out__payload.words[1]  = west_out__payload[31:16];
-  assign \west_out__payload.count  = west_out__payload[33:32];
-  assign \west_out__payload.last  = west_out__payload[34];
-  assign \o__payload$72.words  = west_out__payload[31:0];
-  assign \o__payload$72.words[0]  = west_out__payload[15:0];
-  assign \o__payload$72.words[1]  = west_out__payload[31:16];
-  assign \o__payload$72.count  = west_out__payload[33:32];
-  assign \o__payload$72.last  = west_out__payload[34];
-  assign \i__payload$80.words  = \i__payload$80 [31:0];
-  assign \i__payload$80.words[0]  = \i__payload$80 [15:0];
-  assign \i__payload$80.words[1]  = \i__payload$80 [31:16];
-  assign \i__payload$80.count  = \i__payload$80 [33:32];
-  assign \i__payload$80.last  = \i__payload$80 [34];
   assign room[3] = \i__ready$77 ;
   assign room[2] = \i__ready$67 ;
   assign room[1] = i__ready;
@@ -8428,449 +5842,40 @@ module \neuflow_convolver_tile.router (rst, sub, columns, east_in__payload, east
   assign \$3 [3:1] = bus__payload[27:25];
 endmodule
 
-module \neuflow_convolver_tile.router.east_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_convolver_tile.router.south_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_convolver_tile.router.west_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
 module \neuflow_convolver_tile.tap$129 (rst, i__payload, i__valid, o__ready, o__valid, local__0__valid, local__1__valid, local__2__valid, local__3__valid, local__4__valid, i__ready, local__0__ready, local__1__ready, local__2__ready, local__3__ready, local__4__ready, o__payload, clk);
   wire all_ready;
   input clk;
   wire clk;
   input [48:0] i__payload;
   wire [48:0] i__payload;
-  wire [48:0] \i__payload$1 ;
-  wire [7:0] \i__payload$1.columns ;
-  wire [31:0] \i__payload$1.data ;
-  wire [3:0] \i__payload$1.kind ;
-  wire \i__payload$1.last ;
-  wire [3:0] \i__payload$1.sub ;
-  wire [7:0] \i__payload.columns ;
-  wire [31:0] \i__payload.data ;
-  wire [3:0] \i__payload.kind ;
-  wire \i__payload.last ;
-  wire [3:0] \i__payload.sub ;
   output i__ready;
   wire i__ready;
-  wire \i__ready$3 ;
   input i__valid;
   wire i__valid;
-  wire \i__valid$5 ;
-  wire [48:0] local__0__payload;
-  wire [7:0] \local__0__payload.columns ;
-  wire [31:0] \local__0__payload.data ;
-  wire [3:0] \local__0__payload.kind ;
-  wire \local__0__payload.last ;
-  wire [3:0] \local__0__payload.sub ;
   input local__0__ready;
   wire local__0__ready;
   output local__0__valid;
   wire local__0__valid;
-  wire [48:0] local__1__payload;
-  wire [7:0] \local__1__payload.columns ;
-  wire [31:0] \local__1__payload.data ;
-  wire [3:0] \local__1__payload.kind ;
-  wire \local__1__payload.last ;
-  wire [3:0] \local__1__payload.sub ;
   input local__1__ready;
   wire local__1__ready;
   output local__1__valid;
   wire local__1__valid;
-  wire [48:0] local__2__payload;
-  wire [7:0] \local__2__payload.columns ;
-  wire [31:0] \local__2__payload.data ;
-  wire [3:0] \local__2__payload.kind ;
-  wire \local__2__payload.last ;
-  wire [3:0] \local__2__payload.sub ;
   input local__2__ready;
   wire local__2__ready;
   output local__2__valid;
   wire local__2__valid;
-  wire [48:0] local__3__payload;
-  wire [7:0] \local__3__payload.columns ;
-  wire [31:0] \local__3__payload.data ;
-  wire [3:0] \local__3__payload.kind ;
-  wire \local__3__payload.last ;
-  wire [3:0] \local__3__payload.sub ;
   input local__3__ready;
   wire local__3__ready;
   output local__3__valid;
   wire local__3__valid;
-  wire [48:0] local__4__payload;
-  wire [7:0] \local__4__payload.columns ;
-  wire [31:0] \local__4__payload.data ;
-  wire [3:0] \local__4__payload.kind ;
-  wire \local__4__payload.last ;
-  wire [3:0] \local__4__payload.sub ;
   input local__4__ready;
   wire local__4__ready;
   output local__4__valid;
   wire local__4__valid;
   output [48:0] o__payload;
   wire [48:0] o__payload;
-  wire [48:0] \o__payload$15 ;
-  wire [7:0] \o__payload$15.columns ;
-  wire [31:0] \o__payload$15.data ;
-  wire [3:0] \o__payload$15.kind ;
-  wire \o__payload$15.last ;
-  wire [3:0] \o__payload$15.sub ;
-  wire [7:0] \o__payload.columns ;
-  wire [31:0] \o__payload.data ;
-  wire [3:0] \o__payload.kind ;
-  wire \o__payload.last ;
-  wire [3:0] \o__payload.sub ;
   input o__ready;
   wire o__ready;
-  wire \o__ready$13 ;
   output o__valid;
   wire o__valid;
   wire \o__valid$17 ;
@@ -8893,65 +5898,10 @@ module \neuflow_convolver_tile.tap$129 (rst, i__payload, i__valid, o__ready, o__
     .o__valid(\o__valid$17 ),
     .rst(rst)
   );
-  assign \i__payload$1  = i__payload;
-  assign \i__ready$3  = i__ready;
-  assign \i__valid$5  = i__valid;
-  assign \o__ready$13  = all_ready;
-  assign \o__payload$15  = o__payload;
-  assign local__0__payload = o__payload;
-  assign local__1__payload = o__payload;
-  assign local__2__payload = o__payload;
-  assign local__3__payload = o__payload;
-  assign local__4__payload = o__payload;
-  assign \i__payload.kind  = i__payload[3:0];
-  assign \i__payload.sub  = i__payload[7:4];
-  assign \i__payload.columns  = i__payload[15:8];
-  assign \i__payload.data  = i__payload[47:16];
-  assign \i__payload.last  = i__payload[48];
-  assign \i__payload$1.kind  = i__payload[3:0];
-  assign \i__payload$1.sub  = i__payload[7:4];
-  assign \i__payload$1.columns  = i__payload[15:8];
-  assign \i__payload$1.data  = i__payload[47:16];
-  assign \i__payload$1.last  = i__payload[48];
-  assign \o__payload.kind  = o__payload[3:0];
-  assign \o__payload.sub  = o__payload[7:4];
-  assign \o__payload.columns  = o__payload[15:8];
-  assign \o__payload.data  = o__payload[47:16];
-  assign \o__payload.last  = o__payload[48];
-  assign \o__payload$15.kind  = o__payload[3:0];
-  assign \o__payload$15.sub  = o__payload[7:4];
-  assign \o__payload$15.columns  = o__payload[15:8];
-  assign \o__payload$15.data  = o__payload[47:16];
-  assign \o__payload$15.last  = o__payload[48];
-  assign \local__0__payload.kind  = o__payload[3:0];
-  assign \local__0__payload.sub  = o__payload[7:4];
-  assign \local__0__payload.columns  = o__payload[15:8];
-  assign \local__0__payload.data  = o__payload[47:16];
-  assign \local__0__payload.last  = o__payload[48];
-  assign \local__1__payload.kind  = o__payload[3:0];
-  assign \local__1__payload.sub  = o__payload[7:4];
-  assign \local__1__payload.columns  = o__payload[15:8];
-  assign \local__1__payload.data  = o__payload[47:16];
-  assign \local__1__payload.last  = o__payload[48];
-  assign \local__2__payload.kind  = o__payload[3:0];
-  assign \local__2__payload.sub  = o__payload[7:4];
-  assign \local__2__payload.columns  = o__payload[15:8];
-  assign \local__2__payload.data  = o__payload[47:16];
-  assign \local__2__payload.last  = o__payload[48];
-  assign \local__3__payload.kind  = o__payload[3:0];
-  assign \local__3__payload.sub  = o__payload[7:4];
-  assign \local__3__payload.columns  = o__payload[15:8];
-  assign \local__3__payload.data  = o__payload[47:16];
-  assign \local__3__payload.last  = o__payload[48];
-  assign \local__4__payload.kind  = o__payload[3:0];
-  assign \local__4__payload.sub  = o__payload[7:4];
-  assign \local__4__payload.columns  = o__payload[15:8];
-  assign \local__4__payload.data  = o__payload[47:16];
-  assign \local__4__payload.last  = o__payload[48];
 endmodule
 
 module \neuflow_convolver_tile.tap$129.slice (rst, i__payload, i__valid, o__ready, i__ready, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$2 ;
   wire [48:0] \$3 ;
@@ -8965,22 +5915,12 @@ module \neuflow_convolver_tile.tap$129.slice (rst, i__payload, i__valid, o__read
   wire free;
   input [48:0] i__payload;
   wire [48:0] i__payload;
-  wire [7:0] \i__payload.columns ;
-  wire [31:0] \i__payload.data ;
-  wire [3:0] \i__payload.kind ;
-  wire \i__payload.last ;
-  wire [3:0] \i__payload.sub ;
   output i__ready;
   wire i__ready;
   input i__valid;
   wire i__valid;
   output [48:0] o__payload;
   reg [48:0] o__payload = 49'h0000000000000;
-  wire [7:0] \o__payload.columns ;
-  wire [31:0] \o__payload.data ;
-  wire [3:0] \o__payload.kind ;
-  wire \o__payload.last ;
-  wire [3:0] \o__payload.sub ;
   input o__ready;
   wire o__ready;
   output o__valid;
@@ -8988,11 +5928,6 @@ module \neuflow_convolver_tile.tap$129.slice (rst, i__payload, i__valid, o__read
   input rst;
   wire rst;
   reg [48:0] spare = 49'h0000000000000;
-  wire [7:0] \spare.columns ;
-  wire [31:0] \spare.data ;
-  wire [3:0] \spare.kind ;
-  wire \spare.last ;
-  wire [3:0] \spare.sub ;
   reg spare_valid = 1'h0;
   assign \$1  = ~ o__valid;
   assign free = \$1  | o__ready;
@@ -9009,7 +5944,7 @@ module \neuflow_convolver_tile.tap$129.slice (rst, i__payload, i__valid, o__read
     spare <= \$8 ;
   assign i__ready = ~ spare_valid;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$5  = o__payload;
     if (free) begin
       \$5  = \$3 ;
@@ -9019,7 +5954,7 @@ module \neuflow_convolver_tile.tap$129.slice (rst, i__payload, i__valid, o__read
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$6  = o__valid;
     if (free) begin
       \$6  = \$4 ;
@@ -9029,7 +5964,7 @@ module \neuflow_convolver_tile.tap$129.slice (rst, i__payload, i__valid, o__read
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$7  = spare_valid;
     if (free) begin
       \$7  = 1'h0;
@@ -9041,7 +5976,7 @@ module \neuflow_convolver_tile.tap$129.slice (rst, i__payload, i__valid, o__read
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$8  = spare;
     if (free) begin
     end else if (\$2 ) begin
@@ -9051,19 +5986,4 @@ module \neuflow_convolver_tile.tap$129.slice (rst, i__payload, i__valid, o__read
       \$8  = 49'h0000000000000;
     end
   end
-  assign \o__payload.kind  = o__payload[3:0];
-  assign \o__payload.sub  = o__payload[7:4];
-  assign \o__payload.columns  = o__payload[15:8];
-  assign \o__payload.data  = o__payload[47:16];
-  assign \o__payload.last  = o__payload[48];
-  assign \i__payload.kind  = i__payload[3:0];
-  assign \i__payload.sub  = i__payload[7:4];
-  assign \i__payload.columns  = i__payload[15:8];
-  assign \i__payload.data  = i__payload[47:16];
-  assign \i__payload.last  = i__payload[48];
-  assign \spare.kind  = spare[3:0];
-  assign \spare.sub  = spare[7:4];
-  assign \spare.columns  = spare[15:8];
-  assign \spare.data  = spare[47:16];
-  assign \spare.last  = spare[48];
 endmodule

@@ -3,323 +3,126 @@
 module neuflow_fifo_tile(rst, config_in__payload, config_in__valid, config_out__ready, row, columns, north_in__payload, north_in__valid, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, north_out__ready, east_out__ready, south_out__ready, west_out__ready, global_out__ready, config_in__ready, config_out__payload
 , config_out__valid, north_in__ready, east_in__ready, south_in__ready, west_in__ready, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, global_out__payload, global_out__valid, clk);
   wire [48:0] bus__payload;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
   wire bus__ready;
   wire bus__valid;
   input clk;
   wire clk;
   input [7:0] columns;
   wire [7:0] columns;
-  wire [7:0] \columns$50 ;
   input [48:0] config_in__payload;
   wire [48:0] config_in__payload;
-  wire [7:0] \config_in__payload.columns ;
-  wire [31:0] \config_in__payload.data ;
-  wire [3:0] \config_in__payload.kind ;
-  wire \config_in__payload.last ;
-  wire [3:0] \config_in__payload.sub ;
   output config_in__ready;
   wire config_in__ready;
   input config_in__valid;
   wire config_in__valid;
   output [48:0] config_out__payload;
   wire [48:0] config_out__payload;
-  wire [7:0] \config_out__payload.columns ;
-  wire [31:0] \config_out__payload.data ;
-  wire [3:0] \config_out__payload.kind ;
-  wire \config_out__payload.last ;
-  wire [3:0] \config_out__payload.sub ;
   input config_out__ready;
   wire config_out__ready;
   output config_out__valid;
   wire config_out__valid;
   input [34:0] east_in__payload;
   wire [34:0] east_in__payload;
-  wire [34:0] \east_in__payload$54 ;
-  wire [1:0] \east_in__payload$54.count ;
-  wire \east_in__payload$54.last ;
-  wire [31:0] \east_in__payload$54.words ;
-  wire [15:0] \east_in__payload$54.words[0] ;
-  wire [15:0] \east_in__payload$54.words[1] ;
-  wire [1:0] \east_in__payload.count ;
-  wire \east_in__payload.last ;
-  wire [31:0] \east_in__payload.words ;
-  wire [15:0] \east_in__payload.words[0] ;
-  wire [15:0] \east_in__payload.words[1] ;
   output east_in__ready;
   wire east_in__ready;
-  wire \east_in__ready$55 ;
   input east_in__valid;
   wire east_in__valid;
-  wire \east_in__valid$56 ;
   output [34:0] east_out__payload;
   wire [34:0] east_out__payload;
-  wire [34:0] \east_out__payload$66 ;
-  wire [1:0] \east_out__payload$66.count ;
-  wire \east_out__payload$66.last ;
-  wire [31:0] \east_out__payload$66.words ;
-  wire [15:0] \east_out__payload$66.words[0] ;
-  wire [15:0] \east_out__payload$66.words[1] ;
-  wire [1:0] \east_out__payload.count ;
-  wire \east_out__payload.last ;
-  wire [31:0] \east_out__payload.words ;
-  wire [15:0] \east_out__payload.words[0] ;
-  wire [15:0] \east_out__payload.words[1] ;
   input east_out__ready;
   wire east_out__ready;
-  wire \east_out__ready$67 ;
   output east_out__valid;
   wire east_out__valid;
-  wire \east_out__valid$68 ;
   output [34:0] global_out__payload;
   wire [34:0] global_out__payload;
-  wire [34:0] \global_out__payload$75 ;
-  wire [1:0] \global_out__payload$75.count ;
-  wire \global_out__payload$75.last ;
-  wire [31:0] \global_out__payload$75.words ;
-  wire [15:0] \global_out__payload$75.words[0] ;
-  wire [15:0] \global_out__payload$75.words[1] ;
-  wire [1:0] \global_out__payload.count ;
-  wire \global_out__payload.last ;
-  wire [31:0] \global_out__payload.words ;
-  wire [15:0] \global_out__payload.words[0] ;
-  wire [15:0] \global_out__payload.words[1] ;
   input global_out__ready;
   wire global_out__ready;
-  wire \global_out__ready$76 ;
   output global_out__valid;
   wire global_out__valid;
-  wire \global_out__valid$77 ;
   wire [48:0] i__payload;
   wire [34:0] \i__payload$78 ;
-  wire [1:0] \i__payload$78.count ;
-  wire \i__payload$78.last ;
-  wire [31:0] \i__payload$78.words ;
-  wire [15:0] \i__payload$78.words[0] ;
-  wire [15:0] \i__payload$78.words[1] ;
   wire [34:0] \i__payload$90 ;
-  wire [1:0] \i__payload$90.count ;
-  wire \i__payload$90.last ;
-  wire [31:0] \i__payload$90.words ;
-  wire [15:0] \i__payload$90.words[0] ;
-  wire [15:0] \i__payload$90.words[1] ;
-  wire [7:0] \i__payload.columns ;
-  wire [31:0] \i__payload.data ;
-  wire [3:0] \i__payload.kind ;
-  wire \i__payload.last ;
-  wire [3:0] \i__payload.sub ;
   wire i__ready;
-  wire \i__ready$81 ;
-  wire \i__ready$93 ;
   wire i__valid;
   wire \i__valid$82 ;
   wire \i__valid$94 ;
   wire [34:0] local0_in__payload;
-  wire [1:0] \local0_in__payload.count ;
-  wire \local0_in__payload.last ;
-  wire [31:0] \local0_in__payload.words ;
-  wire [15:0] \local0_in__payload.words[0] ;
-  wire [15:0] \local0_in__payload.words[1] ;
-  wire local0_in__ready;
   wire local0_in__valid;
   wire [34:0] local0_out__payload;
-  wire [1:0] \local0_out__payload.count ;
-  wire \local0_out__payload.last ;
-  wire [31:0] \local0_out__payload.words ;
-  wire [15:0] \local0_out__payload.words[0] ;
-  wire [15:0] \local0_out__payload.words[1] ;
   wire local0_out__ready;
   wire local0_out__valid;
   wire [34:0] local1_in__payload;
-  wire [1:0] \local1_in__payload.count ;
-  wire \local1_in__payload.last ;
-  wire [31:0] \local1_in__payload.words ;
-  wire [15:0] \local1_in__payload.words[0] ;
-  wire [15:0] \local1_in__payload.words[1] ;
-  wire local1_in__ready;
   wire local1_in__valid;
   wire [34:0] local1_out__payload;
-  wire [1:0] \local1_out__payload.count ;
-  wire \local1_out__payload.last ;
-  wire [31:0] \local1_out__payload.words ;
-  wire [15:0] \local1_out__payload.words[0] ;
-  wire [15:0] \local1_out__payload.words[1] ;
   wire local1_out__ready;
   wire local1_out__valid;
-  wire [48:0] local__0__payload;
-  wire [7:0] \local__0__payload.columns ;
-  wire [31:0] \local__0__payload.data ;
-  wire [3:0] \local__0__payload.kind ;
-  wire \local__0__payload.last ;
-  wire [3:0] \local__0__payload.sub ;
   wire local__0__ready;
   wire local__0__valid;
   input [34:0] north_in__payload;
   wire [34:0] north_in__payload;
-  wire [34:0] \north_in__payload$51 ;
-  wire [1:0] \north_in__payload$51.count ;
-  wire \north_in__payload$51.last ;
-  wire [31:0] \north_in__payload$51.words ;
-  wire [15:0] \north_in__payload$51.words[0] ;
-  wire [15:0] \north_in__payload$51.words[1] ;
-  wire [1:0] \north_in__payload.count ;
-  wire \north_in__payload.last ;
-  wire [31:0] \north_in__payload.words ;
-  wire [15:0] \north_in__payload.words[0] ;
-  wire [15:0] \north_in__payload.words[1] ;
   output north_in__ready;
   wire north_in__ready;
-  wire \north_in__ready$52 ;
   input north_in__valid;
   wire north_in__valid;
-  wire \north_in__valid$53 ;
   output [34:0] north_out__payload;
   wire [34:0] north_out__payload;
-  wire [34:0] \north_out__payload$63 ;
-  wire [1:0] \north_out__payload$63.count ;
-  wire \north_out__payload$63.last ;
-  wire [31:0] \north_out__payload$63.words ;
-  wire [15:0] \north_out__payload$63.words[0] ;
-  wire [15:0] \north_out__payload$63.words[1] ;
-  wire [1:0] \north_out__payload.count ;
-  wire \north_out__payload.last ;
-  wire [31:0] \north_out__payload.words ;
-  wire [15:0] \north_out__payload.words[0] ;
-  wire [15:0] \north_out__payload.words[1] ;
   input north_out__ready;
   wire north_out__ready;
-  wire \north_out__ready$64 ;
   output north_out__valid;
   wire north_out__valid;
-  wire \north_out__valid$65 ;
   wire [48:0] o__payload;
-  wire [34:0] \o__payload$85 ;
-  wire [1:0] \o__payload$85.count ;
-  wire \o__payload$85.last ;
-  wire [31:0] \o__payload$85.words ;
-  wire [15:0] \o__payload$85.words[0] ;
-  wire [15:0] \o__payload$85.words[1] ;
-  wire [34:0] \o__payload$97 ;
-  wire [1:0] \o__payload$97.count ;
-  wire \o__payload$97.last ;
-  wire [31:0] \o__payload$97.words ;
-  wire [15:0] \o__payload$97.words[0] ;
-  wire [15:0] \o__payload$97.words[1] ;
-  wire [7:0] \o__payload.columns ;
-  wire [31:0] \o__payload.data ;
-  wire [3:0] \o__payload.kind ;
-  wire \o__payload.last ;
-  wire [3:0] \o__payload.sub ;
   wire o__ready;
   wire \o__ready$86 ;
   wire \o__ready$98 ;
   wire o__valid;
-  wire \o__valid$101 ;
-  wire \o__valid$89 ;
   input [3:0] row;
   wire [3:0] row;
   input rst;
   wire rst;
   input [34:0] south_in__payload;
   wire [34:0] south_in__payload;
-  wire [34:0] \south_in__payload$57 ;
-  wire [1:0] \south_in__payload$57.count ;
-  wire \south_in__payload$57.last ;
-  wire [31:0] \south_in__payload$57.words ;
-  wire [15:0] \south_in__payload$57.words[0] ;
-  wire [15:0] \south_in__payload$57.words[1] ;
-  wire [1:0] \south_in__payload.count ;
-  wire \south_in__payload.last ;
-  wire [31:0] \south_in__payload.words ;
-  wire [15:0] \south_in__payload.words[0] ;
-  wire [15:0] \south_in__payload.words[1] ;
   output south_in__ready;
   wire south_in__ready;
-  wire \south_in__ready$58 ;
   input south_in__valid;
   wire south_in__valid;
-  wire \south_in__valid$59 ;
   output [34:0] south_out__payload;
   wire [34:0] south_out__payload;
-  wire [34:0] \south_out__payload$69 ;
-  wire [1:0] \south_out__payload$69.count ;
-  wire \south_out__payload$69.last ;
-  wire [31:0] \south_out__payload$69.words ;
-  wire [15:0] \south_out__payload$69.words[0] ;
-  wire [15:0] \south_out__payload$69.words[1] ;
-  wire [1:0] \south_out__payload.count ;
-  wire \south_out__payload.last ;
-  wire [31:0] \south_out__payload.words ;
-  wire [15:0] \south_out__payload.words[0] ;
-  wire [15:0] \south_out__payload.words[1] ;
   input south_out__ready;
   wire south_out__ready;
-  wire \south_out__ready$70 ;
   output south_out__valid;
   wire south_out__valid;
-  wire \south_out__valid$71 ;
   wire [3:0] sub;
   input [34:0] west_in__payload;
   wire [34:0] west_in__payload;
-  wire [34:0] \west_in__payload$60 ;
-  wire [1:0] \west_in__payload$60.count ;
-  wire \west_in__payload$60.last ;
-  wire [31:0] \west_in__payload$60.words ;
-  wire [15:0] \west_in__payload$60.words[0] ;
-  wire [15:0] \west_in__payload$60.words[1] ;
-  wire [1:0] \west_in__payload.count ;
-  wire \west_in__payload.last ;
-  wire [31:0] \west_in__payload.words ;
-  wire [15:0] \west_in__payload.words[0] ;
-  wire [15:0] \west_in__payload.words[1] ;
   output west_in__ready;
   wire west_in__ready;
-  wire \west_in__ready$61 ;
   input west_in__valid;
   wire west_in__valid;
-  wire \west_in__valid$62 ;
   output [34:0] west_out__payload;
   wire [34:0] west_out__payload;
-  wire [34:0] \west_out__payload$72 ;
-  wire [1:0] \west_out__payload$72.count ;
-  wire \west_out__payload$72.last ;
-  wire [31:0] \west_out__payload$72.words ;
-  wire [15:0] \west_out__payload$72.words[0] ;
-  wire [15:0] \west_out__payload$72.words[1] ;
-  wire [1:0] \west_out__payload.count ;
-  wire \west_out__payload.last ;
-  wire [31:0] \west_out__payload.words ;
-  wire [15:0] \west_out__payload.words[0] ;
-  wire [15:0] \west_out__payload.words[1] ;
   input west_out__ready;
   wire west_out__ready;
-  wire \west_out__ready$73 ;
   output west_out__valid;
   wire west_out__valid;
-  wire \west_out__valid$74 ;
-  \neuflow_fifo_tile.fifo0  fifo0 (
+  neuflow_fifo fifo0 (
     .clk(clk),
+    .i__payload(\i__payload$78 ),
     .i__ready(local0_out__ready),
     .i__valid(\i__valid$82 ),
     .o__payload(local0_in__payload),
     .o__ready(\o__ready$86 ),
     .o__valid(local0_in__valid),
-    .rst(rst),
-    .write_data(\i__payload$78 )
+    .rst(rst)
   );
-  \neuflow_fifo_tile.fifo1  fifo1 (
+  neuflow_fifo fifo1 (
     .clk(clk),
+    .i__payload(\i__payload$90 ),
     .i__ready(local1_out__ready),
     .i__valid(\i__valid$94 ),
     .o__payload(local1_in__payload),
     .o__ready(\o__ready$98 ),
     .o__valid(local1_in__valid),
-    .rst(rst),
-    .write_data(\i__payload$90 )
+    .rst(rst)
   );
   \neuflow_fifo_tile.router  router (
     .bus__payload(config_out__payload),
@@ -388,590 +191,19 @@ module neuflow_fifo_tile(rst, config_in__payload, config_in__valid, config_out__
   assign o__ready = config_out__ready;
   assign o__valid = config_out__valid;
   assign bus__payload = config_out__payload;
-  assign local__0__payload = config_out__payload;
   assign bus__ready = local__0__ready;
   assign local__0__valid = bus__valid;
   assign sub = row;
-  assign \columns$50  = columns;
-  assign \north_in__payload$51  = north_in__payload;
-  assign \north_in__ready$52  = north_in__ready;
-  assign \north_in__valid$53  = north_in__valid;
-  assign \east_in__payload$54  = east_in__payload;
-  assign \east_in__ready$55  = east_in__ready;
-  assign \east_in__valid$56  = east_in__valid;
-  assign \south_in__payload$57  = south_in__payload;
-  assign \south_in__ready$58  = south_in__ready;
-  assign \south_in__valid$59  = south_in__valid;
-  assign \west_in__payload$60  = west_in__payload;
-  assign \west_in__ready$61  = west_in__ready;
-  assign \west_in__valid$62  = west_in__valid;
-  assign \north_out__payload$63  = north_out__payload;
-  assign \north_out__ready$64  = north_out__ready;
-  assign \north_out__valid$65  = north_out__valid;
-  assign \east_out__payload$66  = east_out__payload;
-  assign \east_out__ready$67  = east_out__ready;
-  assign \east_out__valid$68  = east_out__valid;
-  assign \south_out__payload$69  = south_out__payload;
-  assign \south_out__ready$70  = south_out__ready;
-  assign \south_out__valid$71  = south_out__valid;
-  assign \west_out__payload$72  = west_out__payload;
-  assign \west_out__ready$73  = west_out__ready;
-  assign \west_out__valid$74  = west_out__valid;
-  assign \global_out__payload$75  = global_out__payload;
-  assign \global_out__ready$76  = global_out__ready;
-  assign \global_out__valid$77  = global_out__valid;
   assign local0_out__payload = \i__payload$78 ;
-  assign \i__ready$81  = local0_out__ready;
   assign local0_out__valid = \i__valid$82 ;
-  assign \o__payload$85  = local0_in__payload;
-  assign local0_in__ready = \o__ready$86 ;
-  assign \o__valid$89  = local0_in__valid;
   assign local1_out__payload = \i__payload$90 ;
-  assign \i__ready$93  = local1_out__ready;
   assign local1_out__valid = \i__valid$94 ;
-  assign \o__payload$97  = local1_in__payload;
-  assign local1_in__ready = \o__ready$98 ;
-  assign \o__valid$101  = local1_in__valid;
-  assign \config_in__payload.kind  = config_in__payload[3:0];
-  assign \config_in__payload.sub  = config_in__payload[7:4];
-  assign \config_in__payload.columns  = config_in__payload[15:8];
-  assign \config_in__payload.data  = config_in__payload[47:16];
-  assign \config_in__payload.last  = config_in__payload[48];
-  assign \config_out__payload.kind  = config_out__payload[3:0];
-  assign \config_out__payload.sub  = config_out__payload[7:4];
-  assign \config_out__payload.columns  = config_out__payload[15:8];
-  assign \config_out__payload.data  = config_out__payload[47:16];
-  assign \config_out__payload.last  = config_out__payload[48];
-  assign \north_in__payload.words  = north_in__payload[31:0];
-  assign \north_in__payload.words[0]  = north_in__payload[15:0];
-  assign \north_in__payload.words[1]  = north_in__payload[31:16];
-  assign \north_in__payload.count  = north_in__payload[33:32];
-  assign \north_in__payload.last  = north_in__payload[34];
-  assign \east_in__payload.words  = east_in__payload[31:0];
-  assign \east_in__payload.words[0]  = east_in__payload[15:0];
-  assign \east_in__payload.words[1]  = east_in__payload[31:16];
-  assign \east_in__payload.count  = east_in__payload[33:32];
-  assign \east_in__payload.last  = east_in__payload[34];
-  assign \south_in__payload.words  = south_in__payload[31:0];
-  assign \south_in__payload.words[0]  = south_in__payload[15:0];
-  assign \south_in__payload.words[1]  = south_in__payload[31:16];
-  assign \south_in__payload.count  = south_in__payload[33:32];
-  assign \south_in__payload.last  = south_in__payload[34];
-  assign \west_in__payload.words  = west_in__payload[31:0];
-  assign \west_in__payload.words[0]  = west_in__payload[15:0];
-  assign \west_in__payload.words[1]  = west_in__payload[31:16];
-  assign \west_in__payload.count  = west_in__payload[33:32];
-  assign \west_in__payload.last  = west_in__payload[34];
-  assign \north_out__payload.words  = north_out__payload[31:0];
-  assign \north_out__payload.words[0]  = north_out__payload[15:0];
-  assign \north_out__payload.words[1]  = north_out__payload[31:16];
-  assign \north_out__payload.count  = north_out__payload[33:32];
-  assign \north_out__payload.last  = north_out__payload[34];
-  assign \east_out__payload.words  = east_out__payload[31:0];
-  assign \east_out__payload.words[0]  = east_out__payload[15:0];
-  assign \east_out__payload.words[1]  = east_out__payload[31:16];
-  assign \east_out__payload.count  = east_out__payload[33:32];
-  assign \east_out__payload.last  = east_out__payload[34];
-  assign \south_out__payload.words  = south_out__payload[31:0];
-  assign \south_out__payload.words[0]  = south_out__payload[15:0];
-  assign \south_out__payload.words[1]  = south_out__payload[31:16];
-  assign \south_out__payload.count  = south_out__payload[33:32];
-  assign \south_out__payload.last  = south_out__payload[34];
-  assign \west_out__payload.words  = west_out__payload[31:0];
-  assign \west_out__payload.words[0]  = west_out__payload[15:0];
-  assign \west_out__payload.words[1]  = west_out__payload[31:16];
-  assign \west_out__payload.count  = west_out__payload[33:32];
-  assign \west_out__payload.last  = west_out__payload[34];
-  assign \global_out__payload.words  = global_out__payload[31:0];
-  assign \global_out__payload.words[0]  = global_out__payload[15:0];
-  assign \global_out__payload.words[1]  = global_out__payload[31:16];
-  assign \global_out__payload.count  = global_out__payload[33:32];
-  assign \global_out__payload.last  = global_out__payload[34];
-  assign \i__payload.kind  = config_in__payload[3:0];
-  assign \i__payload.sub  = config_in__payload[7:4];
-  assign \i__payload.columns  = config_in__payload[15:8];
-  assign \i__payload.data  = config_in__payload[47:16];
-  assign \i__payload.last  = config_in__payload[48];
-  assign \o__payload.kind  = config_out__payload[3:0];
-  assign \o__payload.sub  = config_out__payload[7:4];
-  assign \o__payload.columns  = config_out__payload[15:8];
-  assign \o__payload.data  = config_out__payload[47:16];
-  assign \o__payload.last  = config_out__payload[48];
-  assign \bus__payload.kind  = config_out__payload[3:0];
-  assign \bus__payload.sub  = config_out__payload[7:4];
-  assign \bus__payload.columns  = config_out__payload[15:8];
-  assign \bus__payload.data  = config_out__payload[47:16];
-  assign \bus__payload.last  = config_out__payload[48];
-  assign \local__0__payload.kind  = config_out__payload[3:0];
-  assign \local__0__payload.sub  = config_out__payload[7:4];
-  assign \local__0__payload.columns  = config_out__payload[15:8];
-  assign \local__0__payload.data  = config_out__payload[47:16];
-  assign \local__0__payload.last  = config_out__payload[48];
-  assign \north_in__payload$51.words  = north_in__payload[31:0];
-  assign \north_in__payload$51.words[0]  = north_in__payload[15:0];
-  assign \north_in__payload$51.words[1]  = north_in__payload[31:16];
-  assign \north_in__payload$51.count  = north_in__payload[33:32];
-  assign \north_in__payload$51.last  = north_in__payload[34];
-  assign \east_in__payload$54.words  = east_in__payload[31:0];
-  assign \east_in__payload$54.words[0]  = east_in__payload[15:0];
-  assign \east_in__payload$54.words[1]  = east_in__payload[31:16];
-  assign \east_in__payload$54.count  = east_in__payload[33:32];
-  assign \east_in__payload$54.last  = east_in__payload[34];
-  assign \south_in__payload$57.words  = south_in__payload[31:0];
-  assign \south_in__payload$57.words[0]  = south_in__payload[15:0];
-  assign \south_in__payload$57.words[1]  = south_in__payload[31:16];
-  assign \south_in__payload$57.count  = south_in__payload[33:32];
-  assign \south_in__payload$57.last  = south_in__payload[34];
-  assign \west_in__payload$60.words  = west_in__payload[31:0];
-  assign \west_in__payload$60.words[0]  = west_in__payload[15:0];
-  assign \west_in__payload$60.words[1]  = west_in__payload[31:16];
-  assign \west_in__payload$60.count  = west_in__payload[33:32];
-  assign \west_in__payload$60.last  = west_in__payload[34];
-  assign \north_out__payload$63.words  = north_out__payload[31:0];
-  assign \north_out__payload$63.words[0]  = north_out__payload[15:0];
-  assign \north_out__payload$63.words[1]  = north_out__payload[31:16];
-  assign \north_out__payload$63.count  = north_out__payload[33:32];
-  assign \north_out__payload$63.last  = north_out__payload[34];
-  assign \east_out__payload$66.words  = east_out__payload[31:0];
-  assign \east_out__payload$66.words[0]  = east_out__payload[15:0];
-  assign \east_out__payload$66.words[1]  = east_out__payload[31:16];
-  assign \east_out__payload$66.count  = east_out__payload[33:32];
-  assign \east_out__payload$66.last  = east_out__payload[34];
-  assign \south_out__payload$69.words  = south_out__payload[31:0];
-  assign \south_out__payload$69.words[0]  = south_out__payload[15:0];
-  assign \south_out__payload$69.words[1]  = south_out__payload[31:16];
-  assign \south_out__payload$69.count  = south_out__payload[33:32];
-  assign \south_out__payload$69.last  = south_out__payload[34];
-  assign \west_out__payload$72.words  = west_out__payload[31:0];
-  assign \west_out__payload$72.words[0]  = west_out__payload[15:0];
-  assign \west_out__payload$72.words[1]  = west_out__payload[31:16];
-  assign \west_out__payload$72.count  = west_out__payload[33:32];
-  assign \west_out__payload$72.last  = west_out__payload[34];
-  assign \global_out__payload$75.words  = global_out__payload[31:0];
-  assign \global_out__payload$75.words[0]  = global_out__payload[15:0];
-  assign \global_out__payload$75.words[1]  = global_out__payload[31:16];
-  assign \global_out__payload$75.count  = global_out__payload[33:32];
-  assign \global_out__payload$75.last  = global_out__payload[34];
-  assign \i__payload$78.words  = \i__payload$78 [31:0];
-  assign \i__payload$78.words[0]  = \i__payload$78 [15:0];
-  assign \i__payload$78.words[1]  = \i__payload$78 [31:16];
-  assign \i__payload$78.count  = \i__payload$78 [33:32];
-  assign \i__payload$78.last  = \i__payload$78 [34];
-  assign \local0_out__payload.words  = \i__payload$78 [31:0];
-  assign \local0_out__payload.words[0]  = \i__payload$78 [15:0];
-  assign \local0_out__payload.words[1]  = \i__payload$78 [31:16];
-  assign \local0_out__payload.count  = \i__payload$78 [33:32];
-  assign \local0_out__payload.last  = \i__payload$78 [34];
-  assign \local0_in__payload.words  = local0_in__payload[31:0];
-  assign \local0_in__payload.words[0]  = local0_in__payload[15:0];
-  assign \local0_in__payload.words[1]  = local0_in__payload[31:16];
-  assign \local0_in__payload.count  = local0_in__payload[33:32];
-  assign \local0_in__payload.last  = local0_in__payload[34];
-  assign \o__payload$85.words  = local0_in__payload[31:0];
-  assign \o__payload$85.words[0]  = local0_in__payload[15:0];
-  assign \o__payload$85.words[1]  = local0_in__payload[31:16];
-  assign \o__payload$85.count  = local0_in__payload[33:32];
-  assign \o__payload$85.last  = local0_in__payload[34];
-  assign \i__payload$90.words  = \i__payload$90 [31:0];
-  assign \i__payload$90.words[0]  = \i__payload$90 [15:0];
-  assign \i__payload$90.words[1]  = \i__payload$90 [31:16];
-  assign \i__payload$90.count  = \i__payload$90 [33:32];
-  assign \i__payload$90.last  = \i__payload$90 [34];
-  assign \local1_out__payload.words  = \i__payload$90 [31:0];
-  assign \local1_out__payload.words[0]  = \i__payload$90 [15:0];
-  assign \local1_out__payload.words[1]  = \i__payload$90 [31:16];
-  assign \local1_out__payload.count  = \i__payload$90 [33:32];
-  assign \local1_out__payload.last  = \i__payload$90 [34];
-  assign \local1_in__payload.words  = local1_in__payload[31:0];
-  assign \local1_in__payload.words[0]  = local1_in__payload[15:0];
-  assign \local1_in__payload.words[1]  = local1_in__payload[31:16];
-  assign \local1_in__payload.count  = local1_in__payload[33:32];
-  assign \local1_in__payload.last  = local1_in__payload[34];
-  assign \o__payload$97.words  = local1_in__payload[31:0];
-  assign \o__payload$97.words[0]  = local1_in__payload[15:0];
-  assign \o__payload$97.words[1]  = local1_in__payload[31:16];
-  assign \o__payload$97.count  = local1_in__payload[33:32];
-  assign \o__payload$97.last  = local1_in__payload[34];
-endmodule
-
-module \neuflow_fifo_tile.fifo0 (rst, o__ready, i__ready, o__payload, write_data, i__valid, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire [5:0] \$14 ;
-  wire [5:0] \$15 ;
-  reg [3:0] \$16 ;
-  reg [3:0] \$17 ;
-  reg \$18 ;
-  reg [4:0] \$19 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire \$4 ;
-  wire [4:0] \$5 ;
-  wire [4:0] \$6 ;
-  wire \$7 ;
-  wire [4:0] \$8 ;
-  wire [4:0] \$9 ;
-  wire \$signal ;
-  (* init = 4'h0 *)
-  wire [3:0] \$signal$9 ;
-  input clk;
-  wire clk;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  reg [4:0] level = 5'h00;
-  output [34:0] o__payload;
-  wire [34:0] o__payload;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  wire pop;
-  (* init = 4'h0 *)
-  wire [3:0] read;
-  reg [3:0] read_address = 4'h0;
-  wire [34:0] read_data;
-  wire read_enable;
-  input rst;
-  wire rst;
-  reg [3:0] write_address = 4'h0;
-  input [34:0] write_data;
-  wire [34:0] write_data;
-  wire write_enable;
-  assign i__ready = level != 5'h10;
-  assign \$signal  = i__valid & i__ready;
-  assign \$1  = | level;
-  assign \$2  = ~ o__valid;
-  assign \$3  = \$2  | o__ready;
-  assign pop = \$1  & \$3 ;
-  assign \$4  = write_address == 4'hf;
-  assign \$5  = write_address + 1'h1;
-  assign \$6  = \$4  ? 5'h00 : \$5 ;
-  assign \$7  = read_address == 4'hf;
-  assign \$8  = read_address + 1'h1;
-  assign \$9  = \$7  ? 5'h00 : \$8 ;
-  assign \$10  = ~ pop;
-  assign \$11  = \$signal  & \$10 ;
-  assign \$12  = ~ \$signal ;
-  assign \$13  = pop & \$12 ;
-  assign \$14  = level + 1'h1;
-  assign \$15  = level - 1'h1;
-  always @(posedge clk)
-    write_address <= \$16 ;
-  always @(posedge clk)
-    read_address <= \$17 ;
-  always @(posedge clk)
-    o__valid <= \$18 ;
-  always @(posedge clk)
-    level <= \$19 ;
-  \neuflow_fifo_tile.fifo0.ram  ram (
-    .clk(clk),
-    .read_address(read_address),
-    .read_data(o__payload),
-    .read_enable(pop),
-    .write_address(write_address),
-    .write_data(write_data),
-    .write_enable(\$signal )
-  );
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$16  = write_address;
-    if (\$signal ) begin
-      \$16  = \$6 [3:0];
-    end
-    if (rst) begin
-      \$16  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$17  = read_address;
-    if (pop) begin
-      \$17  = \$9 [3:0];
-    end
-    if (rst) begin
-      \$17  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$18  = o__valid;
-    if (pop) begin
-      \$18  = 1'h1;
-    end else if (o__ready) begin
-      \$18  = 1'h0;
-    end
-    if (rst) begin
-      \$18  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$19  = level;
-    if (\$11 ) begin
-      \$19  = \$14 [4:0];
-    end else if (\$13 ) begin
-      \$19  = \$15 [4:0];
-    end
-    if (rst) begin
-      \$19  = 5'h00;
-    end
-  end
-  assign write_enable = \$signal ;
-  assign \$signal$9  = write_address;
-  assign i__payload = write_data;
-  assign read_enable = pop;
-  assign read = read_address;
-  assign read_data = o__payload;
-  assign \i__payload.words  = write_data[31:0];
-  assign \i__payload.words[0]  = write_data[15:0];
-  assign \i__payload.words[1]  = write_data[31:16];
-  assign \i__payload.count  = write_data[33:32];
-  assign \i__payload.last  = write_data[34];
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-endmodule
-
-module \neuflow_fifo_tile.fifo0.ram (write_enable, read_enable, read_data, write_data, write_address, read_address, clk);
-  input clk;
-  wire clk;
-  input [3:0] read_address;
-  wire [3:0] read_address;
-  output [34:0] read_data;
-  wire [34:0] read_data;
-  input read_enable;
-  wire read_enable;
-  input [3:0] write_address;
-  wire [3:0] write_address;
-  input [34:0] write_data;
-  wire [34:0] write_data;
-  input write_enable;
-  wire write_enable;
-  neuflow_ram #(
-    .ADDRESS(32'd4),
-    .DEPTH(32'd16),
-    .WIDTH(32'd35)
-  ) ram (
-    .clk(clk),
-    .read_address(read_address),
-    .read_data(read_data),
-    .read_enable(read_enable),
-    .write_address(write_address),
-    .write_data(write_data),
-    .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_fifo_tile.fifo1 (rst, o__ready, i__ready, o__payload, write_data, i__valid, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$2  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire [5:0] \$14 ;
-  wire [5:0] \$15 ;
-  reg [3:0] \$16 ;
-  reg [3:0] \$17 ;
-  reg \$18 ;
-  reg [4:0] \$19 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire \$4 ;
-  wire [4:0] \$5 ;
-  wire [4:0] \$6 ;
-  wire \$7 ;
-  wire [4:0] \$8 ;
-  wire [4:0] \$9 ;
-  wire \$signal ;
-  (* init = 4'h0 *)
-  wire [3:0] \$signal$9 ;
-  input clk;
-  wire clk;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  reg [4:0] level = 5'h00;
-  output [34:0] o__payload;
-  wire [34:0] o__payload;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  wire pop;
-  (* init = 4'h0 *)
-  wire [3:0] read;
-  reg [3:0] read_address = 4'h0;
-  wire [34:0] read_data;
-  wire read_enable;
-  input rst;
-  wire rst;
-  reg [3:0] write_address = 4'h0;
-  input [34:0] write_data;
-  wire [34:0] write_data;
-  wire write_enable;
-  assign i__ready = level != 5'h10;
-  assign \$signal  = i__valid & i__ready;
-  assign \$1  = | level;
-  assign \$2  = ~ o__valid;
-  assign \$3  = \$2  | o__ready;
-  assign pop = \$1  & \$3 ;
-  assign \$4  = write_address == 4'hf;
-  assign \$5  = write_address + 1'h1;
-  assign \$6  = \$4  ? 5'h00 : \$5 ;
-  assign \$7  = read_address == 4'hf;
-  assign \$8  = read_address + 1'h1;
-  assign \$9  = \$7  ? 5'h00 : \$8 ;
-  assign \$10  = ~ pop;
-  assign \$11  = \$signal  & \$10 ;
-  assign \$12  = ~ \$signal ;
-  assign \$13  = pop & \$12 ;
-  assign \$14  = level + 1'h1;
-  assign \$15  = level - 1'h1;
-  always @(posedge clk)
-    write_address <= \$16 ;
-  always @(posedge clk)
-    read_address <= \$17 ;
-  always @(posedge clk)
-    o__valid <= \$18 ;
-  always @(posedge clk)
-    level <= \$19 ;
-  \neuflow_fifo_tile.fifo1.ram  ram (
-    .clk(clk),
-    .read_address(read_address),
-    .read_data(o__payload),
-    .read_enable(pop),
-    .write_address(write_address),
-    .write_data(write_data),
-    .write_enable(\$signal )
-  );
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$16  = write_address;
-    if (\$signal ) begin
-      \$16  = \$6 [3:0];
-    end
-    if (rst) begin
-      \$16  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$17  = read_address;
-    if (pop) begin
-      \$17  = \$9 [3:0];
-    end
-    if (rst) begin
-      \$17  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$18  = o__valid;
-    if (pop) begin
-      \$18  = 1'h1;
-    end else if (o__ready) begin
-      \$18  = 1'h0;
-    end
-    if (rst) begin
-      \$18  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$19  = level;
-    if (\$11 ) begin
-      \$19  = \$14 [4:0];
-    end else if (\$13 ) begin
-      \$19  = \$15 [4:0];
-    end
-    if (rst) begin
-      \$19  = 5'h00;
-    end
-  end
-  assign write_enable = \$signal ;
-  assign \$signal$9  = write_address;
-  assign i__payload = write_data;
-  assign read_enable = pop;
-  assign read = read_address;
-  assign read_data = o__payload;
-  assign \i__payload.words  = write_data[31:0];
-  assign \i__payload.words[0]  = write_data[15:0];
-  assign \i__payload.words[1]  = write_data[31:16];
-  assign \i__payload.count  = write_data[33:32];
-  assign \i__payload.last  = write_data[34];
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-endmodule
-
-module \neuflow_fifo_tile.fifo1.ram (write_enable, read_enable, read_data, write_data, write_address, read_address, clk);
-  input clk;
-  wire clk;
-  input [3:0] read_address;
-  wire [3:0] read_address;
-  output [34:0] read_data;
-  wire [34:0] read_data;
-  input read_enable;
-  wire read_enable;
-  input [3:0] write_address;
-  wire [3:0] write_address;
-  input [34:0] write_data;
-  wire [34:0] write_data;
-  input write_enable;
-  wire write_enable;
-  neuflow_ram #(
-    .ADDRESS(32'd4),
-    .DEPTH(32'd16),
-    .WIDTH(32'd35)
-  ) ram (
-    .clk(clk),
-    .read_address(read_address),
-    .read_data(read_data),
-    .read_enable(read_enable),
-    .write_address(write_address),
-    .write_data(write_data),
-    .write_enable(write_enable)
-  );
 endmodule
 
 module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in__valid, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, o__ready, \o__ready$79 , \o__ready$89 , \o__ready$99 , \o__ready$109 , bus__valid, bus__ready, north_moves, east_moves, south_moves
-, west_moves, local0_moves, local1_moves, \o__ready$119 , local0_in__payload, \o__ready$129 , local1_in__payload, bus__payload, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, global_out__payload, global_out__valid, local0_out__payload, local0_out__valid, local1_out__payload
-, local1_out__valid, local0_in__valid, local1_in__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
+, west_moves, local0_moves, local1_moves, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, global_out__payload, global_out__valid, local0_out__payload, local0_out__valid, local1_out__payload, local1_out__valid, \o__ready$119 , local0_in__payload, local0_in__valid, \o__ready$129 
+, local1_in__payload, local1_in__valid, bus__payload, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire [15:0] \$1 ;
   wire \$10 ;
   wire [9:0] \$100 ;
@@ -1190,17 +422,11 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire [9:0] \$97 ;
   wire [9:0] \$98 ;
   wire [9:0] \$99 ;
-  wire [9:0] \$signal ;
   reg [9:0] \$signal$31 ;
   reg [9:0] \$signal$32  = 10'h000;
   wire addressed;
   input [48:0] bus__payload;
   wire [48:0] bus__payload;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
   output bus__ready;
   wire bus__ready;
   input bus__valid;
@@ -1214,12 +440,6 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   reg [9:0] east_current = 10'h000;
   input [34:0] east_in__payload;
   wire [34:0] east_in__payload;
-  wire [1:0] \east_in__payload.count ;
-  wire \east_in__payload.last ;
-  wire [31:0] \east_in__payload.words ;
-  wire [15:0] \east_in__payload.words[0] ;
-  wire [15:0] \east_in__payload.words[1] ;
-  wire east_in__ready;
   input east_in__valid;
   wire east_in__valid;
   wire east_last;
@@ -1228,12 +448,6 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   reg [3:0] east_next_source = 4'h0;
   output [34:0] east_out__payload;
   wire [34:0] east_out__payload;
-  wire [1:0] \east_out__payload.count ;
-  wire \east_out__payload.last ;
-  wire [31:0] \east_out__payload.words ;
-  wire [15:0] \east_out__payload.words[0] ;
-  wire [15:0] \east_out__payload.words[1] ;
-  wire east_out__ready;
   output east_out__valid;
   wire east_out__valid;
   reg [9:0] east_peers = 10'h07f;
@@ -1242,57 +456,16 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   reg [3:0] global_next_source = 4'h0;
   output [34:0] global_out__payload;
   wire [34:0] global_out__payload;
-  wire [1:0] \global_out__payload.count ;
-  wire \global_out__payload.last ;
-  wire [31:0] \global_out__payload.words ;
-  wire [15:0] \global_out__payload.words[0] ;
-  wire [15:0] \global_out__payload.words[1] ;
-  wire global_out__ready;
   output global_out__valid;
   wire global_out__valid;
   reg [3:0] global_source = 4'h0;
   reg [34:0] i__payload;
   reg [34:0] \i__payload$106 ;
-  wire [1:0] \i__payload$106.count ;
-  wire \i__payload$106.last ;
-  wire [31:0] \i__payload$106.words ;
-  wire [15:0] \i__payload$106.words[0] ;
-  wire [15:0] \i__payload$106.words[1] ;
   reg [34:0] \i__payload$116 ;
-  wire [1:0] \i__payload$116.count ;
-  wire \i__payload$116.last ;
-  wire [31:0] \i__payload$116.words ;
-  wire [15:0] \i__payload$116.words[0] ;
-  wire [15:0] \i__payload$116.words[1] ;
   reg [34:0] \i__payload$126 ;
-  wire [1:0] \i__payload$126.count ;
-  wire \i__payload$126.last ;
-  wire [31:0] \i__payload$126.words ;
-  wire [15:0] \i__payload$126.words[0] ;
-  wire [15:0] \i__payload$126.words[1] ;
   reg [34:0] \i__payload$136 ;
-  wire [1:0] \i__payload$136.count ;
-  wire \i__payload$136.last ;
-  wire [31:0] \i__payload$136.words ;
-  wire [15:0] \i__payload$136.words[0] ;
-  wire [15:0] \i__payload$136.words[1] ;
   reg [34:0] \i__payload$86 ;
-  wire [1:0] \i__payload$86.count ;
-  wire \i__payload$86.last ;
-  wire [31:0] \i__payload$86.words ;
-  wire [15:0] \i__payload$86.words[0] ;
-  wire [15:0] \i__payload$86.words[1] ;
   reg [34:0] \i__payload$96 ;
-  wire [1:0] \i__payload$96.count ;
-  wire \i__payload$96.last ;
-  wire [31:0] \i__payload$96.words ;
-  wire [15:0] \i__payload$96.words[0] ;
-  wire [15:0] \i__payload$96.words[1] ;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
   wire i__ready;
   wire \i__ready$103 ;
   wire \i__ready$113 ;
@@ -1301,22 +474,10 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   wire \i__ready$83 ;
   wire \i__ready$93 ;
   wire i__valid;
-  wire \i__valid$104 ;
-  wire \i__valid$114 ;
-  wire \i__valid$124 ;
-  wire \i__valid$134 ;
-  wire \i__valid$84 ;
-  wire \i__valid$94 ;
   reg known;
   reg [9:0] local0_current = 10'h000;
   input [34:0] local0_in__payload;
   wire [34:0] local0_in__payload;
-  wire [1:0] \local0_in__payload.count ;
-  wire \local0_in__payload.last ;
-  wire [31:0] \local0_in__payload.words ;
-  wire [15:0] \local0_in__payload.words[0] ;
-  wire [15:0] \local0_in__payload.words[1] ;
-  wire local0_in__ready;
   input local0_in__valid;
   wire local0_in__valid;
   wire local0_last;
@@ -1325,12 +486,6 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   reg [3:0] local0_next_source = 4'h0;
   output [34:0] local0_out__payload;
   wire [34:0] local0_out__payload;
-  wire [1:0] \local0_out__payload.count ;
-  wire \local0_out__payload.last ;
-  wire [31:0] \local0_out__payload.words ;
-  wire [15:0] \local0_out__payload.words[0] ;
-  wire [15:0] \local0_out__payload.words[1] ;
-  wire local0_out__ready;
   output local0_out__valid;
   wire local0_out__valid;
   reg [9:0] local0_peers = 10'h07f;
@@ -1339,12 +494,6 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   reg [9:0] local1_current = 10'h000;
   input [34:0] local1_in__payload;
   wire [34:0] local1_in__payload;
-  wire [1:0] \local1_in__payload.count ;
-  wire \local1_in__payload.last ;
-  wire [31:0] \local1_in__payload.words ;
-  wire [15:0] \local1_in__payload.words[0] ;
-  wire [15:0] \local1_in__payload.words[1] ;
-  wire local1_in__ready;
   input local1_in__valid;
   wire local1_in__valid;
   wire local1_last;
@@ -1353,12 +502,6 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   reg [3:0] local1_next_source = 4'h0;
   output [34:0] local1_out__payload;
   wire [34:0] local1_out__payload;
-  wire [1:0] \local1_out__payload.count ;
-  wire \local1_out__payload.last ;
-  wire [31:0] \local1_out__payload.words ;
-  wire [15:0] \local1_out__payload.words[0] ;
-  wire [15:0] \local1_out__payload.words[1] ;
-  wire local1_out__ready;
   output local1_out__valid;
   wire local1_out__valid;
   reg [9:0] local1_peers = 10'h07f;
@@ -1369,12 +512,6 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   reg [9:0] north_current = 10'h000;
   input [34:0] north_in__payload;
   wire [34:0] north_in__payload;
-  wire [1:0] \north_in__payload.count ;
-  wire \north_in__payload.last ;
-  wire [31:0] \north_in__payload.words ;
-  wire [15:0] \north_in__payload.words[0] ;
-  wire [15:0] \north_in__payload.words[1] ;
-  wire north_in__ready;
   input north_in__valid;
   wire north_in__valid;
   wire north_last;
@@ -1383,59 +520,12 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   reg [3:0] north_next_source = 4'h0;
   output [34:0] north_out__payload;
   wire [34:0] north_out__payload;
-  wire [1:0] \north_out__payload.count ;
-  wire \north_out__payload.last ;
-  wire [31:0] \north_out__payload.words ;
-  wire [15:0] \north_out__payload.words[0] ;
-  wire [15:0] \north_out__payload.words[1] ;
-  wire north_out__ready;
   output north_out__valid;
   wire north_out__valid;
   reg [9:0] north_peers = 10'h07f;
   reg [3:0] north_source = 4'h0;
   reg [9:0] north_waiting = 10'h000;
   wire [34:0] o__payload;
-  wire [34:0] \o__payload$108 ;
-  wire [1:0] \o__payload$108.count ;
-  wire \o__payload$108.last ;
-  wire [31:0] \o__payload$108.words ;
-  wire [15:0] \o__payload$108.words[0] ;
-  wire [15:0] \o__payload$108.words[1] ;
-  wire [34:0] \o__payload$118 ;
-  wire [1:0] \o__payload$118.count ;
-  wire \o__payload$118.last ;
-  wire [31:0] \o__payload$118.words ;
-  wire [15:0] \o__payload$118.words[0] ;
-  wire [15:0] \o__payload$118.words[1] ;
-  wire [34:0] \o__payload$128 ;
-  wire [1:0] \o__payload$128.count ;
-  wire \o__payload$128.last ;
-  wire [31:0] \o__payload$128.words ;
-  wire [15:0] \o__payload$128.words[0] ;
-  wire [15:0] \o__payload$128.words[1] ;
-  wire [34:0] \o__payload$78 ;
-  wire [1:0] \o__payload$78.count ;
-  wire \o__payload$78.last ;
-  wire [31:0] \o__payload$78.words ;
-  wire [15:0] \o__payload$78.words[0] ;
-  wire [15:0] \o__payload$78.words[1] ;
-  wire [34:0] \o__payload$88 ;
-  wire [1:0] \o__payload$88.count ;
-  wire \o__payload$88.last ;
-  wire [31:0] \o__payload$88.words ;
-  wire [15:0] \o__payload$88.words[0] ;
-  wire [15:0] \o__payload$88.words[1] ;
-  wire [34:0] \o__payload$98 ;
-  wire [1:0] \o__payload$98.count ;
-  wire \o__payload$98.last ;
-  wire [31:0] \o__payload$98.words ;
-  wire [15:0] \o__payload$98.words[0] ;
-  wire [15:0] \o__payload$98.words[1] ;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
   input o__ready;
   wire o__ready;
   input \o__ready$109 ;
@@ -1451,12 +541,6 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   input \o__ready$99 ;
   wire \o__ready$99 ;
   wire o__valid;
-  wire \o__valid$102 ;
-  wire \o__valid$112 ;
-  wire \o__valid$122 ;
-  wire \o__valid$132 ;
-  wire \o__valid$82 ;
-  wire \o__valid$92 ;
   reg [9:0] queued;
   wire [9:0] room;
   input rst;
@@ -1464,12 +548,6 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   reg [9:0] south_current = 10'h000;
   input [34:0] south_in__payload;
   wire [34:0] south_in__payload;
-  wire [1:0] \south_in__payload.count ;
-  wire \south_in__payload.last ;
-  wire [31:0] \south_in__payload.words ;
-  wire [15:0] \south_in__payload.words[0] ;
-  wire [15:0] \south_in__payload.words[1] ;
-  wire south_in__ready;
   input south_in__valid;
   wire south_in__valid;
   wire south_last;
@@ -1478,12 +556,6 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   reg [3:0] south_next_source = 4'h0;
   output [34:0] south_out__payload;
   wire [34:0] south_out__payload;
-  wire [1:0] \south_out__payload.count ;
-  wire \south_out__payload.last ;
-  wire [31:0] \south_out__payload.words ;
-  wire [15:0] \south_out__payload.words[0] ;
-  wire [15:0] \south_out__payload.words[1] ;
-  wire south_out__ready;
   output south_out__valid;
   wire south_out__valid;
   reg [9:0] south_peers = 10'h07f;
@@ -1496,12 +568,6 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   reg [9:0] west_current = 10'h000;
   input [34:0] west_in__payload;
   wire [34:0] west_in__payload;
-  wire [1:0] \west_in__payload.count ;
-  wire \west_in__payload.last ;
-  wire [31:0] \west_in__payload.words ;
-  wire [15:0] \west_in__payload.words[0] ;
-  wire [15:0] \west_in__payload.words[1] ;
-  wire west_in__ready;
   input west_in__valid;
   wire west_in__valid;
   wire west_last;
@@ -1510,21 +576,11 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   reg [3:0] west_next_source = 4'h0;
   output [34:0] west_out__payload;
   wire [34:0] west_out__payload;
-  wire [1:0] \west_out__payload.count ;
-  wire \west_out__payload.last ;
-  wire [31:0] \west_out__payload.words ;
-  wire [15:0] \west_out__payload.words[0] ;
-  wire [15:0] \west_out__payload.words[1] ;
-  wire west_out__ready;
   output west_out__valid;
   wire west_out__valid;
   reg [9:0] west_peers = 10'h07f;
   reg [3:0] west_source = 4'h0;
   reg [9:0] west_waiting = 10'h000;
-  wire [17:0] word;
-  wire [3:0] \word.input ;
-  wire [3:0] \word.output ;
-  wire [9:0] \word.peers ;
   assign \$1  = 1'h1 << bus__payload[19:16];
   assign names = \$3  | \$2 [9:0];
   assign \$4  = bus__payload[3:0] == 3'h7;
@@ -1793,7 +849,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     local1_source <= \$217 ;
   always @(posedge clk)
     local1_next_source <= \$218 ;
-  \neuflow_fifo_tile.router.east_slice  east_slice (
+  neuflow_link_slice east_slice (
     .clk(clk),
     .i__payload(\i__payload$86 ),
     .i__ready(\i__ready$83 ),
@@ -1803,7 +859,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     .o__valid(east_out__valid),
     .rst(rst)
   );
-  \neuflow_fifo_tile.router.global_slice  global_slice (
+  neuflow_link_slice global_slice (
     .clk(clk),
     .i__payload(\i__payload$116 ),
     .i__ready(\i__ready$113 ),
@@ -1813,7 +869,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     .o__valid(global_out__valid),
     .rst(rst)
   );
-  \neuflow_fifo_tile.router.local0_slice  local0_slice (
+  neuflow_link_slice local0_slice (
     .clk(clk),
     .i__payload(\i__payload$126 ),
     .i__ready(\i__ready$123 ),
@@ -1823,7 +879,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     .o__valid(local0_out__valid),
     .rst(rst)
   );
-  \neuflow_fifo_tile.router.local1_slice  local1_slice (
+  neuflow_link_slice local1_slice (
     .clk(clk),
     .i__payload(\i__payload$136 ),
     .i__ready(\i__ready$133 ),
@@ -1833,7 +889,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     .o__valid(local1_out__valid),
     .rst(rst)
   );
-  \neuflow_fifo_tile.router.north_slice  north_slice (
+  neuflow_link_slice north_slice (
     .clk(clk),
     .i__payload(i__payload),
     .i__ready(i__ready),
@@ -1843,7 +899,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     .o__valid(north_out__valid),
     .rst(rst)
   );
-  \neuflow_fifo_tile.router.south_slice  south_slice (
+  neuflow_link_slice south_slice (
     .clk(clk),
     .i__payload(\i__payload$96 ),
     .i__ready(\i__ready$93 ),
@@ -1853,7 +909,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     .o__valid(south_out__valid),
     .rst(rst)
   );
-  \neuflow_fifo_tile.router.west_slice  west_slice (
+  neuflow_link_slice west_slice (
     .clk(clk),
     .i__payload(\i__payload$106 ),
     .i__ready(\i__ready$103 ),
@@ -1864,7 +920,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     .rst(rst)
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     known = 1'h0;
     if (addressed) begin
       casez (bus__payload[23:20])
@@ -1884,7 +940,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     conflict = 1'h0;
     if (addressed) begin
       casez (bus__payload[23:20])
@@ -1904,21 +960,21 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$signal$31  = 10'h000;
     if (take) begin
       \$signal$31  = \$43 ;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     queued = 10'h000;
     if (take) begin
       queued = \$46 ;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     i__payload = 35'h000000000;
     if (moving[0]) begin
       casez (north_source)
@@ -1938,7 +994,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$86  = 35'h000000000;
     if (moving[1]) begin
       casez (east_source)
@@ -1958,7 +1014,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$96  = 35'h000000000;
     if (moving[2]) begin
       casez (south_source)
@@ -1978,7 +1034,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$106  = 35'h000000000;
     if (moving[3]) begin
       casez (west_source)
@@ -1998,7 +1054,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$116  = 35'h000000000;
     if (moving[4]) begin
       casez (global_source)
@@ -2018,7 +1074,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$126  = 35'h000000000;
     if (moving[5]) begin
       casez (local0_source)
@@ -2038,7 +1094,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$136  = 35'h000000000;
     if (moving[6]) begin
       casez (local1_source)
@@ -2058,7 +1114,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$185  = \$signal$32 ;
     if (\$92 ) begin
       \$185  = \$97 ;
@@ -2068,7 +1124,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$186  = waits;
     if (\$92 ) begin
       \$186  = \$100 ;
@@ -2078,7 +1134,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$187  = north_current;
     if (\$92 ) begin
       \$187  = \$107 ;
@@ -2088,7 +1144,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$188  = north_waiting;
     if (\$92 ) begin
       \$188  = \$112 ;
@@ -2098,7 +1154,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$189  = north_peers;
     if (\$92 ) begin
       if (\$114 ) begin
@@ -2110,7 +1166,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$190  = east_current;
     if (\$92 ) begin
       \$190  = \$121 ;
@@ -2120,7 +1176,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$191  = east_waiting;
     if (\$92 ) begin
       \$191  = \$126 ;
@@ -2130,7 +1186,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$192  = east_peers;
     if (\$92 ) begin
       if (\$128 ) begin
@@ -2142,7 +1198,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$193  = south_current;
     if (\$92 ) begin
       \$193  = \$135 ;
@@ -2152,7 +1208,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$194  = south_waiting;
     if (\$92 ) begin
       \$194  = \$140 ;
@@ -2162,7 +1218,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$195  = south_peers;
     if (\$92 ) begin
       if (\$142 ) begin
@@ -2174,7 +1230,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$196  = west_current;
     if (\$92 ) begin
       \$196  = \$149 ;
@@ -2184,7 +1240,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$197  = west_waiting;
     if (\$92 ) begin
       \$197  = \$154 ;
@@ -2194,7 +1250,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$198  = west_peers;
     if (\$92 ) begin
       if (\$156 ) begin
@@ -2206,7 +1262,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$199  = local0_current;
     if (\$92 ) begin
       \$199  = \$163 ;
@@ -2216,7 +1272,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$200  = local0_waiting;
     if (\$92 ) begin
       \$200  = \$168 ;
@@ -2226,7 +1282,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$201  = local0_peers;
     if (\$92 ) begin
       if (\$170 ) begin
@@ -2238,7 +1294,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$202  = local1_current;
     if (\$92 ) begin
       \$202  = \$177 ;
@@ -2248,7 +1304,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$203  = local1_waiting;
     if (\$92 ) begin
       \$203  = \$182 ;
@@ -2258,7 +1314,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$204  = local1_peers;
     if (\$92 ) begin
       if (\$184 ) begin
@@ -2270,7 +1326,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$205  = north_source;
     if (\$92 ) begin
       if (\$signal$31 [0]) begin
@@ -2284,7 +1340,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$206  = north_next_source;
     if (\$92 ) begin
       if (queued[0]) begin
@@ -2296,7 +1352,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$207  = east_source;
     if (\$92 ) begin
       if (\$signal$31 [1]) begin
@@ -2310,7 +1366,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$208  = east_next_source;
     if (\$92 ) begin
       if (queued[1]) begin
@@ -2322,7 +1378,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$209  = south_source;
     if (\$92 ) begin
       if (\$signal$31 [2]) begin
@@ -2336,7 +1392,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$210  = south_next_source;
     if (\$92 ) begin
       if (queued[2]) begin
@@ -2348,7 +1404,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$211  = west_source;
     if (\$92 ) begin
       if (\$signal$31 [3]) begin
@@ -2362,7 +1418,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$212  = west_next_source;
     if (\$92 ) begin
       if (queued[3]) begin
@@ -2374,7 +1430,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$213  = global_source;
     if (\$92 ) begin
       if (\$signal$31 [4]) begin
@@ -2388,7 +1444,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$214  = global_next_source;
     if (\$92 ) begin
       if (queued[4]) begin
@@ -2400,7 +1456,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$215  = local0_source;
     if (\$92 ) begin
       if (\$signal$31 [5]) begin
@@ -2414,7 +1470,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$216  = local0_next_source;
     if (\$92 ) begin
       if (queued[5]) begin
@@ -2426,7 +1482,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$217  = local1_source;
     if (\$92 ) begin
       if (\$signal$31 [6]) begin
@@ -2440,7 +1496,7 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$218  = local1_next_source;
     if (\$92 ) begin
       if (queued[6]) begin
@@ -2451,185 +1507,9 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
       \$218  = 4'h0;
     end
   end
-  assign word = bus__payload[33:16];
-  assign \$signal  = \$2 [9:0];
-  assign north_in__ready = north_moves;
-  assign east_in__ready = east_moves;
-  assign south_in__ready = south_moves;
-  assign west_in__ready = west_moves;
-  assign local0_in__ready = local0_moves;
-  assign local1_in__ready = local1_moves;
   assign o__payload = north_out__payload;
-  assign north_out__ready = o__ready;
   assign o__valid = north_out__valid;
   assign i__valid = moving[0];
-  assign \o__payload$78  = east_out__payload;
-  assign east_out__ready = \o__ready$79 ;
-  assign \o__valid$82  = east_out__valid;
-  assign \i__valid$84  = moving[1];
-  assign \o__payload$88  = south_out__payload;
-  assign south_out__ready = \o__ready$89 ;
-  assign \o__valid$92  = south_out__valid;
-  assign \i__valid$94  = moving[2];
-  assign \o__payload$98  = west_out__payload;
-  assign west_out__ready = \o__ready$99 ;
-  assign \o__valid$102  = west_out__valid;
-  assign \i__valid$104  = moving[3];
-  assign \o__payload$108  = global_out__payload;
-  assign global_out__ready = \o__ready$109 ;
-  assign \o__valid$112  = global_out__valid;
-  assign \i__valid$114  = moving[4];
-  assign \o__payload$118  = local0_out__payload;
-  assign local0_out__ready = \o__ready$119 ;
-  assign \o__valid$122  = local0_out__valid;
-  assign \i__valid$124  = moving[5];
-  assign \o__payload$128  = local1_out__payload;
-  assign local1_out__ready = \o__ready$129 ;
-  assign \o__valid$132  = local1_out__valid;
-  assign \i__valid$134  = moving[6];
-  assign \word.output  = bus__payload[19:16];
-  assign \word.input  = bus__payload[23:20];
-  assign \word.peers  = bus__payload[33:24];
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \north_in__payload.words  = north_in__payload[31:0];
-  assign \north_in__payload.words[0]  = north_in__payload[15:0];
-  assign \north_in__payload.words[1]  = north_in__payload[31:16];
-  assign \north_in__payload.count  = north_in__payload[33:32];
-  assign \north_in__payload.last  = north_in__payload[34];
-  assign \east_in__payload.words  = east_in__payload[31:0];
-  assign \east_in__payload.words[0]  = east_in__payload[15:0];
-  assign \east_in__payload.words[1]  = east_in__payload[31:16];
-  assign \east_in__payload.count  = east_in__payload[33:32];
-  assign \east_in__payload.last  = east_in__payload[34];
-  assign \south_in__payload.words  = south_in__payload[31:0];
-  assign \south_in__payload.words[0]  = south_in__payload[15:0];
-  assign \south_in__payload.words[1]  = south_in__payload[31:16];
-  assign \south_in__payload.count  = south_in__payload[33:32];
-  assign \south_in__payload.last  = south_in__payload[34];
-  assign \west_in__payload.words  = west_in__payload[31:0];
-  assign \west_in__payload.words[0]  = west_in__payload[15:0];
-  assign \west_in__payload.words[1]  = west_in__payload[31:16];
-  assign \west_in__payload.count  = west_in__payload[33:32];
-  assign \west_in__payload.last  = west_in__payload[34];
-  assign \local0_in__payload.words  = local0_in__payload[31:0];
-  assign \local0_in__payload.words[0]  = local0_in__payload[15:0];
-  assign \local0_in__payload.words[1]  = local0_in__payload[31:16];
-  assign \local0_in__payload.count  = local0_in__payload[33:32];
-  assign \local0_in__payload.last  = local0_in__payload[34];
-  assign \local1_in__payload.words  = local1_in__payload[31:0];
-  assign \local1_in__payload.words[0]  = local1_in__payload[15:0];
-  assign \local1_in__payload.words[1]  = local1_in__payload[31:16];
-  assign \local1_in__payload.count  = local1_in__payload[33:32];
-  assign \local1_in__payload.last  = local1_in__payload[34];
-  assign \north_out__payload.words  = north_out__payload[31:0];
-  assign \north_out__payload.words[0]  = north_out__payload[15:0];
-  assign \north_out__payload.words[1]  = north_out__payload[31:16];
-  assign \north_out__payload.count  = north_out__payload[33:32];
-  assign \north_out__payload.last  = north_out__payload[34];
-  assign \o__payload.words  = north_out__payload[31:0];
-  assign \o__payload.words[0]  = north_out__payload[15:0];
-  assign \o__payload.words[1]  = north_out__payload[31:16];
-  assign \o__payload.count  = north_out__payload[33:32];
-  assign \o__payload.last  = north_out__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \east_out__payload.words  = east_out__payload[31:0];
-  assign \east_out__payload.words[0]  = east_out__payload[15:0];
-  assign \east_out__payload.words[1]  = east_out__payload[31:16];
-  assign \east_out__payload.count  = east_out__payload[33:32];
-  assign \east_out__payload.last  = east_out__payload[34];
-  assign \o__payload$78.words  = east_out__payload[31:0];
-  assign \o__payload$78.words[0]  = east_out__payload[15:0];
-  assign \o__payload$78.words[1]  = east_out__payload[31:16];
-  assign \o__payload$78.count  = east_out__payload[33:32];
-  assign \o__payload$78.last  = east_out__payload[34];
-  assign \i__payload$86.words  = \i__payload$86 [31:0];
-  assign \i__payload$86.words[0]  = \i__payload$86 [15:0];
-  assign \i__payload$86.words[1]  = \i__payload$86 [31:16];
-  assign \i__payload$86.count  = \i__payload$86 [33:32];
-  assign \i__payload$86.last  = \i__payload$86 [34];
-  assign \south_out__payload.words  = south_out__payload[31:0];
-  assign \south_out__payload.words[0]  = south_out__payload[15:0];
-  assign \south_out__payload.words[1]  = south_out__payload[31:16];
-  assign \south_out__payload.count  = south_out__payload[33:32];
-  assign \south_out__payload.last  = south_out__payload[34];
-  assign \o__payload$88.words  = south_out__payload[31:0];
-  assign \o__payload$88.words[0]  = south_out__payload[15:0];
-  assign \o__payload$88.words[1]  = south_out__payload[31:16];
-  assign \o__payload$88.count  = south_out__payload[33:32];
-  assign \o__payload$88.last  = south_out__payload[34];
-  assign \i__payload$96.words  = \i__payload$96 [31:0];
-  assign \i__payload$96.words[0]  = \i__payload$96 [15:0];
-  assign \i__payload$96.words[1]  = \i__payload$96 [31:16];
-  assign \i__payload$96.count  = \i__payload$96 [33:32];
-  assign \i__payload$96.last  = \i__payload$96 [34];
-  assign \west_out__payload.words  = west_out__payload[31:0];
-  assign \west_out__payload.words[0]  = west_out__payload[15:0];
-  assign \west_out__payload.words[1]  = west_out__payload[31:16];
-  assign \west_out__payload.count  = west_out__payload[33:32];
-  assign \west_out__payload.last  = west_out__payload[34];
-  assign \o__payload$98.words  = west_out__payload[31:0];
-  assign \o__payload$98.words[0]  = west_out__payload[15:0];
-  assign \o__payload$98.words[1]  = west_out__payload[31:16];
-  assign \o__payload$98.count  = west_out__payload[33:32];
-  assign \o__payload$98.last  = west_out__payload[34];
-  assign \i__payload$106.words  = \i__payload$106 [31:0];
-  assign \i__payload$106.words[0]  = \i__payload$106 [15:0];
-  assign \i__payload$106.words[1]  = \i__payload$106 [31:16];
-  assign \i__payload$106.count  = \i__payload$106 [33:32];
-  assign \i__payload$106.last  = \i__payload$106 [34];
-  assign \global_out__payload.words  = global_out__payload[31:0];
-  assign \global_out__payload.words[0]  = global_out__payload[15:0];
-  assign \global_out__payload.words[1]  = global_out__payload[31:16];
-  assign \global_out__payload.count  = global_out__payload[33:32];
-  assign \global_out__payload.last  = global_out__payload[34];
-  assign \o__payload$108.words  = global_out__payload[31:0];
-  assign \o__payload$108.words[0]  = global_out__payload[15:0];
-  assign \o__payload$108.words[1]  = global_out__payload[31:16];
-  assign \o__payload$108.count  = global_out__payload[33:32];
-  assign \o__payload$108.last  = global_out__payload[34];
-  assign \i__payload$116.words  = \i__payload$116 [31:0];
-  assign \i__payload$116.words[0]  = \i__payload$116 [15:0];
-  assign \i__payload$116.words[1]  = \i__payload$116 [31:16];
-  assign \i__payload$116.count  = \i__payload$116 [33:32];
-  assign \i__payload$116.last  = \i__payload$116 [34];
-  assign \local0_out__payload.words  = local0_out__payload[31:0];
-  assign \local0_out__payload.words[0]  = local0_out__payload[15:0];
-  assign \local0_out__payload.words[1]  = local0_out__payload[31:16];
-  assign \local0_out__payload.count  = local0_out__payload[33:32];
-  assign \local0_out__payload.last  = local0_out__payload[34];
-  assign \o__payload$118.words  = local0_out__payload[31:0];
-  assign \o__payload$118.words[0]  = local0_out__payload[15:0];
-  assign \o__payload$118.words[1]  = local0_out__payload[31:16];
-  assign \o__payload$118.count  = local0_out__payload[33:32];
-  assign \o__payload$118.last  = local0_out__payload[34];
-  assign \i__payload$126.words  = \i__payload$126 [31:0];
-  assign \i__payload$126.words[0]  = \i__payload$126 [15:0];
-  assign \i__payload$126.words[1]  = \i__payload$126 [31:16];
-  assign \i__payload$126.count  = \i__payload$126 [33:32];
-  assign \i__payload$126.last  = \i__payload$126 [34];
-  assign \local1_out__payload.words  = local1_out__payload[31:0];
-  assign \local1_out__payload.words[0]  = local1_out__payload[15:0];
-  assign \local1_out__payload.words[1]  = local1_out__payload[31:16];
-  assign \local1_out__payload.count  = local1_out__payload[33:32];
-  assign \local1_out__payload.last  = local1_out__payload[34];
-  assign \o__payload$128.words  = local1_out__payload[31:0];
-  assign \o__payload$128.words[0]  = local1_out__payload[15:0];
-  assign \o__payload$128.words[1]  = local1_out__payload[31:16];
-  assign \o__payload$128.count  = local1_out__payload[33:32];
-  assign \o__payload$128.last  = local1_out__payload[34];
-  assign \i__payload$136.words  = \i__payload$136 [31:0];
-  assign \i__payload$136.words[0]  = \i__payload$136 [15:0];
-  assign \i__payload$136.words[1]  = \i__payload$136 [31:16];
-  assign \i__payload$136.count  = \i__payload$136 [33:32];
-  assign \i__payload$136.last  = \i__payload$136 [34];
   assign room[6] = \i__ready$133 ;
   assign room[5] = \i__ready$123 ;
   assign room[4] = \i__ready$113 ;
@@ -2644,881 +1524,24 @@ module \neuflow_fifo_tile.router (rst, sub, columns, north_in__payload, north_in
   assign \$3 [6:0] = bus__payload[30:24];
 endmodule
 
-module \neuflow_fifo_tile.router.east_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_fifo_tile.router.global_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_fifo_tile.router.local0_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_fifo_tile.router.local1_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_fifo_tile.router.north_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_fifo_tile.router.south_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_fifo_tile.router.west_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
 module \neuflow_fifo_tile.tap (rst, i__payload, i__valid, o__ready, o__valid, local__0__valid, i__ready, local__0__ready, o__payload, clk);
   wire all_ready;
   input clk;
   wire clk;
   input [48:0] i__payload;
   wire [48:0] i__payload;
-  wire [48:0] \i__payload$1 ;
-  wire [7:0] \i__payload$1.columns ;
-  wire [31:0] \i__payload$1.data ;
-  wire [3:0] \i__payload$1.kind ;
-  wire \i__payload$1.last ;
-  wire [3:0] \i__payload$1.sub ;
-  wire [7:0] \i__payload.columns ;
-  wire [31:0] \i__payload.data ;
-  wire [3:0] \i__payload.kind ;
-  wire \i__payload.last ;
-  wire [3:0] \i__payload.sub ;
   output i__ready;
   wire i__ready;
-  wire \i__ready$3 ;
   input i__valid;
   wire i__valid;
-  wire \i__valid$5 ;
-  wire [48:0] local__0__payload;
-  wire [7:0] \local__0__payload.columns ;
-  wire [31:0] \local__0__payload.data ;
-  wire [3:0] \local__0__payload.kind ;
-  wire \local__0__payload.last ;
-  wire [3:0] \local__0__payload.sub ;
   input local__0__ready;
   wire local__0__ready;
   output local__0__valid;
   wire local__0__valid;
   output [48:0] o__payload;
   wire [48:0] o__payload;
-  wire [48:0] \o__payload$11 ;
-  wire [7:0] \o__payload$11.columns ;
-  wire [31:0] \o__payload$11.data ;
-  wire [3:0] \o__payload$11.kind ;
-  wire \o__payload$11.last ;
-  wire [3:0] \o__payload$11.sub ;
-  wire [7:0] \o__payload.columns ;
-  wire [31:0] \o__payload.data ;
-  wire [3:0] \o__payload.kind ;
-  wire \o__payload.last ;
-  wire [3:0] \o__payload.sub ;
   input o__ready;
   wire o__ready;
-  wire \o__ready$9 ;
   output o__valid;
   wire o__valid;
   wire \o__valid$13 ;
@@ -3537,41 +1560,10 @@ module \neuflow_fifo_tile.tap (rst, i__payload, i__valid, o__ready, o__valid, lo
     .o__valid(\o__valid$13 ),
     .rst(rst)
   );
-  assign \i__payload$1  = i__payload;
-  assign \i__ready$3  = i__ready;
-  assign \i__valid$5  = i__valid;
-  assign \o__ready$9  = all_ready;
-  assign \o__payload$11  = o__payload;
-  assign local__0__payload = o__payload;
-  assign \i__payload.kind  = i__payload[3:0];
-  assign \i__payload.sub  = i__payload[7:4];
-  assign \i__payload.columns  = i__payload[15:8];
-  assign \i__payload.data  = i__payload[47:16];
-  assign \i__payload.last  = i__payload[48];
-  assign \i__payload$1.kind  = i__payload[3:0];
-  assign \i__payload$1.sub  = i__payload[7:4];
-  assign \i__payload$1.columns  = i__payload[15:8];
-  assign \i__payload$1.data  = i__payload[47:16];
-  assign \i__payload$1.last  = i__payload[48];
-  assign \o__payload.kind  = o__payload[3:0];
-  assign \o__payload.sub  = o__payload[7:4];
-  assign \o__payload.columns  = o__payload[15:8];
-  assign \o__payload.data  = o__payload[47:16];
-  assign \o__payload.last  = o__payload[48];
-  assign \o__payload$11.kind  = o__payload[3:0];
-  assign \o__payload$11.sub  = o__payload[7:4];
-  assign \o__payload$11.columns  = o__payload[15:8];
-  assign \o__payload$11.data  = o__payload[47:16];
-  assign \o__payload$11.last  = o__payload[48];
-  assign \local__0__payload.kind  = o__payload[3:0];
-  assign \local__0__payload.sub  = o__payload[7:4];
-  assign \local__0__payload.columns  = o__payload[15:8];
-  assign \local__0__payload.data  = o__payload[47:16];
-  assign \local__0__payload.last  = o__payload[48];
 endmodule
 
 module \neuflow_fifo_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__ready, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$2  = 0;
   wire \$1 ;
   wire \$2 ;
   wire [48:0] \$3 ;
@@ -3585,22 +1577,12 @@ module \neuflow_fifo_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__rea
   wire free;
   input [48:0] i__payload;
   wire [48:0] i__payload;
-  wire [7:0] \i__payload.columns ;
-  wire [31:0] \i__payload.data ;
-  wire [3:0] \i__payload.kind ;
-  wire \i__payload.last ;
-  wire [3:0] \i__payload.sub ;
   output i__ready;
   wire i__ready;
   input i__valid;
   wire i__valid;
   output [48:0] o__payload;
   reg [48:0] o__payload = 49'h0000000000000;
-  wire [7:0] \o__payload.columns ;
-  wire [31:0] \o__payload.data ;
-  wire [3:0] \o__payload.kind ;
-  wire \o__payload.last ;
-  wire [3:0] \o__payload.sub ;
   input o__ready;
   wire o__ready;
   output o__valid;
@@ -3608,11 +1590,6 @@ module \neuflow_fifo_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__rea
   input rst;
   wire rst;
   reg [48:0] spare = 49'h0000000000000;
-  wire [7:0] \spare.columns ;
-  wire [31:0] \spare.data ;
-  wire [3:0] \spare.kind ;
-  wire \spare.last ;
-  wire [3:0] \spare.sub ;
   reg spare_valid = 1'h0;
   assign \$1  = ~ o__valid;
   assign free = \$1  | o__ready;
@@ -3629,7 +1606,7 @@ module \neuflow_fifo_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__rea
     spare <= \$8 ;
   assign i__ready = ~ spare_valid;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
     \$5  = o__payload;
     if (free) begin
       \$5  = \$3 ;
@@ -3639,7 +1616,7 @@ module \neuflow_fifo_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__rea
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
     \$6  = o__valid;
     if (free) begin
       \$6  = \$4 ;
@@ -3649,7 +1626,7 @@ module \neuflow_fifo_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__rea
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
     \$7  = spare_valid;
     if (free) begin
       \$7  = 1'h0;
@@ -3661,7 +1638,7 @@ module \neuflow_fifo_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__rea
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
     \$8  = spare;
     if (free) begin
     end else if (\$2 ) begin
@@ -3671,19 +1648,4 @@ module \neuflow_fifo_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__rea
       \$8  = 49'h0000000000000;
     end
   end
-  assign \o__payload.kind  = o__payload[3:0];
-  assign \o__payload.sub  = o__payload[7:4];
-  assign \o__payload.columns  = o__payload[15:8];
-  assign \o__payload.data  = o__payload[47:16];
-  assign \o__payload.last  = o__payload[48];
-  assign \i__payload.kind  = i__payload[3:0];
-  assign \i__payload.sub  = i__payload[7:4];
-  assign \i__payload.columns  = i__payload[15:8];
-  assign \i__payload.data  = i__payload[47:16];
-  assign \i__payload.last  = i__payload[48];
-  assign \spare.kind  = spare[3:0];
-  assign \spare.sub  = spare[7:4];
-  assign \spare.columns  = spare[15:8];
-  assign \spare.data  = spare[47:16];
-  assign \spare.last  = spare[48];
 endmodule

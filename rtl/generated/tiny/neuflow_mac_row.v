@@ -35,7 +35,6 @@ module neuflow_mac_row(rst, words, weight, valid, first, hand_over, shift, out, 
   input clk;
   wire clk;
   (* init = 48'h000000000000 *)
-  wire [47:0] drain0;
   reg [47:0] drain1 = 48'h000000000000;
   reg [47:0] drain2 = 48'h000000000000;
   reg [47:0] drain3 = 48'h000000000000;
@@ -66,11 +65,6 @@ module neuflow_mac_row(rst, words, weight, valid, first, hand_over, shift, out, 
   wire [15:0] weight;
   input [79:0] words;
   wire [79:0] words;
-  wire [15:0] \words[0] ;
-  wire [15:0] \words[1] ;
-  wire [15:0] \words[2] ;
-  wire [15:0] \words[3] ;
-  wire [15:0] \words[4] ;
   assign \$1  = $signed(words[15:0]) * $signed(weight);
   assign \$2  = $signed(words[31:16]) * $signed(weight);
   assign \$3  = $signed(words[47:32]) * $signed(weight);
@@ -261,10 +255,4 @@ module neuflow_mac_row(rst, words, weight, valid, first, hand_over, shift, out, 
       \$30  = 48'h000000000000;
     end
   end
-  assign drain0 = out;
-  assign \words[0]  = words[15:0];
-  assign \words[1]  = words[31:16];
-  assign \words[2]  = words[47:32];
-  assign \words[3]  = words[63:48];
-  assign \words[4]  = words[79:64];
 endmodule

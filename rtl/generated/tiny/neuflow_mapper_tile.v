@@ -2,297 +2,107 @@
 
 module neuflow_mapper_tile(rst, config_in__payload, config_in__valid, config_out__ready, row, columns, north_in__payload, north_in__valid, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, north_out__ready, east_out__ready, south_out__ready, west_out__ready, global_out__ready, config_in__ready, config_out__payload
 , config_out__valid, north_in__ready, east_in__ready, south_in__ready, west_in__ready, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, global_out__payload, global_out__valid, mapper_active, clk);
-  wire [2:0] \$1 ;
-  wire [31:0] \$2 ;
   wire active;
   wire [48:0] bus__payload;
-  wire [48:0] \bus__payload$52 ;
-  wire [7:0] \bus__payload$52.columns ;
-  wire [31:0] \bus__payload$52.data ;
-  wire [3:0] \bus__payload$52.kind ;
-  wire \bus__payload$52.last ;
-  wire [3:0] \bus__payload$52.sub ;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
   wire bus__ready;
-  wire \bus__ready$55 ;
   wire bus__valid;
   wire \bus__valid$56 ;
   input clk;
   wire clk;
   input [7:0] columns;
   wire [7:0] columns;
-  wire [7:0] \columns$51 ;
-  wire [7:0] \columns$59 ;
   input [48:0] config_in__payload;
   wire [48:0] config_in__payload;
-  wire [7:0] \config_in__payload.columns ;
-  wire [31:0] \config_in__payload.data ;
-  wire [3:0] \config_in__payload.kind ;
-  wire \config_in__payload.last ;
-  wire [3:0] \config_in__payload.sub ;
   output config_in__ready;
   wire config_in__ready;
   input config_in__valid;
   wire config_in__valid;
   output [48:0] config_out__payload;
   wire [48:0] config_out__payload;
-  wire [7:0] \config_out__payload.columns ;
-  wire [31:0] \config_out__payload.data ;
-  wire [3:0] \config_out__payload.kind ;
-  wire \config_out__payload.last ;
-  wire [3:0] \config_out__payload.sub ;
   input config_out__ready;
   wire config_out__ready;
   output config_out__valid;
   wire config_out__valid;
   input [34:0] east_in__payload;
   wire [34:0] east_in__payload;
-  wire [34:0] \east_in__payload$63 ;
-  wire [1:0] \east_in__payload$63.count ;
-  wire \east_in__payload$63.last ;
-  wire [31:0] \east_in__payload$63.words ;
-  wire [15:0] \east_in__payload$63.words[0] ;
-  wire [15:0] \east_in__payload$63.words[1] ;
-  wire [1:0] \east_in__payload.count ;
-  wire \east_in__payload.last ;
-  wire [31:0] \east_in__payload.words ;
-  wire [15:0] \east_in__payload.words[0] ;
-  wire [15:0] \east_in__payload.words[1] ;
   output east_in__ready;
   wire east_in__ready;
-  wire \east_in__ready$64 ;
   input east_in__valid;
   wire east_in__valid;
-  wire \east_in__valid$65 ;
   output [34:0] east_out__payload;
   wire [34:0] east_out__payload;
-  wire [34:0] \east_out__payload$75 ;
-  wire [1:0] \east_out__payload$75.count ;
-  wire \east_out__payload$75.last ;
-  wire [31:0] \east_out__payload$75.words ;
-  wire [15:0] \east_out__payload$75.words[0] ;
-  wire [15:0] \east_out__payload$75.words[1] ;
-  wire [1:0] \east_out__payload.count ;
-  wire \east_out__payload.last ;
-  wire [31:0] \east_out__payload.words ;
-  wire [15:0] \east_out__payload.words[0] ;
-  wire [15:0] \east_out__payload.words[1] ;
   input east_out__ready;
   wire east_out__ready;
-  wire \east_out__ready$76 ;
   output east_out__valid;
   wire east_out__valid;
-  wire \east_out__valid$77 ;
   output [34:0] global_out__payload;
   wire [34:0] global_out__payload;
-  wire [34:0] \global_out__payload$84 ;
-  wire [1:0] \global_out__payload$84.count ;
-  wire \global_out__payload$84.last ;
-  wire [31:0] \global_out__payload$84.words ;
-  wire [15:0] \global_out__payload$84.words[0] ;
-  wire [15:0] \global_out__payload$84.words[1] ;
-  wire [1:0] \global_out__payload.count ;
-  wire \global_out__payload.last ;
-  wire [31:0] \global_out__payload.words ;
-  wire [15:0] \global_out__payload.words[0] ;
-  wire [15:0] \global_out__payload.words[1] ;
   input global_out__ready;
   wire global_out__ready;
-  wire \global_out__ready$85 ;
   output global_out__valid;
   wire global_out__valid;
-  wire \global_out__valid$86 ;
   wire [48:0] i__payload;
   wire [34:0] \i__payload$87 ;
-  wire [1:0] \i__payload$87.count ;
-  wire \i__payload$87.last ;
-  wire [31:0] \i__payload$87.words ;
-  wire [15:0] \i__payload$87.words[0] ;
-  wire [15:0] \i__payload$87.words[1] ;
-  wire [7:0] \i__payload.columns ;
-  wire [31:0] \i__payload.data ;
-  wire [3:0] \i__payload.kind ;
-  wire \i__payload.last ;
-  wire [3:0] \i__payload.sub ;
   wire i__ready;
-  wire \i__ready$90 ;
   wire i__valid;
   wire \i__valid$91 ;
   wire [34:0] local0_in__payload;
-  wire [1:0] \local0_in__payload.count ;
-  wire \local0_in__payload.last ;
-  wire [31:0] \local0_in__payload.words ;
-  wire [15:0] \local0_in__payload.words[0] ;
-  wire [15:0] \local0_in__payload.words[1] ;
-  wire local0_in__ready;
   wire local0_in__valid;
   wire [34:0] local0_out__payload;
-  wire [1:0] \local0_out__payload.count ;
-  wire \local0_out__payload.last ;
-  wire [31:0] \local0_out__payload.words ;
-  wire [15:0] \local0_out__payload.words[0] ;
-  wire [15:0] \local0_out__payload.words[1] ;
   wire local0_out__ready;
   wire local0_out__valid;
-  wire [48:0] local__0__payload;
-  wire [7:0] \local__0__payload.columns ;
-  wire [31:0] \local__0__payload.data ;
-  wire [3:0] \local__0__payload.kind ;
-  wire \local__0__payload.last ;
-  wire [3:0] \local__0__payload.sub ;
   wire local__0__ready;
   wire local__0__valid;
-  wire [48:0] local__1__payload;
-  wire [7:0] \local__1__payload.columns ;
-  wire [31:0] \local__1__payload.data ;
-  wire [3:0] \local__1__payload.kind ;
-  wire \local__1__payload.last ;
-  wire [3:0] \local__1__payload.sub ;
   wire local__1__ready;
   wire local__1__valid;
   output mapper_active;
   wire mapper_active;
   input [34:0] north_in__payload;
   wire [34:0] north_in__payload;
-  wire [34:0] \north_in__payload$60 ;
-  wire [1:0] \north_in__payload$60.count ;
-  wire \north_in__payload$60.last ;
-  wire [31:0] \north_in__payload$60.words ;
-  wire [15:0] \north_in__payload$60.words[0] ;
-  wire [15:0] \north_in__payload$60.words[1] ;
-  wire [1:0] \north_in__payload.count ;
-  wire \north_in__payload.last ;
-  wire [31:0] \north_in__payload.words ;
-  wire [15:0] \north_in__payload.words[0] ;
-  wire [15:0] \north_in__payload.words[1] ;
   output north_in__ready;
   wire north_in__ready;
-  wire \north_in__ready$61 ;
   input north_in__valid;
   wire north_in__valid;
-  wire \north_in__valid$62 ;
   output [34:0] north_out__payload;
   wire [34:0] north_out__payload;
-  wire [34:0] \north_out__payload$72 ;
-  wire [1:0] \north_out__payload$72.count ;
-  wire \north_out__payload$72.last ;
-  wire [31:0] \north_out__payload$72.words ;
-  wire [15:0] \north_out__payload$72.words[0] ;
-  wire [15:0] \north_out__payload$72.words[1] ;
-  wire [1:0] \north_out__payload.count ;
-  wire \north_out__payload.last ;
-  wire [31:0] \north_out__payload.words ;
-  wire [15:0] \north_out__payload.words[0] ;
-  wire [15:0] \north_out__payload.words[1] ;
   input north_out__ready;
   wire north_out__ready;
-  wire \north_out__ready$73 ;
   output north_out__valid;
   wire north_out__valid;
-  wire \north_out__valid$74 ;
   wire [48:0] o__payload;
-  wire [34:0] \o__payload$94 ;
-  wire [1:0] \o__payload$94.count ;
-  wire \o__payload$94.last ;
-  wire [31:0] \o__payload$94.words ;
-  wire [15:0] \o__payload$94.words[0] ;
-  wire [15:0] \o__payload$94.words[1] ;
-  wire [7:0] \o__payload.columns ;
-  wire [31:0] \o__payload.data ;
-  wire [3:0] \o__payload.kind ;
-  wire \o__payload.last ;
-  wire [3:0] \o__payload.sub ;
   wire o__ready;
   wire \o__ready$95 ;
   wire o__valid;
-  wire \o__valid$98 ;
   input [3:0] row;
   wire [3:0] row;
   input rst;
   wire rst;
   input [34:0] south_in__payload;
   wire [34:0] south_in__payload;
-  wire [34:0] \south_in__payload$66 ;
-  wire [1:0] \south_in__payload$66.count ;
-  wire \south_in__payload$66.last ;
-  wire [31:0] \south_in__payload$66.words ;
-  wire [15:0] \south_in__payload$66.words[0] ;
-  wire [15:0] \south_in__payload$66.words[1] ;
-  wire [1:0] \south_in__payload.count ;
-  wire \south_in__payload.last ;
-  wire [31:0] \south_in__payload.words ;
-  wire [15:0] \south_in__payload.words[0] ;
-  wire [15:0] \south_in__payload.words[1] ;
   output south_in__ready;
   wire south_in__ready;
-  wire \south_in__ready$67 ;
   input south_in__valid;
   wire south_in__valid;
-  wire \south_in__valid$68 ;
   output [34:0] south_out__payload;
   wire [34:0] south_out__payload;
-  wire [34:0] \south_out__payload$78 ;
-  wire [1:0] \south_out__payload$78.count ;
-  wire \south_out__payload$78.last ;
-  wire [31:0] \south_out__payload$78.words ;
-  wire [15:0] \south_out__payload$78.words[0] ;
-  wire [15:0] \south_out__payload$78.words[1] ;
-  wire [1:0] \south_out__payload.count ;
-  wire \south_out__payload.last ;
-  wire [31:0] \south_out__payload.words ;
-  wire [15:0] \south_out__payload.words[0] ;
-  wire [15:0] \south_out__payload.words[1] ;
   input south_out__ready;
   wire south_out__ready;
-  wire \south_out__ready$79 ;
   output south_out__valid;
   wire south_out__valid;
-  wire \south_out__valid$80 ;
   wire [3:0] sub;
-  wire [3:0] \sub$58 ;
   input [34:0] west_in__payload;
   wire [34:0] west_in__payload;
-  wire [34:0] \west_in__payload$69 ;
-  wire [1:0] \west_in__payload$69.count ;
-  wire \west_in__payload$69.last ;
-  wire [31:0] \west_in__payload$69.words ;
-  wire [15:0] \west_in__payload$69.words[0] ;
-  wire [15:0] \west_in__payload$69.words[1] ;
-  wire [1:0] \west_in__payload.count ;
-  wire \west_in__payload.last ;
-  wire [31:0] \west_in__payload.words ;
-  wire [15:0] \west_in__payload.words[0] ;
-  wire [15:0] \west_in__payload.words[1] ;
   output west_in__ready;
   wire west_in__ready;
-  wire \west_in__ready$70 ;
   input west_in__valid;
   wire west_in__valid;
-  wire \west_in__valid$71 ;
   output [34:0] west_out__payload;
   wire [34:0] west_out__payload;
-  wire [34:0] \west_out__payload$81 ;
-  wire [1:0] \west_out__payload$81.count ;
-  wire \west_out__payload$81.last ;
-  wire [31:0] \west_out__payload$81.words ;
-  wire [15:0] \west_out__payload$81.words[0] ;
-  wire [15:0] \west_out__payload$81.words[1] ;
-  wire [1:0] \west_out__payload.count ;
-  wire \west_out__payload.last ;
-  wire [31:0] \west_out__payload.words ;
-  wire [15:0] \west_out__payload.words[0] ;
-  wire [15:0] \west_out__payload.words[1] ;
   input west_out__ready;
   wire west_out__ready;
-  wire \west_out__ready$82 ;
   output west_out__valid;
   wire west_out__valid;
-  wire \west_out__valid$83 ;
-  \neuflow_mapper_tile.mapper  mapper (
+  neuflow_mapper mapper (
     .active(mapper_active),
     .bus__payload(config_out__payload),
     .bus__ready(local__1__ready),
@@ -302,11 +112,11 @@ module neuflow_mapper_tile(rst, config_in__payload, config_in__valid, config_out
     .i__payload(\i__payload$87 ),
     .i__ready(local0_out__ready),
     .i__valid(\i__valid$91 ),
+    .o__payload(local0_in__payload),
     .o__ready(\o__ready$95 ),
     .o__valid(local0_in__valid),
-    .\port$726$0 (\$1 ),
-    .\port$730$0 (\$2 ),
-    .rst(rst)
+    .rst(rst),
+    .sub(4'h0)
   );
   \neuflow_mapper_tile.router  router (
     .bus__payload(config_out__payload),
@@ -321,6 +131,7 @@ module neuflow_mapper_tile(rst, config_in__payload, config_in__valid, config_out
     .east_out__valid(east_out__valid),
     .global_out__payload(global_out__payload),
     .global_out__valid(global_out__valid),
+    .local0_in__payload(local0_in__payload),
     .local0_in__valid(local0_in__valid),
     .local0_moves(\o__ready$95 ),
     .local0_out__payload(\i__payload$87 ),
@@ -336,8 +147,6 @@ module neuflow_mapper_tile(rst, config_in__payload, config_in__valid, config_out
     .\o__ready$71 (east_out__ready),
     .\o__ready$81 (south_out__ready),
     .\o__ready$91 (west_out__ready),
-    .\port$726$0 (\$1 ),
-    .\port$730$0 (\$2 ),
     .rst(rst),
     .south_in__payload(south_in__payload),
     .south_in__valid(south_in__valid),
@@ -372,2224 +181,18 @@ module neuflow_mapper_tile(rst, config_in__payload, config_in__valid, config_out
   assign o__ready = config_out__ready;
   assign o__valid = config_out__valid;
   assign bus__payload = config_out__payload;
-  assign local__0__payload = config_out__payload;
   assign bus__ready = local__0__ready;
   assign local__0__valid = bus__valid;
   assign sub = row;
-  assign \columns$51  = columns;
-  assign \bus__payload$52  = config_out__payload;
-  assign local__1__payload = config_out__payload;
-  assign \bus__ready$55  = local__1__ready;
   assign local__1__valid = \bus__valid$56 ;
-  assign \sub$58  = 4'h0;
-  assign \columns$59  = columns;
-  assign \north_in__payload$60  = north_in__payload;
-  assign \north_in__ready$61  = north_in__ready;
-  assign \north_in__valid$62  = north_in__valid;
-  assign \east_in__payload$63  = east_in__payload;
-  assign \east_in__ready$64  = east_in__ready;
-  assign \east_in__valid$65  = east_in__valid;
-  assign \south_in__payload$66  = south_in__payload;
-  assign \south_in__ready$67  = south_in__ready;
-  assign \south_in__valid$68  = south_in__valid;
-  assign \west_in__payload$69  = west_in__payload;
-  assign \west_in__ready$70  = west_in__ready;
-  assign \west_in__valid$71  = west_in__valid;
-  assign \north_out__payload$72  = north_out__payload;
-  assign \north_out__ready$73  = north_out__ready;
-  assign \north_out__valid$74  = north_out__valid;
-  assign \east_out__payload$75  = east_out__payload;
-  assign \east_out__ready$76  = east_out__ready;
-  assign \east_out__valid$77  = east_out__valid;
-  assign \south_out__payload$78  = south_out__payload;
-  assign \south_out__ready$79  = south_out__ready;
-  assign \south_out__valid$80  = south_out__valid;
-  assign \west_out__payload$81  = west_out__payload;
-  assign \west_out__ready$82  = west_out__ready;
-  assign \west_out__valid$83  = west_out__valid;
-  assign \global_out__payload$84  = global_out__payload;
-  assign \global_out__ready$85  = global_out__ready;
-  assign \global_out__valid$86  = global_out__valid;
   assign local0_out__payload = \i__payload$87 ;
-  assign \i__ready$90  = local0_out__ready;
   assign local0_out__valid = \i__valid$91 ;
-  assign local0_in__payload = { \$1 , \$2  };
-  assign \o__payload$94  = { \$1 , \$2  };
-  assign local0_in__ready = \o__ready$95 ;
-  assign \o__valid$98  = local0_in__valid;
   assign active = mapper_active;
-  assign \config_in__payload.kind  = config_in__payload[3:0];
-  assign \config_in__payload.sub  = config_in__payload[7:4];
-  assign \config_in__payload.columns  = config_in__payload[15:8];
-  assign \config_in__payload.data  = config_in__payload[47:16];
-  assign \config_in__payload.last  = config_in__payload[48];
-  assign \config_out__payload.kind  = config_out__payload[3:0];
-  assign \config_out__payload.sub  = config_out__payload[7:4];
-  assign \config_out__payload.columns  = config_out__payload[15:8];
-  assign \config_out__payload.data  = config_out__payload[47:16];
-  assign \config_out__payload.last  = config_out__payload[48];
-  assign \north_in__payload.words  = north_in__payload[31:0];
-  assign \north_in__payload.words[0]  = north_in__payload[15:0];
-  assign \north_in__payload.words[1]  = north_in__payload[31:16];
-  assign \north_in__payload.count  = north_in__payload[33:32];
-  assign \north_in__payload.last  = north_in__payload[34];
-  assign \east_in__payload.words  = east_in__payload[31:0];
-  assign \east_in__payload.words[0]  = east_in__payload[15:0];
-  assign \east_in__payload.words[1]  = east_in__payload[31:16];
-  assign \east_in__payload.count  = east_in__payload[33:32];
-  assign \east_in__payload.last  = east_in__payload[34];
-  assign \south_in__payload.words  = south_in__payload[31:0];
-  assign \south_in__payload.words[0]  = south_in__payload[15:0];
-  assign \south_in__payload.words[1]  = south_in__payload[31:16];
-  assign \south_in__payload.count  = south_in__payload[33:32];
-  assign \south_in__payload.last  = south_in__payload[34];
-  assign \west_in__payload.words  = west_in__payload[31:0];
-  assign \west_in__payload.words[0]  = west_in__payload[15:0];
-  assign \west_in__payload.words[1]  = west_in__payload[31:16];
-  assign \west_in__payload.count  = west_in__payload[33:32];
-  assign \west_in__payload.last  = west_in__payload[34];
-  assign \north_out__payload.words  = north_out__payload[31:0];
-  assign \north_out__payload.words[0]  = north_out__payload[15:0];
-  assign \north_out__payload.words[1]  = north_out__payload[31:16];
-  assign \north_out__payload.count  = north_out__payload[33:32];
-  assign \north_out__payload.last  = north_out__payload[34];
-  assign \east_out__payload.words  = east_out__payload[31:0];
-  assign \east_out__payload.words[0]  = east_out__payload[15:0];
-  assign \east_out__payload.words[1]  = east_out__payload[31:16];
-  assign \east_out__payload.count  = east_out__payload[33:32];
-  assign \east_out__payload.last  = east_out__payload[34];
-  assign \south_out__payload.words  = south_out__payload[31:0];
-  assign \south_out__payload.words[0]  = south_out__payload[15:0];
-  assign \south_out__payload.words[1]  = south_out__payload[31:16];
-  assign \south_out__payload.count  = south_out__payload[33:32];
-  assign \south_out__payload.last  = south_out__payload[34];
-  assign \west_out__payload.words  = west_out__payload[31:0];
-  assign \west_out__payload.words[0]  = west_out__payload[15:0];
-  assign \west_out__payload.words[1]  = west_out__payload[31:16];
-  assign \west_out__payload.count  = west_out__payload[33:32];
-  assign \west_out__payload.last  = west_out__payload[34];
-  assign \global_out__payload.words  = global_out__payload[31:0];
-  assign \global_out__payload.words[0]  = global_out__payload[15:0];
-  assign \global_out__payload.words[1]  = global_out__payload[31:16];
-  assign \global_out__payload.count  = global_out__payload[33:32];
-  assign \global_out__payload.last  = global_out__payload[34];
-  assign \i__payload.kind  = config_in__payload[3:0];
-  assign \i__payload.sub  = config_in__payload[7:4];
-  assign \i__payload.columns  = config_in__payload[15:8];
-  assign \i__payload.data  = config_in__payload[47:16];
-  assign \i__payload.last  = config_in__payload[48];
-  assign \o__payload.kind  = config_out__payload[3:0];
-  assign \o__payload.sub  = config_out__payload[7:4];
-  assign \o__payload.columns  = config_out__payload[15:8];
-  assign \o__payload.data  = config_out__payload[47:16];
-  assign \o__payload.last  = config_out__payload[48];
-  assign \bus__payload.kind  = config_out__payload[3:0];
-  assign \bus__payload.sub  = config_out__payload[7:4];
-  assign \bus__payload.columns  = config_out__payload[15:8];
-  assign \bus__payload.data  = config_out__payload[47:16];
-  assign \bus__payload.last  = config_out__payload[48];
-  assign \local__0__payload.kind  = config_out__payload[3:0];
-  assign \local__0__payload.sub  = config_out__payload[7:4];
-  assign \local__0__payload.columns  = config_out__payload[15:8];
-  assign \local__0__payload.data  = config_out__payload[47:16];
-  assign \local__0__payload.last  = config_out__payload[48];
-  assign \bus__payload$52.kind  = config_out__payload[3:0];
-  assign \bus__payload$52.sub  = config_out__payload[7:4];
-  assign \bus__payload$52.columns  = config_out__payload[15:8];
-  assign \bus__payload$52.data  = config_out__payload[47:16];
-  assign \bus__payload$52.last  = config_out__payload[48];
-  assign \local__1__payload.kind  = config_out__payload[3:0];
-  assign \local__1__payload.sub  = config_out__payload[7:4];
-  assign \local__1__payload.columns  = config_out__payload[15:8];
-  assign \local__1__payload.data  = config_out__payload[47:16];
-  assign \local__1__payload.last  = config_out__payload[48];
-  assign \north_in__payload$60.words  = north_in__payload[31:0];
-  assign \north_in__payload$60.words[0]  = north_in__payload[15:0];
-  assign \north_in__payload$60.words[1]  = north_in__payload[31:16];
-  assign \north_in__payload$60.count  = north_in__payload[33:32];
-  assign \north_in__payload$60.last  = north_in__payload[34];
-  assign \east_in__payload$63.words  = east_in__payload[31:0];
-  assign \east_in__payload$63.words[0]  = east_in__payload[15:0];
-  assign \east_in__payload$63.words[1]  = east_in__payload[31:16];
-  assign \east_in__payload$63.count  = east_in__payload[33:32];
-  assign \east_in__payload$63.last  = east_in__payload[34];
-  assign \south_in__payload$66.words  = south_in__payload[31:0];
-  assign \south_in__payload$66.words[0]  = south_in__payload[15:0];
-  assign \south_in__payload$66.words[1]  = south_in__payload[31:16];
-  assign \south_in__payload$66.count  = south_in__payload[33:32];
-  assign \south_in__payload$66.last  = south_in__payload[34];
-  assign \west_in__payload$69.words  = west_in__payload[31:0];
-  assign \west_in__payload$69.words[0]  = west_in__payload[15:0];
-  assign \west_in__payload$69.words[1]  = west_in__payload[31:16];
-  assign \west_in__payload$69.count  = west_in__payload[33:32];
-  assign \west_in__payload$69.last  = west_in__payload[34];
-  assign \north_out__payload$72.words  = north_out__payload[31:0];
-  assign \north_out__payload$72.words[0]  = north_out__payload[15:0];
-  assign \north_out__payload$72.words[1]  = north_out__payload[31:16];
-  assign \north_out__payload$72.count  = north_out__payload[33:32];
-  assign \north_out__payload$72.last  = north_out__payload[34];
-  assign \east_out__payload$75.words  = east_out__payload[31:0];
-  assign \east_out__payload$75.words[0]  = east_out__payload[15:0];
-  assign \east_out__payload$75.words[1]  = east_out__payload[31:16];
-  assign \east_out__payload$75.count  = east_out__payload[33:32];
-  assign \east_out__payload$75.last  = east_out__payload[34];
-  assign \south_out__payload$78.words  = south_out__payload[31:0];
-  assign \south_out__payload$78.words[0]  = south_out__payload[15:0];
-  assign \south_out__payload$78.words[1]  = south_out__payload[31:16];
-  assign \south_out__payload$78.count  = south_out__payload[33:32];
-  assign \south_out__payload$78.last  = south_out__payload[34];
-  assign \west_out__payload$81.words  = west_out__payload[31:0];
-  assign \west_out__payload$81.words[0]  = west_out__payload[15:0];
-  assign \west_out__payload$81.words[1]  = west_out__payload[31:16];
-  assign \west_out__payload$81.count  = west_out__payload[33:32];
-  assign \west_out__payload$81.last  = west_out__payload[34];
-  assign \global_out__payload$84.words  = global_out__payload[31:0];
-  assign \global_out__payload$84.words[0]  = global_out__payload[15:0];
-  assign \global_out__payload$84.words[1]  = global_out__payload[31:16];
-  assign \global_out__payload$84.count  = global_out__payload[33:32];
-  assign \global_out__payload$84.last  = global_out__payload[34];
-  assign \i__payload$87.words  = \i__payload$87 [31:0];
-  assign \i__payload$87.words[0]  = \i__payload$87 [15:0];
-  assign \i__payload$87.words[1]  = \i__payload$87 [31:16];
-  assign \i__payload$87.count  = \i__payload$87 [33:32];
-  assign \i__payload$87.last  = \i__payload$87 [34];
-  assign \local0_out__payload.words  = \i__payload$87 [31:0];
-  assign \local0_out__payload.words[0]  = \i__payload$87 [15:0];
-  assign \local0_out__payload.words[1]  = \i__payload$87 [31:16];
-  assign \local0_out__payload.count  = \i__payload$87 [33:32];
-  assign \local0_out__payload.last  = \i__payload$87 [34];
-  assign \local0_in__payload.words  = \$2 ;
-  assign \local0_in__payload.words[0]  = \$2 [15:0];
-  assign \local0_in__payload.words[1]  = \$2 [31:16];
-  assign \local0_in__payload.count  = \$1 [1:0];
-  assign \local0_in__payload.last  = \$1 [2];
-  assign \o__payload$94.words  = \$2 ;
-  assign \o__payload$94.words[0]  = \$2 [15:0];
-  assign \o__payload$94.words[1]  = \$2 [31:16];
-  assign \o__payload$94.count  = \$1 [1:0];
-  assign \o__payload$94.last  = \$1 [2];
-endmodule
-
-module \neuflow_mapper_tile.mapper (rst, columns, bus__valid, o__ready, i__ready, active, bus__ready, bus__payload, i__payload, i__valid, \port$726$0 , \port$730$0 , o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$100 ;
-  wire \$101 ;
-  wire \$102 ;
-  wire \$103 ;
-  wire [15:0] \$104 ;
-  wire [15:0] \$105 ;
-  wire \$106 ;
-  wire \$107 ;
-  wire \$108 ;
-  wire \$109 ;
-  wire \$11 ;
-  wire \$110 ;
-  wire \$111 ;
-  wire \$112 ;
-  wire \$113 ;
-  wire [17:0] \$114 ;
-  wire [48:0] \$115 ;
-  wire [32:0] \$116 ;
-  wire \$117 ;
-  wire \$118 ;
-  wire [34:0] \$119 ;
-  wire \$12 ;
-  wire [34:0] \$120 ;
-  wire [33:0] \$121 ;
-  wire [34:0] \$122 ;
-  wire \$123 ;
-  wire \$124 ;
-  wire \$125 ;
-  wire \$126 ;
-  wire \$127 ;
-  wire \$128 ;
-  wire \$129 ;
-  wire \$13 ;
-  wire \$130 ;
-  wire \$131 ;
-  wire \$132 ;
-  wire \$133 ;
-  wire \$134 ;
-  wire \$135 ;
-  wire \$136 ;
-  wire \$137 ;
-  wire \$138 ;
-  wire \$139 ;
-  wire [16:0] \$14 ;
-  wire \$140 ;
-  wire \$141 ;
-  wire \$142 ;
-  wire \$143 ;
-  wire \$144 ;
-  wire \$145 ;
-  wire [19:0] \$146 ;
-  wire [19:0] \$147 ;
-  wire [20:0] \$148 ;
-  wire \$149 ;
-  wire [16:0] \$15 ;
-  wire \$150 ;
-  wire \$151 ;
-  wire \$152 ;
-  wire \$153 ;
-  wire \$154 ;
-  wire \$155 ;
-  wire \$156 ;
-  wire \$157 ;
-  wire \$158 ;
-  wire \$159 ;
-  wire [52:0] \$16 ;
-  wire [7:0] \$160 ;
-  wire \$161 ;
-  wire \$162 ;
-  wire \$163 ;
-  wire \$164 ;
-  wire \$165 ;
-  wire \$166 ;
-  wire \$167 ;
-  wire \$168 ;
-  wire \$169 ;
-  wire [20:0] \$17 ;
-  wire \$170 ;
-  wire \$171 ;
-  wire \$172 ;
-  wire \$173 ;
-  wire \$174 ;
-  wire \$175 ;
-  wire \$176 ;
-  wire \$177 ;
-  wire \$178 ;
-  wire \$179 ;
-  wire [20:0] \$18 ;
-  wire [15:0] \$180 ;
-  wire [15:0] \$181 ;
-  wire [2:0] \$182 ;
-  reg [31:0] \$183 ;
-  reg [31:0] \$184  = 32'd0;
-  reg \$185 ;
-  reg [3:0] \$186 ;
-  reg [3:0] \$187 ;
-  reg [3:0] \$188 ;
-  reg [3:0] \$189 ;
-  wire \$19 ;
-  reg [3:0] \$190 ;
-  reg [3:0] \$191 ;
-  reg [3:0] \$192 ;
-  reg [3:0] \$193 ;
-  reg [3:0] \$194 ;
-  reg [3:0] \$195 ;
-  reg [7:0] \$196 ;
-  reg [7:0] \$197 ;
-  reg [7:0] \$198 ;
-  reg [7:0] \$199 ;
-  wire \$2 ;
-  wire \$20 ;
-  reg [7:0] \$200 ;
-  reg [7:0] \$201 ;
-  reg [7:0] \$202 ;
-  reg [16:0] \$203 ;
-  reg [7:0] \$204 ;
-  reg [16:0] \$205 ;
-  reg [66:0] \$206 ;
-  reg [16:0] \$207 ;
-  reg [33:0] \$208 ;
-  reg [15:0] \$209 ;
-  wire \$21 ;
-  reg [16:0] \$210 ;
-  reg [32:0] \$211 ;
-  reg [33:0] \$212 ;
-  reg [16:0] \$213 ;
-  reg [16:0] \$214 ;
-  reg \$215 ;
-  reg \$216 ;
-  reg \$217 ;
-  reg \$218 ;
-  reg [34:0] \$219 ;
-  wire [16:0] \$22 ;
-  reg [16:0] \$220 ;
-  reg [34:0] \$221 ;
-  reg [33:0] \$222 ;
-  reg [51:0] \$223 ;
-  reg [19:0] \$224 ;
-  reg [19:0] \$225 ;
-  reg [16:0] \$226 ;
-  reg [16:0] \$227 ;
-  reg [16:0] \$228 ;
-  reg [16:0] \$229 ;
-  wire [16:0] \$23 ;
-  reg \$230 ;
-  reg \$231 ;
-  reg \$232 ;
-  reg \$233 ;
-  reg \$234 ;
-  reg [16:0] \$235 ;
-  reg [7:0] \$236 ;
-  reg [16:0] \$237 ;
-  reg [66:0] \$238 ;
-  reg [16:0] \$239 ;
-  wire [52:0] \$24 ;
-  reg [33:0] \$240 ;
-  reg [15:0] \$241 ;
-  reg [16:0] \$242 ;
-  reg [32:0] \$243 ;
-  reg [33:0] \$244 ;
-  reg [16:0] \$245 ;
-  reg [16:0] \$246 ;
-  reg \$247 ;
-  reg \$248 ;
-  reg \$249 ;
-  wire [20:0] \$25 ;
-  reg \$250 ;
-  reg [34:0] \$251 ;
-  reg [16:0] \$252 ;
-  reg [34:0] \$253 ;
-  reg [33:0] \$254 ;
-  reg [51:0] \$255 ;
-  reg [19:0] \$256 ;
-  reg [19:0] \$257 ;
-  reg [16:0] \$258 ;
-  reg [16:0] \$259 ;
-  wire [20:0] \$26 ;
-  reg [16:0] \$260 ;
-  reg [16:0] \$261 ;
-  reg \$262 ;
-  reg \$263 ;
-  reg \$264 ;
-  reg \$265 ;
-  reg \$266 ;
-  wire \$27 ;
-  wire \$28 ;
-  wire \$29 ;
-  wire \$3 ;
-  wire \$30 ;
-  wire \$31 ;
-  wire \$32 ;
-  wire \$33 ;
-  wire \$34 ;
-  wire \$35 ;
-  wire \$36 ;
-  wire \$37 ;
-  wire [17:0] \$38 ;
-  wire [48:0] \$39 ;
-  wire \$4 ;
-  wire [32:0] \$40 ;
-  wire \$41 ;
-  wire \$42 ;
-  wire [34:0] \$43 ;
-  wire [34:0] \$44 ;
-  wire [33:0] \$45 ;
-  wire [34:0] \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
-  wire \$5 ;
-  wire \$50 ;
-  wire \$51 ;
-  wire \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  wire \$55 ;
-  wire \$56 ;
-  wire \$57 ;
-  wire \$58 ;
-  wire \$59 ;
-  wire \$6 ;
-  wire \$60 ;
-  wire \$61 ;
-  wire \$62 ;
-  wire \$63 ;
-  wire \$64 ;
-  wire \$65 ;
-  wire \$66 ;
-  wire \$67 ;
-  wire \$68 ;
-  wire \$69 ;
-  wire \$7 ;
-  wire [19:0] \$70 ;
-  wire [19:0] \$71 ;
-  wire [20:0] \$72 ;
-  wire \$73 ;
-  wire \$74 ;
-  wire \$75 ;
-  wire \$76 ;
-  wire \$77 ;
-  wire \$78 ;
-  wire \$79 ;
-  wire \$8 ;
-  wire \$80 ;
-  wire \$81 ;
-  wire \$82 ;
-  wire \$83 ;
-  wire [7:0] \$84 ;
-  wire \$85 ;
-  wire \$86 ;
-  wire \$87 ;
-  wire \$88 ;
-  wire \$89 ;
-  wire \$9 ;
-  wire \$90 ;
-  wire \$91 ;
-  wire \$92 ;
-  wire \$93 ;
-  wire \$94 ;
-  wire \$95 ;
-  wire \$96 ;
-  wire \$97 ;
-  wire \$98 ;
-  wire \$99 ;
-  wire \$signal ;
-  wire \$signal$13 ;
-  output active;
-  wire active;
-  input [48:0] bus__payload;
-  wire [48:0] bus__payload;
-  wire [48:0] \bus__payload$1 ;
-  wire [7:0] \bus__payload$1.columns ;
-  wire [31:0] \bus__payload$1.data ;
-  wire [3:0] \bus__payload$1.kind ;
-  wire \bus__payload$1.last ;
-  wire [3:0] \bus__payload$1.sub ;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
-  output bus__ready;
-  wire bus__ready;
-  wire \bus__ready$3 ;
-  input bus__valid;
-  wire bus__valid;
-  wire \bus__valid$5 ;
-  input clk;
-  wire clk;
-  reg closing = 1'h0;
-  input [7:0] columns;
-  wire [7:0] columns;
-  wire [7:0] \columns$9 ;
-  reg [52:0] doubled_0;
-  reg [52:0] doubled_1;
-  reg [16:0] folded_0;
-  reg [16:0] folded_1;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  wire [34:0] o__payload;
-  wire [550:0] \o__payload$32 ;
-  wire [17:0] \o__payload$32.a0 ;
-  wire [17:0] \o__payload$32.a1 ;
-  wire [17:0] \o__payload$32.a2 ;
-  wire [17:0] \o__payload$32.a3 ;
-  wire [17:0] \o__payload$32.a4 ;
-  wire [17:0] \o__payload$32.a5 ;
-  wire [17:0] \o__payload$32.a6 ;
-  wire [17:0] \o__payload$32.a7 ;
-  wire [16:0] \o__payload$32.b0 ;
-  wire [16:0] \o__payload$32.b1 ;
-  wire [16:0] \o__payload$32.b2 ;
-  wire [16:0] \o__payload$32.b3 ;
-  wire [16:0] \o__payload$32.b4 ;
-  wire [16:0] \o__payload$32.b5 ;
-  wire [16:0] \o__payload$32.b6 ;
-  wire [16:0] \o__payload$32.b7 ;
-  wire \o__payload$32.even ;
-  wire [15:0] \o__payload$32.min0 ;
-  wire [15:0] \o__payload$32.min1 ;
-  wire [15:0] \o__payload$32.min2 ;
-  wire [15:0] \o__payload$32.min3 ;
-  wire [15:0] \o__payload$32.min4 ;
-  wire [15:0] \o__payload$32.min5 ;
-  wire [15:0] \o__payload$32.min6 ;
-  wire [15:0] \o__payload$32.min7 ;
-  wire \o__payload$32.narrow ;
-  wire \o__payload$32.odd ;
-  wire [15:0] \o__payload$32.q0 ;
-  wire [15:0] \o__payload$32.q1 ;
-  wire [15:0] \o__payload$32.q2 ;
-  wire [15:0] \o__payload$32.q3 ;
-  wire [15:0] \o__payload$32.q4 ;
-  wire [15:0] \o__payload$32.q5 ;
-  wire [15:0] \o__payload$32.q6 ;
-  wire [15:0] \o__payload$32.q7 ;
-  wire [5:0] \o__payload$32.shift ;
-  wire [5:0] \o__payload$32.square ;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  wire \o__ready$18 ;
-  output o__valid;
-  wire o__valid;
-  wire \o__valid$15 ;
-  output [2:0] \port$726$0 ;
-  wire [2:0] \port$726$0 ;
-  (* init = 32'd0 *)
-  output [31:0] \port$730$0 ;
-  wire [31:0] \port$730$0 ;
-  reg [20:0] put_back_0;
-  reg [20:0] put_back_1;
-  input rst;
-  wire rst;
-  reg [3:0] s10_tail = 4'h0;
-  reg [7:0] s1_above_0 = 8'h00;
-  reg [7:0] s1_above_1 = 8'h00;
-  reg s1_negative_0 = 1'h0;
-  reg s1_negative_1 = 1'h0;
-  reg [3:0] s1_tail = 4'h0;
-  reg [16:0] s1_x_0 = 17'h00000;
-  reg [16:0] s1_x_1 = 17'h00000;
-  reg s2_negative_0 = 1'h0;
-  reg s2_negative_1 = 1'h0;
-  reg [66:0] s2_segment_0 = 67'h00000000000000000;
-  wire [17:0] \s2_segment_0.a ;
-  wire [16:0] \s2_segment_0.b ;
-  wire [15:0] \s2_segment_0.low ;
-  wire [15:0] \s2_segment_0.q ;
-  reg [66:0] s2_segment_1 = 67'h00000000000000000;
-  wire [17:0] \s2_segment_1.a ;
-  wire [16:0] \s2_segment_1.b ;
-  wire [15:0] \s2_segment_1.low ;
-  wire [15:0] \s2_segment_1.q ;
-  reg [3:0] s2_tail = 4'h0;
-  reg [16:0] s2_x_0 = 17'h00000;
-  reg [16:0] s2_x_1 = 17'h00000;
-  reg [33:0] s3_a_0 = 34'h000000000;
-  reg [33:0] s3_a_1 = 34'h000000000;
-  reg [16:0] s3_b_0 = 17'h00000;
-  reg [16:0] s3_b_1 = 17'h00000;
-  reg [16:0] s3_d_0 = 17'h00000;
-  reg [16:0] s3_d_1 = 17'h00000;
-  reg s3_negative_0 = 1'h0;
-  reg s3_negative_1 = 1'h0;
-  reg [15:0] s3_q_0 = 16'h0000;
-  reg [15:0] s3_q_1 = 16'h0000;
-  reg [7:0] s3_setup = 8'h00;
-  reg [3:0] s3_tail = 4'h0;
-  reg [33:0] s4_a_0 = 34'h000000000;
-  reg [33:0] s4_a_1 = 34'h000000000;
-  reg [16:0] s4_b_0 = 17'h00000;
-  reg [16:0] s4_b_1 = 17'h00000;
-  reg [16:0] s4_d_0 = 17'h00000;
-  reg [16:0] s4_d_1 = 17'h00000;
-  reg s4_negative_0 = 1'h0;
-  reg s4_negative_1 = 1'h0;
-  reg [32:0] s4_qd_0 = 33'h000000000;
-  reg [32:0] s4_qd_1 = 33'h000000000;
-  reg [7:0] s4_setup = 8'h00;
-  reg [3:0] s4_tail = 4'h0;
-  reg [16:0] s5_b_0 = 17'h00000;
-  reg [16:0] s5_b_1 = 17'h00000;
-  reg [16:0] s5_d_0 = 17'h00000;
-  reg [16:0] s5_d_1 = 17'h00000;
-  reg s5_negative_0 = 1'h0;
-  reg s5_negative_1 = 1'h0;
-  reg [7:0] s5_setup = 8'h00;
-  reg [34:0] s5_slope_0 = 35'h000000000;
-  reg [34:0] s5_slope_1 = 35'h000000000;
-  reg [3:0] s5_tail = 4'h0;
-  reg [16:0] s6_b_0 = 17'h00000;
-  reg [16:0] s6_b_1 = 17'h00000;
-  reg [33:0] s6_high_0 = 34'h000000000;
-  reg [33:0] s6_high_1 = 34'h000000000;
-  reg [34:0] s6_low_0 = 35'h000000000;
-  reg [34:0] s6_low_1 = 35'h000000000;
-  reg s6_negative_0 = 1'h0;
-  reg s6_negative_1 = 1'h0;
-  reg [7:0] s6_setup = 8'h00;
-  reg [3:0] s6_tail = 4'h0;
-  reg [16:0] s7_b_0 = 17'h00000;
-  reg [16:0] s7_b_1 = 17'h00000;
-  reg [51:0] s7_curve_0 = 52'h0000000000000;
-  reg [51:0] s7_curve_1 = 52'h0000000000000;
-  reg s7_negative_0 = 1'h0;
-  reg s7_negative_1 = 1'h0;
-  reg [7:0] s7_setup = 8'h00;
-  reg [3:0] s7_tail = 4'h0;
-  reg [16:0] s8_b_0 = 17'h00000;
-  reg [16:0] s8_b_1 = 17'h00000;
-  reg [19:0] s8_doubled_0 = 20'h00000;
-  reg [19:0] s8_doubled_1 = 20'h00000;
-  reg s8_negative_0 = 1'h0;
-  reg s8_negative_1 = 1'h0;
-  reg [7:0] s8_setup = 8'h00;
-  reg [3:0] s8_tail = 4'h0;
-  reg s9_negative_0 = 1'h0;
-  reg s9_negative_1 = 1'h0;
-  reg [7:0] s9_setup = 8'h00;
-  reg [3:0] s9_tail = 4'h0;
-  reg [19:0] s9_value_0 = 20'h00000;
-  reg [19:0] s9_value_1 = 20'h00000;
-  wire [3:0] sub;
-  wire [3:0] \sub$7 ;
-  assign \$1  = ~ s10_tail[3];
-  assign \$signal  = \$1  | o__ready;
-  assign \$2  = \$signal  & i__valid;
-  assign \$3  = \$2  & \o__valid$15 ;
-  assign \$4  = ~ closing;
-  assign \$signal$13  = \$3  & \$4 ;
-  assign \$5  = \$signal  & \o__valid$15 ;
-  assign \$6  = ~ closing;
-  assign i__ready = \$5  & \$6 ;
-  assign \$7  = \$signal  & closing;
-  assign \$8  = & s2_tail[3:2];
-  assign \o__ready$18  = \$7  & \$8 ;
-  assign active = s10_tail[3] & o__ready;
-  assign \$9  = | { s10_tail[3], s9_tail[3], s8_tail[3], s7_tail[3], s6_tail[3], s5_tail[3], s4_tail[3], s3_tail[3], s2_tail[3], s1_tail[3], \$signal$13  };
-  assign \$10  = \$signal  & \$9 ;
-  assign \$11  = \o__payload$32 [0] | \o__payload$32 [1];
-  assign \$12  = $signed(i__payload[15:0]) < $signed(1'h0);
-  assign \$13  = \$11  & \$12 ;
-  assign \$14  = - $signed(i__payload[15:0]);
-  assign \$15  = \$13  ? \$14  : { i__payload[15], i__payload[15:0] };
-  assign \$16  = $signed({ s7_curve_0, 1'h0 }) >>> s7_setup[5:0];
-  assign \$17  = - $signed(s9_value_0);
-  assign \$18  = s9_negative_0 ? \$17  : { s9_value_0[19], s9_value_0 };
-  assign \$19  = \o__payload$32 [0] | \o__payload$32 [1];
-  assign \$20  = $signed(i__payload[31:16]) < $signed(1'h0);
-  assign \$21  = \$19  & \$20 ;
-  assign \$22  = - $signed(i__payload[31:16]);
-  assign \$23  = \$21  ? \$22  : { i__payload[31], i__payload[31:16] };
-  assign \$24  = $signed({ s7_curve_1, 1'h0 }) >>> s7_setup[5:0];
-  assign \$25  = - $signed(s9_value_1);
-  assign \$26  = s9_negative_1 ? \$25  : { s9_value_1[19], s9_value_1 };
-  assign \$27  = \$signal$13  & i__payload[34];
-  assign \$28  = | { s10_tail[3], s9_tail[3], s8_tail[3], s7_tail[3], s6_tail[3], s5_tail[3], s4_tail[3], s3_tail[3], s2_tail[3], s1_tail[3], \$signal$13  };
-  assign \$29  = \$signal  & \$28 ;
-  assign \$30  = $signed(folded_0) >= $signed(\o__payload$32 [30:15]);
-  assign \$31  = $signed(folded_0) >= $signed(\o__payload$32 [97:82]);
-  assign \$32  = $signed(folded_0) >= $signed(\o__payload$32 [164:149]);
-  assign \$33  = $signed(folded_0) >= $signed(\o__payload$32 [231:216]);
-  assign \$34  = $signed(folded_0) >= $signed(\o__payload$32 [298:283]);
-  assign \$35  = $signed(folded_0) >= $signed(\o__payload$32 [365:350]);
-  assign \$36  = $signed(folded_0) >= $signed(\o__payload$32 [432:417]);
-  assign \$37  = $signed(folded_0) >= $signed(\o__payload$32 [499:484]);
-  assign \$38  = $signed(s2_x_0) - $signed(s2_segment_0[15:0]);
-  assign \$39  = $signed(s2_segment_0[50:33]) << \o__payload$32 [13:9];
-  assign \$40  = $signed(s3_q_0) * $signed({ 1'h0, s3_d_0 });
-  assign \$41  = $signed(i__payload[15:0]) < $signed(1'h0);
-  assign \$42  = \$41  & \o__payload$32 [0];
-  assign \$43  = $signed(s4_a_0) + $signed(s4_qd_0);
-  assign \$44  = s5_slope_0[17:0] * s5_d_0;
-  assign \$45  = $signed(s5_slope_0[34:18]) * $signed({ 1'h0, s5_d_0 });
-  assign \$46  = $signed(s6_high_0) + $signed({ 1'h0, s6_low_0[34:18] });
-  assign \$47  = & doubled_0[52:19];
-  assign \$48  = | doubled_0[52:19];
-  assign \$49  = ~ \$48 ;
-  assign \$50  = \$47  | \$49 ;
-  assign \$51  = ~ doubled_0[52];
-  assign \$52  = ~ doubled_0[52];
-  assign \$53  = ~ doubled_0[52];
-  assign \$54  = ~ doubled_0[52];
-  assign \$55  = ~ doubled_0[52];
-  assign \$56  = ~ doubled_0[52];
-  assign \$57  = ~ doubled_0[52];
-  assign \$58  = ~ doubled_0[52];
-  assign \$59  = ~ doubled_0[52];
-  assign \$60  = ~ doubled_0[52];
-  assign \$61  = ~ doubled_0[52];
-  assign \$62  = ~ doubled_0[52];
-  assign \$63  = ~ doubled_0[52];
-  assign \$64  = ~ doubled_0[52];
-  assign \$65  = ~ doubled_0[52];
-  assign \$66  = ~ doubled_0[52];
-  assign \$67  = ~ doubled_0[52];
-  assign \$68  = ~ doubled_0[52];
-  assign \$69  = ~ doubled_0[52];
-  assign \$70  = \$50  ? doubled_0[19:0] : { doubled_0[52], \$69 , \$68 , \$67 , \$66 , \$65 , \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57 , \$56 , \$55 , \$54 , \$53 , \$52 , \$51  };
-  assign \$71  = $signed(s8_b_0) + $signed(s8_doubled_0[19:1]);
-  assign \$72  = $signed(\$71 ) + $signed({ 1'h0, s8_doubled_0[0] });
-  assign \$73  = & put_back_0[20:7];
-  assign \$74  = | put_back_0[20:7];
-  assign \$75  = ~ \$74 ;
-  assign \$76  = \$73  | \$75 ;
-  assign \$77  = ~ put_back_0[20];
-  assign \$78  = ~ put_back_0[20];
-  assign \$79  = ~ put_back_0[20];
-  assign \$80  = ~ put_back_0[20];
-  assign \$81  = ~ put_back_0[20];
-  assign \$82  = ~ put_back_0[20];
-  assign \$83  = ~ put_back_0[20];
-  assign \$84  = \$76  ? put_back_0[7:0] : { put_back_0[20], \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77  };
-  assign \$85  = & put_back_0[20:15];
-  assign \$86  = | put_back_0[20:15];
-  assign \$87  = ~ \$86 ;
-  assign \$88  = \$85  | \$87 ;
-  assign \$89  = ~ put_back_0[20];
-  assign \$90  = ~ put_back_0[20];
-  assign \$91  = ~ put_back_0[20];
-  assign \$92  = ~ put_back_0[20];
-  assign \$93  = ~ put_back_0[20];
-  assign \$94  = ~ put_back_0[20];
-  assign \$95  = ~ put_back_0[20];
-  assign \$96  = ~ put_back_0[20];
-  assign \$97  = ~ put_back_0[20];
-  assign \$98  = ~ put_back_0[20];
-  assign \$99  = ~ put_back_0[20];
-  assign \$100  = ~ put_back_0[20];
-  assign \$101  = ~ put_back_0[20];
-  assign \$102  = ~ put_back_0[20];
-  assign \$103  = ~ put_back_0[20];
-  assign \$104  = \$88  ? put_back_0[15:0] : { put_back_0[20], \$103 , \$102 , \$101 , \$100 , \$99 , \$98 , \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89  };
-  assign \$105  = s9_setup[6] ? { \$84 [7], \$84 [7], \$84 [7], \$84 [7], \$84 [7], \$84 [7], \$84 [7], \$84 [7], \$84  } : \$104 ;
-  assign \$106  = $signed(folded_1) >= $signed(\o__payload$32 [30:15]);
-  assign \$107  = $signed(folded_1) >= $signed(\o__payload$32 [97:82]);
-  assign \$108  = $signed(folded_1) >= $signed(\o__payload$32 [164:149]);
-  assign \$109  = $signed(folded_1) >= $signed(\o__payload$32 [231:216]);
-  assign \$110  = $signed(folded_1) >= $signed(\o__payload$32 [298:283]);
-  assign \$111  = $signed(folded_1) >= $signed(\o__payload$32 [365:350]);
-  assign \$112  = $signed(folded_1) >= $signed(\o__payload$32 [432:417]);
-  assign \$113  = $signed(folded_1) >= $signed(\o__payload$32 [499:484]);
-  assign \$114  = $signed(s2_x_1) - $signed(s2_segment_1[15:0]);
-  assign \$115  = $signed(s2_segment_1[50:33]) << \o__payload$32 [13:9];
-  assign \$116  = $signed(s3_q_1) * $signed({ 1'h0, s3_d_1 });
-  assign \$117  = $signed(i__payload[31:16]) < $signed(1'h0);
-  assign \$118  = \$117  & \o__payload$32 [0];
-  assign \$119  = $signed(s4_a_1) + $signed(s4_qd_1);
-  assign \$120  = s5_slope_1[17:0] * s5_d_1;
-  assign \$121  = $signed(s5_slope_1[34:18]) * $signed({ 1'h0, s5_d_1 });
-  assign \$122  = $signed(s6_high_1) + $signed({ 1'h0, s6_low_1[34:18] });
-  assign \$123  = & doubled_1[52:19];
-  assign \$124  = | doubled_1[52:19];
-  assign \$125  = ~ \$124 ;
-  assign \$126  = \$123  | \$125 ;
-  assign \$127  = ~ doubled_1[52];
-  assign \$128  = ~ doubled_1[52];
-  assign \$129  = ~ doubled_1[52];
-  assign \$130  = ~ doubled_1[52];
-  assign \$131  = ~ doubled_1[52];
-  assign \$132  = ~ doubled_1[52];
-  assign \$133  = ~ doubled_1[52];
-  assign \$134  = ~ doubled_1[52];
-  assign \$135  = ~ doubled_1[52];
-  assign \$136  = ~ doubled_1[52];
-  assign \$137  = ~ doubled_1[52];
-  assign \$138  = ~ doubled_1[52];
-  assign \$139  = ~ doubled_1[52];
-  assign \$140  = ~ doubled_1[52];
-  assign \$141  = ~ doubled_1[52];
-  assign \$142  = ~ doubled_1[52];
-  assign \$143  = ~ doubled_1[52];
-  assign \$144  = ~ doubled_1[52];
-  assign \$145  = ~ doubled_1[52];
-  assign \$146  = \$126  ? doubled_1[19:0] : { doubled_1[52], \$145 , \$144 , \$143 , \$142 , \$141 , \$140 , \$139 , \$138 , \$137 , \$136 , \$135 , \$134 , \$133 , \$132 , \$131 , \$130 , \$129 , \$128 , \$127  };
-  assign \$147  = $signed(s8_b_1) + $signed(s8_doubled_1[19:1]);
-  assign \$148  = $signed(\$147 ) + $signed({ 1'h0, s8_doubled_1[0] });
-  assign \$149  = & put_back_1[20:7];
-  assign \$150  = | put_back_1[20:7];
-  assign \$151  = ~ \$150 ;
-  assign \$152  = \$149  | \$151 ;
-  assign \$153  = ~ put_back_1[20];
-  assign \$154  = ~ put_back_1[20];
-  assign \$155  = ~ put_back_1[20];
-  assign \$156  = ~ put_back_1[20];
-  assign \$157  = ~ put_back_1[20];
-  assign \$158  = ~ put_back_1[20];
-  assign \$159  = ~ put_back_1[20];
-  assign \$160  = \$152  ? put_back_1[7:0] : { put_back_1[20], \$159 , \$158 , \$157 , \$156 , \$155 , \$154 , \$153  };
-  assign \$161  = & put_back_1[20:15];
-  assign \$162  = | put_back_1[20:15];
-  assign \$163  = ~ \$162 ;
-  assign \$164  = \$161  | \$163 ;
-  assign \$165  = ~ put_back_1[20];
-  assign \$166  = ~ put_back_1[20];
-  assign \$167  = ~ put_back_1[20];
-  assign \$168  = ~ put_back_1[20];
-  assign \$169  = ~ put_back_1[20];
-  assign \$170  = ~ put_back_1[20];
-  assign \$171  = ~ put_back_1[20];
-  assign \$172  = ~ put_back_1[20];
-  assign \$173  = ~ put_back_1[20];
-  assign \$174  = ~ put_back_1[20];
-  assign \$175  = ~ put_back_1[20];
-  assign \$176  = ~ put_back_1[20];
-  assign \$177  = ~ put_back_1[20];
-  assign \$178  = ~ put_back_1[20];
-  assign \$179  = ~ put_back_1[20];
-  assign \$180  = \$164  ? put_back_1[15:0] : { put_back_1[20], \$179 , \$178 , \$177 , \$176 , \$175 , \$174 , \$173 , \$172 , \$171 , \$170 , \$169 , \$168 , \$167 , \$166 , \$165  };
-  assign \$181  = s9_setup[6] ? { \$160 [7], \$160 [7], \$160 [7], \$160 [7], \$160 [7], \$160 [7], \$160 [7], \$160 [7], \$160  } : \$180 ;
-  always @(posedge clk)
-    \$184  <= \$183 ;
-  always @(posedge clk)
-    closing <= \$185 ;
-  always @(posedge clk)
-    s1_tail <= \$186 ;
-  always @(posedge clk)
-    s2_tail <= \$187 ;
-  always @(posedge clk)
-    s3_tail <= \$188 ;
-  always @(posedge clk)
-    s4_tail <= \$189 ;
-  always @(posedge clk)
-    s5_tail <= \$190 ;
-  always @(posedge clk)
-    s6_tail <= \$191 ;
-  always @(posedge clk)
-    s7_tail <= \$192 ;
-  always @(posedge clk)
-    s8_tail <= \$193 ;
-  always @(posedge clk)
-    s9_tail <= \$194 ;
-  always @(posedge clk)
-    s10_tail <= \$195 ;
-  always @(posedge clk)
-    s3_setup <= \$196 ;
-  always @(posedge clk)
-    s4_setup <= \$197 ;
-  always @(posedge clk)
-    s5_setup <= \$198 ;
-  always @(posedge clk)
-    s6_setup <= \$199 ;
-  always @(posedge clk)
-    s7_setup <= \$200 ;
-  always @(posedge clk)
-    s8_setup <= \$201 ;
-  always @(posedge clk)
-    s9_setup <= \$202 ;
-  always @(posedge clk)
-    s1_x_0 <= \$203 ;
-  always @(posedge clk)
-    s1_above_0 <= \$204 ;
-  always @(posedge clk)
-    s2_x_0 <= \$205 ;
-  always @(posedge clk)
-    s2_segment_0 <= \$206 ;
-  always @(posedge clk)
-    s3_d_0 <= \$207 ;
-  always @(posedge clk)
-    s3_a_0 <= \$208 ;
-  always @(posedge clk)
-    s3_q_0 <= \$209 ;
-  always @(posedge clk)
-    s3_b_0 <= \$210 ;
-  always @(posedge clk)
-    s4_qd_0 <= \$211 ;
-  always @(posedge clk)
-    s4_a_0 <= \$212 ;
-  always @(posedge clk)
-    s4_d_0 <= \$213 ;
-  always @(posedge clk)
-    s4_b_0 <= \$214 ;
-  always @(posedge clk)
-    s1_negative_0 <= \$215 ;
-  always @(posedge clk)
-    s2_negative_0 <= \$216 ;
-  always @(posedge clk)
-    s3_negative_0 <= \$217 ;
-  always @(posedge clk)
-    s4_negative_0 <= \$218 ;
-  always @(posedge clk)
-    s5_slope_0 <= \$219 ;
-  always @(posedge clk)
-    s5_d_0 <= \$220 ;
-  always @(posedge clk)
-    s6_low_0 <= \$221 ;
-  always @(posedge clk)
-    s6_high_0 <= \$222 ;
-  always @(posedge clk)
-    s7_curve_0 <= \$223 ;
-  always @(posedge clk)
-    s8_doubled_0 <= \$224 ;
-  always @(posedge clk)
-    s9_value_0 <= \$225 ;
-  always @(posedge clk)
-    s5_b_0 <= \$226 ;
-  always @(posedge clk)
-    s6_b_0 <= \$227 ;
-  always @(posedge clk)
-    s7_b_0 <= \$228 ;
-  always @(posedge clk)
-    s8_b_0 <= \$229 ;
-  always @(posedge clk)
-    s5_negative_0 <= \$230 ;
-  always @(posedge clk)
-    s6_negative_0 <= \$231 ;
-  always @(posedge clk)
-    s7_negative_0 <= \$232 ;
-  always @(posedge clk)
-    s8_negative_0 <= \$233 ;
-  always @(posedge clk)
-    s9_negative_0 <= \$234 ;
-  always @(posedge clk)
-    s1_x_1 <= \$235 ;
-  always @(posedge clk)
-    s1_above_1 <= \$236 ;
-  always @(posedge clk)
-    s2_x_1 <= \$237 ;
-  always @(posedge clk)
-    s2_segment_1 <= \$238 ;
-  always @(posedge clk)
-    s3_d_1 <= \$239 ;
-  always @(posedge clk)
-    s3_a_1 <= \$240 ;
-  always @(posedge clk)
-    s3_q_1 <= \$241 ;
-  always @(posedge clk)
-    s3_b_1 <= \$242 ;
-  always @(posedge clk)
-    s4_qd_1 <= \$243 ;
-  always @(posedge clk)
-    s4_a_1 <= \$244 ;
-  always @(posedge clk)
-    s4_d_1 <= \$245 ;
-  always @(posedge clk)
-    s4_b_1 <= \$246 ;
-  always @(posedge clk)
-    s1_negative_1 <= \$247 ;
-  always @(posedge clk)
-    s2_negative_1 <= \$248 ;
-  always @(posedge clk)
-    s3_negative_1 <= \$249 ;
-  always @(posedge clk)
-    s4_negative_1 <= \$250 ;
-  always @(posedge clk)
-    s5_slope_1 <= \$251 ;
-  always @(posedge clk)
-    s5_d_1 <= \$252 ;
-  always @(posedge clk)
-    s6_low_1 <= \$253 ;
-  always @(posedge clk)
-    s6_high_1 <= \$254 ;
-  always @(posedge clk)
-    s7_curve_1 <= \$255 ;
-  always @(posedge clk)
-    s8_doubled_1 <= \$256 ;
-  always @(posedge clk)
-    s9_value_1 <= \$257 ;
-  always @(posedge clk)
-    s5_b_1 <= \$258 ;
-  always @(posedge clk)
-    s6_b_1 <= \$259 ;
-  always @(posedge clk)
-    s7_b_1 <= \$260 ;
-  always @(posedge clk)
-    s8_b_1 <= \$261 ;
-  always @(posedge clk)
-    s5_negative_1 <= \$262 ;
-  always @(posedge clk)
-    s6_negative_1 <= \$263 ;
-  always @(posedge clk)
-    s7_negative_1 <= \$264 ;
-  always @(posedge clk)
-    s8_negative_1 <= \$265 ;
-  always @(posedge clk)
-    s9_negative_1 <= \$266 ;
-  \neuflow_mapper_tile.mapper.config  \config  (
-    .bus__payload(bus__payload),
-    .bus__ready(bus__ready),
-    .bus__valid(bus__valid),
-    .clk(clk),
-    .columns(columns),
-    .o__payload(\o__payload$32 ),
-    .o__ready(\o__ready$18 ),
-    .o__valid(\o__valid$15 ),
-    .rst(rst)
-  );
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$183  = \$184 ;
-    if (\$29 ) begin
-      \$183 [15:0] = \$105 ;
-      \$183 [31:16] = \$181 ;
-    end
-    if (rst) begin
-      \$183  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    folded_0 = 17'h00000;
-    if (\$10 ) begin
-      folded_0 = \$15 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    doubled_0 = 53'h00000000000000;
-    if (\$10 ) begin
-      doubled_0 = \$16 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    put_back_0 = 21'h000000;
-    if (\$10 ) begin
-      put_back_0 = \$18 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    folded_1 = 17'h00000;
-    if (\$10 ) begin
-      folded_1 = \$23 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    doubled_1 = 53'h00000000000000;
-    if (\$10 ) begin
-      doubled_1 = \$24 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    put_back_1 = 21'h000000;
-    if (\$10 ) begin
-      put_back_1 = \$26 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$185  = closing;
-    if (\o__ready$18 ) begin
-      \$185  = 1'h0;
-    end else if (\$27 ) begin
-      \$185  = 1'h1;
-    end
-    if (rst) begin
-      \$185  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$186  = s1_tail;
-    if (\$29 ) begin
-      \$186  = { \$signal$13 , i__payload[34:32] };
-    end
-    if (rst) begin
-      \$186  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$187  = s2_tail;
-    if (\$29 ) begin
-      \$187  = s1_tail;
-    end
-    if (rst) begin
-      \$187  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$188  = s3_tail;
-    if (\$29 ) begin
-      \$188  = s2_tail;
-    end
-    if (rst) begin
-      \$188  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$189  = s4_tail;
-    if (\$29 ) begin
-      \$189  = s3_tail;
-    end
-    if (rst) begin
-      \$189  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$190  = s5_tail;
-    if (\$29 ) begin
-      \$190  = s4_tail;
-    end
-    if (rst) begin
-      \$190  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$191  = s6_tail;
-    if (\$29 ) begin
-      \$191  = s5_tail;
-    end
-    if (rst) begin
-      \$191  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$192  = s7_tail;
-    if (\$29 ) begin
-      \$192  = s6_tail;
-    end
-    if (rst) begin
-      \$192  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$193  = s8_tail;
-    if (\$29 ) begin
-      \$193  = s7_tail;
-    end
-    if (rst) begin
-      \$193  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$194  = s9_tail;
-    if (\$29 ) begin
-      \$194  = s8_tail;
-    end
-    if (rst) begin
-      \$194  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$195  = s10_tail;
-    if (\$29 ) begin
-      \$195  = s9_tail;
-    end
-    if (rst) begin
-      \$195  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$196  = s3_setup;
-    if (\$29 ) begin
-      \$196  = { \o__payload$32 [0], \o__payload$32 [2], \o__payload$32 [8:3] };
-    end
-    if (rst) begin
-      \$196  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$197  = s4_setup;
-    if (\$29 ) begin
-      \$197  = s3_setup;
-    end
-    if (rst) begin
-      \$197  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$198  = s5_setup;
-    if (\$29 ) begin
-      \$198  = s4_setup;
-    end
-    if (rst) begin
-      \$198  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$199  = s6_setup;
-    if (\$29 ) begin
-      \$199  = s5_setup;
-    end
-    if (rst) begin
-      \$199  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$200  = s7_setup;
-    if (\$29 ) begin
-      \$200  = s6_setup;
-    end
-    if (rst) begin
-      \$200  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$201  = s8_setup;
-    if (\$29 ) begin
-      \$201  = s7_setup;
-    end
-    if (rst) begin
-      \$201  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$202  = s9_setup;
-    if (\$29 ) begin
-      \$202  = s8_setup;
-    end
-    if (rst) begin
-      \$202  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$203  = s1_x_0;
-    if (\$29 ) begin
-      \$203  = folded_0;
-    end
-    if (rst) begin
-      \$203  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$204  = s1_above_0;
-    if (\$29 ) begin
-      \$204  = { \$37 , \$36 , \$35 , \$34 , \$33 , \$32 , \$31 , \$30  };
-    end
-    if (rst) begin
-      \$204  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$205  = s2_x_0;
-    if (\$29 ) begin
-      \$205  = s1_x_0;
-    end
-    if (rst) begin
-      \$205  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$206  = s2_segment_0;
-    if (\$29 ) begin
-      \$206  = \o__payload$32 [81:15];
-      if (s1_above_0[1]) begin
-        \$206  = \o__payload$32 [148:82];
-      end
-      if (s1_above_0[2]) begin
-        \$206  = \o__payload$32 [215:149];
-      end
-      if (s1_above_0[3]) begin
-        \$206  = \o__payload$32 [282:216];
-      end
-      if (s1_above_0[4]) begin
-        \$206  = \o__payload$32 [349:283];
-      end
-      if (s1_above_0[5]) begin
-        \$206  = \o__payload$32 [416:350];
-      end
-      if (s1_above_0[6]) begin
-        \$206  = \o__payload$32 [483:417];
-      end
-      if (s1_above_0[7]) begin
-        \$206  = \o__payload$32 [550:484];
-      end
-    end
-    if (rst) begin
-      \$206  = 67'h00000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$207  = s3_d_0;
-    if (\$29 ) begin
-      \$207  = \$38 [16:0];
-    end
-    if (rst) begin
-      \$207  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$208  = s3_a_0;
-    if (\$29 ) begin
-      \$208  = \$39 [33:0];
-    end
-    if (rst) begin
-      \$208  = 34'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$209  = s3_q_0;
-    if (\$29 ) begin
-      \$209  = s2_segment_0[66:51];
-    end
-    if (rst) begin
-      \$209  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$210  = s3_b_0;
-    if (\$29 ) begin
-      \$210  = s2_segment_0[32:16];
-    end
-    if (rst) begin
-      \$210  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$211  = s4_qd_0;
-    if (\$29 ) begin
-      \$211  = \$40 ;
-    end
-    if (rst) begin
-      \$211  = 33'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$212  = s4_a_0;
-    if (\$29 ) begin
-      \$212  = s3_a_0;
-    end
-    if (rst) begin
-      \$212  = 34'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$213  = s4_d_0;
-    if (\$29 ) begin
-      \$213  = s3_d_0;
-    end
-    if (rst) begin
-      \$213  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$214  = s4_b_0;
-    if (\$29 ) begin
-      \$214  = s3_b_0;
-    end
-    if (rst) begin
-      \$214  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$215  = s1_negative_0;
-    if (\$29 ) begin
-      \$215  = \$42 ;
-    end
-    if (rst) begin
-      \$215  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$216  = s2_negative_0;
-    if (\$29 ) begin
-      \$216  = s1_negative_0;
-    end
-    if (rst) begin
-      \$216  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$217  = s3_negative_0;
-    if (\$29 ) begin
-      \$217  = s2_negative_0;
-    end
-    if (rst) begin
-      \$217  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$218  = s4_negative_0;
-    if (\$29 ) begin
-      \$218  = s3_negative_0;
-    end
-    if (rst) begin
-      \$218  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$219  = s5_slope_0;
-    if (\$29 ) begin
-      \$219  = \$43 ;
-    end
-    if (rst) begin
-      \$219  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$220  = s5_d_0;
-    if (\$29 ) begin
-      \$220  = s4_d_0;
-    end
-    if (rst) begin
-      \$220  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$221  = s6_low_0;
-    if (\$29 ) begin
-      \$221  = \$44 ;
-    end
-    if (rst) begin
-      \$221  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$222  = s6_high_0;
-    if (\$29 ) begin
-      \$222  = \$45 ;
-    end
-    if (rst) begin
-      \$222  = 34'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$223  = s7_curve_0;
-    if (\$29 ) begin
-      \$223  = { \$46 [33:0], s6_low_0[17:0] };
-    end
-    if (rst) begin
-      \$223  = 52'h0000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$224  = s8_doubled_0;
-    if (\$29 ) begin
-      \$224  = \$70 ;
-    end
-    if (rst) begin
-      \$224  = 20'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$225  = s9_value_0;
-    if (\$29 ) begin
-      \$225  = \$72 [19:0];
-    end
-    if (rst) begin
-      \$225  = 20'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$226  = s5_b_0;
-    if (\$29 ) begin
-      \$226  = s4_b_0;
-    end
-    if (rst) begin
-      \$226  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$227  = s6_b_0;
-    if (\$29 ) begin
-      \$227  = s5_b_0;
-    end
-    if (rst) begin
-      \$227  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$228  = s7_b_0;
-    if (\$29 ) begin
-      \$228  = s6_b_0;
-    end
-    if (rst) begin
-      \$228  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$229  = s8_b_0;
-    if (\$29 ) begin
-      \$229  = s7_b_0;
-    end
-    if (rst) begin
-      \$229  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$230  = s5_negative_0;
-    if (\$29 ) begin
-      \$230  = s4_negative_0;
-    end
-    if (rst) begin
-      \$230  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$231  = s6_negative_0;
-    if (\$29 ) begin
-      \$231  = s5_negative_0;
-    end
-    if (rst) begin
-      \$231  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$232  = s7_negative_0;
-    if (\$29 ) begin
-      \$232  = s6_negative_0;
-    end
-    if (rst) begin
-      \$232  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$233  = s8_negative_0;
-    if (\$29 ) begin
-      \$233  = s7_negative_0;
-    end
-    if (rst) begin
-      \$233  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$234  = s9_negative_0;
-    if (\$29 ) begin
-      \$234  = s8_negative_0;
-    end
-    if (rst) begin
-      \$234  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$235  = s1_x_1;
-    if (\$29 ) begin
-      \$235  = folded_1;
-    end
-    if (rst) begin
-      \$235  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$236  = s1_above_1;
-    if (\$29 ) begin
-      \$236  = { \$113 , \$112 , \$111 , \$110 , \$109 , \$108 , \$107 , \$106  };
-    end
-    if (rst) begin
-      \$236  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$237  = s2_x_1;
-    if (\$29 ) begin
-      \$237  = s1_x_1;
-    end
-    if (rst) begin
-      \$237  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$238  = s2_segment_1;
-    if (\$29 ) begin
-      \$238  = \o__payload$32 [81:15];
-      if (s1_above_1[1]) begin
-        \$238  = \o__payload$32 [148:82];
-      end
-      if (s1_above_1[2]) begin
-        \$238  = \o__payload$32 [215:149];
-      end
-      if (s1_above_1[3]) begin
-        \$238  = \o__payload$32 [282:216];
-      end
-      if (s1_above_1[4]) begin
-        \$238  = \o__payload$32 [349:283];
-      end
-      if (s1_above_1[5]) begin
-        \$238  = \o__payload$32 [416:350];
-      end
-      if (s1_above_1[6]) begin
-        \$238  = \o__payload$32 [483:417];
-      end
-      if (s1_above_1[7]) begin
-        \$238  = \o__payload$32 [550:484];
-      end
-    end
-    if (rst) begin
-      \$238  = 67'h00000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$239  = s3_d_1;
-    if (\$29 ) begin
-      \$239  = \$114 [16:0];
-    end
-    if (rst) begin
-      \$239  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$240  = s3_a_1;
-    if (\$29 ) begin
-      \$240  = \$115 [33:0];
-    end
-    if (rst) begin
-      \$240  = 34'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$241  = s3_q_1;
-    if (\$29 ) begin
-      \$241  = s2_segment_1[66:51];
-    end
-    if (rst) begin
-      \$241  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$242  = s3_b_1;
-    if (\$29 ) begin
-      \$242  = s2_segment_1[32:16];
-    end
-    if (rst) begin
-      \$242  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$243  = s4_qd_1;
-    if (\$29 ) begin
-      \$243  = \$116 ;
-    end
-    if (rst) begin
-      \$243  = 33'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$244  = s4_a_1;
-    if (\$29 ) begin
-      \$244  = s3_a_1;
-    end
-    if (rst) begin
-      \$244  = 34'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$245  = s4_d_1;
-    if (\$29 ) begin
-      \$245  = s3_d_1;
-    end
-    if (rst) begin
-      \$245  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$246  = s4_b_1;
-    if (\$29 ) begin
-      \$246  = s3_b_1;
-    end
-    if (rst) begin
-      \$246  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$247  = s1_negative_1;
-    if (\$29 ) begin
-      \$247  = \$118 ;
-    end
-    if (rst) begin
-      \$247  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$248  = s2_negative_1;
-    if (\$29 ) begin
-      \$248  = s1_negative_1;
-    end
-    if (rst) begin
-      \$248  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$249  = s3_negative_1;
-    if (\$29 ) begin
-      \$249  = s2_negative_1;
-    end
-    if (rst) begin
-      \$249  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$250  = s4_negative_1;
-    if (\$29 ) begin
-      \$250  = s3_negative_1;
-    end
-    if (rst) begin
-      \$250  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$251  = s5_slope_1;
-    if (\$29 ) begin
-      \$251  = \$119 ;
-    end
-    if (rst) begin
-      \$251  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$252  = s5_d_1;
-    if (\$29 ) begin
-      \$252  = s4_d_1;
-    end
-    if (rst) begin
-      \$252  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$253  = s6_low_1;
-    if (\$29 ) begin
-      \$253  = \$120 ;
-    end
-    if (rst) begin
-      \$253  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$254  = s6_high_1;
-    if (\$29 ) begin
-      \$254  = \$121 ;
-    end
-    if (rst) begin
-      \$254  = 34'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$255  = s7_curve_1;
-    if (\$29 ) begin
-      \$255  = { \$122 [33:0], s6_low_1[17:0] };
-    end
-    if (rst) begin
-      \$255  = 52'h0000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$256  = s8_doubled_1;
-    if (\$29 ) begin
-      \$256  = \$146 ;
-    end
-    if (rst) begin
-      \$256  = 20'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$257  = s9_value_1;
-    if (\$29 ) begin
-      \$257  = \$148 [19:0];
-    end
-    if (rst) begin
-      \$257  = 20'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$258  = s5_b_1;
-    if (\$29 ) begin
-      \$258  = s4_b_1;
-    end
-    if (rst) begin
-      \$258  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$259  = s6_b_1;
-    if (\$29 ) begin
-      \$259  = s5_b_1;
-    end
-    if (rst) begin
-      \$259  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$260  = s7_b_1;
-    if (\$29 ) begin
-      \$260  = s6_b_1;
-    end
-    if (rst) begin
-      \$260  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$261  = s8_b_1;
-    if (\$29 ) begin
-      \$261  = s7_b_1;
-    end
-    if (rst) begin
-      \$261  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$262  = s5_negative_1;
-    if (\$29 ) begin
-      \$262  = s4_negative_1;
-    end
-    if (rst) begin
-      \$262  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$263  = s6_negative_1;
-    if (\$29 ) begin
-      \$263  = s5_negative_1;
-    end
-    if (rst) begin
-      \$263  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$264  = s7_negative_1;
-    if (\$29 ) begin
-      \$264  = s6_negative_1;
-    end
-    if (rst) begin
-      \$264  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$265  = s8_negative_1;
-    if (\$29 ) begin
-      \$265  = s7_negative_1;
-    end
-    if (rst) begin
-      \$265  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$266  = s9_negative_1;
-    if (\$29 ) begin
-      \$266  = s8_negative_1;
-    end
-    if (rst) begin
-      \$266  = 1'h0;
-    end
-  end
-  assign \bus__payload$1  = bus__payload;
-  assign \bus__ready$3  = bus__ready;
-  assign \bus__valid$5  = bus__valid;
-  assign sub = 4'h0;
-  assign \sub$7  = 4'h0;
-  assign \columns$9  = columns;
-  assign o__payload = { \$182 , \$184  };
-  assign \port$726$0  = \$182 ;
-  assign \port$730$0  = \$184 ;
-  assign o__valid = s10_tail[3];
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \bus__payload$1.kind  = bus__payload[3:0];
-  assign \bus__payload$1.sub  = bus__payload[7:4];
-  assign \bus__payload$1.columns  = bus__payload[15:8];
-  assign \bus__payload$1.data  = bus__payload[47:16];
-  assign \bus__payload$1.last  = bus__payload[48];
-  assign \o__payload.words  = \$184 ;
-  assign \o__payload.words[0]  = \$184 [15:0];
-  assign \o__payload.words[1]  = \$184 [31:16];
-  assign \o__payload.count  = \$182 [1:0];
-  assign \o__payload.last  = \$182 [2];
-  assign \o__payload$32.odd  = \o__payload$32 [0];
-  assign \o__payload$32.even  = \o__payload$32 [1];
-  assign \o__payload$32.narrow  = \o__payload$32 [2];
-  assign \o__payload$32.shift  = \o__payload$32 [8:3];
-  assign \o__payload$32.square  = \o__payload$32 [14:9];
-  assign \o__payload$32.min0  = \o__payload$32 [30:15];
-  assign \o__payload$32.b0  = \o__payload$32 [47:31];
-  assign \o__payload$32.a0  = \o__payload$32 [65:48];
-  assign \o__payload$32.q0  = \o__payload$32 [81:66];
-  assign \o__payload$32.min1  = \o__payload$32 [97:82];
-  assign \o__payload$32.b1  = \o__payload$32 [114:98];
-  assign \o__payload$32.a1  = \o__payload$32 [132:115];
-  assign \o__payload$32.q1  = \o__payload$32 [148:133];
-  assign \o__payload$32.min2  = \o__payload$32 [164:149];
-  assign \o__payload$32.b2  = \o__payload$32 [181:165];
-  assign \o__payload$32.a2  = \o__payload$32 [199:182];
-  assign \o__payload$32.q2  = \o__payload$32 [215:200];
-  assign \o__payload$32.min3  = \o__payload$32 [231:216];
-  assign \o__payload$32.b3  = \o__payload$32 [248:232];
-  assign \o__payload$32.a3  = \o__payload$32 [266:249];
-  assign \o__payload$32.q3  = \o__payload$32 [282:267];
-  assign \o__payload$32.min4  = \o__payload$32 [298:283];
-  assign \o__payload$32.b4  = \o__payload$32 [315:299];
-  assign \o__payload$32.a4  = \o__payload$32 [333:316];
-  assign \o__payload$32.q4  = \o__payload$32 [349:334];
-  assign \o__payload$32.min5  = \o__payload$32 [365:350];
-  assign \o__payload$32.b5  = \o__payload$32 [382:366];
-  assign \o__payload$32.a5  = \o__payload$32 [400:383];
-  assign \o__payload$32.q5  = \o__payload$32 [416:401];
-  assign \o__payload$32.min6  = \o__payload$32 [432:417];
-  assign \o__payload$32.b6  = \o__payload$32 [449:433];
-  assign \o__payload$32.a6  = \o__payload$32 [467:450];
-  assign \o__payload$32.q6  = \o__payload$32 [483:468];
-  assign \o__payload$32.min7  = \o__payload$32 [499:484];
-  assign \o__payload$32.b7  = \o__payload$32 [516:500];
-  assign \o__payload$32.a7  = \o__payload$32 [534:517];
-  assign \o__payload$32.q7  = \o__payload$32 [550:535];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \s2_segment_0.low  = s2_segment_0[15:0];
-  assign \s2_segment_0.b  = s2_segment_0[32:16];
-  assign \s2_segment_0.a  = s2_segment_0[50:33];
-  assign \s2_segment_0.q  = s2_segment_0[66:51];
-  assign \s2_segment_1.low  = s2_segment_1[15:0];
-  assign \s2_segment_1.b  = s2_segment_1[32:16];
-  assign \s2_segment_1.a  = s2_segment_1[50:33];
-  assign \s2_segment_1.q  = s2_segment_1[66:51];
-  assign \$182 [2] = s10_tail[2];
-  assign \$182 [1:0] = s10_tail[1:0];
-endmodule
-
-module \neuflow_mapper_tile.mapper.config (rst, columns, bus__valid, o__ready, bus__ready, bus__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$2  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  reg [575:0] \$12 ;
-  reg \$13 ;
-  reg [550:0] \$14 ;
-  reg \$15 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire [7:0] \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  wire addressed;
-  input [48:0] bus__payload;
-  wire [48:0] bus__payload;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
-  output bus__ready;
-  wire bus__ready;
-  input bus__valid;
-  wire bus__valid;
-  input clk;
-  wire clk;
-  input [7:0] columns;
-  wire [7:0] columns;
-  reg full = 1'h0;
-  wire move;
-  output [550:0] o__payload;
-  reg [550:0] o__payload = 551'h000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  wire [17:0] \o__payload.a0 ;
-  wire [17:0] \o__payload.a1 ;
-  wire [17:0] \o__payload.a2 ;
-  wire [17:0] \o__payload.a3 ;
-  wire [17:0] \o__payload.a4 ;
-  wire [17:0] \o__payload.a5 ;
-  wire [17:0] \o__payload.a6 ;
-  wire [17:0] \o__payload.a7 ;
-  wire [16:0] \o__payload.b0 ;
-  wire [16:0] \o__payload.b1 ;
-  wire [16:0] \o__payload.b2 ;
-  wire [16:0] \o__payload.b3 ;
-  wire [16:0] \o__payload.b4 ;
-  wire [16:0] \o__payload.b5 ;
-  wire [16:0] \o__payload.b6 ;
-  wire [16:0] \o__payload.b7 ;
-  wire \o__payload.even ;
-  wire [15:0] \o__payload.min0 ;
-  wire [15:0] \o__payload.min1 ;
-  wire [15:0] \o__payload.min2 ;
-  wire [15:0] \o__payload.min3 ;
-  wire [15:0] \o__payload.min4 ;
-  wire [15:0] \o__payload.min5 ;
-  wire [15:0] \o__payload.min6 ;
-  wire [15:0] \o__payload.min7 ;
-  wire \o__payload.narrow ;
-  wire \o__payload.odd ;
-  wire [15:0] \o__payload.q0 ;
-  wire [15:0] \o__payload.q1 ;
-  wire [15:0] \o__payload.q2 ;
-  wire [15:0] \o__payload.q3 ;
-  wire [15:0] \o__payload.q4 ;
-  wire [15:0] \o__payload.q5 ;
-  wire [15:0] \o__payload.q6 ;
-  wire [15:0] \o__payload.q7 ;
-  wire [5:0] \o__payload.shift ;
-  wire [5:0] \o__payload.square ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  wire [3:0] sub;
-  wire take;
-  reg [575:0] words = 576'h000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  assign \$1  = bus__payload[3:0] == 3'h6;
-  assign \$2  = ! bus__payload[7:4];
-  assign \$3  = \$1  & \$2 ;
-  assign \$4  = bus__payload[15:8] & columns;
-  assign \$5  = | \$4 ;
-  assign addressed = \$3  & \$5 ;
-  assign \$6  = ~ addressed;
-  assign \$7  = ~ full;
-  assign bus__ready = \$6  | \$7 ;
-  assign \$8  = bus__valid & addressed;
-  assign \$9  = ~ full;
-  assign take = \$8  & \$9 ;
-  assign \$10  = ~ o__valid;
-  assign \$11  = \$10  | o__ready;
-  assign move = full & \$11 ;
-  always @(posedge clk)
-    words <= \$12 ;
-  always @(posedge clk)
-    full <= \$13 ;
-  always @(posedge clk)
-    o__payload <= \$14 ;
-  always @(posedge clk)
-    o__valid <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$12  = words;
-    if (take) begin
-      \$12  = { bus__payload[47:16], words[575:32] };
-    end
-    if (rst) begin
-      \$12  = 576'h000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$13  = full;
-    if (take) begin
-      \$13  = bus__payload[48];
-    end
-    if (move) begin
-      \$13  = 1'h0;
-    end
-    if (rst) begin
-      \$13  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$14  = o__payload;
-    if (move) begin
-      \$14  = words[550:0];
-    end
-    if (rst) begin
-      \$14  = 551'h000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$15  = o__valid;
-    if (move) begin
-      \$15  = 1'h1;
-    end else if (o__ready) begin
-      \$15  = 1'h0;
-    end
-    if (rst) begin
-      \$15  = 1'h0;
-    end
-  end
-  assign sub = 4'h0;
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \o__payload.odd  = o__payload[0];
-  assign \o__payload.even  = o__payload[1];
-  assign \o__payload.narrow  = o__payload[2];
-  assign \o__payload.shift  = o__payload[8:3];
-  assign \o__payload.square  = o__payload[14:9];
-  assign \o__payload.min0  = o__payload[30:15];
-  assign \o__payload.b0  = o__payload[47:31];
-  assign \o__payload.a0  = o__payload[65:48];
-  assign \o__payload.q0  = o__payload[81:66];
-  assign \o__payload.min1  = o__payload[97:82];
-  assign \o__payload.b1  = o__payload[114:98];
-  assign \o__payload.a1  = o__payload[132:115];
-  assign \o__payload.q1  = o__payload[148:133];
-  assign \o__payload.min2  = o__payload[164:149];
-  assign \o__payload.b2  = o__payload[181:165];
-  assign \o__payload.a2  = o__payload[199:182];
-  assign \o__payload.q2  = o__payload[215:200];
-  assign \o__payload.min3  = o__payload[231:216];
-  assign \o__payload.b3  = o__payload[248:232];
-  assign \o__payload.a3  = o__payload[266:249];
-  assign \o__payload.q3  = o__payload[282:267];
-  assign \o__payload.min4  = o__payload[298:283];
-  assign \o__payload.b4  = o__payload[315:299];
-  assign \o__payload.a4  = o__payload[333:316];
-  assign \o__payload.q4  = o__payload[349:334];
-  assign \o__payload.min5  = o__payload[365:350];
-  assign \o__payload.b5  = o__payload[382:366];
-  assign \o__payload.a5  = o__payload[400:383];
-  assign \o__payload.q5  = o__payload[416:401];
-  assign \o__payload.min6  = o__payload[432:417];
-  assign \o__payload.b6  = o__payload[449:433];
-  assign \o__payload.a6  = o__payload[467:450];
-  assign \o__payload.q6  = o__payload[483:468];
-  assign \o__payload.min7  = o__payload[499:484];
-  assign \o__payload.b7  = o__payload[516:500];
-  assign \o__payload.a7  = o__payload[534:517];
-  assign \o__payload.q7  = o__payload[550:535];
 endmodule
 
 module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_in__valid, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, o__ready, \o__ready$71 , \o__ready$81 , \o__ready$91 , \o__ready$101 , bus__valid, bus__ready, north_moves, east_moves, south_moves
-, west_moves, local0_moves, \o__ready$111 , bus__payload, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, global_out__payload, global_out__valid, local0_out__payload, local0_out__valid, \port$726$0 , \port$730$0 , local0_in__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
+, west_moves, local0_moves, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, global_out__payload, global_out__valid, local0_out__payload, local0_out__valid, \o__ready$111 , local0_in__payload, local0_in__valid, bus__payload, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire [15:0] \$1 ;
   wire \$10 ;
   wire [9:0] \$100 ;
@@ -2777,17 +380,11 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire [9:0] \$97 ;
   wire \$98 ;
   wire [9:0] \$99 ;
-  wire [9:0] \$signal ;
   reg [9:0] \$signal$28 ;
   reg [9:0] \$signal$29  = 10'h000;
   wire addressed;
   input [48:0] bus__payload;
   wire [48:0] bus__payload;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
   output bus__ready;
   wire bus__ready;
   input bus__valid;
@@ -2801,12 +398,6 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   reg [9:0] east_current = 10'h000;
   input [34:0] east_in__payload;
   wire [34:0] east_in__payload;
-  wire [1:0] \east_in__payload.count ;
-  wire \east_in__payload.last ;
-  wire [31:0] \east_in__payload.words ;
-  wire [15:0] \east_in__payload.words[0] ;
-  wire [15:0] \east_in__payload.words[1] ;
-  wire east_in__ready;
   input east_in__valid;
   wire east_in__valid;
   wire east_last;
@@ -2815,12 +406,6 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   reg [3:0] east_next_source = 4'h0;
   output [34:0] east_out__payload;
   wire [34:0] east_out__payload;
-  wire [1:0] \east_out__payload.count ;
-  wire \east_out__payload.last ;
-  wire [31:0] \east_out__payload.words ;
-  wire [15:0] \east_out__payload.words[0] ;
-  wire [15:0] \east_out__payload.words[1] ;
-  wire east_out__ready;
   output east_out__valid;
   wire east_out__valid;
   reg [9:0] east_peers = 10'h03f;
@@ -2829,51 +414,15 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   reg [3:0] global_next_source = 4'h0;
   output [34:0] global_out__payload;
   wire [34:0] global_out__payload;
-  wire [1:0] \global_out__payload.count ;
-  wire \global_out__payload.last ;
-  wire [31:0] \global_out__payload.words ;
-  wire [15:0] \global_out__payload.words[0] ;
-  wire [15:0] \global_out__payload.words[1] ;
-  wire global_out__ready;
   output global_out__valid;
   wire global_out__valid;
   reg [3:0] global_source = 4'h0;
   reg [34:0] i__payload;
   reg [34:0] \i__payload$108 ;
-  wire [1:0] \i__payload$108.count ;
-  wire \i__payload$108.last ;
-  wire [31:0] \i__payload$108.words ;
-  wire [15:0] \i__payload$108.words[0] ;
-  wire [15:0] \i__payload$108.words[1] ;
   reg [34:0] \i__payload$118 ;
-  wire [1:0] \i__payload$118.count ;
-  wire \i__payload$118.last ;
-  wire [31:0] \i__payload$118.words ;
-  wire [15:0] \i__payload$118.words[0] ;
-  wire [15:0] \i__payload$118.words[1] ;
   reg [34:0] \i__payload$78 ;
-  wire [1:0] \i__payload$78.count ;
-  wire \i__payload$78.last ;
-  wire [31:0] \i__payload$78.words ;
-  wire [15:0] \i__payload$78.words[0] ;
-  wire [15:0] \i__payload$78.words[1] ;
   reg [34:0] \i__payload$88 ;
-  wire [1:0] \i__payload$88.count ;
-  wire \i__payload$88.last ;
-  wire [31:0] \i__payload$88.words ;
-  wire [15:0] \i__payload$88.words[0] ;
-  wire [15:0] \i__payload$88.words[1] ;
   reg [34:0] \i__payload$98 ;
-  wire [1:0] \i__payload$98.count ;
-  wire \i__payload$98.last ;
-  wire [31:0] \i__payload$98.words ;
-  wire [15:0] \i__payload$98.words[0] ;
-  wire [15:0] \i__payload$98.words[1] ;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
   wire i__ready;
   wire \i__ready$105 ;
   wire \i__ready$115 ;
@@ -2881,20 +430,10 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   wire \i__ready$85 ;
   wire \i__ready$95 ;
   wire i__valid;
-  wire \i__valid$106 ;
-  wire \i__valid$116 ;
-  wire \i__valid$76 ;
-  wire \i__valid$86 ;
-  wire \i__valid$96 ;
   reg known;
   reg [9:0] local0_current = 10'h000;
+  input [34:0] local0_in__payload;
   wire [34:0] local0_in__payload;
-  wire [1:0] \local0_in__payload.count ;
-  wire \local0_in__payload.last ;
-  wire [31:0] \local0_in__payload.words ;
-  wire [15:0] \local0_in__payload.words[0] ;
-  wire [15:0] \local0_in__payload.words[1] ;
-  wire local0_in__ready;
   input local0_in__valid;
   wire local0_in__valid;
   wire local0_last;
@@ -2903,12 +442,6 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   reg [3:0] local0_next_source = 4'h0;
   output [34:0] local0_out__payload;
   wire [34:0] local0_out__payload;
-  wire [1:0] \local0_out__payload.count ;
-  wire \local0_out__payload.last ;
-  wire [31:0] \local0_out__payload.words ;
-  wire [15:0] \local0_out__payload.words[0] ;
-  wire [15:0] \local0_out__payload.words[1] ;
-  wire local0_out__ready;
   output local0_out__valid;
   wire local0_out__valid;
   reg [9:0] local0_peers = 10'h03f;
@@ -2919,12 +452,6 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   reg [9:0] north_current = 10'h000;
   input [34:0] north_in__payload;
   wire [34:0] north_in__payload;
-  wire [1:0] \north_in__payload.count ;
-  wire \north_in__payload.last ;
-  wire [31:0] \north_in__payload.words ;
-  wire [15:0] \north_in__payload.words[0] ;
-  wire [15:0] \north_in__payload.words[1] ;
-  wire north_in__ready;
   input north_in__valid;
   wire north_in__valid;
   wire north_last;
@@ -2933,53 +460,12 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   reg [3:0] north_next_source = 4'h0;
   output [34:0] north_out__payload;
   wire [34:0] north_out__payload;
-  wire [1:0] \north_out__payload.count ;
-  wire \north_out__payload.last ;
-  wire [31:0] \north_out__payload.words ;
-  wire [15:0] \north_out__payload.words[0] ;
-  wire [15:0] \north_out__payload.words[1] ;
-  wire north_out__ready;
   output north_out__valid;
   wire north_out__valid;
   reg [9:0] north_peers = 10'h03f;
   reg [3:0] north_source = 4'h0;
   reg [9:0] north_waiting = 10'h000;
   wire [34:0] o__payload;
-  wire [34:0] \o__payload$100 ;
-  wire [1:0] \o__payload$100.count ;
-  wire \o__payload$100.last ;
-  wire [31:0] \o__payload$100.words ;
-  wire [15:0] \o__payload$100.words[0] ;
-  wire [15:0] \o__payload$100.words[1] ;
-  wire [34:0] \o__payload$110 ;
-  wire [1:0] \o__payload$110.count ;
-  wire \o__payload$110.last ;
-  wire [31:0] \o__payload$110.words ;
-  wire [15:0] \o__payload$110.words[0] ;
-  wire [15:0] \o__payload$110.words[1] ;
-  wire [34:0] \o__payload$70 ;
-  wire [1:0] \o__payload$70.count ;
-  wire \o__payload$70.last ;
-  wire [31:0] \o__payload$70.words ;
-  wire [15:0] \o__payload$70.words[0] ;
-  wire [15:0] \o__payload$70.words[1] ;
-  wire [34:0] \o__payload$80 ;
-  wire [1:0] \o__payload$80.count ;
-  wire \o__payload$80.last ;
-  wire [31:0] \o__payload$80.words ;
-  wire [15:0] \o__payload$80.words[0] ;
-  wire [15:0] \o__payload$80.words[1] ;
-  wire [34:0] \o__payload$90 ;
-  wire [1:0] \o__payload$90.count ;
-  wire \o__payload$90.last ;
-  wire [31:0] \o__payload$90.words ;
-  wire [15:0] \o__payload$90.words[0] ;
-  wire [15:0] \o__payload$90.words[1] ;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
   input o__ready;
   wire o__ready;
   input \o__ready$101 ;
@@ -2993,15 +479,6 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   input \o__ready$91 ;
   wire \o__ready$91 ;
   wire o__valid;
-  wire \o__valid$104 ;
-  wire \o__valid$114 ;
-  wire \o__valid$74 ;
-  wire \o__valid$84 ;
-  wire \o__valid$94 ;
-  input [2:0] \port$726$0 ;
-  wire [2:0] \port$726$0 ;
-  input [31:0] \port$730$0 ;
-  wire [31:0] \port$730$0 ;
   reg [9:0] queued;
   wire [9:0] room;
   input rst;
@@ -3009,12 +486,6 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   reg [9:0] south_current = 10'h000;
   input [34:0] south_in__payload;
   wire [34:0] south_in__payload;
-  wire [1:0] \south_in__payload.count ;
-  wire \south_in__payload.last ;
-  wire [31:0] \south_in__payload.words ;
-  wire [15:0] \south_in__payload.words[0] ;
-  wire [15:0] \south_in__payload.words[1] ;
-  wire south_in__ready;
   input south_in__valid;
   wire south_in__valid;
   wire south_last;
@@ -3023,12 +494,6 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   reg [3:0] south_next_source = 4'h0;
   output [34:0] south_out__payload;
   wire [34:0] south_out__payload;
-  wire [1:0] \south_out__payload.count ;
-  wire \south_out__payload.last ;
-  wire [31:0] \south_out__payload.words ;
-  wire [15:0] \south_out__payload.words[0] ;
-  wire [15:0] \south_out__payload.words[1] ;
-  wire south_out__ready;
   output south_out__valid;
   wire south_out__valid;
   reg [9:0] south_peers = 10'h03f;
@@ -3041,12 +506,6 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   reg [9:0] west_current = 10'h000;
   input [34:0] west_in__payload;
   wire [34:0] west_in__payload;
-  wire [1:0] \west_in__payload.count ;
-  wire \west_in__payload.last ;
-  wire [31:0] \west_in__payload.words ;
-  wire [15:0] \west_in__payload.words[0] ;
-  wire [15:0] \west_in__payload.words[1] ;
-  wire west_in__ready;
   input west_in__valid;
   wire west_in__valid;
   wire west_last;
@@ -3055,21 +514,11 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   reg [3:0] west_next_source = 4'h0;
   output [34:0] west_out__payload;
   wire [34:0] west_out__payload;
-  wire [1:0] \west_out__payload.count ;
-  wire \west_out__payload.last ;
-  wire [31:0] \west_out__payload.words ;
-  wire [15:0] \west_out__payload.words[0] ;
-  wire [15:0] \west_out__payload.words[1] ;
-  wire west_out__ready;
   output west_out__valid;
   wire west_out__valid;
   reg [9:0] west_peers = 10'h03f;
   reg [3:0] west_source = 4'h0;
   reg [9:0] west_waiting = 10'h000;
-  wire [17:0] word;
-  wire [3:0] \word.input ;
-  wire [3:0] \word.output ;
-  wire [9:0] \word.peers ;
   assign \$1  = 1'h1 << bus__payload[19:16];
   assign names = \$3  | \$2 [9:0];
   assign \$4  = bus__payload[3:0] == 3'h7;
@@ -3143,7 +592,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   assign \$61  = local0_peers & \$60 ;
   assign \$62  = ! \$61 ;
   assign local0_moves = local0_in__valid & \$62 ;
-  assign local0_last = local0_moves & \port$726$0 [2];
+  assign local0_last = local0_moves & local0_in__payload[34];
   assign \$63  = north_moves ? north_current : 10'h000;
   assign \$64  = east_moves ? east_current : 10'h000;
   assign \$65  = \$63  | \$64 ;
@@ -3300,7 +749,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     local0_source <= \$186 ;
   always @(posedge clk)
     local0_next_source <= \$187 ;
-  \neuflow_mapper_tile.router.east_slice  east_slice (
+  neuflow_link_slice east_slice (
     .clk(clk),
     .i__payload(\i__payload$78 ),
     .i__ready(\i__ready$75 ),
@@ -3310,7 +759,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     .o__valid(east_out__valid),
     .rst(rst)
   );
-  \neuflow_mapper_tile.router.global_slice  global_slice (
+  neuflow_link_slice global_slice (
     .clk(clk),
     .i__payload(\i__payload$108 ),
     .i__ready(\i__ready$105 ),
@@ -3320,7 +769,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     .o__valid(global_out__valid),
     .rst(rst)
   );
-  \neuflow_mapper_tile.router.local0_slice  local0_slice (
+  neuflow_link_slice local0_slice (
     .clk(clk),
     .i__payload(\i__payload$118 ),
     .i__ready(\i__ready$115 ),
@@ -3330,7 +779,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     .o__valid(local0_out__valid),
     .rst(rst)
   );
-  \neuflow_mapper_tile.router.north_slice  north_slice (
+  neuflow_link_slice north_slice (
     .clk(clk),
     .i__payload(i__payload),
     .i__ready(i__ready),
@@ -3340,7 +789,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     .o__valid(north_out__valid),
     .rst(rst)
   );
-  \neuflow_mapper_tile.router.south_slice  south_slice (
+  neuflow_link_slice south_slice (
     .clk(clk),
     .i__payload(\i__payload$88 ),
     .i__ready(\i__ready$85 ),
@@ -3350,7 +799,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     .o__valid(south_out__valid),
     .rst(rst)
   );
-  \neuflow_mapper_tile.router.west_slice  west_slice (
+  neuflow_link_slice west_slice (
     .clk(clk),
     .i__payload(\i__payload$98 ),
     .i__ready(\i__ready$95 ),
@@ -3361,7 +810,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     .rst(rst)
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     known = 1'h0;
     if (addressed) begin
       casez (bus__payload[23:20])
@@ -3379,7 +828,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     conflict = 1'h0;
     if (addressed) begin
       casez (bus__payload[23:20])
@@ -3397,21 +846,21 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$signal$28  = 10'h000;
     if (take) begin
       \$signal$28  = \$39 ;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     queued = 10'h000;
     if (take) begin
       queued = \$42 ;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     i__payload = 35'h000000000;
     if (moving[0]) begin
       casez (north_source)
@@ -3424,12 +873,12 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
         4'h3:
             i__payload = west_in__payload;
         4'h5:
-            i__payload = { \port$726$0 , \port$730$0  };
+            i__payload = local0_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$78  = 35'h000000000;
     if (moving[1]) begin
       casez (east_source)
@@ -3442,12 +891,12 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
         4'h3:
             \i__payload$78  = west_in__payload;
         4'h5:
-            \i__payload$78  = { \port$726$0 , \port$730$0  };
+            \i__payload$78  = local0_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$88  = 35'h000000000;
     if (moving[2]) begin
       casez (south_source)
@@ -3460,12 +909,12 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
         4'h3:
             \i__payload$88  = west_in__payload;
         4'h5:
-            \i__payload$88  = { \port$726$0 , \port$730$0  };
+            \i__payload$88  = local0_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$98  = 35'h000000000;
     if (moving[3]) begin
       casez (west_source)
@@ -3478,12 +927,12 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
         4'h3:
             \i__payload$98  = west_in__payload;
         4'h5:
-            \i__payload$98  = { \port$726$0 , \port$730$0  };
+            \i__payload$98  = local0_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$108  = 35'h000000000;
     if (moving[4]) begin
       casez (global_source)
@@ -3496,12 +945,12 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
         4'h3:
             \i__payload$108  = west_in__payload;
         4'h5:
-            \i__payload$108  = { \port$726$0 , \port$730$0  };
+            \i__payload$108  = local0_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$118  = 35'h000000000;
     if (moving[5]) begin
       casez (local0_source)
@@ -3514,12 +963,12 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
         4'h3:
             \i__payload$118  = west_in__payload;
         4'h5:
-            \i__payload$118  = { \port$726$0 , \port$730$0  };
+            \i__payload$118  = local0_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$159  = \$signal$29 ;
     if (\$80 ) begin
       \$159  = \$85 ;
@@ -3529,7 +978,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$160  = waits;
     if (\$80 ) begin
       \$160  = \$88 ;
@@ -3539,7 +988,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$161  = north_current;
     if (\$80 ) begin
       \$161  = \$95 ;
@@ -3549,7 +998,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$162  = north_waiting;
     if (\$80 ) begin
       \$162  = \$100 ;
@@ -3559,7 +1008,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$163  = north_peers;
     if (\$80 ) begin
       if (\$102 ) begin
@@ -3571,7 +1020,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$164  = east_current;
     if (\$80 ) begin
       \$164  = \$109 ;
@@ -3581,7 +1030,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$165  = east_waiting;
     if (\$80 ) begin
       \$165  = \$114 ;
@@ -3591,7 +1040,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$166  = east_peers;
     if (\$80 ) begin
       if (\$116 ) begin
@@ -3603,7 +1052,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$167  = south_current;
     if (\$80 ) begin
       \$167  = \$123 ;
@@ -3613,7 +1062,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$168  = south_waiting;
     if (\$80 ) begin
       \$168  = \$128 ;
@@ -3623,7 +1072,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$169  = south_peers;
     if (\$80 ) begin
       if (\$130 ) begin
@@ -3635,7 +1084,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$170  = west_current;
     if (\$80 ) begin
       \$170  = \$137 ;
@@ -3645,7 +1094,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$171  = west_waiting;
     if (\$80 ) begin
       \$171  = \$142 ;
@@ -3655,7 +1104,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$172  = west_peers;
     if (\$80 ) begin
       if (\$144 ) begin
@@ -3667,7 +1116,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$173  = local0_current;
     if (\$80 ) begin
       \$173  = \$151 ;
@@ -3677,7 +1126,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$174  = local0_waiting;
     if (\$80 ) begin
       \$174  = \$156 ;
@@ -3687,7 +1136,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$175  = local0_peers;
     if (\$80 ) begin
       if (\$158 ) begin
@@ -3699,7 +1148,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$176  = north_source;
     if (\$80 ) begin
       if (\$signal$28 [0]) begin
@@ -3713,7 +1162,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$177  = north_next_source;
     if (\$80 ) begin
       if (queued[0]) begin
@@ -3725,7 +1174,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$178  = east_source;
     if (\$80 ) begin
       if (\$signal$28 [1]) begin
@@ -3739,7 +1188,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$179  = east_next_source;
     if (\$80 ) begin
       if (queued[1]) begin
@@ -3751,7 +1200,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$180  = south_source;
     if (\$80 ) begin
       if (\$signal$28 [2]) begin
@@ -3765,7 +1214,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$181  = south_next_source;
     if (\$80 ) begin
       if (queued[2]) begin
@@ -3777,7 +1226,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$182  = west_source;
     if (\$80 ) begin
       if (\$signal$28 [3]) begin
@@ -3791,7 +1240,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$183  = west_next_source;
     if (\$80 ) begin
       if (queued[3]) begin
@@ -3803,7 +1252,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$184  = global_source;
     if (\$80 ) begin
       if (\$signal$28 [4]) begin
@@ -3817,7 +1266,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$185  = global_next_source;
     if (\$80 ) begin
       if (queued[4]) begin
@@ -3829,7 +1278,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$186  = local0_source;
     if (\$80 ) begin
       if (\$signal$28 [5]) begin
@@ -3843,7 +1292,7 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$187  = local0_next_source;
     if (\$80 ) begin
       if (queued[5]) begin
@@ -3854,161 +1303,9 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
       \$187  = 4'h0;
     end
   end
-  assign word = bus__payload[33:16];
-  assign \$signal  = \$2 [9:0];
-  assign north_in__ready = north_moves;
-  assign east_in__ready = east_moves;
-  assign south_in__ready = south_moves;
-  assign west_in__ready = west_moves;
-  assign local0_in__payload = { \port$726$0 , \port$730$0  };
-  assign local0_in__ready = local0_moves;
   assign o__payload = north_out__payload;
-  assign north_out__ready = o__ready;
   assign o__valid = north_out__valid;
   assign i__valid = moving[0];
-  assign \o__payload$70  = east_out__payload;
-  assign east_out__ready = \o__ready$71 ;
-  assign \o__valid$74  = east_out__valid;
-  assign \i__valid$76  = moving[1];
-  assign \o__payload$80  = south_out__payload;
-  assign south_out__ready = \o__ready$81 ;
-  assign \o__valid$84  = south_out__valid;
-  assign \i__valid$86  = moving[2];
-  assign \o__payload$90  = west_out__payload;
-  assign west_out__ready = \o__ready$91 ;
-  assign \o__valid$94  = west_out__valid;
-  assign \i__valid$96  = moving[3];
-  assign \o__payload$100  = global_out__payload;
-  assign global_out__ready = \o__ready$101 ;
-  assign \o__valid$104  = global_out__valid;
-  assign \i__valid$106  = moving[4];
-  assign \o__payload$110  = local0_out__payload;
-  assign local0_out__ready = \o__ready$111 ;
-  assign \o__valid$114  = local0_out__valid;
-  assign \i__valid$116  = moving[5];
-  assign \word.output  = bus__payload[19:16];
-  assign \word.input  = bus__payload[23:20];
-  assign \word.peers  = bus__payload[33:24];
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \north_in__payload.words  = north_in__payload[31:0];
-  assign \north_in__payload.words[0]  = north_in__payload[15:0];
-  assign \north_in__payload.words[1]  = north_in__payload[31:16];
-  assign \north_in__payload.count  = north_in__payload[33:32];
-  assign \north_in__payload.last  = north_in__payload[34];
-  assign \east_in__payload.words  = east_in__payload[31:0];
-  assign \east_in__payload.words[0]  = east_in__payload[15:0];
-  assign \east_in__payload.words[1]  = east_in__payload[31:16];
-  assign \east_in__payload.count  = east_in__payload[33:32];
-  assign \east_in__payload.last  = east_in__payload[34];
-  assign \south_in__payload.words  = south_in__payload[31:0];
-  assign \south_in__payload.words[0]  = south_in__payload[15:0];
-  assign \south_in__payload.words[1]  = south_in__payload[31:16];
-  assign \south_in__payload.count  = south_in__payload[33:32];
-  assign \south_in__payload.last  = south_in__payload[34];
-  assign \west_in__payload.words  = west_in__payload[31:0];
-  assign \west_in__payload.words[0]  = west_in__payload[15:0];
-  assign \west_in__payload.words[1]  = west_in__payload[31:16];
-  assign \west_in__payload.count  = west_in__payload[33:32];
-  assign \west_in__payload.last  = west_in__payload[34];
-  assign \local0_in__payload.words  = \port$730$0 ;
-  assign \local0_in__payload.words[0]  = \port$730$0 [15:0];
-  assign \local0_in__payload.words[1]  = \port$730$0 [31:16];
-  assign \local0_in__payload.count  = \port$726$0 [1:0];
-  assign \local0_in__payload.last  = \port$726$0 [2];
-  assign \north_out__payload.words  = north_out__payload[31:0];
-  assign \north_out__payload.words[0]  = north_out__payload[15:0];
-  assign \north_out__payload.words[1]  = north_out__payload[31:16];
-  assign \north_out__payload.count  = north_out__payload[33:32];
-  assign \north_out__payload.last  = north_out__payload[34];
-  assign \o__payload.words  = north_out__payload[31:0];
-  assign \o__payload.words[0]  = north_out__payload[15:0];
-  assign \o__payload.words[1]  = north_out__payload[31:16];
-  assign \o__payload.count  = north_out__payload[33:32];
-  assign \o__payload.last  = north_out__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \east_out__payload.words  = east_out__payload[31:0];
-  assign \east_out__payload.words[0]  = east_out__payload[15:0];
-  assign \east_out__payload.words[1]  = east_out__payload[31:16];
-  assign \east_out__payload.count  = east_out__payload[33:32];
-  assign \east_out__payload.last  = east_out__payload[34];
-  assign \o__payload$70.words  = east_out__payload[31:0];
-  assign \o__payload$70.words[0]  = east_out__payload[15:0];
-  assign \o__payload$70.words[1]  = east_out__payload[31:16];
-  assign \o__payload$70.count  = east_out__payload[33:32];
-  assign \o__payload$70.last  = east_out__payload[34];
-  assign \i__payload$78.words  = \i__payload$78 [31:0];
-  assign \i__payload$78.words[0]  = \i__payload$78 [15:0];
-  assign \i__payload$78.words[1]  = \i__payload$78 [31:16];
-  assign \i__payload$78.count  = \i__payload$78 [33:32];
-  assign \i__payload$78.last  = \i__payload$78 [34];
-  assign \south_out__payload.words  = south_out__payload[31:0];
-  assign \south_out__payload.words[0]  = south_out__payload[15:0];
-  assign \south_out__payload.words[1]  = south_out__payload[31:16];
-  assign \south_out__payload.count  = south_out__payload[33:32];
-  assign \south_out__payload.last  = south_out__payload[34];
-  assign \o__payload$80.words  = south_out__payload[31:0];
-  assign \o__payload$80.words[0]  = south_out__payload[15:0];
-  assign \o__payload$80.words[1]  = south_out__payload[31:16];
-  assign \o__payload$80.count  = south_out__payload[33:32];
-  assign \o__payload$80.last  = south_out__payload[34];
-  assign \i__payload$88.words  = \i__payload$88 [31:0];
-  assign \i__payload$88.words[0]  = \i__payload$88 [15:0];
-  assign \i__payload$88.words[1]  = \i__payload$88 [31:16];
-  assign \i__payload$88.count  = \i__payload$88 [33:32];
-  assign \i__payload$88.last  = \i__payload$88 [34];
-  assign \west_out__payload.words  = west_out__payload[31:0];
-  assign \west_out__payload.words[0]  = west_out__payload[15:0];
-  assign \west_out__payload.words[1]  = west_out__payload[31:16];
-  assign \west_out__payload.count  = west_out__payload[33:32];
-  assign \west_out__payload.last  = west_out__payload[34];
-  assign \o__payload$90.words  = west_out__payload[31:0];
-  assign \o__payload$90.words[0]  = west_out__payload[15:0];
-  assign \o__payload$90.words[1]  = west_out__payload[31:16];
-  assign \o__payload$90.count  = west_out__payload[33:32];
-  assign \o__payload$90.last  = west_out__payload[34];
-  assign \i__payload$98.words  = \i__payload$98 [31:0];
-  assign \i__payload$98.words[0]  = \i__payload$98 [15:0];
-  assign \i__payload$98.words[1]  = \i__payload$98 [31:16];
-  assign \i__payload$98.count  = \i__payload$98 [33:32];
-  assign \i__payload$98.last  = \i__payload$98 [34];
-  assign \global_out__payload.words  = global_out__payload[31:0];
-  assign \global_out__payload.words[0]  = global_out__payload[15:0];
-  assign \global_out__payload.words[1]  = global_out__payload[31:16];
-  assign \global_out__payload.count  = global_out__payload[33:32];
-  assign \global_out__payload.last  = global_out__payload[34];
-  assign \o__payload$100.words  = global_out__payload[31:0];
-  assign \o__payload$100.words[0]  = global_out__payload[15:0];
-  assign \o__payload$100.words[1]  = global_out__payload[31:16];
-  assign \o__payload$100.count  = global_out__payload[33:32];
-  assign \o__payload$100.last  = global_out__payload[34];
-  assign \i__payload$108.words  = \i__payload$108 [31:0];
-  assign \i__payload$108.words[0]  = \i__payload$108 [15:0];
-  assign \i__payload$108.words[1]  = \i__payload$108 [31:16];
-  assign \i__payload$108.count  = \i__payload$108 [33:32];
-  assign \i__payload$108.last  = \i__payload$108 [34];
-  assign \local0_out__payload.words  = local0_out__payload[31:0];
-  assign \local0_out__payload.words[0]  = local0_out__payload[15:0];
-  assign \local0_out__payload.words[1]  = local0_out__payload[31:16];
-  assign \local0_out__payload.count  = local0_out__payload[33:32];
-  assign \local0_out__payload.last  = local0_out__payload[34];
-  assign \o__payload$110.words  = local0_out__payload[31:0];
-  assign \o__payload$110.words[0]  = local0_out__payload[15:0];
-  assign \o__payload$110.words[1]  = local0_out__payload[31:16];
-  assign \o__payload$110.count  = local0_out__payload[33:32];
-  assign \o__payload$110.last  = local0_out__payload[34];
-  assign \i__payload$118.words  = \i__payload$118 [31:0];
-  assign \i__payload$118.words[0]  = \i__payload$118 [15:0];
-  assign \i__payload$118.words[1]  = \i__payload$118 [31:16];
-  assign \i__payload$118.count  = \i__payload$118 [33:32];
-  assign \i__payload$118.last  = \i__payload$118 [34];
   assign room[5] = \i__ready$115 ;
   assign room[4] = \i__ready$105 ;
   assign room[3] = \i__ready$95 ;
@@ -4022,773 +1319,28 @@ module \neuflow_mapper_tile.router (rst, sub, columns, north_in__payload, north_
   assign \$3 [5:0] = bus__payload[29:24];
 endmodule
 
-module \neuflow_mapper_tile.router.east_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_mapper_tile.router.global_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_mapper_tile.router.local0_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_mapper_tile.router.north_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_mapper_tile.router.south_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_mapper_tile.router.west_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
 module \neuflow_mapper_tile.tap (rst, i__payload, i__valid, o__ready, o__valid, local__0__valid, local__1__valid, i__ready, local__0__ready, local__1__ready, o__payload, clk);
   wire all_ready;
   input clk;
   wire clk;
   input [48:0] i__payload;
   wire [48:0] i__payload;
-  wire [48:0] \i__payload$1 ;
-  wire [7:0] \i__payload$1.columns ;
-  wire [31:0] \i__payload$1.data ;
-  wire [3:0] \i__payload$1.kind ;
-  wire \i__payload$1.last ;
-  wire [3:0] \i__payload$1.sub ;
-  wire [7:0] \i__payload.columns ;
-  wire [31:0] \i__payload.data ;
-  wire [3:0] \i__payload.kind ;
-  wire \i__payload.last ;
-  wire [3:0] \i__payload.sub ;
   output i__ready;
   wire i__ready;
-  wire \i__ready$3 ;
   input i__valid;
   wire i__valid;
-  wire \i__valid$5 ;
-  wire [48:0] local__0__payload;
-  wire [7:0] \local__0__payload.columns ;
-  wire [31:0] \local__0__payload.data ;
-  wire [3:0] \local__0__payload.kind ;
-  wire \local__0__payload.last ;
-  wire [3:0] \local__0__payload.sub ;
   input local__0__ready;
   wire local__0__ready;
   output local__0__valid;
   wire local__0__valid;
-  wire [48:0] local__1__payload;
-  wire [7:0] \local__1__payload.columns ;
-  wire [31:0] \local__1__payload.data ;
-  wire [3:0] \local__1__payload.kind ;
-  wire \local__1__payload.last ;
-  wire [3:0] \local__1__payload.sub ;
   input local__1__ready;
   wire local__1__ready;
   output local__1__valid;
   wire local__1__valid;
   output [48:0] o__payload;
   wire [48:0] o__payload;
-  wire [48:0] \o__payload$12 ;
-  wire [7:0] \o__payload$12.columns ;
-  wire [31:0] \o__payload$12.data ;
-  wire [3:0] \o__payload$12.kind ;
-  wire \o__payload$12.last ;
-  wire [3:0] \o__payload$12.sub ;
-  wire [7:0] \o__payload.columns ;
-  wire [31:0] \o__payload.data ;
-  wire [3:0] \o__payload.kind ;
-  wire \o__payload.last ;
-  wire [3:0] \o__payload.sub ;
   input o__ready;
   wire o__ready;
-  wire \o__ready$10 ;
   output o__valid;
   wire o__valid;
   wire \o__valid$14 ;
@@ -4808,47 +1360,10 @@ module \neuflow_mapper_tile.tap (rst, i__payload, i__valid, o__ready, o__valid, 
     .o__valid(\o__valid$14 ),
     .rst(rst)
   );
-  assign \i__payload$1  = i__payload;
-  assign \i__ready$3  = i__ready;
-  assign \i__valid$5  = i__valid;
-  assign \o__ready$10  = all_ready;
-  assign \o__payload$12  = o__payload;
-  assign local__0__payload = o__payload;
-  assign local__1__payload = o__payload;
-  assign \i__payload.kind  = i__payload[3:0];
-  assign \i__payload.sub  = i__payload[7:4];
-  assign \i__payload.columns  = i__payload[15:8];
-  assign \i__payload.data  = i__payload[47:16];
-  assign \i__payload.last  = i__payload[48];
-  assign \i__payload$1.kind  = i__payload[3:0];
-  assign \i__payload$1.sub  = i__payload[7:4];
-  assign \i__payload$1.columns  = i__payload[15:8];
-  assign \i__payload$1.data  = i__payload[47:16];
-  assign \i__payload$1.last  = i__payload[48];
-  assign \o__payload.kind  = o__payload[3:0];
-  assign \o__payload.sub  = o__payload[7:4];
-  assign \o__payload.columns  = o__payload[15:8];
-  assign \o__payload.data  = o__payload[47:16];
-  assign \o__payload.last  = o__payload[48];
-  assign \o__payload$12.kind  = o__payload[3:0];
-  assign \o__payload$12.sub  = o__payload[7:4];
-  assign \o__payload$12.columns  = o__payload[15:8];
-  assign \o__payload$12.data  = o__payload[47:16];
-  assign \o__payload$12.last  = o__payload[48];
-  assign \local__0__payload.kind  = o__payload[3:0];
-  assign \local__0__payload.sub  = o__payload[7:4];
-  assign \local__0__payload.columns  = o__payload[15:8];
-  assign \local__0__payload.data  = o__payload[47:16];
-  assign \local__0__payload.last  = o__payload[48];
-  assign \local__1__payload.kind  = o__payload[3:0];
-  assign \local__1__payload.sub  = o__payload[7:4];
-  assign \local__1__payload.columns  = o__payload[15:8];
-  assign \local__1__payload.data  = o__payload[47:16];
-  assign \local__1__payload.last  = o__payload[48];
 endmodule
 
 module \neuflow_mapper_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__ready, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$2  = 0;
   wire \$1 ;
   wire \$2 ;
   wire [48:0] \$3 ;
@@ -4862,22 +1377,12 @@ module \neuflow_mapper_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__r
   wire free;
   input [48:0] i__payload;
   wire [48:0] i__payload;
-  wire [7:0] \i__payload.columns ;
-  wire [31:0] \i__payload.data ;
-  wire [3:0] \i__payload.kind ;
-  wire \i__payload.last ;
-  wire [3:0] \i__payload.sub ;
   output i__ready;
   wire i__ready;
   input i__valid;
   wire i__valid;
   output [48:0] o__payload;
   reg [48:0] o__payload = 49'h0000000000000;
-  wire [7:0] \o__payload.columns ;
-  wire [31:0] \o__payload.data ;
-  wire [3:0] \o__payload.kind ;
-  wire \o__payload.last ;
-  wire [3:0] \o__payload.sub ;
   input o__ready;
   wire o__ready;
   output o__valid;
@@ -4885,11 +1390,6 @@ module \neuflow_mapper_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__r
   input rst;
   wire rst;
   reg [48:0] spare = 49'h0000000000000;
-  wire [7:0] \spare.columns ;
-  wire [31:0] \spare.data ;
-  wire [3:0] \spare.kind ;
-  wire \spare.last ;
-  wire [3:0] \spare.sub ;
   reg spare_valid = 1'h0;
   assign \$1  = ~ o__valid;
   assign free = \$1  | o__ready;
@@ -4906,7 +1406,7 @@ module \neuflow_mapper_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__r
     spare <= \$8 ;
   assign i__ready = ~ spare_valid;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
     \$5  = o__payload;
     if (free) begin
       \$5  = \$3 ;
@@ -4916,7 +1416,7 @@ module \neuflow_mapper_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
     \$6  = o__valid;
     if (free) begin
       \$6  = \$4 ;
@@ -4926,7 +1426,7 @@ module \neuflow_mapper_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
     \$7  = spare_valid;
     if (free) begin
       \$7  = 1'h0;
@@ -4938,7 +1438,7 @@ module \neuflow_mapper_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
     \$8  = spare;
     if (free) begin
     end else if (\$2 ) begin
@@ -4948,19 +1448,4 @@ module \neuflow_mapper_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__r
       \$8  = 49'h0000000000000;
     end
   end
-  assign \o__payload.kind  = o__payload[3:0];
-  assign \o__payload.sub  = o__payload[7:4];
-  assign \o__payload.columns  = o__payload[15:8];
-  assign \o__payload.data  = o__payload[47:16];
-  assign \o__payload.last  = o__payload[48];
-  assign \i__payload.kind  = i__payload[3:0];
-  assign \i__payload.sub  = i__payload[7:4];
-  assign \i__payload.columns  = i__payload[15:8];
-  assign \i__payload.data  = i__payload[47:16];
-  assign \i__payload.last  = i__payload[48];
-  assign \spare.kind  = spare[3:0];
-  assign \spare.sub  = spare[7:4];
-  assign \spare.columns  = spare[15:8];
-  assign \spare.data  = spare[47:16];
-  assign \spare.last  = spare[48];
 endmodule

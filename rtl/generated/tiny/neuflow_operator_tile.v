@@ -3,75 +3,22 @@
 module neuflow_operator_tile(rst, config_in__payload, config_in__valid, config_out__ready, row, columns, north_in__payload, north_in__valid, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, north_out__ready, east_out__ready, south_out__ready, west_out__ready, global_in__payload, global_in__valid, global_out__ready
 , config_in__ready, config_out__payload, config_out__valid, north_in__ready, east_in__ready, south_in__ready, west_in__ready, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, global_in__ready, global_out__payload, global_out__valid, alu_active, window_active, clk
 );
-  wire [2:0] \$1 ;
-  wire [31:0] \$2 ;
-  wire [2:0] \$3 ;
-  wire [31:0] \$4 ;
   wire [34:0] a__payload;
   wire [34:0] \a__payload$122 ;
-  wire [1:0] \a__payload$122.count ;
-  wire \a__payload$122.last ;
-  wire [31:0] \a__payload$122.words ;
-  wire [15:0] \a__payload$122.words[0] ;
-  wire [15:0] \a__payload$122.words[1] ;
-  wire [1:0] \a__payload.count ;
-  wire \a__payload.last ;
-  wire [31:0] \a__payload.words ;
-  wire [15:0] \a__payload.words[0] ;
-  wire [15:0] \a__payload.words[1] ;
   wire a__ready;
-  wire \a__ready$125 ;
   wire a__valid;
   wire \a__valid$126 ;
   wire active;
   wire \active$159 ;
-  wire \active$160 ;
   output alu_active;
   wire alu_active;
   wire [34:0] b__payload;
   wire [34:0] \b__payload$128 ;
-  wire [1:0] \b__payload$128.count ;
-  wire \b__payload$128.last ;
-  wire [31:0] \b__payload$128.words ;
-  wire [15:0] \b__payload$128.words[0] ;
-  wire [15:0] \b__payload$128.words[1] ;
-  wire [1:0] \b__payload.count ;
-  wire \b__payload.last ;
-  wire [31:0] \b__payload.words ;
-  wire [15:0] \b__payload.words[0] ;
-  wire [15:0] \b__payload.words[1] ;
   wire b__ready;
-  wire \b__ready$131 ;
   wire b__valid;
   wire \b__valid$132 ;
   wire [48:0] bus__payload;
-  wire [48:0] \bus__payload$56 ;
-  wire [7:0] \bus__payload$56.columns ;
-  wire [31:0] \bus__payload$56.data ;
-  wire [3:0] \bus__payload$56.kind ;
-  wire \bus__payload$56.last ;
-  wire [3:0] \bus__payload$56.sub ;
-  wire [48:0] \bus__payload$64 ;
-  wire [7:0] \bus__payload$64.columns ;
-  wire [31:0] \bus__payload$64.data ;
-  wire [3:0] \bus__payload$64.kind ;
-  wire \bus__payload$64.last ;
-  wire [3:0] \bus__payload$64.sub ;
-  wire [48:0] \bus__payload$72 ;
-  wire [7:0] \bus__payload$72.columns ;
-  wire [31:0] \bus__payload$72.data ;
-  wire [3:0] \bus__payload$72.kind ;
-  wire \bus__payload$72.last ;
-  wire [3:0] \bus__payload$72.sub ;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
   wire bus__ready;
-  wire \bus__ready$59 ;
-  wire \bus__ready$67 ;
-  wire \bus__ready$75 ;
   wire bus__valid;
   wire \bus__valid$60 ;
   wire \bus__valid$68 ;
@@ -80,381 +27,130 @@ module neuflow_operator_tile(rst, config_in__payload, config_in__valid, config_o
   wire clk;
   input [7:0] columns;
   wire [7:0] columns;
-  wire [7:0] \columns$55 ;
-  wire [7:0] \columns$63 ;
-  wire [7:0] \columns$71 ;
-  wire [7:0] \columns$79 ;
   input [48:0] config_in__payload;
   wire [48:0] config_in__payload;
-  wire [7:0] \config_in__payload.columns ;
-  wire [31:0] \config_in__payload.data ;
-  wire [3:0] \config_in__payload.kind ;
-  wire \config_in__payload.last ;
-  wire [3:0] \config_in__payload.sub ;
   output config_in__ready;
   wire config_in__ready;
   input config_in__valid;
   wire config_in__valid;
   output [48:0] config_out__payload;
   wire [48:0] config_out__payload;
-  wire [7:0] \config_out__payload.columns ;
-  wire [31:0] \config_out__payload.data ;
-  wire [3:0] \config_out__payload.kind ;
-  wire \config_out__payload.last ;
-  wire [3:0] \config_out__payload.sub ;
   input config_out__ready;
   wire config_out__ready;
   output config_out__valid;
   wire config_out__valid;
   input [34:0] east_in__payload;
   wire [34:0] east_in__payload;
-  wire [34:0] \east_in__payload$83 ;
-  wire [1:0] \east_in__payload$83.count ;
-  wire \east_in__payload$83.last ;
-  wire [31:0] \east_in__payload$83.words ;
-  wire [15:0] \east_in__payload$83.words[0] ;
-  wire [15:0] \east_in__payload$83.words[1] ;
-  wire [1:0] \east_in__payload.count ;
-  wire \east_in__payload.last ;
-  wire [31:0] \east_in__payload.words ;
-  wire [15:0] \east_in__payload.words[0] ;
-  wire [15:0] \east_in__payload.words[1] ;
   output east_in__ready;
   wire east_in__ready;
-  wire \east_in__ready$84 ;
   input east_in__valid;
   wire east_in__valid;
-  wire \east_in__valid$85 ;
   output [34:0] east_out__payload;
   wire [34:0] east_out__payload;
-  wire [34:0] \east_out__payload$98 ;
-  wire [1:0] \east_out__payload$98.count ;
-  wire \east_out__payload$98.last ;
-  wire [31:0] \east_out__payload$98.words ;
-  wire [15:0] \east_out__payload$98.words[0] ;
-  wire [15:0] \east_out__payload$98.words[1] ;
-  wire [1:0] \east_out__payload.count ;
-  wire \east_out__payload.last ;
-  wire [31:0] \east_out__payload.words ;
-  wire [15:0] \east_out__payload.words[0] ;
-  wire [15:0] \east_out__payload.words[1] ;
   input east_out__ready;
   wire east_out__ready;
-  wire \east_out__ready$99 ;
   output east_out__valid;
   wire east_out__valid;
-  wire \east_out__valid$100 ;
   input [34:0] global_in__payload;
   wire [34:0] global_in__payload;
-  wire [34:0] \global_in__payload$92 ;
-  wire [1:0] \global_in__payload$92.count ;
-  wire \global_in__payload$92.last ;
-  wire [31:0] \global_in__payload$92.words ;
-  wire [15:0] \global_in__payload$92.words[0] ;
-  wire [15:0] \global_in__payload$92.words[1] ;
-  wire [1:0] \global_in__payload.count ;
-  wire \global_in__payload.last ;
-  wire [31:0] \global_in__payload.words ;
-  wire [15:0] \global_in__payload.words[0] ;
-  wire [15:0] \global_in__payload.words[1] ;
   output global_in__ready;
   wire global_in__ready;
-  wire \global_in__ready$93 ;
   input global_in__valid;
   wire global_in__valid;
-  wire \global_in__valid$94 ;
   output [34:0] global_out__payload;
   wire [34:0] global_out__payload;
-  wire [34:0] \global_out__payload$107 ;
-  wire [1:0] \global_out__payload$107.count ;
-  wire \global_out__payload$107.last ;
-  wire [31:0] \global_out__payload$107.words ;
-  wire [15:0] \global_out__payload$107.words[0] ;
-  wire [15:0] \global_out__payload$107.words[1] ;
-  wire [1:0] \global_out__payload.count ;
-  wire \global_out__payload.last ;
-  wire [31:0] \global_out__payload.words ;
-  wire [15:0] \global_out__payload.words[0] ;
-  wire [15:0] \global_out__payload.words[1] ;
   input global_out__ready;
   wire global_out__ready;
-  wire \global_out__ready$108 ;
   output global_out__valid;
   wire global_out__valid;
-  wire \global_out__valid$109 ;
   wire [48:0] i__payload;
   wire [34:0] \i__payload$134 ;
-  wire [1:0] \i__payload$134.count ;
-  wire \i__payload$134.last ;
-  wire [31:0] \i__payload$134.words ;
-  wire [15:0] \i__payload$134.words[0] ;
-  wire [15:0] \i__payload$134.words[1] ;
-  wire [7:0] \i__payload.columns ;
-  wire [31:0] \i__payload.data ;
-  wire [3:0] \i__payload.kind ;
-  wire \i__payload.last ;
-  wire [3:0] \i__payload.sub ;
   wire i__ready;
-  wire \i__ready$137 ;
   wire i__valid;
   wire \i__valid$138 ;
   wire [34:0] local0_in__payload;
-  wire [1:0] \local0_in__payload.count ;
-  wire \local0_in__payload.last ;
-  wire [31:0] \local0_in__payload.words ;
-  wire [15:0] \local0_in__payload.words[0] ;
-  wire [15:0] \local0_in__payload.words[1] ;
-  wire local0_in__ready;
   wire local0_in__valid;
   wire [34:0] local0_out__payload;
-  wire [1:0] \local0_out__payload.count ;
-  wire \local0_out__payload.last ;
-  wire [31:0] \local0_out__payload.words ;
-  wire [15:0] \local0_out__payload.words[0] ;
-  wire [15:0] \local0_out__payload.words[1] ;
   wire local0_out__ready;
   wire local0_out__valid;
   wire [34:0] local1_in__payload;
-  wire [1:0] \local1_in__payload.count ;
-  wire \local1_in__payload.last ;
-  wire [31:0] \local1_in__payload.words ;
-  wire [15:0] \local1_in__payload.words[0] ;
-  wire [15:0] \local1_in__payload.words[1] ;
-  wire local1_in__ready;
   wire local1_in__valid;
   wire [34:0] local1_out__payload;
-  wire [1:0] \local1_out__payload.count ;
-  wire \local1_out__payload.last ;
-  wire [31:0] \local1_out__payload.words ;
-  wire [15:0] \local1_out__payload.words[0] ;
-  wire [15:0] \local1_out__payload.words[1] ;
   wire local1_out__ready;
   wire local1_out__valid;
   wire [34:0] local2_in__payload;
-  wire [1:0] \local2_in__payload.count ;
-  wire \local2_in__payload.last ;
-  wire [31:0] \local2_in__payload.words ;
-  wire [15:0] \local2_in__payload.words[0] ;
-  wire [15:0] \local2_in__payload.words[1] ;
-  wire local2_in__ready;
   wire local2_in__valid;
   wire [34:0] local2_out__payload;
-  wire [1:0] \local2_out__payload.count ;
-  wire \local2_out__payload.last ;
-  wire [31:0] \local2_out__payload.words ;
-  wire [15:0] \local2_out__payload.words[0] ;
-  wire [15:0] \local2_out__payload.words[1] ;
   wire local2_out__ready;
   wire local2_out__valid;
   wire [34:0] local3_out__payload;
-  wire [1:0] \local3_out__payload.count ;
-  wire \local3_out__payload.last ;
-  wire [31:0] \local3_out__payload.words ;
-  wire [15:0] \local3_out__payload.words[0] ;
-  wire [15:0] \local3_out__payload.words[1] ;
   wire local3_out__ready;
   wire local3_out__valid;
   wire [34:0] local4_out__payload;
-  wire [1:0] \local4_out__payload.count ;
-  wire \local4_out__payload.last ;
-  wire [31:0] \local4_out__payload.words ;
-  wire [15:0] \local4_out__payload.words[0] ;
-  wire [15:0] \local4_out__payload.words[1] ;
   wire local4_out__ready;
   wire local4_out__valid;
-  wire [48:0] local__0__payload;
-  wire [7:0] \local__0__payload.columns ;
-  wire [31:0] \local__0__payload.data ;
-  wire [3:0] \local__0__payload.kind ;
-  wire \local__0__payload.last ;
-  wire [3:0] \local__0__payload.sub ;
   wire local__0__ready;
   wire local__0__valid;
-  wire [48:0] local__1__payload;
-  wire [7:0] \local__1__payload.columns ;
-  wire [31:0] \local__1__payload.data ;
-  wire [3:0] \local__1__payload.kind ;
-  wire \local__1__payload.last ;
-  wire [3:0] \local__1__payload.sub ;
   wire local__1__ready;
   wire local__1__valid;
-  wire [48:0] local__2__payload;
-  wire [7:0] \local__2__payload.columns ;
-  wire [31:0] \local__2__payload.data ;
-  wire [3:0] \local__2__payload.kind ;
-  wire \local__2__payload.last ;
-  wire [3:0] \local__2__payload.sub ;
   wire local__2__ready;
   wire local__2__valid;
-  wire [48:0] local__3__payload;
-  wire [7:0] \local__3__payload.columns ;
-  wire [31:0] \local__3__payload.data ;
-  wire [3:0] \local__3__payload.kind ;
-  wire \local__3__payload.last ;
-  wire [3:0] \local__3__payload.sub ;
   wire local__3__ready;
   wire local__3__valid;
   input [34:0] north_in__payload;
   wire [34:0] north_in__payload;
-  wire [34:0] \north_in__payload$80 ;
-  wire [1:0] \north_in__payload$80.count ;
-  wire \north_in__payload$80.last ;
-  wire [31:0] \north_in__payload$80.words ;
-  wire [15:0] \north_in__payload$80.words[0] ;
-  wire [15:0] \north_in__payload$80.words[1] ;
-  wire [1:0] \north_in__payload.count ;
-  wire \north_in__payload.last ;
-  wire [31:0] \north_in__payload.words ;
-  wire [15:0] \north_in__payload.words[0] ;
-  wire [15:0] \north_in__payload.words[1] ;
   output north_in__ready;
   wire north_in__ready;
-  wire \north_in__ready$81 ;
   input north_in__valid;
   wire north_in__valid;
-  wire \north_in__valid$82 ;
   output [34:0] north_out__payload;
   wire [34:0] north_out__payload;
-  wire [34:0] \north_out__payload$95 ;
-  wire [1:0] \north_out__payload$95.count ;
-  wire \north_out__payload$95.last ;
-  wire [31:0] \north_out__payload$95.words ;
-  wire [15:0] \north_out__payload$95.words[0] ;
-  wire [15:0] \north_out__payload$95.words[1] ;
-  wire [1:0] \north_out__payload.count ;
-  wire \north_out__payload.last ;
-  wire [31:0] \north_out__payload.words ;
-  wire [15:0] \north_out__payload.words[0] ;
-  wire [15:0] \north_out__payload.words[1] ;
   input north_out__ready;
   wire north_out__ready;
-  wire \north_out__ready$96 ;
   output north_out__valid;
   wire north_out__valid;
-  wire \north_out__valid$97 ;
   wire [48:0] o__payload;
-  wire [34:0] \o__payload$141 ;
-  wire [1:0] \o__payload$141.count ;
-  wire \o__payload$141.last ;
-  wire [31:0] \o__payload$141.words ;
-  wire [15:0] \o__payload$141.words[0] ;
-  wire [15:0] \o__payload$141.words[1] ;
-  wire [34:0] \o__payload$147 ;
-  wire [1:0] \o__payload$147.count ;
-  wire \o__payload$147.last ;
-  wire [31:0] \o__payload$147.words ;
-  wire [15:0] \o__payload$147.words[0] ;
-  wire [15:0] \o__payload$147.words[1] ;
-  wire [34:0] \o__payload$153 ;
-  wire [1:0] \o__payload$153.count ;
-  wire \o__payload$153.last ;
-  wire [31:0] \o__payload$153.words ;
-  wire [15:0] \o__payload$153.words[0] ;
-  wire [15:0] \o__payload$153.words[1] ;
-  wire [7:0] \o__payload.columns ;
-  wire [31:0] \o__payload.data ;
-  wire [3:0] \o__payload.kind ;
-  wire \o__payload.last ;
-  wire [3:0] \o__payload.sub ;
   wire o__ready;
   wire \o__ready$142 ;
   wire \o__ready$148 ;
   wire \o__ready$154 ;
   wire o__valid;
-  wire \o__valid$145 ;
-  wire \o__valid$151 ;
-  wire \o__valid$157 ;
   input [3:0] row;
   wire [3:0] row;
   input rst;
   wire rst;
   input [34:0] south_in__payload;
   wire [34:0] south_in__payload;
-  wire [34:0] \south_in__payload$86 ;
-  wire [1:0] \south_in__payload$86.count ;
-  wire \south_in__payload$86.last ;
-  wire [31:0] \south_in__payload$86.words ;
-  wire [15:0] \south_in__payload$86.words[0] ;
-  wire [15:0] \south_in__payload$86.words[1] ;
-  wire [1:0] \south_in__payload.count ;
-  wire \south_in__payload.last ;
-  wire [31:0] \south_in__payload.words ;
-  wire [15:0] \south_in__payload.words[0] ;
-  wire [15:0] \south_in__payload.words[1] ;
   output south_in__ready;
   wire south_in__ready;
-  wire \south_in__ready$87 ;
   input south_in__valid;
   wire south_in__valid;
-  wire \south_in__valid$88 ;
   output [34:0] south_out__payload;
   wire [34:0] south_out__payload;
-  wire [34:0] \south_out__payload$101 ;
-  wire [1:0] \south_out__payload$101.count ;
-  wire \south_out__payload$101.last ;
-  wire [31:0] \south_out__payload$101.words ;
-  wire [15:0] \south_out__payload$101.words[0] ;
-  wire [15:0] \south_out__payload$101.words[1] ;
-  wire [1:0] \south_out__payload.count ;
-  wire \south_out__payload.last ;
-  wire [31:0] \south_out__payload.words ;
-  wire [15:0] \south_out__payload.words[0] ;
-  wire [15:0] \south_out__payload.words[1] ;
   input south_out__ready;
   wire south_out__ready;
-  wire \south_out__ready$102 ;
   output south_out__valid;
   wire south_out__valid;
-  wire \south_out__valid$103 ;
   wire [3:0] sub;
-  wire [3:0] \sub$62 ;
-  wire [3:0] \sub$70 ;
-  wire [3:0] \sub$78 ;
   input [34:0] west_in__payload;
   wire [34:0] west_in__payload;
-  wire [34:0] \west_in__payload$89 ;
-  wire [1:0] \west_in__payload$89.count ;
-  wire \west_in__payload$89.last ;
-  wire [31:0] \west_in__payload$89.words ;
-  wire [15:0] \west_in__payload$89.words[0] ;
-  wire [15:0] \west_in__payload$89.words[1] ;
-  wire [1:0] \west_in__payload.count ;
-  wire \west_in__payload.last ;
-  wire [31:0] \west_in__payload.words ;
-  wire [15:0] \west_in__payload.words[0] ;
-  wire [15:0] \west_in__payload.words[1] ;
   output west_in__ready;
   wire west_in__ready;
-  wire \west_in__ready$90 ;
   input west_in__valid;
   wire west_in__valid;
-  wire \west_in__valid$91 ;
   output [34:0] west_out__payload;
   wire [34:0] west_out__payload;
-  wire [34:0] \west_out__payload$104 ;
-  wire [1:0] \west_out__payload$104.count ;
-  wire \west_out__payload$104.last ;
-  wire [31:0] \west_out__payload$104.words ;
-  wire [15:0] \west_out__payload$104.words[0] ;
-  wire [15:0] \west_out__payload$104.words[1] ;
-  wire [1:0] \west_out__payload.count ;
-  wire \west_out__payload.last ;
-  wire [31:0] \west_out__payload.words ;
-  wire [15:0] \west_out__payload.words[0] ;
-  wire [15:0] \west_out__payload.words[1] ;
   input west_out__ready;
   wire west_out__ready;
-  wire \west_out__ready$105 ;
   output west_out__valid;
   wire west_out__valid;
-  wire \west_out__valid$106 ;
   output window_active;
   wire window_active;
   assign alu_active = active | \active$159 ;
-  \neuflow_operator_tile.alu0  alu0 (
+  neuflow_alu alu0 (
     .a__payload(a__payload),
+    .a__ready(local0_out__ready),
     .a__valid(a__valid),
-    .accept(local0_out__ready),
     .active(active),
     .b__payload(b__payload),
     .b__ready(local1_out__ready),
@@ -464,16 +160,16 @@ module neuflow_operator_tile(rst, config_in__payload, config_in__valid, config_o
     .bus__valid(\bus__valid$60 ),
     .clk(clk),
     .columns(columns),
-    .\o__ready$48 (\o__ready$142 ),
-    .\o__valid$46 (local0_in__valid),
-    .\port$1710$0 (\$1 ),
-    .\port$1714$0 (\$2 ),
-    .rst(rst)
+    .o__payload(local0_in__payload),
+    .o__ready(\o__ready$142 ),
+    .o__valid(local0_in__valid),
+    .rst(rst),
+    .sub(4'h0)
   );
-  \neuflow_operator_tile.alu1  alu1 (
+  neuflow_alu alu1 (
     .a__payload(\a__payload$122 ),
+    .a__ready(local2_out__ready),
     .a__valid(\a__valid$126 ),
-    .accept(local2_out__ready),
     .active(\active$159 ),
     .b__payload(\b__payload$128 ),
     .b__ready(local3_out__ready),
@@ -483,11 +179,11 @@ module neuflow_operator_tile(rst, config_in__payload, config_in__valid, config_o
     .bus__valid(\bus__valid$68 ),
     .clk(clk),
     .columns(columns),
-    .\o__ready$48 (\o__ready$148 ),
-    .\o__valid$46 (local1_in__valid),
-    .\port$1795$0 (\$3 ),
-    .\port$1799$0 (\$4 ),
-    .rst(rst)
+    .o__payload(local1_in__payload),
+    .o__ready(\o__ready$148 ),
+    .o__valid(local1_in__valid),
+    .rst(rst),
+    .sub(4'h1)
   );
   \neuflow_operator_tile.router  router (
     .bus__payload(config_out__payload),
@@ -505,10 +201,12 @@ module neuflow_operator_tile(rst, config_in__payload, config_in__valid, config_o
     .global_moves(global_in__ready),
     .global_out__payload(global_out__payload),
     .global_out__valid(global_out__valid),
+    .local0_in__payload(local0_in__payload),
     .local0_in__valid(local0_in__valid),
     .local0_moves(\o__ready$142 ),
     .local0_out__payload(a__payload),
     .local0_out__valid(a__valid),
+    .local1_in__payload(local1_in__payload),
     .local1_in__valid(local1_in__valid),
     .local1_moves(\o__ready$148 ),
     .local1_out__payload(b__payload),
@@ -537,10 +235,6 @@ module neuflow_operator_tile(rst, config_in__payload, config_in__valid, config_o
     .\o__ready$165 (local3_out__ready),
     .\o__ready$175 (local4_out__ready),
     .\o__ready$95 (east_out__ready),
-    .\port$1710$0 (\$1 ),
-    .\port$1714$0 (\$2 ),
-    .\port$1795$0 (\$3 ),
-    .\port$1799$0 (\$4 ),
     .rst(rst),
     .south_in__payload(south_in__payload),
     .south_in__valid(south_in__valid),
@@ -572,7 +266,8 @@ module neuflow_operator_tile(rst, config_in__payload, config_in__valid, config_o
     .o__valid(config_out__valid),
     .rst(rst)
   );
-  \neuflow_operator_tile.window  window (
+  neuflow_window window (
+    .active(window_active),
     .bus__payload(config_out__payload),
     .bus__ready(local__3__ready),
     .bus__valid(\bus__valid$76 ),
@@ -581,11 +276,11 @@ module neuflow_operator_tile(rst, config_in__payload, config_in__valid, config_o
     .i__payload(\i__payload$134 ),
     .i__ready(local4_out__ready),
     .i__valid(\i__valid$138 ),
-    .\o__payload$85 (local2_in__payload),
+    .o__payload(local2_in__payload),
     .o__ready(\o__ready$154 ),
-    .\o__valid$89 (local2_in__valid),
+    .o__valid(local2_in__valid),
     .rst(rst),
-    .take(window_active)
+    .sub(4'h0)
   );
   assign i__payload = config_in__payload;
   assign i__ready = config_in__ready;
@@ -594,59 +289,12 @@ module neuflow_operator_tile(rst, config_in__payload, config_in__valid, config_o
   assign o__ready = config_out__ready;
   assign o__valid = config_out__valid;
   assign bus__payload = config_out__payload;
-  assign local__0__payload = config_out__payload;
   assign bus__ready = local__0__ready;
   assign local__0__valid = bus__valid;
   assign sub = row;
-  assign \columns$55  = columns;
-  assign \bus__payload$56  = config_out__payload;
-  assign local__1__payload = config_out__payload;
-  assign \bus__ready$59  = local__1__ready;
   assign local__1__valid = \bus__valid$60 ;
-  assign \sub$62  = 4'h0;
-  assign \columns$63  = columns;
-  assign \bus__payload$64  = config_out__payload;
-  assign local__2__payload = config_out__payload;
-  assign \bus__ready$67  = local__2__ready;
   assign local__2__valid = \bus__valid$68 ;
-  assign \sub$70  = 4'h1;
-  assign \columns$71  = columns;
-  assign \bus__payload$72  = config_out__payload;
-  assign local__3__payload = config_out__payload;
-  assign \bus__ready$75  = local__3__ready;
   assign local__3__valid = \bus__valid$76 ;
-  assign \sub$78  = 4'h0;
-  assign \columns$79  = columns;
-  assign \north_in__payload$80  = north_in__payload;
-  assign \north_in__ready$81  = north_in__ready;
-  assign \north_in__valid$82  = north_in__valid;
-  assign \east_in__payload$83  = east_in__payload;
-  assign \east_in__ready$84  = east_in__ready;
-  assign \east_in__valid$85  = east_in__valid;
-  assign \south_in__payload$86  = south_in__payload;
-  assign \south_in__ready$87  = south_in__ready;
-  assign \south_in__valid$88  = south_in__valid;
-  assign \west_in__payload$89  = west_in__payload;
-  assign \west_in__ready$90  = west_in__ready;
-  assign \west_in__valid$91  = west_in__valid;
-  assign \global_in__payload$92  = global_in__payload;
-  assign \global_in__ready$93  = global_in__ready;
-  assign \global_in__valid$94  = global_in__valid;
-  assign \north_out__payload$95  = north_out__payload;
-  assign \north_out__ready$96  = north_out__ready;
-  assign \north_out__valid$97  = north_out__valid;
-  assign \east_out__payload$98  = east_out__payload;
-  assign \east_out__ready$99  = east_out__ready;
-  assign \east_out__valid$100  = east_out__valid;
-  assign \south_out__payload$101  = south_out__payload;
-  assign \south_out__ready$102  = south_out__ready;
-  assign \south_out__valid$103  = south_out__valid;
-  assign \west_out__payload$104  = west_out__payload;
-  assign \west_out__ready$105  = west_out__ready;
-  assign \west_out__valid$106  = west_out__valid;
-  assign \global_out__payload$107  = global_out__payload;
-  assign \global_out__ready$108  = global_out__ready;
-  assign \global_out__valid$109  = global_out__valid;
   assign local0_out__payload = a__payload;
   assign a__ready = local0_out__ready;
   assign local0_out__valid = a__valid;
@@ -654,2851 +302,17 @@ module neuflow_operator_tile(rst, config_in__payload, config_in__valid, config_o
   assign b__ready = local1_out__ready;
   assign local1_out__valid = b__valid;
   assign local2_out__payload = \a__payload$122 ;
-  assign \a__ready$125  = local2_out__ready;
   assign local2_out__valid = \a__valid$126 ;
   assign local3_out__payload = \b__payload$128 ;
-  assign \b__ready$131  = local3_out__ready;
   assign local3_out__valid = \b__valid$132 ;
   assign local4_out__payload = \i__payload$134 ;
-  assign \i__ready$137  = local4_out__ready;
   assign local4_out__valid = \i__valid$138 ;
-  assign local0_in__payload = { \$1 , \$2  };
-  assign \o__payload$141  = { \$1 , \$2  };
-  assign local0_in__ready = \o__ready$142 ;
-  assign \o__valid$145  = local0_in__valid;
-  assign local1_in__payload = { \$3 , \$4  };
-  assign \o__payload$147  = { \$3 , \$4  };
-  assign local1_in__ready = \o__ready$148 ;
-  assign \o__valid$151  = local1_in__valid;
-  assign \o__payload$153  = local2_in__payload;
-  assign local2_in__ready = \o__ready$154 ;
-  assign \o__valid$157  = local2_in__valid;
-  assign \active$160  = window_active;
-  assign \config_in__payload.kind  = config_in__payload[3:0];
-  assign \config_in__payload.sub  = config_in__payload[7:4];
-  assign \config_in__payload.columns  = config_in__payload[15:8];
-  assign \config_in__payload.data  = config_in__payload[47:16];
-  assign \config_in__payload.last  = config_in__payload[48];
-  assign \config_out__payload.kind  = config_out__payload[3:0];
-  assign \config_out__payload.sub  = config_out__payload[7:4];
-  assign \config_out__payload.columns  = config_out__payload[15:8];
-  assign \config_out__payload.data  = config_out__payload[47:16];
-  assign \config_out__payload.last  = config_out__payload[48];
-  assign \north_in__payload.words  = north_in__payload[31:0];
-  assign \north_in__payload.words[0]  = north_in__payload[15:0];
-  assign \north_in__payload.words[1]  = north_in__payload[31:16];
-  assign \north_in__payload.count  = north_in__payload[33:32];
-  assign \north_in__payload.last  = north_in__payload[34];
-  assign \east_in__payload.words  = east_in__payload[31:0];
-  assign \east_in__payload.words[0]  = east_in__payload[15:0];
-  assign \east_in__payload.words[1]  = east_in__payload[31:16];
-  assign \east_in__payload.count  = east_in__payload[33:32];
-  assign \east_in__payload.last  = east_in__payload[34];
-  assign \south_in__payload.words  = south_in__payload[31:0];
-  assign \south_in__payload.words[0]  = south_in__payload[15:0];
-  assign \south_in__payload.words[1]  = south_in__payload[31:16];
-  assign \south_in__payload.count  = south_in__payload[33:32];
-  assign \south_in__payload.last  = south_in__payload[34];
-  assign \west_in__payload.words  = west_in__payload[31:0];
-  assign \west_in__payload.words[0]  = west_in__payload[15:0];
-  assign \west_in__payload.words[1]  = west_in__payload[31:16];
-  assign \west_in__payload.count  = west_in__payload[33:32];
-  assign \west_in__payload.last  = west_in__payload[34];
-  assign \north_out__payload.words  = north_out__payload[31:0];
-  assign \north_out__payload.words[0]  = north_out__payload[15:0];
-  assign \north_out__payload.words[1]  = north_out__payload[31:16];
-  assign \north_out__payload.count  = north_out__payload[33:32];
-  assign \north_out__payload.last  = north_out__payload[34];
-  assign \east_out__payload.words  = east_out__payload[31:0];
-  assign \east_out__payload.words[0]  = east_out__payload[15:0];
-  assign \east_out__payload.words[1]  = east_out__payload[31:16];
-  assign \east_out__payload.count  = east_out__payload[33:32];
-  assign \east_out__payload.last  = east_out__payload[34];
-  assign \south_out__payload.words  = south_out__payload[31:0];
-  assign \south_out__payload.words[0]  = south_out__payload[15:0];
-  assign \south_out__payload.words[1]  = south_out__payload[31:16];
-  assign \south_out__payload.count  = south_out__payload[33:32];
-  assign \south_out__payload.last  = south_out__payload[34];
-  assign \west_out__payload.words  = west_out__payload[31:0];
-  assign \west_out__payload.words[0]  = west_out__payload[15:0];
-  assign \west_out__payload.words[1]  = west_out__payload[31:16];
-  assign \west_out__payload.count  = west_out__payload[33:32];
-  assign \west_out__payload.last  = west_out__payload[34];
-  assign \global_in__payload.words  = global_in__payload[31:0];
-  assign \global_in__payload.words[0]  = global_in__payload[15:0];
-  assign \global_in__payload.words[1]  = global_in__payload[31:16];
-  assign \global_in__payload.count  = global_in__payload[33:32];
-  assign \global_in__payload.last  = global_in__payload[34];
-  assign \global_out__payload.words  = global_out__payload[31:0];
-  assign \global_out__payload.words[0]  = global_out__payload[15:0];
-  assign \global_out__payload.words[1]  = global_out__payload[31:16];
-  assign \global_out__payload.count  = global_out__payload[33:32];
-  assign \global_out__payload.last  = global_out__payload[34];
-  assign \i__payload.kind  = config_in__payload[3:0];
-  assign \i__payload.sub  = config_in__payload[7:4];
-  assign \i__payload.columns  = config_in__payload[15:8];
-  assign \i__payload.data  = config_in__payload[47:16];
-  assign \i__payload.last  = config_in__payload[48];
-  assign \o__payload.kind  = config_out__payload[3:0];
-  assign \o__payload.sub  = config_out__payload[7:4];
-  assign \o__payload.columns  = config_out__payload[15:8];
-  assign \o__payload.data  = config_out__payload[47:16];
-  assign \o__payload.last  = config_out__payload[48];
-  assign \bus__payload.kind  = config_out__payload[3:0];
-  assign \bus__payload.sub  = config_out__payload[7:4];
-  assign \bus__payload.columns  = config_out__payload[15:8];
-  assign \bus__payload.data  = config_out__payload[47:16];
-  assign \bus__payload.last  = config_out__payload[48];
-  assign \local__0__payload.kind  = config_out__payload[3:0];
-  assign \local__0__payload.sub  = config_out__payload[7:4];
-  assign \local__0__payload.columns  = config_out__payload[15:8];
-  assign \local__0__payload.data  = config_out__payload[47:16];
-  assign \local__0__payload.last  = config_out__payload[48];
-  assign \bus__payload$56.kind  = config_out__payload[3:0];
-  assign \bus__payload$56.sub  = config_out__payload[7:4];
-  assign \bus__payload$56.columns  = config_out__payload[15:8];
-  assign \bus__payload$56.data  = config_out__payload[47:16];
-  assign \bus__payload$56.last  = config_out__payload[48];
-  assign \local__1__payload.kind  = config_out__payload[3:0];
-  assign \local__1__payload.sub  = config_out__payload[7:4];
-  assign \local__1__payload.columns  = config_out__payload[15:8];
-  assign \local__1__payload.data  = config_out__payload[47:16];
-  assign \local__1__payload.last  = config_out__payload[48];
-  assign \bus__payload$64.kind  = config_out__payload[3:0];
-  assign \bus__payload$64.sub  = config_out__payload[7:4];
-  assign \bus__payload$64.columns  = config_out__payload[15:8];
-  assign \bus__payload$64.data  = config_out__payload[47:16];
-  assign \bus__payload$64.last  = config_out__payload[48];
-  assign \local__2__payload.kind  = config_out__payload[3:0];
-  assign \local__2__payload.sub  = config_out__payload[7:4];
-  assign \local__2__payload.columns  = config_out__payload[15:8];
-  assign \local__2__payload.data  = config_out__payload[47:16];
-  assign \local__2__payload.last  = config_out__payload[48];
-  assign \bus__payload$72.kind  = config_out__payload[3:0];
-  assign \bus__payload$72.sub  = config_out__payload[7:4];
-  assign \bus__payload$72.columns  = config_out__payload[15:8];
-  assign \bus__payload$72.data  = config_out__payload[47:16];
-  assign \bus__payload$72.last  = config_out__payload[48];
-  assign \local__3__payload.kind  = config_out__payload[3:0];
-  assign \local__3__payload.sub  = config_out__payload[7:4];
-  assign \local__3__payload.columns  = config_out__payload[15:8];
-  assign \local__3__payload.data  = config_out__payload[47:16];
-  assign \local__3__payload.last  = config_out__payload[48];
-  assign \north_in__payload$80.words  = north_in__payload[31:0];
-  assign \north_in__payload$80.words[0]  = north_in__payload[15:0];
-  assign \north_in__payload$80.words[1]  = north_in__payload[31:16];
-  assign \north_in__payload$80.count  = north_in__payload[33:32];
-  assign \north_in__payload$80.last  = north_in__payload[34];
-  assign \east_in__payload$83.words  = east_in__payload[31:0];
-  assign \east_in__payload$83.words[0]  = east_in__payload[15:0];
-  assign \east_in__payload$83.words[1]  = east_in__payload[31:16];
-  assign \east_in__payload$83.count  = east_in__payload[33:32];
-  assign \east_in__payload$83.last  = east_in__payload[34];
-  assign \south_in__payload$86.words  = south_in__payload[31:0];
-  assign \south_in__payload$86.words[0]  = south_in__payload[15:0];
-  assign \south_in__payload$86.words[1]  = south_in__payload[31:16];
-  assign \south_in__payload$86.count  = south_in__payload[33:32];
-  assign \south_in__payload$86.last  = south_in__payload[34];
-  assign \west_in__payload$89.words  = west_in__payload[31:0];
-  assign \west_in__payload$89.words[0]  = west_in__payload[15:0];
-  assign \west_in__payload$89.words[1]  = west_in__payload[31:16];
-  assign \west_in__payload$89.count  = west_in__payload[33:32];
-  assign \west_in__payload$89.last  = west_in__payload[34];
-  assign \global_in__payload$92.words  = global_in__payload[31:0];
-  assign \global_in__payload$92.words[0]  = global_in__payload[15:0];
-  assign \global_in__payload$92.words[1]  = global_in__payload[31:16];
-  assign \global_in__payload$92.count  = global_in__payload[33:32];
-  assign \global_in__payload$92.last  = global_in__payload[34];
-  assign \north_out__payload$95.words  = north_out__payload[31:0];
-  assign \north_out__payload$95.words[0]  = north_out__payload[15:0];
-  assign \north_out__payload$95.words[1]  = north_out__payload[31:16];
-  assign \north_out__payload$95.count  = north_out__payload[33:32];
-  assign \north_out__payload$95.last  = north_out__payload[34];
-  assign \east_out__payload$98.words  = east_out__payload[31:0];
-  assign \east_out__payload$98.words[0]  = east_out__payload[15:0];
-  assign \east_out__payload$98.words[1]  = east_out__payload[31:16];
-  assign \east_out__payload$98.count  = east_out__payload[33:32];
-  assign \east_out__payload$98.last  = east_out__payload[34];
-  assign \south_out__payload$101.words  = south_out__payload[31:0];
-  assign \south_out__payload$101.words[0]  = south_out__payload[15:0];
-  assign \south_out__payload$101.words[1]  = south_out__payload[31:16];
-  assign \south_out__payload$101.count  = south_out__payload[33:32];
-  assign \south_out__payload$101.last  = south_out__payload[34];
-  assign \west_out__payload$104.words  = west_out__payload[31:0];
-  assign \west_out__payload$104.words[0]  = west_out__payload[15:0];
-  assign \west_out__payload$104.words[1]  = west_out__payload[31:16];
-  assign \west_out__payload$104.count  = west_out__payload[33:32];
-  assign \west_out__payload$104.last  = west_out__payload[34];
-  assign \global_out__payload$107.words  = global_out__payload[31:0];
-  assign \global_out__payload$107.words[0]  = global_out__payload[15:0];
-  assign \global_out__payload$107.words[1]  = global_out__payload[31:16];
-  assign \global_out__payload$107.count  = global_out__payload[33:32];
-  assign \global_out__payload$107.last  = global_out__payload[34];
-  assign \a__payload.words  = a__payload[31:0];
-  assign \a__payload.words[0]  = a__payload[15:0];
-  assign \a__payload.words[1]  = a__payload[31:16];
-  assign \a__payload.count  = a__payload[33:32];
-  assign \a__payload.last  = a__payload[34];
-  assign \local0_out__payload.words  = a__payload[31:0];
-  assign \local0_out__payload.words[0]  = a__payload[15:0];
-  assign \local0_out__payload.words[1]  = a__payload[31:16];
-  assign \local0_out__payload.count  = a__payload[33:32];
-  assign \local0_out__payload.last  = a__payload[34];
-  assign \b__payload.words  = b__payload[31:0];
-  assign \b__payload.words[0]  = b__payload[15:0];
-  assign \b__payload.words[1]  = b__payload[31:16];
-  assign \b__payload.count  = b__payload[33:32];
-  assign \b__payload.last  = b__payload[34];
-  assign \local1_out__payload.words  = b__payload[31:0];
-  assign \local1_out__payload.words[0]  = b__payload[15:0];
-  assign \local1_out__payload.words[1]  = b__payload[31:16];
-  assign \local1_out__payload.count  = b__payload[33:32];
-  assign \local1_out__payload.last  = b__payload[34];
-  assign \a__payload$122.words  = \a__payload$122 [31:0];
-  assign \a__payload$122.words[0]  = \a__payload$122 [15:0];
-  assign \a__payload$122.words[1]  = \a__payload$122 [31:16];
-  assign \a__payload$122.count  = \a__payload$122 [33:32];
-  assign \a__payload$122.last  = \a__payload$122 [34];
-  assign \local2_out__payload.words  = \a__payload$122 [31:0];
-  assign \local2_out__payload.words[0]  = \a__payload$122 [15:0];
-  assign \local2_out__payload.words[1]  = \a__payload$122 [31:16];
-  assign \local2_out__payload.count  = \a__payload$122 [33:32];
-  assign \local2_out__payload.last  = \a__payload$122 [34];
-  assign \b__payload$128.words  = \b__payload$128 [31:0];
-  assign \b__payload$128.words[0]  = \b__payload$128 [15:0];
-  assign \b__payload$128.words[1]  = \b__payload$128 [31:16];
-  assign \b__payload$128.count  = \b__payload$128 [33:32];
-  assign \b__payload$128.last  = \b__payload$128 [34];
-  assign \local3_out__payload.words  = \b__payload$128 [31:0];
-  assign \local3_out__payload.words[0]  = \b__payload$128 [15:0];
-  assign \local3_out__payload.words[1]  = \b__payload$128 [31:16];
-  assign \local3_out__payload.count  = \b__payload$128 [33:32];
-  assign \local3_out__payload.last  = \b__payload$128 [34];
-  assign \i__payload$134.words  = \i__payload$134 [31:0];
-  assign \i__payload$134.words[0]  = \i__payload$134 [15:0];
-  assign \i__payload$134.words[1]  = \i__payload$134 [31:16];
-  assign \i__payload$134.count  = \i__payload$134 [33:32];
-  assign \i__payload$134.last  = \i__payload$134 [34];
-  assign \local4_out__payload.words  = \i__payload$134 [31:0];
-  assign \local4_out__payload.words[0]  = \i__payload$134 [15:0];
-  assign \local4_out__payload.words[1]  = \i__payload$134 [31:16];
-  assign \local4_out__payload.count  = \i__payload$134 [33:32];
-  assign \local4_out__payload.last  = \i__payload$134 [34];
-  assign \local0_in__payload.words  = \$2 ;
-  assign \local0_in__payload.words[0]  = \$2 [15:0];
-  assign \local0_in__payload.words[1]  = \$2 [31:16];
-  assign \local0_in__payload.count  = \$1 [1:0];
-  assign \local0_in__payload.last  = \$1 [2];
-  assign \o__payload$141.words  = \$2 ;
-  assign \o__payload$141.words[0]  = \$2 [15:0];
-  assign \o__payload$141.words[1]  = \$2 [31:16];
-  assign \o__payload$141.count  = \$1 [1:0];
-  assign \o__payload$141.last  = \$1 [2];
-  assign \local1_in__payload.words  = \$4 ;
-  assign \local1_in__payload.words[0]  = \$4 [15:0];
-  assign \local1_in__payload.words[1]  = \$4 [31:16];
-  assign \local1_in__payload.count  = \$3 [1:0];
-  assign \local1_in__payload.last  = \$3 [2];
-  assign \o__payload$147.words  = \$4 ;
-  assign \o__payload$147.words[0]  = \$4 [15:0];
-  assign \o__payload$147.words[1]  = \$4 [31:16];
-  assign \o__payload$147.count  = \$3 [1:0];
-  assign \o__payload$147.last  = \$3 [2];
-  assign \local2_in__payload.words  = local2_in__payload[31:0];
-  assign \local2_in__payload.words[0]  = local2_in__payload[15:0];
-  assign \local2_in__payload.words[1]  = local2_in__payload[31:16];
-  assign \local2_in__payload.count  = local2_in__payload[33:32];
-  assign \local2_in__payload.last  = local2_in__payload[34];
-  assign \o__payload$153.words  = local2_in__payload[31:0];
-  assign \o__payload$153.words[0]  = local2_in__payload[15:0];
-  assign \o__payload$153.words[1]  = local2_in__payload[31:16];
-  assign \o__payload$153.count  = local2_in__payload[33:32];
-  assign \o__payload$153.last  = local2_in__payload[34];
-endmodule
-
-module \neuflow_operator_tile.alu0 (rst, columns, bus__valid, \o__ready$48 , accept, b__ready, active, bus__ready, bus__payload, a__payload, a__valid, b__payload, b__valid, \port$1710$0 , \port$1714$0 , \o__valid$46 , clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
-  wire \$1 ;
-  wire [6:0] \$10 ;
-  wire \$100 ;
-  wire \$101 ;
-  wire \$102 ;
-  wire \$103 ;
-  wire \$104 ;
-  wire \$105 ;
-  wire \$106 ;
-  wire \$107 ;
-  wire \$108 ;
-  wire \$109 ;
-  wire \$11 ;
-  wire \$110 ;
-  wire \$111 ;
-  wire \$112 ;
-  wire [18:0] \$113 ;
-  wire \$114 ;
-  wire \$115 ;
-  wire \$116 ;
-  wire \$117 ;
-  wire \$118 ;
-  wire \$119 ;
-  wire \$12 ;
-  wire \$120 ;
-  wire \$121 ;
-  wire \$122 ;
-  wire \$123 ;
-  wire \$124 ;
-  wire [7:0] \$125 ;
-  wire \$126 ;
-  wire \$127 ;
-  wire \$128 ;
-  wire \$129 ;
-  wire \$13 ;
-  wire \$130 ;
-  wire \$131 ;
-  wire \$132 ;
-  wire \$133 ;
-  wire \$134 ;
-  wire \$135 ;
-  wire \$136 ;
-  wire \$137 ;
-  wire \$138 ;
-  wire \$139 ;
-  wire [18:0] \$14 ;
-  wire \$140 ;
-  wire \$141 ;
-  wire \$142 ;
-  wire \$143 ;
-  wire \$144 ;
-  wire [15:0] \$145 ;
-  wire [15:0] \$146 ;
-  wire [47:0] \$147 ;
-  wire [47:0] \$148 ;
-  wire \$149 ;
-  wire [18:0] \$15 ;
-  wire \$150 ;
-  wire [46:0] \$151 ;
-  wire [46:0] \$152 ;
-  wire \$153 ;
-  wire [15:0] \$154 ;
-  wire [31:0] \$155 ;
-  wire [48:0] \$156 ;
-  wire \$157 ;
-  wire [47:0] \$158 ;
-  wire \$159 ;
-  wire \$16 ;
-  wire [47:0] \$160 ;
-  wire [48:0] \$161 ;
-  wire \$162 ;
-  wire \$163 ;
-  wire \$164 ;
-  wire \$165 ;
-  wire \$166 ;
-  wire \$167 ;
-  wire \$168 ;
-  wire \$169 ;
-  wire \$17 ;
-  wire \$170 ;
-  wire \$171 ;
-  wire \$172 ;
-  wire \$173 ;
-  wire \$174 ;
-  wire \$175 ;
-  wire \$176 ;
-  wire \$177 ;
-  wire \$178 ;
-  wire \$179 ;
-  wire \$18 ;
-  wire \$180 ;
-  wire \$181 ;
-  wire \$182 ;
-  wire \$183 ;
-  wire [18:0] \$184 ;
-  wire \$185 ;
-  wire \$186 ;
-  wire \$187 ;
-  wire \$188 ;
-  wire \$189 ;
-  wire \$19 ;
-  wire \$190 ;
-  wire \$191 ;
-  wire \$192 ;
-  wire \$193 ;
-  wire \$194 ;
-  wire \$195 ;
-  wire [7:0] \$196 ;
-  wire \$197 ;
-  wire \$198 ;
-  wire \$199 ;
-  wire \$2 ;
-  wire \$20 ;
-  wire \$200 ;
-  wire \$201 ;
-  wire \$202 ;
-  wire \$203 ;
-  wire \$204 ;
-  wire \$205 ;
-  wire \$206 ;
-  wire \$207 ;
-  wire \$208 ;
-  wire \$209 ;
-  wire \$21 ;
-  wire \$210 ;
-  wire \$211 ;
-  wire \$212 ;
-  wire \$213 ;
-  wire \$214 ;
-  wire \$215 ;
-  wire [15:0] \$216 ;
-  wire [15:0] \$217 ;
-  wire [2:0] \$218 ;
-  reg [31:0] \$219 ;
-  wire [16:0] \$22 ;
-  reg [31:0] \$220  = 32'd0;
-  reg \$221 ;
-  reg [5:0] \$222 ;
-  reg [16:0] \$223 ;
-  reg [15:0] \$224 ;
-  reg \$225 ;
-  reg [15:0] \$226 ;
-  reg [17:0] \$227 ;
-  reg [16:0] \$228 ;
-  reg [15:0] \$229 ;
-  wire [16:0] \$23 ;
-  reg \$230 ;
-  reg [15:0] \$231 ;
-  reg [17:0] \$232 ;
-  reg [3:0] \$233 ;
-  reg [5:0] \$234 ;
-  reg \$235 ;
-  reg [5:0] \$236 ;
-  reg \$237 ;
-  reg \$238 ;
-  reg [3:0] \$239 ;
-  wire [48:0] \$24 ;
-  reg [3:0] \$240 ;
-  reg [3:0] \$241 ;
-  reg [3:0] \$242 ;
-  reg [47:0] \$243 ;
-  reg [47:0] \$244 ;
-  reg [31:0] \$245 ;
-  reg [47:0] \$246 ;
-  reg [18:0] \$247 ;
-  reg [47:0] \$248 ;
-  reg [47:0] \$249 ;
-  wire [18:0] \$25 ;
-  reg [31:0] \$250 ;
-  reg [47:0] \$251 ;
-  reg [18:0] \$252 ;
-  wire \$26 ;
-  wire \$27 ;
-  wire \$28 ;
-  wire [16:0] \$29 ;
-  wire \$3 ;
-  wire [16:0] \$30 ;
-  wire [48:0] \$31 ;
-  wire [18:0] \$32 ;
-  wire \$33 ;
-  wire [7:0] \$34 ;
-  wire [6:0] \$35 ;
-  wire \$36 ;
-  wire \$37 ;
-  wire \$38 ;
-  wire [16:0] \$39 ;
-  wire \$4 ;
-  wire [16:0] \$40 ;
-  wire \$41 ;
-  wire [16:0] \$42 ;
-  wire [16:0] \$43 ;
-  wire \$44 ;
-  wire \$45 ;
-  wire \$46 ;
-  wire \$47 ;
-  wire [17:0] \$48 ;
-  wire [17:0] \$49 ;
-  wire \$5 ;
-  wire \$50 ;
-  wire [17:0] \$51 ;
-  wire \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  wire \$55 ;
-  wire \$56 ;
-  wire [16:0] \$57 ;
-  wire [16:0] \$58 ;
-  wire \$59 ;
-  wire \$6 ;
-  wire [16:0] \$60 ;
-  wire [16:0] \$61 ;
-  wire \$62 ;
-  wire \$63 ;
-  wire \$64 ;
-  wire \$65 ;
-  wire [17:0] \$66 ;
-  wire [17:0] \$67 ;
-  wire \$68 ;
-  wire [17:0] \$69 ;
-  wire \$7 ;
-  wire \$70 ;
-  wire \$71 ;
-  wire \$72 ;
-  wire \$73 ;
-  wire [3:0] \$74 ;
-  wire [5:0] \$75 ;
-  wire [47:0] \$76 ;
-  wire [47:0] \$77 ;
-  wire \$78 ;
-  wire \$79 ;
-  wire \$8 ;
-  wire [46:0] \$80 ;
-  wire [46:0] \$81 ;
-  wire \$82 ;
-  wire [15:0] \$83 ;
-  wire [31:0] \$84 ;
-  wire [48:0] \$85 ;
-  wire \$86 ;
-  wire [47:0] \$87 ;
-  wire \$88 ;
-  wire [47:0] \$89 ;
-  wire [5:0] \$9 ;
-  wire [48:0] \$90 ;
-  wire \$91 ;
-  wire \$92 ;
-  wire \$93 ;
-  wire \$94 ;
-  wire \$95 ;
-  wire \$96 ;
-  wire \$97 ;
-  wire \$98 ;
-  wire \$99 ;
-  wire \$signal ;
-  reg [5:0] \$signal$68  = 6'h00;
-  input [34:0] a__payload;
-  wire [34:0] a__payload;
-  wire [1:0] \a__payload.count ;
-  wire \a__payload.last ;
-  wire [31:0] \a__payload.words ;
-  wire [15:0] \a__payload.words[0] ;
-  wire [15:0] \a__payload.words[1] ;
-  wire a__ready;
-  input a__valid;
-  wire a__valid;
-  reg [16:0] above_0 = 17'h00000;
-  reg [16:0] above_1 = 17'h00000;
-  output accept;
-  wire accept;
-  output active;
-  wire active;
-  input [34:0] b__payload;
-  wire [34:0] b__payload;
-  wire [1:0] \b__payload.count ;
-  wire \b__payload.last ;
-  wire [31:0] \b__payload.words ;
-  wire [15:0] \b__payload.words[0] ;
-  wire [15:0] \b__payload.words[1] ;
-  output b__ready;
-  wire b__ready;
-  input b__valid;
-  wire b__valid;
-  reg [15:0] below_0 = 16'h0000;
-  reg [15:0] below_1 = 16'h0000;
-  wire both;
-  input [48:0] bus__payload;
-  wire [48:0] bus__payload;
-  wire [48:0] \bus__payload$1 ;
-  wire [7:0] \bus__payload$1.columns ;
-  wire [31:0] \bus__payload$1.data ;
-  wire [3:0] \bus__payload$1.kind ;
-  wire \bus__payload$1.last ;
-  wire [3:0] \bus__payload$1.sub ;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
-  output bus__ready;
-  wire bus__ready;
-  wire \bus__ready$3 ;
-  input bus__valid;
-  wire bus__valid;
-  wire \bus__valid$5 ;
-  reg busy = 1'h0;
-  input clk;
-  wire clk;
-  input [7:0] columns;
-  wire [7:0] columns;
-  wire [7:0] \columns$9 ;
-  wire divides;
-  wire done;
-  reg [48:0] doubled_0;
-  reg [48:0] doubled_1;
-  wire en;
-  reg [5:0] left = 6'h00;
-  reg negative_0 = 1'h0;
-  reg negative_1 = 1'h0;
-  wire [7:0] net;
-  wire [22:0] o__payload;
-  wire [34:0] \o__payload$45 ;
-  wire [1:0] \o__payload$45.count ;
-  wire \o__payload$45.last ;
-  wire [31:0] \o__payload$45.words ;
-  wire [15:0] \o__payload$45.words[0] ;
-  wire [15:0] \o__payload$45.words[1] ;
-  wire \o__payload.narrow ;
-  wire [3:0] \o__payload.op ;
-  wire [5:0] \o__payload.shift ;
-  wire [5:0] \o__payload.shift_a ;
-  wire [5:0] \o__payload.shift_b ;
-  wire o__ready;
-  input \o__ready$48 ;
-  wire \o__ready$48 ;
-  wire o__valid;
-  output \o__valid$46 ;
-  wire \o__valid$46 ;
-  output [2:0] \port$1710$0 ;
-  wire [2:0] \port$1710$0 ;
-  (* init = 32'd0 *)
-  output [31:0] \port$1714$0 ;
-  wire [31:0] \port$1714$0 ;
-  wire [18:0] quotient_0;
-  wire [18:0] quotient_1;
-  reg [15:0] rest_0 = 16'h0000;
-  reg [15:0] rest_1 = 16'h0000;
-  reg [18:0] rounded_0;
-  reg [18:0] rounded_1;
-  input rst;
-  wire rst;
-  reg [47:0] s1_a_0 = 48'h000000000000;
-  reg [47:0] s1_a_1 = 48'h000000000000;
-  reg [47:0] s1_b_0 = 48'h000000000000;
-  reg [47:0] s1_b_1 = 48'h000000000000;
-  reg s1_narrow = 1'h0;
-  reg [3:0] s1_op = 4'h0;
-  reg [31:0] s1_product_0 = 32'd0;
-  reg [31:0] s1_product_1 = 32'd0;
-  reg [3:0] s1_tail = 4'h0;
-  reg [47:0] s2_exact_0 = 48'h000000000000;
-  reg [47:0] s2_exact_1 = 48'h000000000000;
-  reg s2_narrow = 1'h0;
-  reg [5:0] s2_shift = 6'h00;
-  reg [3:0] s2_tail = 4'h0;
-  reg [18:0] s3_doubled_0 = 19'h00000;
-  reg [18:0] s3_doubled_1 = 19'h00000;
-  reg s3_narrow = 1'h0;
-  reg [3:0] s3_tail = 4'h0;
-  reg [3:0] s4_tail = 4'h0;
-  reg [16:0] size_0;
-  reg [16:0] size_1;
-  wire step;
-  wire [3:0] sub;
-  wire [3:0] \sub$7 ;
-  wire [17:0] trial_0;
-  wire [17:0] trial_1;
-  reg [17:0] twice_0 = 18'h00000;
-  reg [17:0] twice_1 = 18'h00000;
-  wire [17:0] twice_rounded_0;
-  wire [17:0] twice_rounded_1;
-  wire unary;
-  assign \$1  = o__payload[3:0] == 3'h6;
-  assign \$2  = o__payload[3:0] == 3'h7;
-  assign unary = \$1  | \$2 ;
-  assign \$3  = o__valid & a__valid;
-  assign \$4  = b__valid | unary;
-  assign both = \$3  & \$4 ;
-  assign divides = o__payload[3:0] == 2'h3;
-  assign \$5  = en & both;
-  assign \$6  = ~ divides;
-  assign \$7  = \$6  | done;
-  assign accept = \$5  & \$7 ;
-  assign \$8  = ~ unary;
-  assign b__ready = accept & \$8 ;
-  assign o__ready = accept & a__payload[34];
-  assign \$9  = 5'h11 + o__payload[8:4];
-  assign \$10  = \$9  - o__payload[14:10];
-  assign \$11  = both & divides;
-  assign \$12  = ~ busy;
-  assign \$signal  = \$11  & \$12 ;
-  assign step = | left;
-  assign \$13  = ~ step;
-  assign done = busy & \$13 ;
-  assign trial_0 = { rest_0, above_0[16] } - below_0;
-  assign twice_rounded_0 = twice_0[17:1] + twice_0[0];
-  assign \$14  = - twice_rounded_0;
-  assign quotient_0 = negative_0 ? \$14  : { 1'h0, twice_rounded_0 };
-  assign trial_1 = { rest_1, above_1[16] } - below_1;
-  assign twice_rounded_1 = twice_1[17:1] + twice_1[0];
-  assign \$15  = - twice_rounded_1;
-  assign quotient_1 = negative_1 ? \$15  : { 1'h0, twice_rounded_1 };
-  assign \$16  = ~ s4_tail[3];
-  assign en = \$16  | \o__ready$48 ;
-  assign active = s4_tail[3] & \o__ready$48 ;
-  assign \$17  = | { s4_tail[3], s3_tail[3], s2_tail[3], s1_tail[3], accept };
-  assign \$18  = en & \$17 ;
-  assign \$19  = o__payload[3:0] == 3'h6;
-  assign \$20  = $signed(a__payload[15:0]) < $signed(1'h0);
-  assign \$21  = \$19  & \$20 ;
-  assign \$22  = - $signed(a__payload[15:0]);
-  assign \$23  = \$21  ? \$22  : { a__payload[15], a__payload[15:0] };
-  assign \$24  = $signed({ s2_exact_0, 1'h0 }) >>> s2_shift;
-  assign \$25  = $signed(s3_doubled_0[18:1]) + $signed({ 1'h0, s3_doubled_0[0] });
-  assign \$26  = o__payload[3:0] == 3'h6;
-  assign \$27  = $signed(a__payload[31:16]) < $signed(1'h0);
-  assign \$28  = \$26  & \$27 ;
-  assign \$29  = - $signed(a__payload[31:16]);
-  assign \$30  = \$28  ? \$29  : { a__payload[31], a__payload[31:16] };
-  assign \$31  = $signed({ s2_exact_1, 1'h0 }) >>> s2_shift;
-  assign \$32  = $signed(s3_doubled_1[18:1]) + $signed({ 1'h0, s3_doubled_1[0] });
-  assign \$33  = $signed(\$10 ) < $signed(1'h0);
-  assign \$34  = \$33  ? 8'h00 : { \$10 [6], \$10  };
-  assign \$35  = left - 1'h1;
-  assign \$36  = | below_0;
-  assign \$37  = step & \$36 ;
-  assign \$38  = $signed(a__payload[15:0]) < $signed(1'h0);
-  assign \$39  = - $signed(a__payload[15:0]);
-  assign \$40  = \$38  ? \$39  : { a__payload[15], a__payload[15:0] };
-  assign \$41  = $signed(b__payload[15:0]) < $signed(1'h0);
-  assign \$42  = - $signed(b__payload[15:0]);
-  assign \$43  = \$41  ? \$42  : { b__payload[15], b__payload[15:0] };
-  assign \$44  = a__payload[15] ^ b__payload[15];
-  assign \$45  = ! b__payload[15:0];
-  assign \$46  = | a__payload[15:0];
-  assign \$47  = \$45  & \$46 ;
-  assign \$48  = \$47  ? 18'h3ffff : 18'h00000;
-  assign \$50  = $signed(trial_0) < $signed(1'h0);
-  assign \$51  = \$50  ? { 1'h0, rest_0, above_0[16] } : trial_0;
-  assign \$52  = ~ twice_0[17];
-  assign \$53  = $signed(trial_0) >= $signed(1'h0);
-  assign \$54  = | below_1;
-  assign \$55  = step & \$54 ;
-  assign \$56  = $signed(a__payload[31:16]) < $signed(1'h0);
-  assign \$57  = - $signed(a__payload[31:16]);
-  assign \$58  = \$56  ? \$57  : { a__payload[31], a__payload[31:16] };
-  assign \$59  = $signed(b__payload[31:16]) < $signed(1'h0);
-  assign \$60  = - $signed(b__payload[31:16]);
-  assign \$61  = \$59  ? \$60  : { b__payload[31], b__payload[31:16] };
-  assign \$62  = a__payload[31] ^ b__payload[31];
-  assign \$63  = ! b__payload[31:16];
-  assign \$64  = | a__payload[31:16];
-  assign \$65  = \$63  & \$64 ;
-  assign \$66  = \$65  ? 18'h3ffff : 18'h00000;
-  assign \$68  = $signed(trial_1) < $signed(1'h0);
-  assign \$69  = \$68  ? { 1'h0, rest_1, above_1[16] } : trial_1;
-  assign \$70  = ~ twice_1[17];
-  assign \$71  = $signed(trial_1) >= $signed(1'h0);
-  assign \$72  = | { s4_tail[3], s3_tail[3], s2_tail[3], s1_tail[3], accept };
-  assign \$73  = en & \$72 ;
-  assign \$74  = divides ? 4'h0 : o__payload[3:0];
-  assign \$75  = divides ? 6'h00 : o__payload[21:16];
-  assign \$76  = $signed(size_0) << o__payload[8:4];
-  assign \$77  = divides ? { quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0 } : \$76 ;
-  assign \$78  = o__payload[3:0] == 3'h6;
-  assign \$79  = divides | \$78 ;
-  assign \$80  = $signed(b__payload[15:0]) << o__payload[14:10];
-  assign \$81  = \$79  ? 47'h000000000000 : \$80 ;
-  assign \$82  = o__payload[3:0] == 3'h7;
-  assign \$83  = \$82  ? a__payload[15:0] : b__payload[15:0];
-  assign \$84  = $signed(a__payload[15:0]) * $signed(\$83 );
-  assign \$85  = $signed(s1_a_0) - $signed(s1_b_0);
-  assign \$86  = $signed(s1_a_0) < $signed(s1_b_0);
-  assign \$87  = \$86  ? s1_b_0 : s1_a_0;
-  assign \$88  = $signed(s1_a_0) < $signed(s1_b_0);
-  assign \$89  = \$88  ? s1_a_0 : s1_b_0;
-  assign \$90  = $signed(s1_a_0) + $signed(s1_b_0);
-  assign \$91  = & doubled_0[48:18];
-  assign \$92  = | doubled_0[48:18];
-  assign \$93  = ~ \$92 ;
-  assign \$94  = \$91  | \$93 ;
-  assign \$95  = ~ doubled_0[48];
-  assign \$96  = ~ doubled_0[48];
-  assign \$97  = ~ doubled_0[48];
-  assign \$98  = ~ doubled_0[48];
-  assign \$99  = ~ doubled_0[48];
-  assign \$100  = ~ doubled_0[48];
-  assign \$101  = ~ doubled_0[48];
-  assign \$102  = ~ doubled_0[48];
-  assign \$103  = ~ doubled_0[48];
-  assign \$104  = ~ doubled_0[48];
-  assign \$105  = ~ doubled_0[48];
-  assign \$106  = ~ doubled_0[48];
-  assign \$107  = ~ doubled_0[48];
-  assign \$108  = ~ doubled_0[48];
-  assign \$109  = ~ doubled_0[48];
-  assign \$110  = ~ doubled_0[48];
-  assign \$111  = ~ doubled_0[48];
-  assign \$112  = ~ doubled_0[48];
-  assign \$113  = \$94  ? doubled_0[18:0] : { doubled_0[48], \$112 , \$111 , \$110 , \$109 , \$108 , \$107 , \$106 , \$105 , \$104 , \$103 , \$102 , \$101 , \$100 , \$99 , \$98 , \$97 , \$96 , \$95  };
-  assign \$114  = & rounded_0[18:7];
-  assign \$115  = | rounded_0[18:7];
-  assign \$116  = ~ \$115 ;
-  assign \$117  = \$114  | \$116 ;
-  assign \$118  = ~ rounded_0[18];
-  assign \$119  = ~ rounded_0[18];
-  assign \$120  = ~ rounded_0[18];
-  assign \$121  = ~ rounded_0[18];
-  assign \$122  = ~ rounded_0[18];
-  assign \$123  = ~ rounded_0[18];
-  assign \$124  = ~ rounded_0[18];
-  assign \$125  = \$117  ? rounded_0[7:0] : { rounded_0[18], \$124 , \$123 , \$122 , \$121 , \$120 , \$119 , \$118  };
-  assign \$126  = & rounded_0[18:15];
-  assign \$127  = | rounded_0[18:15];
-  assign \$128  = ~ \$127 ;
-  assign \$129  = \$126  | \$128 ;
-  assign \$130  = ~ rounded_0[18];
-  assign \$131  = ~ rounded_0[18];
-  assign \$132  = ~ rounded_0[18];
-  assign \$133  = ~ rounded_0[18];
-  assign \$134  = ~ rounded_0[18];
-  assign \$135  = ~ rounded_0[18];
-  assign \$136  = ~ rounded_0[18];
-  assign \$137  = ~ rounded_0[18];
-  assign \$138  = ~ rounded_0[18];
-  assign \$139  = ~ rounded_0[18];
-  assign \$140  = ~ rounded_0[18];
-  assign \$141  = ~ rounded_0[18];
-  assign \$142  = ~ rounded_0[18];
-  assign \$143  = ~ rounded_0[18];
-  assign \$144  = ~ rounded_0[18];
-  assign \$145  = \$129  ? rounded_0[15:0] : { rounded_0[18], \$144 , \$143 , \$142 , \$141 , \$140 , \$139 , \$138 , \$137 , \$136 , \$135 , \$134 , \$133 , \$132 , \$131 , \$130  };
-  assign \$146  = s3_narrow ? { \$125 [7], \$125 [7], \$125 [7], \$125 [7], \$125 [7], \$125 [7], \$125 [7], \$125 [7], \$125  } : \$145 ;
-  assign \$147  = $signed(size_1) << o__payload[8:4];
-  assign \$148  = divides ? { quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1 } : \$147 ;
-  assign \$149  = o__payload[3:0] == 3'h6;
-  assign \$150  = divides | \$149 ;
-  assign \$151  = $signed(b__payload[31:16]) << o__payload[14:10];
-  assign \$152  = \$150  ? 47'h000000000000 : \$151 ;
-  assign \$153  = o__payload[3:0] == 3'h7;
-  assign \$154  = \$153  ? a__payload[31:16] : b__payload[31:16];
-  assign \$155  = $signed(a__payload[31:16]) * $signed(\$154 );
-  assign \$156  = $signed(s1_a_1) - $signed(s1_b_1);
-  assign \$157  = $signed(s1_a_1) < $signed(s1_b_1);
-  assign \$158  = \$157  ? s1_b_1 : s1_a_1;
-  assign \$159  = $signed(s1_a_1) < $signed(s1_b_1);
-  assign \$160  = \$159  ? s1_a_1 : s1_b_1;
-  assign \$161  = $signed(s1_a_1) + $signed(s1_b_1);
-  assign \$162  = & doubled_1[48:18];
-  assign \$163  = | doubled_1[48:18];
-  assign \$164  = ~ \$163 ;
-  assign \$165  = \$162  | \$164 ;
-  assign \$166  = ~ doubled_1[48];
-  assign \$167  = ~ doubled_1[48];
-  assign \$168  = ~ doubled_1[48];
-  assign \$169  = ~ doubled_1[48];
-  assign \$170  = ~ doubled_1[48];
-  assign \$171  = ~ doubled_1[48];
-  assign \$172  = ~ doubled_1[48];
-  assign \$173  = ~ doubled_1[48];
-  assign \$174  = ~ doubled_1[48];
-  assign \$175  = ~ doubled_1[48];
-  assign \$176  = ~ doubled_1[48];
-  assign \$177  = ~ doubled_1[48];
-  assign \$178  = ~ doubled_1[48];
-  assign \$179  = ~ doubled_1[48];
-  assign \$180  = ~ doubled_1[48];
-  assign \$181  = ~ doubled_1[48];
-  assign \$182  = ~ doubled_1[48];
-  assign \$183  = ~ doubled_1[48];
-  assign \$184  = \$165  ? doubled_1[18:0] : { doubled_1[48], \$183 , \$182 , \$181 , \$180 , \$179 , \$178 , \$177 , \$176 , \$175 , \$174 , \$173 , \$172 , \$171 , \$170 , \$169 , \$168 , \$167 , \$166  };
-  assign \$185  = & rounded_1[18:7];
-  assign \$186  = | rounded_1[18:7];
-  assign \$187  = ~ \$186 ;
-  assign \$188  = \$185  | \$187 ;
-  assign \$189  = ~ rounded_1[18];
-  assign \$190  = ~ rounded_1[18];
-  assign \$191  = ~ rounded_1[18];
-  assign \$192  = ~ rounded_1[18];
-  assign \$193  = ~ rounded_1[18];
-  assign \$194  = ~ rounded_1[18];
-  assign \$195  = ~ rounded_1[18];
-  assign \$196  = \$188  ? rounded_1[7:0] : { rounded_1[18], \$195 , \$194 , \$193 , \$192 , \$191 , \$190 , \$189  };
-  assign \$197  = & rounded_1[18:15];
-  assign \$198  = | rounded_1[18:15];
-  assign \$199  = ~ \$198 ;
-  assign \$200  = \$197  | \$199 ;
-  assign \$201  = ~ rounded_1[18];
-  assign \$202  = ~ rounded_1[18];
-  assign \$203  = ~ rounded_1[18];
-  assign \$204  = ~ rounded_1[18];
-  assign \$205  = ~ rounded_1[18];
-  assign \$206  = ~ rounded_1[18];
-  assign \$207  = ~ rounded_1[18];
-  assign \$208  = ~ rounded_1[18];
-  assign \$209  = ~ rounded_1[18];
-  assign \$210  = ~ rounded_1[18];
-  assign \$211  = ~ rounded_1[18];
-  assign \$212  = ~ rounded_1[18];
-  assign \$213  = ~ rounded_1[18];
-  assign \$214  = ~ rounded_1[18];
-  assign \$215  = ~ rounded_1[18];
-  assign \$216  = \$200  ? rounded_1[15:0] : { rounded_1[18], \$215 , \$214 , \$213 , \$212 , \$211 , \$210 , \$209 , \$208 , \$207 , \$206 , \$205 , \$204 , \$203 , \$202 , \$201  };
-  assign \$217  = s3_narrow ? { \$196 [7], \$196 [7], \$196 [7], \$196 [7], \$196 [7], \$196 [7], \$196 [7], \$196 [7], \$196  } : \$216 ;
-  always @(posedge clk)
-    \$220  <= \$219 ;
-  always @(posedge clk)
-    busy <= \$221 ;
-  always @(posedge clk)
-    left <= \$222 ;
-  always @(posedge clk)
-    above_0 <= \$223 ;
-  always @(posedge clk)
-    below_0 <= \$224 ;
-  always @(posedge clk)
-    negative_0 <= \$225 ;
-  always @(posedge clk)
-    rest_0 <= \$226 ;
-  always @(posedge clk)
-    twice_0 <= \$227 ;
-  always @(posedge clk)
-    above_1 <= \$228 ;
-  always @(posedge clk)
-    below_1 <= \$229 ;
-  always @(posedge clk)
-    negative_1 <= \$230 ;
-  always @(posedge clk)
-    rest_1 <= \$231 ;
-  always @(posedge clk)
-    twice_1 <= \$232 ;
-  always @(posedge clk)
-    s1_op <= \$233 ;
-  always @(posedge clk)
-    \$signal$68  <= \$234 ;
-  always @(posedge clk)
-    s1_narrow <= \$235 ;
-  always @(posedge clk)
-    s2_shift <= \$236 ;
-  always @(posedge clk)
-    s2_narrow <= \$237 ;
-  always @(posedge clk)
-    s3_narrow <= \$238 ;
-  always @(posedge clk)
-    s1_tail <= \$239 ;
-  always @(posedge clk)
-    s2_tail <= \$240 ;
-  always @(posedge clk)
-    s3_tail <= \$241 ;
-  always @(posedge clk)
-    s4_tail <= \$242 ;
-  always @(posedge clk)
-    s1_a_0 <= \$243 ;
-  always @(posedge clk)
-    s1_b_0 <= \$244 ;
-  always @(posedge clk)
-    s1_product_0 <= \$245 ;
-  always @(posedge clk)
-    s2_exact_0 <= \$246 ;
-  always @(posedge clk)
-    s3_doubled_0 <= \$247 ;
-  always @(posedge clk)
-    s1_a_1 <= \$248 ;
-  always @(posedge clk)
-    s1_b_1 <= \$249 ;
-  always @(posedge clk)
-    s1_product_1 <= \$250 ;
-  always @(posedge clk)
-    s2_exact_1 <= \$251 ;
-  always @(posedge clk)
-    s3_doubled_1 <= \$252 ;
-  \neuflow_operator_tile.alu0.config  \config  (
-    .bus__payload(bus__payload),
-    .bus__ready(bus__ready),
-    .bus__valid(bus__valid),
-    .clk(clk),
-    .columns(columns),
-    .o__payload(o__payload),
-    .o__ready(o__ready),
-    .o__valid(o__valid),
-    .rst(rst)
-  );
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$219  = \$220 ;
-    if (\$73 ) begin
-      \$219 [15:0] = \$146 ;
-      \$219 [31:16] = \$217 ;
-    end
-    if (rst) begin
-      \$219  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    size_0 = 17'h00000;
-    if (\$18 ) begin
-      size_0 = \$23 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    doubled_0 = 49'h0000000000000;
-    if (\$18 ) begin
-      doubled_0 = \$24 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    rounded_0 = 19'h00000;
-    if (\$18 ) begin
-      rounded_0 = \$25 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    size_1 = 17'h00000;
-    if (\$18 ) begin
-      size_1 = \$30 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    doubled_1 = 49'h0000000000000;
-    if (\$18 ) begin
-      doubled_1 = \$31 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    rounded_1 = 19'h00000;
-    if (\$18 ) begin
-      rounded_1 = \$32 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$221  = busy;
-    if (\$signal ) begin
-      \$221  = 1'h1;
-    end else if (step) begin
-    end else if (accept) begin
-      \$221  = 1'h0;
-    end
-    if (rst) begin
-      \$221  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$222  = left;
-    if (\$signal ) begin
-      \$222  = \$34 [5:0];
-    end else if (step) begin
-      \$222  = \$35 [5:0];
-    end
-    if (rst) begin
-      \$222  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$223  = above_0;
-    if (\$signal ) begin
-      \$223  = { \$40 [15:0], 1'h0 };
-    end else if (\$37 ) begin
-      \$223  = \$49 [16:0];
-    end
-    if (rst) begin
-      \$223  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$224  = below_0;
-    if (\$signal ) begin
-      \$224  = \$43 [15:0];
-    end
-    if (rst) begin
-      \$224  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$225  = negative_0;
-    if (\$signal ) begin
-      \$225  = \$44 ;
-    end
-    if (rst) begin
-      \$225  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$226  = rest_0;
-    if (\$signal ) begin
-      \$226  = 16'h0000;
-    end else if (\$37 ) begin
-      \$226  = \$51 [15:0];
-    end
-    if (rst) begin
-      \$226  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$227  = twice_0;
-    if (\$signal ) begin
-      \$227  = \$48 ;
-    end else if (\$37 ) begin
-      if (\$52 ) begin
-        \$227  = { twice_0[16:0], \$53  };
-      end
-    end
-    if (rst) begin
-      \$227  = 18'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$228  = above_1;
-    if (\$signal ) begin
-      \$228  = { \$58 [15:0], 1'h0 };
-    end else if (\$55 ) begin
-      \$228  = \$67 [16:0];
-    end
-    if (rst) begin
-      \$228  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$229  = below_1;
-    if (\$signal ) begin
-      \$229  = \$61 [15:0];
-    end
-    if (rst) begin
-      \$229  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$230  = negative_1;
-    if (\$signal ) begin
-      \$230  = \$62 ;
-    end
-    if (rst) begin
-      \$230  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$231  = rest_1;
-    if (\$signal ) begin
-      \$231  = 16'h0000;
-    end else if (\$55 ) begin
-      \$231  = \$69 [15:0];
-    end
-    if (rst) begin
-      \$231  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$232  = twice_1;
-    if (\$signal ) begin
-      \$232  = \$66 ;
-    end else if (\$55 ) begin
-      if (\$70 ) begin
-        \$232  = { twice_1[16:0], \$71  };
-      end
-    end
-    if (rst) begin
-      \$232  = 18'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$233  = s1_op;
-    if (\$73 ) begin
-      \$233  = \$74 ;
-    end
-    if (rst) begin
-      \$233  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$234  = \$signal$68 ;
-    if (\$73 ) begin
-      \$234  = \$75 ;
-    end
-    if (rst) begin
-      \$234  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$235  = s1_narrow;
-    if (\$73 ) begin
-      \$235  = o__payload[22];
-    end
-    if (rst) begin
-      \$235  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$236  = s2_shift;
-    if (\$73 ) begin
-      \$236  = \$signal$68 ;
-    end
-    if (rst) begin
-      \$236  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$237  = s2_narrow;
-    if (\$73 ) begin
-      \$237  = s1_narrow;
-    end
-    if (rst) begin
-      \$237  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$238  = s3_narrow;
-    if (\$73 ) begin
-      \$238  = s2_narrow;
-    end
-    if (rst) begin
-      \$238  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$239  = s1_tail;
-    if (\$73 ) begin
-      \$239  = { accept, a__payload[34:32] };
-    end
-    if (rst) begin
-      \$239  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$240  = s2_tail;
-    if (\$73 ) begin
-      \$240  = s1_tail;
-    end
-    if (rst) begin
-      \$240  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$241  = s3_tail;
-    if (\$73 ) begin
-      \$241  = s2_tail;
-    end
-    if (rst) begin
-      \$241  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$242  = s4_tail;
-    if (\$73 ) begin
-      \$242  = s3_tail;
-    end
-    if (rst) begin
-      \$242  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$243  = s1_a_0;
-    if (\$73 ) begin
-      \$243  = \$77 ;
-    end
-    if (rst) begin
-      \$243  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$244  = s1_b_0;
-    if (\$73 ) begin
-      \$244  = { \$81 [46], \$81  };
-    end
-    if (rst) begin
-      \$244  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$245  = s1_product_0;
-    if (\$73 ) begin
-      \$245  = \$84 ;
-    end
-    if (rst) begin
-      \$245  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$246  = s2_exact_0;
-    if (\$73 ) begin
-      (* full_case = 32'd1 *)
-      casez (s1_op)
-        4'h1:
-            \$246  = \$85 [47:0];
-        4'h2, 4'h7:
-            \$246  = { s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0 };
-        4'h4:
-            \$246  = \$87 ;
-        4'h5:
-            \$246  = \$89 ;
-        default:
-            \$246  = \$90 [47:0];
-      endcase
-    end
-    if (rst) begin
-      \$246  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$247  = s3_doubled_0;
-    if (\$73 ) begin
-      \$247  = \$113 ;
-    end
-    if (rst) begin
-      \$247  = 19'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$248  = s1_a_1;
-    if (\$73 ) begin
-      \$248  = \$148 ;
-    end
-    if (rst) begin
-      \$248  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$249  = s1_b_1;
-    if (\$73 ) begin
-      \$249  = { \$152 [46], \$152  };
-    end
-    if (rst) begin
-      \$249  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$250  = s1_product_1;
-    if (\$73 ) begin
-      \$250  = \$155 ;
-    end
-    if (rst) begin
-      \$250  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$251  = s2_exact_1;
-    if (\$73 ) begin
-      (* full_case = 32'd1 *)
-      casez (s1_op)
-        4'h1:
-            \$251  = \$156 [47:0];
-        4'h2, 4'h7:
-            \$251  = { s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1 };
-        4'h4:
-            \$251  = \$158 ;
-        4'h5:
-            \$251  = \$160 ;
-        default:
-            \$251  = \$161 [47:0];
-      endcase
-    end
-    if (rst) begin
-      \$251  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$252  = s3_doubled_1;
-    if (\$73 ) begin
-      \$252  = \$184 ;
-    end
-    if (rst) begin
-      \$252  = 19'h00000;
-    end
-  end
-  assign \bus__payload$1  = bus__payload;
-  assign \bus__ready$3  = bus__ready;
-  assign \bus__valid$5  = bus__valid;
-  assign sub = 4'h0;
-  assign \sub$7  = 4'h0;
-  assign \columns$9  = columns;
-  assign a__ready = accept;
-  assign net = { \$10 [6], \$10  };
-  assign \o__payload$45  = { \$218 , \$220  };
-  assign \port$1710$0  = \$218 ;
-  assign \port$1714$0  = \$220 ;
-  assign \o__valid$46  = s4_tail[3];
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \bus__payload$1.kind  = bus__payload[3:0];
-  assign \bus__payload$1.sub  = bus__payload[7:4];
-  assign \bus__payload$1.columns  = bus__payload[15:8];
-  assign \bus__payload$1.data  = bus__payload[47:16];
-  assign \bus__payload$1.last  = bus__payload[48];
-  assign \o__payload.op  = o__payload[3:0];
-  assign \o__payload.shift_a  = o__payload[9:4];
-  assign \o__payload.shift_b  = o__payload[15:10];
-  assign \o__payload.shift  = o__payload[21:16];
-  assign \o__payload.narrow  = o__payload[22];
-  assign \a__payload.words  = a__payload[31:0];
-  assign \a__payload.words[0]  = a__payload[15:0];
-  assign \a__payload.words[1]  = a__payload[31:16];
-  assign \a__payload.count  = a__payload[33:32];
-  assign \a__payload.last  = a__payload[34];
-  assign \o__payload$45.words  = \$220 ;
-  assign \o__payload$45.words[0]  = \$220 [15:0];
-  assign \o__payload$45.words[1]  = \$220 [31:16];
-  assign \o__payload$45.count  = \$218 [1:0];
-  assign \o__payload$45.last  = \$218 [2];
-  assign \b__payload.words  = b__payload[31:0];
-  assign \b__payload.words[0]  = b__payload[15:0];
-  assign \b__payload.words[1]  = b__payload[31:16];
-  assign \b__payload.count  = b__payload[33:32];
-  assign \b__payload.last  = b__payload[34];
-  assign \$218 [2] = s4_tail[2];
-  assign \$218 [1:0] = s4_tail[1:0];
-  assign \$49  = { above_0, 1'h0 };
-  assign \$67  = { above_1, 1'h0 };
-endmodule
-
-module \neuflow_operator_tile.alu0.config (rst, columns, bus__valid, o__ready, bus__ready, bus__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$2  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  reg [31:0] \$12 ;
-  reg \$13 ;
-  reg [22:0] \$14 ;
-  reg \$15 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire [7:0] \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  wire addressed;
-  input [48:0] bus__payload;
-  wire [48:0] bus__payload;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
-  output bus__ready;
-  wire bus__ready;
-  input bus__valid;
-  wire bus__valid;
-  input clk;
-  wire clk;
-  input [7:0] columns;
-  wire [7:0] columns;
-  reg full = 1'h0;
-  wire move;
-  output [22:0] o__payload;
-  reg [22:0] o__payload = 23'h000000;
-  wire \o__payload.narrow ;
-  wire [3:0] \o__payload.op ;
-  wire [5:0] \o__payload.shift ;
-  wire [5:0] \o__payload.shift_a ;
-  wire [5:0] \o__payload.shift_b ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  wire [3:0] sub;
-  wire take;
-  reg [31:0] words = 32'd0;
-  assign \$1  = bus__payload[3:0] == 3'h4;
-  assign \$2  = ! bus__payload[7:4];
-  assign \$3  = \$1  & \$2 ;
-  assign \$4  = bus__payload[15:8] & columns;
-  assign \$5  = | \$4 ;
-  assign addressed = \$3  & \$5 ;
-  assign \$6  = ~ addressed;
-  assign \$7  = ~ full;
-  assign bus__ready = \$6  | \$7 ;
-  assign \$8  = bus__valid & addressed;
-  assign \$9  = ~ full;
-  assign take = \$8  & \$9 ;
-  assign \$10  = ~ o__valid;
-  assign \$11  = \$10  | o__ready;
-  assign move = full & \$11 ;
-  always @(posedge clk)
-    words <= \$12 ;
-  always @(posedge clk)
-    full <= \$13 ;
-  always @(posedge clk)
-    o__payload <= \$14 ;
-  always @(posedge clk)
-    o__valid <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$12  = words;
-    if (take) begin
-      \$12  = bus__payload[47:16];
-    end
-    if (rst) begin
-      \$12  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$13  = full;
-    if (take) begin
-      \$13  = bus__payload[48];
-    end
-    if (move) begin
-      \$13  = 1'h0;
-    end
-    if (rst) begin
-      \$13  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$14  = o__payload;
-    if (move) begin
-      \$14  = words[22:0];
-    end
-    if (rst) begin
-      \$14  = 23'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$15  = o__valid;
-    if (move) begin
-      \$15  = 1'h1;
-    end else if (o__ready) begin
-      \$15  = 1'h0;
-    end
-    if (rst) begin
-      \$15  = 1'h0;
-    end
-  end
-  assign sub = 4'h0;
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \o__payload.op  = o__payload[3:0];
-  assign \o__payload.shift_a  = o__payload[9:4];
-  assign \o__payload.shift_b  = o__payload[15:10];
-  assign \o__payload.shift  = o__payload[21:16];
-  assign \o__payload.narrow  = o__payload[22];
-endmodule
-
-module \neuflow_operator_tile.alu1 (rst, columns, bus__valid, \o__ready$48 , accept, b__ready, active, bus__ready, bus__payload, a__payload, a__valid, b__payload, b__valid, \port$1795$0 , \port$1799$0 , \o__valid$46 , clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
-  wire \$1 ;
-  wire [6:0] \$10 ;
-  wire \$100 ;
-  wire \$101 ;
-  wire \$102 ;
-  wire \$103 ;
-  wire \$104 ;
-  wire \$105 ;
-  wire \$106 ;
-  wire \$107 ;
-  wire \$108 ;
-  wire \$109 ;
-  wire \$11 ;
-  wire \$110 ;
-  wire \$111 ;
-  wire \$112 ;
-  wire [18:0] \$113 ;
-  wire \$114 ;
-  wire \$115 ;
-  wire \$116 ;
-  wire \$117 ;
-  wire \$118 ;
-  wire \$119 ;
-  wire \$12 ;
-  wire \$120 ;
-  wire \$121 ;
-  wire \$122 ;
-  wire \$123 ;
-  wire \$124 ;
-  wire [7:0] \$125 ;
-  wire \$126 ;
-  wire \$127 ;
-  wire \$128 ;
-  wire \$129 ;
-  wire \$13 ;
-  wire \$130 ;
-  wire \$131 ;
-  wire \$132 ;
-  wire \$133 ;
-  wire \$134 ;
-  wire \$135 ;
-  wire \$136 ;
-  wire \$137 ;
-  wire \$138 ;
-  wire \$139 ;
-  wire [18:0] \$14 ;
-  wire \$140 ;
-  wire \$141 ;
-  wire \$142 ;
-  wire \$143 ;
-  wire \$144 ;
-  wire [15:0] \$145 ;
-  wire [15:0] \$146 ;
-  wire [47:0] \$147 ;
-  wire [47:0] \$148 ;
-  wire \$149 ;
-  wire [18:0] \$15 ;
-  wire \$150 ;
-  wire [46:0] \$151 ;
-  wire [46:0] \$152 ;
-  wire \$153 ;
-  wire [15:0] \$154 ;
-  wire [31:0] \$155 ;
-  wire [48:0] \$156 ;
-  wire \$157 ;
-  wire [47:0] \$158 ;
-  wire \$159 ;
-  wire \$16 ;
-  wire [47:0] \$160 ;
-  wire [48:0] \$161 ;
-  wire \$162 ;
-  wire \$163 ;
-  wire \$164 ;
-  wire \$165 ;
-  wire \$166 ;
-  wire \$167 ;
-  wire \$168 ;
-  wire \$169 ;
-  wire \$17 ;
-  wire \$170 ;
-  wire \$171 ;
-  wire \$172 ;
-  wire \$173 ;
-  wire \$174 ;
-  wire \$175 ;
-  wire \$176 ;
-  wire \$177 ;
-  wire \$178 ;
-  wire \$179 ;
-  wire \$18 ;
-  wire \$180 ;
-  wire \$181 ;
-  wire \$182 ;
-  wire \$183 ;
-  wire [18:0] \$184 ;
-  wire \$185 ;
-  wire \$186 ;
-  wire \$187 ;
-  wire \$188 ;
-  wire \$189 ;
-  wire \$19 ;
-  wire \$190 ;
-  wire \$191 ;
-  wire \$192 ;
-  wire \$193 ;
-  wire \$194 ;
-  wire \$195 ;
-  wire [7:0] \$196 ;
-  wire \$197 ;
-  wire \$198 ;
-  wire \$199 ;
-  wire \$2 ;
-  wire \$20 ;
-  wire \$200 ;
-  wire \$201 ;
-  wire \$202 ;
-  wire \$203 ;
-  wire \$204 ;
-  wire \$205 ;
-  wire \$206 ;
-  wire \$207 ;
-  wire \$208 ;
-  wire \$209 ;
-  wire \$21 ;
-  wire \$210 ;
-  wire \$211 ;
-  wire \$212 ;
-  wire \$213 ;
-  wire \$214 ;
-  wire \$215 ;
-  wire [15:0] \$216 ;
-  wire [15:0] \$217 ;
-  wire [2:0] \$218 ;
-  reg [31:0] \$219 ;
-  wire [16:0] \$22 ;
-  reg [31:0] \$220  = 32'd0;
-  reg \$221 ;
-  reg [5:0] \$222 ;
-  reg [16:0] \$223 ;
-  reg [15:0] \$224 ;
-  reg \$225 ;
-  reg [15:0] \$226 ;
-  reg [17:0] \$227 ;
-  reg [16:0] \$228 ;
-  reg [15:0] \$229 ;
-  wire [16:0] \$23 ;
-  reg \$230 ;
-  reg [15:0] \$231 ;
-  reg [17:0] \$232 ;
-  reg [3:0] \$233 ;
-  reg [5:0] \$234 ;
-  reg \$235 ;
-  reg [5:0] \$236 ;
-  reg \$237 ;
-  reg \$238 ;
-  reg [3:0] \$239 ;
-  wire [48:0] \$24 ;
-  reg [3:0] \$240 ;
-  reg [3:0] \$241 ;
-  reg [3:0] \$242 ;
-  reg [47:0] \$243 ;
-  reg [47:0] \$244 ;
-  reg [31:0] \$245 ;
-  reg [47:0] \$246 ;
-  reg [18:0] \$247 ;
-  reg [47:0] \$248 ;
-  reg [47:0] \$249 ;
-  wire [18:0] \$25 ;
-  reg [31:0] \$250 ;
-  reg [47:0] \$251 ;
-  reg [18:0] \$252 ;
-  wire \$26 ;
-  wire \$27 ;
-  wire \$28 ;
-  wire [16:0] \$29 ;
-  wire \$3 ;
-  wire [16:0] \$30 ;
-  wire [48:0] \$31 ;
-  wire [18:0] \$32 ;
-  wire \$33 ;
-  wire [7:0] \$34 ;
-  wire [6:0] \$35 ;
-  wire \$36 ;
-  wire \$37 ;
-  wire \$38 ;
-  wire [16:0] \$39 ;
-  wire \$4 ;
-  wire [16:0] \$40 ;
-  wire \$41 ;
-  wire [16:0] \$42 ;
-  wire [16:0] \$43 ;
-  wire \$44 ;
-  wire \$45 ;
-  wire \$46 ;
-  wire \$47 ;
-  wire [17:0] \$48 ;
-  wire [17:0] \$49 ;
-  wire \$5 ;
-  wire \$50 ;
-  wire [17:0] \$51 ;
-  wire \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  wire \$55 ;
-  wire \$56 ;
-  wire [16:0] \$57 ;
-  wire [16:0] \$58 ;
-  wire \$59 ;
-  wire \$6 ;
-  wire [16:0] \$60 ;
-  wire [16:0] \$61 ;
-  wire \$62 ;
-  wire \$63 ;
-  wire \$64 ;
-  wire \$65 ;
-  wire [17:0] \$66 ;
-  wire [17:0] \$67 ;
-  wire \$68 ;
-  wire [17:0] \$69 ;
-  wire \$7 ;
-  wire \$70 ;
-  wire \$71 ;
-  wire \$72 ;
-  wire \$73 ;
-  wire [3:0] \$74 ;
-  wire [5:0] \$75 ;
-  wire [47:0] \$76 ;
-  wire [47:0] \$77 ;
-  wire \$78 ;
-  wire \$79 ;
-  wire \$8 ;
-  wire [46:0] \$80 ;
-  wire [46:0] \$81 ;
-  wire \$82 ;
-  wire [15:0] \$83 ;
-  wire [31:0] \$84 ;
-  wire [48:0] \$85 ;
-  wire \$86 ;
-  wire [47:0] \$87 ;
-  wire \$88 ;
-  wire [47:0] \$89 ;
-  wire [5:0] \$9 ;
-  wire [48:0] \$90 ;
-  wire \$91 ;
-  wire \$92 ;
-  wire \$93 ;
-  wire \$94 ;
-  wire \$95 ;
-  wire \$96 ;
-  wire \$97 ;
-  wire \$98 ;
-  wire \$99 ;
-  wire \$signal ;
-  reg [5:0] \$signal$68  = 6'h00;
-  input [34:0] a__payload;
-  wire [34:0] a__payload;
-  wire [1:0] \a__payload.count ;
-  wire \a__payload.last ;
-  wire [31:0] \a__payload.words ;
-  wire [15:0] \a__payload.words[0] ;
-  wire [15:0] \a__payload.words[1] ;
-  wire a__ready;
-  input a__valid;
-  wire a__valid;
-  reg [16:0] above_0 = 17'h00000;
-  reg [16:0] above_1 = 17'h00000;
-  output accept;
-  wire accept;
-  output active;
-  wire active;
-  input [34:0] b__payload;
-  wire [34:0] b__payload;
-  wire [1:0] \b__payload.count ;
-  wire \b__payload.last ;
-  wire [31:0] \b__payload.words ;
-  wire [15:0] \b__payload.words[0] ;
-  wire [15:0] \b__payload.words[1] ;
-  output b__ready;
-  wire b__ready;
-  input b__valid;
-  wire b__valid;
-  reg [15:0] below_0 = 16'h0000;
-  reg [15:0] below_1 = 16'h0000;
-  wire both;
-  input [48:0] bus__payload;
-  wire [48:0] bus__payload;
-  wire [48:0] \bus__payload$1 ;
-  wire [7:0] \bus__payload$1.columns ;
-  wire [31:0] \bus__payload$1.data ;
-  wire [3:0] \bus__payload$1.kind ;
-  wire \bus__payload$1.last ;
-  wire [3:0] \bus__payload$1.sub ;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
-  output bus__ready;
-  wire bus__ready;
-  wire \bus__ready$3 ;
-  input bus__valid;
-  wire bus__valid;
-  wire \bus__valid$5 ;
-  reg busy = 1'h0;
-  input clk;
-  wire clk;
-  input [7:0] columns;
-  wire [7:0] columns;
-  wire [7:0] \columns$9 ;
-  wire divides;
-  wire done;
-  reg [48:0] doubled_0;
-  reg [48:0] doubled_1;
-  wire en;
-  reg [5:0] left = 6'h00;
-  reg negative_0 = 1'h0;
-  reg negative_1 = 1'h0;
-  wire [7:0] net;
-  wire [22:0] o__payload;
-  wire [34:0] \o__payload$45 ;
-  wire [1:0] \o__payload$45.count ;
-  wire \o__payload$45.last ;
-  wire [31:0] \o__payload$45.words ;
-  wire [15:0] \o__payload$45.words[0] ;
-  wire [15:0] \o__payload$45.words[1] ;
-  wire \o__payload.narrow ;
-  wire [3:0] \o__payload.op ;
-  wire [5:0] \o__payload.shift ;
-  wire [5:0] \o__payload.shift_a ;
-  wire [5:0] \o__payload.shift_b ;
-  wire o__ready;
-  input \o__ready$48 ;
-  wire \o__ready$48 ;
-  wire o__valid;
-  output \o__valid$46 ;
-  wire \o__valid$46 ;
-  output [2:0] \port$1795$0 ;
-  wire [2:0] \port$1795$0 ;
-  (* init = 32'd0 *)
-  output [31:0] \port$1799$0 ;
-  wire [31:0] \port$1799$0 ;
-  wire [18:0] quotient_0;
-  wire [18:0] quotient_1;
-  reg [15:0] rest_0 = 16'h0000;
-  reg [15:0] rest_1 = 16'h0000;
-  reg [18:0] rounded_0;
-  reg [18:0] rounded_1;
-  input rst;
-  wire rst;
-  reg [47:0] s1_a_0 = 48'h000000000000;
-  reg [47:0] s1_a_1 = 48'h000000000000;
-  reg [47:0] s1_b_0 = 48'h000000000000;
-  reg [47:0] s1_b_1 = 48'h000000000000;
-  reg s1_narrow = 1'h0;
-  reg [3:0] s1_op = 4'h0;
-  reg [31:0] s1_product_0 = 32'd0;
-  reg [31:0] s1_product_1 = 32'd0;
-  reg [3:0] s1_tail = 4'h0;
-  reg [47:0] s2_exact_0 = 48'h000000000000;
-  reg [47:0] s2_exact_1 = 48'h000000000000;
-  reg s2_narrow = 1'h0;
-  reg [5:0] s2_shift = 6'h00;
-  reg [3:0] s2_tail = 4'h0;
-  reg [18:0] s3_doubled_0 = 19'h00000;
-  reg [18:0] s3_doubled_1 = 19'h00000;
-  reg s3_narrow = 1'h0;
-  reg [3:0] s3_tail = 4'h0;
-  reg [3:0] s4_tail = 4'h0;
-  reg [16:0] size_0;
-  reg [16:0] size_1;
-  wire step;
-  wire [3:0] sub;
-  wire [3:0] \sub$7 ;
-  wire [17:0] trial_0;
-  wire [17:0] trial_1;
-  reg [17:0] twice_0 = 18'h00000;
-  reg [17:0] twice_1 = 18'h00000;
-  wire [17:0] twice_rounded_0;
-  wire [17:0] twice_rounded_1;
-  wire unary;
-  assign \$1  = o__payload[3:0] == 3'h6;
-  assign \$2  = o__payload[3:0] == 3'h7;
-  assign unary = \$1  | \$2 ;
-  assign \$3  = o__valid & a__valid;
-  assign \$4  = b__valid | unary;
-  assign both = \$3  & \$4 ;
-  assign divides = o__payload[3:0] == 2'h3;
-  assign \$5  = en & both;
-  assign \$6  = ~ divides;
-  assign \$7  = \$6  | done;
-  assign accept = \$5  & \$7 ;
-  assign \$8  = ~ unary;
-  assign b__ready = accept & \$8 ;
-  assign o__ready = accept & a__payload[34];
-  assign \$9  = 5'h11 + o__payload[8:4];
-  assign \$10  = \$9  - o__payload[14:10];
-  assign \$11  = both & divides;
-  assign \$12  = ~ busy;
-  assign \$signal  = \$11  & \$12 ;
-  assign step = | left;
-  assign \$13  = ~ step;
-  assign done = busy & \$13 ;
-  assign trial_0 = { rest_0, above_0[16] } - below_0;
-  assign twice_rounded_0 = twice_0[17:1] + twice_0[0];
-  assign \$14  = - twice_rounded_0;
-  assign quotient_0 = negative_0 ? \$14  : { 1'h0, twice_rounded_0 };
-  assign trial_1 = { rest_1, above_1[16] } - below_1;
-  assign twice_rounded_1 = twice_1[17:1] + twice_1[0];
-  assign \$15  = - twice_rounded_1;
-  assign quotient_1 = negative_1 ? \$15  : { 1'h0, twice_rounded_1 };
-  assign \$16  = ~ s4_tail[3];
-  assign en = \$16  | \o__ready$48 ;
-  assign active = s4_tail[3] & \o__ready$48 ;
-  assign \$17  = | { s4_tail[3], s3_tail[3], s2_tail[3], s1_tail[3], accept };
-  assign \$18  = en & \$17 ;
-  assign \$19  = o__payload[3:0] == 3'h6;
-  assign \$20  = $signed(a__payload[15:0]) < $signed(1'h0);
-  assign \$21  = \$19  & \$20 ;
-  assign \$22  = - $signed(a__payload[15:0]);
-  assign \$23  = \$21  ? \$22  : { a__payload[15], a__payload[15:0] };
-  assign \$24  = $signed({ s2_exact_0, 1'h0 }) >>> s2_shift;
-  assign \$25  = $signed(s3_doubled_0[18:1]) + $signed({ 1'h0, s3_doubled_0[0] });
-  assign \$26  = o__payload[3:0] == 3'h6;
-  assign \$27  = $signed(a__payload[31:16]) < $signed(1'h0);
-  assign \$28  = \$26  & \$27 ;
-  assign \$29  = - $signed(a__payload[31:16]);
-  assign \$30  = \$28  ? \$29  : { a__payload[31], a__payload[31:16] };
-  assign \$31  = $signed({ s2_exact_1, 1'h0 }) >>> s2_shift;
-  assign \$32  = $signed(s3_doubled_1[18:1]) + $signed({ 1'h0, s3_doubled_1[0] });
-  assign \$33  = $signed(\$10 ) < $signed(1'h0);
-  assign \$34  = \$33  ? 8'h00 : { \$10 [6], \$10  };
-  assign \$35  = left - 1'h1;
-  assign \$36  = | below_0;
-  assign \$37  = step & \$36 ;
-  assign \$38  = $signed(a__payload[15:0]) < $signed(1'h0);
-  assign \$39  = - $signed(a__payload[15:0]);
-  assign \$40  = \$38  ? \$39  : { a__payload[15], a__payload[15:0] };
-  assign \$41  = $signed(b__payload[15:0]) < $signed(1'h0);
-  assign \$42  = - $signed(b__payload[15:0]);
-  assign \$43  = \$41  ? \$42  : { b__payload[15], b__payload[15:0] };
-  assign \$44  = a__payload[15] ^ b__payload[15];
-  assign \$45  = ! b__payload[15:0];
-  assign \$46  = | a__payload[15:0];
-  assign \$47  = \$45  & \$46 ;
-  assign \$48  = \$47  ? 18'h3ffff : 18'h00000;
-  assign \$50  = $signed(trial_0) < $signed(1'h0);
-  assign \$51  = \$50  ? { 1'h0, rest_0, above_0[16] } : trial_0;
-  assign \$52  = ~ twice_0[17];
-  assign \$53  = $signed(trial_0) >= $signed(1'h0);
-  assign \$54  = | below_1;
-  assign \$55  = step & \$54 ;
-  assign \$56  = $signed(a__payload[31:16]) < $signed(1'h0);
-  assign \$57  = - $signed(a__payload[31:16]);
-  assign \$58  = \$56  ? \$57  : { a__payload[31], a__payload[31:16] };
-  assign \$59  = $signed(b__payload[31:16]) < $signed(1'h0);
-  assign \$60  = - $signed(b__payload[31:16]);
-  assign \$61  = \$59  ? \$60  : { b__payload[31], b__payload[31:16] };
-  assign \$62  = a__payload[31] ^ b__payload[31];
-  assign \$63  = ! b__payload[31:16];
-  assign \$64  = | a__payload[31:16];
-  assign \$65  = \$63  & \$64 ;
-  assign \$66  = \$65  ? 18'h3ffff : 18'h00000;
-  assign \$68  = $signed(trial_1) < $signed(1'h0);
-  assign \$69  = \$68  ? { 1'h0, rest_1, above_1[16] } : trial_1;
-  assign \$70  = ~ twice_1[17];
-  assign \$71  = $signed(trial_1) >= $signed(1'h0);
-  assign \$72  = | { s4_tail[3], s3_tail[3], s2_tail[3], s1_tail[3], accept };
-  assign \$73  = en & \$72 ;
-  assign \$74  = divides ? 4'h0 : o__payload[3:0];
-  assign \$75  = divides ? 6'h00 : o__payload[21:16];
-  assign \$76  = $signed(size_0) << o__payload[8:4];
-  assign \$77  = divides ? { quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0[18], quotient_0 } : \$76 ;
-  assign \$78  = o__payload[3:0] == 3'h6;
-  assign \$79  = divides | \$78 ;
-  assign \$80  = $signed(b__payload[15:0]) << o__payload[14:10];
-  assign \$81  = \$79  ? 47'h000000000000 : \$80 ;
-  assign \$82  = o__payload[3:0] == 3'h7;
-  assign \$83  = \$82  ? a__payload[15:0] : b__payload[15:0];
-  assign \$84  = $signed(a__payload[15:0]) * $signed(\$83 );
-  assign \$85  = $signed(s1_a_0) - $signed(s1_b_0);
-  assign \$86  = $signed(s1_a_0) < $signed(s1_b_0);
-  assign \$87  = \$86  ? s1_b_0 : s1_a_0;
-  assign \$88  = $signed(s1_a_0) < $signed(s1_b_0);
-  assign \$89  = \$88  ? s1_a_0 : s1_b_0;
-  assign \$90  = $signed(s1_a_0) + $signed(s1_b_0);
-  assign \$91  = & doubled_0[48:18];
-  assign \$92  = | doubled_0[48:18];
-  assign \$93  = ~ \$92 ;
-  assign \$94  = \$91  | \$93 ;
-  assign \$95  = ~ doubled_0[48];
-  assign \$96  = ~ doubled_0[48];
-  assign \$97  = ~ doubled_0[48];
-  assign \$98  = ~ doubled_0[48];
-  assign \$99  = ~ doubled_0[48];
-  assign \$100  = ~ doubled_0[48];
-  assign \$101  = ~ doubled_0[48];
-  assign \$102  = ~ doubled_0[48];
-  assign \$103  = ~ doubled_0[48];
-  assign \$104  = ~ doubled_0[48];
-  assign \$105  = ~ doubled_0[48];
-  assign \$106  = ~ doubled_0[48];
-  assign \$107  = ~ doubled_0[48];
-  assign \$108  = ~ doubled_0[48];
-  assign \$109  = ~ doubled_0[48];
-  assign \$110  = ~ doubled_0[48];
-  assign \$111  = ~ doubled_0[48];
-  assign \$112  = ~ doubled_0[48];
-  assign \$113  = \$94  ? doubled_0[18:0] : { doubled_0[48], \$112 , \$111 , \$110 , \$109 , \$108 , \$107 , \$106 , \$105 , \$104 , \$103 , \$102 , \$101 , \$100 , \$99 , \$98 , \$97 , \$96 , \$95  };
-  assign \$114  = & rounded_0[18:7];
-  assign \$115  = | rounded_0[18:7];
-  assign \$116  = ~ \$115 ;
-  assign \$117  = \$114  | \$116 ;
-  assign \$118  = ~ rounded_0[18];
-  assign \$119  = ~ rounded_0[18];
-  assign \$120  = ~ rounded_0[18];
-  assign \$121  = ~ rounded_0[18];
-  assign \$122  = ~ rounded_0[18];
-  assign \$123  = ~ rounded_0[18];
-  assign \$124  = ~ rounded_0[18];
-  assign \$125  = \$117  ? rounded_0[7:0] : { rounded_0[18], \$124 , \$123 , \$122 , \$121 , \$120 , \$119 , \$118  };
-  assign \$126  = & rounded_0[18:15];
-  assign \$127  = | rounded_0[18:15];
-  assign \$128  = ~ \$127 ;
-  assign \$129  = \$126  | \$128 ;
-  assign \$130  = ~ rounded_0[18];
-  assign \$131  = ~ rounded_0[18];
-  assign \$132  = ~ rounded_0[18];
-  assign \$133  = ~ rounded_0[18];
-  assign \$134  = ~ rounded_0[18];
-  assign \$135  = ~ rounded_0[18];
-  assign \$136  = ~ rounded_0[18];
-  assign \$137  = ~ rounded_0[18];
-  assign \$138  = ~ rounded_0[18];
-  assign \$139  = ~ rounded_0[18];
-  assign \$140  = ~ rounded_0[18];
-  assign \$141  = ~ rounded_0[18];
-  assign \$142  = ~ rounded_0[18];
-  assign \$143  = ~ rounded_0[18];
-  assign \$144  = ~ rounded_0[18];
-  assign \$145  = \$129  ? rounded_0[15:0] : { rounded_0[18], \$144 , \$143 , \$142 , \$141 , \$140 , \$139 , \$138 , \$137 , \$136 , \$135 , \$134 , \$133 , \$132 , \$131 , \$130  };
-  assign \$146  = s3_narrow ? { \$125 [7], \$125 [7], \$125 [7], \$125 [7], \$125 [7], \$125 [7], \$125 [7], \$125 [7], \$125  } : \$145 ;
-  assign \$147  = $signed(size_1) << o__payload[8:4];
-  assign \$148  = divides ? { quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1[18], quotient_1 } : \$147 ;
-  assign \$149  = o__payload[3:0] == 3'h6;
-  assign \$150  = divides | \$149 ;
-  assign \$151  = $signed(b__payload[31:16]) << o__payload[14:10];
-  assign \$152  = \$150  ? 47'h000000000000 : \$151 ;
-  assign \$153  = o__payload[3:0] == 3'h7;
-  assign \$154  = \$153  ? a__payload[31:16] : b__payload[31:16];
-  assign \$155  = $signed(a__payload[31:16]) * $signed(\$154 );
-  assign \$156  = $signed(s1_a_1) - $signed(s1_b_1);
-  assign \$157  = $signed(s1_a_1) < $signed(s1_b_1);
-  assign \$158  = \$157  ? s1_b_1 : s1_a_1;
-  assign \$159  = $signed(s1_a_1) < $signed(s1_b_1);
-  assign \$160  = \$159  ? s1_a_1 : s1_b_1;
-  assign \$161  = $signed(s1_a_1) + $signed(s1_b_1);
-  assign \$162  = & doubled_1[48:18];
-  assign \$163  = | doubled_1[48:18];
-  assign \$164  = ~ \$163 ;
-  assign \$165  = \$162  | \$164 ;
-  assign \$166  = ~ doubled_1[48];
-  assign \$167  = ~ doubled_1[48];
-  assign \$168  = ~ doubled_1[48];
-  assign \$169  = ~ doubled_1[48];
-  assign \$170  = ~ doubled_1[48];
-  assign \$171  = ~ doubled_1[48];
-  assign \$172  = ~ doubled_1[48];
-  assign \$173  = ~ doubled_1[48];
-  assign \$174  = ~ doubled_1[48];
-  assign \$175  = ~ doubled_1[48];
-  assign \$176  = ~ doubled_1[48];
-  assign \$177  = ~ doubled_1[48];
-  assign \$178  = ~ doubled_1[48];
-  assign \$179  = ~ doubled_1[48];
-  assign \$180  = ~ doubled_1[48];
-  assign \$181  = ~ doubled_1[48];
-  assign \$182  = ~ doubled_1[48];
-  assign \$183  = ~ doubled_1[48];
-  assign \$184  = \$165  ? doubled_1[18:0] : { doubled_1[48], \$183 , \$182 , \$181 , \$180 , \$179 , \$178 , \$177 , \$176 , \$175 , \$174 , \$173 , \$172 , \$171 , \$170 , \$169 , \$168 , \$167 , \$166  };
-  assign \$185  = & rounded_1[18:7];
-  assign \$186  = | rounded_1[18:7];
-  assign \$187  = ~ \$186 ;
-  assign \$188  = \$185  | \$187 ;
-  assign \$189  = ~ rounded_1[18];
-  assign \$190  = ~ rounded_1[18];
-  assign \$191  = ~ rounded_1[18];
-  assign \$192  = ~ rounded_1[18];
-  assign \$193  = ~ rounded_1[18];
-  assign \$194  = ~ rounded_1[18];
-  assign \$195  = ~ rounded_1[18];
-  assign \$196  = \$188  ? rounded_1[7:0] : { rounded_1[18], \$195 , \$194 , \$193 , \$192 , \$191 , \$190 , \$189  };
-  assign \$197  = & rounded_1[18:15];
-  assign \$198  = | rounded_1[18:15];
-  assign \$199  = ~ \$198 ;
-  assign \$200  = \$197  | \$199 ;
-  assign \$201  = ~ rounded_1[18];
-  assign \$202  = ~ rounded_1[18];
-  assign \$203  = ~ rounded_1[18];
-  assign \$204  = ~ rounded_1[18];
-  assign \$205  = ~ rounded_1[18];
-  assign \$206  = ~ rounded_1[18];
-  assign \$207  = ~ rounded_1[18];
-  assign \$208  = ~ rounded_1[18];
-  assign \$209  = ~ rounded_1[18];
-  assign \$210  = ~ rounded_1[18];
-  assign \$211  = ~ rounded_1[18];
-  assign \$212  = ~ rounded_1[18];
-  assign \$213  = ~ rounded_1[18];
-  assign \$214  = ~ rounded_1[18];
-  assign \$215  = ~ rounded_1[18];
-  assign \$216  = \$200  ? rounded_1[15:0] : { rounded_1[18], \$215 , \$214 , \$213 , \$212 , \$211 , \$210 , \$209 , \$208 , \$207 , \$206 , \$205 , \$204 , \$203 , \$202 , \$201  };
-  assign \$217  = s3_narrow ? { \$196 [7], \$196 [7], \$196 [7], \$196 [7], \$196 [7], \$196 [7], \$196 [7], \$196 [7], \$196  } : \$216 ;
-  always @(posedge clk)
-    \$220  <= \$219 ;
-  always @(posedge clk)
-    busy <= \$221 ;
-  always @(posedge clk)
-    left <= \$222 ;
-  always @(posedge clk)
-    above_0 <= \$223 ;
-  always @(posedge clk)
-    below_0 <= \$224 ;
-  always @(posedge clk)
-    negative_0 <= \$225 ;
-  always @(posedge clk)
-    rest_0 <= \$226 ;
-  always @(posedge clk)
-    twice_0 <= \$227 ;
-  always @(posedge clk)
-    above_1 <= \$228 ;
-  always @(posedge clk)
-    below_1 <= \$229 ;
-  always @(posedge clk)
-    negative_1 <= \$230 ;
-  always @(posedge clk)
-    rest_1 <= \$231 ;
-  always @(posedge clk)
-    twice_1 <= \$232 ;
-  always @(posedge clk)
-    s1_op <= \$233 ;
-  always @(posedge clk)
-    \$signal$68  <= \$234 ;
-  always @(posedge clk)
-    s1_narrow <= \$235 ;
-  always @(posedge clk)
-    s2_shift <= \$236 ;
-  always @(posedge clk)
-    s2_narrow <= \$237 ;
-  always @(posedge clk)
-    s3_narrow <= \$238 ;
-  always @(posedge clk)
-    s1_tail <= \$239 ;
-  always @(posedge clk)
-    s2_tail <= \$240 ;
-  always @(posedge clk)
-    s3_tail <= \$241 ;
-  always @(posedge clk)
-    s4_tail <= \$242 ;
-  always @(posedge clk)
-    s1_a_0 <= \$243 ;
-  always @(posedge clk)
-    s1_b_0 <= \$244 ;
-  always @(posedge clk)
-    s1_product_0 <= \$245 ;
-  always @(posedge clk)
-    s2_exact_0 <= \$246 ;
-  always @(posedge clk)
-    s3_doubled_0 <= \$247 ;
-  always @(posedge clk)
-    s1_a_1 <= \$248 ;
-  always @(posedge clk)
-    s1_b_1 <= \$249 ;
-  always @(posedge clk)
-    s1_product_1 <= \$250 ;
-  always @(posedge clk)
-    s2_exact_1 <= \$251 ;
-  always @(posedge clk)
-    s3_doubled_1 <= \$252 ;
-  \neuflow_operator_tile.alu1.config  \config  (
-    .bus__payload(bus__payload),
-    .bus__ready(bus__ready),
-    .bus__valid(bus__valid),
-    .clk(clk),
-    .columns(columns),
-    .o__payload(o__payload),
-    .o__ready(o__ready),
-    .o__valid(o__valid),
-    .rst(rst)
-  );
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$219  = \$220 ;
-    if (\$73 ) begin
-      \$219 [15:0] = \$146 ;
-      \$219 [31:16] = \$217 ;
-    end
-    if (rst) begin
-      \$219  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    size_0 = 17'h00000;
-    if (\$18 ) begin
-      size_0 = \$23 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    doubled_0 = 49'h0000000000000;
-    if (\$18 ) begin
-      doubled_0 = \$24 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    rounded_0 = 19'h00000;
-    if (\$18 ) begin
-      rounded_0 = \$25 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    size_1 = 17'h00000;
-    if (\$18 ) begin
-      size_1 = \$30 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    doubled_1 = 49'h0000000000000;
-    if (\$18 ) begin
-      doubled_1 = \$31 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    rounded_1 = 19'h00000;
-    if (\$18 ) begin
-      rounded_1 = \$32 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$221  = busy;
-    if (\$signal ) begin
-      \$221  = 1'h1;
-    end else if (step) begin
-    end else if (accept) begin
-      \$221  = 1'h0;
-    end
-    if (rst) begin
-      \$221  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$222  = left;
-    if (\$signal ) begin
-      \$222  = \$34 [5:0];
-    end else if (step) begin
-      \$222  = \$35 [5:0];
-    end
-    if (rst) begin
-      \$222  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$223  = above_0;
-    if (\$signal ) begin
-      \$223  = { \$40 [15:0], 1'h0 };
-    end else if (\$37 ) begin
-      \$223  = \$49 [16:0];
-    end
-    if (rst) begin
-      \$223  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$224  = below_0;
-    if (\$signal ) begin
-      \$224  = \$43 [15:0];
-    end
-    if (rst) begin
-      \$224  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$225  = negative_0;
-    if (\$signal ) begin
-      \$225  = \$44 ;
-    end
-    if (rst) begin
-      \$225  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$226  = rest_0;
-    if (\$signal ) begin
-      \$226  = 16'h0000;
-    end else if (\$37 ) begin
-      \$226  = \$51 [15:0];
-    end
-    if (rst) begin
-      \$226  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$227  = twice_0;
-    if (\$signal ) begin
-      \$227  = \$48 ;
-    end else if (\$37 ) begin
-      if (\$52 ) begin
-        \$227  = { twice_0[16:0], \$53  };
-      end
-    end
-    if (rst) begin
-      \$227  = 18'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$228  = above_1;
-    if (\$signal ) begin
-      \$228  = { \$58 [15:0], 1'h0 };
-    end else if (\$55 ) begin
-      \$228  = \$67 [16:0];
-    end
-    if (rst) begin
-      \$228  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$229  = below_1;
-    if (\$signal ) begin
-      \$229  = \$61 [15:0];
-    end
-    if (rst) begin
-      \$229  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$230  = negative_1;
-    if (\$signal ) begin
-      \$230  = \$62 ;
-    end
-    if (rst) begin
-      \$230  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$231  = rest_1;
-    if (\$signal ) begin
-      \$231  = 16'h0000;
-    end else if (\$55 ) begin
-      \$231  = \$69 [15:0];
-    end
-    if (rst) begin
-      \$231  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$232  = twice_1;
-    if (\$signal ) begin
-      \$232  = \$66 ;
-    end else if (\$55 ) begin
-      if (\$70 ) begin
-        \$232  = { twice_1[16:0], \$71  };
-      end
-    end
-    if (rst) begin
-      \$232  = 18'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$233  = s1_op;
-    if (\$73 ) begin
-      \$233  = \$74 ;
-    end
-    if (rst) begin
-      \$233  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$234  = \$signal$68 ;
-    if (\$73 ) begin
-      \$234  = \$75 ;
-    end
-    if (rst) begin
-      \$234  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$235  = s1_narrow;
-    if (\$73 ) begin
-      \$235  = o__payload[22];
-    end
-    if (rst) begin
-      \$235  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$236  = s2_shift;
-    if (\$73 ) begin
-      \$236  = \$signal$68 ;
-    end
-    if (rst) begin
-      \$236  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$237  = s2_narrow;
-    if (\$73 ) begin
-      \$237  = s1_narrow;
-    end
-    if (rst) begin
-      \$237  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$238  = s3_narrow;
-    if (\$73 ) begin
-      \$238  = s2_narrow;
-    end
-    if (rst) begin
-      \$238  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$239  = s1_tail;
-    if (\$73 ) begin
-      \$239  = { accept, a__payload[34:32] };
-    end
-    if (rst) begin
-      \$239  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$240  = s2_tail;
-    if (\$73 ) begin
-      \$240  = s1_tail;
-    end
-    if (rst) begin
-      \$240  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$241  = s3_tail;
-    if (\$73 ) begin
-      \$241  = s2_tail;
-    end
-    if (rst) begin
-      \$241  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$242  = s4_tail;
-    if (\$73 ) begin
-      \$242  = s3_tail;
-    end
-    if (rst) begin
-      \$242  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$243  = s1_a_0;
-    if (\$73 ) begin
-      \$243  = \$77 ;
-    end
-    if (rst) begin
-      \$243  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$244  = s1_b_0;
-    if (\$73 ) begin
-      \$244  = { \$81 [46], \$81  };
-    end
-    if (rst) begin
-      \$244  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$245  = s1_product_0;
-    if (\$73 ) begin
-      \$245  = \$84 ;
-    end
-    if (rst) begin
-      \$245  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$246  = s2_exact_0;
-    if (\$73 ) begin
-      (* full_case = 32'd1 *)
-      casez (s1_op)
-        4'h1:
-            \$246  = \$85 [47:0];
-        4'h2, 4'h7:
-            \$246  = { s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0[31], s1_product_0 };
-        4'h4:
-            \$246  = \$87 ;
-        4'h5:
-            \$246  = \$89 ;
-        default:
-            \$246  = \$90 [47:0];
-      endcase
-    end
-    if (rst) begin
-      \$246  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$247  = s3_doubled_0;
-    if (\$73 ) begin
-      \$247  = \$113 ;
-    end
-    if (rst) begin
-      \$247  = 19'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$248  = s1_a_1;
-    if (\$73 ) begin
-      \$248  = \$148 ;
-    end
-    if (rst) begin
-      \$248  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$249  = s1_b_1;
-    if (\$73 ) begin
-      \$249  = { \$152 [46], \$152  };
-    end
-    if (rst) begin
-      \$249  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$250  = s1_product_1;
-    if (\$73 ) begin
-      \$250  = \$155 ;
-    end
-    if (rst) begin
-      \$250  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$251  = s2_exact_1;
-    if (\$73 ) begin
-      (* full_case = 32'd1 *)
-      casez (s1_op)
-        4'h1:
-            \$251  = \$156 [47:0];
-        4'h2, 4'h7:
-            \$251  = { s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1[31], s1_product_1 };
-        4'h4:
-            \$251  = \$158 ;
-        4'h5:
-            \$251  = \$160 ;
-        default:
-            \$251  = \$161 [47:0];
-      endcase
-    end
-    if (rst) begin
-      \$251  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$252  = s3_doubled_1;
-    if (\$73 ) begin
-      \$252  = \$184 ;
-    end
-    if (rst) begin
-      \$252  = 19'h00000;
-    end
-  end
-  assign \bus__payload$1  = bus__payload;
-  assign \bus__ready$3  = bus__ready;
-  assign \bus__valid$5  = bus__valid;
-  assign sub = 4'h1;
-  assign \sub$7  = 4'h1;
-  assign \columns$9  = columns;
-  assign a__ready = accept;
-  assign net = { \$10 [6], \$10  };
-  assign \o__payload$45  = { \$218 , \$220  };
-  assign \port$1795$0  = \$218 ;
-  assign \port$1799$0  = \$220 ;
-  assign \o__valid$46  = s4_tail[3];
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \bus__payload$1.kind  = bus__payload[3:0];
-  assign \bus__payload$1.sub  = bus__payload[7:4];
-  assign \bus__payload$1.columns  = bus__payload[15:8];
-  assign \bus__payload$1.data  = bus__payload[47:16];
-  assign \bus__payload$1.last  = bus__payload[48];
-  assign \o__payload.op  = o__payload[3:0];
-  assign \o__payload.shift_a  = o__payload[9:4];
-  assign \o__payload.shift_b  = o__payload[15:10];
-  assign \o__payload.shift  = o__payload[21:16];
-  assign \o__payload.narrow  = o__payload[22];
-  assign \a__payload.words  = a__payload[31:0];
-  assign \a__payload.words[0]  = a__payload[15:0];
-  assign \a__payload.words[1]  = a__payload[31:16];
-  assign \a__payload.count  = a__payload[33:32];
-  assign \a__payload.last  = a__payload[34];
-  assign \o__payload$45.words  = \$220 ;
-  assign \o__payload$45.words[0]  = \$220 [15:0];
-  assign \o__payload$45.words[1]  = \$220 [31:16];
-  assign \o__payload$45.count  = \$218 [1:0];
-  assign \o__payload$45.last  = \$218 [2];
-  assign \b__payload.words  = b__payload[31:0];
-  assign \b__payload.words[0]  = b__payload[15:0];
-  assign \b__payload.words[1]  = b__payload[31:16];
-  assign \b__payload.count  = b__payload[33:32];
-  assign \b__payload.last  = b__payload[34];
-  assign \$218 [2] = s4_tail[2];
-  assign \$218 [1:0] = s4_tail[1:0];
-  assign \$49  = { above_0, 1'h0 };
-  assign \$67  = { above_1, 1'h0 };
-endmodule
-
-module \neuflow_operator_tile.alu1.config (rst, columns, bus__valid, o__ready, bus__ready, bus__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  reg [31:0] \$12 ;
-  reg \$13 ;
-  reg [22:0] \$14 ;
-  reg \$15 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire [7:0] \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  wire addressed;
-  input [48:0] bus__payload;
-  wire [48:0] bus__payload;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
-  output bus__ready;
-  wire bus__ready;
-  input bus__valid;
-  wire bus__valid;
-  input clk;
-  wire clk;
-  input [7:0] columns;
-  wire [7:0] columns;
-  reg full = 1'h0;
-  wire move;
-  output [22:0] o__payload;
-  reg [22:0] o__payload = 23'h000000;
-  wire \o__payload.narrow ;
-  wire [3:0] \o__payload.op ;
-  wire [5:0] \o__payload.shift ;
-  wire [5:0] \o__payload.shift_a ;
-  wire [5:0] \o__payload.shift_b ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  wire [3:0] sub;
-  wire take;
-  reg [31:0] words = 32'd0;
-  assign \$1  = bus__payload[3:0] == 3'h4;
-  assign \$2  = bus__payload[7:4] == 1'h1;
-  assign \$3  = \$1  & \$2 ;
-  assign \$4  = bus__payload[15:8] & columns;
-  assign \$5  = | \$4 ;
-  assign addressed = \$3  & \$5 ;
-  assign \$6  = ~ addressed;
-  assign \$7  = ~ full;
-  assign bus__ready = \$6  | \$7 ;
-  assign \$8  = bus__valid & addressed;
-  assign \$9  = ~ full;
-  assign take = \$8  & \$9 ;
-  assign \$10  = ~ o__valid;
-  assign \$11  = \$10  | o__ready;
-  assign move = full & \$11 ;
-  always @(posedge clk)
-    words <= \$12 ;
-  always @(posedge clk)
-    full <= \$13 ;
-  always @(posedge clk)
-    o__payload <= \$14 ;
-  always @(posedge clk)
-    o__valid <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$12  = words;
-    if (take) begin
-      \$12  = bus__payload[47:16];
-    end
-    if (rst) begin
-      \$12  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$13  = full;
-    if (take) begin
-      \$13  = bus__payload[48];
-    end
-    if (move) begin
-      \$13  = 1'h0;
-    end
-    if (rst) begin
-      \$13  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$14  = o__payload;
-    if (move) begin
-      \$14  = words[22:0];
-    end
-    if (rst) begin
-      \$14  = 23'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$15  = o__valid;
-    if (move) begin
-      \$15  = 1'h1;
-    end else if (o__ready) begin
-      \$15  = 1'h0;
-    end
-    if (rst) begin
-      \$15  = 1'h0;
-    end
-  end
-  assign sub = 4'h1;
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \o__payload.op  = o__payload[3:0];
-  assign \o__payload.shift_a  = o__payload[9:4];
-  assign \o__payload.shift_b  = o__payload[15:10];
-  assign \o__payload.shift  = o__payload[21:16];
-  assign \o__payload.narrow  = o__payload[22];
 endmodule
 
 module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, north_in__valid, east_in__payload, east_in__valid, south_in__payload, south_in__valid, west_in__payload, west_in__valid, o__ready, \o__ready$95 , \o__ready$105 , \o__ready$115 , global_in__payload, global_in__valid, \o__ready$125 , bus__valid, bus__ready, north_moves
-, east_moves, south_moves, west_moves, global_moves, local0_moves, local1_moves, local2_moves, \o__ready$135 , \o__ready$145 , \o__ready$155 , \o__ready$165 , \o__ready$175 , bus__payload, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid
-, global_out__payload, global_out__valid, local0_out__payload, local0_out__valid, local1_out__payload, local1_out__valid, local2_out__payload, local2_out__valid, local3_out__payload, local3_out__valid, local4_out__payload, local4_out__valid, \port$1710$0 , \port$1714$0 , local0_in__valid, \port$1795$0 , \port$1799$0 , local1_in__valid, local2_in__valid, local2_in__payload, clk
-);
-  reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
+, east_moves, south_moves, west_moves, global_moves, local0_moves, local1_moves, local2_moves, north_out__payload, north_out__valid, east_out__payload, east_out__valid, south_out__payload, south_out__valid, west_out__payload, west_out__valid, global_out__payload, global_out__valid, local0_out__payload, local0_out__valid, local1_out__payload, local1_out__valid
+, local2_out__payload, local2_out__valid, local3_out__payload, local3_out__valid, local4_out__payload, local4_out__valid, \o__ready$135 , \o__ready$145 , local0_in__payload, local0_in__valid, \o__ready$155 , \o__ready$165 , local1_in__payload, local1_in__valid, \o__ready$175 , local2_in__payload, local2_in__valid, bus__payload, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire [15:0] \$1 ;
   wire \$10 ;
   wire [9:0] \$100 ;
@@ -3781,17 +595,11 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire [9:0] \$97 ;
   wire [9:0] \$98 ;
   wire [9:0] \$99 ;
-  wire [9:0] \$signal ;
   reg [9:0] \$signal$37 ;
   reg [9:0] \$signal$38  = 10'h000;
   wire addressed;
   input [48:0] bus__payload;
   wire [48:0] bus__payload;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
   output bus__ready;
   wire bus__ready;
   input bus__valid;
@@ -3805,12 +613,6 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [9:0] east_current = 10'h000;
   input [34:0] east_in__payload;
   wire [34:0] east_in__payload;
-  wire [1:0] \east_in__payload.count ;
-  wire \east_in__payload.last ;
-  wire [31:0] \east_in__payload.words ;
-  wire [15:0] \east_in__payload.words[0] ;
-  wire [15:0] \east_in__payload.words[1] ;
-  wire east_in__ready;
   input east_in__valid;
   wire east_in__valid;
   wire east_last;
@@ -3819,12 +621,6 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [3:0] east_next_source = 4'h0;
   output [34:0] east_out__payload;
   wire [34:0] east_out__payload;
-  wire [1:0] \east_out__payload.count ;
-  wire \east_out__payload.last ;
-  wire [31:0] \east_out__payload.words ;
-  wire [15:0] \east_out__payload.words[0] ;
-  wire [15:0] \east_out__payload.words[1] ;
-  wire east_out__ready;
   output east_out__valid;
   wire east_out__valid;
   reg [9:0] east_peers = 10'h3ff;
@@ -3833,12 +629,6 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [9:0] global_current = 10'h000;
   input [34:0] global_in__payload;
   wire [34:0] global_in__payload;
-  wire [1:0] \global_in__payload.count ;
-  wire \global_in__payload.last ;
-  wire [31:0] \global_in__payload.words ;
-  wire [15:0] \global_in__payload.words[0] ;
-  wire [15:0] \global_in__payload.words[1] ;
-  wire global_in__ready;
   input global_in__valid;
   wire global_in__valid;
   wire global_last;
@@ -3847,12 +637,6 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [3:0] global_next_source = 4'h0;
   output [34:0] global_out__payload;
   wire [34:0] global_out__payload;
-  wire [1:0] \global_out__payload.count ;
-  wire \global_out__payload.last ;
-  wire [31:0] \global_out__payload.words ;
-  wire [15:0] \global_out__payload.words[0] ;
-  wire [15:0] \global_out__payload.words[1] ;
-  wire global_out__ready;
   output global_out__valid;
   wire global_out__valid;
   reg [9:0] global_peers = 10'h3ff;
@@ -3860,64 +644,14 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [9:0] global_waiting = 10'h000;
   reg [34:0] i__payload;
   reg [34:0] \i__payload$102 ;
-  wire [1:0] \i__payload$102.count ;
-  wire \i__payload$102.last ;
-  wire [31:0] \i__payload$102.words ;
-  wire [15:0] \i__payload$102.words[0] ;
-  wire [15:0] \i__payload$102.words[1] ;
   reg [34:0] \i__payload$112 ;
-  wire [1:0] \i__payload$112.count ;
-  wire \i__payload$112.last ;
-  wire [31:0] \i__payload$112.words ;
-  wire [15:0] \i__payload$112.words[0] ;
-  wire [15:0] \i__payload$112.words[1] ;
   reg [34:0] \i__payload$122 ;
-  wire [1:0] \i__payload$122.count ;
-  wire \i__payload$122.last ;
-  wire [31:0] \i__payload$122.words ;
-  wire [15:0] \i__payload$122.words[0] ;
-  wire [15:0] \i__payload$122.words[1] ;
   reg [34:0] \i__payload$132 ;
-  wire [1:0] \i__payload$132.count ;
-  wire \i__payload$132.last ;
-  wire [31:0] \i__payload$132.words ;
-  wire [15:0] \i__payload$132.words[0] ;
-  wire [15:0] \i__payload$132.words[1] ;
   reg [34:0] \i__payload$142 ;
-  wire [1:0] \i__payload$142.count ;
-  wire \i__payload$142.last ;
-  wire [31:0] \i__payload$142.words ;
-  wire [15:0] \i__payload$142.words[0] ;
-  wire [15:0] \i__payload$142.words[1] ;
   reg [34:0] \i__payload$152 ;
-  wire [1:0] \i__payload$152.count ;
-  wire \i__payload$152.last ;
-  wire [31:0] \i__payload$152.words ;
-  wire [15:0] \i__payload$152.words[0] ;
-  wire [15:0] \i__payload$152.words[1] ;
   reg [34:0] \i__payload$162 ;
-  wire [1:0] \i__payload$162.count ;
-  wire \i__payload$162.last ;
-  wire [31:0] \i__payload$162.words ;
-  wire [15:0] \i__payload$162.words[0] ;
-  wire [15:0] \i__payload$162.words[1] ;
   reg [34:0] \i__payload$172 ;
-  wire [1:0] \i__payload$172.count ;
-  wire \i__payload$172.last ;
-  wire [31:0] \i__payload$172.words ;
-  wire [15:0] \i__payload$172.words[0] ;
-  wire [15:0] \i__payload$172.words[1] ;
   reg [34:0] \i__payload$182 ;
-  wire [1:0] \i__payload$182.count ;
-  wire \i__payload$182.last ;
-  wire [31:0] \i__payload$182.words ;
-  wire [15:0] \i__payload$182.words[0] ;
-  wire [15:0] \i__payload$182.words[1] ;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
   wire i__ready;
   wire \i__ready$109 ;
   wire \i__ready$119 ;
@@ -3929,24 +663,10 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   wire \i__ready$179 ;
   wire \i__ready$99 ;
   wire i__valid;
-  wire \i__valid$100 ;
-  wire \i__valid$110 ;
-  wire \i__valid$120 ;
-  wire \i__valid$130 ;
-  wire \i__valid$140 ;
-  wire \i__valid$150 ;
-  wire \i__valid$160 ;
-  wire \i__valid$170 ;
-  wire \i__valid$180 ;
   reg known;
   reg [9:0] local0_current = 10'h000;
+  input [34:0] local0_in__payload;
   wire [34:0] local0_in__payload;
-  wire [1:0] \local0_in__payload.count ;
-  wire \local0_in__payload.last ;
-  wire [31:0] \local0_in__payload.words ;
-  wire [15:0] \local0_in__payload.words[0] ;
-  wire [15:0] \local0_in__payload.words[1] ;
-  wire local0_in__ready;
   input local0_in__valid;
   wire local0_in__valid;
   wire local0_last;
@@ -3955,25 +675,14 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [3:0] local0_next_source = 4'h0;
   output [34:0] local0_out__payload;
   wire [34:0] local0_out__payload;
-  wire [1:0] \local0_out__payload.count ;
-  wire \local0_out__payload.last ;
-  wire [31:0] \local0_out__payload.words ;
-  wire [15:0] \local0_out__payload.words[0] ;
-  wire [15:0] \local0_out__payload.words[1] ;
-  wire local0_out__ready;
   output local0_out__valid;
   wire local0_out__valid;
   reg [9:0] local0_peers = 10'h3ff;
   reg [3:0] local0_source = 4'h0;
   reg [9:0] local0_waiting = 10'h000;
   reg [9:0] local1_current = 10'h000;
+  input [34:0] local1_in__payload;
   wire [34:0] local1_in__payload;
-  wire [1:0] \local1_in__payload.count ;
-  wire \local1_in__payload.last ;
-  wire [31:0] \local1_in__payload.words ;
-  wire [15:0] \local1_in__payload.words[0] ;
-  wire [15:0] \local1_in__payload.words[1] ;
-  wire local1_in__ready;
   input local1_in__valid;
   wire local1_in__valid;
   wire local1_last;
@@ -3982,12 +691,6 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [3:0] local1_next_source = 4'h0;
   output [34:0] local1_out__payload;
   wire [34:0] local1_out__payload;
-  wire [1:0] \local1_out__payload.count ;
-  wire \local1_out__payload.last ;
-  wire [31:0] \local1_out__payload.words ;
-  wire [15:0] \local1_out__payload.words[0] ;
-  wire [15:0] \local1_out__payload.words[1] ;
-  wire local1_out__ready;
   output local1_out__valid;
   wire local1_out__valid;
   reg [9:0] local1_peers = 10'h3ff;
@@ -3996,12 +699,6 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [9:0] local2_current = 10'h000;
   input [34:0] local2_in__payload;
   wire [34:0] local2_in__payload;
-  wire [1:0] \local2_in__payload.count ;
-  wire \local2_in__payload.last ;
-  wire [31:0] \local2_in__payload.words ;
-  wire [15:0] \local2_in__payload.words[0] ;
-  wire [15:0] \local2_in__payload.words[1] ;
-  wire local2_in__ready;
   input local2_in__valid;
   wire local2_in__valid;
   wire local2_last;
@@ -4010,12 +707,6 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [3:0] local2_next_source = 4'h0;
   output [34:0] local2_out__payload;
   wire [34:0] local2_out__payload;
-  wire [1:0] \local2_out__payload.count ;
-  wire \local2_out__payload.last ;
-  wire [31:0] \local2_out__payload.words ;
-  wire [15:0] \local2_out__payload.words[0] ;
-  wire [15:0] \local2_out__payload.words[1] ;
-  wire local2_out__ready;
   output local2_out__valid;
   wire local2_out__valid;
   reg [9:0] local2_peers = 10'h3ff;
@@ -4024,24 +715,12 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [3:0] local3_next_source = 4'h0;
   output [34:0] local3_out__payload;
   wire [34:0] local3_out__payload;
-  wire [1:0] \local3_out__payload.count ;
-  wire \local3_out__payload.last ;
-  wire [31:0] \local3_out__payload.words ;
-  wire [15:0] \local3_out__payload.words[0] ;
-  wire [15:0] \local3_out__payload.words[1] ;
-  wire local3_out__ready;
   output local3_out__valid;
   wire local3_out__valid;
   reg [3:0] local3_source = 4'h0;
   reg [3:0] local4_next_source = 4'h0;
   output [34:0] local4_out__payload;
   wire [34:0] local4_out__payload;
-  wire [1:0] \local4_out__payload.count ;
-  wire \local4_out__payload.last ;
-  wire [31:0] \local4_out__payload.words ;
-  wire [15:0] \local4_out__payload.words[0] ;
-  wire [15:0] \local4_out__payload.words[1] ;
-  wire local4_out__ready;
   output local4_out__valid;
   wire local4_out__valid;
   reg [3:0] local4_source = 4'h0;
@@ -4050,12 +729,6 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [9:0] north_current = 10'h000;
   input [34:0] north_in__payload;
   wire [34:0] north_in__payload;
-  wire [1:0] \north_in__payload.count ;
-  wire \north_in__payload.last ;
-  wire [31:0] \north_in__payload.words ;
-  wire [15:0] \north_in__payload.words[0] ;
-  wire [15:0] \north_in__payload.words[1] ;
-  wire north_in__ready;
   input north_in__valid;
   wire north_in__valid;
   wire north_last;
@@ -4064,77 +737,12 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [3:0] north_next_source = 4'h0;
   output [34:0] north_out__payload;
   wire [34:0] north_out__payload;
-  wire [1:0] \north_out__payload.count ;
-  wire \north_out__payload.last ;
-  wire [31:0] \north_out__payload.words ;
-  wire [15:0] \north_out__payload.words[0] ;
-  wire [15:0] \north_out__payload.words[1] ;
-  wire north_out__ready;
   output north_out__valid;
   wire north_out__valid;
   reg [9:0] north_peers = 10'h3ff;
   reg [3:0] north_source = 4'h0;
   reg [9:0] north_waiting = 10'h000;
   wire [34:0] o__payload;
-  wire [34:0] \o__payload$104 ;
-  wire [1:0] \o__payload$104.count ;
-  wire \o__payload$104.last ;
-  wire [31:0] \o__payload$104.words ;
-  wire [15:0] \o__payload$104.words[0] ;
-  wire [15:0] \o__payload$104.words[1] ;
-  wire [34:0] \o__payload$114 ;
-  wire [1:0] \o__payload$114.count ;
-  wire \o__payload$114.last ;
-  wire [31:0] \o__payload$114.words ;
-  wire [15:0] \o__payload$114.words[0] ;
-  wire [15:0] \o__payload$114.words[1] ;
-  wire [34:0] \o__payload$124 ;
-  wire [1:0] \o__payload$124.count ;
-  wire \o__payload$124.last ;
-  wire [31:0] \o__payload$124.words ;
-  wire [15:0] \o__payload$124.words[0] ;
-  wire [15:0] \o__payload$124.words[1] ;
-  wire [34:0] \o__payload$134 ;
-  wire [1:0] \o__payload$134.count ;
-  wire \o__payload$134.last ;
-  wire [31:0] \o__payload$134.words ;
-  wire [15:0] \o__payload$134.words[0] ;
-  wire [15:0] \o__payload$134.words[1] ;
-  wire [34:0] \o__payload$144 ;
-  wire [1:0] \o__payload$144.count ;
-  wire \o__payload$144.last ;
-  wire [31:0] \o__payload$144.words ;
-  wire [15:0] \o__payload$144.words[0] ;
-  wire [15:0] \o__payload$144.words[1] ;
-  wire [34:0] \o__payload$154 ;
-  wire [1:0] \o__payload$154.count ;
-  wire \o__payload$154.last ;
-  wire [31:0] \o__payload$154.words ;
-  wire [15:0] \o__payload$154.words[0] ;
-  wire [15:0] \o__payload$154.words[1] ;
-  wire [34:0] \o__payload$164 ;
-  wire [1:0] \o__payload$164.count ;
-  wire \o__payload$164.last ;
-  wire [31:0] \o__payload$164.words ;
-  wire [15:0] \o__payload$164.words[0] ;
-  wire [15:0] \o__payload$164.words[1] ;
-  wire [34:0] \o__payload$174 ;
-  wire [1:0] \o__payload$174.count ;
-  wire \o__payload$174.last ;
-  wire [31:0] \o__payload$174.words ;
-  wire [15:0] \o__payload$174.words[0] ;
-  wire [15:0] \o__payload$174.words[1] ;
-  wire [34:0] \o__payload$94 ;
-  wire [1:0] \o__payload$94.count ;
-  wire \o__payload$94.last ;
-  wire [31:0] \o__payload$94.words ;
-  wire [15:0] \o__payload$94.words[0] ;
-  wire [15:0] \o__payload$94.words[1] ;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
   input o__ready;
   wire o__ready;
   input \o__ready$105 ;
@@ -4156,23 +764,6 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   input \o__ready$95 ;
   wire \o__ready$95 ;
   wire o__valid;
-  wire \o__valid$108 ;
-  wire \o__valid$118 ;
-  wire \o__valid$128 ;
-  wire \o__valid$138 ;
-  wire \o__valid$148 ;
-  wire \o__valid$158 ;
-  wire \o__valid$168 ;
-  wire \o__valid$178 ;
-  wire \o__valid$98 ;
-  input [2:0] \port$1710$0 ;
-  wire [2:0] \port$1710$0 ;
-  input [31:0] \port$1714$0 ;
-  wire [31:0] \port$1714$0 ;
-  input [2:0] \port$1795$0 ;
-  wire [2:0] \port$1795$0 ;
-  input [31:0] \port$1799$0 ;
-  wire [31:0] \port$1799$0 ;
   reg [9:0] queued;
   wire [9:0] room;
   input rst;
@@ -4180,12 +771,6 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [9:0] south_current = 10'h000;
   input [34:0] south_in__payload;
   wire [34:0] south_in__payload;
-  wire [1:0] \south_in__payload.count ;
-  wire \south_in__payload.last ;
-  wire [31:0] \south_in__payload.words ;
-  wire [15:0] \south_in__payload.words[0] ;
-  wire [15:0] \south_in__payload.words[1] ;
-  wire south_in__ready;
   input south_in__valid;
   wire south_in__valid;
   wire south_last;
@@ -4194,12 +779,6 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [3:0] south_next_source = 4'h0;
   output [34:0] south_out__payload;
   wire [34:0] south_out__payload;
-  wire [1:0] \south_out__payload.count ;
-  wire \south_out__payload.last ;
-  wire [31:0] \south_out__payload.words ;
-  wire [15:0] \south_out__payload.words[0] ;
-  wire [15:0] \south_out__payload.words[1] ;
-  wire south_out__ready;
   output south_out__valid;
   wire south_out__valid;
   reg [9:0] south_peers = 10'h3ff;
@@ -4212,12 +791,6 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [9:0] west_current = 10'h000;
   input [34:0] west_in__payload;
   wire [34:0] west_in__payload;
-  wire [1:0] \west_in__payload.count ;
-  wire \west_in__payload.last ;
-  wire [31:0] \west_in__payload.words ;
-  wire [15:0] \west_in__payload.words[0] ;
-  wire [15:0] \west_in__payload.words[1] ;
-  wire west_in__ready;
   input west_in__valid;
   wire west_in__valid;
   wire west_last;
@@ -4226,21 +799,11 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   reg [3:0] west_next_source = 4'h0;
   output [34:0] west_out__payload;
   wire [34:0] west_out__payload;
-  wire [1:0] \west_out__payload.count ;
-  wire \west_out__payload.last ;
-  wire [31:0] \west_out__payload.words ;
-  wire [15:0] \west_out__payload.words[0] ;
-  wire [15:0] \west_out__payload.words[1] ;
-  wire west_out__ready;
   output west_out__valid;
   wire west_out__valid;
   reg [9:0] west_peers = 10'h3ff;
   reg [3:0] west_source = 4'h0;
   reg [9:0] west_waiting = 10'h000;
-  wire [17:0] word;
-  wire [3:0] \word.input ;
-  wire [3:0] \word.output ;
-  wire [9:0] \word.peers ;
   assign \$1  = 1'h1 << bus__payload[19:16];
   assign names = \$3  | \$2 [9:0];
   assign \$4  = bus__payload[3:0] == 3'h7;
@@ -4332,13 +895,13 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   assign \$77  = local0_peers & \$76 ;
   assign \$78  = ! \$77 ;
   assign local0_moves = local0_in__valid & \$78 ;
-  assign local0_last = local0_moves & \port$1710$0 [2];
+  assign local0_last = local0_moves & local0_in__payload[34];
   assign \$79  = local1_current & room;
   assign \$80  = ~ \$79 ;
   assign \$81  = local1_peers & \$80 ;
   assign \$82  = ! \$81 ;
   assign local1_moves = local1_in__valid & \$82 ;
-  assign local1_last = local1_moves & \port$1795$0 [2];
+  assign local1_last = local1_moves & local1_in__payload[34];
   assign \$83  = local2_current & room;
   assign \$84  = ~ \$83 ;
   assign \$85  = local2_peers & \$84 ;
@@ -4589,7 +1152,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     local4_source <= \$281 ;
   always @(posedge clk)
     local4_next_source <= \$282 ;
-  \neuflow_operator_tile.router.east_slice  east_slice (
+  neuflow_link_slice east_slice (
     .clk(clk),
     .i__payload(\i__payload$102 ),
     .i__ready(\i__ready$99 ),
@@ -4599,7 +1162,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     .o__valid(east_out__valid),
     .rst(rst)
   );
-  \neuflow_operator_tile.router.global_slice  global_slice (
+  neuflow_link_slice global_slice (
     .clk(clk),
     .i__payload(\i__payload$132 ),
     .i__ready(\i__ready$129 ),
@@ -4609,7 +1172,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     .o__valid(global_out__valid),
     .rst(rst)
   );
-  \neuflow_operator_tile.router.local0_slice  local0_slice (
+  neuflow_link_slice local0_slice (
     .clk(clk),
     .i__payload(\i__payload$142 ),
     .i__ready(\i__ready$139 ),
@@ -4619,7 +1182,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     .o__valid(local0_out__valid),
     .rst(rst)
   );
-  \neuflow_operator_tile.router.local1_slice  local1_slice (
+  neuflow_link_slice local1_slice (
     .clk(clk),
     .i__payload(\i__payload$152 ),
     .i__ready(\i__ready$149 ),
@@ -4629,7 +1192,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     .o__valid(local1_out__valid),
     .rst(rst)
   );
-  \neuflow_operator_tile.router.local2_slice  local2_slice (
+  neuflow_link_slice local2_slice (
     .clk(clk),
     .i__payload(\i__payload$162 ),
     .i__ready(\i__ready$159 ),
@@ -4639,7 +1202,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     .o__valid(local2_out__valid),
     .rst(rst)
   );
-  \neuflow_operator_tile.router.local3_slice  local3_slice (
+  neuflow_link_slice local3_slice (
     .clk(clk),
     .i__payload(\i__payload$172 ),
     .i__ready(\i__ready$169 ),
@@ -4649,7 +1212,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     .o__valid(local3_out__valid),
     .rst(rst)
   );
-  \neuflow_operator_tile.router.local4_slice  local4_slice (
+  neuflow_link_slice local4_slice (
     .clk(clk),
     .i__payload(\i__payload$182 ),
     .i__ready(\i__ready$179 ),
@@ -4659,7 +1222,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     .o__valid(local4_out__valid),
     .rst(rst)
   );
-  \neuflow_operator_tile.router.north_slice  north_slice (
+  neuflow_link_slice north_slice (
     .clk(clk),
     .i__payload(i__payload),
     .i__ready(i__ready),
@@ -4669,7 +1232,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     .o__valid(north_out__valid),
     .rst(rst)
   );
-  \neuflow_operator_tile.router.south_slice  south_slice (
+  neuflow_link_slice south_slice (
     .clk(clk),
     .i__payload(\i__payload$112 ),
     .i__ready(\i__ready$109 ),
@@ -4679,7 +1242,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     .o__valid(south_out__valid),
     .rst(rst)
   );
-  \neuflow_operator_tile.router.west_slice  west_slice (
+  neuflow_link_slice west_slice (
     .clk(clk),
     .i__payload(\i__payload$122 ),
     .i__ready(\i__ready$119 ),
@@ -4690,7 +1253,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     .rst(rst)
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     known = 1'h0;
     if (addressed) begin
       casez (bus__payload[23:20])
@@ -4714,7 +1277,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     conflict = 1'h0;
     if (addressed) begin
       casez (bus__payload[23:20])
@@ -4738,21 +1301,21 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$signal$37  = 10'h000;
     if (take) begin
       \$signal$37  = \$51 ;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     queued = 10'h000;
     if (take) begin
       queued = \$54 ;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     i__payload = 35'h000000000;
     if (moving[0]) begin
       casez (north_source)
@@ -4767,16 +1330,16 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
         4'h4:
             i__payload = global_in__payload;
         4'h5:
-            i__payload = { \port$1710$0 , \port$1714$0  };
+            i__payload = local0_in__payload;
         4'h6:
-            i__payload = { \port$1795$0 , \port$1799$0  };
+            i__payload = local1_in__payload;
         4'h7:
             i__payload = local2_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$102  = 35'h000000000;
     if (moving[1]) begin
       casez (east_source)
@@ -4791,16 +1354,16 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
         4'h4:
             \i__payload$102  = global_in__payload;
         4'h5:
-            \i__payload$102  = { \port$1710$0 , \port$1714$0  };
+            \i__payload$102  = local0_in__payload;
         4'h6:
-            \i__payload$102  = { \port$1795$0 , \port$1799$0  };
+            \i__payload$102  = local1_in__payload;
         4'h7:
             \i__payload$102  = local2_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$112  = 35'h000000000;
     if (moving[2]) begin
       casez (south_source)
@@ -4815,16 +1378,16 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
         4'h4:
             \i__payload$112  = global_in__payload;
         4'h5:
-            \i__payload$112  = { \port$1710$0 , \port$1714$0  };
+            \i__payload$112  = local0_in__payload;
         4'h6:
-            \i__payload$112  = { \port$1795$0 , \port$1799$0  };
+            \i__payload$112  = local1_in__payload;
         4'h7:
             \i__payload$112  = local2_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$122  = 35'h000000000;
     if (moving[3]) begin
       casez (west_source)
@@ -4839,16 +1402,16 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
         4'h4:
             \i__payload$122  = global_in__payload;
         4'h5:
-            \i__payload$122  = { \port$1710$0 , \port$1714$0  };
+            \i__payload$122  = local0_in__payload;
         4'h6:
-            \i__payload$122  = { \port$1795$0 , \port$1799$0  };
+            \i__payload$122  = local1_in__payload;
         4'h7:
             \i__payload$122  = local2_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$132  = 35'h000000000;
     if (moving[4]) begin
       casez (global_source)
@@ -4863,16 +1426,16 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
         4'h4:
             \i__payload$132  = global_in__payload;
         4'h5:
-            \i__payload$132  = { \port$1710$0 , \port$1714$0  };
+            \i__payload$132  = local0_in__payload;
         4'h6:
-            \i__payload$132  = { \port$1795$0 , \port$1799$0  };
+            \i__payload$132  = local1_in__payload;
         4'h7:
             \i__payload$132  = local2_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$142  = 35'h000000000;
     if (moving[5]) begin
       casez (local0_source)
@@ -4887,16 +1450,16 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
         4'h4:
             \i__payload$142  = global_in__payload;
         4'h5:
-            \i__payload$142  = { \port$1710$0 , \port$1714$0  };
+            \i__payload$142  = local0_in__payload;
         4'h6:
-            \i__payload$142  = { \port$1795$0 , \port$1799$0  };
+            \i__payload$142  = local1_in__payload;
         4'h7:
             \i__payload$142  = local2_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$152  = 35'h000000000;
     if (moving[6]) begin
       casez (local1_source)
@@ -4911,16 +1474,16 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
         4'h4:
             \i__payload$152  = global_in__payload;
         4'h5:
-            \i__payload$152  = { \port$1710$0 , \port$1714$0  };
+            \i__payload$152  = local0_in__payload;
         4'h6:
-            \i__payload$152  = { \port$1795$0 , \port$1799$0  };
+            \i__payload$152  = local1_in__payload;
         4'h7:
             \i__payload$152  = local2_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$162  = 35'h000000000;
     if (moving[7]) begin
       casez (local2_source)
@@ -4935,16 +1498,16 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
         4'h4:
             \i__payload$162  = global_in__payload;
         4'h5:
-            \i__payload$162  = { \port$1710$0 , \port$1714$0  };
+            \i__payload$162  = local0_in__payload;
         4'h6:
-            \i__payload$162  = { \port$1795$0 , \port$1799$0  };
+            \i__payload$162  = local1_in__payload;
         4'h7:
             \i__payload$162  = local2_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$172  = 35'h000000000;
     if (moving[8]) begin
       casez (local3_source)
@@ -4959,16 +1522,16 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
         4'h4:
             \i__payload$172  = global_in__payload;
         4'h5:
-            \i__payload$172  = { \port$1710$0 , \port$1714$0  };
+            \i__payload$172  = local0_in__payload;
         4'h6:
-            \i__payload$172  = { \port$1795$0 , \port$1799$0  };
+            \i__payload$172  = local1_in__payload;
         4'h7:
             \i__payload$172  = local2_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \i__payload$182  = 35'h000000000;
     if (moving[9]) begin
       casez (local4_source)
@@ -4983,16 +1546,16 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
         4'h4:
             \i__payload$182  = global_in__payload;
         4'h5:
-            \i__payload$182  = { \port$1710$0 , \port$1714$0  };
+            \i__payload$182  = local0_in__payload;
         4'h6:
-            \i__payload$182  = { \port$1795$0 , \port$1799$0  };
+            \i__payload$182  = local1_in__payload;
         4'h7:
             \i__payload$182  = local2_in__payload;
       endcase
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$237  = \$signal$38 ;
     if (\$116 ) begin
       \$237  = \$121 ;
@@ -5002,7 +1565,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$238  = waits;
     if (\$116 ) begin
       \$238  = \$124 ;
@@ -5012,7 +1575,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$239  = north_current;
     if (\$116 ) begin
       \$239  = \$131 ;
@@ -5022,7 +1585,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$240  = north_waiting;
     if (\$116 ) begin
       \$240  = \$136 ;
@@ -5032,7 +1595,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$241  = north_peers;
     if (\$116 ) begin
       if (\$138 ) begin
@@ -5044,7 +1607,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$242  = east_current;
     if (\$116 ) begin
       \$242  = \$145 ;
@@ -5054,7 +1617,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$243  = east_waiting;
     if (\$116 ) begin
       \$243  = \$150 ;
@@ -5064,7 +1627,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$244  = east_peers;
     if (\$116 ) begin
       if (\$152 ) begin
@@ -5076,7 +1639,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$245  = south_current;
     if (\$116 ) begin
       \$245  = \$159 ;
@@ -5086,7 +1649,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$246  = south_waiting;
     if (\$116 ) begin
       \$246  = \$164 ;
@@ -5096,7 +1659,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$247  = south_peers;
     if (\$116 ) begin
       if (\$166 ) begin
@@ -5108,7 +1671,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$248  = west_current;
     if (\$116 ) begin
       \$248  = \$173 ;
@@ -5118,7 +1681,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$249  = west_waiting;
     if (\$116 ) begin
       \$249  = \$178 ;
@@ -5128,7 +1691,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$250  = west_peers;
     if (\$116 ) begin
       if (\$180 ) begin
@@ -5140,7 +1703,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$251  = global_current;
     if (\$116 ) begin
       \$251  = \$187 ;
@@ -5150,7 +1713,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$252  = global_waiting;
     if (\$116 ) begin
       \$252  = \$192 ;
@@ -5160,7 +1723,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$253  = global_peers;
     if (\$116 ) begin
       if (\$194 ) begin
@@ -5172,7 +1735,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$254  = local0_current;
     if (\$116 ) begin
       \$254  = \$201 ;
@@ -5182,7 +1745,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$255  = local0_waiting;
     if (\$116 ) begin
       \$255  = \$206 ;
@@ -5192,7 +1755,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$256  = local0_peers;
     if (\$116 ) begin
       if (\$208 ) begin
@@ -5204,7 +1767,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$257  = local1_current;
     if (\$116 ) begin
       \$257  = \$215 ;
@@ -5214,7 +1777,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$258  = local1_waiting;
     if (\$116 ) begin
       \$258  = \$220 ;
@@ -5224,7 +1787,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$259  = local1_peers;
     if (\$116 ) begin
       if (\$222 ) begin
@@ -5236,7 +1799,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$260  = local2_current;
     if (\$116 ) begin
       \$260  = \$229 ;
@@ -5246,7 +1809,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$261  = local2_waiting;
     if (\$116 ) begin
       \$261  = \$234 ;
@@ -5256,7 +1819,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$262  = local2_peers;
     if (\$116 ) begin
       if (\$236 ) begin
@@ -5268,7 +1831,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$263  = north_source;
     if (\$116 ) begin
       if (\$signal$37 [0]) begin
@@ -5282,7 +1845,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$264  = north_next_source;
     if (\$116 ) begin
       if (queued[0]) begin
@@ -5294,7 +1857,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$265  = east_source;
     if (\$116 ) begin
       if (\$signal$37 [1]) begin
@@ -5308,7 +1871,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$266  = east_next_source;
     if (\$116 ) begin
       if (queued[1]) begin
@@ -5320,7 +1883,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$267  = south_source;
     if (\$116 ) begin
       if (\$signal$37 [2]) begin
@@ -5334,7 +1897,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$268  = south_next_source;
     if (\$116 ) begin
       if (queued[2]) begin
@@ -5346,7 +1909,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$269  = west_source;
     if (\$116 ) begin
       if (\$signal$37 [3]) begin
@@ -5360,7 +1923,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$270  = west_next_source;
     if (\$116 ) begin
       if (queued[3]) begin
@@ -5372,7 +1935,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$271  = global_source;
     if (\$116 ) begin
       if (\$signal$37 [4]) begin
@@ -5386,7 +1949,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$272  = global_next_source;
     if (\$116 ) begin
       if (queued[4]) begin
@@ -5398,7 +1961,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$273  = local0_source;
     if (\$116 ) begin
       if (\$signal$37 [5]) begin
@@ -5412,7 +1975,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$274  = local0_next_source;
     if (\$116 ) begin
       if (queued[5]) begin
@@ -5424,7 +1987,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$275  = local1_source;
     if (\$116 ) begin
       if (\$signal$37 [6]) begin
@@ -5438,7 +2001,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$276  = local1_next_source;
     if (\$116 ) begin
       if (queued[6]) begin
@@ -5450,7 +2013,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$277  = local2_source;
     if (\$116 ) begin
       if (\$signal$37 [7]) begin
@@ -5464,7 +2027,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$278  = local2_next_source;
     if (\$116 ) begin
       if (queued[7]) begin
@@ -5476,7 +2039,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$279  = local3_source;
     if (\$116 ) begin
       if (\$signal$37 [8]) begin
@@ -5490,7 +2053,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$280  = local3_next_source;
     if (\$116 ) begin
       if (queued[8]) begin
@@ -5502,7 +2065,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$281  = local4_source;
     if (\$116 ) begin
       if (\$signal$37 [9]) begin
@@ -5516,7 +2079,7 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$282  = local4_next_source;
     if (\$116 ) begin
       if (queued[9]) begin
@@ -5527,256 +2090,9 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
       \$282  = 4'h0;
     end
   end
-  assign word = bus__payload[33:16];
-  assign \$signal  = \$2 [9:0];
-  assign north_in__ready = north_moves;
-  assign east_in__ready = east_moves;
-  assign south_in__ready = south_moves;
-  assign west_in__ready = west_moves;
-  assign global_in__ready = global_moves;
-  assign local0_in__payload = { \port$1710$0 , \port$1714$0  };
-  assign local0_in__ready = local0_moves;
-  assign local1_in__payload = { \port$1795$0 , \port$1799$0  };
-  assign local1_in__ready = local1_moves;
-  assign local2_in__ready = local2_moves;
   assign o__payload = north_out__payload;
-  assign north_out__ready = o__ready;
   assign o__valid = north_out__valid;
   assign i__valid = moving[0];
-  assign \o__payload$94  = east_out__payload;
-  assign east_out__ready = \o__ready$95 ;
-  assign \o__valid$98  = east_out__valid;
-  assign \i__valid$100  = moving[1];
-  assign \o__payload$104  = south_out__payload;
-  assign south_out__ready = \o__ready$105 ;
-  assign \o__valid$108  = south_out__valid;
-  assign \i__valid$110  = moving[2];
-  assign \o__payload$114  = west_out__payload;
-  assign west_out__ready = \o__ready$115 ;
-  assign \o__valid$118  = west_out__valid;
-  assign \i__valid$120  = moving[3];
-  assign \o__payload$124  = global_out__payload;
-  assign global_out__ready = \o__ready$125 ;
-  assign \o__valid$128  = global_out__valid;
-  assign \i__valid$130  = moving[4];
-  assign \o__payload$134  = local0_out__payload;
-  assign local0_out__ready = \o__ready$135 ;
-  assign \o__valid$138  = local0_out__valid;
-  assign \i__valid$140  = moving[5];
-  assign \o__payload$144  = local1_out__payload;
-  assign local1_out__ready = \o__ready$145 ;
-  assign \o__valid$148  = local1_out__valid;
-  assign \i__valid$150  = moving[6];
-  assign \o__payload$154  = local2_out__payload;
-  assign local2_out__ready = \o__ready$155 ;
-  assign \o__valid$158  = local2_out__valid;
-  assign \i__valid$160  = moving[7];
-  assign \o__payload$164  = local3_out__payload;
-  assign local3_out__ready = \o__ready$165 ;
-  assign \o__valid$168  = local3_out__valid;
-  assign \i__valid$170  = moving[8];
-  assign \o__payload$174  = local4_out__payload;
-  assign local4_out__ready = \o__ready$175 ;
-  assign \o__valid$178  = local4_out__valid;
-  assign \i__valid$180  = moving[9];
-  assign \word.output  = bus__payload[19:16];
-  assign \word.input  = bus__payload[23:20];
-  assign \word.peers  = bus__payload[33:24];
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \north_in__payload.words  = north_in__payload[31:0];
-  assign \north_in__payload.words[0]  = north_in__payload[15:0];
-  assign \north_in__payload.words[1]  = north_in__payload[31:16];
-  assign \north_in__payload.count  = north_in__payload[33:32];
-  assign \north_in__payload.last  = north_in__payload[34];
-  assign \east_in__payload.words  = east_in__payload[31:0];
-  assign \east_in__payload.words[0]  = east_in__payload[15:0];
-  assign \east_in__payload.words[1]  = east_in__payload[31:16];
-  assign \east_in__payload.count  = east_in__payload[33:32];
-  assign \east_in__payload.last  = east_in__payload[34];
-  assign \south_in__payload.words  = south_in__payload[31:0];
-  assign \south_in__payload.words[0]  = south_in__payload[15:0];
-  assign \south_in__payload.words[1]  = south_in__payload[31:16];
-  assign \south_in__payload.count  = south_in__payload[33:32];
-  assign \south_in__payload.last  = south_in__payload[34];
-  assign \west_in__payload.words  = west_in__payload[31:0];
-  assign \west_in__payload.words[0]  = west_in__payload[15:0];
-  assign \west_in__payload.words[1]  = west_in__payload[31:16];
-  assign \west_in__payload.count  = west_in__payload[33:32];
-  assign \west_in__payload.last  = west_in__payload[34];
-  assign \global_in__payload.words  = global_in__payload[31:0];
-  assign \global_in__payload.words[0]  = global_in__payload[15:0];
-  assign \global_in__payload.words[1]  = global_in__payload[31:16];
-  assign \global_in__payload.count  = global_in__payload[33:32];
-  assign \global_in__payload.last  = global_in__payload[34];
-  assign \local0_in__payload.words  = \port$1714$0 ;
-  assign \local0_in__payload.words[0]  = \port$1714$0 [15:0];
-  assign \local0_in__payload.words[1]  = \port$1714$0 [31:16];
-  assign \local0_in__payload.count  = \port$1710$0 [1:0];
-  assign \local0_in__payload.last  = \port$1710$0 [2];
-  assign \local1_in__payload.words  = \port$1799$0 ;
-  assign \local1_in__payload.words[0]  = \port$1799$0 [15:0];
-  assign \local1_in__payload.words[1]  = \port$1799$0 [31:16];
-  assign \local1_in__payload.count  = \port$1795$0 [1:0];
-  assign \local1_in__payload.last  = \port$1795$0 [2];
-  assign \local2_in__payload.words  = local2_in__payload[31:0];
-  assign \local2_in__payload.words[0]  = local2_in__payload[15:0];
-  assign \local2_in__payload.words[1]  = local2_in__payload[31:16];
-  assign \local2_in__payload.count  = local2_in__payload[33:32];
-  assign \local2_in__payload.last  = local2_in__payload[34];
-  assign \north_out__payload.words  = north_out__payload[31:0];
-  assign \north_out__payload.words[0]  = north_out__payload[15:0];
-  assign \north_out__payload.words[1]  = north_out__payload[31:16];
-  assign \north_out__payload.count  = north_out__payload[33:32];
-  assign \north_out__payload.last  = north_out__payload[34];
-  assign \o__payload.words  = north_out__payload[31:0];
-  assign \o__payload.words[0]  = north_out__payload[15:0];
-  assign \o__payload.words[1]  = north_out__payload[31:16];
-  assign \o__payload.count  = north_out__payload[33:32];
-  assign \o__payload.last  = north_out__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \east_out__payload.words  = east_out__payload[31:0];
-  assign \east_out__payload.words[0]  = east_out__payload[15:0];
-  assign \east_out__payload.words[1]  = east_out__payload[31:16];
-  assign \east_out__payload.count  = east_out__payload[33:32];
-  assign \east_out__payload.last  = east_out__payload[34];
-  assign \o__payload$94.words  = east_out__payload[31:0];
-  assign \o__payload$94.words[0]  = east_out__payload[15:0];
-  assign \o__payload$94.words[1]  = east_out__payload[31:16];
-  assign \o__payload$94.count  = east_out__payload[33:32];
-  assign \o__payload$94.last  = east_out__payload[34];
-  assign \i__payload$102.words  = \i__payload$102 [31:0];
-  assign \i__payload$102.words[0]  = \i__payload$102 [15:0];
-  assign \i__payload$102.words[1]  = \i__payload$102 [31:16];
-  assign \i__payload$102.count  = \i__payload$102 [33:32];
-  assign \i__payload$102.last  = \i__payload$102 [34];
-  assign \south_out__payload.words  = south_out__payload[31:0];
-  assign \south_out__payload.words[0]  = south_out__payload[15:0];
-  assign \south_out__payload.words[1]  = south_out__payload[31:16];
-  assign \south_out__payload.count  = south_out__payload[33:32];
-  assign \south_out__payload.last  = south_out__payload[34];
-  assign \o__payload$104.words  = south_out__payload[31:0];
-  assign \o__payload$104.words[0]  = south_out__payload[15:0];
-  assign \o__payload$104.words[1]  = south_out__payload[31:16];
-  assign \o__payload$104.count  = south_out__payload[33:32];
-  assign \o__payload$104.last  = south_out__payload[34];
-  assign \i__payload$112.words  = \i__payload$112 [31:0];
-  assign \i__payload$112.words[0]  = \i__payload$112 [15:0];
-  assign \i__payload$112.words[1]  = \i__payload$112 [31:16];
-  assign \i__payload$112.count  = \i__payload$112 [33:32];
-  assign \i__payload$112.last  = \i__payload$112 [34];
-  assign \west_out__payload.words  = west_out__payload[31:0];
-  assign \west_out__payload.words[0]  = west_out__payload[15:0];
-  assign \west_out__payload.words[1]  = west_out__payload[31:16];
-  assign \west_out__payload.count  = west_out__payload[33:32];
-  assign \west_out__payload.last  = west_out__payload[34];
-  assign \o__payload$114.words  = west_out__payload[31:0];
-  assign \o__payload$114.words[0]  = west_out__payload[15:0];
-  assign \o__payload$114.words[1]  = west_out__payload[31:16];
-  assign \o__payload$114.count  = west_out__payload[33:32];
-  assign \o__payload$114.last  = west_out__payload[34];
-  assign \i__payload$122.words  = \i__payload$122 [31:0];
-  assign \i__payload$122.words[0]  = \i__payload$122 [15:0];
-  assign \i__payload$122.words[1]  = \i__payload$122 [31:16];
-  assign \i__payload$122.count  = \i__payload$122 [33:32];
-  assign \i__payload$122.last  = \i__payload$122 [34];
-  assign \global_out__payload.words  = global_out__payload[31:0];
-  assign \global_out__payload.words[0]  = global_out__payload[15:0];
-  assign \global_out__payload.words[1]  = global_out__payload[31:16];
-  assign \global_out__payload.count  = global_out__payload[33:32];
-  assign \global_out__payload.last  = global_out__payload[34];
-  assign \o__payload$124.words  = global_out__payload[31:0];
-  assign \o__payload$124.words[0]  = global_out__payload[15:0];
-  assign \o__payload$124.words[1]  = global_out__payload[31:16];
-  assign \o__payload$124.count  = global_out__payload[33:32];
-  assign \o__payload$124.last  = global_out__payload[34];
-  assign \i__payload$132.words  = \i__payload$132 [31:0];
-  assign \i__payload$132.words[0]  = \i__payload$132 [15:0];
-  assign \i__payload$132.words[1]  = \i__payload$132 [31:16];
-  assign \i__payload$132.count  = \i__payload$132 [33:32];
-  assign \i__payload$132.last  = \i__payload$132 [34];
-  assign \local0_out__payload.words  = local0_out__payload[31:0];
-  assign \local0_out__payload.words[0]  = local0_out__payload[15:0];
-  assign \local0_out__payload.words[1]  = local0_out__payload[31:16];
-  assign \local0_out__payload.count  = local0_out__payload[33:32];
-  assign \local0_out__payload.last  = local0_out__payload[34];
-  assign \o__payload$134.words  = local0_out__payload[31:0];
-  assign \o__payload$134.words[0]  = local0_out__payload[15:0];
-  assign \o__payload$134.words[1]  = local0_out__payload[31:16];
-  assign \o__payload$134.count  = local0_out__payload[33:32];
-  assign \o__payload$134.last  = local0_out__payload[34];
-  assign \i__payload$142.words  = \i__payload$142 [31:0];
-  assign \i__payload$142.words[0]  = \i__payload$142 [15:0];
-  assign \i__payload$142.words[1]  = \i__payload$142 [31:16];
-  assign \i__payload$142.count  = \i__payload$142 [33:32];
-  assign \i__payload$142.last  = \i__payload$142 [34];
-  assign \local1_out__payload.words  = local1_out__payload[31:0];
-  assign \local1_out__payload.words[0]  = local1_out__payload[15:0];
-  assign \local1_out__payload.words[1]  = local1_out__payload[31:16];
-  assign \local1_out__payload.count  = local1_out__payload[33:32];
-  assign \local1_out__payload.last  = local1_out__payload[34];
-  assign \o__payload$144.words  = local1_out__payload[31:0];
-  assign \o__payload$144.words[0]  = local1_out__payload[15:0];
-  assign \o__payload$144.words[1]  = local1_out__payload[31:16];
-  assign \o__payload$144.count  = local1_out__payload[33:32];
-  assign \o__payload$144.last  = local1_out__payload[34];
-  assign \i__payload$152.words  = \i__payload$152 [31:0];
-  assign \i__payload$152.words[0]  = \i__payload$152 [15:0];
-  assign \i__payload$152.words[1]  = \i__payload$152 [31:16];
-  assign \i__payload$152.count  = \i__payload$152 [33:32];
-  assign \i__payload$152.last  = \i__payload$152 [34];
-  assign \local2_out__payload.words  = local2_out__payload[31:0];
-  assign \local2_out__payload.words[0]  = local2_out__payload[15:0];
-  assign \local2_out__payload.words[1]  = local2_out__payload[31:16];
-  assign \local2_out__payload.count  = local2_out__payload[33:32];
-  assign \local2_out__payload.last  = local2_out__payload[34];
-  assign \o__payload$154.words  = local2_out__payload[31:0];
-  assign \o__payload$154.words[0]  = local2_out__payload[15:0];
-  assign \o__payload$154.words[1]  = local2_out__payload[31:16];
-  assign \o__payload$154.count  = local2_out__payload[33:32];
-  assign \o__payload$154.last  = local2_out__payload[34];
-  assign \i__payload$162.words  = \i__payload$162 [31:0];
-  assign \i__payload$162.words[0]  = \i__payload$162 [15:0];
-  assign \i__payload$162.words[1]  = \i__payload$162 [31:16];
-  assign \i__payload$162.count  = \i__payload$162 [33:32];
-  assign \i__payload$162.last  = \i__payload$162 [34];
-  assign \local3_out__payload.words  = local3_out__payload[31:0];
-  assign \local3_out__payload.words[0]  = local3_out__payload[15:0];
-  assign \local3_out__payload.words[1]  = local3_out__payload[31:16];
-  assign \local3_out__payload.count  = local3_out__payload[33:32];
-  assign \local3_out__payload.last  = local3_out__payload[34];
-  assign \o__payload$164.words  = local3_out__payload[31:0];
-  assign \o__payload$164.words[0]  = local3_out__payload[15:0];
-  assign \o__payload$164.words[1]  = local3_out__payload[31:16];
-  assign \o__payload$164.count  = local3_out__payload[33:32];
-  assign \o__payload$164.last  = local3_out__payload[34];
-  assign \i__payload$172.words  = \i__payload$172 [31:0];
-  assign \i__payload$172.words[0]  = \i__payload$172 [15:0];
-  assign \i__payload$172.words[1]  = \i__payload$172 [31:16];
-  assign \i__payload$172.count  = \i__payload$172 [33:32];
-  assign \i__payload$172.last  = \i__payload$172 [34];
-  assign \local4_out__payload.words  = local4_out__payload[31:0];
-  assign \local4_out__payload.words[0]  = local4_out__payload[15:0];
-  assign \local4_out__payload.words[1]  = local4_out__payload[31:16];
-  assign \local4_out__payload.count  = local4_out__payload[33:32];
-  assign \local4_out__payload.last  = local4_out__payload[34];
-  assign \o__payload$174.words  = local4_out__payload[31:0];
-  assign \o__payload$174.words[0]  = local4_out__payload[15:0];
-  assign \o__payload$174.words[1]  = local4_out__payload[31:16];
-  assign \o__payload$174.count  = local4_out__payload[33:32];
-  assign \o__payload$174.last  = local4_out__payload[34];
-  assign \i__payload$182.words  = \i__payload$182 [31:0];
-  assign \i__payload$182.words[0]  = \i__payload$182 [15:0];
-  assign \i__payload$182.words[1]  = \i__payload$182 [31:16];
-  assign \i__payload$182.count  = \i__payload$182 [33:32];
-  assign \i__payload$182.last  = \i__payload$182 [34];
   assign room[9] = \i__ready$179 ;
   assign room[8] = \i__ready$169 ;
   assign room[7] = \i__ready$159 ;
@@ -5792,1265 +2108,36 @@ module \neuflow_operator_tile.router (rst, sub, columns, north_in__payload, nort
   assign \$3  = bus__payload[33:24];
 endmodule
 
-module \neuflow_operator_tile.router.east_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_operator_tile.router.global_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_operator_tile.router.local0_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_operator_tile.router.local1_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_operator_tile.router.local2_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_operator_tile.router.local3_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_operator_tile.router.local4_slice (rst, i__valid, i__ready, o__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_operator_tile.router.north_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_operator_tile.router.south_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
-module \neuflow_operator_tile.router.west_slice (rst, o__ready, i__valid, i__ready, i__payload, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [34:0] \$3 ;
-  wire \$4 ;
-  reg [34:0] \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg [34:0] \$8 ;
-  input clk;
-  wire clk;
-  wire free;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  reg [34:0] spare = 35'h000000000;
-  wire [1:0] \spare.count ;
-  wire \spare.last ;
-  wire [31:0] \spare.words ;
-  wire [15:0] \spare.words[0] ;
-  wire [15:0] \spare.words[1] ;
-  reg spare_valid = 1'h0;
-  assign \$1  = ~ o__valid;
-  assign free = \$1  | o__ready;
-  assign \$2  = i__valid & i__ready;
-  assign \$3  = spare_valid ? spare : i__payload;
-  assign \$4  = spare_valid | i__valid;
-  always @(posedge clk)
-    o__payload <= \$5 ;
-  always @(posedge clk)
-    o__valid <= \$6 ;
-  always @(posedge clk)
-    spare_valid <= \$7 ;
-  always @(posedge clk)
-    spare <= \$8 ;
-  assign i__ready = ~ spare_valid;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$5  = o__payload;
-    if (free) begin
-      \$5  = \$3 ;
-    end
-    if (rst) begin
-      \$5  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$6  = o__valid;
-    if (free) begin
-      \$6  = \$4 ;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$7  = spare_valid;
-    if (free) begin
-      \$7  = 1'h0;
-    end else if (\$2 ) begin
-      \$7  = 1'h1;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$8  = spare;
-    if (free) begin
-    end else if (\$2 ) begin
-      \$8  = i__payload;
-    end
-    if (rst) begin
-      \$8  = 35'h000000000;
-    end
-  end
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \spare.words  = spare[31:0];
-  assign \spare.words[0]  = spare[15:0];
-  assign \spare.words[1]  = spare[31:16];
-  assign \spare.count  = spare[33:32];
-  assign \spare.last  = spare[34];
-endmodule
-
 module \neuflow_operator_tile.tap (rst, i__payload, i__valid, o__ready, o__valid, local__0__valid, local__1__valid, local__2__valid, local__3__valid, i__ready, local__0__ready, local__1__ready, local__2__ready, local__3__ready, o__payload, clk);
   wire all_ready;
   input clk;
   wire clk;
   input [48:0] i__payload;
   wire [48:0] i__payload;
-  wire [48:0] \i__payload$1 ;
-  wire [7:0] \i__payload$1.columns ;
-  wire [31:0] \i__payload$1.data ;
-  wire [3:0] \i__payload$1.kind ;
-  wire \i__payload$1.last ;
-  wire [3:0] \i__payload$1.sub ;
-  wire [7:0] \i__payload.columns ;
-  wire [31:0] \i__payload.data ;
-  wire [3:0] \i__payload.kind ;
-  wire \i__payload.last ;
-  wire [3:0] \i__payload.sub ;
   output i__ready;
   wire i__ready;
-  wire \i__ready$3 ;
   input i__valid;
   wire i__valid;
-  wire \i__valid$5 ;
-  wire [48:0] local__0__payload;
-  wire [7:0] \local__0__payload.columns ;
-  wire [31:0] \local__0__payload.data ;
-  wire [3:0] \local__0__payload.kind ;
-  wire \local__0__payload.last ;
-  wire [3:0] \local__0__payload.sub ;
   input local__0__ready;
   wire local__0__ready;
   output local__0__valid;
   wire local__0__valid;
-  wire [48:0] local__1__payload;
-  wire [7:0] \local__1__payload.columns ;
-  wire [31:0] \local__1__payload.data ;
-  wire [3:0] \local__1__payload.kind ;
-  wire \local__1__payload.last ;
-  wire [3:0] \local__1__payload.sub ;
   input local__1__ready;
   wire local__1__ready;
   output local__1__valid;
   wire local__1__valid;
-  wire [48:0] local__2__payload;
-  wire [7:0] \local__2__payload.columns ;
-  wire [31:0] \local__2__payload.data ;
-  wire [3:0] \local__2__payload.kind ;
-  wire \local__2__payload.last ;
-  wire [3:0] \local__2__payload.sub ;
   input local__2__ready;
   wire local__2__ready;
   output local__2__valid;
   wire local__2__valid;
-  wire [48:0] local__3__payload;
-  wire [7:0] \local__3__payload.columns ;
-  wire [31:0] \local__3__payload.data ;
-  wire [3:0] \local__3__payload.kind ;
-  wire \local__3__payload.last ;
-  wire [3:0] \local__3__payload.sub ;
   input local__3__ready;
   wire local__3__ready;
   output local__3__valid;
   wire local__3__valid;
   output [48:0] o__payload;
   wire [48:0] o__payload;
-  wire [48:0] \o__payload$14 ;
-  wire [7:0] \o__payload$14.columns ;
-  wire [31:0] \o__payload$14.data ;
-  wire [3:0] \o__payload$14.kind ;
-  wire \o__payload$14.last ;
-  wire [3:0] \o__payload$14.sub ;
-  wire [7:0] \o__payload.columns ;
-  wire [31:0] \o__payload.data ;
-  wire [3:0] \o__payload.kind ;
-  wire \o__payload.last ;
-  wire [3:0] \o__payload.sub ;
   input o__ready;
   wire o__ready;
-  wire \o__ready$12 ;
   output o__valid;
   wire o__valid;
   wire \o__valid$16 ;
@@ -7072,59 +2159,10 @@ module \neuflow_operator_tile.tap (rst, i__payload, i__valid, o__ready, o__valid
     .o__valid(\o__valid$16 ),
     .rst(rst)
   );
-  assign \i__payload$1  = i__payload;
-  assign \i__ready$3  = i__ready;
-  assign \i__valid$5  = i__valid;
-  assign \o__ready$12  = all_ready;
-  assign \o__payload$14  = o__payload;
-  assign local__0__payload = o__payload;
-  assign local__1__payload = o__payload;
-  assign local__2__payload = o__payload;
-  assign local__3__payload = o__payload;
-  assign \i__payload.kind  = i__payload[3:0];
-  assign \i__payload.sub  = i__payload[7:4];
-  assign \i__payload.columns  = i__payload[15:8];
-  assign \i__payload.data  = i__payload[47:16];
-  assign \i__payload.last  = i__payload[48];
-  assign \i__payload$1.kind  = i__payload[3:0];
-  assign \i__payload$1.sub  = i__payload[7:4];
-  assign \i__payload$1.columns  = i__payload[15:8];
-  assign \i__payload$1.data  = i__payload[47:16];
-  assign \i__payload$1.last  = i__payload[48];
-  assign \o__payload.kind  = o__payload[3:0];
-  assign \o__payload.sub  = o__payload[7:4];
-  assign \o__payload.columns  = o__payload[15:8];
-  assign \o__payload.data  = o__payload[47:16];
-  assign \o__payload.last  = o__payload[48];
-  assign \o__payload$14.kind  = o__payload[3:0];
-  assign \o__payload$14.sub  = o__payload[7:4];
-  assign \o__payload$14.columns  = o__payload[15:8];
-  assign \o__payload$14.data  = o__payload[47:16];
-  assign \o__payload$14.last  = o__payload[48];
-  assign \local__0__payload.kind  = o__payload[3:0];
-  assign \local__0__payload.sub  = o__payload[7:4];
-  assign \local__0__payload.columns  = o__payload[15:8];
-  assign \local__0__payload.data  = o__payload[47:16];
-  assign \local__0__payload.last  = o__payload[48];
-  assign \local__1__payload.kind  = o__payload[3:0];
-  assign \local__1__payload.sub  = o__payload[7:4];
-  assign \local__1__payload.columns  = o__payload[15:8];
-  assign \local__1__payload.data  = o__payload[47:16];
-  assign \local__1__payload.last  = o__payload[48];
-  assign \local__2__payload.kind  = o__payload[3:0];
-  assign \local__2__payload.sub  = o__payload[7:4];
-  assign \local__2__payload.columns  = o__payload[15:8];
-  assign \local__2__payload.data  = o__payload[47:16];
-  assign \local__2__payload.last  = o__payload[48];
-  assign \local__3__payload.kind  = o__payload[3:0];
-  assign \local__3__payload.sub  = o__payload[7:4];
-  assign \local__3__payload.columns  = o__payload[15:8];
-  assign \local__3__payload.data  = o__payload[47:16];
-  assign \local__3__payload.last  = o__payload[48];
 endmodule
 
 module \neuflow_operator_tile.tap.slice (rst, i__payload, i__valid, o__ready, i__ready, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$2  = 0;
   wire \$1 ;
   wire \$2 ;
   wire [48:0] \$3 ;
@@ -7138,22 +2176,12 @@ module \neuflow_operator_tile.tap.slice (rst, i__payload, i__valid, o__ready, i_
   wire free;
   input [48:0] i__payload;
   wire [48:0] i__payload;
-  wire [7:0] \i__payload.columns ;
-  wire [31:0] \i__payload.data ;
-  wire [3:0] \i__payload.kind ;
-  wire \i__payload.last ;
-  wire [3:0] \i__payload.sub ;
   output i__ready;
   wire i__ready;
   input i__valid;
   wire i__valid;
   output [48:0] o__payload;
   reg [48:0] o__payload = 49'h0000000000000;
-  wire [7:0] \o__payload.columns ;
-  wire [31:0] \o__payload.data ;
-  wire [3:0] \o__payload.kind ;
-  wire \o__payload.last ;
-  wire [3:0] \o__payload.sub ;
   input o__ready;
   wire o__ready;
   output o__valid;
@@ -7161,11 +2189,6 @@ module \neuflow_operator_tile.tap.slice (rst, i__payload, i__valid, o__ready, i_
   input rst;
   wire rst;
   reg [48:0] spare = 49'h0000000000000;
-  wire [7:0] \spare.columns ;
-  wire [31:0] \spare.data ;
-  wire [3:0] \spare.kind ;
-  wire \spare.last ;
-  wire [3:0] \spare.sub ;
   reg spare_valid = 1'h0;
   assign \$1  = ~ o__valid;
   assign free = \$1  | o__ready;
@@ -7182,7 +2205,7 @@ module \neuflow_operator_tile.tap.slice (rst, i__payload, i__valid, o__ready, i_
     spare <= \$8 ;
   assign i__ready = ~ spare_valid;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
     \$5  = o__payload;
     if (free) begin
       \$5  = \$3 ;
@@ -7192,7 +2215,7 @@ module \neuflow_operator_tile.tap.slice (rst, i__payload, i__valid, o__ready, i_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
     \$6  = o__valid;
     if (free) begin
       \$6  = \$4 ;
@@ -7202,7 +2225,7 @@ module \neuflow_operator_tile.tap.slice (rst, i__payload, i__valid, o__ready, i_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
     \$7  = spare_valid;
     if (free) begin
       \$7  = 1'h0;
@@ -7214,7 +2237,7 @@ module \neuflow_operator_tile.tap.slice (rst, i__payload, i__valid, o__ready, i_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
     \$8  = spare;
     if (free) begin
     end else if (\$2 ) begin
@@ -7224,2437 +2247,4 @@ module \neuflow_operator_tile.tap.slice (rst, i__payload, i__valid, o__ready, i_
       \$8  = 49'h0000000000000;
     end
   end
-  assign \o__payload.kind  = o__payload[3:0];
-  assign \o__payload.sub  = o__payload[7:4];
-  assign \o__payload.columns  = o__payload[15:8];
-  assign \o__payload.data  = o__payload[47:16];
-  assign \o__payload.last  = o__payload[48];
-  assign \i__payload.kind  = i__payload[3:0];
-  assign \i__payload.sub  = i__payload[7:4];
-  assign \i__payload.columns  = i__payload[15:8];
-  assign \i__payload.data  = i__payload[47:16];
-  assign \i__payload.last  = i__payload[48];
-  assign \spare.kind  = spare[3:0];
-  assign \spare.sub  = spare[7:4];
-  assign \spare.columns  = spare[15:8];
-  assign \spare.data  = spare[47:16];
-  assign \spare.last  = spare[48];
-endmodule
-
-module \neuflow_operator_tile.window (rst, columns, bus__valid, o__ready, i__ready, take, bus__ready, bus__payload, i__payload, i__valid, \o__valid$89 , \o__payload$85 , clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
-  wire [20:0] \$1 ;
-  wire \$10 ;
-  wire \$100 ;
-  wire \$101 ;
-  wire \$102 ;
-  wire [16:0] \$103 ;
-  wire [16:0] \$104 ;
-  wire \$105 ;
-  wire [23:0] \$106 ;
-  wire [24:0] \$107 ;
-  wire [24:0] \$108 ;
-  wire [24:0] \$109 ;
-  wire \$11 ;
-  wire \$110 ;
-  wire [8:0] \$111 ;
-  wire [8:0] \$112 ;
-  wire \$113 ;
-  wire [8:0] \$114 ;
-  wire \$115 ;
-  wire [8:0] \$116 ;
-  wire \$117 ;
-  wire \$118 ;
-  wire \$119 ;
-  wire \$12 ;
-  wire \$120 ;
-  wire \$121 ;
-  wire \$122 ;
-  wire [23:0] \$123 ;
-  wire \$124 ;
-  wire [8:0] \$125 ;
-  wire [8:0] \$126 ;
-  wire [8:0] \$127 ;
-  wire [9:0] \$128 ;
-  wire \$129 ;
-  wire \$13 ;
-  wire \$130 ;
-  wire \$131 ;
-  wire [8:0] \$132 ;
-  wire [10:0] \$133 ;
-  wire \$134 ;
-  wire \$135 ;
-  wire \$136 ;
-  wire [16:0] \$137 ;
-  wire [18:0] \$138 ;
-  wire [8:0] \$139 ;
-  wire [20:0] \$14 ;
-  wire [8:0] \$140 ;
-  wire [16:0] \$141 ;
-  wire \$142 ;
-  wire \$143 ;
-  wire \$144 ;
-  wire \$145 ;
-  wire \$146 ;
-  wire \$147 ;
-  wire [18:0] \$148 ;
-  wire \$149 ;
-  wire \$15 ;
-  wire \$150 ;
-  wire \$151 ;
-  wire \$152 ;
-  wire \$153 ;
-  wire \$154 ;
-  wire [18:0] \$155 ;
-  wire [16:0] \$156 ;
-  wire [18:0] \$157 ;
-  wire [8:0] \$158 ;
-  wire [8:0] \$159 ;
-  wire \$16 ;
-  wire \$160 ;
-  wire [8:0] \$161 ;
-  wire [8:0] \$162 ;
-  wire \$163 ;
-  wire \$164 ;
-  wire [8:0] \$165 ;
-  reg [19:0] \$166 ;
-  reg \$167 ;
-  reg [19:0] \$168 ;
-  reg \$169 ;
-  wire \$17 ;
-  reg \$170 ;
-  reg \$171 ;
-  reg \$172 ;
-  reg [19:0] \$173 ;
-  reg [5:0] \$174 ;
-  reg [5:0] \$175 ;
-  reg [19:0] \$176 ;
-  reg [15:0] \$177 ;
-  reg [17:0] \$178 ;
-  reg [15:0] \$179 ;
-  wire [20:0] \$18 ;
-  reg [19:0] \$180 ;
-  reg \$181 ;
-  reg \$182 ;
-  reg \$183 ;
-  reg [1:0] \$184 ;
-  reg [8:0] \$185 ;
-  reg [8:0] \$186 ;
-  reg [8:0] \$187 ;
-  reg [23:0] \$188 ;
-  reg [23:0] \$189 ;
-  wire \$19 ;
-  reg [7:0] \$190 ;
-  reg [7:0] \$191 ;
-  reg [23:0] \$192 ;
-  reg [5:0] \$193 ;
-  reg \$194 ;
-  reg \$195 ;
-  reg \$196 ;
-  reg \$197 ;
-  reg \$198 ;
-  reg [23:0] \$199 ;
-  wire \$2 ;
-  wire \$20 ;
-  reg [5:0] \$200 ;
-  reg [4:0] \$201 ;
-  reg [4:0] \$202 ;
-  reg [7:0] \$203 ;
-  reg [9:0] \$204 ;
-  reg [7:0] \$205 ;
-  reg [7:0] \$206 ;
-  reg [7:0] \$207 ;
-  reg [15:0] \$208 ;
-  reg [15:0] \$209 ;
-  wire \$21 ;
-  reg [17:0] \$210 ;
-  reg [17:0] \$211 ;
-  reg [17:0] \$212 ;
-  reg [2:0] \$213 ;
-  reg \$214 ;
-  reg \$215 ;
-  reg \$216 ;
-  wire \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire \$27 ;
-  wire \$28 ;
-  wire [16:0] \$29 ;
-  wire \$3 ;
-  wire \$30 ;
-  wire [16:0] \$31 ;
-  wire \$32 ;
-  wire \$33 ;
-  wire \$34 ;
-  wire \$35 ;
-  wire [15:0] \$36 ;
-  wire \$37 ;
-  wire \$38 ;
-  wire [8:0] \$39 ;
-  wire \$4 ;
-  wire \$40 ;
-  wire \$41 ;
-  wire \$42 ;
-  wire \$43 ;
-  wire [5:0] \$44 ;
-  wire [8:0] \$45 ;
-  wire \$46 ;
-  wire [31:0] \$47 ;
-  wire [32:0] \$48 ;
-  wire [32:0] \$49 ;
-  wire \$5 ;
-  wire [32:0] \$50 ;
-  wire \$51 ;
-  wire \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  wire \$55 ;
-  wire \$56 ;
-  wire \$57 ;
-  wire \$58 ;
-  wire \$59 ;
-  wire [18:0] \$6 ;
-  wire \$60 ;
-  wire \$61 ;
-  wire \$62 ;
-  wire \$63 ;
-  wire \$64 ;
-  wire \$65 ;
-  wire \$66 ;
-  wire \$67 ;
-  wire [20:0] \$68 ;
-  wire [19:0] \$69 ;
-  wire \$7 ;
-  wire \$70 ;
-  wire \$71 ;
-  wire \$72 ;
-  wire [21:0] \$73 ;
-  wire [21:0] \$74 ;
-  wire [22:0] \$75 ;
-  wire [8:0] \$76 ;
-  wire [21:0] \$77 ;
-  wire [16:0] \$78 ;
-  wire [18:0] \$79 ;
-  wire [18:0] \$8 ;
-  wire [8:0] \$80 ;
-  wire [16:0] \$81 ;
-  wire [20:0] \$82 ;
-  wire \$83 ;
-  wire \$84 ;
-  wire \$85 ;
-  wire \$86 ;
-  wire \$87 ;
-  wire \$88 ;
-  wire [8:0] \$89 ;
-  wire [18:0] \$9 ;
-  wire \$90 ;
-  wire \$91 ;
-  wire \$92 ;
-  wire \$93 ;
-  wire \$94 ;
-  wire \$95 ;
-  wire \$96 ;
-  wire \$97 ;
-  wire \$98 ;
-  wire \$99 ;
-  wire [17:0] \$signal ;
-  wire \$signal$103 ;
-  reg [23:0] \$signal$121  = 24'h000000;
-  reg [15:0] \$signal$129  = 16'h0000;
-  wire \$signal$30 ;
-  reg [19:0] \$signal$32  = 20'h00000;
-  reg [19:0] \$signal$33  = 20'h00000;
-  wire \$signal$35 ;
-  wire \$signal$43 ;
-  wire \$signal$46 ;
-  wire \$signal$47 ;
-  reg [15:0] \$signal$48  = 16'h0000;
-  wire [7:0] \$signal$61 ;
-  reg [7:0] \$signal$62  = 8'h00;
-  reg [7:0] \$signal$63  = 8'h00;
-  wire \$signal$68 ;
-  wire [31:0] \$signal$76 ;
-  reg [4:0] \$signal$91  = 5'h00;
-  wire _largest;
-  wire [47:0] acc;
-  wire active;
-  reg [5:0] address = 6'h00;
-  wire [8:0] after;
-  wire [19:0] ahead;
-  wire [19:0] arrived;
-  reg [5:0] b_address = 6'h00;
-  reg b_final = 1'h0;
-  reg b_first = 1'h0;
-  reg b_hit = 1'h0;
-  reg b_valid = 1'h0;
-  reg [19:0] base = 20'h00000;
-  input [48:0] bus__payload;
-  wire [48:0] bus__payload;
-  wire [48:0] \bus__payload$1 ;
-  wire [7:0] \bus__payload$1.columns ;
-  wire [31:0] \bus__payload$1.data ;
-  wire [3:0] \bus__payload$1.kind ;
-  wire \bus__payload$1.last ;
-  wire [3:0] \bus__payload$1.sub ;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
-  output bus__ready;
-  wire bus__ready;
-  wire \bus__ready$3 ;
-  input bus__valid;
-  wire bus__valid;
-  wire \bus__valid$5 ;
-  input clk;
-  wire clk;
-  reg [15:0] closed = 16'h0000;
-  wire closes;
-  reg [17:0] closes_at = 18'h00000;
-  reg closing = 1'h0;
-  input [7:0] columns;
-  wire [7:0] columns;
-  wire [7:0] \columns$9 ;
-  wire [15:0] empty;
-  wire en;
-  wire \en$93 ;
-  reg [4:0] \final  = 5'h00;
-  reg \final$115  = 1'h0;
-  reg finish;
-  reg flushing;
-  reg [19:0] free = 20'h00000;
-  reg [7:0] fresh = 8'h00;
-  reg [2:0] fsm_state = 3'h0;
-  wire go;
-  reg [7:0] head = 8'h00;
-  reg [5:0] held_address = 6'h00;
-  reg held_final = 1'h0;
-  reg [23:0] held_value = 24'h000000;
-  wire [17:0] high;
-  wire hit;
-  input [34:0] i__payload;
-  wire [34:0] i__payload;
-  wire [17:0] \i__payload$100 ;
-  wire \i__payload$100.count ;
-  wire \i__payload$100.last ;
-  wire [15:0] \i__payload$100.words ;
-  wire [15:0] \i__payload$100.words[0] ;
-  wire [1:0] \i__payload.count ;
-  wire \i__payload.last ;
-  wire [31:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  wire [15:0] \i__payload.words[1] ;
-  output i__ready;
-  wire i__ready;
-  wire \i__ready$92 ;
-  input i__valid;
-  wire i__valid;
-  wire \i__valid$99 ;
-  reg [15:0] image = 16'h0000;
-  reg input_done = 1'h0;
-  reg [15:0] larger_0_0;
-  wire last_map;
-  wire [19:0] lead;
-  reg [17:0] left = 18'h00000;
-  wire [15:0] m;
-  wire narrow;
-  wire [167:0] o__payload;
-  output [34:0] \o__payload$85 ;
-  wire [34:0] \o__payload$85 ;
-  wire [1:0] \o__payload$85.count ;
-  wire \o__payload$85.last ;
-  wire [31:0] \o__payload$85.words ;
-  wire [15:0] \o__payload$85.words[0] ;
-  wire [15:0] \o__payload$85.words[1] ;
-  wire [34:0] \o__payload$86 ;
-  wire [1:0] \o__payload$86.count ;
-  wire \o__payload$86.last ;
-  wire [31:0] \o__payload$86.words ;
-  wire [15:0] \o__payload$86.words[0] ;
-  wire [15:0] \o__payload$86.words[1] ;
-  wire [15:0] \o__payload.height ;
-  wire [15:0] \o__payload.height_out ;
-  wire [7:0] \o__payload.kernel_x ;
-  wire [7:0] \o__payload.kernel_y ;
-  wire [15:0] \o__payload.m ;
-  wire [15:0] \o__payload.maps ;
-  wire \o__payload.narrow ;
-  wire \o__payload.op ;
-  wire [7:0] \o__payload.pad_x ;
-  wire [7:0] \o__payload.pad_y ;
-  wire [5:0] \o__payload.s ;
-  wire [7:0] \o__payload.stride_x ;
-  wire [7:0] \o__payload.stride_y ;
-  wire [15:0] \o__payload.width ;
-  wire [15:0] \o__payload.width_out ;
-  wire [15:0] \o__payload.zero ;
-  input o__ready;
-  wire o__ready;
-  wire \o__ready$110 ;
-  wire \o__ready$88 ;
-  wire o__valid;
-  output \o__valid$89 ;
-  wire \o__valid$89 ;
-  wire \o__valid$90 ;
-  wire [31:0] old;
-  reg [7:0] open = 8'h00;
-  reg [17:0] opens_at = 18'h00000;
-  wire [15:0] out;
-  reg [9:0] reach = 10'h000;
-  wire read;
-  wire [7:0] read_address;
-  wire [5:0] \read_address$71 ;
-  wire [31:0] read_data;
-  wire [31:0] \read_data$75 ;
-  wire read_enable;
-  wire \read_enable$70 ;
-  reg \real  = 1'h0;
-  input rst;
-  wire rst;
-  wire [5:0] s;
-  reg [1:0] s1_lanes = 2'h0;
-  reg [8:0] s1_meta = 9'h000;
-  reg s1_valid = 1'h0;
-  reg [8:0] s2_meta = 9'h000;
-  reg s2_valid = 1'h0;
-  reg [8:0] s3_meta = 9'h000;
-  reg [23:0] s3_part = 24'h000000;
-  reg s3_valid = 1'h0;
-  wire scanned;
-  reg scanning;
-  reg [7:0] slots = 8'h00;
-  wire step;
-  wire [3:0] sub;
-  wire [3:0] \sub$7 ;
-  output take;
-  wire take;
-  (* init = 6'h00 *)
-  wire [5:0] v1_address;
-  reg v1_final = 1'h0;
-  reg v1_leaves = 1'h0;
-  reg v1_new = 1'h0;
-  reg v1_valid = 1'h0;
-  reg [23:0] v1_value = 24'h000000;
-  wire [15:0] word_0;
-  wire [15:0] word_1;
-  wire works;
-  wire [7:0] write_address;
-  reg [5:0] \write_address$82  = 6'h00;
-  wire [31:0] write_data;
-  wire [31:0] \write_data$84 ;
-  wire write_enable;
-  wire \write_enable$79 ;
-  reg [19:0] written = 20'h00000;
-  reg [17:0] y = 18'h00000;
-  wire [15:0] zero;
-  assign _largest = ! o__payload[0];
-  assign \$1  = written - { free[19:1], 1'h0 };
-  assign \$2  = ~ input_done;
-  assign \$3  = o__valid & \$2 ;
-  assign \$4  = $signed(\$1 [19:0]) < $signed(11'h200);
-  assign i__ready = \$3  & \$4 ;
-  assign take = i__valid & i__ready;
-  assign \$5  = $signed(left) < $signed(1'h0);
-  assign \$signal  = \$5  ? 18'h00000 : left;
-  assign \$6  = $signed(left) + $signed({ 1'h0, o__payload[88:81] });
-  assign \$7  = $signed(\$6 ) > $signed({ 1'h0, o__payload[32:17] });
-  assign \$8  = $signed(left) + $signed({ 1'h0, o__payload[88:81] });
-  assign \$9  = \$7  ? { 3'h0, o__payload[32:17] } : \$8 ;
-  assign \$10  = $signed(\$signal ) < $signed(\$9 [17:0]);
-  assign hit = \real  & \$10 ;
-  assign \$11  = ~ b_hit;
-  assign \$12  = \$signal$32 [19:1] == \$signal$33 [19:1];
-  assign \$signal$30  = \$11  | \$12 ;
-  assign \$13  = \$signal$30  ? \$signal$33 [0] : 1'h1;
-  assign \$14  = written - { \$signal$32 [19:1], \$13  };
-  assign \$15  = ~ b_hit;
-  assign \$16  = $signed(\$14 [19:0]) > $signed(1'h0);
-  assign \$signal$35  = \$15  | \$16 ;
-  assign \$17  = go & b_valid;
-  assign read = \$17  & \$signal$35 ;
-  assign \$18  = written - base;
-  assign \$19  = ! open;
-  assign \$20  = scanning & \$19 ;
-  assign \$21  = ~ b_valid;
-  assign \$22  = \$20  & \$21 ;
-  assign \$23  = $signed(\$18 [19:0]) >= $signed(1'h0);
-  assign \$signal$43  = \$22  & \$23 ;
-  assign \$24  = | open;
-  assign \$25  = scanning & \$24 ;
-  assign \$26  = ~ b_valid;
-  assign \$27  = read & \$signal$30 ;
-  assign \$28  = \$26  | \$27 ;
-  assign \$signal$46  = \$25  & \$28 ;
-  assign \$29  = o__payload[64:49] - 1'h1;
-  assign \$30  = \$signal$48  == \$29 ;
-  assign \$signal$47  = \$signal$43  | \$30 ;
-  assign \$31  = o__payload[16:1] - 1'h1;
-  assign last_map = image == \$31 ;
-  assign step = \$signal$46  | \$signal$43 ;
-  assign \$32  = step & \$signal$47 ;
-  assign scanned = \$32  & last_map;
-  assign empty = o__payload[0] ? 16'h0000 : 16'h8000;
-  assign word_0 = s1_lanes[0] ? read_data[15:0] : empty;
-  assign word_1 = s1_lanes[1] ? read_data[31:16] : empty;
-  assign \$33  = read | s1_valid;
-  assign \$34  = \$33  | s2_valid;
-  assign \$35  = $signed(word_0) < $signed(word_1);
-  assign \$36  = \$35  ? word_1 : word_0;
-  assign \$37  = ! \$signal$62 ;
-  assign \$signal$61  = \$37  ? head : \$signal$63 ;
-  assign after = \$signal$61  + 1'h1;
-  assign \$38  = | \$signal$62 ;
-  assign works = s3_valid | \$38 ;
-  assign \$39  = open - 1'h1;
-  assign \$signal$68  = \$signal$62  == \$39 ;
-  assign \$40  = ~ s3_valid;
-  assign \$41  = ! \$signal$62 ;
-  assign \$42  = \$40  | \$41 ;
-  assign go = en & \$42 ;
-  assign \read_enable$70  = en & works;
-  assign \$43  = ! \$signal$62 ;
-  assign \$44  = \$43  ? s3_meta[8:3] : held_address;
-  assign \$45  = \$44  + \$signal$61 ;
-  assign \$46  = $signed(old) < $signed(v1_value);
-  assign \$47  = \$46  ? { v1_value[23], v1_value[23], v1_value[23], v1_value[23], v1_value[23], v1_value[23], v1_value[23], v1_value[23], v1_value } : old;
-  assign \$48  = $signed(old) + $signed(v1_value);
-  assign \$49  = o__payload[0] ? \$48  : { \$47 [31], \$47  };
-  assign \$50  = v1_new ? { v1_value[23], v1_value[23], v1_value[23], v1_value[23], v1_value[23], v1_value[23], v1_value[23], v1_value[23], v1_value[23], v1_value } : \$49 ;
-  assign \$51  = en & v1_valid;
-  assign \$52  = ~ v1_leaves;
-  assign \write_enable$79  = \$51  & \$52 ;
-  assign \$53  = ~ \$signal$91 [4];
-  assign en = \$53  | \i__ready$92 ;
-  assign \$54  = v1_valid & v1_leaves;
-  assign \$55  = | \$signal$91 ;
-  assign \$56  = \$54  | \$55 ;
-  assign \en$93  = en & \$56 ;
-  assign \$57  = $signed(y) >= $signed(1'h0);
-  assign \$58  = $signed(y) < $signed({ 1'h0, o__payload[48:33] });
-  assign \$signal$103  = \$57  & \$58 ;
-  assign \$59  = | open;
-  assign \$60  = y == closes_at;
-  assign closes = \$59  & \$60 ;
-  assign \$61  = ! fsm_state;
-  assign \$62  = fsm_state == 1'h1;
-  assign \$63  = fsm_state == 2'h2;
-  assign \$64  = fsm_state == 2'h3;
-  assign \$65  = fsm_state == 3'h4;
-  assign \$66  = fsm_state == 3'h5;
-  assign \$67  = fsm_state == 3'h6;
-  assign \$68  = written + i__payload[33:32];
-  assign \$69  = \$signal$32 [19:1] + 1'h1;
-  assign \$70  = ~ \$signal$30 ;
-  assign \$71  = \final$115  & \$signal$47 ;
-  assign \$72  = \$71  & last_map;
-  assign \$73  = $signed({ 1'h0, base }) + $signed(\$signal );
-  assign \$74  = $signed({ 1'h0, base }) + $signed(\$9 [17:0]);
-  assign \$75  = $signed(\$74 ) - $signed(2'h1);
-  assign \$76  = address + slots;
-  assign \$77  = $signed({ 1'h0, base }) + $signed(\$signal );
-  assign \$78  = \$signal$48  + 1'h1;
-  assign \$79  = $signed(left) + $signed({ 1'h0, o__payload[104:97] });
-  assign \$80  = - o__payload[120:113];
-  assign \$81  = image + 1'h1;
-  assign \$82  = base + o__payload[32:17];
-  assign \$83  = ! open;
-  assign \$84  = scanning & \$83 ;
-  assign \$85  = ~ b_valid;
-  assign \$86  = \$84  & \$85 ;
-  assign \$87  = \$86  | flushing;
-  assign \$88  = ~ scanning;
-  assign \$89  = - o__payload[120:113];
-  assign \$90  = s2_valid & s2_meta[1];
-  assign \$91  = read | s1_valid;
-  assign \$92  = \$91  | s2_valid;
-  assign \$93  = \$signal$32 [0] <= 1'h0;
-  assign \$94  = b_hit & \$93 ;
-  assign \$95  = \$signal$30  ? \$signal$33 [0] : 1'h1;
-  assign \$96  = \$95  >= 1'h0;
-  assign \$97  = \$94  & \$96 ;
-  assign \$98  = \$signal$32 [0] <= 1'h1;
-  assign \$99  = b_hit & \$98 ;
-  assign \$100  = \$signal$30  ? \$signal$33 [0] : 1'h1;
-  assign \$101  = \$100  >= 1'h1;
-  assign \$102  = \$99  & \$101 ;
-  assign \$103  = $signed(word_0) + $signed(word_1);
-  assign \$104  = o__payload[0] ? \$103  : { larger_0_0[15], larger_0_0 };
-  assign \$105  = $signed(s3_part) < $signed(\$signal$121 );
-  assign \$106  = \$105  ? \$signal$121  : s3_part;
-  assign \$107  = $signed(s3_part) + $signed(\$signal$121 );
-  assign \$108  = o__payload[0] ? \$107  : { \$106 [23], \$106  };
-  assign \$109  = s2_meta[0] ? { \$signal$121 [23], \$signal$121  } : \$108 ;
-  assign \$110  = en & works;
-  assign \$111  = \$signal$62  + 1'h1;
-  assign \$112  = \$signal$68  ? 9'h000 : \$111 ;
-  assign \$113  = after == slots;
-  assign \$114  = \$113  ? 9'h000 : after;
-  assign \$115  = ! \$signal$62 ;
-  assign \$116  = \$signal$62  + fresh;
-  assign \$117  = \$116  >= open;
-  assign \$118  = ! \$signal$62 ;
-  assign \$119  = \$118  & closing;
-  assign \$120  = ! \$signal$62 ;
-  assign \$121  = \$120  ? s3_meta[2] : held_final;
-  assign \$122  = ! \$signal$62 ;
-  assign \$123  = \$122  ? s3_part : held_value;
-  assign \$124  = v1_valid & v1_leaves;
-  assign \$125  = - o__payload[128:121];
-  assign \$126  = - o__payload[128:121];
-  assign \$127  = o__payload[96:89] - 1'h1;
-  assign \$128  = $signed(\$127 ) - $signed({ 1'h0, o__payload[128:121] });
-  assign \$129  = reach >= o__payload[96:89];
-  assign \$130  = slots == o__payload[80:65];
-  assign \$131  = \$129  | \$130 ;
-  assign \$132  = slots + 1'h1;
-  assign \$133  = reach + o__payload[112:105];
-  assign \$134  = y == opens_at;
-  assign \$135  = \$signal$129  != o__payload[80:65];
-  assign \$136  = \$134  & \$135 ;
-  assign \$137  = \$signal$129  + 1'h1;
-  assign \$138  = $signed(opens_at) + $signed({ 1'h0, o__payload[112:105] });
-  assign \$139  = open + 1'h1;
-  assign \$140  = fresh + 1'h1;
-  assign \$141  = o__payload[80:65] - 1'h1;
-  assign \$142  = closed == \$141 ;
-  assign \$143  = closes & \$142 ;
-  assign \$144  = $signed(y) >= $signed({ 1'h0, o__payload[48:33] });
-  assign \$145  = closed == o__payload[80:65];
-  assign \$146  = \$144  & \$145 ;
-  assign \$147  = \$signal$103  | closes;
-  assign \$148  = $signed(y) + $signed(2'h1);
-  assign \$149  = s1_valid | s2_valid;
-  assign \$150  = \$149  | s3_valid;
-  assign \$151  = \$150  | works;
-  assign \$152  = \$151  | v1_valid;
-  assign \$153  = b_valid | \$152 ;
-  assign \$154  = ~ \$153 ;
-  assign \$155  = $signed(y) + $signed(2'h1);
-  assign \$156  = closed + 1'h1;
-  assign \$157  = $signed(closes_at) + $signed({ 1'h0, o__payload[112:105] });
-  assign \$158  = open - 1'h1;
-  assign \$159  = head + 1'h1;
-  assign \$160  = \$159  == slots;
-  assign \$161  = head + 1'h1;
-  assign \$162  = \$160  ? 9'h000 : \$161 ;
-  assign \$163  = fresh == open;
-  assign \$164  = closing & \$163 ;
-  assign \$165  = fresh - 1'h1;
-  always @(posedge clk)
-    written <= \$166 ;
-  always @(posedge clk)
-    input_done <= \$167 ;
-  always @(posedge clk)
-    \$signal$32  <= \$168 ;
-  always @(posedge clk)
-    b_first <= \$169 ;
-  always @(posedge clk)
-    b_valid <= \$170 ;
-  always @(posedge clk)
-    b_hit <= \$171 ;
-  always @(posedge clk)
-    b_final <= \$172 ;
-  always @(posedge clk)
-    \$signal$33  <= \$173 ;
-  always @(posedge clk)
-    b_address <= \$174 ;
-  always @(posedge clk)
-    address <= \$175 ;
-  always @(posedge clk)
-    free <= \$176 ;
-  always @(posedge clk)
-    \$signal$48  <= \$177 ;
-  always @(posedge clk)
-    left <= \$178 ;
-  always @(posedge clk)
-    image <= \$179 ;
-  always @(posedge clk)
-    base <= \$180 ;
-  always @(posedge clk)
-    s1_valid <= \$181 ;
-  always @(posedge clk)
-    s2_valid <= \$182 ;
-  always @(posedge clk)
-    s3_valid <= \$183 ;
-  always @(posedge clk)
-    s1_lanes <= \$184 ;
-  always @(posedge clk)
-    s1_meta <= \$185 ;
-  always @(posedge clk)
-    s2_meta <= \$186 ;
-  always @(posedge clk)
-    s3_meta <= \$187 ;
-  always @(posedge clk)
-    \$signal$121  <= \$188 ;
-  always @(posedge clk)
-    s3_part <= \$189 ;
-  always @(posedge clk)
-    \$signal$62  <= \$190 ;
-  always @(posedge clk)
-    \$signal$63  <= \$191 ;
-  always @(posedge clk)
-    held_value <= \$192 ;
-  always @(posedge clk)
-    held_address <= \$193 ;
-  always @(posedge clk)
-    held_final <= \$194 ;
-  always @(posedge clk)
-    v1_valid <= \$195 ;
-  always @(posedge clk)
-    v1_new <= \$196 ;
-  always @(posedge clk)
-    v1_leaves <= \$197 ;
-  always @(posedge clk)
-    v1_final <= \$198 ;
-  always @(posedge clk)
-    v1_value <= \$199 ;
-  always @(posedge clk)
-    \write_address$82  <= \$200 ;
-  always @(posedge clk)
-    \$signal$91  <= \$201 ;
-  always @(posedge clk)
-    \final  <= \$202 ;
-  always @(posedge clk)
-    slots <= \$203 ;
-  always @(posedge clk)
-    reach <= \$204 ;
-  always @(posedge clk)
-    open <= \$205 ;
-  always @(posedge clk)
-    fresh <= \$206 ;
-  always @(posedge clk)
-    head <= \$207 ;
-  always @(posedge clk)
-    \$signal$129  <= \$208 ;
-  always @(posedge clk)
-    closed <= \$209 ;
-  always @(posedge clk)
-    y <= \$210 ;
-  always @(posedge clk)
-    opens_at <= \$211 ;
-  always @(posedge clk)
-    closes_at <= \$212 ;
-  always @(posedge clk)
-    fsm_state <= \$213 ;
-  always @(posedge clk)
-    \real  <= \$214 ;
-  always @(posedge clk)
-    closing <= \$215 ;
-  always @(posedge clk)
-    \final$115  <= \$216 ;
-  \neuflow_operator_tile.window.config  \config  (
-    .bus__payload(bus__payload),
-    .bus__ready(bus__ready),
-    .bus__valid(bus__valid),
-    .clk(clk),
-    .columns(columns),
-    .o__payload(o__payload),
-    .o__ready(finish),
-    .o__valid(o__valid),
-    .rst(rst)
-  );
-  \neuflow_operator_tile.window.memory  memory (
-    .clk(clk),
-    .read_address(\$45 [5:0]),
-    .read_data(old),
-    .read_enable(\read_enable$70 ),
-    .write_address(\write_address$82 ),
-    .write_data(\$50 [31:0]),
-    .write_enable(\write_enable$79 )
-  );
-  \neuflow_operator_tile.window.packer  packer (
-    .clk(clk),
-    .i__payload(\i__payload$100 ),
-    .i__ready(\i__ready$92 ),
-    .i__valid(\$signal$91 [4]),
-    .o__payload(\o__payload$85 ),
-    .o__ready(o__ready),
-    .o__valid(\o__valid$89 ),
-    .rst(rst)
-  );
-  \neuflow_operator_tile.window.requantise  requantise (
-    .clk(clk),
-    .en(\en$93 ),
-    .out(out),
-    .\port$1190$0 (\$50 [31:0]),
-    .\port$1996$129 (o__payload[167:129]),
-    .rst(rst)
-  );
-  \neuflow_operator_tile.window.ring  ring (
-    .clk(clk),
-    .read_address(\$signal$32 [8:1]),
-    .read_data(read_data),
-    .read_enable(go),
-    .write_address(written[8:1]),
-    .write_data(i__payload[31:0]),
-    .write_enable(take)
-  );
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    larger_0_0 = 16'h0000;
-    if (go) begin
-      if (\$34 ) begin
-        larger_0_0 = \$36 ;
-      end
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    scanning = 1'h0;
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          /* empty */;
-      3'h3:
-          /* empty */;
-      3'h5:
-          scanning = 1'h1;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    flushing = 1'h0;
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          /* empty */;
-      3'h3:
-          /* empty */;
-      3'h5:
-          /* empty */;
-      3'h6:
-          /* empty */;
-      3'h4:
-          flushing = 1'h1;
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    finish = 1'h0;
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          /* empty */;
-      3'h3:
-          /* empty */;
-      3'h5:
-          /* empty */;
-      3'h6:
-          /* empty */;
-      3'h4:
-          if (input_done) begin
-            finish = 1'h1;
-          end
-    endcase
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$166  = written;
-    if (finish) begin
-      \$166  = 20'h00000;
-    end else if (take) begin
-      \$166  = \$68 [19:0];
-    end
-    if (rst) begin
-      \$166  = 20'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$167  = input_done;
-    if (finish) begin
-      \$167  = 1'h0;
-    end else if (take) begin
-      \$167  = i__payload[34];
-    end
-    if (rst) begin
-      \$167  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$168  = \$signal$32 ;
-    if (read) begin
-      \$168  = { \$69 [18:0], 1'h0 };
-    end
-    if (\$signal$46 ) begin
-      \$168  = \$73 [19:0];
-    end
-    if (rst) begin
-      \$168  = 20'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$169  = b_first;
-    if (read) begin
-      \$169  = 1'h0;
-    end
-    if (\$signal$46 ) begin
-      \$169  = 1'h1;
-    end
-    if (rst) begin
-      \$169  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$170  = b_valid;
-    if (read) begin
-      \$170  = \$70 ;
-    end
-    if (\$signal$46 ) begin
-      \$170  = 1'h1;
-    end
-    if (rst) begin
-      \$170  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$171  = b_hit;
-    if (\$signal$46 ) begin
-      \$171  = hit;
-    end
-    if (rst) begin
-      \$171  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$172  = b_final;
-    if (\$signal$46 ) begin
-      \$172  = \$72 ;
-    end
-    if (rst) begin
-      \$172  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$173  = \$signal$33 ;
-    if (\$signal$46 ) begin
-      \$173  = \$75 [19:0];
-    end
-    if (rst) begin
-      \$173  = 20'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$174  = b_address;
-    if (\$signal$46 ) begin
-      \$174  = address;
-    end
-    if (rst) begin
-      \$174  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$175  = address;
-    if (\$signal$46 ) begin
-      \$175  = \$76 [5:0];
-    end
-    if (\$88 ) begin
-      \$175  = 6'h00;
-    end
-    if (rst) begin
-      \$175  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$176  = free;
-    if (\$signal$46 ) begin
-      if (hit) begin
-        \$176  = \$77 [19:0];
-      end
-    end
-    if (\$87 ) begin
-      \$176  = base;
-    end
-    if (finish) begin
-      \$176  = 20'h00000;
-    end
-    if (rst) begin
-      \$176  = 20'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$177  = \$signal$48 ;
-    if (step) begin
-      \$177  = \$78 [15:0];
-      if (\$signal$47 ) begin
-        \$177  = 16'h0000;
-      end
-    end
-    if (\$88 ) begin
-      \$177  = 16'h0000;
-    end
-    if (rst) begin
-      \$177  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$178  = left;
-    if (step) begin
-      \$178  = \$79 [17:0];
-      if (\$signal$47 ) begin
-        \$178  = { \$80 [8], \$80 [8], \$80 [8], \$80 [8], \$80 [8], \$80 [8], \$80 [8], \$80 [8], \$80 [8], \$80  };
-      end
-    end
-    if (\$88 ) begin
-      \$178  = { \$89 [8], \$89 [8], \$89 [8], \$89 [8], \$89 [8], \$89 [8], \$89 [8], \$89 [8], \$89 [8], \$89  };
-    end
-    if (rst) begin
-      \$178  = 18'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$179  = image;
-    if (step) begin
-      if (\$signal$47 ) begin
-        \$179  = \$81 [15:0];
-      end
-    end
-    if (\$88 ) begin
-      \$179  = 16'h0000;
-    end
-    if (rst) begin
-      \$179  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$180  = base;
-    if (step) begin
-      if (\$signal$47 ) begin
-        if (\real ) begin
-          \$180  = \$82 [19:0];
-        end
-      end
-    end
-    if (finish) begin
-      \$180  = 20'h00000;
-    end
-    if (rst) begin
-      \$180  = 20'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$181  = s1_valid;
-    if (go) begin
-      \$181  = read;
-    end
-    if (rst) begin
-      \$181  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$182  = s2_valid;
-    if (go) begin
-      \$182  = s1_valid;
-    end
-    if (rst) begin
-      \$182  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$183  = s3_valid;
-    if (go) begin
-      \$183  = \$90 ;
-    end
-    if (rst) begin
-      \$183  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$184  = s1_lanes;
-    if (go) begin
-      if (\$92 ) begin
-        \$184  = { \$102 , \$97  };
-      end
-    end
-    if (rst) begin
-      \$184  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$185  = s1_meta;
-    if (go) begin
-      if (\$92 ) begin
-        \$185  = { b_address, b_final, \$signal$30 , b_first };
-      end
-    end
-    if (rst) begin
-      \$185  = 9'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$186  = s2_meta;
-    if (go) begin
-      if (\$92 ) begin
-        \$186  = s1_meta;
-      end
-    end
-    if (rst) begin
-      \$186  = 9'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$187  = s3_meta;
-    if (go) begin
-      if (\$92 ) begin
-        \$187  = s2_meta;
-      end
-    end
-    if (rst) begin
-      \$187  = 9'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$188  = \$signal$121 ;
-    if (go) begin
-      if (\$92 ) begin
-        \$188  = { \$104 [16], \$104 [16], \$104 [16], \$104 [16], \$104 [16], \$104 [16], \$104 [16], \$104  };
-      end
-    end
-    if (rst) begin
-      \$188  = 24'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$189  = s3_part;
-    if (go) begin
-      if (s2_valid) begin
-        \$189  = \$109 [23:0];
-      end
-    end
-    if (rst) begin
-      \$189  = 24'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$190  = \$signal$62 ;
-    if (\$110 ) begin
-      \$190  = \$112 [7:0];
-    end
-    if (rst) begin
-      \$190  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$191  = \$signal$63 ;
-    if (\$110 ) begin
-      \$191  = \$114 [7:0];
-    end
-    if (rst) begin
-      \$191  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$192  = held_value;
-    if (\$110 ) begin
-      if (\$115 ) begin
-        \$192  = s3_part;
-      end
-    end
-    if (rst) begin
-      \$192  = 24'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$193  = held_address;
-    if (\$110 ) begin
-      if (\$115 ) begin
-        \$193  = s3_meta[8:3];
-      end
-    end
-    if (rst) begin
-      \$193  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$194  = held_final;
-    if (\$110 ) begin
-      if (\$115 ) begin
-        \$194  = s3_meta[2];
-      end
-    end
-    if (rst) begin
-      \$194  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$195  = v1_valid;
-    if (en) begin
-      \$195  = works;
-    end
-    if (rst) begin
-      \$195  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$196  = v1_new;
-    if (en) begin
-      if (works) begin
-        \$196  = \$117 ;
-      end
-    end
-    if (rst) begin
-      \$196  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$197  = v1_leaves;
-    if (en) begin
-      if (works) begin
-        \$197  = \$119 ;
-      end
-    end
-    if (rst) begin
-      \$197  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$198  = v1_final;
-    if (en) begin
-      if (works) begin
-        \$198  = \$121 ;
-      end
-    end
-    if (rst) begin
-      \$198  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$199  = v1_value;
-    if (en) begin
-      if (works) begin
-        \$199  = \$123 ;
-      end
-    end
-    if (rst) begin
-      \$199  = 24'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$200  = \write_address$82 ;
-    if (en) begin
-      if (works) begin
-        \$200  = \$45 [5:0];
-      end
-    end
-    if (rst) begin
-      \$200  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$201  = \$signal$91 ;
-    if (en) begin
-      \$201  = { \$signal$91 [3:0], \$124  };
-    end
-    if (rst) begin
-      \$201  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$202  = \final ;
-    if (en) begin
-      \$202  = { \final [3:0], v1_final };
-    end
-    if (rst) begin
-      \$202  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$203  = slots;
-    casez (fsm_state)
-      3'h0:
-          \$203  = 8'h01;
-      3'h1:
-          (* full_case = 32'd1 *)
-          if (\$131 ) begin
-          end else begin
-            \$203  = \$132 [7:0];
-          end
-    endcase
-    if (rst) begin
-      \$203  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$204  = reach;
-    casez (fsm_state)
-      3'h0:
-          \$204  = { 2'h0, o__payload[112:105] };
-      3'h1:
-          (* full_case = 32'd1 *)
-          if (\$131 ) begin
-          end else begin
-            \$204  = \$133 [9:0];
-          end
-    endcase
-    if (rst) begin
-      \$204  = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$205  = open;
-    casez (fsm_state)
-      3'h0:
-          \$205  = 8'h00;
-      3'h1:
-          /* empty */;
-      3'h2:
-          if (\$136 ) begin
-            \$205  = \$139 [7:0];
-          end
-      3'h3:
-          /* empty */;
-      3'h5:
-          /* empty */;
-      3'h6:
-          if (\$154 ) begin
-            if (closing) begin
-              \$205  = \$158 [7:0];
-            end
-          end
-    endcase
-    if (rst) begin
-      \$205  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$206  = fresh;
-    casez (fsm_state)
-      3'h0:
-          \$206  = 8'h00;
-      3'h1:
-          /* empty */;
-      3'h2:
-          if (\$136 ) begin
-            \$206  = \$140 [7:0];
-          end
-      3'h3:
-          /* empty */;
-      3'h5:
-          /* empty */;
-      3'h6:
-          if (\$154 ) begin
-            if (\real ) begin
-              \$206  = 8'h00;
-            end else if (\$164 ) begin
-              \$206  = \$165 [7:0];
-            end
-          end
-    endcase
-    if (rst) begin
-      \$206  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$207  = head;
-    casez (fsm_state)
-      3'h0:
-          \$207  = 8'h00;
-      3'h1:
-          /* empty */;
-      3'h2:
-          /* empty */;
-      3'h3:
-          /* empty */;
-      3'h5:
-          /* empty */;
-      3'h6:
-          if (\$154 ) begin
-            if (closing) begin
-              \$207  = \$162 [7:0];
-            end
-          end
-    endcase
-    if (rst) begin
-      \$207  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$208  = \$signal$129 ;
-    casez (fsm_state)
-      3'h0:
-          \$208  = 16'h0000;
-      3'h1:
-          /* empty */;
-      3'h2:
-          if (\$136 ) begin
-            \$208  = \$137 [15:0];
-          end
-    endcase
-    if (rst) begin
-      \$208  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$209  = closed;
-    casez (fsm_state)
-      3'h0:
-          \$209  = 16'h0000;
-      3'h1:
-          /* empty */;
-      3'h2:
-          /* empty */;
-      3'h3:
-          /* empty */;
-      3'h5:
-          /* empty */;
-      3'h6:
-          if (\$154 ) begin
-            if (closing) begin
-              \$209  = \$156 [15:0];
-            end
-          end
-    endcase
-    if (rst) begin
-      \$209  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$210  = y;
-    casez (fsm_state)
-      3'h0:
-          \$210  = { \$125 [8], \$125 [8], \$125 [8], \$125 [8], \$125 [8], \$125 [8], \$125 [8], \$125 [8], \$125 [8], \$125  };
-      3'h1:
-          /* empty */;
-      3'h2:
-          /* empty */;
-      3'h3:
-          (* full_case = 32'd1 *)
-          if (\$146 ) begin
-          end else if (\$147 ) begin
-          end else begin
-            \$210  = \$148 [17:0];
-          end
-      3'h5:
-          /* empty */;
-      3'h6:
-          if (\$154 ) begin
-            \$210  = \$155 [17:0];
-          end
-    endcase
-    if (rst) begin
-      \$210  = 18'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$211  = opens_at;
-    casez (fsm_state)
-      3'h0:
-          \$211  = { \$126 [8], \$126 [8], \$126 [8], \$126 [8], \$126 [8], \$126 [8], \$126 [8], \$126 [8], \$126 [8], \$126  };
-      3'h1:
-          /* empty */;
-      3'h2:
-          if (\$136 ) begin
-            \$211  = \$138 [17:0];
-          end
-    endcase
-    if (rst) begin
-      \$211  = 18'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$212  = closes_at;
-    casez (fsm_state)
-      3'h0:
-          \$212  = { \$128 [9], \$128 [9], \$128 [9], \$128 [9], \$128 [9], \$128 [9], \$128 [9], \$128 [9], \$128  };
-      3'h1:
-          /* empty */;
-      3'h2:
-          /* empty */;
-      3'h3:
-          /* empty */;
-      3'h5:
-          /* empty */;
-      3'h6:
-          if (\$154 ) begin
-            if (closing) begin
-              \$212  = \$157 [17:0];
-            end
-          end
-    endcase
-    if (rst) begin
-      \$212  = 18'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$213  = fsm_state;
-    casez (fsm_state)
-      3'h0:
-          if (o__valid) begin
-            \$213  = 3'h1;
-          end
-      3'h1:
-          if (\$131 ) begin
-            \$213  = 3'h2;
-          end
-      3'h2:
-          \$213  = 3'h3;
-      3'h3:
-          (* full_case = 32'd1 *)
-          if (\$146 ) begin
-            \$213  = 3'h4;
-          end else if (\$147 ) begin
-            \$213  = 3'h5;
-          end else begin
-            \$213  = 3'h2;
-          end
-      3'h5:
-          if (scanned) begin
-            \$213  = 3'h6;
-          end
-      3'h6:
-          if (\$154 ) begin
-            \$213  = 3'h2;
-          end
-      3'h4:
-          if (input_done) begin
-            \$213  = 3'h0;
-          end
-    endcase
-    if (rst) begin
-      \$213  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$214  = \real ;
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          /* empty */;
-      3'h3:
-          \$214  = \$signal$103 ;
-    endcase
-    if (rst) begin
-      \$214  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$215  = closing;
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          /* empty */;
-      3'h3:
-          \$215  = closes;
-    endcase
-    if (rst) begin
-      \$215  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$216  = \final$115 ;
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          /* empty */;
-      3'h3:
-          \$216  = \$143 ;
-    endcase
-    if (rst) begin
-      \$216  = 1'h0;
-    end
-  end
-  assign \bus__payload$1  = bus__payload;
-  assign \bus__ready$3  = bus__ready;
-  assign \bus__valid$5  = bus__valid;
-  assign sub = 4'h0;
-  assign \sub$7  = 4'h0;
-  assign \columns$9  = columns;
-  assign ahead = \$1 [19:0];
-  assign write_enable = take;
-  assign write_address = written[8:1];
-  assign write_data = i__payload[31:0];
-  assign active = take;
-  assign high = \$9 [17:0];
-  assign lead = \$14 [19:0];
-  assign read_enable = go;
-  assign read_address = \$signal$32 [8:1];
-  assign arrived = \$18 [19:0];
-  assign \read_address$71  = \$45 [5:0];
-  assign \read_data$75  = old;
-  assign \$signal$76  = \$50 [31:0];
-  assign v1_address = \write_address$82 ;
-  assign \write_data$84  = \$50 [31:0];
-  assign \o__payload$86  = \o__payload$85 ;
-  assign \o__ready$88  = o__ready;
-  assign \o__valid$90  = \o__valid$89 ;
-  assign acc = { \$50 [31], \$50 [31], \$50 [31], \$50 [31], \$50 [31], \$50 [31], \$50 [31], \$50 [31], \$50 [31], \$50 [31], \$50 [31], \$50 [31], \$50 [31], \$50 [31], \$50 [31], \$50 [31], \$50 [31:0] };
-  assign m = o__payload[144:129];
-  assign s = o__payload[150:145];
-  assign zero = o__payload[166:151];
-  assign narrow = o__payload[167];
-  assign \i__valid$99  = \$signal$91 [4];
-  assign \o__ready$110  = finish;
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \bus__payload$1.kind  = bus__payload[3:0];
-  assign \bus__payload$1.sub  = bus__payload[7:4];
-  assign \bus__payload$1.columns  = bus__payload[15:8];
-  assign \bus__payload$1.data  = bus__payload[47:16];
-  assign \bus__payload$1.last  = bus__payload[48];
-  assign \o__payload.op  = o__payload[0];
-  assign \o__payload.maps  = o__payload[16:1];
-  assign \o__payload.width  = o__payload[32:17];
-  assign \o__payload.height  = o__payload[48:33];
-  assign \o__payload.width_out  = o__payload[64:49];
-  assign \o__payload.height_out  = o__payload[80:65];
-  assign \o__payload.kernel_x  = o__payload[88:81];
-  assign \o__payload.kernel_y  = o__payload[96:89];
-  assign \o__payload.stride_x  = o__payload[104:97];
-  assign \o__payload.stride_y  = o__payload[112:105];
-  assign \o__payload.pad_x  = o__payload[120:113];
-  assign \o__payload.pad_y  = o__payload[128:121];
-  assign \o__payload.m  = o__payload[144:129];
-  assign \o__payload.s  = o__payload[150:145];
-  assign \o__payload.zero  = o__payload[166:151];
-  assign \o__payload.narrow  = o__payload[167];
-  assign \i__payload.words  = i__payload[31:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.words[1]  = i__payload[31:16];
-  assign \i__payload.count  = i__payload[33:32];
-  assign \i__payload.last  = i__payload[34];
-  assign \o__payload$85.words  = \o__payload$85 [31:0];
-  assign \o__payload$85.words[0]  = \o__payload$85 [15:0];
-  assign \o__payload$85.words[1]  = \o__payload$85 [31:16];
-  assign \o__payload$85.count  = \o__payload$85 [33:32];
-  assign \o__payload$85.last  = \o__payload$85 [34];
-  assign \o__payload$86.words  = \o__payload$85 [31:0];
-  assign \o__payload$86.words[0]  = \o__payload$85 [15:0];
-  assign \o__payload$86.words[1]  = \o__payload$85 [31:16];
-  assign \o__payload$86.count  = \o__payload$85 [33:32];
-  assign \o__payload$86.last  = \o__payload$85 [34];
-  assign \i__payload$100.words  = \i__payload$100 [15:0];
-  assign \i__payload$100.words[0]  = \i__payload$100 [15:0];
-  assign \i__payload$100.count  = \i__payload$100 [16];
-  assign \i__payload$100.last  = \i__payload$100 [17];
-  assign \i__payload$100 [17] = \final [4];
-  assign \i__payload$100 [16] = 1'h1;
-  assign \i__payload$100 [15:0] = out;
-endmodule
-
-module \neuflow_operator_tile.window.config (rst, columns, bus__valid, bus__ready, bus__payload, o__ready, o__payload, o__valid, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  reg [191:0] \$12 ;
-  reg \$13 ;
-  reg [167:0] \$14 ;
-  reg \$15 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire [7:0] \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  wire addressed;
-  input [48:0] bus__payload;
-  wire [48:0] bus__payload;
-  wire [7:0] \bus__payload.columns ;
-  wire [31:0] \bus__payload.data ;
-  wire [3:0] \bus__payload.kind ;
-  wire \bus__payload.last ;
-  wire [3:0] \bus__payload.sub ;
-  output bus__ready;
-  wire bus__ready;
-  input bus__valid;
-  wire bus__valid;
-  input clk;
-  wire clk;
-  input [7:0] columns;
-  wire [7:0] columns;
-  reg full = 1'h0;
-  wire move;
-  output [167:0] o__payload;
-  reg [167:0] o__payload = 168'h000000000000000000000000000000000000000000;
-  wire [15:0] \o__payload.height ;
-  wire [15:0] \o__payload.height_out ;
-  wire [7:0] \o__payload.kernel_x ;
-  wire [7:0] \o__payload.kernel_y ;
-  wire [15:0] \o__payload.m ;
-  wire [15:0] \o__payload.maps ;
-  wire \o__payload.narrow ;
-  wire \o__payload.op ;
-  wire [7:0] \o__payload.pad_x ;
-  wire [7:0] \o__payload.pad_y ;
-  wire [5:0] \o__payload.s ;
-  wire [7:0] \o__payload.stride_x ;
-  wire [7:0] \o__payload.stride_y ;
-  wire [15:0] \o__payload.width ;
-  wire [15:0] \o__payload.width_out ;
-  wire [15:0] \o__payload.zero ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  input rst;
-  wire rst;
-  wire [3:0] sub;
-  wire take;
-  reg [191:0] words = 192'h000000000000000000000000000000000000000000000000;
-  assign \$1  = bus__payload[3:0] == 3'h5;
-  assign \$2  = ! bus__payload[7:4];
-  assign \$3  = \$1  & \$2 ;
-  assign \$4  = bus__payload[15:8] & columns;
-  assign \$5  = | \$4 ;
-  assign addressed = \$3  & \$5 ;
-  assign \$6  = ~ addressed;
-  assign \$7  = ~ full;
-  assign bus__ready = \$6  | \$7 ;
-  assign \$8  = bus__valid & addressed;
-  assign \$9  = ~ full;
-  assign take = \$8  & \$9 ;
-  assign \$10  = ~ o__valid;
-  assign \$11  = \$10  | o__ready;
-  assign move = full & \$11 ;
-  always @(posedge clk)
-    words <= \$12 ;
-  always @(posedge clk)
-    full <= \$13 ;
-  always @(posedge clk)
-    o__payload <= \$14 ;
-  always @(posedge clk)
-    o__valid <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$12  = words;
-    if (take) begin
-      \$12  = { bus__payload[47:16], words[191:32] };
-    end
-    if (rst) begin
-      \$12  = 192'h000000000000000000000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$13  = full;
-    if (take) begin
-      \$13  = bus__payload[48];
-    end
-    if (move) begin
-      \$13  = 1'h0;
-    end
-    if (rst) begin
-      \$13  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$14  = o__payload;
-    if (move) begin
-      \$14  = words[167:0];
-    end
-    if (rst) begin
-      \$14  = 168'h000000000000000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$15  = o__valid;
-    if (move) begin
-      \$15  = 1'h1;
-    end else if (o__ready) begin
-      \$15  = 1'h0;
-    end
-    if (rst) begin
-      \$15  = 1'h0;
-    end
-  end
-  assign sub = 4'h0;
-  assign \bus__payload.kind  = bus__payload[3:0];
-  assign \bus__payload.sub  = bus__payload[7:4];
-  assign \bus__payload.columns  = bus__payload[15:8];
-  assign \bus__payload.data  = bus__payload[47:16];
-  assign \bus__payload.last  = bus__payload[48];
-  assign \o__payload.op  = o__payload[0];
-  assign \o__payload.maps  = o__payload[16:1];
-  assign \o__payload.width  = o__payload[32:17];
-  assign \o__payload.height  = o__payload[48:33];
-  assign \o__payload.width_out  = o__payload[64:49];
-  assign \o__payload.height_out  = o__payload[80:65];
-  assign \o__payload.kernel_x  = o__payload[88:81];
-  assign \o__payload.kernel_y  = o__payload[96:89];
-  assign \o__payload.stride_x  = o__payload[104:97];
-  assign \o__payload.stride_y  = o__payload[112:105];
-  assign \o__payload.pad_x  = o__payload[120:113];
-  assign \o__payload.pad_y  = o__payload[128:121];
-  assign \o__payload.m  = o__payload[144:129];
-  assign \o__payload.s  = o__payload[150:145];
-  assign \o__payload.zero  = o__payload[166:151];
-  assign \o__payload.narrow  = o__payload[167];
-endmodule
-
-module \neuflow_operator_tile.window.memory (read_enable, read_address, write_data, write_enable, read_data, write_address, clk);
-  input clk;
-  wire clk;
-  input [5:0] read_address;
-  wire [5:0] read_address;
-  output [31:0] read_data;
-  wire [31:0] read_data;
-  input read_enable;
-  wire read_enable;
-  input [5:0] write_address;
-  wire [5:0] write_address;
-  input [31:0] write_data;
-  wire [31:0] write_data;
-  input write_enable;
-  wire write_enable;
-  neuflow_ram #(
-    .ADDRESS(32'd6),
-    .DEPTH(32'd64),
-    .WIDTH(32'd32)
-  ) ram (
-    .clk(clk),
-    .read_address(read_address),
-    .read_data(read_data),
-    .read_enable(read_enable),
-    .write_address(write_address),
-    .write_data(write_data),
-    .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_operator_tile.window.packer (rst, o__ready, i__ready, i__payload, i__valid, o__valid, o__payload, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire \$14 ;
-  wire \$15 ;
-  wire \$16 ;
-  reg \$17 ;
-  reg [34:0] \$18 ;
-  reg [31:0] \$19 ;
-  wire [15:0] \$2 ;
-  reg \$20 ;
-  reg \$21 ;
-  wire [7:0] \$3 ;
-  wire [270:0] \$4 ;
-  wire [270:0] \$5 ;
-  wire [2:0] \$6 ;
-  wire \$7 ;
-  wire \$8 ;
-  wire [1:0] \$9 ;
-  input clk;
-  wire clk;
-  reg fill = 1'h0;
-  reg flush = 1'h0;
-  wire free;
-  wire full;
-  reg [31:0] hold = 32'd0;
-  input [17:0] i__payload;
-  wire [17:0] i__payload;
-  wire \i__payload.count ;
-  wire \i__payload.last ;
-  wire [15:0] \i__payload.words ;
-  wire [15:0] \i__payload.words[0] ;
-  output i__ready;
-  wire i__ready;
-  input i__valid;
-  wire i__valid;
-  wire [63:0] merged;
-  output [34:0] o__payload;
-  reg [34:0] o__payload = 35'h000000000;
-  wire [1:0] \o__payload.count ;
-  wire \o__payload.last ;
-  wire [31:0] \o__payload.words ;
-  wire [15:0] \o__payload.words[0] ;
-  wire [15:0] \o__payload.words[1] ;
-  input o__ready;
-  wire o__ready;
-  output o__valid;
-  reg o__valid = 1'h0;
-  wire overflow;
-  input rst;
-  wire rst;
-  wire [1:0] total;
-  assign \$1  = i__payload[16] > 1'h0;
-  assign \$2  = \$1  ? i__payload[15:0] : 16'h0000;
-  assign \$4  = \$2  << \$3 ;
-  assign \$5  = { 239'h000000000000000000000000000000000000000000000000000000000000, hold } | \$4 ;
-  assign total = fill + i__payload[16];
-  assign \$6  = total - 2'h2;
-  assign \$7  = ~ o__valid;
-  assign free = \$7  | o__ready;
-  assign full = total >= 2'h2;
-  assign \$8  = ~ flush;
-  assign i__ready = free & \$8 ;
-  assign \$9  = full ? 2'h2 : total;
-  assign \$10  = ~ full;
-  assign \$11  = ! \$6 [0];
-  assign \$12  = \$10  | \$11 ;
-  assign \$13  = i__payload[17] & \$12 ;
-  assign \$14  = full | i__payload[17];
-  assign \$16  = i__payload[17] & \$15 ;
-  always @(posedge clk)
-    o__valid <= \$17 ;
-  always @(posedge clk)
-    o__payload <= \$18 ;
-  always @(posedge clk)
-    hold <= \$19 ;
-  always @(posedge clk)
-    fill <= \$20 ;
-  always @(posedge clk)
-    flush <= \$21 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$17  = o__valid;
-    if (free) begin
-      \$17  = 1'h0;
-      if (flush) begin
-        \$17  = 1'h1;
-      end else if (i__valid) begin
-        \$17  = \$14 ;
-      end
-    end
-    if (rst) begin
-      \$17  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$18  = o__payload;
-    if (free) begin
-      if (flush) begin
-        \$18 [31:0] = hold;
-        \$18 [33:32] = { 1'h0, fill };
-        \$18 [34] = 1'h1;
-      end else if (i__valid) begin
-        \$18 [31:0] = \$5 [31:0];
-        \$18 [33:32] = \$9 ;
-        \$18 [34] = \$13 ;
-      end
-    end
-    if (rst) begin
-      \$18  = 35'h000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$19  = hold;
-    if (free) begin
-      if (flush) begin
-        \$19  = 32'd0;
-      end else if (i__valid) begin
-        (* full_case = 32'd1 *)
-        if (full) begin
-          \$19  = \$5 [63:32];
-        end else if (i__payload[17]) begin
-          \$19  = 32'd0;
-        end else begin
-          \$19  = \$5 [31:0];
-        end
-      end
-    end
-    if (rst) begin
-      \$19  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$20  = fill;
-    if (free) begin
-      if (flush) begin
-        \$20  = 1'h0;
-      end else if (i__valid) begin
-        (* full_case = 32'd1 *)
-        if (full) begin
-          \$20  = \$6 [0];
-        end else if (i__payload[17]) begin
-          \$20  = 1'h0;
-        end else begin
-          \$20  = total[0];
-        end
-      end
-    end
-    if (rst) begin
-      \$20  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$21  = flush;
-    if (free) begin
-      if (flush) begin
-        \$21  = 1'h0;
-      end else if (i__valid) begin
-        if (full) begin
-          \$21  = \$16 ;
-        end
-      end
-    end
-    if (rst) begin
-      \$21  = 1'h0;
-    end
-  end
-  assign merged = \$5 [63:0];
-  assign overflow = \$6 [0];
-  assign \i__payload.words  = i__payload[15:0];
-  assign \i__payload.words[0]  = i__payload[15:0];
-  assign \i__payload.count  = i__payload[16];
-  assign \i__payload.last  = i__payload[17];
-  assign \o__payload.words  = o__payload[31:0];
-  assign \o__payload.words[0]  = o__payload[15:0];
-  assign \o__payload.words[1]  = o__payload[31:16];
-  assign \o__payload.count  = o__payload[33:32];
-  assign \o__payload.last  = o__payload[34];
-  assign \$3  = { 3'h0, fill, 4'h0 };
-  assign \$15  = \$6 [0];
-endmodule
-
-module \neuflow_operator_tile.window.requantise (rst, \port$1190$0 , en, \port$1996$129 , out, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
-  wire [18:0] \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire \$14 ;
-  wire \$15 ;
-  wire \$16 ;
-  wire \$17 ;
-  wire \$18 ;
-  wire \$19 ;
-  wire [19:0] \$2 ;
-  wire \$20 ;
-  wire \$21 ;
-  wire \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire \$27 ;
-  wire \$28 ;
-  wire [18:0] \$29 ;
-  wire [48:0] \$3 ;
-  wire \$30 ;
-  wire \$31 ;
-  wire \$32 ;
-  wire \$33 ;
-  wire \$34 ;
-  wire \$35 ;
-  wire \$36 ;
-  wire \$37 ;
-  wire \$38 ;
-  wire \$39 ;
-  wire [38:0] \$4 ;
-  wire \$40 ;
-  wire [7:0] \$41 ;
-  wire \$42 ;
-  wire \$43 ;
-  wire \$44 ;
-  wire \$45 ;
-  wire \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
-  wire [38:0] \$5 ;
-  wire \$50 ;
-  wire \$51 ;
-  wire \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  wire \$55 ;
-  wire \$56 ;
-  wire \$57 ;
-  wire \$58 ;
-  wire \$59 ;
-  wire [39:0] \$6 ;
-  wire \$60 ;
-  wire [15:0] \$61 ;
-  wire [15:0] \$62 ;
-  reg [14:0] \$63 ;
-  reg [5:0] \$64 ;
-  reg [5:0] \$65 ;
-  reg [5:0] \$66 ;
-  reg [16:0] \$67 ;
-  reg [16:0] \$68 ;
-  reg [16:0] \$69 ;
-  wire \$7 ;
-  reg [16:0] \$70 ;
-  reg [47:0] \$71 ;
-  reg [38:0] \$72 ;
-  reg [38:0] \$73 ;
-  reg [62:0] \$74 ;
-  reg [18:0] \$75 ;
-  reg [15:0] \$76 ;
-  wire \$8 ;
-  wire \$9 ;
-  wire [47:0] acc;
-  wire [47:0] bias;
-  input clk;
-  wire clk;
-  wire [63:0] doubled;
-  input en;
-  wire en;
-  wire [15:0] m;
-  wire narrow;
-  output [15:0] out;
-  reg [15:0] out = 16'h0000;
-  input [31:0] \port$1190$0 ;
-  wire [31:0] \port$1190$0 ;
-  input [38:0] \port$1996$129 ;
-  wire [38:0] \port$1996$129 ;
-  wire [18:0] rounded;
-  input rst;
-  wire rst;
-  wire [5:0] s;
-  reg [14:0] s1_m = 15'h0000;
-  reg [5:0] s1_s = 6'h00;
-  reg [16:0] s1_tail = 17'h00000;
-  reg [47:0] s1_total = 48'h000000000000;
-  reg [38:0] s2_high = 39'h0000000000;
-  reg [38:0] s2_low = 39'h0000000000;
-  reg [5:0] s2_s = 6'h00;
-  reg [16:0] s2_tail = 17'h00000;
-  reg [62:0] s3_product = 63'h0000000000000000;
-  reg [5:0] s3_s = 6'h00;
-  reg [16:0] s3_tail = 17'h00000;
-  reg [18:0] s4_doubled = 19'h00000;
-  reg [16:0] s4_tail = 17'h00000;
-  wire [15:0] zero;
-  assign \$23  = ~ doubled[63];
-  assign \$24  = ~ doubled[63];
-  assign \$25  = ~ doubled[63];
-  assign \$26  = ~ doubled[63];
-  assign \$27  = ~ doubled[63];
-  assign \$28  = ~ doubled[63];
-  assign \$29  = \$10  ? doubled[18:0] : { doubled[63], \$28 , \$27 , \$26 , \$25 , \$24 , \$23 , \$22 , \$21 , \$20 , \$19 , \$18 , \$17 , \$16 , \$15 , \$14 , \$13 , \$12 , \$11  };
-  assign \$30  = & \$2 [18:7];
-  assign \$31  = | \$2 [18:7];
-  assign \$32  = ~ \$31 ;
-  assign \$33  = \$30  | \$32 ;
-  assign \$34  = ~ \$2 [18];
-  assign \$35  = ~ \$2 [18];
-  assign \$36  = ~ \$2 [18];
-  assign \$37  = ~ \$2 [18];
-  assign \$38  = ~ \$2 [18];
-  assign \$39  = ~ \$2 [18];
-  assign \$40  = ~ \$2 [18];
-  assign \$41  = \$33  ? \$2 [7:0] : { \$2 [18], \$40 , \$39 , \$38 , \$37 , \$36 , \$35 , \$34  };
-  assign \$42  = & \$2 [18:15];
-  assign \$43  = | \$2 [18:15];
-  assign \$44  = ~ \$43 ;
-  assign \$45  = \$42  | \$44 ;
-  assign \$46  = ~ \$2 [18];
-  assign \$47  = ~ \$2 [18];
-  assign \$48  = ~ \$2 [18];
-  assign \$49  = ~ \$2 [18];
-  assign \$50  = ~ \$2 [18];
-  assign \$51  = ~ \$2 [18];
-  assign \$52  = ~ \$2 [18];
-  assign \$53  = ~ \$2 [18];
-  assign \$54  = ~ \$2 [18];
-  assign \$55  = ~ \$2 [18];
-  assign \$56  = ~ \$2 [18];
-  assign \$57  = ~ \$2 [18];
-  assign \$58  = ~ \$2 [18];
-  assign \$59  = ~ \$2 [18];
-  assign \$60  = ~ \$2 [18];
-  assign \$61  = \$45  ? \$2 [15:0] : { \$2 [18], \$60 , \$59 , \$58 , \$57 , \$56 , \$55 , \$54 , \$53 , \$52 , \$51 , \$50 , \$49 , \$48 , \$47 , \$46  };
-  assign \$62  = s4_tail[16] ? { \$41 [7], \$41 [7], \$41 [7], \$41 [7], \$41 [7], \$41 [7], \$41 [7], \$41 [7], \$41  } : \$61 ;
-  always @(posedge clk)
-    s1_m <= \$63 ;
-  always @(posedge clk)
-    s1_s <= \$64 ;
-  always @(posedge clk)
-    s2_s <= \$65 ;
-  always @(posedge clk)
-    s3_s <= \$66 ;
-  always @(posedge clk)
-    s1_tail <= \$67 ;
-  always @(posedge clk)
-    s2_tail <= \$68 ;
-  always @(posedge clk)
-    s3_tail <= \$69 ;
-  always @(posedge clk)
-    s4_tail <= \$70 ;
-  always @(posedge clk)
-    s1_total <= \$71 ;
-  always @(posedge clk)
-    s2_low <= \$72 ;
-  always @(posedge clk)
-    s2_high <= \$73 ;
-  always @(posedge clk)
-    s3_product <= \$74 ;
-  always @(posedge clk)
-    s4_doubled <= \$75 ;
-  always @(posedge clk)
-    out <= \$76 ;
-  assign doubled = $signed({ s3_product, 1'h0 }) >>> s3_s;
-  assign \$1  = $signed(s4_doubled[18:1]) + $signed({ 1'h0, s4_doubled[0] });
-  assign \$2  = $signed(\$1 ) + $signed(s4_tail[15:0]);
-  assign \$3  = $signed(\port$1190$0 ) + $signed(1'h0);
-  assign \$4  = s1_total[23:0] * s1_m;
-  assign \$5  = $signed(s1_total[47:24]) * $signed({ 1'h0, s1_m });
-  assign \$6  = $signed(s2_high) + $signed({ 1'h0, s2_low[38:24] });
-  assign \$7  = & doubled[63:18];
-  assign \$8  = | doubled[63:18];
-  assign \$9  = ~ \$8 ;
-  assign \$10  = \$7  | \$9 ;
-  assign \$11  = ~ doubled[63];
-  assign \$12  = ~ doubled[63];
-  assign \$13  = ~ doubled[63];
-  assign \$14  = ~ doubled[63];
-  assign \$15  = ~ doubled[63];
-  assign \$16  = ~ doubled[63];
-  assign \$17  = ~ doubled[63];
-  assign \$18  = ~ doubled[63];
-  assign \$19  = ~ doubled[63];
-  assign \$20  = ~ doubled[63];
-  assign \$21  = ~ doubled[63];
-  assign \$22  = ~ doubled[63];
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$63  = s1_m;
-    if (en) begin
-      \$63  = \port$1996$129 [14:0];
-    end
-    if (rst) begin
-      \$63  = 15'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$64  = s1_s;
-    if (en) begin
-      \$64  = \port$1996$129 [21:16];
-    end
-    if (rst) begin
-      \$64  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$65  = s2_s;
-    if (en) begin
-      \$65  = s1_s;
-    end
-    if (rst) begin
-      \$65  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$66  = s3_s;
-    if (en) begin
-      \$66  = s2_s;
-    end
-    if (rst) begin
-      \$66  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$67  = s1_tail;
-    if (en) begin
-      \$67  = \port$1996$129 [38:22];
-    end
-    if (rst) begin
-      \$67  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$68  = s2_tail;
-    if (en) begin
-      \$68  = s1_tail;
-    end
-    if (rst) begin
-      \$68  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$69  = s3_tail;
-    if (en) begin
-      \$69  = s2_tail;
-    end
-    if (rst) begin
-      \$69  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$70  = s4_tail;
-    if (en) begin
-      \$70  = s3_tail;
-    end
-    if (rst) begin
-      \$70  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$71  = s1_total;
-    if (en) begin
-      \$71  = \$3 [47:0];
-    end
-    if (rst) begin
-      \$71  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$72  = s2_low;
-    if (en) begin
-      \$72  = \$4 ;
-    end
-    if (rst) begin
-      \$72  = 39'h0000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$73  = s2_high;
-    if (en) begin
-      \$73  = \$5 ;
-    end
-    if (rst) begin
-      \$73  = 39'h0000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$74  = s3_product;
-    if (en) begin
-      \$74  = { \$6 [38:0], s2_low[23:0] };
-    end
-    if (rst) begin
-      \$74  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$75  = s4_doubled;
-    if (en) begin
-      \$75  = \$29 ;
-    end
-    if (rst) begin
-      \$75  = 19'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$76  = out;
-    if (en) begin
-      \$76  = \$62 ;
-    end
-    if (rst) begin
-      \$76  = 16'h0000;
-    end
-  end
-  assign rounded = \$2 [18:0];
-  assign m = \port$1996$129 [15:0];
-  assign s = \port$1996$129 [21:16];
-  assign zero = \port$1996$129 [37:22];
-  assign narrow = \port$1996$129 [38];
-  assign acc = { \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0 [31], \port$1190$0  };
-  assign bias = 48'h000000000000;
-endmodule
-
-module \neuflow_operator_tile.window.ring (write_enable, read_enable, read_data, write_data, write_address, read_address, clk);
-  input clk;
-  wire clk;
-  input [7:0] read_address;
-  wire [7:0] read_address;
-  output [31:0] read_data;
-  wire [31:0] read_data;
-  input read_enable;
-  wire read_enable;
-  input [7:0] write_address;
-  wire [7:0] write_address;
-  input [31:0] write_data;
-  wire [31:0] write_data;
-  input write_enable;
-  wire write_enable;
-  neuflow_ram #(
-    .ADDRESS(32'd8),
-    .DEPTH(32'd256),
-    .WIDTH(32'd32)
-  ) ram (
-    .clk(clk),
-    .read_address(read_address),
-    .read_data(read_data),
-    .read_enable(read_enable),
-    .write_address(write_address),
-    .write_data(write_data),
-    .write_enable(write_enable)
-  );
 endmodule

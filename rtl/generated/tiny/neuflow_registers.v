@@ -52,7 +52,6 @@ module neuflow_registers(rst, axi__ar__valid, axi__ar__addr, axi__r__ready, axi_
   wire \$7 ;
   wire \$8 ;
   wire [31:0] \$9 ;
-  wire accept;
   input [11:0] axi__ar__addr;
   wire [11:0] axi__ar__addr;
   output axi__ar__ready;
@@ -578,6 +577,5 @@ module neuflow_registers(rst, axi__ar__valid, axi__ar__addr, axi__r__ready, axi_
       \$40  = 32'd0;
     end
   end
-  assign accept = axi__aw__ready;
   assign axi__w__ready = axi__aw__ready;
 endmodule

@@ -93,7 +93,6 @@ module neuflow_requantise(rst, en, acc, bias, m, s, zero, narrow, out, clk);
   wire narrow;
   output [15:0] out;
   reg [15:0] out = 16'h0000;
-  wire [18:0] rounded;
   input rst;
   wire rst;
   input [5:0] s;
@@ -344,5 +343,4 @@ module neuflow_requantise(rst, en, acc, bias, m, s, zero, narrow, out, clk);
       \$76  = 16'h0000;
     end
   end
-  assign rounded = \$2 [18:0];
 endmodule
