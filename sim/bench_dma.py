@@ -128,8 +128,7 @@ async def random_copies(dut: Any, pause: float) -> None:
     wanted = machine.words()
     for frame in range(FRAMES):
         first, last = (
-            base // 2 + frame % RING * step
-            for base, step in ((INPUT, step_in), (OUTPUT, step_out))
+            base // 2 + frame % RING * step for base, step in ((INPUT, step_in), (OUTPUT, step_out))
         )
         for source, target in copies:
             taken = wanted[first + dma_model.word_addresses(source)]

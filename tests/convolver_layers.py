@@ -1,4 +1,4 @@
-"""Layers for tests of the convolver: data, configurations, packets and results. No simulator here."""
+"""Layers for tests of the convolver: data, configurations, packets, results. No simulator."""
 
 from __future__ import annotations
 
@@ -41,9 +41,13 @@ class Layer:
         low, high = (-32768, 32767) if self.extreme else (-300, 300)
         m = self.maps
         return {
-            "image": rng.integers(low, high, (self.channels, self.height, self.width), endpoint=True),
+            "image": rng.integers(
+                low, high, (self.channels, self.height, self.width), endpoint=True
+            ),
             "weight": rng.integers(low, high, (m, self.channels, *self.kernel), endpoint=True),
-            "bias": rng.integers(-(2**40), 2**40, m) if self.extreme else rng.integers(-9999, 9999, m),
+            "bias": rng.integers(-(2**40), 2**40, m)
+            if self.extreme
+            else rng.integers(-9999, 9999, m),
             "m": rng.integers(1, 5, m),
             "s": rng.integers(3, 9, m) + (16 if self.extreme else 0),
             "zero": rng.integers(-50, 50, m),
@@ -108,18 +112,17 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
         phase_dx=layer.dilation[1] % s, phase_dy=layer.dilation[0] % s, need=need, release=-top,
         rows=layer.height, stream_weights=layer.stream_weights, **steps,
     )  # fmt: skip
-    drain = dict(
-        groups=groups, blocks=blocks, maps=layer.maps, pitch=pitch, width=width, height=height,
-        partial_in=layer.partial_in, partial_out=layer.partial_out, narrow=layer.narrow,
-        slots=slots, map_step=map_step,
-    )  # fmt: skip
+    drain = {
+        "groups": groups, "blocks": blocks, "maps": layer.maps, "pitch": pitch, "width": width,
+        "height": height, "partial_in": layer.partial_in, "partial_out": layer.partial_out,
+        "narrow": layer.narrow, "slots": slots, "map_step": map_step,
+    }  # fmt: skip
     return [
         Config(Kind.CONV_ROWS, rows),
         Config(Kind.CONV_WEIGHTS, {"source": 0, "blocks": blocks}),
         Config(Kind.CONV_ARRAY, array),
         Config(Kind.CONV_DRAIN, drain),
     ]
-
 
 
 def rows_packet(data: dict[str, Any]) -> list[int]:
@@ -149,10 +152,14 @@ LAYERS = {
     "ring_valid": Layer(height=13, width=7, channels=3, ring=True, slots=3),
     "few_slots": Layer(height=9, width=11, maps=4, slots=2, pads=(1, 1, 1, 1)),
     "stride": Layer(height=9, width=8, stride=2, kernel=(3, 3), channels=2),
-    "stride_padded_ring": Layer(height=12, width=9, stride=2, kernel=(5, 3), pads=(2, 1, 2, 1), ring=True),
+    "stride_padded_ring": Layer(
+        height=12, width=9, stride=2, kernel=(5, 3), pads=(2, 1, 2, 1), ring=True
+    ),
     "stride_3": Layer(height=11, width=10, stride=3, kernel=(2, 4), pads=(0, 1, 1, 2)),
     "dilation": Layer(height=9, width=9, dilation=(2, 3)),
-    "dilated_stride": Layer(height=11, width=11, dilation=(3, 2), stride=2, kernel=(2, 3), pads=(1, 2, 1, 2)),
+    "dilated_stride": Layer(
+        height=11, width=11, dilation=(3, 2), stride=2, kernel=(2, 3), pads=(1, 2, 1, 2)
+    ),
     "pointwise": Layer(kernel=(1, 1), channels=7, maps=5, width=9, height=2),
     "narrow": Layer(narrow=1, pads=(1, 1, 1, 1)),
     "extremes": Layer(extreme=True, channels=3, maps=4),

@@ -119,7 +119,7 @@ def test_a_planted_fault_fails_the_bench_on_verilator() -> None:
 
 def test_a_simulation_that_leaves_no_results_is_an_error() -> None:
     need("icarus")
-    texts = {"fifo.v": 'module fifo; initial $finish; endmodule\n'}
+    texts = {"fifo.v": "module fifo; initial $finish; endmodule\n"}
     with pytest.raises(RuntimeError):
         simulators.run("sim.bench_missing", "empty", "fifo", "icarus", texts, SEED)
 

@@ -18,7 +18,8 @@ from tests.helpers import Pace, configure, get, put, simulate, watch
 
 def run(
     layers: list[Layer], grid: GridConfig = TINY, pauses: tuple[float, float] = (0.0, 0.0),
-    partials: list[list[int]] | None = None, seed: int = 7, data: list[dict[str, Any]] | None = None,
+    partials: list[list[int]] | None = None, seed: int = 7,
+    data: list[dict[str, Any]] | None = None,
 ) -> list[list[int]]:  # fmt: skip
     """Send all packets of ``layers`` and return what comes out, one packet a layer."""
     dut = Convolver(grid)
@@ -39,12 +40,15 @@ def run(
     benches += [
         functools.partial(put, stream=dut.rows, packets=rows, pace=Pace(source, seed)),
         functools.partial(put, stream=dut.weights, packets=weights, pace=Pace(source, seed + 1)),
-        functools.partial(put, stream=dut.partials, packets=partials or [], pace=Pace(source, seed + 2)),
-        functools.partial(get, stream=dut.o, count=len(layers), into=out, pace=Pace(sink, seed + 3)),
+        functools.partial(
+            put, stream=dut.partials, packets=partials or [], pace=Pace(source, seed + 2)
+        ),
+        functools.partial(
+            get, stream=dut.o, count=len(layers), into=out, pace=Pace(sink, seed + 3)
+        ),
     ]
     simulate(dut, *benches, background=[functools.partial(watch, stream=dut.o)], limit=40_000)
     return out
-
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -73,8 +77,12 @@ def test_partial_sums_join_exactly() -> None:
     middle = {**data, "image": data["image"][2:3], "weight": data["weight"][:, 2:3]}
     last = {**data, "image": data["image"][3:], "weight": data["weight"][:, 3:]}
     (one,) = run([replace(whole, channels=2, partial_out=1)], data=[first])
-    (two,) = run([replace(whole, channels=1, partial_in=1, partial_out=1)], partials=[one], data=[middle])
-    (out,) = run([replace(whole, channels=2, partial_in=1)], partials=[two], data=[last], pauses=(0.3, 0.3))
+    (two,) = run(
+        [replace(whole, channels=1, partial_in=1, partial_out=1)], partials=[one], data=[middle]
+    )
+    (out,) = run(
+        [replace(whole, channels=2, partial_in=1)], partials=[two], data=[last], pauses=(0.3, 0.3)
+    )
     assert out == expected(whole)
 
 
