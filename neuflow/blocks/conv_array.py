@@ -9,6 +9,8 @@ Stages: 0 issue, 1 linear address and border masks, 2 bank address, 3 rotate, 4 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
@@ -252,7 +254,7 @@ class MacArray(Component):
             s0.ends_group.eq(group_ends),
             s0.ends_pass.eq(pass_ends),
         ]
-        m.d.sync += [after.eq(before) for before, after in zip(self.stage, self.stage[1:])]
+        m.d.sync += [after.eq(before) for before, after in pairwise(self.stage)]
         # At most one block is between its last tap and the drain, so one register will do.
         with m.If(self.stage[1].last):
             m.d.sync += self.block.last_row.eq(last_row)
