@@ -112,7 +112,7 @@ def _add_run(verbs: Any) -> None:
         help="latency, write_latency, words_per_cycle, outstanding, shared",
     )  # fmt: skip
     verb.add_argument("--seed", type=_natural, metavar="N", help="rtl: stall the bus at random")
-    verb.add_argument("--waves", metavar="F.fst", help="rtl: write waves (slow)")
+    verb.add_argument("--waves", metavar="F.fst|F.vcd", help="rtl: write waves (slow)")
     verb.add_argument("--json", metavar="STATS.json", help="write statistics")
     verb.add_argument("--raw", action="store_true", help="write signed words, not float32")
     verb.set_defaults(verb=_run)
@@ -159,7 +159,7 @@ def _run(options: argparse.Namespace) -> None:
     from neuflow import api, files
 
     targets = [(options.output, (".npy", ".npz")), (options.json, (".json",))]
-    for target, endings in [*targets, (options.waves, (".fst",))]:
+    for target, endings in [*targets, (options.waves, (".fst", ".vcd"))]:
         if target:
             _check_target(target, endings)
     if options.on != "rtl" and (options.waves or options.seed is not None):

@@ -53,7 +53,11 @@
 #include "neuflow_registers.h"
 #include "verilated.h"
 #ifdef NEUFLOW_TRACE
+#if VM_TRACE_FST
 #include "verilated_fst_c.h"
+#else
+#include "verilated_vcd_c.h"
+#endif
 #endif
 
 namespace {
@@ -441,7 +445,7 @@ class Bench {
 #ifdef NEUFLOW_TRACE
         if (!o.text("trace").empty()) {
             Verilated::traceEverOn(true);
-            trace_ = std::make_unique<VerilatedFstC>();
+            trace_ = std::make_unique<NEUFLOW_TRACE>();
             top.trace(trace_.get(), 99);
             trace_->open(o.text("trace").c_str());
         }
@@ -518,7 +522,7 @@ class Bench {
 #endif
     }
 #ifdef NEUFLOW_TRACE
-    std::unique_ptr<VerilatedFstC> trace_;
+    std::unique_ptr<NEUFLOW_TRACE> trace_;
 #endif
 };
 

@@ -88,19 +88,19 @@ def test_inputs_that_do_not_fit_are_refused(inputs):
 
 def test_the_key_follows_everything_that_shapes_the_simulator(monkeypatch):
     sources = {"a.v": "module a; endmodule"}
-    keys = {build.simulator_key(sources, False, "g++ 12")}
-    keys.add(build.simulator_key({"a.v": "module b; endmodule"}, False, "g++ 12"))
-    keys.add(build.simulator_key({"b.v": "module a; endmodule"}, False, "g++ 12"))
-    keys.add(build.simulator_key(sources, True, "g++ 12"))
-    keys.add(build.simulator_key(sources, False, "g++ 13"))
+    keys = {build.simulator_key(sources, "", "g++ 12")}
+    keys.add(build.simulator_key({"a.v": "module b; endmodule"}, "", "g++ 12"))
+    keys.add(build.simulator_key({"b.v": "module a; endmodule"}, "", "g++ 12"))
+    keys.add(build.simulator_key(sources, "vcd", "g++ 12"))
+    keys.add(build.simulator_key(sources, "", "g++ 13"))
     with monkeypatch.context() as patch:
         patch.setattr(build, "cpu_model", lambda: "another CPU")
-        keys.add(build.simulator_key(sources, False, "g++ 12"))
+        keys.add(build.simulator_key(sources, "", "g++ 12"))
     with monkeypatch.context() as patch:
         patch.setattr(build, "CXX_FLAGS", ("OPT_FAST=-O0",))
-        keys.add(build.simulator_key(sources, False, "g++ 12"))
+        keys.add(build.simulator_key(sources, "", "g++ 12"))
     assert len(keys) == 7
-    assert build.simulator_key(dict(sources), False, "g++ 12") in keys
+    assert build.simulator_key(dict(sources), "", "g++ 12") in keys
 
 
 def test_clock_and_memory_do_not_ask_for_another_build():
@@ -292,6 +292,21 @@ def test_a_program_that_is_none_and_one_that_hangs_are_named(loopback, monkeypat
     monkeypatch.setattr(rtl, "WATCHDOG_CYCLES", 2000)
     with pytest.raises(HardwareError, match="error HANG"):
         rtl.simulate(hang, {"x": images(1)}, executable=loopback)
+
+
+@pytest.mark.rtl
+def test_waves_are_written_on_request(tmp_path):
+    from neuflow.blocks.top import Top
+
+    sources = verilog.generate(TINY, Top(TINY, Loopback(TINY)))
+    traced = build.simulator_of(sources, "loopback", "vcd")
+    x, waves = images(1), tmp_path / "w.vcd"
+    outputs, _ = rtl.simulate(copy_program(WORDS), {"x": x}, waves=waves, executable=traced)
+    assert (outputs["y"] == x).all()
+    text = waves.read_text(encoding="utf-8")
+    assert "$enddefinitions" in text and "m_axi_araddr" in text
+    with pytest.raises(InputError, match=r"must end in \.fst or \.vcd"):
+        rtl.run(copy_program(WORDS), {"x": x}, waves=tmp_path / "w.txt")
 
 
 @pytest.mark.rtl

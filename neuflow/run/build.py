@@ -31,9 +31,14 @@ VERILATOR_FLAGS = (
     "--top-module", "neuflow_sim", "--prefix", "Vneuflow_sim", "-Wno-fatal",
     "--output-split", "20000", "--output-split-cfuncs", "1000",
 )  # fmt: skip
-TRACE_FLAGS = ("--trace-fst", "-CFLAGS", "-DNEUFLOW_TRACE")
-# What runs every cycle is compiled with care, what runs once (OPT_SLOW) fast.
-CXX_FLAGS = ("OPT_FAST=-O3 -march=native", "OPT_GLOBAL=-O2 -march=native", "OPT_SLOW=-O0")
+TRACE_FLAGS = {
+    "": (),
+    "fst": ("--trace-fst", "-CFLAGS", "-DNEUFLOW_TRACE=VerilatedFstC"),
+    "vcd": ("--trace-vcd", "-CFLAGS", "-DNEUFLOW_TRACE=VerilatedVcdC"),
+}
+"""Format of the waves, also the ending of their file -> flags."""
+# -O3 takes twice as long to compile and simulates no faster; what runs once is not optimised.
+CXX_FLAGS = ("OPT_FAST=-O2 -march=native", "OPT_GLOBAL=-O2 -march=native", "OPT_SLOW=-O0")
 # The wheel's makefile was written without looking for a compiler, and leaves these empty.
 MAKE_VARIABLES = (
     "CFG_CXXFLAGS_PCH_I=-include",
@@ -190,11 +195,11 @@ def cpu_model() -> str:
     return "\n".join(dict.fromkeys(x for x in lines if x.split("\t")[0].strip() in wanted))
 
 
-def simulator_key(sources: Mapping[str, str], trace: bool, compiler: str) -> str:
+def simulator_key(sources: Mapping[str, str], trace: str, compiler: str) -> str:
     """Return the key of a simulator: content of Verilog and harness, flags, tools and CPU."""
     parts = [*(text for item in sorted(sources.items()) for text in item)]
     parts += [files.read_text(f"sim/{name}") for name in _HARNESS]
-    parts += [*VERILATOR_FLAGS, *CXX_FLAGS, *MAKE_VARIABLES, str(trace)]
+    parts += [*VERILATOR_FLAGS, *CXX_FLAGS, *MAKE_VARIABLES, *TRACE_FLAGS[trace]]
     parts += [compiler, importlib.metadata.version("verilator"), cpu_model()]
     return digest(parts)
 
@@ -206,20 +211,20 @@ def compiler_version(path: str) -> str:
     ).stdout
 
 
-def simulator(grid: GridConfig, trace: bool = False) -> Path:
+def simulator(grid: GridConfig, trace: str = "") -> Path:
     """Return the executable that simulates ``grid``; built on first use.
 
-    ``trace``: one that can write FST waves, which is several times slower.
+    ``trace``: "fst" or "vcd": one that can write such waves, which is several times slower.
     """
     tools()  # what is missing is said before the Verilog is generated
     return simulator_of(verilog_sources(grid), f"grid {grid.name}", trace)
 
 
-def simulator_of(sources: Mapping[str, str], name: str, trace: bool = False) -> Path:
+def simulator_of(sources: Mapping[str, str], name: str, trace: str = "") -> Path:
     """Return the executable that simulates the files of ``verilog.generate``."""
     found = tools()
     key = simulator_key(sources, trace, compiler_version(found["C++ compiler"]))
-    what = f"simulator of {name}{' with waves' if trace else ''}"
+    what = f"simulator of {name}{f' with {trace} waves' if trace else ''}"
     directory = cached(f"sim-{key}", what, lambda place: _build(place, sources, trace, found))
     return directory / SIMULATOR
 
@@ -233,7 +238,7 @@ def verilator_root() -> Path:
     return Path(places[0])
 
 
-def _build(place: Path, sources: Mapping[str, str], trace: bool, found: Mapping[str, str]) -> None:
+def _build(place: Path, sources: Mapping[str, str], trace: str, found: Mapping[str, str]) -> None:
     root = verilator_root()
     work = place.parent / "work"
     work.mkdir()
@@ -247,7 +252,7 @@ def _build(place: Path, sources: Mapping[str, str], trace: bool, found: Mapping[
     # verilator_bin is the program itself; the script around it would need Perl.
     binary = root / "bin" / ("verilator_bin" + (".exe" if sys.platform == "win32" else ""))
     command = [
-        str(binary), *VERILATOR_FLAGS, *shape, *(TRACE_FLAGS if trace else ()),
+        str(binary), *VERILATOR_FLAGS, *shape, *TRACE_FLAGS[trace],
         "-CFLAGS", f"-I{work}", "--Mdir", "obj", "-o", SIMULATOR, "lint.vlt", *modules,
         *_HARNESS,
     ]  # fmt: skip
@@ -274,6 +279,11 @@ def _tool(command: Sequence[str], work: Path, environment: Mapping[str, str]) ->
         log.write_text(done.stdout + done.stderr, encoding="utf-8")
         lines = (done.stderr or done.stdout).splitlines()
         cause = next((x for x in lines if "rror" in x), lines[-1] if lines else "no message")
+        if "lz4.h" in cause or "zlib.h" in cause:
+            raise ToolError(
+                "FST waves need the headers of lz4 and zlib; install them (Debian: apt install "
+                "liblz4-dev zlib1g-dev) or name a .vcd file"
+            )
         raise ToolError(f"{Path(command[0]).name} failed: {cause.strip()}; the log is {log}")
 
 

