@@ -358,11 +358,13 @@ class MacArray(Component):
             # A negative coordinate is a large unsigned one, so one comparison serves both ends.
             at_x = Signal(SIZE + 2, name=f"at_x{lane}")
             at_y = Signal(SIZE + 2, name=f"at_y{lane}")
-            m.d.comb += [
-                at_x.eq(x[lane] + s1_x),
-                at_y.eq(y[lane] + s1_y),
-                inside[lane].eq((at_x < s1_width) & (at_y < s1_height)),
-            ]
+            # Only for a tap: what rests costs a simulator nothing.
+            with m.If(self.stage[1].valid):
+                m.d.comb += [
+                    at_x.eq(x[lane] + s1_x),
+                    at_y.eq(y[lane] + s1_y),
+                    inside[lane].eq((at_x < s1_width) & (at_y < s1_height)),
+                ]
         m.d.sync += masks.eq(inside)
         s3_masks = Signal(self.grid.pixels)
         m.d.sync += s3_masks.eq(masks)
@@ -378,7 +380,8 @@ class MacArray(Component):
         m.d.comb += turned.eq(Cat(words, words) >> (rotate << ceil_log2(WORD_BITS)))
         pixels = Signal(data.ArrayLayout(signed(WORD_BITS), grid.pixels))
         inside = Cat(masks[lane].replicate(WORD_BITS) for lane in range(grid.pixels))
-        m.d.sync += pixels.as_value().eq(turned & inside)
+        with m.If(self.stage[3].valid):
+            m.d.sync += pixels.as_value().eq(turned & inside)
         return pixels, self._weights(m)
 
     def _weights(self, m):
@@ -401,6 +404,7 @@ class MacArray(Component):
             m.d.comb += [
                 row.words.eq(pixels),
                 row.weight.eq(weights[k]),
+                row.multiply.eq(self.stage[4].valid),
                 row.valid.eq(self.stage[5].valid),
                 row.first.eq(self.stage[5].first),
                 row.hand_over.eq(self.hand_over),

@@ -314,12 +314,14 @@ class Drain(Component):
             stages[0].ends_group.eq(block.ends_group),
         ]
         m.d.sync += [after.eq(before) for before, after in zip(stages, stages[1:], strict=False)]
+        moving = Signal()
+        m.d.comb += moving.eq(Cat(stage.step for stage in stages[:-1]).any())
         for k in range(grid.maps):
             exit_ = Requantise()
             place(m, f"requantise{k}", "requantise", exit_, platform)
             bias = Cat(parameters.bias_low[k], parameters.bias_middle[k], parameters.bias_high[k])
             m.d.comb += [
-                exit_.en.eq(1),
+                exit_.en.eq(moving),
                 exit_.acc.eq(values[k]),
                 exit_.bias.eq(bias.as_signed()),
                 exit_.m.eq(parameters.m[k]),

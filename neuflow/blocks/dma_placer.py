@@ -75,7 +75,7 @@ class Placer(Component):
         m.d.comb += [
             total.eq(fill + take),
             full.eq(total >= lanes),
-            merged.eq(hold | (kept << (fill << bits_for(WORD_BITS - 1)))),
+            merged.eq(hold | (kept << Cat(Const(0, bits_for(WORD_BITS - 1)), fill))),
         ]
 
         # A beat goes out when it is full or the run ends; a run's spill goes out a cycle later, as

@@ -13,7 +13,8 @@ from neuflow.grid import GridConfig
 class MacRow(Component):
     """``pixels`` multiply-accumulators that share a weight, and the registers they drain through.
 
-    Members: ``words`` In, one a pixel; ``weight`` In. One cycle later: ``valid`` In, add the products;
+    Members: ``words`` In, one a pixel; ``weight``, ``multiply`` In. One cycle later: ``valid`` In, add
+    the products;
     ``first`` In with it, begin a new sum. ``hand_over`` In: copy the sums to the drain registers;
     ``shift`` In: on to the next pixel; ``out`` Out: the first pixel's sum there. Sums are exact.
 
@@ -26,6 +27,7 @@ class MacRow(Component):
             {
                 "words": In(data.ArrayLayout(signed(WORD_BITS), grid.pixels)),
                 "weight": In(signed(WORD_BITS)),
+                "multiply": In(1),
                 "valid": In(1),
                 "first": In(1),
                 "hand_over": In(1),
@@ -41,7 +43,8 @@ class MacRow(Component):
         sums = [Signal(shape, name=f"sum{n}") for n in pixels]
         drains = [Signal(shape, name=f"drain{n}") for n in pixels]
 
-        m.d.sync += [products[n].eq(self.words[n] * self.weight) for n in pixels]
+        with m.If(self.multiply):
+            m.d.sync += [products[n].eq(self.words[n] * self.weight) for n in pixels]
         with m.If(self.valid):
             m.d.sync += [sums[n].eq(Mux(self.first, 0, sums[n]) + products[n]) for n in pixels]
         with m.If(self.hand_over):

@@ -7,9 +7,9 @@ be partial, and no beat is empty. Once ``valid``, a beat stays as it is until it
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream
-from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.lib.wiring import Component, In, Out, connect
 from amaranth.utils import bits_for
 
 WORD_BITS = 16
@@ -93,9 +93,12 @@ class Packer(Component):
         out, i = self.o.payload, self.i.payload
 
         # Words above the count are cleared, so that what is held can be merged by OR.
-        kept = [Mux(lane < i.count, i.words[lane].as_unsigned(), 0) for lane in range(self.lanes_in)]
+        lanes_in = range(self.lanes_in)
+        kept = [Mux(lane < i.count, i.words[lane].as_unsigned(), 0) for lane in lanes_in]
+        # A shift by Cat has just the width it needs; `fill << 4` would count 4 as any 3-bit number.
+        bits = Cat(Const(0, WORD_BITS.bit_length() - 1), fill)
         m.d.comb += [
-            merged.eq(hold | (Cat(*kept) << (fill << WORD_BITS.bit_length() - 1))),
+            merged.eq(hold | (Cat(*kept) << bits)),
             total.eq(fill + i.count),
             overflow.eq(total - lanes),
         ]
@@ -189,4 +192,4 @@ def wire(m: Module, source, sink) -> None:
     connect(m, source, sink)
 
 
-__all__ = ["WORD_BITS", "Narrow", "Packer", "Slice", "beat_layout", "beat_stream", "flipped", "wire"]
+__all__ = ["WORD_BITS", "Narrow", "Packer", "Slice", "beat_layout", "beat_stream", "wire"]

@@ -358,8 +358,8 @@ module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i
     .issue(tap),
     .pass_done(pass_done),
     .pixel(pixel),
-    .\port$1093$0 (\$1 ),
-    .\port$1097$0 (\$2 ),
+    .\port$1097$0 (\$1 ),
+    .\port$1101$0 (\$2 ),
     .read(read),
     .read_enable(read_enable),
     .released(released),
@@ -429,16 +429,16 @@ module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i
     .o__payload(\o__payload$71 ),
     .o__ready(\o__ready$73 ),
     .o__valid(\o__valid$75 ),
-    .\parameters$105 (parameters),
+    .\parameters$110 (parameters),
     .parameters_take(parameters_take),
     .parameters_valid(parameters_valid),
     .partials__payload(partials__payload),
     .partials__ready(partials__ready),
     .partials__valid(partials__valid),
     .pixel(pixel),
-    .\port$1093$0 (\$1 ),
-    .\port$1097$0 (\$2 ),
-    .\port$488$16 (\$3 ),
+    .\port$1097$0 (\$1 ),
+    .\port$1101$0 (\$2 ),
+    .\port$492$16 (\$3 ),
     .ready(drain_ready),
     .rst(rst),
     .shift(shift)
@@ -473,7 +473,7 @@ module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i
     .parameters(parameters),
     .parameters_take(parameters_take),
     .parameters_valid(parameters_valid),
-    .\port$488$16 (\$3 ),
+    .\port$492$16 (\$3 ),
     .read(\read$99 ),
     .ready(weights_ready),
     .rewind(rewind),
@@ -495,7 +495,7 @@ module \neuflow_convolver_tile.convolver (rst, columns, i__payload, i__valid, \i
   assign weights_source = \config__payload$20 [2:0];
 endmodule
 
-module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weights, issue, idle, wait_rows, wait_weights, wait_drain, weights_read, weights_rewind, weights_free, config__ready, drain_ready, shift, words, \port$1093$0 , \port$1097$0 , pixel, released, pass_done
+module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weights, issue, idle, wait_rows, wait_weights, wait_drain, weights_read, weights_rewind, weights_free, config__ready, drain_ready, shift, words, \port$1097$0 , \port$1101$0 , pixel, released, pass_done
 , read_enable, hand_over, read, config__payload, config__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire [6:0] \$1 ;
@@ -701,28 +701,38 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   wire \$signal ;
   wire \$signal$10 ;
   reg [19:0] \$signal$11  = 20'h00000;
-  reg [17:0] \$signal$119  = 18'h00000;
   reg \$signal$12  = 1'h1;
-  reg [19:0] \$signal$125  = 20'h00000;
-  reg [31:0] \$signal$128  = 32'd0;
+  reg [17:0] \$signal$121  = 18'h00000;
+  reg [19:0] \$signal$127  = 20'h00000;
+  reg [31:0] \$signal$130  = 32'd0;
   wire \$signal$14 ;
   wire \$signal$16 ;
   wire \$signal$19 ;
   wire \$signal$22 ;
   wire \$signal$3 ;
   reg [5:0] \$signal$4  = 6'h00;
-  reg [17:0] \$signal$46  = 18'h00000;
-  reg [15:0] \$signal$51  = 16'h0000;
-  wire [4:0] \$signal$61 ;
-  reg [3:0] \$signal$62  = 4'h0;
-  wire \$signal$65 ;
-  reg [19:0] \$signal$70  = 20'h00000;
-  reg [19:0] \$signal$73  = 20'h00000;
+  reg [17:0] \$signal$47  = 18'h00000;
+  reg [15:0] \$signal$52  = 16'h0000;
+  wire [4:0] \$signal$62 ;
+  reg [3:0] \$signal$63  = 4'h0;
+  wire \$signal$66 ;
+  reg [19:0] \$signal$71  = 20'h00000;
   reg [19:0] \$signal$74  = 20'h00000;
-  reg [19:0] \$signal$79  = 20'h00000;
+  reg [19:0] \$signal$75  = 20'h00000;
   wire \$signal$8 ;
+  reg [19:0] \$signal$80  = 20'h00000;
   reg [9:0] \$signal$9  = 10'h000;
   reg active = 1'h0;
+  reg [17:0] at_x0;
+  reg [17:0] at_x1;
+  reg [17:0] at_x2;
+  reg [17:0] at_x3;
+  reg [17:0] at_x4;
+  reg [17:0] at_y0;
+  reg [17:0] at_y1;
+  reg [17:0] at_y2;
+  reg [17:0] at_y3;
+  reg [17:0] at_y4;
   reg [19:0] channel = 20'h00000;
   wire channel_ends;
   wire clear;
@@ -746,28 +756,29 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   output idle;
   wire idle;
   reg in_flight = 1'h0;
-  wire [4:0] \inside ;
+  reg [4:0] \inside ;
   output issue;
   wire issue;
   reg [5:0] kx = 6'h00;
   reg [15:0] last_row = 16'h0000;
-  wire [15:0] \last_row$116 ;
+  wire [15:0] \last_row$119 ;
   reg [4:0] masks = 5'h00;
+  wire multiply;
   wire [15:0] need;
   reg odd = 1'h0;
   wire [47:0] out;
-  wire [47:0] \out$108 ;
+  wire [47:0] \out$111 ;
   output pass_done;
   reg pass_done = 1'h0;
   reg [3:0] phase_y = 4'h0;
   output [95:0] pixel;
   wire [95:0] pixel;
   (* init = 80'h00000000000000000000 *)
-  output [1:0] \port$1093$0 ;
-  wire [1:0] \port$1093$0 ;
+  output [1:0] \port$1097$0 ;
+  wire [1:0] \port$1097$0 ;
   (* init = 16'h0000 *)
-  output [15:0] \port$1097$0 ;
-  wire [15:0] \port$1097$0 ;
+  output [15:0] \port$1101$0 ;
+  wire [15:0] \port$1101$0 ;
   reg [19:0] position = 20'h00000;
   output [14:0] read;
   reg [14:0] read = 15'h0000;
@@ -779,15 +790,15 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   input rst;
   wire rst;
   wire [5:0] s0;
-  wire [31:0] s1;
-  reg [5:0] \s1$88  = 6'h00;
+  reg [5:0] s1 = 6'h00;
+  wire [31:0] \s1$88 ;
   reg [15:0] s1_height = 16'h0000;
   reg [19:0] s1_phase_y = 20'h00000;
   reg [19:0] s1_position = 20'h00000;
   reg [17:0] s1_y = 18'h00000;
   reg [5:0] s2 = 6'h00;
   reg [5:0] s3 = 6'h00;
-  reg [31:0] \s3$129  = 32'd0;
+  reg [31:0] \s3$131  = 32'd0;
   reg [4:0] s3_masks = 5'h00;
   reg [5:0] s4 = 6'h00;
   reg [5:0] s5 = 6'h00;
@@ -829,7 +840,7 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   wire wrap_y;
   wire [79:0] x;
   reg [79:0] y = 80'h00000000000000000000;
-  wire [79:0] \y$122 ;
+  wire [79:0] \y$124 ;
   assign \$1  = kx + 1'h1;
   assign \$signal  = \$1  == config__payload[61:56];
   assign \$2  = \$signal$4  + 1'h1;
@@ -880,34 +891,34 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   assign weights_free = issue & \$29 ;
   assign config__ready = issue & \$signal$10 ;
   assign \$30  = issue & channel_ends;
-  assign \$31  = $signed({ 1'h0, \$like [15:0] }) + $signed(\$signal$46 );
+  assign \$31  = $signed({ 1'h0, \$like [15:0] }) + $signed(\$signal$47 );
   assign \$32  = $signed({ 1'h0, y[15:0] }) + $signed(s1_y);
-  assign \$33  = \$31 [17:0] < \$signal$51 ;
-  assign \$34  = \$32 [17:0] < s1_height;
+  assign \$33  = at_x0 < \$signal$52 ;
+  assign \$34  = at_y0 < s1_height;
   assign \$35  = \$33  & \$34 ;
-  assign \$36  = $signed({ 1'h0, \$like [31:16] }) + $signed(\$signal$46 );
+  assign \$36  = $signed({ 1'h0, \$like [31:16] }) + $signed(\$signal$47 );
   assign \$37  = $signed({ 1'h0, y[31:16] }) + $signed(s1_y);
-  assign \$38  = \$36 [17:0] < \$signal$51 ;
-  assign \$39  = \$37 [17:0] < s1_height;
+  assign \$38  = at_x1 < \$signal$52 ;
+  assign \$39  = at_y1 < s1_height;
   assign \$40  = \$38  & \$39 ;
-  assign \$41  = $signed({ 1'h0, \$like [47:32] }) + $signed(\$signal$46 );
+  assign \$41  = $signed({ 1'h0, \$like [47:32] }) + $signed(\$signal$47 );
   assign \$42  = $signed({ 1'h0, y[47:32] }) + $signed(s1_y);
-  assign \$43  = \$41 [17:0] < \$signal$51 ;
-  assign \$44  = \$42 [17:0] < s1_height;
+  assign \$43  = at_x2 < \$signal$52 ;
+  assign \$44  = at_y2 < s1_height;
   assign \$45  = \$43  & \$44 ;
-  assign \$46  = $signed({ 1'h0, \$like [63:48] }) + $signed(\$signal$46 );
+  assign \$46  = $signed({ 1'h0, \$like [63:48] }) + $signed(\$signal$47 );
   assign \$47  = $signed({ 1'h0, y[63:48] }) + $signed(s1_y);
-  assign \$48  = \$46 [17:0] < \$signal$51 ;
-  assign \$49  = \$47 [17:0] < s1_height;
+  assign \$48  = at_x3 < \$signal$52 ;
+  assign \$49  = at_y3 < s1_height;
   assign \$50  = \$48  & \$49 ;
-  assign \$51  = $signed({ 1'h0, \$like [79:64] }) + $signed(\$signal$46 );
+  assign \$51  = $signed({ 1'h0, \$like [79:64] }) + $signed(\$signal$47 );
   assign \$52  = $signed({ 1'h0, y[79:64] }) + $signed(s1_y);
-  assign \$53  = \$51 [17:0] < \$signal$51 ;
-  assign \$54  = \$52 [17:0] < s1_height;
+  assign \$53  = at_x4 < \$signal$52 ;
+  assign \$54  = at_y4 < s1_height;
   assign \$55  = \$53  & \$54 ;
-  assign \$signal$61  = \$signal$62  + config__payload[313:310];
+  assign \$signal$62  = \$signal$63  + config__payload[313:310];
   assign sum_y = phase_y + config__payload[317:314];
-  assign \$signal$65  = \$signal$61  >= config__payload[113:110];
+  assign \$signal$66  = \$signal$62  >= config__payload[113:110];
   assign wrap_y = sum_y >= config__payload[113:110];
   assign \$56  = | config__payload[221:202];
   assign \$57  = group_start + 3'h5;
@@ -919,26 +930,26 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   assign \$63  = \$59  ? \$61  : { 1'h0, \$62  };
   assign \$64  = | config__payload[221:202];
   assign \$65  = wrap_y ? step_y_wrap : config__payload[281:262];
-  assign \$66  = \$signal$70  + \$65 ;
+  assign \$66  = \$signal$71  + \$65 ;
   assign \$67  = \$66  >= config__payload[221:202];
   assign \$68  = \$64  & \$67 ;
   assign \$69  = wrap_y ? step_y_wrap : config__payload[281:262];
-  assign \$70  = \$signal$70  + \$69 ;
+  assign \$70  = \$signal$71  + \$69 ;
   assign \$71  = \$70  - config__payload[221:202];
   assign \$72  = wrap_y ? step_y_wrap : config__payload[281:262];
-  assign \$73  = \$signal$70  + \$72 ;
+  assign \$73  = \$signal$71  + \$72 ;
   assign \$74  = \$68  ? \$71  : { 1'h0, \$73  };
-  assign \$75  = \$signal$73  + \$signal$74 ;
+  assign \$75  = \$signal$74  + \$signal$75 ;
   assign \$76  = \$75  + s1_phase_y;
   assign \$77  = \$76 [19:0] + s1_position;
-  assign \$78  = \$76 [19:0] + \$signal$79 ;
+  assign \$78  = \$76 [19:0] + \$signal$80 ;
   assign \$79  = \$77 [8:3] + 1'h1;
-  assign \$80  = | \$signal$79 ;
+  assign \$80  = | \$signal$80 ;
   assign \$81  = \$79 [5:0] == \$78 [8:3];
   assign \$82  = \$80  & \$81 ;
   assign \$83  = \$82  ? \$76 [8:3] : \$79 [5:0];
   assign \$85  = { words, words } >> \$84 ;
-  assign s1 = \s1$88 [1] ? weights[63:32] : weights[31:0];
+  assign \s1$88  = s1[1] ? weights[63:32] : weights[31:0];
   assign \$86  = ~ s6[3];
   assign \$87  = in_flight & \$86 ;
   assign \$88  = \$87  | s0[3];
@@ -966,7 +977,7 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   assign \$110  = \$108  | \$109 ;
   assign \$111  = issue & \$signal ;
   assign \$112  = $signed(tap_y) + $signed({ 1'h0, config__payload[161:154] });
-  assign \$113  = $signed(\$signal$119 ) + $signed({ 1'h0, config__payload[153:146] });
+  assign \$113  = $signed(\$signal$121 ) + $signed({ 1'h0, config__payload[153:146] });
   assign \$114  = | config__payload[221:202];
   assign \$115  = config__payload[281:262] + config__payload[301:282];
   assign \$116  = \$115  >= config__payload[221:202];
@@ -981,26 +992,26 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   assign \$125  = ~ \$signal$3 ;
   assign \$126  = issue & \$125 ;
   assign \$127  = | config__payload[221:202];
-  assign \$128  = config__payload[261:242] + \$signal$65 ;
+  assign \$128  = config__payload[261:242] + \$signal$66 ;
   assign \$129  = position + \$128 ;
   assign \$130  = \$129  >= config__payload[221:202];
   assign \$131  = \$127  & \$130 ;
-  assign \$132  = config__payload[261:242] + \$signal$65 ;
+  assign \$132  = config__payload[261:242] + \$signal$66 ;
   assign \$133  = position + \$132 ;
   assign \$134  = \$133  - config__payload[221:202];
-  assign \$135  = config__payload[261:242] + \$signal$65 ;
+  assign \$135  = config__payload[261:242] + \$signal$66 ;
   assign \$136  = position + \$135 ;
   assign \$137  = \$131  ? \$134  : { 1'h0, \$136  };
-  assign \$138  = \$signal$61  - config__payload[113:110];
-  assign \$139  = \$signal$65  ? \$138  : { 1'h0, \$signal$61  };
+  assign \$138  = \$signal$62  - config__payload[113:110];
+  assign \$139  = \$signal$66  ? \$138  : { 1'h0, \$signal$62  };
   assign \$140  = sum_y - config__payload[113:110];
   assign \$141  = wrap_y ? \$140  : { 1'h0, sum_y };
   assign \$142  = \$signal$8  ? \$63 [19:0] : group_start;
   assign \$143  = \$signal$8  ? \$63 [19:0] : group_start;
-  assign \$144  = \$signal$125  + config__payload[201:182];
+  assign \$144  = \$signal$127  + config__payload[201:182];
   assign \$145  = channel_ends ? { 1'h0, config__payload[181:162] } : \$144 ;
   assign \$146  = \$signal$8  ? \$63 [19:0] : group_start;
-  assign \$147  = \$signal$62  * config__payload[337:318];
+  assign \$147  = \$signal$63  * config__payload[337:318];
   assign \$148  = phase_y * config__payload[357:338];
   assign \$149  = \$85 [79:0] & { s3_masks[4], s3_masks[4], s3_masks[4], s3_masks[4], s3_masks[4], s3_masks[4], s3_masks[4], s3_masks[4], s3_masks[4], s3_masks[4], s3_masks[4], s3_masks[4], s3_masks[4], s3_masks[4], s3_masks[4], s3_masks[4:3], s3_masks[3], s3_masks[3], s3_masks[3], s3_masks[3], s3_masks[3], s3_masks[3], s3_masks[3], s3_masks[3], s3_masks[3], s3_masks[3], s3_masks[3], s3_masks[3], s3_masks[3], s3_masks[3], s3_masks[3:2], s3_masks[2], s3_masks[2], s3_masks[2], s3_masks[2], s3_masks[2], s3_masks[2], s3_masks[2], s3_masks[2], s3_masks[2], s3_masks[2], s3_masks[2], s3_masks[2], s3_masks[2], s3_masks[2], s3_masks[2:1], s3_masks[1], s3_masks[1], s3_masks[1], s3_masks[1], s3_masks[1], s3_masks[1], s3_masks[1], s3_masks[1], s3_masks[1], s3_masks[1], s3_masks[1], s3_masks[1], s3_masks[1], s3_masks[1], s3_masks[1:0], s3_masks[0], s3_masks[0], s3_masks[0], s3_masks[0], s3_masks[0], s3_masks[0], s3_masks[0], s3_masks[0], s3_masks[0], s3_masks[0], s3_masks[0], s3_masks[0], s3_masks[0], s3_masks[0], s3_masks[0] };
   always @(posedge clk)
@@ -1032,7 +1043,7 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   always @(posedge clk)
     last_row <= \$165 ;
   always @(posedge clk)
-    \s1$88  <= \$166 ;
+    s1 <= \$166 ;
   always @(posedge clk)
     s2 <= \$167 ;
   always @(posedge clk)
@@ -1044,7 +1055,7 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   always @(posedge clk)
     s6 <= \$171 ;
   always @(posedge clk)
-    \$signal$119  <= \$172 ;
+    \$signal$121  <= \$172 ;
   always @(posedge clk)
     tap_y <= \$173 ;
   always @(posedge clk)
@@ -1052,11 +1063,11 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   always @(posedge clk)
     y <= \$175 ;
   always @(posedge clk)
-    \$signal$46  <= \$176 ;
+    \$signal$47  <= \$176 ;
   always @(posedge clk)
     s1_y <= \$177 ;
   always @(posedge clk)
-    \$signal$51  <= \$178 ;
+    \$signal$52  <= \$178 ;
   always @(posedge clk)
     s1_height <= \$179 ;
   always @(posedge clk)
@@ -1066,27 +1077,27 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   always @(posedge clk)
     step_y_wrap <= \$182 ;
   always @(posedge clk)
-    \$signal$125  <= \$183 ;
+    \$signal$127  <= \$183 ;
   always @(posedge clk)
     group_start <= \$184 ;
   always @(posedge clk)
-    \$signal$70  <= \$185 ;
+    \$signal$71  <= \$185 ;
   always @(posedge clk)
     position <= \$186 ;
   always @(posedge clk)
-    \$signal$62  <= \$187 ;
+    \$signal$63  <= \$187 ;
   always @(posedge clk)
     phase_y <= \$188 ;
   always @(posedge clk)
-    \$signal$73  <= \$189 ;
+    \$signal$74  <= \$189 ;
   always @(posedge clk)
     s1_position <= \$190 ;
   always @(posedge clk)
-    \$signal$74  <= \$191 ;
+    \$signal$75  <= \$191 ;
   always @(posedge clk)
     s1_phase_y <= \$192 ;
   always @(posedge clk)
-    \$signal$79  <= \$193 ;
+    \$signal$80  <= \$193 ;
   always @(posedge clk)
     read <= \$194 ;
   always @(posedge clk)
@@ -1094,9 +1105,9 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   always @(posedge clk)
     \words$90  <= \$196 ;
   always @(posedge clk)
-    \$signal$128  <= \$197 ;
+    \$signal$130  <= \$197 ;
   always @(posedge clk)
-    \s3$129  <= \$198 ;
+    \s3$131  <= \$198 ;
   always @(posedge clk)
     \weights$93  <= \$199 ;
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
@@ -1105,17 +1116,18 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
     .\config (config__payload),
     .free(free),
     .full(full),
-    .last_row(\last_row$116 ),
+    .last_row(\last_row$119 ),
     .need(need),
     .rst(rst),
     .take(take),
     .x(x),
-    .y(\y$122 )
+    .y(\y$124 )
   );
   neuflow_mac_row map0 (
     .clk(clk),
     .first(s5[2]),
     .hand_over(s6[3]),
+    .multiply(s4[0]),
     .out(out),
     .rst(rst),
     .shift(shift),
@@ -1127,7 +1139,8 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
     .clk(clk),
     .first(s5[2]),
     .hand_over(s6[3]),
-    .out(\out$108 ),
+    .multiply(s4[0]),
+    .out(\out$111 ),
     .rst(rst),
     .shift(shift),
     .valid(s5[0]),
@@ -1137,11 +1150,92 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$151  = \$152 ;
-    if (\s1$88 [3]) begin
+    if (s1[3]) begin
       \$151  = last_row;
     end
     if (rst) begin
       \$151  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    at_x0 = 18'h00000;
+    if (s1[0]) begin
+      at_x0 = \$31 [17:0];
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    at_y0 = 18'h00000;
+    if (s1[0]) begin
+      at_y0 = \$32 [17:0];
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \inside  = 5'h00;
+    if (s1[0]) begin
+      \inside [0] = \$35 ;
+      \inside [1] = \$40 ;
+      \inside [2] = \$45 ;
+      \inside [3] = \$50 ;
+      \inside [4] = \$55 ;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    at_x1 = 18'h00000;
+    if (s1[0]) begin
+      at_x1 = \$36 [17:0];
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    at_y1 = 18'h00000;
+    if (s1[0]) begin
+      at_y1 = \$37 [17:0];
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    at_x2 = 18'h00000;
+    if (s1[0]) begin
+      at_x2 = \$41 [17:0];
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    at_y2 = 18'h00000;
+    if (s1[0]) begin
+      at_y2 = \$42 [17:0];
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    at_x3 = 18'h00000;
+    if (s1[0]) begin
+      at_x3 = \$46 [17:0];
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    at_y3 = 18'h00000;
+    if (s1[0]) begin
+      at_y3 = \$47 [17:0];
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    at_x4 = 18'h00000;
+    if (s1[0]) begin
+      at_x4 = \$51 [17:0];
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    at_y4 = 18'h00000;
+    if (s1[0]) begin
+      at_y4 = \$52 [17:0];
     end
   end
   always @* begin
@@ -1277,7 +1371,7 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$165  = last_row;
     if (\$107 ) begin
-      \$165  = \last_row$116 ;
+      \$165  = \last_row$119 ;
     end
     if (rst) begin
       \$165  = 16'h0000;
@@ -1292,7 +1386,7 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$167  = \s1$88 ;
+    \$167  = s1;
     if (rst) begin
       \$167  = 6'h00;
     end
@@ -1327,7 +1421,7 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$172  = \$signal$119 ;
+    \$172  = \$signal$121 ;
     if (\$110 ) begin
       \$172  = { config__payload[129], config__payload[129], config__payload[129:114] };
     end else if (\$111 ) begin
@@ -1365,7 +1459,7 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$175  = y;
     if (take) begin
-      \$175  = \y$122 ;
+      \$175  = \y$124 ;
     end
     if (rst) begin
       \$175  = 80'h00000000000000000000;
@@ -1373,7 +1467,7 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$176  = \$signal$119 ;
+    \$176  = \$signal$121 ;
     if (rst) begin
       \$176  = 18'h00000;
     end
@@ -1422,7 +1516,7 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$183  = \$signal$125 ;
+    \$183  = \$signal$127 ;
     if (\$122 ) begin
       \$183  = config__payload[181:162];
     end else if (\$124 ) begin
@@ -1450,7 +1544,7 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$185  = \$signal$70 ;
+    \$185  = \$signal$71 ;
     if (\$122 ) begin
       \$185  = config__payload[241:222];
     end else if (\$124 ) begin
@@ -1481,7 +1575,7 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$187  = \$signal$62 ;
+    \$187  = \$signal$63 ;
     if (\$122 ) begin
       \$187  = config__payload[305:302];
     end else if (\$124 ) begin
@@ -1512,7 +1606,7 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$189  = \$signal$125 ;
+    \$189  = \$signal$127 ;
     if (rst) begin
       \$189  = 20'h00000;
     end
@@ -1561,50 +1655,49 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$196  = \$149 ;
+    \$196  = \words$90 ;
+    if (s3[0]) begin
+      \$196  = \$149 ;
+    end
     if (rst) begin
       \$196  = 80'h00000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$197  = s1;
+    \$197  = \s1$88 ;
     if (rst) begin
       \$197  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$198  = \$signal$128 ;
+    \$198  = \$signal$130 ;
     if (rst) begin
       \$198  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$199  = \s3$129 ;
+    \$199  = \s3$131 ;
     if (rst) begin
       \$199  = 32'd0;
     end
   end
   assign \config  = config__payload;
   assign weight = \weights$93 [15:0];
+  assign multiply = s4[0];
   assign valid = s5[0];
   assign first = s5[2];
-  assign \port$1093$0  = \$150 ;
-  assign \port$1097$0  = \$152 ;
+  assign \port$1097$0  = \$150 ;
+  assign \port$1101$0  = \$152 ;
   assign read_enable = s2[0];
   assign hand_over = s6[3];
-  assign pixel[95:48] = \out$108 ;
+  assign pixel[95:48] = \out$111 ;
   assign pixel[47:0] = out;
   assign where[14:9] = \$83 ;
   assign where[8:3] = \$77 [8:3];
   assign where[2:0] = \$77 [2:0];
-  assign \inside [4] = \$55 ;
-  assign \inside [3] = \$50 ;
-  assign \inside [2] = \$45 ;
-  assign \inside [1] = \$40 ;
-  assign \inside [0] = \$35 ;
   assign \$150 [1] = s6[5];
   assign \$150 [0] = s6[4];
   assign s0[5] = \$signal$10 ;
@@ -2301,7 +2394,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights (rst, columns, bus_
   end
 endmodule
 
-module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials__valid, parameters_valid, \port$488$16 , parameters_take, ready, partials__ready, shift, config__ready, o__ready, \parameters$105 , \port$1093$0 , \port$1097$0 , pixel, hand_over, o__payload, o__valid, config__payload, config__valid, clk
+module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials__valid, parameters_valid, \port$492$16 , parameters_take, ready, partials__ready, shift, config__ready, o__ready, \parameters$110 , \port$1097$0 , \port$1101$0 , pixel, hand_over, o__payload, o__valid, config__payload, config__valid, clk
 );
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire \$1 ;
@@ -2428,17 +2521,17 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire \$signal$26 ;
   wire \$signal$6 ;
   reg [15:0] \$signal$7  = 16'h0000;
-  reg [15:0] \$signal$75  = 16'h0000;
-  wire \$signal$77 ;
-  wire \$signal$78 ;
   wire \$signal$8 ;
-  wire \$signal$80 ;
-  wire \$signal$81 ;
-  reg [15:0] \$signal$82  = 16'h0000;
-  reg \$signal$84  = 1'h0;
+  reg [15:0] \$signal$80  = 16'h0000;
+  wire \$signal$82 ;
+  wire \$signal$83 ;
+  wire \$signal$85 ;
   wire \$signal$86 ;
   reg [15:0] \$signal$87  = 16'h0000;
+  reg \$signal$89  = 1'h0;
   reg \$signal$9  = 1'h0;
+  wire \$signal$91 ;
+  reg [15:0] \$signal$92  = 16'h0000;
   wire [47:0] acc;
   reg all_started = 1'h0;
   wire [47:0] bias;
@@ -2473,24 +2566,25 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire [19:0] map_step;
   wire mark;
   wire move;
+  wire moving;
   wire narrow;
   output [34:0] o__payload;
   reg [34:0] o__payload;
-  wire [34:0] \o__payload$100 ;
+  wire [34:0] \o__payload$105 ;
   input o__ready;
   wire o__ready;
-  reg \o__ready$101 ;
+  reg \o__ready$106 ;
   output o__valid;
   reg o__valid;
-  wire \o__valid$102 ;
+  wire \o__valid$107 ;
   wire [19:0] offset;
   wire [15:0] out;
-  wire [15:0] \out$59 ;
+  wire [15:0] \out$64 ;
   wire [34:0] out__payload;
   wire out__valid;
   reg [191:0] parameters = 192'h000000000000000000000000000000000000000000000000;
-  input [191:0] \parameters$105 ;
-  wire [191:0] \parameters$105 ;
+  input [191:0] \parameters$110 ;
+  wire [191:0] \parameters$110 ;
   output parameters_take;
   wire parameters_take;
   input parameters_valid;
@@ -2507,12 +2601,12 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   input [95:0] pixel;
   wire [95:0] pixel;
   wire plain;
-  input [1:0] \port$1093$0 ;
-  wire [1:0] \port$1093$0 ;
-  input [15:0] \port$1097$0 ;
-  wire [15:0] \port$1097$0 ;
-  output [1:0] \port$488$16 ;
-  wire [1:0] \port$488$16 ;
+  input [1:0] \port$1097$0 ;
+  wire [1:0] \port$1097$0 ;
+  input [15:0] \port$1101$0 ;
+  wire [15:0] \port$1101$0 ;
+  output [1:0] \port$492$16 ;
+  wire [1:0] \port$492$16 ;
   wire [19:0] read_address;
   wire read_enable;
   wire [31:0] read_words;
@@ -2543,7 +2637,7 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   wire write_enable;
   wire [31:0] write_words;
   wire [15:0] zero;
-  assign block = hand_over ? { \port$1093$0 , \port$1097$0  } : \$signal ;
+  assign block = hand_over ? { \port$1097$0 , \port$1101$0  } : \$signal ;
   assign \$1  = block[15:0] < config__payload[93:78];
   assign \$2  = config__payload[93:78] - 1'h1;
   assign \$3  = \$1  ? { 1'h0, block[15:0] } : \$2 ;
@@ -2595,35 +2689,36 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   assign \$34  = $signed(value1) >> \$165 ;
   assign \$35  = ~ config__payload[95];
   assign \$36  = \$signal$14  & \$35 ;
+  assign moving = | { s4[0], s3[0], s2[0], s1[0], s0[0] };
   assign passed = config__valid & config__ready;
   assign mark = s5[1] & s5[2];
   assign write_enable = s5[0] & \inside ;
   assign \$37  = map_offset + offset;
-  assign \$38  = config__payload[77:62] - \$signal$75 ;
+  assign \$38  = config__payload[77:62] - \$signal$80 ;
   assign \$39  = \$38 [15:0] < 2'h2;
   assign \$40  = \$39  ? \$38 [15:0] : 16'h0002;
-  assign \$signal$77  = \$38 [15:0] <= 2'h2;
+  assign \$signal$82  = \$38 [15:0] <= 2'h2;
   assign \$41  = map_ + 1'h1;
   assign \$42  = \$41  == config__payload[45:30];
-  assign \$signal$78  = \$signal$77  & \$42 ;
+  assign \$signal$83  = \$signal$82  & \$42 ;
   assign \$43  = \$signal$7  + 1'h1;
   assign \$44  = \$43  == config__payload[93:78];
-  assign \$signal$80  = \$signal$78  & \$44 ;
-  assign \$45  = \$signal$82  + 1'h1;
-  assign \$signal$81  = \$45  == config__payload[112:97];
-  assign \$46  = ~ \$signal$84 ;
+  assign \$signal$85  = \$signal$83  & \$44 ;
+  assign \$45  = \$signal$87  + 1'h1;
+  assign \$signal$86  = \$45  == config__payload[112:97];
+  assign \$46  = ~ \$signal$89 ;
   assign move = \$46  | i__ready;
   assign \$47  = move & config__valid;
-  assign \$48  = \$signal$7  != \$signal$87 ;
-  assign \$signal$86  = \$47  & \$48 ;
-  assign \$49  = map_base + \$signal$75 ;
+  assign \$48  = \$signal$7  != \$signal$92 ;
+  assign \$signal$91  = \$47  & \$48 ;
+  assign \$49  = map_base + \$signal$80 ;
   assign \$50  = slot_base + config__payload[77:62];
-  assign \$51  = \$signal$81  ? 21'h000000 : \$50 ;
+  assign \$51  = \$signal$86  ? 21'h000000 : \$50 ;
   assign \$52  = config__payload[95] & config__valid;
   assign \$53  = ~ leaving;
   assign \$54  = \$52  & \$53 ;
   assign \$55  = \$signal$13  & running_block[17];
-  assign \$56  = \$signal$86  & \$signal$80 ;
+  assign \$56  = \$signal$91  & \$signal$85 ;
   assign config__ready = config__payload[95] ? \$55  : \$56 ;
   assign \$57  = left - 1'h1;
   assign \$58  = ~ \$signal$8 ;
@@ -2639,20 +2734,20 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   assign \$68  = s5[0] & s5[1];
   assign \$70  = map_offset + \$69 ;
   assign \$71  = s5[2] ? 22'h000000 : \$70 ;
-  assign \$72  = \$signal$75  + 2'h2;
-  assign \$73  = \$signal$77  ? 17'h00000 : \$72 ;
-  assign \$74  = \$signal$81  | \$signal$80 ;
-  assign \$75  = \$signal$82  + 1'h1;
+  assign \$72  = \$signal$80  + 2'h2;
+  assign \$73  = \$signal$82  ? 17'h00000 : \$72 ;
+  assign \$74  = \$signal$86  | \$signal$85 ;
+  assign \$75  = \$signal$87  + 1'h1;
   assign \$76  = \$74  ? 17'h00000 : \$75 ;
-  assign \$77  = \$signal$80  ? 20'h00000 : \$51 [19:0];
-  assign \$78  = \$signal$80  ? 20'h00000 : \$51 [19:0];
+  assign \$77  = \$signal$85  ? 20'h00000 : \$51 [19:0];
+  assign \$78  = \$signal$85  ? 20'h00000 : \$51 [19:0];
   assign \$79  = \$signal$7  + 1'h1;
-  assign \$80  = \$signal$80  ? 17'h00000 : \$79 ;
+  assign \$80  = \$signal$85  ? 17'h00000 : \$79 ;
   assign \$81  = map_ + 1'h1;
   assign \$82  = map_base + config__payload[132:113];
-  assign \$83  = \$signal$86  & \$signal$80 ;
-  assign \$84  = \o__valid$102  & \o__ready$101 ;
-  assign \$85  = \$84  & \o__payload$100 [34];
+  assign \$83  = \$signal$91  & \$signal$85 ;
+  assign \$84  = \o__valid$107  & \o__ready$106 ;
+  assign \$85  = \$84  & \o__payload$105 [34];
   always @(posedge clk)
     left <= \$86 ;
   always @(posedge clk)
@@ -2692,19 +2787,19 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   always @(posedge clk)
     map_offset <= \$104 ;
   always @(posedge clk)
-    \$signal$87  <= \$105 ;
+    \$signal$92  <= \$105 ;
   always @(posedge clk)
-    \$signal$84  <= \$106 ;
+    \$signal$89  <= \$106 ;
   always @(posedge clk)
     \$like  <= \$107 ;
   always @(posedge clk)
     s1_last <= \$108 ;
   always @(posedge clk)
-    \$signal$75  <= \$109 ;
+    \$signal$80  <= \$109 ;
   always @(posedge clk)
     map_ <= \$110 ;
   always @(posedge clk)
-    \$signal$82  <= \$111 ;
+    \$signal$87  <= \$111 ;
   always @(posedge clk)
     slot_base <= \$112 ;
   always @(posedge clk)
@@ -2717,17 +2812,17 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
     .clk(clk),
     .i__payload(i__payload),
     .i__ready(i__ready),
-    .i__valid(\$signal$84 ),
-    .o__payload(\o__payload$100 ),
-    .o__ready(\o__ready$101 ),
-    .o__valid(\o__valid$102 ),
+    .i__valid(\$signal$89 ),
+    .o__payload(\o__payload$105 ),
+    .o__ready(\o__ready$106 ),
+    .o__valid(\o__valid$107 ),
     .rst(rst)
   );
   \neuflow_convolver_tile.convolver.drain.reorder  reorder (
     .clk(clk),
     .map_step(config__payload[132:113]),
     .read_address(\$49 [19:0]),
-    .read_enable(\$signal$86 ),
+    .read_enable(\$signal$91 ),
     .read_words(read_words),
     .rst(rst),
     .write_address(\$37 [19:0]),
@@ -2738,7 +2833,7 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
     .acc(value0),
     .bias({ parameters[79:64], parameters[47:32], parameters[15:0] }),
     .clk(clk),
-    .en(1'h1),
+    .en(moving),
     .m(parameters[111:96]),
     .narrow(config__payload[96]),
     .out(out),
@@ -2750,10 +2845,10 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
     .acc(value1),
     .bias({ parameters[95:80], parameters[63:48], parameters[31:16] }),
     .clk(clk),
-    .en(1'h1),
+    .en(moving),
     .m(parameters[127:112]),
     .narrow(config__payload[96]),
-    .out(\out$59 ),
+    .out(\out$64 ),
     .rst(rst),
     .s(parameters[149:144]),
     .zero(parameters[191:176])
@@ -2766,7 +2861,7 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
     .\inside (\inside ),
     .mark(mark),
     .offset(offset),
-    .\port$1261$0 (s5[1:0]),
+    .\port$1275$0 (s5[1:0]),
     .rst(rst)
   );
   always @* begin
@@ -2775,7 +2870,7 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
     if (\$54 ) begin
       o__payload = out__payload;
     end else begin
-      o__payload = \o__payload$100 ;
+      o__payload = \o__payload$105 ;
     end
   end
   always @* begin
@@ -2784,16 +2879,16 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
     if (\$54 ) begin
       o__valid = out__valid;
     end else begin
-      o__valid = \o__valid$102 ;
+      o__valid = \o__valid$107 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \o__ready$101  = 1'h0;
+    \o__ready$106  = 1'h0;
     (* full_case = 32'd1 *)
     if (\$54 ) begin
     end else begin
-      \o__ready$101  = o__ready;
+      \o__ready$106  = o__ready;
     end
   end
   always @* begin
@@ -2839,7 +2934,7 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$89  = \$signal ;
     if (hand_over) begin
-      \$89  = { \port$1093$0 , \port$1097$0  };
+      \$89  = { \port$1097$0 , \port$1101$0  };
     end
     if (rst) begin
       \$89  = 18'h00000;
@@ -2849,7 +2944,7 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$90  = parameters;
     if (\$signal$8 ) begin
-      \$90  = \parameters$105 ;
+      \$90  = \parameters$110 ;
     end
     if (rst) begin
       \$90  = 192'h000000000000000000000000000000000000000000000000;
@@ -2983,7 +3078,7 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$105  = \$signal$87 ;
+    \$105  = \$signal$92 ;
     if (passed) begin
       \$105  = 16'h0000;
     end else if (\$68 ) begin
@@ -2997,9 +3092,9 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$106  = \$signal$84 ;
+    \$106  = \$signal$89 ;
     if (move) begin
-      \$106  = \$signal$86 ;
+      \$106  = \$signal$91 ;
     end
     if (rst) begin
       \$106  = 1'h0;
@@ -3019,7 +3114,7 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$108  = s1_last;
     if (move) begin
-      \$108  = \$signal$80 ;
+      \$108  = \$signal$85 ;
     end
     if (rst) begin
       \$108  = 1'h0;
@@ -3027,8 +3122,8 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$109  = \$signal$75 ;
-    if (\$signal$86 ) begin
+    \$109  = \$signal$80 ;
+    if (\$signal$91 ) begin
       \$109  = \$73 [15:0];
     end
     if (rst) begin
@@ -3038,10 +3133,10 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$110  = map_;
-    if (\$signal$86 ) begin
-      if (\$signal$78 ) begin
+    if (\$signal$91 ) begin
+      if (\$signal$83 ) begin
         \$110  = 16'h0000;
-      end else if (\$signal$77 ) begin
+      end else if (\$signal$82 ) begin
         \$110  = \$81 [15:0];
       end
     end
@@ -3051,9 +3146,9 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$111  = \$signal$82 ;
-    if (\$signal$86 ) begin
-      if (\$signal$78 ) begin
+    \$111  = \$signal$87 ;
+    if (\$signal$91 ) begin
+      if (\$signal$83 ) begin
         \$111  = \$76 [15:0];
       end
     end
@@ -3064,8 +3159,8 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$112  = slot_base;
-    if (\$signal$86 ) begin
-      if (\$signal$78 ) begin
+    if (\$signal$91 ) begin
+      if (\$signal$83 ) begin
         \$112  = \$77 ;
       end
     end
@@ -3076,10 +3171,10 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$113  = map_base;
-    if (\$signal$86 ) begin
-      if (\$signal$78 ) begin
+    if (\$signal$91 ) begin
+      if (\$signal$83 ) begin
         \$113  = \$78 ;
-      end else if (\$signal$77 ) begin
+      end else if (\$signal$82 ) begin
         \$113  = \$82 [19:0];
       end
     end
@@ -3090,8 +3185,8 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$114  = \$signal$7 ;
-    if (\$signal$86 ) begin
-      if (\$signal$78 ) begin
+    if (\$signal$91 ) begin
+      if (\$signal$83 ) begin
         \$114  = \$80 [15:0];
       end
     end
@@ -3111,7 +3206,7 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
       \$115  = 1'h0;
     end
   end
-  assign en = 1'h1;
+  assign en = moving;
   assign acc = value0;
   assign bias = { parameters[79:64], parameters[47:32], parameters[15:0] };
   assign m = parameters[111:96];
@@ -3122,16 +3217,16 @@ module \neuflow_convolver_tile.convolver.drain (rst, partials__payload, partials
   assign clear = passed;
   assign map_step = config__payload[132:113];
   assign write_address = \$37 [19:0];
-  assign read_enable = \$signal$86 ;
+  assign read_enable = \$signal$91 ;
   assign read_address = \$49 [19:0];
-  assign i__valid = \$signal$84 ;
-  assign \port$488$16  = block[17:16];
+  assign i__valid = \$signal$89 ;
+  assign \port$492$16  = block[17:16];
   assign parameters_take = \$signal$8 ;
   assign shift = \$signal$14 ;
   assign i__payload[34] = s1_last;
   assign i__payload[33:32] = \$like ;
   assign i__payload[31:0] = read_words;
-  assign write_words[31:16] = \out$59 ;
+  assign write_words[31:16] = \out$64 ;
   assign write_words[15:0] = out;
   assign s0[2] = running_block[16];
   assign s0[1] = \$signal$13 ;
@@ -3147,28 +3242,27 @@ module \neuflow_convolver_tile.convolver.drain.packer (rst, i__ready, i__payload
   reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
   wire \$1 ;
   wire \$10 ;
-  wire \$11 ;
-  wire [1:0] \$12 ;
+  wire [1:0] \$11 ;
+  wire \$12 ;
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
   wire \$17 ;
   wire \$18 ;
-  wire \$19 ;
+  reg \$19 ;
   wire [15:0] \$2 ;
-  reg \$20 ;
-  reg [34:0] \$21 ;
-  reg [31:0] \$22 ;
+  reg [34:0] \$20 ;
+  reg [31:0] \$21 ;
+  reg \$22 ;
   reg \$23 ;
-  reg \$24 ;
   wire \$3 ;
   wire [15:0] \$4 ;
-  wire [7:0] \$5 ;
-  wire [286:0] \$6 ;
-  wire [286:0] \$7 ;
+  wire [62:0] \$5 ;
+  wire [62:0] \$6 ;
+  wire [2:0] \$7 ;
   wire [2:0] \$8 ;
-  wire [2:0] \$9 ;
+  wire \$9 ;
   input clk;
   wire clk;
   reg fill = 1'h0;
@@ -3194,100 +3288,116 @@ module \neuflow_convolver_tile.convolver.drain.packer (rst, i__ready, i__payload
   assign \$2  = \$1  ? i__payload[15:0] : 16'h0000;
   assign \$3  = i__payload[33:32] > 1'h1;
   assign \$4  = \$3  ? i__payload[31:16] : 16'h0000;
-  assign \$6  = { \$4 , \$2  } << \$5 ;
-  assign \$7  = { 255'h0000000000000000000000000000000000000000000000000000000000000000, hold } | \$6 ;
-  assign \$8  = fill + i__payload[33:32];
-  assign \$9  = \$8 [1:0] - 2'h2;
-  assign \$10  = ~ o__valid;
-  assign free = \$10  | o__ready;
-  assign full = \$8 [1:0] >= 2'h2;
-  assign \$11  = ~ flush;
-  assign i__ready = free & \$11 ;
-  assign \$12  = full ? 2'h2 : \$8 [1:0];
-  assign \$13  = ~ full;
-  assign \$14  = ! \$9 [0];
-  assign \$15  = \$13  | \$14 ;
-  assign \$16  = i__payload[34] & \$15 ;
-  assign \$17  = full | i__payload[34];
-  assign \$19  = i__payload[34] & \$18 ;
+  assign \$5  = { \$4 , \$2  } << { fill, 4'h0 };
+  assign \$6  = { 31'h00000000, hold } | \$5 ;
+  assign \$7  = fill + i__payload[33:32];
+  assign \$8  = \$7 [1:0] - 2'h2;
+  assign \$9  = ~ o__valid;
+  assign free = \$9  | o__ready;
+  assign full = \$7 [1:0] >= 2'h2;
+  assign \$10  = ~ flush;
+  assign i__ready = free & \$10 ;
+  assign \$11  = full ? 2'h2 : \$7 [1:0];
+  assign \$12  = ~ full;
+  assign \$13  = ! \$8 [0];
+  assign \$14  = \$12  | \$13 ;
+  assign \$15  = i__payload[34] & \$14 ;
+  assign \$16  = full | i__payload[34];
+  assign \$18  = i__payload[34] & \$17 ;
   always @(posedge clk)
-    o__valid <= \$20 ;
+    o__valid <= \$19 ;
   always @(posedge clk)
-    o__payload <= \$21 ;
+    o__payload <= \$20 ;
   always @(posedge clk)
-    hold <= \$22 ;
+    hold <= \$21 ;
   always @(posedge clk)
-    fill <= \$23 ;
+    fill <= \$22 ;
   always @(posedge clk)
-    flush <= \$24 ;
+    flush <= \$23 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$20  = o__valid;
+    \$19  = o__valid;
     if (free) begin
-      \$20  = 1'h0;
+      \$19  = 1'h0;
       if (flush) begin
-        \$20  = 1'h1;
+        \$19  = 1'h1;
       end else if (i__valid) begin
-        \$20  = \$17 ;
+        \$19  = \$16 ;
       end
     end
     if (rst) begin
-      \$20  = 1'h0;
+      \$19  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$21  = o__payload;
+    \$20  = o__payload;
     if (free) begin
       if (flush) begin
-        \$21 [31:0] = hold;
-        \$21 [33:32] = { 1'h0, fill };
-        \$21 [34] = 1'h1;
+        \$20 [31:0] = hold;
+        \$20 [33:32] = { 1'h0, fill };
+        \$20 [34] = 1'h1;
       end else if (i__valid) begin
-        \$21 [31:0] = \$7 [31:0];
-        \$21 [33:32] = \$12 ;
-        \$21 [34] = \$16 ;
+        \$20 [31:0] = \$6 [31:0];
+        \$20 [33:32] = \$11 ;
+        \$20 [34] = \$15 ;
       end
     end
     if (rst) begin
-      \$21  = 35'h000000000;
+      \$20  = 35'h000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$22  = hold;
+    \$21  = hold;
     if (free) begin
       if (flush) begin
-        \$22  = 32'd0;
+        \$21  = 32'd0;
       end else if (i__valid) begin
         (* full_case = 32'd1 *)
         if (full) begin
-          \$22  = \$7 [63:32];
+          \$21  = { 1'h0, \$6 [62:32] };
         end else if (i__payload[34]) begin
-          \$22  = 32'd0;
+          \$21  = 32'd0;
         end else begin
-          \$22  = \$7 [31:0];
+          \$21  = \$6 [31:0];
         end
       end
     end
     if (rst) begin
-      \$22  = 32'd0;
+      \$21  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$23  = fill;
+    \$22  = fill;
+    if (free) begin
+      if (flush) begin
+        \$22  = 1'h0;
+      end else if (i__valid) begin
+        (* full_case = 32'd1 *)
+        if (full) begin
+          \$22  = \$8 [0];
+        end else if (i__payload[34]) begin
+          \$22  = 1'h0;
+        end else begin
+          \$22  = \$7 [0];
+        end
+      end
+    end
+    if (rst) begin
+      \$22  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
+    \$23  = flush;
     if (free) begin
       if (flush) begin
         \$23  = 1'h0;
       end else if (i__valid) begin
-        (* full_case = 32'd1 *)
         if (full) begin
-          \$23  = \$9 [0];
-        end else if (i__payload[34]) begin
-          \$23  = 1'h0;
-        end else begin
-          \$23  = \$8 [0];
+          \$23  = \$18 ;
         end
       end
     end
@@ -3295,24 +3405,7 @@ module \neuflow_convolver_tile.convolver.drain.packer (rst, i__ready, i__payload
       \$23  = 1'h0;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$24  = flush;
-    if (free) begin
-      if (flush) begin
-        \$24  = 1'h0;
-      end else if (i__valid) begin
-        if (full) begin
-          \$24  = \$19 ;
-        end
-      end
-    end
-    if (rst) begin
-      \$24  = 1'h0;
-    end
-  end
-  assign \$5  = { 3'h0, fill, 4'h0 };
-  assign \$18  = \$9 [0];
+  assign \$17  = \$8 [0];
 endmodule
 
 module \neuflow_convolver_tile.convolver.drain.reorder (rst, write_enable, write_address, read_enable, read_address, read_words, write_words, map_step, clk);
@@ -3475,7 +3568,7 @@ module \neuflow_convolver_tile.convolver.drain.reorder.bank1 (write_enable, read
   );
 endmodule
 
-module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside , offset, complete, \port$1261$0 , \config , clk);
+module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside , offset, complete, \port$1275$0 , \config , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire [16:0] \$1 ;
   wire \$10 ;
@@ -3519,8 +3612,8 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
   wire mark;
   output [19:0] offset;
   wire [19:0] offset;
-  input [1:0] \port$1261$0 ;
-  wire [1:0] \port$1261$0 ;
+  input [1:0] \port$1275$0 ;
+  wire [1:0] \port$1275$0 ;
   input rst;
   wire rst;
   wire short_ends;
@@ -3547,7 +3640,7 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
   assign \$17  = short_ends ? \$16  : { 1'h0, after[31:16] };
   assign \$18  = \$15  ? { 1'h0, \config [93:78] } : \$17 ;
   assign \$19  = ~ mark;
-  assign \$20  = \port$1261$0 [1] & \$19 ;
+  assign \$20  = \port$1275$0 [1] & \$19 ;
   assign \$21  = \$20  ? \$signal$13  : after;
   always @(posedge clk)
     \$signal$1  <= \$22 ;
@@ -3569,7 +3662,7 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
     \$22  = \$signal$1 ;
     if (clear) begin
       \$22  = 68'h00000000000000000;
-    end else if (\port$1261$0 [0]) begin
+    end else if (\port$1275$0 [0]) begin
       \$22  = \$21 ;
     end
     if (rst) begin
@@ -3581,7 +3674,7 @@ module \neuflow_convolver_tile.convolver.drain.walk (rst, clear, mark, \inside ,
     \$23  = \$signal$13 ;
     if (clear) begin
       \$23  = 68'h00000000000000000;
-    end else if (\port$1261$0 [0]) begin
+    end else if (\port$1275$0 [0]) begin
       if (mark) begin
         \$23  = after;
       end
@@ -4510,7 +4603,7 @@ module \neuflow_convolver_tile.convolver.row_store.bank7 (write_enable, write_ad
   );
 endmodule
 
-module \neuflow_convolver_tile.convolver.weight_store (rst, i__payload, i__valid, i__ready, config__ready, parameters_valid, ready, value, read, rewind, free, \port$488$16 , parameters_take, listening, parameters, config__payload, config__valid, clk);
+module \neuflow_convolver_tile.convolver.weight_store (rst, i__payload, i__valid, i__ready, config__ready, parameters_valid, ready, value, read, rewind, free, \port$492$16 , parameters_take, listening, parameters, config__payload, config__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -4562,8 +4655,8 @@ module \neuflow_convolver_tile.convolver.weight_store (rst, i__payload, i__valid
   wire parameters_take;
   output parameters_valid;
   wire parameters_valid;
-  input [1:0] \port$488$16 ;
-  wire [1:0] \port$488$16 ;
+  input [1:0] \port$492$16 ;
+  wire [1:0] \port$492$16 ;
   wire push;
   wire \push$15 ;
   input read;
@@ -4595,8 +4688,8 @@ module \neuflow_convolver_tile.convolver.weight_store (rst, i__payload, i__valid
   assign config__ready = \$signal$9  & i__payload[67];
   assign \$5  = asked != 2'h3;
   assign \read$27  = \$5  & \ready$29 ;
-  assign \rewind$30  = parameters_take & \port$488$16 [0];
-  assign \free$33  = parameters_take & \port$488$16 [1];
+  assign \rewind$30  = parameters_take & \port$492$16 [0];
+  assign \free$33  = parameters_take & \port$492$16 [1];
   assign \$6  = asked == 2'h3;
   assign \$7  = ~ arriving;
   assign parameters_valid = \$6  & \$7 ;

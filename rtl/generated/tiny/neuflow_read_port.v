@@ -160,8 +160,8 @@ module neuflow_read_port(rst, bus__payload, bus__valid, kind, columns, request__
     .o__payload(\o__payload$43 ),
     .o__ready(\o__ready$49 ),
     .o__valid(response__ready),
-    .\port$228$0 (\$22 ),
-    .\port$232$0 (\$23 ),
+    .\port$227$0 (\$22 ),
+    .\port$231$0 (\$23 ),
     .rst(rst)
   );
   \neuflow_read_port.splitter  splitter (
@@ -169,8 +169,8 @@ module neuflow_read_port(rst, bus__payload, bus__valid, kind, columns, request__
     .i__payload(\i__payload$27 ),
     .i__ready(\o__ready$29 ),
     .i__valid(\i__valid$31 ),
-    .\port$228$0 (\$22 ),
-    .\port$232$0 (\$23 ),
+    .\port$227$0 (\$22 ),
+    .\port$231$0 (\$23 ),
     .request__payload(request__payload),
     .request__ready(\request__ready$36 ),
     .request__valid(\request__valid$34 ),
@@ -504,13 +504,13 @@ endmodule
 module \neuflow_read_port.packer (rst, o__ready, i__ready, i__valid, i__payload, o__valid, o__payload, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
   wire \$1 ;
-  wire [574:0] \$10 ;
-  wire [574:0] \$11 ;
+  wire [126:0] \$10 ;
+  wire [3:0] \$11 ;
   wire [3:0] \$12 ;
-  wire [3:0] \$13 ;
+  wire \$13 ;
   wire \$14 ;
-  wire \$15 ;
-  wire [2:0] \$16 ;
+  wire [2:0] \$15 ;
+  wire \$16 ;
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
@@ -518,19 +518,18 @@ module \neuflow_read_port.packer (rst, o__ready, i__ready, i__valid, i__payload,
   wire \$20 ;
   wire \$21 ;
   wire \$22 ;
-  wire \$23 ;
-  reg \$24 ;
-  reg [67:0] \$25 ;
-  reg [63:0] \$26 ;
-  reg [1:0] \$27 ;
-  reg \$28 ;
+  reg \$23 ;
+  reg [67:0] \$24 ;
+  reg [63:0] \$25 ;
+  reg [1:0] \$26 ;
+  reg \$27 ;
   wire \$3 ;
   wire [15:0] \$4 ;
   wire \$5 ;
   wire [15:0] \$6 ;
   wire \$7 ;
   wire [15:0] \$8 ;
-  wire [8:0] \$9 ;
+  wire [126:0] \$9 ;
   input clk;
   wire clk;
   reg [1:0] fill = 2'h0;
@@ -560,128 +559,127 @@ module \neuflow_read_port.packer (rst, o__ready, i__ready, i__valid, i__payload,
   assign \$6  = \$5  ? i__payload[47:32] : 16'h0000;
   assign \$7  = i__payload[66:64] > 2'h3;
   assign \$8  = \$7  ? i__payload[63:48] : 16'h0000;
-  assign \$10  = { \$8 , \$6 , \$4 , \$2  } << \$9 ;
-  assign \$11  = { 511'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000, hold } | \$10 ;
-  assign \$12  = fill + i__payload[66:64];
-  assign \$13  = \$12 [2:0] - 3'h4;
-  assign \$14  = ~ o__valid;
-  assign free = \$14  | o__ready;
-  assign full = \$12 [2:0] >= 3'h4;
-  assign \$15  = ~ flush;
-  assign i__ready = free & \$15 ;
-  assign \$16  = full ? 3'h4 : \$12 [2:0];
-  assign \$17  = ~ full;
-  assign \$18  = ! \$13 [1:0];
-  assign \$19  = \$17  | \$18 ;
-  assign \$20  = i__payload[67] & \$19 ;
-  assign \$21  = full | i__payload[67];
-  assign \$22  = | \$13 [1:0];
-  assign \$23  = i__payload[67] & \$22 ;
+  assign \$9  = { \$8 , \$6 , \$4 , \$2  } << { fill, 4'h0 };
+  assign \$10  = { 63'h0000000000000000, hold } | \$9 ;
+  assign \$11  = fill + i__payload[66:64];
+  assign \$12  = \$11 [2:0] - 3'h4;
+  assign \$13  = ~ o__valid;
+  assign free = \$13  | o__ready;
+  assign full = \$11 [2:0] >= 3'h4;
+  assign \$14  = ~ flush;
+  assign i__ready = free & \$14 ;
+  assign \$15  = full ? 3'h4 : \$11 [2:0];
+  assign \$16  = ~ full;
+  assign \$17  = ! \$12 [1:0];
+  assign \$18  = \$16  | \$17 ;
+  assign \$19  = i__payload[67] & \$18 ;
+  assign \$20  = full | i__payload[67];
+  assign \$21  = | \$12 [1:0];
+  assign \$22  = i__payload[67] & \$21 ;
   always @(posedge clk)
-    o__valid <= \$24 ;
+    o__valid <= \$23 ;
   always @(posedge clk)
-    o__payload <= \$25 ;
+    o__payload <= \$24 ;
   always @(posedge clk)
-    hold <= \$26 ;
+    hold <= \$25 ;
   always @(posedge clk)
-    fill <= \$27 ;
+    fill <= \$26 ;
   always @(posedge clk)
-    flush <= \$28 ;
+    flush <= \$27 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$24  = o__valid;
+    \$23  = o__valid;
     if (free) begin
-      \$24  = 1'h0;
+      \$23  = 1'h0;
       if (flush) begin
-        \$24  = 1'h1;
+        \$23  = 1'h1;
       end else if (i__valid) begin
-        \$24  = \$21 ;
+        \$23  = \$20 ;
       end
     end
     if (rst) begin
-      \$24  = 1'h0;
+      \$23  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$25  = o__payload;
+    \$24  = o__payload;
     if (free) begin
       if (flush) begin
-        \$25 [63:0] = hold;
-        \$25 [66:64] = { 1'h0, fill };
-        \$25 [67] = 1'h1;
+        \$24 [63:0] = hold;
+        \$24 [66:64] = { 1'h0, fill };
+        \$24 [67] = 1'h1;
       end else if (i__valid) begin
-        \$25 [63:0] = \$11 [63:0];
-        \$25 [66:64] = \$16 ;
-        \$25 [67] = \$20 ;
+        \$24 [63:0] = \$10 [63:0];
+        \$24 [66:64] = \$15 ;
+        \$24 [67] = \$19 ;
       end
     end
     if (rst) begin
-      \$25  = 68'h00000000000000000;
+      \$24  = 68'h00000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$26  = hold;
+    \$25  = hold;
     if (free) begin
       if (flush) begin
-        \$26  = 64'h0000000000000000;
-      end else if (i__valid) begin
-        (* full_case = 32'd1 *)
-        if (full) begin
-          \$26  = \$11 [127:64];
-        end else if (i__payload[67]) begin
-          \$26  = 64'h0000000000000000;
-        end else begin
-          \$26  = \$11 [63:0];
-        end
-      end
-    end
-    if (rst) begin
-      \$26  = 64'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$27  = fill;
-    if (free) begin
-      if (flush) begin
-        \$27  = 2'h0;
+        \$25  = 64'h0000000000000000;
       end else if (i__valid) begin
         (* full_case = 32'd1 *)
         if (full) begin
-          \$27  = \$13 [1:0];
+          \$25  = { 1'h0, \$10 [126:64] };
         end else if (i__payload[67]) begin
-          \$27  = 2'h0;
+          \$25  = 64'h0000000000000000;
         end else begin
-          \$27  = \$12 [1:0];
+          \$25  = \$10 [63:0];
         end
       end
     end
     if (rst) begin
-      \$27  = 2'h0;
+      \$25  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$28  = flush;
+    \$26  = fill;
     if (free) begin
       if (flush) begin
-        \$28  = 1'h0;
+        \$26  = 2'h0;
       end else if (i__valid) begin
+        (* full_case = 32'd1 *)
         if (full) begin
-          \$28  = \$23 ;
+          \$26  = \$12 [1:0];
+        end else if (i__payload[67]) begin
+          \$26  = 2'h0;
+        end else begin
+          \$26  = \$11 [1:0];
         end
       end
     end
     if (rst) begin
-      \$28  = 1'h0;
+      \$26  = 2'h0;
     end
   end
-  assign \$9  = { 3'h0, fill, 4'h0 };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
+    \$27  = flush;
+    if (free) begin
+      if (flush) begin
+        \$27  = 1'h0;
+      end else if (i__valid) begin
+        if (full) begin
+          \$27  = \$22 ;
+        end
+      end
+    end
+    if (rst) begin
+      \$27  = 1'h0;
+    end
+  end
 endmodule
 
-module \neuflow_read_port.pieces (rst, i__valid, o__ready, i__ready, o__payload, \port$228$0 , \port$232$0 , o__valid, clk);
+module \neuflow_read_port.pieces (rst, i__valid, o__ready, i__ready, o__payload, \port$227$0 , \port$231$0 , o__valid, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -712,10 +710,10 @@ module \neuflow_read_port.pieces (rst, i__valid, o__ready, i__ready, o__payload,
   wire o__ready;
   output o__valid;
   reg o__valid = 1'h0;
-  input [6:0] \port$228$0 ;
-  wire [6:0] \port$228$0 ;
-  input [7:0] \port$232$0 ;
-  wire [7:0] \port$232$0 ;
+  input [6:0] \port$227$0 ;
+  wire [6:0] \port$227$0 ;
+  input [7:0] \port$231$0 ;
+  wire [7:0] \port$231$0 ;
   wire push;
   reg [3:0] read_address = 4'h0;
   wire [14:0] read_data;
@@ -748,8 +746,8 @@ module \neuflow_read_port.pieces (rst, i__valid, o__ready, i__ready, o__payload,
     o__valid <= \$14 ;
   \neuflow_read_port.pieces.ram  ram (
     .clk(clk),
-    .\port$228$0 (\port$228$0 ),
-    .\port$232$0 (\port$232$0 ),
+    .\port$227$0 (\port$227$0 ),
+    .\port$231$0 (\port$231$0 ),
     .read_address(read_address),
     .read_data(o__payload),
     .read_enable(fetch),
@@ -789,13 +787,13 @@ module \neuflow_read_port.pieces (rst, i__valid, o__ready, i__ready, o__payload,
   assign read_data = o__payload;
 endmodule
 
-module \neuflow_read_port.pieces.ram (write_enable, read_enable, read_data, \port$228$0 , \port$232$0 , write_address, read_address, clk);
+module \neuflow_read_port.pieces.ram (write_enable, read_enable, read_data, \port$227$0 , \port$231$0 , write_address, read_address, clk);
   input clk;
   wire clk;
-  input [6:0] \port$228$0 ;
-  wire [6:0] \port$228$0 ;
-  input [7:0] \port$232$0 ;
-  wire [7:0] \port$232$0 ;
+  input [6:0] \port$227$0 ;
+  wire [6:0] \port$227$0 ;
+  input [7:0] \port$231$0 ;
+  wire [7:0] \port$231$0 ;
   input [3:0] read_address;
   wire [3:0] read_address;
   output [14:0] read_data;
@@ -817,13 +815,13 @@ module \neuflow_read_port.pieces.ram (write_enable, read_enable, read_data, \por
     .read_data(read_data),
     .read_enable(read_enable),
     .write_address(write_address),
-    .write_data({ \port$232$0 , \port$228$0  }),
+    .write_data({ \port$231$0 , \port$227$0  }),
     .write_enable(write_enable)
   );
-  assign write_data = { \port$232$0 , \port$228$0  };
+  assign write_data = { \port$231$0 , \port$227$0  };
 endmodule
 
-module \neuflow_read_port.splitter (rst, request__ready, request__valid, i__ready, room, i__valid, i__payload, request__payload, \port$228$0 , \port$232$0 , clk);
+module \neuflow_read_port.splitter (rst, request__ready, request__valid, i__ready, room, i__valid, i__payload, request__payload, \port$227$0 , \port$231$0 , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
   wire [23:0] \$1 ;
   wire [25:0] \$10 ;
@@ -865,11 +863,11 @@ module \neuflow_read_port.splitter (rst, request__ready, request__valid, i__read
   reg last = 1'h0;
   reg [23:0] more = 24'h000000;
   wire moves;
-  output [6:0] \port$228$0 ;
-  wire [6:0] \port$228$0 ;
+  output [6:0] \port$227$0 ;
+  wire [6:0] \port$227$0 ;
   (* init = 8'h00 *)
-  output [7:0] \port$232$0 ;
-  wire [7:0] \port$232$0 ;
+  output [7:0] \port$231$0 ;
+  wire [7:0] \port$231$0 ;
   output [30:0] request__payload;
   wire [30:0] request__payload;
   input request__ready;
@@ -995,8 +993,8 @@ module \neuflow_read_port.splitter (rst, request__ready, request__valid, i__read
       \$23  = 1'h0;
     end
   end
-  assign \port$228$0  = \$15 ;
-  assign \port$232$0  = \$17 ;
+  assign \port$227$0  = \$15 ;
+  assign \port$231$0  = \$17 ;
   assign \$15 [6] = \$4 ;
   assign \$15 [5:4] = \$1 [1:0];
   assign \$15 [3:2] = \$3 ;

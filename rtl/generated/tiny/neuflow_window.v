@@ -654,7 +654,7 @@ module neuflow_window(rst, bus__payload, bus__valid, sub, columns, i__payload, i
     .clk(clk),
     .en(\en$95 ),
     .out(out),
-    .\port$494$129 (\o__payload$20 [167:129]),
+    .\port$493$129 (\o__payload$20 [167:129]),
     .\port$77$0 (\$50 [31:0]),
     .rst(rst)
   );
@@ -1659,20 +1659,19 @@ module \neuflow_window.packer (rst, o__ready, i__ready, i__payload, i__valid, o_
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
-  wire \$16 ;
-  reg \$17 ;
-  reg [34:0] \$18 ;
-  reg [31:0] \$19 ;
+  reg \$16 ;
+  reg [34:0] \$17 ;
+  reg [31:0] \$18 ;
+  reg \$19 ;
   wire [15:0] \$2 ;
   reg \$20 ;
-  reg \$21 ;
-  wire [7:0] \$3 ;
-  wire [270:0] \$4 ;
-  wire [270:0] \$5 ;
-  wire [2:0] \$6 ;
+  wire [46:0] \$3 ;
+  wire [46:0] \$4 ;
+  wire [2:0] \$5 ;
+  wire \$6 ;
   wire \$7 ;
-  wire \$8 ;
-  wire [1:0] \$9 ;
+  wire [1:0] \$8 ;
+  wire \$9 ;
   input clk;
   wire clk;
   reg fill = 1'h0;
@@ -1697,100 +1696,116 @@ module \neuflow_window.packer (rst, o__ready, i__ready, i__payload, i__valid, o_
   wire [1:0] total;
   assign \$1  = i__payload[16] > 1'h0;
   assign \$2  = \$1  ? i__payload[15:0] : 16'h0000;
-  assign \$4  = \$2  << \$3 ;
-  assign \$5  = { 239'h000000000000000000000000000000000000000000000000000000000000, hold } | \$4 ;
+  assign \$3  = \$2  << { fill, 4'h0 };
+  assign \$4  = { 15'h0000, hold } | \$3 ;
   assign total = fill + i__payload[16];
-  assign \$6  = total - 2'h2;
-  assign \$7  = ~ o__valid;
-  assign free = \$7  | o__ready;
+  assign \$5  = total - 2'h2;
+  assign \$6  = ~ o__valid;
+  assign free = \$6  | o__ready;
   assign full = total >= 2'h2;
-  assign \$8  = ~ flush;
-  assign i__ready = free & \$8 ;
-  assign \$9  = full ? 2'h2 : total;
-  assign \$10  = ~ full;
-  assign \$11  = ! \$6 [0];
-  assign \$12  = \$10  | \$11 ;
-  assign \$13  = i__payload[17] & \$12 ;
-  assign \$14  = full | i__payload[17];
-  assign \$16  = i__payload[17] & \$15 ;
+  assign \$7  = ~ flush;
+  assign i__ready = free & \$7 ;
+  assign \$8  = full ? 2'h2 : total;
+  assign \$9  = ~ full;
+  assign \$10  = ! \$5 [0];
+  assign \$11  = \$9  | \$10 ;
+  assign \$12  = i__payload[17] & \$11 ;
+  assign \$13  = full | i__payload[17];
+  assign \$15  = i__payload[17] & \$14 ;
   always @(posedge clk)
-    o__valid <= \$17 ;
+    o__valid <= \$16 ;
   always @(posedge clk)
-    o__payload <= \$18 ;
+    o__payload <= \$17 ;
   always @(posedge clk)
-    hold <= \$19 ;
+    hold <= \$18 ;
   always @(posedge clk)
-    fill <= \$20 ;
+    fill <= \$19 ;
   always @(posedge clk)
-    flush <= \$21 ;
+    flush <= \$20 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$17  = o__valid;
+    \$16  = o__valid;
     if (free) begin
-      \$17  = 1'h0;
+      \$16  = 1'h0;
       if (flush) begin
-        \$17  = 1'h1;
+        \$16  = 1'h1;
       end else if (i__valid) begin
-        \$17  = \$14 ;
+        \$16  = \$13 ;
       end
     end
     if (rst) begin
-      \$17  = 1'h0;
+      \$16  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$18  = o__payload;
+    \$17  = o__payload;
     if (free) begin
       if (flush) begin
-        \$18 [31:0] = hold;
-        \$18 [33:32] = { 1'h0, fill };
-        \$18 [34] = 1'h1;
+        \$17 [31:0] = hold;
+        \$17 [33:32] = { 1'h0, fill };
+        \$17 [34] = 1'h1;
       end else if (i__valid) begin
-        \$18 [31:0] = \$5 [31:0];
-        \$18 [33:32] = \$9 ;
-        \$18 [34] = \$13 ;
+        \$17 [31:0] = \$4 [31:0];
+        \$17 [33:32] = \$8 ;
+        \$17 [34] = \$12 ;
       end
     end
     if (rst) begin
-      \$18  = 35'h000000000;
+      \$17  = 35'h000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$19  = hold;
+    \$18  = hold;
     if (free) begin
       if (flush) begin
-        \$19  = 32'd0;
+        \$18  = 32'd0;
       end else if (i__valid) begin
         (* full_case = 32'd1 *)
         if (full) begin
-          \$19  = \$5 [63:32];
+          \$18  = { 17'h00000, \$4 [46:32] };
         end else if (i__payload[17]) begin
-          \$19  = 32'd0;
+          \$18  = 32'd0;
         end else begin
-          \$19  = \$5 [31:0];
+          \$18  = \$4 [31:0];
         end
       end
     end
     if (rst) begin
-      \$19  = 32'd0;
+      \$18  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$20  = fill;
+    \$19  = fill;
+    if (free) begin
+      if (flush) begin
+        \$19  = 1'h0;
+      end else if (i__valid) begin
+        (* full_case = 32'd1 *)
+        if (full) begin
+          \$19  = \$5 [0];
+        end else if (i__payload[17]) begin
+          \$19  = 1'h0;
+        end else begin
+          \$19  = total[0];
+        end
+      end
+    end
+    if (rst) begin
+      \$19  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$20  = flush;
     if (free) begin
       if (flush) begin
         \$20  = 1'h0;
       end else if (i__valid) begin
-        (* full_case = 32'd1 *)
         if (full) begin
-          \$20  = \$6 [0];
-        end else if (i__payload[17]) begin
-          \$20  = 1'h0;
-        end else begin
-          \$20  = total[0];
+          \$20  = \$15 ;
         end
       end
     end
@@ -1798,27 +1813,10 @@ module \neuflow_window.packer (rst, o__ready, i__ready, i__payload, i__valid, o_
       \$20  = 1'h0;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$21  = flush;
-    if (free) begin
-      if (flush) begin
-        \$21  = 1'h0;
-      end else if (i__valid) begin
-        if (full) begin
-          \$21  = \$16 ;
-        end
-      end
-    end
-    if (rst) begin
-      \$21  = 1'h0;
-    end
-  end
-  assign \$3  = { 3'h0, fill, 4'h0 };
-  assign \$15  = \$6 [0];
+  assign \$14  = \$5 [0];
 endmodule
 
-module \neuflow_window.requantise (rst, \port$77$0 , en, \port$494$129 , out, clk);
+module \neuflow_window.requantise (rst, \port$77$0 , en, \port$493$129 , out, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
   wire [18:0] \$1 ;
   wire \$10 ;
@@ -1903,8 +1901,8 @@ module \neuflow_window.requantise (rst, \port$77$0 , en, \port$494$129 , out, cl
   wire en;
   output [15:0] out;
   reg [15:0] out = 16'h0000;
-  input [38:0] \port$494$129 ;
-  wire [38:0] \port$494$129 ;
+  input [38:0] \port$493$129 ;
+  wire [38:0] \port$493$129 ;
   input [31:0] \port$77$0 ;
   wire [31:0] \port$77$0 ;
   input rst;
@@ -2017,7 +2015,7 @@ module \neuflow_window.requantise (rst, \port$77$0 , en, \port$494$129 , out, cl
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
     \$63  = s1_m;
     if (en) begin
-      \$63  = \port$494$129 [14:0];
+      \$63  = \port$493$129 [14:0];
     end
     if (rst) begin
       \$63  = 15'h0000;
@@ -2027,7 +2025,7 @@ module \neuflow_window.requantise (rst, \port$77$0 , en, \port$494$129 , out, cl
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
     \$64  = s1_s;
     if (en) begin
-      \$64  = \port$494$129 [21:16];
+      \$64  = \port$493$129 [21:16];
     end
     if (rst) begin
       \$64  = 6'h00;
@@ -2057,7 +2055,7 @@ module \neuflow_window.requantise (rst, \port$77$0 , en, \port$494$129 , out, cl
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
     \$67  = s1_tail;
     if (en) begin
-      \$67  = \port$494$129 [38:22];
+      \$67  = \port$493$129 [38:22];
     end
     if (rst) begin
       \$67  = 17'h00000;

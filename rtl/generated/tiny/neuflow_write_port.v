@@ -554,7 +554,7 @@ endmodule
 module \neuflow_write_port.placer (rst, i__payload, i__valid, o_ready, i__ready, o_valid, source_valid, run__ready, run__valid, run__payload, o, burst, source, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
   wire [2:0] \$1 ;
-  wire [542:0] \$10 ;
+  wire \$10 ;
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
@@ -565,8 +565,8 @@ module \neuflow_write_port.placer (rst, i__payload, i__valid, o_ready, i__ready,
   wire \$18 ;
   wire \$19 ;
   wire [23:0] \$2 ;
-  wire \$20 ;
-  wire [6:0] \$21 ;
+  wire [6:0] \$20 ;
+  wire \$21 ;
   wire \$22 ;
   wire \$23 ;
   wire \$24 ;
@@ -574,44 +574,43 @@ module \neuflow_write_port.placer (rst, i__payload, i__valid, o_ready, i__ready,
   wire \$26 ;
   wire \$27 ;
   wire \$28 ;
-  wire \$29 ;
+  wire [3:0] \$29 ;
   wire [7:0] \$3 ;
-  wire [3:0] \$30 ;
+  wire \$30 ;
   wire \$31 ;
   wire \$32 ;
   wire \$33 ;
-  wire \$34 ;
-  wire [29:0] \$35 ;
+  wire [29:0] \$34 ;
+  wire \$35 ;
   wire \$36 ;
   wire \$37 ;
-  wire \$38 ;
-  wire [95:0] \$39 ;
+  wire [95:0] \$38 ;
+  wire [24:0] \$39 ;
   wire \$4 ;
-  wire [24:0] \$40 ;
-  wire \$41 ;
+  wire \$40 ;
+  wire [2:0] \$41 ;
   wire [2:0] \$42 ;
-  wire [2:0] \$43 ;
-  wire [29:0] \$44 ;
-  wire \$45 ;
+  wire [29:0] \$43 ;
+  wire \$44 ;
+  wire [2:0] \$45 ;
   wire [2:0] \$46 ;
-  wire [2:0] \$47 ;
-  wire \$48 ;
-  reg [63:0] \$49 ;
+  wire \$47 ;
+  reg [63:0] \$48 ;
+  reg [1:0] \$49 ;
   wire [15:0] \$5 ;
-  reg [1:0] \$50 ;
-  reg \$51 ;
-  reg [23:0] \$52 ;
-  reg \$53 ;
-  reg [1:0] \$54 ;
-  reg [28:0] \$55 ;
-  reg [1:0] \$56 ;
+  reg \$50 ;
+  reg [23:0] \$51 ;
+  reg \$52 ;
+  reg [1:0] \$53 ;
+  reg [28:0] \$54 ;
+  reg [1:0] \$55 ;
+  reg \$56 ;
   reg \$57 ;
   reg \$58 ;
-  reg \$59 ;
   wire \$6 ;
   wire [15:0] \$7 ;
-  wire [8:0] \$8 ;
-  wire [542:0] \$9 ;
+  wire [94:0] \$8 ;
+  wire [94:0] \$9 ;
   wire \$signal ;
   reg \$signal$13  = 1'h0;
   wire \$signal$17 ;
@@ -658,48 +657,46 @@ module \neuflow_write_port.placer (rst, i__payload, i__valid, o_ready, i__ready,
   output source_valid;
   wire source_valid;
   wire [2:0] total;
-  assign \$31  = flush & last;
-  assign \$32  = ~ \$31 ;
-  assign source_valid = \$signal$13  & \$32 ;
-  assign \$33  = & beat[1:0];
-  assign \$34  = run_ends | \$33 ;
-  assign \$35  = beat - length;
-  assign \$36  = run_ends & last;
-  assign \$37  = ~ \$signal$13 ;
-  assign \$38  = \$signal  & run_ends;
-  assign run__ready = \$37  | \$38 ;
-  assign \$39  = full ? { 64'h0000000000000000, \$10 [95:64] } : \$10 [95:0];
-  assign \$40  = left - \$2 [1:0];
-  assign \$41  = \$2 [1:0] == \$1 [1:0];
-  assign \$42  = skip + \$2 [1:0];
-  assign \$43  = \$41  ? 3'h0 : \$42 ;
-  assign \$44  = beat + 1'h1;
-  assign \$45  = \$signal  & emits;
-  assign \$46  = length + 1'h1;
-  assign \$47  = o[68] ? 3'h0 : \$46 ;
-  assign \$48  = run__ready & run__valid;
+  assign source_valid = \$signal$13  & \$31 ;
+  assign \$32  = & beat[1:0];
+  assign \$33  = run_ends | \$32 ;
+  assign \$34  = beat - length;
+  assign \$35  = run_ends & last;
+  assign \$36  = ~ \$signal$13 ;
+  assign \$37  = \$signal  & run_ends;
+  assign run__ready = \$36  | \$37 ;
+  assign \$38  = full ? { 65'h00000000000000000, \$9 [94:64] } : { 1'h0, \$9  };
+  assign \$39  = left - \$2 [1:0];
+  assign \$40  = \$2 [1:0] == \$1 [1:0];
+  assign \$41  = skip + \$2 [1:0];
+  assign \$42  = \$40  ? 3'h0 : \$41 ;
+  assign \$43  = beat + 1'h1;
+  assign \$44  = \$signal  & emits;
+  assign \$45  = length + 1'h1;
+  assign \$46  = o[68] ? 3'h0 : \$45 ;
+  assign \$47  = run__ready & run__valid;
   always @(posedge clk)
-    hold <= \$49 ;
+    hold <= \$48 ;
   always @(posedge clk)
-    fill <= \$50 ;
+    fill <= \$49 ;
   always @(posedge clk)
-    flush <= \$51 ;
+    flush <= \$50 ;
   always @(posedge clk)
-    left <= \$52 ;
+    left <= \$51 ;
   always @(posedge clk)
-    skip <= \$53 ;
+    skip <= \$52 ;
   always @(posedge clk)
-    low <= \$54 ;
+    low <= \$53 ;
   always @(posedge clk)
-    beat <= \$55 ;
+    beat <= \$54 ;
   always @(posedge clk)
-    length <= \$56 ;
+    length <= \$55 ;
   always @(posedge clk)
-    \$signal$13  <= \$57 ;
+    \$signal$13  <= \$56 ;
   always @(posedge clk)
-    last <= \$58 ;
+    last <= \$57 ;
   always @(posedge clk)
-    source <= \$59 ;
+    source <= \$58 ;
   assign \$1  = i__payload[33:32] - skip;
   assign ends = left <= \$1 [1:0];
   assign \$2  = ends ? left : { 22'h000000, \$1 [1:0] };
@@ -710,138 +707,150 @@ module \neuflow_write_port.placer (rst, i__payload, i__valid, o_ready, i__ready,
   assign \$5  = \$4  ? fresh[15:0] : 16'h0000;
   assign \$6  = \$2 [1:0] > 1'h1;
   assign \$7  = \$6  ? fresh[31:16] : 16'h0000;
-  assign \$9  = { \$7 , \$5  } << \$8 ;
-  assign \$10  = { 479'h000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000, hold } | \$9 ;
-  assign \$11  = \$signal$13  & o_ready;
-  assign \$12  = flush | i__valid;
-  assign \$signal  = \$11  & \$12 ;
-  assign \$13  = total > 3'h4;
-  assign \$signal$17  = ends & \$13 ;
-  assign \$14  = ~ \$signal$17 ;
-  assign run_ends = ends & \$14 ;
+  assign \$8  = { \$7 , \$5  } << { fill, 4'h0 };
+  assign \$9  = { 31'h00000000, hold } | \$8 ;
+  assign \$10  = \$signal$13  & o_ready;
+  assign \$11  = flush | i__valid;
+  assign \$signal  = \$10  & \$11 ;
+  assign \$12  = total > 3'h4;
+  assign \$signal$17  = ends & \$12 ;
+  assign \$13  = ~ \$signal$17 ;
+  assign run_ends = ends & \$13 ;
   assign emits = full | ends;
-  assign \$15  = \$signal$13  & o_ready;
-  assign \$16  = ~ flush;
-  assign \$17  = \$15  & \$16 ;
-  assign \$18  = \$2 [1:0] == \$1 [1:0];
-  assign i__ready = \$17  & \$18 ;
-  assign \$19  = flush | i__valid;
-  assign \$20  = \$signal$13  & \$19 ;
-  assign o_valid = \$20  & emits;
-  assign \$21  = 4'hf << low;
-  assign \$22  = total > 1'h0;
-  assign \$23  = full | \$22 ;
-  assign \$24  = total > 1'h1;
-  assign \$25  = full | \$24 ;
-  assign \$26  = total > 2'h2;
-  assign \$27  = full | \$26 ;
-  assign \$28  = total > 2'h3;
-  assign \$29  = full | \$28 ;
-  assign \$30  = \$21 [3:0] & { \$29 , \$27 , \$25 , \$23  };
+  assign \$14  = \$signal$13  & o_ready;
+  assign \$15  = ~ flush;
+  assign \$16  = \$14  & \$15 ;
+  assign \$17  = \$2 [1:0] == \$1 [1:0];
+  assign i__ready = \$16  & \$17 ;
+  assign \$18  = flush | i__valid;
+  assign \$19  = \$signal$13  & \$18 ;
+  assign o_valid = \$19  & emits;
+  assign \$20  = 4'hf << low;
+  assign \$21  = total > 1'h0;
+  assign \$22  = full | \$21 ;
+  assign \$23  = total > 1'h1;
+  assign \$24  = full | \$23 ;
+  assign \$25  = total > 2'h2;
+  assign \$26  = full | \$25 ;
+  assign \$27  = total > 2'h3;
+  assign \$28  = full | \$27 ;
+  assign \$29  = \$20 [3:0] & { \$28 , \$26 , \$24 , \$22  };
+  assign \$30  = flush & last;
+  assign \$31  = ~ \$30 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$49  = hold;
+    \$48  = hold;
     if (\$signal ) begin
-      \$49  = \$39 [63:0];
+      \$48  = \$38 [63:0];
     end
-    if (\$48 ) begin
-      \$49  = 64'h0000000000000000;
+    if (\$47 ) begin
+      \$48  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$49  = 64'h0000000000000000;
+      \$48  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$50  = fill;
+    \$49  = fill;
     if (\$signal ) begin
-      \$50  = total[1:0];
+      \$49  = total[1:0];
     end
-    if (\$48 ) begin
-      \$50  = run__payload[30:29];
+    if (\$47 ) begin
+      \$49  = run__payload[30:29];
     end
     if (rst) begin
-      \$50  = 2'h0;
+      \$49  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$51  = flush;
+    \$50  = flush;
     if (\$signal ) begin
-      \$51  = \$signal$17 ;
+      \$50  = \$signal$17 ;
     end
     if (rst) begin
-      \$51  = 1'h0;
+      \$50  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$52  = left;
+    \$51  = left;
     if (\$signal ) begin
-      \$52  = \$40 [23:0];
+      \$51  = \$39 [23:0];
     end
-    if (\$48 ) begin
-      \$52  = run__payload[54:31];
+    if (\$47 ) begin
+      \$51  = run__payload[54:31];
     end
     if (rst) begin
-      \$52  = 24'h000000;
+      \$51  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$53  = skip;
+    \$52  = skip;
     if (\$signal ) begin
-      \$53  = \$43 [0];
+      \$52  = \$42 [0];
     end
     if (rst) begin
-      \$53  = 1'h0;
+      \$52  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$54  = low;
-    if (\$signal ) begin
-      if (emits) begin
-        \$54  = 2'h0;
-      end
-    end
-    if (\$48 ) begin
-      \$54  = run__payload[30:29];
-    end
-    if (rst) begin
-      \$54  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$55  = beat;
+    \$53  = low;
     if (\$signal ) begin
       if (emits) begin
-        \$55  = \$44 [28:0];
+        \$53  = 2'h0;
       end
     end
-    if (\$48 ) begin
-      \$55  = run__payload[28:0];
+    if (\$47 ) begin
+      \$53  = run__payload[30:29];
     end
     if (rst) begin
-      \$55  = 29'h00000000;
+      \$53  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$56  = length;
-    if (\$45 ) begin
-      \$56  = \$47 [1:0];
+    \$54  = beat;
+    if (\$signal ) begin
+      if (emits) begin
+        \$54  = \$43 [28:0];
+      end
+    end
+    if (\$47 ) begin
+      \$54  = run__payload[28:0];
     end
     if (rst) begin
-      \$56  = 2'h0;
+      \$54  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$57  = \$signal$13 ;
+    \$55  = length;
+    if (\$44 ) begin
+      \$55  = \$46 [1:0];
+    end
+    if (rst) begin
+      \$55  = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$56  = \$signal$13 ;
     if (run__ready) begin
-      \$57  = run__valid;
+      \$56  = run__valid;
+    end
+    if (rst) begin
+      \$56  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
+    \$57  = last;
+    if (\$47 ) begin
+      \$57  = run__payload[55];
     end
     if (rst) begin
       \$57  = 1'h0;
@@ -849,32 +858,21 @@ module \neuflow_write_port.placer (rst, i__payload, i__valid, o_ready, i__ready,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$58  = last;
-    if (\$48 ) begin
-      \$58  = run__payload[55];
+    \$58  = source;
+    if (\$47 ) begin
+      \$58  = run__payload[56];
     end
     if (rst) begin
       \$58  = 1'h0;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$59  = source;
-    if (\$48 ) begin
-      \$59  = run__payload[56];
-    end
-    if (rst) begin
-      \$59  = 1'h0;
-    end
-  end
-  assign burst[31] = \$36 ;
+  assign burst[31] = \$35 ;
   assign burst[30:29] = length;
-  assign burst[28:0] = \$35 [28:0];
-  assign o[68] = \$34 ;
-  assign o[67:64] = \$30 ;
-  assign o[63:0] = \$10 [63:0];
+  assign burst[28:0] = \$34 [28:0];
+  assign o[68] = \$33 ;
+  assign o[67:64] = \$29 ;
+  assign o[63:0] = \$9 [63:0];
   assign \$3  = { 3'h0, skip, 4'h0 };
-  assign \$8  = { 3'h0, fill, 4'h0 };
 endmodule
 
 module \neuflow_write_port.walker (rst, i__ready, o__ready, i__payload, i__valid, o__valid, o__payload, clk);
