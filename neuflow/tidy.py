@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 
 _NAME = re.compile(r"\\\S+ |[A-Za-z_$][\w$]*")
 _WIRE = re.compile(r"^  (?:wire|reg) (?:signed )?(?:\[\d+:\d+\] )?(\\\S+ |[\w$]+)(?: = [^;]+)? ?;$")
@@ -40,7 +41,23 @@ def _tidy(module: str) -> str:
         }
         if not unread:
             return "".join(lines)
-        lines = [line for line in lines if not _names_one_of(line, unread)]
+        lines = list(_without(lines, unread))
+
+
+def _without(lines: list[str], names: set[str]) -> Iterator[str]:
+    """Yield the lines but those that declare or assign ``names``, and the attributes before them.
+
+    An attribute that stayed would belong to the next declaration, and yosys would refuse the file.
+    """
+    attributes: list[str] = []
+    for line in lines:
+        if line.startswith("  (*"):
+            attributes.append(line)
+            continue
+        if not _names_one_of(line, names):
+            yield from attributes
+            yield line
+        attributes = []
 
 
 def _names_one_of(line: str, names: set[str]) -> bool:

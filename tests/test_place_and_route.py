@@ -79,7 +79,7 @@ def test_harness_connects_every_port_of_the_core_once() -> None:
 
 
 def test_drops_init_attributes_alone() -> None:
-    text = '  (* init = 1\'h1 *)\n  (* keep = "true" *)\n  reg a = 1\'h0;\n'
+    text = "  (* init = 1'h1 *)\n  (* keep = \"true\" *)\n  reg a = 1'h0;\n"
     assert flow.without_init(text) == '  (* keep = "true" *)\n  reg a = 1\'h0;\n'
 
 
@@ -101,3 +101,66 @@ def test_two_clocks_are_refused(report: dict[str, Any]) -> None:
     report["fmax"]["other"] = {"achieved": 1.0, "constraint": 1.0}
     with pytest.raises(ToolError, match="2 clocks"):
         flow.clock(report)
+
+
+def test_no_path_between_registers_is_an_error(report: dict[str, Any]) -> None:
+    report["critical_paths"] = report["critical_paths"][1:]
+    with pytest.raises(ToolError, match="no path between registers"):
+        flow.critical_path(report)
+
+
+def test_reads_clock_resources_and_path(report: dict[str, Any]) -> None:
+    result = flow.summary(report, seed=7)
+    assert (result["seed"], result["fmax_mhz"], result["target_mhz"]) == (7, 293.77, 50)
+    assert result["used"] == {
+        "LUT4": {"used": 165, "available": 83640},
+        "FF": {"used": 415, "available": 83640},
+        "MULT18X18D": {"used": 0, "available": 156},
+        "DP16KD": {"used": 0, "available": 208},
+    }
+    # Longer paths from and to pins are left out; what is left explains the clock.
+    assert (result["logic_ns"], result["routing_ns"]) == (1.42, 1.98)
+    (entry,) = result["critical_path"]
+    assert entry["block"] == "column 0 operator tile south_slice"
+    assert entry["signals"] == ["o__ready", "spare_valid"]
+
+
+def test_a_path_is_cut_where_it_enters_another_block(report: dict[str, Any]) -> None:
+    steps = report["critical_paths"][0]["path"]
+    for step in steps[5:]:
+        step["to"]["cell"] = "core.arbiter.under_way_TRELLIS_FF_Q"
+    first, second = flow.critical_path(report)
+    assert (first["block"], second["block"]) == ("column 0 operator tile south_slice", "arbiter")
+    assert round(first["routing"], 3) == 1.66 and round(first["logic"], 3) == 0.997
+    assert round(second["routing"], 3) == 0.323 and round(second["logic"], 3) == 0.424
+
+
+def test_tables_of_an_earlier_run(
+    report: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = {"core.arbiter.x_LUT4_Z": {"type": "LUT4"}}
+    netlist = {"modules": {flow.HARNESS: {"cells": cells}}}
+    for name, value in (
+        ("netlist.json", netlist),
+        ("grid.json", {"hash": load("tiny").hash()}),
+        ("nextpnr_3.json", report),
+    ):
+        (tmp_path / name).write_text(json.dumps(value), encoding="utf-8")
+    arguments = ["--tables-only", "-o", str(tmp_path), "--seed", "3", "--grid"]
+    assert flow.main([*arguments, "tiny"]) == 0
+    printed = capsys.readouterr().out
+    row = "| 3 | 165 / 83640 | 415 / 83640 | 0 / 156 | 0 / 208 | 293.8 | 1.4 + 2.0 |"
+    assert row in printed.splitlines()
+    assert "| arbiter | 1 | 0 | 0 | 0 |" in printed.splitlines()
+    written = json.loads((tmp_path / "place_and_route.json").read_text(encoding="utf-8"))
+    assert written["results"] == [flow.summary(report, 3)] and written["grid"] == "tiny"
+
+    assert flow.main([*arguments, "cnp"]) == 2
+    assert "holds another grid than 'cnp'" in capsys.readouterr().err
+
+
+def test_results_that_are_not_there_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert flow.main(["--tables-only", "-o", str(tmp_path)]) == 2
+    assert "grid.json is missing; run without --tables-only" in capsys.readouterr().err

@@ -770,7 +770,6 @@ module \neuflow_control.fetcher.buffer (rst, write_data, i__valid, o__ready, o__
   input clk;
   wire clk;
   wire fetch;
-  (* init = 3'h0 *)
   wire i__ready;
   input i__valid;
   wire i__valid;
@@ -788,7 +787,6 @@ module \neuflow_control.fetcher.buffer (rst, write_data, i__valid, o__ready, o__
   wire read_enable;
   input rst;
   wire rst;
-  (* init = 3'h0 *)
   reg [2:0] write_address = 3'h0;
   input [64:0] write_data;
   wire [64:0] write_data;

@@ -773,7 +773,6 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   reg [3:0] phase_y = 4'h0;
   output [95:0] pixel;
   wire [95:0] pixel;
-  (* init = 80'h00000000000000000000 *)
   output [1:0] \port$1097$0 ;
   wire [1:0] \port$1097$0 ;
   (* init = 16'h0000 *)
@@ -806,7 +805,6 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   input shift;
   wire shift;
   reg starts_block = 1'h1;
-  (* init = 1'h1 *)
   reg [19:0] step_y_wrap = 20'h00000;
   input [15:0] stored;
   wire [15:0] stored;
@@ -835,7 +833,6 @@ module \neuflow_convolver_tile.convolver.array (rst, stored, weights_ready, weig
   wire [14:0] where;
   input [127:0] words;
   wire [127:0] words;
-  (* init = 80'h00000000000000000000 *)
   reg [79:0] \words$90  = 80'h00000000000000000000;
   wire wrap_y;
   wire [79:0] x;
@@ -3834,7 +3831,6 @@ module \neuflow_convolver_tile.convolver.row_store (rst, i__payload, i__valid, s
   reg [1:0] lead = 2'h0;
   reg [19:0] linear = 20'h00000;
   reg [19:0] linear_row = 20'h00000;
-  (* init = 1'h0 *)
   wire [19:0] next_row;
   reg [2:0] number = 3'h0;
   input pass_done;
@@ -4624,13 +4620,11 @@ module \neuflow_convolver_tile.convolver.weight_store (rst, i__payload, i__valid
   wire \$7 ;
   wire \$8 ;
   wire [11:0] \$9 ;
-  (* init = 1'h0 *)
   wire \$signal$9 ;
   reg arriving = 1'h0;
   reg [1:0] asked = 2'h0;
   input clk;
   wire clk;
-  (* init = 192'h000000000000000000000000000000000000000000000000 *)
   input [12:0] config__payload;
   wire [12:0] config__payload;
   output config__ready;
@@ -4811,7 +4805,6 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks (rst, write_data, w
   reg [5:0] filled = 6'h00;
   input free;
   wire free;
-  (* init = 6'h00 *)
   reg [5:0] oldest = 6'h00;
   reg [5:0] passed = 6'h00;
   input read;
@@ -4985,7 +4978,6 @@ module \neuflow_convolver_tile.convolver.weight_store.weights (rst, write_data, 
   reg [6:0] filled = 7'h00;
   input free;
   wire free;
-  (* init = 6'h00 *)
   reg [5:0] oldest = 6'h00;
   reg [6:0] passed = 7'h00;
   input read;

@@ -22,7 +22,6 @@ module neuflow_fifo(rst, i__payload, i__valid, o__ready, i__ready, o__payload, o
   wire [4:0] \$8 ;
   wire [4:0] \$9 ;
   wire \$signal ;
-  (* init = 4'h0 *)
   input clk;
   wire clk;
   input [34:0] i__payload;
@@ -39,7 +38,6 @@ module neuflow_fifo(rst, i__payload, i__valid, o__ready, i__ready, o__payload, o
   output o__valid;
   reg o__valid = 1'h0;
   wire pop;
-  (* init = 4'h0 *)
   reg [3:0] read_address = 4'h0;
   wire [34:0] read_data;
   wire read_enable;

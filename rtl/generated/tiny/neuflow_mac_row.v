@@ -34,7 +34,6 @@ module neuflow_mac_row(rst, words, weight, multiply, valid, first, hand_over, sh
   wire [48:0] \$9 ;
   input clk;
   wire clk;
-  (* init = 48'h000000000000 *)
   reg [47:0] drain1 = 48'h000000000000;
   reg [47:0] drain2 = 48'h000000000000;
   reg [47:0] drain3 = 48'h000000000000;

@@ -83,7 +83,6 @@ module neuflow_read_port(rst, bus__payload, bus__valid, kind, columns, request__
   input response__valid;
   wire response__valid;
   reg [3:0] room = 4'h8;
-  (* init = 4'h8 *)
   input rst;
   wire rst;
   wire taken;
@@ -274,7 +273,6 @@ module \neuflow_read_port.buffer (rst, i__valid, o__ready, o__payload, write_dat
   input clk;
   wire clk;
   wire fetch;
-  (* init = 3'h0 *)
   wire i__ready;
   input i__valid;
   wire i__valid;
@@ -291,7 +289,6 @@ module \neuflow_read_port.buffer (rst, i__valid, o__ready, o__payload, write_dat
   wire read_enable;
   input rst;
   wire rst;
-  (* init = 3'h0 *)
   reg [2:0] write_address = 3'h0;
   input [77:0] write_data;
   wire [77:0] write_data;
@@ -698,7 +695,6 @@ module \neuflow_read_port.pieces (rst, i__valid, o__ready, i__ready, o__payload,
   input clk;
   wire clk;
   wire fetch;
-  (* init = 4'h0 *)
   output i__ready;
   wire i__ready;
   input i__valid;
@@ -720,7 +716,6 @@ module \neuflow_read_port.pieces (rst, i__valid, o__ready, i__ready, o__payload,
   wire read_enable;
   input rst;
   wire rst;
-  (* init = 4'h0 *)
   reg [3:0] write_address = 4'h0;
   wire write_enable;
   assign i__ready = level != 5'h10;

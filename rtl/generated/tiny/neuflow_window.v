@@ -316,7 +316,6 @@ module neuflow_window(rst, bus__payload, bus__valid, sub, columns, i__payload, i
   wire step;
   input [3:0] sub;
   wire [3:0] sub;
-  (* init = 6'h00 *)
   reg v1_final = 1'h0;
   reg v1_leaves = 1'h0;
   reg v1_new = 1'h0;

@@ -190,7 +190,6 @@ module \neuflow_write_port.buffer (rst, o__ready, i__valid, i__ready, o__payload
   input clk;
   wire clk;
   wire fetch;
-  (* init = 3'h0 *)
   output i__ready;
   wire i__ready;
   input i__valid;
@@ -208,7 +207,6 @@ module \neuflow_write_port.buffer (rst, o__ready, i__valid, i__ready, o__payload
   wire read_enable;
   input rst;
   wire rst;
-  (* init = 3'h0 *)
   reg [2:0] write_address = 3'h0;
   input [68:0] write_data;
   wire [68:0] write_data;
@@ -325,7 +323,6 @@ module \neuflow_write_port.bursts (rst, i__valid, o__ready, i__ready, o__payload
   input clk;
   wire clk;
   wire fetch;
-  (* init = 4'h0 *)
   output i__ready;
   wire i__ready;
   input i__valid;
@@ -343,7 +340,6 @@ module \neuflow_write_port.bursts (rst, i__valid, o__ready, i__ready, o__payload
   wire read_enable;
   input rst;
   wire rst;
-  (* init = 4'h0 *)
   reg [3:0] write_address = 4'h0;
   input [31:0] write_data;
   wire [31:0] write_data;
