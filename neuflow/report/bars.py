@@ -30,6 +30,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     for axis, (key, label) in zip(figure.subplots(1, 4, sharey=True), PANELS, strict=True):
         axis.barh(range(len(rows)), [row[key] or 0 for row in rows])
         axis.set_xlabel(label)
+        axis.locator_params(axis="x", nbins=4)  # more would run into one another
         axis.set_yticks(range(len(rows)), names)
         axis.set_ylim(len(rows) - 0.5, -0.5)
     # No software version in the file: the same figures give the same bytes.
