@@ -15,6 +15,18 @@ from numpy.typing import ArrayLike, NDArray
 
 Int = NDArray[np.int64]
 
+WORD_BITS = 16
+"""Width of a word on every link and in memory, bits."""
+
+NARROW_BITS = 8
+"""Width that ``--bits 8`` saturates to; a value still takes a word."""
+
+ACC_BITS = 48
+"""Width of an accumulator, bits."""
+
+PARTIAL_WORDS = ACC_BITS // WORD_BITS
+"""Words of a partial sum, low first."""
+
 
 @dataclass(frozen=True)
 class FixedPoint:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neuflow.errors import ConfigError
+from neuflow.fixed import ACC_BITS, WORD_BITS
 from neuflow.layout import COLUMN_BITS, ROW_ADDRESS
 
 
@@ -71,8 +72,8 @@ class GridConfig:
     """Beats that a DMA port buffers."""
     config_queue: int = 2
     """Configurations a unit holds: the one it works under and those that wait; 1 or 2."""
-    word_bits: int = 16
-    acc_bits: int = 48
+    word_bits: int = WORD_BITS
+    acc_bits: int = ACC_BITS
     clock_hz: int = 200_000_000
     clock_source: str = "assumed"
     """"assumed" or "placed and routed"."""
@@ -110,8 +111,8 @@ class GridConfig:
             (self.fifo_words >= 8 * self.maps, "fifo_words must be at least 8 * maps"),
             (self.window_words >= 16, "window_words must be at least 16"),
             (self.config_queue in (1, 2), "config_queue must be 1 or 2"),
-            (self.word_bits == 16, "word_bits must be 16"),
-            (self.acc_bits == 48, "acc_bits must be 48"),
+            (self.word_bits == WORD_BITS, f"word_bits must be {WORD_BITS}"),
+            (self.acc_bits == ACC_BITS, f"acc_bits must be {ACC_BITS}"),
             (self.clock_hz > 0, "clock_hz must be positive"),
             (self.clock_source in ("assumed", "placed and routed"), 'clock_source: "assumed" or "placed and routed"'),
         ]

@@ -510,6 +510,10 @@ class Error(enum.IntEnum):
     HANG = 4  # the watchdog saw no progress
 
 
+ACTIVITY_BITS = 16
+"""Bits of a column in the top's ``activity`` output."""
+
+
 class Activity(enum.IntEnum):
     """Bits of a column in the top's ``activity`` output: what it did in this cycle (for traces)."""
 

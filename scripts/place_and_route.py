@@ -101,19 +101,8 @@ def write_sources(grid: GridConfig, directory: Path) -> list[str]:
     """Write the grid's Verilog and the harness; return the names of what synthesis reads."""
     written = [path.name for path in verilog.write(grid, directory)]
     sources = [name for name in written if name.endswith(".v") and name != "neuflow_top.v"]
-    for name in sources:
-        path = directory / name
-        path.write_text(without_init(path.read_text(encoding="utf-8")), encoding="utf-8")
     (directory / f"{HARNESS}.v").write_text(harness(grid), encoding="utf-8")
     return [*sources, f"{HARNESS}.v"]
-
-
-def without_init(text: str) -> str:
-    """Drop ``init`` attributes: registers say their first value themselves.
-
-    Where tidying dropped a wire and left its attribute, yosys gives it to the next wire instead.
-    """
-    return re.sub(r"(?m)^ *\(\* init = .* \*\) *\n", "", text)
 
 
 def find_tool(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from neuflow.blocks import convolver_model as model
 from neuflow.blocks.convolver import Convolver
 from neuflow.grid import TINY, GridConfig
 from tests.convolver_layers import LAYERS, Layer, configs, expected, rows_packet, weights_packet
@@ -19,9 +20,12 @@ from tests.helpers import Pace, configure, get, put, simulate, watch
 def run(
     layers: list[Layer], grid: GridConfig = TINY, pauses: tuple[float, float] = (0.0, 0.0),
     partials: list[list[int]] | None = None, seed: int = 7,
-    data: list[dict[str, Any]] | None = None,
+    data: list[dict[str, Any]] | None = None, taps: list[int] | None = None,
 ) -> list[list[int]]:  # fmt: skip
-    """Send all packets of ``layers`` and return what comes out, one packet a layer."""
+    """Send all packets of ``layers`` and return what comes out, one packet a layer.
+
+    ``taps``: receives, cycle by cycle, whether a tap was issued.
+    """
     dut = Convolver(grid)
     data = data or [layer.data() for layer in layers]
     rows = [rows_packet(d) for d in data]
@@ -33,6 +37,11 @@ def run(
 
     async def columns(ctx: Any) -> None:
         ctx.set(dut.columns, 1)
+
+    async def observe(ctx: Any) -> None:
+        async for _, _, tap in ctx.tick().sample(dut.tap):
+            if taps is not None:
+                taps.append(tap)
 
     benches: list[Any] = [columns]
     for bus, packets in zip(dut.config, by_unit, strict=True):
@@ -47,7 +56,8 @@ def run(
             get, stream=dut.o, count=len(layers), into=out, pace=Pace(sink, seed + 3)
         ),
     ]
-    simulate(dut, *benches, background=[functools.partial(watch, stream=dut.o)], limit=40_000)
+    watchers = [functools.partial(watch, stream=dut.o), observe]
+    simulate(dut, *benches, background=watchers, limit=40_000)
     return out
 
 
@@ -68,6 +78,28 @@ def test_passes_follow_one_another_under_stalls(pauses: tuple[float, float], dep
     ]
     grid = replace(TINY, config_queue=depth)
     assert run(layers, grid, pauses) == [expected(layer) for layer in layers]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Layer(channels=4, maps=3, pads=(1, 1, 1, 1)),  # bound by its taps
+        Layer(channels=3, maps=2, kernel=(1, 3), width=9, height=2),  # odd taps
+        Layer(channels=1, maps=6, kernel=(1, 2), width=6, height=4),  # bound by the drain
+    ],
+)
+def test_a_group_takes_the_cycles_of_the_formula(layer: Layer) -> None:
+    taps: list[int] = []
+    assert run([layer], taps=taps) == [expected(layer)]
+    height, width = layer.out_shape
+    groups = model.groups(height, width, max(width, layer.width), TINY.pixels)
+    blocks, of_block = -(-layer.maps // TINY.maps), layer.channels * np.prod(layer.kernel)
+    issued = [cycle for cycle, tap in enumerate(taps) if tap]
+    assert len(issued) == groups * blocks * of_block
+    # From the last tap of the first group to that of the last.
+    of_group = blocks * of_block
+    span = issued[-1] - issued[of_group - 1]
+    assert span == (groups - 1) * model.group_cycles(blocks, of_block, TINY.pixels)
 
 
 def test_partial_sums_join_exactly() -> None:

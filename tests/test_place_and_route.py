@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +71,12 @@ def test_refuses_a_grid_that_overflows_the_device() -> None:
 def test_harness_connects_every_port_of_the_core_once() -> None:
     text = flow.harness(load("tiny"))
     ranges = {"drive": [0], "result": [0]}
-    for side, start, width in flow.re.findall(r"\((drive|result)\[(\d+) \+: (\d+)\]\)", text):
+    for side, start, width in re.findall(r"\((drive|result)\[(\d+) \+: (\d+)\]\)", text):
         assert int(start) == ranges[side][-1]
         ranges[side].append(int(start) + int(width))
     assert f"[{ranges['drive'][-1] - 1}:0] drive;" in text
     assert f"[{ranges['result'][-1] - 1}:0] result;" in text
     assert text.count(".s_axi__w__data(drive[") == 1 and text.count(".irq(result[") == 1
-
-
-def test_drops_init_attributes_alone() -> None:
-    text = "  (* init = 1'h1 *)\n  (* keep = \"true\" *)\n  reg a = 1'h0;\n"
-    assert flow.without_init(text) == '  (* keep = "true" *)\n  reg a = 1\'h0;\n'
 
 
 def test_missing_tools_are_one_line_and_exit_code_2(

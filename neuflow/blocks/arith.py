@@ -15,9 +15,8 @@ from itertools import pairwise
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out
 
-WORD_BITS = 16
-NARROW_BITS = 8
-ACC_BITS = 48
+from neuflow.fixed import ACC_BITS, NARROW_BITS, WORD_BITS
+
 M_BITS = 15
 SHIFT_BITS = 6
 

@@ -12,9 +12,7 @@ from neuflow.blocks.place import place
 from neuflow.blocks.streams import beat_stream
 from neuflow.blocks.tiles import FifoTile, MapperTile, OperatorTile
 from neuflow.grid import GridConfig
-from neuflow.layout import COLUMN_BITS, Activity, Operand, Row
-
-ACTIVITY_BITS = 16
+from neuflow.layout import ACTIVITY_BITS, COLUMN_BITS, Activity, Operand, Row
 
 OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 

@@ -12,13 +12,13 @@ from amaranth.lib.wiring import Component, In, Out, flipped
 from amaranth.utils import bits_for
 
 from neuflow.blocks.config import config_stream
-from neuflow.blocks.counters import ACTIVITY_BITS, Counters
+from neuflow.blocks.counters import Counters
 from neuflow.blocks.dma_address import request_stream, response_stream
 from neuflow.blocks.fetcher import Fetcher, word_stream
 from neuflow.blocks.registers import counter_registers, member, value_registers
 from neuflow.blocks.streams import wire
 from neuflow.grid import GridConfig
-from neuflow.layout import CONFIG_BITS, INSTRUCTION, Error, Kind, Opcode, Relocate
+from neuflow.layout import ACTIVITY_BITS, CONFIG_BITS, INSTRUCTION, Error, Kind, Opcode, Relocate
 
 PAGE_WORDS = 2048
 """Words of 4 KB, the unit of the address registers."""

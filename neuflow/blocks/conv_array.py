@@ -17,16 +17,12 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
 from neuflow.blocks.conv_rows import advance, bank_address, locate
+from neuflow.blocks.convolver_model import HAND_OVER
 from neuflow.blocks.mac_row import MacRow
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS
 from neuflow.grid import GridConfig
 from neuflow.layout import CONV_ARRAY, ROW_ADDRESS, SIZE
-
-HAND_OVER = 6
-"""Cycles from the issue of a block's last tap to the edge that moves its results to the drain."""
-
-
 
 TAP_FLAGS = data.StructLayout(
     {n: unsigned(1) for n in ("valid", "odd", "first", "last", "ends_group", "ends_pass")}

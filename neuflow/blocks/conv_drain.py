@@ -14,16 +14,15 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from neuflow.blocks.arith import Requantise
-from neuflow.blocks.conv_array import HAND_OVER, block_layout
+from neuflow.blocks.conv_array import block_layout
 from neuflow.blocks.conv_weights import block_parameters
+from neuflow.blocks.convolver_model import HAND_OVER
 from neuflow.blocks.place import place
 from neuflow.blocks.ram import Ram
 from neuflow.blocks.streams import WORD_BITS, Packer, beat_stream
+from neuflow.fixed import PARTIAL_WORDS
 from neuflow.grid import GridConfig
 from neuflow.layout import CONV_DRAIN, ROW_ADDRESS, SIZE
-
-PARTIAL_WORDS = 3
-"""Words of a partial sum, low first."""
 
 
 class Reorder(Component):

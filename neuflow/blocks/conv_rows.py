@@ -111,7 +111,7 @@ class RowStore(Component):
         m.d.comb += [
             self.listening.eq(active),
             self.source.eq(c.source),
-            self.stored.eq(Mux(lead == 0, Mux(active, record, 0), c_max(SIZE))),
+            self.stored.eq(Mux(lead == 0, Mux(active, record, 0), (1 << SIZE) - 1)),
         ]
 
         # May a word be stored, and how many at once?
@@ -251,8 +251,3 @@ class RowStore(Component):
                 ram.read_address.eq(Mux(bank < self.read.rotate, self.read.wrapped, self.read.row)),
                 self.words[bank].eq(ram.read_data),
             ]
-
-
-def c_max(bits: int) -> int:
-    """Return the largest unsigned value of ``bits`` bits."""
-    return (1 << bits) - 1

@@ -9,8 +9,8 @@ from neuflow.fixed import requantise
 
 Int = NDArray[np.int64]
 
-PARTIAL_WORDS = 3
-"""16-bit words of a partial sum, low first."""
+HAND_OVER = 6
+"""Cycles from the issue of a block's last tap to the edge that moves its results to the drain."""
 
 
 def sums(
@@ -56,10 +56,10 @@ def groups(height: int, width: int, pitch: int, pixels: int) -> int:
 def group_cycles(blocks: int, taps: int, pixels: int) -> int:
     """Return the cycles of one group where nothing stalls: taps of all blocks, or the drain.
 
-    A block drains one pixel a cycle while the next one accumulates, and a group's coordinates
-    take one cycle a lane.
+    A block drains one pixel a cycle while the next one accumulates, and its last tap is issued
+    only when the one before has been handed over.
     """
-    return blocks * max(taps, pixels)
+    return blocks * max(taps, pixels, HAND_OVER + 1)
 
 
 def weight_packet(

@@ -6,10 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 from neuflow.grid import GridConfig
-from neuflow.layout import Activity
-
-ACTIVITY_BITS = 16
-"""Bits of a column in ``activity``."""
+from neuflow.layout import ACTIVITY_BITS, Activity
 
 
 class Counters(Component):

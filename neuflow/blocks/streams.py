@@ -12,8 +12,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect
 from amaranth.utils import bits_for
 
-WORD_BITS = 16
-"""Width of a word on every link, bits."""
+from neuflow.fixed import WORD_BITS
 
 
 def beat_layout(lanes: int) -> data.StructLayout:

@@ -11,13 +11,12 @@ from neuflow.blocks.arbiter import Arbiter
 from neuflow.blocks.axi import axi4, axi4_lite
 from neuflow.blocks.config import ConfigTap
 from neuflow.blocks.control import Control
-from neuflow.blocks.counters import ACTIVITY_BITS
 from neuflow.blocks.dma import OperandLine, ReadPort, WritePort
 from neuflow.blocks.place import place
 from neuflow.blocks.registers import Registers, counter_registers, member, value_registers
 from neuflow.blocks.streams import wire
 from neuflow.grid import GridConfig
-from neuflow.layout import Activity, Kind
+from neuflow.layout import ACTIVITY_BITS, Activity, Kind
 
 
 class Top(Component):
