@@ -8,6 +8,7 @@ from typing import Any
 
 import cocotb
 
+from neuflow.fixed import PARTIAL_WORDS
 from neuflow.grid import TINY
 from sim import designs
 from sim.streams import PACES, Traffic, exchange
@@ -68,7 +69,7 @@ def partial_words(layer: Layer, data: Data) -> list[int]:
             for lane in range(TINY.pixels):
                 y, x = divmod(group * TINY.pixels + lane, values["pitch"])
                 inside = y < values["height"] and x < values["width"]
-                for part in range(convolver_model.PARTIAL_WORDS):
+                for part in range(PARTIAL_WORDS):
                     for k in range(block * TINY.maps, (block + 1) * TINY.maps):
                         total = int(totals[k, y, x]) if inside and k < layer.maps else 0
                         words.append((total >> 16 * part) & 0xFFFF)
