@@ -159,6 +159,12 @@ VIRTEX6 = GridConfig("virtex6")
 ASIC45 = GridConfig(
     "asic45", clock_hz=400_000_000, memory=MemoryConfig(tokens=1, tokens_per_beat=1, shared=False)
 )
+# Four grids' worth of MACs, memory and bandwidth as one grid: columns of twice the maps, twice as many.
+ASIC45_4GRID = GridConfig(
+    "asic45_4grid", columns=8, maps=8, weight_words=73728, reorder_words=32768, window_words=32768,
+    fifo_words=10240, bus_words=16, clock_hz=400_000_000,
+    memory=MemoryConfig(tokens=1, tokens_per_beat=1, shared=False),
+)  # fmt: skip
 CNP = GridConfig("cnp", columns=1)
 FIG2 = GridConfig("fig2", columns=3, fifo_tiles=0)
 ECP5_85K = GridConfig(
@@ -172,7 +178,9 @@ TINY = GridConfig(
     memory=MemoryConfig(read_latency=10, write_latency=6, outstanding=4),
 )  # fmt: skip
 
-PRESETS: dict[str, GridConfig] = {g.name: g for g in (VIRTEX6, ASIC45, CNP, FIG2, ECP5_85K, TINY)}
+PRESETS: dict[str, GridConfig] = {
+    g.name: g for g in (VIRTEX6, ASIC45, ASIC45_4GRID, CNP, FIG2, ECP5_85K, TINY)
+}
 
 
 def from_dict(values: dict[str, Any]) -> GridConfig:
