@@ -53,9 +53,12 @@ OPS: dict[str, str] = {
     "conv": "weight float [M, C/groups, Ky, Kx], bias float [M], stride (y, x), dilation (y, x), "
     "pads (top, left, bottom, right), groups",
     "dense": "weight float [M, K], bias float [M]; the input is flattened in C, H, W order to K",
-    "map": "function: relu, tanh, sigmoid, clip (low, high), abs, identity",
-    "pool": "kind: max or average; kernel (y, x), stride (y, x), pads (top, left, bottom, right)",
-    "alu": "kind: add, sub, mul, div; two inputs of one shape",
+    "map": "function: relu, tanh, sigmoid, clip (low, high), abs, identity, power (exponent, low, high: "
+    "the operand is held to low..high first)",
+    "pool": "kind: max, average (padding counts as 0; sum / divisor, by default the kernel's size) or "
+    "mean (of the real values alone); kernel (y, x), stride (y, x), pads (top, left, bottom, right)",
+    "alu": "kind: add, sub, mul, div, max, min; two inputs of one shape",
+    "concat": "two inputs or more of one H, W; joined along C",
     "reshape": "shape (C, H, W); a view: same values in C, H, W order",
 }
 """Operations of a :class:`Graph` with their attributes."""
@@ -66,9 +69,11 @@ QUANT_OPS: dict[str, str] = {
     "dense": "as conv, weight int64 [M, K]",
     "map": "table: MapTable; function: str",
     "pool": "kind: max or sum; kernel, stride, pads; m, s, zero (int): "
-    "sat(((reduce * m + half) >> s) + zero); max over real values only, sum counts padding as 0",
+    "sat(((reduce * m + half) >> s) + zero); max over real values only, sum counts padding as 0; m "
+    "and s may be int64 [H, W], a value for each output place",
     "alu": "kind: add, sub, mul, div, max, min, abs, square; shift_a, shift_b, shift (int), see "
     "layout.ALU",
+    "concat": "the words are unchanged; all inputs and the output have one point",
     "reshape": "shape (C, H, W); the words are unchanged",
 }
 """Operations of a :class:`QuantGraph` with their attributes."""
@@ -154,8 +159,8 @@ class Port:
 class Layer:
     """What figures of one layer need: a Conv, Gemm or stand-alone node with what is fused to it.
 
-    ``macs`` and ``words`` are nominal, for one image: padded taps counted; words = inputs, weights
-    and outputs once, unpadded (``weight_words`` of them weights, which a batch shares).
+    ``macs`` and ``words`` are nominal, for one image: padded taps counted, kernels that are zero
+    throughout not; words = inputs, weights and outputs once, unpadded (``weight_words`` of them weights, which a batch shares).
     ``writes[c]``: WRITE packets of column c in one frame that belong to this layer.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -86,6 +87,19 @@ class Builder:
         a, q = (tuple(int(v) for v in self.rng.integers(-99, 99, SEGMENTS)) for _ in range(2))
         table = MapTable(low, b, a, q, shift=14, square=6, odd=True)
         return self._add("map", (x,), self.tensors[x].shape, table=table, function="odd")
+
+    def concat(self, *parts: str) -> str:
+        shapes = [self.tensors[part].shape for part in parts]
+        return self._add("concat", parts, (sum(s[0] for s in shapes), *shapes[0][1:]))
+
+    def mean(self, x: str, kernel, stride, pads) -> str:
+        """An average over real values alone: m and s differ from place to place."""
+        y = self.pool(x, "sum", kernel, stride, pads)
+        ones = np.ones((1, *self.tensors[x].shape), np.int64)
+        counts = _pool({**self.nodes[-1].attrs, "m": 1, "s": 0, "zero": 0}, 16, ones)[0, 0]
+        at = {"m": (1 << 14) // counts, "s": 14 + counts % 2, "zero": 0}
+        self.nodes[-1] = replace(self.nodes[-1], attrs={**self.nodes[-1].attrs, **at})
+        return y
 
     def pool(self, x: str, kind: str, kernel, stride, pads=(0, 0, 0, 0)) -> str:
         channels, *size = self.tensors[x].shape
@@ -204,6 +218,7 @@ _OPS = {
     "dense": _dense,
     "pool": _pool,
     "alu": _alu,
+    "concat": lambda attrs, bits, *parts: np.concatenate(parts, axis=1),
     "map": lambda attrs, bits, x: apply_table(attrs["table"], x, bits),
     "reshape": lambda attrs, bits, x: x.reshape(len(x), *attrs["shape"]),
 }

@@ -8,9 +8,11 @@ from tests.quantgraphs import Builder
 
 
 class RandomGraph:
-    """A network of 1 to 5 random operations; ``net`` has it, ``outputs`` are its outputs."""
+    """A network of random operations, 1 to ``most``; ``outputs`` are its outputs."""
 
-    def __init__(self, seed: int) -> None:
+    names = ("conv", "conv", "conv", "pool", "map", "unary", "alu", "dense", "reshape")
+
+    def __init__(self, seed: int, most: int = 5) -> None:
         self.rng = np.random.default_rng(seed)
         self.net = Builder(seed, bits=int(self.rng.choice([16, 16, 16, 8])))
         shape = (self.upto(7), self.upto(14), self.upto(16))
@@ -18,9 +20,8 @@ class RandomGraph:
             shape = (self.upto(60), 1, 1)
         self.tensor = self.net.input(*shape)
         while not self.net.nodes:
-            for _ in range(self.upto(5)):
-                name = self.rng.choice(["conv", "conv", "conv", "pool", "map", "unary", "alu",
-                                        "dense", "reshape"])  # fmt: skip
+            for _ in range(self.upto(most)):
+                name = self.rng.choice(self.names)
                 getattr(self, f"add_{name}")(*self.net.tensors[self.tensor].shape)
         made = [node.output for node in self.net.nodes]
         some = [name for name in made if self.rng.random() < 0.15]
@@ -77,3 +78,42 @@ class RandomGraph:
         rest = c * h * w // channels
         height = self.divisor(rest)
         self.tensor = self.net.reshape(self.tensor, channels, height, rest // height)
+
+
+class RandomBranches(RandomGraph):
+    """A network whose branches join: concats of concats, inputs twice, means, zero kernels."""
+
+    names = ("conv", "same", "same", "depthwise", "pool", "mean", "map", "alu", "concat", "concat",
+             "concat", "back", "dense", "reshape")  # fmt: skip
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed, most=12)
+
+    def add_same(self, c: int, *_: int) -> None:
+        """A convolution that keeps height and width, so that its result can be joined."""
+        dilation = (self.upto(2), self.upto(2))
+        pads = (dilation[0], dilation[1]) * 2
+        self.tensor = self.net.conv(self.tensor, self.upto(6), (3, 3), (1, 1), dilation, pads)
+        weight = self.net.nodes[-1].attrs["weight"]
+        weight[self.rng.random(weight.shape[:2]) < self.rng.choice([0, 0.5, 0.9])] = 0
+
+    def add_depthwise(self, c: int, *_: int) -> None:
+        maps = c * self.upto(2)
+        self.tensor = self.net.conv(self.tensor, maps, (3, 3), pads=(1, 1, 1, 1), groups=c)
+
+    def add_mean(self, c: int, h: int, w: int) -> None:
+        ky, kx = self.upto(4, 2), self.upto(4, 2)
+        if h >= ky and w >= kx:
+            pads = tuple(self.upto(k - 1, 0) for k in (ky, kx, ky, kx))
+            self.tensor = self.net.mean(self.tensor, (ky, kx), (self.upto(3), self.upto(3)), pads)
+
+    def add_concat(self, c: int, h: int, w: int) -> None:
+        alike = [name for name, t in self.net.tensors.items() if t.shape[1:] == (h, w)]
+        parts = [self.tensor, *map(str, self.rng.choice(alike, self.upto(3)))]
+        self.rng.shuffle(parts)
+        if sum(self.net.tensors[part].shape[0] for part in parts) <= 40:
+            self.tensor = self.net.concat(*parts)
+
+    def add_back(self, *_: int) -> None:
+        """Go on from an earlier tensor."""
+        self.tensor = str(self.rng.choice(list(self.net.tensors)))

@@ -10,6 +10,10 @@ import pytest
 
 import neuflow
 from examples import digits
+from neuflow.compiler import compile_graph
+from neuflow.grid import TINY
+from neuflow.run import golden, rtl
+from tests.quantgraphs import Builder
 
 pytestmark = [pytest.mark.rtl, pytest.mark.xdist_group("virtex6")]
 
@@ -71,3 +75,22 @@ def test_golden_keeps_the_accuracy(model: str, bits: int) -> None:
     right = [(s.argmax(1) == data.test_y).sum() for s in (scores, golden)]
     assert len(data.test_y) >= 360 and right[0] >= 0.985 * len(data.test_y)
     assert right[1] >= right[0] - MARGIN[bits]
+
+
+def test_operators_on_tiny() -> None:
+    """Concat in memory beside other writers, borders of averages, merged groups, kernels of zero."""
+    net = Builder(3)
+    x = net.input(4, 9, 10)
+    a = net.relu(net.conv(x, 3, (3, 3), pads=(1, 1, 1, 1)))
+    b = net.mean(x, (3, 3), (1, 1), (1, 1, 1, 1))
+    c = net.conv(a, 4, (3, 3), pads=(1, 1, 1, 1))
+    net.nodes[-1].attrs["weight"][:2, 1:] = 0
+    d = net.concat(a, b, x, c)
+    e = net.conv(d, 14, (3, 3), pads=(1, 1, 1, 1), groups=14)
+    f = net.concat(d, e, a)
+    y = net.pool(f, "max", (3, 3), (2, 2), (1, 1, 1, 1))
+    graph, words = net.build(y, f), net.words(2)
+    program = compile_graph(graph, TINY, 2)
+    want, got = golden.run(graph, words).outputs, rtl.run(program, words).outputs
+    for name in want:
+        assert np.array_equal(want[name], got[name]), name

@@ -20,7 +20,7 @@ from neuflow.errors import CompileError
 from neuflow.grid import CNP, FIG2, TINY, VIRTEX6, GridConfig
 from neuflow.run import device, golden
 from tests.quantgraphs import Builder, evaluate, lenet
-from tests.random_graphs import RandomGraph
+from tests.random_graphs import RandomBranches, RandomGraph
 
 LONE = replace(TINY, name="lone", columns=1, fifo_tiles=0, config_queue=1)
 SHORT_QUEUE = replace(TINY, name="short_queue", config_queue=1)
@@ -57,6 +57,77 @@ def test_random_graphs_equal_the_reference(grid, first):
     for seed in range(first, first + 20):
         case = RandomGraph(seed)
         check(case.net, grid, batch=1 + seed % 3, images=1 + seed % 5, outputs=case.outputs)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.name)
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_random_branches_equal_the_reference(grid, first):
+    for seed in range(first, first + 20):
+        print("seed", seed)
+        case = RandomBranches(seed)
+        check(case.net, grid, batch=1 + seed % 3, images=1 + seed % 5, outputs=case.outputs)
+        graph, words = case.net.build(*case.outputs), case.net.words(2)
+        want = evaluate(graph, words)
+        for name, got in golden.run(graph, words).outputs.items():
+            np.testing.assert_array_equal(got, want[name])
+
+
+def dense_block(net: Builder, layers: int) -> str:
+    """A chain of concats, as in DenseNet: every layer reads all before it and adds 3 maps."""
+    x = net.conv(net.input(3, 6, 7), 4, (3, 3), pads=(1, 1, 1, 1))
+    for _ in range(layers):
+        x = net.concat(x, net.relu(net.conv(x, 3, (3, 3), pads=(1, 1, 1, 1))))
+    return x
+
+
+@pytest.mark.parametrize("grid", (TINY, VIRTEX6), ids=lambda grid: grid.name)
+def test_a_dense_block_lies_in_memory_once_and_takes_no_copy(grid):
+    net = Builder(20)
+    net.conv(dense_block(net, 5), 2, (1, 1))
+    program = check(net, grid, batch=2)
+    assert [layer.operator for layer in program.layers] == ["conv", *["conv+map"] * 5, "conv"]
+    record = -(-(4 + 5 * 3) * 7 // grid.bus_words) * grid.bus_words
+    assert program.work_words >= 2 * 6 * record  # two images of the last concat
+    if grid is VIRTEX6:  # no sums there
+        assert program.work_words == 2 * 6 * record
+
+
+def test_siblings_of_a_concat_need_no_fence_and_its_reader_one():
+    net = Builder(21)
+    x = net.input(2, 6, 6)
+    parts = [net.conv(x, 4, (3, 3)) for _ in range(3)]
+    net.conv(net.concat(*parts), 2, (1, 1))
+    graph = net.build(net.nodes[-1].output)
+    turns = schedule(assign(graph, VIRTEX6, 1), VIRTEX6).turns
+    assert [bool(turn.fence) for turn in turns] == [False, False, False, True]
+
+
+def test_zero_kernels_are_not_paid_for():
+    """Maps 4k to 4k + 3 read channels 4k to 4k + 3 alone: a quarter of the work."""
+    nets = []
+    for sparse in (False, True):
+        net = Builder(22)
+        net.conv(net.input(16, 20, 20), 16, (5, 5))
+        if sparse:
+            block = np.kron(np.eye(4, dtype=np.int64), np.ones((4, 4), np.int64))
+            net.nodes[-1].attrs["weight"][block == 0] = 0
+        check(net, VIRTEX6)
+        (assignment,) = assign(net.build("conv0.out"), VIRTEX6, 1).assignments
+        nets.append(assignment)
+    assert nets[1].cycles < 0.4 * nets[0].cycles
+    channels = {piece.part.channels for one in nets[1].passes for piece in one.pieces}
+    assert channels == {Span(4 * k, 4 * k + 4) for k in range(4)}
+
+
+def test_partial_sums_and_an_operand_share_the_operand_line():
+    net = Builder(23)
+    x = net.input(300, 3, 3)
+    y = net.conv(x, 300, (3, 3), pads=(1, 1, 1, 1))
+    net.alu("sub", x, y)  # the stream is b
+    for grid in (TINY, LONE):
+        program = check(net, grid)
+        want = ["conv+alu"] if grid is TINY else ["conv", "conv+alu"]
+        assert [layer.operator for layer in program.layers] == want
 
 
 @pytest.mark.parametrize("op", ("add", "sub", "mul", "div", "max", "min"))

@@ -116,6 +116,16 @@ POOLS: dict[str, tuple[str, dict[str, Any]]] = {
     "average_pads": (
         "AveragePool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1},
     ),
+    "average_of_real_values": (
+        "AveragePool", {"kernel_shape": [3, 3], "pads": [1, 0, 1, 2], "strides": [2, 1]},
+    ),
+    "average_same": ("AveragePool", {"kernel_shape": [3, 2], "auto_pad": "SAME_LOWER"}),
+    "average_ceil_of_real_values": (
+        "AveragePool", {"kernel_shape": [4, 4], "strides": [3, 3], "ceil_mode": 1},
+    ),
+    "average_wider_than_the_image": (
+        "AveragePool", {"kernel_shape": [7, 9], "pads": [0, 0, 1, 1]},
+    ),
     "average_ceil_that_fits": (
         "AveragePool", {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1},
     ),
@@ -139,6 +149,121 @@ def test_two_tensors(op: str) -> None:
     assert ops(graph) == ["alu"]
     model = build([node(op, ["x", "x"], "y")])
     assert load(model).nodes[0].inputs == ("x", "x")
+
+
+def test_concat_of_channels_and_of_vectors() -> None:
+    inputs = {"x": ("N", 3, 6, 8), "z": ("N", 1, 6, 8)}
+    nodes = [node("Relu", ["x"], "r"), node("Concat", ["r", "z", "x"], "y", axis=-3)]
+    graph = same_as_onnxruntime(build(nodes, inputs=inputs))
+    assert ops(graph) == ["map", "concat"]
+    flat = [node("Flatten", ["x"], "f"), node("Gemm", ["f", "w"], "g"),
+            node("Concat", ["f", "g"], "y", axis=1)]  # fmt: skip
+    assert "concat" in ops(same_as_onnxruntime(build(flat, {"w": normal(24, 5)}, FLAT)))
+    one = [node("Relu", ["x"], "r"), node("Concat", ["r"], "y", axis=1)]
+    assert ops(same_as_onnxruntime(build(one))) == ["map"]
+
+
+def test_a_concat_that_begins_like_another_begins_with_it() -> None:
+    nodes = [
+        node("Conv", ["x", "w", "b"], "a", pads=[1, 1, 1, 1]),
+        node("Concat", ["x", "a"], "c1", axis=1),
+        node("Conv", ["c1", "v"], "d", pads=[1, 1, 1, 1]),
+        node("Concat", ["x", "a", "d"], "c2", axis=1),
+        node("Relu", ["c2"], "y"),
+    ]
+    graph = same_as_onnxruntime(build(nodes, {"w": W, "b": B, "v": normal(2, 7, 3, 3)}))
+    last = [n for n in graph.nodes if n.op == "concat"][-1]
+    assert last.inputs == ("c1", "d")
+
+
+PAD = {"p": np.array([0, 0, 1, 2, 0, 0, 3, 0])}
+PADDED: dict[str, tuple[list[Any], list[str]]] = {
+    "conv": ([node("Conv", ["q", "w", "b"], "y", pads=[1, 0, 0, 1])], ["map", "conv"]),
+    "max": ([node("MaxPool", ["q"], "y", kernel_shape=[4, 3])], ["map", "pool"]),
+    "average": ([node("AveragePool", ["q"], "y", kernel_shape=[4, 3])], ["map", "pool"]),
+    "wide": ([node("MaxPool", ["q"], "y", kernel_shape=[2, 2])], ["map", "conv", "pool"]),
+    "other": ([node("Tanh", ["q"], "y")], ["map", "conv", "map"]),
+    "two": ([node("Conv", ["q", "w", "b"], "c"), node("Tanh", ["q"], "t"), node("Tanh", ["c"], "u"),
+             node("GlobalMaxPool", ["t"], "g"), node("GlobalMaxPool", ["u"], "h"),
+             node("Concat", ["g", "h"], "y", axis=1)],
+            ["map", "conv", "conv", "map", "map", "pool", "pool", "concat"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("after", "want"), PADDED.values(), ids=PADDED)
+def test_pad_is_folded_where_that_is_the_same(after: list[Any], want: list[str]) -> None:
+    nodes = [node("Relu", ["x"], "r"), node("Pad", ["r", "p"], "q"), *after]
+    assert ops(same_as_onnxruntime(build(nodes, {**PAD, "w": W, "b": B}))) == want
+
+
+def test_pad_before_a_maximum_of_negative_values_stays() -> None:
+    nodes = [node("Pad", ["x", "p"], "q"), node("MaxPool", ["q"], "y", kernel_shape=[4, 4])]
+    assert ops(same_as_onnxruntime(build(nodes, PAD))) == ["conv", "pool"]
+
+
+def test_pad_in_its_old_form_and_with_axes() -> None:
+    old = [node("Pad", ["x"], "q", pads=[0, 0, 1, 2, 0, 0, 3, 0]), node("Relu", ["q"], "y")]
+    same_as_onnxruntime(build(old, opset=9))
+    new = [node("Pad", ["x", "p", "", "axes"], "q"), node("Relu", ["q"], "y")]
+    same_as_onnxruntime(build(new, {"p": np.array([1, 0, 0, 2]), "axes": np.array([-1, 2])}))
+    none = [node("Pad", ["x", "p"], "q"), node("Relu", ["q"], "y")]
+    assert ops(same_as_onnxruntime(build(none, {"p": np.zeros(8, np.int64)}))) == ["map"]
+
+
+def test_local_response_normalisation() -> None:
+    lrn = node("LRN", ["x"], "y", size=3, alpha=0.3, beta=0.6, bias=1.5)
+    graph = same_as_onnxruntime(build([lrn], inputs={"x": ("N", 7, 4, 5)}))
+    assert ops(graph) == ["alu", "conv", "map", "alu"]
+    even = node("LRN", ["x"], "y", size=4, alpha=0.3, beta=0.6, bias=1.5)  # not in onnxruntime
+    x = normal(2, 7, 4, 5).astype(np.float64)
+    want = x.copy()
+    for c in range(7):  # from 1 channel before to 2 behind
+        around = (x[:, max(0, c - 1) : c + 3] ** 2).sum(axis=1)
+        want[:, c] /= (1.5 + 0.3 / 4 * around) ** 0.6
+    got = outputs_of(load(build([even], inputs={"x": (2, 7, 4, 5)})), {"x": x})["y"]
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_powers_take_the_bounds_of_a_clip() -> None:
+    low, half, down = {"k": np.float32(0.1)}, {"e": np.float32(0.5)}, {"e": np.float32(-0.75)}
+    root = [node("Clip", ["x", "k"], "c"), node("Sqrt", ["c"], "y")]
+    graph = same_as_onnxruntime(build(root, low))
+    assert [n.attrs["function"] for n in graph.nodes] == ["power"]
+    assert graph.nodes[0].attrs["low"] == pytest.approx(0.1)
+    power = [node("Max", ["k", "x"], "c"), node("Pow", ["c", "e"], "y")]
+    same_as_onnxruntime(build(power, {**low, **half}))
+    same_as_onnxruntime(build(power, {**low, **down}))
+    square = [node("Pow", ["x", "e"], "y")]
+    assert ops(same_as_onnxruntime(build(square, {"e": np.float32(2)}))) == ["alu"]
+
+
+@pytest.mark.parametrize("op", ["Max", "Min"])
+def test_extremes_of_tensors_and_numbers(op: str) -> None:
+    inputs = {"x": ("N", 3, 6, 8), "z": ("N", 3, 6, 8)}
+    model = build([node(op, ["x", "k", "z"], "y")], {"k": np.float32(0.2)}, inputs)
+    assert ops(same_as_onnxruntime(model)) == ["alu", "map"]
+
+
+def test_scale_and_offset_in_their_old_form_are_one_layer_with_the_norm() -> None:
+    nodes = [
+        node("BatchNormalization", ["x", "s", "o", "m", "v"], "n"),
+        node("Unsqueeze", ["g"], "g3", axes=[1, 2]),
+        node("Mul", ["n", "g3"], "p"),
+        node("Unsqueeze", ["h"], "h3", axes=[1, 2]),
+        node("Add", ["p", "h3"], "a"),
+        node("Relu", ["a"], "y"),
+    ]
+    weights = {**NORM, "g": normal(4, seed=3), "h": normal(4, seed=4)}
+    graph = same_as_onnxruntime(build(nodes, weights, {"x": ("N", 4, 3, 5)}, opset=9))
+    assert ops(graph) == ["conv", "map"]
+    assert graph.nodes[0].attrs["groups"] == 4
+
+
+@pytest.mark.parametrize("op", ["GlobalAveragePool", "GlobalMaxPool"])
+def test_pool_over_an_image_beyond_the_largest_window(op: str) -> None:
+    graph = same_as_onnxruntime(build([node(op, ["x"], "y")], inputs={"x": ("N", 2, 300, 7)}))
+    assert ops(graph) == ["pool", "pool"]
+    assert max(max(n.attrs["kernel"]) for n in graph.nodes) <= 255
 
 
 FLAT = {"x": ("N", 3, 2, 4)}
@@ -332,7 +457,11 @@ def test_loading_leaves_the_model_as_it_is() -> None:
 
 # --- ONNX's own conformance cases ---------------------------------------------------------------
 
-CONFORM = """abs add averagepool_1d_default averagepool_2d_default averagepool_2d_strides
+CONFORM = """concat_2d_axis_1 concat_3d_axis_1 concat_3d_axis_negative_2 lrn lrn_default
+averagepool_2d_pads averagepool_2d_same_upper averagepool_2d_same_lower averagepool_2d_ceil
+averagepool_2d_precomputed_pads averagepool_2d_precomputed_same_upper
+max_example max_two_inputs min_example min_two_inputs abs add averagepool_1d_default
+averagepool_2d_default averagepool_2d_strides
 averagepool_2d_pads_count_include_pad averagepool_2d_precomputed_pads_count_include_pad
 batchnorm_example batchnorm_epsilon clip clip_splitbounds clip_default_max
 clip_min_greater_than_max basic_conv_with_padding basic_conv_without_padding
@@ -346,7 +475,7 @@ maxpool_2d_ceil_output_size_reduce_by_one mul neg relu reshape_extended_dims
 reshape_negative_dim reshape_reduced_dims reshape_reordered_last_dims
 reshape_zero_and_negative_dim sigmoid squeeze_negative_axes sub sum_example sum_two_inputs tanh
 transpose_all_permutations_0 unsqueeze_axis_1""".split()
-TWO_DATA = {"Add", "Sub", "Mul", "Div", "Sum"}
+TWO_DATA = {"Add", "Sub", "Mul", "Div", "Sum", "Concat", "Max", "Min"}
 
 
 @pytest.fixture(scope="module")
@@ -391,7 +520,6 @@ def nan_weight() -> NDArray[np.float32]:
     return bad
 
 
-POOL = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
 REFUSED: dict[str, tuple[ModelProto, str]] = {
     "unknown operation": (
         build([node("LeakyRelu", ["x"], "y")]),
@@ -405,17 +533,55 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         build([helper.make_node("Fancy", ["x"], ["y"], name="f", domain="my.own")]),
         r"node 'f' \(Fancy\): domain 'my.own' is not ONNX's own; export with standard operators",
     ),
-    "padded average": (
-        build([node("AveragePool", ["x"], "y", **POOL)]),
-        r"node 'y' \(AveragePool\): count_include_pad = 0 .*; use count_include_pad = 1, or no",
-    ),
     "average ceil": (
-        build([node("AveragePool", ["x"], "y", kernel_shape=[4, 4], strides=[3, 3], ceil_mode=1)]),
+        build([node("AveragePool", ["x"], "y", kernel_shape=[4, 4], strides=[3, 3], ceil_mode=1,
+                    count_include_pad=1)]),
         r"node 'y' \(AveragePool\): ceil_mode = 1 .*; use ceil_mode = 0",
     ),
     "dilated pool": (
         build([node("MaxPool", ["x"], "y", kernel_shape=[2, 2], dilations=[2, 2])]),
         r"node 'y' \(MaxPool\): dilations \[2, 2\] are not 1; use dilations of 1",
+    ),
+    "joined rows": (
+        build([node("Concat", ["x", "x"], "y", axis=2)]),
+        r"node 'y' \(Concat\): joins along axis 2; join channels \(axis 1\)",
+    ),
+    "joined constant": (
+        build([node("Concat", ["x", "k"], "y", axis=1)], {"k": normal(1, 3, 6, 8)}, {"x": (1, 3, 6, 8)}),
+        r"node 'y' \(Concat\): input 1 must be computed from the model's inputs, .*; ",
+    ),
+    "reflected padding": (
+        build([node("Pad", ["x", "p"], "y", mode="reflect")], {"p": np.array([0, 0, 1, 1] * 2)}),
+        r"node 'y' \(Pad\): mode is 'reflect'; only padding with zeros",
+    ),
+    "padding with ones": (
+        build([node("Pad", ["x", "p", "v"], "y")],
+              {"p": np.array([0, 0, 1, 1] * 2), "v": np.float32(1)}),
+        r"node 'y' \(Pad\): fills with 1; pad with 0",
+    ),
+    "padded channels": (
+        build([node("Pad", ["x", "p"], "y")], {"p": np.array([0, 1, 0, 0] * 2)}),
+        r"node 'y' \(Pad\): pads the batch or the channels; pad height .*: a 1x1 Conv",
+    ),
+    "cropped": (
+        build([node("Pad", ["x", "p"], "y")], {"p": np.array([0, 0, -1, 0] * 2)}),
+        r"node 'y' \(Pad\): has negative pads .*; crop the input",
+    ),
+    "cube": (
+        build([node("Pow", ["x", "e"], "y")], {"e": np.float32(3)}),
+        r"node 'y' \(Pow\): raises to 3; multiply the tensor with itself by Mul",
+    ),
+    "root below": (
+        build([node("Pow", ["x", "e"], "y")], {"e": np.float32(-0.5)}),
+        r"node 'y': a power below 0 is infinite at 0; put Clip with a min above 0 before it",
+    ),
+    "LRN that divides by 0": (
+        build([node("LRN", ["x"], "y", size=3, bias=0.0)]),
+        r"node 'y' \(LRN\): alpha .* can divide by 0; use a bias",
+    ),
+    "maximum by channel": (
+        build([node("Max", ["x", "k"], "y")], {"k": normal(3, 1, 1)}),
+        r"node 'y' \(Max\): has a constant of shape \[3, 1, 1\] that is not one finite number; use",
     ),
     "broadcast": (
         build([node("Add", ["x", "z"], "y")],

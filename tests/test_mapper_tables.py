@@ -143,9 +143,32 @@ def test_worst_error_sees_a_planted_error() -> None:
     b = list(table.b)
     b[3] += 100
     planted = MapTable(table.low, tuple(b), table.a, table.q, table.shift, table.square, odd=True)
-    assert worst_error(planted, "tanh", 12, 15, 16) > 90
+    assert worst_error(planted, np.tanh, 12, 15, 16) > 90
 
 
 def test_points_too_far_apart_are_refused() -> None:
     with pytest.raises(CompileError, match=r"map relu: binary points 0 -> 17 are 17 apart, -15"):
         build("relu", 0, 17)
+
+
+@pytest.mark.parametrize(
+    ("exponent", "low", "high", "points", "worst"),
+    [
+        (-0.75, 1.0, np.inf, (14, 14), 1.3),
+        (-0.75, 1.0, np.inf, (10, 14), 12.3),
+        (0.5, 0.01, np.inf, (12, 13), 14.5),
+        (0.5, 0.01, 2.0, (12, 13), 7.1),
+        (0.5, 0.0, np.inf, (12, 13), 202.0),
+    ],
+)
+def test_powers_are_flat_beyond_their_bounds(
+    exponent: float, low: float, high: float, points: tuple[int, int], worst: float
+) -> None:
+    table = build("power", *points, 16, low, high, exponent)
+    assert table.worst <= worst
+    words = np.arange(-32768, 32768)
+    got = apply_table(table, words)
+    real = np.clip(words * 2.0 ** -points[0], low, high) ** exponent * 2.0 ** points[1]
+    assert np.abs(got - np.clip(real, -32768, 32767)).max() == table.worst
+    below = words * 2.0 ** -points[0] <= low - 2.0 ** -points[0]
+    assert len(np.unique(got[below])) == 1

@@ -13,15 +13,8 @@ from onnx import ModelProto
 
 from neuflow.compiler import float_eval
 from neuflow.compiler.load import load
-from neuflow.compiler.quantise import (
-    MARGIN,
-    Range,
-    calibrate,
-    check,
-    largest_point,
-    multiplier,
-    quantise,
-)
+from neuflow.compiler.quantise import MARGIN, check, largest_point, multiplier, quantise
+from neuflow.compiler.ranges import Range, calibrate
 from neuflow.errors import CompileError, InputError
 from neuflow.ir import Node, QuantGraph, Tensor
 from neuflow.run import golden, host
@@ -158,6 +151,41 @@ def test_padded_average_of_nine_uses_fifteen_bits_and_of_four_is_exact() -> None
     four = build([node("AveragePool", ["x"], "y", kernel_shape=[2, 2])])
     attrs = quantised(four, q8_8=True).nodes[0].attrs
     assert (attrs["m"], attrs["s"]) == (1, 2)
+
+
+def test_all_inputs_of_joined_concats_have_one_point() -> None:
+    nodes = [
+        node("Mul", ["c", "k"], "big"), node("Tanh", ["c"], "t"),
+        node("Concat", ["c", "t"], "q", axis=1), node("Concat", ["q", "big"], "y", axis=1),
+    ]  # fmt: skip
+    result = quantised(conv(*nodes, weights={"k": np.float32(100)}))
+    assert len({result.tensors[n].point for n in ("c", "t", "q", "big", "y")}) == 1
+    assert [n.op for n in result.nodes] == ["conv", "conv", "map", "concat", "concat"]
+
+
+def test_an_input_of_a_concat_that_cannot_have_its_point_is_mapped_to_it() -> None:
+    nodes = [node("Reshape", ["c", "s"], "r"), node("Mul", ["r", "k"], "big"),
+             node("Concat", ["r", "big"], "y", axis=1)]  # fmt: skip
+    weights = {"k": np.float32(100), "s": np.array([0, 8, 4, 3])}
+    result = quantised(conv(*nodes, weights=weights))
+    points = {result.tensors[n].point for n in result.nodes[-1].inputs}
+    assert points == {result.tensors["y"].point}
+    assert [n.attrs.get("function") for n in result.nodes[-2:]] == ["identity", None]
+
+
+def test_a_clip_needs_no_head_room_beyond_its_bounds() -> None:
+    clip = node("Clip", ["c", "low", "high"], "y")
+    result = quantised(conv(clip, weights={"low": np.float32(0), "high": np.float32(6),
+                                           "b": B + 5}))  # fmt: skip
+    assert (result.tensors["c"].point, result.tensors["y"].point) == (12, 12)
+
+
+def test_an_average_of_real_values_divides_by_their_number() -> None:
+    model = build([node("AveragePool", ["x"], "y", kernel_shape=[3, 3], pads=[1, 1, 1, 1])])
+    attrs = quantised(model, q8_8=True).nodes[0].attrs
+    exact = attrs["m"] / 2.0 ** attrs["s"]
+    assert exact.shape == (6, 8)
+    np.testing.assert_allclose(exact[[0, 0, 1], [0, 1, 1]], [1 / 4, 1 / 6, 1 / 9], rtol=2**-14)
 
 
 @pytest.mark.parametrize("kind", ["Add", "Sub"])

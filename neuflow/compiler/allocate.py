@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from neuflow.compiler.geometry import round_up
 from neuflow.ir import Shape
@@ -33,6 +33,16 @@ class Place:
     record: int
     channel: int
     pixel: int
+
+    def part(self, channel: int) -> Place:
+        """Return the place of a tensor that lies in this one's records from ``channel`` on."""
+        words = channel * self.channel
+        return replace(self, base=self.base + words, size=self.size - words)
+
+    def view(self, shape: Shape) -> Place:
+        """Return the place of the same values as ``shape``, both of height 1."""
+        # With the batch along x both are 1 x 1, hence the same.
+        return self if self.image == 1 else replace(self, channel=shape[2])
 
     def along_x(self) -> Place:
         """Return the view of a batched chain, whose columns are the images."""

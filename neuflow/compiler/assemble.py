@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuflow.compiler.allocate import Place, Space
 from neuflow.compiler.configure import Configurer, Packet, Stage
@@ -184,12 +185,20 @@ def _layer(assignment: Assignment, schedule: Schedule, grid: GridConfig) -> Laye
         weight = chain.head.attrs["weight"]
         head_shape = chain.shapes[0]
         positions = 1 if chain.batched else head_shape[1] * head_shape[2]
-        weight_words = int(weight.size)
+        weight_words = _connected(weight)
         macs = weight_words * positions
     names = (*chain.tensors_read, chain.output)
     words = weight_words + sum(graph.tensors[name].size for name in names)
     operator = "+".join(node.op for node in chain.nodes) or "copy"
     return Layer(chain.name, operator, macs, words, weight_words, tuple(writes))
+
+
+def _connected(weight: NDArray[np.int64]) -> int:
+    """Weights of all kernels that are not zero throughout."""
+    if weight.ndim == 2:
+        return int(weight.size)
+    kernels = int(np.any(weight != 0, axis=(2, 3)).sum())
+    return kernels * weight.shape[2] * weight.shape[3]
 
 
 __all__ = ["Instruction", "assemble"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from neuflow.compiler.cut import (
     part_lists,
     passes,
     plan_rows,
+    sums_fit,
 )
 from neuflow.compiler.fuse import Fused, fuse, legalise
 from neuflow.compiler.geometry import (
@@ -29,6 +31,8 @@ from neuflow.compiler.geometry import (
     packet_words,
     partial_words,
 )
+from neuflow.compiler.groups import merge_groups, merged
+from neuflow.compiler.join import join
 from neuflow.compiler.mapping import Assignment, Chain, Mapping, Pass, Piece
 from neuflow.errors import CompileError
 from neuflow.grid import GridConfig
@@ -36,6 +40,9 @@ from neuflow.ir import Node, QuantGraph
 
 PASS_OVERHEAD = 150
 """Cycles that a pass costs beyond its work: configuration, memory latency, fence."""
+
+SAMPLES = 16
+"""Groups of maps that are looked at where their pieces differ by kernels of zero."""
 
 TRIES = 3
 """Ways that fit, of each kind of cut, that are compared before finer ones are given up."""
@@ -48,7 +55,8 @@ def assign(
 
     ``cuts`` forces the cut of the chains it names. Raises ``CompileError`` where a node cannot run.
     """
-    graph = legalise(graph)
+    joined = join(merge_groups(legalise(graph), grid))
+    graph = joined.graph
     alone: set[str] = set()
     while True:
         fused = _with_heads(fuse(graph, batch, alone), grid)
@@ -66,31 +74,28 @@ def assign(
                 break
             done.append(assignment)
         else:
-            return Mapping(graph, batch, tuple(done), fused.views)
+            return Mapping(graph, batch, tuple(done), fused.views, joined.joins)
 
 
 def _with_heads(fused: Fused, grid: GridConfig) -> Fused:
     """Where no neighbour can bring a second operand, bring the first through the convolver."""
     if grid.columns > 1:
         return fused
-    chains = (_through_convolver(c) if needs_helper(c) else c for c in fused.chains)
+    chains = (_through_convolver(c, grid) if needs_helper(c) else c for c in fused.chains)
     return replace(fused, chains=tuple(chains))
 
 
-def _through_convolver(chain: Chain) -> Chain:
-    maps = chain.shapes[0][0]
+def _through_convolver(chain: Chain, grid: GridConfig) -> Chain:
+    """Begin with a 1x1 convolution whose weights are 1, map by map."""
+    maps, height, width = chain.shapes[0]
     attrs: dict[str, Any] = {
-        "weight": np.eye(maps, dtype=np.int64), "bias": np.zeros(maps, np.int64),
+        "weight": np.ones((maps, 1, 1, 1), np.int64), "bias": np.zeros(maps, np.int64),
         "m": np.ones(maps, np.int64), "s": np.zeros(maps, np.int64),
-        "zero": np.zeros(maps, np.int64),
+        "zero": np.zeros(maps, np.int64), "groups": maps,
+        "stride": (1, 1), "dilation": (1, 1), "pads": (0, 0, 0, 0),
     }  # fmt: skip
-    if not chain.batched:
-        attrs["weight"] = attrs["weight"].reshape(maps, maps, 1, 1)
-        attrs |= {"stride": (1, 1), "dilation": (1, 1), "pads": (0, 0, 0, 0), "groups": 1}
-    op = "dense" if chain.batched else "conv"
-    head = Node(f"{chain.name}/identity", op, (chain.source,), chain.source, attrs)
-    shape = chain.source_shape
-    return replace(chain, head=head, source_shape=(shape[0], 1, 1) if chain.batched else shape)
+    head = Node(f"{chain.name}/identity", "conv", (chain.source,), chain.source, attrs)
+    return replace(chain, head=merged(head, height * width, grid), source_shape=chain.shapes[0])
 
 
 # --- the search ---------------------------------------------------------------------------------
@@ -147,40 +152,51 @@ def _spatial(chain: Chain) -> Iterator[tuple[int, int]]:
 def _reductions(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Cut]:
     left = TRIES
     for parts in part_lists(chain):
-        found = _rounds(chain, replace(cut, parts=parts), grid)
-        if found is not None:
-            yield found
+        if len(parts) > 1 and not sums_fit(chain, grid):
+            return
+        found = list(_rounds(chain, replace(cut, parts=parts), grid))
+        if found:
+            yield from found
             left -= 1
             if left == 0 or len(parts) <= 1:
                 return
 
 
-def _rounds(chain: Chain, cut: Cut, grid: GridConfig) -> Cut | None:
-    """Return ``cut`` with the fewest rounds of maps whose largest piece fits, if any."""
+def _rounds(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Cut]:
+    """Yield ``cut`` with the fewest rounds of maps whose largest piece fits, if any, and twice those.
+
+    Twice, so that the weights of two passes fit and one loads while the other works. With kernels
+    of zero also more: fewer maps at once may read fewer channels.
+    """
     groups = conv_groups(chain)
     unit = 1 if chain.head is None else grid.maps
     blocks = groups * ceil_div(chain.shapes[-1][0] // groups, unit)
-    seen = set()
+    last, left = blocks + 1, 2 if chain.kernels is None else blocks
     for rounds in range(1, ceil_div(blocks, cut.maps) + 1):
         size = ceil_div(blocks, rounds * cut.maps)
-        if size in seen:
+        if size >= last:
             continue
-        seen.add(size)
+        last = size
         tried = replace(cut, rounds=rounds)
         try:
             for one in _samples(chain, tried, grid):
                 check_piece(chain, one, grid)
-            return tried
         except Misfit as misfit:
             if misfit.what in ("rows", "field"):
-                return None  # fewer maps would not help
-    return None
+                return  # fewer maps would not help
+        else:
+            yield tried
+            left -= 1
+            if not left:
+                return
+            last = max(2, size // 2 + 1)  # half as many
 
 
 def _samples(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Piece]:
     """Yield pieces among which the most demanding ones are."""
     divided = axes(chain, replace(cut, images=1), grid, 1).extremes()
-    for one in passes(chain, cut, grid, divided):
+    # With all channels read a piece is as large as can be, wherever kernels are zero.
+    for one in passes(replace(chain, kernels=None), cut, grid, divided):
         yield from one.pieces
 
 
@@ -214,16 +230,26 @@ class Work:
 
 
 def _cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
-    """Estimate the cycles of a cut: passes x the largest pass."""
-    first = next(passes(chain, cut, grid, axes(chain, cut, grid, batch)))
-    work = _work(chain, first, grid)
-    cycles = max(work.array, work.bus) + work.load + PASS_OVERHEAD
-    return int(count_passes(chain, cut, grid, batch) * cycles)
+    """Estimate the cycles of a cut: passes x the first pass, or x the mean of some."""
+    divided = axes(chain, cut, grid, batch)
+    if chain.kernels is None:
+        some = list(islice(passes(chain, cut, grid, divided), 1))
+    else:
+        some = list(passes(chain, cut, grid, divided.one_round(SAMPLES)))
+    cycles = [_pass_cycles(chain, one, grid) for one in some]
+    return int(count_passes(chain, cut, grid, batch) * sum(cycles) / len(cycles))
 
 
-def _work(chain: Chain, one: Pass, grid: GridConfig) -> Work:
-    """Cycles of the pass by array, drain, links and the shared bus."""
-    piece = one.pieces[0]
+def _pass_cycles(chain: Chain, one: Pass, grid: GridConfig) -> float:
+    # Pieces read different channels only where there are kernels of zero.
+    pieces = one.pieces[:1] if chain.kernels is None else one.pieces
+    works = [_work(chain, one, piece, grid) for piece in pieces]
+    array, bus, load = (max(getattr(w, n) for w in works) for n in ("array", "bus", "load"))
+    return max(array, bus) + load + PASS_OVERHEAD
+
+
+def _work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig) -> Work:
+    """Cycles of the pass by array, drain, links and the shared bus, as ``piece`` sees them."""
     side = len(one.pieces)
     words = float(sum(p.out.size for p in one.pieces if not p.partial_out))
     if (step := chain.operand) is not None:

@@ -6,6 +6,9 @@ import enum
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from neuflow.blocks import mapper_model
 from neuflow.compiler.allocate import Place, Space
 from neuflow.compiler.cut import needs_helper
@@ -125,6 +128,7 @@ class Configurer:
         place, part = self.place(chain.source), piece.part
         assert part is not None
         if not chain.is_dense:
+            place = self.view(chain, chain.source)
             return box(place, piece.image, Region(part.channels, shape.rows, shape.cols))
         if chain.source_shape[1:] == (1, 1):
             return box(place.along_x(), 0, Region(part.channels, shape.rows, shape.cols))
@@ -295,5 +299,10 @@ def _window(step: Step, before: Region, after: Region) -> dict[str, int]:
         # Padding that is left of this piece: from its first window to its first real value.
         "pad_x": before.cols.lo - (after.cols.lo * sx - left),
         "pad_y": before.rows.lo - (after.rows.lo * sy - top),
-        "m": attrs["m"], "s": attrs["s"], "zero": attrs["zero"],
+        "m": _at(attrs["m"], after), "s": _at(attrs["s"], after), "zero": attrs["zero"],
     }  # fmt: skip
+
+
+def _at(value: int | NDArray[np.int64], region: Region) -> int:
+    """Return a number that may depend on the output place; within a piece it is the same."""
+    return int(value if np.ndim(value) == 0 else np.asarray(value)[region.rows.lo, region.cols.lo])

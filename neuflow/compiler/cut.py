@@ -6,11 +6,13 @@ channels or taps that are cut pass through memory with all their bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from neuflow.blocks.window_model import memory_words
 from neuflow.compiler.geometry import (
@@ -62,7 +64,7 @@ class Cut:
 
 
 class Misfit(Exception):
-    """A piece overflows ``what``: "rows", "weights", "reorder", "window" or "field"."""
+    """A piece overflows ``what``: "rows", "weights", "reorder", "window", "operand" or "field"."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -110,10 +112,20 @@ def check_piece(chain: Chain, piece: Piece, grid: GridConfig) -> None:
             raise Misfit("weights")
         if not piece.partial_out and drain_plan(shape, grid) is None:
             raise Misfit("reorder")
+    if piece.partial_in and not sums_fit(chain, grid):
+        raise Misfit("operand")
     regions = backward(chain, piece.out)
     for step, before, after in zip(chain.steps, regions, regions[1:], strict=False):
         if step.node.op == "pool":
             _check_window(step.node.attrs, before, after, grid)
+
+
+def sums_fit(chain: Chain, grid: GridConfig) -> bool:
+    """Whether partial sums can come in beside the operand of an ALU: both by the operand line.
+
+    With a queue of one, the second of two reads of a pass would wait for the end of the first.
+    """
+    return chain.operand is None or grid.config_queue > 1
 
 
 def _check_fields(shape: ConvShape, grid: GridConfig) -> None:
@@ -157,12 +169,23 @@ class Axes(NamedTuple):
     maps: list[list[Span]]
 
     def extremes(self) -> Axes:
-        """Keep the first, an inner and the last part: no other is larger."""
-        return Axes(_ends(self.images), _ends(self.rows), _ends(self.strips), _ends(self.maps))
+        """Keep the first, an inner, the last and the largest part: no other is more demanding."""
+        return Axes(
+            self.images[:1],
+            _extremes(self.rows, lambda chunk: max(span.size for span in chunk)),
+            _extremes(self.strips, lambda span: span.size),
+            _extremes(self.maps, lambda chunk: max(span.size for span in chunk)),
+        )
+
+    def one_round(self, most: int) -> Axes:
+        """Keep the first place, with at most ``most`` groups of maps, evenly chosen."""
+        maps = self.maps[:: -(-len(self.maps) // most)]
+        return Axes(self.images[:1], self.rows[:1], self.strips[:1], maps)
 
 
-def _ends(parts: list[T]) -> list[T]:
-    return parts[:2] + parts[2:][-1:]
+def _extremes(parts: list[T], size: Callable[[T], int]) -> list[T]:
+    largest = max(range(len(parts)), key=lambda i: size(parts[i]))
+    return [parts[i] for i in sorted({0, min(1, len(parts) - 1), largest, len(parts) - 1})]
 
 
 def axes(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Axes:
@@ -170,10 +193,22 @@ def axes(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Axes:
     maps, height, width = chain.shapes[-1]
     return Axes(
         _chunks([0] if chain.batched else list(range(batch)), cut.images),
-        _chunks(Span(0, height).split(cut.rows * cut.row_rounds), cut.rows),
-        list(Span(0, width).split(cut.strips)),
+        _chunks(_at_borders(Span(0, height).split(cut.rows * cut.row_rounds), chain, 0), cut.rows),
+        _at_borders(Span(0, width).split(cut.strips), chain, 1),
         _chunks(_map_spans(chain, maps, cut, grid), cut.maps),
     )
+
+
+def _at_borders(spans: tuple[Span, ...], chain: Chain, axis: int) -> list[Span]:
+    """Cut rows (axis 0) or columns where a pool's divisor changes: a pass has one."""
+    edges = set()
+    for step in chain.steps:
+        m, s = (np.asarray(step.node.attrs.get(name, 0)) for name in ("m", "s"))
+        if m.ndim:
+            changes = (np.diff(m, axis=axis) != 0) | (np.diff(s, axis=axis) != 0)
+            edges |= set((np.flatnonzero(changes.any(axis=1 - axis)) + 1).tolist())
+    bounds = sorted(edges | {span.lo for span in spans} | {spans[-1].hi})
+    return [Span(lo, hi) for lo, hi in pairwise(bounds)]
 
 
 def count_passes(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
@@ -192,7 +227,7 @@ def passes(chain: Chain, cut: Cut, grid: GridConfig, divided: Axes) -> Iterator[
                     column=spread * i,
                     image=image,
                     out=Region(map_span, row_span, cols),
-                    part=_in_group(chain, part, map_span),
+                    part=_in_group(chain, _connected(chain, part, map_span), map_span),
                     partial_in=number > 0,
                     partial_out=number < len(cut.parts) - 1,
                 )
@@ -237,6 +272,17 @@ def _map_spans(chain: Chain, maps: int, cut: Cut, grid: GridConfig) -> list[Span
         for group in range(groups)
         for span in Span(group * size, (group + 1) * size).split(parts, min(unit, size))
     ]
+
+
+def _connected(chain: Chain, part: Part | None, maps: Span) -> Part | None:
+    """Leave out channels at the ends of a part, within a group, that none of ``maps`` reads."""
+    if part is None or chain.kernels is None:
+        return part
+    lo, hi = part.channels
+    read = np.flatnonzero(chain.kernels[maps.lo : maps.hi, lo:hi].any(axis=0))
+    if not len(read):
+        return part._replace(channels=Span(lo, lo + 1))
+    return part._replace(channels=Span(lo + int(read[0]), lo + int(read[-1]) + 1))
 
 
 def _in_group(chain: Chain, part: Part | None, maps: Span) -> Part | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,13 +89,17 @@ def _dense(node: Node, x: Real) -> Real:
 
 def function(node: Node) -> Callable[[Real], Real]:
     """Return the real function of a node "map"."""
-    return real_function(node.attrs["function"], node.attrs.get("low"), node.attrs.get("high"))
+    a = node.attrs
+    return real_function(a["function"], a.get("low"), a.get("high"), a.get("exponent"))
 
 
 def real_function(
-    name: str, low: float | None = None, high: float | None = None
+    name: str,
+    low: float | None = None,
+    high: float | None = None,
+    exponent: float | None = None,
 ) -> Callable[[Real], Real]:
-    """Return a function by name; ``low`` and ``high`` are those of clip."""
+    """Return a function by name; ``low`` and ``high`` are those of clip and power."""
 
     def sigmoid(x: Real) -> Real:
         return 0.5 * (1.0 + np.tanh(0.5 * x))
@@ -106,6 +111,7 @@ def real_function(
         "abs": np.abs,
         "identity": lambda x: np.asarray(x, np.float64),
         "clip": lambda x: np.clip(x, low, high),
+        "power": lambda x: np.power(np.clip(x, low, high), exponent or 0.0),
     }
     return functions[name]
 
@@ -117,13 +123,22 @@ def _map(node: Node, x: Real) -> Real:
 def _pool(node: Node, x: Real) -> Real:
     a = node.attrs
     ky, kx = a["kernel"]
-    average = a["kind"] == "average"
-    x = _padded(x, a["pads"], 0.0 if average else -np.inf)
+    largest = a["kind"] == "max"
+    divisor = np.array(a.get("divisor", ky * kx), np.float64)
+    if a["kind"] == "mean":
+        divisor = window_counts(node, np.ones((1, 1, *x.shape[2:])))
+    x = _padded(x, a["pads"], -np.inf if largest else 0.0)
     size = _size(x, (ky, kx), a["stride"])
     taps = [_tap(x, (y, z), size, a["stride"]) for y in range(ky) for z in range(kx)]
-    if average:
-        return np.asarray(sum(taps)) / (ky * kx)
-    return np.asarray(np.maximum.reduce(taps))
+    if largest:
+        return np.asarray(np.maximum.reduce(taps))
+    return np.asarray(sum(taps)) / divisor
+
+
+def window_counts(node: Node, ones: Real) -> Real:
+    """Return how many values each window of a pool sees in an image of ``ones``."""
+    attrs = {**node.attrs, "kind": "average", "divisor": 1}
+    return _pool(replace(node, attrs=attrs), ones)
 
 
 def _alu(node: Node, a: Real, b: Real) -> Real:
@@ -131,7 +146,12 @@ def _alu(node: Node, a: Real, b: Real) -> Real:
     if kind == "div":
         with np.errstate(divide="ignore", invalid="ignore"):
             return a / b
-    return {"add": np.add, "sub": np.subtract, "mul": np.multiply}[kind](a, b)
+    terms = {"add": np.add, "sub": np.subtract, "mul": np.multiply}
+    return (terms | {"max": np.maximum, "min": np.minimum})[kind](a, b)
+
+
+def _concat(node: Node, *parts: Real) -> Real:
+    return np.concatenate(parts, axis=1)
 
 
 def _reshape(node: Node, x: Real) -> Real:
@@ -144,5 +164,6 @@ OPERATIONS: dict[str, Callable[..., Real]] = {
     "map": _map,
     "pool": _pool,
     "alu": _alu,
+    "concat": _concat,
     "reshape": _reshape,
 }

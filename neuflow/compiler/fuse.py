@@ -6,12 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from neuflow.compiler.join import written_by
 from neuflow.compiler.mapping import Chain, Step
 from neuflow.ir import Node, QuantGraph, Shape
 
 HEADS = ("conv", "dense")
 UNARY = ("abs", "square")
+MOSTLY = 0.75
+"""Up to this part of its kernels, a convolution is cut so that zero ones cost less."""
+COPIES = ("reshape", "copy")
 ALUS = 2
 
 
@@ -151,7 +156,7 @@ class _Fuser:
         # Heads first, so that an add is done where its convolution ends.
         for heads in (True, False):
             for node in self.graph.nodes:
-                if node.name in self.taken or node.output in self.views:
+                if node.name in self.taken or node.output in self.views or node.op == "concat":
                     continue
                 if (node.op in HEADS) == heads:
                     chains.append(self.chain(node))
@@ -162,10 +167,10 @@ class _Fuser:
         head = first if first.op in HEADS else None
         batched = self.is_batched(first)
         steps: list[Step] = []
-        if head is None and first.op != "reshape":
+        if head is None and first.op not in COPIES:
             steps.append(self.first_step(first))
         output = first.output
-        while first.op != "reshape":
+        while first.op not in COPIES:
             step = self.next_step(output, head, steps, batched)
             if step is None:
                 break
@@ -185,6 +190,7 @@ class _Fuser:
             source_shape=shapes[0] if flat else self.graph.tensors[source].shape,
             steps=tuple(steps), output=output, shapes=shapes, batched=batched,
             bits=self.graph.tensors[output].bits or self.graph.bits, reorder=first.op == "reshape",
+            kernels=_kernels(first),
         )  # fmt: skip
 
     def is_batched(self, first: Node) -> bool:
@@ -193,7 +199,7 @@ class _Fuser:
             return True
         names = (*first.inputs, first.output)
         flat = all(self.graph.tensors[name].shape[1:] == (1, 1) for name in names)
-        return flat and first.op in ("alu", "map")
+        return flat and first.op in ("alu", "map", "copy")
 
     def shape(self, tensor: str, batched: bool) -> Shape:
         shape = self.graph.tensors[tensor].shape
@@ -236,17 +242,26 @@ class _Fuser:
         return Step(node, other, side)
 
 
+def _kernels(node: Node) -> NDArray[np.bool_] | None:
+    """Return which kernels of a convolution are not zero, None if most (or no convolution)."""
+    if node.op != "conv" or node.attrs["groups"] > 1:
+        return None  # merge_groups has weighed zeros against passes
+    kernels: NDArray[np.bool_] = np.any(node.attrs["weight"] != 0, axis=(2, 3))
+    return None if kernels.mean() > MOSTLY else kernels
+
+
 def _ordered(graph: QuantGraph, chains: list[Chain], views: dict[str, str]) -> tuple[Chain, ...]:
     """Sort chains so that every tensor is written before it is read, else as the graph has them."""
     position = {node.name: i for i, node in enumerate(graph.nodes)}
-    ready = {root(views, name) for name in graph.inputs}
+    needs = written_by(graph, views)
+    ready: set[str] = set()
 
     def rank(chain: Chain) -> int:
         return position.get(chain.nodes[-1].name if chain.nodes else chain.name, 0)
 
     left, done = sorted(chains, key=rank), []
     while left:
-        chain = next(c for c in left if all(root(views, t) in ready for t in c.tensors_read))
+        chain = next(c for c in left if all(needs[t] <= ready for t in c.tensors_read))
         left.remove(chain)
         done.append(chain)
         ready.add(chain.output)

@@ -1,7 +1,7 @@
 """Tables of the mapper: 8 segments, linear or quadratic, for a function and two binary points.
 
 Piecewise linear functions (relu, clip, abs, identity) are exact up to the one rounding of the
-mapper. Smooth ones (tanh, sigmoid) get the segments that make the worst error smallest: each is
+mapper. Smooth ones (tanh, sigmoid, powers) get the segments that make the worst error smallest: each is
 as long as a common error bound allows, and the bound is bisected until 8 segments suffice.
 """
 
@@ -51,15 +51,17 @@ def build(
     bits: int = 16,
     low: float | None = None,
     high: float | None = None,
+    exponent: float | None = None,
 ) -> MapTable:
     """Return the table of ``function``, its ``worst`` error measured over all input words.
 
     Parameters
     ----------
-    function : relu, clip, abs, identity, tanh or sigmoid.
+    function : relu, clip, abs, identity, tanh, sigmoid or power.
     in_point, out_point : binary points of input and output.
     bits : of the words, 16 or 8.
-    low, high : bounds of clip, real values.
+    low, high : bounds of clip and power, real values.
+    exponent : of power.
     """
     gain = out_point - in_point
     if not -15 <= gain <= 16:
@@ -67,23 +69,25 @@ def build(
             f"map {function}: binary points {in_point} -> {out_point} are {abs(gain)} apart, "
             "-15..16 are possible; calibrate with inputs of the real range"
         )
-    if function in ("tanh", "sigmoid"):
-        table = _smooth(function, in_point, out_point, bits)
+    real = real_function(function, low, high, exponent)
+    if function == "tanh":
+        table = _smooth(real, (0, 1 << (bits - 1)), in_point, FixedPoint(bits, out_point), odd=True)
+    elif function in ("sigmoid", "power"):
+        domain = _domain(in_point, bits, low, high)
+        table = _smooth(real, domain, in_point, FixedPoint(bits, out_point))
     else:
         table = _linear(function, gain, in_point, out_point, bits, low, high)
-    return replace(table, worst=worst_error(table, function, in_point, out_point, bits, low, high))
+    return replace(table, worst=worst_error(table, real, in_point, out_point, bits))
 
 
 def worst_error(
-    table: MapTable, function: str, in_point: int, out_point: int, bits: int,
-    low: float | None = None, high: float | None = None,
-) -> float:  # fmt: skip
+    table: MapTable, real: Callable[[Real], Real], in_point: int, out_point: int, bits: int
+) -> float:
     """Return max |table - exact| over all words, in output words; exact is held to the range."""
     form = FixedPoint(bits, out_point)
     words = np.arange(-(1 << (bits - 1)), 1 << (bits - 1), dtype=np.int64)
     values = np.asarray(words * 2.0**-in_point, np.float64)
-    exact = real_function(function, low, high)(values) * 2.0**out_point
-    exact = np.clip(exact, form.low, form.high)
+    exact = np.clip(real(values) * 2.0**out_point, form.low, form.high)
     return float(np.abs(apply_table(table, words, bits) - exact).max())
 
 
@@ -132,28 +136,43 @@ def _clip_pieces(
 # --- smooth functions -----------------------------------------------------------------------------
 
 
-def _smooth(function: str, in_point: int, out_point: int, bits: int) -> MapTable:
-    """Return the table of tanh (odd) or sigmoid with the smallest worst error."""
-    real = real_function(function)
-    odd = function == "tanh"
+def _domain(
+    in_point: int, bits: int, low: float | None, high: float | None
+) -> tuple[int, int]:
+    """Return the first and the last word within the bounds; beyond them the function is flat."""
+    first, last = -(1 << (bits - 1)), 1 << (bits - 1)
+    start = first if low is None else max(first, math.floor(low * 2.0**in_point))
+    end = last if high is None or math.isinf(high) else min(last, math.ceil(high * 2.0**in_point))
+    return min(start, last - 2), max(min(start, last - 2) + 1, end)
+
+
+def _smooth(
+    real: Callable[[Real], Real], domain: tuple[int, int], in_point: int, form: FixedPoint,
+    odd: bool = False,
+) -> MapTable:  # fmt: skip
+    """Return the table with the smallest worst error over ``domain``; flat before and behind it."""
 
     def target(x: Real) -> Real:
-        return np.asarray(real(x * 2.0**-in_point) * 2.0**out_point)
+        # What no word holds is not worth a segment.
+        exact = np.asarray(real(x * 2.0**-in_point) * 2.0**form.point)
+        return exact if odd else np.clip(exact, form.low, form.high + 1)
 
-    end = 1 << (bits - 1)
-    start = 0 if odd else -end
+    start, end = domain
     # Segment 0 begins at the lowest word. Under a symmetry that is 0; among the 256 words of 8
     # bits a segment that begins at -32768 can hold no curve, and is left out.
-    unused = not odd and start > FIRST_LOW
-    pieces = _cover(target, start, end, SEGMENTS - unused)
+    before = not odd and start > FIRST_LOW
+    behind = end < 1 << (form.bits - 1)
+    pieces = _cover(target, start, end, SEGMENTS - before - behind)
     ends = [p.low - 1 for p in pieces[1:]] + [end]
     shift, square = _scales(max(abs(p.a) for p in pieces), max(abs(p.q) for p in pieces))
     pieces = [
         _whole(p, high, target, 2.0**shift, 2.0 ** (shift - square))
         for p, high in zip(pieces, ends, strict=True)
     ]
-    if unused:
+    if before:
         pieces = [Piece(FIRST_LOW, pieces[0].b), *pieces]
+    if behind:
+        pieces.append(Piece(end + 1, _rounded(float(target(np.array([end]))[0]), B_MAX)))
     return _table(pieces, shift, square, odd=odd)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from neuflow.ir import Node, QuantGraph, Shape
 
 
@@ -59,6 +62,13 @@ class Part(NamedTuple):
         return f"channels {self.channels} taps {self.ky} x {self.kx}"
 
 
+class Join(NamedTuple):
+    """A tensor lies in the memory of tensor ``of``, from its channel ``channel`` on."""
+
+    of: str
+    channel: int
+
+
 @dataclass(frozen=True)
 class Step:
     """An ``alu``, ``pool`` or ``map`` node that the stream of a chain passes through.
@@ -80,6 +90,7 @@ class Chain:
     ``shapes[0]`` is what enters the first step, ``shapes[-1]`` what is written. ``batched``: all
     images of a frame at once, along x, so that shapes are (C, 1, batch).
     ``reorder``: a copy in C, H, W order (a reshape that memory order does not allow as a view).
+    ``kernels``: which kernels of a convolution are not zero, bool [M, C/groups]; None: most.
     """
 
     name: str
@@ -92,6 +103,7 @@ class Chain:
     batched: bool
     bits: int
     reorder: bool = False
+    kernels: NDArray[np.bool_] | None = None
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -170,12 +182,16 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Mapping:
-    """The whole network cut into passes; ``views``: tensor -> tensor whose memory it shares."""
+    """The whole network cut into passes.
+
+    ``views``: tensor -> tensor whose memory it shares; ``joins``: where inputs of concats lie.
+    """
 
     graph: QuantGraph
     batch: int
     assignments: tuple[Assignment, ...]
     views: dict[str, str] = field(default_factory=dict)
+    joins: dict[str, Join] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return "\n".join(str(assignment) for assignment in self.assignments) + "\n"

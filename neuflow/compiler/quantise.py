@@ -9,7 +9,10 @@ Rules (``docs/numbers.md`` has the formulas):
   of 0 and 1, less than its table's error); such words may saturate, which changes no result.
 - tanh and sigmoid results have ``bits - 1`` fractional bits: +-1 itself is the only value that
   does not fit, by less than one word.
+- The result of a clip needs no head room beyond its bounds.
 - Max pooling and views keep the point. A bias has the accumulator's point.
+- All inputs and the output of a concat, and of concats of concats, have one point, the smallest that
+  any of them asks for. A tensor that cannot have it is brought to it by a node "map" (identity).
 - 16 bits: one power of two a layer for the weights, m = 1. 8 bits: weights scaled map by map so
   that the largest is 127; m / 2**s brings the map back to the output's point.
 - ``q8_8``: every tensor and every weight has 8 fractional bits.
@@ -19,23 +22,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuflow.compiler import float_eval, mapper_tables
-from neuflow.errors import CompileError, InputError
+from neuflow.compiler.ranges import (
+    SQUASH_BOUND,
+    Range,
+    calibrate,
+    joined_by_concat,
+    ranges_that_matter,
+)
+from neuflow.errors import CompileError
 from neuflow.fixed import FixedPoint
-from neuflow.ir import Graph, Node, QuantGraph, Tensor
+from neuflow.ir import Graph, Node, QuantGraph
 
 MARGIN = {16: 1.5, 8: 1.125}
 """Head room over the calibrated magnitude, for inputs that calibration has not seen. 8 bits have
 little to spare: what the rounding of the layers before may add."""
-
-SQUASH_BOUND = 8.0
-"""Beyond +-8, tanh and sigmoid are flat."""
 
 MAX_POINT = 24
 """Largest point of a tensor: smaller values than 2**-24 are zero to any network."""
@@ -46,23 +53,6 @@ ACC_BITS = 47
 MAX_SHIFT = 62
 MAX_LEFT = 31
 MAX_MULTIPLIER = (1 << 15) - 1
-
-
-@dataclass(frozen=True)
-class Range:
-    """Smallest and largest value of a tensor over the calibration inputs."""
-
-    low: float
-    high: float
-
-    def within(self, low: float, high: float) -> Range:
-        """Return the range clipped to ``low``..``high``."""
-        return Range(min(max(self.low, low), high), min(max(self.high, low), high))
-
-    @property
-    def size(self) -> float:
-        """Largest magnitude."""
-        return max(abs(self.low), abs(self.high))
 
 
 def quantise(
@@ -87,41 +77,6 @@ def quantise(
     return result
 
 
-def calibrate(graph: Graph, calib: Mapping[str, ArrayLike]) -> dict[str, Range]:
-    """Return every tensor's range when ``graph`` runs in float on ``calib``."""
-    inputs = {name: _images(graph.tensors[name], calib) for name in graph.inputs}
-    if len({len(x) for x in inputs.values()}) > 1:
-        raise InputError("calibration inputs hold different numbers of images; give equally many")
-    ranges: dict[str, Range] = {}
-    # One image at a time: a deep network's tensors over all images would not fit into memory.
-    for image in range(len(next(iter(inputs.values())))):
-        one = {name: x[image : image + 1] for name, x in inputs.items()}
-        for name, values in float_eval.walk(graph, one):
-            finite = values[np.isfinite(values)]
-            low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-            seen = ranges.get(name, Range(math.inf, -math.inf))
-            ranges[name] = Range(min(seen.low, float(low)), max(seen.high, float(high)))
-    return ranges
-
-
-def _images(tensor: Tensor, calib: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
-    """Return one calibration input as float64 [N, C, H, W]."""
-    if tensor.name not in calib:
-        raise InputError(f"calibration lacks input {tensor.name!r}; give an array for it")
-    what = f"calibration input {tensor.name!r}"
-    values = np.asarray(calib[tensor.name])
-    if values.dtype.kind not in "biuf":
-        raise InputError(f"{what} has dtype {values.dtype}; give numbers")
-    values = values.astype(np.float64)
-    shapes = {tensor.shape, tensor.onnx_shape or tensor.shape}
-    if values.ndim < 1 or values.shape[1:] not in shapes or not len(values):
-        want = ", ".join(str(d) for d in ("N", *(tensor.onnx_shape or tensor.shape)))
-        raise InputError(f"{what} has shape {values.shape}; give ({want})")
-    if not np.isfinite(values).all():
-        raise InputError(f"{what} holds NaN or infinity; replace them")
-    return values.reshape(len(values), *tensor.shape)
-
-
 class _Quantiser:
     """Walks the graph once. ``point`` holds the binary point of every tensor so far."""
 
@@ -131,32 +86,46 @@ class _Quantiser:
         self.bits = bits
         self.q8_8 = q8_8
         self.point: dict[str, int] = {}
-        self.bounds = _bounds(graph)
+        self.bounds = ranges_that_matter(graph)
+        self.joined = joined_by_concat(graph)
+        self.clips = {
+            node.output: Range(node.attrs["low"], node.attrs["high"]).size
+            for node in graph.nodes
+            if node.attrs.get("function") == "clip"
+        }
+        self.nodes: list[Node] = []
+        self.tensors = dict(graph.tensors)
 
     def run(self) -> QuantGraph:
         """Return the quantised graph."""
         for name in self.graph.inputs:
             self.point[name] = self._wanted(name)
-        nodes = []
         for node in self.graph.nodes:
+            if node.op == "concat":
+                node = self._aligned(node)
             new = getattr(self, f"_{node.op}")(node)
-            nodes.append(replace(node, op=new[0], attrs=new[1]))
+            self.nodes.append(replace(node, op=new[0], attrs=new[1]))
         tensors = {
             name: replace(tensor, bits=self.bits, point=self.point[name])
-            for name, tensor in self.graph.tensors.items()
+            for name, tensor in self.tensors.items()
         }
         g = self.graph
         return QuantGraph(
-            g.name, tuple(nodes), tensors, g.inputs, g.outputs, g.host, g.batch, self.bits
+            g.name, tuple(self.nodes), tensors, g.inputs, g.outputs, g.host, g.batch, self.bits
         )
 
     def _wanted(self, name: str) -> int:
-        """Return the point that the calibrated range asks for."""
+        """Return the point that the calibrated range asks for, of all tensors joined with it."""
         if self.q8_8:
             return 8
+        return min(self._own_point(other) for other in self.joined.get(name, (name,)))
+
+    def _own_point(self, name: str) -> int:
         low, high = self.bounds[name]
         seen, margin = self.ranges[name], MARGIN[self.bits]
         size = Range(seen.low * margin, seen.high * margin).within(low, high).size
+        if name in self.clips:  # no input goes beyond, so no head room is needed
+            size = min(size, self.clips[name])
         if high == SQUASH_BOUND == size:
             return self.bits - 1 - 3  # 8.0 itself saturates to 7.9998, which is as flat
         return largest_point(size, self.bits, MAX_POINT)
@@ -238,32 +207,61 @@ class _Quantiser:
     def _map(self, node: Node) -> tuple[str, dict[str, Any]]:
         """A table for the points on both sides."""
         name, in_point = node.attrs["function"], self.point[node.inputs[0]]
+        out_point = self._wanted(node.output)
         if name in ("tanh", "sigmoid") and not self.q8_8:
-            out_point = self.bits - 1
-        else:
-            out_point = self._wanted(node.output)
+            joined = node.output in self.joined
+            out_point = min(out_point, self.bits - 1) if joined else self.bits - 1
         out_point = min(max(out_point, in_point - 15), in_point + 16)
         self.point[node.output] = out_point
-        low, high = node.attrs.get("low"), node.attrs.get("high")
-        table = mapper_tables.build(name, in_point, out_point, self.bits, low, high)
+        low, high, exponent = (node.attrs.get(key) for key in ("low", "high", "exponent"))
+        table = mapper_tables.build(name, in_point, out_point, self.bits, low, high, exponent)
         return "map", {**node.attrs, "table": table}
 
     def _pool(self, node: Node) -> tuple[str, dict[str, Any]]:
         """Maximum: the words themselves. Average: the sum times m / 2**s."""
         attrs = {k: node.attrs[k] for k in ("kernel", "stride", "pads")}
         in_point = self.point[node.inputs[0]]
-        if node.attrs["kind"] == "max":
-            self.point[node.output] = in_point
-            return "pool", {"kind": "max", **attrs, "m": 1, "s": 0, "zero": 0}
         out_point = self._wanted(node.output)
-        ky, kx = node.attrs["kernel"]
-        factor = multiplier(2.0 ** (out_point - in_point) / (ky * kx))
-        if factor is None:
+        if node.attrs["kind"] == "max":
+            out_point = min(in_point, out_point) if node.output in self.joined else in_point
+            self.point[node.output] = out_point
+            return "pool", {"kind": "max", **attrs, "m": 1, "s": in_point - out_point, "zero": 0}
+        divisors = self._divisors(node)
+        least = divisors.min()
+        if multiplier(2.0 ** (out_point - in_point) / least) is None:
             out_point = in_point
-            factor = multiplier(1 / (ky * kx))
-            assert factor is not None
         self.point[node.output] = out_point
-        return "pool", {"kind": "sum", **attrs, "m": factor[0], "s": factor[1], "zero": 0}
+        m, s = _multipliers(2.0 ** (out_point - in_point) / divisors)
+        return "pool", {"kind": "sum", **attrs, "m": m, "s": s, "zero": 0}
+
+    def _divisors(self, node: Node) -> NDArray[np.float64]:
+        """Return by what an average divides: one number, or [H, W] where it changes."""
+        if node.attrs["kind"] == "average":
+            ky, kx = node.attrs["kernel"]
+            return np.array(node.attrs.get("divisor", ky * kx), np.float64)
+        ones = np.ones((1, 1, *self.tensors[node.inputs[0]].shape[1:]))
+        return float_eval.window_counts(node, ones)[0, 0]
+
+    def _aligned(self, node: Node) -> Node:
+        """Return a concat whose inputs have one point, those that had not through a map."""
+        out_point = min(self.point[name] for name in node.inputs)
+        made: dict[str, str] = {}
+        for place, name in enumerate(node.inputs):
+            if self.point[name] == out_point or name in made:
+                continue
+            attrs = {"function": "identity"}
+            output = f"{node.name}/point{place}"
+            scaler = Node(output, "map", (name,), output, attrs)
+            table = mapper_tables.build("identity", self.point[name], out_point, self.bits)
+            self.tensors[output] = replace(self.tensors[name], name=output, onnx_shape=None)
+            self.nodes.append(replace(scaler, attrs={**attrs, "table": table}))
+            self.point[output] = out_point
+            made[name] = output
+        return replace(node, inputs=tuple(made.get(name, name) for name in node.inputs))
+
+    def _concat(self, node: Node) -> tuple[str, dict[str, Any]]:
+        self.point[node.output] = self.point[node.inputs[0]]
+        return "concat", {}
 
     def _alu(self, node: Node) -> tuple[str, dict[str, Any]]:
         """Both operands brought to one point exactly, one rounding at the end."""
@@ -320,32 +318,14 @@ def multiplier(factor: float) -> tuple[int, int] | None:
     return math.floor(factor * 2.0**s + 0.5), s
 
 
-def _bounds(graph: Graph) -> dict[str, tuple[float, float]]:
-    """Return, for every tensor, beyond which values its consumers tell nothing apart."""
-    everything = (-math.inf, math.inf)
-    bounds = dict.fromkeys(graph.tensors, (math.inf, -math.inf))
-    for name in graph.outputs:
-        bounds[name] = everything
-    for node in reversed(graph.nodes):
-        own = _node_bounds(node, bounds[node.output])
-        for name in node.inputs:
-            low, high = bounds[name]
-            bounds[name] = (min(low, own[0]), max(high, own[1]))
-    return {n: b if b[0] <= b[1] else everything for n, b in bounds.items()}
-
-
-def _node_bounds(node: Node, after: tuple[float, float]) -> tuple[float, float]:
-    """Return beyond which operands a node's result no longer matters or changes."""
-    function = node.attrs.get("function")
-    if function == "relu":
-        return (0.0, math.inf)
-    if function == "clip":
-        return (node.attrs["low"], node.attrs["high"])
-    if function in ("tanh", "sigmoid"):
-        return (-SQUASH_BOUND, SQUASH_BOUND)
-    if node.op == "reshape" or node.attrs.get("kind") == "max":
-        return after
-    return (-math.inf, math.inf)
+def _multipliers(factors: NDArray[np.float64]) -> tuple[Any, Any]:
+    """Return m and s of each factor (none of them too large), plain where there is but one."""
+    pairs = {float(f): multiplier(float(f)) for f in np.unique(factors)}
+    m, s = (
+        np.vectorize(lambda f, part=part: (pairs[f] or (0, 0))[part], otypes=[np.int64])(factors)
+        for part in (0, 1)
+    )
+    return (m, s) if factors.ndim else (int(m), int(s))
 
 
 def _worst(words: NDArray[np.int64], bias: NDArray[Any], bits: int) -> float:

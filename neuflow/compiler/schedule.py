@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from neuflow.compiler.allocate import Buffer, Place, Space, pack, tensor_place
 from neuflow.compiler.cut import plan_rows
 from neuflow.compiler.fuse import root
 from neuflow.compiler.geometry import RowPlan, conv_shape, partial_words, round_up
-from neuflow.compiler.mapping import Assignment, Chain, Mapping, Piece
+from neuflow.compiler.join import owner
+from neuflow.compiler.mapping import Assignment, Chain, Mapping, Piece, Span
 from neuflow.grid import GridConfig
 
 PAGE_WORDS = 2048
@@ -82,7 +84,7 @@ def schedule(mapping: Mapping, grid: GridConfig) -> Schedule:
     mine = {name: place for name, place in places.items() if name in mapping.graph.tensors}
     return Schedule(
         mapping,
-        tuple(_with_fences(turns, places)),
+        tuple(_with_fences(mapping, turns, places)),
         mine,
         work,
         _frame_words(places, Space.INPUT),
@@ -110,39 +112,61 @@ def _places(mapping: Mapping, grid: GridConfig) -> tuple[dict[str, Place], int]:
             places[name] = tensor_place(space, at, graph.tensors[name].shape, batch, unit)
             at += places[name].size
 
-    buffers, shapes = [], {}
-    for index, assignment in enumerate(mapping.assignments):
-        name = assignment.chain.output
-        if name not in places:
-            shapes[name] = graph.tensors[name].shape
-            size = tensor_place(Space.WORK, 0, shapes[name], batch, unit).size
-            buffers.append(Buffer(name, size, index, _last_use(mapping, name, index)))
-        buffers += [
-            Buffer(name, size, index, index) for name, size in _sums(assignment, grid).items()
-        ]
+    buffers = list(_buffers(mapping, grid, places))
     offsets, work = pack(buffers, unit)
     for buffer in buffers:
         base = offsets[buffer.name]
-        if buffer.name in shapes:
-            places[buffer.name] = tensor_place(Space.WORK, base, shapes[buffer.name], batch, unit)
+        if buffer.name in graph.tensors:
+            shape = graph.tensors[buffer.name].shape
+            places[buffer.name] = tensor_place(Space.WORK, base, shape, batch, unit)
         else:
             places[buffer.name] = Place(Space.WORK, base, buffer.size, 0, 0, 0, 0)
-    for name in mapping.views:
-        owner = root(mapping.views, name)
-        shape = graph.tensors[name].shape
-        if shape[1] == graph.tensors[owner].shape[1] == 1:  # else only dense layers read it
-            space, base = places[owner].space, places[owner].base
-            places[name] = tensor_place(space, base, shape, batch, unit)
+    for name in (*mapping.joins, *mapping.views):
+        _place_within(mapping, name, places)
     return places, work
 
 
-def _last_use(mapping: Mapping, name: str, first: int) -> int:
-    readers = [
-        index
-        for index, assignment in enumerate(mapping.assignments)
-        if name in {root(mapping.views, tensor) for tensor in assignment.chain.tensors_read}
-    ]
-    return max([first, *readers])
+def _buffers(
+    mapping: Mapping, grid: GridConfig, places: dict[str, Place]
+) -> Iterator[Buffer]:
+    """Yield what needs work memory: tensors that have no place yet, and partial sums.
+
+    The inputs of a concat share its buffer, from the first that is written to its last reader.
+    """
+    live: dict[str, list[int]] = {}
+    for index, assignment in enumerate(mapping.assignments):
+        chain = assignment.chain
+        for name in (chain.output, *chain.tensors_read):
+            live.setdefault(_memory(mapping, name)[0], []).append(index)
+        for name, size in _sums(assignment, grid).items():
+            yield Buffer(name, size, index, index)
+    for name, used in live.items():
+        if name not in places:
+            shape = mapping.graph.tensors[name].shape
+            size = tensor_place(Space.WORK, 0, shape, mapping.batch, grid.bus_words).size
+            yield Buffer(name, size, used[0], used[-1])
+
+
+def _memory(mapping: Mapping, tensor: str) -> tuple[str, Span]:
+    """Return the tensor whose memory ``tensor`` lies in, and which of its channels."""
+    tensor = root(mapping.views, tensor)
+    return owner(mapping.joins, tensor, mapping.graph.tensors[tensor].shape[0])
+
+
+def _place_within(mapping: Mapping, name: str, places: dict[str, Place]) -> None:
+    """Place an input of a concat, or a view, in the memory of what it belongs to."""
+    if name in places:
+        return
+    shape = mapping.graph.tensors[name].shape
+    if name in mapping.joins:
+        of, channel = mapping.joins[name]
+        _place_within(mapping, of, places)
+        places[name] = places[of].part(channel)
+    elif name in mapping.views:
+        of = root(mapping.views, name)
+        _place_within(mapping, of, places)
+        if shape[1] == mapping.graph.tensors[of].shape[1] == 1:  # else only dense layers read it
+            places[name] = places[of].view(shape)
 
 
 def _sums(assignment: Assignment, grid: GridConfig) -> dict[str, int]:
@@ -216,60 +240,73 @@ def _row_place(
 # --- fences -------------------------------------------------------------------------------------
 
 
+class _Words(NamedTuple):
+    """Words ``lo .. hi - 1`` of a space; of tensor ``of``, if given, only those of ``channels``."""
+
+    space: Space
+    lo: int
+    hi: int
+    of: str
+    channels: Span
+
+    def meet(self, other: _Words) -> bool:
+        """Whether the two have words in common."""
+        if self.of and self.of == other.of:
+            return self.channels.lo < other.channels.hi and other.channels.lo < self.channels.hi
+        return self.space is other.space and self.lo < other.hi and other.lo < self.hi
+
+
 @dataclass(frozen=True)
 class _Use:
-    """What a turn does to memory: (space, first word, end, buffer) read and written."""
+    """What a turn does to memory."""
 
     columns: int
-    reads: frozenset[tuple[Space, int, int, str]]
-    writes: frozenset[tuple[Space, int, int, str]]
+    reads: frozenset[_Words]
+    writes: frozenset[_Words]
 
 
-def _use(turn: Turn, places: dict[str, Place]) -> _Use:
-    reads = {_range(name, places[name]) for name in turn.chain.tensors_read}
-    writes: set[tuple[Space, int, int, str]] = set()
+def _use(mapping: Mapping, turn: Turn, places: dict[str, Place]) -> _Use:
+    def words(tensor: str) -> _Words:
+        of, channels = _memory(mapping, tensor)
+        place = places[of]
+        return _Words(place.space, place.base, place.base + place.size, of, channels)
+
+    reads = {words(name) for name in turn.chain.tensors_read}
+    writes: set[_Words] = set()
     for piece, sums in zip(turn.pieces, turn.sums, strict=True):
         if sums is not None:
-            (writes if piece.partial_out else reads).add(_range("sums", sums))
+            used = _Words(sums.space, sums.base, sums.base + sums.size, "", Span(0, 0))
+            if piece.partial_out:
+                writes.add(used)
             if piece.partial_in:
-                reads.add(_range("sums", sums))
+                reads.add(used)
         if not piece.partial_out:
-            writes.add(_range(turn.chain.output, places[turn.chain.output]))
+            writes.add(words(turn.chain.output))
     columns = sum(1 << piece.column for piece in turn.pieces)
     return _Use(columns, frozenset(reads), frozenset(writes))
-
-
-def _range(name: str, place: Place) -> tuple[Space, int, int, str]:
-    return place.space, place.base, place.base + place.size, name
 
 
 def _conflict(now: _Use, earlier: _Use) -> bool:
     """Whether ``now`` touches memory that ``earlier`` may still be working on."""
 
-    def meet(ours: frozenset, theirs: frozenset, both_write: bool = False) -> bool:
-        return any(
-            a[0] is b[0] and a[1] < b[2] and b[1] < a[2]
-            # Pieces of one tensor are disjoint.
-            and not (both_write and a[3] == b[3] != "sums")
-            for a in ours
-            for b in theirs
-        )
+    def meet(ours: frozenset[_Words], theirs: frozenset[_Words]) -> bool:
+        return any(a.meet(b) for a in ours for b in theirs)
 
-    return (
-        meet(now.reads, earlier.writes)
-        or meet(now.writes, earlier.reads)
-        or meet(now.writes, earlier.writes, both_write=True)
-    )
+    # Pieces of one tensor are disjoint.
+    both_write = any(a.meet(b) for a in now.writes for b in earlier.writes if not a.of or a.of != b.of)
+    return both_write or meet(now.reads, earlier.writes) or meet(now.writes, earlier.reads)
 
 
-def _with_fences(turns: list[Turn], places: dict[str, Place]) -> Iterator[Turn]:
+def _with_fences(
+    mapping: Mapping, turns: list[Turn], places: dict[str, Place]
+) -> Iterator[Turn]:
     """Fence the columns of every earlier turn that a turn conflicts with.
 
     A turn's writes are done only after its reads, so one fence ends both.
     """
     pending: list[_Use] = []
     for turn in turns:
-        use = _use(turn, places)
+        use = _use(mapping, turn, places)
         fence = 0
         for earlier in pending:
             if _conflict(use, earlier):

@@ -1,8 +1,8 @@
 """Graph -> Graph: fold per-channel scales, drop views that nobody needs and dead nodes.
 
-The importer leaves two things that :data:`neuflow.ir.OPS` does not have or need: nodes "scale"
-(one factor and one offset a channel: BatchNormalization, constants of Add, Sub, Mul, Div), and
-views before dense layers, which flatten by themselves.
+The importer leaves what :data:`neuflow.ir.OPS` does not have or need: nodes "scale" (one factor and
+one offset a channel: BatchNormalization, constants of Add, Sub, Mul, Div), nodes "pad", and views
+before dense layers, which flatten by themselves.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from dataclasses import replace
 
 import numpy as np
 
+from neuflow.compiler.windows import fold_pads, one_by_one, split_large_pools
 from neuflow.errors import ModelError
 from neuflow.ir import Graph, Node
 
 
 def simplify(graph: Graph) -> Graph:
     """Return the same function in the operations of ``OPS`` alone."""
-    return check(drop_dead(drop_views(fold_scales(graph))))
+    graph = fold_clips(fold_pads(fold_scales(graph)))
+    graph = share_concats(split_large_pools(graph))
+    return check(drop_dead(drop_views(graph)))
 
 
 def fold_scales(graph: Graph) -> Graph:
@@ -69,17 +72,51 @@ def _folded(layer: Node, scale: Node) -> Node:
 
 def _depthwise(node: Node) -> Node:
     """Return a scale as a 1x1 convolution with one group a channel."""
-    factor, offset = node.attrs["scale"], node.attrs["offset"]
-    attrs = {
-        "weight": factor.reshape(-1, 1, 1, 1).astype(np.float32),
-        "bias": offset.astype(np.float32),
-        "stride": (1, 1),
-        "dilation": (1, 1),
-        "pads": (0, 0, 0, 0),
-        "groups": len(factor),
-    }
+    attrs = one_by_one(node.attrs["scale"], node.attrs["offset"])
     _finite(node, attrs["weight"], attrs["bias"])
     return replace(node, op="conv", attrs=attrs)
+
+
+def fold_clips(graph: Graph) -> Graph:
+    """Let powers read what lies before a clip, and take its bounds themselves.
+
+    A power below 0 needs such a bound: near 0 it is beyond any word.
+    """
+    made = {node.output: node for node in graph.nodes}
+    nodes = []
+    for node in graph.nodes:
+        if node.attrs.get("function") == "power":
+            before = made.get(node.inputs[0])
+            if before is not None and before.attrs.get("function") == "clip":
+                bounds = (max(node.attrs["low"], before.attrs["low"]), before.attrs["high"])
+                attrs = {**node.attrs, "low": bounds[0], "high": max(bounds)}
+                node = replace(node, inputs=before.inputs, attrs=attrs)
+            if node.attrs["exponent"] < 0 and node.attrs["low"] <= 0:
+                raise ModelError(
+                    f"node {node.name!r}: a power below 0 is infinite at 0; put Clip with a min "
+                    "above 0 before it"
+                )
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def share_concats(graph: Graph) -> Graph:
+    """Let a concat that begins with all of an earlier one's inputs begin with that one itself.
+
+    So every feature of a dense block lies in memory once.
+    """
+    seen: dict[tuple[str, ...], str] = {}
+    nodes = []
+    for node in graph.nodes:
+        if node.op == "concat":
+            whole = node.inputs
+            for count in range(len(whole) - 1, 1, -1):
+                if whole[:count] in seen:
+                    node = replace(node, inputs=(seen[whole[:count]], *whole[count:]))
+                    break
+            seen.setdefault(whole, node.output)
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
 
 
 def _finite(node: Node, *arrays: np.ndarray) -> None:

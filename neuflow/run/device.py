@@ -270,14 +270,20 @@ class Device:
     def _alu(self, column: int, number: int) -> Packet:
         config = self._take(Kind.ALU, column, number)
         f, op = config.fields, AluOp(config.fields["op"])
-        a = self._output(column, Row.OPERATOR, RouterOut(RouterOut.LOCAL0 + 2 * number))
-        b = None
-        if op not in UNARY:
-            b = self._output(column, Row.OPERATOR, RouterOut(RouterOut.LOCAL1 + 2 * number))
-            if len(a) != len(b):
-                raise DeviceFault(f"{config.origin}: operands of {len(a)} and {len(b)} words")
+        ports = [RouterOut(RouterOut.LOCAL0 + 2 * number), RouterOut(RouterOut.LOCAL1 + 2 * number)]
+        # The operand line last: before an operand it may bring partial sums to the convolver.
+        wanted = sorted(ports[:1] if op in UNARY else ports, key=lambda p: self._global(column, p))
+        got = {port: self._output(column, Row.OPERATOR, port) for port in wanted}
+        a, b = got[ports[0]], got.get(ports[1])
+        if b is not None and len(a) != len(b):
+            raise DeviceFault(f"{config.origin}: operands of {len(a)} and {len(b)} words")
         shifts = {name: f[name] for name in ("shift_a", "shift_b", "shift")}
         return alu(op, a, b, bits=8 if f["narrow"] else 16, **shifts)
+
+    def _global(self, column: int, port: RouterOut) -> bool:
+        """Whether the next packet of an operator tile's output comes by the operand line."""
+        queue = self.queues.get((Kind.ROUTER, column, Row.OPERATOR, port))
+        return queue is not None and len(queue) > 0 and queue[0].fields["input"] == RouterIn.GLOBAL
 
     def _window(self, column: int) -> Packet:
         config = self._take(Kind.WINDOW, column, 0)

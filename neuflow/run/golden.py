@@ -190,6 +190,10 @@ def _alu(node: Node, bits: int, a: Words, b: Words | None = None) -> Words:
     )  # fmt: skip
 
 
+def _concat(node: Node, bits: int, *parts: Words) -> Words:
+    return np.concatenate(parts, axis=1)
+
+
 def _reshape(node: Node, bits: int, x: Words) -> Words:
     return x.reshape(len(x), *node.attrs["shape"])
 
@@ -200,5 +204,6 @@ OPERATIONS: dict[str, Callable[..., Words]] = {
     "map": _map,
     "pool": _pool,
     "alu": _alu,
+    "concat": _concat,
     "reshape": _reshape,
 }
