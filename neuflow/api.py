@@ -90,6 +90,22 @@ class Program:
         images = len(next(iter(words.values())))
         return self._finish(Result(outputs, stats.assemble(self.ir, images, None, memory)))
 
+    def cycle(self, x: Any, memory: MemoryConfig | None = None, seed: int | None = None) -> Run:
+        """Run on the cycle judge; see :func:`neuflow.cycle.judge.run`."""
+        from neuflow.cycle import judge
+
+        return self._finish(judge.run(self.ir, quantise_inputs(self.ir, x), memory, seed))
+
+    def cycles(
+        self, images: int, memory: MemoryConfig | None = None, seed: int | None = None
+    ) -> Mapping[str, Any]:
+        """Return the statistics of a run over ``images`` images on the cycle judge, no values."""
+        from neuflow.cycle import judge
+        from neuflow.run import stats
+
+        measured = judge.simulate(self.ir, images, memory, seed)
+        return stats.assemble(self.ir, images, measured, memory, judge="cycle")
+
     def rtl(
         self,
         x: Any,

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +18,7 @@ from neuflow.errors import InputError, NeuflowError
 
 if TYPE_CHECKING:
     from neuflow.api import Program, Run
+    from neuflow.grid import MemoryConfig
 
 STAGES = ("graph", "quantised", "mapping", "schedule", "program")
 
@@ -104,14 +105,22 @@ def _add_compile(verbs: Any) -> None:
 def _add_run(verbs: Any) -> None:
     verb = verbs.add_parser("run", help="run a program")
     verb.add_argument("program", metavar="PROG.nfp")
-    verb.add_argument("--input", required=True, metavar="X", help=".npy, or .npz by ONNX name")
-    verb.add_argument("--output", required=True, metavar="Y", help=".npy, or .npz by ONNX name")
-    verb.add_argument("--on", choices=("golden", "rtl"), default="golden", help="the judge")
+    verb.add_argument("--input", metavar="X", help=".npy, or .npz by ONNX name")
+    verb.add_argument("--output", metavar="Y", help=".npy, or .npz by ONNX name")
+    verb.add_argument(
+        "--on", choices=("golden", "cycle", "rtl"), default="golden", help="the judge"
+    )
+    verb.add_argument(
+        "--no-values", action="store_true", help="cycle: times alone; no input, no output"
+    )
+    verb.add_argument(
+        "--images", type=_positive, metavar="N", help="with --no-values; default: one pass"
+    )
     verb.add_argument(
         "--memory", metavar="KEY=N,..",
         help="latency, write_latency, words_per_cycle, outstanding, shared",
     )  # fmt: skip
-    verb.add_argument("--seed", type=_natural, metavar="N", help="rtl: stall the bus at random")
+    verb.add_argument("--seed", type=_natural, metavar="N", help="cycle, rtl: stall the bus at random")
     verb.add_argument("--waves", metavar="F.fst|F.vcd", help="rtl: write waves (slow)")
     verb.add_argument("--json", metavar="STATS.json", help="write statistics")
     verb.add_argument("--raw", action="store_true", help="write signed words, not float32")
@@ -162,24 +171,54 @@ def _run(options: argparse.Namespace) -> None:
     for target, endings in [*targets, (options.waves, (".fst", ".vcd"))]:
         if target:
             _check_target(target, endings)
-    if options.on != "rtl" and (options.waves or options.seed is not None):
-        raise InputError("--waves and --seed need a clock; add --on rtl")
+    _check_run(options)
     program = _load(options.program)
     memory = api.with_memory(program.grid, options.memory or "")
+    if options.no_values:
+        figures = program.cycles(options.images or program.ir.batch, memory, options.seed)
+    else:
+        figures = _run_values(options, program, memory)
+    if options.json:
+        files.write_text(Path(options.json), json.dumps(figures, indent=2) + "\n")
+    cycles = figures["cycles"]
+    took = f", {cycles} cycles" if cycles is not None else ""
+    done = options.output or program.name
+    _log(f"{done}: {figures['images']} images on {options.on}{took}")
+
+
+def _check_run(options: argparse.Namespace) -> None:
+    """Refuse options that do not go together."""
+    if options.on != "rtl" and options.waves:
+        raise InputError("--waves needs the gates; add --on rtl")
+    if options.on == "golden" and options.seed is not None:
+        raise InputError("--seed needs a clock; add --on cycle or --on rtl")
+    if options.no_values:
+        if options.on != "cycle":
+            raise InputError("--no-values gives cycles alone; add --on cycle")
+        if options.input or options.output:
+            raise InputError("--no-values takes no --input and no --output; say --images N")
+    elif options.images:
+        raise InputError("--images goes with --no-values; else all images of --input run")
+    elif not (options.input and options.output):
+        raise InputError("give --input X and --output Y (or --on cycle --no-values)")
+
+
+def _run_values(
+    options: argparse.Namespace, program: Program, memory: MemoryConfig
+) -> Mapping[str, Any]:
+    """Run on inputs, write the outputs, return the statistics."""
     names = program.raw_names if options.raw else program.output_names
     if options.output.endswith(".npy") and len(names) != 1:
         raise InputError(f"{options.output}: the outputs are {', '.join(names)}; name a .npz file")
     x = _read_arrays(options.input)
     if options.on == "rtl":
         result = program.rtl(x, memory, options.seed, options.waves)
+    elif options.on == "cycle":
+        result = program.cycle(x, memory, options.seed)
     else:
         result = program.golden(x, memory)
     _write_arrays(options.output, _chosen_outputs(program, result, options.raw))
-    if options.json:
-        files.write_text(Path(options.json), json.dumps(result.stats, indent=2) + "\n")
-    cycles = result.stats["cycles"]
-    took = f", {cycles} cycles" if cycles is not None else ""
-    _log(f"{options.output}: {result.stats['images']} images on {options.on}{took}")
+    return result.stats
 
 
 def _inspect(options: argparse.Namespace) -> None:

@@ -120,8 +120,8 @@ def test_a_unit_holds_depth_packets_and_stalls_the_bus_then(depth: int) -> None:
         await ctx.tick().repeat(40)
 
     simulate(dut, look, background=[send])
-    # The first tap holds two words, and an ALU packet is one.
-    assert sent == depth + 2
+    # One has just arrived, the first tap holds two words, and an ALU packet is one.
+    assert sent == depth + 3
 
 
 def test_a_word_takes_one_cycle_a_tap() -> None:

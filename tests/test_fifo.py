@@ -30,7 +30,7 @@ def test_packets_pass_unchanged(lanes: int, words: int, pauses: tuple[float, flo
     assert result.packets == packets
 
 
-def test_latency_is_two_cycles_and_a_beat_passes_every_cycle() -> None:
+def test_latency_and_that_a_beat_passes_every_cycle() -> None:
     dut = Fifo(2, 8)
     result = run_unit(dut, [(dut.i, [list(range(40))])])
     assert result.given[0] - result.taken[0] == dut.LATENCY
@@ -38,7 +38,7 @@ def test_latency_is_two_cycles_and_a_beat_passes_every_cycle() -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 3, 4])
-def test_holds_its_depth_and_one_beat_more(depth: int) -> None:
+def test_holds_its_depth_and_two_beats_more(depth: int) -> None:
     dut = Fifo(1, depth)
     taken = 0
 
@@ -51,7 +51,7 @@ def test_holds_its_depth_and_one_beat_more(depth: int) -> None:
             await ctx.tick()
 
     simulate(dut, fill)
-    assert taken == depth + 1
+    assert taken == depth + 2
 
 
 def test_refuses_to_hold_nothing() -> None:

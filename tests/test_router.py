@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import random
 
+import numpy as np
 import pytest
 
 from neuflow.blocks.router import Router
@@ -99,7 +100,9 @@ def test_an_output_configured_early_steals_nothing_from_the_packet_before(depth:
     run([first, second, third], depth)
 
 
-def test_queue_of_two_passes_a_beat_every_cycle_across_packets() -> None:
+def test_a_beat_passes_every_cycle_and_packets_follow_after_a_gap() -> None:
     plan = [(RouterIn.NORTH, (RouterOut.SOUTH,), list(range(12))) for _ in range(3)]
     moments = run(plan, 2)
-    assert [b - a for a, b in zip(moments, moments[1:], strict=False)] == [1] * (len(moments) - 1)
+    packet = [1] * 5
+    between = [1 + Router.GAP]
+    assert np.diff(moments).tolist() == packet + between + packet + between + packet

@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks import alu_model
-from neuflow.blocks.arith import magnitude, saturate, saturate_word
+from neuflow.blocks.arith import (
+    CLIPPED_BITS,
+    clip_shifted,
+    doubled_coarse,
+    magnitude,
+    rounded_sum,
+    saturate_word,
+    shift_fine,
+)
 from neuflow.blocks.config import ConfigReceiver, config_stream
-from neuflow.blocks.streams import WORD_BITS, beat_stream
+from neuflow.blocks.streams import WORD_BITS, Slice, beat_layout, beat_stream
 from neuflow.layout import ALU, COLUMN_BITS, AluOp, Kind
 
 _EXACT_BITS = WORD_BITS + 32
 """A word shifted left by 31, plus another."""
 
-_GUARD_BITS = WORD_BITS + 3
-"""See ``arith``: clipped to this width, a doubled value still rounds and saturates rightly."""
+_STAGES = alu_model.LATENCY - Slice.LATENCY
+"""Stages of a lane; the slice that follows keeps the router's stalls out of their way."""
 
 _QUOTIENT_BITS = WORD_BITS + 2
 """Twice the quotient's size, clipped: its lowest bit rounds."""
+
+_SIZE_BITS = _QUOTIENT_BITS + 1
+"""A word or a quotient, with its sign."""
+
+
+def _multiplies(op):
+    return (op == AluOp.MUL) | (op == AluOp.SQUARE)
+
+
+def _compares_or_subtracts(op):
+    return (op == AluOp.SUB) | (op == AluOp.MAX) | (op == AluOp.MIN)
 
 
 class Alu(Component):
@@ -32,8 +54,8 @@ class Alu(Component):
     packet of ``b`` shifts what follows. Unary operations (ABS, SQUARE) leave ``b`` alone.
 
     Latency ``alu_model.LATENCY`` cycles and one beat a cycle; DIV: one bit of the quotient a cycle,
-    ``alu_model.divide_cycles`` from beat to beat. A stall of ``o`` holds all stages. Results
-    saturate.
+    ``alu_model.divide_cycles`` from beat to beat. A stall of ``o`` holds all stages once its slice
+    is full. Results saturate.
     """
 
     LATENCY = alu_model.LATENCY
@@ -76,84 +98,113 @@ class Alu(Component):
         ]
         quotients = self._build_dividers(m, setup, both & divides, done, accept)
 
-        # What a beat needs further down goes with it, so that packets follow without a gap.
-        s1_op = Signal(4)
-        s1_shift, s2_shift = Signal(6), Signal(6)
-        s1_narrow, s2_narrow, s3_narrow = (Signal(name=f"s{k}_narrow") for k in (1, 2, 3))
-        count_bits = len(self.a.payload.count)
-        tails = [Signal(count_bits + 2, name=f"s{k}_tail") for k in (1, 2, 3, 4)]
-        out = self.o.payload
+        m.submodules.slice = out = Slice(beat_layout(self.lanes))
+        connect(m, out.o, flipped(self.o))
+        valid = Signal(_STAGES)
         m.d.comb += [
-            Cat(out.count, out.last, self.o.valid).eq(tails[-1]),
-            en.eq(~self.o.valid | self.o.ready),
+            en.eq(~valid[-1] | out.i.ready),
+            out.i.valid.eq(valid[-1]),
             self.active.eq(self.o.valid & self.o.ready),
         ]
+        # What a beat needs further down goes with it, so that packets follow without a gap.
+        count_bits = len(self.a.payload.count)
+        tail = data.StructLayout(
+            {
+                "op": 4, "shift_a": 5, "shift_b": 5, "shift": 6, "narrow": 1,
+                "count": count_bits, "last": 1,
+            }
+        )
+        tails = [Signal(tail, name=f"s{k}_tail", reset_less=True) for k in range(_STAGES + 1)]
+        m.d.comb += [
+            tails[0].op.eq(Mux(divides, AluOp.ADD, setup.op)),
+            tails[0].shift_a.eq(Mux(divides, 0, setup.shift_a)),
+            tails[0].shift_b.eq(setup.shift_b),
+            tails[0].shift.eq(Mux(divides, 0, setup.shift)),
+            tails[0].narrow.eq(setup.narrow),
+            tails[0].count.eq(self.a.payload.count),
+            tails[0].last.eq(self.a.payload.last),
+            out.i.payload.count.eq(tails[-1].count),
+            out.i.payload.last.eq(tails[-1].last),
+        ]
         # Nothing moves without a beat inside, which keeps an idle unit quiet.
-        inside = Cat(accept, *(tail[-1] for tail in tails)).any()
-        with m.If(en & inside):
-            m.d.sync += [
-                s1_op.eq(Mux(divides, AluOp.ADD, setup.op)),
-                s1_shift.eq(Mux(divides, 0, setup.shift)),
-                s1_narrow.eq(setup.narrow),
-                s2_shift.eq(s1_shift),
-                s2_narrow.eq(s1_narrow),
-                s3_narrow.eq(s2_narrow),
-                tails[0].eq(Cat(self.a.payload.count, self.a.payload.last, accept)),
-                *(tails[k + 1].eq(tails[k]) for k in range(3)),
-            ]
-            for lane in range(self.lanes):
-                self._build_lane(
-                    m, lane, setup, divides, quotients[lane],
-                    s1_op, s2_shift, s3_narrow,
-                )  # fmt: skip
+        inside, moves = Signal(), Signal()
+        m.d.comb += moves.eq(en & inside)
+        with m.If(en):
+            m.d.sync += [valid.eq(Cat(accept, valid)), inside.eq(accept | valid[:-1].any())]
+        with m.If(accept):
+            m.d.sync += tails[1].eq(tails[0])
+        with m.If(moves):
+            m.d.sync += [after.eq(before) for before, after in pairwise(tails[1:])]
+        for lane in range(self.lanes):
+            result = self._build_lane(m, lane, setup, quotients[lane], tails, accept, moves)
+            m.d.comb += out.i.payload.words[lane].eq(result)
         return m
 
-    def _build_lane(self, m, lane, setup, divides, quotient, s1_op, s2_shift, s3_narrow):
-        """Four stages of one lane: operands; exact result; shift; rounding and saturation."""
+    def _build_lane(self, m, lane, setup, quotient, tails, accept, moves):
+        """Ten stages of one lane; return its word.
+
+        1 operands, 2 sign and product, 3 left shifts, 4 sum or difference, 5 choice, 6 to 8 right
+        shift and clip, 9 rounding, 10 saturation.
+        """
 
         def register(name: str, bits: int) -> Signal:
-            return Signal(signed(bits), name=f"{name}_{lane}")
+            return Signal(signed(bits), name=f"{name}_{lane}", reset_less=True)
 
         a, b = self.a.payload.words[lane], self.b.payload.words[lane]
-        s1_a, s1_b = register("s1_a", _EXACT_BITS), register("s1_b", _EXACT_BITS)
-        s1_product = register("s1_product", 2 * WORD_BITS)
-        s2_exact = register("s2_exact", _EXACT_BITS)
-        s3_doubled = register("s3_doubled", _GUARD_BITS)
+        divides, takes_size = setup.op == AluOp.DIV, setup.op == AluOp.ABS
+        s1_negate = Signal(name=f"s1_negate_{lane}", reset_less=True)
+        s1_a, s2_a = (register(n, _SIZE_BITS) for n in ("s1_a", "s2_a"))
+        s1_b, s2_b = (register(n, WORD_BITS) for n in ("s1_b", "s2_b"))
+        s2_product, s3_product = (register(n, 2 * WORD_BITS) for n in ("s2_product", "s3_product"))
+        s3_a, s3_b, s4_a, s4_b, s4_sum, s5_exact = (
+            register(n, _EXACT_BITS) for n in ("s3_a", "s3_b", "s4_a", "s4_b", "s4_sum", "s5_exact")
+        )
+        s6_coarse = register("s6_coarse", _EXACT_BITS + 1)
+        s7_clipped, s8_doubled, s9_rounded = (
+            register(name, CLIPPED_BITS) for name in ("s7_clipped", "s8_doubled", "s9_rounded")
+        )
+        s10_word = register("s10_word", WORD_BITS)
 
-        # ABS adds nothing to its operand; DIV comes here with its quotient.
-        size = register("size", WORD_BITS + 1)
-        m.d.comb += size.eq(Mux((setup.op == AluOp.ABS) & (a < 0), -a, a))
-        m.d.sync += [
-            s1_a.eq(Mux(divides, quotient, size << setup.shift_a[:5])),
-            s1_b.eq(Mux(divides | (setup.op == AluOp.ABS), 0, b << setup.shift_b[:5])),
-            s1_product.eq(a * Mux(setup.op == AluOp.SQUARE, a, b)),
+        # ABS adds nothing to its operand; DIV comes here with its quotient, size and sign.
+        size, negative = quotient
+        with m.If(accept):
+            m.d.sync += [
+                s1_a.eq(Mux(divides, size, a)),
+                s1_negate.eq(Mux(divides, negative, takes_size & (a < 0))),
+                s1_b.eq(Mux(setup.op == AluOp.SQUARE, a, Mux(divides | takes_size, 0, b))),
+            ]
+        later = [
+            s2_a.eq(Mux(s1_negate, -s1_a, s1_a)),
+            s2_b.eq(s1_b),
+            s2_product.eq(s1_a[:WORD_BITS].as_signed() * s1_b),
+            s3_a.eq(s2_a << tails[2].shift_a),
+            s3_b.eq(s2_b << tails[2].shift_b),
+            s3_product.eq(s2_product),
+            s4_sum.eq(Mux(_compares_or_subtracts(tails[3].op), s3_a - s3_b, s3_a + s3_b)),
+            s4_a.eq(Mux(_multiplies(tails[3].op), s3_product, s3_a)),
+            s4_b.eq(s3_b),
+            s6_coarse.eq(doubled_coarse(s5_exact, tails[5].shift)),
+            s7_clipped.eq(clip_shifted(s6_coarse)),
+            s8_doubled.eq(shift_fine(s7_clipped, tails[7].shift)),
+            s9_rounded.eq(rounded_sum(s8_doubled, Const(0, signed(1)))),
+            s10_word.eq(saturate_word(s9_rounded, tails[9].narrow)),
         ]
-        with m.Switch(s1_op):
-            with m.Case(AluOp.SUB):
-                m.d.sync += s2_exact.eq(s1_a - s1_b)
-            with m.Case(AluOp.MUL, AluOp.SQUARE):
-                m.d.sync += s2_exact.eq(s1_product)
-            with m.Case(AluOp.MAX):
-                m.d.sync += s2_exact.eq(Mux(s1_a < s1_b, s1_b, s1_a))
-            with m.Case(AluOp.MIN):
-                m.d.sync += s2_exact.eq(Mux(s1_a < s1_b, s1_a, s1_b))
-            with m.Default():
-                m.d.sync += s2_exact.eq(s1_a + s1_b)
-
-        # Bit 0 of the doubled value is the rounding bit, see arith.round_shift.
-        doubled = register("doubled", _EXACT_BITS + 1)
-        rounded = register("rounded", _GUARD_BITS)
-        m.d.comb += [
-            doubled.eq(Cat(Const(0, 1), s2_exact).as_signed() >> s2_shift),
-            rounded.eq(s3_doubled[1:].as_signed() + s3_doubled[0]),
-        ]
-        m.d.sync += [
-            s3_doubled.eq(saturate(doubled, _GUARD_BITS)),
-            self.o.payload.words[lane].eq(saturate_word(rounded, s3_narrow)),
-        ]
+        less = s4_sum[-1]
+        with m.If(moves):
+            m.d.sync += later
+            with m.Switch(tails[4].op):
+                with m.Case(AluOp.MUL, AluOp.SQUARE):
+                    m.d.sync += s5_exact.eq(s4_a)
+                with m.Case(AluOp.MAX):
+                    m.d.sync += s5_exact.eq(Mux(less, s4_b, s4_a))
+                with m.Case(AluOp.MIN):
+                    m.d.sync += s5_exact.eq(Mux(less, s4_a, s4_b))
+                with m.Default():
+                    m.d.sync += s5_exact.eq(s4_sum)
+        return s10_word
 
     def _build_dividers(self, m, setup, wanted, done, accept):
-        """Divide the waiting beat, one bit of twice the quotients a cycle; return signed quotients.
+        """Divide the waiting beat, one bit of twice the quotients a cycle; return sizes and signs.
 
         Twice the quotient is floor(2 |a| 2**n / |b|) with n = shift_a - shift_b; a negative n
         only leaves out the last bits, because flooring twice is flooring once. The lowest bit
@@ -166,24 +217,25 @@ class Alu(Component):
         m.d.comb += [
             net.eq(17 + setup.shift_a[:5] - setup.shift_b[:5]),
             start.eq(wanted & ~busy),
-            step.eq(left != 0),
-            done.eq(busy & ~step),
+            step.eq(busy & ~done),
         ]
         with m.If(start):
-            m.d.sync += [busy.eq(1), left.eq(Mux(net < 0, 0, net))]
+            m.d.sync += [busy.eq(1), left.eq(Mux(net < 0, 0, net)), done.eq(net <= 0)]
         with m.Elif(step):
-            m.d.sync += left.eq(left - 1)
+            m.d.sync += [left.eq(left - 1), done.eq(left == 1)]
         with m.Elif(accept):
-            m.d.sync += busy.eq(0)
+            m.d.sync += [busy.eq(0), done.eq(0)]
 
         quotients = []
         for lane in range(self.lanes):
             a, b = self.a.payload.words[lane], self.b.payload.words[lane]
-            above = Signal(WORD_BITS + 1, name=f"above_{lane}")
-            below = Signal(WORD_BITS, name=f"below_{lane}")
-            rest = Signal(WORD_BITS, name=f"rest_{lane}")
-            twice = Signal(_QUOTIENT_BITS, name=f"twice_{lane}")
-            negative = Signal(name=f"negative_{lane}")
+            above = Signal(WORD_BITS + 1, name=f"above_{lane}", reset_less=True)
+            below = Signal(WORD_BITS, name=f"below_{lane}", reset_less=True)
+            rest = Signal(WORD_BITS, name=f"rest_{lane}", reset_less=True)
+            twice = Signal(_QUOTIENT_BITS, name=f"twice_{lane}", reset_less=True)
+            negative, nonzero = (
+                Signal(name=f"{n}_{lane}", reset_less=True) for n in ("negative", "nonzero")
+            )
             trial = Signal(signed(WORD_BITS + 2), name=f"trial_{lane}")
             next_rest = Cat(above[-1], rest)
             m.d.comb += trial.eq(next_rest - below)
@@ -191,12 +243,13 @@ class Alu(Component):
                 m.d.sync += [
                     above.eq(Cat(Const(0, 1), magnitude(a))),
                     below.eq(magnitude(b)),
+                    nonzero.eq(b != 0),
                     negative.eq(a[-1] ^ b[-1]),
                     rest.eq(0),
                     # By zero: beyond every word, or nothing for 0 / 0.
                     twice.eq(Mux((b == 0) & (a != 0), (1 << _QUOTIENT_BITS) - 1, 0)),
                 ]
-            with m.Elif(step & (below != 0)):
+            with m.Elif(step & nonzero):
                 m.d.sync += [
                     above.eq(above << 1),
                     rest.eq(Mux(trial < 0, next_rest, trial)),
@@ -204,13 +257,9 @@ class Alu(Component):
                 # What has reached the top bit stays beyond every word.
                 with m.If(~twice[-1]):
                     m.d.sync += twice.eq(Cat(trial >= 0, twice))
-            quotient = Signal(signed(_QUOTIENT_BITS + 1), name=f"quotient_{lane}")
             rounded = Signal(_QUOTIENT_BITS, name=f"twice_rounded_{lane}")
-            m.d.comb += [
-                rounded.eq(twice[1:] + twice[0]),
-                quotient.eq(Mux(negative, -rounded, rounded)),
-            ]
-            quotients.append(quotient)
+            m.d.comb += rounded.eq(twice[1:] + twice[0])
+            quotients.append((rounded, negative))
         return quotients
 
 

@@ -11,7 +11,7 @@ from neuflow.layout import AluOp
 UNARY = frozenset({AluOp.ABS, AluOp.SQUARE})
 """Operations that take stream a only."""
 
-LATENCY = 4
+LATENCY = 11
 """Cycles from a beat's way in to its result, DIV excepted."""
 
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
 from neuflow.blocks.axi import axi4, read_ports
-from neuflow.blocks.dma_address import BURSTS, request_stream, response_stream, write_stream
+from neuflow.blocks.dma_address import (
+    BURSTS,
+    READ_BEATS,
+    WRITES,
+    request_stream,
+    response_stream,
+    write_stream,
+)
+from neuflow.blocks.queue import Queue
+from neuflow.blocks.streams import Slice
 from neuflow.grid import GridConfig
 
 
@@ -46,19 +56,21 @@ class Arbiter(Component):
     -------
     read : requests of the ``3 columns + 1`` read ports (rows, weights, operand of each column; the
         program fetch last); ID = index.
-    response, response_valid, response_ready : beats for the read ports; the payload is common,
-        valid and ready have one bit a port.
+    response, response_valid : beats for the read ports, which must take them at once; the payload
+        is common, valid has one bit a port.
     write, data : requests and beats of the ``columns`` write ports; ID = column.
     write_response : one bit a write port: a burst is acknowledged.
     axi : the master.
     read_error, write_error : sticky: a response other than OKAY or EXOKAY. The program fetch is
         left out: it reads ahead, beyond the program's end; its beats carry ``error`` instead.
-    read_beat, write_beat : 1 for a cycle when a beat moves.
+    read_beat, write_beat : 1 for a cycle, 1 cycle after a beat moved.
 
     Reads: the program fetch first (it asks for at most a word a cycle, and every unit waits for
-    its configuration), all others in turn; one address a cycle, at most ``BURSTS`` bursts under
-    way. Writes: one burst is granted at a time, in turn; its beats follow without a gap, and the
-    next burst's behind them. An address appears 1 cycle after its request. Deterministic.
+    its configuration), all others in turn; one address a cycle. No burst is asked for while
+    ``READ_BEATS`` beats or more are under way, and at most ``BURSTS`` bursts are. Writes: one address
+    a cycle, in turn; up to ``WRITES`` addresses are out before their data, which follow without a
+    gap. An address appears 1 cycle after its request, a beat 1 cycle after it came or was offered.
+    Deterministic.
     """
 
     LATENCY = 1
@@ -71,7 +83,6 @@ class Arbiter(Component):
                 "read": In(request_stream(grid)).array(reads),
                 "response": Out(response_stream(grid).members["payload"].shape),
                 "response_valid": Out(reads),
-                "response_ready": In(reads),
                 "write": In(request_stream(grid)).array(grid.columns),
                 "data": In(write_stream(grid)).array(grid.columns),
                 "write_response": Out(grid.columns),
@@ -99,25 +110,38 @@ class Arbiter(Component):
         ar, r = self.axi.ar, self.axi.r
         count = len(self.read)
         free, issue, finish = Signal(), Signal(), Signal()
-        under_way = Signal(range(BURSTS + 1))
         bursts = [port.payload for port in self.read]
         requests = Cat(port.valid for port in self.read)
         fetch = self.read[-1].valid
+
+        # Judged by the counts of a cycle ago: one burst may have been asked for since. Its beats
+        # count one more cycle later, so that two additions do not follow the grant.
+        under_way = Signal(range(BURSTS + 1))
+        beats = Signal(range(READ_BEATS + 3 * self.grid.burst_beats + 1))
+        asked = Signal(range(self.grid.burst_beats + 1))
+        opened = Signal()
+        length = Signal.like(bursts[0].length)
+        m.d.sync += [
+            under_way.eq(under_way + issue - finish),
+            asked.eq(Mux(issue, length + 1, 0)),
+            beats.eq(beats + asked - self.read_beat),
+            opened.eq((under_way < BURSTS - 1) & (beats < READ_BEATS)),
+        ]
 
         turn = round_robin(m, requests[:-1], issue & ~fetch, "read")
         grant = Signal(count)
         m.d.comb += [
             grant.eq(Mux(fetch, 1 << (count - 1), turn)),
-            free.eq((~ar.valid | ar.ready) & (under_way != BURSTS)),
+            length.eq(pick(grant, [burst.length for burst in bursts])),
+            free.eq((~ar.valid | ar.ready) & opened),
             issue.eq(free & requests.any()),
-            finish.eq(r.valid & r.ready & r.last),
+            finish.eq(r.valid & r.last),
             Cat(port.ready for port in self.read).eq(Mux(free, grant, 0)),
         ]
-        m.d.sync += under_way.eq(under_way + issue - finish)
         with m.If(issue):
             m.d.sync += [
                 ar.addr.eq(self._address(pick(grant, [burst.address for burst in bursts]))),
-                ar.len.eq(pick(grant, [burst.length for burst in bursts])),
+                ar.len.eq(length),
                 ar.id.eq(pick(grant, [Const(k, len(ar.id)) for k in range(count)])),
                 ar.valid.eq(1),
             ]
@@ -125,66 +149,73 @@ class Arbiter(Component):
             m.d.sync += ar.valid.eq(0)
 
     def _build_read_data(self, m: Module) -> None:
+        """A port has room for all it asks for: beats go straight through a register."""
         r = self.axi.r
-        count = len(self.read)
-        select = Signal(count)
-        m.d.comb += [
-            select.eq(Cat(r.id == k for k in range(count))),
-            self.response.data.eq(r.data),
-            self.response.error.eq(r.resp[1]),
+        select = Cat(r.id == k for k in range(len(self.read)))
+        beat = Signal.like(self.response, reset_less=True)
+        m.d.comb += [r.ready.eq(1), self.response.eq(beat)]
+        m.d.sync += [
+            beat.data.eq(r.data),
+            beat.error.eq(r.resp[1]),
             self.response_valid.eq(Mux(r.valid, select, 0)),
-            r.ready.eq((self.response_ready & select).any()),
-            self.read_beat.eq(r.valid & r.ready),
+            self.read_beat.eq(r.valid),
         ]
-        with m.If(self.read_beat & r.resp[1] & ~select[-1]):
+        with m.If(beat.error & self.response_valid[:-1].any()):
             m.d.sync += self.read_error.eq(1)
 
     def _build_writes(self, m: Module) -> None:
-        aw, w = self.axi.aw, self.axi.w
-        busy, ends, free, issue = Signal(), Signal(), Signal(), Signal()
-        owner = Signal(self.grid.columns)
+        aw = self.axi.aw
+        free, issue = Signal(), Signal()
         bursts = [port.payload for port in self.write]
         requests = Cat(port.valid for port in self.write)
+        m.submodules.turns = turns = Queue(data.StructLayout({"owner": self.grid.columns}), WRITES)
 
-        # The next burst is granted while the last beat of the one before moves.
         grant = round_robin(m, requests, issue, "write")
         m.d.comb += [
-            ends.eq(self.write_beat & w.last),
-            free.eq((~busy | ends) & (~aw.valid | aw.ready)),
+            free.eq((~aw.valid | aw.ready) & turns.i.ready),
             issue.eq(free & requests.any()),
             Cat(port.ready for port in self.write).eq(Mux(free, grant, 0)),
+            turns.i.valid.eq(issue),
+            turns.i.payload.owner.eq(grant),
         ]
         with m.If(issue):
             m.d.sync += [
                 aw.addr.eq(self._address(pick(grant, [burst.address for burst in bursts]))),
                 aw.len.eq(pick(grant, [burst.length for burst in bursts])),
                 aw.id.eq(pick(grant, [Const(k, len(aw.id)) for k in range(len(grant))])),
-                owner.eq(grant),
             ]
-        m.d.sync += [
-            aw.valid.eq(issue | (aw.valid & ~aw.ready)),
-            busy.eq(issue | (busy & ~ends)),
-        ]
+        m.d.sync += aw.valid.eq(issue | (aw.valid & ~aw.ready))
+        self._build_write_data(m, turns)
 
-        beat = pick(owner, [port.payload.as_value() for port in self.data])
-        chosen = Signal(self.data[0].payload.shape())
+    def _build_write_data(self, m: Module, turns: Queue) -> None:
+        """Send the beats of the bursts in the order of their addresses."""
+        w = self.axi.w
+        m.submodules.leaves = leaves = Slice(self.data[0].payload.shape())
+        owner = turns.o.payload.owner
+        valid = Signal()
         m.d.comb += [
-            chosen.as_value().eq(beat),
-            w.data.eq(chosen.data),
-            w.strb.eq(Cat(bit.replicate(2) for bit in chosen.strobe)),
-            w.last.eq(chosen.last),
-            w.valid.eq(busy & (Cat(port.valid for port in self.data) & owner).any()),
-            Cat(port.ready for port in self.data).eq(Mux(busy & w.ready, owner, 0)),
-            self.write_beat.eq(w.valid & w.ready),
+            valid.eq((Cat(port.valid for port in self.data) & owner).any()),
+            leaves.i.payload.as_value().eq(
+                pick(owner, [port.payload.as_value() for port in self.data])
+            ),
+            leaves.i.valid.eq(turns.o.valid & valid),
+            Cat(port.ready for port in self.data).eq(
+                Mux(turns.o.valid & leaves.i.ready, owner, 0)
+            ),
+            turns.o.ready.eq(leaves.i.valid & leaves.i.ready & leaves.i.payload.last),
+            w.data.eq(leaves.o.payload.data),
+            w.strb.eq(Cat(bit.replicate(2) for bit in leaves.o.payload.strobe)),
+            w.last.eq(leaves.o.payload.last),
+            w.valid.eq(leaves.o.valid),
+            leaves.o.ready.eq(w.ready),
         ]
+        m.d.sync += self.write_beat.eq(w.valid & w.ready)
 
     def _build_write_responses(self, m: Module) -> None:
         b = self.axi.b
-        m.d.comb += [
-            b.ready.eq(1),
-            self.write_response.eq(
-                Cat(b.valid & (b.id == k) for k in range(self.grid.columns))
-            ),
-        ]
+        m.d.comb += b.ready.eq(1)
+        m.d.sync += self.write_response.eq(
+            Cat(b.valid & (b.id == k) for k in range(self.grid.columns))
+        )
         with m.If(b.valid & b.resp[1]):
             m.d.sync += self.write_error.eq(1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, ShapeLike, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out
 
 from neuflow.fixed import ACC_BITS, NARROW_BITS, WORD_BITS
@@ -23,6 +23,15 @@ SHIFT_BITS = 6
 _GUARD_BITS = WORD_BITS + 3
 """Width to which a shifted value may be clipped before ``zero`` and the rounding bit are added:
 what is clipped there lies beyond the range of a word whatever ``zero`` is."""
+
+_PIECE_BITS = WORD_BITS
+"""Bits of the accumulator that a multiplier takes."""
+
+_FINE_BITS = 3
+"""Low bits of a shift; they make a stage of their own."""
+
+CLIPPED_BITS = _GUARD_BITS + (1 << _FINE_BITS) - 1
+"""Width of a value after :func:`clip_shifted`: a guarded value, and what the fine shift drops."""
 
 
 def saturate(value: Value, bits: int) -> Value:
@@ -48,6 +57,31 @@ def round_shift(value: Value, shift: Value) -> Value:
     """
     doubled = Cat(Const(0, 1), value).as_signed() >> shift
     return doubled[1:].as_signed() + doubled[0]
+
+
+def doubled_coarse(value: Value, shift: Value) -> Value:
+    """Shift twice ``value`` right by the multiple of 8 in ``shift``: first of three stages.
+
+    Then come :func:`clip_shifted` and :func:`shift_fine`, each in a stage of its own; bit 0 of the
+    result is the rounding bit, see :func:`round_shift` and :func:`rounded_sum`.
+    """
+    places = Cat(Const(0, _FINE_BITS), shift[_FINE_BITS:])
+    return Cat(Const(0, 1), value).as_signed() >> places
+
+
+def clip_shifted(value: Value) -> Value:
+    """Clip a coarsely shifted value: beyond this it lies beyond a word whatever is added."""
+    return saturate(value, CLIPPED_BITS)
+
+
+def shift_fine(value: Value, shift: Value) -> Value:
+    """Shift right by what :func:`doubled_coarse` left of ``shift``: 0 to 7."""
+    return value >> shift[:_FINE_BITS]
+
+
+def rounded_sum(doubled: Value, value: Value) -> Value:
+    """Add ``value`` to half of ``doubled``, halves up, in one adder: the 1 beside it carries."""
+    return (doubled + Cat(Const(1, 1), value).as_signed())[1:].as_signed()
 
 
 def tree_sum(values: Iterable[Value]) -> Value:
@@ -76,7 +110,7 @@ class Requantise(Component):
     is 0 everything holds.
     """
 
-    LATENCY = 5
+    LATENCY = 9
 
     def __init__(self):
         super().__init__(
@@ -94,50 +128,65 @@ class Requantise(Component):
 
     def elaborate(self, platform):
         m = Module()
-        half = ACC_BITS // 2
-        s1_total = Signal(signed(ACC_BITS))
-        s2_low = Signal(half + M_BITS)
-        s2_high = Signal(signed(half + M_BITS))
-        s3_product = Signal(signed(ACC_BITS + M_BITS))
-        s4_doubled = Signal(signed(_GUARD_BITS))
+
+        def register(name: str, shape: ShapeLike) -> Signal:
+            return Signal(shape, name=name, reset_less=True)
 
         # Parameters travel with their value; the last stage that needs one ends its chain.
-        s1_m = Signal(M_BITS)
-        s1_s, s2_s, s3_s = (Signal(SHIFT_BITS, name=f"s{k}_s") for k in (1, 2, 3))
-        tails = [Signal(WORD_BITS + 1, name=f"s{k}_tail") for k in (1, 2, 3, 4)]
-        zero, narrow = tails[-1][:WORD_BITS].as_signed(), tails[-1][WORD_BITS]
+        s1_m = register("s1_m", M_BITS)
+        shifts = [register(f"s{k}_s", SHIFT_BITS) for k in range(1, 7)]
+        tails = [register(f"s{k}_tail", WORD_BITS + 1) for k in range(1, 9)]
+        zero, narrow = tails[6][:WORD_BITS].as_signed(), tails[7][WORD_BITS]
 
-        doubled = Signal(signed(ACC_BITS + M_BITS + 1))
-        rounded = Signal(signed(_GUARD_BITS))
-        m.d.comb += [
-            # Bit 0 of the doubled value is the rounding bit, see round_shift.
-            doubled.eq(Cat(Const(0, 1), s3_product).as_signed() >> s3_s),
-            rounded.eq(s4_doubled[1:].as_signed() + s4_doubled[0] + zero),
-        ]
+        # The product is made of three pieces: one multiplier each, and short carries.
+        pieces = range(0, ACC_BITS, _PIECE_BITS)
+        s1_total = register("s1_total", signed(ACC_BITS))
+        cut = [s1_total[at : at + _PIECE_BITS] for at in pieces]
+        cut[-1] = cut[-1].as_signed()
+        wide = _PIECE_BITS + M_BITS
+        s2_low, s2_middle = register("s2_low", wide), register("s2_middle", wide)
+        s2_high, s3_high = register("s2_high", signed(wide)), register("s3_high", signed(wide))
+        s3_low, s3_sum = register("s3_low", _PIECE_BITS), register("s3_sum", wide + 1)
+        s4_product = register("s4_product", signed(ACC_BITS + M_BITS))
+        s5_coarse = register("s5_coarse", signed(ACC_BITS + M_BITS + 1))
+        s6_clipped = register("s6_clipped", signed(CLIPPED_BITS))
+        s7_doubled = register("s7_doubled", signed(CLIPPED_BITS))
+        s8_sum = register("s8_sum", signed(CLIPPED_BITS))
+        out = register("rounded", signed(WORD_BITS))
+        m.d.comb += self.out.eq(out)
         with m.If(self.en):
-            m.d.sync += [s1_m.eq(self.m), s1_s.eq(self.s), s2_s.eq(s1_s), s3_s.eq(s2_s)]
+            m.d.sync += [s1_m.eq(self.m), shifts[0].eq(self.s)]
             m.d.sync += tails[0].eq(Cat(self.zero, self.narrow))
-            m.d.sync += [after.eq(before) for before, after in pairwise(tails)]
-
-            # The product is made of two halves, so that no multiplier is wider than a DSP pair.
+            for chain in (shifts, tails):
+                m.d.sync += [after.eq(before) for before, after in pairwise(chain)]
             m.d.sync += [
                 s1_total.eq(self.acc + self.bias),
-                s2_low.eq(s1_total[:half] * s1_m),
-                s2_high.eq(s1_total[half:].as_signed() * s1_m),
-                s3_product.eq(Cat(s2_low[:half], s2_high + s2_low[half:])),
-            ]
-            m.d.sync += [
-                s4_doubled.eq(saturate(doubled, _GUARD_BITS)),
-                self.out.eq(saturate_word(rounded, narrow)),
+                s2_low.eq(cut[0] * s1_m),
+                s2_middle.eq(cut[1] * s1_m),
+                s2_high.eq(cut[2] * s1_m),
+                s3_low.eq(s2_low),
+                s3_sum.eq(s2_middle + s2_low[_PIECE_BITS:]),
+                s3_high.eq(s2_high),
+                s4_product.eq(Cat(s3_low, s3_sum[:_PIECE_BITS], s3_high + s3_sum[_PIECE_BITS:])),
+                s5_coarse.eq(doubled_coarse(s4_product, shifts[3])),
+                s6_clipped.eq(clip_shifted(s5_coarse)),
+                s7_doubled.eq(shift_fine(s6_clipped, shifts[5])),
+                s8_sum.eq(rounded_sum(s7_doubled, zero)),
+                out.eq(saturate_word(s8_sum, narrow)),
             ]
         return m
 
 
 __all__ = [
+    "CLIPPED_BITS",
     "Requantise",
+    "clip_shifted",
+    "doubled_coarse",
     "magnitude",
     "round_shift",
+    "rounded_sum",
     "saturate",
     "saturate_word",
+    "shift_fine",
     "tree_sum",
 ]

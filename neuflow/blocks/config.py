@@ -2,7 +2,8 @@
 
 The bus is a stream of ``layout.CONFIG_BEAT`` words. Each tile holds one :class:`ConfigTap`; the
 taps of a column form a chain. A packet is for a unit when its kind and sub match and the unit's
-column bit is among ``columns``. It waits at the tap while an addressed unit has no room.
+column bit is among ``columns``. A unit registers each word before it works on it; while it has no
+room for one of its own, that word keeps the next ones, of whatever unit, at the tap.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class ConfigTap(Component):
     """One stop of the bus: hand each word to the local units, then on to the next tap.
 
     Members: ``i`` In, ``o`` Out configuration bus; ``local[k]`` Out, one for each local unit.
-    A word moves on when all local units and the next tap take it in the same cycle. A unit that
-    is not addressed is always ready. Latency 1 cycle, one word a cycle.
+    A word moves on when all local units and the next tap take it in the same cycle. Latency 1
+    cycle, one word a cycle.
     """
 
     LATENCY = 1
@@ -49,7 +50,7 @@ class ConfigTap(Component):
         all_ready = Signal()
         m.d.comb += [all_ready.eq(Cat(*(out.ready for out in outs)).all()), head.o.ready.eq(all_ready)]
         for out in outs:
-            # Every unit's ready comes from its registers and the payload, never from valid.
+            # Every unit's ready comes from its registers alone.
             m.d.comb += [out.payload.eq(head.o.payload), out.valid.eq(head.o.valid & all_ready)]
         return m
 
@@ -59,9 +60,12 @@ class ConfigReceiver(Component):
 
     Members: ``bus`` In configuration bus, ``sub`` In, ``columns`` In (one bit: the own column),
     ``o`` Out stream of the layout's record. Holds ``depth`` (1 or 2) configurations, the one
-    that the unit works under included: the unit takes it (``o.ready``) when its packet has passed.
-    ``bus.ready`` is 1 for words of others.
+    that the unit works under included: the unit takes it (``o.ready``) when its packet has passed;
+    and one word that has just arrived. While that is its own and there is no room for it,
+    ``bus.ready`` is 0. A packet is at ``o`` LATENCY + depth cycles after its last word.
     """
+
+    LATENCY = 1
 
     def __init__(self, kind: Kind, layout: Layout, depth: int):
         self.kind = kind
@@ -79,21 +83,28 @@ class ConfigReceiver(Component):
     def elaborate(self, platform):
         m = Module()
         beat = self.bus.payload
-        words = Signal(self.layout.words * CONFIG_BITS)
+        words = Signal(self.layout.words * CONFIG_BITS, reset_less=True)
         full = Signal()
-        addressed = Signal()
-        take = Signal()
         move = Signal()
 
-        m.d.comb += [
-            addressed.eq(
-                (beat.kind == self.kind) & (beat.sub == self.sub) & (beat.columns & self.columns).any()
-            ),
-            self.bus.ready.eq(~addressed | ~full),
-            take.eq(self.bus.valid & addressed & ~full),
-        ]
-        with m.If(take):
-            m.d.sync += [words.eq(Cat(words[CONFIG_BITS:], beat.data)), full.eq(beat.last)]
+        # The word that has arrived, and whether it is for this unit.
+        word = Signal(CONFIG_BITS, reset_less=True)
+        last = Signal(reset_less=True)
+        mine = Signal()
+        m.d.comb += self.bus.ready.eq(~(mine & full))
+        with m.If(self.bus.ready):
+            m.d.sync += [
+                word.eq(beat.data),
+                last.eq(beat.last),
+                mine.eq(
+                    self.bus.valid
+                    & (beat.kind == self.kind)
+                    & (beat.sub == self.sub)
+                    & (beat.columns & self.columns).any()
+                ),
+            ]
+        with m.If(mine & ~full):
+            m.d.sync += [words.eq(Cat(words[CONFIG_BITS:], word)), full.eq(last)]
         with m.If(move):
             m.d.sync += full.eq(0)
 
@@ -104,9 +115,10 @@ class ConfigReceiver(Component):
                 move.eq(full & self.o.ready),
             ]
             return m
-        m.d.comb += move.eq(full & (~self.o.valid | self.o.ready))
+        held = Signal(self.layout.shape(), reset_less=True)
+        m.d.comb += [move.eq(full & (~self.o.valid | self.o.ready)), self.o.payload.eq(held)]
         with m.If(move):
-            m.d.sync += [self.o.payload.as_value().eq(words), self.o.valid.eq(1)]
+            m.d.sync += [held.as_value().eq(words), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         return m

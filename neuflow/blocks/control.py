@@ -83,39 +83,42 @@ class Sequencer(Component):
     def elaborate(self, platform):
         m = Module()
         state = Signal(State)
-        word = Signal(INSTRUCTION.shape())  # the instruction at hand
-        held = Signal(INSTRUCTION.shape())  # the packet's instruction
-        left = Signal(8)  # payload words to send
-        first = Signal()
-        steps = Signal()  # END's second word is next
-        input_step, output_step = Signal(CONFIG_BITS), Signal(CONFIG_BITS)
+        word = Signal(INSTRUCTION.shape())  # the word at hand as an instruction
+        held = Signal(INSTRUCTION.shape(), reset_less=True)  # the packet's instruction
+        left = Signal(8, reset_less=True)  # payload words to send
+        first = Signal(reset_less=True)
+        steps = Signal(reset_less=True)  # END's second word is next
+        input_step, output_step = (
+            Signal(CONFIG_BITS, name=f"{name}_step", reset_less=True) for name in ("input", "output")
+        )
         last_frame = Signal()
         ends = Signal()  # END is being worked on
         idle = Signal()
         next_frame = Signal()
         illegal = Signal()
-        moves = Signal()
+        go, moves = Signal(), Signal()  # the word at hand may go, goes
 
+        # A frame takes several cycles, so this may be a cycle behind.
+        m.d.sync += last_frame.eq(self.frames_done + 1 >= self.host_frames)
+        at, there, bad = self._build_input(m, moves)
         m.d.comb += [
-            word.as_value().eq(self.i.payload.word),
-            moves.eq(self.i.valid & self.i.ready),
-            last_frame.eq(self.frames_done + 1 >= self.host_frames),
+            word.as_value().eq(at.word),
+            moves.eq(there & go),
             ends.eq((state == State.STEPS) | (state == State.FRAME)),
             self.enable.eq(self.busy & ~(last_frame & ends)),
         ]
         fence_passes = self._build_fences(m, word, moves & (state == State.DECODE), idle)
-        self._build_relocation(m, held, left, first, next_frame, input_step, output_step)
+        m.d.comb += self.config.payload.last.eq(left == 1)
+        bases = self._build_bases(m, next_frame, input_step, output_step)
+        self._build_payload(m, at, held, first, bases)
 
         with m.If(self.busy & (self.fault == 0)):
             with m.Switch(state):
                 with m.Case(State.DECODE):
-                    known = (word.opcode == Opcode.CONFIG) & (word.length != 0)
-                    known |= (word.opcode == Opcode.FENCE) | (word.opcode == Opcode.END)
-                    beyond = (word.columns >> self.grid.columns) != 0
                     m.d.comb += [
-                        illegal.eq(self.i.valid & (~known | beyond | (word.reserved != 0))),
-                        self.i.ready.eq(~illegal & ((word.opcode != Opcode.FENCE) | fence_passes)),
-                        self.fence_waits.eq(self.i.valid & ~illegal & ~self.i.ready),
+                        illegal.eq(there & bad),
+                        go.eq(~bad & ((word.opcode != Opcode.FENCE) | fence_passes)),
+                        self.fence_waits.eq(there & ~bad & ~go),
                     ]
                     with m.If(moves):
                         m.d.sync += [held.eq(word), left.eq(word.length), first.eq(1), steps.eq(0)]
@@ -125,19 +128,19 @@ class Sequencer(Component):
                             m.d.sync += state.eq(State.STEPS)
                 with m.Case(State.PAYLOAD):
                     m.d.comb += [
-                        self.config.valid.eq(self.i.valid & ~self.i.payload.error),
-                        self.i.ready.eq(self.config.ready),
+                        self.config.valid.eq(there & ~at.error),
+                        go.eq(self.config.ready),
                     ]
                     with m.If(moves):
                         m.d.sync += [left.eq(left - 1), first.eq(0)]
                         with m.If(left == 1):
                             m.d.sync += state.eq(State.DECODE)
                 with m.Case(State.STEPS):
-                    m.d.comb += [self.i.ready.eq(1), self.restart.eq(moves & steps)]
+                    m.d.comb += [go.eq(1), self.restart.eq(moves & steps)]
                     with m.If(moves):
                         m.d.sync += [
                             input_step.eq(output_step),
-                            output_step.eq(self.i.payload.word),
+                            output_step.eq(at.word),
                             steps.eq(1),
                         ]
                         with m.If(steps):
@@ -155,47 +158,79 @@ class Sequencer(Component):
         with m.Elif(moves & ~((state == State.STEPS) & steps)):
             m.d.sync += self.program_counter.eq(self.program_counter + 1)
 
-        self._build_status(m, state, illegal, next_frame & last_frame)
+        failed = there & at.error & (state != State.FRAME)
+        self._build_status(m, state, failed, illegal, next_frame & last_frame)
         return m
+
+    def _build_input(self, m: Module, moves: Signal) -> tuple[data.View, Signal, Signal]:
+        """Register the words. Return: the word at hand, whether there is one, no instruction."""
+        at = Signal(self.i.payload.shape(), reset_less=True)
+        there, bad = Signal(), Signal(reset_less=True)
+        word = Signal(INSTRUCTION.shape())
+        m.d.comb += [
+            word.as_value().eq(self.i.payload.word),
+            self.i.ready.eq(~there | moves),
+        ]
+        known = (word.opcode == Opcode.CONFIG) & (word.length != 0)
+        known |= (word.opcode == Opcode.FENCE) | (word.opcode == Opcode.END)
+        beyond = (word.columns >> self.grid.columns) != 0
+        with m.If(self.restart):
+            m.d.sync += there.eq(0)
+        with m.Elif(self.i.ready):
+            m.d.sync += [
+                there.eq(self.i.valid),
+                at.eq(self.i.payload),
+                bad.eq(~known | beyond | (word.reserved != 0)),
+            ]
+        return at, there, bad
 
     def _build_fences(self, m: Module, word: data.View, decodes: Value, idle: Signal) -> Value:
         """Count WRITE packets sent and not done. Return: none are left in the columns named."""
         # The queues between here and the response hold some 40 descriptors a column.
         waiting = [Signal(8, name=f"waiting{c}") for c in range(self.grid.columns)]
-        empty = Signal(self.grid.columns)
+        empty = Signal(self.grid.columns)  # at the start one cycle passes before it is looked at
         sends = (word.opcode == Opcode.CONFIG) & (word.kind == Kind.WRITE)
         for c, count in enumerate(waiting):
             sent = decodes & sends & word.columns[c]
             m.d.sync += count.eq(count + sent - self.write_done[c])
-            m.d.comb += empty[c].eq(count == 0)
+            # A cycle late: a fence comes two words, or more, behind the packet's first.
+            m.d.sync += empty[c].eq(count == 0)
         m.d.comb += idle.eq(empty.all())
         return (~word.columns[: self.grid.columns] | empty).all()
 
-    def _build_relocation(self, m: Module, held, left, first, next_frame, input_step, output_step):
-        """Drive the bus's payload, and keep the addresses of this frame's inputs and outputs."""
-        ring_index = Signal(32)
-        input_base, output_base = Signal(CONFIG_BITS), Signal(CONFIG_BITS)
-        bases = Array([Const(0, CONFIG_BITS)] * len(Relocate))
-        bases[Relocate.PROGRAM] = self.host_program * PAGE_WORDS
-        bases[Relocate.INPUT] = input_base
-        bases[Relocate.OUTPUT] = output_base
+    def _build_payload(self, m: Module, at, held, first: Signal, bases: Array) -> None:
+        """Drive the bus's payload; the first word of a packet is relocated."""
         m.d.comb += [
             self.config.payload.kind.eq(held.kind),
             self.config.payload.sub.eq(held.sub),
             self.config.payload.columns.eq(held.columns),
-            self.config.payload.data.eq(self.i.payload.word + Mux(first, bases[held.relocate], 0)),
-            self.config.payload.last.eq(left == 1),
+            self.config.payload.data.eq(at.word + Mux(first, bases[held.relocate], 0)),
         ]
-        over = Signal()
-        m.d.comb += over.eq(~self.busy | (ring_index + 1 == self.host_ring))
+
+    def _build_bases(self, m: Module, next_frame: Signal, input_step, output_step) -> Array:
+        """Keep the addresses of this frame's inputs and outputs; return all by ``Relocate``."""
+        ring_index = Signal(32, reset_less=True)
+        input_base, output_base = (
+            Signal(CONFIG_BITS, name=f"{name}_base", reset_less=True) for name in ("input", "output")
+        )
+        bases = Array([Const(0, CONFIG_BITS)] * len(Relocate))
+        bases[Relocate.PROGRAM] = self.host_program * PAGE_WORDS
+        bases[Relocate.INPUT] = input_base
+        bases[Relocate.OUTPUT] = output_base
+        wraps, over = Signal(reset_less=True), Signal()
+        m.d.sync += wraps.eq(ring_index + 1 == self.host_ring)  # a frame takes several cycles
+        m.d.comb += over.eq(~self.busy | wraps)
         with m.If(next_frame | (self.start & ~self.busy)):
             m.d.sync += [
                 ring_index.eq(Mux(over, 0, ring_index + 1)),
                 input_base.eq(Mux(over, self.host_input * PAGE_WORDS, input_base + input_step)),
                 output_base.eq(Mux(over, self.host_output * PAGE_WORDS, output_base + output_step)),
             ]
+        return bases
 
-    def _build_status(self, m: Module, state: Value, illegal: Signal, finished: Value) -> None:
+    def _build_status(
+        self, m: Module, state: Value, failed: Value, illegal: Signal, finished: Value
+    ) -> None:
         with m.If(self.clear_done | finished):
             m.d.sync += self.done.eq(finished)
         with m.If(finished):
@@ -214,7 +249,7 @@ class Sequencer(Component):
         code = Signal(8)
         with m.If(self.fault != 0):
             m.d.comb += code.eq(self.fault)
-        with m.Elif(self.i.valid & self.i.payload.error & (state != State.FRAME)):
+        with m.Elif(failed):
             m.d.comb += code.eq(Error.READ_RESPONSE)
         with m.Elif(illegal):
             m.d.comb += code.eq(Error.ILLEGAL_INSTRUCTION)
@@ -274,12 +309,13 @@ class Control(Component):
             counters.busy.eq(self.busy),
         ]
 
+        # A fault stays, so it may come a cycle late.
         with m.If(self.read_error):
-            m.d.comb += sequencer.fault.eq(Error.READ_RESPONSE)
+            m.d.sync += sequencer.fault.eq(Error.READ_RESPONSE)
         with m.Elif(self.write_error):
-            m.d.comb += sequencer.fault.eq(Error.WRITE_RESPONSE)
+            m.d.sync += sequencer.fault.eq(Error.WRITE_RESPONSE)
         with m.Elif(counters.hang):
-            m.d.comb += sequencer.fault.eq(Error.HANG)
+            m.d.sync += sequencer.fault.eq(Error.HANG)
 
         config = self.config
         m.d.comb += [

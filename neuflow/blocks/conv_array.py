@@ -3,20 +3,21 @@
 Output-stationary: every accumulator owns one (map, pixel); a tap reads ``maps`` weights and
 ``pixels`` neighbouring words. Lanes run along the flattened output map (docs/machine.md, "Array").
 
-Stages: 0 issue, 1 linear address and border masks, 2 bank address, 3 rotate, 4 multiply,
-5 accumulate, 6 hand over to the drain.
+Stages: 0 issue, 1 phases, 2 position, 3 and 4 bank address, 5 banks, 6 their words, 7 and 8 rotate,
+9 multiply, 10 accumulate, 11 hand over to the drain. Border masks: 2 to 4, then they wait for 8.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
-from neuflow.blocks.conv_rows import advance, bank_address, locate
+from neuflow.blocks.conv_lanes import Coordinates
+from neuflow.blocks.conv_rows import Locator, advance, bank_address, loop
 from neuflow.blocks.convolver_model import HAND_OVER
 from neuflow.blocks.mac_row import MacRow
 from neuflow.blocks.place import place
@@ -25,7 +26,12 @@ from neuflow.grid import GridConfig
 from neuflow.layout import CONV_ARRAY, ROW_ADDRESS, SIZE
 
 TAP_FLAGS = data.StructLayout(
-    {n: unsigned(1) for n in ("valid", "odd", "first", "last", "ends_group", "ends_pass")}
+    {
+        n: unsigned(1)
+        for n in (
+            "valid", "odd", "first", "last", "ends_x", "ends_y", "ends_group", "ends_pass", "begins"
+        )
+    }
 )
 
 
@@ -38,62 +44,6 @@ def block_layout() -> data.StructLayout:
             "ends_pass": unsigned(1),  # last block of the last group
         }
     )
-
-
-class Coordinates(Component):
-    """Output coordinates of the lanes of the next group, made one lane a cycle.
-
-    Members: ``clear`` In: begin at position 0; ``config`` In; ``take`` In: the group is taken, make
-    the next; ``full`` Out; ``x``, ``y`` Out: per lane, in input steps (times stride); ``need``,
-    ``free``: rows the group needs and frees; ``last_row``: output row of the last lane.
-    A group takes ``pixels`` cycles.
-    """
-
-    def __init__(self, grid: GridConfig):
-        self.grid = grid
-        lanes = grid.pixels
-        super().__init__(
-            {
-                "clear": In(1),
-                "config": In(CONV_ARRAY.shape()),
-                "take": In(1),
-                "full": Out(1),
-                "x": Out(data.ArrayLayout(unsigned(SIZE), lanes)),
-                "y": Out(data.ArrayLayout(unsigned(SIZE), lanes)),
-                "need": Out(SIZE),
-                "free": Out(SIZE),
-                "last_row": Out(SIZE),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        lanes, c = self.grid.pixels, self.config
-        made = Signal(range(lanes + 1))
-        column, row, x, y = (Signal(SIZE, name=n) for n in ("column", "row", "x_next", "y_next"))
-        make = Signal()
-        m.d.comb += [self.full.eq(made == lanes), make.eq(~self.full | self.take)]
-
-        def clipped(value):
-            return Mux(value < 0, 0, Mux(value > c.rows, c.rows, value))
-
-        with m.If(make):
-            m.d.sync += [
-                self.x.as_value().eq(Cat(self.x.as_value()[SIZE:], x)),
-                self.y.as_value().eq(Cat(self.y.as_value()[SIZE:], y)),
-                self.last_row.eq(row),
-                self.need.eq(clipped(y + c.need)),
-                made.eq(Mux(self.full, 1, made + 1)),
-            ]
-            with m.If(self.full | (made == 0)):
-                m.d.sync += self.free.eq(clipped(y + c.release))
-            with m.If(column + 1 == c.pitch):
-                m.d.sync += [column.eq(0), x.eq(0), row.eq(row + 1), y.eq(y + c.stride)]
-            with m.Else():
-                m.d.sync += [column.eq(column + 1), x.eq(x + c.stride)]
-        with m.If(self.clear):
-            m.d.sync += [column.eq(0), row.eq(0), x.eq(0), y.eq(0), made.eq(0)]
-        return m
 
 
 class MacArray(Component):
@@ -110,8 +60,8 @@ class MacArray(Component):
         ``shift`` : In, on to the next pixel.
     tap, wait_rows, wait_weights, wait_drain, idle : Out, exactly one a cycle, for counters.
 
-    Throughput one tap a cycle; a group takes at least ``pixels`` cycles. Between two passes lie 2
-    cycles and the making of the first group's coordinates (``pixels`` cycles).
+    Throughput one tap a cycle; a group takes at least ``pixels`` cycles. Between two passes lie 6
+    cycles and the making of the first group's coordinates (``pixels + Coordinates.LEAD`` cycles).
     """
 
     def __init__(self, grid: GridConfig):
@@ -154,81 +104,75 @@ class MacArray(Component):
         c = self.config.payload
         m.submodules.coordinates = lanes = Coordinates(self.grid)
         self.lanes = lanes
-        active = Signal()
-        group, block, channel = Signal(20), Signal(10), Signal(SIZE + 4)
-        ky, kx = Signal(6), Signal(6)
+        active, issue = Signal(), Signal()
         odd = Signal()  # second tap of a beat of weights
 
         # Where the tap stands in its loops.
-        kx_ends, ky_ends, channel_ends = Signal(), Signal(), Signal()
-        block_ends, group_ends, pass_ends, begins = Signal(), Signal(), Signal(), Signal()
-        m.d.comb += [
-            kx_ends.eq(kx + 1 == c.kernel_x),
-            ky_ends.eq(kx_ends & (ky + 1 == c.kernel_y)),
-            channel_ends.eq(ky_ends & (channel + 1 == c.channels)),
-            block_ends.eq(channel_ends),
-            group_ends.eq(block_ends & (block + 1 == c.blocks)),
-            pass_ends.eq(group_ends & (group + 1 == c.groups)),
-        ]
-        starts_block = Signal(init=1)
-        starts_group = Signal(init=1)
-        m.d.comb += begins.eq(starts_group)
+        kx_ends, ky_ends, block_ends, group_ends, pass_ends = (
+            Signal(name=n) for n in ("kx_ends", "ky_ends", "block_ends", "group_ends", "pass_ends")
+        )
+        inner = Const(1, 1)
+        for ends, length in (
+            (kx_ends, c.kernel_x), (ky_ends, c.kernel_y), (block_ends, c.channels),
+            (group_ends, c.blocks), (pass_ends, c.groups),
+        ):  # fmt: skip
+            m.d.comb += ends.eq(inner & loop(m, ends.name, length, ~active, issue & inner))
+            inner = ends
+        starts_block, begins = Signal(init=1), Signal(init=1)
 
         # One block at most is between its last tap and the drain.
         in_flight = Signal()
         m.d.sync += in_flight.eq((in_flight & ~self.hand_over) | self.stage[0].last)
 
+        # A configuration leaves when the stages that read it are past.
+        flushing = Signal(4)
+        m.d.sync += flushing.eq(Cat(issue & pass_ends, flushing))
+
         # One fixed priority of causes to wait.
-        issue = Signal()
-        no_group, no_rows, no_weights, no_drain = Signal(), Signal(), Signal(), Signal()
+        no_rows, no_weights, no_drain = Signal(), Signal(), Signal()
         m.d.comb += [
-            no_group.eq(begins & ~lanes.full),
-            no_rows.eq(begins & (lanes.need > self.stored)),
+            no_rows.eq(begins & ~(lanes.full & lanes.fed)),
             no_weights.eq(~odd & ~self.weights_ready),
             no_drain.eq(block_ends & (in_flight | ~self.drain_ready)),
-            issue.eq(active & ~(no_group | no_rows | no_weights | no_drain)),
+            issue.eq(active & ~(no_rows | no_weights | no_drain)),
             self.idle.eq(~active),
             self.tap.eq(issue),
-            self.wait_rows.eq(active & (no_group | no_rows)),
-            self.wait_weights.eq(active & ~(no_group | no_rows) & no_weights),
-            self.wait_drain.eq(active & ~(no_group | no_rows | no_weights) & no_drain),
+            self.wait_rows.eq(active & no_rows),
+            self.wait_weights.eq(active & ~no_rows & no_weights),
+            self.wait_drain.eq(active & ~(no_rows | no_weights) & no_drain),
             lanes.config.eq(c),
+            lanes.stored.eq(self.stored),
             lanes.clear.eq(~active),
             lanes.take.eq(issue & begins),
             self.weights_read.eq(issue & ~odd),
             self.weights_rewind.eq(issue & group_ends),
             self.weights_free.eq(issue & (pass_ends | c.stream_weights)),
-            self.config.ready.eq(issue & pass_ends),
+            self.config.ready.eq(flushing[-1]),
         ]
         with m.If(~active):
-            m.d.sync += active.eq(self.config.valid)
+            m.d.sync += active.eq(self.config.valid & ~flushing.any())
         with m.If(issue):
             m.d.sync += [
                 starts_block.eq(block_ends),
-                starts_group.eq(group_ends),
+                begins.eq(group_ends),
                 odd.eq(~odd & ~block_ends),
-                kx.eq(Mux(kx_ends, 0, kx + 1)),
             ]
-            with m.If(kx_ends):
-                m.d.sync += ky.eq(Mux(ky_ends, 0, ky + 1))
-            with m.If(ky_ends):
-                m.d.sync += channel.eq(Mux(channel_ends, 0, channel + 1))
-            with m.If(block_ends):
-                m.d.sync += block.eq(Mux(group_ends, 0, block + 1))
-            with m.If(group_ends):
-                m.d.sync += group.eq(Mux(pass_ends, 0, group + 1))
             with m.If(pass_ends):
                 m.d.sync += active.eq(0)
 
         self._release(m, active & begins & lanes.full, issue & pass_ends)
-        self._flags(m, issue, odd, starts_block, block_ends, group_ends, pass_ends, begins)
-        self.loops = (active, issue, kx_ends, ky_ends, block_ends, group_ends)
+        self._flags(
+            m, issue, odd=odd, first=starts_block, last=issue & block_ends, ends_x=kx_ends,
+            ends_y=ky_ends, ends_group=group_ends, ends_pass=pass_ends, begins=begins,
+        )  # fmt: skip
+        # Nothing of this pass is in stages 0 to 2: their state may begin anew.
+        self.rest = ~active & ~self.stage[1].valid & ~self.stage[2].valid
 
     def _release(self, m, group_waits, pass_ends):
         """Free rows as soon as the next group is known: all taps before it are issued by then.
 
-        A tap reads the banks at the end of stage 2; a row freed at stage 1 is written then at the
-        earliest, and a bank that is read and written at once gives its old contents.
+        A tap reads the banks in stage 5. A row is freed in stage 2 at the earliest, and written by
+        the row store ``RowStore.WRITE`` stages later: never in the cycle in which it is read.
         """
         with m.If(pass_ends):
             m.d.sync += self.released.eq(0)
@@ -236,173 +180,190 @@ class MacArray(Component):
             m.d.sync += self.released.eq(self.lanes.free)
         m.d.sync += self.pass_done.eq(pass_ends)
 
-    def _flags(self, m, issue, odd, first, block_ends, group_ends, pass_ends, begins):
+    def _flags(self, m, issue, **flags):
         """Carry a tap's flags along with it through the stages."""
         last_row = Signal(SIZE)
-        with m.If(issue & begins):
+        s0, s1 = self.stage[:2]
+        with m.If(issue & flags["begins"]):
             m.d.sync += last_row.eq(self.lanes.last_row)
-        s0 = self.stage[0]
-        m.d.comb += [
-            s0.valid.eq(issue),
-            s0.odd.eq(odd),
-            s0.first.eq(first),
-            s0.last.eq(issue & block_ends),
-            s0.ends_group.eq(group_ends),
-            s0.ends_pass.eq(pass_ends),
-        ]
+        m.d.comb += [s0.valid.eq(issue), *(s0[name].eq(flag) for name, flag in flags.items())]
         m.d.sync += [after.eq(before) for before, after in pairwise(self.stage)]
-        # At most one block is between its last tap and the drain, so one register will do.
-        with m.If(self.stage[1].last):
-            m.d.sync += self.block.last_row.eq(last_row)
-        end = self.stage[HAND_OVER]
-        m.d.comb += [
-            self.hand_over.eq(end.last),
-            self.block.ends_group.eq(end.ends_group),
-            self.block.ends_pass.eq(end.ends_pass),
-        ]
+        # At most one block is between its last tap and the drain, so one register will do; it
+        # tells the drain early.
+        with m.If(s1.last):
+            m.d.sync += [
+                self.block.last_row.eq(last_row),
+                self.block.ends_group.eq(s1.ends_group),
+                self.block.ends_pass.eq(s1.ends_pass),
+            ]
+        m.d.comb += self.hand_over.eq(self.stage[HAND_OVER].last)
 
     def _addresses(self, m):
-        """Stages 0 to 2: the tap's address, kept in step with the loops."""
+        """Stages 1 to 4: the tap's address, kept in step with the loops."""
         c = self.config.payload
-        active, issue, kx_ends, ky_ends, block_ends, group_ends = self.loops
-        ring = c.ring_words
-        channel_base, group_start = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
-        row_start, position = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
+        s1, s2 = self.stage[1], self.stage[2]
+        m.submodules.locator = locator = Locator(self.grid)
         step_y_wrap = Signal(ROW_ADDRESS)
-        phase_x, phase_y = Signal(4), Signal(4)
-        next_group, next_row = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
-        sum_x, sum_y = Signal(5), Signal(5)
-        wrap_x, wrap_y = Signal(), Signal()
+        offset_x, step_x = self._phase(m, "x", s1.valid, s1.ends_x, c.step_x, c.step_x + 1)
+        offset_y, step_y = self._phase(m, "y", s1.valid & s1.ends_x, s1.ends_y, c.step_y, step_y_wrap)
 
-        m.d.comb += [
-            sum_x.eq(phase_x + c.phase_dx),
-            sum_y.eq(phase_y + c.phase_dy),
-            wrap_x.eq(sum_x >= c.stride),
-            wrap_y.eq(sum_y >= c.stride),
-            next_group.eq(advance(group_start, self.grid.pixels, ring)),
-            next_row.eq(advance(row_start, Mux(wrap_y, step_y_wrap, c.step_y), ring)),
+        # What a pass does not change is made beforehand.
+        wraps = Signal()
+        row_less, pixels_less = Signal(signed(ROW_ADDRESS + 1)), Signal(signed(ROW_ADDRESS + 1))
+        group_start, next_group = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
+        m.d.sync += [
+            wraps.eq(c.ring_words != 0),
+            row_less.eq(c.row_pitch - c.ring_words),
+            pixels_less.eq(self.grid.pixels - c.ring_words),
+            step_y_wrap.eq(advance(m, "step_y_wrap", c.step_y, c.row_pitch, row_less, wraps)),
+            next_group.eq(
+                advance(m, "next_group", group_start, self.grid.pixels, pixels_less, wraps)
+            ),
         ]
-        restart = Mux(group_ends, next_group, group_start)
-        m.d.sync += step_y_wrap.eq(advance(c.step_y, c.row_pitch, ring))
-        with m.If(~active):
+
+        channel_base, row_start, position = (
+            Signal(ROW_ADDRESS, name=n) for n in ("channel_base", "row_start", "position")
+        )
+        next_x = advance(m, "next_x", position, *step_x, wraps)
+        next_row = advance(m, "next_row", row_start, *step_y, wraps)
+        restart = Mux(s2.ends_group, next_group, group_start)
+        with m.If(self.rest):
             m.d.sync += [
                 channel_base.eq(c.base),
                 group_start.eq(c.start),
                 row_start.eq(c.start),
                 position.eq(c.start),
-                phase_x.eq(c.phase_x),
-                phase_y.eq(c.phase_y),
             ]
-        with m.Elif(issue & ~kx_ends):
-            m.d.sync += [
-                position.eq(advance(position, c.step_x + wrap_x, ring)),
-                phase_x.eq(Mux(wrap_x, sum_x - c.stride, sum_x)),
-            ]
-        with m.Elif(issue & ~ky_ends):
-            m.d.sync += [
-                row_start.eq(next_row),
-                position.eq(next_row),
-                phase_x.eq(c.phase_x),
-                phase_y.eq(Mux(wrap_y, sum_y - c.stride, sum_y)),
-            ]
-        with m.Elif(issue):
+        with m.Elif(s2.valid & ~s2.ends_x):
+            m.d.sync += position.eq(next_x)
+        with m.Elif(s2.valid & ~s2.ends_y):
+            m.d.sync += [row_start.eq(next_row), position.eq(next_row)]
+        with m.Elif(s2.valid):
             m.d.sync += [
                 row_start.eq(restart),
                 position.eq(restart),
-                phase_x.eq(c.phase_x),
-                phase_y.eq(c.phase_y),
-                channel_base.eq(Mux(block_ends, c.base, channel_base + c.channel_step)),
                 group_start.eq(restart),
+                channel_base.eq(Mux(s2.last, c.base, channel_base + c.channel_step)),
             ]
-
-        s1_channel, s1_position = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
-        s1_phase_x, s1_phase_y = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
-        s1_ring, s1_linear = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
         m.d.sync += [
-            s1_channel.eq(channel_base),
-            s1_position.eq(position),
-            s1_phase_x.eq(phase_x * c.phase_x_step),
-            s1_phase_y.eq(phase_y * c.phase_y_step),
-            s1_ring.eq(ring),
+            locator.linear.eq(channel_base + offset_x + offset_y),
+            locator.position.eq(position),
         ]
-        m.d.comb += s1_linear.eq(s1_channel + s1_phase_x + s1_phase_y)
-        m.d.sync += self.read.eq(locate(m, self.grid, s1_linear, s1_position, s1_ring))
-        m.d.comb += self.read_enable.eq(self.stage[2].valid)
+        m.d.comb += [
+            locator.ring.eq(c.ring_words),
+            self.read.eq(locator.where),
+            self.read_enable.eq(self.stage[5].valid),
+        ]
+
+    def _phase(self, m, axis, moves, restarts, step, step_wrap):
+        """Stage 1: the phase in ``axis`` of the tap, moved or restarted with the tap.
+
+        Return, both in stage 2, its offset in memory, and the step to the next tap, plain and less
+        the ring. A phase that wraps takes ``step_wrap``.
+        """
+        c = self.config.payload
+        first, delta, phase_step = (c[f"phase_{axis}"], c[f"phase_d{axis}"], c[f"phase_{axis}_step"])
+        phase, sum_, over = Signal(4), Signal(5), Signal(signed(6))
+        delta_less = Signal(signed(5))
+        kept, kept_less = Signal(ROW_ADDRESS), Signal(signed(ROW_ADDRESS + 1))
+        wrapped, wrapped_less = Signal(ROW_ADDRESS), Signal(signed(ROW_ADDRESS + 1))
+        offset = Signal(ceil_log2(self.grid.row_words), reset_less=True)
+        move, move_less = Signal(ROW_ADDRESS), Signal(signed(ROW_ADDRESS + 1))
+        wraps = Signal()
+        m.d.comb += [sum_.eq(phase + delta), over.eq(phase + delta_less), wraps.eq(over >= 0)]
+        m.d.sync += [
+            delta_less.eq(delta - c.stride),
+            kept.eq(step),
+            kept_less.eq(step - c.ring_words),
+            wrapped.eq(step_wrap),
+            wrapped_less.eq(step_wrap - c.ring_words),
+            move.eq(Mux(wraps, wrapped, kept)),
+            move_less.eq(Mux(wraps, wrapped_less, kept_less)),
+            offset.eq(phase * phase_step[: len(offset)]),
+        ]
+        with m.If(self.rest):
+            m.d.sync += phase.eq(first)
+        with m.Elif(moves):
+            m.d.sync += phase.eq(Mux(restarts, first, Mux(wraps, over, sum_)))
+        return offset, (move, move_less)
 
     def _masks(self, m):
-        """Stages 0 to 2: which lanes lie inside the input at this tap."""
+        """Stages 2 to 8: which lanes lie inside the input at this tap."""
         c = self.config.payload
-        active, issue, kx_ends, ky_ends, block_ends, group_ends = self.loops
-        lanes = self.lanes
+        lanes, s1, s2 = self.lanes, self.stage[1], self.stage[2]
         tap_x, tap_y = Signal(signed(SIZE + 2)), Signal(signed(SIZE + 2))
-        with m.If(~active | (issue & ky_ends)):
+        with m.If(self.rest | (s2.valid & s2.ends_y)):
             m.d.sync += [tap_x.eq(c.tap_x), tap_y.eq(c.tap_y)]
-        with m.Elif(issue & kx_ends):
+        with m.Elif(s2.valid & s2.ends_x):
             m.d.sync += [tap_x.eq(c.tap_x), tap_y.eq(tap_y + c.dilation_y)]
-        with m.Elif(issue):
+        with m.Elif(s2.valid):
             m.d.sync += tap_x.eq(tap_x + c.dilation_x)
 
-        x, y = Signal.like(lanes.x), Signal.like(lanes.y)
-        with m.If(lanes.take):
+        shape = data.ArrayLayout(unsigned(SIZE), self.grid.pixels)
+        x, y = Signal(shape, reset_less=True), Signal(shape, reset_less=True)
+        with m.If(s1.valid & s1.begins):
             m.d.sync += [x.eq(lanes.x), y.eq(lanes.y)]
-        s1_x, s1_y = Signal(signed(SIZE + 2)), Signal(signed(SIZE + 2))
-        s1_width, s1_height = Signal(SIZE), Signal(SIZE)
-        m.d.sync += [s1_x.eq(tap_x), s1_y.eq(tap_y), s1_width.eq(c.width), s1_height.eq(c.height)]
-        inside = Signal(self.grid.pixels)
-        masks = Signal(self.grid.pixels)
+        masks = {k: Signal(self.grid.pixels, name=f"s{k}_masks", reset_less=True) for k in range(4, 9)}
         for lane in range(self.grid.pixels):
             # A negative coordinate is a large unsigned one, so one comparison serves both ends.
-            at_x = Signal(SIZE + 2, name=f"at_x{lane}")
-            at_y = Signal(SIZE + 2, name=f"at_y{lane}")
+            at_x = Signal(SIZE + 2, name=f"at_x{lane}", reset_less=True)
+            at_y = Signal(SIZE + 2, name=f"at_y{lane}", reset_less=True)
             # Only for a tap: what rests costs a simulator nothing.
-            with m.If(self.stage[1].valid):
-                m.d.comb += [
-                    at_x.eq(x[lane] + s1_x),
-                    at_y.eq(y[lane] + s1_y),
-                    inside[lane].eq((at_x < s1_width) & (at_y < s1_height)),
-                ]
-        m.d.sync += masks.eq(inside)
-        s3_masks = Signal(self.grid.pixels)
-        m.d.sync += s3_masks.eq(masks)
-        return s3_masks
+            with m.If(s2.valid):
+                m.d.sync += [at_x.eq(x[lane] + tap_x), at_y.eq(y[lane] + tap_y)]
+            with m.If(self.stage[3].valid):
+                m.d.sync += masks[4][lane].eq((at_x < c.width) & (at_y < c.height))
+        m.d.sync += [masks[k].eq(masks[k - 1]) for k in range(5, 9)]
+        return masks[8]
 
     def _operands(self, m, masks):
-        """Stages 2 to 4: rotate the banks' words to the lanes, mask, pick the weights."""
+        """Stages 6 to 9: rotate the banks' words to the lanes, mask, pick the weights."""
         grid = self.grid
-        rotate = Signal.like(self.read.rotate)
-        m.d.sync += rotate.eq(self.read.rotate)
-        words = self.words.as_value()
-        turned = Signal(grid.pixels * WORD_BITS)
-        m.d.comb += turned.eq(Cat(words, words) >> (rotate << ceil_log2(WORD_BITS)))
-        pixels = Signal(data.ArrayLayout(signed(WORD_BITS), grid.pixels))
+        banks = grid.row_banks
+        fine_bits = ceil_log2(banks) // 2
+        rotate = {5: self.read.rotate}
+        for k in (6, 7, 8):
+            rotate[k] = Signal(len(self.read.rotate), name=f"s{k}_rotate", reset_less=True)
+            m.d.sync += rotate[k].eq(rotate[k - 1])
+        words, turned = (
+            Signal(banks * WORD_BITS, name=f"s{k}_words", reset_less=True) for k in (7, 8)
+        )
+        pixels = Signal(data.ArrayLayout(signed(WORD_BITS), grid.pixels), reset_less=True)
+        word_bits = ceil_log2(WORD_BITS)
+        coarse = Cat(Const(0, fine_bits + word_bits), rotate[7][fine_bits:])
+        fine = Cat(Const(0, word_bits), rotate[8][:fine_bits])
         inside = Cat(masks[lane].replicate(WORD_BITS) for lane in range(grid.pixels))
-        with m.If(self.stage[3].valid):
-            m.d.sync += pixels.as_value().eq(turned & inside)
+        with m.If(self.stage[6].valid):
+            m.d.sync += words.eq(self.words.as_value())
+        with m.If(self.stage[7].valid):
+            m.d.sync += turned.eq(Cat(words, words) >> coarse)
+        with m.If(self.stage[8].valid):
+            m.d.sync += pixels.as_value().eq((Cat(turned, turned) >> fine) & inside)
         return pixels, self._weights(m)
 
     def _weights(self, m):
-        """Stages 1 to 4: the beat read at stage 0 is there at stage 1; pick the tap's half."""
+        """Stages 1 to 9: the beat read at stage 0 is there at stage 1; pick the tap's half."""
         grid = self.grid
         half = grid.maps * WORD_BITS
-        beat = self.weights.as_value()
-        s1 = Signal(half)
-        m.d.comb += s1.eq(Mux(self.stage[1].odd, beat[half:], beat[:half]))
-        s2, s3 = Signal(half), Signal(half)
-        weights = Signal(data.ArrayLayout(signed(WORD_BITS), grid.maps))
-        m.d.sync += [s2.eq(s1), s3.eq(s2), weights.as_value().eq(s3)]
-        return weights
+        beat = Signal(2 * half, reset_less=True)
+        halves = [Signal(half, name=f"s{k}_weights", reset_less=True) for k in range(3, 10)]
+        with m.If(self.stage[1].valid):
+            m.d.sync += beat.eq(self.weights.as_value())
+        m.d.sync += halves[0].eq(Mux(self.stage[2].odd, beat[half:], beat[:half]))
+        m.d.sync += [after.eq(before) for before, after in pairwise(halves)]
+        return data.View(data.ArrayLayout(signed(WORD_BITS), grid.maps), halves[-1])
 
     def _accumulate(self, m, pixels, weights, platform):
-        """Stages 4 to 6: multiply, accumulate, move to the drain registers; a row for each map."""
+        """Stages 9 to 11: multiply, accumulate, move to the drain registers; a row for each map."""
         for k in range(self.grid.maps):
             row = MacRow(self.grid)
             place(m, f"map{k}", "mac_row", row, platform)
             m.d.comb += [
                 row.words.eq(pixels),
                 row.weight.eq(weights[k]),
-                row.multiply.eq(self.stage[4].valid),
-                row.valid.eq(self.stage[5].valid),
-                row.first.eq(self.stage[5].first),
+                row.multiply.eq(self.stage[9].valid),
+                row.valid.eq(self.stage[10].valid),
+                row.first.eq(self.stage[10].first),
                 row.hand_over.eq(self.hand_over),
                 row.shift.eq(self.shift),
                 self.pixel[k].eq(row.out),

@@ -12,7 +12,7 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
 from neuflow.blocks.ram import Ram
-from neuflow.blocks.streams import WORD_BITS, beat_stream
+from neuflow.blocks.streams import WORD_BITS, Slice, beat_layout, beat_stream
 from neuflow.grid import GridConfig
 from neuflow.layout import CONV_ROWS, ROW_ADDRESS, SIZE
 
@@ -27,34 +27,73 @@ def bank_address(grid: GridConfig) -> data.StructLayout:
     )
 
 
-def locate(m: Module, grid: GridConfig, linear, position, ring):
-    """Return the ``bank_address`` of word ``position`` of the ring that begins at ``linear``."""
-    where = Signal(bank_address(grid), name="where")
-    bank_bits = ceil_log2(grid.row_banks)
-    address = Signal(ceil_log2(grid.row_words), name="address")
-    ring_end = Signal(len(address) + 1, name="ring_end")
-    following = Signal(len(where.row), name="following")
+def advance(m: Module, name: str, value, step, step_less_ring, wraps):
+    """Return ``(value + step) mod ring`` for ``value, step < ring``; no modulo where ``wraps`` is 0.
+
+    ``step_less_ring``: step - ring, so that both sums are made at once.
+    """
+    plain, wrapped = (Signal(ROW_ADDRESS, name=f"{name}_{n}") for n in ("plain", "wrapped"))
+    beyond = Signal(signed(ROW_ADDRESS + 2), name=f"{name}_beyond")
     m.d.comb += [
-        address.eq(linear + position),
-        ring_end.eq(linear + ring),
-        following.eq(address[bank_bits:] + 1),
-        where.rotate.eq(address[:bank_bits]),
-        where.row.eq(address[bank_bits:]),
-        where.wrapped.eq(
-            Mux(
-                (ring != 0) & (following == ring_end[bank_bits:-1]),
-                linear[bank_bits : len(address)],
-                following,
-            )
-        ),
+        plain.eq(value + step),
+        beyond.eq(value + step_less_ring),
+        wrapped.eq(Mux(wraps & (beyond >= 0), beyond, plain)),
     ]
-    return where
+    return wrapped
 
 
-def advance(value, step, ring):
-    """Return ``(value + step) mod ring`` for ``value, step < ring``; no modulo where ring is 0."""
-    total = value + step
-    return Mux((ring != 0) & (total >= ring), total - ring, total)[:ROW_ADDRESS]
+def loop(m: Module, name: str, length, begin, step):
+    """Return whether a loop of ``length`` is at its last turn; ``step``: on to the next turn.
+
+    The answer comes from a register: counted a turn ahead, down to 0. ``begin`` starts over.
+    """
+    left, ends = Signal(len(length), name=f"{name}_left"), Signal(name=f"{name}_ends")
+    with m.If(begin | (step & ends)):
+        m.d.sync += [left.eq(length - 1), ends.eq(length == 1)]
+    with m.Elif(step):
+        m.d.sync += [left.eq(left - 1), ends.eq(left == 1)]
+    return ends
+
+
+class Locator(Component):
+    """Where an access to consecutive words lies in the banks.
+
+    Members: ``linear`` In: beginning of the ring, ``position`` In: the first word's place in it,
+    ``ring`` In: its length, 0 if it never wraps (all words; constant for a pass, valid one cycle
+    before); ``where`` Out, ``LATENCY`` cycles later.
+    """
+
+    LATENCY = 2
+
+    def __init__(self, grid: GridConfig):
+        self.grid = grid
+        super().__init__(
+            {
+                "linear": In(ceil_log2(grid.row_words)),
+                "position": In(ROW_ADDRESS),
+                "ring": In(ROW_ADDRESS),
+                "where": Out(bank_address(grid)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        bank_bits = ceil_log2(self.grid.row_banks)
+        wraps, ring_less = Signal(), Signal.like(self.linear)
+        address, last = Signal.like(self.linear), Signal.like(self.linear)
+        base = Signal(len(self.where.row))
+        row = address[bank_bits:]
+        m.d.sync += [
+            wraps.eq(self.ring != 0),
+            ring_less.eq(self.ring - self.grid.row_banks),
+            address.eq(self.linear + self.position),
+            last.eq(self.linear + ring_less),  # in the last row of the ring
+            base.eq(self.linear[bank_bits:]),
+            self.where.rotate.eq(address[:bank_bits]),
+            self.where.row.eq(row),
+            self.where.wrapped.eq(Mux(wraps & (row == last[bank_bits:]), base, row + 1)),
+        ]
+        return m
 
 
 class RowStore(Component):
@@ -73,9 +112,14 @@ class RowStore(Component):
 
     Throughput: ``min(bus_words, rest of the row of one channel, rest of the beat)`` words a
     cycle, one word with ``scatter``. Stalls while the ring is full, or while the region belongs to
-    an earlier pass. A word can be read 2 cycles after it was taken; between two packets lies one
-    cycle.
+    an earlier pass. A record is told as ``stored`` 2 cycles after its last words were counted, and
+    those are written ``WRITE`` cycles after they were: whoever sees ``stored`` must not read before.
+    Between two packets lie about 8 cycles without a word.
+
+    Stages: 0 count, 1 step, 2 walk, 3 sum of the bases, 4 and 5 bank address, 6 turn, 7 write.
     """
+
+    WRITE = 7
 
     def __init__(self, grid: GridConfig):
         self.grid = grid
@@ -96,146 +140,207 @@ class RowStore(Component):
 
     def elaborate(self, platform):
         m = Module()
-        grid, c = self.grid, self.config.payload
-        lanes = grid.bus_words
+        c = self.config.payload
 
         # Passes that are stored whole and not yet done by the array: 0, 1 or 2.
         lead = Signal(2)
         finished = Signal()
         m.d.sync += lead.eq(lead + finished - self.pass_done)
 
-        # Position in the packet.
-        active = Signal()
-        x, channel, record = Signal(SIZE + 4), Signal(SIZE), Signal(SIZE)
-        taken = Signal(range(lanes))  # words of the present beat that are stored
+        # A configuration leaves when the stages behind the count are past it.
+        active, starts = Signal(), Signal()
+        flushing = Signal(4)
+        m.d.sync += flushing.eq(Cat(finished, flushing))
         m.d.comb += [
-            self.listening.eq(active),
-            self.source.eq(c.source),
-            self.stored.eq(Mux(lead == 0, Mux(active, record, 0), (1 << SIZE) - 1)),
+            starts.eq(~active & self.config.valid & ~flushing.any()),
+            self.config.ready.eq(flushing[-1]),
         ]
+        with m.If(starts):
+            m.d.sync += active.eq(1)
+        with m.Elif(finished):
+            m.d.sync += active.eq(0)
 
-        # May a word be stored, and how many at once?
-        room, count = Signal(), Signal(range(lanes + 1))
-        rest_of_row, rest_of_beat = Signal(SIZE + 4), Signal(range(lanes + 1))
-        in_use = Signal(signed(SIZE + 1))
-        store = Signal()
-        m.d.comb += [
-            in_use.eq(record - Mux(lead == 0, self.released, 0)),
-            # Strides beyond the kernel free rows that are yet to come: in_use is negative then.
-            room.eq((in_use < c.ring_rows) & (lead <= c.ahead)),
-            rest_of_row.eq(c.width - x),
-            rest_of_beat.eq(self.i.payload.count - taken),
-            count.eq(Mux(rest_of_row < rest_of_beat, rest_of_row, rest_of_beat)),
-            store.eq(active & room & self.i.valid),
-        ]
-        with m.If(c.scatter):
-            m.d.comb += count.eq(1)
-        row_ends, beat_ends = Signal(), Signal()
-        m.d.comb += [
-            row_ends.eq(rest_of_row == count),
-            beat_ends.eq(rest_of_beat == count),
-            self.i.ready.eq(active & room & beat_ends),
-        ]
-        with m.If(store):
-            m.d.sync += taken.eq(Mux(beat_ends, 0, taken + count))
+        store, record = Signal(), Signal(SIZE)
+        beat = self._take(m, starts, active, store)
+        last_channel = loop(m, "channel", c.channels, ~active, store & beat["row_ends"])
+        record_ends = Signal()
+        m.d.comb += record_ends.eq(store & beat["row_ends"] & last_channel)
+        last_record = loop(m, "record", c.rows, ~active, record_ends)
+        m.d.comb += finished.eq(record_ends & last_record)
+        with m.If(finished):
+            m.d.sync += record.eq(0)
+        with m.Elif(record_ends):
+            m.d.sync += record.eq(record + 1)
+        m.d.sync += self.stored.eq(Mux(lead == 0, record, (1 << SIZE) - 1))
 
-        self._walk(m, active, store, row_ends, count, x, channel, record, finished)
-        where = self._where(m)
-        self._write(m, store, count, taken, where)
+        # Room for the record under way. Strides beyond the kernel free rows yet to come.
+        room, limit = Signal(), Signal(SIZE + 1)
+        m.d.sync += [
+            limit.eq(c.ring_rows + Mux(lead == 0, self.released, 0)),
+            room.eq(
+                active
+                & ~finished
+                & (lead <= c.ahead)
+                & Mux(record_ends, record + 1 < limit, record < limit)
+            ),
+        ]
+        m.d.comb += store.eq(room & beat["valid"])
+        self._place(m, active, store, {**beat, "last_channel": last_channel, "last_record": last_record})
         return m
 
-    def _walk(self, m, active, store, row_ends, count, x, channel, record, finished):
-        """Step through x, channel and record; keep the addresses in step."""
+    def _take(self, m, starts, active, store):
+        """Take the packet's beats; count how many words of one may be stored at once.
+
+        All counts are one less, so that they need no more bits than a lane's number.
+        """
+        grid, c = self.grid, self.config.payload
+        lanes, lane_bits = grid.bus_words, ceil_log2(grid.bus_words)
+        m.submodules.slice = intake = Slice(beat_layout(lanes))
+        opened = Signal()
+        m.d.comb += [
+            self.listening.eq(opened),
+            self.source.eq(c.source),
+            self.i.ready.eq(opened & intake.i.ready),
+            intake.i.valid.eq(opened & self.i.valid),
+            intake.i.payload.eq(self.i.payload),
+        ]
+        with m.If(starts):
+            m.d.sync += opened.eq(1)
+        with m.Elif(self.i.valid & self.i.ready & self.i.payload.last):
+            m.d.sync += opened.eq(0)
+
+        valid = Signal()
+        words = Signal(lanes * WORD_BITS, reset_less=True)
+        taken, left = Signal(lane_bits, reset_less=True), Signal(lane_bits, reset_less=True)
+        # The rest of the row: whole beats beyond the last `low` + 1 words.
+        high, low, more = Signal(SIZE + 4 - lane_bits), Signal(lane_bits), Signal()
+        width = Signal(SIZE + 4)
+        count, row_ends, beat_ends = Signal(lane_bits), Signal(), Signal()
+        m.d.comb += width.eq(c.width - 1)
+        m.d.comb += [
+            row_ends.eq(~more & Mux(c.scatter, low == 0, low <= left)),
+            beat_ends.eq(Mux(c.scatter, left == 0, more | (left <= low))),
+            count.eq(Mux(c.scatter, 0, Mux(row_ends, low, left))),
+            intake.o.ready.eq(~valid | (store & beat_ends)),
+        ]
+        with m.If(intake.o.ready):
+            m.d.sync += [
+                valid.eq(intake.o.valid),
+                words.eq(intake.o.payload.words.as_value()),
+                left.eq(intake.o.payload.count - 1),
+                taken.eq(0),
+            ]
+        with m.Elif(store):
+            m.d.sync += [left.eq(left - count - 1), taken.eq(taken + count + 1)]
+        rest = Signal(lane_bits + 1)  # its top bit: nothing is borrowed from the whole beats
+        m.d.comb += rest.eq(low + ~count)
+        with m.If(~active | (store & row_ends)):
+            m.d.sync += [Cat(low, high).eq(width), more.eq(width[lane_bits:] != 0)]
+        with m.Elif(store):
+            m.d.sync += low.eq(rest)
+            with m.If(~rest[-1]):
+                m.d.sync += [high.eq(high - 1), more.eq(high != 1)]
+        return {"valid": valid, "words": words, "count": count, "taken": taken, "row_ends": row_ends}
+
+    def _place(self, m, active, store, beat):
+        """Walk through the ring with what is stored, then write it."""
+        grid, c = self.grid, self.config.payload
+        lane_bits = ceil_log2(grid.bus_words)
+        flags = ("row_ends", "last_channel", "last_record")
+        piece = data.StructLayout(
+            {"number": lane_bits + 1, "taken": lane_bits, "words": grid.bus_bits}
+            | dict.fromkeys(flags, 1)
+        )
+        stages = range(self.WRITE)
+        valid = [store] + [Signal(name=f"s{k}_valid") for k in stages[1:]]
+        pieces = [Signal(piece, name=f"s{k}_piece", reset_less=True) for k in stages]
+        m.d.comb += [pieces[0][name].eq(beat[name]) for name in ("words", "taken", *flags)]
+        m.d.comb += pieces[0].number.eq(beat["count"] + 1)
+        for k in stages[1:]:
+            m.d.sync += valid[k].eq(valid[k - 1])
+            with m.If(valid[k - 1]):
+                m.d.sync += pieces[k].eq(pieces[k - 1])
+
+        step = Signal(ROW_ADDRESS, reset_less=True)
+        step_less = Signal(signed(ROW_ADDRESS + 1), reset_less=True)
+        x_step_less = Signal(signed(ROW_ADDRESS + 1))
+        number = pieces[1].number
+        m.d.sync += [
+            x_step_less.eq(c.x_step - c.ring_words),
+            step.eq(Mux(c.scatter, c.x_step, number)),
+            step_less.eq(Mux(c.scatter, x_step_less, number - c.ring_words)),
+        ]
+        m.submodules.locator = locator = Locator(grid)
+        begin = ~active & ~valid[1] & ~valid[2]
+        linear, position = self._walk(m, begin, valid[2], pieces[2], step, step_less)
+        m.d.sync += [locator.linear.eq(linear), locator.position.eq(position)]
+        m.d.comb += locator.ring.eq(c.ring_words)
+        self._write(m, valid[5], pieces[5], pieces[6], locator.where)
+
+    def _walk(self, m, begin, store, piece, step, step_less):
+        """Step through x, channel and record; return (beginning of the ring, position in it)."""
         c = self.config.payload
-        self.linear_row = Signal(ROW_ADDRESS)  # base + phase in y
-        self.linear = Signal(ROW_ADDRESS)  # the same + channel
-        self.phase_offset = Signal(ROW_ADDRESS)  # phase in x
-        self.row_position = Signal(ROW_ADDRESS)
-        self.position = Signal(ROW_ADDRESS)
+        linear_row = Signal(ROW_ADDRESS)  # base + phase in y
+        linear = Signal(ROW_ADDRESS)  # the same + channel
+        phase_offset = Signal(ROW_ADDRESS)  # phase in x
+        row_position, position = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
         phase_x, phase_y = Signal(4), Signal(4)
         last_phase_x, last_phase_y = Signal(), Signal()
-        last_channel, last_record = Signal(), Signal()
-        next_row = Signal(ROW_ADDRESS)
-        next_linear_row = Signal(ROW_ADDRESS)
+        next_row, next_linear_row = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
+        wraps, pitch_less = Signal(), Signal(signed(ROW_ADDRESS + 1))
+        m.d.sync += [wraps.eq(c.ring_words != 0), pitch_less.eq(c.pitch - c.ring_words)]
+        after_row = advance(m, "after_row", row_position, c.pitch, pitch_less, wraps)
+        after = advance(m, "after", position, step, step_less, wraps)
         m.d.comb += [
             last_phase_x.eq(phase_x + 1 == c.stride),
             last_phase_y.eq(phase_y + 1 == c.stride),
-            last_channel.eq(channel + 1 == c.channels),
-            last_record.eq(record + 1 == c.rows),
-            next_row.eq(
-                Mux(last_phase_y, advance(self.row_position, c.pitch, c.ring_words), self.row_position)
-            ),
-            next_linear_row.eq(Mux(last_phase_y, c.base, self.linear_row + c.phase_y_step)),
-            finished.eq(store & row_ends & last_channel & last_record),
-            self.config.ready.eq(finished),
+            next_row.eq(Mux(last_phase_y, after_row, row_position)),
+            next_linear_row.eq(Mux(last_phase_y, c.base, linear_row + c.phase_y_step)),
         ]
-
-        with m.If(~active):
-            m.d.sync += [
-                active.eq(self.config.valid),
-                self.linear_row.eq(c.base),
-                self.linear.eq(c.base),
-                self.row_position.eq(0),
-                self.position.eq(0),
-                record.eq(0),
-            ]
-        with m.Elif(store & ~row_ends):
-            step = Mux(c.scatter, c.x_step, count)
-            m.d.sync += x.eq(x + count)
-            with m.If(c.scatter & ~last_phase_x):
-                m.d.sync += [
-                    phase_x.eq(phase_x + 1),
-                    self.phase_offset.eq(self.phase_offset + c.phase_x_step),
-                ]
-            with m.Else():
-                m.d.sync += [
-                    phase_x.eq(0),
-                    self.phase_offset.eq(0),
-                    self.position.eq(advance(self.position, step, c.ring_words)),
-                ]
-        with m.Elif(store & ~last_channel):
-            m.d.sync += [
-                x.eq(0),
-                phase_x.eq(0),
-                self.phase_offset.eq(0),
-                channel.eq(channel + 1),
-                self.linear.eq(self.linear + c.channel_step),
-                self.position.eq(self.row_position),
-            ]
+        with m.If(begin | (store & piece.row_ends)):
+            m.d.sync += [phase_x.eq(0), phase_offset.eq(0)]
         with m.Elif(store):
+            with m.If(c.scatter & ~last_phase_x):
+                m.d.sync += [phase_x.eq(phase_x + 1), phase_offset.eq(phase_offset + c.phase_x_step)]
+            with m.Else():
+                m.d.sync += [phase_x.eq(0), phase_offset.eq(0), position.eq(after)]
+        with m.If(begin):
             m.d.sync += [
-                x.eq(0),
-                phase_x.eq(0),
-                self.phase_offset.eq(0),
-                channel.eq(0),
-                record.eq(record + 1),
-                phase_y.eq(Mux(last_phase_y | last_record, 0, phase_y + 1)),
-                self.linear_row.eq(next_linear_row),
-                self.linear.eq(next_linear_row),
-                self.row_position.eq(next_row),
-                self.position.eq(next_row),
-                active.eq(~last_record),
+                linear_row.eq(c.base),
+                linear.eq(c.base),
+                row_position.eq(0),
+                position.eq(0),
+                phase_y.eq(0),
             ]
+        with m.Elif(store & piece.row_ends & ~piece.last_channel):
+            m.d.sync += [linear.eq(linear + c.channel_step), position.eq(row_position)]
+        with m.Elif(store & piece.row_ends):
+            m.d.sync += [
+                phase_y.eq(Mux(last_phase_y, 0, phase_y + 1)),
+                linear_row.eq(next_linear_row),
+                linear.eq(next_linear_row),
+                row_position.eq(next_row),
+                position.eq(next_row),
+            ]
+        return linear + phase_offset, position
 
-    def _where(self, m):
-        linear = Signal(ROW_ADDRESS)
-        m.d.comb += linear.eq(self.linear + self.phase_offset)
-        return locate(m, self.grid, linear, self.position, self.config.payload.ring_words)
-
-    def _write(self, m, store, count, taken, where):
-        """Rotate the beat to its banks (registered), then write it."""
+    def _write(self, m, store, piece, turned, where):
+        """Turn a beat to its banks, then write it."""
         grid = self.grid
         lanes, banks = grid.bus_words, grid.row_banks
         turn = Signal(range(lanes))
-        words = Signal(lanes * WORD_BITS)
-        beat = self.i.payload.words.as_value()
-        at = Signal(bank_address(grid))
-        number = Signal(range(lanes + 1))
-        m.d.comb += turn.eq(where.rotate - taken)
+        words = Signal(lanes * WORD_BITS, reset_less=True)
+        here, at = (
+            Signal(bank_address(grid), name=n, reset_less=True) for n in ("here", "at")
+        )
+        enables, s7_enables = Signal(banks), Signal(banks)
+        beat = turned.words
         m.d.sync += [
-            words.eq(Cat(beat, beat) >> ((lanes - turn)[: ceil_log2(lanes)] << ceil_log2(WORD_BITS))),
-            at.eq(where),
-            number.eq(Mux(store, count, 0)),
+            turn.eq(piece.taken - where.rotate),
+            here.eq(where),
+            at.eq(here),
+            words.eq(Cat(beat, beat) >> (turn << ceil_log2(WORD_BITS))),
+            s7_enables.eq(enables),
         ]
         for bank in range(banks):
             ram = Ram(WORD_BITS, grid.row_words // banks)
@@ -243,11 +348,12 @@ class RowStore(Component):
             distance = Signal(range(banks), name=f"distance{bank}")
             lane = bank % lanes
             m.d.comb += [
-                distance.eq(bank - at.rotate),
-                ram.write_enable.eq(distance < number),
+                distance.eq(bank - where.rotate),
+                ram.write_enable.eq(s7_enables[bank]),
                 ram.write_address.eq(Mux(bank < at.rotate, at.wrapped, at.row)),
                 ram.write_data.eq(words[lane * WORD_BITS : (lane + 1) * WORD_BITS]),
                 ram.read_enable.eq(self.read_enable),
                 ram.read_address.eq(Mux(bank < self.read.rotate, self.read.wrapped, self.read.row)),
                 self.words[bank].eq(ram.read_data),
             ]
+            m.d.sync += enables[bank].eq(store & (distance < piece.number))

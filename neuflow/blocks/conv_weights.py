@@ -66,16 +66,18 @@ class Ring(Component):
         depth = self.depth
         m.submodules.ram = ram = Ram(len(self.data), depth)
         head, tail, oldest = (Signal(range(depth), name=n) for n in ("head", "tail", "oldest"))
-        filled = Signal(range(depth + 1))  # beats from the oldest to the head
-        passed = Signal(range(depth + 1))  # beats from the oldest to the read position
+        passed, unread = (Signal(range(depth + 1), name=n) for n in ("passed", "unread"))
+        space = Signal(range(depth + 1), init=depth)
+        ready, room = Signal(), Signal(init=1)
         after_tail = Signal(range(depth))
         leaving = Signal(range(depth + 1))
+        rewinds = self.rewind & ~self.free
 
+        # ready looks one cycle ahead; what is freed is room a cycle later.
         m.d.comb += [
-            self.room.eq(filled != depth),
-            self.ready.eq(passed != filled),
+            self.room.eq(room),
+            self.ready.eq(ready),
             after_tail.eq(Mux(tail == depth - 1, 0, tail + 1)),
-            leaving.eq(Mux(self.free, passed + self.read, 0)),
             ram.write_enable.eq(self.push),
             ram.write_address.eq(head),
             ram.write_data.eq(self.data),
@@ -83,7 +85,19 @@ class Ring(Component):
             ram.read_address.eq(tail),
             self.value.eq(ram.read_data),
         ]
-        m.d.sync += filled.eq(filled + self.push - leaving)
+        m.d.sync += [
+            leaving.eq(Mux(self.free, passed + self.read, 0)),
+            space.eq(space - self.push + leaving),
+            room.eq(Mux(self.push, space > 1, space != 0)),
+            ready.eq(
+                self.push
+                | Mux(rewinds, (passed != 0) | ready, Mux(self.read, unread > 1, ready))
+            ),
+        ]
+        with m.If(rewinds):
+            m.d.sync += unread.eq(unread + passed + self.push)
+        with m.Else():
+            m.d.sync += unread.eq(unread + self.push - self.read)
         with m.If(self.push):
             m.d.sync += head.eq(Mux(head == depth - 1, 0, head + 1))
         position = Mux(self.read, after_tail, tail)
@@ -145,25 +159,31 @@ class WeightStore(Component):
         c = self.config.payload
         active, take, room = Signal(), Signal(), Signal()
         leading = Signal(range(PARAMETER_BEATS << len(c.blocks)))  # parameter beats yet to come
+        leads = Signal()  # there are any
         beat = self.i.payload
         m.d.comb += [
             self.listening.eq(active),
             self.source.eq(c.source),
-            room.eq(Mux(leading != 0, blocks.room, weights.room)),
+            room.eq(Mux(leads, blocks.room, weights.room)),
             self.i.ready.eq(active & room),
             take.eq(active & room & self.i.valid),
             blocks.data.eq(beat.words.as_value()),
             weights.data.eq(beat.words.as_value()),
-            blocks.push.eq(take & (leading != 0)),
-            weights.push.eq(take & (leading == 0)),
+            blocks.push.eq(take & leads),
+            weights.push.eq(take & ~leads),
             self.config.ready.eq(take & beat.last),
         ]
         with m.If(~active):
-            m.d.sync += [active.eq(self.config.valid), leading.eq(PARAMETER_BEATS * c.blocks)]
+            # Three times the blocks; a product would take a multiplier.
+            m.d.sync += [
+                active.eq(self.config.valid),
+                leading.eq((c.blocks << 1) + c.blocks),
+                leads.eq(c.blocks != 0),
+            ]
         with m.Elif(take):
             m.d.sync += active.eq(~beat.last)
-            with m.If(leading != 0):
-                m.d.sync += leading.eq(leading - 1)
+            with m.If(leads):
+                m.d.sync += [leading.eq(leading - 1), leads.eq(leading != 1)]
 
         m.d.comb += [
             self.ready.eq(weights.ready),
@@ -178,18 +198,23 @@ class WeightStore(Component):
     def _fetch(self, m, blocks):
         """Collect a block's parameters beat by beat, then wait until they are taken."""
         asked = Signal(range(PARAMETER_BEATS + 1))
-        arriving = Signal()
-        collected = Signal(self.grid.bus_bits * PARAMETER_BEATS)
+        asks = Signal(init=1)  # some are left to ask for
+        arriving, valid = Signal(), Signal()
+        collected = Signal(self.grid.bus_bits * PARAMETER_BEATS, reset_less=True)
         m.d.comb += [
-            blocks.read.eq((asked != PARAMETER_BEATS) & blocks.ready),
+            blocks.read.eq(asks & blocks.ready),
             blocks.rewind.eq(self.parameters_take & self.parameters_rewind),
             blocks.free.eq(self.parameters_take & self.parameters_free),
             self.parameters.as_value().eq(collected),
-            self.parameters_valid.eq((asked == PARAMETER_BEATS) & ~arriving),
+            self.parameters_valid.eq(valid),
         ]
         m.d.sync += [
             arriving.eq(blocks.read),
-            asked.eq(Mux(self.parameters_take, 0, asked + blocks.read)),
+            valid.eq(~asks & ~self.parameters_take),
         ]
+        with m.If(self.parameters_take):
+            m.d.sync += [asked.eq(0), asks.eq(1)]
+        with m.Elif(blocks.read):
+            m.d.sync += [asked.eq(asked + 1), asks.eq(asked != PARAMETER_BEATS - 1)]
         with m.If(arriving):
             m.d.sync += collected.eq(Cat(collected[self.grid.bus_bits :], blocks.value))

@@ -9,7 +9,7 @@ from neuflow.fixed import requantise
 
 Int = NDArray[np.int64]
 
-HAND_OVER = 6
+HAND_OVER = 11
 """Cycles from the issue of a block's last tap to the edge that moves its results to the drain."""
 
 

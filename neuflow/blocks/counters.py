@@ -16,8 +16,11 @@ class Counters(Component):
     many busy cycles without progress, i.e. without a configuration word, a memory beat or a tap of
     an array; the events of a cycle In: ``config_moves``, ``config_waits``, ``fence_waits``,
     ``read_beat``, ``write_beat``, ``activity`` (16 bits a column, ``layout.Activity``); the
-    counters Out, 32 bits each. Counters stop at their largest value. Latency 1 cycle.
+    counters Out, 32 bits each. Counters stop at their largest value. Latency of ``cycles`` 1 cycle,
+    of events LATENCY cycles; what counts is that ``busy`` was 1 with the event.
     """
+
+    LATENCY = 2
 
     SUMS = {
         "mac_cycles": Activity.MAC,
@@ -56,8 +59,14 @@ class Counters(Component):
 
     def elaborate(self, platform):
         m = Module()
-        columns = [self.activity.word_select(c, ACTIVITY_BITS) for c in range(self.grid.columns)]
-        events = {name: getattr(self, event) for name, event in self.EVENTS.items()}
+        # Events in registers, as they come from far away; those of an idle grid do not count.
+        activity = Signal.like(self.activity)
+        m.d.sync += activity.eq(Mux(self.busy, self.activity, 0))
+        columns = [activity.word_select(c, ACTIVITY_BITS) for c in range(self.grid.columns)]
+        events = {}
+        for name, event in self.EVENTS.items():
+            events[name] = Signal(name=f"{event}_seen")
+            m.d.sync += events[name].eq(self.busy & getattr(self, event))
         for name, bit in self.SUMS.items():
             events[name] = sum((column[bit] for column in columns[1:]), columns[0][bit])
 
@@ -65,20 +74,25 @@ class Counters(Component):
         m.d.comb += Cat(self.cycles, self.cycles_high).eq(total)
         with m.If(self.clear):
             m.d.sync += [total.eq(0), *(getattr(self, name).eq(0) for name in events)]
-        with m.Elif(self.busy):
-            m.d.sync += total.eq(total + 1)
+        with m.Else():
+            m.d.sync += total.eq(total + self.busy)
             for name, event in events.items():
                 counter = getattr(self, name)
                 following = Signal(33, name=f"{name}_next")
                 m.d.comb += following.eq(counter + event)
-                m.d.sync += counter.eq(Mux(following[32], 0xFFFF_FFFF, following))
+                with m.If(event != 0):
+                    m.d.sync += counter.eq(Mux(following[32], 0xFFFF_FFFF, following))
 
         quiet = Signal(32)
         progress = Signal()
         taps = Cat(column[Activity.MAC] for column in columns)
         m.d.comb += [
-            progress.eq(self.config_moves | self.read_beat | self.write_beat | taps.any()),
-            self.hang.eq(self.busy & (self.host_watchdog != 0) & (quiet >= self.host_watchdog)),
+            progress.eq(
+                events["config_words"] | events["read_beats"] | events["write_beats"] | taps.any()
+            ),
         ]
+        m.d.sync += self.hang.eq(
+            self.busy & (self.host_watchdog != 0) & (quiet >= self.host_watchdog)
+        )
         m.d.sync += quiet.eq(Mux(progress | ~self.busy, 0, quiet + 1))
         return m

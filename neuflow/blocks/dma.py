@@ -10,7 +10,7 @@ from __future__ import annotations
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
-from amaranth.utils import bits_for, ceil_log2
+from amaranth.utils import ceil_log2
 
 from neuflow.blocks.config import ConfigReceiver, config_stream
 from neuflow.blocks.dma_address import (
@@ -18,6 +18,7 @@ from neuflow.blocks.dma_address import (
     Splitter,
     Walker,
     piece_layout,
+    request_layout,
     request_stream,
     response_stream,
     write_layout,
@@ -25,7 +26,15 @@ from neuflow.blocks.dma_address import (
 )
 from neuflow.blocks.dma_placer import Placer, burst_layout
 from neuflow.blocks.queue import Queue
-from neuflow.blocks.streams import WORD_BITS, Narrow, Packer, beat_stream, wire
+from neuflow.blocks.streams import (
+    Merger,
+    Narrow,
+    Slice,
+    beat_layout,
+    beat_stream,
+    copy_fields,
+    wire,
+)
 from neuflow.grid import GridConfig
 from neuflow.layout import COLUMN_BITS, READ, WRITE, Kind
 
@@ -41,15 +50,15 @@ class ReadPort(Component):
     o, dest : Out, packets of ``bus_words`` lanes, one for each descriptor; ``dest`` belongs to the
         packet whose beat is at ``o``.
 
-    A burst is asked for only when the buffer of ``dma_beats`` has room for all of it, so a response
-    never waits for the consumer. Bursts of the following descriptors go out while earlier packets
-    are still delivered. One burst asked and one beat delivered a cycle; runs shorter than a beat
-    give their words at one memory beat a cycle. A beat appears at ``o`` LATENCY cycles after its
-    response, the first request START + config_queue cycles after the descriptor's last word.
+    A burst is asked for only when the buffer of ``dma_beats`` has room for a whole one, so a response
+    never waits. Bursts of the following descriptors go out while earlier packets are still
+    delivered. One burst asked and one beat delivered a cycle; runs shorter than a beat give their
+    words at one memory beat a cycle. A beat appears at ``o`` LATENCY cycles after its response, the
+    first request START + config_queue cycles after the descriptor's last word.
     """
 
-    LATENCY = 4
-    START = 2
+    LATENCY = 4 + Merger.LATENCY
+    START = ConfigReceiver.LATENCY + Walker.LATENCY + Splitter.LATENCY + Slice.LATENCY
 
     def __init__(self, grid: GridConfig):
         self.grid = grid
@@ -72,6 +81,7 @@ class ReadPort(Component):
         m.submodules.walker = walker = Walker(grid, READ)
         m.submodules.splitter = splitter = Splitter(grid)
         m.submodules.pieces = pieces = Queue(piece_layout(grid), BURSTS)
+        m.submodules.asks = asks = Slice(request_layout(grid))
         wire(m, flipped(self.bus), config.bus)
         m.d.comb += config.columns.eq(self.columns)
         wire(m, config.o, walker.i)
@@ -80,38 +90,37 @@ class ReadPort(Component):
         # A burst leaves together with the note of which of its words are wanted.
         asked = Signal()
         m.d.comb += [
-            self.request.payload.eq(splitter.request.payload),
-            self.request.valid.eq(splitter.request.valid & pieces.i.ready),
-            splitter.request.ready.eq(self.request.ready & pieces.i.ready),
-            asked.eq(self.request.valid & self.request.ready),
+            asks.i.payload.eq(splitter.request.payload),
+            asks.i.valid.eq(splitter.request.valid & pieces.i.ready),
+            splitter.request.ready.eq(asks.i.ready & pieces.i.ready),
+            asked.eq(asks.i.valid & asks.i.ready),
             pieces.i.payload.eq(splitter.piece),
             pieces.i.valid.eq(asked),
         ]
-        taken = self._build_buffer(m, pieces)
+        wire(m, asks.o, flipped(self.request))
+        left = self._build_delivery(m, self._build_buffer(m, pieces))
 
-        # Room falls when a burst is asked for, and grows when a beat leaves the buffer.
+        # Room falls when a burst is asked for, and grows when a beat has left the buffer.
         room = Signal(range(grid.dma_beats + 1), init=grid.dma_beats)
-        m.d.comb += splitter.room.eq(room)
-        m.d.sync += room.eq(
-            room - Mux(asked, splitter.request.payload.length + 1, 0) + taken
-        )
+        following = Signal.like(room)
+        beats = Mux(asked, splitter.request.payload.length + 1, 0)
+        m.d.comb += following.eq(room + left - beats)
+        m.d.sync += [room.eq(following), splitter.fits.eq(following >= grid.burst_beats)]
         return m
 
-    def _build_buffer(self, m: Module, pieces: Queue) -> Signal:
-        """Buffer beats with their lanes, align and pack them. Return: a beat left the buffer."""
+    def _build_buffer(self, m: Module, pieces: Queue) -> Queue:
+        """Buffer beats with the lanes that are wanted of them."""
         grid = self.grid
         lane = ceil_log2(grid.bus_words)
         entry = {"first": lane, "count": lane + 1, "last": 1, "dest": COLUMN_BITS}
         entry = data.StructLayout(entry | {"data": grid.bus_bits})
         m.submodules.buffer = buffer = Queue(entry, grid.dma_beats)
-        m.submodules.packer = packer = Packer(grid.bus_words, grid.bus_words)
 
-        # Arrival: which lanes of this beat are wanted.
+        # A note is here before its beats: it is three cycles ahead of the memory.
         piece, stored = pieces.o.payload, buffer.i.payload
         index = Signal.like(piece.length)
         ends = Signal()
         final = Signal(lane)
-        arrives = Signal()
         m.d.comb += [
             ends.eq(index == piece.length),
             stored.data.eq(self.response.payload.data),
@@ -120,36 +129,46 @@ class ReadPort(Component):
             stored.count.eq(final - stored.first + 1),
             stored.last.eq(ends & piece.last),
             stored.dest.eq(piece.dest),
-            self.response.ready.eq(pieces.o.valid),
-            arrives.eq(self.response.valid & pieces.o.valid),
-            buffer.i.valid.eq(arrives),
-            pieces.o.ready.eq(arrives & ends),
+            self.response.ready.eq(1),
+            buffer.i.valid.eq(self.response.valid),
+            pieces.o.ready.eq(self.response.valid & ends),
         ]
-        with m.If(arrives):
+        with m.If(self.response.valid):
             m.d.sync += index.eq(Mux(ends, 0, index + 1))
+        return buffer
 
-        # Delivery: wanted words to lane 0, in a register (the shift follows a RAM), then packed.
-        head, loose = buffer.o.payload, packer.i.payload
-        loose_dest = Signal(COLUMN_BITS)
-        taken = Signal()
+    def _build_delivery(self, m: Module, buffer: Queue) -> Signal:
+        """Merge the wanted words to beats. Return: a beat left the buffer a cycle ago."""
+        lanes = self.grid.bus_words
+        m.submodules.merger = merger = Merger(lanes, lanes, COLUMN_BITS)
+        out = {"beat": beat_layout(lanes), "dest": COLUMN_BITS}
+        m.submodules.leaves = leaves = Slice(data.StructLayout(out))
+
+        # A register first: a RAM gives its word late in the cycle.
+        head = Signal(buffer.shape, reset_less=True)
+        there, left = Signal(), Signal()
         m.d.comb += [
-            buffer.o.ready.eq(~packer.i.valid | packer.i.ready),
-            taken.eq(buffer.o.valid & buffer.o.ready),
+            buffer.o.ready.eq(~there | merger.i.ready),
+            merger.i.valid.eq(there),
+            merger.i.payload.words.as_value().eq(head.data),
+            merger.i.payload.tag.eq(head.dest),
         ]
+        copy_fields(m, head, merger.i.payload)
+        m.d.sync += left.eq(buffer.o.valid & buffer.o.ready)
         with m.If(buffer.o.ready):
-            m.d.sync += packer.i.valid.eq(buffer.o.valid)
-        with m.If(taken):
-            m.d.sync += [
-                loose.words.as_value().eq(head.data >> (head.first << bits_for(WORD_BITS - 1))),
-                loose.count.eq(head.count),
-                loose.last.eq(head.last),
-                loose_dest.eq(head.dest),
-            ]
-        # The packer takes a beat only when its output is free, so dest changes with the packet.
-        with m.If(packer.i.valid & packer.i.ready):
-            m.d.sync += self.dest.eq(loose_dest)
-        wire(m, packer.o, flipped(self.o))
-        return taken
+            m.d.sync += [there.eq(buffer.o.valid), head.eq(buffer.o.payload)]
+
+        copy_fields(m, merger.o.payload, leaves.i.payload.beat)
+        m.d.comb += [
+            leaves.i.payload.dest.eq(merger.o.payload.tag),
+            leaves.i.valid.eq(merger.o.valid),
+            merger.o.ready.eq(leaves.i.ready),
+            self.o.payload.eq(leaves.o.payload.beat),
+            self.dest.eq(leaves.o.payload.dest),
+            self.o.valid.eq(leaves.o.valid),
+            leaves.o.ready.eq(self.o.ready),
+        ]
+        return left
 
 
 class OperandLine(Component):
@@ -195,7 +214,7 @@ class WritePort(Component):
     request, data : Out, bursts and their beats for the arbiter, in order; a burst is asked for when
         all its beats are in the buffer of ``dma_beats``.
     response : In, 1 for a cycle when the memory has acknowledged a burst.
-    done : Out, 1 for a cycle when a descriptor's last burst is acknowledged.
+    done : Out, 1 for a cycle, 1 cycle after a descriptor's last burst is acknowledged.
 
     Words outside a run are strobed off. Within a run one beat of ``i`` is taken a cycle; a run that
     does not end with a beat of ``i`` costs one more cycle, and so does one whose last beat spills
@@ -228,6 +247,7 @@ class WritePort(Component):
         m.submodules.placer = placer = Placer(grid)
         m.submodules.buffer = buffer = Queue(write_layout(grid), grid.dma_beats)
         m.submodules.bursts = bursts = Queue(burst_layout(grid), BURSTS)
+        m.submodules.asks = asks = Slice(request_layout(grid))
         wire(m, flipped(self.bus), config.bus)
         m.d.comb += config.columns.eq(self.columns)
         wire(m, config.o, walker.i)
@@ -246,26 +266,29 @@ class WritePort(Component):
             bursts.i.valid.eq(moves & placer.o.last),
         ]
         wire(m, buffer.o, flipped(self.data))
-        self._build_responses(m, bursts)
+        wire(m, asks.o, flipped(self.request))
+        self._build_responses(m, bursts, asks)
         return m
 
-    def _build_responses(self, m: Module, bursts: Queue) -> None:
+    def _build_responses(self, m: Module, bursts: Queue, asks: Slice) -> None:
         """Ask for bursts; note for each under way whether it is its descriptor's last."""
-        notes = Signal(BURSTS)
+        notes = Signal(BURSTS, reset_less=True)
+        newest, oldest = Signal(range(BURSTS)), Signal(range(BURSTS))
         under_way = Signal(range(BURSTS + 1))
         asked = Signal()
         free = Signal()
         m.d.comb += [
-            free.eq(under_way != BURSTS),
-            self.request.payload.eq(bursts.o.payload.request),
-            self.request.valid.eq(bursts.o.valid & free),
-            bursts.o.ready.eq(self.request.ready & free),
-            asked.eq(self.request.valid & self.request.ready),
-            self.done.eq(self.response & notes[0]),
+            free.eq(~under_way[-1]),  # of a power of 2
+            asks.i.payload.eq(bursts.o.payload.request),
+            asks.i.valid.eq(bursts.o.valid & free),
+            bursts.o.ready.eq(asks.i.ready & free),
+            asked.eq(asks.i.valid & asks.i.ready),
         ]
-        remaining = Signal.like(under_way)
-        m.d.comb += remaining.eq(under_way - self.response)
         m.d.sync += [
-            under_way.eq(remaining + asked),
-            notes.eq((notes >> self.response) | ((asked & bursts.o.payload.last) << remaining)),
+            under_way.eq(under_way + asked - self.response),
+            newest.eq(newest + asked),
+            oldest.eq(oldest + self.response),
+            self.done.eq(self.response & notes.bit_select(oldest, 1)),
         ]
+        with m.If(asked):
+            m.d.sync += notes.bit_select(newest, 1).eq(bursts.o.payload.last)

@@ -7,7 +7,7 @@ are taken modulo 2**31: memory is 4 GB.
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
@@ -19,9 +19,20 @@ from neuflow.layout import COLUMN_BITS, Layout
 BURSTS = 16
 """Bursts that one port, and all read ports together, may have under way.
 
-As many as the memories behind our figures accept; 16 bursts of 16 beats cover any latency below
-256 cycles, and one-beat bursts are then bound by the memory and not by the port.
+As many as the memories behind our figures accept, so that one-beat bursts are bound by the memory
+and not by the port.
 """
+
+READ_BEATS = 64
+"""Beats under way from which on no further read burst is asked for.
+
+A beat a cycle at any latency up to this. More would but wait in the memory, and a write behind
+them.
+"""
+
+WRITES = 4
+"""Write bursts whose addresses may be out behind the burst whose data move, so that they wait for
+their turns at the memory side by side."""
 
 
 def request_layout(grid: GridConfig) -> data.StructLayout:
@@ -76,8 +87,8 @@ class Walker(Component):
 
     Members: ``i`` In stream of ``layout``; ``o`` Out stream of runs: address (``beat``, ``lane``),
     ``words``, ``last`` of its descriptor, ``tag`` = the descriptor's field of that name (dest or
-    source). Latency 1 cycle, one run a cycle, also from a descriptor to the next. A descriptor is
-    taken together with its last run.
+    source). Latency 1 cycle, one run a cycle; one cycle without a run between descriptors. A
+    descriptor is taken together with its last run.
     """
 
     LATENCY = 1
@@ -95,51 +106,50 @@ class Walker(Component):
 
     def elaborate(self, platform):
         m = Module()
-        d = self.i.payload
-        bits = len(self.o.payload.beat) + len(self.o.payload.lane)
+        d, o = self.i.payload, self.o.payload
+        bits = len(o.beat) + len(o.lane)
 
-        # Where the current run, and the innermost run of the current row and plane, begin.
-        started = Signal()
-        saved = [Signal(bits, name=f"saved{level}") for level in range(3)]
-        start = [Signal(bits, name=f"start{level}") for level in range(3)]
-        m.d.comb += [start[k].eq(Mux(started, saved[k], d.base)) for k in range(3)]
-
-        count = [Signal(16, name=f"count{level}") for level in range(3)]
-        end = [Signal(name=f"end{level}") for level in range(3)]
-        limits = (d.count0, d.count1, d.count2)
-        m.d.comb += [end[k].eq(count[k] + 1 == limits[k]) for k in range(3)]
-
-        origin = Signal(bits)
-        step = Signal(bits)
-        following = Signal(bits)
+        # Where the run at hand begins, the next row (a new i1) and the next plane (a new i2).
+        active = Signal()
+        run, row, plane = (Signal(bits, name=n, reset_less=True) for n in ("run", "row", "plane"))
+        left = [Signal(16, name=f"left{k}", reset_less=True) for k in range(3)]
+        ends = [Signal(name=f"ends{k}", reset_less=True) for k in range(3)]
         last = Signal()
         m.d.comb += [
-            origin.eq(Mux(end[0], Mux(end[1], start[2], start[1]), start[0])),
-            step.eq(Mux(end[0], Mux(end[1], d.step2, d.step1), d.step0)),
-            following.eq(origin + step),
-            last.eq(Cat(*end).all()),
+            last.eq(Cat(*ends).all()),
+            self.o.valid.eq(active),
+            Cat(o.lane, o.beat).eq(run),
+            o.words.eq(d.run),
+            o.last.eq(last),
+            o.tag.eq(getattr(d, self.tag.name)),
+            self.i.ready.eq(active & self.o.ready & last),
         ]
 
-        free = Signal()
-        m.d.comb += [free.eq(~self.o.valid | self.o.ready), self.i.ready.eq(free & last)]
-        with m.If(free):
-            m.d.sync += self.o.valid.eq(self.i.valid)
-        with m.If(free & self.i.valid):
-            m.d.sync += [
-                Cat(self.o.payload.lane, self.o.payload.beat).eq(start[0]),
-                self.o.payload.words.eq(d.run),
-                self.o.payload.last.eq(last),
-                self.o.payload.tag.eq(getattr(d, self.tag.name)),
-                started.eq(~last),
-                saved[0].eq(following),
-                saved[1].eq(Mux(end[0], following, start[1])),
-                saved[2].eq(Mux(end[0] & end[1], following, start[2])),
-                count[0].eq(Mux(end[0], 0, count[0] + 1)),
-            ]
-            with m.If(end[0]):
-                m.d.sync += count[1].eq(Mux(end[1], 0, count[1] + 1))
-            with m.If(end[0] & end[1]):
-                m.d.sync += count[2].eq(Mux(end[2], 0, count[2] + 1))
+        # All three advance by adding to themselves, so that a cycle holds one addition.
+        new_row, new_plane = Signal(), Signal()
+        origin = Signal(bits)
+        m.d.comb += [
+            new_row.eq(~active | ends[0]),
+            new_plane.eq(~active | (ends[0] & ends[1])),
+            origin.eq(Mux(active, Mux(ends[1], plane, row), d.base)),
+        ]
+        renews = (new_row, new_plane, Const(0))
+        moves = (Const(1), new_row, new_plane)
+        with m.If(~active):
+            m.d.sync += active.eq(self.i.valid)
+        with m.Elif(self.o.ready & last):
+            m.d.sync += active.eq(0)
+        with m.If(~active | self.o.ready):
+            m.d.sync += run.eq(Mux(new_row, origin, run + d.step0))
+            with m.If(new_row):
+                m.d.sync += row.eq(origin + d.step1)
+            with m.If(new_plane):
+                m.d.sync += plane.eq(Mux(active, plane, d.base) + d.step2)
+            for k, limit in enumerate((d.count0, d.count1, d.count2)):
+                with m.If(~active | renews[k]):
+                    m.d.sync += [left[k].eq(limit), ends[k].eq(limit == 1)]
+                with m.Elif(moves[k]):
+                    m.d.sync += [left[k].eq(left[k] - 1), ends[k].eq(left[k] == 2)]
         return m
 
 
@@ -162,11 +172,11 @@ class Splitter(Component):
 
     Members: ``i`` In stream of runs; ``request`` Out stream of bursts; ``piece`` Out, about the
     burst at ``request``: ``first`` valid lane of its first beat, ``final`` valid lane of its last,
-    ``last`` burst of the packet, ``dest``; ``room`` In: beats that may be asked for. A request
-    waits until ``room`` holds all of it. Latency 1 cycle, one burst a cycle.
+    ``last`` burst of the packet, ``dest``; ``fits`` In: a burst may be asked for. Latency 2 cycles,
+    one burst a cycle.
     """
 
-    LATENCY = 1
+    LATENCY = 2
 
     def __init__(self, grid: GridConfig):
         self.grid = grid
@@ -175,57 +185,79 @@ class Splitter(Component):
                 "i": In(stream.Signature(run_layout(grid, COLUMN_BITS))),
                 "request": Out(request_stream(grid)),
                 "piece": Out(piece_layout(grid)),
-                "room": In(range(grid.dma_beats + 1)),
+                "fits": In(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         run, piece, request = self.i.payload, self.piece, self.request.payload
-        lanes = self.grid.bus_words
-        beat = Signal(beat_bits(self.grid))
-        more = Signal(len(run.words))  # beats of the run after the current one
-        first = Signal.like(run.lane)
-        final = Signal.like(run.lane)
-        last = Signal()
-        active = Signal()
+        cut = ceil_log2(self.grid.burst_beats)
+        lanes = ceil_log2(self.grid.bus_words)
 
-        # A burst goes to the next multiple of burst_beats, or to the end of the run.
-        length = Signal.like(request.length)
-        ends = Signal()
-        aligned = Signal.like(request.length)
+        taken = Signal()
+        there, coming, end = self._build_coming(m, taken)
+        end_lane, end_beat, blocks = end[:lanes], end[lanes : lanes + cut], end[lanes + cut :]
+
+        # The burst at hand; its length and whether it ends the run are worked out a cycle ahead.
+        active, moves, ends = Signal(), Signal(), Signal(reset_less=True)
+        block = Signal(len(run.beat) - cut, reset_less=True)
+        low, final_low = Signal(cut, reset_less=True), Signal(cut, reset_less=True)
+        more = Signal(len(blocks), reset_less=True)  # bursts of the run after this one
+        length = Signal(cut, reset_less=True)
+        first, final = (Signal(lanes, name=n, reset_less=True) for n in ("first", "final"))
+        last, dest = Signal(reset_less=True), Signal(COLUMN_BITS, reset_less=True)
         m.d.comb += [
-            aligned.eq(~beat[: len(aligned)] if self.grid.burst_beats > 1 else 0),
-            ends.eq(more <= aligned),
-            length.eq(Mux(ends, more, aligned)),
-            request.address.eq(beat),
+            request.address.eq(Cat(low, block)),
             request.length.eq(length),
-            self.request.valid.eq(active & (self.room > length)),
+            self.request.valid.eq(active & self.fits),
             piece.first.eq(first),
-            piece.final.eq(Mux(ends, final, lanes - 1)),
+            piece.final.eq(Mux(ends, final, self.grid.bus_words - 1)),
             piece.length.eq(length),
             piece.last.eq(ends & last),
-        ]
-
-        moves = Signal()
-        m.d.comb += [
+            piece.dest.eq(dest),
             moves.eq(self.request.valid & self.request.ready),
-            self.i.ready.eq(~active | (moves & ends)),
+            taken.eq(~active | (moves & ends)),
         ]
-        with m.If(moves):
+        with m.If(taken):
             m.d.sync += [
-                beat.eq(beat + length + 1),
-                more.eq(more - length - 1),
-                first.eq(0),
-                active.eq(~ends),
+                active.eq(there),
+                Cat(low, block).eq(coming.beat),
+                more.eq(blocks),
+                ends.eq(blocks == 0),
+                length.eq(Mux(blocks == 0, end_beat - coming.beat[:cut], ~coming.beat[:cut])),
+                first.eq(coming.lane),
+                final.eq(end_lane),
+                final_low.eq(end_beat),
+                last.eq(coming.last),
+                dest.eq(coming.tag),
             ]
-        with m.If(self.i.valid & self.i.ready):
+        with m.Elif(moves):
             m.d.sync += [
-                beat.eq(run.beat),
-                Cat(final, more).eq(run.words + run.lane - 1),
-                first.eq(run.lane),
-                last.eq(run.last),
-                piece.dest.eq(run.tag),
-                active.eq(1),
+                low.eq(0),
+                block.eq(block + 1),
+                more.eq(more - 1),
+                ends.eq(more == 1),
+                length.eq(Mux(more == 1, final_low, ~Const(0, cut))),
+                first.eq(0),
             ]
         return m
+
+    def _build_coming(self, m: Module, taken: Signal) -> tuple[Signal, data.View, Signal]:
+        """Register a run, with its last word counted from the burst boundary before its first.
+
+        Return: whether there is one, the run, that index.
+        """
+        run = self.i.payload
+        there = Signal()
+        coming = Signal(run.shape(), reset_less=True)
+        end = Signal(len(run.words) + 1, reset_less=True)
+        boundary = ceil_log2(self.grid.burst_beats)
+        m.d.comb += self.i.ready.eq(~there | taken)
+        with m.If(self.i.ready):
+            m.d.sync += [
+                there.eq(self.i.valid),
+                coming.eq(run),
+                end.eq(run.words + Cat(run.lane, run.beat[:boundary]) - 1),
+            ]
+        return there, coming, end

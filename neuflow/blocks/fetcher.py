@@ -27,8 +27,8 @@ class Fetcher(Component):
     first word; what was read ahead is dropped), ``enable`` In (ask for more), ``request``,
     ``response`` to the arbiter, ``o`` Out stream of words. Bursts are whole (``burst_beats``); at
     most two are buffered or under way, so up to that much is read beyond the program's end. One
-    word a cycle. A request that was not taken is withdrawn by ``restart`` and by ``enable`` = 0. A
-    response never waits.
+    word a cycle. A request that was not taken is withdrawn in the cycle after ``restart`` or
+    ``enable`` = 0. A response never waits.
     """
 
     def __init__(self, grid: GridConfig):
@@ -56,13 +56,11 @@ class Fetcher(Component):
         beat = Signal(beat_bits(grid))
         under_way = Signal(range(depth + 1))
         drop = Signal(range(depth + 1))  # beats under way that belong to before the restart
-        asked = Signal()
+        asked, wanted = Signal(), Signal()
         m.d.comb += [
             self.request.payload.address.eq(beat),
             self.request.payload.length.eq(burst - 1),
-            self.request.valid.eq(
-                self.enable & ~self.restart & (under_way + buffer.level <= depth - burst)
-            ),
+            self.request.valid.eq(wanted),
             asked.eq(self.request.valid & self.request.ready),
             self.response.ready.eq(1),
             buffer.i.payload.eq(self.response.payload),
@@ -71,10 +69,14 @@ class Fetcher(Component):
         ]
         left = Signal.like(under_way)
         m.d.comb += left.eq(under_way - self.response.valid)
-        m.d.sync += under_way.eq(left + Mux(asked, burst, 0))
+        fits = under_way + buffer.level <= depth - burst
+        m.d.sync += [
+            under_way.eq(left + Mux(asked, burst, 0)),
+            wanted.eq(self.enable & ~self.restart & Mux(wanted, ~asked, fits)),
+        ]
         with m.If(self.restart):
             page = Cat(Const(0, 12 - ceil_log2(grid.bus_bits // 8)), self.host_program)
-            m.d.sync += [beat.eq(page), drop.eq(left)]
+            m.d.sync += [beat.eq(page), drop.eq(left + Mux(asked, burst, 0))]
         with m.Else():
             with m.If(asked):
                 m.d.sync += beat.eq(beat + burst)

@@ -13,11 +13,11 @@ class Fifo(Component):
     """Queue of beats of ``lanes`` words; packets pass in order, no configuration.
 
     Members: ``i`` In, ``o`` Out streams of ``lanes`` words. Holds ``words // lanes`` beats in RAM
-    (a partial beat takes a whole place) and one more at its output. Latency 2 cycles, one beat a
+    (a partial beat takes a whole place) and two more behind it. Latency 3 cycles, one beat a
     cycle. Full, ``i.ready`` is 0; it comes from a register.
     """
 
-    LATENCY = 2
+    LATENCY = 3
 
     def __init__(self, lanes: int, words: int):
         if words < lanes:
@@ -30,31 +30,39 @@ class Fifo(Component):
         m = Module()
         m.submodules.ram = ram = Ram(beat_layout(self.lanes).size, self.depth)
         level = Signal(range(self.depth + 1))
+        room, some = Signal(init=1), Signal()
         write, read = Signal(range(self.depth)), Signal(range(self.depth))
-        push, pop = Signal(), Signal()
+        push, pop, move = Signal(), Signal(), Signal()
+        fetched = Signal()
 
-        # The RAM's output register is the last place: it holds while nothing is read.
+        # Two places behind the RAM: its output register, and one that is fast to read. A word is
+        # never read in the cycle it is written: the level tells of it one cycle later.
         m.d.comb += [
-            self.i.ready.eq(level != self.depth),
-            push.eq(self.i.valid & self.i.ready),
-            pop.eq((level != 0) & (~self.o.valid | self.o.ready)),
+            self.i.ready.eq(room),
+            push.eq(self.i.valid & room),
+            move.eq(~self.o.valid | self.o.ready),
+            pop.eq(some & (~fetched | move)),
             ram.write_enable.eq(push),
             ram.write_address.eq(write),
             ram.write_data.eq(self.i.payload.as_value()),
             ram.read_enable.eq(pop),
             ram.read_address.eq(read),
-            self.o.payload.as_value().eq(ram.read_data),
         ]
+        with m.If(move):
+            m.d.sync += [self.o.valid.eq(fetched), fetched.eq(0)]
+        # The payload is only meaningful with valid.
+        payload = Signal(len(ram.read_data), reset_less=True)
+        m.d.comb += self.o.payload.as_value().eq(payload)
+        with m.If(move & fetched):
+            m.d.sync += payload.eq(ram.read_data)
+        with m.If(pop):
+            m.d.sync += [read.eq(Mux(read == self.depth - 1, 0, read + 1)), fetched.eq(1)]
         with m.If(push):
             m.d.sync += write.eq(Mux(write == self.depth - 1, 0, write + 1))
-        with m.If(pop):
-            m.d.sync += [read.eq(Mux(read == self.depth - 1, 0, read + 1)), self.o.valid.eq(1)]
-        with m.Elif(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
         with m.If(push & ~pop):
-            m.d.sync += level.eq(level + 1)
+            m.d.sync += [level.eq(level + 1), room.eq(level != self.depth - 1), some.eq(1)]
         with m.Elif(pop & ~push):
-            m.d.sync += level.eq(level - 1)
+            m.d.sync += [level.eq(level - 1), room.eq(1), some.eq(level != 1)]
         return m
 
 

@@ -39,9 +39,9 @@ class MacRow(Component):
     def elaborate(self, platform):
         m = Module()
         pixels, shape = range(self.grid.pixels), signed(self.grid.acc_bits)
-        products = [Signal(signed(2 * WORD_BITS), name=f"product{n}") for n in pixels]
-        sums = [Signal(shape, name=f"sum{n}") for n in pixels]
-        drains = [Signal(shape, name=f"drain{n}") for n in pixels]
+        products = [Signal(signed(2 * WORD_BITS), name=f"product{n}", reset_less=True) for n in pixels]
+        sums = [Signal(shape, name=f"sum{n}", reset_less=True) for n in pixels]
+        drains = [Signal(shape, name=f"drain{n}", reset_less=True) for n in pixels]
 
         with m.If(self.multiply):
             m.d.sync += [products[n].eq(self.words[n] * self.weight) for n in pixels]

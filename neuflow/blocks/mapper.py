@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks import mapper_model
-from neuflow.blocks.arith import saturate, saturate_word
+from neuflow.blocks.arith import (
+    CLIPPED_BITS,
+    clip_shifted,
+    doubled_coarse,
+    rounded_sum,
+    saturate_word,
+    shift_fine,
+)
 from neuflow.blocks.config import ConfigReceiver, config_stream
-from neuflow.blocks.streams import WORD_BITS, beat_stream
+from neuflow.blocks.streams import WORD_BITS, Slice, beat_layout, beat_stream
 from neuflow.layout import COLUMN_BITS, MAPPER, SEGMENTS, Kind
 
 _SEGMENT = data.StructLayout({"low": signed(16), "b": signed(17), "a": signed(18), "q": signed(16)})
@@ -20,8 +29,10 @@ _SLOPE_BITS = 18 + 16 + 1
 _LOW_BITS = 18
 """Where the slope is cut in two, so that no multiplier is wider than a DSP block."""
 _CURVE_BITS = _SLOPE_BITS + _DISTANCE_BITS
-_GUARD_BITS = 20
-"""What is clipped to this width before b is added lies beyond a word whatever b is."""
+_STAGES = mapper_model.LATENCY - Slice.LATENCY
+"""Stages of a lane; the slice that follows keeps the router's stalls out of their way."""
+_TABLE_STAGES = 5
+"""The last stage that is made with the table of the configuration."""
 
 
 class Mapper(Component):
@@ -32,7 +43,8 @@ class Mapper(Component):
 
     One MAPPER configuration a packet, queue of ``depth``. Latency ``mapper_model.LATENCY`` cycles,
     one beat a cycle; ``mapper_model.PACKET_GAP`` cycles between packets while the table changes.
-    A stall of ``o`` holds all stages. Results saturate. ``square`` above 16 is not possible.
+    A stall of ``o`` holds all stages once its slice is full. Results saturate. ``square`` above 16
+    is not possible.
     """
 
     LATENCY = mapper_model.LATENCY
@@ -58,120 +70,146 @@ class Mapper(Component):
         m.d.comb += [config.sub.eq(self.sub), config.columns.eq(self.columns)]
         setup = config.o.payload
 
-        # The table serves stages 1 to 3: the next packet waits until the last beat is past them.
-        stages = mapper_model.LATENCY
-        en, accept, closing = Signal(), Signal(), Signal()
+        # The next packet waits until the last beat is past the stages that the table serves.
+        en, accept, closing, closed = Signal(), Signal(), Signal(), Signal()
+        valid = Signal(_STAGES)
+        m.submodules.slice = out = Slice(beat_layout(self.lanes))
+        connect(m, out.o, flipped(self.o))
         count_bits = len(self.i.payload.count)
-        tails = [Signal(count_bits + 2, name=f"s{k}_tail") for k in range(1, stages + 1)]
-        out = self.o.payload
+        tail = data.StructLayout(
+            {"count": count_bits, "last": 1, "shift": 6, "narrow": 1, "negative": self.lanes}
+        )
+        tails = [Signal(tail, name=f"s{k}_tail", reset_less=True) for k in range(_STAGES + 1)]
         m.d.comb += [
-            en.eq(~self.o.valid | self.o.ready),
+            en.eq(~valid[-1] | out.i.ready),
             accept.eq(en & self.i.valid & config.o.valid & ~closing),
             self.i.ready.eq(en & config.o.valid & ~closing),
-            config.o.ready.eq(en & closing & tails[1][-2:].all()),
-            Cat(out.count, out.last, self.o.valid).eq(tails[-1]),
+            config.o.ready.eq(closed),
+            out.i.valid.eq(valid[-1]),
+            out.i.payload.count.eq(tails[-1].count),
+            out.i.payload.last.eq(tails[-1].last),
             self.active.eq(self.o.valid & self.o.ready),
         ]
-        with m.If(config.o.ready):
+        # From a register, as the table is wide.
+        table_read = valid[_TABLE_STAGES - 2] & tails[_TABLE_STAGES - 1].last
+        m.d.sync += closed.eq(en & closing & ~closed & table_read)
+        with m.If(closed):
             m.d.sync += closing.eq(0)
         with m.Elif(accept & self.i.payload.last):
             m.d.sync += closing.eq(1)
 
-        # Shift and width go down with the beats, so that the pipeline need not run empty.
-        tail_setup = Cat(setup.shift, setup.narrow, setup.odd)
-        setups = {k: Signal(len(tail_setup), name=f"s{k}_setup") for k in range(3, stages)}
-        inside = Cat(accept, *(tail[-1] for tail in tails)).any()
-        with m.If(en & inside):
-            m.d.sync += tails[0].eq(Cat(self.i.payload.count, self.i.payload.last, accept))
-            m.d.sync += [tails[k].eq(tails[k - 1]) for k in range(1, stages)]
-            m.d.sync += setups[3].eq(tail_setup)
-            m.d.sync += [setups[k].eq(setups[k - 1]) for k in range(4, stages)]
+        # Shift, width and sign go down with the beats, so that the pipeline need not run empty.
+        m.d.comb += [
+            tails[0].count.eq(self.i.payload.count),
+            tails[0].last.eq(self.i.payload.last),
+            tails[0].shift.eq(setup.shift),
+            tails[0].narrow.eq(setup.narrow),
+            tails[0].negative.eq(Cat((word < 0) & setup.odd for word in self.i.payload.words)),
+        ]
+        # Nothing moves without a beat inside, which keeps an idle unit quiet.
+        inside, moves = Signal(), Signal()
+        m.d.comb += moves.eq(en & inside)
+        with m.If(en):
+            m.d.sync += [valid.eq(Cat(accept, valid)), inside.eq(accept | valid[:-1].any())]
+        with m.If(accept):
+            m.d.sync += tails[1].eq(tails[0])
+        folded = self._build_fold(m, setup, accept)
+        with m.If(moves):
+            m.d.sync += [after.eq(before) for before, after in pairwise(tails[1:])]
             for lane in range(self.lanes):
-                s4 = self._build_slope(m, lane, setup)
-                self._build_value(m, lane, setups, *s4)
+                slope = self._build_slope(m, lane, setup, folded[lane])
+                result = self._build_value(m, lane, tails, *slope)
+                m.d.comb += out.i.payload.words[lane].eq(result)
         return m
 
-    def _build_slope(self, m, lane, setup):
-        """Stages 1 to 4: fold, compare; pick the segment; distance; both terms of the slope."""
+    def _build_fold(self, m, setup, accept):
+        """Stage 1: the size of each word under a symmetry, else the word."""
+        folded = []
+        for lane, x in enumerate(self.i.payload.words):
+            folded.append(Signal(signed(17), name=f"s1_x_{lane}", reset_less=True))
+            with m.If(accept):
+                m.d.sync += folded[-1].eq(Mux((setup.odd | setup.even) & (x < 0), -x, x))
+        return folded
+
+    def _build_slope(self, m, lane, setup, s1_x):
+        """Stages 2 to 6: compare; number of the segment; its numbers; distance; q times it."""
 
         def register(name: str, shape) -> Signal:
-            return Signal(shape, name=f"{name}_{lane}")
+            return Signal(shape, name=f"{name}_{lane}", reset_less=True)
 
-        x = self.i.payload.words[lane]
-        s1_x, s2_x = register("s1_x", signed(17)), register("s2_x", signed(17))
-        s1_above = register("s1_above", SEGMENTS)
-        s2_segment = register("s2_segment", _SEGMENT)
-        s3_d, s4_d = register("s3_d", _DISTANCE_BITS), register("s4_d", _DISTANCE_BITS)
-        s3_a, s4_a = register("s3_a", signed(18 + 16)), register("s4_a", signed(18 + 16))
-        s3_q = register("s3_q", signed(16))
-        s3_b, s4_b = register("s3_b", signed(17)), register("s4_b", signed(17))
-        s4_qd = register("s4_qd", signed(33))
-        negative = [register(f"s{k}_negative", 1) for k in range(1, 5)]
+        xs = [s1_x, *(register(f"s{k}_x", signed(17)) for k in range(2, 5))]
+        s2_above, s3_index = register("s2_above", SEGMENTS), register("s3_index", range(SEGMENTS))
+        s4_segment = register("s4_segment", _SEGMENT)
+        s5_d, s6_d = register("s5_d", _DISTANCE_BITS), register("s6_d", _DISTANCE_BITS)
+        s5_a, s6_a = register("s5_a", signed(18 + 16)), register("s6_a", signed(18 + 16))
+        s5_q = register("s5_q", signed(16))
+        s5_b, s6_b = register("s5_b", signed(17)), register("s6_b", signed(17))
+        s6_qd = register("s6_qd", signed(33))
 
-        folded = register("folded", signed(17))
-        table = [(setup[f"min{k}"], Cat(*(setup[f"{n}{k}"] for n in ("min", "b", "a", "q"))))
-                 for k in range(SEGMENTS)]  # fmt: skip
-        m.d.comb += folded.eq(Mux((setup.odd | setup.even) & (x < 0), -x, x))
         m.d.sync += [
-            s1_x.eq(folded),
-            s1_above.eq(Cat(*(folded >= low for low, _ in table))),
-            s2_x.eq(s1_x),
-            s2_segment.as_value().eq(table[0][1]),
-            s3_d.eq(s2_x - s2_segment.low),
-            s3_a.eq(s2_segment.a << setup.square[:5]),
-            s3_q.eq(s2_segment.q),
-            s3_b.eq(s2_segment.b),
-            s4_qd.eq(s3_q * s3_d),
-            s4_a.eq(s3_a),
-            s4_d.eq(s3_d),
-            s4_b.eq(s3_b),
-            negative[0].eq((x < 0) & setup.odd),
-            *(negative[k].eq(negative[k - 1]) for k in range(1, 4)),
+            *(after.eq(before) for before, after in pairwise(xs)),
+            s2_above.eq(Cat(xs[0] >= setup[f"min{k}"] for k in range(SEGMENTS))),
+            s3_index.eq(_search(list(s2_above))),
+            s5_d.eq(xs[3] - s4_segment.low),
+            s5_a.eq(s4_segment.a << setup.square[:5]),
+            s5_q.eq(s4_segment.q),
+            s5_b.eq(s4_segment.b),
+            s6_qd.eq(s5_q * s5_d),
+            s6_a.eq(s5_a),
+            s6_d.eq(s5_d),
+            s6_b.eq(s5_b),
         ]
-        # Beginnings ascend, so the last segment that has begun is the one to take.
-        for k in range(1, SEGMENTS):
-            with m.If(s1_above[k]):
-                m.d.sync += s2_segment.as_value().eq(table[k][1])
-        return s4_a, s4_qd, s4_d, s4_b, negative[3]
+        with m.Switch(s3_index):
+            for k in range(SEGMENTS):
+                with m.Case(k):
+                    fields = (setup[f"{n}{k}"] for n in ("min", "b", "a", "q"))
+                    m.d.sync += s4_segment.as_value().eq(Cat(*fields))
+        return s6_a, s6_qd, s6_d, s6_b
 
-    def _build_value(self, m, lane, setups, s4_a, s4_qd, s4_d, s4_b, s4_negative):
-        """Stages 5 to 10: slope; times distance in two halves; sum; shift; + b; sign, saturate.
+    def _build_value(self, m, lane, tails, s6_a, s6_qd, s6_d, s6_b):
+        """Stages 7 to 15: slope; times distance in two halves; sum; shift in three; + b; sign; ends.
 
-        (b << shift) is a multiple of 2**shift, so that b may be added after the shift.
+        (b << shift) is a multiple of 2**shift, so that b may be added after the shift. Return the
+        lane's word.
         """
 
         def register(name: str, shape) -> Signal:
-            return Signal(shape, name=f"{name}_{lane}")
+            return Signal(shape, name=f"{name}_{lane}", reset_less=True)
 
-        s5_slope, s5_d = register("s5_slope", signed(_SLOPE_BITS)), register("s5_d", _DISTANCE_BITS)
-        s6_low = register("s6_low", _LOW_BITS + _DISTANCE_BITS)
-        s6_high = register("s6_high", signed(_CURVE_BITS - _LOW_BITS))
-        s7_curve = register("s7_curve", signed(_CURVE_BITS))
-        s8_doubled = register("s8_doubled", signed(_GUARD_BITS))
-        s9_value = register("s9_value", signed(_GUARD_BITS))
-        b = {4: s4_b, **{k: register(f"s{k}_b", signed(17)) for k in range(5, 9)}}
-        negative = {4: s4_negative, **{k: register(f"s{k}_negative", 1) for k in range(5, 10)}}
-
-        doubled = register("doubled", signed(_CURVE_BITS + 1))
-        put_back = register("put_back", signed(_GUARD_BITS + 1))
-        shift, narrow = setups[7][:6], setups[9][6]
-        m.d.comb += [
-            # Bit 0 of the doubled value is the rounding bit, see arith.round_shift.
-            doubled.eq(Cat(Const(0, 1), s7_curve).as_signed() >> shift),
-            put_back.eq(Mux(negative[9], -s9_value, s9_value)),
-        ]
+        s7_slope, s7_d = register("s7_slope", signed(_SLOPE_BITS)), register("s7_d", _DISTANCE_BITS)
+        s8_low = register("s8_low", _LOW_BITS + _DISTANCE_BITS)
+        s8_high = register("s8_high", signed(_CURVE_BITS - _LOW_BITS))
+        s9_curve = register("s9_curve", signed(_CURVE_BITS))
+        s10_coarse = register("s10_coarse", signed(_CURVE_BITS + 1))
+        s11_clipped, s12_doubled, s13_value = (
+            register(n, signed(CLIPPED_BITS)) for n in ("s11_clipped", "s12_doubled", "s13_value")
+        )
+        s14_value = register("s14_value", signed(CLIPPED_BITS + 1))
+        s15_word = register("s15_word", signed(WORD_BITS))
+        b = {6: s6_b, **{k: register(f"s{k}_b", signed(17)) for k in range(7, 13)}}
         m.d.sync += [
-            s5_slope.eq(s4_a + s4_qd),
-            s5_d.eq(s4_d),
-            s6_low.eq(s5_slope[:_LOW_BITS] * s5_d),
-            s6_high.eq(s5_slope[_LOW_BITS:].as_signed() * s5_d),
-            s7_curve.eq(Cat(s6_low[:_LOW_BITS], s6_high + s6_low[_LOW_BITS:])),
-            s8_doubled.eq(saturate(doubled, _GUARD_BITS)),
-            s9_value.eq(b[8] + s8_doubled[1:].as_signed() + s8_doubled[0]),
-            self.o.payload.words[lane].eq(saturate_word(put_back, narrow)),
-            *(b[k].eq(b[k - 1]) for k in range(5, 9)),
-            *(negative[k].eq(negative[k - 1]) for k in range(5, 10)),
+            s7_slope.eq(s6_a + s6_qd),
+            s7_d.eq(s6_d),
+            s8_low.eq(s7_slope[:_LOW_BITS] * s7_d),
+            s8_high.eq(s7_slope[_LOW_BITS:].as_signed() * s7_d),
+            s9_curve.eq(Cat(s8_low[:_LOW_BITS], s8_high + s8_low[_LOW_BITS:])),
+            s10_coarse.eq(doubled_coarse(s9_curve, tails[9].shift)),
+            s11_clipped.eq(clip_shifted(s10_coarse)),
+            s12_doubled.eq(shift_fine(s11_clipped, tails[11].shift)),
+            s13_value.eq(rounded_sum(s12_doubled, b[12])),
+            s14_value.eq(Mux(tails[13].negative[lane], -s13_value, s13_value)),
+            s15_word.eq(saturate_word(s14_value, tails[14].narrow)),
+            *(b[k].eq(b[k - 1]) for k in range(7, 13)),
         ]
+        return s15_word
+
+
+def _search(above):
+    """Return how many of the ascending segments above the first have begun, bit by bit."""
+    if len(above) == 1:
+        return Const(0, 0)
+    half = len(above) // 2
+    return Cat(Mux(above[half], _search(above[half:]), _search(above[:half])), above[half])
 
 
 __all__ = ["Mapper"]

@@ -9,10 +9,10 @@ from neuflow.fixed import Int, round_shift, saturate
 from neuflow.ir import MapTable
 from neuflow.layout import SEGMENTS
 
-LATENCY = 10
+LATENCY = 16
 """Cycles from a beat's way in to its result."""
 
-PACKET_GAP = 3
+PACKET_GAP = 6
 """Cycles after the last beat of a packet before the next may go in: its table changes."""
 
 

@@ -40,7 +40,7 @@ class Queue(Component):
         fetch = Signal()
 
         m.d.comb += [
-            self.i.ready.eq(self.level != self.depth),
+            self.i.ready.eq(~self.level[-1]),  # of a power of 2
             push.eq(self.i.valid & self.i.ready),
             fetch.eq((self.level != 0) & (~self.o.valid | self.o.ready)),
             ram.write_enable.eq(push),

@@ -6,7 +6,7 @@ module ``rtl/neuflow_ram.v``, so that no initial contents are printed and every 
 
 from __future__ import annotations
 
-from amaranth.hdl import ClockSignal, Instance, Module
+from amaranth.hdl import ClockSignal, Instance, Module, Signal
 from amaranth.lib.memory import Memory, MemoryData
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
@@ -15,7 +15,10 @@ from neuflow.blocks.place import is_export
 
 
 class Ram(Component):
-    """``depth`` words of ``width`` bits; a read takes one cycle and sees the old contents.
+    """``depth`` words of ``width`` bits; a read takes one cycle.
+
+    A word that is read in the cycle in which it is written reads as anything: who places a RAM must
+    not depend on it. The Python simulator gives its bits inverted, so that tests would show it.
 
     Members: ``write_enable``, ``write_address``, ``write_data``, ``read_enable``,
     ``read_address`` In, ``read_data`` Out. ``read_data`` holds while ``read_enable`` is 0.
@@ -60,12 +63,15 @@ class Ram(Component):
         m.submodules.memory = memory = Memory(self.data)
         write, read = memory.write_port(), memory.read_port()
         address_bits = ceil_log2(self.depth)
+        clash = Signal()
         m.d.comb += [
             write.en.eq(self.write_enable),
             write.addr.eq(self.write_address[:address_bits]),
             write.data.eq(self.write_data),
             read.en.eq(self.read_enable),
             read.addr.eq(self.read_address[:address_bits]),
-            self.read_data.eq(read.data),
+            self.read_data.eq(read.data ^ clash.replicate(self.width)),
         ]
+        with m.If(self.read_enable):
+            m.d.sync += clash.eq(self.write_enable & (write.addr == read.addr))
         return m

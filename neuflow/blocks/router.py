@@ -33,11 +33,13 @@ class Router(Component):
     output that learnt of its packet too early would steal beats from the packet before.)
     A word that names an output or input that does not exist is dropped.
 
-    Latency 1 cycle; one beat a cycle for each output, also from packet to packet with ``depth`` 2
-    (one idle cycle with ``depth`` 1). No ready depends combinationally on a port's ready.
+    Latency 1 cycle; one beat a cycle for each output; from packet to packet of an input GAP idle
+    cycles where the words are there in time. A ROUTE word takes two cycles; two more words wait in
+    front of it. No ready depends combinationally on a port's ready.
     """
 
     LATENCY = 1
+    GAP = 2
 
     def __init__(
         self, inputs: Sequence[RouterIn], outputs: Sequence[RouterOut], lanes: int, depth: int
@@ -77,19 +79,24 @@ class Router(Component):
         peers = {i: Signal(bits, init=exist, name=f"{i.name.lower()}_peers") for i in self.inputs}
         sources = self._build_queues(m, exist, current, waiting, peers, done)
 
-        # A packet moves when all its outputs are under its word and have room.
+        # A packet moves when all its outputs are under its word (`armed`) and have room. Its end is
+        # worked on a cycle later.
         moves = {i: Signal(name=f"{i.name.lower()}_moves") for i in self.inputs}
-        last = {i: Signal(name=f"{i.name.lower()}_last") for i in self.inputs}
+        ended = {i: Signal(name=f"{i.name.lower()}_ended") for i in self.inputs}
         for i in self.inputs:
             beats = self.input(i)
+            armed = Signal(name=f"{i.name.lower()}_armed")
+            last = Signal(name=f"{i.name.lower()}_last")
+            complete = current[i].any() & ((peers[i] & ~current[i]) == 0)
             m.d.comb += [
-                moves[i].eq(beats.valid & ((peers[i] & ~(current[i] & room)) == 0)),
-                last[i].eq(moves[i] & beats.payload.last),
+                moves[i].eq(beats.valid & armed & ((peers[i] & ~room) == 0)),
+                last.eq(moves[i] & beats.payload.last),
                 beats.ready.eq(moves[i]),
             ]
+            m.d.sync += [ended[i].eq(last), armed.eq(complete & ~last & ~ended[i])]
         m.d.comb += [
             moving.eq(reduce(or_, (Mux(moves[i], current[i], 0) for i in self.inputs))),
-            done.eq(reduce(or_, (Mux(last[i], current[i], 0) for i in self.inputs))),
+            done.eq(reduce(or_, (Mux(ended[i], current[i], 0) for i in self.inputs))),
         ]
 
         for o in self.outputs:
@@ -97,8 +104,7 @@ class Router(Component):
             place(m, f"{o.name.lower()}_slice", "link_slice", out, platform)
             connect(m, out.o, flipped(self.output(o)))
             m.d.comb += [room[o].eq(out.i.ready), out.i.valid.eq(moving[o])]
-            # Under a condition, so that a simulator passes by what does not move.
-            with m.If(moving[o]), m.Switch(sources[o]):
+            with m.Switch(sources[o]):
                 for i in self.inputs:
                     with m.Case(i):
                         m.d.comb += out.i.payload.eq(self.input(i).payload)
@@ -106,35 +112,30 @@ class Router(Component):
 
     def _build_queues(self, m, exist, current, waiting, peers, done):
         """Take ROUTE words from the bus; return by output the input that it is under."""
-        beat, bits = self.bus.payload, len(RouterOut)
-        word = Signal(ROUTE.shape())
-        addressed, known, conflict, take = (
-            Signal(name=n) for n in ("addressed", "known", "conflict", "take")
-        )
+        bits = len(RouterOut)
+        words = self._build_words(m)
+        word = words.o.payload
+        known, conflict, full = Signal(name="known"), Signal(name="conflict"), Signal(name="full")
+        take = Signal(name="take")
         target, names = Signal(bits), Signal(bits)
         held, waits = Signal(bits), Signal(bits)
         m.d.comb += [
-            word.as_value().eq(beat.data),
-            target.eq((Const(1, 1) << word.output) & exist),
+            target.eq(Mux(known, (Const(1, 1) << word.output) & exist, 0)),
             names.eq((word.peers & exist) | target),
-            addressed.eq(
-                (beat.kind == Kind.ROUTER)
-                & (beat.sub == self.sub)
-                & (beat.columns & self.columns).any()
-            ),
-            take.eq(self.bus.valid & self.bus.ready & addressed & known & (target != 0)),
+            full.eq((target & (waits if self.depth == 2 else held)).any()),
         ]
 
         # While words for a packet of this input are held, another packet's words must wait.
-        with m.If(addressed), m.Switch(word.input):
+        with m.Switch(word.input):
             for i in self.inputs:
                 with m.Case(i):
                     m.d.comb += [
                         known.eq(1),
                         conflict.eq(((current[i] | waiting[i]) != 0) & (names != peers[i])),
                     ]
-        full = waits if self.depth == 2 else held
-        m.d.comb += self.bus.ready.eq(~(addressed & (conflict | (target & full).any())))
+        # Nothing but another word can take the room that is there, so it still is a cycle later.
+        m.d.comb += words.o.ready.eq(take)
+        m.d.sync += take.eq(words.o.valid & ~take & ~conflict & ~full)
 
         # An output that is done goes on with the word that waits, or with the one that comes.
         direct, queued = Signal(bits), Signal(bits)
@@ -154,7 +155,7 @@ class Router(Component):
                     ),
                     waiting[i].eq((waiting[i] & ~done) | Mux(named, queued, 0)),
                 ]
-                with m.If(take & named):
+                with m.If(take & named & target.any()):
                     m.d.sync += peers[i].eq(names)
             for o in self.outputs:
                 next_source = Signal(_INPUT_BITS, name=f"{o.name.lower()}_next_source")
@@ -165,6 +166,22 @@ class Router(Component):
                 with m.If(queued[o]):
                     m.d.sync += next_source.eq(word.input)
         return sources
+
+    def _build_words(self, m) -> Slice:
+        """Keep the ROUTE words for this router."""
+        beat = self.bus.payload
+        m.submodules.words = words = Slice(ROUTE.shape())
+        m.d.comb += [
+            words.i.payload.as_value().eq(beat.data),
+            words.i.valid.eq(
+                self.bus.valid
+                & (beat.kind == Kind.ROUTER)
+                & (beat.sub == self.sub)
+                & (beat.columns & self.columns).any()
+            ),
+            self.bus.ready.eq(words.i.ready),
+        ]
+        return words
 
 
 __all__ = ["Router"]

@@ -7,7 +7,7 @@ be partial, and no beat is empty. Once ``valid``, a beat stays as it is until it
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect
 from amaranth.utils import bits_for
@@ -46,20 +46,177 @@ class Slice(Component):
 
     def elaborate(self, platform):
         m = Module()
-        spare = Signal(self.shape)
+        held, spare = Signal(self.shape, reset_less=True), Signal(self.shape, reset_less=True)
         spare_valid = Signal()
         free = Signal()
 
-        m.d.comb += [self.i.ready.eq(~spare_valid), free.eq(~self.o.valid | self.o.ready)]
+        m.d.comb += [
+            self.i.ready.eq(~spare_valid),
+            free.eq(~self.o.valid | self.o.ready),
+            self.o.payload.eq(held),
+        ]
         with m.If(free):
             m.d.sync += [
-                self.o.payload.eq(Mux(spare_valid, spare, self.i.payload)),
+                held.eq(Mux(spare_valid, spare, self.i.payload)),
                 self.o.valid.eq(spare_valid | self.i.valid),
-                spare_valid.eq(0),
             ]
-        with m.Elif(self.i.valid & self.i.ready):
-            m.d.sync += [spare.eq(self.i.payload), spare_valid.eq(1)]
+        # The spare place follows the input until it holds a beat: its enable is a register.
+        with m.If(~spare_valid):
+            m.d.sync += spare.eq(self.i.payload)
+        m.d.sync += spare_valid.eq(~free & (spare_valid | self.i.valid))
         return m
+
+
+def loose_layout(lanes_in: int, lanes_out: int, tag_bits: int) -> data.StructLayout:
+    """Return what :class:`Merger` takes: words ``first`` to ``first + count - 1`` of a beat."""
+    return data.StructLayout(
+        {
+            "words": data.ArrayLayout(signed(WORD_BITS), lanes_in),
+            "first": range(lanes_in),
+            "count": range(lanes_in + 1),
+            "start": range(lanes_out),
+            "last": unsigned(1),
+            "tag": unsigned(tag_bits),
+        }
+    )
+
+
+def merged_layout(lanes: int, tag_bits: int) -> data.StructLayout:
+    """Return what :class:`Merger` gives: a beat, and in ``strobe`` which lanes hold words."""
+    beat = beat_layout(lanes)
+    return data.StructLayout(
+        {name: field.shape for name, field in beat}
+        | {"strobe": unsigned(lanes), "tag": unsigned(tag_bits)}
+    )
+
+
+class Merger(Component):
+    """Put words side by side: loose beats in, full beats out.
+
+    Members: ``i`` In stream of :func:`loose_layout`: lane of the first wanted word, how many are
+    wanted (0 up to all behind it; the last beat of a packet at least 1), ``start``: lane that the
+    packet's first word goes to, ``tag``: the same for all beats of a packet. ``o`` Out stream of
+    :func:`merged_layout`; ``count``: lanes up to the last word; words without a strobe mean nothing.
+    LATENCY cycles from the word that fills a beat; one beat a cycle, and one more cycle where a last
+    beat spills over.
+    """
+
+    LATENCY = 2
+
+    def __init__(self, lanes_in: int, lanes_out: int, tag_bits: int):
+        if lanes_in > lanes_out:
+            raise ValueError(f"Merger: {lanes_in} lanes do not fit into {lanes_out}")
+        self.lanes_in = lanes_in
+        self.lanes_out = lanes_out
+        self.input = loose_layout(lanes_in, lanes_out, tag_bits)
+        self.output = merged_layout(lanes_out, tag_bits)
+        super().__init__(
+            {"i": In(stream.Signature(self.input)), "o": Out(stream.Signature(self.output))}
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes, i = self.lanes_out, self.i.payload
+
+        # First stage: where the words go, and what each lane of beat and rest takes.
+        begun = Signal()  # a packet is under way
+        fill = Signal(range(lanes))  # lane that its next word goes to
+        low = Signal(range(lanes))  # lane of the first word in the beat that is being filled
+        flush = Signal()  # what spilled over at the end of a packet leaves by itself
+        at, base = Signal.like(fill), Signal.like(low)
+        count, last = Signal.like(i.count), Signal()
+        total = Signal(range(lanes + self.lanes_in))
+        over = Signal(range(lanes))
+        full, spills = Signal(), Signal()
+        m.d.comb += [
+            at.eq(Mux(begun, fill, i.start)),
+            base.eq(Mux(begun, low, i.start)),
+            count.eq(Mux(flush, 0, i.count)),
+            last.eq(flush | i.last),
+            total.eq(at + count),
+            over.eq(total - lanes),
+            full.eq(total >= lanes),
+            spills.eq(last & full & (over != 0)),
+        ]
+        kept = Signal(lanes)  # lanes that hold words of before
+        fresh = Signal(lanes)  # lanes that this beat fills
+        m.d.comb += [
+            kept.eq(Cat((base <= k) & (k < at) for k in range(lanes))),
+            fresh.eq(Cat((at <= k) & (k < total) for k in range(lanes))),
+        ]
+
+        free = Signal()
+        m.d.comb += [free.eq(~self.o.valid | self.o.ready), self.i.ready.eq(free & ~flush)]
+        placed = Signal(self.output, reset_less=True)
+        there, emits = Signal(), Signal(reset_less=True)
+        rest_kept, rest_fresh = (Signal(lanes, name=n, reset_less=True) for n in ("rk", "rf"))
+        beat_kept = Signal(lanes, reset_less=True)
+        with m.If(free):
+            m.d.sync += there.eq(flush | self.i.valid)
+        with m.If(free & (flush | self.i.valid)):
+            m.d.sync += [
+                placed.words.as_value().eq(self._rotated(m, at)),
+                placed.strobe.eq(fresh),
+                placed.count.eq(Mux(full, lanes, total)),
+                placed.last.eq(last & ~spills),
+                emits.eq(full | last),
+                beat_kept.eq(kept),
+                rest_kept.eq(Mux(full, 0, kept)),
+                rest_fresh.eq(Mux(full, Cat(k < over for k in range(lanes)), fresh)),
+                flush.eq(spills),
+                begun.eq(~last | spills),
+                fill.eq(Mux(full, over, total)),
+                low.eq(Mux(full, 0, base)),
+            ]
+            with m.If(~flush):
+                m.d.sync += placed.tag.eq(i.tag)
+
+        masks = (beat_kept, rest_kept, rest_fresh)
+        self._build_output(m, free, there, emits, placed, masks)
+        return m
+
+    def _build_output(self, m: Module, free, there, emits, placed, masks) -> None:
+        """Second stage, one look-up table a bit: merge with what is kept of before."""
+        beat_kept, rest_kept, rest_fresh = masks
+        lanes = self.lanes_out
+        rest = Signal(lanes * WORD_BITS, reset_less=True)
+        out = self.o.payload
+        words = placed.words.as_value()
+        with m.If(free):
+            m.d.sync += self.o.valid.eq(there & emits)
+        with m.If(free & there):
+            m.d.sync += [
+                rest.eq((words & _spread(rest_fresh)) | (rest & _spread(rest_kept))),
+                out.words.as_value().eq(
+                    (words & _spread(placed.strobe)) | (rest & _spread(beat_kept))
+                ),
+                out.strobe.eq(placed.strobe | beat_kept),
+                out.count.eq(placed.count),
+                out.last.eq(placed.last),
+                out.tag.eq(placed.tag),
+            ]
+
+    def _rotated(self, m: Module, at: Signal) -> Value:
+        """Return the words in all lanes where they may belong: lane k has word k - at + first."""
+        lanes_in, lanes, i = self.lanes_in, self.lanes_out, self.i.payload
+        result: Value = i.words.as_value()
+        # With powers of 2 the words repeat, so that the number of ways is that of the input.
+        ways = lanes_in if lanes_in.bit_count() == lanes.bit_count() == 1 else lanes
+        amount = Signal(range(ways))
+        difference = at - i.first
+        if ways != lanes_in:
+            result = Cat(result, Const(0, (lanes - lanes_in) * WORD_BITS))
+            difference = Mux(at < i.first, difference + lanes, difference)
+        m.d.comb += amount.eq(difference)
+        for bit in range(len(amount)):
+            turned = result.rotate_left((WORD_BITS << bit) % len(result))
+            result = Mux(amount[bit], turned, result)
+        return result.replicate(lanes // ways)
+
+
+def _spread(mask: Signal):
+    """Return every bit of ``mask`` as often as a word has bits."""
+    return Cat(bit.replicate(WORD_BITS) for bit in mask)
 
 
 class Packer(Component):
@@ -67,11 +224,11 @@ class Packer(Component):
 
     Members: ``i`` In stream of ``lanes_in`` words whose beats may hold any count from 0 up (the
     last at least 1); ``o`` Out stream of ``lanes_out >= lanes_in`` words under the stream contract.
-    Latency 1 cycle from the word that fills a beat; one beat a cycle, and one more cycle where a
+    LATENCY cycles from the word that fills a beat; one beat a cycle, and one more cycle where a
     last beat spills over.
     """
 
-    LATENCY = 1
+    LATENCY = Merger.LATENCY
 
     def __init__(self, lanes_in: int, lanes_out: int):
         if lanes_in > lanes_out:
@@ -82,63 +239,20 @@ class Packer(Component):
 
     def elaborate(self, platform):
         m = Module()
-        lanes = self.lanes_out
-        hold = Signal(lanes * WORD_BITS)
-        fill = Signal(range(lanes))
-        flush = Signal()
-        merged = Signal(2 * lanes * WORD_BITS)
-        total = Signal(range(2 * lanes))
-        overflow = Signal(range(lanes))
-        out, i = self.o.payload, self.i.payload
-
-        # Words above the count are cleared, so that what is held can be merged by OR.
-        lanes_in = range(self.lanes_in)
-        kept = [Mux(lane < i.count, i.words[lane].as_unsigned(), 0) for lane in lanes_in]
-        # A shift by Cat has just the width it needs; `fill << 4` would count 4 as any 3-bit number.
-        bits = Cat(Const(0, WORD_BITS.bit_length() - 1), fill)
-        m.d.comb += [
-            merged.eq(hold | (Cat(*kept) << bits)),
-            total.eq(fill + i.count),
-            overflow.eq(total - lanes),
-        ]
-        free = Signal()
-        full = Signal()
-        m.d.comb += [
-            free.eq(~self.o.valid | self.o.ready),
-            full.eq(total >= lanes),
-            self.i.ready.eq(free & ~flush),
-        ]
-
-        with m.If(free):
-            m.d.sync += self.o.valid.eq(0)
-            with m.If(flush):
-                m.d.sync += [
-                    out.words.as_value().eq(hold),
-                    out.count.eq(fill),
-                    out.last.eq(1),
-                    self.o.valid.eq(1),
-                    hold.eq(0),
-                    fill.eq(0),
-                    flush.eq(0),
-                ]
-            with m.Elif(self.i.valid):
-                m.d.sync += [
-                    out.words.as_value().eq(merged),
-                    out.count.eq(Mux(full, lanes, total)),
-                    out.last.eq(i.last & (~full | (overflow == 0))),
-                    self.o.valid.eq(full | i.last),
-                ]
-                with m.If(full):
-                    m.d.sync += [
-                        hold.eq(merged[lanes * WORD_BITS :]),
-                        fill.eq(overflow),
-                        flush.eq(i.last & (overflow != 0)),
-                    ]
-                with m.Elif(i.last):
-                    m.d.sync += [hold.eq(0), fill.eq(0)]
-                with m.Else():
-                    m.d.sync += [hold.eq(merged), fill.eq(total)]
+        m.submodules.merger = merger = Merger(self.lanes_in, self.lanes_out, 0)
+        m.d.comb += [self.i.ready.eq(merger.i.ready), merger.i.valid.eq(self.i.valid)]
+        m.d.comb += [self.o.valid.eq(merger.o.valid), merger.o.ready.eq(self.o.ready)]
+        copy_fields(m, self.i.payload, merger.i.payload)
+        copy_fields(m, merger.o.payload, self.o.payload)
         return m
+
+
+def copy_fields(m: Module, source: data.View, sink: data.View) -> None:
+    """Drive the fields of ``sink`` that ``source`` has too; the others stay 0."""
+    names = {name for name, _ in source.shape()}
+    for name, _ in sink.shape():
+        if name in names:
+            m.d.comb += Value.cast(sink[name]).eq(Value.cast(source[name]))
 
 
 class Narrow(Component):
@@ -159,9 +273,9 @@ class Narrow(Component):
     def elaborate(self, platform):
         m = Module()
         lanes = self.lanes_out
-        words = Signal(self.lanes_in * WORD_BITS)
+        words = Signal(self.lanes_in * WORD_BITS, reset_less=True)
         left = Signal(range(self.lanes_in + 1))
-        last = Signal()
+        last = Signal(reset_less=True)
         final = Signal()
 
         m.d.comb += [
@@ -191,4 +305,7 @@ def wire(m: Module, source, sink) -> None:
     connect(m, source, sink)
 
 
-__all__ = ["WORD_BITS", "Narrow", "Packer", "Slice", "beat_layout", "beat_stream", "wire"]
+__all__ = [
+    "WORD_BITS", "Merger", "Narrow", "Packer", "Slice", "beat_layout", "beat_stream", "copy_fields",
+    "loose_layout", "merged_layout", "wire",
+]  # fmt: skip

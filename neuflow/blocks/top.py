@@ -149,5 +149,4 @@ class Top(Component):
         m.d.comb += [
             reader.response.payload.eq(arbiter.response),
             reader.response.valid.eq(arbiter.response_valid[index]),
-            arbiter.response_ready[index].eq(reader.response.ready),
         ]

@@ -16,10 +16,10 @@ EMPTY_MAX = -32768
 RING_WORDS = 512
 """Input words a unit holds: the widest window, 255 words, and what arrives meanwhile."""
 
-ROW_OVERHEAD = 12
+ROW_OVERHEAD = 18
 """Cycles at most, beside those of its windows, that a row record takes."""
 
-PACKET_OVERHEAD = 24
+PACKET_OVERHEAD = 36
 """Cycles at most, beside slots and rows, that a packet takes."""
 
 
@@ -105,9 +105,10 @@ def cycles_bound(spec: WindowSpec, maps: int, height: int, width: int, lanes: in
     """Return an upper bound of the cycles of a packet whose input and output never stall.
 
     A window costs the beats it touches in a row, or one cycle for each output row open there,
-    whichever is more (1 where it lies in padding); a row record costs its windows, or its beats if
-    those are more, and ``ROW_OVERHEAD``. A 2 x 2 window of stride 2 over 4 lanes so takes 2 words a
-    cycle, 3 x 3 of stride 2 about 1.3, 3 x 3 of stride 1 about a third.
+    whichever is more (1 where it lies in padding); a row record costs its windows (2 cycles a map
+    where none is open), or its beats if those are more, and ``ROW_OVERHEAD``. A 2 x 2 window of
+    stride 2 over 4 lanes so takes 2 words a cycle, 3 x 3 of stride 2 about 1.3, 3 x 3 of stride 1
+    about a third.
     """
     (kernel_y, kernel_x), (stride_y, stride_x) = spec.kernel, spec.stride
     first = np.arange(spec.out[0]) * stride_y - spec.pad[0]
@@ -127,7 +128,7 @@ def cycles_bound(spec: WindowSpec, maps: int, height: int, width: int, lanes: in
         )
         if y >= height:
             beats = np.ones_like(beats)
-        windows = int(np.maximum(beats, open_rows).sum()) if open_rows else maps
+        windows = int(np.maximum(beats, open_rows).sum()) if open_rows else 2 * maps
         arrival = -(-maps * width // lanes) if y < height else 0
         total += max(windows, arrival) + ROW_OVERHEAD
     return total

@@ -1,0 +1,99 @@
+"""Output coordinates of the array's lanes, and the rows that a group of them needs."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+
+from neuflow.blocks.conv_rows import loop
+from neuflow.grid import GridConfig
+from neuflow.layout import CONV_ARRAY, SIZE
+
+
+class Coordinates(Component):
+    """Output coordinates of the lanes of the next group, made one lane a cycle.
+
+    Members: ``clear`` In: begin at position 0; ``config`` In; ``stored`` In: rows there;
+    ``take`` In: the group is taken, make the next; ``full`` Out: the group is there, and ``fed``: so
+    are its rows. ``x``, ``y`` Out: per lane, in input steps (times stride), one cycle after the take.
+    ``free``: rows the group frees; ``last_row``: output row of the last lane.
+    A group takes ``pixels`` cycles, the first one ``LEAD`` more.
+    """
+
+    LEAD = 2
+
+    def __init__(self, grid: GridConfig):
+        self.grid = grid
+        lanes = grid.pixels
+        super().__init__(
+            {
+                "clear": In(1),
+                "config": In(CONV_ARRAY.shape()),
+                "stored": In(SIZE),
+                "take": In(1),
+                "full": Out(1),
+                "fed": Out(1),
+                "x": Out(data.ArrayLayout(unsigned(SIZE), lanes)),
+                "y": Out(data.ArrayLayout(unsigned(SIZE), lanes)),
+                "free": Out(SIZE),
+                "last_row": Out(SIZE),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes, c = self.grid.pixels, self.config
+        make = Signal()
+        m.d.comb += make.eq(~self.full | self.take)
+        walked = self._walk(m, make)
+        lane = data.StructLayout(dict.fromkeys(("x", "y", "row", "need", "free"), SIZE))
+        valid = Signal(self.LEAD)
+        summed, ready = Signal(lane, reset_less=True), Signal(lane, reset_less=True)
+        need_sum, free_sum = Signal(signed(SIZE + 4)), Signal(signed(SIZE + 4))
+
+        def clipped(value):
+            return Mux(value < 0, 0, Mux(value > c.rows, c.rows, value))
+
+        made, need = Signal(range(lanes + 1)), Signal(SIZE)
+        # One lane more than a group: what has just been shifted out is copied a cycle later.
+        x, y = Signal(SIZE * (lanes + 1), reset_less=True), Signal(SIZE * (lanes + 1), reset_less=True)
+        m.d.comb += [self.x.as_value().eq(x), self.y.as_value().eq(y)]
+        with m.If(make):
+            m.d.sync += [
+                *(summed[n].eq(walked[n]) for n in ("x", "y", "row")),
+                need_sum.eq(walked["y"] + c.need),
+                free_sum.eq(walked["y"] + c.release),
+                *(ready[n].eq(summed[n]) for n in ("x", "y", "row")),
+                ready.need.eq(clipped(need_sum)),
+                ready.free.eq(clipped(free_sum)),
+                valid.eq(Cat(1, valid)),
+                x.eq(Cat(x[SIZE:], ready.x)),
+                y.eq(Cat(y[SIZE:], ready.y)),
+                self.last_row.eq(ready.row),
+                need.eq(ready.need),
+            ]
+            with m.If(self.full | (made == 0)):
+                m.d.sync += self.free.eq(ready.free)
+            with m.If(valid[-1]):
+                m.d.sync += [
+                    made.eq(Mux(self.full, 1, made + 1)),
+                    self.full.eq(Mux(self.full, lanes == 1, made == lanes - 1)),
+                ]
+        m.d.sync += self.fed.eq(Mux(make, ready.need <= self.stored, need <= self.stored))
+        with m.If(self.clear):
+            m.d.sync += [made.eq(0), self.full.eq(0), valid.eq(0)]
+        return m
+
+    def _walk(self, m, make):
+        """Walk lane by lane: column, row, and both times stride."""
+        c = self.config
+        row, x, y = (Signal(SIZE, name=n) for n in ("row_next", "x_next", "y_next"))
+        ends = loop(m, "column", c.pitch, self.clear, make)
+        with m.If(make):
+            m.d.sync += x.eq(Mux(ends, 0, x + c.stride))
+            with m.If(ends):
+                m.d.sync += [row.eq(row + 1), y.eq(y + c.stride)]
+        with m.If(self.clear):
+            m.d.sync += [row.eq(0), x.eq(0), y.eq(0)]
+        return {"x": x, "y": y, "row": row}

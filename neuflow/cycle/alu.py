@@ -1,0 +1,65 @@
+"""Term-by-term operator (blocks.alu)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuflow.blocks.alu_model import LATENCY
+from neuflow.cycle.compiled import part
+from neuflow.cycle.pipeline import PIPELINE, pipeline_edge
+from neuflow.cycle.state import INT
+from neuflow.layout import AluOp
+
+_ABS, _SQUARE, _DIV = int(AluOp.ABS), int(AluOp.SQUARE), int(AluOp.DIV)
+_QUOTIENT_BITS = 17
+"""Bits of twice a quotient of two equal scales: what the divider works through."""
+
+ALU = np.dtype(
+    [
+        ("tails", PIPELINE),
+        ("busy", INT),  # the divider holds a beat
+        ("left", INT),  # bits of its quotient that are missing
+        *((n, INT) for n in ("moves", "both", "divides", "accept")),  # wires
+    ]
+)
+"""blocks.alu.Alu."""
+
+
+@part
+def alu_wires(alu, config, a, b, o):
+    """``a``, ``b``, ``o``: links. Return whether a beat leaves (``active``)."""
+    config.ready = 0
+    alu.both = 0
+    alu.accept = 0
+    alu.moves = config.valid or alu.tails.inside
+    if not alu.moves:
+        return False
+    en = not o.valid or o.ready
+    if config.valid and a.valid:
+        c = config.o.alu
+        unary = c.op == _ABS or c.op == _SQUARE
+        alu.divides = c.op == _DIV
+        if unary or b.valid:
+            alu.both = 1
+            alu.accept = en and (not alu.divides or (alu.busy and alu.left == 0))
+            a.ready = alu.accept
+            b.ready = alu.accept and not unary
+            config.ready = alu.accept and a.last
+    return o.valid != 0 and o.ready != 0
+
+
+@part
+def alu_edge(alu, config, a, o):
+    """Move the registers."""
+    if not alu.moves:
+        return
+    c = config.o.alu
+    if alu.both and alu.divides and not alu.busy:
+        alu.busy = 1
+        alu.left = max(_QUOTIENT_BITS + (c.shift_a & 31) - (c.shift_b & 31), 0)
+    elif alu.left:
+        alu.left -= 1
+    elif alu.accept:
+        alu.busy = 0
+    if not o.valid or o.ready:
+        pipeline_edge(alu.tails, o, LATENCY, alu.accept, a.count, a.last)

@@ -1,0 +1,295 @@
+"""One column of tiles: its units and routers, and the links between them (blocks.array, tiles).
+
+``tiles`` is one record with all columns, ``wires`` the record (``state.WIRES``) of column ``c``.
+Offers of all columns come first, then wires, then edges; within an edge, units move before the
+routers that they take from. Whoever drives a link clears its ``ready`` at the edge; ``ready`` is 1
+only where a beat is taken. What rests is passed by.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuflow.blocks.conv_weights import PARAMETER_BEATS
+from neuflow.cycle import state
+from neuflow.cycle.alu import ALU, alu_edge, alu_wires
+from neuflow.cycle.array import MAC_ARRAY, array_edge, array_wires
+from neuflow.cycle.compiled import part
+from neuflow.cycle.drain import (
+    DRAIN,
+    drain_edge,
+    drain_offers,
+    drain_ready,
+    drain_rests,
+    drain_wires,
+)
+from neuflow.cycle.fifo import BEATS, FIFO, fifo_edge, fifo_wires
+from neuflow.cycle.mapper import MAPPER, mapper_edge, mapper_wires
+from neuflow.cycle.router import LOWEST, ROUTER, reset_router, router_edge, router_input
+from neuflow.cycle.rows import ROW_STORE, rows_edge, rows_stored, rows_wires
+from neuflow.cycle.state import INT, LINK, MAX_COLUMNS, MAX_ROWS, Record
+from neuflow.cycle.weights import (
+    WEIGHT_STORE,
+    parameters_valid,
+    weights_edge,
+    weights_ready,
+    weights_wires,
+)
+from neuflow.cycle.window import WINDOW, window_edge, window_rests, window_wires
+from neuflow.errors import ConfigError
+from neuflow.grid import GridConfig
+from neuflow.layout import Activity, RouterIn, RouterOut, Row
+
+RESULTS = 3
+"""Local inputs of a router at most."""
+FIFOS = 2
+"""FIFOs of a FIFO tile."""
+MAX_FIFO_TILES = MAX_ROWS - Row.FIFO
+
+COLUMN = np.dtype(
+    [
+        ("rows", ROW_STORE),
+        ("weights", WEIGHT_STORE),
+        ("array", MAC_ARRAY),
+        ("drain", DRAIN),
+        ("alus", ALU, (2,)),
+        ("window", WINDOW),
+        ("mapper", MAPPER),
+        ("results", LINK, (MAX_ROWS * RESULTS,)),  # output registers of the units, tile by tile
+        ("drains", INT),  # wire: the drain does not rest
+        ("windows", INT),  # wire: the window unit does not rest
+        ("routers", ROUTER, (MAX_ROWS,)),
+        ("fifos", FIFO, (MAX_FIFO_TILES * FIFOS,)),
+    ]
+)
+"""All tiles of a column, north to south."""
+
+TILES = np.dtype(
+    [
+        ("columns", COLUMN, (MAX_COLUMNS,)),
+        ("nothing", LINK),  # at the border
+    ]
+)
+
+_CONVOLVER, _OPERATOR, _MAPPER, _FIFO = (int(row) for row in Row)
+_NORTH, _EAST, _SOUTH, _WEST = range(4)  # of RouterIn and of RouterOut
+_GLOBAL_IN, _LOCAL_IN = int(RouterIn.GLOBAL), int(RouterIn.LOCAL0)
+_GLOBAL_OUT, _LOCAL_OUT = int(RouterOut.GLOBAL), int(RouterOut.LOCAL0)
+_WINDOW_OUT = int(RouterOut.LOCAL4)
+_WINDOW_RESULT = _OPERATOR * RESULTS + 2
+_DRAINING, _ALU_BIT = 1 << Activity.DRAIN, 1 << Activity.ALU
+_WINDOW_BIT, _MAPPER_BIT = 1 << Activity.WINDOW, 1 << Activity.MAPPER
+
+
+def _ports(row: int) -> tuple[int, int]:
+    """Return the inputs and the outputs of the router in a row, one bit each (blocks.tiles)."""
+    if row == Row.CONVOLVER:
+        sides = 1 << _EAST | 1 << _SOUTH | 1 << _WEST
+        return sides | 1 << _LOCAL_IN, sides
+    sides = 1 << _NORTH | 1 << _EAST | 1 << _SOUTH | 1 << _WEST
+    locals_in, locals_out = {_OPERATOR: (3, 5), _MAPPER: (1, 1)}.get(row, (FIFOS, FIFOS))
+    inputs = sides | ((1 << locals_in) - 1) << _LOCAL_IN
+    if row == Row.OPERATOR:
+        inputs |= 1 << _GLOBAL_IN
+    return inputs, sides | 1 << _GLOBAL_OUT | ((1 << locals_out) - 1) << _LOCAL_OUT
+
+
+def new_tiles(grid: GridConfig) -> Record:
+    """Return the tiles of a grid after reset: an array of one record.
+
+    Raises ``ConfigError`` where a FIFO holds more than ``fifo.BEATS`` beats.
+    """
+    beats = grid.fifo_words // 2 // grid.lanes
+    if beats > BEATS:
+        raise ConfigError(
+            f"grid {grid.name!r}: the cycle judge knows FIFOs of {BEATS} beats at most; "
+            f"fifo_words must be at most {2 * BEATS * grid.lanes}"
+        )
+    tiles = np.zeros(1, TILES)
+    columns = tiles["columns"][0]
+    columns["weights"]["weights"]["depth"] = grid.weight_words // grid.bus_words
+    columns["weights"]["blocks"]["depth"] = PARAMETER_BEATS * grid.weight_blocks
+    columns["array"]["starts_group"] = 1
+    columns["fifos"]["depth"] = beats
+    for row in range(grid.rows):
+        reset_router(columns["routers"][:, row], *_ports(row), grid.config_queue)
+    return tiles
+
+
+@part
+def input_link(grid, wires, tiles, c, row, i):
+    """Return the link that leads to input ``i`` of the router in a row."""
+    columns = tiles.columns
+    if i >= _LOCAL_IN:
+        return columns[c].results[row * RESULTS + i - _LOCAL_IN]
+    if i == _NORTH and row > 0:
+        return columns[c].routers[row - 1].out[_SOUTH].o
+    if i == _SOUTH and row + 1 < grid.rows:
+        return columns[c].routers[row + 1].out[_NORTH].o
+    if i == _EAST and c + 1 < grid.columns:
+        return columns[c + 1].routers[row].out[_WEST].o
+    if i == _WEST and c > 0:
+        return columns[c - 1].routers[row].out[_EAST].o
+    if i == _GLOBAL_IN:
+        return wires.global_in
+    return tiles.nothing
+
+
+@part
+def _write_source(grid, wires, column):
+    """Return the link that leads to the write port."""
+    row = _OPERATOR if wires.write_source else grid.rows - 1
+    return column.routers[row].out[_GLOBAL_OUT].o
+
+
+@part
+def column_offers(grid, wires, tiles, c):
+    """What the column shows from registers alone: to the lines, and to the write port."""
+    column = tiles.columns[c]
+    wires.rows_listening = column.rows.active
+    wires.rows_source = wires.receivers[state.ROWS].o.rows.source
+    wires.weights_listening = column.weights.active
+    wires.weights_source = wires.receivers[state.WEIGHTS].o.weights.source
+    source = _write_source(grid, wires, column)
+    wires.write.valid = source.valid
+    wires.write.count, wires.write.last = source.count, source.last
+
+
+@part
+def convolver_offers(grid, wires, column):
+    """What stands at the convolver's output; whether its drain rests."""
+    config = wires.receivers[state.DRAIN]
+    drain = column.drain
+    column.drains = not drain_rests(drain, config)
+    config.ready = 0
+    drain.start = drain.step = 0
+    if column.drains:
+        drain_offers(drain, config, column.results[_CONVOLVER * RESULTS], grid.maps)
+
+
+@part
+def _routers_wires(grid, wires, tiles, c):
+    column = tiles.columns[c]
+    wires.global_in.ready = 0
+    for row in range(grid.rows):
+        router = column.routers[row]
+        active = router.active
+        while active:
+            i = LOWEST[active]
+            router_input(router, i, input_link(grid, wires, tiles, c, row, i))
+            active &= active - 1
+    if wires.write.valid and wires.write.ready:
+        _write_source(grid, wires, column).ready = 1
+
+
+@part
+def convolver_wires(grid, wires, column):
+    """Wires of the convolver's units; return the activity bits."""
+    receivers = wires.receivers
+    array, drain, weights = column.array, column.drain, column.weights
+    rows_wires(column.rows, receivers[state.ROWS], wires.rows_line, array.released)
+    weights_wires(weights, receivers[state.WEIGHTS], wires.weights_line)
+    config = receivers[state.DRAIN]
+    bits = array_wires(
+        array, receivers[state.ARRAY], grid.pixels, rows_stored(column.rows), weights_ready(weights),
+        drain_ready(drain, config),
+    )  # fmt: skip
+    wires.partials.ready = 0
+    if column.drains or array.hand_over:
+        column.drains = 1
+        o = column.results[_CONVOLVER * RESULTS]
+        valid = parameters_valid(weights)
+        drain_wires(drain, config, array, valid, wires.partials, o, grid.maps)
+        if drain.step:
+            bits |= _DRAINING
+    return bits
+
+
+@part
+def _operator_wires(grid, wires, column):
+    """Wires of the operators and of the window unit; return the activity bits."""
+    bits = 0
+    out = column.routers[_OPERATOR].out
+    for k in range(2):
+        config = wires.receivers[state.ALU0 + k]
+        o = column.results[_OPERATOR * RESULTS + k]
+        a, b = out[_LOCAL_OUT + 2 * k].o, out[_LOCAL_OUT + 2 * k + 1].o
+        if alu_wires(column.alus[k], config, a, b, o):
+            bits |= _ALU_BIT
+    config = wires.receivers[state.WINDOW]
+    window = column.window
+    column.windows = not window_rests(window, config)
+    config.ready = 0
+    if column.windows:
+        o = column.results[_WINDOW_RESULT]
+        if window_wires(window, config, out[_WINDOW_OUT].o, o, grid.lanes):
+            bits |= _WINDOW_BIT
+    return bits
+
+
+@part
+def column_wires(grid, wires, tiles, c):
+    """All other wires of the column; needs the lines, ports and offers of this cycle."""
+    column = tiles.columns[c]
+    convolver_offers(grid, wires, column)
+    _routers_wires(grid, wires, tiles, c)
+    bits = convolver_wires(grid, wires, column)
+    bits |= _operator_wires(grid, wires, column)
+    i = column.routers[_MAPPER].out[_LOCAL_OUT].o
+    if mapper_wires(column.mapper, wires.receivers[state.MAPPER], i, column.results[_MAPPER * RESULTS]):
+        bits |= _MAPPER_BIT
+    for row in range(_FIFO, grid.rows):
+        for k in range(FIFOS):
+            i = column.routers[row].out[_LOCAL_OUT + k].o
+            if i.valid:
+                fifo_wires(column.fifos[(row - _FIFO) * FIFOS + k], i)
+    wires.activity = bits
+
+
+@part
+def convolver_edge(grid, wires, column):
+    receivers = wires.receivers
+    array, drain = column.array, column.drain
+    rows_edge(column.rows, receivers[state.ROWS], array.pass_done)
+    weights_edge(column.weights, receivers[state.WEIGHTS], wires.weights_line, array, drain)
+    if column.drains:
+        o = column.results[_CONVOLVER * RESULTS]
+        drain_edge(drain, receivers[state.DRAIN], array, o, grid.pixels, grid.maps)
+    array_edge(array, receivers[state.ARRAY], grid.pixels)
+
+
+@part
+def _operator_edge(grid, wires, column):
+    out = column.routers[_OPERATOR].out
+    for k in range(2):
+        o = column.results[_OPERATOR * RESULTS + k]
+        alu_edge(column.alus[k], wires.receivers[state.ALU0 + k], out[_LOCAL_OUT + 2 * k].o, o)
+    if column.windows:
+        i, o = out[_WINDOW_OUT].o, column.results[_WINDOW_RESULT]
+        window_edge(column.window, wires.receivers[state.WINDOW], i, o, grid.lanes)
+
+
+@part
+def column_edge(grid, wires, tiles, c):
+    """Move the registers of the column."""
+    column = tiles.columns[c]
+    convolver_edge(grid, wires, column)
+    _operator_edge(grid, wires, column)
+    i = column.routers[_MAPPER].out[_LOCAL_OUT].o
+    o = column.results[_MAPPER * RESULTS]
+    mapper_edge(column.mapper, wires.receivers[state.MAPPER], i, o)
+    for row in range(_FIFO, grid.rows):
+        for k in range(FIFOS):
+            fifo = column.fifos[(row - _FIFO) * FIFOS + k]
+            i = column.routers[row].out[_LOCAL_OUT + k].o
+            o = column.results[row * RESULTS + k]
+            if fifo.level or i.ready or o.ready:
+                fifo_edge(fifo, i, o)
+    for row in range(grid.rows):
+        router = column.routers[row]
+        route = wires.route[row]
+        if router.occupied or router.moving or route.take:
+            router_edge(router, route)
+
+
+__all__ = ["COLUMN", "TILES", "column_edge", "column_offers", "column_wires", "new_tiles"]

@@ -1,0 +1,214 @@
+"""The configuration bus: taps and receivers (blocks.config), in the chain of blocks.top and array.
+
+Tap 0 is that of the DMA ports, tap 1 forks to the columns, then one a tile, column by column. What
+travels is not the word but whose it is, see :data:`WORD`. Routers are asked by ``router_bus_ready``
+and told through ``WIRES.route``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from neuflow.cycle.compiled import part
+from neuflow.cycle.parts import SLICE, slice_edge
+from neuflow.cycle.router import router_bus_ready
+from neuflow.cycle.state import INT, MAX_COLUMNS, MAX_ROWS, PACKET_FIELDS, ROUTER, UNITS
+from neuflow.layout import COLUMN_BITS
+
+TAP = np.dtype([("head", SLICE), ("moves", INT)])
+"""config.ConfigTap; ``moves``: the word at its output is taken by all in this cycle."""
+
+DMA_TAP, FORK, FIRST = 0, 1, 2
+BUS = np.dtype(
+    [
+        ("busy", INT),  # a tap holds a word
+        ("loads", INT),  # a receiver has a new packet, whose fields are yet to be copied
+        ("taps", TAP, (FIRST + MAX_COLUMNS * MAX_ROWS,)),
+    ]
+)
+"""All taps."""
+
+WORD = {
+    "last": 1, "packet": 25, "unit": 4, "row": 4, "columns": COLUMN_BITS,
+    "output": 4, "input": 4, "peers": 10,
+}  # fmt: skip
+"""A word on the bus, one number (``head.a``; ``head.b`` is the packet's first word after relocation):
+field -> bits, from the lowest. ``packet``: row of the table of packets. ``unit``: receiver
+(``state.ROWS`` ..), ``ROUTER``, or ``NOBODY``. ``row``: of its tile, ``DMA_ROW`` for a port. ``output``,
+``input``, ``peers``: of a ROUTE word."""
+
+NOBODY = 15
+DMA_ROW = 15
+
+_FROM: dict[str, int] = {}
+_MASK: dict[str, int] = {}
+_at = 0
+for _name, _bits in WORD.items():
+    _FROM[_name], _MASK[_name] = _at, (1 << _bits) - 1
+    _at += _bits
+assert _at < 63
+_PACKET, _PACKET_MASK = _FROM["packet"], _MASK["packet"]
+_UNIT, _ROW, _COLUMNS = _FROM["unit"], _FROM["row"], _FROM["columns"]
+_OUTPUT, _INPUT, _PEERS = _FROM["output"], _FROM["input"], _FROM["peers"]
+_PEERS_MASK = _MASK["peers"]
+
+
+def bus_word(name: str, value: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return values of one field at their place in a word of the bus."""
+    values = np.asarray(value, np.int64)
+    if values.size and values.max() > _MASK[name]:
+        raise ValueError(f"a {name} of {values.max()} does not fit")
+    return values << _FROM[name]
+
+
+@part
+def _addresses(word, row, c):
+    """Whether a word is for a unit at the tap of ``row`` in column ``c``."""
+    return word >> _ROW & 15 == row and word >> (_COLUMNS + c) & 1 != 0
+
+
+@part
+def bus_ready(bus):
+    """Whether the first tap takes a word."""
+    return bus.taps[DMA_TAP].head.spare_valid == 0
+
+
+@part
+def bus_wires(m):
+    """Decide for every tap whether its word moves on, and tell routers which words they take."""
+    bus, grid = m.bus, m.grid
+    tap = bus.taps[DMA_TAP]
+    tap.moves = tap.head.valid
+    if tap.moves:
+        word = tap.head.a
+        unit = word >> _UNIT & 15
+        tap.moves = bus.taps[FORK].head.spare_valid == 0
+        for c in range(grid.columns):
+            if unit < UNITS and _addresses(word, DMA_ROW, c) and m.wires[c].receivers[unit].full:
+                tap.moves = 0
+
+    tap = bus.taps[FORK]
+    tap.moves = tap.head.valid
+    if tap.moves:
+        for c in range(grid.columns):
+            if bus.taps[FIRST + c * grid.rows].head.spare_valid:
+                tap.moves = 0
+    for c in range(grid.columns):
+        wires = m.wires[c]
+        column = m.tiles.columns[c]
+        for row in range(grid.rows):
+            t = FIRST + c * grid.rows + row
+            tap = bus.taps[t]
+            tap.moves = 0
+            wires.route[row].take = 0
+            if tap.head.valid and (row + 1 == grid.rows or bus.taps[t + 1].head.spare_valid == 0):
+                _tile_wires(tap, wires, column.routers[row], wires.route[row], row, c)
+
+
+@part
+def _tile_wires(tap, wires, router, route, row, c):
+    """The tap of one tile; the next one has room."""
+    word = tap.head.a
+    unit = word >> _UNIT & 15
+    tap.moves = 1
+    if not _addresses(word, row, c):
+        return
+    if unit < UNITS:
+        tap.moves = wires.receivers[unit].full == 0
+    elif unit == ROUTER:
+        route.output = word >> _OUTPUT & 15
+        route.input = word >> _INPUT & 15
+        route.peers = word >> _PEERS & _PEERS_MASK
+        tap.moves = router_bus_ready(router, route.output, route.input, route.peers)
+        route.take = tap.moves
+
+
+@part
+def _receiver_valid(bus, receiver):
+    """What is assembled becomes ``o.payload``."""
+    receiver.packet = receiver.assembled
+    receiver.base = receiver.assembled_base
+    receiver.valid = 1
+    receiver.loads = 1
+    bus.loads = 1
+
+
+@part
+def _receiver_take(bus, receiver, word):
+    """A ConfigReceiver takes a word from the bus."""
+    receiver.assembled = word.a >> _PACKET & _PACKET_MASK
+    receiver.assembled_base = word.b
+    receiver.full = word.a & 1
+    if receiver.depth == 1 and receiver.full:
+        _receiver_valid(bus, receiver)
+
+
+@part
+def receiver_edge(bus, receiver):
+    """A ConfigReceiver and its unit; the bus's side is in :func:`bus_edge`."""
+    if receiver.depth == 1:
+        if receiver.ready:
+            receiver.full = 0
+            receiver.valid = 0
+    elif receiver.full and (receiver.valid == 0 or receiver.ready):
+        _receiver_valid(bus, receiver)
+        receiver.full = 0
+    elif receiver.ready:
+        receiver.valid = 0
+
+
+@part
+def receivers_load(m, packets):
+    """Copy the fields of new packets. Once a packet, so that it may have an array as argument."""
+    m.bus.loads = 0
+    for c in range(m.grid.columns):
+        for unit in range(UNITS):
+            receiver = m.wires[c].receivers[unit]
+            if receiver.loads:
+                receiver.loads = 0
+                for k in range(PACKET_FIELDS):
+                    receiver.o.fields[k] = packets[receiver.packet, k]
+
+
+@part
+def bus_edge(m):
+    """Move the words on, from the last tap to the first, as each needs the one before it unmoved.
+
+    Call it after all receivers' edges: a receiver never moves and takes in one cycle.
+    """
+    bus, grid, s = m.bus, m.grid, m.sequencer
+    busy = s.config_moves
+    for c in range(grid.columns):
+        for row in range(grid.rows - 1, -1, -1):
+            t = FIRST + c * grid.rows + row
+            tap, upstream = bus.taps[t], bus.taps[t - 1 if row else FORK]
+            if tap.moves and _addresses(tap.head.a, row, c):
+                unit = tap.head.a >> _UNIT & 15
+                if unit < UNITS:
+                    _receiver_take(bus, m.wires[c].receivers[unit], tap.head)
+            if tap.head.valid or upstream.moves:
+                slice_edge(tap.head, upstream.moves, upstream.head.a, upstream.head.b, tap.moves)
+                busy |= tap.head.valid
+
+    tap, fork = bus.taps[DMA_TAP], bus.taps[FORK]
+    slice_edge(fork.head, tap.moves, tap.head.a, tap.head.b, fork.moves)
+    if tap.moves:
+        unit = tap.head.a >> _UNIT & 15
+        for c in range(grid.columns):
+            if unit < UNITS and _addresses(tap.head.a, DMA_ROW, c):
+                _receiver_take(bus, m.wires[c].receivers[unit], tap.head)
+    slice_edge(tap.head, s.config_moves, s.config_word, s.config_base, tap.moves)
+    bus.busy = busy | tap.head.valid | fork.head.valid
+    if bus.busy == 0:
+        _bus_rests(m)
+
+
+@part
+def _bus_rests(m):
+    """Nobody calls :func:`bus_wires` until the next word."""
+    for t in range(FIRST + m.grid.columns * m.grid.rows):
+        m.bus.taps[t].moves = 0
+    for c in range(m.grid.columns):
+        for row in range(m.grid.rows):
+            m.wires[c].route[row].take = 0

@@ -1,0 +1,46 @@
+"""FIFO of beats (blocks.fifo)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuflow.cycle.compiled import part
+from neuflow.cycle.pipeline import pack
+from neuflow.cycle.state import INT
+
+BEATS = 8192
+"""Beats a FIFO of the judge holds at most."""
+
+FIFO = np.dtype(
+    [
+        *((n, INT) for n in ("depth", "level", "write", "read")),
+        ("ram", np.int16, (BEATS,)),
+    ]
+)
+"""blocks.fifo.Fifo."""
+
+
+@part
+def fifo_wires(f, i):
+    """``i``: link."""
+    i.ready = i.valid and f.level != f.depth
+
+
+@part
+def fifo_edge(f, i, o):
+    """Move the registers; ``i``, ``o``: links."""
+    push = i.ready
+    pop = f.level != 0 and (not o.valid or o.ready)
+    if pop:
+        beat = f.ram[f.read]
+        f.read = 0 if f.read == f.depth - 1 else f.read + 1
+        f.level -= 1
+        o.valid = 1
+        o.count, o.last = beat >> 1, beat & 1
+    elif o.ready:
+        o.valid = 0
+    if push:
+        f.ram[f.write] = pack(i.count, i.last)
+        f.write = 0 if f.write == f.depth - 1 else f.write + 1
+        f.level += 1
+    o.ready = 0

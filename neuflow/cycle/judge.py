@@ -1,0 +1,141 @@
+"""The judge *cycle*: values from the functional interpreter, times from the machine of this package.
+
+It takes the same program, inputs, memory settings and seed as the judge *rtl*, and gives the same
+words, the same cycles and the same counters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuflow import layout
+from neuflow.blocks.registers import constants
+from neuflow.cycle import machine
+from neuflow.cycle.figures import WINDOWS
+from neuflow.cycle.program import decode
+from neuflow.grid import GridConfig, MemoryConfig
+from neuflow.ir import Program, Result, Words
+from neuflow.layout import ACTIVITY_BITS
+from neuflow.run import device, frames, rtl, stats
+from neuflow.run.stats import Measured
+
+_MAX_COUNT = 0xFFFF_FFFF
+_MAX_CYCLES = 1 << 62
+
+_COUNTERS = {
+    "CONFIG_WORDS": "config_words",
+    "CONFIG_STALLS": "config_stalls",
+    "FENCE_STALLS": "fence_stalls",
+    "READ_BEATS": "read_beats",
+    "WRITE_BEATS": "write_beats",
+}
+"""Register -> field of ``control.COUNTERS``."""
+
+_SUMS = {
+    "MAC_CYCLES": layout.Activity.MAC,
+    "ROWS_STALLS": layout.Activity.WAIT_ROWS,
+    "WEIGHTS_STALLS": layout.Activity.WAIT_WEIGHTS,
+    "DRAIN_STALLS": layout.Activity.WAIT_DRAIN,
+    "IDLE_CYCLES": layout.Activity.IDLE,
+}
+"""Register -> activity bit that it sums over the columns."""
+
+
+def run(
+    program: Program,
+    inputs: Mapping[str, Words],
+    memory: MemoryConfig | None = None,
+    seed: int | None = None,
+    max_cycles: int | None = None,
+) -> Result:
+    """Run ``program`` on words int64 [N, C, H, W] by name; return outputs and statistics.
+
+    Parameters are those of :func:`neuflow.run.rtl.run`, and so are the errors.
+    """
+    images = frames.image_count(program, inputs)
+    measured = simulate(program, images, memory, seed, max_cycles)
+    outputs = device.run(program, inputs).outputs
+    return Result(outputs, stats.assemble(program, images, measured, memory, judge="cycle"))
+
+
+def simulate(
+    program: Program,
+    images: int,
+    memory: MemoryConfig | None = None,
+    seed: int | None = None,
+    max_cycles: int | None = None,
+    trace: NDArray[np.uint16] | None = None,
+) -> Measured:
+    """Return what the grid's counters and the bench around it would show for ``images`` images.
+
+    Times do not depend on words, so none are needed. ``trace`` uint16 [cycles, columns] is filled
+    with the activity (``layout.Activity``) of the first cycles.
+    """
+    grid, count = program.grid, frames.frame_count(program, images)
+    place = rtl.placement(program, count)
+    decoded = decode(program.device, grid.columns)
+    made = machine.new_machine(grid, memory or grid.memory, place.size, seed)
+    host = made[0]["sequencer"]
+    for name, value in (
+        ("program", place.program // rtl.PAGE), ("input", place.inputs // rtl.PAGE),
+        ("output", place.outputs // rtl.PAGE), ("frames", count), ("ring", 0),
+    ):  # fmt: skip
+        host[f"host_{name}"] = value
+    made[0]["counters"]["host_watchdog"] = rtl.WATCHDOG_CYCLES
+
+    write_done = np.zeros((grid.columns, max(1, int(decoded.writes.max()) * count)), np.int64)
+    timeline = np.zeros((WINDOWS, grid.columns, ACTIVITY_BITS), np.int64)
+    if trace is None:
+        trace = np.zeros((0, grid.columns), np.uint16)
+    begin = time.perf_counter()
+    machine.run(
+        made, decoded.code, decoded.bus, decoded.packets, write_done, timeline, trace,
+        max_cycles or _MAX_CYCLES,
+    )  # fmt: skip
+    seconds = time.perf_counter() - begin
+    return rtl._measured(program, _report(grid, made[0], write_done, timeline, seconds))
+
+
+def _report(
+    grid: GridConfig,
+    m: np.void,
+    write_done: NDArray[np.int64],
+    timeline: NDArray[np.int64],
+    seconds: float,
+) -> dict[str, Any]:
+    """Return what the harness would have written."""
+    sequencer, counters, figures = m["sequencer"], m["counters"], m["figures"]
+    cycles, busy = int(counters["cycles"]), int(sequencer["busy"])
+    late = machine.LATE
+    values = {
+        "CYCLES": cycles & _MAX_COUNT,
+        "CYCLES_HIGH": cycles >> 32,
+        "STATUS": busy | (1 - busy) << 1 | int(sequencer["error"]) << 8,
+        "FRAMES_DONE": int(sequencer["frames_done"]),
+        "PROGRAM_COUNTER": int(sequencer["program_counter"]),
+    }
+    values |= {name: constants(grid)[name] for name in ("ID", "GRID_HASH")}
+    values |= {name: int(counters[field]) for name, field in _COUNTERS.items()}
+    totals = timeline.sum(axis=(0, 1))
+    for name, bit in _SUMS.items():
+        # The cycles before the grid is busy are in the timeline, and not in its counters.
+        before = late * grid.columns if bit == layout.Activity.IDLE else 0
+        values[name] = min(int(totals[bit]) - before, _MAX_COUNT)
+    addresses = {register.name: str(register.address) for register in layout.REGISTERS}
+    return {
+        "finished": not busy,
+        "seconds": seconds,
+        "registers": {addresses[name]: value for name, value in values.items()},
+        "observed_cycles": cycles + late,
+        "all_idle_cycles": int(counters["idle_cycles"]) + late,
+        "window_cycles": int(figures["width"]),
+        "timeline": timeline[: int(figures["windows"])].tolist(),
+        "write_done": [
+            (write_done[c, : figures["writes"][c]] + late).tolist() for c in range(grid.columns)
+        ],
+    }

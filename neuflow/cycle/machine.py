@@ -1,0 +1,297 @@
+"""The machine: everything in one record, and the loop over cycles."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuflow.cycle.arbiter import ARBITER, arbiter_edge, arbiter_wires
+from neuflow.cycle.column import TILES, column_edge, column_offers, column_wires, new_tiles
+from neuflow.cycle.compiled import kernel, part
+from neuflow.cycle.config_bus import (
+    BUS,
+    bus_edge,
+    bus_ready,
+    bus_wires,
+    receiver_edge,
+    receivers_load,
+)
+from neuflow.cycle.control import (
+    COUNTERS,
+    FETCHER,
+    SEQUENCER,
+    counters_edge,
+    fetcher_edge,
+    fetcher_wires,
+    reset_fetcher,
+    sequencer_edge,
+    sequencer_wires,
+    start,
+)
+from neuflow.cycle.figures import FIGURES, figures_edge, next_window, store_window
+from neuflow.cycle.lines import LINES, line_edge, line_wires
+from neuflow.cycle.memory import MEMORY, memory_edge, memory_wires, reset_memory
+from neuflow.cycle.parts import STORE
+from neuflow.cycle.read_port import (
+    OPERAND_LINE,
+    READ_PORT,
+    operand_line_edge,
+    operand_line_ready,
+    operand_line_wires,
+    read_port_edge,
+    read_port_wires,
+    reset_read_port,
+)
+from neuflow.cycle.state import (
+    GRID,
+    MAX_COLUMNS,
+    READ_OPERAND,
+    READ_ROWS,
+    UNITS,
+    WIRES,
+    WRITE,
+    Record,
+    grid_record,
+    new_wires,
+)
+from neuflow.cycle.write_port import (
+    WRITE_PORT,
+    reset_write_port,
+    write_port_edge,
+    write_port_wires,
+)
+from neuflow.grid import GridConfig, MemoryConfig
+from neuflow.layout import Activity
+
+OPERAND = READ_OPERAND - READ_ROWS
+"""Read ports of a column: rows 0, weights 1, operand 2."""
+
+MACHINE = np.dtype(
+    [
+        ("grid", GRID),
+        ("memory", MEMORY),
+        ("arbiter", ARBITER),
+        ("sequencer", SEQUENCER),
+        ("fetcher", FETCHER),
+        ("counters", COUNTERS),
+        ("bus", BUS),
+        ("readers", READ_PORT, (MAX_COLUMNS, 3)),
+        ("operand_lines", OPERAND_LINE, (MAX_COLUMNS,)),
+        ("rows_lines", LINES),
+        ("weights_lines", LINES),
+        ("writers", WRITE_PORT, (MAX_COLUMNS,)),
+        ("wires", WIRES, (MAX_COLUMNS,)),
+        ("tiles", TILES),
+        ("figures", FIGURES),
+        ("store", STORE),
+    ]
+)
+"""The grid and its memory (blocks.top). Functions get it, or parts of it, by reference: arrays as
+arguments would cost a count of references at every call."""
+
+IDLE_CYCLES_BEFORE = 31
+"""Cycles of the harness from its first to the last in which the grid is not busy (they move its
+random stalls on)."""
+LATE = 2
+"""Cycles that the harness observes before the grid is busy."""
+
+_IDLE = 1 << Activity.IDLE
+_READ_BITS = (1 << Activity.READ_ROWS, 1 << Activity.READ_WEIGHTS)
+_READ_OPERAND_BIT = 1 << Activity.READ_OPERAND
+_WRITE_BIT, _WRITE_DONE_BIT = 1 << Activity.WRITE, 1 << Activity.WRITE_DONE
+
+
+def new_machine(grid: GridConfig, memory: MemoryConfig, size: int, seed: int | None) -> Record:
+    """Return a machine after reset (an array of length 1); memory of ``size`` bytes."""
+    made = np.zeros(1, MACHINE)
+    m = made[0]
+    m["grid"] = grid_record(grid)[0]
+    m["wires"][: grid.columns] = new_wires(grid)
+    m["tiles"] = new_tiles(grid)[0]
+    m["figures"]["width"] = 1
+    reset_memory(m["memory"], memory, size, seed)
+    at = reset_fetcher(grid, m["fetcher"], 0)
+    for c in range(grid.columns):
+        at = reset_write_port(grid, m["writers"][c], at)
+        for port in m["readers"][c]:
+            at = reset_read_port(grid, port, at)
+    return made
+
+
+@part
+def _offers(m, c):
+    """What column ``c`` and its ports offer from their registers."""
+    wires, receivers = m.wires[c], m.wires[c].receivers
+    for k in range(3):
+        port = m.readers[c, k]
+        port.request_valid = 0
+        if port.busy or receivers[READ_ROWS + k].valid:
+            read_port_wires(m.grid, port, receivers[READ_ROWS + k])
+    wires.partials.valid = 0
+    wires.global_in.valid = 0
+    line = m.operand_lines[c]
+    if line.narrow.left:
+        to = wires.global_in if line.dest & 1 else wires.partials
+        operand_line_wires(m.grid, line, to)
+
+    writer = m.writers[c]
+    wires.write_source = writer.placer.source
+    wires.activity = 0
+    column_offers(m.grid, wires, m.tiles, c)
+    wires.write.ready = 0
+    if writer.busy or receivers[WRITE].valid:
+        write_port_wires(m.grid, writer, receivers[WRITE], wires.write)
+
+
+@part
+def _lines_wires(m, c):
+    """What the lines bring to column ``c``."""
+    wires = m.wires[c]
+    source = wires.rows_source
+    wires.rows_line.valid = 0
+    if wires.rows_listening and source < m.grid.columns:
+        line_wires(m.rows_lines, m.readers[source, 0], source, c, wires.rows_line)
+    source = wires.weights_source
+    wires.weights_line.valid = 0
+    if wires.weights_listening and source < m.grid.columns:
+        line_wires(m.weights_lines, m.readers[source, 1], source, c, wires.weights_line)
+
+
+@part
+def _lines_ready(m, p):
+    """Which sinks take the beats of column ``p``'s lines; sets its ports' ``ready``."""
+    columns = m.grid.columns
+    for k in range(2):
+        port = m.readers[p, k]
+        if port.packer.valid:
+            taken = 0
+            for c in range(columns):
+                wires = m.wires[c]
+                if k == 0:
+                    line, source = wires.rows_line, wires.rows_source
+                else:
+                    line, source = wires.weights_line, wires.weights_source
+                if line.valid and line.ready and source == p:
+                    taken |= 1 << c
+            if k == 0:
+                line_edge(m.rows_lines, p, port, columns, taken)
+            else:
+                line_edge(m.weights_lines, p, port, columns, taken)
+            if port.ready:
+                m.wires[p].activity |= _READ_BITS[k]
+
+
+@part
+def _ports_wires(m, c):
+    """Handshakes of operand line and write port, and what they add to the activity."""
+    wires = m.wires[c]
+    line, port = m.operand_lines[c], m.readers[c, OPERAND]
+    if line.narrow.left or port.packer.valid:
+        taken = (wires.partials.valid != 0 and wires.partials.ready != 0) or (
+            wires.global_in.valid != 0 and wires.global_in.ready != 0
+        )
+        operand_line_ready(m.grid, line, port, taken)
+        if taken:
+            wires.activity |= _READ_OPERAND_BIT
+        operand_line_edge(m.grid, line, port, taken)
+    if wires.write.valid and wires.write.ready:
+        wires.activity |= _WRITE_BIT
+    if m.writers[c].done:
+        wires.activity |= _WRITE_DONE_BIT
+
+
+@part
+def _column_edges(m, c):
+    """The edge for column ``c``, its ports and its receivers."""
+    wires, receivers = m.wires[c], m.wires[c].receivers
+    column_edge(m.grid, wires, m.tiles, c)
+    for k in range(3):
+        if m.readers[c, k].busy:
+            read_port_edge(m, m.readers[c, k], receivers[READ_ROWS + k])
+    if m.writers[c].busy:
+        write_port_edge(m, m.writers[c], receivers[WRITE])
+    for unit in range(UNITS):
+        receiver = receivers[unit]
+        if receiver.full or (receiver.valid and receiver.ready):
+            receiver_edge(m.bus, receiver)
+
+
+@part
+def _cycle(m, now):
+    """One cycle: all wires, then all edges."""
+    columns = m.grid.columns
+    memory_wires(m.memory, now)
+    sequencer_wires(m, bus_ready(m.bus))
+    fetcher_wires(m)
+    if m.bus.busy:
+        bus_wires(m)
+    for c in range(columns):
+        _offers(m, c)
+    arbiter_wires(m, m.fetcher.request_valid)
+    for c in range(columns):
+        _lines_wires(m, c)
+        column_wires(m.grid, m.wires[c], m.tiles, c)
+    activity = 0
+    all_idle = 1
+    for c in range(columns):
+        _lines_ready(m, c)
+        _ports_wires(m, c)
+        bits = m.wires[c].activity
+        activity |= bits
+        if bits & _IDLE == 0:
+            all_idle = 0
+
+    memory_edge(m.memory, now, m.arbiter, m.grid.bus_words * 2)
+    counters_edge(m, activity, all_idle)
+    fetch_address = m.fetcher.beat
+    arbiter_edge(m, fetch_address)
+    sequencer_edge(m)
+    fetcher_edge(m)
+    for c in range(columns):
+        _column_edges(m, c)
+    if m.bus.busy or m.sequencer.config_moves:
+        bus_edge(m)
+
+
+@kernel
+def run(machines, code, bus, packets, write_done, timeline, trace, limit):
+    """Run ``machines[0]`` until its program ends, or for ``limit`` cycles.
+
+    ``code``, ``bus``, ``packets``: see ``program.Decoded``. Fills ``write_done[c, n]`` (cycle of the
+    n-th descriptor done), ``timeline[w, c, b]`` and ``trace[t, c]`` (activity of the first cycles, as
+    long as the array is). Time 0 is the first cycle in which the grid is busy.
+    """
+    m = machines[0]
+    columns = m.grid.columns
+    for now in range(-IDLE_CYCLES_BEFORE, 0):
+        memory_wires(m.memory, now)
+    for c in range(columns):
+        m.wires[c].activity = _IDLE
+    for _ in range(LATE):
+        if figures_edge(m):
+            next_window(m, timeline)
+    start(m)
+
+    now = 0
+    s = m.sequencer
+    while s.busy and now < limit:
+        word = s.program_counter
+        s.word = code[word] if word < len(code) else 0
+        s.bus_word = bus[word] if word < len(code) else 0
+        _cycle(m, now)
+        if m.bus.loads:
+            receivers_load(m, packets)
+        if figures_edge(m):
+            next_window(m, timeline)
+        for c in range(columns):
+            bits = m.wires[c].activity
+            if bits & _WRITE_DONE_BIT and m.figures.writes[c] < write_done.shape[1]:
+                write_done[c, m.figures.writes[c]] = now
+                m.figures.writes[c] += 1
+            if now < len(trace):
+                trace[now, c] = bits
+        now += 1
+    if m.figures.filled:
+        store_window(m, timeline)
+
+
+__all__ = ["LATE", "MACHINE", "new_machine", "run"]

@@ -1,0 +1,282 @@
+"""The judge cycle equals the judge rtl: cycles, counters, times of writes, activity over time."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from programs import PAGE_WORDS, program
+
+import neuflow
+from examples import digits
+from neuflow import api, layout
+from neuflow.compiler import compile_graph
+from neuflow.cycle import judge
+from neuflow.cycle.config_bus import WORD
+from neuflow.cycle.program import decode
+from neuflow.cycle.state import PACKET_FIELDS, ROUTER, UNIT_OF
+from neuflow.errors import HardwareError
+from neuflow.grid import TINY, MemoryConfig
+from neuflow.ir import Program
+from neuflow.layout import Activity, Kind, Opcode, Operand, Relocate, RouterIn, RouterOut, Row
+from neuflow.run import rtl
+from tests.quantgraphs import Builder
+from tests.random_graphs import RandomGraph
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+MEMORIES = [
+    TINY.memory,
+    dataclasses.replace(TINY.memory, shared=False),
+    dataclasses.replace(TINY.memory, tokens=1, tokens_per_beat=1),
+    dataclasses.replace(TINY.memory, tokens=3, tokens_per_beat=7, outstanding=1),
+    MemoryConfig(tokens=1, tokens_per_beat=1, shared=False, read_latency=0, write_latency=0),
+    MemoryConfig(read_latency=90, write_latency=70, outstanding=16),
+]
+
+
+def assert_equal(program: Program, words: dict, memory: MemoryConfig | None, seed: int | None) -> int:
+    """Run both judges; compare all that they measure; return the cycles."""
+    images = len(next(iter(words.values())))
+    _, want = rtl.simulate(program, words, memory, seed)
+    got = judge.simulate(program, images, memory, seed)
+    for field in dataclasses.fields(want):
+        if field.name != "seconds":
+            assert getattr(got, field.name) == getattr(want, field.name), field.name
+    return got.cycles
+
+
+# --- hand-made programs: DMA, lines, routers --------------------------------------------------------
+
+
+def instruction(opcode: Opcode, columns: int, **values: int) -> list[int]:
+    zero = dict.fromkeys((field.name for field in layout.INSTRUCTION.fields), 0)
+    return layout.INSTRUCTION.pack(**zero | {"opcode": opcode, "columns": columns} | values)
+
+
+def config(kind: Kind, column: int, payload: list[int], sub: int = 0, **values: int) -> list[int]:
+    head = {"kind": kind, "sub": sub, "length": len(payload), **values}
+    return instruction(Opcode.CONFIG, 1 << column, **head) + payload
+
+
+class RandomCopies:
+    """A program of random strided copies, through random ways, with fences between some."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.device: list[int] = []
+        for _ in range(self.upto(12)):
+            self.copy(self.upto(TINY.columns) - 1)
+            if self.rng.random() < 0.2:
+                self.device += instruction(Opcode.FENCE, self.upto(3))
+        empty = program()
+        steps = [empty.input_words, empty.output_words]
+        self.device += instruction(Opcode.END, 3) + steps
+        self.program = dataclasses.replace(empty, device=np.array(self.device, "<u4").tobytes())
+
+    def upto(self, high: int, low: int = 1) -> int:
+        return int(self.rng.integers(low, high + 1))
+
+    def walk(self, words: int) -> dict[str, int]:
+        """Return a random descriptor of so many words within a page."""
+        sizes = []
+        for _ in range(3):
+            divisors = [n for n in range(1, words + 1) if words % n == 0]
+            sizes.append(int(self.rng.choice(divisors[: 1 + len(divisors) // 2])))
+            words //= sizes[-1]
+        run, *counts = words, *sizes
+        reach = (PAGE_WORDS - run) // 3
+        low = base = 0
+        fields = {"run": run}
+        for level, count in enumerate(counts):
+            step = self.upto(reach // count, -(reach // count)) if count > 1 else 0
+            low += min(0, (count - 1) * step)
+            base += max(0, (count - 1) * step)
+            fields |= {f"count{level}": count, f"step{level}": step}
+        return fields | {"base": -low + self.upto(PAGE_WORDS - run + low - base, 0)}
+
+    def route(self, column: int, row: int, output: RouterOut, source: RouterIn) -> None:
+        word = layout.ROUTE.pack(output=output, input=source, peers=1 << output)
+        self.device += config(Kind.ROUTER, column, word, sub=row)
+
+    def copy(self, column: int) -> None:
+        words = self.upto(200)
+        payload = layout.READ.pack(**self.walk(words), dest=int(Operand.OPERATOR))
+        self.device += config(Kind.READ_OPERAND, column, payload, relocate=Relocate.INPUT)
+        near = int(self.rng.random() < 0.5)
+        if near:
+            self.route(column, Row.OPERATOR, RouterOut.GLOBAL, RouterIn.GLOBAL)
+        else:
+            self.route(column, Row.OPERATOR, RouterOut.SOUTH, RouterIn.GLOBAL)
+            self.route(column, Row.MAPPER, RouterOut.SOUTH, RouterIn.NORTH)
+            self.route(column, Row.FIFO, RouterOut.LOCAL0, RouterIn.NORTH)
+            self.route(column, Row.FIFO, RouterOut.GLOBAL, RouterIn.LOCAL0)
+        payload = layout.WRITE.pack(**self.walk(words), source=near)
+        self.device += config(Kind.WRITE, column, payload, relocate=Relocate.OUTPUT)
+
+
+def blank(images: int) -> dict:
+    return {"x": np.zeros((images, 3, 4, 5), np.int64)}
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("case", range(40))
+def test_random_copies(case: int) -> None:
+    memory = MEMORIES[case % len(MEMORIES)]
+    assert_equal(RandomCopies(case).program, blank(1 + case % 3), memory, case if case % 2 else None)
+
+
+@pytest.mark.rtl
+def test_errors_are_those_of_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = RandomCopies(1).program
+    code = np.frombuffer(good.device, "<u4").copy()
+    size = rtl.placement(good, 1).size
+    monkeypatch.setattr(rtl, "WATCHDOG_CYCLES", 2000)
+    run = layout.READ.fields[1]
+    assert run.name == "run"
+    for error, at, value in (
+        ("ILLEGAL_INSTRUCTION", 0, 0),
+        ("ILLEGAL_INSTRUCTION", 0, code[0] | 1 << 31),
+        ("READ_RESPONSE", 1, size),
+        ("HANG", 2, int(code[2]) - 1),
+    ):
+        broken = code.copy()
+        broken[at] = value
+        bad = dataclasses.replace(good, device=broken.tobytes())
+        messages = []
+        for simulate in (
+            lambda bad=bad: rtl.simulate(bad, blank(1)),
+            lambda bad=bad: judge.simulate(bad, 1),
+        ):
+            with pytest.raises(HardwareError, match=f"error {error}") as caught:
+                simulate()
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1]
+
+
+def test_a_run_that_takes_too_long_is_stopped() -> None:
+    with pytest.raises(HardwareError, match="no end within the cycles allowed after 100 cycles"):
+        judge.simulate(RandomCopies(1).program, 1, max_cycles=100)
+
+
+# --- compiled programs ------------------------------------------------------------------------------
+
+
+@functools.cache
+def lenet(model: str, batch: int) -> neuflow.Program:
+    data = digits.load({"a": 28, "b": 32, "c": 32}[model])
+    return neuflow.compile(
+        EXAMPLES / f"lenet5_{model}.onnx", grid="tiny", calib=data.train_x[:64], batch=batch
+    )
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("seed", [None, 5])
+@pytest.mark.parametrize(("model", "batch", "images"), [("b", 1, 2), ("c", 2, 3)])
+def test_lenet(model: str, batch: int, images: int, seed: int | None) -> None:
+    program = lenet(model, batch)
+    size = {"b": 32, "c": 32}[model]
+    words = api.quantise_inputs(program.ir, digits.load(size).test_x[:images])
+    assert_equal(program.ir, words, None, seed)
+
+
+@pytest.mark.rtl
+def test_statistics_and_words_are_those_of_rtl() -> None:
+    program = lenet("b", 1).ir
+    words = api.quantise_inputs(program, digits.load(32).test_x[:2])
+    want, got = rtl.run(program, words), judge.run(program, words)
+    assert all(np.array_equal(got.outputs[name], want.outputs[name]) for name in want.outputs)
+    assert got.stats == {**want.stats, "judge": "cycle"}
+    assert sum(layer["cycles"] for layer in got.stats["layers"]) == got.stats["cycles"]
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("case", range(30))
+def test_random_graphs(case: int) -> None:
+    made = RandomGraph(1000 + case)
+    compiled = compile_graph(made.net.build(*made.outputs), TINY)
+    memory = MEMORIES[case % len(MEMORIES)]
+    assert_equal(compiled, made.net.words(1 + case % 2), memory, case if case % 3 == 2 else None)
+
+
+@pytest.mark.rtl
+def test_partial_sums_go_through_memory() -> None:
+    net = Builder(3)
+    net.conv(net.input(40, 6, 20), 5, (3, 3))
+    compiled = compile_graph(net.build(net.nodes[-1].output), TINY)
+    drains = [f for kind, f in packets_of(compiled.device) if kind == Kind.CONV_DRAIN]
+    assert any(f["partial_in"] for f in drains) and any(f["partial_out"] for f in drains)
+    assert_equal(compiled, net.words(1), None, None)
+
+
+# --- parts ------------------------------------------------------------------------------------------
+
+
+def packets_of(device: bytes) -> list[tuple[Kind, dict[str, int]]]:
+    """Kind and fields of every packet, one for each ROUTE word, as the layouts unpack them."""
+    found = []
+    for kind, _, records, _ in configurations(device):
+        found += [(kind, fields) for fields in records]
+    return found
+
+
+def configurations(device: bytes) -> list[tuple[Kind, dict[str, int], list[dict[str, int]], int]]:
+    """Kind, head, records and first payload word of every CONFIG instruction."""
+    code = np.frombuffer(device, "<u4")
+    at, found = 0, []
+    while True:
+        head = layout.INSTRUCTION.unpack([code[at]])
+        at += 1
+        if head["opcode"] == Opcode.END:
+            return found
+        if head["opcode"] == Opcode.CONFIG:
+            unit = layout.UNITS[Kind(head["kind"])]
+            starts = range(at, at + head["length"], unit.words)
+            records = [unit.unpack(code[first : first + unit.words]) for first in starts]
+            found.append((Kind(head["kind"]), head, records, at))
+            at += head["length"]
+
+
+def test_packets_are_decoded_as_the_layouts_say() -> None:
+    device = lenet("b", 1).ir.device
+    decoded = decode(device, TINY.columns)
+    number, writes = 0, np.zeros(TINY.columns, np.int64)
+    for kind, head, records, at in configurations(device):
+        unit = UNIT_OF.get((kind, head["sub"]), ROUTER)
+        for index, fields in enumerate(records):
+            want = list(fields.values())[:PACKET_FIELDS]
+            assert decoded.packets[number, : len(want)].tolist() == want
+            words = layout.UNITS[kind].words
+            for word in decoded.bus[at + index * words : at + (index + 1) * words]:
+                carried = unpack_bus(int(word))
+                assert carried["packet"] == number and carried["columns"] == head["columns"]
+                assert carried["unit"] == unit
+                if unit == ROUTER:
+                    assert {name: carried[name] for name in fields} == fields
+                    assert carried["row"] == head["sub"]
+            number += 1
+        if kind == Kind.WRITE:
+            writes += head["columns"] >> np.arange(TINY.columns) & 1
+    assert number == len(decoded.packets) and (writes == decoded.writes).all()
+
+
+def unpack_bus(word: int) -> dict[str, int]:
+    fields = {}
+    for name, bits in WORD.items():
+        fields[name] = word & ((1 << bits) - 1)
+        word >>= bits
+    return fields
+
+
+def test_a_trace_says_what_each_column_did_in_each_cycle() -> None:
+    program = lenet("b", 1).ir
+    cycles = judge.simulate(program, 1).cycles
+    trace = np.zeros((cycles + 5, TINY.columns), np.uint16)
+    measured = judge.simulate(program, 1, trace=trace)
+    array = [Activity.MAC, Activity.WAIT_ROWS, Activity.WAIT_WEIGHTS, Activity.WAIT_DRAIN, Activity.IDLE]
+    bits = sum((trace[:cycles] >> bit & 1 for bit in array), np.zeros_like(trace[:cycles]))
+    assert (bits == 1).all() and not trace[cycles:].any()
+    assert (trace >> Activity.MAC & 1).sum() == measured.registers["MAC_CYCLES"]
