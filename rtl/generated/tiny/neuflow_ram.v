@@ -1,5 +1,7 @@
-// One write port, one read port; a read takes one cycle and sees the old contents.
-// Contents at power-up are undefined. Written so that synthesis tools infer block RAM.
+// One write port, one read port; a read takes one cycle. A word that is read and written in the same
+// cycle reads as anything: no part of the grid depends on it, and the attributes say so, because
+// some FPGAs would need logic around every RAM to keep a promise. Contents at power-up are
+// undefined. Written so that synthesis tools infer block RAM.
 module neuflow_ram #(
     parameter WIDTH = 16,
     parameter DEPTH = 1024,
@@ -13,6 +15,7 @@ module neuflow_ram #(
     input  wire [ADDRESS-1:0] read_address,
     output reg  [WIDTH-1:0]   read_data
 );
+    (* no_rw_check, ramstyle = "no_rw_check" *)
     reg [WIDTH-1:0] memory[0:DEPTH-1];
 
     always @(posedge clk) begin
