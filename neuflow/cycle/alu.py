@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuflow.blocks.alu_model import LATENCY
+from neuflow.blocks.alu import _STAGES
 from neuflow.cycle.compiled import part
-from neuflow.cycle.pipeline import PIPELINE, pipeline_edge
+from neuflow.cycle.pipeline import PIPELINE, SPARE, pipeline_edge, pipeline_stage, slice_edge
 from neuflow.cycle.state import INT
 from neuflow.layout import AluOp
 
@@ -17,9 +17,10 @@ _QUOTIENT_BITS = 17
 ALU = np.dtype(
     [
         ("tails", PIPELINE),
+        ("slice", SPARE),
         ("busy", INT),  # the divider holds a beat
         ("left", INT),  # bits of its quotient that are missing
-        *((n, INT) for n in ("moves", "both", "divides", "accept")),  # wires
+        *((n, INT) for n in ("moves", "en", "both", "divides", "accept")),  # wires
     ]
 )
 """blocks.alu.Alu."""
@@ -31,17 +32,17 @@ def alu_wires(alu, config, a, b, o):
     config.ready = 0
     alu.both = 0
     alu.accept = 0
-    alu.moves = config.valid or alu.tails.inside
+    alu.moves = config.valid or alu.tails.inside or o.valid
     if not alu.moves:
         return False
-    en = not o.valid or o.ready
+    alu.en = pipeline_stage(alu.tails, _STAGES) == 0 or alu.slice.valid == 0
     if config.valid and a.valid:
         c = config.o.alu
         unary = c.op == _ABS or c.op == _SQUARE
         alu.divides = c.op == _DIV
         if unary or b.valid:
             alu.both = 1
-            alu.accept = en and (not alu.divides or (alu.busy and alu.left == 0))
+            alu.accept = alu.en and (not alu.divides or (alu.busy and alu.left == 0))
             a.ready = alu.accept
             b.ready = alu.accept and not unary
             config.ready = alu.accept and a.last
@@ -61,5 +62,7 @@ def alu_edge(alu, config, a, o):
         alu.left -= 1
     elif alu.accept:
         alu.busy = 0
-    if not o.valid or o.ready:
-        pipeline_edge(alu.tails, o, LATENCY, alu.accept, a.count, a.last)
+    beat = pipeline_stage(alu.tails, _STAGES)
+    slice_edge(alu.slice, o, beat != 0, beat >> 1, beat & 1)
+    if alu.en:
+        pipeline_edge(alu.tails, _STAGES, alu.accept, a.count, a.last)

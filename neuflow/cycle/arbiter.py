@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from neuflow.blocks.dma_address import BURSTS
+import numpy as np
+
+from neuflow.blocks.dma_address import BURSTS, READ_BEATS, WRITES
 from neuflow.cycle.compiled import part
 from neuflow.cycle.memory import front
-from neuflow.cycle.read_port import read_port_response_ready
-from neuflow.cycle.state import record
-from neuflow.cycle.write_port import write_request_valid
+from neuflow.cycle.parts import QUEUE, SLICE, queue_at, queue_edge, slice_edge
+from neuflow.cycle.state import INT
 
-ARBITER = record(
-    "read_after", "ar_valid", "ar_address", "ar_length", "ar_id", "under_way",
-    "write_after", "aw_valid", "aw_address", "aw_length", "aw_id", "busy", "owner",
-    "read_error", "write_error",
-    # Wires: ports granted (-1: none), beats that move, the port that a read beat is for.
-    "read_grant", "write_grant", "read_beat", "write_beat", "w_last", "read_port",
-    "fetch_beat", "r_last", "r_error", "b_error",
+ARBITER = np.dtype(
+    [
+        *[(name, INT) for name in (
+            "read_after", "ar_valid", "ar_address", "ar_length", "ar_id",
+            "under_way", "beats", "asked", "opened",
+            "response_port", "response_error", "read_beat",  # the beat that came a cycle ago
+            "write_after", "aw_valid", "aw_address", "aw_length", "aw_id",
+            "write_beat", "write_response",  # of a cycle ago; -1: no response
+            "read_error", "write_error",
+            # Wires: ports granted (-1: none), length of the read burst, handshakes.
+            "read_grant", "write_grant", "read_length", "w_moves", "data_moves",
+        )],
+        ("turns", QUEUE),  # value: port whose burst's data come next
+        ("leaves", SLICE),  # a: last
+    ]
 )  # fmt: skip
-"""arbiter.Arbiter. Masks have one bit a port; addresses are those of beats."""
+"""arbiter.Arbiter. Masks have one bit a port; addresses are those of beats; port -1 is none."""
+
+
+def reset_arbiter(arbiter: np.void, at: int) -> int:
+    """Set what reset does not clear; return the next free place of the store."""
+    arbiter["opened"] = 1  # soon after reset
+    arbiter["response_port"] = arbiter["write_response"] = -1
+    return queue_at(arbiter["turns"], at, WRITES)
 
 
 @part
@@ -37,106 +53,115 @@ def round_robin(requests, after):
 
 
 @part
-def arbiter_wires(m, fetch_valid):
-    """Grant bursts, and say which beats move. ``fetch_valid``: the program fetch asks."""
-    a, memory, columns = m.arbiter, m.memory, m.grid.columns
-    fetch_id = 3 * columns
-
-    # Read addresses: the program fetch first, the others in turn.
+def arbiter_wires(m):
+    """Grant bursts, and tell ports which of their beats and responses come."""
+    a, columns = m.arbiter, m.grid.columns
+    fetch = 3 * columns
     a.read_grant = -1
-    if (a.ar_valid == 0 or memory.arready) and a.under_way != BURSTS:
-        if fetch_valid:
-            a.read_grant = fetch_id
+    if a.opened and (a.ar_valid == 0 or m.memory.arready):
+        if m.fetcher.wanted:
+            a.read_grant = fetch
+            a.read_length = m.grid.burst_beats - 1
         else:
             requests = 0
             for c in range(columns):
                 for k in range(3):
-                    requests |= m.readers[c, k].request_valid << (3 * c + k)
+                    requests |= m.readers[c, k].asks.valid << (3 * c + k)
             if requests:
                 a.read_grant = round_robin(requests, a.read_after)
-                m.readers[a.read_grant // 3, a.read_grant % 3].granted = 1
+                port = m.readers[a.read_grant // 3, a.read_grant % 3]
+                port.granted = 1
+                a.read_length = port.asks.b
+    if 0 <= a.response_port < fetch:
+        m.readers[a.response_port // 3, a.response_port % 3].arrives = 1
 
-    # Read data.
-    a.read_beat = 0
-    a.fetch_beat = 0
-    if memory.rvalid:
-        burst = front(memory.reads)
-        a.read_port = burst.id
-        a.r_last = burst.left == 1
-        a.r_error = burst.response >> 1
-        if burst.id == fetch_id:
-            a.read_beat = 1
-            a.fetch_beat = 1
-        else:
-            port = m.readers[burst.id // 3, burst.id % 3]
-            a.read_beat = read_port_response_ready(port)
-            port.arrives = a.read_beat
-    _write_wires(m)
-
-
-@part
-def _write_wires(m):
-    """Write beats of the burst granted, then the next grant; responses."""
-    a, memory = m.arbiter, m.memory
-    a.write_beat = 0
-    a.w_last = 0
-    if a.busy:
-        port = m.writers[a.owner]
-        port.data_ready = memory.wready
-        a.write_beat = port.buffer.valid != 0 and memory.wready != 0
-        a.w_last = port.buffer.value
     a.write_grant = -1
-    ends = a.write_beat != 0 and a.w_last != 0
-    if (a.busy == 0 or ends) and (a.aw_valid == 0 or memory.awready):
+    if (a.aw_valid == 0 or m.memory.awready) and a.turns.level != a.turns.depth:
         requests = 0
-        for c in range(m.grid.columns):
-            if write_request_valid(m.writers[c]):
-                requests |= 1 << c
+        for c in range(columns):
+            requests |= m.writers[c].asks.valid << c
         if requests:
             a.write_grant = round_robin(requests, a.write_after)
             m.writers[a.write_grant].granted = 1
-    a.b_error = 0
-    if memory.bvalid:
-        a.b_error = front(memory.responses).response >> 1
-        port = m.writers[front(memory.responses).id]
-        port.response = 1
-        port.done = port.notes & 1
+    a.w_moves = a.leaves.valid != 0 and m.memory.wready != 0
+    a.data_moves = 0
+    if a.turns.valid and a.leaves.spare_valid == 0:
+        port = m.writers[a.turns.value]
+        port.data_ready = 1
+        a.data_moves = port.buffer.valid
+    if a.write_response >= 0:
+        m.writers[a.write_response].response = 1
 
 
 @part
-def arbiter_edge(m, fetch_address):
-    """blocks.arbiter.Arbiter. Call it after the memory's edge and before the ports'."""
-    a, memory, columns = m.arbiter, m.memory, m.grid.columns
-    if a.read_beat:
-        if a.r_last:
-            a.under_way -= 1
-        if a.fetch_beat == 0 and a.r_error:
-            a.read_error = 1
+def arbiter_edge(m):
+    """blocks.arbiter.Arbiter. Call it before the edges of memory and ports."""
+    _reads_edge(m)
+    _writes_edge(m)
 
+
+@part
+def _reads_edge(m):
+    a, memory, columns = m.arbiter, m.memory, m.grid.columns
+    opened = a.under_way < BURSTS - 1 and a.beats < READ_BEATS
     issue = a.read_grant >= 0
-    if issue:
-        a.under_way += 1
+    a.beats += a.asked - a.read_beat
+    a.asked = a.read_length + 1 if issue else 0
+    a.under_way += issue
+    a.opened = opened
+    if 0 <= a.response_port < 3 * columns and a.response_error:
+        a.read_error = 1
+    a.response_port = -1
+    a.read_beat = memory.rvalid  # r.ready is always 1
+    if memory.rvalid:
+        burst = front(memory.reads)
+        a.response_port = burst.id
+        a.response_error = burst.response >> 1
+        if burst.left == 1:
+            a.under_way -= 1
+
+
+@part
+def addresses_edge(m, fetch_address):
+    """Addresses of the bursts granted. Call it behind the memory's edge, which takes those before."""
+    a, memory, columns = m.arbiter, m.memory, m.grid.columns
+    if a.read_grant >= 0:
+        a.ar_valid = 1
         a.ar_id = a.read_grant
+        a.ar_length = a.read_length
         if a.read_grant == 3 * columns:
             a.ar_address = fetch_address
-            a.ar_length = m.grid.burst_beats - 1
         else:
-            port = m.readers[a.read_grant // 3, a.read_grant % 3]
-            a.ar_address = port.request_address
-            a.ar_length = port.request_length
+            a.ar_address = m.readers[a.read_grant // 3, a.read_grant % 3].asks.a
             a.read_after = -1 << (a.read_grant + 1)
-    a.ar_valid = issue or (a.ar_valid != 0 and memory.arready == 0)
-
-    ends = a.write_beat != 0 and a.w_last != 0
-    issue = a.write_grant >= 0
-    a.aw_valid = issue or (a.aw_valid != 0 and memory.awready == 0)
-    a.busy = issue or (a.busy != 0 and not ends)
-    if issue:
-        burst = m.writers[a.write_grant].bursts.value
-        a.aw_address = burst >> 17
-        a.aw_length = burst & 0xFFFF
+    elif memory.arready:
+        a.ar_valid = 0
+    if a.write_grant >= 0:
+        asks = m.writers[a.write_grant].asks
+        a.aw_valid = 1
         a.aw_id = a.write_grant
-        a.owner = a.write_grant
+        a.aw_address = asks.a
+        a.aw_length = asks.b
         a.write_after = -1 << (a.write_grant + 1)
-    if a.b_error:
-        a.write_error = 1
+    elif memory.awready:
+        a.aw_valid = 0
+
+
+@part
+def _writes_edge(m):
+    a, memory = m.arbiter, m.memory
+    a.write_beat = a.w_moves
+    last = 0
+    if a.data_moves:
+        last = m.writers[a.turns.value].buffer.value
+    issue = a.write_grant >= 0
+    if issue or a.turns.valid or a.turns.level:
+        queue_edge(a.turns, m.store, issue, a.write_grant, a.data_moves != 0 and last != 0)
+    if a.data_moves or a.leaves.valid:
+        slice_edge(a.leaves, a.data_moves, last, 0, memory.wready)
+    a.write_response = -1
+    if memory.bvalid:
+        burst = front(memory.responses)
+        a.write_response = burst.id
+        if burst.response >> 1:
+            a.write_error = 1

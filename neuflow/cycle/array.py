@@ -1,9 +1,10 @@
-"""The multiply-accumulate array (blocks.conv_array): when is a tap issued, and why not."""
+"""The multiply-accumulate array (blocks.conv_array, conv_lanes): when is a tap issued, and why not."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from neuflow.blocks.conv_lanes import Coordinates
 from neuflow.blocks.convolver_model import HAND_OVER
 from neuflow.cycle.compiled import part
 from neuflow.cycle.state import INT, record
@@ -17,22 +18,37 @@ WAIT_WEIGHTS = 1 << Activity.WAIT_WEIGHTS
 WAIT_DRAIN = 1 << Activity.WAIT_DRAIN
 IDLE = 1 << Activity.IDLE
 
-COORDINATES = record("made", "column", "row", "y", "need", "free", "last_row")
-"""blocks.conv_array.Coordinates of the next group, made lane by lane."""
+COORDINATES = record(
+    "column", "row", "y",  # the lane that is walked to
+    "summed_row", "need_sum", "free_sum",  # the one before it
+    "ready_row", "ready_need", "ready_free",  # and before that
+    "lead",  # which of these hold a lane of the group, bit by bit
+    "made", "full", "fed", "need", "free", "last_row",
+)  # fmt: skip
+"""blocks.conv_lanes.Coordinates of the next group, made lane by lane."""
+
+_LEADS = (1 << Coordinates.LEAD) - 1
+_LED = _LEADS ^ (_LEADS >> 1)
+"""Bit of ``lead`` that says of the oldest lane on its way that it is there."""
 
 BLOCK = record("last_row", "ends_group", "ends_pass")
 """What the drain is told with the results of a block."""
 
+_FLUSHING = 0b1111
+"""Stages behind the issue that a configuration waits for."""
+_FLUSHED = _FLUSHING ^ (_FLUSHING >> 1)
+
 MAC_ARRAY = np.dtype(
     [
         ("lanes", COORDINATES),
-        *((n, INT) for n in ("active", "group", "block", "channel", "ky", "kx")),
+        *((n, INT) for n in ("active", "flushing", "group", "block", "channel", "ky", "kx")),
         ("odd", INT),  # second tap of a beat of weights
-        ("starts_group", INT),
+        ("begins", INT),  # a group
         ("in_flight", INT),  # a block is between its last tap and the drain
         ("last_row", INT),  # of the present group
         ("stages", INT),  # flag ``last`` of the stages after 0, bit 0 is stage 1
-        ("leaving", BLOCK),  # the block in flight
+        ("ending", BLOCK),  # the block whose last tap is in stage 1
+        ("told", BLOCK),  # the block that the drain is told of
         ("released", INT),
         ("pass_done", INT),
         # Wires.
@@ -42,18 +58,25 @@ MAC_ARRAY = np.dtype(
 )
 """blocks.conv_array.MacArray."""
 
+_STAGES = (1 << HAND_OVER) - 1
 _HAND_OVER_BIT = HAND_OVER - 1
 
 
 @part
-def array_wires(a, config, pixels, stored, weights_ready, drain_ready):
+def array_rests(a, config):
+    """Whether nothing can move."""
+    return not (a.active or a.stages or a.flushing or config.valid or a.pass_done)
+
+
+@part
+def array_wires(a, config, weights_ready, drain_ready):
     """Stage 0: may the next tap be issued? Return the activity bit (``Sequence`` in the block)."""
     a.hand_over = a.stages >> _HAND_OVER_BIT & 1
     a.issue = 0
-    config.ready = 0
+    config.ready = a.flushing & _FLUSHED != 0
     if not a.active:
         return IDLE
-    if a.starts_group and (a.lanes.made != pixels or a.lanes.need > stored):
+    if a.begins and not (a.lanes.full and a.lanes.fed):
         return WAIT_ROWS
     if not a.odd and not weights_ready:
         return WAIT_WEIGHTS
@@ -68,7 +91,6 @@ def array_wires(a, config, pixels, stored, weights_ready, drain_ready):
     a.ends_group = a.ends_block and a.block + 1 == c.blocks
     a.ends_pass = a.ends_group and a.group + 1 == c.groups
     a.frees = a.ends_pass or c.stream_weights
-    config.ready = a.ends_pass
     return MAC
 
 
@@ -78,22 +100,46 @@ def _clipped(value, rows):
 
 
 @part
-def _coordinates_edge(lanes, c, pixels, take):
-    """``Coordinates``: one more lane of the next group, unless it is whole."""
-    full = lanes.made == pixels
-    if full and not take:
-        return
-    lanes.last_row = lanes.row
-    lanes.need = _clipped(lanes.y + c.need, c.rows)
-    if full or lanes.made == 0:
-        lanes.free = _clipped(lanes.y + c.release, c.rows)
-    lanes.made = 1 if full else lanes.made + 1
+def _lane_edge(lanes, c, pixels):
+    """One more lane of the next group goes on its way, the oldest one arrives."""
+    lanes.last_row = lanes.ready_row
+    lanes.need = lanes.ready_need
+    if lanes.full or lanes.made == 0:
+        lanes.free = lanes.ready_free
+    lanes.ready_row = lanes.summed_row
+    lanes.ready_need = _clipped(lanes.need_sum, c.rows)
+    lanes.ready_free = _clipped(lanes.free_sum, c.rows)
+    lanes.summed_row = lanes.row
+    lanes.need_sum = lanes.y + c.need
+    lanes.free_sum = lanes.y + c.release
+    if lanes.lead & _LED:
+        lanes.made = 1 if lanes.full else lanes.made + 1
+        lanes.full = lanes.made == pixels
+    lanes.lead = (lanes.lead << 1 | 1) & _LEADS
+
+
+@part
+def _walk_edge(lanes, c):
     if lanes.column + 1 == c.pitch:
         lanes.column = 0
         lanes.row = (lanes.row + 1) & _MASK
         lanes.y = (lanes.y + c.stride) & _MASK
     else:
         lanes.column += 1
+
+
+@part
+def _coordinates_edge(lanes, c, pixels, active, take, stored):
+    """``Coordinates``; without ``active`` it begins anew."""
+    if lanes.full and not take:
+        lanes.fed = lanes.need <= stored
+    else:
+        lanes.fed = lanes.ready_need <= stored
+        _lane_edge(lanes, c, pixels)
+        _walk_edge(lanes, c)
+    if not active:
+        lanes.made = lanes.full = lanes.lead = 0
+        lanes.column = lanes.row = lanes.y = 0
 
 
 @part
@@ -119,35 +165,38 @@ def _step(a, c):
 
 
 @part
-def array_edge(a, config, pixels):
-    """Move the registers."""
-    lanes = a.lanes
-    a.stages = (a.stages << 1 | (a.issue and a.ends_block)) & ((1 << HAND_OVER) - 1)
-    a.pass_done = a.issue and a.ends_pass
+def _copy(to, block):
+    to.last_row, to.ends_group, to.ends_pass = block.last_row, block.ends_group, block.ends_pass
+
+
+@part
+def array_edge(a, config, pixels, stored):
+    """Move the registers; ``stored``: the row store's register."""
+    lanes, c = a.lanes, config.o.array
+    if a.stages & 1:
+        _copy(a.told, a.ending)
     if a.hand_over:
         a.in_flight = 0
-    if not a.active:
-        if not config.valid:
-            return  # the lanes begin anew in the cycle that makes it active
-        a.active = 1
-        lanes.made = lanes.column = lanes.row = lanes.y = 0
-        return
-    c = config.o.array
-    begins = a.starts_group
+    active, begins = a.active, a.begins
+    a.pass_done = a.issue and a.ends_pass
     if a.pass_done:
         a.released = 0
-    elif begins and lanes.made == pixels:
+    elif active and begins and lanes.full:
         a.released = lanes.free
+    if not active:
+        a.active = config.valid and a.flushing == 0
+    a.flushing = (a.flushing << 1 | a.pass_done) & _FLUSHING
+    a.stages = (a.stages << 1 | (a.issue and a.ends_block)) & _STAGES
     if a.issue:
         if begins:
             a.last_row = lanes.last_row
         if a.ends_block:
             a.in_flight = 1
-            a.leaving.last_row = a.last_row
-            a.leaving.ends_group, a.leaving.ends_pass = a.ends_group, a.ends_pass
-        a.starts_group = a.ends_group
+            a.ending.last_row = a.last_row
+            a.ending.ends_group, a.ending.ends_pass = a.ends_group, a.ends_pass
+        a.begins = a.ends_group
         a.odd = not a.odd and not a.ends_block
         _step(a, c)
         if a.pass_done:
             a.active = 0
-    _coordinates_edge(lanes, c, pixels, a.issue and begins)
+    _coordinates_edge(lanes, c, pixels, active, a.issue and begins, stored)

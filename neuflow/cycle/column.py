@@ -13,28 +13,22 @@ import numpy as np
 from neuflow.blocks.conv_weights import PARAMETER_BEATS
 from neuflow.cycle import state
 from neuflow.cycle.alu import ALU, alu_edge, alu_wires
-from neuflow.cycle.array import MAC_ARRAY, array_edge, array_wires
+from neuflow.cycle.array import MAC_ARRAY, array_edge, array_rests, array_wires
 from neuflow.cycle.compiled import part
-from neuflow.cycle.drain import (
-    DRAIN,
-    drain_edge,
-    drain_offers,
-    drain_ready,
-    drain_rests,
-    drain_wires,
-)
+from neuflow.cycle.drain import DRAIN, drain_edge, drain_rests, drain_wires
 from neuflow.cycle.fifo import BEATS, FIFO, fifo_edge, fifo_wires
 from neuflow.cycle.mapper import MAPPER, mapper_edge, mapper_wires
-from neuflow.cycle.router import LOWEST, ROUTER, reset_router, router_edge, router_input
-from neuflow.cycle.rows import ROW_STORE, rows_edge, rows_stored, rows_wires
-from neuflow.cycle.state import INT, LINK, MAX_COLUMNS, MAX_ROWS, Record
-from neuflow.cycle.weights import (
-    WEIGHT_STORE,
-    parameters_valid,
-    weights_edge,
-    weights_ready,
-    weights_wires,
+from neuflow.cycle.router import (
+    LOWEST,
+    ROUTER,
+    reset_router,
+    router_edge,
+    router_input,
+    router_rests,
 )
+from neuflow.cycle.rows import ROW_STORE, rows_edge, rows_wires
+from neuflow.cycle.state import INT, LINK, MAX_COLUMNS, MAX_ROWS, Record
+from neuflow.cycle.weights import WEIGHT_STORE, weights_edge, weights_wires
 from neuflow.cycle.window import WINDOW, window_edge, window_rests, window_wires
 from neuflow.errors import ConfigError
 from neuflow.grid import GridConfig
@@ -75,6 +69,7 @@ _CONVOLVER, _OPERATOR, _MAPPER, _FIFO = (int(row) for row in Row)
 _NORTH, _EAST, _SOUTH, _WEST = range(4)  # of RouterIn and of RouterOut
 _GLOBAL_IN, _LOCAL_IN = int(RouterIn.GLOBAL), int(RouterIn.LOCAL0)
 _GLOBAL_OUT, _LOCAL_OUT = int(RouterOut.GLOBAL), int(RouterOut.LOCAL0)
+_RESULT = _CONVOLVER * RESULTS
 _WINDOW_OUT = int(RouterOut.LOCAL4)
 _WINDOW_RESULT = _OPERATOR * RESULTS + 2
 _DRAINING, _ALU_BIT = 1 << Activity.DRAIN, 1 << Activity.ALU
@@ -107,9 +102,12 @@ def new_tiles(grid: GridConfig) -> Record:
         )
     tiles = np.zeros(1, TILES)
     columns = tiles["columns"][0]
-    columns["weights"]["weights"]["depth"] = grid.weight_words // grid.bus_words
-    columns["weights"]["blocks"]["depth"] = PARAMETER_BEATS * grid.weight_blocks
-    columns["array"]["starts_group"] = 1
+    weights = columns["weights"]
+    weights["weights"]["space"] = grid.weight_words // grid.bus_words
+    weights["blocks"]["space"] = PARAMETER_BEATS * grid.weight_blocks
+    weights["weights"]["room"] = weights["blocks"]["room"] = 1
+    columns["array"]["begins"] = 1
+    columns["drain"]["ready"] = 1
     columns["fifos"]["depth"] = beats
     for row in range(grid.rows):
         reset_router(columns["routers"][:, row], *_ports(row), grid.config_queue)
@@ -146,7 +144,7 @@ def _write_source(grid, wires, column):
 def column_offers(grid, wires, tiles, c):
     """What the column shows from registers alone: to the lines, and to the write port."""
     column = tiles.columns[c]
-    wires.rows_listening = column.rows.active
+    wires.rows_listening = column.rows.opened
     wires.rows_source = wires.receivers[state.ROWS].o.rows.source
     wires.weights_listening = column.weights.active
     wires.weights_source = wires.receivers[state.WEIGHTS].o.weights.source
@@ -156,28 +154,16 @@ def column_offers(grid, wires, tiles, c):
 
 
 @part
-def convolver_offers(grid, wires, column):
-    """What stands at the convolver's output; whether its drain rests."""
-    config = wires.receivers[state.DRAIN]
-    drain = column.drain
-    column.drains = not drain_rests(drain, config)
-    config.ready = 0
-    drain.start = drain.step = 0
-    if column.drains:
-        drain_offers(drain, config, column.results[_CONVOLVER * RESULTS], grid.maps)
-
-
-@part
 def _routers_wires(grid, wires, tiles, c):
     column = tiles.columns[c]
     wires.global_in.ready = 0
     for row in range(grid.rows):
         router = column.routers[row]
-        active = router.active
-        while active:
-            i = LOWEST[active]
+        armed = router.armed
+        while armed:
+            i = LOWEST[armed]
             router_input(router, i, input_link(grid, wires, tiles, c, row, i))
-            active &= active - 1
+            armed &= armed - 1
     if wires.write.valid and wires.write.ready:
         _write_source(grid, wires, column).ready = 1
 
@@ -187,19 +173,16 @@ def convolver_wires(grid, wires, column):
     """Wires of the convolver's units; return the activity bits."""
     receivers = wires.receivers
     array, drain, weights = column.array, column.drain, column.weights
-    rows_wires(column.rows, receivers[state.ROWS], wires.rows_line, array.released)
+    rows_wires(column.rows, receivers[state.ROWS], wires.rows_line)
     weights_wires(weights, receivers[state.WEIGHTS], wires.weights_line)
+    bits = array_wires(array, receivers[state.ARRAY], weights.weights.ready, drain.ready)
     config = receivers[state.DRAIN]
-    bits = array_wires(
-        array, receivers[state.ARRAY], grid.pixels, rows_stored(column.rows), weights_ready(weights),
-        drain_ready(drain, config),
-    )  # fmt: skip
+    config.ready = 0
+    drain.start = 0
     wires.partials.ready = 0
-    if column.drains or array.hand_over:
-        column.drains = 1
-        o = column.results[_CONVOLVER * RESULTS]
-        valid = parameters_valid(weights)
-        drain_wires(drain, config, array, valid, wires.partials, o, grid.maps)
+    column.drains = array.hand_over or not drain_rests(drain, config, column.results[_RESULT])
+    if column.drains:
+        drain_wires(drain, config, array, weights.valid, wires.partials, grid.maps)
         if drain.step:
             bits |= _DRAINING
     return bits
@@ -218,12 +201,10 @@ def _operator_wires(grid, wires, column):
             bits |= _ALU_BIT
     config = wires.receivers[state.WINDOW]
     window = column.window
-    column.windows = not window_rests(window, config)
+    column.windows = not window_rests(window, config, column.results[_WINDOW_RESULT])
     config.ready = 0
-    if column.windows:
-        o = column.results[_WINDOW_RESULT]
-        if window_wires(window, config, out[_WINDOW_OUT].o, o, grid.lanes):
-            bits |= _WINDOW_BIT
+    if column.windows and window_wires(window, config, out[_WINDOW_OUT].o, grid.lanes):
+        bits |= _WINDOW_BIT
     return bits
 
 
@@ -231,7 +212,6 @@ def _operator_wires(grid, wires, column):
 def column_wires(grid, wires, tiles, c):
     """All other wires of the column; needs the lines, ports and offers of this cycle."""
     column = tiles.columns[c]
-    convolver_offers(grid, wires, column)
     _routers_wires(grid, wires, tiles, c)
     bits = convolver_wires(grid, wires, column)
     bits |= _operator_wires(grid, wires, column)
@@ -248,14 +228,17 @@ def column_wires(grid, wires, tiles, c):
 
 @part
 def convolver_edge(grid, wires, column):
+    """Move the registers of the convolver's units."""
     receivers = wires.receivers
-    array, drain = column.array, column.drain
-    rows_edge(column.rows, receivers[state.ROWS], array.pass_done)
+    rows, array, drain = column.rows, column.array, column.drain
+    stored = rows.stored
+    rows_edge(rows, receivers[state.ROWS], wires.rows_line, array.released, array.pass_done)
     weights_edge(column.weights, receivers[state.WEIGHTS], wires.weights_line, array, drain)
+    config = receivers[state.DRAIN]
     if column.drains:
-        o = column.results[_CONVOLVER * RESULTS]
-        drain_edge(drain, receivers[state.DRAIN], array, o, grid.pixels, grid.maps)
-    array_edge(array, receivers[state.ARRAY], grid.pixels)
+        drain_edge(drain, config, array, column.results[_RESULT], grid.pixels, grid.maps)
+    if not array_rests(array, receivers[state.ARRAY]):
+        array_edge(array, receivers[state.ARRAY], grid.pixels, stored)
 
 
 @part
@@ -283,12 +266,12 @@ def column_edge(grid, wires, tiles, c):
             fifo = column.fifos[(row - _FIFO) * FIFOS + k]
             i = column.routers[row].out[_LOCAL_OUT + k].o
             o = column.results[row * RESULTS + k]
-            if fifo.level or i.ready or o.ready:
+            if fifo.level or fifo.fetched or i.ready or o.ready:
                 fifo_edge(fifo, i, o)
     for row in range(grid.rows):
         router = column.routers[row]
         route = wires.route[row]
-        if router.occupied or router.moving or route.take:
+        if route.take or not router_rests(router):
             router_edge(router, route)
 
 

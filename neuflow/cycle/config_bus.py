@@ -13,7 +13,18 @@ import numpy.typing as npt
 from neuflow.cycle.compiled import part
 from neuflow.cycle.parts import SLICE, slice_edge
 from neuflow.cycle.router import router_bus_ready
-from neuflow.cycle.state import INT, MAX_COLUMNS, MAX_ROWS, PACKET_FIELDS, ROUTER, UNITS
+from neuflow.cycle.state import (
+    ALU0,
+    INT,
+    MAPPER,
+    MAX_COLUMNS,
+    MAX_ROWS,
+    PACKET_FIELDS,
+    READ_ROWS,
+    ROUTER,
+    ROWS,
+    UNITS,
+)
 from neuflow.layout import COLUMN_BITS
 
 TAP = np.dtype([("head", SLICE), ("moves", INT)])
@@ -37,6 +48,9 @@ WORD = {
 field -> bits, from the lowest. ``packet``: row of the table of packets. ``unit``: receiver
 (``state.ROWS`` ..), ``ROUTER``, or ``NOBODY``. ``row``: of its tile, ``DMA_ROW`` for a port. ``output``,
 ``input``, ``peers``: of a ROUTE word."""
+
+FIRST_UNIT = np.array([ROWS, ALU0, MAPPER] + [READ_ROWS] * (MAX_ROWS - 2), np.int64)
+"""The receivers of the tile in a row are those from ``FIRST_UNIT[row]`` to before the next row's."""
 
 NOBODY = 15
 DMA_ROW = 15
@@ -75,19 +89,40 @@ def bus_ready(bus):
 
 
 @part
+def _holds_up(receiver):
+    """``~bus.ready``: a word that has arrived finds no room, and keeps all others at the tap."""
+    return receiver.mine != 0 and receiver.full != 0
+
+
+@part
+def _dma_wires(m):
+    """The tap of the ports."""
+    tap = m.bus.taps[DMA_TAP]
+    tap.moves = 0
+    if tap.head.valid == 0 or m.bus.taps[FORK].head.spare_valid:
+        return
+    for c in range(m.grid.columns):
+        for unit in range(READ_ROWS, UNITS):
+            if _holds_up(m.wires[c].receivers[unit]):
+                return
+    tap.moves = 1
+
+
+@part
+def _tile_ready(wires, router, row):
+    """Whether all units of a tile take a word."""
+    ready = router_bus_ready(router) != 0
+    for unit in range(FIRST_UNIT[row], FIRST_UNIT[row + 1]):
+        if _holds_up(wires.receivers[unit]):
+            ready = False
+    return ready
+
+
+@part
 def bus_wires(m):
     """Decide for every tap whether its word moves on, and tell routers which words they take."""
     bus, grid = m.bus, m.grid
-    tap = bus.taps[DMA_TAP]
-    tap.moves = tap.head.valid
-    if tap.moves:
-        word = tap.head.a
-        unit = word >> _UNIT & 15
-        tap.moves = bus.taps[FORK].head.spare_valid == 0
-        for c in range(grid.columns):
-            if unit < UNITS and _addresses(word, DMA_ROW, c) and m.wires[c].receivers[unit].full:
-                tap.moves = 0
-
+    _dma_wires(m)
     tap = bus.taps[FORK]
     tap.moves = tap.head.valid
     if tap.moves:
@@ -99,29 +134,17 @@ def bus_wires(m):
         column = m.tiles.columns[c]
         for row in range(grid.rows):
             t = FIRST + c * grid.rows + row
-            tap = bus.taps[t]
+            tap, route = bus.taps[t], wires.route[row]
             tap.moves = 0
-            wires.route[row].take = 0
+            route.take = 0
             if tap.head.valid and (row + 1 == grid.rows or bus.taps[t + 1].head.spare_valid == 0):
-                _tile_wires(tap, wires, column.routers[row], wires.route[row], row, c)
-
-
-@part
-def _tile_wires(tap, wires, router, route, row, c):
-    """The tap of one tile; the next one has room."""
-    word = tap.head.a
-    unit = word >> _UNIT & 15
-    tap.moves = 1
-    if not _addresses(word, row, c):
-        return
-    if unit < UNITS:
-        tap.moves = wires.receivers[unit].full == 0
-    elif unit == ROUTER:
-        route.output = word >> _OUTPUT & 15
-        route.input = word >> _INPUT & 15
-        route.peers = word >> _PEERS & _PEERS_MASK
-        tap.moves = router_bus_ready(router, route.output, route.input, route.peers)
-        route.take = tap.moves
+                tap.moves = _tile_ready(wires, column.routers[row], row)
+                word = tap.head.a
+                if tap.moves and word >> _UNIT & 15 == ROUTER and _addresses(word, row, c):
+                    route.take = 1
+                    route.output = word >> _OUTPUT & 15
+                    route.input = word >> _INPUT & 15
+                    route.peers = word >> _PEERS & _PEERS_MASK
 
 
 @part
@@ -135,27 +158,33 @@ def _receiver_valid(bus, receiver):
 
 
 @part
-def _receiver_take(bus, receiver, word):
-    """A ConfigReceiver takes a word from the bus."""
-    receiver.assembled = word.a >> _PACKET & _PACKET_MASK
-    receiver.assembled_base = word.b
-    receiver.full = word.a & 1
-    if receiver.depth == 1 and receiver.full:
-        _receiver_valid(bus, receiver)
-
-
-@part
 def receiver_edge(bus, receiver):
-    """A ConfigReceiver and its unit; the bus's side is in :func:`bus_edge`."""
+    """blocks.config.ConfigReceiver, but for the words that arrive, see :func:`bus_edge`."""
+    full = receiver.full
     if receiver.depth == 1:
         if receiver.ready:
             receiver.full = 0
             receiver.valid = 0
-    elif receiver.full and (receiver.valid == 0 or receiver.ready):
+    elif full and (receiver.valid == 0 or receiver.ready):
         _receiver_valid(bus, receiver)
         receiver.full = 0
     elif receiver.ready:
         receiver.valid = 0
+    if receiver.mine and full == 0:
+        receiver.mine = 0
+        receiver.assembled = receiver.arrived >> _PACKET & _PACKET_MASK
+        receiver.assembled_base = receiver.arrived_base
+        receiver.full = receiver.arrived & 1
+        if receiver.depth == 1 and receiver.full:
+            _receiver_valid(bus, receiver)
+
+
+@part
+def _arrives(receiver, head):
+    """A word of its own arrives; its tap has seen to it that there is room."""
+    receiver.mine = 1
+    receiver.arrived = head.a
+    receiver.arrived_base = head.b
 
 
 @part
@@ -175,7 +204,7 @@ def receivers_load(m, packets):
 def bus_edge(m):
     """Move the words on, from the last tap to the first, as each needs the one before it unmoved.
 
-    Call it after all receivers' edges: a receiver never moves and takes in one cycle.
+    Call it after all receivers' edges, so that a word finds the place of the one before it empty.
     """
     bus, grid, s = m.bus, m.grid, m.sequencer
     busy = s.config_moves
@@ -186,7 +215,7 @@ def bus_edge(m):
             if tap.moves and _addresses(tap.head.a, row, c):
                 unit = tap.head.a >> _UNIT & 15
                 if unit < UNITS:
-                    _receiver_take(bus, m.wires[c].receivers[unit], tap.head)
+                    _arrives(m.wires[c].receivers[unit], tap.head)
             if tap.head.valid or upstream.moves:
                 slice_edge(tap.head, upstream.moves, upstream.head.a, upstream.head.b, tap.moves)
                 busy |= tap.head.valid
@@ -197,7 +226,7 @@ def bus_edge(m):
         unit = tap.head.a >> _UNIT & 15
         for c in range(grid.columns):
             if unit < UNITS and _addresses(tap.head.a, DMA_ROW, c):
-                _receiver_take(bus, m.wires[c].receivers[unit], tap.head)
+                _arrives(m.wires[c].receivers[unit], tap.head)
     slice_edge(tap.head, s.config_moves, s.config_word, s.config_base, tap.moves)
     bus.busy = busy | tap.head.valid | fork.head.valid
     if bus.busy == 0:

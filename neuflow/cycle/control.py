@@ -21,9 +21,8 @@ _WORD = 0xFFFF_FFFF
 
 FETCHER = np.dtype(
     [
-        *[(name, INT) for name in ("beat", "under_way", "drop", "index")],
+        *[(name, INT) for name in ("beat", "under_way", "drop", "wanted", "index")],
         ("buffer", QUEUE),  # value: error
-        ("request_valid", INT),  # wire
     ]
 )
 """fetcher.Fetcher."""
@@ -35,19 +34,23 @@ SEQUENCER = np.dtype(
             "state", "busy", "error", "frames_done", "program_counter", "left", "first", "steps",
             "held_relocate", "held_base", "input_step", "output_step", "input_base", "output_base",
             "ring_index",
-            "word", "bus_word",  # the word at hand, and what the bus carries for it
+            "there", "at_error",  # a word is at hand, it came with an error
+            "word", "bus_word",  # that word, and what the bus carries for it
+            "hang", "fault",  # registers of Counters and of Control
             # wires
             "restart", "enable", "moves", "next_frame", "fence_waits", "illegal", "config_valid",
-            "config_word", "config_base", "config_moves", "fault",
+            "config_word", "config_base", "config_moves", "fetch_ready",
         )],
         ("waiting", INT, (MAX_COLUMNS,)),
+        ("pending", INT, (MAX_COLUMNS,)),  # ``waiting`` of a cycle ago is not 0
     ]
 )  # fmt: skip
-"""control.Sequencer. The word at its input is number ``program_counter`` of the program: words come in
-order, so the fetcher's need no number. The kernel looks it up."""
+"""control.Sequencer. The word at hand is number ``program_counter`` of the program: words come in order,
+so the fetcher's need no number. The kernel looks it up. What the block registers although it has been
+steady for long (``last_frame``, ``wraps``) is worked out when it is used."""
 
 COUNTERS = record(
-    "host_watchdog", "quiet", "cycles", "config_words", "config_stalls", "fence_stalls",
+    "host_watchdog", "quiet", "progress", "cycles", "config_words", "config_stalls", "fence_stalls",
     "read_beats", "write_beats", "idle_cycles",
 )  # fmt: skip
 """counters.Counters, but for the sums of activity bits, which the kernel counts."""
@@ -71,55 +74,63 @@ def start(m):
 @part
 def sequencer_wires(m, config_ready):
     """blocks.control.Sequencer: what happens to the word at hand."""
-    s, f, grid = m.sequencer, m.fetcher, m.grid
+    s, grid = m.sequencer, m.grid
     _clear_wires(s)
     last_frame = s.frames_done + 1 >= s.host_frames
     s.enable = not (last_frame and s.state >= STEPS)
-    s.fault = _fault(m)
-    if s.fault:
-        return
-    valid = f.buffer.valid
-    error = f.buffer.value
-    word = s.word
-
-    if s.state == DECODE:
-        if valid == 0:
-            return
-        opcode = word & 15
-        known = (opcode == _CONFIG and word >> 20 & 0xFF != 0) or opcode == _FENCE or opcode == _END
-        named = word >> 12 & 0xFF
-        s.illegal = not known or named >> grid.columns != 0 or word >> 30 != 0
-        passes = True
-        if opcode == _FENCE:
+    if s.fault == 0:
+        if s.state == DECODE:
+            if s.there:
+                _decode(s, grid)
+        elif s.state == PAYLOAD:
+            _payload(s, config_ready)
+        elif s.state == STEPS:
+            s.moves = s.there
+            s.restart = s.moves != 0 and s.steps != 0
+        else:
+            s.next_frame = 1
             for c in range(grid.columns):
-                if named >> c & 1 and s.waiting[c]:
-                    passes = False
-        s.moves = s.illegal == 0 and passes
-        s.fence_waits = s.illegal == 0 and not passes
-    elif s.state == PAYLOAD:
-        s.config_valid = valid != 0 and error == 0
-        s.moves = valid != 0 and config_ready
-        if s.config_valid:
-            s.config_word = s.bus_word | (s.left == 1)
-            if s.first:
-                base = 0
-                if s.held_relocate == _PROGRAM:
-                    base = s.host_program * PAGE_WORDS
-                elif s.held_relocate == _INPUT:
-                    base = s.input_base
-                elif s.held_relocate == _OUTPUT:
-                    base = s.output_base
-                s.held_base = (word + base) & _WORD
-            s.config_base = s.held_base
-            s.config_moves = config_ready
-    elif s.state == STEPS:
-        s.moves = valid
-        s.restart = s.moves != 0 and s.steps != 0
-    else:
-        s.next_frame = 1
+                if s.pending[c]:
+                    s.next_frame = 0
+    s.fetch_ready = s.there == 0 or s.moves != 0
+
+
+@part
+def _decode(s, grid):
+    """State DECODE, with a word at hand."""
+    word = s.word
+    opcode = word & 15
+    known = (opcode == _CONFIG and word >> 20 & 0xFF != 0) or opcode == _FENCE or opcode == _END
+    named = word >> 12 & 0xFF
+    s.illegal = not known or named >> grid.columns != 0 or word >> 30 != 0
+    passes = True
+    if opcode == _FENCE:
         for c in range(grid.columns):
-            if s.waiting[c]:
-                s.next_frame = 0
+            if named >> c & 1 and s.pending[c]:
+                passes = False
+    s.moves = s.illegal == 0 and passes
+    s.fence_waits = s.illegal == 0 and not passes
+
+
+@part
+def _payload(s, config_ready):
+    """State PAYLOAD: the word goes to the bus."""
+    s.config_valid = s.there != 0 and s.at_error == 0
+    s.moves = s.there != 0 and config_ready
+    if s.config_valid == 0:
+        return
+    s.config_word = s.bus_word | (s.left == 1)
+    if s.first:
+        base = 0
+        if s.held_relocate == _PROGRAM:
+            base = s.host_program * PAGE_WORDS
+        elif s.held_relocate == _INPUT:
+            base = s.input_base
+        elif s.held_relocate == _OUTPUT:
+            base = s.output_base
+        s.held_base = (s.word + base) & _WORD
+    s.config_base = s.held_base
+    s.config_moves = config_ready
 
 
 @part
@@ -134,28 +145,30 @@ def _clear_wires(s):
 
 
 @part
-def _fault(m):
-    """layout.Error from outside the sequencer."""
+def _fault_edge(m):
+    """Registers of blocks.control.Control and, for ``hang``, blocks.counters.Counters."""
+    s, n = m.sequencer, m.counters
     if m.arbiter.read_error:
-        return _READ_RESPONSE
-    if m.arbiter.write_error:
-        return _WRITE_RESPONSE
-    if m.counters.host_watchdog != 0 and m.counters.quiet >= m.counters.host_watchdog:
-        return _HANG
-    return 0
+        s.fault = _READ_RESPONSE
+    elif m.arbiter.write_error:
+        s.fault = _WRITE_RESPONSE
+    elif s.hang:
+        s.fault = _HANG
+    s.hang = n.host_watchdog != 0 and n.quiet >= n.host_watchdog
 
 
 @part
 def sequencer_edge(m):
-    """Registers of blocks.control.Sequencer."""
-    s, grid = m.sequencer, m.grid
-    held_error = s.fault == 0 and m.fetcher.buffer.valid and m.fetcher.buffer.value
-    code_of_error = s.fault
-    if code_of_error == 0 and held_error and s.state != FRAME:
-        code_of_error = _READ_RESPONSE
-    elif code_of_error == 0 and s.illegal:
-        code_of_error = _ILLEGAL
+    """Registers of blocks.control.Sequencer. Call it before the fetcher's edge."""
+    s, grid, buffer = m.sequencer, m.grid, m.fetcher.buffer
+    error = s.fault
+    if error == 0 and s.there and s.at_error and s.state != FRAME:
+        error = _READ_RESPONSE
+    elif error == 0 and s.illegal:
+        error = _ILLEGAL
 
+    for c in range(grid.columns):
+        s.pending[c] = s.waiting[c] != 0
     for c in range(grid.columns):
         s.waiting[c] -= m.writers[c].done
     if s.next_frame:
@@ -174,9 +187,15 @@ def sequencer_edge(m):
         if not (s.state == STEPS and s.steps):
             s.program_counter += 1
         _move(s, grid)
-    if code_of_error:
+    if error:
         s.busy = 0
-        s.error = code_of_error
+        s.error = error
+    if s.restart:
+        s.there = 0
+    elif s.fetch_ready:
+        s.there = buffer.valid
+        s.at_error = buffer.value
+    _fault_edge(m)
 
 
 @part
@@ -210,40 +229,42 @@ def _move(s, grid):
 
 
 @part
-def fetcher_wires(m):
-    """blocks.fetcher.Fetcher: ask for a burst while there is room for it."""
-    f, s, burst = m.fetcher, m.sequencer, m.grid.burst_beats
-    room = f.under_way + f.buffer.level <= burst  # depth is two bursts
-    f.request_valid = s.enable != 0 and s.restart == 0 and room
-
-
-@part
 def fetcher_edge(m):
-    """Registers of blocks.fetcher.Fetcher."""
+    """blocks.fetcher.Fetcher."""
     f, s, grid, a = m.fetcher, m.sequencer, m.grid, m.arbiter
+    burst = grid.burst_beats
     asked = a.read_grant == 3 * grid.columns
-    arrives = a.fetch_beat
+    arrives = a.response_port == 3 * grid.columns
+    moves = f.buffer.valid != 0 and s.fetch_ready != 0
     ends = f.index == grid.bus_words // 2 - 1
+    fits = f.under_way + f.buffer.level <= burst  # the depth is two bursts
     left = f.under_way - arrives
-    queue_edge(f.buffer, m.store, arrives != 0 and f.drop == 0, a.r_error, s.moves != 0 and ends)
-    f.under_way = left + (grid.burst_beats if asked else 0)
+    f.under_way = left + (burst if asked else 0)
+    queue_edge(f.buffer, m.store, arrives and f.drop == 0, a.response_error, moves and ends)
+    if f.wanted:
+        fits = not asked
+    f.wanted = s.enable != 0 and s.restart == 0 and fits
     if s.restart:
         queue_clear(f.buffer)
         f.beat = s.host_program * PAGE_WORDS // grid.bus_words
-        f.drop = left
+        f.drop = f.under_way
         f.index = 0
         return
     if asked:
-        f.beat += grid.burst_beats
+        f.beat += burst
     if arrives and f.drop:
         f.drop -= 1
-    if s.moves:
+    if moves:
         f.index = 0 if ends else f.index + 1
 
 
 @part
 def counters_edge(m, activity, all_idle):
-    """blocks.counters.Counters; ``activity``: the columns' bits, ORed."""
+    """blocks.counters.Counters; ``activity``: the columns' bits, ORed.
+
+    The block registers events before it counts them; as the grid is read when it rests, that shows
+    in the watchdog alone.
+    """
     n, s, a = m.counters, m.sequencer, m.arbiter
     n.cycles += 1
     n.config_words += s.config_moves
@@ -252,11 +273,10 @@ def counters_edge(m, activity, all_idle):
     n.read_beats += a.read_beat
     n.write_beats += a.write_beat
     n.idle_cycles += all_idle
-    progress = s.config_moves != 0 or a.read_beat != 0 or a.write_beat != 0
-    if progress or activity >> _MAC & 1:
-        n.quiet = 0
-    else:
-        n.quiet += 1
+    n.quiet = 0 if n.progress else n.quiet + 1
+    n.progress = (
+        s.config_moves != 0 or a.read_beat != 0 or a.write_beat != 0 or activity >> _MAC & 1 != 0
+    )
 
 
 _MAC = int(Activity.MAC)

@@ -4,117 +4,117 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuflow.blocks.dma_address import BURSTS
 from neuflow.cycle.compiled import part
 from neuflow.cycle.state import INT, record
 
 WALKER = np.dtype(
     [
-        ("started", INT),
-        ("saved", INT, (3,)),
-        ("count", INT, (3,)),
-        *[(name, INT) for name in ("valid", "address", "words", "last", "tag")],  # its output
+        *[(name, INT) for name in ("active", "run", "row", "plane")],
+        ("left", INT, (3,)),
+        ("ends", INT, (3,)),
     ]
 )
-"""dma_address.Walker; ``address`` is a run's first word."""
+"""dma_address.Walker. Its output is valid while ``active``; ``run`` is the run's first word."""
 
-SPLITTER = record("beat", "more", "first", "final", "last", "dest", "active")
+SPLITTER = record(
+    "there", "address", "end", "coming_last", "coming_dest",  # the run that comes
+    "active", "beat", "more", "ends", "length", "first", "final", "final_low", "last", "dest",
+    "fits",
+)  # fmt: skip
 """dma_address.Splitter."""
 
 ADDRESS_MASK = (1 << 31) - 1
 """Word addresses are taken modulo 2**31."""
-BEAT_MASK = (1 << 24) - 1
-"""Beats of a run: as wide as READ.run."""
 
 
 @part
-def walker_wires(w, receiver, o_ready):
-    """Set ``i.ready``: a descriptor is taken together with its last run."""
-    d = receiver.o.read
-    last = (
-        w.count[0] + 1 == d.count0 and w.count[1] + 1 == d.count1 and w.count[2] + 1 == d.count2
-    )
-    receiver.ready = last and (w.valid == 0 or o_ready)
+def walker_last(w):
+    """``o.payload.last``."""
+    return w.ends[0] & w.ends[1] & w.ends[2]
 
 
 @part
-def walker_edge(w, receiver, tag, o_ready):
-    """blocks.dma_address.Walker; ``tag``: the descriptor's dest or source."""
-    if w.valid and not o_ready:
-        return
-    w.valid = receiver.valid
-    if receiver.valid == 0:
+def walker_edge(w, receiver, o_ready):
+    """blocks.dma_address.Walker; sets ``i.ready``: a descriptor is taken with its last run."""
+    last = walker_last(w)
+    receiver.ready = w.active != 0 and o_ready and last != 0
+    active = w.active
+    if active == 0:
+        w.active = receiver.valid
+    elif o_ready and last:
+        w.active = 0
+    if active and not o_ready:
         return
     d = receiver.o.read
-    start0, start1, start2 = w.saved[0], w.saved[1], w.saved[2]
-    if w.started == 0:
-        start0 = start1 = start2 = receiver.base & ADDRESS_MASK
-    end0 = w.count[0] + 1 == d.count0
-    end1 = w.count[1] + 1 == d.count1
-    end2 = w.count[2] + 1 == d.count2
-    if not end0:
-        following = start0 + d.step0
-    elif not end1:
-        following = start1 + d.step1
-    else:
-        following = start2 + d.step2
-    following &= ADDRESS_MASK
-
-    w.address = start0
-    w.words = d.run
-    w.last = end0 and end1 and end2
-    w.tag = tag
-    w.started = not w.last
-    w.saved[0] = following
-    w.saved[1] = following if end0 else start1
-    w.saved[2] = following if end0 and end1 else start2
-    w.count[0] = 0 if end0 else (w.count[0] + 1) & 0xFFFF
-    if end0:
-        w.count[1] = 0 if end1 else (w.count[1] + 1) & 0xFFFF
-        if end1:
-            w.count[2] = 0 if end2 else (w.count[2] + 1) & 0xFFFF
+    base = receiver.base
+    new_row = active == 0 or w.ends[0] != 0
+    new_plane = active == 0 or (w.ends[0] != 0 and w.ends[1] != 0)
+    origin = base
+    if active:
+        origin = w.plane if w.ends[1] else w.row
+    w.run = (origin if new_row else w.run + d.step0) & ADDRESS_MASK
+    if new_row:
+        w.row = (origin + d.step1) & ADDRESS_MASK
+    if new_plane:
+        w.plane = ((w.plane if active else base) + d.step2) & ADDRESS_MASK
+    _count(w, 0, d.count0, new_row, True)
+    _count(w, 1, d.count1, new_plane, new_row)
+    _count(w, 2, d.count2, active == 0, new_plane)
 
 
 @part
-def splitter_length(grid, s):
-    """Beats - 1 of the burst at hand: to the next multiple of burst_beats, or to the run's end."""
-    aligned = ~s.beat & (grid.burst_beats - 1)
-    return min(s.more, aligned)
+def _count(w, k, limit, renews, moves):
+    """Counter ``k`` of a Walker."""
+    if renews:
+        w.left[k] = limit
+        w.ends[k] = limit == 1
+    elif moves:
+        w.ends[k] = w.left[k] == 2
+        w.left[k] -= 1
 
 
 @part
-def splitter_piece(grid, s, length):
+def splitter_piece(grid, s):
     """Return what is remembered of the burst at hand: first, final, length, last, dest."""
-    ends = s.more == length
-    final = s.final if ends else grid.bus_words - 1
-    last = s.last if ends else 0
-    return s.first | final << 8 | length << 16 | last << 32 | s.dest << 33
+    final = s.final if s.ends else grid.bus_words - 1
+    last = s.last if s.ends else 0
+    return s.first | final << 8 | s.length << 16 | last << 32 | s.dest << 33
 
 
 @part
-def splitter_edge(grid, s, w, moves, length):
-    """blocks.dma_address.Splitter; ``moves``: the burst at hand is asked for."""
-    ends = s.more == length
-    takes = w.valid and (s.active == 0 or (moves and ends))
-    if moves:
-        s.beat += length + 1
-        s.more -= length + 1
+def splitter_edge(grid, s, w, dest, words, moves):
+    """blocks.dma_address.Splitter; ``moves``: the burst at hand is asked for.
+
+    Call it before the edge of walker ``w``. Return whether the splitter took its run (``i.ready``).
+    """
+    burst = grid.burst_beats
+    taken = s.active == 0 or (moves and s.ends != 0)
+    if taken:
+        s.active = s.there
+        if s.there:
+            lanes = grid.bus_words
+            s.beat = s.address // lanes
+            s.first = s.address & (lanes - 1)
+            s.final = s.end & (lanes - 1)
+            s.final_low = s.end // lanes & (burst - 1)
+            s.more = s.end // lanes // burst
+            s.ends = s.more == 0
+            low = s.beat & (burst - 1)
+            s.length = (s.final_low if s.ends else burst - 1) - low
+            s.last = s.coming_last
+            s.dest = s.coming_dest
+    elif moves:
+        s.beat += s.length + 1
+        s.ends = s.more == 1
+        s.more -= 1
+        s.length = s.final_low if s.ends else burst - 1
         s.first = 0
-        s.active = not ends
-    if takes:
-        lanes = grid.bus_words
-        lane = w.address & (lanes - 1)
-        s.beat = w.address // lanes
-        span = w.words + lane - 1
-        s.final = span & (lanes - 1)
-        s.more = (span // lanes) & BEAT_MASK
-        s.first = lane
-        s.last = w.last
-        s.dest = w.tag
-        s.active = 1
-
-
-__all__ = [
-    "BURSTS", "SPLITTER", "WALKER", "splitter_edge", "splitter_length", "splitter_piece",
-    "walker_edge", "walker_wires",
-]  # fmt: skip
+    ready = s.there == 0 or taken
+    if ready:
+        s.there = w.active
+        if w.active:
+            s.address = w.run
+            s.end = words + (w.run & (grid.bus_words * burst - 1)) - 1
+            s.coming_last = walker_last(w)
+            s.coming_dest = dest
+    return ready

@@ -5,225 +5,243 @@ from __future__ import annotations
 import numpy as np
 
 from neuflow.blocks.arith import Requantise
+from neuflow.blocks.conv_reorder import Reorder
 from neuflow.blocks.convolver_model import HAND_OVER
 from neuflow.cycle.array import BLOCK
 from neuflow.cycle.compiled import part
-from neuflow.cycle.parts import PACKER, packer_edge, packer_ready
+from neuflow.cycle.merger import MERGER, merger_edge, merger_ready, merger_rests
+from neuflow.cycle.pipeline import SPARE, slice_edge
 from neuflow.cycle.state import INT, record
 from neuflow.fixed import PARTIAL_WORDS
 
 PLACE = record("column", "row")
+BEAT = record("valid", "count", "last")
+READS = Reorder.READ
 
 DRAIN = np.dtype(
     [
+        ("known", INT),  # a configuration is, since so many cycles (one bit each)
+        # Room for the rows of the array's last block.
+        *((n, INT) for n in ("height_less", "last_row", "limit", "room")),
         # Blocks.
-        ("held", BLOCK),  # waits in the registers
         ("running_block", BLOCK),
-        *((n, INT) for n in ("waiting", "running", "left", "all_started")),
+        *((n, INT) for n in ("ready", "waiting", "running", "left", "all_started")),
         # Values.
         ("words", INT),  # partial words taken; one more cycle to add
         ("sent", INT),  # partial words sent
+        ("sums_end", INT),  # the last partial sum has left, one cycle ago
         # Requantiser: flags of the stages after 0, bit 0 is stage 1.
         *((n, INT) for n in ("stage_step", "stage_ends_block", "stage_ends_group")),
         # Walk of the positions that are written.
         ("now", PLACE),
         ("marked", PLACE),
+        *((n, INT) for n in ("complete", "rows_done")),
         # Rows that are sent.
-        *((n, INT) for n in ("rows_done", "rows_sent", "x", "map")),
-        *((n, INT) for n in ("s1_valid", "s1_count", "s1_last")),
-        ("packer", PACKER),
+        *((n, INT) for n in ("rows_sent", "available", "rest", "map")),
+        ("reads", BEAT, (READS,)),
+        ("packer", MERGER),
         ("leaving", INT),  # rows of the pass before are still in the packer
+        ("slice", SPARE),
         # Wires.
-        *((n, INT) for n in ("partial", "step", "take", "ends", "rows_end", "issue", "move")),
-        *((n, INT) for n in ("start", "start_ends_group", "start_ends_pass")),
-        *((n, INT) for n in ("count", "row_ends", "map_ends")),
-        ("packer_o_ready", INT),
+        *((n, INT) for n in ("partial", "have", "step", "take", "ends", "rows_end", "issue")),
+        *((n, INT) for n in ("move", "start", "start_ends_group", "start_ends_pass")),
+        *((n, INT) for n in ("row_ends", "map_ends", "packer_o_ready")),
     ]
 )
 """blocks.conv_drain.Drain."""
 
+_KNOWN = 0b111
+"""Cycles after which all that is made of a configuration beforehand is known."""
 _STAGES = (1 << Requantise.LATENCY) - 1
-_END = Requantise.LATENCY - 1
+_WALK = Requantise.LATENCY - Reorder.WRITE - 3
+"""Bit of the stage that walks."""
 
 
 @part
-def drain_rests(d, config):
+def drain_rests(d, config, o):
     """Whether nothing can move, unless the array hands over."""
     return not (
-        config.valid or d.running or d.waiting or d.stage_step or d.s1_valid
-        or d.packer.valid or d.packer.flush
+        config.valid or d.known or d.running or d.waiting or d.stage_step or d.sums_end
+        or d.reads[0].valid or d.reads[1].valid or d.reads[2].valid or o.valid
+        or d.ready == 0 or d.leaving or not merger_rests(d.packer)
     )  # fmt: skip
 
 
 @part
-def drain_ready(d, config):
-    """Whether a block whose last tap is issued now finds the drain registers free."""
-    if d.waiting:
-        return False
-    c = config.o.drain
-    return not d.running or (not c.partial_in and not c.partial_out and d.left <= HAND_OVER + 1)
-
-
-@part
-def _have(d, c):
-    """Whether the sums of a pixel are there, and may leave."""
-    if not d.running or (c.partial_in and d.words != PARTIAL_WORDS + 1):
-        return False
-    return not (c.partial_out and d.leaving)
-
-
-@part
-def drain_offers(d, config, o, maps):
-    """What stands at the output: partial sums, or rows from the packer."""
-    c = config.o.drain
-    d.partial = c.partial_out and config.valid and not d.leaving
-    if d.partial:
-        o.valid = _have(d, c)
-        o.count = maps
-        o.last = d.sent == PARTIAL_WORDS - 1 and d.left == 1 and d.running_block.ends_pass
-    else:
-        o.valid = d.packer.valid
-        o.count, o.last = d.packer.count, d.packer.last
-
-
-@part
-def _start_wires(d, config, array, parameters):
+def _start_wires(d, array, parameters):
     """Start a block when there is room for its rows and its parameters are there."""
     d.start = 0
-    if not ((array.hand_over or d.waiting) and config.valid and not d.all_started and parameters):
-        return
-    c = config.o.drain
-    block = array.leaving if array.hand_over else d.held
-    last_row = min(block.last_row, c.height - 1)
-    d.start = c.partial_out or last_row - d.rows_sent < c.slots
-    d.start_ends_group, d.start_ends_pass = block.ends_group, block.ends_pass
+    if (array.hand_over or d.waiting) and d.known == _KNOWN and not d.all_started:
+        d.start = d.room and parameters
+        d.start_ends_group, d.start_ends_pass = array.told.ends_group, array.told.ends_pass
 
 
 @part
-def _rows_wires(d, config, maps):
+def _rows_wires(d, c, maps):
     """Read complete rows back, map by map, ``maps`` words a cycle."""
-    d.move = not d.s1_valid or packer_ready(d.packer, d.packer_o_ready)
-    d.issue = d.rows_end = 0
-    if not (d.move and config.valid and d.rows_sent != d.rows_done):
-        return
-    c = config.o.drain
-    rest = c.width - d.x
-    d.issue = 1
-    d.count = min(rest, maps)
-    d.row_ends = rest <= maps
-    d.map_ends = d.row_ends and d.map + 1 == c.maps
-    d.rows_end = d.map_ends and d.rows_sent + 1 == c.height
+    d.packer_o_ready = not d.partial and d.slice.valid == 0
+    d.move = not d.reads[READS - 1].valid or merger_ready(d.packer, d.packer_o_ready)
+    d.issue = d.rows_end = d.map_ends = 0
+    if d.move and d.known == _KNOWN and d.available:
+        d.issue = 1
+        d.row_ends = d.rest <= maps
+        d.map_ends = d.row_ends and d.map + 1 == c.maps
+        d.rows_end = d.map_ends and d.rows_sent + 1 == c.height
 
 
 @part
-def drain_wires(d, config, array, parameters, partials, o, maps):
-    """Everything that depends on the array's, the weights' and the router's answers.
-
-    ``parameters``: those of the next block are there; ``partials``, ``o``: links.
-    """
+def drain_wires(d, config, array, parameters, partials, maps):
+    """``parameters``: those of the next block are there; ``partials``: link."""
     c = config.o.drain
-    _start_wires(d, config, array, parameters)
+    _start_wires(d, array, parameters)
+    d.partial = c.partial_out and config.valid and not d.leaving
     d.take = d.running and c.partial_in and d.words < PARTIAL_WORDS and partials.valid
     partials.ready = d.take
-    d.step = _have(d, c) and (not c.partial_out or (o.ready and d.sent == PARTIAL_WORDS - 1))
+    d.have = (
+        d.running
+        and (not c.partial_in or d.words == PARTIAL_WORDS + 1)
+        and not (c.partial_out and d.leaving)
+    )
+    last_word = d.sent == PARTIAL_WORDS - 1
+    d.step = d.have and (not c.partial_out or (d.slice.valid == 0 and last_word))
     d.ends = d.step and d.left == 1
-    d.packer_o_ready = not d.partial and o.ready
-    _rows_wires(d, config, maps)
-    if c.partial_out:
-        config.ready = d.ends and d.running_block.ends_pass
-    else:
-        config.ready = d.rows_end
+    _rows_wires(d, c, maps)
+    config.ready = d.sums_end or d.rows_end
 
 
 @part
-def _blocks_edge(d, array, pixels, passed):
+def _output_edge(d, o, maps):
+    """The slice at the output: partial sums, or rows from the packer."""
+    if d.partial:
+        last_word = d.sent == PARTIAL_WORDS - 1
+        last = last_word and d.left == 1 and d.running_block.ends_pass
+        if d.have and d.slice.valid == 0:
+            d.sent = 0 if last_word else d.sent + 1
+        slice_edge(d.slice, o, d.have, maps, last)
+    else:
+        slice_edge(d.slice, o, d.packer.valid, d.packer.count, d.packer.last)
+
+
+@part
+def _room_edge(d, c, array):
+    d.room = c.partial_out or d.last_row < d.limit
+    d.limit = d.rows_sent + c.slots
+    told = array.told.last_row
+    d.last_row = told if told < c.height else d.height_less
+    d.height_less = c.height - 1
+
+
+@part
+def _blocks_edge(d, c, array, pixels, passed):
+    plain = not c.partial_in and not c.partial_out
+    if d.start:
+        d.ready = plain and pixels <= HAND_OVER + 1
+    else:
+        free = not d.running or d.ends or (plain and d.left <= HAND_OVER + 2)
+        d.ready = not d.waiting and not array.hand_over and free
     if d.step:
         d.left -= 1
     if d.ends:
         d.running = 0
-    block = d.held
     if array.hand_over:
-        leaving = array.leaving
-        block.last_row = leaving.last_row
-        block.ends_group, block.ends_pass = leaving.ends_group, leaving.ends_pass
         d.waiting = 1
     if d.start:
         d.waiting = 0
         d.running = 1
         d.left = pixels
         running = d.running_block
-        running.ends_group, running.ends_pass = block.ends_group, block.ends_pass
-        d.all_started = block.ends_pass
+        running.ends_group, running.ends_pass = d.start_ends_group, d.start_ends_pass
+        d.all_started = d.start_ends_pass
     if passed:
         d.all_started = 0
 
 
 @part
-def _walk_edge(d, c, ends_block, ends_group):
-    """A pixel leaves the requantiser: on to the next position; count the rows that end."""
+def _walk_edge(d, c):
+    """A pixel leaves the requantiser soon: on to the next position."""
     now = d.now
-    row_ends = now.column + 1 == c.pitch
-    column = 0 if row_ends else now.column + 1
-    row = now.row + 1 if row_ends else now.row
-    if ends_block and ends_group:
-        # Behind the last column of a row nothing is left but its gap.
-        short_ends = not row_ends and column >= c.width
-        d.rows_done = min(row + 1 if short_ends else row, c.height)
-        d.marked.column, d.marked.row = column, row
-    elif ends_block:
-        column, row = d.marked.column, d.marked.row
+    column, row = now.column + 1, now.row
+    if column == c.pitch:
+        column, row = 0, row + 1
+    if d.stage_ends_block >> _WALK & 1:
+        if d.stage_ends_group >> _WALK & 1:
+            d.marked.column, d.marked.row = column, row
+        else:
+            column, row = d.marked.column, d.marked.row
     now.column, now.row = column, row
 
 
 @part
 def _requantise_edge(d, c, passed, step, ends, ends_group):
-    """The stages of the requantiser and, at its end, the walk."""
+    """The stages of the requantiser, the walk, and the rows that are whole."""
+    marked = d.marked
     if passed:
-        d.rows_done = 0
-        d.now.column = d.now.row = d.marked.column = d.marked.row = 0
-    elif d.stage_step >> _END & 1:
-        _walk_edge(d, c, d.stage_ends_block >> _END & 1, d.stage_ends_group >> _END & 1)
+        d.complete = d.rows_done = 0
+        d.now.column = d.now.row = marked.column = marked.row = 0
+    else:
+        d.rows_done = d.complete
+        # Behind the last column of a row nothing is left but its gap.
+        row_done = 1 if marked.column >= c.width else 0
+        d.complete = c.height if marked.row >= c.height else marked.row + row_done
+        if d.stage_step >> _WALK & 1:
+            _walk_edge(d, c)
     d.stage_step = (d.stage_step << 1 | step) & _STAGES
     d.stage_ends_block = (d.stage_ends_block << 1 | ends) & _STAGES
     d.stage_ends_group = (d.stage_ends_group << 1 | ends_group) & _STAGES
 
 
 @part
-def _rows_edge(d, maps):
+def _rows_edge(d, c, maps, known):
     """``Drain._send_rows``."""
-    packer = d.packer
-    if packer.valid or packer.flush or d.s1_valid:
-        packer_edge(packer, maps, d.s1_valid, d.s1_count, d.s1_last, d.packer_o_ready)
+    count = d.rest if d.row_ends else maps
+    sent = d.rows_sent + 1 if d.map_ends else d.rows_sent
+    end = d.reads[READS - 1]
+    if end.valid or not merger_rests(d.packer):
+        merger_edge(d.packer, maps, 0, end.valid, end.count, end.last, d.packer_o_ready)
     if d.move:
-        d.s1_valid, d.s1_count, d.s1_last = d.issue, d.count, d.rows_end
+        for k in range(READS - 1, 0, -1):
+            to, beat = d.reads[k], d.reads[k - 1]
+            to.valid, to.count, to.last = beat.valid, beat.count, beat.last
+        first = d.reads[0]
+        first.valid, first.count, first.last = d.issue, count, d.rows_end
+    if not known:
+        d.available = 0
+        d.rest = c.width
+        d.map = d.rows_sent = 0
+        return
+    d.available = sent != d.rows_done
     if not d.issue:
         return
-    d.x = 0 if d.row_ends else d.x + maps
+    d.rest = c.width if d.row_ends else d.rest - maps
     if d.map_ends:
         d.map = 0
-        d.rows_sent = 0 if d.rows_end else d.rows_sent + 1
+        d.rows_sent = 0 if d.rows_end else sent
     elif d.row_ends:
         d.map += 1
 
 
 @part
 def drain_edge(d, config, array, o, pixels, maps):
-    """Move the registers; what stands at ``o`` is found anew by :func:`drain_offers`."""
+    """Move the registers; clears ``o.ready``."""
     c = config.o.drain
     passed = config.valid and config.ready
+    known = d.known == _KNOWN
+    if config.valid:
+        _room_edge(d, c, array)
+    d.known = (d.known << 1 | 1) & _KNOWN if config.valid and not passed else 0
+
+    _output_edge(d, o, maps)
     if d.rows_end:
         d.leaving = 1
     elif d.packer.valid and d.packer_o_ready and d.packer.last:
         d.leaving = 0
-    if d.partial and o.valid and o.ready:
-        d.sent = 0 if d.sent == PARTIAL_WORDS - 1 else d.sent + 1
     if d.step:
         d.words = 0
     elif d.take or d.words == PARTIAL_WORDS:
         d.words += 1
+    ends, ends_group = d.ends, d.running_block.ends_group
     step = d.step and not c.partial_out
-    ends_group = d.running_block.ends_group
-    _blocks_edge(d, array, pixels, passed)
-    _requantise_edge(d, c, passed, step, d.ends, ends_group)
-    _rows_edge(d, maps)
-    o.valid = o.ready = 0
+    d.sums_end = ends and d.running_block.ends_pass and c.partial_out
+    _rows_edge(d, c, maps, known)
+    _blocks_edge(d, c, array, pixels, passed)
+    _requantise_edge(d, c, passed, step, ends, ends_group)

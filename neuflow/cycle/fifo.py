@@ -14,10 +14,11 @@ BEATS = 8192
 FIFO = np.dtype(
     [
         *((n, INT) for n in ("depth", "level", "write", "read")),
+        ("fetched", INT),  # the beat in the RAM's output register, 0: none
         ("ram", np.int16, (BEATS,)),
     ]
 )
-"""blocks.fifo.Fifo."""
+"""blocks.fifo.Fifo; ``room`` is ``level != depth``, ``some`` is ``level != 0``."""
 
 
 @part
@@ -30,15 +31,16 @@ def fifo_wires(f, i):
 def fifo_edge(f, i, o):
     """Move the registers; ``i``, ``o``: links."""
     push = i.ready
-    pop = f.level != 0 and (not o.valid or o.ready)
+    move = not o.valid or o.ready
+    pop = f.level != 0 and (not f.fetched or move)
+    if move:
+        o.valid = f.fetched != 0
+        o.count, o.last = f.fetched >> 1, f.fetched & 1
+        f.fetched = 0
     if pop:
-        beat = f.ram[f.read]
+        f.fetched = f.ram[f.read]
         f.read = 0 if f.read == f.depth - 1 else f.read + 1
         f.level -= 1
-        o.valid = 1
-        o.count, o.last = beat >> 1, beat & 1
-    elif o.ready:
-        o.valid = 0
     if push:
         f.ram[f.write] = pack(i.count, i.last)
         f.write = 0 if f.write == f.depth - 1 else f.write + 1

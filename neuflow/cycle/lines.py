@@ -17,11 +17,11 @@ def line_wires(lines, source, number, column, sink):
 
     Call it where the sink listens to that source; ``sink`` is a LINK whose ``valid`` is 0.
     """
-    packer = source.packer
-    if packer.valid and source.dest >> column & 1 and lines.done[number] >> column & 1 == 0:
+    leaves = source.leaves
+    if leaves.valid and leaves.b >> (1 + column) & 1 and lines.done[number] >> column & 1 == 0:
         sink.valid = 1
-        sink.count = packer.count
-        sink.last = packer.last
+        sink.count = leaves.a
+        sink.last = leaves.b & 1
 
 
 @part
@@ -31,6 +31,6 @@ def line_edge(lines, number, source, columns, taken):
     Nothing else reads ``done`` in this cycle, so that wire and edge are one function.
     """
     done = lines.done[number] | taken
-    want = source.dest & ((1 << columns) - 1)
+    want = (source.leaves.b >> 1) & ((1 << columns) - 1)
     source.ready = (want & ~done) == 0
     lines.done[number] = 0 if source.ready else done

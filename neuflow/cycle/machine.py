@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuflow.cycle.arbiter import ARBITER, arbiter_edge, arbiter_wires
+from neuflow.cycle.arbiter import (
+    ARBITER,
+    addresses_edge,
+    arbiter_edge,
+    arbiter_wires,
+    reset_arbiter,
+)
 from neuflow.cycle.column import TILES, column_edge, column_offers, column_wires, new_tiles
 from neuflow.cycle.compiled import kernel, part
 from neuflow.cycle.config_bus import (
@@ -21,7 +27,6 @@ from neuflow.cycle.control import (
     SEQUENCER,
     counters_edge,
     fetcher_edge,
-    fetcher_wires,
     reset_fetcher,
     sequencer_edge,
     sequencer_wires,
@@ -35,10 +40,8 @@ from neuflow.cycle.read_port import (
     OPERAND_LINE,
     READ_PORT,
     operand_line_edge,
-    operand_line_ready,
     operand_line_wires,
     read_port_edge,
-    read_port_wires,
     reset_read_port,
 )
 from neuflow.cycle.state import (
@@ -109,7 +112,7 @@ def new_machine(grid: GridConfig, memory: MemoryConfig, size: int, seed: int | N
     m["tiles"] = new_tiles(grid)[0]
     m["figures"]["width"] = 1
     reset_memory(m["memory"], memory, size, seed)
-    at = reset_fetcher(grid, m["fetcher"], 0)
+    at = reset_arbiter(m["arbiter"], reset_fetcher(grid, m["fetcher"], 0))
     for c in range(grid.columns):
         at = reset_write_port(grid, m["writers"][c], at)
         for port in m["readers"][c]:
@@ -122,10 +125,7 @@ def _offers(m, c):
     """What column ``c`` and its ports offer from their registers."""
     wires, receivers = m.wires[c], m.wires[c].receivers
     for k in range(3):
-        port = m.readers[c, k]
-        port.request_valid = 0
-        if port.busy or receivers[READ_ROWS + k].valid:
-            read_port_wires(m.grid, port, receivers[READ_ROWS + k])
+        m.readers[c, k].busy |= receivers[READ_ROWS + k].valid
     wires.partials.valid = 0
     wires.global_in.valid = 0
     line = m.operand_lines[c]
@@ -134,12 +134,13 @@ def _offers(m, c):
         operand_line_wires(m.grid, line, to)
 
     writer = m.writers[c]
-    wires.write_source = writer.placer.source
+    wires.write_source = writer.cutter.source
     wires.activity = 0
     column_offers(m.grid, wires, m.tiles, c)
     wires.write.ready = 0
-    if writer.busy or receivers[WRITE].valid:
-        write_port_wires(m.grid, writer, receivers[WRITE], wires.write)
+    writer.busy |= receivers[WRITE].valid
+    if writer.busy:
+        write_port_wires(writer, wires.write)
 
 
 @part
@@ -162,7 +163,7 @@ def _lines_ready(m, p):
     columns = m.grid.columns
     for k in range(2):
         port = m.readers[p, k]
-        if port.packer.valid:
+        if port.leaves.valid:
             taken = 0
             for c in range(columns):
                 wires = m.wires[c]
@@ -185,11 +186,10 @@ def _ports_wires(m, c):
     """Handshakes of operand line and write port, and what they add to the activity."""
     wires = m.wires[c]
     line, port = m.operand_lines[c], m.readers[c, OPERAND]
-    if line.narrow.left or port.packer.valid:
+    if line.narrow.left or port.leaves.valid:
         taken = (wires.partials.valid != 0 and wires.partials.ready != 0) or (
             wires.global_in.valid != 0 and wires.global_in.ready != 0
         )
-        operand_line_ready(m.grid, line, port, taken)
         if taken:
             wires.activity |= _READ_OPERAND_BIT
         operand_line_edge(m.grid, line, port, taken)
@@ -208,10 +208,10 @@ def _column_edges(m, c):
         if m.readers[c, k].busy:
             read_port_edge(m, m.readers[c, k], receivers[READ_ROWS + k])
     if m.writers[c].busy:
-        write_port_edge(m, m.writers[c], receivers[WRITE])
+        write_port_edge(m, m.writers[c], receivers[WRITE], wires.write)
     for unit in range(UNITS):
         receiver = receivers[unit]
-        if receiver.full or (receiver.valid and receiver.ready):
+        if receiver.full or receiver.mine or (receiver.valid and receiver.ready):
             receiver_edge(m.bus, receiver)
 
 
@@ -221,12 +221,11 @@ def _cycle(m, now):
     columns = m.grid.columns
     memory_wires(m.memory, now)
     sequencer_wires(m, bus_ready(m.bus))
-    fetcher_wires(m)
     if m.bus.busy:
         bus_wires(m)
     for c in range(columns):
         _offers(m, c)
-    arbiter_wires(m, m.fetcher.request_valid)
+    arbiter_wires(m)
     for c in range(columns):
         _lines_wires(m, c)
         column_wires(m.grid, m.wires[c], m.tiles, c)
@@ -240,12 +239,14 @@ def _cycle(m, now):
         if bits & _IDLE == 0:
             all_idle = 0
 
-    memory_edge(m.memory, now, m.arbiter, m.grid.bus_words * 2)
+    # In an order in which each finds the registers of the others as they were.
+    sequencer_edge(m)
     counters_edge(m, activity, all_idle)
     fetch_address = m.fetcher.beat
-    arbiter_edge(m, fetch_address)
-    sequencer_edge(m)
     fetcher_edge(m)
+    arbiter_edge(m)
+    memory_edge(m.memory, now, m.arbiter, m.grid.bus_words * 2)
+    addresses_edge(m, fetch_address)
     for c in range(columns):
         _column_edges(m, c)
     if m.bus.busy or m.sequencer.config_moves:

@@ -153,7 +153,7 @@ def _choose(m, now):
 @part
 def memory_edge(m, now, a, beat_bytes):
     """Memory::sample: note the handshakes of cycle ``now`` with the arbiter ``a``."""
-    if a.read_beat:
+    if m.rvalid:  # r.ready is always 1
         burst = front(m.reads)
         m.bus[0].level -= m.cost
         m.offered_read = 0
@@ -164,7 +164,7 @@ def memory_edge(m, now, a, beat_bytes):
     if m.bvalid:  # b.ready is always 1
         pop(m.responses)
         m.offered_response = 0
-    if a.write_beat:
+    if a.w_moves:
         bus = m.bus[0 if m.shared else 1]
         bus.level -= m.cost
         burst = front(m.writes)

@@ -1,4 +1,4 @@
-"""The small parts that many blocks have: Slice, Packer, Narrow (blocks.streams), Queue."""
+"""The small parts that many blocks have: Slice, Narrow (blocks.streams), Queue (blocks.queue)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ STORE_WORDS = 1 << 16
 STORE = np.dtype([("entries", INT, (STORE_WORDS,))])
 """Entries of all queues."""
 
-PACKER = record("fill", "flush", "valid", "count", "last")
-"""streams.Packer; ``valid``, ``count``, ``last``: its output."""
+TAG = record("placed", "value")
+"""The tag that goes with the beats of a Merger (``merger.MERGER``); ``value``: at its output."""
 
 NARROW = record("left", "last")
 """streams.Narrow: words that are left of the beat it holds."""
@@ -67,37 +67,14 @@ def queue_clear(q):
 
 
 @part
-def packer_ready(p, o_ready):
-    """``i.ready`` of a Packer."""
-    return (p.valid == 0 or o_ready) and p.flush == 0
-
-
-@part
-def packer_edge(p, lanes, i_valid, i_count, i_last, o_ready):
-    """blocks.streams.Packer with ``lanes`` words out."""
+def tag_edge(t, p, i_valid, i_tag, o_ready):
+    """Move the tags of merger ``p``; call it before the merger's own edge."""
     if p.valid and not o_ready:
         return
-    p.valid = 0
-    if p.flush:
-        p.count = p.fill
-        p.last = 1
-        p.valid = 1
-        p.fill = 0
-        p.flush = 0
-    elif i_valid:
-        total = p.fill + i_count
-        if total >= lanes:
-            overflow = total - lanes
-            p.count = lanes
-            p.last = i_last if overflow == 0 else 0
-            p.valid = 1
-            p.fill = overflow
-            p.flush = i_last if overflow != 0 else 0
-        else:
-            p.count = total
-            p.last = i_last
-            p.valid = i_last
-            p.fill = 0 if i_last else total
+    if p.there:
+        t.value = t.placed
+    if i_valid and p.flush == 0:
+        t.placed = i_tag
 
 
 @part

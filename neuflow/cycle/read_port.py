@@ -10,21 +10,21 @@ from neuflow.cycle.dma_address import (
     SPLITTER,
     WALKER,
     splitter_edge,
-    splitter_length,
     splitter_piece,
     walker_edge,
-    walker_wires,
 )
+from neuflow.cycle.merger import MERGER, merger_edge, merger_ready
 from neuflow.cycle.parts import (
     NARROW,
-    PACKER,
     QUEUE,
+    SLICE,
+    TAG,
     narrow_edge,
     narrow_ready,
-    packer_edge,
-    packer_ready,
     queue_at,
     queue_edge,
+    slice_edge,
+    tag_edge,
 )
 from neuflow.cycle.state import INT, record
 from neuflow.grid import GridConfig
@@ -35,15 +35,17 @@ READ_PORT = np.dtype(
         ("walker", WALKER),
         ("splitter", SPLITTER),
         ("pieces", QUEUE),
+        ("asks", SLICE),  # a: address, b: length; its output is the request
         ("room", INT),
+        ("left", INT),  # a beat left the buffer a cycle ago
         ("index", INT),  # beat of the burst that arrives
         ("buffer", QUEUE),  # value: count, last, dest
-        ("loose", record("valid", "count", "last", "dest")),  # the packer's input
-        ("packer", PACKER),  # its output is the port's
-        ("dest", INT),
-        *[(name, INT) for name in ("request_valid", "request_address", "request_length")],  # wires
+        ("head", record("there", "count", "last", "dest")),  # the merger's input
+        ("merger", MERGER),
+        ("tag", TAG),
+        ("leaves", SLICE),  # a: count, b: last, dest; its output is the port's
         ("granted", INT),  # wire: request.ready
-        ("arrives", INT),  # wire: a beat of this port moves on the bus
+        ("arrives", INT),  # wire: response.valid
         ("ready", INT),  # wire: o.ready
     ]
 )
@@ -54,84 +56,88 @@ OPERAND_LINE = np.dtype([("narrow", NARROW), ("dest", INT)])
 
 
 def reset_read_port(grid: GridConfig, port: np.void, at: int) -> int:
-    """Set the registers that reset does not clear; return the next free place of the store."""
+    """Set the registers that are not 0 after reset; return the next free place of the store."""
     port["room"] = grid.dma_beats
+    port["splitter"]["fits"] = 1  # a cycle after reset
     return queue_at(port["buffer"], queue_at(port["pieces"], at, BURSTS), grid.dma_beats)
 
 
 @part
-def read_port_wires(grid, port, receiver):
-    """Offer the burst at hand; wake the port when a descriptor waits."""
-    if receiver.valid:
-        port.busy = 1
-    s = port.splitter
-    port.request_valid = 0
-    if s.active:
-        length = splitter_length(grid, s)
-        port.request_address = s.beat
-        port.request_length = length
-        port.request_valid = port.room > length and port.pieces.level != BURSTS
+def _arrival(m, port):
+    """A response beat goes to the buffer, with the lanes that are wanted of it."""
+    arrives = port.arrives != 0
+    ends = False
+    entry = 0
+    if arrives:
+        piece = port.pieces.value
+        ends = port.index == (piece >> 16) & 0xFFFF
+        first = piece & 0xFF if port.index == 0 else 0
+        final = (piece >> 8) & 0xFF if ends else m.grid.bus_words - 1
+        last = (piece >> 32) & 1 if ends else 0
+        entry = (final - first + 1) | last << 16 | (piece >> 33) << 17
+        port.index = 0 if ends else port.index + 1
+    head, merger = port.head, port.merger
+    buffer_ready = head.there == 0 or merger_ready(merger, port.leaves.spare_valid == 0)
+    return arrives, entry, arrives and ends, buffer_ready
 
 
 @part
-def read_port_response_ready(port):
-    """``response.ready``."""
-    return port.pieces.valid
+def _delivery_edge(m, port, buffer_ready):
+    """``ReadPort._build_delivery``."""
+    head, merger, leaves = port.head, port.merger, port.leaves
+    leaves_ready = leaves.spare_valid == 0
+    if leaves.valid or merger.valid:
+        value = merger.last | port.tag.value << 1
+        slice_edge(leaves, merger.valid, merger.count, value, port.ready)
+    if head.there or merger.there or merger.valid or merger.flush:
+        tag_edge(port.tag, merger, head.there, head.dest, leaves_ready)
+        lanes = m.grid.bus_words
+        merger_edge(merger, lanes, 0, head.there, head.count, head.last, leaves_ready)
+    port.left = 0
+    if buffer_ready:
+        head.there = port.buffer.valid
+        if head.there:
+            value = port.buffer.value
+            port.left = 1
+            head.count = value & 0xFFFF
+            head.last = (value >> 16) & 1
+            head.dest = value >> 17
 
 
 @part
 def read_port_edge(m, port, receiver):
     """blocks.dma.ReadPort; ``granted``, ``arrives``, ``ready`` are known."""
-    grid, s, w = m.grid, port.splitter, port.walker
-    asked = port.granted  # only what is offered is granted
-    length = splitter_length(grid, s)
-    splitter_ready = s.active == 0 or (asked != 0 and s.more == length)
-
-    # Arrival: how many of this beat's lanes are wanted.
-    arrives = port.arrives
-    entry = 0
-    ends = False
-    if arrives:
-        piece = port.pieces.value
-        burst = (piece >> 16) & 0xFFFF
-        ends = port.index == burst
-        first = piece & 0xFF if port.index == 0 else 0
-        final = (piece >> 8) & 0xFF if ends else grid.bus_words - 1
-        last = (piece >> 32) & 1 if ends else 0
-        entry = (final - first + 1) | last << 16 | (piece >> 33) << 17
-        port.index = 0 if ends else port.index + 1
-
-    # Delivery.
-    loose, packer = port.loose, port.packer
-    takes = packer_ready(packer, port.ready)
-    buffer_ready = loose.valid == 0 or takes
-    taken = buffer_ready and port.buffer.valid != 0
-    if loose.valid and takes:
-        port.dest = loose.dest
-    packer_edge(packer, grid.bus_words, loose.valid, loose.count, loose.last, port.ready)
-    if buffer_ready:
-        loose.valid = port.buffer.valid
-        if taken:
-            value = port.buffer.value
-            loose.count = value & 0xFFFF
-            loose.last = (value >> 16) & 1
-            loose.dest = value >> 17
-
-    port.room += taken - asked * (length + 1)
-    piece = splitter_piece(grid, s, length)
-    queue_edge(port.pieces, m.store, asked, piece, arrives != 0 and ends)
-    queue_edge(port.buffer, m.store, arrives, entry, buffer_ready)
-    walker_wires(w, receiver, splitter_ready)
-    splitter_edge(grid, s, w, asked, length)
-    walker_edge(w, receiver, receiver.o.read.dest, splitter_ready)
-
+    grid, s, w, asks = m.grid, port.splitter, port.walker, port.asks
     pieces, buffer = port.pieces, port.buffer
+    asked = (
+        s.active != 0 and s.fits != 0 and pieces.level != BURSTS and asks.spare_valid == 0
+    )
+    length = s.length
+    piece = splitter_piece(grid, s)
+    arrives, entry, piece_ends, buffer_ready = _arrival(m, port)
+
+    left = port.left
+    _delivery_edge(m, port, buffer_ready)
+    if arrives or buffer.level or buffer.valid:
+        queue_edge(buffer, m.store, arrives, entry, buffer_ready)
+    if asked or pieces.level or pieces.valid:
+        queue_edge(pieces, m.store, asked, piece, piece_ends)
+    if asked or asks.valid:
+        slice_edge(asks, asked, s.beat, length, port.granted)
+    d = receiver.o.read
+    if s.active or s.there or w.active or receiver.valid:
+        ready = splitter_edge(grid, s, w, d.dest, d.run, asked)
+        walker_edge(w, receiver, ready)
+    port.room += left - (length + 1 if asked else 0)
+    s.fits = port.room >= grid.burst_beats
+
     port.granted = 0
     port.arrives = 0
     port.ready = 0
     port.busy = (
-        w.valid | s.active | pieces.level | pieces.valid | buffer.level | buffer.valid
-        | loose.valid | packer.valid | packer.flush | packer.fill
+        w.active | s.there | s.active | asks.valid | pieces.level | pieces.valid | buffer.level
+        | buffer.valid | port.left | port.head.there | port.merger.there | port.merger.valid
+        | port.merger.flush | port.leaves.valid
     )  # fmt: skip
 
 
@@ -147,15 +153,10 @@ def operand_line_wires(grid, line, sink):
 
 
 @part
-def operand_line_ready(grid, line, port, o_ready):
-    """Set the operand port's ``ready``."""
-    port.ready = narrow_ready(line.narrow, grid.lanes, o_ready)
-
-
-@part
 def operand_line_edge(grid, line, port, o_ready):
-    """blocks.dma.OperandLine. Call it before the port's edge, whose output it takes."""
-    packer = port.packer
-    if packer.valid and port.ready:
-        line.dest = port.dest
-    narrow_edge(line.narrow, grid.lanes, packer.valid, packer.count, packer.last, o_ready)
+    """blocks.dma.OperandLine; sets the operand port's ``ready``. Call it before that port's edge."""
+    leaves = port.leaves
+    port.ready = narrow_ready(line.narrow, grid.lanes, o_ready)
+    if leaves.valid and port.ready:
+        line.dest = leaves.b >> 1
+    narrow_edge(line.narrow, grid.lanes, leaves.valid, leaves.a, leaves.b & 1, o_ready)

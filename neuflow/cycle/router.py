@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from neuflow.cycle.compiled import part
-from neuflow.cycle.state import INT, LINK, Record
+from neuflow.cycle.state import INT, LINK, ROUTE_WORD, Record
 from neuflow.layout import RouterIn, RouterOut
 
 INPUTS, OUTPUTS = len(RouterIn), len(RouterOut)
@@ -29,14 +29,19 @@ OUT = np.dtype(
 ROUTER = np.dtype(
     [
         *((name, INT) for name in ("inputs", "outputs", "depth")),  # what exists; config_queue
+        # ROUTE words that have come (a streams.Slice), and whether the first is taken now.
+        *((name, INT) for name in ("word_valid", "spare_valid", "take")),
+        ("word", ROUTE_WORD),
+        ("spare", ROUTE_WORD),
         *((name, INT) for name in ("held", "waits")),  # outputs under a word, with one that waits
         ("current", INT, (INPUTS,)),  # by input: outputs whose current word names it
         ("waiting", INT, (INPUTS,)),  # by input: outputs whose waiting word names it
         ("peers", INT, (INPUTS,)),  # by input: all outputs of its packet
-        ("active", INT),  # inputs that a current word names
+        *((name, INT) for name in ("active", "armed", "ended")),  # inputs; active: current is not 0
+        ("unsettled", INT),  # what arms an input has changed
         ("room", INT),  # outputs whose slice takes a beat
         ("occupied", INT),  # outputs whose slice holds one
-        *((name, INT) for name in ("moving", "done")),  # wires: outputs; done: with the last beat
+        *((name, INT) for name in ("moving", "last")),  # wires: outputs, inputs
         ("out", OUT, (OUTPUTS,)),
     ]
 )
@@ -51,27 +56,26 @@ def reset_router(router: Record, inputs: int, outputs: int, depth: int) -> None:
 
 
 @part
-def router_bus_ready(r, output, input_, peers):
-    """Whether the router takes this ROUTE word (``bus.ready``); from registers alone."""
-    target = (1 << output) & r.outputs
-    if target & (r.waits if r.depth == 2 else r.held):
-        return 0
-    if input_ < INPUTS and r.inputs >> input_ & 1:
-        names = (peers & r.outputs) | target
-        if (r.current[input_] | r.waiting[input_]) != 0 and names != r.peers[input_]:
-            return 0
-    return 1
+def router_bus_ready(r):
+    """Whether the router takes another ROUTE word; if not, words for others wait too."""
+    return r.spare_valid == 0
+
+
+@part
+def router_rests(r):
+    """Whether nothing moves unless a ROUTE word comes."""
+    return not (r.active or r.occupied or r.word_valid)
 
 
 @part
 def router_input(r, i, link):
-    """Move the beat at input ``i``, if all its outputs are under its word and have room."""
-    current = r.current[i]
-    link.ready = link.valid and (r.peers[i] & ~(current & r.room)) == 0
+    """Move the beat at input ``i``, which is armed, if all its outputs have room."""
+    link.ready = link.valid and (r.peers[i] & ~r.room) == 0
     if link.ready:
+        current = r.current[i]
         r.moving |= current
         if link.last:
-            r.done |= current
+            r.last |= 1 << i
         while current:
             out = r.out[LOWEST[current]]
             out.i_count, out.i_last = link.count, link.last
@@ -79,27 +83,105 @@ def router_input(r, i, link):
 
 
 @part
-def _queues_edge(r, route):
-    """``Router._build_queues``: words come, outputs that are done go on with the next."""
-    done, held = r.done, r.held
+def _arm(r):
+    """Which inputs may move from the next cycle on."""
+    r.armed = 0
+    active = r.active & ~(r.last | r.ended)
+    while active:
+        i = LOWEST[active]
+        if r.peers[i] & ~r.current[i] == 0:
+            r.armed |= 1 << i
+        active &= active - 1
+
+
+@part
+def _target(r):
+    """The output that the first word is for, as a set; empty if it or the input does not exist."""
+    word = r.word
+    if word.input < INPUTS and r.inputs >> word.input & 1:
+        return (1 << word.output) & r.outputs
+    return 0
+
+
+@part
+def _may_take(r, target):
+    """Whether the first word has room, and no other packet of its input is here."""
+    if not r.word_valid or r.take or target & (r.waits if r.depth == 2 else r.held):
+        return 0
+    i = r.word.input
+    if i < INPUTS and r.inputs >> i & 1:
+        names = (r.word.peers & r.outputs) | target
+        if (r.current[i] | r.waiting[i]) != 0 and names != r.peers[i]:
+            return 0
+    return 1
+
+
+@part
+def _queues_edge(r, target, done):
+    """A word is taken, outputs that are done go on with the next."""
+    word, held = r.word, r.held
     direct = queued = 0
-    if route.take and route.input < INPUTS and r.inputs >> route.input & 1:
-        target = (1 << route.output) & r.outputs
+    if r.take:
         direct = target & (~held | done)
         queued = target & held & ~done
         if target:
-            r.peers[route.input] = (route.peers & r.outputs) | target
+            r.peers[word.input] = (word.peers & r.outputs) | target
     r.held = (held & ~done) | (r.waits & done) | direct
     r.waits = (r.waits & ~done) | queued
     r.active = 0
     for i in range(INPUTS):
         r.current[i] = (r.current[i] & ~done) | (r.waiting[i] & done)
         r.waiting[i] &= ~done
-        if i == route.input:
+        if i == word.input:
             r.current[i] |= direct
             r.waiting[i] |= queued
         if r.current[i]:
             r.active |= 1 << i
+
+
+@part
+def _copy(to, word):
+    to.output, to.input, to.peers = word.output, word.input, word.peers
+
+
+@part
+def _words_edge(r, route):
+    """streams.Slice of ROUTE words; ``take`` is its ``o.ready``."""
+    if not r.word_valid or r.take:
+        if r.spare_valid:
+            _copy(r.word, r.spare)
+            r.spare_valid = 0
+            r.word_valid = 1
+        else:
+            _copy(r.word, route)
+            r.word_valid = route.take
+    elif route.take:
+        _copy(r.spare, route)
+        r.spare_valid = 1
+
+
+@part
+def _control_edge(r, route):
+    """Words and the ends of packets."""
+    ended = r.ended
+    done = 0
+    while ended:
+        done |= r.current[LOWEST[ended]]
+        ended &= ended - 1
+    changes = r.last | r.ended | r.unsettled
+    if changes:
+        _arm(r)
+    r.unsettled = r.last | r.ended
+    r.ended = r.last
+    r.last = 0
+    if r.word_valid or route.take or done:
+        target = _target(r)
+        takes = _may_take(r, target)
+        if r.take or done:
+            _queues_edge(r, target, done)
+            r.unsettled = 1
+        _words_edge(r, route)
+        r.take = takes
 
 
 @part
@@ -128,9 +210,7 @@ def _slice_edge(r, bit, out):
 @part
 def router_edge(r, route):
     """Move the registers; ``route``: the ROUTE word of this cycle."""
-    if route.take or r.done:
-        _queues_edge(r, route)
-        r.done = 0
+    _control_edge(r, route)
     busy = r.occupied | r.moving
     while busy:
         _slice_edge(r, busy & -busy, r.out[LOWEST[busy]])

@@ -2,74 +2,104 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from neuflow.cycle.compiled import part
-from neuflow.cycle.state import record
+from neuflow.cycle.pipeline import SPARE, slice_edge
+from neuflow.cycle.state import INT, LINK
 from neuflow.layout import SIZE
 
 ALL_STORED = (1 << SIZE) - 1
 """``stored`` while the array's pass is stored whole."""
 
-ROW_STORE = record(
-    "lead",  # passes stored whole and not yet done by the array
-    "active", "x", "channel", "record",  # position in the packet
-    "taken",  # words of the present beat that are stored
-    "store", "count", "row_ends", "beat_ends", "finished",  # wires
-)  # fmt: skip
+_FLUSHING = 0b1111
+"""Stages behind the count that a configuration waits for."""
+_FLUSHED = _FLUSHING ^ (_FLUSHING >> 1)
+
+ROW_STORE = np.dtype(
+    [
+        ("lead", INT),  # passes stored whole and not yet done by the array
+        *((n, INT) for n in ("active", "opened", "flushing")),
+        ("intake", LINK),  # output of the slice at the input
+        ("slice", SPARE),
+        *((n, INT) for n in ("valid", "left")),  # a beat under way, words of it that are left
+        *((n, INT) for n in ("rest", "channel", "record")),  # rest: words left of the row
+        *((n, INT) for n in ("room", "limit", "stored")),
+        *((n, INT) for n in ("starts", "finished", "record_ends", "row_ends", "count")),  # wires
+        *((n, INT) for n in ("store", "beat_ends")),
+    ]
+)
 """blocks.conv_rows.RowStore."""
 
 
 @part
-def rows_stored(rows):
-    """Return the row records of the array's present pass that are complete."""
-    if rows.lead:
-        return ALL_STORED
-    return rows.record if rows.active else 0
+def rows_wires(rows, config, line):
+    """``config``: receiver, ``line``: link from the rows lines."""
+    rows.starts = not rows.active and config.valid and rows.flushing == 0
+    config.ready = rows.flushing & _FLUSHED != 0
+    line.ready = rows.opened and rows.slice.valid == 0
+    rows.store = rows.room and rows.valid
+    rows.finished = rows.record_ends = rows.row_ends = 0
+    rows.beat_ends = 0
+    if rows.store:
+        c = config.o.rows
+        rows.count = 1 if c.scatter else min(rows.rest, rows.left)
+        rows.row_ends = rows.rest == rows.count
+        rows.beat_ends = rows.left == rows.count
+        rows.record_ends = rows.row_ends and rows.channel + 1 == c.channels
+        rows.finished = rows.record_ends and rows.record + 1 == c.rows
 
 
 @part
-def rows_wires(rows, config, line, released):
-    """``config``: receiver, ``line``: link from the rows lines, ``released``: the array's register."""
-    rows.store = rows.finished = 0
-    line.ready = 0
-    config.ready = 0
-    if not (rows.active and line.valid):
-        return
+def _intake_edge(rows, line):
+    """``RowStore._take``: the slice, and the beat whose words are counted."""
+    arrives = rows.opened and line.valid
+    if rows.starts:
+        rows.opened = 1
+    elif arrives and line.ready and line.last:
+        rows.opened = 0
+    intake = rows.intake
+    moves = not rows.valid or rows.beat_ends
+    if moves:
+        rows.valid, rows.left = intake.valid, intake.count
+    elif rows.store:
+        rows.left -= rows.count
+    if intake.valid or arrives:
+        intake.ready = moves
+        slice_edge(rows.slice, intake, arrives, line.count, line.last)
+
+
+@part
+def _room_edge(rows, c, released):
+    record = rows.record + 1 if rows.record_ends else rows.record
+    rows.room = (
+        rows.active and not rows.finished and rows.lead <= c.ahead and record < rows.limit
+    )
+    rows.limit = c.ring_rows + (released if rows.lead == 0 else 0)
+
+
+@part
+def rows_edge(rows, config, line, released, pass_done):
+    """``released``, ``pass_done``: the array's registers."""
     c = config.o.rows
-    in_use = rows.record - (released if rows.lead == 0 else 0)
-    if not (in_use < c.ring_rows and rows.lead <= c.ahead):
-        return
-    rest_of_row = c.width - rows.x
-    rest_of_beat = line.count - rows.taken
-    rows.count = 1 if c.scatter else min(rest_of_row, rest_of_beat)
-    rows.row_ends = rest_of_row == rows.count
-    rows.beat_ends = rest_of_beat == rows.count
-    rows.store = 1
-    line.ready = rows.beat_ends
-    if rows.row_ends and rows.channel + 1 == c.channels and rows.record + 1 == c.rows:
-        rows.finished = 1
-        config.ready = 1
-
-
-@part
-def rows_edge(rows, config, pass_done):
-    """``pass_done``: the array's register."""
+    rows.stored = rows.record if rows.lead == 0 else ALL_STORED
+    if rows.active or rows.starts:
+        _intake_edge(rows, line)
+        _room_edge(rows, c, released)
     rows.lead += rows.finished - pass_done
-    if not rows.active:
-        rows.active = config.valid
-        rows.record = 0
-        return
+    rows.flushing = (rows.flushing << 1 | rows.finished) & _FLUSHING
+    if rows.starts:
+        rows.active = 1
+        rows.rest = c.width
     if not rows.store:
         return
-    rows.taken = 0 if rows.beat_ends else rows.taken + rows.count
     if not rows.row_ends:
-        rows.x += rows.count
+        rows.rest -= rows.count
         return
-    c = config.o.rows
-    rows.x = 0
-    if rows.channel + 1 != c.channels:
-        rows.channel += 1
-        return
-    rows.channel = 0
-    rows.record += 1
+    rows.rest = c.width
+    rows.channel = 0 if rows.record_ends else rows.channel + 1
     if rows.finished:
+        rows.record = 0
         rows.active = 0
+    elif rows.record_ends:
+        rows.record += 1

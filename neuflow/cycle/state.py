@@ -74,7 +74,10 @@ upon the other, so that ``receiver.o.drain.width`` reads as in the block."""
 RECEIVER = np.dtype(
     [
         ("depth", INT),  # grid.config_queue
-        ("full", INT),  # registers of blocks.config.ConfigReceiver: assembled and waiting
+        ("mine", INT),  # registers of blocks.config.ConfigReceiver: a word of its own has arrived
+        ("arrived", INT),
+        ("arrived_base", INT),
+        ("full", INT),  # a packet is assembled, and waits
         ("assembled", INT),  # packet that is assembled, or waits
         ("assembled_base", INT),
         ("valid", INT),  # o.valid

@@ -9,11 +9,14 @@ from neuflow.cycle.compiled import part
 from neuflow.cycle.state import INT, record
 
 RING = record(
-    "depth",
-    "filled",  # beats from the oldest to the head
+    "space",  # beats that may still come
     "passed",  # beats from the oldest to the read position
+    "unread",  # beats from there to the head
+    "leaving",  # beats that were freed a cycle ago
+    "ready",  # the beat at the read position is there
+    "room",
 )
-"""blocks.conv_weights.Ring; ``room`` is ``filled != depth``, ``ready`` is ``passed != filled``."""
+"""blocks.conv_weights.Ring."""
 
 WEIGHT_STORE = np.dtype(
     [
@@ -22,23 +25,11 @@ WEIGHT_STORE = np.dtype(
         ("active", INT),
         ("leading", INT),  # parameter beats yet to come
         ("asked", INT),  # beats of the next block's parameters that are asked for
-        ("arriving", INT),
+        ("valid", INT),  # they are there
         ("take", INT),  # wire
     ]
 )
 """blocks.conv_weights.WeightStore."""
-
-
-@part
-def weights_ready(w):
-    """Whether the beat of weights at the read position is there."""
-    return w.weights.passed != w.weights.filled
-
-
-@part
-def parameters_valid(w):
-    """Whether the parameters of the block that leaves next are there."""
-    return w.asked == PARAMETER_BEATS and not w.arriving
 
 
 @part
@@ -49,17 +40,27 @@ def weights_wires(w, config, line):
     config.ready = 0
     if w.active and line.valid:
         ring = w.blocks if w.leading else w.weights
-        w.take = ring.filled != ring.depth
+        w.take = ring.room
         line.ready = w.take
         config.ready = w.take and line.last
 
 
 @part
-def _ring_edge(ring, read, rewind, free):
-    if free:
-        ring.filled -= ring.passed + read
-        ring.passed = 0
-    elif rewind:
+def _ring_edge(ring, push, read, rewind, free):
+    rewinds = rewind and not free
+    ring.room = ring.space > 1 if push else ring.space != 0
+    ring.space += ring.leaving - push
+    ring.leaving = ring.passed + read if free else 0
+    ready = ring.ready
+    if rewinds:
+        ready = ready or ring.passed != 0
+        ring.unread += ring.passed + push
+    else:
+        if read:
+            ready = ring.unread > 1
+        ring.unread += push - read
+    ring.ready = push or ready
+    if free or rewind:
         ring.passed = 0
     else:
         ring.passed += read
@@ -68,23 +69,30 @@ def _ring_edge(ring, read, rewind, free):
 @part
 def weights_edge(w, config, line, array, drain):
     """``array``, ``drain``: the units that read, with their wires of this cycle."""
-    take, leading, blocks = w.take, w.leading, w.blocks
-    starts = drain.start
-    w.arriving = w.asked != PARAMETER_BEATS and blocks.passed != blocks.filled  # it asks
-    if starts or w.arriving:
-        rewind, free = starts and drain.start_ends_group, starts and drain.start_ends_pass
-        _ring_edge(blocks, w.arriving, rewind, free)
-        w.asked = 0 if starts else w.asked + 1
+    take, starts = w.take, drain.start
+    leads = w.leading != 0
+    ring = w.blocks
+    asks = w.asked != PARAMETER_BEATS
+    reads = asks and ring.ready
+    pushes = take and leads
+    if reads or starts or pushes or ring.leaving or ring.room == (ring.space == 0):
+        _ring_edge(
+            ring, pushes, reads, starts and drain.start_ends_group, starts and drain.start_ends_pass
+        )
+    w.valid = not asks and not starts
+    w.asked = 0 if starts else w.asked + reads
+
+    ring = w.weights
+    pushes = take and not leads
     if array.issue:
-        _ring_edge(w.weights, array.reads, array.ends_group, array.frees)
-    if take:
-        pushed = blocks if leading else w.weights
-        pushed.filled += 1
+        _ring_edge(ring, pushes, array.reads, array.ends_group, array.frees)
+    elif pushes or ring.leaving or ring.room == (ring.space == 0):
+        _ring_edge(ring, pushes, 0, 0, 0)
 
     if not w.active:
         w.active = config.valid
         w.leading = PARAMETER_BEATS * config.o.weights.blocks
     elif take:
         w.active = not line.last
-        if leading:
-            w.leading = leading - 1
+        if leads:
+            w.leading -= 1

@@ -5,38 +5,45 @@ from __future__ import annotations
 import numpy as np
 
 from neuflow.blocks.arith import Requantise
-from neuflow.blocks.window_read import FLAT_BITS as _FLAT_BITS
 from neuflow.blocks.window_model import RING_WORDS
+from neuflow.blocks.window_read import FLAT_BITS
 from neuflow.cycle.compiled import part
-from neuflow.cycle.parts import PACKER, packer_edge, packer_ready
+from neuflow.cycle.merger import MERGER, merger_edge, merger_ready, merger_rests
+from neuflow.cycle.pipeline import SPARE, slice_edge
 from neuflow.cycle.state import INT
 
 IDLE, SLOTS, OPEN, DECIDE, SCAN, DRAIN, FINISH = range(7)
 
-_FLAT = (1 << _FLAT_BITS) - 1
-_SIGN = 1 << (_FLAT_BITS - 1)
+_FLAT = (1 << FLAT_BITS) - 1
+_SIGN = 1 << (FLAT_BITS - 1)
 _EXIT = (1 << Requantise.LATENCY) - 1
 _EXIT_END = Requantise.LATENCY - 1
+_REDUCE, _REDUCE_END = 0b1_1111, 4
+"""Stages of the row reduction, and the last of them."""
+_REDUCE_WHOLE = 0b0_1000
+"""The stage behind which only whole window rows go on."""
+_MERGE, _MERGE_END = 0b1111, 3
+"""Stages of the merge."""
 
 WINDOW = np.dtype(
     [
         ("state", INT),
-        # Words of the packet, numbered modulo 2**_FLAT_BITS.
+        # Words of the packet, numbered modulo 2**FLAT_BITS.
         *((n, INT) for n in ("written", "free", "base", "input_done")),
+        *((n, INT) for n in ("input_ready", "ahead", "beats_written")),
         # Rows.
         *((n, INT) for n in ("real", "closing", "final", "slots", "open")),
         *((n, INT) for n in ("y", "opens_at", "closes_at", "reach", "opened", "closed")),
         # Scan: the next window, and the one that is being read.
-        *((n, INT) for n in ("column", "image", "left")),
+        *((n, INT) for n in ("column", "image", "left", "some_open", "arrived")),
         *((n, INT) for n in ("b_valid", "b_hit", "b_final", "b_position", "b_end")),
-        # Row reduction, merge, exit (bit k of exit_valid: stage k of the requantiser).
-        *((n, INT) for n in ("s1_valid", "s1_whole", "s1_final", "s2_valid", "s2_whole")),
-        *((n, INT) for n in ("s2_final", "s3_valid", "s3_final", "turn")),
-        *((n, INT) for n in ("v1_valid", "v1_leaves", "v1_final")),
-        *((n, INT) for n in ("exit_valid", "exit_final")),
-        ("packer", PACKER),
+        # Row reduction, merge, exit: flags of the stages, bit k is stage k + 1.
+        *((n, INT) for n in ("s_valid", "s_whole", "s_final", "turn")),
+        *((n, INT) for n in ("v_valid", "v_leaves", "v_final", "exit_valid", "exit_final")),
+        ("packer", MERGER),
+        ("slice", SPARE),
         # Wires.
-        *((n, INT) for n in ("en", "go", "works", "busy", "take", "finish")),
+        *((n, INT) for n in ("en", "go", "works", "busy", "take", "finish", "packer_o_ready")),
         *((n, INT) for n in ("read", "whole", "load", "skip", "step", "scanned")),
         *((n, INT) for n in ("last_column", "last_map")),
     ]
@@ -45,11 +52,12 @@ WINDOW = np.dtype(
 
 
 @part
-def window_rests(w, config):
+def window_rests(w, config, o):
     """Whether nothing can move."""
     return not (
-        w.state != IDLE or config.valid or w.exit_valid or w.packer.valid or w.packer.flush
-    )
+        w.state != IDLE or config.valid or w.exit_valid or o.valid or w.input_ready
+        or w.ahead or not merger_rests(w.packer)
+    )  # fmt: skip
 
 
 @part
@@ -59,24 +67,15 @@ def _ahead(written, position):
 
 
 @part
-def _ring_wires(w, configured, i, lanes):
-    oldest = w.free & -lanes
-    room = _ahead(w.written, oldest) < max(4 * lanes, RING_WORDS)
-    w.take = i.valid and configured and not w.input_done and room
-    i.ready = w.take
-
-
-@part
 def _scan_wires(w, c, lanes):
     position = w.b_position & -lanes
     w.whole = not w.b_hit or position == w.b_end & -lanes
-    end_lane = w.b_end & (lanes - 1) if w.whole else lanes - 1
-    there = not w.b_hit or _ahead(w.written, position | end_lane) > 0
+    # A beat comes whole: its words are there when it is.
+    there = not w.b_hit or _ahead(w.beats_written * lanes, position) > 0
     w.read = w.go and w.b_valid and there
     scanning = w.state == SCAN
-    arrived = _ahead(w.written, w.base) >= 0
-    w.skip = scanning and w.open == 0 and not w.b_valid and arrived
-    w.load = scanning and w.open != 0 and (not w.b_valid or (w.read and w.whole))
+    w.skip = scanning and not w.some_open and not w.b_valid and w.arrived
+    w.load = scanning and w.some_open and (not w.b_valid or (w.read and w.whole))
     w.step = w.load or w.skip
     w.last_column = w.skip or w.column == c.width_out - 1
     w.last_map = w.image == c.maps - 1
@@ -84,13 +83,16 @@ def _scan_wires(w, c, lanes):
 
 
 @part
-def window_wires(w, config, i, o, lanes):
-    """``i``, ``o``: links. Return whether a beat of the input is taken (``active``)."""
-    _ring_wires(w, config.valid, i, lanes)
-    w.en = (w.exit_valid >> _EXIT_END & 1) == 0 or packer_ready(w.packer, o.ready)
-    w.go = w.en and (not w.s3_valid or w.turn == 0)
-    w.works = w.s3_valid or w.turn != 0
-    w.busy = w.b_valid or w.s1_valid or w.s2_valid or w.works or w.v1_valid
+def window_wires(w, config, i, lanes):
+    """``i``: link. Return whether a beat of the input is taken (``active``)."""
+    w.take = w.input_ready and i.valid
+    i.ready = w.take
+    w.packer_o_ready = w.slice.valid == 0
+    w.en = (w.exit_valid >> _EXIT_END & 1) == 0 or merger_ready(w.packer, w.packer_o_ready)
+    reduced = w.s_valid >> _REDUCE_END & 1
+    w.go = w.en and (not reduced or w.turn == 0)
+    w.works = reduced or w.turn != 0
+    w.busy = w.b_valid or w.s_valid or w.works or w.v_valid
     _scan_wires(w, config.o.window, lanes)
     w.finish = w.state == FINISH and w.input_done
     config.ready = w.finish
@@ -98,22 +100,28 @@ def window_wires(w, config, i, o, lanes):
 
 
 @part
-def _ring_edge(w, i):
+def _ring_edge(w, configured, i, lanes):
+    # Two beats may come before a full ring is noticed.
+    room = w.ahead < max(4 * lanes, RING_WORDS) - 2 * lanes
+    w.ahead = _ahead(w.written, w.free & -lanes)
+    ends = w.take and i.last
+    w.input_ready = configured and not w.input_done and not ends and room
     if w.finish:
-        w.written = w.input_done = 0
+        w.written = w.beats_written = w.input_done = 0
     elif w.take:
         w.written = (w.written + i.count) & _FLAT
+        w.beats_written += 1
         w.input_done = i.last
 
 
 @part
 def _reduce_edge(w):
-    """``_build_row_reduction``: the stages before the merge."""
+    """``_build_row_reduction``: the last stage keeps whole window rows only."""
     if w.go:
-        w.s3_valid = w.s2_valid and w.s2_whole
-        w.s3_final = w.s2_final
-        w.s2_valid, w.s2_whole, w.s2_final = w.s1_valid, w.s1_whole, w.s1_final
-        w.s1_valid, w.s1_whole, w.s1_final = w.read, w.whole, w.b_final
+        whole = w.s_valid & (w.s_whole | ~_REDUCE_WHOLE)
+        w.s_valid = (whole << 1 | w.read) & _REDUCE
+        w.s_whole = w.s_whole << 1 & _REDUCE | w.whole
+        w.s_final = w.s_final << 1 & _REDUCE | w.b_final
 
 
 @part
@@ -121,19 +129,20 @@ def _merge_edge(w):
     """A turn for every open output row, then through the requantiser to the packer."""
     if not w.en:
         return
-    leaves = w.v1_valid and w.v1_leaves
+    leaves = (w.v_valid & w.v_leaves) >> _MERGE_END & 1
     w.exit_valid = (w.exit_valid << 1 | leaves) & _EXIT
-    w.exit_final = (w.exit_final << 1 | (leaves and w.v1_final)) & _EXIT
-    w.v1_valid = w.works
+    w.exit_final = (w.exit_final << 1 | (w.v_final >> _MERGE_END & 1)) & _EXIT
+    first = w.turn == 0
+    w.v_valid = (w.v_valid << 1 | w.works) & _MERGE
+    w.v_leaves = (w.v_leaves << 1 | (first and w.closing)) & _MERGE
+    w.v_final = (w.v_final << 1 | (w.s_final >> _REDUCE_END & 1)) & _MERGE
     if w.works:
-        w.v1_leaves = w.turn == 0 and w.closing
-        w.v1_final = w.s3_final
         w.turn = 0 if w.turn == w.open - 1 else w.turn + 1
 
 
 @part
 def _scan_edge(w, c, lanes):
-    stored_free = (w.state == SCAN and w.open == 0 and not w.b_valid) or w.state == FINISH
+    stored_free = (w.state == SCAN and not w.some_open and not w.b_valid) or w.state == FINISH
     base = w.base
     if w.read:
         w.b_position = ((w.b_position & -lanes) + lanes) & _FLAT
@@ -232,14 +241,18 @@ def _rows_edge(w, c, configured):
 def window_edge(w, config, i, o, lanes):
     """Move the registers; clears ``o.ready``."""
     c = config.o.window
-    packer = w.packer
-    ready, leaves = o.ready, w.exit_valid >> _EXIT_END & 1
-    if leaves or packer.valid or packer.flush:
-        packer_edge(packer, lanes, leaves, 1, w.exit_final >> _EXIT_END & 1, ready)
-    o.valid, o.count, o.last = packer.valid, packer.count, packer.last
-    o.ready = 0
-    _ring_edge(w, i)
+    packer, end = w.packer, w.exit_valid >> _EXIT_END & 1
+    if o.valid or packer.valid:
+        slice_edge(w.slice, o, packer.valid, packer.count, packer.last)
+    if end or not merger_rests(packer):
+        last = w.exit_final >> _EXIT_END & 1
+        merger_edge(packer, lanes, 0, end, 1, last, w.packer_o_ready)
+    some_open = w.open != 0
+    # After a step the base is another, which shows a cycle later.
+    w.arrived = not w.step and _ahead(w.written, w.base) >= 0
+    _ring_edge(w, config.valid, i, lanes)
     _merge_edge(w)
     _reduce_edge(w)
     _scan_edge(w, c, lanes)
     _rows_edge(w, c, config.valid)
+    w.some_open = some_open

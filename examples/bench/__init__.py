@@ -1,0 +1,1 @@
+"""Side by side: this grid's judges, another simulator, onnxruntime, published figures."""

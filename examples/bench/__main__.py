@@ -1,0 +1,137 @@
+"""Measure everything side by side: ``make bench``.
+
+One table in Markdown and JSON; every figure in it was measured in this run, but for the column of
+published ones. Each measurement is a process of its own, so that its peak memory is known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from examples.bench import scale_sim
+from examples.bench.layers import layers
+from examples.bench.measure import PROGRAMS
+from examples.bench.timed import timed
+from examples.bench.works import GROWTH, GROWTH_GRIDS, WORKS
+
+ARRAY_SIDE = 20
+"""SCALE-Sim's array, 400 MACs as ``virtex6`` has."""
+
+SIMULATED = 2_000_000_000
+"""MACs up to which SCALE-Sim itself is run; beyond, its closed form."""
+
+COLUMNS = (
+    "work", "judge", "cycles an image", "of peak MACs", "over layer roofline",
+    "frames/s at the assumed clock", "seconds", "peak MB", "MMAC/s simulated", "published by others",
+)  # fmt: skip
+
+Row = dict[str, Any]
+
+
+def measure(name: str, grid: str, judge: str) -> Row:
+    """Measure one work in a process of its own."""
+    print(f"{name} on {grid}: {judge}", file=sys.stderr, flush=True)
+    cost = timed([sys.executable, "-m", "examples.bench.measure", name, grid, judge])
+    found = json.loads(cost.output.splitlines()[-1])
+    return {"work": name, "grid": grid, "judge": judge, "peak_mb": cost.peak_mb, **found}
+
+
+def peer(name: str, work: Path) -> Row:
+    """Measure SCALE-Sim in its best dataflow on the layers of a work."""
+    found = layers(WORKS[name].model())
+    dataflow = scale_sim.best_dataflow(found, ARRAY_SIDE)
+    macs = sum(layer.macs for layer in found)
+    cycles = scale_sim.closed_form(found, ARRAY_SIDE, dataflow)
+    row: Row = {"work": name, "judge": f"SCALE-Sim {dataflow}", "macs": macs, "cycles": cycles}
+    if WORKS[name].scale_sim and macs <= SIMULATED:
+        print(f"{name}: SCALE-Sim", file=sys.stderr, flush=True)
+        ran = scale_sim.run(found, ARRAY_SIDE, dataflow, work)
+        if ran["cycles"] != cycles:
+            raise RuntimeError(f"SCALE-Sim {ran['cycles']} cycles, closed form {cycles}")
+        row |= ran
+    return row | {"mac_utilisation": macs / (cycles * ARRAY_SIDE**2)}
+
+
+def table(rows: list[Row]) -> str:
+    """Return the rows as Markdown."""
+    lines = [
+        f"| {' | '.join(COLUMNS)} |",
+        "|---" * len(COLUMNS) + "|",
+    ]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: Row) -> list[str]:
+    work = WORKS[row["work"]]
+    cycles, images = row.get("cycles"), row.get("images", 1)
+    speed = row["macs"] / row["seconds"] / 1e6 if "macs" in row and "seconds" in row else None
+    clock, roof = row.get("clock_hz"), row.get("layer_roofline_cycles")
+    frames = clock * images / cycles if clock and cycles else None
+    if row["judge"] == "onnxruntime":
+        frames = images / row["seconds"]
+    return [
+        work.title, row["judge"], _number(cycles and cycles / images, ",.0f"),
+        _number(row.get("mac_utilisation"), ".3f"),
+        _number(cycles / roof if cycles and roof else None, ".3f"),
+        _number(frames, ",.1f"), _number(row.get("seconds"), ".3g"),
+        _number(row.get("peak_mb"), ",.0f"), _number(speed, ",.0f"), work.published or "-",
+    ]  # fmt: skip
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def growth(rows: list[Row]) -> str:
+    """Return cycles and efficiency over the number of MACs."""
+    lines = ["| work | " + " | ".join(GROWTH_GRIDS) + " |", "|---|" + "---|" * len(GROWTH_GRIDS)]
+    for name in GROWTH:
+        of = {row["grid"]: row for row in rows if row["work"] == name}
+        cells = [
+            f"{of[grid]['cycles']:,} ({of[grid]['mac_utilisation']:.3f})" for grid in GROWTH_GRIDS
+        ]
+        lines.append(f"| {WORKS[name].title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Measure and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", type=Path, default=Path("build/bench"), help="results")
+    parser.add_argument("--only", nargs="+", choices=list(WORKS), default=list(WORKS))
+    parser.add_argument("--all", action="store_true", help="run every work on RTL: hours")
+    parser.add_argument("--no-peers", action="store_true", help="without SCALE-Sim")
+    parser.add_argument("--no-growth", action="store_true", help="without 100 and 1600 MACs")
+    chosen = parser.parse_args()
+    chosen.o.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(PROGRAMS, ignore_errors=True)
+    rows: list[Row] = []
+    for name in chosen.only:
+        judges = ["rtl"] if WORKS[name].rtl or chosen.all else []
+        rows += [measure(name, "virtex6", judge) for judge in (*judges, "cycle", "times")]
+        cycles = {row["cycles"] for row in rows if row["work"] == name}
+        if len(cycles) != 1:
+            raise RuntimeError(f"{name}: the judges differ: {sorted(cycles)} cycles")
+        rows.append(measure(name, "virtex6", "onnxruntime"))
+        if not chosen.no_peers:
+            rows.append(peer(name, chosen.o))
+    grown = []
+    if not chosen.no_growth:
+        grown = [measure(name, grid, "times") for name in GROWTH for grid in GROWTH_GRIDS]
+    text = f"{table(rows)}\n" + (growth(grown) if grown else "")
+    record = {"machine": platform.processor() or platform.machine(), "rows": rows, "growth": grown}
+    (chosen.o / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (chosen.o / "bench.md").write_text(text, encoding="utf-8")
+    print(text, end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

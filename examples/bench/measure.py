@@ -1,0 +1,89 @@
+"""One measurement, in a process of its own: ``python -m examples.bench.measure WORK GRID JUDGE``.
+
+Prints JSON: cycles, MACs, efficiency, rooflines, seconds of the judge alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from examples.bench.works import WORKS
+from neuflow import api
+
+PROGRAMS = Path("build/bench/programs")
+
+
+def program_of(name: str, grid: str) -> api.Program:
+    """Return the compiled program of a work; kept on disk by the compiler's sources."""
+    work = WORKS[name]
+    path = PROGRAMS / f"{name}-{grid}.nfp"
+    if path.exists():
+        return api.load(path)
+    PROGRAMS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as directory:
+        model = Path(directory) / f"{name}.onnx"
+        onnx.save(work.model(), model)
+        program = api.compile(model, grid, calib=work.calibration(), batch=work.batch)
+    program.save(path)
+    return program
+
+
+def on_grid(name: str, grid: str, judge: str) -> dict[str, Any]:
+    """Run ``judge`` (rtl, cycle, or times: cycle without values) on one pass of images."""
+    program = program_of(name, grid)
+    work = WORKS[name]
+    if judge != "rtl":
+        program.cycles(1)  # compiled, or read from the cache, before the clock starts
+    elif judge == "rtl":
+        from neuflow.run import build
+
+        build.simulator(program.grid)
+    x = np.resize(work.calibration(), (work.batch, *work.calibration().shape[1:]))
+    begin = time.monotonic()
+    if judge == "times":
+        stats = program.cycles(work.batch)
+    else:
+        stats = (program.rtl(x) if judge == "rtl" else program.cycle(x)).stats
+    seconds = time.monotonic() - begin
+    keys = ("cycles", "cycles_per_image", "macs", "mac_utilisation", "layer_roofline_cycles",
+            "network_roofline_cycles", "clock_hz", "stalls", "layers", "images")  # fmt: skip
+    return {key: stats[key] for key in keys} | {"seconds": seconds}
+
+
+def on_onnxruntime(name: str) -> dict[str, Any]:
+    """Time onnxruntime on one pass of images: the best of several runs, one thread."""
+    import onnxruntime
+
+    work = WORKS[name]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    content = work.model().SerializeToString()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    value = session.get_inputs()[0]
+    x = work.calibration()[:1].astype(np.float32)
+    best = float("inf")
+    begin = time.monotonic()
+    while time.monotonic() - begin < 2:
+        start = time.perf_counter()
+        session.run(None, {value.name: x.reshape([d if isinstance(d, int) else 1 for d in value.shape])})
+        best = min(best, time.perf_counter() - start)
+    return {"seconds": best, "images": 1}
+
+
+def main() -> None:
+    """Print what was asked for."""
+    name, grid, judge = sys.argv[1:]
+    found = on_onnxruntime(name) if judge == "onnxruntime" else on_grid(name, grid, judge)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""What is measured: networks, their inputs, and what others published for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from examples import digits, filter_bank
+from examples.networks import NETWORKS, images
+
+HERE = Path(__file__).resolve().parents[1]
+Images = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row: ``model`` and ``calibration`` (also the inputs) make what is compiled.
+
+    ``batch``: images of a pass. ``rtl``: the Verilog runs it too, in ``make bench``; the others
+    run there with ``--all``. ``published``: figures of others, never measured by us.
+    """
+
+    title: str
+    model: Callable[[], onnx.ModelProto]
+    calibration: Callable[[], Images]
+    batch: int = 1
+    rtl: bool = False
+    scale_sim: bool = False
+    published: str = ""
+
+
+def _network(name: str, title: str, **more: Any) -> tuple[str, Work]:
+    network = NETWORKS[name]
+
+    def model() -> onnx.ModelProto:
+        return network()
+
+    def calibration() -> Images:
+        shape = network.blank().model.graph.input[0].type.tensor_type.shape.dim
+        return images(tuple(d.dim_value or 1 for d in shape)[1:], 2, seed=1)
+
+    return name, Work(title, model, calibration, **more)
+
+
+def _lenet() -> onnx.ModelProto:
+    return onnx.load(HERE / "lenet5_b.onnx")
+
+
+def _digits() -> Images:
+    return digits.load(32).train_x[:64]
+
+
+WORKS: dict[str, Work] = dict(
+    [
+        ("lenet5_b", Work("LeNet-5 (b)", _lenet, _digits, rtl=True, scale_sim=True,
+                          published="NNgen 1.3.4, 400 MACs: 19,642 cycles (int8), 22,386 (int16)")),
+        ("lenet5_b64", Work("LeNet-5 (b), batch 64", _lenet, _digits, batch=64, rtl=True)),
+        ("filter_bank", Work("filter bank 500x500", filter_bank.filter_bank,
+                             lambda: filter_bank.photo(500, 500), rtl=True,
+                             published="neuFlow, Virtex-6: 182 frames/s")),
+        _network("cn3", "CN3, 500x375", published="neuFlow, Virtex-6: 12 frames/s"),
+        _network("cn3_norm", "CN3, 500x375, normalised", published="neuFlow, Virtex-6: 12 frames/s"),
+        _network("cn3_small", "CN3, 320x240"),
+        _network("resnet8", "ResNet-8", rtl=True, published="fpgaConvNet: 0.86 of its MACs"),
+        _network("person_detection", "MobileNet 0.25, 96x96", rtl=True,
+                 published="fpgaConvNet: 0.09 of its MACs"),
+        _network("ds_cnn", "DS-CNN", rtl=True),
+        _network("autoencoder", "autoencoder", rtl=True),
+        _network("resnet20", "ResNet-20", rtl=True),
+        _network("alexnet", "AlexNet, grouped", scale_sim=True,
+                 published="Snowflake: 0.94 of its MACs, conv layers"),
+        _network("resnet18", "ResNet-18"),
+        _network("resnet50", "ResNet-50", published="Snowflake: 0.953 of its MACs"),
+        _network("googlenet", "GoogLeNet", published="Snowflake: 0.91 of its MACs, conv layers"),
+        _network("vgg16", "VGG-16"),
+        _network("mobilenet", "MobileNet v1"),
+    ]
+)  # fmt: skip
+"""Rows of the bench, by name."""
+
+GROWTH = ("alexnet", "resnet18", "vgg16")
+"""Networks whose cost is shown over the number of MACs ..."""
+
+GROWTH_GRIDS = ("cnp", "virtex6", "asic45_4grid")
+"""... on these grids: 100, 400 and 1600 MACs."""
