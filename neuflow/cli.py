@@ -1,6 +1,7 @@
 """The command ``neuflow``: one function a verb. Data goes to stdout, the log to stderr.
 
-Exit codes: 0 fine, 2 a user's error (one line on stderr that names cause and fix).
+Exit codes: 0 fine, 1 ``compare`` found that the judges disagree, 2 a user's error (one line on stderr
+that names cause and fix).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     try:
         options = _parser().parse_args(arguments)
-        options.verb(options)
+        code = options.verb(options)
         sys.stdout.flush()
     except NeuflowError as error:
         print(f"neuflow: {' '.join(str(error).split())}", file=sys.stderr)
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("neuflow: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return code or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     _add_compile(verbs)
     _add_run(verbs)
+    _add_compare(verbs)
 
     verb = verbs.add_parser("inspect", help="print a program's stages")
     verb.add_argument("program", metavar="PROG.nfp")
@@ -125,6 +127,19 @@ def _add_run(verbs: Any) -> None:
     verb.add_argument("--json", metavar="STATS.json", help="write statistics")
     verb.add_argument("--raw", action="store_true", help="write signed words, not float32")
     verb.set_defaults(verb=_run)
+
+
+def _add_compare(verbs: Any) -> None:
+    verb = verbs.add_parser("compare", help="run golden, cycle and rtl; say where they disagree")
+    verb.add_argument("program", metavar="PROG.nfp")
+    verb.add_argument("--input", required=True, metavar="X", help=".npy, or .npz by ONNX name")
+    verb.add_argument("--memory", metavar="KEY=N,..", help="as for run")
+    verb.add_argument("--seed", type=_natural, metavar="N", help="stall the bus at random")
+    verb.add_argument(
+        "-o", "--output", metavar="DIR",
+        help="for waves and the operands of a disagreement; default: beside the program",
+    )  # fmt: skip
+    verb.set_defaults(verb=_compare)
 
 
 def _positive(text: str) -> int:
@@ -219,6 +234,24 @@ def _run_values(
         result = program.golden(x, memory)
     _write_arrays(options.output, _chosen_outputs(program, result, options.raw))
     return result.stats
+
+
+def _compare(options: argparse.Namespace) -> int:
+    """Return 1 where the judges disagree."""
+    from neuflow import api
+    from neuflow.run import compare
+
+    program = _load(options.program)
+    memory = api.with_memory(program.grid, options.memory or "")
+    words = api.quantise_inputs(program.ir, _read_arrays(options.input))
+    beside = _directory(options.output) if options.output else Path(options.program).parent
+    found = compare.compare(
+        program.ir, words, memory, options.seed, beside, Path(options.program).stem
+    )
+    print(found.text)
+    for path in found.files:
+        _log(f"{path}: written")
+    return 0 if found.agree else 1
 
 
 def _inspect(options: argparse.Namespace) -> None:

@@ -197,7 +197,7 @@ CONV_ROWS = Layout(
         _u("scatter", 1, "1: one word a cycle to computed addresses; 0: up to 8, contiguous in x"),
         _u("width", SIZE + 4, "words of a row of one channel"),
         _u("channels", SIZE, "channels of a row record"),
-        _u("rows", SIZE, "row records in the packet"),
+        _u("rows", SIZE, "row records in the packet; 0: none comes, the rows of the pass before stay"),
         _u("base", ROW_ADDRESS, "address of channel 0, phase 0, row 0, words"),
         _u("channel_step", ROW_ADDRESS, "from a channel to the next, words"),
         _u("ring_words", ROW_ADDRESS, "length of a channel's ring of rows; 0: it never wraps"),

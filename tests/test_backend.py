@@ -298,6 +298,53 @@ def test_shared_streams_are_read_once():
         assert sum(origin.endswith(name) for _, origin in program.origins) == 1
 
 
+def test_images_of_a_dense_layer_work_side_by_side():
+    """Columns with other images share the weights; each stores its own images only."""
+    net = Builder(14)
+    net.dense(net.input(5, 3, 3), 7)
+    graph, words = net.build("dense0.out"), net.words(10)
+    mapping = assign(graph, VIRTEX6, 10, {"dense0": Cut(images=4)})
+    (one,) = mapping.assignments[0].passes
+    assert [piece.out.cols for piece in one.pieces] == list(Span(0, 10).split(4))
+    program = assemble(schedule(mapping, VIRTEX6), VIRTEX6, graph)
+    assert sum(origin.endswith("READ_WEIGHTS") for _, origin in program.origins) == 1
+    got, want = device.run(program, words).outputs, evaluate(graph, words)
+    np.testing.assert_array_equal(got["dense0.out"], want["dense0.out"])
+
+
+@pytest.mark.parametrize(("queue", "early"), [(2, True), (1, False)])
+def test_weights_that_bind_a_layer_load_while_the_one_before_waits(queue, early):
+    """With a queue of one they would hold up what the layer before them needs to go on."""
+    net = Builder(15)
+    x = net.conv(net.input(2, 8, 8), 4, (3, 3))
+    net.dense(net.conv(x, 4, (3, 3)), 60)
+    program = check(net, replace(VIRTEX6, name=f"queue{queue}", config_queue=queue))
+    names = [name for _, name in program.origins]
+    weights = next(i for i, n in enumerate(names) if n == "dense2/pass0/column0/READ_WEIGHTS")
+    assert names.index("conv0/pass0/column0/READ_ROWS") < names.index("conv1/pass0/fence")
+    assert (weights < names.index("conv1/pass0/fence")) == early
+
+
+def test_behind_a_fence_come_only_reads_and_writes():
+    """All else is sent while the fence waits; the rows, which the array waits for, come first."""
+    net = lenet("b")
+    program = check(net, VIRTEX6)
+    names = [name.split("/")[-1] for _, name in program.origins]
+    fences = [i for i, name in enumerate(names) if name == "fence"]
+    assert len(fences) == 4
+    for fence in fences:
+        assert names[fence + 1] == "READ_ROWS"
+        behind = names[fence : names.index("WRITE", fence)]
+        assert set(behind) <= {"fence", "READ_ROWS", "READ_OPERAND"}
+
+
+def test_a_pool_bound_by_its_window_unit_takes_all_columns():
+    net = Builder(16)
+    net.pool(net.input(16, 24, 24), "max", (3, 3), (1, 1), (1, 1, 1, 1))
+    mapping = assign(net.build("pool0.out"), VIRTEX6, 1)
+    assert [len(one.pieces) for one in mapping.assignments[0].passes] == [4]
+
+
 def test_layers_count_work_and_writes():
     net = lenet("b")
     program = compile_graph(net.build(net.nodes[-1].output), VIRTEX6)

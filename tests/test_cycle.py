@@ -166,10 +166,10 @@ def test_a_run_that_takes_too_long_is_stopped() -> None:
 
 
 @functools.cache
-def lenet(model: str, batch: int) -> neuflow.Program:
+def lenet(model: str, batch: int, grid: str = "tiny") -> neuflow.Program:
     data = digits.load({"a": 28, "b": 32, "c": 32}[model])
     return neuflow.compile(
-        EXAMPLES / f"lenet5_{model}.onnx", grid="tiny", calib=data.train_x[:64], batch=batch
+        EXAMPLES / f"lenet5_{model}.onnx", grid=grid, calib=data.train_x[:64], batch=batch
     )
 
 
@@ -181,6 +181,17 @@ def test_lenet(model: str, batch: int, images: int, seed: int | None) -> None:
     size = {"b": 32, "c": 32}[model]
     words = api.quantise_inputs(program.ir, digits.load(size).test_x[:images])
     assert_equal(program.ir, words, None, seed)
+
+
+@pytest.mark.rtl
+@pytest.mark.xdist_group("virtex6")
+@pytest.mark.parametrize("latency", [40, 300])
+def test_lenet_on_virtex6(latency: int) -> None:
+    """Four columns; with a slow memory as many beats are under way as the arbiter allows."""
+    program = lenet("b", 10, "virtex6")
+    words = api.quantise_inputs(program.ir, digits.load(32).test_x[:10])
+    memory = dataclasses.replace(program.grid.memory, read_latency=latency)
+    assert_equal(program.ir, words, memory, None)
 
 
 @pytest.mark.rtl

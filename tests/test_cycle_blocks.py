@@ -238,6 +238,15 @@ def test_convolver_waits_for_a_drain_of_many_pixels(
     convolver([few_taps, replace(few_taps, kernel=(1, 1)), LAYERS["same"]], grid, pauses)
 
 
+@pytest.mark.parametrize("width", [5, 7, 8])
+@pytest.mark.parametrize("pauses", PACES[::2])
+def test_convolver_rows_of_any_width_are_packed(width: int, pauses: tuple[float, float]) -> None:
+    # With 4 lanes a last beat may spill over.
+    grid = replace(TINY, maps=4, bus_words=8, reorder_words=512)
+    layers = [Layer(maps=m, width=width, kernel=(2, 1), height=4, seed=m) for m in (1, 2, 3, 6)]
+    convolver(layers, grid, pauses)
+
+
 @pytest.mark.parametrize("pauses", PACES)
 def test_convolver_partial_sums(pauses: tuple[float, float]) -> None:
     layer = Layer(channels=2, maps=3, pads=(1, 1, 1, 1))

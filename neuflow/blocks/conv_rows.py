@@ -110,6 +110,8 @@ class RowStore(Component):
     read, read_enable : In ``bank_address``; words : Out, ``row_banks`` words as banks hold them,
         one cycle later.
 
+    A configuration with ``rows`` = 0 takes no packet: the pass reads what the one before stored.
+
     Throughput: ``min(bus_words, rest of the row of one channel, rest of the beat)`` words a
     cycle, one word with ``scatter``. Stalls while the ring is full, or while the region belongs to
     an earlier pass. A record is told as ``stored`` 2 cycles after its last words were counted, and
@@ -142,7 +144,8 @@ class RowStore(Component):
         m = Module()
         c = self.config.payload
 
-        # Passes that are stored whole and not yet done by the array: 0, 1 or 2.
+        # Passes that are stored whole and not yet done by the array: 0, 1 or 2. A resident pass
+        # counts as stored as soon as it would be allowed to store.
         lead = Signal(2)
         finished = Signal()
         m.d.sync += lead.eq(lead + finished - self.pass_done)
@@ -166,7 +169,9 @@ class RowStore(Component):
         record_ends = Signal()
         m.d.comb += record_ends.eq(store & beat["row_ends"] & last_channel)
         last_record = loop(m, "record", c.rows, ~active, record_ends)
-        m.d.comb += finished.eq(record_ends & last_record)
+        resident, allowed = Signal(), Signal()
+        m.d.sync += [resident.eq(c.rows == 0), allowed.eq(lead <= c.ahead)]
+        m.d.comb += finished.eq((record_ends & last_record) | (active & resident & allowed))
         with m.If(finished):
             m.d.sync += record.eq(0)
         with m.Elif(record_ends):
@@ -205,7 +210,7 @@ class RowStore(Component):
             intake.i.payload.eq(self.i.payload),
         ]
         with m.If(starts):
-            m.d.sync += opened.eq(1)
+            m.d.sync += opened.eq(c.rows != 0)
         with m.Elif(self.i.valid & self.i.ready & self.i.payload.last):
             m.d.sync += opened.eq(0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,12 +41,7 @@ def assemble(schedule: Schedule, grid: GridConfig, source: QuantGraph) -> Progra
     """Emit the program. ``source``: the graph before it was fitted to the machine, for golden."""
     weights = Weights(schedule, grid)
     configurer = Configurer(grid, schedule, weights.at)
-    code = [
-        instruction
-        for turn in schedule.turns
-        for instruction in _turn(turn, configurer)
-    ]
-    code.append(_end(schedule))
+    code = [*_turns(schedule.turns, configurer, grid), _end(schedule)]
     device, origins = _link(code, weights, grid)
     mapping, graph = schedule.mapping, schedule.mapping.graph
     return Program(
@@ -70,24 +65,50 @@ def assemble(schedule: Schedule, grid: GridConfig, source: QuantGraph) -> Progra
 # --- instructions -------------------------------------------------------------------------------
 
 
-def _turn(turn: Turn, configurer: Configurer) -> Iterator[Instruction]:
-    """Emit a turn: weights and set-up, the fence, then all that touches memory in common.
+def _turns(
+    turns: Sequence[Turn], configurer: Configurer, grid: GridConfig
+) -> Iterator[Instruction]:
+    """Emit turns: weights and set-up, the fence, then all that touches memory in common.
 
-    Weights so load while the pass before still computes; nothing is sent before the turn before is
-    complete on the bus, so what waits for a unit there always ends.
+    Rows go first where there is no fence. ROUTE words go ahead of a fence only if it ends all that
+    the turn's routers carry: they wait for that, and would hold up the rows.
+    Weights so load while earlier passes compute; those that a turn is bound by also while the turn
+    before waits at its fence (others would only take the bus from its rows). What waits on the bus
+    for a unit always gets it: with two places in its queue when the turn before the last is done,
+    which was sent whole; with one place, weights are not sent so early, as they may stream.
     """
-    try:
-        packets = sorted(configurer.packets(turn), key=lambda packet: packet.stage)
-        before = [p for p in packets if p.stage is not Stage.GO]
-        after = [p for p in packets if p.stage is Stage.GO]
-        yield from _grouped(before, turn)
+    ahead = grid.config_queue > 1
+    sent = 0  # turns whose weights are sent
+    for number, turn in enumerate(turns):
+        packets = _packets(turn, configurer)
+        order = [Stage.ROWS, Stage.SETUP, Stage.OPERANDS, Stage.ROUTES, Stage.WRITES]
+        before: list[Stage] = []
         if turn.fence:
+            idle = turn.fence & turn.columns == turn.columns
+            before = [Stage.SETUP, Stage.ROUTES] if idle else [Stage.SETUP]
+        if number == sent:
+            order.insert(1, Stage.WEIGHTS)
+            before = [Stage.WEIGHTS, *before] if turn.fence else []
+            sent += 1
+        yield from _grouped(_of(packets, before), turn)
+        if turn.fence:
+            if ahead and sent < len(turns) and turns[sent].weights_bound:
+                yield from _weights(turns[sent], configurer)
+                sent += 1
             yield _fence(turn)
-        yield from _grouped(after, turn)
-    except ValueError as error:
-        raise CompileError(
-            f"{turn.chain.name}: {error}; this layer is too large for the format, cut it finer"
-        ) from None
+        yield from _grouped(_of(packets, [s for s in order if s not in before]), turn)
+
+
+def _of(packets: list[Packet], stages: list[Stage]) -> list[Packet]:
+    return [p for stage in stages for p in packets if p.stage is stage]
+
+
+def _weights(turn: Turn, configurer: Configurer) -> Iterator[Instruction]:
+    yield from _grouped(_of(_packets(turn, configurer), [Stage.WEIGHTS]), turn)
+
+
+def _packets(turn: Turn, configurer: Configurer) -> list[Packet]:
+    return list(configurer.packets(turn))
 
 
 def _grouped(packets: list[Packet], turn: Turn) -> Iterator[Instruction]:
@@ -103,7 +124,12 @@ def _grouped(packets: list[Packet], turn: Turn) -> Iterator[Instruction]:
 
 def _config(packets: list[Packet], turn: Turn) -> Instruction:
     packet = packets[0]
-    payload = [word for record in packet.values() for word in UNITS[packet.kind].pack(**record)]
+    try:
+        payload = [word for record in packet.values() for word in UNITS[packet.kind].pack(**record)]
+    except ValueError as error:
+        raise CompileError(
+            f"{turn.chain.name}: {error}; this layer is too large for the format, cut it finer"
+        ) from None
     head = _instruction(
         Opcode.CONFIG,
         kind=packet.kind,

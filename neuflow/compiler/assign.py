@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from neuflow.blocks.window_model import ROW_OVERHEAD
 from neuflow.compiler.cut import (
     Cut,
     Misfit,
@@ -40,6 +40,9 @@ from neuflow.ir import Node, QuantGraph
 
 PASS_OVERHEAD = 150
 """Cycles that a pass costs beyond its work: configuration, memory latency, fence."""
+
+HIDDEN = 1 / 16
+"""Weight of the lesser of array and bus in the cycles of a pass."""
 
 SAMPLES = 16
 """Groups of maps that are looked at where their pieces differ by kernels of zero."""
@@ -194,7 +197,8 @@ def _rounds(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Cut]:
 
 def _samples(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Piece]:
     """Yield pieces among which the most demanding ones are."""
-    divided = axes(chain, replace(cut, images=1), grid, 1).extremes()
+    images = cut.images if chain.batched else 1
+    divided = axes(chain, replace(cut, images=images), grid, 1).extremes()
     # With all channels read a piece is as large as can be, wherever kernels are zero.
     for one in passes(replace(chain, kernels=None), cut, grid, divided):
         yield from one.pieces
@@ -206,7 +210,7 @@ def _side_by_side(chain: Chain, grid: GridConfig, batch: int) -> Iterator[Cut]:
     columns = grid.columns // 2 if needs_helper(chain) else grid.columns
     unit = 1 if chain.head is None else grid.maps
     most = {
-        "images": 1 if chain.batched else batch,
+        "images": chain.shapes[-1][2] if chain.batched else batch,
         "maps": 1 if chain.reorder else max(conv_groups(chain), ceil_div(maps, unit)),
         "rows": 1 if chain.reorder else height,
     }
@@ -230,33 +234,63 @@ class Work:
 
 
 def _cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
-    """Estimate the cycles of a cut: passes x the first pass, or x the mean of some."""
+    """Estimate the cycles of a cut: passes x the first pass, or x the mean of some.
+
+    Passes with the input of the one before keep it where it fits whole.
+    """
     divided = axes(chain, cut, grid, batch)
-    if chain.kernels is None:
-        some = list(islice(passes(chain, cut, grid, divided), 1))
-    else:
+    count = count_passes(chain, cut, grid, batch)
+    if chain.kernels is not None:
         some = list(passes(chain, cut, grid, divided.one_round(SAMPLES)))
-    cycles = [_pass_cycles(chain, one, grid) for one in some]
-    return int(count_passes(chain, cut, grid, batch) * sum(cycles) / len(cycles))
+        return int(count * sum(_pass_cycles(chain, one, grid) for one in some) / len(some))
+    first = next(passes(chain, cut, grid, divided))
+    inputs = count
+    if len(cut.parts) == 1 and conv_groups(chain) == 1 and _fits_whole(chain, first, grid):
+        inputs = count // len(divided.maps)
+    cycles = inputs * _pass_cycles(chain, first, grid)
+    if count > inputs:
+        cycles += (count - inputs) * _pass_cycles(chain, first, grid, kept=True)
+    return int(cycles)
 
 
-def _pass_cycles(chain: Chain, one: Pass, grid: GridConfig) -> float:
+def _fits_whole(chain: Chain, one: Pass, grid: GridConfig) -> bool:
+    plan = plan_rows(chain, conv_shape(chain, one.pieces[0]), grid)
+    return plan is not None and plan.ring_words == 0
+
+
+def _pass_cycles(chain: Chain, one: Pass, grid: GridConfig, kept: bool = False) -> float:
     # Pieces read different channels only where there are kernels of zero.
     pieces = one.pieces[:1] if chain.kernels is None else one.pieces
-    works = [_work(chain, one, piece, grid) for piece in pieces]
+    works = [_work(chain, one, piece, grid, kept) for piece in pieces]
     array, bus, load = (max(getattr(w, n) for w in works) for n in ("array", "bus", "load"))
-    return max(array, bus) + load + PASS_OVERHEAD
+    # What is not the bound is partly hidden only: at the ends of a layer it shows.
+    return max(array, bus) + HIDDEN * min(array, bus) + load + PASS_OVERHEAD
 
 
-def _work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig) -> Work:
+def _window_cycles(chain: Chain, piece: Piece, grid: GridConfig) -> int:
+    """Cycles of the window unit: see ``blocks.window_model.cycles_bound``."""
+    regions = backward(chain, piece.out)
+    for step, before, after in zip(chain.steps, regions, regions[1:], strict=False):
+        if step.node.op == "pool":
+            (ky, kx), (sy, _) = step.node.attrs["kernel"], step.node.attrs["stride"]
+            beats = max(1 + (kx - 1) / grid.maps, ky / sy)
+            windows = before.maps.size * after.cols.size * beats
+            arrival = before.maps.size * before.cols.size / grid.maps
+            return int(before.rows.size * (max(windows, arrival) + ROW_OVERHEAD))
+    return 0
+
+
+def _work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) -> Work:
     """Cycles of the pass by array, drain, links and the shared bus, as ``piece`` sees them."""
+    window = _window_cycles(chain, piece, grid)
     side = len(one.pieces)
     words = float(sum(p.out.size for p in one.pieces if not p.partial_out))
     if (step := chain.operand) is not None:
         words += words if step.node.op == "alu" else 0
     if chain.head is None or piece.part is None:
         entering = backward(chain, piece.out)[0].size
-        return Work(ceil_div(entering, grid.maps), (words + side * entering) / _speed(grid), 0.0)
+        links = max(ceil_div(entering, grid.maps), window)
+        return Work(links, (words + side * entering) / _speed(grid), 0.0)
     shape = conv_shape(chain, piece)
     plan = plan_rows(chain, shape, grid)
     assert plan is not None
@@ -265,14 +299,17 @@ def _work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig) -> Work:
     entering = plan.rows * plan.channels * plan.width
     at_once = 1 if plan.scatter else grid.bus_words
     store = plan.rows * plan.channels * ceil_div(plan.width, at_once)
+    if kept:
+        entering = store = 0
     weights = packet_words(shape, grid)
-    words += entering * len({(p.image, p.out.rows, p.part) for p in one.pieces})
+    words += entering * len({(p.image, p.out.rows, p.out.cols, p.part) for p in one.pieces})
     words += weights * len({(p.out.maps, p.part) for p in one.pieces})
     words += partial_words(shape, grid) * side * (piece.partial_in + piece.partial_out)
-    # A packet that leaves no room for the next one is not hidden behind the pass before.
-    exposed = shape.groups(grid) > 1 and 2 * weights > grid.weight_words
-    load = weights * len({p.out.maps for p in one.pieces}) / _speed(grid) if exposed else 0.0
-    return Work(max(blocks * max(shape.taps, drain), store), words / _speed(grid), load)
+    # What of the next packet finds no room is not hidden behind this pass.
+    exposed = min(max(0, 2 * weights - grid.weight_words), weights) if shape.groups(grid) > 1 else 0
+    load = exposed * len({p.out.maps for p in one.pieces}) / _speed(grid)
+    array = max(blocks * max(shape.taps, drain), store, window)
+    return Work(array, words / _speed(grid), load)
 
 
 def _speed(grid: GridConfig) -> float:

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from neuflow.blocks import mapper_model
 from neuflow.compiler.allocate import Place, Space
-from neuflow.compiler.cut import needs_helper
+from neuflow.compiler.cut import needs_helper, plan_drain
 from neuflow.compiler.descriptors import box, descriptor, in_chw_order, linear
 from neuflow.compiler.geometry import (
     ConvShape,
     DrainPlan,
     backward,
     conv_shape,
-    drain_plan,
     partial_words,
 )
 from neuflow.compiler.mapping import Chain, Piece, Region, Step
@@ -29,11 +28,14 @@ from neuflow.layout import AluOp, Kind, Operand, RouterIn, RouterOut, Row, Windo
 
 
 class Stage(enum.IntEnum):
-    """When a packet is sent within its turn."""
+    """When a packet is sent: ``assemble`` orders them. The last four may go behind a fence."""
 
-    WEIGHTS = 0  # ahead of the fence: loads while the pass before computes
-    SETUP = 1  # ahead of the fence: waits for its data
-    GO = 2  # behind the fence: touches memory that earlier passes write
+    WEIGHTS = 0  # load while earlier passes compute
+    SETUP = 1  # waits for its data
+    ROWS = 2  # what the array waits for
+    OPERANDS = 3
+    ROUTES = 4  # may have to wait for the end of the pass before
+    WRITES = 5
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,11 @@ class Configurer:
         piece, chain = turn.pieces[i], turn.chain
         shape, rows = conv_shape(chain, piece), turn.rows[i]
         assert rows is not None
-        alike = [p for p in turn.pieces if _same_input(chain, p, piece)]
+        alike = [
+            p
+            for p, place in zip(turn.pieces, turn.rows, strict=True)
+            if place is not None and not place.resident and _same_input(chain, p, piece)
+        ]
         weights = (piece.out.maps, piece.part)
         same_weights = [p for p in turn.pieces if (p.out.maps, p.part) == weights]
         if piece is same_weights[0]:
@@ -109,15 +115,16 @@ class Configurer:
             )
         listen = {"source": same_weights[0].column, "blocks": shape.blocks(self.grid)}
         yield _packet(Stage.WEIGHTS, Kind.CONV_WEIGHTS, piece.column, listen)
-        listen = {"source": alike[0].column} | _rows(rows, shape)
+        source = piece.column if rows.resident else alike[0].column
+        listen = {"source": source} | _rows(rows, shape)
         yield _packet(Stage.SETUP, Kind.CONV_ROWS, piece.column, listen)
         yield _packet(Stage.SETUP, Kind.CONV_ARRAY, piece.column, array(shape, rows, self.grid))
         drain = _drain(chain, piece, shape, self.grid)
         yield _packet(Stage.SETUP, Kind.CONV_DRAIN, piece.column, drain)
-        if piece is alike[0]:
+        if not rows.resident and piece is alike[0]:
             walk = self.rows_read(chain, piece, shape) | {"dest": _mask(alike)}
             space = self.place(chain.source).space
-            yield _packet(Stage.GO, Kind.READ_ROWS, piece.column, walk, space=space)
+            yield _packet(Stage.ROWS, Kind.READ_ROWS, piece.column, walk, space=space)
 
     def place(self, tensor: str) -> Place:
         """Place of a tensor."""
@@ -176,7 +183,7 @@ class Configurer:
     ) -> Packet:
         """Packet for the operand line of a column."""
         fields = walk | {"dest": int(dest)}
-        return _packet(Stage.GO, Kind.READ_OPERAND, column, fields, space=place.space)
+        return _packet(Stage.OPERANDS, Kind.READ_OPERAND, column, fields, space=place.space)
 
     def helper(self, column: int) -> int:
         """Neighbour that brings a second operand: the column to the east."""
@@ -212,10 +219,10 @@ class Configurer:
         steps = () if partial is not None else chain.steps
         routes, source = walk_routes(chain, steps, self.grid)
         for row, records in routes.items():
-            yield Packet(Stage.GO, Kind.ROUTER, row, piece.column, records)
+            yield Packet(Stage.ROUTES, Kind.ROUTER, row, piece.column, records)
         if partial is None and needs_helper(chain):
             record = route(RouterOut.WEST, RouterIn.GLOBAL)
-            yield Packet(Stage.GO, Kind.ROUTER, Row.OPERATOR, self.helper(piece.column), (record,))
+            yield Packet(Stage.ROUTES, Kind.ROUTER, Row.OPERATOR, self.helper(piece.column), (record,))
         if partial is not None:
             place, walk = partial, linear(partial, _sum_words(chain, piece, self.grid))
         elif chain.reorder:
@@ -223,7 +230,7 @@ class Configurer:
         else:
             walk = box(place, piece.image, piece.out)
         fields = walk | {"source": source}
-        yield _packet(Stage.GO, Kind.WRITE, piece.column, fields, space=place.space)
+        yield _packet(Stage.WRITES, Kind.WRITE, piece.column, fields, space=place.space)
 
 
 def _same_input(chain: Chain, a: Piece, b: Piece) -> bool:
@@ -250,6 +257,8 @@ def _rows(rows: RowPlace, shape: ConvShape) -> dict[str, int]:
         "x_step", "phase_x_step", "phase_y_step",
     )  # fmt: skip
     fields = {name: getattr(plan, name) for name in names}
+    if rows.resident:
+        fields["rows"] = 0
     return fields | {"base": rows.base, "ahead": rows.ahead, "stride": shape.stride}
 
 
@@ -278,7 +287,7 @@ def array(shape: ConvShape, rows: RowPlace, grid: GridConfig) -> dict[str, int]:
 
 
 def _drain(chain: Chain, piece: Piece, shape: ConvShape, grid: GridConfig) -> dict[str, int]:
-    plan = DrainPlan(1, 1) if piece.partial_out else drain_plan(shape, grid)
+    plan = DrainPlan(1, 1) if piece.partial_out else plan_drain(chain, piece, grid)
     assert plan is not None
     return {
         "groups": shape.groups(grid), "blocks": shape.blocks(grid), "maps": shape.maps,

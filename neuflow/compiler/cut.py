@@ -17,6 +17,7 @@ import numpy as np
 from neuflow.blocks.window_model import memory_words
 from neuflow.compiler.geometry import (
     ConvShape,
+    DrainPlan,
     RowPlan,
     backward,
     ceil_div,
@@ -40,7 +41,8 @@ class Cut:
     """One way to cut a chain.
 
     ``images``, ``maps``, ``rows``: parts that work side by side in as many columns (their product
-    is at most the grid's columns). ``rounds``: map parts one after another; ``row_rounds``: row
+    is at most the grid's columns); images of a batched chain are parts of its x.
+    ``rounds``: map parts one after another; ``row_rounds``: row
     parts; ``strips``: parts of the output columns (of the images, where batched). ``parts``: sums
     one after another through memory.
     """
@@ -110,7 +112,7 @@ def check_piece(chain: Chain, piece: Piece, grid: GridConfig) -> None:
             raise Misfit("weights")
         if packet_words(shape, grid) > limit(READ, "run"):
             raise Misfit("weights")
-        if not piece.partial_out and drain_plan(shape, grid) is None:
+        if not piece.partial_out and plan_drain(chain, piece, grid) is None:
             raise Misfit("reorder")
     if piece.partial_in and not sums_fit(chain, grid):
         raise Misfit("operand")
@@ -126,6 +128,16 @@ def sums_fit(chain: Chain, grid: GridConfig) -> bool:
     With a queue of one, the second of two reads of a pass would wait for the end of the first.
     """
     return chain.operand is None or grid.config_queue > 1
+
+
+def plan_drain(chain: Chain, piece: Piece, grid: GridConfig) -> DrainPlan | None:
+    """Fit a piece's rows into the reorder buffer.
+
+    An operand comes behind all partial sums on the operand line, and rows wait for it, so they
+    must not hold back the sums: then all of them stay.
+    """
+    shape = conv_shape(chain, piece)
+    return drain_plan(shape, grid, whole=piece.partial_in and chain.operand is not None)
 
 
 def _check_fields(shape: ConvShape, grid: GridConfig) -> None:
@@ -165,7 +177,7 @@ class Axes(NamedTuple):
 
     images: list[list[int]]
     rows: list[list[Span]]
-    strips: list[Span]
+    strips: list[list[Span]]
     maps: list[list[Span]]
 
     def extremes(self) -> Axes:
@@ -173,7 +185,7 @@ class Axes(NamedTuple):
         return Axes(
             self.images[:1],
             _extremes(self.rows, lambda chunk: max(span.size for span in chunk)),
-            _extremes(self.strips, lambda span: span.size),
+            _extremes(self.strips, lambda chunk: max(span.size for span in chunk)),
             _extremes(self.maps, lambda chunk: max(span.size for span in chunk)),
         )
 
@@ -191,10 +203,11 @@ def _extremes(parts: list[T], size: Callable[[T], int]) -> list[T]:
 def axes(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Axes:
     """Divide images, rows, columns and maps as ``cut`` says."""
     maps, height, width = chain.shapes[-1]
+    across = cut.images if chain.batched else 1
     return Axes(
         _chunks([0] if chain.batched else list(range(batch)), cut.images),
         _chunks(_at_borders(Span(0, height).split(cut.rows * cut.row_rounds), chain, 0), cut.rows),
-        _at_borders(Span(0, width).split(cut.strips), chain, 1),
+        _chunks(_at_borders(Span(0, width).split(across * cut.strips), chain, 1), across),
         _chunks(_map_spans(chain, maps, cut, grid), cut.maps),
     )
 
@@ -220,18 +233,18 @@ def passes(chain: Chain, cut: Cut, grid: GridConfig, divided: Axes) -> Iterator[
     """Yield the passes of a cut: images, then rows, strips and maps; sums innermost."""
     spread = grid.columns // cut.images // cut.maps // cut.rows if needs_helper(chain) else 1
     for some_images, rows, cols, some_maps in product(*divided):
-        boxes = list(enumerate(product(some_images, rows, some_maps)))
+        boxes = list(enumerate(product(some_images, rows, cols, some_maps)))
         turns = [
             [
                 Piece(
                     column=spread * i,
                     image=image,
-                    out=Region(map_span, row_span, cols),
+                    out=Region(map_span, row_span, col_span),
                     part=_in_group(chain, _connected(chain, part, map_span), map_span),
                     partial_in=number > 0,
                     partial_out=number < len(cut.parts) - 1,
                 )
-                for i, (image, row_span, map_span) in boxes
+                for i, (image, row_span, col_span, map_span) in boxes
             ]
             for number, part in enumerate(cut.parts or (None,))
         ]

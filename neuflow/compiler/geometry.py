@@ -254,11 +254,14 @@ class DrainPlan:
     map_step: int
 
 
-def drain_plan(shape: ConvShape, grid: GridConfig) -> DrainPlan | None:
-    """Fit the rows that one group touches, better one more, into the reorder buffer."""
+def drain_plan(shape: ConvShape, grid: GridConfig, whole: bool = False) -> DrainPlan | None:
+    """Fit the rows that one group touches, better one more, into the reorder buffer.
+
+    ``whole``: all rows, so that every sum is taken even if no row can leave.
+    """
     touched = 1 if grid.pixels < 2 else (grid.pixels - 2) // shape.pitch + 2
-    for spare in (1, 0):
-        slots = min(touched + spare, shape.out_height)
+    for wanted in (shape.out_height,) if whole else (touched + 1, touched):
+        slots = min(wanted, shape.out_height)
         map_step = round_up(max(slots * shape.out_width - 1, 0), grid.maps) + 1
         if round_up(shape.maps, grid.maps) * map_step <= grid.reorder_words:
             return DrainPlan(slots, map_step)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from neuflow.compiler.allocate import Buffer, Place, Space, pack, tensor_place
 from neuflow.compiler.cut import plan_rows
 from neuflow.compiler.fuse import root
-from neuflow.compiler.geometry import RowPlan, conv_shape, partial_words, round_up
+from neuflow.compiler.geometry import RowPlan, conv_shape, packet_words, partial_words, round_up
 from neuflow.compiler.join import owner
 from neuflow.compiler.mapping import Assignment, Chain, Mapping, Piece, Span
 from neuflow.grid import GridConfig
@@ -20,11 +20,16 @@ PAGE_WORDS = 2048
 
 @dataclass(frozen=True)
 class RowPlace:
-    """Where a piece's input lies in the row buffer; ``ahead``: beside that of the pass before."""
+    """Where a piece's input lies in the row buffer.
+
+    ``ahead``: beside that of the pass before. ``resident``: it is that of the pass before, and
+    still there.
+    """
 
     plan: RowPlan
     base: int
     ahead: int
+    resident: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Turn:
 
     ``number`` counts the passes of the chain. ``fence``: columns whose writes must be done before
     this pass reads or writes, one bit each. ``rows[i]`` and ``sums[i]`` belong to piece i.
+    ``weights_bound``: its weights take the bus longer than the arrays work.
     """
 
     chain: Chain
@@ -40,7 +46,13 @@ class Turn:
     pieces: tuple[Piece, ...]
     rows: tuple[RowPlace | None, ...]
     sums: tuple[Place | None, ...]
+    weights_bound: bool = False
     fence: int = 0
+
+    @property
+    def columns(self) -> int:
+        """Columns that work on it, one bit each."""
+        return sum(1 << piece.column for piece in self.pieces)
 
     @property
     def label(self) -> str:
@@ -54,6 +66,7 @@ class Turn:
             if rows is not None:
                 kind = f"ring of {rows.plan.ring_rows} rows" if rows.plan.ring_words else "whole"
                 when = ", loaded ahead" if rows.ahead else ""
+                when = ", from the pass before" if rows.resident else when
                 lines.append(f"    rows at {rows.base}, {rows.plan.size} words, {kind}{when}")
         return "\n".join(lines)
 
@@ -195,7 +208,7 @@ def _sum_name(chain: Chain, piece: Piece, turn: int) -> str:
 
 
 def _turns(mapping: Mapping, grid: GridConfig, places: dict[str, Place]) -> Iterator[Turn]:
-    before: dict[int, tuple[int, int]] = {}
+    before: dict[int, _Held] = {}
     for assignment in mapping.assignments:
         turn = 0
         for number, one in enumerate(assignment.passes):
@@ -205,8 +218,18 @@ def _turns(mapping: Mapping, grid: GridConfig, places: dict[str, Place]) -> Iter
                 one.pieces,
                 tuple(_row_place(assignment.chain, piece, grid, before) for piece in one.pieces),
                 tuple(_sum_place(assignment.chain, piece, turn, places) for piece in one.pieces),
+                _weights_bound(assignment.chain, one.pieces, grid),
             )
             turn += not one.pieces[0].partial_out
+
+
+def _weights_bound(chain: Chain, pieces: tuple[Piece, ...], grid: GridConfig) -> bool:
+    if chain.head is None:
+        return False
+    shape = conv_shape(chain, pieces[0])
+    words = packet_words(shape, grid) * len({piece.out.maps for piece in pieces})
+    work = shape.groups(grid) * shape.blocks(grid) * shape.taps
+    return words > work * grid.bus_words_per_cycle
 
 
 def _sum_place(
@@ -217,23 +240,39 @@ def _sum_place(
     return places[_sum_name(chain, piece, turn)]
 
 
+class _Held(NamedTuple):
+    """Words ``lo .. hi - 1`` of a row buffer in use; ``of`` says what lies there, whole, if so."""
+
+    lo: int
+    hi: int
+    of: tuple[object, ...] | None
+
+
 def _row_place(
-    chain: Chain, piece: Piece, grid: GridConfig, before: dict[int, tuple[int, int]]
+    chain: Chain, piece: Piece, grid: GridConfig, before: dict[int, _Held]
 ) -> RowPlace | None:
-    """Place a piece's rows behind, or before, those of the column's last pass, if they fit."""
+    """Place a piece's rows behind, or before, those of the column's last pass, if they fit.
+
+    What the last pass has stored whole is not read again.
+    """
     if chain.head is None:
         return None
-    plan = plan_rows(chain, conv_shape(chain, piece), grid)
+    shape = conv_shape(chain, piece)
+    plan = plan_rows(chain, shape, grid)
     assert plan is not None
+    whole = plan.ring_words == 0
+    content = (chain.name, piece.image, piece.part, shape.rows, shape.cols, plan) if whole else None
     base, ahead = 0, 0
     if piece.column in before:
-        lo, hi = before[piece.column]
-        behind = round_up(hi, grid.row_banks)
+        held = before[piece.column]
+        if content is not None and held.of == content:
+            return RowPlace(plan, held.lo, ahead=1, resident=True)
+        behind = round_up(held.hi, grid.row_banks)
         if behind + plan.size <= grid.row_words:
             base, ahead = behind, 1
-        elif plan.size <= lo:
+        elif plan.size <= held.lo:
             ahead = 1
-    before[piece.column] = (base, base + plan.size)
+    before[piece.column] = _Held(base, base + plan.size, content)
     return RowPlace(plan, base, ahead)
 
 
@@ -282,8 +321,7 @@ def _use(mapping: Mapping, turn: Turn, places: dict[str, Place]) -> _Use:
                 reads.add(used)
         if not piece.partial_out:
             writes.add(words(turn.chain.output))
-    columns = sum(1 << piece.column for piece in turn.pieces)
-    return _Use(columns, frozenset(reads), frozenset(writes))
+    return _Use(turn.columns, frozenset(reads), frozenset(writes))
 
 
 def _conflict(now: _Use, earlier: _Use) -> bool:
@@ -313,7 +351,7 @@ def _with_fences(
                 fence |= earlier.columns
         pending = [e for e in pending if e.columns & ~fence]
         pending.append(use)
-        yield Turn(turn.chain, turn.number, turn.pieces, turn.rows, turn.sums, fence)
+        yield replace(turn, fence=fence)
 
 
 __all__ = ["PAGE_WORDS", "RowPlace", "Schedule", "Turn", "schedule"]

@@ -219,9 +219,10 @@ def column_wires(grid, wires, tiles, c):
     if mapper_wires(column.mapper, wires.receivers[state.MAPPER], i, column.results[_MAPPER * RESULTS]):
         bits |= _MAPPER_BIT
     for row in range(_FIFO, grid.rows):
-        for k in range(FIFOS):
-            i = column.routers[row].out[_LOCAL_OUT + k].o
-            if i.valid:
+        router = column.routers[row]
+        if router.occupied:
+            for k in range(FIFOS):
+                i = router.out[_LOCAL_OUT + k].o
                 fifo_wires(column.fifos[(row - _FIFO) * FIFOS + k], i)
     wires.activity = bits
 
@@ -262,11 +263,11 @@ def column_edge(grid, wires, tiles, c):
     o = column.results[_MAPPER * RESULTS]
     mapper_edge(column.mapper, wires.receivers[state.MAPPER], i, o)
     for row in range(_FIFO, grid.rows):
+        router = column.routers[row]
         for k in range(FIFOS):
             fifo = column.fifos[(row - _FIFO) * FIFOS + k]
-            i = column.routers[row].out[_LOCAL_OUT + k].o
-            o = column.results[row * RESULTS + k]
-            if fifo.level or fifo.fetched or i.ready or o.ready:
+            if fifo.holds or router.occupied:
+                i, o = router.out[_LOCAL_OUT + k].o, column.results[row * RESULTS + k]
                 fifo_edge(fifo, i, o)
     for row in range(grid.rows):
         router = column.routers[row]

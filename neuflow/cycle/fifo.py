@@ -15,6 +15,7 @@ FIFO = np.dtype(
     [
         *((n, INT) for n in ("depth", "level", "write", "read")),
         ("fetched", INT),  # the beat in the RAM's output register, 0: none
+        ("holds", INT),  # beats in all places
         ("ram", np.int16, (BEATS,)),
     ]
 )
@@ -33,7 +34,9 @@ def fifo_edge(f, i, o):
     push = i.ready
     move = not o.valid or o.ready
     pop = f.level != 0 and (not f.fetched or move)
+    f.holds += push
     if move:
+        f.holds -= o.valid
         o.valid = f.fetched != 0
         o.count, o.last = f.fetched >> 1, f.fetched & 1
         f.fetched = 0

@@ -28,20 +28,21 @@ OUT = np.dtype(
 
 ROUTER = np.dtype(
     [
-        *((name, INT) for name in ("inputs", "outputs", "depth")),  # what exists; config_queue
+        # What tells whether the router rests, close together.
+        *((name, INT) for name in ("active", "armed", "ended")),  # inputs; active: current is not 0
+        ("occupied", INT),  # outputs whose slice holds a beat
+        ("room", INT),  # outputs whose slice takes one
+        *((name, INT) for name in ("moving", "last")),  # wires: outputs, inputs
         # ROUTE words that have come (a streams.Slice), and whether the first is taken now.
         *((name, INT) for name in ("word_valid", "spare_valid", "take")),
-        ("word", ROUTE_WORD),
-        ("spare", ROUTE_WORD),
+        ("unsettled", INT),  # what arms an input has changed
+        *((name, INT) for name in ("inputs", "outputs", "depth")),  # what exists; config_queue
         *((name, INT) for name in ("held", "waits")),  # outputs under a word, with one that waits
         ("current", INT, (INPUTS,)),  # by input: outputs whose current word names it
-        ("waiting", INT, (INPUTS,)),  # by input: outputs whose waiting word names it
         ("peers", INT, (INPUTS,)),  # by input: all outputs of its packet
-        *((name, INT) for name in ("active", "armed", "ended")),  # inputs; active: current is not 0
-        ("unsettled", INT),  # what arms an input has changed
-        ("room", INT),  # outputs whose slice takes a beat
-        ("occupied", INT),  # outputs whose slice holds one
-        *((name, INT) for name in ("moving", "last")),  # wires: outputs, inputs
+        ("waiting", INT, (INPUTS,)),  # by input: outputs whose waiting word names it
+        ("word", ROUTE_WORD),
+        ("spare", ROUTE_WORD),
         ("out", OUT, (OUTPUTS,)),
     ]
 )

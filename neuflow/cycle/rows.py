@@ -25,6 +25,7 @@ ROW_STORE = np.dtype(
         *((n, INT) for n in ("valid", "left")),  # a beat under way, words of it that are left
         *((n, INT) for n in ("rest", "channel", "record")),  # rest: words left of the row
         *((n, INT) for n in ("room", "limit", "stored")),
+        *((n, INT) for n in ("resident", "allowed")),
         *((n, INT) for n in ("starts", "finished", "record_ends", "row_ends", "count")),  # wires
         *((n, INT) for n in ("store", "beat_ends")),
     ]
@@ -39,7 +40,8 @@ def rows_wires(rows, config, line):
     config.ready = rows.flushing & _FLUSHED != 0
     line.ready = rows.opened and rows.slice.valid == 0
     rows.store = rows.room and rows.valid
-    rows.finished = rows.record_ends = rows.row_ends = 0
+    rows.record_ends = rows.row_ends = 0
+    rows.finished = rows.active and rows.resident and rows.allowed
     rows.beat_ends = 0
     if rows.store:
         c = config.o.rows
@@ -51,11 +53,11 @@ def rows_wires(rows, config, line):
 
 
 @part
-def _intake_edge(rows, line):
+def _intake_edge(rows, c, line):
     """``RowStore._take``: the slice, and the beat whose words are counted."""
     arrives = rows.opened and line.valid
     if rows.starts:
-        rows.opened = 1
+        rows.opened = c.rows != 0
     elif arrives and line.ready and line.last:
         rows.opened = 0
     intake = rows.intake
@@ -84,7 +86,8 @@ def rows_edge(rows, config, line, released, pass_done):
     c = config.o.rows
     rows.stored = rows.record if rows.lead == 0 else ALL_STORED
     if rows.active or rows.starts:
-        _intake_edge(rows, line)
+        rows.resident, rows.allowed = c.rows == 0, rows.lead <= c.ahead
+        _intake_edge(rows, c, line)
         _room_edge(rows, c, released)
     rows.lead += rows.finished - pass_done
     rows.flushing = (rows.flushing << 1 | rows.finished) & _FLUSHING
@@ -92,6 +95,8 @@ def rows_edge(rows, config, line, released, pass_done):
         rows.active = 1
         rows.rest = c.width
     if not rows.store:
+        if rows.finished:
+            rows.active = 0
         return
     if not rows.row_ends:
         rows.rest -= rows.count

@@ -205,6 +205,17 @@ def simulator_key(sources: Mapping[str, str], trace: str, compiler: str) -> str:
     return digest(parts)
 
 
+def waves_format() -> str:
+    """Return the better format of waves that can be built here: "fst" with lz4 and zlib, else "vcd"."""
+    compiler = tools()["C++ compiler"]
+    headers = ("-include", "lz4.h", "-include", "zlib.h")
+    done = subprocess.run(
+        [compiler, "-E", "-x", "c++", *headers, os.devnull],
+        capture_output=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return "vcd" if done.returncode else "fst"
+
+
 def compiler_version(path: str) -> str:
     """Return what the compiler says of itself."""
     return subprocess.run(

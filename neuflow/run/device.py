@@ -9,7 +9,7 @@ checked: what the machine would not do, or not do safely, raises :class:`DeviceF
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,17 +47,32 @@ _NEIGHBOURS = {
 
 @dataclass(frozen=True)
 class Config:
-    """A configuration in a queue: fields, number of the instruction, and its place for faults."""
+    """A configuration in a queue: fields, the instruction's number and word, place for faults."""
 
     fields: Mapping[str, int]
     time: int
+    word: int
     origin: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """A WRITE packet that has just gone to memory; ``config.time`` counts instructions of all frames."""
+
+    frame: int
+    column: int
+    config: Config
+    words: Packet
+
+
+Watch = Callable[["Device", Written], None]
+"""Is told of every WRITE packet, in the order in which they are worked out."""
 
 
 class Device:
     """One grid with its memory, running one program frame by frame."""
 
-    def __init__(self, program: Program, count: int) -> None:
+    def __init__(self, program: Program, count: int, watch: Watch | None = None) -> None:
         self.program, self.grid = program, program.grid
         grid: GridConfig = program.grid
         code = np.frombuffer(program.device, "<i2").astype(np.int16)
@@ -74,11 +89,14 @@ class Device:
         self.pending: deque[int] = deque()
         self.time = 0
         self.packets = 0
+        self.frame = 0
+        self.watch = watch
 
     # Instructions.
 
     def run_frame(self, frame: int) -> None:
         """Execute the program once, for the inputs and outputs of one frame."""
+        self.frame = frame
         self.memory.forget(self.work, self.program.work_words)
         at = self.output + frame * self.program.output_words
         self.memory.forget(at, self.program.output_words)
@@ -128,7 +146,7 @@ class Device:
                 if kind == Kind.ROUTER:
                     key = (*key, fields["output"])
                 origin = f"word {word}, column {column} {kind.name}"
-                self._send(key, Config(fields, self.time, origin))
+                self._send(key, Config(fields, self.time, word, origin))
 
     def _send(self, key: tuple[int, ...], config: Config) -> None:
         """Queue a configuration; a unit without room must first finish what it has."""
@@ -182,6 +200,8 @@ class Device:
         number = self.memory.write(config.fields, packet, config.origin)
         self.unfenced.append((column, number))
         self.packets += 1
+        if self.watch is not None:
+            self.watch(self, Written(self.frame, column, config, packet))
 
     def _line(self, kind: Kind, source: int, column: int) -> Packet:
         """Next packet of a rows or weights line for one of its listeners."""
@@ -257,7 +277,9 @@ class Device:
             for kind in (Kind.CONV_ROWS, Kind.CONV_WEIGHTS, Kind.CONV_ARRAY, Kind.CONV_DRAIN)
         )
         partial = self._operand(column, Operand.CONVOLVER) if drain.fields["partial_in"] else None
-        rows_packet = self._line(Kind.READ_ROWS, rows.fields["source"], column)
+        rows_packet = None
+        if rows.fields["rows"]:
+            rows_packet = self._line(Kind.READ_ROWS, rows.fields["source"], column)
         weights_packet = self._line(Kind.READ_WEIGHTS, weights.fields["source"], column)
         try:
             return self.convolvers[column].run(
@@ -315,11 +337,16 @@ class Device:
         return apply_table(table, packet, 8 if f["narrow"] else 16)
 
 
-def run(program: Program, inputs: Mapping[str, Words]) -> Result:
-    """Run all images of ``inputs`` (int64 [N, C, H, W] by name), frame by frame."""
+def run(
+    program: Program, inputs: Mapping[str, Words], watch: Watch | None = None
+) -> Result:
+    """Run all images of ``inputs`` (int64 [N, C, H, W] by name), frame by frame.
+
+    ``watch`` is told of every WRITE packet.
+    """
     images = frames.image_count(program, inputs)
     packed = frames.pack(program, inputs)
-    device = Device(program, len(packed))
+    device = Device(program, len(packed), watch)
     for number, words in enumerate(packed):
         device.memory.load(device.input + number * program.input_words, words)
     for number in range(len(packed)):
@@ -328,4 +355,4 @@ def run(program: Program, inputs: Mapping[str, Words]) -> Result:
     return Result(frames.unpack(program, out, images), {"writes": device.packets})
 
 
-__all__ = ["Device", "DeviceFault", "run"]
+__all__ = ["Device", "DeviceFault", "Watch", "Written", "run"]

@@ -32,17 +32,28 @@ class DeviceConvolver:
         self.record = np.zeros(grid.row_words, np.int64)
         self.passes = 0
         self.before = np.zeros(grid.row_words, bool)
+        self.stored: Fields = {}
 
     def run(
         self, rows: Fields, weights: Fields, array: Fields, drain: Fields,
-        rows_packet: Packet, weights_packet: Packet, partial: Packet | None,
+        rows_packet: Packet | None, weights_packet: Packet, partial: Packet | None,
     ) -> Packet:  # fmt: skip
-        """Return the packet that leaves."""
+        """Return the packet that leaves. ``rows_packet``: None where the rows are resident."""
+        if rows_packet is None:
+            rows = self._resident(rows)
         self._check(rows, weights, array, drain)
-        self.passes += 1
+        self.passes += rows_packet is not None
+        self.stored = rows
         parameters, taps = self._weights(weights, array, weights_packet)
         sums = self._sums(rows, array, rows_packet, taps)
         return self._leave(array, drain, parameters, sums, partial)
+
+    def _resident(self, rows: Fields) -> Fields:
+        """Return what the pass before stored; this one must describe the same."""
+        kept = {**self.stored, **{name: rows[name] for name in ("rows", "ahead", "source")}}
+        if kept != dict(rows) or self.stored["ring_rows"] < self.stored["rows"]:
+            raise DeviceFault("resident rows are not those of the pass before, or not whole")
+        return self.stored
 
     def _check(self, rows: Fields, weights: Fields, array: Fields, drain: Fields) -> None:
         grid = self.grid
@@ -96,13 +107,15 @@ class DeviceConvolver:
         at = at + y % s * rows["phase_y_step"] + x % s * rows["phase_x_step"]
         return at % self.grid.row_words
 
-    def _sums(self, rows: Fields, array: Fields, packet: Packet, taps: Packet) -> Packet:
+    def _sums(self, rows: Fields, array: Fields, packet: Packet | None, taps: Packet) -> Packet:
         """Store rows as their ring allows, by groups, and return sums (maps, groups * pixels)."""
         shape = (rows["rows"], rows["channels"], rows["width"])
-        if packet.size != np.prod(shape):
-            raise DeviceFault(f"rows packet of {packet.size} words, not {shape}")
-        packet, at = packet.reshape(shape), self._store_addresses(rows)
-        self._check_region(rows, at)
+        at = self._store_addresses(rows)
+        if packet is not None:
+            if packet.size != np.prod(shape):
+                raise DeviceFault(f"rows packet of {packet.size} words, not {shape}")
+            packet = packet.reshape(shape)
+            self._check_region(rows, at)
 
         groups, pixels, count = array["groups"], self.grid.pixels, rows["rows"]
         first = np.arange(groups) * pixels
@@ -120,7 +133,8 @@ class DeviceConvolver:
                 raise DeviceFault(f"deadlock: group {g} needs {need[g]} rows, too short a ring")
             # As early as the ring allows: what is still needed must survive it.
             room = count if whole else min(count, free[g] + rows["ring_rows"])
-            self._store(packet[stored:room], at[stored:room], stored)
+            if packet is not None:
+                self._store(packet[stored:room], at[stored:room], stored)
             stored = max(stored, room)
             last = min(groups, g + step)
             gathered = self._gather(rows, array, (g, last), looked_up, (need, free))

@@ -93,10 +93,12 @@ def simulate(
     max_cycles: int | None = None,
     fault: int | None = None,
     executable: Path | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Words], Measured]:
     """As :func:`run`, but return all that was measured, the activity over time included.
 
-    ``executable``: another simulator than that of the program's grid, for tests.
+    ``executable``: another simulator than that of the program's grid, for tests. ``options``: more
+    arguments of the harness, such as those of its logs.
     """
     images = frames.image_count(program, inputs)
     packed = frames.pack(program, inputs)
@@ -106,6 +108,7 @@ def simulate(
     arguments["seed"] = 0 if seed is None else seed + 1
     optional = {"max_cycles": max_cycles, "fault": fault}
     arguments |= {key: value for key, value in optional.items() if value is not None}
+    arguments |= options or {}
     if waves is not None:
         arguments["trace"] = str(Path(waves).resolve())
 
