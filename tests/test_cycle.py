@@ -223,6 +223,33 @@ def test_partial_sums_go_through_memory() -> None:
     assert_equal(compiled, net.words(1), None, None)
 
 
+@pytest.mark.rtl
+def test_rows_stay_for_the_next_maps() -> None:
+    """Weights of few maps fit at once; the input, which fits whole, is read once for all."""
+    net = Builder(4)
+    net.conv(net.input(8, 7, 8), 24, (3, 3))
+    compiled = compile_graph(net.build(net.nodes[-1].output), TINY)
+    packets = packets_of(compiled.device)
+    rows = [fields["rows"] for kind, fields in packets if kind == Kind.CONV_ROWS]
+    assert rows[0] == 7 and rows.count(0) >= 2
+    assert sum(kind == Kind.READ_ROWS for kind, _ in packets) == len(rows) - rows.count(0)
+    for seed in (None, 3):
+        assert_equal(compiled, net.words(2), None, seed)
+
+
+@pytest.mark.rtl
+def test_an_operand_behind_partial_sums_does_not_stop_them() -> None:
+    """Both come by one line: rows that wait for the operand must not hold back the sums."""
+    net = Builder(5)
+    x = net.input(16, 8, 8)
+    net.alu("add", net.conv(x, 16, (3, 3), pads=(1, 1, 1, 1)), x)
+    compiled = compile_graph(net.build(net.nodes[-1].output), TINY)
+    packets = packets_of(compiled.device)
+    assert any(fields["partial_in"] for kind, fields in packets if kind == Kind.CONV_DRAIN)
+    assert any(kind == Kind.ALU for kind, _ in packets)
+    assert_equal(compiled, net.words(1), None, None)
+
+
 # --- parts ------------------------------------------------------------------------------------------
 
 

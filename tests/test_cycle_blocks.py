@@ -155,11 +155,14 @@ _edge = numba.njit(lambda g, w, t: column.convolver_edge(g[0], w[0], t[0].column
 
 def convolver(
     layers: list[Layer], grid: GridConfig = TINY, pauses: tuple[float, float] = (0.0, 0.0),
-    partials: list[list[int]] | None = None, seed: int = 0,
+    partials: list[list[int]] | None = None, seed: int = 0, resident: tuple[int, ...] = (),
 ) -> None:  # fmt: skip
+    """Run the passes of ``layers``; those in ``resident`` read the rows of the pass before."""
     dut = Convolver(grid)
     data = [layer.data() for layer in layers]
     units = [configs(layer, grid) for layer in layers]
+    for n in resident:
+        units[n][0].values["rows"] = 0
     kinds = (Kind.CONV_ROWS, Kind.CONV_WEIGHTS, Kind.CONV_ARRAY, Kind.CONV_DRAIN)
     arrays = state.grid_record(grid), state.new_wires(grid)[:1], column.new_tiles(grid)
     wires, tile = arrays[1][0], arrays[2][0]["columns"][0]
@@ -195,7 +198,7 @@ def convolver(
     run_side_by_side(
         dut, step, signals,
         [
-            (dut.rows, [rows_packet(d) for d in data]),
+            (dut.rows, [rows_packet(d) for n, d in enumerate(data) if n not in resident]),
             (dut.weights, [weights_packet(d, grid) for d in data]),
             (dut.partials, partials or []),
         ],
@@ -217,6 +220,14 @@ def test_convolver_passes_follow_one_another(depth: int, pauses: tuple[float, fl
     layers = [replace(LAYERS[name], seed=k) for k, name in enumerate(names)]
     layers.insert(1, replace(LAYERS["same"], ahead=1, base=400))
     convolver(layers, replace(TINY, config_queue=depth), pauses, seed=depth)
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+@pytest.mark.parametrize("pauses", PACES)
+def test_convolver_rows_may_be_resident(ahead: int, pauses: tuple[float, float]) -> None:
+    layer = replace(LAYERS["same"], ahead=ahead)
+    other = replace(LAYERS["valid"], ahead=ahead, base=400)
+    convolver([layer, layer, layer, other, other, layer], TINY, pauses, resident=(1, 2, 4))
 
 
 @pytest.mark.parametrize("pauses", PACES)

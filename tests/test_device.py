@@ -126,6 +126,18 @@ def test_rows_loaded_ahead_over_others_are_found(case):
         device.run(changed, words)
 
 
+def test_resident_rows_are_those_of_the_pass_before():
+    net = Builder(4)
+    net.conv(net.input(8, 7, 8), 24, (3, 3))
+    graph, words = net.build(net.nodes[-1].output), net.words(1)
+    program = compile_graph(graph, TINY)
+    want = evaluate(graph, words)[graph.outputs[0]]
+    assert not caught(program, words, want)
+    moved = mutate(program, Kind.CONV_ROWS, 1, add("width", 1))
+    with pytest.raises(DeviceFault, match="resident rows are not those of the pass before"):
+        device.run(moved, words)
+
+
 def test_every_fence_is_needed(case):
     program, words, _ = case
     fences = [at for at, head in instructions(program) if head["opcode"] == Opcode.FENCE]
