@@ -245,6 +245,8 @@ def _compare(options: argparse.Namespace) -> int:
     memory = api.with_memory(program.grid, options.memory or "")
     words = api.quantise_inputs(program.ir, _read_arrays(options.input))
     beside = _directory(options.output) if options.output else Path(options.program).parent
+    if not os.access(beside, os.W_OK):
+        raise InputError(f"{beside} cannot be written to; name another directory by -o")
     found = compare.compare(
         program.ir, words, memory, options.seed, beside, Path(options.program).stem
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from neuflow.errors import ConfigError
 from neuflow.fixed import ACC_BITS, WORD_BITS
-from neuflow.layout import COLUMN_BITS, ROW_ADDRESS
+from neuflow.layout import COLUMN_BITS, LANE_BITS, ROW_ADDRESS
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ class GridConfig:
             *positive,
             *powers,
             (1 <= self.columns <= COLUMN_BITS, f"columns must be 1 to {COLUMN_BITS}"),
+            (self.maps < 1 << LANE_BITS, f"maps must be below {1 << LANE_BITS}"),
+            (self.pixels < 1 << LANE_BITS, f"pixels must be below {1 << LANE_BITS}"),
             (self.row_banks >= self.pixels, "row_banks must be at least pixels"),
             (self.row_words >= 2 * self.row_banks, "row_words must be at least 2 * row_banks"),
             (self.row_words < 1 << ROW_ADDRESS, f"row_words must be below {1 << ROW_ADDRESS}"),

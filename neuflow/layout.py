@@ -187,6 +187,7 @@ class WindowOp(enum.IntEnum):
 
 ROW_ADDRESS = 20  # bits of an address in a row buffer, words
 SIZE = 16  # bits of an extent: width, height, channels
+LANE_BITS = 6  # bits of a number of lanes or maps of an array: below 64 each
 
 CONV_ROWS = Layout(
     "CONV_ROWS",
@@ -253,6 +254,9 @@ CONV_ARRAY = Layout(
         _s("release", SIZE + 2, "rows a group frees = clip(first y * stride + release, 0, rows)"),
         _u("rows", SIZE, "row records of the pass"),
         _u("stream_weights", 1, "1: each weight is used once and freed at once (one group)"),
+        _u("width_out", SIZE, "output columns; for counting, as the two below"),
+        _u("height_out", SIZE, "output rows"),
+        _u("maps", LANE_BITS, "maps of the last block that exist"),
     ),
 )
 
@@ -451,6 +455,39 @@ INSTRUCTION = Layout(
 # --- registers of the AXI4-Lite slave ---------------------------------------------------------------
 
 
+class Cause(enum.IntEnum):
+    """What became of a MAC-cycle: one multiplier of one array in one cycle. Each has one cause.
+
+    A tap that is issued splits its ``maps * pixels`` MACs into the first three. Without a tap, all
+    of a column's MACs go to the first of the others that holds. Over a run they sum to columns x
+    maps x pixels x cycles exactly. ``doc`` says what each is.
+    """
+
+    doc: str
+
+    def __new__(cls, value: int, doc: str = "") -> Cause:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.doc = doc
+        return member
+
+    USEFUL = 0, "a tap: lanes that are output positions, maps that exist; products with zeros are among them"
+    EDGE_LANES = 1, "a tap: lanes that are no output position (row ends, end of the last group), all maps"
+    MAP_REMAINDER = 2, "a tap: output positions, maps of the last block that do not exist"
+    FILL = 3, "the array has a configuration, and the coordinates of its next group are not made yet"
+    WAIT_INPUT = 4, "the array waits for rows"
+    WEIGHT_LOAD = 5, "the array waits for weights"
+    WAIT_OUTPUT = 6, "the array waits for its drain, or has ended before it; the drain is held back"
+    OUTPUT_DRAIN = 7, "as WAIT_OUTPUT, but the drain is not held back in this cycle"
+    DEPENDENCY = 8, "the tile has no work: a fence, or the end of the frame, waits for writes"
+    CONFIGURATION = 9, "the tile has no work: the program is fetched, decoded or sent"
+    IDLE_TILE = 10, "the tile has no work: the configuration bus waits for a unit that is busy"
+
+
+MAC_CAUSES = (Cause.USEFUL, Cause.EDGE_LANES, Cause.MAP_REMAINDER)
+"""Causes that share the MACs of a tap; each of the others takes all of a column's."""
+
+
 @dataclass(frozen=True)
 class Register:
     """One 32-bit register: byte ``address``, ``access`` "ro" or "rw"."""
@@ -459,6 +496,19 @@ class Register:
     address: int
     access: str
     doc: str
+
+
+def _cause_registers(address: int) -> list[Register]:
+    """Return a register for each cause, two for those that count MACs, from ``address`` on."""
+    found: list[Register] = []
+    for cause in Cause:
+        unit = "MACs" if cause in MAC_CAUSES else "cycles, summed over the columns"
+        names = [(cause.name, f"{unit}: {cause.doc}")]
+        if cause in MAC_CAUSES:
+            names = [(cause.name, f"{names[0][1]}; low word"), (f"{cause.name}_HIGH", "high word")]
+        for name, doc in names:
+            found.append(Register(name, address + 4 * len(found), "ro", doc))
+    return found
 
 
 IDENTITY = 0x6E65_7546
@@ -491,12 +541,10 @@ REGISTERS: tuple[Register, ...] = (
     Register("CONFIG_STALLS", 0x44, "ro", "cycles a configuration word waited for its unit"),
     Register("FENCE_STALLS", 0x48, "ro", "cycles a fence waited"),
     Register("MAC_CYCLES", 0x4C, "ro", "cycles an array issued a tap, summed over the columns"),
-    Register("ROWS_STALLS", 0x50, "ro", "cycles an array waited for rows, summed"),
-    Register("WEIGHTS_STALLS", 0x54, "ro", "cycles an array waited for weights, summed"),
-    Register("DRAIN_STALLS", 0x58, "ro", "cycles an array waited for its drain, summed"),
-    Register("IDLE_CYCLES", 0x5C, "ro", "cycles an array had no configuration, summed"),
-    Register("READ_BEATS", 0x60, "ro", "beats read from memory"),
-    Register("WRITE_BEATS", 0x64, "ro", "beats written to memory"),
+    Register("READ_BEATS", 0x50, "ro", "beats read from memory"),
+    Register("WRITE_BEATS", 0x54, "ro", "beats written to memory"),
+    Register("CONFIG_HIDDEN", 0x58, "ro", "cycles a configuration word moved and an array issued a tap"),
+    *_cause_registers(0x5C),
 )
 
 
@@ -510,12 +558,18 @@ class Error(enum.IntEnum):
     HANG = 4  # the watchdog saw no progress
 
 
-ACTIVITY_BITS = 16
+ACTIVITY_BITS = 32
 """Bits of a column in the top's ``activity`` output."""
+
+FLAG_BITS = 16
+"""Of these, bits that are flags (:class:`Activity`)."""
 
 
 class Activity(enum.IntEnum):
-    """Bits of a column in the top's ``activity`` output: what it did in this cycle (for traces)."""
+    """Bits of a column in the top's ``activity`` output: what it did a cycle ago (for traces).
+
+    Above them lie the fields of :data:`ACTIVITY`.
+    """
 
     MAC = 0  # the array issued a tap
     WAIT_ROWS = 1
@@ -531,12 +585,25 @@ class Activity(enum.IntEnum):
     READ_OPERAND = 11
     WRITE = 12  # the write port took a beat
     WRITE_DONE = 13  # a write descriptor was acknowledged whole
+    CONFIG = 14  # a configuration word moved on the bus (in all columns)
+
+
+ACTIVITY = Layout(
+    "ACTIVITY",
+    "A column in the top's output ``activity``.",
+    (
+        _u("flags", FLAG_BITS, "Activity, a bit each"),
+        _u("cause", 4, "Cause; USEFUL: a tap, whose MACs the first three share"),
+        _u("lanes", LANE_BITS, "with a tap: its lanes that are output positions"),
+        _u("maps", LANE_BITS, "with a tap: its maps that exist"),
+    ),
+)
 
 
 def to_markdown() -> str:
     """Return the instruction, configuration and register tables as Markdown."""
     parts = []
-    for layout in (INSTRUCTION, CONFIG_BEAT, *dict.fromkeys(UNITS.values())):
+    for layout in (INSTRUCTION, CONFIG_BEAT, *dict.fromkeys(UNITS.values()), ACTIVITY):
         parts.append(f"### {layout.name}\n\n{layout.doc}\n\n| bits | field | meaning |\n|---|---|---|")
         offset = 0
         for field in layout.fields:
@@ -547,6 +614,9 @@ def to_markdown() -> str:
         parts.append("")
     parts.append("### Registers\n\n| address | name | access | meaning |\n|---|---|---|---|")
     parts += [f"| 0x{r.address:02X} | `{r.name}` | {r.access} | {r.doc} |" for r in REGISTERS]
+    parts.append("\n### Causes\n\nWhat became of each MAC-cycle; the first that holds counts.\n")
+    parts.append("| number | cause | meaning |\n|---|---|---|")
+    parts += [f"| {cause.value} | `{cause.name}` | {cause.doc} |" for cause in Cause]
     return "\n".join(parts) + "\n"
 
 
@@ -560,4 +630,12 @@ def to_header() -> str:
     for name, value in (("ID_VALUE", IDENTITY), ("VERSION_VALUE", HARDWARE_VERSION)):
         lines.append(f"#define NEUFLOW_{name:<20} 0x{value:08X}u")
     lines += [f"#define NEUFLOW_ERROR_{error.name:<20} {error.value}u" for error in Error]
+    lines += [f"#define NEUFLOW_CAUSE_{cause.name:<20} {cause.value}u" for cause in Cause]
+    lines += [f"#define NEUFLOW_ACTIVITY_{flag.name:<17} {flag.value}u" for flag in Activity]
+    lines.append(f"#define NEUFLOW_{'ACTIVITY_BITS':<26} {ACTIVITY_BITS}u")
+    offset = 0
+    for field in ACTIVITY.fields:
+        mask = ((1 << field.bits) - 1) << offset
+        lines.append(f"#define NEUFLOW_ACTIVITY_FIELD_{field.name.upper():<11} 0x{mask:08X}u")
+        offset += field.bits
     return "\n".join(lines) + "\n"

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from neuflow import layout
+from neuflow.grid import GridConfig
 from neuflow.ir import Node, Program, Tensor
-from neuflow.layout import Kind, Layout, Opcode, Relocate, RouterIn, RouterOut
+from neuflow.layout import Cause, Kind, Layout, Opcode, Relocate, RouterIn, RouterOut
 
 _NAMES = {
     "input": {port.value: port.name for port in RouterIn},
@@ -78,14 +79,58 @@ def _range(value: Any) -> str:
 
 
 def disassemble(program: Program) -> str:
-    """Return the device section's instructions, one a line: word, packet, fields; and origins."""
+    """Return the device section's instructions, one a line: word, packet, fields; and origins.
+
+    Behind a CONV_ARRAY packet stands how its pass splits the MACs of all its taps, and at the end
+    the same for all passes of a frame (the first causes of ``layout.Cause``).
+    """
     starts = dict(program.origins)
+    arrays = dict(array_packets(program.device))
     lines = []
     for at, text in instructions(program.device):
         if at in starts:
             lines.append(f"# {starts[at]}")
         lines.append(f"{at:>6}  {text}")
+        if at in arrays:
+            lines[-1] += f"  # MACs: {_macs(tap_macs(arrays[at], program.grid))}"
+    lines.append(f"# MACs of all taps of a frame: {_macs(frame_macs(program))}")
     return "\n".join(lines)
+
+
+def array_packets(device: bytes) -> Iterator[tuple[int, dict[str, int]]]:
+    """Yield (word, fields) of each CONV_ARRAY packet; the field ``columns`` is how many take it."""
+    words = np.frombuffer(device[: len(device) // 4 * 4], "<u4")
+    for at, _ in instructions(device):
+        head = layout.INSTRUCTION.unpack([int(words[at])])
+        if head["opcode"] == Opcode.CONFIG and head["kind"] == Kind.CONV_ARRAY:
+            payload = words[at + 1 : at + 1 + head["length"]]
+            fields = layout.CONV_ARRAY.unpack([int(word) for word in payload])
+            yield at, fields | {"columns": head["columns"].bit_count()}
+
+
+def tap_macs(array: dict[str, int], grid: GridConfig) -> dict[Cause, int]:
+    """Return how the MACs of a pass's taps split, in all columns that take the packet."""
+    taps = array["channels"] * array["kernel_y"] * array["kernel_x"] * array["columns"]
+    real, lanes = array["width_out"] * array["height_out"], array["groups"] * grid.pixels
+    maps = (array["blocks"] - 1) * grid.maps + array["maps"]
+    return {
+        Cause.USEFUL: taps * real * maps,
+        Cause.EDGE_LANES: taps * (lanes - real) * array["blocks"] * grid.maps,
+        Cause.MAP_REMAINDER: taps * real * (grid.maps - array["maps"]),
+    }
+
+
+def frame_macs(program: Program) -> dict[Cause, int]:
+    """Return how the MACs of all taps of a frame split: what the grid counts as well."""
+    totals = dict.fromkeys(layout.MAC_CAUSES, 0)
+    for _, fields in array_packets(program.device):
+        for cause, macs in tap_macs(fields, program.grid).items():
+            totals[cause] += macs
+    return totals
+
+
+def _macs(split: dict[Cause, int]) -> str:
+    return ", ".join(f"{cause.name} {macs}" for cause, macs in split.items())
 
 
 def instructions(device: bytes) -> Iterator[tuple[int, str]]:

@@ -5,7 +5,7 @@
 // m_axi_*   AXI4 master to memory. Full-width INCR bursts within 4 KB; ID = number of the DMA port.
 // s_axi_*   AXI4-Lite slave, 32 bit: registers, see registers.json.
 // irq       level: the run is over and the interrupt is enabled.
-// activity  what each column does in this cycle, 16 bits a column; for traces, may stay open.
+// activity  what each column does in this cycle, 32 bits a column (layout.ACTIVITY), a cycle late; for traces, may stay open.
 //
 // The parameters must be those of the grid that neuflow_core was exported for.
 module neuflow_top #(
@@ -80,7 +80,7 @@ module neuflow_top #(
     output wire [1:0]               s_axi_bresp,
 
     output wire                     irq,
-    output wire [16*COLUMNS-1:0]    activity
+    output wire [32*COLUMNS-1:0]    activity
 );
     localparam [2:0] SIZE = $clog2(DATA_BITS / 8);
     localparam [1:0] INCR = 2'b01;

@@ -31,6 +31,11 @@
 //  With seed != 0 each channel is besides held back at random: in about a quarter of the cycles, and
 //  now and then for up to 64 cycles on end. What was offered stays offered.
 //
+// LOGS, for neuflow/run/compare.py; cycles count from the start of the figures, as in the report.
+//  writes=FILE    a record for each beat written: 64-bit cycle, byte address, strobes, ID; the data
+//  activity=FILE activity_bytes=N  for each cycle the activity of every column, N bytes each
+//  trace_from=, trace_to=  waves of these cycles alone, at times 2 * cycle and 2 * cycle + 1
+//
 // Bus rules that the grid must keep are checked: bursts INCR, full width, within 4 KB, WLAST in its
 // place, payload constant while it waits. A breach ends the run.
 
@@ -63,7 +68,9 @@
 namespace {
 
 constexpr int COLUMNS = 8;        // at most; layout.COLUMN_BITS
-constexpr int ACTIVITY_BITS = 16; // a column
+constexpr size_t FLAGS = __builtin_popcount(NEUFLOW_ACTIVITY_FIELD_FLAGS); // a column
+constexpr size_t CAUSES = NEUFLOW_CAUSE_IDLE_TILE + 1;
+static_assert(NEUFLOW_ACTIVITY_BITS == 32, "a column's activity is read as one uint32_t");
 constexpr uint32_t PAGE = 4096;
 
 [[noreturn]] void fail(const char *what) {
@@ -100,6 +107,29 @@ struct Options {
     uint64_t number(const std::string &key, uint64_t otherwise) const {
         return values.count(key) ? number(key) : otherwise;
     }
+};
+
+// --- logs ----------------------------------------------------------------------------------------
+
+// A file that is written if its option is given.
+class Log {
+  public:
+    Log(const Options &o, const std::string &key) {
+        const std::string name = o.text(key);
+        if (!name.empty() && !(file_ = std::fopen(name.c_str(), "wb"))) fail("cannot write a log");
+    }
+    ~Log() {
+        if (file_) std::fclose(file_);
+    }
+    Log(const Log &) = delete;
+    Log &operator=(const Log &) = delete;
+    explicit operator bool() const { return file_ != nullptr; }
+    void put(const void *data, size_t bytes) {
+        if (std::fwrite(data, 1, bytes, file_) != bytes) fail("cannot write a log");
+    }
+
+  private:
+    std::FILE *file_ = nullptr;
 };
 
 // --- random stalls -------------------------------------------------------------------------------
@@ -153,13 +183,14 @@ class Memory {
   public:
     static constexpr uint32_t BEAT = sizeof(Vneuflow_sim::m_axi_rdata);
     uint64_t read_beats = 0, write_beats = 0, read_bursts = 0, write_bursts = 0;
+    uint64_t started = 0; // cycle that the log of writes counts from
 
     Memory(const Options &o, Vneuflow_sim &top)
         : top_(top), tokens_(o.number("tokens")), cost_(o.number("tokens_per_beat")),
           shared_(o.number("shared")), read_latency_(std::max<uint64_t>(1, o.number("read_latency"))),
           write_latency_(std::max<uint64_t>(1, o.number("write_latency"))),
           outstanding_(o.number("outstanding")), size_(o.number("memory_bytes")),
-          fault_(o.number("fault", UINT64_MAX)), stalls_(o.number("seed", 0)) {
+          fault_(o.number("fault", UINT64_MAX)), stalls_(o.number("seed", 0)), log_(o, "writes") {
         void *place = mmap(nullptr, size_, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (place == MAP_FAILED) fail("not enough memory for the grid's external memory");
@@ -283,6 +314,11 @@ class Memory {
         Bus &bus = write_bus();
         bus.level -= cost_;
         ++write_beats;
+        if (log_) {
+            const uint64_t record[] = {now - started, burst.address, low(top_.m_axi_wstrb), burst.id};
+            log_.put(record, sizeof record);
+            log_.put(&top_.m_axi_wdata, BEAT);
+        }
         if (bool(top_.m_axi_wlast) != (burst.left == 1)) fail("bus rule: WLAST is not at its place");
         if (!burst.response) {
             const uint64_t strobes = low(top_.m_axi_wstrb);
@@ -334,6 +370,7 @@ class Memory {
     const bool shared_;
     const uint64_t read_latency_, write_latency_, outstanding_, size_, fault_;
     Stalls stalls_;
+    Log log_;
     uint8_t *bytes_ = nullptr;
     Bus bus_[2];
     std::deque<Burst> reads_, writes_, responses_;
@@ -347,56 +384,96 @@ class Memory {
 
 class Figures {
   public:
-    using Counts = std::array<std::array<uint64_t, ACTIVITY_BITS>, COLUMNS>;
+    // Of a column: cycles of each flag, then MACs of each cause.
+    using Counts = std::array<std::array<uint64_t, FLAGS + CAUSES>, COLUMNS>;
+    using Causes = std::array<uint64_t, CAUSES>; // MACs of all columns
 
-    Figures(const Options &o) : windows_(o.number("windows", 512)), idle_(1u << o.number("idle_bit")),
-                                done_(1u << o.number("write_done_bit")) {
-        timeline_.push_back({});
-    }
+    Figures(const Options &o) : windows_(o.number("windows", 512)) { timeline_.push_back({}); }
 
-    void start(int columns) {
-        columns_ = columns;
+    void start(uint32_t parameters) {
+        columns_ = int(parameters & 0xFF);
+        maps_ = parameters >> 8 & 0xFF;
+        pixels_ = parameters >> 16 & 0xFF;
         running_ = true;
     }
     void stop() { running_ = false; }
 
     void sample(const Vneuflow_sim &top) {
         if (!running_) return;
-        std::array<uint16_t, sizeof(top.activity) / 2> word;
+        std::array<uint32_t, sizeof(top.activity) / 4> word;
         std::memcpy(word.data(), &top.activity, sizeof(top.activity));
         Counts &window = timeline_.back();
-        bool idle = true;
-        for (int column = 0; column < columns_; ++column) {
-            uint32_t bits = word[size_t(column)];
-            idle = idle && (bits & idle_);
-            if (bits & done_) writes_[size_t(column)].push_back(cycles_);
-            for (; bits; bits &= bits - 1) ++window[size_t(column)][size_t(__builtin_ctz(bits))];
+        const Causes before = causes_;
+        for (size_t column = 0; column < size_t(columns_); ++column) {
+            uint32_t bits = word[column] & NEUFLOW_ACTIVITY_FIELD_FLAGS;
+            if (bits >> NEUFLOW_ACTIVITY_WRITE_DONE & 1) writes_[column].push_back({cycles_, before});
+            for (; bits; bits &= bits - 1) ++window[column][size_t(__builtin_ctz(bits))];
+            split(word[column], window[column]);
         }
-        all_idle_ += idle;
         ++cycles_;
         if (++filled_ == width_) next_window();
     }
 
     void print(std::FILE *out) const {
-        std::fprintf(out, "\"observed_cycles\": %" PRIu64 ", \"all_idle_cycles\": %" PRIu64
-                          ", \"window_cycles\": %" PRIu64 ",\n\"timeline\": [", cycles_, all_idle_, width_);
+        std::fprintf(out, "\"observed_cycles\": %" PRIu64 ", \"window_cycles\": %" PRIu64 ",\n\"causes\": ",
+                     cycles_, width_);
+        print_list(out, causes_);
+        std::fprintf(out, ",\n\"timeline\": [");
         const size_t used = timeline_.size() - (filled_ == 0 && timeline_.size() > 1);
         for (size_t i = 0; i < used; ++i) {
             std::fprintf(out, i ? ",\n" : "\n");
             print_counts(out, timeline_[i]);
         }
         std::fprintf(out, "],\n\"write_done\": [");
-        for (int column = 0; column < columns_; ++column) {
-            std::fprintf(out, column ? ",\n[" : "\n[");
-            const auto &times = writes_[size_t(column)];
-            for (size_t i = 0; i < times.size(); ++i)
-                std::fprintf(out, i ? ",%" PRIu64 : "%" PRIu64, times[i]);
-            std::fprintf(out, "]");
-        }
+        print_writes(out, [&](const Write &write) { std::fprintf(out, "%" PRIu64, write.time); });
+        std::fprintf(out, "],\n\"write_causes\": [");
+        print_writes(out, [&](const Write &write) { print_list(out, write.causes); });
         std::fprintf(out, "]");
     }
 
   private:
+    struct Write { // acknowledged whole
+        uint64_t time;
+        Causes causes; // of all cycles before
+    };
+
+    // Give the MACs of a column's cycle to their causes (layout.Cause).
+    void split(uint32_t word, Counts::value_type &counts) {
+        const auto field = [word](uint32_t mask) { return (word & mask) >> __builtin_ctz(mask); };
+        const auto add = [&](size_t cause, uint64_t macs) {
+            counts[FLAGS + cause] += macs;
+            causes_[cause] += macs;
+        };
+        if (word >> NEUFLOW_ACTIVITY_MAC & 1) {
+            const uint64_t lanes = field(NEUFLOW_ACTIVITY_FIELD_LANES);
+            const uint64_t maps = field(NEUFLOW_ACTIVITY_FIELD_MAPS);
+            add(NEUFLOW_CAUSE_USEFUL, lanes * maps);
+            add(NEUFLOW_CAUSE_EDGE_LANES, (pixels_ - lanes) * maps_);
+            add(NEUFLOW_CAUSE_MAP_REMAINDER, lanes * (maps_ - maps));
+        } else {
+            add(field(NEUFLOW_ACTIVITY_FIELD_CAUSE), pixels_ * maps_);
+        }
+    }
+
+    template <class Print> void print_writes(std::FILE *out, Print print) const {
+        for (int column = 0; column < columns_; ++column) {
+            std::fprintf(out, column ? ",\n[" : "\n[");
+            bool first = true;
+            for (const Write &write : writes_[size_t(column)]) {
+                if (!first) std::fprintf(out, ",");
+                first = false;
+                print(write);
+            }
+            std::fprintf(out, "]");
+        }
+    }
+
+    template <class List> static void print_list(std::FILE *out, const List &list) {
+        for (size_t i = 0; i < list.size(); ++i)
+            std::fprintf(out, i ? ",%" PRIu64 : "[%" PRIu64, list[i]);
+        std::fprintf(out, "]");
+    }
+
     // With all windows full, pairs are merged and windows become twice as long.
     void next_window() {
         filled_ = 0;
@@ -404,7 +481,7 @@ class Figures {
             for (size_t i = 0; i < windows_ / 2; ++i) {
                 timeline_[i] = timeline_[2 * i];
                 for (size_t c = 0; c < COLUMNS; ++c)
-                    for (size_t b = 0; b < ACTIVITY_BITS; ++b)
+                    for (size_t b = 0; b < FLAGS + CAUSES; ++b)
                         timeline_[i][c][b] += timeline_[2 * i + 1][c][b];
             }
             timeline_.resize(windows_ / 2);
@@ -415,21 +492,20 @@ class Figures {
 
     void print_counts(std::FILE *out, const Counts &counts) const {
         for (int c = 0; c < columns_; ++c) {
-            std::fprintf(out, c ? ",[" : "[[");
-            for (size_t b = 0; b < ACTIVITY_BITS; ++b)
-                std::fprintf(out, b ? ",%" PRIu64 : "%" PRIu64, counts[size_t(c)][b]);
-            std::fprintf(out, "]");
+            std::fprintf(out, c ? "," : "[");
+            print_list(out, counts[size_t(c)]);
         }
         std::fprintf(out, "]");
     }
 
     const size_t windows_; // even
-    const uint32_t idle_, done_;
     int columns_ = 0;
+    uint64_t maps_ = 0, pixels_ = 0;
     bool running_ = false;
-    uint64_t cycles_ = 0, all_idle_ = 0, width_ = 1, filled_ = 0;
+    uint64_t cycles_ = 0, width_ = 1, filled_ = 0;
+    Causes causes_{};
     std::vector<Counts> timeline_;
-    std::array<std::vector<uint64_t>, COLUMNS> writes_;
+    std::array<std::vector<Write>, COLUMNS> writes_;
 };
 
 // --- the run -------------------------------------------------------------------------------------
@@ -441,7 +517,10 @@ class Bench {
     Figures figures;
     uint64_t now = 0;
 
-    explicit Bench(const Options &o) : memory(o, top), figures(o) {
+    explicit Bench(const Options &o)
+        : memory(o, top), figures(o), activity_(o, "activity"),
+          activity_bytes_(o.number("activity_bytes", 0)), trace_from_(o.number("trace_from", 0)),
+          trace_to_(o.number("trace_to", 0)) {
 #ifdef NEUFLOW_TRACE
         if (!o.text("trace").empty()) {
             Verilated::traceEverOn(true);
@@ -466,16 +545,25 @@ class Bench {
     // hold the inputs of this cycle until then, for they go through registers (neuflow_sim.v).
     void tick() {
         memory.sample(now);
+        if (activity_ && logged_) activity_.put(&top.activity, activity_bytes_);
         figures.sample(top);
         ++now;
         memory.drive(now);
         top.aclk = 1;
         top.eval();
-        dump(2 * now);
+        dump(0);
         top.aclk = 0;
         top.eval();
-        dump(2 * now + 1);
+        dump(1);
     }
+
+    // The next cycle is number 0 of all logs, of so many columns.
+    void begin_logs(size_t columns) {
+        logged_ = true;
+        activity_bytes_ *= columns;
+        memory.started = now;
+    }
+    void end_logs() { logged_ = false; }
 
     void write(uint32_t address, uint32_t value) {
         top.s_axi_awaddr = address;
@@ -514,13 +602,21 @@ class Bench {
     }
 
   private:
-    void dump(uint64_t time) {
+    void dump(uint64_t half) {
 #ifdef NEUFLOW_TRACE
-        if (trace_) trace_->dump(time);
+        if (!trace_) return;
+        const uint64_t cycle = now - memory.started;
+        if (!trace_to_) trace_->dump(2 * now + half);
+        else if (logged_ && cycle >= trace_from_ && cycle <= trace_to_) trace_->dump(2 * cycle + half);
 #else
-        (void)time;
+        (void)half;
 #endif
     }
+
+    Log activity_;
+    size_t activity_bytes_; // of a column, then of all
+    const uint64_t trace_from_, trace_to_; // trace_to_ = 0: waves of all cycles, from reset on
+    bool logged_ = false;
 #ifdef NEUFLOW_TRACE
     std::unique_ptr<NEUFLOW_TRACE> trace_;
 #endif
@@ -529,8 +625,11 @@ class Bench {
 constexpr uint32_t RESULTS[] = {
     NEUFLOW_ID, NEUFLOW_GRID_HASH, NEUFLOW_STATUS, NEUFLOW_CYCLES, NEUFLOW_CYCLES_HIGH,
     NEUFLOW_FRAMES_DONE, NEUFLOW_PROGRAM_COUNTER, NEUFLOW_CONFIG_WORDS, NEUFLOW_CONFIG_STALLS,
-    NEUFLOW_FENCE_STALLS, NEUFLOW_MAC_CYCLES, NEUFLOW_ROWS_STALLS, NEUFLOW_WEIGHTS_STALLS,
-    NEUFLOW_DRAIN_STALLS, NEUFLOW_IDLE_CYCLES, NEUFLOW_READ_BEATS, NEUFLOW_WRITE_BEATS,
+    NEUFLOW_FENCE_STALLS, NEUFLOW_MAC_CYCLES, NEUFLOW_READ_BEATS, NEUFLOW_WRITE_BEATS,
+    NEUFLOW_CONFIG_HIDDEN, NEUFLOW_USEFUL, NEUFLOW_USEFUL_HIGH, NEUFLOW_EDGE_LANES,
+    NEUFLOW_EDGE_LANES_HIGH, NEUFLOW_MAP_REMAINDER, NEUFLOW_MAP_REMAINDER_HIGH, NEUFLOW_FILL,
+    NEUFLOW_WAIT_INPUT, NEUFLOW_WEIGHT_LOAD, NEUFLOW_WAIT_OUTPUT, NEUFLOW_OUTPUT_DRAIN,
+    NEUFLOW_DEPENDENCY, NEUFLOW_CONFIGURATION, NEUFLOW_IDLE_TILE,
 };
 
 } // namespace
@@ -546,14 +645,17 @@ int main(int argc, char **argv) {
     bench->write(NEUFLOW_FRAMES, uint32_t(options.number("frames")));
     bench->write(NEUFLOW_RING, uint32_t(options.number("ring")));
     bench->write(NEUFLOW_WATCHDOG, uint32_t(options.number("watchdog")));
+    bench->begin_logs(parameters & 0xFF);
 
     const uint64_t limit = options.number("max_cycles", UINT64_MAX);
     const auto begin = std::chrono::steady_clock::now();
-    bench->figures.start(int(parameters & 0xFF));
+    bench->figures.start(parameters);
     bench->write(NEUFLOW_CONTROL, 3); // start, interrupt enabled
     const uint64_t started = bench->now;
     while (!bench->top.irq && bench->now - started < limit) bench->tick();
+    bench->tick(); // the activity comes a cycle late
     bench->figures.stop();
+    bench->end_logs();
     const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - begin;
 
     const bool finished = bench->top.irq;

@@ -66,7 +66,7 @@ module neuflow_sim #(
     input  wire                      s_axi_bready,
     output wire [1:0]                s_axi_bresp,
     output wire                      irq,
-    output wire [16*COLUMNS-1:0]     activity
+    output wire [32*COLUMNS-1:0]     activity
 );
     reg                      now_aresetn;
     reg                      now_m_axi_arready;

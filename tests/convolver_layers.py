@@ -110,7 +110,8 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
         step_x=layer.dilation[1] // s, step_y=layer.dilation[0] // s * pitch % modulo,
         row_pitch=pitch % modulo, phase_x=-left % s, phase_y=-top % s,
         phase_dx=layer.dilation[1] % s, phase_dy=layer.dilation[0] % s, need=need, release=-top,
-        rows=layer.height, stream_weights=layer.stream_weights, **steps,
+        rows=layer.height, stream_weights=layer.stream_weights, width_out=width,
+        height_out=height, maps=layer.maps - (blocks - 1) * grid.maps, **steps,
     )  # fmt: skip
     drain = {
         "groups": groups, "blocks": blocks, "maps": layer.maps, "pitch": pitch, "width": width,

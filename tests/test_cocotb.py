@@ -67,7 +67,8 @@ class Mutant:
 
 MUTANTS = {
     "stalled_beat_changes": Mutant(
-        "bench_fifo", "neuflow_ram.v", r"if \(read_enable\) read_data", "read_data", "stalled beat"
+        "bench_fifo", "fifo.v", r"assign move = ~o__valid \| o__ready", "assign move = 1'h1",
+        "stalled beat",
     ),
     "quotient_not_rounded": Mutant(
         "bench_alu", "alu.v", r"(twice_0\[17:1\]) \+ twice_0\[0\]", r"\1",

@@ -15,7 +15,16 @@ from neuflow.blocks.arbiter import Arbiter
 from neuflow.blocks.control import Control
 from neuflow.blocks.counters import Counters
 from neuflow.grid import TINY
-from neuflow.layout import INSTRUCTION, Activity, Error, Kind, Opcode, Relocate
+from neuflow.layout import (
+    ACTIVITY,
+    ACTIVITY_BITS,
+    INSTRUCTION,
+    Activity,
+    Error,
+    Kind,
+    Opcode,
+    Relocate,
+)
 
 PAGE = 2048  # words of 4 KB
 PROGRAM, INPUT, OUTPUT = 1, 16, 32  # addresses of the sections, pages
@@ -314,12 +323,16 @@ def test_counters_stop_at_their_largest_value():
 
     async def run(ctx):
         ctx.set(dut.busy, 1)
-        ctx.set(dut.activity, 1 << Activity.MAC | 1 << 16 + Activity.MAC)
-        await ctx.tick().repeat(Counters.LATENCY)
-        assert ctx.get(dut.mac_cycles) == 0xFFFF_FFFE
+        await ctx.tick()
+        # Two columns with a tap of one lane and one map each: the last two MACs that fit.
+        one = ACTIVITY.pack_int({"flags": 1 << Activity.MAC, "cause": 0, "lanes": 1, "maps": 1})
+        ctx.set(dut.activity, one | one << ACTIVITY_BITS)
+        await ctx.tick().repeat(Counters.LATE - 1)
+        assert ctx.get(dut.mac_cycles) == ctx.get(dut.useful) == 0xFFFF_FFFE
         await ctx.tick().repeat(2)
-        assert ctx.get(dut.mac_cycles) == 0xFFFF_FFFF
-        assert ctx.get(dut.cycles) == Counters.LATENCY + 2
+        assert ctx.get(dut.mac_cycles) == ctx.get(dut.useful) == 0xFFFF_FFFF
+        assert ctx.get(dut.useful_high) == 0xFFFF_FFFF
+        assert ctx.get(dut.cycles) == Counters.LATE + 2
 
     simulate(dut, run)
 

@@ -22,7 +22,7 @@ from neuflow.errors import HardwareError
 from neuflow.grid import TINY, MemoryConfig
 from neuflow.ir import Program
 from neuflow.layout import Activity, Kind, Opcode, Operand, Relocate, RouterIn, RouterOut, Row
-from neuflow.run import rtl
+from neuflow.run import measure, rtl
 from tests.quantgraphs import Builder
 from tests.random_graphs import RandomGraph
 
@@ -133,14 +133,16 @@ def test_random_copies(case: int) -> None:
 def test_errors_are_those_of_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     good = RandomCopies(1).program
     code = np.frombuffer(good.device, "<u4").copy()
-    size = rtl.placement(good, 1).size
-    monkeypatch.setattr(rtl, "WATCHDOG_CYCLES", 2000)
+    size = measure.placement(good, 1).size
+    monkeypatch.setattr(measure, "WATCHDOG_CYCLES", 2000)
     run = layout.READ.fields[1]
     assert run.name == "run"
+    write = next(at for kind, _, _, at in configurations(good.device) if kind == Kind.WRITE)
     for error, at, value in (
         ("ILLEGAL_INSTRUCTION", 0, 0),
         ("ILLEGAL_INSTRUCTION", 0, code[0] | 1 << 31),
         ("READ_RESPONSE", 1, size),
+        ("WRITE_RESPONSE", write, size),
         ("HANG", 2, int(code[2]) - 1),
     ):
         broken = code.copy()
@@ -312,9 +314,14 @@ def unpack_bus(word: int) -> dict[str, int]:
 def test_a_trace_says_what_each_column_did_in_each_cycle() -> None:
     program = lenet("b", 1).ir
     cycles = judge.simulate(program, 1).cycles
-    trace = np.zeros((cycles + 5, TINY.columns), np.uint16)
+    trace = np.zeros((cycles + 5, TINY.columns), np.uint32)
     measured = judge.simulate(program, 1, trace=trace)
     array = [Activity.MAC, Activity.WAIT_ROWS, Activity.WAIT_WEIGHTS, Activity.WAIT_DRAIN, Activity.IDLE]
     bits = sum((trace[:cycles] >> bit & 1 for bit in array), np.zeros_like(trace[:cycles]))
     assert (bits == 1).all() and not trace[cycles:].any()
-    assert (trace >> Activity.MAC & 1).sum() == measured.registers["MAC_CYCLES"]
+    taps = trace >> Activity.MAC & 1
+    assert taps.sum() == measured.registers["MAC_CYCLES"]
+    moves = trace >> Activity.CONFIG & 1
+    assert (moves == moves[:, :1]).all() and moves[:, 0].sum() == measured.registers["CONFIG_WORDS"]
+    hidden = (moves[:, 0] & taps.any(axis=1)).sum()
+    assert 0 < hidden == measured.registers["CONFIG_HIDDEN"]

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 import pytest
 
+from neuflow import layout
 from neuflow.blocks.alu import Alu
 from neuflow.blocks.convolver import Convolver
 from neuflow.blocks.fifo import Fifo
@@ -22,7 +23,7 @@ from neuflow.blocks.window import Window
 from neuflow.blocks.window_model import WindowSpec
 from neuflow.cycle import alu, column, fifo, mapper, router, state, window
 from neuflow.grid import TINY, GridConfig
-from neuflow.layout import UNITS, AluOp, Kind, RouterIn, RouterOut, WindowOp
+from neuflow.layout import UNITS, AluOp, Cause, Kind, RouterIn, RouterOut, WindowOp
 from tests.convolver_layers import LAYERS, Layer, configs, expected, rows_packet, weights_packet
 from tests.helpers import PACES, Config, Pace, configure, get, put, simulate
 
@@ -171,13 +172,18 @@ def convolver(
     for number, receiver in enumerate(receivers):
         receiver.r = wires["receivers"][number]
     flags = ("tap", "wait_rows", "wait_weights", "wait_drain", "idle", "draining")
+    reasons = ("fill", "configured", "drain_configured", "held", "lanes", "maps")
     signals = [
         *ports(dut.rows, dut.weights, dut.partials, dut.o),
         *(getattr(dut, flag) for flag in flags), dut.rows_listening, dut.weights_listening,
         *(port for bus in dut.config for port in bus_ports(bus)),
+        *(getattr(dut, name) for name in reasons),
     ]  # fmt: skip
+    before: list[int] = []  # lanes and maps of a tap in the cycle before
 
     def step(*values: int) -> None:
+        fill, configured, drain_configured, held, lanes, maps = values[-len(reasons) :]
+        values = values[: -len(reasons)]
         rows, weights, partial, out, rest = (*(values[4 * k : 4 * k + 4] for k in range(4)), values[16:])
         assert (tile["rows"]["opened"], tile["weights"]["active"]) == rest[6:8]
         links = (wires["rows_line"], wires["weights_line"], wires["partials"])
@@ -187,6 +193,16 @@ def convolver(
         o["ready"] = out[0] and out[1]
         bits = _wires(*arrays)
         assert [bits >> k & 1 for k in range(6)] == list(rest[:6]), flags
+        did = layout.ACTIVITY.unpack([bits])
+        drain = Cause.WAIT_OUTPUT if held else Cause.OUTPUT_DRAIN
+        truth = [  # in order: the first that holds
+            (rest[0], Cause.USEFUL), (rest[1] and fill, Cause.FILL), (rest[1], Cause.WAIT_INPUT),
+            (rest[2], Cause.WEIGHT_LOAD), (rest[3], drain), (configured, Cause.FILL),
+            (drain_configured, drain), (1, Cause.IDLE_TILE),
+        ]  # fmt: skip
+        assert did["cause"] == next(cause for holds, cause in truth if holds)
+        assert before in ([], [lanes, maps])
+        before[:] = [did["lanes"], did["maps"]] if rest[0] else []
         for link, (valid, ready, _, _) in zip(links, (rows, weights, partial), strict=True):
             assert not valid or bool(link["ready"]) == ready
         _edge(*arrays)

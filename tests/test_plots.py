@@ -13,7 +13,7 @@ from neuflow import layout
 from neuflow.errors import ProgramError
 from neuflow.grid import TINY, VIRTEX6, GridConfig
 from neuflow.ir import Layer, Program
-from neuflow.layout import Kind, Opcode, Operand, RouterIn, RouterOut
+from neuflow.layout import Cause, Kind, Opcode, Operand, RouterIn, RouterOut
 from neuflow.report import plots, routes
 from neuflow.run.stats import Measured
 
@@ -152,7 +152,9 @@ def measured(cycles: int = 1000) -> Measured:
     """Return a run of 11 windows of 100 cycles, the last of which is behind the end."""
     rng = np.random.default_rng(1)
     timeline = rng.integers(0, 20, (11, 8, 16))
-    return Measured(cycles, {}, [[400], [300, 900]], 10, 100, timeline.tolist())
+    none = [0] * len(Cause)
+    writes = [[none], [none, none]]
+    return Measured(cycles, {}, [[400], [300, 900]], none, writes, 100, timeline.tolist())
 
 
 def figures() -> dict[str, object]:
@@ -203,7 +205,7 @@ def test_every_text_of_the_floor_plan_lies_within_the_picture():
 
 def test_a_run_without_a_timeline_is_refused():
     with pytest.raises(ValueError, match="no timeline"):
-        plots.timeline_figure(Measured(5, {}, [], 0), known(), 1, "")
+        plots.timeline_figure(Measured(5, {}, [], [], []), known(), 1, "")
 
 
 def test_digits_need_a_prediction_each():

@@ -20,7 +20,7 @@ from neuflow.errors import HardwareError, InputError, ToolError
 from neuflow.grid import TINY, GridConfig, MemoryConfig
 from neuflow.ir import Program
 from neuflow.layout import COLUMN_BITS, Kind, Opcode, Operand, Relocate
-from neuflow.run import build, frames, rtl, stats
+from neuflow.run import build, frames, measure, rtl, stats
 
 rng = np.random.default_rng(20)
 
@@ -149,7 +149,7 @@ def test_a_missing_compiler_is_named_in_one_line(monkeypatch):
 
 
 def test_parts_lie_on_pages_one_behind_the_other():
-    place = rtl.placement(dataclasses.replace(program(), device=b"x" * 5000, work_words=3000), 3)
+    place = measure.placement(dataclasses.replace(program(), device=b"x" * 5000, work_words=3000), 3)
     assert place.program % 4096 == place.inputs % 4096 == place.outputs % 4096 == 0
     # 5000 bytes end in the second page; 6000 bytes of work memory take the next two.
     assert place.inputs == place.program + 4 * 4096
@@ -177,7 +177,7 @@ class Loopback(Component):
                 "operand_dest": In(1).array(n),
                 "write": Out(link).array(n),
                 "write_source": In(1).array(n),
-                "activity": Out(16).array(n),
+                "activity": Out(layout.ACTIVITY.shape()).array(n),
             }
         )
 
@@ -186,7 +186,10 @@ class Loopback(Component):
         m.d.comb += self.config.ready.eq(1)
         for c in range(self.grid.columns):
             m.d.comb += [self.rows[c].ready.eq(1), self.weights[c].ready.eq(1)]
-            m.d.comb += self.activity[c].eq(1 << layout.Activity.IDLE)
+            m.d.comb += [
+                self.activity[c].flags.eq(1 << layout.Activity.IDLE),
+                self.activity[c].cause.eq(layout.Cause.IDLE_TILE),
+            ]
             connect(m, flipped(self.operand[c]), flipped(self.write[c]))
         return m
 
@@ -271,10 +274,10 @@ def test_latency_and_bandwidth_of_the_memory_model_count(loopback):
 @pytest.mark.rtl
 def test_an_error_of_the_memory_is_named_with_its_place(loopback):
     hand = dataclasses.replace(copy_program(WORDS), origins=((0, "copy/column0"),))
-    bad = rtl.placement(hand, 1).inputs + 8
+    bad = measure.placement(hand, 1).inputs + 8
     with pytest.raises(HardwareError, match=r"error READ_RESPONSE .*\(copy/column0\)"):
         rtl.simulate(hand, {"x": images(1)}, fault=bad, executable=loopback)
-    bad = rtl.placement(hand, 1).outputs + 8
+    bad = measure.placement(hand, 1).outputs + 8
     with pytest.raises(HardwareError, match="error WRITE_RESPONSE"):
         rtl.simulate(hand, {"x": images(1)}, fault=bad, executable=loopback)
 
@@ -289,7 +292,7 @@ def test_a_program_that_is_none_and_one_that_hangs_are_named(loopback, monkeypat
     read = 1 + layout.READ.words
     good[read + 2] += 4
     hang = dataclasses.replace(copy_program(WORDS), device=good.tobytes())
-    monkeypatch.setattr(rtl, "WATCHDOG_CYCLES", 2000)
+    monkeypatch.setattr(measure, "WATCHDOG_CYCLES", 2000)
     with pytest.raises(HardwareError, match="error HANG"):
         rtl.simulate(hang, {"x": images(1)}, executable=loopback)
 

@@ -12,8 +12,9 @@ from programs import program
 import neuflow
 from neuflow.grid import TINY, MemoryConfig
 from neuflow.ir import Layer
+from neuflow.layout import Cause
 from neuflow.run import stats
-from neuflow.run.stats import STALLS, Measured
+from neuflow.run.stats import Measured
 
 SCHEMA = json.loads(
     (Path(neuflow.__file__).parent / "stats.schema.json").read_text(encoding="utf-8")
@@ -25,16 +26,27 @@ LAYERS = (
 )
 FAST = MemoryConfig(tokens=1, tokens_per_beat=1, shared=True)
 REGISTERS = {
-    "READ_BEATS": 70, "WRITE_BEATS": 9, "CONFIG_WORDS": 50, "CONFIG_STALLS": 5,
-    **dict.fromkeys(STALLS.values(), 7),
+    "READ_BEATS": 70, "WRITE_BEATS": 9, "CONFIG_WORDS": 50, "CONFIG_STALLS": 5, "CONFIG_HIDDEN": 30,
 }  # fmt: skip
+
+
+def causes(cycle: int) -> list[int]:
+    """The same split of the 20 multipliers in every cycle."""
+    split = [0, 1, 2, 3, 4, 5, 5, 0, 0, 0, 0]
+    assert sum(split) == TINY.macs and len(split) == len(Cause)
+    return [cycle * macs for macs in split]
 
 
 def measured(cycles: int = 1000, frames: int = 1) -> Measured:
     """Layer a ends at 300 (column 1 last), b at 700; a frame is 800 long."""
     column0 = [t + 800 * f for f in range(frames) for t in (100, 200, 700)]
     column1 = [300 + 800 * f for f in range(frames)]
-    return Measured(cycles + 800 * (frames - 1), REGISTERS, [column0, column1], idle_cycles=20)
+    return made(cycles + 800 * (frames - 1), [column0, column1])
+
+
+def made(cycles: int, write_done: list[list[int]]) -> Measured:
+    writes = [[causes(t) for t in times] for times in write_done]
+    return Measured(cycles, REGISTERS, write_done, causes(cycles), writes)
 
 
 def test_golden_has_no_times_and_fits_the_schema():
@@ -64,6 +76,15 @@ def test_layer_cycles_go_from_last_output_to_last_output():
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
+def test_the_causes_of_a_layer_are_those_of_its_cycles(frames):
+    run = measured(frames=frames)
+    split = stats.layer_causes(program(layers=LAYERS), frames, run)
+    took = stats.layer_cycles(program(layers=LAYERS), frames, run)
+    assert split.tolist() == [causes(cycles) for cycles in took]
+    assert split.sum(axis=0).tolist() == run.causes
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
 def test_layer_cycles_sum_to_all_cycles_over_frames(frames):
     took = stats.layer_cycles(program(layers=LAYERS), frames, measured(frames=frames))
     assert sum(took) == 1000 + 800 * (frames - 1)
@@ -71,7 +92,7 @@ def test_layer_cycles_sum_to_all_cycles_over_frames(frames):
 
 
 def test_a_layer_that_ends_before_the_one_before_it_counts_only_the_rest():
-    early = Measured(1000, REGISTERS, [[100, 200, 250], [300]], 0)
+    early = made(1000, [[100, 200, 250], [300]])
     third = Layer("c", "map", macs=0, words=0, weight_words=0, writes=(0, 0))
     assert stats.layer_cycles(program(layers=(*LAYERS, third)), 1, early) == [300, 0, 700]
 

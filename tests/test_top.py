@@ -16,7 +16,7 @@ from neuflow.blocks.config import config_stream
 from neuflow.blocks.streams import Narrow, beat_stream
 from neuflow.blocks.top import Top
 from neuflow.grid import TINY
-from neuflow.layout import READ, REGISTERS, WRITE, Activity, Error, Kind, Relocate
+from neuflow.layout import ACTIVITY, READ, REGISTERS, WRITE, Activity, Error, Kind, Relocate
 
 ADDRESS = {r.name: r.address for r in REGISTERS}
 
@@ -39,7 +39,7 @@ class Loopback(Component):
                 "operand_dest": In(1).array(columns),
                 "write": Out(beat_stream(lanes)).array(columns),
                 "write_source": In(1).array(columns),
-                "activity": Out(16).array(columns),
+                "activity": Out(ACTIVITY.shape()).array(columns),
             }
         )
 
@@ -50,7 +50,7 @@ class Loopback(Component):
             m.submodules[f"narrow{c}"] = narrow = Narrow(self.grid.bus_words, self.grid.lanes)
             connect(m, flipped(self.rows[c]), narrow.i)
             m.d.comb += self.weights[c].ready.eq(1)
-            m.d.comb += self.activity[c].eq(self.taps << Activity.MAC)
+            m.d.comb += self.activity[c].flags.eq(self.taps << Activity.MAC)
             with m.If(self.write_source[c]):
                 connect(m, narrow.o, flipped(self.write[c]))
             with m.Else():
@@ -132,7 +132,7 @@ def test_program_copies_memory_over_frames(pause):
     async def activity(ctx):
         nonlocal done_pulses
         async for _, _, bits in ctx.tick().sample(dut.activity):
-            done_pulses += (bits & (0x10001 << Activity.WRITE_DONE)).bit_count()
+            done_pulses += (bits & (0x1_0000_0001 << Activity.WRITE_DONE)).bit_count()
 
     rules = [functools.partial(watch, stream=stream) for stream in dut.array.write]
     simulate(dut, host, background=[memory.run, activity, *rules])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.config import ConfigTap, config_stream
 from neuflow.blocks.conv_tile import ConvolverTile
+from neuflow.blocks.convolver import FLAGS
 from neuflow.blocks.lines import Lines
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import beat_stream
 from neuflow.blocks.tiles import FifoTile, MapperTile, OperatorTile
 from neuflow.grid import GridConfig
-from neuflow.layout import ACTIVITY_BITS, COLUMN_BITS, Activity, Operand, Row
+from neuflow.layout import ACTIVITY, COLUMN_BITS, Activity, Cause, Operand, Row
 
 OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 
@@ -22,7 +23,8 @@ class Array(Component):
 
     Members; lists over the columns: ``rows``, ``weights`` In, beats of ``bus_words`` words, with
     ``rows_dest``, ``weights_dest`` In; ``operand`` In, beats of ``lanes`` words, with ``operand_dest``
-    In; ``write`` Out with ``write_source`` In; ``activity`` Out (``layout.Activity``, MAC to MAPPER).
+    In; ``write`` Out with ``write_source`` In; ``activity`` Out (``layout.ACTIVITY``, flags MAC to
+    MAPPER): what a column did one cycle ago, IDLE_TILE where the reason lies outside of it.
     ``config`` In: configuration bus, which reaches a tile after row + 2 cycles.
     """
 
@@ -40,7 +42,7 @@ class Array(Component):
                 "operand_dest": In(1).array(grid.columns),
                 "write": Out(link).array(grid.columns),
                 "write_source": In(1).array(grid.columns),
-                "activity": Out(ACTIVITY_BITS).array(grid.columns),
+                "activity": Out(ACTIVITY.shape()).array(grid.columns),
             }
         )
 
@@ -128,4 +130,32 @@ class Array(Component):
             Activity.WINDOW: operator.window_active,
             Activity.MAPPER: mapper.mapper_active,
         }
-        m.d.comb += [self.activity[c][bit].eq(flag) for bit, flag in flags.items()]
+        activity = self.activity[c]
+        m.d.sync += [activity.flags[bit].eq(flag) for bit, flag in flags.items()]
+        m.d.comb += [activity.lanes.eq(convolver.lanes), activity.maps.eq(convolver.maps)]
+
+        # Flags come late in a cycle: the cause is worked out in the next one.
+        did = {name: Signal(name=f"column{c}_{name}") for name in FLAGS}
+        m.d.sync += [did[name].eq(getattr(convolver, name)) for name in FLAGS]
+        m.d.comb += activity.cause.eq(column_cause(m, did))
+
+
+def column_cause(m: Module, did: dict[str, Signal]) -> Signal:
+    """Return the cause of a column's cycle, see ``layout.Cause``; the first that holds counts."""
+    cause = Signal(range(len(Cause)))
+    drain = Mux(did["held"], Cause.WAIT_OUTPUT, Cause.OUTPUT_DRAIN)
+    with m.If(did["tap"]):
+        m.d.comb += cause.eq(Cause.USEFUL)
+    with m.Elif(did["wait_rows"]):
+        m.d.comb += cause.eq(Mux(did["fill"], Cause.FILL, Cause.WAIT_INPUT))
+    with m.Elif(did["wait_weights"]):
+        m.d.comb += cause.eq(Cause.WEIGHT_LOAD)
+    with m.Elif(did["wait_drain"]):
+        m.d.comb += cause.eq(drain)
+    with m.Elif(did["configured"]):
+        m.d.comb += cause.eq(Cause.FILL)
+    with m.Elif(did["drain_configured"]):
+        m.d.comb += cause.eq(drain)
+    with m.Else():
+        m.d.comb += cause.eq(Cause.IDLE_TILE)
+    return cause

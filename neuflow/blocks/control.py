@@ -18,7 +18,16 @@ from neuflow.blocks.fetcher import Fetcher, word_stream
 from neuflow.blocks.registers import counter_registers, member, value_registers
 from neuflow.blocks.streams import wire
 from neuflow.grid import GridConfig
-from neuflow.layout import ACTIVITY_BITS, CONFIG_BITS, INSTRUCTION, Error, Kind, Opcode, Relocate
+from neuflow.layout import (
+    ACTIVITY_BITS,
+    CONFIG_BITS,
+    INSTRUCTION,
+    Cause,
+    Error,
+    Kind,
+    Opcode,
+    Relocate,
+)
 
 PAGE_WORDS = 2048
 """Words of 4 KB, the unit of the address registers."""
@@ -47,7 +56,7 @@ class Sequencer(Component):
     host_program, host_input, host_output, host_frames, host_ring : In, the registers; to be kept
         still while busy.
     busy, done, error, frames_done, program_counter : Out, see ``layout.REGISTERS``.
-    fence_waits : Out, a FENCE waits in this cycle.
+    fence_waits : Out, a FENCE waits in this cycle. frame_ends : Out, END waits for writes.
 
     An error stops everything where it is, with ``done`` set; only a reset gets the grid out, as its
     units keep half a pass. Illegal: an unknown opcode, reserved bits that are not 0, a column that
@@ -77,6 +86,7 @@ class Sequencer(Component):
                 "frames_done": Out(32),
                 "program_counter": Out(32),
                 "fence_waits": Out(1),
+                "frame_ends": Out(1),
             }
         )
 
@@ -106,6 +116,7 @@ class Sequencer(Component):
             moves.eq(there & go),
             ends.eq((state == State.STEPS) | (state == State.FRAME)),
             self.enable.eq(self.busy & ~(last_frame & ends)),
+            self.frame_ends.eq(state == State.FRAME),
         ]
         fence_passes = self._build_fences(m, word, moves & (state == State.DECODE), idle)
         m.d.comb += self.config.payload.last.eq(left == 1)
@@ -262,7 +273,8 @@ class Control(Component):
 
     Members: ``request``, ``response`` (program fetch, to the arbiter), ``config`` Out
     (configuration bus), ``write_done`` In (one bit a column), ``read_error``, ``write_error``,
-    ``read_beat``, ``write_beat`` (from the arbiter), ``activity`` In; towards the registers
+    ``read_beat``, ``write_beat`` (from the arbiter), ``activity`` In (one cycle late), ``cause`` Out:
+    why a tile without work had none, one cycle late (``layout.Cause``); towards the registers
     ``start``, ``clear_done`` In, ``busy``, ``done``, ``error`` Out, and every value register In,
     every counter register Out under its name in lower case. See :class:`Sequencer` for what it
     does.
@@ -277,6 +289,7 @@ class Control(Component):
                 "config": Out(config_stream()),
                 "write_done": In(grid.columns),
                 "activity": In(ACTIVITY_BITS * grid.columns),
+                "cause": Out(range(len(Cause))),
                 "read_error": In(1),
                 "write_error": In(1),
                 "read_beat": In(1),
@@ -323,7 +336,24 @@ class Control(Component):
             counters.config_waits.eq(config.valid & ~config.ready),
             counters.fence_waits.eq(sequencer.fence_waits),
         ]
+        self._build_cause(m, sequencer)
         return m
+
+    def _build_cause(self, m: Module, sequencer: Sequencer) -> None:
+        """Say a cycle later what the program did, for tiles that had no work."""
+        waits, stuck, busy = Signal(), Signal(), Signal()
+        m.d.sync += [
+            waits.eq(sequencer.fence_waits | sequencer.frame_ends),
+            stuck.eq(self.config.valid & ~self.config.ready),
+            busy.eq(self.busy),
+        ]
+        m.d.comb += self.cause.eq(
+            Mux(
+                stuck | ~busy,
+                Cause.IDLE_TILE,
+                Mux(waits, Cause.DEPENDENCY, Cause.CONFIGURATION),
+            )
+        )
 
     def _connect_same_names(self, m: Module, part: Component) -> None:
         """Connect what ``part`` and this unit have under one name and in one direction."""

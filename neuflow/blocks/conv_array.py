@@ -23,7 +23,10 @@ from neuflow.blocks.mac_row import MacRow
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS
 from neuflow.grid import GridConfig
-from neuflow.layout import CONV_ARRAY, ROW_ADDRESS, SIZE
+from neuflow.layout import CONV_ARRAY, LANE_BITS, ROW_ADDRESS, SIZE
+
+ARRAY_FLAGS = ("tap", "wait_rows", "wait_weights", "wait_drain", "idle", "fill", "configured")
+"""What the array does in a cycle."""
 
 TAP_FLAGS = data.StructLayout(
     {
@@ -58,7 +61,10 @@ class MacArray(Component):
     hand_over : Out, pulse: a block's results move to the drain registers at the end of this cycle;
         ``block`` describes it. ``pixel`` : Out, results of the first pixel left there, one a map;
         ``shift`` : In, on to the next pixel.
-    tap, wait_rows, wait_weights, wait_drain, idle : Out, exactly one a cycle, for counters.
+    tap, wait_rows, wait_weights, wait_drain, idle : Out, exactly one a cycle, for counters; with
+        ``wait_rows``, ``fill``: the group's coordinates are not there yet; ``idle``, ``configured``:
+        there is a configuration.
+    lanes, maps : Out, of the tap one cycle ago: lanes that are output positions, maps that exist.
 
     Throughput one tap a cycle; a group takes at least ``pixels`` cycles. Between two passes lie 6
     cycles and the making of the first group's coordinates (``pixels + Coordinates.LEAD`` cycles).
@@ -85,7 +91,9 @@ class MacArray(Component):
                 "shift": In(1),
                 "hand_over": Out(1),
                 "block": Out(block_layout()),
-                **{n: Out(1) for n in ("tap", "wait_rows", "wait_weights", "wait_drain", "idle")},
+                **{n: Out(1) for n in ARRAY_FLAGS},
+                "lanes": Out(LANE_BITS),
+                "maps": Out(LANE_BITS),
             }
         )
 
@@ -103,7 +111,7 @@ class MacArray(Component):
         """Stage 0: which tap comes next, and may it be issued?"""
         c = self.config.payload
         m.submodules.coordinates = lanes = Coordinates(self.grid)
-        self.lanes = lanes
+        self.coordinates = lanes
         active, issue = Signal(), Signal()
         odd = Signal()  # second tap of a beat of weights
 
@@ -112,11 +120,13 @@ class MacArray(Component):
             Signal(name=n) for n in ("kx_ends", "ky_ends", "block_ends", "group_ends", "pass_ends")
         )
         inner = Const(1, 1)
+        at_last = {}
         for ends, length in (
             (kx_ends, c.kernel_x), (ky_ends, c.kernel_y), (block_ends, c.channels),
             (group_ends, c.blocks), (pass_ends, c.groups),
         ):  # fmt: skip
-            m.d.comb += ends.eq(inner & loop(m, ends.name, length, ~active, issue & inner))
+            at_last[ends.name] = loop(m, ends.name, length, ~active, issue & inner)
+            m.d.comb += ends.eq(inner & at_last[ends.name])
             inner = ends
         starts_block, begins = Signal(init=1), Signal(init=1)
 
@@ -137,6 +147,8 @@ class MacArray(Component):
             issue.eq(active & ~(no_rows | no_weights | no_drain)),
             self.idle.eq(~active),
             self.tap.eq(issue),
+            self.configured.eq(self.config.valid),
+            self.fill.eq(begins & ~lanes.full),
             self.wait_rows.eq(active & no_rows),
             self.wait_weights.eq(active & ~no_rows & no_weights),
             self.wait_drain.eq(active & ~(no_rows | no_weights) & no_drain),
@@ -149,6 +161,11 @@ class MacArray(Component):
             self.weights_free.eq(issue & (pass_ends | c.stream_weights)),
             self.config.ready.eq(flushing[-1]),
         ]
+        # For the counters.
+        m.d.sync += self.maps.eq(Mux(at_last["group_ends"], c.maps, self.grid.maps))
+        with m.If(begins):
+            m.d.sync += self.lanes.eq(lanes.count)
+
         with m.If(~active):
             m.d.sync += active.eq(self.config.valid & ~flushing.any())
         with m.If(issue):
@@ -177,7 +194,7 @@ class MacArray(Component):
         with m.If(pass_ends):
             m.d.sync += self.released.eq(0)
         with m.Elif(group_waits):
-            m.d.sync += self.released.eq(self.lanes.free)
+            m.d.sync += self.released.eq(self.coordinates.free)
         m.d.sync += self.pass_done.eq(pass_ends)
 
     def _flags(self, m, issue, **flags):
@@ -185,7 +202,7 @@ class MacArray(Component):
         last_row = Signal(SIZE)
         s0, s1 = self.stage[:2]
         with m.If(issue & flags["begins"]):
-            m.d.sync += last_row.eq(self.lanes.last_row)
+            m.d.sync += last_row.eq(self.coordinates.last_row)
         m.d.comb += [s0.valid.eq(issue), *(s0[name].eq(flag) for name, flag in flags.items())]
         m.d.sync += [after.eq(before) for before, after in pairwise(self.stage)]
         # At most one block is between its last tap and the drain, so one register will do; it
@@ -290,7 +307,7 @@ class MacArray(Component):
     def _masks(self, m):
         """Stages 2 to 8: which lanes lie inside the input at this tap."""
         c = self.config.payload
-        lanes, s1, s2 = self.lanes, self.stage[1], self.stage[2]
+        lanes, s1, s2 = self.coordinates, self.stage[1], self.stage[2]
         tap_x, tap_y = Signal(signed(SIZE + 2)), Signal(signed(SIZE + 2))
         with m.If(self.rest | (s2.valid & s2.ends_y)):
             m.d.sync += [tap_x.eq(c.tap_x), tap_y.eq(c.tap_y)]

@@ -37,7 +37,8 @@ class Drain(Component):
     parameters, parameters_valid In; parameters_take, _rewind, _free Out : see ``WeightStore``.
     partials : In, beats of ``maps`` words; taken only with ``partial_in``.
     o : Out, beats of ``maps`` words: requantised rows (y, map, x), or partial sums.
-    draining : Out, a result left the registers.
+    draining : Out, a result left the registers. configured : Out, there is a configuration; held :
+        Out, ``o`` is held back.
 
     Throughput one pixel (all maps) a cycle, 5 and 3 cycles a pixel with partial_in and
     partial_out; rows leave with ``min(maps, rest of the row)`` words a cycle. A block waits in the
@@ -63,6 +64,8 @@ class Drain(Component):
                 "partials": In(beat_stream(grid.maps)),
                 "o": Out(beat_stream(grid.maps)),
                 "draining": Out(1),
+                "configured": Out(1),
+                "held": Out(1),
             }
         )
 
@@ -98,7 +101,11 @@ class Drain(Component):
             connect(m, packer.o, out.i)
         sums_end = Signal()  # partial sums: the last has left, one cycle ago
         m.d.sync += sums_end.eq(block_ends & block.ends_pass & c.partial_out)
-        m.d.comb += self.config.ready.eq(sums_end | rows_end)
+        m.d.comb += [
+            self.config.ready.eq(sums_end | rows_end),
+            self.configured.eq(self.config.valid),
+            self.held.eq(self.o.valid & ~self.o.ready),
+        ]
         return m
 
     def _room(self, m):
@@ -239,6 +246,7 @@ class Drain(Component):
             bias = Cat(parameters.bias_low[k], parameters.bias_middle[k], parameters.bias_high[k])
             m.d.comb += [
                 exit_.en.eq(moving),
+                exit_.valid.eq(stages[0].step),
                 exit_.acc.eq(values[k]),
                 exit_.bias.eq(bias.as_signed()),
                 exit_.m.eq(parameters.m[k]),

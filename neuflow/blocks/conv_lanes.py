@@ -17,7 +17,8 @@ class Coordinates(Component):
     Members: ``clear`` In: begin at position 0; ``config`` In; ``stored`` In: rows there;
     ``take`` In: the group is taken, make the next; ``full`` Out: the group is there, and ``fed``: so
     are its rows. ``x``, ``y`` Out: per lane, in input steps (times stride), one cycle after the take.
-    ``free``: rows the group frees; ``last_row``: output row of the last lane.
+    ``free``: rows the group frees; ``last_row``: output row of the last lane; ``count``: its lanes
+    that are output positions.
     A group takes ``pixels`` cycles, the first one ``LEAD`` more.
     """
 
@@ -38,6 +39,7 @@ class Coordinates(Component):
                 "y": Out(data.ArrayLayout(unsigned(SIZE), lanes)),
                 "free": Out(SIZE),
                 "last_row": Out(SIZE),
+                "count": Out(range(lanes + 1)),
             }
         )
 
@@ -47,7 +49,8 @@ class Coordinates(Component):
         make = Signal()
         m.d.comb += make.eq(~self.full | self.take)
         walked = self._walk(m, make)
-        lane = data.StructLayout(dict.fromkeys(("x", "y", "row", "need", "free"), SIZE))
+        sizes = dict.fromkeys(("x", "y", "row", "need", "free"), SIZE)
+        lane = data.StructLayout(sizes | {"real_x": 1, "real_y": 1})
         valid = Signal(self.LEAD)
         summed, ready = Signal(lane, reset_less=True), Signal(lane, reset_less=True)
         need_sum, free_sum = Signal(signed(SIZE + 4)), Signal(signed(SIZE + 4))
@@ -62,9 +65,11 @@ class Coordinates(Component):
         with m.If(make):
             m.d.sync += [
                 *(summed[n].eq(walked[n]) for n in ("x", "y", "row")),
+                summed.real_x.eq(walked["column"] < c.width_out),
+                summed.real_y.eq(walked["row"] < c.height_out),
                 need_sum.eq(walked["y"] + c.need),
                 free_sum.eq(walked["y"] + c.release),
-                *(ready[n].eq(summed[n]) for n in ("x", "y", "row")),
+                *(ready[n].eq(summed[n]) for n in ("x", "y", "row", "real_x", "real_y")),
                 ready.need.eq(clipped(need_sum)),
                 ready.free.eq(clipped(free_sum)),
                 valid.eq(Cat(1, valid)),
@@ -76,7 +81,9 @@ class Coordinates(Component):
             with m.If(self.full | (made == 0)):
                 m.d.sync += self.free.eq(ready.free)
             with m.If(valid[-1]):
+                before = Mux(self.full | (made == 0), 0, self.count)
                 m.d.sync += [
+                    self.count.eq(before + (ready.real_x & ready.real_y)),
                     made.eq(Mux(self.full, 1, made + 1)),
                     self.full.eq(Mux(self.full, lanes == 1, made == lanes - 1)),
                 ]
@@ -88,12 +95,14 @@ class Coordinates(Component):
     def _walk(self, m, make):
         """Walk lane by lane: column, row, and both times stride."""
         c = self.config
-        row, x, y = (Signal(SIZE, name=n) for n in ("row_next", "x_next", "y_next"))
+        column, row, x, y = (
+            Signal(SIZE, name=f"{n}_next") for n in ("column", "row", "x", "y")
+        )
         ends = loop(m, "column", c.pitch, self.clear, make)
         with m.If(make):
-            m.d.sync += x.eq(Mux(ends, 0, x + c.stride))
+            m.d.sync += [x.eq(Mux(ends, 0, x + c.stride)), column.eq(Mux(ends, 0, column + 1))]
             with m.If(ends):
                 m.d.sync += [row.eq(row + 1), y.eq(y + c.stride)]
         with m.If(self.clear):
-            m.d.sync += [row.eq(0), x.eq(0), y.eq(0)]
-        return {"x": x, "y": y, "row": row}
+            m.d.sync += [column.eq(0), row.eq(0), x.eq(0), y.eq(0)]
+        return {"x": x, "y": y, "column": column, "row": row}

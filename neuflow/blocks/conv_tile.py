@@ -6,13 +6,11 @@ from amaranth.hdl import Module
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.config import ConfigTap, config_stream
-from neuflow.blocks.convolver import Convolver
+from neuflow.blocks.convolver import FLAGS, Convolver
 from neuflow.blocks.router import Router
 from neuflow.blocks.streams import beat_stream
 from neuflow.grid import GridConfig
-from neuflow.layout import COLUMN_BITS, RouterIn, RouterOut
-
-FLAGS = ("tap", "wait_rows", "wait_weights", "wait_drain", "idle", "draining")
+from neuflow.layout import COLUMN_BITS, LANE_BITS, RouterIn, RouterOut
 
 
 class ConvolverTile(Component):
@@ -40,6 +38,8 @@ class ConvolverTile(Component):
                 **{f"{line}_listening": Out(1) for line in ("rows", "weights")},
                 **{f"{line}_source": Out(3) for line in ("rows", "weights")},
                 **{flag: Out(1) for flag in FLAGS},
+                "lanes": Out(LANE_BITS),
+                "maps": Out(LANE_BITS),
             }
         )
 
@@ -72,6 +72,7 @@ class ConvolverTile(Component):
         for side in ("east", "south", "west"):
             connect(m, flipped(getattr(self, f"{side}_in")), getattr(router, f"{side}_in"))
             connect(m, getattr(router, f"{side}_out"), flipped(getattr(self, f"{side}_out")))
-        for name in (*FLAGS, "rows_listening", "rows_source", "weights_listening", "weights_source"):
+        sources = ("rows_listening", "rows_source", "weights_listening", "weights_source")
+        for name in (*FLAGS, "lanes", "maps", *sources):
             m.d.comb += getattr(self, name).eq(getattr(convolver, name))
         return m

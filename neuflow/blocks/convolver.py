@@ -6,13 +6,24 @@ from amaranth.hdl import Module
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.config import ConfigReceiver, config_stream
-from neuflow.blocks.conv_array import MacArray
+from neuflow.blocks.conv_array import ARRAY_FLAGS, MacArray
 from neuflow.blocks.conv_drain import Drain
 from neuflow.blocks.conv_rows import RowStore
 from neuflow.blocks.conv_weights import WeightStore
 from neuflow.blocks.streams import beat_stream
 from neuflow.grid import GridConfig
-from neuflow.layout import COLUMN_BITS, CONV_ARRAY, CONV_DRAIN, CONV_ROWS, CONV_WEIGHTS, Kind
+from neuflow.layout import (
+    COLUMN_BITS,
+    CONV_ARRAY,
+    CONV_DRAIN,
+    CONV_ROWS,
+    CONV_WEIGHTS,
+    LANE_BITS,
+    Kind,
+)
+
+FLAGS = (*ARRAY_FLAGS, "draining", "drain_configured", "held")
+"""What a convolver does in a cycle."""
 
 
 class Convolver(Component):
@@ -28,14 +39,13 @@ class Convolver(Component):
     partials : In, ``o`` : Out, beats of ``maps`` words.
     config[0..3] : In configuration bus (CONV_ROWS, CONV_WEIGHTS, CONV_ARRAY, CONV_DRAIN).
     columns : In, the own column's bit.
-    tap, wait_rows, wait_weights, wait_drain, idle, draining : Out, see ``MacArray`` and ``Drain``.
+    FLAGS, lanes, maps : Out, see ``MacArray``, and ``Drain`` for draining, drain_configured, held.
 
     Throughput: one tap a cycle (``maps * pixels`` MACs) in groups of at least ``pixels`` cycles.
     """
 
     def __init__(self, grid: GridConfig):
         self.grid = grid
-        flags = ("tap", "wait_rows", "wait_weights", "wait_drain", "idle", "draining")
         super().__init__(
             {
                 "rows": In(beat_stream(grid.bus_words)),
@@ -48,7 +58,9 @@ class Convolver(Component):
                 "o": Out(beat_stream(grid.maps)),
                 "config": In(config_stream()).array(4),
                 "columns": In(COLUMN_BITS),
-                **{name: Out(1) for name in flags},
+                **{name: Out(1) for name in FLAGS},
+                "lanes": Out(LANE_BITS),
+                "maps": Out(LANE_BITS),
             }
         )
 
@@ -107,11 +119,11 @@ class Convolver(Component):
             drain.block.eq(array.block),
             array.drain_ready.eq(drain.ready),
             # counters
-            self.tap.eq(array.tap),
-            self.wait_rows.eq(array.wait_rows),
-            self.wait_weights.eq(array.wait_weights),
-            self.wait_drain.eq(array.wait_drain),
-            self.idle.eq(array.idle),
+            *(getattr(self, name).eq(getattr(array, name)) for name in ARRAY_FLAGS),
+            self.lanes.eq(array.lanes),
+            self.maps.eq(array.maps),
             self.draining.eq(drain.draining),
+            self.drain_configured.eq(drain.configured),
+            self.held.eq(drain.held),
         ]
         return m

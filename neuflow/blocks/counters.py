@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import bits_for
 
 from neuflow.grid import GridConfig
-from neuflow.layout import ACTIVITY_BITS, Activity
+from neuflow.layout import ACTIVITY, ACTIVITY_BITS, MAC_CAUSES, Activity, Cause
 
 
 class Counters(Component):
@@ -15,21 +17,14 @@ class Counters(Component):
     Members: ``clear`` In (all to 0), ``busy`` In (count), ``host_watchdog`` In, ``hang`` Out: that
     many busy cycles without progress, i.e. without a configuration word, a memory beat or a tap of
     an array; the events of a cycle In: ``config_moves``, ``config_waits``, ``fence_waits``,
-    ``read_beat``, ``write_beat``, ``activity`` (16 bits a column, ``layout.Activity``); the
-    counters Out, 32 bits each. Counters stop at their largest value. Latency of ``cycles`` 1 cycle,
-    of events LATENCY cycles; what counts is that ``busy`` was 1 with the event.
+    ``read_beat``, ``write_beat``; ``activity`` (``layout.ACTIVITY`` a column) of the cycle before;
+    the counters Out, 32 bits each. Counters stop at their largest value, those of two words at that
+    of both. Latency of ``cycles`` 1 cycle, of events LATENCY cycles, of what comes with the activity
+    LATE cycles; what counts is that ``busy`` was 1 with the event.
     """
 
     LATENCY = 2
-
-    SUMS = {
-        "mac_cycles": Activity.MAC,
-        "rows_stalls": Activity.WAIT_ROWS,
-        "weights_stalls": Activity.WAIT_WEIGHTS,
-        "drain_stalls": Activity.WAIT_DRAIN,
-        "idle_cycles": Activity.IDLE,
-    }
-    """Counters that sum one activity bit over the columns."""
+    LATE = 5
 
     EVENTS = {
         "config_words": "config_moves",
@@ -43,6 +38,9 @@ class Counters(Component):
     def __init__(self, grid: GridConfig, reset: int = 0):
         """Make the counters; ``reset`` is what those of 32 bits hold before the first ``clear``."""
         self.grid = grid
+        self.causes = [cause.name.lower() for cause in Cause]
+        self.wide = [cause.name.lower() for cause in MAC_CAUSES]
+        sums = ("mac_cycles", "config_hidden", *self.causes)
         super().__init__(
             {
                 "clear": In(1),
@@ -53,39 +51,30 @@ class Counters(Component):
                 "cycles": Out(32),
                 "cycles_high": Out(32),
                 **{name: In(1) for name in self.EVENTS.values()},
-                **{name: Out(32, init=reset) for name in (*self.SUMS, *self.EVENTS)},
+                **{name: Out(32, init=reset) for name in (*sums, *self.EVENTS)},
+                **{f"{name}_high": Out(32, init=-(reset > 0) & 0xFFFF_FFFF) for name in self.wide},
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         # Events in registers, as they come from far away; those of an idle grid do not count.
-        activity = Signal.like(self.activity)
-        m.d.sync += activity.eq(Mux(self.busy, self.activity, 0))
-        columns = [activity.word_select(c, ACTIVITY_BITS) for c in range(self.grid.columns)]
         events = {}
         for name, event in self.EVENTS.items():
             events[name] = Signal(name=f"{event}_seen")
             m.d.sync += events[name].eq(self.busy & getattr(self, event))
-        for name, bit in self.SUMS.items():
-            events[name] = sum((column[bit] for column in columns[1:]), columns[0][bit])
-
         total = Signal(64)
         m.d.comb += Cat(self.cycles, self.cycles_high).eq(total)
         with m.If(self.clear):
-            m.d.sync += [total.eq(0), *(getattr(self, name).eq(0) for name in events)]
+            m.d.sync += total.eq(0)
         with m.Else():
             m.d.sync += total.eq(total + self.busy)
-            for name, event in events.items():
-                counter = getattr(self, name)
-                following = Signal(33, name=f"{name}_next")
-                m.d.comb += following.eq(counter + event)
-                with m.If(event != 0):
-                    m.d.sync += counter.eq(Mux(following[32], 0xFFFF_FFFF, following))
+        for name, event in events.items():
+            self._count(m, name, self.clear, event)
 
+        taps = self._build_activity(m)
         quiet = Signal(32)
         progress = Signal()
-        taps = Cat(column[Activity.MAC] for column in columns)
         m.d.comb += [
             progress.eq(
                 events["config_words"] | events["read_beats"] | events["write_beats"] | taps.any()
@@ -96,3 +85,64 @@ class Counters(Component):
         )
         m.d.sync += quiet.eq(Mux(progress | ~self.busy, 0, quiet + 1))
         return m
+
+    def _count(self, m: Module, name: str, clear: Signal, more) -> None:
+        """Add ``more`` to a counter, up to its largest value."""
+        counter = getattr(self, name)
+        if name in self.wide:
+            counter = Cat(counter, getattr(self, f"{name}_high"))
+        following = Signal(len(counter) + 1, name=f"{name}_next")
+        m.d.comb += following.eq(counter + more)
+        with m.If(clear):
+            m.d.sync += counter.eq(0)
+        with m.Elif(more != 0):
+            m.d.sync += counter.eq(following[:-1] | following[-1].replicate(len(counter)))
+
+    def _build_activity(self, m: Module) -> Signal:
+        """Count what comes with the activity: seen, split, summed, added. Return who issued a tap."""
+        grid = self.grid
+        busy = Signal()
+        clears = Signal(self.LATE - 2)  # the cycles between this ``clear`` and the last addition
+        seen = Signal.like(self.activity)
+        m.d.sync += [
+            busy.eq(self.busy),
+            clears.eq(Cat(self.clear, clears)),
+            seen.eq(Mux(busy, self.activity, 0)),
+        ]
+        columns = [
+            data.View(ACTIVITY.shape(), seen.word_select(c, ACTIVITY_BITS))
+            for c in range(grid.columns)
+        ]
+        taps = Cat(column.flags[Activity.MAC] for column in columns)
+        split: dict[str, list[Signal]] = {"mac_cycles": list(taps)}
+        split["config_hidden"] = [taps.any() & columns[0].flags[Activity.CONFIG]]
+        for cause in Cause:
+            split[cause.name.lower()] = [self._part(column, cause) for column in columns]
+        for name, parts in split.items():
+            held = []
+            for c, part in enumerate(parts):
+                held.append(Signal(len(part), name=f"{name}{c}", reset_less=True))
+                m.d.sync += held[c].eq(part)
+            bits = bits_for(sum((1 << len(part)) - 1 for part in parts))
+            summed = Signal(bits, name=f"{name}_sum")
+            m.d.sync += summed.eq(sum(held[1:], held[0]))
+            self._count(m, name, clears[-1], summed)
+        return taps
+
+    def _part(self, column: data.View, cause: Cause):
+        """Return what a column's cycle adds to the counter of ``cause``."""
+        grid, tap = self.grid, column.flags[Activity.MAC]
+        # ``seen`` is 0 while the grid is not busy: without lanes, maps, and other causes.
+        lanes = column.lanes[: bits_for(grid.pixels)]
+        maps = column.maps[: bits_for(grid.maps)]
+        if cause == Cause.USEFUL:
+            part = lanes * maps
+        elif cause == Cause.EDGE_LANES:
+            part = (grid.pixels - lanes)[: bits_for(grid.pixels)] * grid.maps
+        elif cause == Cause.MAP_REMAINDER:
+            part = lanes * (grid.maps - maps)[: bits_for(grid.maps)]
+        else:
+            return column.cause == cause
+        return Mux(tap, part, 0)[: bits_for(grid.macs // grid.columns)]
+
+

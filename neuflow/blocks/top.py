@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.arbiter import Arbiter
@@ -16,14 +16,14 @@ from neuflow.blocks.place import place
 from neuflow.blocks.registers import Registers, counter_registers, member, value_registers
 from neuflow.blocks.streams import wire
 from neuflow.grid import GridConfig
-from neuflow.layout import ACTIVITY_BITS, Activity, Kind
+from neuflow.layout import ACTIVITY_BITS, Activity, Cause, Kind
 
 
 class Top(Component):
     """The machine between its memory and its host.
 
-    Members: ``m_axi`` Out (AXI4), ``s_axi`` In (AXI4-Lite), ``irq`` Out, ``activity`` Out (16 bits
-    a column, ``layout.Activity``). The clock domain is ``sync``.
+    Members: ``m_axi`` Out (AXI4), ``s_axi`` In (AXI4-Lite), ``irq`` Out, ``activity`` Out (32 bits
+    a column, ``layout.ACTIVITY``; one cycle late). The clock domain is ``sync``.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Top(Component):
         ``config``; ``rows[c]``, ``rows_dest[c]``, ``weights[c]``, ``weights_dest[c]`` (streams of
         ``bus_words`` lanes, 8 bits), ``operand[c]``, ``operand_dest[c]`` (``maps`` lanes, 1 bit)
         In; ``write[c]`` Out (``maps`` lanes), ``write_source[c]``, ``write_valid[c]`` In where it
-        has them; ``activity[c]`` Out.
+        has them; ``activity[c]`` Out (``layout.ACTIVITY``; one cycle late).
     """
 
     def __init__(self, grid: GridConfig, array: Component | None = None):
@@ -130,17 +130,29 @@ class Top(Component):
             control.write_done[column].eq(write.done),
         ]
 
-        activity = self.activity.word_select(column, ACTIVITY_BITS)
         own = {
             Activity.READ_ROWS: rows.o.valid & rows.o.ready,
             Activity.READ_WEIGHTS: weights.o.valid & weights.o.ready,
             Activity.READ_OPERAND: line.o.valid & line.o.ready,
             Activity.WRITE: write.i.valid & write.i.ready,
             Activity.WRITE_DONE: write.done,
+            Activity.CONFIG: control.config.valid & control.config.ready,
         }
-        tiles = array.activity[column]
-        m.d.comb += activity.eq(
-            Cat(own[bit] if bit in own else tiles[bit] for bit in range(ACTIVITY_BITS))
+        self._build_activity(m, column, own, control.cause)
+
+    def _build_activity(self, m: Module, column: int, own: dict[Activity, Any], cause: Any) -> None:
+        """Complete a column's activity, which is one cycle late, by what lies outside of the array."""
+        tiles = self.array.activity[column]
+        late = {bit: Signal(name=f"{bit.name.lower()}{column}") for bit in own}
+        m.d.sync += [late[bit].eq(flag) for bit, flag in own.items()]
+        flags = [late[bit] if bit in own else tiles.flags[bit] for bit in range(len(tiles.flags))]
+        m.d.comb += self.activity.word_select(column, ACTIVITY_BITS).eq(
+            Cat(
+                *flags,
+                Mux(tiles.cause == Cause.IDLE_TILE, cause, tiles.cause),
+                tiles.lanes,
+                tiles.maps,
+            )
         )
 
     def _connect_reader(self, m: Module, arbiter: Arbiter, index: int, reader) -> None:

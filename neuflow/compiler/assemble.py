@@ -70,8 +70,8 @@ def _turns(
 ) -> Iterator[Instruction]:
     """Emit turns: weights and set-up, the fence, then all that touches memory in common.
 
-    Rows go first where there is no fence. ROUTE words go ahead of a fence only if it ends all that
-    the turn's routers carry: they wait for that, and would hold up the rows.
+    Rows go first where there is no fence. ROUTE words go behind the reads: they may have to wait for
+    the turn before.
     Weights so load while earlier passes compute; those that a turn is bound by also while the turn
     before waits at its fence (others would only take the bus from its rows). What waits on the bus
     for a unit always gets it: with two places in its queue when the turn before the last is done,
@@ -84,8 +84,7 @@ def _turns(
         order = [Stage.ROWS, Stage.SETUP, Stage.OPERANDS, Stage.ROUTES, Stage.WRITES]
         before: list[Stage] = []
         if turn.fence:
-            idle = turn.fence & turn.columns == turn.columns
-            before = [Stage.SETUP, Stage.ROUTES] if idle else [Stage.SETUP]
+            before = [Stage.SETUP]
         if number == sent:
             order.insert(1, Stage.WEIGHTS)
             before = [Stage.WEIGHTS, *before] if turn.fence else []

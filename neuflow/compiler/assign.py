@@ -307,7 +307,12 @@ def _work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) -
     words += partial_words(shape, grid) * side * (piece.partial_in + piece.partial_out)
     # What of the next packet finds no room is not hidden behind this pass.
     exposed = min(max(0, 2 * weights - grid.weight_words), weights) if shape.groups(grid) > 1 else 0
-    load = exposed * len({p.out.maps for p in one.pieces}) / _speed(grid)
+    exposed *= len({p.out.maps for p in one.pieces})
+    if not kept and 2 * plan.size > grid.row_words:
+        # Rows cannot come ahead: the array waits for those of its first group.
+        first = (grid.pixels - 1) // shape.pitch * shape.stride + shape.need
+        exposed += min(first, plan.rows) * plan.channels * plan.width
+    load = exposed / _speed(grid)
     array = max(blocks * max(shape.taps, drain), store, window)
     return Work(array, words / _speed(grid), load)
 

@@ -283,6 +283,8 @@ def array(shape: ConvShape, rows: RowPlace, grid: GridConfig) -> dict[str, int]:
         "phase_x_step": plan.phase_x_step, "phase_y_step": plan.phase_y_step,
         "need": plan.need, "release": plan.release, "rows": plan.rows,
         "stream_weights": int(groups == 1),
+        "width_out": shape.out_width, "height_out": shape.out_height,
+        "maps": shape.maps - (shape.blocks(grid) - 1) * grid.maps,
     }  # fmt: skip
 
 

@@ -157,7 +157,16 @@ def _buffers(
         if name not in places:
             shape = mapping.graph.tensors[name].shape
             size = tensor_place(Space.WORK, 0, shape, mapping.batch, grid.bus_words).size
-            yield Buffer(name, size, used[0], used[-1])
+            yield Buffer(name, size, used[0], used[-1] + _goes_on(mapping, used[-1]))
+
+
+def _goes_on(mapping: Mapping, index: int) -> bool:
+    """Whether the chain after this one need not wait for it: what it writes lies elsewhere, then."""
+    if index + 1 == len(mapping.assignments):
+        return False
+    written = _memory(mapping, mapping.assignments[index].chain.output)[0]
+    behind = mapping.assignments[index + 1].chain.tensors_read
+    return all(_memory(mapping, name)[0] != written for name in behind)
 
 
 def _memory(mapping: Mapping, tensor: str) -> tuple[str, Span]:

@@ -8,7 +8,7 @@ from neuflow.blocks.conv_lanes import Coordinates
 from neuflow.blocks.convolver_model import HAND_OVER
 from neuflow.cycle.compiled import part
 from neuflow.cycle.state import INT, record
-from neuflow.layout import SIZE, Activity
+from neuflow.layout import FLAG_BITS, LANE_BITS, SIZE, Activity, Cause
 
 _MASK = (1 << SIZE) - 1
 
@@ -17,6 +17,11 @@ WAIT_ROWS = 1 << Activity.WAIT_ROWS
 WAIT_WEIGHTS = 1 << Activity.WAIT_WEIGHTS
 WAIT_DRAIN = 1 << Activity.WAIT_DRAIN
 IDLE = 1 << Activity.IDLE
+LANES, MAPS = FLAG_BITS + 4, FLAG_BITS + 4 + LANE_BITS
+"""Places of these fields of ``layout.ACTIVITY``."""
+USEFUL, FILL = int(Cause.USEFUL), int(Cause.FILL)
+WAIT_INPUT, WEIGHT_LOAD = int(Cause.WAIT_INPUT), int(Cause.WEIGHT_LOAD)
+UNKNOWN = -1
 
 COORDINATES = record(
     "column", "row", "y",  # the lane that is walked to
@@ -24,6 +29,7 @@ COORDINATES = record(
     "ready_row", "ready_need", "ready_free",  # and before that
     "lead",  # which of these hold a lane of the group, bit by bit
     "made", "full", "fed", "need", "free", "last_row",
+    "summed_real", "ready_real", "count",  # lanes that are output positions
 )  # fmt: skip
 """blocks.conv_lanes.Coordinates of the next group, made lane by lane."""
 
@@ -46,6 +52,7 @@ MAC_ARRAY = np.dtype(
         ("begins", INT),  # a group
         ("in_flight", INT),  # a block is between its last tap and the drain
         ("last_row", INT),  # of the present group
+        ("count", INT),  # its lanes that are output positions
         ("stages", INT),  # flag ``last`` of the stages after 0, bit 0 is stage 1
         ("ending", BLOCK),  # the block whose last tap is in stage 1
         ("told", BLOCK),  # the block that the drain is told of
@@ -54,6 +61,7 @@ MAC_ARRAY = np.dtype(
         # Wires.
         *((n, INT) for n in ("issue", "reads", "frees", "ends_block", "ends_group", "ends_pass")),
         ("hand_over", INT),
+        ("cause", INT),  # layout.Cause of this cycle, UNKNOWN: not for the array to say
     ]
 )
 """blocks.conv_array.MacArray."""
@@ -69,29 +77,36 @@ def array_rests(a, config):
 
 
 @part
-def array_wires(a, config, weights_ready, drain_ready):
-    """Stage 0: may the next tap be issued? Return the activity bit (``Sequence`` in the block)."""
+def array_wires(a, config, weights_ready, drain_ready, maps):
+    """Stage 0: may the next tap be issued? Return flag, lanes and maps (``layout.ACTIVITY``)."""
     a.hand_over = a.stages >> _HAND_OVER_BIT & 1
     a.issue = 0
     config.ready = a.flushing & _FLUSHED != 0
     if not a.active:
+        a.cause = FILL if config.valid else UNKNOWN
         return IDLE
     if a.begins and not (a.lanes.full and a.lanes.fed):
+        a.cause = WAIT_INPUT if a.lanes.full else FILL
         return WAIT_ROWS
     if not a.odd and not weights_ready:
+        a.cause = WEIGHT_LOAD
         return WAIT_WEIGHTS
     c = config.o.array
     a.ends_block = (
         a.kx + 1 == c.kernel_x and a.ky + 1 == c.kernel_y and a.channel + 1 == c.channels
     )
     if a.ends_block and (a.in_flight or not drain_ready):
+        a.cause = UNKNOWN
         return WAIT_DRAIN
+    a.cause = USEFUL
     a.issue = 1
     a.reads = not a.odd
     a.ends_group = a.ends_block and a.block + 1 == c.blocks
     a.ends_pass = a.ends_group and a.group + 1 == c.groups
     a.frees = a.ends_pass or c.stream_weights
-    return MAC
+    count = a.lanes.count if a.begins else a.count
+    present = c.maps if a.block + 1 == c.blocks else maps
+    return MAC | count << LANES | present << MAPS
 
 
 @part
@@ -106,6 +121,11 @@ def _lane_edge(lanes, c, pixels):
     lanes.need = lanes.ready_need
     if lanes.full or lanes.made == 0:
         lanes.free = lanes.ready_free
+    if lanes.lead & _LED:
+        before = 0 if lanes.full or lanes.made == 0 else lanes.count
+        lanes.count = before + lanes.ready_real
+    lanes.ready_real = lanes.summed_real
+    lanes.summed_real = lanes.column < c.width_out and lanes.row < c.height_out
     lanes.ready_row = lanes.summed_row
     lanes.ready_need = _clipped(lanes.need_sum, c.rows)
     lanes.ready_free = _clipped(lanes.free_sum, c.rows)
@@ -190,6 +210,7 @@ def array_edge(a, config, pixels, stored):
     if a.issue:
         if begins:
             a.last_row = lanes.last_row
+            a.count = lanes.count
         if a.ends_block:
             a.in_flight = 1
             a.ending.last_row = a.last_row

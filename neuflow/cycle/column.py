@@ -13,7 +13,7 @@ import numpy as np
 from neuflow.blocks.conv_weights import PARAMETER_BEATS
 from neuflow.cycle import state
 from neuflow.cycle.alu import ALU, alu_edge, alu_wires
-from neuflow.cycle.array import MAC_ARRAY, array_edge, array_rests, array_wires
+from neuflow.cycle.array import IDLE, MAC_ARRAY, UNKNOWN, array_edge, array_rests, array_wires
 from neuflow.cycle.compiled import part
 from neuflow.cycle.drain import DRAIN, drain_edge, drain_rests, drain_wires
 from neuflow.cycle.fifo import BEATS, FIFO, fifo_edge, fifo_wires
@@ -32,7 +32,10 @@ from neuflow.cycle.weights import WEIGHT_STORE, weights_edge, weights_wires
 from neuflow.cycle.window import WINDOW, window_edge, window_rests, window_wires
 from neuflow.errors import ConfigError
 from neuflow.grid import GridConfig
-from neuflow.layout import Activity, RouterIn, RouterOut, Row
+from neuflow.layout import FLAG_BITS, Activity, Cause, RouterIn, RouterOut, Row
+
+_IDLE_TILE = int(Cause.IDLE_TILE)
+_WAIT_OUTPUT, _OUTPUT_DRAIN = int(Cause.WAIT_OUTPUT), int(Cause.OUTPUT_DRAIN)
 
 RESULTS = 3
 """Local inputs of a router at most."""
@@ -170,12 +173,13 @@ def _routers_wires(grid, wires, tiles, c):
 
 @part
 def convolver_wires(grid, wires, column):
-    """Wires of the convolver's units; return the activity bits."""
+    """Wires of the convolver's units; return their part of ``layout.ACTIVITY``."""
     receivers = wires.receivers
     array, drain, weights = column.array, column.drain, column.weights
     rows_wires(column.rows, receivers[state.ROWS], wires.rows_line)
     weights_wires(weights, receivers[state.WEIGHTS], wires.weights_line)
-    bits = array_wires(array, receivers[state.ARRAY], weights.weights.ready, drain.ready)
+    ready = weights.weights.ready
+    bits = array_wires(array, receivers[state.ARRAY], ready, drain.ready, grid.maps)
     config = receivers[state.DRAIN]
     config.ready = 0
     drain.start = 0
@@ -185,7 +189,17 @@ def convolver_wires(grid, wires, column):
         drain_wires(drain, config, array, weights.valid, wires.partials, grid.maps)
         if drain.step:
             bits |= _DRAINING
-    return bits
+    return bits | _cause(array, bits, config, column.results[_RESULT]) << FLAG_BITS
+
+
+@part
+def _cause(array, bits, config, o):
+    """Return the cause of the cycle; ``config``, ``o`` of the drain."""
+    if array.cause != UNKNOWN:
+        return array.cause
+    if bits & IDLE and not config.valid:
+        return _IDLE_TILE
+    return _WAIT_OUTPUT if o.valid and not o.ready else _OUTPUT_DRAIN
 
 
 @part

@@ -8,7 +8,7 @@ from neuflow.cycle.compiled import part
 from neuflow.cycle.parts import QUEUE, queue_at, queue_clear, queue_edge
 from neuflow.cycle.state import INT, MAX_COLUMNS, record
 from neuflow.grid import GridConfig
-from neuflow.layout import Activity, Error, Kind, Opcode, Relocate
+from neuflow.layout import Activity, Cause, Error, Kind, Opcode, Relocate
 
 PAGE_WORDS = 2048
 DECODE, PAYLOAD, STEPS, FRAME = range(4)
@@ -18,6 +18,8 @@ _ILLEGAL, _READ_RESPONSE = int(Error.ILLEGAL_INSTRUCTION), int(Error.READ_RESPON
 _WRITE_RESPONSE, _HANG = int(Error.WRITE_RESPONSE), int(Error.HANG)
 _PROGRAM, _INPUT, _OUTPUT = int(Relocate.PROGRAM), int(Relocate.INPUT), int(Relocate.OUTPUT)
 _WORD = 0xFFFF_FFFF
+IDLE_TILE = int(Cause.IDLE_TILE)
+_DEPENDENCY, _CONFIGURATION = int(Cause.DEPENDENCY), int(Cause.CONFIGURATION)
 
 FETCHER = np.dtype(
     [
@@ -51,9 +53,10 @@ steady for long (``last_frame``, ``wraps``) is worked out when it is used."""
 
 COUNTERS = record(
     "host_watchdog", "quiet", "progress", "cycles", "config_words", "config_stalls", "fence_stalls",
-    "read_beats", "write_beats", "idle_cycles",
+    "read_beats", "write_beats", "config_hidden",
+    "tapped",  # an array issued a tap in the cycle before
 )  # fmt: skip
-"""counters.Counters, but for the sums of activity bits, which the kernel counts."""
+"""counters.Counters, but for the sums of activity, which ``figures`` counts."""
 
 
 def reset_fetcher(grid: GridConfig, fetcher: np.void, at: int) -> int:
@@ -259,11 +262,19 @@ def fetcher_edge(m):
 
 
 @part
-def counters_edge(m, activity, all_idle):
-    """blocks.counters.Counters; ``activity``: the columns' bits, ORed.
+def outside_cause(s):
+    """Why a tile without work has none (``Control._build_cause``)."""
+    if s.config_valid and s.config_moves == 0:
+        return IDLE_TILE
+    return _DEPENDENCY if s.fence_waits or s.state == FRAME else _CONFIGURATION
 
-    The block registers events before it counts them; as the grid is read when it rests, that shows
-    in the watchdog alone.
+
+@part
+def counters_edge(m, activity):
+    """blocks.counters.Counters; ``activity``: the columns' flags, ORed.
+
+    The block registers events before it counts them, and sees the activity a cycle late; as the
+    grid is read when it rests, that shows in the watchdog alone.
     """
     n, s, a = m.counters, m.sequencer, m.arbiter
     n.cycles += 1
@@ -272,11 +283,13 @@ def counters_edge(m, activity, all_idle):
     n.fence_stalls += s.fence_waits
     n.read_beats += a.read_beat
     n.write_beats += a.write_beat
-    n.idle_cycles += all_idle
+    taps = activity >> _MAC & 1 != 0
+    n.config_hidden += s.config_moves != 0 and taps
     n.quiet = 0 if n.progress else n.quiet + 1
     n.progress = (
-        s.config_moves != 0 or a.read_beat != 0 or a.write_beat != 0 or activity >> _MAC & 1 != 0
+        s.config_moves != 0 or a.read_beat != 0 or a.write_beat != 0 or n.tapped != 0
     )
+    n.tapped = taps
 
 
 _MAC = int(Activity.MAC)

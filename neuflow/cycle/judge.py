@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from neuflow import layout
 from neuflow.blocks.registers import constants
 from neuflow.cycle import machine
-from neuflow.cycle.figures import WINDOWS
+from neuflow.cycle.figures import COUNTS, WINDOWS
 from neuflow.cycle.program import decode
 from neuflow.grid import GridConfig, MemoryConfig
 from neuflow.ir import Program, Result, Words
-from neuflow.layout import ACTIVITY_BITS
-from neuflow.run import device, frames, rtl, stats
+from neuflow.layout import MAC_CAUSES, Activity, Cause
+from neuflow.run import device, frames, measure, stats
 from neuflow.run.stats import Measured
 
 _MAX_COUNT = 0xFFFF_FFFF
@@ -33,18 +33,9 @@ _COUNTERS = {
     "FENCE_STALLS": "fence_stalls",
     "READ_BEATS": "read_beats",
     "WRITE_BEATS": "write_beats",
+    "CONFIG_HIDDEN": "config_hidden",
 }
 """Register -> field of ``control.COUNTERS``."""
-
-_SUMS = {
-    "MAC_CYCLES": layout.Activity.MAC,
-    "ROWS_STALLS": layout.Activity.WAIT_ROWS,
-    "WEIGHTS_STALLS": layout.Activity.WAIT_WEIGHTS,
-    "DRAIN_STALLS": layout.Activity.WAIT_DRAIN,
-    "IDLE_CYCLES": layout.Activity.IDLE,
-}
-"""Register -> activity bit that it sums over the columns."""
-
 
 def run(
     program: Program,
@@ -69,42 +60,45 @@ def simulate(
     memory: MemoryConfig | None = None,
     seed: int | None = None,
     max_cycles: int | None = None,
-    trace: NDArray[np.uint16] | None = None,
+    trace: NDArray[np.uint32] | None = None,
 ) -> Measured:
     """Return what the grid's counters and the bench around it would show for ``images`` images.
 
-    Times do not depend on words, so none are needed. ``trace`` uint16 [cycles, columns] is filled
-    with the activity (``layout.Activity``) of the first cycles.
+    Times do not depend on words, so none are needed. ``trace`` uint32 [cycles, columns] is filled
+    with the activity (``layout.ACTIVITY``) of the first cycles.
     """
     grid, count = program.grid, frames.frame_count(program, images)
-    place = rtl.placement(program, count)
+    place = measure.placement(program, count)
     decoded = decode(program.device, grid.columns)
     made = machine.new_machine(grid, memory or grid.memory, place.size, seed)
     host = made[0]["sequencer"]
     for name, value in (
-        ("program", place.program // rtl.PAGE), ("input", place.inputs // rtl.PAGE),
-        ("output", place.outputs // rtl.PAGE), ("frames", count), ("ring", 0),
+        ("program", place.program // measure.PAGE), ("input", place.inputs // measure.PAGE),
+        ("output", place.outputs // measure.PAGE), ("frames", count), ("ring", 0),
     ):  # fmt: skip
         host[f"host_{name}"] = value
-    made[0]["counters"]["host_watchdog"] = rtl.WATCHDOG_CYCLES
+    made[0]["counters"]["host_watchdog"] = measure.WATCHDOG_CYCLES
 
     write_done = np.zeros((grid.columns, max(1, int(decoded.writes.max()) * count)), np.int64)
-    timeline = np.zeros((WINDOWS, grid.columns, ACTIVITY_BITS), np.int64)
+    write_causes = np.zeros((*write_done.shape, len(Cause)), np.int64)
+    timeline = np.zeros((WINDOWS, grid.columns, COUNTS), np.int64)
     if trace is None:
-        trace = np.zeros((0, grid.columns), np.uint16)
+        trace = np.zeros((0, grid.columns), np.uint32)
     begin = time.perf_counter()
     machine.run(
-        made, decoded.code, decoded.bus, decoded.packets, write_done, timeline, trace,
-        max_cycles or _MAX_CYCLES,
+        made, decoded.code, decoded.bus, decoded.packets, write_done, write_causes, timeline,
+        trace, max_cycles or _MAX_CYCLES,
     )  # fmt: skip
     seconds = time.perf_counter() - begin
-    return rtl._measured(program, _report(grid, made[0], write_done, timeline, seconds))
+    report = _report(grid, made[0], write_done, write_causes, timeline, seconds)
+    return measure.measured(program, report)
 
 
 def _report(
     grid: GridConfig,
     m: np.void,
     write_done: NDArray[np.int64],
+    write_causes: NDArray[np.int64],
     timeline: NDArray[np.int64],
     seconds: float,
 ) -> dict[str, Any]:
@@ -121,21 +115,34 @@ def _report(
     }
     values |= {name: constants(grid)[name] for name in ("ID", "GRID_HASH")}
     values |= {name: int(counters[field]) for name, field in _COUNTERS.items()}
-    totals = timeline.sum(axis=(0, 1))
-    for name, bit in _SUMS.items():
-        # The cycles before the grid is busy are in the timeline, and not in its counters.
-        before = late * grid.columns if bit == layout.Activity.IDLE else 0
-        values[name] = min(int(totals[bit]) - before, _MAX_COUNT)
+    values["MAC_CYCLES"] = min(int(timeline[:, :, Activity.MAC].sum()), _MAX_COUNT)
+    values |= _cause_registers(grid, figures["causes"])
     addresses = {register.name: str(register.address) for register in layout.REGISTERS}
     return {
         "finished": not busy,
         "seconds": seconds,
         "registers": {addresses[name]: value for name, value in values.items()},
         "observed_cycles": cycles + late,
-        "all_idle_cycles": int(counters["idle_cycles"]) + late,
+        "causes": figures["causes"].tolist(),
         "window_cycles": int(figures["width"]),
         "timeline": timeline[: int(figures["windows"])].tolist(),
         "write_done": [
             (write_done[c, : figures["writes"][c]] + late).tolist() for c in range(grid.columns)
         ],
+        "write_causes": [
+            write_causes[c, : figures["writes"][c]].tolist() for c in range(grid.columns)
+        ],
     }
+
+
+def _cause_registers(grid: GridConfig, causes: NDArray[np.int64]) -> dict[str, int]:
+    """Return the counters of the causes; the cycles before the grid is busy are not in them."""
+    values: dict[str, int] = {}
+    for cause in Cause:
+        count = int(causes[cause])
+        if cause in MAC_CAUSES:
+            values |= {cause.name: count & _MAX_COUNT, f"{cause.name}_HIGH": count >> 32}
+            continue
+        before = machine.LATE * grid.columns if cause == Cause.IDLE_TILE else 0
+        values[cause.name] = min(count // (grid.maps * grid.pixels) - before, _MAX_COUNT)
+    return values

@@ -24,9 +24,11 @@ from neuflow.cycle.config_bus import (
 from neuflow.cycle.control import (
     COUNTERS,
     FETCHER,
+    IDLE_TILE,
     SEQUENCER,
     counters_edge,
     fetcher_edge,
+    outside_cause,
     reset_fetcher,
     sequencer_edge,
     sequencer_wires,
@@ -63,7 +65,7 @@ from neuflow.cycle.write_port import (
     write_port_wires,
 )
 from neuflow.grid import GridConfig, MemoryConfig
-from neuflow.layout import Activity
+from neuflow.layout import FLAG_BITS, Activity, Cause
 
 OPERAND = READ_OPERAND - READ_ROWS
 """Read ports of a column: rows 0, weights 1, operand 2."""
@@ -94,10 +96,11 @@ arguments would cost a count of references at every call."""
 IDLE_CYCLES_BEFORE = 31
 """Cycles of the harness from its first to the last in which the grid is not busy (they move its
 random stalls on)."""
-LATE = 2
+LATE = 3
 """Cycles that the harness observes before the grid is busy."""
 
-_IDLE = 1 << Activity.IDLE
+_IDLE = 1 << Activity.IDLE | int(Cause.IDLE_TILE) << FLAG_BITS
+_CONFIG_BIT = 1 << Activity.CONFIG
 _READ_BITS = (1 << Activity.READ_ROWS, 1 << Activity.READ_WEIGHTS)
 _READ_OPERAND_BIT = 1 << Activity.READ_OPERAND
 _WRITE_BIT, _WRITE_DONE_BIT = 1 << Activity.WRITE, 1 << Activity.WRITE_DONE
@@ -216,6 +219,16 @@ def _column_edges(m, c):
 
 
 @part
+def _complete_activity(m, wires):
+    """What comes from outside of the column (``Top._build_activity``)."""
+    s, cause = m.sequencer, wires.activity >> FLAG_BITS & 15
+    if cause == IDLE_TILE:
+        wires.activity += (outside_cause(s) - IDLE_TILE) << FLAG_BITS
+    if s.config_moves:
+        wires.activity |= _CONFIG_BIT
+
+
+@part
 def _cycle(m, now):
     """One cycle: all wires, then all edges."""
     columns = m.grid.columns
@@ -230,18 +243,15 @@ def _cycle(m, now):
         _lines_wires(m, c)
         column_wires(m.grid, m.wires[c], m.tiles, c)
     activity = 0
-    all_idle = 1
     for c in range(columns):
         _lines_ready(m, c)
         _ports_wires(m, c)
-        bits = m.wires[c].activity
-        activity |= bits
-        if bits & _IDLE == 0:
-            all_idle = 0
+        _complete_activity(m, m.wires[c])
+        activity |= m.wires[c].activity
 
     # In an order in which each finds the registers of the others as they were.
     sequencer_edge(m)
-    counters_edge(m, activity, all_idle)
+    counters_edge(m, activity)
     fetch_address = m.fetcher.beat
     fetcher_edge(m)
     arbiter_edge(m)
@@ -254,12 +264,13 @@ def _cycle(m, now):
 
 
 @kernel
-def run(machines, code, bus, packets, write_done, timeline, trace, limit):
+def run(machines, code, bus, packets, write_done, write_causes, timeline, trace, limit):
     """Run ``machines[0]`` until its program ends, or for ``limit`` cycles.
 
     ``code``, ``bus``, ``packets``: see ``program.Decoded``. Fills ``write_done[c, n]`` (cycle of the
-    n-th descriptor done), ``timeline[w, c, b]`` and ``trace[t, c]`` (activity of the first cycles, as
-    long as the array is). Time 0 is the first cycle in which the grid is busy.
+    n-th descriptor done), ``write_causes[c, n, k]`` (MACs of cause k before it), ``timeline[w, c, k]``
+    and ``trace[t, c]`` (activity of the first cycles, as long as the array is). Time 0 is the first
+    cycle in which the grid is busy.
     """
     m = machines[0]
     columns = m.grid.columns
@@ -281,15 +292,18 @@ def run(machines, code, bus, packets, write_done, timeline, trace, limit):
         _cycle(m, now)
         if m.bus.loads:
             receivers_load(m, packets)
-        if figures_edge(m):
-            next_window(m, timeline)
         for c in range(columns):
             bits = m.wires[c].activity
-            if bits & _WRITE_DONE_BIT and m.figures.writes[c] < write_done.shape[1]:
-                write_done[c, m.figures.writes[c]] = now
+            n = m.figures.writes[c]
+            if bits & _WRITE_DONE_BIT and n < write_done.shape[1]:
+                write_done[c, n] = now
+                for k in range(write_causes.shape[2]):
+                    write_causes[c, n, k] = m.figures.causes[k]
                 m.figures.writes[c] += 1
             if now < len(trace):
                 trace[now, c] = bits
+        if figures_edge(m):
+            next_window(m, timeline)
         now += 1
     if m.figures.filled:
         store_window(m, timeline)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from neuflow.grid import GridConfig
+from neuflow.layout import Cause
 from neuflow.report.energy import COUNTED, EnergyTable, energy, published
 
 COLUMNS = (
@@ -20,6 +21,9 @@ COLUMNS = (
 )
 """Key, heading, alignment and format of the table's columns."""
 
+CAUSES = [(f"{cause.name.lower()}", cause.name.lower().replace("_", " ")) for cause in Cause]
+"""Key and heading of where MAC-cycles went."""
+
 
 def figures(grid: GridConfig, stats: Mapping[str, Any], energies: EnergyTable) -> dict[str, Any]:
     """Return the report as plain values (what the JSON holds).
@@ -31,7 +35,7 @@ def figures(grid: GridConfig, stats: Mapping[str, Any], energies: EnergyTable) -
         _row(grid, stats, layer, layer["cycles"], layer["words"], energies)
         for layer in stats["layers"]
     ]
-    total = {"name": "total", "operator": "", "macs": stats["macs"]}
+    total = {"name": "total", "operator": "", "macs": stats["macs"], "stalls": stats["stalls"]}
     words = sum(stats["memory_words"].values())
     return {
         "program": stats["program"],
@@ -72,6 +76,7 @@ def _row(
         "bus_words": words,
         "energy_per_image": joules / stats["images"] * 1e3,
         "gops_per_watt": 2 * macs / joules / 1e9 if joules else None,
+        "mac_cycles": dict(layer["stalls"]),
     }
 
 
@@ -83,6 +88,8 @@ def text(report: Mapping[str, Any]) -> str:
         "",
         " ".join(f"{heading:{align}}" for _, heading, align, _ in COLUMNS),
         *(_line(row) for row in (*report["layers"], report["total"])),
+        "",
+        *_causes(report),
         "",
         (f"{report['images_per_second']:,.2f} images/s and all GOPS at {clock}; peak "
         f"{report['peak_gops']:g} GOPS; 2 operations a MAC, nominal MACs"),
@@ -101,6 +108,19 @@ def text(report: Mapping[str, Any]) -> str:
         lines.append(f"  {entry['what']}: {rate}, {entry['gops_per_watt']:g} GOPS/W")
         lines.append(f"    {entry['kind']} ({entry['source']})")
     return "\n".join(lines) + "\n"
+
+
+def _causes(report: Mapping[str, Any]) -> list[str]:
+    """Return where the MAC-cycles went: per cent of a layer's multipliers x cycles."""
+    lines = [
+        "Where the MAC-cycles went, per cent of multipliers x cycles (causes: docs/layouts.md):",
+        f"{'layer':<20} " + " ".join(f"{heading:>13}" for _, heading in CAUSES),
+    ]
+    for row in (*report["layers"], report["total"]):
+        whole = sum(row["mac_cycles"].values())
+        shares = (100 * row["mac_cycles"][key] / whole if whole else 0.0 for key, _ in CAUSES)
+        lines.append(f"{row['name']:<20} " + " ".join(f"{share:>13.2f}" for share in shares))
+    return lines
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ of the timing judge against those of the Verilog, in total and layer by layer.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,14 @@ from neuflow.run.compare_locate import Locator, Operands, Spot
 from neuflow.run.compare_text import agreement, disagreement
 from neuflow.run.compare_times import Times, compare_times
 from neuflow.run.device import Device, DeviceFault, Written
+from neuflow.run.measure import placement
 from neuflow.run.stats import Measured
 
 Int = NDArray[np.int64]
 BEFORE, CYCLES = 100, 200
 """Cycles of waves before the beat in question, and in all."""
+DELAY = 1
+"""Cycles from what the grid does to the port ``activity`` that says it (``blocks.top``)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Stream:
 
 @dataclass(frozen=True)
 class Ran:
-    """What the Verilog did. ``late``: cycles that its logs begin before the grid is busy."""
+    """What the Verilog did. ``activity[t, c]`` from the first cycle in which the grid is busy on;
+    ``late``: cycles that the harness's logs begin before."""
 
     outputs: Mapping[str, Words]
     measured: Measured
@@ -132,11 +136,14 @@ def compare(
     """
     setting = Setting(program, inputs, memory, seed, sources, cycle_memory)
     want = golden.run(program, inputs).outputs
-    measured = judge.simulate(program, setting.images, cycle_memory or memory, seed)
-    try:
-        ran = _run_rtl(setting)
-    except HardwareError as error:
-        return Comparison(False, f"DISAGREE: rtl stops where cycle ends: {error}")
+    ends = [_or_error(lambda: judge.simulate(program, setting.images, cycle_memory or memory, seed))]
+    ends.append(_or_error(lambda: _run_rtl(setting)))
+    measured, ran = ends
+    if not (isinstance(measured, Measured) and isinstance(ran, Ran)):
+        if str(measured) == str(ran):
+            raise HardwareError(str(ran))
+        said = ["ends" if not isinstance(end, HardwareError) else str(end) for end in ends]
+        return Comparison(False, f"DISAGREE\n  cycle: {said[0]}\n  rtl: {said[1]}")
     checker = _Checker(setting, ran)
     try:
         outputs = device.run(program, inputs, checker.watch).outputs
@@ -150,6 +157,8 @@ def compare(
     ]
     wrong = [name for name in want if not np.array_equal(want[name], outputs[name])]
     extra += [f"golden differs from cycle in output {name}" for name in wrong]
+    other = [name for name in want if not np.array_equal(ran.outputs[name], outputs[name])]
+    extra += [f"rtl differs from cycle in output {name}" for name in other]
     times = compare_times(program, setting.images, measured, ran.measured, setting.packets)
     if checker.first is None and not extra and times is None:
         size = sum(words.size for words in want.values())
@@ -158,8 +167,16 @@ def compare(
     if times is not None:
         trace = np.zeros((measured.cycles, program.grid.columns), ran.activity.dtype)
         judge.simulate(program, setting.images, cycle_memory or memory, seed, trace=trace)
-        times = times.with_activity(trace, ran.activity[ran.late :])
+        times = times.with_activity(trace, ran.activity)
     return _finish(setting, found, extra, times, ran, directory / name)
+
+
+def _or_error(run: Callable[[], Measured | Ran]) -> Measured | Ran | HardwareError:
+    """Return what a judge gives, or why it stopped: the other may go on."""
+    try:
+        return run()
+    except HardwareError as error:
+        return error
 
 
 # --- the run of the Verilog -----------------------------------------------------------------------
@@ -182,12 +199,12 @@ def _run_rtl(setting: Setting) -> Ran:
         )  # fmt: skip
         beats = np.fromfile(logs["writes"], beat)
     activity = activity.reshape(-1, program.grid.columns)
-    late = len(activity) - measured.cycles
+    late = len(activity) - measured.cycles - DELAY
     beats["cycle"] -= late
     streams = tuple(
         _stream(setting, beats[beats["column"] == column]) for column in range(program.grid.columns)
     )
-    return Ran(outputs, measured, streams, activity, late)
+    return Ran(outputs, measured, streams, activity[late + DELAY :], late)
 
 
 def _stream(setting: Setting, beats: NDArray[np.void]) -> Stream:
@@ -197,7 +214,7 @@ def _stream(setting: Setting, beats: NDArray[np.void]) -> Stream:
     at = beats["address"][:, None] // 2 + lanes
     work = len(program.device) // 2
     count = frames.frame_count(program, setting.images)
-    place = rtl.placement(program, count)
+    place = placement(program, count)
     frame_in = work + program.work_words
     frame_out = frame_in + count * program.input_words
     at = np.select(

@@ -23,14 +23,17 @@ from neuflow.ir import Program, Words
 from neuflow.run import golden
 from neuflow.run.device import Device, Written
 from neuflow.run.device_convolver import DeviceConvolver
-from neuflow.run.rtl import origin
+from neuflow.run.measure import origin
 
 Int = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Spot:
-    """A word of a tensor: ``image`` of the whole run; ``sum_word`` 0..2 of a partial sum, else None."""
+    """A word of a tensor: ``image`` of the whole run; ``sum_word`` 0..2 of a partial sum, else None.
+
+    ``exists``: False for partial sums of lanes and maps that no output has.
+    """
 
     turn: Turn
     piece: Piece
@@ -39,6 +42,7 @@ class Spot:
     row: int
     pixel: int
     sum_word: int | None = None
+    exists: bool = True
 
 
 @dataclass(frozen=True)
@@ -158,17 +162,18 @@ class Locator:
             box = (out.rows.size, out.maps.size, out.cols.size)
             row, channel, pixel = _unravel(number, box)
         channel, row, pixel = channel + out.maps.lo, row + out.rows.lo, pixel + out.cols.lo
+        exists = channel < out.maps.hi and row < out.rows.hi and pixel < out.cols.hi
         image = written.frame * self.program.batch + piece.image
         if chain.batched:
             image, row, pixel = written.frame * self.program.batch + pixel, 0, 0
-        return Spot(turn, piece, image, channel, row, pixel, part)
+        return Spot(turn, piece, image, channel, row, pixel, part, exists)
 
     # Operands.
 
     def operands(self, device: Device, spot: Spot) -> Operands:
         """Return what the value at ``spot`` is made from; call it while its packet is written."""
         chain = spot.turn.chain
-        if chain.reorder:
+        if chain.reorder or not spot.exists:
             return Operands((), 0, ())
         x = spot.image % self.program.batch if chain.batched else spot.pixel
         at = Region(Span(spot.map, spot.map + 1), Span(spot.row, spot.row + 1), Span(x, x + 1))
@@ -181,10 +186,11 @@ class Locator:
         ]  # fmt: skip
         if chain.head is None:
             return Operands((), 0, (*self._words(device, spot, chain.source, boxes[0]), *taps))
+        used = self._device_weights(spot)
         sums, products = [], []
         for row in range(boxes[0].rows.lo, boxes[0].rows.hi):
             for pixel in range(boxes[0].cols.lo, boxes[0].cols.hi):
-                one, its = self._sum(device, spot, row, pixel)
+                one, its = self._sum(device, spot, (row, pixel), used)
                 sums.append(one)
                 products.append(its)
         chosen = next((i for i, one in enumerate(sums) if one.golden != one.device), 0)
@@ -226,25 +232,28 @@ class Locator:
 
     # Sums of products.
 
-    def _sum(self, device: Device, spot: Spot, row: int, pixel: int) -> tuple[Sum, list[Tap]]:
-        """Return the accumulator at one position of the head's output, and its products.
+    def _sum(
+        self, device: Device, spot: Spot, at: tuple[int, int],
+        used: tuple[NDArray[np.bool_], Int, int],
+    ) -> tuple[Sum, list[Tap]]:  # fmt: skip
+        """Return the accumulator at one (row, pixel) of the head's output, and its products.
 
-        For partial sums only the products of the parts so far count, and no bias.
+        ``used``: see :meth:`_device_weights`. For partial sums only the products of the parts so
+        far count, and no bias.
         """
         chain = spot.turn.chain
         assert chain.head is not None
-        parts = self._parts(spot)
+        (row, pixel), (mask, found, bias) = at, used
         weights = np.asarray(chain.head.attrs["weight"])[spot.map]
-        mask, found, bias = self._device_weights(device, spot, parts)
         golden_bias = int(chain.head.attrs["bias"][spot.map])
         if spot.sum_word is not None:
             golden_bias = bias = 0
         taps = []
         for index in np.ndindex(weights.shape):
             if mask[index] and (weights[index] or found[index]):
-                at = self._input(spot, index, row, pixel)
+                source = self._input(spot, index, row, pixel)
                 pair = (int(weights[index]), int(found[index]))
-                taps.append(self._tap(device, spot, chain.source, at, *pair))
+                taps.append(self._tap(device, spot, chain.source, source, *pair))
         expected = golden_bias + sum(tap.word * (tap.weight or 0) for tap in taps)
         there = bias + sum(tap.found_word * (tap.found_weight or 0) for tap in taps)
         return Sum(row, 0 if chain.batched else pixel, expected, there), taps
@@ -281,9 +290,7 @@ class Locator:
                 break
         return found
 
-    def _device_weights(
-        self, device: Device, spot: Spot, parts: list[tuple[Turn, Piece]]
-    ) -> tuple[NDArray[np.bool_], Int, int]:
+    def _device_weights(self, spot: Spot) -> tuple[NDArray[np.bool_], Int, int]:
         """Return which weights of the map are used, what the device section has, and its bias."""
         chain, grid = spot.turn.chain, self.program.grid
         assert chain.head is not None
@@ -292,7 +299,7 @@ class Locator:
         packed = Weights(self.schedule, grid)
         begin = self._weights_begin(packed)
         section = np.frombuffer(self.program.device, "<i2").astype(np.int64)
-        for turn, piece in parts:
+        for turn, piece in self._parts(spot):
             conv, part = conv_shape(chain, piece), piece.part
             assert part is not None
             at, size = packed.at(turn, piece)

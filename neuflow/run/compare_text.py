@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from neuflow import layout
 from neuflow.ir import Program
-from neuflow.run.rtl import origin
+from neuflow.run.measure import origin
 
 if TYPE_CHECKING:
     from neuflow.run.compare import Difference
@@ -44,9 +44,9 @@ def disagreement(
     late: int,
     whole: bool,
 ) -> str:
-    """Say where the judges part. ``late``: what a cycle's time in the waves is ahead; see there.
+    """Say where the judges part.
 
-    ``whole``: with all operands.
+    ``cycle``: what the waves are around, at time 2 x (cycle + ``late``). ``whole``: all operands.
     """
     lines = ["words   DISAGREE" if found or extra else "words   agree: golden == cycle == rtl"]
     for one in found:
@@ -96,6 +96,7 @@ def _place(spot: Spot) -> Iterator[str]:
     what = f"tensor {chain.output}"
     if spot.sum_word is not None:
         what = f"{_SUM_WORDS[spot.sum_word]} word of the partial sum, pass {spot.turn.number}"
+        what += "" if spot.exists else " (a lane or map that no output has)"
     yield f"    image {spot.image}, map {spot.map}, row {spot.row}, pixel {spot.pixel} of {what}"
 
 
@@ -166,7 +167,10 @@ def _time(cycle: int | None) -> str:
 def _activity(bits: int | None) -> str:
     if bits is None:
         return "has ended"
-    return "+".join(a.name for a in layout.Activity if bits >> a & 1) or "nothing"
+    fields, causes = layout.ACTIVITY.unpack([bits]), {c.value: c.name for c in layout.Cause}
+    names = [a.name for a in layout.Activity if fields["flags"] >> a & 1]
+    macs = f", {fields['lanes']} lanes x {fields['maps']} maps" if "MAC" in names else ""
+    return f"{'+'.join(names) or 'nothing'} ({causes.get(fields['cause'], '?')}{macs})"
 
 
 __all__ = ["agreement", "disagreement"]

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuflow.ir import Program
+from neuflow.layout import ACTIVITY
+from neuflow.layout import Activity as Activities
 from neuflow.run import stats
 from neuflow.run.stats import Measured
 
@@ -58,6 +60,7 @@ class Times:
 
     def with_activity(self, cycle: Trace, rtl: Trace) -> Times:
         """Add the first difference of two traces [cycles, columns], if there is one."""
+        cycle, rtl = _said(cycle), _said(rtl)
         least = min(len(cycle), len(rtl))
         rows = (cycle[:least] != rtl[:least]).any(axis=1)
         if rows.any():
@@ -69,6 +72,13 @@ class Times:
             return self
         ends = [int(trace[least, 0]) if len(trace) > least else None for trace in (cycle, rtl)]
         return replace(self, activity=Activity(least, 0, ends[0], ends[1]))
+
+
+def _said(trace: Trace) -> Trace:
+    """Clear what means nothing: the fields of a tap where there was none."""
+    tap = sum(field.bits for field in ACTIVITY.fields[:2])
+    said: Trace = np.where(trace >> Activities.MAC & 1, trace, trace & ((1 << tap) - 1))
+    return said
 
 
 def compare_times(

@@ -8,53 +8,18 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neuflow import layout
 from neuflow.errors import HardwareError, InputError, ToolError
 from neuflow.grid import MemoryConfig
 from neuflow.ir import Program, Result, Words
-from neuflow.run import build, frames, stats
+from neuflow.run import build, frames, measure, stats
+from neuflow.run.measure import PAGE, Placement, placement
 from neuflow.run.stats import Measured
-
-PAGE = 4096  # bytes: unit of the address registers
-WATCHDOG_CYCLES = 200_000
-"""Cycles without progress after which the grid itself stops with error HANG."""
-
-# The program is placed here and not at 0, so that an address that nobody relocated shows.
-_PROGRAM = 16 * PAGE
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Byte addresses of a program's parts in memory, all multiples of 4 KB, and its size."""
-
-    program: int
-    inputs: int
-    outputs: int
-    size: int
-
-
-def placement(program: Program, count: int) -> Placement:
-    """Lay out device section, work memory, and rings of ``count`` frames, one behind the other."""
-    work = _page(_PROGRAM + len(program.device)) + 2 * program.work_words
-    inputs = _page(work)
-    outputs = _page(inputs + 2 * count * program.input_words)
-    size = _page(outputs + 2 * count * program.output_words)
-    if size > 1 << 32:
-        raise InputError(
-            f"{count} frames need {size >> 20} MB, and addresses reach 4096 MB; give fewer images"
-        )
-    return Placement(_PROGRAM, inputs, outputs, size)
-
-
-def _page(address: int) -> int:
-    return -(-address // PAGE) * PAGE
 
 
 def run(
@@ -124,7 +89,7 @@ def simulate(
         _execute(executable, words, work)
         report = json.loads((work / "report.json").read_text(encoding="utf-8"))
         raw = np.fromfile(work / "outputs.bin", "<i2").reshape(len(packed), program.output_words)
-    return frames.unpack(program, raw, images), _measured(program, report)
+    return frames.unpack(program, raw, images), measure.measured(program, report)
 
 
 def _waves_format(waves: Path | str | None) -> str:
@@ -144,9 +109,7 @@ def _start_arguments(place: Placement, count: int) -> dict[str, Any]:
         "output": place.outputs // PAGE,
         "frames": count,
         "ring": 0,
-        "watchdog": WATCHDOG_CYCLES,
-        "idle_bit": layout.Activity.IDLE.value,
-        "write_done_bit": layout.Activity.WRITE_DONE.value,
+        "watchdog": measure.WATCHDOG_CYCLES,
         "report": "report.json",
     }
 
@@ -174,53 +137,3 @@ def _execute(executable: Path, words: list[str], work: Path) -> None:
         message = done.stderr.strip().splitlines()
         cause = message[-1] if message else f"exit code {done.returncode}"
         raise HardwareError(f"simulation stopped: {cause}")
-
-
-def _measured(program: Program, report: Mapping[str, Any]) -> Measured:
-    """Check that the grid finished without an error, and return what was measured."""
-    names = {register.address: register.name for register in layout.REGISTERS}
-    registers = {names[int(k)]: value for k, value in report["registers"].items()}
-    if registers["GRID_HASH"] != int(program.grid.hash()[:8], 16):
-        raise HardwareError("the simulator was built for another grid; clear its cache directory")
-    code = registers["STATUS"] >> 8 & 0xFF
-    if code or not report["finished"]:
-        where = origin(program, registers["PROGRAM_COUNTER"])
-        known = {error.value for error in layout.Error}
-        name = layout.Error(code).name if code in known else f"code {code}"
-        cause = f"error {name}" if code else "no end within the cycles allowed"
-        raise HardwareError(
-            f"the grid stopped with {cause} after {registers['CYCLES']} cycles, frame "
-            f"{registers['FRAMES_DONE']}, program word {registers['PROGRAM_COUNTER']} ({where}); "
-            f"at the end {last_activity(report['timeline'])}"
-        )
-    cycles = registers["CYCLES"] | registers["CYCLES_HIGH"] << 32
-    # The harness counts from the write to CONTROL, the grid from the start bit inside it.
-    late = max(0, report["observed_cycles"] - cycles)
-    return Measured(
-        cycles=cycles,
-        registers=registers,
-        write_done=[[max(0, t - late) for t in times] for times in report["write_done"]],
-        idle_cycles=max(0, report["all_idle_cycles"] - late),
-        window_cycles=report["window_cycles"],
-        timeline=report["timeline"],
-        seconds=report["seconds"],
-    )
-
-
-def last_activity(timeline: Sequence[Sequence[Sequence[int]]]) -> str:
-    """Return what each column did in the last window, such as ``column 0: WAIT_ROWS``."""
-    columns = [
-        f"column {number}: {'+'.join(a.name for a in layout.Activity if counts[a]) or 'nothing'}"
-        for number, counts in enumerate(timeline[-1])
-    ]
-    return ", ".join(columns)
-
-
-def origin(program: Program, word: int) -> str:
-    """Return what the device word (32 bit) at ``word`` belongs to, such as ``conv1/column3``."""
-    found = "start"
-    for first, name in program.origins:
-        if first > word:
-            break
-        found = name
-    return found

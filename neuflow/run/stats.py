@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from neuflow.grid import GridConfig, MemoryConfig
 from neuflow.ir import Layer, Port, Program
+from neuflow.layout import Cause
 from neuflow.run.frames import frame_count
-
-STALLS = {
-    "rows": "ROWS_STALLS",
-    "weights": "WEIGHTS_STALLS",
-    "drain": "DRAIN_STALLS",
-    "idle": "IDLE_CYCLES",
-}
-"""Cause of a stall -> register that counts its tile-cycles."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +20,18 @@ class Measured:
     """What a judge with a clock saw; times in cycles after the start bit.
 
     ``registers``: the counters of ``layout.REGISTERS`` at the end, by name. ``write_done[c]``: when
-    each WRITE packet of column c was acknowledged, ascending. ``idle_cycles``: cycles in which no
-    array had a configuration. ``timeline[w][c][b]``: cycles of window w in which column c set bit
-    b of ``layout.Activity``; a window is ``window_cycles`` long.
+    each WRITE packet of column c was acknowledged, ascending. ``causes[k]``: MACs of cause k of
+    ``layout.Cause`` at the end; ``write_causes[c][n]``: the same before the cycle of each
+    acknowledgement. ``timeline[w][c][k]``: of window w, which is
+    ``window_cycles`` long, and column c: cycles in which it set bit k of ``layout.Activity``, and
+    from ``layout.FLAG_BITS`` on the MACs of each cause.
     """
 
     cycles: int
     registers: Mapping[str, int]
     write_done: Sequence[Sequence[int]]
-    idle_cycles: int
+    causes: Sequence[int]
+    write_causes: Sequence[Sequence[Sequence[int]]]
     window_cycles: int = 0
     timeline: Sequence[Sequence[Sequence[int]]] = field(default=(), repr=False)
     seconds: float | None = None
@@ -83,21 +82,51 @@ def layer_cycles(program: Program, images: int, measured: Measured) -> list[int]
     program counting for the last layer.
     """
     totals = [0] * len(program.layers)
-    taken = [0] * len(measured.write_done)
     before = 0
-    for _ in range(frame_count(program, images)):
-        for index, layer in enumerate(program.layers):
-            end = before
-            for column, count in enumerate(layer.writes):
-                if count:
-                    taken[column] += count
-                    end = max(end, measured.write_done[column][taken[column] - 1])
-            end = min(end, measured.cycles)
-            totals[index] += end - before
-            before = end
+    for index, end, _ in _layer_ends(program, images, measured):
+        totals[index] += end - before
+        before = end
     if totals:
         totals[-1] += measured.cycles - before
     return totals
+
+
+def layer_causes(program: Program, images: int, measured: Measured) -> NDArray[np.int64]:
+    """Return int64 [layers, len(Cause)]: the MACs of each cause in the cycles of a layer.
+
+    The cycles are those of :func:`layer_cycles`; the sums over layers are ``measured.causes``.
+    """
+    totals = np.zeros((len(program.layers), len(Cause)), np.int64)
+    before = np.zeros(len(Cause), np.int64)
+    for index, _, causes in _layer_ends(program, images, measured):
+        if causes is not None:
+            totals[index] += np.array(causes) - before
+            before = np.array(causes)
+    if len(totals):
+        totals[-1] += np.array(measured.causes) - before
+    return totals
+
+
+def _layer_ends(
+    program: Program, images: int, measured: Measured
+) -> Iterator[tuple[int, int, Sequence[int] | None]]:
+    """Yield, frame by frame: layer, cycle of its end, causes up to there.
+
+    The causes are None for a layer that ends no later than the one before.
+    """
+    taken = [0] * len(measured.write_done)
+    end = 0
+    for _ in range(frame_count(program, images)):
+        for index, layer in enumerate(program.layers):
+            causes = None
+            for column, count in enumerate(layer.writes):
+                if count:
+                    taken[column] += count
+                    last = taken[column] - 1
+                    if measured.write_done[column][last] > end:
+                        end = measured.write_done[column][last]
+                        causes = measured.write_causes[column][last]
+            yield index, end, causes
 
 
 def assemble(
@@ -130,7 +159,7 @@ def assemble(
         "layer_roofline_cycles": layer_roofline(program, images, memory),
         "network_roofline_cycles": network_roofline(program, images, memory),
         "memory_words": _memory_words(grid, measured),
-        "stalls": {k: measured.registers[r] for k, r in STALLS.items()} if measured else None,
+        "stalls": _stalls(measured.causes) if measured else None,
         "config": _config(measured),
         "layers": _layers(program, images, measured),
         "inputs": [_port(port) for port in program.inputs],
@@ -159,15 +188,19 @@ def _memory_words(grid: GridConfig, measured: Measured | None) -> dict[str, int]
     }
 
 
+def _stalls(causes: Sequence[int] | NDArray[np.int64]) -> dict[str, int]:
+    return {cause.name.lower(): int(causes[cause]) for cause in Cause}
+
+
 def _config(measured: Measured | None) -> dict[str, int] | None:
-    """One configuration word is sent a cycle; hidden: surely while an array had work."""
+    """One configuration word is sent a cycle; hidden: some array issued a tap in that cycle."""
     if measured is None:
         return None
     words = measured.registers["CONFIG_WORDS"]
     return {
         "words": words,
         "cycles": words,
-        "hidden_cycles": max(0, words - measured.idle_cycles),
+        "hidden_cycles": measured.registers["CONFIG_HIDDEN"],
         "stall_cycles": measured.registers["CONFIG_STALLS"],
     }
 
@@ -176,6 +209,7 @@ def _layers(program: Program, images: int, measured: Measured | None) -> list[di
     cycles: Sequence[int | None] = (
         layer_cycles(program, images, measured) if measured else [None] * len(program.layers)
     )
+    causes = layer_causes(program, images, measured) if measured else None
     passes = frame_count(program, images)
     return [
         {
@@ -184,8 +218,9 @@ def _layers(program: Program, images: int, measured: Measured | None) -> list[di
             "macs": layer.macs * images,
             "words": _words(layer, images, passes),
             "cycles": took,
+            "stalls": None if causes is None else _stalls(causes[index]),
         }
-        for layer, took in zip(program.layers, cycles, strict=True)
+        for index, (layer, took) in enumerate(zip(program.layers, cycles, strict=True))
     ]
 
 

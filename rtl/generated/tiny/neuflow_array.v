@@ -37,73 +37,99 @@ module neuflow_array (
   output wire write__0__valid,
   output wire [34:0] write__1__payload,
   output wire write__1__valid,
-  output wire [15:0] activity__0,
-  output wire [15:0] activity__1,
+  output wire [31:0] activity__0,
+  output wire [31:0] activity__1,
   input wire clk
 );
-  wire n11, n8, n13, n14, n17, n16, n19, n20, n22, n23, n25, n26, n1, n28, n30, n32, n33, n36, n35,
-    n38, n3, n4, n6, n9, alu_active, alu_active_324, config_in__ready, config_in__ready_105,
-    config_in__ready_68, config_in__ready_74, config_in__ready_80, config_in__ready_87,
-    config_in__ready_93, config_in__ready_99, config_in__valid, config_in__valid_100,
-    config_in__valid_106, config_in__valid_69, config_in__valid_75, config_in__valid_81,
-    config_in__valid_88, config_in__valid_94, draining, draining_323, east_in__ready,
+  reg column0_configured = 1'h0, column0_drain_configured = 1'h0, column0_fill = 1'h0, column0_held
+    = 1'h0, column0_tap = 1'h0, column0_wait_drain = 1'h0, column0_wait_rows = 1'h0,
+    column0_wait_weights = 1'h0, column1_configured = 1'h0, column1_drain_configured = 1'h0,
+    column1_fill = 1'h0, column1_held = 1'h0, column1_tap = 1'h0, column1_wait_drain = 1'h0,
+    column1_wait_rows = 1'h0, column1_wait_weights = 1'h0;
+  reg [8:0] activity__0_q = 9'h0, activity__1_q = 9'h0;
+  wire n3, n4, n6, n9, n11, n8, n13, n14, n17, n16, n19, n20, n42, n22, n23, n25, n26, n28, n30,
+    n32, n33, n36, n35, n38, n41, n1, alu_active, alu_active_352, config_in__ready,
+    config_in__ready_105, config_in__ready_68, config_in__ready_74, config_in__ready_80,
+    config_in__ready_87, config_in__ready_93, config_in__ready_99, config_in__valid,
+    config_in__valid_100, config_in__valid_106, config_in__valid_69, config_in__valid_75,
+    config_in__valid_81, config_in__valid_88, config_in__valid_94, configured, configured_357,
+    drain_configured, drain_configured_359, draining, draining_351, east_in__ready,
     east_in__ready_154, east_in__ready_178, east_in__ready_190, east_in__valid, east_in__valid_155,
     east_in__valid_179, east_in__valid_191, east_out__ready, east_out__ready_147,
     east_out__ready_171, east_out__ready_183, east_out__valid, east_out__valid_150,
-    east_out__valid_174, east_out__valid_186, global_in__ready, global_in__ready_310,
-    global_out__valid, global_out__valid_296, global_out__valid_314, global_out__valid_317, idle,
-    idle_322, listening__0, listening__0_267, listening__1, listening__1_281, mapper_active,
-    mapper_active_326, north_in__ready, north_in__ready_136, north_in__ready_160,
-    north_in__ready_196, north_in__ready_208, north_in__ready_220, north_in__valid,
-    north_in__valid_137, north_in__valid_161, north_in__valid_197, north_in__valid_209,
-    north_in__valid_221, north_out__ready, north_out__ready_141, north_out__ready_165,
-    north_out__ready_201, north_out__ready_213, north_out__ready_225, north_out__valid,
-    north_out__valid_144, north_out__valid_168, north_out__valid_204, north_out__valid_216,
-    north_out__valid_228, o__0__ready, o__0__ready_262, o__0__valid, o__0__valid_265, o__1__ready,
-    o__1__ready_276, o__1__valid, o__1__valid_279, partials__ready, partials__ready_307, tap,
-    tap_318, wait_drain, wait_drain_321, wait_rows, wait_rows_319, wait_weights, wait_weights_320,
-    window_active, window_active_325;
+    east_out__valid_174, east_out__valid_186, fill, fill_356, global_in__ready,
+    global_in__ready_312, global_out__valid, global_out__valid_296, global_out__valid_316,
+    global_out__valid_319, held, held_360, idle, idle_350, listening__0, listening__0_267,
+    listening__1, listening__1_281, mapper_active, mapper_active_354, north_in__ready,
+    north_in__ready_136, north_in__ready_160, north_in__ready_196, north_in__ready_208,
+    north_in__ready_220, north_in__valid, north_in__valid_137, north_in__valid_161,
+    north_in__valid_197, north_in__valid_209, north_in__valid_221, north_out__ready,
+    north_out__ready_141, north_out__ready_165, north_out__ready_201, north_out__ready_213,
+    north_out__ready_225, north_out__valid, north_out__valid_144, north_out__valid_168,
+    north_out__valid_204, north_out__valid_216, north_out__valid_228, o__0__ready, o__0__ready_262,
+    o__0__valid, o__0__valid_265, o__1__ready, o__1__ready_276, o__1__valid, o__1__valid_279,
+    partials__ready, partials__ready_309, tap, tap_346, wait_drain, wait_drain_349, wait_rows,
+    wait_rows_347, wait_weights, wait_weights_348, window_active, window_active_353;
   wire [2:0] rows_source, rows_source_256, source__0_269, source__1_283;
-  wire [34:0] n10, n7, n15, n18, n21, n24, n27, n29, n34, n37, n2, n5, east_in__payload,
+  wire [34:0] n2, n5, n10, n7, n15, n18, n21, n24, n27, n29, n34, n37, east_in__payload,
     east_in__payload_151, east_in__payload_175, east_in__payload_187, east_out__payload,
     east_out__payload_146, east_out__payload_170, east_out__payload_182, global_out__payload,
-    global_out__payload_294, global_out__payload_312, global_out__payload_315, north_in__payload,
+    global_out__payload_294, global_out__payload_314, global_out__payload_317, north_in__payload,
     north_in__payload_133, north_in__payload_157, north_in__payload_193, north_in__payload_205,
     north_in__payload_217, north_out__payload, north_out__payload_140, north_out__payload_164,
     north_out__payload_200, north_out__payload_212, north_out__payload_224;
+  wire [3:0] n39, n40;
   wire [48:0] n12, n31, config_in__payload, config_in__payload_102, config_in__payload_65,
     config_in__payload_71, config_in__payload_77, config_in__payload_90, config_in__payload_96;
+  wire [5:0] activity__0_lanes, activity__0_maps, activity__1_lanes, activity__1_maps;
   wire [67:0] o__0__payload, o__0__payload_261, o__1__payload, o__1__payload_275;
-  assign activity__1 = {7'h0, mapper_active_326, window_active_325, alu_active_324, draining_323,
-    idle_322, wait_drain_321, wait_weights_320, wait_rows_319, tap_318};
-  assign activity__0 = {7'h0, mapper_active, window_active, alu_active, draining, idle, wait_drain,
-    wait_weights, wait_rows, tap};
-  assign write__1__valid = write_source__1 ? global_out__valid_314 : global_out__valid_317;
-  assign write__1__payload = write_source__1 ? global_out__payload_312 : global_out__payload_315;
-  assign operand__1__ready = operand_dest__1 ? global_in__ready_310 : partials__ready_307;
+  assign activity__1[31:9] = {activity__1_maps, activity__1_lanes, column1_tap ? 4'h0 :
+    column1_wait_rows ? {1'h0, column1_fill ? 3'h3 : 3'h4} : column1_wait_weights ? 4'h5 :
+    column1_wait_drain ? {3'h3, n41} : column1_configured ? 4'h3 : column1_drain_configured ? {3'h3,
+    n41} : 4'ha, 7'h0};
+  assign activity__0[31:9] = {activity__0_maps, activity__0_lanes, column0_tap ? 4'h0 :
+    column0_wait_rows ? {1'h0, column0_fill ? 3'h3 : 3'h4} : column0_wait_weights ? 4'h5 :
+    column0_wait_drain ? {3'h3, n42} : column0_configured ? 4'h3 : column0_drain_configured ? {3'h3,
+    n42} : 4'ha, 7'h0};
+  assign {activity__1[8:0], activity__0[8:0]} = {activity__1_q, activity__0_q};
+  assign n40[3] = rst ? 1'h0 : wait_drain_349;
+  assign n40[2] = rst ? 1'h0 : wait_weights_348;
+  assign n40[1] = rst ? 1'h0 : wait_rows_347;
+  assign n40[0] = rst ? 1'h0 : tap_346;
+  assign n39[3] = rst ? 1'h0 : wait_drain;
+  assign n39[2] = rst ? 1'h0 : wait_weights;
+  assign n39[1] = rst ? 1'h0 : wait_rows;
+  assign n39[0] = rst ? 1'h0 : tap;
+  assign write__1__valid = write_source__1 ? global_out__valid_316 : global_out__valid_319;
+  assign write__1__payload = write_source__1 ? global_out__payload_314 : global_out__payload_317;
+  assign operand__1__ready = operand_dest__1 ? global_in__ready_312 : partials__ready_309;
   assign write__0__valid = write_source__0 ? global_out__valid : global_out__valid_296;
   assign write__0__payload = write_source__0 ? global_out__payload : global_out__payload_294;
   assign operand__0__ready = operand_dest__0 ? global_in__ready : partials__ready;
+  assign n41 = column1_held ? 1'h0 : 1'h1;
+  assign n42 = column0_held ? 1'h0 : 1'h1;
   neuflow_convolver_tile column0_row0 (
     .clk(clk), .columns(8'h1), .config_in__payload(config_in__payload),
       .config_in__ready(config_in__ready), .config_in__valid(config_in__valid),
       .config_out__payload(config_in__payload_65), .config_out__ready(config_in__ready_68),
-      .config_out__valid(config_in__valid_69), .draining(draining),
-      .east_in__payload(east_in__payload), .east_in__ready(east_in__ready),
-      .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
-      .east_out__ready(east_out__ready), .east_out__valid(east_out__valid), .idle(idle),
-      .partials__payload(operand_dest__0 ? 35'h0 : operand__0__payload),
-      .partials__ready(partials__ready), .partials__valid(operand_dest__0 ? 1'h0 :
-      operand__0__valid), .row(4'h0), .rows__payload(o__0__payload), .rows__ready(o__0__ready),
-      .rows__valid(o__0__valid), .rows_listening(listening__0), .rows_source(rows_source),
-      .rst(rst), .south_in__payload(north_out__payload), .south_in__ready(north_out__ready),
-      .south_in__valid(north_out__valid), .south_out__payload(north_in__payload),
-      .south_out__ready(north_in__ready), .south_out__valid(north_in__valid), .tap(tap),
-      .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights),
-      .weights__payload(o__0__payload_261), .weights__ready(o__0__ready_262),
-      .weights__valid(o__0__valid_265), .weights_listening(listening__0_267),
-      .weights_source(source__0_269), .west_in__payload(35'h0), .west_in__ready(n1),
-      .west_in__valid(1'h0), .west_out__payload(n2), .west_out__ready(1'h0), .west_out__valid(n3)
+      .config_out__valid(config_in__valid_69), .configured(configured),
+      .drain_configured(drain_configured), .draining(draining), .east_in__payload(east_in__payload),
+      .east_in__ready(east_in__ready), .east_in__valid(east_in__valid),
+      .east_out__payload(east_out__payload), .east_out__ready(east_out__ready),
+      .east_out__valid(east_out__valid), .fill(fill), .held(held), .idle(idle),
+      .lanes(activity__0_lanes), .maps(activity__0_maps), .partials__payload(operand_dest__0 ? 35'h0
+      : operand__0__payload), .partials__ready(partials__ready), .partials__valid(operand_dest__0 ?
+      1'h0 : operand__0__valid), .row(4'h0), .rows__payload(o__0__payload),
+      .rows__ready(o__0__ready), .rows__valid(o__0__valid), .rows_listening(listening__0),
+      .rows_source(rows_source), .rst(rst), .south_in__payload(north_out__payload),
+      .south_in__ready(north_out__ready), .south_in__valid(north_out__valid),
+      .south_out__payload(north_in__payload), .south_out__ready(north_in__ready),
+      .south_out__valid(north_in__valid), .tap(tap), .wait_drain(wait_drain), .wait_rows(wait_rows),
+      .wait_weights(wait_weights), .weights__payload(o__0__payload_261),
+      .weights__ready(o__0__ready_262), .weights__valid(o__0__valid_265),
+      .weights_listening(listening__0_267), .weights_source(source__0_269),
+      .west_in__payload(35'h0), .west_in__ready(n1), .west_in__valid(1'h0), .west_out__payload(n2),
+      .west_out__ready(1'h0), .west_out__valid(n3)
   );
   neuflow_operator_tile column0_row1 (
     .alu_active(alu_active), .clk(clk), .columns(8'h1), .config_in__payload(config_in__payload_65),
@@ -165,17 +191,19 @@ module neuflow_array (
     .clk(clk), .columns(8'h2), .config_in__payload(config_in__payload),
       .config_in__ready(config_in__ready_87), .config_in__valid(config_in__valid_88),
       .config_out__payload(config_in__payload_90), .config_out__ready(config_in__ready_93),
-      .config_out__valid(config_in__valid_94), .draining(draining_323), .east_in__payload(35'h0),
+      .config_out__valid(config_in__valid_94), .configured(configured_357),
+      .drain_configured(drain_configured_359), .draining(draining_351), .east_in__payload(35'h0),
       .east_in__ready(n20), .east_in__valid(1'h0), .east_out__payload(n21), .east_out__ready(1'h0),
-      .east_out__valid(n22), .idle(idle_322), .partials__payload(operand_dest__1 ? 35'h0 :
-      operand__1__payload), .partials__ready(partials__ready_307), .partials__valid(operand_dest__1
-      ? 1'h0 : operand__1__valid), .row(4'h0), .rows__payload(o__1__payload),
-      .rows__ready(o__1__ready), .rows__valid(o__1__valid), .rows_listening(listening__1),
-      .rows_source(rows_source_256), .rst(rst), .south_in__payload(north_out__payload_200),
-      .south_in__ready(north_out__ready_201), .south_in__valid(north_out__valid_204),
-      .south_out__payload(north_in__payload_193), .south_out__ready(north_in__ready_196),
-      .south_out__valid(north_in__valid_197), .tap(tap_318), .wait_drain(wait_drain_321),
-      .wait_rows(wait_rows_319), .wait_weights(wait_weights_320),
+      .east_out__valid(n22), .fill(fill_356), .held(held_360), .idle(idle_350),
+      .lanes(activity__1_lanes), .maps(activity__1_maps), .partials__payload(operand_dest__1 ? 35'h0
+      : operand__1__payload), .partials__ready(partials__ready_309),
+      .partials__valid(operand_dest__1 ? 1'h0 : operand__1__valid), .row(4'h0),
+      .rows__payload(o__1__payload), .rows__ready(o__1__ready), .rows__valid(o__1__valid),
+      .rows_listening(listening__1), .rows_source(rows_source_256), .rst(rst),
+      .south_in__payload(north_out__payload_200), .south_in__ready(north_out__ready_201),
+      .south_in__valid(north_out__valid_204), .south_out__payload(north_in__payload_193),
+      .south_out__ready(north_in__ready_196), .south_out__valid(north_in__valid_197), .tap(tap_346),
+      .wait_drain(wait_drain_349), .wait_rows(wait_rows_347), .wait_weights(wait_weights_348),
       .weights__payload(o__1__payload_275), .weights__ready(o__1__ready_276),
       .weights__valid(o__1__valid_279), .weights_listening(listening__1_281),
       .weights_source(source__1_283), .west_in__payload(east_out__payload),
@@ -184,16 +212,16 @@ module neuflow_array (
       .west_out__valid(east_in__valid)
   );
   neuflow_operator_tile column1_row1 (
-    .alu_active(alu_active_324), .clk(clk), .columns(8'h2),
+    .alu_active(alu_active_352), .clk(clk), .columns(8'h2),
       .config_in__payload(config_in__payload_90), .config_in__ready(config_in__ready_93),
       .config_in__valid(config_in__valid_94), .config_out__payload(config_in__payload_96),
       .config_out__ready(config_in__ready_99), .config_out__valid(config_in__valid_100),
       .east_in__payload(35'h0), .east_in__ready(n23), .east_in__valid(1'h0),
       .east_out__payload(n24), .east_out__ready(1'h0), .east_out__valid(n25),
       .global_in__payload(operand_dest__1 ? operand__1__payload : 35'h0),
-      .global_in__ready(global_in__ready_310), .global_in__valid(operand_dest__1 ? operand__1__valid
-      : 1'h0), .global_out__payload(global_out__payload_312), .global_out__ready(write_source__1 ?
-      write__1__ready : 1'h0), .global_out__valid(global_out__valid_314),
+      .global_in__ready(global_in__ready_312), .global_in__valid(operand_dest__1 ? operand__1__valid
+      : 1'h0), .global_out__payload(global_out__payload_314), .global_out__ready(write_source__1 ?
+      write__1__ready : 1'h0), .global_out__valid(global_out__valid_316),
       .north_in__payload(north_in__payload_193), .north_in__ready(north_in__ready_196),
       .north_in__valid(north_in__valid_197), .north_out__payload(north_out__payload_200),
       .north_out__ready(north_out__ready_201), .north_out__valid(north_out__valid_204), .row(4'h1),
@@ -203,7 +231,7 @@ module neuflow_array (
       .west_in__payload(east_out__payload_146), .west_in__ready(east_out__ready_147),
       .west_in__valid(east_out__valid_150), .west_out__payload(east_in__payload_151),
       .west_out__ready(east_in__ready_154), .west_out__valid(east_in__valid_155),
-      .window_active(window_active_325)
+      .window_active(window_active_353)
   );
   neuflow_mapper_tile column1_row2 (
     .clk(clk), .columns(8'h2), .config_in__payload(config_in__payload_96),
@@ -212,7 +240,7 @@ module neuflow_array (
       .config_out__valid(config_in__valid_106), .east_in__payload(35'h0), .east_in__ready(n26),
       .east_in__valid(1'h0), .east_out__payload(n27), .east_out__ready(1'h0), .east_out__valid(n28),
       .global_out__payload(n29), .global_out__ready(1'h0), .global_out__valid(n30),
-      .mapper_active(mapper_active_326), .north_in__payload(north_in__payload_205),
+      .mapper_active(mapper_active_354), .north_in__payload(north_in__payload_205),
       .north_in__ready(north_in__ready_208), .north_in__valid(north_in__valid_209),
       .north_out__payload(north_out__payload_212), .north_out__ready(north_out__ready_213),
       .north_out__valid(north_out__valid_216), .row(4'h2), .rst(rst),
@@ -229,8 +257,8 @@ module neuflow_array (
       .config_out__payload(n31), .config_out__ready(1'h1), .config_out__valid(n32),
       .east_in__payload(35'h0), .east_in__ready(n33), .east_in__valid(1'h0),
       .east_out__payload(n34), .east_out__ready(1'h0), .east_out__valid(n35),
-      .global_out__payload(global_out__payload_315), .global_out__ready(write_source__1 ? 1'h0 :
-      write__1__ready), .global_out__valid(global_out__valid_317),
+      .global_out__payload(global_out__payload_317), .global_out__ready(write_source__1 ? 1'h0 :
+      write__1__ready), .global_out__valid(global_out__valid_319),
       .north_in__payload(north_in__payload_217), .north_in__ready(north_in__ready_220),
       .north_in__valid(north_in__valid_221), .north_out__payload(north_out__payload_224),
       .north_out__ready(north_out__ready_225), .north_out__valid(north_out__valid_228), .row(4'h3),
@@ -248,7 +276,7 @@ module neuflow_array (
       .o__0__valid(o__0__valid), .o__1__payload(o__1__payload), .o__1__ready(o__1__ready),
       .o__1__valid(o__1__valid), .rst(rst), .source__0(rows_source), .source__1(rows_source_256)
   );
-  \neuflow_array.tap$335  tap_335 (
+  \neuflow_array.tap$369  tap_369 (
     .clk(clk), .i__payload(config__payload), .i__ready(config__ready), .i__valid(config__valid),
       .local__0__ready(config_in__ready), .local__0__valid(config_in__valid),
       .local__1__ready(config_in__ready_87), .local__1__valid(config_in__valid_88),
@@ -265,6 +293,30 @@ module neuflow_array (
       .o__1__ready(o__1__ready_276), .o__1__valid(o__1__valid_279), .rst(rst),
       .source__0(source__0_269), .source__1(source__1_283)
   );
+  always @(posedge clk) begin
+    column0_tap <= n39[0];
+    column0_wait_rows <= n39[1];
+    column0_wait_weights <= n39[2];
+    column0_wait_drain <= n39[3];
+    column1_tap <= n40[0];
+    column1_wait_rows <= n40[1];
+    column1_wait_weights <= n40[2];
+    column1_wait_drain <= n40[3];
+    activity__0_q[8:4] <= {mapper_active, window_active, alu_active, draining, idle};
+    activity__0_q[3:0] <= n39;
+    column1_held <= held_360; column1_drain_configured <= drain_configured_359; column1_configured
+      <= configured_357; column1_fill <= fill_356; column0_held <= held; column0_drain_configured <=
+      drain_configured; column0_configured <= configured; column0_fill <= fill;
+    activity__1_q[8:4] <= {mapper_active_354, window_active_353, alu_active_352, draining_351,
+      idle_350};
+    activity__1_q[3:0] <= n40;
+    if (rst) begin
+      activity__0_q[8:4] <= 5'h0; column1_held <= 1'h0; column1_drain_configured <= 1'h0;
+        column1_configured <= 1'h0; column1_fill <= 1'h0; column0_held <= 1'h0;
+        column0_drain_configured <= 1'h0; column0_configured <= 1'h0; column0_fill <= 1'h0;
+        activity__1_q[8:4] <= 5'h0;
+    end
+  end
 endmodule
 
 module \neuflow_array.rows_lines  (
@@ -315,16 +367,15 @@ module \neuflow_array.rows_lines  (
   assign n3 = source__0 == 1'h1;
   assign n4 = !source__0;
   always @(posedge clk) begin
+    done1 <= (done1 | taken1) & ~{2{i__1__ready}};
+    done0 <= (done0 | taken0) & ~{2{i__0__ready}};
     if (rst) begin
       done1 <= 2'h0; done0 <= 2'h0;
-    end else begin
-      done1 <= (done1 | taken1) & ~{2{i__1__ready}};
-      done0 <= (done0 | taken0) & ~{2{i__0__ready}};
     end
   end
 endmodule
 
-module \neuflow_array.tap$335  (
+module \neuflow_array.tap$369  (
   input wire rst,
   input wire [48:0] i__payload,
   input wire i__valid,
@@ -340,13 +391,13 @@ module \neuflow_array.tap$335  (
   assign local__1__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
   assign all_ready = local__1__ready & local__0__ready;
-  \neuflow_array.tap$335.slice  slice (
+  \neuflow_array.tap$369.slice  slice (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(rst)
   );
 endmodule
 
-module \neuflow_array.tap$335.slice  (
+module \neuflow_array.tap$369.slice  (
   input wire rst,
   input wire [48:0] i__payload,
   input wire i__valid,
@@ -357,23 +408,24 @@ module \neuflow_array.tap$335.slice  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [48:0] spare = 49'h0;
-  wire n2, free;
-  wire [48:0] n1;
+  reg [48:0] n2, spare = 49'h0;
+  wire n1, free, loads;
   assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
+  assign n1 = loads | o__valid;
   assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
+  assign loads = spare_valid | i__valid;
   always @(posedge clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge clk) begin
+    if (n1) begin
+      spare_valid <= ~free & loads;
+      if (free) o__valid <= loads;
+    end
+    if (loads) begin
+      n2 = spare_valid ? spare : i__payload;
+      spare <= n2;
+      if (free) o__payload <= n2;
+    end
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -426,11 +478,10 @@ module \neuflow_array.weights_lines  (
   assign n3 = source__0 == 1'h1;
   assign n4 = !source__0;
   always @(posedge clk) begin
+    done1 <= (done1 | taken1) & ~{2{i__1__ready}};
+    done0 <= (done0 | taken0) & ~{2{i__0__ready}};
     if (rst) begin
       done1 <= 2'h0; done0 <= 2'h0;
-    end else begin
-      done1 <= (done1 | taken1) & ~{2{i__1__ready}};
-      done0 <= (done0 | taken0) & ~{2{i__0__ready}};
     end
   end
 endmodule

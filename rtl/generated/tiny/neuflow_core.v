@@ -45,49 +45,50 @@ module neuflow_core (
   output wire s_axi__b__valid,
   output wire [1:0] s_axi__b__resp,
   output wire irq,
-  output wire [31:0] activity,
+  output wire [63:0] activity,
   input wire clk
 );
-  wire n4, n6, n2, n8, n5, n7, n3, n9, n1, bus__ready, bus__ready_180, bus__ready_187,
-    bus__ready_194, bus__ready_285, bus__ready_292, bus__ready_299, bus__ready_306, bus__valid,
-    bus__valid_181, bus__valid_188, bus__valid_195, bus__valid_286, bus__valid_293, bus__valid_300,
-    bus__valid_307, busy, clear_done, config__ready, config__ready_158, config__valid,
-    config__valid_159, data__0__ready, data__0__valid, data__1__ready, data__1__valid, done,
-    done_280, done_390, i__ready_240, i__ready_252, i__ready_352, i__ready_364, i__valid_241,
-    i__valid_253, i__valid_353, i__valid_365, o__ready_227, o__ready_233, o__ready_245,
-    o__ready_339, o__ready_345, o__ready_357, o__valid_230, o__valid_236, o__valid_248,
-    o__valid_342, o__valid_348, o__valid_360, o_dest, o_dest_374, read__0__ready, read__0__valid,
+  reg config0 = 1'h0, read_operand0 = 1'h0, read_operand1 = 1'h0, read_rows0 = 1'h0, read_rows1 =
+    1'h0, read_weights0 = 1'h0, read_weights1 = 1'h0, write0 = 1'h0, write1 = 1'h0, write_done0 =
+    1'h0, write_done1 = 1'h0;
+  wire n1, n4, n6, n2, n8, n5, n7, n3, n9, bus__ready, bus__ready_202, bus__ready_209,
+    bus__ready_216, bus__ready_314, bus__ready_321, bus__ready_328, bus__ready_335, bus__valid,
+    bus__valid_203, bus__valid_210, bus__valid_217, bus__valid_315, bus__valid_322, bus__valid_329,
+    bus__valid_336, busy, clear_done, config__ready, config__ready_180, config__valid,
+    config__valid_181, data__0__ready, data__0__valid, data__1__ready, data__1__valid, done,
+    done_302, done_419, i__ready_262, i__ready_274, i__ready_381, i__ready_393, i__valid_263,
+    i__valid_275, i__valid_382, i__valid_394, o__ready_249, o__ready_255, o__ready_267,
+    o__ready_368, o__ready_374, o__ready_386, o__valid_252, o__valid_258, o__valid_270,
+    o__valid_371, o__valid_377, o__valid_389, o_dest, o_dest_403, read__0__ready, read__0__valid,
     read__1__ready, read__1__valid, read__2__ready, read__2__valid, read__3__ready, read__3__valid,
     read__4__ready, read__4__valid, read__5__ready, read__5__valid, read__6__ready, read__6__valid,
-    read_beat, read_error, request__ready_267, request__ready_379, request__valid_270,
-    request__valid_382, source, source_376, start, write_beat, write_error;
-  wire [15:0] activity__0, activity__1;
+    read_beat, read_error, request__ready_289, request__ready_408, request__valid_292,
+    request__valid_411, source, source_405, start, write_beat, write_error;
   wire [1:0] write_response;
   wire [30:0] read__0__payload, read__1__payload, read__2__payload, read__3__payload,
-    read__4__payload, read__5__payload, read__6__payload, request__payload_266,
-    request__payload_378;
-  wire [31:0] config_stalls, config_words, cycles, cycles_high, drain_stalls, fence_stalls,
-    frames_done, host_frames, host_input, host_output, host_program, host_ring, host_watchdog,
-    idle_cycles, mac_cycles, program_counter, read_beats, rows_stalls, weights_stalls, write_beats;
-  wire [34:0] i__payload_249, i__payload_361, o__payload_244, o__payload_356;
-  wire [48:0] bus__payload, bus__payload_177, bus__payload_184, bus__payload_191, bus__payload_282,
-    bus__payload_289, bus__payload_296, bus__payload_303, config__payload, config__payload_155;
+    read__4__payload, read__5__payload, read__6__payload, request__payload_288,
+    request__payload_407;
+  wire [31:0] activity__0, activity__1, config_hidden, config_stalls, config_words, configuration,
+    cycles, cycles_high, dependency, edge_lanes, edge_lanes_high, fence_stalls, fill, frames_done,
+    host_frames, host_input, host_output, host_program, host_ring, host_watchdog, idle_tile,
+    mac_cycles, map_remainder, map_remainder_high, output_drain, program_counter, read_beats,
+    useful, useful_high, wait_input, wait_output, weight_load, write_beats;
+  wire [34:0] i__payload_271, i__payload_390, o__payload_266, o__payload_385;
+  wire [3:0] cause;
+  wire [48:0] bus__payload, bus__payload_199, bus__payload_206, bus__payload_213, bus__payload_311,
+    bus__payload_318, bus__payload_325, bus__payload_332, config__payload, config__payload_177;
   wire [64:0] response;
-  wire [67:0] i__payload_237, i__payload_349, o__payload_226, o__payload_232, o__payload_338,
-    o__payload_344;
+  wire [67:0] i__payload_259, i__payload_378, o__payload_248, o__payload_254, o__payload_367,
+    o__payload_373;
   wire [68:0] data__0__payload, data__1__payload;
   wire [6:0] response_valid;
-  wire [7:0] dest, dest_258, dest_260, dest_368, dest_370, dest_372, error;
-  assign {activity[31:29], activity[24:13], activity[8:0]} = {activity__1[15:14], done_390,
-    activity__1[8:0], activity__0[15:14], done_280, activity__0[8:0]};
-  assign activity[9] = o__valid_230 & o__ready_227;
-  assign activity[10] = o__valid_236 & o__ready_233;
-  assign activity[11] = o__valid_248 & o__ready_245;
-  assign activity[12] = i__valid_253 & i__ready_252;
-  assign activity[25] = o__valid_342 & o__ready_339;
-  assign activity[26] = o__valid_348 & o__ready_345;
-  assign activity[27] = o__valid_360 & o__ready_357;
-  assign activity[28] = i__valid_365 & i__ready_364;
+  wire [7:0] dest, dest_280, dest_282, dest_397, dest_399, dest_401, error;
+  assign {activity[63:52], activity[47:20], activity[15:0]} = {activity__1[31:20], activity__1[15],
+    config0, write_done1, write1, read_operand1, read_weights1, read_rows1, activity__1[8:0],
+    activity__0[31:20], activity__0[15], config0, write_done0, write0, read_operand0, read_weights0,
+    read_rows0, activity__0[8:0]};
+  assign activity[19:16] = activity__0[19:16] == 4'ha ? cause : activity__0[19:16];
+  assign activity[51:48] = activity__1[19:16] == 4'ha ? cause : activity__1[19:16];
   neuflow_arbiter arbiter (
     .axi__ar__addr(m_axi__ar__addr), .axi__ar__id(m_axi__ar__id), .axi__ar__len(m_axi__ar__len),
       .axi__ar__ready(m_axi__ar__ready), .axi__ar__valid(m_axi__ar__valid),
@@ -113,101 +114,106 @@ module neuflow_core (
       .read__5__valid(read__5__valid), .read__6__payload(read__6__payload),
       .read__6__ready(read__6__ready), .read__6__valid(read__6__valid), .read_beat(read_beat),
       .read_error(read_error), .response(response), .response_valid(response_valid), .rst(rst),
-      .write__0__payload(request__payload_266), .write__0__ready(request__ready_267),
-      .write__0__valid(request__valid_270), .write__1__payload(request__payload_378),
-      .write__1__ready(request__ready_379), .write__1__valid(request__valid_382),
+      .write__0__payload(request__payload_288), .write__0__ready(request__ready_289),
+      .write__0__valid(request__valid_292), .write__1__payload(request__payload_407),
+      .write__1__ready(request__ready_408), .write__1__valid(request__valid_411),
       .write_beat(write_beat), .write_error(write_error), .write_response(write_response)
   );
   neuflow_array array (
     .activity__0(activity__0), .activity__1(activity__1), .clk(clk),
-      .config__payload(config__payload_155), .config__ready(config__ready_158),
-      .config__valid(config__valid_159), .operand__0__payload(o__payload_244),
-      .operand__0__ready(o__ready_245), .operand__0__valid(o__valid_248),
-      .operand__1__payload(o__payload_356), .operand__1__ready(o__ready_357),
-      .operand__1__valid(o__valid_360), .operand_dest__0(o_dest), .operand_dest__1(o_dest_374),
-      .rows__0__payload(o__payload_226), .rows__0__ready(o__ready_227),
-      .rows__0__valid(o__valid_230), .rows__1__payload(o__payload_338),
-      .rows__1__ready(o__ready_339), .rows__1__valid(o__valid_342), .rows_dest__0(dest),
-      .rows_dest__1(dest_368), .rst(rst), .weights__0__payload(o__payload_232),
-      .weights__0__ready(o__ready_233), .weights__0__valid(o__valid_236),
-      .weights__1__payload(o__payload_344), .weights__1__ready(o__ready_345),
-      .weights__1__valid(o__valid_348), .weights_dest__0(dest_258), .weights_dest__1(dest_370),
-      .write__0__payload(i__payload_249), .write__0__ready(i__ready_252),
-      .write__0__valid(i__valid_253), .write__1__payload(i__payload_361),
-      .write__1__ready(i__ready_364), .write__1__valid(i__valid_365), .write_source__0(source),
-      .write_source__1(source_376)
+      .config__payload(config__payload_177), .config__ready(config__ready_180),
+      .config__valid(config__valid_181), .operand__0__payload(o__payload_266),
+      .operand__0__ready(o__ready_267), .operand__0__valid(o__valid_270),
+      .operand__1__payload(o__payload_385), .operand__1__ready(o__ready_386),
+      .operand__1__valid(o__valid_389), .operand_dest__0(o_dest), .operand_dest__1(o_dest_403),
+      .rows__0__payload(o__payload_248), .rows__0__ready(o__ready_249),
+      .rows__0__valid(o__valid_252), .rows__1__payload(o__payload_367),
+      .rows__1__ready(o__ready_368), .rows__1__valid(o__valid_371), .rows_dest__0(dest),
+      .rows_dest__1(dest_397), .rst(rst), .weights__0__payload(o__payload_254),
+      .weights__0__ready(o__ready_255), .weights__0__valid(o__valid_258),
+      .weights__1__payload(o__payload_373), .weights__1__ready(o__ready_374),
+      .weights__1__valid(o__valid_377), .weights_dest__0(dest_280), .weights_dest__1(dest_399),
+      .write__0__payload(i__payload_271), .write__0__ready(i__ready_274),
+      .write__0__valid(i__valid_275), .write__1__payload(i__payload_390),
+      .write__1__ready(i__ready_393), .write__1__valid(i__valid_394), .write_source__0(source),
+      .write_source__1(source_405)
   );
   neuflow_control control (
-    .activity({activity__1[15:14], done_390, activity[28:25], activity__1[8:0], activity__0[15:14],
-      done_280, activity[12:9], activity__0[8:0]}), .busy(busy), .clear_done(clear_done), .clk(clk),
-      .config__payload(config__payload), .config__ready(config__ready),
-      .config__valid(config__valid), .config_stalls(config_stalls), .config_words(config_words),
-      .cycles(cycles), .cycles_high(cycles_high), .done(done), .drain_stalls(drain_stalls),
-      .error(error), .fence_stalls(fence_stalls), .frames_done(frames_done),
-      .host_frames(host_frames), .host_input(host_input), .host_output(host_output),
-      .host_program(host_program), .host_ring(host_ring), .host_watchdog(host_watchdog),
-      .idle_cycles(idle_cycles), .mac_cycles(mac_cycles), .program_counter(program_counter),
-      .read_beat(read_beat), .read_beats(read_beats), .read_error(read_error),
-      .request__payload(read__6__payload), .request__ready(read__6__ready),
-      .request__valid(read__6__valid), .response__payload(response), .response__ready(n1),
-      .response__valid(response_valid[6]), .rows_stalls(rows_stalls), .rst(rst), .start(start),
-      .weights_stalls(weights_stalls), .write_beat(write_beat), .write_beats(write_beats),
-      .write_done({done_390, done_280}), .write_error(write_error)
+    .activity({activity__1[31:20], activity[51:48], activity__1[15], config0, write_done1, write1,
+      read_operand1, read_weights1, read_rows1, activity__1[8:0], activity__0[31:20],
+      activity[19:16], activity__0[15], config0, write_done0, write0, read_operand0, read_weights0,
+      read_rows0, activity__0[8:0]}), .busy(busy), .cause(cause), .clear_done(clear_done),
+      .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
+      .config__valid(config__valid), .config_hidden(config_hidden), .config_stalls(config_stalls),
+      .config_words(config_words), .configuration(configuration), .cycles(cycles),
+      .cycles_high(cycles_high), .dependency(dependency), .done(done), .edge_lanes(edge_lanes),
+      .edge_lanes_high(edge_lanes_high), .error(error), .fence_stalls(fence_stalls), .fill(fill),
+      .frames_done(frames_done), .host_frames(host_frames), .host_input(host_input),
+      .host_output(host_output), .host_program(host_program), .host_ring(host_ring),
+      .host_watchdog(host_watchdog), .idle_tile(idle_tile), .mac_cycles(mac_cycles),
+      .map_remainder(map_remainder), .map_remainder_high(map_remainder_high),
+      .output_drain(output_drain), .program_counter(program_counter), .read_beat(read_beat),
+      .read_beats(read_beats), .read_error(read_error), .request__payload(read__6__payload),
+      .request__ready(read__6__ready), .request__valid(read__6__valid),
+      .response__payload(response), .response__ready(n1), .response__valid(response_valid[6]),
+      .rst(rst), .start(start), .useful(useful), .useful_high(useful_high), .wait_input(wait_input),
+      .wait_output(wait_output), .weight_load(weight_load), .write_beat(write_beat),
+      .write_beats(write_beats), .write_done({done_419, done_302}), .write_error(write_error)
   );
   neuflow_operand_line operand_line0 (
-    .clk(clk), .i__payload(i__payload_237), .i__ready(i__ready_240), .i__valid(i__valid_241),
-      .i_dest(dest_260), .o__payload(o__payload_244), .o__ready(o__ready_245),
-      .o__valid(o__valid_248), .o_dest(o_dest), .rst(rst)
+    .clk(clk), .i__payload(i__payload_259), .i__ready(i__ready_262), .i__valid(i__valid_263),
+      .i_dest(dest_282), .o__payload(o__payload_266), .o__ready(o__ready_267),
+      .o__valid(o__valid_270), .o_dest(o_dest), .rst(rst)
   );
   neuflow_operand_line operand_line1 (
-    .clk(clk), .i__payload(i__payload_349), .i__ready(i__ready_352), .i__valid(i__valid_353),
-      .i_dest(dest_372), .o__payload(o__payload_356), .o__ready(o__ready_357),
-      .o__valid(o__valid_360), .o_dest(o_dest_374), .rst(rst)
+    .clk(clk), .i__payload(i__payload_378), .i__ready(i__ready_381), .i__valid(i__valid_382),
+      .i_dest(dest_401), .o__payload(o__payload_385), .o__ready(o__ready_386),
+      .o__valid(o__valid_389), .o_dest(o_dest_403), .rst(rst)
   );
-  neuflow_read_port read_operand0 (
-    .bus__payload(bus__payload_184), .bus__ready(bus__ready_187), .bus__valid(bus__valid_188),
-      .clk(clk), .columns(8'h1), .dest(dest_260), .kind(4'ha), .o__payload(i__payload_237),
-      .o__ready(i__ready_240), .o__valid(i__valid_241), .request__payload(read__2__payload),
+  neuflow_read_port read_operand0_434 (
+    .bus__payload(bus__payload_206), .bus__ready(bus__ready_209), .bus__valid(bus__valid_210),
+      .clk(clk), .columns(8'h1), .dest(dest_282), .kind(4'ha), .o__payload(i__payload_259),
+      .o__ready(i__ready_262), .o__valid(i__valid_263), .request__payload(read__2__payload),
       .request__ready(read__2__ready), .request__valid(read__2__valid),
       .response__payload(response), .response__ready(n2), .response__valid(response_valid[2]),
       .rst(rst)
   );
-  neuflow_read_port read_operand1 (
-    .bus__payload(bus__payload_296), .bus__ready(bus__ready_299), .bus__valid(bus__valid_300),
-      .clk(clk), .columns(8'h2), .dest(dest_372), .kind(4'ha), .o__payload(i__payload_349),
-      .o__ready(i__ready_352), .o__valid(i__valid_353), .request__payload(read__5__payload),
+  neuflow_read_port read_operand1_439 (
+    .bus__payload(bus__payload_325), .bus__ready(bus__ready_328), .bus__valid(bus__valid_329),
+      .clk(clk), .columns(8'h2), .dest(dest_401), .kind(4'ha), .o__payload(i__payload_378),
+      .o__ready(i__ready_381), .o__valid(i__valid_382), .request__payload(read__5__payload),
       .request__ready(read__5__ready), .request__valid(read__5__valid),
       .response__payload(response), .response__ready(n3), .response__valid(response_valid[5]),
       .rst(rst)
   );
-  neuflow_read_port read_rows0 (
+  neuflow_read_port read_rows0_432 (
     .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
-      .columns(8'h1), .dest(dest), .kind(4'h8), .o__payload(o__payload_226),
-      .o__ready(o__ready_227), .o__valid(o__valid_230), .request__payload(read__0__payload),
+      .columns(8'h1), .dest(dest), .kind(4'h8), .o__payload(o__payload_248),
+      .o__ready(o__ready_249), .o__valid(o__valid_252), .request__payload(read__0__payload),
       .request__ready(read__0__ready), .request__valid(read__0__valid),
       .response__payload(response), .response__ready(n4), .response__valid(response_valid[0]),
       .rst(rst)
   );
-  neuflow_read_port read_rows1 (
-    .bus__payload(bus__payload_282), .bus__ready(bus__ready_285), .bus__valid(bus__valid_286),
-      .clk(clk), .columns(8'h2), .dest(dest_368), .kind(4'h8), .o__payload(o__payload_338),
-      .o__ready(o__ready_339), .o__valid(o__valid_342), .request__payload(read__3__payload),
+  neuflow_read_port read_rows1_437 (
+    .bus__payload(bus__payload_311), .bus__ready(bus__ready_314), .bus__valid(bus__valid_315),
+      .clk(clk), .columns(8'h2), .dest(dest_397), .kind(4'h8), .o__payload(o__payload_367),
+      .o__ready(o__ready_368), .o__valid(o__valid_371), .request__payload(read__3__payload),
       .request__ready(read__3__ready), .request__valid(read__3__valid),
       .response__payload(response), .response__ready(n5), .response__valid(response_valid[3]),
       .rst(rst)
   );
-  neuflow_read_port read_weights0 (
-    .bus__payload(bus__payload_177), .bus__ready(bus__ready_180), .bus__valid(bus__valid_181),
-      .clk(clk), .columns(8'h1), .dest(dest_258), .kind(4'h9), .o__payload(o__payload_232),
-      .o__ready(o__ready_233), .o__valid(o__valid_236), .request__payload(read__1__payload),
+  neuflow_read_port read_weights0_433 (
+    .bus__payload(bus__payload_199), .bus__ready(bus__ready_202), .bus__valid(bus__valid_203),
+      .clk(clk), .columns(8'h1), .dest(dest_280), .kind(4'h9), .o__payload(o__payload_254),
+      .o__ready(o__ready_255), .o__valid(o__valid_258), .request__payload(read__1__payload),
       .request__ready(read__1__ready), .request__valid(read__1__valid),
       .response__payload(response), .response__ready(n6), .response__valid(response_valid[1]),
       .rst(rst)
   );
-  neuflow_read_port read_weights1 (
-    .bus__payload(bus__payload_289), .bus__ready(bus__ready_292), .bus__valid(bus__valid_293),
-      .clk(clk), .columns(8'h2), .dest(dest_370), .kind(4'h9), .o__payload(o__payload_344),
-      .o__ready(o__ready_345), .o__valid(o__valid_348), .request__payload(read__4__payload),
+  neuflow_read_port read_weights1_438 (
+    .bus__payload(bus__payload_318), .bus__ready(bus__ready_321), .bus__valid(bus__valid_322),
+      .clk(clk), .columns(8'h2), .dest(dest_399), .kind(4'h9), .o__payload(o__payload_373),
+      .o__ready(o__ready_374), .o__valid(o__valid_377), .request__payload(read__4__payload),
       .request__ready(read__4__ready), .request__valid(read__4__valid),
       .response__payload(response), .response__ready(n7), .response__valid(response_valid[4]),
       .rst(rst)
@@ -222,45 +228,66 @@ module neuflow_core (
       .axi__r__valid(s_axi__r__valid), .axi__w__data(s_axi__w__data),
       .axi__w__ready(s_axi__w__ready), .axi__w__strb(s_axi__w__strb),
       .axi__w__valid(s_axi__w__valid), .busy(busy), .clear_done(clear_done), .clk(clk),
-      .config_stalls(config_stalls), .config_words(config_words), .cycles(cycles),
-      .cycles_high(cycles_high), .done(done), .drain_stalls(drain_stalls), .error(error),
-      .fence_stalls(fence_stalls), .frames_done(frames_done), .host_frames(host_frames),
-      .host_input(host_input), .host_output(host_output), .host_program(host_program),
-      .host_ring(host_ring), .host_watchdog(host_watchdog), .idle_cycles(idle_cycles), .irq(irq),
-      .mac_cycles(mac_cycles), .program_counter(program_counter), .read_beats(read_beats),
-      .rows_stalls(rows_stalls), .rst(rst), .start(start), .weights_stalls(weights_stalls),
-      .write_beats(write_beats)
+      .config_hidden(config_hidden), .config_stalls(config_stalls), .config_words(config_words),
+      .configuration(configuration), .cycles(cycles), .cycles_high(cycles_high),
+      .dependency(dependency), .done(done), .edge_lanes(edge_lanes),
+      .edge_lanes_high(edge_lanes_high), .error(error), .fence_stalls(fence_stalls), .fill(fill),
+      .frames_done(frames_done), .host_frames(host_frames), .host_input(host_input),
+      .host_output(host_output), .host_program(host_program), .host_ring(host_ring),
+      .host_watchdog(host_watchdog), .idle_tile(idle_tile), .irq(irq), .mac_cycles(mac_cycles),
+      .map_remainder(map_remainder), .map_remainder_high(map_remainder_high),
+      .output_drain(output_drain), .program_counter(program_counter), .read_beats(read_beats),
+      .rst(rst), .start(start), .useful(useful), .useful_high(useful_high), .wait_input(wait_input),
+      .wait_output(wait_output), .weight_load(weight_load), .write_beats(write_beats)
   );
   neuflow_dma_tap tap (
     .clk(clk), .i__payload(config__payload), .i__ready(config__ready), .i__valid(config__valid),
       .local__0__payload(bus__payload), .local__0__ready(bus__ready), .local__0__valid(bus__valid),
-      .local__1__payload(bus__payload_177), .local__1__ready(bus__ready_180),
-      .local__1__valid(bus__valid_181), .local__2__payload(bus__payload_184),
-      .local__2__ready(bus__ready_187), .local__2__valid(bus__valid_188),
-      .local__3__payload(bus__payload_191), .local__3__ready(bus__ready_194),
-      .local__3__valid(bus__valid_195), .local__4__payload(bus__payload_282),
-      .local__4__ready(bus__ready_285), .local__4__valid(bus__valid_286),
-      .local__5__payload(bus__payload_289), .local__5__ready(bus__ready_292),
-      .local__5__valid(bus__valid_293), .local__6__payload(bus__payload_296),
-      .local__6__ready(bus__ready_299), .local__6__valid(bus__valid_300),
-      .local__7__payload(bus__payload_303), .local__7__ready(bus__ready_306),
-      .local__7__valid(bus__valid_307), .o__payload(config__payload_155),
-      .o__ready(config__ready_158), .o__valid(config__valid_159), .rst(rst)
+      .local__1__payload(bus__payload_199), .local__1__ready(bus__ready_202),
+      .local__1__valid(bus__valid_203), .local__2__payload(bus__payload_206),
+      .local__2__ready(bus__ready_209), .local__2__valid(bus__valid_210),
+      .local__3__payload(bus__payload_213), .local__3__ready(bus__ready_216),
+      .local__3__valid(bus__valid_217), .local__4__payload(bus__payload_311),
+      .local__4__ready(bus__ready_314), .local__4__valid(bus__valid_315),
+      .local__5__payload(bus__payload_318), .local__5__ready(bus__ready_321),
+      .local__5__valid(bus__valid_322), .local__6__payload(bus__payload_325),
+      .local__6__ready(bus__ready_328), .local__6__valid(bus__valid_329),
+      .local__7__payload(bus__payload_332), .local__7__ready(bus__ready_335),
+      .local__7__valid(bus__valid_336), .o__payload(config__payload_177),
+      .o__ready(config__ready_180), .o__valid(config__valid_181), .rst(rst)
   );
-  neuflow_write_port write0 (
-    .bus__payload(bus__payload_191), .bus__ready(bus__ready_194), .bus__valid(bus__valid_195),
+  neuflow_write_port write0_435 (
+    .bus__payload(bus__payload_213), .bus__ready(bus__ready_216), .bus__valid(bus__valid_217),
       .clk(clk), .columns(8'h1), .data__payload(data__0__payload), .data__ready(data__0__ready),
-      .data__valid(data__0__valid), .done(done_280), .i__payload(i__payload_249),
-      .i__ready(i__ready_252), .i__valid(i__valid_253), .request__payload(request__payload_266),
-      .request__ready(request__ready_267), .request__valid(request__valid_270),
+      .data__valid(data__0__valid), .done(done_302), .i__payload(i__payload_271),
+      .i__ready(i__ready_274), .i__valid(i__valid_275), .request__payload(request__payload_288),
+      .request__ready(request__ready_289), .request__valid(request__valid_292),
       .response(write_response[0]), .rst(rst), .source(source), .source_valid(n8)
   );
-  neuflow_write_port write1 (
-    .bus__payload(bus__payload_303), .bus__ready(bus__ready_306), .bus__valid(bus__valid_307),
+  neuflow_write_port write1_440 (
+    .bus__payload(bus__payload_332), .bus__ready(bus__ready_335), .bus__valid(bus__valid_336),
       .clk(clk), .columns(8'h2), .data__payload(data__1__payload), .data__ready(data__1__ready),
-      .data__valid(data__1__valid), .done(done_390), .i__payload(i__payload_361),
-      .i__ready(i__ready_364), .i__valid(i__valid_365), .request__payload(request__payload_378),
-      .request__ready(request__ready_379), .request__valid(request__valid_382),
-      .response(write_response[1]), .rst(rst), .source(source_376), .source_valid(n9)
+      .data__valid(data__1__valid), .done(done_419), .i__payload(i__payload_390),
+      .i__ready(i__ready_393), .i__valid(i__valid_394), .request__payload(request__payload_407),
+      .request__ready(request__ready_408), .request__valid(request__valid_411),
+      .response(write_response[1]), .rst(rst), .source(source_405), .source_valid(n9)
   );
+  always @(posedge clk) begin
+    write_done1 <= done_419;
+    write1 <= i__valid_394 & i__ready_393;
+    read_operand1 <= o__valid_389 & o__ready_386;
+    read_weights1 <= o__valid_377 & o__ready_374;
+    read_rows1 <= o__valid_371 & o__ready_368;
+    config0 <= config__valid & config__ready;
+    write_done0 <= done_302;
+    write0 <= i__valid_275 & i__ready_274;
+    read_operand0 <= o__valid_270 & o__ready_267;
+    read_weights0 <= o__valid_258 & o__ready_255;
+    read_rows0 <= o__valid_252 & o__ready_249;
+    if (rst) begin
+      write_done1 <= 1'h0; write1 <= 1'h0; read_operand1 <= 1'h0; read_weights1 <= 1'h0; read_rows1
+        <= 1'h0; config0 <= 1'h0; write_done0 <= 1'h0; write0 <= 1'h0; read_operand0 <= 1'h0;
+        read_weights0 <= 1'h0; read_rows0 <= 1'h0;
+    end
+  end
 endmodule

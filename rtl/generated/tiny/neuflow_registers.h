@@ -21,12 +21,23 @@
 #define NEUFLOW_CONFIG_STALLS        0x44u /* ro: cycles a configuration word waited for its unit */
 #define NEUFLOW_FENCE_STALLS         0x48u /* ro: cycles a fence waited */
 #define NEUFLOW_MAC_CYCLES           0x4Cu /* ro: cycles an array issued a tap, summed over the columns */
-#define NEUFLOW_ROWS_STALLS          0x50u /* ro: cycles an array waited for rows, summed */
-#define NEUFLOW_WEIGHTS_STALLS       0x54u /* ro: cycles an array waited for weights, summed */
-#define NEUFLOW_DRAIN_STALLS         0x58u /* ro: cycles an array waited for its drain, summed */
-#define NEUFLOW_IDLE_CYCLES          0x5Cu /* ro: cycles an array had no configuration, summed */
-#define NEUFLOW_READ_BEATS           0x60u /* ro: beats read from memory */
-#define NEUFLOW_WRITE_BEATS          0x64u /* ro: beats written to memory */
+#define NEUFLOW_READ_BEATS           0x50u /* ro: beats read from memory */
+#define NEUFLOW_WRITE_BEATS          0x54u /* ro: beats written to memory */
+#define NEUFLOW_CONFIG_HIDDEN        0x58u /* ro: cycles a configuration word moved and an array issued a tap */
+#define NEUFLOW_USEFUL               0x5Cu /* ro: MACs: a tap: lanes that are output positions, maps that exist; products with zeros are among them; low word */
+#define NEUFLOW_USEFUL_HIGH          0x60u /* ro: high word */
+#define NEUFLOW_EDGE_LANES           0x64u /* ro: MACs: a tap: lanes that are no output position (row ends, end of the last group), all maps; low word */
+#define NEUFLOW_EDGE_LANES_HIGH      0x68u /* ro: high word */
+#define NEUFLOW_MAP_REMAINDER        0x6Cu /* ro: MACs: a tap: output positions, maps of the last block that do not exist; low word */
+#define NEUFLOW_MAP_REMAINDER_HIGH   0x70u /* ro: high word */
+#define NEUFLOW_FILL                 0x74u /* ro: cycles, summed over the columns: the array has a configuration, and the coordinates of its next group are not made yet */
+#define NEUFLOW_WAIT_INPUT           0x78u /* ro: cycles, summed over the columns: the array waits for rows */
+#define NEUFLOW_WEIGHT_LOAD          0x7Cu /* ro: cycles, summed over the columns: the array waits for weights */
+#define NEUFLOW_WAIT_OUTPUT          0x80u /* ro: cycles, summed over the columns: the array waits for its drain, or has ended before it; the drain is held back */
+#define NEUFLOW_OUTPUT_DRAIN         0x84u /* ro: cycles, summed over the columns: as WAIT_OUTPUT, but the drain is not held back in this cycle */
+#define NEUFLOW_DEPENDENCY           0x88u /* ro: cycles, summed over the columns: the tile has no work: a fence, or the end of the frame, waits for writes */
+#define NEUFLOW_CONFIGURATION        0x8Cu /* ro: cycles, summed over the columns: the tile has no work: the program is fetched, decoded or sent */
+#define NEUFLOW_IDLE_TILE            0x90u /* ro: cycles, summed over the columns: the tile has no work: the configuration bus waits for a unit that is busy */
 
 #define NEUFLOW_ID_VALUE             0x6E657546u
 #define NEUFLOW_VERSION_VALUE        0x00010000u
@@ -35,3 +46,34 @@
 #define NEUFLOW_ERROR_READ_RESPONSE        2u
 #define NEUFLOW_ERROR_WRITE_RESPONSE       3u
 #define NEUFLOW_ERROR_HANG                 4u
+#define NEUFLOW_CAUSE_USEFUL               0u
+#define NEUFLOW_CAUSE_EDGE_LANES           1u
+#define NEUFLOW_CAUSE_MAP_REMAINDER        2u
+#define NEUFLOW_CAUSE_FILL                 3u
+#define NEUFLOW_CAUSE_WAIT_INPUT           4u
+#define NEUFLOW_CAUSE_WEIGHT_LOAD          5u
+#define NEUFLOW_CAUSE_WAIT_OUTPUT          6u
+#define NEUFLOW_CAUSE_OUTPUT_DRAIN         7u
+#define NEUFLOW_CAUSE_DEPENDENCY           8u
+#define NEUFLOW_CAUSE_CONFIGURATION        9u
+#define NEUFLOW_CAUSE_IDLE_TILE            10u
+#define NEUFLOW_ACTIVITY_MAC               0u
+#define NEUFLOW_ACTIVITY_WAIT_ROWS         1u
+#define NEUFLOW_ACTIVITY_WAIT_WEIGHTS      2u
+#define NEUFLOW_ACTIVITY_WAIT_DRAIN        3u
+#define NEUFLOW_ACTIVITY_IDLE              4u
+#define NEUFLOW_ACTIVITY_DRAIN             5u
+#define NEUFLOW_ACTIVITY_ALU               6u
+#define NEUFLOW_ACTIVITY_WINDOW            7u
+#define NEUFLOW_ACTIVITY_MAPPER            8u
+#define NEUFLOW_ACTIVITY_READ_ROWS         9u
+#define NEUFLOW_ACTIVITY_READ_WEIGHTS      10u
+#define NEUFLOW_ACTIVITY_READ_OPERAND      11u
+#define NEUFLOW_ACTIVITY_WRITE             12u
+#define NEUFLOW_ACTIVITY_WRITE_DONE        13u
+#define NEUFLOW_ACTIVITY_CONFIG            14u
+#define NEUFLOW_ACTIVITY_BITS              32u
+#define NEUFLOW_ACTIVITY_FIELD_FLAGS       0x0000FFFFu
+#define NEUFLOW_ACTIVITY_FIELD_CAUSE       0x000F0000u
+#define NEUFLOW_ACTIVITY_FIELD_LANES       0x03F00000u
+#define NEUFLOW_ACTIVITY_FIELD_MAPS        0xFC000000u
