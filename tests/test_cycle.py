@@ -216,6 +216,16 @@ def test_random_graphs(case: int) -> None:
 
 
 @pytest.mark.rtl
+@pytest.mark.parametrize(("case", "seed"), [(299, 19), (413, 13)])
+def test_the_last_words_of_a_program_may_come_late(case: int, seed: int) -> None:
+    """END's steps lie in a burst that the stalled bus had not been asked for; it once never was."""
+    made = RandomGraph(case)
+    images = 1 + case % 3
+    compiled = compile_graph(made.net.build(*made.outputs), TINY, images)
+    assert_equal(compiled, made.net.words(images), None, seed)
+
+
+@pytest.mark.rtl
 def test_partial_sums_go_through_memory() -> None:
     net = Builder(3)
     net.conv(net.input(40, 6, 20), 5, (3, 3))

@@ -102,7 +102,6 @@ class Sequencer(Component):
             Signal(CONFIG_BITS, name=f"{name}_step", reset_less=True) for name in ("input", "output")
         )
         last_frame = Signal()
-        ends = Signal()  # END is being worked on
         idle = Signal()
         next_frame = Signal()
         illegal = Signal()
@@ -114,9 +113,9 @@ class Sequencer(Component):
         m.d.comb += [
             word.as_value().eq(at.word),
             moves.eq(there & go),
-            ends.eq((state == State.STEPS) | (state == State.FRAME)),
-            self.enable.eq(self.busy & ~(last_frame & ends)),
             self.frame_ends.eq(state == State.FRAME),
+            # Not before END's last word is here: it may lie in a burst that is yet to be asked for.
+            self.enable.eq(self.busy & ~(last_frame & self.frame_ends)),
         ]
         fence_passes = self._build_fences(m, word, moves & (state == State.DECODE), idle)
         m.d.comb += self.config.payload.last.eq(left == 1)

@@ -80,7 +80,7 @@ def sequencer_wires(m, config_ready):
     s, grid = m.sequencer, m.grid
     _clear_wires(s)
     last_frame = s.frames_done + 1 >= s.host_frames
-    s.enable = not (last_frame and s.state >= STEPS)
+    s.enable = not (last_frame and s.state == FRAME)
     if s.fault == 0:
         if s.state == DECODE:
             if s.there:

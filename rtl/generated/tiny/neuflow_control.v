@@ -458,8 +458,8 @@ module \neuflow_control.sequencer  (
   input wire [31:0] host_frames,
   input wire [31:0] host_ring,
   output wire i__ready,
-  output wire enable,
   output wire frame_ends,
+  output wire enable,
   input wire [2:0] fault,
   input wire [32:0] i__payload,
   input wire i__valid,
@@ -483,7 +483,7 @@ module \neuflow_control.sequencer  (
     output_step = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n23, n11, n7, n6, n2, n19, n14, n21, n9, n12, n13, n22, n20, n8, signal_43,
+  wire n11, n7, n6, n2, n19, n23, n14, n21, n9, n12, n13, n22, n20, n8, signal_43,
     config__payload_last, moves, next_frame;
   wire [2:0] code;
   wire [32:0] n3, n1;
@@ -493,7 +493,7 @@ module \neuflow_control.sequencer  (
   assign config__payload[15:0] = config__payload_q;
   assign i__ready = ~signal | moves;
   assign frame_ends = state == 2'h3;
-  assign enable = busy & ~(last_frame & (n9 | frame_ends));
+  assign enable = busy & ~(last_frame & frame_ends);
   assign restart = n11 ? 1'h1 : n21 ? (n9 ? moves & steps : 1'h0) : 1'h0;
   assign config__valid = n21 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
   assign fence_waits = n21 ? (n7 ? signal & n22 & ~signal_43 : 1'h0) : 1'h0;
