@@ -1,26 +1,25 @@
 """Print the netlist of an export as Verilog for people, and for simulators.
 
-Registers of one clock share a process, in branches by enable (:mod:`neuflow.branches`), and their
-reset comes last; what a cell computes is written where it is used once
-(:mod:`neuflow.expressions`). What only the registers of one branch need is computed in that branch,
-so that a simulator passes over it while the enable is low: an idle unit costs next to nothing.
+Registers of one clock and reset share a process, those of one enable a branch of it; what a cell
+computes is written where it is used once (:mod:`neuflow.expressions`). What only the registers of
+one branch need is computed in that branch, so that a simulator passes over it while the enable is
+low: an idle unit costs next to nothing.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-from neuflow.branches import RESET_UNDER_ENABLE, Conditions, Literal, Node, common
 from neuflow.expressions import KEYWORDS, Expressions, literal
 from neuflow.netlist import Cell, Module, Sig, Wire, parse, simplify, size
 
 COLUMNS = 100
-_COPY = re.compile(r"\w+ <= [\w']+;")
-"""Several of these stand on a line."""
+RESET_UNDER_ENABLE = "$sdffce"
+"""Its reset is printed as part of its next value."""
 
 
 def print_verilog(rtlil: str) -> dict[str, str]:
@@ -55,6 +54,26 @@ def public_names(module: Module) -> dict[str, str]:
         taken.add(name)
         names[wire.name] = name
     return names
+
+
+class Branch(NamedTuple):
+    """What decides whether a register takes its next value."""
+
+    clock: Sig
+    reset: Sig
+    enable: Sig
+    polarity: tuple[int, int, int]
+    """Of clock, reset and enable: 1 where high, or rising."""
+
+
+def branch_of(register: Cell) -> Branch:
+    """Return the branch of a flip-flop."""
+    pins, parameters = register.pins, register.parameters
+    polarity = [parameters.get(f"{pin}_POLARITY", 1) for pin in ("CLK", "SRST", "EN")]
+    reset, enable = pins.get("SRST", ()), pins.get("EN", ())
+    if register.kind == RESET_UNDER_ENABLE:
+        reset, polarity[1] = (), 1
+    return Branch(pins["CLK"], reset, enable, (polarity[0], polarity[1], polarity[2]))
 
 
 def escaped(name: str) -> str:
@@ -92,9 +111,7 @@ class Printer:
             chunk.wire for cell in module.cells if cell.is_register for chunk in cell.pins["Q"]
         }
         self.steps: set[str] = set()
-        self._leaves: dict[str, Node] = {}
-        self._tests: dict[str, list[Node | None]] = defaultdict(list)
-        self._places: dict[str, Node | None] = {}
+        self._branches: dict[str, Branch | None] = {}
 
     def text(self) -> str:
         """Return the text of the module."""
@@ -180,42 +197,31 @@ class Printer:
     # --- registers --------------------------------------------------------------------------------
 
     def _processes(self) -> str:
-        clocks: dict[tuple[Sig, int], list[Cell]] = {}
+        processes: dict[Branch, dict[Branch, list[Cell]]] = {}
         for cell in self.module.cells:
             if cell.is_register:
-                clock = cell.pins["CLK"], cell.parameters.get("CLK_POLARITY", 1)
-                clocks.setdefault(clock, []).append(cell)
-        conditions = Conditions(self.write.driver)
-        trees = [conditions.tree(cells) for cells in clocks.values()]
-        for tree in trees:
-            self._note(tree)
-        return "".join(
-            self._process(*clock, tree, cells)
-            for (clock, cells), tree in zip(clocks.items(), trees, strict=True)
-        )
+                branch = branch_of(cell)
+                process = branch._replace(enable=(), polarity=(*branch.polarity[:2], 1))
+                processes.setdefault(process, {}).setdefault(branch, []).append(cell)
+        return "".join(self._process(*item) for item in processes.items())
 
-    def _note(self, node: Node) -> None:
-        """Note which node each register lies in, and where conditions are tested."""
-        self._leaves |= {cell.name: node for cell in node.cells if node.parent}
-        for inner in node.nodes:
-            for condition in inner.conditions:
-                self._tests[condition.bit[0]].append(node if node.parent else None)
-            self._note(inner)
-
-    def _process(self, clock: Sig, edge: int, tree: Node, cells: list[Cell]) -> str:
-        edges = "posedge" if edge else "negedge"
-        lines = [f"  always @({edges} {self.write.target(clock)}) begin\n"]
-        lines += self._inside(tree, "    ")
-        resets: dict[tuple[Sig, int], list[Cell]] = {}
-        for cell in cells:
-            if "SRST" in cell.pins and cell.kind != RESET_UNDER_ENABLE:
-                reset = cell.pins["SRST"], cell.parameters.get("SRST_POLARITY", 1)
-                resets.setdefault(reset, []).append(cell)
-        for reset, those in resets.items():
-            takes = [f"{self.write.target(c.pins['Q'])} <= {self._reset_value(c)};" for c in those]
-            lines.append(wrapped(f"    if ({self._condition(*reset)}) begin"))
-            lines += [together("      ", takes), "    end\n"]
-        return "".join(lines) + "  end\n"
+    def _process(self, process: Branch, branches: dict[Branch, list[Cell]]) -> str:
+        edge = "posedge" if process.polarity[0] else "negedge"
+        lines = [f"  always @({edge} {self.write.target(process.clock)}) begin\n"]
+        indent = "    "
+        if process.reset:
+            condition = self._condition(process.reset, process.polarity[1])
+            lines.append(wrapped(f"    if ({condition}) begin"))
+            resets = [
+                f"{self.write.target(cell.pins['Q'])} <= {self._reset_value(cell)};"
+                for cells in branches.values()
+                for cell in cells
+            ]
+            lines += [together("      ", resets), "    end else begin\n"]
+            indent = "      "
+        for branch, cells in branches.items():
+            lines.append(self._branch(branch, cells, indent))
+        return "".join(lines) + ("    end\n" if process.reset else "") + "  end\n"
 
     @staticmethod
     def _reset_value(cell: Cell) -> str:
@@ -226,31 +232,18 @@ class Printer:
         text = self.write.signal(sig, 0).text
         return text if polarity else f"!({text})"
 
-    def _inside(self, node: Node, indent: str) -> list[str]:
-        """Return what stands under the conditions of ``node``."""
-        before = len(self.write.pending)
-        takes = [f"{self.write.target(c.pins['Q'])} <= {self._next(c)};" for c in node.cells]
-        inner = [line for child in node.nodes for line in self._branch(child, indent)]
-        if node.parent:
-            takes = self._steps(node, before) + takes
-        lines: list[str] = []
-        for plain, some in itertools.groupby(takes, lambda take: bool(_COPY.fullmatch(take))):
-            texts = list(some)
-            lines += [together(indent, texts)] if plain else [wrapped(indent + x) for x in texts]
-        return lines + inner
-
-    def _branch(self, node: Node, indent: str) -> list[str]:
-        binds = 100 if len(node.conditions) > 1 else 0
-        tests = [self._tested(condition, binds) for condition in node.conditions]
-        head = f"{indent}if ({' && '.join(tests)})"
-        lines = self._inside(node, f"{indent}  ")
-        if len(lines) == 1 and lines[0].count("\n") == 1:
-            return [wrapped(f"{head} {lines[0].strip()}")]
-        return [wrapped(f"{head} begin"), *lines, f"{indent}end\n"]
-
-    def _tested(self, condition: Literal, several: int) -> str:
-        text = self._condition(condition.sig, condition.positive)
-        return f"({text})" if several and not re.fullmatch(r"!?\(?\w+\)?", text) else text
+    def _branch(self, branch: Branch, cells: list[Cell], indent: str) -> str:
+        takes = [
+            f"{self.write.target(cell.pins['Q'])} <= {self._next(cell)};" for cell in cells
+        ]
+        if not branch.enable:
+            return "".join(wrapped(f"{indent}{take}") for take in takes)
+        condition = self._condition(branch.enable, branch.polarity[2])
+        statements = self._steps(branch) + takes
+        if len(statements) == 1:
+            return wrapped(f"{indent}if ({condition}) {statements[0]}")
+        lines = [wrapped(f"{indent}  {statement}") for statement in statements]
+        return wrapped(f"{indent}if ({condition}) begin") + "".join(lines) + f"{indent}end\n"
 
     def _next(self, cell: Cell) -> str:
         """Return what a register takes when it is enabled."""
@@ -260,17 +253,17 @@ class Printer:
         reset = self._condition(cell.pins["SRST"], cell.parameters["SRST_POLARITY"])
         return f"({reset}) ? {self._reset_value(cell)} : {value}"
 
-    def _steps(self, node: Node, first: int) -> list[str]:
-        """Return assignments to the wires that ``node`` alone needs, in an order that works."""
+    def _steps(self, branch: Branch) -> list[str]:
+        """Return assignments to the wires that ``branch`` alone needs, in an order that works."""
         texts: dict[str, str] = {}
         needs: dict[str, list[str]] = {}
-        mine = self._take(node, first)
+        mine = self._take(branch, 0)
         roots = list(mine)
         while mine:
             wire = mine.pop(0)
             before = len(self.write.pending)
             texts[wire] = self.write.cell(self.write.driver[wire]).text
-            mine += self._take(node, before)
+            mine += self._take(branch, before)
         found = {self.names[wire]: wire for wire in texts}
         for wire, text in texts.items():
             needs[wire] = [found[name] for name in re.findall(r"\w+", text) if name in found]
@@ -287,52 +280,26 @@ class Printer:
             visit(wire)
         return [f"{self.names[wire]} = {texts[wire]};" for wire in order]
 
-    def _take(self, node: Node, first: int) -> list[str]:
-        """Take from the pending wires those from ``first`` on that belong to ``node``."""
+    def _take(self, branch: Branch, first: int) -> list[str]:
+        """Take from the pending wires those from ``first`` on that ``branch`` alone needs."""
         pending = self.write.pending
-        mine = [wire for wire in pending[first:] if self._place(wire) is node]
-        taken = set(mine)
-        pending[first:] = [wire for wire in pending[first:] if wire not in taken]
+        mine = [wire for wire in pending[first:] if self._branch_of(wire) == branch]
+        pending[first:] = [wire for wire in pending[first:] if wire not in set(mine)]
         return mine
 
-    def _place(self, wire: str) -> Node | None:
-        """Return the innermost node that holds all that depends on ``wire``; None: the module."""
-        if wire not in self._places:
-            self._places[wire] = None  # what is met again on the way depends on itself
-            found = [place for reader in self.write.readers[wire] for place in self._reader(*reader)]
-            found += self._tests[wire]
-            place = found[0] if found else None
-            for other in found[1:]:
-                place = common(place, other)
-            self._places[wire] = place if place and place.parent else None
-        return self._places[wire]
+    def _branch_of(self, wire: str) -> Branch | None:
+        """Return the branch whose registers alone depend on ``wire``, None where there is none."""
+        if wire not in self._branches:
+            self._branches[wire] = None  # what is met again on the way depends on itself
+            found = {self._branch_that_reads(*reader) for reader in self.write.readers[wire]}
+            self._branches[wire] = found.pop() if len(found) == 1 else None
+        return self._branches[wire]
 
-    def _reader(self, cell: Cell | None, pin: str) -> list[Node | None]:
-        """Return where a pin of ``cell`` is read; nowhere where nothing depends on it."""
+    def _branch_that_reads(self, cell: Cell | None, pin: str) -> Branch | None:
         if cell is None or cell.is_instance:
-            return [None]
+            return None
         if cell.is_register:
-            if pin == "EN":
-                return []  # see _tests
             under = pin == "D" or (pin == "SRST" and cell.kind == RESET_UNDER_ENABLE)
-            return [self._leaves.get(cell.name) if under else None]
+            return branch_of(cell) if under and "EN" in cell.pins else None
         name = self.write.whole(cell.pins["Y"])
-        if self.write.driver.get(name) is not cell:
-            return [None]
-        used = self.write.readers[name] or self._tests[name]
-        return [self._place(name)] if used and self._is_used(name) else []
-
-    def _is_used(self, wire: str) -> bool:
-        """Whether anything but conditions that were taken apart reads ``wire``."""
-        if self._tests[wire]:
-            return True
-        return any(
-            cell is None
-            or cell.is_instance
-            or (pin != "EN" if cell.is_register else self._is_read(cell))
-            for cell, pin in self.write.readers[wire]
-        )
-
-    def _is_read(self, cell: Cell) -> bool:
-        name = self.write.whole(cell.pins["Y"])
-        return self.write.driver.get(name) is not cell or self._is_used(name)
+        return self._branch_of(name) if self.write.driver.get(name) is cell else None

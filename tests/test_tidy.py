@@ -41,16 +41,12 @@ class Soup(Component):
             if dice.random() < 0.5:
                 made = made[: dice.randint(1, 24)]
             name = Signal(made.shape(), name=f"step{number}", reset_less=dice.random() < 0.5)
-            where = dice.choice(("wire", "wire", "nothing", "register", "enabled", "nested", "parts"))
+            where = dice.choice(("wire", "wire", "nothing", "register", "enabled"))
             if where == "nothing":
                 values.append(made)
                 continue
             if where == "wire":
                 m.d.comb += name.eq(made)
-            elif where == "parts":
-                m.d.comb += [bit.eq(made[i]) for i, bit in enumerate(name)]
-            elif where == "nested":
-                self.nest(m, dice, name, made, values)
             elif where == "register":
                 m.d.sync += name.eq(made)
             else:
@@ -62,23 +58,6 @@ class Soup(Component):
         total: Value = Cat(*values[-20:])
         m.d.comb += self.q.eq(sum(total[i : i + 50] for i in range(0, len(total), 50)))
         return m
-
-    def nest(self, m: Module, dice: random.Random, name: Signal, made: Value, values: list) -> None:
-        """Registers under conditions that share something, reading what is computed for them alone."""
-        step = Signal(made.shape(), name=f"{name.name}_step")
-        also = Signal(made.shape(), name=f"{name.name}_also", reset_less=dice.random() < 0.5)
-        go = Signal(name=f"{name.name}_go")
-        m.d.comb += [step.eq(made + 1), go.eq(self.c & dice.choice(values)[:1])]
-        with m.If(go):
-            with m.If(step.any()):
-                m.d.sync += name.eq(step ^ 1)
-            with m.Elif(~self.a[0]):
-                m.d.sync += name.eq(0)
-            with m.If(self.b[0] & ~self.d[0]):
-                m.d.sync += also.eq(step - name)
-        with m.If(~(self.d[1] | ~self.c)):
-            m.d.sync += also.eq(0)
-        values.append(also)
 
     @staticmethod
     def mixed(dice: random.Random, a: Value, b: Value, c: Value) -> Value:
@@ -202,13 +181,6 @@ def test_a_broken_rule_of_widths_shows(method, broken, tmp_path, monkeypatch):
     assert verilator_says(SEEDS, tmp_path) != [amaranth_says(seed) for seed in SEEDS]
 
 
-@pytest.mark.rtl
-def test_what_is_computed_in_a_branch_too_deep_shows(tmp_path, monkeypatch):
-    need_compiler()
-    monkeypatch.setattr(tidy, "common", lambda first, second: second)
-    assert verilator_says(SEEDS, tmp_path) != [amaranth_says(seed) for seed in SEEDS]
-
-
 class Gate(Component):
     """Two registers under one enable, one of them through two shared sums."""
 
@@ -228,7 +200,7 @@ class Gate(Component):
 def test_registers_share_a_process_and_what_one_branch_needs_is_in_it():
     text = verilog.export(Gate(), "gate")["gate"]
     assert text.count("always @(posedge clk)") == 1
-    branch = text.partition("if (go) begin\n")[2].partition("    end\n")[0]
+    branch = text.partition("if (go) begin\n")[2].partition("      end\n")[0]
     assert [line.split()[0] for line in branch.splitlines()] == ["sum", "reg_2", "y"]
     assert "assign sum" not in text
     assert "output reg always_2" in text, "names that are keywords get a number"

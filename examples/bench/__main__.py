@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from examples.bench import scale_sim
+from examples.bench import readme, scale_sim
 from examples.bench.layers import layers
 from examples.bench.measure import PROGRAMS
 from examples.bench.timed import timed
@@ -39,7 +39,10 @@ def measure(name: str, grid: str, judge: str) -> Row:
     print(f"{name} on {grid}: {judge}", file=sys.stderr, flush=True)
     cost = timed([sys.executable, "-m", "examples.bench.measure", name, grid, judge])
     found = json.loads(cost.output.splitlines()[-1])
-    return {"work": name, "grid": grid, "judge": judge, "peak_mb": cost.peak_mb, **found}
+    title = WORKS[name].title
+    return {
+        "work": name, "title": title, "grid": grid, "judge": judge, "peak_mb": cost.peak_mb, **found
+    }  # fmt: skip
 
 
 def peer(name: str, work: Path) -> Row:
@@ -48,7 +51,10 @@ def peer(name: str, work: Path) -> Row:
     dataflow = scale_sim.best_dataflow(found, ARRAY_SIDE)
     macs = sum(layer.macs for layer in found)
     cycles = scale_sim.closed_form(found, ARRAY_SIDE, dataflow)
-    row: Row = {"work": name, "judge": f"SCALE-Sim {dataflow}", "macs": macs, "cycles": cycles}
+    row: Row = {
+        "work": name, "title": WORKS[name].title, "judge": f"SCALE-Sim {dataflow}", "macs": macs,
+        "cycles": cycles,
+    }  # fmt: skip
     if WORKS[name].scale_sim and macs <= SIMULATED:
         print(f"{name}: SCALE-Sim", file=sys.stderr, flush=True)
         ran = scale_sim.run(found, ARRAY_SIDE, dataflow, work)
@@ -105,6 +111,7 @@ def main() -> int:
     """Measure and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", type=Path, default=Path("build/bench"), help="results")
+    parser.add_argument("--publish", action="store_true", help="also to docs/ and README.md")
     parser.add_argument("--only", nargs="+", choices=list(WORKS), default=list(WORKS))
     parser.add_argument("--all", action="store_true", help="run every work on RTL: hours")
     parser.add_argument("--no-peers", action="store_true", help="without SCALE-Sim")
@@ -129,6 +136,10 @@ def main() -> int:
     record = {"machine": platform.processor() or platform.machine(), "rows": rows, "growth": grown}
     (chosen.o / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (chosen.o / "bench.md").write_text(text, encoding="utf-8")
+    if chosen.publish:
+        for file in ("bench.json", "bench.md"):
+            shutil.copyfile(chosen.o / file, readme.ROOT / "docs" / file)
+        readme.main()
     print(text, end="")
     return 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
@@ -124,21 +126,22 @@ class Alu(Component):
             out.i.payload.count.eq(tails[-1].count),
             out.i.payload.last.eq(tails[-1].last),
         ]
-        # A stage moves where a beat leaves the one before, which keeps an idle unit quiet.
-        moves = [Signal(name=f"s{k}_moves") for k in range(_STAGES + 1)]
-        m.d.comb += [moves[1].eq(accept), Cat(moves[2:]).eq(Mux(en, valid[:-1], 0))]
+        # Nothing moves without a beat inside, which keeps an idle unit quiet.
+        inside, moves = Signal(), Signal()
+        m.d.comb += moves.eq(en & inside)
         with m.If(en):
-            m.d.sync += valid.eq(Cat(accept, valid))
-        for k in range(1, _STAGES + 1):
-            with m.If(moves[k]):
-                m.d.sync += tails[k].eq(tails[k - 1])
+            m.d.sync += [valid.eq(Cat(accept, valid)), inside.eq(accept | valid[:-1].any())]
+        with m.If(accept):
+            m.d.sync += tails[1].eq(tails[0])
+        with m.If(moves):
+            m.d.sync += [after.eq(before) for before, after in pairwise(tails[1:])]
         for lane in range(self.lanes):
-            result = self._build_lane(m, lane, setup, quotients[lane], tails, moves)
+            result = self._build_lane(m, lane, setup, quotients[lane], tails, accept, moves)
             m.d.comb += out.i.payload.words[lane].eq(result)
         return m
 
-    def _build_lane(self, m, lane, setup, quotient, tails, moves):
-        """Ten stages of one lane, each under its bit of ``moves``; return its word.
+    def _build_lane(self, m, lane, setup, quotient, tails, accept, moves):
+        """Ten stages of one lane; return its word.
 
         1 operands, 2 sign and product, 3 left shifts, 4 sum or difference, 5 choice, 6 to 8 right
         shift and clip, 9 rounding, 10 saturation.
@@ -164,39 +167,31 @@ class Alu(Component):
 
         # ABS adds nothing to its operand; DIV comes here with its quotient, size and sign.
         size, negative = quotient
-        with m.If(moves[1]):
+        with m.If(accept):
             m.d.sync += [
                 s1_a.eq(Mux(divides, size, a)),
                 s1_negate.eq(Mux(divides, negative, takes_size & (a < 0))),
                 s1_b.eq(Mux(setup.op == AluOp.SQUARE, a, Mux(divides | takes_size, 0, b))),
             ]
-        stages = {
-            2: [
-                s2_a.eq(Mux(s1_negate, -s1_a, s1_a)),
-                s2_b.eq(s1_b),
-                s2_product.eq(s1_a[:WORD_BITS].as_signed() * s1_b),
-            ],
-            3: [
-                s3_a.eq(s2_a << tails[2].shift_a),
-                s3_b.eq(s2_b << tails[2].shift_b),
-                s3_product.eq(s2_product),
-            ],
-            4: [
-                s4_sum.eq(Mux(_compares_or_subtracts(tails[3].op), s3_a - s3_b, s3_a + s3_b)),
-                s4_a.eq(Mux(_multiplies(tails[3].op), s3_product, s3_a)),
-                s4_b.eq(s3_b),
-            ],
-            6: s6_coarse.eq(doubled_coarse(s5_exact, tails[5].shift)),
-            7: s7_clipped.eq(clip_shifted(s6_coarse)),
-            8: s8_doubled.eq(shift_fine(s7_clipped, tails[7].shift)),
-            9: s9_rounded.eq(rounded_sum(s8_doubled, Const(0, signed(1)))),
-            10: s10_word.eq(saturate_word(s9_rounded, tails[9].narrow)),
-        }
-        for k, later in stages.items():
-            with m.If(moves[k]):
-                m.d.sync += later
+        later = [
+            s2_a.eq(Mux(s1_negate, -s1_a, s1_a)),
+            s2_b.eq(s1_b),
+            s2_product.eq(s1_a[:WORD_BITS].as_signed() * s1_b),
+            s3_a.eq(s2_a << tails[2].shift_a),
+            s3_b.eq(s2_b << tails[2].shift_b),
+            s3_product.eq(s2_product),
+            s4_sum.eq(Mux(_compares_or_subtracts(tails[3].op), s3_a - s3_b, s3_a + s3_b)),
+            s4_a.eq(Mux(_multiplies(tails[3].op), s3_product, s3_a)),
+            s4_b.eq(s3_b),
+            s6_coarse.eq(doubled_coarse(s5_exact, tails[5].shift)),
+            s7_clipped.eq(clip_shifted(s6_coarse)),
+            s8_doubled.eq(shift_fine(s7_clipped, tails[7].shift)),
+            s9_rounded.eq(rounded_sum(s8_doubled, Const(0, signed(1)))),
+            s10_word.eq(saturate_word(s9_rounded, tails[9].narrow)),
+        ]
         less = s4_sum[-1]
-        with m.If(moves[5]):
+        with m.If(moves):
+            m.d.sync += later
             with m.Switch(tails[4].op):
                 with m.Case(AluOp.MUL, AluOp.SQUARE):
                     m.d.sync += s5_exact.eq(s4_a)

@@ -154,9 +154,9 @@ class Arbiter(Component):
         select = Cat(r.id == k for k in range(len(self.read)))
         beat = Signal.like(self.response, reset_less=True)
         m.d.comb += [r.ready.eq(1), self.response.eq(beat)]
-        with m.If(r.valid):
-            m.d.sync += [beat.data.eq(r.data), beat.error.eq(r.resp[1])]
         m.d.sync += [
+            beat.data.eq(r.data),
+            beat.error.eq(r.resp[1]),
             self.response_valid.eq(Mux(r.valid, select, 0)),
             self.read_beat.eq(r.valid),
         ]

@@ -10,6 +10,7 @@ both sides over the extremes together.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 from amaranth.hdl import Cat, Const, Module, Mux, ShapeLike, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out
@@ -100,13 +101,12 @@ def magnitude(value: Value) -> Value:
 class Requantise(Component):
     """Pipelined exit of an accumulator: ``sat((((acc + bias) * m + half) >> s) + zero)``.
 
-    Members: ``en`` In, all stages move; ``valid`` In, there is a value: for others nothing is
-    computed, and ``out`` may be anything; ``acc``, ``bias`` In signed 48 bits with
+    Members: ``en`` In, all stages move; ``acc``, ``bias`` In signed 48 bits with
     ``|acc + bias| < 2**47``; ``m`` In, 0 to 32767; ``s`` In, 0 to 62; ``zero`` In, a word;
     ``narrow`` In, 1 clips to 8 bits; ``out`` Out, a word.
 
     Latency ``LATENCY`` cycles with ``en`` = 1, one value a cycle, parameters may change with every
-    value. No valid bit comes out: the user shifts one alongside under the same ``en``. While ``en``
+    value. There is no valid bit: the user shifts one alongside under the same ``en``. While ``en``
     is 0 everything holds.
     """
 
@@ -116,7 +116,6 @@ class Requantise(Component):
         super().__init__(
             {
                 "en": In(1),
-                "valid": In(1),
                 "acc": In(signed(ACC_BITS)),
                 "bias": In(signed(ACC_BITS)),
                 "m": In(M_BITS + 1),
@@ -155,26 +154,26 @@ class Requantise(Component):
         s8_sum = register("s8_sum", signed(CLIPPED_BITS))
         out = register("rounded", signed(WORD_BITS))
         m.d.comb += self.out.eq(out)
-        stages = [
-            [s1_m.eq(self.m), s1_total.eq(self.acc + self.bias)],
-            [s2_low.eq(cut[0] * s1_m), s2_middle.eq(cut[1] * s1_m), s2_high.eq(cut[2] * s1_m)],
-            [s3_low.eq(s2_low), s3_high.eq(s2_high), s3_sum.eq(s2_middle + s2_low[_PIECE_BITS:])],
-            [s4_product.eq(Cat(s3_low, s3_sum[:_PIECE_BITS], s3_high + s3_sum[_PIECE_BITS:]))],
-            [s5_coarse.eq(doubled_coarse(s4_product, shifts[3]))],
-            [s6_clipped.eq(clip_shifted(s5_coarse))],
-            [s7_doubled.eq(shift_fine(s6_clipped, shifts[5]))],
-            [s8_sum.eq(rounded_sum(s7_doubled, zero))],
-            [out.eq(saturate_word(s8_sum, narrow))],
-        ]
-        valid = Signal(self.LATENCY - 1)
         with m.If(self.en):
-            m.d.sync += valid.eq(Cat(self.valid, valid))
-        for k, stage in enumerate(stages):
-            for chain, first in ((shifts, self.s), (tails, Cat(self.zero, self.narrow))):
-                if k < len(chain):
-                    stage.append(chain[k].eq(chain[k - 1] if k else first))
-            with m.If(self.en & (valid[k - 1] if k else self.valid)):
-                m.d.sync += stage
+            m.d.sync += [s1_m.eq(self.m), shifts[0].eq(self.s)]
+            m.d.sync += tails[0].eq(Cat(self.zero, self.narrow))
+            for chain in (shifts, tails):
+                m.d.sync += [after.eq(before) for before, after in pairwise(chain)]
+            m.d.sync += [
+                s1_total.eq(self.acc + self.bias),
+                s2_low.eq(cut[0] * s1_m),
+                s2_middle.eq(cut[1] * s1_m),
+                s2_high.eq(cut[2] * s1_m),
+                s3_low.eq(s2_low),
+                s3_sum.eq(s2_middle + s2_low[_PIECE_BITS:]),
+                s3_high.eq(s2_high),
+                s4_product.eq(Cat(s3_low, s3_sum[:_PIECE_BITS], s3_high + s3_sum[_PIECE_BITS:])),
+                s5_coarse.eq(doubled_coarse(s4_product, shifts[3])),
+                s6_clipped.eq(clip_shifted(s5_coarse)),
+                s7_doubled.eq(shift_fine(s6_clipped, shifts[5])),
+                s8_sum.eq(rounded_sum(s7_doubled, zero)),
+                out.eq(saturate_word(s8_sum, narrow)),
+            ]
         return m
 
 

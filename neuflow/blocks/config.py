@@ -92,7 +92,7 @@ class ConfigReceiver(Component):
         last = Signal(reset_less=True)
         mine = Signal()
         m.d.comb += self.bus.ready.eq(~(mine & full))
-        with m.If(self.bus.ready & (self.bus.valid | mine)):
+        with m.If(self.bus.ready):
             m.d.sync += [
                 word.eq(beat.data),
                 last.eq(beat.last),

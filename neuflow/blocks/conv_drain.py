@@ -246,7 +246,6 @@ class Drain(Component):
             bias = Cat(parameters.bias_low[k], parameters.bias_middle[k], parameters.bias_high[k])
             m.d.comb += [
                 exit_.en.eq(moving),
-                exit_.valid.eq(stages[0].step),
                 exit_.acc.eq(values[k]),
                 exit_.bias.eq(bias.as_signed()),
                 exit_.m.eq(parameters.m[k]),

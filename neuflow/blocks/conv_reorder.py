@@ -53,11 +53,10 @@ class Reorder(Component):
         turn, row = self.write_address[:bits], self.write_address[bits:address_bits]
         s1_turn, s2_turn = (Signal(bits, name=f"s{k}_turn", reset_less=True) for k in (1, 2))
         s1_enable, s2_enable = Signal(), Signal()
-        m.d.sync += [s1_enable.eq(self.write_enable), s2_enable.eq(s1_enable)]
-        with m.If(self.write_enable):
-            m.d.sync += s1_turn.eq(turn)
-        with m.If(s1_enable):
-            m.d.sync += s2_turn.eq(s1_turn)
+        m.d.sync += [
+            s1_enable.eq(self.write_enable), s2_enable.eq(s1_enable),
+            s1_turn.eq(turn), s2_turn.eq(s1_turn),
+        ]  # fmt: skip
         # Multiples of the step, said as doubles and sums: products would take multipliers.
         steps = [Signal(len(row), name=f"step{k}") for k in range(maps)]
         for k in range(1, maps):
@@ -68,10 +67,10 @@ class Reorder(Component):
         r1_turn, r2_turn, r3_turn = (
             Signal(bits, name=f"r{k}_turn", reset_less=True) for k in (1, 2, 3)
         )
-        r1_enable, r2_enable = Signal(), Signal()
+        r1_enable = Signal()
         with m.If(self.move):
             m.d.sync += [
-                r1_enable.eq(self.read_enable), r2_enable.eq(r1_enable),
+                r1_enable.eq(self.read_enable),
                 r1_turn.eq(read_turn), r2_turn.eq(r1_turn), r3_turn.eq(r2_turn),
             ]  # fmt: skip
 
@@ -84,20 +83,18 @@ class Reorder(Component):
             base = Signal(len(row), name=f"base{bank}", reset_less=True)
             step = Signal(len(row), name=f"map_offset{bank}", reset_less=True)
             m.d.comb += [map_.eq(bank - turn), s2_map.eq(bank - s2_turn)]
-            with m.If(self.write_enable):
-                m.d.sync += base.eq(row + (bank < turn))
-                with m.Switch(map_):
-                    for k in range(maps):
-                        with m.Case(k):
-                            m.d.sync += step.eq(steps[k])
+            with m.Switch(map_):
+                for k in range(maps):
+                    with m.Case(k):
+                        m.d.sync += step.eq(steps[k])
             address = Signal(len(row), name=f"address{bank}", reset_less=True)
             read_address = Signal(len(row), name=f"read_address{bank}", reset_less=True)
-            with m.If(s1_enable):
-                m.d.sync += address.eq(base + step)
-            with m.If(self.move & self.read_enable):
-                m.d.sync += read_address.eq(read_row + (bank < read_turn))
-            with m.If(self.move & r2_enable):
-                m.d.sync += out[bank * WORD_BITS : (bank + 1) * WORD_BITS].eq(ram.read_data)
+            m.d.sync += [base.eq(row + (bank < turn)), address.eq(base + step)]
+            with m.If(self.move):
+                m.d.sync += [
+                    read_address.eq(read_row + (bank < read_turn)),
+                    out[bank * WORD_BITS : (bank + 1) * WORD_BITS].eq(ram.read_data),
+                ]
             m.d.comb += [
                 ram.write_enable.eq(s2_enable),
                 ram.write_address.eq(address),
@@ -116,7 +113,7 @@ class Walk(Component):
 
     Members: ``config`` In; ``step`` In: next position; ``mark`` In with it: the position after
     becomes the one to ``back`` to (In with step); ``clear`` In. ``inside``, ``offset`` (words within a
-    map) Out, one cycle after a step; ``complete`` Out: rows that end before the marked position.
+    map) Out, one cycle later; ``complete`` Out: rows that end before the marked position.
     """
 
     def __init__(self):
@@ -165,11 +162,10 @@ class Walk(Component):
                 after.slot_ends.eq(Mux(now.slot_ends, one_slot, now.slot == slots_less)),
                 after.base.eq(Mux(now.slot_ends, 0, now.base + c.width)),
             ]
-        with m.If(self.step):
-            m.d.sync += [
-                self.inside.eq((now.column < c.width) & (now.row < c.height)),
-                self.offset.eq(now.base + now.column),
-            ]
+        m.d.sync += [
+            self.inside.eq((now.column < c.width) & (now.row < c.height)),
+            self.offset.eq(now.base + now.column),
+        ]
         # Behind the last column of a row nothing is left but its gap.
         row_done = marked.column >= c.width
         m.d.comb += self.complete.eq(Mux(marked.row >= c.height, c.height, marked.row + row_done))

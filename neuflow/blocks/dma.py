@@ -156,9 +156,7 @@ class ReadPort(Component):
         copy_fields(m, head, merger.i.payload)
         m.d.sync += left.eq(buffer.o.valid & buffer.o.ready)
         with m.If(buffer.o.ready):
-            m.d.sync += there.eq(buffer.o.valid)
-        with m.If(buffer.o.valid & buffer.o.ready):
-            m.d.sync += head.eq(buffer.o.payload)
+            m.d.sync += [there.eq(buffer.o.valid), head.eq(buffer.o.payload)]
 
         copy_fields(m, merger.o.payload, leaves.i.payload.beat)
         m.d.comb += [

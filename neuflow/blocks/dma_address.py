@@ -139,7 +139,7 @@ class Walker(Component):
             m.d.sync += active.eq(self.i.valid)
         with m.Elif(self.o.ready & last):
             m.d.sync += active.eq(0)
-        with m.If(Mux(active, self.o.ready, self.i.valid)):
+        with m.If(~active | self.o.ready):
             m.d.sync += run.eq(Mux(new_row, origin, run + d.step0))
             with m.If(new_row):
                 m.d.sync += row.eq(origin + d.step1)
@@ -220,9 +220,8 @@ class Splitter(Component):
             taken.eq(~active | (moves & ends)),
         ]
         with m.If(taken):
-            m.d.sync += active.eq(there)
-        with m.If(taken & there):
             m.d.sync += [
+                active.eq(there),
                 Cat(low, block).eq(coming.beat),
                 more.eq(blocks),
                 ends.eq(blocks == 0),
@@ -233,7 +232,7 @@ class Splitter(Component):
                 last.eq(coming.last),
                 dest.eq(coming.tag),
             ]
-        with m.Elif(~taken & moves):
+        with m.Elif(moves):
             m.d.sync += [
                 low.eq(0),
                 block.eq(block + 1),
@@ -256,9 +255,8 @@ class Splitter(Component):
         boundary = ceil_log2(self.grid.burst_beats)
         m.d.comb += self.i.ready.eq(~there | taken)
         with m.If(self.i.ready):
-            m.d.sync += there.eq(self.i.valid)
-        with m.If(self.i.ready & self.i.valid):
             m.d.sync += [
+                there.eq(self.i.valid),
                 coming.eq(run),
                 end.eq(run.words + Cat(run.lane, run.beat[:boundary]) - 1),
             ]

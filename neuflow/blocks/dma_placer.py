@@ -102,16 +102,16 @@ class Cutter(Component):
             final.eq(run.words - 1),
         ]
         with m.If(self.run.ready):
-            m.d.sync += active.eq(self.run.valid)
-        with m.If(self.run.ready & self.run.valid):
             m.d.sync += [
+                active.eq(self.run.valid),
                 low.eq(final[:cut] + offset),
                 high.eq(final[cut:]),
                 near.eq(run.words <= lanes),
                 start.eq(run.lane),
                 mark.eq(Cat(run.beat, run.last)),
-                self.source.eq(run.tag),
             ]
+        with m.If(self.run.ready & self.run.valid):
+            m.d.sync += self.source.eq(run.tag)
         return m
 
 

@@ -106,27 +106,21 @@ class Mapper(Component):
             tails[0].narrow.eq(setup.narrow),
             tails[0].negative.eq(Cat((word < 0) & setup.odd for word in self.i.payload.words)),
         ]
-        # A stage moves where a beat leaves the one before, which keeps an idle unit quiet.
-        moves = self._moves = [Signal(name=f"s{k}_moves") for k in range(_STAGES + 1)]
-        m.d.comb += [moves[1].eq(accept), Cat(moves[2:]).eq(Mux(en, valid[:-1], 0))]
+        # Nothing moves without a beat inside, which keeps an idle unit quiet.
+        inside, moves = Signal(), Signal()
+        m.d.comb += moves.eq(en & inside)
         with m.If(en):
-            m.d.sync += valid.eq(Cat(accept, valid))
-        for k in range(1, _STAGES + 1):
-            with m.If(moves[k]):
-                m.d.sync += tails[k].eq(tails[k - 1])
+            m.d.sync += [valid.eq(Cat(accept, valid)), inside.eq(accept | valid[:-1].any())]
+        with m.If(accept):
+            m.d.sync += tails[1].eq(tails[0])
         folded = self._build_fold(m, setup, accept)
-        for lane in range(self.lanes):
-            slope = self._build_slope(m, lane, setup, folded[lane])
-            result = self._build_value(m, lane, tails, *slope)
-            m.d.comb += out.i.payload.words[lane].eq(result)
+        with m.If(moves):
+            m.d.sync += [after.eq(before) for before, after in pairwise(tails[1:])]
+            for lane in range(self.lanes):
+                slope = self._build_slope(m, lane, setup, folded[lane])
+                result = self._build_value(m, lane, tails, *slope)
+                m.d.comb += out.i.payload.words[lane].eq(result)
         return m
-
-    def _move(self, m, *registers):
-        """Let each register ``s<k>_...`` take its value when stage k moves."""
-        for statement in registers:
-            stage = int(statement.lhs.name[1:].partition("_")[0])
-            with m.If(self._moves[stage]):
-                m.d.sync += statement
 
     def _build_fold(self, m, setup, accept):
         """Stage 1: the size of each word under a symmetry, else the word."""
@@ -152,8 +146,7 @@ class Mapper(Component):
         s5_b, s6_b = register("s5_b", signed(17)), register("s6_b", signed(17))
         s6_qd = register("s6_qd", signed(33))
 
-        self._move(
-            m,
+        m.d.sync += [
             *(after.eq(before) for before, after in pairwise(xs)),
             s2_above.eq(Cat(xs[0] >= setup[f"min{k}"] for k in range(SEGMENTS))),
             s3_index.eq(_search(list(s2_above))),
@@ -165,13 +158,12 @@ class Mapper(Component):
             s6_a.eq(s5_a),
             s6_d.eq(s5_d),
             s6_b.eq(s5_b),
-        )
-        with m.If(self._moves[4]):
-            with m.Switch(s3_index):
-                for k in range(SEGMENTS):
-                    with m.Case(k):
-                        fields = (setup[f"{n}{k}"] for n in ("min", "b", "a", "q"))
-                        m.d.sync += s4_segment.as_value().eq(Cat(*fields))
+        ]
+        with m.Switch(s3_index):
+            for k in range(SEGMENTS):
+                with m.Case(k):
+                    fields = (setup[f"{n}{k}"] for n in ("min", "b", "a", "q"))
+                    m.d.sync += s4_segment.as_value().eq(Cat(*fields))
         return s6_a, s6_qd, s6_d, s6_b
 
     def _build_value(self, m, lane, tails, s6_a, s6_qd, s6_d, s6_b):
@@ -195,8 +187,7 @@ class Mapper(Component):
         s14_value = register("s14_value", signed(CLIPPED_BITS + 1))
         s15_word = register("s15_word", signed(WORD_BITS))
         b = {6: s6_b, **{k: register(f"s{k}_b", signed(17)) for k in range(7, 13)}}
-        self._move(
-            m,
+        m.d.sync += [
             s7_slope.eq(s6_a + s6_qd),
             s7_d.eq(s6_d),
             s8_low.eq(s7_slope[:_LOW_BITS] * s7_d),
@@ -209,7 +200,7 @@ class Mapper(Component):
             s14_value.eq(Mux(tails[13].negative[lane], -s13_value, s13_value)),
             s15_word.eq(saturate_word(s14_value, tails[14].narrow)),
             *(b[k].eq(b[k - 1]) for k in range(7, 13)),
-        )
+        ]
         return s15_word
 
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.config import config_stream
-from neuflow.blocks.streams import Slice, beat_stream, build_slice
+from neuflow.blocks.place import place
+from neuflow.blocks.streams import Slice, beat_layout, beat_stream
 from neuflow.layout import COLUMN_BITS, ROUTE, Kind, RouterIn, RouterOut
 
 _INPUT_BITS = 4
@@ -76,14 +77,12 @@ class Router(Component):
         current = {i: Signal(bits, name=f"{i.name.lower()}_current") for i in self.inputs}
         waiting = {i: Signal(bits, name=f"{i.name.lower()}_waiting") for i in self.inputs}
         peers = {i: Signal(bits, init=exist, name=f"{i.name.lower()}_peers") for i in self.inputs}
-        ended = {i: Signal(name=f"{i.name.lower()}_ended") for i in self.inputs}
-        held, sources = self._build_queues(m, exist, current, waiting, peers, (ended, done))
-        busy = Signal()  # without a word at hand nothing is armed, and nothing ends
-        m.d.comb += busy.eq(held.any())
+        sources = self._build_queues(m, exist, current, waiting, peers, done)
 
         # A packet moves when all its outputs are under its word (`armed`) and have room. Its end is
         # worked on a cycle later.
         moves = {i: Signal(name=f"{i.name.lower()}_moves") for i in self.inputs}
+        ended = {i: Signal(name=f"{i.name.lower()}_ended") for i in self.inputs}
         for i in self.inputs:
             beats = self.input(i)
             armed = Signal(name=f"{i.name.lower()}_armed")
@@ -94,30 +93,25 @@ class Router(Component):
                 last.eq(moves[i] & beats.payload.last),
                 beats.ready.eq(moves[i]),
             ]
-            with m.If(busy):
-                m.d.sync += [ended[i].eq(last), armed.eq(complete & ~last & ~ended[i])]
+            m.d.sync += [ended[i].eq(last), armed.eq(complete & ~last & ~ended[i])]
         m.d.comb += [
             moving.eq(reduce(or_, (Mux(moves[i], current[i], 0) for i in self.inputs))),
             done.eq(reduce(or_, (Mux(ended[i], current[i], 0) for i in self.inputs))),
         ]
 
         for o in self.outputs:
-            name = o.name.lower()
-            beats = beat_stream(self.lanes).create(path=(f"{name}_beats",))
-            build_slice(m, beats, self.output(o), held[o], f"{name}_")
-            m.d.comb += [room[o].eq(beats.ready), beats.valid.eq(moving[o])]
+            out = Slice(beat_layout(self.lanes))
+            place(m, f"{o.name.lower()}_slice", "link_slice", out, platform)
+            connect(m, out.o, flipped(self.output(o)))
+            m.d.comb += [room[o].eq(out.i.ready), out.i.valid.eq(moving[o])]
             with m.Switch(sources[o]):
                 for i in self.inputs:
                     with m.Case(i):
-                        m.d.comb += beats.payload.eq(self.input(i).payload)
+                        m.d.comb += out.i.payload.eq(self.input(i).payload)
         return m
 
-    def _build_queues(self, m, exist, current, waiting, peers, past):
-        """Take ROUTE words from the bus. Return which outputs are under one, and by output its input.
-
-        ``past``: by input, whether its packet has ended; all outputs that it went to.
-        """
-        ended, done = past
+    def _build_queues(self, m, exist, current, waiting, peers, done):
+        """Take ROUTE words from the bus; return by output the input that it is under."""
         bits = len(RouterOut)
         words = self._build_words(m)
         word = words.o.payload
@@ -141,15 +135,14 @@ class Router(Component):
                     ]
         # Nothing but another word can take the room that is there, so it still is a cycle later.
         m.d.comb += words.o.ready.eq(take)
-        with m.If(words.o.valid):  # until it is taken
-            m.d.sync += take.eq(~take & ~conflict & ~full)
+        m.d.sync += take.eq(words.o.valid & ~take & ~conflict & ~full)
 
         # An output that is done goes on with the word that waits, or with the one that comes.
         direct, queued = Signal(bits), Signal(bits)
         with m.If(take):
             m.d.comb += [direct.eq(target & (~held | done)), queued.eq(target & held & ~done)]
         sources = {o: Signal(_INPUT_BITS, name=f"{o.name.lower()}_source") for o in self.outputs}
-        with m.If(take | Cat(*ended.values()).any()):
+        with m.If(take | done.any()):
             m.d.sync += [
                 held.eq((held & ~done) | (waits & done) | direct),
                 waits.eq((waits & ~done) | queued),
@@ -172,7 +165,7 @@ class Router(Component):
                     m.d.sync += sources[o].eq(next_source)
                 with m.If(queued[o]):
                     m.d.sync += next_source.eq(word.input)
-        return held, sources
+        return sources
 
     def _build_words(self, m) -> Slice:
         """Keep the ROUTE words for this router."""

@@ -46,36 +46,25 @@ class Slice(Component):
 
     def elaborate(self, platform):
         m = Module()
-        build_slice(m, self.i, self.o, self.i.valid)
-        return m
+        held, spare = Signal(self.shape, reset_less=True), Signal(self.shape, reset_less=True)
+        spare_valid = Signal()
+        free = Signal()
 
-
-def build_slice(m: Module, i, o, awake: Value, prefix: str = "") -> None:
-    """Build a :class:`Slice` from stream ``i`` to stream ``o`` into ``m``.
-
-    ``awake`` = 0 says that ``i.valid`` is 0, so that nothing is computed; it may come earlier in
-    the cycle than ``i.valid``, or from a register. ``prefix``: of the names of the registers.
-    """
-    shape = o.payload.shape()
-    held, spare = (Signal(shape, name=f"{prefix}{n}", reset_less=True) for n in ("held", "spare"))
-    spare_valid = Signal(name=f"{prefix}spare_valid")
-    free, loads = Signal(name=f"{prefix}free"), Signal(name=f"{prefix}loads")
-    m.d.comb += [
-        i.ready.eq(~spare_valid),
-        free.eq(~o.valid | o.ready),
-        o.payload.eq(held),
-        loads.eq(spare_valid | awake),
-    ]
-    with m.If(loads):
+        m.d.comb += [
+            self.i.ready.eq(~spare_valid),
+            free.eq(~self.o.valid | self.o.ready),
+            self.o.payload.eq(held),
+        ]
         with m.If(free):
-            m.d.sync += held.eq(Mux(spare_valid, spare, i.payload))
-        # The spare place follows the input until it holds a beat, whatever becomes of that.
+            m.d.sync += [
+                held.eq(Mux(spare_valid, spare, self.i.payload)),
+                self.o.valid.eq(spare_valid | self.i.valid),
+            ]
+        # The spare place follows the input until it holds a beat: its enable is a register.
         with m.If(~spare_valid):
-            m.d.sync += spare.eq(i.payload)
-    with m.If(loads | o.valid):
-        with m.If(free):
-            m.d.sync += o.valid.eq(spare_valid | i.valid)
-        m.d.sync += spare_valid.eq(~free & (spare_valid | i.valid))
+            m.d.sync += spare.eq(self.i.payload)
+        m.d.sync += spare_valid.eq(~free & (spare_valid | self.i.valid))
+        return m
 
 
 def loose_layout(lanes_in: int, lanes_out: int, tag_bits: int) -> data.StructLayout:
@@ -317,6 +306,6 @@ def wire(m: Module, source, sink) -> None:
 
 
 __all__ = [
-    "WORD_BITS", "Merger", "Narrow", "Packer", "Slice", "beat_layout", "beat_stream", "build_slice",
-    "copy_fields", "loose_layout", "merged_layout", "wire",
+    "WORD_BITS", "Merger", "Narrow", "Packer", "Slice", "beat_layout", "beat_stream", "copy_fields",
+    "loose_layout", "merged_layout", "wire",
 ]  # fmt: skip

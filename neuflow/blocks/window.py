@@ -87,7 +87,7 @@ class Window(WindowReader, Component):
 
         m.submodules.memory = self._memory = Ram(_TOTAL_BITS, self.memory_words)
         ring = self._build_ring(m, config.o.valid)
-        scanned, segment = self._build_scan(m, config.o.valid, ring)
+        scanned, segment = self._build_scan(m, ring)
         part = self._build_row_reduction(m, ring, segment)
         total, busy = self._build_merge(m, part)
         self._build_exit(m, total)
@@ -199,22 +199,17 @@ class Window(WindowReader, Component):
         total, old = (Signal(signed(_TOTAL_BITS), name=n, reset_less=True) for n in ("total", "old"))
         v3, v4 = visits[2:]
         with m.If(self._en):
-            m.d.sync += [later.eq(earlier) for earlier, later in pairwise([works, *valid])]
-            with m.If(works):
-                m.d.sync += [
-                    visits[0].new.eq(turn + self._fresh >= self._open),
-                    visits[0].leaves.eq(fresh_turn & self._closing),
-                    visits[0].final.eq(now["final"]),
-                    visits[0].value.eq(now["value"]),
-                    visits[0].address.eq(now["address"] + here),
-                ]
-            for there, (earlier, later) in zip(valid, pairwise(visits), strict=False):
-                with m.If(there):
-                    m.d.sync += later.eq(earlier)
-            with m.If(valid[1]):
-                m.d.sync += old.eq(memory.read_data)
-            with m.If(valid[2]):
-                m.d.sync += total.eq(Mux(v3.new, v3.value, self._reduce(old, v3.value)))
+            m.d.sync += [
+                *(later.eq(earlier) for earlier, later in pairwise([works, *valid])),
+                *(later.eq(earlier) for earlier, later in pairwise(visits)),
+                visits[0].new.eq(turn + self._fresh >= self._open),
+                visits[0].leaves.eq(fresh_turn & self._closing),
+                visits[0].final.eq(now["final"]),
+                visits[0].value.eq(now["value"]),
+                visits[0].address.eq(now["address"] + here),
+                old.eq(memory.read_data),
+                total.eq(Mux(v3.new, v3.value, self._reduce(old, v3.value))),
+            ]
         m.d.comb += [
             memory.read_enable.eq(self._en & valid[0]),
             memory.read_address.eq(visits[0].address),
@@ -236,8 +231,7 @@ class Window(WindowReader, Component):
         valid, final = Signal(Requantise.LATENCY), Signal(Requantise.LATENCY)
         m.d.comb += [
             self._en.eq(~valid[-1] | packer.i.ready),
-            exit_.en.eq(self._en),
-            exit_.valid.eq(total["valid"]),
+            exit_.en.eq(self._en & (total["valid"] | valid.any())),
             exit_.acc.eq(total["value"]),
             exit_.m.eq(setup.m),
             exit_.s.eq(setup.s),
@@ -267,14 +261,14 @@ class Window(WindowReader, Component):
         ]
         with m.FSM():
             with m.State("IDLE"):
+                m.d.sync += [
+                    self._slots.eq(1), reach.eq(setup.stride_y),
+                    self._open.eq(0), self._fresh.eq(0), self._head.eq(0),
+                    opened.eq(0), closed.eq(0),
+                    y.eq(-setup.pad_y), opens_at.eq(-setup.pad_y),
+                    closes_at.eq(setup.kernel_y - 1 - setup.pad_y),
+                ]  # fmt: skip
                 with m.If(configured):
-                    m.d.sync += [
-                        self._slots.eq(1), reach.eq(setup.stride_y),
-                        self._open.eq(0), self._fresh.eq(0), self._head.eq(0),
-                        opened.eq(0), closed.eq(0),
-                        y.eq(-setup.pad_y), opens_at.eq(-setup.pad_y),
-                        closes_at.eq(setup.kernel_y - 1 - setup.pad_y),
-                    ]  # fmt: skip
                     m.next = "SLOTS"
             with m.State("SLOTS"):
                 # ceil(kernel / stride) without a divider.

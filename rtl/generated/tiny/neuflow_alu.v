@@ -19,34 +19,34 @@ module neuflow_alu (
   output wire active,
   input wire clk
 );
-  reg n23, n19, n33, n25, n24, n22, n17, n12, n13, n14, busy = 1'h0, done = 1'h0, negative_0 = 1'h0,
-    negative_1 = 1'h0, nonzero_0 = 1'h0, nonzero_1 = 1'h0, s1_negate_0 = 1'h0, s1_negate_1 = 1'h0;
+  reg n16, n14, n22, n9, n8, n7, n5, n1, n2, n3, signal_57 = 1'h0, busy = 1'h0, done = 1'h0,
+    negative_0 = 1'h0, negative_1 = 1'h0, nonzero_0 = 1'h0, nonzero_1 = 1'h0, s1_negate_0 = 1'h0,
+    s1_negate_1 = 1'h0;
   reg [15:0] below_0 = 16'h0, below_1 = 16'h0, rest_0 = 16'h0, rest_1 = 16'h0, s10_word_0 = 16'h0,
     s10_word_1 = 16'h0, s1_b_0 = 16'h0, s1_b_1 = 16'h0, s2_b_0 = 16'h0, s2_b_1 = 16'h0;
-  reg [16:0] n8, n3;
+  reg [16:0] n33, n29;
   reg [16:1] above_0_q = 16'h0, above_1_q = 16'h0;
-  reg [17:0] n7, n2, twice_0 = 18'h0, twice_1 = 18'h0;
+  reg [17:0] twice_0 = 18'h0, twice_1 = 18'h0;
   reg [18:0] s1_a_0 = 19'h0, s1_a_1 = 19'h0, s2_a_0 = 19'h0, s2_a_1 = 19'h0;
   reg [23:0] s10_tail = 24'h0, s1_tail = 24'h0, s2_tail = 24'h0, s3_tail = 24'h0, s4_tail = 24'h0,
     s5_tail = 24'h0, s6_tail = 24'h0, s7_tail = 24'h0, s8_tail = 24'h0, s9_tail = 24'h0;
   reg [25:0] s7_clipped_0 = 26'h0, s7_clipped_1 = 26'h0, s8_doubled_0 = 26'h0, s8_doubled_1 = 26'h0,
     s9_rounded_0 = 26'h0, s9_rounded_1 = 26'h0;
-  reg [26:0] n21, n20;
-  reg [31:0] n30, n31, s2_product_0 = 32'h0, s2_product_1 = 32'h0, s3_product_0 = 32'h0,
+  reg [26:0] n15, n6;
+  reg [31:0] n12, n19, s2_product_0 = 32'h0, s2_product_1 = 32'h0, s3_product_0 = 32'h0,
     s3_product_1 = 32'h0;
-  reg [46:0] n26, n28;
-  reg [47:0] n27, n29, s3_a_0 = 48'h0, s3_a_1 = 48'h0, s4_a_0 = 48'h0, s4_a_1 = 48'h0, s4_sum_0 =
+  reg [46:0] n10, n17;
+  reg [47:0] n11, n18, s3_a_0 = 48'h0, s3_a_1 = 48'h0, s4_a_0 = 48'h0, s4_a_1 = 48'h0, s4_sum_0 =
     48'h0, s4_sum_1 = 48'h0, s5_exact_0 = 48'h0, s5_exact_1 = 48'h0, s3_b_0_q = 48'h0, s3_b_1_q =
     48'h0, s4_b_0_q = 48'h0, s4_b_1_q = 48'h0;
   reg [48:0] s6_coarse_0 = 49'h0, s6_coarse_1 = 49'h0;
   reg [5:0] left = 6'h0;
-  reg [7:0] n18, n16;
+  reg [7:0] n13, n4;
   reg [9:0] valid = 10'h0;
-  wire n34, n5, n32, n9, n10, n4, n1, n6, n11, signal, both, divides, en, i__ready, o__valid_25,
-    s10_moves, s2_moves, s3_moves, s4_moves, s5_moves, s6_moves, s7_moves, s8_moves, s9_moves, step,
-    unary;
-  wire [17:0] trial_0, trial_1;
-  wire [1:0] n15;
+  wire n23, n24, n21, n32, n25, n28, n27, n31, n34, signal, both, divides, en, i__ready, moves,
+    o__valid_25, step, unary;
+  wire [17:0] n30, n26, trial_0, trial_1;
+  wire [1:0] n20;
   wire [22:0] o__payload_23;
   wire [5:0] n35;
   wire [7:0] net;
@@ -54,27 +54,30 @@ module neuflow_alu (
   assign b__ready = a__ready & ~unary;
   assign {net[7], net[5:0]} = n35 - o__payload_23[14:10];
   assign active = o__valid & o__ready;
-  assign {s10_moves, s9_moves, s8_moves, s7_moves, s6_moves, s5_moves, s4_moves, s3_moves, s2_moves}
-    = en ? valid[8:0] : 9'h0;
-  assign n15[0] = s4_tail[3:0] == 2'h2;
-  assign n15[1] = s4_tail[3:0] == 3'h7;
-  assign n1 = n4 | signal;
-  assign n4 = step & nonzero_1;
-  assign signal = both & divides & ~busy;
-  assign trial_1 = {rest_1, above_1_q[16]} - below_1;
-  assign n5 = $signed(a__payload[31:16]) < $signed(1'h0);
-  assign step = busy & ~done;
-  assign trial_0 = {rest_0, above_0_q[16]} - below_0;
-  assign n6 = n9 | signal;
-  assign n9 = step & nonzero_0;
-  assign n10 = $signed(a__payload[15:0]) < $signed(1'h0);
-  assign n11 = a__ready | step | signal;
-  assign n32 = o__payload_23[3:0] == 3'h7;
+  assign n20[0] = s4_tail[3:0] == 2'h2;
+  assign n20[1] = s4_tail[3:0] == 3'h7;
+  assign moves = en & signal_57;
+  assign n21 = o__payload_23[3:0] == 3'h7;
   assign divides = o__payload_23[3:0] == 2'h3;
-  assign n34 = o__payload_23[3:0] == 3'h6;
+  assign n23 = o__payload_23[3:0] == 3'h6;
+  assign n24 = $signed(a__payload[31:16]) < $signed(1'h0);
+  assign n25 = $signed(a__payload[15:0]) < $signed(1'h0);
+  assign n26 = signal ? (!b__payload[31:16] & |a__payload[31:16] ? 18'h3ffff : 18'h0) : twice_1[17]
+    ? 18'h20000 : {twice_1[16:0], $signed(trial_1) >= $signed(1'h0)};
+  assign n27 = n28 | signal;
+  assign n28 = step & nonzero_1;
+  assign signal = both & divides & ~busy;
+  assign n30 = signal ? (!b__payload[15:0] & |a__payload[15:0] ? 18'h3ffff : 18'h0) : twice_0[17] ?
+    18'h20000 : {twice_0[16:0], $signed(trial_0) >= $signed(1'h0)};
+  assign n31 = n32 | signal;
+  assign n32 = step & nonzero_0;
   assign en = ~valid[9] | i__ready;
+  assign step = busy & ~done;
+  assign n34 = a__ready | step | signal;
+  assign trial_1 = {rest_1, above_1_q[16]} - below_1;
+  assign trial_0 = {rest_0, above_0_q[16]} - below_0;
   assign both = o__valid_25 & a__valid & (b__valid | unary);
-  assign unary = n34 | n32;
+  assign unary = n23 | n21;
   assign n35 = 5'h11 + o__payload_23[8:4];
   \neuflow_alu.config  config_2 (
     .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
@@ -87,125 +90,85 @@ module neuflow_alu (
       .rst(rst)
   );
   always @(posedge clk) begin
-    if (n1) begin
-      n2 = signal ? (!b__payload[31:16] & |a__payload[31:16] ? 18'h3ffff : 18'h0) : twice_1[17] ?
-        18'h20000 : {twice_1[16:0], $signed(trial_1) >= $signed(1'h0)};
-      n3 = signal ? {n5 ? -a__payload[31:16] : a__payload[31:16], 1'h0} : n4 ? {above_1_q[15:1],
-        2'h0} : 17'h0;
-      twice_1[17] <= n2[17];
-      above_1_q <= n3[16:1];
-      if ({n4, twice_1[17], signal} != 3'h6) twice_1[16:0] <= n2[16:0];
-    end
-    if (step) begin
-      if (nonzero_1) rest_1 <= $signed(trial_1) < $signed(1'h0) ? {rest_1[14:0], above_1_q[16]} :
-        trial_1[15:0];
-      if (nonzero_0) rest_0 <= $signed(trial_0) < $signed(1'h0) ? {rest_0[14:0], above_0_q[16]} :
-        trial_0[15:0];
-    end
-    if (n6) begin
-      n7 = signal ? (!b__payload[15:0] & |a__payload[15:0] ? 18'h3ffff : 18'h0) : twice_0[17] ?
-        18'h20000 : {twice_0[16:0], $signed(trial_0) >= $signed(1'h0)};
-      n8 = signal ? {n10 ? -a__payload[15:0] : a__payload[15:0], 1'h0} : n9 ? {above_0_q[15:1],
-        2'h0} : 17'h0;
-      twice_0[17] <= n7[17];
-      above_0_q <= n8[16:1];
-      if ({n9, twice_0[17], signal} != 3'h6) twice_0[16:0] <= n7[16:0];
-    end
-    if (n11) begin
-      done <= signal ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? left == 1'h1 : 1'h0;
-      if ({step, signal} != 2'h2) busy <= signal;
-    end
-    if (s5_moves) begin
-      n12 = s4_tail[3:0] == 3'h5;
-      n13 = s4_tail[3:0] == 3'h4;
-      n14 = |n15;
-      s5_exact_1 <= n12 ? (s4_sum_1[47] ? s4_a_1 : {{2{s4_b_1_q[47]}}, s4_b_1_q[45:0]}) : n13 ?
-        (s4_sum_1[47] ? {{2{s4_b_1_q[47]}}, s4_b_1_q[45:0]} : s4_a_1) : n14 ? s4_a_1 : s4_sum_1;
-      s5_exact_0 <= n12 ? (s4_sum_0[47] ? s4_a_0 : {{2{s4_b_0_q[47]}}, s4_b_0_q[45:0]}) : n13 ?
-        (s4_sum_0[47] ? {{2{s4_b_0_q[47]}}, s4_b_0_q[45:0]} : s4_a_0) : n14 ? s4_a_0 : s4_sum_0;
-      s5_tail <= s4_tail;
-    end
-    if (s10_moves) begin
-      n17 = ~s9_rounded_1[25];
-      n16 = &s9_rounded_1[25:7] | ~(|s9_rounded_1[25:7]) ? s9_rounded_1[7:0] : {s9_rounded_1[25],
-        {7{n17}}};
-      n19 = ~s9_rounded_0[25];
-      n18 = &s9_rounded_0[25:7] | ~(|s9_rounded_0[25:7]) ? s9_rounded_0[7:0] : {s9_rounded_0[25],
-        {7{n19}}};
-      s10_word_1 <= s9_tail[20] ? {{8{n16[7]}}, n16} : &s9_rounded_1[25:15] |
-        ~(|s9_rounded_1[25:15]) ? s9_rounded_1[15:0] : {s9_rounded_1[25], {15{n17}}};
-      s10_word_0 <= s9_tail[20] ? {{8{n18[7]}}, n18} : &s9_rounded_0[25:15] |
-        ~(|s9_rounded_0[25:15]) ? s9_rounded_0[15:0] : {s9_rounded_0[25], {15{n19}}};
-      s10_tail <= s9_tail;
-    end
-    if (s9_moves) begin
-      n20 = $signed(s8_doubled_1) + $signed(2'h1);
-      n21 = $signed(s8_doubled_0) + $signed(2'h1);
-      s9_rounded_1 <= n20[26:1];
-      s9_rounded_0 <= n21[26:1];
-      s9_tail <= s8_tail;
-    end
-    if (s8_moves) begin
+    if (moves) begin
+      n1 = s4_tail[3:0] == 3'h5;
+      n2 = s4_tail[3:0] == 3'h4;
+      n3 = |n20;
+      n5 = ~s9_rounded_1[25];
+      n4 = &s9_rounded_1[25:7] | ~(|s9_rounded_1[25:7]) ? s9_rounded_1[7:0] : {s9_rounded_1[25],
+        {7{n5}}};
+      n6 = $signed(s8_doubled_1) + $signed(2'h1);
+      n7 = ~s6_coarse_1[48];
+      n8 = s3_tail[3:0] == 2'h2 | s3_tail[3:0] == 3'h7;
+      n9 = s3_tail[3:0] == 1'h1 | s3_tail[3:0] == 3'h4 | s3_tail[3:0] == 3'h5;
+      n10 = $signed(s2_b_1) << s2_tail[13:9];
+      n11 = $signed(s2_a_1) << s2_tail[8:4];
+      n12 = $signed(s1_a_1[15:0]) * $signed(s1_b_1);
+      n14 = ~s9_rounded_0[25];
+      n13 = &s9_rounded_0[25:7] | ~(|s9_rounded_0[25:7]) ? s9_rounded_0[7:0] : {s9_rounded_0[25],
+        {7{n14}}};
+      n15 = $signed(s8_doubled_0) + $signed(2'h1);
+      n16 = ~s6_coarse_0[48];
+      n17 = $signed(s2_b_0) << s2_tail[13:9];
+      n18 = $signed(s2_a_0) << s2_tail[8:4];
+      n19 = $signed(s1_a_0[15:0]) * $signed(s1_b_0);
+      s5_exact_1 <= n1 ? (s4_sum_1[47] ? s4_a_1 : {{2{s4_b_1_q[47]}}, s4_b_1_q[45:0]}) : n2 ?
+        (s4_sum_1[47] ? {{2{s4_b_1_q[47]}}, s4_b_1_q[45:0]} : s4_a_1) : n3 ? s4_a_1 : s4_sum_1;
+      s10_word_1 <= s9_tail[20] ? {{8{n4[7]}}, n4} : &s9_rounded_1[25:15] | ~(|s9_rounded_1[25:15])
+        ? s9_rounded_1[15:0] : {s9_rounded_1[25], {15{n5}}};
+      s9_rounded_1 <= n6[26:1];
       s8_doubled_1 <= $unsigned($signed(s7_clipped_1) >>> s7_tail[16:14]);
-      s8_doubled_0 <= $unsigned($signed(s7_clipped_0) >>> s7_tail[16:14]);
-      s8_tail <= s7_tail;
-    end
-    if (s7_moves) begin
-      n22 = ~s6_coarse_1[48];
-      n23 = ~s6_coarse_0[48];
       s7_clipped_1 <= &s6_coarse_1[48:25] | ~(|s6_coarse_1[48:25]) ? s6_coarse_1[25:0] :
-        {s6_coarse_1[48], {25{n22}}};
-      s7_clipped_0 <= &s6_coarse_0[48:25] | ~(|s6_coarse_0[48:25]) ? s6_coarse_0[25:0] :
-        {s6_coarse_0[48], {25{n23}}};
-      s7_tail <= s6_tail;
-    end
-    if (s6_moves) begin
+        {s6_coarse_1[48], {25{n7}}};
       s6_coarse_1 <= $unsigned($signed({s5_exact_1, 1'h0}) >>> {s5_tail[19:17], 3'h0});
-      s6_coarse_0 <= $unsigned($signed({s5_exact_0, 1'h0}) >>> {s5_tail[19:17], 3'h0});
-      s6_tail <= s5_tail;
-    end
-    if (s4_moves) begin
-      n24 = s3_tail[3:0] == 2'h2 | s3_tail[3:0] == 3'h7;
-      n25 = s3_tail[3:0] == 1'h1 | s3_tail[3:0] == 3'h4 | s3_tail[3:0] == 3'h5;
       {s4_b_1_q[47], s4_b_1_q[45:0]} <= {s3_b_1_q[47], s3_b_1_q[45:0]};
-      s4_a_1 <= n24 ? {{16{s3_product_1[31]}}, s3_product_1} : s3_a_1;
-      s4_sum_1 <= n25 ? $unsigned($signed(s3_a_1) - $signed({s3_b_1_q[47], s3_b_1_q[45:0]})) :
+      s4_a_1 <= n8 ? {{16{s3_product_1[31]}}, s3_product_1} : s3_a_1;
+      s4_sum_1 <= n9 ? $unsigned($signed(s3_a_1) - $signed({s3_b_1_q[47], s3_b_1_q[45:0]})) :
         $unsigned($signed(s3_a_1) + $signed({s3_b_1_q[47], s3_b_1_q[45:0]}));
-      {s4_b_0_q[47], s4_b_0_q[45:0]} <= {s3_b_0_q[47], s3_b_0_q[45:0]};
-      s4_a_0 <= n24 ? {{16{s3_product_0[31]}}, s3_product_0} : s3_a_0;
-      s4_sum_0 <= n25 ? $unsigned($signed(s3_a_0) - $signed({s3_b_0_q[47], s3_b_0_q[45:0]})) :
-        $unsigned($signed(s3_a_0) + $signed({s3_b_0_q[47], s3_b_0_q[45:0]}));
-      s4_tail <= s3_tail;
-    end
-    if (s3_moves) begin
-      n26 = $signed(s2_b_1) << s2_tail[13:9];
-      n27 = $signed(s2_a_1) << s2_tail[8:4];
-      n28 = $signed(s2_b_0) << s2_tail[13:9];
-      n29 = $signed(s2_a_0) << s2_tail[8:4];
       s3_product_1 <= s2_product_1;
-      {s3_b_1_q[47], s3_b_1_q[45:0]} <= n26;
-      s3_a_1 <= n27; s3_product_0 <= s2_product_0;
-      {s3_b_0_q[47], s3_b_0_q[45:0]} <= n28;
-      s3_a_0 <= n29; s3_tail <= s2_tail;
-    end
-    if (s2_moves) begin
-      n30 = $signed(s1_a_1[15:0]) * $signed(s1_b_1);
-      n31 = $signed(s1_a_0[15:0]) * $signed(s1_b_0);
-      s2_product_1 <= n30; s2_b_1 <= s1_b_1;
+      {s3_b_1_q[47], s3_b_1_q[45:0]} <= n10;
+      s3_a_1 <= n11;
+      s2_product_1 <= n12;
+      s2_b_1 <= s1_b_1;
       s2_a_1 <= s1_negate_1 ? -s1_a_1 : s1_a_1;
-      s2_product_0 <= n31; s2_b_0 <= s1_b_0;
+      s5_exact_0 <= n1 ? (s4_sum_0[47] ? s4_a_0 : {{2{s4_b_0_q[47]}}, s4_b_0_q[45:0]}) : n2 ?
+        (s4_sum_0[47] ? {{2{s4_b_0_q[47]}}, s4_b_0_q[45:0]} : s4_a_0) : n3 ? s4_a_0 : s4_sum_0;
+      s10_word_0 <= s9_tail[20] ? {{8{n13[7]}}, n13} : &s9_rounded_0[25:15] |
+        ~(|s9_rounded_0[25:15]) ? s9_rounded_0[15:0] : {s9_rounded_0[25], {15{n14}}};
+      s9_rounded_0 <= n15[26:1];
+      s8_doubled_0 <= $unsigned($signed(s7_clipped_0) >>> s7_tail[16:14]);
+      s7_clipped_0 <= &s6_coarse_0[48:25] | ~(|s6_coarse_0[48:25]) ? s6_coarse_0[25:0] :
+        {s6_coarse_0[48], {25{n16}}};
+      s6_coarse_0 <= $unsigned($signed({s5_exact_0, 1'h0}) >>> {s5_tail[19:17], 3'h0});
+      {s4_b_0_q[47], s4_b_0_q[45:0]} <= {s3_b_0_q[47], s3_b_0_q[45:0]};
+      s4_a_0 <= n8 ? {{16{s3_product_0[31]}}, s3_product_0} : s3_a_0;
+      s4_sum_0 <= n9 ? $unsigned($signed(s3_a_0) - $signed({s3_b_0_q[47], s3_b_0_q[45:0]})) :
+        $unsigned($signed(s3_a_0) + $signed({s3_b_0_q[47], s3_b_0_q[45:0]}));
+      s3_product_0 <= s2_product_0;
+      {s3_b_0_q[47], s3_b_0_q[45:0]} <= n17;
+      s3_a_0 <= n18;
+      s2_product_0 <= n19;
+      s2_b_0 <= s1_b_0;
       s2_a_0 <= s1_negate_0 ? -s1_a_0 : s1_a_0;
+      s10_tail <= s9_tail;
+      s9_tail <= s8_tail;
+      s8_tail <= s7_tail;
+      s7_tail <= s6_tail;
+      s6_tail <= s5_tail;
+      s5_tail <= s4_tail;
+      s4_tail <= s3_tail;
+      s3_tail <= s2_tail;
       s2_tail <= s1_tail;
     end
     if (a__ready) begin
-      n33 = divides | n34;
-      s1_b_1 <= n32 ? a__payload[31:16] : n33 ? 16'h0 : b__payload[31:16];
-      s1_negate_1 <= divides ? negative_1 : n34 & n5;
+      n22 = divides | n23;
+      s1_b_1 <= n21 ? a__payload[31:16] : n22 ? 16'h0 : b__payload[31:16];
+      s1_negate_1 <= divides ? negative_1 : n23 & n24;
       s1_a_1[18] <= (divides) ? 1'h0 : a__payload[31];
       s1_a_1[17:0] <= divides ? twice_1[17:1] + twice_1[0] : {{2{a__payload[31]}},
         a__payload[31:16]};
-      s1_b_0 <= n32 ? a__payload[15:0] : n33 ? 16'h0 : b__payload[15:0];
-      s1_negate_0 <= divides ? negative_0 : n34 & n10;
+      s1_b_0 <= n21 ? a__payload[15:0] : n22 ? 16'h0 : b__payload[15:0];
+      s1_negate_0 <= divides ? negative_0 : n23 & n25;
       s1_a_0[18] <= (divides) ? 1'h0 : a__payload[15];
       s1_a_0[17:0] <= divides ? twice_0[17:1] + twice_0[0] : {{2{a__payload[15]}},
         a__payload[15:0]};
@@ -214,7 +177,13 @@ module neuflow_alu (
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_23[22],
         o__payload_23[14:10]};
     end
-    if (en) valid <= {valid[8:0], a__ready};
+    if (n27 & {n28, twice_1[17], signal} != 3'h6) twice_1[16:0] <= n26[16:0];
+    if (n27) begin
+      n29 = signal ? {n24 ? -a__payload[31:16] : a__payload[31:16], 1'h0} : n28 ? {above_1_q[15:1],
+        2'h0} : 17'h0;
+      twice_1[17] <= n26[17];
+      above_1_q <= n29[16:1];
+    end
     if (signal) begin
       negative_1 <= a__payload[31] ^ b__payload[31];
       nonzero_1 <= |b__payload[31:16];
@@ -224,15 +193,37 @@ module neuflow_alu (
       nonzero_0 <= |b__payload[15:0];
       below_0 <= $signed(b__payload[15:0]) < $signed(1'h0) ? -b__payload[15:0] : b__payload[15:0];
     end
-    if (step | signal) begin
-      left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 6'h0 : net[5:0]) : left -
-        1'h1;
+    if (n31 & {n32, twice_0[17], signal} != 3'h6) twice_0[16:0] <= n30[16:0];
+    if (n31) begin
+      n33 = signal ? {n25 ? -a__payload[15:0] : a__payload[15:0], 1'h0} : n32 ? {above_0_q[15:1],
+        2'h0} : 17'h0;
+      twice_0[17] <= n30[17];
+      above_0_q <= n33[16:1];
     end
+  end
+  always @(posedge clk) begin
     if (rst) begin
-      valid <= 10'h0; done <= 1'h0; left <= 6'h0; busy <= 1'h0;
+      signal_57 <= 1'h0; valid <= 10'h0; done <= 1'h0; left <= 6'h0; busy <= 1'h0;
+    end else begin
+      if (en) begin
+        signal_57 <= a__ready | |valid[8:0];
+        valid <= {valid[8:0], a__ready};
+      end
+      if (n34) done <= signal ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? left == 1'h1 :
+        1'h0;
+      if (step | signal) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 6'h0 :
+        net[5:0]) : left - 1'h1;
+      if ({step, signal} != 2'h2 & n34) busy <= signal;
     end
+  end
+  always @(posedge clk) begin
     if (signal) begin
       rest_1 <= 16'h0; rest_0 <= 16'h0;
+    end else begin
+      if (n28) rest_1 <= $signed(trial_1) < $signed(1'h0) ? {rest_1[14:0], above_1_q[16]} :
+        trial_1[15:0];
+      if (n32) rest_0 <= $signed(trial_0) < $signed(1'h0) ? {rest_0[14:0], above_0_q[16]} :
+        trial_0[15:0];
     end
   end
 endmodule
@@ -252,25 +243,32 @@ module \neuflow_alu.config  (
   reg full = 1'h0, last = 1'h0, mine = 1'h0;
   reg [22:0] word = 23'h0, words = 23'h0;
   wire n1, n2, move;
-  assign bus__ready = ~(mine & full);
+  assign bus__ready = ~n1;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & ~full;
-  assign n2 = bus__ready & (bus__valid | mine);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
   always @(posedge clk) begin
-    if (move | o__ready) o__valid <= move;
-    if (move) o__payload <= words;
-    if (n1) full <= last; words <= word;
-    if (n2) begin
-      mine <= bus__valid & bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub &
+    if (rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub &
         |(bus__payload[15:8] & columns);
+    end
+  end
+  always @(posedge clk) begin
+    if (move) o__payload <= words;
+    if (n2) words <= word;
+    if (!(n1)) begin
       last <= bus__payload[48];
       word <= bus__payload[38:16];
     end
-    if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end
+  end
+  always @(posedge clk) begin
     if (move | rst) begin
       full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
     end
   end
 endmodule
@@ -286,24 +284,23 @@ module \neuflow_alu.slice  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [34:0] n2, spare = 35'h0;
-  wire n1, free, loads;
+  reg [34:0] spare = 35'h0;
+  wire n2, free;
+  wire [34:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule

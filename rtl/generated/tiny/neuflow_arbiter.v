@@ -104,13 +104,13 @@ module neuflow_arbiter (
   assign i__valid_93 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
   assign i__valid = signal_86 & (write__1__valid | write__0__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
+  assign signal = signal_83 & |{read__6__valid, read__5__valid, read__4__valid, read__3__valid,
+    read__2__valid, read__1__valid, read__0__valid};
+  assign grant = read__6__valid ? 7'h40 : {1'h0, read_grant};
   assign length = (grant[0] ? read__0__payload[30:29] : 2'h0) | (grant[1] ? read__1__payload[30:29]
     : 2'h0) | (grant[2] ? read__2__payload[30:29] : 2'h0) | (grant[3] ? read__3__payload[30:29] :
     2'h0) | (grant[4] ? read__4__payload[30:29] : 2'h0) | (grant[5] ? read__5__payload[30:29] :
     2'h0) | (grant[6] ? read__6__payload[30:29] : 2'h0);
-  assign signal = signal_83 & |{read__6__valid, read__5__valid, read__4__valid, read__3__valid,
-    read__2__valid, read__1__valid, read__0__valid};
-  assign grant = read__6__valid ? 7'h40 : {1'h0, read_grant};
   assign read_grant = read_chosen & ~read_chosen + 1'h1;
   assign signal_83 = (~axi__ar__valid | axi__ar__ready) & opened;
   assign signal_86 = (~axi__aw__valid | axi__aw__ready) & i__ready;
@@ -130,50 +130,59 @@ module neuflow_arbiter (
       .write_data(i__payload)
   );
   always @(posedge clk) begin
-    write_response <= {axi__b__valid & axi__b__id == 1'h1, axi__b__valid & !axi__b__id};
-    write_beat <= axi__w__valid & axi__w__ready;
-    axi__aw__valid <= i__valid | axi__aw__valid & ~axi__aw__ready;
-    read_beat <= axi__r__valid;
-    response_valid <= {axi__r__id == 3'h6, axi__r__id == 3'h5, axi__r__id == 3'h4, axi__r__id ==
-      2'h3, axi__r__id == 2'h2, axi__r__id == 1'h1, !axi__r__id};
-    opened <= under_way < 4'hf & beats < 7'h40;
-    beats <= (beats + asked) - read_beat;
-    asked <= length + 1'h1;
-    under_way <= (under_way + signal) - {axi__r__valid & axi__r__last};
-    if (signal) begin
-      axi__ar__id <= {grant[1] | (grant[2] ? 2'h2 : 2'h0) | (grant[3] ? 2'h3 : 2'h0)} | (grant[4] ?
-        3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
-      axi__ar__addr_q <= (grant[0] ? read__0__payload[28:0] : 29'h0) | (grant[1] ?
-        read__1__payload[28:0] : 29'h0) | (grant[2] ? read__2__payload[28:0] : 29'h0) | (grant[3] ?
-        read__3__payload[28:0] : 29'h0) | (grant[4] ? read__4__payload[28:0] : 29'h0) | (grant[5] ?
-        read__5__payload[28:0] : 29'h0) | (grant[6] ? read__6__payload[28:0] : 29'h0);
-      axi__ar__len_q <= length;
-      if (~read__6__valid) read_after <= ~(read_grant | read_grant - 1'h1);
-    end
-    if (axi__b__valid & axi__b__resp[1]) write_error <= 1'h1;
-    if (i__valid) begin
-      axi__aw__id_q <= i__payload[1];
-      write_after <= ~(i__payload | i__payload - 1'h1);
-      axi__aw__addr_q <= (i__payload[0] ? write__0__payload[28:0] : 29'h0) | (i__payload[1] ?
-        write__1__payload[28:0] : 29'h0);
-      axi__aw__len_q <= (i__payload[0] ? write__0__payload[30:29] : 2'h0) | (i__payload[1] ?
-        write__1__payload[30:29] : 2'h0);
-    end
-    if (response[64] & |response_valid[5:0]) read_error <= 1'h1;
-    if (axi__r__valid) response <= {axi__r__resp[1], axi__r__data};
-    if (axi__ar__ready | signal) axi__ar__valid <= signal;
+    response <= {axi__r__resp[1], axi__r__data};
+  end
+  always @(posedge clk) begin
     if (rst) begin
       write_error <= 1'h0; write_response <= 2'h0; write_beat <= 1'h0; axi__aw__valid <= 1'h0;
-        axi__aw__id_q <= 1'h0; write_after <= 2'h0; read_error <= 1'h0; read_beat <= 1'h0;
-        axi__ar__valid <= 1'h0; axi__ar__id <= 3'h0; read_after <= 6'h0; opened <= 1'h0; beats <=
-        7'h0; under_way <= 5'h0; axi__ar__addr_q <= 29'h0; axi__ar__len_q <= 2'h0; axi__aw__addr_q
-        <= 29'h0; axi__aw__len_q <= 2'h0;
+        read_beat <= 1'h0; opened <= 1'h0; beats <= 7'h0; under_way <= 5'h0; axi__aw__id_q <= 1'h0;
+        write_after <= 2'h0; axi__aw__addr_q <= 29'h0; axi__aw__len_q <= 2'h0; read_error <= 1'h0;
+        axi__ar__valid <= 1'h0; axi__ar__id <= 3'h0; axi__ar__addr_q <= 29'h0; axi__ar__len_q <=
+        2'h0; read_after <= 6'h0;
+    end else begin
+      if (axi__b__valid & axi__b__resp[1]) write_error <= 1'h1;
+      write_response <= {axi__b__valid & axi__b__id == 1'h1, axi__b__valid & !axi__b__id};
+      write_beat <= axi__w__valid & axi__w__ready;
+      axi__aw__valid <= i__valid | axi__aw__valid & ~axi__aw__ready;
+      read_beat <= axi__r__valid;
+      opened <= under_way < 4'hf & beats < 7'h40;
+      beats <= (beats + asked) - read_beat;
+      under_way <= (under_way + signal) - {axi__r__valid & axi__r__last};
+      if (i__valid) begin
+        axi__aw__id_q <= i__payload[1];
+        write_after <= ~(i__payload | i__payload - 1'h1);
+        axi__aw__addr_q <= (i__payload[0] ? write__0__payload[28:0] : 29'h0) | (i__payload[1] ?
+          write__1__payload[28:0] : 29'h0);
+        axi__aw__len_q <= (i__payload[0] ? write__0__payload[30:29] : 2'h0) | (i__payload[1] ?
+          write__1__payload[30:29] : 2'h0);
+      end
+      if (response[64] & |response_valid[5:0]) read_error <= 1'h1;
+      if (axi__ar__ready | signal) axi__ar__valid <= signal;
+      if (signal) begin
+        axi__ar__id <= {grant[1] | (grant[2] ? 2'h2 : 2'h0) | (grant[3] ? 2'h3 : 2'h0)} | (grant[4]
+          ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
+        axi__ar__addr_q <= (grant[0] ? read__0__payload[28:0] : 29'h0) | (grant[1] ?
+          read__1__payload[28:0] : 29'h0) | (grant[2] ? read__2__payload[28:0] : 29'h0) | (grant[3]
+          ? read__3__payload[28:0] : 29'h0) | (grant[4] ? read__4__payload[28:0] : 29'h0) |
+          (grant[5] ? read__5__payload[28:0] : 29'h0) | (grant[6] ? read__6__payload[28:0] : 29'h0);
+        axi__ar__len_q <= length;
+      end
+      if (signal & ~read__6__valid) read_after <= ~(read_grant | read_grant - 1'h1);
     end
+  end
+  always @(posedge clk) begin
     if (~axi__r__valid | rst) begin
       response_valid <= 7'h0;
+    end else begin
+      response_valid <= {axi__r__id == 3'h6, axi__r__id == 3'h5, axi__r__id == 3'h4, axi__r__id ==
+        2'h3, axi__r__id == 2'h2, axi__r__id == 1'h1, !axi__r__id};
     end
+  end
+  always @(posedge clk) begin
     if (~signal | rst) begin
       asked <= 3'h0;
+    end else begin
+      asked <= length + 1'h1;
     end
   end
 endmodule
@@ -189,24 +198,23 @@ module \neuflow_arbiter.leaves  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [68:0] n2, spare = 69'h0;
-  wire n1, free, loads;
+  reg [68:0] spare = 69'h0;
+  wire n2, free;
+  wire [68:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -232,12 +240,13 @@ module \neuflow_arbiter.turns  (
       .write_address(write_address), .write_data(write_data), .write_enable(push)
   );
   always @(posedge clk) begin
-    o__valid <= fetch | o__valid & ~o__ready;
-    level <= (level + push) - fetch;
-    read_address <= read_address + fetch;
-    write_address <= write_address + push;
     if (rst) begin
       o__valid <= 1'h0; level <= 3'h0; read_address <= 2'h0; write_address <= 2'h0;
+    end else begin
+      o__valid <= fetch | o__valid & ~o__ready;
+      level <= (level + push) - fetch;
+      read_address <= read_address + fetch;
+      write_address <= write_address + push;
     end
   end
 endmodule

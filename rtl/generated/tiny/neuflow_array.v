@@ -302,19 +302,27 @@ module neuflow_array (
     column1_wait_rows <= n40[1];
     column1_wait_weights <= n40[2];
     column1_wait_drain <= n40[3];
-    activity__0_q[8:4] <= {mapper_active, window_active, alu_active, draining, idle};
     activity__0_q[3:0] <= n39;
-    column1_held <= held_360; column1_drain_configured <= drain_configured_359; column1_configured
-      <= configured_357; column1_fill <= fill_356; column0_held <= held; column0_drain_configured <=
-      drain_configured; column0_configured <= configured; column0_fill <= fill;
-    activity__1_q[8:4] <= {mapper_active_354, window_active_353, alu_active_352, draining_351,
-      idle_350};
     activity__1_q[3:0] <= n40;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       activity__0_q[8:4] <= 5'h0; column1_held <= 1'h0; column1_drain_configured <= 1'h0;
         column1_configured <= 1'h0; column1_fill <= 1'h0; column0_held <= 1'h0;
         column0_drain_configured <= 1'h0; column0_configured <= 1'h0; column0_fill <= 1'h0;
         activity__1_q[8:4] <= 5'h0;
+    end else begin
+      activity__0_q[8:4] <= {mapper_active, window_active, alu_active, draining, idle};
+      column1_held <= held_360;
+      column1_drain_configured <= drain_configured_359;
+      column1_configured <= configured_357;
+      column1_fill <= fill_356;
+      column0_held <= held;
+      column0_drain_configured <= drain_configured;
+      column0_configured <= configured;
+      column0_fill <= fill;
+      activity__1_q[8:4] <= {mapper_active_354, window_active_353, alu_active_352, draining_351,
+        idle_350};
     end
   end
 endmodule
@@ -367,10 +375,11 @@ module \neuflow_array.rows_lines  (
   assign n3 = source__0 == 1'h1;
   assign n4 = !source__0;
   always @(posedge clk) begin
-    done1 <= (done1 | taken1) & ~{2{i__1__ready}};
-    done0 <= (done0 | taken0) & ~{2{i__0__ready}};
     if (rst) begin
       done1 <= 2'h0; done0 <= 2'h0;
+    end else begin
+      done1 <= (done1 | taken1) & ~{2{i__1__ready}};
+      done0 <= (done0 | taken0) & ~{2{i__0__ready}};
     end
   end
 endmodule
@@ -408,24 +417,23 @@ module \neuflow_array.tap$369.slice  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [48:0] n2, spare = 49'h0;
-  wire n1, free, loads;
+  reg [48:0] spare = 49'h0;
+  wire n2, free;
+  wire [48:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -478,10 +486,11 @@ module \neuflow_array.weights_lines  (
   assign n3 = source__0 == 1'h1;
   assign n4 = !source__0;
   always @(posedge clk) begin
-    done1 <= (done1 | taken1) & ~{2{i__1__ready}};
-    done0 <= (done0 | taken0) & ~{2{i__0__ready}};
     if (rst) begin
       done1 <= 2'h0; done0 <= 2'h0;
+    end else begin
+      done1 <= (done1 | taken1) & ~{2{i__1__ready}};
+      done0 <= (done0 | taken0) & ~{2{i__0__ready}};
     end
   end
 endmodule

@@ -57,16 +57,16 @@ module neuflow_control (
   input wire clk
 );
   reg signal = 1'h0, signal_122 = 1'h0, busy_121 = 1'h0;
-  reg [1:0] n2;
+  reg [1:0] n1;
   reg [2:0] fault = 3'h0;
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
-  wire [1:0] n1;
+  wire [1:0] n2;
   wire [32:0] i__payload;
   assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
   assign cause[1:0] = signal | ~busy_121 ? 2'h2 : {1'h0, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
-  assign n1 = write_error ? 2'h3 : 2'h0;
+  assign n2 = write_error ? 2'h3 : 2'h0;
   \neuflow_control.counters  counters (
     .activity(activity), .busy(busy), .clear(start & ~busy & !error), .clk(clk),
       .config_hidden(config_hidden), .config_moves(config__valid & config__ready),
@@ -97,22 +97,30 @@ module neuflow_control (
       .write_done(write_done)
   );
   always @(posedge clk) begin
-    busy_121 <= busy; signal <= config_waits;
-    signal_122 <= fence_waits | frame_ends;
-    if (hang) fault[2] <= 1'h1;
-    if (hang | write_error) fault[0] <= n1[0];
-    if (hang | write_error | read_error) begin
-      n2 = read_error ? 2'h2 : n1;
-      fault[1] <= n2[1];
-    end
     if (rst) begin
       busy_121 <= 1'h0; signal <= 1'h0; signal_122 <= 1'h0; fault[1] <= 1'h0;
+    end else begin
+      busy_121 <= busy;
+      signal <= config_waits;
+      signal_122 <= fence_waits | frame_ends;
+      if (hang | write_error | read_error) begin
+        n1 = read_error ? 2'h2 : n2;
+        fault[1] <= n1[1];
+      end
     end
+  end
+  always @(posedge clk) begin
     if (write_error | read_error | rst) begin
       fault[2] <= 1'h0;
+    end else begin
+      if (hang) fault[2] <= 1'h1;
     end
+  end
+  always @(posedge clk) begin
     if (read_error | rst) begin
       fault[0] <= 1'h0;
+    end else begin
+      if (hang | write_error) fault[0] <= n2[0];
     end
   end
 endmodule
@@ -174,12 +182,12 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [63:0] n7, n5, n3;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n6, n4, n2, n8, n9;
+  wire n1, n8, n6, n4, n2, n9;
   assign n1 = seen[32] | seen[0];
-  assign n2 = |map_remainder_sum;
-  assign n4 = |edge_lanes_sum;
-  assign n6 = |useful_sum;
-  assign n8 = clears[2] | rst;
+  assign n2 = clears[2] | rst;
+  assign n4 = |map_remainder_sum;
+  assign n6 = |edge_lanes_sum;
+  assign n8 = |useful_sum;
   assign n9 = clear | rst;
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
@@ -201,117 +209,15 @@ module \neuflow_control.counters  (
     configuration1 <= seen[51:48] == 4'h9;
     idle_tile0 <= seen[19:16] == 4'ha;
     idle_tile1 <= seen[51:48] == 4'ha;
-    quiet <= quiet + 1'h1;
-    hang <= busy & |host_watchdog & quiet >= host_watchdog;
-    idle_tile_sum <= idle_tile0 + idle_tile1;
-    configuration_sum <= configuration0 + configuration1;
-    dependency_sum <= dependency0 + dependency1;
-    output_drain_sum <= output_drain0 + output_drain1;
-    wait_output_sum <= wait_output0 + wait_output1;
-    weight_load_sum <= weight_load0 + weight_load1;
-    wait_input_sum <= wait_input0 + wait_input1;
-    fill_sum <= fill0 + fill1;
-    map_remainder_sum <= map_remainder0 + map_remainder1;
-    map_remainder1 <= seen[54:52] * {2'h2 - seen[59:58]};
-    map_remainder0 <= seen[22:20] * {2'h2 - seen[27:26]};
-    edge_lanes_sum <= {edge_lanes0_q, 1'h0} + {edge_lanes1_q, 1'h0};
-    edge_lanes1_q <= 3'h5 - seen[54:52];
-    edge_lanes0_q <= 3'h5 - seen[22:20];
-    useful_sum <= useful0 + useful1;
-    useful1 <= seen[54:52] * seen[59:58];
-    useful0 <= seen[22:20] * seen[27:26];
-    config_hidden_sum <= config_hidden0;
-    mac_cycles_sum <= mac_cycles0 + mac_cycles1;
-    seen <= activity[59:0];
-    clears <= {clears[1:0], clear};
-    busy_25 <= busy;
-    total <= total + busy;
-    write_beat_seen <= busy & write_beat;
-    read_beat_seen <= busy & read_beat;
-    fence_waits_seen <= busy & fence_waits;
-    config_waits_seen <= busy & config_waits;
-    config_moves_seen <= busy & config_moves;
-    if (|idle_tile_sum) begin
-      idle_tile_next = idle_tile + idle_tile_sum;
-      idle_tile <= idle_tile_next[31:0] | {32{idle_tile_next[32]}};
-    end
-    if (|configuration_sum) begin
-      configuration_next = configuration + configuration_sum;
-      configuration <= configuration_next[31:0] | {32{configuration_next[32]}};
-    end
-    if (|dependency_sum) begin
-      dependency_next = dependency + dependency_sum;
-      dependency <= dependency_next[31:0] | {32{dependency_next[32]}};
-    end
-    if (|output_drain_sum) begin
-      output_drain_next = output_drain + output_drain_sum;
-      output_drain <= output_drain_next[31:0] | {32{output_drain_next[32]}};
-    end
-    if (|wait_output_sum) begin
-      wait_output_next = wait_output + wait_output_sum;
-      wait_output <= wait_output_next[31:0] | {32{wait_output_next[32]}};
-    end
-    if (|weight_load_sum) begin
-      weight_load_next = weight_load + weight_load_sum;
-      weight_load <= weight_load_next[31:0] | {32{weight_load_next[32]}};
-    end
-    if (|wait_input_sum) begin
-      wait_input_next = wait_input + wait_input_sum;
-      wait_input <= wait_input_next[31:0] | {32{wait_input_next[32]}};
-    end
-    if (|fill_sum) begin
-      fill_next = fill + fill_sum;
-      fill <= fill_next[31:0] | {32{fill_next[32]}};
-    end
-    if (n2) begin
-      map_remainder_next = {map_remainder_high, map_remainder} + map_remainder_sum;
-      n3 = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
-      map_remainder_high <= n3[63:32];
-      map_remainder <= n3[31:0];
-    end
-    if (n4) begin
-      edge_lanes_next = {edge_lanes_high, edge_lanes} + edge_lanes_sum;
-      n5 = edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
-      edge_lanes_high <= n5[63:32];
-      edge_lanes <= n5[31:0];
-    end
-    if (n6) begin
-      useful_next = {useful_high, useful} + useful_sum;
-      n7 = useful_next[63:0] | {64{useful_next[64]}};
-      useful_high <= n7[63:32];
-      useful <= n7[31:0];
-    end
-    if (config_hidden_sum) begin
-      config_hidden_next = config_hidden + config_hidden_sum;
-      config_hidden <= config_hidden_next[31:0] | {32{config_hidden_next[32]}};
-    end
-    if (|mac_cycles_sum) begin
-      mac_cycles_next = mac_cycles + mac_cycles_sum;
-      mac_cycles <= mac_cycles_next[31:0] | {32{mac_cycles_next[32]}};
-    end
-    if (write_beat_seen) begin
-      write_beats_next = write_beats + write_beat_seen;
-      write_beats <= write_beats_next[31:0] | {32{write_beats_next[32]}};
-    end
-    if (read_beat_seen) begin
-      read_beats_next = read_beats + read_beat_seen;
-      read_beats <= read_beats_next[31:0] | {32{read_beats_next[32]}};
-    end
-    if (fence_waits_seen) begin
-      fence_stalls_next = fence_stalls + fence_waits_seen;
-      fence_stalls <= fence_stalls_next[31:0] | {32{fence_stalls_next[32]}};
-    end
-    if (config_waits_seen) begin
-      config_stalls_next = config_stalls + config_waits_seen;
-      config_stalls <= config_stalls_next[31:0] | {32{config_stalls_next[32]}};
-    end
-    if (config_moves_seen) begin
-      config_words_next = config_words + config_moves_seen;
-      config_words <= config_words_next[31:0] | {32{config_words_next[32]}};
-    end
+  end
+  always @(posedge clk) begin
     if ((config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy) | rst) begin
       quiet <= 32'h0;
+    end else begin
+      quiet <= quiet + 1'h1;
     end
+  end
+  always @(posedge clk) begin
     if (rst) begin
       hang <= 1'h0; idle_tile_sum <= 2'h0; configuration_sum <= 2'h0; dependency_sum <= 2'h0;
         output_drain_sum <= 2'h0; wait_output_sum <= 2'h0; weight_load_sum <= 2'h0; wait_input_sum
@@ -319,25 +225,148 @@ module \neuflow_control.counters  (
         5'h0; config_hidden_sum <= 1'h0; mac_cycles_sum <= 2'h0; clears <= 3'h0; busy_25 <= 1'h0;
         write_beat_seen <= 1'h0; read_beat_seen <= 1'h0; fence_waits_seen <= 1'h0; config_waits_seen
         <= 1'h0; config_moves_seen <= 1'h0;
+    end else begin
+      hang <= busy & |host_watchdog & quiet >= host_watchdog;
+      idle_tile_sum <= idle_tile0 + idle_tile1;
+      configuration_sum <= configuration0 + configuration1;
+      dependency_sum <= dependency0 + dependency1;
+      output_drain_sum <= output_drain0 + output_drain1;
+      wait_output_sum <= wait_output0 + wait_output1;
+      weight_load_sum <= weight_load0 + weight_load1;
+      wait_input_sum <= wait_input0 + wait_input1;
+      fill_sum <= fill0 + fill1;
+      map_remainder_sum <= map_remainder0 + map_remainder1;
+      edge_lanes_sum <= {edge_lanes0_q, 1'h0} + {edge_lanes1_q, 1'h0};
+      useful_sum <= useful0 + useful1;
+      config_hidden_sum <= config_hidden0;
+      mac_cycles_sum <= mac_cycles0 + mac_cycles1;
+      clears <= {clears[1:0], clear};
+      busy_25 <= busy;
+      write_beat_seen <= busy & write_beat;
+      read_beat_seen <= busy & read_beat;
+      fence_waits_seen <= busy & fence_waits;
+      config_waits_seen <= busy & config_waits;
+      config_moves_seen <= busy & config_moves;
     end
-    if (n8) begin
+  end
+  always @(posedge clk) begin
+    if (n2) begin
       idle_tile <= 32'h0; configuration <= 32'h0; dependency <= 32'h0; output_drain <= 32'h0;
         wait_output <= 32'h0; weight_load <= 32'h0; wait_input <= 32'h0; fill <= 32'h0;
         map_remainder_high <= 32'h0; map_remainder <= 32'h0; edge_lanes_high <= 32'h0; edge_lanes <=
         32'h0; useful_high <= 32'h0; useful <= 32'h0; config_hidden <= 32'h0; mac_cycles <= 32'h0;
+    end else begin
+      if (|idle_tile_sum) begin
+        idle_tile_next = idle_tile + idle_tile_sum;
+        idle_tile <= idle_tile_next[31:0] | {32{idle_tile_next[32]}};
+      end
+      if (|configuration_sum) begin
+        configuration_next = configuration + configuration_sum;
+        configuration <= configuration_next[31:0] | {32{configuration_next[32]}};
+      end
+      if (|dependency_sum) begin
+        dependency_next = dependency + dependency_sum;
+        dependency <= dependency_next[31:0] | {32{dependency_next[32]}};
+      end
+      if (|output_drain_sum) begin
+        output_drain_next = output_drain + output_drain_sum;
+        output_drain <= output_drain_next[31:0] | {32{output_drain_next[32]}};
+      end
+      if (|wait_output_sum) begin
+        wait_output_next = wait_output + wait_output_sum;
+        wait_output <= wait_output_next[31:0] | {32{wait_output_next[32]}};
+      end
+      if (|weight_load_sum) begin
+        weight_load_next = weight_load + weight_load_sum;
+        weight_load <= weight_load_next[31:0] | {32{weight_load_next[32]}};
+      end
+      if (|wait_input_sum) begin
+        wait_input_next = wait_input + wait_input_sum;
+        wait_input <= wait_input_next[31:0] | {32{wait_input_next[32]}};
+      end
+      if (|fill_sum) begin
+        fill_next = fill + fill_sum;
+        fill <= fill_next[31:0] | {32{fill_next[32]}};
+      end
+      if (n4) begin
+        map_remainder_next = {map_remainder_high, map_remainder} + map_remainder_sum;
+        n3 = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
+        map_remainder_high <= n3[63:32];
+        map_remainder <= n3[31:0];
+      end
+      if (n6) begin
+        edge_lanes_next = {edge_lanes_high, edge_lanes} + edge_lanes_sum;
+        n5 = edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
+        edge_lanes_high <= n5[63:32];
+        edge_lanes <= n5[31:0];
+      end
+      if (n8) begin
+        useful_next = {useful_high, useful} + useful_sum;
+        n7 = useful_next[63:0] | {64{useful_next[64]}};
+        useful_high <= n7[63:32];
+        useful <= n7[31:0];
+      end
+      if (config_hidden_sum) begin
+        config_hidden_next = config_hidden + config_hidden_sum;
+        config_hidden <= config_hidden_next[31:0] | {32{config_hidden_next[32]}};
+      end
+      if (|mac_cycles_sum) begin
+        mac_cycles_next = mac_cycles + mac_cycles_sum;
+        mac_cycles <= mac_cycles_next[31:0] | {32{mac_cycles_next[32]}};
+      end
     end
+  end
+  always @(posedge clk) begin
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1_q <= 3'h0; useful1 <= 4'h0;
+    end else begin
+      map_remainder1 <= seen[54:52] * {2'h2 - seen[59:58]};
+      edge_lanes1_q <= 3'h5 - seen[54:52];
+      useful1 <= seen[54:52] * seen[59:58];
     end
+  end
+  always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0_q <= 3'h0; useful0 <= 4'h0;
+    end else begin
+      map_remainder0 <= seen[22:20] * {2'h2 - seen[27:26]};
+      edge_lanes0_q <= 3'h5 - seen[22:20];
+      useful0 <= seen[22:20] * seen[27:26];
     end
+  end
+  always @(posedge clk) begin
     if (~busy_25 | rst) begin
       seen <= 60'h0;
+    end else begin
+      seen <= activity[59:0];
     end
+  end
+  always @(posedge clk) begin
     if (n9) begin
       write_beats <= 32'h0; read_beats <= 32'h0; fence_stalls <= 32'h0; config_stalls <= 32'h0;
         config_words <= 32'h0; total <= 64'h0;
+    end else begin
+      if (write_beat_seen) begin
+        write_beats_next = write_beats + write_beat_seen;
+        write_beats <= write_beats_next[31:0] | {32{write_beats_next[32]}};
+      end
+      if (read_beat_seen) begin
+        read_beats_next = read_beats + read_beat_seen;
+        read_beats <= read_beats_next[31:0] | {32{read_beats_next[32]}};
+      end
+      if (fence_waits_seen) begin
+        fence_stalls_next = fence_stalls + fence_waits_seen;
+        fence_stalls <= fence_stalls_next[31:0] | {32{fence_stalls_next[32]}};
+      end
+      if (config_waits_seen) begin
+        config_stalls_next = config_stalls + config_waits_seen;
+        config_stalls <= config_stalls_next[31:0] | {32{config_stalls_next[32]}};
+      end
+      if (config_moves_seen) begin
+        config_words_next = config_words + config_moves_seen;
+        config_words <= config_words_next[31:0] | {32{config_words_next[32]}};
+      end
+      total <= total + busy;
     end
   end
 endmodule
@@ -360,21 +389,21 @@ module \neuflow_control.fetcher  (
   reg index = 1'h0;
   reg [28:0] n4, request__payload_q = 29'h0;
   reg [3:0] drop = 4'h0, under_way = 4'h0;
-  wire n5, signal, moves;
-  wire [28:0] n3;
+  wire n1, signal, moves;
+  wire [28:0] n2;
   wire [31:0] o__payload_word;
-  wire [3:0] n2, level;
-  wire [4:0] n1;
+  wire [3:0] n3, level;
+  wire [4:0] n5;
   wire [64:0] o__payload_17;
   assign o__payload = {o__payload_17[64], o__payload_word};
   assign request__payload[30:29] = 2'h3;
   assign request__payload[28:0] = request__payload_q;
   assign moves = o__valid & o__ready;
+  assign n1 = clear | rst;
+  assign n2 = request__payload_q + 3'h4;
   assign signal = request__valid & request__ready;
-  assign n1 = under_way + level;
-  assign n2 = (under_way - response__valid) + {signal ? 3'h4 : 3'h0};
-  assign n3 = request__payload_q + 3'h4;
-  assign n5 = clear | rst;
+  assign n3 = (under_way - response__valid) + {signal ? 3'h4 : 3'h0};
+  assign n5 = under_way + level;
   assign o__payload_word = o__payload_17[63:0] >> {index, 5'h0};
   \neuflow_control.fetcher.buffer  buffer (
     .clear(clear), .clk(clk), .i__valid(response__valid & !drop), .level(level),
@@ -382,20 +411,24 @@ module \neuflow_control.fetcher  (
       .write_data(i__payload)
   );
   always @(posedge clk) begin
-    request__valid <= enable & ~clear & (request__valid ? ~signal : n1 <= 3'h4);
-    under_way <= n2;
-    if (moves) index <= index ? 1'h0 : index + 1'h1;
-    if (clear | response__valid & |drop) drop <= clear ? n2 : drop - 1'h1;
-    if (signal) request__payload_q[8:0] <= n3[8:0];
-    if (clear | signal) begin
-      n4 = clear ? {host_program[19:0], 9'h0} : signal ? n3 : {20'h0, request__payload_q[8:0]};
-      request__payload_q[28:9] <= n4[28:9];
-    end
-    if (n5) begin
+    if (n1) begin
       index <= 1'h0; request__payload_q[8:0] <= 9'h0;
+    end else begin
+      if (moves) index <= index ? 1'h0 : index + 1'h1;
+      if (signal) request__payload_q[8:0] <= n2[8:0];
     end
+  end
+  always @(posedge clk) begin
     if (rst) begin
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
+    end else begin
+      if (clear | response__valid & |drop) drop <= clear ? n3 : drop - 1'h1;
+      if (clear | signal) begin
+        n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
+        request__payload_q[28:9] <= n4[28:9];
+      end
+      request__valid <= enable & ~clear & (request__valid ? ~signal : n5 <= 3'h4);
+      under_way <= n3;
     end
   end
 endmodule
@@ -421,12 +454,13 @@ module \neuflow_control.fetcher.buffer  (
       .write_address(write_address), .write_data(write_data), .write_enable(push)
   );
   always @(posedge clk) begin
-    o__valid <= fetch | o__valid & ~o__ready;
-    level <= (level + push) - fetch;
-    read_address <= read_address + fetch;
-    write_address <= write_address + push;
     if (n1) begin
       o__valid <= 1'h0; level <= 4'h0; read_address <= 3'h0; write_address <= 3'h0;
+    end else begin
+      o__valid <= fetch | o__valid & ~o__ready;
+      level <= (level + push) - fetch;
+      read_address <= read_address + fetch;
+      write_address <= write_address + push;
     end
   end
 endmodule
@@ -467,131 +501,139 @@ module \neuflow_control.sequencer  (
   output reg [31:0] program_counter = 32'h0,
   output reg done = 1'h0,
   output reg busy = 1'h0,
-  output reg [7:0] error = 8'h0,
+  output wire [7:0] error,
   output wire [48:0] config__payload,
   output wire fence_waits,
   output wire config__valid,
   output wire restart,
   input wire clk
 );
-  reg n4, n5, n10, signal = 1'h0, signal_20 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0,
-    over, steps = 1'h0;
+  reg signal = 1'h0, signal_20 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps =
+    1'h0;
   reg [15:0] config__payload_q = 16'h0;
   reg [1:0] empty = 2'h0, state = 2'h0;
   reg [29:0] held_q = 30'h0;
-  reg [31:0] n17, n18, n15, n16, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0,
+  reg [2:0] error_q = 3'h0;
+  reg [31:0] n12, n13, n10, n11, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0,
     output_step = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n11, n7, n6, n2, n19, n23, n14, n21, n9, n12, n13, n22, n20, n8, signal_43,
-    config__payload_last, moves, next_frame;
+  wire n18, n6, n23, n20, n15, n26, n14, n7, n3, n19, n17, n25, n4, n5, n24, n2, n9, n16, n22, n8,
+    signal_43, config__payload_last, moves, next_frame;
   wire [2:0] code;
-  wire [32:0] n3, n1;
+  wire [32:0] n21, n1;
   assign config__payload[48:16] = {config__payload_last, at[31:0] + (first ? (held_q[29:28] == 2'h3
     ? output_base : held_q[29:28] == 2'h2 ? input_base : held_q[29:28] == 1'h1 ?
     {host_program[20:0], 11'h0} : 32'h0) : 32'h0)};
-  assign config__payload[15:0] = config__payload_q;
+  assign error[7:3] = 5'h0;
+  assign {error[2:0], config__payload[15:0]} = {error_q, config__payload_q};
   assign i__ready = ~signal | moves;
   assign frame_ends = state == 2'h3;
   assign enable = busy & ~(last_frame & frame_ends);
-  assign restart = n11 ? 1'h1 : n21 ? (n9 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n21 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n21 ? (n7 ? signal & n22 & ~signal_43 : 1'h0) : 1'h0;
+  assign restart = n18 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n7 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n7 ? (n6 ? signal & n25 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = moves & n7 & (n6 & at[7:4] == 4'hb);
-  assign n3 = frames_done + 1'h1;
-  assign moves = signal & signal_43;
-  assign n6 = at[3:0] == 1'h1;
-  assign n7 = !state;
+  assign n2 = n3 & n7 & moves;
+  assign n3 = state == 2'h2;
+  assign n4 = {n6, moves} != 2'h2;
+  assign n5 = {n3, moves} != 2'h2;
+  assign n6 = !state;
+  assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = state == 2'h2;
-  assign config__payload_last = left == 1'h1;
-  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n21 ? (n7 ?
+  assign n9 = &{n4, n24, n8 | n6, n7};
+  assign moves = signal & signal_43;
+  assign n14 = next_frame | n26;
+  assign n15 = ~busy;
+  assign n16 = ~restart & i__ready;
+  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n7 ? (n6 ?
     signal & bad : 1'h0) : 1'h0}};
-  assign n11 = n23 & !error;
-  assign n12 = next_frame & last_frame;
-  assign n13 = busy & |{5'h0, code};
-  assign next_frame = n21 ? (frame_ends ? &empty : 1'h0) : 1'h0;
-  assign n14 = next_frame | n23;
-  assign n19 = ~busy;
-  assign n20 = next_frame | n11 | rst;
-  assign n21 = busy & !fault;
-  assign n22 = ~bad;
-  assign signal_43 = n21 ? (n9 ? 1'h1 : n8 ? config__ready : n7 ? n22 & (at[3:0] != 2'h2 |
+  assign n17 = busy & |{5'h0, code};
+  assign n18 = n26 & !{5'h0, error_q};
+  assign n19 = next_frame & last_frame;
+  assign n20 = moves & n6 & (n23 & at[7:4] == 4'hb);
+  assign n21 = frames_done + 1'h1;
+  assign n22 = next_frame | n18 | rst;
+  assign n23 = at[3:0] == 1'h1;
+  assign n24 = {n8, moves} != 2'h2;
+  assign config__payload_last = left == 1'h1;
+  assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign n25 = ~bad;
+  assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n25 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
-  assign n23 = start & n19;
+  assign n26 = start & n15;
   always @(posedge clk) begin
     signal_20 <= n1 == host_ring;
-    waiting1 <= (waiting1 + {n2 & at[13]}) - write_done[1];
-    empty <= {!waiting1, !waiting0};
-    waiting0 <= (waiting0 + {n2 & at[12]}) - write_done[0];
-    last_frame <= n3 >= host_frames;
-    if (busy) begin
-      if (!fault) begin
-        n4 = {moves, n7} != 1'h1;
-        if (n4) begin
-          n5 = {moves, n9} != 1'h1;
-          n10 = {n8, moves} != 2'h2;
-          if (n5) begin
-            if (({moves, at[3:0] == 2'h3, n6, n7} != 4'h9) && (n8 | n9 | n7) && ({n8, moves,
-              config__payload_last} != 3'h6) && ({steps, moves, n9} != 2'h3) && n10) state <= n9 ?
-              2'h3 : n8 ? 2'h0 : n6 ? 2'h1 : 2'h2;
-            if (n9 | n7) steps <= n9;
-          end
-          if (n10 && (n8 | n7)) begin
-            first <= n8 ? 1'h0 : 1'h1;
-            left <= n8 ? left - 1'h1 : at[27:20];
-          end
-        end
-        if (moves) begin
-          if (n9) begin
-            output_step <= at[31:0];
-            input_step <= output_step;
-          end
-          if (n7) {held_q[29:20], config__payload_q, held_q[3:0]} <= at[29:0];
-        end
-      end
-      if (|{5'h0, code}) error <= {5'h0, code};
+    if (n2) begin
+      output_step <= at[31:0];
+      input_step <= output_step;
     end
-    if (i__ready) begin
-      signal <= i__valid;
-      if (~restart) begin
-        bad <= ~(i__payload[3:0] == 1'h1 & |i__payload[27:20] | (i__payload[3:0] == 2'h2 |
-          i__payload[3:0] == 2'h3)) | |{2'h0, i__payload[19:14]} | |i__payload[31:30];
-        at <= i__payload;
-      end
+    if (&{n4, n5, n3 | n6, n7}) steps <= n3;
+    if (n9) begin
+      first <= n8 ? 1'h0 : 1'h1;
+      left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n11 | n12) busy <= n11;
-    if (n11 | n13 | (clear_done | n12)) done <= n13 ? 1'h1 : n11 ? 1'h0 : n12;
-    if (moves & ~(n9 & steps)) program_counter <= program_counter + 1'h1;
-    if (next_frame) frames_done <= n3[31:0];
+    if (n7 & n6 & moves) {held_q[29:20], config__payload_q, held_q[3:0]} <= at[29:0];
     if (n14) begin
-      n15 = output_base + output_step;
-      over = n19 | signal_20;
-      n16 = over ? {host_output[20:0], 11'h0} : n15;
-      n17 = input_base + input_step;
-      n18 = over ? {host_input[20:0], 11'h0} : n17;
-      output_base[10:0] <= (over) ? 11'h0 : n15[10:0];
-      output_base[31:11] <= n16[31:11];
-      input_base[10:0] <= (over) ? 11'h0 : n17[10:0];
-      input_base[31:11] <= n18[31:11];
+      n10 = output_base + output_step;
+      over = n15 | signal_20;
+      n11 = over ? {host_output[20:0], 11'h0} : n10;
+      n12 = input_base + input_step;
+      n13 = over ? {host_input[20:0], 11'h0} : n12;
+      output_base[10:0] <= (over) ? 11'h0 : n10[10:0];
+      output_base[31:11] <= n11[31:11];
+      input_base[10:0] <= (over) ? 11'h0 : n12[10:0];
+      input_base[31:11] <= n13[31:11];
       ring_index <= (over) ? 32'h0 : n1[31:0];
     end
+    if (n16) begin
+      bad <= ~(i__payload[3:0] == 1'h1 & |i__payload[27:20] | (i__payload[3:0] == 2'h2 |
+        i__payload[3:0] == 2'h3)) | |{2'h0, i__payload[19:14]} | |i__payload[31:30];
+      at <= i__payload;
+    end
+  end
+  always @(posedge clk) begin
     if (rst) begin
-      error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame <=
-        1'h0;
+      error_q <= 3'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame
+        <= 1'h0;
+    end else begin
+      if (n17) error_q <= code;
+      if (n18 | n17 | (clear_done | n19)) done <= n17 ? 1'h1 : n18 ? 1'h0 : n19;
+      waiting1 <= (waiting1 + {n20 & at[13]}) - write_done[1];
+      empty <= {!waiting1, !waiting0};
+      waiting0 <= (waiting0 + {n20 & at[12]}) - write_done[0];
+      last_frame <= n21 >= host_frames;
     end
-    if (n13 | rst) begin
+  end
+  always @(posedge clk) begin
+    if (n17 | rst) begin
       busy <= 1'h0;
+    end else begin
+      if (n18 | n19) busy <= n18;
     end
-    if (n20) begin
+  end
+  always @(posedge clk) begin
+    if (n22) begin
       program_counter <= 32'h0; state <= 2'h0;
+    end else begin
+      if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
+      if (&{n4, n5, n24, {at[3:0] == 2'h3, n23, n6, moves} != 2'h3, {steps, n3, moves} != 2'h3, {n8,
+        config__payload_last, moves} != 3'h5, n8 | n3 | n6, n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+        n23 ? 2'h1 : 2'h2;
     end
-    if (n11 | rst) begin
+  end
+  always @(posedge clk) begin
+    if (n18 | rst) begin
       frames_done <= 32'h0;
+    end else begin
+      if (next_frame) frames_done <= n21[31:0];
     end
+  end
+  always @(posedge clk) begin
     if (restart | rst) begin
       signal <= 1'h0;
+    end else begin
+      if (i__ready) signal <= i__valid;
     end
   end
 endmodule

@@ -80,15 +80,14 @@ module neuflow_convolver_tile (
     .bus__payload(config_out__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
       .columns(columns), .east_in__payload(east_in__payload), .east_in__valid(east_in__valid),
       .east_moves(east_in__ready), .east_out__payload(east_out__payload),
-      .east_out__ready(east_out__ready), .east_out__valid(east_out__valid),
-      .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
-      .local0_moves(local0_in__ready), .rst(rst), .south_in__payload(south_in__payload),
-      .south_in__valid(south_in__valid), .south_moves(south_in__ready),
-      .south_out__payload(south_out__payload), .south_out__ready(south_out__ready),
+      .east_out__valid(east_out__valid), .local0_in__payload(local0_in__payload),
+      .local0_in__valid(local0_in__valid), .local0_moves(local0_in__ready),
+      .o__ready_65(east_out__ready), .o__ready_75(south_out__ready), .o__ready_85(west_out__ready),
+      .rst(rst), .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
+      .south_moves(south_in__ready), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .sub(row), .west_in__payload(west_in__payload),
       .west_in__valid(west_in__valid), .west_moves(west_in__ready),
-      .west_out__payload(west_out__payload), .west_out__ready(west_out__ready),
-      .west_out__valid(west_out__valid)
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid)
   );
   \neuflow_convolver_tile.tap$141  tap_141 (
     .clk(clk), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -193,7 +192,7 @@ module \neuflow_convolver_tile.convolver  (
     .block(block), .clk(clk), .config__payload(config__payload_46),
       .config__ready(config__ready_49), .config__valid(config__valid_50), .hand_over(hand_over),
       .held(held), .o__payload(o__payload_71), .o__ready(o__ready_73), .o__valid(o__valid_75),
-      .parameters_125(parameters), .parameters_take(parameters_take),
+      .parameters_123(parameters), .parameters_take(parameters_take),
       .parameters_valid(parameters_valid), .partials__payload(partials__payload),
       .partials__ready(partials__ready), .partials__valid(partials__valid), .pixel(pixel),
       .ready(drain_ready), .rst(rst), .shift(shift)
@@ -209,7 +208,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__valid(config__valid_24), .free(free), .i__payload(i__payload_59),
       .i__ready(weights__ready), .i__valid(i__valid_63), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1804_16(block[17:16]), .read(read_99),
+      .parameters_valid(parameters_valid), .port_1680_16(block[17:16]), .read(read_99),
       .ready(ready), .rewind(rewind), .rst(rst), .value(value)
   );
 endmodule
@@ -245,20 +244,20 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire config__valid,
   input wire clk
 );
-  reg n9, signal = 1'h0, signal_29 = 1'h1, begins = 1'h1, block_ends_ends = 1'h0, group_ends_ends =
+  reg signal = 1'h0, signal_29 = 1'h1, begins = 1'h1, block_ends_ends = 1'h0, group_ends_ends =
     1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, odd = 1'h0, pass_ends_ends =
     1'h0, s8_rotate = 1'h0, wraps_95 = 1'h0;
-  reg [127:0] n13, s7_words = 128'h0, s8_words = 128'h0;
+  reg [127:0] n2, s7_words = 128'h0, s8_words = 128'h0;
   reg [15:0] last_row = 16'h0;
   reg [17:0] signal_49 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
     18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] n11, n8, signal_102 = 20'h0, signal_71 = 20'h0, signal_73 = 20'h0, signal_75 = 20'h0,
-    signal_83 = 20'h0, signal_85 = 20'h0, signal_88 = 20'h0, block_ends_left = 20'h0, channel_base =
-    20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_108 = 20'h0,
-    row_start = 20'h0, step_y_wrap = 20'h0;
+  reg [19:0] signal_102 = 20'h0, signal_71 = 20'h0, signal_73 = 20'h0, signal_75 = 20'h0, signal_83
+    = 20'h0, signal_85 = 20'h0, signal_88 = 20'h0, block_ends_left = 20'h0, channel_base = 20'h0,
+    next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_108 = 20'h0, row_start =
+    20'h0, step_y_wrap = 20'h0;
   reg [20:0] signal_96 = 21'h0, kept_less = 21'h0, kept_less_84 = 21'h0, move_less = 21'h0,
     move_less_90 = 21'h0, pixels_less = 21'h0, wrapped_less = 21'h0, wrapped_less_87 = 21'h0;
-  reg [21:0] next_row_beyond, next_x_beyond;
+  reg [21:0] next_x_beyond;
   reg [2:0] s6_rotate = 3'h0, s7_rotate = 3'h0, lanes_q = 3'h0, s11_q = 3'h0;
   reg [31:0] s3_weights = 32'h0, s4_weights = 32'h0, s5_weights = 32'h0, s6_weights = 32'h0,
     s7_weights = 32'h0, s8_weights = 32'h0, s9_weights = 32'h0;
@@ -270,16 +269,17 @@ module \neuflow_convolver_tile.convolver.array  (
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0;
   reg [63:0] beat = 64'h0;
   reg [6:0] s2 = 7'h0;
-  reg [79:0] n12, signal_51 = 80'h0, pixels = 80'h0, y = 80'h0;
+  reg [79:0] n1, signal_51 = 80'h0, pixels = 80'h0, y = 80'h0;
   reg [8:0] linear = 9'h0, offset = 9'h0, offset_91 = 9'h0, s1 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n29, n6, n24, n7, n10, n16, n27, n28, n22, n20, n26, n18, n2, n15, n14, n5, n17, n19, n21,
-    n23, n25, n3, signal_126, signal_128, block_ends, fed, full, group_ends, ky_ends, no_drain,
-    pass_ends, s0_last, take, wraps, wraps_89;
+  wire n31, n8, n24, n9, n29, n17, n28, n30, n22, n20, n26, n18, n5, n15, n16, n3, n11, n12, n19,
+    n21, n23, n25, n27, n14, n6, signal_126, signal_128, block_ends, fed, full, group_ends, ky_ends,
+    no_drain, pass_ends, s0_last, take, wraps, wraps_89;
   wire [15:0] free, last_row_36;
-  wire [1:0] n4;
-  wire [20:0] n1;
-  wire [21:0] next_group_beyond, step_y_wrap_beyond;
+  wire [19:0] n13, n10;
+  wire [1:0] n7;
+  wire [20:0] n4;
+  wire [21:0] next_group_beyond, next_row_beyond, step_y_wrap_beyond;
   wire [2:0] count;
   wire [47:0] out, out_176;
   wire [5:0] over, over_94;
@@ -290,52 +290,59 @@ module \neuflow_convolver_tile.convolver.array  (
   assign lanes[2:0] = lanes_q;
   assign idle = ~signal;
   assign weights_rewind = issue & group_ends;
-  assign issue = signal & ~(n27 | no_drain);
+  assign issue = signal & ~(n28 | no_drain);
   assign fill = begins & ~full;
   assign wait_rows = signal & signal_126;
   assign wait_weights = signal & ~signal_126 & signal_128;
-  assign wait_drain = signal & ~n27 & no_drain;
-  assign weights_read = issue & n16;
+  assign wait_drain = signal & ~n28 & no_drain;
+  assign weights_read = issue & n17;
   assign weights_free = issue & (pass_ends | config__payload[410]);
   assign take = issue & begins;
+  assign n3 = s1[0] & s1[8];
   assign next_group_beyond = $signed({1'h0, signal_102}) + $signed(pixels_less);
   assign step_y_wrap_beyond = $signed({1'h0, config__payload[281:262]}) + $signed(signal_96);
   assign wraps_89 = $signed(over_94) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n1 = config__payload[261:242] + 1'h1;
+  assign n4 = config__payload[261:242] + 1'h1;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = kx_ends_ends & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n2 = issue & pass_ends;
-  assign n3 = signal ? 1'h1 : config__valid & ~(|flushing);
-  assign n4 = group_ends_ends ? config__payload[444:443] : 2'h2;
-  assign n5 = |{s2[0], n10, n7, n6};
-  assign n6 = idle & ~s1[0] & ~s2[0];
-  assign n7 = s2[0] & ~s2[4];
-  assign n10 = s2[0] & ~s2[5];
+  assign n5 = issue & pass_ends;
+  assign n6 = signal ? 1'h1 : config__valid & ~(|flushing);
+  assign n7 = group_ends_ends ? config__payload[444:443] : 2'h2;
+  assign n8 = idle & ~s1[0] & ~s2[0];
+  assign n9 = s2[0] & ~s2[4];
+  assign n10 = n29 ? (wraps_95 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_88) : n13;
+  assign n11 = |{s2[0], n29, n9, n8};
+  assign n12 = {n9, n8} != 2'h2;
+  assign n13 = s2[6] ? next_group : signal_102;
+  assign n14 = n11 & {n29, n9, n8} != 3'h4 & n12;
   assign over_94 = $signed({1'h0, signal_92}) + $signed(delta_less_82);
   assign over = $signed({1'h0, signal_79}) + $signed(delta_less);
-  assign n14 = s2[0] & s2[4];
-  assign n15 = n6 | s2[0] & s2[5];
-  assign n16 = ~odd;
+  assign n15 = n8 | s2[0] & s2[5];
+  assign n16 = s2[0] & s2[4];
+  assign n17 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
-  assign n17 = weights_rewind | n18;
   assign n18 = idle | weights_rewind & pass_ends_ends;
-  assign n19 = s0_last | n20;
+  assign n19 = weights_rewind | n18;
   assign n20 = idle | s0_last & group_ends_ends;
-  assign n21 = n22 | n28;
-  assign n22 = idle | n28 & block_ends_ends;
-  assign n23 = n24 | n29;
-  assign n24 = idle | n29 & ky_ends_ends;
-  assign n25 = issue | n26;
-  assign n26 = idle | n29;
-  assign n27 = signal_126 | signal_128;
+  assign n21 = s0_last | n20;
+  assign n22 = idle | n30 & block_ends_ends;
+  assign n23 = n22 | n30;
+  assign n24 = idle | n31 & ky_ends_ends;
+  assign n25 = n24 | n31;
+  assign n26 = idle | n31;
+  assign n27 = issue | n26;
+  assign n28 = signal_126 | signal_128;
   assign no_drain = block_ends & (in_flight | ~drain_ready);
   assign signal_126 = begins & ~(full & fed);
-  assign signal_128 = n16 & ~weights_ready;
-  assign n28 = issue & ky_ends;
-  assign n29 = issue & kx_ends_ends;
+  assign signal_128 = n17 & ~weights_ready;
+  assign n29 = s2[0] & ~s2[5];
+  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_90);
+  assign n30 = issue & ky_ends;
+  assign n31 = issue & kx_ends_ends;
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
     .clear(idle), .clk(clk), .config_2(config__payload), .count(count), .fed(fed), .free(free),
       .full(full), .last_row(last_row_36), .rst(rst), .stored(stored), .take(take), .x(x), .y(y_54)
@@ -353,96 +360,33 @@ module \neuflow_convolver_tile.convolver.array  (
       .shift(shift), .valid(s10[0]), .weight(s9_weights[31:16]), .words(pixels)
   );
   always @(posedge clk) begin
-    s5_masks <= s4_masks; s6_masks <= s5_masks; s7_masks <= s6_masks; s8_masks <= s7_masks;
+    s5_masks <= s4_masks;
+    s6_masks <= s5_masks;
+    s7_masks <= s6_masks;
+    s8_masks <= s7_masks;
     offset <= signal_79 * config__payload[326:318];
     offset_91 <= signal_92 * config__payload[346:338];
     s6_rotate <= read[2:0];
     s7_rotate <= s6_rotate;
     s8_rotate <= s7_rotate[0];
     s3_weights <= s2[1] ? beat[63:32] : beat[31:0];
-    s4_weights <= s3_weights; s5_weights <= s4_weights; s6_weights <= s5_weights; s7_weights <=
-      s6_weights; s8_weights <= s7_weights; s9_weights <= s8_weights; position_108 <= position;
-    linear <= (channel_base[8:0] + offset) + offset_91;
-    next_group <= wraps_95 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0] :
-      signal_102 + 3'h5;
-    step_y_wrap <= wraps_95 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
-      step_y_wrap_beyond[19:0] : config__payload[281:262] + config__payload[301:282];
-    pixels_less <= 3'h5 - config__payload[221:202];
-    signal_96 <= config__payload[301:282] - config__payload[221:202];
-    wraps_95 <= |config__payload[221:202];
-    move_less_90 <= wraps_89 ? wrapped_less_87 : kept_less_84;
-    signal_88 <= wraps_89 ? signal_85 : signal_83;
-    wrapped_less_87 <= step_y_wrap - config__payload[221:202];
-    signal_85 <= step_y_wrap;
-    kept_less_84 <= config__payload[281:262] - config__payload[221:202];
-    signal_83 <= config__payload[281:262];
-    delta_less_82 <= config__payload[317:314] - config__payload[113:110];
-    move_less <= wraps ? wrapped_less : kept_less;
-    signal_75 <= wraps ? signal_73 : signal_71;
-    wrapped_less <= n1 - config__payload[221:202];
-    signal_73 <= n1[19:0];
-    kept_less <= config__payload[261:242] - config__payload[221:202];
-    signal_71 <= config__payload[261:242];
-    delta_less <= config__payload[313:310] - config__payload[113:110];
-    {hand_over, s11_q} <= s10;
-    s10 <= s9; s9 <= s8; s8 <= s7; s7 <= s6;
-    s6 <= {s5_q, read_enable};
-    {s5_q, read_enable} <= s4;
-    s4 <= s3;
-    s3 <= s2[3:0];
-    s2 <= s1[6:0];
-    s1 <= {begins, pass_ends, group_ends, ky_ends, kx_ends_ends, s0_last, signal_29, odd, issue};
-    pass_done <= n2;
-    signal <= issue ? (pass_ends ? 1'h0 : n3) : n3;
-    maps[1] <= n4[1];
-    {maps[5:2], maps[0]} <= {config__payload[448:445], config__payload[443]};
-    flushing <= {flushing[2:0], n2};
-    in_flight <= in_flight & ~hand_over | s0_last;
-    if (n5) begin
-      next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-      next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_90);
-      n11 = s2[6] ? next_group : signal_102;
-      n8 = n10 ? (wraps_95 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-        row_start + signal_88) : n11;
-      n9 = {n7, n6} != 2'h2;
-      position <= n6 ? config__payload[241:222] : n7 ? (wraps_95 & $signed(next_x_beyond) >=
-        $signed(1'h0) ? next_x_beyond[19:0] : position + signal_75) : n8;
-      if (n9) begin
-        row_start <= n6 ? config__payload[241:222] : n8;
-        if ({n10, n7, n6} != 3'h4) begin
-          signal_102 <= n6 ? config__payload[241:222] : n11;
-          channel_base <= n6 ? config__payload[181:162] : s2[3] ? config__payload[181:162] :
-            channel_base + config__payload[201:182];
-        end
-      end
-    end
-    if (begins) begin
-      lanes_q <= count;
-      if (issue) last_row <= last_row_36;
-      if (signal && full) released <= free;
-    end
-    if (s1[0]) begin
-      beat <= weights;
-      if (s1[8]) y <= y_54; signal_51 <= x;
-    end
+    s4_weights <= s3_weights;
+    s5_weights <= s4_weights;
+    s6_weights <= s5_weights;
+    s7_weights <= s6_weights;
+    s8_weights <= s7_weights;
+    s9_weights <= s8_weights;
+    if (s1[0]) beat <= weights;
     if (s8[0]) begin
-      n12 = {2{s8_words}} >> {s8_rotate, 4'h0};
-      pixels <= n12 & {{15{s8_masks[4]}}, s8_masks[4:3], {14{s8_masks[3]}}, s8_masks[3:2],
+      n1 = {2{s8_words}} >> {s8_rotate, 4'h0};
+      pixels <= n1 & {{15{s8_masks[4]}}, s8_masks[4:3], {14{s8_masks[3]}}, s8_masks[3:2],
         {14{s8_masks[2]}}, s8_masks[2:1], {14{s8_masks[1]}}, s8_masks[1:0], {15{s8_masks[0]}}};
     end
     if (s7[0]) begin
-      n13 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
-      s8_words <= n13;
+      n2 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
+      s8_words <= n2;
     end
     if (s6[0]) s7_words <= words;
-    if (s1[0] & s1[4] | n6) begin
-      signal_92 <= n6 ? config__payload[309:306] : s1[5] ? config__payload[309:306] : wraps_89 ?
-        over_94[3:0] : signal_92 + config__payload[317:314];
-    end
-    if (s1[0] | n6) begin
-      signal_79 <= n6 ? config__payload[305:302] : s1[4] ? config__payload[305:302] : wraps ?
-        over[3:0] : signal_79 + config__payload[313:310];
-    end
     if (s2[0]) begin
       at_y4 <= $unsigned($signed({1'h0, y[79:64]}) + $signed(tap_y));
       at_x4 <= $unsigned($signed({1'h0, signal_51[79:64]}) + $signed(signal_49));
@@ -455,67 +399,133 @@ module \neuflow_convolver_tile.convolver.array  (
       at_y0 <= $unsigned($signed({1'h0, y[15:0]}) + $signed(tap_y));
       at_x0 <= $unsigned($signed({1'h0, signal_51[15:0]}) + $signed(signal_49));
     end
-    if (s3[0]) begin
-      s4_masks <= {at_x4 < config__payload[93:78] & at_y4 < config__payload[109:94], at_x3 <
-        config__payload[93:78] & at_y3 < config__payload[109:94], at_x2 < config__payload[93:78] &
-        at_y2 < config__payload[109:94], at_x1 < config__payload[93:78] & at_y1 <
-        config__payload[109:94], at_x0 < config__payload[93:78] & at_y0 < config__payload[109:94]};
+    if (s3[0]) s4_masks <= {at_x4 < config__payload[93:78] & at_y4 < config__payload[109:94], at_x3
+      < config__payload[93:78] & at_y3 < config__payload[109:94], at_x2 < config__payload[93:78] &
+      at_y2 < config__payload[109:94], at_x1 < config__payload[93:78] & at_y1 <
+      config__payload[109:94], at_x0 < config__payload[93:78] & at_y0 < config__payload[109:94]};
+    if (n3) begin
+      y <= y_54;
+      signal_51 <= x;
     end
-    if (n14 | n15) begin
-      tap_y <= n15 ? {{2{config__payload[145]}}, config__payload[145:130]} :
-        $unsigned($signed(tap_y) + $signed({1'h0, config__payload[161:154]}));
-    end
-    if (s2[0] | n14 | n15) begin
-      signal_49 <= n15 ? {{2{config__payload[129]}}, config__payload[129:114]} : n14 ?
-        {{2{config__payload[129]}}, config__payload[129:114]} : $unsigned($signed(signal_49) +
-        $signed({1'h0, config__payload[153:146]}));
-    end
-    if (s1[3]) block <= {s1[7:6], last_row};
-    if (issue) begin
-      odd <= n16 & ~block_ends;
-      begins <= group_ends; signal_29 <= block_ends;
-    end
-    if (n17) begin
-      pass_ends_ends <= n18 ? config__payload[19:0] == 1'h1 : pass_ends_left == 1'h1;
-      pass_ends_left <= n18 ? config__payload[19:0] - 1'h1 : pass_ends_left - 1'h1;
-    end
-    if (n19) begin
-      group_ends_ends <= n20 ? config__payload[29:20] == 1'h1 : group_ends_left == 1'h1;
-      group_ends_left <= n20 ? config__payload[29:20] - 1'h1 : group_ends_left - 1'h1;
-    end
-    if (n21) begin
-      block_ends_ends <= n22 ? config__payload[49:30] == 1'h1 : block_ends_left == 1'h1;
-      block_ends_left <= n22 ? config__payload[49:30] - 1'h1 : block_ends_left - 1'h1;
-    end
-    if (n23) begin
-      ky_ends_ends <= n24 ? config__payload[55:50] == 1'h1 : ky_ends_left == 1'h1;
-      ky_ends_left <= n24 ? config__payload[55:50] - 1'h1 : ky_ends_left - 1'h1;
-    end
-    if (n25) begin
-      kx_ends_ends <= n26 ? config__payload[61:56] == 1'h1 : kx_ends_left == 1'h1;
-      kx_ends_left <= n26 ? config__payload[61:56] - 1'h1 : kx_ends_left - 1'h1;
-    end
+  end
+  always @(posedge clk) begin
     if (rst) begin
-      position_108 <= 20'h0; linear <= 9'h0; position <= 20'h0; row_start <= 20'h0; signal_102 <=
-        20'h0; channel_base <= 20'h0; next_group <= 20'h0; step_y_wrap <= 20'h0; pixels_less <=
-        21'h0; signal_96 <= 21'h0; wraps_95 <= 1'h0; signal_92 <= 4'h0; move_less_90 <= 21'h0;
-        signal_88 <= 20'h0; wrapped_less_87 <= 21'h0; signal_85 <= 20'h0; kept_less_84 <= 21'h0;
-        signal_83 <= 20'h0; delta_less_82 <= 5'h0; signal_79 <= 4'h0; move_less <= 21'h0; signal_75
-        <= 20'h0; wrapped_less <= 21'h0; signal_73 <= 20'h0; kept_less <= 21'h0; signal_71 <= 20'h0;
-        delta_less <= 5'h0; tap_y <= 18'h0; signal_49 <= 18'h0; block <= 18'h0; {hand_over, s11_q}
-        <= 4'h0; s10 <= 4'h0; s9 <= 4'h0; s8 <= 4'h0; s7 <= 4'h0; s6 <= 4'h0; {s5_q, read_enable} <=
-        4'h0; s4 <= 4'h0; s3 <= 4'h0; s2 <= 7'h0; s1 <= 9'h0; last_row <= 16'h0; pass_done <= 1'h0;
-        odd <= 1'h0; begins <= 1'h1; signal_29 <= 1'h1; signal <= 1'h0; maps[1] <= 1'h0; flushing <=
-        4'h0; in_flight <= 1'h0; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <=
-        1'h0; group_ends_left <= 10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0;
-        ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0;
-        lanes_q <= 3'h0;
+      position_108 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0; pixels_less
+        <= 21'h0; signal_96 <= 21'h0; wraps_95 <= 1'h0; move_less_90 <= 21'h0; signal_88 <= 20'h0;
+        wrapped_less_87 <= 21'h0; signal_85 <= 20'h0; kept_less_84 <= 21'h0; signal_83 <= 20'h0;
+        delta_less_82 <= 5'h0; move_less <= 21'h0; signal_75 <= 20'h0; wrapped_less <= 21'h0;
+        signal_73 <= 20'h0; kept_less <= 21'h0; signal_71 <= 20'h0; delta_less <= 5'h0; {hand_over,
+        s11_q} <= 4'h0; s10 <= 4'h0; s9 <= 4'h0; s8 <= 4'h0; s7 <= 4'h0; s6 <= 4'h0; {s5_q,
+        read_enable} <= 4'h0; s4 <= 4'h0; s3 <= 4'h0; s2 <= 7'h0; s1 <= 9'h0; pass_done <= 1'h0;
+        signal <= 1'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; position <= 20'h0;
+        row_start <= 20'h0; signal_102 <= 20'h0; channel_base <= 20'h0; signal_92 <= 4'h0; signal_79
+        <= 4'h0; tap_y <= 18'h0; signal_49 <= 18'h0; block <= 18'h0; last_row <= 16'h0; odd <= 1'h0;
+        begins <= 1'h1; signal_29 <= 1'h1; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0;
+        group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends <= 1'h0; block_ends_left
+        <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; kx_ends_ends <= 1'h0; kx_ends_left <=
+        6'h0; lanes_q <= 3'h0;
+    end else begin
+      position_108 <= position;
+      linear <= (channel_base[8:0] + offset) + offset_91;
+      next_group <= wraps_95 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
+        : signal_102 + 3'h5;
+      step_y_wrap <= wraps_95 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
+        step_y_wrap_beyond[19:0] : config__payload[281:262] + config__payload[301:282];
+      pixels_less <= 3'h5 - config__payload[221:202];
+      signal_96 <= config__payload[301:282] - config__payload[221:202];
+      wraps_95 <= |config__payload[221:202];
+      move_less_90 <= wraps_89 ? wrapped_less_87 : kept_less_84;
+      signal_88 <= wraps_89 ? signal_85 : signal_83;
+      wrapped_less_87 <= step_y_wrap - config__payload[221:202];
+      signal_85 <= step_y_wrap;
+      kept_less_84 <= config__payload[281:262] - config__payload[221:202];
+      signal_83 <= config__payload[281:262];
+      delta_less_82 <= config__payload[317:314] - config__payload[113:110];
+      move_less <= wraps ? wrapped_less : kept_less;
+      signal_75 <= wraps ? signal_73 : signal_71;
+      wrapped_less <= n4 - config__payload[221:202];
+      signal_73 <= n4[19:0];
+      kept_less <= config__payload[261:242] - config__payload[221:202];
+      signal_71 <= config__payload[261:242];
+      delta_less <= config__payload[313:310] - config__payload[113:110];
+      {hand_over, s11_q} <= s10;
+      s10 <= s9;
+      s9 <= s8;
+      s8 <= s7;
+      s7 <= s6;
+      s6 <= {s5_q, read_enable};
+      {s5_q, read_enable} <= s4;
+      s4 <= s3;
+      s3 <= s2[3:0];
+      s2 <= s1[6:0];
+      s1 <= {begins, pass_ends, group_ends, ky_ends, kx_ends_ends, s0_last, signal_29, odd, issue};
+      pass_done <= n5;
+      signal <= issue ? (pass_ends ? 1'h0 : n6) : n6;
+      maps[1] <= n7[1];
+      flushing <= {flushing[2:0], n5};
+      in_flight <= in_flight & ~hand_over | s0_last;
+      if (n11) begin
+        next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
+        position <= n8 ? config__payload[241:222] : n9 ? (wraps_95 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_75) : n10;
+      end
+      if (n11 & n12) row_start <= n8 ? config__payload[241:222] : n10;
+      if (n14) begin
+        signal_102 <= n8 ? config__payload[241:222] : n13;
+        channel_base <= n8 ? config__payload[181:162] : s2[3] ? config__payload[181:162] :
+          channel_base + config__payload[201:182];
+      end
+      if (s1[0] & s1[4] | n8) signal_92 <= n8 ? config__payload[309:306] : s1[5] ?
+        config__payload[309:306] : wraps_89 ? over_94[3:0] : signal_92 + config__payload[317:314];
+      if (s1[0] | n8) signal_79 <= n8 ? config__payload[305:302] : s1[4] ? config__payload[305:302]
+        : wraps ? over[3:0] : signal_79 + config__payload[313:310];
+      if (n16 | n15) tap_y <= n15 ? {{2{config__payload[145]}}, config__payload[145:130]} :
+        $unsigned($signed(tap_y) + $signed({1'h0, config__payload[161:154]}));
+      if (s2[0] | n16 | n15) signal_49 <= n15 ? {{2{config__payload[129]}},
+        config__payload[129:114]} : n16 ? {{2{config__payload[129]}}, config__payload[129:114]} :
+        $unsigned($signed(signal_49) + $signed({1'h0, config__payload[153:146]}));
+      if (s1[3]) block <= {s1[7:6], last_row};
+      if (take) last_row <= last_row_36;
+      if (issue) begin
+        odd <= n17 & ~block_ends;
+        begins <= group_ends;
+        signal_29 <= block_ends;
+      end
+      if (n19) begin
+        pass_ends_ends <= n18 ? config__payload[19:0] == 1'h1 : pass_ends_left == 1'h1;
+        pass_ends_left <= n18 ? config__payload[19:0] - 1'h1 : pass_ends_left - 1'h1;
+      end
+      if (n21) begin
+        group_ends_ends <= n20 ? config__payload[29:20] == 1'h1 : group_ends_left == 1'h1;
+        group_ends_left <= n20 ? config__payload[29:20] - 1'h1 : group_ends_left - 1'h1;
+      end
+      if (n23) begin
+        block_ends_ends <= n22 ? config__payload[49:30] == 1'h1 : block_ends_left == 1'h1;
+        block_ends_left <= n22 ? config__payload[49:30] - 1'h1 : block_ends_left - 1'h1;
+      end
+      if (n25) begin
+        ky_ends_ends <= n24 ? config__payload[55:50] == 1'h1 : ky_ends_left == 1'h1;
+        ky_ends_left <= n24 ? config__payload[55:50] - 1'h1 : ky_ends_left - 1'h1;
+      end
+      if (n27) begin
+        kx_ends_ends <= n26 ? config__payload[61:56] == 1'h1 : kx_ends_left == 1'h1;
+        kx_ends_left <= n26 ? config__payload[61:56] - 1'h1 : kx_ends_left - 1'h1;
+      end
+      if (begins) lanes_q <= count;
     end
-    if (n2 | rst) begin
+  end
+  always @(posedge clk) begin
+    if (n5 | rst) begin
       released <= 16'h0;
+    end else begin
+      if (signal & begins & full) released <= free;
     end
+  end
+  always @(posedge clk) begin
     if (~group_ends_ends | rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
+    end else begin
+      {maps[5:2], maps[0]} <= {config__payload[448:445], config__payload[443]};
     end
   end
 endmodule
@@ -535,33 +545,72 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   input wire [448:0] config_2,
   input wire clk
 );
-  reg n3, column_ends = 1'h0;
+  reg column_ends = 1'h0;
   reg [15:0] signal_20_free = 16'h0, signal_20_need = 16'h0, column_left = 16'h0, column_next =
     16'h0, need = 16'h0, row_next = 16'h0, x_next = 16'h0, y_next = 16'h0;
-  reg [18:0] n2, n1;
+  reg [18:0] n4, n3;
   reg [19:0] signal_18_q = 20'h0, free_sum_q = 20'h0;
   reg [1:0] valid = 2'h0;
   reg [2:0] signal_24 = 3'h0;
   reg [81:0] signal_17_q = 82'h0, signal_20_q = 82'h0;
   reg [95:0] signal = 96'h0, y_6 = 96'h0;
-  wire n5, n4, n6, make;
+  wire n1, n5, n6, n2, n8, n7, make;
   assign x = signal[79:0];
   assign y = y_6[79:0];
   assign make = ~full | take;
-  assign n4 = make | n5;
+  assign n1 = full | !signal_24;
+  assign n2 = make & valid[1];
   assign n5 = clear | make & column_ends;
-  assign n6 = clear | rst;
+  assign n6 = make | n5;
+  assign n7 = clear | rst;
+  assign n8 = column_ends & make;
   always @(posedge clk) begin
-    fed <= make ? signal_20_need <= stored : need <= stored;
+    if (rst) begin
+      fed <= 1'h0; count <= 3'h0; free <= 16'h0; need <= 16'h0; last_row <= 16'h0; {free_sum_q[19],
+        free_sum_q[17:0]} <= 19'h0; {signal_18_q[19], signal_18_q[17:0]} <= 19'h0; column_ends <=
+        1'h0; column_left <= 16'h0;
+    end else begin
+      fed <= make ? signal_20_need <= stored : need <= stored;
+      if (n2) count <= (n1 ? 3'h0 : count) + {signal_20_q[80] & signal_20_q[81]};
+      if (make & n1) free <= signal_20_free;
+      if (make) begin
+        n3 = $signed({1'h0, y_next}) + $signed(config_2[393:376]);
+        n4 = $signed({1'h0, y_next}) + $signed(config_2[375:358]);
+        need <= signal_20_need;
+        last_row <= signal_20_q[47:32];
+        {free_sum_q[19], free_sum_q[17:0]} <= n3;
+        {signal_18_q[19], signal_18_q[17:0]} <= n4;
+      end
+      if (n6) begin
+        column_ends <= n5 ? config_2[77:62] == 1'h1 : column_left == 1'h1;
+        column_left <= n5 ? config_2[77:62] - 1'h1 : column_left - 1'h1;
+      end
+    end
+  end
+  always @(posedge clk) begin
+    if (n7) begin
+      full <= 1'h0; signal_24 <= 3'h0; valid <= 2'h0; column_next <= 16'h0; x_next <= 16'h0; y_next
+        <= 16'h0; row_next <= 16'h0;
+    end else begin
+      if (n2) begin
+        full <= full ? 1'h0 : signal_24 == 3'h4;
+        signal_24 <= full ? 3'h1 : signal_24 + 1'h1;
+      end
+      if (make) begin
+        valid <= {valid[0], 1'h1};
+        column_next <= column_ends ? 16'h0 : column_next + 1'h1;
+        x_next <= column_ends ? 16'h0 : x_next + config_2[113:110];
+      end
+      if (n8) begin
+        y_next <= y_next + config_2[113:110];
+        row_next <= row_next + 1'h1;
+      end
+    end
+  end
+  always @(posedge clk) begin
     if (make) begin
-      n1 = $signed({1'h0, y_next}) + $signed(config_2[393:376]);
-      n2 = $signed({1'h0, y_next}) + $signed(config_2[375:358]);
-      n3 = full | !signal_24;
-      need <= signal_20_need;
-      last_row <= signal_20_q[47:32];
       y_6 <= {signal_20_q[31:16], y_6[95:16]};
       signal <= {signal_20_q[15:0], signal[95:16]};
-      valid <= {valid[0], 1'h1};
       signal_20_need <= ($signed({signal_18_q[19], signal_18_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({signal_18_q[19], signal_18_q[17:0]}) > $signed({1'h0, config_2[409:394]}) ?
         config_2[409:394] : signal_18_q[15:0];
@@ -569,35 +618,8 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
         $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[409:394]}) ?
         config_2[409:394] : free_sum_q[15:0];
       {signal_20_q[81:80], signal_20_q[47:0]} <= {signal_17_q[81:80], signal_17_q[47:0]};
-      {free_sum_q[19], free_sum_q[17:0]} <= n1;
-      {signal_18_q[19], signal_18_q[17:0]} <= n2;
       {signal_17_q[81:80], signal_17_q[47:0]} <= {row_next < config_2[442:427], column_next <
         config_2[426:411], row_next, y_next, x_next};
-      column_next <= column_ends ? 16'h0 : column_next + 1'h1;
-      x_next <= column_ends ? 16'h0 : x_next + config_2[113:110];
-      if (valid[1]) begin
-        full <= full ? 1'h0 : signal_24 == 3'h4;
-        signal_24 <= full ? 3'h1 : signal_24 + 1'h1;
-        count <= (n3 ? 3'h0 : count) + {signal_20_q[80] & signal_20_q[81]};
-      end
-      if (n3) free <= signal_20_free;
-      if (column_ends) begin
-        y_next <= y_next + config_2[113:110];
-        row_next <= row_next + 1'h1;
-      end
-    end
-    if (n4) begin
-      column_ends <= n5 ? config_2[77:62] == 1'h1 : column_left == 1'h1;
-      column_left <= n5 ? config_2[77:62] - 1'h1 : column_left - 1'h1;
-    end
-    if (rst) begin
-      fed <= 1'h0; count <= 3'h0; free <= 16'h0; need <= 16'h0; last_row <= 16'h0; {free_sum_q[19],
-        free_sum_q[17:0]} <= 19'h0; {signal_18_q[19], signal_18_q[17:0]} <= 19'h0; column_ends <=
-        1'h0; column_left <= 16'h0;
-    end
-    if (n6) begin
-      full <= 1'h0; signal_24 <= 3'h0; valid <= 2'h0; y_next <= 16'h0; row_next <= 16'h0;
-        column_next <= 16'h0; x_next <= 16'h0;
     end
   end
 endmodule
@@ -614,14 +636,15 @@ module \neuflow_convolver_tile.convolver.array.locator  (
   reg [5:0] base = 6'h0;
   reg [8:0] like = 9'h0, last = 9'h0, ring_less = 9'h0;
   always @(posedge clk) begin
-    where <= {signal & like[8:3] == last[8:3] ? base : like[8:3] + 1'h1, like};
-    base <= linear[8:3];
-    last <= linear + ring_less;
-    like <= linear + position[8:0];
-    ring_less <= ring[8:0] - 4'h8;
-    signal <= |ring;
     if (rst) begin
       where <= 15'h0; base <= 6'h0; last <= 9'h0; like <= 9'h0; ring_less <= 9'h0; signal <= 1'h0;
+    end else begin
+      where <= {signal & like[8:3] == last[8:3] ? base : like[8:3] + 1'h1, like};
+      base <= linear[8:3];
+      last <= linear + ring_less;
+      like <= linear + position[8:0];
+      ring_less <= ring[8:0] - 4'h8;
+      signal <= |ring;
     end
   end
 endmodule
@@ -641,28 +664,32 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
   reg [31:0] word = 32'h0;
   reg [479:0] words = 480'h0;
   wire n1, n2, move;
-  assign bus__ready = ~(mine & full);
+  assign bus__ready = ~n1;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & ~full;
-  assign n2 = bus__ready & (bus__valid | mine);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
   always @(posedge clk) begin
-    if (move | o__ready) o__valid <= move;
-    if (move) o__payload <= words[448:0];
-    if (n1) begin
-      full <= last;
-      words <= {word, words[479:32]};
+    if (rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
+        |(bus__payload[15:8] & columns);
     end
-    if (n2) begin
-      mine <= bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] & |(bus__payload[15:8] &
-        columns);
+  end
+  always @(posedge clk) begin
+    if (move) o__payload <= words[448:0];
+    if (n2) words <= {word, words[479:32]};
+    if (!(n1)) begin
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
-    if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end
+  end
+  always @(posedge clk) begin
     if (move | rst) begin
       full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
     end
   end
 endmodule
@@ -682,28 +709,32 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
   reg [159:0] words = 160'h0;
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
-  assign bus__ready = ~(mine & full);
+  assign bus__ready = ~n1;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & ~full;
-  assign n2 = bus__ready & (bus__valid | mine);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
   always @(posedge clk) begin
-    if (move | o__ready) o__valid <= move;
-    if (move) o__payload <= words[132:0];
-    if (n1) begin
-      full <= last;
-      words <= {word, words[159:32]};
+    if (rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
+        |(bus__payload[15:8] & columns);
     end
-    if (n2) begin
-      mine <= bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] & |(bus__payload[15:8] &
-        columns);
+  end
+  always @(posedge clk) begin
+    if (move) o__payload <= words[132:0];
+    if (n2) words <= {word, words[159:32]};
+    if (!(n1)) begin
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
-    if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end
+  end
+  always @(posedge clk) begin
     if (move | rst) begin
       full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
     end
   end
 endmodule
@@ -723,28 +754,32 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
-  assign bus__ready = ~(mine & full);
+  assign bus__ready = ~n1;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & ~full;
-  assign n2 = bus__ready & (bus__valid | mine);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
   always @(posedge clk) begin
-    if (move | o__ready) o__valid <= move;
-    if (move) o__payload <= words[216:0];
-    if (n1) begin
-      full <= last;
-      words <= {word, words[223:32]};
+    if (rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8]
+        & columns);
     end
-    if (n2) begin
-      mine <= bus__valid & !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8] &
-        columns);
+  end
+  always @(posedge clk) begin
+    if (move) o__payload <= words[216:0];
+    if (n2) words <= {word, words[223:32]};
+    if (!(n1)) begin
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
-    if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end
+  end
+  always @(posedge clk) begin
     if (move | rst) begin
       full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
     end
   end
 endmodule
@@ -763,25 +798,32 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
   reg full = 1'h0, last = 1'h0, mine = 1'h0;
   reg [12:0] word = 13'h0, words = 13'h0;
   wire n1, n2, move;
-  assign bus__ready = ~(mine & full);
+  assign bus__ready = ~n1;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & ~full;
-  assign n2 = bus__ready & (bus__valid | mine);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
   always @(posedge clk) begin
-    if (move | o__ready) o__valid <= move;
+    if (rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
+        |(bus__payload[15:8] & columns);
+    end
+  end
+  always @(posedge clk) begin
     if (move) o__payload <= words;
-    if (n1) full <= last; words <= word;
-    if (n2) begin
-      mine <= bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] & |(bus__payload[15:8] &
-        columns);
+    if (n2) words <= word;
+    if (!(n1)) begin
       last <= bus__payload[48];
       word <= bus__payload[28:16];
     end
-    if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end
+  end
+  always @(posedge clk) begin
     if (move | rst) begin
       full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
     end
   end
 endmodule
@@ -797,7 +839,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   output wire held,
   input wire o__ready,
   input wire parameters_valid,
-  input wire [191:0] parameters_125,
+  input wire [191:0] parameters_123,
   input wire hand_over,
   input wire [17:0] block,
   input wire [95:0] pixel,
@@ -809,204 +851,230 @@ module \neuflow_convolver_tile.convolver.drain  (
   input wire clk
 );
   reg signal_11 = 1'h0, signal_14 = 1'h0, signal_35 = 1'h0, all_started = 1'h0, available = 1'h0,
-    leaving = 1'h0, map_ends = 1'h0, row_ends = 1'h0, row_ends_90 = 1'h0, running = 1'h0, s7_step =
+    leaving = 1'h0, map_ends = 1'h0, row_ends = 1'h0, row_ends_88 = 1'h0, running = 1'h0, s7_step =
     1'h0, s8_step = 1'h0, slot_ends = 1'h0, sums_end = 1'h0, wants = 1'h1, write_enable = 1'h0;
-  reg [15:0] signal_121 = 16'h0, signal_122 = 16'h0, signal_124 = 16'h0, signal_137 = 16'h0,
-    signal_92 = 16'h0, complete = 16'h0, map_left = 16'h0, row_left = 16'h0, slot_left = 16'h0;
-  reg [16:0] signal_123 = 17'h0;
+  reg [15:0] signal_119 = 16'h0, signal_120 = 16'h0, signal_122 = 16'h0, signal_135 = 16'h0,
+    signal_90 = 16'h0, complete = 16'h0, map_left = 16'h0, row_left = 16'h0, slot_left = 16'h0;
+  reg [16:0] signal_121 = 17'h0;
   reg [17:0] running_block = 18'h0;
   reg [191:0] parameters = 192'h0;
-  reg [19:0] signal_108 = 20'h0, signal_85 = 20'h0, map_base = 20'h0, read_address = 20'h0,
+  reg [19:0] signal_106 = 20'h0, signal_83 = 20'h0, map_base = 20'h0, read_address = 20'h0,
     write_address = 20'h0;
   reg [1:0] sent = 2'h0;
-  reg [2:0] n20, known = 3'h0, left = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 = 3'h0, s5 = 3'h0,
+  reg [2:0] n16, known = 3'h0, left = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 = 3'h0, s5 = 3'h0,
     s6 = 3'h0, words = 3'h0;
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
-  wire n26, n3, n27, n8, n10, n7, n2, n25, n1, n6, n18, n17, n16, n14, n12, n9, n11, n13, n15, n21,
-    n22, n23, n24, signal, signal_19, signal_32, signal_86, signal_93, signal_94, all_ends, en,
-    ends, have, i__ready, i__ready_98, inside_2, last_word, o__ready_114, o__valid_115, out__valid,
+  wire n26, n3, n27, n19, n8, n7, n2, n25, n1, n6, n22, n23, n14, n12, n10, n9, n11, n13, n15, n18,
+    n20, n21, n24, signal, signal_19, signal_32, signal_84, signal_91, signal_92, all_ends, en,
+    ends, have, i__ready, i__ready_96, inside_2, last_word, o__ready_112, o__valid_113, out__valid,
     s0_step;
-  wire [15:0] n5, complete_136, out, out_77, out__payload_words_0, out__payload_words_1;
+  wire [15:0] n5, complete_134, out, out_75, out__payload_words_0, out__payload_words_1;
   wire [16:0] n4;
-  wire [19:0] signal_106, next_map, offset;
-  wire [2:0] n19;
+  wire [19:0] signal_104, next_map, offset;
+  wire [2:0] n17;
   wire [31:0] i__payload_words;
-  wire [34:0] o__payload_113;
-  wire [47:0] acc, acc_71;
+  wire [34:0] o__payload_111;
+  wire [47:0] acc, acc_69;
   assign parameters_take = (hand_over | signal_11) & known[2] & ~all_started & signal_14 &
     parameters_valid;
   assign partials__ready = running & config__payload[94] & wants;
   assign shift = have & (n25 | i__ready & last_word);
   assign config__ready = sums_end | n7;
   assign held = o__valid & ~o__ready;
-  assign o__ready_114 = n1 ? 1'h0 : i__ready;
-  assign signal_94 = ~r3_beat[0] | i__ready_98;
-  assign signal_93 = signal_94 & known[2] & available;
+  assign o__ready_112 = n1 ? 1'h0 : i__ready;
+  assign signal_92 = ~r3_beat[0] | i__ready_96;
+  assign signal_91 = signal_92 & known[2] & available;
   assign acc = config__payload[94] ? summed0 : pixel[47:0];
   assign en = |{s0_step, s8_step, s7_step, s6[0], s5[0], s4[0], s3[0], s2[0], s1[0]};
-  assign s0_step = shift & n25;
-  assign acc_71 = config__payload[94] ? summed1 : pixel[95:48];
+  assign acc_69 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
   assign n2 = left == 1'h1;
-  assign out__payload_words_1 = acc_71 >> {sent, 4'h0};
+  assign out__payload_words_1 = acc_69 >> {sent, 4'h0};
   assign out__payload_words_0 = acc >> {sent, 4'h0};
   assign out__valid = have & config__payload[95];
   assign signal = config__valid & config__ready;
+  assign signal_32 = partials__ready & partials__valid;
   assign ends = shift & n2;
-  assign n3 = signal_93 & signal_86;
-  assign n4 = signal_124 + 1'h1;
+  assign n3 = signal_91 & signal_84;
+  assign n4 = signal_122 + 1'h1;
+  assign s0_step = shift & n25;
   assign signal_19 = n26 & n25;
   assign n5 = config__payload[93:78] - 1'h1;
   assign n6 = config__valid & ~signal;
-  assign all_ends = signal_86 & row_ends_90;
-  assign signal_86 = row_ends & map_ends;
-  assign signal_106 = slot_ends ? 20'h0 : signal_108 + config__payload[77:62];
-  assign n7 = signal_93 & all_ends;
-  assign n8 = signal_93 & row_ends;
+  assign n7 = signal_91 & all_ends;
+  assign n8 = n27 | n19;
+  assign n9 = signal_91 | n8;
+  assign all_ends = signal_84 & row_ends_88;
+  assign n10 = n27 | n3 & slot_ends;
+  assign n11 = n3 | n10;
+  assign n12 = n27 | n3 & row_ends_88;
+  assign n13 = n3 | n12;
+  assign n14 = n27 | n19 & map_ends;
+  assign n15 = n19 | n14;
+  assign n17 = left - 1'h1;
+  assign n18 = n27 | rst;
+  assign signal_104 = slot_ends ? 20'h0 : signal_106 + config__payload[77:62];
+  assign n19 = signal_91 & row_ends;
   assign next_map = map_base + config__payload[132:113];
-  assign n9 = signal_93 | n10;
-  assign n10 = n27 | n8;
-  assign n11 = n3 | n12;
-  assign n12 = n27 | n3 & slot_ends;
-  assign n13 = n3 | n14;
-  assign n14 = n27 | n3 & row_ends_90;
-  assign n15 = n8 | n16;
-  assign n16 = n27 | n8 & map_ends;
-  assign signal_32 = partials__ready & partials__valid;
-  assign n17 = signal_32 | n18;
-  assign n18 = words == 2'h3;
-  assign n19 = left - 1'h1;
-  assign n21 = n27 | rst;
-  assign n22 = rst | signal;
-  assign n23 = shift | rst;
+  assign n20 = rst | signal;
+  assign n21 = shift | rst;
+  assign n22 = words == 2'h3;
+  assign n23 = signal_32 | n22;
   assign n24 = parameters_take | rst;
   assign have = running & (n26 | signal_35) & ~(config__payload[95] & leaving);
   assign n25 = ~config__payload[95];
+  assign signal_84 = row_ends & map_ends;
   assign n26 = ~config__payload[94];
   assign n27 = ~known[2];
   \neuflow_convolver_tile.convolver.drain.packer  packer (
-    .clk(clk), .i__payload_9({r3_beat[3:1], i__payload_words}), .i__ready(i__ready_98),
-      .i__valid(r3_beat[0]), .o__payload(o__payload_113), .o__ready(o__ready_114),
-      .o__valid(o__valid_115), .rst(rst)
+    .clk(clk), .i__payload_9({r3_beat[3:1], i__payload_words}), .i__ready(i__ready_96),
+      .i__valid(r3_beat[0]), .o__payload(o__payload_111), .o__ready(o__ready_112),
+      .o__valid(o__valid_113), .rst(rst)
   );
   \neuflow_convolver_tile.convolver.drain.reorder  reorder (
-    .clk(clk), .map_step(config__payload[132:113]), .move(signal_94), .read_address(read_address),
-      .read_enable(signal_93), .read_words(i__payload_words), .rst(rst),
-      .write_address(write_address), .write_enable(write_enable), .write_words({out_77, out})
+    .clk(clk), .map_step(config__payload[132:113]), .move(signal_92), .read_address(read_address),
+      .read_enable(signal_91), .read_words(i__payload_words), .rst(rst),
+      .write_address(write_address), .write_enable(write_enable), .write_words({out_75, out})
   );
   neuflow_requantise requantise0 (
     .acc(acc), .bias({parameters[79:64], parameters[47:32], parameters[15:0]}), .clk(clk), .en(en),
       .m(parameters[111:96]), .narrow(config__payload[96]), .out(out), .rst(rst),
-      .s(parameters[133:128]), .valid(s0_step), .zero(parameters[175:160])
+      .s(parameters[133:128]), .zero(parameters[175:160])
   );
   neuflow_requantise requantise1 (
-    .acc(acc_71), .bias({parameters[95:80], parameters[63:48], parameters[31:16]}), .clk(clk),
-      .en(en), .m(parameters[127:112]), .narrow(config__payload[96]), .out(out_77), .rst(rst),
-      .s(parameters[149:144]), .valid(s0_step), .zero(parameters[191:176])
+    .acc(acc_69), .bias({parameters[95:80], parameters[63:48], parameters[31:16]}), .clk(clk),
+      .en(en), .m(parameters[127:112]), .narrow(config__payload[96]), .out(out_75), .rst(rst),
+      .s(parameters[149:144]), .zero(parameters[191:176])
   );
   \neuflow_convolver_tile.convolver.drain.slice  slice (
     .clk(clk), .i__payload(n1 ? {last_word & n2 & running_block[17], 2'h2, out__payload_words_1,
-      out__payload_words_0} : o__payload_113), .i__ready(i__ready), .i__valid(n1 ? out__valid :
-      o__valid_115), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
+      out__payload_words_0} : o__payload_111), .i__ready(i__ready), .i__valid(n1 ? out__valid :
+      o__valid_113), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
   );
   \neuflow_convolver_tile.convolver.drain.walk  walk (
-    .clear(signal), .clk(clk), .complete(complete_136), .config_2(config__payload),
-      .inside_2(inside_2), .mark(s5[1] & s5[2]), .offset(offset), .port_2028_0(s5[1:0]), .rst(rst)
+    .clear(signal), .clk(clk), .complete(complete_134), .config_2(config__payload),
+      .inside_2(inside_2), .mark(s5[1] & s5[2]), .offset(offset), .port_1904_0(s5[1:0]), .rst(rst)
   );
   always @(posedge clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
-    sums_end <= ends & running_block[17] & config__payload[95];
-    available <= known[2] & (n3 ? n4 != signal_137 : signal_124 != signal_137);
-    signal_137 <= complete; complete <= complete_136;
-    write_address <= signal_85 + offset;
-    write_enable <= s6[0] & inside_2;
-    s8_step <= s7_step;
-    s7_step <= s6[0];
-    s6 <= s5; s5 <= s4; s4 <= s3; s3 <= s2; s2 <= s1;
-    s1 <= {running_block[16], ends, s0_step};
-    ready <= parameters_take ? signal_19 : ~signal_11 & ~hand_over & (~running | ends | signal_19 &
-      left <= 4'hd);
-    signal_14 <= config__payload[95] | signal_122 < signal_123;
-    signal_123 <= signal_124 + config__payload[112:97];
-    signal_122 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_121;
-    signal_121 <= n5;
-    known[0] <= n6;
-    known[2:1] <= known[1:0];
-    if (signal_94) begin
-      r3_beat <= r2_beat; r2_beat <= r1_beat;
-      r1_beat <= {all_ends, row_ends ? signal_92[1:0] : 2'h2, signal_93};
-      if ((known[2]) && available && signal_86) begin
-        signal_124 <= all_ends ? 16'h0 : n4[15:0];
-        signal_108 <= signal_106;
-      end
-    end
-    if (o__valid_115 & o__ready_114 & o__payload_113[34] | n7) leaving <= n7;
-    if (signal_93 | n8 | n3) read_address <= n3 ? signal_106 : n8 ? next_map : read_address + 2'h2;
-    if (n8 | n3) map_base <= n3 ? signal_106 : next_map;
-    if (n9) begin
-      row_ends <= n10 ? config__payload[77:62] <= 2'h2 : signal_92 <= 3'h4;
-      signal_92 <= n10 ? config__payload[77:62] : signal_92 - 2'h2;
-    end
-    if (n11) begin
-      slot_ends <= n12 ? config__payload[112:97] == 1'h1 : slot_left == 1'h1;
-      slot_left <= n12 ? config__payload[112:97] - 1'h1 : slot_left - 1'h1;
-    end
-    if (n13) begin
-      row_ends_90 <= n14 ? config__payload[93:78] == 1'h1 : row_left == 1'h1;
-      row_left <= n14 ? n5 : row_left - 1'h1;
-    end
-    if (n15) begin
-      map_ends <= n16 ? config__payload[45:30] == 1'h1 : map_left == 1'h1;
-      map_left <= n16 ? config__payload[45:30] - 1'h1 : map_left - 1'h1;
-    end
-    if (s6[0] & s6[1]) signal_85 <= s6[2] ? 20'h0 : signal_85 + {config__payload[131:113], 1'h0};
-    if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
     if (signal_32) begin
       partial1 <= {partials__payload[31:16], partial1[47:16]};
       partial0 <= {partials__payload[15:0], partial0[47:16]};
     end
-    if (n17) begin
-      wants <= words < 2'h2;
-      signal_35 <= n18;
-      words <= words + 1'h1;
-    end
     if (parameters_take) begin
-      all_started <= block[17];
-      running_block <= block; parameters <= parameters_125;
+      running_block <= block;
+      parameters <= parameters_123;
     end
-    if (hand_over) signal_11 <= ~parameters_take;
-    if (parameters_take | ends) running <= parameters_take;
-    if (shift) left[1] <= n19[1];
-    if (shift | parameters_take) begin
-      n20 = parameters_take ? 3'h5 : shift ? n19 : {1'h0, left[1], 1'h0};
-      {left[2], left[0]} <= {n20[2], n20[0]};
-    end
+  end
+  always @(posedge clk) begin
     if (rst) begin
-      sums_end <= 1'h0; leaving <= 1'h0; row_ends <= 1'h0; signal_92 <= 16'h0; r3_beat <= 4'h0;
-        r2_beat <= 4'h0; r1_beat <= 4'h0; available <= 1'h0; slot_ends <= 1'h0; slot_left <= 16'h0;
-        row_ends_90 <= 1'h0; row_left <= 16'h0; map_ends <= 1'h0; map_left <= 16'h0; write_address
-        <= 20'h0; write_enable <= 1'h0; s8_step <= 1'h0; s7_step <= 1'h0; s6 <= 3'h0; s5 <= 3'h0; s4
-        <= 3'h0; s3 <= 3'h0; s2 <= 3'h0; s1 <= 3'h0; sent <= 2'h0; running <= 1'h0; {left[2],
-        left[0]} <= 2'h0; ready <= 1'h1; signal_14 <= 1'h0; signal_123 <= 17'h0; signal_122 <=
-        16'h0; signal_121 <= 16'h0; known[0] <= 1'h0;
+      sums_end <= 1'h0; available <= 1'h0; write_address <= 20'h0; write_enable <= 1'h0; s8_step <=
+        1'h0; s7_step <= 1'h0; s6 <= 3'h0; s5 <= 3'h0; s4 <= 3'h0; s3 <= 3'h0; s2 <= 3'h0; s1 <=
+        3'h0; ready <= 1'h1; signal_14 <= 1'h0; signal_121 <= 17'h0; signal_120 <= 16'h0; signal_119
+        <= 16'h0; known[0] <= 1'h0; leaving <= 1'h0; row_ends <= 1'h0; signal_90 <= 16'h0; r3_beat
+        <= 4'h0; r2_beat <= 4'h0; r1_beat <= 4'h0; slot_ends <= 1'h0; slot_left <= 16'h0;
+        row_ends_88 <= 1'h0; row_left <= 16'h0; map_ends <= 1'h0; map_left <= 16'h0; sent <= 2'h0;
+        running <= 1'h0; {left[2], left[0]} <= 2'h0;
+    end else begin
+      sums_end <= ends & running_block[17] & config__payload[95];
+      available <= known[2] & (n3 ? n4 != signal_135 : signal_122 != signal_135);
+      write_address <= signal_83 + offset;
+      write_enable <= s6[0] & inside_2;
+      s8_step <= s7_step;
+      s7_step <= s6[0];
+      s6 <= s5;
+      s5 <= s4;
+      s4 <= s3;
+      s3 <= s2;
+      s2 <= s1;
+      s1 <= {running_block[16], ends, s0_step};
+      ready <= parameters_take ? signal_19 : ~signal_11 & ~hand_over & (~running | ends | signal_19
+        & left <= 4'hd);
+      signal_14 <= config__payload[95] | signal_120 < signal_121;
+      signal_121 <= signal_122 + config__payload[112:97];
+      signal_120 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_119;
+      signal_119 <= n5;
+      known[0] <= n6;
+      if (o__valid_113 & o__ready_112 & o__payload_111[34] | n7) leaving <= n7;
+      if (n9) begin
+        row_ends <= n8 ? config__payload[77:62] <= 2'h2 : signal_90 <= 3'h4;
+        signal_90 <= n8 ? config__payload[77:62] : signal_90 - 2'h2;
+      end
+      if (signal_92) begin
+        r3_beat <= r2_beat;
+        r2_beat <= r1_beat;
+        r1_beat <= {all_ends, row_ends ? signal_90[1:0] : 2'h2, signal_91};
+      end
+      if (n11) begin
+        slot_ends <= n10 ? config__payload[112:97] == 1'h1 : slot_left == 1'h1;
+        slot_left <= n10 ? config__payload[112:97] - 1'h1 : slot_left - 1'h1;
+      end
+      if (n13) begin
+        row_ends_88 <= n12 ? config__payload[93:78] == 1'h1 : row_left == 1'h1;
+        row_left <= n12 ? n5 : row_left - 1'h1;
+      end
+      if (n15) begin
+        map_ends <= n14 ? config__payload[45:30] == 1'h1 : map_left == 1'h1;
+        map_left <= n14 ? config__payload[45:30] - 1'h1 : map_left - 1'h1;
+      end
+      if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
+      if (parameters_take | ends) running <= parameters_take;
+      if (shift | parameters_take) begin
+        n16 = parameters_take ? 3'h5 : shift ? n17 : {1'h0, left[1], 1'h0};
+        {left[2], left[0]} <= {n16[2], n16[0]};
+      end
     end
+  end
+  always @(posedge clk) begin
+    if (n18) begin
+      signal_122 <= 16'h0; signal_106 <= 20'h0; read_address <= 20'h0; map_base <= 20'h0;
+    end else begin
+      if (n3) begin
+        signal_122 <= all_ends ? 16'h0 : n4[15:0];
+        signal_106 <= signal_104;
+      end
+      if (signal_91 | n19 | n3) read_address <= n3 ? signal_104 : n19 ? next_map : read_address +
+        2'h2;
+      if (n19 | n3) map_base <= n3 ? signal_104 : next_map;
+    end
+  end
+  always @(posedge clk) begin
+    if (n20) begin
+      signal_83 <= 20'h0; signal_135 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
+    end else begin
+      if (s6[0] & s6[1]) signal_83 <= s6[2] ? 20'h0 : signal_83 + {config__payload[131:113], 1'h0};
+      signal_135 <= complete;
+      complete <= complete_134;
+      if (parameters_take) all_started <= block[17];
+    end
+  end
+  always @(posedge clk) begin
     if (n21) begin
-      signal_124 <= 16'h0; read_address <= 20'h0; map_base <= 20'h0; signal_108 <= 20'h0;
-    end
-    if (n22) begin
-      signal_85 <= 20'h0; signal_137 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
-    end
-    if (n23) begin
       wants <= 1'h1; signal_35 <= 1'h0; words <= 3'h0;
+    end else begin
+      if (n23) begin
+        wants <= words < 2'h2;
+        signal_35 <= n22;
+        words <= words + 1'h1;
+      end
     end
+  end
+  always @(posedge clk) begin
     if (n24) begin
       signal_11 <= 1'h0; left[1] <= 1'h0;
+    end else begin
+      if (hand_over) signal_11 <= ~parameters_take;
+      if (shift) left[1] <= n17[1];
     end
+  end
+  always @(posedge clk) begin
     if (~n6 | rst) begin
       known[2:1] <= 2'h0;
+    end else begin
+      known[2:1] <= known[1:0];
     end
   end
 endmodule
@@ -1040,55 +1108,58 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
   output reg [36:0] o__payload = 37'h0,
   input wire clk
 );
-  reg n1, n2, signal, signal_23 = 1'h0, begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, last,
-    low = 1'h0, spills;
+  reg signal_23 = 1'h0, begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, low = 1'h0;
   reg [1:0] beat_kept = 2'h0, placed_count = 2'h0, rf = 2'h0, rk = 2'h0;
   reg [31:0] rest = 32'h0;
   reg [36:0] placed_q = 37'h0;
-  wire like, like_4, free;
+  wire n2, n3, n1, like, like_4, signal, free, last, spills;
   wire [1:0] fresh, kept, total;
   assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
   assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
   assign fresh[0] = like <= 1'h0 & total > 1'h0;
   assign fresh[1] = like <= 1'h1 & total > 1'h1;
   assign i__ready = free & ~flush;
+  assign n1 = free & signal_23;
+  assign n2 = flush | i__valid;
   assign free = ~o__valid | o__ready;
+  assign signal = total >= 2'h2;
   assign like_4 = begun ? low : i__payload[35];
   assign total = like + (flush ? 2'h0 : i__payload[34:33]);
+  assign last = flush | i__payload[36];
+  assign spills = last & signal & total[0];
+  assign n3 = free & n2;
   assign like = begun ? fill : i__payload[35];
   always @(posedge clk) begin
-    if (free) begin
-      n1 = flush | i__valid;
-      o__valid <= signal_23 & emits;
-      signal_23 <= n1;
-      if (signal_23) begin
-        o__payload <= {placed_q[36:35] | beat_kept, placed_q[34], placed_count, placed_q[31:0] &
-          {{15{placed_q[36]}}, placed_q[36:35], {15{placed_q[35]}}} | rest & {{15{beat_kept[1]}},
-          beat_kept, {15{beat_kept[0]}}}};
-        rest <= placed_q[31:0] & {{15{rf[1]}}, rf, {15{rf[0]}}} | rest & {{15{rk[1]}}, rk,
-          {15{rk[0]}}};
+    if (rst) begin
+      o__payload <= 37'h0; o__valid <= 1'h0; signal_23 <= 1'h0; low <= 1'h0; fill <= 1'h0; begun <=
+        1'h0; flush <= 1'h0;
+    end else begin
+      if (n1) o__payload <= {placed_q[36:35] | beat_kept, placed_q[34], placed_count, placed_q[31:0]
+        & {{15{placed_q[36]}}, placed_q[36:35], {15{placed_q[35]}}} | rest & {{15{beat_kept[1]}},
+        beat_kept, {15{beat_kept[0]}}}};
+      if (free) begin
+        o__valid <= signal_23 & emits;
+        signal_23 <= n2;
       end
-      if (n1) begin
-        signal = total >= 2'h2;
-        last = flush | i__payload[36];
-        spills = last & signal & total[0];
-        n2 = free & n1;
+      if (n3) begin
         low <= signal ? 1'h0 : like_4;
         fill <= signal ? total[0] : total[0];
         begun <= ~last | spills;
         flush <= spills;
-        rf <= signal ? {total[0] > 1'h1, total[0] > 1'h0} : fresh;
-        rk <= (signal) ? 2'h0 : kept;
-        beat_kept <= kept;
-        emits <= signal | last;
-        placed_count <= (signal) ? 2'h2 : total;
-        {placed_q[36:34], placed_q[31:0]} <= {fresh, last & ~spills, (n2 ? like - i__payload[32] :
-          1'h0) ? {i__payload[15:0], i__payload[31:16]} : i__payload[31:0]};
       end
     end
-    if (rst) begin
-      o__payload <= 37'h0; o__valid <= 1'h0; low <= 1'h0; fill <= 1'h0; begun <= 1'h0; flush <=
-        1'h0; signal_23 <= 1'h0;
+  end
+  always @(posedge clk) begin
+    if (n1) rest <= placed_q[31:0] & {{15{rf[1]}}, rf, {15{rf[0]}}} | rest & {{15{rk[1]}}, rk,
+      {15{rk[0]}}};
+    if (n3) begin
+      rf <= signal ? {total[0] > 1'h1, total[0] > 1'h0} : fresh;
+      rk <= (signal) ? 2'h0 : kept;
+      beat_kept <= kept;
+      emits <= signal | last;
+      placed_count <= (signal) ? 2'h2 : total;
+      {placed_q[36:34], placed_q[31:0]} <= {fresh, last & ~spills, (n3 ? like - i__payload[32] :
+        1'h0) ? {i__payload[15:0], i__payload[31:16]} : i__payload[31:0]};
     end
   end
 endmodule
@@ -1105,52 +1176,63 @@ module \neuflow_convolver_tile.convolver.drain.reorder  (
   input wire [19:0] map_step,
   input wire clk
 );
-  reg signal = 1'h0, signal_12 = 1'h0, r1_turn = 1'h0, r2_enable = 1'h0, r2_turn = 1'h0, r3_turn =
-    1'h0, s1_turn = 1'h0, s2_enable = 1'h0, s2_turn = 1'h0;
+  reg signal = 1'h0, r1_enable = 1'h0, r1_turn = 1'h0, r2_turn = 1'h0, r3_turn = 1'h0, s1_turn =
+    1'h0, s2_enable = 1'h0, s2_turn = 1'h0;
   reg [31:0] out = 32'h0;
   reg [5:0] address0 = 6'h0, address1 = 6'h0, base0 = 6'h0, base1 = 6'h0, map_offset0 = 6'h0,
     map_offset1 = 6'h0, read_address0 = 6'h0, read_address1 = 6'h0, step1 = 6'h0;
-  wire read_enable_37;
-  wire [15:0] read_data, read_data_31, write_data, write_data_42;
+  wire read_enable_36;
+  wire [15:0] read_data, read_data_30, write_data, write_data_41;
   assign read_words = {2{out}} >> {r3_turn, 4'h0};
-  assign read_enable_37 = move & signal_12;
+  assign read_enable_36 = move & r1_enable;
   assign write_data = write_words >> {1'h0 - s2_turn, 4'h0};
-  assign write_data_42 = write_words >> {1'h1 - s2_turn, 4'h0};
+  assign write_data_41 = write_words >> {1'h1 - s2_turn, 4'h0};
   \neuflow_convolver_tile.convolver.drain.reorder.bank0  bank0 (
-    .clk(clk), .read_address(read_address0), .read_data(read_data), .read_enable(read_enable_37),
+    .clk(clk), .read_address(read_address0), .read_data(read_data), .read_enable(read_enable_36),
       .write_address(address0), .write_data(write_data), .write_enable(s2_enable)
   );
   \neuflow_convolver_tile.convolver.drain.reorder.bank1  bank1 (
-    .clk(clk), .read_address(read_address1), .read_data(read_data_31), .read_enable(read_enable_37),
-      .write_address(address1), .write_data(write_data_42), .write_enable(s2_enable)
+    .clk(clk), .read_address(read_address1), .read_data(read_data_30), .read_enable(read_enable_36),
+      .write_address(address1), .write_data(write_data_41), .write_enable(s2_enable)
   );
   always @(posedge clk) begin
-    step1 <= map_step[6:1];
-    s2_enable <= signal; signal <= write_enable;
+    s1_turn <= write_address[0];
+    s2_turn <= s1_turn;
+    base0 <= write_address[6:1] + (write_address[0] > 1'h0);
+    address0 <= base0 + map_offset0;
+    base1 <= write_address[6:1] + (write_address[0] > 1'h1);
+    address1 <= base1 + map_offset1;
     if (move) begin
-      r3_turn <= r2_turn; r2_turn <= r1_turn;
+      read_address1 <= read_address[6:1] + (read_address[0] > 1'h1);
+      out <= {read_data_30, read_data};
+      read_address0 <= read_address[6:1] + (read_address[0] > 1'h0);
+      r3_turn <= r2_turn;
+      r2_turn <= r1_turn;
       r1_turn <= read_address[0];
-      r2_enable <= signal_12; signal_12 <= read_enable;
-      if (r2_enable) out <= {read_data_31, read_data};
-      if (read_enable) begin
-        read_address0 <= read_address[6:1] + (read_address[0] > 1'h0);
-        read_address1 <= read_address[6:1] + (read_address[0] > 1'h1);
-      end
     end
-    if (signal) begin
-      address0 <= base0 + map_offset0;
-      s2_turn <= s1_turn;
-      address1 <= base1 + map_offset1;
+  end
+  always @(posedge clk) begin
+    if (!(1'h1 - write_address[0])) begin
+      map_offset1 <= 6'h0;
+    end else begin
+      map_offset1 <= step1;
     end
-    if (write_enable) begin
-      map_offset0 <= (!(1'h0 - write_address[0])) ? 6'h0 : step1;
-      base0 <= write_address[6:1] + (write_address[0] > 1'h0);
-      s1_turn <= write_address[0];
-      map_offset1 <= (!(1'h1 - write_address[0])) ? 6'h0 : step1;
-      base1 <= write_address[6:1] + (write_address[0] > 1'h1);
+  end
+  always @(posedge clk) begin
+    if (!(1'h0 - write_address[0])) begin
+      map_offset0 <= 6'h0;
+    end else begin
+      map_offset0 <= step1;
     end
+  end
+  always @(posedge clk) begin
     if (rst) begin
-      r2_enable <= 1'h0; signal_12 <= 1'h0; step1 <= 6'h0; s2_enable <= 1'h0; signal <= 1'h0;
+      r1_enable <= 1'h0; step1 <= 6'h0; s2_enable <= 1'h0; signal <= 1'h0;
+    end else begin
+      if (move) r1_enable <= read_enable;
+      step1 <= map_step[6:1];
+      s2_enable <= signal;
+      signal <= write_enable;
     end
   end
 endmodule
@@ -1196,24 +1278,23 @@ module \neuflow_convolver_tile.convolver.drain.slice  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [34:0] n2, spare = 35'h0;
-  wire n1, free, loads;
+  reg [34:0] spare = 35'h0;
+  wire n2, free;
+  wire [34:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -1223,7 +1304,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2028_0,
+  input wire [1:0] port_1904_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [132:0] config_2,
@@ -1231,60 +1312,65 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
   reg [16:0] signal = 17'h0, slots_less = 17'h0;
-  reg [69:0] n5, n3, signal_14 = 70'h0, signal_9 = 70'h0;
-  wire n4, n2, n6, signal_17_row_ends, signal_17_slot_ends;
+  reg [69:0] n3, n6, signal_14 = 70'h0, signal_8 = 70'h0;
+  wire n4, n5, n1, signal_17_row_ends, signal_17_slot_ends;
   wire [15:0] signal_17_column, signal_17_row, signal_17_slot;
   wire [19:0] signal_17_base;
-  wire [69:0] n1;
+  wire [69:0] n2;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n1 = port_2028_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n1 = clear | n4 | rst;
+  assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
+    : signal_8[67:48];
+  assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
+    signal_8[47:32];
+  assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
+  assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
+  assign n2 = port_1904_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign signal_17_base = signal_9[68] ? (signal_9[69] ? 20'h0 : signal_9[67:48] + config_2[77:62])
-    : signal_9[67:48];
-  assign signal_17_slot = signal_9[68] ? (signal_9[69] ? 16'h0 : signal_9[47:32] + 1'h1) :
-    signal_9[47:32];
-  assign signal_17_row = signal_9[68] ? signal_9[31:16] + 1'h1 : signal_9[31:16];
-  assign signal_17_column = signal_9[68] ? 16'h0 : signal_9[15:0] + 1'h1;
-  assign n2 = port_2028_0[0] | clear | n4;
-  assign n4 = fresh & ~port_2028_0[0];
-  assign signal_17_slot_ends = signal_9[68] ? (signal_9[69] ? signal_6 : signal_9[47:32] ==
-    slots_less) : signal_9[69];
-  assign signal_17_row_ends = signal_9[68] ? signal_5 : signal_9[15:0] == signal;
-  assign n6 = clear | n4 | rst;
+  assign n4 = fresh & ~port_1904_0[0];
+  assign n5 = port_1904_0[0] | clear | n4;
+  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
+    slots_less) : signal_8[69];
+  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
   always @(posedge clk) begin
-    signal_6 <= config_2[112:97] == 1'h1;
-    signal_5 <= config_2[61:46] == 1'h1;
-    slots_less <= config_2[112:97] - 2'h2;
-    signal <= config_2[61:46] - 2'h2;
-    if (port_2028_0[0]) begin
-      signal_9[67:0] <= n1[67:0];
-      fresh <= 1'h0;
-      offset <= signal_9[67:48] + signal_9[15:0];
-      inside_2 <= signal_9[15:0] < config_2[77:62] & signal_9[31:16] < config_2[93:78];
-      if (mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+    if (n1) begin
+      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
+    end else begin
+      if (port_1904_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
+      if (port_1904_0[0]) signal_8[67:0] <= n2[67:0];
     end
-    if (n2) begin
-      n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2028_0[0] ?
-        n1 : {2'h0, signal_9[67:0]};
-      signal_9[69:68] <= n3[69:68];
-      if ({port_2028_0[0], mark, clear, n4} != 4'h8) begin
-        n5 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2028_0[0]
+  end
+  always @(posedge clk) begin
+    if (rst) begin
+      signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
+        <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
+    end else begin
+      if ({port_1904_0[0], mark, clear, n4} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_1904_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
-        signal_14[69:68] <= n5[69:68];
+        signal_14[69:68] <= n3[69:68];
       end
+      if (n5) begin
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_1904_0[0]
+          ? n2 : {2'h0, signal_8[67:0]};
+        signal_8[69:68] <= n6[69:68];
+      end
+      offset <= signal_8[67:48] + signal_8[15:0];
+      inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
+      signal_6 <= config_2[112:97] == 1'h1;
+      signal_5 <= config_2[61:46] == 1'h1;
+      slots_less <= config_2[112:97] - 2'h2;
+      signal <= config_2[61:46] - 2'h2;
     end
-    if (n6) begin
-      signal_14[67:0] <= 68'h0; signal_9[67:0] <= 68'h0;
-    end
-    if (rst) begin
-      signal_14[69:68] <= 2'h0; signal_9[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
-        <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
-    end
+  end
+  always @(posedge clk) begin
     if (clear | rst) begin
       fresh <= 1'h1;
+    end else begin
+      if (port_1904_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1313,29 +1399,30 @@ module \neuflow_convolver_tile.convolver.row_store  (
   reg [15:0] channel_left = 16'h0, record = 16'h0, record_left = 16'h0;
   reg [16:0] limit = 17'h0;
   reg [17:0] signal_24 = 18'h0;
-  reg [19:0] signal_65 = 20'h0, linear = 20'h0, linear_row = 20'h0, next_linear_row, phase_offset =
-    20'h0, position = 20'h0, position_71 = 20'h0, step = 20'h0, width;
+  reg [19:0] signal_65 = 20'h0, linear = 20'h0, linear_row = 20'h0, phase_offset = 20'h0, position =
+    20'h0, position_71 = 20'h0, step = 20'h0;
   reg [1:0] signal_20 = 2'h0, signal_23 = 2'h0, lead = 2'h0, left = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] rest, s0_piece_number;
+  reg [2:0] s0_piece_number;
   reg [3:0] signal_58 = 4'h0, flushing = 4'h0, phase_y = 4'h0;
   reg [63:0] words = 64'h0, words_76 = 64'h0;
   reg [68:0] s3_piece = 69'h0, s4_piece = 69'h0, s5_piece = 69'h0, s6_piece = 69'h0;
   reg [70:0] s1_piece = 71'h0, s2_piece = 71'h0;
   reg [7:0] signal_78 = 8'h0, s7_enables = 8'h0;
   reg [8:0] linear_70 = 9'h0;
-  wire n23, n22, n21, n12, n18, n16, n2, n4, n10, n14, n13, n5, n7, n9, n15, n17, n11, n19, n20,
-    signal_14, signal_22, finished, i__ready_91, last_phase_y, o__ready, o__valid, record_ends,
+  wire n25, n24, n23, n12, n10, n8, n2, n4, n5, n18, n20, n19, n6, n7, n9, n11, n14, n17, n13, n15,
+    n21, signal_14, signal_22, finished, i__ready_91, last_phase_y, o__ready, o__valid, record_ends,
     starts;
   wire [14:0] where;
   wire [15:0] read_data, read_data_115, read_data_121, read_data_127, read_data_133, read_data_139,
     read_data_145, read_data_151;
   wire [16:0] n3;
-  wire [19:0] signal_69;
+  wire [19:0] signal_69, next_linear_row, width;
   wire [1:0] signal_21;
   wire [21:0] after_row_beyond;
-  wire [4:0] n6, n8;
+  wire [2:0] rest;
+  wire [4:0] n22, n16;
   wire [63:0] n1;
   wire [67:0] o__payload;
   assign config__ready = flushing[3];
@@ -1344,38 +1431,44 @@ module \neuflow_convolver_tile.convolver.row_store  (
   assign i__ready = opened & i__ready_91;
   assign o__ready = ~valid | signal_14 & (config__payload[4] ? !left : more | left <= signal_23);
   assign n1 = {2{s6_piece[68:5]}} >> {turn, 4'h0};
+  assign signal_22 = ~more & (config__payload[4] ? !signal_23 : signal_23 <= left);
   assign signal_14 = signal_39 & valid;
-  assign finished = n21 | signal & signal_33 & allowed;
+  assign signal_21 = config__payload[4] ? 2'h0 : signal_22 ? signal_23 : left;
+  assign finished = n23 | signal & signal_33 & allowed;
   assign n2 = lead <= config__payload[3];
-  assign record_ends = n22 & channel_ends;
+  assign record_ends = n24 & channel_ends;
   assign n3 = record + 1'h1;
   assign n4 = !lead;
-  assign n5 = config__payload[4] & ~(n6 == config__payload[156:153]);
-  assign n6 = signal_58 + 1'h1;
-  assign n7 = n14 & ~s2_piece[70];
-  assign last_phase_y = n8 == config__payload[156:153];
-  assign n8 = phase_y + 1'h1;
+  assign n5 = n25 & ~s1_valid & ~s2_valid;
+  assign n6 = n18 & ~s2_piece[70];
+  assign next_linear_row = last_phase_y ? config__payload[76:57] : linear_row +
+    config__payload[216:197];
+  assign n7 = n6 | n18 | n5;
+  assign n8 = n25 | n23;
+  assign n9 = record_ends | n8;
+  assign n10 = n25 | record_ends;
+  assign n11 = n24 | n10;
+  assign n12 = n25 | n24;
+  assign width = config__payload[24:5] - 1'h1;
+  assign n13 = n14 & {rest[2], signal_14, n12} != 3'h6;
+  assign rest = signal_23 + {~signal_21};
+  assign n14 = signal_14 | n12;
+  assign starts = n25 & config__valid & ~(|flushing);
+  assign n15 = n5 | rst;
+  assign last_phase_y = n16 == config__payload[156:153];
+  assign n16 = phase_y + 1'h1;
   assign signal_69 = last_phase_y ? (signal_56 & $signed(after_row_beyond) >= $signed(1'h0) ?
     after_row_beyond[19:0] : signal_65 + config__payload[136:117]) : signal_65;
-  assign n9 = n7 | n14 | n10;
-  assign n10 = n23 & ~s1_valid & ~s2_valid;
-  assign signal_22 = ~more & (config__payload[4] ? !signal_23 : signal_23 <= left);
-  assign signal_21 = config__payload[4] ? 2'h0 : signal_22 ? signal_23 : left;
-  assign n11 = signal_14 | n12;
-  assign n12 = n23 | n22;
-  assign n13 = n10 | n14;
-  assign n14 = s2_valid & s2_piece[69];
-  assign n15 = record_ends | n16;
-  assign n16 = n23 | n21;
-  assign n17 = n22 | n18;
-  assign n18 = n23 | record_ends;
-  assign starts = n23 & config__valid & ~(|flushing);
-  assign n19 = n10 | rst;
-  assign n20 = n13 | rst;
-  assign n21 = record_ends & record_ends_31;
-  assign n22 = signal_14 & signal_22;
+  assign n17 = ~n6 & n18;
+  assign n18 = s2_valid & s2_piece[69];
+  assign n19 = config__payload[4] & ~(n22 == config__payload[156:153]);
+  assign n20 = n5 | n18;
+  assign n21 = n20 | rst;
+  assign n22 = signal_58 + 1'h1;
+  assign n23 = record_ends & record_ends_31;
+  assign n24 = signal_14 & signal_22;
+  assign n25 = ~signal;
   assign after_row_beyond = $signed({1'h0, signal_65}) + $signed(pitch_less);
-  assign n23 = ~signal;
   \neuflow_convolver_tile.convolver.row_store.bank0  bank0 (
     .clk(clk), .read_address(read[2:0] > 1'h0 ? read[14:9] : read[8:3]), .read_data(read_data),
       .read_enable(read_enable), .write_address(at[2:0] > 1'h0 ? at[14:9] : at[8:3]),
@@ -1426,111 +1519,124 @@ module \neuflow_convolver_tile.convolver.row_store  (
   );
   always @(posedge clk) begin
     step_less <= config__payload[4] ? x_step_less : s1_piece[2:0] - config__payload[116:97];
-    here <= where; at <= here; words_76 <= n1;
-    signal_78 <= {s5_valid & 3'h7 - where[2:0] < s5_piece[2:0], s5_valid & 3'h6 - where[2:0] <
-      s5_piece[2:0], s5_valid & 3'h5 - where[2:0] < s5_piece[2:0], s5_valid & 3'h4 - where[2:0] <
-      s5_piece[2:0], s5_valid & 2'h3 - where[2:0] < s5_piece[2:0], s5_valid & 2'h2 - where[2:0] <
-      s5_piece[2:0], s5_valid & 1'h1 - where[2:0] < s5_piece[2:0], s5_valid & 1'h0 - where[2:0] <
-      s5_piece[2:0]};
-    s7_enables <= signal_78;
-    turn <= s5_piece[4:3] - where[1:0];
-    position_71 <= position;
-    linear_70 <= linear[8:0] + phase_offset[8:0];
-    pitch_less <= config__payload[136:117] - config__payload[116:97];
-    signal_56 <= |config__payload[116:97];
-    step[19:3] <= config__payload[176:160];
+    here <= where;
+    at <= here;
+    words_76 <= n1;
     step[2:0] <= config__payload[4] ? config__payload[159:157] : s1_piece[2:0];
-    x_step_less <= config__payload[176:157] - config__payload[116:97];
-    s5_valid <= s4_valid; s4_valid <= s3_valid; s3_valid <= s2_valid; s2_valid <= s1_valid; s1_valid
-      <= signal_14;
-    signal_39 <= signal & ~finished & n2 & (record_ends ? n3 < limit : record < limit);
-    limit <= config__payload[152:137] + {n4 ? released : 16'h0};
-    stored <= n4 ? record : 16'hffff;
-    allowed <= n2;
-    signal_33 <= !config__payload[56:41];
-    flushing <= {flushing[2:0], finished};
-    lead <= (lead + finished) - pass_done;
-    if (s2_valid) begin
-      phase_offset <= n5 ? phase_offset + config__payload[196:177] : 20'h0;
-      signal_58 <= n5 ? n6[3:0] : 4'h0;
-      s3_piece <= s2_piece[68:0];
-      if ((s2_piece[69]) && (~n7)) begin
-        phase_y <= last_phase_y ? 4'h0 : n8[3:0];
-        signal_65 <= signal_69;
-      end
-    end
-    if (n9) begin
-      next_linear_row = last_phase_y ? config__payload[76:57] : linear_row +
-        config__payload[216:197];
-      linear <= n10 ? config__payload[76:57] : n7 ? linear + config__payload[96:77] :
-        next_linear_row;
-      if ({n7, n10} != 2'h2) linear_row <= n10 ? config__payload[76:57] : next_linear_row;
-    end
-    if (signal_14) begin
-      s0_piece_number = signal_21 + 1'h1;
-      s1_piece <= {channel_ends, signal_22, words, signal_20, s0_piece_number};
-      signal_20 <= (signal_20 + signal_21) + 1'h1;
-      if (signal_22 && channel_ends) record <= n3[15:0];
-    end
-    if (n11) begin
-      width = config__payload[24:5] - 1'h1;
-      rest = signal_23 + {~signal_21};
-      signal_23 <= n12 ? width[1:0] : rest[1:0];
-      if ({rest[2], signal_14, n12} != 3'h6) begin
-        more <= n12 ? |width[19:2] : signal_24 != 1'h1;
-        signal_24 <= n12 ? width[19:2] : signal_24 - 1'h1;
-      end
-    end
-    if ({s2_valid, n7, n5, n13, n14} != 5'h14 & |{s2_valid, n7, n13, n14} & {n7, n13, n14} != 2'h2)
-      begin
-      after_beyond = $signed({1'h0, position}) + $signed(step_less);
-      position <= n7 ? signal_65 : n14 ? signal_69 : signal_56 & $signed(after_beyond) >=
-        $signed(1'h0) ? after_beyond[19:0] : position + step;
-    end
     if (s5_valid) s6_piece <= s5_piece;
     if (s4_valid) s5_piece <= s4_piece;
     if (s3_valid) s4_piece <= s3_piece;
+    if (s2_valid) s3_piece <= s2_piece[68:0];
     if (s1_valid) s2_piece <= s1_piece;
-    if (n15) begin
-      record_ends_31 <= n16 ? config__payload[56:41] == 1'h1 : record_left == 1'h1;
-      record_left <= n16 ? config__payload[56:41] - 1'h1 : record_left - 1'h1;
-    end
-    if (n17) begin
-      channel_ends <= n18 ? config__payload[40:25] == 1'h1 : channel_left == 1'h1;
-      channel_left <= n18 ? config__payload[40:25] - 1'h1 : channel_left - 1'h1;
+    if (signal_14) begin
+      s0_piece_number = signal_21 + 1'h1;
+      s1_piece <= {channel_ends, signal_22, words, signal_20, s0_piece_number};
     end
     if (signal_14 | o__ready) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_21) -
       2'h1;
-    if (o__ready) begin
-      words <= o__payload[63:0];
-      valid <= o__valid;
-    end
-    if (starts | i__valid & i__ready & i__payload[67]) opened <= starts ? |config__payload[56:41] :
-      1'h0;
-    if (starts | finished) signal <= starts;
+    if (o__ready) words <= o__payload[63:0];
+  end
+  always @(posedge clk) begin
     if (rst) begin
       signal_78 <= 8'h0; s7_enables <= 8'h0; turn <= 2'h0; position_71 <= 20'h0; linear_70 <= 9'h0;
-        linear <= 20'h0; linear_row <= 20'h0; pitch_less <= 21'h0; signal_56 <= 1'h0; x_step_less <=
-        21'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0; s1_valid <=
-        1'h0; signal_39 <= 1'h0; limit <= 17'h0; stored <= 16'h0; allowed <= 1'h0; signal_33 <=
-        1'h0; record_ends_31 <= 1'h0; record_left <= 16'h0; channel_ends <= 1'h0; channel_left <=
-        16'h0; more <= 1'h0; signal_24 <= 18'h0; signal_23 <= 2'h0; valid <= 1'h0; opened <= 1'h0;
-        signal <= 1'h0; flushing <= 4'h0; lead <= 2'h0;
+        pitch_less <= 21'h0; signal_56 <= 1'h0; x_step_less <= 21'h0; s5_valid <= 1'h0; s4_valid <=
+        1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0; signal_39 <= 1'h0; limit <=
+        17'h0; stored <= 16'h0; allowed <= 1'h0; signal_33 <= 1'h0; flushing <= 4'h0; lead <= 2'h0;
+        linear <= 20'h0; linear_row <= 20'h0; record_ends_31 <= 1'h0; record_left <= 16'h0;
+        channel_ends <= 1'h0; channel_left <= 16'h0; more <= 1'h0; signal_24 <= 18'h0; signal_23 <=
+        2'h0; valid <= 1'h0; opened <= 1'h0; signal <= 1'h0;
+    end else begin
+      signal_78 <= {s5_valid & 3'h7 - where[2:0] < s5_piece[2:0], s5_valid & 3'h6 - where[2:0] <
+        s5_piece[2:0], s5_valid & 3'h5 - where[2:0] < s5_piece[2:0], s5_valid & 3'h4 - where[2:0] <
+        s5_piece[2:0], s5_valid & 2'h3 - where[2:0] < s5_piece[2:0], s5_valid & 2'h2 - where[2:0] <
+        s5_piece[2:0], s5_valid & 1'h1 - where[2:0] < s5_piece[2:0], s5_valid & 1'h0 - where[2:0] <
+        s5_piece[2:0]};
+      s7_enables <= signal_78;
+      turn <= s5_piece[4:3] - where[1:0];
+      position_71 <= position;
+      linear_70 <= linear[8:0] + phase_offset[8:0];
+      pitch_less <= config__payload[136:117] - config__payload[116:97];
+      signal_56 <= |config__payload[116:97];
+      x_step_less <= config__payload[176:157] - config__payload[116:97];
+      s5_valid <= s4_valid;
+      s4_valid <= s3_valid;
+      s3_valid <= s2_valid;
+      s2_valid <= s1_valid;
+      s1_valid <= signal_14;
+      signal_39 <= signal & ~finished & n2 & (record_ends ? n3 < limit : record < limit);
+      limit <= config__payload[152:137] + {n4 ? released : 16'h0};
+      stored <= n4 ? record : 16'hffff;
+      allowed <= n2;
+      signal_33 <= !config__payload[56:41];
+      flushing <= {flushing[2:0], finished};
+      lead <= (lead + finished) - pass_done;
+      if (n7) linear <= n5 ? config__payload[76:57] : n6 ? linear + config__payload[96:77] :
+        next_linear_row;
+      if (n7 & {n6, n5} != 2'h2) linear_row <= n5 ? config__payload[76:57] : next_linear_row;
+      if (n9) begin
+        record_ends_31 <= n8 ? config__payload[56:41] == 1'h1 : record_left == 1'h1;
+        record_left <= n8 ? config__payload[56:41] - 1'h1 : record_left - 1'h1;
+      end
+      if (n11) begin
+        channel_ends <= n10 ? config__payload[40:25] == 1'h1 : channel_left == 1'h1;
+        channel_left <= n10 ? config__payload[40:25] - 1'h1 : channel_left - 1'h1;
+      end
+      if (n13) begin
+        more <= n12 ? |width[19:2] : signal_24 != 1'h1;
+        signal_24 <= n12 ? width[19:2] : signal_24 - 1'h1;
+      end
+      if (n14) signal_23 <= n12 ? width[1:0] : rest[1:0];
+      if (o__ready) valid <= o__valid;
+      if (starts | i__valid & i__ready & i__payload[67]) opened <= starts ? |config__payload[56:41]
+        : 1'h0;
+      if (starts | finished) signal <= starts;
     end
-    if (n19) begin
+  end
+  always @(posedge clk) begin
+    if (n15) begin
       phase_y <= 4'h0; signal_65 <= 20'h0; position <= 20'h0;
+    end else begin
+      if (n17) begin
+        phase_y <= last_phase_y ? 4'h0 : n16[3:0];
+        signal_65 <= signal_69;
+      end
+      if ({s2_valid, n6, n19, n20, n18} != 5'h14 & |{s2_valid, n6, n20, n18} & {n6, n20, n18} !=
+        2'h2) begin
+        after_beyond = $signed({1'h0, position}) + $signed(step_less);
+        position <= n6 ? signal_65 : n18 ? signal_69 : signal_56 & $signed(after_beyond) >=
+          $signed(1'h0) ? after_beyond[19:0] : position + step;
+      end
     end
-    if (n20) begin
+  end
+  always @(posedge clk) begin
+    if (n21) begin
       phase_offset <= 20'h0; signal_58 <= 4'h0;
+    end else begin
+      if (s2_valid) begin
+        phase_offset <= n19 ? phase_offset + config__payload[196:177] : 20'h0;
+        signal_58 <= n19 ? n22[3:0] : 4'h0;
+      end
     end
+  end
+  always @(posedge clk) begin
     if (!(config__payload[4])) begin
       step[19:3] <= 17'h0;
+    end else begin
+      step[19:3] <= config__payload[176:160];
     end
+  end
+  always @(posedge clk) begin
     if (finished | rst) begin
       record <= 16'h0;
+    end else begin
+      if (record_ends) record <= n3[15:0];
     end
+  end
+  always @(posedge clk) begin
     if (o__ready) begin
       signal_20 <= 2'h0;
+    end else begin
+      if (signal_14) signal_20 <= (signal_20 + signal_21) + 1'h1;
     end
   end
 endmodule
@@ -1667,14 +1773,15 @@ module \neuflow_convolver_tile.convolver.row_store.locator  (
   reg [5:0] base = 6'h0;
   reg [8:0] like = 9'h0, last = 9'h0, ring_less = 9'h0;
   always @(posedge clk) begin
-    where <= {signal & like[8:3] == last[8:3] ? base : like[8:3] + 1'h1, like};
-    base <= linear[8:3];
-    last <= linear + ring_less;
-    like <= linear + position[8:0];
-    ring_less <= ring[8:0] - 4'h8;
-    signal <= |ring;
     if (rst) begin
       where <= 15'h0; base <= 6'h0; last <= 9'h0; like <= 9'h0; ring_less <= 9'h0; signal <= 1'h0;
+    end else begin
+      where <= {signal & like[8:3] == last[8:3] ? base : like[8:3] + 1'h1, like};
+      base <= linear[8:3];
+      last <= linear + ring_less;
+      like <= linear + position[8:0];
+      ring_less <= ring[8:0] - 4'h8;
+      signal <= |ring;
     end
   end
 endmodule
@@ -1690,24 +1797,23 @@ module \neuflow_convolver_tile.convolver.row_store.slice  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [67:0] n2, spare = 68'h0;
-  wire n1, free, loads;
+  reg [67:0] spare = 68'h0;
+  wire n2, free;
+  wire [67:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -1727,7 +1833,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1804_16,
+  input wire [1:0] port_1680_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -1735,17 +1841,17 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   reg signal_43 = 1'h0, asks = 1'h1, leads = 1'h0;
   reg [11:0] leading = 12'h0;
   reg [1:0] asked = 2'h0;
-  wire n1, n2, signal_9, read_27, ready_29, room_6, room_7;
+  wire n2, n1, signal_9, read_27, ready_29, room_6, room_7;
   wire [63:0] value_45;
   assign i__ready = listening & (leads ? room_7 : room_6);
   assign config__ready = signal_9 & i__payload[67];
   assign read_27 = asks & ready_29;
   assign signal_9 = i__ready & i__valid;
-  assign n1 = {signal_9, listening} != 1'h1;
-  assign n2 = parameters_take | rst;
+  assign n1 = parameters_take | rst;
+  assign n2 = {signal_9, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
-    .clk(clk), .free(parameters_take & port_1804_16[1]), .read_enable(read_27), .ready(ready_29),
-      .rewind(parameters_take & port_1804_16[0]), .room(room_7), .rst(rst), .value(value_45),
+    .clk(clk), .free(parameters_take & port_1680_16[1]), .read_enable(read_27), .ready(ready_29),
+      .rewind(parameters_take & port_1680_16[0]), .room(room_7), .rst(rst), .value(value_45),
       .write_data(i__payload[63:0]), .write_enable(signal_9 & leads)
   );
   \neuflow_convolver_tile.convolver.weight_store.weights  weights (
@@ -1753,27 +1859,29 @@ module \neuflow_convolver_tile.convolver.weight_store  (
       .rst(rst), .value(value), .write_data(i__payload[63:0]), .write_enable(signal_9 & ~leads)
   );
   always @(posedge clk) begin
-    parameters_valid <= ~asks & ~parameters_take;
-    signal_43 <= read_27;
-    listening <= listening ? (signal_9 ? ~i__payload[67] : 1'h1) : config__valid;
+    if (signal_43) parameters <= {value_45, parameters[191:64]};
+  end
+  always @(posedge clk) begin
     if (n1) begin
-      leads <= listening ? (leads ? leading != 1'h1 : 1'h0) : |config__payload[12:3];
-      if ({signal_9, leads, listening} != 3'h5) begin
-        leading <= listening ? leading - 1'h1 : {config__payload[12:3], 1'h0} +
-          config__payload[12:3];
+      asks <= 1'h1; asked <= 2'h0;
+    end else begin
+      if (read_27) begin
+        asks <= asked != 2'h2;
+        asked <= asked + 1'h1;
       end
     end
-    if (signal_43) parameters <= {value_45, parameters[191:64]};
-    if (read_27) begin
-      asks <= asked != 2'h2;
-      asked <= asked + 1'h1;
-    end
-    if (n2) begin
-      asks <= 1'h1; asked <= 2'h0;
-    end
+  end
+  always @(posedge clk) begin
     if (rst) begin
-      parameters_valid <= 1'h0; signal_43 <= 1'h0; leads <= 1'h0; leading <= 12'h0; listening <=
-        1'h0;
+      parameters_valid <= 1'h0; signal_43 <= 1'h0; listening <= 1'h0; leads <= 1'h0; leading <=
+        12'h0;
+    end else begin
+      parameters_valid <= ~asks & ~parameters_take;
+      signal_43 <= read_27;
+      listening <= listening ? (signal_9 ? ~i__payload[67] : 1'h1) : config__valid;
+      if (n2) leads <= listening ? (leads ? leading != 1'h1 : 1'h0) : |config__payload[12:3];
+      if ({signal_9, leads, listening} != 3'h5 & n2) leading <= listening ? leading - 1'h1 :
+        {config__payload[12:3], 1'h0} + config__payload[12:3];
     end
   end
 endmodule
@@ -1802,24 +1910,31 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
       .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
   );
   always @(posedge clk) begin
-    tail <= free ? n1 : rewind ? oldest : n1;
-    unread <= n2 ? (unread + passed) + write_enable : (unread + write_enable) - read_enable;
-    ready <= write_enable | (n2 ? |passed | ready : read_enable ? unread > 1'h1 : ready);
-    room <= write_enable ? space > 1'h1 : |space;
-    space <= (space - write_enable) + leaving;
-    leaving <= passed + read_enable;
-    if (read_enable) passed <= passed + 1'h1;
-    if (free) oldest <= n1;
-    if (write_enable) write_address <= write_address == 6'h2f ? 6'h0 : write_address + 1'h1;
     if (rewind | free | rst) begin
       passed <= 6'h0;
+    end else begin
+      if (read_enable) passed <= passed + 1'h1;
     end
+  end
+  always @(posedge clk) begin
     if (rst) begin
-      tail <= 6'h0; oldest <= 6'h0; write_address <= 6'h0; unread <= 6'h0; ready <= 1'h0; room <=
-        1'h1; space <= 6'h30;
+      tail <= 6'h0; unread <= 6'h0; ready <= 1'h0; room <= 1'h1; space <= 6'h30; oldest <= 6'h0;
+        write_address <= 6'h0;
+    end else begin
+      tail <= free ? n1 : rewind ? oldest : n1;
+      unread <= n2 ? (unread + passed) + write_enable : (unread + write_enable) - read_enable;
+      ready <= write_enable | (n2 ? |passed | ready : read_enable ? unread > 1'h1 : ready);
+      room <= write_enable ? space > 1'h1 : |space;
+      space <= (space - write_enable) + leaving;
+      if (free) oldest <= n1;
+      if (write_enable) write_address <= write_address == 6'h2f ? 6'h0 : write_address + 1'h1;
     end
+  end
+  always @(posedge clk) begin
     if (n3 | rst) begin
       leaving <= 6'h0;
+    end else begin
+      leaving <= passed + read_enable;
     end
   end
 endmodule
@@ -1863,24 +1978,31 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
       .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
   );
   always @(posedge clk) begin
-    tail <= free ? n1 : rewind ? oldest : n1;
-    unread <= n2 ? (unread + passed) + write_enable : (unread + write_enable) - read_enable;
-    ready <= write_enable | (n2 ? |passed | ready : read_enable ? unread > 1'h1 : ready);
-    room <= write_enable ? space > 1'h1 : |space;
-    space <= (space - write_enable) + leaving;
-    leaving <= passed + read_enable;
-    if (read_enable) passed <= passed + 1'h1;
-    if (free) oldest <= n1;
-    if (write_enable) write_address <= write_address == 6'h3f ? 6'h0 : write_address + 1'h1;
     if (rewind | free | rst) begin
       passed <= 7'h0;
+    end else begin
+      if (read_enable) passed <= passed + 1'h1;
     end
+  end
+  always @(posedge clk) begin
     if (rst) begin
-      tail <= 6'h0; oldest <= 6'h0; write_address <= 6'h0; unread <= 7'h0; ready <= 1'h0; room <=
-        1'h1; space <= 7'h40;
+      tail <= 6'h0; unread <= 7'h0; ready <= 1'h0; room <= 1'h1; space <= 7'h40; oldest <= 6'h0;
+        write_address <= 6'h0;
+    end else begin
+      tail <= free ? n1 : rewind ? oldest : n1;
+      unread <= n2 ? (unread + passed) + write_enable : (unread + write_enable) - read_enable;
+      ready <= write_enable | (n2 ? |passed | ready : read_enable ? unread > 1'h1 : ready);
+      room <= write_enable ? space > 1'h1 : |space;
+      space <= (space - write_enable) + leaving;
+      if (free) oldest <= n1;
+      if (write_enable) write_address <= write_address == 6'h3f ? 6'h0 : write_address + 1'h1;
     end
+  end
+  always @(posedge clk) begin
     if (n3 | rst) begin
       leaving <= 7'h0;
+    end else begin
+      leaving <= passed + read_enable;
     end
   end
 endmodule
@@ -1910,147 +2032,99 @@ module \neuflow_convolver_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire east_out__ready,
-  input wire south_out__ready,
-  input wire west_out__ready,
+  input wire o__ready_65,
+  input wire o__ready_75,
+  input wire o__ready_85,
   input wire bus__valid,
   output wire east_moves,
   output wire south_moves,
   output wire west_moves,
   output wire local0_moves,
   output wire bus__ready,
+  output wire [34:0] east_out__payload,
+  output wire east_out__valid,
+  output wire [34:0] south_out__payload,
+  output wire south_out__valid,
+  output wire [34:0] west_out__payload,
+  output wire west_out__valid,
   input wire [48:0] bus__payload,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  output reg [34:0] east_out__payload = 35'h0,
-  output reg east_out__valid = 1'h0,
-  output reg [34:0] south_out__payload = 35'h0,
-  output reg south_out__valid = 1'h0,
-  output reg [34:0] west_out__payload = 35'h0,
-  output reg west_out__valid = 1'h0,
   input wire clk
 );
-  reg n7, n15, n12, n9, east_armed = 1'h0, east_ended = 1'h0, east_last, east_spare_valid = 1'h0,
-    local0_armed = 1'h0, local0_ended = 1'h0, local0_last, o__ready = 1'h0, south_armed = 1'h0,
-    south_ended = 1'h0, south_last, south_spare_valid = 1'h0, west_armed = 1'h0, west_ended = 1'h0,
-    west_last, west_spare_valid = 1'h0;
-  reg [34:0] n16, n13, n10, east_spare = 35'h0, south_spare = 35'h0, west_spare = 35'h0;
+  reg east_armed = 1'h0, east_ended = 1'h0, local0_armed = 1'h0, local0_ended = 1'h0, o__ready =
+    1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
     4'h0, west_next_source = 4'h0, west_source = 4'h0, east_peers_q = 4'he, local0_peers_q = 4'he,
     south_peers_q = 4'he, west_peers_q = 4'he;
-  reg [9:0] n2, signal_29, signal_30 = 10'h0, done, east_current = 10'h0, east_waiting = 10'h0,
-    local0_current = 10'h0, local0_waiting = 10'h0, queued, south_current = 10'h0, south_waiting =
-    10'h0, waits = 10'h0, west_current = 10'h0, west_waiting = 10'h0;
-  wire n5, n4, n3, n14, n11, n8, n1, n6, busy, east_free, east_loads, o__valid, south_free,
-    south_loads, west_free, west_loads;
+  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
+    local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
+    west_current = 10'h0, west_waiting = 10'h0;
+  wire n3, n6, n2, n1, n5, n4, east_last, i__ready_69, i__ready_79, i__ready_89, local0_last,
+    o__valid_95, south_last, west_last;
   wire [17:0] o__payload;
-  wire [3:0] n18, signal, moving, names;
-  wire [9:0] n17;
-  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n17);
-  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n17);
-  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n17);
-  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n17);
-  assign n1 = o__ready | |{local0_ended, west_ended, south_ended, east_ended};
-  assign n3 = o__payload[7:4] == 3'h5;
-  assign n4 = o__payload[7:4] == 2'h3;
-  assign n5 = o__payload[7:4] == 2'h2;
-  assign n6 = o__payload[7:4] == 1'h1;
-  assign names = {o__payload[11:9], 1'h0} | signal;
-  assign signal = |{n6, n5, n4, n3} ? {n18[3:1], 1'h0} : 4'h0;
-  assign n8 = west_loads | west_out__valid;
-  assign west_free = ~west_out__valid | west_out__ready;
+  wire [3:0] n9, signal, moving, names;
+  wire [9:0] n7, n8, signal_29, done, queued;
+  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n8);
+  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n8);
+  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n8);
+  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n8);
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
-  assign west_loads = west_spare_valid | signal_30[3];
-  assign n11 = south_loads | south_out__valid;
-  assign south_free = ~south_out__valid | south_out__ready;
-  assign south_loads = south_spare_valid | signal_30[2];
-  assign n14 = east_loads | east_out__valid;
-  assign east_free = ~east_out__valid | east_out__ready;
-  assign east_loads = east_spare_valid | signal_30[1];
-  assign busy = |signal_30;
-  assign n17 = ~{~west_spare_valid, ~south_spare_valid, ~east_spare_valid, 1'h0};
-  assign n18 = 1'h1 << o__payload[3:0];
+  assign local0_last = local0_moves & local0_in__payload[34];
+  assign west_last = west_moves & west_in__payload[34];
+  assign south_last = south_moves & south_in__payload[34];
+  assign east_last = east_moves & east_in__payload[34];
+  assign n1 = o__payload[7:4] == 3'h5;
+  assign names = {o__payload[11:9], 1'h0} | signal;
+  assign n2 = o__payload[7:4] == 2'h3;
+  assign n3 = o__payload[7:4] == 2'h2;
+  assign n4 = o__payload[7:4] == 1'h1;
+  assign signal = |{n4, n3, n2, n1} ? {n9[3:1], 1'h0} : 4'h0;
+  assign queued = o__ready ? signal & signal_30 & n7 : 10'h0;
+  assign n5 = o__ready | |done;
+  assign signal_29 = o__ready ? signal & (~signal_30 | done) : 10'h0;
+  assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
+    (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
+  assign n6 = |{6'h0, signal};
+  assign n7 = ~done;
+  assign n8 = ~{i__ready_89, i__ready_79, i__ready_69, 1'h0};
+  assign n9 = 1'h1 << o__payload[3:0];
+  neuflow_link_slice east_slice (
+    .clk(clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source == 2'h3 ?
+      west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
+      east_in__payload : 35'h0), .i__ready(i__ready_69), .i__valid(moving[1]),
+      .o__payload(east_out__payload), .o__ready(o__ready_65), .o__valid(east_out__valid), .rst(rst)
+  );
+  neuflow_link_slice south_slice (
+    .clk(clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source == 2'h3 ?
+      west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
+      east_in__payload : 35'h0), .i__ready(i__ready_79), .i__valid(moving[2]),
+      .o__payload(south_out__payload), .o__ready(o__ready_75), .o__valid(south_out__valid),
+      .rst(rst)
+  );
+  neuflow_link_slice west_slice (
+    .clk(clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source == 2'h3 ?
+      west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
+      east_in__payload : 35'h0), .i__ready(i__ready_89), .i__valid(moving[3]),
+      .o__payload(west_out__payload), .o__ready(o__ready_85), .o__valid(west_out__valid), .rst(rst)
+  );
   \neuflow_convolver_tile.router.words  words (
     .clk(clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_95), .rst(rst)
   );
   always @(posedge clk) begin
-    if (n1) begin
-      done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
-        (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
-      n2 = ~done;
-      queued = o__ready ? signal & signal_30 & n2 : 10'h0;
-      signal_29 = o__ready ? signal & (~signal_30 | done) : 10'h0;
-      local0_waiting <= local0_waiting & n2 | (n3 ? queued : 10'h0);
-      local0_current <= local0_current & n2 | local0_waiting & done | (n3 ? signal_29 : 10'h0);
-      west_waiting <= west_waiting & n2 | (n4 ? queued : 10'h0);
-      west_current <= west_current & n2 | west_waiting & done | (n4 ? signal_29 : 10'h0);
-      south_waiting <= south_waiting & n2 | (n5 ? queued : 10'h0);
-      south_current <= south_current & n2 | south_waiting & done | (n5 ? signal_29 : 10'h0);
-      east_waiting <= east_waiting & n2 | (n6 ? queued : 10'h0);
-      east_current <= east_current & n2 | east_waiting & done | (n6 ? signal_29 : 10'h0);
-      waits <= waits & n2 | queued;
-      signal_30 <= signal_30 & n2 | waits & done | signal_29;
-      if (o__ready) begin
-        n7 = |{6'h0, signal};
-        if (n7) begin
-          if (n3) local0_peers_q <= names;
-          if (n4) west_peers_q <= names;
-          if (n5) south_peers_q <= names;
-          if (n6) east_peers_q <= names;
-        end
-      end
-      if (queued[3]) west_next_source <= o__payload[7:4];
-      if (signal_29[3] | done[3]) west_source <= signal_29[3] ? o__payload[7:4] : west_next_source;
-      if (queued[2]) south_next_source <= o__payload[7:4];
-      if (signal_29[2] | done[2]) south_source <= signal_29[2] ? o__payload[7:4] :
-        south_next_source;
-      if (queued[1]) east_next_source <= o__payload[7:4];
-      if (signal_29[1] | done[1]) east_source <= signal_29[1] ? o__payload[7:4] : east_next_source;
-    end
-    if (n8) begin
-      n9 = west_spare_valid | moving[3];
-      west_spare_valid <= ~west_free & n9;
-      if (west_free) west_out__valid <= n9;
-    end
-    if (west_loads) begin
-      n10 = west_spare_valid ? west_spare : west_source == 3'h5 ? local0_in__payload : west_source
-        == 2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-        east_in__payload : 35'h0;
-      west_spare <= n10;
-      if (west_free) west_out__payload <= n10;
-    end
-    if (n11) begin
-      n12 = south_spare_valid | moving[2];
-      south_spare_valid <= ~south_free & n12;
-      if (south_free) south_out__valid <= n12;
-    end
-    if (south_loads) begin
-      n13 = south_spare_valid ? south_spare : south_source == 3'h5 ? local0_in__payload :
-        south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload :
-        south_source == 1'h1 ? east_in__payload : 35'h0;
-      south_spare <= n13;
-      if (south_free) south_out__payload <= n13;
-    end
-    if (n14) begin
-      n15 = east_spare_valid | moving[1];
-      east_spare_valid <= ~east_free & n15;
-      if (east_free) east_out__valid <= n15;
-    end
-    if (east_loads) begin
-      n16 = east_spare_valid ? east_spare : east_source == 3'h5 ? local0_in__payload : east_source
-        == 2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-        east_in__payload : 35'h0;
-      east_spare <= n16;
-      if (east_free) east_out__payload <= n16;
-    end
-    if (busy) begin
-      local0_last = local0_moves & local0_in__payload[34];
-      west_last = west_moves & west_in__payload[34];
-      south_last = south_moves & south_in__payload[34];
-      east_last = east_moves & east_in__payload[34];
+    if (rst) begin
+      local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
+        south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; o__ready
+        <= 1'h0; west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0;
+        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers_q <= 4'he;
+        local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting <= 10'h0; west_current <=
+        10'h0; south_waiting <= 10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current
+        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers_q <= 4'he; south_peers_q <= 4'he;
+        east_peers_q <= 4'he;
+    end else begin
       local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
@@ -2061,23 +2135,35 @@ module \neuflow_convolver_tile.router  (
       south_ended <= south_last;
       east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
-    end
-    if (o__valid) begin
-      o__ready <= ~o__ready & ~(n3 ? |(local0_current | local0_waiting) & names != local0_peers_q :
-        n4 ? |(west_current | west_waiting) & names != west_peers_q : n5 ? |(south_current |
-        south_waiting) & names != south_peers_q : n6 ? |(east_current | east_waiting) & names !=
-        east_peers_q : 1'h0) & ~(|(signal & waits));
-    end
-    if (rst) begin
-      west_spare_valid <= 1'h0; west_out__valid <= 1'h0; south_spare_valid <= 1'h0; south_out__valid
-        <= 1'h0; east_spare_valid <= 1'h0; east_out__valid <= 1'h0; local0_armed <= 1'h0;
-        local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0; south_armed <= 1'h0;
-        south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; west_next_source <= 4'h0;
-        west_source <= 4'h0; south_next_source <= 4'h0; south_source <= 4'h0; east_next_source <=
-        4'h0; east_source <= 4'h0; local0_peers_q <= 4'he; local0_waiting <= 10'h0; local0_current
-        <= 10'h0; west_peers_q <= 4'he; west_waiting <= 10'h0; west_current <= 10'h0; south_peers_q
-        <= 4'he; south_waiting <= 10'h0; south_current <= 10'h0; east_peers_q <= 4'he; east_waiting
-        <= 10'h0; east_current <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; o__ready <= 1'h0;
+      o__ready <= o__valid_95 & ~o__ready & ~(n1 ? |(local0_current | local0_waiting) & names !=
+        local0_peers_q : n2 ? |(west_current | west_waiting) & names != west_peers_q : n3 ?
+        |(south_current | south_waiting) & names != south_peers_q : n4 ? |(east_current |
+        east_waiting) & names != east_peers_q : 1'h0) & ~(|(signal & waits));
+      if (queued[3] & n5) west_next_source <= o__payload[7:4];
+      if ((signal_29[3] | done[3]) & n5) west_source <= signal_29[3] ? o__payload[7:4] :
+        west_next_source;
+      if (queued[2] & n5) south_next_source <= o__payload[7:4];
+      if ((signal_29[2] | done[2]) & n5) south_source <= signal_29[2] ? o__payload[7:4] :
+        south_next_source;
+      if (queued[1] & n5) east_next_source <= o__payload[7:4];
+      if ((signal_29[1] | done[1]) & n5) east_source <= signal_29[1] ? o__payload[7:4] :
+        east_next_source;
+      if ((o__ready & n1 & n6) & n5) local0_peers_q <= names;
+      if (n5) begin
+        local0_waiting <= local0_waiting & n7 | (n1 ? queued : 10'h0);
+        local0_current <= local0_current & n7 | local0_waiting & done | (n1 ? signal_29 : 10'h0);
+        west_waiting <= west_waiting & n7 | (n2 ? queued : 10'h0);
+        west_current <= west_current & n7 | west_waiting & done | (n2 ? signal_29 : 10'h0);
+        south_waiting <= south_waiting & n7 | (n3 ? queued : 10'h0);
+        south_current <= south_current & n7 | south_waiting & done | (n3 ? signal_29 : 10'h0);
+        east_waiting <= east_waiting & n7 | (n4 ? queued : 10'h0);
+        east_current <= east_current & n7 | east_waiting & done | (n4 ? signal_29 : 10'h0);
+        waits <= waits & n7 | queued;
+        signal_30 <= signal_30 & n7 | waits & done | signal_29;
+      end
+      if ((o__ready & n2 & n6) & n5) west_peers_q <= names;
+      if ((o__ready & n3 & n6) & n5) south_peers_q <= names;
+      if ((o__ready & n4 & n6) & n5) east_peers_q <= names;
     end
   end
 endmodule
@@ -2093,24 +2179,23 @@ module \neuflow_convolver_tile.router.words  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [17:0] n2, spare = 18'h0;
-  wire n1, free, loads;
+  reg [17:0] spare = 18'h0;
+  wire n2, free;
+  wire [17:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -2161,24 +2246,23 @@ module \neuflow_convolver_tile.tap$141.slice  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [48:0] n2, spare = 49'h0;
-  wire n1, free, loads;
+  reg [48:0] spare = 49'h0;
+  wire n2, free;
+  wire [48:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule

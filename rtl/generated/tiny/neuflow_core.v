@@ -273,21 +273,22 @@ module neuflow_core (
       .response(write_response[1]), .rst(rst), .source(source_405), .source_valid(n9)
   );
   always @(posedge clk) begin
-    write_done1 <= done_419;
-    write1 <= i__valid_394 & i__ready_393;
-    read_operand1 <= o__valid_389 & o__ready_386;
-    read_weights1 <= o__valid_377 & o__ready_374;
-    read_rows1 <= o__valid_371 & o__ready_368;
-    config0 <= config__valid & config__ready;
-    write_done0 <= done_302;
-    write0 <= i__valid_275 & i__ready_274;
-    read_operand0 <= o__valid_270 & o__ready_267;
-    read_weights0 <= o__valid_258 & o__ready_255;
-    read_rows0 <= o__valid_252 & o__ready_249;
     if (rst) begin
       write_done1 <= 1'h0; write1 <= 1'h0; read_operand1 <= 1'h0; read_weights1 <= 1'h0; read_rows1
         <= 1'h0; config0 <= 1'h0; write_done0 <= 1'h0; write0 <= 1'h0; read_operand0 <= 1'h0;
         read_weights0 <= 1'h0; read_rows0 <= 1'h0;
+    end else begin
+      write_done1 <= done_419;
+      write1 <= i__valid_394 & i__ready_393;
+      read_operand1 <= o__valid_389 & o__ready_386;
+      read_weights1 <= o__valid_377 & o__ready_374;
+      read_rows1 <= o__valid_371 & o__ready_368;
+      config0 <= config__valid & config__ready;
+      write_done0 <= done_302;
+      write0 <= i__valid_275 & i__ready_274;
+      read_operand0 <= o__valid_270 & o__ready_267;
+      read_weights0 <= o__valid_258 & o__ready_255;
+      read_rows0 <= o__valid_252 & o__ready_249;
     end
   end
 endmodule

@@ -13,34 +13,35 @@ module neuflow_fifo (
   reg fetched = 1'h0, some = 1'h0;
   reg [3:0] read_address = 4'h0, write_address = 4'h0;
   reg [4:0] level = 5'h0;
-  wire n2, n1, signal_11, signal_9, move;
+  wire n1, n2, signal_11, signal_9, move;
   wire [34:0] read_data;
   assign signal_11 = some & (~fetched | move);
   assign signal_9 = i__valid & i__ready;
+  assign n1 = signal_9 & ~signal_11;
+  assign n2 = signal_11 & ~signal_9 | n1;
   assign move = ~o__valid | o__ready;
-  assign n1 = signal_11 & ~signal_9 | n2;
-  assign n2 = signal_9 & ~signal_11;
   \neuflow_fifo.ram  ram (
     .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(signal_11),
       .write_address(write_address), .write_data(i__payload), .write_enable(signal_9)
   );
   always @(posedge clk) begin
-    if (move) begin
-      o__valid <= fetched;
-      if (fetched) o__payload <= read_data;
-    end
-    if (n1) begin
-      some <= n2 ? 1'h1 : level != 1'h1;
-      i__ready <= n2 ? level != 4'hf : 1'h1;
-      level <= n2 ? level + 1'h1 : level - 1'h1;
-    end
-    if (signal_9) write_address <= write_address == 4'hf ? 4'h0 : write_address + 1'h1;
-    if (signal_11) read_address <= read_address == 4'hf ? 4'h0 : read_address + 1'h1;
-    if (signal_11 | move) fetched <= signal_11;
     if (rst) begin
       some <= 1'h0; i__ready <= 1'h1; level <= 5'h0; write_address <= 4'h0; read_address <= 4'h0;
         fetched <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      if (n2) begin
+        some <= n1 ? 1'h1 : level != 1'h1;
+        i__ready <= n1 ? level != 4'hf : 1'h1;
+        level <= n1 ? level + 1'h1 : level - 1'h1;
+      end
+      if (signal_9) write_address <= write_address == 4'hf ? 4'h0 : write_address + 1'h1;
+      if (signal_11) read_address <= read_address == 4'hf ? 4'h0 : read_address + 1'h1;
+      if (signal_11 | move) fetched <= signal_11;
+      if (move) o__valid <= fetched;
     end
+  end
+  always @(posedge clk) begin
+    if (move & fetched) o__payload <= read_data;
   end
 endmodule
 

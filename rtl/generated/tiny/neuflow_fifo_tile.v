@@ -56,24 +56,23 @@ module neuflow_fifo_tile (
     .bus__payload(config_out__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
       .columns(columns), .east_in__payload(east_in__payload), .east_in__valid(east_in__valid),
       .east_moves(east_in__ready), .east_out__payload(east_out__payload),
-      .east_out__ready(east_out__ready), .east_out__valid(east_out__valid),
-      .global_out__payload(global_out__payload), .global_out__ready(global_out__ready),
+      .east_out__valid(east_out__valid), .global_out__payload(global_out__payload),
       .global_out__valid(global_out__valid), .local0_in__payload(local0_in__payload),
       .local0_in__valid(local0_in__valid), .local0_moves(local0_in__ready),
-      .local0_out__payload(i__payload_78), .local0_out__ready(i__ready_81),
-      .local0_out__valid(i__valid_82), .local1_in__payload(local1_in__payload),
-      .local1_in__valid(local1_in__valid), .local1_moves(local1_in__ready),
-      .local1_out__payload(i__payload_90), .local1_out__ready(i__ready_93),
+      .local0_out__payload(i__payload_78), .local0_out__valid(i__valid_82),
+      .local1_in__payload(local1_in__payload), .local1_in__valid(local1_in__valid),
+      .local1_moves(local1_in__ready), .local1_out__payload(i__payload_90),
       .local1_out__valid(i__valid_94), .north_in__payload(north_in__payload),
       .north_in__valid(north_in__valid), .north_moves(north_in__ready),
-      .north_out__payload(north_out__payload), .north_out__ready(north_out__ready),
-      .north_out__valid(north_out__valid), .rst(rst), .south_in__payload(south_in__payload),
-      .south_in__valid(south_in__valid), .south_moves(south_in__ready),
-      .south_out__payload(south_out__payload), .south_out__ready(south_out__ready),
+      .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
+      .o__ready_105(south_out__ready), .o__ready_115(west_out__ready),
+      .o__ready_125(global_out__ready), .o__ready_135(i__ready_81), .o__ready_145(i__ready_93),
+      .o__ready_85(north_out__ready), .o__ready_95(east_out__ready), .rst(rst),
+      .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
+      .south_moves(south_in__ready), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .sub(row), .west_in__payload(west_in__payload),
       .west_in__valid(west_in__valid), .west_moves(west_in__ready),
-      .west_out__payload(west_out__payload), .west_out__ready(west_out__ready),
-      .west_out__valid(west_out__valid)
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid)
   );
   \neuflow_fifo_tile.tap  tap (
     .clk(clk), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -95,11 +94,11 @@ module \neuflow_fifo_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire north_out__ready,
-  input wire east_out__ready,
-  input wire south_out__ready,
-  input wire west_out__ready,
-  input wire global_out__ready,
+  input wire o__ready_85,
+  input wire o__ready_95,
+  input wire o__ready_105,
+  input wire o__ready_115,
+  input wire o__ready_125,
   input wire bus__valid,
   output wire north_moves,
   output wire east_moves,
@@ -108,253 +107,156 @@ module \neuflow_fifo_tile.router  (
   output wire local0_moves,
   output wire local1_moves,
   output wire bus__ready,
-  input wire local0_out__ready,
+  output wire [34:0] north_out__payload,
+  output wire north_out__valid,
+  output wire [34:0] east_out__payload,
+  output wire east_out__valid,
+  output wire [34:0] south_out__payload,
+  output wire south_out__valid,
+  output wire [34:0] west_out__payload,
+  output wire west_out__valid,
+  output wire [34:0] global_out__payload,
+  output wire global_out__valid,
+  output wire [34:0] local0_out__payload,
+  output wire local0_out__valid,
+  output wire [34:0] local1_out__payload,
+  output wire local1_out__valid,
+  input wire o__ready_135,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire local1_out__ready,
+  input wire o__ready_145,
   input wire [34:0] local1_in__payload,
   input wire local1_in__valid,
   input wire [48:0] bus__payload,
-  output reg [34:0] north_out__payload = 35'h0,
-  output reg north_out__valid = 1'h0,
-  output reg [34:0] east_out__payload = 35'h0,
-  output reg east_out__valid = 1'h0,
-  output reg [34:0] south_out__payload = 35'h0,
-  output reg south_out__valid = 1'h0,
-  output reg [34:0] west_out__payload = 35'h0,
-  output reg west_out__valid = 1'h0,
-  output reg [34:0] global_out__payload = 35'h0,
-  output reg global_out__valid = 1'h0,
-  output reg [34:0] local0_out__payload = 35'h0,
-  output reg local0_out__valid = 1'h0,
-  output reg [34:0] local1_out__payload = 35'h0,
-  output reg local1_out__valid = 1'h0,
   input wire clk
 );
-  reg n9, n29, n26, n23, n20, n17, n14, n11, east_armed = 1'h0, east_ended = 1'h0, east_last,
-    east_spare_valid = 1'h0, global_spare_valid = 1'h0, local0_armed = 1'h0, local0_ended = 1'h0,
-    local0_last, local0_spare_valid = 1'h0, local1_armed = 1'h0, local1_ended = 1'h0, local1_last,
-    local1_spare_valid = 1'h0, north_armed = 1'h0, north_ended = 1'h0, north_last, north_spare_valid
-    = 1'h0, o__ready = 1'h0, south_armed = 1'h0, south_ended = 1'h0, south_last, south_spare_valid =
-    1'h0, west_armed = 1'h0, west_ended = 1'h0, west_last, west_spare_valid = 1'h0;
-  reg [34:0] n30, n27, n24, n21, n18, n15, n12, east_spare = 35'h0, global_spare = 35'h0,
-    local0_spare = 35'h0, local1_spare = 35'h0, north_spare = 35'h0, south_spare = 35'h0, west_spare
-    = 35'h0;
+  reg east_armed = 1'h0, east_ended = 1'h0, local0_armed = 1'h0, local0_ended = 1'h0, local1_armed =
+    1'h0, local1_ended = 1'h0, north_armed = 1'h0, north_ended = 1'h0, o__ready = 1'h0, south_armed
+    = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, global_next_source = 4'h0, global_source =
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, local1_next_source = 4'h0, local1_source
     = 4'h0, north_next_source = 4'h0, north_source = 4'h0, south_next_source = 4'h0, south_source =
     4'h0, west_next_source = 4'h0, west_source = 4'h0;
   reg [6:0] east_peers_q = 7'h7f, local0_peers_q = 7'h7f, local1_peers_q = 7'h7f, north_peers_q =
     7'h7f, south_peers_q = 7'h7f, west_peers_q = 7'h7f;
-  reg [9:0] n2, signal_35, signal_36 = 10'h0, done, east_current = 10'h0, east_waiting = 10'h0,
-    local0_current = 10'h0, local0_waiting = 10'h0, local1_current = 10'h0, local1_waiting = 10'h0,
-    north_current = 10'h0, north_waiting = 10'h0, queued, south_current = 10'h0, south_waiting =
-    10'h0, waits = 10'h0, west_current = 10'h0, west_waiting = 10'h0;
-  wire n8, n7, n6, n5, n4, n3, n28, n25, n22, n19, n16, n13, n10, n1, busy, east_free, east_loads,
-    global_free, global_loads, local0_free, local0_loads, local1_free, local1_loads, north_free,
-    north_loads, o__valid, south_free, south_loads, west_free, west_loads;
+  reg [9:0] signal_36 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
+    local0_waiting = 10'h0, local1_current = 10'h0, local1_waiting = 10'h0, north_current = 10'h0,
+    north_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0, west_current
+    = 10'h0, west_waiting = 10'h0;
+  wire n6, n8, n5, n4, n3, n2, n1, n7, east_last, i__ready_109, i__ready_119, i__ready_129,
+    i__ready_139, i__ready_149, i__ready_89, i__ready_99, local0_last, local1_last, north_last,
+    o__valid_155, south_last, west_last;
   wire [17:0] o__payload;
   wire [6:0] signal, moving, names;
-  wire [9:0] n31;
-  assign north_moves = north_in__valid & north_armed & !(north_peers_q & n31);
-  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n31);
-  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n31);
-  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n31);
-  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n31);
-  assign local1_moves = local1_in__valid & local1_armed & !(local1_peers_q & n31);
-  assign n1 = o__ready | |{local1_ended, north_ended, local0_ended, west_ended, south_ended,
-    east_ended};
-  assign n3 = o__payload[7:4] == 3'h6;
-  assign n4 = o__payload[7:4] == 3'h5;
-  assign n5 = o__payload[7:4] == 2'h3;
-  assign n6 = o__payload[7:4] == 2'h2;
-  assign n7 = o__payload[7:4] == 1'h1;
-  assign n8 = !o__payload[7:4];
-  assign names = o__payload[14:8] | signal;
-  assign signal = |{n7, n6, n5, n4, n3, n8} ? 1'h1 << o__payload[3:0] : 7'h0;
-  assign n10 = local1_loads | local1_out__valid;
-  assign local1_free = ~local1_out__valid | local1_out__ready;
+  wire [9:0] n9, n10, signal_35, done, queued;
+  assign north_moves = north_in__valid & north_armed & !(north_peers_q & n10);
+  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n10);
+  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n10);
+  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n10);
+  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n10);
+  assign local1_moves = local1_in__valid & local1_armed & !(local1_peers_q & n10);
   assign moving = (north_moves ? north_current[6:0] : 7'h0) | (east_moves ? east_current[6:0] :
     7'h0) | (south_moves ? south_current[6:0] : 7'h0) | (west_moves ? west_current[6:0] : 7'h0) |
     (local0_moves ? local0_current[6:0] : 7'h0) | (local1_moves ? local1_current[6:0] : 7'h0);
-  assign local1_loads = local1_spare_valid | signal_36[6];
-  assign n13 = local0_loads | local0_out__valid;
-  assign local0_free = ~local0_out__valid | local0_out__ready;
-  assign local0_loads = local0_spare_valid | signal_36[5];
-  assign n16 = global_loads | global_out__valid;
-  assign global_free = ~global_out__valid | global_out__ready;
-  assign global_loads = global_spare_valid | signal_36[4];
-  assign n19 = west_loads | west_out__valid;
-  assign west_free = ~west_out__valid | west_out__ready;
-  assign west_loads = west_spare_valid | signal_36[3];
-  assign n22 = south_loads | south_out__valid;
-  assign south_free = ~south_out__valid | south_out__ready;
-  assign south_loads = south_spare_valid | signal_36[2];
-  assign n25 = east_loads | east_out__valid;
-  assign east_free = ~east_out__valid | east_out__ready;
-  assign east_loads = east_spare_valid | signal_36[1];
-  assign n28 = north_loads | north_out__valid;
-  assign north_free = ~north_out__valid | north_out__ready;
-  assign north_loads = north_spare_valid | signal_36[0];
-  assign busy = |signal_36;
-  assign n31 = ~{~local1_spare_valid, ~local0_spare_valid, ~global_spare_valid, ~west_spare_valid,
-    ~south_spare_valid, ~east_spare_valid, ~north_spare_valid};
+  assign local1_last = local1_moves & local1_in__payload[34];
+  assign local0_last = local0_moves & local0_in__payload[34];
+  assign west_last = west_moves & west_in__payload[34];
+  assign south_last = south_moves & south_in__payload[34];
+  assign east_last = east_moves & east_in__payload[34];
+  assign north_last = north_moves & north_in__payload[34];
+  assign n1 = o__payload[7:4] == 3'h6;
+  assign names = o__payload[14:8] | signal;
+  assign n2 = o__payload[7:4] == 3'h5;
+  assign n3 = o__payload[7:4] == 2'h3;
+  assign n4 = o__payload[7:4] == 2'h2;
+  assign n5 = o__payload[7:4] == 1'h1;
+  assign n6 = !o__payload[7:4];
+  assign signal = |{n5, n4, n3, n2, n1, n6} ? 1'h1 << o__payload[3:0] : 7'h0;
+  assign queued = o__ready ? signal & signal_36 & n9 : 10'h0;
+  assign n7 = o__ready | |done;
+  assign signal_35 = o__ready ? signal & (~signal_36 | done) : 10'h0;
+  assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
+    (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ?
+    local0_current : 10'h0) | (local1_ended ? local1_current : 10'h0);
+  assign n8 = |{3'h0, signal};
+  assign n9 = ~done;
+  assign n10 = ~{i__ready_149, i__ready_139, i__ready_129, i__ready_119, i__ready_109, i__ready_99,
+    i__ready_89};
+  neuflow_link_slice east_slice (
+    .clk(clk), .i__payload(east_source == 3'h6 ? local1_in__payload : east_source == 3'h5 ?
+      local0_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
+      south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ? north_in__payload
+      : 35'h0), .i__ready(i__ready_99), .i__valid(moving[1]), .o__payload(east_out__payload),
+      .o__ready(o__ready_95), .o__valid(east_out__valid), .rst(rst)
+  );
+  neuflow_link_slice global_slice (
+    .clk(clk), .i__payload(global_source == 3'h6 ? local1_in__payload : global_source == 3'h5 ?
+      local0_in__payload : global_source == 2'h3 ? west_in__payload : global_source == 2'h2 ?
+      south_in__payload : global_source == 1'h1 ? east_in__payload : !global_source ?
+      north_in__payload : 35'h0), .i__ready(i__ready_129), .i__valid(moving[4]),
+      .o__payload(global_out__payload), .o__ready(o__ready_125), .o__valid(global_out__valid),
+      .rst(rst)
+  );
+  neuflow_link_slice local0_slice (
+    .clk(clk), .i__payload(local0_source == 3'h6 ? local1_in__payload : local0_source == 3'h5 ?
+      local0_in__payload : local0_source == 2'h3 ? west_in__payload : local0_source == 2'h2 ?
+      south_in__payload : local0_source == 1'h1 ? east_in__payload : !local0_source ?
+      north_in__payload : 35'h0), .i__ready(i__ready_139), .i__valid(moving[5]),
+      .o__payload(local0_out__payload), .o__ready(o__ready_135), .o__valid(local0_out__valid),
+      .rst(rst)
+  );
+  neuflow_link_slice local1_slice (
+    .clk(clk), .i__payload(local1_source == 3'h6 ? local1_in__payload : local1_source == 3'h5 ?
+      local0_in__payload : local1_source == 2'h3 ? west_in__payload : local1_source == 2'h2 ?
+      south_in__payload : local1_source == 1'h1 ? east_in__payload : !local1_source ?
+      north_in__payload : 35'h0), .i__ready(i__ready_149), .i__valid(moving[6]),
+      .o__payload(local1_out__payload), .o__ready(o__ready_145), .o__valid(local1_out__valid),
+      .rst(rst)
+  );
+  neuflow_link_slice north_slice (
+    .clk(clk), .i__payload(north_source == 3'h6 ? local1_in__payload : north_source == 3'h5 ?
+      local0_in__payload : north_source == 2'h3 ? west_in__payload : north_source == 2'h2 ?
+      south_in__payload : north_source == 1'h1 ? east_in__payload : !north_source ?
+      north_in__payload : 35'h0), .i__ready(i__ready_89), .i__valid(moving[0]),
+      .o__payload(north_out__payload), .o__ready(o__ready_85), .o__valid(north_out__valid),
+      .rst(rst)
+  );
+  neuflow_link_slice south_slice (
+    .clk(clk), .i__payload(south_source == 3'h6 ? local1_in__payload : south_source == 3'h5 ?
+      local0_in__payload : south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ?
+      south_in__payload : south_source == 1'h1 ? east_in__payload : !south_source ?
+      north_in__payload : 35'h0), .i__ready(i__ready_109), .i__valid(moving[2]),
+      .o__payload(south_out__payload), .o__ready(o__ready_105), .o__valid(south_out__valid),
+      .rst(rst)
+  );
+  neuflow_link_slice west_slice (
+    .clk(clk), .i__payload(west_source == 3'h6 ? local1_in__payload : west_source == 3'h5 ?
+      local0_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
+      south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ? north_in__payload
+      : 35'h0), .i__ready(i__ready_119), .i__valid(moving[3]), .o__payload(west_out__payload),
+      .o__ready(o__ready_115), .o__valid(west_out__valid), .rst(rst)
+  );
   \neuflow_fifo_tile.router.words  words (
     .clk(clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_155), .rst(rst)
   );
   always @(posedge clk) begin
-    if (n1) begin
-      done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
-        (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended
-        ? local0_current : 10'h0) | (local1_ended ? local1_current : 10'h0);
-      n2 = ~done;
-      queued = o__ready ? signal & signal_36 & n2 : 10'h0;
-      signal_35 = o__ready ? signal & (~signal_36 | done) : 10'h0;
-      local1_waiting <= local1_waiting & n2 | (n3 ? queued : 10'h0);
-      local1_current <= local1_current & n2 | local1_waiting & done | (n3 ? signal_35 : 10'h0);
-      local0_waiting <= local0_waiting & n2 | (n4 ? queued : 10'h0);
-      local0_current <= local0_current & n2 | local0_waiting & done | (n4 ? signal_35 : 10'h0);
-      west_waiting <= west_waiting & n2 | (n5 ? queued : 10'h0);
-      west_current <= west_current & n2 | west_waiting & done | (n5 ? signal_35 : 10'h0);
-      south_waiting <= south_waiting & n2 | (n6 ? queued : 10'h0);
-      south_current <= south_current & n2 | south_waiting & done | (n6 ? signal_35 : 10'h0);
-      east_waiting <= east_waiting & n2 | (n7 ? queued : 10'h0);
-      east_current <= east_current & n2 | east_waiting & done | (n7 ? signal_35 : 10'h0);
-      north_waiting <= north_waiting & n2 | (n8 ? queued : 10'h0);
-      north_current <= north_current & n2 | north_waiting & done | (n8 ? signal_35 : 10'h0);
-      waits <= waits & n2 | queued;
-      signal_36 <= signal_36 & n2 | waits & done | signal_35;
-      if (o__ready) begin
-        n9 = |{3'h0, signal};
-        if (n9) begin
-          if (n3) local1_peers_q <= names;
-          if (n4) local0_peers_q <= names;
-          if (n5) west_peers_q <= names;
-          if (n6) south_peers_q <= names;
-          if (n7) east_peers_q <= names;
-          if (n8) north_peers_q <= names;
-        end
-      end
-      if (queued[6]) local1_next_source <= o__payload[7:4];
-      if (signal_35[6] | done[6]) local1_source <= signal_35[6] ? o__payload[7:4] :
-        local1_next_source;
-      if (queued[5]) local0_next_source <= o__payload[7:4];
-      if (signal_35[5] | done[5]) local0_source <= signal_35[5] ? o__payload[7:4] :
-        local0_next_source;
-      if (queued[4]) global_next_source <= o__payload[7:4];
-      if (signal_35[4] | done[4]) global_source <= signal_35[4] ? o__payload[7:4] :
-        global_next_source;
-      if (queued[3]) west_next_source <= o__payload[7:4];
-      if (signal_35[3] | done[3]) west_source <= signal_35[3] ? o__payload[7:4] : west_next_source;
-      if (queued[2]) south_next_source <= o__payload[7:4];
-      if (signal_35[2] | done[2]) south_source <= signal_35[2] ? o__payload[7:4] :
-        south_next_source;
-      if (queued[1]) east_next_source <= o__payload[7:4];
-      if (signal_35[1] | done[1]) east_source <= signal_35[1] ? o__payload[7:4] : east_next_source;
-      if (queued[0]) north_next_source <= o__payload[7:4];
-      if (signal_35[0] | done[0]) north_source <= signal_35[0] ? o__payload[7:4] :
-        north_next_source;
-    end
-    if (n10) begin
-      n11 = local1_spare_valid | moving[6];
-      local1_spare_valid <= ~local1_free & n11;
-      if (local1_free) local1_out__valid <= n11;
-    end
-    if (local1_loads) begin
-      n12 = local1_spare_valid ? local1_spare : local1_source == 3'h6 ? local1_in__payload :
-        local1_source == 3'h5 ? local0_in__payload : local1_source == 2'h3 ? west_in__payload :
-        local1_source == 2'h2 ? south_in__payload : local1_source == 1'h1 ? east_in__payload :
-        !local1_source ? north_in__payload : 35'h0;
-      local1_spare <= n12;
-      if (local1_free) local1_out__payload <= n12;
-    end
-    if (n13) begin
-      n14 = local0_spare_valid | moving[5];
-      local0_spare_valid <= ~local0_free & n14;
-      if (local0_free) local0_out__valid <= n14;
-    end
-    if (local0_loads) begin
-      n15 = local0_spare_valid ? local0_spare : local0_source == 3'h6 ? local1_in__payload :
-        local0_source == 3'h5 ? local0_in__payload : local0_source == 2'h3 ? west_in__payload :
-        local0_source == 2'h2 ? south_in__payload : local0_source == 1'h1 ? east_in__payload :
-        !local0_source ? north_in__payload : 35'h0;
-      local0_spare <= n15;
-      if (local0_free) local0_out__payload <= n15;
-    end
-    if (n16) begin
-      n17 = global_spare_valid | moving[4];
-      global_spare_valid <= ~global_free & n17;
-      if (global_free) global_out__valid <= n17;
-    end
-    if (global_loads) begin
-      n18 = global_spare_valid ? global_spare : global_source == 3'h6 ? local1_in__payload :
-        global_source == 3'h5 ? local0_in__payload : global_source == 2'h3 ? west_in__payload :
-        global_source == 2'h2 ? south_in__payload : global_source == 1'h1 ? east_in__payload :
-        !global_source ? north_in__payload : 35'h0;
-      global_spare <= n18;
-      if (global_free) global_out__payload <= n18;
-    end
-    if (n19) begin
-      n20 = west_spare_valid | moving[3];
-      west_spare_valid <= ~west_free & n20;
-      if (west_free) west_out__valid <= n20;
-    end
-    if (west_loads) begin
-      n21 = west_spare_valid ? west_spare : west_source == 3'h6 ? local1_in__payload : west_source
-        == 3'h5 ? local0_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2
-        ? south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ?
-        north_in__payload : 35'h0;
-      west_spare <= n21;
-      if (west_free) west_out__payload <= n21;
-    end
-    if (n22) begin
-      n23 = south_spare_valid | moving[2];
-      south_spare_valid <= ~south_free & n23;
-      if (south_free) south_out__valid <= n23;
-    end
-    if (south_loads) begin
-      n24 = south_spare_valid ? south_spare : south_source == 3'h6 ? local1_in__payload :
-        south_source == 3'h5 ? local0_in__payload : south_source == 2'h3 ? west_in__payload :
-        south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ? east_in__payload :
-        !south_source ? north_in__payload : 35'h0;
-      south_spare <= n24;
-      if (south_free) south_out__payload <= n24;
-    end
-    if (n25) begin
-      n26 = east_spare_valid | moving[1];
-      east_spare_valid <= ~east_free & n26;
-      if (east_free) east_out__valid <= n26;
-    end
-    if (east_loads) begin
-      n27 = east_spare_valid ? east_spare : east_source == 3'h6 ? local1_in__payload : east_source
-        == 3'h5 ? local0_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2
-        ? south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ?
-        north_in__payload : 35'h0;
-      east_spare <= n27;
-      if (east_free) east_out__payload <= n27;
-    end
-    if (n28) begin
-      n29 = north_spare_valid | moving[0];
-      north_spare_valid <= ~north_free & n29;
-      if (north_free) north_out__valid <= n29;
-    end
-    if (north_loads) begin
-      n30 = north_spare_valid ? north_spare : north_source == 3'h6 ? local1_in__payload :
-        north_source == 3'h5 ? local0_in__payload : north_source == 2'h3 ? west_in__payload :
-        north_source == 2'h2 ? south_in__payload : north_source == 1'h1 ? east_in__payload :
-        !north_source ? north_in__payload : 35'h0;
-      north_spare <= n30;
-      if (north_free) north_out__payload <= n30;
-    end
-    if (busy) begin
-      local1_last = local1_moves & local1_in__payload[34];
-      local0_last = local0_moves & local0_in__payload[34];
-      west_last = west_moves & west_in__payload[34];
-      south_last = south_moves & south_in__payload[34];
-      east_last = east_moves & east_in__payload[34];
-      north_last = north_moves & north_in__payload[34];
+    if (rst) begin
+      local1_armed <= 1'h0; local1_ended <= 1'h0; local0_armed <= 1'h0; local0_ended <= 1'h0;
+        west_armed <= 1'h0; west_ended <= 1'h0; south_armed <= 1'h0; south_ended <= 1'h0; east_armed
+        <= 1'h0; east_ended <= 1'h0; north_armed <= 1'h0; north_ended <= 1'h0; o__ready <= 1'h0;
+        local1_next_source <= 4'h0; local1_source <= 4'h0; local0_next_source <= 4'h0; local0_source
+        <= 4'h0; global_next_source <= 4'h0; global_source <= 4'h0; west_next_source <= 4'h0;
+        west_source <= 4'h0; south_next_source <= 4'h0; south_source <= 4'h0; east_next_source <=
+        4'h0; east_source <= 4'h0; north_next_source <= 4'h0; north_source <= 4'h0; local1_peers_q
+        <= 7'h7f; local1_waiting <= 10'h0; local1_current <= 10'h0; local0_waiting <= 10'h0;
+        local0_current <= 10'h0; west_waiting <= 10'h0; west_current <= 10'h0; south_waiting <=
+        10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current <= 10'h0; north_waiting
+        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; signal_36 <= 10'h0; local0_peers_q <=
+        7'h7f; west_peers_q <= 7'h7f; south_peers_q <= 7'h7f; east_peers_q <= 7'h7f; north_peers_q
+        <= 7'h7f;
+    end else begin
       local1_armed <= |local1_current & !(local1_peers_q & ~local1_current) & ~local1_last &
         ~local1_ended;
       local1_ended <= local1_last;
@@ -371,32 +273,55 @@ module \neuflow_fifo_tile.router  (
       north_armed <= |north_current & !(north_peers_q & ~north_current) & ~north_last &
         ~north_ended;
       north_ended <= north_last;
-    end
-    if (o__valid) begin
-      o__ready <= ~o__ready & ~(n3 ? |(local1_current | local1_waiting) & names != local1_peers_q :
-        n4 ? |(local0_current | local0_waiting) & names != local0_peers_q : n5 ? |(west_current |
-        west_waiting) & names != west_peers_q : n6 ? |(south_current | south_waiting) & names !=
-        south_peers_q : n7 ? |(east_current | east_waiting) & names != east_peers_q : n8 ?
-        |(north_current | north_waiting) & names != north_peers_q : 1'h0) & ~(|(signal & waits));
-    end
-    if (rst) begin
-      local1_spare_valid <= 1'h0; local1_out__valid <= 1'h0; local0_spare_valid <= 1'h0;
-        local0_out__valid <= 1'h0; global_spare_valid <= 1'h0; global_out__valid <= 1'h0;
-        west_spare_valid <= 1'h0; west_out__valid <= 1'h0; south_spare_valid <= 1'h0;
-        south_out__valid <= 1'h0; east_spare_valid <= 1'h0; east_out__valid <= 1'h0;
-        north_spare_valid <= 1'h0; north_out__valid <= 1'h0; local1_armed <= 1'h0; local1_ended <=
-        1'h0; local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
-        south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0;
-        north_armed <= 1'h0; north_ended <= 1'h0; local1_next_source <= 4'h0; local1_source <= 4'h0;
-        local0_next_source <= 4'h0; local0_source <= 4'h0; global_next_source <= 4'h0; global_source
-        <= 4'h0; west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0;
-        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; north_next_source <=
-        4'h0; north_source <= 4'h0; local1_peers_q <= 7'h7f; local1_waiting <= 10'h0; local1_current
-        <= 10'h0; local0_peers_q <= 7'h7f; local0_waiting <= 10'h0; local0_current <= 10'h0;
-        west_peers_q <= 7'h7f; west_waiting <= 10'h0; west_current <= 10'h0; south_peers_q <= 7'h7f;
-        south_waiting <= 10'h0; south_current <= 10'h0; east_peers_q <= 7'h7f; east_waiting <=
-        10'h0; east_current <= 10'h0; north_peers_q <= 7'h7f; north_waiting <= 10'h0; north_current
-        <= 10'h0; waits <= 10'h0; signal_36 <= 10'h0; o__ready <= 1'h0;
+      o__ready <= o__valid_155 & ~o__ready & ~(n1 ? |(local1_current | local1_waiting) & names !=
+        local1_peers_q : n2 ? |(local0_current | local0_waiting) & names != local0_peers_q : n3 ?
+        |(west_current | west_waiting) & names != west_peers_q : n4 ? |(south_current |
+        south_waiting) & names != south_peers_q : n5 ? |(east_current | east_waiting) & names !=
+        east_peers_q : n6 ? |(north_current | north_waiting) & names != north_peers_q : 1'h0) &
+        ~(|(signal & waits));
+      if (queued[6] & n7) local1_next_source <= o__payload[7:4];
+      if ((signal_35[6] | done[6]) & n7) local1_source <= signal_35[6] ? o__payload[7:4] :
+        local1_next_source;
+      if (queued[5] & n7) local0_next_source <= o__payload[7:4];
+      if ((signal_35[5] | done[5]) & n7) local0_source <= signal_35[5] ? o__payload[7:4] :
+        local0_next_source;
+      if (queued[4] & n7) global_next_source <= o__payload[7:4];
+      if ((signal_35[4] | done[4]) & n7) global_source <= signal_35[4] ? o__payload[7:4] :
+        global_next_source;
+      if (queued[3] & n7) west_next_source <= o__payload[7:4];
+      if ((signal_35[3] | done[3]) & n7) west_source <= signal_35[3] ? o__payload[7:4] :
+        west_next_source;
+      if (queued[2] & n7) south_next_source <= o__payload[7:4];
+      if ((signal_35[2] | done[2]) & n7) south_source <= signal_35[2] ? o__payload[7:4] :
+        south_next_source;
+      if (queued[1] & n7) east_next_source <= o__payload[7:4];
+      if ((signal_35[1] | done[1]) & n7) east_source <= signal_35[1] ? o__payload[7:4] :
+        east_next_source;
+      if (queued[0] & n7) north_next_source <= o__payload[7:4];
+      if ((signal_35[0] | done[0]) & n7) north_source <= signal_35[0] ? o__payload[7:4] :
+        north_next_source;
+      if ((o__ready & n1 & n8) & n7) local1_peers_q <= names;
+      if (n7) begin
+        local1_waiting <= local1_waiting & n9 | (n1 ? queued : 10'h0);
+        local1_current <= local1_current & n9 | local1_waiting & done | (n1 ? signal_35 : 10'h0);
+        local0_waiting <= local0_waiting & n9 | (n2 ? queued : 10'h0);
+        local0_current <= local0_current & n9 | local0_waiting & done | (n2 ? signal_35 : 10'h0);
+        west_waiting <= west_waiting & n9 | (n3 ? queued : 10'h0);
+        west_current <= west_current & n9 | west_waiting & done | (n3 ? signal_35 : 10'h0);
+        south_waiting <= south_waiting & n9 | (n4 ? queued : 10'h0);
+        south_current <= south_current & n9 | south_waiting & done | (n4 ? signal_35 : 10'h0);
+        east_waiting <= east_waiting & n9 | (n5 ? queued : 10'h0);
+        east_current <= east_current & n9 | east_waiting & done | (n5 ? signal_35 : 10'h0);
+        north_waiting <= north_waiting & n9 | (n6 ? queued : 10'h0);
+        north_current <= north_current & n9 | north_waiting & done | (n6 ? signal_35 : 10'h0);
+        waits <= waits & n9 | queued;
+        signal_36 <= signal_36 & n9 | waits & done | signal_35;
+      end
+      if ((o__ready & n2 & n8) & n7) local0_peers_q <= names;
+      if ((o__ready & n3 & n8) & n7) west_peers_q <= names;
+      if ((o__ready & n4 & n8) & n7) south_peers_q <= names;
+      if ((o__ready & n5 & n8) & n7) east_peers_q <= names;
+      if ((o__ready & n6 & n8) & n7) north_peers_q <= names;
     end
   end
 endmodule
@@ -412,24 +337,23 @@ module \neuflow_fifo_tile.router.words  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [17:0] n2, spare = 18'h0;
-  wire n1, free, loads;
+  reg [17:0] spare = 18'h0;
+  wire n2, free;
+  wire [17:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -467,24 +391,23 @@ module \neuflow_fifo_tile.tap.slice  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [48:0] n2, spare = 49'h0;
-  wire n1, free, loads;
+  reg [48:0] spare = 49'h0;
+  wire n2, free;
+  wire [48:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule

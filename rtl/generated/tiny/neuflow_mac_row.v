@@ -39,7 +39,11 @@ module neuflow_mac_row (
       n4 = $signed(words[47:32]) * $signed(weight);
       n5 = $signed(words[31:16]) * $signed(weight);
       n6 = $signed(words[15:0]) * $signed(weight);
-      product4 <= n2; product3 <= n3; product2 <= n4; product1 <= n5; product0 <= n6;
+      product4 <= n2;
+      product3 <= n3;
+      product2 <= n4;
+      product1 <= n5;
+      product0 <= n6;
     end
   end
 endmodule

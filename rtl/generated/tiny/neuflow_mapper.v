@@ -16,13 +16,13 @@ module neuflow_mapper (
   output wire active,
   input wire clk
 );
-  reg n16, n7, n14, n2, n8, signal_25, signal_27 = 1'h0, o__ready_28 = 1'h0;
+  reg n11, n5, n2, n19, n14, signal_27 = 1'h0, signal_36 = 1'h0, o__ready_28 = 1'h0;
   reg [11:0] s10_tail = 12'h0, s11_tail = 12'h0, s12_tail = 12'h0, s13_tail = 12'h0, s1_tail =
     12'h0, s2_tail = 12'h0, s3_tail = 12'h0, s4_tail = 12'h0, s5_tail = 12'h0, s6_tail = 12'h0,
     s7_tail = 12'h0, s8_tail = 12'h0, s9_tail = 12'h0;
   reg [14:0] valid = 15'h0;
   reg [15:0] s15_word_0 = 16'h0, s15_word_1 = 16'h0, s5_q_0 = 16'h0, s5_q_1 = 16'h0;
-  reg [16:0] n6, n4, s10_b_0 = 17'h0, s10_b_1 = 17'h0, s11_b_0 = 17'h0, s11_b_1 = 17'h0, s12_b_0 =
+  reg [16:0] n23, n21, s10_b_0 = 17'h0, s10_b_1 = 17'h0, s11_b_0 = 17'h0, s11_b_1 = 17'h0, s12_b_0 =
     17'h0, s12_b_1 = 17'h0, s1_x_0 = 17'h0, s1_x_1 = 17'h0, s2_x_0 = 17'h0, s2_x_1 = 17'h0, s3_x_0 =
     17'h0, s3_x_1 = 17'h0, s4_x_0 = 17'h0, s4_x_1 = 17'h0, s5_b_0 = 17'h0, s5_b_1 = 17'h0, s5_d_0 =
     17'h0, s5_d_1 = 17'h0, s6_b_0 = 17'h0, s6_b_1 = 17'h0, s6_d_0 = 17'h0, s6_d_1 = 17'h0, s7_b_0 =
@@ -30,193 +30,188 @@ module neuflow_mapper (
     17'h0, s9_b_1 = 17'h0;
   reg [25:0] s11_clipped_0 = 26'h0, s11_clipped_1 = 26'h0, s12_doubled_0 = 26'h0, s12_doubled_1 =
     26'h0, s13_value_0 = 26'h0, s13_value_1 = 26'h0;
-  reg [26:0] n19, n17, n20, n18, s14_value_0 = 27'h0, s14_value_1 = 27'h0;
+  reg [26:0] n4, n3, n13, n12, s14_value_0 = 27'h0, s14_value_1 = 27'h0;
   reg [2:0] s15_tail = 3'h0, s3_index_0 = 3'h0, s3_index_1 = 3'h0;
-  reg [32:0] n21, n22, s6_qd_0 = 33'h0, s6_qd_1 = 33'h0;
-  reg [33:0] n23, n9, n24, n10, s5_a_0 = 34'h0, s5_a_1 = 34'h0, s6_a_0 = 34'h0, s6_a_1 = 34'h0,
+  reg [32:0] n8, n17, s6_qd_0 = 33'h0, s6_qd_1 = 33'h0;
+  reg [33:0] n9, n6, n18, n15, s5_a_0 = 34'h0, s5_a_1 = 34'h0, s6_a_0 = 34'h0, s6_a_1 = 34'h0,
     s8_high_0 = 34'h0, s8_high_1 = 34'h0;
-  reg [34:0] n11, n12, s7_slope_0 = 35'h0, s7_slope_1 = 35'h0, s8_low_0 = 35'h0, s8_low_1 = 35'h0;
+  reg [34:0] n7, n16, s7_slope_0 = 35'h0, s7_slope_1 = 35'h0, s8_low_0 = 35'h0, s8_low_1 = 35'h0;
   reg [51:0] s9_curve_0 = 52'h0, s9_curve_1 = 52'h0;
   reg [52:0] s10_coarse_0 = 53'h0, s10_coarse_1 = 53'h0;
   reg [66:0] s4_segment_0 = 67'h0, s4_segment_1 = 67'h0;
-  reg [7:0] n13, n15, s2_above_0 = 8'h0, s2_above_1 = 8'h0;
+  reg [7:0] n1, n10, s2_above_0 = 8'h0, s2_above_1 = 8'h0;
   reg [9:0] s14_tail = 10'h0;
-  wire n5, n3, n1, signal, i__ready_24, o__valid_26, s10_moves, s11_moves, s12_moves, s13_moves,
-    s14_moves, s15_moves, s2_moves, s3_moves, s4_moves, s5_moves, s6_moves, s7_moves, s8_moves,
-    s9_moves;
+  wire n22, n20, n24, signal, signal_25, i__ready_24, moves, o__valid_26;
   wire [11:10] s0_tail;
   wire [550:0] o__payload_34;
-  assign i__ready = signal & o__valid_26 & n1;
+  assign i__ready = signal & o__valid_26 & n24;
   assign active = o__valid & o__ready;
-  assign s0_tail[10] = n5 & o__payload_34[0];
-  assign s0_tail[11] = n3 & o__payload_34[0];
-  assign {s15_moves, s14_moves, s13_moves, s12_moves, s11_moves, s10_moves, s9_moves, s8_moves,
-    s7_moves, s6_moves, s5_moves, s4_moves, s3_moves, s2_moves} = signal ? valid[13:0] : 14'h0;
+  assign s0_tail[10] = n22 & o__payload_34[0];
+  assign s0_tail[11] = n20 & o__payload_34[0];
+  assign moves = signal & signal_36;
+  assign n20 = $signed(i__payload[31:16]) < $signed(1'h0);
+  assign n22 = $signed(i__payload[15:0]) < $signed(1'h0);
+  assign signal_25 = signal & i__valid & o__valid_26 & n24;
   assign signal = ~valid[14] | i__ready_24;
-  assign n1 = ~signal_27;
-  assign n3 = $signed(i__payload[31:16]) < $signed(1'h0);
-  assign n5 = $signed(i__payload[15:0]) < $signed(1'h0);
+  assign n24 = ~signal_27;
   \neuflow_mapper.config  config_2 (
     .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
       .columns(columns), .o__payload(o__payload_34), .o__ready(o__ready_28), .o__valid(o__valid_26),
       .rst(rst), .sub(sub)
   );
   \neuflow_mapper.slice  slice (
-    .clk(clk), .i__payload({s15_tail, s15_word_1, s15_word_0}), .i__ready(i__ready_24),
-      .i__valid(valid[14]), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
-      .rst(rst)
+    .clk(clk), .i__payload({s15_tail, moves ? s15_word_1 : 16'h0, moves ? s15_word_0 : 16'h0}),
+      .i__ready(i__ready_24), .i__valid(valid[14]), .o__payload(o__payload), .o__ready(o__ready),
+      .o__valid(o__valid), .rst(rst)
   );
   always @(posedge clk) begin
-    o__ready_28 <= signal & signal_27 & ~o__ready_28 & (valid[3] & s4_tail[2]);
-    if (signal) begin
-      signal_25 = signal & i__valid & o__valid_26 & n1;
-      valid <= {valid[13:0], signal_25};
-      if (i__valid && o__valid_26 && n1) begin
-        n2 = o__payload_34[0] | o__payload_34[1];
-        n4 = -$signed(i__payload[31:16]);
-        n6 = -$signed(i__payload[15:0]);
-        s1_x_1 <= n2 & n3 ? n4 : {i__payload[31], i__payload[31:16]};
-        s1_x_0 <= n2 & n5 ? n6 : {i__payload[15], i__payload[15:0]};
-        s1_tail <= {s0_tail, o__payload_34[2], o__payload_34[8:3], i__payload[34:32]};
-        if (i__payload[34]) signal_27 <= 1'h1;
-      end
-    end
-    if (s12_moves) begin
+    if (moves) begin
+      n2 = ~s14_value_1[26];
+      n1 = &s14_value_1[26:7] | ~(|s14_value_1[26:7]) ? s14_value_1[7:0] : {s14_value_1[26],
+        {7{n2}}};
+      n3 = -$signed(s13_value_1);
+      n4 = $signed(s12_doubled_1) + $signed({s12_b_1, 1'h1});
+      n5 = ~s10_coarse_1[52];
+      n6 = $signed(s7_slope_1[34:18]) * $signed({1'h0, s7_d_1});
+      n7 = $signed(s6_a_1) + $signed(s6_qd_1);
+      n8 = $signed(s5_q_1) * $signed({1'h0, s5_d_1});
+      n9 = $signed(s4_segment_1[50:33]) << o__payload_34[13:9];
+      n11 = ~s14_value_0[26];
+      n10 = &s14_value_0[26:7] | ~(|s14_value_0[26:7]) ? s14_value_0[7:0] : {s14_value_0[26],
+        {7{n11}}};
+      n12 = -$signed(s13_value_0);
+      n13 = $signed(s12_doubled_0) + $signed({s12_b_0, 1'h1});
+      n14 = ~s10_coarse_0[52];
+      n15 = $signed(s7_slope_0[34:18]) * $signed({1'h0, s7_d_0});
+      n16 = $signed(s6_a_0) + $signed(s6_qd_0);
+      n17 = $signed(s5_q_0) * $signed({1'h0, s5_d_0});
+      n18 = $signed(s4_segment_0[50:33]) << o__payload_34[13:9];
       s12_b_1 <= s11_b_1;
-      s12_doubled_1 <= $unsigned($signed(s11_clipped_1) >>> s11_tail[5:3]);
-      s12_b_0 <= s11_b_0;
-      s12_doubled_0 <= $unsigned($signed(s11_clipped_0) >>> s11_tail[5:3]);
-      s12_tail <= s11_tail;
-    end
-    if (s11_moves) begin
-      n7 = ~s10_coarse_1[52];
-      n8 = ~s10_coarse_0[52];
       s11_b_1 <= s10_b_1;
-      s11_clipped_1 <= &s10_coarse_1[52:25] | ~(|s10_coarse_1[52:25]) ? s10_coarse_1[25:0] :
-        {s10_coarse_1[52], {25{n7}}};
-      s11_b_0 <= s10_b_0;
-      s11_clipped_0 <= &s10_coarse_0[52:25] | ~(|s10_coarse_0[52:25]) ? s10_coarse_0[25:0] :
-        {s10_coarse_0[52], {25{n8}}};
-      s11_tail <= s10_tail;
-    end
-    if (s10_moves) begin
       s10_b_1 <= s9_b_1;
-      s10_coarse_1 <= $unsigned($signed({s9_curve_1, 1'h0}) >>> {s9_tail[8:6], 3'h0});
-      s10_b_0 <= s9_b_0;
-      s10_coarse_0 <= $unsigned($signed({s9_curve_0, 1'h0}) >>> {s9_tail[8:6], 3'h0});
-      s10_tail <= s9_tail;
-    end
-    if (s9_moves) begin
       s9_b_1 <= s8_b_1;
+      s8_b_1 <= s7_b_1;
+      s7_b_1 <= s6_b_1;
+      s15_word_1 <= s14_tail[9] ? {{8{n1[7]}}, n1} : &s14_value_1[26:15] | ~(|s14_value_1[26:15]) ?
+        s14_value_1[15:0] : {s14_value_1[26], {15{n2}}};
+      s14_value_1 <= s13_tail[11] ? n3 : {s13_value_1[25], s13_value_1};
+      s13_value_1 <= n4[26:1];
+      s12_doubled_1 <= $unsigned($signed(s11_clipped_1) >>> s11_tail[5:3]);
+      s11_clipped_1 <= &s10_coarse_1[52:25] | ~(|s10_coarse_1[52:25]) ? s10_coarse_1[25:0] :
+        {s10_coarse_1[52], {25{n5}}};
+      s10_coarse_1 <= $unsigned($signed({s9_curve_1, 1'h0}) >>> {s9_tail[8:6], 3'h0});
       s9_curve_1 <= {$unsigned($signed(s8_high_1) + $signed({1'h0, s8_low_1[34:18]})),
         s8_low_1[17:0]};
-      s9_b_0 <= s8_b_0;
-      s9_curve_0 <= {$unsigned($signed(s8_high_0) + $signed({1'h0, s8_low_0[34:18]})),
-        s8_low_0[17:0]};
-      s9_tail <= s8_tail;
-    end
-    if (s8_moves) begin
-      n9 = $signed(s7_slope_1[34:18]) * $signed({1'h0, s7_d_1});
-      n10 = $signed(s7_slope_0[34:18]) * $signed({1'h0, s7_d_0});
-      s8_b_1 <= s7_b_1; s8_high_1 <= n9;
+      s8_high_1 <= n6;
       s8_low_1 <= s7_slope_1[17:0] * s7_d_1;
-      s8_b_0 <= s7_b_0; s8_high_0 <= n10;
-      s8_low_0 <= s7_slope_0[17:0] * s7_d_0;
-      s8_tail <= s7_tail;
-    end
-    if (s7_moves) begin
-      n11 = $signed(s6_a_1) + $signed(s6_qd_1);
-      n12 = $signed(s6_a_0) + $signed(s6_qd_0);
-      s7_b_1 <= s6_b_1; s7_d_1 <= s6_d_1; s7_slope_1 <= n11; s7_b_0 <= s6_b_0; s7_d_0 <= s6_d_0;
-        s7_slope_0 <= n12; s7_tail <= s6_tail;
-    end
-    if (s15_moves) begin
-      n14 = ~s14_value_1[26];
-      n13 = &s14_value_1[26:7] | ~(|s14_value_1[26:7]) ? s14_value_1[7:0] : {s14_value_1[26],
-        {7{n14}}};
-      n16 = ~s14_value_0[26];
-      n15 = &s14_value_0[26:7] | ~(|s14_value_0[26:7]) ? s14_value_0[7:0] : {s14_value_0[26],
-        {7{n16}}};
-      s15_word_1 <= s14_tail[9] ? {{8{n13[7]}}, n13} : &s14_value_1[26:15] | ~(|s14_value_1[26:15])
-        ? s14_value_1[15:0] : {s14_value_1[26], {15{n14}}};
-      s15_word_0 <= s14_tail[9] ? {{8{n15[7]}}, n15} : &s14_value_0[26:15] | ~(|s14_value_0[26:15])
-        ? s14_value_0[15:0] : {s14_value_0[26], {15{n16}}};
-      s15_tail <= s14_tail[2:0];
-    end
-    if (s14_moves) begin
-      n17 = -$signed(s13_value_1);
-      n18 = -$signed(s13_value_0);
-      s14_value_1 <= s13_tail[11] ? n17 : {s13_value_1[25], s13_value_1};
-      s14_value_0 <= s13_tail[10] ? n18 : {s13_value_0[25], s13_value_0};
-      s14_tail <= s13_tail[9:0];
-    end
-    if (s13_moves) begin
-      n19 = $signed(s12_doubled_1) + $signed({s12_b_1, 1'h1});
-      n20 = $signed(s12_doubled_0) + $signed({s12_b_0, 1'h1});
-      s13_value_1 <= n19[26:1];
-      s13_value_0 <= n20[26:1];
-      s13_tail <= s12_tail;
-    end
-    if (s4_moves) begin
+      s7_d_1 <= s6_d_1;
+      s7_slope_1 <= n7;
       s4_segment_1 <= s3_index_1 == 3'h7 ? o__payload_34[550:484] : s3_index_1 == 3'h6 ?
         o__payload_34[483:417] : s3_index_1 == 3'h5 ? o__payload_34[416:350] : s3_index_1 == 3'h4 ?
         o__payload_34[349:283] : s3_index_1 == 2'h3 ? o__payload_34[282:216] : s3_index_1 == 2'h2 ?
         o__payload_34[215:149] : s3_index_1 == 1'h1 ? o__payload_34[148:82] : o__payload_34[81:15];
-      s4_x_1 <= s3_x_1;
-      s4_segment_0 <= s3_index_0 == 3'h7 ? o__payload_34[550:484] : s3_index_0 == 3'h6 ?
-        o__payload_34[483:417] : s3_index_0 == 3'h5 ? o__payload_34[416:350] : s3_index_0 == 3'h4 ?
-        o__payload_34[349:283] : s3_index_0 == 2'h3 ? o__payload_34[282:216] : s3_index_0 == 2'h2 ?
-        o__payload_34[215:149] : s3_index_0 == 1'h1 ? o__payload_34[148:82] : o__payload_34[81:15];
-      s4_x_0 <= s3_x_0; s4_tail <= s3_tail;
-    end
-    if (s6_moves) begin
-      n21 = $signed(s5_q_1) * $signed({1'h0, s5_d_1});
-      n22 = $signed(s5_q_0) * $signed({1'h0, s5_d_0});
-      s6_b_1 <= s5_b_1; s6_d_1 <= s5_d_1; s6_a_1 <= s5_a_1; s6_qd_1 <= n21; s6_b_0 <= s5_b_0; s6_d_0
-        <= s5_d_0; s6_a_0 <= s5_a_0; s6_qd_0 <= n22; s6_tail <= s5_tail;
-    end
-    if (s5_moves) begin
-      n23 = $signed(s4_segment_1[50:33]) << o__payload_34[13:9];
-      n24 = $signed(s4_segment_0[50:33]) << o__payload_34[13:9];
+      s6_b_1 <= s5_b_1;
+      s6_d_1 <= s5_d_1;
+      s6_a_1 <= s5_a_1;
+      s6_qd_1 <= n8;
       s5_b_1 <= s4_segment_1[32:16];
       s5_q_1 <= s4_segment_1[66:51];
-      s5_a_1 <= n23;
+      s5_a_1 <= n9;
       s5_d_1 <= $unsigned($signed(s4_x_1) - $signed(s4_segment_1[15:0]));
-      s5_b_0 <= s4_segment_0[32:16];
-      s5_q_0 <= s4_segment_0[66:51];
-      s5_a_0 <= n24;
-      s5_d_0 <= $unsigned($signed(s4_x_0) - $signed(s4_segment_0[15:0]));
-      s5_tail <= s4_tail;
-    end
-    if (s3_moves) begin
       s3_index_1 <= {s2_above_1[4], s2_above_1[4] ? {s2_above_1[6], s2_above_1[6] ? s2_above_1[7] :
         s2_above_1[5]} : {s2_above_1[2], s2_above_1[2] ? s2_above_1[3] : s2_above_1[1]}};
-      s3_x_1 <= s2_x_1;
-      s3_index_0 <= {s2_above_0[4], s2_above_0[4] ? {s2_above_0[6], s2_above_0[6] ? s2_above_0[7] :
-        s2_above_0[5]} : {s2_above_0[2], s2_above_0[2] ? s2_above_0[3] : s2_above_0[1]}};
-      s3_x_0 <= s2_x_0; s3_tail <= s2_tail;
-    end
-    if (s2_moves) begin
       s2_above_1 <= {$signed(s1_x_1) >= $signed(o__payload_34[499:484]), $signed(s1_x_1) >=
         $signed(o__payload_34[432:417]), $signed(s1_x_1) >= $signed(o__payload_34[365:350]),
         $signed(s1_x_1) >= $signed(o__payload_34[298:283]), $signed(s1_x_1) >=
         $signed(o__payload_34[231:216]), $signed(s1_x_1) >= $signed(o__payload_34[164:149]),
         $signed(s1_x_1) >= $signed(o__payload_34[97:82]), $signed(s1_x_1) >=
         $signed(o__payload_34[30:15])};
+      s4_x_1 <= s3_x_1;
+      s3_x_1 <= s2_x_1;
       s2_x_1 <= s1_x_1;
+      s12_b_0 <= s11_b_0;
+      s11_b_0 <= s10_b_0;
+      s10_b_0 <= s9_b_0;
+      s9_b_0 <= s8_b_0;
+      s8_b_0 <= s7_b_0;
+      s7_b_0 <= s6_b_0;
+      s15_word_0 <= s14_tail[9] ? {{8{n10[7]}}, n10} : &s14_value_0[26:15] | ~(|s14_value_0[26:15])
+        ? s14_value_0[15:0] : {s14_value_0[26], {15{n11}}};
+      s14_value_0 <= s13_tail[10] ? n12 : {s13_value_0[25], s13_value_0};
+      s13_value_0 <= n13[26:1];
+      s12_doubled_0 <= $unsigned($signed(s11_clipped_0) >>> s11_tail[5:3]);
+      s11_clipped_0 <= &s10_coarse_0[52:25] | ~(|s10_coarse_0[52:25]) ? s10_coarse_0[25:0] :
+        {s10_coarse_0[52], {25{n14}}};
+      s10_coarse_0 <= $unsigned($signed({s9_curve_0, 1'h0}) >>> {s9_tail[8:6], 3'h0});
+      s9_curve_0 <= {$unsigned($signed(s8_high_0) + $signed({1'h0, s8_low_0[34:18]})),
+        s8_low_0[17:0]};
+      s8_high_0 <= n15;
+      s8_low_0 <= s7_slope_0[17:0] * s7_d_0;
+      s7_d_0 <= s6_d_0;
+      s7_slope_0 <= n16;
+      s4_segment_0 <= s3_index_0 == 3'h7 ? o__payload_34[550:484] : s3_index_0 == 3'h6 ?
+        o__payload_34[483:417] : s3_index_0 == 3'h5 ? o__payload_34[416:350] : s3_index_0 == 3'h4 ?
+        o__payload_34[349:283] : s3_index_0 == 2'h3 ? o__payload_34[282:216] : s3_index_0 == 2'h2 ?
+        o__payload_34[215:149] : s3_index_0 == 1'h1 ? o__payload_34[148:82] : o__payload_34[81:15];
+      s6_b_0 <= s5_b_0;
+      s6_d_0 <= s5_d_0;
+      s6_a_0 <= s5_a_0;
+      s6_qd_0 <= n17;
+      s5_b_0 <= s4_segment_0[32:16];
+      s5_q_0 <= s4_segment_0[66:51];
+      s5_a_0 <= n18;
+      s5_d_0 <= $unsigned($signed(s4_x_0) - $signed(s4_segment_0[15:0]));
+      s3_index_0 <= {s2_above_0[4], s2_above_0[4] ? {s2_above_0[6], s2_above_0[6] ? s2_above_0[7] :
+        s2_above_0[5]} : {s2_above_0[2], s2_above_0[2] ? s2_above_0[3] : s2_above_0[1]}};
       s2_above_0 <= {$signed(s1_x_0) >= $signed(o__payload_34[499:484]), $signed(s1_x_0) >=
         $signed(o__payload_34[432:417]), $signed(s1_x_0) >= $signed(o__payload_34[365:350]),
         $signed(s1_x_0) >= $signed(o__payload_34[298:283]), $signed(s1_x_0) >=
         $signed(o__payload_34[231:216]), $signed(s1_x_0) >= $signed(o__payload_34[164:149]),
         $signed(s1_x_0) >= $signed(o__payload_34[97:82]), $signed(s1_x_0) >=
         $signed(o__payload_34[30:15])};
-      s2_x_0 <= s1_x_0; s2_tail <= s1_tail;
+      s4_x_0 <= s3_x_0;
+      s3_x_0 <= s2_x_0;
+      s2_x_0 <= s1_x_0;
+      s15_tail <= s14_tail[2:0];
+      s14_tail <= s13_tail[9:0];
+      s13_tail <= s12_tail;
+      s12_tail <= s11_tail;
+      s11_tail <= s10_tail;
+      s10_tail <= s9_tail;
+      s9_tail <= s8_tail;
+      s8_tail <= s7_tail;
+      s7_tail <= s6_tail;
+      s6_tail <= s5_tail;
+      s5_tail <= s4_tail;
+      s4_tail <= s3_tail;
+      s3_tail <= s2_tail;
+      s2_tail <= s1_tail;
     end
+    if (signal_25) begin
+      n19 = o__payload_34[0] | o__payload_34[1];
+      n21 = -$signed(i__payload[31:16]);
+      n23 = -$signed(i__payload[15:0]);
+      s1_x_1 <= n19 & n20 ? n21 : {i__payload[31], i__payload[31:16]};
+      s1_x_0 <= n19 & n22 ? n23 : {i__payload[15], i__payload[15:0]};
+      s1_tail <= {s0_tail, o__payload_34[2], o__payload_34[8:3], i__payload[34:32]};
+    end
+  end
+  always @(posedge clk) begin
     if (rst) begin
-      valid <= 15'h0; o__ready_28 <= 1'h0;
+      signal_36 <= 1'h0; valid <= 15'h0; o__ready_28 <= 1'h0;
+    end else begin
+      if (signal) begin
+        signal_36 <= signal_25 | |valid[13:0];
+        valid <= {valid[13:0], signal_25};
+      end
+      o__ready_28 <= signal & signal_27 & ~o__ready_28 & (valid[3] & s4_tail[2]);
     end
+  end
+  always @(posedge clk) begin
     if (o__ready_28 | rst) begin
       signal_27 <= 1'h0;
+    end else begin
+      if (signal_25 & i__payload[34]) signal_27 <= 1'h1;
     end
   end
 endmodule
@@ -237,28 +232,32 @@ module \neuflow_mapper.config  (
   reg [31:0] word = 32'h0;
   reg [575:0] words = 576'h0;
   wire n1, n2, move;
-  assign bus__ready = ~(mine & full);
+  assign bus__ready = ~n1;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & ~full;
-  assign n2 = bus__ready & (bus__valid | mine);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
   always @(posedge clk) begin
-    if (move | o__ready) o__valid <= move;
-    if (move) o__payload <= words[550:0];
-    if (n1) begin
-      full <= last;
-      words <= {word, words[575:32]};
-    end
-    if (n2) begin
-      mine <= bus__valid & bus__payload[3:0] == 3'h6 & bus__payload[7:4] == sub &
+    if (rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 3'h6 & bus__payload[7:4] == sub &
         |(bus__payload[15:8] & columns);
+    end
+  end
+  always @(posedge clk) begin
+    if (move) o__payload <= words[550:0];
+    if (n2) words <= {word, words[575:32]};
+    if (!(n1)) begin
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
-    if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end
+  end
+  always @(posedge clk) begin
     if (move | rst) begin
       full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
     end
   end
 endmodule
@@ -274,24 +273,23 @@ module \neuflow_mapper.slice  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [34:0] n2, spare = 35'h0;
-  wire n1, free, loads;
+  reg [34:0] spare = 35'h0;
+  wire n2, free;
+  wire [34:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule

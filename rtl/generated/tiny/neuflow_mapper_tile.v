@@ -53,21 +53,20 @@ module neuflow_mapper_tile (
     .bus__payload(config_out__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
       .columns(columns), .east_in__payload(east_in__payload), .east_in__valid(east_in__valid),
       .east_moves(east_in__ready), .east_out__payload(east_out__payload),
-      .east_out__ready(east_out__ready), .east_out__valid(east_out__valid),
-      .global_out__payload(global_out__payload), .global_out__ready(global_out__ready),
+      .east_out__valid(east_out__valid), .global_out__payload(global_out__payload),
       .global_out__valid(global_out__valid), .local0_in__payload(local0_in__payload),
       .local0_in__valid(local0_in__valid), .local0_moves(local0_in__ready),
-      .local0_out__payload(i__payload_87), .local0_out__ready(i__ready_90),
-      .local0_out__valid(i__valid_91), .north_in__payload(north_in__payload),
-      .north_in__valid(north_in__valid), .north_moves(north_in__ready),
-      .north_out__payload(north_out__payload), .north_out__ready(north_out__ready),
-      .north_out__valid(north_out__valid), .rst(rst), .south_in__payload(south_in__payload),
-      .south_in__valid(south_in__valid), .south_moves(south_in__ready),
-      .south_out__payload(south_out__payload), .south_out__ready(south_out__ready),
+      .local0_out__payload(i__payload_87), .local0_out__valid(i__valid_91),
+      .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
+      .north_moves(north_in__ready), .north_out__payload(north_out__payload),
+      .north_out__valid(north_out__valid), .o__ready_105(west_out__ready),
+      .o__ready_115(global_out__ready), .o__ready_125(i__ready_90), .o__ready_75(north_out__ready),
+      .o__ready_85(east_out__ready), .o__ready_95(south_out__ready), .rst(rst),
+      .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
+      .south_moves(south_in__ready), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .sub(row), .west_in__payload(west_in__payload),
       .west_in__valid(west_in__valid), .west_moves(west_in__ready),
-      .west_out__payload(west_out__payload), .west_out__ready(west_out__ready),
-      .west_out__valid(west_out__valid)
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid)
   );
   \neuflow_mapper_tile.tap  tap (
     .clk(clk), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -90,11 +89,11 @@ module \neuflow_mapper_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire north_out__ready,
-  input wire east_out__ready,
-  input wire south_out__ready,
-  input wire west_out__ready,
-  input wire global_out__ready,
+  input wire o__ready_75,
+  input wire o__ready_85,
+  input wire o__ready_95,
+  input wire o__ready_105,
+  input wire o__ready_115,
   input wire bus__valid,
   output wire north_moves,
   output wire east_moves,
@@ -102,215 +101,131 @@ module \neuflow_mapper_tile.router  (
   output wire west_moves,
   output wire local0_moves,
   output wire bus__ready,
-  input wire local0_out__ready,
+  output wire [34:0] north_out__payload,
+  output wire north_out__valid,
+  output wire [34:0] east_out__payload,
+  output wire east_out__valid,
+  output wire [34:0] south_out__payload,
+  output wire south_out__valid,
+  output wire [34:0] west_out__payload,
+  output wire west_out__valid,
+  output wire [34:0] global_out__payload,
+  output wire global_out__valid,
+  output wire [34:0] local0_out__payload,
+  output wire local0_out__valid,
+  input wire o__ready_125,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
   input wire [48:0] bus__payload,
-  output reg [34:0] north_out__payload = 35'h0,
-  output reg north_out__valid = 1'h0,
-  output reg [34:0] east_out__payload = 35'h0,
-  output reg east_out__valid = 1'h0,
-  output reg [34:0] south_out__payload = 35'h0,
-  output reg south_out__valid = 1'h0,
-  output reg [34:0] west_out__payload = 35'h0,
-  output reg west_out__valid = 1'h0,
-  output reg [34:0] global_out__payload = 35'h0,
-  output reg global_out__valid = 1'h0,
-  output reg [34:0] local0_out__payload = 35'h0,
-  output reg local0_out__valid = 1'h0,
   input wire clk
 );
-  reg n8, n25, n22, n19, n16, n13, n10, east_armed = 1'h0, east_ended = 1'h0, east_last,
-    east_spare_valid = 1'h0, global_spare_valid = 1'h0, local0_armed = 1'h0, local0_ended = 1'h0,
-    local0_last, local0_spare_valid = 1'h0, north_armed = 1'h0, north_ended = 1'h0, north_last,
-    north_spare_valid = 1'h0, o__ready = 1'h0, south_armed = 1'h0, south_ended = 1'h0, south_last,
-    south_spare_valid = 1'h0, west_armed = 1'h0, west_ended = 1'h0, west_last, west_spare_valid =
-    1'h0;
-  reg [34:0] n26, n23, n20, n17, n14, n11, east_spare = 35'h0, global_spare = 35'h0, local0_spare =
-    35'h0, north_spare = 35'h0, south_spare = 35'h0, west_spare = 35'h0;
+  reg east_armed = 1'h0, east_ended = 1'h0, local0_armed = 1'h0, local0_ended = 1'h0, north_armed =
+    1'h0, north_ended = 1'h0, o__ready = 1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed =
+    1'h0, west_ended = 1'h0;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, global_next_source = 4'h0, global_source =
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, north_next_source = 4'h0, north_source =
     4'h0, south_next_source = 4'h0, south_source = 4'h0, west_next_source = 4'h0, west_source =
     4'h0;
   reg [5:0] east_peers_q = 6'h3f, local0_peers_q = 6'h3f, north_peers_q = 6'h3f, south_peers_q =
     6'h3f, west_peers_q = 6'h3f;
-  reg [9:0] n2, signal_32, signal_33 = 10'h0, done, east_current = 10'h0, east_waiting = 10'h0,
-    local0_current = 10'h0, local0_waiting = 10'h0, north_current = 10'h0, north_waiting = 10'h0,
-    queued, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0,
-    west_waiting = 10'h0;
-  wire n7, n6, n5, n4, n3, n24, n21, n18, n15, n12, n9, n1, busy, east_free, east_loads,
-    global_free, global_loads, local0_free, local0_loads, north_free, north_loads, o__valid,
-    south_free, south_loads, west_free, west_loads;
+  reg [9:0] signal_33 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
+    local0_waiting = 10'h0, north_current = 10'h0, north_waiting = 10'h0, south_current = 10'h0,
+    south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_waiting = 10'h0;
+  wire n5, n7, n4, n3, n2, n1, n6, east_last, i__ready_109, i__ready_119, i__ready_129, i__ready_79,
+    i__ready_89, i__ready_99, local0_last, north_last, o__valid_135, south_last, west_last;
   wire [17:0] o__payload;
   wire [5:0] signal, moving, names;
-  wire [9:0] n27;
-  assign north_moves = north_in__valid & north_armed & !(north_peers_q & n27);
-  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n27);
-  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n27);
-  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n27);
-  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n27);
-  assign n1 = o__ready | |{north_ended, local0_ended, west_ended, south_ended, east_ended};
-  assign n3 = o__payload[7:4] == 3'h5;
-  assign n4 = o__payload[7:4] == 2'h3;
-  assign n5 = o__payload[7:4] == 2'h2;
-  assign n6 = o__payload[7:4] == 1'h1;
-  assign n7 = !o__payload[7:4];
-  assign names = o__payload[13:8] | signal;
-  assign signal = |{n6, n5, n4, n3, n7} ? 1'h1 << o__payload[3:0] : 6'h0;
-  assign n9 = local0_loads | local0_out__valid;
-  assign local0_free = ~local0_out__valid | local0_out__ready;
+  wire [9:0] n8, n9, signal_32, done, queued;
+  assign north_moves = north_in__valid & north_armed & !(north_peers_q & n9);
+  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n9);
+  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n9);
+  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n9);
+  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n9);
   assign moving = (north_moves ? north_current[5:0] : 6'h0) | (east_moves ? east_current[5:0] :
     6'h0) | (south_moves ? south_current[5:0] : 6'h0) | (west_moves ? west_current[5:0] : 6'h0) |
     (local0_moves ? local0_current[5:0] : 6'h0);
-  assign local0_loads = local0_spare_valid | signal_33[5];
-  assign n12 = global_loads | global_out__valid;
-  assign global_free = ~global_out__valid | global_out__ready;
-  assign global_loads = global_spare_valid | signal_33[4];
-  assign n15 = west_loads | west_out__valid;
-  assign west_free = ~west_out__valid | west_out__ready;
-  assign west_loads = west_spare_valid | signal_33[3];
-  assign n18 = south_loads | south_out__valid;
-  assign south_free = ~south_out__valid | south_out__ready;
-  assign south_loads = south_spare_valid | signal_33[2];
-  assign n21 = east_loads | east_out__valid;
-  assign east_free = ~east_out__valid | east_out__ready;
-  assign east_loads = east_spare_valid | signal_33[1];
-  assign n24 = north_loads | north_out__valid;
-  assign north_free = ~north_out__valid | north_out__ready;
-  assign north_loads = north_spare_valid | signal_33[0];
-  assign busy = |signal_33;
-  assign n27 = ~{~local0_spare_valid, ~global_spare_valid, ~west_spare_valid, ~south_spare_valid,
-    ~east_spare_valid, ~north_spare_valid};
+  assign local0_last = local0_moves & local0_in__payload[34];
+  assign west_last = west_moves & west_in__payload[34];
+  assign south_last = south_moves & south_in__payload[34];
+  assign east_last = east_moves & east_in__payload[34];
+  assign north_last = north_moves & north_in__payload[34];
+  assign n1 = o__payload[7:4] == 3'h5;
+  assign names = o__payload[13:8] | signal;
+  assign n2 = o__payload[7:4] == 2'h3;
+  assign n3 = o__payload[7:4] == 2'h2;
+  assign n4 = o__payload[7:4] == 1'h1;
+  assign n5 = !o__payload[7:4];
+  assign signal = |{n4, n3, n2, n1, n5} ? 1'h1 << o__payload[3:0] : 6'h0;
+  assign queued = o__ready ? signal & signal_33 & n8 : 10'h0;
+  assign n6 = o__ready | |done;
+  assign signal_32 = o__ready ? signal & (~signal_33 | done) : 10'h0;
+  assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
+    (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ?
+    local0_current : 10'h0);
+  assign n7 = |{4'h0, signal};
+  assign n8 = ~done;
+  assign n9 = ~{i__ready_129, i__ready_119, i__ready_109, i__ready_99, i__ready_89, i__ready_79};
+  neuflow_link_slice east_slice (
+    .clk(clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source == 2'h3 ?
+      west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
+      east_in__payload : !east_source ? north_in__payload : 35'h0), .i__ready(i__ready_89),
+      .i__valid(moving[1]), .o__payload(east_out__payload), .o__ready(o__ready_85),
+      .o__valid(east_out__valid), .rst(rst)
+  );
+  neuflow_link_slice global_slice (
+    .clk(clk), .i__payload(global_source == 3'h5 ? local0_in__payload : global_source == 2'h3 ?
+      west_in__payload : global_source == 2'h2 ? south_in__payload : global_source == 1'h1 ?
+      east_in__payload : !global_source ? north_in__payload : 35'h0), .i__ready(i__ready_119),
+      .i__valid(moving[4]), .o__payload(global_out__payload), .o__ready(o__ready_115),
+      .o__valid(global_out__valid), .rst(rst)
+  );
+  neuflow_link_slice local0_slice (
+    .clk(clk), .i__payload(local0_source == 3'h5 ? local0_in__payload : local0_source == 2'h3 ?
+      west_in__payload : local0_source == 2'h2 ? south_in__payload : local0_source == 1'h1 ?
+      east_in__payload : !local0_source ? north_in__payload : 35'h0), .i__ready(i__ready_129),
+      .i__valid(moving[5]), .o__payload(local0_out__payload), .o__ready(o__ready_125),
+      .o__valid(local0_out__valid), .rst(rst)
+  );
+  neuflow_link_slice north_slice (
+    .clk(clk), .i__payload(north_source == 3'h5 ? local0_in__payload : north_source == 2'h3 ?
+      west_in__payload : north_source == 2'h2 ? south_in__payload : north_source == 1'h1 ?
+      east_in__payload : !north_source ? north_in__payload : 35'h0), .i__ready(i__ready_79),
+      .i__valid(moving[0]), .o__payload(north_out__payload), .o__ready(o__ready_75),
+      .o__valid(north_out__valid), .rst(rst)
+  );
+  neuflow_link_slice south_slice (
+    .clk(clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source == 2'h3 ?
+      west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
+      east_in__payload : !south_source ? north_in__payload : 35'h0), .i__ready(i__ready_99),
+      .i__valid(moving[2]), .o__payload(south_out__payload), .o__ready(o__ready_95),
+      .o__valid(south_out__valid), .rst(rst)
+  );
+  neuflow_link_slice west_slice (
+    .clk(clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source == 2'h3 ?
+      west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
+      east_in__payload : !west_source ? north_in__payload : 35'h0), .i__ready(i__ready_109),
+      .i__valid(moving[3]), .o__payload(west_out__payload), .o__ready(o__ready_105),
+      .o__valid(west_out__valid), .rst(rst)
+  );
   \neuflow_mapper_tile.router.words  words (
     .clk(clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_135), .rst(rst)
   );
   always @(posedge clk) begin
-    if (n1) begin
-      done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
-        (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended
-        ? local0_current : 10'h0);
-      n2 = ~done;
-      queued = o__ready ? signal & signal_33 & n2 : 10'h0;
-      signal_32 = o__ready ? signal & (~signal_33 | done) : 10'h0;
-      local0_waiting <= local0_waiting & n2 | (n3 ? queued : 10'h0);
-      local0_current <= local0_current & n2 | local0_waiting & done | (n3 ? signal_32 : 10'h0);
-      west_waiting <= west_waiting & n2 | (n4 ? queued : 10'h0);
-      west_current <= west_current & n2 | west_waiting & done | (n4 ? signal_32 : 10'h0);
-      south_waiting <= south_waiting & n2 | (n5 ? queued : 10'h0);
-      south_current <= south_current & n2 | south_waiting & done | (n5 ? signal_32 : 10'h0);
-      east_waiting <= east_waiting & n2 | (n6 ? queued : 10'h0);
-      east_current <= east_current & n2 | east_waiting & done | (n6 ? signal_32 : 10'h0);
-      north_waiting <= north_waiting & n2 | (n7 ? queued : 10'h0);
-      north_current <= north_current & n2 | north_waiting & done | (n7 ? signal_32 : 10'h0);
-      waits <= waits & n2 | queued;
-      signal_33 <= signal_33 & n2 | waits & done | signal_32;
-      if (o__ready) begin
-        n8 = |{4'h0, signal};
-        if (n8) begin
-          if (n3) local0_peers_q <= names;
-          if (n4) west_peers_q <= names;
-          if (n5) south_peers_q <= names;
-          if (n6) east_peers_q <= names;
-          if (n7) north_peers_q <= names;
-        end
-      end
-      if (queued[5]) local0_next_source <= o__payload[7:4];
-      if (signal_32[5] | done[5]) local0_source <= signal_32[5] ? o__payload[7:4] :
-        local0_next_source;
-      if (queued[4]) global_next_source <= o__payload[7:4];
-      if (signal_32[4] | done[4]) global_source <= signal_32[4] ? o__payload[7:4] :
-        global_next_source;
-      if (queued[3]) west_next_source <= o__payload[7:4];
-      if (signal_32[3] | done[3]) west_source <= signal_32[3] ? o__payload[7:4] : west_next_source;
-      if (queued[2]) south_next_source <= o__payload[7:4];
-      if (signal_32[2] | done[2]) south_source <= signal_32[2] ? o__payload[7:4] :
-        south_next_source;
-      if (queued[1]) east_next_source <= o__payload[7:4];
-      if (signal_32[1] | done[1]) east_source <= signal_32[1] ? o__payload[7:4] : east_next_source;
-      if (queued[0]) north_next_source <= o__payload[7:4];
-      if (signal_32[0] | done[0]) north_source <= signal_32[0] ? o__payload[7:4] :
-        north_next_source;
-    end
-    if (n9) begin
-      n10 = local0_spare_valid | moving[5];
-      local0_spare_valid <= ~local0_free & n10;
-      if (local0_free) local0_out__valid <= n10;
-    end
-    if (local0_loads) begin
-      n11 = local0_spare_valid ? local0_spare : local0_source == 3'h5 ? local0_in__payload :
-        local0_source == 2'h3 ? west_in__payload : local0_source == 2'h2 ? south_in__payload :
-        local0_source == 1'h1 ? east_in__payload : !local0_source ? north_in__payload : 35'h0;
-      local0_spare <= n11;
-      if (local0_free) local0_out__payload <= n11;
-    end
-    if (n12) begin
-      n13 = global_spare_valid | moving[4];
-      global_spare_valid <= ~global_free & n13;
-      if (global_free) global_out__valid <= n13;
-    end
-    if (global_loads) begin
-      n14 = global_spare_valid ? global_spare : global_source == 3'h5 ? local0_in__payload :
-        global_source == 2'h3 ? west_in__payload : global_source == 2'h2 ? south_in__payload :
-        global_source == 1'h1 ? east_in__payload : !global_source ? north_in__payload : 35'h0;
-      global_spare <= n14;
-      if (global_free) global_out__payload <= n14;
-    end
-    if (n15) begin
-      n16 = west_spare_valid | moving[3];
-      west_spare_valid <= ~west_free & n16;
-      if (west_free) west_out__valid <= n16;
-    end
-    if (west_loads) begin
-      n17 = west_spare_valid ? west_spare : west_source == 3'h5 ? local0_in__payload : west_source
-        == 2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-        east_in__payload : !west_source ? north_in__payload : 35'h0;
-      west_spare <= n17;
-      if (west_free) west_out__payload <= n17;
-    end
-    if (n18) begin
-      n19 = south_spare_valid | moving[2];
-      south_spare_valid <= ~south_free & n19;
-      if (south_free) south_out__valid <= n19;
-    end
-    if (south_loads) begin
-      n20 = south_spare_valid ? south_spare : south_source == 3'h5 ? local0_in__payload :
-        south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload :
-        south_source == 1'h1 ? east_in__payload : !south_source ? north_in__payload : 35'h0;
-      south_spare <= n20;
-      if (south_free) south_out__payload <= n20;
-    end
-    if (n21) begin
-      n22 = east_spare_valid | moving[1];
-      east_spare_valid <= ~east_free & n22;
-      if (east_free) east_out__valid <= n22;
-    end
-    if (east_loads) begin
-      n23 = east_spare_valid ? east_spare : east_source == 3'h5 ? local0_in__payload : east_source
-        == 2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-        east_in__payload : !east_source ? north_in__payload : 35'h0;
-      east_spare <= n23;
-      if (east_free) east_out__payload <= n23;
-    end
-    if (n24) begin
-      n25 = north_spare_valid | moving[0];
-      north_spare_valid <= ~north_free & n25;
-      if (north_free) north_out__valid <= n25;
-    end
-    if (north_loads) begin
-      n26 = north_spare_valid ? north_spare : north_source == 3'h5 ? local0_in__payload :
-        north_source == 2'h3 ? west_in__payload : north_source == 2'h2 ? south_in__payload :
-        north_source == 1'h1 ? east_in__payload : !north_source ? north_in__payload : 35'h0;
-      north_spare <= n26;
-      if (north_free) north_out__payload <= n26;
-    end
-    if (busy) begin
-      local0_last = local0_moves & local0_in__payload[34];
-      west_last = west_moves & west_in__payload[34];
-      south_last = south_moves & south_in__payload[34];
-      east_last = east_moves & east_in__payload[34];
-      north_last = north_moves & north_in__payload[34];
+    if (rst) begin
+      local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
+        south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0;
+        north_armed <= 1'h0; north_ended <= 1'h0; o__ready <= 1'h0; local0_next_source <= 4'h0;
+        local0_source <= 4'h0; global_next_source <= 4'h0; global_source <= 4'h0; west_next_source
+        <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0; south_source <= 4'h0;
+        east_next_source <= 4'h0; east_source <= 4'h0; north_next_source <= 4'h0; north_source <=
+        4'h0; local0_peers_q <= 6'h3f; local0_waiting <= 10'h0; local0_current <= 10'h0;
+        west_waiting <= 10'h0; west_current <= 10'h0; south_waiting <= 10'h0; south_current <=
+        10'h0; east_waiting <= 10'h0; east_current <= 10'h0; north_waiting <= 10'h0; north_current
+        <= 10'h0; waits <= 10'h0; signal_33 <= 10'h0; west_peers_q <= 6'h3f; south_peers_q <= 6'h3f;
+        east_peers_q <= 6'h3f; north_peers_q <= 6'h3f;
+    end else begin
       local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
@@ -324,30 +239,48 @@ module \neuflow_mapper_tile.router  (
       north_armed <= |north_current & !(north_peers_q & ~north_current) & ~north_last &
         ~north_ended;
       north_ended <= north_last;
-    end
-    if (o__valid) begin
-      o__ready <= ~o__ready & ~(n3 ? |(local0_current | local0_waiting) & names != local0_peers_q :
-        n4 ? |(west_current | west_waiting) & names != west_peers_q : n5 ? |(south_current |
-        south_waiting) & names != south_peers_q : n6 ? |(east_current | east_waiting) & names !=
-        east_peers_q : n7 ? |(north_current | north_waiting) & names != north_peers_q : 1'h0) &
-        ~(|(signal & waits));
-    end
-    if (rst) begin
-      local0_spare_valid <= 1'h0; local0_out__valid <= 1'h0; global_spare_valid <= 1'h0;
-        global_out__valid <= 1'h0; west_spare_valid <= 1'h0; west_out__valid <= 1'h0;
-        south_spare_valid <= 1'h0; south_out__valid <= 1'h0; east_spare_valid <= 1'h0;
-        east_out__valid <= 1'h0; north_spare_valid <= 1'h0; north_out__valid <= 1'h0; local0_armed
-        <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0; south_armed <= 1'h0;
-        south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; north_armed <= 1'h0;
-        north_ended <= 1'h0; local0_next_source <= 4'h0; local0_source <= 4'h0; global_next_source
-        <= 4'h0; global_source <= 4'h0; west_next_source <= 4'h0; west_source <= 4'h0;
-        south_next_source <= 4'h0; south_source <= 4'h0; east_next_source <= 4'h0; east_source <=
-        4'h0; north_next_source <= 4'h0; north_source <= 4'h0; local0_peers_q <= 6'h3f;
-        local0_waiting <= 10'h0; local0_current <= 10'h0; west_peers_q <= 6'h3f; west_waiting <=
-        10'h0; west_current <= 10'h0; south_peers_q <= 6'h3f; south_waiting <= 10'h0; south_current
-        <= 10'h0; east_peers_q <= 6'h3f; east_waiting <= 10'h0; east_current <= 10'h0; north_peers_q
-        <= 6'h3f; north_waiting <= 10'h0; north_current <= 10'h0; waits <= 10'h0; signal_33 <=
-        10'h0; o__ready <= 1'h0;
+      o__ready <= o__valid_135 & ~o__ready & ~(n1 ? |(local0_current | local0_waiting) & names !=
+        local0_peers_q : n2 ? |(west_current | west_waiting) & names != west_peers_q : n3 ?
+        |(south_current | south_waiting) & names != south_peers_q : n4 ? |(east_current |
+        east_waiting) & names != east_peers_q : n5 ? |(north_current | north_waiting) & names !=
+        north_peers_q : 1'h0) & ~(|(signal & waits));
+      if (queued[5] & n6) local0_next_source <= o__payload[7:4];
+      if ((signal_32[5] | done[5]) & n6) local0_source <= signal_32[5] ? o__payload[7:4] :
+        local0_next_source;
+      if (queued[4] & n6) global_next_source <= o__payload[7:4];
+      if ((signal_32[4] | done[4]) & n6) global_source <= signal_32[4] ? o__payload[7:4] :
+        global_next_source;
+      if (queued[3] & n6) west_next_source <= o__payload[7:4];
+      if ((signal_32[3] | done[3]) & n6) west_source <= signal_32[3] ? o__payload[7:4] :
+        west_next_source;
+      if (queued[2] & n6) south_next_source <= o__payload[7:4];
+      if ((signal_32[2] | done[2]) & n6) south_source <= signal_32[2] ? o__payload[7:4] :
+        south_next_source;
+      if (queued[1] & n6) east_next_source <= o__payload[7:4];
+      if ((signal_32[1] | done[1]) & n6) east_source <= signal_32[1] ? o__payload[7:4] :
+        east_next_source;
+      if (queued[0] & n6) north_next_source <= o__payload[7:4];
+      if ((signal_32[0] | done[0]) & n6) north_source <= signal_32[0] ? o__payload[7:4] :
+        north_next_source;
+      if ((o__ready & n1 & n7) & n6) local0_peers_q <= names;
+      if (n6) begin
+        local0_waiting <= local0_waiting & n8 | (n1 ? queued : 10'h0);
+        local0_current <= local0_current & n8 | local0_waiting & done | (n1 ? signal_32 : 10'h0);
+        west_waiting <= west_waiting & n8 | (n2 ? queued : 10'h0);
+        west_current <= west_current & n8 | west_waiting & done | (n2 ? signal_32 : 10'h0);
+        south_waiting <= south_waiting & n8 | (n3 ? queued : 10'h0);
+        south_current <= south_current & n8 | south_waiting & done | (n3 ? signal_32 : 10'h0);
+        east_waiting <= east_waiting & n8 | (n4 ? queued : 10'h0);
+        east_current <= east_current & n8 | east_waiting & done | (n4 ? signal_32 : 10'h0);
+        north_waiting <= north_waiting & n8 | (n5 ? queued : 10'h0);
+        north_current <= north_current & n8 | north_waiting & done | (n5 ? signal_32 : 10'h0);
+        waits <= waits & n8 | queued;
+        signal_33 <= signal_33 & n8 | waits & done | signal_32;
+      end
+      if ((o__ready & n2 & n7) & n6) west_peers_q <= names;
+      if ((o__ready & n3 & n7) & n6) south_peers_q <= names;
+      if ((o__ready & n4 & n7) & n6) east_peers_q <= names;
+      if ((o__ready & n5 & n7) & n6) north_peers_q <= names;
     end
   end
 endmodule
@@ -363,24 +296,23 @@ module \neuflow_mapper_tile.router.words  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [17:0] n2, spare = 18'h0;
-  wire n1, free, loads;
+  reg [17:0] spare = 18'h0;
+  wire n2, free;
+  wire [17:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -421,24 +353,23 @@ module \neuflow_mapper_tile.tap.slice  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [48:0] n2, spare = 49'h0;
-  wire n1, free, loads;
+  reg [48:0] spare = 49'h0;
+  wire n2, free;
+  wire [48:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule

@@ -17,9 +17,10 @@ module neuflow_operand_line (
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
   );
   always @(posedge clk) begin
-    if (i__valid & i__ready) o_dest <= i_dest[0];
     if (rst) begin
       o_dest <= 1'h0;
+    end else begin
+      if (i__valid & i__ready) o_dest <= i_dest[0];
     end
   end
 endmodule
@@ -46,12 +47,13 @@ module \neuflow_operand_line.narrow  (
   assign final_2 = left <= 2'h2;
   always @(posedge clk) begin
     if (n1) last <= i__payload[67];
-    if (n2) begin
-      left <= n1 ? i__payload[66:64] : final_2 ? 3'h0 : left - 2'h2;
-      words <= n1 ? i__payload[63:0] : {32'h0, words[63:32]};
-    end
+    if (n2) words <= n1 ? i__payload[63:0] : {32'h0, words[63:32]};
+  end
+  always @(posedge clk) begin
     if (rst) begin
       left <= 3'h0;
+    end else begin
+      if (n2) left <= n1 ? i__payload[66:64] : final_2 ? 3'h0 : left - 2'h2;
     end
   end
 endmodule

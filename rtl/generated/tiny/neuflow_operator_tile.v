@@ -69,31 +69,30 @@ module neuflow_operator_tile (
     .bus__payload(config_out__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
       .columns(columns), .east_in__payload(east_in__payload), .east_in__valid(east_in__valid),
       .east_moves(east_in__ready), .east_out__payload(east_out__payload),
-      .east_out__ready(east_out__ready), .east_out__valid(east_out__valid),
-      .global_in__payload(global_in__payload), .global_in__valid(global_in__valid),
-      .global_moves(global_in__ready), .global_out__payload(global_out__payload),
-      .global_out__ready(global_out__ready), .global_out__valid(global_out__valid),
+      .east_out__valid(east_out__valid), .global_in__payload(global_in__payload),
+      .global_in__valid(global_in__valid), .global_moves(global_in__ready),
+      .global_out__payload(global_out__payload), .global_out__valid(global_out__valid),
       .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
       .local0_moves(local0_in__ready), .local0_out__payload(a__payload),
-      .local0_out__ready(a__ready), .local0_out__valid(a__valid),
-      .local1_in__payload(local1_in__payload), .local1_in__valid(local1_in__valid),
-      .local1_moves(local1_in__ready), .local1_out__payload(b__payload),
-      .local1_out__ready(b__ready), .local1_out__valid(b__valid),
+      .local0_out__valid(a__valid), .local1_in__payload(local1_in__payload),
+      .local1_in__valid(local1_in__valid), .local1_moves(local1_in__ready),
+      .local1_out__payload(b__payload), .local1_out__valid(b__valid),
       .local2_in__payload(local2_in__payload), .local2_in__valid(local2_in__valid),
       .local2_moves(local2_in__ready), .local2_out__payload(a__payload_122),
-      .local2_out__ready(a__ready_125), .local2_out__valid(a__valid_126),
-      .local3_out__payload(b__payload_128), .local3_out__ready(b__ready_131),
+      .local2_out__valid(a__valid_126), .local3_out__payload(b__payload_128),
       .local3_out__valid(b__valid_132), .local4_out__payload(i__payload_134),
-      .local4_out__ready(i__ready_137), .local4_out__valid(i__valid_138),
-      .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
-      .north_moves(north_in__ready), .north_out__payload(north_out__payload),
-      .north_out__ready(north_out__ready), .north_out__valid(north_out__valid), .rst(rst),
-      .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
+      .local4_out__valid(i__valid_138), .north_in__payload(north_in__payload),
+      .north_in__valid(north_in__valid), .north_moves(north_in__ready),
+      .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
+      .o__ready_105(north_out__ready), .o__ready_115(east_out__ready),
+      .o__ready_125(south_out__ready), .o__ready_135(west_out__ready),
+      .o__ready_145(global_out__ready), .o__ready_155(a__ready), .o__ready_165(b__ready),
+      .o__ready_175(a__ready_125), .o__ready_185(b__ready_131), .o__ready_195(i__ready_137),
+      .rst(rst), .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
       .south_moves(south_in__ready), .south_out__payload(south_out__payload),
-      .south_out__ready(south_out__ready), .south_out__valid(south_out__valid), .sub(row),
-      .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
-      .west_moves(west_in__ready), .west_out__payload(west_out__payload),
-      .west_out__ready(west_out__ready), .west_out__valid(west_out__valid)
+      .south_out__valid(south_out__valid), .sub(row), .west_in__payload(west_in__payload),
+      .west_in__valid(west_in__valid), .west_moves(west_in__ready),
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid)
   );
   \neuflow_operator_tile.tap  tap (
     .clk(clk), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -124,13 +123,13 @@ module \neuflow_operator_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire north_out__ready,
-  input wire east_out__ready,
-  input wire south_out__ready,
-  input wire west_out__ready,
+  input wire o__ready_105,
+  input wire o__ready_115,
+  input wire o__ready_125,
+  input wire o__ready_135,
   input wire [34:0] global_in__payload,
   input wire global_in__valid,
-  input wire global_out__ready,
+  input wire o__ready_145,
   input wire bus__valid,
   output wire north_moves,
   output wire east_moves,
@@ -141,361 +140,217 @@ module \neuflow_operator_tile.router  (
   output wire local1_moves,
   output wire local2_moves,
   output wire bus__ready,
-  input wire local0_out__ready,
-  input wire local1_out__ready,
+  output wire [34:0] north_out__payload,
+  output wire north_out__valid,
+  output wire [34:0] east_out__payload,
+  output wire east_out__valid,
+  output wire [34:0] south_out__payload,
+  output wire south_out__valid,
+  output wire [34:0] west_out__payload,
+  output wire west_out__valid,
+  output wire [34:0] global_out__payload,
+  output wire global_out__valid,
+  output wire [34:0] local0_out__payload,
+  output wire local0_out__valid,
+  output wire [34:0] local1_out__payload,
+  output wire local1_out__valid,
+  output wire [34:0] local2_out__payload,
+  output wire local2_out__valid,
+  output wire [34:0] local3_out__payload,
+  output wire local3_out__valid,
+  output wire [34:0] local4_out__payload,
+  output wire local4_out__valid,
+  input wire o__ready_155,
+  input wire o__ready_165,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire local2_out__ready,
-  input wire local3_out__ready,
+  input wire o__ready_175,
+  input wire o__ready_185,
   input wire [34:0] local1_in__payload,
   input wire local1_in__valid,
-  input wire local4_out__ready,
+  input wire o__ready_195,
   input wire [34:0] local2_in__payload,
   input wire local2_in__valid,
   input wire [48:0] bus__payload,
-  output reg [34:0] north_out__payload = 35'h0,
-  output reg north_out__valid = 1'h0,
-  output reg [34:0] east_out__payload = 35'h0,
-  output reg east_out__valid = 1'h0,
-  output reg [34:0] south_out__payload = 35'h0,
-  output reg south_out__valid = 1'h0,
-  output reg [34:0] west_out__payload = 35'h0,
-  output reg west_out__valid = 1'h0,
-  output reg [34:0] global_out__payload = 35'h0,
-  output reg global_out__valid = 1'h0,
-  output reg [34:0] local0_out__payload = 35'h0,
-  output reg local0_out__valid = 1'h0,
-  output reg [34:0] local1_out__payload = 35'h0,
-  output reg local1_out__valid = 1'h0,
-  output reg [34:0] local2_out__payload = 35'h0,
-  output reg local2_out__valid = 1'h0,
-  output reg [34:0] local3_out__payload = 35'h0,
-  output reg local3_out__valid = 1'h0,
-  output reg [34:0] local4_out__payload = 35'h0,
-  output reg local4_out__valid = 1'h0,
   input wire clk
 );
-  reg n11, n40, n37, n34, n31, n28, n25, n22, n19, n16, n13, east_armed = 1'h0, east_ended = 1'h0,
-    east_last, east_spare_valid = 1'h0, global_armed = 1'h0, global_ended = 1'h0, global_last,
-    global_spare_valid = 1'h0, local0_armed = 1'h0, local0_ended = 1'h0, local0_last,
-    local0_spare_valid = 1'h0, local1_armed = 1'h0, local1_ended = 1'h0, local1_last,
-    local1_spare_valid = 1'h0, local2_armed = 1'h0, local2_ended = 1'h0, local2_last,
-    local2_spare_valid = 1'h0, local3_spare_valid = 1'h0, local4_spare_valid = 1'h0, north_armed =
-    1'h0, north_ended = 1'h0, north_last, north_spare_valid = 1'h0, o__ready = 1'h0, south_armed =
-    1'h0, south_ended = 1'h0, south_last, south_spare_valid = 1'h0, west_armed = 1'h0, west_ended =
-    1'h0, west_last, west_spare_valid = 1'h0;
-  reg [34:0] n41, n38, n35, n32, n29, n26, n23, n20, n17, n14, east_spare = 35'h0, global_spare =
-    35'h0, local0_spare = 35'h0, local1_spare = 35'h0, local2_spare = 35'h0, local3_spare = 35'h0,
-    local4_spare = 35'h0, north_spare = 35'h0, south_spare = 35'h0, west_spare = 35'h0;
+  reg east_armed = 1'h0, east_ended = 1'h0, global_armed = 1'h0, global_ended = 1'h0, local0_armed =
+    1'h0, local0_ended = 1'h0, local1_armed = 1'h0, local1_ended = 1'h0, local2_armed = 1'h0,
+    local2_ended = 1'h0, north_armed = 1'h0, north_ended = 1'h0, o__ready = 1'h0, south_armed =
+    1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, global_next_source = 4'h0, global_source =
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, local1_next_source = 4'h0, local1_source
     = 4'h0, local2_next_source = 4'h0, local2_source = 4'h0, local3_next_source = 4'h0,
     local3_source = 4'h0, local4_next_source = 4'h0, local4_source = 4'h0, north_next_source = 4'h0,
     north_source = 4'h0, south_next_source = 4'h0, south_source = 4'h0, west_next_source = 4'h0,
     west_source = 4'h0;
-  reg [9:0] n2, signal_41, signal_42 = 10'h0, done, east_current = 10'h0, east_peers = 10'h3ff,
-    east_waiting = 10'h0, global_current = 10'h0, global_peers = 10'h3ff, global_waiting = 10'h0,
-    local0_current = 10'h0, local0_peers = 10'h3ff, local0_waiting = 10'h0, local1_current = 10'h0,
-    local1_peers = 10'h3ff, local1_waiting = 10'h0, local2_current = 10'h0, local2_peers = 10'h3ff,
-    local2_waiting = 10'h0, north_current = 10'h0, north_peers = 10'h3ff, north_waiting = 10'h0,
-    queued, south_current = 10'h0, south_peers = 10'h3ff, south_waiting = 10'h0, waits = 10'h0,
-    west_current = 10'h0, west_peers = 10'h3ff, west_waiting = 10'h0;
-  wire n1, n5, n4, n3, n10, n9, n8, n7, n6, n39, n36, n33, n30, n27, n24, n21, n18, n15, n12, busy,
-    east_free, east_loads, global_free, global_loads, local0_free, local0_loads, local1_free,
-    local1_loads, local2_free, local2_loads, local3_free, local3_loads, local4_free, local4_loads,
-    north_free, north_loads, o__valid, south_free, south_loads, west_free, west_loads;
+  reg [9:0] signal_42 = 10'h0, east_current = 10'h0, east_peers = 10'h3ff, east_waiting = 10'h0,
+    global_current = 10'h0, global_peers = 10'h3ff, global_waiting = 10'h0, local0_current = 10'h0,
+    local0_peers = 10'h3ff, local0_waiting = 10'h0, local1_current = 10'h0, local1_peers = 10'h3ff,
+    local1_waiting = 10'h0, local2_current = 10'h0, local2_peers = 10'h3ff, local2_waiting = 10'h0,
+    north_current = 10'h0, north_peers = 10'h3ff, north_waiting = 10'h0, south_current = 10'h0,
+    south_peers = 10'h3ff, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
+    10'h3ff, west_waiting = 10'h0;
+  wire n9, n8, n10, n7, n6, n5, n4, n3, n2, n1, east_last, global_last, i__ready_109, i__ready_119,
+    i__ready_129, i__ready_139, i__ready_149, i__ready_159, i__ready_169, i__ready_179,
+    i__ready_189, i__ready_199, local0_last, local1_last, local2_last, north_last, o__valid_205,
+    south_last, west_last;
   wire [17:0] o__payload;
-  wire [9:0] n42, signal, moving, names;
-  assign north_moves = north_in__valid & north_armed & !(north_peers & n42);
-  assign east_moves = east_in__valid & east_armed & !(east_peers & n42);
-  assign south_moves = south_in__valid & south_armed & !(south_peers & n42);
-  assign west_moves = west_in__valid & west_armed & !(west_peers & n42);
-  assign global_moves = global_in__valid & global_armed & !(global_peers & n42);
-  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers & n42);
-  assign local1_moves = local1_in__valid & local1_armed & !(local1_peers & n42);
-  assign local2_moves = local2_in__valid & local2_armed & !(local2_peers & n42);
-  assign n1 = o__ready | |{local2_ended, global_ended, local1_ended, north_ended, local0_ended,
-    west_ended, south_ended, east_ended};
-  assign n3 = o__payload[7:4] == 2'h2;
-  assign n4 = o__payload[7:4] == 1'h1;
-  assign n5 = !o__payload[7:4];
-  assign n6 = o__payload[7:4] == 3'h7;
-  assign n7 = o__payload[7:4] == 3'h6;
-  assign n8 = o__payload[7:4] == 3'h5;
-  assign n9 = o__payload[7:4] == 3'h4;
-  assign n10 = o__payload[7:4] == 2'h3;
-  assign names = o__payload[17:8] | signal;
-  assign signal = |{n4, n3, n10, n9, n8, n7, n6, n5} ? 1'h1 << o__payload[3:0] : 10'h0;
-  assign n12 = local4_loads | local4_out__valid;
-  assign local4_free = ~local4_out__valid | local4_out__ready;
+  wire [9:0] n11, n12, signal, signal_41, done, moving, names, queued;
+  assign north_moves = north_in__valid & north_armed & !(north_peers & n12);
+  assign east_moves = east_in__valid & east_armed & !(east_peers & n12);
+  assign south_moves = south_in__valid & south_armed & !(south_peers & n12);
+  assign west_moves = west_in__valid & west_armed & !(west_peers & n12);
+  assign global_moves = global_in__valid & global_armed & !(global_peers & n12);
+  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers & n12);
+  assign local1_moves = local1_in__valid & local1_armed & !(local1_peers & n12);
+  assign local2_moves = local2_in__valid & local2_armed & !(local2_peers & n12);
   assign moving = (north_moves ? north_current : 10'h0) | (east_moves ? east_current : 10'h0) |
     (south_moves ? south_current : 10'h0) | (west_moves ? west_current : 10'h0) | (global_moves ?
     global_current : 10'h0) | (local0_moves ? local0_current : 10'h0) | (local1_moves ?
     local1_current : 10'h0) | (local2_moves ? local2_current : 10'h0);
-  assign local4_loads = local4_spare_valid | signal_42[9];
-  assign n15 = local3_loads | local3_out__valid;
-  assign local3_free = ~local3_out__valid | local3_out__ready;
-  assign local3_loads = local3_spare_valid | signal_42[8];
-  assign n18 = local2_loads | local2_out__valid;
-  assign local2_free = ~local2_out__valid | local2_out__ready;
-  assign local2_loads = local2_spare_valid | signal_42[7];
-  assign n21 = local1_loads | local1_out__valid;
-  assign local1_free = ~local1_out__valid | local1_out__ready;
-  assign local1_loads = local1_spare_valid | signal_42[6];
-  assign n24 = local0_loads | local0_out__valid;
-  assign local0_free = ~local0_out__valid | local0_out__ready;
-  assign local0_loads = local0_spare_valid | signal_42[5];
-  assign n27 = global_loads | global_out__valid;
-  assign global_free = ~global_out__valid | global_out__ready;
-  assign global_loads = global_spare_valid | signal_42[4];
-  assign n30 = west_loads | west_out__valid;
-  assign west_free = ~west_out__valid | west_out__ready;
-  assign west_loads = west_spare_valid | signal_42[3];
-  assign n33 = south_loads | south_out__valid;
-  assign south_free = ~south_out__valid | south_out__ready;
-  assign south_loads = south_spare_valid | signal_42[2];
-  assign n36 = east_loads | east_out__valid;
-  assign east_free = ~east_out__valid | east_out__ready;
-  assign east_loads = east_spare_valid | signal_42[1];
-  assign n39 = north_loads | north_out__valid;
-  assign north_free = ~north_out__valid | north_out__ready;
-  assign north_loads = north_spare_valid | signal_42[0];
-  assign busy = |signal_42;
-  assign n42 = ~{~local4_spare_valid, ~local3_spare_valid, ~local2_spare_valid, ~local1_spare_valid,
-    ~local0_spare_valid, ~global_spare_valid, ~west_spare_valid, ~south_spare_valid,
-    ~east_spare_valid, ~north_spare_valid};
+  assign local2_last = local2_moves & local2_in__payload[34];
+  assign local1_last = local1_moves & local1_in__payload[34];
+  assign local0_last = local0_moves & local0_in__payload[34];
+  assign global_last = global_moves & global_in__payload[34];
+  assign west_last = west_moves & west_in__payload[34];
+  assign south_last = south_moves & south_in__payload[34];
+  assign east_last = east_moves & east_in__payload[34];
+  assign north_last = north_moves & north_in__payload[34];
+  assign n1 = o__payload[7:4] == 3'h7;
+  assign names = o__payload[17:8] | signal;
+  assign n2 = o__payload[7:4] == 3'h6;
+  assign n3 = o__payload[7:4] == 3'h5;
+  assign n4 = o__payload[7:4] == 3'h4;
+  assign n5 = o__payload[7:4] == 2'h3;
+  assign n6 = o__payload[7:4] == 2'h2;
+  assign n7 = o__payload[7:4] == 1'h1;
+  assign n8 = !o__payload[7:4];
+  assign signal = |{n7, n6, n5, n4, n3, n2, n1, n8} ? 1'h1 << o__payload[3:0] : 10'h0;
+  assign queued = o__ready ? signal & signal_42 & n11 : 10'h0;
+  assign n9 = o__ready | |done;
+  assign signal_41 = o__ready ? signal & (~signal_42 | done) : 10'h0;
+  assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
+    (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (global_ended ?
+    global_current : 10'h0) | (local0_ended ? local0_current : 10'h0) | (local1_ended ?
+    local1_current : 10'h0) | (local2_ended ? local2_current : 10'h0);
+  assign n10 = |signal;
+  assign n11 = ~done;
+  assign n12 = ~{i__ready_199, i__ready_189, i__ready_179, i__ready_169, i__ready_159, i__ready_149,
+    i__ready_139, i__ready_129, i__ready_119, i__ready_109};
+  neuflow_link_slice east_slice (
+    .clk(clk), .i__payload(east_source == 3'h7 ? local2_in__payload : east_source == 3'h6 ?
+      local1_in__payload : east_source == 3'h5 ? local0_in__payload : east_source == 3'h4 ?
+      global_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
+      south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ? north_in__payload
+      : 35'h0), .i__ready(i__ready_119), .i__valid(moving[1]), .o__payload(east_out__payload),
+      .o__ready(o__ready_115), .o__valid(east_out__valid), .rst(rst)
+  );
+  neuflow_link_slice global_slice (
+    .clk(clk), .i__payload(global_source == 3'h7 ? local2_in__payload : global_source == 3'h6 ?
+      local1_in__payload : global_source == 3'h5 ? local0_in__payload : global_source == 3'h4 ?
+      global_in__payload : global_source == 2'h3 ? west_in__payload : global_source == 2'h2 ?
+      south_in__payload : global_source == 1'h1 ? east_in__payload : !global_source ?
+      north_in__payload : 35'h0), .i__ready(i__ready_149), .i__valid(moving[4]),
+      .o__payload(global_out__payload), .o__ready(o__ready_145), .o__valid(global_out__valid),
+      .rst(rst)
+  );
+  neuflow_link_slice local0_slice (
+    .clk(clk), .i__payload(local0_source == 3'h7 ? local2_in__payload : local0_source == 3'h6 ?
+      local1_in__payload : local0_source == 3'h5 ? local0_in__payload : local0_source == 3'h4 ?
+      global_in__payload : local0_source == 2'h3 ? west_in__payload : local0_source == 2'h2 ?
+      south_in__payload : local0_source == 1'h1 ? east_in__payload : !local0_source ?
+      north_in__payload : 35'h0), .i__ready(i__ready_159), .i__valid(moving[5]),
+      .o__payload(local0_out__payload), .o__ready(o__ready_155), .o__valid(local0_out__valid),
+      .rst(rst)
+  );
+  neuflow_link_slice local1_slice (
+    .clk(clk), .i__payload(local1_source == 3'h7 ? local2_in__payload : local1_source == 3'h6 ?
+      local1_in__payload : local1_source == 3'h5 ? local0_in__payload : local1_source == 3'h4 ?
+      global_in__payload : local1_source == 2'h3 ? west_in__payload : local1_source == 2'h2 ?
+      south_in__payload : local1_source == 1'h1 ? east_in__payload : !local1_source ?
+      north_in__payload : 35'h0), .i__ready(i__ready_169), .i__valid(moving[6]),
+      .o__payload(local1_out__payload), .o__ready(o__ready_165), .o__valid(local1_out__valid),
+      .rst(rst)
+  );
+  neuflow_link_slice local2_slice (
+    .clk(clk), .i__payload(local2_source == 3'h7 ? local2_in__payload : local2_source == 3'h6 ?
+      local1_in__payload : local2_source == 3'h5 ? local0_in__payload : local2_source == 3'h4 ?
+      global_in__payload : local2_source == 2'h3 ? west_in__payload : local2_source == 2'h2 ?
+      south_in__payload : local2_source == 1'h1 ? east_in__payload : !local2_source ?
+      north_in__payload : 35'h0), .i__ready(i__ready_179), .i__valid(moving[7]),
+      .o__payload(local2_out__payload), .o__ready(o__ready_175), .o__valid(local2_out__valid),
+      .rst(rst)
+  );
+  neuflow_link_slice local3_slice (
+    .clk(clk), .i__payload(local3_source == 3'h7 ? local2_in__payload : local3_source == 3'h6 ?
+      local1_in__payload : local3_source == 3'h5 ? local0_in__payload : local3_source == 3'h4 ?
+      global_in__payload : local3_source == 2'h3 ? west_in__payload : local3_source == 2'h2 ?
+      south_in__payload : local3_source == 1'h1 ? east_in__payload : !local3_source ?
+      north_in__payload : 35'h0), .i__ready(i__ready_189), .i__valid(moving[8]),
+      .o__payload(local3_out__payload), .o__ready(o__ready_185), .o__valid(local3_out__valid),
+      .rst(rst)
+  );
+  neuflow_link_slice local4_slice (
+    .clk(clk), .i__payload(local4_source == 3'h7 ? local2_in__payload : local4_source == 3'h6 ?
+      local1_in__payload : local4_source == 3'h5 ? local0_in__payload : local4_source == 3'h4 ?
+      global_in__payload : local4_source == 2'h3 ? west_in__payload : local4_source == 2'h2 ?
+      south_in__payload : local4_source == 1'h1 ? east_in__payload : !local4_source ?
+      north_in__payload : 35'h0), .i__ready(i__ready_199), .i__valid(moving[9]),
+      .o__payload(local4_out__payload), .o__ready(o__ready_195), .o__valid(local4_out__valid),
+      .rst(rst)
+  );
+  neuflow_link_slice north_slice (
+    .clk(clk), .i__payload(north_source == 3'h7 ? local2_in__payload : north_source == 3'h6 ?
+      local1_in__payload : north_source == 3'h5 ? local0_in__payload : north_source == 3'h4 ?
+      global_in__payload : north_source == 2'h3 ? west_in__payload : north_source == 2'h2 ?
+      south_in__payload : north_source == 1'h1 ? east_in__payload : !north_source ?
+      north_in__payload : 35'h0), .i__ready(i__ready_109), .i__valid(moving[0]),
+      .o__payload(north_out__payload), .o__ready(o__ready_105), .o__valid(north_out__valid),
+      .rst(rst)
+  );
+  neuflow_link_slice south_slice (
+    .clk(clk), .i__payload(south_source == 3'h7 ? local2_in__payload : south_source == 3'h6 ?
+      local1_in__payload : south_source == 3'h5 ? local0_in__payload : south_source == 3'h4 ?
+      global_in__payload : south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ?
+      south_in__payload : south_source == 1'h1 ? east_in__payload : !south_source ?
+      north_in__payload : 35'h0), .i__ready(i__ready_129), .i__valid(moving[2]),
+      .o__payload(south_out__payload), .o__ready(o__ready_125), .o__valid(south_out__valid),
+      .rst(rst)
+  );
+  neuflow_link_slice west_slice (
+    .clk(clk), .i__payload(west_source == 3'h7 ? local2_in__payload : west_source == 3'h6 ?
+      local1_in__payload : west_source == 3'h5 ? local0_in__payload : west_source == 3'h4 ?
+      global_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
+      south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ? north_in__payload
+      : 35'h0), .i__ready(i__ready_139), .i__valid(moving[3]), .o__payload(west_out__payload),
+      .o__ready(o__ready_135), .o__valid(west_out__valid), .rst(rst)
+  );
   \neuflow_operator_tile.router.words  words (
     .clk(clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_205), .rst(rst)
   );
   always @(posedge clk) begin
-    if (n1) begin
-      done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
-        (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (global_ended
-        ? global_current : 10'h0) | (local0_ended ? local0_current : 10'h0) | (local1_ended ?
-        local1_current : 10'h0) | (local2_ended ? local2_current : 10'h0);
-      n2 = ~done;
-      signal_41 = o__ready ? signal & (~signal_42 | done) : 10'h0;
-      queued = o__ready ? signal & signal_42 & n2 : 10'h0;
-      south_current <= south_current & n2 | south_waiting & done | (n3 ? signal_41 : 10'h0);
-      east_waiting <= east_waiting & n2 | (n4 ? queued : 10'h0);
-      east_current <= east_current & n2 | east_waiting & done | (n4 ? signal_41 : 10'h0);
-      north_waiting <= north_waiting & n2 | (n5 ? queued : 10'h0);
-      north_current <= north_current & n2 | north_waiting & done | (n5 ? signal_41 : 10'h0);
-      waits <= waits & n2 | queued;
-      signal_42 <= signal_42 & n2 | waits & done | signal_41;
-      local2_waiting <= local2_waiting & n2 | (n6 ? queued : 10'h0);
-      local2_current <= local2_current & n2 | local2_waiting & done | (n6 ? signal_41 : 10'h0);
-      local1_waiting <= local1_waiting & n2 | (n7 ? queued : 10'h0);
-      local1_current <= local1_current & n2 | local1_waiting & done | (n7 ? signal_41 : 10'h0);
-      local0_waiting <= local0_waiting & n2 | (n8 ? queued : 10'h0);
-      local0_current <= local0_current & n2 | local0_waiting & done | (n8 ? signal_41 : 10'h0);
-      global_waiting <= global_waiting & n2 | (n9 ? queued : 10'h0);
-      global_current <= global_current & n2 | global_waiting & done | (n9 ? signal_41 : 10'h0);
-      west_waiting <= west_waiting & n2 | (n10 ? queued : 10'h0);
-      west_current <= west_current & n2 | west_waiting & done | (n10 ? signal_41 : 10'h0);
-      south_waiting <= south_waiting & n2 | (n3 ? queued : 10'h0);
-      if (o__ready) begin
-        n11 = |signal;
-        if (n11) begin
-          if (n4) east_peers <= names;
-          if (n5) north_peers <= names;
-          if (n6) local2_peers <= names;
-          if (n7) local1_peers <= names;
-          if (n8) local0_peers <= names;
-          if (n9) global_peers <= names;
-          if (n10) west_peers <= names;
-          if (n3) south_peers <= names;
-        end
-      end
-      if (queued[9]) local4_next_source <= o__payload[7:4];
-      if (signal_41[9] | done[9]) local4_source <= signal_41[9] ? o__payload[7:4] :
-        local4_next_source;
-      if (queued[8]) local3_next_source <= o__payload[7:4];
-      if (signal_41[8] | done[8]) local3_source <= signal_41[8] ? o__payload[7:4] :
-        local3_next_source;
-      if (queued[7]) local2_next_source <= o__payload[7:4];
-      if (signal_41[7] | done[7]) local2_source <= signal_41[7] ? o__payload[7:4] :
-        local2_next_source;
-      if (queued[6]) local1_next_source <= o__payload[7:4];
-      if (signal_41[6] | done[6]) local1_source <= signal_41[6] ? o__payload[7:4] :
-        local1_next_source;
-      if (queued[5]) local0_next_source <= o__payload[7:4];
-      if (signal_41[5] | done[5]) local0_source <= signal_41[5] ? o__payload[7:4] :
-        local0_next_source;
-      if (queued[4]) global_next_source <= o__payload[7:4];
-      if (signal_41[4] | done[4]) global_source <= signal_41[4] ? o__payload[7:4] :
-        global_next_source;
-      if (queued[3]) west_next_source <= o__payload[7:4];
-      if (signal_41[3] | done[3]) west_source <= signal_41[3] ? o__payload[7:4] : west_next_source;
-      if (queued[2]) south_next_source <= o__payload[7:4];
-      if (signal_41[2] | done[2]) south_source <= signal_41[2] ? o__payload[7:4] :
-        south_next_source;
-      if (queued[1]) east_next_source <= o__payload[7:4];
-      if (signal_41[1] | done[1]) east_source <= signal_41[1] ? o__payload[7:4] : east_next_source;
-      if (queued[0]) north_next_source <= o__payload[7:4];
-      if (signal_41[0] | done[0]) north_source <= signal_41[0] ? o__payload[7:4] :
-        north_next_source;
-    end
-    if (n12) begin
-      n13 = local4_spare_valid | moving[9];
-      local4_spare_valid <= ~local4_free & n13;
-      if (local4_free) local4_out__valid <= n13;
-    end
-    if (local4_loads) begin
-      n14 = local4_spare_valid ? local4_spare : local4_source == 3'h7 ? local2_in__payload :
-        local4_source == 3'h6 ? local1_in__payload : local4_source == 3'h5 ? local0_in__payload :
-        local4_source == 3'h4 ? global_in__payload : local4_source == 2'h3 ? west_in__payload :
-        local4_source == 2'h2 ? south_in__payload : local4_source == 1'h1 ? east_in__payload :
-        !local4_source ? north_in__payload : 35'h0;
-      local4_spare <= n14;
-      if (local4_free) local4_out__payload <= n14;
-    end
-    if (n15) begin
-      n16 = local3_spare_valid | moving[8];
-      local3_spare_valid <= ~local3_free & n16;
-      if (local3_free) local3_out__valid <= n16;
-    end
-    if (local3_loads) begin
-      n17 = local3_spare_valid ? local3_spare : local3_source == 3'h7 ? local2_in__payload :
-        local3_source == 3'h6 ? local1_in__payload : local3_source == 3'h5 ? local0_in__payload :
-        local3_source == 3'h4 ? global_in__payload : local3_source == 2'h3 ? west_in__payload :
-        local3_source == 2'h2 ? south_in__payload : local3_source == 1'h1 ? east_in__payload :
-        !local3_source ? north_in__payload : 35'h0;
-      local3_spare <= n17;
-      if (local3_free) local3_out__payload <= n17;
-    end
-    if (n18) begin
-      n19 = local2_spare_valid | moving[7];
-      local2_spare_valid <= ~local2_free & n19;
-      if (local2_free) local2_out__valid <= n19;
-    end
-    if (local2_loads) begin
-      n20 = local2_spare_valid ? local2_spare : local2_source == 3'h7 ? local2_in__payload :
-        local2_source == 3'h6 ? local1_in__payload : local2_source == 3'h5 ? local0_in__payload :
-        local2_source == 3'h4 ? global_in__payload : local2_source == 2'h3 ? west_in__payload :
-        local2_source == 2'h2 ? south_in__payload : local2_source == 1'h1 ? east_in__payload :
-        !local2_source ? north_in__payload : 35'h0;
-      local2_spare <= n20;
-      if (local2_free) local2_out__payload <= n20;
-    end
-    if (n21) begin
-      n22 = local1_spare_valid | moving[6];
-      local1_spare_valid <= ~local1_free & n22;
-      if (local1_free) local1_out__valid <= n22;
-    end
-    if (local1_loads) begin
-      n23 = local1_spare_valid ? local1_spare : local1_source == 3'h7 ? local2_in__payload :
-        local1_source == 3'h6 ? local1_in__payload : local1_source == 3'h5 ? local0_in__payload :
-        local1_source == 3'h4 ? global_in__payload : local1_source == 2'h3 ? west_in__payload :
-        local1_source == 2'h2 ? south_in__payload : local1_source == 1'h1 ? east_in__payload :
-        !local1_source ? north_in__payload : 35'h0;
-      local1_spare <= n23;
-      if (local1_free) local1_out__payload <= n23;
-    end
-    if (n24) begin
-      n25 = local0_spare_valid | moving[5];
-      local0_spare_valid <= ~local0_free & n25;
-      if (local0_free) local0_out__valid <= n25;
-    end
-    if (local0_loads) begin
-      n26 = local0_spare_valid ? local0_spare : local0_source == 3'h7 ? local2_in__payload :
-        local0_source == 3'h6 ? local1_in__payload : local0_source == 3'h5 ? local0_in__payload :
-        local0_source == 3'h4 ? global_in__payload : local0_source == 2'h3 ? west_in__payload :
-        local0_source == 2'h2 ? south_in__payload : local0_source == 1'h1 ? east_in__payload :
-        !local0_source ? north_in__payload : 35'h0;
-      local0_spare <= n26;
-      if (local0_free) local0_out__payload <= n26;
-    end
-    if (n27) begin
-      n28 = global_spare_valid | moving[4];
-      global_spare_valid <= ~global_free & n28;
-      if (global_free) global_out__valid <= n28;
-    end
-    if (global_loads) begin
-      n29 = global_spare_valid ? global_spare : global_source == 3'h7 ? local2_in__payload :
-        global_source == 3'h6 ? local1_in__payload : global_source == 3'h5 ? local0_in__payload :
-        global_source == 3'h4 ? global_in__payload : global_source == 2'h3 ? west_in__payload :
-        global_source == 2'h2 ? south_in__payload : global_source == 1'h1 ? east_in__payload :
-        !global_source ? north_in__payload : 35'h0;
-      global_spare <= n29;
-      if (global_free) global_out__payload <= n29;
-    end
-    if (n30) begin
-      n31 = west_spare_valid | moving[3];
-      west_spare_valid <= ~west_free & n31;
-      if (west_free) west_out__valid <= n31;
-    end
-    if (west_loads) begin
-      n32 = west_spare_valid ? west_spare : west_source == 3'h7 ? local2_in__payload : west_source
-        == 3'h6 ? local1_in__payload : west_source == 3'h5 ? local0_in__payload : west_source ==
-        3'h4 ? global_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
-        south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ?
-        north_in__payload : 35'h0;
-      west_spare <= n32;
-      if (west_free) west_out__payload <= n32;
-    end
-    if (n33) begin
-      n34 = south_spare_valid | moving[2];
-      south_spare_valid <= ~south_free & n34;
-      if (south_free) south_out__valid <= n34;
-    end
-    if (south_loads) begin
-      n35 = south_spare_valid ? south_spare : south_source == 3'h7 ? local2_in__payload :
-        south_source == 3'h6 ? local1_in__payload : south_source == 3'h5 ? local0_in__payload :
-        south_source == 3'h4 ? global_in__payload : south_source == 2'h3 ? west_in__payload :
-        south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ? east_in__payload :
-        !south_source ? north_in__payload : 35'h0;
-      south_spare <= n35;
-      if (south_free) south_out__payload <= n35;
-    end
-    if (n36) begin
-      n37 = east_spare_valid | moving[1];
-      east_spare_valid <= ~east_free & n37;
-      if (east_free) east_out__valid <= n37;
-    end
-    if (east_loads) begin
-      n38 = east_spare_valid ? east_spare : east_source == 3'h7 ? local2_in__payload : east_source
-        == 3'h6 ? local1_in__payload : east_source == 3'h5 ? local0_in__payload : east_source ==
-        3'h4 ? global_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
-        south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ?
-        north_in__payload : 35'h0;
-      east_spare <= n38;
-      if (east_free) east_out__payload <= n38;
-    end
-    if (n39) begin
-      n40 = north_spare_valid | moving[0];
-      north_spare_valid <= ~north_free & n40;
-      if (north_free) north_out__valid <= n40;
-    end
-    if (north_loads) begin
-      n41 = north_spare_valid ? north_spare : north_source == 3'h7 ? local2_in__payload :
-        north_source == 3'h6 ? local1_in__payload : north_source == 3'h5 ? local0_in__payload :
-        north_source == 3'h4 ? global_in__payload : north_source == 2'h3 ? west_in__payload :
-        north_source == 2'h2 ? south_in__payload : north_source == 1'h1 ? east_in__payload :
-        !north_source ? north_in__payload : 35'h0;
-      north_spare <= n41;
-      if (north_free) north_out__payload <= n41;
-    end
-    if (o__valid) begin
-      o__ready <= ~o__ready & ~(n6 ? |(local2_current | local2_waiting) & names != local2_peers : n7
-        ? |(local1_current | local1_waiting) & names != local1_peers : n8 ? |(local0_current |
-        local0_waiting) & names != local0_peers : n9 ? |(global_current | global_waiting) & names !=
-        global_peers : n10 ? |(west_current | west_waiting) & names != west_peers : n3 ?
-        |(south_current | south_waiting) & names != south_peers : n4 ? |(east_current |
-        east_waiting) & names != east_peers : n5 ? |(north_current | north_waiting) & names !=
-        north_peers : 1'h0) & ~(|(signal & waits));
-    end
-    if (busy) begin
-      local2_last = local2_moves & local2_in__payload[34];
-      local1_last = local1_moves & local1_in__payload[34];
-      local0_last = local0_moves & local0_in__payload[34];
-      global_last = global_moves & global_in__payload[34];
-      west_last = west_moves & west_in__payload[34];
-      south_last = south_moves & south_in__payload[34];
-      east_last = east_moves & east_in__payload[34];
-      north_last = north_moves & north_in__payload[34];
+    if (rst) begin
+      local2_armed <= 1'h0; local2_ended <= 1'h0; local1_armed <= 1'h0; local1_ended <= 1'h0;
+        local0_armed <= 1'h0; local0_ended <= 1'h0; global_armed <= 1'h0; global_ended <= 1'h0;
+        west_armed <= 1'h0; west_ended <= 1'h0; south_armed <= 1'h0; south_ended <= 1'h0; east_armed
+        <= 1'h0; east_ended <= 1'h0; north_armed <= 1'h0; north_ended <= 1'h0; o__ready <= 1'h0;
+        local4_next_source <= 4'h0; local4_source <= 4'h0; local3_next_source <= 4'h0; local3_source
+        <= 4'h0; local2_next_source <= 4'h0; local2_source <= 4'h0; local1_next_source <= 4'h0;
+        local1_source <= 4'h0; local0_next_source <= 4'h0; local0_source <= 4'h0; global_next_source
+        <= 4'h0; global_source <= 4'h0; west_next_source <= 4'h0; west_source <= 4'h0;
+        south_next_source <= 4'h0; south_source <= 4'h0; east_next_source <= 4'h0; east_source <=
+        4'h0; north_next_source <= 4'h0; north_source <= 4'h0; local2_peers <= 10'h3ff;
+        local2_waiting <= 10'h0; local2_current <= 10'h0; local1_waiting <= 10'h0; local1_current <=
+        10'h0; local0_waiting <= 10'h0; local0_current <= 10'h0; global_waiting <= 10'h0;
+        global_current <= 10'h0; west_waiting <= 10'h0; west_current <= 10'h0; south_waiting <=
+        10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current <= 10'h0; north_waiting
+        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; signal_42 <= 10'h0; local1_peers <=
+        10'h3ff; local0_peers <= 10'h3ff; global_peers <= 10'h3ff; west_peers <= 10'h3ff;
+        south_peers <= 10'h3ff; east_peers <= 10'h3ff; north_peers <= 10'h3ff;
+    end else begin
       local2_armed <= |local2_current & !(local2_peers & ~local2_current) & ~local2_last &
         ~local2_ended;
       local2_ended <= local2_last;
@@ -516,31 +371,71 @@ module \neuflow_operator_tile.router  (
       east_ended <= east_last;
       north_armed <= |north_current & !(north_peers & ~north_current) & ~north_last & ~north_ended;
       north_ended <= north_last;
-    end
-    if (rst) begin
-      south_current <= 10'h0; east_peers <= 10'h3ff; east_waiting <= 10'h0; east_current <= 10'h0;
-        north_peers <= 10'h3ff; north_waiting <= 10'h0; north_current <= 10'h0; waits <= 10'h0;
-        signal_42 <= 10'h0; o__ready <= 1'h0; local4_spare_valid <= 1'h0; local4_out__valid <= 1'h0;
-        local3_spare_valid <= 1'h0; local3_out__valid <= 1'h0; local2_spare_valid <= 1'h0;
-        local2_out__valid <= 1'h0; local1_spare_valid <= 1'h0; local1_out__valid <= 1'h0;
-        local0_spare_valid <= 1'h0; local0_out__valid <= 1'h0; global_spare_valid <= 1'h0;
-        global_out__valid <= 1'h0; west_spare_valid <= 1'h0; west_out__valid <= 1'h0;
-        south_spare_valid <= 1'h0; south_out__valid <= 1'h0; east_spare_valid <= 1'h0;
-        east_out__valid <= 1'h0; north_spare_valid <= 1'h0; north_out__valid <= 1'h0; local2_armed
-        <= 1'h0; local2_ended <= 1'h0; local1_armed <= 1'h0; local1_ended <= 1'h0; local0_armed <=
-        1'h0; local0_ended <= 1'h0; global_armed <= 1'h0; global_ended <= 1'h0; west_armed <= 1'h0;
-        west_ended <= 1'h0; south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended
-        <= 1'h0; north_armed <= 1'h0; north_ended <= 1'h0; local4_next_source <= 4'h0; local4_source
-        <= 4'h0; local3_next_source <= 4'h0; local3_source <= 4'h0; local2_next_source <= 4'h0;
-        local2_source <= 4'h0; local1_next_source <= 4'h0; local1_source <= 4'h0; local0_next_source
-        <= 4'h0; local0_source <= 4'h0; global_next_source <= 4'h0; global_source <= 4'h0;
-        west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0; south_source <=
-        4'h0; east_next_source <= 4'h0; east_source <= 4'h0; north_next_source <= 4'h0; north_source
-        <= 4'h0; local2_peers <= 10'h3ff; local2_waiting <= 10'h0; local2_current <= 10'h0;
-        local1_peers <= 10'h3ff; local1_waiting <= 10'h0; local1_current <= 10'h0; local0_peers <=
-        10'h3ff; local0_waiting <= 10'h0; local0_current <= 10'h0; global_peers <= 10'h3ff;
-        global_waiting <= 10'h0; global_current <= 10'h0; west_peers <= 10'h3ff; west_waiting <=
-        10'h0; west_current <= 10'h0; south_peers <= 10'h3ff; south_waiting <= 10'h0;
+      o__ready <= o__valid_205 & ~o__ready & ~(n1 ? |(local2_current | local2_waiting) & names !=
+        local2_peers : n2 ? |(local1_current | local1_waiting) & names != local1_peers : n3 ?
+        |(local0_current | local0_waiting) & names != local0_peers : n4 ? |(global_current |
+        global_waiting) & names != global_peers : n5 ? |(west_current | west_waiting) & names !=
+        west_peers : n6 ? |(south_current | south_waiting) & names != south_peers : n7 ?
+        |(east_current | east_waiting) & names != east_peers : n8 ? |(north_current | north_waiting)
+        & names != north_peers : 1'h0) & ~(|(signal & waits));
+      if (queued[9] & n9) local4_next_source <= o__payload[7:4];
+      if ((signal_41[9] | done[9]) & n9) local4_source <= signal_41[9] ? o__payload[7:4] :
+        local4_next_source;
+      if (queued[8] & n9) local3_next_source <= o__payload[7:4];
+      if ((signal_41[8] | done[8]) & n9) local3_source <= signal_41[8] ? o__payload[7:4] :
+        local3_next_source;
+      if (queued[7] & n9) local2_next_source <= o__payload[7:4];
+      if ((signal_41[7] | done[7]) & n9) local2_source <= signal_41[7] ? o__payload[7:4] :
+        local2_next_source;
+      if (queued[6] & n9) local1_next_source <= o__payload[7:4];
+      if ((signal_41[6] | done[6]) & n9) local1_source <= signal_41[6] ? o__payload[7:4] :
+        local1_next_source;
+      if (queued[5] & n9) local0_next_source <= o__payload[7:4];
+      if ((signal_41[5] | done[5]) & n9) local0_source <= signal_41[5] ? o__payload[7:4] :
+        local0_next_source;
+      if (queued[4] & n9) global_next_source <= o__payload[7:4];
+      if ((signal_41[4] | done[4]) & n9) global_source <= signal_41[4] ? o__payload[7:4] :
+        global_next_source;
+      if (queued[3] & n9) west_next_source <= o__payload[7:4];
+      if ((signal_41[3] | done[3]) & n9) west_source <= signal_41[3] ? o__payload[7:4] :
+        west_next_source;
+      if (queued[2] & n9) south_next_source <= o__payload[7:4];
+      if ((signal_41[2] | done[2]) & n9) south_source <= signal_41[2] ? o__payload[7:4] :
+        south_next_source;
+      if (queued[1] & n9) east_next_source <= o__payload[7:4];
+      if ((signal_41[1] | done[1]) & n9) east_source <= signal_41[1] ? o__payload[7:4] :
+        east_next_source;
+      if (queued[0] & n9) north_next_source <= o__payload[7:4];
+      if ((signal_41[0] | done[0]) & n9) north_source <= signal_41[0] ? o__payload[7:4] :
+        north_next_source;
+      if ((o__ready & n1 & n10) & n9) local2_peers <= names;
+      if (n9) begin
+        local2_waiting <= local2_waiting & n11 | (n1 ? queued : 10'h0);
+        local2_current <= local2_current & n11 | local2_waiting & done | (n1 ? signal_41 : 10'h0);
+        local1_waiting <= local1_waiting & n11 | (n2 ? queued : 10'h0);
+        local1_current <= local1_current & n11 | local1_waiting & done | (n2 ? signal_41 : 10'h0);
+        local0_waiting <= local0_waiting & n11 | (n3 ? queued : 10'h0);
+        local0_current <= local0_current & n11 | local0_waiting & done | (n3 ? signal_41 : 10'h0);
+        global_waiting <= global_waiting & n11 | (n4 ? queued : 10'h0);
+        global_current <= global_current & n11 | global_waiting & done | (n4 ? signal_41 : 10'h0);
+        west_waiting <= west_waiting & n11 | (n5 ? queued : 10'h0);
+        west_current <= west_current & n11 | west_waiting & done | (n5 ? signal_41 : 10'h0);
+        south_waiting <= south_waiting & n11 | (n6 ? queued : 10'h0);
+        south_current <= south_current & n11 | south_waiting & done | (n6 ? signal_41 : 10'h0);
+        east_waiting <= east_waiting & n11 | (n7 ? queued : 10'h0);
+        east_current <= east_current & n11 | east_waiting & done | (n7 ? signal_41 : 10'h0);
+        north_waiting <= north_waiting & n11 | (n8 ? queued : 10'h0);
+        north_current <= north_current & n11 | north_waiting & done | (n8 ? signal_41 : 10'h0);
+        waits <= waits & n11 | queued;
+        signal_42 <= signal_42 & n11 | waits & done | signal_41;
+      end
+      if ((o__ready & n2 & n10) & n9) local1_peers <= names;
+      if ((o__ready & n3 & n10) & n9) local0_peers <= names;
+      if ((o__ready & n4 & n10) & n9) global_peers <= names;
+      if ((o__ready & n5 & n10) & n9) west_peers <= names;
+      if ((o__ready & n6 & n10) & n9) south_peers <= names;
+      if ((o__ready & n7 & n10) & n9) east_peers <= names;
+      if ((o__ready & n8 & n10) & n9) north_peers <= names;
     end
   end
 endmodule
@@ -556,24 +451,23 @@ module \neuflow_operator_tile.router.words  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [17:0] n2, spare = 18'h0;
-  wire n1, free, loads;
+  reg [17:0] spare = 18'h0;
+  wire n2, free;
+  wire [17:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -621,24 +515,23 @@ module \neuflow_operator_tile.tap.slice  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [48:0] n2, spare = 49'h0;
-  wire n1, free, loads;
+  reg [48:0] spare = 49'h0;
+  wire n2, free;
+  wire [48:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule

@@ -23,7 +23,7 @@ module neuflow_read_port (
   reg [1:0] index = 2'h0;
   reg [3:0] room = 4'h8;
   reg [77:0] head = 78'h0;
-  wire n2, asked, ends, i__ready, i__ready_30, i__ready_37, i__ready_39, i__ready_56, i__ready_65,
+  wire asked, ends, i__ready, i__ready_30, i__ready_37, i__ready_39, i__ready_56, i__ready_65,
     i__valid, i__valid_31, i__valid_35, i__valid_62, o__ready_54, o__valid_72, request__valid_36;
   wire [14:0] i__payload_41, o__payload_49;
   wire [1:0] i__payload_50_first;
@@ -45,7 +45,6 @@ module neuflow_read_port (
   assign i__payload_50_first = !index ? o__payload_49[1:0] : 2'h0;
   assign asked = i__valid_35 & i__ready_39;
   assign following = (room + left) - {asked ? i__payload_33[30:29] + 1'h1 : 3'h0};
-  assign n2 = o__valid_72 & o__ready_54;
   \neuflow_read_port.asks  asks (
     .clk(clk), .i__payload(i__payload_33), .i__ready(i__ready_39), .i__valid(i__valid_35),
       .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid), .rst(rst)
@@ -84,16 +83,18 @@ module neuflow_read_port (
       .o__payload(i__payload_27), .o__ready(i__ready_30), .o__valid(i__valid_31), .rst(rst)
   );
   always @(posedge clk) begin
-    fits <= following >= 3'h4;
-    room <= following; left <= n2;
-    if (o__ready_54) begin
-      signal <= o__valid_72;
-      if (o__valid_72) head <= o__payload_73;
-    end
-    if (response__valid) index <= ends ? 2'h0 : index + 1'h1;
     if (rst) begin
-      fits <= 1'h0; room <= 4'h8; signal <= 1'h0; left <= 1'h0; index <= 2'h0;
+      fits <= 1'h0; room <= 4'h8; left <= 1'h0; signal <= 1'h0; index <= 2'h0;
+    end else begin
+      fits <= following >= 3'h4;
+      room <= following;
+      left <= o__valid_72 & o__ready_54;
+      if (o__ready_54) signal <= o__valid_72;
+      if (response__valid) index <= ends ? 2'h0 : index + 1'h1;
     end
+  end
+  always @(posedge clk) begin
+    if (o__ready_54) head <= o__payload_73;
   end
 endmodule
 
@@ -108,24 +109,23 @@ module \neuflow_read_port.asks  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [30:0] n2, spare = 31'h0;
-  wire n1, free, loads;
+  reg [30:0] spare = 31'h0;
+  wire n2, free;
+  wire [30:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -149,12 +149,13 @@ module \neuflow_read_port.buffer  (
       .write_address(write_address), .write_data(write_data), .write_enable(push)
   );
   always @(posedge clk) begin
-    o__valid <= fetch | o__valid & ~o__ready;
-    level <= (level + push) - fetch;
-    read_address <= read_address + fetch;
-    write_address <= write_address + push;
     if (rst) begin
       o__valid <= 1'h0; level <= 4'h0; read_address <= 3'h0; write_address <= 3'h0;
+    end else begin
+      o__valid <= fetch | o__valid & ~o__ready;
+      level <= (level + push) - fetch;
+      read_address <= read_address + fetch;
+      write_address <= write_address + push;
     end
   end
 endmodule
@@ -190,28 +191,32 @@ module \neuflow_read_port.config  (
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
-  assign bus__ready = ~(mine & full);
+  assign bus__ready = ~n1;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & ~full;
-  assign n2 = bus__ready & (bus__valid | mine);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
   always @(posedge clk) begin
-    if (move | o__ready) o__valid <= move;
-    if (move) o__payload <= words[207:0];
-    if (n1) begin
-      full <= last;
-      words <= {word, words[223:32]};
+    if (rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == kind & !bus__payload[7:4] &
+        |(bus__payload[15:8] & columns);
     end
-    if (n2) begin
-      mine <= bus__valid & bus__payload[3:0] == kind & !bus__payload[7:4] & |(bus__payload[15:8] &
-        columns);
+  end
+  always @(posedge clk) begin
+    if (move) o__payload <= words[207:0];
+    if (n2) words <= {word, words[223:32]};
+    if (!(n1)) begin
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
-    if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end
+  end
+  always @(posedge clk) begin
     if (move | rst) begin
       full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
     end
   end
 endmodule
@@ -227,24 +232,23 @@ module \neuflow_read_port.leaves  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [75:0] n2, spare = 76'h0;
-  wire n1, free, loads;
+  reg [75:0] spare = 76'h0;
+  wire n2, free;
+  wire [75:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -259,14 +263,14 @@ module \neuflow_read_port.merger  (
   output reg [79:0] o__payload = 80'h0,
   input wire clk
 );
-  reg n1, n4, signal, signal_23 = 1'h0, begun = 1'h0, emits = 1'h0, flush = 1'h0, last, spills;
+  reg signal_23 = 1'h0, begun = 1'h0, emits = 1'h0, flush = 1'h0;
   reg [1:0] amount, fill = 2'h0, low = 2'h0;
   reg [2:0] placed_count = 3'h0;
   reg [3:0] beat_kept = 4'h0, rf = 4'h0, rk = 4'h0;
-  reg [63:0] n2, rest = 64'h0;
+  reg [63:0] n4, rest = 64'h0;
   reg [71:0] placed_q = 72'h0;
   reg [7:0] placed_tag = 8'h0;
-  wire n3, free;
+  wire n5, n2, n3, n1, signal, free, last, spills;
   wire [1:0] like, like_4;
   wire [2:0] total;
   wire [3:0] fresh, kept;
@@ -274,57 +278,61 @@ module \neuflow_read_port.merger  (
   assign fresh[1] = like <= 1'h1 & total > 1'h1;
   assign fresh[2] = like <= 2'h2 & total > 2'h2;
   assign fresh[3] = like <= 2'h3 & total > 2'h3;
-  assign i__ready = free & n3;
+  assign i__ready = free & n5;
   assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
   assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
   assign kept[2] = like_4 <= 2'h2 & like > 2'h2;
   assign kept[3] = like_4 <= 2'h3 & like > 2'h3;
+  assign n1 = free & signal_23;
+  assign n2 = flush | i__valid;
   assign free = ~o__valid | o__ready;
+  assign signal = total >= 3'h4;
   assign like_4 = begun ? low : i__payload[70:69];
   assign total = like + (flush ? 3'h0 : i__payload[68:66]);
-  assign n3 = ~flush;
+  assign last = flush | i__payload[71];
+  assign spills = last & signal & |total[1:0];
+  assign n3 = free & n2;
   assign like = begun ? fill : i__payload[70:69];
+  assign n5 = ~flush;
   always @(posedge clk) begin
-    if (free) begin
-      n1 = flush | i__valid;
-      o__valid <= signal_23 & emits;
-      signal_23 <= n1;
-      if (n1) begin
-        signal = total >= 3'h4;
-        last = flush | i__payload[71];
-        spills = last & signal & |total[1:0];
-        n4 = free & n1;
-        amount = n4 ? like - i__payload[65:64] : 2'h0;
-        n2 = amount[0] ? {i__payload[47:0], i__payload[63:48]} : i__payload[63:0];
+    if (rst) begin
+      o__payload <= 80'h0; o__valid <= 1'h0; signal_23 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
+        1'h0; flush <= 1'h0;
+    end else begin
+      if (n1) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
+        placed_q[63:0] & {{15{placed_q[71]}}, placed_q[71:70], {14{placed_q[70]}}, placed_q[70:69],
+        {14{placed_q[69]}}, placed_q[69:68], {15{placed_q[68]}}} | rest & {{15{beat_kept[3]}},
+        beat_kept[3:2], {14{beat_kept[2]}}, beat_kept[2:1], {14{beat_kept[1]}}, beat_kept[1:0],
+        {15{beat_kept[0]}}}};
+      if (free) begin
+        o__valid <= signal_23 & emits;
+        signal_23 <= n2;
+      end
+      if (n3) begin
         low <= signal ? 2'h0 : like_4;
         fill <= signal ? total[1:0] : total[1:0];
         begun <= ~last | spills;
         flush <= spills;
-        rf <= signal ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0}
-          : fresh;
-        rk <= (signal) ? 4'h0 : kept;
-        beat_kept <= kept;
-        emits <= signal | last;
-        placed_count <= (signal) ? 3'h4 : total;
-        {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, amount[1] ? {n2[31:0],
-          n2[63:32]} : n2};
-        if (n3) placed_tag <= i__payload[79:72];
-      end
-      if (signal_23) begin
-        o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
-          placed_q[63:0] & {{15{placed_q[71]}}, placed_q[71:70], {14{placed_q[70]}},
-          placed_q[70:69], {14{placed_q[69]}}, placed_q[69:68], {15{placed_q[68]}}} | rest &
-          {{15{beat_kept[3]}}, beat_kept[3:2], {14{beat_kept[2]}}, beat_kept[2:1],
-          {14{beat_kept[1]}}, beat_kept[1:0], {15{beat_kept[0]}}}};
-        rest <= placed_q[63:0] & {{15{rf[3]}}, rf[3:2], {14{rf[2]}}, rf[2:1], {14{rf[1]}}, rf[1:0],
-          {15{rf[0]}}} | rest & {{15{rk[3]}}, rk[3:2], {14{rk[2]}}, rk[2:1], {14{rk[1]}}, rk[1:0],
-          {15{rk[0]}}};
       end
     end
-    if (rst) begin
-      o__payload <= 80'h0; o__valid <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <= 1'h0; flush <=
-        1'h0; signal_23 <= 1'h0;
+  end
+  always @(posedge clk) begin
+    if (n1) rest <= placed_q[63:0] & {{15{rf[3]}}, rf[3:2], {14{rf[2]}}, rf[2:1], {14{rf[1]}},
+      rf[1:0], {15{rf[0]}}} | rest & {{15{rk[3]}}, rk[3:2], {14{rk[2]}}, rk[2:1], {14{rk[1]}},
+      rk[1:0], {15{rk[0]}}};
+    if (n3) begin
+      amount = n3 ? like - i__payload[65:64] : 2'h0;
+      n4 = amount[0] ? {i__payload[47:0], i__payload[63:48]} : i__payload[63:0];
+      rf <= signal ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0} :
+        fresh;
+      rk <= (signal) ? 4'h0 : kept;
+      beat_kept <= kept;
+      emits <= signal | last;
+      placed_count <= (signal) ? 3'h4 : total;
+      {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, amount[1] ? {n4[31:0], n4[63:32]}
+        : n4};
     end
+    if (n5 & n3) placed_tag <= i__payload[79:72];
   end
 endmodule
 
@@ -349,12 +357,13 @@ module \neuflow_read_port.pieces  (
       .write_address(write_address), .write_data(write_data), .write_enable(push)
   );
   always @(posedge clk) begin
-    o__valid <= fetch | o__valid & ~o__ready;
-    level <= (level + push) - fetch;
-    read_address <= read_address + fetch;
-    write_address <= write_address + push;
     if (rst) begin
       o__valid <= 1'h0; level <= 5'h0; read_address <= 4'h0; write_address <= 4'h0;
+    end else begin
+      o__valid <= fetch | o__valid & ~o__ready;
+      level <= (level + push) - fetch;
+      read_address <= read_address + fetch;
+      write_address <= write_address + push;
     end
   end
 endmodule
@@ -386,51 +395,49 @@ module \neuflow_read_port.splitter  (
   output wire [14:0] piece,
   input wire clk
 );
-  reg n3, n4, signal_14 = 1'h0, signal_8 = 1'h0, ends = 1'h0, there = 1'h0;
+  reg n2, n1, signal_14 = 1'h0, signal_8 = 1'h0, ends = 1'h0, there = 1'h0;
   reg [1:0] signal = 2'h0, final_2 = 2'h0, final_low = 2'h0, first = 2'h0, length = 2'h0;
   reg [20:0] more = 21'h0;
   reg [24:0] end_2 = 25'h0;
   reg [26:0] block = 27'h0;
   reg [63:0] coming = 64'h0;
   reg [7:0] dest = 8'h0;
-  wire n2, n1, signal_16, taken;
+  wire n3, signal_16, taken;
   assign piece = {dest, ends & signal_14, length, ends ? final_2 : 2'h3, first};
   assign request__payload = {length, block, signal};
   assign i__ready = ~there | taken;
   assign request__valid = signal_8 & fits;
   assign taken = ~signal_8 | signal_16 & ends;
-  assign n1 = ~taken & signal_16 | n2;
-  assign n2 = taken & there;
+  assign n3 = taken | signal_16;
   assign signal_16 = request__valid & request__ready;
   always @(posedge clk) begin
     if (taken) begin
-      signal_8 <= there;
-      if (there) begin
-        dest <= coming[63:56];
-        signal_14 <= coming[55];
-        final_low <= end_2[3:2];
-        final_2 <= end_2[1:0];
-      end
+      dest <= coming[63:56];
+      signal_14 <= coming[55];
+      final_low <= end_2[3:2];
+      final_2 <= end_2[1:0];
+    end
+    if (n3) begin
+      n1 = !end_2[24:4];
+      n2 = more == 1'h1;
+      first <= taken ? coming[30:29] : 2'h0;
+      length <= taken ? (n1 ? end_2[3:2] - coming[1:0] : ~coming[1:0]) : n2 ? final_low : 2'h3;
+      ends <= taken ? n1 : n2;
+      more <= taken ? end_2[24:4] : more - 1'h1;
+      block <= taken ? coming[28:2] : block + 1'h1;
+      signal <= taken ? coming[1:0] : 2'h0;
     end
     if (i__ready) begin
-      there <= i__valid;
-      if (i__valid) begin
-        end_2 <= (i__payload[54:31] + {i__payload[1:0], i__payload[30:29]}) - 1'h1;
-        coming <= i__payload;
-      end
+      end_2 <= (i__payload[54:31] + {i__payload[1:0], i__payload[30:29]}) - 1'h1;
+      coming <= i__payload;
     end
-    if (n1) begin
-      n3 = !end_2[24:4];
-      n4 = more == 1'h1;
-      first <= n2 ? coming[30:29] : 2'h0;
-      length <= n2 ? (n3 ? end_2[3:2] - coming[1:0] : ~coming[1:0]) : n4 ? final_low : 2'h3;
-      ends <= n2 ? n3 : n4;
-      more <= n2 ? end_2[24:4] : more - 1'h1;
-      block <= n2 ? coming[28:2] : block + 1'h1;
-      signal <= n2 ? coming[1:0] : 2'h0;
-    end
+  end
+  always @(posedge clk) begin
     if (rst) begin
       signal_8 <= 1'h0; there <= 1'h0;
+    end else begin
+      if (taken) signal_8 <= there;
+      if (i__ready) there <= i__valid;
     end
   end
 endmodule
@@ -445,39 +452,45 @@ module \neuflow_read_port.walker  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg n4, n2, n3, signal, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0, new_plane;
+  reg n4, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
   reg [15:0] left0 = 16'h0, left1 = 16'h0, left2 = 16'h0;
-  reg [30:0] origin, plane = 31'h0, row = 31'h0, run = 31'h0;
-  wire n1, last;
+  reg [30:0] plane = 31'h0, row = 31'h0, run = 31'h0;
+  wire n5, n6, n2, n1, n3, signal, last, new_plane;
+  wire [30:0] origin;
   assign o__payload = {i__payload[207:200], last, i__payload[55:32], run[1:0], run[30:2]};
   assign i__ready = o__valid & o__ready & last;
+  assign n1 = {new_plane, o__valid} != 1'h1 & n5;
+  assign n2 = n6 | new_plane;
+  assign n3 = (n2 | signal) & n5;
+  assign signal = n6 | ends0;
+  assign origin = o__valid ? (ends1 ? plane : row) : i__payload[30:0];
+  assign n5 = n6 | o__ready;
+  assign n6 = ~o__valid;
+  assign new_plane = n6 | ends0 & ends1;
   assign last = ends2 & ends1 & ends0;
-  assign n1 = o__valid ? o__ready : i__valid;
   always @(posedge clk) begin
-    o__valid <= o__valid ? (o__ready & last ? 1'h0 : 1'h1) : i__valid;
     if (n1) begin
-      n4 = ~o__valid;
-      signal = n4 | ends0;
-      n2 = n4 | signal;
-      origin = o__valid ? (ends1 ? plane : row) : i__payload[30:0];
-      new_plane = n4 | ends0 & ends1;
-      n3 = n4 | new_plane;
-      ends0 <= n2 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
-      left0 <= n2 ? i__payload[71:56] : left0 - 1'h1;
-      run <= signal ? origin : run + i__payload[102:72];
-      if ({new_plane, o__valid} != 1'h1) begin
-        ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
-        left2 <= o__valid ? left2 - 1'h1 : i__payload[167:152];
-      end
-      if (n3 | signal) begin
-        ends1 <= n3 ? i__payload[119:104] == 1'h1 : left1 == 2'h2;
-        left1 <= n3 ? i__payload[119:104] : left1 - 1'h1;
-      end
-      if (new_plane) plane <= (o__valid ? plane : i__payload[30:0]) + i__payload[198:168];
-      if (signal) row <= origin + i__payload[150:120];
+      ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
+      left2 <= o__valid ? left2 - 1'h1 : i__payload[167:152];
     end
+    if (n3) begin
+      ends1 <= n2 ? i__payload[119:104] == 1'h1 : left1 == 2'h2;
+      left1 <= n2 ? i__payload[119:104] : left1 - 1'h1;
+    end
+    if (n5) begin
+      n4 = n6 | signal;
+      ends0 <= n4 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
+      left0 <= n4 ? i__payload[71:56] : left0 - 1'h1;
+      run <= signal ? origin : run + i__payload[102:72];
+    end
+    if (new_plane & n5) plane <= (o__valid ? plane : i__payload[30:0]) + i__payload[198:168];
+    if (n5 & signal) row <= origin + i__payload[150:120];
+  end
+  always @(posedge clk) begin
     if (rst) begin
       o__valid <= 1'h0;
+    end else begin
+      o__valid <= o__valid ? (o__ready & last ? 1'h0 : 1'h1) : i__valid;
     end
   end
 endmodule

@@ -58,101 +58,99 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n7, n6, n5, n4, n3, n2, n47, n46, n45, n44, n43, n42, n41, n40, n39, n38, n37, n36, n35, n34,
-    n33, n32, n31, n30, n29, n28, n27, n26, n25, n24, n23, n22, n21, n20, n19, n18, n17, n16, n15,
-    n14, n13, n12, n11, enabled = 1'h0;
-  reg [31:0] n10, n9;
-  wire n48, n8, n1;
+  reg n42, n41, n40, n39, n38, n37, n36, n35, n34, n33, n32, n31, n30, n29, n28, n27, n26, n25, n24,
+    n23, n22, n21, n20, n19, n18, n17, n16, n15, n14, n13, n12, n11, n10, n9, n8, n7, n6, enabled =
+    1'h0;
+  wire n49, n43, n48, n47, n46, n45, n3, n4, n5, n44;
+  wire [31:0] n2, n1;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
   assign axi__aw__ready = axi__aw__valid & axi__w__valid & (~axi__b__valid | axi__b__ready);
   assign axi__ar__ready = ~axi__r__valid | axi__r__ready;
-  assign clear_done = n1 ? n48 & axi__w__data[1] : 1'h0;
-  assign start = n8 ? n48 & axi__w__data[0] : 1'h0;
-  assign n1 = axi__aw__addr[11:2] == 3'h5;
-  assign n8 = axi__aw__addr[11:2] == 3'h4;
-  assign n48 = axi__aw__ready & axi__w__strb[0];
+  assign clear_done = n44 ? n49 & axi__w__data[1] : 1'h0;
+  assign start = n48 ? n49 & axi__w__data[0] : 1'h0;
+  assign n1 = ~{{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}}, axi__w__strb[2:1],
+    {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
+  assign n2 = axi__w__data & {{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}},
+    axi__w__strb[2:1], {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
+  assign n3 = axi__aw__addr[11:2] == 4'h8;
+  assign n4 = axi__aw__addr[11:2] == 3'h7;
+  assign n5 = axi__aw__addr[11:2] == 3'h6;
+  assign n43 = axi__ar__ready & axi__ar__valid;
+  assign n44 = axi__aw__addr[11:2] == 3'h5;
+  assign n45 = axi__aw__addr[11:2] == 4'h9;
+  assign n46 = axi__aw__addr[11:2] == 4'ha;
+  assign n47 = axi__aw__addr[11:2] == 4'hb;
+  assign n48 = axi__aw__addr[11:2] == 3'h4;
+  assign n49 = axi__aw__ready & axi__w__strb[0];
   always @(posedge clk) begin
-    if (axi__aw__ready) begin
-      n2 = axi__aw__addr[11:2] == 3'h6;
-      n3 = axi__aw__addr[11:2] == 3'h7;
-      n4 = axi__aw__addr[11:2] == 4'h8;
-      n5 = axi__aw__addr[11:2] == 4'h9;
-      n6 = axi__aw__addr[11:2] == 4'ha;
-      n7 = axi__aw__addr[11:2] == 4'hb;
-      n9 = ~{{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}}, axi__w__strb[2:1],
-        {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
-      n10 = axi__w__data & {{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}},
-        axi__w__strb[2:1], {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
-      axi__b__resp <= |{n1, n2, n3, n4, n5, n6, n7, n8} ? 2'h0 : 2'h2;
-      if (n4) host_output <= host_output & n9 | n10;
-      if (n3) host_input <= host_input & n9 | n10;
-      if (n2) host_program <= host_program & n9 | n10;
-      if ((axi__w__strb[0]) && n8) enabled <= axi__w__data[1];
-      if (n7) host_watchdog <= host_watchdog & n9 | n10;
-      if (n6) host_ring <= host_ring & n9 | n10;
-      if (n5) host_frames <= host_frames & n9 | n10;
-    end
-    if (axi__ar__ready) begin
-      axi__r__valid <= axi__ar__valid;
-      if (axi__ar__valid) begin
-        n11 = !axi__ar__addr[11:2];
-        n12 = axi__ar__addr[11:2] == 1'h1;
-        n13 = axi__ar__addr[11:2] == 2'h2;
-        n14 = axi__ar__addr[11:2] == 2'h3;
-        n15 = axi__ar__addr[11:2] == 3'h4;
-        n16 = axi__ar__addr[11:2] == 3'h5;
-        n17 = axi__ar__addr[11:2] == 3'h6;
-        n18 = axi__ar__addr[11:2] == 3'h7;
-        n19 = axi__ar__addr[11:2] == 4'h8;
-        n20 = axi__ar__addr[11:2] == 4'h9;
-        n21 = axi__ar__addr[11:2] == 4'ha;
-        n22 = axi__ar__addr[11:2] == 4'hb;
-        n23 = axi__ar__addr[11:2] == 4'hc;
-        n24 = axi__ar__addr[11:2] == 4'hd;
-        n25 = axi__ar__addr[11:2] == 4'he;
-        n26 = axi__ar__addr[11:2] == 4'hf;
-        n27 = axi__ar__addr[11:2] == 5'h10;
-        n28 = axi__ar__addr[11:2] == 5'h11;
-        n29 = axi__ar__addr[11:2] == 5'h12;
-        n30 = axi__ar__addr[11:2] == 5'h13;
-        n31 = axi__ar__addr[11:2] == 5'h14;
-        n32 = axi__ar__addr[11:2] == 5'h15;
-        n33 = axi__ar__addr[11:2] == 5'h16;
-        n34 = axi__ar__addr[11:2] == 5'h17;
-        n35 = axi__ar__addr[11:2] == 5'h18;
-        n36 = axi__ar__addr[11:2] == 5'h19;
-        n37 = axi__ar__addr[11:2] == 5'h1a;
-        n38 = axi__ar__addr[11:2] == 5'h1b;
-        n39 = axi__ar__addr[11:2] == 5'h1c;
-        n40 = axi__ar__addr[11:2] == 5'h1d;
-        n41 = axi__ar__addr[11:2] == 5'h1e;
-        n42 = axi__ar__addr[11:2] == 5'h1f;
-        n43 = axi__ar__addr[11:2] == 6'h20;
-        n44 = axi__ar__addr[11:2] == 6'h21;
-        n45 = axi__ar__addr[11:2] == 6'h22;
-        n46 = axi__ar__addr[11:2] == 6'h23;
-        n47 = axi__ar__addr[11:2] == 6'h24;
-        axi__r__resp <= |{n11, n12, n13, n14, n15, n16, n17, n18, n19, n20, n21, n22, n23, n24, n25,
-          n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37, n38, n39, n40, n41, n42, n43,
-          n44, n45, n46, n47} ? 2'h0 : 2'h2;
-        axi__r__data <= n47 ? idle_tile : n46 ? configuration : n45 ? dependency : n44 ?
-          output_drain : n43 ? wait_output : n42 ? weight_load : n41 ? wait_input : n40 ? fill : n39
-          ? map_remainder_high : n38 ? map_remainder : n37 ? edge_lanes_high : n36 ? edge_lanes :
-          n35 ? useful_high : n34 ? useful : n33 ? config_hidden : n32 ? write_beats : n31 ?
-          read_beats : n30 ? mac_cycles : n29 ? fence_stalls : n28 ? config_stalls : n27 ?
-          config_words : n26 ? program_counter : n25 ? frames_done : n24 ? cycles_high : n23 ?
-          cycles : n22 ? host_watchdog : n21 ? host_ring : n20 ? host_frames : n19 ? host_output :
-          n18 ? host_input : n17 ? host_program : n16 ? {16'h0, error, 6'h0, done, busy} : n15 ?
-          {30'h0, enabled, 1'h0} : n14 ? 32'h4050202 : n13 ? 32'h73788221 : n12 ? 32'h10000 : n11 ?
-          32'h6e657546 : 32'h0;
-      end
-    end
-    if (axi__b__ready | axi__aw__ready) axi__b__valid <= axi__aw__ready;
     if (rst) begin
       host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0; axi__r__resp <= 2'h0;
         axi__r__data <= 32'h0; axi__r__valid <= 1'h0; axi__b__resp <= 2'h0; axi__b__valid <= 1'h0;
         enabled <= 1'h0; host_watchdog <= 32'h0; host_ring <= 32'h0; host_frames <= 32'h0;
+    end else begin
+      if (n3 & axi__aw__ready) host_output <= host_output & n1 | n2;
+      if (n4 & axi__aw__ready) host_input <= host_input & n1 | n2;
+      if (n5 & axi__aw__ready) host_program <= host_program & n1 | n2;
+      if (n43) begin
+        n6 = !axi__ar__addr[11:2];
+        n7 = axi__ar__addr[11:2] == 1'h1;
+        n8 = axi__ar__addr[11:2] == 2'h2;
+        n9 = axi__ar__addr[11:2] == 2'h3;
+        n10 = axi__ar__addr[11:2] == 3'h4;
+        n11 = axi__ar__addr[11:2] == 3'h5;
+        n12 = axi__ar__addr[11:2] == 3'h6;
+        n13 = axi__ar__addr[11:2] == 3'h7;
+        n14 = axi__ar__addr[11:2] == 4'h8;
+        n15 = axi__ar__addr[11:2] == 4'h9;
+        n16 = axi__ar__addr[11:2] == 4'ha;
+        n17 = axi__ar__addr[11:2] == 4'hb;
+        n18 = axi__ar__addr[11:2] == 4'hc;
+        n19 = axi__ar__addr[11:2] == 4'hd;
+        n20 = axi__ar__addr[11:2] == 4'he;
+        n21 = axi__ar__addr[11:2] == 4'hf;
+        n22 = axi__ar__addr[11:2] == 5'h10;
+        n23 = axi__ar__addr[11:2] == 5'h11;
+        n24 = axi__ar__addr[11:2] == 5'h12;
+        n25 = axi__ar__addr[11:2] == 5'h13;
+        n26 = axi__ar__addr[11:2] == 5'h14;
+        n27 = axi__ar__addr[11:2] == 5'h15;
+        n28 = axi__ar__addr[11:2] == 5'h16;
+        n29 = axi__ar__addr[11:2] == 5'h17;
+        n30 = axi__ar__addr[11:2] == 5'h18;
+        n31 = axi__ar__addr[11:2] == 5'h19;
+        n32 = axi__ar__addr[11:2] == 5'h1a;
+        n33 = axi__ar__addr[11:2] == 5'h1b;
+        n34 = axi__ar__addr[11:2] == 5'h1c;
+        n35 = axi__ar__addr[11:2] == 5'h1d;
+        n36 = axi__ar__addr[11:2] == 5'h1e;
+        n37 = axi__ar__addr[11:2] == 5'h1f;
+        n38 = axi__ar__addr[11:2] == 6'h20;
+        n39 = axi__ar__addr[11:2] == 6'h21;
+        n40 = axi__ar__addr[11:2] == 6'h22;
+        n41 = axi__ar__addr[11:2] == 6'h23;
+        n42 = axi__ar__addr[11:2] == 6'h24;
+        axi__r__resp <= |{n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19, n20,
+          n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37, n38,
+          n39, n40, n41, n42} ? 2'h0 : 2'h2;
+        axi__r__data <= n42 ? idle_tile : n41 ? configuration : n40 ? dependency : n39 ?
+          output_drain : n38 ? wait_output : n37 ? weight_load : n36 ? wait_input : n35 ? fill : n34
+          ? map_remainder_high : n33 ? map_remainder : n32 ? edge_lanes_high : n31 ? edge_lanes :
+          n30 ? useful_high : n29 ? useful : n28 ? config_hidden : n27 ? write_beats : n26 ?
+          read_beats : n25 ? mac_cycles : n24 ? fence_stalls : n23 ? config_stalls : n22 ?
+          config_words : n21 ? program_counter : n20 ? frames_done : n19 ? cycles_high : n18 ?
+          cycles : n17 ? host_watchdog : n16 ? host_ring : n15 ? host_frames : n14 ? host_output :
+          n13 ? host_input : n12 ? host_program : n11 ? {16'h0, error, 6'h0, done, busy} : n10 ?
+          {30'h0, enabled, 1'h0} : n9 ? 32'h4050202 : n8 ? 32'h73788221 : n7 ? 32'h10000 : n6 ?
+          32'h6e657546 : 32'h0;
+      end
+      if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
+      if (axi__aw__ready) axi__b__resp <= |{n44, n5, n4, n3, n45, n46, n47, n48} ? 2'h0 : 2'h2;
+      if (axi__b__ready | axi__aw__ready) axi__b__valid <= axi__aw__ready;
+      if (n48 & n49) enabled <= axi__w__data[1];
+      if (n47 & axi__aw__ready) host_watchdog <= host_watchdog & n1 | n2;
+      if (n46 & axi__aw__ready) host_ring <= host_ring & n1 | n2;
+      if (n45 & axi__aw__ready) host_frames <= host_frames & n1 | n2;
     end
   end
 endmodule

@@ -3,7 +3,6 @@
 module neuflow_requantise (
   input wire rst,
   input wire en,
-  input wire valid,
   input wire [47:0] acc,
   input wire [47:0] bias,
   input wire [15:0] m,
@@ -27,62 +26,45 @@ module neuflow_requantise (
   reg [5:0] s1_s = 6'h0, s2_s = 6'h0, s3_s = 6'h0, s4_s = 6'h0;
   reg [62:0] s4_product = 63'h0;
   reg [63:0] s5_coarse = 64'h0;
-  reg [7:0] n1, valid_12 = 8'h0;
+  reg [7:0] n1;
   always @(posedge clk) begin
     if (en) begin
-      valid_12 <= {valid_12[6:0], valid};
-      if (valid_12[7]) begin
-        n2 = ~s8_sum[25];
-        n1 = &s8_sum[25:7] | ~(|s8_sum[25:7]) ? s8_sum[7:0] : {s8_sum[25], {7{n2}}};
-        out <= s8_tail[16] ? {{8{n1[7]}}, n1} : &s8_sum[25:15] | ~(|s8_sum[25:15]) ? s8_sum[15:0] :
-          {s8_sum[25], {15{n2}}};
-      end
-      if (valid_12[6]) begin
-        n3 = $signed(s7_doubled) + $signed({s7_tail[15:0], 1'h1});
-        s8_tail <= s7_tail;
-        s8_sum <= n3[26:1];
-      end
-      if (valid_12[5]) begin
-        s7_tail <= s6_tail;
-        s7_doubled <= $unsigned($signed(s6_clipped) >>> s6_s);
-      end
-      if (valid_12[4]) begin
-        n4 = ~s5_coarse[63];
-        s6_tail <= s5_tail; s6_s <= s5_s;
-        s6_clipped <= &s5_coarse[63:25] | ~(|s5_coarse[63:25]) ? s5_coarse[25:0] : {s5_coarse[63],
-          {25{n4}}};
-      end
-      if (valid_12[3]) begin
-        s5_tail <= s4_tail;
-        s5_s <= s4_s[2:0];
-        s5_coarse <= $unsigned($signed({s4_product, 1'h0}) >>> {s4_s[5:3], 3'h0});
-      end
-      if (valid_12[2]) begin
-        s4_tail <= s3_tail; s4_s <= s3_s;
-        s4_product <= {$unsigned($signed(s3_high) + $signed({1'h0, s3_sum[31:16]})), s3_sum[15:0],
-          s3_low};
-      end
-      if (valid_12[1]) begin
-        s3_tail <= s2_tail; s3_s <= s2_s;
-        s3_sum <= s2_middle + s2_low[30:16];
-        s3_high <= s2_high;
-        s3_low <= s2_low[15:0];
-      end
-      if (valid_12[0]) begin
-        n5 = $signed(s1_total[47:32]) * $signed({1'h0, s1_m});
-        s2_tail <= s1_tail; s2_s <= s1_s; s2_high <= n5;
-        s2_middle <= s1_total[31:16] * s1_m;
-        s2_low <= s1_total[15:0] * s1_m;
-      end
-      if (valid) begin
-        s1_tail <= {narrow, zero};
-        s1_s <= s;
-        s1_total <= acc + bias;
-        s1_m <= m[14:0];
-      end
-    end
-    if (rst) begin
-      valid_12 <= 8'h0;
+      n2 = ~s8_sum[25];
+      n1 = &s8_sum[25:7] | ~(|s8_sum[25:7]) ? s8_sum[7:0] : {s8_sum[25], {7{n2}}};
+      n3 = $signed(s7_doubled) + $signed({s7_tail[15:0], 1'h1});
+      n4 = ~s5_coarse[63];
+      n5 = $signed(s1_total[47:32]) * $signed({1'h0, s1_m});
+      out <= s8_tail[16] ? {{8{n1[7]}}, n1} : &s8_sum[25:15] | ~(|s8_sum[25:15]) ? s8_sum[15:0] :
+        {s8_sum[25], {15{n2}}};
+      s8_sum <= n3[26:1];
+      s7_doubled <= $unsigned($signed(s6_clipped) >>> s6_s);
+      s6_clipped <= &s5_coarse[63:25] | ~(|s5_coarse[63:25]) ? s5_coarse[25:0] : {s5_coarse[63],
+        {25{n4}}};
+      s5_coarse <= $unsigned($signed({s4_product, 1'h0}) >>> {s4_s[5:3], 3'h0});
+      s4_product <= {$unsigned($signed(s3_high) + $signed({1'h0, s3_sum[31:16]})), s3_sum[15:0],
+        s3_low};
+      s3_high <= s2_high;
+      s3_sum <= s2_middle + s2_low[30:16];
+      s3_low <= s2_low[15:0];
+      s2_high <= n5;
+      s2_middle <= s1_total[31:16] * s1_m;
+      s2_low <= s1_total[15:0] * s1_m;
+      s1_total <= acc + bias;
+      s8_tail <= s7_tail;
+      s7_tail <= s6_tail;
+      s6_tail <= s5_tail;
+      s5_tail <= s4_tail;
+      s4_tail <= s3_tail;
+      s3_tail <= s2_tail;
+      s2_tail <= s1_tail;
+      s6_s <= s5_s;
+      s5_s <= s4_s[2:0];
+      s4_s <= s3_s;
+      s3_s <= s2_s;
+      s2_s <= s1_s;
+      s1_tail <= {narrow, zero};
+      s1_s <= s;
+      s1_m <= m[14:0];
     end
   end
 endmodule

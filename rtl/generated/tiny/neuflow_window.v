@@ -16,100 +16,129 @@ module neuflow_window (
   output wire active,
   input wire clk
 );
-  reg n7, n4, n10, n25, n26, n27, n29, n13, n14, n21, n20, n16, n22, n23, signal_70, arrived = 1'h0,
-    b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0, closing = 1'h0, column_ends =
-    1'h0, final_128 = 1'h0, fresh_turn = 1'h1, held_final = 1'h0, input_done = 1'h0, map_ends =
-    1'h0, real_2 = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0, s4_valid = 1'h0,
-    s5_valid = 1'h0, some_open = 1'h0, v1_valid = 1'h0, v2_valid = 1'h0, v3_valid = 1'h0, v4_valid =
-    1'h0;
-  reg [15:0] n6, signal_158 = 16'h0, closed = 16'h0, column_left = 16'h0, empty, map_left = 16'h0,
+  reg n45, signal_70, arrived = 1'h0, b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0,
+    closing = 1'h0, column_ends = 1'h0, final_127 = 1'h0, fresh_turn = 1'h1, held_final = 1'h0,
+    input_done = 1'h0, map_ends = 1'h0, real_2 = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid =
+    1'h0, s4_valid = 1'h0, s5_valid = 1'h0, some_open = 1'h0, v1_valid = 1'h0, v2_valid = 1'h0,
+    v3_valid = 1'h0, v4_valid = 1'h0;
+  reg [15:0] n44, signal_157 = 16'h0, closed = 16'h0, column_left = 16'h0, empty, map_left = 16'h0,
     word_0, word_1;
-  reg [16:0] n5, n30;
-  reg [17:0] n43, signal_119 = 18'h0, closes_at = 18'h0, opens_at = 18'h0, past_right = 18'h0, right
-    = 18'h0, y = 18'h0, signal_29_q = 18'h0, signal_30_q = 18'h0, to_right_q = 18'h0;
+  reg [16:0] n43, n2;
+  reg [17:0] signal_118 = 18'h0, closes_at = 18'h0, opens_at = 18'h0, past_right = 18'h0, right =
+    18'h0, y = 18'h0, signal_29_q = 18'h0, signal_30_q = 18'h0, to_right_q = 18'h0;
   reg [18:0] beats_written = 19'h0;
   reg [19:0] signal_36 = 20'h0, signal_37 = 20'h0, ahead = 20'h0, base = 20'h0, first_word = 20'h0,
     free = 20'h0, last_word = 20'h0, row_end = 20'h0, written = 20'h0;
   reg [1:0] s1_lanes = 2'h0, s2_lanes = 2'h0;
-  reg [23:0] n3, n9, held_value = 24'h0, s5_part = 24'h0, s3_pair0_q = 24'h0, s4_part_q = 24'h0;
+  reg [23:0] held_value = 24'h0, s5_part = 24'h0, s3_pair0_q = 24'h0, s4_part_q = 24'h0;
   reg [2:0] fsm_state = 3'h0;
   reg [31:0] old = 32'h0, s2_words = 32'h0, write_data_82 = 32'h0;
   reg [32:0] v1_visit = 33'h0, v2_visit = 33'h0, v3_visit = 33'h0, v4_visit = 33'h0;
-  reg [5:0] n8, address = 6'h0, b_address = 6'h0, held_address = 6'h0;
-  reg [7:0] signal_63, signal_71 = 8'h0, fresh = 8'h0, head = 8'h0, open = 8'h0, open_less = 8'h0,
-    slot = 8'h0, slots = 8'h0;
-  reg [8:0] n11, n28, n19, n18, signal_67, signal_93 = 9'h0, final_2 = 9'h0, s1_meta = 9'h0, s2_meta
-    = 9'h0, s3_meta = 9'h0, s4_meta = 9'h0, s5_meta = 9'h0;
-  reg [9:0] n17, reach = 10'h0;
-  wire n46, n32, n47, n48, n31, n40, n2, n45, n39, n38, n36, n12, n34, n35, n37, n42, n44, n24, n15,
-    signal_106, signal_34, closes, en, finish, flushing, go, i__ready_87, i__ready_94, i__valid_88,
-    load, o__valid_118, read, scanned, scanning, skip, step, valid, works;
-  wire [15:0] i__payload_103_words;
+  reg [5:0] address = 6'h0, b_address = 6'h0, held_address = 6'h0;
+  reg [7:0] signal_71 = 8'h0, fresh = 8'h0, head = 8'h0, open = 8'h0, open_less = 8'h0, slot = 8'h0,
+    slots = 8'h0;
+  reg [8:0] n40, n15, n13, signal_67, signal_93 = 9'h0, final_2 = 9'h0, s1_meta = 9'h0, s2_meta =
+    9'h0, s3_meta = 9'h0, s4_meta = 9'h0, s5_meta = 9'h0;
+  reg [9:0] n12, reach = 10'h0;
+  wire n50, n27, n51, n52, n48, n42, n24, n39, n1, n9, n35, n6, n7, n19, n25, n49, n32, n30, n10,
+    n22, n18, n20, n29, n31, n33, n36, n14, n17, n23, n46, n47, n3, n5, n8, n4, n11, signal_105,
+    signal_34, closes, en, finish, flushing, go, i__ready_87, i__ready_94, i__valid_88, load,
+    o__valid_117, read, scanned, scanning, skip, step, works;
+  wire [15:0] i__payload_102_words;
   wire [167:0] o__payload_20;
+  wire [17:0] n26;
   wire [18:0] lead;
-  wire [19:0] n33, n41;
-  wire [31:0] read_data, read_data_156;
+  wire [19:0] n28, n34;
+  wire [23:0] n41, n38;
+  wire [31:0] read_data, read_data_155;
   wire [34:0] i__payload_84;
-  wire [7:0] n1;
+  wire [5:0] n37;
+  wire [7:0] n21, signal_63;
+  wire [8:0] n16;
   assign active = i__valid & i__ready;
   assign finish = flushing ? input_done : 1'h0;
   assign en = ~signal_93[8] | i__ready_94;
-  assign valid = v4_valid & v4_visit[1];
+  assign n1 = v4_valid & v4_visit[1];
   assign go = en & (~s5_valid | fresh_turn);
-  assign n1 = open - 1'h1;
-  assign step = load | skip;
-  assign n2 = |open;
-  assign works = s5_valid | ~fresh_turn;
-  assign read = go & b_valid & (n46 | ~lead[18]);
-  assign signal_34 = n46 | signal_36[19:1] == signal_37[19:1];
-  assign n12 = {n15, o__valid_118} != 2'h2;
-  assign n15 = !fsm_state;
-  assign scanned = n40 & map_ends;
-  assign scanning = fsm_state == 3'h5;
-  assign flushing = fsm_state == 3'h4;
-  assign n24 = fsm_state == 2'h3;
-  assign signal_106 = $signed(y) >= $signed(1'h0) & $signed(y) < $signed({1'h0,
+  assign closes = n25 & y == closes_at;
+  assign signal_105 = $signed(y) >= $signed(1'h0) & $signed(y) < $signed({1'h0,
     o__payload_20[48:33]});
-  assign closes = n2 & y == closes_at;
-  assign load = scanning & some_open & (n47 | read & signal_34);
-  assign n31 = n48 | flushing;
-  assign n32 = real_2 & $signed(signal_119) < $signed({1'h0, o__payload_20[32:17]}) & $signed(right)
+  assign n3 = fsm_state == 2'h3;
+  assign flushing = fsm_state == 3'h4;
+  assign n4 = fsm_state == 1'h1;
+  assign n5 = fsm_state == 3'h6;
+  assign scanning = fsm_state == 3'h5;
+  assign n6 = $signed(y) >= $signed({1'h0, o__payload_20[48:33]}) & closed == o__payload_20[80:65];
+  assign n7 = signal_105 | closes;
+  assign n8 = fsm_state == 2'h2;
+  assign n9 = reach >= o__payload_20[96:89] | slots == o__payload_20[80:65];
+  assign n10 = {n5, n19} != 2'h3;
+  assign n11 = !fsm_state;
+  assign scanned = n35 & map_ends;
+  assign n14 = n22 & n10 & (n11 | n5);
+  assign n16 = -o__payload_20[128:121];
+  assign n17 = n18 & (n11 | n8);
+  assign n18 = {n8, y == opens_at & signal_157 != o__payload_20[80:65]} != 2'h2;
+  assign n19 = b_valid | (|{s5_valid, s4_valid, s3_valid, s2_valid, s1_valid} | works | |{v3_valid,
+    v2_valid, v4_valid, v1_valid});
+  assign n20 = n11 | n8 | n5;
+  assign n21 = open - 1'h1;
+  assign n22 = {n5, closing, n19} != 3'h4;
+  assign n23 = {n4, n9} != 2'h3 & (n11 | n4);
+  assign works = s5_valid | ~fresh_turn;
+  assign n24 = en & works;
+  assign signal_63 = fresh_turn ? head : slot;
+  assign step = load | skip;
+  assign n25 = |open;
+  assign n26 = $signed({1'h0, o__payload_20[32:17]}) + $signed({to_right_q[17], to_right_q[7:0]});
+  assign read = go & b_valid & (n50 | ~lead[18]);
+  assign n27 = real_2 & $signed(signal_118) < $signed({1'h0, o__payload_20[32:17]}) & $signed(right)
     > $signed(1'h0);
-  assign n33 = $signed(signal_119) < $signed(1'h0) ? base : first_word;
-  assign n34 = load | read;
-  assign n35 = n36 | n40;
-  assign n36 = n45 | scanned;
-  assign n37 = load | n38;
-  assign n38 = n45 | load & column_ends;
-  assign n39 = n45 & o__valid_118;
-  assign n40 = step & (skip | column_ends);
-  assign n41 = base + o__payload_20[32:17];
-  assign n42 = n39 | n40 | step;
-  assign n44 = finish | rst;
-  assign n45 = ~scanning;
-  assign skip = n48 & arrived;
-  assign n46 = ~b_hit;
+  assign load = scanning & some_open & (n51 | read & signal_34);
+  assign signal_34 = n50 | signal_36[19:1] == signal_37[19:1];
+  assign n28 = $signed(signal_118) < $signed(1'h0) ? base : first_word;
+  assign n29 = load | read;
+  assign n30 = n49 | scanned;
+  assign n31 = n30 | n35;
+  assign n32 = n49 | load & column_ends;
+  assign n33 = load | n32;
+  assign n34 = base + o__payload_20[32:17];
+  assign n35 = step & (skip | column_ends);
+  assign n36 = {scanning, n35, step} != 3'h4;
+  assign n37 = fresh_turn ? s5_meta[8:3] : held_address;
+  assign n38 = fresh_turn ? s5_part : held_value;
+  assign n39 = fresh_turn ? s5_meta[2] : held_final;
+  assign n41 = s4_meta[0] ? {{8{s4_part_q[23]}}, s4_part_q[15:0]} : o__payload_20[0] ?
+    $unsigned($signed(s5_part) + $signed({s4_part_q[23], s4_part_q[15:0]})) : n42 ?
+    {{8{s4_part_q[23]}}, s4_part_q[15:0]} : {s5_part[23], 23'h0};
+  assign n42 = $signed(s5_part) < $signed({s4_part_q[23], s4_part_q[15:0]});
+  assign n46 = go & (read | |{s4_valid, s3_valid, s2_valid, s1_valid});
+  assign n47 = finish | rst;
+  assign n48 = n52 | flushing;
+  assign n49 = ~scanning;
+  assign skip = n52 & arrived;
+  assign n50 = ~b_hit;
   assign lead = beats_written + ~signal_36[19:1];
-  assign n47 = ~b_valid;
-  assign n48 = scanning & ~some_open & n47;
+  assign n51 = ~b_valid;
+  assign n52 = scanning & ~some_open & n51;
   \neuflow_window.config  config_2 (
     .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
-      .columns(columns), .o__payload(o__payload_20), .o__ready(finish), .o__valid(o__valid_118),
+      .columns(columns), .o__payload(o__payload_20), .o__ready(finish), .o__valid(o__valid_117),
       .rst(rst), .sub(sub)
   );
   \neuflow_window.memory  memory (
-    .clk(clk), .read_address(v1_visit[32:27]), .read_data(read_data_156), .read_enable(en &
+    .clk(clk), .read_address(v1_visit[32:27]), .read_data(read_data_155), .read_enable(en &
       v1_valid), .write_address(v4_visit[32:27]), .write_data(write_data_82), .write_enable(en &
       v4_valid & ~v4_visit[1])
   );
   \neuflow_window.packer  packer (
-    .clk(clk), .i__payload_9({final_2[8], 1'h1, i__payload_103_words}), .i__ready(i__ready_94),
+    .clk(clk), .i__payload_9({final_2[8], 1'h1, i__payload_102_words}), .i__ready(i__ready_94),
       .i__valid(signal_93[8]), .o__payload(i__payload_84), .o__ready(i__ready_87),
       .o__valid(i__valid_88), .rst(rst)
   );
   \neuflow_window.requantise  requantise (
-    .clk(clk), .en(en), .out(i__payload_103_words), .port_651_0(write_data_82),
-      .port_697_129(o__payload_20[167:129]), .rst(rst), .valid_6(valid)
+    .clk(clk), .en(en & (n1 | |signal_93)), .out(i__payload_102_words), .port_602_0(write_data_82),
+      .port_648_129(o__payload_20[167:129]), .rst(rst)
   );
   \neuflow_window.ring  ring (
     .clk(clk), .read_address(signal_36[8:1]), .read_data(read_data), .read_enable(go),
@@ -120,187 +149,181 @@ module neuflow_window (
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
   );
   always @(posedge clk) begin
-    open_less <= n1;
-    arrived <= ~step & $signed(written - base) >= $signed(1'h0);
-    some_open <= n2;
-    i__ready <= o__valid_118 & ~input_done & ~(active & i__payload[34]) & $signed(ahead) <
-      $signed(10'h1fc);
-    ahead <= written - {free[19:1], 1'h0};
-    if (en) begin
-      final_2 <= {final_2[7:0], v4_visit[2]};
-      signal_93 <= {signal_93[7:0], valid};
-      v4_valid <= v3_valid; v3_valid <= v2_valid; v2_valid <= v1_valid; v1_valid <= works;
-      if (~s5_valid | fresh_turn) begin
-        s5_valid <= s4_valid & s4_meta[1];
-        s4_valid <= s3_valid; s3_valid <= s2_valid; s2_valid <= s1_valid; s1_valid <= read;
-        if (s4_valid) begin
-          n4 = $signed(s5_part) < $signed({s4_part_q[23], s4_part_q[15:0]});
-          n3 = s4_meta[0] ? {{8{s4_part_q[23]}}, s4_part_q[15:0]} : o__payload_20[0] ?
-            $unsigned($signed(s5_part) + $signed({s4_part_q[23], s4_part_q[15:0]})) : n4 ?
-            {{8{s4_part_q[23]}}, s4_part_q[15:0]} : {s5_part[23], 23'h0};
-          s5_part[23] <= n3[23];
-          if (s4_meta[0] | o__payload_20[0] | n4) s5_part[22:0] <= n3[22:0];
-        end
-        if (read | |{s4_valid, s3_valid, s2_valid, s1_valid}) begin
-          empty = o__payload_20[0] ? 16'h0 : 16'h8000;
-          word_0 = s2_lanes[0] ? s2_words[15:0] : empty;
-          word_1 = s2_lanes[1] ? s2_words[31:16] : empty;
-          n5 = $signed(word_0) + $signed(word_1);
-          n6 = $signed(word_0) < $signed(word_1) ? word_1 : word_0;
-          n7 = signal_34 ? signal_37[0] : 1'h1;
-          {s4_part_q[23], s4_part_q[15:0]} <= {s3_pair0_q[23], s3_pair0_q[15:0]};
-          {s3_pair0_q[23], s3_pair0_q[15:0]} <= o__payload_20[0] ? n5 : {n6[15], n6};
-          s2_words <= read_data; s5_meta <= s4_meta; s4_meta <= s3_meta; s3_meta <= s2_meta; s2_meta
-            <= s1_meta;
-          s1_meta <= {b_address, b_final, signal_34, b_first};
-          s2_lanes <= s1_lanes;
-          s1_lanes <= {b_hit & signal_36[0] <= 1'h1 & n7 >= 1'h1, b_hit & signal_36[0] <= 1'h0 & n7
-            >= 1'h0};
-        end
+    if (rst) begin
+      final_127 <= 1'h0; closing <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_at <= 18'h0;
+        closed <= 16'h0; head <= 8'h0; opens_at <= 18'h0; signal_157 <= 16'h0; y <= 18'h0; fresh <=
+        8'h0; open <= 8'h0; reach <= 10'h0; slots <= 8'h0; final_2 <= 9'h0; signal_93 <= 9'h0;
+        v4_valid <= 1'h0; v3_valid <= 1'h0; v2_valid <= 1'h0; v1_valid <= 1'h0; slot <= 8'h0;
+        fresh_turn <= 1'h1; signal_71 <= 8'h0; open_less <= 8'h0; arrived <= 1'h0; some_open <=
+        1'h0; past_right <= 18'h0; {signal_30_q[17], signal_30_q[15:0]} <= 17'h0; {to_right_q[17],
+        to_right_q[7:0]} <= 9'h0; {signal_29_q[17], signal_29_q[7:0]} <= 9'h0; i__ready <= 1'h0;
+        ahead <= 20'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0;
+        s1_valid <= 1'h0; b_address <= 6'h0; signal_37 <= 20'h0; b_final <= 1'h0; b_hit <= 1'h0;
+        b_valid <= 1'h0; b_first <= 1'h0; signal_36 <= 20'h0; map_ends <= 1'h0; map_left <= 16'h0;
+        column_ends <= 1'h0; column_left <= 16'h0; row_end <= 20'h0; last_word <= 20'h0; first_word
+        <= 20'h0; right <= 18'h0; signal_118 <= 18'h0;
+    end else begin
+      if (n3) begin
+        n2 = o__payload_20[80:65] - 1'h1;
+        final_127 <= closes & closed == n2;
+        closing <= closes;
+        real_2 <= signal_105;
       end
-      if (works) begin
-        n8 = fresh_turn ? s5_meta[8:3] : held_address;
-        signal_63 = fresh_turn ? head : slot;
-        n9 = fresh_turn ? s5_part : held_value;
-        n10 = fresh_turn ? s5_meta[2] : held_final;
-        n11 = signal_71 + fresh;
+      if (&{{n4, n9} != 2'h2, n10, |{n11, n4, n8, n5, n3, scanning, flushing}, {input_done,
+        flushing} != 1'h1, {scanned, scanning} != 1'h1, {n11, o__valid_117} != 2'h2}) fsm_state <=
+        flushing ? 3'h0 : n4 | n5 ? 3'h2 : scanning ? 3'h6 : n3 ? (n6 ? 3'h4 : n7 ? 3'h5 : 3'h2) :
+        n8 ? 3'h3 : 3'h1;
+      if (n14) begin
+        n15 = o__payload_20[96:89] - 1'h1;
+        n12 = $signed(n15) - $signed({1'h0, o__payload_20[128:121]});
+        n13 = head + 1'h1;
+        closes_at <= n5 ? $unsigned($signed(closes_at) + $signed({1'h0, o__payload_20[112:105]})) :
+          {{8{n12[9]}}, n12};
+        closed <= n5 ? closed + 1'h1 : 16'h0;
+        head <= n5 ? (n13 == slots ? 8'h0 : n13[7:0]) : 8'h0;
+      end
+      if (n17) begin
+        opens_at <= n8 ? $unsigned($signed(opens_at) + $signed({1'h0, o__payload_20[112:105]})) :
+          {{9{n16[8]}}, n16};
+        signal_157 <= n8 ? signal_157 + 1'h1 : 16'h0;
+      end
+      if (&{{n3, n7, n6} != 3'h6, {n3, n6} != 2'h3, n10, n11 | n5 | n3}) y <= n5 | n3 ?
+        $unsigned($signed(y) + $signed(2'h1)) : {{9{n16[8]}}, n16};
+      if (&{n18, {n5, real_2, closing & fresh == open, n19} != 4'h8, n10, n20}) fresh <= n5 ?
+        (real_2 ? 8'h0 : fresh - 1'h1) : n8 ? fresh + 1'h1 : 8'h0;
+      if (&{n18, n22, n10, n20}) open <= n5 ? n21 : n8 ? open + 1'h1 : 8'h0;
+      if (n23) begin
+        reach <= n4 ? reach + o__payload_20[112:105] : {2'h0, o__payload_20[112:105]};
+        slots <= n4 ? slots + 1'h1 : 8'h1;
+      end
+      if (en) begin
+        final_2 <= {final_2[7:0], v4_visit[2]};
+        signal_93 <= {signal_93[7:0], n1};
+        v4_valid <= v3_valid;
+        v3_valid <= v2_valid;
+        v2_valid <= v1_valid;
+        v1_valid <= works;
+      end
+      if (n24) begin
         signal_67 = signal_63 + 1'h1;
         signal_70 = signal_71 == open_less;
-        v1_visit <= {n8 + signal_63[5:0], n9, n10, fresh_turn & closing, n11 >= open};
-        held_final <= n10; held_address <= n8; held_value <= n9;
         slot <= signal_67 == slots ? 8'h0 : signal_67[7:0];
         fresh_turn <= signal_70;
         signal_71 <= signal_70 ? 8'h0 : signal_71 + 1'h1;
       end
-      if (v3_valid) begin
-        write_data_82 <= v3_visit[0] ? {{8{v3_visit[26]}}, v3_visit[26:3]} : o__payload_20[0] ?
-          $unsigned($signed(old) + $signed(v3_visit[26:3])) : $signed(old) < $signed(v3_visit[26:3])
-          ? {{8{v3_visit[26]}}, v3_visit[26:3]} : old;
-        v4_visit <= v3_visit;
-      end
-      if (v2_valid) old <= read_data_156; v3_visit <= v2_visit;
-      if (v1_valid) v2_visit <= v1_visit;
-    end
-    if (n12) begin
-      n16 = fsm_state == 3'h6;
-      n29 = b_valid | (|{s5_valid, s4_valid, s3_valid, s2_valid, s1_valid} | works | |{v3_valid,
-        v2_valid, v4_valid, v1_valid});
-      n13 = {n16, n29} != 2'h3;
-      n22 = fsm_state == 2'h2;
-      n21 = {n22, y == opens_at & signal_158 != o__payload_20[80:65]} != 2'h2;
-      n23 = fsm_state == 1'h1;
-      n25 = reach >= o__payload_20[96:89] | slots == o__payload_20[80:65];
-      n28 = -o__payload_20[128:121];
-      if (n13) begin
-        n14 = {n16, closing, n29} != 3'h4;
-        n20 = n15 | n22 | n16;
-        n26 = $signed(y) >= $signed({1'h0, o__payload_20[48:33]}) & closed == o__payload_20[80:65];
-        n27 = signal_106 | closes;
-        if (n14) begin
-          if (n15 | n16) begin
-            n19 = o__payload_20[96:89] - 1'h1;
-            n17 = $signed(n19) - $signed({1'h0, o__payload_20[128:121]});
-            n18 = head + 1'h1;
-            closes_at <= n16 ? $unsigned($signed(closes_at) + $signed({1'h0,
-              o__payload_20[112:105]})) : {{8{n17[9]}}, n17};
-            closed <= n16 ? closed + 1'h1 : 16'h0;
-            head <= n16 ? (n18 == slots ? 8'h0 : n18[7:0]) : 8'h0;
-          end
-          if (n20 && n21) open <= n16 ? n1 : n22 ? open + 1'h1 : 8'h0;
-        end
-        if (({scanned, scanning} != 1'h1) && ({input_done, flushing} != 1'h1) && (|{n15, n23, n22,
-          n16, n24, scanning, flushing}) && ({n23, n25} != 2'h2)) begin
-          fsm_state <= flushing ? 3'h0 : n23 | n16 ? 3'h2 : scanning ? 3'h6 : n24 ? (n26 ? 3'h4 :
-            n27 ? 3'h5 : 3'h2) : n22 ? 3'h3 : 3'h1;
-        end
-        if ((n15 | n16 | n24) && ({n24, n26} != 2'h3) && ({n24, n27, n26} != 3'h6)) y <= n16 | n24 ?
-          $unsigned($signed(y) + $signed(2'h1)) : {{9{n28[8]}}, n28};
-        if (n20 && ({n16, real_2, closing & fresh == open, n29} != 4'h8) && n21) fresh <= n16 ?
-          (real_2 ? 8'h0 : fresh - 1'h1) : n22 ? fresh + 1'h1 : 8'h0;
-      end
-      if ((n15 | n22) && n21) begin
-        opens_at <= n22 ? $unsigned($signed(opens_at) + $signed({1'h0, o__payload_20[112:105]})) :
-          {{9{n28[8]}}, n28};
-        signal_158 <= n22 ? signal_158 + 1'h1 : 16'h0;
-      end
-      if ((n15 | n23) && ({n23, n25} != 2'h3)) begin
-        reach <= n23 ? reach + o__payload_20[112:105] : {2'h0, o__payload_20[112:105]};
-        slots <= n23 ? slots + 1'h1 : 8'h1;
-      end
-    end
-    if (n24) begin
-      n30 = o__payload_20[80:65] - 1'h1;
-      final_128 <= closes & closed == n30;
-      closing <= closes; real_2 <= signal_106;
-    end
-    if ({load, n31, n32} != 3'h4 & (load | n31)) free <= n31 ? base : n33;
-    if (load) begin
-      address <= address + slots[5:0];
-      b_address <= address;
-      signal_37 <= $signed(right) > $signed({1'h0, o__payload_20[32:17]}) ? row_end : last_word;
-      b_final <= final_128 & column_ends & map_ends;
-      b_hit <= n32;
-    end
-    if (n34) begin
-      b_valid <= load ? 1'h1 : ~signal_34;
-      b_first <= load;
-      signal_36 <= load ? n33 : {signal_36[19:1] + 1'h1, 1'h0};
-    end
-    if (n35) begin
-      map_ends <= n36 ? o__payload_20[16:1] == 1'h1 : map_left == 1'h1;
-      map_left <= n36 ? o__payload_20[16:1] - 1'h1 : map_left - 1'h1;
-    end
-    if (n37) begin
-      column_ends <= n38 ? o__payload_20[64:49] == 1'h1 : column_left == 1'h1;
-      column_left <= n38 ? o__payload_20[64:49] - 1'h1 : column_left - 1'h1;
-    end
-    if (~n39 & real_2 & n40) base <= n41;
-    if ((n39 | n40) & {real_2, n39, n40} != 1'h1) row_end <= n39 ? n41 - 1'h1 : row_end +
-      o__payload_20[32:17];
-    if (n42) begin
-      last_word <= n39 ? $unsigned($signed($unsigned($signed(base) + $signed({to_right_q[17],
-        to_right_q[7:0]}))) - $signed(2'h1)) : n40 ? $unsigned($signed($unsigned($signed(base) +
-        $signed(real_2 ? past_right : {{10{to_right_q[17]}}, to_right_q[7:0]}))) - $signed(2'h1)) :
-        last_word + o__payload_20[104:97];
-      first_word <= n39 ? $unsigned($signed(base) + $signed({signal_29_q[17], signal_29_q[7:0]})) :
-        n40 ? $unsigned($signed(base) + $signed(real_2 ? {{2{signal_30_q[17]}}, signal_30_q[15:0]} :
-        {{10{signal_29_q[17]}}, signal_29_q[7:0]})) : first_word + o__payload_20[104:97];
-      right <= n39 ? {{10{to_right_q[17]}}, to_right_q[7:0]} : n40 ? {{10{to_right_q[17]}},
-        to_right_q[7:0]} : $unsigned($signed(right) + $signed({1'h0, o__payload_20[104:97]}));
-      signal_119 <= n39 ? {{10{signal_29_q[17]}}, signal_29_q[7:0]} : n40 ? {{10{signal_29_q[17]}},
-        signal_29_q[7:0]} : $unsigned($signed(signal_119) + $signed({1'h0, o__payload_20[104:97]}));
-    end
-    if (o__valid_118) begin
-      n43 = $signed({1'h0, o__payload_20[32:17]}) + $signed({to_right_q[17], to_right_q[7:0]});
-      past_right <= n43;
+      open_less <= n21;
+      arrived <= ~step & $signed(written - base) >= $signed(1'h0);
+      some_open <= n25;
+      past_right <= n26;
       {signal_30_q[17], signal_30_q[15:0]} <= o__payload_20[32:17] - o__payload_20[120:113];
       {to_right_q[17], to_right_q[7:0]} <= o__payload_20[88:81] - o__payload_20[120:113];
       {signal_29_q[17], signal_29_q[7:0]} <= -o__payload_20[120:113];
+      i__ready <= o__valid_117 & ~input_done & ~(active & i__payload[34]) & $signed(ahead) <
+        $signed(10'h1fc);
+      ahead <= written - {free[19:1], 1'h0};
+      if (go) begin
+        s5_valid <= s4_valid & s4_meta[1];
+        s4_valid <= s3_valid;
+        s3_valid <= s2_valid;
+        s2_valid <= s1_valid;
+        s1_valid <= read;
+      end
+      if (load) begin
+        b_address <= address;
+        signal_37 <= $signed(right) > $signed({1'h0, o__payload_20[32:17]}) ? row_end : last_word;
+        b_final <= final_127 & column_ends & map_ends;
+        b_hit <= n27;
+      end
+      if (n29) begin
+        b_valid <= load ? 1'h1 : ~signal_34;
+        b_first <= load;
+        signal_36 <= load ? n28 : {signal_36[19:1] + 1'h1, 1'h0};
+      end
+      if (n31) begin
+        map_ends <= n30 ? o__payload_20[16:1] == 1'h1 : map_left == 1'h1;
+        map_left <= n30 ? o__payload_20[16:1] - 1'h1 : map_left - 1'h1;
+      end
+      if (n33) begin
+        column_ends <= n32 ? o__payload_20[64:49] == 1'h1 : column_left == 1'h1;
+        column_left <= n32 ? o__payload_20[64:49] - 1'h1 : column_left - 1'h1;
+      end
+      if ({scanning, n35} != 2'h2 & {scanning, real_2, n35} != 3'h5) row_end <= scanning ? row_end +
+        o__payload_20[32:17] : n34 - 1'h1;
+      if (n36) begin
+        last_word <= scanning ? (n35 ? $unsigned($signed($unsigned($signed(base) + $signed(real_2 ?
+          past_right : {{10{to_right_q[17]}}, to_right_q[7:0]}))) - $signed(2'h1)) : last_word +
+          o__payload_20[104:97]) : $unsigned($signed($unsigned($signed(base) +
+          $signed({to_right_q[17], to_right_q[7:0]}))) - $signed(2'h1));
+        first_word <= scanning ? (n35 ? $unsigned($signed(base) + $signed(real_2 ?
+          {{2{signal_30_q[17]}}, signal_30_q[15:0]} : {{10{signal_29_q[17]}}, signal_29_q[7:0]})) :
+          first_word + o__payload_20[104:97]) : $unsigned($signed(base) + $signed({signal_29_q[17],
+          signal_29_q[7:0]}));
+        right <= scanning ? (n35 ? {{10{to_right_q[17]}}, to_right_q[7:0]} :
+          $unsigned($signed(right) + $signed({1'h0, o__payload_20[104:97]}))) :
+          {{10{to_right_q[17]}}, to_right_q[7:0]};
+        signal_118 <= scanning ? (n35 ? {{10{signal_29_q[17]}}, signal_29_q[7:0]} :
+          $unsigned($signed(signal_118) + $signed({1'h0, o__payload_20[104:97]}))) :
+          {{10{signal_29_q[17]}}, signal_29_q[7:0]};
+      end
     end
-    if (active) begin
-      input_done <= i__payload[34];
-      beats_written <= beats_written + 1'h1;
-      written <= written + i__payload[33:32];
+  end
+  always @(posedge clk) begin
+    if (en) begin
+      n40 = signal_71 + fresh;
+      write_data_82 <= v3_visit[0] ? {{8{v3_visit[26]}}, v3_visit[26:3]} : o__payload_20[0] ?
+        $unsigned($signed(old) + $signed(v3_visit[26:3])) : $signed(old) < $signed(v3_visit[26:3]) ?
+        {{8{v3_visit[26]}}, v3_visit[26:3]} : old;
+      old <= read_data_155;
+      v1_visit <= {n37 + signal_63[5:0], n38, n39, fresh_turn & closing, n40 >= open};
+      v4_visit <= v3_visit;
+      v3_visit <= v2_visit;
+      v2_visit <= v1_visit;
     end
-    if (rst) begin
-      final_128 <= 1'h0; closing <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_at <= 18'h0;
-        opens_at <= 18'h0; y <= 18'h0; closed <= 16'h0; signal_158 <= 16'h0; head <= 8'h0; fresh <=
-        8'h0; open <= 8'h0; reach <= 10'h0; slots <= 8'h0; final_2 <= 9'h0; signal_93 <= 9'h0;
-        v4_valid <= 1'h0; v3_valid <= 1'h0; v2_valid <= 1'h0; v1_valid <= 1'h0; slot <= 8'h0;
-        fresh_turn <= 1'h1; signal_71 <= 8'h0; open_less <= 8'h0; s5_valid <= 1'h0; s4_valid <=
-        1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0; b_address <= 6'h0; signal_37 <=
-        20'h0; b_final <= 1'h0; b_hit <= 1'h0; b_valid <= 1'h0; b_first <= 1'h0; signal_36 <= 20'h0;
-        map_ends <= 1'h0; map_left <= 16'h0; column_ends <= 1'h0; column_left <= 16'h0; arrived <=
-        1'h0; some_open <= 1'h0; row_end <= 20'h0; last_word <= 20'h0; first_word <= 20'h0; right <=
-        18'h0; signal_119 <= 18'h0; past_right <= 18'h0; {signal_30_q[17], signal_30_q[15:0]} <=
-        17'h0; {to_right_q[17], to_right_q[7:0]} <= 9'h0; {signal_29_q[17], signal_29_q[7:0]} <=
-        9'h0; i__ready <= 1'h0; ahead <= 20'h0;
+    if (n24) begin
+      held_final <= n39;
+      held_address <= n37;
+      held_value <= n38;
     end
-    if (n44) begin
+    if (go & s4_valid) s5_part[23] <= n41[23];
+    if ((s4_meta[0] | o__payload_20[0] | n42) & go & s4_valid) s5_part[22:0] <= n41[22:0];
+    if (n46) begin
+      empty = o__payload_20[0] ? 16'h0 : 16'h8000;
+      word_0 = s2_lanes[0] ? s2_words[15:0] : empty;
+      word_1 = s2_lanes[1] ? s2_words[31:16] : empty;
+      n43 = $signed(word_0) + $signed(word_1);
+      n44 = $signed(word_0) < $signed(word_1) ? word_1 : word_0;
+      n45 = signal_34 ? signal_37[0] : 1'h1;
+      {s4_part_q[23], s4_part_q[15:0]} <= {s3_pair0_q[23], s3_pair0_q[15:0]};
+      {s3_pair0_q[23], s3_pair0_q[15:0]} <= o__payload_20[0] ? n43 : {n44[15], n44};
+      s2_words <= read_data;
+      s5_meta <= s4_meta;
+      s4_meta <= s3_meta;
+      s3_meta <= s2_meta;
+      s2_meta <= s1_meta;
+      s1_meta <= {b_address, b_final, signal_34, b_first};
+      s2_lanes <= s1_lanes;
+      s1_lanes <= {b_hit & signal_36[0] <= 1'h1 & n45 >= 1'h1, b_hit & signal_36[0] <= 1'h0 & n45 >=
+        1'h0};
+    end
+  end
+  always @(posedge clk) begin
+    if (n47) begin
       free <= 20'h0; base <= 20'h0; input_done <= 1'h0; beats_written <= 19'h0; written <= 20'h0;
+    end else begin
+      if ({load, n48, n27} != 3'h4 & (load | n48)) free <= n48 ? base : n28;
+      if (scanning & real_2 & n35) base <= n34;
+      if (active) begin
+        input_done <= i__payload[34];
+        beats_written <= beats_written + 1'h1;
+        written <= written + i__payload[33:32];
+      end
     end
-    if (n45 | rst) begin
+  end
+  always @(posedge clk) begin
+    if (n49 | rst) begin
       address <= 6'h0;
+    end else begin
+      if (load) address <= address + slots[5:0];
     end
   end
 endmodule
@@ -321,28 +344,32 @@ module \neuflow_window.config  (
   reg [191:0] words = 192'h0;
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
-  assign bus__ready = ~(mine & full);
+  assign bus__ready = ~n1;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & ~full;
-  assign n2 = bus__ready & (bus__valid | mine);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
   always @(posedge clk) begin
-    if (move | o__ready) o__valid <= move;
-    if (move) o__payload <= words[167:0];
-    if (n1) begin
-      full <= last;
-      words <= {word, words[191:32]};
-    end
-    if (n2) begin
-      mine <= bus__valid & bus__payload[3:0] == 3'h5 & bus__payload[7:4] == sub &
+    if (rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 3'h5 & bus__payload[7:4] == sub &
         |(bus__payload[15:8] & columns);
+    end
+  end
+  always @(posedge clk) begin
+    if (move) o__payload <= words[167:0];
+    if (n2) words <= {word, words[191:32]};
+    if (!(n1)) begin
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
-    if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end
+  end
+  always @(posedge clk) begin
     if (move | rst) begin
       full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
     end
   end
 endmodule
@@ -351,8 +378,8 @@ module \neuflow_window.memory  (
   input wire read_enable,
   input wire write_enable,
   output wire [31:0] read_data,
-  input wire [5:0] read_address,
   input wire [5:0] write_address,
+  input wire [5:0] read_address,
   input wire [31:0] write_data,
   input wire clk
 );
@@ -391,53 +418,57 @@ module \neuflow_window.packer.merger  (
   output reg [36:0] o__payload = 37'h0,
   input wire clk
 );
-  reg n1, signal, signal_23 = 1'h0, begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, last, low
-    = 1'h0, spills;
+  reg signal_23 = 1'h0, begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, low = 1'h0;
   reg [1:0] beat_kept = 2'h0, placed_count = 2'h0, rf = 2'h0, rk = 2'h0;
   reg [31:0] rest = 32'h0;
   reg [36:0] placed_q = 37'h0;
-  wire like, like_4, free;
+  wire n2, n3, n1, like, like_4, signal, free, last, spills;
   wire [1:0] fresh, kept, total;
   assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
   assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
   assign fresh[0] = like <= 1'h0 & total > 1'h0;
   assign fresh[1] = like <= 1'h1 & total > 1'h1;
   assign i__ready = free & ~flush;
+  assign n1 = free & signal_23;
+  assign n2 = flush | i__valid;
   assign free = ~o__valid | o__ready;
+  assign signal = total >= 2'h2;
   assign like_4 = begun ? low : i__payload[17];
   assign total = like + {flush ? 1'h0 : i__payload[16]};
+  assign last = flush | i__payload[18];
+  assign spills = last & signal & total[0];
+  assign n3 = free & n2;
   assign like = begun ? fill : i__payload[17];
   always @(posedge clk) begin
-    if (free) begin
-      n1 = flush | i__valid;
-      o__valid <= signal_23 & emits;
-      signal_23 <= n1;
-      if (signal_23) begin
-        o__payload <= {placed_q[36:35] | beat_kept, placed_q[34], placed_count, placed_q[31:0] &
-          {{15{placed_q[36]}}, placed_q[36:35], {15{placed_q[35]}}} | rest & {{15{beat_kept[1]}},
-          beat_kept, {15{beat_kept[0]}}}};
-        rest <= placed_q[31:0] & {{15{rf[1]}}, rf, {15{rf[0]}}} | rest & {{15{rk[1]}}, rk,
-          {15{rk[0]}}};
+    if (rst) begin
+      o__payload <= 37'h0; o__valid <= 1'h0; signal_23 <= 1'h0; low <= 1'h0; fill <= 1'h0; begun <=
+        1'h0; flush <= 1'h0;
+    end else begin
+      if (n1) o__payload <= {placed_q[36:35] | beat_kept, placed_q[34], placed_count, placed_q[31:0]
+        & {{15{placed_q[36]}}, placed_q[36:35], {15{placed_q[35]}}} | rest & {{15{beat_kept[1]}},
+        beat_kept, {15{beat_kept[0]}}}};
+      if (free) begin
+        o__valid <= signal_23 & emits;
+        signal_23 <= n2;
       end
-      if (n1) begin
-        signal = total >= 2'h2;
-        last = flush | i__payload[18];
-        spills = last & signal & total[0];
+      if (n3) begin
         low <= signal ? 1'h0 : like_4;
         fill <= signal ? total[0] : total[0];
         begun <= ~last | spills;
         flush <= spills;
-        rf <= signal ? {total[0] > 1'h1, total[0] > 1'h0} : fresh;
-        rk <= (signal) ? 2'h0 : kept;
-        beat_kept <= kept;
-        emits <= signal | last;
-        placed_count <= (signal) ? 2'h2 : total;
-        {placed_q[36:34], placed_q[31:0]} <= {fresh, last & ~spills, {2{i__payload[15:0]}}};
       end
     end
-    if (rst) begin
-      o__payload <= 37'h0; o__valid <= 1'h0; low <= 1'h0; fill <= 1'h0; begun <= 1'h0; flush <=
-        1'h0; signal_23 <= 1'h0;
+  end
+  always @(posedge clk) begin
+    if (n1) rest <= placed_q[31:0] & {{15{rf[1]}}, rf, {15{rf[0]}}} | rest & {{15{rk[1]}}, rk,
+      {15{rk[0]}}};
+    if (n3) begin
+      rf <= signal ? {total[0] > 1'h1, total[0] > 1'h0} : fresh;
+      rk <= (signal) ? 2'h0 : kept;
+      beat_kept <= kept;
+      emits <= signal | last;
+      placed_count <= (signal) ? 2'h2 : total;
+      {placed_q[36:34], placed_q[31:0]} <= {fresh, last & ~spills, {2{i__payload[15:0]}}};
     end
   end
 endmodule
@@ -445,9 +476,8 @@ endmodule
 module \neuflow_window.requantise  (
   input wire rst,
   input wire en,
-  input wire valid_6,
-  input wire [31:0] port_651_0,
-  input wire [38:0] port_697_129,
+  input wire [31:0] port_602_0,
+  input wire [38:0] port_648_129,
   output reg [15:0] out = 16'h0,
   input wire clk
 );
@@ -465,64 +495,46 @@ module \neuflow_window.requantise  (
   reg [5:0] s1_s = 6'h0, s2_s = 6'h0, s3_s = 6'h0, s4_s = 6'h0;
   reg [62:0] s4_product = 63'h0;
   reg [63:0] s5_coarse = 64'h0;
-  reg [7:0] n1, valid = 8'h0;
+  reg [7:0] n1;
   wire [30:0] n5;
   assign {n5[30], n5[15:0]} = $signed(s1_total_q[47]) * $signed({1'h0, s1_m});
   always @(posedge clk) begin
     if (en) begin
-      valid <= {valid[6:0], valid_6};
-      if (valid[7]) begin
-        n2 = ~s8_sum[25];
-        n1 = &s8_sum[25:7] | ~(|s8_sum[25:7]) ? s8_sum[7:0] : {s8_sum[25], {7{n2}}};
-        out <= s8_tail[16] ? {{8{n1[7]}}, n1} : &s8_sum[25:15] | ~(|s8_sum[25:15]) ? s8_sum[15:0] :
-          {s8_sum[25], {15{n2}}};
-      end
-      if (valid[6]) begin
-        n3 = $signed(s7_doubled) + $signed({s7_tail[15:0], 1'h1});
-        s8_tail <= s7_tail;
-        s8_sum <= n3[26:1];
-      end
-      if (valid[5]) begin
-        s7_tail <= s6_tail;
-        s7_doubled <= $unsigned($signed(s6_clipped) >>> s6_s);
-      end
-      if (valid[4]) begin
-        n4 = ~s5_coarse[63];
-        s6_tail <= s5_tail; s6_s <= s5_s;
-        s6_clipped <= &s5_coarse[63:25] | ~(|s5_coarse[63:25]) ? s5_coarse[25:0] : {s5_coarse[63],
-          {25{n4}}};
-      end
-      if (valid[3]) begin
-        s5_tail <= s4_tail;
-        s5_s <= s4_s[2:0];
-        s5_coarse <= $unsigned($signed({s4_product, 1'h0}) >>> {s4_s[5:3], 3'h0});
-      end
-      if (valid[2]) begin
-        s4_tail <= s3_tail; s4_s <= s3_s;
-        s4_product <= {$unsigned($signed(s3_high) + $signed({1'h0, s3_sum[31:16]})), s3_sum[15:0],
-          s3_low};
-      end
-      if (valid[1]) begin
-        s3_tail <= s2_tail; s3_s <= s2_s;
-        s3_sum <= s2_middle + s2_low[30:16];
-        s3_high <= s2_high;
-        s3_low <= s2_low[15:0];
-      end
-      if (valid[0]) begin
-        s2_tail <= s1_tail; s2_s <= s1_s;
-        s2_high <= {{15{n5[30]}}, n5[15:0]};
-        s2_middle <= {s1_total_q[47], s1_total_q[30:16]} * s1_m;
-        s2_low <= s1_total_q[15:0] * s1_m;
-      end
-      if (valid_6) begin
-        s1_tail <= port_697_129[38:22];
-        s1_s <= port_697_129[21:16];
-        {s1_total_q[47], s1_total_q[30:0]} <= port_651_0;
-        s1_m <= port_697_129[14:0];
-      end
-    end
-    if (rst) begin
-      valid <= 8'h0;
+      n2 = ~s8_sum[25];
+      n1 = &s8_sum[25:7] | ~(|s8_sum[25:7]) ? s8_sum[7:0] : {s8_sum[25], {7{n2}}};
+      n3 = $signed(s7_doubled) + $signed({s7_tail[15:0], 1'h1});
+      n4 = ~s5_coarse[63];
+      out <= s8_tail[16] ? {{8{n1[7]}}, n1} : &s8_sum[25:15] | ~(|s8_sum[25:15]) ? s8_sum[15:0] :
+        {s8_sum[25], {15{n2}}};
+      s8_sum <= n3[26:1];
+      s7_doubled <= $unsigned($signed(s6_clipped) >>> s6_s);
+      s6_clipped <= &s5_coarse[63:25] | ~(|s5_coarse[63:25]) ? s5_coarse[25:0] : {s5_coarse[63],
+        {25{n4}}};
+      s5_coarse <= $unsigned($signed({s4_product, 1'h0}) >>> {s4_s[5:3], 3'h0});
+      s4_product <= {$unsigned($signed(s3_high) + $signed({1'h0, s3_sum[31:16]})), s3_sum[15:0],
+        s3_low};
+      s3_high <= s2_high;
+      s3_sum <= s2_middle + s2_low[30:16];
+      s3_low <= s2_low[15:0];
+      s2_high <= {{15{n5[30]}}, n5[15:0]};
+      s2_middle <= {s1_total_q[47], s1_total_q[30:16]} * s1_m;
+      s2_low <= s1_total_q[15:0] * s1_m;
+      {s1_total_q[47], s1_total_q[30:0]} <= port_602_0;
+      s8_tail <= s7_tail;
+      s7_tail <= s6_tail;
+      s6_tail <= s5_tail;
+      s5_tail <= s4_tail;
+      s4_tail <= s3_tail;
+      s3_tail <= s2_tail;
+      s2_tail <= s1_tail;
+      s6_s <= s5_s;
+      s5_s <= s4_s[2:0];
+      s4_s <= s3_s;
+      s3_s <= s2_s;
+      s2_s <= s1_s;
+      s1_tail <= port_648_129[38:22];
+      s1_s <= port_648_129[21:16];
+      s1_m <= port_648_129[14:0];
     end
   end
 endmodule
@@ -553,24 +565,23 @@ module \neuflow_window.slice  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [34:0] n2, spare = 35'h0;
-  wire n1, free, loads;
+  reg [34:0] spare = 35'h0;
+  wire n2, free;
+  wire [34:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule

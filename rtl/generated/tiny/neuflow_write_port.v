@@ -34,8 +34,8 @@ module neuflow_write_port (
   assign i__valid_47 = o_valid & o_ready;
   assign free = ~under_way[4];
   assign o_ready = i__ready_41 & i__ready_42;
-  assign n1 = notes >> oldest;
   assign asked = i__valid_61 & i__ready_64;
+  assign n1 = notes >> oldest;
   \neuflow_write_port.asks  asks (
     .clk(clk), .i__payload(o__payload_60[30:0]), .i__ready(i__ready_64), .i__valid(i__valid_61),
       .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid), .rst(rst)
@@ -65,30 +65,31 @@ module neuflow_write_port (
       .o__payload(o__payload_30), .o__ready(o__ready_31), .o__valid(o__valid_34), .rst(rst)
   );
   always @(posedge clk) begin
-    done <= response & n1;
-    oldest <= oldest + response;
-    signal <= signal + asked;
-    under_way <= (under_way + asked) - response;
-    if (asked) begin
-      if (signal == 4'hf) notes[15] <= o__payload_60[31];
-      if (signal == 4'he) notes[14] <= o__payload_60[31];
-      if (signal == 4'hd) notes[13] <= o__payload_60[31];
-      if (signal == 4'hc) notes[12] <= o__payload_60[31];
-      if (signal == 4'hb) notes[11] <= o__payload_60[31];
-      if (signal == 4'ha) notes[10] <= o__payload_60[31];
-      if (signal == 4'h9) notes[9] <= o__payload_60[31];
-      if (signal == 4'h8) notes[8] <= o__payload_60[31];
-      if (signal == 3'h7) notes[7] <= o__payload_60[31];
-      if (signal == 3'h6) notes[6] <= o__payload_60[31];
-      if (signal == 3'h5) notes[5] <= o__payload_60[31];
-      if (signal == 3'h4) notes[4] <= o__payload_60[31];
-      if (signal == 2'h3) notes[3] <= o__payload_60[31];
-      if (signal == 2'h2) notes[2] <= o__payload_60[31];
-      if (signal == 1'h1) notes[1] <= o__payload_60[31];
-      if (!signal) notes[0] <= o__payload_60[31];
-    end
+    if (signal == 4'hf & asked) notes[15] <= o__payload_60[31];
+    if (signal == 4'he & asked) notes[14] <= o__payload_60[31];
+    if (signal == 4'hd & asked) notes[13] <= o__payload_60[31];
+    if (signal == 4'hc & asked) notes[12] <= o__payload_60[31];
+    if (signal == 4'hb & asked) notes[11] <= o__payload_60[31];
+    if (signal == 4'ha & asked) notes[10] <= o__payload_60[31];
+    if (signal == 4'h9 & asked) notes[9] <= o__payload_60[31];
+    if (signal == 4'h8 & asked) notes[8] <= o__payload_60[31];
+    if (signal == 3'h7 & asked) notes[7] <= o__payload_60[31];
+    if (signal == 3'h6 & asked) notes[6] <= o__payload_60[31];
+    if (signal == 3'h5 & asked) notes[5] <= o__payload_60[31];
+    if (signal == 3'h4 & asked) notes[4] <= o__payload_60[31];
+    if (signal == 2'h3 & asked) notes[3] <= o__payload_60[31];
+    if (signal == 2'h2 & asked) notes[2] <= o__payload_60[31];
+    if (signal == 1'h1 & asked) notes[1] <= o__payload_60[31];
+    if (!signal & asked) notes[0] <= o__payload_60[31];
+  end
+  always @(posedge clk) begin
     if (rst) begin
       done <= 1'h0; oldest <= 4'h0; signal <= 4'h0; under_way <= 5'h0;
+    end else begin
+      done <= response & n1;
+      oldest <= oldest + response;
+      signal <= signal + asked;
+      under_way <= (under_way + asked) - response;
     end
   end
 endmodule
@@ -104,24 +105,23 @@ module \neuflow_write_port.asks  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [30:0] n2, spare = 31'h0;
-  wire n1, free, loads;
+  reg [30:0] spare = 31'h0;
+  wire n2, free;
+  wire [30:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -147,12 +147,13 @@ module \neuflow_write_port.buffer  (
       .write_address(write_address), .write_data(write_data), .write_enable(push)
   );
   always @(posedge clk) begin
-    o__valid <= fetch | o__valid & ~o__ready;
-    level <= (level + push) - fetch;
-    read_address <= read_address + fetch;
-    write_address <= write_address + push;
     if (rst) begin
       o__valid <= 1'h0; level <= 4'h0; read_address <= 3'h0; write_address <= 3'h0;
+    end else begin
+      o__valid <= fetch | o__valid & ~o__ready;
+      level <= (level + push) - fetch;
+      read_address <= read_address + fetch;
+      write_address <= write_address + push;
     end
   end
 endmodule
@@ -193,12 +194,13 @@ module \neuflow_write_port.bursts  (
       .write_address(write_address), .write_data(write_data), .write_enable(push)
   );
   always @(posedge clk) begin
-    o__valid <= fetch | o__valid & ~o__ready;
-    level <= (level + push) - fetch;
-    read_address <= read_address + fetch;
-    write_address <= write_address + push;
     if (rst) begin
       o__valid <= 1'h0; level <= 5'h0; read_address <= 4'h0; write_address <= 4'h0;
+    end else begin
+      o__valid <= fetch | o__valid & ~o__ready;
+      level <= (level + push) - fetch;
+      read_address <= read_address + fetch;
+      write_address <= write_address + push;
     end
   end
 endmodule
@@ -233,28 +235,32 @@ module \neuflow_write_port.config  (
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
-  assign bus__ready = ~(mine & full);
+  assign bus__ready = ~n1;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & ~full;
-  assign n2 = bus__ready & (bus__valid | mine);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
   always @(posedge clk) begin
-    if (move | o__ready) o__valid <= move;
-    if (move) o__payload <= words[200:0];
-    if (n1) begin
-      full <= last;
-      words <= {word, words[223:32]};
+    if (rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 4'hb & !bus__payload[7:4] &
+        |(bus__payload[15:8] & columns);
     end
-    if (n2) begin
-      mine <= bus__valid & bus__payload[3:0] == 4'hb & !bus__payload[7:4] & |(bus__payload[15:8] &
-        columns);
+  end
+  always @(posedge clk) begin
+    if (move) o__payload <= words[200:0];
+    if (n2) words <= {word, words[223:32]};
+    if (!(n1)) begin
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
-    if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end
+  end
+  always @(posedge clk) begin
     if (move | rst) begin
       full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
     end
   end
 endmodule
@@ -278,17 +284,17 @@ module \neuflow_write_port.placer  (
   reg fresh = 1'h1;
   reg [1:0] first_40 = 2'h0, low = 2'h0, saved_length = 2'h0;
   reg [26:0] saved_block = 27'h0;
-  wire n2, n1, i__ready_21, i__valid_22, o__ready, o__valid;
+  wire n1, n2, i__ready_21, i__valid_22, o__ready, o__valid;
   wire [101:0] o__payload_29;
   wire [1:0] signal, burst_request_length, first;
   wire [26:0] like;
   wire [56:0] o__payload;
   wire [67:0] i__payload_18;
   assign burst = {o__payload_29[67] & o__payload_29[101], burst_request_length, like, first};
-  assign o = {o__payload_29[67] | n2, o__payload_29[71:68], o__payload_29[63:0]};
-  assign n1 = o_valid & o__ready_32;
-  assign n2 = &signal;
+  assign o = {o__payload_29[67] | n1, o__payload_29[71:68], o__payload_29[63:0]};
+  assign n1 = &signal;
   assign burst_request_length = fresh ? 2'h0 : saved_length;
+  assign n2 = o_valid & o__ready_32;
   assign first = fresh ? o__payload_29[73:72] : first_40;
   assign signal = fresh ? o__payload_29[73:72] : low;
   assign like = fresh ? o__payload_29[100:74] : saved_block;
@@ -307,15 +313,20 @@ module \neuflow_write_port.placer  (
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
   );
   always @(posedge clk) begin
-    if (n1) begin
-      saved_length <= n2 ? 2'h0 : burst_request_length + 1'h1;
-      first_40 <= (n2) ? 2'h0 : first;
-      low <= signal + 1'h1;
-      saved_block <= like + n2;
-      fresh <= o__payload_29[67];
-    end
     if (rst) begin
       saved_length <= 2'h0; fresh <= 1'h1;
+    end else begin
+      if (n2) begin
+        saved_length <= n1 ? 2'h0 : burst_request_length + 1'h1;
+        fresh <= o__payload_29[67];
+      end
+    end
+  end
+  always @(posedge clk) begin
+    if (n2) begin
+      first_40 <= (n1) ? 2'h0 : first;
+      low <= signal + 1'h1;
+      saved_block <= like + n1;
     end
   end
 endmodule
@@ -340,47 +351,43 @@ module \neuflow_write_port.placer.cutter  (
   reg [22:0] high = 23'h0;
   reg [23:0] final_2;
   reg [29:0] mark = 30'h0;
-  wire n1, n4, n5, n3, signal, signal_3, signal_6, step, whole;
-  wire [2:0] n2;
-  assign i__ready = n5 & whole;
+  wire n1, n4, n2, signal, signal_3, signal_6, step, whole;
+  wire [2:0] n3;
+  assign i__ready = n4 & whole;
   assign run__ready = ~active | step & signal_3;
+  assign n1 = whole ? 1'h0 : n3[0];
+  assign step = n4 & i__valid;
   assign signal_6 = ~o__valid | o__ready;
-  assign step = n5 & i__valid;
-  assign n1 = whole ? 1'h0 : n2[0];
-  assign signal_3 = near & signal;
-  assign n2 = low + 1'h1;
-  assign n3 = n4 | step;
-  assign n4 = run__ready & run__valid;
   assign signal = low < i__payload[33:32];
-  assign n5 = active & signal_6;
-  assign whole = ~signal_3 | n2 == i__payload[33:32];
+  assign n2 = run__ready | step;
+  assign signal_3 = near & signal;
+  assign n3 = low + 1'h1;
+  assign n4 = active & signal_6;
+  assign whole = ~signal_3 | n3 == i__payload[33:32];
   always @(posedge clk) begin
-    if (run__ready) begin
-      active <= run__valid;
-      if (run__valid) begin
-        source <= run__payload[56];
-        mark <= {run__payload[55], run__payload[28:0]};
-        start <= run__payload[30:29];
-      end
-    end
-    if (signal_6) begin
-      o__valid <= step;
-      if (active && i__valid) begin
-        skip <= n1;
-        o__payload <= {mark, signal_3, start, (signal_3 ? n2[1:0] : i__payload[33:32]) - skip, skip,
-          i__payload[31:0]};
-      end
-    end
-    if (n3) begin
-      final_2 = run__payload[54:31] - 1'h1;
-      near <= n4 ? run__payload[54:31] <= 2'h2 : near | signal & high == 1'h1;
-      high <= n4 ? final_2[23:1] : high - signal;
-      low <= n4 ? final_2[0] + {active ? n1 : skip} : (low - i__payload[33:32]) + (signal ? 2'h2 :
-        2'h0);
-    end
     if (rst) begin
       source <= 1'h0; active <= 1'h0; skip <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      if (run__ready & run__valid) source <= run__payload[56];
+      if (run__ready) active <= run__valid;
+      if (step) skip <= n1;
+      if (signal_6) o__valid <= step;
     end
+  end
+  always @(posedge clk) begin
+    if (run__ready) begin
+      mark <= {run__payload[55], run__payload[28:0]};
+      start <= run__payload[30:29];
+    end
+    if (n2) begin
+      final_2 = run__payload[54:31] - 1'h1;
+      near <= run__ready ? run__payload[54:31] <= 2'h2 : near | signal & high == 1'h1;
+      high <= run__ready ? final_2[23:1] : high - signal;
+      low <= run__ready ? final_2[0] + {active ? n1 : skip} : (low - i__payload[33:32]) + (signal ?
+        2'h2 : 2'h0);
+    end
+    if (step) o__payload <= {mark, signal_3, start, (signal_3 ? n3[1:0] : i__payload[33:32]) - skip,
+      skip, i__payload[31:0]};
   end
 endmodule
 
@@ -394,72 +401,76 @@ module \neuflow_write_port.placer.merger  (
   output reg [101:0] o__payload = 102'h0,
   input wire clk
 );
-  reg n1, n4, signal, signal_23 = 1'h0, begun = 1'h0, emits = 1'h0, flush = 1'h0, last, spills;
+  reg signal_23 = 1'h0, begun = 1'h0, emits = 1'h0, flush = 1'h0;
   reg [1:0] fill = 2'h0, low = 2'h0;
   reg [29:0] placed_tag = 30'h0;
   reg [2:0] placed_count = 3'h0;
-  reg [31:0] n2;
+  reg [31:0] n4;
   reg [3:0] beat_kept = 4'h0, rf = 4'h0, rk = 4'h0;
   reg [63:0] rest = 64'h0;
   reg [71:0] placed_q = 72'h0;
-  wire n3, free;
+  wire n5, n2, n3, n1, signal, free, last, spills;
   wire [1:0] like, like_4;
   wire [2:0] total;
   wire [3:0] fresh, kept;
   assign fresh[1] = like <= 1'h1 & total > 1'h1;
   assign fresh[2] = like <= 2'h2 & total > 2'h2;
   assign fresh[3] = like <= 2'h3 & total > 2'h3;
-  assign i__ready = free & n3;
+  assign i__ready = free & n5;
   assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
   assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
   assign kept[2] = like_4 <= 2'h2 & like > 2'h2;
   assign kept[3] = like_4 <= 2'h3 & like > 2'h3;
   assign fresh[0] = like <= 1'h0 & total > 1'h0;
+  assign n1 = free & signal_23;
+  assign n2 = flush | i__valid;
   assign free = ~o__valid | o__ready;
+  assign signal = total >= 3'h4;
   assign like_4 = begun ? low : i__payload[36:35];
   assign total = like + {flush ? 2'h0 : i__payload[34:33]};
-  assign n3 = ~flush;
+  assign last = flush | i__payload[37];
+  assign spills = last & signal & |total[1:0];
+  assign n3 = free & n2;
   assign like = begun ? fill : i__payload[36:35];
+  assign n5 = ~flush;
   always @(posedge clk) begin
-    if (free) begin
-      n1 = flush | i__valid;
-      o__valid <= signal_23 & emits;
-      signal_23 <= n1;
-      if (n1) begin
-        signal = total >= 3'h4;
-        last = flush | i__payload[37];
-        spills = last & signal & |total[1:0];
-        n4 = free & n1;
-        n2 = (n4 ? like[0] - i__payload[32] : 1'h0) ? {i__payload[15:0], i__payload[31:16]} :
-          i__payload[31:0];
+    if (rst) begin
+      o__payload <= 102'h0; o__valid <= 1'h0; signal_23 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
+        1'h0; flush <= 1'h0;
+    end else begin
+      if (n1) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
+        placed_q[63:0] & {{15{placed_q[71]}}, placed_q[71:70], {14{placed_q[70]}}, placed_q[70:69],
+        {14{placed_q[69]}}, placed_q[69:68], {15{placed_q[68]}}} | rest & {{15{beat_kept[3]}},
+        beat_kept[3:2], {14{beat_kept[2]}}, beat_kept[2:1], {14{beat_kept[1]}}, beat_kept[1:0],
+        {15{beat_kept[0]}}}};
+      if (free) begin
+        o__valid <= signal_23 & emits;
+        signal_23 <= n2;
+      end
+      if (n3) begin
         low <= signal ? 2'h0 : like_4;
         fill <= signal ? total[1:0] : total[1:0];
         begun <= ~last | spills;
         flush <= spills;
-        rf <= signal ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0}
-          : fresh;
-        rk <= (signal) ? 4'h0 : kept;
-        beat_kept <= kept;
-        emits <= signal | last;
-        placed_count <= (signal) ? 3'h4 : total;
-        {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, {2{n2}}};
-        if (n3) placed_tag <= i__payload[67:38];
-      end
-      if (signal_23) begin
-        o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
-          placed_q[63:0] & {{15{placed_q[71]}}, placed_q[71:70], {14{placed_q[70]}},
-          placed_q[70:69], {14{placed_q[69]}}, placed_q[69:68], {15{placed_q[68]}}} | rest &
-          {{15{beat_kept[3]}}, beat_kept[3:2], {14{beat_kept[2]}}, beat_kept[2:1],
-          {14{beat_kept[1]}}, beat_kept[1:0], {15{beat_kept[0]}}}};
-        rest <= placed_q[63:0] & {{15{rf[3]}}, rf[3:2], {14{rf[2]}}, rf[2:1], {14{rf[1]}}, rf[1:0],
-          {15{rf[0]}}} | rest & {{15{rk[3]}}, rk[3:2], {14{rk[2]}}, rk[2:1], {14{rk[1]}}, rk[1:0],
-          {15{rk[0]}}};
       end
     end
-    if (rst) begin
-      o__payload <= 102'h0; o__valid <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <= 1'h0; flush <=
-        1'h0; signal_23 <= 1'h0;
+  end
+  always @(posedge clk) begin
+    if (n1) rest <= placed_q[63:0] & {{15{rf[3]}}, rf[3:2], {14{rf[2]}}, rf[2:1], {14{rf[1]}},
+      rf[1:0], {15{rf[0]}}} | rest & {{15{rk[3]}}, rk[3:2], {14{rk[2]}}, rk[2:1], {14{rk[1]}},
+      rk[1:0], {15{rk[0]}}};
+    if (n3) begin
+      n4 = (n3 ? like[0] - i__payload[32] : 1'h0) ? {i__payload[15:0], i__payload[31:16]} :
+        i__payload[31:0];
+      rf <= signal ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0} :
+        fresh;
+      rk <= (signal) ? 4'h0 : kept;
+      beat_kept <= kept;
+      emits <= signal | last;
+      placed_count <= (signal) ? 3'h4 : total;
+      {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, {2{n4}}};
     end
+    if (n5 & n3) placed_tag <= i__payload[67:38];
   end
 endmodule
 
@@ -474,24 +485,23 @@ module \neuflow_write_port.placer.runs  (
   input wire clk
 );
   reg spare_valid = 1'h0;
-  reg [56:0] n2, spare = 57'h0;
-  wire n1, free, loads;
+  reg [56:0] spare = 57'h0;
+  wire n2, free;
+  wire [56:0] n1;
   assign i__ready = ~spare_valid;
-  assign n1 = loads | o__valid;
+  assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
-  assign loads = spare_valid | i__valid;
+  assign n2 = spare_valid | i__valid;
   always @(posedge clk) begin
-    if (n1) begin
-      spare_valid <= ~free & loads;
-      if (free) o__valid <= loads;
-    end
-    if (loads) begin
-      n2 = spare_valid ? spare : i__payload;
-      spare <= n2;
-      if (free) o__payload <= n2;
-    end
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
     if (rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -506,39 +516,45 @@ module \neuflow_write_port.walker  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg n4, n2, n3, signal, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0, new_plane;
+  reg n4, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
   reg [15:0] left0 = 16'h0, left1 = 16'h0, left2 = 16'h0;
-  reg [30:0] origin, plane = 31'h0, row = 31'h0, run = 31'h0;
-  wire n1, last;
+  reg [30:0] plane = 31'h0, row = 31'h0, run = 31'h0;
+  wire n5, n6, n2, n1, n3, signal, last, new_plane;
+  wire [30:0] origin;
   assign o__payload = {i__payload[200], last, i__payload[55:32], run[1:0], run[30:2]};
   assign i__ready = o__valid & o__ready & last;
+  assign n1 = {new_plane, o__valid} != 1'h1 & n5;
+  assign n2 = n6 | new_plane;
+  assign n3 = (n2 | signal) & n5;
+  assign signal = n6 | ends0;
+  assign origin = o__valid ? (ends1 ? plane : row) : i__payload[30:0];
+  assign n5 = n6 | o__ready;
+  assign n6 = ~o__valid;
+  assign new_plane = n6 | ends0 & ends1;
   assign last = ends2 & ends1 & ends0;
-  assign n1 = o__valid ? o__ready : i__valid;
   always @(posedge clk) begin
-    o__valid <= o__valid ? (o__ready & last ? 1'h0 : 1'h1) : i__valid;
     if (n1) begin
-      n4 = ~o__valid;
-      signal = n4 | ends0;
-      n2 = n4 | signal;
-      origin = o__valid ? (ends1 ? plane : row) : i__payload[30:0];
-      new_plane = n4 | ends0 & ends1;
-      n3 = n4 | new_plane;
-      ends0 <= n2 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
-      left0 <= n2 ? i__payload[71:56] : left0 - 1'h1;
-      run <= signal ? origin : run + i__payload[102:72];
-      if ({new_plane, o__valid} != 1'h1) begin
-        ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
-        left2 <= o__valid ? left2 - 1'h1 : i__payload[167:152];
-      end
-      if (n3 | signal) begin
-        ends1 <= n3 ? i__payload[119:104] == 1'h1 : left1 == 2'h2;
-        left1 <= n3 ? i__payload[119:104] : left1 - 1'h1;
-      end
-      if (new_plane) plane <= (o__valid ? plane : i__payload[30:0]) + i__payload[198:168];
-      if (signal) row <= origin + i__payload[150:120];
+      ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
+      left2 <= o__valid ? left2 - 1'h1 : i__payload[167:152];
     end
+    if (n3) begin
+      ends1 <= n2 ? i__payload[119:104] == 1'h1 : left1 == 2'h2;
+      left1 <= n2 ? i__payload[119:104] : left1 - 1'h1;
+    end
+    if (n5) begin
+      n4 = n6 | signal;
+      ends0 <= n4 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
+      left0 <= n4 ? i__payload[71:56] : left0 - 1'h1;
+      run <= signal ? origin : run + i__payload[102:72];
+    end
+    if (new_plane & n5) plane <= (o__valid ? plane : i__payload[30:0]) + i__payload[198:168];
+    if (n5 & signal) row <= origin + i__payload[150:120];
+  end
+  always @(posedge clk) begin
     if (rst) begin
       o__valid <= 1'h0;
+    end else begin
+      o__valid <= o__valid ? (o__ready & last ? 1'h0 : 1'h1) : i__valid;
     end
   end
 endmodule
