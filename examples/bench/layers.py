@@ -55,6 +55,12 @@ def layers(model: ModelProto) -> list[ConvLayer]:
     return found
 
 
+def is_grouped(model: ModelProto) -> bool:
+    """Whether a convolution has groups, so that its layer above stands for another network."""
+    attributes = [a for node in model.graph.node if node.op_type == "Conv" for a in node.attribute]
+    return any(a.name == "group" and a.i > 1 for a in attributes)
+
+
 def _conv(name: str, node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> ConvLayer:
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     _, channels, height, width = shapes[node.input[0]]

@@ -89,7 +89,7 @@ def best_dataflow(layers: Sequence[ConvLayer], side: int) -> str:
 
 def environment(directory: Path) -> Path:
     """Return the Python of a virtual environment with SCALE-Sim in it; made on first use."""
-    python = directory / "bin" / "python"
+    python = directory.resolve() / "bin" / "python"  # it runs in another directory
     if not (directory / "done").exists():
         venv.create(directory, with_pip=True, clear=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

@@ -1,0 +1,40 @@
+"""The side-by-side measurements: layers, closed form, README."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from examples.bench import readme, scale_sim
+from examples.bench.layers import layers
+from examples.networks import NETWORKS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_layers_of_lenet_hold_its_macs() -> None:
+    found = layers(onnx.load(ROOT / "examples" / "lenet5_b.onnx"))
+    assert [layer.macs for layer in found] == [117_600, 240_000, 48_000, 10_080, 840]
+
+
+@pytest.mark.parametrize(("dataflow", "cycles"), [("os", 7_000), ("ws", 12_093)])
+def test_the_closed_form_is_what_scale_sim_gave(dataflow: str, cycles: int) -> None:
+    """Both figures are totals that SCALE-Sim 3.0.0 printed for these layers on 20 x 20."""
+    found = layers(onnx.load(ROOT / "examples" / "lenet5_b.onnx"))
+    assert scale_sim.closed_form(found, 20, dataflow) == cycles
+    assert scale_sim.best_dataflow(found, 20) == "os"
+
+
+def test_strides_and_pads_count() -> None:
+    found = layers(NETWORKS["resnet18"].blank().model)
+    assert (found[0].height, found[0].pixels, found[0].taps) == (230, 112 * 112, 147)
+
+
+def test_the_readme_shows_what_was_measured() -> None:
+    rows = json.loads((ROOT / "docs" / "bench.json").read_text(encoding="utf-8"))["rows"]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.short_table(rows) in text
+    assert readme.with_table(text, rows) == text
