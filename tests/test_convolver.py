@@ -80,6 +80,13 @@ def test_passes_follow_one_another_under_stalls(pauses: tuple[float, float], dep
     assert run(layers, grid, pauses) == [expected(layer) for layer in layers]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_row_keeps_its_slot_until_it_is_read(seed: int) -> None:
+    # A sink that hardly takes: the rows after the next are there long before the last is read.
+    layer = Layer(height=9, width=6, maps=2, kernel=(1, 1), slots=2, seed=seed)
+    assert run([layer], pauses=(0.0, 0.95), seed=seed) == [expected(layer)]
+
+
 @pytest.mark.parametrize(
     "layer",
     [

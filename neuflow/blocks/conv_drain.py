@@ -79,6 +79,7 @@ class Drain(Component):
         connect(m, out.o, flipped(self.o))
         self.rows_done, self.rows_sent = Signal(SIZE), Signal(SIZE)
         self.leaving = leaving = Signal()  # rows of the pass before are still in the packer
+        self.unread = Signal()  # the last words of a row are asked for, and not read yet
 
         # A configuration is known when all that is made of it beforehand is.
         passed, known = Signal(), Signal(3)
@@ -109,14 +110,17 @@ class Drain(Component):
         return m
 
     def _room(self, m):
-        """Whether the rows of the array's last block have free slots; 3 cycles after it is told."""
+        """Whether the rows of the array's last block have free slots; 3 cycles after it is told.
+
+        A row that was sent frees its slot when its last words are read: a stalled output holds them.
+        """
         c = self.config.payload
         height_less, last_row, limit, room = Signal(SIZE), Signal(SIZE), Signal(SIZE + 1), Signal()
         m.d.sync += [
             height_less.eq(c.height - 1),
             last_row.eq(Mux(self.block.last_row < c.height, self.block.last_row, height_less)),
             limit.eq(self.rows_sent + c.slots),
-            room.eq(c.partial_out | (last_row < limit)),
+            room.eq(c.partial_out | ((last_row < limit) & ~self.unread)),
         ]
         return room
 
@@ -325,6 +329,7 @@ class Drain(Component):
         ]
         with m.If(move):
             m.d.sync += [after.eq(before) for before, after in pairwise(stages)]
+            m.d.sync += self.unread.eq(issue & map_ends)
 
         with m.If(begin | (issue & row_ends)):
             m.d.sync += [rest.eq(c.width), row_ends.eq(c.width <= grid.maps)]

@@ -37,7 +37,7 @@ DRAIN = np.dtype(
         ("marked", PLACE),
         *((n, INT) for n in ("complete", "rows_done")),
         # Rows that are sent.
-        *((n, INT) for n in ("rows_sent", "available", "rest", "map")),
+        *((n, INT) for n in ("rows_sent", "available", "rest", "map", "unread")),
         ("reads", BEAT, (READS,)),
         ("packer", MERGER),
         ("leaving", INT),  # rows of the pass before are still in the packer
@@ -124,7 +124,7 @@ def _output_edge(d, o, maps):
 
 @part
 def _room_edge(d, c, array):
-    d.room = c.partial_out or d.last_row < d.limit
+    d.room = c.partial_out or (d.last_row < d.limit and not d.unread)
     d.limit = d.rows_sent + c.slots
     told = array.told.last_row
     d.last_row = told if told < c.height else d.height_less
@@ -199,6 +199,7 @@ def _rows_edge(d, c, maps, known):
     if end.valid or not merger_rests(d.packer):
         merger_edge(d.packer, maps, 0, end.valid, end.count, end.last, d.packer_o_ready)
     if d.move:
+        d.unread = d.map_ends
         for k in range(READS - 1, 0, -1):
             to, beat = d.reads[k], d.reads[k - 1]
             to.valid, to.count, to.last = beat.valid, beat.count, beat.last

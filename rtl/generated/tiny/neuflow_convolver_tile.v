@@ -192,7 +192,7 @@ module \neuflow_convolver_tile.convolver  (
     .block(block), .clk(clk), .config__payload(config__payload_46),
       .config__ready(config__ready_49), .config__valid(config__valid_50), .hand_over(hand_over),
       .held(held), .o__payload(o__payload_71), .o__ready(o__ready_73), .o__valid(o__valid_75),
-      .parameters_123(parameters), .parameters_take(parameters_take),
+      .parameters_124(parameters), .parameters_take(parameters_take),
       .parameters_valid(parameters_valid), .partials__payload(partials__payload),
       .partials__ready(partials__ready), .partials__valid(partials__valid), .pixel(pixel),
       .ready(drain_ready), .rst(rst), .shift(shift)
@@ -208,7 +208,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__valid(config__valid_24), .free(free), .i__payload(i__payload_59),
       .i__ready(weights__ready), .i__valid(i__valid_63), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1680_16(block[17:16]), .read(read_99),
+      .parameters_valid(parameters_valid), .port_1683_16(block[17:16]), .read(read_99),
       .ready(ready), .rewind(rewind), .rst(rst), .value(value)
   );
 endmodule
@@ -839,7 +839,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   output wire held,
   input wire o__ready,
   input wire parameters_valid,
-  input wire [191:0] parameters_123,
+  input wire [191:0] parameters_124,
   input wire hand_over,
   input wire [17:0] block,
   input wire [95:0] pixel,
@@ -852,8 +852,9 @@ module \neuflow_convolver_tile.convolver.drain  (
 );
   reg signal_11 = 1'h0, signal_14 = 1'h0, signal_35 = 1'h0, all_started = 1'h0, available = 1'h0,
     leaving = 1'h0, map_ends = 1'h0, row_ends = 1'h0, row_ends_88 = 1'h0, running = 1'h0, s7_step =
-    1'h0, s8_step = 1'h0, slot_ends = 1'h0, sums_end = 1'h0, wants = 1'h1, write_enable = 1'h0;
-  reg [15:0] signal_119 = 16'h0, signal_120 = 16'h0, signal_122 = 16'h0, signal_135 = 16'h0,
+    1'h0, s8_step = 1'h0, slot_ends = 1'h0, sums_end = 1'h0, unread = 1'h0, wants = 1'h1,
+    write_enable = 1'h0;
+  reg [15:0] signal_119 = 16'h0, signal_120 = 16'h0, signal_122 = 16'h0, signal_136 = 16'h0,
     signal_90 = 16'h0, complete = 16'h0, map_left = 16'h0, row_left = 16'h0, slot_left = 16'h0;
   reg [16:0] signal_121 = 17'h0;
   reg [17:0] running_block = 18'h0;
@@ -869,7 +870,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     n20, n21, n24, signal, signal_19, signal_32, signal_84, signal_91, signal_92, all_ends, en,
     ends, have, i__ready, i__ready_96, inside_2, last_word, o__ready_112, o__valid_113, out__valid,
     s0_step;
-  wire [15:0] n5, complete_134, out, out_75, out__payload_words_0, out__payload_words_1;
+  wire [15:0] n5, complete_135, out, out_75, out__payload_words_0, out__payload_words_1;
   wire [16:0] n4;
   wire [19:0] signal_104, next_map, offset;
   wire [2:0] n17;
@@ -954,8 +955,8 @@ module \neuflow_convolver_tile.convolver.drain  (
       o__valid_113), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
   );
   \neuflow_convolver_tile.convolver.drain.walk  walk (
-    .clear(signal), .clk(clk), .complete(complete_134), .config_2(config__payload),
-      .inside_2(inside_2), .mark(s5[1] & s5[2]), .offset(offset), .port_1904_0(s5[1:0]), .rst(rst)
+    .clear(signal), .clk(clk), .complete(complete_135), .config_2(config__payload),
+      .inside_2(inside_2), .mark(s5[1] & s5[2]), .offset(offset), .port_1907_0(s5[1:0]), .rst(rst)
   );
   always @(posedge clk) begin
     summed0 <= pixel[47:0] + partial0;
@@ -966,7 +967,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
     if (parameters_take) begin
       running_block <= block;
-      parameters <= parameters_123;
+      parameters <= parameters_124;
     end
   end
   always @(posedge clk) begin
@@ -974,13 +975,13 @@ module \neuflow_convolver_tile.convolver.drain  (
       sums_end <= 1'h0; available <= 1'h0; write_address <= 20'h0; write_enable <= 1'h0; s8_step <=
         1'h0; s7_step <= 1'h0; s6 <= 3'h0; s5 <= 3'h0; s4 <= 3'h0; s3 <= 3'h0; s2 <= 3'h0; s1 <=
         3'h0; ready <= 1'h1; signal_14 <= 1'h0; signal_121 <= 17'h0; signal_120 <= 16'h0; signal_119
-        <= 16'h0; known[0] <= 1'h0; leaving <= 1'h0; row_ends <= 1'h0; signal_90 <= 16'h0; r3_beat
-        <= 4'h0; r2_beat <= 4'h0; r1_beat <= 4'h0; slot_ends <= 1'h0; slot_left <= 16'h0;
-        row_ends_88 <= 1'h0; row_left <= 16'h0; map_ends <= 1'h0; map_left <= 16'h0; sent <= 2'h0;
-        running <= 1'h0; {left[2], left[0]} <= 2'h0;
+        <= 16'h0; known[0] <= 1'h0; leaving <= 1'h0; row_ends <= 1'h0; signal_90 <= 16'h0; unread <=
+        1'h0; r3_beat <= 4'h0; r2_beat <= 4'h0; r1_beat <= 4'h0; slot_ends <= 1'h0; slot_left <=
+        16'h0; row_ends_88 <= 1'h0; row_left <= 16'h0; map_ends <= 1'h0; map_left <= 16'h0; sent <=
+        2'h0; running <= 1'h0; {left[2], left[0]} <= 2'h0;
     end else begin
       sums_end <= ends & running_block[17] & config__payload[95];
-      available <= known[2] & (n3 ? n4 != signal_135 : signal_122 != signal_135);
+      available <= known[2] & (n3 ? n4 != signal_136 : signal_122 != signal_136);
       write_address <= signal_83 + offset;
       write_enable <= s6[0] & inside_2;
       s8_step <= s7_step;
@@ -993,7 +994,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       s1 <= {running_block[16], ends, s0_step};
       ready <= parameters_take ? signal_19 : ~signal_11 & ~hand_over & (~running | ends | signal_19
         & left <= 4'hd);
-      signal_14 <= config__payload[95] | signal_120 < signal_121;
+      signal_14 <= config__payload[95] | signal_120 < signal_121 & ~unread;
       signal_121 <= signal_122 + config__payload[112:97];
       signal_120 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_119;
       signal_119 <= n5;
@@ -1004,6 +1005,7 @@ module \neuflow_convolver_tile.convolver.drain  (
         signal_90 <= n8 ? config__payload[77:62] : signal_90 - 2'h2;
       end
       if (signal_92) begin
+        unread <= n3;
         r3_beat <= r2_beat;
         r2_beat <= r1_beat;
         r1_beat <= {all_ends, row_ends ? signal_90[1:0] : 2'h2, signal_91};
@@ -1043,11 +1045,11 @@ module \neuflow_convolver_tile.convolver.drain  (
   end
   always @(posedge clk) begin
     if (n20) begin
-      signal_83 <= 20'h0; signal_135 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
+      signal_83 <= 20'h0; signal_136 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
     end else begin
       if (s6[0] & s6[1]) signal_83 <= s6[2] ? 20'h0 : signal_83 + {config__payload[131:113], 1'h0};
-      signal_135 <= complete;
-      complete <= complete_134;
+      signal_136 <= complete;
+      complete <= complete_135;
       if (parameters_take) all_started <= block[17];
     end
   end
@@ -1304,7 +1306,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_1904_0,
+  input wire [1:0] port_1907_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [132:0] config_2,
@@ -1326,10 +1328,10 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_1904_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_1907_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_1904_0[0];
-  assign n5 = port_1904_0[0] | clear | n4;
+  assign n4 = fresh & ~port_1907_0[0];
+  assign n5 = port_1907_0[0] | clear | n4;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1337,9 +1339,9 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n1) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_1904_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_1907_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_1904_0[0]) signal_8[67:0] <= n2[67:0];
+      if (port_1907_0[0]) signal_8[67:0] <= n2[67:0];
     end
   end
   always @(posedge clk) begin
@@ -1347,14 +1349,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_1904_0[0], mark, clear, n4} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_1904_0[0]
+      if ({port_1907_0[0], mark, clear, n4} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_1907_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n3[69:68];
       end
       if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_1904_0[0]
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_1907_0[0]
           ? n2 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n6[69:68];
       end
@@ -1370,7 +1372,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (clear | rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_1904_0[0]) fresh <= 1'h0;
+      if (port_1907_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1833,7 +1835,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1680_16,
+  input wire [1:0] port_1683_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -1850,8 +1852,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n1 = parameters_take | rst;
   assign n2 = {signal_9, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
-    .clk(clk), .free(parameters_take & port_1680_16[1]), .read_enable(read_27), .ready(ready_29),
-      .rewind(parameters_take & port_1680_16[0]), .room(room_7), .rst(rst), .value(value_45),
+    .clk(clk), .free(parameters_take & port_1683_16[1]), .read_enable(read_27), .ready(ready_29),
+      .rewind(parameters_take & port_1683_16[0]), .room(room_7), .rst(rst), .value(value_45),
       .write_data(i__payload[63:0]), .write_enable(signal_9 & leads)
   );
   \neuflow_convolver_tile.convolver.weight_store.weights  weights (
