@@ -73,10 +73,13 @@ class Cell:
         if not self.is_instance:
             return pin in ("Y", "Q")
         module = modules.get(self.kind)
-        if module is None:  # written by hand: neuflow_ram
-            return pin == "read_data"
+        if module is None:
+            return pin == HANDWRITTEN_OUTPUTS[self.kind.removeprefix("\\")]
         return module.wires["\\" + pin].port == "output"
 
+
+HANDWRITTEN_OUTPUTS = {"neuflow_ram": "read_data", "neuflow_clock_gate": "gated"}
+"""Modules that are written by hand -> their output."""
 
 REGISTERS = ("$dff", "$dffe", "$sdff", "$sdffe", "$sdffce")
 """Flip-flops; s: with a reset, which counts before the enable e, or (ce) under it."""

@@ -41,7 +41,7 @@ PASSES = (
 Undefined values come from ``opt_dff`` alone, where an enable keeps the register from taking them.
 """
 
-HANDWRITTEN = ("neuflow_ram.v", "neuflow_top.v")
+HANDWRITTEN = ("neuflow_clock_gate.v", "neuflow_ram.v", "neuflow_top.v")
 """Files of ``rtl/`` that go along as they are."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from amaranth.hdl import Elaboratable, Value
+from amaranth.hdl import Elaboratable, EnableInserter, Value
 from amaranth.sim import Simulator, SimulatorContext
 from amaranth.utils import bits_for
 
@@ -27,7 +27,8 @@ def simulate(
     limit: int = 20_000,
 ) -> None:
     """Run benches to their end; a watchdog fails the test after ``limit`` cycles."""
-    sim = Simulator(dut)
+    # A part that can sleep is tested asleep, as it is placed.
+    sim = Simulator(EnableInserter(dut.awake)(dut) if hasattr(dut, "awake") else dut)
 
     async def watchdog(ctx: SimulatorContext) -> None:
         for _ in range(limit):

@@ -19,6 +19,7 @@ from neuflow.blocks.arith import (
     shift_fine,
 )
 from neuflow.blocks.config import ConfigReceiver, config_stream
+from neuflow.blocks.gate import fires, stay_awake
 from neuflow.blocks.streams import WORD_BITS, Slice, beat_layout, beat_stream
 from neuflow.layout import ALU, COLUMN_BITS, AluOp, Kind
 
@@ -42,12 +43,15 @@ def _multiplies(op):
 def _compares_or_subtracts(op):
     return (op == AluOp.SUB) | (op == AluOp.MAX) | (op == AluOp.MIN)
 
+SETTLE = 2
+"""Cycles from the last beat's move to the last register."""
+
 
 class Alu(Component):
     """Term-by-term operator: ADD SUB MUL DIV MAX MIN ABS SQUARE, formulas in ``layout.ALU``.
 
     Members: ``bus`` In configuration bus, ``sub`` In(4), ``columns`` In(8); ``a``, ``b`` In, ``o``
-    Out streams of ``lanes`` words; ``active`` Out, a beat leaves in this cycle.
+    Out streams of ``lanes`` words; ``active`` Out, a beat leaves in this cycle; ``awake`` Out.
 
     One ALU configuration a packet, queue of ``depth``. The packets of ``a`` and ``b`` must have
     equal lengths, hence equal beats: count and ``last`` are taken from ``a``, a shorter or longer
@@ -72,6 +76,7 @@ class Alu(Component):
                 "b": In(beat_stream(lanes)),
                 "o": Out(beat_stream(lanes)),
                 "active": Out(1),
+                "awake": Out(1),
             }
         )
 
@@ -131,6 +136,8 @@ class Alu(Component):
         m.d.comb += moves.eq(en & inside)
         with m.If(en):
             m.d.sync += [valid.eq(Cat(accept, valid)), inside.eq(accept | valid[:-1].any())]
+        stirs = en & (inside | valid.any())
+        stay_awake(m, self.awake, config.awake, both, stirs, fires(out.o), settle=SETTLE)
         with m.If(accept):
             m.d.sync += tails[1].eq(tails[0])
         with m.If(moves):

@@ -12,6 +12,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
+from neuflow.blocks.gate import fires
 from neuflow.blocks.streams import Slice
 from neuflow.layout import COLUMN_BITS, CONFIG_BEAT, CONFIG_BITS, Kind, Layout
 
@@ -24,7 +25,7 @@ def config_stream() -> stream.Signature:
 class ConfigTap(Component):
     """One stop of the bus: hand each word to the local units, then on to the next tap.
 
-    Members: ``i`` In, ``o`` Out configuration bus; ``local[k]`` Out, one for each local unit.
+    Members: ``i`` In, ``o`` Out configuration bus; ``local[k]`` Out, one for each local unit; ``awake``.
     A word moves on when all local units and the next tap take it in the same cycle. Latency 1
     cycle, one word a cycle.
     """
@@ -38,6 +39,7 @@ class ConfigTap(Component):
                 "i": In(config_stream()),
                 "o": Out(config_stream()),
                 "local": Out(config_stream()).array(units),
+                "awake": Out(1),
             }
         )
 
@@ -52,6 +54,7 @@ class ConfigTap(Component):
         for out in outs:
             # Every unit's ready comes from its registers alone.
             m.d.comb += [out.payload.eq(head.o.payload), out.valid.eq(head.o.valid & all_ready)]
+        m.d.comb += self.awake.eq(fires(head.i, head.o))
         return m
 
 
@@ -59,9 +62,9 @@ class ConfigReceiver(Component):
     """Assemble the packets for one unit and queue them.
 
     Members: ``bus`` In configuration bus, ``sub`` In, ``columns`` In (one bit: the own column),
-    ``o`` Out stream of the layout's record. Holds ``depth`` (1 or 2) configurations, the one
-    that the unit works under included: the unit takes it (``o.ready``) when its packet has passed;
-    and one word that has just arrived. While that is its own and there is no room for it,
+    ``o`` Out stream of the layout's record, ``awake`` Out. Holds ``depth`` (1 or 2) configurations,
+    the one that the unit works under included: the unit takes it (``o.ready``) when its packet has
+    passed; and one word that has just arrived. While that is its own and there is no room for it,
     ``bus.ready`` is 0. A packet is at ``o`` LATENCY + depth cycles after its last word.
     """
 
@@ -77,6 +80,7 @@ class ConfigReceiver(Component):
                 "sub": In(4),
                 "columns": In(COLUMN_BITS),
                 "o": Out(stream.Signature(layout.shape())),
+                "awake": Out(1),
             }
         )
 
@@ -91,7 +95,10 @@ class ConfigReceiver(Component):
         word = Signal(CONFIG_BITS, reset_less=True)
         last = Signal(reset_less=True)
         mine = Signal()
-        m.d.comb += self.bus.ready.eq(~(mine & full))
+        m.d.comb += [
+            self.bus.ready.eq(~(mine & full)),
+            self.awake.eq(self.bus.valid | mine | move | fires(self.o)),
+        ]
         with m.If(self.bus.ready):
             m.d.sync += [
                 word.eq(beat.data),

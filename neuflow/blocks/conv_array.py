@@ -19,6 +19,7 @@ from amaranth.utils import ceil_log2
 from neuflow.blocks.conv_lanes import Coordinates
 from neuflow.blocks.conv_rows import Locator, advance, bank_address, loop
 from neuflow.blocks.convolver_model import HAND_OVER
+from neuflow.blocks.gate import add_gated
 from neuflow.blocks.mac_row import MacRow
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS
@@ -100,17 +101,18 @@ class MacArray(Component):
     def elaborate(self, platform):
         m = Module()
         self.stage = [Signal(TAP_FLAGS, name=f"s{i}") for i in range(HAND_OVER + 1)]
-        self._sequence(m)
+        self._sequence(m, platform)
         masks = self._masks(m)
         self._addresses(m)
         pixels, weights = self._operands(m, masks)
         self._accumulate(m, pixels, weights, platform)
         return m
 
-    def _sequence(self, m):
+    def _sequence(self, m, platform):
         """Stage 0: which tap comes next, and may it be issued?"""
         c = self.config.payload
-        m.submodules.coordinates = lanes = Coordinates(self.grid)
+        lanes = Coordinates(self.grid)
+        add_gated(m, "coordinates", lanes, platform)
         self.coordinates = lanes
         active, issue = Signal(), Signal()
         odd = Signal()  # second tap of a beat of weights
@@ -155,6 +157,7 @@ class MacArray(Component):
             lanes.config.eq(c),
             lanes.stored.eq(self.stored),
             lanes.clear.eq(~active),
+            lanes.configured.eq(self.config.valid),
             lanes.take.eq(issue & begins),
             self.weights_read.eq(issue & ~odd),
             self.weights_rewind.eq(issue & group_ends),
@@ -189,7 +192,7 @@ class MacArray(Component):
         """Free rows as soon as the next group is known: all taps before it are issued by then.
 
         A tap reads the banks in stage 5. A row is freed in stage 2 at the earliest, and written by
-        the row store ``RowStore.WRITE`` stages later: never in the cycle in which it is read.
+        the row store ``RowWriter.WRITE`` stages later: never in the cycle in which it is read.
         """
         with m.If(pass_ends):
             m.d.sync += self.released.eq(0)

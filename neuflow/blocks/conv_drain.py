@@ -19,6 +19,7 @@ from neuflow.blocks.conv_reorder import Reorder, Walk
 from neuflow.blocks.conv_rows import loop
 from neuflow.blocks.conv_weights import block_parameters
 from neuflow.blocks.convolver_model import HAND_OVER
+from neuflow.blocks.gate import fires, stay_awake
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS, Packer, Slice, beat_stream
 from neuflow.fixed import PARTIAL_WORDS
@@ -37,6 +38,7 @@ class Drain(Component):
     parameters, parameters_valid In; parameters_take, _rewind, _free Out : see ``WeightStore``.
     partials : In, beats of ``maps`` words; taken only with ``partial_in``.
     o : Out, beats of ``maps`` words: requantised rows (y, map, x), or partial sums.
+    awake : Out.
     draining : Out, a result left the registers. configured : Out, there is a configuration; held :
         Out, ``o`` is held back.
 
@@ -45,6 +47,9 @@ class Drain(Component):
     registers until the rows it touches have free slots. A row leaves when every block of the group
     with its last pixel has drained. A pass begins when the rows of the one before have left.
     """
+
+    SETTLE = Requantise.LATENCY + Reorder.WRITE + Reorder.READ + 4
+    """Cycles from a result's exit, or a row that is told, to the last register; some to spare."""
 
     def __init__(self, grid: GridConfig):
         self.grid = grid
@@ -66,6 +71,7 @@ class Drain(Component):
                 "draining": Out(1),
                 "configured": Out(1),
                 "held": Out(1),
+                "awake": Out(1),
             }
         )
 
@@ -80,6 +86,7 @@ class Drain(Component):
         self.rows_done, self.rows_sent = Signal(SIZE), Signal(SIZE)
         self.leaving = leaving = Signal()  # rows of the pass before are still in the packer
         self.unread = Signal()  # the last words of a row are asked for, and not read yet
+        self.reads = Signal()  # rows are being read
 
         # A configuration is known when all that is made of it beforehand is.
         passed, known = Signal(), Signal(3)
@@ -107,6 +114,13 @@ class Drain(Component):
             self.configured.eq(self.config.valid),
             self.held.eq(self.o.valid & ~self.o.ready),
         ]
+        told = Signal(SIZE)
+        m.d.sync += told.eq(self.block.last_row)
+        stay_awake(
+            m, self.awake, self.config.valid & ~self.known, passed, self.block.last_row != told,
+            self.hand_over, self.waiting, self.running, self.reads, packer.awake,
+            fires(out.i, out.o), settle=self.SETTLE,
+        )  # fmt: skip
         return m
 
     def _room(self, m):
@@ -130,7 +144,8 @@ class Drain(Component):
         pixels = grid.pixels
         parameters = Signal(block_parameters(grid), reset_less=True)
         running_block = Signal(block_layout(), reset_less=True)
-        waiting, all_started = Signal(), Signal()
+        self.waiting = waiting = Signal()
+        all_started = Signal()
         self.running = running = Signal()
         self.left = left = Signal(range(pixels + 1))
         start, step, ends = Signal(), Signal(), Signal()
@@ -319,6 +334,7 @@ class Drain(Component):
         m.d.comb += [
             Cat(stages[0].valid, stages[0].count, stages[0].last).eq(Cat(issue, count, all_ends)),
             move.eq(~end.valid | packer.i.ready),
+            self.reads.eq(move & Cat(stage.valid for stage in stages).any()),
             self.reorder.move.eq(move),
             self.reorder.read_enable.eq(issue),
             self.reorder.read_address.eq(address),

@@ -7,6 +7,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from neuflow.blocks.conv_rows import loop
+from neuflow.blocks.gate import stay_awake
 from neuflow.grid import GridConfig
 from neuflow.layout import CONV_ARRAY, SIZE
 
@@ -14,15 +15,17 @@ from neuflow.layout import CONV_ARRAY, SIZE
 class Coordinates(Component):
     """Output coordinates of the lanes of the next group, made one lane a cycle.
 
-    Members: ``clear`` In: begin at position 0; ``config`` In; ``stored`` In: rows there;
+    Members: ``clear`` In: begin at position 0; ``config``, ``configured`` In; ``stored`` In: rows there;
     ``take`` In: the group is taken, make the next; ``full`` Out: the group is there, and ``fed``: so
     are its rows. ``x``, ``y`` Out: per lane, in input steps (times stride), one cycle after the take.
     ``free``: rows the group frees; ``last_row``: output row of the last lane; ``count``: its lanes
-    that are output positions.
+    that are output positions. ``awake`` Out.
     A group takes ``pixels`` cycles, the first one ``LEAD`` more.
     """
 
     LEAD = 2
+    SETTLE = 4
+    """Cycles from the last lane made, or row stored, to the last register; one to spare."""
 
     def __init__(self, grid: GridConfig):
         self.grid = grid
@@ -30,6 +33,7 @@ class Coordinates(Component):
         super().__init__(
             {
                 "clear": In(1),
+                "configured": In(1),
                 "config": In(CONV_ARRAY.shape()),
                 "stored": In(SIZE),
                 "take": In(1),
@@ -40,6 +44,7 @@ class Coordinates(Component):
                 "free": Out(SIZE),
                 "last_row": Out(SIZE),
                 "count": Out(range(lanes + 1)),
+                "awake": Out(1),
             }
         )
 
@@ -90,6 +95,11 @@ class Coordinates(Component):
         m.d.sync += self.fed.eq(Mux(make, ready.need <= self.stored, need <= self.stored))
         with m.If(self.clear):
             m.d.sync += [made.eq(0), self.full.eq(0), valid.eq(0)]
+        before = Signal(SIZE + 1)
+        now = Cat(self.stored, self.clear)
+        m.d.sync += before.eq(now)
+        begins = self.clear & self.configured
+        stay_awake(m, self.awake, begins, make & ~self.clear, now != before, settle=self.SETTLE)
         return m
 
     def _walk(self, m, make):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
+from neuflow.blocks.gate import add_gated, fires, stay_awake
 from neuflow.blocks.ram import Ram
 from neuflow.blocks.streams import WORD_BITS, Slice, beat_layout, beat_stream
 from neuflow.grid import GridConfig
@@ -96,8 +97,80 @@ class Locator(Component):
         return m
 
 
+class RowBanks(Component):
+    """The memories: one write of ``bus_words`` neighbouring words, one read of a word a bank.
+
+    Members: ``enables`` In, one a bank, ``at`` In, ``beat`` In: words as they lie in the banks,
+    repeated; ``read``, ``read_enable`` In, ``words`` Out one cycle later; ``awake`` Out.
+    """
+
+    def __init__(self, grid: GridConfig):
+        self.grid = grid
+        super().__init__(
+            {
+                "enables": In(grid.row_banks),
+                "at": In(bank_address(grid)),
+                "beat": In(grid.bus_bits),
+                "read": In(bank_address(grid)),
+                "read_enable": In(1),
+                "words": Out(data.ArrayLayout(signed(WORD_BITS), grid.row_banks)),
+                "awake": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        banks, at, read = self.grid.row_banks, self.at, self.read
+        m.d.comb += self.awake.eq(self.read_enable | self.enables.any())
+        for bank in range(banks):
+            ram = Ram(WORD_BITS, self.grid.row_words // banks)
+            m.submodules[f"bank{bank}"] = ram
+            m.d.comb += [
+                ram.write_enable.eq(self.enables[bank]),
+                ram.write_address.eq(Mux(bank < at.rotate, at.wrapped, at.row)),
+                ram.write_data.eq(self.beat.word_select(bank % self.grid.bus_words, WORD_BITS)),
+                ram.read_enable.eq(self.read_enable),
+                ram.read_address.eq(Mux(bank < read.rotate, read.wrapped, read.row)),
+                self.words[bank].eq(ram.read_data),
+            ]
+        return m
+
+
 class RowStore(Component):
-    """Row buffer with its writer.
+    """Row buffer: the banks and their writer; see :class:`RowWriter` for what is not said here.
+
+    Members: ``i``, ``config``, ``listening``, ``source``, ``stored``, ``released``, ``pass_done`` of the
+    writer; ``read``, ``read_enable`` In, ``words`` Out of :class:`RowBanks`.
+    """
+
+    def __init__(self, grid: GridConfig):
+        self.writer, self.banks = RowWriter(grid), RowBanks(grid)
+        writer, banks = self.writer.signature.members, self.banks.signature.members
+        outside = ("i", "config", "listening", "source", "stored", "released", "pass_done")
+        super().__init__(
+            {name: writer[name] for name in outside}
+            | {name: banks[name] for name in ("read", "read_enable", "words")}
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        writer, banks = self.writer, self.banks
+        add_gated(m, "writer", writer, platform)
+        add_gated(m, "banks", banks, platform)
+        connect(m, flipped(self.i), writer.i)
+        connect(m, flipped(self.config), writer.config)
+        m.d.comb += [
+            *(getattr(self, n).eq(getattr(writer, n)) for n in ("listening", "source", "stored")),
+            *(getattr(writer, n).eq(getattr(self, n)) for n in ("released", "pass_done")),
+            *(getattr(banks, n).eq(getattr(writer, n)) for n in ("enables", "at", "beat")),
+            *(getattr(banks, n).eq(getattr(self, n)) for n in ("read", "read_enable")),
+            self.words.eq(banks.words),
+        ]
+        return m
+
+
+class RowWriter(Component):
+    """Writer of the row buffer.
 
     Members
     -------
@@ -107,8 +180,7 @@ class RowStore(Component):
     stored : Out, row records of the array's present pass that are complete.
     released : In, row records of that pass that the array no longer needs.
     pass_done : In, pulse: the array has read all it needs of its pass.
-    read, read_enable : In ``bank_address``; words : Out, ``row_banks`` words as banks hold them,
-        one cycle later.
+    enables, at, beat : Out, see ``RowBanks``. awake : Out.
 
     A configuration with ``rows`` = 0 takes no packet: the pass reads what the one before stored.
 
@@ -122,6 +194,8 @@ class RowStore(Component):
     """
 
     WRITE = 7
+    SETTLE = WRITE + 4
+    """Cycles from what was counted last to the last register; the room follows sooner."""
 
     def __init__(self, grid: GridConfig):
         self.grid = grid
@@ -134,9 +208,10 @@ class RowStore(Component):
                 "stored": Out(SIZE),
                 "released": In(SIZE),
                 "pass_done": In(1),
-                "read": In(bank_address(grid)),
-                "read_enable": In(1),
-                "words": Out(data.ArrayLayout(signed(WORD_BITS), grid.row_banks)),
+                "enables": Out(grid.row_banks),
+                "at": Out(bank_address(grid)),
+                "beat": Out(grid.bus_bits),
+                "awake": Out(1),
             }
         )
 
@@ -191,6 +266,14 @@ class RowStore(Component):
         ]
         m.d.comb += store.eq(room & beat["valid"])
         self._place(m, active, store, {**beat, "last_channel": last_channel, "last_record": last_record})
+
+        # Rows that the array frees make room.
+        freed = Signal.like(self.released)
+        m.d.sync += freed.eq(self.released)
+        stay_awake(
+            m, self.awake, starts, finished, self.pass_done, store, beat["moves"],
+            self.released != freed, settle=self.SETTLE,
+        )  # fmt: skip
         return m
 
     def _take(self, m, starts, active, store):
@@ -245,7 +328,10 @@ class RowStore(Component):
             m.d.sync += low.eq(rest)
             with m.If(~rest[-1]):
                 m.d.sync += [high.eq(high - 1), more.eq(high != 1)]
-        return {"valid": valid, "words": words, "count": count, "taken": taken, "row_ends": row_ends}
+        return {
+            "valid": valid, "words": words, "count": count, "taken": taken, "row_ends": row_ends,
+            "moves": fires(intake.i, intake.o),
+        }  # fmt: skip
 
     def _place(self, m, active, store, beat):
         """Walk through the ring with what is stored, then write it."""
@@ -335,30 +421,18 @@ class RowStore(Component):
         lanes, banks = grid.bus_words, grid.row_banks
         turn = Signal(range(lanes))
         words = Signal(lanes * WORD_BITS, reset_less=True)
-        here, at = (
-            Signal(bank_address(grid), name=n, reset_less=True) for n in ("here", "at")
-        )
-        enables, s7_enables = Signal(banks), Signal(banks)
+        here = Signal(bank_address(grid), reset_less=True)
+        enables = Signal(banks)
         beat = turned.words
         m.d.sync += [
             turn.eq(piece.taken - where.rotate),
             here.eq(where),
-            at.eq(here),
+            self.at.eq(here),
             words.eq(Cat(beat, beat) >> (turn << ceil_log2(WORD_BITS))),
-            s7_enables.eq(enables),
+            self.enables.eq(enables),
         ]
+        m.d.comb += self.beat.eq(words)
         for bank in range(banks):
-            ram = Ram(WORD_BITS, grid.row_words // banks)
-            m.submodules[f"bank{bank}"] = ram
             distance = Signal(range(banks), name=f"distance{bank}")
-            lane = bank % lanes
-            m.d.comb += [
-                distance.eq(bank - where.rotate),
-                ram.write_enable.eq(s7_enables[bank]),
-                ram.write_address.eq(Mux(bank < at.rotate, at.wrapped, at.row)),
-                ram.write_data.eq(words[lane * WORD_BITS : (lane + 1) * WORD_BITS]),
-                ram.read_enable.eq(self.read_enable),
-                ram.read_address.eq(Mux(bank < self.read.rotate, self.read.wrapped, self.read.row)),
-                self.words[bank].eq(ram.read_data),
-            ]
+            m.d.comb += distance.eq(bank - where.rotate)
             m.d.sync += enables[bank].eq(store & (distance < piece.number))

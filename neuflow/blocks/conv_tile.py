@@ -7,6 +7,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.config import ConfigTap, config_stream
 from neuflow.blocks.convolver import FLAGS, Convolver
+from neuflow.blocks.gate import add_gated
 from neuflow.blocks.router import Router
 from neuflow.blocks.streams import beat_stream
 from neuflow.grid import GridConfig
@@ -46,14 +47,16 @@ class ConvolverTile(Component):
     def elaborate(self, platform):
         m = Module()
         grid = self.grid
-        m.submodules.tap = tap = ConfigTap(5)
+        tap = ConfigTap(5)
+        add_gated(m, "tap", tap, platform)
         m.submodules.convolver = convolver = Convolver(grid)
-        m.submodules.router = router = Router(
+        router = Router(
             (RouterIn.EAST, RouterIn.SOUTH, RouterIn.WEST, RouterIn.LOCAL0),
             (RouterOut.EAST, RouterOut.SOUTH, RouterOut.WEST),
             grid.lanes,
             grid.config_queue,
         )
+        add_gated(m, "router", router, platform)
         connect(m, flipped(self.config_in), tap.i)
         connect(m, tap.o, flipped(self.config_out))
         for number in range(4):

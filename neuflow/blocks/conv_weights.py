@@ -11,6 +11,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
+from neuflow.blocks.gate import add_gated, stay_awake
 from neuflow.blocks.ram import Ram
 from neuflow.blocks.streams import WORD_BITS, beat_stream
 from neuflow.grid import GridConfig
@@ -43,8 +44,11 @@ class Ring(Component):
     Members: ``push``, ``data`` In, ``room`` Out; ``ready`` Out: the beat at the read position is
     there; ``read`` In: read it (``value`` Out one cycle later) and step on; ``rewind`` In: go back to
     the oldest beat, ``free`` In: all beats passed leave. Either may come with a read, which then
-    counts as passed, or alone.
+    counts as passed, or alone. ``awake`` Out.
     """
+
+    SETTLE = 4
+    """Cycles from the last change to the last register: beats that leave, space, room; one to spare."""
 
     def __init__(self, width: int, depth: int):
         self.depth = depth
@@ -58,6 +62,7 @@ class Ring(Component):
                 "rewind": In(1),
                 "free": In(1),
                 "value": Out(width),
+                "awake": Out(1),
             }
         )
 
@@ -107,6 +112,8 @@ class Ring(Component):
             m.d.sync += [tail.eq(oldest), passed.eq(0)]
         with m.Elif(self.read):
             m.d.sync += [tail.eq(after_tail), passed.eq(passed + 1)]
+        changes = (self.push, self.read, self.rewind, self.free)
+        stay_awake(m, self.awake, *changes, settle=self.SETTLE)
         return m
 
 
@@ -152,8 +159,10 @@ class WeightStore(Component):
         m = Module()
         grid = self.grid
         width = grid.bus_bits
-        m.submodules.weights = weights = Ring(width, grid.weight_words // grid.bus_words)
-        m.submodules.blocks = blocks = Ring(width, PARAMETER_BEATS * grid.weight_blocks)
+        weights = Ring(width, grid.weight_words // grid.bus_words)
+        blocks = Ring(width, PARAMETER_BEATS * grid.weight_blocks)
+        add_gated(m, "weights", weights, platform)
+        add_gated(m, "blocks", blocks, platform)
 
         # Input: parameters first.
         c = self.config.payload

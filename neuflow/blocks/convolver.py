@@ -10,6 +10,7 @@ from neuflow.blocks.conv_array import ARRAY_FLAGS, MacArray
 from neuflow.blocks.conv_drain import Drain
 from neuflow.blocks.conv_rows import RowStore
 from neuflow.blocks.conv_weights import WeightStore
+from neuflow.blocks.gate import add_gated
 from neuflow.blocks.streams import beat_stream
 from neuflow.grid import GridConfig
 from neuflow.layout import (
@@ -70,7 +71,8 @@ class Convolver(Component):
         m.submodules.row_store = rows = RowStore(grid)
         m.submodules.weight_store = weights = WeightStore(grid)
         m.submodules.array = array = MacArray(grid)
-        m.submodules.drain = drain = Drain(grid)
+        drain = Drain(grid)
+        add_gated(m, "drain", drain, platform)
 
         units = (
             (Kind.CONV_ROWS, CONV_ROWS, rows),
@@ -80,7 +82,7 @@ class Convolver(Component):
         )
         for number, (kind, layout, unit) in enumerate(units):
             receiver = ConfigReceiver(kind, layout, grid.config_queue)
-            m.submodules[f"config_{layout.name.lower()}"] = receiver
+            add_gated(m, f"config_{layout.name.lower()}", receiver, platform)
             connect(m, flipped(self.config[number]), receiver.bus)
             connect(m, receiver.o, unit.config)
             m.d.comb += receiver.columns.eq(self.columns)

@@ -7,7 +7,7 @@ configuration bus. :class:`Walker` turns a descriptor into runs, :class:`Splitte
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
@@ -25,6 +25,7 @@ from neuflow.blocks.dma_address import (
     write_stream,
 )
 from neuflow.blocks.dma_placer import Placer, burst_layout
+from neuflow.blocks.gate import fires, stay_awake
 from neuflow.blocks.queue import Queue
 from neuflow.blocks.streams import (
     Merger,
@@ -38,6 +39,9 @@ from neuflow.blocks.streams import (
 from neuflow.grid import GridConfig
 from neuflow.layout import COLUMN_BITS, READ, WRITE, Kind
 
+SETTLE = 4
+"""Cycles from the last beat's move to the last register: it left, the room, a burst fits."""
+
 
 class ReadPort(Component):
     """Read port: memory to a packed stream.
@@ -48,7 +52,7 @@ class ReadPort(Component):
         the read ports of a column are one module); the own column's bit.
     request, response : bursts asked of, and their beats from, the arbiter, in order.
     o, dest : Out, packets of ``bus_words`` lanes, one for each descriptor; ``dest`` belongs to the
-        packet whose beat is at ``o``.
+        packet whose beat is at ``o``. awake : Out.
 
     A burst is asked for only when the buffer of ``dma_beats`` has room for a whole one, so a response
     never waits. Bursts of the following descriptors go out while earlier packets are still
@@ -71,6 +75,7 @@ class ReadPort(Component):
                 "response": In(response_stream(grid)),
                 "o": Out(beat_stream(grid.bus_words)),
                 "dest": Out(COLUMN_BITS),
+                "awake": Out(1),
             }
         )
 
@@ -98,7 +103,7 @@ class ReadPort(Component):
             pieces.i.valid.eq(asked),
         ]
         wire(m, asks.o, flipped(self.request))
-        left = self._build_delivery(m, self._build_buffer(m, pieces))
+        left, flows = self._build_delivery(m, self._build_buffer(m, pieces))
 
         # Room falls when a burst is asked for, and grows when a beat has left the buffer.
         room = Signal(range(grid.dma_beats + 1), init=grid.dma_beats)
@@ -106,6 +111,10 @@ class ReadPort(Component):
         beats = Mux(asked, splitter.request.payload.length + 1, 0)
         m.d.comb += following.eq(room + left - beats)
         m.d.sync += [room.eq(following), splitter.fits.eq(following >= grid.burst_beats)]
+        stay_awake(
+            m, self.awake, config.awake, walker.awake, splitter.awake, pieces.awake,
+            fires(asks.i, asks.o), self.response.valid, flows, settle=SETTLE,
+        )  # fmt: skip
         return m
 
     def _build_buffer(self, m: Module, pieces: Queue) -> Queue:
@@ -137,8 +146,8 @@ class ReadPort(Component):
             m.d.sync += index.eq(Mux(ends, 0, index + 1))
         return buffer
 
-    def _build_delivery(self, m: Module, buffer: Queue) -> Signal:
-        """Merge the wanted words to beats. Return: a beat left the buffer a cycle ago."""
+    def _build_delivery(self, m: Module, buffer: Queue) -> tuple[Signal, Value]:
+        """Merge the wanted words to beats. Return: a beat left the buffer a cycle ago; any moves."""
         lanes = self.grid.bus_words
         m.submodules.merger = merger = Merger(lanes, lanes, COLUMN_BITS)
         out = {"beat": beat_layout(lanes), "dest": COLUMN_BITS}
@@ -168,15 +177,15 @@ class ReadPort(Component):
             self.o.valid.eq(leaves.o.valid),
             leaves.o.ready.eq(self.o.ready),
         ]
-        return left
+        return left, buffer.awake | merger.awake | fires(merger.i, leaves.i, leaves.o)
 
 
 class OperandLine(Component):
     """Narrow the operand port's stream to the lanes of a link, and carry ``dest`` along.
 
     Members: ``i`` In stream of ``bus_words`` lanes, ``i_dest`` In; ``o`` Out stream of ``maps``
-    lanes, ``o_dest`` Out (``layout.Operand``), of the packet whose beat is at ``o``. Latency 1
-    cycle, one beat out a cycle.
+    lanes, ``o_dest`` Out (``layout.Operand``), of the packet whose beat is at ``o``; ``awake`` Out.
+    Latency 1 cycle, one beat out a cycle.
     """
 
     LATENCY = 1
@@ -189,6 +198,7 @@ class OperandLine(Component):
                 "i_dest": In(COLUMN_BITS),
                 "o": Out(beat_stream(grid.lanes)),
                 "o_dest": Out(1),
+                "awake": Out(1),
             }
         )
 
@@ -199,6 +209,7 @@ class OperandLine(Component):
         connect(m, narrow.o, flipped(self.o))
         with m.If(narrow.i.valid & narrow.i.ready):
             m.d.sync += self.o_dest.eq(self.i_dest)
+        m.d.comb += self.awake.eq(fires(narrow.i, narrow.o))
         return m
 
 
@@ -214,7 +225,7 @@ class WritePort(Component):
     request, data : Out, bursts and their beats for the arbiter, in order; a burst is asked for when
         all its beats are in the buffer of ``dma_beats``.
     response : In, 1 for a cycle when the memory has acknowledged a burst.
-    done : Out, 1 for a cycle, 1 cycle after a descriptor's last burst is acknowledged.
+    done : Out, 1 for a cycle, 1 cycle after a descriptor's last burst is acknowledged. awake : Out.
 
     Words outside a run are strobed off. Within a run one beat of ``i`` is taken a cycle; a run that
     does not end with a beat of ``i`` costs one more cycle, and so does one whose last beat spills
@@ -236,6 +247,7 @@ class WritePort(Component):
                 "data": Out(write_stream(grid)),
                 "response": In(1),
                 "done": Out(1),
+                "awake": Out(1),
             }
         )
 
@@ -268,6 +280,10 @@ class WritePort(Component):
         wire(m, buffer.o, flipped(self.data))
         wire(m, asks.o, flipped(self.request))
         self._build_responses(m, bursts, asks)
+        stay_awake(
+            m, self.awake, config.awake, walker.awake, placer.awake, moves, buffer.awake, bursts.awake,
+            fires(asks.i, asks.o), self.response, settle=SETTLE,
+        )  # fmt: skip
         return m
 
     def _build_responses(self, m: Module, bursts: Queue, asks: Slice) -> None:

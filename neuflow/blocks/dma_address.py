@@ -13,6 +13,7 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
 from neuflow.blocks.axi import beat_bits
+from neuflow.blocks.gate import fires
 from neuflow.grid import GridConfig
 from neuflow.layout import COLUMN_BITS, Layout
 
@@ -87,8 +88,8 @@ class Walker(Component):
 
     Members: ``i`` In stream of ``layout``; ``o`` Out stream of runs: address (``beat``, ``lane``),
     ``words``, ``last`` of its descriptor, ``tag`` = the descriptor's field of that name (dest or
-    source). Latency 1 cycle, one run a cycle; one cycle without a run between descriptors. A
-    descriptor is taken together with its last run.
+    source); ``awake`` Out. Latency 1 cycle, one run a cycle; one cycle without a run between
+    descriptors. A descriptor is taken together with its last run.
     """
 
     LATENCY = 1
@@ -101,6 +102,7 @@ class Walker(Component):
             {
                 "i": In(stream.Signature(layout.shape())),
                 "o": Out(stream.Signature(self.shape)),
+                "awake": Out(1),
             }
         )
 
@@ -123,6 +125,7 @@ class Walker(Component):
             o.last.eq(last),
             o.tag.eq(getattr(d, self.tag.name)),
             self.i.ready.eq(active & self.o.ready & last),
+            self.awake.eq(Mux(active, self.o.ready, self.i.valid)),
         ]
 
         # All three advance by adding to themselves, so that a cycle holds one addition.
@@ -172,8 +175,8 @@ class Splitter(Component):
 
     Members: ``i`` In stream of runs; ``request`` Out stream of bursts; ``piece`` Out, about the
     burst at ``request``: ``first`` valid lane of its first beat, ``final`` valid lane of its last,
-    ``last`` burst of the packet, ``dest``; ``fits`` In: a burst may be asked for. Latency 2 cycles,
-    one burst a cycle.
+    ``last`` burst of the packet, ``dest``; ``fits`` In: a burst may be asked for; ``awake`` Out.
+    Latency 2 cycles, one burst a cycle.
     """
 
     LATENCY = 2
@@ -186,6 +189,7 @@ class Splitter(Component):
                 "request": Out(request_stream(grid)),
                 "piece": Out(piece_layout(grid)),
                 "fits": In(1),
+                "awake": Out(1),
             }
         )
 
@@ -218,6 +222,7 @@ class Splitter(Component):
             piece.dest.eq(dest),
             moves.eq(self.request.valid & self.request.ready),
             taken.eq(~active | (moves & ends)),
+            self.awake.eq(moves | (taken & there) | fires(self.i)),
         ]
         with m.If(taken):
             m.d.sync += [

@@ -9,6 +9,7 @@ from amaranth.utils import ceil_log2
 
 from neuflow.blocks.axi import beat_bits
 from neuflow.blocks.dma_address import request_layout, run_layout, write_layout
+from neuflow.blocks.gate import fires
 from neuflow.blocks.streams import Merger, Slice, beat_stream, loose_layout, wire
 from neuflow.grid import GridConfig
 
@@ -29,7 +30,8 @@ class Cutter(Component):
     Members: ``run`` In stream of runs; ``i`` In stream of ``maps`` lanes; ``source``,
     ``source_valid`` Out as in :class:`WritePort`; ``o`` Out stream of ``streams.loose_layout`` for
     beats of ``bus_words``: a run is a packet, tagged with its first beat and whether it is the last
-    of its descriptor. LATENCY cycles, one beat of ``i`` a cycle, and one more where a run ends
+    of its descriptor; ``awake`` Out. LATENCY cycles, one beat of ``i`` a cycle, and one more where
+    a run ends
     within a beat of ``i``.
     """
 
@@ -45,6 +47,7 @@ class Cutter(Component):
                 "source": Out(1),
                 "source_valid": Out(1),
                 "o": Out(stream.Signature(self.output)),
+                "awake": Out(1),
             }
         )
 
@@ -74,6 +77,7 @@ class Cutter(Component):
             step.eq(active & free & self.i.valid),
             self.i.ready.eq(active & free & whole),
             self.source_valid.eq(active),
+            self.awake.eq(step | fires(self.run, self.o)),
         ]
 
         leaves = Signal(self.output, reset_less=True)
@@ -121,7 +125,8 @@ class Placer(Component):
     Members: ``run`` In stream of runs; ``i`` In stream of ``maps`` lanes; ``source``,
     ``source_valid`` Out as in :class:`WritePort`; ``o`` Out with ``o_valid``, ``o_ready``: a beat
     with its strobes, ``last`` of its burst; ``burst`` Out: the burst that a beat with ``last``
-    closes. LATENCY cycles from the word that fills a beat; timing as in :class:`WritePort`.
+    closes; ``awake`` Out. LATENCY cycles from the word that fills a beat; timing as in
+    :class:`WritePort`.
     """
 
     LATENCY = Cutter.LATENCY + Merger.LATENCY
@@ -138,6 +143,7 @@ class Placer(Component):
                 "o_valid": Out(1),
                 "o_ready": In(1),
                 "burst": Out(burst_layout(grid)),
+                "awake": Out(1),
             }
         )
 
@@ -159,6 +165,7 @@ class Placer(Component):
             self.o.strobe.eq(beat.strobe),
             self.o_valid.eq(merger.o.valid),
             merger.o.ready.eq(self.o_ready),
+            self.awake.eq(fires(runs.i, runs.o) | cutter.awake | merger.awake),
         ]
         self._build_bursts(m, beat)
         return m

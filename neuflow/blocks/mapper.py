@@ -18,6 +18,7 @@ from neuflow.blocks.arith import (
     shift_fine,
 )
 from neuflow.blocks.config import ConfigReceiver, config_stream
+from neuflow.blocks.gate import fires, stay_awake
 from neuflow.blocks.streams import WORD_BITS, Slice, beat_layout, beat_stream
 from neuflow.layout import COLUMN_BITS, MAPPER, SEGMENTS, Kind
 
@@ -34,12 +35,15 @@ _STAGES = mapper_model.LATENCY - Slice.LATENCY
 _TABLE_STAGES = 5
 """The last stage that is made with the table of the configuration."""
 
+SETTLE = 2
+"""Cycles from the last beat's move to the last register."""
+
 
 class Mapper(Component):
     """Piecewise function of ``layout.MAPPER``, word by word, ``lanes`` words a cycle.
 
     Members: ``bus`` In configuration bus, ``sub`` In(4), ``columns`` In(8); ``i`` In, ``o`` Out
-    streams of ``lanes`` words; ``active`` Out, a beat leaves in this cycle.
+    streams of ``lanes`` words; ``active`` Out, a beat leaves in this cycle; ``awake`` Out.
 
     One MAPPER configuration a packet, queue of ``depth``. Latency ``mapper_model.LATENCY`` cycles,
     one beat a cycle; ``mapper_model.PACKET_GAP`` cycles between packets while the table changes.
@@ -60,6 +64,7 @@ class Mapper(Component):
                 "i": In(beat_stream(lanes)),
                 "o": Out(beat_stream(lanes)),
                 "active": Out(1),
+                "awake": Out(1),
             }
         )
 
@@ -111,6 +116,8 @@ class Mapper(Component):
         m.d.comb += moves.eq(en & inside)
         with m.If(en):
             m.d.sync += [valid.eq(Cat(accept, valid)), inside.eq(accept | valid[:-1].any())]
+        stirs = accept | closing | (en & (inside | valid.any()))
+        stay_awake(m, self.awake, config.awake, stirs, fires(out.o), settle=SETTLE)
         with m.If(accept):
             m.d.sync += tails[1].eq(tails[0])
         folded = self._build_fold(m, setup, accept)

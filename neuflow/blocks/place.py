@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Value
+from amaranth.hdl import ClockSignal, EnableInserter, Instance, Module, ResetSignal, Signal, Value
 from amaranth.lib.wiring import Component, Flow
 
 
@@ -34,14 +34,24 @@ def flat_ports(component: Component) -> list[tuple[str, Flow, Value]]:
     ]
 
 
+def gated_clock(m: Module, name: str, awake: Value) -> Signal:
+    """Place a clock gate (see ``neuflow.blocks.gate``) and return the clock behind it."""
+    clock = Signal(name=f"{name}_clk")
+    m.submodules[f"{name}_gate"] = Instance(
+        "neuflow_clock_gate", i_clk=ClockSignal(), i_rst=ResetSignal(), i_awake=awake, o_gated=clock
+    )
+    return clock
+
+
 def place(m: Module, name: str, kind: str, component: Component, platform: Any) -> None:
     """Add ``component`` to ``m`` as ``name``; all components of one ``kind`` must be alike.
 
     Exported, the part becomes an instance of module ``neuflow_<kind>``. Its ports are driven and
-    read through ``component`` in either case.
+    read through ``component`` in either case. A part with a port ``awake`` stands behind a clock gate.
     """
+    sleeps = "awake" in component.signature.members
     if not is_export(platform):
-        m.submodules[name] = component
+        m.submodules[name] = EnableInserter(component.awake)(component) if sleeps else component
         return
     platform.kinds.setdefault(kind, component)
     component._MustUse__used = True  # only the first of a kind is elaborated
@@ -49,6 +59,5 @@ def place(m: Module, name: str, kind: str, component: Component, platform: Any) 
         ("i_" if flow == Flow.In else "o_") + port: value
         for port, flow, value in flat_ports(component)
     }
-    m.submodules[name] = Instance(
-        f"neuflow_{kind}", i_clk=ClockSignal(), i_rst=ResetSignal(), **ports
-    )
+    clock = gated_clock(m, name, component.awake) if sleeps else ClockSignal()
+    m.submodules[name] = Instance(f"neuflow_{kind}", i_clk=clock, i_rst=ResetSignal(), **ports)

@@ -6,6 +6,7 @@ from amaranth.hdl import Module, Shape, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
+from neuflow.blocks.gate import fires
 from neuflow.blocks.ram import Ram
 
 
@@ -13,8 +14,8 @@ class Queue(Component):
     """First in, first out, in a RAM.
 
     Members: ``i`` In, ``o`` Out stream of ``shape``, ``clear`` In (drop everything at once),
-    ``level`` Out (entries in the RAM). Room for ``depth`` (a power of 2) entries and one at the
-    output. Latency 2 cycles, throughput 1 a cycle.
+    ``level`` Out (entries in the RAM), ``awake`` Out. Room for ``depth`` (a power of 2) entries and
+    one at the output. Latency 2 cycles, throughput 1 a cycle.
     """
 
     LATENCY = 2
@@ -28,6 +29,7 @@ class Queue(Component):
                 "o": Out(stream.Signature(shape)),
                 "clear": In(1),
                 "level": Out(range(depth + 1)),
+                "awake": Out(1),
             }
         )
 
@@ -49,6 +51,7 @@ class Queue(Component):
             ram.read_enable.eq(fetch),
             ram.read_address.eq(head),
             self.o.payload.as_value().eq(ram.read_data),
+            self.awake.eq(push | fetch | fires(self.o) | self.clear),
         ]
         m.d.sync += [
             tail.eq(tail + push),

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.config import config_stream
+from neuflow.blocks.gate import fires, stay_awake
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import Slice, beat_layout, beat_stream
 from neuflow.layout import COLUMN_BITS, ROUTE, Kind, RouterIn, RouterOut
 
 _INPUT_BITS = 4
+
+SETTLE = 4
+"""Cycles from the last beat or word to the last register: end, current word, armed; one to spare."""
 
 
 class Router(Component):
@@ -22,7 +26,7 @@ class Router(Component):
 
     Members: ``bus`` In configuration bus; ``sub`` In(4), ``columns`` In(8) as in ConfigReceiver;
     for every input a stream ``<name>_in`` In, for every output ``<name>_out`` Out, of ``lanes``
-    words a beat (``north_in``, ``local0_out``, ``global_out``).
+    words a beat (``north_in``, ``local0_out``, ``global_out``); ``awake`` Out.
 
     Every output works under one ROUTE word for one packet and queues ``depth`` of them, that one
     included. A beat moves from its input to all ``peers`` in one cycle: when each peer's current
@@ -53,6 +57,7 @@ class Router(Component):
                 "bus": In(config_stream()),
                 "sub": In(4),
                 "columns": In(COLUMN_BITS),
+                "awake": Out(1),
                 **{f"{i.name.lower()}_in": In(beat_stream(lanes)) for i in self.inputs},
                 **{f"{o.name.lower()}_out": Out(beat_stream(lanes)) for o in self.outputs},
             }
@@ -77,7 +82,7 @@ class Router(Component):
         current = {i: Signal(bits, name=f"{i.name.lower()}_current") for i in self.inputs}
         waiting = {i: Signal(bits, name=f"{i.name.lower()}_waiting") for i in self.inputs}
         peers = {i: Signal(bits, init=exist, name=f"{i.name.lower()}_peers") for i in self.inputs}
-        sources = self._build_queues(m, exist, current, waiting, peers, done)
+        sources, words = self._build_queues(m, exist, current, waiting, peers, done)
 
         # A packet moves when all its outputs are under its word (`armed`) and have room. Its end is
         # worked on a cycle later.
@@ -108,10 +113,15 @@ class Router(Component):
                 for i in self.inputs:
                     with m.Case(i):
                         m.d.comb += out.i.payload.eq(self.input(i).payload)
+        outs = (self.output(o) for o in self.outputs)
+        stay_awake(
+            m, self.awake, Cat(*moves.values()).any(), fires(*outs), self.bus.valid, words.o.valid,
+            settle=SETTLE,
+        )  # fmt: skip
         return m
 
     def _build_queues(self, m, exist, current, waiting, peers, done):
-        """Take ROUTE words from the bus; return by output the input that it is under."""
+        """Take ROUTE words from the bus; return by output the input it is under, and the words."""
         bits = len(RouterOut)
         words = self._build_words(m)
         word = words.o.payload
@@ -165,7 +175,7 @@ class Router(Component):
                     m.d.sync += sources[o].eq(next_source)
                 with m.If(queued[o]):
                     m.d.sync += next_source.eq(word.input)
-        return sources
+        return sources, words
 
     def _build_words(self, m) -> Slice:
         """Keep the ROUTE words for this router."""

@@ -97,6 +97,7 @@ class Merger(Component):
     wanted (0 up to all behind it; the last beat of a packet at least 1), ``start``: lane that the
     packet's first word goes to, ``tag``: the same for all beats of a packet. ``o`` Out stream of
     :func:`merged_layout`; ``count``: lanes up to the last word; words without a strobe mean nothing.
+    ``awake`` Out, see ``neuflow.blocks.gate``.
     LATENCY cycles from the word that fills a beat; one beat a cycle, and one more cycle where a last
     beat spills over.
     """
@@ -111,7 +112,11 @@ class Merger(Component):
         self.input = loose_layout(lanes_in, lanes_out, tag_bits)
         self.output = merged_layout(lanes_out, tag_bits)
         super().__init__(
-            {"i": In(stream.Signature(self.input)), "o": Out(stream.Signature(self.output))}
+            {
+                "i": In(stream.Signature(self.input)),
+                "o": Out(stream.Signature(self.output)),
+                "awake": Out(1),
+            }
         )
 
     def elaborate(self, platform):
@@ -171,6 +176,7 @@ class Merger(Component):
             with m.If(~flush):
                 m.d.sync += placed.tag.eq(i.tag)
 
+        m.d.comb += self.awake.eq(free & (self.i.valid | flush | there | self.o.valid))
         masks = (beat_kept, rest_kept, rest_fresh)
         self._build_output(m, free, there, emits, placed, masks)
         return m
@@ -223,7 +229,8 @@ class Packer(Component):
     """Close the gaps: loose beats in, packed beats out.
 
     Members: ``i`` In stream of ``lanes_in`` words whose beats may hold any count from 0 up (the
-    last at least 1); ``o`` Out stream of ``lanes_out >= lanes_in`` words under the stream contract.
+    last at least 1); ``o`` Out stream of ``lanes_out >= lanes_in`` words under the stream contract;
+    ``awake`` Out.
     LATENCY cycles from the word that fills a beat; one beat a cycle, and one more cycle where a
     last beat spills over.
     """
@@ -235,13 +242,20 @@ class Packer(Component):
             raise ValueError(f"Packer: {lanes_in} lanes do not fit into {lanes_out}")
         self.lanes_in = lanes_in
         self.lanes_out = lanes_out
-        super().__init__({"i": In(beat_stream(lanes_in)), "o": Out(beat_stream(lanes_out))})
+        super().__init__(
+            {
+                "i": In(beat_stream(lanes_in)),
+                "o": Out(beat_stream(lanes_out)),
+                "awake": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.merger = merger = Merger(self.lanes_in, self.lanes_out, 0)
         m.d.comb += [self.i.ready.eq(merger.i.ready), merger.i.valid.eq(self.i.valid)]
         m.d.comb += [self.o.valid.eq(merger.o.valid), merger.o.ready.eq(self.o.ready)]
+        m.d.comb += self.awake.eq(merger.awake)
         copy_fields(m, self.i.payload, merger.i.payload)
         copy_fields(m, merger.o.payload, self.o.payload)
         return m

@@ -12,6 +12,7 @@ from amaranth.utils import exact_log2
 from neuflow.blocks import window_model
 from neuflow.blocks.arith import Requantise, tree_sum
 from neuflow.blocks.config import ConfigReceiver, config_stream
+from neuflow.blocks.gate import fires, stay_awake
 from neuflow.blocks.ram import Ram
 from neuflow.blocks.streams import WORD_BITS, Packer, Slice, beat_layout, beat_stream
 from neuflow.blocks.window_read import FLAT_BITS, PLACE, WindowReader
@@ -22,12 +23,16 @@ _PART_BITS = WORD_BITS + 8
 _TOTAL_BITS = 32
 """Sum of a window, 255 x 255 words."""
 
+SETTLE = 4
+"""Cycles from the end of a configuration to the last register: what is made of it beforehand."""
+
 
 class Window(WindowReader, Component):
     """Window reduction of rows (y, map, x); formula and fields in ``layout.WINDOW``.
 
     Members: ``bus`` In configuration bus, ``sub`` In(4), ``columns`` In(8); ``i`` In, ``o`` Out
-    streams of ``lanes`` words (a power of 2); ``active`` Out, a beat of the input is taken.
+    streams of ``lanes`` words (a power of 2); ``active`` Out, a beat of the input is taken;
+    ``awake`` Out.
 
     One WINDOW configuration a packet, queue of ``depth``. The packet must hold exactly
     height x maps x width words; rows and columns beyond the last window are taken and dropped,
@@ -58,6 +63,7 @@ class Window(WindowReader, Component):
                 "i": In(beat_stream(lanes)),
                 "o": Out(beat_stream(lanes)),
                 "active": Out(1),
+                "awake": Out(1),
             }
         )
 
@@ -90,7 +96,8 @@ class Window(WindowReader, Component):
         scanned, segment = self._build_scan(m, ring)
         part = self._build_row_reduction(m, ring, segment)
         total, busy = self._build_merge(m, part)
-        self._build_exit(m, total)
+        leaves = self._build_exit(m, total)
+        stay_awake(m, self.awake, config.awake, config.o.valid, leaves, settle=SETTLE)
         self._build_rows(m, config.o.valid, scanned, segment["valid"] | busy)
         m.d.comb += config.o.ready.eq(self._finish)
         return m
@@ -221,7 +228,7 @@ class Window(WindowReader, Component):
         return result, part["busy"] | works | Cat(valid).any()
 
     def _build_exit(self, m, total):
-        """Requantise and pack."""
+        """Requantise and pack; return whether anything moves."""
         setup = self._setup
         m.submodules.requantise = exit_ = Requantise()
         m.submodules.packer = packer = Packer(1, self.lanes)
@@ -247,6 +254,7 @@ class Window(WindowReader, Component):
                 valid.eq(Cat(total["valid"], valid)),
                 final.eq(Cat(total["final"], final)),
             ]
+        return self._en & (total["valid"] | valid.any()) | packer.awake | fires(out.i, out.o)
 
     def _build_rows(self, m, configured, scanned, busy):
         """Go from row to row, padding included; open and close output rows."""

@@ -30,7 +30,7 @@ ROW_STORE = np.dtype(
         *((n, INT) for n in ("store", "beat_ends")),
     ]
 )
-"""blocks.conv_rows.RowStore."""
+"""blocks.conv_rows.RowWriter."""
 
 
 @part
@@ -54,7 +54,7 @@ def rows_wires(rows, config, line):
 
 @part
 def _intake_edge(rows, c, line):
-    """``RowStore._take``: the slice, and the beat whose words are counted."""
+    """``RowWriter._take``: the slice, and the beat whose words are counted."""
     arrives = rows.opened and line.valid
     if rows.starts:
         rows.opened = c.rows != 0

@@ -27,8 +27,8 @@ from neuflow.errors import ToolError
 from neuflow.grid import GridConfig
 
 VERILATOR_FLAGS = (
-    "--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert",
-    "--top-module", "neuflow_sim", "--prefix", "Vneuflow_sim", "-Wno-fatal",
+    "--cc", "--exe", "-O3", "-DNEUFLOW_CLOCK_GATES", "--x-assign", "fast", "--x-initial", "fast",
+    "--noassert", "--top-module", "neuflow_sim", "--prefix", "Vneuflow_sim", "-Wno-fatal",
     "--output-split", "20000", "--output-split-cfuncs", "1000",
 )  # fmt: skip
 TRACE_FLAGS = {
@@ -150,7 +150,7 @@ def verilog_key(grid: GridConfig) -> str:
     return digest(parts)
 
 
-_RTL = ("neuflow_ram.v", "neuflow_top.v", "lint.vlt")
+_RTL = ("neuflow_clock_gate.v", "neuflow_ram.v", "neuflow_top.v", "lint.vlt")
 _HARNESS = ("neuflow_sim.v", "harness.cpp")
 
 

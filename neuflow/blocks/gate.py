@@ -1,0 +1,60 @@
+"""Clock gates: a part says when its state may change, and its clock stands still otherwise.
+
+A part with a port ``awake`` may be placed behind a gate. While ``awake`` is 0 an edge of the clock would
+change nothing that anyone can see; so it is left out on silicon, where it costs power, and in
+simulators, where it costs time. FPGAs let it pass (``rtl/neuflow_clock_gate.v``): both behave alike,
+and the Python simulator always leaves it out, so that every test of a part shows a wrong ``awake``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import (
+    Cat,
+    ClockDomain,
+    DomainRenamer,
+    EnableInserter,
+    Module,
+    ResetSignal,
+    Signal,
+    Value,
+)
+
+from neuflow.blocks.place import gated_clock, is_export
+
+
+def fires(*streams: Any) -> Value:
+    """Return whether a beat passes in any of the streams."""
+    return Cat(*(stream.valid & stream.ready for stream in streams)).any()
+
+
+def stay_awake(m: Module, awake: Signal, *causes: Any, settle: int) -> None:
+    """Drive ``awake``: while one of ``causes`` holds and ``settle`` cycles longer.
+
+    ``causes`` cover what changes by itself; ``settle`` counts the registers one behind the other that
+    only follow those changes. After a reset, too, they settle.
+    """
+    active, left = Signal(name="stirs"), Signal(range(settle + 1), init=settle, name="settling")
+    m.d.comb += [active.eq(Cat(*causes).any()), awake.eq(active | (left != 0))]
+    with m.If(active):
+        m.d.sync += left.eq(settle)
+    with m.Elif(left != 0):
+        m.d.sync += left.eq(left - 1)
+
+
+def add_gated(m: Module, name: str, part: Any, platform: Any) -> None:
+    """Add ``part``, which has ``awake``, to ``m`` behind a clock gate."""
+    if not is_export(platform):
+        m.submodules[name] = EnableInserter(part.awake)(part)
+        return
+    domain = ClockDomain(f"{name}_gated", local=True)
+    m.domains += domain
+    m.d.comb += [
+        domain.clk.eq(gated_clock(m, name, part.awake)),
+        domain.rst.eq(ResetSignal()),
+    ]
+    m.submodules[name] = DomainRenamer(domain.name)(part)
+
+
+__all__ = ["add_gated", "fires", "stay_awake"]
