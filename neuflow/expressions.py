@@ -126,15 +126,18 @@ class Expressions:
 
     def value(self, sig: Sig) -> str:
         """Return the text of ``sig`` where it is assigned to a target of its width."""
-        return self.signal(sig, size(sig)).text
+        return self.signal(sig, size(sig), alone=True).text
 
-    def signal(self, sig: Sig, context: int) -> Text:
-        """Return the text of ``sig`` in a context of ``context`` bits; 0: its own width counts."""
+    def signal(self, sig: Sig, context: int, alone: bool = False) -> Text:
+        """Return the text of ``sig`` in a context of ``context`` bits; 0: its own width counts.
+
+        ``alone``: it is all that is assigned, so that no operand beside it makes it unsigned.
+        """
         if not sig:
             return literal("")
         name = self.whole(sig)
         if name in self.once:
-            if folded := self._fold(name, size(sig), context):
+            if folded := self._fold(name, size(sig), context, alone):
                 return folded
         if len(sig) == 1:
             return self.chunk(sig[0])
@@ -145,7 +148,7 @@ class Expressions:
         whole = parts[0] if len(parts) == 1 else f"{{{', '.join(parts)}}}"
         return Text(whole, ATOM, size(sig), True)
 
-    def _fold(self, name: str, width: int, context: int) -> Text | None:
+    def _fold(self, name: str, width: int, context: int, alone: bool) -> Text | None:
         """Return the text of what drives ``name``, or None where it must be a wire."""
         before = len(self.pending), len(self.seen), len(self.names), self._fresh
         made = self.cell(self.driver[name])
@@ -156,6 +159,8 @@ class Expressions:
                 return made
             if made.width == width:
                 return Text(f"{{{made.text}}}", ATOM, width, True)
+        elif alone and made.width <= width:
+            return made
         elif made.width == width:
             return Text(f"$unsigned({made.text})", ATOM, width, True)
         # Forget what was named on the way.

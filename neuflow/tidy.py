@@ -247,9 +247,9 @@ class Printer:
 
     def _next(self, cell: Cell) -> str:
         """Return what a register takes when it is enabled."""
-        value = self.write.value(cell.pins["D"])
         if cell.kind != RESET_UNDER_ENABLE:
-            return value
+            return self.write.value(cell.pins["D"])
+        value = self.write.signal(cell.pins["D"], size(cell.pins["D"])).text
         reset = self._condition(cell.pins["SRST"], cell.parameters["SRST_POLARITY"])
         return f"({reset}) ? {self._reset_value(cell)} : {value}"
 

@@ -168,7 +168,7 @@ def not_exact(self, sig, context):
     return self.signal(sig, context)
 
 
-def always_fits(self, name, width, context):
+def always_fits(self, name, width, context, alone):
     """Write every cell where it is used, whatever its width is there."""
     return self.cell(self.driver[name])
 

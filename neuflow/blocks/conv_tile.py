@@ -47,8 +47,7 @@ class ConvolverTile(Component):
     def elaborate(self, platform):
         m = Module()
         grid = self.grid
-        tap = ConfigTap(5)
-        add_gated(m, "tap", tap, platform)
+        m.submodules.tap = tap = ConfigTap(5)
         m.submodules.convolver = convolver = Convolver(grid)
         router = Router(
             (RouterIn.EAST, RouterIn.SOUTH, RouterIn.WEST, RouterIn.LOCAL0),

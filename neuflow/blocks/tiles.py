@@ -68,8 +68,7 @@ class _Tile(Component):
             self.grid.lanes,
             self.grid.config_queue,
         )
-        tap = ConfigTap(1 + len(units))
-        add_gated(m, "tap", tap, platform)
+        m.submodules.tap = tap = ConfigTap(1 + len(units))
         connect(m, flipped(self.config_in), tap.i)
         connect(m, tap.o, flipped(self.config_out))
 

@@ -1,6 +1,7 @@
 neuflow_alu.v
 neuflow_arbiter.v
 neuflow_array.v
+neuflow_clock_gate.v
 neuflow_control.v
 neuflow_convolver_tile.v
 neuflow_core.v

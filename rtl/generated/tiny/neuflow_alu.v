@@ -17,72 +17,75 @@ module neuflow_alu (
   output wire [34:0] o__payload,
   output wire o__valid,
   output wire active,
+  output wire awake,
   input wire clk
 );
-  reg n16, n14, n22, n9, n8, n7, n5, n1, n2, n3, signal_57 = 1'h0, busy = 1'h0, done = 1'h0,
+  reg n13, n11, n16, n9, n8, n7, n5, n1, n2, n3, signal_58 = 1'h0, busy = 1'h0, done = 1'h0,
     negative_0 = 1'h0, negative_1 = 1'h0, nonzero_0 = 1'h0, nonzero_1 = 1'h0, s1_negate_0 = 1'h0,
     s1_negate_1 = 1'h0;
   reg [15:0] below_0 = 16'h0, below_1 = 16'h0, rest_0 = 16'h0, rest_1 = 16'h0, s10_word_0 = 16'h0,
     s10_word_1 = 16'h0, s1_b_0 = 16'h0, s1_b_1 = 16'h0, s2_b_0 = 16'h0, s2_b_1 = 16'h0;
-  reg [16:0] n33, n29;
+  reg [16:0] n27, n23;
   reg [16:1] above_0_q = 16'h0, above_1_q = 16'h0;
   reg [17:0] twice_0 = 18'h0, twice_1 = 18'h0;
   reg [18:0] s1_a_0 = 19'h0, s1_a_1 = 19'h0, s2_a_0 = 19'h0, s2_a_1 = 19'h0;
+  reg [1:0] settling = 2'h2;
   reg [23:0] s10_tail = 24'h0, s1_tail = 24'h0, s2_tail = 24'h0, s3_tail = 24'h0, s4_tail = 24'h0,
     s5_tail = 24'h0, s6_tail = 24'h0, s7_tail = 24'h0, s8_tail = 24'h0, s9_tail = 24'h0;
   reg [25:0] s7_clipped_0 = 26'h0, s7_clipped_1 = 26'h0, s8_doubled_0 = 26'h0, s8_doubled_1 = 26'h0,
     s9_rounded_0 = 26'h0, s9_rounded_1 = 26'h0;
-  reg [26:0] n15, n6;
-  reg [31:0] n12, n19, s2_product_0 = 32'h0, s2_product_1 = 32'h0, s3_product_0 = 32'h0,
-    s3_product_1 = 32'h0;
-  reg [46:0] n10, n17;
-  reg [47:0] n11, n18, s3_a_0 = 48'h0, s3_a_1 = 48'h0, s4_a_0 = 48'h0, s4_a_1 = 48'h0, s4_sum_0 =
-    48'h0, s4_sum_1 = 48'h0, s5_exact_0 = 48'h0, s5_exact_1 = 48'h0, s3_b_0_q = 48'h0, s3_b_1_q =
-    48'h0, s4_b_0_q = 48'h0, s4_b_1_q = 48'h0;
+  reg [26:0] n12, n6;
+  reg [31:0] s2_product_0 = 32'h0, s2_product_1 = 32'h0, s3_product_0 = 32'h0, s3_product_1 = 32'h0;
+  reg [47:0] s3_a_0 = 48'h0, s3_a_1 = 48'h0, s4_a_0 = 48'h0, s4_a_1 = 48'h0, s4_sum_0 = 48'h0,
+    s4_sum_1 = 48'h0, s5_exact_0 = 48'h0, s5_exact_1 = 48'h0, s3_b_0_q = 48'h0, s3_b_1_q = 48'h0,
+    s4_b_0_q = 48'h0, s4_b_1_q = 48'h0;
   reg [48:0] s6_coarse_0 = 49'h0, s6_coarse_1 = 49'h0;
   reg [5:0] left = 6'h0;
-  reg [7:0] n13, n4;
+  reg [7:0] n10, n4;
   reg [9:0] valid = 10'h0;
-  wire n23, n24, n21, n32, n25, n28, n27, n31, n34, signal, both, divides, en, i__ready, moves,
-    o__valid_25, step, unary;
-  wire [17:0] n30, n26, trial_0, trial_1;
-  wire [1:0] n20;
-  wire [22:0] o__payload_23;
-  wire [5:0] n35;
+  wire n17, n18, n15, n28, n29, n26, n19, n22, n21, n25, n30, signal, awake_60, both, divides, en,
+    i__ready, moves, o__valid_26, step, unary;
+  wire [17:0] n24, n20, trial_0, trial_1;
+  wire [1:0] n14;
+  wire [22:0] o__payload_24;
+  wire [5:0] n31;
   wire [7:0] net;
   assign a__ready = en & both & (~divides | done);
   assign b__ready = a__ready & ~unary;
-  assign {net[7], net[5:0]} = n35 - o__payload_23[14:10];
+  assign {net[7], net[5:0]} = n31 - o__payload_24[14:10];
   assign active = o__valid & o__ready;
-  assign n20[0] = s4_tail[3:0] == 2'h2;
-  assign n20[1] = s4_tail[3:0] == 3'h7;
-  assign moves = en & signal_57;
-  assign n21 = o__payload_23[3:0] == 3'h7;
-  assign divides = o__payload_23[3:0] == 2'h3;
-  assign n23 = o__payload_23[3:0] == 3'h6;
-  assign n24 = $signed(a__payload[31:16]) < $signed(1'h0);
-  assign n25 = $signed(a__payload[15:0]) < $signed(1'h0);
-  assign n26 = signal ? (!b__payload[31:16] & |a__payload[31:16] ? 18'h3ffff : 18'h0) : twice_1[17]
+  assign awake = |{n28, active, awake_60, both} | n29;
+  assign n14[0] = s4_tail[3:0] == 2'h2;
+  assign n14[1] = s4_tail[3:0] == 3'h7;
+  assign moves = en & signal_58;
+  assign n15 = o__payload_24[3:0] == 3'h7;
+  assign divides = o__payload_24[3:0] == 2'h3;
+  assign n17 = o__payload_24[3:0] == 3'h6;
+  assign n18 = $signed(a__payload[31:16]) < $signed(1'h0);
+  assign n19 = $signed(a__payload[15:0]) < $signed(1'h0);
+  assign n20 = signal ? (!b__payload[31:16] & |a__payload[31:16] ? 18'h3ffff : 18'h0) : twice_1[17]
     ? 18'h20000 : {twice_1[16:0], $signed(trial_1) >= $signed(1'h0)};
-  assign n27 = n28 | signal;
-  assign n28 = step & nonzero_1;
+  assign n21 = n22 | signal;
+  assign n22 = step & nonzero_1;
   assign signal = both & divides & ~busy;
-  assign n30 = signal ? (!b__payload[15:0] & |a__payload[15:0] ? 18'h3ffff : 18'h0) : twice_0[17] ?
+  assign n24 = signal ? (!b__payload[15:0] & |a__payload[15:0] ? 18'h3ffff : 18'h0) : twice_0[17] ?
     18'h20000 : {twice_0[16:0], $signed(trial_0) >= $signed(1'h0)};
-  assign n31 = n32 | signal;
-  assign n32 = step & nonzero_0;
+  assign n25 = n26 | signal;
+  assign n26 = step & nonzero_0;
+  assign n28 = en & (signal_58 | |valid);
+  assign both = o__valid_26 & a__valid & (b__valid | unary);
+  assign n29 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n34 = a__ready | step | signal;
+  assign n30 = a__ready | step | signal;
   assign trial_1 = {rest_1, above_1_q[16]} - below_1;
   assign trial_0 = {rest_0, above_0_q[16]} - below_0;
-  assign both = o__valid_25 & a__valid & (b__valid | unary);
-  assign unary = n23 | n21;
-  assign n35 = 5'h11 + o__payload_23[8:4];
+  assign unary = n17 | n15;
+  assign n31 = 5'h11 + o__payload_24[8:4];
   \neuflow_alu.config  config_2 (
-    .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
-      .columns(columns), .o__payload(o__payload_23), .o__ready(a__ready & a__payload[34]),
-      .o__valid(o__valid_25), .rst(rst), .sub(sub)
+    .awake(awake_60), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
+      .clk(clk), .columns(columns), .o__payload(o__payload_24), .o__ready(a__ready &
+      a__payload[34]), .o__valid(o__valid_26), .rst(rst), .sub(sub)
   );
   \neuflow_alu.slice  slice (
     .clk(clk), .i__payload({s10_tail[23:21], s10_word_1, s10_word_0}), .i__ready(i__ready),
@@ -93,7 +96,7 @@ module neuflow_alu (
     if (moves) begin
       n1 = s4_tail[3:0] == 3'h5;
       n2 = s4_tail[3:0] == 3'h4;
-      n3 = |n20;
+      n3 = |n14;
       n5 = ~s9_rounded_1[25];
       n4 = &s9_rounded_1[25:7] | ~(|s9_rounded_1[25:7]) ? s9_rounded_1[7:0] : {s9_rounded_1[25],
         {7{n5}}};
@@ -101,53 +104,47 @@ module neuflow_alu (
       n7 = ~s6_coarse_1[48];
       n8 = s3_tail[3:0] == 2'h2 | s3_tail[3:0] == 3'h7;
       n9 = s3_tail[3:0] == 1'h1 | s3_tail[3:0] == 3'h4 | s3_tail[3:0] == 3'h5;
-      n10 = $signed(s2_b_1) << s2_tail[13:9];
-      n11 = $signed(s2_a_1) << s2_tail[8:4];
-      n12 = $signed(s1_a_1[15:0]) * $signed(s1_b_1);
-      n14 = ~s9_rounded_0[25];
-      n13 = &s9_rounded_0[25:7] | ~(|s9_rounded_0[25:7]) ? s9_rounded_0[7:0] : {s9_rounded_0[25],
-        {7{n14}}};
-      n15 = $signed(s8_doubled_0) + $signed(2'h1);
-      n16 = ~s6_coarse_0[48];
-      n17 = $signed(s2_b_0) << s2_tail[13:9];
-      n18 = $signed(s2_a_0) << s2_tail[8:4];
-      n19 = $signed(s1_a_0[15:0]) * $signed(s1_b_0);
+      n11 = ~s9_rounded_0[25];
+      n10 = &s9_rounded_0[25:7] | ~(|s9_rounded_0[25:7]) ? s9_rounded_0[7:0] : {s9_rounded_0[25],
+        {7{n11}}};
+      n12 = $signed(s8_doubled_0) + $signed(2'h1);
+      n13 = ~s6_coarse_0[48];
       s5_exact_1 <= n1 ? (s4_sum_1[47] ? s4_a_1 : {{2{s4_b_1_q[47]}}, s4_b_1_q[45:0]}) : n2 ?
         (s4_sum_1[47] ? {{2{s4_b_1_q[47]}}, s4_b_1_q[45:0]} : s4_a_1) : n3 ? s4_a_1 : s4_sum_1;
       s10_word_1 <= s9_tail[20] ? {{8{n4[7]}}, n4} : &s9_rounded_1[25:15] | ~(|s9_rounded_1[25:15])
         ? s9_rounded_1[15:0] : {s9_rounded_1[25], {15{n5}}};
       s9_rounded_1 <= n6[26:1];
-      s8_doubled_1 <= $unsigned($signed(s7_clipped_1) >>> s7_tail[16:14]);
+      s8_doubled_1 <= $signed(s7_clipped_1) >>> s7_tail[16:14];
       s7_clipped_1 <= &s6_coarse_1[48:25] | ~(|s6_coarse_1[48:25]) ? s6_coarse_1[25:0] :
         {s6_coarse_1[48], {25{n7}}};
-      s6_coarse_1 <= $unsigned($signed({s5_exact_1, 1'h0}) >>> {s5_tail[19:17], 3'h0});
+      s6_coarse_1 <= $signed({s5_exact_1, 1'h0}) >>> {s5_tail[19:17], 3'h0};
       {s4_b_1_q[47], s4_b_1_q[45:0]} <= {s3_b_1_q[47], s3_b_1_q[45:0]};
       s4_a_1 <= n8 ? {{16{s3_product_1[31]}}, s3_product_1} : s3_a_1;
       s4_sum_1 <= n9 ? $unsigned($signed(s3_a_1) - $signed({s3_b_1_q[47], s3_b_1_q[45:0]})) :
         $unsigned($signed(s3_a_1) + $signed({s3_b_1_q[47], s3_b_1_q[45:0]}));
       s3_product_1 <= s2_product_1;
-      {s3_b_1_q[47], s3_b_1_q[45:0]} <= n10;
-      s3_a_1 <= n11;
-      s2_product_1 <= n12;
+      {s3_b_1_q[47], s3_b_1_q[45:0]} <= $signed(s2_b_1) << s2_tail[13:9];
+      s3_a_1 <= $signed(s2_a_1) << s2_tail[8:4];
+      s2_product_1 <= $signed(s1_a_1[15:0]) * $signed(s1_b_1);
       s2_b_1 <= s1_b_1;
       s2_a_1 <= s1_negate_1 ? -s1_a_1 : s1_a_1;
       s5_exact_0 <= n1 ? (s4_sum_0[47] ? s4_a_0 : {{2{s4_b_0_q[47]}}, s4_b_0_q[45:0]}) : n2 ?
         (s4_sum_0[47] ? {{2{s4_b_0_q[47]}}, s4_b_0_q[45:0]} : s4_a_0) : n3 ? s4_a_0 : s4_sum_0;
-      s10_word_0 <= s9_tail[20] ? {{8{n13[7]}}, n13} : &s9_rounded_0[25:15] |
-        ~(|s9_rounded_0[25:15]) ? s9_rounded_0[15:0] : {s9_rounded_0[25], {15{n14}}};
-      s9_rounded_0 <= n15[26:1];
-      s8_doubled_0 <= $unsigned($signed(s7_clipped_0) >>> s7_tail[16:14]);
+      s10_word_0 <= s9_tail[20] ? {{8{n10[7]}}, n10} : &s9_rounded_0[25:15] |
+        ~(|s9_rounded_0[25:15]) ? s9_rounded_0[15:0] : {s9_rounded_0[25], {15{n11}}};
+      s9_rounded_0 <= n12[26:1];
+      s8_doubled_0 <= $signed(s7_clipped_0) >>> s7_tail[16:14];
       s7_clipped_0 <= &s6_coarse_0[48:25] | ~(|s6_coarse_0[48:25]) ? s6_coarse_0[25:0] :
-        {s6_coarse_0[48], {25{n16}}};
-      s6_coarse_0 <= $unsigned($signed({s5_exact_0, 1'h0}) >>> {s5_tail[19:17], 3'h0});
+        {s6_coarse_0[48], {25{n13}}};
+      s6_coarse_0 <= $signed({s5_exact_0, 1'h0}) >>> {s5_tail[19:17], 3'h0};
       {s4_b_0_q[47], s4_b_0_q[45:0]} <= {s3_b_0_q[47], s3_b_0_q[45:0]};
       s4_a_0 <= n8 ? {{16{s3_product_0[31]}}, s3_product_0} : s3_a_0;
       s4_sum_0 <= n9 ? $unsigned($signed(s3_a_0) - $signed({s3_b_0_q[47], s3_b_0_q[45:0]})) :
         $unsigned($signed(s3_a_0) + $signed({s3_b_0_q[47], s3_b_0_q[45:0]}));
       s3_product_0 <= s2_product_0;
-      {s3_b_0_q[47], s3_b_0_q[45:0]} <= n17;
-      s3_a_0 <= n18;
-      s2_product_0 <= n19;
+      {s3_b_0_q[47], s3_b_0_q[45:0]} <= $signed(s2_b_0) << s2_tail[13:9];
+      s3_a_0 <= $signed(s2_a_0) << s2_tail[8:4];
+      s2_product_0 <= $signed(s1_a_0[15:0]) * $signed(s1_b_0);
       s2_b_0 <= s1_b_0;
       s2_a_0 <= s1_negate_0 ? -s1_a_0 : s1_a_0;
       s10_tail <= s9_tail;
@@ -161,28 +158,28 @@ module neuflow_alu (
       s2_tail <= s1_tail;
     end
     if (a__ready) begin
-      n22 = divides | n23;
-      s1_b_1 <= n21 ? a__payload[31:16] : n22 ? 16'h0 : b__payload[31:16];
-      s1_negate_1 <= divides ? negative_1 : n23 & n24;
+      n16 = divides | n17;
+      s1_b_1 <= n15 ? a__payload[31:16] : n16 ? 16'h0 : b__payload[31:16];
+      s1_negate_1 <= divides ? negative_1 : n17 & n18;
       s1_a_1[18] <= (divides) ? 1'h0 : a__payload[31];
       s1_a_1[17:0] <= divides ? twice_1[17:1] + twice_1[0] : {{2{a__payload[31]}},
         a__payload[31:16]};
-      s1_b_0 <= n21 ? a__payload[15:0] : n22 ? 16'h0 : b__payload[15:0];
-      s1_negate_0 <= divides ? negative_0 : n23 & n25;
+      s1_b_0 <= n15 ? a__payload[15:0] : n16 ? 16'h0 : b__payload[15:0];
+      s1_negate_0 <= divides ? negative_0 : n17 & n19;
       s1_a_0[18] <= (divides) ? 1'h0 : a__payload[15];
       s1_a_0[17:0] <= divides ? twice_0[17:1] + twice_0[0] : {{2{a__payload[15]}},
         a__payload[15:0]};
-      {s1_tail[19:14], s1_tail[8:0]} <= (divides) ? 15'h0 : {o__payload_23[21:16],
-        o__payload_23[8:0]};
-      {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_23[22],
-        o__payload_23[14:10]};
+      {s1_tail[19:14], s1_tail[8:0]} <= (divides) ? 15'h0 : {o__payload_24[21:16],
+        o__payload_24[8:0]};
+      {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24[22],
+        o__payload_24[14:10]};
     end
-    if (n27 & {n28, twice_1[17], signal} != 3'h6) twice_1[16:0] <= n26[16:0];
-    if (n27) begin
-      n29 = signal ? {n24 ? -a__payload[31:16] : a__payload[31:16], 1'h0} : n28 ? {above_1_q[15:1],
+    if (n21 & {n22, twice_1[17], signal} != 3'h6) twice_1[16:0] <= n20[16:0];
+    if (n21) begin
+      n23 = signal ? {n18 ? -a__payload[31:16] : a__payload[31:16], 1'h0} : n22 ? {above_1_q[15:1],
         2'h0} : 17'h0;
-      twice_1[17] <= n26[17];
-      above_1_q <= n29[16:1];
+      twice_1[17] <= n20[17];
+      above_1_q <= n23[16:1];
     end
     if (signal) begin
       negative_1 <= a__payload[31] ^ b__payload[31];
@@ -193,36 +190,43 @@ module neuflow_alu (
       nonzero_0 <= |b__payload[15:0];
       below_0 <= $signed(b__payload[15:0]) < $signed(1'h0) ? -b__payload[15:0] : b__payload[15:0];
     end
-    if (n31 & {n32, twice_0[17], signal} != 3'h6) twice_0[16:0] <= n30[16:0];
-    if (n31) begin
-      n33 = signal ? {n25 ? -a__payload[15:0] : a__payload[15:0], 1'h0} : n32 ? {above_0_q[15:1],
+    if (n25 & {n26, twice_0[17], signal} != 3'h6) twice_0[16:0] <= n24[16:0];
+    if (n25) begin
+      n27 = signal ? {n19 ? -a__payload[15:0] : a__payload[15:0], 1'h0} : n26 ? {above_0_q[15:1],
         2'h0} : 17'h0;
-      twice_0[17] <= n30[17];
-      above_0_q <= n33[16:1];
+      twice_0[17] <= n24[17];
+      above_0_q <= n27[16:1];
+    end
+  end
+  always @(posedge clk) begin
+    if (|{n28, active, rst, awake_60, both}) begin
+      settling <= 2'h2;
+    end else begin
+      if (n29) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
     if (rst) begin
-      signal_57 <= 1'h0; valid <= 10'h0; done <= 1'h0; left <= 6'h0; busy <= 1'h0;
+      signal_58 <= 1'h0; valid <= 10'h0; done <= 1'h0; left <= 6'h0; busy <= 1'h0;
     end else begin
       if (en) begin
-        signal_57 <= a__ready | |valid[8:0];
+        signal_58 <= a__ready | |valid[8:0];
         valid <= {valid[8:0], a__ready};
       end
-      if (n34) done <= signal ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? left == 1'h1 :
+      if (n30) done <= signal ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? left == 1'h1 :
         1'h0;
       if (step | signal) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 6'h0 :
         net[5:0]) : left - 1'h1;
-      if ({step, signal} != 2'h2 & n34) busy <= signal;
+      if ({step, signal} != 2'h2 & n30) busy <= signal;
     end
   end
   always @(posedge clk) begin
     if (signal) begin
       rest_1 <= 16'h0; rest_0 <= 16'h0;
     end else begin
-      if (n28) rest_1 <= $signed(trial_1) < $signed(1'h0) ? {rest_1[14:0], above_1_q[16]} :
+      if (n22) rest_1 <= $signed(trial_1) < $signed(1'h0) ? {rest_1[14:0], above_1_q[16]} :
         trial_1[15:0];
-      if (n32) rest_0 <= $signed(trial_0) < $signed(1'h0) ? {rest_0[14:0], above_0_q[16]} :
+      if (n26) rest_0 <= $signed(trial_0) < $signed(1'h0) ? {rest_0[14:0], above_0_q[16]} :
         trial_0[15:0];
     end
   end
@@ -236,6 +240,7 @@ module \neuflow_alu.config  (
   input wire [7:0] columns,
   input wire o__ready,
   output wire bus__ready,
+  output wire awake,
   output reg [22:0] o__payload = 23'h0,
   output reg o__valid = 1'h0,
   input wire clk
@@ -244,6 +249,7 @@ module \neuflow_alu.config  (
   reg [22:0] word = 23'h0, words = 23'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
+  assign awake = bus__valid | mine | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;

@@ -55,41 +55,45 @@ module neuflow_convolver_tile (
   output wire [5:0] maps,
   input wire clk
 );
-  wire bus__ready, bus__valid, config__0__ready, config__0__valid, config__1__ready,
+  wire awake, bus__ready, bus__valid, config__0__ready, config__0__valid, config__1__ready,
     config__1__valid, config__2__ready, config__2__valid, config__3__ready, config__3__valid,
-    local0_in__ready, local0_in__valid;
+    local0_in__ready, local0_in__valid, router_clk;
   wire [34:0] local0_in__payload;
   \neuflow_convolver_tile.convolver  convolver (
-    .bus__payload(config_out__payload), .bus__valid(config__0__valid),
-      .bus__valid_18(config__1__valid), .bus__valid_31(config__2__valid),
-      .bus__valid_44(config__3__valid), .clk(clk), .columns(columns),
+    .bus__0__payload(config_out__payload), .bus__0__valid(config__0__valid),
+      .bus__1__valid(config__1__valid), .bus__2__valid(config__2__valid),
+      .bus__3__valid(config__3__valid), .clk(clk), .columns(columns),
       .config__0__ready(config__0__ready), .config__1__ready(config__1__ready),
       .config__2__ready(config__2__ready), .config__3__ready(config__3__ready),
-      .config__valid_37(configured), .config__valid_50(drain_configured), .fill(fill), .held(held),
-      .i__payload(rows__payload), .i__payload_59(weights__payload), .i__valid(rows__valid),
-      .i__valid_63(weights__valid), .idle(idle), .lanes(lanes), .maps(maps),
-      .o__payload_71(local0_in__payload), .o__ready_73(local0_in__ready),
-      .o__valid_75(local0_in__valid), .partials__payload(partials__payload),
-      .partials__ready(partials__ready), .partials__valid(partials__valid),
-      .rows__ready(rows__ready), .rows_listening(rows_listening), .rows_source(rows_source),
-      .rst(rst), .shift(draining), .tap(tap), .wait_drain(wait_drain), .wait_rows(wait_rows),
-      .wait_weights(wait_weights), .weights__ready(weights__ready),
+      .config__valid_43(configured), .config__valid_55(drain_configured), .drain_gated_rst(rst),
+      .fill(fill), .held(held), .i__payload(rows__payload), .i__payload_63(weights__payload),
+      .i__valid(rows__valid), .i__valid_67(weights__valid), .idle(idle), .lanes(lanes), .maps(maps),
+      .o__payload(local0_in__payload), .o__ready(local0_in__ready), .o__valid(local0_in__valid),
+      .partials__payload(partials__payload), .partials__ready(partials__ready),
+      .partials__valid(partials__valid), .rows__ready(rows__ready), .rows_listening(rows_listening),
+      .rows_source(rows_source), .shift(draining), .tap(tap), .wait_drain(wait_drain),
+      .wait_rows(wait_rows), .wait_weights(wait_weights), .weights__ready(weights__ready),
       .weights_listening(weights_listening), .weights_source(weights_source)
   );
   \neuflow_convolver_tile.router  router (
-    .bus__payload(config_out__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
-      .columns(columns), .east_in__payload(east_in__payload), .east_in__valid(east_in__valid),
-      .east_moves(east_in__ready), .east_out__payload(east_out__payload),
-      .east_out__valid(east_out__valid), .local0_in__payload(local0_in__payload),
-      .local0_in__valid(local0_in__valid), .local0_moves(local0_in__ready),
-      .o__ready_65(east_out__ready), .o__ready_75(south_out__ready), .o__ready_85(west_out__ready),
-      .rst(rst), .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
-      .south_moves(south_in__ready), .south_out__payload(south_out__payload),
-      .south_out__valid(south_out__valid), .sub(row), .west_in__payload(west_in__payload),
-      .west_in__valid(west_in__valid), .west_moves(west_in__ready),
-      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid)
+    .awake(awake), .bus__payload(config_out__payload), .bus__ready(bus__ready),
+      .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
+      .east_in__valid(east_in__valid), .east_moves(east_in__ready),
+      .east_out__payload(east_out__payload), .east_out__valid(east_out__valid),
+      .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
+      .local0_moves(local0_in__ready), .o__ready_65(east_out__ready),
+      .o__ready_75(south_out__ready), .o__ready_85(west_out__ready), .router_gated_clk(router_clk),
+      .router_gated_rst(rst), .south_in__payload(south_in__payload),
+      .south_in__valid(south_in__valid), .south_moves(south_in__ready),
+      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid), .sub(row),
+      .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
+      .west_moves(west_in__ready), .west_out__payload(west_out__payload),
+      .west_out__valid(west_out__valid)
   );
-  \neuflow_convolver_tile.tap$141  tap_141 (
+  neuflow_clock_gate router_gate (
+    .awake(awake), .clk(clk), .gated(router_clk), .rst(rst)
+  );
+  \neuflow_convolver_tile.tap$145  tap_145 (
     .clk(clk), .i__payload(config_in__payload), .i__ready(config_in__ready),
       .i__valid(config_in__valid), .local__0__ready(config__0__ready),
       .local__0__valid(config__0__valid), .local__1__ready(config__1__ready),
@@ -102,18 +106,18 @@ module neuflow_convolver_tile (
 endmodule
 
 module \neuflow_convolver_tile.convolver  (
-  input wire rst,
+  input wire drain_gated_rst,
   input wire [7:0] columns,
   input wire [67:0] i__payload,
   input wire i__valid,
-  input wire [67:0] i__payload_59,
-  input wire i__valid_63,
+  input wire [67:0] i__payload_63,
+  input wire i__valid_67,
   input wire [34:0] partials__payload,
   input wire partials__valid,
-  input wire bus__valid,
-  input wire bus__valid_18,
-  input wire bus__valid_31,
-  input wire bus__valid_44,
+  input wire bus__0__valid,
+  input wire bus__1__valid,
+  input wire bus__2__valid,
+  input wire bus__3__valid,
   output wire rows__ready,
   output wire weights__ready,
   output wire tap,
@@ -129,92 +133,93 @@ module \neuflow_convolver_tile.convolver  (
   output wire config__1__ready,
   output wire config__2__ready,
   output wire config__3__ready,
-  input wire o__ready_73,
-  input wire [48:0] bus__payload,
+  input wire o__ready,
+  input wire [48:0] bus__0__payload,
   output wire rows_listening,
   output wire weights_listening,
   output wire [5:0] maps,
   output wire [5:0] lanes,
-  output wire [34:0] o__payload_71,
-  output wire o__valid_75,
+  output wire [34:0] o__payload,
+  output wire o__valid,
   output wire [2:0] rows_source,
   output wire [2:0] weights_source,
-  output wire config__valid_37,
-  output wire config__valid_50,
+  output wire config__valid_43,
+  output wire config__valid_55,
   input wire clk
 );
-  wire config__ready, config__ready_23, config__ready_36, config__ready_49, config__valid,
-    config__valid_24, drain_ready, free, hand_over, parameters_take, parameters_valid, pass_done,
-    read_99, read_enable, ready, rewind;
+  wire awake, awake_157, config__ready, config__ready_30, config__ready_42, config__ready_54,
+    config__valid, config__valid_31, drain_clk, drain_ready, free, hand_over, parameters_take,
+    parameters_valid, pass_done, read_103, read_enable, ready, receivers_clk, rewind;
   wire [127:0] words;
-  wire [12:0] config__payload_20;
-  wire [132:0] config__payload_46;
+  wire [12:0] config__payload_27;
+  wire [132:0] config__payload_51;
   wire [14:0] read;
   wire [15:0] released, stored;
   wire [17:0] block;
   wire [191:0] parameters;
   wire [216:0] config__payload;
-  wire [448:0] config__payload_33;
+  wire [448:0] config__payload_39;
   wire [63:0] value;
   wire [95:0] pixel;
   assign rows_source = config__payload[2:0];
-  assign weights_source = config__payload_20[2:0];
+  assign weights_source = config__payload_27[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .block(block), .clk(clk), .config__payload(config__payload_33),
-      .config__ready(config__ready_36), .config__valid(config__valid_37), .drain_ready(drain_ready),
-      .fill(fill), .hand_over(hand_over), .idle(idle), .issue(tap), .lanes(lanes), .maps(maps),
-      .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
-      .released(released), .rst(rst), .shift(shift), .stored(stored), .wait_drain(wait_drain),
-      .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
-      .weights_read(read_99), .weights_ready(ready), .weights_rewind(rewind), .words(words)
-  );
-  \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
-    .bus__payload(bus__payload), .bus__ready(config__2__ready), .bus__valid(bus__valid_31),
-      .clk(clk), .columns(columns), .o__payload(config__payload_33), .o__ready(config__ready_36),
-      .o__valid(config__valid_37), .rst(rst)
-  );
-  \neuflow_convolver_tile.convolver.config_conv_drain  config_conv_drain (
-    .bus__payload(bus__payload), .bus__ready(config__3__ready), .bus__valid(bus__valid_44),
-      .clk(clk), .columns(columns), .o__payload(config__payload_46), .o__ready(config__ready_49),
-      .o__valid(config__valid_50), .rst(rst)
-  );
-  \neuflow_convolver_tile.convolver.config_conv_rows  config_conv_rows (
-    .bus__payload(bus__payload), .bus__ready(config__0__ready), .bus__valid(bus__valid), .clk(clk),
-      .columns(columns), .o__payload(config__payload), .o__ready(config__ready),
-      .o__valid(config__valid), .rst(rst)
-  );
-  \neuflow_convolver_tile.convolver.config_conv_weights  config_conv_weights (
-    .bus__payload(bus__payload), .bus__ready(config__1__ready), .bus__valid(bus__valid_18),
-      .clk(clk), .columns(columns), .o__payload(config__payload_20), .o__ready(config__ready_23),
-      .o__valid(config__valid_24), .rst(rst)
+    .block(block), .clk(clk), .config_2(config__payload_39), .config__ready(config__ready_42),
+      .configured(config__valid_43), .coordinates_gated_rst(drain_gated_rst),
+      .drain_ready(drain_ready), .fill(fill), .hand_over(hand_over), .idle(idle), .issue(tap),
+      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .read(read),
+      .read_enable(read_enable), .released(released), .shift(shift), .stored(stored),
+      .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value),
+      .weights_free(free), .weights_read(read_103), .weights_ready(ready), .weights_rewind(rewind),
+      .words_171(words)
   );
   \neuflow_convolver_tile.convolver.drain  drain (
-    .block(block), .clk(clk), .config__payload(config__payload_46),
-      .config__ready(config__ready_49), .config__valid(config__valid_50), .hand_over(hand_over),
-      .held(held), .o__payload(o__payload_71), .o__ready(o__ready_73), .o__valid(o__valid_75),
-      .parameters_124(parameters), .parameters_take(parameters_take),
+    .awake_123(awake), .block(block), .config__payload(config__payload_51),
+      .config__ready(config__ready_54), .config__valid(config__valid_55),
+      .drain_gated_clk(drain_clk), .drain_gated_rst(drain_gated_rst), .hand_over(hand_over),
+      .held(held), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
+      .parameters_132(parameters), .parameters_take(parameters_take),
       .parameters_valid(parameters_valid), .partials__payload(partials__payload),
       .partials__ready(partials__ready), .partials__valid(partials__valid), .pixel(pixel),
-      .ready(drain_ready), .rst(rst), .shift(shift)
+      .ready(drain_ready), .shift(shift)
+  );
+  neuflow_clock_gate drain_gate (
+    .awake(awake), .clk(clk), .gated(drain_clk), .rst(drain_gated_rst)
+  );
+  \neuflow_convolver_tile.convolver.receivers  receivers (
+    .awake(awake_157), .bus__0__ready(config__0__ready), .bus__1__ready(config__1__ready),
+      .bus__2__ready(config__2__ready), .bus__3__ready(config__3__ready),
+      .bus__payload(bus__0__payload), .bus__valid(bus__0__valid), .bus__valid_18(bus__1__valid),
+      .bus__valid_31(bus__2__valid), .bus__valid_44(bus__3__valid), .columns(columns),
+      .o0__payload(config__payload), .o0__valid(config__valid), .o1__payload(config__payload_27),
+      .o1__valid(config__valid_31), .o2__payload(config__payload_39), .o2__valid(config__valid_43),
+      .o3__payload(config__payload_51), .o3__valid(config__valid_55), .o__ready(config__ready),
+      .o__ready_22(config__ready_30), .o__ready_35(config__ready_42),
+      .o__ready_48(config__ready_54), .receivers_gated_clk(receivers_clk),
+      .receivers_gated_rst(drain_gated_rst)
+  );
+  neuflow_clock_gate receivers_gate (
+    .awake(awake_157), .clk(clk), .gated(receivers_clk), .rst(drain_gated_rst)
   );
   \neuflow_convolver_tile.convolver.row_store  row_store (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
-      .i__valid(i__valid), .opened(rows_listening), .pass_done(pass_done), .read(read),
-      .read_enable(read_enable), .released(released), .rst(rst), .stored(stored), .words_108(words)
+      .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done), .read(read),
+      .read_enable(read_enable), .released(released), .stored(stored), .words(words),
+      .writer_gated_rst(drain_gated_rst)
   );
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
-    .clk(clk), .config__payload(config__payload_20), .config__ready(config__ready_23),
-      .config__valid(config__valid_24), .free(free), .i__payload(i__payload_59),
-      .i__ready(weights__ready), .i__valid(i__valid_63), .listening(weights_listening),
-      .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1683_16(block[17:16]), .read(read_99),
-      .ready(ready), .rewind(rewind), .rst(rst), .value(value)
+    .blocks_gated_rst(drain_gated_rst), .clk(clk), .config__payload(config__payload_27),
+      .config__ready(config__ready_30), .config__valid(config__valid_31), .free(free),
+      .i__payload(i__payload_63), .i__ready(weights__ready), .i__valid(i__valid_67),
+      .listening(weights_listening), .parameters(parameters), .parameters_take(parameters_take),
+      .parameters_valid(parameters_valid), .port_1797_16(block[17:16]), .read(read_103),
+      .ready(ready), .rewind(rewind), .value(value)
   );
 endmodule
 
 module \neuflow_convolver_tile.convolver.array  (
-  input wire rst,
+  input wire coordinates_gated_rst,
   input wire [63:0] weights,
   output wire issue,
   output wire idle,
@@ -227,8 +232,9 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire weights_free,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words,
+  input wire [127:0] words_171,
   input wire weights_ready,
+  output wire [95:0] pixel,
   output wire config__ready,
   output reg [5:0] maps = 6'h0,
   output wire [5:0] lanes,
@@ -237,90 +243,89 @@ module \neuflow_convolver_tile.convolver.array  (
   output reg read_enable = 1'h0,
   output reg hand_over = 1'h0,
   output reg [17:0] block = 18'h0,
-  output wire [95:0] pixel,
   output wire [14:0] read,
   input wire drain_ready,
-  input wire [448:0] config__payload,
-  input wire config__valid,
+  input wire [448:0] config_2,
+  input wire configured,
   input wire clk
 );
-  reg signal = 1'h0, signal_29 = 1'h1, begins = 1'h1, block_ends_ends = 1'h0, group_ends_ends =
+  reg signal_25 = 1'h0, signal_47 = 1'h1, begins = 1'h1, block_ends_ends = 1'h0, group_ends_ends =
     1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, odd = 1'h0, pass_ends_ends =
-    1'h0, s8_rotate = 1'h0, wraps_95 = 1'h0;
+    1'h0, s8_rotate = 1'h0, wraps_64 = 1'h0;
   reg [127:0] n2, s7_words = 128'h0, s8_words = 128'h0;
   reg [15:0] last_row = 16'h0;
-  reg [17:0] signal_49 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
+  reg [17:0] signal_131 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
     18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] signal_102 = 20'h0, signal_71 = 20'h0, signal_73 = 20'h0, signal_75 = 20'h0, signal_83
-    = 20'h0, signal_85 = 20'h0, signal_88 = 20'h0, block_ends_left = 20'h0, channel_base = 20'h0,
-    next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_108 = 20'h0, row_start =
-    20'h0, step_y_wrap = 20'h0;
-  reg [20:0] signal_96 = 21'h0, kept_less = 21'h0, kept_less_84 = 21'h0, move_less = 21'h0,
-    move_less_90 = 21'h0, pixels_less = 21'h0, wrapped_less = 21'h0, wrapped_less_87 = 21'h0;
+  reg [19:0] signal_152 = 20'h0, signal_154 = 20'h0, signal_157 = 20'h0, signal_159 = 20'h0,
+    signal_66 = 20'h0, signal_72 = 20'h0, signal_78 = 20'h0, block_ends_left = 20'h0, channel_base =
+    20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_166 = 20'h0,
+    row_start = 20'h0, step_y_wrap = 20'h0;
+  reg [20:0] signal_62 = 21'h0, kept_less = 21'h0, kept_less_158 = 21'h0, move_less = 21'h0,
+    move_less_80 = 21'h0, pixels_less = 21'h0, wrapped_less = 21'h0, wrapped_less_161 = 21'h0;
   reg [21:0] next_x_beyond;
   reg [2:0] s6_rotate = 3'h0, s7_rotate = 3'h0, lanes_q = 3'h0, s11_q = 3'h0;
   reg [31:0] s3_weights = 32'h0, s4_weights = 32'h0, s5_weights = 32'h0, s6_weights = 32'h0,
     s7_weights = 32'h0, s8_weights = 32'h0, s9_weights = 32'h0;
-  reg [3:0] signal_79 = 4'h0, signal_92 = 4'h0, flushing = 4'h0, s10 = 4'h0, s3 = 4'h0, s4 = 4'h0,
+  reg [3:0] signal_51 = 4'h0, signal_56 = 4'h0, flushing = 4'h0, s10 = 4'h0, s3 = 4'h0, s4 = 4'h0,
     s6 = 4'h0, s7 = 4'h0, s8 = 4'h0, s9 = 4'h0;
   reg [3:1] s5_q = 3'h0;
-  reg [4:0] delta_less = 5'h0, delta_less_82 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
+  reg [4:0] delta_less = 5'h0, delta_less_58 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
     5'h0, s7_masks = 5'h0, s8_masks = 5'h0;
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0;
   reg [63:0] beat = 64'h0;
   reg [6:0] s2 = 7'h0;
-  reg [79:0] n1, signal_51 = 80'h0, pixels = 80'h0, y = 80'h0;
-  reg [8:0] linear = 9'h0, offset = 9'h0, offset_91 = 9'h0, s1 = 9'h0;
+  reg [79:0] n1, signal_133 = 80'h0, words = 80'h0, y = 80'h0;
+  reg [8:0] linear = 9'h0, offset = 9'h0, offset_162 = 9'h0, s1 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n31, n8, n24, n9, n29, n17, n28, n30, n22, n20, n26, n18, n5, n15, n16, n3, n11, n12, n19,
-    n21, n23, n25, n27, n14, n6, signal_126, signal_128, block_ends, fed, full, group_ends, ky_ends,
-    no_drain, pass_ends, s0_last, take, wraps, wraps_89;
-  wire [15:0] free, last_row_36;
+  wire n8, n15, n16, n3, n28, n17, n9, n29, n31, n26, n24, n30, n22, n20, n18, n5, n11, n12, n19,
+    n21, n23, n25, n27, n14, n6, signal, signal_18, awake, block_ends, coordinates_clk, fed, full,
+    group_ends, ky_ends, no_drain, pass_ends, s0_last, take, wraps, wraps_59;
+  wire [15:0] free, last_row_122;
   wire [19:0] n13, n10;
   wire [1:0] n7;
   wire [20:0] n4;
   wire [21:0] next_group_beyond, next_row_beyond, step_y_wrap_beyond;
   wire [2:0] count;
-  wire [47:0] out, out_176;
-  wire [5:0] over, over_94;
-  wire [79:0] x, y_54;
+  wire [47:0] out, out_108;
+  wire [5:0] over, over_57;
+  wire [79:0] x, y_136;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
-  assign pixel = {out_176, out};
+  assign pixel = {out_108, out};
   assign lanes[2:0] = lanes_q;
-  assign idle = ~signal;
-  assign weights_rewind = issue & group_ends;
-  assign issue = signal & ~(n28 | no_drain);
+  assign issue = signal_25 & ~(n28 | no_drain);
+  assign idle = ~signal_25;
   assign fill = begins & ~full;
-  assign wait_rows = signal & signal_126;
-  assign wait_weights = signal & ~signal_126 & signal_128;
-  assign wait_drain = signal & ~n28 & no_drain;
+  assign wait_rows = signal_25 & signal;
+  assign wait_weights = signal_25 & ~signal & signal_18;
+  assign wait_drain = signal_25 & ~n28 & no_drain;
   assign weights_read = issue & n17;
-  assign weights_free = issue & (pass_ends | config__payload[410]);
+  assign weights_rewind = issue & group_ends;
+  assign weights_free = issue & (pass_ends | config_2[410]);
   assign take = issue & begins;
   assign n3 = s1[0] & s1[8];
-  assign next_group_beyond = $signed({1'h0, signal_102}) + $signed(pixels_less);
-  assign step_y_wrap_beyond = $signed({1'h0, config__payload[281:262]}) + $signed(signal_96);
-  assign wraps_89 = $signed(over_94) >= $signed(1'h0);
+  assign next_group_beyond = $signed({1'h0, signal_66}) + $signed(pixels_less);
+  assign step_y_wrap_beyond = $signed({1'h0, config_2[281:262]}) + $signed(signal_62);
+  assign wraps_59 = $signed(over_57) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n4 = config__payload[261:242] + 1'h1;
+  assign n4 = config_2[261:242] + 1'h1;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = kx_ends_ends & ky_ends_ends;
   assign s0_last = issue & block_ends;
   assign n5 = issue & pass_ends;
-  assign n6 = signal ? 1'h1 : config__valid & ~(|flushing);
-  assign n7 = group_ends_ends ? config__payload[444:443] : 2'h2;
+  assign n6 = signal_25 ? 1'h1 : configured & ~(|flushing);
+  assign n7 = group_ends_ends ? config_2[444:443] : 2'h2;
   assign n8 = idle & ~s1[0] & ~s2[0];
   assign n9 = s2[0] & ~s2[4];
-  assign n10 = n29 ? (wraps_95 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_88) : n13;
+  assign n10 = n29 ? (wraps_64 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_78) : n13;
   assign n11 = |{s2[0], n29, n9, n8};
   assign n12 = {n9, n8} != 2'h2;
-  assign n13 = s2[6] ? next_group : signal_102;
+  assign n13 = s2[6] ? next_group : signal_66;
   assign n14 = n11 & {n29, n9, n8} != 3'h4 & n12;
-  assign over_94 = $signed({1'h0, signal_92}) + $signed(delta_less_82);
-  assign over = $signed({1'h0, signal_79}) + $signed(delta_less);
+  assign over_57 = $signed({1'h0, signal_56}) + $signed(delta_less_58);
+  assign over = $signed({1'h0, signal_51}) + $signed(delta_less);
   assign n15 = n8 | s2[0] & s2[5];
   assign n16 = s2[0] & s2[4];
   assign n17 = ~odd;
@@ -335,37 +340,44 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n25 = n24 | n31;
   assign n26 = idle | n31;
   assign n27 = issue | n26;
-  assign n28 = signal_126 | signal_128;
+  assign n28 = signal | signal_18;
   assign no_drain = block_ends & (in_flight | ~drain_ready);
-  assign signal_126 = begins & ~(full & fed);
-  assign signal_128 = n17 & ~weights_ready;
+  assign signal = begins & ~(full & fed);
+  assign signal_18 = n17 & ~weights_ready;
   assign n29 = s2[0] & ~s2[5];
-  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_90);
+  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_80);
   assign n30 = issue & ky_ends;
   assign n31 = issue & kx_ends_ends;
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
-    .clear(idle), .clk(clk), .config_2(config__payload), .count(count), .fed(fed), .free(free),
-      .full(full), .last_row(last_row_36), .rst(rst), .stored(stored), .take(take), .x(x), .y(y_54)
+    .awake(awake), .clear(idle), .config_2(config_2), .configured(configured),
+      .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
+      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_122), .stored(stored),
+      .take(take), .x(x), .y(y_136)
+  );
+  neuflow_clock_gate coordinates_gate (
+    .awake(awake), .clk(clk), .gated(coordinates_clk), .rst(coordinates_gated_rst)
   );
   \neuflow_convolver_tile.convolver.array.locator  locator (
-    .clk(clk), .linear(linear), .position(position_108), .ring(config__payload[221:202]), .rst(rst),
-      .where(read)
+    .clk(clk), .linear(linear), .position(position_166), .ring(config_2[221:202]),
+      .rst(coordinates_gated_rst), .where(read)
   );
   neuflow_mac_row map0 (
-    .clk(clk), .first(s10[2]), .hand_over(hand_over), .multiply(s9[0]), .out(out), .rst(rst),
-      .shift(shift), .valid(s10[0]), .weight(s9_weights[15:0]), .words(pixels)
+    .clk(clk), .first(s10[2]), .hand_over(hand_over), .multiply(s9[0]), .out(out),
+      .rst(coordinates_gated_rst), .shift(shift), .valid(s10[0]), .weight(s9_weights[15:0]),
+      .words(words)
   );
   neuflow_mac_row map1 (
-    .clk(clk), .first(s10[2]), .hand_over(hand_over), .multiply(s9[0]), .out(out_176), .rst(rst),
-      .shift(shift), .valid(s10[0]), .weight(s9_weights[31:16]), .words(pixels)
+    .clk(clk), .first(s10[2]), .hand_over(hand_over), .multiply(s9[0]), .out(out_108),
+      .rst(coordinates_gated_rst), .shift(shift), .valid(s10[0]), .weight(s9_weights[31:16]),
+      .words(words)
   );
   always @(posedge clk) begin
     s5_masks <= s4_masks;
     s6_masks <= s5_masks;
     s7_masks <= s6_masks;
     s8_masks <= s7_masks;
-    offset <= signal_79 * config__payload[326:318];
-    offset_91 <= signal_92 * config__payload[346:338];
+    offset <= signal_51 * config_2[326:318];
+    offset_162 <= signal_56 * config_2[346:338];
     s6_rotate <= read[2:0];
     s7_rotate <= s6_rotate;
     s8_rotate <= s7_rotate[0];
@@ -379,75 +391,75 @@ module \neuflow_convolver_tile.convolver.array  (
     if (s1[0]) beat <= weights;
     if (s8[0]) begin
       n1 = {2{s8_words}} >> {s8_rotate, 4'h0};
-      pixels <= n1 & {{15{s8_masks[4]}}, s8_masks[4:3], {14{s8_masks[3]}}, s8_masks[3:2],
+      words <= n1 & {{15{s8_masks[4]}}, s8_masks[4:3], {14{s8_masks[3]}}, s8_masks[3:2],
         {14{s8_masks[2]}}, s8_masks[2:1], {14{s8_masks[1]}}, s8_masks[1:0], {15{s8_masks[0]}}};
     end
     if (s7[0]) begin
       n2 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
       s8_words <= n2;
     end
-    if (s6[0]) s7_words <= words;
+    if (s6[0]) s7_words <= words_171;
     if (s2[0]) begin
-      at_y4 <= $unsigned($signed({1'h0, y[79:64]}) + $signed(tap_y));
-      at_x4 <= $unsigned($signed({1'h0, signal_51[79:64]}) + $signed(signal_49));
-      at_y3 <= $unsigned($signed({1'h0, y[63:48]}) + $signed(tap_y));
-      at_x3 <= $unsigned($signed({1'h0, signal_51[63:48]}) + $signed(signal_49));
-      at_y2 <= $unsigned($signed({1'h0, y[47:32]}) + $signed(tap_y));
-      at_x2 <= $unsigned($signed({1'h0, signal_51[47:32]}) + $signed(signal_49));
-      at_y1 <= $unsigned($signed({1'h0, y[31:16]}) + $signed(tap_y));
-      at_x1 <= $unsigned($signed({1'h0, signal_51[31:16]}) + $signed(signal_49));
-      at_y0 <= $unsigned($signed({1'h0, y[15:0]}) + $signed(tap_y));
-      at_x0 <= $unsigned($signed({1'h0, signal_51[15:0]}) + $signed(signal_49));
+      at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
+      at_x4 <= $signed({1'h0, signal_133[79:64]}) + $signed(signal_131);
+      at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
+      at_x3 <= $signed({1'h0, signal_133[63:48]}) + $signed(signal_131);
+      at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
+      at_x2 <= $signed({1'h0, signal_133[47:32]}) + $signed(signal_131);
+      at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
+      at_x1 <= $signed({1'h0, signal_133[31:16]}) + $signed(signal_131);
+      at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
+      at_x0 <= $signed({1'h0, signal_133[15:0]}) + $signed(signal_131);
     end
-    if (s3[0]) s4_masks <= {at_x4 < config__payload[93:78] & at_y4 < config__payload[109:94], at_x3
-      < config__payload[93:78] & at_y3 < config__payload[109:94], at_x2 < config__payload[93:78] &
-      at_y2 < config__payload[109:94], at_x1 < config__payload[93:78] & at_y1 <
-      config__payload[109:94], at_x0 < config__payload[93:78] & at_y0 < config__payload[109:94]};
+    if (s3[0]) s4_masks <= {at_x4 < config_2[93:78] & at_y4 < config_2[109:94], at_x3 <
+      config_2[93:78] & at_y3 < config_2[109:94], at_x2 < config_2[93:78] & at_y2 <
+      config_2[109:94], at_x1 < config_2[93:78] & at_y1 < config_2[109:94], at_x0 < config_2[93:78]
+      & at_y0 < config_2[109:94]};
     if (n3) begin
-      y <= y_54;
-      signal_51 <= x;
+      y <= y_136;
+      signal_133 <= x;
     end
   end
   always @(posedge clk) begin
-    if (rst) begin
-      position_108 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0; pixels_less
-        <= 21'h0; signal_96 <= 21'h0; wraps_95 <= 1'h0; move_less_90 <= 21'h0; signal_88 <= 20'h0;
-        wrapped_less_87 <= 21'h0; signal_85 <= 20'h0; kept_less_84 <= 21'h0; signal_83 <= 20'h0;
-        delta_less_82 <= 5'h0; move_less <= 21'h0; signal_75 <= 20'h0; wrapped_less <= 21'h0;
-        signal_73 <= 20'h0; kept_less <= 21'h0; signal_71 <= 20'h0; delta_less <= 5'h0; {hand_over,
-        s11_q} <= 4'h0; s10 <= 4'h0; s9 <= 4'h0; s8 <= 4'h0; s7 <= 4'h0; s6 <= 4'h0; {s5_q,
-        read_enable} <= 4'h0; s4 <= 4'h0; s3 <= 4'h0; s2 <= 7'h0; s1 <= 9'h0; pass_done <= 1'h0;
-        signal <= 1'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; position <= 20'h0;
-        row_start <= 20'h0; signal_102 <= 20'h0; channel_base <= 20'h0; signal_92 <= 4'h0; signal_79
-        <= 4'h0; tap_y <= 18'h0; signal_49 <= 18'h0; block <= 18'h0; last_row <= 16'h0; odd <= 1'h0;
-        begins <= 1'h1; signal_29 <= 1'h1; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0;
-        group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends <= 1'h0; block_ends_left
-        <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; kx_ends_ends <= 1'h0; kx_ends_left <=
-        6'h0; lanes_q <= 3'h0;
+    if (coordinates_gated_rst) begin
+      position_166 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0; pixels_less
+        <= 21'h0; signal_62 <= 21'h0; wraps_64 <= 1'h0; move_less_80 <= 21'h0; signal_78 <= 20'h0;
+        wrapped_less_161 <= 21'h0; signal_159 <= 20'h0; kept_less_158 <= 21'h0; signal_157 <= 20'h0;
+        delta_less_58 <= 5'h0; move_less <= 21'h0; signal_72 <= 20'h0; wrapped_less <= 21'h0;
+        signal_154 <= 20'h0; kept_less <= 21'h0; signal_152 <= 20'h0; delta_less <= 5'h0;
+        {hand_over, s11_q} <= 4'h0; s10 <= 4'h0; s9 <= 4'h0; s8 <= 4'h0; s7 <= 4'h0; s6 <= 4'h0;
+        {s5_q, read_enable} <= 4'h0; s4 <= 4'h0; s3 <= 4'h0; s2 <= 7'h0; s1 <= 9'h0; pass_done <=
+        1'h0; signal_25 <= 1'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; position <=
+        20'h0; row_start <= 20'h0; signal_66 <= 20'h0; channel_base <= 20'h0; signal_56 <= 4'h0;
+        signal_51 <= 4'h0; tap_y <= 18'h0; signal_131 <= 18'h0; block <= 18'h0; last_row <= 16'h0;
+        odd <= 1'h0; begins <= 1'h1; signal_47 <= 1'h1; pass_ends_ends <= 1'h0; pass_ends_left <=
+        20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends <= 1'h0;
+        block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; kx_ends_ends <= 1'h0;
+        kx_ends_left <= 6'h0; lanes_q <= 3'h0;
     end else begin
-      position_108 <= position;
-      linear <= (channel_base[8:0] + offset) + offset_91;
-      next_group <= wraps_95 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
-        : signal_102 + 3'h5;
-      step_y_wrap <= wraps_95 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
-        step_y_wrap_beyond[19:0] : config__payload[281:262] + config__payload[301:282];
-      pixels_less <= 3'h5 - config__payload[221:202];
-      signal_96 <= config__payload[301:282] - config__payload[221:202];
-      wraps_95 <= |config__payload[221:202];
-      move_less_90 <= wraps_89 ? wrapped_less_87 : kept_less_84;
-      signal_88 <= wraps_89 ? signal_85 : signal_83;
-      wrapped_less_87 <= step_y_wrap - config__payload[221:202];
-      signal_85 <= step_y_wrap;
-      kept_less_84 <= config__payload[281:262] - config__payload[221:202];
-      signal_83 <= config__payload[281:262];
-      delta_less_82 <= config__payload[317:314] - config__payload[113:110];
+      position_166 <= position;
+      linear <= (channel_base[8:0] + offset) + offset_162;
+      next_group <= wraps_64 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
+        : signal_66 + 3'h5;
+      step_y_wrap <= wraps_64 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
+        step_y_wrap_beyond[19:0] : config_2[281:262] + config_2[301:282];
+      pixels_less <= 3'h5 - config_2[221:202];
+      signal_62 <= config_2[301:282] - config_2[221:202];
+      wraps_64 <= |config_2[221:202];
+      move_less_80 <= wraps_59 ? wrapped_less_161 : kept_less_158;
+      signal_78 <= wraps_59 ? signal_159 : signal_157;
+      wrapped_less_161 <= step_y_wrap - config_2[221:202];
+      signal_159 <= step_y_wrap;
+      kept_less_158 <= config_2[281:262] - config_2[221:202];
+      signal_157 <= config_2[281:262];
+      delta_less_58 <= config_2[317:314] - config_2[113:110];
       move_less <= wraps ? wrapped_less : kept_less;
-      signal_75 <= wraps ? signal_73 : signal_71;
-      wrapped_less <= n4 - config__payload[221:202];
-      signal_73 <= n4[19:0];
-      kept_less <= config__payload[261:242] - config__payload[221:202];
-      signal_71 <= config__payload[261:242];
-      delta_less <= config__payload[313:310] - config__payload[113:110];
+      signal_72 <= wraps ? signal_154 : signal_152;
+      wrapped_less <= n4 - config_2[221:202];
+      signal_154 <= n4[19:0];
+      kept_less <= config_2[261:242] - config_2[221:202];
+      signal_152 <= config_2[261:242];
+      delta_less <= config_2[313:310] - config_2[113:110];
       {hand_over, s11_q} <= s10;
       s10 <= s9;
       s9 <= s8;
@@ -458,82 +470,83 @@ module \neuflow_convolver_tile.convolver.array  (
       s4 <= s3;
       s3 <= s2[3:0];
       s2 <= s1[6:0];
-      s1 <= {begins, pass_ends, group_ends, ky_ends, kx_ends_ends, s0_last, signal_29, odd, issue};
+      s1 <= {begins, pass_ends, group_ends, ky_ends, kx_ends_ends, s0_last, signal_47, odd, issue};
       pass_done <= n5;
-      signal <= issue ? (pass_ends ? 1'h0 : n6) : n6;
+      signal_25 <= issue ? (pass_ends ? 1'h0 : n6) : n6;
       maps[1] <= n7[1];
       flushing <= {flushing[2:0], n5};
       in_flight <= in_flight & ~hand_over | s0_last;
       if (n11) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n8 ? config__payload[241:222] : n9 ? (wraps_95 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_75) : n10;
+        position <= n8 ? config_2[241:222] : n9 ? (wraps_64 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_72) : n10;
       end
-      if (n11 & n12) row_start <= n8 ? config__payload[241:222] : n10;
+      if (n11 & n12) row_start <= n8 ? config_2[241:222] : n10;
       if (n14) begin
-        signal_102 <= n8 ? config__payload[241:222] : n13;
-        channel_base <= n8 ? config__payload[181:162] : s2[3] ? config__payload[181:162] :
-          channel_base + config__payload[201:182];
+        signal_66 <= n8 ? config_2[241:222] : n13;
+        channel_base <= n8 ? config_2[181:162] : s2[3] ? config_2[181:162] : channel_base +
+          config_2[201:182];
       end
-      if (s1[0] & s1[4] | n8) signal_92 <= n8 ? config__payload[309:306] : s1[5] ?
-        config__payload[309:306] : wraps_89 ? over_94[3:0] : signal_92 + config__payload[317:314];
-      if (s1[0] | n8) signal_79 <= n8 ? config__payload[305:302] : s1[4] ? config__payload[305:302]
-        : wraps ? over[3:0] : signal_79 + config__payload[313:310];
-      if (n16 | n15) tap_y <= n15 ? {{2{config__payload[145]}}, config__payload[145:130]} :
-        $unsigned($signed(tap_y) + $signed({1'h0, config__payload[161:154]}));
-      if (s2[0] | n16 | n15) signal_49 <= n15 ? {{2{config__payload[129]}},
-        config__payload[129:114]} : n16 ? {{2{config__payload[129]}}, config__payload[129:114]} :
-        $unsigned($signed(signal_49) + $signed({1'h0, config__payload[153:146]}));
+      if (s1[0] & s1[4] | n8) signal_56 <= n8 ? config_2[309:306] : s1[5] ? config_2[309:306] :
+        wraps_59 ? over_57[3:0] : signal_56 + config_2[317:314];
+      if (s1[0] | n8) signal_51 <= n8 ? config_2[305:302] : s1[4] ? config_2[305:302] : wraps ?
+        over[3:0] : signal_51 + config_2[313:310];
+      if (n16 | n15) tap_y <= n15 ? {{2{config_2[145]}}, config_2[145:130]} :
+        $unsigned($signed(tap_y) + $signed({1'h0, config_2[161:154]}));
+      if (s2[0] | n16 | n15) signal_131 <= n15 ? {{2{config_2[129]}}, config_2[129:114]} : n16 ?
+        {{2{config_2[129]}}, config_2[129:114]} : $unsigned($signed(signal_131) + $signed({1'h0,
+        config_2[153:146]}));
       if (s1[3]) block <= {s1[7:6], last_row};
-      if (take) last_row <= last_row_36;
+      if (take) last_row <= last_row_122;
       if (issue) begin
         odd <= n17 & ~block_ends;
         begins <= group_ends;
-        signal_29 <= block_ends;
+        signal_47 <= block_ends;
       end
       if (n19) begin
-        pass_ends_ends <= n18 ? config__payload[19:0] == 1'h1 : pass_ends_left == 1'h1;
-        pass_ends_left <= n18 ? config__payload[19:0] - 1'h1 : pass_ends_left - 1'h1;
+        pass_ends_ends <= n18 ? config_2[19:0] == 1'h1 : pass_ends_left == 1'h1;
+        pass_ends_left <= n18 ? config_2[19:0] - 1'h1 : pass_ends_left - 1'h1;
       end
       if (n21) begin
-        group_ends_ends <= n20 ? config__payload[29:20] == 1'h1 : group_ends_left == 1'h1;
-        group_ends_left <= n20 ? config__payload[29:20] - 1'h1 : group_ends_left - 1'h1;
+        group_ends_ends <= n20 ? config_2[29:20] == 1'h1 : group_ends_left == 1'h1;
+        group_ends_left <= n20 ? config_2[29:20] - 1'h1 : group_ends_left - 1'h1;
       end
       if (n23) begin
-        block_ends_ends <= n22 ? config__payload[49:30] == 1'h1 : block_ends_left == 1'h1;
-        block_ends_left <= n22 ? config__payload[49:30] - 1'h1 : block_ends_left - 1'h1;
+        block_ends_ends <= n22 ? config_2[49:30] == 1'h1 : block_ends_left == 1'h1;
+        block_ends_left <= n22 ? config_2[49:30] - 1'h1 : block_ends_left - 1'h1;
       end
       if (n25) begin
-        ky_ends_ends <= n24 ? config__payload[55:50] == 1'h1 : ky_ends_left == 1'h1;
-        ky_ends_left <= n24 ? config__payload[55:50] - 1'h1 : ky_ends_left - 1'h1;
+        ky_ends_ends <= n24 ? config_2[55:50] == 1'h1 : ky_ends_left == 1'h1;
+        ky_ends_left <= n24 ? config_2[55:50] - 1'h1 : ky_ends_left - 1'h1;
       end
       if (n27) begin
-        kx_ends_ends <= n26 ? config__payload[61:56] == 1'h1 : kx_ends_left == 1'h1;
-        kx_ends_left <= n26 ? config__payload[61:56] - 1'h1 : kx_ends_left - 1'h1;
+        kx_ends_ends <= n26 ? config_2[61:56] == 1'h1 : kx_ends_left == 1'h1;
+        kx_ends_left <= n26 ? config_2[61:56] - 1'h1 : kx_ends_left - 1'h1;
       end
       if (begins) lanes_q <= count;
     end
   end
   always @(posedge clk) begin
-    if (n5 | rst) begin
+    if (coordinates_gated_rst | n5) begin
       released <= 16'h0;
     end else begin
-      if (signal & begins & full) released <= free;
+      if (signal_25 & begins & full) released <= free;
     end
   end
   always @(posedge clk) begin
-    if (~group_ends_ends | rst) begin
+    if (~group_ends_ends | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
-      {maps[5:2], maps[0]} <= {config__payload[448:445], config__payload[443]};
+      {maps[5:2], maps[0]} <= {config_2[448:445], config_2[443]};
     end
   end
 endmodule
 
 module \neuflow_convolver_tile.convolver.array.coordinates  (
-  input wire rst,
   input wire clear,
   input wire take,
+  input wire coordinates_gated_clk,
+  output wire awake,
   input wire [15:0] stored,
   output wire [79:0] x,
   output wire [79:0] y,
@@ -543,82 +556,95 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   output reg full = 1'h0,
   output reg fed = 1'h0,
   input wire [448:0] config_2,
-  input wire clk
+  input wire configured,
+  input wire coordinates_gated_rst
 );
   reg column_ends = 1'h0;
-  reg [15:0] signal_20_free = 16'h0, signal_20_need = 16'h0, column_left = 16'h0, column_next =
+  reg [15:0] signal_26_free = 16'h0, signal_26_need = 16'h0, column_left = 16'h0, column_next =
     16'h0, need = 16'h0, row_next = 16'h0, x_next = 16'h0, y_next = 16'h0;
-  reg [18:0] n4, n3;
-  reg [19:0] signal_18_q = 20'h0, free_sum_q = 20'h0;
+  reg [16:0] before_2 = 17'h0;
+  reg [19:0] signal_24_q = 20'h0, free_sum_q = 20'h0;
   reg [1:0] valid = 2'h0;
-  reg [2:0] signal_24 = 3'h0;
-  reg [81:0] signal_17_q = 82'h0, signal_20_q = 82'h0;
+  reg [2:0] signal_30 = 3'h0, settling = 3'h4;
+  reg [81:0] signal_23_q = 82'h0, signal_26_q = 82'h0;
   reg [95:0] signal = 96'h0, y_6 = 96'h0;
-  wire n1, n5, n6, n2, n8, n7, make;
+  wire n3, n5, n2, n4, n1, n7, n8, n6, n10, n9, make;
   assign x = signal[79:0];
   assign y = y_6[79:0];
+  assign awake = n1 | n2 | n3 | n4;
+  assign n1 = {clear, stored} != before_2;
+  assign n2 = make & ~clear;
+  assign n3 = clear & configured;
+  assign n4 = |settling;
   assign make = ~full | take;
-  assign n1 = full | !signal_24;
-  assign n2 = make & valid[1];
-  assign n5 = clear | make & column_ends;
-  assign n6 = make | n5;
-  assign n7 = clear | rst;
-  assign n8 = column_ends & make;
-  always @(posedge clk) begin
-    if (rst) begin
-      fed <= 1'h0; count <= 3'h0; free <= 16'h0; need <= 16'h0; last_row <= 16'h0; {free_sum_q[19],
-        free_sum_q[17:0]} <= 19'h0; {signal_18_q[19], signal_18_q[17:0]} <= 19'h0; column_ends <=
-        1'h0; column_left <= 16'h0;
+  assign n5 = full | !signal_30;
+  assign n6 = make & valid[1];
+  assign n7 = clear | make & column_ends;
+  assign n8 = make | n7;
+  assign n9 = coordinates_gated_rst | clear;
+  assign n10 = column_ends & make;
+  always @(posedge coordinates_gated_clk) begin
+    if (|{coordinates_gated_rst, n1, n2, n3}) begin
+      settling <= 3'h4;
     end else begin
-      fed <= make ? signal_20_need <= stored : need <= stored;
-      if (n2) count <= (n1 ? 3'h0 : count) + {signal_20_q[80] & signal_20_q[81]};
-      if (make & n1) free <= signal_20_free;
+      if (n4) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge coordinates_gated_clk) begin
+    if (coordinates_gated_rst) begin
+      before_2 <= 17'h0; fed <= 1'h0; count <= 3'h0; free <= 16'h0; need <= 16'h0; last_row <=
+        16'h0; {free_sum_q[19], free_sum_q[17:0]} <= 19'h0; {signal_24_q[19], signal_24_q[17:0]} <=
+        19'h0; column_ends <= 1'h0; column_left <= 16'h0;
+    end else begin
+      before_2 <= {clear, stored};
+      fed <= make ? signal_26_need <= stored : need <= stored;
+      if (n6) count <= (n5 ? 3'h0 : count) + {signal_26_q[80] & signal_26_q[81]};
+      if (make & n5) free <= signal_26_free;
       if (make) begin
-        n3 = $signed({1'h0, y_next}) + $signed(config_2[393:376]);
-        n4 = $signed({1'h0, y_next}) + $signed(config_2[375:358]);
-        need <= signal_20_need;
-        last_row <= signal_20_q[47:32];
-        {free_sum_q[19], free_sum_q[17:0]} <= n3;
-        {signal_18_q[19], signal_18_q[17:0]} <= n4;
+        need <= signal_26_need;
+        last_row <= signal_26_q[47:32];
+        {free_sum_q[19], free_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(config_2[393:376]);
+        {signal_24_q[19], signal_24_q[17:0]} <= $signed({1'h0, y_next}) +
+          $signed(config_2[375:358]);
       end
-      if (n6) begin
-        column_ends <= n5 ? config_2[77:62] == 1'h1 : column_left == 1'h1;
-        column_left <= n5 ? config_2[77:62] - 1'h1 : column_left - 1'h1;
+      if (n8) begin
+        column_ends <= n7 ? config_2[77:62] == 1'h1 : column_left == 1'h1;
+        column_left <= n7 ? config_2[77:62] - 1'h1 : column_left - 1'h1;
       end
     end
   end
-  always @(posedge clk) begin
-    if (n7) begin
-      full <= 1'h0; signal_24 <= 3'h0; valid <= 2'h0; column_next <= 16'h0; x_next <= 16'h0; y_next
+  always @(posedge coordinates_gated_clk) begin
+    if (n9) begin
+      full <= 1'h0; signal_30 <= 3'h0; valid <= 2'h0; column_next <= 16'h0; x_next <= 16'h0; y_next
         <= 16'h0; row_next <= 16'h0;
     end else begin
-      if (n2) begin
-        full <= full ? 1'h0 : signal_24 == 3'h4;
-        signal_24 <= full ? 3'h1 : signal_24 + 1'h1;
+      if (n6) begin
+        full <= full ? 1'h0 : signal_30 == 3'h4;
+        signal_30 <= full ? 3'h1 : signal_30 + 1'h1;
       end
       if (make) begin
         valid <= {valid[0], 1'h1};
         column_next <= column_ends ? 16'h0 : column_next + 1'h1;
         x_next <= column_ends ? 16'h0 : x_next + config_2[113:110];
       end
-      if (n8) begin
+      if (n10) begin
         y_next <= y_next + config_2[113:110];
         row_next <= row_next + 1'h1;
       end
     end
   end
-  always @(posedge clk) begin
+  always @(posedge coordinates_gated_clk) begin
     if (make) begin
-      y_6 <= {signal_20_q[31:16], y_6[95:16]};
-      signal <= {signal_20_q[15:0], signal[95:16]};
-      signal_20_need <= ($signed({signal_18_q[19], signal_18_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({signal_18_q[19], signal_18_q[17:0]}) > $signed({1'h0, config_2[409:394]}) ?
-        config_2[409:394] : signal_18_q[15:0];
-      signal_20_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+      y_6 <= {signal_26_q[31:16], y_6[95:16]};
+      signal <= {signal_26_q[15:0], signal[95:16]};
+      signal_26_need <= ($signed({signal_24_q[19], signal_24_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({signal_24_q[19], signal_24_q[17:0]}) > $signed({1'h0, config_2[409:394]}) ?
+        config_2[409:394] : signal_24_q[15:0];
+      signal_26_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[409:394]}) ?
         config_2[409:394] : free_sum_q[15:0];
-      {signal_20_q[81:80], signal_20_q[47:0]} <= {signal_17_q[81:80], signal_17_q[47:0]};
-      {signal_17_q[81:80], signal_17_q[47:0]} <= {row_next < config_2[442:427], column_next <
+      {signal_26_q[81:80], signal_26_q[47:0]} <= {signal_23_q[81:80], signal_23_q[47:0]};
+      {signal_23_q[81:80], signal_23_q[47:0]} <= {row_next < config_2[442:427], column_next <
         config_2[426:411], row_next, y_next, x_next};
     end
   end
@@ -649,316 +675,152 @@ module \neuflow_convolver_tile.convolver.array.locator  (
   end
 endmodule
 
-module \neuflow_convolver_tile.convolver.config_conv_array  (
-  input wire rst,
-  input wire [7:0] columns,
-  input wire bus__valid,
-  output wire bus__ready,
-  input wire [48:0] bus__payload,
-  input wire o__ready,
-  output reg [448:0] o__payload = 449'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [31:0] word = 32'h0;
-  reg [479:0] words = 480'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
-  assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
-  always @(posedge clk) begin
-    if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end else begin
-      if (move | o__ready) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
-        |(bus__payload[15:8] & columns);
-    end
-  end
-  always @(posedge clk) begin
-    if (move) o__payload <= words[448:0];
-    if (n2) words <= {word, words[479:32]};
-    if (!(n1)) begin
-      last <= bus__payload[48];
-      word <= bus__payload[47:16];
-    end
-  end
-  always @(posedge clk) begin
-    if (move | rst) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
-    end
-  end
-endmodule
-
-module \neuflow_convolver_tile.convolver.config_conv_drain  (
-  input wire rst,
-  input wire [7:0] columns,
-  input wire bus__valid,
-  input wire o__ready,
-  output wire bus__ready,
-  input wire [48:0] bus__payload,
-  output reg [132:0] o__payload = 133'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [159:0] words = 160'h0;
-  reg [31:0] word = 32'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
-  assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
-  always @(posedge clk) begin
-    if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end else begin
-      if (move | o__ready) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
-        |(bus__payload[15:8] & columns);
-    end
-  end
-  always @(posedge clk) begin
-    if (move) o__payload <= words[132:0];
-    if (n2) words <= {word, words[159:32]};
-    if (!(n1)) begin
-      last <= bus__payload[48];
-      word <= bus__payload[47:16];
-    end
-  end
-  always @(posedge clk) begin
-    if (move | rst) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
-    end
-  end
-endmodule
-
-module \neuflow_convolver_tile.convolver.config_conv_rows  (
-  input wire rst,
-  input wire [7:0] columns,
-  input wire bus__valid,
-  output wire bus__ready,
-  input wire [48:0] bus__payload,
-  input wire o__ready,
-  output reg [216:0] o__payload = 217'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [223:0] words = 224'h0;
-  reg [31:0] word = 32'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
-  assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
-  always @(posedge clk) begin
-    if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end else begin
-      if (move | o__ready) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8]
-        & columns);
-    end
-  end
-  always @(posedge clk) begin
-    if (move) o__payload <= words[216:0];
-    if (n2) words <= {word, words[223:32]};
-    if (!(n1)) begin
-      last <= bus__payload[48];
-      word <= bus__payload[47:16];
-    end
-  end
-  always @(posedge clk) begin
-    if (move | rst) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
-    end
-  end
-endmodule
-
-module \neuflow_convolver_tile.convolver.config_conv_weights  (
-  input wire rst,
-  input wire [7:0] columns,
-  input wire bus__valid,
-  input wire o__ready,
-  output wire bus__ready,
-  input wire [48:0] bus__payload,
-  output reg [12:0] o__payload = 13'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [12:0] word = 13'h0, words = 13'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
-  assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
-  always @(posedge clk) begin
-    if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end else begin
-      if (move | o__ready) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
-        |(bus__payload[15:8] & columns);
-    end
-  end
-  always @(posedge clk) begin
-    if (move) o__payload <= words;
-    if (n2) words <= word;
-    if (!(n1)) begin
-      last <= bus__payload[48];
-      word <= bus__payload[28:16];
-    end
-  end
-  always @(posedge clk) begin
-    if (move | rst) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
-    end
-  end
-endmodule
-
 module \neuflow_convolver_tile.convolver.drain  (
-  input wire rst,
   input wire [34:0] partials__payload,
   input wire partials__valid,
+  input wire drain_gated_clk,
   output wire parameters_take,
   output wire partials__ready,
   output wire shift,
   output wire config__ready,
   output wire held,
+  output wire awake_123,
   input wire o__ready,
   input wire parameters_valid,
-  input wire [191:0] parameters_124,
+  input wire [191:0] parameters_132,
+  input wire [95:0] pixel,
   input wire hand_over,
   input wire [17:0] block,
-  input wire [95:0] pixel,
   output reg ready = 1'h1,
   output wire [34:0] o__payload,
   output wire o__valid,
   input wire [132:0] config__payload,
   input wire config__valid,
-  input wire clk
+  input wire drain_gated_rst
 );
-  reg signal_11 = 1'h0, signal_14 = 1'h0, signal_35 = 1'h0, all_started = 1'h0, available = 1'h0,
-    leaving = 1'h0, map_ends = 1'h0, row_ends = 1'h0, row_ends_88 = 1'h0, running = 1'h0, s7_step =
-    1'h0, s8_step = 1'h0, slot_ends = 1'h0, sums_end = 1'h0, unread = 1'h0, wants = 1'h1,
+  reg signal_14 = 1'h0, signal_35 = 1'h0, all_started = 1'h0, available = 1'h0, leaving = 1'h0,
+    map_ends = 1'h0, row_ends = 1'h0, row_ends_88 = 1'h0, running = 1'h0, s7_step = 1'h0, s8_step =
+    1'h0, slot_ends = 1'h0, sums_end = 1'h0, unread = 1'h0, waiting = 1'h0, wants = 1'h1,
     write_enable = 1'h0;
-  reg [15:0] signal_119 = 16'h0, signal_120 = 16'h0, signal_122 = 16'h0, signal_136 = 16'h0,
-    signal_90 = 16'h0, complete = 16'h0, map_left = 16'h0, row_left = 16'h0, slot_left = 16'h0;
-  reg [16:0] signal_121 = 17'h0;
+  reg [15:0] signal_127 = 16'h0, signal_128 = 16'h0, signal_130 = 16'h0, signal_144 = 16'h0,
+    signal_90 = 16'h0, complete = 16'h0, map_left = 16'h0, row_left = 16'h0, slot_left = 16'h0, told
+    = 16'h0;
+  reg [16:0] signal_129 = 17'h0;
   reg [17:0] running_block = 18'h0;
   reg [191:0] parameters = 192'h0;
-  reg [19:0] signal_106 = 20'h0, signal_83 = 20'h0, map_base = 20'h0, read_address = 20'h0,
+  reg [19:0] signal_109 = 20'h0, signal_83 = 20'h0, map_base = 20'h0, read_address = 20'h0,
     write_address = 20'h0;
   reg [1:0] sent = 2'h0;
-  reg [2:0] n16, known = 3'h0, left = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 = 3'h0, s5 = 3'h0,
+  reg [2:0] n21, known = 3'h0, left = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 = 3'h0, s5 = 3'h0,
     s6 = 3'h0, words = 3'h0;
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
-  wire n26, n3, n27, n19, n8, n7, n2, n25, n1, n6, n22, n23, n14, n12, n10, n9, n11, n13, n15, n18,
-    n20, n21, n24, signal, signal_19, signal_32, signal_84, signal_91, signal_92, all_ends, en,
-    ends, have, i__ready, i__ready_96, inside_2, last_word, o__ready_112, o__valid_113, out__valid,
-    s0_step;
-  wire [15:0] n5, complete_135, out, out_75, out__payload_words_0, out__payload_words_1;
-  wire [16:0] n4;
-  wire [19:0] signal_104, next_map, offset;
-  wire [2:0] n17;
+  reg [4:0] settling = 5'h12;
+  wire n32, n31, n8, n15, n24, n13, n12, n7, n2, n30, n1, n6, n5, n4, n3, n11, n27, n28, n19, n17,
+    n14, n16, n18, n20, n23, n25, n26, n29, signal, signal_19, signal_32, signal_84, signal_91,
+    signal_92, all_ends, awake, en, ends, have, i__ready, i__ready_96, i__valid_113, inside_2,
+    last_word, o__ready_115, o__valid_116, out__valid, reads, s0_step;
+  wire [15:0] n10, complete_143, out, out_75, out__payload_words_0, out__payload_words_1;
+  wire [16:0] n9;
+  wire [19:0] signal_107, next_map, offset;
+  wire [2:0] n22;
   wire [31:0] i__payload_words;
-  wire [34:0] o__payload_111;
+  wire [34:0] o__payload_114;
   wire [47:0] acc, acc_69;
-  assign parameters_take = (hand_over | signal_11) & known[2] & ~all_started & signal_14 &
+  assign parameters_take = (hand_over | waiting) & known[2] & ~all_started & signal_14 &
     parameters_valid;
   assign partials__ready = running & config__payload[94] & wants;
-  assign shift = have & (n25 | i__ready & last_word);
-  assign config__ready = sums_end | n7;
+  assign shift = have & (n30 | i__ready & last_word);
+  assign config__ready = sums_end | n12;
   assign held = o__valid & ~o__ready;
-  assign o__ready_112 = n1 ? 1'h0 : i__ready;
+  assign awake_123 = |{reads, running, waiting, hand_over, n3, n4, n5, n6, awake, signal} | n7;
+  assign o__ready_115 = n1 ? 1'h0 : i__ready;
   assign signal_92 = ~r3_beat[0] | i__ready_96;
   assign signal_91 = signal_92 & known[2] & available;
   assign acc = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s0_step, s8_step, s7_step, s6[0], s5[0], s4[0], s3[0], s2[0], s1[0]};
+  assign en = |{s0_step, s8_step, s7_step, s6[0], s4[0], s3[0], s2[0], s1[0], s5[0]};
   assign acc_69 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
   assign n2 = left == 1'h1;
   assign out__payload_words_1 = acc_69 >> {sent, 4'h0};
   assign out__payload_words_0 = acc >> {sent, 4'h0};
-  assign out__valid = have & config__payload[95];
+  assign i__valid_113 = n1 ? out__valid : o__valid_116;
   assign signal = config__valid & config__ready;
   assign signal_32 = partials__ready & partials__valid;
+  assign reads = signal_92 & |{r2_beat[0], r1_beat[0], r3_beat[0], signal_91};
+  assign n3 = o__valid & o__ready;
+  assign n4 = i__valid_113 & i__ready;
+  assign n5 = block[15:0] != told;
+  assign n6 = config__valid & n31;
+  assign n7 = |settling;
   assign ends = shift & n2;
-  assign n3 = signal_91 & signal_84;
-  assign n4 = signal_122 + 1'h1;
-  assign s0_step = shift & n25;
-  assign signal_19 = n26 & n25;
-  assign n5 = config__payload[93:78] - 1'h1;
-  assign n6 = config__valid & ~signal;
-  assign n7 = signal_91 & all_ends;
-  assign n8 = n27 | n19;
-  assign n9 = signal_91 | n8;
+  assign n8 = signal_91 & signal_84;
+  assign n9 = signal_130 + 1'h1;
+  assign s0_step = shift & n30;
+  assign signal_19 = n32 & n30;
+  assign n10 = config__payload[93:78] - 1'h1;
+  assign n11 = config__valid & ~signal;
+  assign n12 = signal_91 & all_ends;
+  assign n13 = n31 | n24;
+  assign n14 = signal_91 | n13;
   assign all_ends = signal_84 & row_ends_88;
-  assign n10 = n27 | n3 & slot_ends;
-  assign n11 = n3 | n10;
-  assign n12 = n27 | n3 & row_ends_88;
-  assign n13 = n3 | n12;
-  assign n14 = n27 | n19 & map_ends;
-  assign n15 = n19 | n14;
-  assign n17 = left - 1'h1;
-  assign n18 = n27 | rst;
-  assign signal_104 = slot_ends ? 20'h0 : signal_106 + config__payload[77:62];
-  assign n19 = signal_91 & row_ends;
+  assign n15 = n31 | n8 & slot_ends;
+  assign n16 = n15 | n8;
+  assign n17 = n31 | n8 & row_ends_88;
+  assign n18 = n8 | n17;
+  assign n19 = n31 | n24 & map_ends;
+  assign n20 = n24 | n19;
+  assign out__valid = have & config__payload[95];
+  assign n22 = left - 1'h1;
+  assign n23 = n31 | drain_gated_rst;
+  assign signal_107 = slot_ends ? 20'h0 : signal_109 + config__payload[77:62];
+  assign n24 = signal_91 & row_ends;
   assign next_map = map_base + config__payload[132:113];
-  assign n20 = rst | signal;
-  assign n21 = shift | rst;
-  assign n22 = words == 2'h3;
-  assign n23 = signal_32 | n22;
-  assign n24 = parameters_take | rst;
-  assign have = running & (n26 | signal_35) & ~(config__payload[95] & leaving);
-  assign n25 = ~config__payload[95];
+  assign n25 = drain_gated_rst | signal;
+  assign n26 = shift | drain_gated_rst;
+  assign n27 = words == 2'h3;
+  assign n28 = signal_32 | n27;
+  assign n29 = parameters_take | drain_gated_rst;
+  assign have = running & (n32 | signal_35) & ~(config__payload[95] & leaving);
+  assign n30 = ~config__payload[95];
+  assign n31 = ~known[2];
   assign signal_84 = row_ends & map_ends;
-  assign n26 = ~config__payload[94];
-  assign n27 = ~known[2];
+  assign n32 = ~config__payload[94];
   \neuflow_convolver_tile.convolver.drain.packer  packer (
-    .clk(clk), .i__payload_9({r3_beat[3:1], i__payload_words}), .i__ready(i__ready_96),
-      .i__valid(r3_beat[0]), .o__payload(o__payload_111), .o__ready(o__ready_112),
-      .o__valid(o__valid_113), .rst(rst)
+    .awake(awake), .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
+      .i__payload_11({r3_beat[3:1], i__payload_words}), .i__ready(i__ready_96),
+      .i__valid(r3_beat[0]), .o__payload(o__payload_114), .o__ready(o__ready_115),
+      .o__valid(o__valid_116)
   );
   \neuflow_convolver_tile.convolver.drain.reorder  reorder (
-    .clk(clk), .map_step(config__payload[132:113]), .move(signal_92), .read_address(read_address),
-      .read_enable(signal_91), .read_words(i__payload_words), .rst(rst),
-      .write_address(write_address), .write_enable(write_enable), .write_words({out_75, out})
+    .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
+      .map_step(config__payload[132:113]), .move(signal_92), .read_address(read_address),
+      .read_enable(signal_91), .read_words(i__payload_words), .write_address(write_address),
+      .write_enable(write_enable), .write_words({out_75, out})
   );
   neuflow_requantise requantise0 (
-    .acc(acc), .bias({parameters[79:64], parameters[47:32], parameters[15:0]}), .clk(clk), .en(en),
-      .m(parameters[111:96]), .narrow(config__payload[96]), .out(out), .rst(rst),
-      .s(parameters[133:128]), .zero(parameters[175:160])
+    .acc(acc), .bias({parameters[79:64], parameters[47:32], parameters[15:0]}),
+      .clk(drain_gated_clk), .en(en), .m(parameters[111:96]), .narrow(config__payload[96]),
+      .out(out), .rst(drain_gated_rst), .s(parameters[133:128]), .zero(parameters[175:160])
   );
   neuflow_requantise requantise1 (
-    .acc(acc_69), .bias({parameters[95:80], parameters[63:48], parameters[31:16]}), .clk(clk),
-      .en(en), .m(parameters[127:112]), .narrow(config__payload[96]), .out(out_75), .rst(rst),
-      .s(parameters[149:144]), .zero(parameters[191:176])
+    .acc(acc_69), .bias({parameters[95:80], parameters[63:48], parameters[31:16]}),
+      .clk(drain_gated_clk), .en(en), .m(parameters[127:112]), .narrow(config__payload[96]),
+      .out(out_75), .rst(drain_gated_rst), .s(parameters[149:144]), .zero(parameters[191:176])
   );
   \neuflow_convolver_tile.convolver.drain.slice  slice (
-    .clk(clk), .i__payload(n1 ? {last_word & n2 & running_block[17], 2'h2, out__payload_words_1,
-      out__payload_words_0} : o__payload_111), .i__ready(i__ready), .i__valid(n1 ? out__valid :
-      o__valid_113), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
+    .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .i__payload(n1 ?
+      {last_word & n2 & running_block[17], 2'h2, out__payload_words_1, out__payload_words_0} :
+      o__payload_114), .i__ready(i__ready), .i__valid(i__valid_113), .o__payload(o__payload),
+      .o__ready(o__ready), .o__valid(o__valid)
   );
   \neuflow_convolver_tile.convolver.drain.walk  walk (
-    .clear(signal), .clk(clk), .complete(complete_135), .config_2(config__payload),
-      .inside_2(inside_2), .mark(s5[1] & s5[2]), .offset(offset), .port_1907_0(s5[1:0]), .rst(rst)
+    .clear(signal), .complete(complete_143), .config_2(config__payload),
+      .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2023_0(s5[1:0])
   );
-  always @(posedge clk) begin
+  always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
     if (signal_32) begin
@@ -967,21 +829,29 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
     if (parameters_take) begin
       running_block <= block;
-      parameters <= parameters_124;
+      parameters <= parameters_132;
     end
   end
-  always @(posedge clk) begin
-    if (rst) begin
-      sums_end <= 1'h0; available <= 1'h0; write_address <= 20'h0; write_enable <= 1'h0; s8_step <=
-        1'h0; s7_step <= 1'h0; s6 <= 3'h0; s5 <= 3'h0; s4 <= 3'h0; s3 <= 3'h0; s2 <= 3'h0; s1 <=
-        3'h0; ready <= 1'h1; signal_14 <= 1'h0; signal_121 <= 17'h0; signal_120 <= 16'h0; signal_119
-        <= 16'h0; known[0] <= 1'h0; leaving <= 1'h0; row_ends <= 1'h0; signal_90 <= 16'h0; unread <=
-        1'h0; r3_beat <= 4'h0; r2_beat <= 4'h0; r1_beat <= 4'h0; slot_ends <= 1'h0; slot_left <=
-        16'h0; row_ends_88 <= 1'h0; row_left <= 16'h0; map_ends <= 1'h0; map_left <= 16'h0; sent <=
-        2'h0; running <= 1'h0; {left[2], left[0]} <= 2'h0;
+  always @(posedge drain_gated_clk) begin
+    if (|{reads, running, waiting, hand_over, drain_gated_rst, n3, n4, n5, n6, awake, signal}) begin
+      settling <= 5'h12;
     end else begin
+      if (n7) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge drain_gated_clk) begin
+    if (drain_gated_rst) begin
+      told <= 16'h0; sums_end <= 1'h0; available <= 1'h0; write_address <= 20'h0; write_enable <=
+        1'h0; s8_step <= 1'h0; s7_step <= 1'h0; s6 <= 3'h0; s5 <= 3'h0; s4 <= 3'h0; s3 <= 3'h0; s2
+        <= 3'h0; s1 <= 3'h0; ready <= 1'h1; signal_14 <= 1'h0; signal_129 <= 17'h0; signal_128 <=
+        16'h0; signal_127 <= 16'h0; known[0] <= 1'h0; leaving <= 1'h0; row_ends <= 1'h0; signal_90
+        <= 16'h0; unread <= 1'h0; r3_beat <= 4'h0; r2_beat <= 4'h0; r1_beat <= 4'h0; slot_ends <=
+        1'h0; slot_left <= 16'h0; row_ends_88 <= 1'h0; row_left <= 16'h0; map_ends <= 1'h0; map_left
+        <= 16'h0; sent <= 2'h0; running <= 1'h0; {left[2], left[0]} <= 2'h0;
+    end else begin
+      told <= block[15:0];
       sums_end <= ends & running_block[17] & config__payload[95];
-      available <= known[2] & (n3 ? n4 != signal_136 : signal_122 != signal_136);
+      available <= known[2] & (n8 ? n9 != signal_144 : signal_130 != signal_144);
       write_address <= signal_83 + offset;
       write_enable <= s6[0] & inside_2;
       s8_step <= s7_step;
@@ -992,88 +862,88 @@ module \neuflow_convolver_tile.convolver.drain  (
       s3 <= s2;
       s2 <= s1;
       s1 <= {running_block[16], ends, s0_step};
-      ready <= parameters_take ? signal_19 : ~signal_11 & ~hand_over & (~running | ends | signal_19
-        & left <= 4'hd);
-      signal_14 <= config__payload[95] | signal_120 < signal_121 & ~unread;
-      signal_121 <= signal_122 + config__payload[112:97];
-      signal_120 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_119;
-      signal_119 <= n5;
-      known[0] <= n6;
-      if (o__valid_113 & o__ready_112 & o__payload_111[34] | n7) leaving <= n7;
-      if (n9) begin
-        row_ends <= n8 ? config__payload[77:62] <= 2'h2 : signal_90 <= 3'h4;
-        signal_90 <= n8 ? config__payload[77:62] : signal_90 - 2'h2;
+      ready <= parameters_take ? signal_19 : ~waiting & ~hand_over & (~running | ends | signal_19 &
+        left <= 4'hd);
+      signal_14 <= config__payload[95] | signal_128 < signal_129 & ~unread;
+      signal_129 <= signal_130 + config__payload[112:97];
+      signal_128 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_127;
+      signal_127 <= n10;
+      known[0] <= n11;
+      if (o__valid_116 & o__ready_115 & o__payload_114[34] | n12) leaving <= n12;
+      if (n14) begin
+        row_ends <= n13 ? config__payload[77:62] <= 2'h2 : signal_90 <= 3'h4;
+        signal_90 <= n13 ? config__payload[77:62] : signal_90 - 2'h2;
       end
       if (signal_92) begin
-        unread <= n3;
+        unread <= n8;
         r3_beat <= r2_beat;
         r2_beat <= r1_beat;
         r1_beat <= {all_ends, row_ends ? signal_90[1:0] : 2'h2, signal_91};
       end
-      if (n11) begin
-        slot_ends <= n10 ? config__payload[112:97] == 1'h1 : slot_left == 1'h1;
-        slot_left <= n10 ? config__payload[112:97] - 1'h1 : slot_left - 1'h1;
+      if (n16) begin
+        slot_ends <= n15 ? config__payload[112:97] == 1'h1 : slot_left == 1'h1;
+        slot_left <= n15 ? config__payload[112:97] - 1'h1 : slot_left - 1'h1;
       end
-      if (n13) begin
-        row_ends_88 <= n12 ? config__payload[93:78] == 1'h1 : row_left == 1'h1;
-        row_left <= n12 ? n5 : row_left - 1'h1;
+      if (n18) begin
+        row_ends_88 <= n17 ? config__payload[93:78] == 1'h1 : row_left == 1'h1;
+        row_left <= n17 ? n10 : row_left - 1'h1;
       end
-      if (n15) begin
-        map_ends <= n14 ? config__payload[45:30] == 1'h1 : map_left == 1'h1;
-        map_left <= n14 ? config__payload[45:30] - 1'h1 : map_left - 1'h1;
+      if (n20) begin
+        map_ends <= n19 ? config__payload[45:30] == 1'h1 : map_left == 1'h1;
+        map_left <= n19 ? config__payload[45:30] - 1'h1 : map_left - 1'h1;
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (parameters_take | ends) running <= parameters_take;
       if (shift | parameters_take) begin
-        n16 = parameters_take ? 3'h5 : shift ? n17 : {1'h0, left[1], 1'h0};
-        {left[2], left[0]} <= {n16[2], n16[0]};
+        n21 = parameters_take ? 3'h5 : shift ? n22 : {1'h0, left[1], 1'h0};
+        {left[2], left[0]} <= {n21[2], n21[0]};
       end
     end
   end
-  always @(posedge clk) begin
-    if (n18) begin
-      signal_122 <= 16'h0; signal_106 <= 20'h0; read_address <= 20'h0; map_base <= 20'h0;
+  always @(posedge drain_gated_clk) begin
+    if (n23) begin
+      signal_130 <= 16'h0; signal_109 <= 20'h0; read_address <= 20'h0; map_base <= 20'h0;
     end else begin
-      if (n3) begin
-        signal_122 <= all_ends ? 16'h0 : n4[15:0];
-        signal_106 <= signal_104;
+      if (n8) begin
+        signal_130 <= all_ends ? 16'h0 : n9[15:0];
+        signal_109 <= signal_107;
       end
-      if (signal_91 | n19 | n3) read_address <= n3 ? signal_104 : n19 ? next_map : read_address +
+      if (signal_91 | n24 | n8) read_address <= n8 ? signal_107 : n24 ? next_map : read_address +
         2'h2;
-      if (n19 | n3) map_base <= n3 ? signal_104 : next_map;
+      if (n24 | n8) map_base <= n8 ? signal_107 : next_map;
     end
   end
-  always @(posedge clk) begin
-    if (n20) begin
-      signal_83 <= 20'h0; signal_136 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
+  always @(posedge drain_gated_clk) begin
+    if (n25) begin
+      signal_83 <= 20'h0; signal_144 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
     end else begin
       if (s6[0] & s6[1]) signal_83 <= s6[2] ? 20'h0 : signal_83 + {config__payload[131:113], 1'h0};
-      signal_136 <= complete;
-      complete <= complete_135;
+      signal_144 <= complete;
+      complete <= complete_143;
       if (parameters_take) all_started <= block[17];
     end
   end
-  always @(posedge clk) begin
-    if (n21) begin
+  always @(posedge drain_gated_clk) begin
+    if (n26) begin
       wants <= 1'h1; signal_35 <= 1'h0; words <= 3'h0;
     end else begin
-      if (n23) begin
+      if (n28) begin
         wants <= words < 2'h2;
-        signal_35 <= n22;
+        signal_35 <= n27;
         words <= words + 1'h1;
       end
     end
   end
-  always @(posedge clk) begin
-    if (n24) begin
-      signal_11 <= 1'h0; left[1] <= 1'h0;
+  always @(posedge drain_gated_clk) begin
+    if (n29) begin
+      waiting <= 1'h0; left[1] <= 1'h0;
     end else begin
-      if (hand_over) signal_11 <= ~parameters_take;
-      if (shift) left[1] <= n17[1];
+      if (hand_over) waiting <= ~parameters_take;
+      if (shift) left[1] <= n22[1];
     end
   end
-  always @(posedge clk) begin
-    if (~n6 | rst) begin
+  always @(posedge drain_gated_clk) begin
+    if (~n11 | drain_gated_rst) begin
       known[2:1] <= 2'h0;
     end else begin
       known[2:1] <= known[1:0];
@@ -1082,35 +952,38 @@ module \neuflow_convolver_tile.convolver.drain  (
 endmodule
 
 module \neuflow_convolver_tile.convolver.drain.packer  (
-  input wire rst,
+  input wire drain_gated_clk,
   output wire i__ready,
-  input wire [34:0] i__payload_9,
+  output wire awake,
+  input wire [34:0] i__payload_11,
   input wire o__ready,
   input wire i__valid,
   output wire [34:0] o__payload,
   output wire o__valid,
-  input wire clk
+  input wire drain_gated_rst
 );
-  wire [36:0] o__payload_11;
-  assign o__payload = o__payload_11[34:0];
+  wire [36:0] o__payload_13;
+  assign o__payload = o__payload_13[34:0];
   \neuflow_convolver_tile.convolver.drain.packer.merger  merger (
-    .clk(clk), .i__payload({i__payload_9[34], 1'h0, i__payload_9[33:32], 1'h0, i__payload_9[31:0]}),
-      .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload_11), .o__ready(o__ready),
-      .o__valid(o__valid), .rst(rst)
+    .awake(awake), .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
+      .i__payload({i__payload_11[34], 1'h0, i__payload_11[33:32], 1'h0, i__payload_11[31:0]}),
+      .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload_13), .o__ready(o__ready),
+      .o__valid(o__valid)
   );
 endmodule
 
 module \neuflow_convolver_tile.convolver.drain.packer.merger  (
-  input wire rst,
+  input wire drain_gated_clk,
   output wire i__ready,
+  output wire awake,
   input wire o__ready,
   input wire i__valid,
   input wire [36:0] i__payload,
   output reg o__valid = 1'h0,
   output reg [36:0] o__payload = 37'h0,
-  input wire clk
+  input wire drain_gated_rst
 );
-  reg signal_23 = 1'h0, begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, low = 1'h0;
+  reg signal_22 = 1'h0, begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, low = 1'h0;
   reg [1:0] beat_kept = 2'h0, placed_count = 2'h0, rf = 2'h0, rk = 2'h0;
   reg [31:0] rest = 32'h0;
   reg [36:0] placed_q = 37'h0;
@@ -1121,7 +994,8 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
   assign fresh[0] = like <= 1'h0 & total > 1'h0;
   assign fresh[1] = like <= 1'h1 & total > 1'h1;
   assign i__ready = free & ~flush;
-  assign n1 = free & signal_23;
+  assign awake = free & (n2 | signal_22 | o__valid);
+  assign n1 = free & signal_22;
   assign n2 = flush | i__valid;
   assign free = ~o__valid | o__ready;
   assign signal = total >= 2'h2;
@@ -1131,17 +1005,17 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
   assign spills = last & signal & total[0];
   assign n3 = free & n2;
   assign like = begun ? fill : i__payload[35];
-  always @(posedge clk) begin
-    if (rst) begin
-      o__payload <= 37'h0; o__valid <= 1'h0; signal_23 <= 1'h0; low <= 1'h0; fill <= 1'h0; begun <=
+  always @(posedge drain_gated_clk) begin
+    if (drain_gated_rst) begin
+      o__payload <= 37'h0; o__valid <= 1'h0; signal_22 <= 1'h0; low <= 1'h0; fill <= 1'h0; begun <=
         1'h0; flush <= 1'h0;
     end else begin
       if (n1) o__payload <= {placed_q[36:35] | beat_kept, placed_q[34], placed_count, placed_q[31:0]
         & {{15{placed_q[36]}}, placed_q[36:35], {15{placed_q[35]}}} | rest & {{15{beat_kept[1]}},
         beat_kept, {15{beat_kept[0]}}}};
       if (free) begin
-        o__valid <= signal_23 & emits;
-        signal_23 <= n2;
+        o__valid <= signal_22 & emits;
+        signal_22 <= n2;
       end
       if (n3) begin
         low <= signal ? 1'h0 : like_4;
@@ -1151,7 +1025,7 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
       end
     end
   end
-  always @(posedge clk) begin
+  always @(posedge drain_gated_clk) begin
     if (n1) rest <= placed_q[31:0] & {{15{rf[1]}}, rf, {15{rf[0]}}} | rest & {{15{rk[1]}}, rk,
       {15{rk[0]}}};
     if (n3) begin
@@ -1167,7 +1041,7 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
 endmodule
 
 module \neuflow_convolver_tile.convolver.drain.reorder  (
-  input wire rst,
+  input wire drain_gated_clk,
   input wire read_enable,
   input wire move,
   output wire [31:0] read_words,
@@ -1176,7 +1050,7 @@ module \neuflow_convolver_tile.convolver.drain.reorder  (
   input wire [19:0] write_address,
   input wire [19:0] read_address,
   input wire [19:0] map_step,
-  input wire clk
+  input wire drain_gated_rst
 );
   reg signal = 1'h0, r1_enable = 1'h0, r1_turn = 1'h0, r2_turn = 1'h0, r3_turn = 1'h0, s1_turn =
     1'h0, s2_enable = 1'h0, s2_turn = 1'h0;
@@ -1190,14 +1064,16 @@ module \neuflow_convolver_tile.convolver.drain.reorder  (
   assign write_data = write_words >> {1'h0 - s2_turn, 4'h0};
   assign write_data_41 = write_words >> {1'h1 - s2_turn, 4'h0};
   \neuflow_convolver_tile.convolver.drain.reorder.bank0  bank0 (
-    .clk(clk), .read_address(read_address0), .read_data(read_data), .read_enable(read_enable_36),
-      .write_address(address0), .write_data(write_data), .write_enable(s2_enable)
+    .drain_gated_clk(drain_gated_clk), .read_address(read_address0), .read_data(read_data),
+      .read_enable(read_enable_36), .write_address(address0), .write_data(write_data),
+      .write_enable(s2_enable)
   );
   \neuflow_convolver_tile.convolver.drain.reorder.bank1  bank1 (
-    .clk(clk), .read_address(read_address1), .read_data(read_data_30), .read_enable(read_enable_36),
-      .write_address(address1), .write_data(write_data_41), .write_enable(s2_enable)
+    .drain_gated_clk(drain_gated_clk), .read_address(read_address1), .read_data(read_data_30),
+      .read_enable(read_enable_36), .write_address(address1), .write_data(write_data_41),
+      .write_enable(s2_enable)
   );
-  always @(posedge clk) begin
+  always @(posedge drain_gated_clk) begin
     s1_turn <= write_address[0];
     s2_turn <= s1_turn;
     base0 <= write_address[6:1] + (write_address[0] > 1'h0);
@@ -1213,22 +1089,22 @@ module \neuflow_convolver_tile.convolver.drain.reorder  (
       r1_turn <= read_address[0];
     end
   end
-  always @(posedge clk) begin
+  always @(posedge drain_gated_clk) begin
     if (!(1'h1 - write_address[0])) begin
       map_offset1 <= 6'h0;
     end else begin
       map_offset1 <= step1;
     end
   end
-  always @(posedge clk) begin
+  always @(posedge drain_gated_clk) begin
     if (!(1'h0 - write_address[0])) begin
       map_offset0 <= 6'h0;
     end else begin
       map_offset0 <= step1;
     end
   end
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge drain_gated_clk) begin
+    if (drain_gated_rst) begin
       r1_enable <= 1'h0; step1 <= 6'h0; s2_enable <= 1'h0; signal <= 1'h0;
     end else begin
       if (move) r1_enable <= read_enable;
@@ -1246,11 +1122,12 @@ module \neuflow_convolver_tile.convolver.drain.reorder.bank0  (
   input wire write_enable,
   input wire [5:0] write_address,
   input wire [5:0] read_address,
-  input wire clk
+  input wire drain_gated_clk
 );
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
+    .clk(drain_gated_clk), .read_address(read_address), .read_data(read_data),
+      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
+      .write_enable(write_enable)
   );
 endmodule
 
@@ -1261,23 +1138,24 @@ module \neuflow_convolver_tile.convolver.drain.reorder.bank1  (
   input wire write_enable,
   input wire [5:0] write_address,
   input wire [5:0] read_address,
-  input wire clk
+  input wire drain_gated_clk
 );
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
+    .clk(drain_gated_clk), .read_address(read_address), .read_data(read_data),
+      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
+      .write_enable(write_enable)
   );
 endmodule
 
 module \neuflow_convolver_tile.convolver.drain.slice  (
-  input wire rst,
+  input wire drain_gated_clk,
   output wire i__ready,
   input wire o__ready,
   input wire [34:0] i__payload,
   input wire i__valid,
   output reg [34:0] o__payload = 35'h0,
   output reg o__valid = 1'h0,
-  input wire clk
+  input wire drain_gated_rst
 );
   reg spare_valid = 1'h0;
   reg [34:0] spare = 35'h0;
@@ -1287,12 +1165,12 @@ module \neuflow_convolver_tile.convolver.drain.slice  (
   assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
   assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
+  always @(posedge drain_gated_clk) begin
     spare <= n1;
     if (free) o__payload <= n1;
   end
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge drain_gated_clk) begin
+    if (drain_gated_rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
     end else begin
       spare_valid <= ~free & n2;
@@ -1302,63 +1180,54 @@ module \neuflow_convolver_tile.convolver.drain.slice  (
 endmodule
 
 module \neuflow_convolver_tile.convolver.drain.walk  (
-  input wire rst,
+  input wire drain_gated_clk,
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_1907_0,
+  input wire [1:0] port_2023_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [132:0] config_2,
-  input wire clk
+  input wire drain_gated_rst
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
   reg [16:0] signal = 17'h0, slots_less = 17'h0;
-  reg [69:0] n3, n6, signal_14 = 70'h0, signal_8 = 70'h0;
-  wire n4, n5, n1, signal_17_row_ends, signal_17_slot_ends;
+  reg [69:0] n1, n4, signal_14 = 70'h0, signal_8 = 70'h0;
+  wire n2, n3, n6, signal_17_row_ends, signal_17_slot_ends;
   wire [15:0] signal_17_column, signal_17_row, signal_17_slot;
   wire [19:0] signal_17_base;
-  wire [69:0] n2;
+  wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n1 = clear | n4 | rst;
+  assign n2 = fresh & ~port_2023_0[0];
+  assign n3 = port_2023_0[0] | clear | n2;
+  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
+    slots_less) : signal_8[69];
+  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_1907_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2023_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_1907_0[0];
-  assign n5 = port_1907_0[0] | clear | n4;
-  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
-    slots_less) : signal_8[69];
-  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
-  always @(posedge clk) begin
-    if (n1) begin
-      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
-    end else begin
-      if (port_1907_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
-        signal_17_column};
-      if (port_1907_0[0]) signal_8[67:0] <= n2[67:0];
-    end
-  end
-  always @(posedge clk) begin
-    if (rst) begin
+  assign n6 = drain_gated_rst | clear | n2;
+  always @(posedge drain_gated_clk) begin
+    if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_1907_0[0], mark, clear, n4} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_1907_0[0]
+      if ({port_2023_0[0], mark, clear, n2} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2023_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
-        signal_14[69:68] <= n3[69:68];
+        signal_14[69:68] <= n1[69:68];
       end
-      if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_1907_0[0]
-          ? n2 : {2'h0, signal_8[67:0]};
-        signal_8[69:68] <= n6[69:68];
+      if (n3) begin
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2023_0[0]
+          ? n5 : {2'h0, signal_8[67:0]};
+        signal_8[69:68] <= n4[69:68];
       end
       offset <= signal_8[67:48] + signal_8[15:0];
       inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
@@ -1368,24 +1237,275 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal <= config_2[61:46] - 2'h2;
     end
   end
-  always @(posedge clk) begin
-    if (clear | rst) begin
+  always @(posedge drain_gated_clk) begin
+    if (n6) begin
+      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
+    end else begin
+      if (port_2023_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+        signal_17_column};
+      if (port_2023_0[0]) signal_8[67:0] <= n5[67:0];
+    end
+  end
+  always @(posedge drain_gated_clk) begin
+    if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
-      if (port_1907_0[0]) fresh <= 1'h0;
+      if (port_2023_0[0]) fresh <= 1'h0;
+    end
+  end
+endmodule
+
+module \neuflow_convolver_tile.convolver.receivers  (
+  input wire [7:0] columns,
+  input wire bus__valid,
+  input wire bus__valid_18,
+  input wire bus__valid_31,
+  input wire bus__valid_44,
+  input wire o__ready_22,
+  input wire o__ready_48,
+  input wire receivers_gated_clk,
+  output wire awake,
+  output wire bus__0__ready,
+  output wire bus__1__ready,
+  output wire bus__2__ready,
+  output wire bus__3__ready,
+  input wire [48:0] bus__payload,
+  input wire o__ready,
+  input wire o__ready_35,
+  output wire [216:0] o0__payload,
+  output wire o0__valid,
+  output wire [12:0] o1__payload,
+  output wire o1__valid,
+  output wire [448:0] o2__payload,
+  output wire o2__valid,
+  output wire [132:0] o3__payload,
+  output wire o3__valid,
+  input wire receivers_gated_rst
+);
+  wire awake_54, awake_55, awake_56, awake_57;
+  assign awake = |{awake_57, awake_56, awake_55, awake_54};
+  \neuflow_convolver_tile.convolver.receivers.conv_array  conv_array (
+    .awake(awake_56), .bus__payload(bus__payload), .bus__ready(bus__2__ready),
+      .bus__valid(bus__valid_31), .columns(columns), .o__payload(o2__payload),
+      .o__ready(o__ready_35), .o__valid(o2__valid), .receivers_gated_clk(receivers_gated_clk),
+      .receivers_gated_rst(receivers_gated_rst)
+  );
+  \neuflow_convolver_tile.convolver.receivers.conv_drain  conv_drain (
+    .awake(awake_57), .bus__payload(bus__payload), .bus__ready(bus__3__ready),
+      .bus__valid(bus__valid_44), .columns(columns), .o__payload(o3__payload),
+      .o__ready(o__ready_48), .o__valid(o3__valid), .receivers_gated_clk(receivers_gated_clk),
+      .receivers_gated_rst(receivers_gated_rst)
+  );
+  \neuflow_convolver_tile.convolver.receivers.conv_rows  conv_rows (
+    .awake(awake_54), .bus__payload(bus__payload), .bus__ready(bus__0__ready),
+      .bus__valid(bus__valid), .columns(columns), .o__payload(o0__payload), .o__ready(o__ready),
+      .o__valid(o0__valid), .receivers_gated_clk(receivers_gated_clk),
+      .receivers_gated_rst(receivers_gated_rst)
+  );
+  \neuflow_convolver_tile.convolver.receivers.conv_weights  conv_weights (
+    .awake(awake_55), .bus__payload(bus__payload), .bus__ready(bus__1__ready),
+      .bus__valid(bus__valid_18), .columns(columns), .o__payload(o1__payload),
+      .o__ready(o__ready_22), .o__valid(o1__valid), .receivers_gated_clk(receivers_gated_clk),
+      .receivers_gated_rst(receivers_gated_rst)
+  );
+endmodule
+
+module \neuflow_convolver_tile.convolver.receivers.conv_array  (
+  input wire [7:0] columns,
+  input wire bus__valid,
+  input wire receivers_gated_clk,
+  output wire bus__ready,
+  output wire awake,
+  input wire [48:0] bus__payload,
+  input wire o__ready,
+  output reg [448:0] o__payload = 449'h0,
+  output reg o__valid = 1'h0,
+  input wire receivers_gated_rst
+);
+  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg [31:0] word = 32'h0;
+  reg [479:0] words = 480'h0;
+  wire n1, n2, move;
+  assign bus__ready = ~n1;
+  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign move = full & (~o__valid | o__ready);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  always @(posedge receivers_gated_clk) begin
+    if (receivers_gated_rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
+        |(bus__payload[15:8] & columns);
+    end
+  end
+  always @(posedge receivers_gated_clk) begin
+    if (move) o__payload <= words[448:0];
+    if (n2) words <= {word, words[479:32]};
+    if (!(n1)) begin
+      last <= bus__payload[48];
+      word <= bus__payload[47:16];
+    end
+  end
+  always @(posedge receivers_gated_clk) begin
+    if (receivers_gated_rst | move) begin
+      full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
+    end
+  end
+endmodule
+
+module \neuflow_convolver_tile.convolver.receivers.conv_drain  (
+  input wire [7:0] columns,
+  input wire bus__valid,
+  input wire o__ready,
+  input wire receivers_gated_clk,
+  output wire bus__ready,
+  output wire awake,
+  input wire [48:0] bus__payload,
+  output reg [132:0] o__payload = 133'h0,
+  output reg o__valid = 1'h0,
+  input wire receivers_gated_rst
+);
+  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg [159:0] words = 160'h0;
+  reg [31:0] word = 32'h0;
+  wire n1, n2, move;
+  assign bus__ready = ~n1;
+  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign move = full & (~o__valid | o__ready);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  always @(posedge receivers_gated_clk) begin
+    if (receivers_gated_rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
+        |(bus__payload[15:8] & columns);
+    end
+  end
+  always @(posedge receivers_gated_clk) begin
+    if (move) o__payload <= words[132:0];
+    if (n2) words <= {word, words[159:32]};
+    if (!(n1)) begin
+      last <= bus__payload[48];
+      word <= bus__payload[47:16];
+    end
+  end
+  always @(posedge receivers_gated_clk) begin
+    if (receivers_gated_rst | move) begin
+      full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
+    end
+  end
+endmodule
+
+module \neuflow_convolver_tile.convolver.receivers.conv_rows  (
+  input wire [7:0] columns,
+  input wire bus__valid,
+  input wire receivers_gated_clk,
+  output wire bus__ready,
+  output wire awake,
+  input wire [48:0] bus__payload,
+  input wire o__ready,
+  output reg [216:0] o__payload = 217'h0,
+  output reg o__valid = 1'h0,
+  input wire receivers_gated_rst
+);
+  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg [223:0] words = 224'h0;
+  reg [31:0] word = 32'h0;
+  wire n1, n2, move;
+  assign bus__ready = ~n1;
+  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign move = full & (~o__valid | o__ready);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  always @(posedge receivers_gated_clk) begin
+    if (receivers_gated_rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8]
+        & columns);
+    end
+  end
+  always @(posedge receivers_gated_clk) begin
+    if (move) o__payload <= words[216:0];
+    if (n2) words <= {word, words[223:32]};
+    if (!(n1)) begin
+      last <= bus__payload[48];
+      word <= bus__payload[47:16];
+    end
+  end
+  always @(posedge receivers_gated_clk) begin
+    if (receivers_gated_rst | move) begin
+      full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
+    end
+  end
+endmodule
+
+module \neuflow_convolver_tile.convolver.receivers.conv_weights  (
+  input wire [7:0] columns,
+  input wire bus__valid,
+  input wire o__ready,
+  input wire receivers_gated_clk,
+  output wire bus__ready,
+  output wire awake,
+  input wire [48:0] bus__payload,
+  output reg [12:0] o__payload = 13'h0,
+  output reg o__valid = 1'h0,
+  input wire receivers_gated_rst
+);
+  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg [12:0] word = 13'h0, words = 13'h0;
+  wire n1, n2, move;
+  assign bus__ready = ~n1;
+  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign move = full & (~o__valid | o__ready);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  always @(posedge receivers_gated_clk) begin
+    if (receivers_gated_rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
+        |(bus__payload[15:8] & columns);
+    end
+  end
+  always @(posedge receivers_gated_clk) begin
+    if (move) o__payload <= words;
+    if (n2) words <= word;
+    if (!(n1)) begin
+      last <= bus__payload[48];
+      word <= bus__payload[28:16];
+    end
+  end
+  always @(posedge receivers_gated_clk) begin
+    if (receivers_gated_rst | move) begin
+      full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
     end
   end
 endmodule
 
 module \neuflow_convolver_tile.convolver.row_store  (
-  input wire rst,
+  input wire writer_gated_rst,
   input wire [67:0] i__payload,
   input wire i__valid,
   output wire i__ready,
   output wire config__ready,
-  output reg opened = 1'h0,
-  output reg [15:0] stored = 16'h0,
-  output wire [127:0] words_108,
+  output wire listening,
+  output wire [15:0] stored,
+  output wire [127:0] words,
   input wire [15:0] released,
   input wire pass_done,
   input wire read_enable,
@@ -1394,11 +1514,237 @@ module \neuflow_convolver_tile.convolver.row_store  (
   input wire config__valid,
   input wire clk
 );
+  wire awake, awake_43, banks_clk, writer_clk;
+  wire [14:0] at;
+  wire [63:0] beat;
+  wire [7:0] enables;
+  \neuflow_convolver_tile.convolver.row_store.banks  banks (
+    .at(at), .awake(awake_43), .banks_gated_clk(banks_clk), .beat(beat), .enables(enables),
+      .read(read), .read_enable(read_enable), .words(words)
+  );
+  neuflow_clock_gate banks_gate (
+    .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst)
+  );
+  \neuflow_convolver_tile.convolver.row_store.writer  writer (
+    .at(at), .awake(awake), .config__payload(config__payload), .config__ready(config__ready),
+      .config__valid(config__valid), .enables(enables), .i__payload(i__payload),
+      .i__ready(i__ready), .i__valid(i__valid), .opened(listening), .pass_done(pass_done),
+      .released(released), .stored(stored), .words_76(beat), .writer_gated_clk(writer_clk),
+      .writer_gated_rst(writer_gated_rst)
+  );
+  neuflow_clock_gate writer_gate (
+    .awake(awake), .clk(clk), .gated(writer_clk), .rst(writer_gated_rst)
+  );
+endmodule
+
+module \neuflow_convolver_tile.convolver.row_store.banks  (
+  output wire awake,
+  input wire [14:0] at,
+  input wire [63:0] beat,
+  input wire [7:0] enables,
+  output wire [127:0] words,
+  input wire read_enable,
+  input wire [14:0] read,
+  input wire banks_gated_clk
+);
+  wire [15:0] read_data, read_data_18, read_data_24, read_data_30, read_data_36, read_data_42,
+    read_data_48, read_data_54;
+  assign words = {read_data_54, read_data_48, read_data_42, read_data_36, read_data_30,
+    read_data_24, read_data_18, read_data};
+  assign awake = read_enable | |enables;
+  \neuflow_convolver_tile.convolver.row_store.banks.bank0  bank0 (
+    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 1'h0 ? read[14:9] : read[8:3]),
+      .read_data(read_data), .read_enable(read_enable), .write_address(at[2:0] > 1'h0 ? at[14:9] :
+      at[8:3]), .write_data(beat[15:0]), .write_enable(enables[0])
+  );
+  \neuflow_convolver_tile.convolver.row_store.banks.bank1  bank1 (
+    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 1'h1 ? read[14:9] : read[8:3]),
+      .read_data(read_data_18), .read_enable(read_enable), .write_address(at[2:0] > 1'h1 ? at[14:9]
+      : at[8:3]), .write_data(beat[31:16]), .write_enable(enables[1])
+  );
+  \neuflow_convolver_tile.convolver.row_store.banks.bank2  bank2 (
+    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 2'h2 ? read[14:9] : read[8:3]),
+      .read_data(read_data_24), .read_enable(read_enable), .write_address(at[2:0] > 2'h2 ? at[14:9]
+      : at[8:3]), .write_data(beat[47:32]), .write_enable(enables[2])
+  );
+  \neuflow_convolver_tile.convolver.row_store.banks.bank3  bank3 (
+    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 2'h3 ? read[14:9] : read[8:3]),
+      .read_data(read_data_30), .read_enable(read_enable), .write_address(at[2:0] > 2'h3 ? at[14:9]
+      : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[3])
+  );
+  \neuflow_convolver_tile.convolver.row_store.banks.bank4  bank4 (
+    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 3'h4 ? read[14:9] : read[8:3]),
+      .read_data(read_data_36), .read_enable(read_enable), .write_address(at[2:0] > 3'h4 ? at[14:9]
+      : at[8:3]), .write_data(beat[15:0]), .write_enable(enables[4])
+  );
+  \neuflow_convolver_tile.convolver.row_store.banks.bank5  bank5 (
+    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 3'h5 ? read[14:9] : read[8:3]),
+      .read_data(read_data_42), .read_enable(read_enable), .write_address(at[2:0] > 3'h5 ? at[14:9]
+      : at[8:3]), .write_data(beat[31:16]), .write_enable(enables[5])
+  );
+  \neuflow_convolver_tile.convolver.row_store.banks.bank6  bank6 (
+    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 3'h6 ? read[14:9] : read[8:3]),
+      .read_data(read_data_48), .read_enable(read_enable), .write_address(at[2:0] > 3'h6 ? at[14:9]
+      : at[8:3]), .write_data(beat[47:32]), .write_enable(enables[6])
+  );
+  \neuflow_convolver_tile.convolver.row_store.banks.bank7  bank7 (
+    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 3'h7 ? read[14:9] : read[8:3]),
+      .read_data(read_data_54), .read_enable(read_enable), .write_address(at[2:0] > 3'h7 ? at[14:9]
+      : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[7])
+  );
+endmodule
+
+module \neuflow_convolver_tile.convolver.row_store.banks.bank0  (
+  input wire [5:0] write_address,
+  input wire [5:0] read_address,
+  output wire [15:0] read_data,
+  input wire [15:0] write_data,
+  input wire write_enable,
+  input wire read_enable,
+  input wire banks_gated_clk
+);
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
+    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
+      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
+      .write_enable(write_enable)
+  );
+endmodule
+
+module \neuflow_convolver_tile.convolver.row_store.banks.bank1  (
+  input wire [5:0] write_address,
+  input wire [5:0] read_address,
+  output wire [15:0] read_data,
+  input wire [15:0] write_data,
+  input wire write_enable,
+  input wire read_enable,
+  input wire banks_gated_clk
+);
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
+    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
+      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
+      .write_enable(write_enable)
+  );
+endmodule
+
+module \neuflow_convolver_tile.convolver.row_store.banks.bank2  (
+  input wire [5:0] write_address,
+  input wire [5:0] read_address,
+  output wire [15:0] read_data,
+  input wire [15:0] write_data,
+  input wire write_enable,
+  input wire read_enable,
+  input wire banks_gated_clk
+);
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
+    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
+      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
+      .write_enable(write_enable)
+  );
+endmodule
+
+module \neuflow_convolver_tile.convolver.row_store.banks.bank3  (
+  input wire [5:0] write_address,
+  input wire [5:0] read_address,
+  output wire [15:0] read_data,
+  input wire [15:0] write_data,
+  input wire write_enable,
+  input wire read_enable,
+  input wire banks_gated_clk
+);
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
+    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
+      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
+      .write_enable(write_enable)
+  );
+endmodule
+
+module \neuflow_convolver_tile.convolver.row_store.banks.bank4  (
+  input wire [5:0] write_address,
+  input wire [5:0] read_address,
+  output wire [15:0] read_data,
+  input wire [15:0] write_data,
+  input wire write_enable,
+  input wire read_enable,
+  input wire banks_gated_clk
+);
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
+    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
+      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
+      .write_enable(write_enable)
+  );
+endmodule
+
+module \neuflow_convolver_tile.convolver.row_store.banks.bank5  (
+  input wire [5:0] write_address,
+  input wire [5:0] read_address,
+  output wire [15:0] read_data,
+  input wire [15:0] write_data,
+  input wire write_enable,
+  input wire read_enable,
+  input wire banks_gated_clk
+);
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
+    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
+      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
+      .write_enable(write_enable)
+  );
+endmodule
+
+module \neuflow_convolver_tile.convolver.row_store.banks.bank6  (
+  input wire [5:0] write_address,
+  input wire [5:0] read_address,
+  output wire [15:0] read_data,
+  input wire [15:0] write_data,
+  input wire write_enable,
+  input wire read_enable,
+  input wire banks_gated_clk
+);
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
+    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
+      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
+      .write_enable(write_enable)
+  );
+endmodule
+
+module \neuflow_convolver_tile.convolver.row_store.banks.bank7  (
+  input wire [5:0] write_address,
+  input wire [5:0] read_address,
+  output wire [15:0] read_data,
+  input wire [15:0] write_data,
+  input wire write_enable,
+  input wire read_enable,
+  input wire banks_gated_clk
+);
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
+    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
+      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
+      .write_enable(write_enable)
+  );
+endmodule
+
+module \neuflow_convolver_tile.convolver.row_store.writer  (
+  input wire [67:0] i__payload,
+  input wire i__valid,
+  input wire writer_gated_clk,
+  output wire i__ready,
+  output wire awake,
+  output wire config__ready,
+  output reg opened = 1'h0,
+  output reg [15:0] stored = 16'h0,
+  output reg [14:0] at = 15'h0,
+  output reg [63:0] words_76 = 64'h0,
+  output reg [7:0] enables = 8'h0,
+  input wire [15:0] released,
+  input wire pass_done,
+  input wire [216:0] config__payload,
+  input wire config__valid,
+  input wire writer_gated_rst
+);
   reg signal = 1'h0, signal_33 = 1'h0, signal_39 = 1'h0, signal_56 = 1'h0, allowed = 1'h0,
     channel_ends = 1'h0, more = 1'h0, record_ends_31 = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0,
     s3_valid = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, valid = 1'h0;
-  reg [14:0] at = 15'h0, here = 15'h0;
-  reg [15:0] channel_left = 16'h0, record = 16'h0, record_left = 16'h0;
+  reg [14:0] here = 15'h0;
+  reg [15:0] channel_left = 16'h0, freed = 16'h0, record = 16'h0, record_left = 16'h0;
   reg [16:0] limit = 17'h0;
   reg [17:0] signal_24 = 18'h0;
   reg [19:0] signal_65 = 20'h0, linear = 20'h0, linear_row = 20'h0, phase_offset = 20'h0, position =
@@ -1407,122 +1753,84 @@ module \neuflow_convolver_tile.convolver.row_store  (
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
   reg [2:0] s0_piece_number;
-  reg [3:0] signal_58 = 4'h0, flushing = 4'h0, phase_y = 4'h0;
-  reg [63:0] words = 64'h0, words_76 = 64'h0;
+  reg [3:0] signal_58 = 4'h0, flushing = 4'h0, phase_y = 4'h0, settling = 4'hb;
+  reg [63:0] words = 64'h0;
   reg [68:0] s3_piece = 69'h0, s4_piece = 69'h0, s5_piece = 69'h0, s6_piece = 69'h0;
   reg [70:0] s1_piece = 71'h0, s2_piece = 71'h0;
-  reg [7:0] signal_78 = 8'h0, s7_enables = 8'h0;
+  reg [7:0] enables_78 = 8'h0;
   reg [8:0] linear_70 = 9'h0;
-  wire n25, n24, n23, n12, n10, n8, n2, n4, n5, n18, n20, n19, n6, n7, n9, n11, n14, n17, n13, n15,
-    n21, signal_14, signal_22, finished, i__ready_91, last_phase_y, o__ready, o__valid, record_ends,
-    starts;
+  wire n5, n27, n29, n28, n16, n4, n3, n2, n14, n12, n6, n8, n9, n22, n24, n23, n10, n11, n13, n15,
+    n18, n21, n17, n19, n25, signal_14, signal_22, finished, i__ready_94, i__valid_95, last_phase_y,
+    o__ready, o__valid, record_ends, starts;
   wire [14:0] where;
-  wire [15:0] read_data, read_data_115, read_data_121, read_data_127, read_data_133, read_data_139,
-    read_data_145, read_data_151;
-  wire [16:0] n3;
+  wire [16:0] n7;
   wire [19:0] signal_69, next_linear_row, width;
   wire [1:0] signal_21;
   wire [21:0] after_row_beyond;
   wire [2:0] rest;
-  wire [4:0] n22, n16;
+  wire [4:0] n26, n20;
   wire [63:0] n1;
   wire [67:0] o__payload;
   assign config__ready = flushing[3];
-  assign words_108 = {read_data_151, read_data_145, read_data_139, read_data_133, read_data_127,
-    read_data_121, read_data_115, read_data};
-  assign i__ready = opened & i__ready_91;
+  assign i__ready = opened & i__ready_94;
+  assign awake = |{signal_14, starts, finished, pass_done, n2, n3, n4} | n5;
+  assign i__valid_95 = opened & i__valid;
   assign o__ready = ~valid | signal_14 & (config__payload[4] ? !left : more | left <= signal_23);
   assign n1 = {2{s6_piece[68:5]}} >> {turn, 4'h0};
   assign signal_22 = ~more & (config__payload[4] ? !signal_23 : signal_23 <= left);
   assign signal_14 = signal_39 & valid;
   assign signal_21 = config__payload[4] ? 2'h0 : signal_22 ? signal_23 : left;
-  assign finished = n23 | signal & signal_33 & allowed;
-  assign n2 = lead <= config__payload[3];
-  assign record_ends = n24 & channel_ends;
-  assign n3 = record + 1'h1;
-  assign n4 = !lead;
-  assign n5 = n25 & ~s1_valid & ~s2_valid;
-  assign n6 = n18 & ~s2_piece[70];
+  assign starts = n27 & config__valid & ~(|flushing);
+  assign finished = n28 | signal & signal_33 & allowed;
+  assign n2 = released != freed;
+  assign n3 = o__valid & o__ready;
+  assign n4 = i__valid_95 & i__ready_94;
+  assign n5 = |settling;
+  assign n6 = lead <= config__payload[3];
+  assign record_ends = n29 & channel_ends;
+  assign n7 = record + 1'h1;
+  assign n8 = !lead;
+  assign n9 = n27 & ~s1_valid & ~s2_valid;
+  assign n10 = n22 & ~s2_piece[70];
   assign next_linear_row = last_phase_y ? config__payload[76:57] : linear_row +
     config__payload[216:197];
-  assign n7 = n6 | n18 | n5;
-  assign n8 = n25 | n23;
-  assign n9 = record_ends | n8;
-  assign n10 = n25 | record_ends;
-  assign n11 = n24 | n10;
-  assign n12 = n25 | n24;
+  assign n11 = n10 | n22 | n9;
+  assign n12 = n27 | n28;
+  assign n13 = record_ends | n12;
+  assign n14 = n27 | record_ends;
+  assign n15 = n29 | n14;
+  assign n16 = n27 | n29;
   assign width = config__payload[24:5] - 1'h1;
-  assign n13 = n14 & {rest[2], signal_14, n12} != 3'h6;
+  assign n17 = n18 & {rest[2], signal_14, n16} != 3'h6;
   assign rest = signal_23 + {~signal_21};
-  assign n14 = signal_14 | n12;
-  assign starts = n25 & config__valid & ~(|flushing);
-  assign n15 = n5 | rst;
-  assign last_phase_y = n16 == config__payload[156:153];
-  assign n16 = phase_y + 1'h1;
+  assign n18 = signal_14 | n16;
+  assign n19 = writer_gated_rst | n9;
+  assign last_phase_y = n20 == config__payload[156:153];
+  assign n20 = phase_y + 1'h1;
   assign signal_69 = last_phase_y ? (signal_56 & $signed(after_row_beyond) >= $signed(1'h0) ?
     after_row_beyond[19:0] : signal_65 + config__payload[136:117]) : signal_65;
-  assign n17 = ~n6 & n18;
-  assign n18 = s2_valid & s2_piece[69];
-  assign n19 = config__payload[4] & ~(n22 == config__payload[156:153]);
-  assign n20 = n5 | n18;
-  assign n21 = n20 | rst;
-  assign n22 = signal_58 + 1'h1;
-  assign n23 = record_ends & record_ends_31;
-  assign n24 = signal_14 & signal_22;
-  assign n25 = ~signal;
+  assign n21 = ~n10 & n22;
+  assign n22 = s2_valid & s2_piece[69];
+  assign n23 = config__payload[4] & ~(n26 == config__payload[156:153]);
+  assign n24 = n9 | n22;
+  assign n25 = writer_gated_rst | n24;
+  assign n26 = signal_58 + 1'h1;
+  assign n27 = ~signal;
+  assign n28 = record_ends & record_ends_31;
+  assign n29 = signal_14 & signal_22;
   assign after_row_beyond = $signed({1'h0, signal_65}) + $signed(pitch_less);
-  \neuflow_convolver_tile.convolver.row_store.bank0  bank0 (
-    .clk(clk), .read_address(read[2:0] > 1'h0 ? read[14:9] : read[8:3]), .read_data(read_data),
-      .read_enable(read_enable), .write_address(at[2:0] > 1'h0 ? at[14:9] : at[8:3]),
-      .write_data(words_76[15:0]), .write_enable(s7_enables[0])
+  \neuflow_convolver_tile.convolver.row_store.writer.locator  locator (
+    .linear(linear_70), .position(position_71), .ring(config__payload[116:97]), .where(where),
+      .writer_gated_clk(writer_gated_clk), .writer_gated_rst(writer_gated_rst)
   );
-  \neuflow_convolver_tile.convolver.row_store.bank1  bank1 (
-    .clk(clk), .read_address(read[2:0] > 1'h1 ? read[14:9] : read[8:3]), .read_data(read_data_115),
-      .read_enable(read_enable), .write_address(at[2:0] > 1'h1 ? at[14:9] : at[8:3]),
-      .write_data(words_76[31:16]), .write_enable(s7_enables[1])
+  \neuflow_convolver_tile.convolver.row_store.writer.slice  slice (
+    .i__payload(i__payload), .i__ready(i__ready_94), .i__valid(i__valid_95),
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
+      .writer_gated_clk(writer_gated_clk), .writer_gated_rst(writer_gated_rst)
   );
-  \neuflow_convolver_tile.convolver.row_store.bank2  bank2 (
-    .clk(clk), .read_address(read[2:0] > 2'h2 ? read[14:9] : read[8:3]), .read_data(read_data_121),
-      .read_enable(read_enable), .write_address(at[2:0] > 2'h2 ? at[14:9] : at[8:3]),
-      .write_data(words_76[47:32]), .write_enable(s7_enables[2])
-  );
-  \neuflow_convolver_tile.convolver.row_store.bank3  bank3 (
-    .clk(clk), .read_address(read[2:0] > 2'h3 ? read[14:9] : read[8:3]), .read_data(read_data_127),
-      .read_enable(read_enable), .write_address(at[2:0] > 2'h3 ? at[14:9] : at[8:3]),
-      .write_data(words_76[63:48]), .write_enable(s7_enables[3])
-  );
-  \neuflow_convolver_tile.convolver.row_store.bank4  bank4 (
-    .clk(clk), .read_address(read[2:0] > 3'h4 ? read[14:9] : read[8:3]), .read_data(read_data_133),
-      .read_enable(read_enable), .write_address(at[2:0] > 3'h4 ? at[14:9] : at[8:3]),
-      .write_data(words_76[15:0]), .write_enable(s7_enables[4])
-  );
-  \neuflow_convolver_tile.convolver.row_store.bank5  bank5 (
-    .clk(clk), .read_address(read[2:0] > 3'h5 ? read[14:9] : read[8:3]), .read_data(read_data_139),
-      .read_enable(read_enable), .write_address(at[2:0] > 3'h5 ? at[14:9] : at[8:3]),
-      .write_data(words_76[31:16]), .write_enable(s7_enables[5])
-  );
-  \neuflow_convolver_tile.convolver.row_store.bank6  bank6 (
-    .clk(clk), .read_address(read[2:0] > 3'h6 ? read[14:9] : read[8:3]), .read_data(read_data_145),
-      .read_enable(read_enable), .write_address(at[2:0] > 3'h6 ? at[14:9] : at[8:3]),
-      .write_data(words_76[47:32]), .write_enable(s7_enables[6])
-  );
-  \neuflow_convolver_tile.convolver.row_store.bank7  bank7 (
-    .clk(clk), .read_address(read[2:0] > 3'h7 ? read[14:9] : read[8:3]), .read_data(read_data_151),
-      .read_enable(read_enable), .write_address(at[2:0] > 3'h7 ? at[14:9] : at[8:3]),
-      .write_data(words_76[63:48]), .write_enable(s7_enables[7])
-  );
-  \neuflow_convolver_tile.convolver.row_store.locator  locator (
-    .clk(clk), .linear(linear_70), .position(position_71), .ring(config__payload[116:97]),
-      .rst(rst), .where(where)
-  );
-  \neuflow_convolver_tile.convolver.row_store.slice  slice (
-    .clk(clk), .i__payload(i__payload), .i__ready(i__ready_91), .i__valid(opened & i__valid),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
-  );
-  always @(posedge clk) begin
+  always @(posedge writer_gated_clk) begin
     step_less <= config__payload[4] ? x_step_less : s1_piece[2:0] - config__payload[116:97];
     here <= where;
-    at <= here;
     words_76 <= n1;
     step[2:0] <= config__payload[4] ? config__payload[159:157] : s1_piece[2:0];
     if (s5_valid) s6_piece <= s5_piece;
@@ -1538,22 +1846,31 @@ module \neuflow_convolver_tile.convolver.row_store  (
       2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
-  always @(posedge clk) begin
-    if (rst) begin
-      signal_78 <= 8'h0; s7_enables <= 8'h0; turn <= 2'h0; position_71 <= 20'h0; linear_70 <= 9'h0;
-        pitch_less <= 21'h0; signal_56 <= 1'h0; x_step_less <= 21'h0; s5_valid <= 1'h0; s4_valid <=
-        1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0; signal_39 <= 1'h0; limit <=
-        17'h0; stored <= 16'h0; allowed <= 1'h0; signal_33 <= 1'h0; flushing <= 4'h0; lead <= 2'h0;
-        linear <= 20'h0; linear_row <= 20'h0; record_ends_31 <= 1'h0; record_left <= 16'h0;
-        channel_ends <= 1'h0; channel_left <= 16'h0; more <= 1'h0; signal_24 <= 18'h0; signal_23 <=
-        2'h0; valid <= 1'h0; opened <= 1'h0; signal <= 1'h0;
+  always @(posedge writer_gated_clk) begin
+    if (|{signal_14, starts, finished, writer_gated_rst, pass_done, n2, n3, n4}) begin
+      settling <= 4'hb;
     end else begin
-      signal_78 <= {s5_valid & 3'h7 - where[2:0] < s5_piece[2:0], s5_valid & 3'h6 - where[2:0] <
+      if (n5) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge writer_gated_clk) begin
+    if (writer_gated_rst) begin
+      freed <= 16'h0; enables_78 <= 8'h0; enables <= 8'h0; at <= 15'h0; turn <= 2'h0; position_71 <=
+        20'h0; linear_70 <= 9'h0; pitch_less <= 21'h0; signal_56 <= 1'h0; x_step_less <= 21'h0;
+        s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0;
+        signal_39 <= 1'h0; limit <= 17'h0; stored <= 16'h0; allowed <= 1'h0; signal_33 <= 1'h0;
+        flushing <= 4'h0; lead <= 2'h0; linear <= 20'h0; linear_row <= 20'h0; record_ends_31 <=
+        1'h0; record_left <= 16'h0; channel_ends <= 1'h0; channel_left <= 16'h0; more <= 1'h0;
+        signal_24 <= 18'h0; signal_23 <= 2'h0; valid <= 1'h0; opened <= 1'h0; signal <= 1'h0;
+    end else begin
+      freed <= released;
+      enables_78 <= {s5_valid & 3'h7 - where[2:0] < s5_piece[2:0], s5_valid & 3'h6 - where[2:0] <
         s5_piece[2:0], s5_valid & 3'h5 - where[2:0] < s5_piece[2:0], s5_valid & 3'h4 - where[2:0] <
         s5_piece[2:0], s5_valid & 2'h3 - where[2:0] < s5_piece[2:0], s5_valid & 2'h2 - where[2:0] <
         s5_piece[2:0], s5_valid & 1'h1 - where[2:0] < s5_piece[2:0], s5_valid & 1'h0 - where[2:0] <
         s5_piece[2:0]};
-      s7_enables <= signal_78;
+      enables <= enables_78;
+      at <= here;
       turn <= s5_piece[4:3] - where[1:0];
       position_71 <= position;
       linear_70 <= linear[8:0] + phase_offset[8:0];
@@ -1565,76 +1882,76 @@ module \neuflow_convolver_tile.convolver.row_store  (
       s3_valid <= s2_valid;
       s2_valid <= s1_valid;
       s1_valid <= signal_14;
-      signal_39 <= signal & ~finished & n2 & (record_ends ? n3 < limit : record < limit);
-      limit <= config__payload[152:137] + {n4 ? released : 16'h0};
-      stored <= n4 ? record : 16'hffff;
-      allowed <= n2;
+      signal_39 <= signal & ~finished & n6 & (record_ends ? n7 < limit : record < limit);
+      limit <= config__payload[152:137] + {n8 ? released : 16'h0};
+      stored <= n8 ? record : 16'hffff;
+      allowed <= n6;
       signal_33 <= !config__payload[56:41];
       flushing <= {flushing[2:0], finished};
       lead <= (lead + finished) - pass_done;
-      if (n7) linear <= n5 ? config__payload[76:57] : n6 ? linear + config__payload[96:77] :
+      if (n11) linear <= n9 ? config__payload[76:57] : n10 ? linear + config__payload[96:77] :
         next_linear_row;
-      if (n7 & {n6, n5} != 2'h2) linear_row <= n5 ? config__payload[76:57] : next_linear_row;
-      if (n9) begin
-        record_ends_31 <= n8 ? config__payload[56:41] == 1'h1 : record_left == 1'h1;
-        record_left <= n8 ? config__payload[56:41] - 1'h1 : record_left - 1'h1;
-      end
-      if (n11) begin
-        channel_ends <= n10 ? config__payload[40:25] == 1'h1 : channel_left == 1'h1;
-        channel_left <= n10 ? config__payload[40:25] - 1'h1 : channel_left - 1'h1;
-      end
+      if (n11 & {n10, n9} != 2'h2) linear_row <= n9 ? config__payload[76:57] : next_linear_row;
       if (n13) begin
-        more <= n12 ? |width[19:2] : signal_24 != 1'h1;
-        signal_24 <= n12 ? width[19:2] : signal_24 - 1'h1;
+        record_ends_31 <= n12 ? config__payload[56:41] == 1'h1 : record_left == 1'h1;
+        record_left <= n12 ? config__payload[56:41] - 1'h1 : record_left - 1'h1;
       end
-      if (n14) signal_23 <= n12 ? width[1:0] : rest[1:0];
+      if (n15) begin
+        channel_ends <= n14 ? config__payload[40:25] == 1'h1 : channel_left == 1'h1;
+        channel_left <= n14 ? config__payload[40:25] - 1'h1 : channel_left - 1'h1;
+      end
+      if (n17) begin
+        more <= n16 ? |width[19:2] : signal_24 != 1'h1;
+        signal_24 <= n16 ? width[19:2] : signal_24 - 1'h1;
+      end
+      if (n18) signal_23 <= n16 ? width[1:0] : rest[1:0];
       if (o__ready) valid <= o__valid;
       if (starts | i__valid & i__ready & i__payload[67]) opened <= starts ? |config__payload[56:41]
         : 1'h0;
       if (starts | finished) signal <= starts;
     end
   end
-  always @(posedge clk) begin
-    if (n15) begin
+  always @(posedge writer_gated_clk) begin
+    if (n19) begin
       phase_y <= 4'h0; signal_65 <= 20'h0; position <= 20'h0;
     end else begin
-      if (n17) begin
-        phase_y <= last_phase_y ? 4'h0 : n16[3:0];
+      if (n21) begin
+        phase_y <= last_phase_y ? 4'h0 : n20[3:0];
         signal_65 <= signal_69;
       end
-      if ({s2_valid, n6, n19, n20, n18} != 5'h14 & |{s2_valid, n6, n20, n18} & {n6, n20, n18} !=
+      if ({s2_valid, n10, n23, n24, n22} != 5'h14 & |{s2_valid, n10, n24, n22} & {n10, n24, n22} !=
         2'h2) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
-        position <= n6 ? signal_65 : n18 ? signal_69 : signal_56 & $signed(after_beyond) >=
+        position <= n10 ? signal_65 : n22 ? signal_69 : signal_56 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
       end
     end
   end
-  always @(posedge clk) begin
-    if (n21) begin
+  always @(posedge writer_gated_clk) begin
+    if (n25) begin
       phase_offset <= 20'h0; signal_58 <= 4'h0;
     end else begin
       if (s2_valid) begin
-        phase_offset <= n19 ? phase_offset + config__payload[196:177] : 20'h0;
-        signal_58 <= n19 ? n22[3:0] : 4'h0;
+        phase_offset <= n23 ? phase_offset + config__payload[196:177] : 20'h0;
+        signal_58 <= n23 ? n26[3:0] : 4'h0;
       end
     end
   end
-  always @(posedge clk) begin
+  always @(posedge writer_gated_clk) begin
     if (!(config__payload[4])) begin
       step[19:3] <= 17'h0;
     end else begin
       step[19:3] <= config__payload[176:160];
     end
   end
-  always @(posedge clk) begin
-    if (finished | rst) begin
+  always @(posedge writer_gated_clk) begin
+    if (finished | writer_gated_rst) begin
       record <= 16'h0;
     end else begin
-      if (record_ends) record <= n3[15:0];
+      if (record_ends) record <= n7[15:0];
     end
   end
-  always @(posedge clk) begin
+  always @(posedge writer_gated_clk) begin
     if (o__ready) begin
       signal_20 <= 2'h0;
     end else begin
@@ -1643,139 +1960,19 @@ module \neuflow_convolver_tile.convolver.row_store  (
   end
 endmodule
 
-module \neuflow_convolver_tile.convolver.row_store.bank0  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.bank1  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.bank2  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.bank3  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.bank4  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.bank5  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.bank6  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.bank7  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.locator  (
-  input wire rst,
+module \neuflow_convolver_tile.convolver.row_store.writer.locator  (
+  input wire writer_gated_clk,
   input wire [8:0] linear,
   input wire [19:0] position,
   output reg [14:0] where = 15'h0,
   input wire [19:0] ring,
-  input wire clk
+  input wire writer_gated_rst
 );
   reg signal = 1'h0;
   reg [5:0] base = 6'h0;
   reg [8:0] like = 9'h0, last = 9'h0, ring_less = 9'h0;
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge writer_gated_clk) begin
+    if (writer_gated_rst) begin
       where <= 15'h0; base <= 6'h0; last <= 9'h0; like <= 9'h0; ring_less <= 9'h0; signal <= 1'h0;
     end else begin
       where <= {signal & like[8:3] == last[8:3] ? base : like[8:3] + 1'h1, like};
@@ -1788,15 +1985,15 @@ module \neuflow_convolver_tile.convolver.row_store.locator  (
   end
 endmodule
 
-module \neuflow_convolver_tile.convolver.row_store.slice  (
-  input wire rst,
+module \neuflow_convolver_tile.convolver.row_store.writer.slice  (
   input wire [67:0] i__payload,
+  input wire writer_gated_clk,
   input wire i__valid,
   input wire o__ready,
   output wire i__ready,
   output reg [67:0] o__payload = 68'h0,
   output reg o__valid = 1'h0,
-  input wire clk
+  input wire writer_gated_rst
 );
   reg spare_valid = 1'h0;
   reg [67:0] spare = 68'h0;
@@ -1806,12 +2003,12 @@ module \neuflow_convolver_tile.convolver.row_store.slice  (
   assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
   assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
+  always @(posedge writer_gated_clk) begin
     spare <= n1;
     if (free) o__payload <= n1;
   end
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge writer_gated_clk) begin
+    if (writer_gated_rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
     end else begin
       spare_valid <= ~free & n2;
@@ -1821,7 +2018,7 @@ module \neuflow_convolver_tile.convolver.row_store.slice  (
 endmodule
 
 module \neuflow_convolver_tile.convolver.weight_store  (
-  input wire rst,
+  input wire blocks_gated_rst,
   input wire [67:0] i__payload,
   input wire i__valid,
   output wire i__ready,
@@ -1835,105 +2032,122 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1683_16,
+  input wire [1:0] port_1797_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
 );
-  reg signal_43 = 1'h0, asks = 1'h1, leads = 1'h0;
+  reg signal_46 = 1'h0, asks = 1'h1, leads = 1'h0;
   reg [11:0] leading = 12'h0;
   reg [1:0] asked = 2'h0;
-  wire n2, n1, signal_9, read_27, ready_29, room_6, room_7;
-  wire [63:0] value_45;
-  assign i__ready = listening & (leads ? room_7 : room_6);
-  assign config__ready = signal_9 & i__payload[67];
-  assign read_27 = asks & ready_29;
-  assign signal_9 = i__ready & i__valid;
-  assign n1 = parameters_take | rst;
-  assign n2 = {signal_9, listening} != 1'h1;
+  wire n2, n1, signal_13, awake, blocks_clk, read_31, ready_33, room_10, room_11;
+  wire [63:0] value_48;
+  assign i__ready = listening & (leads ? room_11 : room_10);
+  assign config__ready = signal_13 & i__payload[67];
+  assign read_31 = asks & ready_33;
+  assign signal_13 = i__ready & i__valid;
+  assign n1 = blocks_gated_rst | parameters_take;
+  assign n2 = {signal_13, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
-    .clk(clk), .free(parameters_take & port_1683_16[1]), .read_enable(read_27), .ready(ready_29),
-      .rewind(parameters_take & port_1683_16[0]), .room(room_7), .rst(rst), .value(value_45),
-      .write_data(i__payload[63:0]), .write_enable(signal_9 & leads)
+    .awake(awake), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(blocks_gated_rst),
+      .free(parameters_take & port_1797_16[1]), .read_enable(read_31), .ready(ready_33),
+      .rewind(parameters_take & port_1797_16[0]), .room(room_11), .value(value_48),
+      .write_data(i__payload[63:0]), .write_enable(signal_13 & leads)
+  );
+  neuflow_clock_gate blocks_gate (
+    .awake(awake), .clk(clk), .gated(blocks_clk), .rst(blocks_gated_rst)
   );
   \neuflow_convolver_tile.convolver.weight_store.weights  weights (
-    .clk(clk), .free(free), .read_enable(read), .ready(ready), .rewind(rewind), .room(room_6),
-      .rst(rst), .value(value), .write_data(i__payload[63:0]), .write_enable(signal_9 & ~leads)
+    .clk(clk), .free(free), .read_enable(read), .ready(ready), .rewind(rewind), .room(room_10),
+      .rst(blocks_gated_rst), .value(value), .write_data(i__payload[63:0]), .write_enable(signal_13
+      & ~leads)
   );
   always @(posedge clk) begin
-    if (signal_43) parameters <= {value_45, parameters[191:64]};
+    if (signal_46) parameters <= {value_48, parameters[191:64]};
   end
   always @(posedge clk) begin
     if (n1) begin
       asks <= 1'h1; asked <= 2'h0;
     end else begin
-      if (read_27) begin
+      if (read_31) begin
         asks <= asked != 2'h2;
         asked <= asked + 1'h1;
       end
     end
   end
   always @(posedge clk) begin
-    if (rst) begin
-      parameters_valid <= 1'h0; signal_43 <= 1'h0; listening <= 1'h0; leads <= 1'h0; leading <=
+    if (blocks_gated_rst) begin
+      parameters_valid <= 1'h0; signal_46 <= 1'h0; listening <= 1'h0; leads <= 1'h0; leading <=
         12'h0;
     end else begin
       parameters_valid <= ~asks & ~parameters_take;
-      signal_43 <= read_27;
-      listening <= listening ? (signal_9 ? ~i__payload[67] : 1'h1) : config__valid;
+      signal_46 <= read_31;
+      listening <= listening ? (signal_13 ? ~i__payload[67] : 1'h1) : config__valid;
       if (n2) leads <= listening ? (leads ? leading != 1'h1 : 1'h0) : |config__payload[12:3];
-      if ({signal_9, leads, listening} != 3'h5 & n2) leading <= listening ? leading - 1'h1 :
+      if ({signal_13, leads, listening} != 3'h5 & n2) leading <= listening ? leading - 1'h1 :
         {config__payload[12:3], 1'h0} + config__payload[12:3];
     end
   end
 endmodule
 
 module \neuflow_convolver_tile.convolver.weight_store.blocks  (
-  input wire rst,
   input wire [63:0] write_data,
   input wire write_enable,
   input wire read_enable,
   input wire rewind,
   input wire free,
+  input wire blocks_gated_clk,
+  output wire awake,
   output wire [63:0] value,
   output reg room = 1'h1,
   output reg ready = 1'h0,
-  input wire clk
+  input wire blocks_gated_rst
 );
+  reg [2:0] settling = 3'h4;
   reg [5:0] leaving = 6'h0, oldest = 6'h0, passed = 6'h0, space = 6'h30, tail = 6'h0, unread = 6'h0,
     write_address = 6'h0;
-  wire n3, n2;
-  wire [5:0] n1;
-  assign n1 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
-  assign n2 = rewind & n3;
-  assign n3 = ~free;
+  wire n4, n3, n1;
+  wire [5:0] n2;
+  assign awake = |{rewind, read_enable, write_enable, free} | n1;
+  assign n1 = |settling;
+  assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
+  assign n3 = rewind & n4;
+  assign n4 = ~free;
   \neuflow_convolver_tile.convolver.weight_store.blocks.ram  ram (
-    .clk(clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
+    .blocks_gated_clk(blocks_gated_clk), .read_address(tail), .read_data(value),
+      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
+      .write_enable(write_enable)
   );
-  always @(posedge clk) begin
-    if (rewind | free | rst) begin
+  always @(posedge blocks_gated_clk) begin
+    if (|{blocks_gated_rst, rewind, read_enable, write_enable, free}) begin
+      settling <= 3'h4;
+    end else begin
+      if (n1) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge blocks_gated_clk) begin
+    if (blocks_gated_rst | rewind | free) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
     end
   end
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge blocks_gated_clk) begin
+    if (blocks_gated_rst) begin
       tail <= 6'h0; unread <= 6'h0; ready <= 1'h0; room <= 1'h1; space <= 6'h30; oldest <= 6'h0;
         write_address <= 6'h0;
     end else begin
-      tail <= free ? n1 : rewind ? oldest : n1;
-      unread <= n2 ? (unread + passed) + write_enable : (unread + write_enable) - read_enable;
-      ready <= write_enable | (n2 ? |passed | ready : read_enable ? unread > 1'h1 : ready);
+      tail <= free ? n2 : rewind ? oldest : n2;
+      unread <= n3 ? (unread + passed) + write_enable : (unread + write_enable) - read_enable;
+      ready <= write_enable | (n3 ? |passed | ready : read_enable ? unread > 1'h1 : ready);
       room <= write_enable ? space > 1'h1 : |space;
       space <= (space - write_enable) + leaving;
-      if (free) oldest <= n1;
+      if (free) oldest <= n2;
       if (write_enable) write_address <= write_address == 6'h2f ? 6'h0 : write_address + 1'h1;
     end
   end
-  always @(posedge clk) begin
-    if (n3 | rst) begin
+  always @(posedge blocks_gated_clk) begin
+    if (n4 | blocks_gated_rst) begin
       leaving <= 6'h0;
     end else begin
       leaving <= passed + read_enable;
@@ -1942,17 +2156,18 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
 endmodule
 
 module \neuflow_convolver_tile.convolver.weight_store.blocks.ram  (
-  input wire [63:0] write_data,
   input wire write_enable,
   input wire read_enable,
+  input wire blocks_gated_clk,
   output wire [63:0] read_data,
   input wire [5:0] write_address,
   input wire [5:0] read_address,
-  input wire clk
+  input wire [63:0] write_data
 );
   neuflow_ram #(.ADDRESS(6), .DEPTH(48), .WIDTH(64)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
+    .clk(blocks_gated_clk), .read_address(read_address), .read_data(read_data),
+      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
+      .write_enable(write_enable)
   );
 endmodule
 
@@ -2025,7 +2240,6 @@ module \neuflow_convolver_tile.convolver.weight_store.weights.ram  (
 endmodule
 
 module \neuflow_convolver_tile.router  (
-  input wire rst,
   input wire [3:0] sub,
   input wire [7:0] columns,
   input wire [34:0] east_in__payload,
@@ -2038,10 +2252,12 @@ module \neuflow_convolver_tile.router  (
   input wire o__ready_75,
   input wire o__ready_85,
   input wire bus__valid,
+  input wire router_gated_clk,
   output wire east_moves,
   output wire south_moves,
   output wire west_moves,
   output wire local0_moves,
+  output wire awake,
   output wire bus__ready,
   output wire [34:0] east_out__payload,
   output wire east_out__valid,
@@ -2052,72 +2268,90 @@ module \neuflow_convolver_tile.router  (
   input wire [48:0] bus__payload,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire clk
+  input wire router_gated_rst
 );
   reg east_armed = 1'h0, east_ended = 1'h0, local0_armed = 1'h0, local0_ended = 1'h0, o__ready =
     1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
+  reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
     4'h0, west_next_source = 4'h0, west_source = 4'h0, east_peers_q = 4'he, local0_peers_q = 4'he,
     south_peers_q = 4'he, west_peers_q = 4'he;
   reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
     local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
     west_current = 10'h0, west_waiting = 10'h0;
-  wire n3, n6, n2, n1, n5, n4, east_last, i__ready_69, i__ready_79, i__ready_89, local0_last,
-    o__valid_95, south_last, west_last;
+  wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, i__ready_69, i__ready_79, i__ready_89,
+    local0_last, o__valid_94, south_last, west_last;
   wire [17:0] o__payload;
-  wire [3:0] n9, signal, moving, names;
-  wire [9:0] n7, n8, signal_29, done, queued;
-  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n8);
-  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n8);
-  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n8);
-  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n8);
+  wire [3:0] n13, signal, moving, names;
+  wire [9:0] n11, n12, signal_29, done, queued;
+  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n12);
+  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n12);
+  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n12);
+  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n12);
+  assign awake = |{o__valid_94, local0_moves, west_moves, south_moves, east_moves, n1, n2, n3,
+    bus__valid} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
+  assign n1 = west_out__valid & o__ready_85;
+  assign n2 = south_out__valid & o__ready_75;
+  assign n3 = east_out__valid & o__ready_65;
+  assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
-  assign n1 = o__payload[7:4] == 3'h5;
+  assign n5 = o__payload[7:4] == 3'h5;
   assign names = {o__payload[11:9], 1'h0} | signal;
-  assign n2 = o__payload[7:4] == 2'h3;
-  assign n3 = o__payload[7:4] == 2'h2;
-  assign n4 = o__payload[7:4] == 1'h1;
-  assign signal = |{n4, n3, n2, n1} ? {n9[3:1], 1'h0} : 4'h0;
-  assign queued = o__ready ? signal & signal_30 & n7 : 10'h0;
-  assign n5 = o__ready | |done;
+  assign n6 = o__payload[7:4] == 2'h3;
+  assign n7 = o__payload[7:4] == 2'h2;
+  assign n8 = o__payload[7:4] == 1'h1;
+  assign signal = |{n8, n7, n6, n5} ? {n13[3:1], 1'h0} : 4'h0;
+  assign queued = o__ready ? signal & signal_30 & n11 : 10'h0;
+  assign n9 = o__ready | |done;
   assign signal_29 = o__ready ? signal & (~signal_30 | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
-  assign n6 = |{6'h0, signal};
-  assign n7 = ~done;
-  assign n8 = ~{i__ready_89, i__ready_79, i__ready_69, 1'h0};
-  assign n9 = 1'h1 << o__payload[3:0];
+  assign n10 = |{6'h0, signal};
+  assign n11 = ~done;
+  assign n12 = ~{i__ready_89, i__ready_79, i__ready_69, 1'h0};
+  assign n13 = 1'h1 << o__payload[3:0];
   neuflow_link_slice east_slice (
-    .clk(clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source == 2'h3 ?
-      west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
+    .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
+      2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
       east_in__payload : 35'h0), .i__ready(i__ready_69), .i__valid(moving[1]),
-      .o__payload(east_out__payload), .o__ready(o__ready_65), .o__valid(east_out__valid), .rst(rst)
+      .o__payload(east_out__payload), .o__ready(o__ready_65), .o__valid(east_out__valid),
+      .rst(router_gated_rst)
   );
   neuflow_link_slice south_slice (
-    .clk(clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source == 2'h3 ?
-      west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
+    .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
+      2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
       east_in__payload : 35'h0), .i__ready(i__ready_79), .i__valid(moving[2]),
       .o__payload(south_out__payload), .o__ready(o__ready_75), .o__valid(south_out__valid),
-      .rst(rst)
+      .rst(router_gated_rst)
   );
   neuflow_link_slice west_slice (
-    .clk(clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source == 2'h3 ?
-      west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
+    .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
+      2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
       east_in__payload : 35'h0), .i__ready(i__ready_89), .i__valid(moving[3]),
-      .o__payload(west_out__payload), .o__ready(o__ready_85), .o__valid(west_out__valid), .rst(rst)
+      .o__payload(west_out__payload), .o__ready(o__ready_85), .o__valid(west_out__valid),
+      .rst(router_gated_rst)
   );
   \neuflow_convolver_tile.router.words  words (
-    .clk(clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
+    .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_95), .rst(rst)
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_94),
+      .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst)
   );
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge router_gated_clk) begin
+    if (|{o__valid_94, local0_moves, west_moves, south_moves, east_moves, router_gated_rst, n1, n2,
+      n3, bus__valid}) begin
+      settling <= 3'h4;
+    end else begin
+      if (n4) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst) begin
       local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
         south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; o__ready
         <= 1'h0; west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0;
@@ -2137,48 +2371,48 @@ module \neuflow_convolver_tile.router  (
       south_ended <= south_last;
       east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
-      o__ready <= o__valid_95 & ~o__ready & ~(n1 ? |(local0_current | local0_waiting) & names !=
-        local0_peers_q : n2 ? |(west_current | west_waiting) & names != west_peers_q : n3 ?
-        |(south_current | south_waiting) & names != south_peers_q : n4 ? |(east_current |
+      o__ready <= o__valid_94 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
+        local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
+        |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
         east_waiting) & names != east_peers_q : 1'h0) & ~(|(signal & waits));
-      if (queued[3] & n5) west_next_source <= o__payload[7:4];
-      if ((signal_29[3] | done[3]) & n5) west_source <= signal_29[3] ? o__payload[7:4] :
+      if (queued[3] & n9) west_next_source <= o__payload[7:4];
+      if ((signal_29[3] | done[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
-      if (queued[2] & n5) south_next_source <= o__payload[7:4];
-      if ((signal_29[2] | done[2]) & n5) south_source <= signal_29[2] ? o__payload[7:4] :
+      if (queued[2] & n9) south_next_source <= o__payload[7:4];
+      if ((signal_29[2] | done[2]) & n9) south_source <= signal_29[2] ? o__payload[7:4] :
         south_next_source;
-      if (queued[1] & n5) east_next_source <= o__payload[7:4];
-      if ((signal_29[1] | done[1]) & n5) east_source <= signal_29[1] ? o__payload[7:4] :
+      if (queued[1] & n9) east_next_source <= o__payload[7:4];
+      if ((signal_29[1] | done[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if ((o__ready & n1 & n6) & n5) local0_peers_q <= names;
-      if (n5) begin
-        local0_waiting <= local0_waiting & n7 | (n1 ? queued : 10'h0);
-        local0_current <= local0_current & n7 | local0_waiting & done | (n1 ? signal_29 : 10'h0);
-        west_waiting <= west_waiting & n7 | (n2 ? queued : 10'h0);
-        west_current <= west_current & n7 | west_waiting & done | (n2 ? signal_29 : 10'h0);
-        south_waiting <= south_waiting & n7 | (n3 ? queued : 10'h0);
-        south_current <= south_current & n7 | south_waiting & done | (n3 ? signal_29 : 10'h0);
-        east_waiting <= east_waiting & n7 | (n4 ? queued : 10'h0);
-        east_current <= east_current & n7 | east_waiting & done | (n4 ? signal_29 : 10'h0);
-        waits <= waits & n7 | queued;
-        signal_30 <= signal_30 & n7 | waits & done | signal_29;
+      if ((o__ready & n5 & n10) & n9) local0_peers_q <= names;
+      if (n9) begin
+        local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
+        local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
+        west_waiting <= west_waiting & n11 | (n6 ? queued : 10'h0);
+        west_current <= west_current & n11 | west_waiting & done | (n6 ? signal_29 : 10'h0);
+        south_waiting <= south_waiting & n11 | (n7 ? queued : 10'h0);
+        south_current <= south_current & n11 | south_waiting & done | (n7 ? signal_29 : 10'h0);
+        east_waiting <= east_waiting & n11 | (n8 ? queued : 10'h0);
+        east_current <= east_current & n11 | east_waiting & done | (n8 ? signal_29 : 10'h0);
+        waits <= waits & n11 | queued;
+        signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if ((o__ready & n2 & n6) & n5) west_peers_q <= names;
-      if ((o__ready & n3 & n6) & n5) south_peers_q <= names;
-      if ((o__ready & n4 & n6) & n5) east_peers_q <= names;
+      if ((o__ready & n6 & n10) & n9) west_peers_q <= names;
+      if ((o__ready & n7 & n10) & n9) south_peers_q <= names;
+      if ((o__ready & n8 & n10) & n9) east_peers_q <= names;
     end
   end
 endmodule
 
 module \neuflow_convolver_tile.router.words  (
-  input wire rst,
+  input wire router_gated_clk,
   input wire i__valid,
   output wire i__ready,
   input wire [17:0] i__payload,
   input wire o__ready,
   output reg [17:0] o__payload = 18'h0,
   output reg o__valid = 1'h0,
-  input wire clk
+  input wire router_gated_rst
 );
   reg spare_valid = 1'h0;
   reg [17:0] spare = 18'h0;
@@ -2188,12 +2422,12 @@ module \neuflow_convolver_tile.router.words  (
   assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
   assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
+  always @(posedge router_gated_clk) begin
     spare <= n1;
     if (free) o__payload <= n1;
   end
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
     end else begin
       spare_valid <= ~free & n2;
@@ -2202,7 +2436,7 @@ module \neuflow_convolver_tile.router.words  (
   end
 endmodule
 
-module \neuflow_convolver_tile.tap$141  (
+module \neuflow_convolver_tile.tap$145  (
   input wire rst,
   input wire [48:0] i__payload,
   input wire i__valid,
@@ -2231,13 +2465,13 @@ module \neuflow_convolver_tile.tap$141  (
   assign local__0__valid = o__valid_17 & all_ready;
   assign all_ready = &{local__4__ready, local__3__ready, local__2__ready, local__1__ready,
     local__0__ready, o__ready};
-  \neuflow_convolver_tile.tap$141.slice  slice (
+  \neuflow_convolver_tile.tap$145.slice  slice (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(rst)
   );
 endmodule
 
-module \neuflow_convolver_tile.tap$141.slice  (
+module \neuflow_convolver_tile.tap$145.slice  (
   input wire rst,
   input wire [48:0] i__payload,
   input wire i__valid,

@@ -39,40 +39,44 @@ module neuflow_fifo_tile (
   output wire global_out__valid,
   input wire clk
 );
-  wire bus__ready, bus__valid, i__ready_81, i__ready_93, i__valid_82, i__valid_94, local0_in__ready,
-    local0_in__valid, local1_in__ready, local1_in__valid;
-  wire [34:0] i__payload_78, i__payload_90, local0_in__payload, local1_in__payload;
+  wire awake, bus__ready, bus__valid, i__ready_84, i__ready_96, i__valid_85, i__valid_97,
+    local0_in__ready, local0_in__valid, local1_in__ready, local1_in__valid, router_clk;
+  wire [34:0] i__payload_81, i__payload_93, local0_in__payload, local1_in__payload;
   neuflow_fifo fifo0 (
-    .clk(clk), .i__payload(i__payload_78), .i__ready(i__ready_81), .i__valid(i__valid_82),
+    .clk(clk), .i__payload(i__payload_81), .i__ready(i__ready_84), .i__valid(i__valid_85),
       .o__payload(local0_in__payload), .o__ready(local0_in__ready), .o__valid(local0_in__valid),
       .rst(rst)
   );
   neuflow_fifo fifo1 (
-    .clk(clk), .i__payload(i__payload_90), .i__ready(i__ready_93), .i__valid(i__valid_94),
+    .clk(clk), .i__payload(i__payload_93), .i__ready(i__ready_96), .i__valid(i__valid_97),
       .o__payload(local1_in__payload), .o__ready(local1_in__ready), .o__valid(local1_in__valid),
       .rst(rst)
   );
   \neuflow_fifo_tile.router  router (
-    .bus__payload(config_out__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
-      .columns(columns), .east_in__payload(east_in__payload), .east_in__valid(east_in__valid),
-      .east_moves(east_in__ready), .east_out__payload(east_out__payload),
-      .east_out__valid(east_out__valid), .global_out__payload(global_out__payload),
-      .global_out__valid(global_out__valid), .local0_in__payload(local0_in__payload),
-      .local0_in__valid(local0_in__valid), .local0_moves(local0_in__ready),
-      .local0_out__payload(i__payload_78), .local0_out__valid(i__valid_82),
-      .local1_in__payload(local1_in__payload), .local1_in__valid(local1_in__valid),
-      .local1_moves(local1_in__ready), .local1_out__payload(i__payload_90),
-      .local1_out__valid(i__valid_94), .north_in__payload(north_in__payload),
-      .north_in__valid(north_in__valid), .north_moves(north_in__ready),
-      .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
-      .o__ready_105(south_out__ready), .o__ready_115(west_out__ready),
-      .o__ready_125(global_out__ready), .o__ready_135(i__ready_81), .o__ready_145(i__ready_93),
-      .o__ready_85(north_out__ready), .o__ready_95(east_out__ready), .rst(rst),
-      .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
-      .south_moves(south_in__ready), .south_out__payload(south_out__payload),
-      .south_out__valid(south_out__valid), .sub(row), .west_in__payload(west_in__payload),
-      .west_in__valid(west_in__valid), .west_moves(west_in__ready),
-      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid)
+    .awake(awake), .bus__payload(config_out__payload), .bus__ready(bus__ready),
+      .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
+      .east_in__valid(east_in__valid), .east_moves(east_in__ready),
+      .east_out__payload(east_out__payload), .east_out__valid(east_out__valid),
+      .global_out__payload(global_out__payload), .global_out__valid(global_out__valid),
+      .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
+      .local0_moves(local0_in__ready), .local0_out__payload(i__payload_81),
+      .local0_out__valid(i__valid_85), .local1_in__payload(local1_in__payload),
+      .local1_in__valid(local1_in__valid), .local1_moves(local1_in__ready),
+      .local1_out__payload(i__payload_93), .local1_out__valid(i__valid_97),
+      .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
+      .north_moves(north_in__ready), .north_out__payload(north_out__payload),
+      .north_out__valid(north_out__valid), .o__ready_105(south_out__ready),
+      .o__ready_115(west_out__ready), .o__ready_125(global_out__ready), .o__ready_135(i__ready_84),
+      .o__ready_145(i__ready_96), .o__ready_85(north_out__ready), .o__ready_95(east_out__ready),
+      .router_gated_clk(router_clk), .router_gated_rst(rst), .south_in__payload(south_in__payload),
+      .south_in__valid(south_in__valid), .south_moves(south_in__ready),
+      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid), .sub(row),
+      .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
+      .west_moves(west_in__ready), .west_out__payload(west_out__payload),
+      .west_out__valid(west_out__valid)
+  );
+  neuflow_clock_gate router_gate (
+    .awake(awake), .clk(clk), .gated(router_clk), .rst(rst)
   );
   \neuflow_fifo_tile.tap  tap (
     .clk(clk), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -83,7 +87,6 @@ module neuflow_fifo_tile (
 endmodule
 
 module \neuflow_fifo_tile.router  (
-  input wire rst,
   input wire [3:0] sub,
   input wire [7:0] columns,
   input wire [34:0] north_in__payload,
@@ -100,12 +103,14 @@ module \neuflow_fifo_tile.router  (
   input wire o__ready_115,
   input wire o__ready_125,
   input wire bus__valid,
+  input wire router_gated_clk,
   output wire north_moves,
   output wire east_moves,
   output wire south_moves,
   output wire west_moves,
   output wire local0_moves,
   output wire local1_moves,
+  output wire awake,
   output wire bus__ready,
   output wire [34:0] north_out__payload,
   output wire north_out__valid,
@@ -128,11 +133,12 @@ module \neuflow_fifo_tile.router  (
   input wire [34:0] local1_in__payload,
   input wire local1_in__valid,
   input wire [48:0] bus__payload,
-  input wire clk
+  input wire router_gated_rst
 );
   reg east_armed = 1'h0, east_ended = 1'h0, local0_armed = 1'h0, local0_ended = 1'h0, local1_armed =
     1'h0, local1_ended = 1'h0, north_armed = 1'h0, north_ended = 1'h0, o__ready = 1'h0, south_armed
     = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
+  reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, global_next_source = 4'h0, global_source =
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, local1_next_source = 4'h0, local1_source
     = 4'h0, north_next_source = 4'h0, north_source = 4'h0, south_next_source = 4'h0, south_source =
@@ -143,106 +149,125 @@ module \neuflow_fifo_tile.router  (
     local0_waiting = 10'h0, local1_current = 10'h0, local1_waiting = 10'h0, north_current = 10'h0,
     north_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0, west_current
     = 10'h0, west_waiting = 10'h0;
-  wire n6, n8, n5, n4, n3, n2, n1, n7, east_last, i__ready_109, i__ready_119, i__ready_129,
-    i__ready_139, i__ready_149, i__ready_89, i__ready_99, local0_last, local1_last, north_last,
-    o__valid_155, south_last, west_last;
+  wire n15, n14, n16, n13, n12, n11, n10, n9, n8, n7, n6, n5, n4, n3, n2, n1, east_last,
+    i__ready_109, i__ready_119, i__ready_129, i__ready_139, i__ready_149, i__ready_89, i__ready_99,
+    local0_last, local1_last, north_last, o__valid_154, south_last, west_last;
   wire [17:0] o__payload;
   wire [6:0] signal, moving, names;
-  wire [9:0] n9, n10, signal_35, done, queued;
-  assign north_moves = north_in__valid & north_armed & !(north_peers_q & n10);
-  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n10);
-  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n10);
-  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n10);
-  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n10);
-  assign local1_moves = local1_in__valid & local1_armed & !(local1_peers_q & n10);
+  wire [9:0] n17, n18, signal_35, done, queued;
+  assign north_moves = north_in__valid & north_armed & !(north_peers_q & n18);
+  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n18);
+  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n18);
+  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n18);
+  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n18);
+  assign local1_moves = local1_in__valid & local1_armed & !(local1_peers_q & n18);
+  assign awake = |{o__valid_154, local1_moves, north_moves, local0_moves, west_moves, south_moves,
+    east_moves, n1, n2, n3, n4, n5, n6, n7, bus__valid} | n8;
   assign moving = (north_moves ? north_current[6:0] : 7'h0) | (east_moves ? east_current[6:0] :
     7'h0) | (south_moves ? south_current[6:0] : 7'h0) | (west_moves ? west_current[6:0] : 7'h0) |
     (local0_moves ? local0_current[6:0] : 7'h0) | (local1_moves ? local1_current[6:0] : 7'h0);
+  assign n1 = local1_out__valid & o__ready_145;
+  assign n2 = local0_out__valid & o__ready_135;
+  assign n3 = global_out__valid & o__ready_125;
+  assign n4 = west_out__valid & o__ready_115;
+  assign n5 = south_out__valid & o__ready_105;
+  assign n6 = east_out__valid & o__ready_95;
+  assign n7 = north_out__valid & o__ready_85;
+  assign n8 = |settling;
   assign local1_last = local1_moves & local1_in__payload[34];
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
   assign north_last = north_moves & north_in__payload[34];
-  assign n1 = o__payload[7:4] == 3'h6;
+  assign n9 = o__payload[7:4] == 3'h6;
   assign names = o__payload[14:8] | signal;
-  assign n2 = o__payload[7:4] == 3'h5;
-  assign n3 = o__payload[7:4] == 2'h3;
-  assign n4 = o__payload[7:4] == 2'h2;
-  assign n5 = o__payload[7:4] == 1'h1;
-  assign n6 = !o__payload[7:4];
-  assign signal = |{n5, n4, n3, n2, n1, n6} ? 1'h1 << o__payload[3:0] : 7'h0;
-  assign queued = o__ready ? signal & signal_36 & n9 : 10'h0;
-  assign n7 = o__ready | |done;
+  assign n10 = o__payload[7:4] == 3'h5;
+  assign n11 = o__payload[7:4] == 2'h3;
+  assign n12 = o__payload[7:4] == 2'h2;
+  assign n13 = o__payload[7:4] == 1'h1;
+  assign n14 = !o__payload[7:4];
+  assign signal = |{n13, n12, n11, n10, n9, n14} ? 1'h1 << o__payload[3:0] : 7'h0;
+  assign queued = o__ready ? signal & signal_36 & n17 : 10'h0;
+  assign n15 = o__ready | |done;
   assign signal_35 = o__ready ? signal & (~signal_36 | done) : 10'h0;
   assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
     (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ?
     local0_current : 10'h0) | (local1_ended ? local1_current : 10'h0);
-  assign n8 = |{3'h0, signal};
-  assign n9 = ~done;
-  assign n10 = ~{i__ready_149, i__ready_139, i__ready_129, i__ready_119, i__ready_109, i__ready_99,
+  assign n16 = |{3'h0, signal};
+  assign n17 = ~done;
+  assign n18 = ~{i__ready_149, i__ready_139, i__ready_129, i__ready_119, i__ready_109, i__ready_99,
     i__ready_89};
   neuflow_link_slice east_slice (
-    .clk(clk), .i__payload(east_source == 3'h6 ? local1_in__payload : east_source == 3'h5 ?
-      local0_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
+    .clk(router_gated_clk), .i__payload(east_source == 3'h6 ? local1_in__payload : east_source ==
+      3'h5 ? local0_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
       south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ? north_in__payload
       : 35'h0), .i__ready(i__ready_99), .i__valid(moving[1]), .o__payload(east_out__payload),
-      .o__ready(o__ready_95), .o__valid(east_out__valid), .rst(rst)
+      .o__ready(o__ready_95), .o__valid(east_out__valid), .rst(router_gated_rst)
   );
   neuflow_link_slice global_slice (
-    .clk(clk), .i__payload(global_source == 3'h6 ? local1_in__payload : global_source == 3'h5 ?
-      local0_in__payload : global_source == 2'h3 ? west_in__payload : global_source == 2'h2 ?
-      south_in__payload : global_source == 1'h1 ? east_in__payload : !global_source ?
+    .clk(router_gated_clk), .i__payload(global_source == 3'h6 ? local1_in__payload : global_source
+      == 3'h5 ? local0_in__payload : global_source == 2'h3 ? west_in__payload : global_source ==
+      2'h2 ? south_in__payload : global_source == 1'h1 ? east_in__payload : !global_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_129), .i__valid(moving[4]),
       .o__payload(global_out__payload), .o__ready(o__ready_125), .o__valid(global_out__valid),
-      .rst(rst)
+      .rst(router_gated_rst)
   );
   neuflow_link_slice local0_slice (
-    .clk(clk), .i__payload(local0_source == 3'h6 ? local1_in__payload : local0_source == 3'h5 ?
-      local0_in__payload : local0_source == 2'h3 ? west_in__payload : local0_source == 2'h2 ?
-      south_in__payload : local0_source == 1'h1 ? east_in__payload : !local0_source ?
+    .clk(router_gated_clk), .i__payload(local0_source == 3'h6 ? local1_in__payload : local0_source
+      == 3'h5 ? local0_in__payload : local0_source == 2'h3 ? west_in__payload : local0_source ==
+      2'h2 ? south_in__payload : local0_source == 1'h1 ? east_in__payload : !local0_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_139), .i__valid(moving[5]),
       .o__payload(local0_out__payload), .o__ready(o__ready_135), .o__valid(local0_out__valid),
-      .rst(rst)
+      .rst(router_gated_rst)
   );
   neuflow_link_slice local1_slice (
-    .clk(clk), .i__payload(local1_source == 3'h6 ? local1_in__payload : local1_source == 3'h5 ?
-      local0_in__payload : local1_source == 2'h3 ? west_in__payload : local1_source == 2'h2 ?
-      south_in__payload : local1_source == 1'h1 ? east_in__payload : !local1_source ?
+    .clk(router_gated_clk), .i__payload(local1_source == 3'h6 ? local1_in__payload : local1_source
+      == 3'h5 ? local0_in__payload : local1_source == 2'h3 ? west_in__payload : local1_source ==
+      2'h2 ? south_in__payload : local1_source == 1'h1 ? east_in__payload : !local1_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_149), .i__valid(moving[6]),
       .o__payload(local1_out__payload), .o__ready(o__ready_145), .o__valid(local1_out__valid),
-      .rst(rst)
+      .rst(router_gated_rst)
   );
   neuflow_link_slice north_slice (
-    .clk(clk), .i__payload(north_source == 3'h6 ? local1_in__payload : north_source == 3'h5 ?
-      local0_in__payload : north_source == 2'h3 ? west_in__payload : north_source == 2'h2 ?
+    .clk(router_gated_clk), .i__payload(north_source == 3'h6 ? local1_in__payload : north_source ==
+      3'h5 ? local0_in__payload : north_source == 2'h3 ? west_in__payload : north_source == 2'h2 ?
       south_in__payload : north_source == 1'h1 ? east_in__payload : !north_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_89), .i__valid(moving[0]),
       .o__payload(north_out__payload), .o__ready(o__ready_85), .o__valid(north_out__valid),
-      .rst(rst)
+      .rst(router_gated_rst)
   );
   neuflow_link_slice south_slice (
-    .clk(clk), .i__payload(south_source == 3'h6 ? local1_in__payload : south_source == 3'h5 ?
-      local0_in__payload : south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ?
+    .clk(router_gated_clk), .i__payload(south_source == 3'h6 ? local1_in__payload : south_source ==
+      3'h5 ? local0_in__payload : south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ?
       south_in__payload : south_source == 1'h1 ? east_in__payload : !south_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_109), .i__valid(moving[2]),
       .o__payload(south_out__payload), .o__ready(o__ready_105), .o__valid(south_out__valid),
-      .rst(rst)
+      .rst(router_gated_rst)
   );
   neuflow_link_slice west_slice (
-    .clk(clk), .i__payload(west_source == 3'h6 ? local1_in__payload : west_source == 3'h5 ?
-      local0_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
+    .clk(router_gated_clk), .i__payload(west_source == 3'h6 ? local1_in__payload : west_source ==
+      3'h5 ? local0_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
       south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ? north_in__payload
       : 35'h0), .i__ready(i__ready_119), .i__valid(moving[3]), .o__payload(west_out__payload),
-      .o__ready(o__ready_115), .o__valid(west_out__valid), .rst(rst)
+      .o__ready(o__ready_115), .o__valid(west_out__valid), .rst(router_gated_rst)
   );
   \neuflow_fifo_tile.router.words  words (
-    .clk(clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
+    .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_155), .rst(rst)
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_154),
+      .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst)
   );
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge router_gated_clk) begin
+    if (|{o__valid_154, local1_moves, north_moves, local0_moves, west_moves, south_moves,
+      east_moves, router_gated_rst, n1, n2, n3, n4, n5, n6, n7, bus__valid}) begin
+      settling <= 3'h4;
+    end else begin
+      if (n8) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst) begin
       local1_armed <= 1'h0; local1_ended <= 1'h0; local0_armed <= 1'h0; local0_ended <= 1'h0;
         west_armed <= 1'h0; west_ended <= 1'h0; south_armed <= 1'h0; south_ended <= 1'h0; east_armed
         <= 1'h0; east_ended <= 1'h0; north_armed <= 1'h0; north_ended <= 1'h0; o__ready <= 1'h0;
@@ -273,68 +298,68 @@ module \neuflow_fifo_tile.router  (
       north_armed <= |north_current & !(north_peers_q & ~north_current) & ~north_last &
         ~north_ended;
       north_ended <= north_last;
-      o__ready <= o__valid_155 & ~o__ready & ~(n1 ? |(local1_current | local1_waiting) & names !=
-        local1_peers_q : n2 ? |(local0_current | local0_waiting) & names != local0_peers_q : n3 ?
-        |(west_current | west_waiting) & names != west_peers_q : n4 ? |(south_current |
-        south_waiting) & names != south_peers_q : n5 ? |(east_current | east_waiting) & names !=
-        east_peers_q : n6 ? |(north_current | north_waiting) & names != north_peers_q : 1'h0) &
+      o__ready <= o__valid_154 & ~o__ready & ~(n9 ? |(local1_current | local1_waiting) & names !=
+        local1_peers_q : n10 ? |(local0_current | local0_waiting) & names != local0_peers_q : n11 ?
+        |(west_current | west_waiting) & names != west_peers_q : n12 ? |(south_current |
+        south_waiting) & names != south_peers_q : n13 ? |(east_current | east_waiting) & names !=
+        east_peers_q : n14 ? |(north_current | north_waiting) & names != north_peers_q : 1'h0) &
         ~(|(signal & waits));
-      if (queued[6] & n7) local1_next_source <= o__payload[7:4];
-      if ((signal_35[6] | done[6]) & n7) local1_source <= signal_35[6] ? o__payload[7:4] :
+      if (queued[6] & n15) local1_next_source <= o__payload[7:4];
+      if ((signal_35[6] | done[6]) & n15) local1_source <= signal_35[6] ? o__payload[7:4] :
         local1_next_source;
-      if (queued[5] & n7) local0_next_source <= o__payload[7:4];
-      if ((signal_35[5] | done[5]) & n7) local0_source <= signal_35[5] ? o__payload[7:4] :
+      if (queued[5] & n15) local0_next_source <= o__payload[7:4];
+      if ((signal_35[5] | done[5]) & n15) local0_source <= signal_35[5] ? o__payload[7:4] :
         local0_next_source;
-      if (queued[4] & n7) global_next_source <= o__payload[7:4];
-      if ((signal_35[4] | done[4]) & n7) global_source <= signal_35[4] ? o__payload[7:4] :
+      if (queued[4] & n15) global_next_source <= o__payload[7:4];
+      if ((signal_35[4] | done[4]) & n15) global_source <= signal_35[4] ? o__payload[7:4] :
         global_next_source;
-      if (queued[3] & n7) west_next_source <= o__payload[7:4];
-      if ((signal_35[3] | done[3]) & n7) west_source <= signal_35[3] ? o__payload[7:4] :
+      if (queued[3] & n15) west_next_source <= o__payload[7:4];
+      if ((signal_35[3] | done[3]) & n15) west_source <= signal_35[3] ? o__payload[7:4] :
         west_next_source;
-      if (queued[2] & n7) south_next_source <= o__payload[7:4];
-      if ((signal_35[2] | done[2]) & n7) south_source <= signal_35[2] ? o__payload[7:4] :
+      if (queued[2] & n15) south_next_source <= o__payload[7:4];
+      if ((signal_35[2] | done[2]) & n15) south_source <= signal_35[2] ? o__payload[7:4] :
         south_next_source;
-      if (queued[1] & n7) east_next_source <= o__payload[7:4];
-      if ((signal_35[1] | done[1]) & n7) east_source <= signal_35[1] ? o__payload[7:4] :
+      if (queued[1] & n15) east_next_source <= o__payload[7:4];
+      if ((signal_35[1] | done[1]) & n15) east_source <= signal_35[1] ? o__payload[7:4] :
         east_next_source;
-      if (queued[0] & n7) north_next_source <= o__payload[7:4];
-      if ((signal_35[0] | done[0]) & n7) north_source <= signal_35[0] ? o__payload[7:4] :
+      if (queued[0] & n15) north_next_source <= o__payload[7:4];
+      if ((signal_35[0] | done[0]) & n15) north_source <= signal_35[0] ? o__payload[7:4] :
         north_next_source;
-      if ((o__ready & n1 & n8) & n7) local1_peers_q <= names;
-      if (n7) begin
-        local1_waiting <= local1_waiting & n9 | (n1 ? queued : 10'h0);
-        local1_current <= local1_current & n9 | local1_waiting & done | (n1 ? signal_35 : 10'h0);
-        local0_waiting <= local0_waiting & n9 | (n2 ? queued : 10'h0);
-        local0_current <= local0_current & n9 | local0_waiting & done | (n2 ? signal_35 : 10'h0);
-        west_waiting <= west_waiting & n9 | (n3 ? queued : 10'h0);
-        west_current <= west_current & n9 | west_waiting & done | (n3 ? signal_35 : 10'h0);
-        south_waiting <= south_waiting & n9 | (n4 ? queued : 10'h0);
-        south_current <= south_current & n9 | south_waiting & done | (n4 ? signal_35 : 10'h0);
-        east_waiting <= east_waiting & n9 | (n5 ? queued : 10'h0);
-        east_current <= east_current & n9 | east_waiting & done | (n5 ? signal_35 : 10'h0);
-        north_waiting <= north_waiting & n9 | (n6 ? queued : 10'h0);
-        north_current <= north_current & n9 | north_waiting & done | (n6 ? signal_35 : 10'h0);
-        waits <= waits & n9 | queued;
-        signal_36 <= signal_36 & n9 | waits & done | signal_35;
+      if ((o__ready & n9 & n16) & n15) local1_peers_q <= names;
+      if (n15) begin
+        local1_waiting <= local1_waiting & n17 | (n9 ? queued : 10'h0);
+        local1_current <= local1_current & n17 | local1_waiting & done | (n9 ? signal_35 : 10'h0);
+        local0_waiting <= local0_waiting & n17 | (n10 ? queued : 10'h0);
+        local0_current <= local0_current & n17 | local0_waiting & done | (n10 ? signal_35 : 10'h0);
+        west_waiting <= west_waiting & n17 | (n11 ? queued : 10'h0);
+        west_current <= west_current & n17 | west_waiting & done | (n11 ? signal_35 : 10'h0);
+        south_waiting <= south_waiting & n17 | (n12 ? queued : 10'h0);
+        south_current <= south_current & n17 | south_waiting & done | (n12 ? signal_35 : 10'h0);
+        east_waiting <= east_waiting & n17 | (n13 ? queued : 10'h0);
+        east_current <= east_current & n17 | east_waiting & done | (n13 ? signal_35 : 10'h0);
+        north_waiting <= north_waiting & n17 | (n14 ? queued : 10'h0);
+        north_current <= north_current & n17 | north_waiting & done | (n14 ? signal_35 : 10'h0);
+        waits <= waits & n17 | queued;
+        signal_36 <= signal_36 & n17 | waits & done | signal_35;
       end
-      if ((o__ready & n2 & n8) & n7) local0_peers_q <= names;
-      if ((o__ready & n3 & n8) & n7) west_peers_q <= names;
-      if ((o__ready & n4 & n8) & n7) south_peers_q <= names;
-      if ((o__ready & n5 & n8) & n7) east_peers_q <= names;
-      if ((o__ready & n6 & n8) & n7) north_peers_q <= names;
+      if ((o__ready & n10 & n16) & n15) local0_peers_q <= names;
+      if ((o__ready & n11 & n16) & n15) west_peers_q <= names;
+      if ((o__ready & n12 & n16) & n15) south_peers_q <= names;
+      if ((o__ready & n13 & n16) & n15) east_peers_q <= names;
+      if ((o__ready & n14 & n16) & n15) north_peers_q <= names;
     end
   end
 endmodule
 
 module \neuflow_fifo_tile.router.words  (
-  input wire rst,
+  input wire router_gated_clk,
   input wire i__valid,
   output wire i__ready,
   input wire [17:0] i__payload,
   input wire o__ready,
   output reg [17:0] o__payload = 18'h0,
   output reg o__valid = 1'h0,
-  input wire clk
+  input wire router_gated_rst
 );
   reg spare_valid = 1'h0;
   reg [17:0] spare = 18'h0;
@@ -344,12 +369,12 @@ module \neuflow_fifo_tile.router.words  (
   assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
   assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
+  always @(posedge router_gated_clk) begin
     spare <= n1;
     if (free) o__payload <= n1;
   end
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
     end else begin
       spare_valid <= ~free & n2;

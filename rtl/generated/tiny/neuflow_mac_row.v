@@ -12,8 +12,8 @@ module neuflow_mac_row (
   output reg [47:0] out = 48'h0,
   input wire clk
 );
-  reg [31:0] n6, n5, n4, n3, n2, product0 = 32'h0, product1 = 32'h0, product2 = 32'h0, product3 =
-    32'h0, product4 = 32'h0;
+  reg [31:0] product0 = 32'h0, product1 = 32'h0, product2 = 32'h0, product3 = 32'h0, product4 =
+    32'h0;
   reg [47:0] drain1 = 48'h0, drain2 = 48'h0, drain3 = 48'h0, drain4 = 48'h0, sum0 = 48'h0, sum1 =
     48'h0, sum2 = 48'h0, sum3 = 48'h0, sum4 = 48'h0;
   wire n1;
@@ -27,23 +27,18 @@ module neuflow_mac_row (
       out <= hand_over ? sum0 : drain1;
     end
     if (valid) begin
-      sum4 <= $unsigned($signed(first ? 48'h0 : sum4) + $signed(product4));
-      sum3 <= $unsigned($signed(first ? 48'h0 : sum3) + $signed(product3));
-      sum2 <= $unsigned($signed(first ? 48'h0 : sum2) + $signed(product2));
-      sum1 <= $unsigned($signed(first ? 48'h0 : sum1) + $signed(product1));
-      sum0 <= $unsigned($signed(first ? 48'h0 : sum0) + $signed(product0));
+      sum4 <= $signed(first ? 48'h0 : sum4) + $signed(product4);
+      sum3 <= $signed(first ? 48'h0 : sum3) + $signed(product3);
+      sum2 <= $signed(first ? 48'h0 : sum2) + $signed(product2);
+      sum1 <= $signed(first ? 48'h0 : sum1) + $signed(product1);
+      sum0 <= $signed(first ? 48'h0 : sum0) + $signed(product0);
     end
     if (multiply) begin
-      n2 = $signed(words[79:64]) * $signed(weight);
-      n3 = $signed(words[63:48]) * $signed(weight);
-      n4 = $signed(words[47:32]) * $signed(weight);
-      n5 = $signed(words[31:16]) * $signed(weight);
-      n6 = $signed(words[15:0]) * $signed(weight);
-      product4 <= n2;
-      product3 <= n3;
-      product2 <= n4;
-      product1 <= n5;
-      product0 <= n6;
+      product4 <= $signed(words[79:64]) * $signed(weight);
+      product3 <= $signed(words[63:48]) * $signed(weight);
+      product2 <= $signed(words[47:32]) * $signed(weight);
+      product1 <= $signed(words[31:16]) * $signed(weight);
+      product0 <= $signed(words[15:0]) * $signed(weight);
     end
   end
 endmodule

@@ -14,54 +14,59 @@ module neuflow_mapper (
   output wire [34:0] o__payload,
   output wire o__valid,
   output wire active,
+  output wire awake,
   input wire clk
 );
-  reg n11, n5, n2, n19, n14, signal_27 = 1'h0, signal_36 = 1'h0, o__ready_28 = 1'h0;
+  reg n7, n5, n2, n11, n10, signal_28 = 1'h0, signal_37 = 1'h0, o__ready_29 = 1'h0;
   reg [11:0] s10_tail = 12'h0, s11_tail = 12'h0, s12_tail = 12'h0, s13_tail = 12'h0, s1_tail =
     12'h0, s2_tail = 12'h0, s3_tail = 12'h0, s4_tail = 12'h0, s5_tail = 12'h0, s6_tail = 12'h0,
     s7_tail = 12'h0, s8_tail = 12'h0, s9_tail = 12'h0;
   reg [14:0] valid = 15'h0;
   reg [15:0] s15_word_0 = 16'h0, s15_word_1 = 16'h0, s5_q_0 = 16'h0, s5_q_1 = 16'h0;
-  reg [16:0] n23, n21, s10_b_0 = 17'h0, s10_b_1 = 17'h0, s11_b_0 = 17'h0, s11_b_1 = 17'h0, s12_b_0 =
+  reg [16:0] n15, n13, s10_b_0 = 17'h0, s10_b_1 = 17'h0, s11_b_0 = 17'h0, s11_b_1 = 17'h0, s12_b_0 =
     17'h0, s12_b_1 = 17'h0, s1_x_0 = 17'h0, s1_x_1 = 17'h0, s2_x_0 = 17'h0, s2_x_1 = 17'h0, s3_x_0 =
     17'h0, s3_x_1 = 17'h0, s4_x_0 = 17'h0, s4_x_1 = 17'h0, s5_b_0 = 17'h0, s5_b_1 = 17'h0, s5_d_0 =
     17'h0, s5_d_1 = 17'h0, s6_b_0 = 17'h0, s6_b_1 = 17'h0, s6_d_0 = 17'h0, s6_d_1 = 17'h0, s7_b_0 =
     17'h0, s7_b_1 = 17'h0, s7_d_0 = 17'h0, s7_d_1 = 17'h0, s8_b_0 = 17'h0, s8_b_1 = 17'h0, s9_b_0 =
     17'h0, s9_b_1 = 17'h0;
+  reg [1:0] settling = 2'h2;
   reg [25:0] s11_clipped_0 = 26'h0, s11_clipped_1 = 26'h0, s12_doubled_0 = 26'h0, s12_doubled_1 =
     26'h0, s13_value_0 = 26'h0, s13_value_1 = 26'h0;
-  reg [26:0] n4, n3, n13, n12, s14_value_0 = 27'h0, s14_value_1 = 27'h0;
+  reg [26:0] n4, n3, n9, n8, s14_value_0 = 27'h0, s14_value_1 = 27'h0;
   reg [2:0] s15_tail = 3'h0, s3_index_0 = 3'h0, s3_index_1 = 3'h0;
-  reg [32:0] n8, n17, s6_qd_0 = 33'h0, s6_qd_1 = 33'h0;
-  reg [33:0] n9, n6, n18, n15, s5_a_0 = 34'h0, s5_a_1 = 34'h0, s6_a_0 = 34'h0, s6_a_1 = 34'h0,
-    s8_high_0 = 34'h0, s8_high_1 = 34'h0;
-  reg [34:0] n7, n16, s7_slope_0 = 35'h0, s7_slope_1 = 35'h0, s8_low_0 = 35'h0, s8_low_1 = 35'h0;
+  reg [32:0] s6_qd_0 = 33'h0, s6_qd_1 = 33'h0;
+  reg [33:0] s5_a_0 = 34'h0, s5_a_1 = 34'h0, s6_a_0 = 34'h0, s6_a_1 = 34'h0, s8_high_0 = 34'h0,
+    s8_high_1 = 34'h0;
+  reg [34:0] s7_slope_0 = 35'h0, s7_slope_1 = 35'h0, s8_low_0 = 35'h0, s8_low_1 = 35'h0;
   reg [51:0] s9_curve_0 = 52'h0, s9_curve_1 = 52'h0;
   reg [52:0] s10_coarse_0 = 53'h0, s10_coarse_1 = 53'h0;
   reg [66:0] s4_segment_0 = 67'h0, s4_segment_1 = 67'h0;
-  reg [7:0] n1, n10, s2_above_0 = 8'h0, s2_above_1 = 8'h0;
+  reg [7:0] n6, n1, s2_above_0 = 8'h0, s2_above_1 = 8'h0;
   reg [9:0] s14_tail = 10'h0;
-  wire n22, n20, n24, signal, signal_25, i__ready_24, moves, o__valid_26;
+  wire n16, n17, n14, n12, n18, signal, signal_26, awake_39, i__ready_25, moves, o__valid_27;
   wire [11:10] s0_tail;
-  wire [550:0] o__payload_34;
-  assign i__ready = signal & o__valid_26 & n24;
+  wire [550:0] o__payload_35;
+  assign i__ready = signal & o__valid_27 & n18;
   assign active = o__valid & o__ready;
-  assign s0_tail[10] = n22 & o__payload_34[0];
-  assign s0_tail[11] = n20 & o__payload_34[0];
-  assign moves = signal & signal_36;
-  assign n20 = $signed(i__payload[31:16]) < $signed(1'h0);
-  assign n22 = $signed(i__payload[15:0]) < $signed(1'h0);
-  assign signal_25 = signal & i__valid & o__valid_26 & n24;
-  assign signal = ~valid[14] | i__ready_24;
-  assign n24 = ~signal_27;
+  assign s0_tail[10] = n14 & o__payload_35[0];
+  assign s0_tail[11] = n12 & o__payload_35[0];
+  assign awake = awake_39 | n16 | active | n17;
+  assign moves = signal & signal_37;
+  assign n12 = $signed(i__payload[31:16]) < $signed(1'h0);
+  assign n14 = $signed(i__payload[15:0]) < $signed(1'h0);
+  assign signal_26 = signal & i__valid & o__valid_27 & n18;
+  assign n16 = signal_26 | signal_28 | signal & (signal_37 | |valid);
+  assign n17 = |settling;
+  assign signal = ~valid[14] | i__ready_25;
+  assign n18 = ~signal_28;
   \neuflow_mapper.config  config_2 (
-    .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
-      .columns(columns), .o__payload(o__payload_34), .o__ready(o__ready_28), .o__valid(o__valid_26),
-      .rst(rst), .sub(sub)
+    .awake(awake_39), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
+      .clk(clk), .columns(columns), .o__payload(o__payload_35), .o__ready(o__ready_29),
+      .o__valid(o__valid_27), .rst(rst), .sub(sub)
   );
   \neuflow_mapper.slice  slice (
     .clk(clk), .i__payload({s15_tail, moves ? s15_word_1 : 16'h0, moves ? s15_word_0 : 16'h0}),
-      .i__ready(i__ready_24), .i__valid(valid[14]), .o__payload(o__payload), .o__ready(o__ready),
+      .i__ready(i__ready_25), .i__valid(valid[14]), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid), .rst(rst)
   );
   always @(posedge clk) begin
@@ -72,20 +77,12 @@ module neuflow_mapper (
       n3 = -$signed(s13_value_1);
       n4 = $signed(s12_doubled_1) + $signed({s12_b_1, 1'h1});
       n5 = ~s10_coarse_1[52];
-      n6 = $signed(s7_slope_1[34:18]) * $signed({1'h0, s7_d_1});
-      n7 = $signed(s6_a_1) + $signed(s6_qd_1);
-      n8 = $signed(s5_q_1) * $signed({1'h0, s5_d_1});
-      n9 = $signed(s4_segment_1[50:33]) << o__payload_34[13:9];
-      n11 = ~s14_value_0[26];
-      n10 = &s14_value_0[26:7] | ~(|s14_value_0[26:7]) ? s14_value_0[7:0] : {s14_value_0[26],
-        {7{n11}}};
-      n12 = -$signed(s13_value_0);
-      n13 = $signed(s12_doubled_0) + $signed({s12_b_0, 1'h1});
-      n14 = ~s10_coarse_0[52];
-      n15 = $signed(s7_slope_0[34:18]) * $signed({1'h0, s7_d_0});
-      n16 = $signed(s6_a_0) + $signed(s6_qd_0);
-      n17 = $signed(s5_q_0) * $signed({1'h0, s5_d_0});
-      n18 = $signed(s4_segment_0[50:33]) << o__payload_34[13:9];
+      n7 = ~s14_value_0[26];
+      n6 = &s14_value_0[26:7] | ~(|s14_value_0[26:7]) ? s14_value_0[7:0] : {s14_value_0[26],
+        {7{n7}}};
+      n8 = -$signed(s13_value_0);
+      n9 = $signed(s12_doubled_0) + $signed({s12_b_0, 1'h1});
+      n10 = ~s10_coarse_0[52];
       s12_b_1 <= s11_b_1;
       s11_b_1 <= s10_b_1;
       s10_b_1 <= s9_b_1;
@@ -96,36 +93,36 @@ module neuflow_mapper (
         s14_value_1[15:0] : {s14_value_1[26], {15{n2}}};
       s14_value_1 <= s13_tail[11] ? n3 : {s13_value_1[25], s13_value_1};
       s13_value_1 <= n4[26:1];
-      s12_doubled_1 <= $unsigned($signed(s11_clipped_1) >>> s11_tail[5:3]);
+      s12_doubled_1 <= $signed(s11_clipped_1) >>> s11_tail[5:3];
       s11_clipped_1 <= &s10_coarse_1[52:25] | ~(|s10_coarse_1[52:25]) ? s10_coarse_1[25:0] :
         {s10_coarse_1[52], {25{n5}}};
-      s10_coarse_1 <= $unsigned($signed({s9_curve_1, 1'h0}) >>> {s9_tail[8:6], 3'h0});
+      s10_coarse_1 <= $signed({s9_curve_1, 1'h0}) >>> {s9_tail[8:6], 3'h0};
       s9_curve_1 <= {$unsigned($signed(s8_high_1) + $signed({1'h0, s8_low_1[34:18]})),
         s8_low_1[17:0]};
-      s8_high_1 <= n6;
+      s8_high_1 <= $signed(s7_slope_1[34:18]) * $signed({1'h0, s7_d_1});
       s8_low_1 <= s7_slope_1[17:0] * s7_d_1;
       s7_d_1 <= s6_d_1;
-      s7_slope_1 <= n7;
-      s4_segment_1 <= s3_index_1 == 3'h7 ? o__payload_34[550:484] : s3_index_1 == 3'h6 ?
-        o__payload_34[483:417] : s3_index_1 == 3'h5 ? o__payload_34[416:350] : s3_index_1 == 3'h4 ?
-        o__payload_34[349:283] : s3_index_1 == 2'h3 ? o__payload_34[282:216] : s3_index_1 == 2'h2 ?
-        o__payload_34[215:149] : s3_index_1 == 1'h1 ? o__payload_34[148:82] : o__payload_34[81:15];
+      s7_slope_1 <= $signed(s6_a_1) + $signed(s6_qd_1);
+      s4_segment_1 <= s3_index_1 == 3'h7 ? o__payload_35[550:484] : s3_index_1 == 3'h6 ?
+        o__payload_35[483:417] : s3_index_1 == 3'h5 ? o__payload_35[416:350] : s3_index_1 == 3'h4 ?
+        o__payload_35[349:283] : s3_index_1 == 2'h3 ? o__payload_35[282:216] : s3_index_1 == 2'h2 ?
+        o__payload_35[215:149] : s3_index_1 == 1'h1 ? o__payload_35[148:82] : o__payload_35[81:15];
       s6_b_1 <= s5_b_1;
       s6_d_1 <= s5_d_1;
       s6_a_1 <= s5_a_1;
-      s6_qd_1 <= n8;
+      s6_qd_1 <= $signed(s5_q_1) * $signed({1'h0, s5_d_1});
       s5_b_1 <= s4_segment_1[32:16];
       s5_q_1 <= s4_segment_1[66:51];
-      s5_a_1 <= n9;
-      s5_d_1 <= $unsigned($signed(s4_x_1) - $signed(s4_segment_1[15:0]));
+      s5_a_1 <= $signed(s4_segment_1[50:33]) << o__payload_35[13:9];
+      s5_d_1 <= $signed(s4_x_1) - $signed(s4_segment_1[15:0]);
       s3_index_1 <= {s2_above_1[4], s2_above_1[4] ? {s2_above_1[6], s2_above_1[6] ? s2_above_1[7] :
         s2_above_1[5]} : {s2_above_1[2], s2_above_1[2] ? s2_above_1[3] : s2_above_1[1]}};
-      s2_above_1 <= {$signed(s1_x_1) >= $signed(o__payload_34[499:484]), $signed(s1_x_1) >=
-        $signed(o__payload_34[432:417]), $signed(s1_x_1) >= $signed(o__payload_34[365:350]),
-        $signed(s1_x_1) >= $signed(o__payload_34[298:283]), $signed(s1_x_1) >=
-        $signed(o__payload_34[231:216]), $signed(s1_x_1) >= $signed(o__payload_34[164:149]),
-        $signed(s1_x_1) >= $signed(o__payload_34[97:82]), $signed(s1_x_1) >=
-        $signed(o__payload_34[30:15])};
+      s2_above_1 <= {$signed(s1_x_1) >= $signed(o__payload_35[499:484]), $signed(s1_x_1) >=
+        $signed(o__payload_35[432:417]), $signed(s1_x_1) >= $signed(o__payload_35[365:350]),
+        $signed(s1_x_1) >= $signed(o__payload_35[298:283]), $signed(s1_x_1) >=
+        $signed(o__payload_35[231:216]), $signed(s1_x_1) >= $signed(o__payload_35[164:149]),
+        $signed(s1_x_1) >= $signed(o__payload_35[97:82]), $signed(s1_x_1) >=
+        $signed(o__payload_35[30:15])};
       s4_x_1 <= s3_x_1;
       s3_x_1 <= s2_x_1;
       s2_x_1 <= s1_x_1;
@@ -135,40 +132,40 @@ module neuflow_mapper (
       s9_b_0 <= s8_b_0;
       s8_b_0 <= s7_b_0;
       s7_b_0 <= s6_b_0;
-      s15_word_0 <= s14_tail[9] ? {{8{n10[7]}}, n10} : &s14_value_0[26:15] | ~(|s14_value_0[26:15])
-        ? s14_value_0[15:0] : {s14_value_0[26], {15{n11}}};
-      s14_value_0 <= s13_tail[10] ? n12 : {s13_value_0[25], s13_value_0};
-      s13_value_0 <= n13[26:1];
-      s12_doubled_0 <= $unsigned($signed(s11_clipped_0) >>> s11_tail[5:3]);
+      s15_word_0 <= s14_tail[9] ? {{8{n6[7]}}, n6} : &s14_value_0[26:15] | ~(|s14_value_0[26:15]) ?
+        s14_value_0[15:0] : {s14_value_0[26], {15{n7}}};
+      s14_value_0 <= s13_tail[10] ? n8 : {s13_value_0[25], s13_value_0};
+      s13_value_0 <= n9[26:1];
+      s12_doubled_0 <= $signed(s11_clipped_0) >>> s11_tail[5:3];
       s11_clipped_0 <= &s10_coarse_0[52:25] | ~(|s10_coarse_0[52:25]) ? s10_coarse_0[25:0] :
-        {s10_coarse_0[52], {25{n14}}};
-      s10_coarse_0 <= $unsigned($signed({s9_curve_0, 1'h0}) >>> {s9_tail[8:6], 3'h0});
+        {s10_coarse_0[52], {25{n10}}};
+      s10_coarse_0 <= $signed({s9_curve_0, 1'h0}) >>> {s9_tail[8:6], 3'h0};
       s9_curve_0 <= {$unsigned($signed(s8_high_0) + $signed({1'h0, s8_low_0[34:18]})),
         s8_low_0[17:0]};
-      s8_high_0 <= n15;
+      s8_high_0 <= $signed(s7_slope_0[34:18]) * $signed({1'h0, s7_d_0});
       s8_low_0 <= s7_slope_0[17:0] * s7_d_0;
       s7_d_0 <= s6_d_0;
-      s7_slope_0 <= n16;
-      s4_segment_0 <= s3_index_0 == 3'h7 ? o__payload_34[550:484] : s3_index_0 == 3'h6 ?
-        o__payload_34[483:417] : s3_index_0 == 3'h5 ? o__payload_34[416:350] : s3_index_0 == 3'h4 ?
-        o__payload_34[349:283] : s3_index_0 == 2'h3 ? o__payload_34[282:216] : s3_index_0 == 2'h2 ?
-        o__payload_34[215:149] : s3_index_0 == 1'h1 ? o__payload_34[148:82] : o__payload_34[81:15];
+      s7_slope_0 <= $signed(s6_a_0) + $signed(s6_qd_0);
+      s4_segment_0 <= s3_index_0 == 3'h7 ? o__payload_35[550:484] : s3_index_0 == 3'h6 ?
+        o__payload_35[483:417] : s3_index_0 == 3'h5 ? o__payload_35[416:350] : s3_index_0 == 3'h4 ?
+        o__payload_35[349:283] : s3_index_0 == 2'h3 ? o__payload_35[282:216] : s3_index_0 == 2'h2 ?
+        o__payload_35[215:149] : s3_index_0 == 1'h1 ? o__payload_35[148:82] : o__payload_35[81:15];
       s6_b_0 <= s5_b_0;
       s6_d_0 <= s5_d_0;
       s6_a_0 <= s5_a_0;
-      s6_qd_0 <= n17;
+      s6_qd_0 <= $signed(s5_q_0) * $signed({1'h0, s5_d_0});
       s5_b_0 <= s4_segment_0[32:16];
       s5_q_0 <= s4_segment_0[66:51];
-      s5_a_0 <= n18;
-      s5_d_0 <= $unsigned($signed(s4_x_0) - $signed(s4_segment_0[15:0]));
+      s5_a_0 <= $signed(s4_segment_0[50:33]) << o__payload_35[13:9];
+      s5_d_0 <= $signed(s4_x_0) - $signed(s4_segment_0[15:0]);
       s3_index_0 <= {s2_above_0[4], s2_above_0[4] ? {s2_above_0[6], s2_above_0[6] ? s2_above_0[7] :
         s2_above_0[5]} : {s2_above_0[2], s2_above_0[2] ? s2_above_0[3] : s2_above_0[1]}};
-      s2_above_0 <= {$signed(s1_x_0) >= $signed(o__payload_34[499:484]), $signed(s1_x_0) >=
-        $signed(o__payload_34[432:417]), $signed(s1_x_0) >= $signed(o__payload_34[365:350]),
-        $signed(s1_x_0) >= $signed(o__payload_34[298:283]), $signed(s1_x_0) >=
-        $signed(o__payload_34[231:216]), $signed(s1_x_0) >= $signed(o__payload_34[164:149]),
-        $signed(s1_x_0) >= $signed(o__payload_34[97:82]), $signed(s1_x_0) >=
-        $signed(o__payload_34[30:15])};
+      s2_above_0 <= {$signed(s1_x_0) >= $signed(o__payload_35[499:484]), $signed(s1_x_0) >=
+        $signed(o__payload_35[432:417]), $signed(s1_x_0) >= $signed(o__payload_35[365:350]),
+        $signed(s1_x_0) >= $signed(o__payload_35[298:283]), $signed(s1_x_0) >=
+        $signed(o__payload_35[231:216]), $signed(s1_x_0) >= $signed(o__payload_35[164:149]),
+        $signed(s1_x_0) >= $signed(o__payload_35[97:82]), $signed(s1_x_0) >=
+        $signed(o__payload_35[30:15])};
       s4_x_0 <= s3_x_0;
       s3_x_0 <= s2_x_0;
       s2_x_0 <= s1_x_0;
@@ -187,31 +184,38 @@ module neuflow_mapper (
       s3_tail <= s2_tail;
       s2_tail <= s1_tail;
     end
-    if (signal_25) begin
-      n19 = o__payload_34[0] | o__payload_34[1];
-      n21 = -$signed(i__payload[31:16]);
-      n23 = -$signed(i__payload[15:0]);
-      s1_x_1 <= n19 & n20 ? n21 : {i__payload[31], i__payload[31:16]};
-      s1_x_0 <= n19 & n22 ? n23 : {i__payload[15], i__payload[15:0]};
-      s1_tail <= {s0_tail, o__payload_34[2], o__payload_34[8:3], i__payload[34:32]};
+    if (signal_26) begin
+      n11 = o__payload_35[0] | o__payload_35[1];
+      n13 = -$signed(i__payload[31:16]);
+      n15 = -$signed(i__payload[15:0]);
+      s1_x_1 <= n11 & n12 ? n13 : {i__payload[31], i__payload[31:16]};
+      s1_x_0 <= n11 & n14 ? n15 : {i__payload[15], i__payload[15:0]};
+      s1_tail <= {s0_tail, o__payload_35[2], o__payload_35[8:3], i__payload[34:32]};
+    end
+  end
+  always @(posedge clk) begin
+    if (|{awake_39, n16, active, rst}) begin
+      settling <= 2'h2;
+    end else begin
+      if (n17) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
     if (rst) begin
-      signal_36 <= 1'h0; valid <= 15'h0; o__ready_28 <= 1'h0;
+      signal_37 <= 1'h0; valid <= 15'h0; o__ready_29 <= 1'h0;
     end else begin
       if (signal) begin
-        signal_36 <= signal_25 | |valid[13:0];
-        valid <= {valid[13:0], signal_25};
+        signal_37 <= signal_26 | |valid[13:0];
+        valid <= {valid[13:0], signal_26};
       end
-      o__ready_28 <= signal & signal_27 & ~o__ready_28 & (valid[3] & s4_tail[2]);
+      o__ready_29 <= signal & signal_28 & ~o__ready_29 & (valid[3] & s4_tail[2]);
     end
   end
   always @(posedge clk) begin
-    if (o__ready_28 | rst) begin
-      signal_27 <= 1'h0;
+    if (o__ready_29 | rst) begin
+      signal_28 <= 1'h0;
     end else begin
-      if (signal_25 & i__payload[34]) signal_27 <= 1'h1;
+      if (signal_26 & i__payload[34]) signal_28 <= 1'h1;
     end
   end
 endmodule
@@ -223,6 +227,7 @@ module \neuflow_mapper.config  (
   input wire [3:0] sub,
   input wire [7:0] columns,
   output wire bus__ready,
+  output wire awake,
   input wire o__ready,
   output reg [550:0] o__payload = 551'h0,
   output reg o__valid = 1'h0,
@@ -233,6 +238,7 @@ module \neuflow_mapper.config  (
   reg [575:0] words = 576'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
+  assign awake = bus__valid | mine | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;

@@ -40,45 +40,52 @@ module neuflow_mapper_tile (
   output wire mapper_active,
   input wire clk
 );
-  wire bus__ready, bus__ready_55, bus__valid, bus__valid_56, i__ready_90, i__valid_91,
-    local0_in__ready, local0_in__valid;
-  wire [34:0] i__payload_87, local0_in__payload;
+  wire awake, awake_105, bus__ready, bus__ready_58, bus__valid, bus__valid_59, i__ready_93,
+    i__valid_94, local0_in__ready, local0_in__valid, mapper_clk, router_clk;
+  wire [34:0] i__payload_90, local0_in__payload;
   neuflow_mapper mapper (
-    .active(mapper_active), .bus__payload(config_out__payload), .bus__ready(bus__ready_55),
-      .bus__valid(bus__valid_56), .clk(clk), .columns(columns), .i__payload(i__payload_87),
-      .i__ready(i__ready_90), .i__valid(i__valid_91), .o__payload(local0_in__payload),
-      .o__ready(local0_in__ready), .o__valid(local0_in__valid), .rst(rst), .sub(4'h0)
+    .active(mapper_active), .awake(awake_105), .bus__payload(config_out__payload),
+      .bus__ready(bus__ready_58), .bus__valid(bus__valid_59), .clk(mapper_clk), .columns(columns),
+      .i__payload(i__payload_90), .i__ready(i__ready_93), .i__valid(i__valid_94),
+      .o__payload(local0_in__payload), .o__ready(local0_in__ready), .o__valid(local0_in__valid),
+      .rst(rst), .sub(4'h0)
+  );
+  neuflow_clock_gate mapper_gate (
+    .awake(awake_105), .clk(clk), .gated(mapper_clk), .rst(rst)
   );
   \neuflow_mapper_tile.router  router (
-    .bus__payload(config_out__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
-      .columns(columns), .east_in__payload(east_in__payload), .east_in__valid(east_in__valid),
-      .east_moves(east_in__ready), .east_out__payload(east_out__payload),
-      .east_out__valid(east_out__valid), .global_out__payload(global_out__payload),
-      .global_out__valid(global_out__valid), .local0_in__payload(local0_in__payload),
-      .local0_in__valid(local0_in__valid), .local0_moves(local0_in__ready),
-      .local0_out__payload(i__payload_87), .local0_out__valid(i__valid_91),
-      .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
-      .north_moves(north_in__ready), .north_out__payload(north_out__payload),
-      .north_out__valid(north_out__valid), .o__ready_105(west_out__ready),
-      .o__ready_115(global_out__ready), .o__ready_125(i__ready_90), .o__ready_75(north_out__ready),
-      .o__ready_85(east_out__ready), .o__ready_95(south_out__ready), .rst(rst),
-      .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
-      .south_moves(south_in__ready), .south_out__payload(south_out__payload),
-      .south_out__valid(south_out__valid), .sub(row), .west_in__payload(west_in__payload),
-      .west_in__valid(west_in__valid), .west_moves(west_in__ready),
-      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid)
+    .awake(awake), .bus__payload(config_out__payload), .bus__ready(bus__ready),
+      .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
+      .east_in__valid(east_in__valid), .east_moves(east_in__ready),
+      .east_out__payload(east_out__payload), .east_out__valid(east_out__valid),
+      .global_out__payload(global_out__payload), .global_out__valid(global_out__valid),
+      .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
+      .local0_moves(local0_in__ready), .local0_out__payload(i__payload_90),
+      .local0_out__valid(i__valid_94), .north_in__payload(north_in__payload),
+      .north_in__valid(north_in__valid), .north_moves(north_in__ready),
+      .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
+      .o__ready_105(west_out__ready), .o__ready_115(global_out__ready), .o__ready_125(i__ready_93),
+      .o__ready_75(north_out__ready), .o__ready_85(east_out__ready), .o__ready_95(south_out__ready),
+      .router_gated_clk(router_clk), .router_gated_rst(rst), .south_in__payload(south_in__payload),
+      .south_in__valid(south_in__valid), .south_moves(south_in__ready),
+      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid), .sub(row),
+      .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
+      .west_moves(west_in__ready), .west_out__payload(west_out__payload),
+      .west_out__valid(west_out__valid)
+  );
+  neuflow_clock_gate router_gate (
+    .awake(awake), .clk(clk), .gated(router_clk), .rst(rst)
   );
   \neuflow_mapper_tile.tap  tap (
     .clk(clk), .i__payload(config_in__payload), .i__ready(config_in__ready),
       .i__valid(config_in__valid), .local__0__ready(bus__ready), .local__0__valid(bus__valid),
-      .local__1__ready(bus__ready_55), .local__1__valid(bus__valid_56),
+      .local__1__ready(bus__ready_58), .local__1__valid(bus__valid_59),
       .o__payload(config_out__payload), .o__ready(config_out__ready), .o__valid(config_out__valid),
       .rst(rst)
   );
 endmodule
 
 module \neuflow_mapper_tile.router  (
-  input wire rst,
   input wire [3:0] sub,
   input wire [7:0] columns,
   input wire [34:0] north_in__payload,
@@ -95,11 +102,13 @@ module \neuflow_mapper_tile.router  (
   input wire o__ready_105,
   input wire o__ready_115,
   input wire bus__valid,
+  input wire router_gated_clk,
   output wire north_moves,
   output wire east_moves,
   output wire south_moves,
   output wire west_moves,
   output wire local0_moves,
+  output wire awake,
   output wire bus__ready,
   output wire [34:0] north_out__payload,
   output wire north_out__valid,
@@ -117,11 +126,12 @@ module \neuflow_mapper_tile.router  (
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
   input wire [48:0] bus__payload,
-  input wire clk
+  input wire router_gated_rst
 );
   reg east_armed = 1'h0, east_ended = 1'h0, local0_armed = 1'h0, local0_ended = 1'h0, north_armed =
     1'h0, north_ended = 1'h0, o__ready = 1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed =
     1'h0, west_ended = 1'h0;
+  reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, global_next_source = 4'h0, global_source =
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, north_next_source = 4'h0, north_source =
     4'h0, south_next_source = 4'h0, south_source = 4'h0, west_next_source = 4'h0, west_source =
@@ -131,89 +141,108 @@ module \neuflow_mapper_tile.router  (
   reg [9:0] signal_33 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
     local0_waiting = 10'h0, north_current = 10'h0, north_waiting = 10'h0, south_current = 10'h0,
     south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_waiting = 10'h0;
-  wire n5, n7, n4, n3, n2, n1, n6, east_last, i__ready_109, i__ready_119, i__ready_129, i__ready_79,
-    i__ready_89, i__ready_99, local0_last, north_last, o__valid_135, south_last, west_last;
+  wire n12, n14, n11, n10, n9, n8, n7, n6, n5, n4, n3, n2, n1, n13, east_last, i__ready_109,
+    i__ready_119, i__ready_129, i__ready_79, i__ready_89, i__ready_99, local0_last, north_last,
+    o__valid_134, south_last, west_last;
   wire [17:0] o__payload;
   wire [5:0] signal, moving, names;
-  wire [9:0] n8, n9, signal_32, done, queued;
-  assign north_moves = north_in__valid & north_armed & !(north_peers_q & n9);
-  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n9);
-  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n9);
-  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n9);
-  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n9);
+  wire [9:0] n15, n16, signal_32, done, queued;
+  assign north_moves = north_in__valid & north_armed & !(north_peers_q & n16);
+  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n16);
+  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n16);
+  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n16);
+  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n16);
+  assign awake = |{o__valid_134, north_moves, local0_moves, west_moves, south_moves, east_moves, n1,
+    n2, n3, n4, n5, n6, bus__valid} | n7;
   assign moving = (north_moves ? north_current[5:0] : 6'h0) | (east_moves ? east_current[5:0] :
     6'h0) | (south_moves ? south_current[5:0] : 6'h0) | (west_moves ? west_current[5:0] : 6'h0) |
     (local0_moves ? local0_current[5:0] : 6'h0);
+  assign n1 = local0_out__valid & o__ready_125;
+  assign n2 = global_out__valid & o__ready_115;
+  assign n3 = west_out__valid & o__ready_105;
+  assign n4 = south_out__valid & o__ready_95;
+  assign n5 = east_out__valid & o__ready_85;
+  assign n6 = north_out__valid & o__ready_75;
+  assign n7 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
   assign north_last = north_moves & north_in__payload[34];
-  assign n1 = o__payload[7:4] == 3'h5;
+  assign n8 = o__payload[7:4] == 3'h5;
   assign names = o__payload[13:8] | signal;
-  assign n2 = o__payload[7:4] == 2'h3;
-  assign n3 = o__payload[7:4] == 2'h2;
-  assign n4 = o__payload[7:4] == 1'h1;
-  assign n5 = !o__payload[7:4];
-  assign signal = |{n4, n3, n2, n1, n5} ? 1'h1 << o__payload[3:0] : 6'h0;
-  assign queued = o__ready ? signal & signal_33 & n8 : 10'h0;
-  assign n6 = o__ready | |done;
+  assign n9 = o__payload[7:4] == 2'h3;
+  assign n10 = o__payload[7:4] == 2'h2;
+  assign n11 = o__payload[7:4] == 1'h1;
+  assign n12 = !o__payload[7:4];
+  assign signal = |{n11, n10, n9, n8, n12} ? 1'h1 << o__payload[3:0] : 6'h0;
+  assign queued = o__ready ? signal & signal_33 & n15 : 10'h0;
+  assign n13 = o__ready | |done;
   assign signal_32 = o__ready ? signal & (~signal_33 | done) : 10'h0;
   assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
     (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ?
     local0_current : 10'h0);
-  assign n7 = |{4'h0, signal};
-  assign n8 = ~done;
-  assign n9 = ~{i__ready_129, i__ready_119, i__ready_109, i__ready_99, i__ready_89, i__ready_79};
+  assign n14 = |{4'h0, signal};
+  assign n15 = ~done;
+  assign n16 = ~{i__ready_129, i__ready_119, i__ready_109, i__ready_99, i__ready_89, i__ready_79};
   neuflow_link_slice east_slice (
-    .clk(clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source == 2'h3 ?
-      west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
+    .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
+      2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
       east_in__payload : !east_source ? north_in__payload : 35'h0), .i__ready(i__ready_89),
       .i__valid(moving[1]), .o__payload(east_out__payload), .o__ready(o__ready_85),
-      .o__valid(east_out__valid), .rst(rst)
+      .o__valid(east_out__valid), .rst(router_gated_rst)
   );
   neuflow_link_slice global_slice (
-    .clk(clk), .i__payload(global_source == 3'h5 ? local0_in__payload : global_source == 2'h3 ?
-      west_in__payload : global_source == 2'h2 ? south_in__payload : global_source == 1'h1 ?
-      east_in__payload : !global_source ? north_in__payload : 35'h0), .i__ready(i__ready_119),
+    .clk(router_gated_clk), .i__payload(global_source == 3'h5 ? local0_in__payload : global_source
+      == 2'h3 ? west_in__payload : global_source == 2'h2 ? south_in__payload : global_source == 1'h1
+      ? east_in__payload : !global_source ? north_in__payload : 35'h0), .i__ready(i__ready_119),
       .i__valid(moving[4]), .o__payload(global_out__payload), .o__ready(o__ready_115),
-      .o__valid(global_out__valid), .rst(rst)
+      .o__valid(global_out__valid), .rst(router_gated_rst)
   );
   neuflow_link_slice local0_slice (
-    .clk(clk), .i__payload(local0_source == 3'h5 ? local0_in__payload : local0_source == 2'h3 ?
-      west_in__payload : local0_source == 2'h2 ? south_in__payload : local0_source == 1'h1 ?
-      east_in__payload : !local0_source ? north_in__payload : 35'h0), .i__ready(i__ready_129),
+    .clk(router_gated_clk), .i__payload(local0_source == 3'h5 ? local0_in__payload : local0_source
+      == 2'h3 ? west_in__payload : local0_source == 2'h2 ? south_in__payload : local0_source == 1'h1
+      ? east_in__payload : !local0_source ? north_in__payload : 35'h0), .i__ready(i__ready_129),
       .i__valid(moving[5]), .o__payload(local0_out__payload), .o__ready(o__ready_125),
-      .o__valid(local0_out__valid), .rst(rst)
+      .o__valid(local0_out__valid), .rst(router_gated_rst)
   );
   neuflow_link_slice north_slice (
-    .clk(clk), .i__payload(north_source == 3'h5 ? local0_in__payload : north_source == 2'h3 ?
-      west_in__payload : north_source == 2'h2 ? south_in__payload : north_source == 1'h1 ?
+    .clk(router_gated_clk), .i__payload(north_source == 3'h5 ? local0_in__payload : north_source ==
+      2'h3 ? west_in__payload : north_source == 2'h2 ? south_in__payload : north_source == 1'h1 ?
       east_in__payload : !north_source ? north_in__payload : 35'h0), .i__ready(i__ready_79),
       .i__valid(moving[0]), .o__payload(north_out__payload), .o__ready(o__ready_75),
-      .o__valid(north_out__valid), .rst(rst)
+      .o__valid(north_out__valid), .rst(router_gated_rst)
   );
   neuflow_link_slice south_slice (
-    .clk(clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source == 2'h3 ?
-      west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
+    .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
+      2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
       east_in__payload : !south_source ? north_in__payload : 35'h0), .i__ready(i__ready_99),
       .i__valid(moving[2]), .o__payload(south_out__payload), .o__ready(o__ready_95),
-      .o__valid(south_out__valid), .rst(rst)
+      .o__valid(south_out__valid), .rst(router_gated_rst)
   );
   neuflow_link_slice west_slice (
-    .clk(clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source == 2'h3 ?
-      west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
+    .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
+      2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
       east_in__payload : !west_source ? north_in__payload : 35'h0), .i__ready(i__ready_109),
       .i__valid(moving[3]), .o__payload(west_out__payload), .o__ready(o__ready_105),
-      .o__valid(west_out__valid), .rst(rst)
+      .o__valid(west_out__valid), .rst(router_gated_rst)
   );
   \neuflow_mapper_tile.router.words  words (
-    .clk(clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
+    .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_135), .rst(rst)
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_134),
+      .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst)
   );
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge router_gated_clk) begin
+    if (|{o__valid_134, north_moves, local0_moves, west_moves, south_moves, east_moves,
+      router_gated_rst, n1, n2, n3, n4, n5, n6, bus__valid}) begin
+      settling <= 3'h4;
+    end else begin
+      if (n7) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst) begin
       local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
         south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0;
         north_armed <= 1'h0; north_ended <= 1'h0; o__ready <= 1'h0; local0_next_source <= 4'h0;
@@ -239,61 +268,61 @@ module \neuflow_mapper_tile.router  (
       north_armed <= |north_current & !(north_peers_q & ~north_current) & ~north_last &
         ~north_ended;
       north_ended <= north_last;
-      o__ready <= o__valid_135 & ~o__ready & ~(n1 ? |(local0_current | local0_waiting) & names !=
-        local0_peers_q : n2 ? |(west_current | west_waiting) & names != west_peers_q : n3 ?
-        |(south_current | south_waiting) & names != south_peers_q : n4 ? |(east_current |
-        east_waiting) & names != east_peers_q : n5 ? |(north_current | north_waiting) & names !=
+      o__ready <= o__valid_134 & ~o__ready & ~(n8 ? |(local0_current | local0_waiting) & names !=
+        local0_peers_q : n9 ? |(west_current | west_waiting) & names != west_peers_q : n10 ?
+        |(south_current | south_waiting) & names != south_peers_q : n11 ? |(east_current |
+        east_waiting) & names != east_peers_q : n12 ? |(north_current | north_waiting) & names !=
         north_peers_q : 1'h0) & ~(|(signal & waits));
-      if (queued[5] & n6) local0_next_source <= o__payload[7:4];
-      if ((signal_32[5] | done[5]) & n6) local0_source <= signal_32[5] ? o__payload[7:4] :
+      if (queued[5] & n13) local0_next_source <= o__payload[7:4];
+      if ((signal_32[5] | done[5]) & n13) local0_source <= signal_32[5] ? o__payload[7:4] :
         local0_next_source;
-      if (queued[4] & n6) global_next_source <= o__payload[7:4];
-      if ((signal_32[4] | done[4]) & n6) global_source <= signal_32[4] ? o__payload[7:4] :
+      if (queued[4] & n13) global_next_source <= o__payload[7:4];
+      if ((signal_32[4] | done[4]) & n13) global_source <= signal_32[4] ? o__payload[7:4] :
         global_next_source;
-      if (queued[3] & n6) west_next_source <= o__payload[7:4];
-      if ((signal_32[3] | done[3]) & n6) west_source <= signal_32[3] ? o__payload[7:4] :
+      if (queued[3] & n13) west_next_source <= o__payload[7:4];
+      if ((signal_32[3] | done[3]) & n13) west_source <= signal_32[3] ? o__payload[7:4] :
         west_next_source;
-      if (queued[2] & n6) south_next_source <= o__payload[7:4];
-      if ((signal_32[2] | done[2]) & n6) south_source <= signal_32[2] ? o__payload[7:4] :
+      if (queued[2] & n13) south_next_source <= o__payload[7:4];
+      if ((signal_32[2] | done[2]) & n13) south_source <= signal_32[2] ? o__payload[7:4] :
         south_next_source;
-      if (queued[1] & n6) east_next_source <= o__payload[7:4];
-      if ((signal_32[1] | done[1]) & n6) east_source <= signal_32[1] ? o__payload[7:4] :
+      if (queued[1] & n13) east_next_source <= o__payload[7:4];
+      if ((signal_32[1] | done[1]) & n13) east_source <= signal_32[1] ? o__payload[7:4] :
         east_next_source;
-      if (queued[0] & n6) north_next_source <= o__payload[7:4];
-      if ((signal_32[0] | done[0]) & n6) north_source <= signal_32[0] ? o__payload[7:4] :
+      if (queued[0] & n13) north_next_source <= o__payload[7:4];
+      if ((signal_32[0] | done[0]) & n13) north_source <= signal_32[0] ? o__payload[7:4] :
         north_next_source;
-      if ((o__ready & n1 & n7) & n6) local0_peers_q <= names;
-      if (n6) begin
-        local0_waiting <= local0_waiting & n8 | (n1 ? queued : 10'h0);
-        local0_current <= local0_current & n8 | local0_waiting & done | (n1 ? signal_32 : 10'h0);
-        west_waiting <= west_waiting & n8 | (n2 ? queued : 10'h0);
-        west_current <= west_current & n8 | west_waiting & done | (n2 ? signal_32 : 10'h0);
-        south_waiting <= south_waiting & n8 | (n3 ? queued : 10'h0);
-        south_current <= south_current & n8 | south_waiting & done | (n3 ? signal_32 : 10'h0);
-        east_waiting <= east_waiting & n8 | (n4 ? queued : 10'h0);
-        east_current <= east_current & n8 | east_waiting & done | (n4 ? signal_32 : 10'h0);
-        north_waiting <= north_waiting & n8 | (n5 ? queued : 10'h0);
-        north_current <= north_current & n8 | north_waiting & done | (n5 ? signal_32 : 10'h0);
-        waits <= waits & n8 | queued;
-        signal_33 <= signal_33 & n8 | waits & done | signal_32;
+      if ((o__ready & n8 & n14) & n13) local0_peers_q <= names;
+      if (n13) begin
+        local0_waiting <= local0_waiting & n15 | (n8 ? queued : 10'h0);
+        local0_current <= local0_current & n15 | local0_waiting & done | (n8 ? signal_32 : 10'h0);
+        west_waiting <= west_waiting & n15 | (n9 ? queued : 10'h0);
+        west_current <= west_current & n15 | west_waiting & done | (n9 ? signal_32 : 10'h0);
+        south_waiting <= south_waiting & n15 | (n10 ? queued : 10'h0);
+        south_current <= south_current & n15 | south_waiting & done | (n10 ? signal_32 : 10'h0);
+        east_waiting <= east_waiting & n15 | (n11 ? queued : 10'h0);
+        east_current <= east_current & n15 | east_waiting & done | (n11 ? signal_32 : 10'h0);
+        north_waiting <= north_waiting & n15 | (n12 ? queued : 10'h0);
+        north_current <= north_current & n15 | north_waiting & done | (n12 ? signal_32 : 10'h0);
+        waits <= waits & n15 | queued;
+        signal_33 <= signal_33 & n15 | waits & done | signal_32;
       end
-      if ((o__ready & n2 & n7) & n6) west_peers_q <= names;
-      if ((o__ready & n3 & n7) & n6) south_peers_q <= names;
-      if ((o__ready & n4 & n7) & n6) east_peers_q <= names;
-      if ((o__ready & n5 & n7) & n6) north_peers_q <= names;
+      if ((o__ready & n9 & n14) & n13) west_peers_q <= names;
+      if ((o__ready & n10 & n14) & n13) south_peers_q <= names;
+      if ((o__ready & n11 & n14) & n13) east_peers_q <= names;
+      if ((o__ready & n12 & n14) & n13) north_peers_q <= names;
     end
   end
 endmodule
 
 module \neuflow_mapper_tile.router.words  (
-  input wire rst,
+  input wire router_gated_clk,
   input wire i__valid,
   output wire i__ready,
   input wire [17:0] i__payload,
   input wire o__ready,
   output reg [17:0] o__payload = 18'h0,
   output reg o__valid = 1'h0,
-  input wire clk
+  input wire router_gated_rst
 );
   reg spare_valid = 1'h0;
   reg [17:0] spare = 18'h0;
@@ -303,12 +332,12 @@ module \neuflow_mapper_tile.router.words  (
   assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
   assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
+  always @(posedge router_gated_clk) begin
     spare <= n1;
     if (free) o__payload <= n1;
   end
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
     end else begin
       spare_valid <= ~free & n2;

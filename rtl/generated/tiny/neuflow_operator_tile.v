@@ -44,75 +44,90 @@ module neuflow_operator_tile (
   output wire window_active,
   input wire clk
 );
-  wire a__ready, a__ready_125, a__valid, a__valid_126, active, active_159, b__ready, b__ready_131,
-    b__valid, b__valid_132, bus__ready, bus__ready_59, bus__ready_67, bus__ready_75, bus__valid,
-    bus__valid_60, bus__valid_68, bus__valid_76, i__ready_137, i__valid_138, local0_in__ready,
-    local0_in__valid, local1_in__ready, local1_in__valid, local2_in__ready, local2_in__valid;
-  wire [34:0] a__payload, a__payload_122, b__payload, b__payload_128, i__payload_134,
+  wire a__ready, a__ready_128, a__valid, a__valid_129, active, active_162, alu0_clk, alu1_clk,
+    awake, awake_166, awake_168, awake_170, b__ready, b__ready_134, b__valid, b__valid_135,
+    bus__ready, bus__ready_62, bus__ready_70, bus__ready_78, bus__valid, bus__valid_63,
+    bus__valid_71, bus__valid_79, i__ready_140, i__valid_141, local0_in__ready, local0_in__valid,
+    local1_in__ready, local1_in__valid, local2_in__ready, local2_in__valid, router_clk, window_clk;
+  wire [34:0] a__payload, a__payload_125, b__payload, b__payload_131, i__payload_137,
     local0_in__payload, local1_in__payload, local2_in__payload;
-  assign alu_active = active | active_159;
+  assign alu_active = active | active_162;
   neuflow_alu alu0 (
     .a__payload(a__payload), .a__ready(a__ready), .a__valid(a__valid), .active(active),
-      .b__payload(b__payload), .b__ready(b__ready), .b__valid(b__valid),
-      .bus__payload(config_out__payload), .bus__ready(bus__ready_59), .bus__valid(bus__valid_60),
-      .clk(clk), .columns(columns), .o__payload(local0_in__payload), .o__ready(local0_in__ready),
-      .o__valid(local0_in__valid), .rst(rst), .sub(4'h0)
+      .awake(awake_166), .b__payload(b__payload), .b__ready(b__ready), .b__valid(b__valid),
+      .bus__payload(config_out__payload), .bus__ready(bus__ready_62), .bus__valid(bus__valid_63),
+      .clk(alu0_clk), .columns(columns), .o__payload(local0_in__payload),
+      .o__ready(local0_in__ready), .o__valid(local0_in__valid), .rst(rst), .sub(4'h0)
+  );
+  neuflow_clock_gate alu0_gate (
+    .awake(awake_166), .clk(clk), .gated(alu0_clk), .rst(rst)
   );
   neuflow_alu alu1 (
-    .a__payload(a__payload_122), .a__ready(a__ready_125), .a__valid(a__valid_126),
-      .active(active_159), .b__payload(b__payload_128), .b__ready(b__ready_131),
-      .b__valid(b__valid_132), .bus__payload(config_out__payload), .bus__ready(bus__ready_67),
-      .bus__valid(bus__valid_68), .clk(clk), .columns(columns), .o__payload(local1_in__payload),
-      .o__ready(local1_in__ready), .o__valid(local1_in__valid), .rst(rst), .sub(4'h1)
+    .a__payload(a__payload_125), .a__ready(a__ready_128), .a__valid(a__valid_129),
+      .active(active_162), .awake(awake_168), .b__payload(b__payload_131), .b__ready(b__ready_134),
+      .b__valid(b__valid_135), .bus__payload(config_out__payload), .bus__ready(bus__ready_70),
+      .bus__valid(bus__valid_71), .clk(alu1_clk), .columns(columns),
+      .o__payload(local1_in__payload), .o__ready(local1_in__ready), .o__valid(local1_in__valid),
+      .rst(rst), .sub(4'h1)
+  );
+  neuflow_clock_gate alu1_gate (
+    .awake(awake_168), .clk(clk), .gated(alu1_clk), .rst(rst)
   );
   \neuflow_operator_tile.router  router (
-    .bus__payload(config_out__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
-      .columns(columns), .east_in__payload(east_in__payload), .east_in__valid(east_in__valid),
-      .east_moves(east_in__ready), .east_out__payload(east_out__payload),
-      .east_out__valid(east_out__valid), .global_in__payload(global_in__payload),
-      .global_in__valid(global_in__valid), .global_moves(global_in__ready),
-      .global_out__payload(global_out__payload), .global_out__valid(global_out__valid),
-      .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
-      .local0_moves(local0_in__ready), .local0_out__payload(a__payload),
-      .local0_out__valid(a__valid), .local1_in__payload(local1_in__payload),
-      .local1_in__valid(local1_in__valid), .local1_moves(local1_in__ready),
-      .local1_out__payload(b__payload), .local1_out__valid(b__valid),
-      .local2_in__payload(local2_in__payload), .local2_in__valid(local2_in__valid),
-      .local2_moves(local2_in__ready), .local2_out__payload(a__payload_122),
-      .local2_out__valid(a__valid_126), .local3_out__payload(b__payload_128),
-      .local3_out__valid(b__valid_132), .local4_out__payload(i__payload_134),
-      .local4_out__valid(i__valid_138), .north_in__payload(north_in__payload),
-      .north_in__valid(north_in__valid), .north_moves(north_in__ready),
-      .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
-      .o__ready_105(north_out__ready), .o__ready_115(east_out__ready),
-      .o__ready_125(south_out__ready), .o__ready_135(west_out__ready),
-      .o__ready_145(global_out__ready), .o__ready_155(a__ready), .o__ready_165(b__ready),
-      .o__ready_175(a__ready_125), .o__ready_185(b__ready_131), .o__ready_195(i__ready_137),
-      .rst(rst), .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
+    .awake(awake), .bus__payload(config_out__payload), .bus__ready(bus__ready),
+      .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
+      .east_in__valid(east_in__valid), .east_moves(east_in__ready),
+      .east_out__payload(east_out__payload), .east_out__valid(east_out__valid),
+      .global_in__payload(global_in__payload), .global_in__valid(global_in__valid),
+      .global_moves(global_in__ready), .global_out__payload(global_out__payload),
+      .global_out__valid(global_out__valid), .local0_in__payload(local0_in__payload),
+      .local0_in__valid(local0_in__valid), .local0_moves(local0_in__ready),
+      .local0_out__payload(a__payload), .local0_out__valid(a__valid),
+      .local1_in__payload(local1_in__payload), .local1_in__valid(local1_in__valid),
+      .local1_moves(local1_in__ready), .local1_out__payload(b__payload),
+      .local1_out__valid(b__valid), .local2_in__payload(local2_in__payload),
+      .local2_in__valid(local2_in__valid), .local2_moves(local2_in__ready),
+      .local2_out__payload(a__payload_125), .local2_out__valid(a__valid_129),
+      .local3_out__payload(b__payload_131), .local3_out__valid(b__valid_135),
+      .local4_out__payload(i__payload_137), .local4_out__valid(i__valid_141),
+      .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
+      .north_moves(north_in__ready), .north_out__payload(north_out__payload),
+      .north_out__valid(north_out__valid), .o__ready_105(north_out__ready),
+      .o__ready_115(east_out__ready), .o__ready_125(south_out__ready),
+      .o__ready_135(west_out__ready), .o__ready_145(global_out__ready), .o__ready_155(a__ready),
+      .o__ready_165(b__ready), .o__ready_175(a__ready_128), .o__ready_185(b__ready_134),
+      .o__ready_195(i__ready_140), .router_gated_clk(router_clk), .router_gated_rst(rst),
+      .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
       .south_moves(south_in__ready), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .sub(row), .west_in__payload(west_in__payload),
       .west_in__valid(west_in__valid), .west_moves(west_in__ready),
       .west_out__payload(west_out__payload), .west_out__valid(west_out__valid)
   );
+  neuflow_clock_gate router_gate (
+    .awake(awake), .clk(clk), .gated(router_clk), .rst(rst)
+  );
   \neuflow_operator_tile.tap  tap (
     .clk(clk), .i__payload(config_in__payload), .i__ready(config_in__ready),
       .i__valid(config_in__valid), .local__0__ready(bus__ready), .local__0__valid(bus__valid),
-      .local__1__ready(bus__ready_59), .local__1__valid(bus__valid_60),
-      .local__2__ready(bus__ready_67), .local__2__valid(bus__valid_68),
-      .local__3__ready(bus__ready_75), .local__3__valid(bus__valid_76),
+      .local__1__ready(bus__ready_62), .local__1__valid(bus__valid_63),
+      .local__2__ready(bus__ready_70), .local__2__valid(bus__valid_71),
+      .local__3__ready(bus__ready_78), .local__3__valid(bus__valid_79),
       .o__payload(config_out__payload), .o__ready(config_out__ready), .o__valid(config_out__valid),
       .rst(rst)
   );
   neuflow_window window (
-    .active(window_active), .bus__payload(config_out__payload), .bus__ready(bus__ready_75),
-      .bus__valid(bus__valid_76), .clk(clk), .columns(columns), .i__payload(i__payload_134),
-      .i__ready(i__ready_137), .i__valid(i__valid_138), .o__payload(local2_in__payload),
-      .o__ready(local2_in__ready), .o__valid(local2_in__valid), .rst(rst), .sub(4'h0)
+    .active(window_active), .awake(awake_170), .bus__payload(config_out__payload),
+      .bus__ready(bus__ready_78), .bus__valid(bus__valid_79), .clk(window_clk), .columns(columns),
+      .i__payload(i__payload_137), .i__ready(i__ready_140), .i__valid(i__valid_141),
+      .o__payload(local2_in__payload), .o__ready(local2_in__ready), .o__valid(local2_in__valid),
+      .rst(rst), .sub(4'h0)
+  );
+  neuflow_clock_gate window_gate (
+    .awake(awake_170), .clk(clk), .gated(window_clk), .rst(rst)
   );
 endmodule
 
 module \neuflow_operator_tile.router  (
-  input wire rst,
   input wire [3:0] sub,
   input wire [7:0] columns,
   input wire [34:0] north_in__payload,
@@ -131,6 +146,7 @@ module \neuflow_operator_tile.router  (
   input wire global_in__valid,
   input wire o__ready_145,
   input wire bus__valid,
+  input wire router_gated_clk,
   output wire north_moves,
   output wire east_moves,
   output wire south_moves,
@@ -139,6 +155,7 @@ module \neuflow_operator_tile.router  (
   output wire local0_moves,
   output wire local1_moves,
   output wire local2_moves,
+  output wire awake,
   output wire bus__ready,
   output wire [34:0] north_out__payload,
   output wire north_out__valid,
@@ -172,12 +189,13 @@ module \neuflow_operator_tile.router  (
   input wire [34:0] local2_in__payload,
   input wire local2_in__valid,
   input wire [48:0] bus__payload,
-  input wire clk
+  input wire router_gated_rst
 );
   reg east_armed = 1'h0, east_ended = 1'h0, global_armed = 1'h0, global_ended = 1'h0, local0_armed =
     1'h0, local0_ended = 1'h0, local1_armed = 1'h0, local1_ended = 1'h0, local2_armed = 1'h0,
     local2_ended = 1'h0, north_armed = 1'h0, north_ended = 1'h0, o__ready = 1'h0, south_armed =
     1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
+  reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, global_next_source = 4'h0, global_source =
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, local1_next_source = 4'h0, local1_source
     = 4'h0, local2_next_source = 4'h0, local2_source = 4'h0, local3_next_source = 4'h0,
@@ -191,24 +209,38 @@ module \neuflow_operator_tile.router  (
     north_current = 10'h0, north_peers = 10'h3ff, north_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'h3ff, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'h3ff, west_waiting = 10'h0;
-  wire n9, n8, n10, n7, n6, n5, n4, n3, n2, n1, east_last, global_last, i__ready_109, i__ready_119,
-    i__ready_129, i__ready_139, i__ready_149, i__ready_159, i__ready_169, i__ready_179,
-    i__ready_189, i__ready_199, local0_last, local1_last, local2_last, north_last, o__valid_205,
-    south_last, west_last;
+  wire n10, n9, n8, n7, n6, n5, n4, n3, n2, n1, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
+    n12, east_last, global_last, i__ready_109, i__ready_119, i__ready_129, i__ready_139,
+    i__ready_149, i__ready_159, i__ready_169, i__ready_179, i__ready_189, i__ready_199, local0_last,
+    local1_last, local2_last, north_last, o__valid_204, south_last, west_last;
   wire [17:0] o__payload;
-  wire [9:0] n11, n12, signal, signal_41, done, moving, names, queued;
-  assign north_moves = north_in__valid & north_armed & !(north_peers & n12);
-  assign east_moves = east_in__valid & east_armed & !(east_peers & n12);
-  assign south_moves = south_in__valid & south_armed & !(south_peers & n12);
-  assign west_moves = west_in__valid & west_armed & !(west_peers & n12);
-  assign global_moves = global_in__valid & global_armed & !(global_peers & n12);
-  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers & n12);
-  assign local1_moves = local1_in__valid & local1_armed & !(local1_peers & n12);
-  assign local2_moves = local2_in__valid & local2_armed & !(local2_peers & n12);
+  wire [9:0] n22, n23, signal, signal_41, done, moving, names, queued;
+  assign north_moves = north_in__valid & north_armed & !(north_peers & n23);
+  assign east_moves = east_in__valid & east_armed & !(east_peers & n23);
+  assign south_moves = south_in__valid & south_armed & !(south_peers & n23);
+  assign west_moves = west_in__valid & west_armed & !(west_peers & n23);
+  assign global_moves = global_in__valid & global_armed & !(global_peers & n23);
+  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers & n23);
+  assign local1_moves = local1_in__valid & local1_armed & !(local1_peers & n23);
+  assign local2_moves = local2_in__valid & local2_armed & !(local2_peers & n23);
+  assign awake = |{o__valid_204, local2_moves, global_moves, local1_moves, north_moves,
+    local0_moves, west_moves, south_moves, east_moves, n1, n2, n3, n4, n5, n6, n7, n8, n9, n10,
+    bus__valid} | n11;
   assign moving = (north_moves ? north_current : 10'h0) | (east_moves ? east_current : 10'h0) |
     (south_moves ? south_current : 10'h0) | (west_moves ? west_current : 10'h0) | (global_moves ?
     global_current : 10'h0) | (local0_moves ? local0_current : 10'h0) | (local1_moves ?
     local1_current : 10'h0) | (local2_moves ? local2_current : 10'h0);
+  assign n1 = local4_out__valid & o__ready_195;
+  assign n2 = local3_out__valid & o__ready_185;
+  assign n3 = local2_out__valid & o__ready_175;
+  assign n4 = local1_out__valid & o__ready_165;
+  assign n5 = local0_out__valid & o__ready_155;
+  assign n6 = global_out__valid & o__ready_145;
+  assign n7 = west_out__valid & o__ready_135;
+  assign n8 = south_out__valid & o__ready_125;
+  assign n9 = east_out__valid & o__ready_115;
+  assign n10 = north_out__valid & o__ready_105;
+  assign n11 = |settling;
   assign local2_last = local2_moves & local2_in__payload[34];
   assign local1_last = local1_moves & local1_in__payload[34];
   assign local0_last = local0_moves & local0_in__payload[34];
@@ -217,122 +249,132 @@ module \neuflow_operator_tile.router  (
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
   assign north_last = north_moves & north_in__payload[34];
-  assign n1 = o__payload[7:4] == 3'h7;
+  assign n12 = o__payload[7:4] == 3'h7;
   assign names = o__payload[17:8] | signal;
-  assign n2 = o__payload[7:4] == 3'h6;
-  assign n3 = o__payload[7:4] == 3'h5;
-  assign n4 = o__payload[7:4] == 3'h4;
-  assign n5 = o__payload[7:4] == 2'h3;
-  assign n6 = o__payload[7:4] == 2'h2;
-  assign n7 = o__payload[7:4] == 1'h1;
-  assign n8 = !o__payload[7:4];
-  assign signal = |{n7, n6, n5, n4, n3, n2, n1, n8} ? 1'h1 << o__payload[3:0] : 10'h0;
-  assign queued = o__ready ? signal & signal_42 & n11 : 10'h0;
-  assign n9 = o__ready | |done;
+  assign n13 = o__payload[7:4] == 3'h6;
+  assign n14 = o__payload[7:4] == 3'h5;
+  assign n15 = o__payload[7:4] == 3'h4;
+  assign n16 = o__payload[7:4] == 2'h3;
+  assign n17 = o__payload[7:4] == 2'h2;
+  assign n18 = o__payload[7:4] == 1'h1;
+  assign n19 = !o__payload[7:4];
+  assign signal = |{n18, n17, n16, n15, n14, n13, n12, n19} ? 1'h1 << o__payload[3:0] : 10'h0;
+  assign queued = o__ready ? signal & signal_42 & n22 : 10'h0;
+  assign n20 = o__ready | |done;
   assign signal_41 = o__ready ? signal & (~signal_42 | done) : 10'h0;
   assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
     (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (global_ended ?
     global_current : 10'h0) | (local0_ended ? local0_current : 10'h0) | (local1_ended ?
     local1_current : 10'h0) | (local2_ended ? local2_current : 10'h0);
-  assign n10 = |signal;
-  assign n11 = ~done;
-  assign n12 = ~{i__ready_199, i__ready_189, i__ready_179, i__ready_169, i__ready_159, i__ready_149,
+  assign n21 = |signal;
+  assign n22 = ~done;
+  assign n23 = ~{i__ready_199, i__ready_189, i__ready_179, i__ready_169, i__ready_159, i__ready_149,
     i__ready_139, i__ready_129, i__ready_119, i__ready_109};
   neuflow_link_slice east_slice (
-    .clk(clk), .i__payload(east_source == 3'h7 ? local2_in__payload : east_source == 3'h6 ?
-      local1_in__payload : east_source == 3'h5 ? local0_in__payload : east_source == 3'h4 ?
+    .clk(router_gated_clk), .i__payload(east_source == 3'h7 ? local2_in__payload : east_source ==
+      3'h6 ? local1_in__payload : east_source == 3'h5 ? local0_in__payload : east_source == 3'h4 ?
       global_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
       south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ? north_in__payload
       : 35'h0), .i__ready(i__ready_119), .i__valid(moving[1]), .o__payload(east_out__payload),
-      .o__ready(o__ready_115), .o__valid(east_out__valid), .rst(rst)
+      .o__ready(o__ready_115), .o__valid(east_out__valid), .rst(router_gated_rst)
   );
   neuflow_link_slice global_slice (
-    .clk(clk), .i__payload(global_source == 3'h7 ? local2_in__payload : global_source == 3'h6 ?
-      local1_in__payload : global_source == 3'h5 ? local0_in__payload : global_source == 3'h4 ?
-      global_in__payload : global_source == 2'h3 ? west_in__payload : global_source == 2'h2 ?
+    .clk(router_gated_clk), .i__payload(global_source == 3'h7 ? local2_in__payload : global_source
+      == 3'h6 ? local1_in__payload : global_source == 3'h5 ? local0_in__payload : global_source ==
+      3'h4 ? global_in__payload : global_source == 2'h3 ? west_in__payload : global_source == 2'h2 ?
       south_in__payload : global_source == 1'h1 ? east_in__payload : !global_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_149), .i__valid(moving[4]),
       .o__payload(global_out__payload), .o__ready(o__ready_145), .o__valid(global_out__valid),
-      .rst(rst)
+      .rst(router_gated_rst)
   );
   neuflow_link_slice local0_slice (
-    .clk(clk), .i__payload(local0_source == 3'h7 ? local2_in__payload : local0_source == 3'h6 ?
-      local1_in__payload : local0_source == 3'h5 ? local0_in__payload : local0_source == 3'h4 ?
-      global_in__payload : local0_source == 2'h3 ? west_in__payload : local0_source == 2'h2 ?
+    .clk(router_gated_clk), .i__payload(local0_source == 3'h7 ? local2_in__payload : local0_source
+      == 3'h6 ? local1_in__payload : local0_source == 3'h5 ? local0_in__payload : local0_source ==
+      3'h4 ? global_in__payload : local0_source == 2'h3 ? west_in__payload : local0_source == 2'h2 ?
       south_in__payload : local0_source == 1'h1 ? east_in__payload : !local0_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_159), .i__valid(moving[5]),
       .o__payload(local0_out__payload), .o__ready(o__ready_155), .o__valid(local0_out__valid),
-      .rst(rst)
+      .rst(router_gated_rst)
   );
   neuflow_link_slice local1_slice (
-    .clk(clk), .i__payload(local1_source == 3'h7 ? local2_in__payload : local1_source == 3'h6 ?
-      local1_in__payload : local1_source == 3'h5 ? local0_in__payload : local1_source == 3'h4 ?
-      global_in__payload : local1_source == 2'h3 ? west_in__payload : local1_source == 2'h2 ?
+    .clk(router_gated_clk), .i__payload(local1_source == 3'h7 ? local2_in__payload : local1_source
+      == 3'h6 ? local1_in__payload : local1_source == 3'h5 ? local0_in__payload : local1_source ==
+      3'h4 ? global_in__payload : local1_source == 2'h3 ? west_in__payload : local1_source == 2'h2 ?
       south_in__payload : local1_source == 1'h1 ? east_in__payload : !local1_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_169), .i__valid(moving[6]),
       .o__payload(local1_out__payload), .o__ready(o__ready_165), .o__valid(local1_out__valid),
-      .rst(rst)
+      .rst(router_gated_rst)
   );
   neuflow_link_slice local2_slice (
-    .clk(clk), .i__payload(local2_source == 3'h7 ? local2_in__payload : local2_source == 3'h6 ?
-      local1_in__payload : local2_source == 3'h5 ? local0_in__payload : local2_source == 3'h4 ?
-      global_in__payload : local2_source == 2'h3 ? west_in__payload : local2_source == 2'h2 ?
+    .clk(router_gated_clk), .i__payload(local2_source == 3'h7 ? local2_in__payload : local2_source
+      == 3'h6 ? local1_in__payload : local2_source == 3'h5 ? local0_in__payload : local2_source ==
+      3'h4 ? global_in__payload : local2_source == 2'h3 ? west_in__payload : local2_source == 2'h2 ?
       south_in__payload : local2_source == 1'h1 ? east_in__payload : !local2_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_179), .i__valid(moving[7]),
       .o__payload(local2_out__payload), .o__ready(o__ready_175), .o__valid(local2_out__valid),
-      .rst(rst)
+      .rst(router_gated_rst)
   );
   neuflow_link_slice local3_slice (
-    .clk(clk), .i__payload(local3_source == 3'h7 ? local2_in__payload : local3_source == 3'h6 ?
-      local1_in__payload : local3_source == 3'h5 ? local0_in__payload : local3_source == 3'h4 ?
-      global_in__payload : local3_source == 2'h3 ? west_in__payload : local3_source == 2'h2 ?
+    .clk(router_gated_clk), .i__payload(local3_source == 3'h7 ? local2_in__payload : local3_source
+      == 3'h6 ? local1_in__payload : local3_source == 3'h5 ? local0_in__payload : local3_source ==
+      3'h4 ? global_in__payload : local3_source == 2'h3 ? west_in__payload : local3_source == 2'h2 ?
       south_in__payload : local3_source == 1'h1 ? east_in__payload : !local3_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_189), .i__valid(moving[8]),
       .o__payload(local3_out__payload), .o__ready(o__ready_185), .o__valid(local3_out__valid),
-      .rst(rst)
+      .rst(router_gated_rst)
   );
   neuflow_link_slice local4_slice (
-    .clk(clk), .i__payload(local4_source == 3'h7 ? local2_in__payload : local4_source == 3'h6 ?
-      local1_in__payload : local4_source == 3'h5 ? local0_in__payload : local4_source == 3'h4 ?
-      global_in__payload : local4_source == 2'h3 ? west_in__payload : local4_source == 2'h2 ?
+    .clk(router_gated_clk), .i__payload(local4_source == 3'h7 ? local2_in__payload : local4_source
+      == 3'h6 ? local1_in__payload : local4_source == 3'h5 ? local0_in__payload : local4_source ==
+      3'h4 ? global_in__payload : local4_source == 2'h3 ? west_in__payload : local4_source == 2'h2 ?
       south_in__payload : local4_source == 1'h1 ? east_in__payload : !local4_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_199), .i__valid(moving[9]),
       .o__payload(local4_out__payload), .o__ready(o__ready_195), .o__valid(local4_out__valid),
-      .rst(rst)
+      .rst(router_gated_rst)
   );
   neuflow_link_slice north_slice (
-    .clk(clk), .i__payload(north_source == 3'h7 ? local2_in__payload : north_source == 3'h6 ?
-      local1_in__payload : north_source == 3'h5 ? local0_in__payload : north_source == 3'h4 ?
+    .clk(router_gated_clk), .i__payload(north_source == 3'h7 ? local2_in__payload : north_source ==
+      3'h6 ? local1_in__payload : north_source == 3'h5 ? local0_in__payload : north_source == 3'h4 ?
       global_in__payload : north_source == 2'h3 ? west_in__payload : north_source == 2'h2 ?
       south_in__payload : north_source == 1'h1 ? east_in__payload : !north_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_109), .i__valid(moving[0]),
       .o__payload(north_out__payload), .o__ready(o__ready_105), .o__valid(north_out__valid),
-      .rst(rst)
+      .rst(router_gated_rst)
   );
   neuflow_link_slice south_slice (
-    .clk(clk), .i__payload(south_source == 3'h7 ? local2_in__payload : south_source == 3'h6 ?
-      local1_in__payload : south_source == 3'h5 ? local0_in__payload : south_source == 3'h4 ?
+    .clk(router_gated_clk), .i__payload(south_source == 3'h7 ? local2_in__payload : south_source ==
+      3'h6 ? local1_in__payload : south_source == 3'h5 ? local0_in__payload : south_source == 3'h4 ?
       global_in__payload : south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ?
       south_in__payload : south_source == 1'h1 ? east_in__payload : !south_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_129), .i__valid(moving[2]),
       .o__payload(south_out__payload), .o__ready(o__ready_125), .o__valid(south_out__valid),
-      .rst(rst)
+      .rst(router_gated_rst)
   );
   neuflow_link_slice west_slice (
-    .clk(clk), .i__payload(west_source == 3'h7 ? local2_in__payload : west_source == 3'h6 ?
-      local1_in__payload : west_source == 3'h5 ? local0_in__payload : west_source == 3'h4 ?
+    .clk(router_gated_clk), .i__payload(west_source == 3'h7 ? local2_in__payload : west_source ==
+      3'h6 ? local1_in__payload : west_source == 3'h5 ? local0_in__payload : west_source == 3'h4 ?
       global_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
       south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ? north_in__payload
       : 35'h0), .i__ready(i__ready_139), .i__valid(moving[3]), .o__payload(west_out__payload),
-      .o__ready(o__ready_135), .o__valid(west_out__valid), .rst(rst)
+      .o__ready(o__ready_135), .o__valid(west_out__valid), .rst(router_gated_rst)
   );
   \neuflow_operator_tile.router.words  words (
-    .clk(clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
+    .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_205), .rst(rst)
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_204),
+      .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst)
   );
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge router_gated_clk) begin
+    if (|{o__valid_204, local2_moves, global_moves, local1_moves, north_moves, local0_moves,
+      west_moves, south_moves, east_moves, router_gated_rst, n1, n2, n3, n4, n5, n6, n7, n8, n9,
+      n10, bus__valid}) begin
+      settling <= 3'h4;
+    end else begin
+      if (n11) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst) begin
       local2_armed <= 1'h0; local2_ended <= 1'h0; local1_armed <= 1'h0; local1_ended <= 1'h0;
         local0_armed <= 1'h0; local0_ended <= 1'h0; global_armed <= 1'h0; global_ended <= 1'h0;
         west_armed <= 1'h0; west_ended <= 1'h0; south_armed <= 1'h0; south_ended <= 1'h0; east_armed
@@ -371,84 +413,84 @@ module \neuflow_operator_tile.router  (
       east_ended <= east_last;
       north_armed <= |north_current & !(north_peers & ~north_current) & ~north_last & ~north_ended;
       north_ended <= north_last;
-      o__ready <= o__valid_205 & ~o__ready & ~(n1 ? |(local2_current | local2_waiting) & names !=
-        local2_peers : n2 ? |(local1_current | local1_waiting) & names != local1_peers : n3 ?
-        |(local0_current | local0_waiting) & names != local0_peers : n4 ? |(global_current |
-        global_waiting) & names != global_peers : n5 ? |(west_current | west_waiting) & names !=
-        west_peers : n6 ? |(south_current | south_waiting) & names != south_peers : n7 ?
-        |(east_current | east_waiting) & names != east_peers : n8 ? |(north_current | north_waiting)
-        & names != north_peers : 1'h0) & ~(|(signal & waits));
-      if (queued[9] & n9) local4_next_source <= o__payload[7:4];
-      if ((signal_41[9] | done[9]) & n9) local4_source <= signal_41[9] ? o__payload[7:4] :
+      o__ready <= o__valid_204 & ~o__ready & ~(n12 ? |(local2_current | local2_waiting) & names !=
+        local2_peers : n13 ? |(local1_current | local1_waiting) & names != local1_peers : n14 ?
+        |(local0_current | local0_waiting) & names != local0_peers : n15 ? |(global_current |
+        global_waiting) & names != global_peers : n16 ? |(west_current | west_waiting) & names !=
+        west_peers : n17 ? |(south_current | south_waiting) & names != south_peers : n18 ?
+        |(east_current | east_waiting) & names != east_peers : n19 ? |(north_current |
+        north_waiting) & names != north_peers : 1'h0) & ~(|(signal & waits));
+      if (queued[9] & n20) local4_next_source <= o__payload[7:4];
+      if ((signal_41[9] | done[9]) & n20) local4_source <= signal_41[9] ? o__payload[7:4] :
         local4_next_source;
-      if (queued[8] & n9) local3_next_source <= o__payload[7:4];
-      if ((signal_41[8] | done[8]) & n9) local3_source <= signal_41[8] ? o__payload[7:4] :
+      if (queued[8] & n20) local3_next_source <= o__payload[7:4];
+      if ((signal_41[8] | done[8]) & n20) local3_source <= signal_41[8] ? o__payload[7:4] :
         local3_next_source;
-      if (queued[7] & n9) local2_next_source <= o__payload[7:4];
-      if ((signal_41[7] | done[7]) & n9) local2_source <= signal_41[7] ? o__payload[7:4] :
+      if (queued[7] & n20) local2_next_source <= o__payload[7:4];
+      if ((signal_41[7] | done[7]) & n20) local2_source <= signal_41[7] ? o__payload[7:4] :
         local2_next_source;
-      if (queued[6] & n9) local1_next_source <= o__payload[7:4];
-      if ((signal_41[6] | done[6]) & n9) local1_source <= signal_41[6] ? o__payload[7:4] :
+      if (queued[6] & n20) local1_next_source <= o__payload[7:4];
+      if ((signal_41[6] | done[6]) & n20) local1_source <= signal_41[6] ? o__payload[7:4] :
         local1_next_source;
-      if (queued[5] & n9) local0_next_source <= o__payload[7:4];
-      if ((signal_41[5] | done[5]) & n9) local0_source <= signal_41[5] ? o__payload[7:4] :
+      if (queued[5] & n20) local0_next_source <= o__payload[7:4];
+      if ((signal_41[5] | done[5]) & n20) local0_source <= signal_41[5] ? o__payload[7:4] :
         local0_next_source;
-      if (queued[4] & n9) global_next_source <= o__payload[7:4];
-      if ((signal_41[4] | done[4]) & n9) global_source <= signal_41[4] ? o__payload[7:4] :
+      if (queued[4] & n20) global_next_source <= o__payload[7:4];
+      if ((signal_41[4] | done[4]) & n20) global_source <= signal_41[4] ? o__payload[7:4] :
         global_next_source;
-      if (queued[3] & n9) west_next_source <= o__payload[7:4];
-      if ((signal_41[3] | done[3]) & n9) west_source <= signal_41[3] ? o__payload[7:4] :
+      if (queued[3] & n20) west_next_source <= o__payload[7:4];
+      if ((signal_41[3] | done[3]) & n20) west_source <= signal_41[3] ? o__payload[7:4] :
         west_next_source;
-      if (queued[2] & n9) south_next_source <= o__payload[7:4];
-      if ((signal_41[2] | done[2]) & n9) south_source <= signal_41[2] ? o__payload[7:4] :
+      if (queued[2] & n20) south_next_source <= o__payload[7:4];
+      if ((signal_41[2] | done[2]) & n20) south_source <= signal_41[2] ? o__payload[7:4] :
         south_next_source;
-      if (queued[1] & n9) east_next_source <= o__payload[7:4];
-      if ((signal_41[1] | done[1]) & n9) east_source <= signal_41[1] ? o__payload[7:4] :
+      if (queued[1] & n20) east_next_source <= o__payload[7:4];
+      if ((signal_41[1] | done[1]) & n20) east_source <= signal_41[1] ? o__payload[7:4] :
         east_next_source;
-      if (queued[0] & n9) north_next_source <= o__payload[7:4];
-      if ((signal_41[0] | done[0]) & n9) north_source <= signal_41[0] ? o__payload[7:4] :
+      if (queued[0] & n20) north_next_source <= o__payload[7:4];
+      if ((signal_41[0] | done[0]) & n20) north_source <= signal_41[0] ? o__payload[7:4] :
         north_next_source;
-      if ((o__ready & n1 & n10) & n9) local2_peers <= names;
-      if (n9) begin
-        local2_waiting <= local2_waiting & n11 | (n1 ? queued : 10'h0);
-        local2_current <= local2_current & n11 | local2_waiting & done | (n1 ? signal_41 : 10'h0);
-        local1_waiting <= local1_waiting & n11 | (n2 ? queued : 10'h0);
-        local1_current <= local1_current & n11 | local1_waiting & done | (n2 ? signal_41 : 10'h0);
-        local0_waiting <= local0_waiting & n11 | (n3 ? queued : 10'h0);
-        local0_current <= local0_current & n11 | local0_waiting & done | (n3 ? signal_41 : 10'h0);
-        global_waiting <= global_waiting & n11 | (n4 ? queued : 10'h0);
-        global_current <= global_current & n11 | global_waiting & done | (n4 ? signal_41 : 10'h0);
-        west_waiting <= west_waiting & n11 | (n5 ? queued : 10'h0);
-        west_current <= west_current & n11 | west_waiting & done | (n5 ? signal_41 : 10'h0);
-        south_waiting <= south_waiting & n11 | (n6 ? queued : 10'h0);
-        south_current <= south_current & n11 | south_waiting & done | (n6 ? signal_41 : 10'h0);
-        east_waiting <= east_waiting & n11 | (n7 ? queued : 10'h0);
-        east_current <= east_current & n11 | east_waiting & done | (n7 ? signal_41 : 10'h0);
-        north_waiting <= north_waiting & n11 | (n8 ? queued : 10'h0);
-        north_current <= north_current & n11 | north_waiting & done | (n8 ? signal_41 : 10'h0);
-        waits <= waits & n11 | queued;
-        signal_42 <= signal_42 & n11 | waits & done | signal_41;
+      if ((o__ready & n12 & n21) & n20) local2_peers <= names;
+      if (n20) begin
+        local2_waiting <= local2_waiting & n22 | (n12 ? queued : 10'h0);
+        local2_current <= local2_current & n22 | local2_waiting & done | (n12 ? signal_41 : 10'h0);
+        local1_waiting <= local1_waiting & n22 | (n13 ? queued : 10'h0);
+        local1_current <= local1_current & n22 | local1_waiting & done | (n13 ? signal_41 : 10'h0);
+        local0_waiting <= local0_waiting & n22 | (n14 ? queued : 10'h0);
+        local0_current <= local0_current & n22 | local0_waiting & done | (n14 ? signal_41 : 10'h0);
+        global_waiting <= global_waiting & n22 | (n15 ? queued : 10'h0);
+        global_current <= global_current & n22 | global_waiting & done | (n15 ? signal_41 : 10'h0);
+        west_waiting <= west_waiting & n22 | (n16 ? queued : 10'h0);
+        west_current <= west_current & n22 | west_waiting & done | (n16 ? signal_41 : 10'h0);
+        south_waiting <= south_waiting & n22 | (n17 ? queued : 10'h0);
+        south_current <= south_current & n22 | south_waiting & done | (n17 ? signal_41 : 10'h0);
+        east_waiting <= east_waiting & n22 | (n18 ? queued : 10'h0);
+        east_current <= east_current & n22 | east_waiting & done | (n18 ? signal_41 : 10'h0);
+        north_waiting <= north_waiting & n22 | (n19 ? queued : 10'h0);
+        north_current <= north_current & n22 | north_waiting & done | (n19 ? signal_41 : 10'h0);
+        waits <= waits & n22 | queued;
+        signal_42 <= signal_42 & n22 | waits & done | signal_41;
       end
-      if ((o__ready & n2 & n10) & n9) local1_peers <= names;
-      if ((o__ready & n3 & n10) & n9) local0_peers <= names;
-      if ((o__ready & n4 & n10) & n9) global_peers <= names;
-      if ((o__ready & n5 & n10) & n9) west_peers <= names;
-      if ((o__ready & n6 & n10) & n9) south_peers <= names;
-      if ((o__ready & n7 & n10) & n9) east_peers <= names;
-      if ((o__ready & n8 & n10) & n9) north_peers <= names;
+      if ((o__ready & n13 & n21) & n20) local1_peers <= names;
+      if ((o__ready & n14 & n21) & n20) local0_peers <= names;
+      if ((o__ready & n15 & n21) & n20) global_peers <= names;
+      if ((o__ready & n16 & n21) & n20) west_peers <= names;
+      if ((o__ready & n17 & n21) & n20) south_peers <= names;
+      if ((o__ready & n18 & n21) & n20) east_peers <= names;
+      if ((o__ready & n19 & n21) & n20) north_peers <= names;
     end
   end
 endmodule
 
 module \neuflow_operator_tile.router.words  (
-  input wire rst,
+  input wire router_gated_clk,
   input wire i__valid,
   output wire i__ready,
   input wire [17:0] i__payload,
   input wire o__ready,
   output reg [17:0] o__payload = 18'h0,
   output reg o__valid = 1'h0,
-  input wire clk
+  input wire router_gated_rst
 );
   reg spare_valid = 1'h0;
   reg [17:0] spare = 18'h0;
@@ -458,12 +500,12 @@ module \neuflow_operator_tile.router.words  (
   assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
   assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
+  always @(posedge router_gated_clk) begin
     spare <= n1;
     if (free) o__payload <= n1;
   end
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
     end else begin
       spare_valid <= ~free & n2;

@@ -17,84 +17,101 @@ module neuflow_read_port (
   output wire [67:0] o__payload,
   output wire o__valid,
   output wire [7:0] dest,
+  output wire awake,
   input wire clk
 );
   reg signal = 1'h0, fits = 1'h0, left = 1'h0;
   reg [1:0] index = 2'h0;
+  reg [2:0] settling = 3'h4;
   reg [3:0] room = 4'h8;
   reg [77:0] head = 78'h0;
-  wire asked, ends, i__ready, i__ready_30, i__ready_37, i__ready_39, i__ready_56, i__ready_65,
-    i__valid, i__valid_31, i__valid_35, i__valid_62, o__ready_54, o__valid_72, request__valid_36;
-  wire [14:0] i__payload_41, o__payload_49;
-  wire [1:0] i__payload_50_first;
+  wire n3, n2, n4, asked, awake_74, awake_75, awake_76, awake_77, awake_78, awake_79, ends,
+    i__ready, i__ready_31, i__ready_38, i__ready_40, i__ready_57, i__ready_66, i__valid,
+    i__valid_32, i__valid_36, i__valid_63, o__ready_55, o__valid_81, request__valid_37;
+  wire [14:0] i__payload_42, o__payload_50;
+  wire [1:0] i__payload_51_first;
   wire [207:0] i__payload;
   wire [2:0] n1;
-  wire [30:0] i__payload_33;
+  wire [30:0] i__payload_34;
   wire [3:0] following;
-  wire [63:0] i__payload_27;
-  wire [75:0] o__payload_66;
-  wire [77:0] o__payload_73;
-  wire [79:0] o__payload_61;
-  assign dest = o__payload_66[75:68];
-  assign o__payload = o__payload_66[67:0];
+  wire [63:0] i__payload_28;
+  wire [75:0] o__payload_67;
+  wire [77:0] o__payload_82;
+  wire [79:0] o__payload_62;
+  assign dest = o__payload_67[75:68];
+  assign o__payload = o__payload_67[67:0];
   assign response__ready = 1'h1;
-  assign i__valid_35 = request__valid_36 & i__ready_37;
-  assign o__ready_54 = ~signal | i__ready_56;
-  assign ends = index == o__payload_49[5:4];
-  assign n1 = {ends ? o__payload_49[3:2] : 2'h3} - i__payload_50_first;
-  assign i__payload_50_first = !index ? o__payload_49[1:0] : 2'h0;
-  assign asked = i__valid_35 & i__ready_39;
-  assign following = (room + left) - {asked ? i__payload_33[30:29] + 1'h1 : 3'h0};
+  assign awake = |{awake_77, awake_76, awake_75, awake_74, response__valid, asked, n2, n3} | n4;
+  assign i__valid_36 = request__valid_37 & i__ready_38;
+  assign o__ready_55 = ~signal | i__ready_57;
+  assign ends = index == o__payload_50[5:4];
+  assign n1 = {ends ? o__payload_50[3:2] : 2'h3} - i__payload_51_first;
+  assign i__payload_51_first = !index ? o__payload_50[1:0] : 2'h0;
+  assign asked = i__valid_36 & i__ready_40;
+  assign n2 = awake_78 | awake_79 | (o__valid & o__ready | i__valid_63 & i__ready_66 | signal &
+    i__ready_57);
+  assign n3 = request__valid & request__ready;
+  assign n4 = |settling;
+  assign following = (room + left) - {asked ? i__payload_34[30:29] + 1'h1 : 3'h0};
   \neuflow_read_port.asks  asks (
-    .clk(clk), .i__payload(i__payload_33), .i__ready(i__ready_39), .i__valid(i__valid_35),
+    .clk(clk), .i__payload(i__payload_34), .i__ready(i__ready_40), .i__valid(i__valid_36),
       .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid), .rst(rst)
   );
   \neuflow_read_port.buffer  buffer (
-    .clk(clk), .i__valid(response__valid), .o__payload(o__payload_73), .o__ready(o__ready_54),
-      .o__valid(o__valid_72), .rst(rst), .write_data({response__payload[63:0], o__payload_49[14:7],
-      ends & o__payload_49[6], $unsigned($signed(n1) + $signed(2'h1)), i__payload_50_first})
+    .awake(awake_78), .clk(clk), .i__valid(response__valid), .o__payload(o__payload_82),
+      .o__ready(o__ready_55), .o__valid(o__valid_81), .rst(rst),
+      .write_data({response__payload[63:0], o__payload_50[14:7], ends & o__payload_50[6],
+      $unsigned($signed(n1) + $signed(2'h1)), i__payload_51_first})
   );
   \neuflow_read_port.config  config_2 (
-    .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
-      .columns(columns), .kind(kind), .o__payload(i__payload), .o__ready(i__ready),
+    .awake(awake_74), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
+      .clk(clk), .columns(columns), .kind(kind), .o__payload(i__payload), .o__ready(i__ready),
       .o__valid(i__valid), .rst(rst)
   );
   \neuflow_read_port.leaves  leaves (
-    .clk(clk), .i__payload({o__payload_61[79:72], o__payload_61[67:0]}), .i__ready(i__ready_65),
-      .i__valid(i__valid_62), .o__payload(o__payload_66), .o__ready(o__ready), .o__valid(o__valid),
+    .clk(clk), .i__payload({o__payload_62[79:72], o__payload_62[67:0]}), .i__ready(i__ready_66),
+      .i__valid(i__valid_63), .o__payload(o__payload_67), .o__ready(o__ready), .o__valid(o__valid),
       .rst(rst)
   );
   \neuflow_read_port.merger  merger (
-    .clk(clk), .i__payload({head[13:5], 2'h0, head[4:0], head[77:14]}), .i__ready(i__ready_56),
-      .i__valid(signal), .o__payload(o__payload_61), .o__ready(i__ready_65), .o__valid(i__valid_62),
-      .rst(rst)
+    .awake(awake_79), .clk(clk), .i__payload({head[13:5], 2'h0, head[4:0], head[77:14]}),
+      .i__ready(i__ready_57), .i__valid(signal), .o__payload(o__payload_62), .o__ready(i__ready_66),
+      .o__valid(i__valid_63), .rst(rst)
   );
   \neuflow_read_port.pieces  pieces (
-    .clk(clk), .i__ready(i__ready_37), .i__valid(asked), .o__payload(o__payload_49),
-      .o__ready(response__valid & ends), .rst(rst), .write_data(i__payload_41)
+    .awake(awake_77), .clk(clk), .i__ready(i__ready_38), .i__valid(asked),
+      .o__payload(o__payload_50), .o__ready(response__valid & ends), .rst(rst),
+      .write_data(i__payload_42)
   );
   \neuflow_read_port.splitter  splitter (
-    .clk(clk), .fits(fits), .i__payload(i__payload_27), .i__ready(i__ready_30),
-      .i__valid(i__valid_31), .piece(i__payload_41), .request__payload(i__payload_33),
-      .request__ready(i__ready_39 & i__ready_37), .request__valid(request__valid_36), .rst(rst)
+    .awake(awake_76), .clk(clk), .fits(fits), .i__payload(i__payload_28), .i__ready(i__ready_31),
+      .i__valid(i__valid_32), .piece(i__payload_42), .request__payload(i__payload_34),
+      .request__ready(i__ready_40 & i__ready_38), .request__valid(request__valid_37), .rst(rst)
   );
   \neuflow_read_port.walker  walker (
-    .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
-      .o__payload(i__payload_27), .o__ready(i__ready_30), .o__valid(i__valid_31), .rst(rst)
+    .awake(awake_75), .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
+      .o__payload(i__payload_28), .o__ready(i__ready_31), .o__valid(i__valid_32), .rst(rst)
   );
+  always @(posedge clk) begin
+    if (|{awake_77, awake_76, awake_75, awake_74, response__valid, asked, n2, n3, rst}) begin
+      settling <= 3'h4;
+    end else begin
+      if (n4) settling <= settling - 1'h1;
+    end
+  end
   always @(posedge clk) begin
     if (rst) begin
       fits <= 1'h0; room <= 4'h8; left <= 1'h0; signal <= 1'h0; index <= 2'h0;
     end else begin
       fits <= following >= 3'h4;
       room <= following;
-      left <= o__valid_72 & o__ready_54;
-      if (o__ready_54) signal <= o__valid_72;
+      left <= o__valid_81 & o__ready_55;
+      if (o__ready_55) signal <= o__valid_81;
       if (response__valid) index <= ends ? 2'h0 : index + 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (o__ready_54) head <= o__payload_73;
+    if (o__ready_55) head <= o__payload_82;
   end
 endmodule
 
@@ -134,6 +151,7 @@ module \neuflow_read_port.buffer  (
   input wire rst,
   input wire i__valid,
   input wire o__ready,
+  output wire awake,
   output wire [77:0] o__payload,
   input wire [77:0] write_data,
   output reg o__valid = 1'h0,
@@ -142,6 +160,7 @@ module \neuflow_read_port.buffer  (
   reg [2:0] read_address = 3'h0, write_address = 3'h0;
   reg [3:0] level = 4'h0;
   wire fetch, push;
+  assign awake = push | fetch | o__valid & o__ready;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & ~level[3];
   \neuflow_read_port.buffer.ram  ram (
@@ -182,6 +201,7 @@ module \neuflow_read_port.config  (
   input wire [3:0] kind,
   input wire [7:0] columns,
   output wire bus__ready,
+  output wire awake,
   input wire o__ready,
   output reg [207:0] o__payload = 208'h0,
   output reg o__valid = 1'h0,
@@ -192,6 +212,7 @@ module \neuflow_read_port.config  (
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
+  assign awake = bus__valid | mine | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -256,6 +277,7 @@ endmodule
 module \neuflow_read_port.merger  (
   input wire rst,
   output wire i__ready,
+  output wire awake,
   input wire o__ready,
   input wire [79:0] i__payload,
   input wire i__valid,
@@ -263,7 +285,7 @@ module \neuflow_read_port.merger  (
   output reg [79:0] o__payload = 80'h0,
   input wire clk
 );
-  reg signal_23 = 1'h0, begun = 1'h0, emits = 1'h0, flush = 1'h0;
+  reg signal_22 = 1'h0, begun = 1'h0, emits = 1'h0, flush = 1'h0;
   reg [1:0] amount, fill = 2'h0, low = 2'h0;
   reg [2:0] placed_count = 3'h0;
   reg [3:0] beat_kept = 4'h0, rf = 4'h0, rk = 4'h0;
@@ -274,16 +296,17 @@ module \neuflow_read_port.merger  (
   wire [1:0] like, like_4;
   wire [2:0] total;
   wire [3:0] fresh, kept;
+  assign kept[3] = like_4 <= 2'h3 & like > 2'h3;
   assign fresh[0] = like <= 1'h0 & total > 1'h0;
   assign fresh[1] = like <= 1'h1 & total > 1'h1;
   assign fresh[2] = like <= 2'h2 & total > 2'h2;
   assign fresh[3] = like <= 2'h3 & total > 2'h3;
   assign i__ready = free & n5;
+  assign awake = free & (n2 | signal_22 | o__valid);
   assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
   assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
   assign kept[2] = like_4 <= 2'h2 & like > 2'h2;
-  assign kept[3] = like_4 <= 2'h3 & like > 2'h3;
-  assign n1 = free & signal_23;
+  assign n1 = free & signal_22;
   assign n2 = flush | i__valid;
   assign free = ~o__valid | o__ready;
   assign signal = total >= 3'h4;
@@ -296,7 +319,7 @@ module \neuflow_read_port.merger  (
   assign n5 = ~flush;
   always @(posedge clk) begin
     if (rst) begin
-      o__payload <= 80'h0; o__valid <= 1'h0; signal_23 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
+      o__payload <= 80'h0; o__valid <= 1'h0; signal_22 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
         1'h0; flush <= 1'h0;
     end else begin
       if (n1) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
@@ -305,8 +328,8 @@ module \neuflow_read_port.merger  (
         beat_kept[3:2], {14{beat_kept[2]}}, beat_kept[2:1], {14{beat_kept[1]}}, beat_kept[1:0],
         {15{beat_kept[0]}}}};
       if (free) begin
-        o__valid <= signal_23 & emits;
-        signal_23 <= n2;
+        o__valid <= signal_22 & emits;
+        signal_22 <= n2;
       end
       if (n3) begin
         low <= signal ? 2'h0 : like_4;
@@ -341,6 +364,7 @@ module \neuflow_read_port.pieces  (
   input wire i__valid,
   input wire o__ready,
   output wire i__ready,
+  output wire awake,
   output wire [14:0] o__payload,
   input wire [14:0] write_data,
   input wire clk
@@ -350,6 +374,7 @@ module \neuflow_read_port.pieces  (
   reg [4:0] level = 5'h0;
   wire fetch, push;
   assign i__ready = ~level[4];
+  assign awake = push | fetch | o__valid & o__ready;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & i__ready;
   \neuflow_read_port.pieces.ram  ram (
@@ -388,6 +413,7 @@ module \neuflow_read_port.splitter  (
   input wire request__ready,
   output wire i__ready,
   output wire request__valid,
+  output wire awake,
   input wire fits,
   input wire [63:0] i__payload,
   input wire i__valid,
@@ -395,7 +421,7 @@ module \neuflow_read_port.splitter  (
   output wire [14:0] piece,
   input wire clk
 );
-  reg n2, n1, signal_14 = 1'h0, signal_8 = 1'h0, ends = 1'h0, there = 1'h0;
+  reg n1, n2, signal_14 = 1'h0, signal_8 = 1'h0, ends = 1'h0, there = 1'h0;
   reg [1:0] signal = 2'h0, final_2 = 2'h0, final_low = 2'h0, first = 2'h0, length = 2'h0;
   reg [20:0] more = 21'h0;
   reg [24:0] end_2 = 25'h0;
@@ -407,6 +433,7 @@ module \neuflow_read_port.splitter  (
   assign request__payload = {length, block, signal};
   assign i__ready = ~there | taken;
   assign request__valid = signal_8 & fits;
+  assign awake = signal_16 | taken & there | i__valid & i__ready;
   assign taken = ~signal_8 | signal_16 & ends;
   assign n3 = taken | signal_16;
   assign signal_16 = request__valid & request__ready;
@@ -445,6 +472,7 @@ endmodule
 module \neuflow_read_port.walker  (
   input wire rst,
   output wire i__ready,
+  output wire awake,
   input wire o__ready,
   input wire [207:0] i__payload,
   input wire i__valid,
@@ -459,6 +487,7 @@ module \neuflow_read_port.walker  (
   wire [30:0] origin;
   assign o__payload = {i__payload[207:200], last, i__payload[55:32], run[1:0], run[30:2]};
   assign i__ready = o__valid & o__ready & last;
+  assign awake = o__valid ? o__ready : i__valid;
   assign n1 = {new_plane, o__valid} != 1'h1 & n5;
   assign n2 = n6 | new_plane;
   assign n3 = (n2 | signal) & n5;

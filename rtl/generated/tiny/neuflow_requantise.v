@@ -20,7 +20,7 @@ module neuflow_requantise (
   reg [25:0] s6_clipped = 26'h0, s7_doubled = 26'h0, s8_sum = 26'h0;
   reg [26:0] n3;
   reg [2:0] s5_s = 3'h0, s6_s = 3'h0;
-  reg [30:0] n5, s2_high = 31'h0, s2_low = 31'h0, s2_middle = 31'h0, s3_high = 31'h0;
+  reg [30:0] s2_high = 31'h0, s2_low = 31'h0, s2_middle = 31'h0, s3_high = 31'h0;
   reg [31:0] s3_sum = 32'h0;
   reg [47:0] s1_total = 48'h0;
   reg [5:0] s1_s = 6'h0, s2_s = 6'h0, s3_s = 6'h0, s4_s = 6'h0;
@@ -33,20 +33,19 @@ module neuflow_requantise (
       n1 = &s8_sum[25:7] | ~(|s8_sum[25:7]) ? s8_sum[7:0] : {s8_sum[25], {7{n2}}};
       n3 = $signed(s7_doubled) + $signed({s7_tail[15:0], 1'h1});
       n4 = ~s5_coarse[63];
-      n5 = $signed(s1_total[47:32]) * $signed({1'h0, s1_m});
       out <= s8_tail[16] ? {{8{n1[7]}}, n1} : &s8_sum[25:15] | ~(|s8_sum[25:15]) ? s8_sum[15:0] :
         {s8_sum[25], {15{n2}}};
       s8_sum <= n3[26:1];
-      s7_doubled <= $unsigned($signed(s6_clipped) >>> s6_s);
+      s7_doubled <= $signed(s6_clipped) >>> s6_s;
       s6_clipped <= &s5_coarse[63:25] | ~(|s5_coarse[63:25]) ? s5_coarse[25:0] : {s5_coarse[63],
         {25{n4}}};
-      s5_coarse <= $unsigned($signed({s4_product, 1'h0}) >>> {s4_s[5:3], 3'h0});
+      s5_coarse <= $signed({s4_product, 1'h0}) >>> {s4_s[5:3], 3'h0};
       s4_product <= {$unsigned($signed(s3_high) + $signed({1'h0, s3_sum[31:16]})), s3_sum[15:0],
         s3_low};
       s3_high <= s2_high;
       s3_sum <= s2_middle + s2_low[30:16];
       s3_low <= s2_low[15:0];
-      s2_high <= n5;
+      s2_high <= $signed(s1_total[47:32]) * $signed({1'h0, s1_m});
       s2_middle <= s1_total[31:16] * s1_m;
       s2_low <= s1_total[15:0] * s1_m;
       s1_total <= acc + bias;

@@ -14,211 +14,216 @@ module neuflow_window (
   output wire [34:0] o__payload,
   output wire o__valid,
   output wire active,
+  output wire awake,
   input wire clk
 );
-  reg n45, signal_70, arrived = 1'h0, b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0,
-    closing = 1'h0, column_ends = 1'h0, final_127 = 1'h0, fresh_turn = 1'h1, held_final = 1'h0,
+  reg n46, signal_71, arrived = 1'h0, b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0,
+    closing = 1'h0, column_ends = 1'h0, final_132 = 1'h0, fresh_turn = 1'h1, held_final = 1'h0,
     input_done = 1'h0, map_ends = 1'h0, real_2 = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid =
     1'h0, s4_valid = 1'h0, s5_valid = 1'h0, some_open = 1'h0, v1_valid = 1'h0, v2_valid = 1'h0,
     v3_valid = 1'h0, v4_valid = 1'h0;
-  reg [15:0] n44, signal_157 = 16'h0, closed = 16'h0, column_left = 16'h0, empty, map_left = 16'h0,
+  reg [15:0] n45, signal_162 = 16'h0, closed = 16'h0, column_left = 16'h0, empty, map_left = 16'h0,
     word_0, word_1;
-  reg [16:0] n43, n2;
-  reg [17:0] signal_118 = 18'h0, closes_at = 18'h0, opens_at = 18'h0, past_right = 18'h0, right =
-    18'h0, y = 18'h0, signal_29_q = 18'h0, signal_30_q = 18'h0, to_right_q = 18'h0;
+  reg [16:0] n44, n1;
+  reg [17:0] signal_123 = 18'h0, closes_at = 18'h0, opens_at = 18'h0, past_right = 18'h0, right =
+    18'h0, y = 18'h0, signal_30_q = 18'h0, signal_31_q = 18'h0, to_right_q = 18'h0;
   reg [18:0] beats_written = 19'h0;
-  reg [19:0] signal_36 = 20'h0, signal_37 = 20'h0, ahead = 20'h0, base = 20'h0, first_word = 20'h0,
+  reg [19:0] signal_37 = 20'h0, signal_38 = 20'h0, ahead = 20'h0, base = 20'h0, first_word = 20'h0,
     free = 20'h0, last_word = 20'h0, row_end = 20'h0, written = 20'h0;
   reg [1:0] s1_lanes = 2'h0, s2_lanes = 2'h0;
   reg [23:0] held_value = 24'h0, s5_part = 24'h0, s3_pair0_q = 24'h0, s4_part_q = 24'h0;
-  reg [2:0] fsm_state = 3'h0;
-  reg [31:0] old = 32'h0, s2_words = 32'h0, write_data_82 = 32'h0;
+  reg [2:0] fsm_state = 3'h0, settling = 3'h4;
+  reg [31:0] old = 32'h0, s2_words = 32'h0, write_data_83 = 32'h0;
   reg [32:0] v1_visit = 33'h0, v2_visit = 33'h0, v3_visit = 33'h0, v4_visit = 33'h0;
   reg [5:0] address = 6'h0, b_address = 6'h0, held_address = 6'h0;
-  reg [7:0] signal_71 = 8'h0, fresh = 8'h0, head = 8'h0, open = 8'h0, open_less = 8'h0, slot = 8'h0,
+  reg [7:0] signal_72 = 8'h0, fresh = 8'h0, head = 8'h0, open = 8'h0, open_less = 8'h0, slot = 8'h0,
     slots = 8'h0;
-  reg [8:0] n40, n15, n13, signal_67, signal_93 = 9'h0, final_2 = 9'h0, s1_meta = 9'h0, s2_meta =
+  reg [8:0] n41, n14, n12, signal_68, signal_94 = 9'h0, final_2 = 9'h0, s1_meta = 9'h0, s2_meta =
     9'h0, s3_meta = 9'h0, s4_meta = 9'h0, s5_meta = 9'h0;
-  reg [9:0] n12, reach = 10'h0;
-  wire n50, n27, n51, n52, n48, n42, n24, n39, n1, n9, n35, n6, n7, n19, n25, n49, n32, n30, n10,
-    n22, n18, n20, n29, n31, n33, n36, n14, n17, n23, n46, n47, n3, n5, n8, n4, n11, signal_105,
-    signal_34, closes, en, finish, flushing, go, i__ready_87, i__ready_94, i__valid_88, load,
-    o__valid_117, read, scanned, scanning, skip, step, works;
-  wire [15:0] i__payload_102_words;
-  wire [167:0] o__payload_20;
-  wire [17:0] n26;
+  reg [9:0] n11, reach = 10'h0;
+  wire n51, n26, n52, n53, n49, n43, n24, n40, n23, n37, n34, n8, n5, n6, n18, n36, n25, n50, n31,
+    n29, n9, n21, n17, n19, n28, n30, n32, n35, n13, n16, n22, n47, n48, n2, n4, n7, n3, n10,
+    signal_111, signal_35, awake_107, awake_109, closes, en, en_96, finish, flushing, go,
+    i__ready_88, i__ready_95, i__valid_89, load, o__valid_108, read, scanned, scanning, skip, step,
+    works;
+  wire [15:0] i__payload_103_words;
+  wire [167:0] o__payload_21;
   wire [18:0] lead;
-  wire [19:0] n28, n34;
-  wire [23:0] n41, n38;
-  wire [31:0] read_data, read_data_155;
-  wire [34:0] i__payload_84;
-  wire [5:0] n37;
-  wire [7:0] n21, signal_63;
-  wire [8:0] n16;
+  wire [19:0] n27, n33;
+  wire [23:0] n42, n39;
+  wire [31:0] read_data, read_data_160;
+  wire [34:0] i__payload_85;
+  wire [5:0] n38;
+  wire [7:0] n20, signal_64;
+  wire [8:0] n15;
   assign active = i__valid & i__ready;
+  assign awake = awake_107 | o__valid_108 | n36 | n37;
   assign finish = flushing ? input_done : 1'h0;
-  assign en = ~signal_93[8] | i__ready_94;
-  assign n1 = v4_valid & v4_visit[1];
+  assign en = ~signal_94[8] | i__ready_95;
+  assign en_96 = en & (n23 | |signal_94);
   assign go = en & (~s5_valid | fresh_turn);
   assign closes = n25 & y == closes_at;
-  assign signal_105 = $signed(y) >= $signed(1'h0) & $signed(y) < $signed({1'h0,
-    o__payload_20[48:33]});
-  assign n3 = fsm_state == 2'h3;
+  assign signal_111 = $signed(y) >= $signed(1'h0) & $signed(y) < $signed({1'h0,
+    o__payload_21[48:33]});
+  assign n2 = fsm_state == 2'h3;
   assign flushing = fsm_state == 3'h4;
-  assign n4 = fsm_state == 1'h1;
-  assign n5 = fsm_state == 3'h6;
+  assign n3 = fsm_state == 1'h1;
+  assign n4 = fsm_state == 3'h6;
   assign scanning = fsm_state == 3'h5;
-  assign n6 = $signed(y) >= $signed({1'h0, o__payload_20[48:33]}) & closed == o__payload_20[80:65];
-  assign n7 = signal_105 | closes;
-  assign n8 = fsm_state == 2'h2;
-  assign n9 = reach >= o__payload_20[96:89] | slots == o__payload_20[80:65];
-  assign n10 = {n5, n19} != 2'h3;
-  assign n11 = !fsm_state;
-  assign scanned = n35 & map_ends;
-  assign n14 = n22 & n10 & (n11 | n5);
-  assign n16 = -o__payload_20[128:121];
-  assign n17 = n18 & (n11 | n8);
-  assign n18 = {n8, y == opens_at & signal_157 != o__payload_20[80:65]} != 2'h2;
-  assign n19 = b_valid | (|{s5_valid, s4_valid, s3_valid, s2_valid, s1_valid} | works | |{v3_valid,
+  assign n5 = $signed(y) >= $signed({1'h0, o__payload_21[48:33]}) & closed == o__payload_21[80:65];
+  assign n6 = signal_111 | closes;
+  assign n7 = fsm_state == 2'h2;
+  assign n8 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
+  assign n9 = {n4, n18} != 2'h3;
+  assign n10 = !fsm_state;
+  assign scanned = n34 & map_ends;
+  assign n13 = n21 & n9 & (n10 | n4);
+  assign n15 = -o__payload_21[128:121];
+  assign n16 = n17 & (n10 | n7);
+  assign n17 = {n7, y == opens_at & signal_162 != o__payload_21[80:65]} != 2'h2;
+  assign n18 = b_valid | (|{s5_valid, s4_valid, s3_valid, s2_valid, s1_valid} | works | |{v3_valid,
     v2_valid, v4_valid, v1_valid});
-  assign n20 = n11 | n8 | n5;
-  assign n21 = open - 1'h1;
-  assign n22 = {n5, closing, n19} != 3'h4;
-  assign n23 = {n4, n9} != 2'h3 & (n11 | n4);
+  assign n19 = n10 | n7 | n4;
+  assign n20 = open - 1'h1;
+  assign n21 = {n4, closing, n18} != 3'h4;
+  assign n22 = {n3, n8} != 2'h3 & (n10 | n3);
+  assign n23 = v4_valid & v4_visit[1];
   assign works = s5_valid | ~fresh_turn;
   assign n24 = en & works;
-  assign signal_63 = fresh_turn ? head : slot;
+  assign signal_64 = fresh_turn ? head : slot;
   assign step = load | skip;
   assign n25 = |open;
-  assign n26 = $signed({1'h0, o__payload_20[32:17]}) + $signed({to_right_q[17], to_right_q[7:0]});
-  assign read = go & b_valid & (n50 | ~lead[18]);
-  assign n27 = real_2 & $signed(signal_118) < $signed({1'h0, o__payload_20[32:17]}) & $signed(right)
+  assign read = go & b_valid & (n51 | ~lead[18]);
+  assign n26 = real_2 & $signed(signal_123) < $signed({1'h0, o__payload_21[32:17]}) & $signed(right)
     > $signed(1'h0);
-  assign load = scanning & some_open & (n51 | read & signal_34);
-  assign signal_34 = n50 | signal_36[19:1] == signal_37[19:1];
-  assign n28 = $signed(signal_118) < $signed(1'h0) ? base : first_word;
-  assign n29 = load | read;
-  assign n30 = n49 | scanned;
-  assign n31 = n30 | n35;
-  assign n32 = n49 | load & column_ends;
-  assign n33 = load | n32;
-  assign n34 = base + o__payload_20[32:17];
-  assign n35 = step & (skip | column_ends);
-  assign n36 = {scanning, n35, step} != 3'h4;
-  assign n37 = fresh_turn ? s5_meta[8:3] : held_address;
-  assign n38 = fresh_turn ? s5_part : held_value;
-  assign n39 = fresh_turn ? s5_meta[2] : held_final;
-  assign n41 = s4_meta[0] ? {{8{s4_part_q[23]}}, s4_part_q[15:0]} : o__payload_20[0] ?
-    $unsigned($signed(s5_part) + $signed({s4_part_q[23], s4_part_q[15:0]})) : n42 ?
+  assign load = scanning & some_open & (n52 | read & signal_35);
+  assign signal_35 = n51 | signal_37[19:1] == signal_38[19:1];
+  assign n27 = $signed(signal_123) < $signed(1'h0) ? base : first_word;
+  assign n28 = load | read;
+  assign n29 = n50 | scanned;
+  assign n30 = n29 | n34;
+  assign n31 = n50 | load & column_ends;
+  assign n32 = load | n31;
+  assign n33 = base + o__payload_21[32:17];
+  assign n34 = step & (skip | column_ends);
+  assign n35 = {scanning, n34, step} != 3'h4;
+  assign n36 = en_96 | awake_109 | (o__valid & o__ready | i__valid_89 & i__ready_88);
+  assign n37 = |settling;
+  assign n38 = fresh_turn ? s5_meta[8:3] : held_address;
+  assign n39 = fresh_turn ? s5_part : held_value;
+  assign n40 = fresh_turn ? s5_meta[2] : held_final;
+  assign n42 = s4_meta[0] ? {{8{s4_part_q[23]}}, s4_part_q[15:0]} : o__payload_21[0] ?
+    $unsigned($signed(s5_part) + $signed({s4_part_q[23], s4_part_q[15:0]})) : n43 ?
     {{8{s4_part_q[23]}}, s4_part_q[15:0]} : {s5_part[23], 23'h0};
-  assign n42 = $signed(s5_part) < $signed({s4_part_q[23], s4_part_q[15:0]});
-  assign n46 = go & (read | |{s4_valid, s3_valid, s2_valid, s1_valid});
-  assign n47 = finish | rst;
-  assign n48 = n52 | flushing;
-  assign n49 = ~scanning;
-  assign skip = n52 & arrived;
-  assign n50 = ~b_hit;
-  assign lead = beats_written + ~signal_36[19:1];
-  assign n51 = ~b_valid;
-  assign n52 = scanning & ~some_open & n51;
+  assign n43 = $signed(s5_part) < $signed({s4_part_q[23], s4_part_q[15:0]});
+  assign n47 = go & (read | |{s4_valid, s3_valid, s2_valid, s1_valid});
+  assign n48 = finish | rst;
+  assign n49 = n53 | flushing;
+  assign n50 = ~scanning;
+  assign skip = n53 & arrived;
+  assign n51 = ~b_hit;
+  assign lead = beats_written + ~signal_37[19:1];
+  assign n52 = ~b_valid;
+  assign n53 = scanning & ~some_open & n52;
   \neuflow_window.config  config_2 (
-    .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
-      .columns(columns), .o__payload(o__payload_20), .o__ready(finish), .o__valid(o__valid_117),
-      .rst(rst), .sub(sub)
+    .awake(awake_107), .bus__payload(bus__payload), .bus__ready(bus__ready),
+      .bus__valid(bus__valid), .clk(clk), .columns(columns), .o__payload(o__payload_21),
+      .o__ready(finish), .o__valid(o__valid_108), .rst(rst), .sub(sub)
   );
   \neuflow_window.memory  memory (
-    .clk(clk), .read_address(v1_visit[32:27]), .read_data(read_data_155), .read_enable(en &
-      v1_valid), .write_address(v4_visit[32:27]), .write_data(write_data_82), .write_enable(en &
+    .clk(clk), .read_address(v1_visit[32:27]), .read_data(read_data_160), .read_enable(en &
+      v1_valid), .write_address(v4_visit[32:27]), .write_data(write_data_83), .write_enable(en &
       v4_valid & ~v4_visit[1])
   );
   \neuflow_window.packer  packer (
-    .clk(clk), .i__payload_9({final_2[8], 1'h1, i__payload_102_words}), .i__ready(i__ready_94),
-      .i__valid(signal_93[8]), .o__payload(i__payload_84), .o__ready(i__ready_87),
-      .o__valid(i__valid_88), .rst(rst)
+    .awake(awake_109), .clk(clk), .i__payload_11({final_2[8], 1'h1, i__payload_103_words}),
+      .i__ready(i__ready_95), .i__valid(signal_94[8]), .o__payload(i__payload_85),
+      .o__ready(i__ready_88), .o__valid(i__valid_89), .rst(rst)
   );
   \neuflow_window.requantise  requantise (
-    .clk(clk), .en(en & (n1 | |signal_93)), .out(i__payload_102_words), .port_602_0(write_data_82),
-      .port_648_129(o__payload_20[167:129]), .rst(rst)
+    .clk(clk), .en(en_96), .out(i__payload_103_words), .port_628_0(write_data_83),
+      .port_676_129(o__payload_21[167:129]), .rst(rst)
   );
   \neuflow_window.ring  ring (
-    .clk(clk), .read_address(signal_36[8:1]), .read_data(read_data), .read_enable(go),
+    .clk(clk), .read_address(signal_37[8:1]), .read_data(read_data), .read_enable(go),
       .write_address(beats_written[7:0]), .write_data(i__payload[31:0]), .write_enable(active)
   );
   \neuflow_window.slice  slice (
-    .clk(clk), .i__payload(i__payload_84), .i__ready(i__ready_87), .i__valid(i__valid_88),
+    .clk(clk), .i__payload(i__payload_85), .i__ready(i__ready_88), .i__valid(i__valid_89),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
   );
   always @(posedge clk) begin
     if (rst) begin
-      final_127 <= 1'h0; closing <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_at <= 18'h0;
-        closed <= 16'h0; head <= 8'h0; opens_at <= 18'h0; signal_157 <= 16'h0; y <= 18'h0; fresh <=
-        8'h0; open <= 8'h0; reach <= 10'h0; slots <= 8'h0; final_2 <= 9'h0; signal_93 <= 9'h0;
+      final_132 <= 1'h0; closing <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_at <= 18'h0;
+        closed <= 16'h0; head <= 8'h0; opens_at <= 18'h0; signal_162 <= 16'h0; y <= 18'h0; fresh <=
+        8'h0; open <= 8'h0; reach <= 10'h0; slots <= 8'h0; final_2 <= 9'h0; signal_94 <= 9'h0;
         v4_valid <= 1'h0; v3_valid <= 1'h0; v2_valid <= 1'h0; v1_valid <= 1'h0; slot <= 8'h0;
-        fresh_turn <= 1'h1; signal_71 <= 8'h0; open_less <= 8'h0; arrived <= 1'h0; some_open <=
-        1'h0; past_right <= 18'h0; {signal_30_q[17], signal_30_q[15:0]} <= 17'h0; {to_right_q[17],
-        to_right_q[7:0]} <= 9'h0; {signal_29_q[17], signal_29_q[7:0]} <= 9'h0; i__ready <= 1'h0;
+        fresh_turn <= 1'h1; signal_72 <= 8'h0; open_less <= 8'h0; arrived <= 1'h0; some_open <=
+        1'h0; past_right <= 18'h0; {signal_31_q[17], signal_31_q[15:0]} <= 17'h0; {to_right_q[17],
+        to_right_q[7:0]} <= 9'h0; {signal_30_q[17], signal_30_q[7:0]} <= 9'h0; i__ready <= 1'h0;
         ahead <= 20'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0;
-        s1_valid <= 1'h0; b_address <= 6'h0; signal_37 <= 20'h0; b_final <= 1'h0; b_hit <= 1'h0;
-        b_valid <= 1'h0; b_first <= 1'h0; signal_36 <= 20'h0; map_ends <= 1'h0; map_left <= 16'h0;
+        s1_valid <= 1'h0; b_address <= 6'h0; signal_38 <= 20'h0; b_final <= 1'h0; b_hit <= 1'h0;
+        b_valid <= 1'h0; b_first <= 1'h0; signal_37 <= 20'h0; map_ends <= 1'h0; map_left <= 16'h0;
         column_ends <= 1'h0; column_left <= 16'h0; row_end <= 20'h0; last_word <= 20'h0; first_word
-        <= 20'h0; right <= 18'h0; signal_118 <= 18'h0;
+        <= 20'h0; right <= 18'h0; signal_123 <= 18'h0;
     end else begin
-      if (n3) begin
-        n2 = o__payload_20[80:65] - 1'h1;
-        final_127 <= closes & closed == n2;
+      if (n2) begin
+        n1 = o__payload_21[80:65] - 1'h1;
+        final_132 <= closes & closed == n1;
         closing <= closes;
-        real_2 <= signal_105;
+        real_2 <= signal_111;
       end
-      if (&{{n4, n9} != 2'h2, n10, |{n11, n4, n8, n5, n3, scanning, flushing}, {input_done,
-        flushing} != 1'h1, {scanned, scanning} != 1'h1, {n11, o__valid_117} != 2'h2}) fsm_state <=
-        flushing ? 3'h0 : n4 | n5 ? 3'h2 : scanning ? 3'h6 : n3 ? (n6 ? 3'h4 : n7 ? 3'h5 : 3'h2) :
-        n8 ? 3'h3 : 3'h1;
-      if (n14) begin
-        n15 = o__payload_20[96:89] - 1'h1;
-        n12 = $signed(n15) - $signed({1'h0, o__payload_20[128:121]});
-        n13 = head + 1'h1;
-        closes_at <= n5 ? $unsigned($signed(closes_at) + $signed({1'h0, o__payload_20[112:105]})) :
-          {{8{n12[9]}}, n12};
-        closed <= n5 ? closed + 1'h1 : 16'h0;
-        head <= n5 ? (n13 == slots ? 8'h0 : n13[7:0]) : 8'h0;
+      if (&{{n3, n8} != 2'h2, n9, |{n10, n3, n7, n4, n2, scanning, flushing}, {input_done, flushing}
+        != 1'h1, {n10, o__valid_108} != 2'h2, {scanned, scanning} != 1'h1}) fsm_state <= flushing ?
+        3'h0 : n3 | n4 ? 3'h2 : scanning ? 3'h6 : n2 ? (n5 ? 3'h4 : n6 ? 3'h5 : 3'h2) : n7 ? 3'h3 :
+        3'h1;
+      if (n13) begin
+        n14 = o__payload_21[96:89] - 1'h1;
+        n11 = $signed(n14) - $signed({1'h0, o__payload_21[128:121]});
+        n12 = head + 1'h1;
+        closes_at <= n4 ? $unsigned($signed(closes_at) + $signed({1'h0, o__payload_21[112:105]})) :
+          {{8{n11[9]}}, n11};
+        closed <= n4 ? closed + 1'h1 : 16'h0;
+        head <= n4 ? (n12 == slots ? 8'h0 : n12[7:0]) : 8'h0;
       end
-      if (n17) begin
-        opens_at <= n8 ? $unsigned($signed(opens_at) + $signed({1'h0, o__payload_20[112:105]})) :
-          {{9{n16[8]}}, n16};
-        signal_157 <= n8 ? signal_157 + 1'h1 : 16'h0;
+      if (n16) begin
+        opens_at <= n7 ? $unsigned($signed(opens_at) + $signed({1'h0, o__payload_21[112:105]})) :
+          {{9{n15[8]}}, n15};
+        signal_162 <= n7 ? signal_162 + 1'h1 : 16'h0;
       end
-      if (&{{n3, n7, n6} != 3'h6, {n3, n6} != 2'h3, n10, n11 | n5 | n3}) y <= n5 | n3 ?
-        $unsigned($signed(y) + $signed(2'h1)) : {{9{n16[8]}}, n16};
-      if (&{n18, {n5, real_2, closing & fresh == open, n19} != 4'h8, n10, n20}) fresh <= n5 ?
-        (real_2 ? 8'h0 : fresh - 1'h1) : n8 ? fresh + 1'h1 : 8'h0;
-      if (&{n18, n22, n10, n20}) open <= n5 ? n21 : n8 ? open + 1'h1 : 8'h0;
-      if (n23) begin
-        reach <= n4 ? reach + o__payload_20[112:105] : {2'h0, o__payload_20[112:105]};
-        slots <= n4 ? slots + 1'h1 : 8'h1;
+      if (&{{n2, n6, n5} != 3'h6, {n2, n5} != 2'h3, n9, n10 | n4 | n2}) y <= n4 | n2 ?
+        $unsigned($signed(y) + $signed(2'h1)) : {{9{n15[8]}}, n15};
+      if (&{n17, {n4, real_2, closing & fresh == open, n18} != 4'h8, n9, n19}) fresh <= n4 ? (real_2
+        ? 8'h0 : fresh - 1'h1) : n7 ? fresh + 1'h1 : 8'h0;
+      if (&{n17, n21, n9, n19}) open <= n4 ? n20 : n7 ? open + 1'h1 : 8'h0;
+      if (n22) begin
+        reach <= n3 ? reach + o__payload_21[112:105] : {2'h0, o__payload_21[112:105]};
+        slots <= n3 ? slots + 1'h1 : 8'h1;
       end
       if (en) begin
         final_2 <= {final_2[7:0], v4_visit[2]};
-        signal_93 <= {signal_93[7:0], n1};
+        signal_94 <= {signal_94[7:0], n23};
         v4_valid <= v3_valid;
         v3_valid <= v2_valid;
         v2_valid <= v1_valid;
         v1_valid <= works;
       end
       if (n24) begin
-        signal_67 = signal_63 + 1'h1;
-        signal_70 = signal_71 == open_less;
-        slot <= signal_67 == slots ? 8'h0 : signal_67[7:0];
-        fresh_turn <= signal_70;
-        signal_71 <= signal_70 ? 8'h0 : signal_71 + 1'h1;
+        signal_68 = signal_64 + 1'h1;
+        signal_71 = signal_72 == open_less;
+        slot <= signal_68 == slots ? 8'h0 : signal_68[7:0];
+        fresh_turn <= signal_71;
+        signal_72 <= signal_71 ? 8'h0 : signal_72 + 1'h1;
       end
-      open_less <= n21;
+      open_less <= n20;
       arrived <= ~step & $signed(written - base) >= $signed(1'h0);
       some_open <= n25;
-      past_right <= n26;
-      {signal_30_q[17], signal_30_q[15:0]} <= o__payload_20[32:17] - o__payload_20[120:113];
-      {to_right_q[17], to_right_q[7:0]} <= o__payload_20[88:81] - o__payload_20[120:113];
-      {signal_29_q[17], signal_29_q[7:0]} <= -o__payload_20[120:113];
-      i__ready <= o__valid_117 & ~input_done & ~(active & i__payload[34]) & $signed(ahead) <
+      past_right <= $signed({1'h0, o__payload_21[32:17]}) + $signed({to_right_q[17],
+        to_right_q[7:0]});
+      {signal_31_q[17], signal_31_q[15:0]} <= o__payload_21[32:17] - o__payload_21[120:113];
+      {to_right_q[17], to_right_q[7:0]} <= o__payload_21[88:81] - o__payload_21[120:113];
+      {signal_30_q[17], signal_30_q[7:0]} <= -o__payload_21[120:113];
+      i__ready <= o__valid_108 & ~input_done & ~(active & i__payload[34]) & $signed(ahead) <
         $signed(10'h1fc);
       ahead <= written - {free[19:1], 1'h0};
       if (go) begin
@@ -230,88 +235,95 @@ module neuflow_window (
       end
       if (load) begin
         b_address <= address;
-        signal_37 <= $signed(right) > $signed({1'h0, o__payload_20[32:17]}) ? row_end : last_word;
-        b_final <= final_127 & column_ends & map_ends;
-        b_hit <= n27;
+        signal_38 <= $signed(right) > $signed({1'h0, o__payload_21[32:17]}) ? row_end : last_word;
+        b_final <= final_132 & column_ends & map_ends;
+        b_hit <= n26;
       end
-      if (n29) begin
-        b_valid <= load ? 1'h1 : ~signal_34;
+      if (n28) begin
+        b_valid <= load ? 1'h1 : ~signal_35;
         b_first <= load;
-        signal_36 <= load ? n28 : {signal_36[19:1] + 1'h1, 1'h0};
+        signal_37 <= load ? n27 : {signal_37[19:1] + 1'h1, 1'h0};
       end
-      if (n31) begin
-        map_ends <= n30 ? o__payload_20[16:1] == 1'h1 : map_left == 1'h1;
-        map_left <= n30 ? o__payload_20[16:1] - 1'h1 : map_left - 1'h1;
+      if (n30) begin
+        map_ends <= n29 ? o__payload_21[16:1] == 1'h1 : map_left == 1'h1;
+        map_left <= n29 ? o__payload_21[16:1] - 1'h1 : map_left - 1'h1;
       end
-      if (n33) begin
-        column_ends <= n32 ? o__payload_20[64:49] == 1'h1 : column_left == 1'h1;
-        column_left <= n32 ? o__payload_20[64:49] - 1'h1 : column_left - 1'h1;
+      if (n32) begin
+        column_ends <= n31 ? o__payload_21[64:49] == 1'h1 : column_left == 1'h1;
+        column_left <= n31 ? o__payload_21[64:49] - 1'h1 : column_left - 1'h1;
       end
-      if ({scanning, n35} != 2'h2 & {scanning, real_2, n35} != 3'h5) row_end <= scanning ? row_end +
-        o__payload_20[32:17] : n34 - 1'h1;
-      if (n36) begin
-        last_word <= scanning ? (n35 ? $unsigned($signed($unsigned($signed(base) + $signed(real_2 ?
+      if ({scanning, n34} != 2'h2 & {scanning, real_2, n34} != 3'h5) row_end <= scanning ? row_end +
+        o__payload_21[32:17] : n33 - 1'h1;
+      if (n35) begin
+        last_word <= scanning ? (n34 ? $unsigned($signed($unsigned($signed(base) + $signed(real_2 ?
           past_right : {{10{to_right_q[17]}}, to_right_q[7:0]}))) - $signed(2'h1)) : last_word +
-          o__payload_20[104:97]) : $unsigned($signed($unsigned($signed(base) +
+          o__payload_21[104:97]) : $unsigned($signed($unsigned($signed(base) +
           $signed({to_right_q[17], to_right_q[7:0]}))) - $signed(2'h1));
-        first_word <= scanning ? (n35 ? $unsigned($signed(base) + $signed(real_2 ?
-          {{2{signal_30_q[17]}}, signal_30_q[15:0]} : {{10{signal_29_q[17]}}, signal_29_q[7:0]})) :
-          first_word + o__payload_20[104:97]) : $unsigned($signed(base) + $signed({signal_29_q[17],
-          signal_29_q[7:0]}));
-        right <= scanning ? (n35 ? {{10{to_right_q[17]}}, to_right_q[7:0]} :
-          $unsigned($signed(right) + $signed({1'h0, o__payload_20[104:97]}))) :
+        first_word <= scanning ? (n34 ? $unsigned($signed(base) + $signed(real_2 ?
+          {{2{signal_31_q[17]}}, signal_31_q[15:0]} : {{10{signal_30_q[17]}}, signal_30_q[7:0]})) :
+          first_word + o__payload_21[104:97]) : $unsigned($signed(base) + $signed({signal_30_q[17],
+          signal_30_q[7:0]}));
+        right <= scanning ? (n34 ? {{10{to_right_q[17]}}, to_right_q[7:0]} :
+          $unsigned($signed(right) + $signed({1'h0, o__payload_21[104:97]}))) :
           {{10{to_right_q[17]}}, to_right_q[7:0]};
-        signal_118 <= scanning ? (n35 ? {{10{signal_29_q[17]}}, signal_29_q[7:0]} :
-          $unsigned($signed(signal_118) + $signed({1'h0, o__payload_20[104:97]}))) :
-          {{10{signal_29_q[17]}}, signal_29_q[7:0]};
+        signal_123 <= scanning ? (n34 ? {{10{signal_30_q[17]}}, signal_30_q[7:0]} :
+          $unsigned($signed(signal_123) + $signed({1'h0, o__payload_21[104:97]}))) :
+          {{10{signal_30_q[17]}}, signal_30_q[7:0]};
       end
     end
   end
   always @(posedge clk) begin
+    if (|{awake_107, o__valid_108, n36, rst}) begin
+      settling <= 3'h4;
+    end else begin
+      if (n37) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge clk) begin
     if (en) begin
-      n40 = signal_71 + fresh;
-      write_data_82 <= v3_visit[0] ? {{8{v3_visit[26]}}, v3_visit[26:3]} : o__payload_20[0] ?
+      n41 = signal_72 + fresh;
+      write_data_83 <= v3_visit[0] ? {{8{v3_visit[26]}}, v3_visit[26:3]} : o__payload_21[0] ?
         $unsigned($signed(old) + $signed(v3_visit[26:3])) : $signed(old) < $signed(v3_visit[26:3]) ?
         {{8{v3_visit[26]}}, v3_visit[26:3]} : old;
-      old <= read_data_155;
-      v1_visit <= {n37 + signal_63[5:0], n38, n39, fresh_turn & closing, n40 >= open};
+      old <= read_data_160;
+      v1_visit <= {n38 + signal_64[5:0], n39, n40, fresh_turn & closing, n41 >= open};
       v4_visit <= v3_visit;
       v3_visit <= v2_visit;
       v2_visit <= v1_visit;
     end
     if (n24) begin
-      held_final <= n39;
-      held_address <= n37;
-      held_value <= n38;
+      held_final <= n40;
+      held_address <= n38;
+      held_value <= n39;
     end
-    if (go & s4_valid) s5_part[23] <= n41[23];
-    if ((s4_meta[0] | o__payload_20[0] | n42) & go & s4_valid) s5_part[22:0] <= n41[22:0];
-    if (n46) begin
-      empty = o__payload_20[0] ? 16'h0 : 16'h8000;
+    if (go & s4_valid) s5_part[23] <= n42[23];
+    if ((s4_meta[0] | o__payload_21[0] | n43) & go & s4_valid) s5_part[22:0] <= n42[22:0];
+    if (n47) begin
+      empty = o__payload_21[0] ? 16'h0 : 16'h8000;
       word_0 = s2_lanes[0] ? s2_words[15:0] : empty;
       word_1 = s2_lanes[1] ? s2_words[31:16] : empty;
-      n43 = $signed(word_0) + $signed(word_1);
-      n44 = $signed(word_0) < $signed(word_1) ? word_1 : word_0;
-      n45 = signal_34 ? signal_37[0] : 1'h1;
+      n44 = $signed(word_0) + $signed(word_1);
+      n45 = $signed(word_0) < $signed(word_1) ? word_1 : word_0;
+      n46 = signal_35 ? signal_38[0] : 1'h1;
       {s4_part_q[23], s4_part_q[15:0]} <= {s3_pair0_q[23], s3_pair0_q[15:0]};
-      {s3_pair0_q[23], s3_pair0_q[15:0]} <= o__payload_20[0] ? n43 : {n44[15], n44};
+      {s3_pair0_q[23], s3_pair0_q[15:0]} <= o__payload_21[0] ? n44 : {n45[15], n45};
       s2_words <= read_data;
       s5_meta <= s4_meta;
       s4_meta <= s3_meta;
       s3_meta <= s2_meta;
       s2_meta <= s1_meta;
-      s1_meta <= {b_address, b_final, signal_34, b_first};
+      s1_meta <= {b_address, b_final, signal_35, b_first};
       s2_lanes <= s1_lanes;
-      s1_lanes <= {b_hit & signal_36[0] <= 1'h1 & n45 >= 1'h1, b_hit & signal_36[0] <= 1'h0 & n45 >=
+      s1_lanes <= {b_hit & signal_37[0] <= 1'h1 & n46 >= 1'h1, b_hit & signal_37[0] <= 1'h0 & n46 >=
         1'h0};
     end
   end
   always @(posedge clk) begin
-    if (n47) begin
+    if (n48) begin
       free <= 20'h0; base <= 20'h0; input_done <= 1'h0; beats_written <= 19'h0; written <= 20'h0;
     end else begin
-      if ({load, n48, n27} != 3'h4 & (load | n48)) free <= n48 ? base : n28;
-      if (scanning & real_2 & n35) base <= n34;
+      if ({load, n49, n26} != 3'h4 & (load | n49)) free <= n49 ? base : n27;
+      if (scanning & real_2 & n34) base <= n33;
       if (active) begin
         input_done <= i__payload[34];
         beats_written <= beats_written + 1'h1;
@@ -320,7 +332,7 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (n49 | rst) begin
+    if (n50 | rst) begin
       address <= 6'h0;
     end else begin
       if (load) address <= address + slots[5:0];
@@ -335,6 +347,7 @@ module \neuflow_window.config  (
   input wire [3:0] sub,
   input wire [7:0] columns,
   output wire bus__ready,
+  output wire awake,
   input wire o__ready,
   output reg [167:0] o__payload = 168'h0,
   output reg o__valid = 1'h0,
@@ -345,6 +358,7 @@ module \neuflow_window.config  (
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
+  assign awake = bus__valid | mine | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -392,25 +406,27 @@ endmodule
 module \neuflow_window.packer  (
   input wire rst,
   output wire i__ready,
+  output wire awake,
   input wire o__ready,
-  input wire [17:0] i__payload_9,
+  input wire [17:0] i__payload_11,
   input wire i__valid,
   output wire [34:0] o__payload,
   output wire o__valid,
   input wire clk
 );
-  wire [36:0] o__payload_11;
-  assign o__payload = o__payload_11[34:0];
+  wire [36:0] o__payload_13;
+  assign o__payload = o__payload_13[34:0];
   \neuflow_window.packer.merger  merger (
-    .clk(clk), .i__payload({i__payload_9[17], 1'h0, i__payload_9[16:0]}), .i__ready(i__ready),
-      .i__valid(i__valid), .o__payload(o__payload_11), .o__ready(o__ready), .o__valid(o__valid),
-      .rst(rst)
+    .awake(awake), .clk(clk), .i__payload({i__payload_11[17], 1'h0, i__payload_11[16:0]}),
+      .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload_13), .o__ready(o__ready),
+      .o__valid(o__valid), .rst(rst)
   );
 endmodule
 
 module \neuflow_window.packer.merger  (
   input wire rst,
   output wire i__ready,
+  output wire awake,
   input wire o__ready,
   input wire i__valid,
   input wire [18:0] i__payload,
@@ -418,7 +434,7 @@ module \neuflow_window.packer.merger  (
   output reg [36:0] o__payload = 37'h0,
   input wire clk
 );
-  reg signal_23 = 1'h0, begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, low = 1'h0;
+  reg signal_22 = 1'h0, begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, low = 1'h0;
   reg [1:0] beat_kept = 2'h0, placed_count = 2'h0, rf = 2'h0, rk = 2'h0;
   reg [31:0] rest = 32'h0;
   reg [36:0] placed_q = 37'h0;
@@ -429,8 +445,9 @@ module \neuflow_window.packer.merger  (
   assign fresh[0] = like <= 1'h0 & total > 1'h0;
   assign fresh[1] = like <= 1'h1 & total > 1'h1;
   assign i__ready = free & ~flush;
-  assign n1 = free & signal_23;
-  assign n2 = flush | i__valid;
+  assign awake = free & (n2 | signal_22 | o__valid);
+  assign n1 = free & signal_22;
+  assign n2 = i__valid | flush;
   assign free = ~o__valid | o__ready;
   assign signal = total >= 2'h2;
   assign like_4 = begun ? low : i__payload[17];
@@ -441,15 +458,15 @@ module \neuflow_window.packer.merger  (
   assign like = begun ? fill : i__payload[17];
   always @(posedge clk) begin
     if (rst) begin
-      o__payload <= 37'h0; o__valid <= 1'h0; signal_23 <= 1'h0; low <= 1'h0; fill <= 1'h0; begun <=
+      o__payload <= 37'h0; o__valid <= 1'h0; signal_22 <= 1'h0; low <= 1'h0; fill <= 1'h0; begun <=
         1'h0; flush <= 1'h0;
     end else begin
       if (n1) o__payload <= {placed_q[36:35] | beat_kept, placed_q[34], placed_count, placed_q[31:0]
         & {{15{placed_q[36]}}, placed_q[36:35], {15{placed_q[35]}}} | rest & {{15{beat_kept[1]}},
         beat_kept, {15{beat_kept[0]}}}};
       if (free) begin
-        o__valid <= signal_23 & emits;
-        signal_23 <= n2;
+        o__valid <= signal_22 & emits;
+        signal_22 <= n2;
       end
       if (n3) begin
         low <= signal ? 1'h0 : like_4;
@@ -476,8 +493,8 @@ endmodule
 module \neuflow_window.requantise  (
   input wire rst,
   input wire en,
-  input wire [31:0] port_602_0,
-  input wire [38:0] port_648_129,
+  input wire [31:0] port_628_0,
+  input wire [38:0] port_676_129,
   output reg [15:0] out = 16'h0,
   input wire clk
 );
@@ -507,10 +524,10 @@ module \neuflow_window.requantise  (
       out <= s8_tail[16] ? {{8{n1[7]}}, n1} : &s8_sum[25:15] | ~(|s8_sum[25:15]) ? s8_sum[15:0] :
         {s8_sum[25], {15{n2}}};
       s8_sum <= n3[26:1];
-      s7_doubled <= $unsigned($signed(s6_clipped) >>> s6_s);
+      s7_doubled <= $signed(s6_clipped) >>> s6_s;
       s6_clipped <= &s5_coarse[63:25] | ~(|s5_coarse[63:25]) ? s5_coarse[25:0] : {s5_coarse[63],
         {25{n4}}};
-      s5_coarse <= $unsigned($signed({s4_product, 1'h0}) >>> {s4_s[5:3], 3'h0});
+      s5_coarse <= $signed({s4_product, 1'h0}) >>> {s4_s[5:3], 3'h0};
       s4_product <= {$unsigned($signed(s3_high) + $signed({1'h0, s3_sum[31:16]})), s3_sum[15:0],
         s3_low};
       s3_high <= s2_high;
@@ -519,7 +536,7 @@ module \neuflow_window.requantise  (
       s2_high <= {{15{n5[30]}}, n5[15:0]};
       s2_middle <= {s1_total_q[47], s1_total_q[30:16]} * s1_m;
       s2_low <= s1_total_q[15:0] * s1_m;
-      {s1_total_q[47], s1_total_q[30:0]} <= port_602_0;
+      {s1_total_q[47], s1_total_q[30:0]} <= port_628_0;
       s8_tail <= s7_tail;
       s7_tail <= s6_tail;
       s6_tail <= s5_tail;
@@ -532,9 +549,9 @@ module \neuflow_window.requantise  (
       s4_s <= s3_s;
       s3_s <= s2_s;
       s2_s <= s1_s;
-      s1_tail <= port_648_129[38:22];
-      s1_s <= port_648_129[21:16];
-      s1_m <= port_648_129[14:0];
+      s1_tail <= port_676_129[38:22];
+      s1_s <= port_676_129[21:16];
+      s1_m <= port_676_129[14:0];
     end
   end
 endmodule

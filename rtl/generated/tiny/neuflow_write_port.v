@@ -19,74 +19,91 @@ module neuflow_write_port (
   output wire [68:0] data__payload,
   output wire data__valid,
   output reg done = 1'h0,
+  output wire awake,
   input wire clk
 );
   reg [15:0] notes = 16'h0;
+  reg [2:0] settling = 3'h4;
   reg [3:0] signal = 4'h0, oldest = 4'h0;
   reg [4:0] under_way = 5'h0;
-  wire n1, asked, free, i__ready_26, i__ready_41, i__ready_42, i__ready_64, i__valid_27,
-    i__valid_47, i__valid_61, o__ready_31, o__valid_34, o__valid_62, o_ready, o_valid;
-  wire [200:0] i__payload_23;
-  wire [31:0] burst, o__payload_60;
-  wire [56:0] o__payload_30;
-  wire [68:0] i__payload_45;
-  assign i__valid_61 = o__valid_62 & free;
-  assign i__valid_47 = o_valid & o_ready;
+  wire n2, n1, n3, asked, awake_68, awake_69, awake_70, awake_71, awake_72, free, i__ready_27,
+    i__ready_42, i__ready_43, i__ready_65, i__valid_28, i__valid_48, i__valid_62, o__ready_32,
+    o__valid_35, o__valid_63, o_ready, o_valid;
+  wire [200:0] i__payload_24;
+  wire [31:0] burst, o__payload_61;
+  wire [56:0] o__payload_31;
+  wire [68:0] i__payload_46;
+  assign awake = |{awake_72, awake_71, awake_70, awake_69, awake_68, response, asked, n1,
+    i__valid_48} | n2;
+  assign i__valid_62 = o__valid_63 & free;
+  assign i__valid_48 = o_valid & o_ready;
   assign free = ~under_way[4];
-  assign o_ready = i__ready_41 & i__ready_42;
-  assign asked = i__valid_61 & i__ready_64;
-  assign n1 = notes >> oldest;
+  assign o_ready = i__ready_42 & i__ready_43;
+  assign asked = i__valid_62 & i__ready_65;
+  assign n1 = request__valid & request__ready;
+  assign n2 = |settling;
+  assign n3 = notes >> oldest;
   \neuflow_write_port.asks  asks (
-    .clk(clk), .i__payload(o__payload_60[30:0]), .i__ready(i__ready_64), .i__valid(i__valid_61),
+    .clk(clk), .i__payload(o__payload_61[30:0]), .i__ready(i__ready_65), .i__valid(i__valid_62),
       .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid), .rst(rst)
   );
   \neuflow_write_port.buffer  buffer (
-    .clk(clk), .i__ready(i__ready_41), .i__valid(i__valid_47), .o__payload(data__payload),
-      .o__ready(data__ready), .o__valid(data__valid), .rst(rst), .write_data(i__payload_45)
+    .awake(awake_71), .clk(clk), .i__ready(i__ready_42), .i__valid(i__valid_48),
+      .o__payload(data__payload), .o__ready(data__ready), .o__valid(data__valid), .rst(rst),
+      .write_data(i__payload_46)
   );
   \neuflow_write_port.bursts  bursts (
-    .clk(clk), .i__ready(i__ready_42), .i__valid(i__valid_47 & i__payload_45[68]),
-      .o__payload(o__payload_60), .o__ready(i__ready_64 & free), .o__valid(o__valid_62), .rst(rst),
+    .awake(awake_72), .clk(clk), .i__ready(i__ready_43), .i__valid(i__valid_48 & i__payload_46[68]),
+      .o__payload(o__payload_61), .o__ready(i__ready_65 & free), .o__valid(o__valid_63), .rst(rst),
       .write_data(burst)
   );
   \neuflow_write_port.config  config_2 (
-    .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid), .clk(clk),
-      .columns(columns), .o__payload(i__payload_23), .o__ready(i__ready_26), .o__valid(i__valid_27),
-      .rst(rst)
+    .awake(awake_68), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
+      .clk(clk), .columns(columns), .o__payload(i__payload_24), .o__ready(i__ready_27),
+      .o__valid(i__valid_28), .rst(rst)
   );
   \neuflow_write_port.placer  placer (
-    .burst(burst), .clk(clk), .i__payload(o__payload_30), .i__payload_12(i__payload),
-      .i__ready_14(i__ready), .i__valid(o__valid_34), .i__valid_16(i__valid), .o(i__payload_45),
-      .o__ready_32(o_ready), .o_valid(o_valid), .rst(rst), .run__ready(o__ready_31),
-      .source(source), .source_valid(source_valid)
+    .awake(awake_70), .burst(burst), .clk(clk), .i__payload(o__payload_31),
+      .i__payload_12(i__payload), .i__ready_14(i__ready), .i__valid(o__valid_35),
+      .i__valid_16(i__valid), .o(i__payload_46), .o__ready_32(o_ready), .o_valid(o_valid),
+      .rst(rst), .run__ready(o__ready_32), .source(source), .source_valid(source_valid)
   );
   \neuflow_write_port.walker  walker (
-    .clk(clk), .i__payload(i__payload_23), .i__ready(i__ready_26), .i__valid(i__valid_27),
-      .o__payload(o__payload_30), .o__ready(o__ready_31), .o__valid(o__valid_34), .rst(rst)
+    .awake(awake_69), .clk(clk), .i__payload(i__payload_24), .i__ready(i__ready_27),
+      .i__valid(i__valid_28), .o__payload(o__payload_31), .o__ready(o__ready_32),
+      .o__valid(o__valid_35), .rst(rst)
   );
   always @(posedge clk) begin
-    if (signal == 4'hf & asked) notes[15] <= o__payload_60[31];
-    if (signal == 4'he & asked) notes[14] <= o__payload_60[31];
-    if (signal == 4'hd & asked) notes[13] <= o__payload_60[31];
-    if (signal == 4'hc & asked) notes[12] <= o__payload_60[31];
-    if (signal == 4'hb & asked) notes[11] <= o__payload_60[31];
-    if (signal == 4'ha & asked) notes[10] <= o__payload_60[31];
-    if (signal == 4'h9 & asked) notes[9] <= o__payload_60[31];
-    if (signal == 4'h8 & asked) notes[8] <= o__payload_60[31];
-    if (signal == 3'h7 & asked) notes[7] <= o__payload_60[31];
-    if (signal == 3'h6 & asked) notes[6] <= o__payload_60[31];
-    if (signal == 3'h5 & asked) notes[5] <= o__payload_60[31];
-    if (signal == 3'h4 & asked) notes[4] <= o__payload_60[31];
-    if (signal == 2'h3 & asked) notes[3] <= o__payload_60[31];
-    if (signal == 2'h2 & asked) notes[2] <= o__payload_60[31];
-    if (signal == 1'h1 & asked) notes[1] <= o__payload_60[31];
-    if (!signal & asked) notes[0] <= o__payload_60[31];
+    if (|{awake_72, awake_71, awake_70, awake_69, awake_68, response, asked, n1, rst, i__valid_48})
+      begin
+      settling <= 3'h4;
+    end else begin
+      if (n2) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge clk) begin
+    if (signal == 4'hf & asked) notes[15] <= o__payload_61[31];
+    if (signal == 4'he & asked) notes[14] <= o__payload_61[31];
+    if (signal == 4'hd & asked) notes[13] <= o__payload_61[31];
+    if (signal == 4'hc & asked) notes[12] <= o__payload_61[31];
+    if (signal == 4'hb & asked) notes[11] <= o__payload_61[31];
+    if (signal == 4'ha & asked) notes[10] <= o__payload_61[31];
+    if (signal == 4'h9 & asked) notes[9] <= o__payload_61[31];
+    if (signal == 4'h8 & asked) notes[8] <= o__payload_61[31];
+    if (signal == 3'h7 & asked) notes[7] <= o__payload_61[31];
+    if (signal == 3'h6 & asked) notes[6] <= o__payload_61[31];
+    if (signal == 3'h5 & asked) notes[5] <= o__payload_61[31];
+    if (signal == 3'h4 & asked) notes[4] <= o__payload_61[31];
+    if (signal == 2'h3 & asked) notes[3] <= o__payload_61[31];
+    if (signal == 2'h2 & asked) notes[2] <= o__payload_61[31];
+    if (signal == 1'h1 & asked) notes[1] <= o__payload_61[31];
+    if (!signal & asked) notes[0] <= o__payload_61[31];
   end
   always @(posedge clk) begin
     if (rst) begin
       done <= 1'h0; oldest <= 4'h0; signal <= 4'h0; under_way <= 5'h0;
     end else begin
-      done <= response & n1;
+      done <= response & n3;
       oldest <= oldest + response;
       signal <= signal + asked;
       under_way <= (under_way + asked) - response;
@@ -131,6 +148,7 @@ module \neuflow_write_port.buffer  (
   input wire o__ready,
   input wire i__valid,
   output wire i__ready,
+  output wire awake,
   output wire [68:0] o__payload,
   input wire [68:0] write_data,
   output reg o__valid = 1'h0,
@@ -140,6 +158,7 @@ module \neuflow_write_port.buffer  (
   reg [3:0] level = 4'h0;
   wire fetch, push;
   assign i__ready = ~level[3];
+  assign awake = push | fetch | o__valid & o__ready;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & i__ready;
   \neuflow_write_port.buffer.ram  ram (
@@ -178,6 +197,7 @@ module \neuflow_write_port.bursts  (
   input wire i__valid,
   input wire o__ready,
   output wire i__ready,
+  output wire awake,
   output wire [31:0] o__payload,
   input wire [31:0] write_data,
   output reg o__valid = 1'h0,
@@ -187,6 +207,7 @@ module \neuflow_write_port.bursts  (
   reg [4:0] level = 5'h0;
   wire fetch, push;
   assign i__ready = ~level[4];
+  assign awake = push | fetch | o__valid & o__ready;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & i__ready;
   \neuflow_write_port.bursts.ram  ram (
@@ -226,6 +247,7 @@ module \neuflow_write_port.config  (
   input wire bus__valid,
   input wire [7:0] columns,
   output wire bus__ready,
+  output wire awake,
   input wire o__ready,
   output reg [200:0] o__payload = 201'h0,
   output reg o__valid = 1'h0,
@@ -236,6 +258,7 @@ module \neuflow_write_port.config  (
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
+  assign awake = bus__valid | mine | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -270,6 +293,7 @@ module \neuflow_write_port.placer  (
   input wire [34:0] i__payload_12,
   input wire i__valid_16,
   input wire o__ready_32,
+  output wire awake,
   output wire run__ready,
   output wire i__ready_14,
   input wire [56:0] i__payload,
@@ -282,31 +306,33 @@ module \neuflow_write_port.placer  (
   input wire clk
 );
   reg fresh = 1'h1;
-  reg [1:0] first_40 = 2'h0, low = 2'h0, saved_length = 2'h0;
+  reg [1:0] first_43 = 2'h0, low = 2'h0, saved_length = 2'h0;
   reg [26:0] saved_block = 27'h0;
-  wire n1, n2, i__ready_21, i__valid_22, o__ready, o__valid;
+  wire n1, n2, awake_35, awake_36, i__ready_21, i__valid_22, o__ready, o__valid;
   wire [101:0] o__payload_29;
   wire [1:0] signal, burst_request_length, first;
   wire [26:0] like;
   wire [56:0] o__payload;
   wire [67:0] i__payload_18;
-  assign burst = {o__payload_29[67] & o__payload_29[101], burst_request_length, like, first};
   assign o = {o__payload_29[67] | n1, o__payload_29[71:68], o__payload_29[63:0]};
+  assign burst = {o__payload_29[67] & o__payload_29[101], burst_request_length, like, first};
+  assign awake = o__valid & o__ready | i__valid & run__ready | awake_35 | awake_36;
   assign n1 = &signal;
   assign burst_request_length = fresh ? 2'h0 : saved_length;
   assign n2 = o_valid & o__ready_32;
-  assign first = fresh ? o__payload_29[73:72] : first_40;
+  assign first = fresh ? o__payload_29[73:72] : first_43;
   assign signal = fresh ? o__payload_29[73:72] : low;
   assign like = fresh ? o__payload_29[100:74] : saved_block;
   \neuflow_write_port.placer.cutter  cutter (
-    .active(source_valid), .clk(clk), .i__payload(i__payload_12), .i__ready(i__ready_14),
-      .i__valid(i__valid_16), .o__payload(i__payload_18), .o__ready(i__ready_21),
-      .o__valid(i__valid_22), .rst(rst), .run__payload(o__payload), .run__ready(o__ready),
-      .run__valid(o__valid), .source(source)
+    .active(source_valid), .awake(awake_35), .clk(clk), .i__payload(i__payload_12),
+      .i__ready(i__ready_14), .i__valid(i__valid_16), .o__payload(i__payload_18),
+      .o__ready(i__ready_21), .o__valid(i__valid_22), .rst(rst), .run__payload(o__payload),
+      .run__ready(o__ready), .run__valid(o__valid), .source(source)
   );
   \neuflow_write_port.placer.merger  merger (
-    .clk(clk), .i__payload(i__payload_18), .i__ready(i__ready_21), .i__valid(i__valid_22),
-      .o__payload(o__payload_29), .o__ready(o__ready_32), .o__valid(o_valid), .rst(rst)
+    .awake(awake_36), .clk(clk), .i__payload(i__payload_18), .i__ready(i__ready_21),
+      .i__valid(i__valid_22), .o__payload(o__payload_29), .o__ready(o__ready_32),
+      .o__valid(o_valid), .rst(rst)
   );
   \neuflow_write_port.placer.runs  runs (
     .clk(clk), .i__payload(i__payload), .i__ready(run__ready), .i__valid(i__valid),
@@ -324,7 +350,7 @@ module \neuflow_write_port.placer  (
   end
   always @(posedge clk) begin
     if (n2) begin
-      first_40 <= (n1) ? 2'h0 : first;
+      first_43 <= (n1) ? 2'h0 : first;
       low <= signal + 1'h1;
       saved_block <= like + n1;
     end
@@ -336,6 +362,7 @@ module \neuflow_write_port.placer.cutter  (
   input wire [34:0] i__payload,
   input wire i__valid,
   output wire i__ready,
+  output wire awake,
   output wire run__ready,
   input wire o__ready,
   input wire [56:0] run__payload,
@@ -351,26 +378,28 @@ module \neuflow_write_port.placer.cutter  (
   reg [22:0] high = 23'h0;
   reg [23:0] final_2;
   reg [29:0] mark = 30'h0;
-  wire n1, n4, n2, signal, signal_3, signal_6, step, whole;
-  wire [2:0] n3;
-  assign i__ready = n4 & whole;
+  wire n2, n1, n5, n3, signal, signal_3, signal_6, step, whole;
+  wire [2:0] n4;
+  assign i__ready = n5 & whole;
+  assign awake = step | (n1 | o__valid & o__ready);
   assign run__ready = ~active | step & signal_3;
-  assign n1 = whole ? 1'h0 : n3[0];
-  assign step = n4 & i__valid;
+  assign n1 = run__valid & run__ready;
+  assign n2 = whole ? 1'h0 : n4[0];
+  assign step = n5 & i__valid;
   assign signal_6 = ~o__valid | o__ready;
   assign signal = low < i__payload[33:32];
-  assign n2 = run__ready | step;
+  assign n3 = run__ready | step;
   assign signal_3 = near & signal;
-  assign n3 = low + 1'h1;
-  assign n4 = active & signal_6;
-  assign whole = ~signal_3 | n3 == i__payload[33:32];
+  assign n4 = low + 1'h1;
+  assign n5 = active & signal_6;
+  assign whole = ~signal_3 | n4 == i__payload[33:32];
   always @(posedge clk) begin
     if (rst) begin
       source <= 1'h0; active <= 1'h0; skip <= 1'h0; o__valid <= 1'h0;
     end else begin
-      if (run__ready & run__valid) source <= run__payload[56];
+      if (n1) source <= run__payload[56];
       if (run__ready) active <= run__valid;
-      if (step) skip <= n1;
+      if (step) skip <= n2;
       if (signal_6) o__valid <= step;
     end
   end
@@ -379,14 +408,14 @@ module \neuflow_write_port.placer.cutter  (
       mark <= {run__payload[55], run__payload[28:0]};
       start <= run__payload[30:29];
     end
-    if (n2) begin
+    if (n3) begin
       final_2 = run__payload[54:31] - 1'h1;
       near <= run__ready ? run__payload[54:31] <= 2'h2 : near | signal & high == 1'h1;
       high <= run__ready ? final_2[23:1] : high - signal;
-      low <= run__ready ? final_2[0] + {active ? n1 : skip} : (low - i__payload[33:32]) + (signal ?
+      low <= run__ready ? final_2[0] + {active ? n2 : skip} : (low - i__payload[33:32]) + (signal ?
         2'h2 : 2'h0);
     end
-    if (step) o__payload <= {mark, signal_3, start, (signal_3 ? n3[1:0] : i__payload[33:32]) - skip,
+    if (step) o__payload <= {mark, signal_3, start, (signal_3 ? n4[1:0] : i__payload[33:32]) - skip,
       skip, i__payload[31:0]};
   end
 endmodule
@@ -395,13 +424,14 @@ module \neuflow_write_port.placer.merger  (
   input wire rst,
   input wire o__ready,
   output wire i__ready,
+  output wire awake,
   input wire i__valid,
   input wire [67:0] i__payload,
   output reg o__valid = 1'h0,
   output reg [101:0] o__payload = 102'h0,
   input wire clk
 );
-  reg signal_23 = 1'h0, begun = 1'h0, emits = 1'h0, flush = 1'h0;
+  reg signal_22 = 1'h0, begun = 1'h0, emits = 1'h0, flush = 1'h0;
   reg [1:0] fill = 2'h0, low = 2'h0;
   reg [29:0] placed_tag = 30'h0;
   reg [2:0] placed_count = 3'h0;
@@ -413,16 +443,17 @@ module \neuflow_write_port.placer.merger  (
   wire [1:0] like, like_4;
   wire [2:0] total;
   wire [3:0] fresh, kept;
+  assign fresh[0] = like <= 1'h0 & total > 1'h0;
   assign fresh[1] = like <= 1'h1 & total > 1'h1;
   assign fresh[2] = like <= 2'h2 & total > 2'h2;
   assign fresh[3] = like <= 2'h3 & total > 2'h3;
   assign i__ready = free & n5;
+  assign awake = free & (n2 | signal_22 | o__valid);
   assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
   assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
   assign kept[2] = like_4 <= 2'h2 & like > 2'h2;
   assign kept[3] = like_4 <= 2'h3 & like > 2'h3;
-  assign fresh[0] = like <= 1'h0 & total > 1'h0;
-  assign n1 = free & signal_23;
+  assign n1 = free & signal_22;
   assign n2 = flush | i__valid;
   assign free = ~o__valid | o__ready;
   assign signal = total >= 3'h4;
@@ -435,7 +466,7 @@ module \neuflow_write_port.placer.merger  (
   assign n5 = ~flush;
   always @(posedge clk) begin
     if (rst) begin
-      o__payload <= 102'h0; o__valid <= 1'h0; signal_23 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
+      o__payload <= 102'h0; o__valid <= 1'h0; signal_22 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
         1'h0; flush <= 1'h0;
     end else begin
       if (n1) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
@@ -444,8 +475,8 @@ module \neuflow_write_port.placer.merger  (
         beat_kept[3:2], {14{beat_kept[2]}}, beat_kept[2:1], {14{beat_kept[1]}}, beat_kept[1:0],
         {15{beat_kept[0]}}}};
       if (free) begin
-        o__valid <= signal_23 & emits;
-        signal_23 <= n2;
+        o__valid <= signal_22 & emits;
+        signal_22 <= n2;
       end
       if (n3) begin
         low <= signal ? 2'h0 : like_4;
@@ -509,6 +540,7 @@ endmodule
 module \neuflow_write_port.walker  (
   input wire rst,
   output wire i__ready,
+  output wire awake,
   input wire o__ready,
   input wire [200:0] i__payload,
   input wire i__valid,
@@ -523,6 +555,7 @@ module \neuflow_write_port.walker  (
   wire [30:0] origin;
   assign o__payload = {i__payload[200], last, i__payload[55:32], run[1:0], run[30:2]};
   assign i__ready = o__valid & o__ready & last;
+  assign awake = o__valid ? o__ready : i__valid;
   assign n1 = {new_plane, o__valid} != 1'h1 & n5;
   assign n2 = n6 | new_plane;
   assign n3 = (n2 | signal) & n5;

@@ -1,0 +1,21 @@
+// The clock of a part, left out while the part sleeps. `awake` is low only while an edge would change
+// nothing that can be seen, so whether edges are left out makes no difference to any result.
+//
+// FPGAs: the clock passes, and what made `awake` is dropped. With NEUFLOW_CLOCK_GATES defined, as
+// simulators do for speed, edges are left out; `awake` is taken half a cycle before the edge. For
+// silicon put the library's own gate here.
+module neuflow_clock_gate (
+    input  wire clk,
+    input  wire rst,
+    input  wire awake,
+    output wire gated
+);
+`ifdef NEUFLOW_CLOCK_GATES
+    reg open = 1'b1;
+
+    always @(negedge clk) open <= awake | rst;
+    assign gated = clk & open;
+`else
+    assign gated = clk;
+`endif
+endmodule
