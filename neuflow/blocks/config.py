@@ -8,8 +8,6 @@ room for one of its own, that word keeps the next ones, of whatever unit, at the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
@@ -27,7 +25,7 @@ def config_stream() -> stream.Signature:
 class ConfigTap(Component):
     """One stop of the bus: hand each word to the local units, then on to the next tap.
 
-    Members: ``i`` In, ``o`` Out configuration bus; ``local[k]`` Out, one for each local unit.
+    Members: ``i`` In, ``o`` Out configuration bus; ``local[k]`` Out, one for each local unit; ``awake``.
     A word moves on when all local units and the next tap take it in the same cycle. Latency 1
     cycle, one word a cycle.
     """
@@ -41,6 +39,7 @@ class ConfigTap(Component):
                 "i": In(config_stream()),
                 "o": Out(config_stream()),
                 "local": Out(config_stream()).array(units),
+                "awake": Out(1),
             }
         )
 
@@ -55,6 +54,7 @@ class ConfigTap(Component):
         for out in outs:
             # Every unit's ready comes from its registers alone.
             m.d.comb += [out.payload.eq(head.o.payload), out.valid.eq(head.o.valid & all_ready)]
+        m.d.comb += self.awake.eq(fires(head.i, head.o))
         return m
 
 
@@ -128,33 +128,4 @@ class ConfigReceiver(Component):
             m.d.sync += [held.as_value().eq(words), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
-        return m
-
-
-class Receivers(Component):
-    """The receivers of a unit of several parts, side by side, so that they sleep together.
-
-    Members, k counting ``units`` (kind, layout): ``bus[k]`` In, ``columns`` In, ``o<k>`` Out, ``awake``
-    Out; see :class:`ConfigReceiver`.
-    """
-
-    def __init__(self, units: Sequence[tuple[Kind, Layout]], depth: int):
-        self.parts = [ConfigReceiver(kind, layout, depth) for kind, layout in units]
-        super().__init__(
-            {
-                "bus": In(config_stream()).array(len(units)),
-                "columns": In(COLUMN_BITS),
-                **{f"o{k}": Out(stream.Signature(u[1].shape())) for k, u in enumerate(units)},
-                "awake": Out(1),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        for k, part in enumerate(self.parts):
-            m.submodules[part.layout.name.lower()] = part
-            connect(m, flipped(self.bus[k]), part.bus)
-            connect(m, part.o, flipped(getattr(self, f"o{k}")))
-            m.d.comb += part.columns.eq(self.columns)
-        m.d.comb += self.awake.eq(Cat(part.awake for part in self.parts).any())
         return m

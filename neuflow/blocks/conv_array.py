@@ -19,7 +19,7 @@ from amaranth.utils import ceil_log2
 from neuflow.blocks.conv_lanes import Coordinates
 from neuflow.blocks.conv_rows import Locator, advance, bank_address, loop
 from neuflow.blocks.convolver_model import HAND_OVER
-from neuflow.blocks.gate import add_gated
+from neuflow.blocks.gate import add_gated, stay_awake
 from neuflow.blocks.mac_row import MacRow
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS
@@ -65,11 +65,15 @@ class MacArray(Component):
     tap, wait_rows, wait_weights, wait_drain, idle : Out, exactly one a cycle, for counters; with
         ``wait_rows``, ``fill``: the group's coordinates are not there yet; ``idle``, ``configured``:
         there is a configuration.
+    awake : Out.
     lanes, maps : Out, of the tap one cycle ago: lanes that are output positions, maps that exist.
 
     Throughput one tap a cycle; a group takes at least ``pixels`` cycles. Between two passes lie 6
     cycles and the making of the first group's coordinates (``pixels + Coordinates.LEAD`` cycles).
     """
+
+    SETTLE = 6
+    """Cycles from a tap's last stage, or a configuration, to the last register; one to spare."""
 
     def __init__(self, grid: GridConfig):
         self.grid = grid
@@ -95,6 +99,7 @@ class MacArray(Component):
                 **{n: Out(1) for n in ARRAY_FLAGS},
                 "lanes": Out(LANE_BITS),
                 "maps": Out(LANE_BITS),
+                "awake": Out(1),
             }
         )
 
@@ -106,6 +111,10 @@ class MacArray(Component):
         self._addresses(m)
         pixels, weights = self._operands(m, masks)
         self._accumulate(m, pixels, weights, platform)
+        stay_awake(
+            m, self.awake, Cat(stage.valid for stage in self.stage), self.hand_over, self.shift,
+            self.starts, self.frees, self.coordinates.awake, settle=self.SETTLE,
+        )  # fmt: skip
         return m
 
     def _sequence(self, m, platform):
@@ -180,7 +189,13 @@ class MacArray(Component):
             with m.If(pass_ends):
                 m.d.sync += active.eq(0)
 
-        self._release(m, active & begins & lanes.full, issue & pass_ends)
+        group_waits = active & begins & lanes.full
+        self._release(m, group_waits, issue & pass_ends)
+        self.starts, self.frees = Signal(), Signal()
+        m.d.comb += [
+            self.starts.eq(self.config.valid & ~active),
+            self.frees.eq(group_waits & (self.released != lanes.free)),
+        ]
         self._flags(
             m, issue, odd=odd, first=starts_block, last=issue & block_ends, ends_x=kx_ends,
             ends_y=ky_ends, ends_group=group_ends, ends_pass=pass_ends, begins=begins,

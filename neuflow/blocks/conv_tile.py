@@ -47,7 +47,8 @@ class ConvolverTile(Component):
     def elaborate(self, platform):
         m = Module()
         grid = self.grid
-        m.submodules.tap = tap = ConfigTap(5)
+        tap = ConfigTap(5)
+        add_gated(m, "tap", tap, platform)
         m.submodules.convolver = convolver = Convolver(grid)
         router = Router(
             (RouterIn.EAST, RouterIn.SOUTH, RouterIn.WEST, RouterIn.LOCAL0),

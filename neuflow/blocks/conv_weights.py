@@ -161,8 +161,7 @@ class WeightStore(Component):
         width = grid.bus_bits
         weights = Ring(width, grid.weight_words // grid.bus_words)
         blocks = Ring(width, PARAMETER_BEATS * grid.weight_blocks)
-        # The array reads this one in every second cycle: it never sleeps for long.
-        m.submodules.weights = weights
+        add_gated(m, "weights", weights, platform)
         add_gated(m, "blocks", blocks, platform)
 
         # Input: parameters first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from amaranth.hdl import Module
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
-from neuflow.blocks.config import Receivers, config_stream
+from neuflow.blocks.config import ConfigReceiver, config_stream
 from neuflow.blocks.conv_array import ARRAY_FLAGS, MacArray
 from neuflow.blocks.conv_drain import Drain
 from neuflow.blocks.conv_rows import RowStore
@@ -70,8 +70,8 @@ class Convolver(Component):
         grid = self.grid
         m.submodules.row_store = rows = RowStore(grid)
         m.submodules.weight_store = weights = WeightStore(grid)
-        m.submodules.array = array = MacArray(grid)
-        drain = Drain(grid)
+        array, drain = MacArray(grid), Drain(grid)
+        add_gated(m, "array", array, platform)
         add_gated(m, "drain", drain, platform)
 
         units = (
@@ -80,12 +80,12 @@ class Convolver(Component):
             (Kind.CONV_ARRAY, CONV_ARRAY, array),
             (Kind.CONV_DRAIN, CONV_DRAIN, drain),
         )
-        receivers = Receivers([(kind, layout) for kind, layout, _ in units], grid.config_queue)
-        add_gated(m, "receivers", receivers, platform)
-        m.d.comb += receivers.columns.eq(self.columns)
-        for number, (_, _, unit) in enumerate(units):
-            connect(m, flipped(self.config[number]), receivers.bus[number])
-            connect(m, getattr(receivers, f"o{number}"), unit.config)
+        for number, (kind, layout, unit) in enumerate(units):
+            receiver = ConfigReceiver(kind, layout, grid.config_queue)
+            add_gated(m, f"config_{layout.name.lower()}", receiver, platform)
+            connect(m, flipped(self.config[number]), receiver.bus)
+            connect(m, receiver.o, unit.config)
+            m.d.comb += receiver.columns.eq(self.columns)
 
         connect(m, flipped(self.rows), rows.i)
         connect(m, flipped(self.weights), weights.i)

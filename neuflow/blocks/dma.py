@@ -184,8 +184,8 @@ class OperandLine(Component):
     """Narrow the operand port's stream to the lanes of a link, and carry ``dest`` along.
 
     Members: ``i`` In stream of ``bus_words`` lanes, ``i_dest`` In; ``o`` Out stream of ``maps``
-    lanes, ``o_dest`` Out (``layout.Operand``), of the packet whose beat is at ``o``. Latency 1
-    cycle, one beat out a cycle.
+    lanes, ``o_dest`` Out (``layout.Operand``), of the packet whose beat is at ``o``; ``awake`` Out.
+    Latency 1 cycle, one beat out a cycle.
     """
 
     LATENCY = 1
@@ -198,6 +198,7 @@ class OperandLine(Component):
                 "i_dest": In(COLUMN_BITS),
                 "o": Out(beat_stream(grid.lanes)),
                 "o_dest": Out(1),
+                "awake": Out(1),
             }
         )
 
@@ -208,6 +209,7 @@ class OperandLine(Component):
         connect(m, narrow.o, flipped(self.o))
         with m.If(narrow.i.valid & narrow.i.ready):
             m.d.sync += self.o_dest.eq(self.i_dest)
+        m.d.comb += self.awake.eq(fires(narrow.i, narrow.o))
         return m
 
 

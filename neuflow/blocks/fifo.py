@@ -12,9 +12,9 @@ from neuflow.blocks.streams import beat_layout, beat_stream
 class Fifo(Component):
     """Queue of beats of ``lanes`` words; packets pass in order, no configuration.
 
-    Members: ``i`` In, ``o`` Out streams of ``lanes`` words. Holds ``words // lanes`` beats in RAM
-    (a partial beat takes a whole place) and two more behind it. Latency 3 cycles, one beat a
-    cycle. Full, ``i.ready`` is 0; it comes from a register.
+    Members: ``i`` In, ``o`` Out streams of ``lanes`` words, ``awake`` Out. Holds ``words // lanes``
+    beats in RAM (a partial beat takes a whole place) and two more behind it. Latency 3 cycles, one
+    beat a cycle. Full, ``i.ready`` is 0; it comes from a register.
     """
 
     LATENCY = 3
@@ -24,7 +24,9 @@ class Fifo(Component):
             raise ValueError(f"Fifo: {words} words hold no beat of {lanes}")
         self.lanes = lanes
         self.depth = words // lanes
-        super().__init__({"i": In(beat_stream(lanes)), "o": Out(beat_stream(lanes))})
+        super().__init__(
+            {"i": In(beat_stream(lanes)), "o": Out(beat_stream(lanes)), "awake": Out(1)}
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -47,6 +49,7 @@ class Fifo(Component):
             ram.write_data.eq(self.i.payload.as_value()),
             ram.read_enable.eq(pop),
             ram.read_address.eq(read),
+            self.awake.eq(push | pop | (move & (fetched | self.o.valid))),
         ]
         with m.If(move):
             m.d.sync += [self.o.valid.eq(fetched), fetched.eq(0)]

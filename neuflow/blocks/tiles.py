@@ -68,7 +68,8 @@ class _Tile(Component):
             self.grid.lanes,
             self.grid.config_queue,
         )
-        m.submodules.tap = tap = ConfigTap(1 + len(units))
+        tap = ConfigTap(1 + len(units))
+        add_gated(m, "tap", tap, platform)
         connect(m, flipped(self.config_in), tap.i)
         connect(m, tap.o, flipped(self.config_out))
 

@@ -27,10 +27,12 @@ from neuflow.errors import ToolError
 from neuflow.grid import GridConfig
 
 VERILATOR_FLAGS = (
-    "--cc", "--exe", "-O3", "-DNEUFLOW_CLOCK_GATES", "--x-assign", "fast", "--x-initial", "fast",
+    "--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast",
     "--noassert", "--top-module", "neuflow_sim", "--prefix", "Vneuflow_sim", "-Wno-fatal",
     "--output-split", "20000", "--output-split-cfuncs", "1000",
 )  # fmt: skip
+GATE_FLAGS = ("-DNEUFLOW_CLOCK_GATES",)
+"""Parts that sleep are left out: twice as fast, and the same in all that can be seen."""
 TRACE_FLAGS = {
     "": (),
     "fst": ("--trace-fst", "-CFLAGS", "-DNEUFLOW_TRACE=VerilatedFstC"),
@@ -196,11 +198,14 @@ def cpu_model() -> str:
     return "\n".join(dict.fromkeys(x for x in lines if x.split("\t")[0].strip() in wanted))
 
 
-def simulator_key(sources: Mapping[str, str], trace: str, compiler: str) -> str:
+def simulator_key(
+    sources: Mapping[str, str], trace: str, compiler: str, gated: bool = True
+) -> str:
     """Return the key of a simulator: content of Verilog and harness, flags, tools and CPU."""
     parts = [*(text for item in sorted(sources.items()) for text in item)]
     parts += [files.read_text(f"sim/{name}") for name in _HARNESS]
-    parts += [*VERILATOR_FLAGS, *CXX_FLAGS, *MAKE_VARIABLES, *TRACE_FLAGS[trace]]
+    parts += [*VERILATOR_FLAGS, *(GATE_FLAGS if gated else ()), *CXX_FLAGS, *MAKE_VARIABLES]
+    parts += TRACE_FLAGS[trace]
     parts += [compiler, importlib.metadata.version("verilator"), cpu_model()]
     return digest(parts)
 
@@ -232,12 +237,18 @@ def simulator(grid: GridConfig, trace: str = "") -> Path:
     return simulator_of(verilog_sources(grid), f"grid {grid.name}", trace)
 
 
-def simulator_of(sources: Mapping[str, str], name: str, trace: str = "") -> Path:
-    """Return the executable that simulates the files of ``verilog.generate``."""
+def simulator_of(
+    sources: Mapping[str, str], name: str, trace: str = "", gated: bool = True
+) -> Path:
+    """Return the executable that simulates the files of ``verilog.generate``.
+
+    ``gated``: without, the clock passes all gates, as on an FPGA.
+    """
     found = tools()
-    key = simulator_key(sources, trace, compiler_version(found["C++ compiler"]))
+    key = simulator_key(sources, trace, compiler_version(found["C++ compiler"]), gated)
     what = f"simulator of {name}{f' with {trace} waves' if trace else ''}"
-    directory = cached(f"sim-{key}", what, lambda place: _build(place, sources, trace, found))
+    flags = (*(GATE_FLAGS if gated else ()), *TRACE_FLAGS[trace])
+    directory = cached(f"sim-{key}", what, lambda place: _build(place, sources, flags, found))
     return directory / SIMULATOR
 
 
@@ -250,7 +261,9 @@ def verilator_root() -> Path:
     return Path(places[0])
 
 
-def _build(place: Path, sources: Mapping[str, str], trace: str, found: Mapping[str, str]) -> None:
+def _build(
+    place: Path, sources: Mapping[str, str], flags: Sequence[str], found: Mapping[str, str]
+) -> None:
     root = verilator_root()
     work = place.parent / "work"
     work.mkdir()
@@ -264,7 +277,7 @@ def _build(place: Path, sources: Mapping[str, str], trace: str, found: Mapping[s
     # verilator_bin is the program itself; the script around it would need Perl.
     binary = root / "bin" / ("verilator_bin" + (".exe" if sys.platform == "win32" else ""))
     command = [
-        str(binary), *VERILATOR_FLAGS, *shape, *TRACE_FLAGS[trace],
+        str(binary), *VERILATOR_FLAGS, *shape, *flags,
         "-CFLAGS", f"-I{work}", "--Mdir", "obj", "-o", SIMULATOR, "lint.vlt", *modules,
         *_HARNESS,
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 // nothing that can be seen, so whether edges are left out makes no difference to any result.
 //
 // FPGAs: the clock passes, and what made `awake` is dropped. With NEUFLOW_CLOCK_GATES defined, as
-// simulators do for speed, edges are left out; `awake` is taken half a cycle before the edge. For
+// simulators do for speed, edges are left out; `awake` must be steady while the clock is high. For
 // silicon put the library's own gate here.
 module neuflow_clock_gate (
     input  wire clk,
@@ -13,7 +13,8 @@ module neuflow_clock_gate (
 `ifdef NEUFLOW_CLOCK_GATES
     reg open = 1'b1;
 
-    always @(negedge clk) open <= awake | rst;
+    // A latch, so that gates may stand behind gates.
+    always @(*) if (!clk) open = awake | rst;
     assign gated = clk & open;
 `else
     assign gated = clk;

@@ -55,28 +55,29 @@ module neuflow_convolver_tile (
   output wire [5:0] maps,
   input wire clk
 );
-  wire awake, bus__ready, bus__valid, config__0__ready, config__0__valid, config__1__ready,
-    config__1__valid, config__2__ready, config__2__valid, config__3__ready, config__3__valid,
-    local0_in__ready, local0_in__valid, router_clk;
+  wire awake, awake_148, bus__ready, bus__valid, config__0__ready, config__0__valid,
+    config__1__ready, config__1__valid, config__2__ready, config__2__valid, config__3__ready,
+    config__3__valid, local0_in__ready, local0_in__valid, router_clk, tap_clk;
   wire [34:0] local0_in__payload;
   \neuflow_convolver_tile.convolver  convolver (
-    .bus__0__payload(config_out__payload), .bus__0__valid(config__0__valid),
-      .bus__1__valid(config__1__valid), .bus__2__valid(config__2__valid),
-      .bus__3__valid(config__3__valid), .clk(clk), .columns(columns),
+    .array_gated_rst(rst), .bus__payload(config_out__payload), .bus__valid(config__0__valid),
+      .bus__valid_31(config__1__valid), .bus__valid_47(config__2__valid),
+      .bus__valid_63(config__3__valid), .clk(clk), .columns(columns),
       .config__0__ready(config__0__ready), .config__1__ready(config__1__ready),
       .config__2__ready(config__2__ready), .config__3__ready(config__3__ready),
-      .config__valid_43(configured), .config__valid_55(drain_configured), .drain_gated_rst(rst),
-      .fill(fill), .held(held), .i__payload(rows__payload), .i__payload_63(weights__payload),
-      .i__valid(rows__valid), .i__valid_67(weights__valid), .idle(idle), .lanes(lanes), .maps(maps),
-      .o__payload(local0_in__payload), .o__ready(local0_in__ready), .o__valid(local0_in__valid),
-      .partials__payload(partials__payload), .partials__ready(partials__ready),
-      .partials__valid(partials__valid), .rows__ready(rows__ready), .rows_listening(rows_listening),
-      .rows_source(rows_source), .shift(draining), .tap(tap), .wait_drain(wait_drain),
-      .wait_rows(wait_rows), .wait_weights(wait_weights), .weights__ready(weights__ready),
+      .config__valid_53(configured), .config__valid_69(drain_configured), .fill(fill), .held(held),
+      .i__payload(rows__payload), .i__payload_78(weights__payload), .i__valid(rows__valid),
+      .i__valid_82(weights__valid), .idle(idle), .lanes(lanes), .maps(maps),
+      .o__payload_90(local0_in__payload), .o__ready_92(local0_in__ready),
+      .o__valid_94(local0_in__valid), .partials__payload(partials__payload),
+      .partials__ready(partials__ready), .partials__valid(partials__valid),
+      .rows__ready(rows__ready), .rows_listening(rows_listening), .rows_source(rows_source),
+      .shift(draining), .tap(tap), .wait_drain(wait_drain), .wait_rows(wait_rows),
+      .wait_weights(wait_weights), .weights__ready(weights__ready),
       .weights_listening(weights_listening), .weights_source(weights_source)
   );
   \neuflow_convolver_tile.router  router (
-    .awake(awake), .bus__payload(config_out__payload), .bus__ready(bus__ready),
+    .awake(awake_148), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_moves(east_in__ready),
       .east_out__payload(east_out__payload), .east_out__valid(east_out__valid),
@@ -91,33 +92,36 @@ module neuflow_convolver_tile (
       .west_out__valid(west_out__valid)
   );
   neuflow_clock_gate router_gate (
-    .awake(awake), .clk(clk), .gated(router_clk), .rst(rst)
+    .awake(awake_148), .clk(clk), .gated(router_clk), .rst(rst)
   );
-  \neuflow_convolver_tile.tap$145  tap_145 (
-    .clk(clk), .i__payload(config_in__payload), .i__ready(config_in__ready),
+  \neuflow_convolver_tile.tap$150  tap_150 (
+    .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
       .i__valid(config_in__valid), .local__0__ready(config__0__ready),
       .local__0__valid(config__0__valid), .local__1__ready(config__1__ready),
       .local__1__valid(config__1__valid), .local__2__ready(config__2__ready),
       .local__2__valid(config__2__valid), .local__3__ready(config__3__ready),
       .local__3__valid(config__3__valid), .local__4__ready(bus__ready),
       .local__4__valid(bus__valid), .o__payload(config_out__payload), .o__ready(config_out__ready),
-      .o__valid(config_out__valid), .rst(rst)
+      .o__valid(config_out__valid), .tap_gated_clk(tap_clk), .tap_gated_rst(rst)
+  );
+  neuflow_clock_gate tap_gate (
+    .awake(awake), .clk(clk), .gated(tap_clk), .rst(rst)
   );
 endmodule
 
 module \neuflow_convolver_tile.convolver  (
-  input wire drain_gated_rst,
+  input wire array_gated_rst,
   input wire [7:0] columns,
   input wire [67:0] i__payload,
   input wire i__valid,
-  input wire [67:0] i__payload_63,
-  input wire i__valid_67,
+  input wire [67:0] i__payload_78,
+  input wire i__valid_82,
   input wire [34:0] partials__payload,
   input wire partials__valid,
-  input wire bus__0__valid,
-  input wire bus__1__valid,
-  input wire bus__2__valid,
-  input wire bus__3__valid,
+  input wire bus__valid,
+  input wire bus__valid_31,
+  input wire bus__valid_47,
+  input wire bus__valid_63,
   output wire rows__ready,
   output wire weights__ready,
   output wire tap,
@@ -133,94 +137,123 @@ module \neuflow_convolver_tile.convolver  (
   output wire config__1__ready,
   output wire config__2__ready,
   output wire config__3__ready,
-  input wire o__ready,
-  input wire [48:0] bus__0__payload,
+  input wire o__ready_92,
+  input wire [48:0] bus__payload,
   output wire rows_listening,
   output wire weights_listening,
   output wire [5:0] maps,
   output wire [5:0] lanes,
-  output wire [34:0] o__payload,
-  output wire o__valid,
+  output wire [34:0] o__payload_90,
+  output wire o__valid_94,
   output wire [2:0] rows_source,
   output wire [2:0] weights_source,
-  output wire config__valid_43,
-  output wire config__valid_55,
+  output wire config__valid_53,
+  output wire config__valid_69,
   input wire clk
 );
-  wire awake, awake_157, config__ready, config__ready_30, config__ready_42, config__ready_54,
-    config__valid, config__valid_31, drain_clk, drain_ready, free, hand_over, parameters_take,
-    parameters_valid, pass_done, read_103, read_enable, ready, receivers_clk, rewind;
+  wire array_clk, awake, awake_172, awake_173, awake_174, awake_175, awake_176, config__ready,
+    config__ready_36, config__ready_52, config__ready_68, config__valid, config__valid_37,
+    config_conv_array_clk, config_conv_drain_clk, config_conv_rows_clk, config_conv_weights_clk,
+    drain_clk, drain_ready, free, hand_over, parameters_take, parameters_valid, pass_done, read_118,
+    read_enable, ready, rewind;
   wire [127:0] words;
-  wire [12:0] config__payload_27;
-  wire [132:0] config__payload_51;
+  wire [12:0] config__payload_33;
+  wire [132:0] config__payload_65;
   wire [14:0] read;
   wire [15:0] released, stored;
   wire [17:0] block;
   wire [191:0] parameters;
   wire [216:0] config__payload;
-  wire [448:0] config__payload_39;
+  wire [448:0] config__payload_49;
   wire [63:0] value;
   wire [95:0] pixel;
   assign rows_source = config__payload[2:0];
-  assign weights_source = config__payload_27[2:0];
+  assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .block(block), .clk(clk), .config_2(config__payload_39), .config__ready(config__ready_42),
-      .configured(config__valid_43), .coordinates_gated_rst(drain_gated_rst),
-      .drain_ready(drain_ready), .fill(fill), .hand_over(hand_over), .idle(idle), .issue(tap),
-      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .read(read),
-      .read_enable(read_enable), .released(released), .shift(shift), .stored(stored),
-      .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value),
-      .weights_free(free), .weights_read(read_103), .weights_ready(ready), .weights_rewind(rewind),
-      .words_171(words)
+    .array_gated_clk(array_clk), .awake_122(awake), .block(block), .config_2(config__payload_49),
+      .config__ready(config__ready_52), .configured(config__valid_53),
+      .coordinates_gated_rst(array_gated_rst), .drain_ready(drain_ready), .fill(fill),
+      .hand_over(hand_over), .idle(idle), .issue(tap), .lanes(lanes), .maps(maps),
+      .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
+      .released(released), .shift(shift), .stored(stored), .wait_drain(wait_drain),
+      .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
+      .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind), .words_177(words)
+  );
+  neuflow_clock_gate array_gate (
+    .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst)
+  );
+  \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
+    .awake(awake_175), .bus__payload(bus__payload), .bus__ready(config__2__ready),
+      .bus__valid(bus__valid_47), .columns(columns),
+      .config_conv_array_gated_clk(config_conv_array_clk),
+      .config_conv_array_gated_rst(array_gated_rst), .o__payload(config__payload_49),
+      .o__ready(config__ready_52), .o__valid(config__valid_53)
+  );
+  neuflow_clock_gate config_conv_array_gate (
+    .awake(awake_175), .clk(clk), .gated(config_conv_array_clk), .rst(array_gated_rst)
+  );
+  \neuflow_convolver_tile.convolver.config_conv_drain  config_conv_drain (
+    .awake(awake_176), .bus__payload(bus__payload), .bus__ready(config__3__ready),
+      .bus__valid(bus__valid_63), .columns(columns),
+      .config_conv_drain_gated_clk(config_conv_drain_clk),
+      .config_conv_drain_gated_rst(array_gated_rst), .o__payload(config__payload_65),
+      .o__ready(config__ready_68), .o__valid(config__valid_69)
+  );
+  neuflow_clock_gate config_conv_drain_gate (
+    .awake(awake_176), .clk(clk), .gated(config_conv_drain_clk), .rst(array_gated_rst)
+  );
+  \neuflow_convolver_tile.convolver.config_conv_rows  config_conv_rows (
+    .awake(awake_173), .bus__payload(bus__payload), .bus__ready(config__0__ready),
+      .bus__valid(bus__valid), .columns(columns), .config_conv_rows_gated_clk(config_conv_rows_clk),
+      .config_conv_rows_gated_rst(array_gated_rst), .o__payload(config__payload),
+      .o__ready(config__ready), .o__valid(config__valid)
+  );
+  neuflow_clock_gate config_conv_rows_gate (
+    .awake(awake_173), .clk(clk), .gated(config_conv_rows_clk), .rst(array_gated_rst)
+  );
+  \neuflow_convolver_tile.convolver.config_conv_weights  config_conv_weights (
+    .awake(awake_174), .bus__payload(bus__payload), .bus__ready(config__1__ready),
+      .bus__valid(bus__valid_31), .columns(columns),
+      .config_conv_weights_gated_clk(config_conv_weights_clk),
+      .config_conv_weights_gated_rst(array_gated_rst), .o__payload(config__payload_33),
+      .o__ready(config__ready_36), .o__valid(config__valid_37)
+  );
+  neuflow_clock_gate config_conv_weights_gate (
+    .awake(awake_174), .clk(clk), .gated(config_conv_weights_clk), .rst(array_gated_rst)
   );
   \neuflow_convolver_tile.convolver.drain  drain (
-    .awake_123(awake), .block(block), .config__payload(config__payload_51),
-      .config__ready(config__ready_54), .config__valid(config__valid_55),
-      .drain_gated_clk(drain_clk), .drain_gated_rst(drain_gated_rst), .hand_over(hand_over),
-      .held(held), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
+    .awake_123(awake_172), .block(block), .config__payload(config__payload_65),
+      .config__ready(config__ready_68), .config__valid(config__valid_69),
+      .drain_gated_clk(drain_clk), .drain_gated_rst(array_gated_rst), .hand_over(hand_over),
+      .held(held), .o__payload(o__payload_90), .o__ready(o__ready_92), .o__valid(o__valid_94),
       .parameters_132(parameters), .parameters_take(parameters_take),
       .parameters_valid(parameters_valid), .partials__payload(partials__payload),
       .partials__ready(partials__ready), .partials__valid(partials__valid), .pixel(pixel),
       .ready(drain_ready), .shift(shift)
   );
   neuflow_clock_gate drain_gate (
-    .awake(awake), .clk(clk), .gated(drain_clk), .rst(drain_gated_rst)
-  );
-  \neuflow_convolver_tile.convolver.receivers  receivers (
-    .awake(awake_157), .bus__0__ready(config__0__ready), .bus__1__ready(config__1__ready),
-      .bus__2__ready(config__2__ready), .bus__3__ready(config__3__ready),
-      .bus__payload(bus__0__payload), .bus__valid(bus__0__valid), .bus__valid_18(bus__1__valid),
-      .bus__valid_31(bus__2__valid), .bus__valid_44(bus__3__valid), .columns(columns),
-      .o0__payload(config__payload), .o0__valid(config__valid), .o1__payload(config__payload_27),
-      .o1__valid(config__valid_31), .o2__payload(config__payload_39), .o2__valid(config__valid_43),
-      .o3__payload(config__payload_51), .o3__valid(config__valid_55), .o__ready(config__ready),
-      .o__ready_22(config__ready_30), .o__ready_35(config__ready_42),
-      .o__ready_48(config__ready_54), .receivers_gated_clk(receivers_clk),
-      .receivers_gated_rst(drain_gated_rst)
-  );
-  neuflow_clock_gate receivers_gate (
-    .awake(awake_157), .clk(clk), .gated(receivers_clk), .rst(drain_gated_rst)
+    .awake(awake_172), .clk(clk), .gated(drain_clk), .rst(array_gated_rst)
   );
   \neuflow_convolver_tile.convolver.row_store  row_store (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
       .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done), .read(read),
       .read_enable(read_enable), .released(released), .stored(stored), .words(words),
-      .writer_gated_rst(drain_gated_rst)
+      .writer_gated_rst(array_gated_rst)
   );
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
-    .blocks_gated_rst(drain_gated_rst), .clk(clk), .config__payload(config__payload_27),
-      .config__ready(config__ready_30), .config__valid(config__valid_31), .free(free),
-      .i__payload(i__payload_63), .i__ready(weights__ready), .i__valid(i__valid_67),
-      .listening(weights_listening), .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1797_16(block[17:16]), .read(read_103),
-      .ready(ready), .rewind(rewind), .value(value)
+    .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
+      .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
+      .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
+      .parameters(parameters), .parameters_take(parameters_take),
+      .parameters_valid(parameters_valid), .port_1819_16(block[17:16]), .read(read_118),
+      .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst)
   );
 endmodule
 
 module \neuflow_convolver_tile.convolver.array  (
-  input wire coordinates_gated_rst,
   input wire [63:0] weights,
+  input wire array_gated_clk,
   output wire issue,
   output wire idle,
   output wire fill,
@@ -230,9 +263,10 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire weights_read,
   output wire weights_rewind,
   output wire weights_free,
+  output wire awake_122,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_171,
+  input wire [127:0] words_177,
   input wire weights_ready,
   output wire [95:0] pixel,
   output wire config__ready,
@@ -247,137 +281,144 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire drain_ready,
   input wire [448:0] config_2,
   input wire configured,
-  input wire clk
+  input wire coordinates_gated_rst
 );
-  reg signal_25 = 1'h0, signal_47 = 1'h1, begins = 1'h1, block_ends_ends = 1'h0, group_ends_ends =
+  reg signal_25 = 1'h0, signal_51 = 1'h1, begins = 1'h1, block_ends_ends = 1'h0, group_ends_ends =
     1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, odd = 1'h0, pass_ends_ends =
-    1'h0, s8_rotate = 1'h0, wraps_64 = 1'h0;
+    1'h0, s8_rotate = 1'h0, wraps_68 = 1'h0;
   reg [127:0] n2, s7_words = 128'h0, s8_words = 128'h0;
   reg [15:0] last_row = 16'h0;
-  reg [17:0] signal_131 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
+  reg [17:0] signal_137 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
     18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] signal_152 = 20'h0, signal_154 = 20'h0, signal_157 = 20'h0, signal_159 = 20'h0,
-    signal_66 = 20'h0, signal_72 = 20'h0, signal_78 = 20'h0, block_ends_left = 20'h0, channel_base =
-    20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_166 = 20'h0,
+  reg [19:0] signal_158 = 20'h0, signal_160 = 20'h0, signal_163 = 20'h0, signal_165 = 20'h0,
+    signal_70 = 20'h0, signal_76 = 20'h0, signal_82 = 20'h0, block_ends_left = 20'h0, channel_base =
+    20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_172 = 20'h0,
     row_start = 20'h0, step_y_wrap = 20'h0;
-  reg [20:0] signal_62 = 21'h0, kept_less = 21'h0, kept_less_158 = 21'h0, move_less = 21'h0,
-    move_less_80 = 21'h0, pixels_less = 21'h0, wrapped_less = 21'h0, wrapped_less_161 = 21'h0;
+  reg [20:0] signal_66 = 21'h0, kept_less = 21'h0, kept_less_164 = 21'h0, move_less = 21'h0,
+    move_less_84 = 21'h0, pixels_less = 21'h0, wrapped_less = 21'h0, wrapped_less_167 = 21'h0;
   reg [21:0] next_x_beyond;
-  reg [2:0] s6_rotate = 3'h0, s7_rotate = 3'h0, lanes_q = 3'h0, s11_q = 3'h0;
+  reg [2:0] s6_rotate = 3'h0, s7_rotate = 3'h0, settling = 3'h6, lanes_q = 3'h0, s11_q = 3'h0;
   reg [31:0] s3_weights = 32'h0, s4_weights = 32'h0, s5_weights = 32'h0, s6_weights = 32'h0,
     s7_weights = 32'h0, s8_weights = 32'h0, s9_weights = 32'h0;
-  reg [3:0] signal_51 = 4'h0, signal_56 = 4'h0, flushing = 4'h0, s10 = 4'h0, s3 = 4'h0, s4 = 4'h0,
+  reg [3:0] signal_55 = 4'h0, signal_60 = 4'h0, flushing = 4'h0, s10 = 4'h0, s3 = 4'h0, s4 = 4'h0,
     s6 = 4'h0, s7 = 4'h0, s8 = 4'h0, s9 = 4'h0;
   reg [3:1] s5_q = 3'h0;
-  reg [4:0] delta_less = 5'h0, delta_less_58 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
+  reg [4:0] delta_less = 5'h0, delta_less_62 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
     5'h0, s7_masks = 5'h0, s8_masks = 5'h0;
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0;
   reg [63:0] beat = 64'h0;
   reg [6:0] s2 = 7'h0;
-  reg [79:0] n1, signal_133 = 80'h0, words = 80'h0, y = 80'h0;
-  reg [8:0] linear = 9'h0, offset = 9'h0, offset_162 = 9'h0, s1 = 9'h0;
+  reg [79:0] n1, signal_139 = 80'h0, words = 80'h0, y = 80'h0;
+  reg [8:0] linear = 9'h0, offset = 9'h0, offset_168 = 9'h0, s1 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n8, n15, n16, n3, n28, n17, n9, n29, n31, n26, n24, n30, n22, n20, n18, n5, n11, n12, n19,
-    n21, n23, n25, n27, n14, n6, signal, signal_18, awake, block_ends, coordinates_clk, fed, full,
-    group_ends, ky_ends, no_drain, pass_ends, s0_last, take, wraps, wraps_59;
-  wire [15:0] free, last_row_122;
-  wire [19:0] n13, n10;
-  wire [1:0] n7;
-  wire [20:0] n4;
+  wire n6, n9, n16, n17, n3, n30, n18, n10, n31, n4, n29, n33, n27, n25, n32, n23, n21, n19, n12,
+    n13, n20, n22, n24, n26, n28, n15, n7, signal, signal_18, signal_46, signal_47, awake,
+    block_ends, coordinates_clk, fed, full, group_ends, ky_ends, no_drain, pass_ends, s0_last, take,
+    wraps, wraps_63;
+  wire [15:0] free, last_row_135;
+  wire [19:0] n14, n11;
+  wire [1:0] n8;
+  wire [20:0] n5;
   wire [21:0] next_group_beyond, next_row_beyond, step_y_wrap_beyond;
   wire [2:0] count;
-  wire [47:0] out, out_108;
-  wire [5:0] over, over_57;
-  wire [79:0] x, y_136;
+  wire [47:0] out, out_112;
+  wire [5:0] over, over_61;
+  wire [79:0] x, y_142;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
-  assign pixel = {out_108, out};
+  assign pixel = {out_112, out};
   assign lanes[2:0] = lanes_q;
-  assign issue = signal_25 & ~(n28 | no_drain);
+  assign issue = signal_25 & ~(n30 | no_drain);
   assign idle = ~signal_25;
   assign fill = begins & ~full;
   assign wait_rows = signal_25 & signal;
   assign wait_weights = signal_25 & ~signal & signal_18;
-  assign wait_drain = signal_25 & ~n28 & no_drain;
-  assign weights_read = issue & n17;
+  assign wait_drain = signal_25 & ~n30 & no_drain;
+  assign weights_read = issue & n18;
   assign weights_rewind = issue & group_ends;
   assign weights_free = issue & (pass_ends | config_2[410]);
+  assign awake_122 = |{s8[0], s7[0], s6[0], s4[0], s3[0], s2[0], s1[0], s10[0], s9[0], read_enable,
+    hand_over, s11_q[0], signal_47, signal_46, shift, issue, awake} | n4;
   assign take = issue & begins;
   assign n3 = s1[0] & s1[8];
-  assign next_group_beyond = $signed({1'h0, signal_66}) + $signed(pixels_less);
-  assign step_y_wrap_beyond = $signed({1'h0, config_2[281:262]}) + $signed(signal_62);
-  assign wraps_59 = $signed(over_57) >= $signed(1'h0);
+  assign signal_47 = n29 & released != free;
+  assign signal_46 = configured & idle;
+  assign n4 = |settling;
+  assign next_group_beyond = $signed({1'h0, signal_70}) + $signed(pixels_less);
+  assign step_y_wrap_beyond = $signed({1'h0, config_2[281:262]}) + $signed(signal_66);
+  assign wraps_63 = $signed(over_61) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n4 = config_2[261:242] + 1'h1;
+  assign n5 = config_2[261:242] + 1'h1;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = kx_ends_ends & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n5 = issue & pass_ends;
-  assign n6 = signal_25 ? 1'h1 : configured & ~(|flushing);
-  assign n7 = group_ends_ends ? config_2[444:443] : 2'h2;
-  assign n8 = idle & ~s1[0] & ~s2[0];
-  assign n9 = s2[0] & ~s2[4];
-  assign n10 = n29 ? (wraps_64 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_78) : n13;
-  assign n11 = |{s2[0], n29, n9, n8};
-  assign n12 = {n9, n8} != 2'h2;
-  assign n13 = s2[6] ? next_group : signal_66;
-  assign n14 = n11 & {n29, n9, n8} != 3'h4 & n12;
-  assign over_57 = $signed({1'h0, signal_56}) + $signed(delta_less_58);
-  assign over = $signed({1'h0, signal_51}) + $signed(delta_less);
-  assign n15 = n8 | s2[0] & s2[5];
-  assign n16 = s2[0] & s2[4];
-  assign n17 = ~odd;
+  assign n6 = issue & pass_ends;
+  assign n7 = signal_25 ? 1'h1 : configured & ~(|flushing);
+  assign n8 = group_ends_ends ? config_2[444:443] : 2'h2;
+  assign n9 = idle & ~s1[0] & ~s2[0];
+  assign n10 = s2[0] & ~s2[4];
+  assign n11 = n31 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_82) : n14;
+  assign n12 = |{s2[0], n31, n10, n9};
+  assign n13 = {n10, n9} != 2'h2;
+  assign n14 = s2[6] ? next_group : signal_70;
+  assign n15 = n12 & {n31, n10, n9} != 3'h4 & n13;
+  assign over_61 = $signed({1'h0, signal_60}) + $signed(delta_less_62);
+  assign over = $signed({1'h0, signal_55}) + $signed(delta_less);
+  assign n16 = n9 | s2[0] & s2[5];
+  assign n17 = s2[0] & s2[4];
+  assign n18 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
-  assign n18 = idle | weights_rewind & pass_ends_ends;
-  assign n19 = weights_rewind | n18;
-  assign n20 = idle | s0_last & group_ends_ends;
-  assign n21 = s0_last | n20;
-  assign n22 = idle | n30 & block_ends_ends;
-  assign n23 = n22 | n30;
-  assign n24 = idle | n31 & ky_ends_ends;
-  assign n25 = n24 | n31;
-  assign n26 = idle | n31;
-  assign n27 = issue | n26;
-  assign n28 = signal | signal_18;
+  assign n19 = idle | weights_rewind & pass_ends_ends;
+  assign n20 = weights_rewind | n19;
+  assign n21 = idle | s0_last & group_ends_ends;
+  assign n22 = s0_last | n21;
+  assign n23 = idle | n32 & block_ends_ends;
+  assign n24 = n23 | n32;
+  assign n25 = idle | n33 & ky_ends_ends;
+  assign n26 = n25 | n33;
+  assign n27 = idle | n33;
+  assign n28 = issue | n27;
+  assign n29 = signal_25 & begins & full;
+  assign n30 = signal | signal_18;
   assign no_drain = block_ends & (in_flight | ~drain_ready);
   assign signal = begins & ~(full & fed);
-  assign signal_18 = n17 & ~weights_ready;
-  assign n29 = s2[0] & ~s2[5];
-  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_80);
-  assign n30 = issue & ky_ends;
-  assign n31 = issue & kx_ends_ends;
+  assign signal_18 = n18 & ~weights_ready;
+  assign n31 = s2[0] & ~s2[5];
+  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_84);
+  assign n32 = issue & ky_ends;
+  assign n33 = issue & kx_ends_ends;
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
     .awake(awake), .clear(idle), .config_2(config_2), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
-      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_122), .stored(stored),
-      .take(take), .x(x), .y(y_136)
+      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_135), .stored(stored),
+      .take(take), .x(x), .y(y_142)
   );
   neuflow_clock_gate coordinates_gate (
-    .awake(awake), .clk(clk), .gated(coordinates_clk), .rst(coordinates_gated_rst)
+    .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst)
   );
   \neuflow_convolver_tile.convolver.array.locator  locator (
-    .clk(clk), .linear(linear), .position(position_166), .ring(config_2[221:202]),
-      .rst(coordinates_gated_rst), .where(read)
+    .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
+      .position(position_172), .ring(config_2[221:202]), .where(read)
   );
   neuflow_mac_row map0 (
-    .clk(clk), .first(s10[2]), .hand_over(hand_over), .multiply(s9[0]), .out(out),
+    .clk(array_gated_clk), .first(s10[2]), .hand_over(hand_over), .multiply(s9[0]), .out(out),
       .rst(coordinates_gated_rst), .shift(shift), .valid(s10[0]), .weight(s9_weights[15:0]),
       .words(words)
   );
   neuflow_mac_row map1 (
-    .clk(clk), .first(s10[2]), .hand_over(hand_over), .multiply(s9[0]), .out(out_108),
+    .clk(array_gated_clk), .first(s10[2]), .hand_over(hand_over), .multiply(s9[0]), .out(out_112),
       .rst(coordinates_gated_rst), .shift(shift), .valid(s10[0]), .weight(s9_weights[31:16]),
       .words(words)
   );
-  always @(posedge clk) begin
+  always @(posedge array_gated_clk) begin
     s5_masks <= s4_masks;
     s6_masks <= s5_masks;
     s7_masks <= s6_masks;
     s8_masks <= s7_masks;
-    offset <= signal_51 * config_2[326:318];
-    offset_162 <= signal_56 * config_2[346:338];
+    offset <= signal_55 * config_2[326:318];
+    offset_168 <= signal_60 * config_2[346:338];
     s6_rotate <= read[2:0];
     s7_rotate <= s6_rotate;
     s8_rotate <= s7_rotate[0];
@@ -398,67 +439,75 @@ module \neuflow_convolver_tile.convolver.array  (
       n2 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
       s8_words <= n2;
     end
-    if (s6[0]) s7_words <= words_171;
+    if (s6[0]) s7_words <= words_177;
     if (s2[0]) begin
       at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
-      at_x4 <= $signed({1'h0, signal_133[79:64]}) + $signed(signal_131);
+      at_x4 <= $signed({1'h0, signal_139[79:64]}) + $signed(signal_137);
       at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
-      at_x3 <= $signed({1'h0, signal_133[63:48]}) + $signed(signal_131);
+      at_x3 <= $signed({1'h0, signal_139[63:48]}) + $signed(signal_137);
       at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
-      at_x2 <= $signed({1'h0, signal_133[47:32]}) + $signed(signal_131);
+      at_x2 <= $signed({1'h0, signal_139[47:32]}) + $signed(signal_137);
       at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
-      at_x1 <= $signed({1'h0, signal_133[31:16]}) + $signed(signal_131);
+      at_x1 <= $signed({1'h0, signal_139[31:16]}) + $signed(signal_137);
       at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
-      at_x0 <= $signed({1'h0, signal_133[15:0]}) + $signed(signal_131);
+      at_x0 <= $signed({1'h0, signal_139[15:0]}) + $signed(signal_137);
     end
     if (s3[0]) s4_masks <= {at_x4 < config_2[93:78] & at_y4 < config_2[109:94], at_x3 <
       config_2[93:78] & at_y3 < config_2[109:94], at_x2 < config_2[93:78] & at_y2 <
       config_2[109:94], at_x1 < config_2[93:78] & at_y1 < config_2[109:94], at_x0 < config_2[93:78]
       & at_y0 < config_2[109:94]};
     if (n3) begin
-      y <= y_136;
-      signal_133 <= x;
+      y <= y_142;
+      signal_139 <= x;
     end
   end
-  always @(posedge clk) begin
+  always @(posedge array_gated_clk) begin
+    if (|{s8[0], s7[0], s6[0], s4[0], s3[0], s2[0], s1[0], s10[0], s9[0], read_enable, hand_over,
+      s11_q[0], signal_47, signal_46, coordinates_gated_rst, shift, issue, awake}) begin
+      settling <= 3'h6;
+    end else begin
+      if (n4) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      position_166 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0; pixels_less
-        <= 21'h0; signal_62 <= 21'h0; wraps_64 <= 1'h0; move_less_80 <= 21'h0; signal_78 <= 20'h0;
-        wrapped_less_161 <= 21'h0; signal_159 <= 20'h0; kept_less_158 <= 21'h0; signal_157 <= 20'h0;
-        delta_less_58 <= 5'h0; move_less <= 21'h0; signal_72 <= 20'h0; wrapped_less <= 21'h0;
-        signal_154 <= 20'h0; kept_less <= 21'h0; signal_152 <= 20'h0; delta_less <= 5'h0;
+      position_172 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0; pixels_less
+        <= 21'h0; signal_66 <= 21'h0; wraps_68 <= 1'h0; move_less_84 <= 21'h0; signal_82 <= 20'h0;
+        wrapped_less_167 <= 21'h0; signal_165 <= 20'h0; kept_less_164 <= 21'h0; signal_163 <= 20'h0;
+        delta_less_62 <= 5'h0; move_less <= 21'h0; signal_76 <= 20'h0; wrapped_less <= 21'h0;
+        signal_160 <= 20'h0; kept_less <= 21'h0; signal_158 <= 20'h0; delta_less <= 5'h0;
         {hand_over, s11_q} <= 4'h0; s10 <= 4'h0; s9 <= 4'h0; s8 <= 4'h0; s7 <= 4'h0; s6 <= 4'h0;
         {s5_q, read_enable} <= 4'h0; s4 <= 4'h0; s3 <= 4'h0; s2 <= 7'h0; s1 <= 9'h0; pass_done <=
         1'h0; signal_25 <= 1'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; position <=
-        20'h0; row_start <= 20'h0; signal_66 <= 20'h0; channel_base <= 20'h0; signal_56 <= 4'h0;
-        signal_51 <= 4'h0; tap_y <= 18'h0; signal_131 <= 18'h0; block <= 18'h0; last_row <= 16'h0;
-        odd <= 1'h0; begins <= 1'h1; signal_47 <= 1'h1; pass_ends_ends <= 1'h0; pass_ends_left <=
+        20'h0; row_start <= 20'h0; signal_70 <= 20'h0; channel_base <= 20'h0; signal_60 <= 4'h0;
+        signal_55 <= 4'h0; tap_y <= 18'h0; signal_137 <= 18'h0; block <= 18'h0; last_row <= 16'h0;
+        odd <= 1'h0; begins <= 1'h1; signal_51 <= 1'h1; pass_ends_ends <= 1'h0; pass_ends_left <=
         20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends <= 1'h0;
         block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; kx_ends_ends <= 1'h0;
         kx_ends_left <= 6'h0; lanes_q <= 3'h0;
     end else begin
-      position_166 <= position;
-      linear <= (channel_base[8:0] + offset) + offset_162;
-      next_group <= wraps_64 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
-        : signal_66 + 3'h5;
-      step_y_wrap <= wraps_64 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
+      position_172 <= position;
+      linear <= (channel_base[8:0] + offset) + offset_168;
+      next_group <= wraps_68 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
+        : signal_70 + 3'h5;
+      step_y_wrap <= wraps_68 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
         step_y_wrap_beyond[19:0] : config_2[281:262] + config_2[301:282];
       pixels_less <= 3'h5 - config_2[221:202];
-      signal_62 <= config_2[301:282] - config_2[221:202];
-      wraps_64 <= |config_2[221:202];
-      move_less_80 <= wraps_59 ? wrapped_less_161 : kept_less_158;
-      signal_78 <= wraps_59 ? signal_159 : signal_157;
-      wrapped_less_161 <= step_y_wrap - config_2[221:202];
-      signal_159 <= step_y_wrap;
-      kept_less_158 <= config_2[281:262] - config_2[221:202];
-      signal_157 <= config_2[281:262];
-      delta_less_58 <= config_2[317:314] - config_2[113:110];
+      signal_66 <= config_2[301:282] - config_2[221:202];
+      wraps_68 <= |config_2[221:202];
+      move_less_84 <= wraps_63 ? wrapped_less_167 : kept_less_164;
+      signal_82 <= wraps_63 ? signal_165 : signal_163;
+      wrapped_less_167 <= step_y_wrap - config_2[221:202];
+      signal_165 <= step_y_wrap;
+      kept_less_164 <= config_2[281:262] - config_2[221:202];
+      signal_163 <= config_2[281:262];
+      delta_less_62 <= config_2[317:314] - config_2[113:110];
       move_less <= wraps ? wrapped_less : kept_less;
-      signal_72 <= wraps ? signal_154 : signal_152;
-      wrapped_less <= n4 - config_2[221:202];
-      signal_154 <= n4[19:0];
+      signal_76 <= wraps ? signal_160 : signal_158;
+      wrapped_less <= n5 - config_2[221:202];
+      signal_160 <= n5[19:0];
       kept_less <= config_2[261:242] - config_2[221:202];
-      signal_152 <= config_2[261:242];
+      signal_158 <= config_2[261:242];
       delta_less <= config_2[313:310] - config_2[113:110];
       {hand_over, s11_q} <= s10;
       s10 <= s9;
@@ -470,70 +519,70 @@ module \neuflow_convolver_tile.convolver.array  (
       s4 <= s3;
       s3 <= s2[3:0];
       s2 <= s1[6:0];
-      s1 <= {begins, pass_ends, group_ends, ky_ends, kx_ends_ends, s0_last, signal_47, odd, issue};
-      pass_done <= n5;
-      signal_25 <= issue ? (pass_ends ? 1'h0 : n6) : n6;
-      maps[1] <= n7[1];
-      flushing <= {flushing[2:0], n5};
+      s1 <= {begins, pass_ends, group_ends, ky_ends, kx_ends_ends, s0_last, signal_51, odd, issue};
+      pass_done <= n6;
+      signal_25 <= issue ? (pass_ends ? 1'h0 : n7) : n7;
+      maps[1] <= n8[1];
+      flushing <= {flushing[2:0], n6};
       in_flight <= in_flight & ~hand_over | s0_last;
-      if (n11) begin
+      if (n12) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n8 ? config_2[241:222] : n9 ? (wraps_64 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_72) : n10;
+        position <= n9 ? config_2[241:222] : n10 ? (wraps_68 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_76) : n11;
       end
-      if (n11 & n12) row_start <= n8 ? config_2[241:222] : n10;
-      if (n14) begin
-        signal_66 <= n8 ? config_2[241:222] : n13;
-        channel_base <= n8 ? config_2[181:162] : s2[3] ? config_2[181:162] : channel_base +
+      if (n12 & n13) row_start <= n9 ? config_2[241:222] : n11;
+      if (n15) begin
+        signal_70 <= n9 ? config_2[241:222] : n14;
+        channel_base <= n9 ? config_2[181:162] : s2[3] ? config_2[181:162] : channel_base +
           config_2[201:182];
       end
-      if (s1[0] & s1[4] | n8) signal_56 <= n8 ? config_2[309:306] : s1[5] ? config_2[309:306] :
-        wraps_59 ? over_57[3:0] : signal_56 + config_2[317:314];
-      if (s1[0] | n8) signal_51 <= n8 ? config_2[305:302] : s1[4] ? config_2[305:302] : wraps ?
-        over[3:0] : signal_51 + config_2[313:310];
-      if (n16 | n15) tap_y <= n15 ? {{2{config_2[145]}}, config_2[145:130]} :
+      if (s1[0] & s1[4] | n9) signal_60 <= n9 ? config_2[309:306] : s1[5] ? config_2[309:306] :
+        wraps_63 ? over_61[3:0] : signal_60 + config_2[317:314];
+      if (s1[0] | n9) signal_55 <= n9 ? config_2[305:302] : s1[4] ? config_2[305:302] : wraps ?
+        over[3:0] : signal_55 + config_2[313:310];
+      if (n17 | n16) tap_y <= n16 ? {{2{config_2[145]}}, config_2[145:130]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config_2[161:154]}));
-      if (s2[0] | n16 | n15) signal_131 <= n15 ? {{2{config_2[129]}}, config_2[129:114]} : n16 ?
-        {{2{config_2[129]}}, config_2[129:114]} : $unsigned($signed(signal_131) + $signed({1'h0,
+      if (s2[0] | n17 | n16) signal_137 <= n16 ? {{2{config_2[129]}}, config_2[129:114]} : n17 ?
+        {{2{config_2[129]}}, config_2[129:114]} : $unsigned($signed(signal_137) + $signed({1'h0,
         config_2[153:146]}));
       if (s1[3]) block <= {s1[7:6], last_row};
-      if (take) last_row <= last_row_122;
+      if (take) last_row <= last_row_135;
       if (issue) begin
-        odd <= n17 & ~block_ends;
+        odd <= n18 & ~block_ends;
         begins <= group_ends;
-        signal_47 <= block_ends;
+        signal_51 <= block_ends;
       end
-      if (n19) begin
-        pass_ends_ends <= n18 ? config_2[19:0] == 1'h1 : pass_ends_left == 1'h1;
-        pass_ends_left <= n18 ? config_2[19:0] - 1'h1 : pass_ends_left - 1'h1;
+      if (n20) begin
+        pass_ends_ends <= n19 ? config_2[19:0] == 1'h1 : pass_ends_left == 1'h1;
+        pass_ends_left <= n19 ? config_2[19:0] - 1'h1 : pass_ends_left - 1'h1;
       end
-      if (n21) begin
-        group_ends_ends <= n20 ? config_2[29:20] == 1'h1 : group_ends_left == 1'h1;
-        group_ends_left <= n20 ? config_2[29:20] - 1'h1 : group_ends_left - 1'h1;
+      if (n22) begin
+        group_ends_ends <= n21 ? config_2[29:20] == 1'h1 : group_ends_left == 1'h1;
+        group_ends_left <= n21 ? config_2[29:20] - 1'h1 : group_ends_left - 1'h1;
       end
-      if (n23) begin
-        block_ends_ends <= n22 ? config_2[49:30] == 1'h1 : block_ends_left == 1'h1;
-        block_ends_left <= n22 ? config_2[49:30] - 1'h1 : block_ends_left - 1'h1;
+      if (n24) begin
+        block_ends_ends <= n23 ? config_2[49:30] == 1'h1 : block_ends_left == 1'h1;
+        block_ends_left <= n23 ? config_2[49:30] - 1'h1 : block_ends_left - 1'h1;
       end
-      if (n25) begin
-        ky_ends_ends <= n24 ? config_2[55:50] == 1'h1 : ky_ends_left == 1'h1;
-        ky_ends_left <= n24 ? config_2[55:50] - 1'h1 : ky_ends_left - 1'h1;
+      if (n26) begin
+        ky_ends_ends <= n25 ? config_2[55:50] == 1'h1 : ky_ends_left == 1'h1;
+        ky_ends_left <= n25 ? config_2[55:50] - 1'h1 : ky_ends_left - 1'h1;
       end
-      if (n27) begin
-        kx_ends_ends <= n26 ? config_2[61:56] == 1'h1 : kx_ends_left == 1'h1;
-        kx_ends_left <= n26 ? config_2[61:56] - 1'h1 : kx_ends_left - 1'h1;
+      if (n28) begin
+        kx_ends_ends <= n27 ? config_2[61:56] == 1'h1 : kx_ends_left == 1'h1;
+        kx_ends_left <= n27 ? config_2[61:56] - 1'h1 : kx_ends_left - 1'h1;
       end
       if (begins) lanes_q <= count;
     end
   end
-  always @(posedge clk) begin
-    if (coordinates_gated_rst | n5) begin
+  always @(posedge array_gated_clk) begin
+    if (coordinates_gated_rst | n6) begin
       released <= 16'h0;
     end else begin
-      if (signal_25 & begins & full) released <= free;
+      if (n29) released <= free;
     end
   end
-  always @(posedge clk) begin
+  always @(posedge array_gated_clk) begin
     if (~group_ends_ends | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
@@ -651,18 +700,18 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
 endmodule
 
 module \neuflow_convolver_tile.convolver.array.locator  (
-  input wire rst,
+  input wire array_gated_clk,
   input wire [8:0] linear,
   input wire [19:0] position,
   output reg [14:0] where = 15'h0,
   input wire [19:0] ring,
-  input wire clk
+  input wire array_gated_rst
 );
   reg signal = 1'h0;
   reg [5:0] base = 6'h0;
   reg [8:0] like = 9'h0, last = 9'h0, ring_less = 9'h0;
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge array_gated_clk) begin
+    if (array_gated_rst) begin
       where <= 15'h0; base <= 6'h0; last <= 9'h0; like <= 9'h0; ring_less <= 9'h0; signal <= 1'h0;
     end else begin
       where <= {signal & like[8:3] == last[8:3] ? base : like[8:3] + 1'h1, like};
@@ -671,6 +720,193 @@ module \neuflow_convolver_tile.convolver.array.locator  (
       like <= linear + position[8:0];
       ring_less <= ring[8:0] - 4'h8;
       signal <= |ring;
+    end
+  end
+endmodule
+
+module \neuflow_convolver_tile.convolver.config_conv_array  (
+  input wire [7:0] columns,
+  input wire bus__valid,
+  input wire config_conv_array_gated_clk,
+  output wire bus__ready,
+  output wire awake,
+  input wire [48:0] bus__payload,
+  input wire o__ready,
+  output reg [448:0] o__payload = 449'h0,
+  output reg o__valid = 1'h0,
+  input wire config_conv_array_gated_rst
+);
+  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg [31:0] word = 32'h0;
+  reg [479:0] words = 480'h0;
+  wire n1, n2, move;
+  assign bus__ready = ~n1;
+  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign move = full & (~o__valid | o__ready);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  always @(posedge config_conv_array_gated_clk) begin
+    if (config_conv_array_gated_rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
+        |(bus__payload[15:8] & columns);
+    end
+  end
+  always @(posedge config_conv_array_gated_clk) begin
+    if (move) o__payload <= words[448:0];
+    if (n2) words <= {word, words[479:32]};
+    if (!(n1)) begin
+      last <= bus__payload[48];
+      word <= bus__payload[47:16];
+    end
+  end
+  always @(posedge config_conv_array_gated_clk) begin
+    if (config_conv_array_gated_rst | move) begin
+      full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
+    end
+  end
+endmodule
+
+module \neuflow_convolver_tile.convolver.config_conv_drain  (
+  input wire [7:0] columns,
+  input wire bus__valid,
+  input wire o__ready,
+  input wire config_conv_drain_gated_clk,
+  output wire bus__ready,
+  output wire awake,
+  input wire [48:0] bus__payload,
+  output reg [132:0] o__payload = 133'h0,
+  output reg o__valid = 1'h0,
+  input wire config_conv_drain_gated_rst
+);
+  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg [159:0] words = 160'h0;
+  reg [31:0] word = 32'h0;
+  wire n1, n2, move;
+  assign bus__ready = ~n1;
+  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign move = full & (~o__valid | o__ready);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  always @(posedge config_conv_drain_gated_clk) begin
+    if (config_conv_drain_gated_rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
+        |(bus__payload[15:8] & columns);
+    end
+  end
+  always @(posedge config_conv_drain_gated_clk) begin
+    if (move) o__payload <= words[132:0];
+    if (n2) words <= {word, words[159:32]};
+    if (!(n1)) begin
+      last <= bus__payload[48];
+      word <= bus__payload[47:16];
+    end
+  end
+  always @(posedge config_conv_drain_gated_clk) begin
+    if (config_conv_drain_gated_rst | move) begin
+      full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
+    end
+  end
+endmodule
+
+module \neuflow_convolver_tile.convolver.config_conv_rows  (
+  input wire [7:0] columns,
+  input wire bus__valid,
+  input wire config_conv_rows_gated_clk,
+  output wire bus__ready,
+  output wire awake,
+  input wire [48:0] bus__payload,
+  input wire o__ready,
+  output reg [216:0] o__payload = 217'h0,
+  output reg o__valid = 1'h0,
+  input wire config_conv_rows_gated_rst
+);
+  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg [223:0] words = 224'h0;
+  reg [31:0] word = 32'h0;
+  wire n1, n2, move;
+  assign bus__ready = ~n1;
+  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign move = full & (~o__valid | o__ready);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  always @(posedge config_conv_rows_gated_clk) begin
+    if (config_conv_rows_gated_rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8]
+        & columns);
+    end
+  end
+  always @(posedge config_conv_rows_gated_clk) begin
+    if (move) o__payload <= words[216:0];
+    if (n2) words <= {word, words[223:32]};
+    if (!(n1)) begin
+      last <= bus__payload[48];
+      word <= bus__payload[47:16];
+    end
+  end
+  always @(posedge config_conv_rows_gated_clk) begin
+    if (config_conv_rows_gated_rst | move) begin
+      full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
+    end
+  end
+endmodule
+
+module \neuflow_convolver_tile.convolver.config_conv_weights  (
+  input wire [7:0] columns,
+  input wire bus__valid,
+  input wire o__ready,
+  input wire config_conv_weights_gated_clk,
+  output wire bus__ready,
+  output wire awake,
+  input wire [48:0] bus__payload,
+  output reg [12:0] o__payload = 13'h0,
+  output reg o__valid = 1'h0,
+  input wire config_conv_weights_gated_rst
+);
+  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg [12:0] word = 13'h0, words = 13'h0;
+  wire n1, n2, move;
+  assign bus__ready = ~n1;
+  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign move = full & (~o__valid | o__ready);
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  always @(posedge config_conv_weights_gated_clk) begin
+    if (config_conv_weights_gated_rst) begin
+      o__valid <= 1'h0; mine <= 1'h0;
+    end else begin
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
+        |(bus__payload[15:8] & columns);
+    end
+  end
+  always @(posedge config_conv_weights_gated_clk) begin
+    if (move) o__payload <= words;
+    if (n2) words <= word;
+    if (!(n1)) begin
+      last <= bus__payload[48];
+      word <= bus__payload[28:16];
+    end
+  end
+  always @(posedge config_conv_weights_gated_clk) begin
+    if (config_conv_weights_gated_rst | move) begin
+      full <= 1'h0;
+    end else begin
+      if (n2) full <= last;
     end
   end
 endmodule
@@ -818,7 +1054,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_143), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2023_0(s5[1:0])
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2047_0(s5[1:0])
   );
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
@@ -1184,7 +1420,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2023_0,
+  input wire [1:0] port_2047_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [132:0] config_2,
@@ -1199,8 +1435,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2023_0[0];
-  assign n3 = port_2023_0[0] | clear | n2;
+  assign n2 = fresh & ~port_2047_0[0];
+  assign n3 = port_2047_0[0] | clear | n2;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1210,7 +1446,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2023_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2047_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
   assign n6 = drain_gated_rst | clear | n2;
   always @(posedge drain_gated_clk) begin
@@ -1218,14 +1454,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2023_0[0], mark, clear, n2} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2023_0[0]
+      if ({port_2047_0[0], mark, clear, n2} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2047_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2023_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2047_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1241,258 +1477,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2023_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2047_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2023_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2047_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2023_0[0]) fresh <= 1'h0;
-    end
-  end
-endmodule
-
-module \neuflow_convolver_tile.convolver.receivers  (
-  input wire [7:0] columns,
-  input wire bus__valid,
-  input wire bus__valid_18,
-  input wire bus__valid_31,
-  input wire bus__valid_44,
-  input wire o__ready_22,
-  input wire o__ready_48,
-  input wire receivers_gated_clk,
-  output wire awake,
-  output wire bus__0__ready,
-  output wire bus__1__ready,
-  output wire bus__2__ready,
-  output wire bus__3__ready,
-  input wire [48:0] bus__payload,
-  input wire o__ready,
-  input wire o__ready_35,
-  output wire [216:0] o0__payload,
-  output wire o0__valid,
-  output wire [12:0] o1__payload,
-  output wire o1__valid,
-  output wire [448:0] o2__payload,
-  output wire o2__valid,
-  output wire [132:0] o3__payload,
-  output wire o3__valid,
-  input wire receivers_gated_rst
-);
-  wire awake_54, awake_55, awake_56, awake_57;
-  assign awake = |{awake_57, awake_56, awake_55, awake_54};
-  \neuflow_convolver_tile.convolver.receivers.conv_array  conv_array (
-    .awake(awake_56), .bus__payload(bus__payload), .bus__ready(bus__2__ready),
-      .bus__valid(bus__valid_31), .columns(columns), .o__payload(o2__payload),
-      .o__ready(o__ready_35), .o__valid(o2__valid), .receivers_gated_clk(receivers_gated_clk),
-      .receivers_gated_rst(receivers_gated_rst)
-  );
-  \neuflow_convolver_tile.convolver.receivers.conv_drain  conv_drain (
-    .awake(awake_57), .bus__payload(bus__payload), .bus__ready(bus__3__ready),
-      .bus__valid(bus__valid_44), .columns(columns), .o__payload(o3__payload),
-      .o__ready(o__ready_48), .o__valid(o3__valid), .receivers_gated_clk(receivers_gated_clk),
-      .receivers_gated_rst(receivers_gated_rst)
-  );
-  \neuflow_convolver_tile.convolver.receivers.conv_rows  conv_rows (
-    .awake(awake_54), .bus__payload(bus__payload), .bus__ready(bus__0__ready),
-      .bus__valid(bus__valid), .columns(columns), .o__payload(o0__payload), .o__ready(o__ready),
-      .o__valid(o0__valid), .receivers_gated_clk(receivers_gated_clk),
-      .receivers_gated_rst(receivers_gated_rst)
-  );
-  \neuflow_convolver_tile.convolver.receivers.conv_weights  conv_weights (
-    .awake(awake_55), .bus__payload(bus__payload), .bus__ready(bus__1__ready),
-      .bus__valid(bus__valid_18), .columns(columns), .o__payload(o1__payload),
-      .o__ready(o__ready_22), .o__valid(o1__valid), .receivers_gated_clk(receivers_gated_clk),
-      .receivers_gated_rst(receivers_gated_rst)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.receivers.conv_array  (
-  input wire [7:0] columns,
-  input wire bus__valid,
-  input wire receivers_gated_clk,
-  output wire bus__ready,
-  output wire awake,
-  input wire [48:0] bus__payload,
-  input wire o__ready,
-  output reg [448:0] o__payload = 449'h0,
-  output reg o__valid = 1'h0,
-  input wire receivers_gated_rst
-);
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [31:0] word = 32'h0;
-  reg [479:0] words = 480'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
-  assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
-  always @(posedge receivers_gated_clk) begin
-    if (receivers_gated_rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end else begin
-      if (move | o__ready) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
-        |(bus__payload[15:8] & columns);
-    end
-  end
-  always @(posedge receivers_gated_clk) begin
-    if (move) o__payload <= words[448:0];
-    if (n2) words <= {word, words[479:32]};
-    if (!(n1)) begin
-      last <= bus__payload[48];
-      word <= bus__payload[47:16];
-    end
-  end
-  always @(posedge receivers_gated_clk) begin
-    if (receivers_gated_rst | move) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
-    end
-  end
-endmodule
-
-module \neuflow_convolver_tile.convolver.receivers.conv_drain  (
-  input wire [7:0] columns,
-  input wire bus__valid,
-  input wire o__ready,
-  input wire receivers_gated_clk,
-  output wire bus__ready,
-  output wire awake,
-  input wire [48:0] bus__payload,
-  output reg [132:0] o__payload = 133'h0,
-  output reg o__valid = 1'h0,
-  input wire receivers_gated_rst
-);
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [159:0] words = 160'h0;
-  reg [31:0] word = 32'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
-  assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
-  always @(posedge receivers_gated_clk) begin
-    if (receivers_gated_rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end else begin
-      if (move | o__ready) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
-        |(bus__payload[15:8] & columns);
-    end
-  end
-  always @(posedge receivers_gated_clk) begin
-    if (move) o__payload <= words[132:0];
-    if (n2) words <= {word, words[159:32]};
-    if (!(n1)) begin
-      last <= bus__payload[48];
-      word <= bus__payload[47:16];
-    end
-  end
-  always @(posedge receivers_gated_clk) begin
-    if (receivers_gated_rst | move) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
-    end
-  end
-endmodule
-
-module \neuflow_convolver_tile.convolver.receivers.conv_rows  (
-  input wire [7:0] columns,
-  input wire bus__valid,
-  input wire receivers_gated_clk,
-  output wire bus__ready,
-  output wire awake,
-  input wire [48:0] bus__payload,
-  input wire o__ready,
-  output reg [216:0] o__payload = 217'h0,
-  output reg o__valid = 1'h0,
-  input wire receivers_gated_rst
-);
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [223:0] words = 224'h0;
-  reg [31:0] word = 32'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
-  assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
-  always @(posedge receivers_gated_clk) begin
-    if (receivers_gated_rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end else begin
-      if (move | o__ready) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8]
-        & columns);
-    end
-  end
-  always @(posedge receivers_gated_clk) begin
-    if (move) o__payload <= words[216:0];
-    if (n2) words <= {word, words[223:32]};
-    if (!(n1)) begin
-      last <= bus__payload[48];
-      word <= bus__payload[47:16];
-    end
-  end
-  always @(posedge receivers_gated_clk) begin
-    if (receivers_gated_rst | move) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
-    end
-  end
-endmodule
-
-module \neuflow_convolver_tile.convolver.receivers.conv_weights  (
-  input wire [7:0] columns,
-  input wire bus__valid,
-  input wire o__ready,
-  input wire receivers_gated_clk,
-  output wire bus__ready,
-  output wire awake,
-  input wire [48:0] bus__payload,
-  output reg [12:0] o__payload = 13'h0,
-  output reg o__valid = 1'h0,
-  input wire receivers_gated_rst
-);
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [12:0] word = 13'h0, words = 13'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
-  assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
-  always @(posedge receivers_gated_clk) begin
-    if (receivers_gated_rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
-    end else begin
-      if (move | o__ready) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
-        |(bus__payload[15:8] & columns);
-    end
-  end
-  always @(posedge receivers_gated_clk) begin
-    if (move) o__payload <= words;
-    if (n2) words <= word;
-    if (!(n1)) begin
-      last <= bus__payload[48];
-      word <= bus__payload[28:16];
-    end
-  end
-  always @(posedge receivers_gated_clk) begin
-    if (receivers_gated_rst | move) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
+      if (port_2047_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -2018,7 +2012,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer.slice  (
 endmodule
 
 module \neuflow_convolver_tile.convolver.weight_store  (
-  input wire blocks_gated_rst,
+  input wire weights_gated_rst,
   input wire [67:0] i__payload,
   input wire i__valid,
   output wire i__ready,
@@ -2032,59 +2026,63 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1797_16,
+  input wire [1:0] port_1819_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
 );
-  reg signal_46 = 1'h0, asks = 1'h1, leads = 1'h0;
+  reg signal_49 = 1'h0, asks = 1'h1, leads = 1'h0;
   reg [11:0] leading = 12'h0;
   reg [1:0] asked = 2'h0;
-  wire n2, n1, signal_13, awake, blocks_clk, read_31, ready_33, room_10, room_11;
-  wire [63:0] value_48;
-  assign i__ready = listening & (leads ? room_11 : room_10);
-  assign config__ready = signal_13 & i__payload[67];
-  assign read_31 = asks & ready_33;
-  assign signal_13 = i__ready & i__valid;
-  assign n1 = blocks_gated_rst | parameters_take;
-  assign n2 = {signal_13, listening} != 1'h1;
+  wire n2, n1, signal_16, awake, awake_53, blocks_clk, read_34, ready_36, room_13, room_14,
+    weights_clk;
+  wire [63:0] value_51;
+  assign i__ready = listening & (leads ? room_14 : room_13);
+  assign config__ready = signal_16 & i__payload[67];
+  assign read_34 = asks & ready_36;
+  assign signal_16 = i__ready & i__valid;
+  assign n1 = weights_gated_rst | parameters_take;
+  assign n2 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
-    .awake(awake), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(blocks_gated_rst),
-      .free(parameters_take & port_1797_16[1]), .read_enable(read_31), .ready(ready_33),
-      .rewind(parameters_take & port_1797_16[0]), .room(room_11), .value(value_48),
-      .write_data(i__payload[63:0]), .write_enable(signal_13 & leads)
+    .awake(awake_53), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
+      .free(parameters_take & port_1819_16[1]), .read_enable(read_34), .ready(ready_36),
+      .rewind(parameters_take & port_1819_16[0]), .room(room_14), .value(value_51),
+      .write_data(i__payload[63:0]), .write_enable(signal_16 & leads)
   );
   neuflow_clock_gate blocks_gate (
-    .awake(awake), .clk(clk), .gated(blocks_clk), .rst(blocks_gated_rst)
+    .awake(awake_53), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst)
   );
   \neuflow_convolver_tile.convolver.weight_store.weights  weights (
-    .clk(clk), .free(free), .read_enable(read), .ready(ready), .rewind(rewind), .room(room_10),
-      .rst(blocks_gated_rst), .value(value), .write_data(i__payload[63:0]), .write_enable(signal_13
-      & ~leads)
+    .awake(awake), .free(free), .read_enable(read), .ready(ready), .rewind(rewind), .room(room_13),
+      .value(value), .weights_gated_clk(weights_clk), .weights_gated_rst(weights_gated_rst),
+      .write_data(i__payload[63:0]), .write_enable(signal_16 & ~leads)
+  );
+  neuflow_clock_gate weights_gate (
+    .awake(awake), .clk(clk), .gated(weights_clk), .rst(weights_gated_rst)
   );
   always @(posedge clk) begin
-    if (signal_46) parameters <= {value_48, parameters[191:64]};
+    if (signal_49) parameters <= {value_51, parameters[191:64]};
   end
   always @(posedge clk) begin
     if (n1) begin
       asks <= 1'h1; asked <= 2'h0;
     end else begin
-      if (read_31) begin
+      if (read_34) begin
         asks <= asked != 2'h2;
         asked <= asked + 1'h1;
       end
     end
   end
   always @(posedge clk) begin
-    if (blocks_gated_rst) begin
-      parameters_valid <= 1'h0; signal_46 <= 1'h0; listening <= 1'h0; leads <= 1'h0; leading <=
+    if (weights_gated_rst) begin
+      parameters_valid <= 1'h0; signal_49 <= 1'h0; listening <= 1'h0; leads <= 1'h0; leading <=
         12'h0;
     end else begin
       parameters_valid <= ~asks & ~parameters_take;
-      signal_46 <= read_31;
-      listening <= listening ? (signal_13 ? ~i__payload[67] : 1'h1) : config__valid;
+      signal_49 <= read_34;
+      listening <= listening ? (signal_16 ? ~i__payload[67] : 1'h1) : config__valid;
       if (n2) leads <= listening ? (leads ? leading != 1'h1 : 1'h0) : |config__payload[12:3];
-      if ({signal_13, leads, listening} != 3'h5 & n2) leading <= listening ? leading - 1'h1 :
+      if ({signal_16, leads, listening} != 3'h5 & n2) leading <= listening ? leading - 1'h1 :
         {config__payload[12:3], 1'h0} + config__payload[12:3];
     end
   end
@@ -2172,51 +2170,63 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks.ram  (
 endmodule
 
 module \neuflow_convolver_tile.convolver.weight_store.weights  (
-  input wire rst,
   input wire [63:0] write_data,
   input wire write_enable,
+  input wire weights_gated_clk,
+  output wire awake,
   output wire [63:0] value,
   input wire read_enable,
   input wire rewind,
   input wire free,
   output reg room = 1'h1,
   output reg ready = 1'h0,
-  input wire clk
+  input wire weights_gated_rst
 );
+  reg [2:0] settling = 3'h4;
   reg [5:0] oldest = 6'h0, tail = 6'h0, write_address = 6'h0;
   reg [6:0] leaving = 7'h0, passed = 7'h0, space = 7'h40, unread = 7'h0;
-  wire n3, n2;
-  wire [5:0] n1;
-  assign n1 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
-  assign n2 = rewind & n3;
-  assign n3 = ~free;
+  wire n4, n3, n1;
+  wire [5:0] n2;
+  assign awake = |{rewind, read_enable, write_enable, free} | n1;
+  assign n1 = |settling;
+  assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
+  assign n3 = rewind & n4;
+  assign n4 = ~free;
   \neuflow_convolver_tile.convolver.weight_store.weights.ram  ram (
-    .clk(clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
+    .read_address(tail), .read_data(value), .read_enable(read_enable),
+      .weights_gated_clk(weights_gated_clk), .write_address(write_address), .write_data(write_data),
+      .write_enable(write_enable)
   );
-  always @(posedge clk) begin
-    if (rewind | free | rst) begin
+  always @(posedge weights_gated_clk) begin
+    if (|{weights_gated_rst, rewind, read_enable, write_enable, free}) begin
+      settling <= 3'h4;
+    end else begin
+      if (n1) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge weights_gated_clk) begin
+    if (weights_gated_rst | rewind | free) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
     end
   end
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge weights_gated_clk) begin
+    if (weights_gated_rst) begin
       tail <= 6'h0; unread <= 7'h0; ready <= 1'h0; room <= 1'h1; space <= 7'h40; oldest <= 6'h0;
         write_address <= 6'h0;
     end else begin
-      tail <= free ? n1 : rewind ? oldest : n1;
-      unread <= n2 ? (unread + passed) + write_enable : (unread + write_enable) - read_enable;
-      ready <= write_enable | (n2 ? |passed | ready : read_enable ? unread > 1'h1 : ready);
+      tail <= free ? n2 : rewind ? oldest : n2;
+      unread <= n3 ? (unread + passed) + write_enable : (unread + write_enable) - read_enable;
+      ready <= write_enable | (n3 ? |passed | ready : read_enable ? unread > 1'h1 : ready);
       room <= write_enable ? space > 1'h1 : |space;
       space <= (space - write_enable) + leaving;
-      if (free) oldest <= n1;
+      if (free) oldest <= n2;
       if (write_enable) write_address <= write_address == 6'h3f ? 6'h0 : write_address + 1'h1;
     end
   end
-  always @(posedge clk) begin
-    if (n3 | rst) begin
+  always @(posedge weights_gated_clk) begin
+    if (n4 | weights_gated_rst) begin
       leaving <= 7'h0;
     end else begin
       leaving <= passed + read_enable;
@@ -2225,17 +2235,18 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
 endmodule
 
 module \neuflow_convolver_tile.convolver.weight_store.weights.ram  (
-  input wire [63:0] write_data,
   input wire write_enable,
+  input wire weights_gated_clk,
   output wire [63:0] read_data,
   input wire read_enable,
   input wire [5:0] write_address,
   input wire [5:0] read_address,
-  input wire clk
+  input wire [63:0] write_data
 );
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(64)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
+    .clk(weights_gated_clk), .read_address(read_address), .read_data(read_data),
+      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
+      .write_enable(write_enable)
   );
 endmodule
 
@@ -2288,7 +2299,7 @@ module \neuflow_convolver_tile.router  (
   assign south_moves = south_in__valid & south_armed & !(south_peers_q & n12);
   assign west_moves = west_in__valid & west_armed & !(west_peers_q & n12);
   assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n12);
-  assign awake = |{o__valid_94, local0_moves, west_moves, south_moves, east_moves, n1, n2, n3,
+  assign awake = |{local0_moves, west_moves, south_moves, east_moves, o__valid_94, n1, n2, n3,
     bus__valid} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
@@ -2343,7 +2354,7 @@ module \neuflow_convolver_tile.router  (
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst)
   );
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_94, local0_moves, west_moves, south_moves, east_moves, router_gated_rst, n1, n2,
+    if (|{local0_moves, west_moves, south_moves, east_moves, o__valid_94, router_gated_rst, n1, n2,
       n3, bus__valid}) begin
       settling <= 3'h4;
     end else begin
@@ -2436,17 +2447,18 @@ module \neuflow_convolver_tile.router.words  (
   end
 endmodule
 
-module \neuflow_convolver_tile.tap$145  (
-  input wire rst,
+module \neuflow_convolver_tile.tap$150  (
   input wire [48:0] i__payload,
   input wire i__valid,
   input wire o__ready,
+  input wire tap_gated_clk,
   output wire o__valid,
   output wire local__0__valid,
   output wire local__1__valid,
   output wire local__2__valid,
   output wire local__3__valid,
   output wire local__4__valid,
+  output wire awake,
   output wire i__ready,
   input wire local__0__ready,
   input wire local__1__ready,
@@ -2454,32 +2466,34 @@ module \neuflow_convolver_tile.tap$145  (
   input wire local__3__ready,
   input wire local__4__ready,
   output wire [48:0] o__payload,
-  input wire clk
+  input wire tap_gated_rst
 );
   wire all_ready, o__valid_17;
+  assign local__1__valid = local__0__valid;
   assign local__4__valid = local__0__valid;
   assign local__2__valid = local__0__valid;
   assign local__3__valid = local__0__valid;
-  assign local__1__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
+  assign awake = local__0__valid | i__valid & i__ready;
   assign all_ready = &{local__4__ready, local__3__ready, local__2__ready, local__1__ready,
     local__0__ready, o__ready};
-  \neuflow_convolver_tile.tap$145.slice  slice (
-    .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
-      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(rst)
+  \neuflow_convolver_tile.tap$150.slice  slice (
+    .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
+      .o__ready(all_ready), .o__valid(o__valid_17), .tap_gated_clk(tap_gated_clk),
+      .tap_gated_rst(tap_gated_rst)
   );
 endmodule
 
-module \neuflow_convolver_tile.tap$145.slice  (
-  input wire rst,
+module \neuflow_convolver_tile.tap$150.slice  (
   input wire [48:0] i__payload,
   input wire i__valid,
+  input wire tap_gated_clk,
   input wire o__ready,
   output wire i__ready,
   output reg [48:0] o__payload = 49'h0,
   output reg o__valid = 1'h0,
-  input wire clk
+  input wire tap_gated_rst
 );
   reg spare_valid = 1'h0;
   reg [48:0] spare = 49'h0;
@@ -2489,12 +2503,12 @@ module \neuflow_convolver_tile.tap$145.slice  (
   assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
   assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
+  always @(posedge tap_gated_clk) begin
     spare <= n1;
     if (free) o__payload <= n1;
   end
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge tap_gated_clk) begin
+    if (tap_gated_rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
     end else begin
       spare_valid <= ~free & n2;

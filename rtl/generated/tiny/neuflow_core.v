@@ -52,21 +52,22 @@ module neuflow_core (
     1'h0, read_weights0 = 1'h0, read_weights1 = 1'h0, write0 = 1'h0, write1 = 1'h0, write_done0 =
     1'h0, write_done1 = 1'h0;
   wire n1, n4, n6, n2, n8, n5, n7, n3, n9, awake, awake_430, awake_432, awake_434, awake_436,
-    awake_438, awake_440, awake_442, bus__ready, bus__ready_202, bus__ready_209, bus__ready_216,
-    bus__ready_314, bus__ready_321, bus__ready_328, bus__ready_335, bus__valid, bus__valid_203,
-    bus__valid_210, bus__valid_217, bus__valid_315, bus__valid_322, bus__valid_329, bus__valid_336,
-    busy, clear_done, config__ready, config__ready_180, config__valid, config__valid_181,
-    data__0__ready, data__0__valid, data__1__ready, data__1__valid, done, done_302, done_419,
-    i__ready_262, i__ready_274, i__ready_381, i__ready_393, i__valid_263, i__valid_275,
-    i__valid_382, i__valid_394, o__ready_249, o__ready_255, o__ready_267, o__ready_368,
-    o__ready_374, o__ready_386, o__valid_252, o__valid_258, o__valid_270, o__valid_371,
-    o__valid_377, o__valid_389, o_dest, o_dest_403, read__0__ready, read__0__valid, read__1__ready,
+    awake_438, awake_440, awake_442, awake_444, awake_446, awake_448, bus__ready, bus__ready_202,
+    bus__ready_209, bus__ready_216, bus__ready_314, bus__ready_321, bus__ready_328, bus__ready_335,
+    bus__valid, bus__valid_203, bus__valid_210, bus__valid_217, bus__valid_315, bus__valid_322,
+    bus__valid_329, bus__valid_336, busy, clear_done, config__ready, config__ready_180,
+    config__valid, config__valid_181, data__0__ready, data__0__valid, data__1__ready,
+    data__1__valid, done, done_302, done_419, i__ready_262, i__ready_274, i__ready_381,
+    i__ready_393, i__valid_263, i__valid_275, i__valid_382, i__valid_394, o__ready_249,
+    o__ready_255, o__ready_267, o__ready_368, o__ready_374, o__ready_386, o__valid_252,
+    o__valid_258, o__valid_270, o__valid_371, o__valid_377, o__valid_389, o_dest, o_dest_403,
+    operand_line0_clk, operand_line1_clk, read__0__ready, read__0__valid, read__1__ready,
     read__1__valid, read__2__ready, read__2__valid, read__3__ready, read__3__valid, read__4__ready,
     read__4__valid, read__5__ready, read__5__valid, read__6__ready, read__6__valid, read_beat,
     read_error, read_operand0_clk, read_operand1_clk, read_rows0_clk, read_rows1_clk,
     read_weights0_clk, read_weights1_clk, request__ready_289, request__ready_408,
-    request__valid_292, request__valid_411, source, source_405, start, write0_clk, write1_clk,
-    write_beat, write_error;
+    request__valid_292, request__valid_411, source, source_405, start, tap_clk, write0_clk,
+    write1_clk, write_beat, write_error;
   wire [1:0] write_response;
   wire [30:0] read__0__payload, read__1__payload, read__2__payload, read__3__payload,
     read__4__payload, read__5__payload, read__6__payload, request__payload_288,
@@ -164,17 +165,25 @@ module neuflow_core (
       .write_beats(write_beats), .write_done({done_419, done_302}), .write_error(write_error)
   );
   neuflow_operand_line operand_line0 (
-    .clk(clk), .i__payload(i__payload_259), .i__ready(i__ready_262), .i__valid(i__valid_263),
-      .i_dest(dest_282), .o__payload(o__payload_266), .o__ready(o__ready_267),
-      .o__valid(o__valid_270), .o_dest(o_dest), .rst(rst)
+    .awake(awake_438), .clk(operand_line0_clk), .i__payload(i__payload_259),
+      .i__ready(i__ready_262), .i__valid(i__valid_263), .i_dest(dest_282),
+      .o__payload(o__payload_266), .o__ready(o__ready_267), .o__valid(o__valid_270),
+      .o_dest(o_dest), .rst(rst)
+  );
+  neuflow_clock_gate operand_line0_gate (
+    .awake(awake_438), .clk(clk), .gated(operand_line0_clk), .rst(rst)
   );
   neuflow_operand_line operand_line1 (
-    .clk(clk), .i__payload(i__payload_378), .i__ready(i__ready_381), .i__valid(i__valid_382),
-      .i_dest(dest_401), .o__payload(o__payload_385), .o__ready(o__ready_386),
-      .o__valid(o__valid_389), .o_dest(o_dest_403), .rst(rst)
+    .awake(awake_448), .clk(operand_line1_clk), .i__payload(i__payload_378),
+      .i__ready(i__ready_381), .i__valid(i__valid_382), .i_dest(dest_401),
+      .o__payload(o__payload_385), .o__ready(o__ready_386), .o__valid(o__valid_389),
+      .o_dest(o_dest_403), .rst(rst)
   );
-  neuflow_read_port read_operand0_453 (
-    .awake(awake_432), .bus__payload(bus__payload_206), .bus__ready(bus__ready_209),
+  neuflow_clock_gate operand_line1_gate (
+    .awake(awake_448), .clk(clk), .gated(operand_line1_clk), .rst(rst)
+  );
+  neuflow_read_port read_operand0_460 (
+    .awake(awake_434), .bus__payload(bus__payload_206), .bus__ready(bus__ready_209),
       .bus__valid(bus__valid_210), .clk(read_operand0_clk), .columns(8'h1), .dest(dest_282),
       .kind(4'ha), .o__payload(i__payload_259), .o__ready(i__ready_262), .o__valid(i__valid_263),
       .request__payload(read__2__payload), .request__ready(read__2__ready),
@@ -182,10 +191,10 @@ module neuflow_core (
       .response__valid(response_valid[2]), .rst(rst)
   );
   neuflow_clock_gate read_operand0_gate (
-    .awake(awake_432), .clk(clk), .gated(read_operand0_clk), .rst(rst)
+    .awake(awake_434), .clk(clk), .gated(read_operand0_clk), .rst(rst)
   );
-  neuflow_read_port read_operand1_462 (
-    .awake(awake_440), .bus__payload(bus__payload_325), .bus__ready(bus__ready_328),
+  neuflow_read_port read_operand1_470 (
+    .awake(awake_444), .bus__payload(bus__payload_325), .bus__ready(bus__ready_328),
       .bus__valid(bus__valid_329), .clk(read_operand1_clk), .columns(8'h2), .dest(dest_401),
       .kind(4'ha), .o__payload(i__payload_378), .o__ready(i__ready_381), .o__valid(i__valid_382),
       .request__payload(read__5__payload), .request__ready(read__5__ready),
@@ -193,21 +202,21 @@ module neuflow_core (
       .response__valid(response_valid[5]), .rst(rst)
   );
   neuflow_clock_gate read_operand1_gate (
-    .awake(awake_440), .clk(clk), .gated(read_operand1_clk), .rst(rst)
+    .awake(awake_444), .clk(clk), .gated(read_operand1_clk), .rst(rst)
   );
-  neuflow_read_port read_rows0_449 (
-    .awake(awake), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
-      .clk(read_rows0_clk), .columns(8'h1), .dest(dest), .kind(4'h8), .o__payload(o__payload_248),
-      .o__ready(o__ready_249), .o__valid(o__valid_252), .request__payload(read__0__payload),
-      .request__ready(read__0__ready), .request__valid(read__0__valid),
-      .response__payload(response), .response__ready(n4), .response__valid(response_valid[0]),
-      .rst(rst)
+  neuflow_read_port read_rows0_456 (
+    .awake(awake_430), .bus__payload(bus__payload), .bus__ready(bus__ready),
+      .bus__valid(bus__valid), .clk(read_rows0_clk), .columns(8'h1), .dest(dest), .kind(4'h8),
+      .o__payload(o__payload_248), .o__ready(o__ready_249), .o__valid(o__valid_252),
+      .request__payload(read__0__payload), .request__ready(read__0__ready),
+      .request__valid(read__0__valid), .response__payload(response), .response__ready(n4),
+      .response__valid(response_valid[0]), .rst(rst)
   );
   neuflow_clock_gate read_rows0_gate (
-    .awake(awake), .clk(clk), .gated(read_rows0_clk), .rst(rst)
+    .awake(awake_430), .clk(clk), .gated(read_rows0_clk), .rst(rst)
   );
-  neuflow_read_port read_rows1_458 (
-    .awake(awake_436), .bus__payload(bus__payload_311), .bus__ready(bus__ready_314),
+  neuflow_read_port read_rows1_466 (
+    .awake(awake_440), .bus__payload(bus__payload_311), .bus__ready(bus__ready_314),
       .bus__valid(bus__valid_315), .clk(read_rows1_clk), .columns(8'h2), .dest(dest_397),
       .kind(4'h8), .o__payload(o__payload_367), .o__ready(o__ready_368), .o__valid(o__valid_371),
       .request__payload(read__3__payload), .request__ready(read__3__ready),
@@ -215,10 +224,10 @@ module neuflow_core (
       .response__valid(response_valid[3]), .rst(rst)
   );
   neuflow_clock_gate read_rows1_gate (
-    .awake(awake_436), .clk(clk), .gated(read_rows1_clk), .rst(rst)
+    .awake(awake_440), .clk(clk), .gated(read_rows1_clk), .rst(rst)
   );
-  neuflow_read_port read_weights0_451 (
-    .awake(awake_430), .bus__payload(bus__payload_199), .bus__ready(bus__ready_202),
+  neuflow_read_port read_weights0_458 (
+    .awake(awake_432), .bus__payload(bus__payload_199), .bus__ready(bus__ready_202),
       .bus__valid(bus__valid_203), .clk(read_weights0_clk), .columns(8'h1), .dest(dest_280),
       .kind(4'h9), .o__payload(o__payload_254), .o__ready(o__ready_255), .o__valid(o__valid_258),
       .request__payload(read__1__payload), .request__ready(read__1__ready),
@@ -226,10 +235,10 @@ module neuflow_core (
       .response__valid(response_valid[1]), .rst(rst)
   );
   neuflow_clock_gate read_weights0_gate (
-    .awake(awake_430), .clk(clk), .gated(read_weights0_clk), .rst(rst)
+    .awake(awake_432), .clk(clk), .gated(read_weights0_clk), .rst(rst)
   );
-  neuflow_read_port read_weights1_460 (
-    .awake(awake_438), .bus__payload(bus__payload_318), .bus__ready(bus__ready_321),
+  neuflow_read_port read_weights1_468 (
+    .awake(awake_442), .bus__payload(bus__payload_318), .bus__ready(bus__ready_321),
       .bus__valid(bus__valid_322), .clk(read_weights1_clk), .columns(8'h2), .dest(dest_399),
       .kind(4'h9), .o__payload(o__payload_373), .o__ready(o__ready_374), .o__valid(o__valid_377),
       .request__payload(read__4__payload), .request__ready(read__4__ready),
@@ -237,7 +246,7 @@ module neuflow_core (
       .response__valid(response_valid[4]), .rst(rst)
   );
   neuflow_clock_gate read_weights1_gate (
-    .awake(awake_438), .clk(clk), .gated(read_weights1_clk), .rst(rst)
+    .awake(awake_442), .clk(clk), .gated(read_weights1_clk), .rst(rst)
   );
   neuflow_registers registers (
     .axi__ar__addr(s_axi__ar__addr), .axi__ar__ready(s_axi__ar__ready),
@@ -262,23 +271,27 @@ module neuflow_core (
       .wait_output(wait_output), .weight_load(weight_load), .write_beats(write_beats)
   );
   neuflow_dma_tap tap (
-    .clk(clk), .i__payload(config__payload), .i__ready(config__ready), .i__valid(config__valid),
-      .local__0__payload(bus__payload), .local__0__ready(bus__ready), .local__0__valid(bus__valid),
-      .local__1__payload(bus__payload_199), .local__1__ready(bus__ready_202),
-      .local__1__valid(bus__valid_203), .local__2__payload(bus__payload_206),
-      .local__2__ready(bus__ready_209), .local__2__valid(bus__valid_210),
-      .local__3__payload(bus__payload_213), .local__3__ready(bus__ready_216),
-      .local__3__valid(bus__valid_217), .local__4__payload(bus__payload_311),
-      .local__4__ready(bus__ready_314), .local__4__valid(bus__valid_315),
-      .local__5__payload(bus__payload_318), .local__5__ready(bus__ready_321),
-      .local__5__valid(bus__valid_322), .local__6__payload(bus__payload_325),
-      .local__6__ready(bus__ready_328), .local__6__valid(bus__valid_329),
-      .local__7__payload(bus__payload_332), .local__7__ready(bus__ready_335),
-      .local__7__valid(bus__valid_336), .o__payload(config__payload_177),
-      .o__ready(config__ready_180), .o__valid(config__valid_181), .rst(rst)
+    .awake(awake), .clk(tap_clk), .i__payload(config__payload), .i__ready(config__ready),
+      .i__valid(config__valid), .local__0__payload(bus__payload), .local__0__ready(bus__ready),
+      .local__0__valid(bus__valid), .local__1__payload(bus__payload_199),
+      .local__1__ready(bus__ready_202), .local__1__valid(bus__valid_203),
+      .local__2__payload(bus__payload_206), .local__2__ready(bus__ready_209),
+      .local__2__valid(bus__valid_210), .local__3__payload(bus__payload_213),
+      .local__3__ready(bus__ready_216), .local__3__valid(bus__valid_217),
+      .local__4__payload(bus__payload_311), .local__4__ready(bus__ready_314),
+      .local__4__valid(bus__valid_315), .local__5__payload(bus__payload_318),
+      .local__5__ready(bus__ready_321), .local__5__valid(bus__valid_322),
+      .local__6__payload(bus__payload_325), .local__6__ready(bus__ready_328),
+      .local__6__valid(bus__valid_329), .local__7__payload(bus__payload_332),
+      .local__7__ready(bus__ready_335), .local__7__valid(bus__valid_336),
+      .o__payload(config__payload_177), .o__ready(config__ready_180), .o__valid(config__valid_181),
+      .rst(rst)
   );
-  neuflow_write_port write0_455 (
-    .awake(awake_434), .bus__payload(bus__payload_213), .bus__ready(bus__ready_216),
+  neuflow_clock_gate tap_gate (
+    .awake(awake), .clk(clk), .gated(tap_clk), .rst(rst)
+  );
+  neuflow_write_port write0_462 (
+    .awake(awake_436), .bus__payload(bus__payload_213), .bus__ready(bus__ready_216),
       .bus__valid(bus__valid_217), .clk(write0_clk), .columns(8'h1),
       .data__payload(data__0__payload), .data__ready(data__0__ready), .data__valid(data__0__valid),
       .done(done_302), .i__payload(i__payload_271), .i__ready(i__ready_274),
@@ -287,10 +300,10 @@ module neuflow_core (
       .response(write_response[0]), .rst(rst), .source(source), .source_valid(n8)
   );
   neuflow_clock_gate write0_gate (
-    .awake(awake_434), .clk(clk), .gated(write0_clk), .rst(rst)
+    .awake(awake_436), .clk(clk), .gated(write0_clk), .rst(rst)
   );
-  neuflow_write_port write1_464 (
-    .awake(awake_442), .bus__payload(bus__payload_332), .bus__ready(bus__ready_335),
+  neuflow_write_port write1_472 (
+    .awake(awake_446), .bus__payload(bus__payload_332), .bus__ready(bus__ready_335),
       .bus__valid(bus__valid_336), .clk(write1_clk), .columns(8'h2),
       .data__payload(data__1__payload), .data__ready(data__1__ready), .data__valid(data__1__valid),
       .done(done_419), .i__payload(i__payload_390), .i__ready(i__ready_393),
@@ -299,7 +312,7 @@ module neuflow_core (
       .response(write_response[1]), .rst(rst), .source(source_405), .source_valid(n9)
   );
   neuflow_clock_gate write1_gate (
-    .awake(awake_442), .clk(clk), .gated(write1_clk), .rst(rst)
+    .awake(awake_446), .clk(clk), .gated(write1_clk), .rst(rst)
   );
   always @(posedge clk) begin
     if (rst) begin

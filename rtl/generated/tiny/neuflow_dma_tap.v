@@ -32,9 +32,10 @@ module neuflow_dma_tap (
   output wire local__6__valid,
   output wire [48:0] local__7__payload,
   output wire local__7__valid,
+  output wire awake,
   input wire clk
 );
-  wire all_ready, o__valid_38;
+  wire all_ready, o__valid_39;
   assign local__5__valid = local__0__valid;
   assign local__6__payload = local__0__payload;
   assign local__3__valid = local__0__valid;
@@ -42,21 +43,22 @@ module neuflow_dma_tap (
   assign local__3__payload = local__0__payload;
   assign local__6__valid = local__0__valid;
   assign local__7__payload = local__0__payload;
-  assign local__2__valid = local__0__valid;
   assign local__2__payload = local__0__payload;
   assign local__1__valid = local__0__valid;
+  assign local__1__payload = local__0__payload;
   assign local__7__valid = local__0__valid;
   assign o__payload = local__0__payload;
   assign local__4__valid = local__0__valid;
   assign local__5__payload = local__0__payload;
-  assign local__1__payload = local__0__payload;
+  assign local__2__valid = local__0__valid;
   assign o__valid = local__0__valid;
-  assign local__0__valid = o__valid_38 & all_ready;
+  assign local__0__valid = o__valid_39 & all_ready;
+  assign awake = local__0__valid | i__valid & i__ready;
   assign all_ready = &{local__7__ready, local__6__ready, local__5__ready, local__4__ready,
     local__3__ready, local__2__ready, local__1__ready, local__0__ready, o__ready};
   \neuflow_dma_tap.slice  slice (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
-      .o__payload(local__0__payload), .o__ready(all_ready), .o__valid(o__valid_38), .rst(rst)
+      .o__payload(local__0__payload), .o__ready(all_ready), .o__valid(o__valid_39), .rst(rst)
   );
 endmodule
 

@@ -8,21 +8,23 @@ module neuflow_fifo (
   output reg i__ready = 1'h1,
   output reg [34:0] o__payload = 35'h0,
   output reg o__valid = 1'h0,
+  output wire awake,
   input wire clk
 );
   reg fetched = 1'h0, some = 1'h0;
   reg [3:0] read_address = 4'h0, write_address = 4'h0;
   reg [4:0] level = 5'h0;
-  wire n1, n2, signal_11, signal_9, move;
+  wire n1, n2, signal_10, signal_12, move;
   wire [34:0] read_data;
-  assign signal_11 = some & (~fetched | move);
-  assign signal_9 = i__valid & i__ready;
-  assign n1 = signal_9 & ~signal_11;
-  assign n2 = signal_11 & ~signal_9 | n1;
+  assign awake = signal_10 | signal_12 | move & (fetched | o__valid);
+  assign signal_12 = some & (~fetched | move);
+  assign signal_10 = i__valid & i__ready;
+  assign n1 = signal_10 & ~signal_12;
+  assign n2 = signal_12 & ~signal_10 | n1;
   assign move = ~o__valid | o__ready;
   \neuflow_fifo.ram  ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(signal_11),
-      .write_address(write_address), .write_data(i__payload), .write_enable(signal_9)
+    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(signal_12),
+      .write_address(write_address), .write_data(i__payload), .write_enable(signal_10)
   );
   always @(posedge clk) begin
     if (rst) begin
@@ -34,9 +36,9 @@ module neuflow_fifo (
         i__ready <= n1 ? level != 4'hf : 1'h1;
         level <= n1 ? level + 1'h1 : level - 1'h1;
       end
-      if (signal_9) write_address <= write_address == 4'hf ? 4'h0 : write_address + 1'h1;
-      if (signal_11) read_address <= read_address == 4'hf ? 4'h0 : read_address + 1'h1;
-      if (signal_11 | move) fetched <= signal_11;
+      if (signal_10) write_address <= write_address == 4'hf ? 4'h0 : write_address + 1'h1;
+      if (signal_12) read_address <= read_address == 4'hf ? 4'h0 : read_address + 1'h1;
+      if (signal_12 | move) fetched <= signal_12;
       if (move) o__valid <= fetched;
     end
   end

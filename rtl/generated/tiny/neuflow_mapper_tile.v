@@ -40,31 +40,31 @@ module neuflow_mapper_tile (
   output wire mapper_active,
   input wire clk
 );
-  wire awake, awake_105, bus__ready, bus__ready_58, bus__valid, bus__valid_59, i__ready_93,
-    i__valid_94, local0_in__ready, local0_in__valid, mapper_clk, router_clk;
-  wire [34:0] i__payload_90, local0_in__payload;
+  wire awake, awake_107, awake_109, bus__ready, bus__ready_61, bus__valid, bus__valid_62,
+    i__ready_96, i__valid_97, local0_in__ready, local0_in__valid, mapper_clk, router_clk, tap_clk;
+  wire [34:0] i__payload_93, local0_in__payload;
   neuflow_mapper mapper (
-    .active(mapper_active), .awake(awake_105), .bus__payload(config_out__payload),
-      .bus__ready(bus__ready_58), .bus__valid(bus__valid_59), .clk(mapper_clk), .columns(columns),
-      .i__payload(i__payload_90), .i__ready(i__ready_93), .i__valid(i__valid_94),
+    .active(mapper_active), .awake(awake_109), .bus__payload(config_out__payload),
+      .bus__ready(bus__ready_61), .bus__valid(bus__valid_62), .clk(mapper_clk), .columns(columns),
+      .i__payload(i__payload_93), .i__ready(i__ready_96), .i__valid(i__valid_97),
       .o__payload(local0_in__payload), .o__ready(local0_in__ready), .o__valid(local0_in__valid),
       .rst(rst), .sub(4'h0)
   );
   neuflow_clock_gate mapper_gate (
-    .awake(awake_105), .clk(clk), .gated(mapper_clk), .rst(rst)
+    .awake(awake_109), .clk(clk), .gated(mapper_clk), .rst(rst)
   );
   \neuflow_mapper_tile.router  router (
-    .awake(awake), .bus__payload(config_out__payload), .bus__ready(bus__ready),
+    .awake(awake_107), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_moves(east_in__ready),
       .east_out__payload(east_out__payload), .east_out__valid(east_out__valid),
       .global_out__payload(global_out__payload), .global_out__valid(global_out__valid),
       .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
-      .local0_moves(local0_in__ready), .local0_out__payload(i__payload_90),
-      .local0_out__valid(i__valid_94), .north_in__payload(north_in__payload),
+      .local0_moves(local0_in__ready), .local0_out__payload(i__payload_93),
+      .local0_out__valid(i__valid_97), .north_in__payload(north_in__payload),
       .north_in__valid(north_in__valid), .north_moves(north_in__ready),
       .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
-      .o__ready_105(west_out__ready), .o__ready_115(global_out__ready), .o__ready_125(i__ready_93),
+      .o__ready_105(west_out__ready), .o__ready_115(global_out__ready), .o__ready_125(i__ready_96),
       .o__ready_75(north_out__ready), .o__ready_85(east_out__ready), .o__ready_95(south_out__ready),
       .router_gated_clk(router_clk), .router_gated_rst(rst), .south_in__payload(south_in__payload),
       .south_in__valid(south_in__valid), .south_moves(south_in__ready),
@@ -74,14 +74,17 @@ module neuflow_mapper_tile (
       .west_out__valid(west_out__valid)
   );
   neuflow_clock_gate router_gate (
-    .awake(awake), .clk(clk), .gated(router_clk), .rst(rst)
+    .awake(awake_107), .clk(clk), .gated(router_clk), .rst(rst)
   );
   \neuflow_mapper_tile.tap  tap (
-    .clk(clk), .i__payload(config_in__payload), .i__ready(config_in__ready),
+    .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
       .i__valid(config_in__valid), .local__0__ready(bus__ready), .local__0__valid(bus__valid),
-      .local__1__ready(bus__ready_58), .local__1__valid(bus__valid_59),
+      .local__1__ready(bus__ready_61), .local__1__valid(bus__valid_62),
       .o__payload(config_out__payload), .o__ready(config_out__ready), .o__valid(config_out__valid),
-      .rst(rst)
+      .tap_gated_clk(tap_clk), .tap_gated_rst(rst)
+  );
+  neuflow_clock_gate tap_gate (
+    .awake(awake), .clk(clk), .gated(tap_clk), .rst(rst)
   );
 endmodule
 
@@ -347,39 +350,42 @@ module \neuflow_mapper_tile.router.words  (
 endmodule
 
 module \neuflow_mapper_tile.tap  (
-  input wire rst,
   input wire [48:0] i__payload,
   input wire i__valid,
   input wire o__ready,
+  input wire tap_gated_clk,
   output wire o__valid,
   output wire local__0__valid,
   output wire local__1__valid,
+  output wire awake,
   output wire i__ready,
   input wire local__0__ready,
   input wire local__1__ready,
   output wire [48:0] o__payload,
-  input wire clk
+  input wire tap_gated_rst
 );
   wire all_ready, o__valid_14;
   assign local__1__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
+  assign awake = i__valid & i__ready | local__0__valid;
   assign all_ready = local__1__ready & local__0__ready & o__ready;
   \neuflow_mapper_tile.tap.slice  slice (
-    .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
-      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(rst)
+    .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
+      .o__ready(all_ready), .o__valid(o__valid_14), .tap_gated_clk(tap_gated_clk),
+      .tap_gated_rst(tap_gated_rst)
   );
 endmodule
 
 module \neuflow_mapper_tile.tap.slice  (
-  input wire rst,
   input wire [48:0] i__payload,
   input wire i__valid,
+  input wire tap_gated_clk,
   input wire o__ready,
   output wire i__ready,
   output reg [48:0] o__payload = 49'h0,
   output reg o__valid = 1'h0,
-  input wire clk
+  input wire tap_gated_rst
 );
   reg spare_valid = 1'h0;
   reg [48:0] spare = 49'h0;
@@ -389,12 +395,12 @@ module \neuflow_mapper_tile.tap.slice  (
   assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
   assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
+  always @(posedge tap_gated_clk) begin
     spare <= n1;
     if (free) o__payload <= n1;
   end
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge tap_gated_clk) begin
+    if (tap_gated_rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
     end else begin
       spare_valid <= ~free & n2;

@@ -10,8 +10,12 @@ module neuflow_operand_line (
   output wire [34:0] o__payload,
   output wire o__valid,
   output reg o_dest = 1'h0,
+  output wire awake,
   input wire clk
 );
+  wire n1;
+  assign awake = o__valid & o__ready | n1;
+  assign n1 = i__valid & i__ready;
   \neuflow_operand_line.narrow  narrow (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
@@ -20,7 +24,7 @@ module neuflow_operand_line (
     if (rst) begin
       o_dest <= 1'h0;
     end else begin
-      if (i__valid & i__ready) o_dest <= i_dest[0];
+      if (n1) o_dest <= i_dest[0];
     end
   end
 endmodule

@@ -44,37 +44,38 @@ module neuflow_operator_tile (
   output wire window_active,
   input wire clk
 );
-  wire a__ready, a__ready_128, a__valid, a__valid_129, active, active_162, alu0_clk, alu1_clk,
-    awake, awake_166, awake_168, awake_170, b__ready, b__ready_134, b__valid, b__valid_135,
-    bus__ready, bus__ready_62, bus__ready_70, bus__ready_78, bus__valid, bus__valid_63,
-    bus__valid_71, bus__valid_79, i__ready_140, i__valid_141, local0_in__ready, local0_in__valid,
-    local1_in__ready, local1_in__valid, local2_in__ready, local2_in__valid, router_clk, window_clk;
-  wire [34:0] a__payload, a__payload_125, b__payload, b__payload_131, i__payload_137,
+  wire a__ready, a__ready_131, a__valid, a__valid_132, active, active_165, alu0_clk, alu1_clk,
+    awake, awake_168, awake_170, awake_172, awake_174, b__ready, b__ready_137, b__valid,
+    b__valid_138, bus__ready, bus__ready_65, bus__ready_73, bus__ready_81, bus__valid,
+    bus__valid_66, bus__valid_74, bus__valid_82, i__ready_143, i__valid_144, local0_in__ready,
+    local0_in__valid, local1_in__ready, local1_in__valid, local2_in__ready, local2_in__valid,
+    router_clk, tap_clk, window_clk;
+  wire [34:0] a__payload, a__payload_128, b__payload, b__payload_134, i__payload_140,
     local0_in__payload, local1_in__payload, local2_in__payload;
-  assign alu_active = active | active_162;
+  assign alu_active = active | active_165;
   neuflow_alu alu0 (
     .a__payload(a__payload), .a__ready(a__ready), .a__valid(a__valid), .active(active),
-      .awake(awake_166), .b__payload(b__payload), .b__ready(b__ready), .b__valid(b__valid),
-      .bus__payload(config_out__payload), .bus__ready(bus__ready_62), .bus__valid(bus__valid_63),
+      .awake(awake_170), .b__payload(b__payload), .b__ready(b__ready), .b__valid(b__valid),
+      .bus__payload(config_out__payload), .bus__ready(bus__ready_65), .bus__valid(bus__valid_66),
       .clk(alu0_clk), .columns(columns), .o__payload(local0_in__payload),
       .o__ready(local0_in__ready), .o__valid(local0_in__valid), .rst(rst), .sub(4'h0)
   );
   neuflow_clock_gate alu0_gate (
-    .awake(awake_166), .clk(clk), .gated(alu0_clk), .rst(rst)
+    .awake(awake_170), .clk(clk), .gated(alu0_clk), .rst(rst)
   );
   neuflow_alu alu1 (
-    .a__payload(a__payload_125), .a__ready(a__ready_128), .a__valid(a__valid_129),
-      .active(active_162), .awake(awake_168), .b__payload(b__payload_131), .b__ready(b__ready_134),
-      .b__valid(b__valid_135), .bus__payload(config_out__payload), .bus__ready(bus__ready_70),
-      .bus__valid(bus__valid_71), .clk(alu1_clk), .columns(columns),
+    .a__payload(a__payload_128), .a__ready(a__ready_131), .a__valid(a__valid_132),
+      .active(active_165), .awake(awake_172), .b__payload(b__payload_134), .b__ready(b__ready_137),
+      .b__valid(b__valid_138), .bus__payload(config_out__payload), .bus__ready(bus__ready_73),
+      .bus__valid(bus__valid_74), .clk(alu1_clk), .columns(columns),
       .o__payload(local1_in__payload), .o__ready(local1_in__ready), .o__valid(local1_in__valid),
       .rst(rst), .sub(4'h1)
   );
   neuflow_clock_gate alu1_gate (
-    .awake(awake_168), .clk(clk), .gated(alu1_clk), .rst(rst)
+    .awake(awake_172), .clk(clk), .gated(alu1_clk), .rst(rst)
   );
   \neuflow_operator_tile.router  router (
-    .awake(awake), .bus__payload(config_out__payload), .bus__ready(bus__ready),
+    .awake(awake_168), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_moves(east_in__ready),
       .east_out__payload(east_out__payload), .east_out__valid(east_out__valid),
@@ -87,16 +88,16 @@ module neuflow_operator_tile (
       .local1_moves(local1_in__ready), .local1_out__payload(b__payload),
       .local1_out__valid(b__valid), .local2_in__payload(local2_in__payload),
       .local2_in__valid(local2_in__valid), .local2_moves(local2_in__ready),
-      .local2_out__payload(a__payload_125), .local2_out__valid(a__valid_129),
-      .local3_out__payload(b__payload_131), .local3_out__valid(b__valid_135),
-      .local4_out__payload(i__payload_137), .local4_out__valid(i__valid_141),
+      .local2_out__payload(a__payload_128), .local2_out__valid(a__valid_132),
+      .local3_out__payload(b__payload_134), .local3_out__valid(b__valid_138),
+      .local4_out__payload(i__payload_140), .local4_out__valid(i__valid_144),
       .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
       .north_moves(north_in__ready), .north_out__payload(north_out__payload),
       .north_out__valid(north_out__valid), .o__ready_105(north_out__ready),
       .o__ready_115(east_out__ready), .o__ready_125(south_out__ready),
       .o__ready_135(west_out__ready), .o__ready_145(global_out__ready), .o__ready_155(a__ready),
-      .o__ready_165(b__ready), .o__ready_175(a__ready_128), .o__ready_185(b__ready_134),
-      .o__ready_195(i__ready_140), .router_gated_clk(router_clk), .router_gated_rst(rst),
+      .o__ready_165(b__ready), .o__ready_175(a__ready_131), .o__ready_185(b__ready_137),
+      .o__ready_195(i__ready_143), .router_gated_clk(router_clk), .router_gated_rst(rst),
       .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
       .south_moves(south_in__ready), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .sub(row), .west_in__payload(west_in__payload),
@@ -104,26 +105,29 @@ module neuflow_operator_tile (
       .west_out__payload(west_out__payload), .west_out__valid(west_out__valid)
   );
   neuflow_clock_gate router_gate (
-    .awake(awake), .clk(clk), .gated(router_clk), .rst(rst)
+    .awake(awake_168), .clk(clk), .gated(router_clk), .rst(rst)
   );
   \neuflow_operator_tile.tap  tap (
-    .clk(clk), .i__payload(config_in__payload), .i__ready(config_in__ready),
+    .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
       .i__valid(config_in__valid), .local__0__ready(bus__ready), .local__0__valid(bus__valid),
-      .local__1__ready(bus__ready_62), .local__1__valid(bus__valid_63),
-      .local__2__ready(bus__ready_70), .local__2__valid(bus__valid_71),
-      .local__3__ready(bus__ready_78), .local__3__valid(bus__valid_79),
+      .local__1__ready(bus__ready_65), .local__1__valid(bus__valid_66),
+      .local__2__ready(bus__ready_73), .local__2__valid(bus__valid_74),
+      .local__3__ready(bus__ready_81), .local__3__valid(bus__valid_82),
       .o__payload(config_out__payload), .o__ready(config_out__ready), .o__valid(config_out__valid),
-      .rst(rst)
+      .tap_gated_clk(tap_clk), .tap_gated_rst(rst)
+  );
+  neuflow_clock_gate tap_gate (
+    .awake(awake), .clk(clk), .gated(tap_clk), .rst(rst)
   );
   neuflow_window window (
-    .active(window_active), .awake(awake_170), .bus__payload(config_out__payload),
-      .bus__ready(bus__ready_78), .bus__valid(bus__valid_79), .clk(window_clk), .columns(columns),
-      .i__payload(i__payload_137), .i__ready(i__ready_140), .i__valid(i__valid_141),
+    .active(window_active), .awake(awake_174), .bus__payload(config_out__payload),
+      .bus__ready(bus__ready_81), .bus__valid(bus__valid_82), .clk(window_clk), .columns(columns),
+      .i__payload(i__payload_140), .i__ready(i__ready_143), .i__valid(i__valid_144),
       .o__payload(local2_in__payload), .o__ready(local2_in__ready), .o__valid(local2_in__valid),
       .rst(rst), .sub(4'h0)
   );
   neuflow_clock_gate window_gate (
-    .awake(awake_170), .clk(clk), .gated(window_clk), .rst(rst)
+    .awake(awake_174), .clk(clk), .gated(window_clk), .rst(rst)
   );
 endmodule
 
@@ -515,22 +519,23 @@ module \neuflow_operator_tile.router.words  (
 endmodule
 
 module \neuflow_operator_tile.tap  (
-  input wire rst,
   input wire [48:0] i__payload,
   input wire i__valid,
   input wire o__ready,
+  input wire tap_gated_clk,
   output wire o__valid,
   output wire local__0__valid,
   output wire local__1__valid,
   output wire local__2__valid,
   output wire local__3__valid,
+  output wire awake,
   output wire i__ready,
   input wire local__0__ready,
   input wire local__1__ready,
   input wire local__2__ready,
   input wire local__3__ready,
   output wire [48:0] o__payload,
-  input wire clk
+  input wire tap_gated_rst
 );
   wire all_ready, o__valid_16;
   assign local__3__valid = local__0__valid;
@@ -538,23 +543,25 @@ module \neuflow_operator_tile.tap  (
   assign local__1__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_16 & all_ready;
+  assign awake = local__0__valid | i__valid & i__ready;
   assign all_ready = &{local__3__ready, local__2__ready, local__1__ready, local__0__ready,
     o__ready};
   \neuflow_operator_tile.tap.slice  slice (
-    .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
-      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_16), .rst(rst)
+    .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
+      .o__ready(all_ready), .o__valid(o__valid_16), .tap_gated_clk(tap_gated_clk),
+      .tap_gated_rst(tap_gated_rst)
   );
 endmodule
 
 module \neuflow_operator_tile.tap.slice  (
-  input wire rst,
   input wire [48:0] i__payload,
   input wire i__valid,
+  input wire tap_gated_clk,
   input wire o__ready,
   output wire i__ready,
   output reg [48:0] o__payload = 49'h0,
   output reg o__valid = 1'h0,
-  input wire clk
+  input wire tap_gated_rst
 );
   reg spare_valid = 1'h0;
   reg [48:0] spare = 49'h0;
@@ -564,12 +571,12 @@ module \neuflow_operator_tile.tap.slice  (
   assign n1 = spare_valid ? spare : i__payload;
   assign free = ~o__valid | o__ready;
   assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
+  always @(posedge tap_gated_clk) begin
     spare <= n1;
     if (free) o__payload <= n1;
   end
-  always @(posedge clk) begin
-    if (rst) begin
+  always @(posedge tap_gated_clk) begin
+    if (tap_gated_rst) begin
       spare_valid <= 1'h0; o__valid <= 1'h0;
     end else begin
       spare_valid <= ~free & n2;
