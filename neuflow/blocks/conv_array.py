@@ -4,7 +4,8 @@ Output-stationary: every accumulator owns one (map, pixel); a tap reads ``maps``
 ``pixels`` neighbouring words. Lanes run along the flattened output map (docs/machine.md, "Array").
 
 Stages: 0 issue, 1 phases, 2 position, 3 and 4 bank address, 5 banks, 6 their words, 7 and 8 rotate,
-9 multiply, 10 accumulate, 11 hand over to the drain. Border masks: 2 to 4, then they wait for 8.
+9 to the multipliers, 10 multiply, 11 accumulate, 12 to the drain registers, 13 the first pixel to
+the drain. Border masks: 2 to 4, then they wait for 8.
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ class MacArray(Component):
     stored In, released Out, pass_done Out, read, read_enable Out, words In : see ``RowStore``.
     weights_ready In, weights_read, weights_rewind, weights_free Out, weights In : see ``Ring``.
     drain_ready : In; a block whose last tap is issued now finds the drain registers free.
-    hand_over : Out, pulse: a block's results move to the drain registers at the end of this cycle;
-        ``block`` describes it. ``pixel`` : Out, results of the first pixel left there, one a map;
-        ``shift`` : In, on to the next pixel.
+    hand_over : Out, pulse: a block's first pixel moves to ``pixel`` at the end of this cycle; ``block``
+        describes the block. ``pixel`` : Out, results of one pixel, one a map; ``shift`` : In, on to
+        the next pixel.
     tap, wait_rows, wait_weights, wait_drain, idle : Out, exactly one a cycle, for counters; with
         ``wait_rows``, ``fill``: the group's coordinates are not there yet; ``idle``, ``configured``:
         there is a configuration.
@@ -352,7 +353,11 @@ class MacArray(Component):
         return masks[8]
 
     def _operands(self, m, masks):
-        """Stages 6 to 9: rotate the banks' words to the lanes, mask, pick the weights."""
+        """Stages 6 to 10: rotate the banks' words to the lanes, mask, pick the weights.
+
+        Words and weights travel all over the array: that is a stage of its own, from register to
+        register, which a multiplier may have inside.
+        """
         grid = self.grid
         banks = grid.row_banks
         fine_bits = ceil_log2(banks) // 2
@@ -363,7 +368,8 @@ class MacArray(Component):
         words, turned = (
             Signal(banks * WORD_BITS, name=f"s{k}_words", reset_less=True) for k in (7, 8)
         )
-        pixels = Signal(data.ArrayLayout(signed(WORD_BITS), grid.pixels), reset_less=True)
+        shape = data.ArrayLayout(signed(WORD_BITS), grid.pixels)
+        masked, pixels = (Signal(shape, name=f"s{k}_pixels", reset_less=True) for k in (9, 10))
         word_bits = ceil_log2(WORD_BITS)
         coarse = Cat(Const(0, fine_bits + word_bits), rotate[7][fine_bits:])
         fine = Cat(Const(0, word_bits), rotate[8][:fine_bits])
@@ -373,15 +379,17 @@ class MacArray(Component):
         with m.If(self.stage[7].valid):
             m.d.sync += turned.eq(Cat(words, words) >> coarse)
         with m.If(self.stage[8].valid):
-            m.d.sync += pixels.as_value().eq((Cat(turned, turned) >> fine) & inside)
+            m.d.sync += masked.as_value().eq((Cat(turned, turned) >> fine) & inside)
+        with m.If(self.stage[9].valid):
+            m.d.sync += pixels.eq(masked)
         return pixels, self._weights(m)
 
     def _weights(self, m):
-        """Stages 1 to 9: the beat read at stage 0 is there at stage 1; pick the tap's half."""
+        """Stages 1 to 10: the beat read at stage 0 is there at stage 1; pick the tap's half."""
         grid = self.grid
         half = grid.maps * WORD_BITS
         beat = Signal(2 * half, reset_less=True)
-        halves = [Signal(half, name=f"s{k}_weights", reset_less=True) for k in range(3, 10)]
+        halves = [Signal(half, name=f"s{k}_weights", reset_less=True) for k in range(3, 11)]
         with m.If(self.stage[1].valid):
             m.d.sync += beat.eq(self.weights.as_value())
         m.d.sync += halves[0].eq(Mux(self.stage[2].odd, beat[half:], beat[:half]))
@@ -389,17 +397,27 @@ class MacArray(Component):
         return data.View(data.ArrayLayout(signed(WORD_BITS), grid.maps), halves[-1])
 
     def _accumulate(self, m, pixels, weights, platform):
-        """Stages 9 to 11: multiply, accumulate, move to the drain registers; a row for each map."""
+        """Stages 10 to 13: multiply, accumulate, move to the drain registers; a row for each map.
+
+        What moves thousands of registers comes from a register: the drain registers go on a cycle
+        after ``pixel`` does, unless the next block's results have come meanwhile.
+        """
+        copies, comes = self.stage[HAND_OVER - 1].last, self.stage[HAND_OVER - 2].last
+        takes, behind, move = Signal(), Signal(), Signal()
+        m.d.comb += takes.eq(self.hand_over | self.shift)
+        m.d.sync += [behind.eq(takes & ~copies), move.eq((takes & ~copies) | comes)]
         for k in range(self.grid.maps):
             row = MacRow(self.grid)
             place(m, f"map{k}", "mac_row", row, platform)
             m.d.comb += [
                 row.words.eq(pixels),
                 row.weight.eq(weights[k]),
-                row.multiply.eq(self.stage[9].valid),
-                row.valid.eq(self.stage[10].valid),
-                row.first.eq(self.stage[10].first),
-                row.hand_over.eq(self.hand_over),
-                row.shift.eq(self.shift),
+                row.multiply.eq(self.stage[10].valid),
+                row.valid.eq(self.stage[11].valid),
+                row.first.eq(self.stage[11].first),
+                row.copy.eq(copies),
+                row.move.eq(move),
+                row.take.eq(takes),
+                row.behind.eq(behind),
                 self.pixel[k].eq(row.out),
             ]

@@ -9,8 +9,8 @@ from neuflow.fixed import requantise
 
 Int = NDArray[np.int64]
 
-HAND_OVER = 11
-"""Cycles from the issue of a block's last tap to the edge that moves its results to the drain."""
+HAND_OVER = 13
+"""Cycles from the issue of a block's last tap to the edge that gives its first pixel to the drain."""
 
 
 def sums(

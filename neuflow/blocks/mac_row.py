@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -14,9 +14,10 @@ class MacRow(Component):
     """``pixels`` multiply-accumulators that share a weight, and the registers they drain through.
 
     Members: ``words`` In, one a pixel; ``weight``, ``multiply`` In. One cycle later: ``valid`` In, add
-    the products;
-    ``first`` In with it, begin a new sum. ``hand_over`` In: copy the sums to the drain registers;
-    ``shift`` In: on to the next pixel; ``out`` Out: the first pixel's sum there. Sums are exact.
+    the products; ``first`` In with it, begin a new sum. ``move`` In: the drain registers take, with
+    ``copy`` In, the sums, else go on to the next pixel. ``take`` In: ``out`` Out takes the pixel that
+    comes first there; with ``behind`` In, the one after: the registers go on only in this cycle.
+    Sums are exact.
 
     All of a row is one flat module: with one module a multiplier, simulation takes twice as long.
     """
@@ -30,8 +31,10 @@ class MacRow(Component):
                 "multiply": In(1),
                 "valid": In(1),
                 "first": In(1),
-                "hand_over": In(1),
-                "shift": In(1),
+                "move": In(1),
+                "copy": In(1),
+                "take": In(1),
+                "behind": In(1),
                 "out": Out(signed(grid.acc_bits)),
             }
         )
@@ -47,9 +50,9 @@ class MacRow(Component):
             m.d.sync += [products[n].eq(self.words[n] * self.weight) for n in pixels]
         with m.If(self.valid):
             m.d.sync += [sums[n].eq(Mux(self.first, 0, sums[n]) + products[n]) for n in pixels]
-        with m.If(self.hand_over):
-            m.d.sync += [drains[n].eq(sums[n]) for n in pixels]
-        with m.Elif(self.shift):
-            m.d.sync += [a.eq(b) for a, b in zip(drains, [*drains[1:], 0], strict=True)]
-        m.d.comb += self.out.eq(drains[0])
+        onward = [*drains[1:], Const(0, shape)]
+        with m.If(self.move):
+            m.d.sync += [drains[n].eq(Mux(self.copy, sums[n], onward[n])) for n in pixels]
+        with m.If(self.take):
+            m.d.sync += self.out.eq(Mux(self.behind, onward[0], drains[0]))
         return m

@@ -170,14 +170,14 @@ module \neuflow_convolver_tile.convolver  (
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_122(awake), .block(block), .config_2(config__payload_49),
+    .array_gated_clk(array_clk), .awake_131(awake), .block(block), .config_2(config__payload_49),
       .config__ready(config__ready_52), .configured(config__valid_53),
       .coordinates_gated_rst(array_gated_rst), .drain_ready(drain_ready), .fill(fill),
       .hand_over(hand_over), .idle(idle), .issue(tap), .lanes(lanes), .maps(maps),
       .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
       .released(released), .shift(shift), .stored(stored), .wait_drain(wait_drain),
       .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
-      .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind), .words_177(words)
+      .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind), .words_186(words)
   );
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst)
@@ -246,7 +246,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1819_16(block[17:16]), .read(read_118),
+      .parameters_valid(parameters_valid), .port_1831_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst)
   );
 endmodule
@@ -263,10 +263,10 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire weights_read,
   output wire weights_rewind,
   output wire weights_free,
-  output wire awake_122,
+  output wire awake_131,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_177,
+  input wire [127:0] words_186,
   input wire weights_ready,
   output wire [95:0] pixel,
   output wire config__ready,
@@ -283,134 +283,136 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg signal_25 = 1'h0, signal_51 = 1'h1, begins = 1'h1, block_ends_ends = 1'h0, group_ends_ends =
-    1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, odd = 1'h0, pass_ends_ends =
-    1'h0, s8_rotate = 1'h0, wraps_68 = 1'h0;
+  reg signal_25 = 1'h0, signal_51 = 1'h1, begins = 1'h1, behind = 1'h0, block_ends_ends = 1'h0,
+    group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, move = 1'h0,
+    odd = 1'h0, pass_ends_ends = 1'h0, s8_rotate = 1'h0, wraps_68 = 1'h0;
   reg [127:0] n2, s7_words = 128'h0, s8_words = 128'h0;
   reg [15:0] last_row = 16'h0;
-  reg [17:0] signal_137 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
+  reg [17:0] signal_146 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
     18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] signal_158 = 20'h0, signal_160 = 20'h0, signal_163 = 20'h0, signal_165 = 20'h0,
+  reg [19:0] signal_167 = 20'h0, signal_169 = 20'h0, signal_172 = 20'h0, signal_174 = 20'h0,
     signal_70 = 20'h0, signal_76 = 20'h0, signal_82 = 20'h0, block_ends_left = 20'h0, channel_base =
-    20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_172 = 20'h0,
+    20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_181 = 20'h0,
     row_start = 20'h0, step_y_wrap = 20'h0;
-  reg [20:0] signal_66 = 21'h0, kept_less = 21'h0, kept_less_164 = 21'h0, move_less = 21'h0,
-    move_less_84 = 21'h0, pixels_less = 21'h0, wrapped_less = 21'h0, wrapped_less_167 = 21'h0;
+  reg [20:0] signal_66 = 21'h0, kept_less = 21'h0, kept_less_173 = 21'h0, move_less = 21'h0,
+    move_less_84 = 21'h0, pixels_less = 21'h0, wrapped_less = 21'h0, wrapped_less_176 = 21'h0;
   reg [21:0] next_x_beyond;
-  reg [2:0] s6_rotate = 3'h0, s7_rotate = 3'h0, settling = 3'h6, lanes_q = 3'h0, s11_q = 3'h0;
-  reg [31:0] s3_weights = 32'h0, s4_weights = 32'h0, s5_weights = 32'h0, s6_weights = 32'h0,
-    s7_weights = 32'h0, s8_weights = 32'h0, s9_weights = 32'h0;
-  reg [3:0] signal_55 = 4'h0, signal_60 = 4'h0, flushing = 4'h0, s10 = 4'h0, s3 = 4'h0, s4 = 4'h0,
-    s6 = 4'h0, s7 = 4'h0, s8 = 4'h0, s9 = 4'h0;
+  reg [2:0] s6_rotate = 3'h0, s7_rotate = 3'h0, settling = 3'h6, lanes_q = 3'h0, s13_q = 3'h0;
+  reg [31:0] s10_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0, s5_weights = 32'h0,
+    s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights = 32'h0;
+  reg [3:0] signal_55 = 4'h0, signal_60 = 4'h0, flushing = 4'h0, s10 = 4'h0, s11 = 4'h0, s12 = 4'h0,
+    s3 = 4'h0, s4 = 4'h0, s6 = 4'h0, s7 = 4'h0, s8 = 4'h0, s9 = 4'h0;
   reg [3:1] s5_q = 3'h0;
   reg [4:0] delta_less = 5'h0, delta_less_62 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
     5'h0, s7_masks = 5'h0, s8_masks = 5'h0;
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0;
   reg [63:0] beat = 64'h0;
   reg [6:0] s2 = 7'h0;
-  reg [79:0] n1, signal_139 = 80'h0, words = 80'h0, y = 80'h0;
-  reg [8:0] linear = 9'h0, offset = 9'h0, offset_168 = 9'h0, s1 = 9'h0;
+  reg [79:0] n1, signal_148 = 80'h0, s9_pixels = 80'h0, words = 80'h0, y = 80'h0;
+  reg [8:0] linear = 9'h0, offset = 9'h0, offset_177 = 9'h0, s1 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n6, n9, n16, n17, n3, n30, n18, n10, n31, n4, n29, n33, n27, n25, n32, n23, n21, n19, n12,
-    n13, n20, n22, n24, n26, n28, n15, n7, signal, signal_18, signal_46, signal_47, awake,
-    block_ends, coordinates_clk, fed, full, group_ends, ky_ends, no_drain, pass_ends, s0_last, take,
-    wraps, wraps_63;
-  wire [15:0] free, last_row_135;
-  wire [19:0] n14, n11;
-  wire [1:0] n8;
-  wire [20:0] n5;
+  wire n7, n10, n17, n18, n3, n31, n19, n11, n32, n5, n4, n30, n34, n28, n26, n33, n24, n22, n20,
+    n13, n14, n21, n23, n25, n27, n29, n16, n8, signal, signal_18, signal_46, signal_47, signal_91,
+    awake, block_ends, coordinates_clk, fed, full, group_ends, ky_ends, no_drain, pass_ends,
+    s0_last, take, wraps, wraps_63;
+  wire [15:0] free, last_row_144;
+  wire [19:0] n15, n12;
+  wire [1:0] n9;
+  wire [20:0] n6;
   wire [21:0] next_group_beyond, next_row_beyond, step_y_wrap_beyond;
   wire [2:0] count;
-  wire [47:0] out, out_112;
+  wire [47:0] out, out_120;
   wire [5:0] over, over_61;
-  wire [79:0] x, y_142;
+  wire [79:0] x, y_151;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
-  assign pixel = {out_112, out};
+  assign pixel = {out_120, out};
   assign lanes[2:0] = lanes_q;
-  assign issue = signal_25 & ~(n30 | no_drain);
+  assign issue = signal_25 & ~(n31 | no_drain);
   assign idle = ~signal_25;
   assign fill = begins & ~full;
   assign wait_rows = signal_25 & signal;
   assign wait_weights = signal_25 & ~signal & signal_18;
-  assign wait_drain = signal_25 & ~n30 & no_drain;
-  assign weights_read = issue & n18;
+  assign wait_drain = signal_25 & ~n31 & no_drain;
+  assign weights_read = issue & n19;
   assign weights_rewind = issue & group_ends;
   assign weights_free = issue & (pass_ends | config_2[410]);
-  assign awake_122 = |{s8[0], s7[0], s6[0], s4[0], s3[0], s2[0], s1[0], s10[0], s9[0], read_enable,
-    hand_over, s11_q[0], signal_47, signal_46, shift, issue, awake} | n4;
+  assign awake_131 = |{s9[0], s8[0], s7[0], s6[0], s4[0], s3[0], s2[0], s1[0], s12[0], s11[0],
+    s10[0], read_enable, hand_over, s13_q[0], signal_47, signal_46, shift, issue, awake} | n4;
   assign take = issue & begins;
+  assign signal_91 = hand_over | shift;
   assign n3 = s1[0] & s1[8];
-  assign signal_47 = n29 & released != free;
+  assign signal_47 = n30 & released != free;
   assign signal_46 = configured & idle;
   assign n4 = |settling;
+  assign n5 = signal_91 & ~s12[3];
   assign next_group_beyond = $signed({1'h0, signal_70}) + $signed(pixels_less);
   assign step_y_wrap_beyond = $signed({1'h0, config_2[281:262]}) + $signed(signal_66);
   assign wraps_63 = $signed(over_61) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n5 = config_2[261:242] + 1'h1;
+  assign n6 = config_2[261:242] + 1'h1;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = kx_ends_ends & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n6 = issue & pass_ends;
-  assign n7 = signal_25 ? 1'h1 : configured & ~(|flushing);
-  assign n8 = group_ends_ends ? config_2[444:443] : 2'h2;
-  assign n9 = idle & ~s1[0] & ~s2[0];
-  assign n10 = s2[0] & ~s2[4];
-  assign n11 = n31 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_82) : n14;
-  assign n12 = |{s2[0], n31, n10, n9};
-  assign n13 = {n10, n9} != 2'h2;
-  assign n14 = s2[6] ? next_group : signal_70;
-  assign n15 = n12 & {n31, n10, n9} != 3'h4 & n13;
+  assign n7 = issue & pass_ends;
+  assign n8 = signal_25 ? 1'h1 : configured & ~(|flushing);
+  assign n9 = group_ends_ends ? config_2[444:443] : 2'h2;
+  assign n10 = idle & ~s1[0] & ~s2[0];
+  assign n11 = s2[0] & ~s2[4];
+  assign n12 = n32 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_82) : n15;
+  assign n13 = |{s2[0], n32, n11, n10};
+  assign n14 = {n11, n10} != 2'h2;
+  assign n15 = s2[6] ? next_group : signal_70;
+  assign n16 = n13 & {n32, n11, n10} != 3'h4 & n14;
   assign over_61 = $signed({1'h0, signal_60}) + $signed(delta_less_62);
   assign over = $signed({1'h0, signal_55}) + $signed(delta_less);
-  assign n16 = n9 | s2[0] & s2[5];
-  assign n17 = s2[0] & s2[4];
-  assign n18 = ~odd;
+  assign n17 = n10 | s2[0] & s2[5];
+  assign n18 = s2[0] & s2[4];
+  assign n19 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
-  assign n19 = idle | weights_rewind & pass_ends_ends;
-  assign n20 = weights_rewind | n19;
-  assign n21 = idle | s0_last & group_ends_ends;
-  assign n22 = s0_last | n21;
-  assign n23 = idle | n32 & block_ends_ends;
-  assign n24 = n23 | n32;
-  assign n25 = idle | n33 & ky_ends_ends;
-  assign n26 = n25 | n33;
-  assign n27 = idle | n33;
-  assign n28 = issue | n27;
-  assign n29 = signal_25 & begins & full;
-  assign n30 = signal | signal_18;
+  assign n20 = idle | weights_rewind & pass_ends_ends;
+  assign n21 = weights_rewind | n20;
+  assign n22 = idle | s0_last & group_ends_ends;
+  assign n23 = s0_last | n22;
+  assign n24 = idle | n33 & block_ends_ends;
+  assign n25 = n24 | n33;
+  assign n26 = idle | n34 & ky_ends_ends;
+  assign n27 = n26 | n34;
+  assign n28 = idle | n34;
+  assign n29 = issue | n28;
+  assign n30 = signal_25 & begins & full;
+  assign n31 = signal | signal_18;
   assign no_drain = block_ends & (in_flight | ~drain_ready);
   assign signal = begins & ~(full & fed);
-  assign signal_18 = n18 & ~weights_ready;
-  assign n31 = s2[0] & ~s2[5];
+  assign signal_18 = n19 & ~weights_ready;
+  assign n32 = s2[0] & ~s2[5];
   assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_84);
-  assign n32 = issue & ky_ends;
-  assign n33 = issue & kx_ends_ends;
+  assign n33 = issue & ky_ends;
+  assign n34 = issue & kx_ends_ends;
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
     .awake(awake), .clear(idle), .config_2(config_2), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
-      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_135), .stored(stored),
-      .take(take), .x(x), .y(y_142)
+      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_144), .stored(stored),
+      .take(take), .x(x), .y(y_151)
   );
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst)
   );
   \neuflow_convolver_tile.convolver.array.locator  locator (
     .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
-      .position(position_172), .ring(config_2[221:202]), .where(read)
+      .position(position_181), .ring(config_2[221:202]), .where(read)
   );
   neuflow_mac_row map0 (
-    .clk(array_gated_clk), .first(s10[2]), .hand_over(hand_over), .multiply(s9[0]), .out(out),
-      .rst(coordinates_gated_rst), .shift(shift), .valid(s10[0]), .weight(s9_weights[15:0]),
-      .words(words)
+    .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
+      .multiply(s10[0]), .out(out), .rst(coordinates_gated_rst), .take(signal_91), .valid(s11[0]),
+      .weight(s10_weights[15:0]), .words(words)
   );
   neuflow_mac_row map1 (
-    .clk(array_gated_clk), .first(s10[2]), .hand_over(hand_over), .multiply(s9[0]), .out(out_112),
-      .rst(coordinates_gated_rst), .shift(shift), .valid(s10[0]), .weight(s9_weights[31:16]),
-      .words(words)
+    .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
+      .multiply(s10[0]), .out(out_120), .rst(coordinates_gated_rst), .take(signal_91),
+      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words)
   );
   always @(posedge array_gated_clk) begin
     s5_masks <= s4_masks;
@@ -418,7 +420,7 @@ module \neuflow_convolver_tile.convolver.array  (
     s7_masks <= s6_masks;
     s8_masks <= s7_masks;
     offset <= signal_55 * config_2[326:318];
-    offset_168 <= signal_60 * config_2[346:338];
+    offset_177 <= signal_60 * config_2[346:338];
     s6_rotate <= read[2:0];
     s7_rotate <= s6_rotate;
     s8_rotate <= s7_rotate[0];
@@ -429,41 +431,44 @@ module \neuflow_convolver_tile.convolver.array  (
     s7_weights <= s6_weights;
     s8_weights <= s7_weights;
     s9_weights <= s8_weights;
+    s10_weights <= s9_weights;
     if (s1[0]) beat <= weights;
+    if (s9[0]) words <= s9_pixels;
     if (s8[0]) begin
       n1 = {2{s8_words}} >> {s8_rotate, 4'h0};
-      words <= n1 & {{15{s8_masks[4]}}, s8_masks[4:3], {14{s8_masks[3]}}, s8_masks[3:2],
+      s9_pixels <= n1 & {{15{s8_masks[4]}}, s8_masks[4:3], {14{s8_masks[3]}}, s8_masks[3:2],
         {14{s8_masks[2]}}, s8_masks[2:1], {14{s8_masks[1]}}, s8_masks[1:0], {15{s8_masks[0]}}};
     end
     if (s7[0]) begin
       n2 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
       s8_words <= n2;
     end
-    if (s6[0]) s7_words <= words_177;
+    if (s6[0]) s7_words <= words_186;
     if (s2[0]) begin
       at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
-      at_x4 <= $signed({1'h0, signal_139[79:64]}) + $signed(signal_137);
+      at_x4 <= $signed({1'h0, signal_148[79:64]}) + $signed(signal_146);
       at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
-      at_x3 <= $signed({1'h0, signal_139[63:48]}) + $signed(signal_137);
+      at_x3 <= $signed({1'h0, signal_148[63:48]}) + $signed(signal_146);
       at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
-      at_x2 <= $signed({1'h0, signal_139[47:32]}) + $signed(signal_137);
+      at_x2 <= $signed({1'h0, signal_148[47:32]}) + $signed(signal_146);
       at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
-      at_x1 <= $signed({1'h0, signal_139[31:16]}) + $signed(signal_137);
+      at_x1 <= $signed({1'h0, signal_148[31:16]}) + $signed(signal_146);
       at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
-      at_x0 <= $signed({1'h0, signal_139[15:0]}) + $signed(signal_137);
+      at_x0 <= $signed({1'h0, signal_148[15:0]}) + $signed(signal_146);
     end
     if (s3[0]) s4_masks <= {at_x4 < config_2[93:78] & at_y4 < config_2[109:94], at_x3 <
       config_2[93:78] & at_y3 < config_2[109:94], at_x2 < config_2[93:78] & at_y2 <
       config_2[109:94], at_x1 < config_2[93:78] & at_y1 < config_2[109:94], at_x0 < config_2[93:78]
       & at_y0 < config_2[109:94]};
     if (n3) begin
-      y <= y_142;
-      signal_139 <= x;
+      y <= y_151;
+      signal_148 <= x;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s8[0], s7[0], s6[0], s4[0], s3[0], s2[0], s1[0], s10[0], s9[0], read_enable, hand_over,
-      s11_q[0], signal_47, signal_46, coordinates_gated_rst, shift, issue, awake}) begin
+    if (|{s9[0], s8[0], s7[0], s6[0], s4[0], s3[0], s2[0], s1[0], s12[0], s11[0], s10[0],
+      read_enable, hand_over, s13_q[0], signal_47, signal_46, coordinates_gated_rst, shift, issue,
+      awake}) begin
       settling <= 3'h6;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -471,23 +476,25 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      position_172 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0; pixels_less
-        <= 21'h0; signal_66 <= 21'h0; wraps_68 <= 1'h0; move_less_84 <= 21'h0; signal_82 <= 20'h0;
-        wrapped_less_167 <= 21'h0; signal_165 <= 20'h0; kept_less_164 <= 21'h0; signal_163 <= 20'h0;
-        delta_less_62 <= 5'h0; move_less <= 21'h0; signal_76 <= 20'h0; wrapped_less <= 21'h0;
-        signal_160 <= 20'h0; kept_less <= 21'h0; signal_158 <= 20'h0; delta_less <= 5'h0;
-        {hand_over, s11_q} <= 4'h0; s10 <= 4'h0; s9 <= 4'h0; s8 <= 4'h0; s7 <= 4'h0; s6 <= 4'h0;
-        {s5_q, read_enable} <= 4'h0; s4 <= 4'h0; s3 <= 4'h0; s2 <= 7'h0; s1 <= 9'h0; pass_done <=
-        1'h0; signal_25 <= 1'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; position <=
-        20'h0; row_start <= 20'h0; signal_70 <= 20'h0; channel_base <= 20'h0; signal_60 <= 4'h0;
-        signal_55 <= 4'h0; tap_y <= 18'h0; signal_137 <= 18'h0; block <= 18'h0; last_row <= 16'h0;
-        odd <= 1'h0; begins <= 1'h1; signal_51 <= 1'h1; pass_ends_ends <= 1'h0; pass_ends_left <=
-        20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends <= 1'h0;
-        block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; kx_ends_ends <= 1'h0;
-        kx_ends_left <= 6'h0; lanes_q <= 3'h0;
+      move <= 1'h0; behind <= 1'h0; position_181 <= 20'h0; linear <= 9'h0; next_group <= 20'h0;
+        step_y_wrap <= 20'h0; pixels_less <= 21'h0; signal_66 <= 21'h0; wraps_68 <= 1'h0;
+        move_less_84 <= 21'h0; signal_82 <= 20'h0; wrapped_less_176 <= 21'h0; signal_174 <= 20'h0;
+        kept_less_173 <= 21'h0; signal_172 <= 20'h0; delta_less_62 <= 5'h0; move_less <= 21'h0;
+        signal_76 <= 20'h0; wrapped_less <= 21'h0; signal_169 <= 20'h0; kept_less <= 21'h0;
+        signal_167 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0; s11 <=
+        4'h0; s10 <= 4'h0; s9 <= 4'h0; s8 <= 4'h0; s7 <= 4'h0; s6 <= 4'h0; {s5_q, read_enable} <=
+        4'h0; s4 <= 4'h0; s3 <= 4'h0; s2 <= 7'h0; s1 <= 9'h0; pass_done <= 1'h0; signal_25 <= 1'h0;
+        maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; position <= 20'h0; row_start <= 20'h0;
+        signal_70 <= 20'h0; channel_base <= 20'h0; signal_60 <= 4'h0; signal_55 <= 4'h0; tap_y <=
+        18'h0; signal_146 <= 18'h0; block <= 18'h0; last_row <= 16'h0; odd <= 1'h0; begins <= 1'h1;
+        signal_51 <= 1'h1; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0;
+        group_ends_left <= 10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <=
+        1'h0; ky_ends_left <= 6'h0; kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; lanes_q <= 3'h0;
     end else begin
-      position_172 <= position;
-      linear <= (channel_base[8:0] + offset) + offset_168;
+      move <= n5 | s11[3];
+      behind <= n5;
+      position_181 <= position;
+      linear <= (channel_base[8:0] + offset) + offset_177;
       next_group <= wraps_68 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
         : signal_70 + 3'h5;
       step_y_wrap <= wraps_68 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
@@ -495,21 +502,23 @@ module \neuflow_convolver_tile.convolver.array  (
       pixels_less <= 3'h5 - config_2[221:202];
       signal_66 <= config_2[301:282] - config_2[221:202];
       wraps_68 <= |config_2[221:202];
-      move_less_84 <= wraps_63 ? wrapped_less_167 : kept_less_164;
-      signal_82 <= wraps_63 ? signal_165 : signal_163;
-      wrapped_less_167 <= step_y_wrap - config_2[221:202];
-      signal_165 <= step_y_wrap;
-      kept_less_164 <= config_2[281:262] - config_2[221:202];
-      signal_163 <= config_2[281:262];
+      move_less_84 <= wraps_63 ? wrapped_less_176 : kept_less_173;
+      signal_82 <= wraps_63 ? signal_174 : signal_172;
+      wrapped_less_176 <= step_y_wrap - config_2[221:202];
+      signal_174 <= step_y_wrap;
+      kept_less_173 <= config_2[281:262] - config_2[221:202];
+      signal_172 <= config_2[281:262];
       delta_less_62 <= config_2[317:314] - config_2[113:110];
       move_less <= wraps ? wrapped_less : kept_less;
-      signal_76 <= wraps ? signal_160 : signal_158;
-      wrapped_less <= n5 - config_2[221:202];
-      signal_160 <= n5[19:0];
+      signal_76 <= wraps ? signal_169 : signal_167;
+      wrapped_less <= n6 - config_2[221:202];
+      signal_169 <= n6[19:0];
       kept_less <= config_2[261:242] - config_2[221:202];
-      signal_158 <= config_2[261:242];
+      signal_167 <= config_2[261:242];
       delta_less <= config_2[313:310] - config_2[113:110];
-      {hand_over, s11_q} <= s10;
+      {hand_over, s13_q} <= s12;
+      s12 <= s11;
+      s11 <= s10;
       s10 <= s9;
       s9 <= s8;
       s8 <= s7;
@@ -520,66 +529,66 @@ module \neuflow_convolver_tile.convolver.array  (
       s3 <= s2[3:0];
       s2 <= s1[6:0];
       s1 <= {begins, pass_ends, group_ends, ky_ends, kx_ends_ends, s0_last, signal_51, odd, issue};
-      pass_done <= n6;
-      signal_25 <= issue ? (pass_ends ? 1'h0 : n7) : n7;
-      maps[1] <= n8[1];
-      flushing <= {flushing[2:0], n6};
+      pass_done <= n7;
+      signal_25 <= issue ? (pass_ends ? 1'h0 : n8) : n8;
+      maps[1] <= n9[1];
+      flushing <= {flushing[2:0], n7};
       in_flight <= in_flight & ~hand_over | s0_last;
-      if (n12) begin
+      if (n13) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n9 ? config_2[241:222] : n10 ? (wraps_68 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_76) : n11;
+        position <= n10 ? config_2[241:222] : n11 ? (wraps_68 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_76) : n12;
       end
-      if (n12 & n13) row_start <= n9 ? config_2[241:222] : n11;
-      if (n15) begin
-        signal_70 <= n9 ? config_2[241:222] : n14;
-        channel_base <= n9 ? config_2[181:162] : s2[3] ? config_2[181:162] : channel_base +
+      if (n13 & n14) row_start <= n10 ? config_2[241:222] : n12;
+      if (n16) begin
+        signal_70 <= n10 ? config_2[241:222] : n15;
+        channel_base <= n10 ? config_2[181:162] : s2[3] ? config_2[181:162] : channel_base +
           config_2[201:182];
       end
-      if (s1[0] & s1[4] | n9) signal_60 <= n9 ? config_2[309:306] : s1[5] ? config_2[309:306] :
+      if (s1[0] & s1[4] | n10) signal_60 <= n10 ? config_2[309:306] : s1[5] ? config_2[309:306] :
         wraps_63 ? over_61[3:0] : signal_60 + config_2[317:314];
-      if (s1[0] | n9) signal_55 <= n9 ? config_2[305:302] : s1[4] ? config_2[305:302] : wraps ?
+      if (s1[0] | n10) signal_55 <= n10 ? config_2[305:302] : s1[4] ? config_2[305:302] : wraps ?
         over[3:0] : signal_55 + config_2[313:310];
-      if (n17 | n16) tap_y <= n16 ? {{2{config_2[145]}}, config_2[145:130]} :
+      if (n18 | n17) tap_y <= n17 ? {{2{config_2[145]}}, config_2[145:130]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config_2[161:154]}));
-      if (s2[0] | n17 | n16) signal_137 <= n16 ? {{2{config_2[129]}}, config_2[129:114]} : n17 ?
-        {{2{config_2[129]}}, config_2[129:114]} : $unsigned($signed(signal_137) + $signed({1'h0,
+      if (s2[0] | n18 | n17) signal_146 <= n17 ? {{2{config_2[129]}}, config_2[129:114]} : n18 ?
+        {{2{config_2[129]}}, config_2[129:114]} : $unsigned($signed(signal_146) + $signed({1'h0,
         config_2[153:146]}));
       if (s1[3]) block <= {s1[7:6], last_row};
-      if (take) last_row <= last_row_135;
+      if (take) last_row <= last_row_144;
       if (issue) begin
-        odd <= n18 & ~block_ends;
+        odd <= n19 & ~block_ends;
         begins <= group_ends;
         signal_51 <= block_ends;
       end
-      if (n20) begin
-        pass_ends_ends <= n19 ? config_2[19:0] == 1'h1 : pass_ends_left == 1'h1;
-        pass_ends_left <= n19 ? config_2[19:0] - 1'h1 : pass_ends_left - 1'h1;
+      if (n21) begin
+        pass_ends_ends <= n20 ? config_2[19:0] == 1'h1 : pass_ends_left == 1'h1;
+        pass_ends_left <= n20 ? config_2[19:0] - 1'h1 : pass_ends_left - 1'h1;
       end
-      if (n22) begin
-        group_ends_ends <= n21 ? config_2[29:20] == 1'h1 : group_ends_left == 1'h1;
-        group_ends_left <= n21 ? config_2[29:20] - 1'h1 : group_ends_left - 1'h1;
+      if (n23) begin
+        group_ends_ends <= n22 ? config_2[29:20] == 1'h1 : group_ends_left == 1'h1;
+        group_ends_left <= n22 ? config_2[29:20] - 1'h1 : group_ends_left - 1'h1;
       end
-      if (n24) begin
-        block_ends_ends <= n23 ? config_2[49:30] == 1'h1 : block_ends_left == 1'h1;
-        block_ends_left <= n23 ? config_2[49:30] - 1'h1 : block_ends_left - 1'h1;
+      if (n25) begin
+        block_ends_ends <= n24 ? config_2[49:30] == 1'h1 : block_ends_left == 1'h1;
+        block_ends_left <= n24 ? config_2[49:30] - 1'h1 : block_ends_left - 1'h1;
       end
-      if (n26) begin
-        ky_ends_ends <= n25 ? config_2[55:50] == 1'h1 : ky_ends_left == 1'h1;
-        ky_ends_left <= n25 ? config_2[55:50] - 1'h1 : ky_ends_left - 1'h1;
+      if (n27) begin
+        ky_ends_ends <= n26 ? config_2[55:50] == 1'h1 : ky_ends_left == 1'h1;
+        ky_ends_left <= n26 ? config_2[55:50] - 1'h1 : ky_ends_left - 1'h1;
       end
-      if (n28) begin
-        kx_ends_ends <= n27 ? config_2[61:56] == 1'h1 : kx_ends_left == 1'h1;
-        kx_ends_left <= n27 ? config_2[61:56] - 1'h1 : kx_ends_left - 1'h1;
+      if (n29) begin
+        kx_ends_ends <= n28 ? config_2[61:56] == 1'h1 : kx_ends_left == 1'h1;
+        kx_ends_left <= n28 ? config_2[61:56] - 1'h1 : kx_ends_left - 1'h1;
       end
       if (begins) lanes_q <= count;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (coordinates_gated_rst | n6) begin
+    if (coordinates_gated_rst | n7) begin
       released <= 16'h0;
     end else begin
-      if (n29) released <= free;
+      if (n30) released <= free;
     end
   end
   always @(posedge array_gated_clk) begin
@@ -1054,7 +1063,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_143), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2047_0(s5[1:0])
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2066_0(s5[1:0])
   );
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
@@ -1099,7 +1108,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       s2 <= s1;
       s1 <= {running_block[16], ends, s0_step};
       ready <= parameters_take ? signal_19 : ~waiting & ~hand_over & (~running | ends | signal_19 &
-        left <= 4'hd);
+        left <= 4'hf);
       signal_14 <= config__payload[95] | signal_128 < signal_129 & ~unread;
       signal_129 <= signal_130 + config__payload[112:97];
       signal_128 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_127;
@@ -1420,7 +1429,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2047_0,
+  input wire [1:0] port_2066_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [132:0] config_2,
@@ -1435,8 +1444,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2047_0[0];
-  assign n3 = port_2047_0[0] | clear | n2;
+  assign n2 = fresh & ~port_2066_0[0];
+  assign n3 = port_2066_0[0] | clear | n2;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1446,7 +1455,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2047_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2066_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
   assign n6 = drain_gated_rst | clear | n2;
   always @(posedge drain_gated_clk) begin
@@ -1454,14 +1463,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2047_0[0], mark, clear, n2} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2047_0[0]
+      if ({port_2066_0[0], mark, clear, n2} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2066_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2047_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2066_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1477,16 +1486,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2047_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2066_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2047_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2066_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2047_0[0]) fresh <= 1'h0;
+      if (port_2066_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -2026,7 +2035,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1819_16,
+  input wire [1:0] port_1831_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -2045,8 +2054,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n2 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_53), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .free(parameters_take & port_1819_16[1]), .read_enable(read_34), .ready(ready_36),
-      .rewind(parameters_take & port_1819_16[0]), .room(room_14), .value(value_51),
+      .free(parameters_take & port_1831_16[1]), .read_enable(read_34), .ready(ready_36),
+      .rewind(parameters_take & port_1831_16[0]), .room(room_14), .value(value_51),
       .write_data(i__payload[63:0]), .write_enable(signal_16 & leads)
   );
   neuflow_clock_gate blocks_gate (

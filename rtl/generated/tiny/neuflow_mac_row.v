@@ -7,24 +7,31 @@ module neuflow_mac_row (
   input wire multiply,
   input wire valid,
   input wire first,
-  input wire hand_over,
-  input wire shift,
+  input wire move,
+  input wire copy,
+  input wire take,
+  input wire behind,
   output reg [47:0] out = 48'h0,
   input wire clk
 );
   reg [31:0] product0 = 32'h0, product1 = 32'h0, product2 = 32'h0, product3 = 32'h0, product4 =
     32'h0;
-  reg [47:0] drain1 = 48'h0, drain2 = 48'h0, drain3 = 48'h0, drain4 = 48'h0, sum0 = 48'h0, sum1 =
-    48'h0, sum2 = 48'h0, sum3 = 48'h0, sum4 = 48'h0;
-  wire n1;
-  assign n1 = hand_over | shift;
+  reg [47:0] drain0 = 48'h0, drain1 = 48'h0, drain2 = 48'h0, drain3 = 48'h0, drain4 = 48'h0, sum0 =
+    48'h0, sum1 = 48'h0, sum2 = 48'h0, sum3 = 48'h0, sum4 = 48'h0;
   always @(posedge clk) begin
-    if (n1) begin
-      drain4 <= hand_over ? sum4 : 48'h0;
-      drain3 <= hand_over ? sum3 : drain4;
-      drain2 <= hand_over ? sum2 : drain3;
-      drain1 <= hand_over ? sum1 : drain2;
-      out <= hand_over ? sum0 : drain1;
+    if (rst) begin
+      out <= 48'h0;
+    end else begin
+      if (take) out <= behind ? drain1 : drain0;
+    end
+  end
+  always @(posedge clk) begin
+    if (move) begin
+      drain4 <= (!(copy)) ? 48'h0 : sum4;
+      drain3 <= copy ? sum3 : drain4;
+      drain2 <= copy ? sum2 : drain3;
+      drain1 <= copy ? sum1 : drain2;
+      drain0 <= copy ? sum0 : drain1;
     end
     if (valid) begin
       sum4 <= $signed(first ? 48'h0 : sum4) + $signed(product4);

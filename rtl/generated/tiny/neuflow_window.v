@@ -195,7 +195,7 @@ module neuflow_window (
         $unsigned($signed(y) + $signed(2'h1)) : {{9{n15[8]}}, n15};
       if (&{n17, {n4, real_2, closing & fresh == open, n18} != 4'h8, n9, n19}) fresh <= n4 ? (real_2
         ? 8'h0 : fresh - 1'h1) : n7 ? fresh + 1'h1 : 8'h0;
-      if (&{n19, n17, n21, n9}) open <= n4 ? n20 : n7 ? open + 1'h1 : 8'h0;
+      if (&{n17, n21, n9, n19}) open <= n4 ? n20 : n7 ? open + 1'h1 : 8'h0;
       if (n22) begin
         reach <= n3 ? reach + o__payload_21[112:105] : {2'h0, o__payload_21[112:105]};
         slots <= n3 ? slots + 1'h1 : 8'h1;
