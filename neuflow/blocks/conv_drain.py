@@ -331,17 +331,20 @@ class Drain(Component):
         stages = [Signal(beat, name=f"r{k}_beat") for k in range(Reorder.READ + 1)]
         address = Signal(ROW_ADDRESS)
         end = stages[-1]
+        # Cuts the way from a stalled output back to all that counts here.
+        m.submodules.sends = sends = Slice(packer.i.payload.shape())
+        connect(m, sends.o, packer.i)
         m.d.comb += [
             Cat(stages[0].valid, stages[0].count, stages[0].last).eq(Cat(issue, count, all_ends)),
-            move.eq(~end.valid | packer.i.ready),
-            self.reads.eq(move & Cat(stage.valid for stage in stages).any()),
+            move.eq(~end.valid | sends.i.ready),
+            self.reads.eq(fires(sends.o) | (move & Cat(stage.valid for stage in stages).any())),
             self.reorder.move.eq(move),
             self.reorder.read_enable.eq(issue),
             self.reorder.read_address.eq(address),
-            packer.i.valid.eq(end.valid),
-            packer.i.payload.words.eq(self.reorder.read_words),
-            packer.i.payload.count.eq(end.count),
-            packer.i.payload.last.eq(end.last),
+            sends.i.valid.eq(end.valid),
+            sends.i.payload.words.eq(self.reorder.read_words),
+            sends.i.payload.count.eq(end.count),
+            sends.i.payload.last.eq(end.last),
         ]
         with m.If(move):
             m.d.sync += [after.eq(before) for before, after in pairwise(stages)]

@@ -10,6 +10,8 @@ from neuflow.blocks.convolver_model import HAND_OVER
 from neuflow.cycle.array import BLOCK
 from neuflow.cycle.compiled import part
 from neuflow.cycle.merger import MERGER, merger_edge, merger_ready, merger_rests
+from neuflow.cycle.parts import SLICE
+from neuflow.cycle.parts import slice_edge as sends_edge
 from neuflow.cycle.pipeline import SPARE, slice_edge
 from neuflow.cycle.state import INT, record
 from neuflow.fixed import PARTIAL_WORDS
@@ -39,6 +41,7 @@ DRAIN = np.dtype(
         # Rows that are sent.
         *((n, INT) for n in ("rows_sent", "available", "rest", "map", "unread")),
         ("reads", BEAT, (READS,)),
+        ("sends", SLICE),
         ("packer", MERGER),
         ("leaving", INT),  # rows of the pass before are still in the packer
         ("slice", SPARE),
@@ -62,7 +65,7 @@ def drain_rests(d, config, o):
     """Whether nothing can move, unless the array hands over."""
     return not (
         config.valid or d.known or d.running or d.waiting or d.stage_step or d.sums_end
-        or d.reads[0].valid or d.reads[1].valid or d.reads[2].valid or o.valid
+        or d.reads[0].valid or d.reads[1].valid or d.reads[2].valid or d.sends.valid or o.valid
         or d.ready == 0 or d.leaving or not merger_rests(d.packer)
     )  # fmt: skip
 
@@ -80,7 +83,7 @@ def _start_wires(d, array, parameters):
 def _rows_wires(d, c, maps):
     """Read complete rows back, map by map, ``maps`` words a cycle."""
     d.packer_o_ready = not d.partial and d.slice.valid == 0
-    d.move = not d.reads[READS - 1].valid or merger_ready(d.packer, d.packer_o_ready)
+    d.move = not d.reads[READS - 1].valid or d.sends.spare_valid == 0
     d.issue = d.rows_end = d.map_ends = 0
     if d.move and d.known == _KNOWN and d.available:
         d.issue = 1
@@ -195,9 +198,12 @@ def _rows_edge(d, c, maps, known):
     """``Drain._send_rows``."""
     count = d.rest if d.row_ends else maps
     sent = d.rows_sent + 1 if d.map_ends else d.rows_sent
-    end = d.reads[READS - 1]
-    if end.valid or not merger_rests(d.packer):
-        merger_edge(d.packer, maps, 0, end.valid, end.count, end.last, d.packer_o_ready)
+    end, sends = d.reads[READS - 1], d.sends
+    packs = merger_ready(d.packer, d.packer_o_ready)
+    if sends.valid or not merger_rests(d.packer):
+        merger_edge(d.packer, maps, 0, sends.valid, sends.a, sends.b, d.packer_o_ready)
+    if sends.valid or end.valid:
+        sends_edge(sends, end.valid, end.count, end.last, packs)
     if d.move:
         d.unread = d.map_ends
         for k in range(READS - 1, 0, -1):

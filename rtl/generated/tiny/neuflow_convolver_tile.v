@@ -222,11 +222,11 @@ module \neuflow_convolver_tile.convolver  (
     .awake(awake_174), .clk(clk), .gated(config_conv_weights_clk), .rst(array_gated_rst)
   );
   \neuflow_convolver_tile.convolver.drain  drain (
-    .awake_123(awake_172), .block(block), .config__payload(config__payload_65),
+    .awake_129(awake_172), .block(block), .config__payload(config__payload_65),
       .config__ready(config__ready_68), .config__valid(config__valid_69),
       .drain_gated_clk(drain_clk), .drain_gated_rst(array_gated_rst), .hand_over(hand_over),
       .held(held), .o__payload(o__payload_90), .o__ready(o__ready_92), .o__valid(o__valid_94),
-      .parameters_132(parameters), .parameters_take(parameters_take),
+      .parameters_138(parameters), .parameters_take(parameters_take),
       .parameters_valid(parameters_valid), .partials__payload(partials__payload),
       .partials__ready(partials__ready), .partials__valid(partials__valid), .pixel(pixel),
       .ready(drain_ready), .shift(shift)
@@ -246,7 +246,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1831_16(block[17:16]), .read(read_118),
+      .parameters_valid(parameters_valid), .port_1847_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst)
   );
 endmodule
@@ -929,10 +929,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   output wire shift,
   output wire config__ready,
   output wire held,
-  output wire awake_123,
+  output wire awake_129,
   input wire o__ready,
   input wire parameters_valid,
-  input wire [191:0] parameters_132,
+  input wire [191:0] parameters_138,
   input wire [95:0] pixel,
   input wire hand_over,
   input wire [17:0] block,
@@ -947,13 +947,13 @@ module \neuflow_convolver_tile.convolver.drain  (
     map_ends = 1'h0, row_ends = 1'h0, row_ends_88 = 1'h0, running = 1'h0, s7_step = 1'h0, s8_step =
     1'h0, slot_ends = 1'h0, sums_end = 1'h0, unread = 1'h0, waiting = 1'h0, wants = 1'h1,
     write_enable = 1'h0;
-  reg [15:0] signal_127 = 16'h0, signal_128 = 16'h0, signal_130 = 16'h0, signal_144 = 16'h0,
+  reg [15:0] signal_133 = 16'h0, signal_134 = 16'h0, signal_136 = 16'h0, signal_150 = 16'h0,
     signal_90 = 16'h0, complete = 16'h0, map_left = 16'h0, row_left = 16'h0, slot_left = 16'h0, told
     = 16'h0;
-  reg [16:0] signal_129 = 17'h0;
+  reg [16:0] signal_135 = 17'h0;
   reg [17:0] running_block = 18'h0;
   reg [191:0] parameters = 192'h0;
-  reg [19:0] signal_109 = 20'h0, signal_83 = 20'h0, map_base = 20'h0, read_address = 20'h0,
+  reg [19:0] signal_115 = 20'h0, signal_83 = 20'h0, map_base = 20'h0, read_address = 20'h0,
     write_address = 20'h0;
   reg [1:0] sent = 2'h0;
   reg [2:0] n21, known = 3'h0, left = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 = 3'h0, s5 = 3'h0,
@@ -961,16 +961,16 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h12;
-  wire n32, n31, n8, n15, n24, n13, n12, n7, n2, n30, n1, n6, n5, n4, n3, n11, n27, n28, n19, n17,
+  wire n32, n17, n8, n31, n15, n24, n13, n12, n7, n2, n30, n1, n6, n5, n4, n3, n11, n27, n28, n19,
     n14, n16, n18, n20, n23, n25, n26, n29, signal, signal_19, signal_32, signal_84, signal_91,
-    signal_92, all_ends, awake, en, ends, have, i__ready, i__ready_96, i__valid_113, inside_2,
-    last_word, o__ready_115, o__valid_116, out__valid, reads, s0_step;
-  wire [15:0] n10, complete_143, out, out_75, out__payload_words_0, out__payload_words_1;
+    signal_92, all_ends, awake, en, ends, have, i__ready, i__ready_102, i__ready_97, i__valid,
+    i__valid_119, inside_2, last_word, o__ready_121, o__valid_122, out__valid, reads, s0_step;
+  wire [15:0] n10, complete_149, out, out_75, out__payload_words_0, out__payload_words_1;
   wire [16:0] n9;
-  wire [19:0] signal_107, next_map, offset;
+  wire [19:0] signal_113, next_map, offset;
   wire [2:0] n22;
-  wire [31:0] i__payload_words;
-  wire [34:0] o__payload_114;
+  wire [31:0] i__payload_111_words;
+  wire [34:0] i__payload, o__payload_120;
   wire [47:0] acc, acc_69;
   assign parameters_take = (hand_over | waiting) & known[2] & ~all_started & signal_14 &
     parameters_valid;
@@ -978,9 +978,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n30 | i__ready & last_word);
   assign config__ready = sums_end | n12;
   assign held = o__valid & ~o__ready;
-  assign awake_123 = |{reads, running, waiting, hand_over, n3, n4, n5, n6, awake, signal} | n7;
-  assign o__ready_115 = n1 ? 1'h0 : i__ready;
-  assign signal_92 = ~r3_beat[0] | i__ready_96;
+  assign awake_129 = |{reads, running, waiting, hand_over, n3, n4, n5, n6, awake, signal} | n7;
+  assign o__ready_121 = n1 ? 1'h0 : i__ready;
+  assign signal_92 = ~r3_beat[0] | i__ready_102;
   assign signal_91 = signal_92 & known[2] & available;
   assign acc = config__payload[94] ? summed0 : pixel[47:0];
   assign en = |{s0_step, s8_step, s7_step, s6[0], s4[0], s3[0], s2[0], s1[0], s5[0]};
@@ -990,18 +990,19 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n2 = left == 1'h1;
   assign out__payload_words_1 = acc_69 >> {sent, 4'h0};
   assign out__payload_words_0 = acc >> {sent, 4'h0};
-  assign i__valid_113 = n1 ? out__valid : o__valid_116;
+  assign i__valid_119 = n1 ? out__valid : o__valid_122;
   assign signal = config__valid & config__ready;
   assign signal_32 = partials__ready & partials__valid;
-  assign reads = signal_92 & |{r2_beat[0], r1_beat[0], r3_beat[0], signal_91};
+  assign reads = i__valid & i__ready_97 | signal_92 & |{r2_beat[0], r1_beat[0], r3_beat[0],
+    signal_91};
   assign n3 = o__valid & o__ready;
-  assign n4 = i__valid_113 & i__ready;
+  assign n4 = i__valid_119 & i__ready;
   assign n5 = block[15:0] != told;
   assign n6 = config__valid & n31;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_91 & signal_84;
-  assign n9 = signal_130 + 1'h1;
+  assign n9 = signal_136 + 1'h1;
   assign s0_step = shift & n30;
   assign signal_19 = n32 & n30;
   assign n10 = config__payload[93:78] - 1'h1;
@@ -1019,7 +1020,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign out__valid = have & config__payload[95];
   assign n22 = left - 1'h1;
   assign n23 = n31 | drain_gated_rst;
-  assign signal_107 = slot_ends ? 20'h0 : signal_109 + config__payload[77:62];
+  assign signal_113 = slot_ends ? 20'h0 : signal_115 + config__payload[77:62];
   assign n24 = signal_91 & row_ends;
   assign next_map = map_base + config__payload[132:113];
   assign n25 = drain_gated_rst | signal;
@@ -1034,14 +1035,13 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n32 = ~config__payload[94];
   \neuflow_convolver_tile.convolver.drain.packer  packer (
     .awake(awake), .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
-      .i__payload_11({r3_beat[3:1], i__payload_words}), .i__ready(i__ready_96),
-      .i__valid(r3_beat[0]), .o__payload(o__payload_114), .o__ready(o__ready_115),
-      .o__valid(o__valid_116)
+      .i__payload_11(i__payload), .i__ready(i__ready_97), .i__valid(i__valid),
+      .o__payload(o__payload_120), .o__ready(o__ready_121), .o__valid(o__valid_122)
   );
   \neuflow_convolver_tile.convolver.drain.reorder  reorder (
     .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
       .map_step(config__payload[132:113]), .move(signal_92), .read_address(read_address),
-      .read_enable(signal_91), .read_words(i__payload_words), .write_address(write_address),
+      .read_enable(signal_91), .read_words(i__payload_111_words), .write_address(write_address),
       .write_enable(write_enable), .write_words({out_75, out})
   );
   neuflow_requantise requantise0 (
@@ -1054,16 +1054,21 @@ module \neuflow_convolver_tile.convolver.drain  (
       .clk(drain_gated_clk), .en(en), .m(parameters[127:112]), .narrow(config__payload[96]),
       .out(out_75), .rst(drain_gated_rst), .s(parameters[149:144]), .zero(parameters[191:176])
   );
+  \neuflow_convolver_tile.convolver.drain.sends  sends (
+    .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .i__payload({r3_beat[3:1],
+      i__payload_111_words}), .i__ready(i__ready_102), .i__valid(r3_beat[0]),
+      .o__payload(i__payload), .o__ready(i__ready_97), .o__valid(i__valid)
+  );
   \neuflow_convolver_tile.convolver.drain.slice  slice (
     .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .i__payload(n1 ?
       {last_word & n2 & running_block[17], 2'h2, out__payload_words_1, out__payload_words_0} :
-      o__payload_114), .i__ready(i__ready), .i__valid(i__valid_113), .o__payload(o__payload),
+      o__payload_120), .i__ready(i__ready), .i__valid(i__valid_119), .o__payload(o__payload),
       .o__ready(o__ready), .o__valid(o__valid)
   );
   \neuflow_convolver_tile.convolver.drain.walk  walk (
-    .clear(signal), .complete(complete_143), .config_2(config__payload),
+    .clear(signal), .complete(complete_149), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2066_0(s5[1:0])
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2082_0(s5[1:0])
   );
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
@@ -1074,7 +1079,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
     if (parameters_take) begin
       running_block <= block;
-      parameters <= parameters_132;
+      parameters <= parameters_138;
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1088,15 +1093,15 @@ module \neuflow_convolver_tile.convolver.drain  (
     if (drain_gated_rst) begin
       told <= 16'h0; sums_end <= 1'h0; available <= 1'h0; write_address <= 20'h0; write_enable <=
         1'h0; s8_step <= 1'h0; s7_step <= 1'h0; s6 <= 3'h0; s5 <= 3'h0; s4 <= 3'h0; s3 <= 3'h0; s2
-        <= 3'h0; s1 <= 3'h0; ready <= 1'h1; signal_14 <= 1'h0; signal_129 <= 17'h0; signal_128 <=
-        16'h0; signal_127 <= 16'h0; known[0] <= 1'h0; leaving <= 1'h0; row_ends <= 1'h0; signal_90
+        <= 3'h0; s1 <= 3'h0; ready <= 1'h1; signal_14 <= 1'h0; signal_135 <= 17'h0; signal_134 <=
+        16'h0; signal_133 <= 16'h0; known[0] <= 1'h0; leaving <= 1'h0; row_ends <= 1'h0; signal_90
         <= 16'h0; unread <= 1'h0; r3_beat <= 4'h0; r2_beat <= 4'h0; r1_beat <= 4'h0; slot_ends <=
         1'h0; slot_left <= 16'h0; row_ends_88 <= 1'h0; row_left <= 16'h0; map_ends <= 1'h0; map_left
         <= 16'h0; sent <= 2'h0; running <= 1'h0; {left[2], left[0]} <= 2'h0;
     end else begin
       told <= block[15:0];
       sums_end <= ends & running_block[17] & config__payload[95];
-      available <= known[2] & (n8 ? n9 != signal_144 : signal_130 != signal_144);
+      available <= known[2] & (n8 ? n9 != signal_150 : signal_136 != signal_150);
       write_address <= signal_83 + offset;
       write_enable <= s6[0] & inside_2;
       s8_step <= s7_step;
@@ -1109,12 +1114,12 @@ module \neuflow_convolver_tile.convolver.drain  (
       s1 <= {running_block[16], ends, s0_step};
       ready <= parameters_take ? signal_19 : ~waiting & ~hand_over & (~running | ends | signal_19 &
         left <= 4'hf);
-      signal_14 <= config__payload[95] | signal_128 < signal_129 & ~unread;
-      signal_129 <= signal_130 + config__payload[112:97];
-      signal_128 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_127;
-      signal_127 <= n10;
+      signal_14 <= config__payload[95] | signal_134 < signal_135 & ~unread;
+      signal_135 <= signal_136 + config__payload[112:97];
+      signal_134 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_133;
+      signal_133 <= n10;
       known[0] <= n11;
-      if (o__valid_116 & o__ready_115 & o__payload_114[34] | n12) leaving <= n12;
+      if (o__valid_122 & o__ready_121 & o__payload_120[34] | n12) leaving <= n12;
       if (n14) begin
         row_ends <= n13 ? config__payload[77:62] <= 2'h2 : signal_90 <= 3'h4;
         signal_90 <= n13 ? config__payload[77:62] : signal_90 - 2'h2;
@@ -1147,24 +1152,24 @@ module \neuflow_convolver_tile.convolver.drain  (
   end
   always @(posedge drain_gated_clk) begin
     if (n23) begin
-      signal_130 <= 16'h0; signal_109 <= 20'h0; read_address <= 20'h0; map_base <= 20'h0;
+      signal_136 <= 16'h0; signal_115 <= 20'h0; read_address <= 20'h0; map_base <= 20'h0;
     end else begin
       if (n8) begin
-        signal_130 <= all_ends ? 16'h0 : n9[15:0];
-        signal_109 <= signal_107;
+        signal_136 <= all_ends ? 16'h0 : n9[15:0];
+        signal_115 <= signal_113;
       end
-      if (signal_91 | n24 | n8) read_address <= n8 ? signal_107 : n24 ? next_map : read_address +
+      if (signal_91 | n24 | n8) read_address <= n8 ? signal_113 : n24 ? next_map : read_address +
         2'h2;
-      if (n24 | n8) map_base <= n8 ? signal_107 : next_map;
+      if (n24 | n8) map_base <= n8 ? signal_113 : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
     if (n25) begin
-      signal_83 <= 20'h0; signal_144 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
+      signal_83 <= 20'h0; signal_150 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
     end else begin
       if (s6[0] & s6[1]) signal_83 <= s6[2] ? 20'h0 : signal_83 + {config__payload[131:113], 1'h0};
-      signal_144 <= complete;
-      complete <= complete_143;
+      signal_150 <= complete;
+      complete <= complete_149;
       if (parameters_take) all_started <= block[17];
     end
   end
@@ -1200,11 +1205,11 @@ module \neuflow_convolver_tile.convolver.drain.packer  (
   input wire drain_gated_clk,
   output wire i__ready,
   output wire awake,
-  input wire [34:0] i__payload_11,
   input wire o__ready,
-  input wire i__valid,
   output wire [34:0] o__payload,
   output wire o__valid,
+  input wire [34:0] i__payload_11,
+  input wire i__valid,
   input wire drain_gated_rst
 );
   wire [36:0] o__payload_13;
@@ -1222,10 +1227,10 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
   output wire i__ready,
   output wire awake,
   input wire o__ready,
-  input wire i__valid,
   input wire [36:0] i__payload,
   output reg o__valid = 1'h0,
   output reg [36:0] o__payload = 37'h0,
+  input wire i__valid,
   input wire drain_gated_rst
 );
   reg signal_22 = 1'h0, begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, low = 1'h0;
@@ -1392,6 +1397,38 @@ module \neuflow_convolver_tile.convolver.drain.reorder.bank1  (
   );
 endmodule
 
+module \neuflow_convolver_tile.convolver.drain.sends  (
+  input wire drain_gated_clk,
+  input wire o__ready,
+  output wire i__ready,
+  input wire [34:0] i__payload,
+  input wire i__valid,
+  output reg [34:0] o__payload = 35'h0,
+  output reg o__valid = 1'h0,
+  input wire drain_gated_rst
+);
+  reg spare_valid = 1'h0;
+  reg [34:0] spare = 35'h0;
+  wire n2, free;
+  wire [34:0] n1;
+  assign i__ready = ~spare_valid;
+  assign n1 = spare_valid ? spare : i__payload;
+  assign free = ~o__valid | o__ready;
+  assign n2 = spare_valid | i__valid;
+  always @(posedge drain_gated_clk) begin
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge drain_gated_clk) begin
+    if (drain_gated_rst) begin
+      spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
+    end
+  end
+endmodule
+
 module \neuflow_convolver_tile.convolver.drain.slice  (
   input wire drain_gated_clk,
   output wire i__ready,
@@ -1429,7 +1466,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2066_0,
+  input wire [1:0] port_2082_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [132:0] config_2,
@@ -1444,8 +1481,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2066_0[0];
-  assign n3 = port_2066_0[0] | clear | n2;
+  assign n2 = fresh & ~port_2082_0[0];
+  assign n3 = port_2082_0[0] | clear | n2;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1455,7 +1492,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2066_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2082_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
   assign n6 = drain_gated_rst | clear | n2;
   always @(posedge drain_gated_clk) begin
@@ -1463,14 +1500,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2066_0[0], mark, clear, n2} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2066_0[0]
+      if ({port_2082_0[0], mark, clear, n2} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2082_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2066_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2082_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1486,16 +1523,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2066_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2082_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2066_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2082_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2066_0[0]) fresh <= 1'h0;
+      if (port_2082_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -2035,7 +2072,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1831_16,
+  input wire [1:0] port_1847_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -2054,8 +2091,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n2 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_53), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .free(parameters_take & port_1831_16[1]), .read_enable(read_34), .ready(ready_36),
-      .rewind(parameters_take & port_1831_16[0]), .room(room_14), .value(value_51),
+      .free(parameters_take & port_1847_16[1]), .read_enable(read_34), .ready(ready_36),
+      .rewind(parameters_take & port_1847_16[0]), .room(room_14), .value(value_51),
       .write_data(i__payload[63:0]), .write_enable(signal_16 & leads)
   );
   neuflow_clock_gate blocks_gate (
