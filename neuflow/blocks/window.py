@@ -48,7 +48,7 @@ class Window(WindowReader, Component):
     place. A partial row that becomes whole leaves through the requantiser.
     """
 
-    LATENCY = 10 + Requantise.LATENCY + Packer.LATENCY + Slice.LATENCY
+    LATENCY = 10 + Requantise.LATENCY + Slice.LATENCY + Packer.LATENCY + Slice.LATENCY
 
     def __init__(self, lanes: int, memory_words: int, depth: int):
         self.lanes = lanes
@@ -228,33 +228,39 @@ class Window(WindowReader, Component):
         return result, part["busy"] | works | Cat(valid).any()
 
     def _build_exit(self, m, total):
-        """Requantise and pack; return whether anything moves."""
+        """Requantise and pack; return whether anything moves.
+
+        The slice between them cuts the way from a stalled output to all stages.
+        """
         setup = self._setup
+        m.submodules.leaves = leaves = Slice(beat_layout(1))
         m.submodules.requantise = exit_ = Requantise()
         m.submodules.packer = packer = Packer(1, self.lanes)
         m.submodules.slice = out = Slice(beat_layout(self.lanes))
+        connect(m, leaves.o, packer.i)
         connect(m, packer.o, out.i)
         connect(m, out.o, flipped(self.o))
         valid, final = Signal(Requantise.LATENCY), Signal(Requantise.LATENCY)
         m.d.comb += [
-            self._en.eq(~valid[-1] | packer.i.ready),
+            self._en.eq(~valid[-1] | leaves.i.ready),
             exit_.en.eq(self._en & (total["valid"] | valid.any())),
             exit_.acc.eq(total["value"]),
             exit_.m.eq(setup.m),
             exit_.s.eq(setup.s),
             exit_.zero.eq(setup.zero),
             exit_.narrow.eq(setup.narrow),
-            packer.i.valid.eq(valid[-1]),
-            packer.i.payload.words[0].eq(exit_.out),
-            packer.i.payload.count.eq(1),
-            packer.i.payload.last.eq(final[-1]),
+            leaves.i.valid.eq(valid[-1]),
+            leaves.i.payload.words[0].eq(exit_.out),
+            leaves.i.payload.count.eq(1),
+            leaves.i.payload.last.eq(final[-1]),
         ]
         with m.If(self._en):
             m.d.sync += [
                 valid.eq(Cat(total["valid"], valid)),
                 final.eq(Cat(total["final"], final)),
             ]
-        return self._en & (total["valid"] | valid.any()) | packer.awake | fires(out.i, out.o)
+        moves = fires(leaves.i, leaves.o, out.i, out.o)
+        return self._en & (total["valid"] | valid.any()) | packer.awake | moves
 
     def _build_rows(self, m, configured, scanned, busy):
         """Go from row to row, padding included; open and close output rows."""

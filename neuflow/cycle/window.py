@@ -9,6 +9,8 @@ from neuflow.blocks.window_model import RING_WORDS
 from neuflow.blocks.window_read import FLAT_BITS
 from neuflow.cycle.compiled import part
 from neuflow.cycle.merger import MERGER, merger_edge, merger_ready, merger_rests
+from neuflow.cycle.parts import SLICE
+from neuflow.cycle.parts import slice_edge as leaves_edge
 from neuflow.cycle.pipeline import SPARE, slice_edge
 from neuflow.cycle.state import INT
 
@@ -40,6 +42,7 @@ WINDOW = np.dtype(
         # Row reduction, merge, exit: flags of the stages, bit k is stage k + 1.
         *((n, INT) for n in ("s_valid", "s_whole", "s_final", "turn")),
         *((n, INT) for n in ("v_valid", "v_leaves", "v_final", "exit_valid", "exit_final")),
+        ("leaves", SLICE),
         ("packer", MERGER),
         ("slice", SPARE),
         # Wires.
@@ -56,7 +59,7 @@ def window_rests(w, config, o):
     """Whether nothing can move."""
     return not (
         w.state != IDLE or config.valid or w.exit_valid or o.valid or w.input_ready
-        or w.ahead or not merger_rests(w.packer)
+        or w.ahead or w.leaves.valid or not merger_rests(w.packer)
     )  # fmt: skip
 
 
@@ -88,7 +91,7 @@ def window_wires(w, config, i, lanes):
     w.take = w.input_ready and i.valid
     i.ready = w.take
     w.packer_o_ready = w.slice.valid == 0
-    w.en = (w.exit_valid >> _EXIT_END & 1) == 0 or merger_ready(w.packer, w.packer_o_ready)
+    w.en = (w.exit_valid >> _EXIT_END & 1) == 0 or w.leaves.spare_valid == 0
     reduced = w.s_valid >> _REDUCE_END & 1
     w.go = w.en and (not reduced or w.turn == 0)
     w.works = reduced or w.turn != 0
@@ -244,9 +247,12 @@ def window_edge(w, config, i, o, lanes):
     packer, end = w.packer, w.exit_valid >> _EXIT_END & 1
     if o.valid or packer.valid:
         slice_edge(w.slice, o, packer.valid, packer.count, packer.last)
-    if end or not merger_rests(packer):
-        last = w.exit_final >> _EXIT_END & 1
-        merger_edge(packer, lanes, 0, end, 1, last, w.packer_o_ready)
+    leaves = w.leaves
+    packs = merger_ready(packer, w.packer_o_ready)
+    if leaves.valid or not merger_rests(packer):
+        merger_edge(packer, lanes, 0, leaves.valid, 1, leaves.b, w.packer_o_ready)
+    if leaves.valid or end:
+        leaves_edge(leaves, end, 1, w.exit_final >> _EXIT_END & 1, packs)
     some_open = w.open != 0
     # After a step the base is another, which shows a cycle later.
     w.arrived = not w.step and _ahead(w.written, w.base) >= 0

@@ -18,14 +18,14 @@ module neuflow_window (
   input wire clk
 );
   reg n46, signal_71, arrived = 1'h0, b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0,
-    closing = 1'h0, column_ends = 1'h0, final_132 = 1'h0, fresh_turn = 1'h1, held_final = 1'h0,
+    closing = 1'h0, column_ends = 1'h0, final_138 = 1'h0, fresh_turn = 1'h1, held_final = 1'h0,
     input_done = 1'h0, map_ends = 1'h0, real_2 = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid =
     1'h0, s4_valid = 1'h0, s5_valid = 1'h0, some_open = 1'h0, v1_valid = 1'h0, v2_valid = 1'h0,
     v3_valid = 1'h0, v4_valid = 1'h0;
-  reg [15:0] n45, signal_162 = 16'h0, closed = 16'h0, column_left = 16'h0, empty, map_left = 16'h0,
+  reg [15:0] n45, signal_168 = 16'h0, closed = 16'h0, column_left = 16'h0, empty, map_left = 16'h0,
     word_0, word_1;
   reg [16:0] n44, n1;
-  reg [17:0] signal_123 = 18'h0, closes_at = 18'h0, opens_at = 18'h0, past_right = 18'h0, right =
+  reg [17:0] signal_129 = 18'h0, closes_at = 18'h0, opens_at = 18'h0, past_right = 18'h0, right =
     18'h0, y = 18'h0, signal_30_q = 18'h0, signal_31_q = 18'h0, to_right_q = 18'h0;
   reg [18:0] beats_written = 19'h0;
   reg [19:0] signal_37 = 20'h0, signal_38 = 20'h0, ahead = 20'h0, base = 20'h0, first_word = 20'h0,
@@ -38,32 +38,33 @@ module neuflow_window (
   reg [5:0] address = 6'h0, b_address = 6'h0, held_address = 6'h0;
   reg [7:0] signal_72 = 8'h0, fresh = 8'h0, head = 8'h0, open = 8'h0, open_less = 8'h0, slot = 8'h0,
     slots = 8'h0;
-  reg [8:0] n41, n14, n12, signal_68, signal_94 = 9'h0, final_2 = 9'h0, s1_meta = 9'h0, s2_meta =
+  reg [8:0] n41, n14, n12, signal_100 = 9'h0, signal_68, final_2 = 9'h0, s1_meta = 9'h0, s2_meta =
     9'h0, s3_meta = 9'h0, s4_meta = 9'h0, s5_meta = 9'h0;
   reg [9:0] n11, reach = 10'h0;
   wire n51, n26, n52, n53, n49, n43, n24, n40, n23, n37, n34, n8, n5, n6, n18, n36, n25, n50, n31,
     n29, n9, n21, n17, n19, n28, n30, n32, n35, n13, n16, n22, n47, n48, n2, n4, n7, n3, n10,
-    signal_111, signal_35, awake_107, awake_109, closes, en, en_96, finish, flushing, go,
-    i__ready_88, i__ready_95, i__valid_89, load, o__valid_108, read, scanned, scanning, skip, step,
-    works;
-  wire [15:0] i__payload_103_words;
+    signal_117, signal_35, awake_113, awake_115, closes, en, en_102, finish, flushing, go,
+    i__ready_101, i__ready_88, i__ready_94, i__valid_89, i__valid_95, load, o__valid_114, read,
+    scanned, scanning, skip, step, works;
+  wire [15:0] i__payload_109_words;
   wire [167:0] o__payload_21;
+  wire [17:0] i__payload_85;
   wire [18:0] lead;
   wire [19:0] n27, n33;
   wire [23:0] n42, n39;
-  wire [31:0] read_data, read_data_160;
-  wire [34:0] i__payload_85;
+  wire [31:0] read_data, read_data_166;
+  wire [34:0] i__payload_91;
   wire [5:0] n38;
   wire [7:0] n20, signal_64;
   wire [8:0] n15;
   assign active = i__valid & i__ready;
-  assign awake = awake_107 | o__valid_108 | n36 | n37;
+  assign awake = o__valid_114 | awake_113 | n36 | n37;
   assign finish = flushing ? input_done : 1'h0;
-  assign en = ~signal_94[8] | i__ready_95;
-  assign en_96 = en & (n23 | |signal_94);
+  assign en = ~signal_100[8] | i__ready_101;
+  assign en_102 = en & (n23 | |signal_100);
   assign go = en & (~s5_valid | fresh_turn);
   assign closes = n25 & y == closes_at;
-  assign signal_111 = $signed(y) >= $signed(1'h0) & $signed(y) < $signed({1'h0,
+  assign signal_117 = $signed(y) >= $signed(1'h0) & $signed(y) < $signed({1'h0,
     o__payload_21[48:33]});
   assign n2 = fsm_state == 2'h3;
   assign flushing = fsm_state == 3'h4;
@@ -71,7 +72,7 @@ module neuflow_window (
   assign n4 = fsm_state == 3'h6;
   assign scanning = fsm_state == 3'h5;
   assign n5 = $signed(y) >= $signed({1'h0, o__payload_21[48:33]}) & closed == o__payload_21[80:65];
-  assign n6 = signal_111 | closes;
+  assign n6 = signal_117 | closes;
   assign n7 = fsm_state == 2'h2;
   assign n8 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
   assign n9 = {n4, n18} != 2'h3;
@@ -80,7 +81,7 @@ module neuflow_window (
   assign n13 = n21 & n9 & (n10 | n4);
   assign n15 = -o__payload_21[128:121];
   assign n16 = n17 & (n10 | n7);
-  assign n17 = {n7, y == opens_at & signal_162 != o__payload_21[80:65]} != 2'h2;
+  assign n17 = {n7, y == opens_at & signal_168 != o__payload_21[80:65]} != 2'h2;
   assign n18 = b_valid | (|{s5_valid, s4_valid, s3_valid, s2_valid, s1_valid} | works | |{v3_valid,
     v2_valid, v4_valid, v1_valid});
   assign n19 = n10 | n7 | n4;
@@ -94,11 +95,11 @@ module neuflow_window (
   assign step = load | skip;
   assign n25 = |open;
   assign read = go & b_valid & (n51 | ~lead[18]);
-  assign n26 = real_2 & $signed(signal_123) < $signed({1'h0, o__payload_21[32:17]}) & $signed(right)
+  assign n26 = real_2 & $signed(signal_129) < $signed({1'h0, o__payload_21[32:17]}) & $signed(right)
     > $signed(1'h0);
   assign load = scanning & some_open & (n52 | read & signal_35);
   assign signal_35 = n51 | signal_37[19:1] == signal_38[19:1];
-  assign n27 = $signed(signal_123) < $signed(1'h0) ? base : first_word;
+  assign n27 = $signed(signal_129) < $signed(1'h0) ? base : first_word;
   assign n28 = load | read;
   assign n29 = n50 | scanned;
   assign n30 = n29 | n34;
@@ -107,7 +108,8 @@ module neuflow_window (
   assign n33 = base + o__payload_21[32:17];
   assign n34 = step & (skip | column_ends);
   assign n35 = {scanning, n34, step} != 3'h4;
-  assign n36 = en_96 | awake_109 | (o__valid & o__ready | i__valid_89 & i__ready_88);
+  assign n36 = en_102 | awake_115 | |{o__valid & o__ready, i__valid_95 & i__ready_94, i__valid_89 &
+    i__ready_88, signal_100[8] & i__ready_101};
   assign n37 = |settling;
   assign n38 = fresh_turn ? s5_meta[8:3] : held_address;
   assign n39 = fresh_turn ? s5_part : held_value;
@@ -126,37 +128,42 @@ module neuflow_window (
   assign n52 = ~b_valid;
   assign n53 = scanning & ~some_open & n52;
   \neuflow_window.config  config_2 (
-    .awake(awake_107), .bus__payload(bus__payload), .bus__ready(bus__ready),
+    .awake(awake_113), .bus__payload(bus__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .clk(clk), .columns(columns), .o__payload(o__payload_21),
-      .o__ready(finish), .o__valid(o__valid_108), .rst(rst), .sub(sub)
+      .o__ready(finish), .o__valid(o__valid_114), .rst(rst), .sub(sub)
+  );
+  \neuflow_window.leaves  leaves (
+    .clk(clk), .i__payload({final_2[8], 1'h1, i__payload_109_words}), .i__ready(i__ready_101),
+      .i__valid(signal_100[8]), .o__payload(i__payload_85), .o__ready(i__ready_88),
+      .o__valid(i__valid_89), .rst(rst)
   );
   \neuflow_window.memory  memory (
-    .clk(clk), .read_address(v1_visit[32:27]), .read_data(read_data_160), .read_enable(en &
+    .clk(clk), .read_address(v1_visit[32:27]), .read_data(read_data_166), .read_enable(en &
       v1_valid), .write_address(v4_visit[32:27]), .write_data(write_data_83), .write_enable(en &
       v4_valid & ~v4_visit[1])
   );
   \neuflow_window.packer  packer (
-    .awake(awake_109), .clk(clk), .i__payload_11({final_2[8], 1'h1, i__payload_103_words}),
-      .i__ready(i__ready_95), .i__valid(signal_94[8]), .o__payload(i__payload_85),
-      .o__ready(i__ready_88), .o__valid(i__valid_89), .rst(rst)
+    .awake(awake_115), .clk(clk), .i__payload_11(i__payload_85), .i__ready(i__ready_88),
+      .i__valid(i__valid_89), .o__payload(i__payload_91), .o__ready(i__ready_94),
+      .o__valid(i__valid_95), .rst(rst)
   );
   \neuflow_window.requantise  requantise (
-    .clk(clk), .en(en_96), .out(i__payload_103_words), .port_628_0(write_data_83),
-      .port_676_129(o__payload_21[167:129]), .rst(rst)
+    .clk(clk), .en(en_102), .out(i__payload_109_words), .port_643_0(write_data_83),
+      .port_691_129(o__payload_21[167:129]), .rst(rst)
   );
   \neuflow_window.ring  ring (
     .clk(clk), .read_address(signal_37[8:1]), .read_data(read_data), .read_enable(go),
       .write_address(beats_written[7:0]), .write_data(i__payload[31:0]), .write_enable(active)
   );
   \neuflow_window.slice  slice (
-    .clk(clk), .i__payload(i__payload_85), .i__ready(i__ready_88), .i__valid(i__valid_89),
+    .clk(clk), .i__payload(i__payload_91), .i__ready(i__ready_94), .i__valid(i__valid_95),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
   );
   always @(posedge clk) begin
     if (rst) begin
-      final_132 <= 1'h0; closing <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_at <= 18'h0;
-        closed <= 16'h0; head <= 8'h0; opens_at <= 18'h0; signal_162 <= 16'h0; y <= 18'h0; fresh <=
-        8'h0; open <= 8'h0; reach <= 10'h0; slots <= 8'h0; final_2 <= 9'h0; signal_94 <= 9'h0;
+      final_138 <= 1'h0; closing <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_at <= 18'h0;
+        closed <= 16'h0; head <= 8'h0; opens_at <= 18'h0; signal_168 <= 16'h0; y <= 18'h0; fresh <=
+        8'h0; open <= 8'h0; reach <= 10'h0; slots <= 8'h0; final_2 <= 9'h0; signal_100 <= 9'h0;
         v4_valid <= 1'h0; v3_valid <= 1'h0; v2_valid <= 1'h0; v1_valid <= 1'h0; slot <= 8'h0;
         fresh_turn <= 1'h1; signal_72 <= 8'h0; open_less <= 8'h0; arrived <= 1'h0; some_open <=
         1'h0; past_right <= 18'h0; {signal_31_q[17], signal_31_q[15:0]} <= 17'h0; {to_right_q[17],
@@ -165,16 +172,16 @@ module neuflow_window (
         s1_valid <= 1'h0; b_address <= 6'h0; signal_38 <= 20'h0; b_final <= 1'h0; b_hit <= 1'h0;
         b_valid <= 1'h0; b_first <= 1'h0; signal_37 <= 20'h0; map_ends <= 1'h0; map_left <= 16'h0;
         column_ends <= 1'h0; column_left <= 16'h0; row_end <= 20'h0; last_word <= 20'h0; first_word
-        <= 20'h0; right <= 18'h0; signal_123 <= 18'h0;
+        <= 20'h0; right <= 18'h0; signal_129 <= 18'h0;
     end else begin
       if (n2) begin
         n1 = o__payload_21[80:65] - 1'h1;
-        final_132 <= closes & closed == n1;
+        final_138 <= closes & closed == n1;
         closing <= closes;
-        real_2 <= signal_111;
+        real_2 <= signal_117;
       end
       if (&{{n3, n8} != 2'h2, n9, |{n10, n3, n7, n4, n2, scanning, flushing}, {input_done, flushing}
-        != 1'h1, {n10, o__valid_108} != 2'h2, {scanned, scanning} != 1'h1}) fsm_state <= flushing ?
+        != 1'h1, {scanned, scanning} != 1'h1, {n10, o__valid_114} != 2'h2}) fsm_state <= flushing ?
         3'h0 : n3 | n4 ? 3'h2 : scanning ? 3'h6 : n2 ? (n5 ? 3'h4 : n6 ? 3'h5 : 3'h2) : n7 ? 3'h3 :
         3'h1;
       if (n13) begin
@@ -189,7 +196,7 @@ module neuflow_window (
       if (n16) begin
         opens_at <= n7 ? $unsigned($signed(opens_at) + $signed({1'h0, o__payload_21[112:105]})) :
           {{9{n15[8]}}, n15};
-        signal_162 <= n7 ? signal_162 + 1'h1 : 16'h0;
+        signal_168 <= n7 ? signal_168 + 1'h1 : 16'h0;
       end
       if (&{{n2, n6, n5} != 3'h6, {n2, n5} != 2'h3, n9, n10 | n4 | n2}) y <= n4 | n2 ?
         $unsigned($signed(y) + $signed(2'h1)) : {{9{n15[8]}}, n15};
@@ -202,7 +209,7 @@ module neuflow_window (
       end
       if (en) begin
         final_2 <= {final_2[7:0], v4_visit[2]};
-        signal_94 <= {signal_94[7:0], n23};
+        signal_100 <= {signal_100[7:0], n23};
         v4_valid <= v3_valid;
         v3_valid <= v2_valid;
         v2_valid <= v1_valid;
@@ -223,7 +230,7 @@ module neuflow_window (
       {signal_31_q[17], signal_31_q[15:0]} <= o__payload_21[32:17] - o__payload_21[120:113];
       {to_right_q[17], to_right_q[7:0]} <= o__payload_21[88:81] - o__payload_21[120:113];
       {signal_30_q[17], signal_30_q[7:0]} <= -o__payload_21[120:113];
-      i__ready <= o__valid_108 & ~input_done & ~(active & i__payload[34]) & $signed(ahead) <
+      i__ready <= o__valid_114 & ~input_done & ~(active & i__payload[34]) & $signed(ahead) <
         $signed(10'h1fc);
       ahead <= written - {free[19:1], 1'h0};
       if (go) begin
@@ -236,7 +243,7 @@ module neuflow_window (
       if (load) begin
         b_address <= address;
         signal_38 <= $signed(right) > $signed({1'h0, o__payload_21[32:17]}) ? row_end : last_word;
-        b_final <= final_132 & column_ends & map_ends;
+        b_final <= final_138 & column_ends & map_ends;
         b_hit <= n26;
       end
       if (n28) begin
@@ -266,14 +273,14 @@ module neuflow_window (
         right <= scanning ? (n34 ? {{10{to_right_q[17]}}, to_right_q[7:0]} :
           $unsigned($signed(right) + $signed({1'h0, o__payload_21[104:97]}))) :
           {{10{to_right_q[17]}}, to_right_q[7:0]};
-        signal_123 <= scanning ? (n34 ? {{10{signal_30_q[17]}}, signal_30_q[7:0]} :
-          $unsigned($signed(signal_123) + $signed({1'h0, o__payload_21[104:97]}))) :
+        signal_129 <= scanning ? (n34 ? {{10{signal_30_q[17]}}, signal_30_q[7:0]} :
+          $unsigned($signed(signal_129) + $signed({1'h0, o__payload_21[104:97]}))) :
           {{10{signal_30_q[17]}}, signal_30_q[7:0]};
       end
     end
   end
   always @(posedge clk) begin
-    if (|{awake_107, o__valid_108, n36, rst}) begin
+    if (|{o__valid_114, awake_113, n36, rst}) begin
       settling <= 3'h4;
     end else begin
       if (n37) settling <= settling - 1'h1;
@@ -285,7 +292,7 @@ module neuflow_window (
       write_data_83 <= v3_visit[0] ? {{8{v3_visit[26]}}, v3_visit[26:3]} : o__payload_21[0] ?
         $unsigned($signed(old) + $signed(v3_visit[26:3])) : $signed(old) < $signed(v3_visit[26:3]) ?
         {{8{v3_visit[26]}}, v3_visit[26:3]} : old;
-      old <= read_data_160;
+      old <= read_data_166;
       v1_visit <= {n38 + signal_64[5:0], n39, n40, fresh_turn & closing, n41 >= open};
       v4_visit <= v3_visit;
       v3_visit <= v2_visit;
@@ -384,6 +391,38 @@ module \neuflow_window.config  (
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
+    end
+  end
+endmodule
+
+module \neuflow_window.leaves  (
+  input wire rst,
+  output wire i__ready,
+  input wire o__ready,
+  input wire [17:0] i__payload,
+  input wire i__valid,
+  output reg [17:0] o__payload = 18'h0,
+  output reg o__valid = 1'h0,
+  input wire clk
+);
+  reg spare_valid = 1'h0;
+  reg [17:0] spare = 18'h0;
+  wire n2, free;
+  wire [17:0] n1;
+  assign i__ready = ~spare_valid;
+  assign n1 = spare_valid ? spare : i__payload;
+  assign free = ~o__valid | o__ready;
+  assign n2 = spare_valid | i__valid;
+  always @(posedge clk) begin
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
+    if (rst) begin
+      spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -493,8 +532,8 @@ endmodule
 module \neuflow_window.requantise  (
   input wire rst,
   input wire en,
-  input wire [31:0] port_628_0,
-  input wire [38:0] port_676_129,
+  input wire [31:0] port_643_0,
+  input wire [38:0] port_691_129,
   output reg [15:0] out = 16'h0,
   input wire clk
 );
@@ -536,7 +575,7 @@ module \neuflow_window.requantise  (
       s2_high <= {{15{n5[30]}}, n5[15:0]};
       s2_middle <= {s1_total_q[47], s1_total_q[30:16]} * s1_m;
       s2_low <= s1_total_q[15:0] * s1_m;
-      {s1_total_q[47], s1_total_q[30:0]} <= port_628_0;
+      {s1_total_q[47], s1_total_q[30:0]} <= port_643_0;
       s8_tail <= s7_tail;
       s7_tail <= s6_tail;
       s6_tail <= s5_tail;
@@ -549,9 +588,9 @@ module \neuflow_window.requantise  (
       s4_s <= s3_s;
       s3_s <= s2_s;
       s2_s <= s1_s;
-      s1_tail <= port_676_129[38:22];
-      s1_s <= port_676_129[21:16];
-      s1_m <= port_676_129[14:0];
+      s1_tail <= port_691_129[38:22];
+      s1_s <= port_691_129[21:16];
+      s1_m <= port_691_129[14:0];
     end
   end
 endmodule
