@@ -62,7 +62,7 @@ class ReadPort(Component):
     """
 
     LATENCY = 4 + Merger.LATENCY
-    START = ConfigReceiver.LATENCY + Walker.LATENCY + Splitter.LATENCY + Slice.LATENCY
+    START = ConfigReceiver.LATENCY + Walker.LATENCY + Splitter.LATENCY + 2 * Slice.LATENCY
 
     def __init__(self, grid: GridConfig):
         self.grid = grid
@@ -84,13 +84,15 @@ class ReadPort(Component):
         grid = self.grid
         m.submodules.config = config = ConfigReceiver(self.kind, READ, grid.config_queue)
         m.submodules.walker = walker = Walker(grid, READ)
+        m.submodules.runs = runs = Slice(walker.shape)  # the walker's enables come from a register
         m.submodules.splitter = splitter = Splitter(grid)
         m.submodules.pieces = pieces = Queue(piece_layout(grid), BURSTS)
         m.submodules.asks = asks = Slice(request_layout(grid))
         wire(m, flipped(self.bus), config.bus)
         m.d.comb += config.columns.eq(self.columns)
         wire(m, config.o, walker.i)
-        wire(m, walker.o, splitter.i)
+        wire(m, walker.o, runs.i)
+        wire(m, runs.o, splitter.i)
 
         # A burst leaves together with the note of which of its words are wanted.
         asked = Signal()
@@ -113,7 +115,7 @@ class ReadPort(Component):
         m.d.sync += [room.eq(following), splitter.fits.eq(following >= grid.burst_beats)]
         stay_awake(
             m, self.awake, config.awake, walker.awake, splitter.awake, pieces.awake,
-            fires(asks.i, asks.o), self.response.valid, flows, settle=SETTLE,
+            fires(runs.i, runs.o, asks.i, asks.o), self.response.valid, flows, settle=SETTLE,
         )  # fmt: skip
         return m
 

@@ -82,10 +82,17 @@ def splitter_piece(grid, s):
 
 
 @part
-def splitter_edge(grid, s, w, dest, words, moves):
+def run_tail(w, dest, words):
+    """Return what goes with a run's first word: words, last of its descriptor, dest."""
+    return words << 9 | walker_last(w) << 8 | dest
+
+
+@part
+def splitter_edge(grid, s, runs, moves):
     """blocks.dma_address.Splitter; ``moves``: the burst at hand is asked for.
 
-    Call it before the edge of walker ``w``. Return whether the splitter took its run (``i.ready``).
+    ``runs``: slice of runs, first word and ``run_tail``; call it before that slice's edge. Return
+    whether the splitter took its run (``i.ready``).
     """
     burst = grid.burst_beats
     taken = s.active == 0 or (moves and s.ends != 0)
@@ -111,10 +118,10 @@ def splitter_edge(grid, s, w, dest, words, moves):
         s.first = 0
     ready = s.there == 0 or taken
     if ready:
-        s.there = w.active
-        if w.active:
-            s.address = w.run
-            s.end = words + (w.run & (grid.bus_words * burst - 1)) - 1
-            s.coming_last = walker_last(w)
-            s.coming_dest = dest
+        s.there = runs.valid
+        if runs.valid:
+            s.address = runs.a
+            s.end = (runs.b >> 9) + (runs.a & (grid.bus_words * burst - 1)) - 1
+            s.coming_last = runs.b >> 8 & 1
+            s.coming_dest = runs.b & 0xFF
     return ready

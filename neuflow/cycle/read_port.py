@@ -9,6 +9,7 @@ from neuflow.cycle.compiled import part
 from neuflow.cycle.dma_address import (
     SPLITTER,
     WALKER,
+    run_tail,
     splitter_edge,
     splitter_piece,
     walker_edge,
@@ -33,6 +34,7 @@ READ_PORT = np.dtype(
     [
         ("busy", INT),  # something is in it, so its registers may move
         ("walker", WALKER),
+        ("runs", SLICE),  # a: first word, b: ``run_tail``
         ("splitter", SPLITTER),
         ("pieces", QUEUE),
         ("asks", SLICE),  # a: address, b: length; its output is the request
@@ -108,7 +110,7 @@ def _delivery_edge(m, port, buffer_ready):
 def read_port_edge(m, port, receiver):
     """blocks.dma.ReadPort; ``granted``, ``arrives``, ``ready`` are known."""
     grid, s, w, asks = m.grid, port.splitter, port.walker, port.asks
-    pieces, buffer = port.pieces, port.buffer
+    runs, pieces, buffer = port.runs, port.pieces, port.buffer
     asked = (
         s.active != 0 and s.fits != 0 and pieces.level != BURSTS and asks.spare_valid == 0
     )
@@ -125,9 +127,11 @@ def read_port_edge(m, port, receiver):
     if asked or asks.valid:
         slice_edge(asks, asked, s.beat, length, port.granted)
     d = receiver.o.read
-    if s.active or s.there or w.active or receiver.valid:
-        ready = splitter_edge(grid, s, w, d.dest, d.run, asked)
-        walker_edge(w, receiver, ready)
+    if s.active or s.there or runs.valid or w.active or receiver.valid:
+        ready = splitter_edge(grid, s, runs, asked)
+        walker_ready = runs.spare_valid == 0
+        slice_edge(runs, w.active, w.run, run_tail(w, d.dest, d.run), ready)
+        walker_edge(w, receiver, walker_ready)
     port.room += left - (length + 1 if asked else 0)
     s.fits = port.room >= grid.burst_beats
 
@@ -135,9 +139,9 @@ def read_port_edge(m, port, receiver):
     port.arrives = 0
     port.ready = 0
     port.busy = (
-        w.active | s.there | s.active | asks.valid | pieces.level | pieces.valid | buffer.level
-        | buffer.valid | port.left | port.head.there | port.merger.there | port.merger.valid
-        | port.merger.flush | port.leaves.valid
+        w.active | runs.valid | s.there | s.active | asks.valid | pieces.level | pieces.valid
+        | buffer.level | buffer.valid | port.left | port.head.there | port.merger.there
+        | port.merger.valid | port.merger.flush | port.leaves.valid
     )  # fmt: skip
 
 

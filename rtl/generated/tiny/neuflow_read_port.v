@@ -25,78 +25,87 @@ module neuflow_read_port (
   reg [2:0] settling = 3'h4;
   reg [3:0] room = 4'h8;
   reg [77:0] head = 78'h0;
-  wire n3, n2, n4, asked, awake_74, awake_75, awake_76, awake_77, awake_78, awake_79, ends,
-    i__ready, i__ready_31, i__ready_38, i__ready_40, i__ready_57, i__ready_66, i__valid,
-    i__valid_32, i__valid_36, i__valid_63, o__ready_55, o__valid_81, request__valid_37;
-  wire [14:0] i__payload_42, o__payload_50;
-  wire [1:0] i__payload_51_first;
+  wire n5, n4, n3, n2, n6, asked, awake_80, awake_81, awake_82, awake_83, awake_84, awake_85, ends,
+    i__ready, i__ready_31, i__ready_37, i__ready_44, i__ready_46, i__ready_63, i__ready_72,
+    i__valid, i__valid_32, i__valid_38, i__valid_42, i__valid_69, o__ready_61, o__valid_87,
+    request__valid_43;
+  wire [14:0] i__payload_48, o__payload_56;
+  wire [1:0] i__payload_57_first;
   wire [207:0] i__payload;
   wire [2:0] n1;
-  wire [30:0] i__payload_34;
+  wire [30:0] i__payload_40;
   wire [3:0] following;
-  wire [63:0] i__payload_28;
-  wire [75:0] o__payload_67;
-  wire [77:0] o__payload_82;
-  wire [79:0] o__payload_62;
-  assign dest = o__payload_67[75:68];
-  assign o__payload = o__payload_67[67:0];
+  wire [63:0] i__payload_28, i__payload_34;
+  wire [75:0] o__payload_73;
+  wire [77:0] o__payload_88;
+  wire [79:0] o__payload_68;
+  assign o__payload = o__payload_73[67:0];
+  assign dest = o__payload_73[75:68];
   assign response__ready = 1'h1;
-  assign awake = |{awake_77, awake_76, awake_75, awake_74, response__valid, asked, n2, n3} | n4;
-  assign i__valid_36 = request__valid_37 & i__ready_38;
-  assign o__ready_55 = ~signal | i__ready_57;
-  assign ends = index == o__payload_50[5:4];
-  assign n1 = {ends ? o__payload_50[3:2] : 2'h3} - i__payload_51_first;
-  assign i__payload_51_first = !index ? o__payload_50[1:0] : 2'h0;
-  assign asked = i__valid_36 & i__ready_40;
-  assign n2 = awake_78 | awake_79 | (o__valid & o__ready | i__valid_63 & i__ready_66 | signal &
-    i__ready_57);
+  assign awake = |{awake_83, awake_82, awake_81, awake_80, response__valid, asked, n2, n3, n4, n5} |
+    n6;
+  assign i__valid_42 = request__valid_43 & i__ready_44;
+  assign o__ready_61 = ~signal | i__ready_63;
+  assign ends = index == o__payload_56[5:4];
+  assign n1 = {ends ? o__payload_56[3:2] : 2'h3} - i__payload_57_first;
+  assign i__payload_57_first = !index ? o__payload_56[1:0] : 2'h0;
+  assign asked = i__valid_42 & i__ready_46;
+  assign n2 = awake_84 | awake_85 | (o__valid & o__ready | i__valid_69 & i__ready_72 | signal &
+    i__ready_63);
   assign n3 = request__valid & request__ready;
-  assign n4 = |settling;
-  assign following = (room + left) - {asked ? i__payload_34[30:29] + 1'h1 : 3'h0};
+  assign n4 = i__valid_38 & i__ready_37;
+  assign n5 = i__valid_32 & i__ready_31;
+  assign n6 = |settling;
+  assign following = (room + left) - {asked ? i__payload_40[30:29] + 1'h1 : 3'h0};
   \neuflow_read_port.asks  asks (
-    .clk(clk), .i__payload(i__payload_34), .i__ready(i__ready_40), .i__valid(i__valid_36),
+    .clk(clk), .i__payload(i__payload_40), .i__ready(i__ready_46), .i__valid(i__valid_42),
       .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid), .rst(rst)
   );
   \neuflow_read_port.buffer  buffer (
-    .awake(awake_78), .clk(clk), .i__valid(response__valid), .o__payload(o__payload_82),
-      .o__ready(o__ready_55), .o__valid(o__valid_81), .rst(rst),
-      .write_data({response__payload[63:0], o__payload_50[14:7], ends & o__payload_50[6],
-      $unsigned($signed(n1) + $signed(2'h1)), i__payload_51_first})
+    .awake(awake_84), .clk(clk), .i__valid(response__valid), .o__payload(o__payload_88),
+      .o__ready(o__ready_61), .o__valid(o__valid_87), .rst(rst),
+      .write_data({response__payload[63:0], o__payload_56[14:7], ends & o__payload_56[6],
+      $unsigned($signed(n1) + $signed(2'h1)), i__payload_57_first})
   );
   \neuflow_read_port.config  config_2 (
-    .awake(awake_74), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
+    .awake(awake_80), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .kind(kind), .o__payload(i__payload), .o__ready(i__ready),
       .o__valid(i__valid), .rst(rst)
   );
   \neuflow_read_port.leaves  leaves (
-    .clk(clk), .i__payload({o__payload_62[79:72], o__payload_62[67:0]}), .i__ready(i__ready_66),
-      .i__valid(i__valid_63), .o__payload(o__payload_67), .o__ready(o__ready), .o__valid(o__valid),
+    .clk(clk), .i__payload({o__payload_68[79:72], o__payload_68[67:0]}), .i__ready(i__ready_72),
+      .i__valid(i__valid_69), .o__payload(o__payload_73), .o__ready(o__ready), .o__valid(o__valid),
       .rst(rst)
   );
   \neuflow_read_port.merger  merger (
-    .awake(awake_79), .clk(clk), .i__payload({head[13:5], 2'h0, head[4:0], head[77:14]}),
-      .i__ready(i__ready_57), .i__valid(signal), .o__payload(o__payload_62), .o__ready(i__ready_66),
-      .o__valid(i__valid_63), .rst(rst)
+    .awake(awake_85), .clk(clk), .i__payload({head[13:5], 2'h0, head[4:0], head[77:14]}),
+      .i__ready(i__ready_63), .i__valid(signal), .o__payload(o__payload_68), .o__ready(i__ready_72),
+      .o__valid(i__valid_69), .rst(rst)
   );
   \neuflow_read_port.pieces  pieces (
-    .awake(awake_77), .clk(clk), .i__ready(i__ready_38), .i__valid(asked),
-      .o__payload(o__payload_50), .o__ready(response__valid & ends), .rst(rst),
-      .write_data(i__payload_42)
+    .awake(awake_83), .clk(clk), .i__ready(i__ready_44), .i__valid(asked),
+      .o__payload(o__payload_56), .o__ready(response__valid & ends), .rst(rst),
+      .write_data(i__payload_48)
+  );
+  \neuflow_read_port.runs  runs (
+    .clk(clk), .i__payload(i__payload_28), .i__ready(i__ready_31), .i__valid(i__valid_32),
+      .o__payload(i__payload_34), .o__ready(i__ready_37), .o__valid(i__valid_38), .rst(rst)
   );
   \neuflow_read_port.splitter  splitter (
-    .awake(awake_76), .clk(clk), .fits(fits), .i__payload(i__payload_28), .i__ready(i__ready_31),
-      .i__valid(i__valid_32), .piece(i__payload_42), .request__payload(i__payload_34),
-      .request__ready(i__ready_40 & i__ready_38), .request__valid(request__valid_37), .rst(rst)
+    .awake(awake_82), .clk(clk), .fits(fits), .i__payload(i__payload_34), .i__ready(i__ready_37),
+      .i__valid(i__valid_38), .piece(i__payload_48), .request__payload(i__payload_40),
+      .request__ready(i__ready_46 & i__ready_44), .request__valid(request__valid_43), .rst(rst)
   );
   \neuflow_read_port.walker  walker (
-    .awake(awake_75), .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
+    .awake(awake_81), .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(i__payload_28), .o__ready(i__ready_31), .o__valid(i__valid_32), .rst(rst)
   );
   always @(posedge clk) begin
-    if (|{awake_77, awake_76, awake_75, awake_74, response__valid, asked, n2, n3, rst}) begin
+    if (|{awake_83, awake_82, awake_81, awake_80, response__valid, asked, n2, n3, n4, n5, rst})
+      begin
       settling <= 3'h4;
     end else begin
-      if (n4) settling <= settling - 1'h1;
+      if (n6) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -105,13 +114,13 @@ module neuflow_read_port (
     end else begin
       fits <= following >= 3'h4;
       room <= following;
-      left <= o__valid_81 & o__ready_55;
-      if (o__ready_55) signal <= o__valid_81;
+      left <= o__valid_87 & o__ready_61;
+      if (o__ready_61) signal <= o__valid_87;
       if (response__valid) index <= ends ? 2'h0 : index + 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (o__ready_55) head <= o__payload_82;
+    if (o__ready_61) head <= o__payload_88;
   end
 endmodule
 
@@ -406,6 +415,38 @@ module \neuflow_read_port.pieces.ram  (
     .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
   );
+endmodule
+
+module \neuflow_read_port.runs  (
+  input wire rst,
+  output wire i__ready,
+  input wire o__ready,
+  input wire [63:0] i__payload,
+  input wire i__valid,
+  output reg [63:0] o__payload = 64'h0,
+  output reg o__valid = 1'h0,
+  input wire clk
+);
+  reg spare_valid = 1'h0;
+  reg [63:0] spare = 64'h0;
+  wire n2, free;
+  wire [63:0] n1;
+  assign i__ready = ~spare_valid;
+  assign n1 = spare_valid ? spare : i__payload;
+  assign free = ~o__valid | o__ready;
+  assign n2 = spare_valid | i__valid;
+  always @(posedge clk) begin
+    spare <= n1;
+    if (free) o__payload <= n1;
+  end
+  always @(posedge clk) begin
+    if (rst) begin
+      spare_valid <= 1'h0; o__valid <= 1'h0;
+    end else begin
+      spare_valid <= ~free & n2;
+      if (free) o__valid <= n2;
+    end
+  end
 endmodule
 
 module \neuflow_read_port.splitter  (
