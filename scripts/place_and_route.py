@@ -15,7 +15,8 @@ Between synthesis and placement registers move into multipliers and busy drivers
 ``ecp5_netlist.py``. The router is nextpnr's ``router2``: its default does not come to an end here.
 
 The directory receives the Verilog, logs, netlist, nextpnr's report of every seed and
-``place_and_route.json``; the table goes to stdout.
+``place_and_route.json`` and ``.md``; the table goes to stdout. ``--estimate`` stops after placement,
+in half the time, and prints the worst paths by the delays that nextpnr expects.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from pathlib import Path
 from typing import Any
 
 import ecp5_netlist
+import placed_timing
+from cell_names import split_name
 
 from neuflow import verilog
 from neuflow.errors import HardwareError, NeuflowError, ToolError
@@ -50,9 +53,6 @@ AVAILABLE = {"LUT4": 83640, "FF": 83640, "MULT18X18D": 156, "DP16KD": 208}
 NEXTPNR_NAMES = {"LUT4": "TRELLIS_COMB", "FF": "TRELLIS_FF"}
 """Resources that nextpnr's report calls otherwise."""
 
-TILES = ("convolver tile", "operator tile", "mapper tile")
-"""Rows of a column, north to south; FIFO tiles follow."""
-
 LUT4_OF_CELL = {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4}
 """Places for a LUT4 that a cell of the netlist takes."""
 
@@ -63,10 +63,6 @@ TO_SHRINK = {
     "DP16KD": "row_words, weight_words, reorder_words, window_words or fifo_words",
 }
 """Parameters of the grid that a resource depends on."""
-
-_CELL_SUFFIX = re.compile(
-    r"(_(LUT4|CCU2C|TRELLIS_|PFUMX|L6MUX21|MULT18X18D|ALU54B|DP16KD|PDPW16KD|copy\d+$)|\$).*"
-)
 
 
 def harness(grid: GridConfig) -> str:
@@ -167,14 +163,21 @@ def run_name(seed: int, speed: int) -> str:
     return f"nextpnr_speed{speed}_seed{seed}"
 
 
-def place_and_route(directory: Path, seed: int, freq: float, speed: int) -> None:
-    """Run nextpnr with one seed; it writes its report, also where the target is missed."""
+def place_and_route(
+    directory: Path, seed: int, freq: float, speed: int, routes: bool = True
+) -> None:
+    """Run nextpnr with one seed; it writes its report, also where the target is missed.
+
+    Without ``routes`` it stops after placement and writes the delays that it estimates.
+    """
     name = run_name(seed, speed)
-    device = [*DEVICE, "--speed", str(speed)]
-    files = ["--json", "netlist.json", "--report", f"{name}.json"]
-    goal = ["--seed", str(seed), "--freq", f"{freq:g}", "--timing-allow-fail"]
-    ways = ["--router", "router2", "--lpf-allow-unconstrained"]
-    command = [NEXTPNR, *device, *files, *goal, *ways]
+    command = [NEXTPNR, *DEVICE, "--speed", str(speed), "--json", "netlist.json"]
+    command += ["--seed", str(seed), "--freq", f"{freq:g}", "--timing-allow-fail"]
+    command += ["--lpf-allow-unconstrained"]
+    if routes:
+        command += ["--router", "router2", "--report", f"{name}.json"]
+    else:
+        command += ["--no-route", "--sdf", f"{name}.sdf"]
     run(command, directory, f"{name}.log")
 
 
@@ -183,33 +186,6 @@ def read_report(directory: Path, seed: int, speed: int) -> dict[str, Any]:
     text = (directory / f"{run_name(seed, speed)}.json").read_text(encoding="utf-8")
     result: dict[str, Any] = json.loads(text)
     return result
-
-
-def split_name(cell: str) -> tuple[str, str]:
-    """Return (block, signal) of a flattened cell: where it lies in the grid, what it drives.
-
-    A memory belongs to the block that places it.
-    """
-    path = [re.sub(r"\$\d+$", "", part) for part in cell.split(".") if part]
-    signal = _CELL_SUFFIX.sub("", path[-1]) or path[-1]
-    if path[0] != "core":
-        return "harness", signal
-    inside = path[1:-1]
-    if "memory" in inside:
-        inside, signal = inside[: inside.index("memory")], "memory"
-    while inside and inside[-1] == "ram":
-        inside.pop()
-    return readable(inside), signal
-
-
-def readable(path: list[str]) -> str:
-    """Return a block's name: the tile if it lies in one, then the way down from there."""
-    tile = re.fullmatch(r"column(\d+)_row(\d+)", path[1]) if len(path) > 1 else None
-    if tile is None:
-        return ".".join(path) or "core"
-    row = int(tile[2])
-    kind = TILES[row] if row < len(TILES) else f"FIFO tile {row - len(TILES)}"
-    return f"column {tile[1]} {' '.join([kind, '.'.join(path[2:])]).rstrip()}"
 
 
 def resources_of_cell(kind: str) -> dict[str, int]:
@@ -346,12 +322,17 @@ def options() -> argparse.ArgumentParser:
         "--speed", type=int, choices=SPEEDS, default=SPEEDS[0], help="speed grade of the device"
     )
     parser.add_argument(
+        "--estimate", action="store_true", help="place only; print the paths that look worst then"
+    )
+    parser.add_argument(
         "--tables-only", action="store_true", help="run no tool; read what an earlier run left"
     )
     return parser
 
 
-def run_tools(grid: GridConfig, directory: Path, seeds: list[int], freq: float, speed: int) -> None:
+def run_tools(
+    grid: GridConfig, directory: Path, seeds: list[int], freq: float, speed: int, routes: bool
+) -> None:
     """Synthesise, check that it fits, then place and route once a seed."""
     for tool in (YOSYS, NEXTPNR):
         find_tool(tool)
@@ -359,7 +340,7 @@ def run_tools(grid: GridConfig, directory: Path, seeds: list[int], freq: float, 
     synthesise(grid, directory)
     check_fit(resources_by_block(netlist_cells(directory)))
     for seed in seeds:
-        place_and_route(directory, seed, freq, speed)
+        place_and_route(directory, seed, freq, speed, routes)
 
 
 def check_grid(grid: GridConfig, directory: Path) -> None:
@@ -375,8 +356,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         grid = load(chosen.grid)
         if not chosen.tables_only:
-            run_tools(grid, chosen.o, chosen.seed, chosen.freq, chosen.speed)
+            routes = not chosen.estimate
+            run_tools(grid, chosen.o, chosen.seed, chosen.freq, chosen.speed, routes)
         check_grid(grid, chosen.o)
+        if chosen.estimate:
+            for seed in chosen.seed:
+                print(placed_timing.table(chosen.o / f"{run_name(seed, chosen.speed)}.sdf"), end="")
+            return 0
         blocks = resources_by_block(netlist_cells(chosen.o))
         results = [summary(read_report(chosen.o, seed, chosen.speed), seed) for seed in chosen.seed]
     except FileNotFoundError as error:
@@ -393,9 +379,10 @@ def main(arguments: list[str] | None = None) -> int:
         "blocks": blocks,
         "results": results,
     }
-    text = json.dumps(record, indent=2) + "\n"
-    (chosen.o / "place_and_route.json").write_text(text, encoding="utf-8")
-    print(table(grid.name, chosen.speed, results, blocks), end="")
+    text = table(grid.name, chosen.speed, results, blocks)
+    for suffix, content in (("json", json.dumps(record, indent=2) + "\n"), ("md", text)):
+        (chosen.o / f"place_and_route.{suffix}").write_text(content, encoding="utf-8")
+    print(text, end="")
     return 0
 
 

@@ -184,6 +184,16 @@ def test_tables_of_an_earlier_run(
     assert "holds another grid than 'cnp'" in capsys.readouterr().err
 
 
+def test_an_estimate_needs_no_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "grid.json").write_text(json.dumps({"hash": load("tiny").hash()}), encoding="utf-8")
+    arguments = ["--tables-only", "--estimate", "-o", str(tmp_path), "--grid", "tiny"]
+    assert flow.main(arguments) == 2
+    assert "nextpnr_speed6_seed1.sdf is missing" in capsys.readouterr().err
+    (tmp_path / "nextpnr_speed6_seed1.sdf").write_text("(DELAYFILE\n)\n", encoding="utf-8")
+    assert flow.main(arguments) == 0
+    assert capsys.readouterr().out == "no path between registers\n"
+
+
 def test_results_that_are_not_there_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
