@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuflow import ir
 from neuflow.errors import InputError
-from neuflow.grid import GridConfig, MemoryConfig
+from neuflow.grid import MEMORY_RANGES, GridConfig, MemoryConfig
 from neuflow.grid import load as load_grid
 from neuflow.ir import Result
 from neuflow.run import host
@@ -215,11 +215,18 @@ def _one_zero_image(program: ir.Program) -> dict[str, ir.Words]:
     }
 
 
+_MEMORY_KEYS = {
+    "latency": "read_latency", "write_latency": "write_latency", "outstanding": "outstanding",
+    "shared": "shared",
+}  # fmt: skip
+"""Key of ``--memory`` -> field of ``MemoryConfig``."""
+
+
 def with_memory(grid: GridConfig, text: str) -> MemoryConfig:
     """Return the grid's memory model with ``key=value,...`` changed.
 
     Keys: ``latency`` (cycles to the first beat of a read), ``write_latency``, ``words_per_cycle``,
-    ``outstanding`` (bursts), ``shared`` (0 or 1).
+    ``outstanding`` (bursts), ``shared`` (0 or 1). Ranges: ``grid.MEMORY_RANGES``.
     """
     from fractions import Fraction
 
@@ -240,16 +247,12 @@ def with_memory(grid: GridConfig, text: str) -> MemoryConfig:
                 memory, tokens=rate.numerator, tokens_per_beat=rate.denominator
             )
             continue
-        ranges = {"latency": (1, 100_000), "write_latency": (1, 100_000), "outstanding": (1, 1024),
-                  "shared": (0, 1)}  # fmt: skip
-        if key not in ranges:
-            raise InputError(f"--memory {item!r}: known are words_per_cycle, {', '.join(ranges)}")
-        low, high = ranges[key]
+        if key not in _MEMORY_KEYS:
+            raise InputError(f"--memory {item!r}: known are words_per_cycle, {', '.join(_MEMORY_KEYS)}")
+        name = _MEMORY_KEYS[key]
+        low, high = MEMORY_RANGES.get(name, (0, 1))
         if number.denominator != 1 or not low <= number <= high:
             raise InputError(f"--memory {item!r}: give a whole number from {low} to {high}")
-        if key == "shared":
-            memory = dataclasses.replace(memory, shared=bool(number))
-        else:
-            changes: dict[str, Any] = {"read_latency" if key == "latency" else key: int(number)}
-            memory = dataclasses.replace(memory, **changes)
+        changes: dict[str, Any] = {name: bool(number) if name == "shared" else int(number)}
+        memory = dataclasses.replace(memory, **changes)
     return memory

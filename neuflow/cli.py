@@ -7,11 +7,12 @@ that names cause and fix).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -165,17 +166,18 @@ def _compile(options: argparse.Namespace) -> None:
     _check_target(options.output, (".nfp",))
     model = Path(options.model)
     if not model.is_file():
-        raise InputError(f"{model}: no such file; name an ONNX model")
+        cause = "is a directory" if model.is_dir() else "no such file"
+        raise InputError(f"{model}: {cause}; name an ONNX model")
     calib = _read_arrays(options.calib) if options.calib else None
+    program = api.compile(
+        model, options.grid, calib, bits=options.bits, q8_8=options.q8_8, batch=options.batch
+    )
+    program.save(options.output)
     if calib is None:
         _log(
             f"no --calib: binary points come from {api.CALIBRATION_IMAGES} random inputs; give "
             "real ones for real use"
         )
-    program = api.compile(
-        model, options.grid, calib, bits=options.bits, q8_8=options.q8_8, batch=options.batch
-    )
-    program.save(options.output)
     _log(f"{options.output}: {program.name} for grid {program.grid.name}")
 
 
@@ -244,12 +246,10 @@ def _compare(options: argparse.Namespace) -> int:
     program = _load(options.program)
     memory = api.with_memory(program.grid, options.memory or "")
     words = api.quantise_inputs(program.ir, _read_arrays(options.input))
-    beside = _directory(options.output) if options.output else Path(options.program).parent
-    if not os.access(beside, os.W_OK):
-        raise InputError(f"{beside} cannot be written to; name another directory by -o")
-    found = compare.compare(
-        program.ir, words, memory, options.seed, beside, Path(options.program).stem
-    )
+    with _directory(options.output or str(Path(options.program).parent)) as beside:
+        found = compare.compare(
+            program.ir, words, memory, options.seed, beside, Path(options.program).stem
+        )
     print(found.text)
     for path in found.files:
         _log(f"{path}: written")
@@ -271,18 +271,20 @@ def _verilog(options: argparse.Namespace) -> None:
     from neuflow import grid, verilog
 
     config = grid.load(options.grid)
-    directory = _directory(options.output)
-    for path in verilog.write(config, directory):
+    with _directory(options.output) as directory:
+        paths = verilog.write(config, directory)
+    for path in paths:
         print(path)
 
 
 def _report(options: argparse.Namespace) -> None:
     from neuflow import report
 
-    directory = _directory(options.output)
     program = _load(options.program)
     x = _read_arrays(options.input) if options.input else None
-    for path in report.write(program, x, directory):
+    with _directory(options.output) as directory:
+        paths = report.write(program, x, directory)
+    for path in paths:
         print(path)
 
 
@@ -310,7 +312,8 @@ def _load(path: str) -> Program:
     from neuflow import api
 
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; make one with neuflow compile")
+        cause = "is a directory" if Path(path).is_dir() else "no such file"
+        raise InputError(f"{path}: {cause}; make a program with neuflow compile")
     return api.load(path)
 
 
@@ -327,15 +330,26 @@ def _check_target(name: str, endings: Sequence[str]) -> None:
         raise InputError(f"{name}: directory {path.parent} cannot be written to")
 
 
-def _directory(name: str) -> Path:
+@contextlib.contextmanager
+def _directory(name: str) -> Iterator[Path]:
+    """Yield a directory that can be written to; made where missing, and taken back on failure."""
     path = Path(name)
     if path.exists() and not path.is_dir():
         raise InputError(f"{name} is a file; name a directory")
+    made = [place for place in (path, *path.parents) if not place.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{name}: cannot be made: {error.strerror}") from None
-    return path
+    if not os.access(path, os.W_OK):
+        raise InputError(f"{name}: cannot be written to; name another directory")
+    try:
+        yield path
+    except BaseException:
+        with contextlib.suppress(OSError):  # something is in it
+            for place in made:
+                place.rmdir()
+        raise
 
 
 def _read_arrays(name: str) -> Any:

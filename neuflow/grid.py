@@ -34,6 +34,29 @@ class MemoryConfig:
     outstanding: int = 16
     """Read bursts, and write bursts, that may be under way."""
 
+    def __post_init__(self) -> None:
+        for name, (low, high) in MEMORY_RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"memory: {name} must be {low} to {high}, not {getattr(self, name)}")
+        if self.tokens > self.tokens_per_beat:
+            raise ConfigError(
+                "memory: tokens must be at most tokens_per_beat, for the bus moves a beat a cycle"
+            )
+
+
+MEMORY_RANGES = {
+    "tokens": (1, 1_000_000),
+    "tokens_per_beat": (1, 1_000_000),
+    "read_latency": (1, 100_000),
+    "write_latency": (1, 100_000),
+    "outstanding": (1, 1024),
+}
+"""Field of :class:`MemoryConfig` -> smallest and largest value that the memory models know."""
+
+
+BUFFER_WORDS = 1 << ROW_ADDRESS
+"""Size that no buffer of a tile exceeds, words."""
+
 
 @dataclass(frozen=True)
 class GridConfig:
@@ -92,8 +115,11 @@ class GridConfig:
             (getattr(self, n) >= 1 and getattr(self, n).bit_count() == 1, f"{n} must be a power of 2")
             for n in power
         ]
+        buffers = ("weight_words", "weight_blocks", "reorder_words", "window_words", "fifo_words")
+        bounded = [(getattr(self, n) <= BUFFER_WORDS, f"{n} must be at most {BUFFER_WORDS}") for n in buffers]
         return [
             *positive,
+            *bounded,
             *powers,
             (1 <= self.columns <= COLUMN_BITS, f"columns must be 1 to {COLUMN_BITS}"),
             (self.maps < 1 << LANE_BITS, f"maps must be below {1 << LANE_BITS}"),
@@ -225,7 +251,7 @@ def load(name_or_file: str) -> GridConfig:
     base = values.pop("base", None)
     start: dict[str, Any] = {"name": path.stem}
     if base is not None:
-        if base not in PRESETS:
+        if not isinstance(base, str) or base not in PRESETS:
             raise ConfigError(f"{path}: base {base!r} is not a preset ({', '.join(PRESETS)})")
         start = {**dataclasses.asdict(PRESETS[base]), "name": path.stem}
     if isinstance(values.get("memory"), dict):

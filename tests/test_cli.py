@@ -86,8 +86,8 @@ def test_memory_options_change_the_grid_s_model():
 
 
 @pytest.mark.parametrize(
-    "text", ["latency", "latency=x", "latency=0", "latency=1.5", "words_per_cycle=5",
-             "words_per_cycle=0", "speed=3", "shared=2", "outstanding=-1"],
+    "text", ["latency", "latency=x", "latency=0", "latency=1.5", "write_latency=100001",
+             "words_per_cycle=5", "words_per_cycle=0", "speed=3", "shared=2", "outstanding=-1"],
 )  # fmt: skip
 def test_bad_memory_options_are_refused(text):
     with pytest.raises(InputError, match="--memory"):
@@ -224,6 +224,28 @@ def test_wrong_shape_is_refused_before_anything_is_written(compiled, capsys, tmp
     out = tmp_path / "y.npy"
     said = refused(capsys, "run", compiled, "--input", tmp_path / "x.npy", "--output", out)
     assert "(1, 2, 3)" in said and not out.exists()
+
+
+def test_a_directory_made_for_a_run_that_failed_is_taken_back(compiled, capsys, tmp_path):
+    np.save(tmp_path / "x.npy", np.full((1, *image_shape(compiled)), np.nan))
+    for verb in ("report", "compare"):
+        out = tmp_path / "new" / verb
+        said = refused(capsys, verb, compiled, "--input", tmp_path / "x.npy", "-o", out)
+        assert "NaN" in said and not (tmp_path / "new").exists()
+
+
+def test_a_model_that_is_refused_gets_no_other_line(capsys, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"nothing")
+    assert cli.main(["compile", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "p.nfp")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_without_a_compiler_the_gates_are_refused(compiled, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    np.save(tmp_path / "x.npy", np.zeros((1, *image_shape(compiled))))
+    out = tmp_path / "y.npy"
+    command = ("run", compiled, "--input", tmp_path / "x.npy", "--output", out, "--on", "rtl")
+    assert "no C++ compiler found" in refused(capsys, *command) and not out.exists()
 
 
 @pytest.mark.parametrize("stage", cli.STAGES)

@@ -33,7 +33,7 @@ MEMORIES = [
     dataclasses.replace(TINY.memory, shared=False),
     dataclasses.replace(TINY.memory, tokens=1, tokens_per_beat=1),
     dataclasses.replace(TINY.memory, tokens=3, tokens_per_beat=7, outstanding=1),
-    MemoryConfig(tokens=1, tokens_per_beat=1, shared=False, read_latency=0, write_latency=0),
+    MemoryConfig(tokens=1, tokens_per_beat=1, shared=False, read_latency=1, write_latency=1),
     MemoryConfig(read_latency=90, write_latency=70, outstanding=16),
 ]
 

@@ -118,4 +118,3 @@ def test_network_roofline_counts_inputs_outputs_and_all_weights():
 
 def test_bus_speed_is_that_of_the_token_bucket():
     assert stats.bus_words_per_cycle(TINY, MemoryConfig(17, 20)) == 4 * 17 / 20
-    assert stats.bus_words_per_cycle(TINY, MemoryConfig(3, 1)) == 4

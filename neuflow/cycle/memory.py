@@ -6,9 +6,9 @@ import numpy as np
 
 from neuflow.cycle.compiled import part
 from neuflow.cycle.state import INT, record
-from neuflow.grid import MemoryConfig
+from neuflow.grid import MEMORY_RANGES, MemoryConfig
 
-MAX_OUTSTANDING = 1024
+MAX_OUTSTANDING = MEMORY_RANGES["outstanding"][1]  # a power of two
 BURST = record("address", "left", "id", "response", "ripe")
 """A burst under way: byte address, beats left, port, response, first cycle in which it is served."""
 
@@ -45,12 +45,10 @@ _MASK = (1 << 64) - 1
 
 def reset_memory(memory: np.void, config: MemoryConfig, size: int, seed: int | None) -> None:
     """Set parameters and reset values; ``size`` in bytes."""
-    if config.outstanding > MAX_OUTSTANDING:
-        raise ValueError(f"memory: outstanding must be at most {MAX_OUTSTANDING}")
     memory["tokens"], memory["cost"] = config.tokens, config.tokens_per_beat
     memory["shared"], memory["outstanding"] = config.shared, config.outstanding
-    memory["read_latency"] = max(1, config.read_latency)
-    memory["write_latency"] = max(1, config.write_latency)
+    memory["read_latency"] = config.read_latency
+    memory["write_latency"] = config.write_latency
     memory["size"] = size
     memory["bus"]["level"] = config.tokens_per_beat
     memory["stalls"]["on"] = seed is not None

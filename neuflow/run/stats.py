@@ -40,8 +40,7 @@ class Measured:
 def bus_words_per_cycle(grid: GridConfig, memory: MemoryConfig) -> float:
     """Words a cycle that the memory moves at most, both ways together where they are separate."""
     ways = 1 if memory.shared else 2
-    beats = min(1.0, memory.tokens / memory.tokens_per_beat)
-    return grid.bus_words * beats * ways
+    return grid.bus_words * memory.tokens / memory.tokens_per_beat * ways
 
 
 def layer_roofline(program: Program, images: int, memory: MemoryConfig) -> float:

@@ -1,0 +1,81 @@
+"""Grids from files: what cannot be built is refused in one line, before anything is made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from neuflow import cli, grid
+from neuflow.errors import ConfigError
+from neuflow.grid import MEMORY_RANGES, PRESETS, TINY, MemoryConfig
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_file_changes_a_preset(tmp_path):
+    made = grid.load(written(tmp_path, 'base = "tiny"\ncolumns = 3\n[memory]\nread_latency = 7\n'))
+    memory = dataclasses.replace(TINY.memory, read_latency=7)
+    assert made == dataclasses.replace(TINY, name="mine", columns=3, memory=memory)
+    assert made.hash() != TINY.hash()
+
+
+def test_every_preset_can_be_written_as_a_file(tmp_path):
+    for preset in PRESETS.values():
+        values = dataclasses.asdict(preset)
+        memory = values.pop("memory")
+        lines = [f"{key} = {value!r}" for key, value in values.items()]
+        lines += ["[memory]", *(f"{key} = {str(value).lower()}" for key, value in memory.items())]
+        assert grid.load(written(tmp_path, "\n".join(lines))) == preset
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("speed = 3", "grid: unknown key 'speed'; known are name, columns"),
+        ('base = "tiny"\n[memory]\nspeed = 3', "memory: unknown key 'speed'"),
+        ('base = "huge"', "base 'huge' is not a preset"),
+        ('base = ["tiny"]', "is not a preset"),
+        ("columns = ", "not valid TOML"),
+        ("columns = 0", "columns must be 1 to 8"),
+        ("columns = 9", "columns must be 1 to 8"),
+        ('columns = "4"', "columns must be int, not '4'"),
+        ("columns = true", "columns must be int"),
+        ("columns = 2.5", "columns must be int"),
+        ("maps = 3", "maps must be a power of 2"),
+        ("pixels = 64", "pixels must be below 64"),
+        ("row_words = -32", "row_words must be"),
+        ("row_words = 2097152", "row_words must be below"),
+        ("window_words = 1000000000", "window_words must be at most"),
+        ("fifo_words = 1000000000", "fifo_words must be at most"),
+        ("word_bits = 8", "word_bits must be 16"),
+        ("memory = 3", "memory must be a table"),
+        ("[memory]\ntokens = -4", "tokens must be 1 to"),
+        ("[memory]\ntokens = 5\ntokens_per_beat = 4", "tokens must be at most tokens_per_beat"),
+        ("[memory]\nread_latency = 0", "read_latency must be 1 to"),
+        ("[memory]\noutstanding = 0", "outstanding must be 1 to"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(text, says, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["verilog", "--grid", written(tmp_path, text), "-o", str(out)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and says in lines[0] and not out.exists()
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "mine.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        grid.load(str(tmp_path / "mine.toml"))
+
+
+def test_the_ends_of_the_memory_model_s_ranges_are_within():
+    for name, ends in MEMORY_RANGES.items():
+        for value in ends:
+            tokens = {"tokens_per_beat": max(value, 20)} if name == "tokens" else {}
+            MemoryConfig(**{"tokens": 1, name: value} | tokens)
