@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -101,6 +103,18 @@ def test_the_key_follows_everything_that_shapes_the_simulator(monkeypatch):
         keys.add(build.simulator_key(sources, "", "g++ 12"))
     assert len(keys) == 7
     assert build.simulator_key(dict(sources), "", "g++ 12") in keys
+
+
+def test_the_verilog_s_key_knows_every_file_that_makes_it():
+    code = (
+        "import sys; from neuflow import grid, verilog; verilog.generate(grid.TINY); "
+        "print(*(name for name in sys.modules if name.startswith('neuflow.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {f"{name.removeprefix('neuflow.').replace('.', '/')}.py" for name in done.stdout.split()}
+    others = {"errors.py", "files.py", "ir.py"}  # say what is wrong, read and write, name types
+    known = set(build.VERILOG_SOURCES) | others
+    assert {name for name in loaded if not name.startswith("blocks")} == known
 
 
 def test_clock_and_memory_do_not_ask_for_another_build():

@@ -18,7 +18,9 @@ from amaranth.lib.wiring import Component, In, Out
 from neuflow import layout, verilog
 from neuflow.blocks.place import place
 from neuflow.blocks.ram import Ram
-from neuflow.grid import TINY
+from neuflow.grid import TINY, VIRTEX6
+from neuflow.optimise import Yosys
+from neuflow.run import build
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = ROOT / "rtl" / "generated" / "tiny"
@@ -79,14 +81,21 @@ def test_each_kind_becomes_one_module_however_often_it_is_placed():
     sources = verilog.export(Tree(), "tree")
     assert list(sources) == ["neuflow_branch", "neuflow_leaf", "tree"]
     defined = [name for text in sources.values() for name in modules(text)]
-    assert sorted(defined) == ["neuflow_branch", "neuflow_leaf", "neuflow_leaf.ram", "tree"]
+    assert sorted(defined) == ["neuflow_branch", "neuflow_leaf", "tree"]
     assert len(re.findall(r"^ +neuflow_branch ", sources["tree"], re.MULTILINE)) == 3
 
 
-def test_no_memory_contents_are_printed():
+def test_a_memory_is_placed_without_contents_and_without_a_module_around_it():
     text = verilog.export(Tree(), "tree")["neuflow_leaf"]
-    assert "neuflow_ram" in text and ".DEPTH(" in text
-    assert len(text.splitlines()) < 60
+    assert re.search(r"^  neuflow_ram #\(.*\.DEPTH\(1024\).*\) ram \($", text, re.MULTILINE)
+    assert len(text.splitlines()) < 20
+
+
+def test_a_part_that_yosys_cannot_read_is_an_error_that_says_so():
+    with pytest.raises(RuntimeError, match="yosys: ERROR: Parser error"), Yosys() as yosys:
+        for _ in range(3):
+            yosys.add("module nonsense")
+        yosys.result()
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +170,6 @@ def test_the_layout_tables_of_the_documentation_are_current():
 
 @pytest.mark.rtl
 def test_verilator_lint_is_clean_under_the_waivers(tiny, tmp_path):
-    from neuflow.run import build
-
     for name, text in tiny.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     root = build.verilator_root()
@@ -173,3 +180,11 @@ def test_verilator_lint_is_clean_under_the_waivers(tiny, tmp_path):
         text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[:3000]
+
+
+@pytest.mark.rtl
+@pytest.mark.xdist_group("virtex6")
+def test_the_largest_grid_is_short_enough_to_be_read():
+    texts = build.verilog_sources(VIRTEX6)
+    lines = sum(len(text.splitlines()) for name, text in texts.items() if name.endswith(".v"))
+    assert 5_000 < lines < 10_000

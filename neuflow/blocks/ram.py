@@ -44,9 +44,8 @@ class Ram(Component):
         self.data = MemoryData(shape=width, depth=depth, init=[])
 
     def elaborate(self, platform):
-        m = Module()
-        if is_export(platform):
-            m.submodules.ram = Instance(
+        if is_export(platform):  # the instance itself: a module around each would say nothing
+            return Instance(
                 "neuflow_ram",
                 p_WIDTH=self.width,
                 p_DEPTH=self.depth,
@@ -59,7 +58,7 @@ class Ram(Component):
                 i_read_address=self.read_address,
                 o_read_data=self.read_data,
             )
-            return m
+        m = Module()
         m.submodules.memory = memory = Memory(self.data)
         write, read = memory.write_port(), memory.read_port()
         address_bits = ceil_log2(self.depth)

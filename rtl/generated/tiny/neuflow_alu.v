@@ -25,7 +25,7 @@ module neuflow_alu (
     s1_negate_1 = 1'h0;
   reg [15:0] below_0 = 16'h0, below_1 = 16'h0, rest_0 = 16'h0, rest_1 = 16'h0, s10_word_0 = 16'h0,
     s10_word_1 = 16'h0, s1_b_0 = 16'h0, s1_b_1 = 16'h0, s2_b_0 = 16'h0, s2_b_1 = 16'h0;
-  reg [16:0] n27, n23;
+  reg [16:0] n25, n22;
   reg [16:1] above_0_q = 16'h0, above_1_q = 16'h0;
   reg [17:0] twice_0 = 18'h0, twice_1 = 18'h0;
   reg [18:0] s1_a_0 = 19'h0, s1_a_1 = 19'h0, s2_a_0 = 19'h0, s2_a_1 = 19'h0;
@@ -43,18 +43,18 @@ module neuflow_alu (
   reg [5:0] left = 6'h0;
   reg [7:0] n10, n4;
   reg [9:0] valid = 10'h0;
-  wire n17, n18, n15, n28, n29, n26, n19, n22, n21, n25, n30, signal, awake_60, both, divides, en,
+  wire n17, n18, n15, n26, n27, n23, n19, n21, n20, n24, n28, signal, awake_60, both, divides, en,
     i__ready, moves, o__valid_26, step, unary;
-  wire [17:0] n24, n20, trial_0, trial_1;
+  wire [17:0] trial_0, trial_1;
   wire [1:0] n14;
   wire [22:0] o__payload_24;
-  wire [5:0] n31;
+  wire [5:0] n29;
   wire [7:0] net;
   assign a__ready = en & both & (~divides | done);
   assign b__ready = a__ready & ~unary;
-  assign {net[7], net[5:0]} = n31 - o__payload_24[14:10];
+  assign {net[7], net[5:0]} = n29 - o__payload_24[14:10];
   assign active = o__valid & o__ready;
-  assign awake = |{n28, active, awake_60, both} | n29;
+  assign awake = |{active, n26, awake_60, both} | n27;
   assign n14[0] = s4_tail[3:0] == 2'h2;
   assign n14[1] = s4_tail[3:0] == 3'h7;
   assign moves = en & signal_58;
@@ -63,25 +63,21 @@ module neuflow_alu (
   assign n17 = o__payload_24[3:0] == 3'h6;
   assign n18 = $signed(a__payload[31:16]) < $signed(1'h0);
   assign n19 = $signed(a__payload[15:0]) < $signed(1'h0);
-  assign n20 = signal ? (!b__payload[31:16] & |a__payload[31:16] ? 18'h3ffff : 18'h0) : twice_1[17]
-    ? 18'h20000 : {twice_1[16:0], $signed(trial_1) >= $signed(1'h0)};
-  assign n21 = n22 | signal;
-  assign n22 = step & nonzero_1;
   assign signal = both & divides & ~busy;
-  assign n24 = signal ? (!b__payload[15:0] & |a__payload[15:0] ? 18'h3ffff : 18'h0) : twice_0[17] ?
-    18'h20000 : {twice_0[16:0], $signed(trial_0) >= $signed(1'h0)};
-  assign n25 = n26 | signal;
-  assign n26 = step & nonzero_0;
-  assign n28 = en & (signal_58 | |valid);
+  assign trial_1 = {rest_1, above_1_q[16]} - below_1;
+  assign n20 = n21 | signal;
+  assign n21 = step & nonzero_1;
+  assign trial_0 = {rest_0, above_0_q[16]} - below_0;
+  assign n23 = step & nonzero_0;
+  assign n24 = signal | n23;
+  assign n26 = en & (signal_58 | |valid);
   assign both = o__valid_26 & a__valid & (b__valid | unary);
-  assign n29 = |settling;
+  assign n27 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n30 = a__ready | step | signal;
-  assign trial_1 = {rest_1, above_1_q[16]} - below_1;
-  assign trial_0 = {rest_0, above_0_q[16]} - below_0;
+  assign n28 = signal | a__ready | step;
   assign unary = n17 | n15;
-  assign n31 = 5'h11 + o__payload_24[8:4];
+  assign n29 = 5'h11 + o__payload_24[8:4];
   \neuflow_alu.config  config_2 (
     .awake(awake_60), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .o__payload(o__payload_24), .o__ready(a__ready &
@@ -174,13 +170,8 @@ module neuflow_alu (
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24[22],
         o__payload_24[14:10]};
     end
-    if (n21 & {n22, twice_1[17], signal} != 3'h6) twice_1[16:0] <= n20[16:0];
-    if (n21) begin
-      n23 = signal ? {n18 ? -a__payload[31:16] : a__payload[31:16], 1'h0} : n22 ? {above_1_q[15:1],
-        2'h0} : 17'h0;
-      twice_1[17] <= n20[17];
-      above_1_q <= n23[16:1];
-    end
+    if (n20 & {n21, twice_1[17], signal} != 3'h6) twice_1 <= signal ? (!b__payload[31:16] &
+      |a__payload[31:16] ? 18'h3ffff : 18'h0) : {twice_1[16:0], $signed(trial_1) >= $signed(1'h0)};
     if (signal) begin
       negative_1 <= a__payload[31] ^ b__payload[31];
       nonzero_1 <= |b__payload[31:16];
@@ -190,19 +181,24 @@ module neuflow_alu (
       nonzero_0 <= |b__payload[15:0];
       below_0 <= $signed(b__payload[15:0]) < $signed(1'h0) ? -b__payload[15:0] : b__payload[15:0];
     end
-    if (n25 & {n26, twice_0[17], signal} != 3'h6) twice_0[16:0] <= n24[16:0];
-    if (n25) begin
-      n27 = signal ? {n19 ? -a__payload[15:0] : a__payload[15:0], 1'h0} : n26 ? {above_0_q[15:1],
+    if (n20) begin
+      n22 = signal ? {n18 ? -a__payload[31:16] : a__payload[31:16], 1'h0} : n21 ? {above_1_q[15:1],
         2'h0} : 17'h0;
-      twice_0[17] <= n24[17];
-      above_0_q <= n27[16:1];
+      above_1_q <= n22[16:1];
+    end
+    if ({signal, twice_0[17], n23} != 2'h3 & n24) twice_0 <= signal ? (!b__payload[15:0] &
+      |a__payload[15:0] ? 18'h3ffff : 18'h0) : {twice_0[16:0], $signed(trial_0) >= $signed(1'h0)};
+    if (n24) begin
+      n25 = signal ? {n19 ? -a__payload[15:0] : a__payload[15:0], 1'h0} : n23 ? {above_0_q[15:1],
+        2'h0} : 17'h0;
+      above_0_q <= n25[16:1];
     end
   end
   always @(posedge clk) begin
-    if (|{n28, active, rst, awake_60, both}) begin
+    if (|{active, n26, rst, awake_60, both}) begin
       settling <= 2'h2;
     end else begin
-      if (n29) settling <= settling - 1'h1;
+      if (n27) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -213,20 +209,20 @@ module neuflow_alu (
         signal_58 <= a__ready | |valid[8:0];
         valid <= {valid[8:0], a__ready};
       end
-      if (n30) done <= signal ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? left == 1'h1 :
+      if (n28) done <= signal ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? left == 1'h1 :
         1'h0;
-      if (step | signal) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 6'h0 :
+      if (signal | step) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 6'h0 :
         net[5:0]) : left - 1'h1;
-      if ({step, signal} != 2'h2 & n30) busy <= signal;
+      if (n28 & {signal, step} != 1'h1) busy <= signal;
     end
   end
   always @(posedge clk) begin
     if (signal) begin
       rest_1 <= 16'h0; rest_0 <= 16'h0;
     end else begin
-      if (n22) rest_1 <= $signed(trial_1) < $signed(1'h0) ? {rest_1[14:0], above_1_q[16]} :
+      if (n21) rest_1 <= $signed(trial_1) < $signed(1'h0) ? {rest_1[14:0], above_1_q[16]} :
         trial_1[15:0];
-      if (n26) rest_0 <= $signed(trial_0) < $signed(1'h0) ? {rest_0[14:0], above_0_q[16]} :
+      if (n23) rest_0 <= $signed(trial_0) < $signed(1'h0) ? {rest_0[14:0], above_0_q[16]} :
         trial_0[15:0];
     end
   end
@@ -257,7 +253,7 @@ module \neuflow_alu.config  (
     if (rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub &
         |(bus__payload[15:8] & columns);
     end
@@ -271,7 +267,7 @@ module \neuflow_alu.config  (
     end
   end
   always @(posedge clk) begin
-    if (move | rst) begin
+    if (rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;

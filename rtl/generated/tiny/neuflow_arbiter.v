@@ -56,7 +56,7 @@ module neuflow_arbiter (
   output wire axi__r__ready,
   output reg axi__aw__valid = 1'h0,
   output wire [31:0] axi__aw__addr,
-  output wire [2:0] axi__aw__id,
+  output reg [2:0] axi__aw__id = 3'h0,
   output wire [7:0] axi__aw__len,
   output wire axi__w__valid,
   output wire [63:0] axi__w__data,
@@ -69,7 +69,7 @@ module neuflow_arbiter (
   output reg write_beat = 1'h0,
   input wire clk
 );
-  reg opened = 1'h0, axi__aw__id_q = 1'h0;
+  reg opened = 1'h0;
   reg [1:0] write_after = 2'h0, axi__ar__len_q = 2'h0, axi__aw__len_q = 2'h0;
   reg [2:0] asked = 3'h0;
   reg [31:3] axi__ar__addr_q = 29'h0, axi__aw__addr_q = 29'h0;
@@ -84,7 +84,6 @@ module neuflow_arbiter (
   assign axi__ar__addr[2:0] = 3'h0;
   assign axi__ar__len[7:2] = 6'h0;
   assign axi__aw__addr[2:0] = 3'h0;
-  assign axi__aw__id[2:1] = 2'h0;
   assign axi__aw__len[7:2] = 6'h0;
   assign axi__b__ready = 1'h1;
   assign axi__r__ready = 1'h1;
@@ -92,9 +91,8 @@ module neuflow_arbiter (
   assign axi__w__last = o__payload_97[68];
   assign axi__w__strb = {o__payload_97[67], o__payload_97[67:66], o__payload_97[66:65],
     o__payload_97[65:64], o__payload_97[64]};
-  assign {axi__aw__len[1:0], axi__aw__id[0], axi__aw__addr[31:3], axi__ar__len[1:0],
-    axi__ar__addr[31:3]} = {axi__aw__len_q, axi__aw__id_q, axi__aw__addr_q, axi__ar__len_q,
-    axi__ar__addr_q};
+  assign {axi__aw__len[1:0], axi__aw__addr[31:3], axi__ar__len[1:0], axi__ar__addr[31:3]} =
+    {axi__aw__len_q, axi__aw__addr_q, axi__ar__len_q, axi__ar__addr_q};
   assign {read__6__ready, read__5__ready, read__4__ready, read__3__ready, read__2__ready,
     read__1__ready, read__0__ready} = signal_83 ? grant : 7'h0;
   assign {write__1__ready, write__0__ready} = signal_86 ? i__payload : 2'h0;
@@ -102,10 +100,10 @@ module neuflow_arbiter (
   assign i__payload_92 = (o__payload[0] ? data__0__payload : 69'h0) | (o__payload[1] ?
     data__1__payload : 69'h0);
   assign i__valid_93 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
-  assign i__valid = signal_86 & (write__1__valid | write__0__valid);
+  assign i__valid = signal_86 & (write__0__valid | write__1__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
-  assign signal = signal_83 & |{read__6__valid, read__5__valid, read__4__valid, read__3__valid,
-    read__2__valid, read__1__valid, read__0__valid};
+  assign signal = signal_83 & |{read__2__valid, read__5__valid, read__3__valid, read__4__valid,
+    read__0__valid, read__6__valid, read__1__valid};
   assign grant = read__6__valid ? 7'h40 : {1'h0, read_grant};
   assign length = (grant[0] ? read__0__payload[30:29] : 2'h0) | (grant[1] ? read__1__payload[30:29]
     : 2'h0) | (grant[2] ? read__2__payload[30:29] : 2'h0) | (grant[3] ? read__3__payload[30:29] :
@@ -135,7 +133,7 @@ module neuflow_arbiter (
   always @(posedge clk) begin
     if (rst) begin
       write_error <= 1'h0; write_response <= 2'h0; write_beat <= 1'h0; axi__aw__valid <= 1'h0;
-        read_beat <= 1'h0; opened <= 1'h0; beats <= 7'h0; under_way <= 5'h0; axi__aw__id_q <= 1'h0;
+        read_beat <= 1'h0; opened <= 1'h0; beats <= 7'h0; under_way <= 5'h0; axi__aw__id <= 3'h0;
         write_after <= 2'h0; axi__aw__addr_q <= 29'h0; axi__aw__len_q <= 2'h0; read_error <= 1'h0;
         axi__ar__valid <= 1'h0; axi__ar__id <= 3'h0; axi__ar__addr_q <= 29'h0; axi__ar__len_q <=
         2'h0; read_after <= 6'h0;
@@ -149,7 +147,7 @@ module neuflow_arbiter (
       beats <= (beats + asked) - read_beat;
       under_way <= (under_way + signal) - {axi__r__valid & axi__r__last};
       if (i__valid) begin
-        axi__aw__id_q <= i__payload[1];
+        axi__aw__id <= {2'h0, i__payload[1]};
         write_after <= ~(i__payload | i__payload - 1'h1);
         axi__aw__addr_q <= (i__payload[0] ? write__0__payload[28:0] : 29'h0) | (i__payload[1] ?
           write__1__payload[28:0] : 29'h0);
@@ -157,10 +155,10 @@ module neuflow_arbiter (
           write__1__payload[30:29] : 2'h0);
       end
       if (response[64] & |response_valid[5:0]) read_error <= 1'h1;
-      if (axi__ar__ready | signal) axi__ar__valid <= signal;
+      if (signal | axi__ar__ready) axi__ar__valid <= signal;
       if (signal) begin
-        axi__ar__id <= {grant[1] | (grant[2] ? 2'h2 : 2'h0) | (grant[3] ? 2'h3 : 2'h0)} | (grant[4]
-          ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
+        axi__ar__id <= {2'h0, grant[1]} | {1'h0, grant[2] ? 2'h2 : 2'h0} | {1'h0, grant[3] ? 2'h3 :
+          2'h0} | (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
         axi__ar__addr_q <= (grant[0] ? read__0__payload[28:0] : 29'h0) | (grant[1] ?
           read__1__payload[28:0] : 29'h0) | (grant[2] ? read__2__payload[28:0] : 29'h0) | (grant[3]
           ? read__3__payload[28:0] : 29'h0) | (grant[4] ? read__4__payload[28:0] : 29'h0) |
@@ -235,7 +233,7 @@ module \neuflow_arbiter.turns  (
   assign i__ready = ~level[2];
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & i__ready;
-  \neuflow_arbiter.turns.ram  ram (
+  neuflow_ram #(.ADDRESS(2), .DEPTH(4), .WIDTH(2)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push)
   );
@@ -249,19 +247,4 @@ module \neuflow_arbiter.turns  (
       write_address <= write_address + push;
     end
   end
-endmodule
-
-module \neuflow_arbiter.turns.ram  (
-  input wire [1:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  output wire [1:0] read_data,
-  input wire [1:0] write_address,
-  input wire [1:0] read_address,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(2), .DEPTH(4), .WIDTH(2)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
 endmodule

@@ -81,28 +81,25 @@ module neuflow_array (
   wire [3:0] n39, n40;
   wire [48:0] n12, n31, config_in__payload, config_in__payload_102, config_in__payload_65,
     config_in__payload_71, config_in__payload_77, config_in__payload_90, config_in__payload_96;
-  wire [5:0] activity__0_lanes, activity__0_maps, activity__1_lanes, activity__1_maps;
   wire [67:0] o__0__payload, o__0__payload_261, o__1__payload, o__1__payload_275;
-  assign activity__1[31:9] = {activity__1_maps, activity__1_lanes, column1_tap ? 4'h0 :
-    column1_wait_rows ? {1'h0, column1_fill ? 3'h3 : 3'h4} : column1_wait_weights ? 4'h5 :
-    column1_wait_drain ? {3'h3, n41} : column1_configured ? 4'h3 : column1_drain_configured ? {3'h3,
-    n41} : 4'ha, 7'h0};
-  assign activity__0[31:9] = {activity__0_maps, activity__0_lanes, column0_tap ? 4'h0 :
-    column0_wait_rows ? {1'h0, column0_fill ? 3'h3 : 3'h4} : column0_wait_weights ? 4'h5 :
-    column0_wait_drain ? {3'h3, n42} : column0_configured ? 4'h3 : column0_drain_configured ? {3'h3,
-    n42} : 4'ha, 7'h0};
+  assign activity__1[19:9] = {column1_tap ? 4'h0 : column1_wait_rows ? {1'h0, column1_fill ? 3'h3 :
+    3'h4} : column1_wait_weights ? 4'h5 : column1_wait_drain ? {3'h3, n41} : column1_configured ?
+    4'h3 : column1_drain_configured ? {3'h3, n41} : 4'ha, 7'h0};
+  assign activity__0[19:9] = {column0_tap ? 4'h0 : column0_wait_rows ? {1'h0, column0_fill ? 3'h3 :
+    3'h4} : column0_wait_weights ? 4'h5 : column0_wait_drain ? {3'h3, n42} : column0_configured ?
+    4'h3 : column0_drain_configured ? {3'h3, n42} : 4'ha, 7'h0};
   assign {activity__1[8:0], activity__0[8:0]} = {activity__1_q, activity__0_q};
   assign n40[3] = rst ? 1'h0 : wait_drain_349;
   assign n40[2] = rst ? 1'h0 : wait_weights_348;
   assign n40[1] = rst ? 1'h0 : wait_rows_347;
   assign n40[0] = rst ? 1'h0 : tap_346;
+  assign write__1__valid = write_source__1 ? global_out__valid_316 : global_out__valid_319;
+  assign write__1__payload = write_source__1 ? global_out__payload_314 : global_out__payload_317;
+  assign operand__1__ready = operand_dest__1 ? global_in__ready_312 : partials__ready_309;
   assign n39[3] = rst ? 1'h0 : wait_drain;
   assign n39[2] = rst ? 1'h0 : wait_weights;
   assign n39[1] = rst ? 1'h0 : wait_rows;
   assign n39[0] = rst ? 1'h0 : tap;
-  assign write__1__valid = write_source__1 ? global_out__valid_316 : global_out__valid_319;
-  assign write__1__payload = write_source__1 ? global_out__payload_314 : global_out__payload_317;
-  assign operand__1__ready = operand_dest__1 ? global_in__ready_312 : partials__ready_309;
   assign write__0__valid = write_source__0 ? global_out__valid : global_out__valid_296;
   assign write__0__payload = write_source__0 ? global_out__payload : global_out__payload_294;
   assign operand__0__ready = operand_dest__0 ? global_in__ready : partials__ready;
@@ -117,19 +114,19 @@ module neuflow_array (
       .east_in__ready(east_in__ready), .east_in__valid(east_in__valid),
       .east_out__payload(east_out__payload), .east_out__ready(east_out__ready),
       .east_out__valid(east_out__valid), .fill(fill), .held(held), .idle(idle),
-      .lanes(activity__0_lanes), .maps(activity__0_maps), .partials__payload(operand_dest__0 ? 35'h0
-      : operand__0__payload), .partials__ready(partials__ready), .partials__valid(operand_dest__0 ?
-      1'h0 : operand__0__valid), .row(4'h0), .rows__payload(o__0__payload),
-      .rows__ready(o__0__ready), .rows__valid(o__0__valid), .rows_listening(listening__0),
-      .rows_source(rows_source), .rst(rst), .south_in__payload(north_out__payload),
-      .south_in__ready(north_out__ready), .south_in__valid(north_out__valid),
-      .south_out__payload(north_in__payload), .south_out__ready(north_in__ready),
-      .south_out__valid(north_in__valid), .tap(tap), .wait_drain(wait_drain), .wait_rows(wait_rows),
-      .wait_weights(wait_weights), .weights__payload(o__0__payload_261),
-      .weights__ready(o__0__ready_262), .weights__valid(o__0__valid_265),
-      .weights_listening(listening__0_267), .weights_source(source__0_269),
-      .west_in__payload(35'h0), .west_in__ready(n1), .west_in__valid(1'h0), .west_out__payload(n2),
-      .west_out__ready(1'h0), .west_out__valid(n3)
+      .lanes(activity__0[25:20]), .maps(activity__0[31:26]), .partials__payload(operand_dest__0 ?
+      35'h0 : operand__0__payload), .partials__ready(partials__ready),
+      .partials__valid(operand_dest__0 ? 1'h0 : operand__0__valid), .row(4'h0),
+      .rows__payload(o__0__payload), .rows__ready(o__0__ready), .rows__valid(o__0__valid),
+      .rows_listening(listening__0), .rows_source(rows_source), .rst(rst),
+      .south_in__payload(north_out__payload), .south_in__ready(north_out__ready),
+      .south_in__valid(north_out__valid), .south_out__payload(north_in__payload),
+      .south_out__ready(north_in__ready), .south_out__valid(north_in__valid), .tap(tap),
+      .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights),
+      .weights__payload(o__0__payload_261), .weights__ready(o__0__ready_262),
+      .weights__valid(o__0__valid_265), .weights_listening(listening__0_267),
+      .weights_source(source__0_269), .west_in__payload(35'h0), .west_in__ready(n1),
+      .west_in__valid(1'h0), .west_out__payload(n2), .west_out__ready(1'h0), .west_out__valid(n3)
   );
   neuflow_operator_tile column0_row1 (
     .alu_active(alu_active), .clk(clk), .columns(8'h1), .config_in__payload(config_in__payload_65),
@@ -195,8 +192,8 @@ module neuflow_array (
       .drain_configured(drain_configured_359), .draining(draining_351), .east_in__payload(35'h0),
       .east_in__ready(n20), .east_in__valid(1'h0), .east_out__payload(n21), .east_out__ready(1'h0),
       .east_out__valid(n22), .fill(fill_356), .held(held_360), .idle(idle_350),
-      .lanes(activity__1_lanes), .maps(activity__1_maps), .partials__payload(operand_dest__1 ? 35'h0
-      : operand__1__payload), .partials__ready(partials__ready_309),
+      .lanes(activity__1[25:20]), .maps(activity__1[31:26]), .partials__payload(operand_dest__1 ?
+      35'h0 : operand__1__payload), .partials__ready(partials__ready_309),
       .partials__valid(operand_dest__1 ? 1'h0 : operand__1__valid), .row(4'h0),
       .rows__payload(o__1__payload), .rows__ready(o__1__ready), .rows__valid(o__1__valid),
       .rows_listening(listening__1), .rows_source(rows_source_256), .rst(rst),
@@ -399,7 +396,7 @@ module \neuflow_array.tap$369  (
   wire all_ready, o__valid_14;
   assign local__1__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
-  assign all_ready = local__1__ready & local__0__ready;
+  assign all_ready = local__0__ready & local__1__ready;
   \neuflow_array.tap$369.slice  slice (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(rst)

@@ -103,24 +103,24 @@ module neuflow_control (
       busy_121 <= busy;
       signal <= config_waits;
       signal_122 <= fence_waits | frame_ends;
-      if (hang | write_error | read_error) begin
+      if (hang | read_error | write_error) begin
         n1 = read_error ? 2'h2 : n2;
         fault[1] <= n1[1];
       end
     end
   end
   always @(posedge clk) begin
-    if (write_error | read_error | rst) begin
-      fault[2] <= 1'h0;
-    end else begin
-      if (hang) fault[2] <= 1'h1;
-    end
-  end
-  always @(posedge clk) begin
-    if (read_error | rst) begin
+    if (rst | read_error) begin
       fault[0] <= 1'h0;
     end else begin
       if (hang | write_error) fault[0] <= n2[0];
+    end
+  end
+  always @(posedge clk) begin
+    if (rst | read_error | write_error) begin
+      fault[2] <= 1'h0;
+    end else begin
+      if (hang) fault[2] <= 1'h1;
     end
   end
 endmodule
@@ -176,8 +176,8 @@ module \neuflow_control.counters  (
     dependency_next, fence_stalls_next, fill_next, idle_tile_next, mac_cycles_next,
     output_drain_next, read_beats_next, wait_input_next, wait_output_next, weight_load_next,
     write_beats_next;
-  reg [3:0] map_remainder0 = 4'h0, map_remainder1 = 4'h0, useful0 = 4'h0, useful1 = 4'h0;
-  reg [3:1] edge_lanes0_q = 3'h0, edge_lanes1_q = 3'h0;
+  reg [3:0] edge_lanes0 = 4'h0, edge_lanes1 = 4'h0, map_remainder0 = 4'h0, map_remainder1 = 4'h0,
+    useful0 = 4'h0, useful1 = 4'h0;
   reg [4:0] edge_lanes_sum = 5'h0, map_remainder_sum = 5'h0, useful_sum = 5'h0;
   reg [59:0] seen = 60'h0;
   reg [63:0] n7, n5, n3;
@@ -188,7 +188,7 @@ module \neuflow_control.counters  (
   assign n4 = |map_remainder_sum;
   assign n6 = |edge_lanes_sum;
   assign n8 = |useful_sum;
-  assign n9 = clear | rst;
+  assign n9 = rst | clear;
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -211,7 +211,7 @@ module \neuflow_control.counters  (
     idle_tile1 <= seen[51:48] == 4'ha;
   end
   always @(posedge clk) begin
-    if ((config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy) | rst) begin
+    if (rst | (config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy)) begin
       quiet <= 32'h0;
     end else begin
       quiet <= quiet + 1'h1;
@@ -236,7 +236,7 @@ module \neuflow_control.counters  (
       wait_input_sum <= wait_input0 + wait_input1;
       fill_sum <= fill0 + fill1;
       map_remainder_sum <= map_remainder0 + map_remainder1;
-      edge_lanes_sum <= {edge_lanes0_q, 1'h0} + {edge_lanes1_q, 1'h0};
+      edge_lanes_sum <= edge_lanes0 + edge_lanes1;
       useful_sum <= useful0 + useful1;
       config_hidden_sum <= config_hidden0;
       mac_cycles_sum <= mac_cycles0 + mac_cycles1;
@@ -318,24 +318,24 @@ module \neuflow_control.counters  (
   end
   always @(posedge clk) begin
     if (!(seen[32])) begin
-      map_remainder1 <= 4'h0; edge_lanes1_q <= 3'h0; useful1 <= 4'h0;
+      map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
       map_remainder1 <= seen[54:52] * {2'h2 - seen[59:58]};
-      edge_lanes1_q <= 3'h5 - seen[54:52];
+      edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
       useful1 <= seen[54:52] * seen[59:58];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
-      map_remainder0 <= 4'h0; edge_lanes0_q <= 3'h0; useful0 <= 4'h0;
+      map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
       map_remainder0 <= seen[22:20] * {2'h2 - seen[27:26]};
-      edge_lanes0_q <= 3'h5 - seen[22:20];
+      edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
       useful0 <= seen[22:20] * seen[27:26];
     end
   end
   always @(posedge clk) begin
-    if (~busy_25 | rst) begin
+    if (rst | ~busy_25) begin
       seen <= 60'h0;
     end else begin
       seen <= activity[59:0];
@@ -399,7 +399,7 @@ module \neuflow_control.fetcher  (
   assign request__payload[30:29] = 2'h3;
   assign request__payload[28:0] = request__payload_q;
   assign moves = o__valid & o__ready;
-  assign n1 = clear | rst;
+  assign n1 = rst | clear;
   assign n2 = request__payload_q + 3'h4;
   assign signal = request__valid & request__ready;
   assign n3 = (under_way - response__valid) + {signal ? 3'h4 : 3'h0};
@@ -422,8 +422,8 @@ module \neuflow_control.fetcher  (
     if (rst) begin
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
-      if (clear | response__valid & |drop) drop <= clear ? n3 : drop - 1'h1;
-      if (clear | signal) begin
+      if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
+      if (signal | clear) begin
         n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
       end
@@ -448,8 +448,8 @@ module \neuflow_control.fetcher.buffer  (
   wire n1, fetch, push;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & ~level[3];
-  assign n1 = clear | rst;
-  \neuflow_control.fetcher.buffer.ram  ram (
+  assign n1 = rst | clear;
+  neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(65)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push)
   );
@@ -463,21 +463,6 @@ module \neuflow_control.fetcher.buffer  (
       write_address <= write_address + push;
     end
   end
-endmodule
-
-module \neuflow_control.fetcher.buffer.ram  (
-  input wire [64:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  output wire [64:0] read_data,
-  input wire [2:0] write_address,
-  input wire [2:0] read_address,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(65)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
 endmodule
 
 module \neuflow_control.sequencer  (
@@ -501,7 +486,7 @@ module \neuflow_control.sequencer  (
   output reg [31:0] program_counter = 32'h0,
   output reg done = 1'h0,
   output reg busy = 1'h0,
-  output wire [7:0] error,
+  output reg [7:0] error = 8'h0,
   output wire [48:0] config__payload,
   output wire fence_waits,
   output wire config__valid,
@@ -510,83 +495,72 @@ module \neuflow_control.sequencer  (
 );
   reg signal = 1'h0, signal_20 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps =
     1'h0;
-  reg [15:0] config__payload_q = 16'h0;
   reg [1:0] empty = 2'h0, state = 2'h0;
-  reg [29:0] held_q = 30'h0;
-  reg [2:0] error_q = 3'h0;
-  reg [31:0] n12, n13, n10, n11, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0,
-    output_step = 32'h0, ring_index = 32'h0;
+  reg [31:0] held = 32'h0, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step
+    = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n18, n6, n23, n20, n15, n26, n14, n7, n3, n19, n17, n25, n4, n5, n24, n2, n9, n16, n22, n8,
+  wire n14, n4, n19, n16, n11, n22, n10, n7, n3, n15, n13, n21, n5, n20, n6, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
-  wire [2:0] code;
-  wire [32:0] n21, n1;
-  assign config__payload[48:16] = {config__payload_last, at[31:0] + (first ? (held_q[29:28] == 2'h3
-    ? output_base : held_q[29:28] == 2'h2 ? input_base : held_q[29:28] == 1'h1 ?
-    {host_program[20:0], 11'h0} : 32'h0) : 32'h0)};
-  assign error[7:3] = 5'h0;
-  assign {error[2:0], config__payload[15:0]} = {error_q, config__payload_q};
+  wire [32:0] n17, n1;
+  wire [7:0] code;
+  assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
+    output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
+    11'h0} : 32'h0) : 32'h0), held[19:4]};
   assign i__ready = ~signal | moves;
-  assign frame_ends = state == 2'h3;
   assign enable = busy & ~(last_frame & frame_ends);
-  assign restart = n18 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign frame_ends = state == 2'h3;
+  assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
   assign config__valid = n7 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n7 ? (n6 ? signal & n25 & ~signal_43 : 1'h0) : 1'h0;
+  assign fence_waits = n7 ? (n4 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n3 & n7 & moves;
+  assign n2 = moves & n3 & n7;
   assign n3 = state == 2'h2;
-  assign n4 = {n6, moves} != 2'h2;
-  assign n5 = {n3, moves} != 2'h2;
-  assign n6 = !state;
+  assign n4 = !state;
+  assign n5 = {moves, n3} != 1'h1;
+  assign n6 = {moves, n4} != 1'h1;
   assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n24, n8 | n6, n7};
+  assign n9 = &{n6, n4 | n8, n20, n7};
   assign moves = signal & signal_43;
-  assign n14 = next_frame | n26;
-  assign n15 = ~busy;
-  assign n16 = ~restart & i__ready;
-  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n7 ? (n6 ?
-    signal & bad : 1'h0) : 1'h0}};
-  assign n17 = busy & |{5'h0, code};
-  assign n18 = n26 & !{5'h0, error_q};
-  assign n19 = next_frame & last_frame;
-  assign n20 = moves & n6 & (n23 & at[7:4] == 4'hb);
-  assign n21 = frames_done + 1'h1;
-  assign n22 = next_frame | n18 | rst;
-  assign n23 = at[3:0] == 1'h1;
-  assign n24 = {n8, moves} != 2'h2;
+  assign n10 = next_frame | n22;
+  assign n11 = ~busy;
+  assign n12 = ~restart & i__ready;
+  assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n7 ?
+    (n4 ? signal & bad : 1'h0) : 1'h0}};
+  assign n13 = busy & |code;
+  assign n14 = n22 & !error;
+  assign n15 = next_frame & last_frame;
+  assign n16 = moves & n4 & (n19 & at[7:4] == 4'hb);
+  assign n17 = frames_done + 1'h1;
+  assign n18 = rst | next_frame | n14;
+  assign n19 = at[3:0] == 1'h1;
   assign config__payload_last = left == 1'h1;
+  assign n20 = {moves, n8} != 1'h1;
   assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
-  assign n25 = ~bad;
-  assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n25 & (at[3:0] != 2'h2 |
+  assign n21 = ~bad;
+  assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
-  assign n26 = start & n15;
+  assign n22 = start & n11;
   always @(posedge clk) begin
     signal_20 <= n1 == host_ring;
     if (n2) begin
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n3 | n6, n7}) steps <= n3;
+    if (&{n4 | n3, n5, n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n7 & n6 & moves) {held_q[29:20], config__payload_q, held_q[3:0]} <= at[29:0];
-    if (n14) begin
-      n10 = output_base + output_step;
-      over = n15 | signal_20;
-      n11 = over ? {host_output[20:0], 11'h0} : n10;
-      n12 = input_base + input_step;
-      n13 = over ? {host_input[20:0], 11'h0} : n12;
-      output_base[10:0] <= (over) ? 11'h0 : n10[10:0];
-      output_base[31:11] <= n11[31:11];
-      input_base[10:0] <= (over) ? 11'h0 : n12[10:0];
-      input_base[31:11] <= n13[31:11];
+    if (moves & n4 & n7) held <= at[31:0];
+    if (n10) begin
+      over = n11 | signal_20;
+      output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
+      input_base <= over ? {host_input[20:0], 11'h0} : input_base + input_step;
       ring_index <= (over) ? 32'h0 : n1[31:0];
     end
-    if (n16) begin
+    if (n12) begin
       bad <= ~(i__payload[3:0] == 1'h1 & |i__payload[27:20] | (i__payload[3:0] == 2'h2 |
         i__payload[3:0] == 2'h3)) | |{2'h0, i__payload[19:14]} | |i__payload[31:30];
       at <= i__payload;
@@ -594,43 +568,43 @@ module \neuflow_control.sequencer  (
   end
   always @(posedge clk) begin
     if (rst) begin
-      error_q <= 3'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame
-        <= 1'h0;
+      error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame <=
+        1'h0;
     end else begin
-      if (n17) error_q <= code;
-      if (n18 | n17 | (clear_done | n19)) done <= n17 ? 1'h1 : n18 ? 1'h0 : n19;
-      waiting1 <= (waiting1 + {n20 & at[13]}) - write_done[1];
+      if (n13) error <= code;
+      if (n13 | (clear_done | n15) | n14) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
-      waiting0 <= (waiting0 + {n20 & at[12]}) - write_done[0];
-      last_frame <= n21 >= host_frames;
+      waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
+      last_frame <= n17 >= host_frames;
     end
   end
   always @(posedge clk) begin
-    if (n17 | rst) begin
+    if (n13 | rst) begin
       busy <= 1'h0;
     end else begin
-      if (n18 | n19) busy <= n18;
+      if (n15 | n14) busy <= n14;
     end
   end
   always @(posedge clk) begin
-    if (n22) begin
+    if (n18) begin
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, n5, n24, {at[3:0] == 2'h3, n23, n6, moves} != 2'h3, {steps, n3, moves} != 2'h3, {n8,
-        config__payload_last, moves} != 3'h5, n8 | n3 | n6, n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
-        n23 ? 2'h1 : 2'h2;
+      if (&{{moves, n4, at[3:0] == 2'h3, n19} != 4'hc, {moves, n8, config__payload_last} != 3'h6,
+        n5, n4 | n8 | n3, {moves, steps, n3} != 3'h5, n6, n20, n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+        n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin
-    if (n18 | rst) begin
+    if (rst | n14) begin
       frames_done <= 32'h0;
     end else begin
-      if (next_frame) frames_done <= n21[31:0];
+      if (next_frame) frames_done <= n17[31:0];
     end
   end
   always @(posedge clk) begin
-    if (restart | rst) begin
+    if (rst | restart) begin
       signal <= 1'h0;
     end else begin
       if (i__ready) signal <= i__valid;

@@ -317,33 +317,30 @@ module \neuflow_convolver_tile.convolver.array  (
     s0_last, take, wraps, wraps_63;
   wire [15:0] free, last_row_144;
   wire [19:0] n15, n12;
-  wire [1:0] n9;
   wire [20:0] n6;
   wire [21:0] next_group_beyond, next_row_beyond, step_y_wrap_beyond;
   wire [2:0] count;
-  wire [47:0] out, out_120;
-  wire [5:0] over, over_61;
+  wire [5:0] n9, over, over_61;
   wire [79:0] x, y_151;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
-  assign pixel = {out_120, out};
   assign lanes[2:0] = lanes_q;
   assign issue = signal_25 & ~(n31 | no_drain);
-  assign idle = ~signal_25;
   assign fill = begins & ~full;
   assign wait_rows = signal_25 & signal;
   assign wait_weights = signal_25 & ~signal & signal_18;
   assign wait_drain = signal_25 & ~n31 & no_drain;
   assign weights_read = issue & n19;
-  assign weights_rewind = issue & group_ends;
   assign weights_free = issue & (pass_ends | config_2[410]);
-  assign awake_131 = |{s9[0], s8[0], s7[0], s6[0], s4[0], s3[0], s2[0], s1[0], s12[0], s11[0],
-    s10[0], read_enable, hand_over, s13_q[0], signal_47, signal_46, shift, issue, awake} | n4;
+  assign awake_131 = |{s11[0], issue, s12[0], s1[0], s2[0], s3[0], s4[0], s6[0], s7[0], s8[0],
+    s9[0], hand_over, s13_q[0], shift, signal_46, read_enable, signal_47, awake, s10[0]} | n4;
+  assign weights_rewind = issue & group_ends;
+  assign idle = ~signal_25;
   assign take = issue & begins;
   assign signal_91 = hand_over | shift;
   assign n3 = s1[0] & s1[8];
-  assign signal_47 = n30 & released != free;
   assign signal_46 = configured & idle;
+  assign signal_47 = n30 & released != free;
   assign n4 = |settling;
   assign n5 = signal_91 & ~s12[3];
   assign next_group_beyond = $signed({1'h0, signal_70}) + $signed(pixels_less);
@@ -356,16 +353,16 @@ module \neuflow_convolver_tile.convolver.array  (
   assign ky_ends = kx_ends_ends & ky_ends_ends;
   assign s0_last = issue & block_ends;
   assign n7 = issue & pass_ends;
-  assign n8 = signal_25 ? 1'h1 : configured & ~(|flushing);
-  assign n9 = group_ends_ends ? config_2[444:443] : 2'h2;
+  assign n8 = signal_25 ? signal_25 : configured & ~(|flushing);
+  assign n9 = group_ends_ends ? config_2[448:443] : 6'h2;
   assign n10 = idle & ~s1[0] & ~s2[0];
   assign n11 = s2[0] & ~s2[4];
   assign n12 = n32 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_82) : n15;
-  assign n13 = |{s2[0], n32, n11, n10};
+  assign n13 = |{n11, s2[0], n32, n10};
   assign n14 = {n11, n10} != 2'h2;
   assign n15 = s2[6] ? next_group : signal_70;
-  assign n16 = n13 & {n32, n11, n10} != 3'h4 & n14;
+  assign n16 = n13 & {n11, n32, n10} != 2'h2 & n14;
   assign over_61 = $signed({1'h0, signal_60}) + $signed(delta_less_62);
   assign over = $signed({1'h0, signal_55}) + $signed(delta_less);
   assign n17 = n10 | s2[0] & s2[5];
@@ -375,7 +372,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n20 = idle | weights_rewind & pass_ends_ends;
   assign n21 = weights_rewind | n20;
   assign n22 = idle | s0_last & group_ends_ends;
-  assign n23 = s0_last | n22;
+  assign n23 = n22 | s0_last;
   assign n24 = idle | n33 & block_ends_ends;
   assign n25 = n24 | n33;
   assign n26 = idle | n34 & ky_ends_ends;
@@ -406,12 +403,12 @@ module \neuflow_convolver_tile.convolver.array  (
   );
   neuflow_mac_row map0 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(out), .rst(coordinates_gated_rst), .take(signal_91), .valid(s11[0]),
-      .weight(s10_weights[15:0]), .words(words)
+      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_91),
+      .valid(s11[0]), .weight(s10_weights[15:0]), .words(words)
   );
   neuflow_mac_row map1 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(out_120), .rst(coordinates_gated_rst), .take(signal_91),
+      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_91),
       .valid(s11[0]), .weight(s10_weights[31:16]), .words(words)
   );
   always @(posedge array_gated_clk) begin
@@ -466,9 +463,9 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s9[0], s8[0], s7[0], s6[0], s4[0], s3[0], s2[0], s1[0], s12[0], s11[0], s10[0],
-      read_enable, hand_over, s13_q[0], signal_47, signal_46, coordinates_gated_rst, shift, issue,
-      awake}) begin
+    if (|{s11[0], coordinates_gated_rst, issue, s12[0], s1[0], s2[0], s3[0], s4[0], s6[0], s7[0],
+      s8[0], s9[0], hand_over, s13_q[0], shift, signal_46, read_enable, signal_47, awake, s10[0]})
+      begin
       settling <= 3'h6;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -636,11 +633,11 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n4 = |settling;
   assign make = ~full | take;
   assign n5 = full | !signal_30;
-  assign n6 = make & valid[1];
+  assign n6 = valid[1] & make;
   assign n7 = clear | make & column_ends;
   assign n8 = make | n7;
   assign n9 = coordinates_gated_rst | clear;
-  assign n10 = column_ends & make;
+  assign n10 = make & column_ends;
   always @(posedge coordinates_gated_clk) begin
     if (|{coordinates_gated_rst, n1, n2, n3}) begin
       settling <= 3'h4;
@@ -695,12 +692,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
     if (make) begin
       y_6 <= {signal_26_q[31:16], y_6[95:16]};
       signal <= {signal_26_q[15:0], signal[95:16]};
-      signal_26_need <= ($signed({signal_24_q[19], signal_24_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({signal_24_q[19], signal_24_q[17:0]}) > $signed({1'h0, config_2[409:394]}) ?
-        config_2[409:394] : signal_24_q[15:0];
       signal_26_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[409:394]}) ?
         config_2[409:394] : free_sum_q[15:0];
+      signal_26_need <= ($signed({signal_24_q[19], signal_24_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({signal_24_q[19], signal_24_q[17:0]}) > $signed({1'h0, config_2[409:394]}) ?
+        config_2[409:394] : signal_24_q[15:0];
       {signal_26_q[81:80], signal_26_q[47:0]} <= {signal_23_q[81:80], signal_23_q[47:0]};
       {signal_23_q[81:80], signal_23_q[47:0]} <= {row_next < config_2[442:427], column_next <
         config_2[426:411], row_next, y_next, x_next};
@@ -772,7 +769,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
-    if (config_conv_array_gated_rst | move) begin
+    if (move | config_conv_array_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -819,7 +816,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     end
   end
   always @(posedge config_conv_drain_gated_clk) begin
-    if (config_conv_drain_gated_rst | move) begin
+    if (move | config_conv_drain_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -866,7 +863,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
-    if (config_conv_rows_gated_rst | move) begin
+    if (move | config_conv_rows_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -912,7 +909,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
-    if (config_conv_weights_gated_rst | move) begin
+    if (move | config_conv_weights_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -961,29 +958,29 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h12;
-  wire n32, n17, n8, n31, n15, n24, n13, n12, n7, n2, n30, n1, n6, n5, n4, n3, n11, n27, n28, n19,
+  wire n33, n17, n8, n32, n15, n24, n13, n12, n7, n2, n31, n1, n5, n4, n6, n3, n30, n27, n28, n19,
     n14, n16, n18, n20, n23, n25, n26, n29, signal, signal_19, signal_32, signal_84, signal_91,
     signal_92, all_ends, awake, en, ends, have, i__ready, i__ready_102, i__ready_97, i__valid,
     i__valid_119, inside_2, last_word, o__ready_121, o__valid_122, out__valid, reads, s0_step;
   wire [15:0] n10, complete_149, out, out_75, out__payload_words_0, out__payload_words_1;
   wire [16:0] n9;
   wire [19:0] signal_113, next_map, offset;
-  wire [2:0] n22;
+  wire [2:0] n11, n22;
   wire [31:0] i__payload_111_words;
   wire [34:0] i__payload, o__payload_120;
   wire [47:0] acc, acc_69;
   assign parameters_take = (hand_over | waiting) & known[2] & ~all_started & signal_14 &
     parameters_valid;
   assign partials__ready = running & config__payload[94] & wants;
-  assign shift = have & (n30 | i__ready & last_word);
+  assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n12;
   assign held = o__valid & ~o__ready;
-  assign awake_129 = |{reads, running, waiting, hand_over, n3, n4, n5, n6, awake, signal} | n7;
+  assign awake_129 = |{hand_over, n3, n4, signal, n5, reads, waiting, running, n6, awake} | n7;
   assign o__ready_121 = n1 ? 1'h0 : i__ready;
   assign signal_92 = ~r3_beat[0] | i__ready_102;
   assign signal_91 = signal_92 & known[2] & available;
   assign acc = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s0_step, s8_step, s7_step, s6[0], s4[0], s3[0], s2[0], s1[0], s5[0]};
+  assign en = |{s1[0], s2[0], s3[0], s4[0], s6[0], s7_step, s8_step, s0_step, s5[0]};
   assign acc_69 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -993,46 +990,47 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign i__valid_119 = n1 ? out__valid : o__valid_122;
   assign signal = config__valid & config__ready;
   assign signal_32 = partials__ready & partials__valid;
-  assign reads = i__valid & i__ready_97 | signal_92 & |{r2_beat[0], r1_beat[0], r3_beat[0],
-    signal_91};
   assign n3 = o__valid & o__ready;
-  assign n4 = i__valid_119 & i__ready;
-  assign n5 = block[15:0] != told;
-  assign n6 = config__valid & n31;
+  assign n4 = block[15:0] != told;
+  assign n5 = config__valid & n32;
+  assign reads = i__valid & i__ready_97 | signal_92 & |{signal_91, r3_beat[0], r1_beat[0],
+    r2_beat[0]};
+  assign n6 = i__valid_119 & i__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_91 & signal_84;
   assign n9 = signal_136 + 1'h1;
-  assign s0_step = shift & n30;
-  assign signal_19 = n32 & n30;
+  assign s0_step = shift & n31;
+  assign signal_19 = n33 & n31;
   assign n10 = config__payload[93:78] - 1'h1;
-  assign n11 = config__valid & ~signal;
+  assign n11 = n30 ? {known[1:0], 1'h1} : 3'h0;
   assign n12 = signal_91 & all_ends;
-  assign n13 = n31 | n24;
+  assign n13 = n32 | n24;
   assign n14 = signal_91 | n13;
   assign all_ends = signal_84 & row_ends_88;
-  assign n15 = n31 | n8 & slot_ends;
+  assign n15 = n32 | n8 & slot_ends;
   assign n16 = n15 | n8;
-  assign n17 = n31 | n8 & row_ends_88;
-  assign n18 = n8 | n17;
-  assign n19 = n31 | n24 & map_ends;
+  assign n17 = n32 | n8 & row_ends_88;
+  assign n18 = n17 | n8;
+  assign n19 = n32 | n24 & map_ends;
   assign n20 = n24 | n19;
   assign out__valid = have & config__payload[95];
   assign n22 = left - 1'h1;
-  assign n23 = n31 | drain_gated_rst;
+  assign n23 = n32 | drain_gated_rst;
   assign signal_113 = slot_ends ? 20'h0 : signal_115 + config__payload[77:62];
   assign n24 = signal_91 & row_ends;
   assign next_map = map_base + config__payload[132:113];
   assign n25 = drain_gated_rst | signal;
-  assign n26 = shift | drain_gated_rst;
+  assign n26 = drain_gated_rst | shift;
   assign n27 = words == 2'h3;
   assign n28 = signal_32 | n27;
-  assign n29 = parameters_take | drain_gated_rst;
-  assign have = running & (n32 | signal_35) & ~(config__payload[95] & leaving);
-  assign n30 = ~config__payload[95];
-  assign n31 = ~known[2];
+  assign n29 = drain_gated_rst | parameters_take;
+  assign n30 = config__valid & ~signal;
+  assign have = running & (n33 | signal_35) & ~(config__payload[95] & leaving);
+  assign n31 = ~config__payload[95];
+  assign n32 = ~known[2];
   assign signal_84 = row_ends & map_ends;
-  assign n32 = ~config__payload[94];
+  assign n33 = ~config__payload[94];
   \neuflow_convolver_tile.convolver.drain.packer  packer (
     .awake(awake), .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
       .i__payload_11(i__payload), .i__ready(i__ready_97), .i__valid(i__valid),
@@ -1083,7 +1081,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, hand_over, drain_gated_rst, n3, n4, n5, n6, awake, signal}) begin
+    if (|{drain_gated_rst, hand_over, n3, n4, signal, n5, reads, waiting, running, n6, awake}) begin
       settling <= 5'h12;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1118,7 +1116,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       signal_135 <= signal_136 + config__payload[112:97];
       signal_134 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_133;
       signal_133 <= n10;
-      known[0] <= n11;
+      known[0] <= n11[0];
       if (o__valid_122 & o__ready_121 & o__payload_120[34] | n12) leaving <= n12;
       if (n14) begin
         row_ends <= n13 ? config__payload[77:62] <= 2'h2 : signal_90 <= 3'h4;
@@ -1144,7 +1142,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (parameters_take | ends) running <= parameters_take;
-      if (shift | parameters_take) begin
+      if (parameters_take | shift) begin
         n21 = parameters_take ? 3'h5 : shift ? n22 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n21[2], n21[0]};
       end
@@ -1193,7 +1191,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (~n11 | drain_gated_rst) begin
+    if (~n30 | drain_gated_rst) begin
       known[2:1] <= 2'h0;
     end else begin
       known[2:1] <= known[1:0];
@@ -1313,21 +1311,23 @@ module \neuflow_convolver_tile.convolver.drain.reorder  (
   assign read_enable_36 = move & r1_enable;
   assign write_data = write_words >> {1'h0 - s2_turn, 4'h0};
   assign write_data_41 = write_words >> {1'h1 - s2_turn, 4'h0};
-  \neuflow_convolver_tile.convolver.drain.reorder.bank0  bank0 (
-    .drain_gated_clk(drain_gated_clk), .read_address(read_address0), .read_data(read_data),
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
+    .clk(drain_gated_clk), .read_address(read_address0), .read_data(read_data),
       .read_enable(read_enable_36), .write_address(address0), .write_data(write_data),
       .write_enable(s2_enable)
   );
-  \neuflow_convolver_tile.convolver.drain.reorder.bank1  bank1 (
-    .drain_gated_clk(drain_gated_clk), .read_address(read_address1), .read_data(read_data_30),
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
+    .clk(drain_gated_clk), .read_address(read_address1), .read_data(read_data_30),
       .read_enable(read_enable_36), .write_address(address1), .write_data(write_data_41),
       .write_enable(s2_enable)
   );
   always @(posedge drain_gated_clk) begin
     s1_turn <= write_address[0];
     s2_turn <= s1_turn;
+    map_offset0 <= 1'h0 - write_address[0] ? step1 : 6'h0;
     base0 <= write_address[6:1] + (write_address[0] > 1'h0);
     address0 <= base0 + map_offset0;
+    map_offset1 <= 1'h1 - write_address[0] ? step1 : 6'h0;
     base1 <= write_address[6:1] + (write_address[0] > 1'h1);
     address1 <= base1 + map_offset1;
     if (move) begin
@@ -1340,20 +1340,6 @@ module \neuflow_convolver_tile.convolver.drain.reorder  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (!(1'h1 - write_address[0])) begin
-      map_offset1 <= 6'h0;
-    end else begin
-      map_offset1 <= step1;
-    end
-  end
-  always @(posedge drain_gated_clk) begin
-    if (!(1'h0 - write_address[0])) begin
-      map_offset0 <= 6'h0;
-    end else begin
-      map_offset0 <= step1;
-    end
-  end
-  always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       r1_enable <= 1'h0; step1 <= 6'h0; s2_enable <= 1'h0; signal <= 1'h0;
     end else begin
@@ -1363,38 +1349,6 @@ module \neuflow_convolver_tile.convolver.drain.reorder  (
       signal <= write_enable;
     end
   end
-endmodule
-
-module \neuflow_convolver_tile.convolver.drain.reorder.bank0  (
-  input wire [15:0] write_data,
-  input wire read_enable,
-  output wire [15:0] read_data,
-  input wire write_enable,
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  input wire drain_gated_clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(drain_gated_clk), .read_address(read_address), .read_data(read_data),
-      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
-      .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.drain.reorder.bank1  (
-  input wire [15:0] write_data,
-  input wire read_enable,
-  output wire [15:0] read_data,
-  input wire write_enable,
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  input wire drain_gated_clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(drain_gated_clk), .read_address(read_address), .read_data(read_data),
-      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
-      .write_enable(write_enable)
-  );
 endmodule
 
 module \neuflow_convolver_tile.convolver.drain.sends  (
@@ -1587,178 +1541,46 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   input wire [14:0] read,
   input wire banks_gated_clk
 );
-  wire [15:0] read_data, read_data_18, read_data_24, read_data_30, read_data_36, read_data_42,
-    read_data_48, read_data_54;
-  assign words = {read_data_54, read_data_48, read_data_42, read_data_36, read_data_30,
-    read_data_24, read_data_18, read_data};
   assign awake = read_enable | |enables;
-  \neuflow_convolver_tile.convolver.row_store.banks.bank0  bank0 (
-    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 1'h0 ? read[14:9] : read[8:3]),
-      .read_data(read_data), .read_enable(read_enable), .write_address(at[2:0] > 1'h0 ? at[14:9] :
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
+    .clk(banks_gated_clk), .read_address(read[2:0] > 1'h0 ? read[14:9] : read[8:3]),
+      .read_data(words[15:0]), .read_enable(read_enable), .write_address(at[2:0] > 1'h0 ? at[14:9] :
       at[8:3]), .write_data(beat[15:0]), .write_enable(enables[0])
   );
-  \neuflow_convolver_tile.convolver.row_store.banks.bank1  bank1 (
-    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 1'h1 ? read[14:9] : read[8:3]),
-      .read_data(read_data_18), .read_enable(read_enable), .write_address(at[2:0] > 1'h1 ? at[14:9]
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
+    .clk(banks_gated_clk), .read_address(read[2:0] > 1'h1 ? read[14:9] : read[8:3]),
+      .read_data(words[31:16]), .read_enable(read_enable), .write_address(at[2:0] > 1'h1 ? at[14:9]
       : at[8:3]), .write_data(beat[31:16]), .write_enable(enables[1])
   );
-  \neuflow_convolver_tile.convolver.row_store.banks.bank2  bank2 (
-    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 2'h2 ? read[14:9] : read[8:3]),
-      .read_data(read_data_24), .read_enable(read_enable), .write_address(at[2:0] > 2'h2 ? at[14:9]
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
+    .clk(banks_gated_clk), .read_address(read[2:0] > 2'h2 ? read[14:9] : read[8:3]),
+      .read_data(words[47:32]), .read_enable(read_enable), .write_address(at[2:0] > 2'h2 ? at[14:9]
       : at[8:3]), .write_data(beat[47:32]), .write_enable(enables[2])
   );
-  \neuflow_convolver_tile.convolver.row_store.banks.bank3  bank3 (
-    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 2'h3 ? read[14:9] : read[8:3]),
-      .read_data(read_data_30), .read_enable(read_enable), .write_address(at[2:0] > 2'h3 ? at[14:9]
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
+    .clk(banks_gated_clk), .read_address(read[2:0] > 2'h3 ? read[14:9] : read[8:3]),
+      .read_data(words[63:48]), .read_enable(read_enable), .write_address(at[2:0] > 2'h3 ? at[14:9]
       : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[3])
   );
-  \neuflow_convolver_tile.convolver.row_store.banks.bank4  bank4 (
-    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 3'h4 ? read[14:9] : read[8:3]),
-      .read_data(read_data_36), .read_enable(read_enable), .write_address(at[2:0] > 3'h4 ? at[14:9]
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
+    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h4 ? read[14:9] : read[8:3]),
+      .read_data(words[79:64]), .read_enable(read_enable), .write_address(at[2:0] > 3'h4 ? at[14:9]
       : at[8:3]), .write_data(beat[15:0]), .write_enable(enables[4])
   );
-  \neuflow_convolver_tile.convolver.row_store.banks.bank5  bank5 (
-    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 3'h5 ? read[14:9] : read[8:3]),
-      .read_data(read_data_42), .read_enable(read_enable), .write_address(at[2:0] > 3'h5 ? at[14:9]
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
+    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h5 ? read[14:9] : read[8:3]),
+      .read_data(words[95:80]), .read_enable(read_enable), .write_address(at[2:0] > 3'h5 ? at[14:9]
       : at[8:3]), .write_data(beat[31:16]), .write_enable(enables[5])
   );
-  \neuflow_convolver_tile.convolver.row_store.banks.bank6  bank6 (
-    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 3'h6 ? read[14:9] : read[8:3]),
-      .read_data(read_data_48), .read_enable(read_enable), .write_address(at[2:0] > 3'h6 ? at[14:9]
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
+    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h6 ? read[14:9] : read[8:3]),
+      .read_data(words[111:96]), .read_enable(read_enable), .write_address(at[2:0] > 3'h6 ? at[14:9]
       : at[8:3]), .write_data(beat[47:32]), .write_enable(enables[6])
   );
-  \neuflow_convolver_tile.convolver.row_store.banks.bank7  bank7 (
-    .banks_gated_clk(banks_gated_clk), .read_address(read[2:0] > 3'h7 ? read[14:9] : read[8:3]),
-      .read_data(read_data_54), .read_enable(read_enable), .write_address(at[2:0] > 3'h7 ? at[14:9]
-      : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[7])
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.banks.bank0  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire banks_gated_clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
-      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
-      .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.banks.bank1  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire banks_gated_clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
-      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
-      .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.banks.bank2  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire banks_gated_clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
-      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
-      .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.banks.bank3  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire banks_gated_clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
-      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
-      .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.banks.bank4  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire banks_gated_clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
-      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
-      .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.banks.bank5  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire banks_gated_clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
-      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
-      .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.banks.bank6  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire banks_gated_clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
-      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
-      .write_enable(write_enable)
-  );
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.banks.bank7  (
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  output wire [15:0] read_data,
-  input wire [15:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  input wire banks_gated_clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) ram (
-    .clk(banks_gated_clk), .read_address(read_address), .read_data(read_data),
-      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
-      .write_enable(write_enable)
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
+    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h7 ? read[14:9] : read[8:3]),
+      .read_data(words[127:112]), .read_enable(read_enable), .write_address(at[2:0] > 3'h7 ?
+      at[14:9] : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[7])
   );
 endmodule
 
@@ -1792,14 +1614,14 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [1:0] signal_20 = 2'h0, signal_23 = 2'h0, lead = 2'h0, left = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] s0_piece_number;
+  reg [2:0] s0_piece;
   reg [3:0] signal_58 = 4'h0, flushing = 4'h0, phase_y = 4'h0, settling = 4'hb;
   reg [63:0] words = 64'h0;
-  reg [68:0] s3_piece = 69'h0, s4_piece = 69'h0, s5_piece = 69'h0, s6_piece = 69'h0;
-  reg [70:0] s1_piece = 71'h0, s2_piece = 71'h0;
+  reg [71:0] s1_piece = 72'h0, s2_piece = 72'h0, s3_piece = 72'h0, s4_piece = 72'h0, s5_piece =
+    72'h0, s6_piece = 72'h0;
   reg [7:0] enables_78 = 8'h0;
   reg [8:0] linear_70 = 9'h0;
-  wire n5, n27, n29, n28, n16, n4, n3, n2, n14, n12, n6, n8, n9, n22, n24, n23, n10, n11, n13, n15,
+  wire n5, n28, n29, n27, n16, n4, n2, n3, n14, n12, n6, n8, n9, n22, n24, n23, n10, n11, n13, n15,
     n18, n21, n17, n19, n25, signal_14, signal_22, finished, i__ready_94, i__valid_95, last_phase_y,
     o__ready, o__valid, record_ends, starts;
   wire [14:0] where;
@@ -1813,37 +1635,37 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [67:0] o__payload;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_94;
-  assign awake = |{signal_14, starts, finished, pass_done, n2, n3, n4} | n5;
+  assign awake = |{signal_14, pass_done, finished, n2, starts, n3, n4} | n5;
   assign i__valid_95 = opened & i__valid;
   assign o__ready = ~valid | signal_14 & (config__payload[4] ? !left : more | left <= signal_23);
   assign n1 = {2{s6_piece[68:5]}} >> {turn, 4'h0};
   assign signal_22 = ~more & (config__payload[4] ? !signal_23 : signal_23 <= left);
   assign signal_14 = signal_39 & valid;
   assign signal_21 = config__payload[4] ? 2'h0 : signal_22 ? signal_23 : left;
-  assign starts = n27 & config__valid & ~(|flushing);
-  assign finished = n28 | signal & signal_33 & allowed;
-  assign n2 = released != freed;
-  assign n3 = o__valid & o__ready;
+  assign finished = n27 | signal & signal_33 & allowed;
+  assign n2 = o__valid & o__ready;
+  assign starts = n28 & config__valid & ~(|flushing);
+  assign n3 = released != freed;
   assign n4 = i__valid_95 & i__ready_94;
   assign n5 = |settling;
   assign n6 = lead <= config__payload[3];
   assign record_ends = n29 & channel_ends;
   assign n7 = record + 1'h1;
   assign n8 = !lead;
-  assign n9 = n27 & ~s1_valid & ~s2_valid;
+  assign n9 = n28 & ~s1_valid & ~s2_valid;
   assign n10 = n22 & ~s2_piece[70];
   assign next_linear_row = last_phase_y ? config__payload[76:57] : linear_row +
     config__payload[216:197];
-  assign n11 = n10 | n22 | n9;
-  assign n12 = n27 | n28;
+  assign n11 = n9 | n10 | n22;
+  assign n12 = n28 | n27;
   assign n13 = record_ends | n12;
-  assign n14 = n27 | record_ends;
-  assign n15 = n29 | n14;
-  assign n16 = n27 | n29;
+  assign n14 = n28 | record_ends;
+  assign n15 = n14 | n29;
+  assign n16 = n28 | n29;
   assign width = config__payload[24:5] - 1'h1;
-  assign n17 = n18 & {rest[2], signal_14, n16} != 3'h6;
+  assign n17 = {n16, signal_14, rest[2]} != 2'h3 & n18;
   assign rest = signal_23 + {~signal_21};
-  assign n18 = signal_14 | n16;
+  assign n18 = n16 | signal_14;
   assign n19 = writer_gated_rst | n9;
   assign last_phase_y = n20 == config__payload[156:153];
   assign n20 = phase_y + 1'h1;
@@ -1855,8 +1677,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n24 = n9 | n22;
   assign n25 = writer_gated_rst | n24;
   assign n26 = signal_58 + 1'h1;
-  assign n27 = ~signal;
-  assign n28 = record_ends & record_ends_31;
+  assign n27 = record_ends & record_ends_31;
+  assign n28 = ~signal;
   assign n29 = signal_14 & signal_22;
   assign after_row_beyond = $signed({1'h0, signal_65}) + $signed(pitch_less);
   \neuflow_convolver_tile.convolver.row_store.writer.locator  locator (
@@ -1876,18 +1698,18 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s5_valid) s6_piece <= s5_piece;
     if (s4_valid) s5_piece <= s4_piece;
     if (s3_valid) s4_piece <= s3_piece;
-    if (s2_valid) s3_piece <= s2_piece[68:0];
+    if (s2_valid) s3_piece <= s2_piece;
     if (s1_valid) s2_piece <= s1_piece;
     if (signal_14) begin
-      s0_piece_number = signal_21 + 1'h1;
-      s1_piece <= {channel_ends, signal_22, words, signal_20, s0_piece_number};
+      s0_piece = signal_21 + 1'h1;
+      s1_piece <= {record_ends_31, channel_ends, signal_22, words, signal_20, s0_piece};
     end
-    if (signal_14 | o__ready) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_21) -
+    if (o__ready | signal_14) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_21) -
       2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{signal_14, starts, finished, writer_gated_rst, pass_done, n2, n3, n4}) begin
+    if (|{writer_gated_rst, signal_14, pass_done, finished, n2, starts, n3, n4}) begin
       settling <= 4'hb;
     end else begin
       if (n5) settling <= settling - 1'h1;
@@ -1931,7 +1753,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n11) linear <= n9 ? config__payload[76:57] : n10 ? linear + config__payload[96:77] :
         next_linear_row;
-      if (n11 & {n10, n9} != 2'h2) linear_row <= n9 ? config__payload[76:57] : next_linear_row;
+      if (n11 & {n9, n10} != 1'h1) linear_row <= n9 ? config__payload[76:57] : next_linear_row;
       if (n13) begin
         record_ends_31 <= n12 ? config__payload[56:41] == 1'h1 : record_left == 1'h1;
         record_left <= n12 ? config__payload[56:41] - 1'h1 : record_left - 1'h1;
@@ -1948,7 +1770,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       if (o__ready) valid <= o__valid;
       if (starts | i__valid & i__ready & i__payload[67]) opened <= starts ? |config__payload[56:41]
         : 1'h0;
-      if (starts | finished) signal <= starts;
+      if (finished | starts) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1959,7 +1781,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         phase_y <= last_phase_y ? 4'h0 : n20[3:0];
         signal_65 <= signal_69;
       end
-      if ({s2_valid, n10, n23, n24, n22} != 5'h14 & |{s2_valid, n10, n24, n22} & {n10, n24, n22} !=
+      if ({s2_valid, n23, n10, n24, n22} != 5'h18 & |{s2_valid, n10, n24, n22} & {n10, n24, n22} !=
         2'h2) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n10 ? signal_65 : n22 ? signal_69 : signal_56 & $signed(after_beyond) >=
@@ -1985,7 +1807,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (finished | writer_gated_rst) begin
+    if (writer_gated_rst | finished) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n7[15:0];
@@ -2080,7 +1902,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   reg signal_49 = 1'h0, asks = 1'h1, leads = 1'h0;
   reg [11:0] leading = 12'h0;
   reg [1:0] asked = 2'h0;
-  wire n2, n1, signal_16, awake, awake_53, blocks_clk, read_34, ready_36, room_13, room_14,
+  wire n3, n2, n1, signal_16, awake, awake_53, blocks_clk, read_34, ready_36, room_13, room_14,
     weights_clk;
   wire [63:0] value_51;
   assign i__ready = listening & (leads ? room_14 : room_13);
@@ -2088,7 +1910,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_34 = asks & ready_36;
   assign signal_16 = i__ready & i__valid;
   assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = {signal_16, listening} != 1'h1;
+  assign n2 = n3 & {listening, leads, signal_16} != 3'h5;
+  assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_53), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
       .free(parameters_take & port_1847_16[1]), .read_enable(read_34), .ready(ready_36),
@@ -2121,15 +1944,17 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   end
   always @(posedge clk) begin
     if (weights_gated_rst) begin
-      parameters_valid <= 1'h0; signal_49 <= 1'h0; listening <= 1'h0; leads <= 1'h0; leading <=
-        12'h0;
+      parameters_valid <= 1'h0; signal_49 <= 1'h0; leads <= 1'h0; leading <= 12'h0; listening <=
+        1'h0;
     end else begin
       parameters_valid <= ~asks & ~parameters_take;
       signal_49 <= read_34;
-      listening <= listening ? (signal_16 ? ~i__payload[67] : 1'h1) : config__valid;
-      if (n2) leads <= listening ? (leads ? leading != 1'h1 : 1'h0) : |config__payload[12:3];
-      if ({signal_16, leads, listening} != 3'h5 & n2) leading <= listening ? leading - 1'h1 :
-        {config__payload[12:3], 1'h0} + config__payload[12:3];
+      if (n2) begin
+        leads <= listening ? leading != 1'h1 : |config__payload[12:3];
+        leading <= listening ? leading - 1'h1 : {config__payload[12:3], 1'h0} +
+          config__payload[12:3];
+      end
+      if (n3) listening <= listening ? ~i__payload[67] : config__valid;
     end
   end
 endmodule
@@ -2152,25 +1977,24 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2;
-  assign awake = |{rewind, read_enable, write_enable, free} | n1;
+  assign awake = |{write_enable, free, rewind, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
   assign n4 = ~free;
-  \neuflow_convolver_tile.convolver.weight_store.blocks.ram  ram (
-    .blocks_gated_clk(blocks_gated_clk), .read_address(tail), .read_data(value),
-      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
-      .write_enable(write_enable)
+  neuflow_ram #(.ADDRESS(6), .DEPTH(48), .WIDTH(64)) ram (
+    .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
+      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
   );
   always @(posedge blocks_gated_clk) begin
-    if (|{blocks_gated_rst, rewind, read_enable, write_enable, free}) begin
+    if (|{write_enable, free, blocks_gated_rst, rewind, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (blocks_gated_rst | rewind | free) begin
+    if (free | blocks_gated_rst | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2199,22 +2023,6 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
   end
 endmodule
 
-module \neuflow_convolver_tile.convolver.weight_store.blocks.ram  (
-  input wire write_enable,
-  input wire read_enable,
-  input wire blocks_gated_clk,
-  output wire [63:0] read_data,
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  input wire [63:0] write_data
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(48), .WIDTH(64)) ram (
-    .clk(blocks_gated_clk), .read_address(read_address), .read_data(read_data),
-      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
-      .write_enable(write_enable)
-  );
-endmodule
-
 module \neuflow_convolver_tile.convolver.weight_store.weights  (
   input wire [63:0] write_data,
   input wire write_enable,
@@ -2233,25 +2041,24 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   reg [6:0] leaving = 7'h0, passed = 7'h0, space = 7'h40, unread = 7'h0;
   wire n4, n3, n1;
   wire [5:0] n2;
-  assign awake = |{rewind, read_enable, write_enable, free} | n1;
+  assign awake = |{write_enable, free, rewind, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
   assign n4 = ~free;
-  \neuflow_convolver_tile.convolver.weight_store.weights.ram  ram (
-    .read_address(tail), .read_data(value), .read_enable(read_enable),
-      .weights_gated_clk(weights_gated_clk), .write_address(write_address), .write_data(write_data),
-      .write_enable(write_enable)
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(64)) ram (
+    .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
+      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
   );
   always @(posedge weights_gated_clk) begin
-    if (|{weights_gated_rst, rewind, read_enable, write_enable, free}) begin
+    if (|{weights_gated_rst, write_enable, free, rewind, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (weights_gated_rst | rewind | free) begin
+    if (weights_gated_rst | free | rewind) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2278,22 +2085,6 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
       leaving <= passed + read_enable;
     end
   end
-endmodule
-
-module \neuflow_convolver_tile.convolver.weight_store.weights.ram  (
-  input wire write_enable,
-  input wire weights_gated_clk,
-  output wire [63:0] read_data,
-  input wire read_enable,
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  input wire [63:0] write_data
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(64)) ram (
-    .clk(weights_gated_clk), .read_address(read_address), .read_data(read_data),
-      .read_enable(read_enable), .write_address(write_address), .write_data(write_data),
-      .write_enable(write_enable)
-  );
 endmodule
 
 module \neuflow_convolver_tile.router  (
@@ -2336,7 +2127,7 @@ module \neuflow_convolver_tile.router  (
   reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
     local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
     west_current = 10'h0, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, i__ready_69, i__ready_79, i__ready_89,
+  wire n7, n10, n6, n5, n4, n2, n3, n1, n9, n8, east_last, i__ready_69, i__ready_79, i__ready_89,
     local0_last, o__valid_94, south_last, west_last;
   wire [17:0] o__payload;
   wire [3:0] n13, signal, moving, names;
@@ -2345,13 +2136,13 @@ module \neuflow_convolver_tile.router  (
   assign south_moves = south_in__valid & south_armed & !(south_peers_q & n12);
   assign west_moves = west_in__valid & west_armed & !(west_peers_q & n12);
   assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n12);
-  assign awake = |{local0_moves, west_moves, south_moves, east_moves, o__valid_94, n1, n2, n3,
-    bus__valid} | n4;
+  assign awake = |{bus__valid, east_moves, local0_moves, south_moves, n1, o__valid_94, west_moves,
+    n2, n3} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
   assign n1 = west_out__valid & o__ready_85;
-  assign n2 = south_out__valid & o__ready_75;
-  assign n3 = east_out__valid & o__ready_65;
+  assign n2 = east_out__valid & o__ready_65;
+  assign n3 = south_out__valid & o__ready_75;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -2400,8 +2191,8 @@ module \neuflow_convolver_tile.router  (
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst)
   );
   always @(posedge router_gated_clk) begin
-    if (|{local0_moves, west_moves, south_moves, east_moves, o__valid_94, router_gated_rst, n1, n2,
-      n3, bus__valid}) begin
+    if (|{bus__valid, east_moves, local0_moves, south_moves, n1, o__valid_94, west_moves, n2,
+      router_gated_rst, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2433,13 +2224,13 @@ module \neuflow_convolver_tile.router  (
         |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
         east_waiting) & names != east_peers_q : 1'h0) & ~(|(signal & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
-      if ((signal_29[3] | done[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
+      if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
       if (queued[2] & n9) south_next_source <= o__payload[7:4];
-      if ((signal_29[2] | done[2]) & n9) south_source <= signal_29[2] ? o__payload[7:4] :
+      if ((done[2] | signal_29[2]) & n9) south_source <= signal_29[2] ? o__payload[7:4] :
         south_next_source;
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
-      if ((signal_29[1] | done[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
+      if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
       if ((o__ready & n5 & n10) & n9) local0_peers_q <= names;
       if (n9) begin
@@ -2456,7 +2247,7 @@ module \neuflow_convolver_tile.router  (
       end
       if ((o__ready & n6 & n10) & n9) west_peers_q <= names;
       if ((o__ready & n7 & n10) & n9) south_peers_q <= names;
-      if ((o__ready & n8 & n10) & n9) east_peers_q <= names;
+      if (n9 & (o__ready & n8 & n10)) east_peers_q <= names;
     end
   end
 endmodule
@@ -2522,8 +2313,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__4__ready, local__3__ready, local__2__ready, local__1__ready,
-    local__0__ready, o__ready};
+  assign all_ready = &{local__1__ready, o__ready, local__4__ready, local__2__ready, local__0__ready,
+    local__3__ready};
   \neuflow_convolver_tile.tap$150.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_17), .tap_gated_clk(tap_gated_clk),

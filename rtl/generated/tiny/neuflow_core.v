@@ -48,7 +48,7 @@ module neuflow_core (
   output wire [63:0] activity,
   input wire clk
 );
-  reg config0 = 1'h0, read_operand0 = 1'h0, read_operand1 = 1'h0, read_rows0 = 1'h0, read_rows1 =
+  reg config1 = 1'h0, read_operand0 = 1'h0, read_operand1 = 1'h0, read_rows0 = 1'h0, read_rows1 =
     1'h0, read_weights0 = 1'h0, read_weights1 = 1'h0, write0 = 1'h0, write1 = 1'h0, write_done0 =
     1'h0, write_done1 = 1'h0;
   wire n1, n4, n6, n2, n8, n5, n7, n3, n9, awake, awake_430, awake_432, awake_434, awake_436,
@@ -66,17 +66,19 @@ module neuflow_core (
     read__4__valid, read__5__ready, read__5__valid, read__6__ready, read__6__valid, read_beat,
     read_error, read_operand0_clk, read_operand1_clk, read_rows0_clk, read_rows1_clk,
     read_weights0_clk, read_weights1_clk, request__ready_289, request__ready_408,
-    request__valid_292, request__valid_411, source, source_405, start, tap_clk, write0_clk,
+    request__valid_292, request__valid_411, response_299, response_418, response__valid,
+    response__valid_227, response__valid_236, response__valid_245, response__valid_346,
+    response__valid_355, response__valid_364, source, source_405, start, tap_clk, write0_clk,
     write1_clk, write_beat, write_error;
-  wire [1:0] write_response;
+  wire [19:9] activity__0, activity__1;
   wire [30:0] read__0__payload, read__1__payload, read__2__payload, read__3__payload,
     read__4__payload, read__5__payload, read__6__payload, request__payload_288,
     request__payload_407;
-  wire [31:0] activity__0, activity__1, config_hidden, config_stalls, config_words, configuration,
-    cycles, cycles_high, dependency, edge_lanes, edge_lanes_high, fence_stalls, fill, frames_done,
-    host_frames, host_input, host_output, host_program, host_ring, host_watchdog, idle_tile,
-    mac_cycles, map_remainder, map_remainder_high, output_drain, program_counter, read_beats,
-    useful, useful_high, wait_input, wait_output, weight_load, write_beats;
+  wire [31:0] config_hidden, config_stalls, config_words, configuration, cycles, cycles_high,
+    dependency, edge_lanes, edge_lanes_high, fence_stalls, fill, frames_done, host_frames,
+    host_input, host_output, host_program, host_ring, host_watchdog, idle_tile, mac_cycles,
+    map_remainder, map_remainder_high, output_drain, program_counter, read_beats, useful,
+    useful_high, wait_input, wait_output, weight_load, write_beats;
   wire [34:0] i__payload_271, i__payload_390, o__payload_266, o__payload_385;
   wire [3:0] cause;
   wire [48:0] bus__payload, bus__payload_199, bus__payload_206, bus__payload_213, bus__payload_311,
@@ -85,12 +87,10 @@ module neuflow_core (
   wire [67:0] i__payload_259, i__payload_378, o__payload_248, o__payload_254, o__payload_367,
     o__payload_373;
   wire [68:0] data__0__payload, data__1__payload;
-  wire [6:0] response_valid;
   wire [7:0] dest, dest_280, dest_282, dest_397, dest_399, dest_401, error;
-  assign {activity[63:52], activity[47:20], activity[15:0]} = {activity__1[31:20], activity__1[15],
-    config0, write_done1, write1, read_operand1, read_weights1, read_rows1, activity__1[8:0],
-    activity__0[31:20], activity__0[15], config0, write_done0, write0, read_operand0, read_weights0,
-    read_rows0, activity__0[8:0]};
+  assign {activity[46:41], activity[14:9]} = {config1, write_done1, write1, read_operand1,
+    read_weights1, read_rows1, config1, write_done0, write0, read_operand0, read_weights0,
+    read_rows0};
   assign activity[19:16] = activity__0[19:16] == 4'ha ? cause : activity__0[19:16];
   assign activity[51:48] = activity__1[19:16] == 4'ha ? cause : activity__1[19:16];
   neuflow_arbiter arbiter (
@@ -117,37 +117,40 @@ module neuflow_core (
       .read__5__payload(read__5__payload), .read__5__ready(read__5__ready),
       .read__5__valid(read__5__valid), .read__6__payload(read__6__payload),
       .read__6__ready(read__6__ready), .read__6__valid(read__6__valid), .read_beat(read_beat),
-      .read_error(read_error), .response(response), .response_valid(response_valid), .rst(rst),
+      .read_error(read_error), .response(response), .response_valid({response__valid,
+      response__valid_364, response__valid_355, response__valid_346, response__valid_245,
+      response__valid_236, response__valid_227}), .rst(rst),
       .write__0__payload(request__payload_288), .write__0__ready(request__ready_289),
       .write__0__valid(request__valid_292), .write__1__payload(request__payload_407),
       .write__1__ready(request__ready_408), .write__1__valid(request__valid_411),
-      .write_beat(write_beat), .write_error(write_error), .write_response(write_response)
+      .write_beat(write_beat), .write_error(write_error), .write_response({response_418,
+      response_299})
   );
   neuflow_array array (
-    .activity__0(activity__0), .activity__1(activity__1), .clk(clk),
-      .config__payload(config__payload_177), .config__ready(config__ready_180),
-      .config__valid(config__valid_181), .operand__0__payload(o__payload_266),
-      .operand__0__ready(o__ready_267), .operand__0__valid(o__valid_270),
-      .operand__1__payload(o__payload_385), .operand__1__ready(o__ready_386),
-      .operand__1__valid(o__valid_389), .operand_dest__0(o_dest), .operand_dest__1(o_dest_403),
-      .rows__0__payload(o__payload_248), .rows__0__ready(o__ready_249),
-      .rows__0__valid(o__valid_252), .rows__1__payload(o__payload_367),
-      .rows__1__ready(o__ready_368), .rows__1__valid(o__valid_371), .rows_dest__0(dest),
-      .rows_dest__1(dest_397), .rst(rst), .weights__0__payload(o__payload_254),
-      .weights__0__ready(o__ready_255), .weights__0__valid(o__valid_258),
-      .weights__1__payload(o__payload_373), .weights__1__ready(o__ready_374),
-      .weights__1__valid(o__valid_377), .weights_dest__0(dest_280), .weights_dest__1(dest_399),
-      .write__0__payload(i__payload_271), .write__0__ready(i__ready_274),
-      .write__0__valid(i__valid_275), .write__1__payload(i__payload_390),
-      .write__1__ready(i__ready_393), .write__1__valid(i__valid_394), .write_source__0(source),
-      .write_source__1(source_405)
+    .activity__0({activity[31:20], activity__0[19:16], activity[15], activity__0[14:9],
+      activity[8:0]}), .activity__1({activity[63:52], activity__1[19:16], activity[47],
+      activity__1[14:9], activity[40:32]}), .clk(clk), .config__payload(config__payload_177),
+      .config__ready(config__ready_180), .config__valid(config__valid_181),
+      .operand__0__payload(o__payload_266), .operand__0__ready(o__ready_267),
+      .operand__0__valid(o__valid_270), .operand__1__payload(o__payload_385),
+      .operand__1__ready(o__ready_386), .operand__1__valid(o__valid_389), .operand_dest__0(o_dest),
+      .operand_dest__1(o_dest_403), .rows__0__payload(o__payload_248),
+      .rows__0__ready(o__ready_249), .rows__0__valid(o__valid_252),
+      .rows__1__payload(o__payload_367), .rows__1__ready(o__ready_368),
+      .rows__1__valid(o__valid_371), .rows_dest__0(dest), .rows_dest__1(dest_397), .rst(rst),
+      .weights__0__payload(o__payload_254), .weights__0__ready(o__ready_255),
+      .weights__0__valid(o__valid_258), .weights__1__payload(o__payload_373),
+      .weights__1__ready(o__ready_374), .weights__1__valid(o__valid_377),
+      .weights_dest__0(dest_280), .weights_dest__1(dest_399), .write__0__payload(i__payload_271),
+      .write__0__ready(i__ready_274), .write__0__valid(i__valid_275),
+      .write__1__payload(i__payload_390), .write__1__ready(i__ready_393),
+      .write__1__valid(i__valid_394), .write_source__0(source), .write_source__1(source_405)
   );
   neuflow_control control (
-    .activity({activity__1[31:20], activity[51:48], activity__1[15], config0, write_done1, write1,
-      read_operand1, read_weights1, read_rows1, activity__1[8:0], activity__0[31:20],
-      activity[19:16], activity__0[15], config0, write_done0, write0, read_operand0, read_weights0,
-      read_rows0, activity__0[8:0]}), .busy(busy), .cause(cause), .clear_done(clear_done),
-      .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
+    .activity({activity[63:47], config1, write_done1, write1, read_operand1, read_weights1,
+      read_rows1, activity[40:15], config1, write_done0, write0, read_operand0, read_weights0,
+      read_rows0, activity[8:0]}), .busy(busy), .cause(cause), .clear_done(clear_done), .clk(clk),
+      .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .config_hidden(config_hidden), .config_stalls(config_stalls),
       .config_words(config_words), .configuration(configuration), .cycles(cycles),
       .cycles_high(cycles_high), .dependency(dependency), .done(done), .edge_lanes(edge_lanes),
@@ -159,7 +162,7 @@ module neuflow_core (
       .output_drain(output_drain), .program_counter(program_counter), .read_beat(read_beat),
       .read_beats(read_beats), .read_error(read_error), .request__payload(read__6__payload),
       .request__ready(read__6__ready), .request__valid(read__6__valid),
-      .response__payload(response), .response__ready(n1), .response__valid(response_valid[6]),
+      .response__payload(response), .response__ready(n1), .response__valid(response__valid),
       .rst(rst), .start(start), .useful(useful), .useful_high(useful_high), .wait_input(wait_input),
       .wait_output(wait_output), .weight_load(weight_load), .write_beat(write_beat),
       .write_beats(write_beats), .write_done({done_419, done_302}), .write_error(write_error)
@@ -188,7 +191,7 @@ module neuflow_core (
       .kind(4'ha), .o__payload(i__payload_259), .o__ready(i__ready_262), .o__valid(i__valid_263),
       .request__payload(read__2__payload), .request__ready(read__2__ready),
       .request__valid(read__2__valid), .response__payload(response), .response__ready(n2),
-      .response__valid(response_valid[2]), .rst(rst)
+      .response__valid(response__valid_245), .rst(rst)
   );
   neuflow_clock_gate read_operand0_gate (
     .awake(awake_434), .clk(clk), .gated(read_operand0_clk), .rst(rst)
@@ -199,7 +202,7 @@ module neuflow_core (
       .kind(4'ha), .o__payload(i__payload_378), .o__ready(i__ready_381), .o__valid(i__valid_382),
       .request__payload(read__5__payload), .request__ready(read__5__ready),
       .request__valid(read__5__valid), .response__payload(response), .response__ready(n3),
-      .response__valid(response_valid[5]), .rst(rst)
+      .response__valid(response__valid_364), .rst(rst)
   );
   neuflow_clock_gate read_operand1_gate (
     .awake(awake_444), .clk(clk), .gated(read_operand1_clk), .rst(rst)
@@ -210,7 +213,7 @@ module neuflow_core (
       .o__payload(o__payload_248), .o__ready(o__ready_249), .o__valid(o__valid_252),
       .request__payload(read__0__payload), .request__ready(read__0__ready),
       .request__valid(read__0__valid), .response__payload(response), .response__ready(n4),
-      .response__valid(response_valid[0]), .rst(rst)
+      .response__valid(response__valid_227), .rst(rst)
   );
   neuflow_clock_gate read_rows0_gate (
     .awake(awake_430), .clk(clk), .gated(read_rows0_clk), .rst(rst)
@@ -221,7 +224,7 @@ module neuflow_core (
       .kind(4'h8), .o__payload(o__payload_367), .o__ready(o__ready_368), .o__valid(o__valid_371),
       .request__payload(read__3__payload), .request__ready(read__3__ready),
       .request__valid(read__3__valid), .response__payload(response), .response__ready(n5),
-      .response__valid(response_valid[3]), .rst(rst)
+      .response__valid(response__valid_346), .rst(rst)
   );
   neuflow_clock_gate read_rows1_gate (
     .awake(awake_440), .clk(clk), .gated(read_rows1_clk), .rst(rst)
@@ -232,7 +235,7 @@ module neuflow_core (
       .kind(4'h9), .o__payload(o__payload_254), .o__ready(o__ready_255), .o__valid(o__valid_258),
       .request__payload(read__1__payload), .request__ready(read__1__ready),
       .request__valid(read__1__valid), .response__payload(response), .response__ready(n6),
-      .response__valid(response_valid[1]), .rst(rst)
+      .response__valid(response__valid_236), .rst(rst)
   );
   neuflow_clock_gate read_weights0_gate (
     .awake(awake_432), .clk(clk), .gated(read_weights0_clk), .rst(rst)
@@ -243,7 +246,7 @@ module neuflow_core (
       .kind(4'h9), .o__payload(o__payload_373), .o__ready(o__ready_374), .o__valid(o__valid_377),
       .request__payload(read__4__payload), .request__ready(read__4__ready),
       .request__valid(read__4__valid), .response__payload(response), .response__ready(n7),
-      .response__valid(response_valid[4]), .rst(rst)
+      .response__valid(response__valid_355), .rst(rst)
   );
   neuflow_clock_gate read_weights1_gate (
     .awake(awake_442), .clk(clk), .gated(read_weights1_clk), .rst(rst)
@@ -297,7 +300,7 @@ module neuflow_core (
       .done(done_302), .i__payload(i__payload_271), .i__ready(i__ready_274),
       .i__valid(i__valid_275), .request__payload(request__payload_288),
       .request__ready(request__ready_289), .request__valid(request__valid_292),
-      .response(write_response[0]), .rst(rst), .source(source), .source_valid(n8)
+      .response(response_299), .rst(rst), .source(source), .source_valid(n8)
   );
   neuflow_clock_gate write0_gate (
     .awake(awake_436), .clk(clk), .gated(write0_clk), .rst(rst)
@@ -309,23 +312,23 @@ module neuflow_core (
       .done(done_419), .i__payload(i__payload_390), .i__ready(i__ready_393),
       .i__valid(i__valid_394), .request__payload(request__payload_407),
       .request__ready(request__ready_408), .request__valid(request__valid_411),
-      .response(write_response[1]), .rst(rst), .source(source_405), .source_valid(n9)
+      .response(response_418), .rst(rst), .source(source_405), .source_valid(n9)
   );
   neuflow_clock_gate write1_gate (
     .awake(awake_446), .clk(clk), .gated(write1_clk), .rst(rst)
   );
   always @(posedge clk) begin
     if (rst) begin
-      write_done1 <= 1'h0; write1 <= 1'h0; read_operand1 <= 1'h0; read_weights1 <= 1'h0; read_rows1
-        <= 1'h0; config0 <= 1'h0; write_done0 <= 1'h0; write0 <= 1'h0; read_operand0 <= 1'h0;
+      config1 <= 1'h0; write_done1 <= 1'h0; write1 <= 1'h0; read_operand1 <= 1'h0; read_weights1 <=
+        1'h0; read_rows1 <= 1'h0; write_done0 <= 1'h0; write0 <= 1'h0; read_operand0 <= 1'h0;
         read_weights0 <= 1'h0; read_rows0 <= 1'h0;
     end else begin
+      config1 <= config__valid & config__ready;
       write_done1 <= done_419;
       write1 <= i__valid_394 & i__ready_393;
       read_operand1 <= o__valid_389 & o__ready_386;
       read_weights1 <= o__valid_377 & o__ready_374;
       read_rows1 <= o__valid_371 & o__ready_368;
-      config0 <= config__valid & config__ready;
       write_done0 <= done_302;
       write0 <= i__valid_275 & i__ready_274;
       read_operand0 <= o__valid_270 & o__ready_267;

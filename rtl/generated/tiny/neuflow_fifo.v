@@ -22,7 +22,7 @@ module neuflow_fifo (
   assign n1 = signal_10 & ~signal_12;
   assign n2 = signal_12 & ~signal_10 | n1;
   assign move = ~o__valid | o__ready;
-  \neuflow_fifo.ram  ram (
+  neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(35)) ram (
     .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(signal_12),
       .write_address(write_address), .write_data(i__payload), .write_enable(signal_10)
   );
@@ -38,26 +38,11 @@ module neuflow_fifo (
       end
       if (signal_10) write_address <= write_address == 4'hf ? 4'h0 : write_address + 1'h1;
       if (signal_12) read_address <= read_address == 4'hf ? 4'h0 : read_address + 1'h1;
-      if (signal_12 | move) fetched <= signal_12;
+      if (move | signal_12) fetched <= signal_12;
       if (move) o__valid <= fetched;
     end
   end
   always @(posedge clk) begin
     if (move & fetched) o__payload <= read_data;
   end
-endmodule
-
-module \neuflow_fifo.ram  (
-  input wire [34:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  output wire [34:0] read_data,
-  input wire [3:0] read_address,
-  input wire [3:0] write_address,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(35)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
 endmodule

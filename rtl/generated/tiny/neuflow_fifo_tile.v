@@ -159,7 +159,7 @@ module \neuflow_fifo_tile.router  (
     local0_waiting = 10'h0, local1_current = 10'h0, local1_waiting = 10'h0, north_current = 10'h0,
     north_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0, west_current
     = 10'h0, west_waiting = 10'h0;
-  wire n15, n14, n16, n13, n12, n11, n10, n9, n8, n7, n6, n5, n4, n3, n2, n1, east_last,
+  wire n15, n14, n16, n13, n12, n11, n10, n9, n8, n2, n3, n4, n6, n1, n7, n5, east_last,
     i__ready_109, i__ready_119, i__ready_129, i__ready_139, i__ready_149, i__ready_89, i__ready_99,
     local0_last, local1_last, north_last, o__valid_154, south_last, west_last;
   wire [17:0] o__payload;
@@ -171,18 +171,18 @@ module \neuflow_fifo_tile.router  (
   assign west_moves = west_in__valid & west_armed & !(west_peers_q & n18);
   assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n18);
   assign local1_moves = local1_in__valid & local1_armed & !(local1_peers_q & n18);
-  assign awake = |{o__valid_154, local1_moves, north_moves, local0_moves, west_moves, south_moves,
-    east_moves, n1, n2, n3, n4, n5, n6, n7, bus__valid} | n8;
+  assign awake = |{n1, bus__valid, n2, n3, n4, n5, n6, o__valid_154, n7, north_moves, west_moves,
+    south_moves, local0_moves, local1_moves, east_moves} | n8;
   assign moving = (north_moves ? north_current[6:0] : 7'h0) | (east_moves ? east_current[6:0] :
     7'h0) | (south_moves ? south_current[6:0] : 7'h0) | (west_moves ? west_current[6:0] : 7'h0) |
     (local0_moves ? local0_current[6:0] : 7'h0) | (local1_moves ? local1_current[6:0] : 7'h0);
-  assign n1 = local1_out__valid & o__ready_145;
-  assign n2 = local0_out__valid & o__ready_135;
-  assign n3 = global_out__valid & o__ready_125;
-  assign n4 = west_out__valid & o__ready_115;
-  assign n5 = south_out__valid & o__ready_105;
-  assign n6 = east_out__valid & o__ready_95;
-  assign n7 = north_out__valid & o__ready_85;
+  assign n1 = global_out__valid & o__ready_125;
+  assign n2 = north_out__valid & o__ready_85;
+  assign n3 = east_out__valid & o__ready_95;
+  assign n4 = south_out__valid & o__ready_105;
+  assign n5 = local1_out__valid & o__ready_145;
+  assign n6 = west_out__valid & o__ready_115;
+  assign n7 = local0_out__valid & o__ready_135;
   assign n8 = |settling;
   assign local1_last = local1_moves & local1_in__payload[34];
   assign local0_last = local0_moves & local0_in__payload[34];
@@ -198,7 +198,7 @@ module \neuflow_fifo_tile.router  (
   assign n13 = o__payload[7:4] == 1'h1;
   assign n14 = !o__payload[7:4];
   assign signal = |{n13, n12, n11, n10, n9, n14} ? 1'h1 << o__payload[3:0] : 7'h0;
-  assign queued = o__ready ? signal & signal_36 & n17 : 10'h0;
+  assign queued = o__ready ? {3'h0, signal} & signal_36 & n17 : 10'h0;
   assign n15 = o__ready | |done;
   assign signal_35 = o__ready ? signal & (~signal_36 | done) : 10'h0;
   assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
@@ -269,8 +269,8 @@ module \neuflow_fifo_tile.router  (
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst)
   );
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_154, local1_moves, north_moves, local0_moves, west_moves, south_moves,
-      east_moves, router_gated_rst, n1, n2, n3, n4, n5, n6, n7, bus__valid}) begin
+    if (|{n1, bus__valid, n2, n3, n4, n5, n6, o__valid_154, n7, north_moves, west_moves,
+      router_gated_rst, south_moves, local0_moves, local1_moves, east_moves}) begin
       settling <= 3'h4;
     end else begin
       if (n8) settling <= settling - 1'h1;
@@ -313,27 +313,27 @@ module \neuflow_fifo_tile.router  (
         |(west_current | west_waiting) & names != west_peers_q : n12 ? |(south_current |
         south_waiting) & names != south_peers_q : n13 ? |(east_current | east_waiting) & names !=
         east_peers_q : n14 ? |(north_current | north_waiting) & names != north_peers_q : 1'h0) &
-        ~(|(signal & waits));
+        ~(|({3'h0, signal} & waits));
       if (queued[6] & n15) local1_next_source <= o__payload[7:4];
-      if ((signal_35[6] | done[6]) & n15) local1_source <= signal_35[6] ? o__payload[7:4] :
+      if ((done[6] | signal_35[6]) & n15) local1_source <= signal_35[6] ? o__payload[7:4] :
         local1_next_source;
       if (queued[5] & n15) local0_next_source <= o__payload[7:4];
-      if ((signal_35[5] | done[5]) & n15) local0_source <= signal_35[5] ? o__payload[7:4] :
+      if ((done[5] | signal_35[5]) & n15) local0_source <= signal_35[5] ? o__payload[7:4] :
         local0_next_source;
       if (queued[4] & n15) global_next_source <= o__payload[7:4];
-      if ((signal_35[4] | done[4]) & n15) global_source <= signal_35[4] ? o__payload[7:4] :
+      if ((done[4] | signal_35[4]) & n15) global_source <= signal_35[4] ? o__payload[7:4] :
         global_next_source;
       if (queued[3] & n15) west_next_source <= o__payload[7:4];
-      if ((signal_35[3] | done[3]) & n15) west_source <= signal_35[3] ? o__payload[7:4] :
+      if ((done[3] | signal_35[3]) & n15) west_source <= signal_35[3] ? o__payload[7:4] :
         west_next_source;
       if (queued[2] & n15) south_next_source <= o__payload[7:4];
-      if ((signal_35[2] | done[2]) & n15) south_source <= signal_35[2] ? o__payload[7:4] :
+      if ((done[2] | signal_35[2]) & n15) south_source <= signal_35[2] ? o__payload[7:4] :
         south_next_source;
       if (queued[1] & n15) east_next_source <= o__payload[7:4];
-      if ((signal_35[1] | done[1]) & n15) east_source <= signal_35[1] ? o__payload[7:4] :
+      if ((done[1] | signal_35[1]) & n15) east_source <= signal_35[1] ? o__payload[7:4] :
         east_next_source;
       if (queued[0] & n15) north_next_source <= o__payload[7:4];
-      if ((signal_35[0] | done[0]) & n15) north_source <= signal_35[0] ? o__payload[7:4] :
+      if ((done[0] | signal_35[0]) & n15) north_source <= signal_35[0] ? o__payload[7:4] :
         north_next_source;
       if ((o__ready & n9 & n16) & n15) local1_peers_q <= names;
       if (n15) begin
@@ -352,11 +352,11 @@ module \neuflow_fifo_tile.router  (
         waits <= waits & n17 | queued;
         signal_36 <= signal_36 & n17 | waits & done | signal_35;
       end
-      if ((o__ready & n10 & n16) & n15) local0_peers_q <= names;
-      if ((o__ready & n11 & n16) & n15) west_peers_q <= names;
-      if ((o__ready & n12 & n16) & n15) south_peers_q <= names;
+      if (n15 & (o__ready & n10 & n16)) local0_peers_q <= names;
+      if (n15 & (o__ready & n11 & n16)) west_peers_q <= names;
+      if (n15 & (o__ready & n12 & n16)) south_peers_q <= names;
       if ((o__ready & n13 & n16) & n15) east_peers_q <= names;
-      if ((o__ready & n14 & n16) & n15) north_peers_q <= names;
+      if (n15 & (o__ready & n14 & n16)) north_peers_q <= names;
     end
   end
 endmodule
@@ -409,7 +409,7 @@ module \neuflow_fifo_tile.tap  (
   wire all_ready, o__valid_13;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_13 & all_ready;
-  assign awake = i__valid & i__ready | local__0__valid;
+  assign awake = local__0__valid | i__valid & i__ready;
   assign all_ready = local__0__ready & o__ready;
   \neuflow_fifo_tile.tap.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),

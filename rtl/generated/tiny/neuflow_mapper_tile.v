@@ -144,28 +144,35 @@ module \neuflow_mapper_tile.router  (
   reg [9:0] signal_33 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
     local0_waiting = 10'h0, north_current = 10'h0, north_waiting = 10'h0, south_current = 10'h0,
     south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_waiting = 10'h0;
-  wire n12, n14, n11, n10, n9, n8, n7, n6, n5, n4, n3, n2, n1, n13, east_last, i__ready_109,
-    i__ready_119, i__ready_129, i__ready_79, i__ready_89, i__ready_99, local0_last, north_last,
-    o__valid_134, south_last, west_last;
+  wire n12, n14, n11, n10, n9, n8, n7, n20, n22, n24, n1, n2, n3, n4, n5, n6, n13, n17, east_last,
+    i__ready_109, i__ready_119, i__ready_129, i__ready_79, i__ready_89, i__ready_99, local0_last,
+    north_last, o__valid_134, south_last, west_last;
   wire [17:0] o__payload;
+  wire [4:0] n18;
   wire [5:0] signal, moving, names;
+  wire [5:1] n19, n21;
   wire [9:0] n15, n16, signal_32, done, queued;
+  wire [9:1] n23;
   assign north_moves = north_in__valid & north_armed & !(north_peers_q & n16);
   assign east_moves = east_in__valid & east_armed & !(east_peers_q & n16);
   assign south_moves = south_in__valid & south_armed & !(south_peers_q & n16);
   assign west_moves = west_in__valid & west_armed & !(west_peers_q & n16);
   assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n16);
-  assign awake = |{o__valid_134, north_moves, local0_moves, west_moves, south_moves, east_moves, n1,
-    n2, n3, n4, n5, n6, bus__valid} | n7;
-  assign moving = (north_moves ? north_current[5:0] : 6'h0) | (east_moves ? east_current[5:0] :
-    6'h0) | (south_moves ? south_current[5:0] : 6'h0) | (west_moves ? west_current[5:0] : 6'h0) |
-    (local0_moves ? local0_current[5:0] : 6'h0);
-  assign n1 = local0_out__valid & o__ready_125;
-  assign n2 = global_out__valid & o__ready_115;
-  assign n3 = west_out__valid & o__ready_105;
-  assign n4 = south_out__valid & o__ready_95;
-  assign n5 = east_out__valid & o__ready_85;
-  assign n6 = north_out__valid & o__ready_75;
+  assign {n17, n18} = east_moves ? east_current[5:0] : 6'h0;
+  assign {n19, n20} = (north_moves ? north_current[5:0] : 6'h0) | {n17, n18};
+  assign {n21, n22} = {n19, n20} | (south_moves ? south_current[5:0] : 6'h0) | (west_moves ?
+    west_current[5:0] : 6'h0);
+  assign {n23, n24} = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
+    (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0);
+  assign awake = |{n1, n2, n3, n4, n5, n6, bus__valid, local0_moves, west_moves, south_moves,
+    north_moves, east_moves, o__valid_134} | n7;
+  assign moving = {n21, n22} | (local0_moves ? local0_current[5:0] : 6'h0);
+  assign n1 = north_out__valid & o__ready_75;
+  assign n2 = east_out__valid & o__ready_85;
+  assign n3 = south_out__valid & o__ready_95;
+  assign n4 = west_out__valid & o__ready_105;
+  assign n5 = global_out__valid & o__ready_115;
+  assign n6 = local0_out__valid & o__ready_125;
   assign n7 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -178,13 +185,11 @@ module \neuflow_mapper_tile.router  (
   assign n10 = o__payload[7:4] == 2'h2;
   assign n11 = o__payload[7:4] == 1'h1;
   assign n12 = !o__payload[7:4];
-  assign signal = |{n11, n10, n9, n8, n12} ? 1'h1 << o__payload[3:0] : 6'h0;
-  assign queued = o__ready ? signal & signal_33 & n15 : 10'h0;
+  assign signal = |{n12, n8, n9, n10, n11} ? 1'h1 << o__payload[3:0] : 6'h0;
   assign n13 = o__ready | |done;
+  assign queued = o__ready ? {4'h0, signal} & signal_33 & n15 : 10'h0;
   assign signal_32 = o__ready ? signal & (~signal_33 | done) : 10'h0;
-  assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
-    (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ?
-    local0_current : 10'h0);
+  assign done = {n23, n24} | (local0_ended ? local0_current : 10'h0);
   assign n14 = |{4'h0, signal};
   assign n15 = ~done;
   assign n16 = ~{i__ready_129, i__ready_119, i__ready_109, i__ready_99, i__ready_89, i__ready_79};
@@ -237,8 +242,8 @@ module \neuflow_mapper_tile.router  (
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst)
   );
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_134, north_moves, local0_moves, west_moves, south_moves, east_moves,
-      router_gated_rst, n1, n2, n3, n4, n5, n6, bus__valid}) begin
+    if (|{n1, n2, n3, n4, n5, n6, bus__valid, local0_moves, west_moves, south_moves, north_moves,
+      router_gated_rst, east_moves, o__valid_134}) begin
       settling <= 3'h4;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -275,26 +280,26 @@ module \neuflow_mapper_tile.router  (
         local0_peers_q : n9 ? |(west_current | west_waiting) & names != west_peers_q : n10 ?
         |(south_current | south_waiting) & names != south_peers_q : n11 ? |(east_current |
         east_waiting) & names != east_peers_q : n12 ? |(north_current | north_waiting) & names !=
-        north_peers_q : 1'h0) & ~(|(signal & waits));
-      if (queued[5] & n13) local0_next_source <= o__payload[7:4];
-      if ((signal_32[5] | done[5]) & n13) local0_source <= signal_32[5] ? o__payload[7:4] :
+        north_peers_q : 1'h0) & ~(|({4'h0, signal} & waits));
+      if (n13 & queued[5]) local0_next_source <= o__payload[7:4];
+      if (n13 & (signal_32[5] | done[5])) local0_source <= signal_32[5] ? o__payload[7:4] :
         local0_next_source;
-      if (queued[4] & n13) global_next_source <= o__payload[7:4];
-      if ((signal_32[4] | done[4]) & n13) global_source <= signal_32[4] ? o__payload[7:4] :
+      if (n13 & queued[4]) global_next_source <= o__payload[7:4];
+      if (n13 & (signal_32[4] | done[4])) global_source <= signal_32[4] ? o__payload[7:4] :
         global_next_source;
-      if (queued[3] & n13) west_next_source <= o__payload[7:4];
-      if ((signal_32[3] | done[3]) & n13) west_source <= signal_32[3] ? o__payload[7:4] :
+      if (n13 & queued[3]) west_next_source <= o__payload[7:4];
+      if (n13 & (signal_32[3] | done[3])) west_source <= signal_32[3] ? o__payload[7:4] :
         west_next_source;
-      if (queued[2] & n13) south_next_source <= o__payload[7:4];
-      if ((signal_32[2] | done[2]) & n13) south_source <= signal_32[2] ? o__payload[7:4] :
+      if (n13 & queued[2]) south_next_source <= o__payload[7:4];
+      if (n13 & (signal_32[2] | done[2])) south_source <= signal_32[2] ? o__payload[7:4] :
         south_next_source;
-      if (queued[1] & n13) east_next_source <= o__payload[7:4];
-      if ((signal_32[1] | done[1]) & n13) east_source <= signal_32[1] ? o__payload[7:4] :
+      if (n13 & queued[1]) east_next_source <= o__payload[7:4];
+      if (n13 & (signal_32[1] | done[1])) east_source <= signal_32[1] ? o__payload[7:4] :
         east_next_source;
-      if (queued[0] & n13) north_next_source <= o__payload[7:4];
-      if ((signal_32[0] | done[0]) & n13) north_source <= signal_32[0] ? o__payload[7:4] :
+      if (n13 & queued[0]) north_next_source <= o__payload[7:4];
+      if (n13 & (signal_32[0] | done[0])) north_source <= signal_32[0] ? o__payload[7:4] :
         north_next_source;
-      if ((o__ready & n8 & n14) & n13) local0_peers_q <= names;
+      if (n13 & (o__ready & n8 & n14)) local0_peers_q <= names;
       if (n13) begin
         local0_waiting <= local0_waiting & n15 | (n8 ? queued : 10'h0);
         local0_current <= local0_current & n15 | local0_waiting & done | (n8 ? signal_32 : 10'h0);
@@ -309,10 +314,10 @@ module \neuflow_mapper_tile.router  (
         waits <= waits & n15 | queued;
         signal_33 <= signal_33 & n15 | waits & done | signal_32;
       end
-      if ((o__ready & n9 & n14) & n13) west_peers_q <= names;
+      if (n13 & (o__ready & n9 & n14)) west_peers_q <= names;
       if ((o__ready & n10 & n14) & n13) south_peers_q <= names;
-      if ((o__ready & n11 & n14) & n13) east_peers_q <= names;
-      if ((o__ready & n12 & n14) & n13) north_peers_q <= names;
+      if (n13 & (o__ready & n11 & n14)) east_peers_q <= names;
+      if (n13 & (o__ready & n12 & n14)) north_peers_q <= names;
     end
   end
 endmodule
@@ -368,8 +373,8 @@ module \neuflow_mapper_tile.tap  (
   assign local__1__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
-  assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = local__1__ready & local__0__ready & o__ready;
+  assign awake = local__0__valid | i__valid & i__ready;
+  assign all_ready = o__ready & local__1__ready & local__0__ready;
   \neuflow_mapper_tile.tap.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_14), .tap_gated_clk(tap_gated_clk),

@@ -47,7 +47,7 @@ module \neuflow_operand_line.narrow  (
   assign o__valid = |left;
   assign i__ready = !left | final_2 & o__ready;
   assign n1 = i__valid & i__ready;
-  assign n2 = o__valid & o__ready | n1;
+  assign n2 = n1 | o__valid & o__ready;
   assign final_2 = left <= 2'h2;
   always @(posedge clk) begin
     if (n1) last <= i__payload[67];

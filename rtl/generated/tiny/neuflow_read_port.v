@@ -42,7 +42,7 @@ module neuflow_read_port (
   assign o__payload = o__payload_73[67:0];
   assign dest = o__payload_73[75:68];
   assign response__ready = 1'h1;
-  assign awake = |{awake_83, awake_82, awake_81, awake_80, response__valid, asked, n2, n3, n4, n5} |
+  assign awake = |{response__valid, awake_80, awake_83, n2, asked, awake_81, n3, awake_82, n4, n5} |
     n6;
   assign i__valid_42 = request__valid_43 & i__ready_44;
   assign o__ready_61 = ~signal | i__ready_63;
@@ -101,7 +101,7 @@ module neuflow_read_port (
       .o__payload(i__payload_28), .o__ready(i__ready_31), .o__valid(i__valid_32), .rst(rst)
   );
   always @(posedge clk) begin
-    if (|{awake_83, awake_82, awake_81, awake_80, response__valid, asked, n2, n3, n4, n5, rst})
+    if (|{response__valid, awake_80, awake_83, n2, rst, asked, awake_81, n3, awake_82, n4, n5})
       begin
       settling <= 3'h4;
     end else begin
@@ -172,7 +172,7 @@ module \neuflow_read_port.buffer  (
   assign awake = push | fetch | o__valid & o__ready;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & ~level[3];
-  \neuflow_read_port.buffer.ram  ram (
+  neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(78)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push)
   );
@@ -186,21 +186,6 @@ module \neuflow_read_port.buffer  (
       write_address <= write_address + push;
     end
   end
-endmodule
-
-module \neuflow_read_port.buffer.ram  (
-  input wire write_enable,
-  input wire read_enable,
-  output wire [77:0] read_data,
-  input wire [77:0] write_data,
-  input wire [2:0] write_address,
-  input wire [2:0] read_address,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(78)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
 endmodule
 
 module \neuflow_read_port.config  (
@@ -229,7 +214,7 @@ module \neuflow_read_port.config  (
     if (rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == kind & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -243,7 +228,7 @@ module \neuflow_read_port.config  (
     end
   end
   always @(posedge clk) begin
-    if (move | rst) begin
+    if (rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -301,7 +286,7 @@ module \neuflow_read_port.merger  (
   reg [63:0] n4, rest = 64'h0;
   reg [71:0] placed_q = 72'h0;
   reg [7:0] placed_tag = 8'h0;
-  wire n5, n2, n3, n1, signal, free, last, spills;
+  wire n5, n2, n1, n3, signal, free, last, spills;
   wire [1:0] like, like_4;
   wire [2:0] total;
   wire [3:0] fresh, kept;
@@ -315,45 +300,42 @@ module \neuflow_read_port.merger  (
   assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
   assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
   assign kept[2] = like_4 <= 2'h2 & like > 2'h2;
-  assign n1 = free & signal_22;
-  assign n2 = flush | i__valid;
-  assign free = ~o__valid | o__ready;
   assign signal = total >= 3'h4;
   assign like_4 = begun ? low : i__payload[70:69];
   assign total = like + (flush ? 3'h0 : i__payload[68:66]);
   assign last = flush | i__payload[71];
   assign spills = last & signal & |total[1:0];
-  assign n3 = free & n2;
+  assign n1 = free & n2;
+  assign n2 = flush | i__valid;
+  assign free = ~o__valid | o__ready;
+  assign n3 = free & signal_22;
   assign like = begun ? fill : i__payload[70:69];
   assign n5 = ~flush;
   always @(posedge clk) begin
     if (rst) begin
-      o__payload <= 80'h0; o__valid <= 1'h0; signal_22 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
-        1'h0; flush <= 1'h0;
+      low <= 2'h0; fill <= 2'h0; begun <= 1'h0; flush <= 1'h0; signal_22 <= 1'h0; o__valid <= 1'h0;
+        o__payload <= 80'h0;
     end else begin
-      if (n1) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
-        placed_q[63:0] & {{15{placed_q[71]}}, placed_q[71:70], {14{placed_q[70]}}, placed_q[70:69],
-        {14{placed_q[69]}}, placed_q[69:68], {15{placed_q[68]}}} | rest & {{15{beat_kept[3]}},
-        beat_kept[3:2], {14{beat_kept[2]}}, beat_kept[2:1], {14{beat_kept[1]}}, beat_kept[1:0],
-        {15{beat_kept[0]}}}};
-      if (free) begin
-        o__valid <= signal_22 & emits;
-        signal_22 <= n2;
-      end
-      if (n3) begin
+      if (n1) begin
         low <= signal ? 2'h0 : like_4;
         fill <= signal ? total[1:0] : total[1:0];
         begun <= ~last | spills;
         flush <= spills;
       end
+      if (free) begin
+        signal_22 <= n2;
+        o__valid <= signal_22 & emits;
+      end
+      if (n3) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
+        placed_q[63:0] & {{15{placed_q[71]}}, placed_q[71:70], {14{placed_q[70]}}, placed_q[70:69],
+        {14{placed_q[69]}}, placed_q[69:68], {15{placed_q[68]}}} | rest & {{15{beat_kept[3]}},
+        beat_kept[3:2], {14{beat_kept[2]}}, beat_kept[2:1], {14{beat_kept[1]}}, beat_kept[1:0],
+        {15{beat_kept[0]}}}};
     end
   end
   always @(posedge clk) begin
-    if (n1) rest <= placed_q[63:0] & {{15{rf[3]}}, rf[3:2], {14{rf[2]}}, rf[2:1], {14{rf[1]}},
-      rf[1:0], {15{rf[0]}}} | rest & {{15{rk[3]}}, rk[3:2], {14{rk[2]}}, rk[2:1], {14{rk[1]}},
-      rk[1:0], {15{rk[0]}}};
-    if (n3) begin
-      amount = n3 ? like - i__payload[65:64] : 2'h0;
+    if (n1) begin
+      amount = n1 ? like - i__payload[65:64] : 2'h0;
       n4 = amount[0] ? {i__payload[47:0], i__payload[63:48]} : i__payload[63:0];
       rf <= signal ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0} :
         fresh;
@@ -364,7 +346,10 @@ module \neuflow_read_port.merger  (
       {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, amount[1] ? {n4[31:0], n4[63:32]}
         : n4};
     end
-    if (n5 & n3) placed_tag <= i__payload[79:72];
+    if (n5 & n1) placed_tag <= i__payload[79:72];
+    if (n3) rest <= placed_q[63:0] & {{15{rf[3]}}, rf[3:2], {14{rf[2]}}, rf[2:1], {14{rf[1]}},
+      rf[1:0], {15{rf[0]}}} | rest & {{15{rk[3]}}, rk[3:2], {14{rk[2]}}, rk[2:1], {14{rk[1]}},
+      rk[1:0], {15{rk[0]}}};
   end
 endmodule
 
@@ -386,7 +371,7 @@ module \neuflow_read_port.pieces  (
   assign awake = push | fetch | o__valid & o__ready;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & i__ready;
-  \neuflow_read_port.pieces.ram  ram (
+  neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(15)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push)
   );
@@ -400,21 +385,6 @@ module \neuflow_read_port.pieces  (
       write_address <= write_address + push;
     end
   end
-endmodule
-
-module \neuflow_read_port.pieces.ram  (
-  input wire write_enable,
-  input wire read_enable,
-  output wire [14:0] read_data,
-  input wire [14:0] write_data,
-  input wire [3:0] write_address,
-  input wire [3:0] read_address,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(15)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
 endmodule
 
 module \neuflow_read_port.runs  (
@@ -529,7 +499,7 @@ module \neuflow_read_port.walker  (
   assign o__payload = {i__payload[207:200], last, i__payload[55:32], run[1:0], run[30:2]};
   assign i__ready = o__valid & o__ready & last;
   assign awake = o__valid ? o__ready : i__valid;
-  assign n1 = {new_plane, o__valid} != 1'h1 & n5;
+  assign n1 = {o__valid, new_plane} != 2'h2 & n5;
   assign n2 = n6 | new_plane;
   assign n3 = (n2 | signal) & n5;
   assign signal = n6 | ends0;
@@ -537,7 +507,7 @@ module \neuflow_read_port.walker  (
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
-  assign last = ends2 & ends1 & ends0;
+  assign last = ends0 & ends2 & ends1;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
@@ -560,7 +530,7 @@ module \neuflow_read_port.walker  (
     if (rst) begin
       o__valid <= 1'h0;
     end else begin
-      o__valid <= o__valid ? (o__ready & last ? 1'h0 : 1'h1) : i__valid;
+      if ({o__valid, o__ready & last} != 2'h2) o__valid <= o__valid ? 1'h0 : i__valid;
     end
   end
 endmodule

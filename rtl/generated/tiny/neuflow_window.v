@@ -17,14 +17,14 @@ module neuflow_window (
   output wire awake,
   input wire clk
 );
-  reg n46, signal_71, arrived = 1'h0, b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0,
+  reg n48, signal_71, arrived = 1'h0, b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0,
     closing = 1'h0, column_ends = 1'h0, final_138 = 1'h0, fresh_turn = 1'h1, held_final = 1'h0,
     input_done = 1'h0, map_ends = 1'h0, real_2 = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid =
     1'h0, s4_valid = 1'h0, s5_valid = 1'h0, some_open = 1'h0, v1_valid = 1'h0, v2_valid = 1'h0,
     v3_valid = 1'h0, v4_valid = 1'h0;
-  reg [15:0] n45, signal_168 = 16'h0, closed = 16'h0, column_left = 16'h0, empty, map_left = 16'h0,
+  reg [15:0] n47, signal_168 = 16'h0, closed = 16'h0, column_left = 16'h0, empty, map_left = 16'h0,
     word_0, word_1;
-  reg [16:0] n44, n1;
+  reg [16:0] n46, n1;
   reg [17:0] signal_129 = 18'h0, closes_at = 18'h0, opens_at = 18'h0, past_right = 18'h0, right =
     18'h0, y = 18'h0, signal_30_q = 18'h0, signal_31_q = 18'h0, to_right_q = 18'h0;
   reg [18:0] beats_written = 19'h0;
@@ -38,27 +38,30 @@ module neuflow_window (
   reg [5:0] address = 6'h0, b_address = 6'h0, held_address = 6'h0;
   reg [7:0] signal_72 = 8'h0, fresh = 8'h0, head = 8'h0, open = 8'h0, open_less = 8'h0, slot = 8'h0,
     slots = 8'h0;
-  reg [8:0] n41, n14, n12, signal_100 = 9'h0, signal_68, final_2 = 9'h0, s1_meta = 9'h0, s2_meta =
+  reg [8:0] n43, n14, n12, signal_100 = 9'h0, signal_68, final_2 = 9'h0, s1_meta = 9'h0, s2_meta =
     9'h0, s3_meta = 9'h0, s4_meta = 9'h0, s5_meta = 9'h0;
   reg [9:0] n11, reach = 10'h0;
-  wire n51, n26, n52, n53, n49, n43, n24, n40, n23, n37, n34, n8, n5, n6, n18, n36, n25, n50, n31,
-    n29, n9, n21, n17, n19, n28, n30, n32, n35, n13, n16, n22, n47, n48, n2, n4, n7, n3, n10,
+  wire n53, n26, n54, n55, n51, n52, n45, n24, n42, n23, n37, n34, n8, n5, n6, n18, n36, n25, n9,
+    n3, n31, n29, n10, n21, n19, n17, n28, n30, n32, n35, n13, n16, n22, n49, n50, n2, n7, n4,
     signal_117, signal_35, awake_113, awake_115, closes, en, en_102, finish, flushing, go,
     i__ready_101, i__ready_88, i__ready_94, i__valid_89, i__valid_95, load, o__valid_114, read,
     scanned, scanning, skip, step, works;
   wire [15:0] i__payload_109_words;
   wire [167:0] o__payload_21;
   wire [17:0] i__payload_85;
-  wire [18:0] lead;
+  wire [18:0] n39, lead;
   wire [19:0] n27, n33;
-  wire [23:0] n42, n39;
+  wire [23:0] n44, n41;
   wire [31:0] read_data, read_data_166;
+  wire [31:19] n38;
   wire [34:0] i__payload_91;
-  wire [5:0] n38;
+  wire [5:0] n40;
   wire [7:0] n20, signal_64;
   wire [8:0] n15;
   assign active = i__valid & i__ready;
-  assign awake = o__valid_114 | awake_113 | n36 | n37;
+  assign awake = awake_113 | n36 | o__valid_114 | n37;
+  assign {n38, n39} = $signed(old) < $signed(v3_visit[26:3]) ? {{8{v3_visit[26]}}, v3_visit[26:3]} :
+    old;
   assign finish = flushing ? input_done : 1'h0;
   assign en = ~signal_100[8] | i__ready_101;
   assign en_102 = en & (n23 | |signal_100);
@@ -68,65 +71,65 @@ module neuflow_window (
     o__payload_21[48:33]});
   assign n2 = fsm_state == 2'h3;
   assign flushing = fsm_state == 3'h4;
-  assign n3 = fsm_state == 1'h1;
-  assign n4 = fsm_state == 3'h6;
+  assign n3 = fsm_state == 3'h6;
+  assign n4 = fsm_state == 1'h1;
   assign scanning = fsm_state == 3'h5;
   assign n5 = $signed(y) >= $signed({1'h0, o__payload_21[48:33]}) & closed == o__payload_21[80:65];
   assign n6 = signal_117 | closes;
   assign n7 = fsm_state == 2'h2;
-  assign n8 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign n9 = {n4, n18} != 2'h3;
-  assign n10 = !fsm_state;
   assign scanned = n34 & map_ends;
-  assign n13 = n21 & n9 & (n10 | n4);
+  assign n8 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
+  assign n9 = !fsm_state;
+  assign n10 = {n3, n18} != 2'h3;
+  assign n13 = (n9 | n3) & n10 & n21;
   assign n15 = -o__payload_21[128:121];
-  assign n16 = n17 & (n10 | n7);
-  assign n17 = {n7, y == opens_at & signal_168 != o__payload_21[80:65]} != 2'h2;
-  assign n18 = b_valid | (|{s5_valid, s4_valid, s3_valid, s2_valid, s1_valid} | works | |{v3_valid,
-    v2_valid, v4_valid, v1_valid});
-  assign n19 = n10 | n7 | n4;
+  assign n16 = n19 & (n9 | n7);
+  assign n17 = n9 | n3 | n7;
+  assign n18 = b_valid | (|{s1_valid, s3_valid, s4_valid, s2_valid, s5_valid} | works | |{v2_valid,
+    v1_valid, v4_valid, v3_valid});
+  assign n19 = {n7, y == opens_at & signal_168 != o__payload_21[80:65]} != 2'h2;
   assign n20 = open - 1'h1;
-  assign n21 = {n4, closing, n18} != 3'h4;
-  assign n22 = {n3, n8} != 2'h3 & (n10 | n3);
+  assign n21 = {n3, n18, closing} != 3'h4;
+  assign n22 = {n4, n8} != 2'h3 & (n9 | n4);
   assign n23 = v4_valid & v4_visit[1];
   assign works = s5_valid | ~fresh_turn;
   assign n24 = en & works;
   assign signal_64 = fresh_turn ? head : slot;
   assign step = load | skip;
   assign n25 = |open;
-  assign read = go & b_valid & (n51 | ~lead[18]);
+  assign read = go & b_valid & (n53 | ~lead[18]);
   assign n26 = real_2 & $signed(signal_129) < $signed({1'h0, o__payload_21[32:17]}) & $signed(right)
     > $signed(1'h0);
-  assign load = scanning & some_open & (n52 | read & signal_35);
-  assign signal_35 = n51 | signal_37[19:1] == signal_38[19:1];
+  assign load = scanning & some_open & (n54 | read & signal_35);
+  assign signal_35 = n53 | signal_37[19:1] == signal_38[19:1];
   assign n27 = $signed(signal_129) < $signed(1'h0) ? base : first_word;
-  assign n28 = load | read;
-  assign n29 = n50 | scanned;
+  assign n28 = read | load;
+  assign n29 = n52 | scanned;
   assign n30 = n29 | n34;
-  assign n31 = n50 | load & column_ends;
-  assign n32 = load | n31;
+  assign n31 = n52 | load & column_ends;
+  assign n32 = n31 | load;
   assign n33 = base + o__payload_21[32:17];
   assign n34 = step & (skip | column_ends);
-  assign n35 = {scanning, n34, step} != 3'h4;
-  assign n36 = en_102 | awake_115 | |{o__valid & o__ready, i__valid_95 & i__ready_94, i__valid_89 &
-    i__ready_88, signal_100[8] & i__ready_101};
+  assign n35 = {scanning, step, n34} != 3'h4;
+  assign n36 = en_102 | awake_115 | |{i__valid_89 & i__ready_88, o__valid & o__ready, i__valid_95 &
+    i__ready_94, signal_100[8] & i__ready_101};
   assign n37 = |settling;
-  assign n38 = fresh_turn ? s5_meta[8:3] : held_address;
-  assign n39 = fresh_turn ? s5_part : held_value;
-  assign n40 = fresh_turn ? s5_meta[2] : held_final;
-  assign n42 = s4_meta[0] ? {{8{s4_part_q[23]}}, s4_part_q[15:0]} : o__payload_21[0] ?
-    $unsigned($signed(s5_part) + $signed({s4_part_q[23], s4_part_q[15:0]})) : n43 ?
+  assign n40 = fresh_turn ? s5_meta[8:3] : held_address;
+  assign n41 = fresh_turn ? s5_part : held_value;
+  assign n42 = fresh_turn ? s5_meta[2] : held_final;
+  assign n44 = s4_meta[0] ? {{8{s4_part_q[23]}}, s4_part_q[15:0]} : o__payload_21[0] ?
+    $unsigned($signed(s5_part) + $signed({s4_part_q[23], s4_part_q[15:0]})) : n45 ?
     {{8{s4_part_q[23]}}, s4_part_q[15:0]} : {s5_part[23], 23'h0};
-  assign n43 = $signed(s5_part) < $signed({s4_part_q[23], s4_part_q[15:0]});
-  assign n47 = go & (read | |{s4_valid, s3_valid, s2_valid, s1_valid});
-  assign n48 = finish | rst;
-  assign n49 = n53 | flushing;
-  assign n50 = ~scanning;
-  assign skip = n53 & arrived;
-  assign n51 = ~b_hit;
+  assign n45 = $signed(s5_part) < $signed({s4_part_q[23], s4_part_q[15:0]});
+  assign n49 = (read | |{s1_valid, s3_valid, s4_valid, s2_valid}) & go;
+  assign n50 = rst | finish;
+  assign n51 = n55 | flushing;
+  assign n52 = ~scanning;
+  assign skip = n55 & arrived;
+  assign n53 = ~b_hit;
   assign lead = beats_written + ~signal_37[19:1];
-  assign n52 = ~b_valid;
-  assign n53 = scanning & ~some_open & n52;
+  assign n54 = ~b_valid;
+  assign n55 = scanning & ~some_open & n54;
   \neuflow_window.config  config_2 (
     .awake(awake_113), .bus__payload(bus__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .clk(clk), .columns(columns), .o__payload(o__payload_21),
@@ -137,7 +140,7 @@ module neuflow_window (
       .i__valid(signal_100[8]), .o__payload(i__payload_85), .o__ready(i__ready_88),
       .o__valid(i__valid_89), .rst(rst)
   );
-  \neuflow_window.memory  memory (
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(32)) memory (
     .clk(clk), .read_address(v1_visit[32:27]), .read_data(read_data_166), .read_enable(en &
       v1_valid), .write_address(v4_visit[32:27]), .write_data(write_data_83), .write_enable(en &
       v4_valid & ~v4_visit[1])
@@ -151,7 +154,7 @@ module neuflow_window (
     .clk(clk), .en(en_102), .out(i__payload_109_words), .port_643_0(write_data_83),
       .port_691_129(o__payload_21[167:129]), .rst(rst)
   );
-  \neuflow_window.ring  ring (
+  neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(32)) ring (
     .clk(clk), .read_address(signal_37[8:1]), .read_data(read_data), .read_enable(go),
       .write_address(beats_written[7:0]), .write_data(i__payload[31:0]), .write_enable(active)
   );
@@ -180,32 +183,32 @@ module neuflow_window (
         closing <= closes;
         real_2 <= signal_117;
       end
-      if (&{{n3, n8} != 2'h2, n9, |{n10, n3, n7, n4, n2, scanning, flushing}, {input_done, flushing}
-        != 1'h1, {scanned, scanning} != 1'h1, {n10, o__valid_114} != 2'h2}) fsm_state <= flushing ?
-        3'h0 : n3 | n4 ? 3'h2 : scanning ? 3'h6 : n2 ? (n5 ? 3'h4 : n6 ? 3'h5 : 3'h2) : n7 ? 3'h3 :
-        3'h1;
+      if (&{{scanning, scanned} != 2'h2, {n4, n8} != 2'h2, {n9, o__valid_114} != 2'h2, n10,
+        {flushing, input_done} != 2'h2, |{n9, flushing, scanning, n3, n4, n7, n2}}) fsm_state <=
+        flushing ? 3'h0 : n3 | n4 ? 3'h2 : scanning ? 3'h6 : n2 ? (n5 ? 3'h4 : n6 ? 3'h5 : 3'h2) :
+        n7 ? 3'h3 : 3'h1;
       if (n13) begin
         n14 = o__payload_21[96:89] - 1'h1;
         n11 = $signed(n14) - $signed({1'h0, o__payload_21[128:121]});
         n12 = head + 1'h1;
-        closes_at <= n4 ? $unsigned($signed(closes_at) + $signed({1'h0, o__payload_21[112:105]})) :
+        closes_at <= n3 ? $unsigned($signed(closes_at) + $signed({1'h0, o__payload_21[112:105]})) :
           {{8{n11[9]}}, n11};
-        closed <= n4 ? closed + 1'h1 : 16'h0;
-        head <= n4 ? (n12 == slots ? 8'h0 : n12[7:0]) : 8'h0;
+        closed <= n3 ? closed + 1'h1 : 16'h0;
+        head <= n3 ? (n12 == slots ? 8'h0 : n12[7:0]) : 8'h0;
       end
       if (n16) begin
         opens_at <= n7 ? $unsigned($signed(opens_at) + $signed({1'h0, o__payload_21[112:105]})) :
           {{9{n15[8]}}, n15};
         signal_168 <= n7 ? signal_168 + 1'h1 : 16'h0;
       end
-      if (&{{n2, n6, n5} != 3'h6, {n2, n5} != 2'h3, n9, n10 | n4 | n2}) y <= n4 | n2 ?
+      if (&{n10, n9 | n3 | n2, {n2, n5} != 2'h3, {n2, n5, n6} != 3'h5}) y <= n3 | n2 ?
         $unsigned($signed(y) + $signed(2'h1)) : {{9{n15[8]}}, n15};
-      if (&{n17, {n4, real_2, closing & fresh == open, n18} != 4'h8, n9, n19}) fresh <= n4 ? (real_2
-        ? 8'h0 : fresh - 1'h1) : n7 ? fresh + 1'h1 : 8'h0;
-      if (&{n17, n21, n9, n19}) open <= n4 ? n20 : n7 ? open + 1'h1 : 8'h0;
+      if (&{n17, n10, {real_2, n3, closing & fresh == open, n18} != 3'h4, n19}) fresh <= n3 ?
+        (real_2 ? 8'h0 : fresh - 1'h1) : n7 ? fresh + 1'h1 : 8'h0;
+      if (&{n10, n19, n17, n21}) open <= n3 ? n20 : n7 ? open + 1'h1 : 8'h0;
       if (n22) begin
-        reach <= n3 ? reach + o__payload_21[112:105] : {2'h0, o__payload_21[112:105]};
-        slots <= n3 ? slots + 1'h1 : 8'h1;
+        reach <= n4 ? reach + o__payload_21[112:105] : {2'h0, o__payload_21[112:105]};
+        slots <= n4 ? slots + 1'h1 : 8'h1;
       end
       if (en) begin
         final_2 <= {final_2[7:0], v4_visit[2]};
@@ -259,7 +262,7 @@ module neuflow_window (
         column_ends <= n31 ? o__payload_21[64:49] == 1'h1 : column_left == 1'h1;
         column_left <= n31 ? o__payload_21[64:49] - 1'h1 : column_left - 1'h1;
       end
-      if ({scanning, n34} != 2'h2 & {scanning, real_2, n34} != 3'h5) row_end <= scanning ? row_end +
+      if ({real_2, scanning, n34} != 2'h3 & {scanning, n34} != 2'h2) row_end <= scanning ? row_end +
         o__payload_21[32:17] : n33 - 1'h1;
       if (n35) begin
         last_word <= scanning ? (n34 ? $unsigned($signed($unsigned($signed(base) + $signed(real_2 ?
@@ -280,7 +283,7 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{o__valid_114, awake_113, n36, rst}) begin
+    if (|{awake_113, n36, rst, o__valid_114}) begin
       settling <= 3'h4;
     end else begin
       if (n37) settling <= settling - 1'h1;
@@ -288,32 +291,31 @@ module neuflow_window (
   end
   always @(posedge clk) begin
     if (en) begin
-      n41 = signal_72 + fresh;
+      n43 = signal_72 + fresh;
       write_data_83 <= v3_visit[0] ? {{8{v3_visit[26]}}, v3_visit[26:3]} : o__payload_21[0] ?
-        $unsigned($signed(old) + $signed(v3_visit[26:3])) : $signed(old) < $signed(v3_visit[26:3]) ?
-        {{8{v3_visit[26]}}, v3_visit[26:3]} : old;
+        $unsigned($signed(old) + $signed(v3_visit[26:3])) : {n38, n39};
       old <= read_data_166;
-      v1_visit <= {n38 + signal_64[5:0], n39, n40, fresh_turn & closing, n41 >= open};
+      v1_visit <= {n40 + signal_64[5:0], n41, n42, fresh_turn & closing, n43 >= open};
       v4_visit <= v3_visit;
       v3_visit <= v2_visit;
       v2_visit <= v1_visit;
     end
     if (n24) begin
-      held_final <= n40;
-      held_address <= n38;
-      held_value <= n39;
+      held_final <= n42;
+      held_address <= n40;
+      held_value <= n41;
     end
-    if (go & s4_valid) s5_part[23] <= n42[23];
-    if ((s4_meta[0] | o__payload_21[0] | n43) & go & s4_valid) s5_part[22:0] <= n42[22:0];
-    if (n47) begin
+    if (s4_valid & go) s5_part[23] <= n44[23];
+    if ((n45 | s4_meta[0] | o__payload_21[0]) & s4_valid & go) s5_part[22:0] <= n44[22:0];
+    if (n49) begin
       empty = o__payload_21[0] ? 16'h0 : 16'h8000;
       word_0 = s2_lanes[0] ? s2_words[15:0] : empty;
       word_1 = s2_lanes[1] ? s2_words[31:16] : empty;
-      n44 = $signed(word_0) + $signed(word_1);
-      n45 = $signed(word_0) < $signed(word_1) ? word_1 : word_0;
-      n46 = signal_35 ? signal_38[0] : 1'h1;
+      n46 = $signed(word_0) + $signed(word_1);
+      n47 = $signed(word_0) < $signed(word_1) ? word_1 : word_0;
+      n48 = signal_35 ? signal_38[0] : 1'h1;
       {s4_part_q[23], s4_part_q[15:0]} <= {s3_pair0_q[23], s3_pair0_q[15:0]};
-      {s3_pair0_q[23], s3_pair0_q[15:0]} <= o__payload_21[0] ? n44 : {n45[15], n45};
+      {s3_pair0_q[23], s3_pair0_q[15:0]} <= o__payload_21[0] ? n46 : {n47[15], n47};
       s2_words <= read_data;
       s5_meta <= s4_meta;
       s4_meta <= s3_meta;
@@ -321,16 +323,16 @@ module neuflow_window (
       s2_meta <= s1_meta;
       s1_meta <= {b_address, b_final, signal_35, b_first};
       s2_lanes <= s1_lanes;
-      s1_lanes <= {b_hit & signal_37[0] <= 1'h1 & n46 >= 1'h1, b_hit & signal_37[0] <= 1'h0 & n46 >=
+      s1_lanes <= {b_hit & signal_37[0] <= 1'h1 & n48 >= 1'h1, b_hit & signal_37[0] <= 1'h0 & n48 >=
         1'h0};
     end
   end
   always @(posedge clk) begin
-    if (n48) begin
+    if (n50) begin
       free <= 20'h0; base <= 20'h0; input_done <= 1'h0; beats_written <= 19'h0; written <= 20'h0;
     end else begin
-      if ({load, n49, n26} != 3'h4 & (load | n49)) free <= n49 ? base : n27;
-      if (scanning & real_2 & n34) base <= n33;
+      if ({n26, n51, load} != 1'h1 & (n51 | load)) free <= n51 ? base : n27;
+      if (real_2 & scanning & n34) base <= n33;
       if (active) begin
         input_done <= i__payload[34];
         beats_written <= beats_written + 1'h1;
@@ -339,7 +341,7 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (n50 | rst) begin
+    if (n52 | rst) begin
       address <= 6'h0;
     end else begin
       if (load) address <= address + slots[5:0];
@@ -427,21 +429,6 @@ module \neuflow_window.leaves  (
   end
 endmodule
 
-module \neuflow_window.memory  (
-  input wire read_enable,
-  input wire write_enable,
-  output wire [31:0] read_data,
-  input wire [5:0] write_address,
-  input wire [5:0] read_address,
-  input wire [31:0] write_data,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(32)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
-endmodule
-
 module \neuflow_window.packer  (
   input wire rst,
   output wire i__ready,
@@ -486,7 +473,7 @@ module \neuflow_window.packer.merger  (
   assign i__ready = free & ~flush;
   assign awake = free & (n2 | signal_22 | o__valid);
   assign n1 = free & signal_22;
-  assign n2 = i__valid | flush;
+  assign n2 = flush | i__valid;
   assign free = ~o__valid | o__ready;
   assign signal = total >= 2'h2;
   assign like_4 = begun ? low : i__payload[17];
@@ -544,16 +531,13 @@ module \neuflow_window.requantise  (
     s6_tail = 17'h0, s7_tail = 17'h0, s8_tail = 17'h0;
   reg [25:0] s6_clipped = 26'h0, s7_doubled = 26'h0, s8_sum = 26'h0;
   reg [26:0] n3;
-  reg [2:0] s5_s = 3'h0, s6_s = 3'h0;
   reg [30:0] s2_high = 31'h0, s2_low = 31'h0, s2_middle = 31'h0, s3_high = 31'h0;
   reg [31:0] s3_sum = 32'h0;
-  reg [47:0] s1_total_q = 48'h0;
-  reg [5:0] s1_s = 6'h0, s2_s = 6'h0, s3_s = 6'h0, s4_s = 6'h0;
+  reg [47:0] s1_total = 48'h0;
+  reg [5:0] s1_s = 6'h0, s2_s = 6'h0, s3_s = 6'h0, s4_s = 6'h0, s5_s = 6'h0, s6_s = 6'h0;
   reg [62:0] s4_product = 63'h0;
   reg [63:0] s5_coarse = 64'h0;
   reg [7:0] n1;
-  wire [30:0] n5;
-  assign {n5[30], n5[15:0]} = $signed(s1_total_q[47]) * $signed({1'h0, s1_m});
   always @(posedge clk) begin
     if (en) begin
       n2 = ~s8_sum[25];
@@ -563,7 +547,7 @@ module \neuflow_window.requantise  (
       out <= s8_tail[16] ? {{8{n1[7]}}, n1} : &s8_sum[25:15] | ~(|s8_sum[25:15]) ? s8_sum[15:0] :
         {s8_sum[25], {15{n2}}};
       s8_sum <= n3[26:1];
-      s7_doubled <= $signed(s6_clipped) >>> s6_s;
+      s7_doubled <= $signed(s6_clipped) >>> s6_s[2:0];
       s6_clipped <= &s5_coarse[63:25] | ~(|s5_coarse[63:25]) ? s5_coarse[25:0] : {s5_coarse[63],
         {25{n4}}};
       s5_coarse <= $signed({s4_product, 1'h0}) >>> {s4_s[5:3], 3'h0};
@@ -572,10 +556,10 @@ module \neuflow_window.requantise  (
       s3_high <= s2_high;
       s3_sum <= s2_middle + s2_low[30:16];
       s3_low <= s2_low[15:0];
-      s2_high <= {{15{n5[30]}}, n5[15:0]};
-      s2_middle <= {s1_total_q[47], s1_total_q[30:16]} * s1_m;
-      s2_low <= s1_total_q[15:0] * s1_m;
-      {s1_total_q[47], s1_total_q[30:0]} <= port_643_0;
+      s2_high <= $signed(s1_total[47:32]) * $signed({1'h0, s1_m});
+      s2_middle <= s1_total[31:16] * s1_m;
+      s2_low <= s1_total[15:0] * s1_m;
+      s1_total <= {{16{port_643_0[31]}}, port_643_0};
       s8_tail <= s7_tail;
       s7_tail <= s6_tail;
       s6_tail <= s5_tail;
@@ -584,7 +568,7 @@ module \neuflow_window.requantise  (
       s3_tail <= s2_tail;
       s2_tail <= s1_tail;
       s6_s <= s5_s;
-      s5_s <= s4_s[2:0];
+      s5_s <= s4_s;
       s4_s <= s3_s;
       s3_s <= s2_s;
       s2_s <= s1_s;
@@ -593,21 +577,6 @@ module \neuflow_window.requantise  (
       s1_m <= port_691_129[14:0];
     end
   end
-endmodule
-
-module \neuflow_window.ring  (
-  input wire [31:0] write_data,
-  input wire write_enable,
-  input wire read_enable,
-  output wire [31:0] read_data,
-  input wire [7:0] write_address,
-  input wire [7:0] read_address,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(32)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
 endmodule
 
 module \neuflow_window.slice  (

@@ -33,14 +33,14 @@ module neuflow_write_port (
   wire [31:0] burst, o__payload_61;
   wire [56:0] o__payload_31;
   wire [68:0] i__payload_46;
-  assign awake = |{awake_72, awake_71, awake_70, awake_69, awake_68, response, asked, n1,
-    i__valid_48} | n2;
+  assign awake = |{awake_70, awake_72, n1, asked, awake_68, i__valid_48, response, awake_71,
+    awake_69} | n2;
   assign i__valid_62 = o__valid_63 & free;
   assign i__valid_48 = o_valid & o_ready;
   assign free = ~under_way[4];
   assign o_ready = i__ready_42 & i__ready_43;
-  assign asked = i__valid_62 & i__ready_65;
   assign n1 = request__valid & request__ready;
+  assign asked = i__valid_62 & i__ready_65;
   assign n2 = |settling;
   assign n3 = notes >> oldest;
   \neuflow_write_port.asks  asks (
@@ -74,7 +74,7 @@ module neuflow_write_port (
       .o__valid(o__valid_35), .rst(rst)
   );
   always @(posedge clk) begin
-    if (|{awake_72, awake_71, awake_70, awake_69, awake_68, response, asked, n1, rst, i__valid_48})
+    if (|{rst, awake_70, awake_72, n1, asked, awake_68, i__valid_48, response, awake_71, awake_69})
       begin
       settling <= 3'h4;
     end else begin
@@ -161,7 +161,7 @@ module \neuflow_write_port.buffer  (
   assign awake = push | fetch | o__valid & o__ready;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & i__ready;
-  \neuflow_write_port.buffer.ram  ram (
+  neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(69)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push)
   );
@@ -175,21 +175,6 @@ module \neuflow_write_port.buffer  (
       write_address <= write_address + push;
     end
   end
-endmodule
-
-module \neuflow_write_port.buffer.ram  (
-  input wire write_enable,
-  input wire read_enable,
-  output wire [68:0] read_data,
-  input wire [68:0] write_data,
-  input wire [2:0] write_address,
-  input wire [2:0] read_address,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(69)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
 endmodule
 
 module \neuflow_write_port.bursts  (
@@ -210,7 +195,7 @@ module \neuflow_write_port.bursts  (
   assign awake = push | fetch | o__valid & o__ready;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & i__ready;
-  \neuflow_write_port.bursts.ram  ram (
+  neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(32)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push)
   );
@@ -224,21 +209,6 @@ module \neuflow_write_port.bursts  (
       write_address <= write_address + push;
     end
   end
-endmodule
-
-module \neuflow_write_port.bursts.ram  (
-  input wire write_enable,
-  input wire read_enable,
-  output wire [31:0] read_data,
-  input wire [31:0] write_data,
-  input wire [3:0] write_address,
-  input wire [3:0] read_address,
-  input wire clk
-);
-  neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(32)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
 endmodule
 
 module \neuflow_write_port.config  (
@@ -280,7 +250,7 @@ module \neuflow_write_port.config  (
     end
   end
   always @(posedge clk) begin
-    if (move | rst) begin
+    if (rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -314,8 +284,8 @@ module \neuflow_write_port.placer  (
   wire [26:0] like;
   wire [56:0] o__payload;
   wire [67:0] i__payload_18;
-  assign o = {o__payload_29[67] | n1, o__payload_29[71:68], o__payload_29[63:0]};
   assign burst = {o__payload_29[67] & o__payload_29[101], burst_request_length, like, first};
+  assign o = {o__payload_29[67] | n1, o__payload_29[71:68], o__payload_29[63:0]};
   assign awake = o__valid & o__ready | i__valid & run__ready | awake_35 | awake_36;
   assign n1 = &signal;
   assign burst_request_length = fresh ? 2'h0 : saved_length;
@@ -383,12 +353,12 @@ module \neuflow_write_port.placer.cutter  (
   assign i__ready = n5 & whole;
   assign awake = step | (n1 | o__valid & o__ready);
   assign run__ready = ~active | step & signal_3;
-  assign n1 = run__valid & run__ready;
+  assign n1 = run__ready & run__valid;
   assign n2 = whole ? 1'h0 : n4[0];
   assign step = n5 & i__valid;
   assign signal_6 = ~o__valid | o__ready;
   assign signal = low < i__payload[33:32];
-  assign n3 = run__ready | step;
+  assign n3 = step | run__ready;
   assign signal_3 = near & signal;
   assign n4 = low + 1'h1;
   assign n5 = active & signal_6;
@@ -558,13 +528,13 @@ module \neuflow_write_port.walker  (
   assign awake = o__valid ? o__ready : i__valid;
   assign n1 = {new_plane, o__valid} != 1'h1 & n5;
   assign n2 = n6 | new_plane;
-  assign n3 = (n2 | signal) & n5;
+  assign n3 = (signal | n2) & n5;
   assign signal = n6 | ends0;
   assign origin = o__valid ? (ends1 ? plane : row) : i__payload[30:0];
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
-  assign last = ends2 & ends1 & ends0;
+  assign last = ends0 & ends1 & ends2;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
@@ -587,7 +557,7 @@ module \neuflow_write_port.walker  (
     if (rst) begin
       o__valid <= 1'h0;
     end else begin
-      o__valid <= o__valid ? (o__ready & last ? 1'h0 : 1'h1) : i__valid;
+      if ({o__ready & last, o__valid} != 1'h1) o__valid <= o__valid ? 1'h0 : i__valid;
     end
   end
 endmodule
