@@ -514,14 +514,17 @@ def _cause_registers(address: int) -> list[Register]:
 IDENTITY = 0x6E65_7546
 """Value of the ID register: "neuF"."""
 
-HARDWARE_VERSION = 0x0001_0000
-"""Value of the VERSION register: major << 16 | minor."""
+HARDWARE_VERSION = 0x0002_0000
+"""Value of the VERSION register: major << 16 | minor. Minor: registers were added; major: others moved.
+
+2.0: the counters from 0x50 on moved when every MAC-cycle got a cause.
+"""
 
 PROGRAM_VERSION = 1
 """Version of the program format."""
 
 REGISTERS: tuple[Register, ...] = (
-    Register("ID", 0x00, "ro", 'identity, 0x6E657546 ("neuF")'),
+    Register("ID", 0x00, "ro", f'identity, 0x{IDENTITY:08X} ("neuF")'),
     Register("VERSION", 0x04, "ro", "hardware version, major << 16 | minor"),
     Register("GRID_HASH", 0x08, "ro", "first 32 bits of the hash of the grid's parameters"),
     Register("PARAMETERS", 0x0C, "ro", "columns | maps << 8 | pixels << 16 | bus words << 24"),

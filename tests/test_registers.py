@@ -1,6 +1,8 @@
 # amaranth: UnusedElaboratable=no
 """The AXI4-Lite slave against layout.REGISTERS."""
 
+import hashlib
+
 import pytest
 from axi_memory import lite_read, lite_write
 from helpers import simulate
@@ -11,6 +13,15 @@ from neuflow.grid import TINY, VIRTEX6
 from neuflow.layout import HARDWARE_VERSION, IDENTITY, REGISTERS
 
 ADDRESS = {r.name: r.address for r in REGISTERS}
+
+MAPS = {0x0002_0000: "25c7e95d7bfdc3f6"}
+"""Version -> digest of names, addresses and access of its registers. Add a line, change none."""
+
+
+def test_the_version_moves_with_the_register_map():
+    registers = repr([(r.name, r.address, r.access) for r in REGISTERS])
+    digest = hashlib.sha256(registers.encode()).hexdigest()[:16]
+    assert MAPS.get(HARDWARE_VERSION) == digest, "registers have changed: HARDWARE_VERSION must too"
 
 
 @pytest.mark.parametrize("grid", [TINY, VIRTEX6], ids=lambda grid: grid.name)

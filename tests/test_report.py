@@ -33,6 +33,7 @@ def test_every_energy_names_unit_technology_and_source():
         assert entry["value"] > 0
         assert entry["unit"].startswith("pJ per") and entry["technology"]
         assert "Horowitz" in entry["source"]
+        assert "as quoted in" in entry["checked"] or "from memory" in entry["checked"]
 
 
 def test_gops_count_two_operations_a_mac_at_the_clock(run):
@@ -46,6 +47,7 @@ def test_the_text_names_table_clock_source_and_what_is_published(run):
     shown = report.text(report.figures(run[0].grid, run[1], table()))
     assert "estimate by table 'Horowitz 2014, 45 nm'" in shown
     assert "200 MHz (assumed)" in shown
+    assert shown.count("checked: ") == 4 and "checked: from memory, not checked" in shown
     assert "Published by others, not measured by us:" in shown
     for entry in published():
         assert f"{entry['gops']} of {entry['peak_gops']} GOPS" in shown

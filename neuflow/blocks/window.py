@@ -91,7 +91,7 @@ class Window(WindowReader, Component):
         )
         self._en, self._go = Signal(name="en"), Signal(name="go")
 
-        m.submodules.memory = self._memory = Ram(_TOTAL_BITS, self.memory_words)
+        m.submodules.partials = self._memory = Ram(_TOTAL_BITS, self.memory_words)
         ring = self._build_ring(m, config.o.valid)
         scanned, segment = self._build_scan(m, ring)
         part = self._build_row_reduction(m, ring, segment)

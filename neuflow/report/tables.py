@@ -102,6 +102,7 @@ def text(report: Mapping[str, Any]) -> str:
     for name, entry in report["energy_table"]["entries"].items():
         lines.append(f"  {name}: {entry['value']:g} {entry['unit']}, {entry['technology']}")
         lines.append(f"    {entry['source']}")
+        lines.append(f"    checked: {entry['checked']}")
     lines += ["", "Published by others, not measured by us:"]
     for entry in report["published_not_measured_by_us"]:
         rate = f"{entry['gops']} of {entry['peak_gops']} GOPS, {entry['watts']:g} W"

@@ -16,10 +16,10 @@ module neuflow_ram #(
     output reg  [WIDTH-1:0]   read_data
 );
     (* no_rw_check, ramstyle = "no_rw_check" *)
-    reg [WIDTH-1:0] contents[0:DEPTH-1];
+    reg [WIDTH-1:0] memory[0:DEPTH-1];
 
     always @(posedge clk) begin
-        if (write_enable) contents[write_address] <= write_data;
-        if (read_enable) read_data <= contents[read_address];
+        if (write_enable) memory[write_address] <= write_data;
+        if (read_enable) read_data <= memory[read_address];
     end
 endmodule

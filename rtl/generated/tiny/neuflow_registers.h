@@ -40,7 +40,7 @@
 #define NEUFLOW_IDLE_TILE            0x90u /* ro: cycles, summed over the columns: the tile has no work: the configuration bus waits for a unit that is busy */
 
 #define NEUFLOW_ID_VALUE             0x6E657546u
-#define NEUFLOW_VERSION_VALUE        0x00010000u
+#define NEUFLOW_VERSION_VALUE        0x00020000u
 #define NEUFLOW_ERROR_NONE                 0u
 #define NEUFLOW_ERROR_ILLEGAL_INSTRUCTION  1u
 #define NEUFLOW_ERROR_READ_RESPONSE        2u

@@ -141,7 +141,7 @@ module neuflow_registers (
           program_counter : n30 ? frames_done : n29 ? cycles_high : n10 ? cycles : n11 ?
           host_watchdog : n39 ? host_ring : n16 ? host_frames : n15 ? host_output : n14 ? host_input
           : n6 ? host_program : n20 ? {16'h0, error, 6'h0, done, busy} : n25 ? {30'h0, enabled,
-          1'h0} : n37 ? 32'h4050202 : n42 ? 32'h73788221 : n26 ? 32'h10000 : n38 ? 32'h6e657546 :
+          1'h0} : n37 ? 32'h4050202 : n42 ? 32'h73788221 : n26 ? 32'h20000 : n38 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;

@@ -140,15 +140,15 @@ module neuflow_window (
       .i__valid(signal_100[8]), .o__payload(i__payload_85), .o__ready(i__ready_88),
       .o__valid(i__valid_89), .rst(rst)
   );
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(32)) memory (
-    .clk(clk), .read_address(v1_visit[32:27]), .read_data(read_data_166), .read_enable(en &
-      v1_valid), .write_address(v4_visit[32:27]), .write_data(write_data_83), .write_enable(en &
-      v4_valid & ~v4_visit[1])
-  );
   \neuflow_window.packer  packer (
     .awake(awake_115), .clk(clk), .i__payload_11(i__payload_85), .i__ready(i__ready_88),
       .i__valid(i__valid_89), .o__payload(i__payload_91), .o__ready(i__ready_94),
       .o__valid(i__valid_95), .rst(rst)
+  );
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(32)) partials (
+    .clk(clk), .read_address(v1_visit[32:27]), .read_data(read_data_166), .read_enable(en &
+      v1_valid), .write_address(v4_visit[32:27]), .write_data(write_data_83), .write_enable(en &
+      v4_valid & ~v4_visit[1])
   );
   \neuflow_window.requantise  requantise (
     .clk(clk), .en(en_102), .out(i__payload_109_words), .port_643_0(write_data_83),
