@@ -65,7 +65,7 @@ OPS: dict[str, str] = {
 
 QUANT_OPS: dict[str, str] = {
     "conv": "as in Graph, with weight int64 words [M, C/groups, Ky, Kx], bias int64 [M], m int64 "
-    "[M], s int64 [M], zero int64 [M], weight_point; output = requantise(sum, bias, m, s, zero, bits)",
+    "[M], s int64 [M], zero int64 [M], weight_point int64 [M] (int at 8 bits); output = requantise(sum, bias, m, s, zero, bits)",
     "dense": "as conv, weight int64 [M, K]",
     "map": "table: MapTable; function: str",
     "pool": "kind: max or sum; kernel, stride, pads; m, s, zero (int): "

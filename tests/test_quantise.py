@@ -64,7 +64,7 @@ def test_multiplier_refuses_what_is_too_large() -> None:
     assert multiplier(40000.0) is None
 
 
-def bias_words(point: int) -> list[int]:
+def bias_words(point: np.ndarray) -> list[int]:
     return np.floor(B.astype(np.float64) * 2.0**point + 0.5).astype(np.int64).tolist()
 
 
@@ -76,11 +76,29 @@ def test_points_follow_the_rule() -> None:
         point = result.tensors[name].point
         assert point == largest_point(ranges[name].size * MARGIN[16], 16, 24)
     attrs = result.nodes[0].attrs
-    assert attrs["weight_point"] == largest_point(float(np.abs(W).max()), 16, 47)
+    sizes = np.abs(W.reshape(len(W), -1)).max(axis=1)
+    assert attrs["weight_point"].tolist() == [largest_point(float(n), 16, 47) for n in sizes]
     acc = result.tensors["x"].point + attrs["weight_point"]
-    assert set(attrs["s"].tolist()) == {acc - result.tensors["y"].point}
+    assert attrs["s"].tolist() == (acc - result.tensors["y"].point).tolist()
     assert set(attrs["m"].tolist()) == {1}
     assert attrs["bias"].tolist() == bias_words(acc)
+
+
+@pytest.mark.parametrize("bias", [1e10, 2.0**127])
+def test_a_bias_far_above_all_else_costs_the_weights_their_bits(bias: float) -> None:
+    result = quantised(conv(weights={"b": np.float32([bias, 1, 1, 1])}))
+    attrs, form = result.nodes[0].attrs, host.form(result.tensors["y"])
+    assert np.abs(attrs["weight"][0]).max() < 16 and 0 < int(attrs["bias"][0]) < 1 << 47
+    assert form.dequantise(int(attrs["bias"][0]) >> int(attrs["s"][0])) == pytest.approx(bias, 1e-3)
+
+
+def test_each_map_s_weights_use_all_their_bits() -> None:
+    """A map whose weights are a thousandth of another's is no less exact."""
+    small = W.copy()
+    small[1] /= 1000
+    attrs = quantised(conv(weights={"w": small})).nodes[0].attrs
+    largest = np.abs(attrs["weight"].reshape(len(W), -1)).max(axis=1)
+    assert (largest > 1 << 14).all() and attrs["s"][1] >= attrs["s"][0] + 9
 
 
 def test_only_what_the_consumer_tells_apart_counts() -> None:
@@ -116,7 +134,7 @@ def test_q8_8_is_eight_everywhere() -> None:
     result = quantised(model, q8_8=True)
     assert {t.point for t in result.tensors.values()} == {8}
     layer = result.nodes[0].attrs
-    assert layer["weight_point"] == 8
+    assert set(layer["weight_point"].tolist()) == {8}
     assert (set(layer["m"].tolist()), set(layer["s"].tolist())) == ({1}, {8})
     assert layer["weight"].tolist() == np.floor(W * 256.0 + 0.5).astype(int).tolist()
 

@@ -13,8 +13,8 @@ Rules (``docs/numbers.md`` has the formulas):
 - Max pooling and views keep the point. A bias has the accumulator's point.
 - All inputs and the output of a concat, and of concats of concats, have one point, the smallest that
   any of them asks for. A tensor that cannot have it is brought to it by a node "map" (identity).
-- 16 bits: one power of two a layer for the weights, m = 1. 8 bits: weights scaled map by map so
-  that the largest is 127; m / 2**s brings the map back to the output's point.
+- 16 bits: a power of two a map for the weights, m = 1. 8 bits: weights scaled map by map so that
+  the largest is 127. m / 2**s brings the map back to the output's point.
 - ``q8_8``: every tensor and every weight has 8 fractional bits.
 """
 
@@ -149,34 +149,43 @@ class _Quantiser:
     def _plain(
         self, node: Node, weight: NDArray[Any], bias: NDArray[Any], in_point: int, out_point: int
     ) -> tuple[dict[str, Any], int]:
-        """One point for all weights, the accumulator's point = input's + weights', m = 2**k."""
+        """A point for each map's weights, its accumulator's point = input's + weights', m = 2**k."""
+        maps = [
+            self._plain_map(row, float(offset), in_point, out_point)
+            for row, offset in zip(weight, bias, strict=True)
+        ]
+        words, offsets, points = (list(column) for column in zip(*maps, strict=True))
+        if any(_worst(row[None], offset, self.bits) >= 2.0**ACC_BITS for row, offset, _ in maps):
+            raise CompileError(
+                f"node {node.name!r}: sums of its products and bias can pass 2**47 at q8.8; leave "
+                "the points to calibration"
+            )
+        accumulators = in_point + np.array(points, np.int64)
+        out_point = min(out_point, int(accumulators.min()) + 14)
+        shift = accumulators - out_point
+        attrs = {
+            "weight": np.stack(words),
+            "bias": np.array(offsets).astype(np.int64),
+            "m": 1 << np.maximum(-shift, 0),
+            "s": np.maximum(shift, 0),
+            "weight_point": np.array(points, np.int64),
+        }
+        return attrs, out_point
+
+    def _plain_map(
+        self, weight: NDArray[Any], bias: float, in_point: int, out_point: int
+    ) -> tuple[NDArray[np.int64], float, int]:
+        """Return one map's words, its bias in words of its accumulator, and its weights' point."""
         size = float(np.abs(weight).max(initial=0.0))
         wanted = 8 if self.q8_8 else largest_point(size, self.bits, MAX_SHIFT - 15 - in_point)
         while True:
             acc = in_point + wanted
             words = FixedPoint(self.bits, wanted).quantise(weight)
-            offset = np.floor(bias * 2.0**acc + 0.5)
-            worst = _worst(words, offset, self.bits)
-            if self.q8_8 or (worst < 2.0**ACC_BITS and acc - out_point <= MAX_SHIFT):
-                break
+            offset = float(np.floor(bias * 2.0**acc + 0.5))
+            fits = _worst(words[None], np.array([offset]), self.bits) < 2.0**ACC_BITS
+            if self.q8_8 or (fits and acc - out_point <= MAX_SHIFT):
+                return words, offset, wanted
             wanted -= 1  # a bias far above the products, or very many of them
-        if worst >= 2.0**ACC_BITS:
-            raise CompileError(
-                f"node {node.name!r}: sums of its products and bias can pass 2**47 at q8.8; leave "
-                "the points to calibration"
-            )
-        if out_point - acc > 14:
-            out_point = acc + 14
-        shift = acc - out_point
-        count = len(weight)
-        attrs = {
-            "weight": words,
-            "bias": offset.astype(np.int64),
-            "m": np.full(count, 1 << max(-shift, 0), np.int64),
-            "s": np.full(count, max(shift, 0), np.int64),
-            "weight_point": wanted,
-        }
-        return attrs, out_point
 
     def _scaled(
         self, node: Node, weight: NDArray[Any], bias: NDArray[Any], in_point: int, out_point: int
