@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench lint setup clean
+.PHONY: demo test nightly bench lint setup clean
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest
+
+# Hours: 1,000 random layers over eight grids, whole networks in the Verilog.
+nightly: $(STAMP)
+	$(BIN)/python -m pytest -m nightly
 
 bench: $(STAMP)
 	$(BIN)/python -m examples.bench

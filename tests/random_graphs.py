@@ -19,13 +19,19 @@ class RandomGraph:
         if self.rng.random() < 0.1:
             shape = (self.upto(60), 1, 1)
         self.tensor = self.net.input(*shape)
-        while not self.net.nodes:
+        self.begin(shape)
+        while True:
             for _ in range(self.upto(most)):
                 name = self.rng.choice(self.names)
                 getattr(self, f"add_{name}")(*self.net.tensors[self.tensor].shape)
+            if self.net.nodes:
+                break
         made = [node.output for node in self.net.nodes]
         some = [name for name in made if self.rng.random() < 0.15]
         self.outputs = tuple(dict.fromkeys([*some, made[-1]]))
+
+    def begin(self, shape: tuple[int, int, int]) -> None:
+        """Add what the network must begin with."""
 
     def upto(self, high: int, low: int = 1) -> int:
         return int(self.rng.integers(low, high + 1))
@@ -78,6 +84,27 @@ class RandomGraph:
         rest = c * h * w // channels
         height = self.divisor(rest)
         self.tensor = self.net.reshape(self.tensor, channels, height, rest // height)
+
+
+class RandomConv(RandomGraph):
+    """A convolution, plain, grouped or depthwise, and at most two operations behind it."""
+
+    names = ("pool", "map", "unary", "alu", "conv")
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed, most=2)
+
+    def begin(self, shape: tuple[int, int, int]) -> None:
+        make = self.add_depthwise if self.rng.random() < 0.3 else self.add_conv
+        while not self.net.nodes:
+            make(*shape)
+
+    def add_depthwise(self, c: int, h: int, w: int) -> None:
+        kernel, stride = (self.upto(5), self.upto(5)), (self.upto(3), self.upto(3))
+        pads = tuple(self.upto(2, 0) for _ in range(4))
+        if h + pads[0] + pads[2] >= kernel[0] and w + pads[1] + pads[3] >= kernel[1]:
+            maps = c * self.upto(2)
+            self.tensor = self.net.conv(self.tensor, maps, kernel, stride, pads=pads, groups=c)
 
 
 class RandomBranches(RandomGraph):

@@ -207,15 +207,6 @@ def test_statistics_and_words_are_those_of_rtl() -> None:
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("case", range(30))
-def test_random_graphs(case: int) -> None:
-    made = RandomGraph(1000 + case)
-    compiled = compile_graph(made.net.build(*made.outputs), TINY)
-    memory = MEMORIES[case % len(MEMORIES)]
-    assert_equal(compiled, made.net.words(1 + case % 2), memory, case if case % 3 == 2 else None)
-
-
-@pytest.mark.rtl
 @pytest.mark.parametrize(("case", "seed"), [(299, 19), (413, 13)])
 def test_the_last_words_of_a_program_may_come_late(case: int, seed: int) -> None:
     """END's steps lie in a burst that the stalled bus had not been asked for; it once never was."""
