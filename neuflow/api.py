@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,9 @@ from neuflow.grid import MEMORY_RANGES, GridConfig, MemoryConfig
 from neuflow.grid import load as load_grid
 from neuflow.ir import Result
 from neuflow.run import host
+
+if TYPE_CHECKING:
+    from neuflow.run.accuracy import Accuracy
 
 CALIBRATION_IMAGES = 8
 CALIBRATION_SEED = 0
@@ -152,6 +155,30 @@ def compile(
     tensors = [graph.tensors[name] for name in graph.inputs]
     stages.calib = random_inputs(tensors) if calib is None else named(calib, list(graph.inputs))
     return Program(compiler.run_passes(stages)["program"])
+
+
+def accuracy(
+    model: str | os.PathLike[str], program: Program, x: Any
+) -> tuple[list[Accuracy], Mapping[str, float] | None]:
+    """Compare golden with the model, tensor by tensor; see :mod:`neuflow.run.accuracy`.
+
+    Returns worst error, its bound and SQNR of every tensor, and of every output the SQNR against
+    onnxruntime, dB (None where it is not installed). Refused: a model that ``program`` is not of.
+    """
+    from neuflow import compiler
+    from neuflow.run import accuracy as measured
+
+    stages = compiler.Stages(Path(model), program.grid)
+    graph = compiler.run_passes(stages, "graph")["graph"]
+    quantised = program.ir.graph
+    shapes = {name: tensor.shape for name, tensor in quantised.tensors.items()}
+    same = all(shapes.get(name) == tensor.shape for name, tensor in graph.tensors.items())
+    if graph.inputs != quantised.inputs or not same:
+        raise InputError(f"{model}: the program was compiled from another model; compile this one")
+    arrays = named(x, list(quantised.inputs))
+    reals = {name: real_array(array, f"input {name!r}") for name, array in arrays.items()}
+    found = measured.measure(graph, quantised, reals)
+    return found, measured.against_onnxruntime(str(model), quantised, reals)
 
 
 def random_inputs(

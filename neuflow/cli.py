@@ -1,7 +1,7 @@
 """The command ``neuflow``: one function a verb. Data goes to stdout, the log to stderr.
 
-Exit codes: 0 fine, 1 ``compare`` found that the judges disagree, 2 a user's error (one line on stderr
-that names cause and fix).
+Exit codes: 0 fine; 1 ``compare`` found that the judges disagree, or ``accuracy`` a word out of bounds;
+2 a user's error (one line on stderr that names cause and fix).
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("program", metavar="PROG.nfp")
     verb.add_argument("--stage", choices=STAGES, help="one stage; default: all")
     verb.set_defaults(verb=_inspect)
+
+    verb = verbs.add_parser("accuracy", help="golden against the model: error, bound, SQNR")
+    verb.add_argument("model", metavar="MODEL.onnx")
+    verb.add_argument("program", metavar="PROG.nfp")
+    verb.add_argument("--input", required=True, metavar="X", help=".npy, or .npz by ONNX name")
+    verb.set_defaults(verb=_accuracy)
 
     verb = verbs.add_parser("verilog", help="write a grid's Verilog and register tables")
     _add_grid(verb)
@@ -164,10 +170,7 @@ def _compile(options: argparse.Namespace) -> None:
     from neuflow import api
 
     _check_target(options.output, (".nfp",))
-    model = Path(options.model)
-    if not model.is_file():
-        cause = "is a directory" if model.is_dir() else "no such file"
-        raise InputError(f"{model}: {cause}; name an ONNX model")
+    model = _model(options.model)
     calib = _read_arrays(options.calib) if options.calib else None
     program = api.compile(
         model, options.grid, calib, bits=options.bits, q8_8=options.q8_8, batch=options.batch
@@ -256,6 +259,17 @@ def _compare(options: argparse.Namespace) -> int:
     return 0 if found.agree else 1
 
 
+def _accuracy(options: argparse.Namespace) -> int:
+    """Return 1 where a word of golden is outside of its bound."""
+    from neuflow import api
+    from neuflow.run import accuracy
+
+    program = _load(options.program)
+    found, outputs = api.accuracy(_model(options.model), program, _read_arrays(options.input))
+    print(accuracy.text(found, outputs))
+    return 1 if any(tensor.outside for tensor in found) else 0
+
+
 def _inspect(options: argparse.Namespace) -> None:
     from neuflow import listing
 
@@ -306,6 +320,14 @@ def _grids(options: argparse.Namespace) -> None:
 
 def _log(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def _model(name: str) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        cause = "is a directory" if path.is_dir() else "no such file"
+        raise InputError(f"{name}: {cause}; name an ONNX model")
+    return path
 
 
 def _load(path: str) -> Program:

@@ -155,7 +155,7 @@ class _Quantiser:
             for row, offset in zip(weight, bias, strict=True)
         ]
         words, offsets, points = (list(column) for column in zip(*maps, strict=True))
-        if any(_worst(row[None], offset, self.bits) >= 2.0**ACC_BITS for row, offset, _ in maps):
+        if _worst(np.stack(words), np.array(offsets), self.bits) >= 2.0**ACC_BITS:
             raise CompileError(
                 f"node {node.name!r}: sums of its products and bias can pass 2**47 at q8.8; leave "
                 "the points to calibration"

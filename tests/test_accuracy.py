@@ -1,0 +1,139 @@
+"""Golden lies within its bound on every network, and at 16 bits within 40 dB of onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from examples import digits
+from examples.networks import images
+from neuflow import cli, fixed
+from neuflow.compiler import Stages, run_passes
+from neuflow.errors import InputError
+from neuflow.grid import TINY
+from neuflow.run import accuracy, golden
+from tests.test_networks import REDUCED, dims, model_of
+
+LEAST_DB = 40
+CHAOTIC = {"resnet50": 39}
+"""Networks that blow up any difference on their way -> least dB. Of ResNet-50's 88 dB, rounding the
+input alone, all behind it in float64, leaves 54; MobileNet is alike but has fewer layers."""
+LENETS = {"lenet5_a": 28, "lenet5_b": 32, "lenet5_c": 32}
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def network(name: str, folder: Path) -> tuple[Path, dict[str, NDArray[Any]]]:
+    """Return a reduced network's file and two images of its input by name."""
+    model, path = model_of(name), folder / f"{name}.onnx"
+    onnx.save(model, path)
+    (data,) = model.graph.input
+    return path, {data.name: images(dims(data)[1:], 2, seed=1)}
+
+
+def quantised(path: Path, x: dict[str, NDArray[Any]], bits: int = 16) -> Stages:
+    return run_passes(Stages(path, TINY, x, bits), "quantised")
+
+
+def check(path: Path, x: dict[str, NDArray[Any]], bits: int = 16) -> dict[str, float]:
+    """Hold every tensor to its bound; return the SQNR of the outputs against onnxruntime."""
+    stages = quantised(path, x, bits)
+    found = accuracy.measure(stages["graph"], stages["quantised"], x)
+    outputs = accuracy.against_onnxruntime(str(path), stages["quantised"], x)
+    print(accuracy.text(found, outputs))
+    for tensor in found:
+        assert tensor.outside == 0 and tensor.error <= tensor.bound, tensor
+    assert outputs is not None
+    return outputs
+
+
+@pytest.mark.parametrize("name", REDUCED)
+def test_network(name: str, tmp_path: Path) -> None:
+    """Calibrated on its own input, so that nothing which matters saturates."""
+    outputs = check(*network(name, tmp_path))
+    assert all(ratio >= CHAOTIC.get(name, LEAST_DB) for ratio in outputs.values()), outputs
+
+
+@pytest.mark.parametrize("name", LENETS)
+def test_lenet(name: str) -> None:
+    x = {"image": digits.load(LENETS[name]).test_x[:8].astype(np.float64)}
+    outputs = check(EXAMPLES / f"{name}.onnx", x)
+    assert all(ratio >= LEAST_DB for ratio in outputs.values()), outputs
+
+
+@pytest.mark.parametrize("name", ["resnet8", "ds_cnn", "person_detection", "cn3_norm"])
+def test_network_at_8_bits_keeps_to_its_bound(name: str, tmp_path: Path) -> None:
+    check(*network(name, tmp_path), bits=8)
+
+
+def test_saturation_is_within_the_bound_and_counted() -> None:
+    """Inputs far above those of calibration."""
+    x = digits.load(32).test_x[:2].astype(np.float64)
+    path = EXAMPLES / "lenet5_b.onnx"
+    stages = quantised(path, {"image": x})
+    found = accuracy.measure(stages["graph"], stages["quantised"], {"image": 40 * x})
+    assert sum(tensor.saturated for tensor in found) > 0
+    assert not any(tensor.outside for tensor in found)
+
+
+@pytest.mark.parametrize("fault", ["rounding", "weight", "saturation"])
+def test_a_fault_of_golden_is_outside_of_the_bound(fault: str, monkeypatch: Any) -> None:
+    x = {"image": digits.load(32).test_x[:2].astype(np.float64) * (40 if fault == "saturation" else 1)}
+    calibration = {"image": digits.load(32).test_x[:2].astype(np.float64)}
+    stages = quantised(EXAMPLES / "lenet5_b.onnx", calibration)
+
+    def floored(acc: Any, bias: Any, m: Any, s: Any, zero: Any, bits: int) -> Any:
+        return fixed.saturate((np.asarray(acc) + bias) * m >> s, bits)
+
+    def wrapped(acc: Any, bias: Any, m: Any, s: Any, zero: Any, bits: int) -> Any:
+        words = fixed.round_shift((np.asarray(acc) + bias) * m, s) + zero
+        return words.astype(np.int16).astype(np.int64)
+
+    if fault == "weight":  # one bit of one weight, in golden alone
+        right = golden.OPERATIONS["dense"]
+
+        def wrong(node: Any, bits: int, x: Any) -> Any:
+            weight = node.attrs["weight"].copy()
+            weight[0, 0] ^= 1 << 13
+            return right(type(node)(node.name, node.op, node.inputs, node.output,
+                                    {**node.attrs, "weight": weight}), bits, x)  # fmt: skip
+
+        monkeypatch.setitem(golden.OPERATIONS, "dense", wrong)
+    else:
+        monkeypatch.setattr(golden, "requantise", floored if fault == "rounding" else wrapped)
+    found = accuracy.measure(stages["graph"], stages["quantised"], x)
+    assert any(tensor.outside for tensor in found)
+
+
+def test_the_command_prints_errors_bounds_and_ratios(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, x = network("ds_cnn", tmp_path)
+    (name,) = x
+    np.save(tmp_path / "x.npy", x[name])
+    program, data = str(tmp_path / "p.nfp"), str(tmp_path / "x.npy")
+    assert cli.main(["compile", str(path), "-o", program, "--grid", "tiny", "--calib", data]) == 0
+    assert cli.main(["accuracy", str(path), program, "--input", data]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["tensor", "operator"]
+    assert lines[-1].endswith("dB against onnxruntime")
+    other = str(EXAMPLES / "lenet5_b.onnx")
+    assert cli.main(["accuracy", other, program, "--input", data]) == 2
+    assert "another model" in capsys.readouterr().err
+
+
+def test_signal_to_noise_is_in_decibels() -> None:
+    assert accuracy.sqnr(np.array([3.0, 4.0]), np.array([3.0, 4.5])) == pytest.approx(20)
+    assert accuracy.sqnr(np.ones(2), np.ones(2)) == np.inf
+
+
+def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path, x = network("ds_cnn", tmp_path)
+    (name,) = x
+    stages = quantised(path, x)
+    with pytest.raises(InputError, match="shape"):
+        accuracy.measure(stages["graph"], stages["quantised"], {name: x[name][:, :, :3]})
