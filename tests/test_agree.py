@@ -49,9 +49,16 @@ def test_on_virtex6(model: str, batch: int, bits: int, images: int) -> None:
     assert stats["cycles"] > stats["layer_roofline_cycles"]
 
 
-@pytest.mark.parametrize(("model", "batch"), [("b", 1), ("c", 2)])
-def test_on_tiny_every_layer_is_cut(model: str, batch: int) -> None:
-    agree(compiled(model, "tiny", batch, 16), digits.load(SIZES[model]).test_x[:2])
+@pytest.mark.parametrize(("model", "batch", "images"), [("b", 1, 2), ("c", 2, 2), ("b", 16, 17)])
+def test_on_tiny_every_layer_is_cut(model: str, batch: int, images: int) -> None:
+    agree(compiled(model, "tiny", batch, 16), digits.load(SIZES[model]).test_x[:images])
+
+
+@pytest.mark.nightly
+def test_on_four_grids() -> None:
+    """Its simulator takes minutes to build."""
+    program, image = compiled("b", "asic45_4grid", 2, 16), digits.load(32).test_x[:2]
+    assert agree(program, image) == {**program.cycle(image).stats, "judge": "rtl"}
 
 
 def test_random_stalls_of_the_bus_change_no_word() -> None:

@@ -196,6 +196,15 @@ def test_lenet_on_virtex6(latency: int) -> None:
     assert_equal(program.ir, words, memory, None)
 
 
+@pytest.mark.parametrize("grid", ["asic45", "asic45_4grid", "cnp", "fig2", "ecp5_85k"])
+def test_presets_give_golden_s_words(grid: str) -> None:
+    """Those that no other test runs; bandwidth of both ways, 8 maps a column, one column, three."""
+    program, images = lenet("b", 2, grid), digits.load(32).test_x[:3]
+    golden, cycle = program.golden(images), program.cycle(images)
+    assert all(np.array_equal(cycle.words[n], golden.words[n]) for n in golden.words)
+    assert cycle.stats["cycles"] > cycle.stats["layer_roofline_cycles"]
+
+
 @pytest.mark.rtl
 def test_statistics_and_words_are_those_of_rtl() -> None:
     program = lenet("b", 1).ir
