@@ -6,6 +6,7 @@ not depend on it.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -86,7 +87,8 @@ class Yosys:
             self._process.kill()
         self._writer.shutdown(cancel_futures=True)
         if self._process.stdin:
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # of what it was not given any more
+                self._process.stdin.close()
         self._process.wait()
         self._out.close()
         self._log.close()

@@ -51,7 +51,7 @@ def check(path: Path, x: dict[str, NDArray[Any]], bits: int = 16) -> dict[str, f
     return outputs
 
 
-@pytest.mark.parametrize("name", REDUCED)
+@pytest.mark.parametrize("name", [name for name in REDUCED if "small" not in name])
 def test_network(name: str, tmp_path: Path) -> None:
     """Calibrated on its own input, so that nothing which matters saturates."""
     outputs = check(*network(name, tmp_path))
