@@ -625,6 +625,26 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         build([node("MatMul", ["x", "w"], "y")], {"w": normal(8, 5)}),
         r"node 'y' \(MatMul\): factors have 4 and 2 dimensions, only 2 .*; flatten the data",
     ),
+    "product of other sizes": (
+        build([node("Reshape", ["x", "s"], "r"), node("Gemm", ["r", "w"], "y")],
+              {"s": np.int64([1, 100]), "w": normal(100, 5)}, {"x": (1, 3, 6, 8)}),
+        r"node 'r' \(Reshape\): makes \[1, 100\] of \[1, 3, 6, 8\], another number of values; correct",
+    ),
+    "Gemm of other sizes": (
+        build([node("Conv", ["x", "k"], "c"), node("Reshape", ["c", "s"], "r"),
+               node("MatMul", ["r", "w"], "y")],
+              {"k": W, "s": np.int64([0, -1]), "w": normal(90, 5)}),
+        r"node 'y' \(MatMul\): ",
+    ),
+    "kernel beyond the data": (
+        build([node("Conv", ["x", "w"], "y", strides=[2, 2])], {"w": W}, {"x": ("N", 3, 2, 8)}),
+        r"node 'y' \(Conv\): its kernel reaches over 3, the padded data are 2 long; give larger",
+    ),
+    "window beyond the data": (
+        build([node("MaxPool", ["x"], "y", kernel_shape=[3, 3], strides=[2, 2])],
+              inputs={"x": ("N", 3, 8, 2)}),
+        r"node 'y' \(MaxPool\): its kernel reaches over 3, the padded data are 2 long; give larger",
+    ),
     "transposed data of Gemm": (
         build([node("Gemm", ["x", "w"], "y", transA=1)], {"w": normal(4, 5)}, {"x": (4, 4)}),
         r"node 'y' \(Gemm\): transA = 1 transposes the data; export with transA = 0",

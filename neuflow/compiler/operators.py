@@ -6,6 +6,7 @@ the list of what is possible; operations on constants alone are folded before th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,11 @@ def _view(importer: Importer, step: Step) -> Value:
     data = step.data()
     for index in range(1, len(step.values)):
         step.constant(index, "shape")
+    if math.prod(data.shape) != math.prod(step.shapes[0]):  # inference does not count
+        raise step.refuse(
+            f"makes {list(step.shapes[0])} of {list(data.shape)}, another number of values",
+            "correct the model, export it again",
+        )
     # Kept as a name until an operation needs the shape: dense layers flatten by themselves.
     return Data(data.name, step.shapes[0], data.elem)
 
@@ -157,6 +163,11 @@ def _gemm(importer: Importer, step: Step) -> Value:
 def _dense(
     importer: Importer, step: Step, data: Data, weight: Array, bias: Array
 ) -> Data:
+    if len(data.shape) != 2 or data.shape[1] != weight.shape[1]:
+        raise step.refuse(
+            f"its weight is for {weight.shape[1]} values, the data are {list(data.shape)}",
+            "correct the model, export it again",
+        )
     attrs = {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)}
     # The tensor as it was before views: dense flattens C, H, W by itself.
     shape = image_shape(step.shapes[0][1:])

@@ -34,6 +34,14 @@ def window_of(
         before, after = pads[:rank], pads[rank:]
     if min(before + after) < 0:
         raise step.refuse(f"has negative pads {before + after}", "crop the input before the model")
+    for axis in range(rank):  # inference may see a place where there is none
+        reach = (kernel[axis] - 1) * dilation[axis] + 1
+        padded = shape[2 + axis] + before[axis] + after[axis]
+        if reach > padded:
+            raise step.refuse(
+                f"its kernel reaches over {reach}, the padded data are {padded} long",
+                "give larger inputs, or pad more",
+            )
     if rank == 1:
         stride, dilation, before, after = [1, *stride], [1, *dilation], [0, *before], [0, *after]
     return (
