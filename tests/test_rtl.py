@@ -311,6 +311,14 @@ def test_a_program_that_is_none_and_one_that_hangs_are_named(loopback, monkeypat
         rtl.simulate(hang, {"x": images(1)}, executable=loopback)
 
 
+def test_waves_that_cannot_be_written_are_refused_before_anything_is_built(monkeypatch):
+    monkeypatch.setattr(build, "tools", dict)
+    monkeypatch.setattr(build, "waves_format", lambda: "vcd")
+    monkeypatch.setattr(build, "verilog_sources", lambda grid: pytest.fail("generated"))
+    with pytest.raises(ToolError, match="FST waves need the headers of lz4"):
+        build.simulator(TINY, "fst")
+
+
 @pytest.mark.rtl
 def test_waves_are_written_on_request(tmp_path):
     from neuflow.blocks.top import Top

@@ -239,6 +239,11 @@ def simulator(grid: GridConfig, trace: str = "") -> Path:
     ``trace``: "fst" or "vcd": one that can write such waves, which is several times slower.
     """
     tools()  # what is missing is said before the Verilog is generated
+    if trace == "fst" and waves_format() != "fst":
+        raise ToolError(
+            "FST waves need the headers of lz4 and zlib; install them (Debian: apt install "
+            "liblz4-dev zlib1g-dev) or name a .vcd file"
+        )
     return simulator_of(verilog_sources(grid), f"grid {grid.name}", trace)
 
 
@@ -309,11 +314,6 @@ def _tool(command: Sequence[str], work: Path, environment: Mapping[str, str]) ->
         log.write_text(done.stdout + done.stderr, encoding="utf-8")
         lines = (done.stderr or done.stdout).splitlines()
         cause = next((x for x in lines if "rror" in x), lines[-1] if lines else "no message")
-        if "lz4.h" in cause or "zlib.h" in cause:
-            raise ToolError(
-                "FST waves need the headers of lz4 and zlib; install them (Debian: apt install "
-                "liblz4-dev zlib1g-dev) or name a .vcd file"
-            )
         raise ToolError(f"{Path(command[0]).name} failed: {cause.strip()}; the log is {log}")
 
 
