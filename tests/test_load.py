@@ -636,6 +636,11 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
               {"k": W, "s": np.int64([0, -1]), "w": normal(90, 5)}),
         r"node 'y' \(MatMul\): ",
     ),
+    "weights that overflow when folded": (
+        build([node("Flatten", ["x"], "f"), node("Gemm", ["f", "w"], "y", alpha=1e38)],
+              {"w": 1e3 * np.ones((144, 2), np.float32)}),
+        r"node 'y': its weight, with what is folded into it, overflows float32; train or export",
+    ),
     "kernel beyond the data": (
         build([node("Conv", ["x", "w"], "y", strides=[2, 2])], {"w": W}, {"x": ("N", 3, 2, 8)}),
         r"node 'y' \(Conv\): its kernel reaches over 3, the padded data are 2 long; give larger",

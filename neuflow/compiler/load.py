@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -51,7 +52,21 @@ def load(source: str | Path | ModelProto) -> Graph:
     _sort(model, name)
     _check(model, name)
     importer = Importer(model, opset, model.graph.name or name, HANDLERS)
-    return simplify(importer.run())
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        graph = simplify(importer.run())
+    _check_finite(graph)
+    return graph
+
+
+def _check_finite(graph: Graph) -> None:
+    """Refuse weights that leave float32 when constants are folded into them."""
+    for node in graph.nodes:
+        for key in ("weight", "bias"):
+            if key in node.attrs and not np.isfinite(node.attrs[key]).all():
+                raise ModelError(
+                    f"node {node.name!r}: its {key}, with what is folded into it, overflows float32; "
+                    "train or export the model again"
+                )
 
 
 def _read(path: Path) -> ModelProto:
