@@ -183,7 +183,10 @@ class Printer:
             text = self.write.target(sig) if driven else self.write.signal(sig, 0).text
             pins.append(f".{ports.get(chr(92) + pin, pin)}({text})")
         head = f"{escaped(cell.kind)} {f'#({given}) ' if given else ''}{self._instance_name(cell)}"
-        return f"  {head} (\n{together('    ', [', '.join(pins)])}  );\n"
+        connected = f"{', '.join(pins)});"
+        if len(line := f"  {head} ({connected}") <= COLUMNS:
+            return f"{line}\n"
+        return f"  {head} (\n{together('    ', [connected])}"
 
     def _instance_name(self, cell: Cell) -> str:
         base = name = re.sub(r"\W+", "_", cell.name).strip("_")

@@ -81,13 +81,11 @@ module neuflow_alu (
   \neuflow_alu.config  config_2 (
     .awake(awake_60), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .o__payload(o__payload_24), .o__ready(a__ready &
-      a__payload[34]), .o__valid(o__valid_26), .rst(rst), .sub(sub)
-  );
+      a__payload[34]), .o__valid(o__valid_26), .rst(rst), .sub(sub));
   \neuflow_alu.slice  slice (
     .clk(clk), .i__payload({s10_tail[23:21], s10_word_1, s10_word_0}), .i__ready(i__ready),
       .i__valid(valid[9]), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
-      .rst(rst)
-  );
+      .rst(rst));
   always @(posedge clk) begin
     if (moves) begin
       n1 = s4_tail[3:0] == 3'h5;

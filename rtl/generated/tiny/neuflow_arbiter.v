@@ -120,13 +120,11 @@ module neuflow_arbiter (
     read__1__valid, read__0__valid} & read_after;
   \neuflow_arbiter.leaves  leaves (
     .clk(clk), .i__payload(i__payload_92), .i__ready(i__ready_95), .i__valid(i__valid_93),
-      .o__payload(o__payload_97), .o__ready(axi__w__ready), .o__valid(axi__w__valid), .rst(rst)
-  );
+      .o__payload(o__payload_97), .o__ready(axi__w__ready), .o__valid(axi__w__valid), .rst(rst));
   \neuflow_arbiter.turns  turns (
     .clk(clk), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(i__valid_93 & i__ready_95 & i__payload_92[68]), .o__valid(o__valid), .rst(rst),
-      .write_data(i__payload)
-  );
+      .write_data(i__payload));
   always @(posedge clk) begin
     response <= {axi__r__resp[1], axi__r__data};
   end
@@ -235,8 +233,7 @@ module \neuflow_arbiter.turns  (
   assign push = i__valid & i__ready;
   neuflow_ram #(.ADDRESS(2), .DEPTH(4), .WIDTH(2)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
-      .write_address(write_address), .write_data(write_data), .write_enable(push)
-  );
+      .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge clk) begin
     if (rst) begin
       o__valid <= 1'h0; level <= 3'h0; read_address <= 2'h0; write_address <= 2'h0;

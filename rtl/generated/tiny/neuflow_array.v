@@ -126,8 +126,7 @@ module neuflow_array (
       .weights__payload(o__0__payload_261), .weights__ready(o__0__ready_262),
       .weights__valid(o__0__valid_265), .weights_listening(listening__0_267),
       .weights_source(source__0_269), .west_in__payload(35'h0), .west_in__ready(n1),
-      .west_in__valid(1'h0), .west_out__payload(n2), .west_out__ready(1'h0), .west_out__valid(n3)
-  );
+      .west_in__valid(1'h0), .west_out__payload(n2), .west_out__ready(1'h0), .west_out__valid(n3));
   neuflow_operator_tile column0_row1 (
     .alu_active(alu_active), .clk(clk), .columns(8'h1), .config_in__payload(config_in__payload_65),
       .config_in__ready(config_in__ready_68), .config_in__valid(config_in__valid_69),
@@ -147,8 +146,7 @@ module neuflow_array (
       .south_in__valid(north_out__valid_144), .south_out__payload(north_in__payload_133),
       .south_out__ready(north_in__ready_136), .south_out__valid(north_in__valid_137),
       .west_in__payload(35'h0), .west_in__ready(n4), .west_in__valid(1'h0), .west_out__payload(n5),
-      .west_out__ready(1'h0), .west_out__valid(n6), .window_active(window_active)
-  );
+      .west_out__ready(1'h0), .west_out__valid(n6), .window_active(window_active));
   neuflow_mapper_tile column0_row2 (
     .clk(clk), .columns(8'h1), .config_in__payload(config_in__payload_71),
       .config_in__ready(config_in__ready_74), .config_in__valid(config_in__valid_75),
@@ -165,8 +163,7 @@ module neuflow_array (
       .south_in__valid(north_out__valid_168), .south_out__payload(north_in__payload_157),
       .south_out__ready(north_in__ready_160), .south_out__valid(north_in__valid_161),
       .west_in__payload(35'h0), .west_in__ready(n9), .west_in__valid(1'h0), .west_out__payload(n10),
-      .west_out__ready(1'h0), .west_out__valid(n11)
-  );
+      .west_out__ready(1'h0), .west_out__valid(n11));
   neuflow_fifo_tile column0_row3 (
     .clk(clk), .columns(8'h1), .config_in__payload(config_in__payload_77),
       .config_in__ready(config_in__ready_80), .config_in__valid(config_in__valid_81),
@@ -182,8 +179,7 @@ module neuflow_array (
       .rst(rst), .south_in__payload(35'h0), .south_in__ready(n14), .south_in__valid(1'h0),
       .south_out__payload(n15), .south_out__ready(1'h0), .south_out__valid(n16),
       .west_in__payload(35'h0), .west_in__ready(n17), .west_in__valid(1'h0),
-      .west_out__payload(n18), .west_out__ready(1'h0), .west_out__valid(n19)
-  );
+      .west_out__payload(n18), .west_out__ready(1'h0), .west_out__valid(n19));
   neuflow_convolver_tile column1_row0 (
     .clk(clk), .columns(8'h2), .config_in__payload(config_in__payload),
       .config_in__ready(config_in__ready_87), .config_in__valid(config_in__valid_88),
@@ -206,8 +202,7 @@ module neuflow_array (
       .weights_source(source__1_283), .west_in__payload(east_out__payload),
       .west_in__ready(east_out__ready), .west_in__valid(east_out__valid),
       .west_out__payload(east_in__payload), .west_out__ready(east_in__ready),
-      .west_out__valid(east_in__valid)
-  );
+      .west_out__valid(east_in__valid));
   neuflow_operator_tile column1_row1 (
     .alu_active(alu_active_352), .clk(clk), .columns(8'h2),
       .config_in__payload(config_in__payload_90), .config_in__ready(config_in__ready_93),
@@ -228,8 +223,7 @@ module neuflow_array (
       .west_in__payload(east_out__payload_146), .west_in__ready(east_out__ready_147),
       .west_in__valid(east_out__valid_150), .west_out__payload(east_in__payload_151),
       .west_out__ready(east_in__ready_154), .west_out__valid(east_in__valid_155),
-      .window_active(window_active_353)
-  );
+      .window_active(window_active_353));
   neuflow_mapper_tile column1_row2 (
     .clk(clk), .columns(8'h2), .config_in__payload(config_in__payload_96),
       .config_in__ready(config_in__ready_99), .config_in__valid(config_in__valid_100),
@@ -246,8 +240,7 @@ module neuflow_array (
       .south_out__ready(north_in__ready_220), .south_out__valid(north_in__valid_221),
       .west_in__payload(east_out__payload_170), .west_in__ready(east_out__ready_171),
       .west_in__valid(east_out__valid_174), .west_out__payload(east_in__payload_175),
-      .west_out__ready(east_in__ready_178), .west_out__valid(east_in__valid_179)
-  );
+      .west_out__ready(east_in__ready_178), .west_out__valid(east_in__valid_179));
   neuflow_fifo_tile column1_row3 (
     .clk(clk), .columns(8'h2), .config_in__payload(config_in__payload_102),
       .config_in__ready(config_in__ready_105), .config_in__valid(config_in__valid_106),
@@ -263,22 +256,19 @@ module neuflow_array (
       .south_out__payload(n37), .south_out__ready(1'h0), .south_out__valid(n38),
       .west_in__payload(east_out__payload_182), .west_in__ready(east_out__ready_183),
       .west_in__valid(east_out__valid_186), .west_out__payload(east_in__payload_187),
-      .west_out__ready(east_in__ready_190), .west_out__valid(east_in__valid_191)
-  );
+      .west_out__ready(east_in__ready_190), .west_out__valid(east_in__valid_191));
   \neuflow_array.rows_lines  rows_lines (
     .clk(clk), .dest__0(rows_dest__0), .dest__1(rows_dest__1), .i__0__payload(rows__0__payload),
       .i__0__ready(rows__0__ready), .i__0__valid(rows__0__valid), .i__1__payload(rows__1__payload),
       .i__1__ready(rows__1__ready), .i__1__valid(rows__1__valid), .listening__0(listening__0),
       .listening__1(listening__1), .o__0__payload(o__0__payload), .o__0__ready(o__0__ready),
       .o__0__valid(o__0__valid), .o__1__payload(o__1__payload), .o__1__ready(o__1__ready),
-      .o__1__valid(o__1__valid), .rst(rst), .source__0(rows_source), .source__1(rows_source_256)
-  );
+      .o__1__valid(o__1__valid), .rst(rst), .source__0(rows_source), .source__1(rows_source_256));
   \neuflow_array.tap$369  tap_369 (
     .clk(clk), .i__payload(config__payload), .i__ready(config__ready), .i__valid(config__valid),
       .local__0__ready(config_in__ready), .local__0__valid(config_in__valid),
       .local__1__ready(config_in__ready_87), .local__1__valid(config_in__valid_88),
-      .o__payload(config_in__payload), .rst(rst)
-  );
+      .o__payload(config_in__payload), .rst(rst));
   \neuflow_array.weights_lines  weights_lines (
     .clk(clk), .dest__0(weights_dest__0), .dest__1(weights_dest__1),
       .i__0__payload(weights__0__payload), .i__0__ready(weights__0__ready),
@@ -288,8 +278,7 @@ module neuflow_array (
       .o__0__payload(o__0__payload_261), .o__0__ready(o__0__ready_262),
       .o__0__valid(o__0__valid_265), .o__1__payload(o__1__payload_275),
       .o__1__ready(o__1__ready_276), .o__1__valid(o__1__valid_279), .rst(rst),
-      .source__0(source__0_269), .source__1(source__1_283)
-  );
+      .source__0(source__0_269), .source__1(source__1_283));
   always @(posedge clk) begin
     column0_tap <= n39[0];
     column0_wait_rows <= n39[1];
@@ -399,8 +388,7 @@ module \neuflow_array.tap$369  (
   assign all_ready = local__0__ready & local__1__ready;
   \neuflow_array.tap$369.slice  slice (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
-      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(rst)
-  );
+      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(rst));
 endmodule
 
 module \neuflow_array.tap$369.slice  (

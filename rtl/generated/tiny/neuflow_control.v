@@ -78,14 +78,12 @@ module neuflow_control (
       .map_remainder_high(map_remainder_high), .output_drain(output_drain), .read_beat(read_beat),
       .read_beats(read_beats), .rst(rst), .total({cycles_high, cycles}), .useful(useful),
       .useful_high(useful_high), .wait_input(wait_input), .wait_output(wait_output),
-      .weight_load(weight_load), .write_beat(write_beat), .write_beats(write_beats)
-  );
+      .weight_load(weight_load), .write_beat(write_beat), .write_beats(write_beats));
   \neuflow_control.fetcher  fetcher (
     .clear(restart), .clk(clk), .enable(enable), .host_program(host_program),
       .i__payload(response__payload), .o__payload(i__payload), .o__ready(i__ready),
       .o__valid(i__valid), .request__payload(request__payload), .request__ready(request__ready),
-      .request__valid(request__valid), .response__valid(response__valid), .rst(rst)
-  );
+      .request__valid(request__valid), .response__valid(response__valid), .rst(rst));
   \neuflow_control.sequencer  sequencer (
     .busy(busy), .clear_done(clear_done), .clk(clk), .config__payload(config__payload),
       .config__ready(config__ready), .config__valid(config__valid), .done(done), .enable(enable),
@@ -94,8 +92,7 @@ module neuflow_control (
       .host_output(host_output), .host_program(host_program), .host_ring(host_ring),
       .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .program_counter(program_counter), .restart(restart), .rst(rst), .start(start),
-      .write_done(write_done)
-  );
+      .write_done(write_done));
   always @(posedge clk) begin
     if (rst) begin
       busy_121 <= 1'h0; signal <= 1'h0; signal_122 <= 1'h0; fault[1] <= 1'h0;
@@ -408,8 +405,7 @@ module \neuflow_control.fetcher  (
   \neuflow_control.fetcher.buffer  buffer (
     .clear(clear), .clk(clk), .i__valid(response__valid & !drop), .level(level),
       .o__payload(o__payload_17), .o__ready(moves & index), .o__valid(o__valid), .rst(rst),
-      .write_data(i__payload)
-  );
+      .write_data(i__payload));
   always @(posedge clk) begin
     if (n1) begin
       index <= 1'h0; request__payload_q[8:0] <= 9'h0;
@@ -451,8 +447,7 @@ module \neuflow_control.fetcher.buffer  (
   assign n1 = rst | clear;
   neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(65)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
-      .write_address(write_address), .write_data(write_data), .write_enable(push)
-  );
+      .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge clk) begin
     if (n1) begin
       o__valid <= 1'h0; level <= 4'h0; read_address <= 3'h0; write_address <= 3'h0;

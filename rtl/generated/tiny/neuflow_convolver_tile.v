@@ -74,8 +74,7 @@ module neuflow_convolver_tile (
       .rows__ready(rows__ready), .rows_listening(rows_listening), .rows_source(rows_source),
       .shift(draining), .tap(tap), .wait_drain(wait_drain), .wait_rows(wait_rows),
       .wait_weights(wait_weights), .weights__ready(weights__ready),
-      .weights_listening(weights_listening), .weights_source(weights_source)
-  );
+      .weights_listening(weights_listening), .weights_source(weights_source));
   \neuflow_convolver_tile.router  router (
     .awake(awake_148), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
@@ -89,11 +88,8 @@ module neuflow_convolver_tile (
       .south_out__payload(south_out__payload), .south_out__valid(south_out__valid), .sub(row),
       .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
       .west_moves(west_in__ready), .west_out__payload(west_out__payload),
-      .west_out__valid(west_out__valid)
-  );
-  neuflow_clock_gate router_gate (
-    .awake(awake_148), .clk(clk), .gated(router_clk), .rst(rst)
-  );
+      .west_out__valid(west_out__valid));
+  neuflow_clock_gate router_gate (.awake(awake_148), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_convolver_tile.tap$150  tap_150 (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
       .i__valid(config_in__valid), .local__0__ready(config__0__ready),
@@ -102,11 +98,8 @@ module neuflow_convolver_tile (
       .local__2__valid(config__2__valid), .local__3__ready(config__3__ready),
       .local__3__valid(config__3__valid), .local__4__ready(bus__ready),
       .local__4__valid(bus__valid), .o__payload(config_out__payload), .o__ready(config_out__ready),
-      .o__valid(config_out__valid), .tap_gated_clk(tap_clk), .tap_gated_rst(rst)
-  );
-  neuflow_clock_gate tap_gate (
-    .awake(awake), .clk(clk), .gated(tap_clk), .rst(rst)
-  );
+      .o__valid(config_out__valid), .tap_gated_clk(tap_clk), .tap_gated_rst(rst));
+  neuflow_clock_gate tap_gate (.awake(awake), .clk(clk), .gated(tap_clk), .rst(rst));
 endmodule
 
 module \neuflow_convolver_tile.convolver  (
@@ -177,50 +170,40 @@ module \neuflow_convolver_tile.convolver  (
       .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
       .released(released), .shift(shift), .stored(stored), .wait_drain(wait_drain),
       .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
-      .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind), .words_186(words)
-  );
+      .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind), .words_186(words));
   neuflow_clock_gate array_gate (
-    .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst)
-  );
+    .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
     .awake(awake_175), .bus__payload(bus__payload), .bus__ready(config__2__ready),
       .bus__valid(bus__valid_47), .columns(columns),
       .config_conv_array_gated_clk(config_conv_array_clk),
       .config_conv_array_gated_rst(array_gated_rst), .o__payload(config__payload_49),
-      .o__ready(config__ready_52), .o__valid(config__valid_53)
-  );
+      .o__ready(config__ready_52), .o__valid(config__valid_53));
   neuflow_clock_gate config_conv_array_gate (
-    .awake(awake_175), .clk(clk), .gated(config_conv_array_clk), .rst(array_gated_rst)
-  );
+    .awake(awake_175), .clk(clk), .gated(config_conv_array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_drain  config_conv_drain (
     .awake(awake_176), .bus__payload(bus__payload), .bus__ready(config__3__ready),
       .bus__valid(bus__valid_63), .columns(columns),
       .config_conv_drain_gated_clk(config_conv_drain_clk),
       .config_conv_drain_gated_rst(array_gated_rst), .o__payload(config__payload_65),
-      .o__ready(config__ready_68), .o__valid(config__valid_69)
-  );
+      .o__ready(config__ready_68), .o__valid(config__valid_69));
   neuflow_clock_gate config_conv_drain_gate (
-    .awake(awake_176), .clk(clk), .gated(config_conv_drain_clk), .rst(array_gated_rst)
-  );
+    .awake(awake_176), .clk(clk), .gated(config_conv_drain_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_rows  config_conv_rows (
     .awake(awake_173), .bus__payload(bus__payload), .bus__ready(config__0__ready),
       .bus__valid(bus__valid), .columns(columns), .config_conv_rows_gated_clk(config_conv_rows_clk),
       .config_conv_rows_gated_rst(array_gated_rst), .o__payload(config__payload),
-      .o__ready(config__ready), .o__valid(config__valid)
-  );
+      .o__ready(config__ready), .o__valid(config__valid));
   neuflow_clock_gate config_conv_rows_gate (
-    .awake(awake_173), .clk(clk), .gated(config_conv_rows_clk), .rst(array_gated_rst)
-  );
+    .awake(awake_173), .clk(clk), .gated(config_conv_rows_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_weights  config_conv_weights (
     .awake(awake_174), .bus__payload(bus__payload), .bus__ready(config__1__ready),
       .bus__valid(bus__valid_31), .columns(columns),
       .config_conv_weights_gated_clk(config_conv_weights_clk),
       .config_conv_weights_gated_rst(array_gated_rst), .o__payload(config__payload_33),
-      .o__ready(config__ready_36), .o__valid(config__valid_37)
-  );
+      .o__ready(config__ready_36), .o__valid(config__valid_37));
   neuflow_clock_gate config_conv_weights_gate (
-    .awake(awake_174), .clk(clk), .gated(config_conv_weights_clk), .rst(array_gated_rst)
-  );
+    .awake(awake_174), .clk(clk), .gated(config_conv_weights_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.drain  drain (
     .awake_129(awake_172), .block(block), .config__payload(config__payload_65),
       .config__ready(config__ready_68), .config__valid(config__valid_69),
@@ -229,26 +212,22 @@ module \neuflow_convolver_tile.convolver  (
       .parameters_138(parameters), .parameters_take(parameters_take),
       .parameters_valid(parameters_valid), .partials__payload(partials__payload),
       .partials__ready(partials__ready), .partials__valid(partials__valid), .pixel(pixel),
-      .ready(drain_ready), .shift(shift)
-  );
+      .ready(drain_ready), .shift(shift));
   neuflow_clock_gate drain_gate (
-    .awake(awake_172), .clk(clk), .gated(drain_clk), .rst(array_gated_rst)
-  );
+    .awake(awake_172), .clk(clk), .gated(drain_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.row_store  row_store (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
       .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done), .read(read),
       .read_enable(read_enable), .released(released), .stored(stored), .words(words),
-      .writer_gated_rst(array_gated_rst)
-  );
+      .writer_gated_rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
     .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
       .parameters_valid(parameters_valid), .port_1847_16(block[17:16]), .read(read_118),
-      .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst)
-  );
+      .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
 module \neuflow_convolver_tile.convolver.array  (
@@ -392,25 +371,20 @@ module \neuflow_convolver_tile.convolver.array  (
     .awake(awake), .clear(idle), .config_2(config_2), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
       .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_144), .stored(stored),
-      .take(take), .x(x), .y(y_151)
-  );
+      .take(take), .x(x), .y(y_151));
   neuflow_clock_gate coordinates_gate (
-    .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst)
-  );
+    .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   \neuflow_convolver_tile.convolver.array.locator  locator (
     .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
-      .position(position_181), .ring(config_2[221:202]), .where(read)
-  );
+      .position(position_181), .ring(config_2[221:202]), .where(read));
   neuflow_mac_row map0 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
       .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_91),
-      .valid(s11[0]), .weight(s10_weights[15:0]), .words(words)
-  );
+      .valid(s11[0]), .weight(s10_weights[15:0]), .words(words));
   neuflow_mac_row map1 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
       .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_91),
-      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words)
-  );
+      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words));
   always @(posedge array_gated_clk) begin
     s5_masks <= s4_masks;
     s6_masks <= s5_masks;
@@ -1034,40 +1008,33 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.packer  packer (
     .awake(awake), .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
       .i__payload_11(i__payload), .i__ready(i__ready_97), .i__valid(i__valid),
-      .o__payload(o__payload_120), .o__ready(o__ready_121), .o__valid(o__valid_122)
-  );
+      .o__payload(o__payload_120), .o__ready(o__ready_121), .o__valid(o__valid_122));
   \neuflow_convolver_tile.convolver.drain.reorder  reorder (
     .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
       .map_step(config__payload[132:113]), .move(signal_92), .read_address(read_address),
       .read_enable(signal_91), .read_words(i__payload_111_words), .write_address(write_address),
-      .write_enable(write_enable), .write_words({out_75, out})
-  );
+      .write_enable(write_enable), .write_words({out_75, out}));
   neuflow_requantise requantise0 (
     .acc(acc), .bias({parameters[79:64], parameters[47:32], parameters[15:0]}),
       .clk(drain_gated_clk), .en(en), .m(parameters[111:96]), .narrow(config__payload[96]),
-      .out(out), .rst(drain_gated_rst), .s(parameters[133:128]), .zero(parameters[175:160])
-  );
+      .out(out), .rst(drain_gated_rst), .s(parameters[133:128]), .zero(parameters[175:160]));
   neuflow_requantise requantise1 (
     .acc(acc_69), .bias({parameters[95:80], parameters[63:48], parameters[31:16]}),
       .clk(drain_gated_clk), .en(en), .m(parameters[127:112]), .narrow(config__payload[96]),
-      .out(out_75), .rst(drain_gated_rst), .s(parameters[149:144]), .zero(parameters[191:176])
-  );
+      .out(out_75), .rst(drain_gated_rst), .s(parameters[149:144]), .zero(parameters[191:176]));
   \neuflow_convolver_tile.convolver.drain.sends  sends (
     .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .i__payload({r3_beat[3:1],
       i__payload_111_words}), .i__ready(i__ready_102), .i__valid(r3_beat[0]),
-      .o__payload(i__payload), .o__ready(i__ready_97), .o__valid(i__valid)
-  );
+      .o__payload(i__payload), .o__ready(i__ready_97), .o__valid(i__valid));
   \neuflow_convolver_tile.convolver.drain.slice  slice (
     .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .i__payload(n1 ?
       {last_word & n2 & running_block[17], 2'h2, out__payload_words_1, out__payload_words_0} :
       o__payload_120), .i__ready(i__ready), .i__valid(i__valid_119), .o__payload(o__payload),
-      .o__ready(o__ready), .o__valid(o__valid)
-  );
+      .o__ready(o__ready), .o__valid(o__valid));
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_149), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2082_0(s5[1:0])
-  );
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2082_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1216,8 +1183,7 @@ module \neuflow_convolver_tile.convolver.drain.packer  (
     .awake(awake), .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
       .i__payload({i__payload_11[34], 1'h0, i__payload_11[33:32], 1'h0, i__payload_11[31:0]}),
       .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload_13), .o__ready(o__ready),
-      .o__valid(o__valid)
-  );
+      .o__valid(o__valid));
 endmodule
 
 module \neuflow_convolver_tile.convolver.drain.packer.merger  (
@@ -1314,13 +1280,11 @@ module \neuflow_convolver_tile.convolver.drain.reorder  (
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
     .clk(drain_gated_clk), .read_address(read_address0), .read_data(read_data),
       .read_enable(read_enable_36), .write_address(address0), .write_data(write_data),
-      .write_enable(s2_enable)
-  );
+      .write_enable(s2_enable));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
     .clk(drain_gated_clk), .read_address(read_address1), .read_data(read_data_30),
       .read_enable(read_enable_36), .write_address(address1), .write_data(write_data_41),
-      .write_enable(s2_enable)
-  );
+      .write_enable(s2_enable));
   always @(posedge drain_gated_clk) begin
     s1_turn <= write_address[0];
     s2_turn <= s1_turn;
@@ -1514,21 +1478,17 @@ module \neuflow_convolver_tile.convolver.row_store  (
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
     .at(at), .awake(awake_43), .banks_gated_clk(banks_clk), .beat(beat), .enables(enables),
-      .read(read), .read_enable(read_enable), .words(words)
-  );
+      .read(read), .read_enable(read_enable), .words(words));
   neuflow_clock_gate banks_gate (
-    .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst)
-  );
+    .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst));
   \neuflow_convolver_tile.convolver.row_store.writer  writer (
     .at(at), .awake(awake), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .enables(enables), .i__payload(i__payload),
       .i__ready(i__ready), .i__valid(i__valid), .opened(listening), .pass_done(pass_done),
       .released(released), .stored(stored), .words_76(beat), .writer_gated_clk(writer_clk),
-      .writer_gated_rst(writer_gated_rst)
-  );
+      .writer_gated_rst(writer_gated_rst));
   neuflow_clock_gate writer_gate (
-    .awake(awake), .clk(clk), .gated(writer_clk), .rst(writer_gated_rst)
-  );
+    .awake(awake), .clk(clk), .gated(writer_clk), .rst(writer_gated_rst));
 endmodule
 
 module \neuflow_convolver_tile.convolver.row_store.banks  (
@@ -1545,43 +1505,35 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
     .clk(banks_gated_clk), .read_address(read[2:0] > 1'h0 ? read[14:9] : read[8:3]),
       .read_data(words[15:0]), .read_enable(read_enable), .write_address(at[2:0] > 1'h0 ? at[14:9] :
-      at[8:3]), .write_data(beat[15:0]), .write_enable(enables[0])
-  );
+      at[8:3]), .write_data(beat[15:0]), .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
     .clk(banks_gated_clk), .read_address(read[2:0] > 1'h1 ? read[14:9] : read[8:3]),
       .read_data(words[31:16]), .read_enable(read_enable), .write_address(at[2:0] > 1'h1 ? at[14:9]
-      : at[8:3]), .write_data(beat[31:16]), .write_enable(enables[1])
-  );
+      : at[8:3]), .write_data(beat[31:16]), .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
     .clk(banks_gated_clk), .read_address(read[2:0] > 2'h2 ? read[14:9] : read[8:3]),
       .read_data(words[47:32]), .read_enable(read_enable), .write_address(at[2:0] > 2'h2 ? at[14:9]
-      : at[8:3]), .write_data(beat[47:32]), .write_enable(enables[2])
-  );
+      : at[8:3]), .write_data(beat[47:32]), .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
     .clk(banks_gated_clk), .read_address(read[2:0] > 2'h3 ? read[14:9] : read[8:3]),
       .read_data(words[63:48]), .read_enable(read_enable), .write_address(at[2:0] > 2'h3 ? at[14:9]
-      : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[3])
-  );
+      : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
     .clk(banks_gated_clk), .read_address(read[2:0] > 3'h4 ? read[14:9] : read[8:3]),
       .read_data(words[79:64]), .read_enable(read_enable), .write_address(at[2:0] > 3'h4 ? at[14:9]
-      : at[8:3]), .write_data(beat[15:0]), .write_enable(enables[4])
-  );
+      : at[8:3]), .write_data(beat[15:0]), .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
     .clk(banks_gated_clk), .read_address(read[2:0] > 3'h5 ? read[14:9] : read[8:3]),
       .read_data(words[95:80]), .read_enable(read_enable), .write_address(at[2:0] > 3'h5 ? at[14:9]
-      : at[8:3]), .write_data(beat[31:16]), .write_enable(enables[5])
-  );
+      : at[8:3]), .write_data(beat[31:16]), .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
     .clk(banks_gated_clk), .read_address(read[2:0] > 3'h6 ? read[14:9] : read[8:3]),
       .read_data(words[111:96]), .read_enable(read_enable), .write_address(at[2:0] > 3'h6 ? at[14:9]
-      : at[8:3]), .write_data(beat[47:32]), .write_enable(enables[6])
-  );
+      : at[8:3]), .write_data(beat[47:32]), .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
     .clk(banks_gated_clk), .read_address(read[2:0] > 3'h7 ? read[14:9] : read[8:3]),
       .read_data(words[127:112]), .read_enable(read_enable), .write_address(at[2:0] > 3'h7 ?
-      at[14:9] : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[7])
-  );
+      at[14:9] : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[7]));
 endmodule
 
 module \neuflow_convolver_tile.convolver.row_store.writer  (
@@ -1683,13 +1635,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign after_row_beyond = $signed({1'h0, signal_65}) + $signed(pitch_less);
   \neuflow_convolver_tile.convolver.row_store.writer.locator  locator (
     .linear(linear_70), .position(position_71), .ring(config__payload[116:97]), .where(where),
-      .writer_gated_clk(writer_gated_clk), .writer_gated_rst(writer_gated_rst)
-  );
+      .writer_gated_clk(writer_gated_clk), .writer_gated_rst(writer_gated_rst));
   \neuflow_convolver_tile.convolver.row_store.writer.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready_94), .i__valid(i__valid_95),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
-      .writer_gated_clk(writer_gated_clk), .writer_gated_rst(writer_gated_rst)
-  );
+      .writer_gated_clk(writer_gated_clk), .writer_gated_rst(writer_gated_rst));
   always @(posedge writer_gated_clk) begin
     step_less <= config__payload[4] ? x_step_less : s1_piece[2:0] - config__payload[116:97];
     here <= where;
@@ -1916,19 +1866,15 @@ module \neuflow_convolver_tile.convolver.weight_store  (
     .awake(awake_53), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
       .free(parameters_take & port_1847_16[1]), .read_enable(read_34), .ready(ready_36),
       .rewind(parameters_take & port_1847_16[0]), .room(room_14), .value(value_51),
-      .write_data(i__payload[63:0]), .write_enable(signal_16 & leads)
-  );
+      .write_data(i__payload[63:0]), .write_enable(signal_16 & leads));
   neuflow_clock_gate blocks_gate (
-    .awake(awake_53), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst)
-  );
+    .awake(awake_53), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store.weights  weights (
     .awake(awake), .free(free), .read_enable(read), .ready(ready), .rewind(rewind), .room(room_13),
       .value(value), .weights_gated_clk(weights_clk), .weights_gated_rst(weights_gated_rst),
-      .write_data(i__payload[63:0]), .write_enable(signal_16 & ~leads)
-  );
+      .write_data(i__payload[63:0]), .write_enable(signal_16 & ~leads));
   neuflow_clock_gate weights_gate (
-    .awake(awake), .clk(clk), .gated(weights_clk), .rst(weights_gated_rst)
-  );
+    .awake(awake), .clk(clk), .gated(weights_clk), .rst(weights_gated_rst));
   always @(posedge clk) begin
     if (signal_49) parameters <= {value_51, parameters[191:64]};
   end
@@ -1984,8 +1930,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
   assign n4 = ~free;
   neuflow_ram #(.ADDRESS(6), .DEPTH(48), .WIDTH(64)) ram (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
+      .write_address(write_address), .write_data(write_data), .write_enable(write_enable));
   always @(posedge blocks_gated_clk) begin
     if (|{write_enable, free, blocks_gated_rst, rewind, read_enable}) begin
       settling <= 3'h4;
@@ -2048,8 +1993,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   assign n4 = ~free;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(64)) ram (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable)
-  );
+      .write_address(write_address), .write_data(write_data), .write_enable(write_enable));
   always @(posedge weights_gated_clk) begin
     if (|{weights_gated_rst, write_enable, free, rewind, read_enable}) begin
       settling <= 3'h4;
@@ -2168,28 +2112,24 @@ module \neuflow_convolver_tile.router  (
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
       east_in__payload : 35'h0), .i__ready(i__ready_69), .i__valid(moving[1]),
       .o__payload(east_out__payload), .o__ready(o__ready_65), .o__valid(east_out__valid),
-      .rst(router_gated_rst)
-  );
+      .rst(router_gated_rst));
   neuflow_link_slice south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
       2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
       east_in__payload : 35'h0), .i__ready(i__ready_79), .i__valid(moving[2]),
       .o__payload(south_out__payload), .o__ready(o__ready_75), .o__valid(south_out__valid),
-      .rst(router_gated_rst)
-  );
+      .rst(router_gated_rst));
   neuflow_link_slice west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
       2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
       east_in__payload : 35'h0), .i__ready(i__ready_89), .i__valid(moving[3]),
       .o__payload(west_out__payload), .o__ready(o__ready_85), .o__valid(west_out__valid),
-      .rst(router_gated_rst)
-  );
+      .rst(router_gated_rst));
   \neuflow_convolver_tile.router.words  words (
     .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_94),
-      .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst)
-  );
+      .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
     if (|{bus__valid, east_moves, local0_moves, south_moves, n1, o__valid_94, west_moves, n2,
       router_gated_rst, n3}) begin
@@ -2318,8 +2258,7 @@ module \neuflow_convolver_tile.tap$150  (
   \neuflow_convolver_tile.tap$150.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_17), .tap_gated_clk(tap_gated_clk),
-      .tap_gated_rst(tap_gated_rst)
-  );
+      .tap_gated_rst(tap_gated_rst));
 endmodule
 
 module \neuflow_convolver_tile.tap$150.slice  (

@@ -124,8 +124,7 @@ module neuflow_core (
       .write__0__valid(request__valid_292), .write__1__payload(request__payload_407),
       .write__1__ready(request__ready_408), .write__1__valid(request__valid_411),
       .write_beat(write_beat), .write_error(write_error), .write_response({response_418,
-      response_299})
-  );
+      response_299}));
   neuflow_array array (
     .activity__0({activity[31:20], activity__0[19:16], activity[15], activity__0[14:9],
       activity[8:0]}), .activity__1({activity[63:52], activity__1[19:16], activity[47],
@@ -144,8 +143,7 @@ module neuflow_core (
       .weights_dest__0(dest_280), .weights_dest__1(dest_399), .write__0__payload(i__payload_271),
       .write__0__ready(i__ready_274), .write__0__valid(i__valid_275),
       .write__1__payload(i__payload_390), .write__1__ready(i__ready_393),
-      .write__1__valid(i__valid_394), .write_source__0(source), .write_source__1(source_405)
-  );
+      .write__1__valid(i__valid_394), .write_source__0(source), .write_source__1(source_405));
   neuflow_control control (
     .activity({activity[63:47], config1, write_done1, write1, read_operand1, read_weights1,
       read_rows1, activity[40:15], config1, write_done0, write0, read_operand0, read_weights0,
@@ -165,92 +163,75 @@ module neuflow_core (
       .response__payload(response), .response__ready(n1), .response__valid(response__valid),
       .rst(rst), .start(start), .useful(useful), .useful_high(useful_high), .wait_input(wait_input),
       .wait_output(wait_output), .weight_load(weight_load), .write_beat(write_beat),
-      .write_beats(write_beats), .write_done({done_419, done_302}), .write_error(write_error)
-  );
+      .write_beats(write_beats), .write_done({done_419, done_302}), .write_error(write_error));
   neuflow_operand_line operand_line0 (
     .awake(awake_438), .clk(operand_line0_clk), .i__payload(i__payload_259),
       .i__ready(i__ready_262), .i__valid(i__valid_263), .i_dest(dest_282),
       .o__payload(o__payload_266), .o__ready(o__ready_267), .o__valid(o__valid_270),
-      .o_dest(o_dest), .rst(rst)
-  );
+      .o_dest(o_dest), .rst(rst));
   neuflow_clock_gate operand_line0_gate (
-    .awake(awake_438), .clk(clk), .gated(operand_line0_clk), .rst(rst)
-  );
+    .awake(awake_438), .clk(clk), .gated(operand_line0_clk), .rst(rst));
   neuflow_operand_line operand_line1 (
     .awake(awake_448), .clk(operand_line1_clk), .i__payload(i__payload_378),
       .i__ready(i__ready_381), .i__valid(i__valid_382), .i_dest(dest_401),
       .o__payload(o__payload_385), .o__ready(o__ready_386), .o__valid(o__valid_389),
-      .o_dest(o_dest_403), .rst(rst)
-  );
+      .o_dest(o_dest_403), .rst(rst));
   neuflow_clock_gate operand_line1_gate (
-    .awake(awake_448), .clk(clk), .gated(operand_line1_clk), .rst(rst)
-  );
+    .awake(awake_448), .clk(clk), .gated(operand_line1_clk), .rst(rst));
   neuflow_read_port read_operand0_460 (
     .awake(awake_434), .bus__payload(bus__payload_206), .bus__ready(bus__ready_209),
       .bus__valid(bus__valid_210), .clk(read_operand0_clk), .columns(8'h1), .dest(dest_282),
       .kind(4'ha), .o__payload(i__payload_259), .o__ready(i__ready_262), .o__valid(i__valid_263),
       .request__payload(read__2__payload), .request__ready(read__2__ready),
       .request__valid(read__2__valid), .response__payload(response), .response__ready(n2),
-      .response__valid(response__valid_245), .rst(rst)
-  );
+      .response__valid(response__valid_245), .rst(rst));
   neuflow_clock_gate read_operand0_gate (
-    .awake(awake_434), .clk(clk), .gated(read_operand0_clk), .rst(rst)
-  );
+    .awake(awake_434), .clk(clk), .gated(read_operand0_clk), .rst(rst));
   neuflow_read_port read_operand1_470 (
     .awake(awake_444), .bus__payload(bus__payload_325), .bus__ready(bus__ready_328),
       .bus__valid(bus__valid_329), .clk(read_operand1_clk), .columns(8'h2), .dest(dest_401),
       .kind(4'ha), .o__payload(i__payload_378), .o__ready(i__ready_381), .o__valid(i__valid_382),
       .request__payload(read__5__payload), .request__ready(read__5__ready),
       .request__valid(read__5__valid), .response__payload(response), .response__ready(n3),
-      .response__valid(response__valid_364), .rst(rst)
-  );
+      .response__valid(response__valid_364), .rst(rst));
   neuflow_clock_gate read_operand1_gate (
-    .awake(awake_444), .clk(clk), .gated(read_operand1_clk), .rst(rst)
-  );
+    .awake(awake_444), .clk(clk), .gated(read_operand1_clk), .rst(rst));
   neuflow_read_port read_rows0_456 (
     .awake(awake_430), .bus__payload(bus__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .clk(read_rows0_clk), .columns(8'h1), .dest(dest), .kind(4'h8),
       .o__payload(o__payload_248), .o__ready(o__ready_249), .o__valid(o__valid_252),
       .request__payload(read__0__payload), .request__ready(read__0__ready),
       .request__valid(read__0__valid), .response__payload(response), .response__ready(n4),
-      .response__valid(response__valid_227), .rst(rst)
-  );
+      .response__valid(response__valid_227), .rst(rst));
   neuflow_clock_gate read_rows0_gate (
-    .awake(awake_430), .clk(clk), .gated(read_rows0_clk), .rst(rst)
-  );
+    .awake(awake_430), .clk(clk), .gated(read_rows0_clk), .rst(rst));
   neuflow_read_port read_rows1_466 (
     .awake(awake_440), .bus__payload(bus__payload_311), .bus__ready(bus__ready_314),
       .bus__valid(bus__valid_315), .clk(read_rows1_clk), .columns(8'h2), .dest(dest_397),
       .kind(4'h8), .o__payload(o__payload_367), .o__ready(o__ready_368), .o__valid(o__valid_371),
       .request__payload(read__3__payload), .request__ready(read__3__ready),
       .request__valid(read__3__valid), .response__payload(response), .response__ready(n5),
-      .response__valid(response__valid_346), .rst(rst)
-  );
+      .response__valid(response__valid_346), .rst(rst));
   neuflow_clock_gate read_rows1_gate (
-    .awake(awake_440), .clk(clk), .gated(read_rows1_clk), .rst(rst)
-  );
+    .awake(awake_440), .clk(clk), .gated(read_rows1_clk), .rst(rst));
   neuflow_read_port read_weights0_458 (
     .awake(awake_432), .bus__payload(bus__payload_199), .bus__ready(bus__ready_202),
       .bus__valid(bus__valid_203), .clk(read_weights0_clk), .columns(8'h1), .dest(dest_280),
       .kind(4'h9), .o__payload(o__payload_254), .o__ready(o__ready_255), .o__valid(o__valid_258),
       .request__payload(read__1__payload), .request__ready(read__1__ready),
       .request__valid(read__1__valid), .response__payload(response), .response__ready(n6),
-      .response__valid(response__valid_236), .rst(rst)
-  );
+      .response__valid(response__valid_236), .rst(rst));
   neuflow_clock_gate read_weights0_gate (
-    .awake(awake_432), .clk(clk), .gated(read_weights0_clk), .rst(rst)
-  );
+    .awake(awake_432), .clk(clk), .gated(read_weights0_clk), .rst(rst));
   neuflow_read_port read_weights1_468 (
     .awake(awake_442), .bus__payload(bus__payload_318), .bus__ready(bus__ready_321),
       .bus__valid(bus__valid_322), .clk(read_weights1_clk), .columns(8'h2), .dest(dest_399),
       .kind(4'h9), .o__payload(o__payload_373), .o__ready(o__ready_374), .o__valid(o__valid_377),
       .request__payload(read__4__payload), .request__ready(read__4__ready),
       .request__valid(read__4__valid), .response__payload(response), .response__ready(n7),
-      .response__valid(response__valid_355), .rst(rst)
-  );
+      .response__valid(response__valid_355), .rst(rst));
   neuflow_clock_gate read_weights1_gate (
-    .awake(awake_442), .clk(clk), .gated(read_weights1_clk), .rst(rst)
-  );
+    .awake(awake_442), .clk(clk), .gated(read_weights1_clk), .rst(rst));
   neuflow_registers registers (
     .axi__ar__addr(s_axi__ar__addr), .axi__ar__ready(s_axi__ar__ready),
       .axi__ar__valid(s_axi__ar__valid), .axi__aw__addr(s_axi__aw__addr),
@@ -271,8 +252,7 @@ module neuflow_core (
       .map_remainder(map_remainder), .map_remainder_high(map_remainder_high),
       .output_drain(output_drain), .program_counter(program_counter), .read_beats(read_beats),
       .rst(rst), .start(start), .useful(useful), .useful_high(useful_high), .wait_input(wait_input),
-      .wait_output(wait_output), .weight_load(weight_load), .write_beats(write_beats)
-  );
+      .wait_output(wait_output), .weight_load(weight_load), .write_beats(write_beats));
   neuflow_dma_tap tap (
     .awake(awake), .clk(tap_clk), .i__payload(config__payload), .i__ready(config__ready),
       .i__valid(config__valid), .local__0__payload(bus__payload), .local__0__ready(bus__ready),
@@ -288,11 +268,8 @@ module neuflow_core (
       .local__6__valid(bus__valid_329), .local__7__payload(bus__payload_332),
       .local__7__ready(bus__ready_335), .local__7__valid(bus__valid_336),
       .o__payload(config__payload_177), .o__ready(config__ready_180), .o__valid(config__valid_181),
-      .rst(rst)
-  );
-  neuflow_clock_gate tap_gate (
-    .awake(awake), .clk(clk), .gated(tap_clk), .rst(rst)
-  );
+      .rst(rst));
+  neuflow_clock_gate tap_gate (.awake(awake), .clk(clk), .gated(tap_clk), .rst(rst));
   neuflow_write_port write0_462 (
     .awake(awake_436), .bus__payload(bus__payload_213), .bus__ready(bus__ready_216),
       .bus__valid(bus__valid_217), .clk(write0_clk), .columns(8'h1),
@@ -300,11 +277,8 @@ module neuflow_core (
       .done(done_302), .i__payload(i__payload_271), .i__ready(i__ready_274),
       .i__valid(i__valid_275), .request__payload(request__payload_288),
       .request__ready(request__ready_289), .request__valid(request__valid_292),
-      .response(response_299), .rst(rst), .source(source), .source_valid(n8)
-  );
-  neuflow_clock_gate write0_gate (
-    .awake(awake_436), .clk(clk), .gated(write0_clk), .rst(rst)
-  );
+      .response(response_299), .rst(rst), .source(source), .source_valid(n8));
+  neuflow_clock_gate write0_gate (.awake(awake_436), .clk(clk), .gated(write0_clk), .rst(rst));
   neuflow_write_port write1_472 (
     .awake(awake_446), .bus__payload(bus__payload_332), .bus__ready(bus__ready_335),
       .bus__valid(bus__valid_336), .clk(write1_clk), .columns(8'h2),
@@ -312,11 +286,8 @@ module neuflow_core (
       .done(done_419), .i__payload(i__payload_390), .i__ready(i__ready_393),
       .i__valid(i__valid_394), .request__payload(request__payload_407),
       .request__ready(request__ready_408), .request__valid(request__valid_411),
-      .response(response_418), .rst(rst), .source(source_405), .source_valid(n9)
-  );
-  neuflow_clock_gate write1_gate (
-    .awake(awake_446), .clk(clk), .gated(write1_clk), .rst(rst)
-  );
+      .response(response_418), .rst(rst), .source(source_405), .source_valid(n9));
+  neuflow_clock_gate write1_gate (.awake(awake_446), .clk(clk), .gated(write1_clk), .rst(rst));
   always @(posedge clk) begin
     if (rst) begin
       config1 <= 1'h0; write_done1 <= 1'h0; write1 <= 1'h0; read_operand1 <= 1'h0; read_weights1 <=

@@ -58,8 +58,7 @@ module neuflow_dma_tap (
     local__0__ready, local__2__ready, local__5__ready, local__7__ready};
   \neuflow_dma_tap.slice  slice (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
-      .o__payload(local__0__payload), .o__ready(all_ready), .o__valid(o__valid_39), .rst(rst)
-  );
+      .o__payload(local__0__payload), .o__ready(all_ready), .o__valid(o__valid_39), .rst(rst));
 endmodule
 
 module \neuflow_dma_tap.slice  (

@@ -24,8 +24,7 @@ module neuflow_fifo (
   assign move = ~o__valid | o__ready;
   neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(35)) ram (
     .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(signal_12),
-      .write_address(write_address), .write_data(i__payload), .write_enable(signal_10)
-  );
+      .write_address(write_address), .write_data(i__payload), .write_enable(signal_10));
   always @(posedge clk) begin
     if (rst) begin
       some <= 1'h0; i__ready <= 1'h1; level <= 5'h0; write_address <= 4'h0; read_address <= 4'h0;

@@ -61,13 +61,11 @@ module neuflow_mapper (
   \neuflow_mapper.config  config_2 (
     .awake(awake_39), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .o__payload(o__payload_35), .o__ready(o__ready_29),
-      .o__valid(o__valid_27), .rst(rst), .sub(sub)
-  );
+      .o__valid(o__valid_27), .rst(rst), .sub(sub));
   \neuflow_mapper.slice  slice (
     .clk(clk), .i__payload({s15_tail[2:0], moves ? s15_word_1 : 16'h0, moves ? s15_word_0 : 16'h0}),
       .i__ready(i__ready_25), .i__valid(valid[14]), .o__payload(o__payload), .o__ready(o__ready),
-      .o__valid(o__valid), .rst(rst)
-  );
+      .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
     if (moves) begin
       n2 = ~s14_value_1[26];

@@ -48,11 +48,8 @@ module neuflow_mapper_tile (
       .bus__ready(bus__ready_61), .bus__valid(bus__valid_62), .clk(mapper_clk), .columns(columns),
       .i__payload(i__payload_93), .i__ready(i__ready_96), .i__valid(i__valid_97),
       .o__payload(local0_in__payload), .o__ready(local0_in__ready), .o__valid(local0_in__valid),
-      .rst(rst), .sub(4'h0)
-  );
-  neuflow_clock_gate mapper_gate (
-    .awake(awake_109), .clk(clk), .gated(mapper_clk), .rst(rst)
-  );
+      .rst(rst), .sub(4'h0));
+  neuflow_clock_gate mapper_gate (.awake(awake_109), .clk(clk), .gated(mapper_clk), .rst(rst));
   \neuflow_mapper_tile.router  router (
     .awake(awake_107), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
@@ -71,21 +68,15 @@ module neuflow_mapper_tile (
       .south_out__payload(south_out__payload), .south_out__valid(south_out__valid), .sub(row),
       .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
       .west_moves(west_in__ready), .west_out__payload(west_out__payload),
-      .west_out__valid(west_out__valid)
-  );
-  neuflow_clock_gate router_gate (
-    .awake(awake_107), .clk(clk), .gated(router_clk), .rst(rst)
-  );
+      .west_out__valid(west_out__valid));
+  neuflow_clock_gate router_gate (.awake(awake_107), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_mapper_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
       .i__valid(config_in__valid), .local__0__ready(bus__ready), .local__0__valid(bus__valid),
       .local__1__ready(bus__ready_61), .local__1__valid(bus__valid_62),
       .o__payload(config_out__payload), .o__ready(config_out__ready), .o__valid(config_out__valid),
-      .tap_gated_clk(tap_clk), .tap_gated_rst(rst)
-  );
-  neuflow_clock_gate tap_gate (
-    .awake(awake), .clk(clk), .gated(tap_clk), .rst(rst)
-  );
+      .tap_gated_clk(tap_clk), .tap_gated_rst(rst));
+  neuflow_clock_gate tap_gate (.awake(awake), .clk(clk), .gated(tap_clk), .rst(rst));
 endmodule
 
 module \neuflow_mapper_tile.router  (
@@ -198,49 +189,42 @@ module \neuflow_mapper_tile.router  (
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
       east_in__payload : !east_source ? north_in__payload : 35'h0), .i__ready(i__ready_89),
       .i__valid(moving[1]), .o__payload(east_out__payload), .o__ready(o__ready_85),
-      .o__valid(east_out__valid), .rst(router_gated_rst)
-  );
+      .o__valid(east_out__valid), .rst(router_gated_rst));
   neuflow_link_slice global_slice (
     .clk(router_gated_clk), .i__payload(global_source == 3'h5 ? local0_in__payload : global_source
       == 2'h3 ? west_in__payload : global_source == 2'h2 ? south_in__payload : global_source == 1'h1
       ? east_in__payload : !global_source ? north_in__payload : 35'h0), .i__ready(i__ready_119),
       .i__valid(moving[4]), .o__payload(global_out__payload), .o__ready(o__ready_115),
-      .o__valid(global_out__valid), .rst(router_gated_rst)
-  );
+      .o__valid(global_out__valid), .rst(router_gated_rst));
   neuflow_link_slice local0_slice (
     .clk(router_gated_clk), .i__payload(local0_source == 3'h5 ? local0_in__payload : local0_source
       == 2'h3 ? west_in__payload : local0_source == 2'h2 ? south_in__payload : local0_source == 1'h1
       ? east_in__payload : !local0_source ? north_in__payload : 35'h0), .i__ready(i__ready_129),
       .i__valid(moving[5]), .o__payload(local0_out__payload), .o__ready(o__ready_125),
-      .o__valid(local0_out__valid), .rst(router_gated_rst)
-  );
+      .o__valid(local0_out__valid), .rst(router_gated_rst));
   neuflow_link_slice north_slice (
     .clk(router_gated_clk), .i__payload(north_source == 3'h5 ? local0_in__payload : north_source ==
       2'h3 ? west_in__payload : north_source == 2'h2 ? south_in__payload : north_source == 1'h1 ?
       east_in__payload : !north_source ? north_in__payload : 35'h0), .i__ready(i__ready_79),
       .i__valid(moving[0]), .o__payload(north_out__payload), .o__ready(o__ready_75),
-      .o__valid(north_out__valid), .rst(router_gated_rst)
-  );
+      .o__valid(north_out__valid), .rst(router_gated_rst));
   neuflow_link_slice south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
       2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
       east_in__payload : !south_source ? north_in__payload : 35'h0), .i__ready(i__ready_99),
       .i__valid(moving[2]), .o__payload(south_out__payload), .o__ready(o__ready_95),
-      .o__valid(south_out__valid), .rst(router_gated_rst)
-  );
+      .o__valid(south_out__valid), .rst(router_gated_rst));
   neuflow_link_slice west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
       2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
       east_in__payload : !west_source ? north_in__payload : 35'h0), .i__ready(i__ready_109),
       .i__valid(moving[3]), .o__payload(west_out__payload), .o__ready(o__ready_105),
-      .o__valid(west_out__valid), .rst(router_gated_rst)
-  );
+      .o__valid(west_out__valid), .rst(router_gated_rst));
   \neuflow_mapper_tile.router.words  words (
     .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_134),
-      .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst)
-  );
+      .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
     if (|{n1, n2, n3, n4, n5, n6, bus__valid, local0_moves, west_moves, south_moves, north_moves,
       router_gated_rst, east_moves, o__valid_134}) begin
@@ -378,8 +362,7 @@ module \neuflow_mapper_tile.tap  (
   \neuflow_mapper_tile.tap.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_14), .tap_gated_clk(tap_gated_clk),
-      .tap_gated_rst(tap_gated_rst)
-  );
+      .tap_gated_rst(tap_gated_rst));
 endmodule
 
 module \neuflow_mapper_tile.tap.slice  (

@@ -18,8 +18,7 @@ module neuflow_operand_line (
   assign n1 = i__valid & i__ready;
   \neuflow_operand_line.narrow  narrow (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
-  );
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
     if (rst) begin
       o_dest <= 1'h0;

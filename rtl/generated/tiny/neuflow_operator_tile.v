@@ -58,22 +58,16 @@ module neuflow_operator_tile (
       .awake(awake_170), .b__payload(b__payload), .b__ready(b__ready), .b__valid(b__valid),
       .bus__payload(config_out__payload), .bus__ready(bus__ready_65), .bus__valid(bus__valid_66),
       .clk(alu0_clk), .columns(columns), .o__payload(local0_in__payload),
-      .o__ready(local0_in__ready), .o__valid(local0_in__valid), .rst(rst), .sub(4'h0)
-  );
-  neuflow_clock_gate alu0_gate (
-    .awake(awake_170), .clk(clk), .gated(alu0_clk), .rst(rst)
-  );
+      .o__ready(local0_in__ready), .o__valid(local0_in__valid), .rst(rst), .sub(4'h0));
+  neuflow_clock_gate alu0_gate (.awake(awake_170), .clk(clk), .gated(alu0_clk), .rst(rst));
   neuflow_alu alu1 (
     .a__payload(a__payload_128), .a__ready(a__ready_131), .a__valid(a__valid_132),
       .active(active_165), .awake(awake_172), .b__payload(b__payload_134), .b__ready(b__ready_137),
       .b__valid(b__valid_138), .bus__payload(config_out__payload), .bus__ready(bus__ready_73),
       .bus__valid(bus__valid_74), .clk(alu1_clk), .columns(columns),
       .o__payload(local1_in__payload), .o__ready(local1_in__ready), .o__valid(local1_in__valid),
-      .rst(rst), .sub(4'h1)
-  );
-  neuflow_clock_gate alu1_gate (
-    .awake(awake_172), .clk(clk), .gated(alu1_clk), .rst(rst)
-  );
+      .rst(rst), .sub(4'h1));
+  neuflow_clock_gate alu1_gate (.awake(awake_172), .clk(clk), .gated(alu1_clk), .rst(rst));
   \neuflow_operator_tile.router  router (
     .awake(awake_168), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
@@ -102,11 +96,8 @@ module neuflow_operator_tile (
       .south_moves(south_in__ready), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .sub(row), .west_in__payload(west_in__payload),
       .west_in__valid(west_in__valid), .west_moves(west_in__ready),
-      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid)
-  );
-  neuflow_clock_gate router_gate (
-    .awake(awake_168), .clk(clk), .gated(router_clk), .rst(rst)
-  );
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid));
+  neuflow_clock_gate router_gate (.awake(awake_168), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_operator_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
       .i__valid(config_in__valid), .local__0__ready(bus__ready), .local__0__valid(bus__valid),
@@ -114,21 +105,15 @@ module neuflow_operator_tile (
       .local__2__ready(bus__ready_73), .local__2__valid(bus__valid_74),
       .local__3__ready(bus__ready_81), .local__3__valid(bus__valid_82),
       .o__payload(config_out__payload), .o__ready(config_out__ready), .o__valid(config_out__valid),
-      .tap_gated_clk(tap_clk), .tap_gated_rst(rst)
-  );
-  neuflow_clock_gate tap_gate (
-    .awake(awake), .clk(clk), .gated(tap_clk), .rst(rst)
-  );
+      .tap_gated_clk(tap_clk), .tap_gated_rst(rst));
+  neuflow_clock_gate tap_gate (.awake(awake), .clk(clk), .gated(tap_clk), .rst(rst));
   neuflow_window window (
     .active(window_active), .awake(awake_174), .bus__payload(config_out__payload),
       .bus__ready(bus__ready_81), .bus__valid(bus__valid_82), .clk(window_clk), .columns(columns),
       .i__payload(i__payload_140), .i__ready(i__ready_143), .i__valid(i__valid_144),
       .o__payload(local2_in__payload), .o__ready(local2_in__ready), .o__valid(local2_in__valid),
-      .rst(rst), .sub(4'h0)
-  );
-  neuflow_clock_gate window_gate (
-    .awake(awake_174), .clk(clk), .gated(window_clk), .rst(rst)
-  );
+      .rst(rst), .sub(4'h0));
+  neuflow_clock_gate window_gate (.awake(awake_174), .clk(clk), .gated(window_clk), .rst(rst));
 endmodule
 
 module \neuflow_operator_tile.router  (
@@ -280,8 +265,7 @@ module \neuflow_operator_tile.router  (
       global_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
       south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ? north_in__payload
       : 35'h0), .i__ready(i__ready_119), .i__valid(moving[1]), .o__payload(east_out__payload),
-      .o__ready(o__ready_115), .o__valid(east_out__valid), .rst(router_gated_rst)
-  );
+      .o__ready(o__ready_115), .o__valid(east_out__valid), .rst(router_gated_rst));
   neuflow_link_slice global_slice (
     .clk(router_gated_clk), .i__payload(global_source == 3'h7 ? local2_in__payload : global_source
       == 3'h6 ? local1_in__payload : global_source == 3'h5 ? local0_in__payload : global_source ==
@@ -289,8 +273,7 @@ module \neuflow_operator_tile.router  (
       south_in__payload : global_source == 1'h1 ? east_in__payload : !global_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_149), .i__valid(moving[4]),
       .o__payload(global_out__payload), .o__ready(o__ready_145), .o__valid(global_out__valid),
-      .rst(router_gated_rst)
-  );
+      .rst(router_gated_rst));
   neuflow_link_slice local0_slice (
     .clk(router_gated_clk), .i__payload(local0_source == 3'h7 ? local2_in__payload : local0_source
       == 3'h6 ? local1_in__payload : local0_source == 3'h5 ? local0_in__payload : local0_source ==
@@ -298,8 +281,7 @@ module \neuflow_operator_tile.router  (
       south_in__payload : local0_source == 1'h1 ? east_in__payload : !local0_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_159), .i__valid(moving[5]),
       .o__payload(local0_out__payload), .o__ready(o__ready_155), .o__valid(local0_out__valid),
-      .rst(router_gated_rst)
-  );
+      .rst(router_gated_rst));
   neuflow_link_slice local1_slice (
     .clk(router_gated_clk), .i__payload(local1_source == 3'h7 ? local2_in__payload : local1_source
       == 3'h6 ? local1_in__payload : local1_source == 3'h5 ? local0_in__payload : local1_source ==
@@ -307,8 +289,7 @@ module \neuflow_operator_tile.router  (
       south_in__payload : local1_source == 1'h1 ? east_in__payload : !local1_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_169), .i__valid(moving[6]),
       .o__payload(local1_out__payload), .o__ready(o__ready_165), .o__valid(local1_out__valid),
-      .rst(router_gated_rst)
-  );
+      .rst(router_gated_rst));
   neuflow_link_slice local2_slice (
     .clk(router_gated_clk), .i__payload(local2_source == 3'h7 ? local2_in__payload : local2_source
       == 3'h6 ? local1_in__payload : local2_source == 3'h5 ? local0_in__payload : local2_source ==
@@ -316,8 +297,7 @@ module \neuflow_operator_tile.router  (
       south_in__payload : local2_source == 1'h1 ? east_in__payload : !local2_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_179), .i__valid(moving[7]),
       .o__payload(local2_out__payload), .o__ready(o__ready_175), .o__valid(local2_out__valid),
-      .rst(router_gated_rst)
-  );
+      .rst(router_gated_rst));
   neuflow_link_slice local3_slice (
     .clk(router_gated_clk), .i__payload(local3_source == 3'h7 ? local2_in__payload : local3_source
       == 3'h6 ? local1_in__payload : local3_source == 3'h5 ? local0_in__payload : local3_source ==
@@ -325,8 +305,7 @@ module \neuflow_operator_tile.router  (
       south_in__payload : local3_source == 1'h1 ? east_in__payload : !local3_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_189), .i__valid(moving[8]),
       .o__payload(local3_out__payload), .o__ready(o__ready_185), .o__valid(local3_out__valid),
-      .rst(router_gated_rst)
-  );
+      .rst(router_gated_rst));
   neuflow_link_slice local4_slice (
     .clk(router_gated_clk), .i__payload(local4_source == 3'h7 ? local2_in__payload : local4_source
       == 3'h6 ? local1_in__payload : local4_source == 3'h5 ? local0_in__payload : local4_source ==
@@ -334,8 +313,7 @@ module \neuflow_operator_tile.router  (
       south_in__payload : local4_source == 1'h1 ? east_in__payload : !local4_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_199), .i__valid(moving[9]),
       .o__payload(local4_out__payload), .o__ready(o__ready_195), .o__valid(local4_out__valid),
-      .rst(router_gated_rst)
-  );
+      .rst(router_gated_rst));
   neuflow_link_slice north_slice (
     .clk(router_gated_clk), .i__payload(north_source == 3'h7 ? local2_in__payload : north_source ==
       3'h6 ? local1_in__payload : north_source == 3'h5 ? local0_in__payload : north_source == 3'h4 ?
@@ -343,8 +321,7 @@ module \neuflow_operator_tile.router  (
       south_in__payload : north_source == 1'h1 ? east_in__payload : !north_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_109), .i__valid(moving[0]),
       .o__payload(north_out__payload), .o__ready(o__ready_105), .o__valid(north_out__valid),
-      .rst(router_gated_rst)
-  );
+      .rst(router_gated_rst));
   neuflow_link_slice south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h7 ? local2_in__payload : south_source ==
       3'h6 ? local1_in__payload : south_source == 3'h5 ? local0_in__payload : south_source == 3'h4 ?
@@ -352,22 +329,19 @@ module \neuflow_operator_tile.router  (
       south_in__payload : south_source == 1'h1 ? east_in__payload : !south_source ?
       north_in__payload : 35'h0), .i__ready(i__ready_129), .i__valid(moving[2]),
       .o__payload(south_out__payload), .o__ready(o__ready_125), .o__valid(south_out__valid),
-      .rst(router_gated_rst)
-  );
+      .rst(router_gated_rst));
   neuflow_link_slice west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h7 ? local2_in__payload : west_source ==
       3'h6 ? local1_in__payload : west_source == 3'h5 ? local0_in__payload : west_source == 3'h4 ?
       global_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
       south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ? north_in__payload
       : 35'h0), .i__ready(i__ready_139), .i__valid(moving[3]), .o__payload(west_out__payload),
-      .o__ready(o__ready_135), .o__valid(west_out__valid), .rst(router_gated_rst)
-  );
+      .o__ready(o__ready_135), .o__valid(west_out__valid), .rst(router_gated_rst));
   \neuflow_operator_tile.router.words  words (
     .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_204),
-      .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst)
-  );
+      .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
     if (|{n1, n2, n3, n4, n5, bus__valid, o__valid_204, router_gated_rst, n6, local1_moves, n7,
       south_moves, north_moves, n8, east_moves, n9, global_moves, local0_moves, n10, local2_moves,
@@ -549,8 +523,7 @@ module \neuflow_operator_tile.tap  (
   \neuflow_operator_tile.tap.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_16), .tap_gated_clk(tap_gated_clk),
-      .tap_gated_rst(tap_gated_rst)
-  );
+      .tap_gated_rst(tap_gated_rst));
 endmodule
 
 module \neuflow_operator_tile.tap.slice  (

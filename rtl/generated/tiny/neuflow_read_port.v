@@ -59,47 +59,39 @@ module neuflow_read_port (
   assign following = (room + left) - {asked ? i__payload_40[30:29] + 1'h1 : 3'h0};
   \neuflow_read_port.asks  asks (
     .clk(clk), .i__payload(i__payload_40), .i__ready(i__ready_46), .i__valid(i__valid_42),
-      .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid), .rst(rst)
-  );
+      .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid),
+      .rst(rst));
   \neuflow_read_port.buffer  buffer (
     .awake(awake_84), .clk(clk), .i__valid(response__valid), .o__payload(o__payload_88),
       .o__ready(o__ready_61), .o__valid(o__valid_87), .rst(rst),
       .write_data({response__payload[63:0], o__payload_56[14:7], ends & o__payload_56[6],
-      $unsigned($signed(n1) + $signed(2'h1)), i__payload_57_first})
-  );
+      $unsigned($signed(n1) + $signed(2'h1)), i__payload_57_first}));
   \neuflow_read_port.config  config_2 (
     .awake(awake_80), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .kind(kind), .o__payload(i__payload), .o__ready(i__ready),
-      .o__valid(i__valid), .rst(rst)
-  );
+      .o__valid(i__valid), .rst(rst));
   \neuflow_read_port.leaves  leaves (
     .clk(clk), .i__payload({o__payload_68[79:72], o__payload_68[67:0]}), .i__ready(i__ready_72),
       .i__valid(i__valid_69), .o__payload(o__payload_73), .o__ready(o__ready), .o__valid(o__valid),
-      .rst(rst)
-  );
+      .rst(rst));
   \neuflow_read_port.merger  merger (
     .awake(awake_85), .clk(clk), .i__payload({head[13:5], 2'h0, head[4:0], head[77:14]}),
       .i__ready(i__ready_63), .i__valid(signal), .o__payload(o__payload_68), .o__ready(i__ready_72),
-      .o__valid(i__valid_69), .rst(rst)
-  );
+      .o__valid(i__valid_69), .rst(rst));
   \neuflow_read_port.pieces  pieces (
     .awake(awake_83), .clk(clk), .i__ready(i__ready_44), .i__valid(asked),
       .o__payload(o__payload_56), .o__ready(response__valid & ends), .rst(rst),
-      .write_data(i__payload_48)
-  );
+      .write_data(i__payload_48));
   \neuflow_read_port.runs  runs (
     .clk(clk), .i__payload(i__payload_28), .i__ready(i__ready_31), .i__valid(i__valid_32),
-      .o__payload(i__payload_34), .o__ready(i__ready_37), .o__valid(i__valid_38), .rst(rst)
-  );
+      .o__payload(i__payload_34), .o__ready(i__ready_37), .o__valid(i__valid_38), .rst(rst));
   \neuflow_read_port.splitter  splitter (
     .awake(awake_82), .clk(clk), .fits(fits), .i__payload(i__payload_34), .i__ready(i__ready_37),
       .i__valid(i__valid_38), .piece(i__payload_48), .request__payload(i__payload_40),
-      .request__ready(i__ready_46 & i__ready_44), .request__valid(request__valid_43), .rst(rst)
-  );
+      .request__ready(i__ready_46 & i__ready_44), .request__valid(request__valid_43), .rst(rst));
   \neuflow_read_port.walker  walker (
     .awake(awake_81), .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
-      .o__payload(i__payload_28), .o__ready(i__ready_31), .o__valid(i__valid_32), .rst(rst)
-  );
+      .o__payload(i__payload_28), .o__ready(i__ready_31), .o__valid(i__valid_32), .rst(rst));
   always @(posedge clk) begin
     if (|{response__valid, awake_80, awake_83, n2, rst, asked, awake_81, n3, awake_82, n4, n5})
       begin
@@ -174,8 +166,7 @@ module \neuflow_read_port.buffer  (
   assign push = i__valid & ~level[3];
   neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(78)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
-      .write_address(write_address), .write_data(write_data), .write_enable(push)
-  );
+      .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge clk) begin
     if (rst) begin
       o__valid <= 1'h0; level <= 4'h0; read_address <= 3'h0; write_address <= 3'h0;
@@ -373,8 +364,7 @@ module \neuflow_read_port.pieces  (
   assign push = i__valid & i__ready;
   neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(15)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
-      .write_address(write_address), .write_data(write_data), .write_enable(push)
-  );
+      .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge clk) begin
     if (rst) begin
       o__valid <= 1'h0; level <= 5'h0; read_address <= 4'h0; write_address <= 4'h0;

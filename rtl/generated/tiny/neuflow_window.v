@@ -133,35 +133,28 @@ module neuflow_window (
   \neuflow_window.config  config_2 (
     .awake(awake_113), .bus__payload(bus__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .clk(clk), .columns(columns), .o__payload(o__payload_21),
-      .o__ready(finish), .o__valid(o__valid_114), .rst(rst), .sub(sub)
-  );
+      .o__ready(finish), .o__valid(o__valid_114), .rst(rst), .sub(sub));
   \neuflow_window.leaves  leaves (
     .clk(clk), .i__payload({final_2[8], 1'h1, i__payload_109_words}), .i__ready(i__ready_101),
       .i__valid(signal_100[8]), .o__payload(i__payload_85), .o__ready(i__ready_88),
-      .o__valid(i__valid_89), .rst(rst)
-  );
+      .o__valid(i__valid_89), .rst(rst));
   \neuflow_window.packer  packer (
     .awake(awake_115), .clk(clk), .i__payload_11(i__payload_85), .i__ready(i__ready_88),
       .i__valid(i__valid_89), .o__payload(i__payload_91), .o__ready(i__ready_94),
-      .o__valid(i__valid_95), .rst(rst)
-  );
+      .o__valid(i__valid_95), .rst(rst));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(32)) partials (
     .clk(clk), .read_address(v1_visit[32:27]), .read_data(read_data_166), .read_enable(en &
       v1_valid), .write_address(v4_visit[32:27]), .write_data(write_data_83), .write_enable(en &
-      v4_valid & ~v4_visit[1])
-  );
+      v4_valid & ~v4_visit[1]));
   \neuflow_window.requantise  requantise (
     .clk(clk), .en(en_102), .out(i__payload_109_words), .port_643_0(write_data_83),
-      .port_691_129(o__payload_21[167:129]), .rst(rst)
-  );
+      .port_691_129(o__payload_21[167:129]), .rst(rst));
   neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(32)) ring (
     .clk(clk), .read_address(signal_37[8:1]), .read_data(read_data), .read_enable(go),
-      .write_address(beats_written[7:0]), .write_data(i__payload[31:0]), .write_enable(active)
-  );
+      .write_address(beats_written[7:0]), .write_data(i__payload[31:0]), .write_enable(active));
   \neuflow_window.slice  slice (
     .clk(clk), .i__payload(i__payload_91), .i__ready(i__ready_94), .i__valid(i__valid_95),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
-  );
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
     if (rst) begin
       final_138 <= 1'h0; closing <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_at <= 18'h0;
@@ -445,8 +438,7 @@ module \neuflow_window.packer  (
   \neuflow_window.packer.merger  merger (
     .awake(awake), .clk(clk), .i__payload({i__payload_11[17], 1'h0, i__payload_11[16:0]}),
       .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload_13), .o__ready(o__ready),
-      .o__valid(o__valid), .rst(rst)
-  );
+      .o__valid(o__valid), .rst(rst));
 endmodule
 
 module \neuflow_window.packer.merger  (

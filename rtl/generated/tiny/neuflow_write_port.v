@@ -45,34 +45,29 @@ module neuflow_write_port (
   assign n3 = notes >> oldest;
   \neuflow_write_port.asks  asks (
     .clk(clk), .i__payload(o__payload_61[30:0]), .i__ready(i__ready_65), .i__valid(i__valid_62),
-      .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid), .rst(rst)
-  );
+      .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid),
+      .rst(rst));
   \neuflow_write_port.buffer  buffer (
     .awake(awake_71), .clk(clk), .i__ready(i__ready_42), .i__valid(i__valid_48),
       .o__payload(data__payload), .o__ready(data__ready), .o__valid(data__valid), .rst(rst),
-      .write_data(i__payload_46)
-  );
+      .write_data(i__payload_46));
   \neuflow_write_port.bursts  bursts (
     .awake(awake_72), .clk(clk), .i__ready(i__ready_43), .i__valid(i__valid_48 & i__payload_46[68]),
       .o__payload(o__payload_61), .o__ready(i__ready_65 & free), .o__valid(o__valid_63), .rst(rst),
-      .write_data(burst)
-  );
+      .write_data(burst));
   \neuflow_write_port.config  config_2 (
     .awake(awake_68), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .o__payload(i__payload_24), .o__ready(i__ready_27),
-      .o__valid(i__valid_28), .rst(rst)
-  );
+      .o__valid(i__valid_28), .rst(rst));
   \neuflow_write_port.placer  placer (
     .awake(awake_70), .burst(burst), .clk(clk), .i__payload(o__payload_31),
       .i__payload_12(i__payload), .i__ready_14(i__ready), .i__valid(o__valid_35),
       .i__valid_16(i__valid), .o(i__payload_46), .o__ready_32(o_ready), .o_valid(o_valid),
-      .rst(rst), .run__ready(o__ready_32), .source(source), .source_valid(source_valid)
-  );
+      .rst(rst), .run__ready(o__ready_32), .source(source), .source_valid(source_valid));
   \neuflow_write_port.walker  walker (
     .awake(awake_69), .clk(clk), .i__payload(i__payload_24), .i__ready(i__ready_27),
       .i__valid(i__valid_28), .o__payload(o__payload_31), .o__ready(o__ready_32),
-      .o__valid(o__valid_35), .rst(rst)
-  );
+      .o__valid(o__valid_35), .rst(rst));
   always @(posedge clk) begin
     if (|{rst, awake_70, awake_72, n1, asked, awake_68, i__valid_48, response, awake_71, awake_69})
       begin
@@ -163,8 +158,7 @@ module \neuflow_write_port.buffer  (
   assign push = i__valid & i__ready;
   neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(69)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
-      .write_address(write_address), .write_data(write_data), .write_enable(push)
-  );
+      .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge clk) begin
     if (rst) begin
       o__valid <= 1'h0; level <= 4'h0; read_address <= 3'h0; write_address <= 3'h0;
@@ -197,8 +191,7 @@ module \neuflow_write_port.bursts  (
   assign push = i__valid & i__ready;
   neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(32)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
-      .write_address(write_address), .write_data(write_data), .write_enable(push)
-  );
+      .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge clk) begin
     if (rst) begin
       o__valid <= 1'h0; level <= 5'h0; read_address <= 4'h0; write_address <= 4'h0;
@@ -297,17 +290,14 @@ module \neuflow_write_port.placer  (
     .active(source_valid), .awake(awake_35), .clk(clk), .i__payload(i__payload_12),
       .i__ready(i__ready_14), .i__valid(i__valid_16), .o__payload(i__payload_18),
       .o__ready(i__ready_21), .o__valid(i__valid_22), .rst(rst), .run__payload(o__payload),
-      .run__ready(o__ready), .run__valid(o__valid), .source(source)
-  );
+      .run__ready(o__ready), .run__valid(o__valid), .source(source));
   \neuflow_write_port.placer.merger  merger (
     .awake(awake_36), .clk(clk), .i__payload(i__payload_18), .i__ready(i__ready_21),
       .i__valid(i__valid_22), .o__payload(o__payload_29), .o__ready(o__ready_32),
-      .o__valid(o_valid), .rst(rst)
-  );
+      .o__valid(o_valid), .rst(rst));
   \neuflow_write_port.placer.runs  runs (
     .clk(clk), .i__payload(i__payload), .i__ready(run__ready), .i__valid(i__valid),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst)
-  );
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
     if (rst) begin
       saved_length <= 2'h0; fresh <= 1'h1;
