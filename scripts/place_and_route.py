@@ -12,11 +12,11 @@ every path of the core begins and ends in a register, as in a real system. nextp
 to the ports would not be timed.
 
 Between synthesis and placement registers move into multipliers and busy drivers are copied, see
-``ecp5_netlist.py``. The router is nextpnr's ``router2``: its default does not come to an end here.
+``ecp5_netlist.py``. The router is nextpnr's ``router2``, made for designs of this size.
 
 The directory receives the Verilog, logs, netlist, nextpnr's report of every seed and
-``place_and_route.json`` and ``.md``; the table goes to stdout. ``--estimate`` stops after placement,
-in half the time, and prints the worst paths by the delays that nextpnr expects.
+``place_and_route.json`` and ``.md``; the table goes to stdout. ``--estimate`` stops after placement
+and prints the worst paths by the delays that nextpnr expects.
 """
 
 from __future__ import annotations
