@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import random
-from pathlib import Path
 from typing import Any
 
+import ecp5_netlist as ecp5
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-_spec = importlib.util.spec_from_file_location("ecp5_netlist", ROOT / "scripts" / "ecp5_netlist.py")
-assert _spec is not None and _spec.loader is not None
-ecp5 = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(ecp5)
 
 Cells = dict[str, dict[str, Any]]
 CLOCK = 2

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
+import placed_timing as timing
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-_spec = importlib.util.spec_from_file_location(
-    "placed_timing", ROOT / "scripts" / "placed_timing.py"
-)
-assert _spec is not None and _spec.loader is not None
-timing = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(timing)
 
 
 def register(name: str, setup: int = 300) -> str:
