@@ -21,7 +21,7 @@ from neuflow.blocks.mapper import Mapper
 from neuflow.blocks.router import Router
 from neuflow.blocks.window import Window
 from neuflow.blocks.window_model import WindowSpec
-from neuflow.cycle import alu, column, fifo, mapper, router, state, window
+from neuflow.cycle import alu, awake, column, fifo, mapper, router, state, window
 from neuflow.grid import TINY, GridConfig
 from neuflow.layout import UNITS, AluOp, Cause, Kind, RouterIn, RouterOut, WindowOp
 from tests.convolver_layers import LAYERS, Layer, configs, expected, rows_packet, weights_packet
@@ -150,8 +150,13 @@ def packets_of(rng: random.Random, count: int, longest: int) -> list[list[int]]:
 # --- convolver ------------------------------------------------------------------------------------
 
 
-_wires = numba.njit(lambda g, w, t: column.convolver_wires(g[0], w[0], t[0].columns[0]))
-_edge = numba.njit(lambda g, w, t: column.convolver_edge(g[0], w[0], t[0].columns[0]))
+@numba.njit
+def _wires(g, w, t):
+    column.convolver_wires(g[0], w[0], t[0].columns[0])
+    return column.convolver_activity(w[0], t[0].columns[0])
+
+
+_edge = numba.njit(lambda g, w, t: column.convolver_edge(g[0], w[0], t[0], t[0].columns[0]))
 
 
 def convolver(
@@ -167,6 +172,7 @@ def convolver(
     kinds = (Kind.CONV_ROWS, Kind.CONV_WEIGHTS, Kind.CONV_ARRAY, Kind.CONV_DRAIN)
     arrays = state.grid_record(grid), state.new_wires(grid)[:1], column.new_tiles(grid)
     wires, tile = arrays[1][0], arrays[2][0]["columns"][0]
+    wires["awake"], arrays[2][0]["plain"] = awake.ALL, 1
     o = tile["results"][0]
     receivers = [Receiver(kind, grid.config_queue) for kind in kinds]
     for number, receiver in enumerate(receivers):

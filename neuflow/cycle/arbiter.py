@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neuflow.blocks.dma_address import BURSTS, READ_BEATS, WRITES
+from neuflow.cycle.awake import READER, WRITER
 from neuflow.cycle.compiled import part
 from neuflow.cycle.memory import front
 from neuflow.cycle.parts import QUEUE, SLICE, queue_at, queue_edge, slice_edge
@@ -71,9 +72,11 @@ def arbiter_wires(m):
                 a.read_grant = round_robin(requests, a.read_after)
                 port = m.readers[a.read_grant // 3, a.read_grant % 3]
                 port.granted = 1
+                m.wires[a.read_grant // 3].awake |= READER << a.read_grant % 3
                 a.read_length = port.asks.b
     if 0 <= a.response_port < fetch:
         m.readers[a.response_port // 3, a.response_port % 3].arrives = 1
+        m.wires[a.response_port // 3].awake |= READER << a.response_port % 3
 
     a.write_grant = -1
     if (a.aw_valid == 0 or m.memory.awready) and a.turns.level != a.turns.depth:
@@ -83,14 +86,17 @@ def arbiter_wires(m):
         if requests:
             a.write_grant = round_robin(requests, a.write_after)
             m.writers[a.write_grant].granted = 1
+            m.wires[a.write_grant].awake |= WRITER
     a.w_moves = a.leaves.valid != 0 and m.memory.wready != 0
     a.data_moves = 0
     if a.turns.valid and a.leaves.spare_valid == 0:
         port = m.writers[a.turns.value]
         port.data_ready = 1
+        m.wires[a.turns.value].awake |= WRITER
         a.data_moves = port.buffer.valid
     if a.write_response >= 0:
         m.writers[a.write_response].response = 1
+        m.wires[a.write_response].awake |= WRITER
 
 
 @part

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from neuflow.blocks.conv_lanes import Coordinates
 from neuflow.blocks.convolver_model import HAND_OVER
 from neuflow.cycle.compiled import part
-from neuflow.cycle.state import INT, record
+from neuflow.cycle.state import INT, overlaid, record
 from neuflow.layout import FLAG_BITS, LANE_BITS, SIZE, Activity, Cause
 
 _MASK = (1 << SIZE) - 1
@@ -44,7 +42,7 @@ _FLUSHING = 0b1111
 """Stages behind the issue that a configuration waits for."""
 _FLUSHED = _FLUSHING ^ (_FLUSHING >> 1)
 
-MAC_ARRAY = np.dtype(
+MAC_ARRAY = overlaid(
     [
         ("lanes", COORDINATES),
         *((n, INT) for n in ("active", "flushing", "group", "block", "channel", "ky", "kx")),
@@ -62,6 +60,7 @@ MAC_ARRAY = np.dtype(
         *((n, INT) for n in ("issue", "reads", "frees", "ends_block", "ends_group", "ends_pass")),
         ("hand_over", INT),
         ("cause", INT),  # layout.Cause of this cycle, UNKNOWN: not for the array to say
+        ("bits", INT),  # layout.ACTIVITY: flag, lanes and maps
     ]
 )
 """blocks.conv_array.MacArray."""
@@ -71,14 +70,14 @@ _HAND_OVER_BIT = HAND_OVER - 1
 
 
 @part
-def array_rests(a, config):
-    """Whether nothing can move."""
-    return not (a.active or a.stages or a.flushing or config.valid or a.pass_done)
+def array_wires(a, config, weights_ready, drain_ready, maps):
+    """Stage 0: may the next tap be issued?"""
+    a.bits = _array_wires(a, config, weights_ready, drain_ready, maps)
 
 
 @part
-def array_wires(a, config, weights_ready, drain_ready, maps):
-    """Stage 0: may the next tap be issued? Return flag, lanes and maps (``layout.ACTIVITY``)."""
+def _array_wires(a, config, weights_ready, drain_ready, maps):
+    """Return flag, lanes and maps (``layout.ACTIVITY``)."""
     a.hand_over = a.stages >> _HAND_OVER_BIT & 1
     a.issue = 0
     config.ready = a.flushing & _FLUSHED != 0
@@ -221,3 +220,37 @@ def array_edge(a, config, pixels, stored):
         if a.pass_done:
             a.active = 0
     _coordinates_edge(lanes, c, pixels, active, a.issue and begins, stored)
+
+
+SHORTEST = 4
+"""Cycles that it pays to run ahead."""
+
+
+@part
+def array_ahead(a, c, ring):
+    """Issue taps ahead of time; return of how many cycles.
+
+    It does so in the middle of a block whose weights are there: in each of those cycles the array
+    issues a tap, whatever else happens, and shows the same to all others. The last tap of a block is
+    never among them: with it results leave, and the coordinates of the next group are looked at.
+    ``ring``: of the weights. Nobody may move the array in the cycles that were run ahead.
+    """
+    steady = a.active and a.issue and not a.begins and not a.hand_over and not c.stream_weights
+    if not steady or a.stages or a.flushing or a.pass_done or not a.lanes.full or not ring.ready:
+        return 0
+    area = c.kernel_y * c.kernel_x
+    tap = (a.channel * c.kernel_y + a.ky) * c.kernel_x + a.kx
+    cycles = c.channels * area - 1 - tap
+    # One beat holds two taps and is read with the first; the last one there stays.
+    cycles = min(cycles, 2 * (ring.unread - 1) + a.odd)
+    if cycles < SHORTEST:
+        return 0
+    reads = (cycles + 1 - a.odd) // 2
+    ring.unread -= reads
+    ring.passed += reads
+    a.odd = (a.odd + cycles) & 1
+    tap += cycles
+    a.channel, place = tap // area, tap % area
+    a.ky, a.kx = place // c.kernel_x, place % c.kernel_x
+    a.issue = 0
+    return cycles

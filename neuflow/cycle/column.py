@@ -13,13 +13,13 @@ import numpy as np
 from neuflow.blocks.conv_weights import PARAMETER_BEATS
 from neuflow.cycle import state
 from neuflow.cycle.alu import ALU, alu_edge, alu_wires
-from neuflow.cycle.array import IDLE, MAC_ARRAY, UNKNOWN, array_edge, array_rests, array_wires
+from neuflow.cycle.array import IDLE, MAC_ARRAY, UNKNOWN, array_ahead, array_edge, array_wires
+from neuflow.cycle.awake import ARRAY, BACK, BEFORE, ROWS, WEIGHTS, changed, keep
 from neuflow.cycle.compiled import part
 from neuflow.cycle.drain import DRAIN, drain_edge, drain_rests, drain_wires
 from neuflow.cycle.fifo import BEATS, FIFO, fifo_edge, fifo_wires
 from neuflow.cycle.mapper import MAPPER, mapper_edge, mapper_wires
 from neuflow.cycle.router import (
-    LOWEST,
     ROUTER,
     reset_router,
     router_edge,
@@ -27,7 +27,7 @@ from neuflow.cycle.router import (
     router_rests,
 )
 from neuflow.cycle.rows import ROW_STORE, rows_edge, rows_wires
-from neuflow.cycle.state import INT, LINK, MAX_COLUMNS, MAX_ROWS, Record
+from neuflow.cycle.state import INT, LINK, LOWEST, MAX_COLUMNS, MAX_ROWS, Record, overlaid
 from neuflow.cycle.weights import WEIGHT_STORE, weights_edge, weights_wires
 from neuflow.cycle.window import WINDOW, window_edge, window_rests, window_wires
 from neuflow.errors import ConfigError
@@ -43,7 +43,7 @@ FIFOS = 2
 """FIFOs of a FIFO tile."""
 MAX_FIFO_TILES = MAX_ROWS - Row.FIFO
 
-COLUMN = np.dtype(
+COLUMN = overlaid(
     [
         ("rows", ROW_STORE),
         ("weights", WEIGHT_STORE),
@@ -57,14 +57,28 @@ COLUMN = np.dtype(
         ("windows", INT),  # wire: the window unit does not rest
         ("routers", ROUTER, (MAX_ROWS,)),
         ("fifos", FIFO, (MAX_FIFO_TILES * FIFOS,)),
-    ]
-)
+        ("moves", INT),  # wire: a beat moves at a router, or the drain works
+        # Tiles, one bit each: what their routers and FIFOs have to do, found out from their registers.
+        ("armed", INT),  # an input may move
+        ("occupied", INT),  # a beat stands at an output
+        ("routing", INT),  # the router does not rest
+        ("holding", INT),  # a FIFO holds beats
+    ],
+    name="back", first="drain", last="routers",
+)  # fmt: skip
 """All tiles of a column, north to south."""
 
 TILES = np.dtype(
     [
         ("columns", COLUMN, (MAX_COLUMNS,)),
         ("nothing", LINK),  # at the border
+        ("now", INT),  # this cycle
+        ("plain", INT),  # nothing sleeps, and nothing runs ahead
+        ("crossing", INT),  # a beat stands at a link between two columns
+        ("words_move", INT),  # a router's place for a ROUTE word has become full or empty
+        ("before", BEFORE),
+        ("back_before", BEFORE),
+        ("still", BEFORE),  # see cycle.jump
     ]
 )
 
@@ -75,6 +89,9 @@ _GLOBAL_OUT, _LOCAL_OUT = int(RouterOut.GLOBAL), int(RouterOut.LOCAL0)
 _RESULT = _CONVOLVER * RESULTS
 _WINDOW_OUT = int(RouterOut.LOCAL4)
 _WINDOW_RESULT = _OPERATOR * RESULTS + 2
+_FIFO_ROWS = (1 << MAX_ROWS) - (1 << Row.FIFO)
+_CROSSING = 1 << _EAST | 1 << _WEST
+_FIFO_WORDS = len(np.zeros((), FIFO)["flat"])
 _DRAINING, _ALU_BIT = 1 << Activity.DRAIN, 1 << Activity.ALU
 _WINDOW_BIT, _MAPPER_BIT = 1 << Activity.WINDOW, 1 << Activity.MAPPER
 
@@ -145,12 +162,18 @@ def _write_source(grid, wires, column):
 
 @part
 def column_offers(grid, wires, tiles, c):
-    """What the column shows from registers alone: to the lines, and to the write port."""
+    """What the column shows to the lines from registers alone."""
     column = tiles.columns[c]
     wires.rows_listening = column.rows.opened
     wires.rows_source = wires.receivers[state.ROWS].o.rows.source
     wires.weights_listening = column.weights.active
     wires.weights_source = wires.receivers[state.WEIGHTS].o.weights.source
+
+
+@part
+def write_offer(grid, wires, tiles, c):
+    """What the column shows to its write port."""
+    column = tiles.columns[c]
     source = _write_source(grid, wires, column)
     wires.write.valid = source.valid
     wires.write.count, wires.write.last = source.count, source.last
@@ -160,36 +183,50 @@ def column_offers(grid, wires, tiles, c):
 def _routers_wires(grid, wires, tiles, c):
     column = tiles.columns[c]
     wires.global_in.ready = 0
-    for row in range(grid.rows):
+    rows = column.armed
+    while rows:
+        row = LOWEST[rows]
+        rows &= rows - 1
         router = column.routers[row]
         armed = router.armed
         while armed:
             i = LOWEST[armed]
             router_input(router, i, input_link(grid, wires, tiles, c, row, i))
             armed &= armed - 1
+        column.moves |= router.moving
     if wires.write.valid and wires.write.ready:
         _write_source(grid, wires, column).ready = 1
 
 
 @part
 def convolver_wires(grid, wires, column):
-    """Wires of the convolver's units; return their part of ``layout.ACTIVITY``."""
-    receivers = wires.receivers
+    """Wires of the convolver's units that are awake."""
+    receivers, awake = wires.receivers, wires.awake
     array, drain, weights = column.array, column.drain, column.weights
-    rows_wires(column.rows, receivers[state.ROWS], wires.rows_line)
-    weights_wires(weights, receivers[state.WEIGHTS], wires.weights_line)
-    ready = weights.weights.ready
-    bits = array_wires(array, receivers[state.ARRAY], ready, drain.ready, grid.maps)
-    config = receivers[state.DRAIN]
-    config.ready = 0
-    drain.start = 0
-    wires.partials.ready = 0
-    column.drains = array.hand_over or not drain_rests(drain, config, column.results[_RESULT])
-    if column.drains:
-        drain_wires(drain, config, array, weights.valid, wires.partials, grid.maps)
-        if drain.step:
-            bits |= _DRAINING
-    return bits | _cause(array, bits, config, column.results[_RESULT]) << FLAG_BITS
+    if awake & ROWS:
+        rows_wires(column.rows, receivers[state.ROWS], wires.rows_line)
+    if awake & WEIGHTS:
+        weights_wires(weights, receivers[state.WEIGHTS], wires.weights_line)
+    if awake & ARRAY:
+        array_wires(array, receivers[state.ARRAY], weights.weights.ready, drain.ready, grid.maps)
+    if awake & BACK:
+        config = receivers[state.DRAIN]
+        config.ready = 0
+        drain.start = drain.step = drain.issue = 0
+        wires.partials.ready = 0
+        column.drains = array.hand_over or not drain_rests(drain, config, column.results[_RESULT])
+        if column.drains:
+            drain_wires(drain, config, array, weights.valid, wires.partials, grid.maps)
+
+
+@part
+def convolver_activity(wires, column):
+    """Return the convolver's part of ``layout.ACTIVITY``."""
+    array, config = column.array, wires.receivers[state.DRAIN]
+    bits = array.bits
+    if column.drain.step:
+        bits |= _DRAINING
+    return bits | _cause(array, array.bits, config, column.results[_RESULT]) << FLAG_BITS
 
 
 @part
@@ -225,35 +262,100 @@ def _operator_wires(grid, wires, column):
 @part
 def column_wires(grid, wires, tiles, c):
     """All other wires of the column; needs the lines, ports and offers of this cycle."""
-    column = tiles.columns[c]
-    _routers_wires(grid, wires, tiles, c)
-    bits = convolver_wires(grid, wires, column)
-    bits |= _operator_wires(grid, wires, column)
-    i = column.routers[_MAPPER].out[_LOCAL_OUT].o
-    if mapper_wires(column.mapper, wires.receivers[state.MAPPER], i, column.results[_MAPPER * RESULTS]):
-        bits |= _MAPPER_BIT
-    for row in range(_FIFO, grid.rows):
-        router = column.routers[row]
-        if router.occupied:
-            for k in range(FIFOS):
-                i = router.out[_LOCAL_OUT + k].o
-                fifo_wires(column.fifos[(row - _FIFO) * FIFOS + k], i)
-    wires.activity = bits
+    column, awake = tiles.columns[c], wires.awake
+    bits = 0
+    if awake & BACK:
+        column.moves = 0
+        _routers_wires(grid, wires, tiles, c)
+    convolver_wires(grid, wires, column)
+    if awake & BACK:
+        bits = _back_wires(grid, wires, column)
+    if awake & (ARRAY | BACK):
+        wires.resting = convolver_activity(wires, column)
+    wires.activity = wires.resting | bits
 
 
 @part
-def convolver_edge(grid, wires, column):
-    """Move the registers of the convolver's units."""
-    receivers = wires.receivers
-    rows, array, drain = column.rows, column.array, column.drain
+def _back_wires(grid, wires, column):
+    """Operators, mapper and FIFOs; return their activity bits."""
+    bits = _operator_wires(grid, wires, column)
+    column.moves |= column.drain.step | column.drain.issue
+    i = column.routers[_MAPPER].out[_LOCAL_OUT].o
+    if mapper_wires(column.mapper, wires.receivers[state.MAPPER], i, column.results[_MAPPER * RESULTS]):
+        bits |= _MAPPER_BIT
+    rows = column.occupied & _FIFO_ROWS
+    while rows:
+        row = LOWEST[rows]
+        rows &= rows - 1
+        for k in range(FIFOS):
+            i = column.routers[row].out[_LOCAL_OUT + k].o
+            fifo_wires(column.fifos[(row - _FIFO) * FIFOS + k], i)
+    return bits
+
+
+@part
+def convolver_edge(grid, wires, tiles, column):
+    """Move the registers of the convolver's units that are awake, but for the drain."""
+    awake, array, drain = wires.awake, column.array, column.drain
+    stored = column.rows.stored
+    if awake & ROWS:
+        _rows_edge(wires, tiles, column)
+    if awake & (WEIGHTS | ARRAY) or drain.start:
+        _weights_edge(wires, tiles, column)
+    if awake & BACK and column.drains:
+        ready = drain.ready
+        config, o = wires.receivers[state.DRAIN], column.results[_RESULT]
+        drain_edge(drain, config, array, o, grid.pixels, grid.maps)
+        if drain.ready != ready:
+            wires.wakes |= ARRAY
+    if awake & ARRAY:
+        _array_edge(grid, wires, tiles, column, stored)
+
+
+@part
+def _rows_edge(wires, tiles, column):
+    rows, array, line = column.rows, column.array, wires.rows_line
     stored = rows.stored
-    rows_edge(rows, receivers[state.ROWS], wires.rows_line, array.released, array.pass_done)
-    weights_edge(column.weights, receivers[state.WEIGHTS], wires.weights_line, array, drain)
-    config = receivers[state.DRAIN]
-    if column.drains:
-        drain_edge(drain, config, array, column.results[_RESULT], grid.pixels, grid.maps)
-    if not array_rests(array, receivers[state.ARRAY]):
-        array_edge(array, receivers[state.ARRAY], grid.pixels, stored)
+    takes = line.valid != 0 and line.ready != 0
+    keep(tiles.before, 0, rows)
+    rows_edge(rows, wires.receivers[state.ROWS], line, array.released, array.pass_done)
+    if rows.stored != stored:
+        wires.wakes |= ARRAY
+    if takes or changed(tiles.before, 0, rows):
+        wires.wakes |= ROWS
+
+
+@part
+def _weights_edge(wires, tiles, column):
+    weights = column.weights
+    ready, valid, takes = weights.weights.ready, weights.valid, weights.take
+    keep(tiles.before, 0, weights)
+    weights_edge(weights, wires.receivers[state.WEIGHTS], wires.weights_line, column.array, column.drain)
+    if weights.weights.ready != ready:
+        wires.wakes |= ARRAY
+    if weights.valid != valid:
+        wires.wakes |= BACK
+    if takes or changed(tiles.before, 0, weights):
+        wires.wakes |= WEIGHTS
+
+
+@part
+def _array_edge(grid, wires, tiles, column, stored):
+    array, config = column.array, wires.receivers[state.ARRAY]
+    released, pass_done, stages, issue = array.released, array.pass_done, array.stages, array.issue
+    keep(tiles.before, 0, array)
+    array_edge(array, config, grid.pixels, stored)
+    if array.released != released or array.pass_done or pass_done:
+        wires.wakes |= ROWS
+    if stages or array.stages:
+        wires.wakes |= BACK
+    if issue or changed(tiles.before, 0, array):
+        wires.wakes |= ARRAY
+    if tiles.plain == 0:
+        cycles = array_ahead(array, config.o.array, column.weights.weights)
+        if cycles:
+            wires.resumes = tiles.now + 1 + cycles
+            wires.wakes |= WEIGHTS
 
 
 @part
@@ -269,25 +371,80 @@ def _operator_edge(grid, wires, column):
 
 @part
 def column_edge(grid, wires, tiles, c):
-    """Move the registers of the column."""
+    """Move the registers of the parts that are awake."""
     column = tiles.columns[c]
-    convolver_edge(grid, wires, column)
+    looks = wires.awake & BACK and column.moves == 0 and tiles.now & _LOOKS == 0
+    if looks:
+        _keep_back(grid, tiles, column)
+    convolver_edge(grid, wires, tiles, column)
+    if wires.awake & BACK:
+        _back_edge(grid, wires, tiles, column)
+        if not looks or _back_changed(grid, tiles, column):
+            wires.wakes |= BACK
+
+
+_LOOKS = 7
+"""What stands behind the array is large, so that only every eighth cycle looks whether it changes."""
+
+
+@part
+def _keep_back(grid, tiles, column):
+    before, words = tiles.back_before.words, len(column.back)
+    for k in range(words):
+        before[k] = column.back[k]
+    for n in range(FIFOS * (grid.rows - _FIFO)):
+        for k in range(_FIFO_WORDS):
+            before[words + n * _FIFO_WORDS + k] = column.fifos[n].flat[k]
+
+
+@part
+def _back_changed(grid, tiles, column):
+    before, words = tiles.back_before.words, len(column.back)
+    differ = 0
+    for k in range(words):
+        differ |= before[k] ^ column.back[k]
+    for n in range(FIFOS * (grid.rows - _FIFO)):
+        for k in range(_FIFO_WORDS):
+            differ |= before[words + n * _FIFO_WORDS + k] ^ column.fifos[n].flat[k]
+    return differ != 0
+
+
+@part
+def _back_edge(grid, wires, tiles, column):
+    """Operators, mapper, FIFOs and routers."""
     _operator_edge(grid, wires, column)
     i = column.routers[_MAPPER].out[_LOCAL_OUT].o
     o = column.results[_MAPPER * RESULTS]
     mapper_edge(column.mapper, wires.receivers[state.MAPPER], i, o)
-    for row in range(_FIFO, grid.rows):
-        router = column.routers[row]
+    rows = (column.occupied | column.holding) & _FIFO_ROWS
+    while rows:
+        row = LOWEST[rows]
+        rows &= rows - 1
+        column.holding &= ~(1 << row)
         for k in range(FIFOS):
             fifo = column.fifos[(row - _FIFO) * FIFOS + k]
-            if fifo.holds or router.occupied:
-                i, o = router.out[_LOCAL_OUT + k].o, column.results[row * RESULTS + k]
-                fifo_edge(fifo, i, o)
-    for row in range(grid.rows):
-        router = column.routers[row]
-        route = wires.route[row]
-        if route.take or not router_rests(router):
-            router_edge(router, route)
+            i, o = column.routers[row].out[_LOCAL_OUT + k].o, column.results[row * RESULTS + k]
+            fifo_edge(fifo, i, o)
+            if fifo.holds:
+                column.holding |= 1 << row
+    rows = column.routing | wires.routed
+    while rows:
+        row = LOWEST[rows]
+        rows &= rows - 1
+        _router_edge(wires, tiles, column, row)
 
 
-__all__ = ["COLUMN", "TILES", "column_edge", "column_offers", "column_wires", "new_tiles"]
+@part
+def _router_edge(wires, tiles, column, row):
+    """Move the registers of one router, and note what it is to do next."""
+    router, bit = column.routers[row], 1 << row
+    spare_valid = router.spare_valid
+    router_edge(router, wires.route[row])
+    tiles.words_move |= router.spare_valid ^ spare_valid
+    tiles.crossing |= router.occupied & _CROSSING
+    column.armed = column.armed | bit if router.armed else column.armed & ~bit
+    column.occupied = column.occupied | bit if router.occupied else column.occupied & ~bit
+    column.routing = column.routing & ~bit if router_rests(router) else column.routing | bit
+
+
+__all__ = ["COLUMN", "TILES", "column_edge", "column_offers", "column_wires", "new_tiles", "write_offer"]

@@ -19,6 +19,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 def part(function: _F) -> _F:
     """Compile a function that is called from compiled functions only; it becomes part of them."""
+    return cast(_F, numba.njit(forceinline=True, **_OPTIONS)(function))
+
+
+def called(function: _F) -> _F:
+    """Compile a ``part`` that is called, not copied: a long one with more than one caller."""
     return cast(_F, numba.njit(**_OPTIONS)(function))
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from neuflow.cycle.awake import BACK, PART_OF, RECEIVERS, UNITS_OF, changed, keep
 from neuflow.cycle.compiled import part
 from neuflow.cycle.parts import SLICE, slice_edge
 from neuflow.cycle.router import router_bus_ready
 from neuflow.cycle.state import (
     ALU0,
     INT,
+    LOWEST,
     MAPPER,
     MAX_COLUMNS,
     MAX_ROWS,
@@ -33,7 +35,8 @@ TAP = np.dtype([("head", SLICE), ("moves", INT)])
 DMA_TAP, FORK, FIRST = 0, 1, 2
 BUS = np.dtype(
     [
-        ("busy", INT),  # a tap holds a word
+        ("awake", INT),  # a word may move in this cycle
+        ("wakes", INT),  # something has changed that words wait for
         ("loads", INT),  # a receiver has a new packet, whose fields are yet to be copied
         ("taps", TAP, (FIRST + MAX_COLUMNS * MAX_ROWS,)),
     ]
@@ -132,6 +135,7 @@ def bus_wires(m):
     for c in range(grid.columns):
         wires = m.wires[c]
         column = m.tiles.columns[c]
+        wires.routed = 0
         for row in range(grid.rows):
             t = FIRST + c * grid.rows + row
             tap, route = bus.taps[t], wires.route[row]
@@ -142,6 +146,8 @@ def bus_wires(m):
                 word = tap.head.a
                 if tap.moves and word >> _UNIT & 15 == ROUTER and _addresses(word, row, c):
                     route.take = 1
+                    wires.awake |= BACK
+                    wires.routed |= 1 << row
                     route.output = word >> _OUTPUT & 15
                     route.input = word >> _INPUT & 15
                     route.peers = word >> _PEERS & _PEERS_MASK
@@ -180,8 +186,10 @@ def receiver_edge(bus, receiver):
 
 
 @part
-def _arrives(receiver, head):
-    """A word of its own arrives; its tap has seen to it that there is room."""
+def _arrives(wires, unit, head):
+    """A word of its own arrives at a receiver; its tap has seen to it that there is room."""
+    receiver = wires.receivers[unit]
+    wires.wakes |= RECEIVERS
     receiver.mine = 1
     receiver.arrived = head.a
     receiver.arrived_base = head.b
@@ -201,43 +209,49 @@ def receivers_load(m, packets):
 
 
 @part
+def receivers_edge(bus, wires, before):
+    """All receivers of a column. A packet that has come, or gone, wakes the part that takes it."""
+    units = UNITS_OF[wires.awake]
+    while units:
+        unit = LOWEST[units]
+        units &= units - 1
+        receiver = wires.receivers[unit]
+        if receiver.full or receiver.mine or (receiver.valid and receiver.ready):
+            keep(before, 0, receiver)
+            receiver_edge(bus, receiver)
+            if changed(before, 0, receiver):
+                wires.wakes |= PART_OF[unit] | RECEIVERS
+                bus.wakes = 1
+
+
+@part
 def bus_edge(m):
     """Move the words on, from the last tap to the first, as each needs the one before it unmoved.
 
     Call it after all receivers' edges, so that a word finds the place of the one before it empty.
+    The bus falls asleep when no word moves.
     """
     bus, grid, s = m.bus, m.grid, m.sequencer
-    busy = s.config_moves
+    moves = s.config_moves
     for c in range(grid.columns):
         for row in range(grid.rows - 1, -1, -1):
             t = FIRST + c * grid.rows + row
             tap, upstream = bus.taps[t], bus.taps[t - 1 if row else FORK]
+            moves |= tap.moves
             if tap.moves and _addresses(tap.head.a, row, c):
                 unit = tap.head.a >> _UNIT & 15
                 if unit < UNITS:
-                    _arrives(m.wires[c].receivers[unit], tap.head)
+                    _arrives(m.wires[c], unit, tap.head)
             if tap.head.valid or upstream.moves:
                 slice_edge(tap.head, upstream.moves, upstream.head.a, upstream.head.b, tap.moves)
-                busy |= tap.head.valid
 
     tap, fork = bus.taps[DMA_TAP], bus.taps[FORK]
+    moves |= tap.moves | fork.moves
     slice_edge(fork.head, tap.moves, tap.head.a, tap.head.b, fork.moves)
     if tap.moves:
         unit = tap.head.a >> _UNIT & 15
         for c in range(grid.columns):
             if unit < UNITS and _addresses(tap.head.a, DMA_ROW, c):
-                _arrives(m.wires[c].receivers[unit], tap.head)
+                _arrives(m.wires[c], unit, tap.head)
     slice_edge(tap.head, s.config_moves, s.config_word, s.config_base, tap.moves)
-    bus.busy = busy | tap.head.valid | fork.head.valid
-    if bus.busy == 0:
-        _bus_rests(m)
-
-
-@part
-def _bus_rests(m):
-    """Nobody calls :func:`bus_wires` until the next word."""
-    for t in range(FIRST + m.grid.columns * m.grid.rows):
-        m.bus.taps[t].moves = 0
-    for c in range(m.grid.columns):
-        for row in range(m.grid.rows):
-            m.wires[c].route[row].take = 0
+    bus.wakes |= moves

@@ -6,7 +6,7 @@ import numpy as np
 
 from neuflow.cycle.compiled import part
 from neuflow.cycle.parts import QUEUE, queue_at, queue_clear, queue_edge
-from neuflow.cycle.state import INT, MAX_COLUMNS, record
+from neuflow.cycle.state import INT, MAX_COLUMNS, overlaid, record
 from neuflow.grid import GridConfig
 from neuflow.layout import Activity, Cause, Error, Kind, Opcode, Relocate
 
@@ -51,10 +51,13 @@ SEQUENCER = np.dtype(
 so the fetcher's need no number. The kernel looks it up. What the block registers although it has been
 steady for long (``last_frame``, ``wraps``) is worked out when it is used."""
 
-COUNTERS = record(
-    "host_watchdog", "quiet", "progress", "cycles", "config_words", "config_stalls", "fence_stalls",
-    "read_beats", "write_beats", "config_hidden",
-    "tapped",  # an array issued a tap in the cycle before
+COUNTERS = overlaid(
+    record(
+        "progress",
+        "tapped",  # an array issued a tap in the cycle before
+        "host_watchdog", "quiet", "cycles", "config_words", "config_stalls", "fence_stalls",
+        "read_beats", "write_beats", "config_hidden",
+    )
 )  # fmt: skip
 """counters.Counters, but for the sums of activity, which ``figures`` counts."""
 

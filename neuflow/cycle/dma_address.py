@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuflow.cycle.compiled import part
+from neuflow.cycle.compiled import called, part
 from neuflow.cycle.state import INT, record
 
 WALKER = np.dtype(
@@ -33,7 +33,7 @@ def walker_last(w):
     return w.ends[0] & w.ends[1] & w.ends[2]
 
 
-@part
+@called
 def walker_edge(w, receiver, o_ready):
     """blocks.dma_address.Walker; sets ``i.ready``: a descriptor is taken with its last run."""
     last = walker_last(w)

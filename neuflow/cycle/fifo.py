@@ -6,19 +6,20 @@ import numpy as np
 
 from neuflow.cycle.compiled import part
 from neuflow.cycle.pipeline import pack
-from neuflow.cycle.state import INT
+from neuflow.cycle.state import INT, overlaid
 
 BEATS = 8192
 """Beats a FIFO of the judge holds at most."""
 
-FIFO = np.dtype(
+FIFO = overlaid(
     [
         *((n, INT) for n in ("depth", "level", "write", "read")),
         ("fetched", INT),  # the beat in the RAM's output register, 0: none
         ("holds", INT),  # beats in all places
         ("ram", np.int16, (BEATS,)),
-    ]
-)
+    ],
+    first="level", last="holds",
+)  # fmt: skip
 """blocks.fifo.Fifo; ``room`` is ``level != depth``, ``some`` is ``level != 0``."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuflow.cycle.compiled import part
+from neuflow.cycle.compiled import called, part
 from neuflow.cycle.state import INT, MAX_COLUMNS
 from neuflow.layout import FLAG_BITS, LANE_BITS, MAC_CAUSES, Activity, Cause
 
@@ -18,6 +18,8 @@ FIGURES = np.dtype(
         ("counts", INT, (MAX_COLUMNS, COUNTS)),  # of the present window
         ("causes", INT, (len(Cause),)),  # MACs of all columns since the beginning
         ("writes", INT, (MAX_COLUMNS,)),  # descriptors done
+        ("activity", INT, (MAX_COLUMNS,)),  # of the last cycles, which are yet to be counted ...
+        ("since", INT, (MAX_COLUMNS,)),  # ... but for those before this one of the window
     ]
 )
 WINDOWS = 512
@@ -33,38 +35,59 @@ def _add(f, c, cause, macs):
 
 
 @part
-def _split(f, grid, c, activity):
-    """Give the MACs of a column's cycle to their causes."""
+def _split(f, grid, c, activity, cycles):
+    """Give the MACs of a column's cycles to their causes."""
     if activity & _MAC_BIT:
         lanes, maps = activity >> (FLAG_BITS + 4) & _LANES, activity >> (FLAG_BITS + 4 + LANE_BITS)
-        _add(f, c, _USEFUL, lanes * maps)
-        _add(f, c, _EDGE_LANES, (grid.pixels - lanes) * grid.maps)
-        _add(f, c, _MAP_REMAINDER, lanes * (grid.maps - maps))
+        _add(f, c, _USEFUL, lanes * maps * cycles)
+        _add(f, c, _EDGE_LANES, (grid.pixels - lanes) * grid.maps * cycles)
+        _add(f, c, _MAP_REMAINDER, lanes * (grid.maps - maps) * cycles)
     else:
-        _add(f, c, activity >> FLAG_BITS & 15, grid.pixels * grid.maps)
+        _add(f, c, activity >> FLAG_BITS & 15, grid.pixels * grid.maps * cycles)
+
+
+@called
+def _count(f, grid, c):
+    """Count the last cycles of a column, which were alike."""
+    cycles = f.filled - f.since[c]
+    if cycles == 0:
+        return
+    f.since[c] = f.filled
+    _split(f, grid, c, f.activity[c], cycles)
+    bits = f.activity[c] & _FLAGS
+    b = 0
+    while bits:
+        f.counts[c, b] += (bits & 1) * cycles
+        bits >>= 1
+        b += 1
+
+
+@called
+def count_all(m):
+    """Count what has not been counted yet: all cycles before this one."""
+    for c in range(m.grid.columns):
+        _count(m.figures, m.grid, c)
 
 
 @part
 def figures_edge(m):
-    """Count the activity of a cycle; return whether the window is full."""
+    """Take note of the activity of a cycle; return whether the window is full."""
     f = m.figures
     for c in range(m.grid.columns):
-        _split(f, m.grid, c, m.wires[c].activity)
-        bits = m.wires[c].activity & _FLAGS
-        b = 0
-        while bits:
-            f.counts[c, b] += bits & 1
-            bits >>= 1
-            b += 1
+        if m.wires[c].activity != f.activity[c]:
+            _count(f, m.grid, c)
+            f.activity[c] = m.wires[c].activity
     f.filled += 1
     return f.filled == f.width
 
 
-@part
+@called
 def store_window(m, timeline):
     """Put the present window into ``timeline[w, c, k]``."""
     f = m.figures
+    count_all(m)
     for c in range(m.grid.columns):
+        f.since[c] = 0
         for b in range(COUNTS):
             timeline[f.windows, c, b] = f.counts[c, b]
             f.counts[c, b] = 0
@@ -72,7 +95,7 @@ def store_window(m, timeline):
     f.windows += 1
 
 
-@part
+@called
 def next_window(m, timeline):
     """Go on to the next window; with all windows full, pairs are merged."""
     store_window(m, timeline)

@@ -61,16 +61,18 @@ def simulate(
     seed: int | None = None,
     max_cycles: int | None = None,
     trace: NDArray[np.uint32] | None = None,
+    plain: bool = False,
 ) -> Measured:
     """Return what the grid's counters and the bench around it would show for ``images`` images.
 
     Times do not depend on words, so none are needed. ``trace`` uint32 [cycles, columns] is filled
-    with the activity (``layout.ACTIVITY``) of the first cycles.
+    with the activity (``layout.ACTIVITY``) of the first cycles. With ``plain`` every part is moved in
+    every cycle, for tests of what is otherwise left out.
     """
     grid, count = program.grid, frames.frame_count(program, images)
     place = measure.placement(program, count)
     decoded = decode(program.device, grid.columns)
-    made = machine.new_machine(grid, memory or grid.memory, place.size, seed)
+    made = machine.new_machine(grid, memory or grid.memory, place.size, seed, plain)
     host = made[0]["sequencer"]
     for name, value in (
         ("program", place.program // measure.PAGE), ("input", place.inputs // measure.PAGE),

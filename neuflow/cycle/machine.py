@@ -11,14 +11,33 @@ from neuflow.cycle.arbiter import (
     arbiter_wires,
     reset_arbiter,
 )
-from neuflow.cycle.column import TILES, column_edge, column_offers, column_wires, new_tiles
+from neuflow.cycle.awake import (
+    ALL,
+    ARRAY,
+    BACK,
+    OPERAND_READER,
+    READER,
+    ROWS,
+    WEIGHTS,
+    WRITER,
+    changed,
+    keep,
+)
+from neuflow.cycle.column import (
+    TILES,
+    column_edge,
+    column_offers,
+    column_wires,
+    new_tiles,
+    write_offer,
+)
 from neuflow.cycle.compiled import kernel, part
 from neuflow.cycle.config_bus import (
     BUS,
     bus_edge,
     bus_ready,
     bus_wires,
-    receiver_edge,
+    receivers_edge,
     receivers_load,
 )
 from neuflow.cycle.control import (
@@ -34,7 +53,8 @@ from neuflow.cycle.control import (
     sequencer_wires,
     start,
 )
-from neuflow.cycle.figures import FIGURES, figures_edge, next_window, store_window
+from neuflow.cycle.figures import FIGURES, count_all, figures_edge, next_window, store_window
+from neuflow.cycle.jump import is_still, jump, keep_memory, keep_still, may_be_still, still_cycles
 from neuflow.cycle.lines import LINES, line_edge, line_wires
 from neuflow.cycle.memory import MEMORY, memory_edge, memory_wires, reset_memory
 from neuflow.cycle.parts import STORE
@@ -51,12 +71,12 @@ from neuflow.cycle.state import (
     MAX_COLUMNS,
     READ_OPERAND,
     READ_ROWS,
-    UNITS,
     WIRES,
     WRITE,
     Record,
     grid_record,
     new_wires,
+    overlaid,
 )
 from neuflow.cycle.write_port import (
     WRITE_PORT,
@@ -70,26 +90,27 @@ from neuflow.layout import FLAG_BITS, Activity, Cause
 OPERAND = READ_OPERAND - READ_ROWS
 """Read ports of a column: rows 0, weights 1, operand 2."""
 
-MACHINE = np.dtype(
+MACHINE = overlaid(
     [
         ("grid", GRID),
         ("memory", MEMORY),
         ("arbiter", ARBITER),
         ("sequencer", SEQUENCER),
         ("fetcher", FETCHER),
+        ("rows_lines", LINES),
+        ("weights_lines", LINES),
         ("counters", COUNTERS),
         ("bus", BUS),
         ("readers", READ_PORT, (MAX_COLUMNS, 3)),
         ("operand_lines", OPERAND_LINE, (MAX_COLUMNS,)),
-        ("rows_lines", LINES),
-        ("weights_lines", LINES),
         ("writers", WRITE_PORT, (MAX_COLUMNS,)),
         ("wires", WIRES, (MAX_COLUMNS,)),
         ("tiles", TILES),
         ("figures", FIGURES),
         ("store", STORE),
-    ]
-)
+    ],
+    first="arbiter", last="weights_lines",
+)  # fmt: skip
 """The grid and its memory (blocks.top). Functions get it, or parts of it, by reference: arrays as
 arguments would cost a count of references at every call."""
 
@@ -106,14 +127,22 @@ _READ_OPERAND_BIT = 1 << Activity.READ_OPERAND
 _WRITE_BIT, _WRITE_DONE_BIT = 1 << Activity.WRITE, 1 << Activity.WRITE_DONE
 
 
-def new_machine(grid: GridConfig, memory: MemoryConfig, size: int, seed: int | None) -> Record:
-    """Return a machine after reset (an array of length 1); memory of ``size`` bytes."""
+def new_machine(
+    grid: GridConfig, memory: MemoryConfig, size: int, seed: int | None, plain: bool = False
+) -> Record:
+    """Return a machine after reset (an array of length 1); memory of ``size`` bytes.
+
+    With ``plain`` every part moves in every cycle: slower, and the same.
+    """
     made = np.zeros(1, MACHINE)
     m = made[0]
     m["grid"] = grid_record(grid)[0]
     m["wires"][: grid.columns] = new_wires(grid)
     m["tiles"] = new_tiles(grid)[0]
     m["figures"]["width"] = 1
+    m["tiles"]["plain"] = plain
+    m["wires"]["wakes"] = ALL
+    m["bus"]["wakes"] = 1
     reset_memory(m["memory"], memory, size, seed)
     at = reset_arbiter(m["arbiter"], reset_fetcher(grid, m["fetcher"], 0))
     for c in range(grid.columns):
@@ -124,40 +153,61 @@ def new_machine(grid: GridConfig, memory: MemoryConfig, size: int, seed: int | N
 
 
 @part
+def _begin(m, now):
+    """Which parts move in this cycle, so far as registers tell."""
+    m.tiles.now = now
+    m.bus.awake = m.bus.wakes | m.tiles.plain
+    m.bus.wakes = 0
+    for c in range(m.grid.columns):
+        wires = m.wires[c]
+        wires.awake = ALL if m.tiles.plain else wires.wakes
+        wires.wakes = 0
+        if wires.resumes > now:
+            wires.awake &= ~ARRAY
+        elif wires.resumes >= 0:
+            wires.awake |= ARRAY
+            wires.resumes = -1
+
+
+@part
 def _offers(m, c):
     """What column ``c`` and its ports offer from their registers."""
-    wires, receivers = m.wires[c], m.wires[c].receivers
-    for k in range(3):
-        m.readers[c, k].busy |= receivers[READ_ROWS + k].valid
-    wires.partials.valid = 0
-    wires.global_in.valid = 0
-    line = m.operand_lines[c]
-    if line.narrow.left:
-        to = wires.global_in if line.dest & 1 else wires.partials
-        operand_line_wires(m.grid, line, to)
-
-    writer = m.writers[c]
-    wires.write_source = writer.cutter.source
-    wires.activity = 0
+    wires = m.wires[c]
     column_offers(m.grid, wires, m.tiles, c)
-    wires.write.ready = 0
-    writer.busy |= receivers[WRITE].valid
-    if writer.busy:
-        write_port_wires(writer, wires.write)
+    if wires.awake & (BACK | OPERAND_READER):
+        wires.partials.valid = 0
+        wires.global_in.valid = 0
+        line = m.operand_lines[c]
+        if line.narrow.left:
+            to = wires.global_in if line.dest & 1 else wires.partials
+            operand_line_wires(m.grid, line, to)
+    if wires.awake & (BACK | WRITER):
+        writer = m.writers[c]
+        wires.write_source = writer.cutter.source
+        write_offer(m.grid, wires, m.tiles, c)
+        wires.write.ready = 0
+        if wires.write.valid:
+            wires.awake |= WRITER
+        if wires.awake & WRITER:
+            write_port_wires(writer, wires.write)
+        if wires.write.ready:
+            wires.awake |= BACK
 
 
 @part
 def _lines_wires(m, c):
     """What the lines bring to column ``c``."""
     wires = m.wires[c]
-    source = wires.rows_source
-    wires.rows_line.valid = 0
-    if wires.rows_listening and source < m.grid.columns:
-        line_wires(m.rows_lines, m.readers[source, 0], source, c, wires.rows_line)
-    source = wires.weights_source
-    wires.weights_line.valid = 0
-    if wires.weights_listening and source < m.grid.columns:
-        line_wires(m.weights_lines, m.readers[source, 1], source, c, wires.weights_line)
+    if wires.awake & ROWS:
+        source = wires.rows_source
+        wires.rows_line.valid = 0
+        if wires.rows_listening and source < m.grid.columns:
+            line_wires(m.rows_lines, m.readers[source, 0], source, c, wires.rows_line)
+    if wires.awake & WEIGHTS:
+        source = wires.weights_source
+        wires.weights_line.valid = 0
+        if wires.weights_listening and source < m.grid.columns:
+            line_wires(m.weights_lines, m.readers[source, 1], source, c, wires.weights_line)
 
 
 @part
@@ -182,6 +232,7 @@ def _lines_ready(m, p):
                 line_edge(m.weights_lines, p, port, columns, taken)
             if port.ready:
                 m.wires[p].activity |= _READ_BITS[k]
+                m.wires[p].awake |= READER << k
 
 
 @part
@@ -189,17 +240,22 @@ def _ports_wires(m, c):
     """Handshakes of operand line and write port, and what they add to the activity."""
     wires = m.wires[c]
     line, port = m.operand_lines[c], m.readers[c, OPERAND]
-    if line.narrow.left or port.leaves.valid:
+    if wires.awake & (BACK | OPERAND_READER) and (line.narrow.left or port.leaves.valid):
         taken = (wires.partials.valid != 0 and wires.partials.ready != 0) or (
             wires.global_in.valid != 0 and wires.global_in.ready != 0
         )
         if taken:
             wires.activity |= _READ_OPERAND_BIT
         operand_line_edge(m.grid, line, port, taken)
-    if wires.write.valid and wires.write.ready:
-        wires.activity |= _WRITE_BIT
-    if m.writers[c].done:
-        wires.activity |= _WRITE_DONE_BIT
+        if port.ready:
+            wires.awake |= OPERAND_READER
+        if taken or port.ready:
+            wires.wakes |= BACK
+    if wires.awake & WRITER:
+        if wires.write.valid and wires.write.ready:
+            wires.activity |= _WRITE_BIT
+        if m.writers[c].done:
+            wires.activity |= _WRITE_DONE_BIT
 
 
 @part
@@ -208,14 +264,30 @@ def _column_edges(m, c):
     wires, receivers = m.wires[c], m.wires[c].receivers
     column_edge(m.grid, wires, m.tiles, c)
     for k in range(3):
-        if m.readers[c, k].busy:
-            read_port_edge(m, m.readers[c, k], receivers[READ_ROWS + k])
-    if m.writers[c].busy:
-        write_port_edge(m, m.writers[c], receivers[WRITE], wires.write)
-    for unit in range(UNITS):
-        receiver = receivers[unit]
-        if receiver.full or receiver.mine or (receiver.valid and receiver.ready):
-            receiver_edge(m.bus, receiver)
+        if wires.awake >> k & READER:
+            _reader_edge(m, c, k)
+    if wires.awake & WRITER:
+        writer = m.writers[c]
+        keep(m.tiles.before, 0, writer)
+        write_port_edge(m, writer, receivers[WRITE], wires.write)
+        if changed(m.tiles.before, 0, writer):
+            wires.wakes |= WRITER
+    receivers_edge(m.bus, wires, m.tiles.before)
+
+
+@part
+def _reader_edge(m, c, k):
+    """Read port ``k`` of column ``c``; who listens to it is woken."""
+    port = m.readers[c, k]
+    keep(m.tiles.before, 0, port)
+    read_port_edge(m, port, m.wires[c].receivers[READ_ROWS + k])
+    if changed(m.tiles.before, 0, port) == 0:
+        return
+    m.wires[c].wakes |= READER << k
+    if k != OPERAND and port.leaves.valid:
+        for sink in range(m.grid.columns):
+            if port.leaves.b >> (1 + sink) & 1:
+                m.wires[sink].wakes |= WEIGHTS if k else ROWS
 
 
 @part
@@ -229,25 +301,47 @@ def _complete_activity(m, wires):
 
 
 @part
-def _cycle(m, now):
-    """One cycle: all wires, then all edges."""
+def _columns_wires(m):
+    """Wires of all columns, lines and ports; return the columns' flags, ORed."""
     columns = m.grid.columns
-    memory_wires(m.memory, now)
-    sequencer_wires(m, bus_ready(m.bus))
-    if m.bus.busy:
-        bus_wires(m)
+    awake = 0
     for c in range(columns):
-        _offers(m, c)
+        if m.wires[c].awake:
+            _offers(m, c)
     arbiter_wires(m)
     for c in range(columns):
-        _lines_wires(m, c)
-        column_wires(m.grid, m.wires[c], m.tiles, c)
+        wires = m.wires[c]
+        awake |= wires.awake
+        if wires.awake:
+            _lines_wires(m, c)
+            column_wires(m.grid, wires, m.tiles, c)
+        else:
+            wires.activity = wires.resting
     activity = 0
     for c in range(columns):
-        _lines_ready(m, c)
-        _ports_wires(m, c)
-        _complete_activity(m, m.wires[c])
-        activity |= m.wires[c].activity
+        wires = m.wires[c]
+        if awake & (ROWS | WEIGHTS | READER | READER << 1):
+            _lines_ready(m, c)
+        if wires.awake:
+            _ports_wires(m, c)
+        _complete_activity(m, wires)
+        activity |= wires.activity
+    return activity
+
+
+@part
+def _cycle(m, now):
+    """One cycle: all wires, then all edges. Return whether it was still (``cycle.jump``)."""
+    _begin(m, now)
+    keep_memory(m)
+    memory_wires(m.memory, now)
+    sequencer_wires(m, bus_ready(m.bus))
+    if m.bus.awake:
+        bus_wires(m)
+    activity = _columns_wires(m)
+    still = may_be_still(m)
+    if still:
+        keep_still(m)
 
     # In an order in which each finds the registers of the others as they were.
     sequencer_edge(m)
@@ -257,10 +351,17 @@ def _cycle(m, now):
     arbiter_edge(m)
     memory_edge(m.memory, now, m.arbiter, m.grid.bus_words * 2)
     addresses_edge(m, fetch_address)
-    for c in range(columns):
-        _column_edges(m, c)
-    if m.bus.busy or m.sequencer.config_moves:
+    m.tiles.crossing = m.tiles.words_move = 0
+    for c in range(m.grid.columns):
+        if m.wires[c].awake:
+            _column_edges(m, c)
+    if m.tiles.crossing:
+        for c in range(m.grid.columns):
+            m.wires[c].wakes |= BACK
+    m.bus.wakes |= m.tiles.words_move
+    if m.bus.awake or m.sequencer.config_moves:
         bus_edge(m)
+    return still and is_still(m)
 
 
 @kernel
@@ -289,24 +390,38 @@ def run(machines, code, bus, packets, write_done, write_causes, timeline, trace,
         word = s.program_counter
         s.word = code[word] if word < len(code) else 0
         s.bus_word = bus[word] if word < len(code) else 0
-        _cycle(m, now)
+        still = _cycle(m, now)
         if m.bus.loads:
             receivers_load(m, packets)
         for c in range(columns):
-            bits = m.wires[c].activity
-            n = m.figures.writes[c]
-            if bits & _WRITE_DONE_BIT and n < write_done.shape[1]:
-                write_done[c, n] = now
-                for k in range(write_causes.shape[2]):
-                    write_causes[c, n, k] = m.figures.causes[k]
-                m.figures.writes[c] += 1
-            if now < len(trace):
-                trace[now, c] = bits
+            if m.wires[c].activity & _WRITE_DONE_BIT:
+                _note_write(m, c, now, write_done, write_causes)
+        cycles = 1
         if figures_edge(m):
             next_window(m, timeline)
-        now += 1
+        if still:
+            cycles += still_cycles(m, now + 1, limit)
+            jump(m, cycles - 1)
+            if m.figures.filled == m.figures.width:
+                next_window(m, timeline)
+        for time in range(now, min(now + cycles, len(trace))):
+            for c in range(columns):
+                trace[time, c] = m.wires[c].activity
+        now += cycles
     if m.figures.filled:
         store_window(m, timeline)
+
+
+@part
+def _note_write(m, c, now, write_done, write_causes):
+    """A WRITE descriptor of column ``c`` is done."""
+    n = m.figures.writes[c]
+    if n < write_done.shape[1]:
+        count_all(m)
+        write_done[c, n] = now
+        for k in range(write_causes.shape[2]):
+            write_causes[c, n, k] = m.figures.causes[k]
+        m.figures.writes[c] += 1
 
 
 __all__ = ["LATE", "MACHINE", "new_machine", "run"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neuflow.cycle.compiled import part
-from neuflow.cycle.state import INT, record
+from neuflow.cycle.state import INT, overlaid, record
 from neuflow.grid import MEMORY_RANGES, MemoryConfig
 
 MAX_OUTSTANDING = MEMORY_RANGES["outstanding"][1]  # a power of two
@@ -23,7 +23,7 @@ FREE, READING, WRITING = range(3)
 
 BUS = record("level", "serving")
 
-MEMORY = np.dtype(
+MEMORY = overlaid(
     [
         *[(name, INT) for name in (
             "tokens", "cost", "shared", "read_latency", "write_latency", "outstanding", "size",
@@ -35,7 +35,8 @@ MEMORY = np.dtype(
         ("writes", BURSTS),
         ("responses", BURSTS),
         ("stalls", STALLS),
-    ]
+    ],
+    last="bus",
 )  # fmt: skip
 """Memory model. The channels' payload is that of the first entry of the queues."""
 

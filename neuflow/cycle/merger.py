@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neuflow.cycle.compiled import part
+from neuflow.cycle.compiled import called, part
 from neuflow.cycle.state import record
 
 MERGER = record(
@@ -27,7 +27,7 @@ def merger_rests(p):
     return not (p.valid or p.there or p.flush)
 
 
-@part
+@called
 def merger_edge(p, lanes, start, i_valid, i_count, i_last, o_ready):
     """Move the registers; ``start``: lane of a packet's first word (a Packer: 0)."""
     if p.valid and not o_ready:

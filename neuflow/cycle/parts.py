@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuflow.cycle.compiled import part
+from neuflow.cycle.compiled import called, part
 from neuflow.cycle.state import INT, record
 
 SLICE = record("valid", "a", "b", "spare_valid", "spare_a", "spare_b")
@@ -42,7 +42,7 @@ def slice_edge(s, i_valid, i_a, i_b, o_ready):
         s.spare_valid = 1
 
 
-@part
+@called
 def queue_edge(q, store, push, value, o_ready):
     """blocks.queue.Queue; ``push``: an entry comes, and there is room for it."""
     fetch = q.level != 0 and (q.valid == 0 or o_ready)

@@ -27,12 +27,11 @@ from neuflow.cycle.parts import (
     slice_edge,
     tag_edge,
 )
-from neuflow.cycle.state import INT, record
+from neuflow.cycle.state import INT, overlaid, record
 from neuflow.grid import GridConfig
 
-READ_PORT = np.dtype(
+READ_PORT = overlaid(
     [
-        ("busy", INT),  # something is in it, so its registers may move
         ("walker", WALKER),
         ("runs", SLICE),  # a: first word, b: ``run_tail``
         ("splitter", SPLITTER),
@@ -138,11 +137,6 @@ def read_port_edge(m, port, receiver):
     port.granted = 0
     port.arrives = 0
     port.ready = 0
-    port.busy = (
-        w.active | runs.valid | s.there | s.active | asks.valid | pieces.level | pieces.valid
-        | buffer.level | buffer.valid | port.left | port.head.there | port.merger.there
-        | port.merger.valid | port.merger.flush | port.leaves.valid
-    )  # fmt: skip
 
 
 @part

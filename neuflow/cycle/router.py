@@ -9,13 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from neuflow.cycle.compiled import part
-from neuflow.cycle.state import INT, LINK, ROUTE_WORD, Record
+from neuflow.cycle.state import INT, LINK, LOWEST, ROUTE_WORD, Record
 from neuflow.layout import RouterIn, RouterOut
 
 INPUTS, OUTPUTS = len(RouterIn), len(RouterOut)
-
-LOWEST = np.array([(n & -n).bit_length() - 1 for n in range(1 << OUTPUTS)], np.int64)
-"""The lowest member of a set; ``n & (n - 1)`` is the set without it."""
 
 OUT = np.dtype(
     [

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from neuflow.cycle.compiled import part
 from neuflow.cycle.pipeline import SPARE, slice_edge
-from neuflow.cycle.state import INT, LINK
+from neuflow.cycle.state import INT, LINK, overlaid
 from neuflow.layout import SIZE
 
 ALL_STORED = (1 << SIZE) - 1
@@ -16,7 +14,7 @@ _FLUSHING = 0b1111
 """Stages behind the count that a configuration waits for."""
 _FLUSHED = _FLUSHING ^ (_FLUSHING >> 1)
 
-ROW_STORE = np.dtype(
+ROW_STORE = overlaid(
     [
         ("lead", INT),  # passes stored whole and not yet done by the array
         *((n, INT) for n in ("active", "opened", "flushing")),

@@ -38,6 +38,28 @@ def record(*names: str) -> np.dtype[np.void]:
     return np.dtype([(name, INT) for name in names])
 
 
+def overlaid(
+    fields: npt.DTypeLike, name: str = "flat", first: str = "", last: str = ""
+) -> np.dtype[np.void]:
+    """Return a record type with one field more: numbers that lie over those from ``first`` to ``last``.
+
+    Without ``first`` and ``last`` it lies over all fields.
+    """
+    plain = np.dtype(fields)
+    assert plain.fields is not None and plain.names is not None
+    at = {n: plain.fields[n][1] for n in plain.names}
+    begin = at[first or plain.names[0]]
+    end = at[last] + plain.fields[last][0].itemsize if last else plain.itemsize
+    return np.dtype(
+        {
+            "names": [*plain.names, name],
+            "formats": [*(plain.fields[n][0] for n in plain.names), (INT, ((end - begin) // 8,))],
+            "offsets": [*at.values(), begin],
+            "itemsize": plain.itemsize,
+        }
+    )
+
+
 LINK = record("valid", "ready", "count", "last", "dest")
 """A stream at this cycle: the handshake, the beat's words and its last flag; ``dest`` where the
 stream has one (rows, weights, operand lines)."""
@@ -71,7 +93,7 @@ CONFIG = _config()
 """A decoded packet: a row of the table of packets (``fields``) under the names of every layout, one
 upon the other, so that ``receiver.o.drain.width`` reads as in the block."""
 
-RECEIVER = np.dtype(
+RECEIVER = overlaid(
     [
         ("depth", INT),  # grid.config_queue
         ("mine", INT),  # registers of blocks.config.ConfigReceiver: a word of its own has arrived
@@ -86,8 +108,9 @@ RECEIVER = np.dtype(
         ("ready", INT),  # wire: the unit takes the configuration in this cycle
         ("loads", INT),  # ``packet`` has changed: its fields are yet to be copied
         ("o", CONFIG),  # o.payload: its fields
-    ]
-)
+    ],
+    first="mine", last="packet",
+)  # fmt: skip
 """A configuration receiver. ``packet`` is a row of the table of decoded packets: the judge never
 moves configuration words, only which packet they belong to."""
 
@@ -118,6 +141,10 @@ MAX_ROWS = 11
 """Tiles of a column at most (grid.fifo_tiles is at most 8)."""
 MAX_COLUMNS = COLUMN_BITS
 
+LOWEST = np.array([(n & -n).bit_length() - 1 for n in range(1 << UNITS)], np.int64)
+"""The lowest member of a set of units, tiles of a column, or ports of a router, one bit each;
+``n & (n - 1)`` is the set without it."""
+
 ROUTE_WORD = record("take", "output", "input", "peers")
 """A ROUTE word on the bus; ``take`` is 1 in the cycle in which its router takes it."""
 
@@ -135,7 +162,12 @@ WIRES = np.dtype(
         ("write_source", INT),
         ("receivers", RECEIVER, (UNITS,)),
         ("route", ROUTE_WORD, (MAX_ROWS,)),  # what the router of a tile takes from the bus
+        ("routed", INT),  # tiles whose router takes something
         ("activity", INT),  # bits of layout.Activity
+        ("resting", INT),  # those of them that stay while all of the column sleeps
+        ("awake", INT),  # parts that move in this cycle, see cycle.awake
+        ("wakes", INT),  # parts that are to move in the next
+        ("resumes", INT),  # first cycle in which an array that runs ahead is to move; -1: none does
     ]
 )
 """What passes between the tiles of a column and the ports, lines and taps around them."""
@@ -161,4 +193,5 @@ def new_wires(grid: GridConfig) -> Record:
     """Return the wires of all columns after reset."""
     made = np.zeros(grid.columns, WIRES)
     made["receivers"]["depth"] = grid.config_queue
+    made["resumes"] = -1
     return made

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from neuflow.blocks.conv_weights import PARAMETER_BEATS
 from neuflow.cycle.compiled import part
-from neuflow.cycle.state import INT, record
+from neuflow.cycle.state import INT, overlaid, record
 
 RING = record(
     "space",  # beats that may still come
@@ -18,7 +16,7 @@ RING = record(
 )
 """blocks.conv_weights.Ring."""
 
-WEIGHT_STORE = np.dtype(
+WEIGHT_STORE = overlaid(
     [
         ("weights", RING),
         ("blocks", RING),  # parameters

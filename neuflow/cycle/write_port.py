@@ -9,7 +9,7 @@ from neuflow.cycle.compiled import part
 from neuflow.cycle.dma_address import WALKER, walker_edge, walker_last
 from neuflow.cycle.merger import MERGER, merger_edge, merger_ready
 from neuflow.cycle.parts import QUEUE, SLICE, TAG, queue_at, queue_edge, slice_edge, tag_edge
-from neuflow.cycle.state import INT, record
+from neuflow.cycle.state import INT, overlaid, record
 from neuflow.grid import GridConfig
 
 CUTTER = record(
@@ -23,9 +23,8 @@ BURST = record("fresh", "beat", "first", "length")
 """``Placer._build_bursts``: the burst that the merger's beats fill. ``fresh``: it is a run's first
 beat; else ``beat``: its address, ``first``: that of its burst, ``length``: beats before it."""
 
-WRITE_PORT = np.dtype(
+WRITE_PORT = overlaid(
     [
-        ("busy", INT),
         ("walker", WALKER),
         ("runs", SLICE),  # a: first word, b: words, last, source
         ("cutter", CUTTER),
@@ -169,8 +168,3 @@ def write_port_edge(m, port, receiver, link):
     port.granted = 0
     port.data_ready = 0
     port.response = 0
-    port.busy = (
-        w.active | runs.valid | port.cutter.active | port.cutter.valid | port.merger.there
-        | port.merger.valid | port.merger.flush | port.buffer.level | port.buffer.valid
-        | port.bursts.level | port.bursts.valid | port.asks.valid | port.under_way | port.done
-    )  # fmt: skip

@@ -1,0 +1,160 @@
+"""What the judge *cycle* leaves out would change nothing: with it and without, all is equal."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from test_cycle import MEMORIES, RandomCopies, lenet
+
+from neuflow.compiler import compile_graph
+from neuflow.cycle import array, awake, column, judge, state
+from neuflow.grid import TINY, MemoryConfig
+from neuflow.ir import Program
+from tests.random_graphs import RandomGraph
+
+
+def assert_plain_is_equal(program: Program, images: int, memory: MemoryConfig, seed: int | None) -> None:
+    """Run the judge with sleep and jumps, and without; compare all that it measures, and traces."""
+    want = judge.simulate(program, images, memory, seed, plain=True)
+    traces = np.zeros((2, want.cycles, program.grid.columns), np.uint32)
+    judge.simulate(program, images, memory, seed, trace=traces[0], plain=True)
+    got = judge.simulate(program, images, memory, seed, trace=traces[1])
+    for field in dataclasses.fields(want):
+        if field.name != "seconds":
+            assert getattr(got, field.name) == getattr(want, field.name), field.name
+    assert np.array_equal(*traces)
+
+
+@pytest.mark.parametrize("case", range(24))
+def test_copies(case: int) -> None:
+    seed = case if case % 2 else None
+    assert_plain_is_equal(RandomCopies(case).program, 1 + case % 3, MEMORIES[case % len(MEMORIES)], seed)
+
+
+@pytest.mark.parametrize("case", range(40))
+def test_random_graphs(case: int) -> None:
+    made = RandomGraph(2000 + case)
+    compiled = compile_graph(made.net.build(*made.outputs), TINY)
+    seed = case if case % 4 == 3 else None
+    assert_plain_is_equal(compiled, 1 + case % 2, MEMORIES[case % len(MEMORIES)], seed)
+
+
+@pytest.mark.parametrize("seed", [None, 4])
+def test_four_columns(seed: int | None) -> None:
+    program = lenet("b", 10, "virtex6").ir
+    for memory in MEMORIES:
+        assert_plain_is_equal(program, 10, memory, seed)
+
+
+# --- an array that runs ahead -----------------------------------------------------------------------
+
+_wires = numba.njit(lambda g, w, t: column.convolver_wires(g[0], w[0], t[0].columns[0]))
+_edge = numba.njit(lambda g, w, t: column.convolver_edge(g[0], w[0], t[0], t[0].columns[0]))
+
+REGISTERS = (
+    "lanes", "active", "flushing", "group", "block", "channel", "ky", "kx", "odd", "begins",
+    "in_flight", "last_row", "count", "stages", "ending", "told", "released", "pass_done",
+)  # fmt: skip
+
+
+def compiled(function: Any) -> Any:
+    """Compile ``array_ahead``, or a mutation of it, for arrays of records."""
+    inner = numba.njit(function)
+    return numba.njit(
+        lambda w, t: inner(
+            t[0].columns[0].array, w[0].receivers[state.ARRAY].o.array, t[0].columns[0].weights.weights
+        )
+    )
+
+
+class Machine:
+    """The array of one column in front of a drain that takes all, with rows and some weights."""
+
+    def __init__(self, rng: random.Random):
+        self.grid, self.wires, self.tiles = (
+            state.grid_record(TINY), state.new_wires(TINY)[:1], column.new_tiles(TINY),
+        )  # fmt: skip
+        wires, self.column = self.wires[0], self.tiles[0]["columns"][0]
+        self.tiles[0]["plain"] = 1
+        wires["awake"] = awake.ARRAY | awake.WEIGHTS
+        receiver = wires["receivers"][state.ARRAY]
+        receiver["valid"] = 1
+        fields = SimpleNamespace(
+            groups=rng.randint(1, 3), blocks=rng.randint(1, 2), channels=rng.randint(1, 6),
+            kernel_y=rng.randint(1, 3), kernel_x=rng.randint(1, 3), pitch=rng.randint(1, 9),
+            stride=1, rows=20, maps=1, height_out=30, width_out=9, stream_weights=rng.random() < 0.2,
+        )  # fmt: skip
+        for name, value in vars(fields).items():
+            receiver["o"]["array"][name] = value
+        self.column["rows"]["stored"] = 99
+        ring = self.column["weights"]["weights"]
+        ring["unread"], ring["ready"] = rng.randint(2, 12), 1
+
+    def step(self) -> int:
+        _wires(self.grid, self.wires, self.tiles)
+        bits = int(self.column["array"]["bits"])
+        _edge(self.grid, self.wires, self.tiles)
+        return bits
+
+    def registers(self) -> list[Any]:
+        ring = self.column["weights"]["weights"]
+        held = [self.column["array"][name].tolist() for name in REGISTERS]
+        lanes = self.column["array"]["lanes"]
+        held[0] = [int(lanes[name]) for name in array.COORDINATES.names or () if name != "fed"]
+        return [*held, *(int(ring[name]) for name in ("passed", "unread", "ready"))]
+
+
+def runs_ahead(ahead: Any, seeds: range) -> int:
+    """Let arrays run ahead and, side by side, step; return how often one did."""
+    found = 0
+    for seed in seeds:
+        rng = random.Random(seed)
+        machine = Machine(rng)
+        for _ in range(120):
+            bits = machine.step()
+            ring = machine.column["weights"]["weights"]
+            if not ring["ready"] and rng.random() < 0.5:
+                ring["unread"] += rng.randint(2, 20)
+                ring["ready"] = 1
+            other = Machine(random.Random(seed))
+            other.wires[:], other.tiles[:] = machine.wires, machine.tiles
+            cycles = ahead(other.wires, other.tiles)
+            for _ in range(cycles):
+                assert machine.step() == bits, "what others see"
+                assert machine.column["array"]["stages"] == 0
+            if cycles:
+                found += 1
+                assert machine.registers() == other.registers()
+    return found
+
+
+def test_an_array_that_runs_ahead_is_where_it_would_be() -> None:
+    assert runs_ahead(compiled(array.array_ahead.py_func), range(60)) > 100
+
+
+@pytest.mark.parametrize(
+    ("condition", "without"),
+    [
+        ("not a.lanes.full or", ""),
+        ("not c.stream_weights", "True"),
+        ("a.issue and", ""),
+        ("if not steady or a.stages or", "if not steady or"),
+        ("2 * (ring.unread - 1)", "2 * ring.unread"),
+        ("c.channels * area - 1", "c.channels * area"),
+        ("+ 1 - a.odd", "+ 1"),
+    ],
+)
+def test_each_condition_of_running_ahead_is_needed(condition: str, without: str) -> None:
+    text = inspect.getsource(array.array_ahead.py_func).replace("@part\n", "")
+    assert text.count(condition) == 1
+    names = dict(vars(array))
+    exec(text.replace(condition, without), names)
+    with pytest.raises(AssertionError):
+        runs_ahead(compiled(names["array_ahead"]), range(60))
