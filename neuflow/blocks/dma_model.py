@@ -31,8 +31,11 @@ def runs(descriptor: Descriptor) -> Iterator[int]:
 
 def word_addresses(descriptor: Descriptor) -> NDArray[np.int64]:
     """Return the address of every word of the packet, in order."""
-    starts = np.fromiter(runs(descriptor), np.int64)
-    return (starts[:, None] + np.arange(descriptor["run"])).reshape(-1)
+    at = np.arange(descriptor["run"], dtype=np.int64) + descriptor["base"]
+    for level in range(3):
+        steps = np.arange(descriptor[f"count{level}"], dtype=np.int64) * descriptor[f"step{level}"]
+        at = (steps[:, None] + at).reshape(-1)
+    return at
 
 
 def bursts(descriptor: Descriptor, grid: GridConfig) -> list[tuple[int, int]]:

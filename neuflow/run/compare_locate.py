@@ -308,7 +308,8 @@ class Locator:
                 "kernel_y": conv.kernel_y, "kernel_x": conv.kernel_x, "stream_weights": 1,
             }  # fmt: skip
             packet = section[begin + at : begin + at + size]
-            parameters, taps = DeviceConvolver(grid)._weights(fields, fields, packet)
+            parameters, blocks = DeviceConvolver(grid)._weights(fields, fields, packet)
+            taps = blocks.transpose(0, 2, 1).reshape(len(blocks) * grid.maps, -1)
             mine = spot.map - piece.out.maps.lo
             if chain.is_dense:
                 box: tuple = (memory_order(chain.source_shape)[part.channels.lo : part.channels.hi],)
@@ -320,7 +321,7 @@ class Locator:
                     slice(part.kx.lo, part.kx.hi),
                 )
             mask[box] = True
-            words[box] = taps[mine].reshape(words[box].shape)
+            words[box] = taps[mine, : words[box].size].reshape(words[box].shape)
             bias = signed(parameters[:PARTIAL_WORDS, mine])
         return mask, words, bias
 

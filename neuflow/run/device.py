@@ -34,7 +34,7 @@ from neuflow.layout import (
     WindowOp,
 )
 from neuflow.run import frames
-from neuflow.run.device_convolver import DeviceConvolver
+from neuflow.run.device_convolver import DeviceConvolver, Shared
 from neuflow.run.device_memory import DeviceFault, Memory, Packet
 
 _NEIGHBOURS = {
@@ -80,9 +80,9 @@ class Device:
         self.work = len(code)
         self.input = self.work + program.work_words
         self.output = self.input + count * program.input_words
-        self.memory = Memory(self.output + count * program.output_words)
-        self.memory.load(0, code)
-        self.convolvers = [DeviceConvolver(grid) for _ in range(grid.columns)]
+        self.memory = Memory(code, self.output + count * program.output_words)
+        shared = Shared()
+        self.convolvers = [DeviceConvolver(grid, shared) for _ in range(grid.columns)]
         self.queues: dict[tuple[int, ...], deque[Config]] = {}
         self.inboxes: dict[tuple[int, ...], deque[Packet]] = {}
         self.unfenced: list[tuple[int, int]] = []
@@ -220,7 +220,7 @@ class Device:
         config = self._take(Kind.READ_OPERAND, column, 0)
         if config.fields["dest"] != wanted:
             raise DeviceFault(f"{config.origin}: comes at the wrong taker's turn")
-        return self.memory.read(config.fields, config.time, config.origin)
+        return self.memory.read(config.fields, config.time, config.origin).astype(np.int64)
 
     # Routers.
 

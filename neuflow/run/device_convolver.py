@@ -1,31 +1,45 @@
 """One convolver of the interpreter: passes by the formulas and capacity rules of docs/machine.md.
 
 Every word in the row buffer carries the pass and the record that it belongs to, and every lane
-checks what it reads: a ring that is too short, or two passes that meet, are found as such.
+checks what it reads: a ring that is too short, or two passes that meet, are found as such. Where
+words go does not depend on what they are. So a pass is looked at once, with the number of each word
+in its place (:meth:`DeviceConvolver._is_convolution`): if every lane reads what a convolution reads,
+then all passes with the same fields are worked out as convolutions, which is faster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuflow.fixed import requantise
 from neuflow.grid import GridConfig
+from neuflow.run.device_kernel import convolve, products
 from neuflow.run.device_memory import DeviceFault
 
 Fields = Mapping[str, int]
-Packet = NDArray[np.int64]
+Packet = NDArray[np.signedinteger[Any]]
 Taps = tuple[Packet, Packet, Packet, Packet]
 _CHUNK = 1 << 21
 """Words gathered at a time."""
 
 
+class Shared:
+    """What the convolvers of a grid find out once for all: nothing that changes their results."""
+
+    def __init__(self) -> None:
+        self.convolutions: dict[tuple[tuple[str, int], ...], bool] = {}
+        self.regions: dict[tuple[tuple[str, int], ...], tuple[NDArray[np.bool_], int]] = {}
+        self.planes: tuple[Packet, tuple[int, ...], NDArray[np.float64]] | None = None
+
+
 class DeviceConvolver:
     """Row buffer of one column, and the passes that run on it."""
 
-    def __init__(self, grid: GridConfig) -> None:
+    def __init__(self, grid: GridConfig, shared: Shared | None = None) -> None:
         self.grid = grid
         self.words = np.zeros(grid.row_words, np.int64)
         self.owner = np.full(grid.row_words, -1, np.int64)
@@ -33,6 +47,8 @@ class DeviceConvolver:
         self.passes = 0
         self.before = np.zeros(grid.row_words, bool)
         self.stored: Fields = {}
+        self.packet: Packet | None = None
+        self.shared = shared or Shared()
 
     def run(
         self, rows: Fields, weights: Fields, array: Fields, drain: Fields,
@@ -45,7 +61,12 @@ class DeviceConvolver:
         self.passes += rows_packet is not None
         self.stored = rows
         parameters, taps = self._weights(weights, array, weights_packet)
-        sums = self._sums(rows, array, rows_packet, taps)
+        real_only = not drain["partial_in"] and not drain["partial_out"]
+        if self._is_convolution(rows, array):
+            self._arrive(rows, rows_packet)
+            sums = self._convolve(rows, array, taps, real_only)
+        else:
+            sums = self._sums(rows, array, rows_packet, taps, real_only)
         return self._leave(array, drain, parameters, sums, partial)
 
     def _resident(self, rows: Fields) -> Fields:
@@ -80,7 +101,7 @@ class DeviceConvolver:
     # Weights.
 
     def _weights(self, weights: Fields, array: Fields, packet: Packet) -> tuple[Packet, Packet]:
-        """Return parameters (6, maps) and weights (maps, taps)."""
+        """Return parameters int64 (6, maps) and weights (blocks, taps or one more, maps of a block)."""
         p, blocks = self.grid.maps, array["blocks"]
         taps = array["channels"] * array["kernel_y"] * array["kernel_x"]
         even = taps + taps % 2
@@ -91,8 +112,7 @@ class DeviceConvolver:
         if not array["stream_weights"] and blocks * even * p > self.grid.weight_words:
             raise DeviceFault("weights overflow their buffer")
         parameters = packet[:lead].reshape(blocks, 6, p).transpose(1, 0, 2).reshape(6, -1)
-        body = packet[lead:].reshape(blocks, even, p)[:, :taps].transpose(0, 2, 1)
-        return parameters, body.reshape(blocks * p, taps)
+        return parameters.astype(np.int64), packet[lead:].reshape(blocks, even, p)
 
     # Rows and array.
 
@@ -107,16 +127,32 @@ class DeviceConvolver:
         at = at + y % s * rows["phase_y_step"] + x % s * rows["phase_x_step"]
         return at % self.grid.row_words
 
-    def _sums(self, rows: Fields, array: Fields, packet: Packet | None, taps: Packet) -> Packet:
-        """Store rows as their ring allows, by groups, and return sums (maps, groups * pixels)."""
+    def _arrive(self, rows: Fields, packet: Packet | None) -> None:
+        """Look at the rows that come, if any do, and at the place they are to have."""
+        if packet is None:
+            return
         shape = (rows["rows"], rows["channels"], rows["width"])
-        at = self._store_addresses(rows)
-        if packet is not None:
-            if packet.size != np.prod(shape):
-                raise DeviceFault(f"rows packet of {packet.size} words, not {shape}")
-            packet = packet.reshape(shape)
-            self._check_region(rows, at)
+        if packet.size != np.prod(shape):
+            raise DeviceFault(f"rows packet of {packet.size} words, not {shape}")
+        self.packet = packet.reshape(shape)
+        self._check_region(rows)
 
+    def _sums(
+        self, rows: Fields, array: Fields, packet: Packet | None, taps: Packet, real_only: bool
+    ) -> Packet:
+        """Return sums (maps, groups * pixels); ``real_only``: 0 where a lane is no output position."""
+        self._arrive(rows, packet)
+        result = np.zeros((taps.shape[0] * taps.shape[2], array["groups"] * self.grid.pixels), np.int64)
+        real = self._lanes(array, real_only)
+        for first, gathered in self._groups(rows, array):
+            lanes = np.flatnonzero(real[first : first + gathered.shape[1]])
+            result[:, first + lanes] = products(taps, np.ascontiguousarray(gathered[:, lanes]))
+        return result
+
+    def _groups(self, rows: Fields, array: Fields) -> Iterator[tuple[int, Packet]]:
+        """Store rows as their ring allows; yield first lanes, and words (taps, lanes) of groups."""
+        at, packet = self._store_addresses(rows), self.packet
+        assert packet is not None
         groups, pixels, count = array["groups"], self.grid.pixels, rows["rows"]
         first = np.arange(groups) * pixels
         top = first // array["pitch"] * array["stride"]
@@ -124,8 +160,8 @@ class DeviceConvolver:
         need = np.clip(bottom + array["need"], 0, count)
         free = np.clip(top + array["release"], 0, count)
         whole = rows["ring_rows"] >= count
-        step = max(1, _CHUNK // (taps.shape[1] * pixels)) if whole else 1
-        result = np.empty((len(taps), groups * pixels), np.int64)
+        taps = array["channels"] * array["kernel_y"] * array["kernel_x"]
+        step = max(1, _CHUNK // (taps * pixels)) if whole else 1
         stored, looked_up = 0, self._taps(array)
         for g in range(0, groups, step):
             before = free[g - 1] if g else 0
@@ -133,25 +169,113 @@ class DeviceConvolver:
                 raise DeviceFault(f"deadlock: group {g} needs {need[g]} rows, too short a ring")
             # As early as the ring allows: what is still needed must survive it.
             room = count if whole else min(count, free[g] + rows["ring_rows"])
-            if packet is not None:
-                self._store(packet[stored:room], at[stored:room], stored)
+            self._store(packet[stored:room], at[stored:room], stored)
             stored = max(stored, room)
             last = min(groups, g + step)
-            gathered = self._gather(rows, array, (g, last), looked_up, (need, free))
-            result[:, g * pixels : last * pixels] = _exact(taps, gathered)
+            yield g * pixels, self._gather(rows, array, (g, last), looked_up, (need, free))
         if need[-1] < count:
             raise DeviceFault(f"the last group does not wait for rows {need[-1]} and up")
         if (free[1:] > need[:-1]).any() or free[0] > 0:
             raise DeviceFault("rows are released that no group has waited for")
-        return result
 
-    def _check_region(self, rows: Fields, at: NDArray[np.int64]) -> None:
-        used = np.zeros(self.grid.row_words, bool)
-        used[at] = True
+    def _lanes(self, array: Fields, real_only: bool) -> NDArray[np.bool_]:
+        """Return which lanes of all groups are output positions, or all with ``real_only`` False."""
+        y, x = np.divmod(np.arange(array["groups"] * self.grid.pixels), array["pitch"])
+        return ((y < array["height_out"]) & (x < array["width_out"])) | (not real_only)
+
+    # Passes that are convolutions.
+
+    def _is_convolution(self, rows: Fields, array: Fields) -> bool:
+        """Whether every lane reads, at every tap, the word that a convolution reads, or 0.
+
+        Tried out on one channel, as channels lie side by side without touching each other.
+        """
+        size = rows["channels"] * rows["channel_step"]
+        if rows["channels"] != array["channels"] or rows["x_step"] != 1 or size > self.grid.row_words:
+            return False
+        if rows["channel_step"] != array["channel_step"] or size == 0:
+            return False
+        one_rows = {**rows, "channels": 1, "source": 0, "ahead": 0, "base": 0}
+        one_array = {**array, "channels": 1, "blocks": 1, "maps": 1, "base": 0}
+        key = (*one_rows.items(), *one_array.items())
+        if key not in self.shared.convolutions:
+            probe = DeviceConvolver(self.grid)
+            self.shared.convolutions[key] = probe._reads_as_convolution(one_rows, one_array)
+        return self.shared.convolutions[key]
+
+    def _reads_as_convolution(self, rows: Fields, array: Fields) -> bool:
+        """``_is_convolution`` of one channel; only for a convolver that does nothing else."""
+        if self._store_addresses(rows).max() >= rows["channel_step"]:
+            return False
+        self._arrive(rows, np.arange(1, 1 + rows["rows"] * rows["width"]))
+        tap_y, tap_x = self._tap_places(array)
+        for first, gathered in self._groups(rows, array):
+            y, x = np.divmod(first + np.arange(gathered.shape[1]), array["pitch"])
+            y = y * array["stride"] + tap_y[:, None]
+            x = x * array["stride"] + tap_x[:, None]
+            inside = (y >= 0) & (y < array["height"]) & (x >= 0) & (x < array["width"])
+            if (gathered != np.where(inside, y * rows["width"] + x + 1, 0)).any():
+                return False
+        return True
+
+    @staticmethod
+    def _tap_places(array: Fields) -> tuple[Packet, Packet]:
+        """Return per tap (ky, kx): input row and column at output position 0."""
+        ky, kx = np.divmod(np.arange(array["kernel_y"] * array["kernel_x"]), array["kernel_x"])
+        return array["tap_y"] + ky * array["dilation_y"], array["tap_x"] + kx * array["dilation_x"]
+
+    def _convolve(self, rows: Fields, array: Fields, taps: Packet, real_only: bool) -> Packet:
+        """Return what :meth:`_sums` does, of a pass that is a convolution."""
+        lanes, pitch, s = array["groups"] * self.grid.pixels, array["pitch"], array["stride"]
+        height, width = -(-lanes // pitch), pitch
+        if real_only:
+            height, width = array["height_out"], array["width_out"]
+        (y, phase_y), (x, phase_x) = (np.divmod(at, s) for at in self._tap_places(array))
+        top, left = int(y.min()), int(x.min())
+        shape = (height + int(y.max()) - top, width + int(x.max()) - left)
+        planes = self._planes(array, (s, top, left, *shape))
+        offset = (y - top) * shape[1] + x - left
+        count = (height - 1) * shape[1] + width
+        sums = convolve(taps, planes, phase_y * s + phase_x, offset, count)
+        result = np.zeros((len(sums), height, pitch), np.int64)
+        padded = np.zeros((len(sums), height * shape[1]))
+        padded[:, :count] = sums
+        result[:, :, :width] = padded.reshape(len(sums), height, -1)[:, :, :width]
+        result = result.reshape(len(sums), -1)[:, :lanes]
+        return np.pad(result, ((0, 0), (0, lanes - result.shape[1])))
+
+    def _planes(self, array: Fields, key: tuple[int, ...]) -> NDArray[np.float64]:
+        """Return the rows, phase by phase with zeros around: (channels, phases, words)."""
+        packet, held = self.packet, self.shared.planes
+        assert packet is not None
+        s, top, left, height, width = key
+        key = (*key, array["height"], array["width"])
+        if held is not None and held[0] is packet.base and held[1] == key:
+            return held[2]
+        image = packet[: array["height"], :, : array["width"]].transpose(1, 0, 2)
+        planes = np.zeros((len(image), s * s, height, width))
+        for phase in range(s * s):
+            part = image[:, phase // s :: s, phase % s :: s]
+            y, x = max(0, top), max(0, left)
+            part = part[:, y : top + height, x : left + width]
+            planes[:, phase, y - top :, x - left :][:, : part.shape[1], : part.shape[2]] = part
+        flat = planes.reshape(len(image), s * s, -1)
+        if packet.base is not None:
+            self.shared.planes = packet.base, key, flat
+        return flat
+
+    def _check_region(self, rows: Fields) -> None:
+        key = tuple(rows.items())
+        if key not in self.shared.regions:
+            at = self._store_addresses(rows)
+            used = np.zeros(self.grid.row_words, bool)
+            used[at] = True
+            self.shared.regions[key] = used, at.size
+        used, size = self.shared.regions[key]
         if rows["ahead"] and (used & self.before).any():
             raise DeviceFault("rows loaded ahead overwrite those of the pass before")
         self.before = used
-        if rows["ring_rows"] >= rows["rows"] and used.sum() != at.size:
+        if rows["ring_rows"] >= rows["rows"] and used.sum() != size:
             raise DeviceFault("two words of a whole map share an address")
 
     def _store(self, packet: Packet, at: NDArray[np.int64], first: int) -> None:
@@ -257,10 +381,3 @@ class DeviceConvolver:
             raise DeviceFault("the reorder buffer overflows")
         if padded != drain["blocks"] * grid.maps:
             raise DeviceFault("maps and blocks do not agree")
-
-
-def _exact(weights: Packet, words: Packet) -> Packet:
-    """Product of integer matrices; float64 is exact up to 2**22 products of 16-bit words."""
-    if weights.shape[1] >= 1 << 22:
-        return weights @ words
-    return (weights.astype(np.float64) @ words.astype(np.float64)).astype(np.int64)

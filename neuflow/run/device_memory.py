@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuflow.blocks.dma_model import word_addresses
 
-Packet = NDArray[np.int64]
+Packet = NDArray[np.signedinteger[Any]]
+Addresses = slice | NDArray[np.int64]
+"""Those of a packet in order; a slice where they follow one another."""
 _NEVER = -2
 _HOST = -1
 
@@ -22,53 +25,62 @@ class DeviceFault(Exception):
 
 
 class Memory:
-    """``words`` words. Times count instructions; a read sees a write only behind its fence."""
+    """``words`` words. Times count instructions; a read sees a write only behind its fence.
 
-    def __init__(self, words: int) -> None:
+    The first of them are ``fixed``, and are never written.
+    """
+
+    def __init__(self, fixed: NDArray[np.int16], words: int) -> None:
         self.data = np.zeros(words, np.int16)
-        self.writer = np.full(words, _NEVER, np.int32)
-        self.writable = np.zeros(words, bool)
+        self.data[: len(fixed)] = fixed
+        self.fixed = len(fixed)
+        self.writer = np.full(words - self.fixed, _NEVER, np.int32)
+        self.writable = np.zeros(words - self.fixed, bool)
         self.fenced: list[float] = []
 
-    def load(self, at: int, words: NDArray[np.int16], writable: bool = False) -> None:
-        """Put what the host loads."""
+    def load(self, at: int, words: NDArray[np.int16]) -> None:
+        """Put what the host loads behind the fixed words."""
         self.data[at : at + len(words)] = words
-        self.writer[at : at + len(words)] = _HOST
-        self.writable[at : at + len(words)] = writable
+        self.writer[at - self.fixed :][: len(words)] = _HOST
+        self.writable[at - self.fixed :][: len(words)] = False
 
     def forget(self, at: int, words: int) -> None:
         """Make a range writable and its contents unknown."""
-        self.writer[at : at + words] = _NEVER
-        self.writable[at : at + words] = True
+        self.writer[at - self.fixed :][:words] = _NEVER
+        self.writable[at - self.fixed :][:words] = True
 
-    def read(self, fields: Mapping[str, int], time: int, origin: str) -> Packet:
+    def read(self, fields: Mapping[str, int], time: int, origin: str) -> NDArray[np.int16]:
         """Return the packet of a READ that was sent at ``time``."""
         at = self._addresses(fields, origin)
-        writers = self.writer[at]
-        if (writers == _NEVER).any():
-            raise DeviceFault(f"{origin}: reads word {at[writers == _NEVER][0]}, never written")
-        last = np.unique(writers)
-        late = [w for w in last if w >= 0 and self.fenced[w] > time]
+        if isinstance(at, slice) and at.stop <= self.fixed:
+            return self.data[at]
+        writers = self._writers(at)
+        if _NEVER in writers:
+            word = next(w for w in self._each(at) if _NEVER in self._writers(slice(w, w + 1)))
+            raise DeviceFault(f"{origin}: reads word {word}, never written")
+        late = [w for w in writers if w >= 0 and self.fenced[w] > time]
         if late:
-            word = at[np.isin(writers, late)][0]
+            word = next(w for w in self._each(at) if self._writers(slice(w, w + 1)) & set(late))
             raise DeviceFault(f"{origin}: hazard, no fence since a write of word {word}")
-        return self.data[at].astype(np.int64)
+        return self.data[at].copy()
 
     def write(self, fields: Mapping[str, int], packet: Packet, origin: str) -> int:
         """Store the packet of a WRITE; return its number."""
         at = self._addresses(fields, origin)
-        if len(at) != len(packet):
-            raise DeviceFault(f"{origin}: names {len(at)} words, the packet has {len(packet)}")
-        if not self.writable[at].all():
-            word = at[~self.writable[at]][0]
+        count = at.stop - at.start if isinstance(at, slice) else len(at)
+        if count != len(packet):
+            raise DeviceFault(f"{origin}: names {count} words, the packet has {len(packet)}")
+        inside = self._behind_fixed(at)
+        low = at.start if isinstance(at, slice) else at.min()
+        if low < self.fixed or not self.writable[inside].all():
+            word = next(w for w in self._each(at) if w < self.fixed or not self.writable[w - self.fixed])
             raise DeviceFault(f"{origin}: word {word} is not the program's to write")
-        if len(np.unique(at)) != len(at):
+        if not isinstance(at, slice) and (np.diff(at) <= 0).any() and len(np.unique(at)) != len(at):
             raise DeviceFault(f"{origin}: writes a word twice")
-        before = self.writer[at]
-        if any(w >= 0 and self.fenced[w] == np.inf for w in np.unique(before)):
+        if any(w >= 0 and self.fenced[w] == np.inf for w in self._writers(at)):
             raise DeviceFault(f"{origin}: hazard, overwrites words whose write is not fenced")
         self.data[at] = packet
-        self.writer[at] = len(self.fenced)
+        self.writer[inside] = len(self.fenced)
         self.fenced.append(np.inf)
         return len(self.fenced) - 1
 
@@ -77,10 +89,45 @@ class Memory:
         for number in writes:
             self.fenced[number] = time
 
-    def _addresses(self, fields: Mapping[str, int], origin: str) -> NDArray[np.int64]:
+    def _addresses(self, fields: Mapping[str, int], origin: str) -> Addresses:
         if min(fields[name] for name in ("run", "count0", "count1", "count2")) < 1:
             raise DeviceFault(f"{origin}: a count of 0")
-        at = word_addresses(fields)
-        if at.min() < 0 or at.max() >= len(self.data):
+        words = fields["run"]
+        for level in range(3):
+            if fields[f"count{level}"] > 1 and fields[f"step{level}"] != words:
+                words = 0
+                break
+            words *= fields[f"count{level}"]
+        at: Addresses
+        if words:
+            at = slice(fields["base"], fields["base"] + words)
+            low, high = at.start, at.stop - 1
+        else:
+            at = word_addresses(fields)
+            low, high = at.min(), at.max()
+        if low < 0 or high >= len(self.data):
             raise DeviceFault(f"{origin}: address outside memory")
         return at
+
+    def _behind_fixed(self, at: Addresses) -> Addresses:
+        if isinstance(at, slice):
+            return slice(at.start - self.fixed, at.stop - self.fixed)
+        return at - self.fixed
+
+    def _each(self, at: Addresses) -> Iterator[int]:
+        """Yield the addresses one by one."""
+        yield from range(at.start, at.stop) if isinstance(at, slice) else map(int, at)
+
+    def _writers(self, at: Addresses) -> set[int]:
+        """Return who wrote these words; what is fixed comes from the host."""
+        if not isinstance(at, slice):
+            fixed = at.min() < self.fixed
+            found = self.writer[(at[at >= self.fixed] if fixed else at) - self.fixed]
+        else:
+            fixed = at.start < self.fixed
+            found = self.writer[max(at.start - self.fixed, 0) : max(at.stop - self.fixed, 0)]
+        # Words come in runs of one writer: few are left to be told apart.
+        ends = np.flatnonzero(found[1:] != found[:-1])
+        writers = set(np.unique(found[ends]).tolist())
+        writers.update(found[-1:].tolist())
+        return writers | {_HOST} if fixed else writers
