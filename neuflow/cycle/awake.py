@@ -3,8 +3,9 @@
 A part is a unit, or some that sleep together, with one bit of ``WIRES.awake``. After its edge a part
 falls asleep if the edge changed none of its registers and nothing passed at its links: as long as
 its inputs stay as they are, the next cycle would change nothing either, and its wires stay as they
-are. Whoever changes an input of a part wakes it: in this cycle through ``WIRES.awake`` (a wire), in
-the next through ``WIRES.wakes`` (a register). So no timing is said here or twice.
+are. (Where something passes, registers need not be compared.) Whoever changes an input of a part
+wakes it: in this cycle through ``WIRES.awake`` (a wire), in the next through ``WIRES.wakes`` (a
+register). So no timing is said here or twice.
 
 Registers are compared as plain numbers, through the field ``flat`` of a part's record.
 """

@@ -316,12 +316,13 @@ def convolver_edge(grid, wires, tiles, column):
 def _rows_edge(wires, tiles, column):
     rows, array, line = column.rows, column.array, wires.rows_line
     stored = rows.stored
-    takes = line.valid != 0 and line.ready != 0
-    keep(tiles.before, 0, rows)
+    moves = rows.store or (line.valid != 0 and line.ready != 0)
+    if not moves:
+        keep(tiles.before, 0, rows)
     rows_edge(rows, wires.receivers[state.ROWS], line, array.released, array.pass_done)
     if rows.stored != stored:
         wires.wakes |= ARRAY
-    if takes or changed(tiles.before, 0, rows):
+    if moves or changed(tiles.before, 0, rows):
         wires.wakes |= ROWS
 
 
@@ -329,7 +330,8 @@ def _rows_edge(wires, tiles, column):
 def _weights_edge(wires, tiles, column):
     weights = column.weights
     ready, valid, takes = weights.weights.ready, weights.valid, weights.take
-    keep(tiles.before, 0, weights)
+    if not takes:
+        keep(tiles.before, 0, weights)
     weights_edge(weights, wires.receivers[state.WEIGHTS], wires.weights_line, column.array, column.drain)
     if weights.weights.ready != ready:
         wires.wakes |= ARRAY
@@ -343,7 +345,8 @@ def _weights_edge(wires, tiles, column):
 def _array_edge(grid, wires, tiles, column, stored):
     array, config = column.array, wires.receivers[state.ARRAY]
     released, pass_done, stages, issue = array.released, array.pass_done, array.stages, array.issue
-    keep(tiles.before, 0, array)
+    if not issue:
+        keep(tiles.before, 0, array)
     array_edge(array, config, grid.pixels, stored)
     if array.released != released or array.pass_done or pass_done:
         wires.wakes |= ROWS

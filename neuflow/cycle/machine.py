@@ -261,27 +261,37 @@ def _ports_wires(m, c):
 @part
 def _column_edges(m, c):
     """The edge for column ``c``, its ports and its receivers."""
-    wires, receivers = m.wires[c], m.wires[c].receivers
+    wires = m.wires[c]
     column_edge(m.grid, wires, m.tiles, c)
     for k in range(3):
         if wires.awake >> k & READER:
             _reader_edge(m, c, k)
     if wires.awake & WRITER:
-        writer = m.writers[c]
-        keep(m.tiles.before, 0, writer)
-        write_port_edge(m, writer, receivers[WRITE], wires.write)
-        if changed(m.tiles.before, 0, writer):
-            wires.wakes |= WRITER
+        _writer_edge(m, c)
     receivers_edge(m.bus, wires, m.tiles.before)
+
+
+@part
+def _writer_edge(m, c):
+    """The write port of column ``c``."""
+    port, wires = m.writers[c], m.wires[c]
+    moves = port.granted or port.data_ready or port.response or wires.write.ready
+    if not moves:
+        keep(m.tiles.before, 0, port)
+    write_port_edge(m, port, wires.receivers[WRITE], wires.write)
+    if moves or changed(m.tiles.before, 0, port):
+        wires.wakes |= WRITER
 
 
 @part
 def _reader_edge(m, c, k):
     """Read port ``k`` of column ``c``; who listens to it is woken."""
     port = m.readers[c, k]
-    keep(m.tiles.before, 0, port)
+    moves = port.granted or port.arrives or port.ready
+    if not moves:
+        keep(m.tiles.before, 0, port)
     read_port_edge(m, port, m.wires[c].receivers[READ_ROWS + k])
-    if changed(m.tiles.before, 0, port) == 0:
+    if not moves and not changed(m.tiles.before, 0, port):
         return
     m.wires[c].wakes |= READER << k
     if k != OPERAND and port.leaves.valid:
