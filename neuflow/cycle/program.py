@@ -36,8 +36,7 @@ class Decoded:
 
 def decode(device: bytes, columns: int) -> Decoded:
     """Decode from the first word to END, or to the first word that is no instruction."""
-    code = np.frombuffer(device, "<u4").astype(np.int64)
-    word_packet = np.zeros(len(code), np.int64)
+    code = np.frombuffer(device, "<u4")
     found: list[tuple[int, ...]] = []  # kind, sub, columns, first word, words
     writes = np.zeros(columns, np.int64)
     pc = 0
@@ -50,7 +49,6 @@ def decode(device: bytes, columns: int) -> Decoded:
             single = kind == Kind.ROUTER
             for first in range(pc, pc + length, 1 if single else length):
                 words = min(1 if single else length, len(code) - first)
-                word_packet[first : first + words] = len(found)
                 found.append((kind, sub, named, first, words))
             if kind == Kind.WRITE:
                 writes += named >> np.arange(columns) & 1
@@ -60,10 +58,15 @@ def decode(device: bytes, columns: int) -> Decoded:
             break
         elif opcode != Opcode.FENCE:
             break
+    # Weights lie behind; they are many.
+    code = code[:pc].astype(np.int64)
+    word_packet = np.zeros(len(code), np.int64)
+    for number, (_, _, _, first, words) in enumerate(found):
+        word_packet[first : first + words] = number
     table = np.array(found, np.int64).reshape(-1, 5)
     packets = _packets(code, table)
     bus = _bus_words(table, packets)[word_packet] if found else word_packet
-    return Decoded(code[:pc], bus[:pc], packets, writes)
+    return Decoded(code, bus, packets, writes)
 
 
 def _bus_words(table: NDArray[np.int64], packets: NDArray[np.int64]) -> NDArray[np.int64]:

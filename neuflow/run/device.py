@@ -75,7 +75,7 @@ class Device:
     def __init__(self, program: Program, count: int, watch: Watch | None = None) -> None:
         self.program, self.grid = program, program.grid
         grid: GridConfig = program.grid
-        code = np.frombuffer(program.device, "<i2").astype(np.int16)
+        code = np.frombuffer(program.device, "<i2")
         self.code = code.view("<u4")
         self.work = len(code)
         self.input = self.work + program.work_words
