@@ -189,13 +189,23 @@ ROW_ADDRESS = 20  # bits of an address in a row buffer, words
 SIZE = 16  # bits of an extent: width, height, channels
 LANE_BITS = 6  # bits of a number of lanes or maps of an array: below 64 each
 
+
+class Scatter(enum.IntEnum):
+    """How words of a row are stored (field ``scatter`` of CONV_ROWS)."""
+
+    ROW = 0  # up to a beat a cycle, contiguous in x; stride and x_step are 1
+    WORD = 1  # one word a cycle, x_step apart; stride is 1
+    PHASES = 2  # of each beat a phase in x a cycle; x_step is 1, stride 2 or more
+    FIRST_PHASE = 3  # of each beat only words of phase 0 in x; every record is of phase 0 in y
+
+
 CONV_ROWS = Layout(
     "CONV_ROWS",
     "Where arriving rows are stored. Order of the stream: for y: for channel: for x.",
     (
         _u("source", 3, "column whose rows line is listened to"),
         _u("ahead", 1, "1: may be stored while the array still computes the pass before"),
-        _u("scatter", 1, "1: one word a cycle to computed addresses; 0: up to 8, contiguous in x"),
+        _u("scatter", 2, "Scatter: which words of a beat are stored in one cycle, and where"),
         _u("width", SIZE + 4, "words of a row of one channel"),
         _u("channels", SIZE, "channels of a row record"),
         _u("rows", SIZE, "row records in the packet; 0: none comes, the rows of the pass before stay"),
@@ -226,7 +236,8 @@ CONV_ARRAY = Layout(
     (
         _u("groups", 20, "groups of pixels (lanes) along the flattened output map"),
         _u("blocks", 10, "blocks of maps"),
-        _u("channels", SIZE + 4, "input channels"),
+        _u("channels", SIZE + 4, "input channels of a block"),
+        _u("by_block", 1, "1: a block reads the channels behind those of the block before"),
         _u("kernel_y", 6, "kernel rows"),
         _u("kernel_x", 6, "kernel columns"),
         _u("pitch", SIZE, "flattened positions of an output row (>= its width)"),
@@ -257,8 +268,13 @@ CONV_ARRAY = Layout(
         _u("width_out", SIZE, "output columns; for counting, as the two below"),
         _u("height_out", SIZE, "output rows"),
         _u("maps", LANE_BITS, "maps of the last block that exist"),
+        _u("absent0", 32, "bit k: channel k + 1 behind the first is stored, but not read"),
+        _u("absent1", 30, "bit k: likewise channel k + 33"),
     ),
 )
+
+ABSENT_CHANNELS = 62
+"""Channels behind the first that a pass may leave out: bits of ``absent0`` and ``absent1``."""
 
 CONV_DRAIN = Layout(
     "CONV_DRAIN",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from neuflow.blocks import convolver_model as model
-from neuflow.grid import GridConfig
-from neuflow.layout import Kind
+from neuflow.grid import TINY, GridConfig
+from neuflow.layout import Kind, Scatter
 from tests.helpers import Config
 
 
@@ -35,6 +35,9 @@ class Layer:
     stream_weights: int = 0
     seed: int = 1
     extreme: bool = False
+    by_block: int = 0  # channels of its own that each block (of TINY) has; 0: all have the same
+    absent: int = 0  # bit k: channel k + 1 is stored, but not read
+    decimated: bool = False  # a single tap: only what it reads is sent, and stored
 
     def data(self) -> dict[str, Any]:
         rng = np.random.default_rng(self.seed)
@@ -44,7 +47,9 @@ class Layer:
             "image": rng.integers(
                 low, high, (self.channels, self.height, self.width), endpoint=True
             ),
-            "weight": rng.integers(low, high, (m, self.channels, *self.kernel), endpoint=True),
+            "weight": rng.integers(
+                low, high, (m, self.by_block or self.read, *self.kernel), endpoint=True
+            ),
             "bias": rng.integers(-(2**40), 2**40, m)
             if self.extreme
             else rng.integers(-9999, 9999, m),
@@ -56,6 +61,16 @@ class Layer:
     @property
     def geometry(self) -> dict[str, Any]:
         return {"stride": self.stride, "dilation": self.dilation, "pads": self.pads}
+
+    @property
+    def read(self) -> int:
+        """Channels that are read."""
+        return self.channels - self.absent.bit_count()
+
+    @property
+    def every(self) -> int:
+        """Of the image's rows the first of every so many is sent."""
+        return self.stride if self.decimated else 1
 
     @property
     def out_shape(self) -> tuple[int, int]:
@@ -74,7 +89,8 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
     top, left = layer.pads[:2]
     groups = model.groups(height, width, pitch, grid.pixels)
     blocks = -(-layer.maps // grid.maps)
-    need = (layer.kernel[0] - 1) * layer.dilation[0] - top + 1
+    # The last group needs all rows, read or not.
+    need = max((layer.kernel[0] - 1) * layer.dilation[0] - top + 1, layer.height - (height - 1) * s)
 
     def rows_at(position: int, offset: int) -> int:
         return min(max(position // pitch * s + offset, 0), layer.height)
@@ -89,6 +105,10 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
         size = ring
     else:
         ring_rows, ring, size = layer.height, 0, stored_height * pitch
+    if layer.decimated:
+        assert layer.kernel == (1, 1) and not layer.ring and not any(layer.pads)
+        pitch, need, size = width, 1, height * width
+        ring_rows = height
     modulo = ring or grid.row_words
     slots = layer.slots or height
     map_step = slots * width
@@ -96,14 +116,21 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
         map_step += 1
     assert s * s * layer.channels * size <= grid.row_words
     assert blocks * grid.maps * map_step <= grid.reorder_words
+    scatter, sent = Scatter.PHASES if s > 1 else Scatter.ROW, layer.height
+    stored = s
+    if layer.decimated:
+        scatter, sent, s = Scatter.FIRST_PHASE, height, 1
     steps = {"channel_step": s * s * size, "phase_x_step": size, "phase_y_step": s * size}
     rows = dict(
-        source=0, ahead=layer.ahead, scatter=int(s > 1), width=layer.width, channels=layer.channels,
-        rows=layer.height, base=layer.base, ring_words=ring, pitch=pitch % modulo,
-        ring_rows=ring_rows, stride=s, x_step=1, **steps,
+        source=0, ahead=layer.ahead, scatter=scatter, width=layer.width, channels=layer.channels,
+        rows=sent, base=layer.base, ring_words=ring, pitch=pitch % modulo,
+        ring_rows=ring_rows, stride=stored, x_step=1, **steps,
     )  # fmt: skip
+    if layer.decimated:
+        layer = replace(layer, height=height, width=width)
     array = dict(
-        groups=groups, blocks=blocks, channels=layer.channels, kernel_y=layer.kernel[0],
+        groups=groups, blocks=blocks, channels=layer.by_block or layer.read,
+        by_block=int(layer.by_block > 0), absent0=layer.absent, absent1=0, kernel_y=layer.kernel[0],
         kernel_x=layer.kernel[1], pitch=pitch, width=layer.width, height=layer.height, stride=s,
         tap_x=-left, tap_y=-top, dilation_x=layer.dilation[1], dilation_y=layer.dilation[0],
         base=layer.base, ring_words=ring, start=((-top // s) * pitch + -left // s) % modulo,
@@ -126,9 +153,9 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
     ]
 
 
-def rows_packet(data: dict[str, Any]) -> list[int]:
-    """Return the rows packet of a layer's data: for y, for channel, for x."""
-    return data["image"].transpose(1, 0, 2).reshape(-1).tolist()
+def rows_packet(data: dict[str, Any], every: int = 1) -> list[int]:
+    """Return the rows packet of a layer's data: for y, for channel, for x; one of ``every`` y."""
+    return data["image"][:, ::every].transpose(1, 0, 2).reshape(-1).tolist()
 
 
 def weights_packet(data: dict[str, Any], grid: GridConfig) -> list[int]:
@@ -138,7 +165,15 @@ def weights_packet(data: dict[str, Any], grid: GridConfig) -> list[int]:
 
 
 def expected(layer: Layer) -> list[int]:
-    words = model.convolve(**layer.data(), bits=8 if layer.narrow else 16, **layer.geometry)
+    data = layer.data()
+    if layer.by_block:
+        weight = np.zeros((layer.maps, layer.channels, *layer.kernel), np.int64)
+        for n, own in enumerate(data["weight"]):
+            first = n // TINY.maps * layer.by_block
+            weight[n, first : first + layer.by_block] = own
+        data["weight"] = weight
+    data["image"] = data["image"][[c for c in range(layer.channels) if not layer.absent << 1 >> c & 1]]
+    words = model.convolve(**data, bits=8 if layer.narrow else 16, **layer.geometry)
     return words.transpose(1, 0, 2).reshape(-1).tolist()
 
 
@@ -157,11 +192,17 @@ LAYERS = {
         height=12, width=9, stride=2, kernel=(5, 3), pads=(2, 1, 2, 1), ring=True
     ),
     "stride_3": Layer(height=11, width=10, stride=3, kernel=(2, 4), pads=(0, 1, 1, 2)),
+    "stride_5": Layer(height=6, width=23, stride=5, kernel=(1, 6), channels=2),
+    "decimated": Layer(height=7, width=10, stride=2, kernel=(1, 1), channels=3, decimated=True),
+    "decimated_by_3": Layer(height=7, width=11, stride=3, kernel=(1, 1), decimated=True),
     "dilation": Layer(height=9, width=9, dilation=(2, 3)),
     "dilated_stride": Layer(
         height=11, width=11, dilation=(3, 2), stride=2, kernel=(2, 3), pads=(1, 2, 1, 2)
     ),
     "pointwise": Layer(kernel=(1, 1), channels=7, maps=5, width=9, height=2),
+    "by_block": Layer(channels=9, maps=6, by_block=3, height=4, slots=2),
+    "absent": Layer(channels=7, maps=3, absent=0b100110, pads=(1, 1, 1, 1)),
+    "absent_run": Layer(channels=9, maps=3, absent=0b01110111, kernel=(2, 2)),
     "narrow": Layer(narrow=1, pads=(1, 1, 1, 1)),
     "extremes": Layer(extreme=True, channels=3, maps=4),
     "column_vector": Layer(height=1, width=1, channels=20, kernel=(1, 1), maps=6, stream_weights=1),

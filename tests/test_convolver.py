@@ -28,7 +28,7 @@ def run(
     """
     dut = Convolver(grid)
     data = data or [layer.data() for layer in layers]
-    rows = [rows_packet(d) for d in data]
+    rows = [rows_packet(d, layer.every) for d, layer in zip(data, layers, strict=True)]
     weights = [weights_packet(d, grid) for d in data]
     units = [[c] for layer in layers for c in configs(layer, grid)]
     by_unit = [[units[i * 4 + u][0] for i in range(len(layers))] for u in range(4)]
@@ -64,6 +64,17 @@ def run(
 @pytest.mark.parametrize("name", LAYERS)
 def test_equals_the_model(name: str) -> None:
     assert run([LAYERS[name]]) == [expected(LAYERS[name])]
+
+
+WIDE = replace(TINY, maps=4, bus_words=8, pixels=7, row_words=1024, reorder_words=512)
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4, 9])
+@pytest.mark.parametrize("width", [16, 19, 21, 23])
+def test_phases_of_wide_beats(stride: int, width: int) -> None:
+    layer = Layer(height=3, width=width, stride=stride, kernel=(2, 3), channels=2)
+    thin = replace(layer, kernel=(1, 1), decimated=True, base=512, ahead=1, seed=2)
+    assert run([layer, thin], WIDE) == [expected(layer), expected(thin)]
 
 
 @pytest.mark.parametrize("pauses", [(0.6, 0.0), (0.0, 0.7), (0.4, 0.4)])

@@ -166,6 +166,7 @@ def convolver(
     """Run the passes of ``layers``; those in ``resident`` read the rows of the pass before."""
     dut = Convolver(grid)
     data = [layer.data() for layer in layers]
+    packets = [rows_packet(d, layer.every) for d, layer in zip(data, layers, strict=True)]
     units = [configs(layer, grid) for layer in layers]
     for n in resident:
         units[n][0].values["rows"] = 0
@@ -220,7 +221,7 @@ def convolver(
     run_side_by_side(
         dut, step, signals,
         [
-            (dut.rows, [rows_packet(d) for n, d in enumerate(data) if n not in resident]),
+            (dut.rows, [p for n, p in enumerate(packets) if n not in resident]),
             (dut.weights, [weights_packet(d, grid) for d in data]),
             (dut.partials, partials or []),
         ],
@@ -250,6 +251,15 @@ def test_convolver_rows_may_be_resident(ahead: int, pauses: tuple[float, float])
     layer = replace(LAYERS["same"], ahead=ahead)
     other = replace(LAYERS["valid"], ahead=ahead, base=400)
     convolver([layer, layer, layer, other, other, layer], TINY, pauses, resident=(1, 2, 4))
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4, 9])
+@pytest.mark.parametrize("width", [16, 19, 21])
+def test_convolver_phases_of_wide_beats(stride: int, width: int) -> None:
+    grid = replace(TINY, maps=4, bus_words=8, pixels=7, row_words=1024, reorder_words=512)
+    layer = Layer(height=3, width=width, stride=stride, kernel=(2, 3), channels=2)
+    thin = replace(layer, kernel=(1, 1), decimated=True, base=512, ahead=1)
+    convolver([layer, thin, layer], grid)
 
 
 @pytest.mark.parametrize("pauses", PACES)

@@ -25,7 +25,7 @@ from neuflow.blocks.mac_row import MacRow
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS
 from neuflow.grid import GridConfig
-from neuflow.layout import CONV_ARRAY, LANE_BITS, ROW_ADDRESS, SIZE
+from neuflow.layout import ABSENT_CHANNELS, CONV_ARRAY, LANE_BITS, ROW_ADDRESS, SIZE
 
 ARRAY_FLAGS = ("tap", "wait_rows", "wait_weights", "wait_drain", "idle", "fill", "configured")
 """What the array does in a cycle."""
@@ -263,6 +263,9 @@ class MacArray(Component):
         next_x = advance(m, "next_x", position, *step_x, wraps)
         next_row = advance(m, "next_row", row_start, *step_y, wraps)
         restart = Mux(s2.ends_group, next_group, group_start)
+        first_channel = Signal()
+        m.d.comb += first_channel.eq(Mux(c.by_block, s2.ends_group, s2.last))
+        next_channel = self._next_channel(m, s2.valid & s2.ends_x & s2.ends_y, first_channel)
         with m.If(self.rest):
             m.d.sync += [
                 channel_base.eq(c.base),
@@ -279,7 +282,7 @@ class MacArray(Component):
                 row_start.eq(restart),
                 position.eq(restart),
                 group_start.eq(restart),
-                channel_base.eq(Mux(s2.last, c.base, channel_base + c.channel_step)),
+                channel_base.eq(Mux(first_channel, c.base, next_channel)),
             ]
         m.d.sync += [
             locator.linear.eq(channel_base + offset_x + offset_y),
@@ -290,6 +293,20 @@ class MacArray(Component):
             self.read.eq(locator.where),
             self.read_enable.eq(self.stage[5].valid),
         ]
+
+    def _next_channel(self, m, moves, restarts):
+        """Stage 2: return the base of the next channel that is read, walking on while taps pass.
+
+        It steps over one absent channel a cycle, so that fewer must follow each other than a channel
+        has taps.
+        """
+        c = self.config.payload
+        base, absent = Signal(ROW_ADDRESS, name="next_channel"), Signal(ABSENT_CHANNELS)
+        with m.If(self.rest | (moves & restarts)):
+            m.d.sync += [base.eq(c.base + c.channel_step), absent.eq(Cat(c.absent0, c.absent1))]
+        with m.Elif(moves | absent[0]):
+            m.d.sync += [base.eq(base + c.channel_step), absent.eq(absent[1:])]
+        return base
 
     def _phase(self, m, axis, moves, restarts, step, step_wrap):
         """Stage 1: the phase in ``axis`` of the tap, moved or restarted with the tap.

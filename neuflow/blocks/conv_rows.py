@@ -6,7 +6,7 @@ cycle, and the rows input store a whole beat. Where words go: docs/machine.md, "
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
@@ -15,7 +15,7 @@ from neuflow.blocks.gate import add_gated, fires, stay_awake
 from neuflow.blocks.ram import Ram
 from neuflow.blocks.streams import WORD_BITS, Slice, beat_layout, beat_stream
 from neuflow.grid import GridConfig
-from neuflow.layout import CONV_ROWS, ROW_ADDRESS, SIZE
+from neuflow.layout import CONV_ROWS, ROW_ADDRESS, SIZE, Scatter
 
 
 def bank_address(grid: GridConfig) -> data.StructLayout:
@@ -185,7 +185,8 @@ class RowWriter(Component):
     A configuration with ``rows`` = 0 takes no packet: the pass reads what the one before stored.
 
     Throughput: ``min(bus_words, rest of the row of one channel, rest of the beat)`` words a
-    cycle, one word with ``scatter``. Stalls while the ring is full, or while the region belongs to
+    cycle; these in as many cycles as there are phases among them with ``Scatter.PHASES``; one word
+    with ``Scatter.WORD``. Stalls while the ring is full, or while the region belongs to
     an earlier pass. A record is told as ``stored`` 2 cycles after its last words were counted, and
     those are written ``WRITE`` cycles after they were: whoever sees ``stored`` must not read before.
     Between two packets lie about 8 cycles without a word.
@@ -279,7 +280,8 @@ class RowWriter(Component):
     def _take(self, m, starts, active, store):
         """Take the packet's beats; count how many words of one may be stored at once.
 
-        All counts are one less, so that they need no more bits than a lane's number.
+        All counts are one less, so that they need no more bits than a lane's number. A *stretch* is
+        what a beat holds of one row; its phases are stored one after another, a *lap* each.
         """
         grid, c = self.grid, self.config.payload
         lanes, lane_bits = grid.bus_words, ceil_log2(grid.bus_words)
@@ -304,13 +306,16 @@ class RowWriter(Component):
         high, low, more = Signal(SIZE + 4 - lane_bits), Signal(lane_bits), Signal()
         width = Signal(SIZE + 4)
         count, row_ends, beat_ends = Signal(lane_bits), Signal(), Signal()
-        m.d.comb += width.eq(c.width - 1)
+        by_word, last_lap = Signal(), Signal()
         m.d.comb += [
-            row_ends.eq(~more & Mux(c.scatter, low == 0, low <= left)),
-            beat_ends.eq(Mux(c.scatter, left == 0, more | (left <= low))),
-            count.eq(Mux(c.scatter, 0, Mux(row_ends, low, left))),
+            width.eq(c.width - 1),
+            by_word.eq(c.scatter == Scatter.WORD),
+            row_ends.eq(last_lap & ~more & Mux(by_word, low == 0, low <= left)),
+            beat_ends.eq(last_lap & Mux(by_word, left == 0, more | (left <= low))),
+            count.eq(Mux(by_word, 0, Mux(~more & (low <= left), low, left))),
             intake.o.ready.eq(~valid | (store & beat_ends)),
         ]
+        part = self._laps(m, active, store, count, row_ends, last_lap)
         with m.If(intake.o.ready):
             m.d.sync += [
                 valid.eq(intake.o.valid),
@@ -318,20 +323,70 @@ class RowWriter(Component):
                 left.eq(intake.o.payload.count - 1),
                 taken.eq(0),
             ]
-        with m.Elif(store):
+        with m.Elif(store & last_lap):
             m.d.sync += [left.eq(left - count - 1), taken.eq(taken + count + 1)]
         rest = Signal(lane_bits + 1)  # its top bit: nothing is borrowed from the whole beats
         m.d.comb += rest.eq(low + ~count)
         with m.If(~active | (store & row_ends)):
             m.d.sync += [Cat(low, high).eq(width), more.eq(width[lane_bits:] != 0)]
-        with m.Elif(store):
+        with m.Elif(store & last_lap):
             m.d.sync += low.eq(rest)
             with m.If(~rest[-1]):
                 m.d.sync += [high.eq(high - 1), more.eq(high != 1)]
         return {
-            "valid": valid, "words": words, "count": count, "taken": taken, "row_ends": row_ends,
-            "moves": fires(intake.i, intake.o),
+            "valid": valid, "words": words, "taken": taken, "row_ends": row_ends,
+            "moves": fires(intake.i, intake.o), **part,
         }  # fmt: skip
+
+    def _laps(self, m, active, store, count, row_ends, last_lap):
+        """Go through the phases of a stretch of ``count`` + 1 words.
+
+        Return of the lap: ``number`` of words to store, ``first`` of them in the stretch, their
+        ``phase``, and the ``step`` in their ring from here to the words of the next lap.
+        """
+        c, lanes = self.config.payload, self.grid.bus_words
+        lane_bits = ceil_log2(lanes)
+        most = lanes // 2  # words of one phase in a beat
+        phases, alone = Signal(), Signal()
+        m.d.comb += [phases.eq(c.scatter == Scatter.PHASES), alone.eq(c.scatter == Scatter.FIRST_PHASE)]
+        # The phase of the stretch's first word, and how far the first of phase 0 is.
+        begins, behind = Signal(4), Signal(4)
+        multiples = [Signal(8, name=f"strides{k}") for k in range(most + 1)]
+        m.d.sync += [multiple.eq(k * c.stride) for k, multiple in enumerate(multiples)]
+
+        lap, first, at = Signal(lane_bits), Signal(4), Signal(5)
+        wrapped, on, end = Signal(), Signal(range(most + 1)), Signal(6)
+        number = Signal(lane_bits + 1)
+        m.d.comb += [
+            last_lap.eq(~phases | (lap == count) | (lap + 1 == c.stride)),
+            first.eq(Mux(phases, lap, behind)),
+            at.eq(begins + lap),
+            wrapped.eq(at >= c.stride),
+            end.eq(begins + count + 1),
+            # Strides that the stretch goes beyond, from the beginning of the one it begins in.
+            on.eq(sum(end >= multiple for multiple in multiples[1:])),
+            number.eq(sum(first + multiple <= count for multiple in multiples[:most])),
+        ]
+        with m.If(~active | (store & row_ends)):
+            m.d.sync += [begins.eq(0), behind.eq(0)]
+        with m.Elif(store & last_lap):
+            m.d.sync += begins.eq(end - (on * c.stride)[:6])
+            m.d.sync += behind.eq(Mux(end == (on * c.stride)[:6], 0, ((on + 1) * c.stride)[:6] - end))
+        with m.If(store):
+            m.d.sync += lap.eq(Mux(last_lap, 0, lap + 1))
+
+        several = phases | alone
+        return {
+            "several": several,
+            "first": Mux(several, first, 0),
+            "number": Mux(several, number, count + 1),
+            "phase": Mux(phases, Mux(wrapped, at - c.stride, at), 0),
+            "step": Mux(
+                phases,
+                Mux(last_lap, on - wrapped, at + 1 == c.stride),
+                Mux(alone, number, count + 1),
+            ),
+        }
 
     def _place(self, m, active, store, beat):
         """Walk through the ring with what is stored, then write it."""
@@ -340,61 +395,68 @@ class RowWriter(Component):
         flags = ("row_ends", "last_channel", "last_record")
         piece = data.StructLayout(
             {"number": lane_bits + 1, "taken": lane_bits, "words": grid.bus_bits}
+            | {"several": 1, "first": 4, "phase": 4, "step": lane_bits + 1}
             | dict.fromkeys(flags, 1)
         )
         stages = range(self.WRITE)
         valid = [store] + [Signal(name=f"s{k}_valid") for k in stages[1:]]
         pieces = [Signal(piece, name=f"s{k}_piece", reset_less=True) for k in stages]
-        m.d.comb += [pieces[0][name].eq(beat[name]) for name in ("words", "taken", *flags)]
-        m.d.comb += pieces[0].number.eq(beat["count"] + 1)
+        m.d.comb += [pieces[0][name].eq(beat[name]) for name in piece.members]
         for k in stages[1:]:
             m.d.sync += valid[k].eq(valid[k - 1])
             with m.If(valid[k - 1]):
                 m.d.sync += pieces[k].eq(pieces[k - 1])
+        self._gather(m, pieces[2], pieces[3], valid[2])
 
         step = Signal(ROW_ADDRESS, reset_less=True)
         step_less = Signal(signed(ROW_ADDRESS + 1), reset_less=True)
         x_step_less = Signal(signed(ROW_ADDRESS + 1))
-        number = pieces[1].number
+        offset = Signal(ceil_log2(grid.row_words), reset_less=True)
+        by_word = Signal()
         m.d.sync += [
+            by_word.eq(c.scatter == Scatter.WORD),
             x_step_less.eq(c.x_step - c.ring_words),
-            step.eq(Mux(c.scatter, c.x_step, number)),
-            step_less.eq(Mux(c.scatter, x_step_less, number - c.ring_words)),
+            step.eq(Mux(by_word, c.x_step, pieces[1].step)),
+            step_less.eq(Mux(by_word, x_step_less, pieces[1].step - c.ring_words)),
+            offset.eq(pieces[1].phase * c.phase_x_step[: len(offset)]),
         ]
         m.submodules.locator = locator = Locator(grid)
         begin = ~active & ~valid[1] & ~valid[2]
         linear, position = self._walk(m, begin, valid[2], pieces[2], step, step_less)
-        m.d.sync += [locator.linear.eq(linear), locator.position.eq(position)]
+        m.d.sync += [locator.linear.eq(linear + offset), locator.position.eq(position)]
         m.d.comb += locator.ring.eq(c.ring_words)
         self._write(m, valid[5], pieces[5], pieces[6], locator.where)
+
+    def _gather(self, m, piece, gathered, valid):
+        """Move the words of a lap side by side, in the place of those that the piece begins with."""
+        lanes, c = self.grid.bus_words, self.config.payload
+        words = [piece.words.word_select(k, WORD_BITS) for k in range(lanes)]
+        with m.If(valid & piece.several):
+            m.d.sync += gathered.taken.eq(0)
+            for k in range(lanes // 2):
+                lane = Signal(ceil_log2(lanes), name=f"lane{k}")
+                m.d.comb += lane.eq(piece.taken + piece.first + k * c.stride)
+                m.d.sync += gathered.words.word_select(k, WORD_BITS).eq(Array(words)[lane])
 
     def _walk(self, m, begin, store, piece, step, step_less):
         """Step through x, channel and record; return (beginning of the ring, position in it)."""
         c = self.config.payload
         linear_row = Signal(ROW_ADDRESS)  # base + phase in y
         linear = Signal(ROW_ADDRESS)  # the same + channel
-        phase_offset = Signal(ROW_ADDRESS)  # phase in x
         row_position, position = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
-        phase_x, phase_y = Signal(4), Signal(4)
-        last_phase_x, last_phase_y = Signal(), Signal()
+        phase_y, last_phase_y = Signal(4), Signal()
         next_row, next_linear_row = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
         wraps, pitch_less = Signal(), Signal(signed(ROW_ADDRESS + 1))
         m.d.sync += [wraps.eq(c.ring_words != 0), pitch_less.eq(c.pitch - c.ring_words)]
         after_row = advance(m, "after_row", row_position, c.pitch, pitch_less, wraps)
         after = advance(m, "after", position, step, step_less, wraps)
         m.d.comb += [
-            last_phase_x.eq(phase_x + 1 == c.stride),
-            last_phase_y.eq(phase_y + 1 == c.stride),
+            last_phase_y.eq((c.scatter == Scatter.FIRST_PHASE) | (phase_y + 1 == c.stride)),
             next_row.eq(Mux(last_phase_y, after_row, row_position)),
             next_linear_row.eq(Mux(last_phase_y, c.base, linear_row + c.phase_y_step)),
         ]
-        with m.If(begin | (store & piece.row_ends)):
-            m.d.sync += [phase_x.eq(0), phase_offset.eq(0)]
-        with m.Elif(store):
-            with m.If(c.scatter & ~last_phase_x):
-                m.d.sync += [phase_x.eq(phase_x + 1), phase_offset.eq(phase_offset + c.phase_x_step)]
-            with m.Else():
-                m.d.sync += [phase_x.eq(0), phase_offset.eq(0), position.eq(after)]
+        with m.If(store):
+            m.d.sync += position.eq(after)
         with m.If(begin):
             m.d.sync += [
                 linear_row.eq(c.base),
@@ -413,7 +475,7 @@ class RowWriter(Component):
                 row_position.eq(next_row),
                 position.eq(next_row),
             ]
-        return linear + phase_offset, position
+        return linear, position
 
     def _write(self, m, store, piece, turned, where):
         """Turn a beat to its banks, then write it."""

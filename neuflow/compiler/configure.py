@@ -116,7 +116,7 @@ class Configurer:
         listen = {"source": same_weights[0].column, "blocks": shape.blocks(self.grid)}
         yield _packet(Stage.WEIGHTS, Kind.CONV_WEIGHTS, piece.column, listen)
         source = piece.column if rows.resident else alike[0].column
-        listen = {"source": source} | _rows(rows, shape)
+        listen = {"source": source} | _rows(rows)
         yield _packet(Stage.SETUP, Kind.CONV_ROWS, piece.column, listen)
         yield _packet(Stage.SETUP, Kind.CONV_ARRAY, piece.column, array(shape, rows, self.grid))
         drain = _drain(chain, piece, shape, self.grid)
@@ -136,7 +136,8 @@ class Configurer:
         assert part is not None
         if not chain.is_dense:
             place = self.view(chain, chain.source)
-            return box(place, piece.image, Region(part.channels, shape.rows, shape.cols))
+            region = Region(part.channels, shape.rows, shape.cols)
+            return box(place, piece.image, region, shape.every)
         if chain.source_shape[1:] == (1, 1):
             return box(place.along_x(), 0, Region(part.channels, shape.rows, shape.cols))
         # One run for every record of every image: the flattened input in the order of memory.
@@ -250,16 +251,16 @@ def _sum_words(chain: Chain, piece: Piece, grid: GridConfig) -> int:
 # --- fields of the units --------------------------------------------------------------------------
 
 
-def _rows(rows: RowPlace, shape: ConvShape) -> dict[str, int]:
+def _rows(rows: RowPlace) -> dict[str, int]:
     plan = rows.plan
     names = (
         "scatter", "width", "channels", "rows", "channel_step", "ring_words", "pitch", "ring_rows",
-        "x_step", "phase_x_step", "phase_y_step",
+        "x_step", "phase_x_step", "phase_y_step", "stride",
     )  # fmt: skip
     fields = {name: getattr(plan, name) for name in names}
     if rows.resident:
         fields["rows"] = 0
-    return fields | {"base": rows.base, "ahead": rows.ahead, "stride": shape.stride}
+    return fields | {"base": rows.base, "ahead": rows.ahead}
 
 
 def array(shape: ConvShape, rows: RowPlace, grid: GridConfig) -> dict[str, int]:
@@ -267,13 +268,17 @@ def array(shape: ConvShape, rows: RowPlace, grid: GridConfig) -> dict[str, int]:
     plan, s = rows.plan, shape.stride
     ring = plan.ring_words or grid.row_words
     groups = shape.groups(grid)
+    first, last = (shape.read[0], shape.read[-1]) if shape.read else (0, 0)
+    mask = sum(1 << c - first - 1 for c in range(first, last) if c not in shape.read)
     return {
-        "groups": groups, "blocks": shape.blocks(grid), "channels": shape.channels,
+        "groups": groups, "blocks": shape.blocks(grid), "channels": shape.channels_added,
+        "by_block": int(shape.block_channels > 0),
         "kernel_y": shape.kernel_y, "kernel_x": shape.kernel_x, "pitch": shape.pitch,
         "width": shape.width, "height": shape.height, "stride": s,
         "tap_x": shape.tap_x, "tap_y": shape.tap_y,
         "dilation_x": shape.dilation_x, "dilation_y": shape.dilation_y,
-        "base": rows.base, "channel_step": plan.array_step, "ring_words": plan.ring_words,
+        "base": rows.base + first * plan.array_step, "channel_step": plan.array_step,
+        "ring_words": plan.ring_words,
         "start": (shape.tap_y // s * plan.pitch + shape.tap_x // s) % ring,
         "step_x": shape.dilation_x // s % ring,
         "step_y": shape.dilation_y // s * plan.pitch % ring,
@@ -285,6 +290,7 @@ def array(shape: ConvShape, rows: RowPlace, grid: GridConfig) -> dict[str, int]:
         "stream_weights": int(groups == 1),
         "width_out": shape.out_width, "height_out": shape.out_height,
         "maps": shape.maps - (shape.blocks(grid) - 1) * grid.maps,
+        "absent0": mask & (1 << 32) - 1, "absent1": mask >> 32,
     }  # fmt: skip
 
 

@@ -26,6 +26,8 @@ from neuflow.compiler.geometry import (
     drain_plan,
     least_ring,
     packet_words,
+    read_channels,
+    round_up,
     row_plan,
     weight_words,
 )
@@ -44,7 +46,9 @@ class Cut:
     is at most the grid's columns); images of a batched chain are parts of its x.
     ``rounds``: map parts one after another; ``row_rounds``: row
     parts; ``strips``: parts of the output columns (of the images, where batched). ``parts``: sums
-    one after another through memory.
+    one after another through memory. ``keep``: rows are kept whole from one round of maps to the
+    next, even if no others can arrive meanwhile; of the sums, then, one for all maps after another.
+    ``ramp``: begin and end with small pieces that share their input, see :func:`_ramp`.
     """
 
     images: int = 1
@@ -54,6 +58,8 @@ class Cut:
     row_rounds: int = 1
     strips: int = 1
     parts: tuple[Part, ...] = ()
+    keep: bool = False
+    ramp: bool = False
 
     def __str__(self) -> str:
         names = ("images", "maps", "rows")
@@ -62,7 +68,9 @@ class Cut:
         for name in ("rounds", "row_rounds", "strips"):
             if getattr(self, name) > 1:
                 text += f", {getattr(self, name)} {name.replace('_', ' ')}"
-        return text + (f", {len(self.parts)} sums" if len(self.parts) > 1 else "")
+        sums = f", {len(self.parts)} sums" if len(self.parts) > 1 else ""
+        text += sums + (", rows kept" if self.keep else "")
+        return text + (", small first and last pieces" if self.ramp else "")
 
 
 class Misfit(Exception):
@@ -82,21 +90,31 @@ def limit(layout: Layout, name: str) -> int:
 
 
 def plan_rows(chain: Chain, shape: ConvShape, grid: GridConfig) -> RowPlan | None:
-    """Place a piece's input in half the row buffer, so that the next one's can arrive, else in all.
+    """Place a piece's input in the room that is given, whole if that is all of the row buffer.
+
+    Else in half the row buffer, so that the next one's can arrive, else in all.
 
     A ring in half the buffer must have a row of slack, so that rows arrive while the array works.
     """
     if chain.is_dense:
         return dense_row_plan(chain, shape, grid.row_words)
+    if shape.room:
+        given = row_plan(shape, grid, shape.room)
+        if given is not None and (given.ring_words == 0 or shape.room < grid.row_words):
+            return given
     half = row_plan(shape, grid, grid.row_words // 2)
     if half is not None:
-        least = least_ring(
-            shape.groups(grid), grid.pixels, shape.pitch, shape.stride, shape.need, shape.release,
-            shape.height,
-        )  # fmt: skip
+        least = _least_ring(shape, grid)
         if half.ring_rows >= min(least + shape.stride, shape.height):
             return half
     return row_plan(shape, grid, grid.row_words) or half
+
+
+def _least_ring(shape: ConvShape, grid: GridConfig) -> int:
+    return least_ring(
+        shape.groups(grid), grid.pixels, shape.pitch, shape.stride, shape.need, shape.release,
+        shape.height,
+    )  # fmt: skip
 
 
 def check_piece(chain: Chain, piece: Piece, grid: GridConfig) -> None:
@@ -152,6 +170,7 @@ def _check_fields(shape: ConvShape, grid: GridConfig) -> None:
         (CONV_ARRAY, "blocks", shape.blocks(grid)),
         (CONV_ROWS, "channels", shape.channels),
         (CONV_ROWS, "rows", shape.height),
+        (CONV_ROWS, "stride", shape.stride * shape.every),
     )
     if any(value > limit(layout, name) for layout, name, value in pairs):
         raise Misfit("field")
@@ -226,29 +245,146 @@ def _at_borders(spans: tuple[Span, ...], chain: Chain, axis: int) -> list[Span]:
 
 def count_passes(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
     """Return how many passes :func:`passes` yields."""
-    return prod(len(axis) for axis in axes(chain, cut, grid, batch)) * max(1, len(cut.parts))
+    divided = axes(chain, cut, grid, batch)
+    if cut.ramp:
+        return len(divided.images) * len(_ramp(chain, cut.rows))
+    return prod(len(axis) for axis in divided) * max(1, len(cut.parts))
 
 
 def passes(chain: Chain, cut: Cut, grid: GridConfig, divided: Axes) -> Iterator[Pass]:
-    """Yield the passes of a cut: images, then rows, strips and maps; sums innermost."""
+    """Yield the passes of a cut: images, then rows, strips and maps.
+
+    Sums are innermost; where rows are kept, around the maps.
+    """
+    if cut.ramp:
+        for (image,) in divided.images:
+            yield from _ramp_passes(chain, cut, image, grid)
+        return
     spread = grid.columns // cut.images // cut.maps // cut.rows if needs_helper(chain) else 1
-    for some_images, rows, cols, some_maps in product(*divided):
-        boxes = list(enumerate(product(some_images, rows, cols, some_maps)))
+    for *places, rounds in product(*divided[:-1], [divided.maps]):
         turns = [
-            [
-                Piece(
-                    column=spread * i,
-                    image=image,
-                    out=Region(map_span, row_span, col_span),
-                    part=_in_group(chain, _connected(chain, part, map_span), map_span),
-                    partial_in=number > 0,
-                    partial_out=number < len(cut.parts) - 1,
-                )
-                for i, (image, row_span, col_span, map_span) in boxes
-            ]
-            for number, part in enumerate(cut.parts or (None,))
+            _parts(chain, cut, list(product(*places, some_maps)), spread, grid)
+            for some_maps in rounds
         ]
-        yield from (Pass(tuple(pieces)) for pieces in _one_pitch(chain, turns))
+        # By round, then by part; or the other way round.
+        for some in zip(*turns, strict=True) if cut.keep else turns:
+            yield from (Pass(tuple(pieces)) for pieces in some)
+
+
+RAMP_ROWS = (1, 2)
+"""Rows of a piece in the first passes of a ramp."""
+
+
+class _Boxes(NamedTuple):
+    """Rows and columns of the pieces of a pass, and those whose input they all read, if they do."""
+
+    places: list[tuple[Span, Span]]
+    shared: list[tuple[Span, Span]]
+
+
+def _ramp(chain: Chain, columns: int) -> list[_Boxes]:
+    """Divide the output rows over columns so that all soon have work, and end with little to write.
+
+    With large pieces alone, each column waits at the beginning for rows of its own, and all of
+    them leave whole rows at the end. So neighbouring rows come first, fed by one reading, few and
+    then more, that last while those of the large pieces arrive; and the last rows are cut across.
+    """
+    _, height, width = chain.shapes[-1]
+    whole = Span(0, width)
+
+    def strips(rows: range) -> list[_Boxes]:
+        parts = [[(Span(y, y + 1), cols) for cols in whole.split(columns)] for y in rows]
+        return [_Boxes(part, [place for part in parts for place in part]) for part in parts]
+
+    def bands(rows: Span) -> list[tuple[Span, Span]]:
+        return [(span, whole) for span in rows.split(columns)]
+
+    small, y = [], 0
+    for rows in RAMP_ROWS:
+        places = bands(Span(y, y + rows * columns))
+        small.append(_Boxes(places, places))
+        y += rows * columns
+    last = height - 1 - (height - 1 - y) % columns
+    return [
+        *small,
+        _Boxes(bands(Span(y, last)), []),
+        *strips(range(last, height)),
+    ]
+
+
+def _ramp_passes(chain: Chain, cut: Cut, image: int, grid: GridConfig) -> Iterator[Pass]:
+    """Yield the passes of a ramp.
+
+    The large pieces use what the small ones before leave free, and no more rows than they need: so
+    many rows at once would hold up what those write.
+    """
+    free = 0
+    for boxes in _ramp(chain, cut.rows):
+        pieces = _ramp_pieces(chain, cut, image, boxes)
+        room = grid.row_words
+        if not boxes.shared:
+            shape = conv_shape(chain, pieces[0])
+            ring = round_up((_least_ring(shape, grid) + shape.stride) * shape.pitch, grid.row_banks)
+            room = min(free, shape.channels * shape.stride * ring)
+        pieces = tuple(replace(piece, room=room) for piece in pieces)
+        plan = plan_rows(chain, conv_shape(chain, pieces[0]), grid)
+        left = 0 if plan is None else max(0, grid.row_words - plan.size)
+        free = left // grid.row_banks * grid.row_banks
+        yield Pass(pieces)
+
+
+def _ramp_pieces(chain: Chain, cut: Cut, image: int, boxes: _Boxes) -> tuple[Piece, ...]:
+    maps = Span(0, chain.shapes[-1][0])
+
+    def piece(place: tuple[Span, Span], column: int = 0) -> Piece:
+        return Piece(column, image, Region(maps, *place), cut.parts[0])
+
+    pieces = tuple(piece(place, column) for column, place in enumerate(boxes.places))
+    if not boxes.shared:
+        return pieces
+    shapes = [conv_shape(chain, piece(place)) for place in boxes.shared]
+    rows, cols = (
+        Span(min(span.lo for span in spans), max(span.hi for span in spans))
+        for spans in ([shape.rows for shape in shapes], [shape.cols for shape in shapes])
+    )
+    return tuple(replace(one, box=(rows, cols)) for one in pieces)
+
+
+def can_ramp(chain: Chain, cut: Cut) -> bool:
+    """Whether a cut is such that its rows can be divided as :func:`_ramp` does."""
+    alone = (cut.images, cut.maps, cut.rounds, cut.row_rounds, cut.strips, len(cut.parts))
+    least = cut.rows * (sum(RAMP_ROWS) + 3)
+    return (
+        chain.head is not None
+        and chain.head.op == "conv"
+        and not (chain.batched or chain.by_block or conv_groups(chain) > 1)
+        and all(step.node.op != "pool" for step in chain.steps)
+        and alone == (1,) * 6
+        and cut.rows > 1
+        and chain.shapes[-1][1] >= least
+    )
+
+
+def _parts(
+    chain: Chain, cut: Cut, boxes: list[tuple[int, Span, Span, Span]], spread: int, grid: GridConfig
+) -> list[list[Piece]]:
+    """Return the pieces of each part of some boxes: image, rows, columns and maps."""
+    turns = [
+        [
+            Piece(
+                column=spread * i,
+                image=image,
+                out=Region(map_span, row_span, col_span),
+                part=_in_group(chain, _connected(chain, part, map_span), map_span),
+                partial_in=number > 0,
+                partial_out=number < len(cut.parts) - 1,
+                room=grid.row_words if cut.keep else 0,
+            )
+            for i, (image, row_span, col_span, map_span) in enumerate(boxes)
+        ]
+        for number, part in enumerate(cut.parts or (None,))
+    ]
+    return list(_one_pitch(chain, turns))
 
 
 def _one_pitch(chain: Chain, turns: list[list[Piece]]) -> Iterator[list[Piece]]:
@@ -279,6 +415,8 @@ def _map_spans(chain: Chain, maps: int, cut: Cut, grid: GridConfig) -> list[Span
     groups = conv_groups(chain)
     size = maps // groups
     unit = 1 if chain.head is None else grid.maps
+    if chain.by_block:
+        return list(Span(0, maps).split(cut.maps * cut.rounds, unit))
     parts = max(1, cut.maps * cut.rounds // groups)
     return [
         span
@@ -288,8 +426,11 @@ def _map_spans(chain: Chain, maps: int, cut: Cut, grid: GridConfig) -> list[Span
 
 
 def _connected(chain: Chain, part: Part | None, maps: Span) -> Part | None:
-    """Leave out channels at the ends of a part, within a group, that none of ``maps`` reads."""
-    if part is None or chain.kernels is None:
+    """Leave out channels at the ends of a part, within a group, that none of ``maps`` reads.
+
+    Not where the array leaves them out: then all columns can listen to one reading.
+    """
+    if part is None or chain.kernels is None or read_channels(chain, maps, part):
         return part
     lo, hi = part.channels
     read = np.flatnonzero(chain.kernels[maps.lo : maps.hi, lo:hi].any(axis=0))
@@ -299,9 +440,13 @@ def _connected(chain: Chain, part: Part | None, maps: Span) -> Part | None:
 
 
 def _in_group(chain: Chain, part: Part | None, maps: Span) -> Part | None:
-    """Shift a part, given in channels of a group, to the group of ``maps``."""
+    """Shift a part, given in channels of a group, to the group of ``maps``, or to all of theirs."""
     if part is None or (groups := conv_groups(chain)) == 1:
         return part
+    if chain.by_block:
+        maps_of, channels_of = chain.shapes[0][0] // groups, chain.source_shape[0] // groups
+        lo, hi = (end // maps_of * channels_of for end in maps)
+        return part._replace(channels=Span(lo, hi))
     first = maps.lo // (chain.shapes[0][0] // groups) * (chain.source_shape[0] // groups)
     return part._replace(channels=Span(part.channels.lo + first, part.channels.hi + first))
 
@@ -333,12 +478,13 @@ def part_lists(chain: Chain) -> Iterator[tuple[Part, ...]]:
         else ceil_div(size, limit(CONV_ARRAY, "kernel_y"))
         for size, dilation in zip(kernel, chain.head.attrs["dilation"], strict=True)
     ]  # fmt: skip
-    channels = chain.head.attrs["weight"].shape[1]
+    # Blocks that have channels of their own walk through all of them.
+    channels = 1 if chain.by_block else chain.head.attrs["weight"].shape[1]
     ways = [(n, *least) for n in ladder(channels)]
     ways += [(channels, n, least[1]) for n in ladder(kernel[0]) if n > least[0]]
     ways += [(channels, kernel[0], n) for n in ladder(kernel[1]) if n > least[1]]
     for way in ways:
-        sizes = (channels, *kernel)
+        sizes = (chain.head.attrs["weight"].shape[1], *kernel)
         axes = [Span(0, size).split(n) for size, n in zip(sizes, way, strict=True)]
         yield tuple(Part(*spans) for spans in product(*axes))
 

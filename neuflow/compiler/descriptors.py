@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from neuflow.compiler.allocate import Place
+from neuflow.compiler.geometry import ceil_div
 from neuflow.compiler.mapping import Region
 from neuflow.ir import Shape
 
@@ -30,8 +31,11 @@ def descriptor(base: int, dims: list[tuple[int, int]]) -> dict[str, int]:
     return fields
 
 
-def box(place: Place, image: int, region: Region) -> dict[str, int]:
-    """Descriptor of a box of a tensor in the order of streams: for y, for map, for x."""
+def box(place: Place, image: int, region: Region, every: int = 1) -> dict[str, int]:
+    """Descriptor of a box of a tensor in the order of streams: for y, for map, for x.
+
+    ``every``: of its rows only the first of every so many.
+    """
     base = (
         place.base
         + image * place.image
@@ -42,7 +46,7 @@ def box(place: Place, image: int, region: Region) -> dict[str, int]:
     return descriptor(
         base,
         [
-            (region.rows.size, place.record),
+            (ceil_div(region.rows.size, every), every * place.record),
             (region.maps.size, place.channel),
             (region.cols.size, place.pixel),
         ],

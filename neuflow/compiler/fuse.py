@@ -246,6 +246,8 @@ def _kernels(node: Node) -> NDArray[np.bool_] | None:
     """Return which kernels of a convolution are not zero, None if most (or no convolution)."""
     if node.op != "conv" or node.attrs["groups"] > 1:
         return None  # merge_groups has weighed zeros against passes
+    if node.attrs.get("by_block"):
+        return None
     kernels: NDArray[np.bool_] = np.any(node.attrs["weight"] != 0, axis=(2, 3))
     return None if kernels.mean() > MOSTLY else kernels
 

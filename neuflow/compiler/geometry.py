@@ -12,6 +12,7 @@ import numpy as np
 
 from neuflow.compiler.mapping import Chain, Part, Piece, Region, Span
 from neuflow.grid import GridConfig
+from neuflow.layout import ABSENT_CHANNELS, Scatter
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -53,7 +54,10 @@ class ConvShape:
     """A convolver pass, relative to its own input box: see ``layout.CONV_ARRAY``.
 
     ``rows``, ``cols``: the input box (a dense layer has ``cols`` = its images). ``width`` and
-    ``height`` are the box's extents as the array sees them.
+    ``height`` are the box's extents as the array sees them. ``every``: a stride that the array does
+    not see, as of the box only every such row is read, and every such column stored.
+    ``room``: see ``Piece``. ``block_channels``: not 0 if each block of maps has so many channels of
+    its own. ``read``: the channels that are read, of those that are stored; empty: all.
     """
 
     channels: int
@@ -72,11 +76,20 @@ class ConvShape:
     out_width: int
     maps: int
     least_pitch: int = 1
+    every: int = 1
+    block_channels: int = 0
+    room: int = 0
+    read: tuple[int, ...] = ()
+
+    @property
+    def channels_added(self) -> int:
+        """Channels that one result adds up."""
+        return self.block_channels or len(self.read) or self.channels
 
     @property
     def taps(self) -> int:
         """Products that one result adds up."""
-        return self.channels * self.kernel_y * self.kernel_x
+        return self.channels_added * self.kernel_y * self.kernel_x
 
     @property
     def pitch(self) -> int:
@@ -119,27 +132,57 @@ def conv_shape(chain: Chain, piece: Piece) -> ConvShape:
         kernel, size = piece.part[1 + axis], chain.source_shape[1 + axis]
         dilation = chain.head.attrs["dilation"][axis]
         pad = chain.head.attrs["pads"][axis] - kernel.lo * dilation
-        spans.append(window_span(span, (kernel.size - 1) * dilation + 1, stride, pad, size))
+        read = window_span(span, (kernel.size - 1) * dilation + 1, stride, pad, size)
+        spans.append(read if piece.box is None else piece.box[axis])
         taps.append(span.lo * stride - pad - spans[axis].lo)
+    rows, cols = spans
+    # One output row or column has no stride.
+    stride = stride if out.rows.size > 1 or out.cols.size > 1 else 1
+    height, width, every = rows.size, cols.size, 1
+    last = ((out.rows.size - 1) * stride, (out.cols.size - 1) * stride)
+    if stride > 1 and taps == [0, 0] and last == (rows.size - 1, cols.size - 1):
+        # A single tap, which meets no padding: the array gets what it reads, and nothing between.
+        height, width, every, stride = out.rows.size, out.cols.size, stride, 1
     return ConvShape(
         channels=piece.part.channels.size,
         kernel_y=piece.part.ky.size,
         kernel_x=piece.part.kx.size,
-        # One output row or column has no stride, a single tap no dilation; fields stay small.
-        stride=stride if out.rows.size > 1 or out.cols.size > 1 else 1,
+        stride=stride,
+        # A single tap has no dilation; fields stay small.
         dilation_y=chain.head.attrs["dilation"][0] if piece.part.ky.size > 1 else 0,
         dilation_x=chain.head.attrs["dilation"][1] if piece.part.kx.size > 1 else 0,
         tap_y=taps[0],
         tap_x=taps[1],
-        rows=spans[0],
-        cols=spans[1],
-        height=spans[0].size,
-        width=spans[1].size,
+        rows=rows,
+        cols=cols,
+        height=height,
+        width=width,
         out_height=out.rows.size,
         out_width=out.cols.size,
         maps=out.maps.size,
         least_pitch=piece.pitch,
+        every=every,
+        room=piece.room,
+        read=read_channels(chain, piece.out.maps, piece.part),
+        block_channels=chain.head.attrs["weight"].shape[1] if chain.by_block else 0,
     )
+
+
+def read_channels(chain: Chain, maps: Span, part: Part) -> tuple[int, ...]:
+    """Return which channels of ``part`` ``maps`` read, by their number in it; empty: all, perhaps.
+
+    Between two of them lie fewer channels than a channel has taps: others are read in between.
+    """
+    if chain.kernels is None or part.channels.size > ABSENT_CHANNELS + 1:
+        return ()
+    lo, hi = part.channels
+    read = np.flatnonzero(chain.kernels[maps.lo : maps.hi, lo:hi].any(axis=0)).tolist() or [0]
+    found = read[:1]
+    for channel in read[1:]:
+        while channel - found[-1] > part.ky.size * part.kx.size:
+            found.append(found[-1] + part.ky.size * part.kx.size)
+        found.append(channel)
+    return tuple(found)
 
 
 def _dense_shape(part: Part, out: Region) -> ConvShape:
@@ -155,6 +198,7 @@ class RowPlan:
     """How a pass keeps its input in the row buffer: fields of CONV_ROWS and CONV_ARRAY.
 
     ``size``: words of the region, from its base. ``array_step``: CONV_ARRAY.channel_step.
+    ``stride``: CONV_ROWS.stride.
     """
 
     size: int
@@ -172,6 +216,7 @@ class RowPlan:
     phase_y_step: int
     need: int
     release: int
+    stride: int = 1
 
 
 @lru_cache(maxsize=65536)
@@ -193,9 +238,11 @@ def row_plan(shape: ConvShape, grid: GridConfig, room: int) -> RowPlan | None:
     """Fit a convolution's input into ``room`` words: whole and linear, else as rings, else None."""
     s, pitch, rows = shape.stride, shape.pitch, shape.height
     phases = s * s
+    scatter = Scatter.PHASES if s > 1 else Scatter.ROW if shape.every == 1 else Scatter.FIRST_PHASE
     common = {
-        "scatter": int(s > 1), "width": shape.width, "channels": shape.channels, "rows": rows,
+        "scatter": scatter, "width": shape.cols.size, "channels": shape.channels, "rows": rows,
         "pitch": pitch, "x_step": 1, "need": shape.need, "release": shape.release,
+        "stride": s * shape.every,
     }  # fmt: skip
     linear = ceil_div(rows, s) * pitch
     if shape.channels * phases * linear <= room:
@@ -232,16 +279,16 @@ def dense_row_plan(chain: Chain, shape: ConvShape, room: int) -> RowPlan | None:
     }  # fmt: skip
     if images == 1:  # one record, stored at full width
         return RowPlan(
-            scatter=0, width=inputs, channels=1, rows=1, channel_step=inputs, ring_rows=1,
+            scatter=Scatter.ROW, width=inputs, channels=1, rows=1, channel_step=inputs, ring_rows=1,
             pitch=inputs, x_step=1, need=1, **common,
         )  # fmt: skip
     if chain.source_shape[1:] == (1, 1):  # the batch already lies along x
         return RowPlan(
-            scatter=0, width=images, channels=inputs, rows=1, channel_step=images, ring_rows=1,
+            scatter=Scatter.ROW, width=images, channels=inputs, rows=1, channel_step=images, ring_rows=1,
             pitch=images, x_step=1, need=1, **common,
         )  # fmt: skip
     return RowPlan(  # one record an image, scattered
-        scatter=1, width=inputs, channels=1, rows=images, channel_step=0, ring_rows=images,
+        scatter=Scatter.WORD, width=inputs, channels=1, rows=images, channel_step=0, ring_rows=images,
         pitch=1, x_step=images, need=images, **common,
     )  # fmt: skip
 

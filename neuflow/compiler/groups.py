@@ -3,7 +3,8 @@
 A convolver gives ``grid.maps`` maps at once, and each pass costs some cycles beside its work. A
 depthwise layer with one pass a channel would leave all but one map idle and wait for its drain;
 several groups as one, with kernels of zero where input and output are of different groups, take
-more taps and fewer passes. The sums are the same.
+more taps and fewer passes. The sums are the same. Where a group then has ``grid.maps`` maps, one
+pass does many (``by_block``): each block of maps walks on to the channels of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ def merge_groups(graph: QuantGraph, grid: GridConfig) -> QuantGraph:
 
 def merged(node: Node, positions: int, grid: GridConfig) -> Node:
     """Return a grouped convolution of ``positions`` outputs a map with fewer, larger groups."""
-    return _together(node, _best(node, positions, grid))
+    node = _together(node, _best(node, positions, grid))
+    groups = node.attrs["groups"]
+    by_block = groups > 1 and len(node.attrs["weight"]) == groups * grid.maps
+    return replace(node, attrs={**node.attrs, "by_block": by_block})
 
 
 def _best(node: Node, positions: int, grid: GridConfig) -> int:
@@ -46,7 +50,8 @@ def _best(node: Node, positions: int, grid: GridConfig) -> int:
         blocks = ceil_div(each * together, grid.maps)
         taps = max(channels * together * ky * kx, grid.pixels)
         work = ceil_div(positions, grid.pixels) * blocks * taps
-        return groups // together * (work + PASS_CYCLES), -together
+        passes = 1 if each * together == grid.maps else groups // together
+        return groups // together * work + passes * PASS_CYCLES, -together
 
     return min((n for n in range(1, groups + 1) if groups % n == 0), key=cycles)
 

@@ -117,6 +117,11 @@ class Chain:
         return self.head is not None and self.head.op == "dense"
 
     @property
+    def by_block(self) -> bool:
+        """Whether the head is a grouped convolution whose groups are blocks of maps."""
+        return self.head is not None and self.head.attrs.get("by_block", False)
+
+    @property
     def operand(self) -> Step | None:
         """The step that takes a tensor from memory, if any (at most one)."""
         return next((step for step in self.steps if step.operand is not None), None)
@@ -135,7 +140,8 @@ class Piece:
     ``out``: box of the chain's output. ``part``: products added up, None without a convolver.
     ``partial_in``, ``partial_out``: exact sums come from / go to the chain's partial-sum memory.
     ``pitch``: lanes from an output row to the next, at least; sums of one piece lie by lanes, so
-    all its parts have the same.
+    all its parts have the same. ``room``: words of the row buffer that it may use, if not half of
+    them. ``box``: rows and columns of the input that it takes, if more than it reads.
     """
 
     column: int
@@ -145,6 +151,8 @@ class Piece:
     partial_in: bool = False
     partial_out: bool = False
     pitch: int = 1
+    room: int = 0
+    box: tuple[Span, Span] | None = None
 
     def __str__(self) -> str:
         part = "" if self.part is None else f" {self.part}"

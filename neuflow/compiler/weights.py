@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.compiler.geometry import ceil_div, round_up
+from neuflow.compiler.geometry import ceil_div, read_channels, round_up
 from neuflow.compiler.mapping import Chain, Part, Piece, Span
 from neuflow.compiler.schedule import Schedule, Turn
 from neuflow.errors import CompileError
@@ -44,9 +44,13 @@ def _taps(chain: Chain, maps: Span, part: Part) -> Words:
     if chain.head.op == "dense":
         order = memory_order(chain.source_shape)[part.channels.lo : part.channels.hi]
         return weight[:, order]
+    if chain.by_block:
+        return weight[:, :, part.ky.lo : part.ky.hi, part.kx.lo : part.kx.hi].reshape(len(weight), -1)
     # The channels of a group are numbered from its first one.
     first = part.channels.lo % weight.shape[1] if weight.shape[1] else 0
     box = weight[:, first : first + part.channels.size, part.ky.lo : part.ky.hi]
+    if read := read_channels(chain, maps, part):
+        box = box[:, list(read)]
     return box[..., part.kx.lo : part.kx.hi].reshape(len(weight), -1)
 
 

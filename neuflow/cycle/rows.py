@@ -5,7 +5,7 @@ from __future__ import annotations
 from neuflow.cycle.compiled import part
 from neuflow.cycle.pipeline import SPARE, slice_edge
 from neuflow.cycle.state import INT, LINK, overlaid
-from neuflow.layout import SIZE
+from neuflow.layout import SIZE, Scatter
 
 ALL_STORED = (1 << SIZE) - 1
 """``stored`` while the array's pass is stored whole."""
@@ -13,6 +13,8 @@ ALL_STORED = (1 << SIZE) - 1
 _FLUSHING = 0b1111
 """Stages behind the count that a configuration waits for."""
 _FLUSHED = _FLUSHING ^ (_FLUSHING >> 1)
+
+WORD, PHASES = int(Scatter.WORD), int(Scatter.PHASES)
 
 ROW_STORE = overlaid(
     [
@@ -22,6 +24,7 @@ ROW_STORE = overlaid(
         ("slice", SPARE),
         *((n, INT) for n in ("valid", "left")),  # a beat under way, words of it that are left
         *((n, INT) for n in ("rest", "channel", "record")),  # rest: words left of the row
+        ("lap", INT),  # phases that are stored of what the beat holds of the row
         *((n, INT) for n in ("room", "limit", "stored")),
         *((n, INT) for n in ("resident", "allowed")),
         *((n, INT) for n in ("starts", "finished", "record_ends", "row_ends", "count")),  # wires
@@ -43,7 +46,9 @@ def rows_wires(rows, config, line):
     rows.beat_ends = 0
     if rows.store:
         c = config.o.rows
-        rows.count = 1 if c.scatter else min(rows.rest, rows.left)
+        rows.count = 1 if c.scatter == WORD else min(rows.rest, rows.left)
+        if c.scatter == PHASES and rows.lap + 1 != rows.count and rows.lap + 1 != c.stride:
+            rows.count = 0
         rows.row_ends = rows.rest == rows.count
         rows.beat_ends = rows.left == rows.count
         rows.record_ends = rows.row_ends and rows.channel + 1 == c.channels
@@ -96,6 +101,7 @@ def rows_edge(rows, config, line, released, pass_done):
         if rows.finished:
             rows.active = 0
         return
+    rows.lap = 0 if rows.count else rows.lap + 1
     if not rows.row_ends:
         rows.rest -= rows.count
         return

@@ -64,7 +64,7 @@ LINK = record("valid", "ready", "count", "last", "dest")
 """A stream at this cycle: the handshake, the beat's words and its last flag; ``dest`` where the
 stream has one (rows, weights, operand lines)."""
 
-PACKET_FIELDS = 33
+PACKET_FIELDS = 36
 """Columns of the table of packets: the fields of a layout in its order. MAPPER has more, but its
 tables have no timing."""
 

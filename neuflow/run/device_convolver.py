@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from neuflow.fixed import requantise
 from neuflow.grid import GridConfig
+from neuflow.layout import ABSENT_CHANNELS, Scatter
 from neuflow.run.device_kernel import convolve, products
 from neuflow.run.device_memory import DeviceFault
 
@@ -83,11 +84,17 @@ class DeviceConvolver:
             (array["groups"] == drain["groups"], "groups differ"),
             (array["pitch"] == drain["pitch"], "pitches differ"),
             (rows["rows"] == array["rows"], "rows differ"),
-            (rows["stride"] == array["stride"] >= 1, "strides differ"),
+            (rows["stride"] >= 1 and self._phases(rows) == array["stride"], "strides differ"),
             (rows["ring_words"] == array["ring_words"], "rings differ"),
-            (rows["base"] == array["base"], "bases differ"),
+            ((array["base"] - rows["base"]) % rows["channel_step"] == 0 if rows["channel_step"]
+             else rows["base"] == array["base"], "bases differ"),
+            (not array["by_block"] or not _absent(array), "absent channels of blocks"),
+            (_longest_run(_absent(array)) < array["kernel_y"] * array["kernel_x"],
+             "more channels are absent than a channel has taps"),
             (array["blocks"] <= grid.weight_blocks, "too many blocks"),
-            (rows["scatter"] or rows["stride"] == rows["x_step"] == 1, "scatter is needed"),
+            (rows["scatter"] == Scatter.WORD or rows["x_step"] == 1, "scatter is needed"),
+            (rows["scatter"] >= Scatter.PHASES or rows["stride"] == 1, "a stride needs phases"),
+            (rows["scatter"] < Scatter.PHASES or rows["stride"] > 1, "phases need a stride"),
             (array["groups"] == 1 or not array["stream_weights"], "streamed weights, many groups"),
             (rows["ring_rows"] >= 1, "a ring of no rows"),
         ]
@@ -116,10 +123,20 @@ class DeviceConvolver:
 
     # Rows and array.
 
+    @staticmethod
+    def _phases(rows: Fields) -> int:
+        """Phases in x, and in y, that are stored: the array's stride."""
+        return 1 if rows["scatter"] == Scatter.FIRST_PHASE else rows["stride"]
+
+    def _stored_step(self, rows: Fields) -> int:
+        """From one word of a row that is stored to the next."""
+        return rows["stride"] // self._phases(rows)
+
     def _store_addresses(self, rows: Fields) -> NDArray[np.int64]:
-        """Addresses of the rows packet, (rows, channels, width)."""
-        y, c, x = np.ogrid[: rows["rows"], : rows["channels"], : rows["width"]]
-        s = rows["stride"]
+        """Addresses of the words of the rows packet that are stored, (rows, channels, width)."""
+        s = self._phases(rows)
+        width = -(-rows["width"] * s // rows["stride"])
+        y, c, x = np.ogrid[: rows["rows"], : rows["channels"], :width]
         within = y // s * rows["pitch"] + x // s * rows["x_step"]
         if rows["ring_words"]:
             within = within % rows["ring_words"]
@@ -134,7 +151,7 @@ class DeviceConvolver:
         shape = (rows["rows"], rows["channels"], rows["width"])
         if packet.size != np.prod(shape):
             raise DeviceFault(f"rows packet of {packet.size} words, not {shape}")
-        self.packet = packet.reshape(shape)
+        self.packet = packet.reshape(shape)[:, :, :: self._stored_step(rows)]
         self._check_region(rows)
 
     def _sums(
@@ -144,13 +161,16 @@ class DeviceConvolver:
         self._arrive(rows, packet)
         result = np.zeros((taps.shape[0] * taps.shape[2], array["groups"] * self.grid.pixels), np.int64)
         real = self._lanes(array, real_only)
-        for first, gathered in self._groups(rows, array):
+        for first, block, gathered in self._groups(rows, array):
             lanes = np.flatnonzero(real[first : first + gathered.shape[1]])
-            result[:, first + lanes] = products(taps, np.ascontiguousarray(gathered[:, lanes]))
+            weights = taps[block : block + 1] if array["by_block"] else taps
+            sums = products(weights, np.ascontiguousarray(gathered[:, lanes]))
+            maps = block * taps.shape[2] + np.arange(len(sums))
+            result[maps[:, None], first + lanes] = sums
         return result
 
-    def _groups(self, rows: Fields, array: Fields) -> Iterator[tuple[int, Packet]]:
-        """Store rows as their ring allows; yield first lanes, and words (taps, lanes) of groups."""
+    def _groups(self, rows: Fields, array: Fields) -> Iterator[tuple[int, int, Packet]]:
+        """Store rows as their ring allows; yield first lane, block, words (taps, lanes) of groups."""
         at, packet = self._store_addresses(rows), self.packet
         assert packet is not None
         groups, pixels, count = array["groups"], self.grid.pixels, rows["rows"]
@@ -172,7 +192,10 @@ class DeviceConvolver:
             self._store(packet[stored:room], at[stored:room], stored)
             stored = max(stored, room)
             last = min(groups, g + step)
-            yield g * pixels, self._gather(rows, array, (g, last), looked_up, (need, free))
+            # Each block has channels of its own, or all have the same.
+            for block in range(array["blocks"] if array["by_block"] else 1):
+                span = g, last, block
+                yield g * pixels, block, self._gather(rows, array, span, looked_up, (need, free))
         if need[-1] < count:
             raise DeviceFault(f"the last group does not wait for rows {need[-1]} and up")
         if (free[1:] > need[:-1]).any() or free[0] > 0:
@@ -195,6 +218,8 @@ class DeviceConvolver:
             return False
         if rows["channel_step"] != array["channel_step"] or size == 0:
             return False
+        if rows["base"] != array["base"] or array["by_block"] or _absent(array):
+            return False
         one_rows = {**rows, "channels": 1, "source": 0, "ahead": 0, "base": 0}
         one_array = {**array, "channels": 1, "blocks": 1, "maps": 1, "base": 0}
         key = (*one_rows.items(), *one_array.items())
@@ -209,12 +234,13 @@ class DeviceConvolver:
             return False
         self._arrive(rows, np.arange(1, 1 + rows["rows"] * rows["width"]))
         tap_y, tap_x = self._tap_places(array)
-        for first, gathered in self._groups(rows, array):
+        for first, _, gathered in self._groups(rows, array):
             y, x = np.divmod(first + np.arange(gathered.shape[1]), array["pitch"])
             y = y * array["stride"] + tap_y[:, None]
             x = x * array["stride"] + tap_x[:, None]
             inside = (y >= 0) & (y < array["height"]) & (x >= 0) & (x < array["width"])
-            if (gathered != np.where(inside, y * rows["width"] + x + 1, 0)).any():
+            number = y * rows["width"] + x * self._stored_step(rows) + 1
+            if (gathered != np.where(inside, number, 0)).any():
                 return False
         return True
 
@@ -249,7 +275,7 @@ class DeviceConvolver:
         packet, held = self.packet, self.shared.planes
         assert packet is not None
         s, top, left, height, width = key
-        key = (*key, array["height"], array["width"])
+        key = (*key, array["height"], array["width"], *packet.strides)
         if held is not None and held[0] is packet.base and held[1] == key:
             return held[2]
         image = packet[: array["height"], :, : array["width"]].transpose(1, 0, 2)
@@ -284,11 +310,15 @@ class DeviceConvolver:
         self.record[at] = np.arange(first, first + len(at))[:, None, None]
 
     def _gather(
-        self, rows: Fields, array: Fields, span: tuple[int, int], taps: Taps,
+        self, rows: Fields, array: Fields, span: tuple[int, int, int], taps: Taps,
         bounds: tuple[Packet, Packet],
     ) -> Packet:  # fmt: skip
-        """Return the words (taps, lanes) of the groups in ``span``; border taps are 0."""
-        (flat, phases, y, x), (g, end) = taps, span
+        """Return the words (taps, lanes) of the groups in ``span``; border taps are 0.
+
+        ``span``: first group, the one after the last, and how many times the channels of a block lie
+        before those that are read.
+        """
+        (flat, phases, y, x), (g, end, block) = taps, span
         position = np.arange(g * self.grid.pixels, end * self.grid.pixels)
         oy, ox = np.divmod(position, array["pitch"])
         iy = oy[None] * array["stride"] + y[:, None]
@@ -298,14 +328,16 @@ class DeviceConvolver:
         within = flat[:, None] + position[None]
         if array["ring_words"]:
             within %= array["ring_words"]
-        channel = np.arange(array["channels"]) * array["channel_step"]
+        read = _read_channels(array) + block * array["channels"]
+        channel = read * array["channel_step"]
         at = array["base"] + channel[:, None, None] + (phases[:, None] + within)[None]
         at = (at % self.grid.row_words).reshape(-1, len(position))
         live = np.broadcast_to(inside, (array["channels"], *inside.shape)).reshape(at.shape)
 
         if (self.owner[at] != self.passes)[live].any():
             raise DeviceFault(f"group {g}: a lane reads a word that this pass did not store")
-        if rows["x_step"] == 1 and rows["channels"] == array["channels"]:
+        first = (array["base"] - rows["base"]) // max(1, rows["channel_step"])
+        if rows["x_step"] == 1 and rows["channels"] > first + read[-1]:
             wanted = np.broadcast_to(iy, (array["channels"], *iy.shape)).reshape(at.shape)
             if (self.record[at] != wanted)[live].any():
                 raise DeviceFault(f"group {g}: a lane reads a record that is not in the ring")
@@ -381,3 +413,19 @@ class DeviceConvolver:
             raise DeviceFault("the reorder buffer overflows")
         if padded != drain["blocks"] * grid.maps:
             raise DeviceFault("maps and blocks do not agree")
+
+
+def _absent(array: Fields) -> int:
+    return array["absent0"] | array["absent1"] << 32
+
+
+def _longest_run(bits: int) -> int:
+    return max(len(run) for run in f"{bits:b}".split("0"))
+
+
+def _read_channels(array: Fields) -> Packet:
+    """Return the channels that a block reads, counted from the first one."""
+    absent = _absent(array)
+    some = [0, *(k + 1 for k in range(ABSENT_CHANNELS) if not absent >> k & 1)]
+    count = array["channels"]
+    return np.array(some[:count]) if absent else np.arange(count)

@@ -107,14 +107,14 @@ module neuflow_control (
     end
   end
   always @(posedge clk) begin
-    if (rst | read_error) begin
+    if (read_error | rst) begin
       fault[0] <= 1'h0;
     end else begin
       if (hang | write_error) fault[0] <= n2[0];
     end
   end
   always @(posedge clk) begin
-    if (rst | read_error | write_error) begin
+    if (read_error | rst | write_error) begin
       fault[2] <= 1'h0;
     end else begin
       if (hang) fault[2] <= 1'h1;
@@ -332,7 +332,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (rst | ~busy_25) begin
+    if (~busy_25 | rst) begin
       seen <= 60'h0;
     end else begin
       seen <= activity[59:0];
@@ -419,7 +419,7 @@ module \neuflow_control.fetcher  (
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
       if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
-      if (signal | clear) begin
+      if (clear | signal) begin
         n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
       end
@@ -495,19 +495,21 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n4, n19, n16, n11, n22, n10, n7, n3, n15, n13, n21, n5, n20, n6, n2, n9, n12, n18, n8,
+  wire n14, n4, n19, n16, n11, n24, n10, n7, n3, n15, n13, n23, n20, n5, n6, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
+  wire [19:0] n22;
+  wire [31:20] n21;
   wire [32:0] n17, n1;
   wire [7:0] code;
-  assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
-    output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
-    11'h0} : 32'h0) : 32'h0), held[19:4]};
+  assign config__payload = {config__payload_last, at[31:0] + {n21, n22}, held[19:4]};
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
+  assign {n21, n22} = first ? (held[29:28] == 2'h3 ? output_base : held[29:28] == 2'h2 ? input_base
+    : held[29:28] == 1'h1 ? {host_program[20:0], 11'h0} : 32'h0) : 32'h0;
   assign frame_ends = state == 2'h3;
   assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
   assign config__valid = n7 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n7 ? (n4 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
+  assign fence_waits = n7 ? (n4 ? signal & n23 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
   assign n2 = moves & n3 & n7;
   assign n3 = state == 2'h2;
@@ -516,27 +518,27 @@ module \neuflow_control.sequencer  (
   assign n6 = {moves, n4} != 1'h1;
   assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n6, n4 | n8, n20, n7};
+  assign n9 = &{n4 | n8, n20, n6, n7};
   assign moves = signal & signal_43;
-  assign n10 = next_frame | n22;
+  assign n10 = next_frame | n24;
   assign n11 = ~busy;
   assign n12 = ~restart & i__ready;
   assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n7 ?
     (n4 ? signal & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |code;
-  assign n14 = n22 & !error;
+  assign n14 = n24 & !error;
   assign n15 = next_frame & last_frame;
   assign n16 = moves & n4 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
-  assign n18 = rst | next_frame | n14;
+  assign n18 = n14 | rst | next_frame;
   assign n19 = at[3:0] == 1'h1;
   assign config__payload_last = left == 1'h1;
   assign n20 = {moves, n8} != 1'h1;
   assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
-  assign n21 = ~bad;
-  assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 |
+  assign n23 = ~bad;
+  assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n23 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
-  assign n22 = start & n11;
+  assign n24 = start & n11;
   always @(posedge clk) begin
     signal_20 <= n1 == host_ring;
     if (n2) begin
@@ -567,7 +569,7 @@ module \neuflow_control.sequencer  (
         1'h0;
     end else begin
       if (n13) error <= code;
-      if (n13 | (clear_done | n15) | n14) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
       waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
@@ -578,7 +580,7 @@ module \neuflow_control.sequencer  (
     if (n13 | rst) begin
       busy <= 1'h0;
     end else begin
-      if (n15 | n14) busy <= n14;
+      if (n14 | n15) busy <= n14;
     end
   end
   always @(posedge clk) begin
@@ -586,13 +588,13 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{{moves, n4, at[3:0] == 2'h3, n19} != 4'hc, {moves, n8, config__payload_last} != 3'h6,
-        n5, n4 | n8 | n3, {moves, steps, n3} != 3'h5, n6, n20, n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
-        n19 ? 2'h1 : 2'h2;
+      if (&{{moves, n8, config__payload_last} != 3'h6, n5, {moves, n4, at[3:0] == 2'h3, n19} !=
+        4'hc, {moves, steps, n3} != 3'h5, n20, n6, n7, n4 | n3 | n8}) state <= n3 ? 2'h3 : n8 ? 2'h0
+        : n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin
-    if (rst | n14) begin
+    if (n14 | rst) begin
       frames_done <= 32'h0;
     end else begin
       if (next_frame) frames_done <= n17[31:0];

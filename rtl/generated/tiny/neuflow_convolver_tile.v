@@ -156,21 +156,21 @@ module \neuflow_convolver_tile.convolver  (
   wire [15:0] released, stored;
   wire [17:0] block;
   wire [191:0] parameters;
-  wire [216:0] config__payload;
-  wire [448:0] config__payload_49;
+  wire [217:0] config__payload;
+  wire [511:0] config__payload_49;
   wire [63:0] value;
   wire [95:0] pixel;
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_131(awake), .block(block), .config_2(config__payload_49),
+    .array_gated_clk(array_clk), .awake_132(awake), .block(block), .config_2(config__payload_49),
       .config__ready(config__ready_52), .configured(config__valid_53),
       .coordinates_gated_rst(array_gated_rst), .drain_ready(drain_ready), .fill(fill),
       .hand_over(hand_over), .idle(idle), .issue(tap), .lanes(lanes), .maps(maps),
       .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
       .released(released), .shift(shift), .stored(stored), .wait_drain(wait_drain),
       .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
-      .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind), .words_186(words));
+      .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind), .words_189(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
@@ -226,7 +226,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1847_16(block[17:16]), .read(read_118),
+      .parameters_valid(parameters_valid), .port_1957_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -242,10 +242,10 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire weights_read,
   output wire weights_rewind,
   output wire weights_free,
-  output wire awake_131,
+  output wire awake_132,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_186,
+  input wire [127:0] words_189,
   input wire weights_ready,
   output wire [95:0] pixel,
   output wire config__ready,
@@ -258,7 +258,7 @@ module \neuflow_convolver_tile.convolver.array  (
   output reg [17:0] block = 18'h0,
   output wire [14:0] read,
   input wire drain_ready,
-  input wire [448:0] config_2,
+  input wire [511:0] config_2,
   input wire configured,
   input wire coordinates_gated_rst
 );
@@ -267,14 +267,14 @@ module \neuflow_convolver_tile.convolver.array  (
     odd = 1'h0, pass_ends_ends = 1'h0, s8_rotate = 1'h0, wraps_68 = 1'h0;
   reg [127:0] n2, s7_words = 128'h0, s8_words = 128'h0;
   reg [15:0] last_row = 16'h0;
-  reg [17:0] signal_146 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
+  reg [17:0] signal_147 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
     18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] signal_167 = 20'h0, signal_169 = 20'h0, signal_172 = 20'h0, signal_174 = 20'h0,
-    signal_70 = 20'h0, signal_76 = 20'h0, signal_82 = 20'h0, block_ends_left = 20'h0, channel_base =
-    20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_181 = 20'h0,
+  reg [19:0] signal_168 = 20'h0, signal_170 = 20'h0, signal_173 = 20'h0, signal_175 = 20'h0,
+    signal_70 = 20'h0, signal_76 = 20'h0, signal_82 = 20'h0, block_ends_left = 20'h0, next_channel =
+    20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_184 = 20'h0,
     row_start = 20'h0, step_y_wrap = 20'h0;
-  reg [20:0] signal_66 = 21'h0, kept_less = 21'h0, kept_less_173 = 21'h0, move_less = 21'h0,
-    move_less_84 = 21'h0, pixels_less = 21'h0, wrapped_less = 21'h0, wrapped_less_176 = 21'h0;
+  reg [20:0] signal_66 = 21'h0, kept_less = 21'h0, kept_less_174 = 21'h0, move_less = 21'h0,
+    move_less_84 = 21'h0, pixels_less = 21'h0, wrapped_less = 21'h0, wrapped_less_177 = 21'h0;
   reg [21:0] next_x_beyond;
   reg [2:0] s6_rotate = 3'h0, s7_rotate = 3'h0, settling = 3'h6, lanes_q = 3'h0, s13_q = 3'h0;
   reg [31:0] s10_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0, s5_weights = 32'h0,
@@ -285,113 +285,118 @@ module \neuflow_convolver_tile.convolver.array  (
   reg [4:0] delta_less = 5'h0, delta_less_62 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
     5'h0, s7_masks = 5'h0, s8_masks = 5'h0;
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0;
+  reg [61:0] absent = 62'h0;
   reg [63:0] beat = 64'h0;
   reg [6:0] s2 = 7'h0;
-  reg [79:0] n1, signal_148 = 80'h0, s9_pixels = 80'h0, words = 80'h0, y = 80'h0;
-  reg [8:0] linear = 9'h0, offset = 9'h0, offset_177 = 9'h0, s1 = 9'h0;
+  reg [79:0] n1, signal_149 = 80'h0, s9_pixels = 80'h0, words = 80'h0, y = 80'h0;
+  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_178 = 9'h0, s1 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n7, n10, n17, n18, n3, n31, n19, n11, n32, n5, n4, n30, n34, n28, n26, n33, n24, n22, n20,
-    n13, n14, n21, n23, n25, n27, n29, n16, n8, signal, signal_18, signal_46, signal_47, signal_91,
-    awake, block_ends, coordinates_clk, fed, full, group_ends, ky_ends, no_drain, pass_ends,
-    s0_last, take, wraps, wraps_63;
-  wire [15:0] free, last_row_144;
+  wire n7, n10, n19, n20, n3, n33, n21, n35, n17, n11, n34, n32, n5, n4, n37, n30, n28, n36, n26,
+    n24, n22, n13, n14, n18, n23, n25, n27, n29, n31, n16, n8, signal, signal_18, signal_46,
+    signal_47, signal_93, awake, block_ends, coordinates_clk, fed, first_channel, full, group_ends,
+    ky_ends, no_drain, pass_ends, s0_last, take, wraps, wraps_63;
+  wire [15:0] free, last_row_145;
   wire [19:0] n15, n12;
   wire [20:0] n6;
   wire [21:0] next_group_beyond, next_row_beyond, step_y_wrap_beyond;
   wire [2:0] count;
   wire [5:0] n9, over, over_61;
-  wire [79:0] x, y_151;
+  wire [79:0] x, y_152;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
   assign lanes[2:0] = lanes_q;
-  assign issue = signal_25 & ~(n31 | no_drain);
+  assign issue = signal_25 & ~(n33 | no_drain);
   assign fill = begins & ~full;
   assign wait_rows = signal_25 & signal;
   assign wait_weights = signal_25 & ~signal & signal_18;
-  assign wait_drain = signal_25 & ~n31 & no_drain;
-  assign weights_read = issue & n19;
-  assign weights_free = issue & (pass_ends | config_2[410]);
-  assign awake_131 = |{s11[0], issue, s12[0], s1[0], s2[0], s3[0], s4[0], s6[0], s7[0], s8[0],
-    s9[0], hand_over, s13_q[0], shift, signal_46, read_enable, signal_47, awake, s10[0]} | n4;
+  assign wait_drain = signal_25 & ~n33 & no_drain;
+  assign weights_read = issue & n21;
+  assign weights_free = issue & (pass_ends | config_2[411]);
+  assign awake_132 = |{issue, s12[0], s10[0], s11[0], s1[0], shift, s6[0], s9[0], s7[0], s3[0],
+    s8[0], signal_46, hand_over, s13_q[0], signal_47, s2[0], read_enable, awake, s4[0]} | n4;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
-  assign signal_91 = hand_over | shift;
+  assign signal_93 = hand_over | shift;
   assign n3 = s1[0] & s1[8];
   assign signal_46 = configured & idle;
-  assign signal_47 = n30 & released != free;
+  assign signal_47 = n32 & released != free;
   assign n4 = |settling;
-  assign n5 = signal_91 & ~s12[3];
+  assign n5 = signal_93 & ~s12[3];
   assign next_group_beyond = $signed({1'h0, signal_70}) + $signed(pixels_less);
-  assign step_y_wrap_beyond = $signed({1'h0, config_2[281:262]}) + $signed(signal_66);
+  assign step_y_wrap_beyond = $signed({1'h0, config_2[282:263]}) + $signed(signal_66);
   assign wraps_63 = $signed(over_61) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n6 = config_2[261:242] + 1'h1;
+  assign n6 = config_2[262:243] + 1'h1;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = kx_ends_ends & ky_ends_ends;
   assign s0_last = issue & block_ends;
   assign n7 = issue & pass_ends;
   assign n8 = signal_25 ? signal_25 : configured & ~(|flushing);
-  assign n9 = group_ends_ends ? config_2[448:443] : 6'h2;
+  assign n9 = group_ends_ends ? config_2[449:444] : 6'h2;
   assign n10 = idle & ~s1[0] & ~s2[0];
   assign n11 = s2[0] & ~s2[4];
-  assign n12 = n32 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+  assign n12 = n34 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_82) : n15;
-  assign n13 = |{n11, s2[0], n32, n10};
-  assign n14 = {n11, n10} != 2'h2;
+  assign n13 = |{n10, n34, n11, s2[0]};
+  assign n14 = {n10, n11} != 1'h1;
   assign n15 = s2[6] ? next_group : signal_70;
-  assign n16 = n13 & {n11, n32, n10} != 2'h2 & n14;
+  assign first_channel = config_2[50] ? s2[6] : s2[3];
+  assign n16 = n13 & {n10, n34, n11} != 2'h2 & n14;
+  assign n17 = n10 | n35 & first_channel;
+  assign n18 = n17 | (n35 | absent[0]);
   assign over_61 = $signed({1'h0, signal_60}) + $signed(delta_less_62);
   assign over = $signed({1'h0, signal_55}) + $signed(delta_less);
-  assign n17 = n10 | s2[0] & s2[5];
-  assign n18 = s2[0] & s2[4];
-  assign n19 = ~odd;
+  assign n19 = n10 | s2[0] & s2[5];
+  assign n20 = s2[0] & s2[4];
+  assign n21 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
-  assign n20 = idle | weights_rewind & pass_ends_ends;
-  assign n21 = weights_rewind | n20;
-  assign n22 = idle | s0_last & group_ends_ends;
-  assign n23 = n22 | s0_last;
-  assign n24 = idle | n33 & block_ends_ends;
-  assign n25 = n24 | n33;
-  assign n26 = idle | n34 & ky_ends_ends;
-  assign n27 = n26 | n34;
-  assign n28 = idle | n34;
-  assign n29 = issue | n28;
-  assign n30 = signal_25 & begins & full;
-  assign n31 = signal | signal_18;
+  assign n22 = idle | weights_rewind & pass_ends_ends;
+  assign n23 = weights_rewind | n22;
+  assign n24 = idle | s0_last & group_ends_ends;
+  assign n25 = s0_last | n24;
+  assign n26 = idle | n36 & block_ends_ends;
+  assign n27 = n26 | n36;
+  assign n28 = idle | n37 & ky_ends_ends;
+  assign n29 = n37 | n28;
+  assign n30 = idle | n37;
+  assign n31 = issue | n30;
+  assign n32 = signal_25 & begins & full;
+  assign n33 = signal | signal_18;
   assign no_drain = block_ends & (in_flight | ~drain_ready);
   assign signal = begins & ~(full & fed);
-  assign signal_18 = n19 & ~weights_ready;
-  assign n32 = s2[0] & ~s2[5];
+  assign signal_18 = n21 & ~weights_ready;
+  assign n34 = s2[0] & ~s2[5];
   assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_84);
-  assign n33 = issue & ky_ends;
-  assign n34 = issue & kx_ends_ends;
+  assign n35 = n20 & s2[5];
+  assign n36 = issue & ky_ends;
+  assign n37 = issue & kx_ends_ends;
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
     .awake(awake), .clear(idle), .config_2(config_2), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
-      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_144), .stored(stored),
-      .take(take), .x(x), .y(y_151));
+      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_145), .stored(stored),
+      .take(take), .x(x), .y(y_152));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   \neuflow_convolver_tile.convolver.array.locator  locator (
     .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
-      .position(position_181), .ring(config_2[221:202]), .where(read));
+      .position(position_184), .ring(config_2[222:203]), .where(read));
   neuflow_mac_row map0 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_91),
+      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_93),
       .valid(s11[0]), .weight(s10_weights[15:0]), .words(words));
   neuflow_mac_row map1 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_91),
+      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_93),
       .valid(s11[0]), .weight(s10_weights[31:16]), .words(words));
   always @(posedge array_gated_clk) begin
     s5_masks <= s4_masks;
     s6_masks <= s5_masks;
     s7_masks <= s6_masks;
     s8_masks <= s7_masks;
-    offset <= signal_55 * config_2[326:318];
-    offset_177 <= signal_60 * config_2[346:338];
+    offset <= signal_55 * config_2[327:319];
+    offset_178 <= signal_60 * config_2[347:339];
     s6_rotate <= read[2:0];
     s7_rotate <= s6_rotate;
     s8_rotate <= s7_rotate[0];
@@ -414,31 +419,31 @@ module \neuflow_convolver_tile.convolver.array  (
       n2 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
       s8_words <= n2;
     end
-    if (s6[0]) s7_words <= words_186;
+    if (s6[0]) s7_words <= words_189;
     if (s2[0]) begin
       at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
-      at_x4 <= $signed({1'h0, signal_148[79:64]}) + $signed(signal_146);
+      at_x4 <= $signed({1'h0, signal_149[79:64]}) + $signed(signal_147);
       at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
-      at_x3 <= $signed({1'h0, signal_148[63:48]}) + $signed(signal_146);
+      at_x3 <= $signed({1'h0, signal_149[63:48]}) + $signed(signal_147);
       at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
-      at_x2 <= $signed({1'h0, signal_148[47:32]}) + $signed(signal_146);
+      at_x2 <= $signed({1'h0, signal_149[47:32]}) + $signed(signal_147);
       at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
-      at_x1 <= $signed({1'h0, signal_148[31:16]}) + $signed(signal_146);
+      at_x1 <= $signed({1'h0, signal_149[31:16]}) + $signed(signal_147);
       at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
-      at_x0 <= $signed({1'h0, signal_148[15:0]}) + $signed(signal_146);
+      at_x0 <= $signed({1'h0, signal_149[15:0]}) + $signed(signal_147);
     end
-    if (s3[0]) s4_masks <= {at_x4 < config_2[93:78] & at_y4 < config_2[109:94], at_x3 <
-      config_2[93:78] & at_y3 < config_2[109:94], at_x2 < config_2[93:78] & at_y2 <
-      config_2[109:94], at_x1 < config_2[93:78] & at_y1 < config_2[109:94], at_x0 < config_2[93:78]
-      & at_y0 < config_2[109:94]};
+    if (s3[0]) s4_masks <= {at_x4 < config_2[94:79] & at_y4 < config_2[110:95], at_x3 <
+      config_2[94:79] & at_y3 < config_2[110:95], at_x2 < config_2[94:79] & at_y2 <
+      config_2[110:95], at_x1 < config_2[94:79] & at_y1 < config_2[110:95], at_x0 < config_2[94:79]
+      & at_y0 < config_2[110:95]};
     if (n3) begin
-      y <= y_151;
-      signal_148 <= x;
+      y <= y_152;
+      signal_149 <= x;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s11[0], coordinates_gated_rst, issue, s12[0], s1[0], s2[0], s3[0], s4[0], s6[0], s7[0],
-      s8[0], s9[0], hand_over, s13_q[0], shift, signal_46, read_enable, signal_47, awake, s10[0]})
+    if (|{issue, coordinates_gated_rst, s12[0], s10[0], s11[0], s1[0], shift, s6[0], s9[0], s7[0],
+      s3[0], s8[0], signal_46, hand_over, s13_q[0], signal_47, s2[0], read_enable, awake, s4[0]})
       begin
       settling <= 3'h6;
     end else begin
@@ -447,46 +452,47 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      move <= 1'h0; behind <= 1'h0; position_181 <= 20'h0; linear <= 9'h0; next_group <= 20'h0;
+      move <= 1'h0; behind <= 1'h0; position_184 <= 20'h0; linear <= 9'h0; next_group <= 20'h0;
         step_y_wrap <= 20'h0; pixels_less <= 21'h0; signal_66 <= 21'h0; wraps_68 <= 1'h0;
-        move_less_84 <= 21'h0; signal_82 <= 20'h0; wrapped_less_176 <= 21'h0; signal_174 <= 20'h0;
-        kept_less_173 <= 21'h0; signal_172 <= 20'h0; delta_less_62 <= 5'h0; move_less <= 21'h0;
-        signal_76 <= 20'h0; wrapped_less <= 21'h0; signal_169 <= 20'h0; kept_less <= 21'h0;
-        signal_167 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0; s11 <=
+        move_less_84 <= 21'h0; signal_82 <= 20'h0; wrapped_less_177 <= 21'h0; signal_175 <= 20'h0;
+        kept_less_174 <= 21'h0; signal_173 <= 20'h0; delta_less_62 <= 5'h0; move_less <= 21'h0;
+        signal_76 <= 20'h0; wrapped_less <= 21'h0; signal_170 <= 20'h0; kept_less <= 21'h0;
+        signal_168 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0; s11 <=
         4'h0; s10 <= 4'h0; s9 <= 4'h0; s8 <= 4'h0; s7 <= 4'h0; s6 <= 4'h0; {s5_q, read_enable} <=
         4'h0; s4 <= 4'h0; s3 <= 4'h0; s2 <= 7'h0; s1 <= 9'h0; pass_done <= 1'h0; signal_25 <= 1'h0;
         maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; position <= 20'h0; row_start <= 20'h0;
-        signal_70 <= 20'h0; channel_base <= 20'h0; signal_60 <= 4'h0; signal_55 <= 4'h0; tap_y <=
-        18'h0; signal_146 <= 18'h0; block <= 18'h0; last_row <= 16'h0; odd <= 1'h0; begins <= 1'h1;
-        signal_51 <= 1'h1; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0;
-        group_ends_left <= 10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <=
-        1'h0; ky_ends_left <= 6'h0; kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; lanes_q <= 3'h0;
+        signal_70 <= 20'h0; channel_base <= 9'h0; absent <= 62'h0; next_channel <= 20'h0; signal_60
+        <= 4'h0; signal_55 <= 4'h0; tap_y <= 18'h0; signal_147 <= 18'h0; block <= 18'h0; last_row <=
+        16'h0; odd <= 1'h0; begins <= 1'h1; signal_51 <= 1'h1; pass_ends_ends <= 1'h0;
+        pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends
+        <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; kx_ends_ends
+        <= 1'h0; kx_ends_left <= 6'h0; lanes_q <= 3'h0;
     end else begin
       move <= n5 | s11[3];
       behind <= n5;
-      position_181 <= position;
-      linear <= (channel_base[8:0] + offset) + offset_177;
+      position_184 <= position;
+      linear <= (channel_base + offset) + offset_178;
       next_group <= wraps_68 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
         : signal_70 + 3'h5;
       step_y_wrap <= wraps_68 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
-        step_y_wrap_beyond[19:0] : config_2[281:262] + config_2[301:282];
-      pixels_less <= 3'h5 - config_2[221:202];
-      signal_66 <= config_2[301:282] - config_2[221:202];
-      wraps_68 <= |config_2[221:202];
-      move_less_84 <= wraps_63 ? wrapped_less_176 : kept_less_173;
-      signal_82 <= wraps_63 ? signal_174 : signal_172;
-      wrapped_less_176 <= step_y_wrap - config_2[221:202];
-      signal_174 <= step_y_wrap;
-      kept_less_173 <= config_2[281:262] - config_2[221:202];
-      signal_172 <= config_2[281:262];
-      delta_less_62 <= config_2[317:314] - config_2[113:110];
+        step_y_wrap_beyond[19:0] : config_2[282:263] + config_2[302:283];
+      pixels_less <= 3'h5 - config_2[222:203];
+      signal_66 <= config_2[302:283] - config_2[222:203];
+      wraps_68 <= |config_2[222:203];
+      move_less_84 <= wraps_63 ? wrapped_less_177 : kept_less_174;
+      signal_82 <= wraps_63 ? signal_175 : signal_173;
+      wrapped_less_177 <= step_y_wrap - config_2[222:203];
+      signal_175 <= step_y_wrap;
+      kept_less_174 <= config_2[282:263] - config_2[222:203];
+      signal_173 <= config_2[282:263];
+      delta_less_62 <= config_2[318:315] - config_2[114:111];
       move_less <= wraps ? wrapped_less : kept_less;
-      signal_76 <= wraps ? signal_169 : signal_167;
-      wrapped_less <= n6 - config_2[221:202];
-      signal_169 <= n6[19:0];
-      kept_less <= config_2[261:242] - config_2[221:202];
-      signal_167 <= config_2[261:242];
-      delta_less <= config_2[313:310] - config_2[113:110];
+      signal_76 <= wraps ? signal_170 : signal_168;
+      wrapped_less <= n6 - config_2[222:203];
+      signal_170 <= n6[19:0];
+      kept_less <= config_2[262:243] - config_2[222:203];
+      signal_168 <= config_2[262:243];
+      delta_less <= config_2[314:311] - config_2[114:111];
       {hand_over, s13_q} <= s12;
       s12 <= s11;
       s11 <= s10;
@@ -507,50 +513,55 @@ module \neuflow_convolver_tile.convolver.array  (
       in_flight <= in_flight & ~hand_over | s0_last;
       if (n13) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n10 ? config_2[241:222] : n11 ? (wraps_68 & $signed(next_x_beyond) >=
+        position <= n10 ? config_2[242:223] : n11 ? (wraps_68 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + signal_76) : n12;
       end
-      if (n13 & n14) row_start <= n10 ? config_2[241:222] : n12;
+      if (n13 & n14) row_start <= n10 ? config_2[242:223] : n12;
       if (n16) begin
-        signal_70 <= n10 ? config_2[241:222] : n15;
-        channel_base <= n10 ? config_2[181:162] : s2[3] ? config_2[181:162] : channel_base +
-          config_2[201:182];
+        signal_70 <= n10 ? config_2[242:223] : n15;
+        channel_base <= n10 ? config_2[171:163] : first_channel ? config_2[171:163] :
+          next_channel[8:0];
       end
-      if (s1[0] & s1[4] | n10) signal_60 <= n10 ? config_2[309:306] : s1[5] ? config_2[309:306] :
-        wraps_63 ? over_61[3:0] : signal_60 + config_2[317:314];
-      if (s1[0] | n10) signal_55 <= n10 ? config_2[305:302] : s1[4] ? config_2[305:302] : wraps ?
-        over[3:0] : signal_55 + config_2[313:310];
-      if (n18 | n17) tap_y <= n17 ? {{2{config_2[145]}}, config_2[145:130]} :
-        $unsigned($signed(tap_y) + $signed({1'h0, config_2[161:154]}));
-      if (s2[0] | n18 | n17) signal_146 <= n17 ? {{2{config_2[129]}}, config_2[129:114]} : n18 ?
-        {{2{config_2[129]}}, config_2[129:114]} : $unsigned($signed(signal_146) + $signed({1'h0,
-        config_2[153:146]}));
+      if (n18) begin
+        absent <= n17 ? config_2[511:450] : {1'h0, absent[61:1]};
+        next_channel <= n17 ? config_2[182:163] + config_2[202:183] : next_channel +
+          config_2[202:183];
+      end
+      if (s1[0] & s1[4] | n10) signal_60 <= n10 ? config_2[310:307] : s1[5] ? config_2[310:307] :
+        wraps_63 ? over_61[3:0] : signal_60 + config_2[318:315];
+      if (n10 | s1[0]) signal_55 <= n10 ? config_2[306:303] : s1[4] ? config_2[306:303] : wraps ?
+        over[3:0] : signal_55 + config_2[314:311];
+      if (n19 | n20) tap_y <= n19 ? {{2{config_2[146]}}, config_2[146:131]} :
+        $unsigned($signed(tap_y) + $signed({1'h0, config_2[162:155]}));
+      if (n19 | n20 | s2[0]) signal_147 <= n19 ? {{2{config_2[130]}}, config_2[130:115]} : n20 ?
+        {{2{config_2[130]}}, config_2[130:115]} : $unsigned($signed(signal_147) + $signed({1'h0,
+        config_2[154:147]}));
       if (s1[3]) block <= {s1[7:6], last_row};
-      if (take) last_row <= last_row_144;
+      if (take) last_row <= last_row_145;
       if (issue) begin
-        odd <= n19 & ~block_ends;
+        odd <= n21 & ~block_ends;
         begins <= group_ends;
         signal_51 <= block_ends;
       end
-      if (n21) begin
-        pass_ends_ends <= n20 ? config_2[19:0] == 1'h1 : pass_ends_left == 1'h1;
-        pass_ends_left <= n20 ? config_2[19:0] - 1'h1 : pass_ends_left - 1'h1;
-      end
       if (n23) begin
-        group_ends_ends <= n22 ? config_2[29:20] == 1'h1 : group_ends_left == 1'h1;
-        group_ends_left <= n22 ? config_2[29:20] - 1'h1 : group_ends_left - 1'h1;
+        pass_ends_ends <= n22 ? config_2[19:0] == 1'h1 : pass_ends_left == 1'h1;
+        pass_ends_left <= n22 ? config_2[19:0] - 1'h1 : pass_ends_left - 1'h1;
       end
       if (n25) begin
-        block_ends_ends <= n24 ? config_2[49:30] == 1'h1 : block_ends_left == 1'h1;
-        block_ends_left <= n24 ? config_2[49:30] - 1'h1 : block_ends_left - 1'h1;
+        group_ends_ends <= n24 ? config_2[29:20] == 1'h1 : group_ends_left == 1'h1;
+        group_ends_left <= n24 ? config_2[29:20] - 1'h1 : group_ends_left - 1'h1;
       end
       if (n27) begin
-        ky_ends_ends <= n26 ? config_2[55:50] == 1'h1 : ky_ends_left == 1'h1;
-        ky_ends_left <= n26 ? config_2[55:50] - 1'h1 : ky_ends_left - 1'h1;
+        block_ends_ends <= n26 ? config_2[49:30] == 1'h1 : block_ends_left == 1'h1;
+        block_ends_left <= n26 ? config_2[49:30] - 1'h1 : block_ends_left - 1'h1;
       end
       if (n29) begin
-        kx_ends_ends <= n28 ? config_2[61:56] == 1'h1 : kx_ends_left == 1'h1;
-        kx_ends_left <= n28 ? config_2[61:56] - 1'h1 : kx_ends_left - 1'h1;
+        ky_ends_ends <= n28 ? config_2[56:51] == 1'h1 : ky_ends_left == 1'h1;
+        ky_ends_left <= n28 ? config_2[56:51] - 1'h1 : ky_ends_left - 1'h1;
+      end
+      if (n31) begin
+        kx_ends_ends <= n30 ? config_2[62:57] == 1'h1 : kx_ends_left == 1'h1;
+        kx_ends_left <= n30 ? config_2[62:57] - 1'h1 : kx_ends_left - 1'h1;
       end
       if (begins) lanes_q <= count;
     end
@@ -559,14 +570,14 @@ module \neuflow_convolver_tile.convolver.array  (
     if (coordinates_gated_rst | n7) begin
       released <= 16'h0;
     end else begin
-      if (n30) released <= free;
+      if (n32) released <= free;
     end
   end
   always @(posedge array_gated_clk) begin
     if (~group_ends_ends | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
-      {maps[5:2], maps[0]} <= {config_2[448:445], config_2[443]};
+      {maps[5:2], maps[0]} <= {config_2[449:446], config_2[444]};
     end
   end
 endmodule
@@ -584,7 +595,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   output reg [2:0] count = 3'h0,
   output reg full = 1'h0,
   output reg fed = 1'h0,
-  input wire [448:0] config_2,
+  input wire [511:0] config_2,
   input wire configured,
   input wire coordinates_gated_rst
 );
@@ -628,17 +639,17 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       before_2 <= {clear, stored};
       fed <= make ? signal_26_need <= stored : need <= stored;
       if (n6) count <= (n5 ? 3'h0 : count) + {signal_26_q[80] & signal_26_q[81]};
-      if (make & n5) free <= signal_26_free;
+      if (n5 & make) free <= signal_26_free;
       if (make) begin
         need <= signal_26_need;
         last_row <= signal_26_q[47:32];
-        {free_sum_q[19], free_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(config_2[393:376]);
+        {free_sum_q[19], free_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(config_2[394:377]);
         {signal_24_q[19], signal_24_q[17:0]} <= $signed({1'h0, y_next}) +
-          $signed(config_2[375:358]);
+          $signed(config_2[376:359]);
       end
       if (n8) begin
-        column_ends <= n7 ? config_2[77:62] == 1'h1 : column_left == 1'h1;
-        column_left <= n7 ? config_2[77:62] - 1'h1 : column_left - 1'h1;
+        column_ends <= n7 ? config_2[78:63] == 1'h1 : column_left == 1'h1;
+        column_left <= n7 ? config_2[78:63] - 1'h1 : column_left - 1'h1;
       end
     end
   end
@@ -654,10 +665,10 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       if (make) begin
         valid <= {valid[0], 1'h1};
         column_next <= column_ends ? 16'h0 : column_next + 1'h1;
-        x_next <= column_ends ? 16'h0 : x_next + config_2[113:110];
+        x_next <= column_ends ? 16'h0 : x_next + config_2[114:111];
       end
       if (n10) begin
-        y_next <= y_next + config_2[113:110];
+        y_next <= y_next + config_2[114:111];
         row_next <= row_next + 1'h1;
       end
     end
@@ -667,14 +678,14 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       y_6 <= {signal_26_q[31:16], y_6[95:16]};
       signal <= {signal_26_q[15:0], signal[95:16]};
       signal_26_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[409:394]}) ?
-        config_2[409:394] : free_sum_q[15:0];
+        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[410:395]}) ?
+        config_2[410:395] : free_sum_q[15:0];
       signal_26_need <= ($signed({signal_24_q[19], signal_24_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({signal_24_q[19], signal_24_q[17:0]}) > $signed({1'h0, config_2[409:394]}) ?
-        config_2[409:394] : signal_24_q[15:0];
+        $signed({signal_24_q[19], signal_24_q[17:0]}) > $signed({1'h0, config_2[410:395]}) ?
+        config_2[410:395] : signal_24_q[15:0];
       {signal_26_q[81:80], signal_26_q[47:0]} <= {signal_23_q[81:80], signal_23_q[47:0]};
-      {signal_23_q[81:80], signal_23_q[47:0]} <= {row_next < config_2[442:427], column_next <
-        config_2[426:411], row_next, y_next, x_next};
+      {signal_23_q[81:80], signal_23_q[47:0]} <= {row_next < config_2[443:428], column_next <
+        config_2[427:412], row_next, y_next, x_next};
     end
   end
 endmodule
@@ -712,13 +723,13 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
   output wire awake,
   input wire [48:0] bus__payload,
   input wire o__ready,
-  output reg [448:0] o__payload = 449'h0,
+  output reg [511:0] o__payload = 512'h0,
   output reg o__valid = 1'h0,
   input wire config_conv_array_gated_rst
 );
   reg full = 1'h0, last = 1'h0, mine = 1'h0;
   reg [31:0] word = 32'h0;
-  reg [479:0] words = 480'h0;
+  reg [511:0] words = 512'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
   assign awake = bus__valid | mine | move | o__valid & o__ready;
@@ -729,21 +740,21 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (config_conv_array_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
-    if (move) o__payload <= words[448:0];
-    if (n2) words <= {word, words[479:32]};
+    if (move) o__payload <= words;
+    if (n2) words <= {word, words[511:32]};
     if (!(n1)) begin
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
-    if (move | config_conv_array_gated_rst) begin
+    if (config_conv_array_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -776,7 +787,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (config_conv_drain_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -806,7 +817,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
   output wire awake,
   input wire [48:0] bus__payload,
   input wire o__ready,
-  output reg [216:0] o__payload = 217'h0,
+  output reg [217:0] o__payload = 218'h0,
   output reg o__valid = 1'h0,
   input wire config_conv_rows_gated_rst
 );
@@ -823,13 +834,13 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (config_conv_rows_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8]
         & columns);
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
-    if (move) o__payload <= words[216:0];
+    if (move) o__payload <= words[217:0];
     if (n2) words <= {word, words[223:32]};
     if (!(n1)) begin
       last <= bus__payload[48];
@@ -837,7 +848,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
-    if (move | config_conv_rows_gated_rst) begin
+    if (config_conv_rows_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -869,7 +880,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (config_conv_weights_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -883,7 +894,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
-    if (move | config_conv_weights_gated_rst) begin
+    if (config_conv_weights_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -932,7 +943,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h12;
-  wire n33, n17, n8, n32, n15, n24, n13, n12, n7, n2, n31, n1, n5, n4, n6, n3, n30, n27, n28, n19,
+  wire n33, n17, n8, n32, n15, n24, n13, n12, n7, n2, n31, n1, n3, n4, n6, n5, n30, n27, n28, n19,
     n14, n16, n18, n20, n23, n25, n26, n29, signal, signal_19, signal_32, signal_84, signal_91,
     signal_92, all_ends, awake, en, ends, have, i__ready, i__ready_102, i__ready_97, i__valid,
     i__valid_119, inside_2, last_word, o__ready_121, o__valid_122, out__valid, reads, s0_step;
@@ -949,12 +960,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n12;
   assign held = o__valid & ~o__ready;
-  assign awake_129 = |{hand_over, n3, n4, signal, n5, reads, waiting, running, n6, awake} | n7;
+  assign awake_129 = |{reads, hand_over, n3, signal, waiting, n4, n5, running, n6, awake} | n7;
   assign o__ready_121 = n1 ? 1'h0 : i__ready;
   assign signal_92 = ~r3_beat[0] | i__ready_102;
   assign signal_91 = signal_92 & known[2] & available;
   assign acc = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s1[0], s2[0], s3[0], s4[0], s6[0], s7_step, s8_step, s0_step, s5[0]};
+  assign en = |{s0_step, s1[0], s6[0], s7_step, s3[0], s8_step, s2[0], s5[0], s4[0]};
   assign acc_69 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -964,11 +975,11 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign i__valid_119 = n1 ? out__valid : o__valid_122;
   assign signal = config__valid & config__ready;
   assign signal_32 = partials__ready & partials__valid;
-  assign n3 = o__valid & o__ready;
+  assign reads = i__valid & i__ready_97 | signal_92 & |{r2_beat[0], r1_beat[0], r3_beat[0],
+    signal_91};
+  assign n3 = config__valid & n32;
   assign n4 = block[15:0] != told;
-  assign n5 = config__valid & n32;
-  assign reads = i__valid & i__ready_97 | signal_92 & |{signal_91, r3_beat[0], r1_beat[0],
-    r2_beat[0]};
+  assign n5 = o__valid & o__ready;
   assign n6 = i__valid_119 & i__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
@@ -983,11 +994,11 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n14 = signal_91 | n13;
   assign all_ends = signal_84 & row_ends_88;
   assign n15 = n32 | n8 & slot_ends;
-  assign n16 = n15 | n8;
+  assign n16 = n8 | n15;
   assign n17 = n32 | n8 & row_ends_88;
-  assign n18 = n17 | n8;
+  assign n18 = n8 | n17;
   assign n19 = n32 | n24 & map_ends;
-  assign n20 = n24 | n19;
+  assign n20 = n19 | n24;
   assign out__valid = have & config__payload[95];
   assign n22 = left - 1'h1;
   assign n23 = n32 | drain_gated_rst;
@@ -1034,7 +1045,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_149), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2082_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2196_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1048,7 +1059,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{drain_gated_rst, hand_over, n3, n4, signal, n5, reads, waiting, running, n6, awake}) begin
+    if (|{reads, drain_gated_rst, hand_over, n3, signal, waiting, n4, n5, running, n6, awake}) begin
       settling <= 5'h12;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1084,7 +1095,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       signal_134 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_133;
       signal_133 <= n10;
       known[0] <= n11[0];
-      if (o__valid_122 & o__ready_121 & o__payload_120[34] | n12) leaving <= n12;
+      if (n12 | o__valid_122 & o__ready_121 & o__payload_120[34]) leaving <= n12;
       if (n14) begin
         row_ends <= n13 ? config__payload[77:62] <= 2'h2 : signal_90 <= 3'h4;
         signal_90 <= n13 ? config__payload[77:62] : signal_90 - 2'h2;
@@ -1108,8 +1119,8 @@ module \neuflow_convolver_tile.convolver.drain  (
         map_left <= n19 ? config__payload[45:30] - 1'h1 : map_left - 1'h1;
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
-      if (parameters_take | ends) running <= parameters_take;
-      if (parameters_take | shift) begin
+      if (ends | parameters_take) running <= parameters_take;
+      if (shift | parameters_take) begin
         n21 = parameters_take ? 3'h5 : shift ? n22 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n21[2], n21[0]};
       end
@@ -1123,9 +1134,9 @@ module \neuflow_convolver_tile.convolver.drain  (
         signal_136 <= all_ends ? 16'h0 : n9[15:0];
         signal_115 <= signal_113;
       end
-      if (signal_91 | n24 | n8) read_address <= n8 ? signal_113 : n24 ? next_map : read_address +
+      if (signal_91 | n8 | n24) read_address <= n8 ? signal_113 : n24 ? next_map : read_address +
         2'h2;
-      if (n24 | n8) map_base <= n8 ? signal_113 : next_map;
+      if (n8 | n24) map_base <= n8 ? signal_113 : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1384,7 +1395,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2082_0,
+  input wire [1:0] port_2196_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [132:0] config_2,
@@ -1399,8 +1410,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2082_0[0];
-  assign n3 = port_2082_0[0] | clear | n2;
+  assign n2 = fresh & ~port_2196_0[0];
+  assign n3 = port_2196_0[0] | n2 | clear;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1410,22 +1421,22 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2082_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2196_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n6 = drain_gated_rst | clear | n2;
+  assign n6 = drain_gated_rst | n2 | clear;
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2082_0[0], mark, clear, n2} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2082_0[0]
+      if ({port_2196_0[0], mark, n2, clear} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2196_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2082_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2196_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1441,16 +1452,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2082_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2196_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2082_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2196_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2082_0[0]) fresh <= 1'h0;
+      if (port_2196_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1468,7 +1479,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
   input wire pass_done,
   input wire read_enable,
   input wire [14:0] read,
-  input wire [216:0] config__payload,
+  input wire [217:0] config__payload,
   input wire config__valid,
   input wire clk
 );
@@ -1485,7 +1496,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
     .at(at), .awake(awake), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .enables(enables), .i__payload(i__payload),
       .i__ready(i__ready), .i__valid(i__valid), .opened(listening), .pass_done(pass_done),
-      .released(released), .stored(stored), .words_76(beat), .writer_gated_clk(writer_clk),
+      .released(released), .stored(stored), .words_86(beat), .writer_gated_clk(writer_clk),
       .writer_gated_rst(writer_gated_rst));
   neuflow_clock_gate writer_gate (
     .awake(awake), .clk(clk), .gated(writer_clk), .rst(writer_gated_rst));
@@ -1546,228 +1557,282 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   output reg opened = 1'h0,
   output reg [15:0] stored = 16'h0,
   output reg [14:0] at = 15'h0,
-  output reg [63:0] words_76 = 64'h0,
+  output reg [63:0] words_86 = 64'h0,
   output reg [7:0] enables = 8'h0,
   input wire [15:0] released,
   input wire pass_done,
-  input wire [216:0] config__payload,
+  input wire [217:0] config__payload,
   input wire config__valid,
   input wire writer_gated_rst
 );
-  reg signal = 1'h0, signal_33 = 1'h0, signal_39 = 1'h0, signal_56 = 1'h0, allowed = 1'h0,
-    channel_ends = 1'h0, more = 1'h0, record_ends_31 = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0,
-    s3_valid = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, valid = 1'h0;
+  reg signal = 1'h0, signal_113, signal_42 = 1'h0, signal_48 = 1'h0, signal_69 = 1'h0, allowed =
+    1'h0, by_word = 1'h0, channel_ends = 1'h0, more = 1'h0, record_ends_40 = 1'h0, s0_piece_several,
+    s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, valid =
+    1'h0;
   reg [14:0] here = 15'h0;
   reg [15:0] channel_left = 16'h0, freed = 16'h0, record = 16'h0, record_left = 16'h0;
   reg [16:0] limit = 17'h0;
-  reg [17:0] signal_24 = 18'h0;
-  reg [19:0] signal_65 = 20'h0, linear = 20'h0, linear_row = 20'h0, phase_offset = 20'h0, position =
-    20'h0, position_71 = 20'h0, step = 20'h0;
-  reg [1:0] signal_20 = 2'h0, signal_23 = 2'h0, lead = 2'h0, left = 2'h0, turn = 2'h0;
+  reg [17:0] signal_33 = 18'h0;
+  reg [19:0] signal_75 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_81 =
+    20'h0, step = 20'h0;
+  reg [1:0] signal_23 = 2'h0, signal_30 = 2'h0, signal_32 = 2'h0, lead = 2'h0, left = 2'h0,
+    s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] s0_piece;
-  reg [3:0] signal_58 = 4'h0, flushing = 4'h0, phase_y = 4'h0, settling = 4'hb;
+  reg [2:0] n5, n32, number;
+  reg [3:0] signal_111, signal_19 = 4'h0, signal_76 = 4'h0, behind = 4'h0, flushing = 4'h0,
+    s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
+  reg [4:0] signal_112;
+  reg [5:0] n31, n4;
   reg [63:0] words = 64'h0;
-  reg [71:0] s1_piece = 72'h0, s2_piece = 72'h0, s3_piece = 72'h0, s4_piece = 72'h0, s5_piece =
-    72'h0, s6_piece = 72'h0;
-  reg [7:0] enables_78 = 8'h0;
-  reg [8:0] linear_70 = 9'h0;
-  wire n5, n28, n29, n27, n16, n4, n2, n3, n14, n12, n6, n8, n9, n22, n24, n23, n10, n11, n13, n15,
-    n18, n21, n17, n19, n25, signal_14, signal_22, finished, i__ready_94, i__valid_95, last_phase_y,
-    o__ready, o__valid, record_ends, starts;
+  reg [7:0] enables_88 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
+  reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
+    84'h0, s3_piece_q = 84'h0;
+  reg [8:0] n6, linear_80 = 9'h0, offset = 9'h0;
+  wire n37, n22, n11, n35, n7, n33, n34, n36, n3, n8, n9, n10, n20, n18, n12, n14, n15, n29, n16,
+    n17, n19, n21, n24, n28, n23, n26, n30, signal_107, signal_109, signal_16, signal_17, alone,
+    finished, i__ready_104, i__valid_105, last_lap, last_phase_y, o__ready, o__valid, record_ends,
+    starts;
   wire [14:0] where;
-  wire [16:0] n7;
-  wire [19:0] signal_69, next_linear_row, width;
-  wire [1:0] signal_21;
+  wire [16:0] n13;
+  wire [19:0] signal_79, next_linear_row, width;
+  wire [1:0] n39, signal_22, signal_31, lane0, lane1;
   wire [21:0] after_row_beyond;
-  wire [2:0] rest;
-  wire [4:0] n26, n20;
+  wire [2:0] n25, rest;
+  wire [36:5] n2;
+  wire [4:0] n38, n27;
+  wire [5:0] signal_21;
   wire [63:0] n1;
   wire [67:0] o__payload;
   assign config__ready = flushing[3];
-  assign i__ready = opened & i__ready_94;
-  assign awake = |{signal_14, pass_done, finished, n2, starts, n3, n4} | n5;
-  assign i__valid_95 = opened & i__valid;
-  assign o__ready = ~valid | signal_14 & (config__payload[4] ? !left : more | left <= signal_23);
+  assign i__ready = opened & i__ready_104;
+  assign awake = |{starts, pass_done, n8, n9, signal_16, finished, n10} | n11;
+  assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
+    == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
+  assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
+    == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[20:5];
+  assign i__valid_105 = opened & i__valid;
+  assign o__ready = ~valid | signal_16 & (last_lap & (signal_107 ? !left : more | left <=
+    signal_32));
   assign n1 = {2{s6_piece[68:5]}} >> {turn, 4'h0};
-  assign signal_22 = ~more & (config__payload[4] ? !signal_23 : signal_23 <= left);
-  assign signal_14 = signal_39 & valid;
-  assign signal_21 = config__payload[4] ? 2'h0 : signal_22 ? signal_23 : left;
-  assign finished = n27 | signal & signal_33 & allowed;
-  assign n2 = o__valid & o__ready;
-  assign starts = n28 & config__valid & ~(|flushing);
-  assign n3 = released != freed;
-  assign n4 = i__valid_95 & i__ready_94;
-  assign n5 = |settling;
-  assign n6 = lead <= config__payload[3];
-  assign record_ends = n29 & channel_ends;
-  assign n7 = record + 1'h1;
-  assign n8 = !lead;
-  assign n9 = n28 & ~s1_valid & ~s2_valid;
-  assign n10 = n22 & ~s2_piece[70];
-  assign next_linear_row = last_phase_y ? config__payload[76:57] : linear_row +
-    config__payload[216:197];
-  assign n11 = n9 | n10 | n22;
-  assign n12 = n28 | n27;
-  assign n13 = record_ends | n12;
-  assign n14 = n28 | record_ends;
-  assign n15 = n14 | n29;
-  assign n16 = n28 | n29;
-  assign width = config__payload[24:5] - 1'h1;
-  assign n17 = {n16, signal_14, rest[2]} != 2'h3 & n18;
-  assign rest = signal_23 + {~signal_21};
-  assign n18 = n16 | signal_14;
-  assign n19 = writer_gated_rst | n9;
-  assign last_phase_y = n20 == config__payload[156:153];
-  assign n20 = phase_y + 1'h1;
-  assign signal_69 = last_phase_y ? (signal_56 & $signed(after_row_beyond) >= $signed(1'h0) ?
-    after_row_beyond[19:0] : signal_65 + config__payload[136:117]) : signal_65;
-  assign n21 = ~n10 & n22;
-  assign n22 = s2_valid & s2_piece[69];
-  assign n23 = config__payload[4] & ~(n26 == config__payload[156:153]);
-  assign n24 = n9 | n22;
-  assign n25 = writer_gated_rst | n24;
-  assign n26 = signal_58 + 1'h1;
-  assign n27 = record_ends & record_ends_31;
-  assign n28 = ~signal;
-  assign n29 = signal_14 & signal_22;
-  assign after_row_beyond = $signed({1'h0, signal_65}) + $signed(pitch_less);
+  assign n3 = s2_valid & s2_piece[69];
+  assign signal_109 = config__payload[5:4] == 2'h2;
+  assign signal_17 = last_lap & n33 & (signal_107 ? !signal_32 : n34);
+  assign last_lap = ~signal_109 | signal_23 == signal_31 | n25 == config__payload[157:154];
+  assign signal_22 = {1'h0, signal_21 >= {strides1_q[7:5], 1'h0, strides1_q[3:0]}} + (signal_21 >=
+    {strides2_q[7:6], 1'h0, strides2_q[4:0]});
+  assign alone = config__payload[5:4] == 2'h3;
+  assign signal_16 = signal_48 & valid;
+  assign signal_31 = signal_107 ? 2'h0 : n33 & n34 ? signal_32 : left;
+  assign n7 = signal_16 & last_lap;
+  assign starts = n35 & config__valid & ~(|flushing);
+  assign n8 = i__valid_105 & i__ready_104;
+  assign n9 = o__valid & o__ready;
+  assign finished = n36 | signal & signal_42 & allowed;
+  assign n10 = released != freed;
+  assign n11 = |settling;
+  assign signal_107 = config__payload[5:4] == 1'h1;
+  assign n12 = lead <= config__payload[3];
+  assign record_ends = n37 & channel_ends;
+  assign n13 = record + 1'h1;
+  assign n14 = !lead;
+  assign n15 = n35 & ~s1_valid & ~s2_valid;
+  assign n16 = n29 & ~s2_piece[82];
+  assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
+    config__payload[217:198];
+  assign n17 = n16 | n29 | n15;
+  assign n18 = n35 | n36;
+  assign n19 = n18 | record_ends;
+  assign n20 = n35 | record_ends;
+  assign n21 = n37 | n20;
+  assign n22 = n35 | n37;
+  assign width = config__payload[25:6] - 1'h1;
+  assign n23 = n24 & {n22, rest[2], n7} != 2'h3;
+  assign rest = signal_32 + {~signal_31};
+  assign n24 = n22 | n7;
+  assign n25 = signal_23 + 1'h1;
+  assign n26 = writer_gated_rst | n15;
+  assign last_phase_y = alone | n27 == config__payload[157:154];
+  assign n27 = signal_76 + 1'h1;
+  assign signal_79 = last_phase_y ? (signal_69 & $signed(after_row_beyond) >= $signed(1'h0) ?
+    after_row_beyond[19:0] : signal_75 + config__payload[137:118]) : signal_75;
+  assign n28 = ~n16 & n29;
+  assign n29 = s2_valid & s2_piece[81];
+  assign n30 = writer_gated_rst | n22;
+  assign signal_21 = n38 + 1'h1;
+  assign lane1 = n3 ? n39 + config__payload[155:154] : 2'h0;
+  assign lane0 = n3 ? n39 : 2'h0;
+  assign n33 = ~more;
+  assign n34 = signal_32 <= left;
+  assign n35 = ~signal;
+  assign n36 = record_ends & record_ends_40;
+  assign n37 = signal_16 & signal_17;
+  assign after_row_beyond = $signed({1'h0, signal_75}) + $signed(pitch_less);
+  assign n38 = signal_19 + signal_31;
+  assign n39 = s2_piece[4:3] + s2_piece[71:70];
   \neuflow_convolver_tile.convolver.row_store.writer.locator  locator (
-    .linear(linear_70), .position(position_71), .ring(config__payload[116:97]), .where(where),
+    .linear(linear_80), .position(position_81), .ring(config__payload[117:98]), .where(where),
       .writer_gated_clk(writer_gated_clk), .writer_gated_rst(writer_gated_rst));
   \neuflow_convolver_tile.convolver.row_store.writer.slice  slice (
-    .i__payload(i__payload), .i__ready(i__ready_94), .i__valid(i__valid_95),
+    .i__payload(i__payload), .i__ready(i__ready_104), .i__valid(i__valid_105),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
       .writer_gated_clk(writer_gated_clk), .writer_gated_rst(writer_gated_rst));
   always @(posedge writer_gated_clk) begin
-    step_less <= config__payload[4] ? x_step_less : s1_piece[2:0] - config__payload[116:97];
+    step_less <= by_word ? x_step_less : s1_piece_q[80:78] - config__payload[117:98];
+    offset <= s1_piece_phase * config__payload[186:178];
     here <= where;
-    words_76 <= n1;
-    step[2:0] <= config__payload[4] ? config__payload[159:157] : s1_piece[2:0];
+    words_86 <= n1;
+    step[2:0] <= by_word ? config__payload[160:158] : s1_piece_q[80:78];
+    strides2_q[7:6] <= 2'h0;
+    strides1_q[7:5] <= 3'h0;
     if (s5_valid) s6_piece <= s5_piece;
     if (s4_valid) s5_piece <= s4_piece;
-    if (s3_valid) s4_piece <= s3_piece;
-    if (s2_valid) s3_piece <= s2_piece;
-    if (s1_valid) s2_piece <= s1_piece;
-    if (signal_14) begin
-      s0_piece = signal_21 + 1'h1;
-      s1_piece <= {record_ends_31, channel_ends, signal_22, words, signal_20, s0_piece};
+    if (s3_valid) s4_piece <= {s3_piece_q[83:5], s3_piece_taken, s3_piece_q[2:0]};
+    if (s2_valid) {s3_piece_q[83:37], s3_piece_q[2:0]} <= {s2_piece[83:37], s2_piece[2:0]};
+    if (s2_valid | n3) s3_piece_q[36:5] <= n2;
+    if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
+    if (signal_16) begin
+      signal_112 = signal_19 + signal_23;
+      signal_113 = signal_112 >= config__payload[157:154];
+      signal_111 = signal_109 ? {2'h0, signal_23} : behind;
+      s0_piece_several = signal_109 | alone;
+      n4 = signal_112 + 1'h1;
+      n6 = signal_111 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+      number = {1'h0, {5'h0, signal_111} <= signal_31} + (n6 <= signal_31);
+      n5 = signal_31 + 1'h1;
+      s1_piece_phase <= (!(signal_109)) ? 4'h0 : signal_113 ? signal_112[3:0] -
+        config__payload[157:154] : signal_112[3:0];
+      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_111;
+      {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_40, channel_ends, signal_17, signal_109
+        ? (last_lap ? signal_22 - signal_113 : {2'h0, n4 == config__payload[157:154]}) : alone ?
+        number : n5, s0_piece_several, words, signal_30, s0_piece_several ? number : n5};
     end
-    if (o__ready | signal_14) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_21) -
-      2'h1;
+    if (o__ready | n7) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_31) - 2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, signal_14, pass_done, finished, n2, starts, n3, n4}) begin
+    if (|{writer_gated_rst, starts, pass_done, n8, n9, signal_16, finished, n10}) begin
       settling <= 4'hb;
     end else begin
-      if (n5) settling <= settling - 1'h1;
+      if (n11) settling <= settling - 1'h1;
     end
   end
   always @(posedge writer_gated_clk) begin
     if (writer_gated_rst) begin
-      freed <= 16'h0; enables_78 <= 8'h0; enables <= 8'h0; at <= 15'h0; turn <= 2'h0; position_71 <=
-        20'h0; linear_70 <= 9'h0; pitch_less <= 21'h0; signal_56 <= 1'h0; x_step_less <= 21'h0;
-        s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0;
-        signal_39 <= 1'h0; limit <= 17'h0; stored <= 16'h0; allowed <= 1'h0; signal_33 <= 1'h0;
-        flushing <= 4'h0; lead <= 2'h0; linear <= 20'h0; linear_row <= 20'h0; record_ends_31 <=
-        1'h0; record_left <= 16'h0; channel_ends <= 1'h0; channel_left <= 16'h0; more <= 1'h0;
-        signal_24 <= 18'h0; signal_23 <= 2'h0; valid <= 1'h0; opened <= 1'h0; signal <= 1'h0;
+      freed <= 16'h0; enables_88 <= 8'h0; enables <= 8'h0; at <= 15'h0; turn <= 2'h0; position_81 <=
+        20'h0; linear_80 <= 9'h0; pitch_less <= 21'h0; signal_69 <= 1'h0; x_step_less <= 21'h0;
+        by_word <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0;
+        s1_valid <= 1'h0; signal_48 <= 1'h0; limit <= 17'h0; stored <= 16'h0; allowed <= 1'h0;
+        signal_42 <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <= 4'h0; flushing <= 4'h0; lead
+        <= 2'h0; linear <= 20'h0; linear_row <= 20'h0; record_ends_40 <= 1'h0; record_left <= 16'h0;
+        channel_ends <= 1'h0; channel_left <= 16'h0; more <= 1'h0; signal_33 <= 18'h0; signal_32 <=
+        2'h0; valid <= 1'h0; signal_23 <= 2'h0; opened <= 1'h0; signal <= 1'h0;
     end else begin
       freed <= released;
-      enables_78 <= {s5_valid & 3'h7 - where[2:0] < s5_piece[2:0], s5_valid & 3'h6 - where[2:0] <
+      enables_88 <= {s5_valid & 3'h7 - where[2:0] < s5_piece[2:0], s5_valid & 3'h6 - where[2:0] <
         s5_piece[2:0], s5_valid & 3'h5 - where[2:0] < s5_piece[2:0], s5_valid & 3'h4 - where[2:0] <
         s5_piece[2:0], s5_valid & 2'h3 - where[2:0] < s5_piece[2:0], s5_valid & 2'h2 - where[2:0] <
         s5_piece[2:0], s5_valid & 1'h1 - where[2:0] < s5_piece[2:0], s5_valid & 1'h0 - where[2:0] <
         s5_piece[2:0]};
-      enables <= enables_78;
+      enables <= enables_88;
       at <= here;
       turn <= s5_piece[4:3] - where[1:0];
-      position_71 <= position;
-      linear_70 <= linear[8:0] + phase_offset[8:0];
-      pitch_less <= config__payload[136:117] - config__payload[116:97];
-      signal_56 <= |config__payload[116:97];
-      x_step_less <= config__payload[176:157] - config__payload[116:97];
+      position_81 <= position;
+      linear_80 <= linear[8:0] + offset;
+      pitch_less <= config__payload[137:118] - config__payload[117:98];
+      signal_69 <= |config__payload[117:98];
+      x_step_less <= config__payload[177:158] - config__payload[117:98];
+      by_word <= signal_107;
       s5_valid <= s4_valid;
       s4_valid <= s3_valid;
       s3_valid <= s2_valid;
       s2_valid <= s1_valid;
-      s1_valid <= signal_14;
-      signal_39 <= signal & ~finished & n6 & (record_ends ? n7 < limit : record < limit);
-      limit <= config__payload[152:137] + {n8 ? released : 16'h0};
-      stored <= n8 ? record : 16'hffff;
-      allowed <= n6;
-      signal_33 <= !config__payload[56:41];
+      s1_valid <= signal_16;
+      signal_48 <= signal & ~finished & n12 & (record_ends ? n13 < limit : record < limit);
+      limit <= config__payload[153:138] + {n14 ? released : 16'h0};
+      stored <= n14 ? record : 16'hffff;
+      allowed <= n12;
+      signal_42 <= !config__payload[57:42];
+      strides2_q[4:0] <= {config__payload[157:154], 1'h0};
+      strides1_q[3:0] <= config__payload[157:154];
       flushing <= {flushing[2:0], finished};
       lead <= (lead + finished) - pass_done;
-      if (n11) linear <= n9 ? config__payload[76:57] : n10 ? linear + config__payload[96:77] :
+      if (n17) linear <= n15 ? config__payload[77:58] : n16 ? linear + config__payload[97:78] :
         next_linear_row;
-      if (n11 & {n9, n10} != 1'h1) linear_row <= n9 ? config__payload[76:57] : next_linear_row;
-      if (n13) begin
-        record_ends_31 <= n12 ? config__payload[56:41] == 1'h1 : record_left == 1'h1;
-        record_left <= n12 ? config__payload[56:41] - 1'h1 : record_left - 1'h1;
+      if (n17 & {n16, n15} != 2'h2) linear_row <= n15 ? config__payload[77:58] : next_linear_row;
+      if (n19) begin
+        record_ends_40 <= n18 ? config__payload[57:42] == 1'h1 : record_left == 1'h1;
+        record_left <= n18 ? config__payload[57:42] - 1'h1 : record_left - 1'h1;
       end
-      if (n15) begin
-        channel_ends <= n14 ? config__payload[40:25] == 1'h1 : channel_left == 1'h1;
-        channel_left <= n14 ? config__payload[40:25] - 1'h1 : channel_left - 1'h1;
+      if (n21) begin
+        channel_ends <= n20 ? config__payload[41:26] == 1'h1 : channel_left == 1'h1;
+        channel_left <= n20 ? config__payload[41:26] - 1'h1 : channel_left - 1'h1;
       end
-      if (n17) begin
-        more <= n16 ? |width[19:2] : signal_24 != 1'h1;
-        signal_24 <= n16 ? width[19:2] : signal_24 - 1'h1;
+      if (n23) begin
+        more <= n22 ? |width[19:2] : signal_33 != 1'h1;
+        signal_33 <= n22 ? width[19:2] : signal_33 - 1'h1;
       end
-      if (n18) signal_23 <= n16 ? width[1:0] : rest[1:0];
+      if (n24) signal_32 <= n22 ? width[1:0] : rest[1:0];
       if (o__ready) valid <= o__valid;
-      if (starts | i__valid & i__ready & i__payload[67]) opened <= starts ? |config__payload[56:41]
+      if (signal_16) signal_23 <= last_lap ? 2'h0 : n25[1:0];
+      if (starts | i__valid & i__ready & i__payload[67]) opened <= starts ? |config__payload[57:42]
         : 1'h0;
-      if (finished | starts) signal <= starts;
+      if (starts | finished) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n19) begin
-      phase_y <= 4'h0; signal_65 <= 20'h0; position <= 20'h0;
+    if (n26) begin
+      signal_76 <= 4'h0; signal_75 <= 20'h0; position <= 20'h0;
     end else begin
-      if (n21) begin
-        phase_y <= last_phase_y ? 4'h0 : n20[3:0];
-        signal_65 <= signal_69;
+      if (n28) begin
+        signal_76 <= last_phase_y ? 4'h0 : n27[3:0];
+        signal_75 <= signal_79;
       end
-      if ({s2_valid, n23, n10, n24, n22} != 5'h18 & |{s2_valid, n10, n24, n22} & {n10, n24, n22} !=
-        2'h2) begin
+      if (s2_valid | n16 | n29) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
-        position <= n10 ? signal_65 : n22 ? signal_69 : signal_56 & $signed(after_beyond) >=
+        position <= n16 ? signal_75 : n29 ? signal_79 : signal_69 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
       end
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n25) begin
-      phase_offset <= 20'h0; signal_58 <= 4'h0;
+    if (!(by_word)) begin
+      step[19:3] <= 17'h0;
     end else begin
-      if (s2_valid) begin
-        phase_offset <= n23 ? phase_offset + config__payload[196:177] : 20'h0;
-        signal_58 <= n23 ? n26[3:0] : 4'h0;
-      end
+      step[19:3] <= config__payload[177:161];
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (!(config__payload[4])) begin
-      step[19:3] <= 17'h0;
+    if (n3) begin
+      s3_piece_taken <= 2'h0;
     end else begin
-      step[19:3] <= config__payload[176:160];
+      if (s2_valid) s3_piece_taken <= s2_piece[4:3];
     end
   end
   always @(posedge writer_gated_clk) begin
     if (writer_gated_rst | finished) begin
       record <= 16'h0;
     end else begin
-      if (record_ends) record <= n7[15:0];
+      if (record_ends) record <= n13[15:0];
     end
   end
   always @(posedge writer_gated_clk) begin
     if (o__ready) begin
-      signal_20 <= 2'h0;
+      signal_30 <= 2'h0;
     end else begin
-      if (signal_14) signal_20 <= (signal_20 + signal_21) + 1'h1;
+      if (n7) signal_30 <= (signal_30 + signal_31) + 1'h1;
+    end
+  end
+  always @(posedge writer_gated_clk) begin
+    if (n30) begin
+      behind <= 4'h0; signal_19 <= 4'h0;
+    end else begin
+      if (n7) begin
+        n31 = signal_22 * config__payload[157:154];
+        n32 = signal_22 + 1'h1;
+        behind <= signal_21 == n31 ? 4'h0 : n32 * config__payload[157:154] - signal_21[3:0];
+        signal_19 <= signal_21[3:0] - n31[3:0];
+      end
     end
   end
 endmodule
@@ -1844,7 +1909,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1847_16,
+  input wire [1:0] port_1957_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -1864,8 +1929,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_53), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .free(parameters_take & port_1847_16[1]), .read_enable(read_34), .ready(ready_36),
-      .rewind(parameters_take & port_1847_16[0]), .room(room_14), .value(value_51),
+      .free(parameters_take & port_1957_16[1]), .read_enable(read_34), .ready(ready_36),
+      .rewind(parameters_take & port_1957_16[0]), .room(room_14), .value(value_51),
       .write_data(i__payload[63:0]), .write_enable(signal_16 & leads));
   neuflow_clock_gate blocks_gate (
     .awake(awake_53), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -1995,7 +2060,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(write_enable));
   always @(posedge weights_gated_clk) begin
-    if (|{weights_gated_rst, write_enable, free, rewind, read_enable}) begin
+    if (|{write_enable, weights_gated_rst, free, rewind, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2071,7 +2136,7 @@ module \neuflow_convolver_tile.router  (
   reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
     local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
     west_current = 10'h0, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n2, n3, n1, n9, n8, east_last, i__ready_69, i__ready_79, i__ready_89,
+  wire n7, n10, n6, n5, n4, n1, n3, n2, n9, n8, east_last, i__ready_69, i__ready_79, i__ready_89,
     local0_last, o__valid_94, south_last, west_last;
   wire [17:0] o__payload;
   wire [3:0] n13, signal, moving, names;
@@ -2080,12 +2145,12 @@ module \neuflow_convolver_tile.router  (
   assign south_moves = south_in__valid & south_armed & !(south_peers_q & n12);
   assign west_moves = west_in__valid & west_armed & !(west_peers_q & n12);
   assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n12);
-  assign awake = |{bus__valid, east_moves, local0_moves, south_moves, n1, o__valid_94, west_moves,
+  assign awake = |{bus__valid, east_moves, local0_moves, n1, south_moves, o__valid_94, west_moves,
     n2, n3} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
-  assign n1 = west_out__valid & o__ready_85;
-  assign n2 = east_out__valid & o__ready_65;
+  assign n1 = east_out__valid & o__ready_65;
+  assign n2 = west_out__valid & o__ready_85;
   assign n3 = south_out__valid & o__ready_75;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
@@ -2131,8 +2196,8 @@ module \neuflow_convolver_tile.router  (
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_94),
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{bus__valid, east_moves, local0_moves, south_moves, n1, o__valid_94, west_moves, n2,
-      router_gated_rst, n3}) begin
+    if (|{bus__valid, east_moves, local0_moves, n1, south_moves, o__valid_94, west_moves, n2, n3,
+      router_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2162,7 +2227,7 @@ module \neuflow_convolver_tile.router  (
       o__ready <= o__valid_94 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
         local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
         |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
-        east_waiting) & names != east_peers_q : 1'h0) & ~(|(signal & waits));
+        east_waiting) & names != east_peers_q : 1'h0) & ~(|({6'h0, signal} & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
@@ -2172,7 +2237,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if ((o__ready & n5 & n10) & n9) local0_peers_q <= names;
+      if (n9 & (o__ready & n5 & n10)) local0_peers_q <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2186,7 +2251,7 @@ module \neuflow_convolver_tile.router  (
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
       if ((o__ready & n6 & n10) & n9) west_peers_q <= names;
-      if ((o__ready & n7 & n10) & n9) south_peers_q <= names;
+      if (n9 & (o__ready & n7 & n10)) south_peers_q <= names;
       if (n9 & (o__ready & n8 & n10)) east_peers_q <= names;
     end
   end

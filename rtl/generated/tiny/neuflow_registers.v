@@ -58,17 +58,17 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n12, n27, n28, n36, n31, n34, n7, n8, n18, n19, n21, n22, n23, n41, n35, n33, n32, n13, n40,
-    n9, n17, n24, n30, n29, n10, n11, n39, n16, n15, n14, n6, n20, n25, n37, n42, n26, n38, enabled
+  reg n12, n18, n19, n24, n23, n31, n14, n8, n9, n20, n21, n26, n29, n30, n41, n25, n28, n27, n16,
+    n40, n34, n33, n35, n22, n17, n13, n32, n7, n36, n11, n6, n37, n42, n38, n39, n15, n10, enabled
     = 1'h0;
-  wire n49, n43, n44, n46, n45, n48, n3, n4, n5, n47;
+  wire n49, n43, n47, n46, n48, n44, n3, n4, n5, n45;
   wire [31:0] n2, n1;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
   assign axi__aw__ready = axi__aw__valid & axi__w__valid & (~axi__b__valid | axi__b__ready);
   assign axi__ar__ready = ~axi__r__valid | axi__r__ready;
-  assign clear_done = n47 ? n49 & axi__w__data[1] : 1'h0;
-  assign start = n44 ? n49 & axi__w__data[0] : 1'h0;
+  assign clear_done = n45 ? n49 & axi__w__data[1] : 1'h0;
+  assign start = n47 ? n49 & axi__w__data[0] : 1'h0;
   assign n1 = ~{{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}}, axi__w__strb[2:1],
     {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
   assign n2 = axi__w__data & {{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}},
@@ -77,11 +77,11 @@ module neuflow_registers (
   assign n4 = axi__aw__addr[11:2] == 3'h7;
   assign n5 = axi__aw__addr[11:2] == 3'h6;
   assign n43 = axi__ar__ready & axi__ar__valid;
-  assign n44 = axi__aw__addr[11:2] == 3'h4;
-  assign n45 = axi__aw__addr[11:2] == 4'ha;
+  assign n44 = axi__aw__addr[11:2] == 4'h9;
+  assign n45 = axi__aw__addr[11:2] == 3'h5;
   assign n46 = axi__aw__addr[11:2] == 4'hb;
-  assign n47 = axi__aw__addr[11:2] == 3'h5;
-  assign n48 = axi__aw__addr[11:2] == 4'h9;
+  assign n47 = axi__aw__addr[11:2] == 3'h4;
+  assign n48 = axi__aw__addr[11:2] == 4'ha;
   assign n49 = axi__aw__ready & axi__w__strb[0];
   always @(posedge clk) begin
     if (rst) begin
@@ -94,63 +94,63 @@ module neuflow_registers (
       if (n5 & axi__aw__ready) host_program <= host_program & n1 | n2;
       if (n43) begin
         n6 = axi__ar__addr[11:2] == 3'h6;
-        n7 = axi__ar__addr[11:2] == 5'h1e;
+        n7 = axi__ar__addr[11:2] == 4'h9;
         n8 = axi__ar__addr[11:2] == 5'h1d;
-        n9 = axi__ar__addr[11:2] == 5'h11;
-        n10 = axi__ar__addr[11:2] == 4'hc;
-        n11 = axi__ar__addr[11:2] == 4'hb;
+        n9 = axi__ar__addr[11:2] == 5'h1c;
+        n10 = !axi__ar__addr[11:2];
+        n11 = axi__ar__addr[11:2] == 3'h7;
         n12 = axi__ar__addr[11:2] == 6'h24;
-        n13 = axi__ar__addr[11:2] == 5'h13;
-        n14 = axi__ar__addr[11:2] == 3'h7;
-        n15 = axi__ar__addr[11:2] == 4'h8;
-        n16 = axi__ar__addr[11:2] == 4'h9;
-        n17 = axi__ar__addr[11:2] == 5'h10;
-        n18 = axi__ar__addr[11:2] == 5'h1c;
-        n19 = axi__ar__addr[11:2] == 5'h1b;
-        n20 = axi__ar__addr[11:2] == 3'h5;
+        n13 = axi__ar__addr[11:2] == 4'hb;
+        n14 = axi__ar__addr[11:2] == 5'h1e;
+        n15 = axi__ar__addr[11:2] == 1'h1;
+        n16 = axi__ar__addr[11:2] == 5'h12;
+        n17 = axi__ar__addr[11:2] == 4'hc;
+        n18 = axi__ar__addr[11:2] == 6'h23;
+        n19 = axi__ar__addr[11:2] == 6'h22;
+        n20 = axi__ar__addr[11:2] == 5'h1b;
         n21 = axi__ar__addr[11:2] == 5'h1a;
-        n22 = axi__ar__addr[11:2] == 5'h19;
-        n23 = axi__ar__addr[11:2] == 5'h18;
-        n24 = axi__ar__addr[11:2] == 4'hf;
-        n25 = axi__ar__addr[11:2] == 3'h4;
-        n26 = axi__ar__addr[11:2] == 1'h1;
-        n27 = axi__ar__addr[11:2] == 6'h23;
-        n28 = axi__ar__addr[11:2] == 6'h22;
-        n29 = axi__ar__addr[11:2] == 4'hd;
-        n30 = axi__ar__addr[11:2] == 4'he;
-        n31 = axi__ar__addr[11:2] == 6'h20;
-        n32 = axi__ar__addr[11:2] == 5'h14;
-        n33 = axi__ar__addr[11:2] == 5'h15;
-        n34 = axi__ar__addr[11:2] == 5'h1f;
-        n35 = axi__ar__addr[11:2] == 5'h16;
-        n36 = axi__ar__addr[11:2] == 6'h21;
-        n37 = axi__ar__addr[11:2] == 2'h3;
-        n38 = !axi__ar__addr[11:2];
-        n39 = axi__ar__addr[11:2] == 4'ha;
-        n40 = axi__ar__addr[11:2] == 5'h12;
-        n41 = axi__ar__addr[11:2] == 5'h17;
-        n42 = axi__ar__addr[11:2] == 2'h2;
+        n22 = axi__ar__addr[11:2] == 4'hd;
+        n23 = axi__ar__addr[11:2] == 6'h20;
+        n24 = axi__ar__addr[11:2] == 6'h21;
+        n25 = axi__ar__addr[11:2] == 5'h15;
+        n26 = axi__ar__addr[11:2] == 5'h19;
+        n27 = axi__ar__addr[11:2] == 5'h13;
+        n28 = axi__ar__addr[11:2] == 5'h14;
+        n29 = axi__ar__addr[11:2] == 5'h18;
+        n30 = axi__ar__addr[11:2] == 5'h17;
+        n31 = axi__ar__addr[11:2] == 5'h1f;
+        n32 = axi__ar__addr[11:2] == 4'ha;
+        n33 = axi__ar__addr[11:2] == 4'hf;
+        n34 = axi__ar__addr[11:2] == 5'h10;
+        n35 = axi__ar__addr[11:2] == 4'he;
+        n36 = axi__ar__addr[11:2] == 4'h8;
+        n37 = axi__ar__addr[11:2] == 3'h5;
+        n38 = axi__ar__addr[11:2] == 2'h3;
+        n39 = axi__ar__addr[11:2] == 2'h2;
+        n40 = axi__ar__addr[11:2] == 5'h11;
+        n41 = axi__ar__addr[11:2] == 5'h16;
+        n42 = axi__ar__addr[11:2] == 3'h4;
         axi__r__resp <= |{n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19, n20,
           n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37, n38,
           n39, n40, n41, n42} ? 2'h0 : 2'h2;
-        axi__r__data <= n12 ? idle_tile : n27 ? configuration : n28 ? dependency : n36 ?
-          output_drain : n31 ? wait_output : n34 ? weight_load : n7 ? wait_input : n8 ? fill : n18 ?
-          map_remainder_high : n19 ? map_remainder : n21 ? edge_lanes_high : n22 ? edge_lanes : n23
-          ? useful_high : n41 ? useful : n35 ? config_hidden : n33 ? write_beats : n32 ? read_beats
-          : n13 ? mac_cycles : n40 ? fence_stalls : n9 ? config_stalls : n17 ? config_words : n24 ?
-          program_counter : n30 ? frames_done : n29 ? cycles_high : n10 ? cycles : n11 ?
-          host_watchdog : n39 ? host_ring : n16 ? host_frames : n15 ? host_output : n14 ? host_input
-          : n6 ? host_program : n20 ? {16'h0, error, 6'h0, done, busy} : n25 ? {30'h0, enabled,
-          1'h0} : n37 ? 32'h4050202 : n42 ? 32'h73788221 : n26 ? 32'h20000 : n38 ? 32'h6e657546 :
+        axi__r__data <= n12 ? idle_tile : n18 ? configuration : n19 ? dependency : n24 ?
+          output_drain : n23 ? wait_output : n31 ? weight_load : n14 ? wait_input : n8 ? fill : n9 ?
+          map_remainder_high : n20 ? map_remainder : n21 ? edge_lanes_high : n26 ? edge_lanes : n29
+          ? useful_high : n30 ? useful : n41 ? config_hidden : n25 ? write_beats : n28 ? read_beats
+          : n27 ? mac_cycles : n16 ? fence_stalls : n40 ? config_stalls : n34 ? config_words : n33 ?
+          program_counter : n35 ? frames_done : n22 ? cycles_high : n17 ? cycles : n13 ?
+          host_watchdog : n32 ? host_ring : n7 ? host_frames : n36 ? host_output : n11 ? host_input
+          : n6 ? host_program : n37 ? {16'h0, error, 6'h0, done, busy} : n42 ? {30'h0, enabled,
+          1'h0} : n38 ? 32'h4050202 : n39 ? 32'h73788221 : n15 ? 32'h20000 : n10 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n5, n44, n3, n4, n45, n46, n47, n48} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n5, n3, n44, n4, n45, n46, n47, n48} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
-      if (n44 & n49) enabled <= axi__w__data[1];
-      if (n46 & axi__aw__ready) host_watchdog <= host_watchdog & n1 | n2;
-      if (n45 & axi__aw__ready) host_ring <= host_ring & n1 | n2;
-      if (n48 & axi__aw__ready) host_frames <= host_frames & n1 | n2;
+      if (n49 & n47) enabled <= axi__w__data[1];
+      if (axi__aw__ready & n46) host_watchdog <= host_watchdog & n1 | n2;
+      if (axi__aw__ready & n48) host_ring <= host_ring & n1 | n2;
+      if (n44 & axi__aw__ready) host_frames <= host_frames & n1 | n2;
     end
   end
 endmodule
