@@ -14,7 +14,9 @@ from neuflow.compiler.assign import assign
 from neuflow.compiler.cut import Cut, part_lists
 from neuflow.compiler.descriptors import descriptor
 from neuflow.compiler.fuse import fuse
+from neuflow.compiler.geometry import conv_shape
 from neuflow.compiler.mapping import Part, Span
+from neuflow.compiler.order import blocks_of_like
 from neuflow.compiler.schedule import schedule
 from neuflow.errors import CompileError
 from neuflow.grid import CNP, FIG2, TINY, VIRTEX6, GridConfig
@@ -219,6 +221,9 @@ FIVE_WAYS = {
     "strips": Cut(maps=2, strips=4),
     "sums": Cut(maps=2, parts=tuple(Part(Span(c, c + 2), Span(0, 3), Span(0, 5))
                                     for c in (0, 2, 4))),
+    "kept": Cut(maps=2, rounds=2, keep=True),
+    "kept sums": Cut(maps=2, rounds=2, keep=True, parts=tuple(
+        Part(Span(c, c + 2), Span(0, 3), Span(0, 5)) for c in (0, 2, 4))),
     "taps": Cut(parts=tuple(Part(Span(0, 6), Span(y, y + 1), x)
                             for y in range(3) for x in (Span(0, 2), Span(2, 5)))),
     "all": Cut(maps=2, rows=2, rounds=2, row_rounds=2, strips=3,
@@ -242,6 +247,69 @@ def test_a_layer_cut_in_any_way_is_the_same_layer(grid):
         got = device.run(program, words).outputs[graph.outputs[0]]
         np.testing.assert_array_equal(got, want, err_msg=name)
     assert len(FIVE_WAYS) >= 5
+
+
+def test_rows_that_are_kept_are_read_once():
+    net = Builder(14)
+    net.conv(net.input(4, 9, 9), 16, (3, 3))
+    graph = net.build("conv0.out")
+    parts = tuple(Part(Span(c, c + 2), Span(0, 3), Span(0, 3)) for c in (0, 2))
+    mapping = assign(graph, VIRTEX6, 1, {"conv0": Cut(rounds=4, keep=True, parts=parts)})
+    made = schedule(mapping, VIRTEX6)
+    assert len(made.turns) == 8 and str(made).count("from the pass before") == 6
+    # All sums of a part are open at once.
+    assert len({turn.sums[0].base for turn in made.turns[:4]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "options"),
+    [
+        ((2, 40, 30), (3, 3), {"pads": (1, 1, 1, 1)}),
+        ((3, 50, 21), (5, 4), {}),
+        ((1, 60, 33), (3, 2), {"stride": (2, 2), "pads": (2, 0, 1, 1), "dilation": (2, 1)}),
+    ],
+)
+def test_a_ramp_gives_the_same_layer(shape, kernel, options):
+    net = Builder(15)
+    net.relu(net.conv(net.input(*shape), 4, kernel, **options))
+    graph, words = net.build(net.nodes[-1].output), net.words(1)
+    want = evaluate(graph, words)[graph.outputs[0]]
+    mapping = assign(graph, VIRTEX6, 1, {"conv0": Cut(rows=4, ramp=True)})
+    made = schedule(mapping, VIRTEX6)
+    # All columns share a reading, but for the large pieces.
+    shared = [turn for turn in made.turns if len({piece.box for piece in turn.pieces}) == 1]
+    assert [turn.pieces[0].box is None for turn in shared].count(True) == 1
+    program = assemble(made, VIRTEX6, graph)
+    np.testing.assert_array_equal(device.run(program, words).outputs[graph.outputs[0]], want)
+
+
+def test_a_large_first_layer_begins_with_small_pieces():
+    net = Builder(16)
+    net.conv(net.input(4, 200, 200), 4, (9, 9))
+    assert "small first and last pieces" in compile_graph(net.build("conv0.out"), VIRTEX6).mapping
+
+
+def test_a_connection_table_costs_what_its_blocks_read():
+    net = Builder(17)
+    x = net.conv(net.input(24, 12, 12), 32, (3, 3))
+    table = np.zeros((32, 24), bool)
+    for n in range(32):  # four maps of each eighth read the same
+        table[n, [n % 8, (n % 8 + 8), (n % 8 + 13) % 24]] = True
+    net.nodes[-1].attrs["weight"][~table] = 0
+    net.conv(net.pool(net.relu(x), "max", (2, 2), (2, 2)), 5, (3, 3))
+    mapping = assign(net.build(net.nodes[-1].output), VIRTEX6, 1)
+    chain, pieces = mapping.assignments[0].chain, mapping.assignments[0].passes[0].pieces
+    assert all(conv_shape(chain, piece).channels_added < 12 for piece in pieces)
+    assert len({piece.part for piece in pieces}) == 1  # all listen to one reading
+    check(net, VIRTEX6)
+    check(net, TINY)
+
+
+def test_maps_with_like_kernels_are_put_side_by_side():
+    kernels = np.zeros((6, 6), bool)
+    kernels[[0, 3, 5], :2] = kernels[[1, 2, 4], 3:] = True
+    order = blocks_of_like(kernels, 3)
+    assert sorted(order[:3]) == [0, 3, 5] and sorted(order[3:]) == [1, 2, 4]
 
 
 def test_a_cut_that_does_not_fit_is_refused_in_one_line():

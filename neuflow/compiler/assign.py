@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from neuflow.compiler.cut import (
     Cut,
     Misfit,
     axes,
+    can_ramp,
     check_piece,
     conv_groups,
     count_passes,
@@ -23,8 +25,9 @@ from neuflow.compiler.cut import (
     plan_rows,
     sums_fit,
 )
-from neuflow.compiler.fuse import Fused, fuse, legalise
+from neuflow.compiler.fuse import MOSTLY, Fused, fuse, legalise
 from neuflow.compiler.geometry import (
+    RowPlan,
     backward,
     ceil_div,
     conv_shape,
@@ -34,9 +37,11 @@ from neuflow.compiler.geometry import (
 from neuflow.compiler.groups import merge_groups, merged
 from neuflow.compiler.join import join
 from neuflow.compiler.mapping import Assignment, Chain, Mapping, Pass, Piece
+from neuflow.compiler.order import order_maps
 from neuflow.errors import CompileError
 from neuflow.grid import GridConfig
 from neuflow.ir import Node, QuantGraph
+from neuflow.layout import Scatter
 
 PASS_OVERHEAD = 150
 """Cycles that a pass costs beyond its work: configuration, memory latency, fence."""
@@ -46,6 +51,15 @@ HIDDEN = 1 / 16
 
 SAMPLES = 16
 """Groups of maps that are looked at where their pieces differ by kernels of zero."""
+
+GAP = 60
+"""Cycles from the last tap of a pass to the first of the next, where all it needs is there."""
+
+RAMP_BOUND = 2
+"""Of a chain that may begin with small pieces the arrays work so much longer than the bus."""
+
+MOST_KEPT_PARTS = 4
+"""Parts of the channels at most that are kept in turn: each costs a way through memory of all sums."""
 
 TRIES = 3
 """Ways that fit, of each kind of cut, that are compared before finer ones are given up."""
@@ -58,7 +72,7 @@ def assign(
 
     ``cuts`` forces the cut of the chains it names. Raises ``CompileError`` where a node cannot run.
     """
-    joined = join(merge_groups(legalise(graph), grid))
+    joined = join(merge_groups(order_maps(legalise(graph), grid, MOSTLY), grid))
     graph = joined.graph
     alone: set[str] = set()
     while True:
@@ -160,9 +174,45 @@ def _reductions(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Cut]:
         found = list(_rounds(chain, replace(cut, parts=parts), grid))
         if found:
             yield from found
+            yield from (replace(one, ramp=True) for one in found if _ramps(chain, one, grid))
+            if left == TRIES:
+                yield from _kept(chain, found, grid)
             left -= 1
             if left == 0 or len(parts) <= 1:
                 return
+
+
+def _ramps(chain: Chain, cut: Cut, grid: GridConfig) -> bool:
+    """Whether a cut may begin and end with small pieces, and its bus has time for their input."""
+    if not can_ramp(chain, cut):
+        return False
+    one = next(_passes_of(chain, cut, grid))
+    work = _work(chain, one, one.pieces[0], grid, kept=False)
+    return work.array > RAMP_BOUND * work.bus
+
+
+def _kept(chain: Chain, found: list[Cut], grid: GridConfig) -> Iterator[Cut]:
+    """Yield ways to keep an input that is read again for every round of maps, or parts of it."""
+    conv = chain.head is not None and not chain.is_dense and chain.kernels is None
+    if not conv or conv_groups(chain) > 1 or found[-1].rounds == 1:
+        return
+    whole = _fits_whole(chain, next(_passes_of(chain, found[0], grid)), grid)
+    if whole and len(found[0].parts) == 1:
+        return
+    for parts in part_lists(chain):
+        if len(parts) > (MOST_KEPT_PARTS if sums_fit(chain, grid) else 1):
+            return
+        cut = replace(found[0], parts=parts, keep=True, rounds=1)
+        if _fits_whole(chain, next(_passes_of(chain, cut, grid)), grid):
+            kept = list(_rounds(chain, cut, grid))
+            yield from kept
+            if kept:
+                return
+
+
+def _passes_of(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Pass]:
+    """Yield passes of an image, or of a batch of one."""
+    return passes(chain, cut, grid, axes(chain, cut, grid, 1))
 
 
 def _rounds(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Cut]:
@@ -228,13 +278,13 @@ def _side_by_side(chain: Chain, grid: GridConfig, batch: int) -> Iterator[Cut]:
 class Work:
     """Cycles of a pass: ``array`` (or drain, links), ``bus``, and ``load`` that nothing hides."""
 
-    array: int
+    array: float
     bus: float
     load: float
 
 
 def _cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
-    """Estimate the cycles of a cut: passes x the first pass, or x the mean of some.
+    """Estimate the cycles of a cut: passes x those of the first place, or x the mean of some.
 
     Passes with the input of the one before keep it where it fits whole.
     """
@@ -243,14 +293,37 @@ def _cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
     if chain.kernels is not None:
         some = list(passes(chain, cut, grid, divided.one_round(SAMPLES)))
         return int(count * sum(_pass_cycles(chain, one, grid) for one in some) / len(some))
-    first = next(passes(chain, cut, grid, divided))
-    inputs = count
-    if len(cut.parts) == 1 and conv_groups(chain) == 1 and _fits_whole(chain, first, grid):
-        inputs = count // len(divided.maps)
-    cycles = inputs * _pass_cycles(chain, first, grid)
-    if count > inputs:
-        cycles += (count - inputs) * _pass_cycles(chain, first, grid, kept=True)
+    rounds, parts = len(divided.maps), max(1, len(cut.parts))
+    # All sums of one place.
+    one = divided._replace(maps=divided.maps[:1])
+    some = list(islice(passes(chain, cut, grid, one), parts))
+    if cut.ramp:
+        plain = replace(cut, ramp=False)
+        before = _start(chain, next(_passes_of(chain, plain, grid)), grid)
+        saved = before - _start(chain, some[0], grid) - (count - 1) * GAP
+        return int(_cycles(chain, plain, grid, batch) - saved)
+    keeps = (cut.keep or len(cut.parts) == 1) and conv_groups(chain) == 1 and rounds > 1
+    cycles = 0.0
+    for first in some:
+        each = count // len(some)
+        inputs = each // rounds if keeps and _fits_whole(chain, first, grid) else each
+        cycles += inputs * _pass_cycles(chain, first, grid)
+        if each > inputs:
+            cycles += (each - inputs) * _pass_cycles(chain, first, grid, kept=True)
     return int(cycles)
+
+
+def _start(chain: Chain, first: Pass, grid: GridConfig) -> float:
+    """Cycles until all columns have the rows of their first group: the layer before must be done."""
+    if chain.head is None:
+        return 0.0
+    waits: dict[tuple[object, ...], int] = {}
+    for piece in first.pieces:
+        shape = conv_shape(chain, piece)
+        rows = min((grid.pixels - 1) // shape.pitch * shape.stride + shape.need, shape.height)
+        key = (piece.image, piece.part, shape.rows, shape.cols)
+        waits[key] = max(waits.get(key, 0), rows * shape.channels * shape.cols.size)
+    return sum(waits.values()) / _speed(grid)
 
 
 def _fits_whole(chain: Chain, one: Pass, grid: GridConfig) -> bool:
@@ -297,12 +370,12 @@ def _work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) -
     blocks = shape.groups(grid) * shape.blocks(grid)
     drain = grid.pixels * (3 if piece.partial_in or piece.partial_out else 1)
     entering = plan.rows * plan.channels * plan.width
-    at_once = 1 if plan.scatter else grid.bus_words
-    store = plan.rows * plan.channels * ceil_div(plan.width, at_once)
+    store = plan.rows * plan.channels * _store_cycles(plan, grid)
     if kept:
         entering = store = 0
     weights = packet_words(shape, grid)
-    words += entering * len({(p.image, p.out.rows, p.out.cols, p.part) for p in one.pieces})
+    boxes = {(p.image, p.box or (p.out.rows, p.out.cols), p.part) for p in one.pieces}
+    words += entering * len(boxes)
     words += weights * len({(p.out.maps, p.part) for p in one.pieces})
     words += partial_words(shape, grid) * side * (piece.partial_in + piece.partial_out)
     # What of the next packet finds no room is not hidden behind this pass.
@@ -315,6 +388,16 @@ def _work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) -
     load = exposed / _speed(grid)
     array = max(blocks * max(shape.taps, drain), store, window)
     return Work(array, words / _speed(grid), load)
+
+
+def _store_cycles(plan: RowPlan, grid: GridConfig) -> float:
+    """Cycles that a row of a channel takes to be stored: see ``blocks.conv_rows.RowStore``."""
+    if plan.scatter == Scatter.WORD:
+        return plan.width
+    beats = plan.width / grid.bus_words
+    if plan.width % grid.bus_words:
+        beats += 1 - 1 / grid.bus_words  # a beat in which a row ends is stored in two parts
+    return beats * (plan.stride if plan.scatter == Scatter.PHASES else 1)
 
 
 def _speed(grid: GridConfig) -> float:

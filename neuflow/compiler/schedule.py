@@ -192,7 +192,8 @@ def _place_within(mapping: Mapping, name: str, places: dict[str, Place]) -> None
 
 
 def _sums(assignment: Assignment, grid: GridConfig) -> dict[str, int]:
-    """Buffers for partial sums: for every column two, so that the next sums need not wait."""
+    """Buffers for partial sums: for every column what is open at once, and two at least, so that the
+    next sums need not wait."""
     sizes: dict[str, int] = {}
     for name, piece in _sum_names(assignment):
         size = round_up(partial_words(conv_shape(assignment.chain, piece), grid), grid.bus_words)
@@ -201,16 +202,28 @@ def _sums(assignment: Assignment, grid: GridConfig) -> dict[str, int]:
 
 
 def _sum_names(assignment: Assignment) -> Iterator[tuple[str, Piece]]:
-    turn = 0
-    for one in assignment.passes:
+    for one, slot in zip(assignment.passes, _sum_slots(assignment), strict=True):
         for piece in one.pieces:
             if piece.partial_in or piece.partial_out:
-                yield _sum_name(assignment.chain, piece, turn), piece
-        turn += not one.pieces[0].partial_out
+                yield _sum_name(assignment.chain, piece, slot), piece
 
 
-def _sum_name(chain: Chain, piece: Piece, turn: int) -> str:
-    return f"sums {chain.name}/{piece.column}/{turn % 2}"
+def _sum_slots(assignment: Assignment) -> list[int]:
+    """Return for every pass which of its columns' buffers its sums lie in: they take turns."""
+    begun: dict[tuple[object, ...], int] = {}  # sums under way, and their number
+    numbers, count, most = [], 0, 2
+    for one in assignment.passes:
+        key = tuple((piece.image, piece.out) for piece in one.pieces)
+        if not one.pieces[0].partial_in:
+            begun[key] = count
+            count += 1
+            most = max(most, len(begun))
+        numbers.append(begun[key] if one.pieces[0].partial_out else begun.pop(key))
+    return [number % most for number in numbers]
+
+
+def _sum_name(chain: Chain, piece: Piece, slot: int) -> str:
+    return f"sums {chain.name}/{piece.column}/{slot}"
 
 
 # --- order and row buffers ------------------------------------------------------------------------
@@ -219,17 +232,19 @@ def _sum_name(chain: Chain, piece: Piece, turn: int) -> str:
 def _turns(mapping: Mapping, grid: GridConfig, places: dict[str, Place]) -> Iterator[Turn]:
     before: dict[int, _Held] = {}
     for assignment in mapping.assignments:
-        turn = 0
+        slots = _sum_slots(assignment)
         for number, one in enumerate(assignment.passes):
             yield Turn(
                 assignment.chain,
                 number,
                 one.pieces,
                 tuple(_row_place(assignment.chain, piece, grid, before) for piece in one.pieces),
-                tuple(_sum_place(assignment.chain, piece, turn, places) for piece in one.pieces),
+                tuple(
+                    _sum_place(assignment.chain, piece, slots[number], places)
+                    for piece in one.pieces
+                ),
                 _weights_bound(assignment.chain, one.pieces, grid),
             )
-            turn += not one.pieces[0].partial_out
 
 
 def _weights_bound(chain: Chain, pieces: tuple[Piece, ...], grid: GridConfig) -> bool:
@@ -242,11 +257,11 @@ def _weights_bound(chain: Chain, pieces: tuple[Piece, ...], grid: GridConfig) ->
 
 
 def _sum_place(
-    chain: Chain, piece: Piece, turn: int, places: dict[str, Place]
+    chain: Chain, piece: Piece, slot: int, places: dict[str, Place]
 ) -> Place | None:
     if not (piece.partial_in or piece.partial_out):
         return None
-    return places[_sum_name(chain, piece, turn)]
+    return places[_sum_name(chain, piece, slot)]
 
 
 class _Held(NamedTuple):
@@ -270,15 +285,18 @@ def _row_place(
     plan = plan_rows(chain, shape, grid)
     assert plan is not None
     whole = plan.ring_words == 0
-    content = (chain.name, piece.image, piece.part, shape.rows, shape.cols, plan) if whole else None
+    stored = replace(plan, need=0, release=0)
+    content = (chain.name, piece.image, piece.part, shape.rows, shape.cols, stored) if whole else None
     base, ahead = 0, 0
     if piece.column in before:
         held = before[piece.column]
         if content is not None and held.of == content:
             return RowPlace(plan, held.lo, ahead=1, resident=True)
         behind = round_up(held.hi, grid.row_banks)
-        if behind + plan.size <= grid.row_words:
-            base, ahead = behind, 1
+        # At the end, so that what is free next is in one piece.
+        end = (grid.row_words - plan.size) // grid.row_banks * grid.row_banks
+        if behind <= end:
+            base, ahead = end, 1
         elif plan.size <= held.lo:
             ahead = 1
     before[piece.column] = _Held(base, base + plan.size, content)
