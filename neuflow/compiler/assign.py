@@ -12,19 +12,16 @@ import numpy as np
 from neuflow.blocks.window_model import ROW_OVERHEAD
 from neuflow.compiler.cut import (
     Cut,
-    Misfit,
     axes,
     can_ramp,
-    check_piece,
     conv_groups,
     count_passes,
     ladder,
     needs_helper,
     part_lists,
     passes,
-    plan_rows,
-    sums_fit,
 )
+from neuflow.compiler.fit import Misfit, check_piece, plan_rows, sums_fit
 from neuflow.compiler.fuse import MOSTLY, Fused, fuse, legalise
 from neuflow.compiler.geometry import (
     RowPlan,

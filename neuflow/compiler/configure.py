@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from neuflow.blocks import mapper_model
 from neuflow.compiler.allocate import Place, Space
-from neuflow.compiler.cut import needs_helper, plan_drain
+from neuflow.compiler.cut import needs_helper
 from neuflow.compiler.descriptors import box, descriptor, in_chw_order, linear
+from neuflow.compiler.fit import plan_drain
 from neuflow.compiler.geometry import (
     ConvShape,
     DrainPlan,

@@ -1,4 +1,4 @@
-"""Cutting: ways to divide a chain over columns and passes, and whether their pieces fit.
+"""Cutting: ways to divide a chain over columns and passes.
 
 A cut never changes a result: maps, rows, columns and images are independent, and sums over
 channels or taps that are cut pass through memory with all their bits.
@@ -6,34 +6,20 @@ channels or taps that are cut pass through memory with all their bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import prod
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from neuflow.blocks.window_model import memory_words
-from neuflow.compiler.geometry import (
-    ConvShape,
-    DrainPlan,
-    RowPlan,
-    backward,
-    ceil_div,
-    conv_shape,
-    dense_row_plan,
-    drain_plan,
-    least_ring,
-    packet_words,
-    read_channels,
-    round_up,
-    row_plan,
-    weight_words,
-)
+from neuflow.compiler.fit import limit
+from neuflow.compiler.geometry import ceil_div, conv_shape, read_channels
 from neuflow.compiler.mapping import Chain, Part, Pass, Piece, Region, Span
+from neuflow.compiler.ramp import RAMP_ROWS, ramp, ramp_passes
 from neuflow.grid import GridConfig
-from neuflow.layout import CONV_ARRAY, CONV_ROWS, READ, WINDOW, Layout
+from neuflow.layout import CONV_ARRAY
 
 T = TypeVar("T")
 
@@ -48,7 +34,7 @@ class Cut:
     parts; ``strips``: parts of the output columns (of the images, where batched). ``parts``: sums
     one after another through memory. ``keep``: rows are kept whole from one round of maps to the
     next, even if no others can arrive meanwhile; of the sums, then, one for all maps after another.
-    ``ramp``: begin and end with small pieces that share their input, see :func:`_ramp`.
+    ``ramp``: begin and end with small pieces that share their input, see ``compiler.ramp``.
     """
 
     images: int = 1
@@ -71,124 +57,6 @@ class Cut:
         sums = f", {len(self.parts)} sums" if len(self.parts) > 1 else ""
         text += sums + (", rows kept" if self.keep else "")
         return text + (", small first and last pieces" if self.ramp else "")
-
-
-class Misfit(Exception):
-    """A piece overflows ``what``: "rows", "weights", "reorder", "window", "operand" or "field"."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(what)
-        self.what = what
-
-
-def limit(layout: Layout, name: str) -> int:
-    """Largest value of an unsigned field."""
-    return (1 << next(f.bits for f in layout.fields if f.name == name)) - 1
-
-
-# --- does a piece fit? ------------------------------------------------------------------------
-
-
-def plan_rows(chain: Chain, shape: ConvShape, grid: GridConfig) -> RowPlan | None:
-    """Place a piece's input in the room that is given, whole if that is all of the row buffer.
-
-    Else in half the row buffer, so that the next one's can arrive, else in all.
-
-    A ring in half the buffer must have a row of slack, so that rows arrive while the array works.
-    """
-    if chain.is_dense:
-        return dense_row_plan(chain, shape, grid.row_words)
-    if shape.room:
-        given = row_plan(shape, grid, shape.room)
-        if given is not None and (given.ring_words == 0 or shape.room < grid.row_words):
-            return given
-    half = row_plan(shape, grid, grid.row_words // 2)
-    if half is not None:
-        least = _least_ring(shape, grid)
-        if half.ring_rows >= min(least + shape.stride, shape.height):
-            return half
-    return row_plan(shape, grid, grid.row_words) or half
-
-
-def _least_ring(shape: ConvShape, grid: GridConfig) -> int:
-    return least_ring(
-        shape.groups(grid), grid.pixels, shape.pitch, shape.stride, shape.need, shape.release,
-        shape.height,
-    )  # fmt: skip
-
-
-def check_piece(chain: Chain, piece: Piece, grid: GridConfig) -> None:
-    """Raise ``Misfit`` where ``piece`` overflows a buffer or a field."""
-    if chain.head is not None:
-        shape = conv_shape(chain, piece)
-        _check_fields(shape, grid)
-        if plan_rows(chain, shape, grid) is None:
-            raise Misfit("rows")
-        if shape.groups(grid) > 1 and weight_words(shape, grid) > grid.weight_words:
-            raise Misfit("weights")
-        if shape.blocks(grid) > grid.weight_blocks:
-            raise Misfit("weights")
-        if packet_words(shape, grid) > limit(READ, "run"):
-            raise Misfit("weights")
-        if not piece.partial_out and plan_drain(chain, piece, grid) is None:
-            raise Misfit("reorder")
-    if piece.partial_in and not sums_fit(chain, grid):
-        raise Misfit("operand")
-    regions = backward(chain, piece.out)
-    for step, before, after in zip(chain.steps, regions, regions[1:], strict=False):
-        if step.node.op == "pool":
-            _check_window(step.node.attrs, before, after, grid)
-
-
-def sums_fit(chain: Chain, grid: GridConfig) -> bool:
-    """Whether partial sums can come in beside the operand of an ALU: both by the operand line.
-
-    With a queue of one, the second of two reads of a pass would wait for the end of the first.
-    """
-    return chain.operand is None or grid.config_queue > 1
-
-
-def plan_drain(chain: Chain, piece: Piece, grid: GridConfig) -> DrainPlan | None:
-    """Fit a piece's rows into the reorder buffer.
-
-    An operand comes behind all partial sums on the operand line, and rows wait for it, so they
-    must not hold back the sums: then all of them stay.
-    """
-    shape = conv_shape(chain, piece)
-    return drain_plan(shape, grid, whole=piece.partial_in and chain.operand is not None)
-
-
-def _check_fields(shape: ConvShape, grid: GridConfig) -> None:
-    pairs = (
-        (CONV_ARRAY, "kernel_y", shape.kernel_y),
-        (CONV_ARRAY, "kernel_x", shape.kernel_x),
-        (CONV_ARRAY, "stride", shape.stride),
-        (CONV_ARRAY, "dilation_y", shape.dilation_y),
-        (CONV_ARRAY, "dilation_x", shape.dilation_x),
-        (CONV_ARRAY, "pitch", shape.pitch),
-        (CONV_ARRAY, "groups", shape.groups(grid)),
-        (CONV_ARRAY, "blocks", shape.blocks(grid)),
-        (CONV_ROWS, "channels", shape.channels),
-        (CONV_ROWS, "rows", shape.height),
-        (CONV_ROWS, "stride", shape.stride * shape.every),
-    )
-    if any(value > limit(layout, name) for layout, name, value in pairs):
-        raise Misfit("field")
-
-
-def _check_window(
-    attrs: Mapping[str, Any], before: Region, after: Region, grid: GridConfig
-) -> None:
-    kernel, stride = attrs["kernel"], attrs["stride"]
-    sizes = (kernel[0], stride[0], after.rows.size, before.maps.size, after.cols.size)
-    if memory_words(*sizes) > grid.window_words:
-        raise Misfit("window")
-    names = ("kernel_y", "kernel_x", "stride_y", "stride_x")
-    if any(v > limit(WINDOW, n) for n, v in zip(names, (*kernel, *stride), strict=True)):
-        raise Misfit("field")
-
-
-# --- cutting ------------------------------------------------------------------------------------
 
 
 class Axes(NamedTuple):
@@ -247,7 +115,7 @@ def count_passes(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
     """Return how many passes :func:`passes` yields."""
     divided = axes(chain, cut, grid, batch)
     if cut.ramp:
-        return len(divided.images) * len(_ramp(chain, cut.rows))
+        return len(divided.images) * len(ramp(chain, cut.rows))
     return prod(len(axis) for axis in divided) * max(1, len(cut.parts))
 
 
@@ -258,7 +126,7 @@ def passes(chain: Chain, cut: Cut, grid: GridConfig, divided: Axes) -> Iterator[
     """
     if cut.ramp:
         for (image,) in divided.images:
-            yield from _ramp_passes(chain, cut, image, grid)
+            yield from ramp_passes(chain, cut.rows, cut.parts[0], image, grid)
         return
     spread = grid.columns // cut.images // cut.maps // cut.rows if needs_helper(chain) else 1
     for *places, rounds in product(*divided[:-1], [divided.maps]):
@@ -271,87 +139,8 @@ def passes(chain: Chain, cut: Cut, grid: GridConfig, divided: Axes) -> Iterator[
             yield from (Pass(tuple(pieces)) for pieces in some)
 
 
-RAMP_ROWS = (1, 2)
-"""Rows of a piece in the first passes of a ramp."""
-
-
-class _Boxes(NamedTuple):
-    """Rows and columns of the pieces of a pass, and those whose input they all read, if they do."""
-
-    places: list[tuple[Span, Span]]
-    shared: list[tuple[Span, Span]]
-
-
-def _ramp(chain: Chain, columns: int) -> list[_Boxes]:
-    """Divide the output rows over columns so that all soon have work, and end with little to write.
-
-    With large pieces alone, each column waits at the beginning for rows of its own, and all of
-    them leave whole rows at the end. So neighbouring rows come first, fed by one reading, few and
-    then more, that last while those of the large pieces arrive; and the last rows are cut across.
-    """
-    _, height, width = chain.shapes[-1]
-    whole = Span(0, width)
-
-    def strips(rows: range) -> list[_Boxes]:
-        parts = [[(Span(y, y + 1), cols) for cols in whole.split(columns)] for y in rows]
-        return [_Boxes(part, [place for part in parts for place in part]) for part in parts]
-
-    def bands(rows: Span) -> list[tuple[Span, Span]]:
-        return [(span, whole) for span in rows.split(columns)]
-
-    small, y = [], 0
-    for rows in RAMP_ROWS:
-        places = bands(Span(y, y + rows * columns))
-        small.append(_Boxes(places, places))
-        y += rows * columns
-    last = height - 1 - (height - 1 - y) % columns
-    return [
-        *small,
-        _Boxes(bands(Span(y, last)), []),
-        *strips(range(last, height)),
-    ]
-
-
-def _ramp_passes(chain: Chain, cut: Cut, image: int, grid: GridConfig) -> Iterator[Pass]:
-    """Yield the passes of a ramp.
-
-    The large pieces use what the small ones before leave free, and no more rows than they need: so
-    many rows at once would hold up what those write.
-    """
-    free = 0
-    for boxes in _ramp(chain, cut.rows):
-        pieces = _ramp_pieces(chain, cut, image, boxes)
-        room = grid.row_words
-        if not boxes.shared:
-            shape = conv_shape(chain, pieces[0])
-            ring = round_up((_least_ring(shape, grid) + shape.stride) * shape.pitch, grid.row_banks)
-            room = min(free, shape.channels * shape.stride * ring)
-        pieces = tuple(replace(piece, room=room) for piece in pieces)
-        plan = plan_rows(chain, conv_shape(chain, pieces[0]), grid)
-        left = 0 if plan is None else max(0, grid.row_words - plan.size)
-        free = left // grid.row_banks * grid.row_banks
-        yield Pass(pieces)
-
-
-def _ramp_pieces(chain: Chain, cut: Cut, image: int, boxes: _Boxes) -> tuple[Piece, ...]:
-    maps = Span(0, chain.shapes[-1][0])
-
-    def piece(place: tuple[Span, Span], column: int = 0) -> Piece:
-        return Piece(column, image, Region(maps, *place), cut.parts[0])
-
-    pieces = tuple(piece(place, column) for column, place in enumerate(boxes.places))
-    if not boxes.shared:
-        return pieces
-    shapes = [conv_shape(chain, piece(place)) for place in boxes.shared]
-    rows, cols = (
-        Span(min(span.lo for span in spans), max(span.hi for span in spans))
-        for spans in ([shape.rows for shape in shapes], [shape.cols for shape in shapes])
-    )
-    return tuple(replace(one, box=(rows, cols)) for one in pieces)
-
-
 def can_ramp(chain: Chain, cut: Cut) -> bool:
-    """Whether a cut is such that its rows can be divided as :func:`_ramp` does."""
+    """Whether a cut is such that its rows can be divided as a ramp needs."""
     alone = (cut.images, cut.maps, cut.rounds, cut.row_rounds, cut.strips, len(cut.parts))
     least = cut.rows * (sum(RAMP_ROWS) + 3)
     return (

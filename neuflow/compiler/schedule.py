@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from neuflow.compiler.allocate import Buffer, Place, Space, pack, tensor_place
-from neuflow.compiler.cut import plan_rows
+from neuflow.compiler.fit import plan_rows
 from neuflow.compiler.fuse import root
 from neuflow.compiler.geometry import RowPlan, conv_shape, packet_words, partial_words, round_up
 from neuflow.compiler.join import owner
