@@ -66,7 +66,9 @@ class Arbiter(Component):
     read_beat, write_beat : 1 for a cycle, 1 cycle after a beat moved.
 
     Reads: the program fetch first (it asks for at most a word a cycle, and every unit waits for
-    its configuration), all others in turn; one address a cycle. No burst is asked for while
+    its configuration), then rows (arrays wait for those of a first group, while what the other ports
+    ask for is mostly needed later; a row buffer that is full asks for none), then all others in
+    turn; one address a cycle. No burst is asked for while
     ``READ_BEATS`` beats or more are under way, and at most ``BURSTS`` bursts are. Writes: one address
     a cycle, in turn; up to ``WRITES`` addresses are out before their data, which follow without a
     gap. An address appears 1 cycle after its request, a beat 1 cycle after it came or was offered.
@@ -128,7 +130,11 @@ class Arbiter(Component):
             opened.eq((under_way < BURSTS - 1) & (beats < READ_BEATS)),
         ]
 
-        turn = round_robin(m, requests[:-1], issue & ~fetch, "read")
+        rows = Cat(
+            port.valid if k % 3 == 0 else Const(0, 1) for k, port in enumerate(self.read[:-1])
+        )
+        asking = Mux(rows.any(), rows, requests[:-1])
+        turn = round_robin(m, asking, issue & ~fetch, "read")
         grant = Signal(count)
         m.d.comb += [
             grant.eq(Mux(fetch, 1 << (count - 1), turn)),

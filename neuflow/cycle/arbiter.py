@@ -64,12 +64,13 @@ def arbiter_wires(m):
             a.read_grant = fetch
             a.read_length = m.grid.burst_beats - 1
         else:
-            requests = 0
+            requests = rows = 0
             for c in range(columns):
+                rows |= m.readers[c, 0].asks.valid << (3 * c)
                 for k in range(3):
                     requests |= m.readers[c, k].asks.valid << (3 * c + k)
             if requests:
-                a.read_grant = round_robin(requests, a.read_after)
+                a.read_grant = round_robin(rows if rows else requests, a.read_after)
                 port = m.readers[a.read_grant // 3, a.read_grant % 3]
                 port.granted = 1
                 m.wires[a.read_grant // 3].awake |= READER << a.read_grant % 3

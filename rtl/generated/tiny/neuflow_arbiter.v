@@ -78,7 +78,7 @@ module neuflow_arbiter (
   reg [6:0] beats = 7'h0;
   wire signal, signal_83, signal_86, i__ready, i__ready_95, i__valid, i__valid_93, o__valid;
   wire [1:0] i__payload, length, o__payload, write_behind, write_chosen;
-  wire [5:0] read_behind, read_chosen, read_grant;
+  wire [5:0] n1, read_behind, read_chosen, read_grant;
   wire [68:0] i__payload_92, o__payload_97;
   wire [6:0] grant;
   assign axi__ar__addr[2:0] = 3'h0;
@@ -113,11 +113,12 @@ module neuflow_arbiter (
   assign signal_83 = (~axi__ar__valid | axi__ar__ready) & opened;
   assign signal_86 = (~axi__aw__valid | axi__aw__ready) & i__ready;
   assign write_chosen = |write_behind ? write_behind : {write__1__valid, write__0__valid};
-  assign read_chosen = |read_behind ? read_behind : {read__5__valid, read__4__valid, read__3__valid,
-    read__2__valid, read__1__valid, read__0__valid};
+  assign read_chosen = |read_behind ? read_behind : n1;
   assign write_behind = {write__1__valid, write__0__valid} & write_after;
-  assign read_behind = {read__5__valid, read__4__valid, read__3__valid, read__2__valid,
-    read__1__valid, read__0__valid} & read_after;
+  assign read_behind = n1 & read_after;
+  assign n1 = read__3__valid | read__0__valid ? {2'h0, read__3__valid, 2'h0, read__0__valid} :
+    {read__5__valid, read__4__valid, read__3__valid, read__2__valid, read__1__valid,
+    read__0__valid};
   \neuflow_arbiter.leaves  leaves (
     .clk(clk), .i__payload(i__payload_92), .i__ready(i__ready_95), .i__valid(i__valid_93),
       .o__payload(o__payload_97), .o__ready(axi__w__ready), .o__valid(axi__w__valid), .rst(rst));
