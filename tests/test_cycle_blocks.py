@@ -22,6 +22,7 @@ from neuflow.blocks.router import Router
 from neuflow.blocks.window import Window
 from neuflow.blocks.window_model import WindowSpec
 from neuflow.cycle import alu, awake, column, fifo, mapper, router, state, window
+from neuflow.cycle.convolver import convolver_activity, convolver_edge, convolver_wires
 from neuflow.grid import TINY, GridConfig
 from neuflow.layout import UNITS, AluOp, Cause, Kind, RouterIn, RouterOut, WindowOp
 from tests.convolver_layers import LAYERS, Layer, configs, expected, rows_packet, weights_packet
@@ -152,11 +153,11 @@ def packets_of(rng: random.Random, count: int, longest: int) -> list[list[int]]:
 
 @numba.njit
 def _wires(g, w, t):
-    column.convolver_wires(g[0], w[0], t[0].columns[0])
-    return column.convolver_activity(w[0], t[0].columns[0])
+    convolver_wires(g[0], w[0], t[0].columns[0])
+    return convolver_activity(w[0], t[0].columns[0])
 
 
-_edge = numba.njit(lambda g, w, t: column.convolver_edge(g[0], w[0], t[0], t[0].columns[0]))
+_edge = numba.njit(lambda g, w, t: convolver_edge(g[0], w[0], t[0], t[0].columns[0]))
 
 
 def convolver(

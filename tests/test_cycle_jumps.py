@@ -15,6 +15,7 @@ from test_cycle import MEMORIES, RandomCopies, lenet
 
 from neuflow.compiler import compile_graph
 from neuflow.cycle import array, awake, column, judge, state
+from neuflow.cycle.convolver import convolver_edge, convolver_wires
 from neuflow.grid import TINY, MemoryConfig
 from neuflow.ir import Program
 from tests.random_graphs import RandomGraph
@@ -55,8 +56,8 @@ def test_four_columns(seed: int | None) -> None:
 
 # --- an array that runs ahead -----------------------------------------------------------------------
 
-_wires = numba.njit(lambda g, w, t: column.convolver_wires(g[0], w[0], t[0].columns[0]))
-_edge = numba.njit(lambda g, w, t: column.convolver_edge(g[0], w[0], t[0], t[0].columns[0]))
+_wires = numba.njit(lambda g, w, t: convolver_wires(g[0], w[0], t[0].columns[0]))
+_edge = numba.njit(lambda g, w, t: convolver_edge(g[0], w[0], t[0], t[0].columns[0]))
 
 REGISTERS = (
     "lanes", "active", "flushing", "group", "block", "channel", "ky", "kx", "odd", "begins",

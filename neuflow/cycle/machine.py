@@ -15,21 +15,15 @@ from neuflow.cycle.awake import (
     ALL,
     ARRAY,
     BACK,
-    OPERAND_READER,
     READER,
     ROWS,
     WEIGHTS,
-    WRITER,
-    changed,
-    keep,
 )
 from neuflow.cycle.column import (
     TILES,
     column_edge,
-    column_offers,
     column_wires,
     new_tiles,
-    write_offer,
 )
 from neuflow.cycle.compiled import kernel, part
 from neuflow.cycle.config_bus import (
@@ -55,24 +49,25 @@ from neuflow.cycle.control import (
 )
 from neuflow.cycle.figures import FIGURES, count_all, figures_edge, next_window, store_window
 from neuflow.cycle.jump import is_still, jump, keep_memory, keep_still, may_be_still, still_cycles
-from neuflow.cycle.lines import LINES, line_edge, line_wires
+from neuflow.cycle.lines import LINES
 from neuflow.cycle.memory import MEMORY, memory_edge, memory_wires, reset_memory
 from neuflow.cycle.parts import STORE
+from neuflow.cycle.ports import (
+    lines_ready,
+    lines_wires,
+    ports_edge,
+    ports_offers,
+    ports_wires,
+)
 from neuflow.cycle.read_port import (
     OPERAND_LINE,
     READ_PORT,
-    operand_line_edge,
-    operand_line_wires,
-    read_port_edge,
     reset_read_port,
 )
 from neuflow.cycle.state import (
     GRID,
     MAX_COLUMNS,
-    READ_OPERAND,
-    READ_ROWS,
     WIRES,
-    WRITE,
     Record,
     grid_record,
     new_wires,
@@ -81,14 +76,9 @@ from neuflow.cycle.state import (
 from neuflow.cycle.write_port import (
     WRITE_PORT,
     reset_write_port,
-    write_port_edge,
-    write_port_wires,
 )
 from neuflow.grid import GridConfig, MemoryConfig
 from neuflow.layout import FLAG_BITS, Activity, Cause
-
-OPERAND = READ_OPERAND - READ_ROWS
-"""Read ports of a column: rows 0, weights 1, operand 2."""
 
 MACHINE = overlaid(
     [
@@ -122,9 +112,7 @@ LATE = 3
 
 _IDLE = 1 << Activity.IDLE | int(Cause.IDLE_TILE) << FLAG_BITS
 _CONFIG_BIT = 1 << Activity.CONFIG
-_READ_BITS = (1 << Activity.READ_ROWS, 1 << Activity.READ_WEIGHTS)
-_READ_OPERAND_BIT = 1 << Activity.READ_OPERAND
-_WRITE_BIT, _WRITE_DONE_BIT = 1 << Activity.WRITE, 1 << Activity.WRITE_DONE
+_WRITE_DONE_BIT = 1 << Activity.WRITE_DONE
 
 
 def new_machine(
@@ -170,134 +158,12 @@ def _begin(m, now):
 
 
 @part
-def _offers(m, c):
-    """What column ``c`` and its ports offer from their registers."""
-    wires = m.wires[c]
-    column_offers(m.grid, wires, m.tiles, c)
-    if wires.awake & (BACK | OPERAND_READER):
-        wires.partials.valid = 0
-        wires.global_in.valid = 0
-        line = m.operand_lines[c]
-        if line.narrow.left:
-            to = wires.global_in if line.dest & 1 else wires.partials
-            operand_line_wires(m.grid, line, to)
-    if wires.awake & (BACK | WRITER):
-        writer = m.writers[c]
-        wires.write_source = writer.cutter.source
-        write_offer(m.grid, wires, m.tiles, c)
-        wires.write.ready = 0
-        if wires.write.valid:
-            wires.awake |= WRITER
-        if wires.awake & WRITER:
-            write_port_wires(writer, wires.write)
-        if wires.write.ready:
-            wires.awake |= BACK
-
-
-@part
-def _lines_wires(m, c):
-    """What the lines bring to column ``c``."""
-    wires = m.wires[c]
-    if wires.awake & ROWS:
-        source = wires.rows_source
-        wires.rows_line.valid = 0
-        if wires.rows_listening and source < m.grid.columns:
-            line_wires(m.rows_lines, m.readers[source, 0], source, c, wires.rows_line)
-    if wires.awake & WEIGHTS:
-        source = wires.weights_source
-        wires.weights_line.valid = 0
-        if wires.weights_listening and source < m.grid.columns:
-            line_wires(m.weights_lines, m.readers[source, 1], source, c, wires.weights_line)
-
-
-@part
-def _lines_ready(m, p):
-    """Which sinks take the beats of column ``p``'s lines; sets its ports' ``ready``."""
-    columns = m.grid.columns
-    for k in range(2):
-        port = m.readers[p, k]
-        if port.leaves.valid:
-            taken = 0
-            for c in range(columns):
-                wires = m.wires[c]
-                if k == 0:
-                    line, source = wires.rows_line, wires.rows_source
-                else:
-                    line, source = wires.weights_line, wires.weights_source
-                if line.valid and line.ready and source == p:
-                    taken |= 1 << c
-            if k == 0:
-                line_edge(m.rows_lines, p, port, columns, taken)
-            else:
-                line_edge(m.weights_lines, p, port, columns, taken)
-            if port.ready:
-                m.wires[p].activity |= _READ_BITS[k]
-                m.wires[p].awake |= READER << k
-
-
-@part
-def _ports_wires(m, c):
-    """Handshakes of operand line and write port, and what they add to the activity."""
-    wires = m.wires[c]
-    line, port = m.operand_lines[c], m.readers[c, OPERAND]
-    if wires.awake & (BACK | OPERAND_READER) and (line.narrow.left or port.leaves.valid):
-        taken = (wires.partials.valid != 0 and wires.partials.ready != 0) or (
-            wires.global_in.valid != 0 and wires.global_in.ready != 0
-        )
-        if taken:
-            wires.activity |= _READ_OPERAND_BIT
-        operand_line_edge(m.grid, line, port, taken)
-        if port.ready:
-            wires.awake |= OPERAND_READER
-        if taken or port.ready:
-            wires.wakes |= BACK
-    if wires.awake & WRITER:
-        if wires.write.valid and wires.write.ready:
-            wires.activity |= _WRITE_BIT
-        if m.writers[c].done:
-            wires.activity |= _WRITE_DONE_BIT
-
-
-@part
 def _column_edges(m, c):
     """The edge for column ``c``, its ports and its receivers."""
     wires = m.wires[c]
     column_edge(m.grid, wires, m.tiles, c)
-    for k in range(3):
-        if wires.awake >> k & READER:
-            _reader_edge(m, c, k)
-    if wires.awake & WRITER:
-        _writer_edge(m, c)
+    ports_edge(m, c)
     receivers_edge(m.bus, wires, m.tiles.before)
-
-
-@part
-def _writer_edge(m, c):
-    """The write port of column ``c``."""
-    port, wires = m.writers[c], m.wires[c]
-    moves = port.granted or port.data_ready or port.response or wires.write.ready
-    if not moves:
-        keep(m.tiles.before, 0, port)
-    write_port_edge(m, port, wires.receivers[WRITE], wires.write)
-    if moves or changed(m.tiles.before, 0, port):
-        wires.wakes |= WRITER
-
-
-@part
-def _reader_edge(m, c, k):
-    """Read port ``k`` of column ``c``; who listens to it is woken."""
-    port = m.readers[c, k]
-    moves = port.granted or port.arrives or port.ready
-    if not moves:
-        keep(m.tiles.before, 0, port)
-    read_port_edge(m, port, m.wires[c].receivers[READ_ROWS + k])
-    if not moves and not changed(m.tiles.before, 0, port):
-        return
-    m.wires[c].wakes |= READER << k
-    if k != OPERAND and port.leaves.valid:
-        for sink in range(m.grid.columns):
-            if port.leaves.b >> (1 + sink) & 1:
-                m.wires[sink].wakes |= WEIGHTS if k else ROWS
 
 
 @part
@@ -317,13 +183,13 @@ def _columns_wires(m):
     awake = 0
     for c in range(columns):
         if m.wires[c].awake:
-            _offers(m, c)
+            ports_offers(m, c)
     arbiter_wires(m)
     for c in range(columns):
         wires = m.wires[c]
         awake |= wires.awake
         if wires.awake:
-            _lines_wires(m, c)
+            lines_wires(m, c)
             column_wires(m.grid, wires, m.tiles, c)
         else:
             wires.activity = wires.resting
@@ -331,9 +197,9 @@ def _columns_wires(m):
     for c in range(columns):
         wires = m.wires[c]
         if awake & (ROWS | WEIGHTS | READER | READER << 1):
-            _lines_ready(m, c)
+            lines_ready(m, c)
         if wires.awake:
-            _ports_wires(m, c)
+            ports_wires(m, c)
         _complete_activity(m, wires)
         activity |= wires.activity
     return activity

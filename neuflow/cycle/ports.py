@@ -1,0 +1,149 @@
+"""Ports and lines of a column: between its tiles and the arbiter (blocks.top); who wakes whom.
+
+``m`` is the machine (``machine.MACHINE``), ``c`` the column.
+"""
+
+from __future__ import annotations
+
+from neuflow.cycle.awake import BACK, OPERAND_READER, READER, ROWS, WEIGHTS, WRITER, changed, keep
+from neuflow.cycle.column import column_offers, write_offer
+from neuflow.cycle.compiled import part
+from neuflow.cycle.lines import line_edge, line_wires
+from neuflow.cycle.read_port import operand_line_edge, operand_line_wires, read_port_edge
+from neuflow.cycle.state import READ_OPERAND, READ_ROWS, WRITE
+from neuflow.cycle.write_port import write_port_edge, write_port_wires
+from neuflow.layout import Activity
+
+OPERAND = READ_OPERAND - READ_ROWS
+"""Read ports of a column: rows 0, weights 1, operand 2."""
+_READ_BITS = (1 << Activity.READ_ROWS, 1 << Activity.READ_WEIGHTS)
+_READ_OPERAND_BIT = 1 << Activity.READ_OPERAND
+_WRITE_BIT, _WRITE_DONE_BIT = 1 << Activity.WRITE, 1 << Activity.WRITE_DONE
+
+
+@part
+def ports_offers(m, c):
+    """What column ``c`` and its ports offer from their registers."""
+    wires = m.wires[c]
+    column_offers(m.grid, wires, m.tiles, c)
+    if wires.awake & (BACK | OPERAND_READER):
+        wires.partials.valid = 0
+        wires.global_in.valid = 0
+        line = m.operand_lines[c]
+        if line.narrow.left:
+            to = wires.global_in if line.dest & 1 else wires.partials
+            operand_line_wires(m.grid, line, to)
+    if wires.awake & (BACK | WRITER):
+        writer = m.writers[c]
+        wires.write_source = writer.cutter.source
+        write_offer(m.grid, wires, m.tiles, c)
+        wires.write.ready = 0
+        if wires.write.valid:
+            wires.awake |= WRITER
+        if wires.awake & WRITER:
+            write_port_wires(writer, wires.write)
+        if wires.write.ready:
+            wires.awake |= BACK
+
+
+@part
+def lines_wires(m, c):
+    """What the lines bring to column ``c``."""
+    wires = m.wires[c]
+    if wires.awake & ROWS:
+        source = wires.rows_source
+        wires.rows_line.valid = 0
+        if wires.rows_listening and source < m.grid.columns:
+            line_wires(m.rows_lines, m.readers[source, 0], source, c, wires.rows_line)
+    if wires.awake & WEIGHTS:
+        source = wires.weights_source
+        wires.weights_line.valid = 0
+        if wires.weights_listening and source < m.grid.columns:
+            line_wires(m.weights_lines, m.readers[source, 1], source, c, wires.weights_line)
+
+
+@part
+def lines_ready(m, p):
+    """Which sinks take the beats of column ``p``'s lines; sets its ports' ``ready``."""
+    columns = m.grid.columns
+    for k in range(2):
+        port = m.readers[p, k]
+        if port.leaves.valid:
+            taken = 0
+            for c in range(columns):
+                wires = m.wires[c]
+                if k == 0:
+                    line, source = wires.rows_line, wires.rows_source
+                else:
+                    line, source = wires.weights_line, wires.weights_source
+                if line.valid and line.ready and source == p:
+                    taken |= 1 << c
+            if k == 0:
+                line_edge(m.rows_lines, p, port, columns, taken)
+            else:
+                line_edge(m.weights_lines, p, port, columns, taken)
+            if port.ready:
+                m.wires[p].activity |= _READ_BITS[k]
+                m.wires[p].awake |= READER << k
+
+
+@part
+def ports_wires(m, c):
+    """Handshakes of operand line and write port, and what they add to the activity."""
+    wires = m.wires[c]
+    line, port = m.operand_lines[c], m.readers[c, OPERAND]
+    if wires.awake & (BACK | OPERAND_READER) and (line.narrow.left or port.leaves.valid):
+        taken = (wires.partials.valid != 0 and wires.partials.ready != 0) or (
+            wires.global_in.valid != 0 and wires.global_in.ready != 0
+        )
+        if taken:
+            wires.activity |= _READ_OPERAND_BIT
+        operand_line_edge(m.grid, line, port, taken)
+        if port.ready:
+            wires.awake |= OPERAND_READER
+        if taken or port.ready:
+            wires.wakes |= BACK
+    if wires.awake & WRITER:
+        if wires.write.valid and wires.write.ready:
+            wires.activity |= _WRITE_BIT
+        if m.writers[c].done:
+            wires.activity |= _WRITE_DONE_BIT
+
+
+@part
+def ports_edge(m, c):
+    """The edge for the ports of column ``c``, as far as they are awake."""
+    for k in range(3):
+        if m.wires[c].awake >> k & READER:
+            _reader_edge(m, c, k)
+    if m.wires[c].awake & WRITER:
+        _writer_edge(m, c)
+
+
+@part
+def _writer_edge(m, c):
+    """The write port of column ``c``."""
+    port, wires = m.writers[c], m.wires[c]
+    moves = port.granted or port.data_ready or port.response or wires.write.ready
+    if not moves:
+        keep(m.tiles.before, 0, port)
+    write_port_edge(m, port, wires.receivers[WRITE], wires.write)
+    if moves or changed(m.tiles.before, 0, port):
+        wires.wakes |= WRITER
+
+
+@part
+def _reader_edge(m, c, k):
+    """Read port ``k`` of column ``c``; who listens to it is woken."""
+    port = m.readers[c, k]
+    moves = port.granted or port.arrives or port.ready
+    if not moves:
+        keep(m.tiles.before, 0, port)
+    read_port_edge(m, port, m.wires[c].receivers[READ_ROWS + k])
+    if not moves and not changed(m.tiles.before, 0, port):
+        return
+    m.wires[c].wakes |= READER << k
+    if k != OPERAND and port.leaves.valid:
+        for sink in range(m.grid.columns):
+            if port.leaves.b >> (1 + sink) & 1:
+                m.wires[sink].wakes |= WEIGHTS if k else ROWS
