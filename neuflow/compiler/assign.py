@@ -79,7 +79,7 @@ def assign(
             assignment = _assign_chain(chain, grid, batch, (cuts or {}).get(chain.name))
             if assignment is None:
                 # What is fused does not fit together: let the last node work alone, and try again.
-                if len(chain.nodes) < 2:
+                if len(chain.nodes) < 2 or chain.nodes[-1].name in alone:
                     raise CompileError(
                         f"{chain.name}: no way to cut it fits grid {grid.name!r}; "
                         "use a grid with larger buffers"
@@ -232,8 +232,8 @@ def _rounds(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Cut]:
             for one in _samples(chain, tried, grid):
                 check_piece(chain, one, grid)
         except Misfit as misfit:
-            if misfit.what in ("rows", "field"):
-                return  # fewer maps would not help
+            if misfit.what in ("rows", "field") and not chain.by_block:
+                return  # fewer maps would not help: they read the same channels
         else:
             yield tried
             left -= 1
