@@ -156,8 +156,8 @@ module neuflow_arbiter (
       if (response[64] & |response_valid[5:0]) read_error <= 1'h1;
       if (signal | axi__ar__ready) axi__ar__valid <= signal;
       if (signal) begin
-        axi__ar__id <= {2'h0, grant[1]} | {1'h0, grant[2] ? 2'h2 : 2'h0} | {1'h0, grant[3] ? 2'h3 :
-          2'h0} | (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
+        axi__ar__id <= grant[1] | {1'h0, grant[2] ? 2'h2 : 2'h0} | {grant[3] ? 2'h3 : 2'h0} |
+          (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
         axi__ar__addr_q <= (grant[0] ? read__0__payload[28:0] : 29'h0) | (grant[1] ?
           read__1__payload[28:0] : 29'h0) | (grant[2] ? read__2__payload[28:0] : 29'h0) | (grant[3]
           ? read__3__payload[28:0] : 29'h0) | (grant[4] ? read__4__payload[28:0] : 29'h0) |
@@ -168,7 +168,7 @@ module neuflow_arbiter (
     end
   end
   always @(posedge clk) begin
-    if (rst | ~axi__r__valid) begin
+    if (~axi__r__valid | rst) begin
       response_valid <= 7'h0;
     end else begin
       response_valid <= {axi__r__id == 3'h6, axi__r__id == 3'h5, axi__r__id == 3'h4, axi__r__id ==
@@ -176,7 +176,7 @@ module neuflow_arbiter (
     end
   end
   always @(posedge clk) begin
-    if (~signal | rst) begin
+    if (rst | ~signal) begin
       asked <= 3'h0;
     end else begin
       asked <= length + 1'h1;
