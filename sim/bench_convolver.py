@@ -28,7 +28,7 @@ async def run(
     units = [configs(layer, TINY) for layer, _ in passes]
     traffic = Traffic(
         sends={
-            "rows": [rows_packet(data) for _, data in passes],
+            "rows": [rows_packet(data, layer.every) for layer, data in passes],
             "weights": [weights_packet(data, TINY) for _, data in passes],
             "partials": partials,
         },
@@ -39,7 +39,7 @@ async def run(
     await exchange(dut, designs.convolver(), traffic, pauses)
 
 
-@cocotb.test(timeout_time=300, timeout_unit="us")
+@cocotb.test(timeout_time=400, timeout_unit="us")
 async def every_layer(dut: Any) -> None:
     layers = list(LAYERS.values())
     passes = [(layer, layer.data()) for layer in layers]
