@@ -536,8 +536,11 @@ HARDWARE_VERSION = 0x0002_0000
 2.0: the counters from 0x50 on moved when every MAC-cycle got a cause.
 """
 
-PROGRAM_VERSION = 1
-"""Version of the program format."""
+PROGRAM_VERSION = 2
+"""Version of the program format: a program of another one is refused.
+
+2: CONV_ROWS stores by phases, CONV_ARRAY reads channels by block and leaves some out.
+"""
 
 REGISTERS: tuple[Register, ...] = (
     Register("ID", 0x00, "ro", f'identity, 0x{IDENTITY:08X} ("neuF")'),
