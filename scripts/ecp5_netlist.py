@@ -1,7 +1,8 @@
-"""What a netlist of yosys for the ECP5 lacks: registers inside multipliers, copies of busy drivers.
+"""What a netlist of yosys for the ECP5 lacks: gates in adders, registers in multipliers, copies.
 
-Commercial flows do both by themselves, yosys and nextpnr neither. Both leave the function as it is:
-a register moves into the block it feeds or is fed by, and a copy has the inputs of its original.
+Commercial flows do all three by themselves, yosys and nextpnr none. They leave the function as it
+is: a gate moves into the look-up table of the adder's bit it feeds, a register into the multiplier
+it feeds or is fed by, and a copy of a busy driver has the inputs of its original.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ Net = int | str
 """Number of a net, or a constant."""
 Load = tuple[str, str, int]
 """Cell, port, bit of the port."""
+
+CARRY = "CCU2C"
+ADDS = "1001011010101010"
+"""Look-up table of a carry cell's bit, from the last entry to the first: with D, A ^ B ^ C, else A."""
 
 MULTIPLIER = "MULT18X18D"
 OPERANDS = {"A": 18, "B": 18}
@@ -62,6 +67,68 @@ def plain_register(cell: dict[str, Any]) -> tuple[Net, Net] | None:
     if cell["type"] != "TRELLIS_FF" or reset or enable is None or not usual:
         return None
     return connections["CLK"][0], enable
+
+
+class Adders:
+    """Carry cells of ``cells``, which :meth:`absorb` gives the gates in front of them.
+
+    A bit of a CCU2C has a look-up table of A, B, C, D, its sum bit without the carry, and hands on
+    as carry either the one it gets or a function of A and B alone, which yosys makes ``A``. It adds with
+    ``A ^ B ^ C``, C a constant (1: subtract) and D = 1, so a gate of two inputs that feeds nothing
+    else may be computed in there. Source: the simulation model of CCU2C in yosys.
+    """
+
+    def __init__(self, cells: Cells):
+        self.cells = cells
+        self.driver, self.loads = nets_of(cells)
+
+    def absorb(self) -> int:
+        """Move gates of one or two inputs and one load into carry cells; return how many."""
+        names = [name for name, cell in self.cells.items() if cell["type"] == CARRY]
+        return sum(self._absorb(name, bit) for name in names for bit in "01")
+
+    def _absorb(self, name: str, bit: str) -> bool:
+        cell = self.cells[name]
+        ports, init = cell["connections"], f"INIT{bit}"
+        minus = ports[f"C{bit}"][0]
+        adds = cell["parameters"][init] == ADDS and ports[f"D{bit}"] == ["1"]
+        if not adds or minus not in ("0", "1"):
+            return False
+        for gated, other in ("BA", "AB"):
+            gate = self._gate(ports[f"{gated}{bit}"][0])
+            if gate is None:
+                continue
+            driver, inputs, truth = gate
+            low, high = [*inputs, "0"][:2]
+            ports |= {
+                f"A{bit}": ports[f"{other}{bit}"],
+                f"B{bit}": [low],
+                f"C{bit}": [high],
+            }
+            table = [a ^ int(minus) ^ truth[b + 2 * c] for c in (0, 1) for b in (0, 1) for a in (0, 1)]
+            # Where the sum bit is 0 both sides are alike, and the side that stays is the carry.
+            carry = "01" * 4 if gated == "A" and minus == "1" else ADDS[8:]
+            cell["parameters"][init] = "".join(map(str, reversed(table))) + carry
+            del self.cells[driver]
+            return True
+        return False
+
+    def _gate(self, net: Net) -> tuple[str, list[int], list[int]] | None:
+        """Return name, at most two inputs and truth table of a net's gate, if it may move."""
+        name = "" if isinstance(net, str) else self.driver.get(net, "")
+        cell = self.cells.get(name)
+        if cell is None or cell["type"] != "LUT4" or len(self.loads[int(net)]) != 1:
+            return None
+        nets = [cell["connections"][port][0] for port in "ABCD"]
+        inputs = sorted({n for n in nets if not isinstance(n, str)})
+        if not 1 <= len(inputs) <= 2:
+            return None
+        init = int(cell["parameters"]["INIT"], 2)
+        truth = []
+        for row in range(4):
+            value = {n: row >> k & 1 for k, n in enumerate(inputs)} | {"0": 0, "1": 1}
+            truth.append(init >> sum(value[n] << k for k, n in enumerate(nets)) & 1)
+        return name, inputs, truth
 
 
 class Multipliers:

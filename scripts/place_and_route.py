@@ -11,8 +11,8 @@ every path of the core begins and ends in a register, as in a real system. nextp
 ``--out-of-context`` is not used: it leaves the clock off the global network, and paths from and
 to the ports would not be timed.
 
-Between synthesis and placement registers move into multipliers and busy drivers are copied, see
-``ecp5_netlist.py``. The router is nextpnr's ``router2``, made for designs of this size.
+Between synthesis and placement gates move into adders, registers into multipliers, and busy drivers
+are copied, see ``ecp5_netlist.py``. The router is nextpnr's ``router2``, made for designs of this size.
 
 The directory receives the Verilog, logs, netlist, nextpnr's report of every seed and
 ``place_and_route.json`` and ``.md``; the table goes to stdout. ``--estimate`` stops after placement
@@ -145,9 +145,11 @@ def prepare(directory: Path) -> None:
     """Make ``netlist.json`` of what yosys wrote: see ``ecp5_netlist.py``."""
     design = json.loads((directory / "yosys.json").read_text(encoding="utf-8"))
     cells = design["modules"][HARNESS]["cells"]
+    gates = ecp5_netlist.Adders(cells).absorb()
     multipliers = ecp5_netlist.Multipliers(cells).absorb()
     copies = ecp5_netlist.Fanout(cells).limit(MOST_LOADS)
-    print(f"{multipliers} multipliers with registers, {copies} drivers copied", file=sys.stderr)
+    changes = f"{gates} gates in adders, {multipliers} multipliers with registers"
+    print(f"{changes}, {copies} drivers copied", file=sys.stderr)
     (directory / "netlist.json").write_text(json.dumps(design), encoding="utf-8")
 
 
