@@ -502,7 +502,7 @@ def test_router(depth: int, pauses: tuple[float, float]) -> None:
             set_link(link, valid, count, last)
             if unit["armed"] >> i & 1:
                 _router_input(units, int(i), array)
-            assert bool(link["ready"]) == ready, i.name
+            assert bool(link["ready"]) == (valid and ready), i.name
         route["take"] = 0
         if bus_valid:
             fields = UNITS[Kind.ROUTER].unpack([word])

@@ -468,10 +468,14 @@ def test_operand_line_keeps_dest_with_its_packet():
             await put(ctx, stream=dut.i, packets=[words])
 
     async def take(ctx):
-        ctx.set(dut.o.ready, 1)
+        for o in dut.o:
+            ctx.set(o.ready, 1)
         while len(seen) < 5:
-            beat, dest = await ctx.tick().sample(dut.o.payload, dut.o_dest).until(dut.o.valid)
-            seen.append((dest, [beat.words[lane] for lane in range(beat.count)], beat.last))
+            beats = await ctx.tick().sample(*(signal for o in dut.o for signal in (o.valid, o.payload)))
+            for dest, (valid, beat) in enumerate(zip(beats[2::2], beats[3::2], strict=True)):
+                if valid:
+                    words = [beat.words[lane] for lane in range(beat.count)]
+                    seen.append((dest, words, beat.last))
 
     simulate(dut, send, take)
     assert seen == [(1, [1, 2], 0), (1, [3], 1), (0, [4], 1), (1, [5, 6], 0), (1, [7, 8], 1)]

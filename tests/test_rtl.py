@@ -188,7 +188,7 @@ class Loopback(Component):
                 "weights": In(wide).array(n),
                 "weights_dest": In(COLUMN_BITS).array(n),
                 "operand": In(link).array(n),
-                "operand_dest": In(1).array(n),
+                "partials": In(link).array(n),
                 "write": Out(link).array(n),
                 "write_source": In(1).array(n),
                 "activity": Out(layout.ACTIVITY.shape()).array(n),

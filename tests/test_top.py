@@ -36,7 +36,7 @@ class Loopback(Component):
                 "weights": In(beat_stream(wide)).array(columns),
                 "weights_dest": In(8).array(columns),
                 "operand": In(beat_stream(lanes)).array(columns),
-                "operand_dest": In(1).array(columns),
+                "partials": In(beat_stream(lanes)).array(columns),
                 "write": Out(beat_stream(lanes)).array(columns),
                 "write_source": In(1).array(columns),
                 "activity": Out(ACTIVITY.shape()).array(columns),

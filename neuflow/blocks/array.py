@@ -13,7 +13,7 @@ from neuflow.blocks.place import place
 from neuflow.blocks.streams import beat_stream
 from neuflow.blocks.tiles import FifoTile, MapperTile, OperatorTile
 from neuflow.grid import GridConfig
-from neuflow.layout import ACTIVITY, COLUMN_BITS, Activity, Cause, Operand, Row
+from neuflow.layout import ACTIVITY, COLUMN_BITS, Activity, Cause, Row
 
 OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 
@@ -22,9 +22,10 @@ class Array(Component):
     """All tiles of a grid.
 
     Members; lists over the columns: ``rows``, ``weights`` In, beats of ``bus_words`` words, with
-    ``rows_dest``, ``weights_dest`` In; ``operand`` In, beats of ``lanes`` words, with ``operand_dest``
-    In; ``write`` Out with ``write_source`` In; ``activity`` Out (``layout.ACTIVITY``, flags MAC to
-    MAPPER): what a column did one cycle ago, IDLE_TILE where the reason lies outside of it.
+    ``rows_dest``, ``weights_dest`` In; ``partials`` (to the convolvers), ``operand`` (to the operator
+    tiles) In, beats of ``lanes`` words; ``write`` Out with ``write_source`` In; ``activity`` Out
+    (``layout.ACTIVITY``, flags MAC to MAPPER): what a column did one cycle ago, IDLE_TILE where the
+    reason lies outside of it.
     ``config`` In: configuration bus, which reaches a tile after row + 2 cycles.
     """
 
@@ -38,8 +39,8 @@ class Array(Component):
                 "rows_dest": In(COLUMN_BITS).array(grid.columns),
                 "weights": In(wide).array(grid.columns),
                 "weights_dest": In(COLUMN_BITS).array(grid.columns),
+                "partials": In(link).array(grid.columns),
                 "operand": In(link).array(grid.columns),
-                "operand_dest": In(1).array(grid.columns),
                 "write": Out(link).array(grid.columns),
                 "write_source": In(1).array(grid.columns),
                 "activity": Out(ACTIVITY.shape()).array(grid.columns),
@@ -52,7 +53,7 @@ class Array(Component):
         self._connect_config(m, columns)
         self._connect_links(m, columns)
         for line in ("rows", "weights"):
-            self._connect_lines(m, line, [tiles[Row.CONVOLVER] for tiles in columns])
+            self._connect_lines(m, line, [tiles[Row.CONVOLVER] for tiles in columns], platform)
         for c, tiles in enumerate(columns):
             self._connect_ports(m, c, tiles)
             self._connect_activity(m, c, tiles)
@@ -92,9 +93,9 @@ class Array(Component):
                     connect(m, tile.east_out, neighbour.west_in)
                     connect(m, neighbour.west_out, tile.east_in)
 
-    def _connect_lines(self, m, line, convolvers):
+    def _connect_lines(self, m, line, convolvers, platform):
         lines = Lines(self.grid.columns, self.grid.bus_words)
-        m.submodules[f"{line}_lines"] = lines
+        place(m, f"{line}_lines", "lines", lines, platform)
         for c, tile in enumerate(convolvers):
             connect(m, flipped(getattr(self, line)[c]), lines.i[c])
             connect(m, lines.o[c], getattr(tile, line))
@@ -105,13 +106,10 @@ class Array(Component):
             ]
 
     def _connect_ports(self, m, c, tiles):
-        """Operand line to convolver or operator tile; write port from operator or last tile."""
-        operand, write = self.operand[c], self.write[c]
-        partials, operator = tiles[Row.CONVOLVER].partials, tiles[Row.OPERATOR]
-        with m.If(self.operand_dest[c] == Operand.CONVOLVER):
-            connect(m, flipped(operand), partials)
-        with m.Else():
-            connect(m, flipped(operand), operator.global_in)
+        """Operand line to convolver and operator tile; write port from operator or last tile."""
+        write, operator = self.write[c], tiles[Row.OPERATOR]
+        connect(m, flipped(self.partials[c]), tiles[Row.CONVOLVER].partials)
+        connect(m, flipped(self.operand[c]), operator.global_in)
         with m.If(self.write_source[c]):
             connect(m, operator.global_out, flipped(write))
         with m.Else():

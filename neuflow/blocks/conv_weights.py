@@ -41,7 +41,8 @@ def block_parameters(grid: GridConfig) -> data.StructLayout:
 class Ring(Component):
     """A ring of beats that is read again and again until it is freed.
 
-    Members: ``push``, ``data`` In, ``room`` Out; ``ready`` Out: the beat at the read position is
+    Members: ``push``, ``data`` In, ``comes`` In: a push follows in the next cycle; ``room`` Out: for one
+    more behind those; ``ready`` Out: the beat at the read position is
     there; ``read`` In: read it (``value`` Out one cycle later) and step on; ``rewind`` In: go back to
     the oldest beat, ``free`` In: all beats passed leave. Either may come with a read, which then
     counts as passed, or alone. ``awake`` Out.
@@ -54,6 +55,7 @@ class Ring(Component):
         self.depth = depth
         super().__init__(
             {
+                "comes": In(1),
                 "push": In(1),
                 "data": In(width),
                 "room": Out(1),
@@ -79,7 +81,9 @@ class Ring(Component):
         rewinds = self.rewind & ~self.free
 
         # ready looks one cycle ahead; what is freed is room a cycle later.
+        left = Signal(range(depth + 1))
         m.d.comb += [
+            left.eq(space - self.push),
             self.room.eq(room),
             self.ready.eq(ready),
             after_tail.eq(Mux(tail == depth - 1, 0, tail + 1)),
@@ -92,8 +96,8 @@ class Ring(Component):
         ]
         m.d.sync += [
             leaving.eq(Mux(self.free, passed + self.read, 0)),
-            space.eq(space - self.push + leaving),
-            room.eq(Mux(self.push, space > 1, space != 0)),
+            space.eq(left + leaving),
+            room.eq(Mux(self.comes, left > 1, left != 0)),
             ready.eq(
                 self.push
                 | Mux(rewinds, (passed != 0) | ready, Mux(self.read, unread > 1, ready))
@@ -112,7 +116,7 @@ class Ring(Component):
             m.d.sync += [tail.eq(oldest), passed.eq(0)]
         with m.Elif(self.read):
             m.d.sync += [tail.eq(after_tail), passed.eq(passed + 1)]
-        changes = (self.push, self.read, self.rewind, self.free)
+        changes = (self.comes, self.push, self.read, self.rewind, self.free)
         stay_awake(m, self.awake, *changes, settle=self.SETTLE)
         return m
 
@@ -130,7 +134,8 @@ class WeightStore(Component):
     parameters_take : In, pulse: copied; fetch those of the block after. With it at most one of
         ``parameters_rewind`` (that is block 0 of the same pass), ``parameters_free`` (the pass ends).
 
-    Throughput one beat a cycle; stalls while its ring is full. A block's parameters are valid 4
+    Throughput one beat a cycle; stalls while its ring is full. A weight is ``ready`` two cycles after
+    it is taken. A block's parameters are valid 4
     cycles after the take at the earliest.
     """
 
@@ -167,6 +172,7 @@ class WeightStore(Component):
         # Input: parameters first.
         c = self.config.payload
         active, take, room = Signal(), Signal(), Signal()
+        arrived = Signal(width, reset_less=True)
         leading = Signal(range(PARAMETER_BEATS << len(c.blocks)))  # parameter beats yet to come
         leads = Signal()  # there are any
         beat = self.i.payload
@@ -176,12 +182,16 @@ class WeightStore(Component):
             room.eq(Mux(leads, blocks.room, weights.room)),
             self.i.ready.eq(active & room),
             take.eq(active & room & self.i.valid),
-            blocks.data.eq(beat.words.as_value()),
-            weights.data.eq(beat.words.as_value()),
-            blocks.push.eq(take & leads),
-            weights.push.eq(take & ~leads),
+            blocks.data.eq(arrived),
+            weights.data.eq(arrived),
+            blocks.comes.eq(take & leads),
+            weights.comes.eq(take & ~leads),
             self.config.ready.eq(take & beat.last),
         ]
+        # The line is long: what it brings goes to a ring a cycle later.
+        m.d.sync += [blocks.push.eq(blocks.comes), weights.push.eq(weights.comes)]
+        with m.If(take):
+            m.d.sync += arrived.eq(beat.words.as_value())
         with m.If(~active):
             # Three times the blocks; a product would take a multiplier.
             m.d.sync += [

@@ -26,6 +26,7 @@ from neuflow.blocks.dma_address import (
 )
 from neuflow.blocks.dma_placer import Placer, burst_layout
 from neuflow.blocks.gate import fires, stay_awake
+from neuflow.blocks.place import place
 from neuflow.blocks.queue import Queue
 from neuflow.blocks.streams import (
     Merger,
@@ -37,7 +38,7 @@ from neuflow.blocks.streams import (
     wire,
 )
 from neuflow.grid import GridConfig
-from neuflow.layout import COLUMN_BITS, READ, WRITE, Kind
+from neuflow.layout import COLUMN_BITS, READ, WRITE, Kind, Operand
 
 SETTLE = 4
 """Cycles from the last beat's move to the last register: it left, the room, a burst fits."""
@@ -183,14 +184,17 @@ class ReadPort(Component):
 
 
 class OperandLine(Component):
-    """Narrow the operand port's stream to the lanes of a link, and carry ``dest`` along.
+    """Narrow the operand port's stream to the lanes of a link; send each packet where it belongs.
 
-    Members: ``i`` In stream of ``bus_words`` lanes, ``i_dest`` In; ``o`` Out stream of ``maps``
-    lanes, ``o_dest`` Out (``layout.Operand``), of the packet whose beat is at ``o``; ``awake`` Out.
-    Latency 1 cycle, one beat out a cycle.
+    Members: ``i`` In stream of ``bus_words`` lanes, ``i_dest`` In; ``o[0..1]`` Out streams of ``maps``
+    lanes, by ``layout.Operand``: which of them a packet leaves at is the ``i_dest`` of its beats;
+    ``active`` Out: a beat is on its way to one of them; ``awake`` Out.
+    Latency 2 cycles, one beat out a cycle. What is in front of one output delays the other.
+
+    A register slice at each output: its two sinks lie far apart.
     """
 
-    LATENCY = 1
+    LATENCY = 1 + Slice.LATENCY
 
     def __init__(self, grid: GridConfig):
         self.grid = grid
@@ -198,8 +202,8 @@ class OperandLine(Component):
             {
                 "i": In(beat_stream(grid.bus_words)),
                 "i_dest": In(COLUMN_BITS),
-                "o": Out(beat_stream(grid.lanes)),
-                "o_dest": Out(1),
+                "o": Out(beat_stream(grid.lanes)).array(len(Operand)),
+                "active": Out(1),
                 "awake": Out(1),
             }
         )
@@ -208,10 +212,23 @@ class OperandLine(Component):
         m = Module()
         m.submodules.narrow = narrow = Narrow(self.grid.bus_words, self.grid.lanes)
         connect(m, flipped(self.i), narrow.i)
-        connect(m, narrow.o, flipped(self.o))
+        dest = Signal(range(len(Operand)))
         with m.If(narrow.i.valid & narrow.i.ready):
-            m.d.sync += self.o_dest.eq(self.i_dest)
-        m.d.comb += self.awake.eq(fires(narrow.i, narrow.o))
+            m.d.sync += dest.eq(self.i_dest)
+        for operand in Operand:
+            leaves = Slice(beat_layout(self.grid.lanes))
+            place(m, f"to_{operand.name.lower()}", "link_slice", leaves, platform)
+            connect(m, leaves.o, flipped(self.o[operand]))
+            m.d.comb += leaves.i.payload.eq(narrow.o.payload)
+            with m.If(dest == operand):
+                m.d.comb += [
+                    leaves.i.valid.eq(narrow.o.valid),
+                    narrow.o.ready.eq(leaves.i.ready),
+                ]
+        m.d.comb += [
+            self.active.eq(fires(narrow.o)),
+            self.awake.eq(fires(narrow.i, narrow.o, *self.o)),
+        ]
         return m
 
 

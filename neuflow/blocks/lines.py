@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 from neuflow.blocks.streams import beat_stream
@@ -16,7 +16,8 @@ class Lines(Component):
     packet passes), ``listening``, ``source`` In (what a sink waits for), ``o`` Out streams.
 
     Each sink takes a beat in its own time; the source goes on when all of ``dest`` have it. A sink
-    that is not listening to this source holds it back. Combinational: latency 0.
+    that is not listening to this source holds it back. Combinational: latency 0. A source's ready
+    depends on the sinks' alone, not on its valid: they lie far apart.
     """
 
     def __init__(self, columns: int, lanes: int):
@@ -34,26 +35,21 @@ class Lines(Component):
     def elaborate(self, platform):
         m = Module()
         every = range(self.columns)
+        ready = Signal(self.columns)
+        m.d.comb += ready.eq(Cat(o.ready for o in self.o))
         for p in every:
-            source = self.i[p]
-            done = Signal(self.columns, name=f"done{p}")
-            taken = Signal(self.columns, name=f"taken{p}")
-            complete = Signal(self.columns, name=f"complete{p}")
+            # Sets of sinks: those that the packet is for, that wait for this line, that have the beat.
+            source, dest = self.i[p], self.dest[p][: self.columns]
+            listens, done, offered = (
+                Signal(self.columns, name=f"{name}{p}") for name in ("listens", "done", "offered")
+            )
+            m.d.comb += [
+                listens.eq(Cat(self.listening[c] & (self.source[c] == p) for c in every)),
+                offered.eq(Mux(source.valid, dest & ~done & listens, 0)),
+                source.ready.eq((dest & ~done & ~(listens & ready)) == 0),
+            ]
+            m.d.sync += done.eq(Mux(source.ready, 0, done | (offered & ready)))
             for c in every:
-                offered = Signal(name=f"offered{p}_{c}")
-                m.d.comb += [
-                    offered.eq(
-                        source.valid
-                        & self.dest[p][c]
-                        & ~done[c]
-                        & self.listening[c]
-                        & (self.source[c] == p)
-                    ),
-                    taken[c].eq(offered & self.o[c].ready),
-                    complete[c].eq(~self.dest[p][c] | done[c] | taken[c]),
-                ]
                 with m.If(self.source[c] == p):
-                    m.d.comb += [self.o[c].payload.eq(source.payload), self.o[c].valid.eq(offered)]
-            m.d.comb += source.ready.eq(source.valid & Cat(complete).all())
-            m.d.sync += done.eq((done | taken) & ~source.ready.replicate(self.columns))
+                    m.d.comb += [self.o[c].payload.eq(source.payload), self.o[c].valid.eq(offered[c])]
         return m

@@ -39,7 +39,7 @@ class Router(Component):
 
     Latency 1 cycle; one beat a cycle for each output; from packet to packet of an input GAP idle
     cycles where the words are there in time. A ROUTE word takes two cycles; two more words wait in
-    front of it. No ready depends combinationally on a port's ready.
+    front of it. No ready depends combinationally on a port's ready or valid.
     """
 
     LATENCY = 1
@@ -87,6 +87,7 @@ class Router(Component):
         # A packet moves when all its outputs are under its word (`armed`) and have room. Its end is
         # worked on a cycle later.
         moves = {i: Signal(name=f"{i.name.lower()}_moves") for i in self.inputs}
+        takes = {i: Signal(name=f"{i.name.lower()}_takes") for i in self.inputs}
         ended = {i: Signal(name=f"{i.name.lower()}_ended") for i in self.inputs}
         for i in self.inputs:
             beats = self.input(i)
@@ -94,9 +95,10 @@ class Router(Component):
             last = Signal(name=f"{i.name.lower()}_last")
             complete = current[i].any() & ((peers[i] & ~current[i]) == 0)
             m.d.comb += [
-                moves[i].eq(beats.valid & armed & ((peers[i] & ~room) == 0)),
+                takes[i].eq(armed & ((peers[i] & ~room) == 0)),
+                moves[i].eq(beats.valid & takes[i]),
                 last.eq(moves[i] & beats.payload.last),
-                beats.ready.eq(moves[i]),
+                beats.ready.eq(takes[i]),
             ]
             m.d.sync += [ended[i].eq(last), armed.eq(complete & ~last & ~ended[i])]
         m.d.comb += [

@@ -16,7 +16,7 @@ from neuflow.blocks.place import place
 from neuflow.blocks.registers import Registers, counter_registers, member, value_registers
 from neuflow.blocks.streams import wire
 from neuflow.grid import GridConfig
-from neuflow.layout import ACTIVITY_BITS, Activity, Cause, Kind
+from neuflow.layout import ACTIVITY_BITS, Activity, Cause, Kind, Operand
 
 
 class Top(Component):
@@ -30,7 +30,7 @@ class Top(Component):
     grid : the machine's parameters.
     array : the columns of tiles; by default ``blocks.array.Array(grid)``. Members, with c a column:
         ``config``; ``rows[c]``, ``rows_dest[c]``, ``weights[c]``, ``weights_dest[c]`` (streams of
-        ``bus_words`` lanes, 8 bits), ``operand[c]``, ``operand_dest[c]`` (``maps`` lanes, 1 bit)
+        ``bus_words`` lanes, 8 bits), ``partials[c]``, ``operand[c]`` (``maps`` lanes)
         In; ``write[c]`` Out (``maps`` lanes), ``write_source[c]``, ``write_valid[c]`` In where it
         has them; ``activity[c]`` Out (``layout.ACTIVITY``; one cycle late).
     """
@@ -110,13 +110,13 @@ class Top(Component):
         wire(m, rows.o, array.rows[column])
         wire(m, weights.o, array.weights[column])
         wire(m, operand.o, line.i)
-        wire(m, line.o, array.operand[column])
+        wire(m, line.o[Operand.CONVOLVER], array.partials[column])
+        wire(m, line.o[Operand.OPERATOR], array.operand[column])
         wire(m, array.write[column], write.i)
         m.d.comb += [
             array.rows_dest[column].eq(rows.dest),
             array.weights_dest[column].eq(weights.dest),
             line.i_dest.eq(operand.dest),
-            array.operand_dest[column].eq(line.o_dest),
             array.write_source[column].eq(write.source),
         ]
         if "write_valid" in array.signature.members:
@@ -133,7 +133,7 @@ class Top(Component):
         own = {
             Activity.READ_ROWS: rows.o.valid & rows.o.ready,
             Activity.READ_WEIGHTS: weights.o.valid & weights.o.ready,
-            Activity.READ_OPERAND: line.o.valid & line.o.ready,
+            Activity.READ_OPERAND: line.active,
             Activity.WRITE: write.i.valid & write.i.ready,
             Activity.WRITE_DONE: write.done,
             Activity.CONFIG: control.config.valid & control.config.ready,

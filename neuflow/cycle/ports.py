@@ -9,13 +9,19 @@ from neuflow.cycle.awake import BACK, OPERAND_READER, READER, ROWS, WEIGHTS, WRI
 from neuflow.cycle.column import column_offers, write_offer
 from neuflow.cycle.compiled import part
 from neuflow.cycle.lines import line_edge, line_wires
-from neuflow.cycle.read_port import operand_line_edge, operand_line_wires, read_port_edge
+from neuflow.cycle.read_port import (
+    operand_line_edge,
+    operand_line_offer,
+    operand_line_rests,
+    read_port_edge,
+)
 from neuflow.cycle.state import READ_OPERAND, READ_ROWS, WRITE
 from neuflow.cycle.write_port import write_port_edge, write_port_wires
-from neuflow.layout import Activity
+from neuflow.layout import Activity, Operand
 
 OPERAND = READ_OPERAND - READ_ROWS
 """Read ports of a column: rows 0, weights 1, operand 2."""
+_CONVOLVER, _OPERATOR = int(Operand.CONVOLVER), int(Operand.OPERATOR)
 _READ_BITS = (1 << Activity.READ_ROWS, 1 << Activity.READ_WEIGHTS)
 _READ_OPERAND_BIT = 1 << Activity.READ_OPERAND
 _WRITE_BIT, _WRITE_DONE_BIT = 1 << Activity.WRITE, 1 << Activity.WRITE_DONE
@@ -27,12 +33,9 @@ def ports_offers(m, c):
     wires = m.wires[c]
     column_offers(m.grid, wires, m.tiles, c)
     if wires.awake & (BACK | OPERAND_READER):
-        wires.partials.valid = 0
-        wires.global_in.valid = 0
         line = m.operand_lines[c]
-        if line.narrow.left:
-            to = wires.global_in if line.dest & 1 else wires.partials
-            operand_line_wires(m.grid, line, to)
+        operand_line_offer(line.to[_CONVOLVER], wires.partials)
+        operand_line_offer(line.to[_OPERATOR], wires.global_in)
     if wires.awake & (BACK | WRITER):
         writer = m.writers[c]
         wires.write_source = writer.cutter.source
@@ -92,16 +95,15 @@ def ports_wires(m, c):
     """Handshakes of operand line and write port, and what they add to the activity."""
     wires = m.wires[c]
     line, port = m.operand_lines[c], m.readers[c, OPERAND]
-    if wires.awake & (BACK | OPERAND_READER) and (line.narrow.left or port.leaves.valid):
-        taken = (wires.partials.valid != 0 and wires.partials.ready != 0) or (
-            wires.global_in.valid != 0 and wires.global_in.ready != 0
-        )
-        if taken:
+    if wires.awake & (BACK | OPERAND_READER) and not operand_line_rests(line, port):
+        takes_partials = wires.partials.valid != 0 and wires.partials.ready != 0
+        takes_operand = wires.global_in.valid != 0 and wires.global_in.ready != 0
+        passes = operand_line_edge(m.grid, line, port, takes_partials, takes_operand)
+        if passes:
             wires.activity |= _READ_OPERAND_BIT
-        operand_line_edge(m.grid, line, port, taken)
         if port.ready:
             wires.awake |= OPERAND_READER
-        if taken or port.ready:
+        if passes or takes_partials or takes_operand or port.ready:
             wires.wakes |= BACK
     if wires.awake & WRITER:
         if wires.write.valid and wires.write.ready:

@@ -29,6 +29,7 @@ from neuflow.cycle.parts import (
 )
 from neuflow.cycle.state import INT, overlaid, record
 from neuflow.grid import GridConfig
+from neuflow.layout import Operand
 
 READ_PORT = overlaid(
     [
@@ -52,8 +53,8 @@ READ_PORT = overlaid(
 )
 """dma.ReadPort."""
 
-OPERAND_LINE = np.dtype([("narrow", NARROW), ("dest", INT)])
-"""dma.OperandLine."""
+OPERAND_LINE = np.dtype([("narrow", NARROW), ("dest", INT), ("to", SLICE, (len(Operand),))])
+"""dma.OperandLine; ``to``: a: count, b: last."""
 
 
 def reset_read_port(grid: GridConfig, port: np.void, at: int) -> int:
@@ -140,21 +141,36 @@ def read_port_edge(m, port, receiver):
 
 
 @part
-def operand_line_wires(grid, line, sink):
-    """Offer a beat at ``sink``, a LINK with ``dest``; see :func:`operand_line_ready`."""
-    n = line.narrow
-    sink.valid = n.left != 0
-    final = n.left <= grid.lanes
-    sink.count = n.left if final else grid.lanes
-    sink.last = n.last if final else 0
-    sink.dest = line.dest
+def operand_line_offer(leaves, sink):
+    """Offer the beat of one of ``line.to`` at ``sink``, a LINK."""
+    sink.valid = leaves.valid
+    sink.count = leaves.a
+    sink.last = leaves.b
 
 
 @part
-def operand_line_edge(grid, line, port, o_ready):
-    """blocks.dma.OperandLine; sets the operand port's ``ready``. Call it before that port's edge."""
-    leaves = port.leaves
-    port.ready = narrow_ready(line.narrow, grid.lanes, o_ready)
+def operand_line_rests(line, port):
+    """Whether nothing is there that could move."""
+    to = line.to
+    return not (line.narrow.left or port.leaves.valid or to[0].valid or to[1].valid)
+
+
+@part
+def operand_line_edge(grid, line, port, takes0, takes1):
+    """blocks.dma.OperandLine; ``takes``: its sinks take a beat. Return whether one left the narrowing.
+
+    Sets the operand port's ``ready``. Call it before that port's edge.
+    """
+    leaves, n, dest = port.leaves, line.narrow, line.dest & 1
+    final = n.left <= grid.lanes
+    count = n.left if final else grid.lanes
+    last = n.last if final else 0
+    there = n.left != 0
+    o_ready = line.to[dest].spare_valid == 0
+    port.ready = narrow_ready(n, grid.lanes, o_ready)
+    slice_edge(line.to[0], there and dest == 0, count, last, takes0)
+    slice_edge(line.to[1], there and dest == 1, count, last, takes1)
     if leaves.valid and port.ready:
         line.dest = leaves.b >> 1
-    narrow_edge(line.narrow, grid.lanes, leaves.valid, leaves.a, leaves.b & 1, o_ready)
+    narrow_edge(n, grid.lanes, leaves.valid, leaves.a, leaves.b & 1, o_ready)
+    return there and o_ready

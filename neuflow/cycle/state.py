@@ -60,9 +60,8 @@ def overlaid(
     )
 
 
-LINK = record("valid", "ready", "count", "last", "dest")
-"""A stream at this cycle: the handshake, the beat's words and its last flag; ``dest`` where the
-stream has one (rows, weights, operand lines)."""
+LINK = record("valid", "ready", "count", "last")
+"""A stream at this cycle: the handshake, the beat's words and its last flag."""
 
 PACKET_FIELDS = 36
 """Columns of the table of packets: the fields of a layout in its order. MAPPER has more, but its

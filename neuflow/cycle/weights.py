@@ -25,6 +25,7 @@ WEIGHT_STORE = overlaid(
         ("asked", INT),  # beats of the next block's parameters that are asked for
         ("valid", INT),  # they are there
         ("take", INT),  # wire
+        ("arrived", INT),  # the beat taken a cycle ago is for: 1 the blocks, 2 the weights
     ]
 )
 """blocks.conv_weights.WeightStore."""
@@ -44,9 +45,9 @@ def weights_wires(w, config, line):
 
 
 @part
-def _ring_edge(ring, push, read, rewind, free):
+def _ring_edge(ring, comes, push, read, rewind, free):
     rewinds = rewind and not free
-    ring.room = ring.space > 1 if push else ring.space != 0
+    ring.room = ring.space > push + comes
     ring.space += ring.leaving - push
     ring.leaving = ring.passed + read if free else 0
     ready = ring.ready
@@ -72,20 +73,22 @@ def weights_edge(w, config, line, array, drain):
     ring = w.blocks
     asks = w.asked != PARAMETER_BEATS
     reads = asks and ring.ready
-    pushes = take and leads
-    if reads or starts or pushes or ring.leaving or ring.room == (ring.space == 0):
+    comes, pushes = take and leads, w.arrived & 1
+    if reads or starts or comes or pushes or ring.leaving or ring.room == (ring.space == 0):
         _ring_edge(
-            ring, pushes, reads, starts and drain.start_ends_group, starts and drain.start_ends_pass
-        )
+            ring, comes, pushes, reads,
+            starts and drain.start_ends_group, starts and drain.start_ends_pass,
+        )  # fmt: skip
     w.valid = not asks and not starts
     w.asked = 0 if starts else w.asked + reads
 
     ring = w.weights
-    pushes = take and not leads
+    comes, pushes = take and not leads, w.arrived >> 1
     if array.issue:
-        _ring_edge(ring, pushes, array.reads, array.ends_group, array.frees)
-    elif pushes or ring.leaving or ring.room == (ring.space == 0):
-        _ring_edge(ring, pushes, 0, 0, 0)
+        _ring_edge(ring, comes, pushes, array.reads, array.ends_group, array.frees)
+    elif comes or pushes or ring.leaving or ring.room == (ring.space == 0):
+        _ring_edge(ring, comes, pushes, 0, 0, 0)
+    w.arrived = (1 if leads else 2) if take else 0
 
     if not w.active:
         w.active = config.valid

@@ -8,6 +8,7 @@ neuflow_core.v
 neuflow_dma_tap.v
 neuflow_fifo.v
 neuflow_fifo_tile.v
+neuflow_lines.v
 neuflow_link_slice.v
 neuflow_mac_row.v
 neuflow_mapper.v

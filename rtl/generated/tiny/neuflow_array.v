@@ -16,12 +16,14 @@ module neuflow_array (
   input wire weights__1__valid,
   input wire [7:0] weights_dest__0,
   input wire [7:0] weights_dest__1,
+  input wire [34:0] partials__0__payload,
+  input wire partials__0__valid,
+  input wire [34:0] partials__1__payload,
+  input wire partials__1__valid,
   input wire [34:0] operand__0__payload,
   input wire operand__0__valid,
   input wire [34:0] operand__1__payload,
   input wire operand__1__valid,
-  input wire operand_dest__0,
-  input wire operand_dest__1,
   input wire write__0__ready,
   input wire write__1__ready,
   input wire write_source__0,
@@ -31,6 +33,8 @@ module neuflow_array (
   output wire rows__1__ready,
   output wire weights__0__ready,
   output wire weights__1__ready,
+  output wire partials__0__ready,
+  output wire partials__1__ready,
   output wire operand__0__ready,
   output wire operand__1__ready,
   output wire [34:0] write__0__payload,
@@ -47,41 +51,40 @@ module neuflow_array (
     column1_fill = 1'h0, column1_held = 1'h0, column1_tap = 1'h0, column1_wait_drain = 1'h0,
     column1_wait_rows = 1'h0, column1_wait_weights = 1'h0;
   reg [8:0] activity__0_q = 9'h0, activity__1_q = 9'h0;
-  wire n3, n4, n6, n9, n11, n8, n13, n14, n17, n16, n19, n20, n42, n22, n23, n25, n26, n28, n30,
-    n32, n33, n36, n35, n38, n41, n1, alu_active, alu_active_352, config_in__ready,
-    config_in__ready_105, config_in__ready_68, config_in__ready_74, config_in__ready_80,
-    config_in__ready_87, config_in__ready_93, config_in__ready_99, config_in__valid,
-    config_in__valid_100, config_in__valid_106, config_in__valid_69, config_in__valid_75,
-    config_in__valid_81, config_in__valid_88, config_in__valid_94, configured, configured_357,
-    drain_configured, drain_configured_359, draining, draining_351, east_in__ready,
-    east_in__ready_154, east_in__ready_178, east_in__ready_190, east_in__valid, east_in__valid_155,
-    east_in__valid_179, east_in__valid_191, east_out__ready, east_out__ready_147,
-    east_out__ready_171, east_out__ready_183, east_out__valid, east_out__valid_150,
-    east_out__valid_174, east_out__valid_186, fill, fill_356, global_in__ready,
-    global_in__ready_312, global_out__valid, global_out__valid_296, global_out__valid_316,
-    global_out__valid_319, held, held_360, idle, idle_350, listening__0, listening__0_267,
-    listening__1, listening__1_281, mapper_active, mapper_active_354, north_in__ready,
-    north_in__ready_136, north_in__ready_160, north_in__ready_196, north_in__ready_208,
-    north_in__ready_220, north_in__valid, north_in__valid_137, north_in__valid_161,
-    north_in__valid_197, north_in__valid_209, north_in__valid_221, north_out__ready,
-    north_out__ready_141, north_out__ready_165, north_out__ready_201, north_out__ready_213,
-    north_out__ready_225, north_out__valid, north_out__valid_144, north_out__valid_168,
-    north_out__valid_204, north_out__valid_216, north_out__valid_228, o__0__ready, o__0__ready_262,
-    o__0__valid, o__0__valid_265, o__1__ready, o__1__ready_276, o__1__valid, o__1__valid_279,
-    partials__ready, partials__ready_309, tap, tap_346, wait_drain, wait_drain_349, wait_rows,
-    wait_rows_347, wait_weights, wait_weights_348, window_active, window_active_353;
-  wire [2:0] rows_source, rows_source_256, source__0_269, source__1_283;
-  wire [34:0] n2, n5, n10, n7, n15, n18, n21, n24, n27, n29, n34, n37, east_in__payload,
-    east_in__payload_151, east_in__payload_175, east_in__payload_187, east_out__payload,
-    east_out__payload_146, east_out__payload_170, east_out__payload_182, global_out__payload,
-    global_out__payload_294, global_out__payload_314, global_out__payload_317, north_in__payload,
-    north_in__payload_133, north_in__payload_157, north_in__payload_193, north_in__payload_205,
-    north_in__payload_217, north_out__payload, north_out__payload_140, north_out__payload_164,
-    north_out__payload_200, north_out__payload_212, north_out__payload_224;
+  wire n4, n6, n9, n11, n8, n13, n42, n14, n17, n16, n19, n20, n22, n23, n25, n26, n28, n30, n32,
+    n33, n36, n35, n38, n41, n1, n3, alu_active, alu_active_356, config_in__ready,
+    config_in__ready_103, config_in__ready_109, config_in__ready_72, config_in__ready_78,
+    config_in__ready_84, config_in__ready_91, config_in__ready_97, config_in__valid,
+    config_in__valid_104, config_in__valid_110, config_in__valid_73, config_in__valid_79,
+    config_in__valid_85, config_in__valid_92, config_in__valid_98, configured, configured_361,
+    drain_configured, drain_configured_363, draining, draining_355, east_in__ready,
+    east_in__ready_158, east_in__ready_182, east_in__ready_194, east_in__valid, east_in__valid_159,
+    east_in__valid_183, east_in__valid_195, east_out__ready, east_out__ready_151,
+    east_out__ready_175, east_out__ready_187, east_out__valid, east_out__valid_154,
+    east_out__valid_178, east_out__valid_190, fill, fill_360, global_out__valid,
+    global_out__valid_300, global_out__valid_320, global_out__valid_323, held, held_364, idle,
+    idle_354, listening__0, listening__0_271, listening__1, listening__1_285, mapper_active,
+    mapper_active_358, north_in__ready, north_in__ready_140, north_in__ready_164,
+    north_in__ready_200, north_in__ready_212, north_in__ready_224, north_in__valid,
+    north_in__valid_141, north_in__valid_165, north_in__valid_201, north_in__valid_213,
+    north_in__valid_225, north_out__ready, north_out__ready_145, north_out__ready_169,
+    north_out__ready_205, north_out__ready_217, north_out__ready_229, north_out__valid,
+    north_out__valid_148, north_out__valid_172, north_out__valid_208, north_out__valid_220,
+    north_out__valid_232, o__0__ready, o__0__ready_266, o__0__valid, o__0__valid_269, o__1__ready,
+    o__1__ready_280, o__1__valid, o__1__valid_283, tap, tap_350, wait_drain, wait_drain_353,
+    wait_rows, wait_rows_351, wait_weights, wait_weights_352, window_active, window_active_357;
+  wire [2:0] rows_source, rows_source_260, source__0_273, source__1_287;
+  wire [34:0] n5, n10, n7, n15, n18, n21, n24, n27, n29, n34, n37, n2, east_in__payload,
+    east_in__payload_155, east_in__payload_179, east_in__payload_191, east_out__payload,
+    east_out__payload_150, east_out__payload_174, east_out__payload_186, global_out__payload,
+    global_out__payload_298, global_out__payload_318, global_out__payload_321, north_in__payload,
+    north_in__payload_137, north_in__payload_161, north_in__payload_197, north_in__payload_209,
+    north_in__payload_221, north_out__payload, north_out__payload_144, north_out__payload_168,
+    north_out__payload_204, north_out__payload_216, north_out__payload_228;
   wire [3:0] n39, n40;
-  wire [48:0] n12, n31, config_in__payload, config_in__payload_102, config_in__payload_65,
-    config_in__payload_71, config_in__payload_77, config_in__payload_90, config_in__payload_96;
-  wire [67:0] o__0__payload, o__0__payload_261, o__1__payload, o__1__payload_275;
+  wire [48:0] n12, n31, config_in__payload, config_in__payload_100, config_in__payload_106,
+    config_in__payload_69, config_in__payload_75, config_in__payload_81, config_in__payload_94;
+  wire [67:0] o__0__payload, o__0__payload_265, o__1__payload, o__1__payload_279;
   assign activity__1[19:9] = {column1_tap ? 4'h0 : column1_wait_rows ? {1'h0, column1_fill ? 3'h3 :
     3'h4} : column1_wait_weights ? 4'h5 : column1_wait_drain ? {3'h3, n41} : column1_configured ?
     4'h3 : column1_drain_configured ? {3'h3, n41} : 4'ha, 7'h0};
@@ -89,288 +92,228 @@ module neuflow_array (
     3'h4} : column0_wait_weights ? 4'h5 : column0_wait_drain ? {3'h3, n42} : column0_configured ?
     4'h3 : column0_drain_configured ? {3'h3, n42} : 4'ha, 7'h0};
   assign {activity__1[8:0], activity__0[8:0]} = {activity__1_q, activity__0_q};
-  assign n40[3] = rst ? 1'h0 : wait_drain_349;
-  assign n40[2] = rst ? 1'h0 : wait_weights_348;
-  assign n40[1] = rst ? 1'h0 : wait_rows_347;
-  assign n40[0] = rst ? 1'h0 : tap_346;
-  assign write__1__valid = write_source__1 ? global_out__valid_316 : global_out__valid_319;
-  assign write__1__payload = write_source__1 ? global_out__payload_314 : global_out__payload_317;
-  assign operand__1__ready = operand_dest__1 ? global_in__ready_312 : partials__ready_309;
+  assign n40[3] = rst ? 1'h0 : wait_drain_353;
+  assign n40[2] = rst ? 1'h0 : wait_weights_352;
+  assign n40[1] = rst ? 1'h0 : wait_rows_351;
+  assign n40[0] = rst ? 1'h0 : tap_350;
+  assign write__1__valid = write_source__1 ? global_out__valid_320 : global_out__valid_323;
+  assign write__1__payload = write_source__1 ? global_out__payload_318 : global_out__payload_321;
   assign n39[3] = rst ? 1'h0 : wait_drain;
   assign n39[2] = rst ? 1'h0 : wait_weights;
   assign n39[1] = rst ? 1'h0 : wait_rows;
   assign n39[0] = rst ? 1'h0 : tap;
-  assign write__0__valid = write_source__0 ? global_out__valid : global_out__valid_296;
-  assign write__0__payload = write_source__0 ? global_out__payload : global_out__payload_294;
-  assign operand__0__ready = operand_dest__0 ? global_in__ready : partials__ready;
+  assign write__0__valid = write_source__0 ? global_out__valid : global_out__valid_300;
+  assign write__0__payload = write_source__0 ? global_out__payload : global_out__payload_298;
   assign n41 = column1_held ? 1'h0 : 1'h1;
   assign n42 = column0_held ? 1'h0 : 1'h1;
   neuflow_convolver_tile column0_row0 (
     .clk(clk), .columns(8'h1), .config_in__payload(config_in__payload),
       .config_in__ready(config_in__ready), .config_in__valid(config_in__valid),
-      .config_out__payload(config_in__payload_65), .config_out__ready(config_in__ready_68),
-      .config_out__valid(config_in__valid_69), .configured(configured),
+      .config_out__payload(config_in__payload_69), .config_out__ready(config_in__ready_72),
+      .config_out__valid(config_in__valid_73), .configured(configured),
       .drain_configured(drain_configured), .draining(draining), .east_in__payload(east_in__payload),
       .east_in__ready(east_in__ready), .east_in__valid(east_in__valid),
       .east_out__payload(east_out__payload), .east_out__ready(east_out__ready),
       .east_out__valid(east_out__valid), .fill(fill), .held(held), .idle(idle),
-      .lanes(activity__0[25:20]), .maps(activity__0[31:26]), .partials__payload(operand_dest__0 ?
-      35'h0 : operand__0__payload), .partials__ready(partials__ready),
-      .partials__valid(operand_dest__0 ? 1'h0 : operand__0__valid), .row(4'h0),
-      .rows__payload(o__0__payload), .rows__ready(o__0__ready), .rows__valid(o__0__valid),
-      .rows_listening(listening__0), .rows_source(rows_source), .rst(rst),
-      .south_in__payload(north_out__payload), .south_in__ready(north_out__ready),
-      .south_in__valid(north_out__valid), .south_out__payload(north_in__payload),
-      .south_out__ready(north_in__ready), .south_out__valid(north_in__valid), .tap(tap),
-      .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights),
-      .weights__payload(o__0__payload_261), .weights__ready(o__0__ready_262),
-      .weights__valid(o__0__valid_265), .weights_listening(listening__0_267),
-      .weights_source(source__0_269), .west_in__payload(35'h0), .west_in__ready(n1),
-      .west_in__valid(1'h0), .west_out__payload(n2), .west_out__ready(1'h0), .west_out__valid(n3));
+      .lanes(activity__0[25:20]), .maps(activity__0[31:26]),
+      .partials__payload(partials__0__payload), .partials__ready(partials__0__ready),
+      .partials__valid(partials__0__valid), .row(4'h0), .rows__payload(o__0__payload),
+      .rows__ready(o__0__ready), .rows__valid(o__0__valid), .rows_listening(listening__0),
+      .rows_source(rows_source), .rst(rst), .south_in__payload(north_out__payload),
+      .south_in__ready(north_out__ready), .south_in__valid(north_out__valid),
+      .south_out__payload(north_in__payload), .south_out__ready(north_in__ready),
+      .south_out__valid(north_in__valid), .tap(tap), .wait_drain(wait_drain), .wait_rows(wait_rows),
+      .wait_weights(wait_weights), .weights__payload(o__0__payload_265),
+      .weights__ready(o__0__ready_266), .weights__valid(o__0__valid_269),
+      .weights_listening(listening__0_271), .weights_source(source__0_273),
+      .west_in__payload(35'h0), .west_in__ready(n1), .west_in__valid(1'h0), .west_out__payload(n2),
+      .west_out__ready(1'h0), .west_out__valid(n3));
   neuflow_operator_tile column0_row1 (
-    .alu_active(alu_active), .clk(clk), .columns(8'h1), .config_in__payload(config_in__payload_65),
-      .config_in__ready(config_in__ready_68), .config_in__valid(config_in__valid_69),
-      .config_out__payload(config_in__payload_71), .config_out__ready(config_in__ready_74),
-      .config_out__valid(config_in__valid_75), .east_in__payload(east_in__payload_151),
-      .east_in__ready(east_in__ready_154), .east_in__valid(east_in__valid_155),
-      .east_out__payload(east_out__payload_146), .east_out__ready(east_out__ready_147),
-      .east_out__valid(east_out__valid_150), .global_in__payload(operand_dest__0 ?
-      operand__0__payload : 35'h0), .global_in__ready(global_in__ready),
-      .global_in__valid(operand_dest__0 ? operand__0__valid : 1'h0),
+    .alu_active(alu_active), .clk(clk), .columns(8'h1), .config_in__payload(config_in__payload_69),
+      .config_in__ready(config_in__ready_72), .config_in__valid(config_in__valid_73),
+      .config_out__payload(config_in__payload_75), .config_out__ready(config_in__ready_78),
+      .config_out__valid(config_in__valid_79), .east_in__payload(east_in__payload_155),
+      .east_in__ready(east_in__ready_158), .east_in__valid(east_in__valid_159),
+      .east_out__payload(east_out__payload_150), .east_out__ready(east_out__ready_151),
+      .east_out__valid(east_out__valid_154), .global_in__payload(operand__0__payload),
+      .global_in__ready(operand__0__ready), .global_in__valid(operand__0__valid),
       .global_out__payload(global_out__payload), .global_out__ready(write_source__0 ?
       write__0__ready : 1'h0), .global_out__valid(global_out__valid),
       .north_in__payload(north_in__payload), .north_in__ready(north_in__ready),
       .north_in__valid(north_in__valid), .north_out__payload(north_out__payload),
       .north_out__ready(north_out__ready), .north_out__valid(north_out__valid), .row(4'h1),
-      .rst(rst), .south_in__payload(north_out__payload_140), .south_in__ready(north_out__ready_141),
-      .south_in__valid(north_out__valid_144), .south_out__payload(north_in__payload_133),
-      .south_out__ready(north_in__ready_136), .south_out__valid(north_in__valid_137),
+      .rst(rst), .south_in__payload(north_out__payload_144), .south_in__ready(north_out__ready_145),
+      .south_in__valid(north_out__valid_148), .south_out__payload(north_in__payload_137),
+      .south_out__ready(north_in__ready_140), .south_out__valid(north_in__valid_141),
       .west_in__payload(35'h0), .west_in__ready(n4), .west_in__valid(1'h0), .west_out__payload(n5),
       .west_out__ready(1'h0), .west_out__valid(n6), .window_active(window_active));
   neuflow_mapper_tile column0_row2 (
-    .clk(clk), .columns(8'h1), .config_in__payload(config_in__payload_71),
-      .config_in__ready(config_in__ready_74), .config_in__valid(config_in__valid_75),
-      .config_out__payload(config_in__payload_77), .config_out__ready(config_in__ready_80),
-      .config_out__valid(config_in__valid_81), .east_in__payload(east_in__payload_175),
-      .east_in__ready(east_in__ready_178), .east_in__valid(east_in__valid_179),
-      .east_out__payload(east_out__payload_170), .east_out__ready(east_out__ready_171),
-      .east_out__valid(east_out__valid_174), .global_out__payload(n7), .global_out__ready(1'h0),
+    .clk(clk), .columns(8'h1), .config_in__payload(config_in__payload_75),
+      .config_in__ready(config_in__ready_78), .config_in__valid(config_in__valid_79),
+      .config_out__payload(config_in__payload_81), .config_out__ready(config_in__ready_84),
+      .config_out__valid(config_in__valid_85), .east_in__payload(east_in__payload_179),
+      .east_in__ready(east_in__ready_182), .east_in__valid(east_in__valid_183),
+      .east_out__payload(east_out__payload_174), .east_out__ready(east_out__ready_175),
+      .east_out__valid(east_out__valid_178), .global_out__payload(n7), .global_out__ready(1'h0),
       .global_out__valid(n8), .mapper_active(mapper_active),
-      .north_in__payload(north_in__payload_133), .north_in__ready(north_in__ready_136),
-      .north_in__valid(north_in__valid_137), .north_out__payload(north_out__payload_140),
-      .north_out__ready(north_out__ready_141), .north_out__valid(north_out__valid_144), .row(4'h2),
-      .rst(rst), .south_in__payload(north_out__payload_164), .south_in__ready(north_out__ready_165),
-      .south_in__valid(north_out__valid_168), .south_out__payload(north_in__payload_157),
-      .south_out__ready(north_in__ready_160), .south_out__valid(north_in__valid_161),
+      .north_in__payload(north_in__payload_137), .north_in__ready(north_in__ready_140),
+      .north_in__valid(north_in__valid_141), .north_out__payload(north_out__payload_144),
+      .north_out__ready(north_out__ready_145), .north_out__valid(north_out__valid_148), .row(4'h2),
+      .rst(rst), .south_in__payload(north_out__payload_168), .south_in__ready(north_out__ready_169),
+      .south_in__valid(north_out__valid_172), .south_out__payload(north_in__payload_161),
+      .south_out__ready(north_in__ready_164), .south_out__valid(north_in__valid_165),
       .west_in__payload(35'h0), .west_in__ready(n9), .west_in__valid(1'h0), .west_out__payload(n10),
       .west_out__ready(1'h0), .west_out__valid(n11));
   neuflow_fifo_tile column0_row3 (
-    .clk(clk), .columns(8'h1), .config_in__payload(config_in__payload_77),
-      .config_in__ready(config_in__ready_80), .config_in__valid(config_in__valid_81),
+    .clk(clk), .columns(8'h1), .config_in__payload(config_in__payload_81),
+      .config_in__ready(config_in__ready_84), .config_in__valid(config_in__valid_85),
       .config_out__payload(n12), .config_out__ready(1'h1), .config_out__valid(n13),
-      .east_in__payload(east_in__payload_187), .east_in__ready(east_in__ready_190),
-      .east_in__valid(east_in__valid_191), .east_out__payload(east_out__payload_182),
-      .east_out__ready(east_out__ready_183), .east_out__valid(east_out__valid_186),
-      .global_out__payload(global_out__payload_294), .global_out__ready(write_source__0 ? 1'h0 :
-      write__0__ready), .global_out__valid(global_out__valid_296),
-      .north_in__payload(north_in__payload_157), .north_in__ready(north_in__ready_160),
-      .north_in__valid(north_in__valid_161), .north_out__payload(north_out__payload_164),
-      .north_out__ready(north_out__ready_165), .north_out__valid(north_out__valid_168), .row(4'h3),
+      .east_in__payload(east_in__payload_191), .east_in__ready(east_in__ready_194),
+      .east_in__valid(east_in__valid_195), .east_out__payload(east_out__payload_186),
+      .east_out__ready(east_out__ready_187), .east_out__valid(east_out__valid_190),
+      .global_out__payload(global_out__payload_298), .global_out__ready(write_source__0 ? 1'h0 :
+      write__0__ready), .global_out__valid(global_out__valid_300),
+      .north_in__payload(north_in__payload_161), .north_in__ready(north_in__ready_164),
+      .north_in__valid(north_in__valid_165), .north_out__payload(north_out__payload_168),
+      .north_out__ready(north_out__ready_169), .north_out__valid(north_out__valid_172), .row(4'h3),
       .rst(rst), .south_in__payload(35'h0), .south_in__ready(n14), .south_in__valid(1'h0),
       .south_out__payload(n15), .south_out__ready(1'h0), .south_out__valid(n16),
       .west_in__payload(35'h0), .west_in__ready(n17), .west_in__valid(1'h0),
       .west_out__payload(n18), .west_out__ready(1'h0), .west_out__valid(n19));
   neuflow_convolver_tile column1_row0 (
     .clk(clk), .columns(8'h2), .config_in__payload(config_in__payload),
-      .config_in__ready(config_in__ready_87), .config_in__valid(config_in__valid_88),
-      .config_out__payload(config_in__payload_90), .config_out__ready(config_in__ready_93),
-      .config_out__valid(config_in__valid_94), .configured(configured_357),
-      .drain_configured(drain_configured_359), .draining(draining_351), .east_in__payload(35'h0),
+      .config_in__ready(config_in__ready_91), .config_in__valid(config_in__valid_92),
+      .config_out__payload(config_in__payload_94), .config_out__ready(config_in__ready_97),
+      .config_out__valid(config_in__valid_98), .configured(configured_361),
+      .drain_configured(drain_configured_363), .draining(draining_355), .east_in__payload(35'h0),
       .east_in__ready(n20), .east_in__valid(1'h0), .east_out__payload(n21), .east_out__ready(1'h0),
-      .east_out__valid(n22), .fill(fill_356), .held(held_360), .idle(idle_350),
-      .lanes(activity__1[25:20]), .maps(activity__1[31:26]), .partials__payload(operand_dest__1 ?
-      35'h0 : operand__1__payload), .partials__ready(partials__ready_309),
-      .partials__valid(operand_dest__1 ? 1'h0 : operand__1__valid), .row(4'h0),
-      .rows__payload(o__1__payload), .rows__ready(o__1__ready), .rows__valid(o__1__valid),
-      .rows_listening(listening__1), .rows_source(rows_source_256), .rst(rst),
-      .south_in__payload(north_out__payload_200), .south_in__ready(north_out__ready_201),
-      .south_in__valid(north_out__valid_204), .south_out__payload(north_in__payload_193),
-      .south_out__ready(north_in__ready_196), .south_out__valid(north_in__valid_197), .tap(tap_346),
-      .wait_drain(wait_drain_349), .wait_rows(wait_rows_347), .wait_weights(wait_weights_348),
-      .weights__payload(o__1__payload_275), .weights__ready(o__1__ready_276),
-      .weights__valid(o__1__valid_279), .weights_listening(listening__1_281),
-      .weights_source(source__1_283), .west_in__payload(east_out__payload),
+      .east_out__valid(n22), .fill(fill_360), .held(held_364), .idle(idle_354),
+      .lanes(activity__1[25:20]), .maps(activity__1[31:26]),
+      .partials__payload(partials__1__payload), .partials__ready(partials__1__ready),
+      .partials__valid(partials__1__valid), .row(4'h0), .rows__payload(o__1__payload),
+      .rows__ready(o__1__ready), .rows__valid(o__1__valid), .rows_listening(listening__1),
+      .rows_source(rows_source_260), .rst(rst), .south_in__payload(north_out__payload_204),
+      .south_in__ready(north_out__ready_205), .south_in__valid(north_out__valid_208),
+      .south_out__payload(north_in__payload_197), .south_out__ready(north_in__ready_200),
+      .south_out__valid(north_in__valid_201), .tap(tap_350), .wait_drain(wait_drain_353),
+      .wait_rows(wait_rows_351), .wait_weights(wait_weights_352),
+      .weights__payload(o__1__payload_279), .weights__ready(o__1__ready_280),
+      .weights__valid(o__1__valid_283), .weights_listening(listening__1_285),
+      .weights_source(source__1_287), .west_in__payload(east_out__payload),
       .west_in__ready(east_out__ready), .west_in__valid(east_out__valid),
       .west_out__payload(east_in__payload), .west_out__ready(east_in__ready),
       .west_out__valid(east_in__valid));
   neuflow_operator_tile column1_row1 (
-    .alu_active(alu_active_352), .clk(clk), .columns(8'h2),
-      .config_in__payload(config_in__payload_90), .config_in__ready(config_in__ready_93),
-      .config_in__valid(config_in__valid_94), .config_out__payload(config_in__payload_96),
-      .config_out__ready(config_in__ready_99), .config_out__valid(config_in__valid_100),
+    .alu_active(alu_active_356), .clk(clk), .columns(8'h2),
+      .config_in__payload(config_in__payload_94), .config_in__ready(config_in__ready_97),
+      .config_in__valid(config_in__valid_98), .config_out__payload(config_in__payload_100),
+      .config_out__ready(config_in__ready_103), .config_out__valid(config_in__valid_104),
       .east_in__payload(35'h0), .east_in__ready(n23), .east_in__valid(1'h0),
       .east_out__payload(n24), .east_out__ready(1'h0), .east_out__valid(n25),
-      .global_in__payload(operand_dest__1 ? operand__1__payload : 35'h0),
-      .global_in__ready(global_in__ready_312), .global_in__valid(operand_dest__1 ? operand__1__valid
-      : 1'h0), .global_out__payload(global_out__payload_314), .global_out__ready(write_source__1 ?
-      write__1__ready : 1'h0), .global_out__valid(global_out__valid_316),
-      .north_in__payload(north_in__payload_193), .north_in__ready(north_in__ready_196),
-      .north_in__valid(north_in__valid_197), .north_out__payload(north_out__payload_200),
-      .north_out__ready(north_out__ready_201), .north_out__valid(north_out__valid_204), .row(4'h1),
-      .rst(rst), .south_in__payload(north_out__payload_212), .south_in__ready(north_out__ready_213),
-      .south_in__valid(north_out__valid_216), .south_out__payload(north_in__payload_205),
-      .south_out__ready(north_in__ready_208), .south_out__valid(north_in__valid_209),
-      .west_in__payload(east_out__payload_146), .west_in__ready(east_out__ready_147),
-      .west_in__valid(east_out__valid_150), .west_out__payload(east_in__payload_151),
-      .west_out__ready(east_in__ready_154), .west_out__valid(east_in__valid_155),
-      .window_active(window_active_353));
+      .global_in__payload(operand__1__payload), .global_in__ready(operand__1__ready),
+      .global_in__valid(operand__1__valid), .global_out__payload(global_out__payload_318),
+      .global_out__ready(write_source__1 ? write__1__ready : 1'h0),
+      .global_out__valid(global_out__valid_320), .north_in__payload(north_in__payload_197),
+      .north_in__ready(north_in__ready_200), .north_in__valid(north_in__valid_201),
+      .north_out__payload(north_out__payload_204), .north_out__ready(north_out__ready_205),
+      .north_out__valid(north_out__valid_208), .row(4'h1), .rst(rst),
+      .south_in__payload(north_out__payload_216), .south_in__ready(north_out__ready_217),
+      .south_in__valid(north_out__valid_220), .south_out__payload(north_in__payload_209),
+      .south_out__ready(north_in__ready_212), .south_out__valid(north_in__valid_213),
+      .west_in__payload(east_out__payload_150), .west_in__ready(east_out__ready_151),
+      .west_in__valid(east_out__valid_154), .west_out__payload(east_in__payload_155),
+      .west_out__ready(east_in__ready_158), .west_out__valid(east_in__valid_159),
+      .window_active(window_active_357));
   neuflow_mapper_tile column1_row2 (
-    .clk(clk), .columns(8'h2), .config_in__payload(config_in__payload_96),
-      .config_in__ready(config_in__ready_99), .config_in__valid(config_in__valid_100),
-      .config_out__payload(config_in__payload_102), .config_out__ready(config_in__ready_105),
-      .config_out__valid(config_in__valid_106), .east_in__payload(35'h0), .east_in__ready(n26),
+    .clk(clk), .columns(8'h2), .config_in__payload(config_in__payload_100),
+      .config_in__ready(config_in__ready_103), .config_in__valid(config_in__valid_104),
+      .config_out__payload(config_in__payload_106), .config_out__ready(config_in__ready_109),
+      .config_out__valid(config_in__valid_110), .east_in__payload(35'h0), .east_in__ready(n26),
       .east_in__valid(1'h0), .east_out__payload(n27), .east_out__ready(1'h0), .east_out__valid(n28),
       .global_out__payload(n29), .global_out__ready(1'h0), .global_out__valid(n30),
-      .mapper_active(mapper_active_354), .north_in__payload(north_in__payload_205),
-      .north_in__ready(north_in__ready_208), .north_in__valid(north_in__valid_209),
-      .north_out__payload(north_out__payload_212), .north_out__ready(north_out__ready_213),
-      .north_out__valid(north_out__valid_216), .row(4'h2), .rst(rst),
-      .south_in__payload(north_out__payload_224), .south_in__ready(north_out__ready_225),
-      .south_in__valid(north_out__valid_228), .south_out__payload(north_in__payload_217),
-      .south_out__ready(north_in__ready_220), .south_out__valid(north_in__valid_221),
-      .west_in__payload(east_out__payload_170), .west_in__ready(east_out__ready_171),
-      .west_in__valid(east_out__valid_174), .west_out__payload(east_in__payload_175),
-      .west_out__ready(east_in__ready_178), .west_out__valid(east_in__valid_179));
+      .mapper_active(mapper_active_358), .north_in__payload(north_in__payload_209),
+      .north_in__ready(north_in__ready_212), .north_in__valid(north_in__valid_213),
+      .north_out__payload(north_out__payload_216), .north_out__ready(north_out__ready_217),
+      .north_out__valid(north_out__valid_220), .row(4'h2), .rst(rst),
+      .south_in__payload(north_out__payload_228), .south_in__ready(north_out__ready_229),
+      .south_in__valid(north_out__valid_232), .south_out__payload(north_in__payload_221),
+      .south_out__ready(north_in__ready_224), .south_out__valid(north_in__valid_225),
+      .west_in__payload(east_out__payload_174), .west_in__ready(east_out__ready_175),
+      .west_in__valid(east_out__valid_178), .west_out__payload(east_in__payload_179),
+      .west_out__ready(east_in__ready_182), .west_out__valid(east_in__valid_183));
   neuflow_fifo_tile column1_row3 (
-    .clk(clk), .columns(8'h2), .config_in__payload(config_in__payload_102),
-      .config_in__ready(config_in__ready_105), .config_in__valid(config_in__valid_106),
+    .clk(clk), .columns(8'h2), .config_in__payload(config_in__payload_106),
+      .config_in__ready(config_in__ready_109), .config_in__valid(config_in__valid_110),
       .config_out__payload(n31), .config_out__ready(1'h1), .config_out__valid(n32),
       .east_in__payload(35'h0), .east_in__ready(n33), .east_in__valid(1'h0),
       .east_out__payload(n34), .east_out__ready(1'h0), .east_out__valid(n35),
-      .global_out__payload(global_out__payload_317), .global_out__ready(write_source__1 ? 1'h0 :
-      write__1__ready), .global_out__valid(global_out__valid_319),
-      .north_in__payload(north_in__payload_217), .north_in__ready(north_in__ready_220),
-      .north_in__valid(north_in__valid_221), .north_out__payload(north_out__payload_224),
-      .north_out__ready(north_out__ready_225), .north_out__valid(north_out__valid_228), .row(4'h3),
+      .global_out__payload(global_out__payload_321), .global_out__ready(write_source__1 ? 1'h0 :
+      write__1__ready), .global_out__valid(global_out__valid_323),
+      .north_in__payload(north_in__payload_221), .north_in__ready(north_in__ready_224),
+      .north_in__valid(north_in__valid_225), .north_out__payload(north_out__payload_228),
+      .north_out__ready(north_out__ready_229), .north_out__valid(north_out__valid_232), .row(4'h3),
       .rst(rst), .south_in__payload(35'h0), .south_in__ready(n36), .south_in__valid(1'h0),
       .south_out__payload(n37), .south_out__ready(1'h0), .south_out__valid(n38),
-      .west_in__payload(east_out__payload_182), .west_in__ready(east_out__ready_183),
-      .west_in__valid(east_out__valid_186), .west_out__payload(east_in__payload_187),
-      .west_out__ready(east_in__ready_190), .west_out__valid(east_in__valid_191));
-  \neuflow_array.rows_lines  rows_lines (
+      .west_in__payload(east_out__payload_186), .west_in__ready(east_out__ready_187),
+      .west_in__valid(east_out__valid_190), .west_out__payload(east_in__payload_191),
+      .west_out__ready(east_in__ready_194), .west_out__valid(east_in__valid_195));
+  neuflow_lines rows_lines (
     .clk(clk), .dest__0(rows_dest__0), .dest__1(rows_dest__1), .i__0__payload(rows__0__payload),
       .i__0__ready(rows__0__ready), .i__0__valid(rows__0__valid), .i__1__payload(rows__1__payload),
       .i__1__ready(rows__1__ready), .i__1__valid(rows__1__valid), .listening__0(listening__0),
       .listening__1(listening__1), .o__0__payload(o__0__payload), .o__0__ready(o__0__ready),
       .o__0__valid(o__0__valid), .o__1__payload(o__1__payload), .o__1__ready(o__1__ready),
-      .o__1__valid(o__1__valid), .rst(rst), .source__0(rows_source), .source__1(rows_source_256));
-  \neuflow_array.tap$369  tap_369 (
+      .o__1__valid(o__1__valid), .rst(rst), .source__0(rows_source), .source__1(rows_source_260));
+  \neuflow_array.tap$373  tap_373 (
     .clk(clk), .i__payload(config__payload), .i__ready(config__ready), .i__valid(config__valid),
       .local__0__ready(config_in__ready), .local__0__valid(config_in__valid),
-      .local__1__ready(config_in__ready_87), .local__1__valid(config_in__valid_88),
+      .local__1__ready(config_in__ready_91), .local__1__valid(config_in__valid_92),
       .o__payload(config_in__payload), .rst(rst));
-  \neuflow_array.weights_lines  weights_lines (
+  neuflow_lines weights_lines (
     .clk(clk), .dest__0(weights_dest__0), .dest__1(weights_dest__1),
       .i__0__payload(weights__0__payload), .i__0__ready(weights__0__ready),
       .i__0__valid(weights__0__valid), .i__1__payload(weights__1__payload),
       .i__1__ready(weights__1__ready), .i__1__valid(weights__1__valid),
-      .listening__0(listening__0_267), .listening__1(listening__1_281),
-      .o__0__payload(o__0__payload_261), .o__0__ready(o__0__ready_262),
-      .o__0__valid(o__0__valid_265), .o__1__payload(o__1__payload_275),
-      .o__1__ready(o__1__ready_276), .o__1__valid(o__1__valid_279), .rst(rst),
-      .source__0(source__0_269), .source__1(source__1_283));
+      .listening__0(listening__0_271), .listening__1(listening__1_285),
+      .o__0__payload(o__0__payload_265), .o__0__ready(o__0__ready_266),
+      .o__0__valid(o__0__valid_269), .o__1__payload(o__1__payload_279),
+      .o__1__ready(o__1__ready_280), .o__1__valid(o__1__valid_283), .rst(rst),
+      .source__0(source__0_273), .source__1(source__1_287));
   always @(posedge clk) begin
-    column0_tap <= n39[0];
-    column0_wait_rows <= n39[1];
-    column0_wait_weights <= n39[2];
     column0_wait_drain <= n39[3];
     column1_tap <= n40[0];
     column1_wait_rows <= n40[1];
     column1_wait_weights <= n40[2];
     column1_wait_drain <= n40[3];
-    activity__0_q[3:0] <= n39;
+    column0_tap <= n39[0];
+    column0_wait_rows <= n39[1];
+    column0_wait_weights <= n39[2];
     activity__1_q[3:0] <= n40;
+    activity__0_q[3:0] <= n39;
   end
   always @(posedge clk) begin
     if (rst) begin
-      activity__0_q[8:4] <= 5'h0; column1_held <= 1'h0; column1_drain_configured <= 1'h0;
-        column1_configured <= 1'h0; column1_fill <= 1'h0; column0_held <= 1'h0;
-        column0_drain_configured <= 1'h0; column0_configured <= 1'h0; column0_fill <= 1'h0;
-        activity__1_q[8:4] <= 5'h0;
+      activity__1_q[8:4] <= 5'h0; activity__0_q[8:4] <= 5'h0; column1_held <= 1'h0;
+        column1_drain_configured <= 1'h0; column1_configured <= 1'h0; column1_fill <= 1'h0;
+        column0_held <= 1'h0; column0_drain_configured <= 1'h0; column0_configured <= 1'h0;
+        column0_fill <= 1'h0;
     end else begin
+      activity__1_q[8:4] <= {mapper_active_358, window_active_357, alu_active_356, draining_355,
+        idle_354};
       activity__0_q[8:4] <= {mapper_active, window_active, alu_active, draining, idle};
-      column1_held <= held_360;
-      column1_drain_configured <= drain_configured_359;
-      column1_configured <= configured_357;
-      column1_fill <= fill_356;
+      column1_held <= held_364;
+      column1_drain_configured <= drain_configured_363;
+      column1_configured <= configured_361;
+      column1_fill <= fill_360;
       column0_held <= held;
       column0_drain_configured <= drain_configured;
       column0_configured <= configured;
       column0_fill <= fill;
-      activity__1_q[8:4] <= {mapper_active_354, window_active_353, alu_active_352, draining_351,
-        idle_350};
     end
   end
 endmodule
 
-module \neuflow_array.rows_lines  (
-  input wire rst,
-  input wire [67:0] i__0__payload,
-  input wire i__0__valid,
-  input wire [67:0] i__1__payload,
-  input wire i__1__valid,
-  input wire [7:0] dest__0,
-  input wire [7:0] dest__1,
-  input wire o__0__ready,
-  input wire listening__0,
-  input wire [2:0] source__0,
-  input wire o__1__ready,
-  input wire listening__1,
-  input wire [2:0] source__1,
-  output wire i__0__ready,
-  output wire i__1__ready,
-  output wire [67:0] o__0__payload,
-  output wire o__0__valid,
-  output wire [67:0] o__1__payload,
-  output wire o__1__valid,
-  input wire clk
-);
-  reg [1:0] done0 = 2'h0, done1 = 2'h0;
-  wire n4, n2, n3, n1, offered0_0, offered0_1, offered1_0, offered1_1;
-  wire [1:0] complete0, complete1, taken0, taken1;
-  assign taken0[0] = offered0_0 & o__0__ready;
-  assign complete0[0] = ~dest__0[0] | done0[0] | taken0[0];
-  assign taken0[1] = offered0_1 & o__1__ready;
-  assign complete0[1] = ~dest__0[1] | done0[1] | taken0[1];
-  assign i__0__ready = i__0__valid & &complete0;
-  assign taken1[0] = offered1_0 & o__0__ready;
-  assign complete1[0] = ~dest__1[0] | done1[0] | taken1[0];
-  assign taken1[1] = offered1_1 & o__1__ready;
-  assign complete1[1] = ~dest__1[1] | done1[1] | taken1[1];
-  assign i__1__ready = i__1__valid & &complete1;
-  assign o__1__valid = n1 ? offered1_1 : n2 ? offered0_1 : 1'h0;
-  assign o__1__payload = n1 ? i__1__payload : n2 ? i__0__payload : 68'h0;
-  assign o__0__valid = n3 ? offered1_0 : n4 ? offered0_0 : 1'h0;
-  assign o__0__payload = n3 ? i__1__payload : n4 ? i__0__payload : 68'h0;
-  assign offered0_0 = i__0__valid & dest__0[0] & ~done0[0] & listening__0 & n4;
-  assign offered0_1 = i__0__valid & dest__0[1] & ~done0[1] & listening__1 & n2;
-  assign offered1_0 = i__1__valid & dest__1[0] & ~done1[0] & listening__0 & n3;
-  assign offered1_1 = i__1__valid & dest__1[1] & ~done1[1] & listening__1 & n1;
-  assign n1 = source__1 == 1'h1;
-  assign n2 = !source__1;
-  assign n3 = source__0 == 1'h1;
-  assign n4 = !source__0;
-  always @(posedge clk) begin
-    if (rst) begin
-      done1 <= 2'h0; done0 <= 2'h0;
-    end else begin
-      done1 <= (done1 | taken1) & ~{2{i__1__ready}};
-      done0 <= (done0 | taken0) & ~{2{i__0__ready}};
-    end
-  end
-endmodule
-
-module \neuflow_array.tap$369  (
+module \neuflow_array.tap$373  (
   input wire rst,
   input wire [48:0] i__payload,
   input wire i__valid,
@@ -386,12 +329,12 @@ module \neuflow_array.tap$369  (
   assign local__1__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
   assign all_ready = local__0__ready & local__1__ready;
-  \neuflow_array.tap$369.slice  slice (
+  \neuflow_array.tap$373.slice  slice (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(rst));
 endmodule
 
-module \neuflow_array.tap$369.slice  (
+module \neuflow_array.tap$373.slice  (
   input wire rst,
   input wire [48:0] i__payload,
   input wire i__valid,
@@ -419,63 +362,6 @@ module \neuflow_array.tap$369.slice  (
     end else begin
       spare_valid <= ~free & n2;
       if (free) o__valid <= n2;
-    end
-  end
-endmodule
-
-module \neuflow_array.weights_lines  (
-  input wire rst,
-  input wire [67:0] i__0__payload,
-  input wire i__0__valid,
-  input wire [67:0] i__1__payload,
-  input wire i__1__valid,
-  input wire [7:0] dest__0,
-  input wire [7:0] dest__1,
-  input wire o__0__ready,
-  input wire listening__0,
-  input wire [2:0] source__0,
-  input wire o__1__ready,
-  input wire listening__1,
-  input wire [2:0] source__1,
-  output wire i__0__ready,
-  output wire i__1__ready,
-  output wire [67:0] o__0__payload,
-  output wire o__0__valid,
-  output wire [67:0] o__1__payload,
-  output wire o__1__valid,
-  input wire clk
-);
-  reg [1:0] done0 = 2'h0, done1 = 2'h0;
-  wire n4, n2, n3, n1, offered0_0, offered0_1, offered1_0, offered1_1;
-  wire [1:0] complete0, complete1, taken0, taken1;
-  assign taken0[0] = offered0_0 & o__0__ready;
-  assign complete0[0] = ~dest__0[0] | done0[0] | taken0[0];
-  assign taken0[1] = offered0_1 & o__1__ready;
-  assign complete0[1] = ~dest__0[1] | done0[1] | taken0[1];
-  assign i__0__ready = i__0__valid & &complete0;
-  assign taken1[0] = offered1_0 & o__0__ready;
-  assign complete1[0] = ~dest__1[0] | done1[0] | taken1[0];
-  assign taken1[1] = offered1_1 & o__1__ready;
-  assign complete1[1] = ~dest__1[1] | done1[1] | taken1[1];
-  assign i__1__ready = i__1__valid & &complete1;
-  assign o__1__valid = n1 ? offered1_1 : n2 ? offered0_1 : 1'h0;
-  assign o__1__payload = n1 ? i__1__payload : n2 ? i__0__payload : 68'h0;
-  assign o__0__valid = n3 ? offered1_0 : n4 ? offered0_0 : 1'h0;
-  assign o__0__payload = n3 ? i__1__payload : n4 ? i__0__payload : 68'h0;
-  assign offered0_0 = i__0__valid & dest__0[0] & ~done0[0] & listening__0 & n4;
-  assign offered0_1 = i__0__valid & dest__0[1] & ~done0[1] & listening__1 & n2;
-  assign offered1_0 = i__1__valid & dest__1[0] & ~done1[0] & listening__0 & n3;
-  assign offered1_1 = i__1__valid & dest__1[1] & ~done1[1] & listening__1 & n1;
-  assign n1 = source__1 == 1'h1;
-  assign n2 = !source__1;
-  assign n3 = source__0 == 1'h1;
-  assign n4 = !source__0;
-  always @(posedge clk) begin
-    if (rst) begin
-      done1 <= 2'h0; done0 <= 2'h0;
-    end else begin
-      done1 <= (done1 | taken1) & ~{2{i__1__ready}};
-      done0 <= (done0 | taken0) & ~{2{i__0__ready}};
     end
   end
 endmodule

@@ -57,15 +57,14 @@ module neuflow_control (
   input wire clk
 );
   reg signal = 1'h0, signal_122 = 1'h0, busy_121 = 1'h0;
-  reg [1:0] n1;
-  reg [2:0] fault = 3'h0;
+  reg [2:0] n1, fault = 3'h0;
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
-  wire [1:0] n2;
+  wire [2:0] n2;
   wire [32:0] i__payload;
   assign response__ready = 1'h1;
   assign cause = signal | ~busy_121 ? 4'ha : {3'h4, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
-  assign n2 = write_error ? 2'h3 : 2'h0;
+  assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
   \neuflow_control.counters  counters (
     .activity(activity), .busy(busy), .clear(start & ~busy & !error), .clk(clk),
       .config_hidden(config_hidden), .config_moves(config__valid & config__ready),
@@ -100,20 +99,20 @@ module neuflow_control (
       signal <= config_waits;
       signal_122 <= fence_waits | frame_ends;
       if (hang | read_error | write_error) begin
-        n1 = read_error ? 2'h2 : n2;
+        n1 = read_error ? 3'h2 : n2;
         fault[1] <= n1[1];
       end
     end
   end
   always @(posedge clk) begin
-    if (read_error | rst) begin
+    if (rst | read_error) begin
       fault[0] <= 1'h0;
     end else begin
       if (hang | write_error) fault[0] <= n2[0];
     end
   end
   always @(posedge clk) begin
-    if (read_error | rst | write_error) begin
+    if (rst | read_error | write_error) begin
       fault[2] <= 1'h0;
     end else begin
       if (hang) fault[2] <= 1'h1;
@@ -176,15 +175,17 @@ module \neuflow_control.counters  (
     useful0 = 4'h0, useful1 = 4'h0;
   reg [4:0] edge_lanes_sum = 5'h0, map_remainder_sum = 5'h0, useful_sum = 5'h0;
   reg [59:0] seen = 60'h0;
-  reg [63:0] n7, n5, n3;
+  reg [63:0] n8, n6, n4;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n8, n6, n4, n2, n9;
+  wire n1, n9, n7, n5, n3, n10;
+  wire [32:0] n2;
   assign n1 = seen[32] | seen[0];
-  assign n2 = rst | clears[2];
-  assign n4 = |map_remainder_sum;
-  assign n6 = |edge_lanes_sum;
-  assign n8 = |useful_sum;
-  assign n9 = rst | clear;
+  assign n2 = quiet + 1'h1;
+  assign n3 = rst | clears[2];
+  assign n5 = |map_remainder_sum;
+  assign n7 = |edge_lanes_sum;
+  assign n9 = |useful_sum;
+  assign n10 = rst | clear;
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -207,10 +208,10 @@ module \neuflow_control.counters  (
     idle_tile1 <= seen[51:48] == 4'ha;
   end
   always @(posedge clk) begin
-    if ((config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy) | rst) begin
+    if (rst | (config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy)) begin
       quiet <= 32'h0;
     end else begin
-      quiet <= quiet + 1'h1;
+      quiet <= n2[31:0];
     end
   end
   always @(posedge clk) begin
@@ -246,7 +247,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (n2) begin
+    if (n3) begin
       idle_tile <= 32'h0; configuration <= 32'h0; dependency <= 32'h0; output_drain <= 32'h0;
         wait_output <= 32'h0; weight_load <= 32'h0; wait_input <= 32'h0; fill <= 32'h0;
         map_remainder_high <= 32'h0; map_remainder <= 32'h0; edge_lanes_high <= 32'h0; edge_lanes <=
@@ -284,23 +285,23 @@ module \neuflow_control.counters  (
         fill_next = fill + fill_sum;
         fill <= fill_next[31:0] | {32{fill_next[32]}};
       end
-      if (n4) begin
+      if (n5) begin
         map_remainder_next = {map_remainder_high, map_remainder} + map_remainder_sum;
-        n3 = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
-        map_remainder_high <= n3[63:32];
-        map_remainder <= n3[31:0];
+        n4 = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
+        map_remainder_high <= n4[63:32];
+        map_remainder <= n4[31:0];
       end
-      if (n6) begin
+      if (n7) begin
         edge_lanes_next = {edge_lanes_high, edge_lanes} + edge_lanes_sum;
-        n5 = edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
-        edge_lanes_high <= n5[63:32];
-        edge_lanes <= n5[31:0];
+        n6 = edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
+        edge_lanes_high <= n6[63:32];
+        edge_lanes <= n6[31:0];
       end
-      if (n8) begin
+      if (n9) begin
         useful_next = {useful_high, useful} + useful_sum;
-        n7 = useful_next[63:0] | {64{useful_next[64]}};
-        useful_high <= n7[63:32];
-        useful <= n7[31:0];
+        n8 = useful_next[63:0] | {64{useful_next[64]}};
+        useful_high <= n8[63:32];
+        useful <= n8[31:0];
       end
       if (config_hidden_sum) begin
         config_hidden_next = config_hidden + config_hidden_sum;
@@ -338,7 +339,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (n9) begin
+    if (n10) begin
       write_beats <= 32'h0; read_beats <= 32'h0; fence_stalls <= 32'h0; config_stalls <= 32'h0;
         config_words <= 32'h0; total <= 64'h0;
     end else begin
@@ -383,47 +384,48 @@ module \neuflow_control.fetcher  (
   input wire clk
 );
   reg index = 1'h0;
-  reg [28:0] n4, request__payload_q = 29'h0;
+  reg [28:0] n5, request__payload_q = 29'h0;
   reg [3:0] drop = 4'h0, under_way = 4'h0;
-  wire n1, signal, moves;
-  wire [28:0] n2;
+  wire n2, signal, moves, o__payload_17_data;
+  wire [28:0] n3;
   wire [31:0] o__payload_word;
-  wire [3:0] n3, level;
-  wire [4:0] n5;
-  wire [64:0] o__payload_17;
-  assign o__payload = {o__payload_17[64], o__payload_word};
+  wire [3:0] n4, level;
+  wire [4:0] n6;
+  wire [52:0] o__payload_17;
+  wire [63:54] n1;
+  assign o__payload[31:0] = o__payload_word;
   assign request__payload[30:29] = 2'h3;
   assign request__payload[28:0] = request__payload_q;
   assign moves = o__valid & o__ready;
-  assign n1 = rst | clear;
-  assign n2 = request__payload_q + 3'h4;
+  assign n2 = rst | clear;
+  assign n3 = request__payload_q + 3'h4;
   assign signal = request__valid & request__ready;
-  assign n3 = (under_way - response__valid) + {signal ? 3'h4 : 3'h0};
-  assign n5 = under_way + level;
-  assign o__payload_word = o__payload_17[63:0] >> {index, 5'h0};
+  assign n4 = (under_way - response__valid) + {signal ? 3'h4 : 3'h0};
+  assign n6 = under_way + level;
+  assign o__payload_word = {n1, o__payload_17_data, o__payload_17} >> {index, 5'h0};
   \neuflow_control.fetcher.buffer  buffer (
     .clear(clear), .clk(clk), .i__valid(response__valid & !drop), .level(level),
-      .o__payload(o__payload_17), .o__ready(moves & index), .o__valid(o__valid), .rst(rst),
-      .write_data(i__payload));
+      .o__payload({o__payload[32], n1, o__payload_17_data, o__payload_17}), .o__ready(moves &
+      index), .o__valid(o__valid), .rst(rst), .write_data(i__payload));
   always @(posedge clk) begin
-    if (n1) begin
+    if (n2) begin
       index <= 1'h0; request__payload_q[8:0] <= 9'h0;
     end else begin
       if (moves) index <= index ? 1'h0 : index + 1'h1;
-      if (signal) request__payload_q[8:0] <= n2[8:0];
+      if (signal) request__payload_q[8:0] <= n3[8:0];
     end
   end
   always @(posedge clk) begin
     if (rst) begin
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
-      if (clear | response__valid & |drop) drop <= clear ? n3 : drop - 1'h1;
-      if (clear | signal) begin
-        n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
-        request__payload_q[28:9] <= n4[28:9];
+      if (clear | response__valid & |drop) drop <= clear ? n4 : drop - 1'h1;
+      if (signal | clear) begin
+        n5 = clear ? {host_program[19:0], 9'h0} : signal ? n3 : {20'h0, request__payload_q[8:0]};
+        request__payload_q[28:9] <= n5[28:9];
       end
-      request__valid <= enable & ~clear & (request__valid ? ~signal : n5 <= 3'h4);
-      under_way <= n3;
+      request__valid <= enable & ~clear & (request__valid ? ~signal : n6 <= 3'h4);
+      under_way <= n4;
     end
   end
 endmodule
@@ -487,78 +489,74 @@ module \neuflow_control.sequencer  (
   output wire restart,
   input wire clk
 );
-  reg signal = 1'h0, signal_20 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, steps = 1'h0;
+  reg signal = 1'h0, signal_20 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps =
+    1'h0;
   reg [1:0] empty = 2'h0, state = 2'h0;
   reg [31:0] held = 32'h0, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n15, n7, n20, n17, n25, n26, n12, n4, n3, n16, n14, n24, n21, n5, n6, n2, n9, n13, n19, n8,
-    signal_43, config__payload_last, moves, next_frame, over;
-  wire [19:0] n23;
-  wire [23:0] n11;
-  wire [31:20] n22;
-  wire [31:24] n10;
-  wire [32:0] n18, n1;
+  wire n14, n6, n19, n16, n11, n22, n10, n4, n3, n15, n13, n21, n7, n20, n5, n2, n9, n12, n18, n8,
+    signal_43, config__payload_last, moves, next_frame;
+  wire [32:0] n17, n1;
   wire [7:0] code;
-  assign config__payload = {config__payload_last, at[31:0] + {n22, n23}, held[19:4]};
-  assign {n10, n11} = over ? {host_input[20:0], 11'h0} : input_base + input_step;
+  assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
+    output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
+    11'h0} : 32'h0) : 32'h0), held[19:4]};
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
-  assign {n22, n23} = first ? (held[29:28] == 2'h3 ? output_base : held[29:28] == 2'h2 ? input_base
-    : held[29:28] == 1'h1 ? {host_program[20:0], 11'h0} : 32'h0) : 32'h0;
   assign frame_ends = state == 2'h3;
-  assign restart = n15 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
   assign config__valid = n4 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n4 ? (n7 ? signal & n24 & ~signal_43 : 1'h0) : 1'h0;
+  assign fence_waits = n4 ? (n6 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
   assign n2 = n4 & n3 & moves;
   assign n3 = state == 2'h2;
   assign n4 = busy & !fault;
-  assign n5 = {n3, moves} != 2'h2;
-  assign n6 = {n7, moves} != 2'h2;
-  assign n7 = !state;
+  assign n5 = {n6, moves} != 2'h2;
+  assign n6 = !state;
+  assign n7 = {n3, moves} != 2'h2;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n21, n6, n7 | n8};
+  assign n9 = &{n4, n6 | n8, n20, n5};
   assign moves = signal & signal_43;
-  assign over = n25 | signal_20;
-  assign n12 = next_frame | n26;
-  assign n13 = ~restart & i__ready;
+  assign n10 = next_frame | n22;
+  assign n11 = ~busy;
+  assign n12 = ~restart & i__ready;
   assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ?
-    (n7 ? signal & bad : 1'h0) : 1'h0}};
-  assign n14 = busy & |code;
-  assign n15 = n26 & !error;
-  assign n16 = next_frame & last_frame;
-  assign n17 = moves & n7 & (n20 & at[7:4] == 4'hb);
-  assign n18 = frames_done + 1'h1;
-  assign n19 = rst | next_frame | n15;
-  assign n20 = at[3:0] == 1'h1;
-  assign n21 = {n8, moves} != 2'h2;
+    (n6 ? signal & bad : 1'h0) : 1'h0}};
+  assign n13 = busy & |code;
+  assign n14 = n22 & !error;
+  assign n15 = next_frame & last_frame;
+  assign n16 = moves & n6 & (n19 & at[7:4] == 4'hb);
+  assign n17 = frames_done + 1'h1;
+  assign n18 = rst | n14 | next_frame;
+  assign n19 = at[3:0] == 1'h1;
+  assign n20 = {n8, moves} != 2'h2;
   assign config__payload_last = left == 1'h1;
   assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
-  assign n24 = ~bad;
-  assign signal_43 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n24 & (at[3:0] != 2'h2 |
+  assign n21 = ~bad;
+  assign signal_43 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
-  assign n25 = ~busy;
-  assign n26 = start & n25;
+  assign n22 = start & n11;
   always @(posedge clk) begin
     signal_20 <= n1 == host_ring;
     if (n2) begin
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6, n7 | n3}) steps <= n3;
+    if (&{n4, n5, n6 | n3, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n7 & n4 & moves) held <= at[31:0];
-    if (n12) begin
+    if (n6 & n4 & moves) held <= at[31:0];
+    if (n10) begin
+      over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
-      input_base <= {n10, n11};
+      input_base <= over ? {host_input[20:0], 11'h0} : input_base + input_step;
       ring_index <= (over) ? 32'h0 : n1[31:0];
     end
-    if (n13) begin
+    if (n12) begin
       bad <= ~(i__payload[3:0] == 1'h1 & |i__payload[27:20] | (i__payload[3:0] == 2'h2 |
         i__payload[3:0] == 2'h3)) | |{2'h0, i__payload[19:14]} | |i__payload[31:30];
       at <= i__payload;
@@ -569,36 +567,36 @@ module \neuflow_control.sequencer  (
       error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame <=
         1'h0;
     end else begin
-      if (n14) error <= code;
-      if (n14 | (clear_done | n16) | n15) done <= n14 ? 1'h1 : n15 ? 1'h0 : n16;
-      waiting1 <= (waiting1 + {n17 & at[13]}) - write_done[1];
+      if (n13) error <= code;
+      if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
-      waiting0 <= (waiting0 + {n17 & at[12]}) - write_done[0];
-      last_frame <= n18 >= host_frames;
+      waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
+      last_frame <= n17 >= host_frames;
+    end
+  end
+  always @(posedge clk) begin
+    if (rst | n13) begin
+      busy <= 1'h0;
+    end else begin
+      if (n14 | n15) busy <= n14;
+    end
+  end
+  always @(posedge clk) begin
+    if (n18) begin
+      program_counter <= 32'h0; state <= 2'h0;
+    end else begin
+      if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
+      if (&{n4, n5, {steps, n3, moves} != 2'h3, n7, n20, {config__payload_last, n8, moves} != 2'h3,
+        {n6, at[3:0] == 2'h3, n19, moves} != 4'h9, n6 | n8 | n3}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+        n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin
     if (rst | n14) begin
-      busy <= 1'h0;
-    end else begin
-      if (n16 | n15) busy <= n15;
-    end
-  end
-  always @(posedge clk) begin
-    if (n19) begin
-      program_counter <= 32'h0; state <= 2'h0;
-    end else begin
-      if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, n21, {n8, config__payload_last, moves} != 3'h5, {n7, at[3:0] == 2'h3, moves, n20} !=
-        4'ha, {n3, steps, moves} != 3'h5, n6, n7 | n3 | n8, n5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
-        n20 ? 2'h1 : 2'h2;
-    end
-  end
-  always @(posedge clk) begin
-    if (rst | n15) begin
       frames_done <= 32'h0;
     end else begin
-      if (next_frame) frames_done <= n18[31:0];
+      if (next_frame) frames_done <= n17[31:0];
     end
   end
   always @(posedge clk) begin

@@ -78,17 +78,17 @@ module neuflow_convolver_tile (
   \neuflow_convolver_tile.router  router (
     .awake(awake_148), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
-      .east_in__valid(east_in__valid), .east_moves(east_in__ready),
-      .east_out__payload(east_out__payload), .east_out__valid(east_out__valid),
+      .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
+      .east_out__valid(east_out__valid), .east_takes(east_in__ready),
       .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
-      .local0_moves(local0_in__ready), .o__ready_65(east_out__ready),
-      .o__ready_75(south_out__ready), .o__ready_85(west_out__ready), .router_gated_clk(router_clk),
+      .local0_takes(local0_in__ready), .o__ready_69(east_out__ready),
+      .o__ready_79(south_out__ready), .o__ready_89(west_out__ready), .router_gated_clk(router_clk),
       .router_gated_rst(rst), .south_in__payload(south_in__payload),
-      .south_in__valid(south_in__valid), .south_moves(south_in__ready),
-      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid), .sub(row),
+      .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
+      .south_out__valid(south_out__valid), .south_takes(south_in__ready), .sub(row),
       .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
-      .west_moves(west_in__ready), .west_out__payload(west_out__payload),
-      .west_out__valid(west_out__valid));
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid),
+      .west_takes(west_in__ready));
   neuflow_clock_gate router_gate (.awake(awake_148), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_convolver_tile.tap$150  tap_150 (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -226,7 +226,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1957_16(block[17:16]), .read(read_118),
+      .parameters_valid(parameters_valid), .port_1965_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -312,8 +312,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = signal_25 & ~n33 & no_drain;
   assign weights_read = issue & n21;
   assign weights_free = issue & (pass_ends | config_2[411]);
-  assign awake_132 = |{issue, s12[0], s10[0], s11[0], s1[0], shift, s6[0], s9[0], s7[0], s3[0],
-    s8[0], signal_46, hand_over, s13_q[0], signal_47, s2[0], read_enable, awake, s4[0]} | n4;
+  assign awake_132 = |{issue, s12[0], s8[0], shift, s9[0], s1[0], s7[0], awake, s4[0], s6[0],
+    s11[0], read_enable, signal_46, signal_47, s3[0], s10[0], hand_over, s13_q[0], s2[0]} | n4;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
@@ -339,13 +339,13 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n11 = s2[0] & ~s2[4];
   assign n12 = n34 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_82) : n15;
-  assign n13 = |{n10, n34, n11, s2[0]};
+  assign n13 = |{n34, n10, n11, s2[0]};
   assign n14 = {n10, n11} != 1'h1;
   assign n15 = s2[6] ? next_group : signal_70;
   assign first_channel = config_2[50] ? s2[6] : s2[3];
-  assign n16 = n13 & {n10, n34, n11} != 2'h2 & n14;
+  assign n16 = n13 & {n34, n10, n11} != 3'h4 & n14;
   assign n17 = n10 | n35 & first_channel;
-  assign n18 = n17 | (n35 | absent[0]);
+  assign n18 = (n35 | absent[0]) | n17;
   assign over_61 = $signed({1'h0, signal_60}) + $signed(delta_less_62);
   assign over = $signed({1'h0, signal_55}) + $signed(delta_less);
   assign n19 = n10 | s2[0] & s2[5];
@@ -357,9 +357,9 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n24 = idle | s0_last & group_ends_ends;
   assign n25 = s0_last | n24;
   assign n26 = idle | n36 & block_ends_ends;
-  assign n27 = n26 | n36;
+  assign n27 = n36 | n26;
   assign n28 = idle | n37 & ky_ends_ends;
-  assign n29 = n37 | n28;
+  assign n29 = n28 | n37;
   assign n30 = idle | n37;
   assign n31 = issue | n30;
   assign n32 = signal_25 & begins & full;
@@ -442,8 +442,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{issue, coordinates_gated_rst, s12[0], s10[0], s11[0], s1[0], shift, s6[0], s9[0], s7[0],
-      s3[0], s8[0], signal_46, hand_over, s13_q[0], signal_47, s2[0], read_enable, awake, s4[0]})
+    if (|{coordinates_gated_rst, issue, s12[0], s8[0], shift, s9[0], s1[0], s7[0], awake, s4[0],
+      s6[0], s11[0], read_enable, signal_46, signal_47, s3[0], s10[0], hand_over, s13_q[0], s2[0]})
       begin
       settling <= 3'h6;
     end else begin
@@ -529,7 +529,7 @@ module \neuflow_convolver_tile.convolver.array  (
       end
       if (s1[0] & s1[4] | n10) signal_60 <= n10 ? config_2[310:307] : s1[5] ? config_2[310:307] :
         wraps_63 ? over_61[3:0] : signal_60 + config_2[318:315];
-      if (n10 | s1[0]) signal_55 <= n10 ? config_2[306:303] : s1[4] ? config_2[306:303] : wraps ?
+      if (s1[0] | n10) signal_55 <= n10 ? config_2[306:303] : s1[4] ? config_2[306:303] : wraps ?
         over[3:0] : signal_55 + config_2[314:311];
       if (n19 | n20) tap_y <= n19 ? {{2{config_2[146]}}, config_2[146:131]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config_2[162:155]}));
@@ -608,13 +608,13 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [2:0] signal_30 = 3'h0, settling = 3'h4;
   reg [81:0] signal_23_q = 82'h0, signal_26_q = 82'h0;
   reg [95:0] signal = 96'h0, y_6 = 96'h0;
-  wire n3, n5, n2, n4, n1, n7, n8, n6, n10, n9, make;
+  wire n2, n5, n3, n4, n1, n7, n8, n6, n10, n9, make;
   assign x = signal[79:0];
   assign y = y_6[79:0];
   assign awake = n1 | n2 | n3 | n4;
   assign n1 = {clear, stored} != before_2;
-  assign n2 = make & ~clear;
-  assign n3 = clear & configured;
+  assign n2 = clear & configured;
+  assign n3 = make & ~clear;
   assign n4 = |settling;
   assign make = ~full | take;
   assign n5 = full | !signal_30;
@@ -639,7 +639,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       before_2 <= {clear, stored};
       fed <= make ? signal_26_need <= stored : need <= stored;
       if (n6) count <= (n5 ? 3'h0 : count) + {signal_26_q[80] & signal_26_q[81]};
-      if (n5 & make) free <= signal_26_free;
+      if (make & n5) free <= signal_26_free;
       if (make) begin
         need <= signal_26_need;
         last_row <= signal_26_q[47:32];
@@ -943,7 +943,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h12;
-  wire n33, n17, n8, n32, n15, n24, n13, n12, n7, n2, n31, n1, n3, n4, n6, n5, n30, n27, n28, n19,
+  wire n33, n17, n8, n32, n15, n24, n13, n12, n7, n2, n31, n1, n4, n5, n6, n3, n30, n27, n28, n19,
     n14, n16, n18, n20, n23, n25, n26, n29, signal, signal_19, signal_32, signal_84, signal_91,
     signal_92, all_ends, awake, en, ends, have, i__ready, i__ready_102, i__ready_97, i__valid,
     i__valid_119, inside_2, last_word, o__ready_121, o__valid_122, out__valid, reads, s0_step;
@@ -960,12 +960,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n12;
   assign held = o__valid & ~o__ready;
-  assign awake_129 = |{reads, hand_over, n3, signal, waiting, n4, n5, running, n6, awake} | n7;
+  assign awake_129 = |{reads, hand_over, n3, signal, awake, running, n4, n5, waiting, n6} | n7;
   assign o__ready_121 = n1 ? 1'h0 : i__ready;
   assign signal_92 = ~r3_beat[0] | i__ready_102;
   assign signal_91 = signal_92 & known[2] & available;
   assign acc = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s0_step, s1[0], s6[0], s7_step, s3[0], s8_step, s2[0], s5[0], s4[0]};
+  assign en = |{s0_step, s8_step, s1[0], s7_step, s4[0], s6[0], s5[0], s3[0], s2[0]};
   assign acc_69 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -977,9 +977,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_32 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_97 | signal_92 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_91};
-  assign n3 = config__valid & n32;
-  assign n4 = block[15:0] != told;
-  assign n5 = o__valid & o__ready;
+  assign n3 = o__valid & o__ready;
+  assign n4 = config__valid & n32;
+  assign n5 = block[15:0] != told;
   assign n6 = i__valid_119 & i__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
@@ -1045,7 +1045,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_149), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2196_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2204_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1059,7 +1059,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, drain_gated_rst, hand_over, n3, signal, waiting, n4, n5, running, n6, awake}) begin
+    if (|{reads, drain_gated_rst, hand_over, n3, signal, awake, running, n4, n5, waiting, n6}) begin
       settling <= 5'h12;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1119,7 +1119,7 @@ module \neuflow_convolver_tile.convolver.drain  (
         map_left <= n19 ? config__payload[45:30] - 1'h1 : map_left - 1'h1;
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
-      if (ends | parameters_take) running <= parameters_take;
+      if (parameters_take | ends) running <= parameters_take;
       if (shift | parameters_take) begin
         n21 = parameters_take ? 3'h5 : shift ? n22 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n21[2], n21[0]};
@@ -1395,7 +1395,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2196_0,
+  input wire [1:0] port_2204_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [132:0] config_2,
@@ -1410,8 +1410,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2196_0[0];
-  assign n3 = port_2196_0[0] | n2 | clear;
+  assign n2 = fresh & ~port_2204_0[0];
+  assign n3 = port_2204_0[0] | n2 | clear;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1421,7 +1421,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2196_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2204_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
   assign n6 = drain_gated_rst | n2 | clear;
   always @(posedge drain_gated_clk) begin
@@ -1429,14 +1429,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2196_0[0], mark, n2, clear} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2196_0[0]
+      if ({port_2204_0[0], mark, n2, clear} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2204_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2196_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2204_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1452,16 +1452,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2196_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2204_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2196_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2204_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2196_0[0]) fresh <= 1'h0;
+      if (port_2204_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1606,7 +1606,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [67:0] o__payload;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_104;
-  assign awake = |{starts, pass_done, n8, n9, signal_16, finished, n10} | n11;
+  assign awake = |{pass_done, signal_16, n8, n9, starts, n10, finished} | n11;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1625,11 +1625,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign signal_16 = signal_48 & valid;
   assign signal_31 = signal_107 ? 2'h0 : n33 & n34 ? signal_32 : left;
   assign n7 = signal_16 & last_lap;
-  assign starts = n35 & config__valid & ~(|flushing);
   assign n8 = i__valid_105 & i__ready_104;
   assign n9 = o__valid & o__ready;
-  assign finished = n36 | signal & signal_42 & allowed;
+  assign starts = n35 & config__valid & ~(|flushing);
   assign n10 = released != freed;
+  assign finished = n36 | signal & signal_42 & allowed;
   assign n11 = |settling;
   assign signal_107 = config__payload[5:4] == 1'h1;
   assign n12 = lead <= config__payload[3];
@@ -1640,14 +1640,14 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n16 = n29 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n17 = n16 | n29 | n15;
+  assign n17 = n15 | n29 | n16;
   assign n18 = n35 | n36;
-  assign n19 = n18 | record_ends;
+  assign n19 = record_ends | n18;
   assign n20 = n35 | record_ends;
-  assign n21 = n37 | n20;
+  assign n21 = n20 | n37;
   assign n22 = n35 | n37;
   assign width = config__payload[25:6] - 1'h1;
-  assign n23 = n24 & {n22, rest[2], n7} != 2'h3;
+  assign n23 = n24 & {rest[2], n22, n7} != 3'h5;
   assign rest = signal_32 + {~signal_31};
   assign n24 = n22 | n7;
   assign n25 = signal_23 + 1'h1;
@@ -1711,7 +1711,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, starts, pass_done, n8, n9, signal_16, finished, n10}) begin
+    if (|{writer_gated_rst, pass_done, signal_16, n8, n9, starts, n10, finished}) begin
       settling <= 4'hb;
     end else begin
       if (n11) settling <= settling - 1'h1;
@@ -1759,7 +1759,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n17) linear <= n15 ? config__payload[77:58] : n16 ? linear + config__payload[97:78] :
         next_linear_row;
-      if (n17 & {n16, n15} != 2'h2) linear_row <= n15 ? config__payload[77:58] : next_linear_row;
+      if (n17 & {n15, n16} != 1'h1) linear_row <= n15 ? config__payload[77:58] : next_linear_row;
       if (n19) begin
         record_ends_40 <= n18 ? config__payload[57:42] == 1'h1 : record_left == 1'h1;
         record_left <= n18 ? config__payload[57:42] - 1'h1 : record_left - 1'h1;
@@ -1788,7 +1788,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_76 <= last_phase_y ? 4'h0 : n27[3:0];
         signal_75 <= signal_79;
       end
-      if (s2_valid | n16 | n29) begin
+      if (s2_valid | n29 | n16) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n16 ? signal_75 : n29 ? signal_79 : signal_69 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1909,45 +1909,49 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1957_16,
+  input wire [1:0] port_1965_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
 );
-  reg signal_49 = 1'h0, asks = 1'h1, leads = 1'h0;
+  reg signal_52 = 1'h0, asks = 1'h1, leads = 1'h0, push = 1'h0, push_49 = 1'h0;
   reg [11:0] leading = 12'h0;
   reg [1:0] asked = 2'h0;
-  wire n3, n2, n1, signal_16, awake, awake_53, blocks_clk, read_34, ready_36, room_13, room_14,
-    weights_clk;
-  wire [63:0] value_51;
+  reg [63:0] data = 64'h0;
+  wire n3, n2, n1, signal_16, awake, awake_56, blocks_clk, comes, comes_22, read_35, ready_37,
+    room_13, room_14, weights_clk;
+  wire [63:0] value_54;
   assign i__ready = listening & (leads ? room_14 : room_13);
   assign config__ready = signal_16 & i__payload[67];
-  assign read_34 = asks & ready_36;
+  assign comes = signal_16 & leads;
+  assign read_35 = asks & ready_37;
+  assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
   assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = n3 & {listening, leads, signal_16} != 3'h5;
+  assign n2 = {listening, signal_16, leads} != 3'h6 & n3;
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
-    .awake(awake_53), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .free(parameters_take & port_1957_16[1]), .read_enable(read_34), .ready(ready_36),
-      .rewind(parameters_take & port_1957_16[0]), .room(room_14), .value(value_51),
-      .write_data(i__payload[63:0]), .write_enable(signal_16 & leads));
+    .awake(awake_56), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
+      .comes(comes), .free(parameters_take & port_1965_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_37), .rewind(parameters_take & port_1965_16[0]), .room(room_14),
+      .value(value_54), .write_data(data));
   neuflow_clock_gate blocks_gate (
-    .awake(awake_53), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
+    .awake(awake_56), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store.weights  weights (
-    .awake(awake), .free(free), .read_enable(read), .ready(ready), .rewind(rewind), .room(room_13),
-      .value(value), .weights_gated_clk(weights_clk), .weights_gated_rst(weights_gated_rst),
-      .write_data(i__payload[63:0]), .write_enable(signal_16 & ~leads));
+    .awake(awake), .comes(comes_22), .free(free), .push(push_49), .read_enable(read), .ready(ready),
+      .rewind(rewind), .room(room_13), .value(value), .weights_gated_clk(weights_clk),
+      .weights_gated_rst(weights_gated_rst), .write_data(data));
   neuflow_clock_gate weights_gate (
     .awake(awake), .clk(clk), .gated(weights_clk), .rst(weights_gated_rst));
   always @(posedge clk) begin
-    if (signal_49) parameters <= {value_51, parameters[191:64]};
+    if (signal_52) parameters <= {value_54, parameters[191:64]};
+    if (signal_16) data <= i__payload[63:0];
   end
   always @(posedge clk) begin
     if (n1) begin
       asks <= 1'h1; asked <= 2'h0;
     end else begin
-      if (read_34) begin
+      if (read_35) begin
         asks <= asked != 2'h2;
         asked <= asked + 1'h1;
       end
@@ -1955,11 +1959,13 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   end
   always @(posedge clk) begin
     if (weights_gated_rst) begin
-      parameters_valid <= 1'h0; signal_49 <= 1'h0; leads <= 1'h0; leading <= 12'h0; listening <=
-        1'h0;
+      parameters_valid <= 1'h0; signal_52 <= 1'h0; push_49 <= 1'h0; push <= 1'h0; leads <= 1'h0;
+        leading <= 12'h0; listening <= 1'h0;
     end else begin
       parameters_valid <= ~asks & ~parameters_take;
-      signal_49 <= read_34;
+      signal_52 <= read_35;
+      push_49 <= comes_22;
+      push <= comes;
       if (n2) begin
         leads <= listening ? leading != 1'h1 : |config__payload[12:3];
         leading <= listening ? leading - 1'h1 : {config__payload[12:3], 1'h0} +
@@ -1971,14 +1977,15 @@ module \neuflow_convolver_tile.convolver.weight_store  (
 endmodule
 
 module \neuflow_convolver_tile.convolver.weight_store.blocks  (
-  input wire [63:0] write_data,
-  input wire write_enable,
+  input wire comes,
   input wire read_enable,
   input wire rewind,
   input wire free,
   input wire blocks_gated_clk,
   output wire awake,
   output wire [63:0] value,
+  input wire push,
+  input wire [63:0] write_data,
   output reg room = 1'h1,
   output reg ready = 1'h0,
   input wire blocks_gated_rst
@@ -1987,24 +1994,25 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
   reg [5:0] leaving = 6'h0, oldest = 6'h0, passed = 6'h0, space = 6'h30, tail = 6'h0, unread = 6'h0,
     write_address = 6'h0;
   wire n4, n3, n1;
-  wire [5:0] n2;
-  assign awake = |{write_enable, free, rewind, read_enable} | n1;
+  wire [5:0] n2, left;
+  assign awake = |{free, comes, push, rewind, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
+  assign left = space - push;
   assign n4 = ~free;
   neuflow_ram #(.ADDRESS(6), .DEPTH(48), .WIDTH(64)) ram (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable));
+      .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{write_enable, free, blocks_gated_rst, rewind, read_enable}) begin
+    if (|{free, comes, push, rewind, read_enable, blocks_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | blocks_gated_rst | rewind) begin
+    if (free | rewind | blocks_gated_rst) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2016,12 +2024,12 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
         write_address <= 6'h0;
     end else begin
       tail <= free ? n2 : rewind ? oldest : n2;
-      unread <= n3 ? (unread + passed) + write_enable : (unread + write_enable) - read_enable;
-      ready <= write_enable | (n3 ? |passed | ready : read_enable ? unread > 1'h1 : ready);
-      room <= write_enable ? space > 1'h1 : |space;
-      space <= (space - write_enable) + leaving;
+      unread <= n3 ? (unread + passed) + push : (unread + push) - read_enable;
+      ready <= push | (n3 ? |passed | ready : read_enable ? unread > 1'h1 : ready);
+      room <= comes ? left > 1'h1 : |left;
+      space <= left + leaving;
       if (free) oldest <= n2;
-      if (write_enable) write_address <= write_address == 6'h2f ? 6'h0 : write_address + 1'h1;
+      if (push) write_address <= write_address == 6'h2f ? 6'h0 : write_address + 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
@@ -2034,14 +2042,15 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
 endmodule
 
 module \neuflow_convolver_tile.convolver.weight_store.weights  (
-  input wire [63:0] write_data,
-  input wire write_enable,
+  input wire comes,
   input wire weights_gated_clk,
   output wire awake,
   output wire [63:0] value,
   input wire read_enable,
   input wire rewind,
   input wire free,
+  input wire push,
+  input wire [63:0] write_data,
   output reg room = 1'h1,
   output reg ready = 1'h0,
   input wire weights_gated_rst
@@ -2051,16 +2060,18 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   reg [6:0] leaving = 7'h0, passed = 7'h0, space = 7'h40, unread = 7'h0;
   wire n4, n3, n1;
   wire [5:0] n2;
-  assign awake = |{write_enable, free, rewind, read_enable} | n1;
+  wire [6:0] left;
+  assign awake = |{free, comes, push, rewind, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
+  assign left = space - push;
   assign n4 = ~free;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(64)) ram (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_data), .write_enable(write_enable));
+      .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{write_enable, weights_gated_rst, free, rewind, read_enable}) begin
+    if (|{weights_gated_rst, free, comes, push, rewind, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2079,12 +2090,12 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
         write_address <= 6'h0;
     end else begin
       tail <= free ? n2 : rewind ? oldest : n2;
-      unread <= n3 ? (unread + passed) + write_enable : (unread + write_enable) - read_enable;
-      ready <= write_enable | (n3 ? |passed | ready : read_enable ? unread > 1'h1 : ready);
-      room <= write_enable ? space > 1'h1 : |space;
-      space <= (space - write_enable) + leaving;
+      unread <= n3 ? (unread + passed) + push : (unread + push) - read_enable;
+      ready <= push | (n3 ? |passed | ready : read_enable ? unread > 1'h1 : ready);
+      room <= comes ? left > 1'h1 : |left;
+      space <= left + leaving;
       if (free) oldest <= n2;
-      if (write_enable) write_address <= write_address == 6'h3f ? 6'h0 : write_address + 1'h1;
+      if (push) write_address <= write_address == 6'h3f ? 6'h0 : write_address + 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
@@ -2105,15 +2116,15 @@ module \neuflow_convolver_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_65,
-  input wire o__ready_75,
-  input wire o__ready_85,
+  input wire o__ready_69,
+  input wire o__ready_79,
+  input wire o__ready_89,
   input wire bus__valid,
   input wire router_gated_clk,
-  output wire east_moves,
-  output wire south_moves,
-  output wire west_moves,
-  output wire local0_moves,
+  output wire east_takes,
+  output wire south_takes,
+  output wire west_takes,
+  output wire local0_takes,
   output wire awake,
   output wire bus__ready,
   output wire [34:0] east_out__payload,
@@ -2131,34 +2142,39 @@ module \neuflow_convolver_tile.router  (
     1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
   reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
-    4'h0, west_next_source = 4'h0, west_source = 4'h0, east_peers_q = 4'he, local0_peers_q = 4'he,
-    south_peers_q = 4'he, west_peers_q = 4'he;
-  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
-    local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
-    west_current = 10'h0, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n1, n3, n2, n9, n8, east_last, i__ready_69, i__ready_79, i__ready_89,
-    local0_last, o__valid_94, south_last, west_last;
+    4'h0, west_next_source = 4'h0, west_source = 4'h0;
+  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0,
+    local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
+    south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
+    10'he, west_waiting = 10'h0;
+  wire n7, n10, n6, n5, n4, n2, n1, n3, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+    i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
+    west_moves;
   wire [17:0] o__payload;
-  wire [3:0] n13, signal, moving, names;
-  wire [9:0] n11, n12, signal_29, done, queued;
-  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n12);
-  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n12);
-  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n12);
-  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n12);
-  assign awake = |{bus__valid, east_moves, local0_moves, n1, south_moves, o__valid_94, west_moves,
+  wire [3:0] n13, signal, moving;
+  wire [9:0] n11, n12, signal_29, done, names, queued;
+  assign east_takes = east_armed & !(east_peers & n12);
+  assign south_takes = south_armed & !(south_peers & n12);
+  assign west_takes = west_armed & !(west_peers & n12);
+  assign local0_takes = local0_armed & !(local0_peers & n12);
+  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1,
     n2, n3} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
-  assign n1 = east_out__valid & o__ready_65;
-  assign n2 = west_out__valid & o__ready_85;
-  assign n3 = south_out__valid & o__ready_75;
+  assign local0_moves = local0_in__valid & local0_takes;
+  assign west_moves = west_in__valid & west_takes;
+  assign south_moves = south_in__valid & south_takes;
+  assign east_moves = east_in__valid & east_takes;
+  assign n1 = south_out__valid & o__ready_79;
+  assign n2 = east_out__valid & o__ready_69;
+  assign n3 = west_out__valid & o__ready_89;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
   assign n5 = o__payload[7:4] == 3'h5;
-  assign names = {o__payload[11:9], 1'h0} | signal;
+  assign names = {o__payload[11:9], 1'h0} | {6'h0, signal};
   assign n6 = o__payload[7:4] == 2'h3;
   assign n7 = o__payload[7:4] == 2'h2;
   assign n8 = o__payload[7:4] == 1'h1;
@@ -2170,34 +2186,34 @@ module \neuflow_convolver_tile.router  (
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
   assign n10 = |{6'h0, signal};
   assign n11 = ~done;
-  assign n12 = ~{i__ready_89, i__ready_79, i__ready_69, 1'h0};
+  assign n12 = ~{i__ready_93, i__ready_83, i__ready_73, 1'h0};
   assign n13 = 1'h1 << o__payload[3:0];
   neuflow_link_slice east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_69), .i__valid(moving[1]),
-      .o__payload(east_out__payload), .o__ready(o__ready_65), .o__valid(east_out__valid),
+      east_in__payload : 35'h0), .i__ready(i__ready_73), .i__valid(moving[1]),
+      .o__payload(east_out__payload), .o__ready(o__ready_69), .o__valid(east_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
       2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_79), .i__valid(moving[2]),
-      .o__payload(south_out__payload), .o__ready(o__ready_75), .o__valid(south_out__valid),
+      east_in__payload : 35'h0), .i__ready(i__ready_83), .i__valid(moving[2]),
+      .o__payload(south_out__payload), .o__ready(o__ready_79), .o__valid(south_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
       2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_89), .i__valid(moving[3]),
-      .o__payload(west_out__payload), .o__ready(o__ready_85), .o__valid(west_out__valid),
+      east_in__payload : 35'h0), .i__ready(i__ready_93), .i__valid(moving[3]),
+      .o__payload(west_out__payload), .o__ready(o__ready_89), .o__valid(west_out__valid),
       .rst(router_gated_rst));
   \neuflow_convolver_tile.router.words  words (
     .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_94),
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_98),
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{bus__valid, east_moves, local0_moves, n1, south_moves, o__valid_94, west_moves, n2, n3,
-      router_gated_rst}) begin
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid,
+      router_gated_rst, n1, n2, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2208,26 +2224,25 @@ module \neuflow_convolver_tile.router  (
       local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
         south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; o__ready
         <= 1'h0; west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0;
-        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers_q <= 4'he;
+        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers <= 10'he;
         local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting <= 10'h0; west_current <=
         10'h0; south_waiting <= 10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current
-        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers_q <= 4'he; south_peers_q <= 4'he;
-        east_peers_q <= 4'he;
+        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
+        east_peers <= 10'he;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
-        ~south_ended;
+      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
-      o__ready <= o__valid_94 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
-        local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
-        |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
-        east_waiting) & names != east_peers_q : 1'h0) & ~(|({6'h0, signal} & waits));
+      o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
+        local0_peers : n6 ? |(west_current | west_waiting) & names != west_peers : n7 ?
+        |(south_current | south_waiting) & names != south_peers : n8 ? |(east_current |
+        east_waiting) & names != east_peers : 1'h0) & ~(|(signal & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
@@ -2237,7 +2252,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if (n9 & (o__ready & n5 & n10)) local0_peers_q <= names;
+      if ((o__ready & n5 & n10) & n9) local0_peers <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2250,9 +2265,9 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if ((o__ready & n6 & n10) & n9) west_peers_q <= names;
-      if (n9 & (o__ready & n7 & n10)) south_peers_q <= names;
-      if (n9 & (o__ready & n8 & n10)) east_peers_q <= names;
+      if ((o__ready & n6 & n10) & n9) west_peers <= names;
+      if ((o__ready & n7 & n10) & n9) south_peers <= names;
+      if (n9 & (o__ready & n8 & n10)) east_peers <= names;
     end
   end
 endmodule
@@ -2317,9 +2332,9 @@ module \neuflow_convolver_tile.tap$150  (
   assign local__3__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
-  assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__1__ready, o__ready, local__4__ready, local__2__ready, local__0__ready,
-    local__3__ready};
+  assign awake = i__valid & i__ready | local__0__valid;
+  assign all_ready = &{local__1__ready, o__ready, local__4__ready, local__3__ready, local__2__ready,
+    local__0__ready};
   \neuflow_convolver_tile.tap$150.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_17), .tap_gated_clk(tap_gated_clk),

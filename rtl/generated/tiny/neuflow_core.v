@@ -51,43 +51,44 @@ module neuflow_core (
   reg config1 = 1'h0, read_operand0 = 1'h0, read_operand1 = 1'h0, read_rows0 = 1'h0, read_rows1 =
     1'h0, read_weights0 = 1'h0, read_weights1 = 1'h0, write0 = 1'h0, write1 = 1'h0, write_done0 =
     1'h0, write_done1 = 1'h0;
-  wire n1, n4, n6, n2, n8, n5, n7, n3, n9, awake, awake_430, awake_432, awake_434, awake_436,
-    awake_438, awake_440, awake_442, awake_444, awake_446, awake_448, bus__ready, bus__ready_202,
-    bus__ready_209, bus__ready_216, bus__ready_314, bus__ready_321, bus__ready_328, bus__ready_335,
-    bus__valid, bus__valid_203, bus__valid_210, bus__valid_217, bus__valid_315, bus__valid_322,
-    bus__valid_329, bus__valid_336, busy, clear_done, config__ready, config__ready_180,
-    config__valid, config__valid_181, data__0__ready, data__0__valid, data__1__ready,
-    data__1__valid, done, done_302, done_419, i__ready_262, i__ready_274, i__ready_381,
-    i__ready_393, i__valid_263, i__valid_275, i__valid_382, i__valid_394, o__ready_249,
-    o__ready_255, o__ready_267, o__ready_368, o__ready_374, o__ready_386, o__valid_252,
-    o__valid_258, o__valid_270, o__valid_371, o__valid_377, o__valid_389, o_dest, o_dest_403,
-    operand_line0_clk, operand_line1_clk, read__0__ready, read__0__valid, read__1__ready,
-    read__1__valid, read__2__ready, read__2__valid, read__3__ready, read__3__valid, read__4__ready,
-    read__4__valid, read__5__ready, read__5__valid, read__6__ready, read__6__valid, read_beat,
-    read_error, read_operand0_clk, read_operand1_clk, read_rows0_clk, read_rows1_clk,
-    read_weights0_clk, read_weights1_clk, request__ready_289, request__ready_408,
-    request__valid_292, request__valid_411, response_299, response_418, response__valid,
-    response__valid_227, response__valid_236, response__valid_245, response__valid_346,
-    response__valid_355, response__valid_364, source, source_405, start, tap_clk, write0_clk,
+  wire n1, n4, n6, n2, n8, n5, n7, n3, n9, active, active_436, awake, awake_440, awake_442,
+    awake_444, awake_446, awake_448, awake_450, awake_452, awake_454, awake_456, awake_458,
+    bus__ready, bus__ready_202, bus__ready_209, bus__ready_216, bus__ready_318, bus__ready_325,
+    bus__ready_332, bus__ready_339, bus__valid, bus__valid_203, bus__valid_210, bus__valid_217,
+    bus__valid_319, bus__valid_326, bus__valid_333, bus__valid_340, busy, clear_done, config__ready,
+    config__ready_180, config__valid, config__valid_181, data__0__ready, data__0__valid,
+    data__1__ready, data__1__valid, done, done_306, done_427, i__ready_262, i__ready_280,
+    i__ready_385, i__ready_403, i__valid_263, i__valid_281, i__valid_386, i__valid_404, o__0__ready,
+    o__0__ready_390, o__0__valid, o__0__valid_393, o__1__ready, o__1__ready_396, o__1__valid,
+    o__1__valid_399, o__ready_249, o__ready_255, o__ready_372, o__ready_378, o__valid_252,
+    o__valid_258, o__valid_375, o__valid_381, operand_line0_clk, operand_line1_clk, read__0__ready,
+    read__0__valid, read__1__ready, read__1__valid, read__2__ready, read__2__valid, read__3__ready,
+    read__3__valid, read__4__ready, read__4__valid, read__5__ready, read__5__valid, read__6__ready,
+    read__6__valid, read_beat, read_error, read_operand0_clk, read_operand1_clk, read_rows0_clk,
+    read_rows1_clk, read_weights0_clk, read_weights1_clk, request__ready_293, request__ready_416,
+    request__valid_296, request__valid_419, response_303, response_426, response__valid,
+    response__valid_227, response__valid_236, response__valid_245, response__valid_350,
+    response__valid_359, response__valid_368, source, source_413, start, tap_clk, write0_clk,
     write1_clk, write_beat, write_error;
   wire [19:9] activity__0, activity__1;
   wire [30:0] read__0__payload, read__1__payload, read__2__payload, read__3__payload,
-    read__4__payload, read__5__payload, read__6__payload, request__payload_288,
-    request__payload_407;
+    read__4__payload, read__5__payload, read__6__payload, request__payload_292,
+    request__payload_415;
   wire [31:0] config_hidden, config_stalls, config_words, configuration, cycles, cycles_high,
     dependency, edge_lanes, edge_lanes_high, fence_stalls, fill, frames_done, host_frames,
     host_input, host_output, host_program, host_ring, host_watchdog, idle_tile, mac_cycles,
     map_remainder, map_remainder_high, output_drain, program_counter, read_beats, useful,
     useful_high, wait_input, wait_output, weight_load, write_beats;
-  wire [34:0] i__payload_271, i__payload_390, o__payload_266, o__payload_385;
+  wire [34:0] i__payload_277, i__payload_400, o__0__payload, o__0__payload_389, o__1__payload,
+    o__1__payload_395;
   wire [3:0] cause;
-  wire [48:0] bus__payload, bus__payload_199, bus__payload_206, bus__payload_213, bus__payload_311,
-    bus__payload_318, bus__payload_325, bus__payload_332, config__payload, config__payload_177;
+  wire [48:0] bus__payload, bus__payload_199, bus__payload_206, bus__payload_213, bus__payload_315,
+    bus__payload_322, bus__payload_329, bus__payload_336, config__payload, config__payload_177;
   wire [64:0] response;
-  wire [67:0] i__payload_259, i__payload_378, o__payload_248, o__payload_254, o__payload_367,
-    o__payload_373;
+  wire [67:0] i__payload_259, i__payload_382, o__payload_248, o__payload_254, o__payload_371,
+    o__payload_377;
   wire [68:0] data__0__payload, data__1__payload;
-  wire [7:0] dest, dest_280, dest_282, dest_397, dest_399, dest_401, error;
+  wire [7:0] dest, dest_286, dest_288, dest_407, dest_409, dest_411, error;
   assign {activity[46:41], activity[14:9]} = {config1, write_done1, write1, read_operand1,
     read_weights1, read_rows1, config1, write_done0, write0, read_operand0, read_weights0,
     read_rows0};
@@ -118,32 +119,35 @@ module neuflow_core (
       .read__5__valid(read__5__valid), .read__6__payload(read__6__payload),
       .read__6__ready(read__6__ready), .read__6__valid(read__6__valid), .read_beat(read_beat),
       .read_error(read_error), .response(response), .response_valid({response__valid,
-      response__valid_364, response__valid_355, response__valid_346, response__valid_245,
+      response__valid_368, response__valid_359, response__valid_350, response__valid_245,
       response__valid_236, response__valid_227}), .rst(rst),
-      .write__0__payload(request__payload_288), .write__0__ready(request__ready_289),
-      .write__0__valid(request__valid_292), .write__1__payload(request__payload_407),
-      .write__1__ready(request__ready_408), .write__1__valid(request__valid_411),
-      .write_beat(write_beat), .write_error(write_error), .write_response({response_418,
-      response_299}));
+      .write__0__payload(request__payload_292), .write__0__ready(request__ready_293),
+      .write__0__valid(request__valid_296), .write__1__payload(request__payload_415),
+      .write__1__ready(request__ready_416), .write__1__valid(request__valid_419),
+      .write_beat(write_beat), .write_error(write_error), .write_response({response_426,
+      response_303}));
   neuflow_array array (
     .activity__0({activity[31:20], activity__0[19:16], activity[15], activity__0[14:9],
       activity[8:0]}), .activity__1({activity[63:52], activity__1[19:16], activity[47],
       activity__1[14:9], activity[40:32]}), .clk(clk), .config__payload(config__payload_177),
       .config__ready(config__ready_180), .config__valid(config__valid_181),
-      .operand__0__payload(o__payload_266), .operand__0__ready(o__ready_267),
-      .operand__0__valid(o__valid_270), .operand__1__payload(o__payload_385),
-      .operand__1__ready(o__ready_386), .operand__1__valid(o__valid_389), .operand_dest__0(o_dest),
-      .operand_dest__1(o_dest_403), .rows__0__payload(o__payload_248),
-      .rows__0__ready(o__ready_249), .rows__0__valid(o__valid_252),
-      .rows__1__payload(o__payload_367), .rows__1__ready(o__ready_368),
-      .rows__1__valid(o__valid_371), .rows_dest__0(dest), .rows_dest__1(dest_397), .rst(rst),
-      .weights__0__payload(o__payload_254), .weights__0__ready(o__ready_255),
-      .weights__0__valid(o__valid_258), .weights__1__payload(o__payload_373),
-      .weights__1__ready(o__ready_374), .weights__1__valid(o__valid_377),
-      .weights_dest__0(dest_280), .weights_dest__1(dest_399), .write__0__payload(i__payload_271),
-      .write__0__ready(i__ready_274), .write__0__valid(i__valid_275),
-      .write__1__payload(i__payload_390), .write__1__ready(i__ready_393),
-      .write__1__valid(i__valid_394), .write_source__0(source), .write_source__1(source_405));
+      .operand__0__payload(o__1__payload), .operand__0__ready(o__1__ready),
+      .operand__0__valid(o__1__valid), .operand__1__payload(o__1__payload_395),
+      .operand__1__ready(o__1__ready_396), .operand__1__valid(o__1__valid_399),
+      .partials__0__payload(o__0__payload), .partials__0__ready(o__0__ready),
+      .partials__0__valid(o__0__valid), .partials__1__payload(o__0__payload_389),
+      .partials__1__ready(o__0__ready_390), .partials__1__valid(o__0__valid_393),
+      .rows__0__payload(o__payload_248), .rows__0__ready(o__ready_249),
+      .rows__0__valid(o__valid_252), .rows__1__payload(o__payload_371),
+      .rows__1__ready(o__ready_372), .rows__1__valid(o__valid_375), .rows_dest__0(dest),
+      .rows_dest__1(dest_407), .rst(rst), .weights__0__payload(o__payload_254),
+      .weights__0__ready(o__ready_255), .weights__0__valid(o__valid_258),
+      .weights__1__payload(o__payload_377), .weights__1__ready(o__ready_378),
+      .weights__1__valid(o__valid_381), .weights_dest__0(dest_286), .weights_dest__1(dest_409),
+      .write__0__payload(i__payload_277), .write__0__ready(i__ready_280),
+      .write__0__valid(i__valid_281), .write__1__payload(i__payload_400),
+      .write__1__ready(i__ready_403), .write__1__valid(i__valid_404), .write_source__0(source),
+      .write_source__1(source_413));
   neuflow_control control (
     .activity({activity[63:47], config1, write_done1, write1, read_operand1, read_weights1,
       read_rows1, activity[40:15], config1, write_done0, write0, read_operand0, read_weights0,
@@ -163,75 +167,77 @@ module neuflow_core (
       .response__payload(response), .response__ready(n1), .response__valid(response__valid),
       .rst(rst), .start(start), .useful(useful), .useful_high(useful_high), .wait_input(wait_input),
       .wait_output(wait_output), .weight_load(weight_load), .write_beat(write_beat),
-      .write_beats(write_beats), .write_done({done_419, done_302}), .write_error(write_error));
+      .write_beats(write_beats), .write_done({done_427, done_306}), .write_error(write_error));
   neuflow_operand_line operand_line0 (
-    .awake(awake_438), .clk(operand_line0_clk), .i__payload(i__payload_259),
-      .i__ready(i__ready_262), .i__valid(i__valid_263), .i_dest(dest_282),
-      .o__payload(o__payload_266), .o__ready(o__ready_267), .o__valid(o__valid_270),
-      .o_dest(o_dest), .rst(rst));
+    .active(active), .awake(awake_448), .clk(operand_line0_clk), .i__payload(i__payload_259),
+      .i__ready(i__ready_262), .i__valid(i__valid_263), .i_dest(dest_288),
+      .o__0__payload(o__0__payload), .o__0__ready(o__0__ready), .o__0__valid(o__0__valid),
+      .o__1__payload(o__1__payload), .o__1__ready(o__1__ready), .o__1__valid(o__1__valid),
+      .rst(rst));
   neuflow_clock_gate operand_line0_gate (
-    .awake(awake_438), .clk(clk), .gated(operand_line0_clk), .rst(rst));
+    .awake(awake_448), .clk(clk), .gated(operand_line0_clk), .rst(rst));
   neuflow_operand_line operand_line1 (
-    .awake(awake_448), .clk(operand_line1_clk), .i__payload(i__payload_378),
-      .i__ready(i__ready_381), .i__valid(i__valid_382), .i_dest(dest_401),
-      .o__payload(o__payload_385), .o__ready(o__ready_386), .o__valid(o__valid_389),
-      .o_dest(o_dest_403), .rst(rst));
+    .active(active_436), .awake(awake_458), .clk(operand_line1_clk), .i__payload(i__payload_382),
+      .i__ready(i__ready_385), .i__valid(i__valid_386), .i_dest(dest_411),
+      .o__0__payload(o__0__payload_389), .o__0__ready(o__0__ready_390),
+      .o__0__valid(o__0__valid_393), .o__1__payload(o__1__payload_395),
+      .o__1__ready(o__1__ready_396), .o__1__valid(o__1__valid_399), .rst(rst));
   neuflow_clock_gate operand_line1_gate (
-    .awake(awake_448), .clk(clk), .gated(operand_line1_clk), .rst(rst));
-  neuflow_read_port read_operand0_460 (
-    .awake(awake_434), .bus__payload(bus__payload_206), .bus__ready(bus__ready_209),
-      .bus__valid(bus__valid_210), .clk(read_operand0_clk), .columns(8'h1), .dest(dest_282),
+    .awake(awake_458), .clk(clk), .gated(operand_line1_clk), .rst(rst));
+  neuflow_read_port read_operand0_470 (
+    .awake(awake_444), .bus__payload(bus__payload_206), .bus__ready(bus__ready_209),
+      .bus__valid(bus__valid_210), .clk(read_operand0_clk), .columns(8'h1), .dest(dest_288),
       .kind(4'ha), .o__payload(i__payload_259), .o__ready(i__ready_262), .o__valid(i__valid_263),
       .request__payload(read__2__payload), .request__ready(read__2__ready),
       .request__valid(read__2__valid), .response__payload(response), .response__ready(n2),
       .response__valid(response__valid_245), .rst(rst));
   neuflow_clock_gate read_operand0_gate (
-    .awake(awake_434), .clk(clk), .gated(read_operand0_clk), .rst(rst));
-  neuflow_read_port read_operand1_470 (
-    .awake(awake_444), .bus__payload(bus__payload_325), .bus__ready(bus__ready_328),
-      .bus__valid(bus__valid_329), .clk(read_operand1_clk), .columns(8'h2), .dest(dest_401),
-      .kind(4'ha), .o__payload(i__payload_378), .o__ready(i__ready_381), .o__valid(i__valid_382),
+    .awake(awake_444), .clk(clk), .gated(read_operand0_clk), .rst(rst));
+  neuflow_read_port read_operand1_480 (
+    .awake(awake_454), .bus__payload(bus__payload_329), .bus__ready(bus__ready_332),
+      .bus__valid(bus__valid_333), .clk(read_operand1_clk), .columns(8'h2), .dest(dest_411),
+      .kind(4'ha), .o__payload(i__payload_382), .o__ready(i__ready_385), .o__valid(i__valid_386),
       .request__payload(read__5__payload), .request__ready(read__5__ready),
       .request__valid(read__5__valid), .response__payload(response), .response__ready(n3),
-      .response__valid(response__valid_364), .rst(rst));
+      .response__valid(response__valid_368), .rst(rst));
   neuflow_clock_gate read_operand1_gate (
-    .awake(awake_444), .clk(clk), .gated(read_operand1_clk), .rst(rst));
-  neuflow_read_port read_rows0_456 (
-    .awake(awake_430), .bus__payload(bus__payload), .bus__ready(bus__ready),
+    .awake(awake_454), .clk(clk), .gated(read_operand1_clk), .rst(rst));
+  neuflow_read_port read_rows0_466 (
+    .awake(awake_440), .bus__payload(bus__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .clk(read_rows0_clk), .columns(8'h1), .dest(dest), .kind(4'h8),
       .o__payload(o__payload_248), .o__ready(o__ready_249), .o__valid(o__valid_252),
       .request__payload(read__0__payload), .request__ready(read__0__ready),
       .request__valid(read__0__valid), .response__payload(response), .response__ready(n4),
       .response__valid(response__valid_227), .rst(rst));
   neuflow_clock_gate read_rows0_gate (
-    .awake(awake_430), .clk(clk), .gated(read_rows0_clk), .rst(rst));
-  neuflow_read_port read_rows1_466 (
-    .awake(awake_440), .bus__payload(bus__payload_311), .bus__ready(bus__ready_314),
-      .bus__valid(bus__valid_315), .clk(read_rows1_clk), .columns(8'h2), .dest(dest_397),
-      .kind(4'h8), .o__payload(o__payload_367), .o__ready(o__ready_368), .o__valid(o__valid_371),
+    .awake(awake_440), .clk(clk), .gated(read_rows0_clk), .rst(rst));
+  neuflow_read_port read_rows1_476 (
+    .awake(awake_450), .bus__payload(bus__payload_315), .bus__ready(bus__ready_318),
+      .bus__valid(bus__valid_319), .clk(read_rows1_clk), .columns(8'h2), .dest(dest_407),
+      .kind(4'h8), .o__payload(o__payload_371), .o__ready(o__ready_372), .o__valid(o__valid_375),
       .request__payload(read__3__payload), .request__ready(read__3__ready),
       .request__valid(read__3__valid), .response__payload(response), .response__ready(n5),
-      .response__valid(response__valid_346), .rst(rst));
+      .response__valid(response__valid_350), .rst(rst));
   neuflow_clock_gate read_rows1_gate (
-    .awake(awake_440), .clk(clk), .gated(read_rows1_clk), .rst(rst));
-  neuflow_read_port read_weights0_458 (
-    .awake(awake_432), .bus__payload(bus__payload_199), .bus__ready(bus__ready_202),
-      .bus__valid(bus__valid_203), .clk(read_weights0_clk), .columns(8'h1), .dest(dest_280),
+    .awake(awake_450), .clk(clk), .gated(read_rows1_clk), .rst(rst));
+  neuflow_read_port read_weights0_468 (
+    .awake(awake_442), .bus__payload(bus__payload_199), .bus__ready(bus__ready_202),
+      .bus__valid(bus__valid_203), .clk(read_weights0_clk), .columns(8'h1), .dest(dest_286),
       .kind(4'h9), .o__payload(o__payload_254), .o__ready(o__ready_255), .o__valid(o__valid_258),
       .request__payload(read__1__payload), .request__ready(read__1__ready),
       .request__valid(read__1__valid), .response__payload(response), .response__ready(n6),
       .response__valid(response__valid_236), .rst(rst));
   neuflow_clock_gate read_weights0_gate (
-    .awake(awake_432), .clk(clk), .gated(read_weights0_clk), .rst(rst));
-  neuflow_read_port read_weights1_468 (
-    .awake(awake_442), .bus__payload(bus__payload_318), .bus__ready(bus__ready_321),
-      .bus__valid(bus__valid_322), .clk(read_weights1_clk), .columns(8'h2), .dest(dest_399),
-      .kind(4'h9), .o__payload(o__payload_373), .o__ready(o__ready_374), .o__valid(o__valid_377),
+    .awake(awake_442), .clk(clk), .gated(read_weights0_clk), .rst(rst));
+  neuflow_read_port read_weights1_478 (
+    .awake(awake_452), .bus__payload(bus__payload_322), .bus__ready(bus__ready_325),
+      .bus__valid(bus__valid_326), .clk(read_weights1_clk), .columns(8'h2), .dest(dest_409),
+      .kind(4'h9), .o__payload(o__payload_377), .o__ready(o__ready_378), .o__valid(o__valid_381),
       .request__payload(read__4__payload), .request__ready(read__4__ready),
       .request__valid(read__4__valid), .response__payload(response), .response__ready(n7),
-      .response__valid(response__valid_355), .rst(rst));
+      .response__valid(response__valid_359), .rst(rst));
   neuflow_clock_gate read_weights1_gate (
-    .awake(awake_442), .clk(clk), .gated(read_weights1_clk), .rst(rst));
+    .awake(awake_452), .clk(clk), .gated(read_weights1_clk), .rst(rst));
   neuflow_registers registers (
     .axi__ar__addr(s_axi__ar__addr), .axi__ar__ready(s_axi__ar__ready),
       .axi__ar__valid(s_axi__ar__valid), .axi__aw__addr(s_axi__aw__addr),
@@ -261,33 +267,33 @@ module neuflow_core (
       .local__2__payload(bus__payload_206), .local__2__ready(bus__ready_209),
       .local__2__valid(bus__valid_210), .local__3__payload(bus__payload_213),
       .local__3__ready(bus__ready_216), .local__3__valid(bus__valid_217),
-      .local__4__payload(bus__payload_311), .local__4__ready(bus__ready_314),
-      .local__4__valid(bus__valid_315), .local__5__payload(bus__payload_318),
-      .local__5__ready(bus__ready_321), .local__5__valid(bus__valid_322),
-      .local__6__payload(bus__payload_325), .local__6__ready(bus__ready_328),
-      .local__6__valid(bus__valid_329), .local__7__payload(bus__payload_332),
-      .local__7__ready(bus__ready_335), .local__7__valid(bus__valid_336),
+      .local__4__payload(bus__payload_315), .local__4__ready(bus__ready_318),
+      .local__4__valid(bus__valid_319), .local__5__payload(bus__payload_322),
+      .local__5__ready(bus__ready_325), .local__5__valid(bus__valid_326),
+      .local__6__payload(bus__payload_329), .local__6__ready(bus__ready_332),
+      .local__6__valid(bus__valid_333), .local__7__payload(bus__payload_336),
+      .local__7__ready(bus__ready_339), .local__7__valid(bus__valid_340),
       .o__payload(config__payload_177), .o__ready(config__ready_180), .o__valid(config__valid_181),
       .rst(rst));
   neuflow_clock_gate tap_gate (.awake(awake), .clk(clk), .gated(tap_clk), .rst(rst));
-  neuflow_write_port write0_462 (
-    .awake(awake_436), .bus__payload(bus__payload_213), .bus__ready(bus__ready_216),
+  neuflow_write_port write0_472 (
+    .awake(awake_446), .bus__payload(bus__payload_213), .bus__ready(bus__ready_216),
       .bus__valid(bus__valid_217), .clk(write0_clk), .columns(8'h1),
       .data__payload(data__0__payload), .data__ready(data__0__ready), .data__valid(data__0__valid),
-      .done(done_302), .i__payload(i__payload_271), .i__ready(i__ready_274),
-      .i__valid(i__valid_275), .request__payload(request__payload_288),
-      .request__ready(request__ready_289), .request__valid(request__valid_292),
-      .response(response_299), .rst(rst), .source(source), .source_valid(n8));
-  neuflow_clock_gate write0_gate (.awake(awake_436), .clk(clk), .gated(write0_clk), .rst(rst));
-  neuflow_write_port write1_472 (
-    .awake(awake_446), .bus__payload(bus__payload_332), .bus__ready(bus__ready_335),
-      .bus__valid(bus__valid_336), .clk(write1_clk), .columns(8'h2),
+      .done(done_306), .i__payload(i__payload_277), .i__ready(i__ready_280),
+      .i__valid(i__valid_281), .request__payload(request__payload_292),
+      .request__ready(request__ready_293), .request__valid(request__valid_296),
+      .response(response_303), .rst(rst), .source(source), .source_valid(n8));
+  neuflow_clock_gate write0_gate (.awake(awake_446), .clk(clk), .gated(write0_clk), .rst(rst));
+  neuflow_write_port write1_482 (
+    .awake(awake_456), .bus__payload(bus__payload_336), .bus__ready(bus__ready_339),
+      .bus__valid(bus__valid_340), .clk(write1_clk), .columns(8'h2),
       .data__payload(data__1__payload), .data__ready(data__1__ready), .data__valid(data__1__valid),
-      .done(done_419), .i__payload(i__payload_390), .i__ready(i__ready_393),
-      .i__valid(i__valid_394), .request__payload(request__payload_407),
-      .request__ready(request__ready_408), .request__valid(request__valid_411),
-      .response(response_418), .rst(rst), .source(source_405), .source_valid(n9));
-  neuflow_clock_gate write1_gate (.awake(awake_446), .clk(clk), .gated(write1_clk), .rst(rst));
+      .done(done_427), .i__payload(i__payload_400), .i__ready(i__ready_403),
+      .i__valid(i__valid_404), .request__payload(request__payload_415),
+      .request__ready(request__ready_416), .request__valid(request__valid_419),
+      .response(response_426), .rst(rst), .source(source_413), .source_valid(n9));
+  neuflow_clock_gate write1_gate (.awake(awake_456), .clk(clk), .gated(write1_clk), .rst(rst));
   always @(posedge clk) begin
     if (rst) begin
       config1 <= 1'h0; write_done1 <= 1'h0; write1 <= 1'h0; read_operand1 <= 1'h0; read_weights1 <=
@@ -295,14 +301,14 @@ module neuflow_core (
         read_weights0 <= 1'h0; read_rows0 <= 1'h0;
     end else begin
       config1 <= config__valid & config__ready;
-      write_done1 <= done_419;
-      write1 <= i__valid_394 & i__ready_393;
-      read_operand1 <= o__valid_389 & o__ready_386;
-      read_weights1 <= o__valid_377 & o__ready_374;
-      read_rows1 <= o__valid_371 & o__ready_368;
-      write_done0 <= done_302;
-      write0 <= i__valid_275 & i__ready_274;
-      read_operand0 <= o__valid_270 & o__ready_267;
+      write_done1 <= done_427;
+      write1 <= i__valid_404 & i__ready_403;
+      read_operand1 <= active_436;
+      read_weights1 <= o__valid_381 & o__ready_378;
+      read_rows1 <= o__valid_375 & o__ready_372;
+      write_done0 <= done_306;
+      write0 <= i__valid_281 & i__ready_280;
+      read_operand0 <= active;
       read_weights0 <= o__valid_258 & o__ready_255;
       read_rows0 <= o__valid_252 & o__ready_249;
     end

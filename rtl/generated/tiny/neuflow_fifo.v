@@ -20,7 +20,7 @@ module neuflow_fifo (
   assign signal_12 = some & (~fetched | move);
   assign signal_10 = i__valid & i__ready;
   assign n1 = signal_10 & ~signal_12;
-  assign n2 = signal_12 & ~signal_10 | n1;
+  assign n2 = n1 | signal_12 & ~signal_10;
   assign move = ~o__valid | o__ready;
   neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(35)) ram (
     .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(signal_12),
@@ -37,7 +37,7 @@ module neuflow_fifo (
       end
       if (signal_10) write_address <= write_address == 4'hf ? 4'h0 : write_address + 1'h1;
       if (signal_12) read_address <= read_address == 4'hf ? 4'h0 : read_address + 1'h1;
-      if (move | signal_12) fetched <= signal_12;
+      if (signal_12 | move) fetched <= signal_12;
       if (move) o__valid <= fetched;
     end
   end

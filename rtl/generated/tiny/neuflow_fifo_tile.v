@@ -56,25 +56,25 @@ module neuflow_fifo_tile (
   \neuflow_fifo_tile.router  router (
     .awake(awake_109), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
-      .east_in__valid(east_in__valid), .east_moves(east_in__ready),
-      .east_out__payload(east_out__payload), .east_out__valid(east_out__valid),
+      .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
+      .east_out__valid(east_out__valid), .east_takes(east_in__ready),
       .global_out__payload(global_out__payload), .global_out__valid(global_out__valid),
       .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
-      .local0_moves(local0_in__ready), .local0_out__payload(i__payload_84),
-      .local0_out__valid(i__valid_88), .local1_in__payload(local1_in__payload),
-      .local1_in__valid(local1_in__valid), .local1_moves(local1_in__ready),
-      .local1_out__payload(i__payload_96), .local1_out__valid(i__valid_100),
+      .local0_out__payload(i__payload_84), .local0_out__valid(i__valid_88),
+      .local0_takes(local0_in__ready), .local1_in__payload(local1_in__payload),
+      .local1_in__valid(local1_in__valid), .local1_out__payload(i__payload_96),
+      .local1_out__valid(i__valid_100), .local1_takes(local1_in__ready),
       .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
-      .north_moves(north_in__ready), .north_out__payload(north_out__payload),
-      .north_out__valid(north_out__valid), .o__ready_105(south_out__ready),
-      .o__ready_115(west_out__ready), .o__ready_125(global_out__ready), .o__ready_135(i__ready_87),
-      .o__ready_145(i__ready_99), .o__ready_85(north_out__ready), .o__ready_95(east_out__ready),
-      .router_gated_clk(router_clk), .router_gated_rst(rst), .south_in__payload(south_in__payload),
-      .south_in__valid(south_in__valid), .south_moves(south_in__ready),
-      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid), .sub(row),
-      .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
-      .west_moves(west_in__ready), .west_out__payload(west_out__payload),
-      .west_out__valid(west_out__valid));
+      .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
+      .north_takes(north_in__ready), .o__ready_101(east_out__ready),
+      .o__ready_111(south_out__ready), .o__ready_121(west_out__ready),
+      .o__ready_131(global_out__ready), .o__ready_141(i__ready_87), .o__ready_151(i__ready_99),
+      .o__ready_91(north_out__ready), .router_gated_clk(router_clk), .router_gated_rst(rst),
+      .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
+      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid),
+      .south_takes(south_in__ready), .sub(row), .west_in__payload(west_in__payload),
+      .west_in__valid(west_in__valid), .west_out__payload(west_out__payload),
+      .west_out__valid(west_out__valid), .west_takes(west_in__ready));
   neuflow_clock_gate router_gate (.awake(awake_109), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_fifo_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -95,19 +95,19 @@ module \neuflow_fifo_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_85,
-  input wire o__ready_95,
-  input wire o__ready_105,
-  input wire o__ready_115,
-  input wire o__ready_125,
+  input wire o__ready_91,
+  input wire o__ready_101,
+  input wire o__ready_111,
+  input wire o__ready_121,
+  input wire o__ready_131,
   input wire bus__valid,
   input wire router_gated_clk,
-  output wire north_moves,
-  output wire east_moves,
-  output wire south_moves,
-  output wire west_moves,
-  output wire local0_moves,
-  output wire local1_moves,
+  output wire north_takes,
+  output wire east_takes,
+  output wire south_takes,
+  output wire west_takes,
+  output wire local0_takes,
+  output wire local1_takes,
   output wire awake,
   output wire bus__ready,
   output wire [34:0] north_out__payload,
@@ -124,10 +124,10 @@ module \neuflow_fifo_tile.router  (
   output wire local0_out__valid,
   output wire [34:0] local1_out__payload,
   output wire local1_out__valid,
-  input wire o__ready_135,
+  input wire o__ready_141,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire o__ready_145,
+  input wire o__ready_151,
   input wire [34:0] local1_in__payload,
   input wire local1_in__valid,
   input wire [48:0] bus__payload,
@@ -141,36 +141,42 @@ module \neuflow_fifo_tile.router  (
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, local1_next_source = 4'h0, local1_source
     = 4'h0, north_next_source = 4'h0, north_source = 4'h0, south_next_source = 4'h0, south_source =
     4'h0, west_next_source = 4'h0, west_source = 4'h0;
-  reg [6:0] east_peers_q = 7'h7f, local0_peers_q = 7'h7f, local1_peers_q = 7'h7f, north_peers_q =
-    7'h7f, south_peers_q = 7'h7f, west_peers_q = 7'h7f;
-  reg [9:0] signal_36 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
-    local0_waiting = 10'h0, local1_current = 10'h0, local1_waiting = 10'h0, north_current = 10'h0,
-    north_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0, west_current
-    = 10'h0, west_waiting = 10'h0;
-  wire n15, n14, n16, n13, n12, n11, n10, n9, n8, n2, n3, n4, n6, n1, n7, n5, east_last,
-    i__ready_109, i__ready_119, i__ready_129, i__ready_139, i__ready_149, i__ready_89, i__ready_99,
-    local0_last, local1_last, north_last, o__valid_154, south_last, west_last;
+  reg [9:0] signal_36 = 10'h0, east_current = 10'h0, east_peers = 10'h7f, east_waiting = 10'h0,
+    local0_current = 10'h0, local0_peers = 10'h7f, local0_waiting = 10'h0, local1_current = 10'h0,
+    local1_peers = 10'h7f, local1_waiting = 10'h0, north_current = 10'h0, north_peers = 10'h7f,
+    north_waiting = 10'h0, south_current = 10'h0, south_peers = 10'h7f, south_waiting = 10'h0, waits
+    = 10'h0, west_current = 10'h0, west_peers = 10'h7f, west_waiting = 10'h0;
+  wire n14, n16, n13, n12, n11, n10, n9, n8, n6, n7, n2, n4, n3, n5, n1, n15, east_last, east_moves,
+    i__ready_105, i__ready_115, i__ready_125, i__ready_135, i__ready_145, i__ready_155, i__ready_95,
+    local0_last, local0_moves, local1_last, local1_moves, north_last, north_moves, o__valid_160,
+    south_last, south_moves, west_last, west_moves;
   wire [17:0] o__payload;
-  wire [6:0] signal, moving, names;
-  wire [9:0] n17, n18, signal_35, done, queued;
-  assign north_moves = north_in__valid & north_armed & !(north_peers_q & n18);
-  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n18);
-  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n18);
-  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n18);
-  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n18);
-  assign local1_moves = local1_in__valid & local1_armed & !(local1_peers_q & n18);
-  assign awake = |{n1, bus__valid, n2, n3, n4, n5, n6, o__valid_154, n7, north_moves, west_moves,
-    south_moves, local0_moves, local1_moves, east_moves} | n8;
+  wire [6:0] signal, moving;
+  wire [9:0] n17, n18, signal_35, done, names, queued;
+  assign north_takes = north_armed & !(north_peers & n18);
+  assign east_takes = east_armed & !(east_peers & n18);
+  assign south_takes = south_armed & !(south_peers & n18);
+  assign west_takes = west_armed & !(west_peers & n18);
+  assign local0_takes = local0_armed & !(local0_peers & n18);
+  assign local1_takes = local1_armed & !(local1_peers & n18);
+  assign awake = |{n1, o__valid_160, north_moves, east_moves, n2, bus__valid, local0_moves,
+    local1_moves, n3, n4, n5, n6, west_moves, n7, south_moves} | n8;
   assign moving = (north_moves ? north_current[6:0] : 7'h0) | (east_moves ? east_current[6:0] :
     7'h0) | (south_moves ? south_current[6:0] : 7'h0) | (west_moves ? west_current[6:0] : 7'h0) |
     (local0_moves ? local0_current[6:0] : 7'h0) | (local1_moves ? local1_current[6:0] : 7'h0);
-  assign n1 = global_out__valid & o__ready_125;
-  assign n2 = north_out__valid & o__ready_85;
-  assign n3 = east_out__valid & o__ready_95;
-  assign n4 = south_out__valid & o__ready_105;
-  assign n5 = local1_out__valid & o__ready_145;
-  assign n6 = west_out__valid & o__ready_115;
-  assign n7 = local0_out__valid & o__ready_135;
+  assign n1 = local1_out__valid & o__ready_151;
+  assign north_moves = north_in__valid & north_takes;
+  assign east_moves = east_in__valid & east_takes;
+  assign n2 = south_out__valid & o__ready_111;
+  assign local0_moves = local0_in__valid & local0_takes;
+  assign local1_moves = local1_in__valid & local1_takes;
+  assign n3 = global_out__valid & o__ready_131;
+  assign n4 = west_out__valid & o__ready_121;
+  assign n5 = local0_out__valid & o__ready_141;
+  assign n6 = north_out__valid & o__ready_91;
+  assign west_moves = west_in__valid & west_takes;
+  assign n7 = east_out__valid & o__ready_101;
+  assign south_moves = south_in__valid & south_takes;
   assign n8 = |settling;
   assign local1_last = local1_moves & local1_in__payload[34];
   assign local0_last = local0_moves & local0_in__payload[34];
@@ -179,14 +185,14 @@ module \neuflow_fifo_tile.router  (
   assign east_last = east_moves & east_in__payload[34];
   assign north_last = north_moves & north_in__payload[34];
   assign n9 = o__payload[7:4] == 3'h6;
-  assign names = o__payload[14:8] | signal;
+  assign names = o__payload[14:8] | {3'h0, signal};
   assign n10 = o__payload[7:4] == 3'h5;
   assign n11 = o__payload[7:4] == 2'h3;
   assign n12 = o__payload[7:4] == 2'h2;
   assign n13 = o__payload[7:4] == 1'h1;
   assign n14 = !o__payload[7:4];
   assign signal = |{n13, n12, n11, n10, n9, n14} ? 1'h1 << o__payload[3:0] : 7'h0;
-  assign queued = o__ready ? {3'h0, signal} & signal_36 & n17 : 10'h0;
+  assign queued = o__ready ? signal & signal_36 & n17 : 10'h0;
   assign n15 = o__ready | |done;
   assign signal_35 = o__ready ? signal & (~signal_36 | done) : 10'h0;
   assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
@@ -194,63 +200,63 @@ module \neuflow_fifo_tile.router  (
     local0_current : 10'h0) | (local1_ended ? local1_current : 10'h0);
   assign n16 = |{3'h0, signal};
   assign n17 = ~done;
-  assign n18 = ~{i__ready_149, i__ready_139, i__ready_129, i__ready_119, i__ready_109, i__ready_99,
-    i__ready_89};
+  assign n18 = ~{i__ready_155, i__ready_145, i__ready_135, i__ready_125, i__ready_115, i__ready_105,
+    i__ready_95};
   neuflow_link_slice east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h6 ? local1_in__payload : east_source ==
       3'h5 ? local0_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
       south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ? north_in__payload
-      : 35'h0), .i__ready(i__ready_99), .i__valid(moving[1]), .o__payload(east_out__payload),
-      .o__ready(o__ready_95), .o__valid(east_out__valid), .rst(router_gated_rst));
+      : 35'h0), .i__ready(i__ready_105), .i__valid(moving[1]), .o__payload(east_out__payload),
+      .o__ready(o__ready_101), .o__valid(east_out__valid), .rst(router_gated_rst));
   neuflow_link_slice global_slice (
     .clk(router_gated_clk), .i__payload(global_source == 3'h6 ? local1_in__payload : global_source
       == 3'h5 ? local0_in__payload : global_source == 2'h3 ? west_in__payload : global_source ==
       2'h2 ? south_in__payload : global_source == 1'h1 ? east_in__payload : !global_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_129), .i__valid(moving[4]),
-      .o__payload(global_out__payload), .o__ready(o__ready_125), .o__valid(global_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_135), .i__valid(moving[4]),
+      .o__payload(global_out__payload), .o__ready(o__ready_131), .o__valid(global_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice local0_slice (
     .clk(router_gated_clk), .i__payload(local0_source == 3'h6 ? local1_in__payload : local0_source
       == 3'h5 ? local0_in__payload : local0_source == 2'h3 ? west_in__payload : local0_source ==
       2'h2 ? south_in__payload : local0_source == 1'h1 ? east_in__payload : !local0_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_139), .i__valid(moving[5]),
-      .o__payload(local0_out__payload), .o__ready(o__ready_135), .o__valid(local0_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_145), .i__valid(moving[5]),
+      .o__payload(local0_out__payload), .o__ready(o__ready_141), .o__valid(local0_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice local1_slice (
     .clk(router_gated_clk), .i__payload(local1_source == 3'h6 ? local1_in__payload : local1_source
       == 3'h5 ? local0_in__payload : local1_source == 2'h3 ? west_in__payload : local1_source ==
       2'h2 ? south_in__payload : local1_source == 1'h1 ? east_in__payload : !local1_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_149), .i__valid(moving[6]),
-      .o__payload(local1_out__payload), .o__ready(o__ready_145), .o__valid(local1_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_155), .i__valid(moving[6]),
+      .o__payload(local1_out__payload), .o__ready(o__ready_151), .o__valid(local1_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice north_slice (
     .clk(router_gated_clk), .i__payload(north_source == 3'h6 ? local1_in__payload : north_source ==
       3'h5 ? local0_in__payload : north_source == 2'h3 ? west_in__payload : north_source == 2'h2 ?
       south_in__payload : north_source == 1'h1 ? east_in__payload : !north_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_89), .i__valid(moving[0]),
-      .o__payload(north_out__payload), .o__ready(o__ready_85), .o__valid(north_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_95), .i__valid(moving[0]),
+      .o__payload(north_out__payload), .o__ready(o__ready_91), .o__valid(north_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h6 ? local1_in__payload : south_source ==
       3'h5 ? local0_in__payload : south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ?
       south_in__payload : south_source == 1'h1 ? east_in__payload : !south_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_109), .i__valid(moving[2]),
-      .o__payload(south_out__payload), .o__ready(o__ready_105), .o__valid(south_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_115), .i__valid(moving[2]),
+      .o__payload(south_out__payload), .o__ready(o__ready_111), .o__valid(south_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h6 ? local1_in__payload : west_source ==
       3'h5 ? local0_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
       south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ? north_in__payload
-      : 35'h0), .i__ready(i__ready_119), .i__valid(moving[3]), .o__payload(west_out__payload),
-      .o__ready(o__ready_115), .o__valid(west_out__valid), .rst(router_gated_rst));
+      : 35'h0), .i__ready(i__ready_125), .i__valid(moving[3]), .o__payload(west_out__payload),
+      .o__ready(o__ready_121), .o__valid(west_out__valid), .rst(router_gated_rst));
   \neuflow_fifo_tile.router.words  words (
     .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_154),
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_160),
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, bus__valid, n2, n3, n4, n5, n6, o__valid_154, n7, north_moves, west_moves,
-      router_gated_rst, south_moves, local0_moves, local1_moves, east_moves}) begin
+    if (|{router_gated_rst, n1, o__valid_160, north_moves, east_moves, n2, bus__valid, local0_moves,
+      local1_moves, n3, n4, n5, n6, west_moves, n7, south_moves}) begin
       settling <= 3'h4;
     end else begin
       if (n8) settling <= settling - 1'h1;
@@ -264,36 +270,34 @@ module \neuflow_fifo_tile.router  (
         local1_next_source <= 4'h0; local1_source <= 4'h0; local0_next_source <= 4'h0; local0_source
         <= 4'h0; global_next_source <= 4'h0; global_source <= 4'h0; west_next_source <= 4'h0;
         west_source <= 4'h0; south_next_source <= 4'h0; south_source <= 4'h0; east_next_source <=
-        4'h0; east_source <= 4'h0; north_next_source <= 4'h0; north_source <= 4'h0; local1_peers_q
-        <= 7'h7f; local1_waiting <= 10'h0; local1_current <= 10'h0; local0_waiting <= 10'h0;
+        4'h0; east_source <= 4'h0; north_next_source <= 4'h0; north_source <= 4'h0; local1_peers <=
+        10'h7f; local1_waiting <= 10'h0; local1_current <= 10'h0; local0_waiting <= 10'h0;
         local0_current <= 10'h0; west_waiting <= 10'h0; west_current <= 10'h0; south_waiting <=
         10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current <= 10'h0; north_waiting
-        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; signal_36 <= 10'h0; local0_peers_q <=
-        7'h7f; west_peers_q <= 7'h7f; south_peers_q <= 7'h7f; east_peers_q <= 7'h7f; north_peers_q
-        <= 7'h7f;
+        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; signal_36 <= 10'h0; local0_peers <=
+        10'h7f; west_peers <= 10'h7f; south_peers <= 10'h7f; east_peers <= 10'h7f; north_peers <=
+        10'h7f;
     end else begin
-      local1_armed <= |local1_current & !(local1_peers_q & ~local1_current) & ~local1_last &
+      local1_armed <= |local1_current & !(local1_peers & ~local1_current) & ~local1_last &
         ~local1_ended;
       local1_ended <= local1_last;
-      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
-        ~south_ended;
+      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
-      north_armed <= |north_current & !(north_peers_q & ~north_current) & ~north_last &
-        ~north_ended;
+      north_armed <= |north_current & !(north_peers & ~north_current) & ~north_last & ~north_ended;
       north_ended <= north_last;
-      o__ready <= o__valid_154 & ~o__ready & ~(n9 ? |(local1_current | local1_waiting) & names !=
-        local1_peers_q : n10 ? |(local0_current | local0_waiting) & names != local0_peers_q : n11 ?
-        |(west_current | west_waiting) & names != west_peers_q : n12 ? |(south_current |
-        south_waiting) & names != south_peers_q : n13 ? |(east_current | east_waiting) & names !=
-        east_peers_q : n14 ? |(north_current | north_waiting) & names != north_peers_q : 1'h0) &
-        ~(|({3'h0, signal} & waits));
+      o__ready <= o__valid_160 & ~o__ready & ~(n9 ? |(local1_current | local1_waiting) & names !=
+        local1_peers : n10 ? |(local0_current | local0_waiting) & names != local0_peers : n11 ?
+        |(west_current | west_waiting) & names != west_peers : n12 ? |(south_current |
+        south_waiting) & names != south_peers : n13 ? |(east_current | east_waiting) & names !=
+        east_peers : n14 ? |(north_current | north_waiting) & names != north_peers : 1'h0) &
+        ~(|(signal & waits));
       if (queued[6] & n15) local1_next_source <= o__payload[7:4];
       if ((done[6] | signal_35[6]) & n15) local1_source <= signal_35[6] ? o__payload[7:4] :
         local1_next_source;
@@ -315,7 +319,7 @@ module \neuflow_fifo_tile.router  (
       if (queued[0] & n15) north_next_source <= o__payload[7:4];
       if ((done[0] | signal_35[0]) & n15) north_source <= signal_35[0] ? o__payload[7:4] :
         north_next_source;
-      if ((o__ready & n9 & n16) & n15) local1_peers_q <= names;
+      if (n15 & (o__ready & n9 & n16)) local1_peers <= names;
       if (n15) begin
         local1_waiting <= local1_waiting & n17 | (n9 ? queued : 10'h0);
         local1_current <= local1_current & n17 | local1_waiting & done | (n9 ? signal_35 : 10'h0);
@@ -332,11 +336,11 @@ module \neuflow_fifo_tile.router  (
         waits <= waits & n17 | queued;
         signal_36 <= signal_36 & n17 | waits & done | signal_35;
       end
-      if (n15 & (o__ready & n10 & n16)) local0_peers_q <= names;
-      if (n15 & (o__ready & n11 & n16)) west_peers_q <= names;
-      if (n15 & (o__ready & n12 & n16)) south_peers_q <= names;
-      if ((o__ready & n13 & n16) & n15) east_peers_q <= names;
-      if (n15 & (o__ready & n14 & n16)) north_peers_q <= names;
+      if ((o__ready & n10 & n16) & n15) local0_peers <= names;
+      if ((o__ready & n11 & n16) & n15) west_peers <= names;
+      if ((o__ready & n12 & n16) & n15) south_peers <= names;
+      if ((o__ready & n13 & n16) & n15) east_peers <= names;
+      if ((o__ready & n14 & n16) & n15) north_peers <= names;
     end
   end
 endmodule
@@ -389,8 +393,8 @@ module \neuflow_fifo_tile.tap  (
   wire all_ready, o__valid_13;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_13 & all_ready;
-  assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = local__0__ready & o__ready;
+  assign awake = i__valid & i__ready | local__0__valid;
+  assign all_ready = o__ready & local__0__ready;
   \neuflow_fifo_tile.tap.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_13), .tap_gated_clk(tap_gated_clk),

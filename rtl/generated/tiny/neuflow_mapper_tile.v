@@ -53,22 +53,22 @@ module neuflow_mapper_tile (
   \neuflow_mapper_tile.router  router (
     .awake(awake_107), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
-      .east_in__valid(east_in__valid), .east_moves(east_in__ready),
-      .east_out__payload(east_out__payload), .east_out__valid(east_out__valid),
+      .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
+      .east_out__valid(east_out__valid), .east_takes(east_in__ready),
       .global_out__payload(global_out__payload), .global_out__valid(global_out__valid),
       .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
-      .local0_moves(local0_in__ready), .local0_out__payload(i__payload_93),
-      .local0_out__valid(i__valid_97), .north_in__payload(north_in__payload),
-      .north_in__valid(north_in__valid), .north_moves(north_in__ready),
-      .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
-      .o__ready_105(west_out__ready), .o__ready_115(global_out__ready), .o__ready_125(i__ready_96),
-      .o__ready_75(north_out__ready), .o__ready_85(east_out__ready), .o__ready_95(south_out__ready),
-      .router_gated_clk(router_clk), .router_gated_rst(rst), .south_in__payload(south_in__payload),
-      .south_in__valid(south_in__valid), .south_moves(south_in__ready),
-      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid), .sub(row),
-      .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
-      .west_moves(west_in__ready), .west_out__payload(west_out__payload),
-      .west_out__valid(west_out__valid));
+      .local0_out__payload(i__payload_93), .local0_out__valid(i__valid_97),
+      .local0_takes(local0_in__ready), .north_in__payload(north_in__payload),
+      .north_in__valid(north_in__valid), .north_out__payload(north_out__payload),
+      .north_out__valid(north_out__valid), .north_takes(north_in__ready),
+      .o__ready_100(south_out__ready), .o__ready_110(west_out__ready),
+      .o__ready_120(global_out__ready), .o__ready_130(i__ready_96), .o__ready_80(north_out__ready),
+      .o__ready_90(east_out__ready), .router_gated_clk(router_clk), .router_gated_rst(rst),
+      .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
+      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid),
+      .south_takes(south_in__ready), .sub(row), .west_in__payload(west_in__payload),
+      .west_in__valid(west_in__valid), .west_out__payload(west_out__payload),
+      .west_out__valid(west_out__valid), .west_takes(west_in__ready));
   neuflow_clock_gate router_gate (.awake(awake_107), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_mapper_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -90,18 +90,18 @@ module \neuflow_mapper_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_75,
-  input wire o__ready_85,
-  input wire o__ready_95,
-  input wire o__ready_105,
-  input wire o__ready_115,
+  input wire o__ready_80,
+  input wire o__ready_90,
+  input wire o__ready_100,
+  input wire o__ready_110,
+  input wire o__ready_120,
   input wire bus__valid,
   input wire router_gated_clk,
-  output wire north_moves,
-  output wire east_moves,
-  output wire south_moves,
-  output wire west_moves,
-  output wire local0_moves,
+  output wire north_takes,
+  output wire east_takes,
+  output wire south_takes,
+  output wire west_takes,
+  output wire local0_takes,
   output wire awake,
   output wire bus__ready,
   output wire [34:0] north_out__payload,
@@ -116,7 +116,7 @@ module \neuflow_mapper_tile.router  (
   output wire global_out__valid,
   output wire [34:0] local0_out__payload,
   output wire local0_out__valid,
-  input wire o__ready_125,
+  input wire o__ready_130,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
   input wire [48:0] bus__payload,
@@ -130,40 +130,45 @@ module \neuflow_mapper_tile.router  (
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, north_next_source = 4'h0, north_source =
     4'h0, south_next_source = 4'h0, south_source = 4'h0, west_next_source = 4'h0, west_source =
     4'h0;
-  reg [5:0] east_peers_q = 6'h3f, local0_peers_q = 6'h3f, north_peers_q = 6'h3f, south_peers_q =
-    6'h3f, west_peers_q = 6'h3f;
-  reg [9:0] signal_33 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
-    local0_waiting = 10'h0, north_current = 10'h0, north_waiting = 10'h0, south_current = 10'h0,
-    south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_waiting = 10'h0;
-  wire n12, n14, n11, n10, n9, n8, n7, n20, n22, n24, n1, n2, n3, n4, n5, n6, n13, n17, east_last,
-    i__ready_109, i__ready_119, i__ready_129, i__ready_79, i__ready_89, i__ready_99, local0_last,
-    north_last, o__valid_134, south_last, west_last;
+  reg [9:0] signal_33 = 10'h0, east_current = 10'h0, east_peers = 10'h3f, east_waiting = 10'h0,
+    local0_current = 10'h0, local0_peers = 10'h3f, local0_waiting = 10'h0, north_current = 10'h0,
+    north_peers = 10'h3f, north_waiting = 10'h0, south_current = 10'h0, south_peers = 10'h3f,
+    south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers = 10'h3f, west_waiting =
+    10'h0;
+  wire n12, n14, n11, n10, n9, n8, n7, n1, n2, n3, n4, n5, n6, n13, east_last, east_moves,
+    i__ready_104, i__ready_114, i__ready_124, i__ready_134, i__ready_84, i__ready_94, local0_last,
+    local0_moves, north_last, north_moves, o__valid_139, south_last, south_moves, west_last,
+    west_moves;
   wire [17:0] o__payload;
-  wire [4:0] n18;
-  wire [5:0] signal, moving, names;
-  wire [5:1] n19, n21;
-  wire [9:0] n15, n16, signal_32, done, queued;
-  wire [9:1] n23;
-  assign north_moves = north_in__valid & north_armed & !(north_peers_q & n16);
-  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n16);
-  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n16);
-  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n16);
-  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n16);
-  assign {n17, n18} = east_moves ? east_current[5:0] : 6'h0;
-  assign {n19, n20} = (north_moves ? north_current[5:0] : 6'h0) | {n17, n18};
-  assign {n21, n22} = {n19, n20} | (south_moves ? south_current[5:0] : 6'h0) | (west_moves ?
-    west_current[5:0] : 6'h0);
-  assign {n23, n24} = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
+  wire [1:0] n18, n20, n22;
+  wire [5:0] signal, moving;
+  wire [5:2] n17, n19;
+  wire [9:0] n15, n16, signal_32, done, names, queued;
+  wire [9:2] n21;
+  assign north_takes = north_armed & !(north_peers & n16);
+  assign east_takes = east_armed & !(east_peers & n16);
+  assign south_takes = south_armed & !(south_peers & n16);
+  assign west_takes = west_armed & !(west_peers & n16);
+  assign local0_takes = local0_armed & !(local0_peers & n16);
+  assign {n17, n18} = south_moves ? south_current[5:0] : 6'h0;
+  assign {n19, n20} = local0_moves ? local0_current[5:0] : 6'h0;
+  assign {n21, n22} = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
     (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0);
-  assign awake = |{n1, n2, n3, n4, n5, n6, bus__valid, local0_moves, west_moves, south_moves,
-    north_moves, east_moves, o__valid_134} | n7;
-  assign moving = {n21, n22} | (local0_moves ? local0_current[5:0] : 6'h0);
-  assign n1 = north_out__valid & o__ready_75;
-  assign n2 = east_out__valid & o__ready_85;
-  assign n3 = south_out__valid & o__ready_95;
-  assign n4 = west_out__valid & o__ready_105;
-  assign n5 = global_out__valid & o__ready_115;
-  assign n6 = local0_out__valid & o__ready_125;
+  assign awake = |{n1, n2, n3, n4, n5, n6, east_moves, south_moves, o__valid_139, local0_moves,
+    north_moves, west_moves, bus__valid} | n7;
+  assign moving = (north_moves ? north_current[5:0] : 6'h0) | (east_moves ? east_current[5:0] :
+    6'h0) | {n17, n18} | (west_moves ? west_current[5:0] : 6'h0) | {n19, n20};
+  assign n1 = north_out__valid & o__ready_80;
+  assign n2 = east_out__valid & o__ready_90;
+  assign n3 = south_out__valid & o__ready_100;
+  assign n4 = west_out__valid & o__ready_110;
+  assign n5 = global_out__valid & o__ready_120;
+  assign n6 = local0_out__valid & o__ready_130;
+  assign east_moves = east_in__valid & east_takes;
+  assign south_moves = south_in__valid & south_takes;
+  assign local0_moves = local0_in__valid & local0_takes;
+  assign north_moves = north_in__valid & north_takes;
+  assign west_moves = west_in__valid & west_takes;
   assign n7 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -171,7 +176,7 @@ module \neuflow_mapper_tile.router  (
   assign east_last = east_moves & east_in__payload[34];
   assign north_last = north_moves & north_in__payload[34];
   assign n8 = o__payload[7:4] == 3'h5;
-  assign names = o__payload[13:8] | signal;
+  assign names = o__payload[13:8] | {4'h0, signal};
   assign n9 = o__payload[7:4] == 2'h3;
   assign n10 = o__payload[7:4] == 2'h2;
   assign n11 = o__payload[7:4] == 1'h1;
@@ -179,55 +184,55 @@ module \neuflow_mapper_tile.router  (
   assign signal = |{n12, n8, n9, n10, n11} ? 1'h1 << o__payload[3:0] : 6'h0;
   assign n13 = o__ready | |done;
   assign queued = o__ready ? {4'h0, signal} & signal_33 & n15 : 10'h0;
-  assign signal_32 = o__ready ? signal & (~signal_33 | done) : 10'h0;
-  assign done = {n23, n24} | (local0_ended ? local0_current : 10'h0);
+  assign signal_32 = o__ready ? {4'h0, signal} & (~signal_33 | done) : 10'h0;
+  assign done = {n21, n22} | (local0_ended ? local0_current : 10'h0);
   assign n14 = |{4'h0, signal};
   assign n15 = ~done;
-  assign n16 = ~{i__ready_129, i__ready_119, i__ready_109, i__ready_99, i__ready_89, i__ready_79};
+  assign n16 = ~{i__ready_134, i__ready_124, i__ready_114, i__ready_104, i__ready_94, i__ready_84};
   neuflow_link_slice east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-      east_in__payload : !east_source ? north_in__payload : 35'h0), .i__ready(i__ready_89),
-      .i__valid(moving[1]), .o__payload(east_out__payload), .o__ready(o__ready_85),
+      east_in__payload : !east_source ? north_in__payload : 35'h0), .i__ready(i__ready_94),
+      .i__valid(moving[1]), .o__payload(east_out__payload), .o__ready(o__ready_90),
       .o__valid(east_out__valid), .rst(router_gated_rst));
   neuflow_link_slice global_slice (
     .clk(router_gated_clk), .i__payload(global_source == 3'h5 ? local0_in__payload : global_source
       == 2'h3 ? west_in__payload : global_source == 2'h2 ? south_in__payload : global_source == 1'h1
-      ? east_in__payload : !global_source ? north_in__payload : 35'h0), .i__ready(i__ready_119),
-      .i__valid(moving[4]), .o__payload(global_out__payload), .o__ready(o__ready_115),
+      ? east_in__payload : !global_source ? north_in__payload : 35'h0), .i__ready(i__ready_124),
+      .i__valid(moving[4]), .o__payload(global_out__payload), .o__ready(o__ready_120),
       .o__valid(global_out__valid), .rst(router_gated_rst));
   neuflow_link_slice local0_slice (
     .clk(router_gated_clk), .i__payload(local0_source == 3'h5 ? local0_in__payload : local0_source
       == 2'h3 ? west_in__payload : local0_source == 2'h2 ? south_in__payload : local0_source == 1'h1
-      ? east_in__payload : !local0_source ? north_in__payload : 35'h0), .i__ready(i__ready_129),
-      .i__valid(moving[5]), .o__payload(local0_out__payload), .o__ready(o__ready_125),
+      ? east_in__payload : !local0_source ? north_in__payload : 35'h0), .i__ready(i__ready_134),
+      .i__valid(moving[5]), .o__payload(local0_out__payload), .o__ready(o__ready_130),
       .o__valid(local0_out__valid), .rst(router_gated_rst));
   neuflow_link_slice north_slice (
     .clk(router_gated_clk), .i__payload(north_source == 3'h5 ? local0_in__payload : north_source ==
       2'h3 ? west_in__payload : north_source == 2'h2 ? south_in__payload : north_source == 1'h1 ?
-      east_in__payload : !north_source ? north_in__payload : 35'h0), .i__ready(i__ready_79),
-      .i__valid(moving[0]), .o__payload(north_out__payload), .o__ready(o__ready_75),
+      east_in__payload : !north_source ? north_in__payload : 35'h0), .i__ready(i__ready_84),
+      .i__valid(moving[0]), .o__payload(north_out__payload), .o__ready(o__ready_80),
       .o__valid(north_out__valid), .rst(router_gated_rst));
   neuflow_link_slice south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
       2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
-      east_in__payload : !south_source ? north_in__payload : 35'h0), .i__ready(i__ready_99),
-      .i__valid(moving[2]), .o__payload(south_out__payload), .o__ready(o__ready_95),
+      east_in__payload : !south_source ? north_in__payload : 35'h0), .i__ready(i__ready_104),
+      .i__valid(moving[2]), .o__payload(south_out__payload), .o__ready(o__ready_100),
       .o__valid(south_out__valid), .rst(router_gated_rst));
   neuflow_link_slice west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
       2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-      east_in__payload : !west_source ? north_in__payload : 35'h0), .i__ready(i__ready_109),
-      .i__valid(moving[3]), .o__payload(west_out__payload), .o__ready(o__ready_105),
+      east_in__payload : !west_source ? north_in__payload : 35'h0), .i__ready(i__ready_114),
+      .i__valid(moving[3]), .o__payload(west_out__payload), .o__ready(o__ready_110),
       .o__valid(west_out__valid), .rst(router_gated_rst));
   \neuflow_mapper_tile.router.words  words (
     .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_134),
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_139),
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, n2, n3, n4, n5, n6, bus__valid, local0_moves, west_moves, south_moves, north_moves,
-      router_gated_rst, east_moves, o__valid_134}) begin
+    if (|{n1, n2, n3, n4, n5, n6, east_moves, south_moves, o__valid_139, router_gated_rst,
+      local0_moves, north_moves, west_moves, bus__valid}) begin
       settling <= 3'h4;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -241,49 +246,47 @@ module \neuflow_mapper_tile.router  (
         local0_source <= 4'h0; global_next_source <= 4'h0; global_source <= 4'h0; west_next_source
         <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0; south_source <= 4'h0;
         east_next_source <= 4'h0; east_source <= 4'h0; north_next_source <= 4'h0; north_source <=
-        4'h0; local0_peers_q <= 6'h3f; local0_waiting <= 10'h0; local0_current <= 10'h0;
-        west_waiting <= 10'h0; west_current <= 10'h0; south_waiting <= 10'h0; south_current <=
-        10'h0; east_waiting <= 10'h0; east_current <= 10'h0; north_waiting <= 10'h0; north_current
-        <= 10'h0; waits <= 10'h0; signal_33 <= 10'h0; west_peers_q <= 6'h3f; south_peers_q <= 6'h3f;
-        east_peers_q <= 6'h3f; north_peers_q <= 6'h3f;
+        4'h0; local0_peers <= 10'h3f; local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting
+        <= 10'h0; west_current <= 10'h0; south_waiting <= 10'h0; south_current <= 10'h0;
+        east_waiting <= 10'h0; east_current <= 10'h0; north_waiting <= 10'h0; north_current <=
+        10'h0; waits <= 10'h0; signal_33 <= 10'h0; west_peers <= 10'h3f; south_peers <= 10'h3f;
+        east_peers <= 10'h3f; north_peers <= 10'h3f;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
-        ~south_ended;
+      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
-      north_armed <= |north_current & !(north_peers_q & ~north_current) & ~north_last &
-        ~north_ended;
+      north_armed <= |north_current & !(north_peers & ~north_current) & ~north_last & ~north_ended;
       north_ended <= north_last;
-      o__ready <= o__valid_134 & ~o__ready & ~(n8 ? |(local0_current | local0_waiting) & names !=
-        local0_peers_q : n9 ? |(west_current | west_waiting) & names != west_peers_q : n10 ?
-        |(south_current | south_waiting) & names != south_peers_q : n11 ? |(east_current |
-        east_waiting) & names != east_peers_q : n12 ? |(north_current | north_waiting) & names !=
-        north_peers_q : 1'h0) & ~(|({4'h0, signal} & waits));
+      o__ready <= o__valid_139 & ~o__ready & ~(n8 ? |(local0_current | local0_waiting) & names !=
+        local0_peers : n9 ? |(west_current | west_waiting) & names != west_peers : n10 ?
+        |(south_current | south_waiting) & names != south_peers : n11 ? |(east_current |
+        east_waiting) & names != east_peers : n12 ? |(north_current | north_waiting) & names !=
+        north_peers : 1'h0) & ~(|({4'h0, signal} & waits));
       if (n13 & queued[5]) local0_next_source <= o__payload[7:4];
-      if (n13 & (signal_32[5] | done[5])) local0_source <= signal_32[5] ? o__payload[7:4] :
+      if (n13 & (done[5] | signal_32[5])) local0_source <= signal_32[5] ? o__payload[7:4] :
         local0_next_source;
       if (n13 & queued[4]) global_next_source <= o__payload[7:4];
-      if (n13 & (signal_32[4] | done[4])) global_source <= signal_32[4] ? o__payload[7:4] :
+      if (n13 & (done[4] | signal_32[4])) global_source <= signal_32[4] ? o__payload[7:4] :
         global_next_source;
       if (n13 & queued[3]) west_next_source <= o__payload[7:4];
-      if (n13 & (signal_32[3] | done[3])) west_source <= signal_32[3] ? o__payload[7:4] :
+      if (n13 & (done[3] | signal_32[3])) west_source <= signal_32[3] ? o__payload[7:4] :
         west_next_source;
       if (n13 & queued[2]) south_next_source <= o__payload[7:4];
-      if (n13 & (signal_32[2] | done[2])) south_source <= signal_32[2] ? o__payload[7:4] :
+      if (n13 & (done[2] | signal_32[2])) south_source <= signal_32[2] ? o__payload[7:4] :
         south_next_source;
       if (n13 & queued[1]) east_next_source <= o__payload[7:4];
-      if (n13 & (signal_32[1] | done[1])) east_source <= signal_32[1] ? o__payload[7:4] :
+      if (n13 & (done[1] | signal_32[1])) east_source <= signal_32[1] ? o__payload[7:4] :
         east_next_source;
       if (n13 & queued[0]) north_next_source <= o__payload[7:4];
-      if (n13 & (signal_32[0] | done[0])) north_source <= signal_32[0] ? o__payload[7:4] :
+      if (n13 & (done[0] | signal_32[0])) north_source <= signal_32[0] ? o__payload[7:4] :
         north_next_source;
-      if (n13 & (o__ready & n8 & n14)) local0_peers_q <= names;
+      if (n13 & (o__ready & n8 & n14)) local0_peers <= names;
       if (n13) begin
         local0_waiting <= local0_waiting & n15 | (n8 ? queued : 10'h0);
         local0_current <= local0_current & n15 | local0_waiting & done | (n8 ? signal_32 : 10'h0);
@@ -298,10 +301,10 @@ module \neuflow_mapper_tile.router  (
         waits <= waits & n15 | queued;
         signal_33 <= signal_33 & n15 | waits & done | signal_32;
       end
-      if (n13 & (o__ready & n9 & n14)) west_peers_q <= names;
-      if ((o__ready & n10 & n14) & n13) south_peers_q <= names;
-      if (n13 & (o__ready & n11 & n14)) east_peers_q <= names;
-      if (n13 & (o__ready & n12 & n14)) north_peers_q <= names;
+      if (n13 & (o__ready & n9 & n14)) west_peers <= names;
+      if ((o__ready & n10 & n14) & n13) south_peers <= names;
+      if (n13 & (o__ready & n11 & n14)) east_peers <= names;
+      if (n13 & (o__ready & n12 & n14)) north_peers <= names;
     end
   end
 endmodule
@@ -358,7 +361,7 @@ module \neuflow_mapper_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = o__ready & local__1__ready & local__0__ready;
+  assign all_ready = o__ready & local__0__ready & local__1__ready;
   \neuflow_mapper_tile.tap.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_14), .tap_gated_clk(tap_gated_clk),

@@ -5,25 +5,39 @@ module neuflow_operand_line (
   input wire [67:0] i__payload,
   input wire i__valid,
   input wire [7:0] i_dest,
-  input wire o__ready,
+  input wire o__0__ready,
+  input wire o__1__ready,
   output wire i__ready,
-  output wire [34:0] o__payload,
-  output wire o__valid,
-  output reg o_dest = 1'h0,
+  output wire [34:0] o__0__payload,
+  output wire o__0__valid,
+  output wire [34:0] o__1__payload,
+  output wire o__1__valid,
+  output wire active,
   output wire awake,
   input wire clk
 );
-  wire n1;
-  assign awake = o__valid & o__ready | n1;
+  reg dest = 1'h0;
+  wire n1, i__ready_26, i__ready_32, o__ready_25, o__valid_24;
+  wire [34:0] i__payload_20;
+  assign active = o__valid_24 & o__ready_25;
+  assign awake = |{active, n1, o__0__valid & o__0__ready, o__1__valid & o__1__ready};
+  assign o__ready_25 = dest ? i__ready_32 : dest ? 1'h0 : i__ready_26;
   assign n1 = i__valid & i__ready;
   \neuflow_operand_line.narrow  narrow (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
+      .o__payload(i__payload_20), .o__ready(o__ready_25), .o__valid(o__valid_24), .rst(rst));
+  neuflow_link_slice to_convolver (
+    .clk(clk), .i__payload(i__payload_20), .i__ready(i__ready_26), .i__valid(dest ? 1'h0 :
+      o__valid_24), .o__payload(o__0__payload), .o__ready(o__0__ready), .o__valid(o__0__valid),
+      .rst(rst));
+  neuflow_link_slice to_operator (
+    .clk(clk), .i__payload(i__payload_20), .i__ready(i__ready_32), .i__valid(dest ? o__valid_24 :
+      1'h0), .o__payload(o__1__payload), .o__ready(o__1__ready), .o__valid(o__1__valid), .rst(rst));
   always @(posedge clk) begin
     if (rst) begin
-      o_dest <= 1'h0;
+      dest <= 1'h0;
     end else begin
-      if (n1) o_dest <= i_dest[0];
+      if (n1) dest <= i_dest[0];
     end
   end
 endmodule
@@ -32,9 +46,9 @@ module \neuflow_operand_line.narrow  (
   input wire rst,
   input wire [67:0] i__payload,
   input wire i__valid,
-  input wire o__ready,
   output wire o__valid,
   output wire i__ready,
+  input wire o__ready,
   output wire [34:0] o__payload,
   input wire clk
 );

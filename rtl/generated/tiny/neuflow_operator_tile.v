@@ -71,32 +71,32 @@ module neuflow_operator_tile (
   \neuflow_operator_tile.router  router (
     .awake(awake_168), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
-      .east_in__valid(east_in__valid), .east_moves(east_in__ready),
-      .east_out__payload(east_out__payload), .east_out__valid(east_out__valid),
+      .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
+      .east_out__valid(east_out__valid), .east_takes(east_in__ready),
       .global_in__payload(global_in__payload), .global_in__valid(global_in__valid),
-      .global_moves(global_in__ready), .global_out__payload(global_out__payload),
-      .global_out__valid(global_out__valid), .local0_in__payload(local0_in__payload),
-      .local0_in__valid(local0_in__valid), .local0_moves(local0_in__ready),
-      .local0_out__payload(a__payload), .local0_out__valid(a__valid),
+      .global_out__payload(global_out__payload), .global_out__valid(global_out__valid),
+      .global_takes(global_in__ready), .local0_in__payload(local0_in__payload),
+      .local0_in__valid(local0_in__valid), .local0_out__payload(a__payload),
+      .local0_out__valid(a__valid), .local0_takes(local0_in__ready),
       .local1_in__payload(local1_in__payload), .local1_in__valid(local1_in__valid),
-      .local1_moves(local1_in__ready), .local1_out__payload(b__payload),
-      .local1_out__valid(b__valid), .local2_in__payload(local2_in__payload),
-      .local2_in__valid(local2_in__valid), .local2_moves(local2_in__ready),
-      .local2_out__payload(a__payload_128), .local2_out__valid(a__valid_132),
+      .local1_out__payload(b__payload), .local1_out__valid(b__valid),
+      .local1_takes(local1_in__ready), .local2_in__payload(local2_in__payload),
+      .local2_in__valid(local2_in__valid), .local2_out__payload(a__payload_128),
+      .local2_out__valid(a__valid_132), .local2_takes(local2_in__ready),
       .local3_out__payload(b__payload_134), .local3_out__valid(b__valid_138),
       .local4_out__payload(i__payload_140), .local4_out__valid(i__valid_144),
       .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
-      .north_moves(north_in__ready), .north_out__payload(north_out__payload),
-      .north_out__valid(north_out__valid), .o__ready_105(north_out__ready),
-      .o__ready_115(east_out__ready), .o__ready_125(south_out__ready),
-      .o__ready_135(west_out__ready), .o__ready_145(global_out__ready), .o__ready_155(a__ready),
-      .o__ready_165(b__ready), .o__ready_175(a__ready_131), .o__ready_185(b__ready_137),
-      .o__ready_195(i__ready_143), .router_gated_clk(router_clk), .router_gated_rst(rst),
+      .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
+      .north_takes(north_in__ready), .o__ready_113(north_out__ready),
+      .o__ready_123(east_out__ready), .o__ready_133(south_out__ready),
+      .o__ready_143(west_out__ready), .o__ready_153(global_out__ready), .o__ready_163(a__ready),
+      .o__ready_173(b__ready), .o__ready_183(a__ready_131), .o__ready_193(b__ready_137),
+      .o__ready_203(i__ready_143), .router_gated_clk(router_clk), .router_gated_rst(rst),
       .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
-      .south_moves(south_in__ready), .south_out__payload(south_out__payload),
-      .south_out__valid(south_out__valid), .sub(row), .west_in__payload(west_in__payload),
-      .west_in__valid(west_in__valid), .west_moves(west_in__ready),
-      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid));
+      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid),
+      .south_takes(south_in__ready), .sub(row), .west_in__payload(west_in__payload),
+      .west_in__valid(west_in__valid), .west_out__payload(west_out__payload),
+      .west_out__valid(west_out__valid), .west_takes(west_in__ready));
   neuflow_clock_gate router_gate (.awake(awake_168), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_operator_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -127,23 +127,23 @@ module \neuflow_operator_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_105,
-  input wire o__ready_115,
-  input wire o__ready_125,
-  input wire o__ready_135,
+  input wire o__ready_113,
+  input wire o__ready_123,
+  input wire o__ready_133,
+  input wire o__ready_143,
   input wire [34:0] global_in__payload,
   input wire global_in__valid,
-  input wire o__ready_145,
+  input wire o__ready_153,
   input wire bus__valid,
   input wire router_gated_clk,
-  output wire north_moves,
-  output wire east_moves,
-  output wire south_moves,
-  output wire west_moves,
-  output wire global_moves,
-  output wire local0_moves,
-  output wire local1_moves,
-  output wire local2_moves,
+  output wire north_takes,
+  output wire east_takes,
+  output wire south_takes,
+  output wire west_takes,
+  output wire global_takes,
+  output wire local0_takes,
+  output wire local1_takes,
+  output wire local2_takes,
   output wire awake,
   output wire bus__ready,
   output wire [34:0] north_out__payload,
@@ -166,15 +166,15 @@ module \neuflow_operator_tile.router  (
   output wire local3_out__valid,
   output wire [34:0] local4_out__payload,
   output wire local4_out__valid,
-  input wire o__ready_155,
-  input wire o__ready_165,
+  input wire o__ready_163,
+  input wire o__ready_173,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire o__ready_175,
-  input wire o__ready_185,
+  input wire o__ready_183,
+  input wire o__ready_193,
   input wire [34:0] local1_in__payload,
   input wire local1_in__valid,
-  input wire o__ready_195,
+  input wire o__ready_203,
   input wire [34:0] local2_in__payload,
   input wire local2_in__valid,
   input wire [48:0] bus__payload,
@@ -198,37 +198,46 @@ module \neuflow_operator_tile.router  (
     north_current = 10'h0, north_peers = 10'h3ff, north_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'h3ff, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'h3ff, west_waiting = 10'h0;
-  wire n6, n8, n2, n9, n10, n7, n5, n4, n3, n1, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
-    n12, east_last, global_last, i__ready_109, i__ready_119, i__ready_129, i__ready_139,
-    i__ready_149, i__ready_159, i__ready_169, i__ready_179, i__ready_189, i__ready_199, local0_last,
-    local1_last, local2_last, north_last, o__valid_204, south_last, west_last;
+  wire n3, n8, n9, n7, n2, n10, n6, n5, n4, n1, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
+    n12, east_last, east_moves, global_last, global_moves, i__ready_117, i__ready_127, i__ready_137,
+    i__ready_147, i__ready_157, i__ready_167, i__ready_177, i__ready_187, i__ready_197,
+    i__ready_207, local0_last, local0_moves, local1_last, local1_moves, local2_last, local2_moves,
+    north_last, north_moves, o__valid_212, south_last, south_moves, west_last, west_moves;
   wire [17:0] o__payload;
   wire [9:0] n22, n23, signal, signal_41, done, moving, names, queued;
-  assign north_moves = north_in__valid & north_armed & !(north_peers & n23);
-  assign east_moves = east_in__valid & east_armed & !(east_peers & n23);
-  assign south_moves = south_in__valid & south_armed & !(south_peers & n23);
-  assign west_moves = west_in__valid & west_armed & !(west_peers & n23);
-  assign global_moves = global_in__valid & global_armed & !(global_peers & n23);
-  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers & n23);
-  assign local1_moves = local1_in__valid & local1_armed & !(local1_peers & n23);
-  assign local2_moves = local2_in__valid & local2_armed & !(local2_peers & n23);
-  assign awake = |{n1, n2, n3, n4, n5, bus__valid, o__valid_204, n6, local1_moves, n7, south_moves,
-    north_moves, n8, east_moves, n9, global_moves, local0_moves, n10, local2_moves, west_moves} |
+  assign north_takes = north_armed & !(north_peers & n23);
+  assign east_takes = east_armed & !(east_peers & n23);
+  assign south_takes = south_armed & !(south_peers & n23);
+  assign west_takes = west_armed & !(west_peers & n23);
+  assign global_takes = global_armed & !(global_peers & n23);
+  assign local0_takes = local0_armed & !(local0_peers & n23);
+  assign local1_takes = local1_armed & !(local1_peers & n23);
+  assign local2_takes = local2_armed & !(local2_peers & n23);
+  assign awake = |{o__valid_212, n1, n2, n3, n4, n5, n6, bus__valid, west_moves, n7, local1_moves,
+    east_moves, south_moves, local2_moves, n8, local0_moves, n9, n10, global_moves, north_moves} |
     n11;
   assign moving = (north_moves ? north_current : 10'h0) | (east_moves ? east_current : 10'h0) |
     (south_moves ? south_current : 10'h0) | (west_moves ? west_current : 10'h0) | (global_moves ?
     global_current : 10'h0) | (local0_moves ? local0_current : 10'h0) | (local1_moves ?
     local1_current : 10'h0) | (local2_moves ? local2_current : 10'h0);
-  assign n1 = local4_out__valid & o__ready_195;
-  assign n2 = south_out__valid & o__ready_125;
-  assign n3 = local3_out__valid & o__ready_185;
-  assign n4 = local2_out__valid & o__ready_175;
-  assign n5 = local1_out__valid & o__ready_165;
-  assign n6 = north_out__valid & o__ready_105;
-  assign n7 = local0_out__valid & o__ready_155;
-  assign n8 = east_out__valid & o__ready_115;
-  assign n9 = west_out__valid & o__ready_135;
-  assign n10 = global_out__valid & o__ready_145;
+  assign n1 = local4_out__valid & o__ready_203;
+  assign n2 = global_out__valid & o__ready_153;
+  assign n3 = north_out__valid & o__ready_113;
+  assign n4 = local3_out__valid & o__ready_193;
+  assign n5 = local2_out__valid & o__ready_183;
+  assign n6 = local1_out__valid & o__ready_173;
+  assign west_moves = west_in__valid & west_takes;
+  assign n7 = west_out__valid & o__ready_143;
+  assign local1_moves = local1_in__valid & local1_takes;
+  assign east_moves = east_in__valid & east_takes;
+  assign south_moves = south_in__valid & south_takes;
+  assign local2_moves = local2_in__valid & local2_takes;
+  assign n8 = east_out__valid & o__ready_123;
+  assign local0_moves = local0_in__valid & local0_takes;
+  assign n9 = south_out__valid & o__ready_133;
+  assign n10 = local0_out__valid & o__ready_163;
+  assign global_moves = global_in__valid & global_takes;
+  assign north_moves = north_in__valid & north_takes;
   assign n11 = |settling;
   assign local2_last = local2_moves & local2_in__payload[34];
   assign local1_last = local1_moves & local1_in__payload[34];
@@ -257,95 +266,95 @@ module \neuflow_operator_tile.router  (
     local1_current : 10'h0) | (local2_ended ? local2_current : 10'h0);
   assign n21 = |signal;
   assign n22 = ~done;
-  assign n23 = ~{i__ready_199, i__ready_189, i__ready_179, i__ready_169, i__ready_159, i__ready_149,
-    i__ready_139, i__ready_129, i__ready_119, i__ready_109};
+  assign n23 = ~{i__ready_207, i__ready_197, i__ready_187, i__ready_177, i__ready_167, i__ready_157,
+    i__ready_147, i__ready_137, i__ready_127, i__ready_117};
   neuflow_link_slice east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h7 ? local2_in__payload : east_source ==
       3'h6 ? local1_in__payload : east_source == 3'h5 ? local0_in__payload : east_source == 3'h4 ?
       global_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
       south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ? north_in__payload
-      : 35'h0), .i__ready(i__ready_119), .i__valid(moving[1]), .o__payload(east_out__payload),
-      .o__ready(o__ready_115), .o__valid(east_out__valid), .rst(router_gated_rst));
+      : 35'h0), .i__ready(i__ready_127), .i__valid(moving[1]), .o__payload(east_out__payload),
+      .o__ready(o__ready_123), .o__valid(east_out__valid), .rst(router_gated_rst));
   neuflow_link_slice global_slice (
     .clk(router_gated_clk), .i__payload(global_source == 3'h7 ? local2_in__payload : global_source
       == 3'h6 ? local1_in__payload : global_source == 3'h5 ? local0_in__payload : global_source ==
       3'h4 ? global_in__payload : global_source == 2'h3 ? west_in__payload : global_source == 2'h2 ?
       south_in__payload : global_source == 1'h1 ? east_in__payload : !global_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_149), .i__valid(moving[4]),
-      .o__payload(global_out__payload), .o__ready(o__ready_145), .o__valid(global_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_157), .i__valid(moving[4]),
+      .o__payload(global_out__payload), .o__ready(o__ready_153), .o__valid(global_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice local0_slice (
     .clk(router_gated_clk), .i__payload(local0_source == 3'h7 ? local2_in__payload : local0_source
       == 3'h6 ? local1_in__payload : local0_source == 3'h5 ? local0_in__payload : local0_source ==
       3'h4 ? global_in__payload : local0_source == 2'h3 ? west_in__payload : local0_source == 2'h2 ?
       south_in__payload : local0_source == 1'h1 ? east_in__payload : !local0_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_159), .i__valid(moving[5]),
-      .o__payload(local0_out__payload), .o__ready(o__ready_155), .o__valid(local0_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_167), .i__valid(moving[5]),
+      .o__payload(local0_out__payload), .o__ready(o__ready_163), .o__valid(local0_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice local1_slice (
     .clk(router_gated_clk), .i__payload(local1_source == 3'h7 ? local2_in__payload : local1_source
       == 3'h6 ? local1_in__payload : local1_source == 3'h5 ? local0_in__payload : local1_source ==
       3'h4 ? global_in__payload : local1_source == 2'h3 ? west_in__payload : local1_source == 2'h2 ?
       south_in__payload : local1_source == 1'h1 ? east_in__payload : !local1_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_169), .i__valid(moving[6]),
-      .o__payload(local1_out__payload), .o__ready(o__ready_165), .o__valid(local1_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_177), .i__valid(moving[6]),
+      .o__payload(local1_out__payload), .o__ready(o__ready_173), .o__valid(local1_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice local2_slice (
     .clk(router_gated_clk), .i__payload(local2_source == 3'h7 ? local2_in__payload : local2_source
       == 3'h6 ? local1_in__payload : local2_source == 3'h5 ? local0_in__payload : local2_source ==
       3'h4 ? global_in__payload : local2_source == 2'h3 ? west_in__payload : local2_source == 2'h2 ?
       south_in__payload : local2_source == 1'h1 ? east_in__payload : !local2_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_179), .i__valid(moving[7]),
-      .o__payload(local2_out__payload), .o__ready(o__ready_175), .o__valid(local2_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_187), .i__valid(moving[7]),
+      .o__payload(local2_out__payload), .o__ready(o__ready_183), .o__valid(local2_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice local3_slice (
     .clk(router_gated_clk), .i__payload(local3_source == 3'h7 ? local2_in__payload : local3_source
       == 3'h6 ? local1_in__payload : local3_source == 3'h5 ? local0_in__payload : local3_source ==
       3'h4 ? global_in__payload : local3_source == 2'h3 ? west_in__payload : local3_source == 2'h2 ?
       south_in__payload : local3_source == 1'h1 ? east_in__payload : !local3_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_189), .i__valid(moving[8]),
-      .o__payload(local3_out__payload), .o__ready(o__ready_185), .o__valid(local3_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_197), .i__valid(moving[8]),
+      .o__payload(local3_out__payload), .o__ready(o__ready_193), .o__valid(local3_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice local4_slice (
     .clk(router_gated_clk), .i__payload(local4_source == 3'h7 ? local2_in__payload : local4_source
       == 3'h6 ? local1_in__payload : local4_source == 3'h5 ? local0_in__payload : local4_source ==
       3'h4 ? global_in__payload : local4_source == 2'h3 ? west_in__payload : local4_source == 2'h2 ?
       south_in__payload : local4_source == 1'h1 ? east_in__payload : !local4_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_199), .i__valid(moving[9]),
-      .o__payload(local4_out__payload), .o__ready(o__ready_195), .o__valid(local4_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_207), .i__valid(moving[9]),
+      .o__payload(local4_out__payload), .o__ready(o__ready_203), .o__valid(local4_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice north_slice (
     .clk(router_gated_clk), .i__payload(north_source == 3'h7 ? local2_in__payload : north_source ==
       3'h6 ? local1_in__payload : north_source == 3'h5 ? local0_in__payload : north_source == 3'h4 ?
       global_in__payload : north_source == 2'h3 ? west_in__payload : north_source == 2'h2 ?
       south_in__payload : north_source == 1'h1 ? east_in__payload : !north_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_109), .i__valid(moving[0]),
-      .o__payload(north_out__payload), .o__ready(o__ready_105), .o__valid(north_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_117), .i__valid(moving[0]),
+      .o__payload(north_out__payload), .o__ready(o__ready_113), .o__valid(north_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h7 ? local2_in__payload : south_source ==
       3'h6 ? local1_in__payload : south_source == 3'h5 ? local0_in__payload : south_source == 3'h4 ?
       global_in__payload : south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ?
       south_in__payload : south_source == 1'h1 ? east_in__payload : !south_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_129), .i__valid(moving[2]),
-      .o__payload(south_out__payload), .o__ready(o__ready_125), .o__valid(south_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_137), .i__valid(moving[2]),
+      .o__payload(south_out__payload), .o__ready(o__ready_133), .o__valid(south_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h7 ? local2_in__payload : west_source ==
       3'h6 ? local1_in__payload : west_source == 3'h5 ? local0_in__payload : west_source == 3'h4 ?
       global_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
       south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ? north_in__payload
-      : 35'h0), .i__ready(i__ready_139), .i__valid(moving[3]), .o__payload(west_out__payload),
-      .o__ready(o__ready_135), .o__valid(west_out__valid), .rst(router_gated_rst));
+      : 35'h0), .i__ready(i__ready_147), .i__valid(moving[3]), .o__payload(west_out__payload),
+      .o__ready(o__ready_143), .o__valid(west_out__valid), .rst(router_gated_rst));
   \neuflow_operator_tile.router.words  words (
     .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_204),
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_212),
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, n2, n3, n4, n5, bus__valid, o__valid_204, router_gated_rst, n6, local1_moves, n7,
-      south_moves, north_moves, n8, east_moves, n9, global_moves, local0_moves, n10, local2_moves,
-      west_moves}) begin
+    if (|{o__valid_212, n1, n2, n3, n4, n5, n6, bus__valid, west_moves, n7, local1_moves,
+      east_moves, south_moves, local2_moves, n8, local0_moves, n9, n10, global_moves,
+      router_gated_rst, north_moves}) begin
       settling <= 3'h4;
     end else begin
       if (n11) settling <= settling - 1'h1;
@@ -391,7 +400,7 @@ module \neuflow_operator_tile.router  (
       east_ended <= east_last;
       north_armed <= |north_current & !(north_peers & ~north_current) & ~north_last & ~north_ended;
       north_ended <= north_last;
-      o__ready <= o__valid_204 & ~o__ready & ~(n12 ? |(local2_current | local2_waiting) & names !=
+      o__ready <= o__valid_212 & ~o__ready & ~(n12 ? |(local2_current | local2_waiting) & names !=
         local2_peers : n13 ? |(local1_current | local1_waiting) & names != local1_peers : n14 ?
         |(local0_current | local0_waiting) & names != local0_peers : n15 ? |(global_current |
         global_waiting) & names != global_peers : n16 ? |(west_current | west_waiting) & names !=
@@ -428,7 +437,7 @@ module \neuflow_operator_tile.router  (
       if (n20 & queued[0]) north_next_source <= o__payload[7:4];
       if ((signal_41[0] | done[0]) & n20) north_source <= signal_41[0] ? o__payload[7:4] :
         north_next_source;
-      if ((o__ready & n12 & n21) & n20) local2_peers <= names;
+      if (n20 & (o__ready & n12 & n21)) local2_peers <= names;
       if (n20) begin
         local2_waiting <= local2_waiting & n22 | (n12 ? queued : 10'h0);
         local2_current <= local2_current & n22 | local2_waiting & done | (n12 ? signal_41 : 10'h0);
@@ -455,7 +464,7 @@ module \neuflow_operator_tile.router  (
       if (n20 & (o__ready & n16 & n21)) west_peers <= names;
       if (n20 & (o__ready & n17 & n21)) south_peers <= names;
       if (n20 & (o__ready & n18 & n21)) east_peers <= names;
-      if ((o__ready & n19 & n21) & n20) north_peers <= names;
+      if (n20 & (o__ready & n19 & n21)) north_peers <= names;
     end
   end
 endmodule
@@ -518,8 +527,8 @@ module \neuflow_operator_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_16 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__0__ready, local__3__ready, local__2__ready, o__ready,
-    local__1__ready};
+  assign all_ready = &{local__3__ready, local__0__ready, local__1__ready, local__2__ready,
+    o__ready};
   \neuflow_operator_tile.tap.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_16), .tap_gated_clk(tap_gated_clk),

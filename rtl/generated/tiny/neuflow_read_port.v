@@ -25,7 +25,7 @@ module neuflow_read_port (
   reg [2:0] settling = 3'h4;
   reg [3:0] room = 4'h8;
   reg [77:0] head = 78'h0;
-  wire n5, n4, n3, n2, n6, asked, awake_80, awake_81, awake_82, awake_83, awake_84, awake_85, ends,
+  wire n3, n2, n5, n4, n6, asked, awake_80, awake_81, awake_82, awake_83, awake_84, awake_85, ends,
     i__ready, i__ready_31, i__ready_37, i__ready_44, i__ready_46, i__ready_63, i__ready_72,
     i__valid, i__valid_32, i__valid_38, i__valid_42, i__valid_69, o__ready_61, o__valid_87,
     request__valid_43;
@@ -42,7 +42,7 @@ module neuflow_read_port (
   assign o__payload = o__payload_73[67:0];
   assign dest = o__payload_73[75:68];
   assign response__ready = 1'h1;
-  assign awake = |{response__valid, awake_80, awake_83, n2, asked, awake_81, n3, awake_82, n4, n5} |
+  assign awake = |{response__valid, awake_80, awake_81, awake_83, n2, n3, n4, awake_82, asked, n5} |
     n6;
   assign i__valid_42 = request__valid_43 & i__ready_44;
   assign o__ready_61 = ~signal | i__ready_63;
@@ -50,11 +50,11 @@ module neuflow_read_port (
   assign n1 = {ends ? o__payload_56[3:2] : 2'h3} - i__payload_57_first;
   assign i__payload_57_first = !index ? o__payload_56[1:0] : 2'h0;
   assign asked = i__valid_42 & i__ready_46;
-  assign n2 = awake_84 | awake_85 | (o__valid & o__ready | i__valid_69 & i__ready_72 | signal &
-    i__ready_63);
-  assign n3 = request__valid & request__ready;
-  assign n4 = i__valid_38 & i__ready_37;
-  assign n5 = i__valid_32 & i__ready_31;
+  assign n2 = i__valid_38 & i__ready_37;
+  assign n3 = i__valid_32 & i__ready_31;
+  assign n4 = awake_84 | awake_85 | (i__valid_69 & i__ready_72 | signal & i__ready_63 | o__valid &
+    o__ready);
+  assign n5 = request__valid & request__ready;
   assign n6 = |settling;
   assign following = (room + left) - {asked ? i__payload_40[30:29] + 1'h1 : 3'h0};
   \neuflow_read_port.asks  asks (
@@ -93,7 +93,7 @@ module neuflow_read_port (
     .awake(awake_81), .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(i__payload_28), .o__ready(i__ready_31), .o__valid(i__valid_32), .rst(rst));
   always @(posedge clk) begin
-    if (|{response__valid, awake_80, awake_83, n2, rst, asked, awake_81, n3, awake_82, n4, n5})
+    if (|{response__valid, rst, awake_80, awake_81, awake_83, n2, n3, n4, awake_82, asked, n5})
       begin
       settling <= 3'h4;
     end else begin
@@ -169,12 +169,12 @@ module \neuflow_read_port.buffer  (
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge clk) begin
     if (rst) begin
-      o__valid <= 1'h0; level <= 4'h0; read_address <= 3'h0; write_address <= 3'h0;
+      read_address <= 3'h0; write_address <= 3'h0; o__valid <= 1'h0; level <= 4'h0;
     end else begin
-      o__valid <= fetch | o__valid & ~o__ready;
-      level <= (level + push) - fetch;
       read_address <= read_address + fetch;
       write_address <= write_address + push;
+      o__valid <= fetch | o__valid & ~o__ready;
+      level <= (level + push) - fetch;
     end
   end
 endmodule
@@ -219,7 +219,7 @@ module \neuflow_read_port.config  (
     end
   end
   always @(posedge clk) begin
-    if (rst | move) begin
+    if (move | rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -277,7 +277,7 @@ module \neuflow_read_port.merger  (
   reg [63:0] n4, rest = 64'h0;
   reg [71:0] placed_q = 72'h0;
   reg [7:0] placed_tag = 8'h0;
-  wire n5, n2, n1, n3, signal, free, last, spills;
+  wire n5, n2, n3, n1, signal, free, last, spills;
   wire [1:0] like, like_4;
   wire [2:0] total;
   wire [3:0] fresh, kept;
@@ -291,42 +291,45 @@ module \neuflow_read_port.merger  (
   assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
   assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
   assign kept[2] = like_4 <= 2'h2 & like > 2'h2;
+  assign n1 = free & signal_22;
+  assign n2 = flush | i__valid;
+  assign free = ~o__valid | o__ready;
   assign signal = total >= 3'h4;
   assign like_4 = begun ? low : i__payload[70:69];
   assign total = like + (flush ? 3'h0 : i__payload[68:66]);
   assign last = flush | i__payload[71];
   assign spills = last & signal & |total[1:0];
-  assign n1 = free & n2;
-  assign n2 = flush | i__valid;
-  assign free = ~o__valid | o__ready;
-  assign n3 = free & signal_22;
+  assign n3 = free & n2;
   assign like = begun ? fill : i__payload[70:69];
   assign n5 = ~flush;
   always @(posedge clk) begin
     if (rst) begin
-      low <= 2'h0; fill <= 2'h0; begun <= 1'h0; flush <= 1'h0; signal_22 <= 1'h0; o__valid <= 1'h0;
-        o__payload <= 80'h0;
+      o__payload <= 80'h0; o__valid <= 1'h0; signal_22 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
+        1'h0; flush <= 1'h0;
     end else begin
-      if (n1) begin
+      if (n1) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
+        placed_q[63:0] & {{15{placed_q[71]}}, placed_q[71:70], {14{placed_q[70]}}, placed_q[70:69],
+        {14{placed_q[69]}}, placed_q[69:68], {15{placed_q[68]}}} | rest & {{15{beat_kept[3]}},
+        beat_kept[3:2], {14{beat_kept[2]}}, beat_kept[2:1], {14{beat_kept[1]}}, beat_kept[1:0],
+        {15{beat_kept[0]}}}};
+      if (free) begin
+        o__valid <= signal_22 & emits;
+        signal_22 <= n2;
+      end
+      if (n3) begin
         low <= signal ? 2'h0 : like_4;
         fill <= signal ? total[1:0] : total[1:0];
         begun <= ~last | spills;
         flush <= spills;
       end
-      if (free) begin
-        signal_22 <= n2;
-        o__valid <= signal_22 & emits;
-      end
-      if (n3) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
-        placed_q[63:0] & {{15{placed_q[71]}}, placed_q[71:70], {14{placed_q[70]}}, placed_q[70:69],
-        {14{placed_q[69]}}, placed_q[69:68], {15{placed_q[68]}}} | rest & {{15{beat_kept[3]}},
-        beat_kept[3:2], {14{beat_kept[2]}}, beat_kept[2:1], {14{beat_kept[1]}}, beat_kept[1:0],
-        {15{beat_kept[0]}}}};
     end
   end
   always @(posedge clk) begin
-    if (n1) begin
-      amount = n1 ? like - i__payload[65:64] : 2'h0;
+    if (n1) rest <= placed_q[63:0] & {{15{rf[3]}}, rf[3:2], {14{rf[2]}}, rf[2:1], {14{rf[1]}},
+      rf[1:0], {15{rf[0]}}} | rest & {{15{rk[3]}}, rk[3:2], {14{rk[2]}}, rk[2:1], {14{rk[1]}},
+      rk[1:0], {15{rk[0]}}};
+    if (n3) begin
+      amount = n3 ? like - i__payload[65:64] : 2'h0;
       n4 = amount[0] ? {i__payload[47:0], i__payload[63:48]} : i__payload[63:0];
       rf <= signal ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0} :
         fresh;
@@ -337,10 +340,7 @@ module \neuflow_read_port.merger  (
       {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, amount[1] ? {n4[31:0], n4[63:32]}
         : n4};
     end
-    if (n5 & n1) placed_tag <= i__payload[79:72];
-    if (n3) rest <= placed_q[63:0] & {{15{rf[3]}}, rf[3:2], {14{rf[2]}}, rf[2:1], {14{rf[1]}},
-      rf[1:0], {15{rf[0]}}} | rest & {{15{rk[3]}}, rk[3:2], {14{rk[2]}}, rk[2:1], {14{rk[1]}},
-      rk[1:0], {15{rk[0]}}};
+    if (n5 & n3) placed_tag <= i__payload[79:72];
   end
 endmodule
 

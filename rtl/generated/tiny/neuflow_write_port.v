@@ -33,14 +33,14 @@ module neuflow_write_port (
   wire [31:0] burst, o__payload_61;
   wire [56:0] o__payload_31;
   wire [68:0] i__payload_46;
-  assign awake = |{awake_70, awake_72, n1, asked, awake_68, i__valid_48, response, awake_71,
-    awake_69} | n2;
+  assign awake = |{awake_72, i__valid_48, asked, response, awake_68, n1, awake_71, awake_69,
+    awake_70} | n2;
   assign i__valid_62 = o__valid_63 & free;
   assign i__valid_48 = o_valid & o_ready;
   assign free = ~under_way[4];
   assign o_ready = i__ready_42 & i__ready_43;
-  assign n1 = request__valid & request__ready;
   assign asked = i__valid_62 & i__ready_65;
+  assign n1 = request__valid & request__ready;
   assign n2 = |settling;
   assign n3 = notes >> oldest;
   \neuflow_write_port.asks  asks (
@@ -69,7 +69,7 @@ module neuflow_write_port (
       .i__valid(i__valid_28), .o__payload(o__payload_31), .o__ready(o__ready_32),
       .o__valid(o__valid_35), .rst(rst));
   always @(posedge clk) begin
-    if (|{rst, awake_70, awake_72, n1, asked, awake_68, i__valid_48, response, awake_71, awake_69})
+    if (|{rst, awake_72, i__valid_48, asked, response, awake_68, n1, awake_71, awake_69, awake_70})
       begin
       settling <= 3'h4;
     end else begin
@@ -279,7 +279,7 @@ module \neuflow_write_port.placer  (
   wire [67:0] i__payload_18;
   assign burst = {o__payload_29[67] & o__payload_29[101], burst_request_length, like, first};
   assign o = {o__payload_29[67] | n1, o__payload_29[71:68], o__payload_29[63:0]};
-  assign awake = o__valid & o__ready | i__valid & run__ready | awake_35 | awake_36;
+  assign awake = i__valid & run__ready | o__valid & o__ready | awake_35 | awake_36;
   assign n1 = &signal;
   assign burst_request_length = fresh ? 2'h0 : saved_length;
   assign n2 = o_valid & o__ready_32;
@@ -348,7 +348,7 @@ module \neuflow_write_port.placer.cutter  (
   assign step = n5 & i__valid;
   assign signal_6 = ~o__valid | o__ready;
   assign signal = low < i__payload[33:32];
-  assign n3 = step | run__ready;
+  assign n3 = run__ready | step;
   assign signal_3 = near & signal;
   assign n4 = low + 1'h1;
   assign n5 = active & signal_6;
@@ -518,13 +518,13 @@ module \neuflow_write_port.walker  (
   assign awake = o__valid ? o__ready : i__valid;
   assign n1 = {new_plane, o__valid} != 1'h1 & n5;
   assign n2 = n6 | new_plane;
-  assign n3 = (signal | n2) & n5;
+  assign n3 = n5 & (n2 | signal);
   assign signal = n6 | ends0;
   assign origin = o__valid ? (ends1 ? plane : row) : i__payload[30:0];
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
-  assign last = ends0 & ends1 & ends2;
+  assign last = ends2 & ends0 & ends1;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
@@ -547,7 +547,7 @@ module \neuflow_write_port.walker  (
     if (rst) begin
       o__valid <= 1'h0;
     end else begin
-      if ({o__ready & last, o__valid} != 1'h1) o__valid <= o__valid ? 1'h0 : i__valid;
+      if ({o__valid, o__ready & last} != 2'h2) o__valid <= o__valid ? 1'h0 : i__valid;
     end
   end
 endmodule
