@@ -12,7 +12,7 @@ from neuflow.compiler.mapping import Chain, Part, Pass, Piece, Region, Span
 from neuflow.grid import GridConfig
 
 RAMP_ROWS = (1, 2)
-"""Rows of a piece in the first passes of a ramp."""
+"""Rows of a piece in the first passes of a ramp, behind the very first with its halves of rows."""
 
 
 class Boxes(NamedTuple):
@@ -26,8 +26,8 @@ def ramp(chain: Chain, columns: int) -> list[Boxes]:
     """Divide the output rows over columns so that all soon have work, and end with little to write.
 
     With large pieces alone, each column waits at the beginning for rows of its own, and all of
-    them leave whole rows at the end. So neighbouring rows come first, fed by one reading, few and
-    then more, that last while those of the large pieces arrive; and the last rows are cut across.
+    them leave whole rows at the end. So neighbouring rows come first, fed by one reading, halves of
+    few and then more, that last while those of the next pieces arrive; and the last are cut across.
     """
     _, height, width = chain.shapes[-1]
     whole = Span(0, width)
@@ -39,7 +39,10 @@ def ramp(chain: Chain, columns: int) -> list[Boxes]:
     def bands(rows: Span) -> list[tuple[Span, Span]]:
         return [(span, whole) for span in rows.split(columns)]
 
-    small, y = [], 0
+    y = columns // 2
+    halves = [(Span(row, row + 1), cols) for row in range(y) for cols in whole.split(2)]
+    small = [Boxes(halves, halves)] if columns % 2 == 0 and width > 1 else []
+    y *= len(small)
     for rows in RAMP_ROWS:
         places = bands(Span(y, y + rows * columns))
         small.append(Boxes(places, places))
