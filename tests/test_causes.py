@@ -25,7 +25,7 @@ from tests.quantgraphs import Builder
 from tests.random_graphs import RandomGraph
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-LATE = 3
+LATE = 4
 """Cycles that the harness sees before the grid is busy, its register for the activity included."""
 
 

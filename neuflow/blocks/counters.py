@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from functools import reduce
+from operator import add
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import bits_for
@@ -136,13 +139,18 @@ class Counters(Component):
         lanes = column.lanes[: bits_for(grid.pixels)]
         maps = column.maps[: bits_for(grid.maps)]
         if cause == Cause.USEFUL:
-            part = lanes * maps
+            part = _times(lanes, maps)
         elif cause == Cause.EDGE_LANES:
-            part = (grid.pixels - lanes)[: bits_for(grid.pixels)] * grid.maps
+            part = _times((grid.pixels - lanes)[: bits_for(grid.pixels)], Const(grid.maps))
         elif cause == Cause.MAP_REMAINDER:
-            part = lanes * (grid.maps - maps)[: bits_for(grid.maps)]
+            part = _times(lanes, (grid.maps - maps)[: bits_for(grid.maps)])
         else:
             return column.cause == cause
         return Mux(tap, part, 0)[: bits_for(grid.macs // grid.columns)]
+
+
+def _times(lanes: Value, maps: Value) -> Value:
+    """Return the product, of additions: a multiplier of an FPGA lies far away and is worth more."""
+    return reduce(add, (Mux(maps[k], lanes << k, 0) for k in range(len(maps))))
 
 

@@ -58,6 +58,7 @@ class Registers(Component):
         those the control unit fills.
 
     A write takes 1 cycle once address and data are there, a read 1 cycle; one of each a cycle.
+    ``start`` and ``clear_done`` come in the cycle after the write is taken.
     """
 
     def __init__(self, grid: GridConfig):
@@ -88,6 +89,8 @@ class Registers(Component):
         aw, w, b = self.axi.aw, self.axi.w, self.axi.b
         accept = Signal()
         known = Signal()
+        starts, clears = Signal(), Signal()
+        m.d.sync += [self.start.eq(starts), self.clear_done.eq(clears)]
         mask = Cat(bit.replicate(8) for bit in w.strb)
         m.d.comb += [
             accept.eq(aw.valid & w.valid & (~b.valid | b.ready)),
@@ -103,11 +106,11 @@ class Registers(Component):
                     with m.If(accept):
                         m.d.sync += value.eq((value & ~mask) | (w.data & mask))
             with m.Case(_address("CONTROL") >> 2):
-                m.d.comb += [known.eq(1), self.start.eq(accept & w.strb[0] & w.data[0])]
+                m.d.comb += [known.eq(1), starts.eq(accept & w.strb[0] & w.data[0])]
                 with m.If(accept & w.strb[0]):
                     m.d.sync += enabled.eq(w.data[1])
             with m.Case(_address("STATUS") >> 2):
-                m.d.comb += [known.eq(1), self.clear_done.eq(accept & w.strb[0] & w.data[1])]
+                m.d.comb += [known.eq(1), clears.eq(accept & w.strb[0] & w.data[1])]
 
         with m.If(accept):
             m.d.sync += [b.valid.eq(1), b.resp.eq(Mux(known, OKAY, SLVERR))]

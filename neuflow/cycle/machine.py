@@ -104,10 +104,10 @@ MACHINE = overlaid(
 """The grid and its memory (blocks.top). Functions get it, or parts of it, by reference: arrays as
 arguments would cost a count of references at every call."""
 
-IDLE_CYCLES_BEFORE = 31
+IDLE_CYCLES_BEFORE = 32
 """Cycles of the harness from its first to the last in which the grid is not busy (they move its
 random stalls on)."""
-LATE = 3
+LATE = 4
 """Cycles that the harness observes before the grid is busy."""
 
 _IDLE = 1 << Activity.IDLE | int(Cause.IDLE_TILE) << FLAG_BITS

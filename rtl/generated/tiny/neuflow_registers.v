@@ -47,8 +47,8 @@ module neuflow_registers (
   output wire axi__w__ready,
   output reg axi__b__valid = 1'h0,
   output reg [1:0] axi__b__resp = 2'h0,
-  output wire start,
-  output wire clear_done,
+  output reg start = 1'h0,
+  output reg clear_done = 1'h0,
   output wire irq,
   output reg [31:0] host_program = 32'h0,
   output reg [31:0] host_input = 32'h0,
@@ -58,99 +58,110 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n27, n14, n15, n22, n40, n8, n10, n18, n20, n23, n28, n41, n25, n30, n34, n35, n26, n42, n17,
-    n9, n37, n33, n19, n39, n12, n36, n24, n16, n7, n6, n11, n21, n31, n29, n32, n13, n38, enabled =
+  reg n5, n21, n23, n27, n39, n25, n29, n33, n34, n26, n40, n19, n4, n36, n32, n20, n38, n6, n35,
+    n24, n18, n16, n14, n13, n22, n30, n28, n31, n7, n37, n8, n10, n9, n17, n12, n11, n15, enabled =
     1'h0;
-  wire n49, n43, n46, n48, n44, n47, n3, n4, n5, n45;
-  wire [31:0] n2, n1;
+  wire n2, n41, n3, n45, n46, n47, n43, n42, n44, n1;
+  wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
   assign axi__aw__ready = axi__aw__valid & axi__w__valid & (~axi__b__valid | axi__b__ready);
   assign axi__ar__ready = ~axi__r__valid | axi__r__ready;
-  assign clear_done = n45 ? n49 & axi__w__data[1] : 1'h0;
-  assign start = n46 ? n49 & axi__w__data[0] : 1'h0;
-  assign n1 = ~{{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}}, axi__w__strb[2:1],
-    {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
-  assign n2 = axi__w__data & {{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}},
-    axi__w__strb[2:1], {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
-  assign n3 = axi__aw__addr[11:2] == 4'h8;
-  assign n4 = axi__aw__addr[11:2] == 3'h7;
-  assign n5 = axi__aw__addr[11:2] == 3'h6;
-  assign n43 = axi__ar__ready & axi__ar__valid;
-  assign n44 = axi__aw__addr[11:2] == 4'ha;
-  assign n45 = axi__aw__addr[11:2] == 3'h5;
-  assign n46 = axi__aw__addr[11:2] == 3'h4;
+  assign n1 = axi__aw__addr[11:2] == 3'h5;
+  assign n2 = axi__aw__ready & axi__w__strb[0];
+  assign n3 = axi__aw__addr[11:2] == 3'h4;
+  assign n41 = axi__ar__ready & axi__ar__valid;
+  assign n42 = axi__aw__addr[11:2] == 3'h7;
+  assign n43 = axi__aw__addr[11:2] == 4'h8;
+  assign n44 = axi__aw__addr[11:2] == 3'h6;
+  assign n45 = axi__aw__addr[11:2] == 4'hb;
+  assign n46 = axi__aw__addr[11:2] == 4'ha;
   assign n47 = axi__aw__addr[11:2] == 4'h9;
-  assign n48 = axi__aw__addr[11:2] == 4'hb;
-  assign n49 = axi__aw__ready & axi__w__strb[0];
+  assign n48 = ~{{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}}, axi__w__strb[2:1],
+    {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
+  assign n49 = axi__w__data & {{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}},
+    axi__w__strb[2:1], {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
+  always @(posedge clk) begin
+    if (~n1 | rst) begin
+      clear_done <= 1'h0;
+    end else begin
+      clear_done <= n2 & axi__w__data[1];
+    end
+  end
+  always @(posedge clk) begin
+    if (~n3 | rst) begin
+      start <= 1'h0;
+    end else begin
+      start <= n2 & axi__w__data[0];
+    end
+  end
   always @(posedge clk) begin
     if (rst) begin
-      host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0; axi__r__resp <= 2'h0;
-        axi__r__data <= 32'h0; axi__r__valid <= 1'h0; axi__b__resp <= 2'h0; axi__b__valid <= 1'h0;
-        enabled <= 1'h0; host_watchdog <= 32'h0; host_ring <= 32'h0; host_frames <= 32'h0;
+      axi__r__resp <= 2'h0; axi__r__data <= 32'h0; axi__r__valid <= 1'h0; axi__b__resp <= 2'h0;
+        axi__b__valid <= 1'h0; enabled <= 1'h0; host_watchdog <= 32'h0; host_ring <= 32'h0;
+        host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
-      if (n3 & axi__aw__ready) host_output <= host_output & n1 | n2;
-      if (n4 & axi__aw__ready) host_input <= host_input & n1 | n2;
-      if (axi__aw__ready & n5) host_program <= host_program & n1 | n2;
-      if (n43) begin
-        n6 = axi__ar__addr[11:2] == 3'h7;
+      if (n41) begin
+        n4 = axi__ar__addr[11:2] == 5'h18;
+        n5 = axi__ar__addr[11:2] == 6'h24;
+        n6 = axi__ar__addr[11:2] == 5'h13;
         n7 = axi__ar__addr[11:2] == 4'h8;
-        n8 = axi__ar__addr[11:2] == 5'h1f;
-        n9 = axi__ar__addr[11:2] == 5'h11;
-        n10 = axi__ar__addr[11:2] == 5'h1e;
-        n11 = axi__ar__addr[11:2] == 3'h6;
-        n12 = axi__ar__addr[11:2] == 4'hc;
-        n13 = axi__ar__addr[11:2] == 1'h1;
-        n14 = axi__ar__addr[11:2] == 6'h23;
-        n15 = axi__ar__addr[11:2] == 6'h22;
-        n16 = axi__ar__addr[11:2] == 4'h9;
-        n17 = axi__ar__addr[11:2] == 5'h12;
-        n18 = axi__ar__addr[11:2] == 5'h1d;
-        n19 = axi__ar__addr[11:2] == 4'he;
-        n20 = axi__ar__addr[11:2] == 5'h1c;
-        n21 = axi__ar__addr[11:2] == 3'h5;
-        n22 = axi__ar__addr[11:2] == 6'h21;
-        n23 = axi__ar__addr[11:2] == 5'h1b;
-        n24 = axi__ar__addr[11:2] == 4'ha;
-        n25 = axi__ar__addr[11:2] == 5'h18;
-        n26 = axi__ar__addr[11:2] == 5'h14;
-        n27 = axi__ar__addr[11:2] == 6'h24;
-        n28 = axi__ar__addr[11:2] == 5'h1a;
-        n29 = axi__ar__addr[11:2] == 2'h3;
-        n30 = axi__ar__addr[11:2] == 5'h17;
-        n31 = axi__ar__addr[11:2] == 3'h4;
-        n32 = axi__ar__addr[11:2] == 2'h2;
-        n33 = axi__ar__addr[11:2] == 4'hf;
-        n34 = axi__ar__addr[11:2] == 5'h16;
-        n35 = axi__ar__addr[11:2] == 5'h15;
-        n36 = axi__ar__addr[11:2] == 4'hb;
-        n37 = axi__ar__addr[11:2] == 5'h10;
-        n38 = !axi__ar__addr[11:2];
-        n39 = axi__ar__addr[11:2] == 4'hd;
-        n40 = axi__ar__addr[11:2] == 6'h20;
-        n41 = axi__ar__addr[11:2] == 5'h19;
-        n42 = axi__ar__addr[11:2] == 5'h13;
-        axi__r__resp <= |{n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19, n20,
-          n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37, n38,
-          n39, n40, n41, n42} ? 2'h0 : 2'h2;
-        axi__r__data <= n27 ? idle_tile : n14 ? configuration : n15 ? dependency : n22 ?
-          output_drain : n40 ? wait_output : n8 ? weight_load : n10 ? wait_input : n18 ? fill : n20
-          ? map_remainder_high : n23 ? map_remainder : n28 ? edge_lanes_high : n41 ? edge_lanes :
-          n25 ? useful_high : n30 ? useful : n34 ? config_hidden : n35 ? write_beats : n26 ?
-          read_beats : n42 ? mac_cycles : n17 ? fence_stalls : n9 ? config_stalls : n37 ?
-          config_words : n33 ? program_counter : n19 ? frames_done : n39 ? cycles_high : n12 ?
-          cycles : n36 ? host_watchdog : n24 ? host_ring : n16 ? host_frames : n7 ? host_output : n6
-          ? host_input : n11 ? host_program : n21 ? {16'h0, error, 6'h0, done, busy} : n31 ? {30'h0,
-          enabled, 1'h0} : n29 ? 32'h4050202 : n32 ? 32'h73788221 : n13 ? 32'h20000 : n38 ?
-          32'h6e657546 : 32'h0;
+        n8 = axi__ar__addr[11:2] == 3'h6;
+        n9 = axi__ar__addr[11:2] == 3'h4;
+        n10 = axi__ar__addr[11:2] == 3'h5;
+        n11 = axi__ar__addr[11:2] == 1'h1;
+        n12 = axi__ar__addr[11:2] == 2'h2;
+        n13 = axi__ar__addr[11:2] == 4'hd;
+        n14 = axi__ar__addr[11:2] == 4'he;
+        n15 = !axi__ar__addr[11:2];
+        n16 = axi__ar__addr[11:2] == 4'hf;
+        n17 = axi__ar__addr[11:2] == 2'h3;
+        n18 = axi__ar__addr[11:2] == 5'h10;
+        n19 = axi__ar__addr[11:2] == 5'h19;
+        n20 = axi__ar__addr[11:2] == 5'h15;
+        n21 = axi__ar__addr[11:2] == 6'h23;
+        n22 = axi__ar__addr[11:2] == 4'hc;
+        n23 = axi__ar__addr[11:2] == 6'h22;
+        n24 = axi__ar__addr[11:2] == 5'h11;
+        n25 = axi__ar__addr[11:2] == 5'h1f;
+        n26 = axi__ar__addr[11:2] == 5'h1b;
+        n27 = axi__ar__addr[11:2] == 6'h21;
+        n28 = axi__ar__addr[11:2] == 4'ha;
+        n29 = axi__ar__addr[11:2] == 5'h1e;
+        n30 = axi__ar__addr[11:2] == 4'hb;
+        n31 = axi__ar__addr[11:2] == 4'h9;
+        n32 = axi__ar__addr[11:2] == 5'h16;
+        n33 = axi__ar__addr[11:2] == 5'h1d;
+        n34 = axi__ar__addr[11:2] == 5'h1c;
+        n35 = axi__ar__addr[11:2] == 5'h12;
+        n36 = axi__ar__addr[11:2] == 5'h17;
+        n37 = axi__ar__addr[11:2] == 3'h7;
+        n38 = axi__ar__addr[11:2] == 5'h14;
+        n39 = axi__ar__addr[11:2] == 6'h20;
+        n40 = axi__ar__addr[11:2] == 5'h1a;
+        axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
+          n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
+          n38, n39, n40} ? 2'h0 : 2'h2;
+        axi__r__data <= n5 ? idle_tile : n21 ? configuration : n23 ? dependency : n27 ? output_drain
+          : n39 ? wait_output : n25 ? weight_load : n29 ? wait_input : n33 ? fill : n34 ?
+          map_remainder_high : n26 ? map_remainder : n40 ? edge_lanes_high : n19 ? edge_lanes : n4 ?
+          useful_high : n36 ? useful : n32 ? config_hidden : n20 ? write_beats : n38 ? read_beats :
+          n6 ? mac_cycles : n35 ? fence_stalls : n24 ? config_stalls : n18 ? config_words : n16 ?
+          program_counter : n14 ? frames_done : n13 ? cycles_high : n22 ? cycles : n30 ?
+          host_watchdog : n28 ? host_ring : n31 ? host_frames : n7 ? host_output : n37 ? host_input
+          : n8 ? host_program : n10 ? {16'h0, error, 6'h0, done, busy} : n9 ? {30'h0, enabled, 1'h0}
+          : n17 ? 32'h4050202 : n12 ? 32'h73788221 : n11 ? 32'h20000 : n15 ? 32'h6e657546 : 32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n44, n45, n3, n4, n46, n47, n48, n5} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n46, n3, n47, n1} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
-      if (n49 & n46) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n48) host_watchdog <= host_watchdog & n1 | n2;
-      if (n44 & axi__aw__ready) host_ring <= host_ring & n1 | n2;
-      if (n47 & axi__aw__ready) host_frames <= host_frames & n1 | n2;
+      if (n3 & n2) enabled <= axi__w__data[1];
+      if (n45 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
+      if (axi__aw__ready & n46) host_ring <= host_ring & n48 | n49;
+      if (axi__aw__ready & n47) host_frames <= host_frames & n48 | n49;
+      if (n43 & axi__aw__ready) host_output <= host_output & n48 | n49;
+      if (n42 & axi__aw__ready) host_input <= host_input & n48 | n49;
+      if (n44 & axi__aw__ready) host_program <= host_program & n48 | n49;
     end
   end
 endmodule
