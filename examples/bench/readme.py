@@ -1,4 +1,4 @@
-"""The README's table, made from ``docs/bench.json``: ``python -m examples.bench.readme``."""
+"""What the README says was measured, from ``docs/bench.json``: ``python -m examples.bench.readme``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ COLUMNS = (
     "work, batch 1 unless said", "cycles an image", "of peak MACs", "over layer roofline",
     "frames/s at the assumed clock", "judges",
 )  # fmt: skip
-BEGIN, END = "<!-- bench: begin -->\n", "<!-- bench: end -->\n"
+JUDGES = {
+    "rtl": "the Verilog under Verilator, one thread",
+    "cycle": "the cycle judge with values",
+    "times": "its times alone",
+}
 
 
 def short_table(rows: list[dict[str, Any]]) -> str:
@@ -35,18 +39,39 @@ def short_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(readme: str, rows: list[dict[str, Any]]) -> str:
-    """Return the README with the table between its marks made anew."""
-    head, _, rest = readme.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}{short_table(rows)}{END}{tail}"
+def speeds(rows: list[dict[str, Any]]) -> str:
+    """Return the slowest and the fastest work of each judge, in thousands of cycles a second."""
+    ranges = []
+    for judge, name in JUDGES.items():
+        found = sorted(
+            (row["cycles"] / row["seconds"] / 1000, row["title"])
+            for row in rows
+            if row["judge"] == judge
+        )
+        (least, slowest), (most, fastest) = found[0], found[-1]
+        ranges.append(f"{name} {least:,.0f} ({slowest}) to {most:,.0f} ({fastest})")
+    return f"Thousands of cycles a second: {'; '.join(ranges)}.\n"
+
+
+PARTS = {"bench": short_table, "speeds": speeds}
+"""Name of the marks around a part of the README -> what makes it."""
+
+
+def with_measured(readme: str, rows: list[dict[str, Any]]) -> str:
+    """Return the README with all that stands between marks made anew."""
+    for name, make in PARTS.items():
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+        head, _, rest = readme.partition(begin)
+        _, _, tail = rest.partition(end)
+        readme = f"{head}{begin}{make(rows)}{end}{tail}"
+    return readme
 
 
 def main() -> None:
     """Bring README.md up to date."""
     rows = json.loads((ROOT / "docs" / "bench.json").read_text(encoding="utf-8"))["rows"]
     path = ROOT / "README.md"
-    path.write_text(with_table(path.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    path.write_text(with_measured(path.read_text(encoding="utf-8"), rows), encoding="utf-8")
 
 
 if __name__ == "__main__":
