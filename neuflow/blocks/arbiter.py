@@ -66,13 +66,13 @@ class Arbiter(Component):
     read_beat, write_beat : 1 for a cycle, 1 cycle after a beat moved.
 
     Reads: the program fetch first (it asks for at most a word a cycle, and every unit waits for
-    its configuration), then rows (arrays wait for those of a first group, while what the other ports
-    ask for is mostly needed later; a row buffer that is full asks for none), then all others in
-    turn; one address a cycle. No burst is asked for while
-    ``READ_BEATS`` beats or more are under way, and at most ``BURSTS`` bursts are. Writes: one address
-    a cycle, in turn; up to ``WRITES`` addresses are out before their data, which follow without a
-    gap. An address appears 1 cycle after its request, a beat 1 cycle after it came or was offered.
-    Deterministic.
+    its configuration), then rows (arrays wait for those of a first group, while weights are mostly
+    needed later; a row buffer that is full asks for none), with operands in turn for every other
+    burst (drains wait for them as arrays do for rows), then all others in turn; one address a cycle.
+    No burst is asked for while ``READ_BEATS`` beats or more are under way, and at most ``BURSTS``
+    bursts are. Writes: one address a cycle, in turn; up to ``WRITES`` addresses are out before their
+    data, which follow without a gap. An address appears 1 cycle after its request, a beat 1 cycle
+    after it came or was offered. Deterministic.
     """
 
     LATENCY = 1
@@ -130,11 +130,15 @@ class Arbiter(Component):
             opened.eq((under_way < BURSTS - 1) & (beats < READ_BEATS)),
         ]
 
-        rows = Cat(
-            port.valid if k % 3 == 0 else Const(0, 1) for k, port in enumerate(self.read[:-1])
+        rows, operands = (
+            Cat(port.valid if k % 3 == of else Const(0, 1) for k, port in enumerate(self.read[:-1]))
+            for of in (0, 2)
         )
-        asking = Mux(rows.any(), rows, requests[:-1])
+        after_rows = Signal()  # the burst before was one of rows
+        asking = Mux(rows.any(), rows | Mux(after_rows, operands, 0), requests[:-1])
         turn = round_robin(m, asking, issue & ~fetch, "read")
+        with m.If(issue & ~fetch):
+            m.d.sync += after_rows.eq((turn & rows).any())
         grant = Signal(count)
         m.d.comb += [
             grant.eq(Mux(fetch, 1 << (count - 1), turn)),

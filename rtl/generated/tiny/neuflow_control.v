@@ -98,7 +98,7 @@ module neuflow_control (
       busy_121 <= busy;
       signal <= config_waits;
       signal_122 <= fence_waits | frame_ends;
-      if (hang | read_error | write_error) begin
+      if (read_error | write_error | hang) begin
         n1 = read_error ? 3'h2 : n2;
         fault[1] <= n1[1];
       end
@@ -108,7 +108,7 @@ module neuflow_control (
     if (rst | read_error) begin
       fault[0] <= 1'h0;
     end else begin
-      if (hang | write_error) fault[0] <= n2[0];
+      if (write_error | hang) fault[0] <= n2[0];
     end
   end
   always @(posedge clk) begin
@@ -177,18 +177,21 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [63:0] n7, n5, n3;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n8, n6, n4, n2, n11;
-  wire [1:0] n12, n9;
-  wire [4:0] n10;
+  wire n1, n8, n6, n4, n2, n13;
+  wire [1:0] n15, n14;
+  wire [4:0] n12, n10, n11, n9;
   assign n1 = seen[32] | seen[0];
   assign n2 = rst | clears[2];
   assign n4 = |map_remainder_sum;
   assign n6 = |edge_lanes_sum;
   assign n8 = |useful_sum;
-  assign n9 = 2'h2 - seen[59:58];
-  assign n10 = {n12[0] ? seen[22:20] : 3'h0} + {n12[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n11 = rst | clear;
-  assign n12 = 2'h2 - seen[27:26];
+  assign n9 = {n14[0] ? seen[54:52] : 3'h0} + {n14[1] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n10 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n11 = {n15[0] ? seen[22:20] : 3'h0} + {n15[1] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n12 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n13 = rst | clear;
+  assign n14 = 2'h2 - seen[59:58];
+  assign n15 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -320,29 +323,29 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {n9[0] ? seen[54:52] : 3'h0} + (n9[1] ? {seen[54:52], 1'h0} : 4'h0);
+      map_remainder1 <= n9[3:0];
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
+      useful1 <= n10[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n10[3:0];
+      map_remainder0 <= n11[3:0];
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= {seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
+      useful0 <= n12[3:0];
     end
   end
   always @(posedge clk) begin
-    if (~busy_25 | rst) begin
+    if (rst | ~busy_25) begin
       seen <= 60'h0;
     end else begin
       seen <= activity[59:0];
     end
   end
   always @(posedge clk) begin
-    if (n11) begin
+    if (n13) begin
       write_beats <= 32'h0; read_beats <= 32'h0; fence_stalls <= 32'h0; config_stalls <= 32'h0;
         config_words <= 32'h0; total <= 64'h0;
     end else begin
@@ -499,7 +502,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n7, n19, n16, n11, n22, n10, n4, n3, n15, n13, n21, n5, n20, n6, n2, n9, n12, n18, n8,
+  wire n14, n7, n19, n16, n11, n22, n10, n4, n3, n15, n13, n21, n20, n5, n6, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
   wire [2:0] code;
   wire [32:0] n17, n1;
@@ -526,7 +529,7 @@ module \neuflow_control.sequencer  (
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
-  assign n12 = ~restart & i__ready;
+  assign n12 = i__ready & ~restart;
   assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ? (n7 ?
     signal & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |{5'h0, code};
@@ -534,7 +537,7 @@ module \neuflow_control.sequencer  (
   assign n15 = next_frame & last_frame;
   assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
-  assign n18 = rst | n14 | next_frame;
+  assign n18 = n14 | rst | next_frame;
   assign n19 = at[3:0] == 1'h1;
   assign n20 = {n8, moves} != 2'h2;
   assign config__payload_last = left == 1'h1;
@@ -573,7 +576,7 @@ module \neuflow_control.sequencer  (
         <= 1'h0;
     end else begin
       if (n13) error_q <= code;
-      if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if ((clear_done | n15) | n14 | n13) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
       waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
@@ -592,13 +595,13 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, n5, {steps, n3, moves} != 2'h3, n20, {n7, at[3:0] == 2'h3, n19, moves} != 4'h9, n6,
-        n7 | n8 | n3, {config__payload_last, n8, moves} != 2'h3}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
-        n19 ? 2'h1 : 2'h2;
+      if (&{n4, n20, {config__payload_last, n8, moves} != 2'h3, n5, {n7, at[3:0] == 2'h3, n19,
+        moves} != 4'h9, n6, n7 | n3 | n8, {n3, steps, moves} != 3'h5}) state <= n3 ? 2'h3 : n8 ?
+        2'h0 : n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin
-    if (rst | n14) begin
+    if (n14 | rst) begin
       frames_done <= 32'h0;
     end else begin
       if (next_frame) frames_done <= n17[31:0];

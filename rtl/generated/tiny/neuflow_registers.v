@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n5, n21, n23, n27, n39, n25, n29, n33, n34, n26, n40, n19, n4, n36, n32, n20, n38, n6, n35,
-    n24, n18, n16, n14, n13, n22, n30, n28, n31, n7, n37, n8, n10, n9, n17, n12, n11, n15, enabled =
+  reg n30, n24, n28, n23, n35, n31, n32, n10, n22, n36, n38, n40, n4, n21, n26, n25, n39, n6, n8,
+    n20, n27, n17, n15, n14, n5, n37, n33, n34, n29, n19, n7, n11, n9, n18, n13, n12, n16, enabled =
     1'h0;
-  wire n2, n41, n3, n45, n46, n47, n43, n42, n44, n1;
+  wire n2, n41, n3, n43, n47, n44, n42, n46, n45, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -71,12 +71,12 @@ module neuflow_registers (
   assign n2 = axi__aw__ready & axi__w__strb[0];
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
-  assign n42 = axi__aw__addr[11:2] == 3'h7;
-  assign n43 = axi__aw__addr[11:2] == 4'h8;
-  assign n44 = axi__aw__addr[11:2] == 3'h6;
-  assign n45 = axi__aw__addr[11:2] == 4'hb;
-  assign n46 = axi__aw__addr[11:2] == 4'ha;
-  assign n47 = axi__aw__addr[11:2] == 4'h9;
+  assign n42 = axi__aw__addr[11:2] == 4'h8;
+  assign n43 = axi__aw__addr[11:2] == 4'hb;
+  assign n44 = axi__aw__addr[11:2] == 4'h9;
+  assign n45 = axi__aw__addr[11:2] == 3'h6;
+  assign n46 = axi__aw__addr[11:2] == 3'h7;
+  assign n47 = axi__aw__addr[11:2] == 4'ha;
   assign n48 = ~{{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}}, axi__w__strb[2:1],
     {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}},
@@ -103,65 +103,65 @@ module neuflow_registers (
     end else begin
       if (n41) begin
         n4 = axi__ar__addr[11:2] == 5'h18;
-        n5 = axi__ar__addr[11:2] == 6'h24;
+        n5 = axi__ar__addr[11:2] == 4'hc;
         n6 = axi__ar__addr[11:2] == 5'h13;
-        n7 = axi__ar__addr[11:2] == 4'h8;
-        n8 = axi__ar__addr[11:2] == 3'h6;
+        n7 = axi__ar__addr[11:2] == 3'h6;
+        n8 = axi__ar__addr[11:2] == 5'h12;
         n9 = axi__ar__addr[11:2] == 3'h4;
-        n10 = axi__ar__addr[11:2] == 3'h5;
-        n11 = axi__ar__addr[11:2] == 1'h1;
-        n12 = axi__ar__addr[11:2] == 2'h2;
-        n13 = axi__ar__addr[11:2] == 4'hd;
-        n14 = axi__ar__addr[11:2] == 4'he;
-        n15 = !axi__ar__addr[11:2];
-        n16 = axi__ar__addr[11:2] == 4'hf;
-        n17 = axi__ar__addr[11:2] == 2'h3;
-        n18 = axi__ar__addr[11:2] == 5'h10;
-        n19 = axi__ar__addr[11:2] == 5'h19;
-        n20 = axi__ar__addr[11:2] == 5'h15;
-        n21 = axi__ar__addr[11:2] == 6'h23;
-        n22 = axi__ar__addr[11:2] == 4'hc;
-        n23 = axi__ar__addr[11:2] == 6'h22;
-        n24 = axi__ar__addr[11:2] == 5'h11;
-        n25 = axi__ar__addr[11:2] == 5'h1f;
-        n26 = axi__ar__addr[11:2] == 5'h1b;
-        n27 = axi__ar__addr[11:2] == 6'h21;
-        n28 = axi__ar__addr[11:2] == 4'ha;
-        n29 = axi__ar__addr[11:2] == 5'h1e;
-        n30 = axi__ar__addr[11:2] == 4'hb;
-        n31 = axi__ar__addr[11:2] == 4'h9;
-        n32 = axi__ar__addr[11:2] == 5'h16;
-        n33 = axi__ar__addr[11:2] == 5'h1d;
-        n34 = axi__ar__addr[11:2] == 5'h1c;
-        n35 = axi__ar__addr[11:2] == 5'h12;
-        n36 = axi__ar__addr[11:2] == 5'h17;
-        n37 = axi__ar__addr[11:2] == 3'h7;
-        n38 = axi__ar__addr[11:2] == 5'h14;
-        n39 = axi__ar__addr[11:2] == 6'h20;
-        n40 = axi__ar__addr[11:2] == 5'h1a;
+        n10 = axi__ar__addr[11:2] == 5'h1d;
+        n11 = axi__ar__addr[11:2] == 3'h5;
+        n12 = axi__ar__addr[11:2] == 1'h1;
+        n13 = axi__ar__addr[11:2] == 2'h2;
+        n14 = axi__ar__addr[11:2] == 4'hd;
+        n15 = axi__ar__addr[11:2] == 4'he;
+        n16 = !axi__ar__addr[11:2];
+        n17 = axi__ar__addr[11:2] == 4'hf;
+        n18 = axi__ar__addr[11:2] == 2'h3;
+        n19 = axi__ar__addr[11:2] == 3'h7;
+        n20 = axi__ar__addr[11:2] == 5'h11;
+        n21 = axi__ar__addr[11:2] == 5'h17;
+        n22 = axi__ar__addr[11:2] == 5'h1c;
+        n23 = axi__ar__addr[11:2] == 6'h21;
+        n24 = axi__ar__addr[11:2] == 6'h23;
+        n25 = axi__ar__addr[11:2] == 5'h15;
+        n26 = axi__ar__addr[11:2] == 5'h16;
+        n27 = axi__ar__addr[11:2] == 5'h10;
+        n28 = axi__ar__addr[11:2] == 6'h22;
+        n29 = axi__ar__addr[11:2] == 4'h8;
+        n30 = axi__ar__addr[11:2] == 6'h24;
+        n31 = axi__ar__addr[11:2] == 5'h1f;
+        n32 = axi__ar__addr[11:2] == 5'h1e;
+        n33 = axi__ar__addr[11:2] == 4'ha;
+        n34 = axi__ar__addr[11:2] == 4'h9;
+        n35 = axi__ar__addr[11:2] == 6'h20;
+        n36 = axi__ar__addr[11:2] == 5'h1b;
+        n37 = axi__ar__addr[11:2] == 4'hb;
+        n38 = axi__ar__addr[11:2] == 5'h1a;
+        n39 = axi__ar__addr[11:2] == 5'h14;
+        n40 = axi__ar__addr[11:2] == 5'h19;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n5 ? idle_tile : n21 ? configuration : n23 ? dependency : n27 ? output_drain
-          : n39 ? wait_output : n25 ? weight_load : n29 ? wait_input : n33 ? fill : n34 ?
-          map_remainder_high : n26 ? map_remainder : n40 ? edge_lanes_high : n19 ? edge_lanes : n4 ?
-          useful_high : n36 ? useful : n32 ? config_hidden : n20 ? write_beats : n38 ? read_beats :
-          n6 ? mac_cycles : n35 ? fence_stalls : n24 ? config_stalls : n18 ? config_words : n16 ?
-          program_counter : n14 ? frames_done : n13 ? cycles_high : n22 ? cycles : n30 ?
-          host_watchdog : n28 ? host_ring : n31 ? host_frames : n7 ? host_output : n37 ? host_input
-          : n8 ? host_program : n10 ? {16'h0, error, 6'h0, done, busy} : n9 ? {30'h0, enabled, 1'h0}
-          : n17 ? 32'h4050202 : n12 ? 32'h73788221 : n11 ? 32'h20000 : n15 ? 32'h6e657546 : 32'h0;
+        axi__r__data <= n30 ? idle_tile : n24 ? configuration : n28 ? dependency : n23 ?
+          output_drain : n35 ? wait_output : n31 ? weight_load : n32 ? wait_input : n10 ? fill : n22
+          ? map_remainder_high : n36 ? map_remainder : n38 ? edge_lanes_high : n40 ? edge_lanes : n4
+          ? useful_high : n21 ? useful : n26 ? config_hidden : n25 ? write_beats : n39 ? read_beats
+          : n6 ? mac_cycles : n8 ? fence_stalls : n20 ? config_stalls : n27 ? config_words : n17 ?
+          program_counter : n15 ? frames_done : n14 ? cycles_high : n5 ? cycles : n37 ?
+          host_watchdog : n33 ? host_ring : n34 ? host_frames : n29 ? host_output : n19 ? host_input
+          : n7 ? host_program : n11 ? {16'h0, error, 6'h0, done, busy} : n9 ? {30'h0, enabled, 1'h0}
+          : n18 ? 32'h4050202 : n13 ? 32'h73788221 : n12 ? 32'h20000 : n16 ? 32'h6e657546 : 32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n46, n3, n47, n1} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n46, n47, n3, n1} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
       if (n3 & n2) enabled <= axi__w__data[1];
-      if (n45 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
-      if (axi__aw__ready & n46) host_ring <= host_ring & n48 | n49;
-      if (axi__aw__ready & n47) host_frames <= host_frames & n48 | n49;
-      if (n43 & axi__aw__ready) host_output <= host_output & n48 | n49;
-      if (n42 & axi__aw__ready) host_input <= host_input & n48 | n49;
-      if (n44 & axi__aw__ready) host_program <= host_program & n48 | n49;
+      if (axi__aw__ready & n43) host_watchdog <= host_watchdog & n48 | n49;
+      if (axi__aw__ready & n47) host_ring <= host_ring & n48 | n49;
+      if (axi__aw__ready & n44) host_frames <= host_frames & n48 | n49;
+      if (n42 & axi__aw__ready) host_output <= host_output & n48 | n49;
+      if (axi__aw__ready & n46) host_input <= host_input & n48 | n49;
+      if (axi__aw__ready & n45) host_program <= host_program & n48 | n49;
     end
   end
 endmodule
