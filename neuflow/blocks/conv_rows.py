@@ -351,11 +351,14 @@ class RowWriter(Component):
         m.d.comb += [phases.eq(c.scatter == Scatter.PHASES), alone.eq(c.scatter == Scatter.FIRST_PHASE)]
         # The phase of the stretch's first word, and how far the first of phase 0 is.
         begins, behind = Signal(4), Signal(4)
+        m.d.comb += behind.eq(Mux(begins == 0, 0, c.stride - begins))
         multiples = [Signal(8, name=f"strides{k}") for k in range(most + 1)]
         m.d.sync += [multiple.eq(k * c.stride) for k, multiple in enumerate(multiples)]
 
         lap, first, at = Signal(lane_bits), Signal(4), Signal(5)
         wrapped, on, end = Signal(), Signal(range(most + 1)), Signal(6)
+        # From the strides' multiples to the end of the stretch; negative where it does not come there.
+        beyond = [Signal(signed(9), name=f"beyond{k}") for k in range(most + 1)]
         number = Signal(lane_bits + 1)
         m.d.comb += [
             last_lap.eq(~phases | (lap == count) | (lap + 1 == c.stride)),
@@ -363,15 +366,17 @@ class RowWriter(Component):
             at.eq(begins + lap),
             wrapped.eq(at >= c.stride),
             end.eq(begins + count + 1),
+            *(past.eq(end - multiple) for past, multiple in zip(beyond, multiples, strict=True)),
             # Strides that the stretch goes beyond, from the beginning of the one it begins in.
-            on.eq(sum(end >= multiple for multiple in multiples[1:])),
+            on.eq(sum(past >= 0 for past in beyond[1:])),
             number.eq(sum(first + multiple <= count for multiple in multiples[:most])),
         ]
         with m.If(~active | (store & row_ends)):
-            m.d.sync += [begins.eq(0), behind.eq(0)]
+            m.d.sync += begins.eq(0)
         with m.Elif(store & last_lap):
-            m.d.sync += begins.eq(end - (on * c.stride)[:6])
-            m.d.sync += behind.eq(Mux(end == (on * c.stride)[:6], 0, ((on + 1) * c.stride)[:6] - end))
+            for past in beyond:  # the last that is not negative stays
+                with m.If(past >= 0):
+                    m.d.sync += begins.eq(past)
         with m.If(store):
             m.d.sync += lap.eq(Mux(last_lap, 0, lap + 1))
 
