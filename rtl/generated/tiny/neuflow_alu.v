@@ -54,7 +54,7 @@ module neuflow_alu (
   assign b__ready = a__ready & ~unary;
   assign {net[7], net[5:0]} = n29 - o__payload_24[14:10];
   assign active = o__valid & o__ready;
-  assign awake = |{active, n26, awake_60, both} | n27;
+  assign awake = |{active, n26, both, awake_60} | n27;
   assign n14[0] = s4_tail[3:0] == 2'h2;
   assign n14[1] = s4_tail[3:0] == 3'h7;
   assign moves = en & signal_58;
@@ -69,13 +69,13 @@ module neuflow_alu (
   assign n21 = step & nonzero_1;
   assign trial_0 = {rest_0, above_0_q[16]} - below_0;
   assign n23 = step & nonzero_0;
-  assign n24 = signal | n23;
+  assign n24 = n23 | signal;
   assign n26 = en & (signal_58 | |valid);
   assign both = o__valid_26 & a__valid & (b__valid | unary);
   assign n27 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n28 = signal | a__ready | step;
+  assign n28 = step | signal | a__ready;
   assign unary = n17 | n15;
   assign n29 = 5'h11 + o__payload_24[8:4];
   \neuflow_alu.config  config_2 (
@@ -184,7 +184,7 @@ module neuflow_alu (
         2'h0} : 17'h0;
       above_1_q <= n22[16:1];
     end
-    if ({signal, twice_0[17], n23} != 2'h3 & n24) twice_0 <= signal ? (!b__payload[15:0] &
+    if ({twice_0[17], n23, signal} != 3'h6 & n24) twice_0 <= signal ? (!b__payload[15:0] &
       |a__payload[15:0] ? 18'h3ffff : 18'h0) : {twice_0[16:0], $signed(trial_0) >= $signed(1'h0)};
     if (n24) begin
       n25 = signal ? {n19 ? -a__payload[15:0] : a__payload[15:0], 1'h0} : n23 ? {above_0_q[15:1],
@@ -193,7 +193,7 @@ module neuflow_alu (
     end
   end
   always @(posedge clk) begin
-    if (|{active, n26, rst, awake_60, both}) begin
+    if (|{active, n26, rst, both, awake_60}) begin
       settling <= 2'h2;
     end else begin
       if (n27) settling <= settling - 1'h1;
@@ -209,9 +209,9 @@ module neuflow_alu (
       end
       if (n28) done <= signal ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? left == 1'h1 :
         1'h0;
-      if (signal | step) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 6'h0 :
+      if (step | signal) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 6'h0 :
         net[5:0]) : left - 1'h1;
-      if (n28 & {signal, step} != 1'h1) busy <= signal;
+      if (n28 & {step, signal} != 2'h2) busy <= signal;
     end
   end
   always @(posedge clk) begin
@@ -240,7 +240,7 @@ module \neuflow_alu.config  (
   input wire clk
 );
   reg full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [22:0] word = 23'h0, words = 23'h0;
+  reg [31:0] word = 32'h0, words = 32'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
   assign awake = bus__valid | mine | move | o__valid & o__ready;
@@ -251,17 +251,17 @@ module \neuflow_alu.config  (
     if (rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub &
         |(bus__payload[15:8] & columns);
     end
   end
   always @(posedge clk) begin
-    if (move) o__payload <= words;
+    if (move) o__payload <= words[22:0];
     if (n2) words <= word;
     if (!(n1)) begin
       last <= bus__payload[48];
-      word <= bus__payload[38:16];
+      word <= bus__payload[47:16];
     end
   end
   always @(posedge clk) begin

@@ -57,15 +57,14 @@ module neuflow_control (
   input wire clk
 );
   reg signal = 1'h0, signal_122 = 1'h0, busy_121 = 1'h0;
-  reg [1:0] n1;
-  reg [2:0] fault = 3'h0;
+  reg [2:0] n1, fault = 3'h0;
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
-  wire [1:0] n2;
+  wire [2:0] n2;
   wire [32:0] i__payload;
   assign response__ready = 1'h1;
   assign cause = signal | ~busy_121 ? 4'ha : {3'h4, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
-  assign n2 = write_error ? 2'h3 : 2'h0;
+  assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
   \neuflow_control.counters  counters (
     .activity(activity), .busy(busy), .clear(start & ~busy & !error), .clk(clk),
       .config_hidden(config_hidden), .config_moves(config__valid & config__ready),
@@ -100,20 +99,20 @@ module neuflow_control (
       signal <= config_waits;
       signal_122 <= fence_waits | frame_ends;
       if (hang | read_error | write_error) begin
-        n1 = read_error ? 2'h2 : n2;
+        n1 = read_error ? 3'h2 : n2;
         fault[1] <= n1[1];
       end
     end
   end
   always @(posedge clk) begin
-    if (read_error | rst) begin
+    if (rst | read_error) begin
       fault[0] <= 1'h0;
     end else begin
       if (hang | write_error) fault[0] <= n2[0];
     end
   end
   always @(posedge clk) begin
-    if (read_error | rst | write_error) begin
+    if (rst | read_error | write_error) begin
       fault[2] <= 1'h0;
     end else begin
       if (hang) fault[2] <= 1'h1;
@@ -169,22 +168,24 @@ module \neuflow_control.counters  (
   reg [2:0] clears = 3'h0;
   reg [31:0] quiet = 32'h0;
   reg [32:0] config_hidden_next, config_stalls_next, config_words_next, configuration_next,
-    dependency_next, fence_stalls_next, fill_next, idle_tile_next, mac_cycles_next,
-    output_drain_next, read_beats_next, wait_input_next, wait_output_next, weight_load_next,
-    write_beats_next;
+    dependency_next, fence_stalls_next, fill_next, idle_tile_next, output_drain_next,
+    read_beats_next, wait_input_next, wait_output_next, weight_load_next, write_beats_next;
   reg [3:0] edge_lanes0 = 4'h0, edge_lanes1 = 4'h0, map_remainder0 = 4'h0, map_remainder1 = 4'h0,
     useful0 = 4'h0, useful1 = 4'h0;
   reg [4:0] edge_lanes_sum = 5'h0, map_remainder_sum = 5'h0, useful_sum = 5'h0;
   reg [59:0] seen = 60'h0;
   reg [63:0] n7, n5, n3;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n8, n6, n4, n2, n9;
+  wire n1, n8, n6, n4, n2, n10;
+  wire [30:0] mac_cycles_next;
+  wire [32:31] n9;
+  assign {n9, mac_cycles_next} = mac_cycles + mac_cycles_sum;
   assign n1 = seen[32] | seen[0];
   assign n2 = rst | clears[2];
   assign n4 = |map_remainder_sum;
   assign n6 = |edge_lanes_sum;
   assign n8 = |useful_sum;
-  assign n9 = rst | clear;
+  assign n10 = rst | clear;
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -207,7 +208,7 @@ module \neuflow_control.counters  (
     idle_tile1 <= seen[51:48] == 4'ha;
   end
   always @(posedge clk) begin
-    if ((config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy) | rst) begin
+    if (rst | (config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy)) begin
       quiet <= 32'h0;
     end else begin
       quiet <= quiet + 1'h1;
@@ -306,10 +307,7 @@ module \neuflow_control.counters  (
         config_hidden_next = config_hidden + config_hidden_sum;
         config_hidden <= config_hidden_next[31:0] | {32{config_hidden_next[32]}};
       end
-      if (|mac_cycles_sum) begin
-        mac_cycles_next = mac_cycles + mac_cycles_sum;
-        mac_cycles <= mac_cycles_next[31:0] | {32{mac_cycles_next[32]}};
-      end
+      if (|mac_cycles_sum) mac_cycles <= {n9[31], mac_cycles_next} | {32{n9[32]}};
     end
   end
   always @(posedge clk) begin
@@ -338,7 +336,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (n9) begin
+    if (n10) begin
       write_beats <= 32'h0; read_beats <= 32'h0; fence_stalls <= 32'h0; config_stalls <= 32'h0;
         config_words <= 32'h0; total <= 64'h0;
     end else begin
@@ -493,16 +491,16 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n15, n7, n20, n17, n25, n26, n12, n4, n3, n16, n14, n24, n21, n5, n6, n2, n9, n13, n19, n8,
+  wire n15, n6, n20, n17, n25, n26, n12, n4, n3, n16, n14, n24, n21, n7, n5, n2, n9, n13, n19, n8,
     signal_43, config__payload_last, moves, next_frame, over;
   wire [19:0] n23;
-  wire [23:0] n11;
+  wire [22:0] n11;
   wire [31:20] n22;
-  wire [31:24] n10;
+  wire [31:23] n10;
   wire [32:0] n18, n1;
   wire [7:0] code;
   assign config__payload = {config__payload_last, at[31:0] + {n22, n23}, held[19:4]};
-  assign {n10, n11} = over ? {host_input[20:0], 11'h0} : input_base + input_step;
+  assign {n10, n11} = over ? {host_output[20:0], 11'h0} : output_base + output_step;
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign {n22, n23} = first ? (held[29:28] == 2'h3 ? output_base : held[29:28] == 2'h2 ? input_base
@@ -510,34 +508,34 @@ module \neuflow_control.sequencer  (
   assign frame_ends = state == 2'h3;
   assign restart = n15 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
   assign config__valid = n4 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n4 ? (n7 ? signal & n24 & ~signal_43 : 1'h0) : 1'h0;
+  assign fence_waits = n4 ? (n6 ? signal & n24 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
   assign n2 = n4 & n3 & moves;
   assign n3 = state == 2'h2;
   assign n4 = busy & !fault;
-  assign n5 = {n3, moves} != 2'h2;
-  assign n6 = {n7, moves} != 2'h2;
-  assign n7 = !state;
+  assign n5 = {n6, moves} != 2'h2;
+  assign n6 = !state;
+  assign n7 = {n3, moves} != 2'h2;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n21, n6, n7 | n8};
+  assign n9 = &{n4, n21, n5, n6 | n8};
   assign moves = signal & signal_43;
   assign over = n25 | signal_20;
   assign n12 = next_frame | n26;
   assign n13 = ~restart & i__ready;
-  assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ?
-    (n7 ? signal & bad : 1'h0) : 1'h0}};
+  assign code = |fault ? {5'h0, fault} : signal & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n4 ? (n6 ?
+    signal & bad : 1'h0) : 1'h0};
   assign n14 = busy & |code;
   assign n15 = n26 & !error;
   assign n16 = next_frame & last_frame;
-  assign n17 = moves & n7 & (n20 & at[7:4] == 4'hb);
+  assign n17 = moves & n6 & (n20 & at[7:4] == 4'hb);
   assign n18 = frames_done + 1'h1;
   assign n19 = rst | next_frame | n15;
   assign n20 = at[3:0] == 1'h1;
-  assign n21 = {n8, moves} != 2'h2;
   assign config__payload_last = left == 1'h1;
+  assign n21 = {n8, moves} != 2'h2;
   assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n24 = ~bad;
-  assign signal_43 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n24 & (at[3:0] != 2'h2 |
+  assign signal_43 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n24 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
   assign n25 = ~busy;
   assign n26 = start & n25;
@@ -547,15 +545,15 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6, n7 | n3}) steps <= n3;
+    if (&{n4, n5, n6 | n3, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n7 & n4 & moves) held <= at[31:0];
+    if (n6 & n4 & moves) held <= at[31:0];
     if (n12) begin
-      output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
-      input_base <= {n10, n11};
+      output_base <= {n10, n11};
+      input_base <= over ? {host_input[20:0], 11'h0} : input_base + input_step;
       ring_index <= (over) ? 32'h0 : n1[31:0];
     end
     if (n13) begin
@@ -570,7 +568,7 @@ module \neuflow_control.sequencer  (
         1'h0;
     end else begin
       if (n14) error <= code;
-      if (n14 | (clear_done | n16) | n15) done <= n14 ? 1'h1 : n15 ? 1'h0 : n16;
+      if ((clear_done | n16) | n14 | n15) done <= n14 ? 1'h1 : n15 ? 1'h0 : n16;
       waiting1 <= (waiting1 + {n17 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
       waiting0 <= (waiting0 + {n17 & at[12]}) - write_done[0];
@@ -589,8 +587,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, n21, {n8, config__payload_last, moves} != 3'h5, {n7, at[3:0] == 2'h3, moves, n20} !=
-        4'ha, {n3, steps, moves} != 3'h5, n6, n7 | n3 | n8, n5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n4, {n3, steps, moves} != 3'h5, {n8, moves, config__payload_last} != 3'h6, {n6, at[3:0]
+        == 2'h3, moves, n20} != 4'ha, n6 | n3 | n8, n7, n21, n5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n20 ? 2'h1 : 2'h2;
     end
   end

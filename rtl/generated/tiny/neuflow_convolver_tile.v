@@ -226,7 +226,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1957_16(block[17:16]), .read(read_118),
+      .parameters_valid(parameters_valid), .port_1946_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -291,8 +291,8 @@ module \neuflow_convolver_tile.convolver.array  (
   reg [79:0] n1, signal_149 = 80'h0, s9_pixels = 80'h0, words = 80'h0, y = 80'h0;
   reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_178 = 9'h0, s1 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n7, n10, n19, n20, n3, n33, n21, n35, n17, n11, n34, n32, n5, n4, n37, n30, n28, n36, n26,
-    n24, n22, n13, n14, n18, n23, n25, n27, n29, n31, n16, n8, signal, signal_18, signal_46,
+  wire n10, n19, n20, n3, n33, n21, n35, n17, n11, n34, n5, n32, n4, n37, n30, n28, n36, n26, n24,
+    n22, n7, n13, n14, n18, n23, n25, n27, n29, n31, n16, n8, signal, signal_18, signal_46,
     signal_47, signal_93, awake, block_ends, coordinates_clk, fed, first_channel, full, group_ends,
     ky_ends, no_drain, pass_ends, s0_last, take, wraps, wraps_63;
   wire [15:0] free, last_row_145;
@@ -312,15 +312,15 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = signal_25 & ~n33 & no_drain;
   assign weights_read = issue & n21;
   assign weights_free = issue & (pass_ends | config_2[411]);
-  assign awake_132 = |{issue, s12[0], s10[0], s11[0], s1[0], shift, s6[0], s9[0], s7[0], s3[0],
-    s8[0], signal_46, hand_over, s13_q[0], signal_47, s2[0], read_enable, awake, s4[0]} | n4;
+  assign awake_132 = |{issue, s12[0], s3[0], awake, s8[0], s11[0], s6[0], s4[0], signal_47, s7[0],
+    read_enable, signal_46, s9[0], shift, hand_over, s13_q[0], s2[0], s10[0], s1[0]} | n4;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
   assign signal_93 = hand_over | shift;
   assign n3 = s1[0] & s1[8];
-  assign signal_46 = configured & idle;
   assign signal_47 = n32 & released != free;
+  assign signal_46 = configured & idle;
   assign n4 = |settling;
   assign n5 = signal_93 & ~s12[3];
   assign next_group_beyond = $signed({1'h0, signal_70}) + $signed(pixels_less);
@@ -339,13 +339,13 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n11 = s2[0] & ~s2[4];
   assign n12 = n34 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_82) : n15;
-  assign n13 = |{n10, n34, n11, s2[0]};
+  assign n13 = |{n10, n11, n34, s2[0]};
   assign n14 = {n10, n11} != 1'h1;
   assign n15 = s2[6] ? next_group : signal_70;
   assign first_channel = config_2[50] ? s2[6] : s2[3];
-  assign n16 = n13 & {n10, n34, n11} != 2'h2 & n14;
+  assign n16 = n13 & {n10, n11, n34} != 1'h1 & n14;
   assign n17 = n10 | n35 & first_channel;
-  assign n18 = n17 | (n35 | absent[0]);
+  assign n18 = (n35 | absent[0]) | n17;
   assign over_61 = $signed({1'h0, signal_60}) + $signed(delta_less_62);
   assign over = $signed({1'h0, signal_55}) + $signed(delta_less);
   assign n19 = n10 | s2[0] & s2[5];
@@ -353,13 +353,13 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n21 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n22 = idle | weights_rewind & pass_ends_ends;
-  assign n23 = weights_rewind | n22;
+  assign n23 = n22 | weights_rewind;
   assign n24 = idle | s0_last & group_ends_ends;
   assign n25 = s0_last | n24;
   assign n26 = idle | n36 & block_ends_ends;
-  assign n27 = n26 | n36;
+  assign n27 = n36 | n26;
   assign n28 = idle | n37 & ky_ends_ends;
-  assign n29 = n37 | n28;
+  assign n29 = n28 | n37;
   assign n30 = idle | n37;
   assign n31 = issue | n30;
   assign n32 = signal_25 & begins & full;
@@ -442,9 +442,9 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{issue, coordinates_gated_rst, s12[0], s10[0], s11[0], s1[0], shift, s6[0], s9[0], s7[0],
-      s3[0], s8[0], signal_46, hand_over, s13_q[0], signal_47, s2[0], read_enable, awake, s4[0]})
-      begin
+    if (|{issue, coordinates_gated_rst, s12[0], s3[0], awake, s8[0], s11[0], s6[0], s4[0],
+      signal_47, s7[0], read_enable, signal_46, s9[0], shift, hand_over, s13_q[0], s2[0], s10[0],
+      s1[0]}) begin
       settling <= 3'h6;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -527,13 +527,13 @@ module \neuflow_convolver_tile.convolver.array  (
         next_channel <= n17 ? config_2[182:163] + config_2[202:183] : next_channel +
           config_2[202:183];
       end
-      if (s1[0] & s1[4] | n10) signal_60 <= n10 ? config_2[310:307] : s1[5] ? config_2[310:307] :
+      if (n10 | s1[0] & s1[4]) signal_60 <= n10 ? config_2[310:307] : s1[5] ? config_2[310:307] :
         wraps_63 ? over_61[3:0] : signal_60 + config_2[318:315];
       if (n10 | s1[0]) signal_55 <= n10 ? config_2[306:303] : s1[4] ? config_2[306:303] : wraps ?
         over[3:0] : signal_55 + config_2[314:311];
-      if (n19 | n20) tap_y <= n19 ? {{2{config_2[146]}}, config_2[146:131]} :
+      if (n20 | n19) tap_y <= n19 ? {{2{config_2[146]}}, config_2[146:131]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config_2[162:155]}));
-      if (n19 | n20 | s2[0]) signal_147 <= n19 ? {{2{config_2[130]}}, config_2[130:115]} : n20 ?
+      if (n20 | n19 | s2[0]) signal_147 <= n19 ? {{2{config_2[130]}}, config_2[130:115]} : n20 ?
         {{2{config_2[130]}}, config_2[130:115]} : $unsigned($signed(signal_147) + $signed({1'h0,
         config_2[154:147]}));
       if (s1[3]) block <= {s1[7:6], last_row};
@@ -544,24 +544,24 @@ module \neuflow_convolver_tile.convolver.array  (
         signal_51 <= block_ends;
       end
       if (n23) begin
-        pass_ends_ends <= n22 ? config_2[19:0] == 1'h1 : pass_ends_left == 1'h1;
-        pass_ends_left <= n22 ? config_2[19:0] - 1'h1 : pass_ends_left - 1'h1;
+        pass_ends_ends <= n22 ? config_2[19:0] == 1'h1 : pass_ends_left == 2'h2;
+        pass_ends_left <= n22 ? config_2[19:0] : pass_ends_left - 1'h1;
       end
       if (n25) begin
-        group_ends_ends <= n24 ? config_2[29:20] == 1'h1 : group_ends_left == 1'h1;
-        group_ends_left <= n24 ? config_2[29:20] - 1'h1 : group_ends_left - 1'h1;
+        group_ends_ends <= n24 ? config_2[29:20] == 1'h1 : group_ends_left == 2'h2;
+        group_ends_left <= n24 ? config_2[29:20] : group_ends_left - 1'h1;
       end
       if (n27) begin
-        block_ends_ends <= n26 ? config_2[49:30] == 1'h1 : block_ends_left == 1'h1;
-        block_ends_left <= n26 ? config_2[49:30] - 1'h1 : block_ends_left - 1'h1;
+        block_ends_ends <= n26 ? config_2[49:30] == 1'h1 : block_ends_left == 2'h2;
+        block_ends_left <= n26 ? config_2[49:30] : block_ends_left - 1'h1;
       end
       if (n29) begin
-        ky_ends_ends <= n28 ? config_2[56:51] == 1'h1 : ky_ends_left == 1'h1;
-        ky_ends_left <= n28 ? config_2[56:51] - 1'h1 : ky_ends_left - 1'h1;
+        ky_ends_ends <= n28 ? config_2[56:51] == 1'h1 : ky_ends_left == 2'h2;
+        ky_ends_left <= n28 ? config_2[56:51] : ky_ends_left - 1'h1;
       end
       if (n31) begin
-        kx_ends_ends <= n30 ? config_2[62:57] == 1'h1 : kx_ends_left == 1'h1;
-        kx_ends_left <= n30 ? config_2[62:57] - 1'h1 : kx_ends_left - 1'h1;
+        kx_ends_ends <= n30 ? config_2[62:57] == 1'h1 : kx_ends_left == 2'h2;
+        kx_ends_left <= n30 ? config_2[62:57] : kx_ends_left - 1'h1;
       end
       if (begins) lanes_q <= count;
     end
@@ -608,13 +608,13 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [2:0] signal_30 = 3'h0, settling = 3'h4;
   reg [81:0] signal_23_q = 82'h0, signal_26_q = 82'h0;
   reg [95:0] signal = 96'h0, y_6 = 96'h0;
-  wire n3, n5, n2, n4, n1, n7, n8, n6, n10, n9, make;
+  wire n1, n5, n3, n4, n2, n7, n8, n6, n10, n9, make;
   assign x = signal[79:0];
   assign y = y_6[79:0];
   assign awake = n1 | n2 | n3 | n4;
-  assign n1 = {clear, stored} != before_2;
-  assign n2 = make & ~clear;
-  assign n3 = clear & configured;
+  assign n1 = clear & configured;
+  assign n2 = {clear, stored} != before_2;
+  assign n3 = make & ~clear;
   assign n4 = |settling;
   assign make = ~full | take;
   assign n5 = full | !signal_30;
@@ -648,8 +648,8 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
           $signed(config_2[376:359]);
       end
       if (n8) begin
-        column_ends <= n7 ? config_2[78:63] == 1'h1 : column_left == 1'h1;
-        column_left <= n7 ? config_2[78:63] - 1'h1 : column_left - 1'h1;
+        column_ends <= n7 ? config_2[78:63] == 1'h1 : column_left == 2'h2;
+        column_left <= n7 ? config_2[78:63] : column_left - 1'h1;
       end
     end
   end
@@ -938,34 +938,34 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [19:0] signal_115 = 20'h0, signal_83 = 20'h0, map_base = 20'h0, read_address = 20'h0,
     write_address = 20'h0;
   reg [1:0] sent = 2'h0;
-  reg [2:0] n21, known = 3'h0, left = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 = 3'h0, s5 = 3'h0,
+  reg [2:0] n20, known = 3'h0, left = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 = 3'h0, s5 = 3'h0,
     s6 = 3'h0, words = 3'h0;
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h12;
-  wire n33, n17, n8, n32, n15, n24, n13, n12, n7, n2, n31, n1, n3, n4, n6, n5, n30, n27, n28, n19,
-    n14, n16, n18, n20, n23, n25, n26, n29, signal, signal_19, signal_32, signal_84, signal_91,
+  wire n32, n8, n31, n14, n23, n12, n11, n7, n2, n30, n1, n3, n4, n6, n5, n29, n26, n27, n18, n16,
+    n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_19, signal_32, signal_84, signal_91,
     signal_92, all_ends, awake, en, ends, have, i__ready, i__ready_102, i__ready_97, i__valid,
     i__valid_119, inside_2, last_word, o__ready_121, o__valid_122, out__valid, reads, s0_step;
-  wire [15:0] n10, complete_149, out, out_75, out__payload_words_0, out__payload_words_1;
+  wire [15:0] complete_149, out, out_75, out__payload_words_0, out__payload_words_1;
   wire [16:0] n9;
   wire [19:0] signal_113, next_map, offset;
-  wire [2:0] n11, n22;
+  wire [2:0] n10, n21;
   wire [31:0] i__payload_111_words;
   wire [34:0] i__payload, o__payload_120;
   wire [47:0] acc, acc_69;
   assign parameters_take = (hand_over | waiting) & known[2] & ~all_started & signal_14 &
     parameters_valid;
   assign partials__ready = running & config__payload[94] & wants;
-  assign shift = have & (n31 | i__ready & last_word);
-  assign config__ready = sums_end | n12;
+  assign shift = have & (n30 | i__ready & last_word);
+  assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_129 = |{reads, hand_over, n3, signal, waiting, n4, n5, running, n6, awake} | n7;
+  assign awake_129 = |{reads, hand_over, n3, awake, signal, waiting, n4, n5, n6, running} | n7;
   assign o__ready_121 = n1 ? 1'h0 : i__ready;
   assign signal_92 = ~r3_beat[0] | i__ready_102;
   assign signal_91 = signal_92 & known[2] & available;
   assign acc = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s0_step, s1[0], s6[0], s7_step, s3[0], s8_step, s2[0], s5[0], s4[0]};
+  assign en = |{s0_step, s3[0], s8_step, s6[0], s4[0], s7_step, s5[0], s2[0], s1[0]};
   assign acc_69 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -977,7 +977,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_32 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_97 | signal_92 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_91};
-  assign n3 = config__valid & n32;
+  assign n3 = config__valid & n31;
   assign n4 = block[15:0] != told;
   assign n5 = o__valid & o__ready;
   assign n6 = i__valid_119 & i__ready;
@@ -985,37 +985,36 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign ends = shift & n2;
   assign n8 = signal_91 & signal_84;
   assign n9 = signal_136 + 1'h1;
-  assign s0_step = shift & n31;
-  assign signal_19 = n33 & n31;
-  assign n10 = config__payload[93:78] - 1'h1;
-  assign n11 = n30 ? {known[1:0], 1'h1} : 3'h0;
-  assign n12 = signal_91 & all_ends;
-  assign n13 = n32 | n24;
-  assign n14 = signal_91 | n13;
+  assign s0_step = shift & n30;
+  assign signal_19 = n32 & n30;
+  assign n10 = n29 ? {known[1:0], 1'h1} : 3'h0;
+  assign n11 = signal_91 & all_ends;
+  assign n12 = n31 | n23;
+  assign n13 = signal_91 | n12;
   assign all_ends = signal_84 & row_ends_88;
-  assign n15 = n32 | n8 & slot_ends;
-  assign n16 = n8 | n15;
-  assign n17 = n32 | n8 & row_ends_88;
-  assign n18 = n8 | n17;
-  assign n19 = n32 | n24 & map_ends;
-  assign n20 = n19 | n24;
+  assign n14 = n31 | n8 & slot_ends;
+  assign n15 = n14 | n8;
+  assign n16 = n31 | n8 & row_ends_88;
+  assign n17 = n8 | n16;
+  assign n18 = n31 | n23 & map_ends;
+  assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
-  assign n22 = left - 1'h1;
-  assign n23 = n32 | drain_gated_rst;
+  assign n21 = left - 1'h1;
+  assign n22 = n31 | drain_gated_rst;
   assign signal_113 = slot_ends ? 20'h0 : signal_115 + config__payload[77:62];
-  assign n24 = signal_91 & row_ends;
+  assign n23 = signal_91 & row_ends;
   assign next_map = map_base + config__payload[132:113];
-  assign n25 = drain_gated_rst | signal;
-  assign n26 = drain_gated_rst | shift;
-  assign n27 = words == 2'h3;
-  assign n28 = signal_32 | n27;
-  assign n29 = drain_gated_rst | parameters_take;
-  assign n30 = config__valid & ~signal;
-  assign have = running & (n33 | signal_35) & ~(config__payload[95] & leaving);
-  assign n31 = ~config__payload[95];
-  assign n32 = ~known[2];
+  assign n24 = drain_gated_rst | signal;
+  assign n25 = drain_gated_rst | shift;
+  assign n26 = words == 2'h3;
+  assign n27 = signal_32 | n26;
+  assign n28 = drain_gated_rst | parameters_take;
+  assign n29 = config__valid & ~signal;
+  assign have = running & (n32 | signal_35) & ~(config__payload[95] & leaving);
+  assign n30 = ~config__payload[95];
+  assign n31 = ~known[2];
   assign signal_84 = row_ends & map_ends;
-  assign n33 = ~config__payload[94];
+  assign n32 = ~config__payload[94];
   \neuflow_convolver_tile.convolver.drain.packer  packer (
     .awake(awake), .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
       .i__payload_11(i__payload), .i__ready(i__ready_97), .i__valid(i__valid),
@@ -1045,7 +1044,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_149), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2196_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2185_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1059,7 +1058,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, drain_gated_rst, hand_over, n3, signal, waiting, n4, n5, running, n6, awake}) begin
+    if (|{reads, hand_over, drain_gated_rst, n3, awake, signal, waiting, n4, n5, n6, running}) begin
       settling <= 5'h12;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1093,12 +1092,12 @@ module \neuflow_convolver_tile.convolver.drain  (
       signal_14 <= config__payload[95] | signal_134 < signal_135 & ~unread;
       signal_135 <= signal_136 + config__payload[112:97];
       signal_134 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_133;
-      signal_133 <= n10;
-      known[0] <= n11[0];
-      if (n12 | o__valid_122 & o__ready_121 & o__payload_120[34]) leaving <= n12;
-      if (n14) begin
-        row_ends <= n13 ? config__payload[77:62] <= 2'h2 : signal_90 <= 3'h4;
-        signal_90 <= n13 ? config__payload[77:62] : signal_90 - 2'h2;
+      signal_133 <= config__payload[93:78] - 1'h1;
+      known[0] <= n10[0];
+      if (n11 | o__valid_122 & o__ready_121 & o__payload_120[34]) leaving <= n11;
+      if (n13) begin
+        row_ends <= n12 ? config__payload[77:62] <= 2'h2 : signal_90 <= 3'h4;
+        signal_90 <= n12 ? config__payload[77:62] : signal_90 - 2'h2;
       end
       if (signal_92) begin
         unread <= n8;
@@ -1106,41 +1105,41 @@ module \neuflow_convolver_tile.convolver.drain  (
         r2_beat <= r1_beat;
         r1_beat <= {all_ends, row_ends ? signal_90[1:0] : 2'h2, signal_91};
       end
-      if (n16) begin
-        slot_ends <= n15 ? config__payload[112:97] == 1'h1 : slot_left == 1'h1;
-        slot_left <= n15 ? config__payload[112:97] - 1'h1 : slot_left - 1'h1;
+      if (n15) begin
+        slot_ends <= n14 ? config__payload[112:97] == 1'h1 : slot_left == 2'h2;
+        slot_left <= n14 ? config__payload[112:97] : slot_left - 1'h1;
       end
-      if (n18) begin
-        row_ends_88 <= n17 ? config__payload[93:78] == 1'h1 : row_left == 1'h1;
-        row_left <= n17 ? n10 : row_left - 1'h1;
+      if (n17) begin
+        row_ends_88 <= n16 ? config__payload[93:78] == 1'h1 : row_left == 2'h2;
+        row_left <= n16 ? config__payload[93:78] : row_left - 1'h1;
       end
-      if (n20) begin
-        map_ends <= n19 ? config__payload[45:30] == 1'h1 : map_left == 1'h1;
-        map_left <= n19 ? config__payload[45:30] - 1'h1 : map_left - 1'h1;
+      if (n19) begin
+        map_ends <= n18 ? config__payload[45:30] == 1'h1 : map_left == 2'h2;
+        map_left <= n18 ? config__payload[45:30] : map_left - 1'h1;
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (ends | parameters_take) running <= parameters_take;
-      if (shift | parameters_take) begin
-        n21 = parameters_take ? 3'h5 : shift ? n22 : {1'h0, left[1], 1'h0};
-        {left[2], left[0]} <= {n21[2], n21[0]};
+      if (parameters_take | shift) begin
+        n20 = parameters_take ? 3'h5 : shift ? n21 : {1'h0, left[1], 1'h0};
+        {left[2], left[0]} <= {n20[2], n20[0]};
       end
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n23) begin
+    if (n22) begin
       signal_136 <= 16'h0; signal_115 <= 20'h0; read_address <= 20'h0; map_base <= 20'h0;
     end else begin
       if (n8) begin
         signal_136 <= all_ends ? 16'h0 : n9[15:0];
         signal_115 <= signal_113;
       end
-      if (signal_91 | n8 | n24) read_address <= n8 ? signal_113 : n24 ? next_map : read_address +
+      if (signal_91 | n8 | n23) read_address <= n8 ? signal_113 : n23 ? next_map : read_address +
         2'h2;
-      if (n8 | n24) map_base <= n8 ? signal_113 : next_map;
+      if (n8 | n23) map_base <= n8 ? signal_113 : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n25) begin
+    if (n24) begin
       signal_83 <= 20'h0; signal_150 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
     end else begin
       if (s6[0] & s6[1]) signal_83 <= s6[2] ? 20'h0 : signal_83 + {config__payload[131:113], 1'h0};
@@ -1150,26 +1149,26 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n26) begin
+    if (n25) begin
       wants <= 1'h1; signal_35 <= 1'h0; words <= 3'h0;
     end else begin
-      if (n28) begin
+      if (n27) begin
         wants <= words < 2'h2;
-        signal_35 <= n27;
+        signal_35 <= n26;
         words <= words + 1'h1;
       end
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n29) begin
+    if (n28) begin
       waiting <= 1'h0; left[1] <= 1'h0;
     end else begin
       if (hand_over) waiting <= ~parameters_take;
-      if (shift) left[1] <= n22[1];
+      if (shift) left[1] <= n21[1];
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (~n30 | drain_gated_rst) begin
+    if (~n29 | drain_gated_rst) begin
       known[2:1] <= 2'h0;
     end else begin
       known[2:1] <= known[1:0];
@@ -1395,7 +1394,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2196_0,
+  input wire [1:0] port_2185_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [132:0] config_2,
@@ -1410,8 +1409,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2196_0[0];
-  assign n3 = port_2196_0[0] | n2 | clear;
+  assign n2 = fresh & ~port_2185_0[0];
+  assign n3 = port_2185_0[0] | clear | n2;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1421,22 +1420,22 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2196_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2185_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n6 = drain_gated_rst | n2 | clear;
+  assign n6 = drain_gated_rst | clear | n2;
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2196_0[0], mark, n2, clear} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2196_0[0]
+      if ({port_2185_0[0], clear, n2, mark} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2185_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2196_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2185_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1452,16 +1451,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2196_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2185_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2196_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2185_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2196_0[0]) fresh <= 1'h0;
+      if (port_2185_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1589,7 +1588,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n6, linear_80 = 9'h0, offset = 9'h0;
-  wire n37, n22, n11, n35, n7, n33, n34, n36, n3, n8, n9, n10, n20, n18, n12, n14, n15, n29, n16,
+  wire n37, n22, n11, n35, n33, n7, n34, n36, n3, n10, n8, n9, n20, n18, n12, n14, n15, n29, n16,
     n17, n19, n21, n24, n28, n23, n26, n30, signal_107, signal_109, signal_16, signal_17, alone,
     finished, i__ready_104, i__valid_105, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     starts;
@@ -1606,7 +1605,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [67:0] o__payload;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_104;
-  assign awake = |{starts, pass_done, n8, n9, signal_16, finished, n10} | n11;
+  assign awake = |{n8, pass_done, n9, signal_16, starts, finished, n10} | n11;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1619,17 +1618,17 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign signal_109 = config__payload[5:4] == 2'h2;
   assign signal_17 = last_lap & n33 & (signal_107 ? !signal_32 : n34);
   assign last_lap = ~signal_109 | signal_23 == signal_31 | n25 == config__payload[157:154];
-  assign signal_22 = {1'h0, signal_21 >= {strides1_q[7:5], 1'h0, strides1_q[3:0]}} + (signal_21 >=
+  assign signal_22 = (signal_21 >= {strides1_q[7:5], 1'h0, strides1_q[3:0]}) + (signal_21 >=
     {strides2_q[7:6], 1'h0, strides2_q[4:0]});
   assign alone = config__payload[5:4] == 2'h3;
   assign signal_16 = signal_48 & valid;
   assign signal_31 = signal_107 ? 2'h0 : n33 & n34 ? signal_32 : left;
   assign n7 = signal_16 & last_lap;
+  assign n8 = o__valid & o__ready;
+  assign n9 = released != freed;
   assign starts = n35 & config__valid & ~(|flushing);
-  assign n8 = i__valid_105 & i__ready_104;
-  assign n9 = o__valid & o__ready;
   assign finished = n36 | signal & signal_42 & allowed;
-  assign n10 = released != freed;
+  assign n10 = i__valid_105 & i__ready_104;
   assign n11 = |settling;
   assign signal_107 = config__payload[5:4] == 1'h1;
   assign n12 = lead <= config__payload[3];
@@ -1640,14 +1639,14 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n16 = n29 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n17 = n16 | n29 | n15;
+  assign n17 = n29 | n16 | n15;
   assign n18 = n35 | n36;
-  assign n19 = n18 | record_ends;
+  assign n19 = record_ends | n18;
   assign n20 = n35 | record_ends;
   assign n21 = n37 | n20;
   assign n22 = n35 | n37;
   assign width = config__payload[25:6] - 1'h1;
-  assign n23 = n24 & {n22, rest[2], n7} != 2'h3;
+  assign n23 = {n22, n7, rest[2]} != 2'h3 & n24;
   assign rest = signal_32 + {~signal_31};
   assign n24 = n22 | n7;
   assign n25 = signal_23 + 1'h1;
@@ -1711,7 +1710,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, starts, pass_done, n8, n9, signal_16, finished, n10}) begin
+    if (|{n8, writer_gated_rst, pass_done, n9, signal_16, starts, finished, n10}) begin
       settling <= 4'hb;
     end else begin
       if (n11) settling <= settling - 1'h1;
@@ -1761,12 +1760,12 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         next_linear_row;
       if (n17 & {n16, n15} != 2'h2) linear_row <= n15 ? config__payload[77:58] : next_linear_row;
       if (n19) begin
-        record_ends_40 <= n18 ? config__payload[57:42] == 1'h1 : record_left == 1'h1;
-        record_left <= n18 ? config__payload[57:42] - 1'h1 : record_left - 1'h1;
+        record_ends_40 <= n18 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
+        record_left <= n18 ? config__payload[57:42] : record_left - 1'h1;
       end
       if (n21) begin
-        channel_ends <= n20 ? config__payload[41:26] == 1'h1 : channel_left == 1'h1;
-        channel_left <= n20 ? config__payload[41:26] - 1'h1 : channel_left - 1'h1;
+        channel_ends <= n20 ? config__payload[41:26] == 1'h1 : channel_left == 2'h2;
+        channel_left <= n20 ? config__payload[41:26] : channel_left - 1'h1;
       end
       if (n23) begin
         more <= n22 ? |width[19:2] : signal_33 != 1'h1;
@@ -1788,7 +1787,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_76 <= last_phase_y ? 4'h0 : n27[3:0];
         signal_75 <= signal_79;
       end
-      if (s2_valid | n16 | n29) begin
+      if (s2_valid | n29 | n16) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n16 ? signal_75 : n29 ? signal_79 : signal_69 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1909,7 +1908,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1957_16,
+  input wire [1:0] port_1946_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -1925,12 +1924,12 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_34 = asks & ready_36;
   assign signal_16 = i__ready & i__valid;
   assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = n3 & {listening, leads, signal_16} != 3'h5;
-  assign n3 = {listening, signal_16} != 2'h2;
+  assign n2 = {signal_16, leads, listening} != 3'h5 & n3;
+  assign n3 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_53), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .free(parameters_take & port_1957_16[1]), .read_enable(read_34), .ready(ready_36),
-      .rewind(parameters_take & port_1957_16[0]), .room(room_14), .value(value_51),
+      .free(parameters_take & port_1946_16[1]), .read_enable(read_34), .ready(ready_36),
+      .rewind(parameters_take & port_1946_16[0]), .room(room_14), .value(value_51),
       .write_data(i__payload[63:0]), .write_enable(signal_16 & leads));
   neuflow_clock_gate blocks_gate (
     .awake(awake_53), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -1988,7 +1987,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2;
-  assign awake = |{write_enable, free, rewind, read_enable} | n1;
+  assign awake = |{write_enable, free, read_enable, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -1997,14 +1996,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(write_enable));
   always @(posedge blocks_gated_clk) begin
-    if (|{write_enable, free, blocks_gated_rst, rewind, read_enable}) begin
+    if (|{write_enable, free, read_enable, rewind, blocks_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | blocks_gated_rst | rewind) begin
+    if (free | rewind | blocks_gated_rst) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2051,7 +2050,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   reg [6:0] leaving = 7'h0, passed = 7'h0, space = 7'h40, unread = 7'h0;
   wire n4, n3, n1;
   wire [5:0] n2;
-  assign awake = |{write_enable, free, rewind, read_enable} | n1;
+  assign awake = |{write_enable, free, read_enable, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2060,7 +2059,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(write_enable));
   always @(posedge weights_gated_clk) begin
-    if (|{write_enable, weights_gated_rst, free, rewind, read_enable}) begin
+    if (|{weights_gated_rst, write_enable, free, read_enable, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2145,8 +2144,8 @@ module \neuflow_convolver_tile.router  (
   assign south_moves = south_in__valid & south_armed & !(south_peers_q & n12);
   assign west_moves = west_in__valid & west_armed & !(west_peers_q & n12);
   assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n12);
-  assign awake = |{bus__valid, east_moves, local0_moves, n1, south_moves, o__valid_94, west_moves,
-    n2, n3} | n4;
+  assign awake = |{bus__valid, o__valid_94, west_moves, south_moves, n1, east_moves, n2, n3,
+    local0_moves} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
   assign n1 = east_out__valid & o__ready_65;
@@ -2196,8 +2195,8 @@ module \neuflow_convolver_tile.router  (
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_94),
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{bus__valid, east_moves, local0_moves, n1, south_moves, o__valid_94, west_moves, n2, n3,
-      router_gated_rst}) begin
+    if (|{bus__valid, o__valid_94, west_moves, south_moves, n1, east_moves, router_gated_rst, n2,
+      n3, local0_moves}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2237,7 +2236,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if (n9 & (o__ready & n5 & n10)) local0_peers_q <= names;
+      if ((o__ready & n5 & n10) & n9) local0_peers_q <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2318,7 +2317,7 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__1__ready, o__ready, local__4__ready, local__2__ready, local__0__ready,
+  assign all_ready = &{local__1__ready, o__ready, local__2__ready, local__4__ready, local__0__ready,
     local__3__ready};
   \neuflow_convolver_tile.tap$150.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),

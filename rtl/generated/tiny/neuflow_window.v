@@ -17,14 +17,14 @@ module neuflow_window (
   output wire awake,
   input wire clk
 );
-  reg n48, signal_71, arrived = 1'h0, b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0,
+  reg n50, signal_71, arrived = 1'h0, b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0,
     closing = 1'h0, column_ends = 1'h0, final_138 = 1'h0, fresh_turn = 1'h1, held_final = 1'h0,
     input_done = 1'h0, map_ends = 1'h0, real_2 = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid =
     1'h0, s4_valid = 1'h0, s5_valid = 1'h0, some_open = 1'h0, v1_valid = 1'h0, v2_valid = 1'h0,
     v3_valid = 1'h0, v4_valid = 1'h0;
-  reg [15:0] n47, signal_168 = 16'h0, closed = 16'h0, column_left = 16'h0, empty, map_left = 16'h0,
+  reg [15:0] n49, signal_168 = 16'h0, closed = 16'h0, column_left = 16'h0, empty, map_left = 16'h0,
     word_0, word_1;
-  reg [16:0] n46, n1;
+  reg [16:0] n48, n1;
   reg [17:0] signal_129 = 18'h0, closes_at = 18'h0, opens_at = 18'h0, past_right = 18'h0, right =
     18'h0, y = 18'h0, signal_30_q = 18'h0, signal_31_q = 18'h0, to_right_q = 18'h0;
   reg [18:0] beats_written = 19'h0;
@@ -38,30 +38,36 @@ module neuflow_window (
   reg [5:0] address = 6'h0, b_address = 6'h0, held_address = 6'h0;
   reg [7:0] signal_72 = 8'h0, fresh = 8'h0, head = 8'h0, open = 8'h0, open_less = 8'h0, slot = 8'h0,
     slots = 8'h0;
-  reg [8:0] n43, n14, n12, signal_100 = 9'h0, signal_68, final_2 = 9'h0, s1_meta = 9'h0, s2_meta =
+  reg [8:0] n45, n14, n12, signal_100 = 9'h0, signal_68, final_2 = 9'h0, s1_meta = 9'h0, s2_meta =
     9'h0, s3_meta = 9'h0, s4_meta = 9'h0, s5_meta = 9'h0;
   reg [9:0] n11, reach = 10'h0;
-  wire n53, n26, n54, n55, n51, n52, n45, n24, n42, n23, n37, n34, n8, n5, n6, n18, n36, n25, n9,
-    n3, n31, n29, n10, n21, n19, n17, n28, n30, n32, n35, n13, n16, n22, n49, n50, n2, n7, n4,
+  wire n56, n28, n57, n58, n53, n54, n47, n24, n44, n23, n41, n36, n10, n5, n6, n18, n40, n25, n8,
+    n3, n33, n31, n9, n21, n17, n19, n30, n32, n34, n39, n13, n16, n22, n51, n52, n2, n7, n4,
     signal_117, signal_35, awake_113, awake_115, closes, en, en_102, finish, flushing, go,
     i__ready_101, i__ready_88, i__ready_94, i__valid_89, i__valid_95, load, o__valid_114, read,
     scanned, scanning, skip, step, works;
   wire [15:0] i__payload_109_words;
   wire [167:0] o__payload_21;
   wire [17:0] i__payload_85;
-  wire [18:0] n39, lead;
-  wire [19:0] n27, n33;
-  wire [23:0] n44, n41;
+  wire [17:4] n55;
+  wire [17:5] n26;
+  wire [18:0] lead;
+  wire [19:0] n29, n35;
+  wire [19:5] n37;
+  wire [23:0] n46, n43;
   wire [31:0] read_data, read_data_166;
-  wire [31:19] n38;
   wire [34:0] i__payload_91;
-  wire [5:0] n40;
+  wire [3:0] next_right;
+  wire [4:0] n27, n38;
+  wire [5:0] n42;
   wire [7:0] n20, signal_64;
   wire [8:0] n15;
   assign active = i__valid & i__ready;
-  assign awake = awake_113 | n36 | o__valid_114 | n37;
-  assign {n38, n39} = $signed(old) < $signed(v3_visit[26:3]) ? {{8{v3_visit[26]}}, v3_visit[26:3]} :
-    old;
+  assign {n55, next_right} = real_2 ? past_right : {{10{to_right_q[17]}}, to_right_q[7:0]};
+  assign awake = awake_113 | n40 | o__valid_114 | n41;
+  assign {n26, n27} = $signed({1'h0, o__payload_21[32:17]}) + $signed({to_right_q[17],
+    to_right_q[7:0]});
+  assign {n37, n38} = $signed(base) + $signed({n55, next_right});
   assign finish = flushing ? input_done : 1'h0;
   assign en = ~signal_100[8] | i__ready_101;
   assign en_102 = en & (n23 | |signal_100);
@@ -77,59 +83,59 @@ module neuflow_window (
   assign n5 = $signed(y) >= $signed({1'h0, o__payload_21[48:33]}) & closed == o__payload_21[80:65];
   assign n6 = signal_117 | closes;
   assign n7 = fsm_state == 2'h2;
-  assign scanned = n34 & map_ends;
-  assign n8 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign n9 = !fsm_state;
-  assign n10 = {n3, n18} != 2'h3;
-  assign n13 = (n9 | n3) & n10 & n21;
+  assign scanned = n36 & map_ends;
+  assign n8 = !fsm_state;
+  assign n9 = {n3, n18} != 2'h3;
+  assign n10 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
+  assign n13 = (n8 | n3) & n9 & n21;
   assign n15 = -o__payload_21[128:121];
-  assign n16 = n19 & (n9 | n7);
-  assign n17 = n9 | n3 | n7;
+  assign n16 = (n8 | n7) & n17;
+  assign n17 = {n7, y == opens_at & signal_168 != o__payload_21[80:65]} != 2'h2;
   assign n18 = b_valid | (|{s1_valid, s3_valid, s4_valid, s2_valid, s5_valid} | works | |{v2_valid,
     v1_valid, v4_valid, v3_valid});
-  assign n19 = {n7, y == opens_at & signal_168 != o__payload_21[80:65]} != 2'h2;
+  assign n19 = n8 | n3 | n7;
   assign n20 = open - 1'h1;
   assign n21 = {n3, n18, closing} != 3'h4;
-  assign n22 = {n4, n8} != 2'h3 & (n9 | n4);
+  assign n22 = {n4, n10} != 2'h3 & (n8 | n4);
   assign n23 = v4_valid & v4_visit[1];
   assign works = s5_valid | ~fresh_turn;
   assign n24 = en & works;
   assign signal_64 = fresh_turn ? head : slot;
   assign step = load | skip;
   assign n25 = |open;
-  assign read = go & b_valid & (n53 | ~lead[18]);
-  assign n26 = real_2 & $signed(signal_129) < $signed({1'h0, o__payload_21[32:17]}) & $signed(right)
+  assign read = go & b_valid & (n56 | ~lead[18]);
+  assign n28 = real_2 & $signed(signal_129) < $signed({1'h0, o__payload_21[32:17]}) & $signed(right)
     > $signed(1'h0);
-  assign load = scanning & some_open & (n54 | read & signal_35);
-  assign signal_35 = n53 | signal_37[19:1] == signal_38[19:1];
-  assign n27 = $signed(signal_129) < $signed(1'h0) ? base : first_word;
-  assign n28 = read | load;
-  assign n29 = n52 | scanned;
-  assign n30 = n29 | n34;
-  assign n31 = n52 | load & column_ends;
-  assign n32 = n31 | load;
-  assign n33 = base + o__payload_21[32:17];
-  assign n34 = step & (skip | column_ends);
-  assign n35 = {scanning, step, n34} != 3'h4;
-  assign n36 = en_102 | awake_115 | |{i__valid_89 & i__ready_88, o__valid & o__ready, i__valid_95 &
+  assign load = scanning & some_open & (n57 | read & signal_35);
+  assign signal_35 = n56 | signal_37[19:1] == signal_38[19:1];
+  assign n29 = $signed(signal_129) < $signed(1'h0) ? base : first_word;
+  assign n30 = read | load;
+  assign n31 = n54 | scanned;
+  assign n32 = n31 | n36;
+  assign n33 = n54 | load & column_ends;
+  assign n34 = n33 | load;
+  assign n35 = base + o__payload_21[32:17];
+  assign n36 = step & (skip | column_ends);
+  assign n39 = {scanning, step, n36} != 3'h4;
+  assign n40 = en_102 | awake_115 | |{i__valid_89 & i__ready_88, o__valid & o__ready, i__valid_95 &
     i__ready_94, signal_100[8] & i__ready_101};
-  assign n37 = |settling;
-  assign n40 = fresh_turn ? s5_meta[8:3] : held_address;
-  assign n41 = fresh_turn ? s5_part : held_value;
-  assign n42 = fresh_turn ? s5_meta[2] : held_final;
-  assign n44 = s4_meta[0] ? {{8{s4_part_q[23]}}, s4_part_q[15:0]} : o__payload_21[0] ?
-    $unsigned($signed(s5_part) + $signed({s4_part_q[23], s4_part_q[15:0]})) : n45 ?
+  assign n41 = |settling;
+  assign n42 = fresh_turn ? s5_meta[8:3] : held_address;
+  assign n43 = fresh_turn ? s5_part : held_value;
+  assign n44 = fresh_turn ? s5_meta[2] : held_final;
+  assign n46 = s4_meta[0] ? {{8{s4_part_q[23]}}, s4_part_q[15:0]} : o__payload_21[0] ?
+    $unsigned($signed(s5_part) + $signed({s4_part_q[23], s4_part_q[15:0]})) : n47 ?
     {{8{s4_part_q[23]}}, s4_part_q[15:0]} : {s5_part[23], 23'h0};
-  assign n45 = $signed(s5_part) < $signed({s4_part_q[23], s4_part_q[15:0]});
-  assign n49 = (read | |{s1_valid, s3_valid, s4_valid, s2_valid}) & go;
-  assign n50 = rst | finish;
-  assign n51 = n55 | flushing;
-  assign n52 = ~scanning;
-  assign skip = n55 & arrived;
-  assign n53 = ~b_hit;
+  assign n47 = $signed(s5_part) < $signed({s4_part_q[23], s4_part_q[15:0]});
+  assign n51 = (read | |{s1_valid, s3_valid, s4_valid, s2_valid}) & go;
+  assign n52 = rst | finish;
+  assign n53 = n58 | flushing;
+  assign n54 = ~scanning;
+  assign skip = n58 & arrived;
+  assign n56 = ~b_hit;
   assign lead = beats_written + ~signal_37[19:1];
-  assign n54 = ~b_valid;
-  assign n55 = scanning & ~some_open & n54;
+  assign n57 = ~b_valid;
+  assign n58 = scanning & ~some_open & n57;
   \neuflow_window.config  config_2 (
     .awake(awake_113), .bus__payload(bus__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .clk(clk), .columns(columns), .o__payload(o__payload_21),
@@ -147,8 +153,8 @@ module neuflow_window (
       v1_valid), .write_address(v4_visit[32:27]), .write_data(write_data_83), .write_enable(en &
       v4_valid & ~v4_visit[1]));
   \neuflow_window.requantise  requantise (
-    .clk(clk), .en(en_102), .out(i__payload_109_words), .port_643_0(write_data_83),
-      .port_691_129(o__payload_21[167:129]), .rst(rst));
+    .clk(clk), .en(en_102), .out(i__payload_109_words), .port_641_0(write_data_83),
+      .port_689_129(o__payload_21[167:129]), .rst(rst));
   neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(32)) ring (
     .clk(clk), .read_address(signal_37[8:1]), .read_data(read_data), .read_enable(go),
       .write_address(beats_written[7:0]), .write_data(i__payload[31:0]), .write_enable(active));
@@ -176,10 +182,10 @@ module neuflow_window (
         closing <= closes;
         real_2 <= signal_117;
       end
-      if (&{{scanning, scanned} != 2'h2, {n4, n8} != 2'h2, {n9, o__valid_114} != 2'h2, n10,
-        {flushing, input_done} != 2'h2, |{n9, flushing, scanning, n3, n4, n7, n2}}) fsm_state <=
-        flushing ? 3'h0 : n3 | n4 ? 3'h2 : scanning ? 3'h6 : n2 ? (n5 ? 3'h4 : n6 ? 3'h5 : 3'h2) :
-        n7 ? 3'h3 : 3'h1;
+      if (&{{scanning, scanned} != 2'h2, {n8, o__valid_114} != 2'h2, |{n8, flushing, scanning, n3,
+        n4, n7, n2}, n9, {flushing, input_done} != 2'h2, {n4, n10} != 2'h2}) fsm_state <= flushing ?
+        3'h0 : n3 | n4 ? 3'h2 : scanning ? 3'h6 : n2 ? (n5 ? 3'h4 : n6 ? 3'h5 : 3'h2) : n7 ? 3'h3 :
+        3'h1;
       if (n13) begin
         n14 = o__payload_21[96:89] - 1'h1;
         n11 = $signed(n14) - $signed({1'h0, o__payload_21[128:121]});
@@ -194,11 +200,11 @@ module neuflow_window (
           {{9{n15[8]}}, n15};
         signal_168 <= n7 ? signal_168 + 1'h1 : 16'h0;
       end
-      if (&{n10, n9 | n3 | n2, {n2, n5} != 2'h3, {n2, n5, n6} != 3'h5}) y <= n3 | n2 ?
+      if (&{n9, {n5, n2} != 2'h3, {n5, n6, n2} != 2'h3, n8 | n3 | n2}) y <= n3 | n2 ?
         $unsigned($signed(y) + $signed(2'h1)) : {{9{n15[8]}}, n15};
-      if (&{n17, n10, {real_2, n3, closing & fresh == open, n18} != 3'h4, n19}) fresh <= n3 ?
-        (real_2 ? 8'h0 : fresh - 1'h1) : n7 ? fresh + 1'h1 : 8'h0;
-      if (&{n10, n19, n17, n21}) open <= n3 ? n20 : n7 ? open + 1'h1 : 8'h0;
+      if (&{n17, {real_2, n3, n18, closing & fresh == open} != 3'h4, n19, n9}) fresh <= n3 ? (real_2
+        ? 8'h0 : fresh - 1'h1) : n7 ? fresh + 1'h1 : 8'h0;
+      if (&{n21, n19, n17, n9}) open <= n3 ? n20 : n7 ? open + 1'h1 : 8'h0;
       if (n22) begin
         reach <= n4 ? reach + o__payload_21[112:105] : {2'h0, o__payload_21[112:105]};
         slots <= n4 ? slots + 1'h1 : 8'h1;
@@ -221,8 +227,7 @@ module neuflow_window (
       open_less <= n20;
       arrived <= ~step & $signed(written - base) >= $signed(1'h0);
       some_open <= n25;
-      past_right <= $signed({1'h0, o__payload_21[32:17]}) + $signed({to_right_q[17],
-        to_right_q[7:0]});
+      past_right <= {n26, n27};
       {signal_31_q[17], signal_31_q[15:0]} <= o__payload_21[32:17] - o__payload_21[120:113];
       {to_right_q[17], to_right_q[7:0]} <= o__payload_21[88:81] - o__payload_21[120:113];
       {signal_30_q[17], signal_30_q[7:0]} <= -o__payload_21[120:113];
@@ -240,75 +245,75 @@ module neuflow_window (
         b_address <= address;
         signal_38 <= $signed(right) > $signed({1'h0, o__payload_21[32:17]}) ? row_end : last_word;
         b_final <= final_138 & column_ends & map_ends;
-        b_hit <= n26;
-      end
-      if (n28) begin
-        b_valid <= load ? 1'h1 : ~signal_35;
-        b_first <= load;
-        signal_37 <= load ? n27 : {signal_37[19:1] + 1'h1, 1'h0};
+        b_hit <= n28;
       end
       if (n30) begin
-        map_ends <= n29 ? o__payload_21[16:1] == 1'h1 : map_left == 1'h1;
-        map_left <= n29 ? o__payload_21[16:1] - 1'h1 : map_left - 1'h1;
+        b_valid <= load ? 1'h1 : ~signal_35;
+        b_first <= load;
+        signal_37 <= load ? n29 : {signal_37[19:1] + 1'h1, 1'h0};
       end
       if (n32) begin
-        column_ends <= n31 ? o__payload_21[64:49] == 1'h1 : column_left == 1'h1;
-        column_left <= n31 ? o__payload_21[64:49] - 1'h1 : column_left - 1'h1;
+        map_ends <= n31 ? o__payload_21[16:1] == 1'h1 : map_left == 2'h2;
+        map_left <= n31 ? o__payload_21[16:1] : map_left - 1'h1;
       end
-      if ({real_2, scanning, n34} != 2'h3 & {scanning, n34} != 2'h2) row_end <= scanning ? row_end +
-        o__payload_21[32:17] : n33 - 1'h1;
-      if (n35) begin
-        last_word <= scanning ? (n34 ? $unsigned($signed($unsigned($signed(base) + $signed(real_2 ?
-          past_right : {{10{to_right_q[17]}}, to_right_q[7:0]}))) - $signed(2'h1)) : last_word +
+      if (n34) begin
+        column_ends <= n33 ? o__payload_21[64:49] == 1'h1 : column_left == 2'h2;
+        column_left <= n33 ? o__payload_21[64:49] : column_left - 1'h1;
+      end
+      if ({scanning, n36} != 2'h2 & {real_2, scanning, n36} != 2'h3) row_end <= scanning ? row_end +
+        o__payload_21[32:17] : n35 - 1'h1;
+      if (n39) begin
+        last_word <= scanning ? (n36 ? $unsigned($signed({n37, n38}) - $signed(2'h1)) : last_word +
           o__payload_21[104:97]) : $unsigned($signed($unsigned($signed(base) +
           $signed({to_right_q[17], to_right_q[7:0]}))) - $signed(2'h1));
-        first_word <= scanning ? (n34 ? $unsigned($signed(base) + $signed(real_2 ?
+        first_word <= scanning ? (n36 ? $unsigned($signed(base) + $signed(real_2 ?
           {{2{signal_31_q[17]}}, signal_31_q[15:0]} : {{10{signal_30_q[17]}}, signal_30_q[7:0]})) :
           first_word + o__payload_21[104:97]) : $unsigned($signed(base) + $signed({signal_30_q[17],
           signal_30_q[7:0]}));
-        right <= scanning ? (n34 ? {{10{to_right_q[17]}}, to_right_q[7:0]} :
+        right <= scanning ? (n36 ? {{10{to_right_q[17]}}, to_right_q[7:0]} :
           $unsigned($signed(right) + $signed({1'h0, o__payload_21[104:97]}))) :
           {{10{to_right_q[17]}}, to_right_q[7:0]};
-        signal_129 <= scanning ? (n34 ? {{10{signal_30_q[17]}}, signal_30_q[7:0]} :
+        signal_129 <= scanning ? (n36 ? {{10{signal_30_q[17]}}, signal_30_q[7:0]} :
           $unsigned($signed(signal_129) + $signed({1'h0, o__payload_21[104:97]}))) :
           {{10{signal_30_q[17]}}, signal_30_q[7:0]};
       end
     end
   end
   always @(posedge clk) begin
-    if (|{awake_113, n36, rst, o__valid_114}) begin
+    if (|{awake_113, n40, rst, o__valid_114}) begin
       settling <= 3'h4;
     end else begin
-      if (n37) settling <= settling - 1'h1;
+      if (n41) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
     if (en) begin
-      n43 = signal_72 + fresh;
+      n45 = signal_72 + fresh;
       write_data_83 <= v3_visit[0] ? {{8{v3_visit[26]}}, v3_visit[26:3]} : o__payload_21[0] ?
-        $unsigned($signed(old) + $signed(v3_visit[26:3])) : {n38, n39};
+        $unsigned($signed(old) + $signed(v3_visit[26:3])) : $signed(old) < $signed(v3_visit[26:3]) ?
+        {{8{v3_visit[26]}}, v3_visit[26:3]} : old;
       old <= read_data_166;
-      v1_visit <= {n40 + signal_64[5:0], n41, n42, fresh_turn & closing, n43 >= open};
+      v1_visit <= {n42 + signal_64[5:0], n43, n44, fresh_turn & closing, n45 >= open};
       v4_visit <= v3_visit;
       v3_visit <= v2_visit;
       v2_visit <= v1_visit;
     end
     if (n24) begin
-      held_final <= n42;
-      held_address <= n40;
-      held_value <= n41;
+      held_final <= n44;
+      held_address <= n42;
+      held_value <= n43;
     end
-    if (s4_valid & go) s5_part[23] <= n44[23];
-    if ((n45 | s4_meta[0] | o__payload_21[0]) & s4_valid & go) s5_part[22:0] <= n44[22:0];
-    if (n49) begin
+    if (s4_valid & go) s5_part[23] <= n46[23];
+    if (s4_valid & (n47 | s4_meta[0] | o__payload_21[0]) & go) s5_part[22:0] <= n46[22:0];
+    if (n51) begin
       empty = o__payload_21[0] ? 16'h0 : 16'h8000;
       word_0 = s2_lanes[0] ? s2_words[15:0] : empty;
       word_1 = s2_lanes[1] ? s2_words[31:16] : empty;
-      n46 = $signed(word_0) + $signed(word_1);
-      n47 = $signed(word_0) < $signed(word_1) ? word_1 : word_0;
-      n48 = signal_35 ? signal_38[0] : 1'h1;
+      n48 = $signed(word_0) + $signed(word_1);
+      n49 = $signed(word_0) < $signed(word_1) ? word_1 : word_0;
+      n50 = signal_35 ? signal_38[0] : 1'h1;
       {s4_part_q[23], s4_part_q[15:0]} <= {s3_pair0_q[23], s3_pair0_q[15:0]};
-      {s3_pair0_q[23], s3_pair0_q[15:0]} <= o__payload_21[0] ? n46 : {n47[15], n47};
+      {s3_pair0_q[23], s3_pair0_q[15:0]} <= o__payload_21[0] ? n48 : {n49[15], n49};
       s2_words <= read_data;
       s5_meta <= s4_meta;
       s4_meta <= s3_meta;
@@ -316,16 +321,16 @@ module neuflow_window (
       s2_meta <= s1_meta;
       s1_meta <= {b_address, b_final, signal_35, b_first};
       s2_lanes <= s1_lanes;
-      s1_lanes <= {b_hit & signal_37[0] <= 1'h1 & n48 >= 1'h1, b_hit & signal_37[0] <= 1'h0 & n48 >=
+      s1_lanes <= {b_hit & signal_37[0] <= 1'h1 & n50 >= 1'h1, b_hit & signal_37[0] <= 1'h0 & n50 >=
         1'h0};
     end
   end
   always @(posedge clk) begin
-    if (n50) begin
+    if (n52) begin
       free <= 20'h0; base <= 20'h0; input_done <= 1'h0; beats_written <= 19'h0; written <= 20'h0;
     end else begin
-      if ({n26, n51, load} != 1'h1 & (n51 | load)) free <= n51 ? base : n27;
-      if (real_2 & scanning & n34) base <= n33;
+      if ({n28, n53, load} != 1'h1 & (n53 | load)) free <= n53 ? base : n29;
+      if (real_2 & scanning & n36) base <= n35;
       if (active) begin
         input_done <= i__payload[34];
         beats_written <= beats_written + 1'h1;
@@ -334,7 +339,7 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (n52 | rst) begin
+    if (n54 | rst) begin
       address <= 6'h0;
     end else begin
       if (load) address <= address + slots[5:0];
@@ -511,8 +516,8 @@ endmodule
 module \neuflow_window.requantise  (
   input wire rst,
   input wire en,
-  input wire [31:0] port_643_0,
-  input wire [38:0] port_691_129,
+  input wire [31:0] port_641_0,
+  input wire [38:0] port_689_129,
   output reg [15:0] out = 16'h0,
   input wire clk
 );
@@ -551,7 +556,7 @@ module \neuflow_window.requantise  (
       s2_high <= $signed(s1_total[47:32]) * $signed({1'h0, s1_m});
       s2_middle <= s1_total[31:16] * s1_m;
       s2_low <= s1_total[15:0] * s1_m;
-      s1_total <= {{16{port_643_0[31]}}, port_643_0};
+      s1_total <= {{16{port_641_0[31]}}, port_641_0};
       s8_tail <= s7_tail;
       s7_tail <= s6_tail;
       s6_tail <= s5_tail;
@@ -564,9 +569,9 @@ module \neuflow_window.requantise  (
       s4_s <= s3_s;
       s3_s <= s2_s;
       s2_s <= s1_s;
-      s1_tail <= port_691_129[38:22];
-      s1_s <= port_691_129[21:16];
-      s1_m <= port_691_129[14:0];
+      s1_tail <= port_689_129[38:22];
+      s1_s <= port_689_129[21:16];
+      s1_m <= port_689_129[14:0];
     end
   end
 endmodule
