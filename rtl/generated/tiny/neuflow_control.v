@@ -61,8 +61,9 @@ module neuflow_control (
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
   wire [2:0] n2;
   wire [32:0] i__payload;
+  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause = signal | ~busy_121 ? 4'ha : {3'h4, signal_122 ? 1'h0 : 1'h1};
+  assign cause[1:0] = signal | ~busy_121 ? 2'h2 : {1'h0, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
   assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
   \neuflow_control.counters  counters (
@@ -98,24 +99,24 @@ module neuflow_control (
       busy_121 <= busy;
       signal <= config_waits;
       signal_122 <= fence_waits | frame_ends;
-      if (hang | read_error | write_error) begin
+      if (hang | write_error | read_error) begin
         n1 = read_error ? 3'h2 : n2;
         fault[1] <= n1[1];
       end
     end
   end
   always @(posedge clk) begin
-    if (rst | read_error) begin
-      fault[0] <= 1'h0;
-    end else begin
-      if (hang | write_error) fault[0] <= n2[0];
-    end
-  end
-  always @(posedge clk) begin
-    if (rst | read_error | write_error) begin
+    if (write_error | read_error | rst) begin
       fault[2] <= 1'h0;
     end else begin
       if (hang) fault[2] <= 1'h1;
+    end
+  end
+  always @(posedge clk) begin
+    if (read_error | rst) begin
+      fault[0] <= 1'h0;
+    end else begin
+      if (hang | write_error) fault[0] <= n2[0];
     end
   end
 endmodule
@@ -168,24 +169,22 @@ module \neuflow_control.counters  (
   reg [2:0] clears = 3'h0;
   reg [31:0] quiet = 32'h0;
   reg [32:0] config_hidden_next, config_stalls_next, config_words_next, configuration_next,
-    dependency_next, fence_stalls_next, fill_next, idle_tile_next, output_drain_next,
-    read_beats_next, wait_input_next, wait_output_next, weight_load_next, write_beats_next;
+    dependency_next, fence_stalls_next, fill_next, idle_tile_next, mac_cycles_next,
+    output_drain_next, read_beats_next, wait_input_next, wait_output_next, weight_load_next,
+    write_beats_next;
   reg [3:0] edge_lanes0 = 4'h0, edge_lanes1 = 4'h0, map_remainder0 = 4'h0, map_remainder1 = 4'h0,
     useful0 = 4'h0, useful1 = 4'h0;
   reg [4:0] edge_lanes_sum = 5'h0, map_remainder_sum = 5'h0, useful_sum = 5'h0;
   reg [59:0] seen = 60'h0;
   reg [63:0] n7, n5, n3;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n8, n6, n4, n2, n10;
-  wire [30:0] mac_cycles_next;
-  wire [32:31] n9;
-  assign {n9, mac_cycles_next} = mac_cycles + mac_cycles_sum;
+  wire n1, n8, n6, n4, n2, n9;
   assign n1 = seen[32] | seen[0];
-  assign n2 = rst | clears[2];
+  assign n2 = clears[2] | rst;
   assign n4 = |map_remainder_sum;
   assign n6 = |edge_lanes_sum;
   assign n8 = |useful_sum;
-  assign n10 = rst | clear;
+  assign n9 = clear | rst;
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -208,7 +207,7 @@ module \neuflow_control.counters  (
     idle_tile1 <= seen[51:48] == 4'ha;
   end
   always @(posedge clk) begin
-    if (rst | (config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy)) begin
+    if ((config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy) | rst) begin
       quiet <= 32'h0;
     end else begin
       quiet <= quiet + 1'h1;
@@ -307,7 +306,10 @@ module \neuflow_control.counters  (
         config_hidden_next = config_hidden + config_hidden_sum;
         config_hidden <= config_hidden_next[31:0] | {32{config_hidden_next[32]}};
       end
-      if (|mac_cycles_sum) mac_cycles <= {n9[31], mac_cycles_next} | {32{n9[32]}};
+      if (|mac_cycles_sum) begin
+        mac_cycles_next = mac_cycles + mac_cycles_sum;
+        mac_cycles <= mac_cycles_next[31:0] | {32{mac_cycles_next[32]}};
+      end
     end
   end
   always @(posedge clk) begin
@@ -336,7 +338,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (n10) begin
+    if (n9) begin
       write_beats <= 32'h0; read_beats <= 32'h0; fence_stalls <= 32'h0; config_stalls <= 32'h0;
         config_words <= 32'h0; total <= 64'h0;
     end else begin
@@ -393,7 +395,7 @@ module \neuflow_control.fetcher  (
   assign request__payload[30:29] = 2'h3;
   assign request__payload[28:0] = request__payload_q;
   assign moves = o__valid & o__ready;
-  assign n1 = rst | clear;
+  assign n1 = clear | rst;
   assign n2 = request__payload_q + 3'h4;
   assign signal = request__valid & request__ready;
   assign n3 = (under_way - response__valid) + {signal ? 3'h4 : 3'h0};
@@ -415,8 +417,8 @@ module \neuflow_control.fetcher  (
     if (rst) begin
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
-      if (clear | response__valid & |drop) drop <= clear ? n3 : drop - 1'h1;
-      if (clear | signal) begin
+      if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
+      if (signal | clear) begin
         n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
       end
@@ -441,7 +443,7 @@ module \neuflow_control.fetcher.buffer  (
   wire n1, fetch, push;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & ~level[3];
-  assign n1 = rst | clear;
+  assign n1 = clear | rst;
   neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(65)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
@@ -485,78 +487,76 @@ module \neuflow_control.sequencer  (
   output wire restart,
   input wire clk
 );
-  reg signal = 1'h0, signal_20 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, steps = 1'h0;
+  reg signal = 1'h0, signal_20 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps =
+    1'h0;
   reg [1:0] empty = 2'h0, state = 2'h0;
   reg [31:0] held = 32'h0, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n15, n6, n20, n17, n25, n26, n12, n4, n3, n16, n14, n24, n21, n7, n5, n2, n9, n13, n19, n8,
-    signal_43, config__payload_last, moves, next_frame, over;
-  wire [19:0] n23;
-  wire [22:0] n11;
-  wire [31:20] n22;
-  wire [31:23] n10;
-  wire [32:0] n18, n1;
-  wire [7:0] code;
-  assign config__payload = {config__payload_last, at[31:0] + {n22, n23}, held[19:4]};
-  assign {n10, n11} = over ? {host_output[20:0], 11'h0} : output_base + output_step;
+  wire n14, n7, n19, n16, n11, n24, n10, n6, n3, n15, n13, n23, n4, n20, n5, n2, n9, n12, n18, n8,
+    signal_43, config__payload_last, moves, next_frame;
+  wire [26:0] n22;
+  wire [2:0] code;
+  wire [31:27] n21;
+  wire [32:0] n17, n1;
+  assign config__payload = {config__payload_last, at[31:0] + {n21, n22}, held[19:4]};
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
-  assign {n22, n23} = first ? (held[29:28] == 2'h3 ? output_base : held[29:28] == 2'h2 ? input_base
+  assign {n21, n22} = first ? (held[29:28] == 2'h3 ? output_base : held[29:28] == 2'h2 ? input_base
     : held[29:28] == 1'h1 ? {host_program[20:0], 11'h0} : 32'h0) : 32'h0;
   assign frame_ends = state == 2'h3;
-  assign restart = n15 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n4 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n4 ? (n6 ? signal & n24 & ~signal_43 : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n6 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n6 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n6 ? (n7 ? signal & n23 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n4 & n3 & moves;
+  assign n2 = n3 & moves & n6;
   assign n3 = state == 2'h2;
-  assign n4 = busy & !fault;
-  assign n5 = {n6, moves} != 2'h2;
-  assign n6 = !state;
-  assign n7 = {n3, moves} != 2'h2;
+  assign n4 = {moves, n7} != 1'h1;
+  assign n5 = {n3, moves} != 2'h2;
+  assign n6 = busy & !fault;
+  assign n7 = !state;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n21, n5, n6 | n8};
+  assign n9 = &{n8 | n7, n4, n20, n6};
   assign moves = signal & signal_43;
-  assign over = n25 | signal_20;
-  assign n12 = next_frame | n26;
-  assign n13 = ~restart & i__ready;
-  assign code = |fault ? {5'h0, fault} : signal & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n4 ? (n6 ?
-    signal & bad : 1'h0) : 1'h0};
-  assign n14 = busy & |code;
-  assign n15 = n26 & !error;
-  assign n16 = next_frame & last_frame;
-  assign n17 = moves & n6 & (n20 & at[7:4] == 4'hb);
-  assign n18 = frames_done + 1'h1;
-  assign n19 = rst | next_frame | n15;
-  assign n20 = at[3:0] == 1'h1;
+  assign n10 = next_frame | n24;
+  assign n11 = ~busy;
+  assign n12 = ~restart & i__ready;
+  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n6 ? (n7 ?
+    signal & bad : 1'h0) : 1'h0}};
+  assign n13 = busy & |{5'h0, code};
+  assign n14 = n24 & !error;
+  assign n15 = next_frame & last_frame;
+  assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
+  assign n17 = frames_done + 1'h1;
+  assign n18 = n14 | next_frame | rst;
+  assign n19 = at[3:0] == 1'h1;
+  assign n20 = {moves, n8} != 1'h1;
   assign config__payload_last = left == 1'h1;
-  assign n21 = {n8, moves} != 2'h2;
-  assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
-  assign n24 = ~bad;
-  assign signal_43 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n24 & (at[3:0] != 2'h2 |
+  assign next_frame = n6 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign n23 = ~bad;
+  assign signal_43 = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n23 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
-  assign n25 = ~busy;
-  assign n26 = start & n25;
+  assign n24 = start & n11;
   always @(posedge clk) begin
     signal_20 <= n1 == host_ring;
     if (n2) begin
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6 | n3, n7}) steps <= n3;
+    if (&{n4, n5, n6, n3 | n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n6 & n4 & moves) held <= at[31:0];
-    if (n12) begin
-      output_base <= {n10, n11};
+    if (moves & n7 & n6) held <= at[31:0];
+    if (n10) begin
+      over = n11 | signal_20;
+      output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
       input_base <= over ? {host_input[20:0], 11'h0} : input_base + input_step;
       ring_index <= (over) ? 32'h0 : n1[31:0];
     end
-    if (n13) begin
+    if (n12) begin
       bad <= ~(i__payload[3:0] == 1'h1 & |i__payload[27:20] | (i__payload[3:0] == 2'h2 |
         i__payload[3:0] == 2'h3)) | |{2'h0, i__payload[19:14]} | |i__payload[31:30];
       at <= i__payload;
@@ -567,40 +567,40 @@ module \neuflow_control.sequencer  (
       error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame <=
         1'h0;
     end else begin
-      if (n14) error <= code;
-      if ((clear_done | n16) | n14 | n15) done <= n14 ? 1'h1 : n15 ? 1'h0 : n16;
-      waiting1 <= (waiting1 + {n17 & at[13]}) - write_done[1];
+      if (n13) error <= {5'h0, code};
+      if (n14 | n13 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
-      waiting0 <= (waiting0 + {n17 & at[12]}) - write_done[0];
-      last_frame <= n18 >= host_frames;
+      waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
+      last_frame <= n17 >= host_frames;
     end
   end
   always @(posedge clk) begin
-    if (rst | n14) begin
+    if (n13 | rst) begin
       busy <= 1'h0;
     end else begin
-      if (n16 | n15) busy <= n15;
+      if (n14 | n15) busy <= n14;
     end
   end
   always @(posedge clk) begin
-    if (n19) begin
+    if (n18) begin
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, {n3, steps, moves} != 3'h5, {n8, moves, config__payload_last} != 3'h6, {n6, at[3:0]
-        == 2'h3, moves, n20} != 4'ha, n6 | n3 | n8, n7, n21, n5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
-        n20 ? 2'h1 : 2'h2;
+      if (&{n4, n5, {at[3:0] == 2'h3, moves, n7, n19} != 3'h6, {n3, moves, steps} != 3'h6, n3 | n8 |
+        n7, n20, n6, {moves, n8, config__payload_last} != 3'h6}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+        n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin
-    if (rst | n15) begin
+    if (n14 | rst) begin
       frames_done <= 32'h0;
     end else begin
-      if (next_frame) frames_done <= n18[31:0];
+      if (next_frame) frames_done <= n17[31:0];
     end
   end
   always @(posedge clk) begin
-    if (rst | restart) begin
+    if (restart | rst) begin
       signal <= 1'h0;
     end else begin
       if (i__ready) signal <= i__valid;

@@ -312,8 +312,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = signal_25 & ~n33 & no_drain;
   assign weights_read = issue & n21;
   assign weights_free = issue & (pass_ends | config_2[411]);
-  assign awake_132 = |{issue, s12[0], s3[0], awake, s8[0], s11[0], s6[0], s4[0], signal_47, s7[0],
-    read_enable, signal_46, s9[0], shift, hand_over, s13_q[0], s2[0], s10[0], s1[0]} | n4;
+  assign awake_132 = |{issue, s9[0], s3[0], s1[0], s4[0], signal_47, hand_over, s13_q[0], s10[0],
+    signal_46, s8[0], s12[0], s6[0], s2[0], read_enable, shift, s11[0], awake, s7[0]} | n4;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
@@ -339,11 +339,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n11 = s2[0] & ~s2[4];
   assign n12 = n34 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_82) : n15;
-  assign n13 = |{n10, n11, n34, s2[0]};
+  assign n13 = |{n10, s2[0], n34, n11};
   assign n14 = {n10, n11} != 1'h1;
   assign n15 = s2[6] ? next_group : signal_70;
   assign first_channel = config_2[50] ? s2[6] : s2[3];
-  assign n16 = n13 & {n10, n11, n34} != 1'h1 & n14;
+  assign n16 = n13 & {n10, n34, n11} != 2'h2 & n14;
   assign n17 = n10 | n35 & first_channel;
   assign n18 = (n35 | absent[0]) | n17;
   assign over_61 = $signed({1'h0, signal_60}) + $signed(delta_less_62);
@@ -353,7 +353,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n21 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n22 = idle | weights_rewind & pass_ends_ends;
-  assign n23 = n22 | weights_rewind;
+  assign n23 = weights_rewind | n22;
   assign n24 = idle | s0_last & group_ends_ends;
   assign n25 = s0_last | n24;
   assign n26 = idle | n36 & block_ends_ends;
@@ -442,9 +442,9 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{issue, coordinates_gated_rst, s12[0], s3[0], awake, s8[0], s11[0], s6[0], s4[0],
-      signal_47, s7[0], read_enable, signal_46, s9[0], shift, hand_over, s13_q[0], s2[0], s10[0],
-      s1[0]}) begin
+    if (|{issue, s9[0], coordinates_gated_rst, s3[0], s1[0], s4[0], signal_47, hand_over, s13_q[0],
+      s10[0], signal_46, s8[0], s12[0], s6[0], s2[0], read_enable, shift, s11[0], awake, s7[0]})
+      begin
       settling <= 3'h6;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -527,13 +527,13 @@ module \neuflow_convolver_tile.convolver.array  (
         next_channel <= n17 ? config_2[182:163] + config_2[202:183] : next_channel +
           config_2[202:183];
       end
-      if (n10 | s1[0] & s1[4]) signal_60 <= n10 ? config_2[310:307] : s1[5] ? config_2[310:307] :
+      if (s1[0] & s1[4] | n10) signal_60 <= n10 ? config_2[310:307] : s1[5] ? config_2[310:307] :
         wraps_63 ? over_61[3:0] : signal_60 + config_2[318:315];
-      if (n10 | s1[0]) signal_55 <= n10 ? config_2[306:303] : s1[4] ? config_2[306:303] : wraps ?
+      if (s1[0] | n10) signal_55 <= n10 ? config_2[306:303] : s1[4] ? config_2[306:303] : wraps ?
         over[3:0] : signal_55 + config_2[314:311];
       if (n20 | n19) tap_y <= n19 ? {{2{config_2[146]}}, config_2[146:131]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config_2[162:155]}));
-      if (n20 | n19 | s2[0]) signal_147 <= n19 ? {{2{config_2[130]}}, config_2[130:115]} : n20 ?
+      if (n20 | s2[0] | n19) signal_147 <= n19 ? {{2{config_2[130]}}, config_2[130:115]} : n20 ?
         {{2{config_2[130]}}, config_2[130:115]} : $unsigned($signed(signal_147) + $signed({1'h0,
         config_2[154:147]}));
       if (s1[3]) block <= {s1[7:6], last_row};
@@ -608,13 +608,13 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [2:0] signal_30 = 3'h0, settling = 3'h4;
   reg [81:0] signal_23_q = 82'h0, signal_26_q = 82'h0;
   reg [95:0] signal = 96'h0, y_6 = 96'h0;
-  wire n1, n5, n3, n4, n2, n7, n8, n6, n10, n9, make;
+  wire n3, n5, n2, n4, n1, n7, n8, n6, n10, n9, make;
   assign x = signal[79:0];
   assign y = y_6[79:0];
   assign awake = n1 | n2 | n3 | n4;
-  assign n1 = clear & configured;
-  assign n2 = {clear, stored} != before_2;
-  assign n3 = make & ~clear;
+  assign n1 = {clear, stored} != before_2;
+  assign n2 = make & ~clear;
+  assign n3 = clear & configured;
   assign n4 = |settling;
   assign make = ~full | take;
   assign n5 = full | !signal_30;
@@ -624,7 +624,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n9 = coordinates_gated_rst | clear;
   assign n10 = make & column_ends;
   always @(posedge coordinates_gated_clk) begin
-    if (|{coordinates_gated_rst, n1, n2, n3}) begin
+    if (|{n1, n2, n3, coordinates_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -677,12 +677,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
     if (make) begin
       y_6 <= {signal_26_q[31:16], y_6[95:16]};
       signal <= {signal_26_q[15:0], signal[95:16]};
-      signal_26_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[410:395]}) ?
-        config_2[410:395] : free_sum_q[15:0];
       signal_26_need <= ($signed({signal_24_q[19], signal_24_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({signal_24_q[19], signal_24_q[17:0]}) > $signed({1'h0, config_2[410:395]}) ?
         config_2[410:395] : signal_24_q[15:0];
+      signal_26_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[410:395]}) ?
+        config_2[410:395] : free_sum_q[15:0];
       {signal_26_q[81:80], signal_26_q[47:0]} <= {signal_23_q[81:80], signal_23_q[47:0]};
       {signal_23_q[81:80], signal_23_q[47:0]} <= {row_next < config_2[443:428], column_next <
         config_2[427:412], row_next, y_next, x_next};
@@ -754,7 +754,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
-    if (config_conv_array_gated_rst | move) begin
+    if (move | config_conv_array_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -894,7 +894,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
-    if (config_conv_weights_gated_rst | move) begin
+    if (move | config_conv_weights_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -943,7 +943,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h12;
-  wire n32, n8, n31, n14, n23, n12, n11, n7, n2, n30, n1, n3, n4, n6, n5, n29, n26, n27, n18, n16,
+  wire n32, n8, n31, n14, n23, n12, n11, n7, n2, n30, n1, n6, n3, n5, n4, n29, n26, n27, n18, n16,
     n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_19, signal_32, signal_84, signal_91,
     signal_92, all_ends, awake, en, ends, have, i__ready, i__ready_102, i__ready_97, i__valid,
     i__valid_119, inside_2, last_word, o__ready_121, o__valid_122, out__valid, reads, s0_step;
@@ -960,12 +960,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n30 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_129 = |{reads, hand_over, n3, awake, signal, waiting, n4, n5, n6, running} | n7;
+  assign awake_129 = |{reads, hand_over, signal, n3, n4, waiting, n5, n6, running, awake} | n7;
   assign o__ready_121 = n1 ? 1'h0 : i__ready;
   assign signal_92 = ~r3_beat[0] | i__ready_102;
   assign signal_91 = signal_92 & known[2] & available;
   assign acc = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s0_step, s3[0], s8_step, s6[0], s4[0], s7_step, s5[0], s2[0], s1[0]};
+  assign en = |{s0_step, s3[0], s1[0], s4[0], s8_step, s6[0], s2[0], s5[0], s7_step};
   assign acc_69 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -977,10 +977,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_32 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_97 | signal_92 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_91};
-  assign n3 = config__valid & n31;
-  assign n4 = block[15:0] != told;
-  assign n5 = o__valid & o__ready;
-  assign n6 = i__valid_119 & i__ready;
+  assign n3 = block[15:0] != told;
+  assign n4 = o__valid & o__ready;
+  assign n5 = i__valid_119 & i__ready;
+  assign n6 = config__valid & n31;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_91 & signal_84;
@@ -993,18 +993,18 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n13 = signal_91 | n12;
   assign all_ends = signal_84 & row_ends_88;
   assign n14 = n31 | n8 & slot_ends;
-  assign n15 = n14 | n8;
+  assign n15 = n8 | n14;
   assign n16 = n31 | n8 & row_ends_88;
   assign n17 = n8 | n16;
   assign n18 = n31 | n23 & map_ends;
-  assign n19 = n18 | n23;
+  assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n31 | drain_gated_rst;
   assign signal_113 = slot_ends ? 20'h0 : signal_115 + config__payload[77:62];
   assign n23 = signal_91 & row_ends;
   assign next_map = map_base + config__payload[132:113];
-  assign n24 = drain_gated_rst | signal;
+  assign n24 = signal | drain_gated_rst;
   assign n25 = drain_gated_rst | shift;
   assign n26 = words == 2'h3;
   assign n27 = signal_32 | n26;
@@ -1058,7 +1058,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, hand_over, drain_gated_rst, n3, awake, signal, waiting, n4, n5, n6, running}) begin
+    if (|{reads, hand_over, signal, n3, drain_gated_rst, n4, waiting, n5, n6, running, awake}) begin
       settling <= 5'h12;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1119,7 +1119,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (ends | parameters_take) running <= parameters_take;
-      if (parameters_take | shift) begin
+      if (shift | parameters_take) begin
         n20 = parameters_take ? 3'h5 : shift ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1588,7 +1588,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n6, linear_80 = 9'h0, offset = 9'h0;
-  wire n37, n22, n11, n35, n33, n7, n34, n36, n3, n10, n8, n9, n20, n18, n12, n14, n15, n29, n16,
+  wire n37, n22, n11, n36, n33, n7, n34, n35, n3, n9, n10, n8, n20, n18, n12, n14, n15, n29, n16,
     n17, n19, n21, n24, n28, n23, n26, n30, signal_107, signal_109, signal_16, signal_17, alone,
     finished, i__ready_104, i__valid_105, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     starts;
@@ -1605,7 +1605,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [67:0] o__payload;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_104;
-  assign awake = |{n8, pass_done, n9, signal_16, starts, finished, n10} | n11;
+  assign awake = |{finished, n8, starts, n9, pass_done, n10, signal_16} | n11;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1618,37 +1618,37 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign signal_109 = config__payload[5:4] == 2'h2;
   assign signal_17 = last_lap & n33 & (signal_107 ? !signal_32 : n34);
   assign last_lap = ~signal_109 | signal_23 == signal_31 | n25 == config__payload[157:154];
-  assign signal_22 = (signal_21 >= {strides1_q[7:5], 1'h0, strides1_q[3:0]}) + (signal_21 >=
+  assign signal_22 = {1'h0, signal_21 >= {strides1_q[7:5], 1'h0, strides1_q[3:0]}} + (signal_21 >=
     {strides2_q[7:6], 1'h0, strides2_q[4:0]});
   assign alone = config__payload[5:4] == 2'h3;
   assign signal_16 = signal_48 & valid;
   assign signal_31 = signal_107 ? 2'h0 : n33 & n34 ? signal_32 : left;
   assign n7 = signal_16 & last_lap;
-  assign n8 = o__valid & o__ready;
-  assign n9 = released != freed;
-  assign starts = n35 & config__valid & ~(|flushing);
-  assign finished = n36 | signal & signal_42 & allowed;
-  assign n10 = i__valid_105 & i__ready_104;
+  assign finished = n35 | signal & signal_42 & allowed;
+  assign n8 = released != freed;
+  assign starts = n36 & config__valid & ~(|flushing);
+  assign n9 = i__valid_105 & i__ready_104;
+  assign n10 = o__valid & o__ready;
   assign n11 = |settling;
   assign signal_107 = config__payload[5:4] == 1'h1;
   assign n12 = lead <= config__payload[3];
   assign record_ends = n37 & channel_ends;
   assign n13 = record + 1'h1;
   assign n14 = !lead;
-  assign n15 = n35 & ~s1_valid & ~s2_valid;
+  assign n15 = n36 & ~s1_valid & ~s2_valid;
   assign n16 = n29 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n17 = n29 | n16 | n15;
-  assign n18 = n35 | n36;
-  assign n19 = record_ends | n18;
-  assign n20 = n35 | record_ends;
+  assign n17 = n16 | n29 | n15;
+  assign n18 = n36 | n35;
+  assign n19 = n18 | record_ends;
+  assign n20 = n36 | record_ends;
   assign n21 = n37 | n20;
-  assign n22 = n35 | n37;
+  assign n22 = n36 | n37;
   assign width = config__payload[25:6] - 1'h1;
-  assign n23 = {n22, n7, rest[2]} != 2'h3 & n24;
+  assign n23 = n24 & {rest[2], n7, n22} != 3'h6;
   assign rest = signal_32 + {~signal_31};
-  assign n24 = n22 | n7;
+  assign n24 = n7 | n22;
   assign n25 = signal_23 + 1'h1;
   assign n26 = writer_gated_rst | n15;
   assign last_phase_y = alone | n27 == config__payload[157:154];
@@ -1663,8 +1663,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign lane0 = n3 ? n39 : 2'h0;
   assign n33 = ~more;
   assign n34 = signal_32 <= left;
-  assign n35 = ~signal;
-  assign n36 = record_ends & record_ends_40;
+  assign n35 = record_ends & record_ends_40;
+  assign n36 = ~signal;
   assign n37 = signal_16 & signal_17;
   assign after_row_beyond = $signed({1'h0, signal_75}) + $signed(pitch_less);
   assign n38 = signal_19 + signal_31;
@@ -1710,7 +1710,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{n8, writer_gated_rst, pass_done, n9, signal_16, starts, finished, n10}) begin
+    if (|{writer_gated_rst, finished, n8, starts, n9, pass_done, n10, signal_16}) begin
       settling <= 4'hb;
     end else begin
       if (n11) settling <= settling - 1'h1;
@@ -1774,9 +1774,9 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       if (n24) signal_32 <= n22 ? width[1:0] : rest[1:0];
       if (o__ready) valid <= o__valid;
       if (signal_16) signal_23 <= last_lap ? 2'h0 : n25[1:0];
-      if (starts | i__valid & i__ready & i__payload[67]) opened <= starts ? |config__payload[57:42]
+      if (i__valid & i__ready & i__payload[67] | starts) opened <= starts ? |config__payload[57:42]
         : 1'h0;
-      if (starts | finished) signal <= starts;
+      if (finished | starts) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1787,7 +1787,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_76 <= last_phase_y ? 4'h0 : n27[3:0];
         signal_75 <= signal_79;
       end
-      if (s2_valid | n29 | n16) begin
+      if (n16 | n29 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n16 ? signal_75 : n29 ? signal_79 : signal_69 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1924,8 +1924,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_34 = asks & ready_36;
   assign signal_16 = i__ready & i__valid;
   assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = {signal_16, leads, listening} != 3'h5 & n3;
-  assign n3 = {signal_16, listening} != 1'h1;
+  assign n2 = n3 & {leads, listening, signal_16} != 2'h3;
+  assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_53), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
       .free(parameters_take & port_1946_16[1]), .read_enable(read_34), .ready(ready_36),
@@ -1987,7 +1987,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2;
-  assign awake = |{write_enable, free, read_enable, rewind} | n1;
+  assign awake = |{free, read_enable, write_enable, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -1996,14 +1996,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(write_enable));
   always @(posedge blocks_gated_clk) begin
-    if (|{write_enable, free, read_enable, rewind, blocks_gated_rst}) begin
+    if (|{free, blocks_gated_rst, read_enable, write_enable, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | rewind | blocks_gated_rst) begin
+    if (free | blocks_gated_rst | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2050,7 +2050,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   reg [6:0] leaving = 7'h0, passed = 7'h0, space = 7'h40, unread = 7'h0;
   wire n4, n3, n1;
   wire [5:0] n2;
-  assign awake = |{write_enable, free, read_enable, rewind} | n1;
+  assign awake = |{free, read_enable, write_enable, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2059,14 +2059,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(write_enable));
   always @(posedge weights_gated_clk) begin
-    if (|{weights_gated_rst, write_enable, free, read_enable, rewind}) begin
+    if (|{free, weights_gated_rst, read_enable, write_enable, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (weights_gated_rst | free | rewind) begin
+    if (free | weights_gated_rst | rewind) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2135,7 +2135,7 @@ module \neuflow_convolver_tile.router  (
   reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
     local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
     west_current = 10'h0, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n1, n3, n2, n9, n8, east_last, i__ready_69, i__ready_79, i__ready_89,
+  wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, i__ready_69, i__ready_79, i__ready_89,
     local0_last, o__valid_94, south_last, west_last;
   wire [17:0] o__payload;
   wire [3:0] n13, signal, moving, names;
@@ -2144,13 +2144,13 @@ module \neuflow_convolver_tile.router  (
   assign south_moves = south_in__valid & south_armed & !(south_peers_q & n12);
   assign west_moves = west_in__valid & west_armed & !(west_peers_q & n12);
   assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n12);
-  assign awake = |{bus__valid, o__valid_94, west_moves, south_moves, n1, east_moves, n2, n3,
-    local0_moves} | n4;
+  assign awake = |{local0_moves, west_moves, south_moves, east_moves, o__valid_94, bus__valid, n1,
+    n2, n3} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
-  assign n1 = east_out__valid & o__ready_65;
-  assign n2 = west_out__valid & o__ready_85;
-  assign n3 = south_out__valid & o__ready_75;
+  assign n1 = west_out__valid & o__ready_85;
+  assign n2 = south_out__valid & o__ready_75;
+  assign n3 = east_out__valid & o__ready_65;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -2162,9 +2162,9 @@ module \neuflow_convolver_tile.router  (
   assign n7 = o__payload[7:4] == 2'h2;
   assign n8 = o__payload[7:4] == 1'h1;
   assign signal = |{n8, n7, n6, n5} ? {n13[3:1], 1'h0} : 4'h0;
-  assign queued = o__ready ? signal & signal_30 & n11 : 10'h0;
+  assign queued = o__ready ? {6'h0, signal} & signal_30 & n11 : 10'h0;
   assign n9 = o__ready | |done;
-  assign signal_29 = o__ready ? signal & (~signal_30 | done) : 10'h0;
+  assign signal_29 = o__ready ? {6'h0, signal} & (~signal_30 | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
   assign n10 = |{6'h0, signal};
@@ -2195,8 +2195,8 @@ module \neuflow_convolver_tile.router  (
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_94),
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{bus__valid, o__valid_94, west_moves, south_moves, n1, east_moves, router_gated_rst, n2,
-      n3, local0_moves}) begin
+    if (|{local0_moves, west_moves, south_moves, east_moves, o__valid_94, bus__valid, n1, n2,
+      router_gated_rst, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2226,7 +2226,7 @@ module \neuflow_convolver_tile.router  (
       o__ready <= o__valid_94 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
         local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
         |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
-        east_waiting) & names != east_peers_q : 1'h0) & ~(|({6'h0, signal} & waits));
+        east_waiting) & names != east_peers_q : 1'h0) & ~(|(signal & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
@@ -2250,8 +2250,8 @@ module \neuflow_convolver_tile.router  (
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
       if ((o__ready & n6 & n10) & n9) west_peers_q <= names;
-      if (n9 & (o__ready & n7 & n10)) south_peers_q <= names;
-      if (n9 & (o__ready & n8 & n10)) east_peers_q <= names;
+      if ((o__ready & n7 & n10) & n9) south_peers_q <= names;
+      if ((o__ready & n8 & n10) & n9) east_peers_q <= names;
     end
   end
 endmodule
@@ -2316,9 +2316,9 @@ module \neuflow_convolver_tile.tap$150  (
   assign local__3__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
-  assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__1__ready, o__ready, local__2__ready, local__4__ready, local__0__ready,
-    local__3__ready};
+  assign awake = i__valid & i__ready | local__0__valid;
+  assign all_ready = &{o__ready, local__1__ready, local__2__ready, local__4__ready, local__3__ready,
+    local__0__ready};
   \neuflow_convolver_tile.tap$150.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_17), .tap_gated_clk(tap_gated_clk),

@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n15, n20, n18, n34, n29, n38, n6, n8, n16, n22, n24, n30, n31, n32, n28, n26, n42, n33, n11,
-    n17, n9, n41, n37, n40, n23, n10, n14, n21, n19, n12, n13, n7, n39, n35, n27, n36, n25, enabled
+  reg n14, n41, n40, n39, n21, n29, n6, n9, n10, n17, n23, n27, n22, n30, n28, n35, n24, n32, n19,
+    n36, n42, n37, n20, n16, n38, n18, n34, n8, n25, n11, n7, n13, n15, n33, n31, n12, n26, enabled
     = 1'h0;
-  wire n49, n43, n46, n44, n47, n48, n3, n4, n5, n45;
+  wire n49, n43, n46, n48, n44, n47, n3, n4, n5, n45;
   wire [31:0] n2, n1;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -77,11 +77,11 @@ module neuflow_registers (
   assign n4 = axi__aw__addr[11:2] == 3'h7;
   assign n5 = axi__aw__addr[11:2] == 3'h6;
   assign n43 = axi__ar__ready & axi__ar__valid;
-  assign n44 = axi__aw__addr[11:2] == 4'hb;
+  assign n44 = axi__aw__addr[11:2] == 4'ha;
   assign n45 = axi__aw__addr[11:2] == 3'h5;
   assign n46 = axi__aw__addr[11:2] == 3'h4;
-  assign n47 = axi__aw__addr[11:2] == 4'ha;
-  assign n48 = axi__aw__addr[11:2] == 4'h9;
+  assign n47 = axi__aw__addr[11:2] == 4'h9;
+  assign n48 = axi__aw__addr[11:2] == 4'hb;
   assign n49 = axi__aw__ready & axi__w__strb[0];
   always @(posedge clk) begin
     if (rst) begin
@@ -89,68 +89,68 @@ module neuflow_registers (
         axi__r__data <= 32'h0; axi__r__valid <= 1'h0; axi__b__resp <= 2'h0; axi__b__valid <= 1'h0;
         enabled <= 1'h0; host_watchdog <= 32'h0; host_ring <= 32'h0; host_frames <= 32'h0;
     end else begin
-      if (n3 & axi__aw__ready) host_output <= host_output & n1 | n2;
-      if (n4 & axi__aw__ready) host_input <= host_input & n1 | n2;
+      if (axi__aw__ready & n3) host_output <= host_output & n1 | n2;
+      if (axi__aw__ready & n4) host_input <= host_input & n1 | n2;
       if (n5 & axi__aw__ready) host_program <= host_program & n1 | n2;
       if (n43) begin
         n6 = axi__ar__addr[11:2] == 5'h1e;
-        n7 = axi__ar__addr[11:2] == 3'h5;
-        n8 = axi__ar__addr[11:2] == 5'h1d;
-        n9 = axi__ar__addr[11:2] == 5'h10;
-        n10 = axi__ar__addr[11:2] == 4'hb;
-        n11 = axi__ar__addr[11:2] == 5'h12;
-        n12 = axi__ar__addr[11:2] == 3'h7;
-        n13 = axi__ar__addr[11:2] == 3'h6;
-        n14 = axi__ar__addr[11:2] == 4'ha;
-        n15 = axi__ar__addr[11:2] == 6'h24;
-        n16 = axi__ar__addr[11:2] == 5'h1c;
-        n17 = axi__ar__addr[11:2] == 5'h11;
-        n18 = axi__ar__addr[11:2] == 6'h22;
-        n19 = axi__ar__addr[11:2] == 4'h8;
-        n20 = axi__ar__addr[11:2] == 6'h23;
-        n21 = axi__ar__addr[11:2] == 4'h9;
-        n22 = axi__ar__addr[11:2] == 5'h1b;
-        n23 = axi__ar__addr[11:2] == 4'hc;
-        n24 = axi__ar__addr[11:2] == 5'h1a;
-        n25 = !axi__ar__addr[11:2];
-        n26 = axi__ar__addr[11:2] == 5'h15;
-        n27 = axi__ar__addr[11:2] == 2'h2;
+        n7 = axi__ar__addr[11:2] == 3'h6;
+        n8 = axi__ar__addr[11:2] == 4'h9;
+        n9 = axi__ar__addr[11:2] == 5'h1d;
+        n10 = axi__ar__addr[11:2] == 5'h1c;
+        n11 = axi__ar__addr[11:2] == 3'h7;
+        n12 = axi__ar__addr[11:2] == 1'h1;
+        n13 = axi__ar__addr[11:2] == 3'h5;
+        n14 = axi__ar__addr[11:2] == 6'h24;
+        n15 = axi__ar__addr[11:2] == 3'h4;
+        n16 = axi__ar__addr[11:2] == 4'hd;
+        n17 = axi__ar__addr[11:2] == 5'h1b;
+        n18 = axi__ar__addr[11:2] == 4'hb;
+        n19 = axi__ar__addr[11:2] == 5'h12;
+        n20 = axi__ar__addr[11:2] == 4'he;
+        n21 = axi__ar__addr[11:2] == 6'h20;
+        n22 = axi__ar__addr[11:2] == 5'h18;
+        n23 = axi__ar__addr[11:2] == 5'h1a;
+        n24 = axi__ar__addr[11:2] == 5'h14;
+        n25 = axi__ar__addr[11:2] == 4'h8;
+        n26 = !axi__ar__addr[11:2];
+        n27 = axi__ar__addr[11:2] == 5'h19;
         n28 = axi__ar__addr[11:2] == 5'h16;
-        n29 = axi__ar__addr[11:2] == 6'h20;
-        n30 = axi__ar__addr[11:2] == 5'h19;
-        n31 = axi__ar__addr[11:2] == 5'h18;
-        n32 = axi__ar__addr[11:2] == 5'h17;
-        n33 = axi__ar__addr[11:2] == 5'h13;
-        n34 = axi__ar__addr[11:2] == 6'h21;
-        n35 = axi__ar__addr[11:2] == 2'h3;
-        n36 = axi__ar__addr[11:2] == 1'h1;
-        n37 = axi__ar__addr[11:2] == 4'he;
-        n38 = axi__ar__addr[11:2] == 5'h1f;
-        n39 = axi__ar__addr[11:2] == 3'h4;
-        n40 = axi__ar__addr[11:2] == 4'hd;
-        n41 = axi__ar__addr[11:2] == 4'hf;
-        n42 = axi__ar__addr[11:2] == 5'h14;
+        n29 = axi__ar__addr[11:2] == 5'h1f;
+        n30 = axi__ar__addr[11:2] == 5'h17;
+        n31 = axi__ar__addr[11:2] == 2'h2;
+        n32 = axi__ar__addr[11:2] == 5'h13;
+        n33 = axi__ar__addr[11:2] == 2'h3;
+        n34 = axi__ar__addr[11:2] == 4'ha;
+        n35 = axi__ar__addr[11:2] == 5'h15;
+        n36 = axi__ar__addr[11:2] == 5'h11;
+        n37 = axi__ar__addr[11:2] == 4'hf;
+        n38 = axi__ar__addr[11:2] == 4'hc;
+        n39 = axi__ar__addr[11:2] == 6'h21;
+        n40 = axi__ar__addr[11:2] == 6'h22;
+        n41 = axi__ar__addr[11:2] == 6'h23;
+        n42 = axi__ar__addr[11:2] == 5'h10;
         axi__r__resp <= |{n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19, n20,
           n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37, n38,
           n39, n40, n41, n42} ? 2'h0 : 2'h2;
-        axi__r__data <= n15 ? idle_tile : n20 ? configuration : n18 ? dependency : n34 ?
-          output_drain : n29 ? wait_output : n38 ? weight_load : n6 ? wait_input : n8 ? fill : n16 ?
-          map_remainder_high : n22 ? map_remainder : n24 ? edge_lanes_high : n30 ? edge_lanes : n31
-          ? useful_high : n32 ? useful : n28 ? config_hidden : n26 ? write_beats : n42 ? read_beats
-          : n33 ? mac_cycles : n11 ? fence_stalls : n17 ? config_stalls : n9 ? config_words : n41 ?
-          program_counter : n37 ? frames_done : n40 ? cycles_high : n23 ? cycles : n10 ?
-          host_watchdog : n14 ? host_ring : n21 ? host_frames : n19 ? host_output : n12 ? host_input
-          : n13 ? host_program : n7 ? {16'h0, error, 6'h0, done, busy} : n39 ? {30'h0, enabled,
-          1'h0} : n35 ? 32'h4050202 : n27 ? 32'h73788221 : n36 ? 32'h20000 : n25 ? 32'h6e657546 :
+        axi__r__data <= n14 ? idle_tile : n41 ? configuration : n40 ? dependency : n39 ?
+          output_drain : n21 ? wait_output : n29 ? weight_load : n6 ? wait_input : n9 ? fill : n10 ?
+          map_remainder_high : n17 ? map_remainder : n23 ? edge_lanes_high : n27 ? edge_lanes : n22
+          ? useful_high : n30 ? useful : n28 ? config_hidden : n35 ? write_beats : n24 ? read_beats
+          : n32 ? mac_cycles : n19 ? fence_stalls : n36 ? config_stalls : n42 ? config_words : n37 ?
+          program_counter : n20 ? frames_done : n16 ? cycles_high : n38 ? cycles : n18 ?
+          host_watchdog : n34 ? host_ring : n8 ? host_frames : n25 ? host_output : n11 ? host_input
+          : n7 ? host_program : n13 ? {16'h0, error, 6'h0, done, busy} : n15 ? {30'h0, enabled,
+          1'h0} : n33 ? 32'h4050202 : n31 ? 32'h73788221 : n12 ? 32'h20000 : n26 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n44, n5, n45, n3, n4, n46, n47, n48} ? 2'h0 : 2'h2;
-      if (axi__b__ready | axi__aw__ready) axi__b__valid <= axi__aw__ready;
+      if (axi__aw__ready) axi__b__resp <= |{n44, n5, n45, n46, n47, n3, n48, n4} ? 2'h0 : 2'h2;
+      if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
       if (n49 & n46) enabled <= axi__w__data[1];
-      if (n44 & axi__aw__ready) host_watchdog <= host_watchdog & n1 | n2;
-      if (n47 & axi__aw__ready) host_ring <= host_ring & n1 | n2;
-      if (n48 & axi__aw__ready) host_frames <= host_frames & n1 | n2;
+      if (axi__aw__ready & n48) host_watchdog <= host_watchdog & n1 | n2;
+      if (n44 & axi__aw__ready) host_ring <= host_ring & n1 | n2;
+      if (axi__aw__ready & n47) host_frames <= host_frames & n1 | n2;
     end
   end
 endmodule

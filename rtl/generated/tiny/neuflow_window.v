@@ -10,339 +10,374 @@ module neuflow_window (
   input wire i__valid,
   input wire o__ready,
   output wire bus__ready,
-  output reg i__ready = 1'h0,
+  output wire i__ready,
   output wire [34:0] o__payload,
   output wire o__valid,
   output wire active,
   output wire awake,
   input wire clk
 );
-  reg n50, signal_71, arrived = 1'h0, b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0,
-    closing = 1'h0, column_ends = 1'h0, final_138 = 1'h0, fresh_turn = 1'h1, held_final = 1'h0,
-    input_done = 1'h0, map_ends = 1'h0, real_2 = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid =
-    1'h0, s4_valid = 1'h0, s5_valid = 1'h0, some_open = 1'h0, v1_valid = 1'h0, v2_valid = 1'h0,
-    v3_valid = 1'h0, v4_valid = 1'h0;
-  reg [15:0] n49, signal_168 = 16'h0, closed = 16'h0, column_left = 16'h0, empty, map_left = 16'h0,
-    word_0, word_1;
-  reg [16:0] n48, n1;
-  reg [17:0] signal_129 = 18'h0, closes_at = 18'h0, opens_at = 18'h0, past_right = 18'h0, right =
-    18'h0, y = 18'h0, signal_30_q = 18'h0, signal_31_q = 18'h0, to_right_q = 18'h0;
-  reg [18:0] beats_written = 19'h0;
-  reg [19:0] signal_37 = 20'h0, signal_38 = 20'h0, ahead = 20'h0, base = 20'h0, first_word = 20'h0,
-    free = 20'h0, last_word = 20'h0, row_end = 20'h0, written = 20'h0;
-  reg [1:0] s1_lanes = 2'h0, s2_lanes = 2'h0;
-  reg [23:0] held_value = 24'h0, s5_part = 24'h0, s3_pair0_q = 24'h0, s4_part_q = 24'h0;
-  reg [2:0] fsm_state = 3'h0, settling = 3'h4;
-  reg [31:0] old = 32'h0, s2_words = 32'h0, write_data_83 = 32'h0;
-  reg [32:0] v1_visit = 33'h0, v2_visit = 33'h0, v3_visit = 33'h0, v4_visit = 33'h0;
-  reg [5:0] address = 6'h0, b_address = 6'h0, held_address = 6'h0;
-  reg [7:0] signal_72 = 8'h0, fresh = 8'h0, head = 8'h0, open = 8'h0, open_less = 8'h0, slot = 8'h0,
-    slots = 8'h0;
-  reg [8:0] n45, n14, n12, signal_100 = 9'h0, signal_68, final_2 = 9'h0, s1_meta = 9'h0, s2_meta =
-    9'h0, s3_meta = 9'h0, s4_meta = 9'h0, s5_meta = 9'h0;
-  reg [9:0] n11, reach = 10'h0;
-  wire n56, n28, n57, n58, n53, n54, n47, n24, n44, n23, n41, n36, n10, n5, n6, n18, n40, n25, n8,
-    n3, n33, n31, n9, n21, n17, n19, n30, n32, n34, n39, n13, n16, n22, n51, n52, n2, n7, n4,
-    signal_117, signal_35, awake_113, awake_115, closes, en, en_102, finish, flushing, go,
-    i__ready_101, i__ready_88, i__ready_94, i__valid_89, i__valid_95, load, o__valid_114, read,
-    scanned, scanning, skip, step, works;
-  wire [15:0] i__payload_109_words;
+  reg n47, signal = 1'h0, signal_157, signal_171 = 1'h1, b_final = 1'h0, b_first = 1'h0, b_hit =
+    1'h0, b_valid = 1'h0, closing = 1'h0, column_ends = 1'h0, covers = 1'h0, held_valid = 1'h0,
+    input_ends = 1'h0, line_ends = 1'h0, line_ends_50 = 1'h0, map_ends = 1'h0, read_enable = 1'h0,
+    real_2 = 1'h0, room = 1'h0, row_ends = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0,
+    s4_valid = 1'h0, s5_valid = 1'h0, swaps = 1'h0, v2_valid = 1'h0, v3_valid = 1'h0, v4_valid =
+    1'h0, walking = 1'h0;
+  reg [15:0] signal_150 = 16'h0, signal_86 = 16'h0, chunk_left = 16'h0, chunks = 16'h0, column_left
+    = 16'h0, line_left = 16'h0, map_left = 16'h0, row_left = 16'h0, unopened = 16'h0;
+  reg [17:0] signal_83 = 18'h0, last = 18'h0, signal_187_q = 18'h0, first_last_q = 18'h0;
+  reg [18:0] ahead = 19'h0, base = 19'h0, free = 19'h0, reserved = 19'h0, written = 19'h0;
+  reg [19:0] signal_88 = 20'h0;
+  reg [1:0] s1_lanes = 2'h0, tail = 2'h0;
+  reg [23:0] lane0_sum, lane1_sum, s2_word0 = 24'h0, s2_word1 = 24'h0;
+  reg [24:0] pair0_sum, s3_pair0 = 25'h0;
+  reg [2:0] fsm_state = 3'h0, s1_meta = 3'h0, s2_meta = 3'h0, s3_meta = 3'h0, s4_meta = 3'h0,
+    s5_meta = 3'h0, settling = 3'h4;
+  reg [31:0] n49, signal_169 = 32'h0, s5_part = 32'h0, s4_part_q = 32'h0;
+  reg [38:0] v4 = 39'h0;
+  reg [39:0] v1 = 40'h0, v2 = 40'h0, v3 = 40'h0;
+  reg [47:0] merged = 48'h0, old = 48'h0;
+  reg [4:0] chunk_base = 5'h0;
+  reg [7:0] signal_149 = 8'h0, signal_152 = 8'h0, signal_46 = 8'h0, signal_53 = 8'h0, closes_in =
+    8'h0, fresh = 8'h0, head = 8'h0, last_turn = 8'h0, old_180 = 8'h0, open = 8'h0, slots = 8'h0;
+  reg [8:0] n16, signal_131 = 9'h0, signal_52, final_2 = 9'h0, reach = 9'h0;
+  reg [9:0] b_end = 10'h0, high;
+  wire n53, n39, n50, n26, n57, n52, n30, n59, n55, n36, n37, n34, n22, n58, n20, n1, n2, n45, n11,
+    n3, n13, n12, n10, n56, n44, n9, n5, n6, n42, n40, n14, n15, n17, n18, n29, n33, n35, n38, n41,
+    n43, n19, n48, n51, n54, n31, n4, n8, n7, n23, signal_148, signal_154, signal_31, signal_36,
+    signal_37, signal_40, signal_48, awake_145, awake_146, en, en_133, ends_after, ends_here,
+    finish, i__ready_119, i__ready_125, i__ready_132, i__ready_24, i__valid_120, i__valid_126, load,
+    o__ready_38, o__valid_23, o__valid_34, read, scanned, scanning, whole, windows_end,
+    write_enable_72;
+  wire [14:0] n32;
+  wire [15:0] n24, signal_82, empty, i__payload_141;
   wire [167:0] o__payload_21;
-  wire [17:0] i__payload_85;
-  wire [17:4] n55;
-  wire [17:5] n26;
-  wire [18:0] lead;
-  wire [19:0] n29, n35;
-  wire [19:5] n37;
-  wire [23:0] n46, n43;
-  wire [31:0] read_data, read_data_166;
-  wire [34:0] i__payload_91;
-  wire [3:0] next_right;
-  wire [4:0] n27, n38;
-  wire [5:0] n42;
-  wire [7:0] n20, signal_64;
-  wire [8:0] n15;
+  wire [16:0] n27;
+  wire [17:0] i__payload_116;
+  wire [18:0] n21, lead, row_after;
+  wire [19:0] n28;
+  wire [23:0] read_data_198, read_data_199;
+  wire [2:0] after;
+  wire [31:0] n46, part_sum;
+  wire [34:0] i__payload_122, o__payload_170;
+  wire [47:0] acc, read_data;
+  wire [8:0] n25;
+  assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
-  assign {n55, next_right} = real_2 ? past_right : {{10{to_right_q[17]}}, to_right_q[7:0]};
-  assign awake = awake_113 | n40 | o__valid_114 | n41;
-  assign {n26, n27} = $signed({1'h0, o__payload_21[32:17]}) + $signed({to_right_q[17],
-    to_right_q[7:0]});
-  assign {n37, n38} = $signed(base) + $signed({n55, next_right});
-  assign finish = flushing ? input_done : 1'h0;
-  assign en = ~signal_100[8] | i__ready_101;
-  assign en_102 = en & (n23 | |signal_100);
-  assign go = en & (~s5_valid | fresh_turn);
-  assign closes = n25 & y == closes_at;
-  assign signal_117 = $signed(y) >= $signed(1'h0) & $signed(y) < $signed({1'h0,
-    o__payload_21[48:33]});
-  assign n2 = fsm_state == 2'h3;
-  assign flushing = fsm_state == 3'h4;
-  assign n3 = fsm_state == 3'h6;
-  assign n4 = fsm_state == 1'h1;
-  assign scanning = fsm_state == 3'h5;
-  assign n5 = $signed(y) >= $signed({1'h0, o__payload_21[48:33]}) & closed == o__payload_21[80:65];
-  assign n6 = signal_117 | closes;
-  assign n7 = fsm_state == 2'h2;
-  assign scanned = n36 & map_ends;
-  assign n8 = !fsm_state;
-  assign n9 = {n3, n18} != 2'h3;
-  assign n10 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign n13 = (n8 | n3) & n9 & n21;
-  assign n15 = -o__payload_21[128:121];
-  assign n16 = (n8 | n7) & n17;
-  assign n17 = {n7, y == opens_at & signal_168 != o__payload_21[80:65]} != 2'h2;
-  assign n18 = b_valid | (|{s1_valid, s3_valid, s4_valid, s2_valid, s5_valid} | works | |{v2_valid,
-    v1_valid, v4_valid, v3_valid});
-  assign n19 = n8 | n3 | n7;
-  assign n20 = open - 1'h1;
-  assign n21 = {n3, n18, closing} != 3'h4;
-  assign n22 = {n4, n10} != 2'h3 & (n8 | n4);
-  assign n23 = v4_valid & v4_visit[1];
-  assign works = s5_valid | ~fresh_turn;
-  assign n24 = en & works;
-  assign signal_64 = fresh_turn ? head : slot;
-  assign step = load | skip;
-  assign n25 = |open;
-  assign read = go & b_valid & (n56 | ~lead[18]);
-  assign n28 = real_2 & $signed(signal_129) < $signed({1'h0, o__payload_21[32:17]}) & $signed(right)
-    > $signed(1'h0);
-  assign load = scanning & some_open & (n57 | read & signal_35);
-  assign signal_35 = n56 | signal_37[19:1] == signal_38[19:1];
-  assign n29 = $signed(signal_129) < $signed(1'h0) ? base : first_word;
-  assign n30 = read | load;
-  assign n31 = n54 | scanned;
-  assign n32 = n31 | n36;
-  assign n33 = n54 | load & column_ends;
-  assign n34 = n33 | load;
-  assign n35 = base + o__payload_21[32:17];
-  assign n36 = step & (skip | column_ends);
-  assign n39 = {scanning, step, n36} != 3'h4;
-  assign n40 = en_102 | awake_115 | |{i__valid_89 & i__ready_88, o__valid & o__ready, i__valid_95 &
-    i__ready_94, signal_100[8] & i__ready_101};
-  assign n41 = |settling;
-  assign n42 = fresh_turn ? s5_meta[8:3] : held_address;
-  assign n43 = fresh_turn ? s5_part : held_value;
-  assign n44 = fresh_turn ? s5_meta[2] : held_final;
-  assign n46 = s4_meta[0] ? {{8{s4_part_q[23]}}, s4_part_q[15:0]} : o__payload_21[0] ?
-    $unsigned($signed(s5_part) + $signed({s4_part_q[23], s4_part_q[15:0]})) : n47 ?
-    {{8{s4_part_q[23]}}, s4_part_q[15:0]} : {s5_part[23], 23'h0};
-  assign n47 = $signed(s5_part) < $signed({s4_part_q[23], s4_part_q[15:0]});
-  assign n51 = (read | |{s1_valid, s3_valid, s4_valid, s2_valid}) & go;
-  assign n52 = rst | finish;
-  assign n53 = n58 | flushing;
-  assign n54 = ~scanning;
-  assign skip = n58 & arrived;
+  assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
+  assign awake = n44 | o__valid_23 | awake_145 | n45;
+  assign {n31, n32} = column_left - 1'h1;
+  assign finish = n5 ? (n10 ? 1'h0 : 1'h1) : 1'h0;
+  assign o__ready_38 = ~held_valid | signal_36 & after >= 2'h2 & (~signal_37 | signal_31);
+  assign en_133 = en & (s5_valid | |signal_131);
+  assign n1 = signal_88[0] > 1'h0;
+  assign row_after = signal_88[19:1] + 1'h1;
+  assign en = ~signal_131[8] | i__ready_132;
+  assign write_enable_72 = v4_valid & v4[0];
+  assign n2 = signal_88[0] > 1'h1;
+  assign signal_148 = !signal_149 & |signal_150;
+  assign n3 = |open;
+  assign signal_154 = n12 & n3;
+  assign n4 = fsm_state == 2'h3;
+  assign n5 = fsm_state == 3'h5;
+  assign n6 = fsm_state == 3'h6;
+  assign n7 = fsm_state == 1'h1;
+  assign scanning = fsm_state == 3'h4;
+  assign n8 = fsm_state == 2'h2;
+  assign scanned = n55 & line_ends_50;
+  assign n9 = !fsm_state;
+  assign n10 = walking | (b_valid | |{s2_valid, s3_valid, s1_valid, s5_valid, s4_valid});
+  assign n11 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
+  assign n12 = closes_in == 1'h1;
+  assign n13 = signal_152 == 1'h1;
+  assign n14 = n9 | n6;
+  assign n15 = {n8, n13 & |unopened} != 2'h2;
+  assign n17 = {n6, closing} != 2'h2;
+  assign n18 = n9 | n6 | n8;
+  assign n19 = {n7, n11} != 2'h3 & (n9 | n7);
+  assign read = en & b_valid & (n56 | ~lead[18] & (|lead[8:0] | ends_here | !signal_88[0]));
+  assign n20 = n57 & n58;
+  assign n21 = base + signal_82[15:1];
+  assign load = walking & (n58 | read & whole);
+  assign n22 = $signed(signal_83) <= $signed({1'h0, signal_86}) & $signed(last) >= $signed(1'h0);
+  assign n23 = load ? (windows_end ? 1'h0 : walking) : walking;
+  assign n24 = o__payload_21[32:17] - 1'h1;
+  assign n25 = o__payload_21[88:81] - 1'h1;
+  assign n26 = signal_40 & covers;
+  assign n27 = o__payload_21[32:17] + 1'h1;
+  assign windows_end = column_ends & map_ends & row_ends;
+  assign whole = n56 | ends_here | ends_after;
+  assign n28 = load ? {n21, signal_82[0]} : {row_after, 1'h0};
+  assign n29 = load | read;
+  assign n30 = n57 | n52;
+  assign n33 = n30 | load;
+  assign n34 = n57 | n59 & row_ends;
+  assign n35 = n59 | n34;
+  assign n36 = n57 | n59;
+  assign n37 = o__payload_21[16:1] == 1'h1;
+  assign n38 = n52 | n36;
+  assign n39 = n53 | signal_48;
+  assign signal_40 = scanning & (held_valid & (~signal_31 | o__valid_34) | ~real_2) & (room |
+    ~closing);
+  assign signal_37 = input_ends & line_ends & line_ends_50;
+  assign after = signal + {line_ends ? tail : 2'h2};
+  assign signal_36 = signal_48 & real_2;
+  assign n40 = n53 | scanned;
+  assign n41 = n55 | n40;
+  assign n42 = n53 | n55;
+  assign n43 = n42 | signal_48;
+  assign n44 = en_133 | awake_146 | |{signal_131[8] & i__ready_132, i__valid_120 & i__ready_119,
+    i__valid_126 & i__ready_125, o__valid & o__ready};
+  assign n45 = |settling;
+  assign n46 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
+    o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
+  assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
+  assign ends_here = b_end[9:1] == signal_88[9:1];
+  assign ends_after = b_end[9:1] == row_after[8:0] & b_end[0] < signal_88[0];
+  assign n48 = (read | |{s2_valid, s3_valid, s1_valid, s4_valid}) & en;
+  assign n50 = signal_171 & closing;
+  assign n51 = finish | rst;
+  assign n52 = load & column_ends;
+  assign n53 = ~scanning;
+  assign signal_48 = signal_40 & signal_46 == last_turn;
+  assign n54 = n39 | rst;
+  assign signal_31 = after > 2'h2;
+  assign n55 = signal_48 & line_ends;
   assign n56 = ~b_hit;
-  assign lead = beats_written + ~signal_37[19:1];
-  assign n57 = ~b_valid;
-  assign n58 = scanning & ~some_open & n57;
+  assign lead = written + ~signal_88[19:1];
+  assign n57 = ~walking;
+  assign n58 = ~b_valid;
+  assign signal_82 = $signed(signal_83) < $signed(1'h0) ? 16'h0 : signal_83[15:0];
+  assign n59 = n52 & map_ends;
+  assign part_sum = $signed(s5_part) + $signed({s4_part_q[31], s4_part_q[23:0]});
   \neuflow_window.config  config_2 (
-    .awake(awake_113), .bus__payload(bus__payload), .bus__ready(bus__ready),
+    .awake(awake_145), .bus__payload(bus__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .clk(clk), .columns(columns), .o__payload(o__payload_21),
-      .o__ready(finish), .o__valid(o__valid_114), .rst(rst), .sub(sub));
+      .o__ready(finish), .o__valid(o__valid_23), .rst(rst), .sub(sub));
+  neuflow_link_slice intake (
+    .clk(clk), .i__payload(i__payload), .i__ready(i__ready_24), .i__valid(o__valid_23 & i__valid),
+      .o__payload(o__payload_170), .o__ready(o__ready_38), .o__valid(o__valid_34), .rst(rst));
   \neuflow_window.leaves  leaves (
-    .clk(clk), .i__payload({final_2[8], 1'h1, i__payload_109_words}), .i__ready(i__ready_101),
-      .i__valid(signal_100[8]), .o__payload(i__payload_85), .o__ready(i__ready_88),
-      .o__valid(i__valid_89), .rst(rst));
+    .clk(clk), .i__payload({final_2[8], 1'h1, i__payload_141}), .i__ready(i__ready_132),
+      .i__valid(signal_131[8]), .o__payload(i__payload_116), .o__ready(i__ready_119),
+      .o__valid(i__valid_120), .rst(rst));
   \neuflow_window.packer  packer (
-    .awake(awake_115), .clk(clk), .i__payload_11(i__payload_85), .i__ready(i__ready_88),
-      .i__valid(i__valid_89), .o__payload(i__payload_91), .o__ready(i__ready_94),
-      .o__valid(i__valid_95), .rst(rst));
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(32)) partials (
-    .clk(clk), .read_address(v1_visit[32:27]), .read_data(read_data_166), .read_enable(en &
-      v1_valid), .write_address(v4_visit[32:27]), .write_data(write_data_83), .write_enable(en &
-      v4_valid & ~v4_visit[1]));
-  \neuflow_window.requantise  requantise (
-    .clk(clk), .en(en_102), .out(i__payload_109_words), .port_641_0(write_data_83),
-      .port_689_129(o__payload_21[167:129]), .rst(rst));
-  neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(32)) ring (
-    .clk(clk), .read_address(signal_37[8:1]), .read_data(read_data), .read_enable(go),
-      .write_address(beats_written[7:0]), .write_data(i__payload[31:0]), .write_enable(active));
-  \neuflow_window.slice  slice (
-    .clk(clk), .i__payload(i__payload_91), .i__ready(i__ready_94), .i__valid(i__valid_95),
+    .awake(awake_146), .clk(clk), .i__payload_11(i__payload_116), .i__ready(i__ready_119),
+      .i__valid(i__valid_120), .o__payload(i__payload_122), .o__ready(i__ready_125),
+      .o__valid(i__valid_126), .rst(rst));
+  neuflow_ram #(.ADDRESS(5), .DEPTH(32), .WIDTH(48)) partials (
+    .clk(clk), .read_address(v1[6:2]), .read_data(read_data), .read_enable(read_enable),
+      .write_address(v4[6:2]), .write_data(v4[0] ? {{8{v4[38]}}, v4[38:22], {7{v4[22]}}, v4[22:7]} :
+      merged), .write_enable(v4_valid & v4[1]));
+  neuflow_requantise requantise (
+    .acc({{17{acc[47]}}, acc[30:0]}), .bias(48'h0), .clk(clk), .en(en_133),
+      .m(o__payload_21[144:129]), .narrow(o__payload_21[167]), .out(i__payload_141), .rst(rst),
+      .s(o__payload_21[150:145]), .zero(o__payload_21[166:151]));
+  neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(24)) ring0 (
+    .clk(clk), .read_address(n1 ? row_after[7:0] : signal_88[8:1]), .read_data(read_data_198),
+      .read_enable(en), .write_address(written[7:0]), .write_data(merged[23:0]),
+      .write_enable(write_enable_72));
+  neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(24)) ring1 (
+    .clk(clk), .read_address(n2 ? row_after[7:0] : signal_88[8:1]), .read_data(read_data_199),
+      .read_enable(en), .write_address(written[7:0]), .write_data(merged[47:24]),
+      .write_enable(write_enable_72));
+  neuflow_link_slice slice (
+    .clk(clk), .i__payload(i__payload_122), .i__ready(i__ready_125), .i__valid(i__valid_126),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
     if (rst) begin
-      final_138 <= 1'h0; closing <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_at <= 18'h0;
-        closed <= 16'h0; head <= 8'h0; opens_at <= 18'h0; signal_168 <= 16'h0; y <= 18'h0; fresh <=
-        8'h0; open <= 8'h0; reach <= 10'h0; slots <= 8'h0; final_2 <= 9'h0; signal_100 <= 9'h0;
-        v4_valid <= 1'h0; v3_valid <= 1'h0; v2_valid <= 1'h0; v1_valid <= 1'h0; slot <= 8'h0;
-        fresh_turn <= 1'h1; signal_72 <= 8'h0; open_less <= 8'h0; arrived <= 1'h0; some_open <=
-        1'h0; past_right <= 18'h0; {signal_31_q[17], signal_31_q[15:0]} <= 17'h0; {to_right_q[17],
-        to_right_q[7:0]} <= 9'h0; {signal_30_q[17], signal_30_q[7:0]} <= 9'h0; i__ready <= 1'h0;
-        ahead <= 20'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0;
-        s1_valid <= 1'h0; b_address <= 6'h0; signal_38 <= 20'h0; b_final <= 1'h0; b_hit <= 1'h0;
-        b_valid <= 1'h0; b_first <= 1'h0; signal_37 <= 20'h0; map_ends <= 1'h0; map_left <= 16'h0;
-        column_ends <= 1'h0; column_left <= 16'h0; row_end <= 20'h0; last_word <= 20'h0; first_word
-        <= 20'h0; right <= 18'h0; signal_129 <= 18'h0;
+      last_turn <= 8'h0; swaps <= 1'h0; old_180 <= 8'h0; input_ends <= 1'h0; covers <= 1'h0; closing
+        <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_in <= 8'h0; signal_152 <= 8'h0; unopened
+        <= 16'h0; signal_150 <= 16'h0; signal_149 <= 8'h0; head <= 8'h0; fresh <= 8'h0; open <=
+        8'h0; reach <= 9'h0; slots <= 8'h0; final_2 <= 9'h0; signal_131 <= 9'h0; s5_valid <= 1'h0;
+        s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0; free <= 19'h0;
+        walking <= 1'h0; signal_86 <= 16'h0; {first_last_q[17], first_last_q[8:0]} <= 10'h0;
+        {signal_187_q[17], signal_187_q[7:0]} <= 9'h0; v4_valid <= 1'h0; v3_valid <= 1'h0; v2_valid
+        <= 1'h0; read_enable <= 1'h0; room <= 1'h0; ahead <= 19'h0; tail <= 2'h0; chunks <= 16'h0;
+        b_end <= 10'h0; b_final <= 1'h0; b_hit <= 1'h0; b_valid <= 1'h0; b_first <= 1'h0;
+        signal_88[19:1] <= 19'h0; signal_88[0] <= 1'h0; last <= 18'h0; signal_83 <= 18'h0;
+        column_ends <= 1'h0; column_left <= 16'h0; row_ends <= 1'h0; row_left <= 16'h0; map_ends <=
+        1'h0; map_left <= 16'h0; signal_53 <= 8'h0; signal <= 1'h0; line_ends_50 <= 1'h0; line_left
+        <= 16'h0; line_ends <= 1'h0; chunk_left <= 16'h0;
     end else begin
-      if (n2) begin
-        n1 = o__payload_21[80:65] - 1'h1;
-        final_138 <= closes & closed == n1;
-        closing <= closes;
-        real_2 <= signal_117;
+      if (n4) begin
+        signal_157 = open > slots;
+        last_turn <= signal_148 & n3 ? (signal_157 ? slots : open) - 1'h1 : 8'h0;
+        swaps <= signal_157;
+        old_180 <= open - fresh;
+        input_ends <= signal_150 == 1'h1;
+        covers <= n3;
+        closing <= signal_154;
+        real_2 <= signal_148;
       end
-      if (&{{scanning, scanned} != 2'h2, {n8, o__valid_114} != 2'h2, |{n8, flushing, scanning, n3,
-        n4, n7, n2}, n9, {flushing, input_done} != 2'h2, {n4, n10} != 2'h2}) fsm_state <= flushing ?
-        3'h0 : n3 | n4 ? 3'h2 : scanning ? 3'h6 : n2 ? (n5 ? 3'h4 : n6 ? 3'h5 : 3'h2) : n7 ? 3'h3 :
-        3'h1;
-      if (n13) begin
-        n14 = o__payload_21[96:89] - 1'h1;
-        n11 = $signed(n14) - $signed({1'h0, o__payload_21[128:121]});
-        n12 = head + 1'h1;
-        closes_at <= n3 ? $unsigned($signed(closes_at) + $signed({1'h0, o__payload_21[112:105]})) :
-          {{8{n11[9]}}, n11};
-        closed <= n3 ? closed + 1'h1 : 16'h0;
-        head <= n3 ? (n12 == slots ? 8'h0 : n12[7:0]) : 8'h0;
+      if (&{{scanning, scanned} != 2'h2, {n9, o__valid_23} != 2'h2, {n5, n10} != 2'h3, {n7, n11} !=
+        2'h2, |{n9, scanning, n5, n6, n7, n8, n4}}) fsm_state <= n5 ? 3'h0 : n6 | n7 ? 3'h2 :
+        scanning ? 3'h6 : n4 ? {1'h1, signal_148 | signal_154 ? 2'h0 : !signal_150 & !unopened &
+        !open ? 2'h1 : 2'h2} : n8 ? 3'h3 : 3'h1;
+      if (n14) begin
+        closes_in <= n6 ? (n12 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
+        signal_152 <= n6 ? (n13 ? o__payload_21[112:105] : signal_152 - 1'h1) : 8'h1;
       end
-      if (n16) begin
-        opens_at <= n7 ? $unsigned($signed(opens_at) + $signed({1'h0, o__payload_21[112:105]})) :
-          {{9{n15[8]}}, n15};
-        signal_168 <= n7 ? signal_168 + 1'h1 : 16'h0;
+      if ((n9 | n8) & n15) unopened <= n8 ? unopened - 1'h1 : o__payload_21[80:65];
+      if (n14 & {n6, real_2} != 2'h2) signal_150 <= n6 ? signal_150 - 1'h1 : o__payload_21[48:33];
+      if (n14 & {n6, |signal_149} != 2'h2) signal_149 <= n6 ? signal_149 - 1'h1 :
+        o__payload_21[128:121];
+      if (n14 & n17) begin
+        n16 = head + 1'h1;
+        head <= n6 ? (n16 == slots ? 8'h0 : n16[7:0]) : 8'h0;
       end
-      if (&{n9, {n5, n2} != 2'h3, {n5, n6, n2} != 2'h3, n8 | n3 | n2}) y <= n3 | n2 ?
-        $unsigned($signed(y) + $signed(2'h1)) : {{9{n15[8]}}, n15};
-      if (&{n17, {real_2, n3, n18, closing & fresh == open} != 3'h4, n19, n9}) fresh <= n3 ? (real_2
-        ? 8'h0 : fresh - 1'h1) : n7 ? fresh + 1'h1 : 8'h0;
-      if (&{n21, n19, n17, n9}) open <= n3 ? n20 : n7 ? open + 1'h1 : 8'h0;
-      if (n22) begin
-        reach <= n4 ? reach + o__payload_21[112:105] : {2'h0, o__payload_21[112:105]};
-        slots <= n4 ? slots + 1'h1 : 8'h1;
+      if (n18 & {n6, closing & fresh == open, real_2} != 3'h4 & n15) fresh <= n6 ? (real_2 ? 8'h0 :
+        fresh - 1'h1) : n8 ? fresh + 1'h1 : 8'h0;
+      if (n18 & n15 & n17) open <= n6 ? open - 1'h1 : n8 ? open + 1'h1 : 8'h0;
+      if (n19) begin
+        reach <= n7 ? reach + o__payload_21[112:105] : o__payload_21[112:105] + 1'h1;
+        slots <= n7 ? slots + 1'h1 : 8'h1;
       end
       if (en) begin
-        final_2 <= {final_2[7:0], v4_visit[2]};
-        signal_100 <= {signal_100[7:0], n23};
-        v4_valid <= v3_valid;
-        v3_valid <= v2_valid;
-        v2_valid <= v1_valid;
-        v1_valid <= works;
-      end
-      if (n24) begin
-        signal_68 = signal_64 + 1'h1;
-        signal_71 = signal_72 == open_less;
-        slot <= signal_68 == slots ? 8'h0 : signal_68[7:0];
-        fresh_turn <= signal_71;
-        signal_72 <= signal_71 ? 8'h0 : signal_72 + 1'h1;
-      end
-      open_less <= n20;
-      arrived <= ~step & $signed(written - base) >= $signed(1'h0);
-      some_open <= n25;
-      past_right <= {n26, n27};
-      {signal_31_q[17], signal_31_q[15:0]} <= o__payload_21[32:17] - o__payload_21[120:113];
-      {to_right_q[17], to_right_q[7:0]} <= o__payload_21[88:81] - o__payload_21[120:113];
-      {signal_30_q[17], signal_30_q[7:0]} <= -o__payload_21[120:113];
-      i__ready <= o__valid_114 & ~input_done & ~(active & i__payload[34]) & $signed(ahead) <
-        $signed(10'h1fc);
-      ahead <= written - {free[19:1], 1'h0};
-      if (go) begin
+        final_2 <= {final_2[7:0], s5_meta[2]};
+        signal_131 <= {signal_131[7:0], s5_valid};
         s5_valid <= s4_valid & s4_meta[1];
         s4_valid <= s3_valid;
         s3_valid <= s2_valid;
         s2_valid <= s1_valid;
         s1_valid <= read;
       end
+      if ((n20 | load) & {n20, load, n22} != 2'h2) free <= n20 ? base : n21;
+      walking <= n7 ? (n11 ? 1'h1 : n23) : n23;
+      signal_86 <= n24;
+      {first_last_q[17], first_last_q[8:0]} <= $signed(n25) - $signed({1'h0,
+        o__payload_21[120:113]});
+      {signal_187_q[17], signal_187_q[7:0]} <= -o__payload_21[120:113];
+      v4_valid <= v3_valid;
+      v3_valid <= v2_valid;
+      v2_valid <= read_enable;
+      read_enable <= n26;
+      room <= $signed(ahead) < $signed(9'hfe);
+      ahead <= reserved - free;
+      tail <= n24[0] + 1'h1;
+      chunks <= n27[16:1];
       if (load) begin
-        b_address <= address;
-        signal_38 <= $signed(right) > $signed({1'h0, o__payload_21[32:17]}) ? row_end : last_word;
-        b_final <= final_138 & column_ends & map_ends;
-        b_hit <= n28;
+        high = $signed(last) > $signed({1'h0, signal_86}) ? signal_86[9:0] : last[9:0];
+        b_end <= {base[8:0] + high[9:1], high[0]};
+        b_final <= windows_end;
+        b_hit <= n22;
       end
-      if (n30) begin
-        b_valid <= load ? 1'h1 : ~signal_35;
+      if (n29) begin
+        b_valid <= load ? 1'h1 : ~whole;
         b_first <= load;
-        signal_37 <= load ? n29 : {signal_37[19:1] + 1'h1, 1'h0};
+        signal_88[19:1] <= n28[19:1];
       end
-      if (n32) begin
-        map_ends <= n31 ? o__payload_21[16:1] == 1'h1 : map_left == 2'h2;
-        map_left <= n31 ? o__payload_21[16:1] : map_left - 1'h1;
+      if ({load, read} != 1'h1 & n29) signal_88[0] <= n28[0];
+      if (n33) begin
+        last <= n30 ? {{9{first_last_q[17]}}, first_last_q[8:0]} : $unsigned($signed(last) +
+          $signed({1'h0, o__payload_21[104:97]}));
+        signal_83 <= n30 ? {{10{signal_187_q[17]}}, signal_187_q[7:0]} :
+          $unsigned($signed(signal_83) + $signed({1'h0, o__payload_21[104:97]}));
+        column_ends <= n30 ? o__payload_21[64:49] == 1'h1 : column_left == 2'h2;
+        column_left <= n30 ? o__payload_21[64:49] : {n31, n32};
       end
-      if (n34) begin
-        column_ends <= n33 ? o__payload_21[64:49] == 1'h1 : column_left == 2'h2;
-        column_left <= n33 ? o__payload_21[64:49] : column_left - 1'h1;
+      if (n35) begin
+        row_ends <= n34 ? o__payload_21[80:65] == 1'h1 : row_left == 2'h2;
+        row_left <= n34 ? o__payload_21[80:65] : row_left - 1'h1;
       end
-      if ({scanning, n36} != 2'h2 & {real_2, scanning, n36} != 2'h3) row_end <= scanning ? row_end +
-        o__payload_21[32:17] : n35 - 1'h1;
-      if (n39) begin
-        last_word <= scanning ? (n36 ? $unsigned($signed({n37, n38}) - $signed(2'h1)) : last_word +
-          o__payload_21[104:97]) : $unsigned($signed($unsigned($signed(base) +
-          $signed({to_right_q[17], to_right_q[7:0]}))) - $signed(2'h1));
-        first_word <= scanning ? (n36 ? $unsigned($signed(base) + $signed(real_2 ?
-          {{2{signal_31_q[17]}}, signal_31_q[15:0]} : {{10{signal_30_q[17]}}, signal_30_q[7:0]})) :
-          first_word + o__payload_21[104:97]) : $unsigned($signed(base) + $signed({signal_30_q[17],
-          signal_30_q[7:0]}));
-        right <= scanning ? (n36 ? {{10{to_right_q[17]}}, to_right_q[7:0]} :
-          $unsigned($signed(right) + $signed({1'h0, o__payload_21[104:97]}))) :
-          {{10{to_right_q[17]}}, to_right_q[7:0]};
-        signal_129 <= scanning ? (n36 ? {{10{signal_30_q[17]}}, signal_30_q[7:0]} :
-          $unsigned($signed(signal_129) + $signed({1'h0, o__payload_21[104:97]}))) :
-          {{10{signal_30_q[17]}}, signal_30_q[7:0]};
+      if (n38) begin
+        map_ends <= n36 ? n37 : map_left == 2'h2;
+        map_left <= n36 ? o__payload_21[16:1] : map_left - 1'h1;
+      end
+      if (n39 | signal_40) begin
+        signal_52 = signal_53 + 1'h1;
+        signal_53 <= n39 ? head : signal_52 == slots ? 8'h0 : signal_52[7:0];
+      end
+      if (signal_36) signal <= signal_37 ? 1'h0 : after[0];
+      if (n41) begin
+        line_ends_50 <= n40 ? n37 : line_left == 2'h2;
+        line_left <= n40 ? o__payload_21[16:1] : line_left - 1'h1;
+      end
+      if (n43) begin
+        line_ends <= n42 ? chunks == 1'h1 : chunk_left == 2'h2;
+        chunk_left <= n42 ? chunks : chunk_left - 1'h1;
       end
     end
   end
   always @(posedge clk) begin
-    if (|{awake_113, n40, rst, o__valid_114}) begin
+    if (|{n44, o__valid_23, awake_145, rst}) begin
       settling <= 3'h4;
     end else begin
-      if (n41) settling <= settling - 1'h1;
+      if (n45) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (en) begin
-      n45 = signal_72 + fresh;
-      write_data_83 <= v3_visit[0] ? {{8{v3_visit[26]}}, v3_visit[26:3]} : o__payload_21[0] ?
-        $unsigned($signed(old) + $signed(v3_visit[26:3])) : $signed(old) < $signed(v3_visit[26:3]) ?
-        {{8{v3_visit[26]}}, v3_visit[26:3]} : old;
-      old <= read_data_166;
-      v1_visit <= {n42 + signal_64[5:0], n43, n44, fresh_turn & closing, n45 >= open};
-      v4_visit <= v3_visit;
-      v3_visit <= v2_visit;
-      v2_visit <= v1_visit;
-    end
-    if (n24) begin
-      held_final <= n44;
-      held_address <= n42;
-      held_value <= n43;
-    end
-    if (s4_valid & go) s5_part[23] <= n46[23];
-    if (s4_valid & (n47 | s4_meta[0] | o__payload_21[0]) & go) s5_part[22:0] <= n46[22:0];
-    if (n51) begin
-      empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-      word_0 = s2_lanes[0] ? s2_words[15:0] : empty;
-      word_1 = s2_lanes[1] ? s2_words[31:16] : empty;
-      n48 = $signed(word_0) + $signed(word_1);
-      n49 = $signed(word_0) < $signed(word_1) ? word_1 : word_0;
-      n50 = signal_35 ? signal_38[0] : 1'h1;
-      {s4_part_q[23], s4_part_q[15:0]} <= {s3_pair0_q[23], s3_pair0_q[15:0]};
-      {s3_pair0_q[23], s3_pair0_q[15:0]} <= o__payload_21[0] ? n48 : {n49[15], n49};
-      s2_words <= read_data;
+    if (en & s4_valid) s5_part[31:16] <= n46[31:16];
+    if (en & ($signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | o__payload_21[0] | s4_meta[0]) &
+      s4_valid) s5_part[15:0] <= n46[15:0];
+    if (n48) begin
+      pair0_sum = $signed(s2_word0) + $signed(s2_word1);
+      n47 = ~ends_here;
+      {s4_part_q[31], s4_part_q[23:0]} <= s3_pair0;
+      s3_pair0 <= {pair0_sum[24:16], o__payload_21[0] ? pair0_sum[15:0] : $signed(s2_word0[15:0]) <
+        $signed(s2_word1[15:0]) ? s2_word1[15:0] : s2_word0[15:0]};
+      s2_word1 <= s1_lanes[1] ? read_data_199 : {{8{empty[15]}}, empty};
+      s2_word0 <= s1_lanes[0] ? read_data_198 : {{8{empty[15]}}, empty};
+      s1_lanes <= {b_hit & (signal_88[0] <= 1'h1 | n47) & (b_end[0] >= 1'h1 | ~(ends_here |
+        ends_after & n2)), b_hit & (signal_88[0] <= 1'h0 | n47) & (b_end[0] >= 1'h0 | ~(ends_here |
+        ends_after & n1))};
       s5_meta <= s4_meta;
       s4_meta <= s3_meta;
       s3_meta <= s2_meta;
       s2_meta <= s1_meta;
-      s1_meta <= {b_address, b_final, signal_35, b_first};
-      s2_lanes <= s1_lanes;
-      s1_lanes <= {b_hit & signal_37[0] <= 1'h1 & n50 >= 1'h1, b_hit & signal_37[0] <= 1'h0 & n50 >=
-        1'h0};
+      s1_meta <= {b_final, whole, b_first};
+    end
+    if (v3_valid) begin
+      lane1_sum = $signed(old[47:24]) + $signed(v3[38:23]);
+      lane0_sum = $signed(old[23:0]) + $signed(v3[22:7]);
+      merged <= {lane1_sum[23:16], o__payload_21[0] ? lane1_sum[15:0] : v3[39] | $signed(old[39:24])
+        < $signed(v3[38:23]) ? v3[38:23] : old[39:24], lane0_sum[23:16], o__payload_21[0] ?
+        lane0_sum[15:0] : v3[39] | $signed(old[15:0]) < $signed(v3[22:7]) ? v3[22:7] : old[15:0]};
+      v4 <= v3[38:0];
+    end
+    if (v2_valid) begin
+      old <= (v2[39]) ? 48'h0 : read_data;
+      v3 <= v2;
+    end
+    if (read_enable) v2 <= v1;
+    if (n26) begin
+      n49 = {o__payload_170[31:0], signal_169} >> {signal, 4'h0};
+      v1 <= {signal_46 >= old_180, real_2 ? n49 : {2{empty}}, chunk_base + signal_53[4:0], ~n50 |
+        swaps, n50};
+    end
+    if (o__ready_38) signal_169 <= o__payload_170[31:0];
+  end
+  always @(posedge clk) begin
+    if (n51) begin
+      base <= 19'h0; written <= 19'h0; reserved <= 19'h0;
+    end else begin
+      if (n52) base <= base + chunks;
+      if (write_enable_72) written <= written + 1'h1;
+      if (signal_40 & n50) reserved <= reserved + 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (n52) begin
-      free <= 20'h0; base <= 20'h0; input_done <= 1'h0; beats_written <= 19'h0; written <= 20'h0;
+    if (rst | n53) begin
+      chunk_base <= 5'h0;
     end else begin
-      if ({n28, n53, load} != 1'h1 & (n53 | load)) free <= n53 ? base : n29;
-      if (real_2 & scanning & n36) base <= n35;
-      if (active) begin
-        input_done <= i__payload[34];
-        beats_written <= beats_written + 1'h1;
-        written <= written + i__payload[33:32];
+      if (signal_48) chunk_base <= chunk_base + slots[4:0];
+    end
+  end
+  always @(posedge clk) begin
+    if (n54) begin
+      signal_171 <= 1'h1; signal_46 <= 8'h0;
+    end else begin
+      if (signal_40) begin
+        signal_171 <= 1'h0;
+        signal_46 <= signal_46 + 1'h1;
       end
     end
   end
   always @(posedge clk) begin
-    if (n54 | rst) begin
-      address <= 6'h0;
+    if (signal_36 & signal_37 | rst) begin
+      held_valid <= 1'h0;
     end else begin
-      if (load) address <= address + slots[5:0];
+      if (o__ready_38) held_valid <= o__valid_34;
     end
   end
 endmodule
@@ -509,101 +544,6 @@ module \neuflow_window.packer.merger  (
       emits <= signal | last;
       placed_count <= (signal) ? 2'h2 : total;
       {placed_q[36:34], placed_q[31:0]} <= {fresh, last & ~spills, {2{i__payload[15:0]}}};
-    end
-  end
-endmodule
-
-module \neuflow_window.requantise  (
-  input wire rst,
-  input wire en,
-  input wire [31:0] port_641_0,
-  input wire [38:0] port_689_129,
-  output reg [15:0] out = 16'h0,
-  input wire clk
-);
-  reg n4, n2;
-  reg [14:0] s1_m = 15'h0;
-  reg [15:0] s3_low = 16'h0;
-  reg [16:0] s1_tail = 17'h0, s2_tail = 17'h0, s3_tail = 17'h0, s4_tail = 17'h0, s5_tail = 17'h0,
-    s6_tail = 17'h0, s7_tail = 17'h0, s8_tail = 17'h0;
-  reg [25:0] s6_clipped = 26'h0, s7_doubled = 26'h0, s8_sum = 26'h0;
-  reg [26:0] n3;
-  reg [30:0] s2_high = 31'h0, s2_low = 31'h0, s2_middle = 31'h0, s3_high = 31'h0;
-  reg [31:0] s3_sum = 32'h0;
-  reg [47:0] s1_total = 48'h0;
-  reg [5:0] s1_s = 6'h0, s2_s = 6'h0, s3_s = 6'h0, s4_s = 6'h0, s5_s = 6'h0, s6_s = 6'h0;
-  reg [62:0] s4_product = 63'h0;
-  reg [63:0] s5_coarse = 64'h0;
-  reg [7:0] n1;
-  always @(posedge clk) begin
-    if (en) begin
-      n2 = ~s8_sum[25];
-      n1 = &s8_sum[25:7] | ~(|s8_sum[25:7]) ? s8_sum[7:0] : {s8_sum[25], {7{n2}}};
-      n3 = $signed(s7_doubled) + $signed({s7_tail[15:0], 1'h1});
-      n4 = ~s5_coarse[63];
-      out <= s8_tail[16] ? {{8{n1[7]}}, n1} : &s8_sum[25:15] | ~(|s8_sum[25:15]) ? s8_sum[15:0] :
-        {s8_sum[25], {15{n2}}};
-      s8_sum <= n3[26:1];
-      s7_doubled <= $signed(s6_clipped) >>> s6_s[2:0];
-      s6_clipped <= &s5_coarse[63:25] | ~(|s5_coarse[63:25]) ? s5_coarse[25:0] : {s5_coarse[63],
-        {25{n4}}};
-      s5_coarse <= $signed({s4_product, 1'h0}) >>> {s4_s[5:3], 3'h0};
-      s4_product <= {$unsigned($signed(s3_high) + $signed({1'h0, s3_sum[31:16]})), s3_sum[15:0],
-        s3_low};
-      s3_high <= s2_high;
-      s3_sum <= s2_middle + s2_low[30:16];
-      s3_low <= s2_low[15:0];
-      s2_high <= $signed(s1_total[47:32]) * $signed({1'h0, s1_m});
-      s2_middle <= s1_total[31:16] * s1_m;
-      s2_low <= s1_total[15:0] * s1_m;
-      s1_total <= {{16{port_641_0[31]}}, port_641_0};
-      s8_tail <= s7_tail;
-      s7_tail <= s6_tail;
-      s6_tail <= s5_tail;
-      s5_tail <= s4_tail;
-      s4_tail <= s3_tail;
-      s3_tail <= s2_tail;
-      s2_tail <= s1_tail;
-      s6_s <= s5_s;
-      s5_s <= s4_s;
-      s4_s <= s3_s;
-      s3_s <= s2_s;
-      s2_s <= s1_s;
-      s1_tail <= port_689_129[38:22];
-      s1_s <= port_689_129[21:16];
-      s1_m <= port_689_129[14:0];
-    end
-  end
-endmodule
-
-module \neuflow_window.slice  (
-  input wire rst,
-  input wire o__ready,
-  output wire i__ready,
-  input wire [34:0] i__payload,
-  input wire i__valid,
-  output reg [34:0] o__payload = 35'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg spare_valid = 1'h0;
-  reg [34:0] spare = 35'h0;
-  wire n2, free;
-  wire [34:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge clk) begin
-    if (rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
     end
   end
 endmodule
