@@ -87,10 +87,11 @@ class Window(WindowRows, WindowReader, Component):
             Signal(8, name=n) for n in ("slots", "open", "fresh", "head", "old", "last_turn")
         )
         # Of the ring, in chunks; of the windows.
-        self._written, self._reserved, self._free, self._base = (
-            Signal(FLAT_BITS - self.lane_bits, name=n)
-            for n in ("written", "reserved", "free", "base")
+        number = FLAT_BITS - self.lane_bits
+        self._reserved, self._free, self._base = (
+            Signal(number, name=n) for n in ("reserved", "free", "base")
         )
+        self._newest = Signal(number, init=-1, name="newest")
         self._walking, self._en = Signal(name="walking"), Signal(name="en")
 
         rows = max(1, self.memory_words // self.lanes)
@@ -101,7 +102,7 @@ class Window(WindowRows, WindowReader, Component):
         total, busy = self._build_reduction(m, banks, segment)
         leaves = self._build_exit(m, total, platform)
         stay_awake(m, self.awake, config.awake, config.o.valid, leaves, settle=SETTLE)
-        self._build_rows(m, config.o.valid, scanned, self._walking | busy)
+        self._build_rows(m, config.o.valid, scanned, busy)
         m.d.comb += config.o.ready.eq(self._finish)
         return m
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Mux, Signal, signed
 
 from neuflow.blocks.conv_rows import loop
 from neuflow.blocks.ram import Ram
@@ -19,8 +19,6 @@ PLACE = signed(SIZE + 2)
 """A column, padding included."""
 TOTAL_BITS = 32
 """Sum of a window, 255 x 255 words."""
-_REACH_BITS = 9
-"""Chunks from one of a window to another, or written and not yet read: less than 2**9."""
 
 
 class WindowReader:
@@ -29,125 +27,141 @@ class WindowReader:
     def _build_ring(self, m, arrive, columns):
         """Store chunks as they leave, a bank for each lane; return the banks."""
         rows = RING_WORDS // self.lanes
+        row = Signal(range(rows), name="ring_row")
         banks = [Ram(TALL_BITS, rows) for _ in range(self.lanes)]
         for lane, bank in enumerate(banks):
             m.submodules[f"ring{lane}"] = bank
             m.d.comb += [
                 bank.write_enable.eq(arrive),
-                bank.write_address.eq(self._written),
+                bank.write_address.eq(row),
                 bank.write_data.eq(columns.word_select(lane, TALL_BITS)),
                 bank.read_enable.eq(self._en),
             ]
         with m.If(self._finish):
-            m.d.sync += self._written.eq(0)
+            m.d.sync += [row.eq(0), self._newest.eq(-1)]
         with m.Elif(arrive):
-            m.d.sync += self._written.eq(self._written + 1)
+            m.d.sync += [row.eq(row + 1), self._newest.eq(self._newest + 1)]
         return banks
 
     def _build_scan(self, m, banks):
-        """Walk over the windows, and read of each ``lanes`` columns at a time, from any lane on.
+        """Read windows from the ring: ``lanes`` columns a cycle, from any lane on.
 
         Returns what is read in this cycle.
         """
-        setup, bits = self._setup, self.lane_bits
-        load = Signal(name="load")
-        column_ends = loop(m, "column", setup.width_out, ~self._walking, load)
-        last_map = loop(m, "map", setup.maps, ~self._walking, load & column_ends)
-        last_row = loop(m, "row", setup.height_out, ~self._walking, load & column_ends & last_map)
-        following = self._build_windows(m, load, column_ends)
+        bits, most = self.lane_bits, self.lanes - 1
+        load, read, there = Signal(name="load"), Signal(name="read"), Signal(name="there")
+        following = self._build_windows(m, load)
 
-        # The window that is being read.
-        b_valid, b_hit, b_first, b_final = (
-            Signal(name=f"b_{n}") for n in ("valid", "hit", "first", "final")
+        # The window that is being read: where, and how many columns but one are left. The last of its
+        # reads ends it; a read crosses where it goes on in the next row of the ring.
+        b_valid, b_hit, b_first, b_final, b_ends, b_crosses = (
+            Signal(name=f"b_{n}") for n in ("valid", "hit", "first", "final", "ends", "crosses")
         )
-        b_position, b_end = Signal(FLAT_BITS), Signal(_REACH_BITS + bits)
-        row, after = b_position[bits:], Signal(FLAT_BITS - bits, name="row_after")
-        lane, end_lane = b_position[:bits], b_end[:bits]
-        ends_here, ends_after, whole, there, read = (
-            Signal(name=n) for n in ("ends_here", "ends_after", "whole", "there", "read")
-        )
-        # Rows written, less the one read first: one more must be there where the next is read too.
-        lead = Signal(FLAT_BITS - bits)
+        b_position, b_span = Signal(FLAT_BITS), Signal(8)
+        lane, row = b_position[:bits], b_position[bits:]
+        after = Signal(FLAT_BITS - bits, name="row_after")
+        span, ends = Signal(8, name="span"), Signal(name="ends")
+        # Rows of the ring that are written, less those needed: the lowest bits carry.
+        lead = Signal(FLAT_BITS - bits + 1)
         m.d.comb += [
             after.eq(row + 1),
-            ends_here.eq(b_end[bits:] == row[:_REACH_BITS]),
-            ends_after.eq((b_end[bits:] == after[:_REACH_BITS]) & (end_lane < lane)),
-            whole.eq(~b_hit | ends_here | ends_after),
-            lead.eq(self._written + ~row),
-            there.eq(
-                ~b_hit | (~lead[-1] & (lead[:_REACH_BITS].any() | ends_here | (lane == 0)))
-            ),
+            lead.eq(Cat(Const(1, 1), self._newest) + Cat(~b_crosses, ~row)),
+            there.eq(~b_hit | ~lead[-1]),
             read.eq(self._en & b_valid & there),
+            load.eq(following["valid"] & (~b_valid | (read & b_ends))),
+            span.eq(following["last"] - following["first"]),
+            ends.eq(~following["hit"] | (span <= most)),
         ]
-        ends = Signal(name="windows_end")
-        m.d.comb += [
-            load.eq(self._walking & (~b_valid | (read & whole))),
-            ends.eq(column_ends & last_map & last_row),
-        ]
-        with m.If(read):
-            m.d.sync += [b_position.eq(Cat(lane, after)), b_first.eq(0), b_valid.eq(~whole)]
         with m.If(load):
+            first = following["position"][:bits]
             m.d.sync += [
-                b_valid.eq(1),
-                b_hit.eq(following["hit"]),
                 b_first.eq(1),
-                b_final.eq(ends),
+                b_hit.eq(following["hit"]),
+                b_final.eq(following["final"]),
                 b_position.eq(following["position"]),
-                b_end.eq(following["end"]),
+                b_span.eq(span),
+                b_ends.eq(ends),
+                b_crosses.eq(first + Mux(ends, span[:bits], most) > most),
             ]
-            with m.If(ends):
-                m.d.sync += self._walking.eq(0)
-            with m.If(following["hit"]):
-                m.d.sync += self._free.eq(following["position"][bits:])
+        with m.Elif(read):
+            further = b_span[bits:] == 1  # the next read is the last
+            m.d.sync += [
+                b_first.eq(0),
+                b_position.eq(Cat(lane, after)),
+                b_span.eq(b_span - self.lanes),
+                b_ends.eq(further),
+                b_crosses.eq(lane + Mux(further, b_span[:bits], most) > most),
+            ]
+        m.d.sync += b_valid.eq(load | (b_valid & ~(read & b_ends)))
+        with m.If(load & following["hit"]):
+            m.d.sync += self._free.eq(following["position"][bits:])
         # Columns that no window will read must not fill the ring.
-        with m.If(~self._walking & ~b_valid):
+        with m.Elif(~self._walking & ~following["valid"] & ~b_valid):
             m.d.sync += self._free.eq(self._base)
 
-        m.d.comb += [
-            bank.read_address.eq(Mux(k < lane, after, row)) for k, bank in enumerate(banks)
-        ]
-        lanes = Cat(
-            b_hit
-            & ((k >= lane) | ~ends_here)
-            & ((k <= end_lane) | ~(ends_here | (ends_after & (k < lane))))
-            for k in range(self.lanes)
-        )
+        lanes = [Signal(name=f"takes{k}") for k in range(self.lanes)]
+        for k, bank in enumerate(banks):
+            m.d.comb += [
+                bank.read_address.eq(Mux(k < lane, after, row)),
+                lanes[k].eq(b_hit & (~b_ends | ((k - lane)[:bits] <= b_span[:bits]))),
+            ]
         return {
-            "valid": b_valid, "moves": read, "lanes": lanes, "first": b_first, "whole": whole,
-            "final": b_final,
+            "valid": b_valid, "moves": read, "lanes": Cat(lanes), "first": b_first, "whole": b_ends,
+            "final": b_final, "busy": self._walking | following["valid"] | b_valid,
         }  # fmt: skip
 
-    def _build_windows(self, m, step, line_ends):
+    def _build_windows(self, m, load):
         """Walk from window to window: which columns of its line the next one covers.
 
-        Returns whether any, and the numbers in the ring of its first column and of its last.
+        Returns the window that waits: whether it covers any; its first column, and its last, modulo
+        256; the number of its first in the ring; whether it is the last of the packet.
         """
         setup, bits = self._setup, self.lane_bits
         left, last = Signal(PLACE), Signal(PLACE)
         first_left, first_last = Signal(PLACE), Signal(PLACE)
         line_last, low, high = Signal(SIZE), Signal(SIZE), Signal(SIZE)
+        step, ends_line, ends_map = Signal(name="step"), Signal(), Signal()
+        f_valid, f_hit, f_final = (Signal(name=f"f_{n}") for n in ("valid", "hit", "final"))
+        f_position, f_first, f_last = Signal(FLAT_BITS), Signal(8), Signal(8)
+
+        column_ends = loop(m, "column", setup.width_out, ~self._walking, step)
+        last_map = loop(m, "map", setup.maps, ~self._walking, ends_line)
+        last_row = loop(m, "row", setup.height_out, ~self._walking, ends_map)
+        m.d.comb += [
+            step.eq(self._walking & (~f_valid | load)),
+            ends_line.eq(step & column_ends),
+            ends_map.eq(ends_line & last_map),
+            low.eq(Mux(left < 0, 0, left)),
+            high.eq(Mux(last > line_last, line_last, last)),
+        ]
         m.d.sync += [
             first_left.eq(-setup.pad_x),
             first_last.eq(setup.kernel_x - 1 - setup.pad_x),
             line_last.eq(setup.width - 1),
+            f_valid.eq(step | (f_valid & ~load)),
         ]
-        with m.If(~self._walking | (step & line_ends)):
+        with m.If(step):
+            m.d.sync += [
+                f_hit.eq((left <= line_last) & (last >= 0)),
+                f_first.eq(low),
+                f_last.eq(high),
+                f_position.eq(Cat(low[:bits], self._base + low[bits:])),
+                f_final.eq(ends_map & last_row),
+            ]
+        with m.If(ends_map & last_row):
+            m.d.sync += self._walking.eq(0)
+        with m.If(~self._walking | ends_line):
             m.d.sync += [left.eq(first_left), last.eq(first_last)]
         with m.Elif(step):
             m.d.sync += [left.eq(left + setup.stride_x), last.eq(last + setup.stride_x)]
         with m.If(self._finish):
             m.d.sync += self._base.eq(0)
-        with m.Elif(step & line_ends):
+        with m.Elif(ends_line):
             m.d.sync += self._base.eq(self._base + self._chunks)
-        m.d.comb += [
-            low.eq(Mux(left < 0, 0, left)),
-            high.eq(Mux(last > line_last, line_last, last)),
-        ]
         return {
-            "hit": (left <= line_last) & (last >= 0),
-            "position": Cat(low[:bits], self._base + low[bits:]),
-            "end": Cat(high[:bits], (self._base + high[bits:])[:_REACH_BITS]),
-        }
+            "valid": f_valid, "hit": f_hit, "first": f_first, "last": f_last, "final": f_final,
+            "position": f_position,
+        }  # fmt: skip
 
     def _build_reduction(self, m, banks, segment):
         """Reduce the columns that are read together, then all of a window."""
@@ -191,7 +205,7 @@ class WindowReader:
                 m.d.sync += s5_part.eq(Mux(metas[3][0], s4_part, both))
         # Above a word, a maximum holds anything.
         value = Mux(self._largest, s5_part[:WORD_BITS].as_signed(), s5_part)
-        busy = segment["valid"] | Cat(valid).any()
+        busy = segment["busy"] | Cat(valid).any()
         return {"valid": valid[4], "value": value, "final": metas[4][2]}, busy
 
     def _tree(self, m, parts):

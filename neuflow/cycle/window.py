@@ -35,9 +35,10 @@ WINDOW = np.dtype(
         *((n, INT) for n in ("input_ends", "chunk", "line", "turn")),
         # Ring, in chunks.
         *((n, INT) for n in ("reserved", "ahead", "room", "free", "written", "base")),
-        # Scan: the next window, and the one that is being read.
+        # Scan: the walk, the window that waits (``span``: its columns but one), the one that is read.
         *((n, INT) for n in ("walking", "column", "image", "row", "left")),
-        *((n, INT) for n in ("b_valid", "b_hit", "b_final", "b_position", "b_end")),
+        *((n, INT) for n in ("f_valid", "f_hit", "f_final", "f_position", "f_span")),
+        *((n, INT) for n in ("b_valid", "b_hit", "b_final", "b_position", "b_span")),
         # Merge, reduction, exit: flags of the stages, bit k is stage k + 1.
         *((n, INT) for n in ("v_valid", "v_leaves", "s_valid", "s_whole", "s_final")),
         *((n, INT) for n in ("exit_valid", "exit_final")),
@@ -47,7 +48,7 @@ WINDOW = np.dtype(
         # Wires.
         *((n, INT) for n in ("en", "take", "finish", "packer_o_ready", "after", "spills")),
         *((n, INT) for n in ("line_ends", "packet_ends", "issue", "step", "scanned", "taken")),
-        *((n, INT) for n in ("read", "whole", "load", "column_ends", "map_ends", "windows_end")),
+        *((n, INT) for n in ("read", "whole", "load", "walks")),
     ]
 )
 """blocks.window.Window."""
@@ -84,17 +85,12 @@ def _visit_wires(w, c, lanes):
 
 
 @part
-def _scan_wires(w, c, lanes):
-    row, lane = w.b_position // lanes, w.b_position % lanes
-    end_row, end_lane = w.b_end // lanes, w.b_end % lanes
-    ends_here = end_row == row
-    w.whole = not w.b_hit or ends_here or (end_row == row + 1 and end_lane < lane)
-    needs = row + (1 if ends_here or lane == 0 else 2)
-    w.read = w.en and w.b_valid and (not w.b_hit or w.written >= needs)
-    w.load = w.walking and (not w.b_valid or (w.read and w.whole))
-    w.column_ends = w.column == c.width_out - 1
-    w.map_ends = w.column_ends and w.image == c.maps - 1
-    w.windows_end = w.map_ends and w.row == c.height_out - 1
+def _scan_wires(w, lanes):
+    w.whole = not w.b_hit or w.b_span < lanes
+    last = w.b_position + (w.b_span if w.whole else lanes - 1)
+    w.read = w.en and w.b_valid and (not w.b_hit or w.written > last // lanes)
+    w.load = w.f_valid and (not w.b_valid or (w.read and w.whole))
+    w.walks = w.walking and (not w.f_valid or w.load)
 
 
 @part
@@ -105,8 +101,9 @@ def window_wires(w, config, i, lanes):
     w.packer_o_ready = w.slice.valid == 0
     w.en = (w.exit_valid >> _EXIT_END & 1) == 0 or w.leaves.spare_valid == 0
     _visit_wires(w, config.o.window, lanes)
-    _scan_wires(w, config.o.window, lanes)
-    w.finish = w.state == FINISH and not (w.walking or w.b_valid or w.s_valid)
+    _scan_wires(w, lanes)
+    busy = w.walking or w.f_valid or w.b_valid or w.s_valid
+    w.finish = w.state == FINISH and not busy
     config.ready = w.finish
     return w.take
 
@@ -170,40 +167,49 @@ def _reduce_edge(w):
 
 
 @part
-def _scan_edge(w, c, lanes):
-    """``_build_scan``, ``_build_windows``."""
-    if not (w.walking or w.b_valid):
-        w.free = w.base
-    if w.read:
-        w.b_position += lanes
-        w.b_valid = not w.whole
-    if w.load:
+def _walk_edge(w, c, lanes):
+    """``_build_windows``."""
+    w.f_valid = w.walks or (w.f_valid and not w.load)
+    if w.walks:
         low = max(w.left, 0)
-        high = min(w.left + c.kernel_x, c.width) - 1
-        w.b_valid = 1
-        w.b_hit = w.left < c.width and w.left + c.kernel_x > 0
-        w.b_final = w.windows_end
-        w.b_position = w.base * lanes + low
-        w.b_end = w.base * lanes + high
-        if w.b_hit:
-            w.free = w.b_position // lanes
+        w.f_hit = w.left < c.width and w.left + c.kernel_x > 0
+        w.f_position = w.base * lanes + low
+        w.f_span = min(w.left + c.kernel_x, c.width) - 1 - low
+        w.f_final = 0
         w.column += 1
         w.left += c.stride_x
-        if w.column_ends:
+        if w.column == c.width_out:
             w.column = 0
             w.left = -c.pad_x
             w.base += _chunks(c, lanes)
             w.image += 1
-        if w.map_ends:
+        if w.image == c.maps:
             w.image = 0
             w.row += 1
-        if w.windows_end:
+        if w.row == c.height_out:
+            w.f_final = 1
             w.walking = 0
     if not w.walking:
         w.column = w.image = w.row = 0
         w.left = -c.pad_x
     if w.finish:
         w.base = 0
+
+
+@part
+def _scan_edge(w, c, lanes):
+    """``_build_scan``."""
+    if w.load and w.f_hit:
+        w.free = w.f_position // lanes
+    elif not (w.walking or w.f_valid or w.b_valid):
+        w.free = w.base
+    if w.load:
+        w.b_hit, w.b_final, w.b_position, w.b_span = w.f_hit, w.f_final, w.f_position, w.f_span
+    elif w.read:
+        w.b_position += lanes
+        w.b_span -= lanes
+    w.b_valid = w.load or (w.b_valid and not (w.read and w.whole))
+    _walk_edge(w, c, lanes)
 
 
 @part

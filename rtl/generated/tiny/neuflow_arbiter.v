@@ -102,7 +102,7 @@ module neuflow_arbiter (
   assign i__valid_93 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
   assign i__valid = signal_86 & (write__0__valid | write__1__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
-  assign signal = signal_83 & |{read__0__valid, read__5__valid, read__4__valid, read__3__valid,
+  assign signal = signal_83 & |{read__0__valid, read__4__valid, read__3__valid, read__5__valid,
     read__6__valid, read__2__valid, read__1__valid};
   assign grant = read__6__valid ? 7'h40 : {1'h0, read_grant};
   assign length = (grant[0] ? read__0__payload[30:29] : 2'h0) | (grant[1] ? read__1__payload[30:29]

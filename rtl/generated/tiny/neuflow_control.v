@@ -106,14 +106,14 @@ module neuflow_control (
     end
   end
   always @(posedge clk) begin
-    if (write_error | read_error | rst) begin
+    if (write_error | rst | read_error) begin
       fault[2] <= 1'h0;
     end else begin
       if (hang) fault[2] <= 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (read_error | rst) begin
+    if (rst | read_error) begin
       fault[0] <= 1'h0;
     end else begin
       if (hang | write_error) fault[0] <= n2[0];
@@ -180,11 +180,11 @@ module \neuflow_control.counters  (
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1, n8, n6, n4, n2, n9;
   assign n1 = seen[32] | seen[0];
-  assign n2 = clears[2] | rst;
+  assign n2 = rst | clears[2];
   assign n4 = |map_remainder_sum;
   assign n6 = |edge_lanes_sum;
   assign n8 = |useful_sum;
-  assign n9 = clear | rst;
+  assign n9 = rst | clear;
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -395,7 +395,7 @@ module \neuflow_control.fetcher  (
   assign request__payload[30:29] = 2'h3;
   assign request__payload[28:0] = request__payload_q;
   assign moves = o__valid & o__ready;
-  assign n1 = clear | rst;
+  assign n1 = rst | clear;
   assign n2 = request__payload_q + 3'h4;
   assign signal = request__valid & request__ready;
   assign n3 = (under_way - response__valid) + {signal ? 3'h4 : 3'h0};
@@ -417,7 +417,7 @@ module \neuflow_control.fetcher  (
     if (rst) begin
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
-      if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
+      if (clear | response__valid & |drop) drop <= clear ? n3 : drop - 1'h1;
       if (signal | clear) begin
         n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
@@ -443,7 +443,7 @@ module \neuflow_control.fetcher.buffer  (
   wire n1, fetch, push;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & ~level[3];
-  assign n1 = clear | rst;
+  assign n1 = rst | clear;
   neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(65)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
@@ -494,48 +494,48 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n7, n19, n16, n11, n24, n10, n6, n3, n15, n13, n23, n4, n20, n5, n2, n9, n12, n18, n8,
+  wire n14, n5, n19, n16, n11, n24, n10, n7, n3, n15, n13, n23, n4, n20, n6, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
   wire [26:0] n22;
-  wire [2:0] code;
   wire [31:27] n21;
   wire [32:0] n17, n1;
+  wire [7:0] code;
   assign config__payload = {config__payload_last, at[31:0] + {n21, n22}, held[19:4]};
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign {n21, n22} = first ? (held[29:28] == 2'h3 ? output_base : held[29:28] == 2'h2 ? input_base
     : held[29:28] == 1'h1 ? {host_program[20:0], 11'h0} : 32'h0) : 32'h0;
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n6 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n6 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n6 ? (n7 ? signal & n23 & ~signal_43 : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n7 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n7 ? (n5 ? signal & n23 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n3 & moves & n6;
+  assign n2 = n3 & moves & n7;
   assign n3 = state == 2'h2;
-  assign n4 = {moves, n7} != 1'h1;
-  assign n5 = {n3, moves} != 2'h2;
-  assign n6 = busy & !fault;
-  assign n7 = !state;
+  assign n4 = {moves, n5} != 1'h1;
+  assign n5 = !state;
+  assign n6 = {n3, moves} != 2'h2;
+  assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n8 | n7, n4, n20, n6};
+  assign n9 = &{n20, n4, n7, n8 | n5};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n24;
   assign n11 = ~busy;
   assign n12 = ~restart & i__ready;
-  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n6 ? (n7 ?
-    signal & bad : 1'h0) : 1'h0}};
-  assign n13 = busy & |{5'h0, code};
+  assign code = |fault ? {5'h0, fault} : signal & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n7 ? (n5 ?
+    signal & bad : 1'h0) : 1'h0};
+  assign n13 = busy & |code;
   assign n14 = n24 & !error;
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n5 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
   assign n18 = n14 | next_frame | rst;
   assign n19 = at[3:0] == 1'h1;
   assign n20 = {moves, n8} != 1'h1;
   assign config__payload_last = left == 1'h1;
-  assign next_frame = n6 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n23 = ~bad;
-  assign signal_43 = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n23 & (at[3:0] != 2'h2 |
+  assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n23 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
   assign n24 = start & n11;
   always @(posedge clk) begin
@@ -544,12 +544,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6, n3 | n7}) steps <= n3;
+    if (&{n4, n3 | n5, n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (moves & n7 & n6) held <= at[31:0];
+    if (moves & n5 & n7) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -567,7 +567,7 @@ module \neuflow_control.sequencer  (
       error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame <=
         1'h0;
     end else begin
-      if (n13) error <= {5'h0, code};
+      if (n13) error <= code;
       if (n14 | n13 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
@@ -576,7 +576,7 @@ module \neuflow_control.sequencer  (
     end
   end
   always @(posedge clk) begin
-    if (n13 | rst) begin
+    if (rst | n13) begin
       busy <= 1'h0;
     end else begin
       if (n14 | n15) busy <= n14;
@@ -587,8 +587,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, n5, {at[3:0] == 2'h3, moves, n7, n19} != 3'h6, {n3, moves, steps} != 3'h6, n3 | n8 |
-        n7, n20, n6, {moves, n8, config__payload_last} != 3'h6}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n20, {at[3:0] == 2'h3, moves, n19, n5} != 3'h5, {n3, moves, steps} != 3'h6, n4, n7, n3 |
+        n8 | n5, n6, {moves, n8, config__payload_last} != 3'h6}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end
@@ -600,7 +600,7 @@ module \neuflow_control.sequencer  (
     end
   end
   always @(posedge clk) begin
-    if (restart | rst) begin
+    if (rst | restart) begin
       signal <= 1'h0;
     end else begin
       if (i__ready) signal <= i__valid;

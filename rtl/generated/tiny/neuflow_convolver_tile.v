@@ -312,15 +312,15 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = signal_25 & ~n33 & no_drain;
   assign weights_read = issue & n21;
   assign weights_free = issue & (pass_ends | config_2[411]);
-  assign awake_132 = |{issue, s9[0], s3[0], s1[0], s4[0], signal_47, hand_over, s13_q[0], s10[0],
-    signal_46, s8[0], s12[0], s6[0], s2[0], read_enable, shift, s11[0], awake, s7[0]} | n4;
+  assign awake_132 = |{signal_46, signal_47, issue, hand_over, s13_q[0], s10[0], s11[0], s2[0],
+    s3[0], s6[0], s4[0], s12[0], s1[0], awake, s9[0], shift, read_enable, s7[0], s8[0]} | n4;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
   assign signal_93 = hand_over | shift;
   assign n3 = s1[0] & s1[8];
-  assign signal_47 = n32 & released != free;
   assign signal_46 = configured & idle;
+  assign signal_47 = n32 & released != free;
   assign n4 = |settling;
   assign n5 = signal_93 & ~s12[3];
   assign next_group_beyond = $signed({1'h0, signal_70}) + $signed(pixels_less);
@@ -345,7 +345,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign first_channel = config_2[50] ? s2[6] : s2[3];
   assign n16 = n13 & {n10, n34, n11} != 2'h2 & n14;
   assign n17 = n10 | n35 & first_channel;
-  assign n18 = (n35 | absent[0]) | n17;
+  assign n18 = n17 | (n35 | absent[0]);
   assign over_61 = $signed({1'h0, signal_60}) + $signed(delta_less_62);
   assign over = $signed({1'h0, signal_55}) + $signed(delta_less);
   assign n19 = n10 | s2[0] & s2[5];
@@ -353,13 +353,13 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n21 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n22 = idle | weights_rewind & pass_ends_ends;
-  assign n23 = weights_rewind | n22;
+  assign n23 = n22 | weights_rewind;
   assign n24 = idle | s0_last & group_ends_ends;
   assign n25 = s0_last | n24;
   assign n26 = idle | n36 & block_ends_ends;
-  assign n27 = n36 | n26;
+  assign n27 = n26 | n36;
   assign n28 = idle | n37 & ky_ends_ends;
-  assign n29 = n28 | n37;
+  assign n29 = n37 | n28;
   assign n30 = idle | n37;
   assign n31 = issue | n30;
   assign n32 = signal_25 & begins & full;
@@ -442,8 +442,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{issue, s9[0], coordinates_gated_rst, s3[0], s1[0], s4[0], signal_47, hand_over, s13_q[0],
-      s10[0], signal_46, s8[0], s12[0], s6[0], s2[0], read_enable, shift, s11[0], awake, s7[0]})
+    if (|{coordinates_gated_rst, signal_46, signal_47, issue, hand_over, s13_q[0], s10[0], s11[0],
+      s2[0], s3[0], s6[0], s4[0], s12[0], s1[0], awake, s9[0], shift, read_enable, s7[0], s8[0]})
       begin
       settling <= 3'h6;
     end else begin
@@ -527,13 +527,13 @@ module \neuflow_convolver_tile.convolver.array  (
         next_channel <= n17 ? config_2[182:163] + config_2[202:183] : next_channel +
           config_2[202:183];
       end
-      if (s1[0] & s1[4] | n10) signal_60 <= n10 ? config_2[310:307] : s1[5] ? config_2[310:307] :
+      if (n10 | s1[0] & s1[4]) signal_60 <= n10 ? config_2[310:307] : s1[5] ? config_2[310:307] :
         wraps_63 ? over_61[3:0] : signal_60 + config_2[318:315];
-      if (s1[0] | n10) signal_55 <= n10 ? config_2[306:303] : s1[4] ? config_2[306:303] : wraps ?
+      if (n10 | s1[0]) signal_55 <= n10 ? config_2[306:303] : s1[4] ? config_2[306:303] : wraps ?
         over[3:0] : signal_55 + config_2[314:311];
-      if (n20 | n19) tap_y <= n19 ? {{2{config_2[146]}}, config_2[146:131]} :
+      if (n19 | n20) tap_y <= n19 ? {{2{config_2[146]}}, config_2[146:131]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config_2[162:155]}));
-      if (n20 | s2[0] | n19) signal_147 <= n19 ? {{2{config_2[130]}}, config_2[130:115]} : n20 ?
+      if (n19 | n20 | s2[0]) signal_147 <= n19 ? {{2{config_2[130]}}, config_2[130:115]} : n20 ?
         {{2{config_2[130]}}, config_2[130:115]} : $unsigned($signed(signal_147) + $signed({1'h0,
         config_2[154:147]}));
       if (s1[3]) block <= {s1[7:6], last_row};
@@ -620,11 +620,11 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n5 = full | !signal_30;
   assign n6 = valid[1] & make;
   assign n7 = clear | make & column_ends;
-  assign n8 = make | n7;
+  assign n8 = n7 | make;
   assign n9 = coordinates_gated_rst | clear;
   assign n10 = make & column_ends;
   always @(posedge coordinates_gated_clk) begin
-    if (|{n1, n2, n3, coordinates_gated_rst}) begin
+    if (|{coordinates_gated_rst, n1, n2, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -639,7 +639,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       before_2 <= {clear, stored};
       fed <= make ? signal_26_need <= stored : need <= stored;
       if (n6) count <= (n5 ? 3'h0 : count) + {signal_26_q[80] & signal_26_q[81]};
-      if (n5 & make) free <= signal_26_free;
+      if (make & n5) free <= signal_26_free;
       if (make) begin
         need <= signal_26_need;
         last_row <= signal_26_q[47:32];
@@ -740,7 +740,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (config_conv_array_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -787,7 +787,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (config_conv_drain_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -834,7 +834,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (config_conv_rows_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8]
         & columns);
     end
@@ -848,7 +848,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
-    if (config_conv_rows_gated_rst | move) begin
+    if (move | config_conv_rows_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -880,7 +880,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (config_conv_weights_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -894,7 +894,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
-    if (move | config_conv_weights_gated_rst) begin
+    if (config_conv_weights_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -943,7 +943,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h12;
-  wire n32, n8, n31, n14, n23, n12, n11, n7, n2, n30, n1, n6, n3, n5, n4, n29, n26, n27, n18, n16,
+  wire n32, n8, n31, n14, n23, n12, n11, n7, n2, n30, n1, n4, n6, n3, n5, n29, n26, n27, n18, n16,
     n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_19, signal_32, signal_84, signal_91,
     signal_92, all_ends, awake, en, ends, have, i__ready, i__ready_102, i__ready_97, i__valid,
     i__valid_119, inside_2, last_word, o__ready_121, o__valid_122, out__valid, reads, s0_step;
@@ -960,12 +960,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n30 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_129 = |{reads, hand_over, signal, n3, n4, waiting, n5, n6, running, awake} | n7;
+  assign awake_129 = |{reads, n3, signal, waiting, awake, hand_over, n4, running, n5, n6} | n7;
   assign o__ready_121 = n1 ? 1'h0 : i__ready;
   assign signal_92 = ~r3_beat[0] | i__ready_102;
   assign signal_91 = signal_92 & known[2] & available;
   assign acc = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s0_step, s3[0], s1[0], s4[0], s8_step, s6[0], s2[0], s5[0], s7_step};
+  assign en = |{s0_step, s2[0], s3[0], s6[0], s4[0], s1[0], s5[0], s7_step, s8_step};
   assign acc_69 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -977,10 +977,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_32 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_97 | signal_92 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_91};
-  assign n3 = block[15:0] != told;
-  assign n4 = o__valid & o__ready;
-  assign n5 = i__valid_119 & i__ready;
-  assign n6 = config__valid & n31;
+  assign n3 = i__valid_119 & i__ready;
+  assign n4 = config__valid & n31;
+  assign n5 = o__valid & o__ready;
+  assign n6 = block[15:0] != told;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_91 & signal_84;
@@ -993,11 +993,11 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n13 = signal_91 | n12;
   assign all_ends = signal_84 & row_ends_88;
   assign n14 = n31 | n8 & slot_ends;
-  assign n15 = n8 | n14;
+  assign n15 = n14 | n8;
   assign n16 = n31 | n8 & row_ends_88;
-  assign n17 = n8 | n16;
+  assign n17 = n16 | n8;
   assign n18 = n31 | n23 & map_ends;
-  assign n19 = n23 | n18;
+  assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n31 | drain_gated_rst;
@@ -1005,10 +1005,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n23 = signal_91 & row_ends;
   assign next_map = map_base + config__payload[132:113];
   assign n24 = signal | drain_gated_rst;
-  assign n25 = drain_gated_rst | shift;
+  assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_32 | n26;
-  assign n28 = drain_gated_rst | parameters_take;
+  assign n28 = parameters_take | drain_gated_rst;
   assign n29 = config__valid & ~signal;
   assign have = running & (n32 | signal_35) & ~(config__payload[95] & leaving);
   assign n30 = ~config__payload[95];
@@ -1058,7 +1058,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, hand_over, signal, n3, drain_gated_rst, n4, waiting, n5, n6, running, awake}) begin
+    if (|{reads, n3, signal, waiting, awake, hand_over, drain_gated_rst, n4, running, n5, n6}) begin
       settling <= 5'h12;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1094,7 +1094,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       signal_134 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_133;
       signal_133 <= config__payload[93:78] - 1'h1;
       known[0] <= n10[0];
-      if (n11 | o__valid_122 & o__ready_121 & o__payload_120[34]) leaving <= n11;
+      if (o__valid_122 & o__ready_121 & o__payload_120[34] | n11) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : signal_90 <= 3'h4;
         signal_90 <= n12 ? config__payload[77:62] : signal_90 - 2'h2;
@@ -1402,42 +1402,51 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
   reg [16:0] signal = 17'h0, slots_less = 17'h0;
-  reg [69:0] n1, n4, signal_14 = 70'h0, signal_8 = 70'h0;
-  wire n2, n3, n6, signal_17_row_ends, signal_17_slot_ends;
+  reg [69:0] n3, n6, signal_14 = 70'h0, signal_8 = 70'h0;
+  wire n4, n5, n1, signal_17_row_ends, signal_17_slot_ends;
   wire [15:0] signal_17_column, signal_17_row, signal_17_slot;
   wire [19:0] signal_17_base;
-  wire [69:0] n5;
+  wire [69:0] n2;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2185_0[0];
-  assign n3 = port_2185_0[0] | clear | n2;
-  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
-    slots_less) : signal_8[69];
-  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
+  assign n1 = n4 | clear | drain_gated_rst;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2185_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_2185_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n6 = drain_gated_rst | clear | n2;
+  assign n4 = fresh & ~port_2185_0[0];
+  assign n5 = port_2185_0[0] | n4 | clear;
+  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
+    slots_less) : signal_8[69];
+  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
+  always @(posedge drain_gated_clk) begin
+    if (n1) begin
+      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
+    end else begin
+      if (port_2185_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+        signal_17_column};
+      if (port_2185_0[0]) signal_8[67:0] <= n2[67:0];
+    end
+  end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2185_0[0], clear, n2, mark} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2185_0[0]
+      if ({port_2185_0[0], n4, clear, mark} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2185_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
-        signal_14[69:68] <= n1[69:68];
+        signal_14[69:68] <= n3[69:68];
       end
-      if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2185_0[0]
-          ? n5 : {2'h0, signal_8[67:0]};
-        signal_8[69:68] <= n4[69:68];
+      if (n5) begin
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2185_0[0]
+          ? n2 : {2'h0, signal_8[67:0]};
+        signal_8[69:68] <= n6[69:68];
       end
       offset <= signal_8[67:48] + signal_8[15:0];
       inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
@@ -1448,16 +1457,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n6) begin
-      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
-    end else begin
-      if (port_2185_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
-        signal_17_column};
-      if (port_2185_0[0]) signal_8[67:0] <= n5[67:0];
-    end
-  end
-  always @(posedge drain_gated_clk) begin
-    if (drain_gated_rst | clear) begin
+    if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
       if (port_2185_0[0]) fresh <= 1'h0;
@@ -1588,7 +1588,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n6, linear_80 = 9'h0, offset = 9'h0;
-  wire n37, n22, n11, n36, n33, n7, n34, n35, n3, n9, n10, n8, n20, n18, n12, n14, n15, n29, n16,
+  wire n37, n22, n11, n36, n33, n7, n34, n35, n3, n8, n10, n9, n20, n18, n12, n14, n15, n29, n16,
     n17, n19, n21, n24, n28, n23, n26, n30, signal_107, signal_109, signal_16, signal_17, alone,
     finished, i__ready_104, i__valid_105, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     starts;
@@ -1605,7 +1605,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [67:0] o__payload;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_104;
-  assign awake = |{finished, n8, starts, n9, pass_done, n10, signal_16} | n11;
+  assign awake = |{signal_16, finished, starts, n8, n9, pass_done, n10} | n11;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1618,16 +1618,16 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign signal_109 = config__payload[5:4] == 2'h2;
   assign signal_17 = last_lap & n33 & (signal_107 ? !signal_32 : n34);
   assign last_lap = ~signal_109 | signal_23 == signal_31 | n25 == config__payload[157:154];
-  assign signal_22 = {1'h0, signal_21 >= {strides1_q[7:5], 1'h0, strides1_q[3:0]}} + (signal_21 >=
+  assign signal_22 = (signal_21 >= {strides1_q[7:5], 1'h0, strides1_q[3:0]}) + (signal_21 >=
     {strides2_q[7:6], 1'h0, strides2_q[4:0]});
   assign alone = config__payload[5:4] == 2'h3;
   assign signal_16 = signal_48 & valid;
   assign signal_31 = signal_107 ? 2'h0 : n33 & n34 ? signal_32 : left;
   assign n7 = signal_16 & last_lap;
   assign finished = n35 | signal & signal_42 & allowed;
-  assign n8 = released != freed;
   assign starts = n36 & config__valid & ~(|flushing);
-  assign n9 = i__valid_105 & i__ready_104;
+  assign n8 = i__valid_105 & i__ready_104;
+  assign n9 = released != freed;
   assign n10 = o__valid & o__ready;
   assign n11 = |settling;
   assign signal_107 = config__payload[5:4] == 1'h1;
@@ -1641,23 +1641,23 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     config__payload[217:198];
   assign n17 = n16 | n29 | n15;
   assign n18 = n36 | n35;
-  assign n19 = n18 | record_ends;
+  assign n19 = record_ends | n18;
   assign n20 = n36 | record_ends;
   assign n21 = n37 | n20;
   assign n22 = n36 | n37;
   assign width = config__payload[25:6] - 1'h1;
-  assign n23 = n24 & {rest[2], n7, n22} != 3'h6;
+  assign n23 = {n7, n22, rest[2]} != 3'h5 & n24;
   assign rest = signal_32 + {~signal_31};
   assign n24 = n7 | n22;
   assign n25 = signal_23 + 1'h1;
-  assign n26 = writer_gated_rst | n15;
+  assign n26 = n15 | writer_gated_rst;
   assign last_phase_y = alone | n27 == config__payload[157:154];
   assign n27 = signal_76 + 1'h1;
   assign signal_79 = last_phase_y ? (signal_69 & $signed(after_row_beyond) >= $signed(1'h0) ?
     after_row_beyond[19:0] : signal_75 + config__payload[137:118]) : signal_75;
   assign n28 = ~n16 & n29;
   assign n29 = s2_valid & s2_piece[81];
-  assign n30 = writer_gated_rst | n22;
+  assign n30 = n22 | writer_gated_rst;
   assign signal_21 = n38 + 1'h1;
   assign lane1 = n3 ? n39 + config__payload[155:154] : 2'h0;
   assign lane0 = n3 ? n39 : 2'h0;
@@ -1691,26 +1691,26 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s2_valid | n3) s3_piece_q[36:5] <= n2;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_16) begin
-      signal_112 = signal_19 + signal_23;
-      signal_113 = signal_112 >= config__payload[157:154];
       signal_111 = signal_109 ? {2'h0, signal_23} : behind;
       s0_piece_several = signal_109 | alone;
+      signal_112 = signal_19 + signal_23;
+      signal_113 = signal_112 >= config__payload[157:154];
       n4 = signal_112 + 1'h1;
       n6 = signal_111 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
       number = {1'h0, {5'h0, signal_111} <= signal_31} + (n6 <= signal_31);
       n5 = signal_31 + 1'h1;
+      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_111;
       s1_piece_phase <= (!(signal_109)) ? 4'h0 : signal_113 ? signal_112[3:0] -
         config__payload[157:154] : signal_112[3:0];
-      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_111;
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_40, channel_ends, signal_17, signal_109
         ? (last_lap ? signal_22 - signal_113 : {2'h0, n4 == config__payload[157:154]}) : alone ?
         number : n5, s0_piece_several, words, signal_30, s0_piece_several ? number : n5};
     end
-    if (o__ready | n7) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_31) - 2'h1;
+    if (n7 | o__ready) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_31) - 2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, finished, n8, starts, n9, pass_done, n10, signal_16}) begin
+    if (|{signal_16, finished, starts, n8, writer_gated_rst, n9, pass_done, n10}) begin
       settling <= 4'hb;
     end else begin
       if (n11) settling <= settling - 1'h1;
@@ -1787,7 +1787,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_76 <= last_phase_y ? 4'h0 : n27[3:0];
         signal_75 <= signal_79;
       end
-      if (n16 | n29 | s2_valid) begin
+      if (n16 | s2_valid | n29) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n16 ? signal_75 : n29 ? signal_79 : signal_69 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1809,7 +1809,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | finished) begin
+    if (finished | writer_gated_rst) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n13[15:0];
@@ -1923,9 +1923,9 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign config__ready = signal_16 & i__payload[67];
   assign read_34 = asks & ready_36;
   assign signal_16 = i__ready & i__valid;
-  assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = n3 & {leads, listening, signal_16} != 2'h3;
-  assign n3 = {listening, signal_16} != 2'h2;
+  assign n1 = parameters_take | weights_gated_rst;
+  assign n2 = {signal_16, listening, leads} != 3'h6 & n3;
+  assign n3 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_53), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
       .free(parameters_take & port_1946_16[1]), .read_enable(read_34), .ready(ready_36),
@@ -1987,7 +1987,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2;
-  assign awake = |{free, read_enable, write_enable, rewind} | n1;
+  assign awake = |{free, write_enable, read_enable, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -1996,7 +1996,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(write_enable));
   always @(posedge blocks_gated_clk) begin
-    if (|{free, blocks_gated_rst, read_enable, write_enable, rewind}) begin
+    if (|{free, write_enable, read_enable, blocks_gated_rst, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2050,7 +2050,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   reg [6:0] leaving = 7'h0, passed = 7'h0, space = 7'h40, unread = 7'h0;
   wire n4, n3, n1;
   wire [5:0] n2;
-  assign awake = |{free, read_enable, write_enable, rewind} | n1;
+  assign awake = |{free, write_enable, read_enable, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2059,7 +2059,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(write_enable));
   always @(posedge weights_gated_clk) begin
-    if (|{free, weights_gated_rst, read_enable, write_enable, rewind}) begin
+    if (|{free, write_enable, read_enable, weights_gated_rst, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2144,8 +2144,8 @@ module \neuflow_convolver_tile.router  (
   assign south_moves = south_in__valid & south_armed & !(south_peers_q & n12);
   assign west_moves = west_in__valid & west_armed & !(west_peers_q & n12);
   assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n12);
-  assign awake = |{local0_moves, west_moves, south_moves, east_moves, o__valid_94, bus__valid, n1,
-    n2, n3} | n4;
+  assign awake = |{east_moves, o__valid_94, south_moves, west_moves, local0_moves, n1, n2,
+    bus__valid, n3} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
   assign n1 = west_out__valid & o__ready_85;
@@ -2195,8 +2195,8 @@ module \neuflow_convolver_tile.router  (
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_94),
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{local0_moves, west_moves, south_moves, east_moves, o__valid_94, bus__valid, n1, n2,
-      router_gated_rst, n3}) begin
+    if (|{router_gated_rst, east_moves, o__valid_94, south_moves, west_moves, local0_moves, n1, n2,
+      bus__valid, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2249,7 +2249,7 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if ((o__ready & n6 & n10) & n9) west_peers_q <= names;
+      if (n9 & (o__ready & n6 & n10)) west_peers_q <= names;
       if ((o__ready & n7 & n10) & n9) south_peers_q <= names;
       if ((o__ready & n8 & n10) & n9) east_peers_q <= names;
     end
@@ -2317,7 +2317,7 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{o__ready, local__1__ready, local__2__ready, local__4__ready, local__3__ready,
+  assign all_ready = &{local__1__ready, local__2__ready, local__4__ready, o__ready, local__3__ready,
     local__0__ready};
   \neuflow_convolver_tile.tap$150.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),

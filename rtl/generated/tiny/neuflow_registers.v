@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n14, n41, n40, n39, n21, n29, n6, n9, n10, n17, n23, n27, n22, n30, n28, n35, n24, n32, n19,
-    n36, n42, n37, n20, n16, n38, n18, n34, n8, n25, n11, n7, n13, n15, n33, n31, n12, n26, enabled
+  reg n18, n41, n38, n36, n27, n30, n31, n8, n9, n10, n17, n20, n33, n24, n26, n40, n28, n22, n19,
+    n32, n42, n21, n35, n15, n39, n16, n25, n7, n37, n11, n6, n13, n14, n34, n23, n12, n29, enabled
     = 1'h0;
-  wire n49, n43, n46, n48, n44, n47, n3, n4, n5, n45;
+  wire n49, n43, n46, n47, n44, n48, n3, n4, n5, n45;
   wire [31:0] n2, n1;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -80,8 +80,8 @@ module neuflow_registers (
   assign n44 = axi__aw__addr[11:2] == 4'ha;
   assign n45 = axi__aw__addr[11:2] == 3'h5;
   assign n46 = axi__aw__addr[11:2] == 3'h4;
-  assign n47 = axi__aw__addr[11:2] == 4'h9;
-  assign n48 = axi__aw__addr[11:2] == 4'hb;
+  assign n47 = axi__aw__addr[11:2] == 4'hb;
+  assign n48 = axi__aw__addr[11:2] == 4'h9;
   assign n49 = axi__aw__ready & axi__w__strb[0];
   always @(posedge clk) begin
     if (rst) begin
@@ -89,68 +89,68 @@ module neuflow_registers (
         axi__r__data <= 32'h0; axi__r__valid <= 1'h0; axi__b__resp <= 2'h0; axi__b__valid <= 1'h0;
         enabled <= 1'h0; host_watchdog <= 32'h0; host_ring <= 32'h0; host_frames <= 32'h0;
     end else begin
-      if (axi__aw__ready & n3) host_output <= host_output & n1 | n2;
-      if (axi__aw__ready & n4) host_input <= host_input & n1 | n2;
+      if (n3 & axi__aw__ready) host_output <= host_output & n1 | n2;
+      if (n4 & axi__aw__ready) host_input <= host_input & n1 | n2;
       if (n5 & axi__aw__ready) host_program <= host_program & n1 | n2;
       if (n43) begin
-        n6 = axi__ar__addr[11:2] == 5'h1e;
-        n7 = axi__ar__addr[11:2] == 3'h6;
-        n8 = axi__ar__addr[11:2] == 4'h9;
-        n9 = axi__ar__addr[11:2] == 5'h1d;
-        n10 = axi__ar__addr[11:2] == 5'h1c;
+        n6 = axi__ar__addr[11:2] == 3'h6;
+        n7 = axi__ar__addr[11:2] == 4'h9;
+        n8 = axi__ar__addr[11:2] == 5'h1d;
+        n9 = axi__ar__addr[11:2] == 5'h1c;
+        n10 = axi__ar__addr[11:2] == 5'h1b;
         n11 = axi__ar__addr[11:2] == 3'h7;
         n12 = axi__ar__addr[11:2] == 1'h1;
         n13 = axi__ar__addr[11:2] == 3'h5;
-        n14 = axi__ar__addr[11:2] == 6'h24;
-        n15 = axi__ar__addr[11:2] == 3'h4;
-        n16 = axi__ar__addr[11:2] == 4'hd;
-        n17 = axi__ar__addr[11:2] == 5'h1b;
-        n18 = axi__ar__addr[11:2] == 4'hb;
+        n14 = axi__ar__addr[11:2] == 3'h4;
+        n15 = axi__ar__addr[11:2] == 4'hd;
+        n16 = axi__ar__addr[11:2] == 4'hb;
+        n17 = axi__ar__addr[11:2] == 5'h1a;
+        n18 = axi__ar__addr[11:2] == 6'h24;
         n19 = axi__ar__addr[11:2] == 5'h12;
-        n20 = axi__ar__addr[11:2] == 4'he;
-        n21 = axi__ar__addr[11:2] == 6'h20;
-        n22 = axi__ar__addr[11:2] == 5'h18;
-        n23 = axi__ar__addr[11:2] == 5'h1a;
-        n24 = axi__ar__addr[11:2] == 5'h14;
-        n25 = axi__ar__addr[11:2] == 4'h8;
-        n26 = !axi__ar__addr[11:2];
-        n27 = axi__ar__addr[11:2] == 5'h19;
-        n28 = axi__ar__addr[11:2] == 5'h16;
-        n29 = axi__ar__addr[11:2] == 5'h1f;
-        n30 = axi__ar__addr[11:2] == 5'h17;
-        n31 = axi__ar__addr[11:2] == 2'h2;
-        n32 = axi__ar__addr[11:2] == 5'h13;
-        n33 = axi__ar__addr[11:2] == 2'h3;
-        n34 = axi__ar__addr[11:2] == 4'ha;
-        n35 = axi__ar__addr[11:2] == 5'h15;
-        n36 = axi__ar__addr[11:2] == 5'h11;
-        n37 = axi__ar__addr[11:2] == 4'hf;
-        n38 = axi__ar__addr[11:2] == 4'hc;
-        n39 = axi__ar__addr[11:2] == 6'h21;
-        n40 = axi__ar__addr[11:2] == 6'h22;
+        n20 = axi__ar__addr[11:2] == 5'h19;
+        n21 = axi__ar__addr[11:2] == 4'hf;
+        n22 = axi__ar__addr[11:2] == 5'h13;
+        n23 = axi__ar__addr[11:2] == 2'h2;
+        n24 = axi__ar__addr[11:2] == 5'h17;
+        n25 = axi__ar__addr[11:2] == 4'ha;
+        n26 = axi__ar__addr[11:2] == 5'h16;
+        n27 = axi__ar__addr[11:2] == 6'h20;
+        n28 = axi__ar__addr[11:2] == 5'h14;
+        n29 = !axi__ar__addr[11:2];
+        n30 = axi__ar__addr[11:2] == 5'h1f;
+        n31 = axi__ar__addr[11:2] == 5'h1e;
+        n32 = axi__ar__addr[11:2] == 5'h11;
+        n33 = axi__ar__addr[11:2] == 5'h18;
+        n34 = axi__ar__addr[11:2] == 2'h3;
+        n35 = axi__ar__addr[11:2] == 4'he;
+        n36 = axi__ar__addr[11:2] == 6'h21;
+        n37 = axi__ar__addr[11:2] == 4'h8;
+        n38 = axi__ar__addr[11:2] == 6'h22;
+        n39 = axi__ar__addr[11:2] == 4'hc;
+        n40 = axi__ar__addr[11:2] == 5'h15;
         n41 = axi__ar__addr[11:2] == 6'h23;
         n42 = axi__ar__addr[11:2] == 5'h10;
         axi__r__resp <= |{n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19, n20,
           n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37, n38,
           n39, n40, n41, n42} ? 2'h0 : 2'h2;
-        axi__r__data <= n14 ? idle_tile : n41 ? configuration : n40 ? dependency : n39 ?
-          output_drain : n21 ? wait_output : n29 ? weight_load : n6 ? wait_input : n9 ? fill : n10 ?
-          map_remainder_high : n17 ? map_remainder : n23 ? edge_lanes_high : n27 ? edge_lanes : n22
-          ? useful_high : n30 ? useful : n28 ? config_hidden : n35 ? write_beats : n24 ? read_beats
-          : n32 ? mac_cycles : n19 ? fence_stalls : n36 ? config_stalls : n42 ? config_words : n37 ?
-          program_counter : n20 ? frames_done : n16 ? cycles_high : n38 ? cycles : n18 ?
-          host_watchdog : n34 ? host_ring : n8 ? host_frames : n25 ? host_output : n11 ? host_input
-          : n7 ? host_program : n13 ? {16'h0, error, 6'h0, done, busy} : n15 ? {30'h0, enabled,
-          1'h0} : n33 ? 32'h4050202 : n31 ? 32'h73788221 : n12 ? 32'h20000 : n26 ? 32'h6e657546 :
+        axi__r__data <= n18 ? idle_tile : n41 ? configuration : n38 ? dependency : n36 ?
+          output_drain : n27 ? wait_output : n30 ? weight_load : n31 ? wait_input : n8 ? fill : n9 ?
+          map_remainder_high : n10 ? map_remainder : n17 ? edge_lanes_high : n20 ? edge_lanes : n33
+          ? useful_high : n24 ? useful : n26 ? config_hidden : n40 ? write_beats : n28 ? read_beats
+          : n22 ? mac_cycles : n19 ? fence_stalls : n32 ? config_stalls : n42 ? config_words : n21 ?
+          program_counter : n35 ? frames_done : n15 ? cycles_high : n39 ? cycles : n16 ?
+          host_watchdog : n25 ? host_ring : n7 ? host_frames : n37 ? host_output : n11 ? host_input
+          : n6 ? host_program : n13 ? {16'h0, error, 6'h0, done, busy} : n14 ? {30'h0, enabled,
+          1'h0} : n34 ? 32'h4050202 : n23 ? 32'h73788221 : n12 ? 32'h20000 : n29 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n44, n5, n45, n46, n47, n3, n48, n4} ? 2'h0 : 2'h2;
-      if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
+      if (axi__aw__ready) axi__b__resp <= |{n44, n4, n45, n46, n5, n3, n47, n48} ? 2'h0 : 2'h2;
+      if (axi__b__ready | axi__aw__ready) axi__b__valid <= axi__aw__ready;
       if (n49 & n46) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n48) host_watchdog <= host_watchdog & n1 | n2;
+      if (n47 & axi__aw__ready) host_watchdog <= host_watchdog & n1 | n2;
       if (n44 & axi__aw__ready) host_ring <= host_ring & n1 | n2;
-      if (axi__aw__ready & n47) host_frames <= host_frames & n1 | n2;
+      if (axi__aw__ready & n48) host_frames <= host_frames & n1 | n2;
     end
   end
 endmodule

@@ -17,315 +17,324 @@ module neuflow_window (
   output wire awake,
   input wire clk
 );
-  reg n47, signal = 1'h0, signal_157, signal_171 = 1'h1, b_final = 1'h0, b_first = 1'h0, b_hit =
-    1'h0, b_valid = 1'h0, closing = 1'h0, column_ends = 1'h0, covers = 1'h0, held_valid = 1'h0,
+  reg n32, n51, signal = 1'h0, signal_166, signal_180 = 1'h1, b_crosses = 1'h0, b_ends = 1'h0,
+    b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0, closing = 1'h0, column_ends =
+    1'h0, covers = 1'h0, ends, f_final = 1'h0, f_hit = 1'h0, f_valid = 1'h0, held_valid = 1'h0,
     input_ends = 1'h0, line_ends = 1'h0, line_ends_50 = 1'h0, map_ends = 1'h0, read_enable = 1'h0,
     real_2 = 1'h0, room = 1'h0, row_ends = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0,
     s4_valid = 1'h0, s5_valid = 1'h0, swaps = 1'h0, v2_valid = 1'h0, v3_valid = 1'h0, v4_valid =
     1'h0, walking = 1'h0;
-  reg [15:0] signal_150 = 16'h0, signal_86 = 16'h0, chunk_left = 16'h0, chunks = 16'h0, column_left
-    = 16'h0, line_left = 16'h0, map_left = 16'h0, row_left = 16'h0, unopened = 16'h0;
-  reg [17:0] signal_83 = 18'h0, last = 18'h0, signal_187_q = 18'h0, first_last_q = 18'h0;
-  reg [18:0] ahead = 19'h0, base = 19'h0, free = 19'h0, reserved = 19'h0, written = 19'h0;
-  reg [19:0] signal_88 = 20'h0;
-  reg [1:0] s1_lanes = 2'h0, tail = 2'h0;
+  reg [15:0] signal_159 = 16'h0, signal_90, signal_94 = 16'h0, chunk_left = 16'h0, chunks = 16'h0,
+    column_left = 16'h0, line_left = 16'h0, map_left = 16'h0, row_left = 16'h0, unopened = 16'h0;
+  reg [17:0] signal_91 = 18'h0, last = 18'h0, signal_197_q = 18'h0, first_last_q = 18'h0;
+  reg [18:0] ahead = 19'h0, base = 19'h0, free = 19'h0, newest = 19'h7ffff, reserved = 19'h0;
+  reg [19:0] signal_199 = 20'h0, signal_96 = 20'h0;
+  reg [1:0] n30, n31, s1_lanes = 2'h0, tail = 2'h0;
   reg [23:0] lane0_sum, lane1_sum, s2_word0 = 24'h0, s2_word1 = 24'h0;
   reg [24:0] pair0_sum, s3_pair0 = 25'h0;
   reg [2:0] fsm_state = 3'h0, s1_meta = 3'h0, s2_meta = 3'h0, s3_meta = 3'h0, s4_meta = 3'h0,
     s5_meta = 3'h0, settling = 3'h4;
-  reg [31:0] n49, signal_169 = 32'h0, s5_part = 32'h0, s4_part_q = 32'h0;
+  reg [31:0] n53, signal_178 = 32'h0, s5_part = 32'h0, s4_part_q = 32'h0;
   reg [38:0] v4 = 39'h0;
   reg [39:0] v1 = 40'h0, v2 = 40'h0, v3 = 40'h0;
   reg [47:0] merged = 48'h0, old = 48'h0;
   reg [4:0] chunk_base = 5'h0;
-  reg [7:0] signal_149 = 8'h0, signal_152 = 8'h0, signal_46 = 8'h0, signal_53 = 8'h0, closes_in =
-    8'h0, fresh = 8'h0, head = 8'h0, last_turn = 8'h0, old_180 = 8'h0, open = 8'h0, slots = 8'h0;
-  reg [8:0] n16, signal_131 = 9'h0, signal_52, final_2 = 9'h0, reach = 9'h0;
-  reg [9:0] b_end = 10'h0, high;
-  wire n53, n39, n50, n26, n57, n52, n30, n59, n55, n36, n37, n34, n22, n58, n20, n1, n2, n45, n11,
-    n3, n13, n12, n10, n56, n44, n9, n5, n6, n42, n40, n14, n15, n17, n18, n29, n33, n35, n38, n41,
-    n43, n19, n48, n51, n54, n31, n4, n8, n7, n23, signal_148, signal_154, signal_31, signal_36,
-    signal_37, signal_40, signal_48, awake_145, awake_146, en, en_133, ends_after, ends_here,
-    finish, i__ready_119, i__ready_125, i__ready_132, i__ready_24, i__valid_120, i__valid_126, load,
-    o__ready_38, o__valid_23, o__valid_34, read, scanned, scanning, whole, windows_end,
-    write_enable_72;
-  wire [14:0] n32;
-  wire [15:0] n24, signal_82, empty, i__payload_141;
+  reg [7:0] signal_107 = 8'h0, signal_158 = 8'h0, signal_161 = 8'h0, signal_46 = 8'h0, signal_53 =
+    8'h0, b_span = 8'h0, closes_in = 8'h0, f_last = 8'h0, fresh = 8'h0, head = 8'h0, last_turn =
+    8'h0, old_189 = 8'h0, open = 8'h0, slots = 8'h0, span, write_address_73 = 8'h0;
+  reg [8:0] n14, signal_140 = 9'h0, signal_52, final_2 = 9'h0, reach = 9'h0;
+  wire n44, n58, n41, n56, n43, n54, n26, n19, n35, n40, n37, n38, n22, n18, n20, n21, n49, n9, n1,
+    n11, n10, n8, n48, n7, n3, n4, n46, n12, n13, n15, n16, n34, n36, n39, n42, n45, n47, n17, n52,
+    n55, n57, n2, n6, n5, n23, signal_157, signal_163, signal_31, signal_36, signal_37, signal_40,
+    signal_48, signal_86, awake_154, awake_155, en, en_142, ends_map, finish, i__ready_128,
+    i__ready_134, i__ready_141, i__ready_24, i__valid_129, i__valid_135, load, o__ready_38,
+    o__valid_23, o__valid_34, read, scanned, scanning, step, write_enable_72;
+  wire [15:0] n24, n28, empty, i__payload_150;
   wire [167:0] o__payload_21;
-  wire [16:0] n27;
-  wire [17:0] i__payload_116;
-  wire [18:0] n21, lead, row_after;
-  wire [19:0] n28;
-  wire [23:0] read_data_198, read_data_199;
+  wire [16:0] n29;
+  wire [17:0] i__payload_125;
+  wire [18:0] row_after;
+  wire [18:16] n27;
+  wire [19:0] n33, lead;
+  wire [23:0] read_data_210, read_data_211;
   wire [2:0] after;
-  wire [31:0] n46, part_sum;
-  wire [34:0] i__payload_122, o__payload_170;
+  wire [31:0] n50, part_sum;
+  wire [34:0] i__payload_131, o__payload_179;
   wire [47:0] acc, read_data;
   wire [8:0] n25;
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = n44 | o__valid_23 | awake_145 | n45;
-  assign {n31, n32} = column_left - 1'h1;
-  assign finish = n5 ? (n10 ? 1'h0 : 1'h1) : 1'h0;
+  assign awake = n48 | o__valid_23 | awake_154 | n49;
+  assign {n27, n28} = reserved - free;
+  assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
   assign o__ready_38 = ~held_valid | signal_36 & after >= 2'h2 & (~signal_37 | signal_31);
-  assign en_133 = en & (s5_valid | |signal_131);
-  assign n1 = signal_88[0] > 1'h0;
-  assign row_after = signal_88[19:1] + 1'h1;
-  assign en = ~signal_131[8] | i__ready_132;
+  assign en_142 = en & (s5_valid | |signal_140);
+  assign row_after = signal_96[19:1] + 1'h1;
+  assign en = ~signal_140[8] | i__ready_141;
   assign write_enable_72 = v4_valid & v4[0];
-  assign n2 = signal_88[0] > 1'h1;
-  assign signal_148 = !signal_149 & |signal_150;
-  assign n3 = |open;
-  assign signal_154 = n12 & n3;
-  assign n4 = fsm_state == 2'h3;
-  assign n5 = fsm_state == 3'h5;
-  assign n6 = fsm_state == 3'h6;
-  assign n7 = fsm_state == 1'h1;
+  assign signal_157 = !signal_158 & |signal_159;
+  assign n1 = |open;
+  assign signal_163 = n10 & n1;
+  assign n2 = fsm_state == 2'h3;
+  assign n3 = fsm_state == 3'h5;
+  assign n4 = fsm_state == 3'h6;
+  assign n5 = fsm_state == 1'h1;
   assign scanning = fsm_state == 3'h4;
-  assign n8 = fsm_state == 2'h2;
-  assign scanned = n55 & line_ends_50;
-  assign n9 = !fsm_state;
-  assign n10 = walking | (b_valid | |{s2_valid, s3_valid, s1_valid, s5_valid, s4_valid});
-  assign n11 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign n12 = closes_in == 1'h1;
-  assign n13 = signal_152 == 1'h1;
-  assign n14 = n9 | n6;
-  assign n15 = {n8, n13 & |unopened} != 2'h2;
-  assign n17 = {n6, closing} != 2'h2;
-  assign n18 = n9 | n6 | n8;
-  assign n19 = {n7, n11} != 2'h3 & (n9 | n7);
-  assign read = en & b_valid & (n56 | ~lead[18] & (|lead[8:0] | ends_here | !signal_88[0]));
-  assign n20 = n57 & n58;
-  assign n21 = base + signal_82[15:1];
-  assign load = walking & (n58 | read & whole);
-  assign n22 = $signed(signal_83) <= $signed({1'h0, signal_86}) & $signed(last) >= $signed(1'h0);
-  assign n23 = load ? (windows_end ? 1'h0 : walking) : walking;
+  assign n6 = fsm_state == 2'h2;
+  assign n7 = !fsm_state;
+  assign scanned = n58 & line_ends_50;
+  assign n8 = walking | f_valid | b_valid | |{s3_valid, s1_valid, s2_valid, s4_valid, s5_valid};
+  assign n9 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
+  assign n10 = closes_in == 1'h1;
+  assign n11 = signal_161 == 1'h1;
+  assign n12 = n4 | n7;
+  assign n13 = {n6, n11 & |unopened} != 2'h2;
+  assign n15 = {n4, closing} != 2'h2;
+  assign n16 = n4 | n7 | n6;
+  assign n17 = (n7 | n5) & {n5, n9} != 2'h3;
+  assign read = en & b_valid & (~b_hit | ~lead[19]);
+  assign n18 = load & f_hit;
+  assign n19 = ~walking;
+  assign n20 = ~f_valid;
+  assign n21 = ~b_valid;
+  assign load = f_valid & (n21 | n22);
+  assign n22 = read & b_ends;
+  assign n23 = n37 ? 1'h0 : walking;
+  assign step = walking & (n20 | load);
   assign n24 = o__payload_21[32:17] - 1'h1;
   assign n25 = o__payload_21[88:81] - 1'h1;
   assign n26 = signal_40 & covers;
-  assign n27 = o__payload_21[32:17] + 1'h1;
-  assign windows_end = column_ends & map_ends & row_ends;
-  assign whole = n56 | ends_here | ends_after;
-  assign n28 = load ? {n21, signal_82[0]} : {row_after, 1'h0};
-  assign n29 = load | read;
-  assign n30 = n57 | n52;
-  assign n33 = n30 | load;
-  assign n34 = n57 | n59 & row_ends;
-  assign n35 = n59 | n34;
-  assign n36 = n57 | n59;
-  assign n37 = o__payload_21[16:1] == 1'h1;
-  assign n38 = n52 | n36;
-  assign n39 = n53 | signal_48;
+  assign n29 = o__payload_21[32:17] + 1'h1;
+  assign n33 = load ? signal_199 : {row_after, 1'h0};
+  assign n34 = read | load;
+  assign n35 = n19 | signal_86;
+  assign n36 = n35 | step;
+  assign n37 = ends_map & row_ends;
+  assign n38 = n19 | n37;
+  assign n39 = n38 | ends_map;
+  assign n40 = n19 | ends_map;
+  assign n41 = o__payload_21[16:1] == 1'h1;
+  assign n42 = signal_86 | n40;
+  assign n43 = n56 | signal_48;
   assign signal_40 = scanning & (held_valid & (~signal_31 | o__valid_34) | ~real_2) & (room |
     ~closing);
   assign signal_37 = input_ends & line_ends & line_ends_50;
   assign after = signal + {line_ends ? tail : 2'h2};
   assign signal_36 = signal_48 & real_2;
-  assign n40 = n53 | scanned;
-  assign n41 = n55 | n40;
-  assign n42 = n53 | n55;
-  assign n43 = n42 | signal_48;
-  assign n44 = en_133 | awake_146 | |{signal_131[8] & i__ready_132, i__valid_120 & i__ready_119,
-    i__valid_126 & i__ready_125, o__valid & o__ready};
-  assign n45 = |settling;
-  assign n46 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
+  assign n44 = n56 | scanned;
+  assign n45 = n58 | n44;
+  assign n46 = n56 | n58;
+  assign n47 = n46 | signal_48;
+  assign n48 = en_142 | awake_155 | |{signal_140[8] & i__ready_141, i__valid_129 & i__ready_128,
+    i__valid_135 & i__ready_134, o__valid & o__ready};
+  assign n49 = |settling;
+  assign n50 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
     o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
   assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-  assign ends_here = b_end[9:1] == signal_88[9:1];
-  assign ends_after = b_end[9:1] == row_after[8:0] & b_end[0] < signal_88[0];
-  assign n48 = (read | |{s2_valid, s3_valid, s1_valid, s4_valid}) & en;
-  assign n50 = signal_171 & closing;
-  assign n51 = finish | rst;
-  assign n52 = load & column_ends;
-  assign n53 = ~scanning;
+  assign n52 = (read | |{s3_valid, s1_valid, s2_valid, s4_valid}) & en;
+  assign n54 = signal_180 & closing;
+  assign n55 = rst | finish;
+  assign signal_86 = step & column_ends;
+  assign n56 = ~scanning;
   assign signal_48 = signal_40 & signal_46 == last_turn;
-  assign n54 = n39 | rst;
+  assign n57 = n43 | rst;
   assign signal_31 = after > 2'h2;
-  assign n55 = signal_48 & line_ends;
-  assign n56 = ~b_hit;
-  assign lead = written + ~signal_88[19:1];
-  assign n57 = ~walking;
-  assign n58 = ~b_valid;
-  assign signal_82 = $signed(signal_83) < $signed(1'h0) ? 16'h0 : signal_83[15:0];
-  assign n59 = n52 & map_ends;
+  assign n58 = signal_48 & line_ends;
+  assign lead = {newest, 1'h1} + {~signal_96[19:1], ~b_crosses};
+  assign ends_map = signal_86 & map_ends;
   assign part_sum = $signed(s5_part) + $signed({s4_part_q[31], s4_part_q[23:0]});
   \neuflow_window.config  config_2 (
-    .awake(awake_145), .bus__payload(bus__payload), .bus__ready(bus__ready),
+    .awake(awake_154), .bus__payload(bus__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .clk(clk), .columns(columns), .o__payload(o__payload_21),
       .o__ready(finish), .o__valid(o__valid_23), .rst(rst), .sub(sub));
   neuflow_link_slice intake (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready_24), .i__valid(o__valid_23 & i__valid),
-      .o__payload(o__payload_170), .o__ready(o__ready_38), .o__valid(o__valid_34), .rst(rst));
+      .o__payload(o__payload_179), .o__ready(o__ready_38), .o__valid(o__valid_34), .rst(rst));
   \neuflow_window.leaves  leaves (
-    .clk(clk), .i__payload({final_2[8], 1'h1, i__payload_141}), .i__ready(i__ready_132),
-      .i__valid(signal_131[8]), .o__payload(i__payload_116), .o__ready(i__ready_119),
-      .o__valid(i__valid_120), .rst(rst));
+    .clk(clk), .i__payload({final_2[8], 1'h1, i__payload_150}), .i__ready(i__ready_141),
+      .i__valid(signal_140[8]), .o__payload(i__payload_125), .o__ready(i__ready_128),
+      .o__valid(i__valid_129), .rst(rst));
   \neuflow_window.packer  packer (
-    .awake(awake_146), .clk(clk), .i__payload_11(i__payload_116), .i__ready(i__ready_119),
-      .i__valid(i__valid_120), .o__payload(i__payload_122), .o__ready(i__ready_125),
-      .o__valid(i__valid_126), .rst(rst));
+    .awake(awake_155), .clk(clk), .i__payload_11(i__payload_125), .i__ready(i__ready_128),
+      .i__valid(i__valid_129), .o__payload(i__payload_131), .o__ready(i__ready_134),
+      .o__valid(i__valid_135), .rst(rst));
   neuflow_ram #(.ADDRESS(5), .DEPTH(32), .WIDTH(48)) partials (
     .clk(clk), .read_address(v1[6:2]), .read_data(read_data), .read_enable(read_enable),
       .write_address(v4[6:2]), .write_data(v4[0] ? {{8{v4[38]}}, v4[38:22], {7{v4[22]}}, v4[22:7]} :
       merged), .write_enable(v4_valid & v4[1]));
   neuflow_requantise requantise (
-    .acc({{17{acc[47]}}, acc[30:0]}), .bias(48'h0), .clk(clk), .en(en_133),
-      .m(o__payload_21[144:129]), .narrow(o__payload_21[167]), .out(i__payload_141), .rst(rst),
+    .acc({{17{acc[47]}}, acc[30:0]}), .bias(48'h0), .clk(clk), .en(en_142),
+      .m(o__payload_21[144:129]), .narrow(o__payload_21[167]), .out(i__payload_150), .rst(rst),
       .s(o__payload_21[150:145]), .zero(o__payload_21[166:151]));
   neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(24)) ring0 (
-    .clk(clk), .read_address(n1 ? row_after[7:0] : signal_88[8:1]), .read_data(read_data_198),
-      .read_enable(en), .write_address(written[7:0]), .write_data(merged[23:0]),
-      .write_enable(write_enable_72));
+    .clk(clk), .read_address(signal_96[0] > 1'h0 ? row_after[7:0] : signal_96[8:1]),
+      .read_data(read_data_210), .read_enable(en), .write_address(write_address_73),
+      .write_data(merged[23:0]), .write_enable(write_enable_72));
   neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(24)) ring1 (
-    .clk(clk), .read_address(n2 ? row_after[7:0] : signal_88[8:1]), .read_data(read_data_199),
-      .read_enable(en), .write_address(written[7:0]), .write_data(merged[47:24]),
-      .write_enable(write_enable_72));
+    .clk(clk), .read_address(signal_96[0] > 1'h1 ? row_after[7:0] : signal_96[8:1]),
+      .read_data(read_data_211), .read_enable(en), .write_address(write_address_73),
+      .write_data(merged[47:24]), .write_enable(write_enable_72));
   neuflow_link_slice slice (
-    .clk(clk), .i__payload(i__payload_122), .i__ready(i__ready_125), .i__valid(i__valid_126),
+    .clk(clk), .i__payload(i__payload_131), .i__ready(i__ready_134), .i__valid(i__valid_135),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
     if (rst) begin
-      last_turn <= 8'h0; swaps <= 1'h0; old_180 <= 8'h0; input_ends <= 1'h0; covers <= 1'h0; closing
-        <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_in <= 8'h0; signal_152 <= 8'h0; unopened
-        <= 16'h0; signal_150 <= 16'h0; signal_149 <= 8'h0; head <= 8'h0; fresh <= 8'h0; open <=
-        8'h0; reach <= 9'h0; slots <= 8'h0; final_2 <= 9'h0; signal_131 <= 9'h0; s5_valid <= 1'h0;
+      last_turn <= 8'h0; swaps <= 1'h0; old_189 <= 8'h0; input_ends <= 1'h0; covers <= 1'h0; closing
+        <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_in <= 8'h0; signal_161 <= 8'h0; unopened
+        <= 16'h0; signal_159 <= 16'h0; signal_158 <= 8'h0; head <= 8'h0; fresh <= 8'h0; open <=
+        8'h0; reach <= 9'h0; slots <= 8'h0; final_2 <= 9'h0; signal_140 <= 9'h0; s5_valid <= 1'h0;
         s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0; free <= 19'h0;
-        walking <= 1'h0; signal_86 <= 16'h0; {first_last_q[17], first_last_q[8:0]} <= 10'h0;
-        {signal_187_q[17], signal_187_q[7:0]} <= 9'h0; v4_valid <= 1'h0; v3_valid <= 1'h0; v2_valid
-        <= 1'h0; read_enable <= 1'h0; room <= 1'h0; ahead <= 19'h0; tail <= 2'h0; chunks <= 16'h0;
-        b_end <= 10'h0; b_final <= 1'h0; b_hit <= 1'h0; b_valid <= 1'h0; b_first <= 1'h0;
-        signal_88[19:1] <= 19'h0; signal_88[0] <= 1'h0; last <= 18'h0; signal_83 <= 18'h0;
-        column_ends <= 1'h0; column_left <= 16'h0; row_ends <= 1'h0; row_left <= 16'h0; map_ends <=
-        1'h0; map_left <= 16'h0; signal_53 <= 8'h0; signal <= 1'h0; line_ends_50 <= 1'h0; line_left
-        <= 16'h0; line_ends <= 1'h0; chunk_left <= 16'h0;
+        b_valid <= 1'h0; walking <= 1'h0; f_valid <= 1'h0; signal_94 <= 16'h0; {first_last_q[17],
+        first_last_q[8:0]} <= 10'h0; {signal_197_q[17], signal_197_q[7:0]} <= 9'h0; v4_valid <=
+        1'h0; v3_valid <= 1'h0; v2_valid <= 1'h0; read_enable <= 1'h0; room <= 1'h0; ahead <= 19'h0;
+        tail <= 2'h0; chunks <= 16'h0; b_crosses <= 1'h0; b_ends <= 1'h0; b_span <= 8'h0;
+        signal_96[19:1] <= 19'h0; b_first <= 1'h0; signal_96[0] <= 1'h0; b_final <= 1'h0; b_hit <=
+        1'h0; last <= 18'h0; signal_91 <= 18'h0; column_ends <= 1'h0; column_left <= 16'h0; f_final
+        <= 1'h0; signal_199 <= 20'h0; f_last <= 8'h0; signal_107 <= 8'h0; f_hit <= 1'h0; row_ends <=
+        1'h0; row_left <= 16'h0; map_ends <= 1'h0; map_left <= 16'h0; signal_53 <= 8'h0; signal <=
+        1'h0; line_ends_50 <= 1'h0; line_left <= 16'h0; line_ends <= 1'h0; chunk_left <= 16'h0;
     end else begin
-      if (n4) begin
-        signal_157 = open > slots;
-        last_turn <= signal_148 & n3 ? (signal_157 ? slots : open) - 1'h1 : 8'h0;
-        swaps <= signal_157;
-        old_180 <= open - fresh;
-        input_ends <= signal_150 == 1'h1;
-        covers <= n3;
-        closing <= signal_154;
-        real_2 <= signal_148;
+      if (n2) begin
+        signal_166 = open > slots;
+        last_turn <= signal_157 & n1 ? (signal_166 ? slots : open) - 1'h1 : 8'h0;
+        swaps <= signal_166;
+        old_189 <= open - fresh;
+        input_ends <= signal_159 == 1'h1;
+        covers <= n1;
+        closing <= signal_163;
+        real_2 <= signal_157;
       end
-      if (&{{scanning, scanned} != 2'h2, {n9, o__valid_23} != 2'h2, {n5, n10} != 2'h3, {n7, n11} !=
-        2'h2, |{n9, scanning, n5, n6, n7, n8, n4}}) fsm_state <= n5 ? 3'h0 : n6 | n7 ? 3'h2 :
-        scanning ? 3'h6 : n4 ? {1'h1, signal_148 | signal_154 ? 2'h0 : !signal_150 & !unopened &
-        !open ? 2'h1 : 2'h2} : n8 ? 3'h3 : 3'h1;
-      if (n14) begin
-        closes_in <= n6 ? (n12 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
-        signal_152 <= n6 ? (n13 ? o__payload_21[112:105] : signal_152 - 1'h1) : 8'h1;
+      if (&{|{n4, n3, scanning, n2, n7, n6, n5}, {scanning, scanned} != 2'h2, {n7, o__valid_23} !=
+        2'h2, {n3, n8} != 2'h3, {n5, n9} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
+        scanning ? 3'h6 : n2 ? {1'h1, signal_157 | signal_163 ? 2'h0 : !signal_159 & !unopened &
+        !open ? 2'h1 : 2'h2} : n6 ? 3'h3 : 3'h1;
+      if (n12) begin
+        closes_in <= n4 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
+        signal_161 <= n4 ? (n11 ? o__payload_21[112:105] : signal_161 - 1'h1) : 8'h1;
       end
-      if ((n9 | n8) & n15) unopened <= n8 ? unopened - 1'h1 : o__payload_21[80:65];
-      if (n14 & {n6, real_2} != 2'h2) signal_150 <= n6 ? signal_150 - 1'h1 : o__payload_21[48:33];
-      if (n14 & {n6, |signal_149} != 2'h2) signal_149 <= n6 ? signal_149 - 1'h1 :
+      if ((n7 | n6) & n13) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
+      if (n12 & {n4, real_2} != 2'h2) signal_159 <= n4 ? signal_159 - 1'h1 : o__payload_21[48:33];
+      if (n12 & {n4, |signal_158} != 2'h2) signal_158 <= n4 ? signal_158 - 1'h1 :
         o__payload_21[128:121];
-      if (n14 & n17) begin
-        n16 = head + 1'h1;
-        head <= n6 ? (n16 == slots ? 8'h0 : n16[7:0]) : 8'h0;
+      if (n12 & n15) begin
+        n14 = head + 1'h1;
+        head <= n4 ? (n14 == slots ? 8'h0 : n14[7:0]) : 8'h0;
       end
-      if (n18 & {n6, closing & fresh == open, real_2} != 3'h4 & n15) fresh <= n6 ? (real_2 ? 8'h0 :
-        fresh - 1'h1) : n8 ? fresh + 1'h1 : 8'h0;
-      if (n18 & n15 & n17) open <= n6 ? open - 1'h1 : n8 ? open + 1'h1 : 8'h0;
-      if (n19) begin
-        reach <= n7 ? reach + o__payload_21[112:105] : o__payload_21[112:105] + 1'h1;
-        slots <= n7 ? slots + 1'h1 : 8'h1;
+      if (n16 & {n4, closing & fresh == open, real_2} != 3'h4 & n13) fresh <= n4 ? (real_2 ? 8'h0 :
+        fresh - 1'h1) : n6 ? fresh + 1'h1 : 8'h0;
+      if (n15 & n13 & n16) open <= n4 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
+      if (n17) begin
+        reach <= n5 ? reach + o__payload_21[112:105] : o__payload_21[112:105] + 1'h1;
+        slots <= n5 ? slots + 1'h1 : 8'h1;
       end
       if (en) begin
         final_2 <= {final_2[7:0], s5_meta[2]};
-        signal_131 <= {signal_131[7:0], s5_valid};
+        signal_140 <= {signal_140[7:0], s5_valid};
         s5_valid <= s4_valid & s4_meta[1];
         s4_valid <= s3_valid;
         s3_valid <= s2_valid;
         s2_valid <= s1_valid;
         s1_valid <= read;
       end
-      if ((n20 | load) & {n20, load, n22} != 2'h2) free <= n20 ? base : n21;
-      walking <= n7 ? (n11 ? 1'h1 : n23) : n23;
-      signal_86 <= n24;
+      if (n19 & n20 & n21 | n18) free <= n18 ? signal_199[19:1] : base;
+      b_valid <= load | b_valid & ~n22;
+      walking <= n5 ? (n9 ? 1'h1 : n23) : n23;
+      f_valid <= step | f_valid & ~load;
+      signal_94 <= n24;
       {first_last_q[17], first_last_q[8:0]} <= $signed(n25) - $signed({1'h0,
         o__payload_21[120:113]});
-      {signal_187_q[17], signal_187_q[7:0]} <= -o__payload_21[120:113];
+      {signal_197_q[17], signal_197_q[7:0]} <= -o__payload_21[120:113];
       v4_valid <= v3_valid;
       v3_valid <= v2_valid;
       v2_valid <= read_enable;
       read_enable <= n26;
       room <= $signed(ahead) < $signed(9'hfe);
-      ahead <= reserved - free;
+      ahead <= {n27, n28};
       tail <= n24[0] + 1'h1;
-      chunks <= n27[16:1];
-      if (load) begin
-        high = $signed(last) > $signed({1'h0, signal_86}) ? signal_86[9:0] : last[9:0];
-        b_end <= {base[8:0] + high[9:1], high[0]};
-        b_final <= windows_end;
-        b_hit <= n22;
-      end
-      if (n29) begin
-        b_valid <= load ? 1'h1 : ~whole;
+      chunks <= n29[16:1];
+      if (n34) begin
+        span = f_last - signal_107;
+        ends = ~f_hit | span <= 1'h1;
+        n30 = signal_199[0] + {ends ? span[0] : 1'h1};
+        n32 = b_span[7:1] == 1'h1;
+        n31 = signal_96[0] + {n32 ? b_span[0] : 1'h1};
+        b_crosses <= load ? n30 > 1'h1 : n31 > 1'h1;
+        b_ends <= load ? ends : n32;
+        b_span <= load ? span : b_span - 2'h2;
+        signal_96[19:1] <= n33[19:1];
         b_first <= load;
-        signal_88[19:1] <= n28[19:1];
       end
-      if ({load, read} != 1'h1 & n29) signal_88[0] <= n28[0];
-      if (n33) begin
-        last <= n30 ? {{9{first_last_q[17]}}, first_last_q[8:0]} : $unsigned($signed(last) +
+      if ({read, load} != 2'h2 & n34) signal_96[0] <= n33[0];
+      if (load) begin
+        b_final <= f_final;
+        b_hit <= f_hit;
+      end
+      if (n36) begin
+        last <= n35 ? {{9{first_last_q[17]}}, first_last_q[8:0]} : $unsigned($signed(last) +
           $signed({1'h0, o__payload_21[104:97]}));
-        signal_83 <= n30 ? {{10{signal_187_q[17]}}, signal_187_q[7:0]} :
-          $unsigned($signed(signal_83) + $signed({1'h0, o__payload_21[104:97]}));
-        column_ends <= n30 ? o__payload_21[64:49] == 1'h1 : column_left == 2'h2;
-        column_left <= n30 ? o__payload_21[64:49] : {n31, n32};
+        signal_91 <= n35 ? {{10{signal_197_q[17]}}, signal_197_q[7:0]} :
+          $unsigned($signed(signal_91) + $signed({1'h0, o__payload_21[104:97]}));
+        column_ends <= n35 ? o__payload_21[64:49] == 1'h1 : column_left == 2'h2;
+        column_left <= n35 ? o__payload_21[64:49] : column_left - 1'h1;
       end
-      if (n35) begin
-        row_ends <= n34 ? o__payload_21[80:65] == 1'h1 : row_left == 2'h2;
-        row_left <= n34 ? o__payload_21[80:65] : row_left - 1'h1;
+      if (step) begin
+        signal_90 = $signed(signal_91) < $signed(1'h0) ? 16'h0 : signal_91[15:0];
+        f_final <= n37;
+        signal_199 <= {base + signal_90[15:1], signal_90[0]};
+        f_last <= $signed(last) > $signed({1'h0, signal_94}) ? signal_94[7:0] : last[7:0];
+        signal_107 <= signal_90[7:0];
+        f_hit <= $signed(signal_91) <= $signed({1'h0, signal_94}) & $signed(last) >= $signed(1'h0);
       end
-      if (n38) begin
-        map_ends <= n36 ? n37 : map_left == 2'h2;
-        map_left <= n36 ? o__payload_21[16:1] : map_left - 1'h1;
+      if (n39) begin
+        row_ends <= n38 ? o__payload_21[80:65] == 1'h1 : row_left == 2'h2;
+        row_left <= n38 ? o__payload_21[80:65] : row_left - 1'h1;
       end
-      if (n39 | signal_40) begin
+      if (n42) begin
+        map_ends <= n40 ? n41 : map_left == 2'h2;
+        map_left <= n40 ? o__payload_21[16:1] : map_left - 1'h1;
+      end
+      if (n43 | signal_40) begin
         signal_52 = signal_53 + 1'h1;
-        signal_53 <= n39 ? head : signal_52 == slots ? 8'h0 : signal_52[7:0];
+        signal_53 <= n43 ? head : signal_52 == slots ? 8'h0 : signal_52[7:0];
       end
       if (signal_36) signal <= signal_37 ? 1'h0 : after[0];
-      if (n41) begin
-        line_ends_50 <= n40 ? n37 : line_left == 2'h2;
-        line_left <= n40 ? o__payload_21[16:1] : line_left - 1'h1;
+      if (n45) begin
+        line_ends_50 <= n44 ? n41 : line_left == 2'h2;
+        line_left <= n44 ? o__payload_21[16:1] : line_left - 1'h1;
       end
-      if (n43) begin
-        line_ends <= n42 ? chunks == 1'h1 : chunk_left == 2'h2;
-        chunk_left <= n42 ? chunks : chunk_left - 1'h1;
+      if (n47) begin
+        line_ends <= n46 ? chunks == 1'h1 : chunk_left == 2'h2;
+        chunk_left <= n46 ? chunks : chunk_left - 1'h1;
       end
     end
   end
   always @(posedge clk) begin
-    if (|{n44, o__valid_23, awake_145, rst}) begin
+    if (|{n48, rst, o__valid_23, awake_154}) begin
       settling <= 3'h4;
     end else begin
-      if (n45) settling <= settling - 1'h1;
+      if (n49) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (en & s4_valid) s5_part[31:16] <= n46[31:16];
-    if (en & ($signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | o__payload_21[0] | s4_meta[0]) &
-      s4_valid) s5_part[15:0] <= n46[15:0];
-    if (n48) begin
+    if (en & s4_valid) s5_part[31:16] <= n50[31:16];
+    if (($signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | s4_meta[0] | o__payload_21[0]) & en &
+      s4_valid) s5_part[15:0] <= n50[15:0];
+    if (n52) begin
       pair0_sum = $signed(s2_word0) + $signed(s2_word1);
-      n47 = ~ends_here;
+      n51 = ~b_ends;
       {s4_part_q[31], s4_part_q[23:0]} <= s3_pair0;
       s3_pair0 <= {pair0_sum[24:16], o__payload_21[0] ? pair0_sum[15:0] : $signed(s2_word0[15:0]) <
         $signed(s2_word1[15:0]) ? s2_word1[15:0] : s2_word0[15:0]};
-      s2_word1 <= s1_lanes[1] ? read_data_199 : {{8{empty[15]}}, empty};
-      s2_word0 <= s1_lanes[0] ? read_data_198 : {{8{empty[15]}}, empty};
-      s1_lanes <= {b_hit & (signal_88[0] <= 1'h1 | n47) & (b_end[0] >= 1'h1 | ~(ends_here |
-        ends_after & n2)), b_hit & (signal_88[0] <= 1'h0 | n47) & (b_end[0] >= 1'h0 | ~(ends_here |
-        ends_after & n1))};
+      s2_word1 <= s1_lanes[1] ? read_data_211 : {{8{empty[15]}}, empty};
+      s2_word0 <= s1_lanes[0] ? read_data_210 : {{8{empty[15]}}, empty};
+      s1_lanes <= {b_hit & (n51 | 1'h1 - signal_96[0] <= b_span[0]), b_hit & (n51 | 1'h0 -
+        signal_96[0] <= b_span[0])};
       s5_meta <= s4_meta;
       s4_meta <= s3_meta;
       s3_meta <= s2_meta;
       s2_meta <= s1_meta;
-      s1_meta <= {b_final, whole, b_first};
+      s1_meta <= {b_final, b_ends, b_first};
     end
     if (v3_valid) begin
       lane1_sum = $signed(old[47:24]) + $signed(v3[38:23]);
@@ -341,34 +350,37 @@ module neuflow_window (
     end
     if (read_enable) v2 <= v1;
     if (n26) begin
-      n49 = {o__payload_170[31:0], signal_169} >> {signal, 4'h0};
-      v1 <= {signal_46 >= old_180, real_2 ? n49 : {2{empty}}, chunk_base + signal_53[4:0], ~n50 |
-        swaps, n50};
+      n53 = {o__payload_179[31:0], signal_178} >> {signal, 4'h0};
+      v1 <= {signal_46 >= old_189, real_2 ? n53 : {2{empty}}, chunk_base + signal_53[4:0], ~n54 |
+        swaps, n54};
     end
-    if (o__ready_38) signal_169 <= o__payload_170[31:0];
+    if (o__ready_38) signal_178 <= o__payload_179[31:0];
   end
   always @(posedge clk) begin
-    if (n51) begin
-      base <= 19'h0; written <= 19'h0; reserved <= 19'h0;
+    if (n55) begin
+      base <= 19'h0; newest <= 19'h7ffff; write_address_73 <= 8'h0; reserved <= 19'h0;
     end else begin
-      if (n52) base <= base + chunks;
-      if (write_enable_72) written <= written + 1'h1;
-      if (signal_40 & n50) reserved <= reserved + 1'h1;
+      if (signal_86) base <= base + chunks;
+      if (write_enable_72) begin
+        newest <= newest + 1'h1;
+        write_address_73 <= write_address_73 + 1'h1;
+      end
+      if (signal_40 & n54) reserved <= reserved + 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (rst | n53) begin
+    if (rst | n56) begin
       chunk_base <= 5'h0;
     end else begin
       if (signal_48) chunk_base <= chunk_base + slots[4:0];
     end
   end
   always @(posedge clk) begin
-    if (n54) begin
-      signal_171 <= 1'h1; signal_46 <= 8'h0;
+    if (n57) begin
+      signal_180 <= 1'h1; signal_46 <= 8'h0;
     end else begin
       if (signal_40) begin
-        signal_171 <= 1'h0;
+        signal_180 <= 1'h0;
         signal_46 <= signal_46 + 1'h1;
       end
     end
@@ -422,7 +434,7 @@ module \neuflow_window.config  (
     end
   end
   always @(posedge clk) begin
-    if (move | rst) begin
+    if (rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
