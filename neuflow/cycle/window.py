@@ -32,13 +32,14 @@ WINDOW = np.dtype(
         # Rows.
         *((n, INT) for n in ("above", "below", "unopened", "opens_in", "closes_in", "reach")),
         *((n, INT) for n in ("slots", "open", "real", "closing", "covers", "last_turn")),
-        *((n, INT) for n in ("input_ends", "chunk", "line", "turn")),
+        *((n, INT) for n in ("input_ends", "chunk", "line", "turn", "chunks", "tail")),
         # Ring, in chunks.
         *((n, INT) for n in ("reserved", "ahead", "room", "free", "written", "base")),
-        # Scan: the walk, the window that waits (``span``: its columns but one), the one that is read.
+        # Scan: the walk, the window that waits (``span``: its columns but one), the one that is read
+        # (``row``: the last in the ring that this read needs).
         *((n, INT) for n in ("walking", "column", "image", "row", "left")),
         *((n, INT) for n in ("f_valid", "f_hit", "f_final", "f_position", "f_span")),
-        *((n, INT) for n in ("b_valid", "b_hit", "b_final", "b_position", "b_span")),
+        *((n, INT) for n in ("b_valid", "b_hit", "b_final", "b_position", "b_span", "b_row")),
         # Merge, reduction, exit: flags of the stages, bit k is stage k + 1.
         *((n, INT) for n in ("v_valid", "v_leaves", "s_valid", "s_whole", "s_final")),
         *((n, INT) for n in ("exit_valid", "exit_final")),
@@ -64,17 +65,10 @@ def window_rests(w, config, o):
 
 
 @part
-def _chunks(c, lanes):
-    """Chunks of a line."""
-    return (c.width + lanes - 1) // lanes
-
-
-@part
 def _visit_wires(w, c, lanes):
-    w.line_ends = w.chunk == _chunks(c, lanes) - 1
+    w.line_ends = w.chunk == w.chunks - 1
     last = w.line_ends and w.line == c.maps - 1
-    tail = (c.width - 1) % lanes + 1
-    w.after = w.place + (tail if w.line_ends else lanes)
+    w.after = w.place + (w.tail if w.line_ends else lanes)
     w.spills = w.after > lanes
     there = w.held and (not w.spills or w.next_valid)
     w.issue = w.state == SCAN and (there or not w.real) and (w.room or not w.closing)
@@ -87,8 +81,7 @@ def _visit_wires(w, c, lanes):
 @part
 def _scan_wires(w, lanes):
     w.whole = not w.b_hit or w.b_span < lanes
-    last = w.b_position + (w.b_span if w.whole else lanes - 1)
-    w.read = w.en and w.b_valid and (not w.b_hit or w.written > last // lanes)
+    w.read = w.en and w.b_valid and (not w.b_hit or w.written > w.b_row)
     w.load = w.f_valid and (not w.b_valid or (w.read and w.whole))
     w.walks = w.walking and (not w.f_valid or w.load)
 
@@ -118,7 +111,7 @@ def _lines_edge(w, lanes):
     elif o_ready:
         w.held = w.next_valid
     if w.taken:
-        w.place = 0 if w.packet_ends else w.after % lanes
+        w.place = 0 if w.packet_ends else w.after & (lanes - 1)
     if not w.next_valid or o_ready:
         w.next_valid = w.next_spare or w.take
         w.next_spare = 0
@@ -132,7 +125,7 @@ def _visits_edge(w, lanes):
     leaves = w.turn == 0 and w.closing
     arrive = (w.v_valid & w.v_leaves) >> _MERGE_END & 1
     # Three more may come before the ring counts as full.
-    w.room = w.ahead < RING_WORDS // lanes - 2
+    w.room = w.ahead * lanes < RING_WORDS - 2 * lanes
     w.ahead = w.reserved - w.free
     w.v_valid = (w.v_valid << 1 | (w.issue and w.covers)) & _MERGE
     w.v_leaves = (w.v_leaves << 1 | leaves) & _MERGE
@@ -181,7 +174,7 @@ def _walk_edge(w, c, lanes):
         if w.column == c.width_out:
             w.column = 0
             w.left = -c.pad_x
-            w.base += _chunks(c, lanes)
+            w.base += w.chunks
             w.image += 1
         if w.image == c.maps:
             w.image = 0
@@ -208,6 +201,8 @@ def _scan_edge(w, c, lanes):
     elif w.read:
         w.b_position += lanes
         w.b_span -= lanes
+    if w.load or w.read:
+        w.b_row = (w.b_position + min(w.b_span, lanes - 1)) // lanes
     w.b_valid = w.load or (w.b_valid and not (w.read and w.whole))
     _walk_edge(w, c, lanes)
 
@@ -240,10 +235,11 @@ def _row_ends(w, c):
 
 
 @part
-def _rows_edge(w, c, configured):
+def _rows_edge(w, c, configured, lanes):
     """``_build_rows``."""
     state = w.state
     if state == IDLE:
+        w.chunks, w.tail = (c.width + lanes - 1) // lanes, ((c.width - 1) & (lanes - 1)) + 1
         w.slots, w.reach, w.open = 1, c.stride_y + 1, 0
         w.above, w.below, w.unopened = c.pad_y, c.height, c.height_out
         w.opens_in, w.closes_in = 1, c.kernel_y
@@ -289,4 +285,4 @@ def window_edge(w, config, i, o, lanes):
     _visits_edge(w, lanes)
     _reduce_edge(w)
     _scan_edge(w, c, lanes)
-    _rows_edge(w, c, config.valid)
+    _rows_edge(w, c, config.valid, lanes)
