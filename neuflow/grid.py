@@ -84,7 +84,7 @@ class GridConfig:
     operators: int = 2
     """Term-by-term operators of an operator tile."""
     window_words: int = 16384
-    """Row memory of a window unit, partial results."""
+    """Row memory of a window unit, partial results: one a column of its input."""
     fifo_tiles: int = 2
     fifo_words: int = 5120
     """Words of a FIFO tile (two FIFOs of half)."""

@@ -120,6 +120,6 @@ def test_fifo_tile_holds_its_half_of_the_words() -> None:
 def test_tiles_become_verilog(kind) -> None:
     texts = export(kind(TINY), "tile")
     assert re.search(r"^module tile ?\(", texts["tile"], re.MULTILINE)
-    # The two FIFOs of a tile are one module.
-    rams = {OperatorTile: 2, MapperTile: 0, FifoTile: 1}[kind]
+    # The two FIFOs of a tile are one module; the window unit has its memory, and a bank for each lane.
+    rams = {OperatorTile: 3, MapperTile: 0, FifoTile: 1}[kind]
     assert "".join(texts.values()).count("neuflow_ram #(") == rams

@@ -46,13 +46,13 @@ def advance(m: Module, name: str, value, step, step_less_ring, wraps):
 def loop(m: Module, name: str, length, begin, step):
     """Return whether a loop of ``length`` is at its last turn; ``step``: on to the next turn.
 
-    The answer comes from a register: counted a turn ahead, down to 0. ``begin`` starts over.
+    The answer comes from a register: counted a turn ahead, down to 1. ``begin`` starts over.
     """
     left, ends = Signal(len(length), name=f"{name}_left"), Signal(name=f"{name}_ends")
     with m.If(begin | (step & ends)):
-        m.d.sync += [left.eq(length - 1), ends.eq(length == 1)]
+        m.d.sync += [left.eq(length), ends.eq(length == 1)]
     with m.Elif(step):
-        m.d.sync += [left.eq(left - 1), ends.eq(left == 1)]
+        m.d.sync += [left.eq(left - 1), ends.eq(left == 2)]
     return ends
 
 

@@ -14,12 +14,12 @@ EMPTY_MAX = -32768
 """MAX of a window that lies wholly in padding."""
 
 RING_WORDS = 512
-"""Input words a unit holds: the widest window, 255 words, and what arrives meanwhile."""
+"""Columns that wait for their windows: the widest window, 255 columns, and what arrives meanwhile."""
 
-ROW_OVERHEAD = 18
-"""Cycles at most, beside those of its windows, that a row record takes."""
+ROW_OVERHEAD = 3
+"""Cycles that a row record takes beside those of its chunks; a row of padding takes no others."""
 
-PACKET_OVERHEAD = 36
+PACKET_OVERHEAD = 48
 """Cycles at most, beside slots and rows, that a packet takes."""
 
 
@@ -92,46 +92,62 @@ def window(spec: WindowSpec, x: ArrayLike) -> Int:
 
 
 def slots(kernel_y: int, stride_y: int, height_out: int) -> int:
-    """Return the output rows that are open at once: ``min(ceil(kernel / stride), height_out)``."""
-    return min(-(-kernel_y // stride_y), height_out)
+    """Return the output rows that are open between two input rows at most.
+
+    ``min(ceil((kernel - 1) / stride), height_out)``: a row that closes makes room for one that opens.
+    """
+    return min(-(-(kernel_y - 1) // stride_y), height_out)
 
 
-def memory_words(kernel_y: int, stride_y: int, height_out: int, maps: int, width_out: int) -> int:
+def chunks(width: int, lanes: int) -> int:
+    """Return the chunks of a line: up to ``lanes`` words each."""
+    return -(-width // lanes)
+
+
+def memory_words(
+    kernel_y: int, stride_y: int, height_out: int, maps: int, width: int, lanes: int
+) -> int:
     """Return the row memory a packet needs; it must not exceed ``grid.window_words``."""
-    return slots(kernel_y, stride_y, height_out) * maps * width_out
+    return slots(kernel_y, stride_y, height_out) * maps * chunks(width, lanes) * lanes
+
+
+def window_cycles(spec: WindowSpec, width: int, lanes: int) -> int:
+    """Return the cycles of an output row of a map behind the ring: ``lanes`` columns a cycle."""
+    left = np.arange(spec.out[1]) * spec.stride[1] - spec.pad[1]
+    columns = np.clip(left + spec.kernel[1], 0, width) - np.clip(left, 0, width)
+    return int(np.maximum(1, -(-columns // lanes)).sum())
 
 
 def cycles_bound(spec: WindowSpec, maps: int, height: int, width: int, lanes: int) -> int:
     """Return an upper bound of the cycles of a packet whose input and output never stall.
 
-    A window costs the beats it touches in a row, or one cycle for each output row open there,
-    whichever is more (1 where it lies in padding); a row record costs its windows (2 cycles a map
-    where none is open), or its beats if those are more, and ``ROW_OVERHEAD``. A 2 x 2 window of
-    stride 2 over 4 lanes so takes 2 words a cycle, 3 x 3 of stride 2 about 1.3, 3 x 3 of stride 1
-    about a third.
+    A row record costs the chunks of its lines, ``lanes`` words each, times the output rows open there
+    (one that opens where another closes shares its cycle), and ``ROW_OVERHEAD``; a window costs a
+    cycle for each ``lanes`` of its columns. Both go on at once, the windows behind by up to what the
+    ring holds. Over 4 lanes and lines of 4 n words, windows 2 x 2 and 3 x 3 of stride 2 and means of
+    whole images so take nearly 4 words a cycle; those of stride 1 take 1, up to 4 columns and 5 rows,
+    for a word leaves in a cycle at most.
     """
-    (kernel_y, kernel_x), (stride_y, stride_x) = spec.kernel, spec.stride
+    (kernel_y, _), (stride_y, _) = spec.kernel, spec.stride
     first = np.arange(spec.out[0]) * stride_y - spec.pad[0]
     last = first + kernel_y - 1
-    starts = np.arange(maps)[:, None] * width + np.clip(
-        np.arange(spec.out[1]) * stride_x - spec.pad[1], 0, width
-    )
-    ends = np.arange(maps)[:, None] * width + np.clip(
-        np.arange(spec.out[1]) * stride_x - spec.pad[1] + kernel_x, 0, width
-    )
-    total = PACKET_OVERHEAD + slots(kernel_y, stride_y, spec.out[0]) + 2 * spec.pad[0]
-    for y in range(max(height, int(last[-1]) + 1)):
-        open_rows = int(((first <= y) & (y <= last)).sum())
-        base = y * maps * width
-        beats = np.where(
-            ends > starts, (base + ends - 1) // lanes - (base + starts) // lanes + 1, 1
-        )
-        if y >= height:
-            beats = np.ones_like(beats)
-        windows = int(np.maximum(beats, open_rows).sum()) if open_rows else 2 * maps
-        arrival = -(-maps * width // lanes) if y < height else 0
-        total += max(windows, arrival) + ROW_OVERHEAD
-    return total
+    row_chunks = maps * chunks(width, lanes)
+    windows = maps * window_cycles(spec, width, lanes)
+    held = windows * (RING_WORDS // lanes - 2) // row_chunks
+    total, waiting = PACKET_OVERHEAD + slots(kernel_y, stride_y, spec.out[0]), 0
+    for y in range(-spec.pad[0], max(height, int(last[-1]) + 1)):
+        closes = bool((last == y).any())
+        visits = int(((first <= y) & (y <= last)).sum()) - bool(closes and (first == y).any())
+        rows = 0
+        if 0 <= y < height:
+            rows = row_chunks * max(1, visits)
+        elif closes:
+            rows = row_chunks
+        waiting += windows * closes
+        spent = max(rows + ROW_OVERHEAD, waiting - held)
+        waiting = max(0, waiting - spent)
+        total += spent
+    return total + waiting
 
 
 __all__ = [
@@ -140,8 +156,10 @@ __all__ = [
     "RING_WORDS",
     "ROW_OVERHEAD",
     "WindowSpec",
+    "chunks",
     "cycles_bound",
     "memory_words",
     "slots",
     "window",
+    "window_cycles",
 ]

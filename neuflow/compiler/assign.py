@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from neuflow.blocks.window_model import ROW_OVERHEAD
+from neuflow.blocks.window_model import ROW_OVERHEAD, chunks, slots
 from neuflow.compiler.cut import (
     Cut,
     axes,
@@ -343,10 +343,9 @@ def _window_cycles(chain: Chain, piece: Piece, grid: GridConfig) -> int:
     for step, before, after in zip(chain.steps, regions, regions[1:], strict=False):
         if step.node.op == "pool":
             (ky, kx), (sy, _) = step.node.attrs["kernel"], step.node.attrs["stride"]
-            beats = max(1 + (kx - 1) / grid.maps, ky / sy)
-            windows = before.maps.size * after.cols.size * beats
-            arrival = before.maps.size * before.cols.size / grid.maps
-            return int(before.rows.size * (max(windows, arrival) + ROW_OVERHEAD))
+            visits = chunks(before.cols.size, grid.lanes) * max(1, slots(ky, sy, after.rows.size))
+            rows = before.rows.size * (before.maps.size * visits + ROW_OVERHEAD)
+            return max(rows, after.size * ceil_div(kx, grid.lanes))
     return 0
 
 

@@ -129,7 +129,7 @@ def _check_window(
     attrs: Mapping[str, Any], before: Region, after: Region, grid: GridConfig
 ) -> None:
     kernel, stride = attrs["kernel"], attrs["stride"]
-    sizes = (kernel[0], stride[0], after.rows.size, before.maps.size, after.cols.size)
+    sizes = (kernel[0], stride[0], after.rows.size, before.maps.size, before.cols.size, grid.lanes)
     if memory_words(*sizes) > grid.window_words:
         raise Misfit("window")
     names = ("kernel_y", "kernel_x", "stride_y", "stride_x")

@@ -1,4 +1,4 @@
-"""Window reduction of a tile (blocks.window): its walk over rows, maps and windows."""
+"""Window reduction of a tile (blocks.window): its walk over rows, chunks and windows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 
 from neuflow.blocks.arith import Requantise
 from neuflow.blocks.window_model import RING_WORDS
-from neuflow.blocks.window_read import FLAT_BITS
 from neuflow.cycle.compiled import part
 from neuflow.cycle.merger import MERGER, merger_edge, merger_ready, merger_rests
 from neuflow.cycle.parts import SLICE
@@ -14,41 +13,43 @@ from neuflow.cycle.parts import slice_edge as leaves_edge
 from neuflow.cycle.pipeline import SPARE, slice_edge
 from neuflow.cycle.state import INT
 
-IDLE, SLOTS, OPEN, DECIDE, SCAN, DRAIN, FINISH = range(7)
+IDLE, SLOTS, OPEN, DECIDE, SCAN, NEXT, FINISH = range(7)
 
-_FLAT = (1 << FLAT_BITS) - 1
-_SIGN = 1 << (FLAT_BITS - 1)
 _EXIT = (1 << Requantise.LATENCY) - 1
 _EXIT_END = Requantise.LATENCY - 1
 _REDUCE, _REDUCE_END = 0b1_1111, 4
-"""Stages of the row reduction, and the last of them."""
+"""Stages of the reduction behind the ring, and the last of them."""
 _REDUCE_WHOLE = 0b0_1000
-"""The stage behind which only whole window rows go on."""
+"""The stage behind which only whole windows go on."""
 _MERGE, _MERGE_END = 0b1111, 3
-"""Stages of the merge."""
+"""Stages of the merge in front of the ring."""
 
 WINDOW = np.dtype(
     [
         ("state", INT),
-        # Words of the packet, numbered modulo 2**FLAT_BITS.
-        *((n, INT) for n in ("written", "free", "base", "input_done")),
-        *((n, INT) for n in ("input_ready", "ahead", "beats_written")),
+        # Lines: beats that wait, the beat that is held, and the lane of the next chunk in it.
+        *((n, INT) for n in ("next_valid", "next_spare", "held", "place")),
         # Rows.
-        *((n, INT) for n in ("real", "closing", "final", "slots", "open")),
-        *((n, INT) for n in ("y", "opens_at", "closes_at", "reach", "opened", "closed")),
-        # Scan: the next window, and the one that is being read.
-        *((n, INT) for n in ("column", "image", "left", "some_open", "arrived")),
-        *((n, INT) for n in ("b_valid", "b_hit", "b_final", "b_position", "b_end")),
-        # Row reduction, merge, exit: flags of the stages, bit k is stage k + 1.
-        *((n, INT) for n in ("s_valid", "s_whole", "s_final", "turn")),
-        *((n, INT) for n in ("v_valid", "v_leaves", "v_final", "exit_valid", "exit_final")),
+        *((n, INT) for n in ("above", "below", "unopened", "opens_in", "closes_in", "reach")),
+        *((n, INT) for n in ("slots", "open", "real", "closing", "covers", "last_turn")),
+        *((n, INT) for n in ("input_ends", "chunk", "line", "turn", "chunks", "tail")),
+        # Ring, in chunks.
+        *((n, INT) for n in ("reserved", "ahead", "room", "free", "written", "base")),
+        # Scan: the walk, the window that waits (``span``: its columns but one), the one that is read
+        # (``row``: the last in the ring that this read needs).
+        *((n, INT) for n in ("walking", "column", "image", "row", "left")),
+        *((n, INT) for n in ("f_valid", "f_hit", "f_final", "f_position", "f_span")),
+        *((n, INT) for n in ("b_valid", "b_hit", "b_final", "b_position", "b_span", "b_row")),
+        # Merge, reduction, exit: flags of the stages, bit k is stage k + 1.
+        *((n, INT) for n in ("v_valid", "v_leaves", "s_valid", "s_whole", "s_final")),
+        *((n, INT) for n in ("exit_valid", "exit_final")),
         ("leaves", SLICE),
         ("packer", MERGER),
         ("slice", SPARE),
         # Wires.
-        *((n, INT) for n in ("en", "go", "works", "busy", "take", "finish", "packer_o_ready")),
-        *((n, INT) for n in ("read", "whole", "load", "skip", "step", "scanned")),
-        *((n, INT) for n in ("last_column", "last_map")),
+        *((n, INT) for n in ("en", "take", "finish", "packer_o_ready", "after", "spills")),
+        *((n, INT) for n in ("line_ends", "packet_ends", "issue", "step", "scanned", "taken")),
+        *((n, INT) for n in ("read", "whole", "load", "walks")),
     ]
 )
 """blocks.window.Window."""
@@ -58,184 +59,211 @@ WINDOW = np.dtype(
 def window_rests(w, config, o):
     """Whether nothing can move."""
     return not (
-        w.state != IDLE or config.valid or w.exit_valid or o.valid or w.input_ready
-        or w.ahead or w.leaves.valid or not merger_rests(w.packer)
+        w.state != IDLE or config.valid or w.exit_valid or o.valid or w.leaves.valid
+        or (w.next_valid and not w.held) or not merger_rests(w.packer)
     )  # fmt: skip
 
 
 @part
-def _ahead(written, position):
-    """Return ``written - position`` as the signed number of the block's width."""
-    return ((written - position + _SIGN) & _FLAT) - _SIGN
+def _visit_wires(w, c, lanes):
+    w.line_ends = w.chunk == w.chunks - 1
+    last = w.line_ends and w.line == c.maps - 1
+    w.after = w.place + (w.tail if w.line_ends else lanes)
+    w.spills = w.after > lanes
+    there = w.held and (not w.spills or w.next_valid)
+    w.issue = w.state == SCAN and (there or not w.real) and (w.room or not w.closing)
+    w.step = w.issue and w.turn == w.last_turn
+    w.taken = w.step and w.real
+    w.scanned = w.step and last
+    w.packet_ends = w.input_ends and last
 
 
 @part
-def _scan_wires(w, c, lanes):
-    position = w.b_position & -lanes
-    w.whole = not w.b_hit or position == w.b_end & -lanes
-    # A beat comes whole: its words are there when it is.
-    there = not w.b_hit or _ahead(w.beats_written * lanes, position) > 0
-    w.read = w.go and w.b_valid and there
-    scanning = w.state == SCAN
-    w.skip = scanning and not w.some_open and not w.b_valid and w.arrived
-    w.load = scanning and w.some_open and (not w.b_valid or (w.read and w.whole))
-    w.step = w.load or w.skip
-    w.last_column = w.skip or w.column == c.width_out - 1
-    w.last_map = w.image == c.maps - 1
-    w.scanned = w.step and w.last_column and w.last_map
+def _scan_wires(w, lanes):
+    w.whole = not w.b_hit or w.b_span < lanes
+    w.read = w.en and w.b_valid and (not w.b_hit or w.written > w.b_row)
+    w.load = w.f_valid and (not w.b_valid or (w.read and w.whole))
+    w.walks = w.walking and (not w.f_valid or w.load)
 
 
 @part
 def window_wires(w, config, i, lanes):
     """``i``: link. Return whether a beat of the input is taken (``active``)."""
-    w.take = w.input_ready and i.valid
+    w.take = config.valid and not w.next_spare and i.valid
     i.ready = w.take
     w.packer_o_ready = w.slice.valid == 0
     w.en = (w.exit_valid >> _EXIT_END & 1) == 0 or w.leaves.spare_valid == 0
-    reduced = w.s_valid >> _REDUCE_END & 1
-    w.go = w.en and (not reduced or w.turn == 0)
-    w.works = reduced or w.turn != 0
-    w.busy = w.b_valid or w.s_valid or w.works or w.v_valid
-    _scan_wires(w, config.o.window, lanes)
-    w.finish = w.state == FINISH and w.input_done
+    _visit_wires(w, config.o.window, lanes)
+    _scan_wires(w, lanes)
+    busy = w.walking or w.f_valid or w.b_valid or w.s_valid
+    w.finish = w.state == FINISH and not busy
     config.ready = w.finish
     return w.take
 
 
 @part
-def _ring_edge(w, configured, i, lanes):
-    # Two beats may come before a full ring is noticed.
-    room = w.ahead < max(4 * lanes, RING_WORDS) - 2 * lanes
-    w.ahead = _ahead(w.written, w.free & -lanes)
-    ends = w.take and i.last
-    w.input_ready = configured and not w.input_done and not ends and room
-    if w.finish:
-        w.written = w.beats_written = w.input_done = 0
+def _lines_edge(w, lanes):
+    """``_build_lines``."""
+    passes = w.taken and w.after >= lanes and (not w.packet_ends or w.spills)
+    o_ready = not w.held or passes
+    if w.taken and w.packet_ends:
+        w.held = 0
+    elif o_ready:
+        w.held = w.next_valid
+    if w.taken:
+        w.place = 0 if w.packet_ends else w.after & (lanes - 1)
+    if not w.next_valid or o_ready:
+        w.next_valid = w.next_spare or w.take
+        w.next_spare = 0
     elif w.take:
-        w.written = (w.written + i.count) & _FLAT
-        w.beats_written += 1
-        w.input_done = i.last
+        w.next_spare = 1
+
+
+@part
+def _visits_edge(w, lanes):
+    """``_build_visits``, ``_build_room``, ``_build_merge``."""
+    leaves = w.turn == 0 and w.closing
+    arrive = (w.v_valid & w.v_leaves) >> _MERGE_END & 1
+    # Three more may come before the ring counts as full.
+    w.room = w.ahead * lanes < RING_WORDS - 2 * lanes
+    w.ahead = w.reserved - w.free
+    w.v_valid = (w.v_valid << 1 | (w.issue and w.covers)) & _MERGE
+    w.v_leaves = (w.v_leaves << 1 | leaves) & _MERGE
+    if w.finish:
+        w.written = w.reserved = 0
+    else:
+        w.written += arrive
+        w.reserved += w.issue and leaves
+    if w.state != SCAN:
+        w.turn = w.chunk = w.line = 0
+    elif w.step:
+        w.turn = 0
+        w.chunk += 1
+        if w.line_ends:
+            w.chunk = 0
+            w.line += 1
+    elif w.issue:
+        w.turn += 1
 
 
 @part
 def _reduce_edge(w):
-    """``_build_row_reduction``: the last stage keeps whole window rows only."""
-    if w.go:
-        whole = w.s_valid & (w.s_whole | ~_REDUCE_WHOLE)
-        w.s_valid = (whole << 1 | w.read) & _REDUCE
-        w.s_whole = w.s_whole << 1 & _REDUCE | w.whole
-        w.s_final = w.s_final << 1 & _REDUCE | w.b_final
+    """``_build_reduction``, then through the requantiser to the packer."""
+    if not w.en:
+        return
+    whole = w.s_valid & (w.s_whole | ~_REDUCE_WHOLE)
+    w.exit_valid = (w.exit_valid << 1 | (w.s_valid >> _REDUCE_END & 1)) & _EXIT
+    w.exit_final = (w.exit_final << 1 | (w.s_final >> _REDUCE_END & 1)) & _EXIT
+    w.s_valid = (whole << 1 | w.read) & _REDUCE
+    w.s_whole = w.s_whole << 1 & _REDUCE | w.whole
+    w.s_final = w.s_final << 1 & _REDUCE | w.b_final
 
 
 @part
-def _merge_edge(w):
-    """A turn for every open output row, then through the requantiser to the packer."""
-    if not w.en:
-        return
-    leaves = (w.v_valid & w.v_leaves) >> _MERGE_END & 1
-    w.exit_valid = (w.exit_valid << 1 | leaves) & _EXIT
-    w.exit_final = (w.exit_final << 1 | (w.v_final >> _MERGE_END & 1)) & _EXIT
-    first = w.turn == 0
-    w.v_valid = (w.v_valid << 1 | w.works) & _MERGE
-    w.v_leaves = (w.v_leaves << 1 | (first and w.closing)) & _MERGE
-    w.v_final = (w.v_final << 1 | (w.s_final >> _REDUCE_END & 1)) & _MERGE
-    if w.works:
-        w.turn = 0 if w.turn == w.open - 1 else w.turn + 1
+def _walk_edge(w, c, lanes):
+    """``_build_windows``."""
+    w.f_valid = w.walks or (w.f_valid and not w.load)
+    if w.walks:
+        low = max(w.left, 0)
+        w.f_hit = w.left < c.width and w.left + c.kernel_x > 0
+        w.f_position = w.base * lanes + low
+        w.f_span = min(w.left + c.kernel_x, c.width) - 1 - low
+        w.f_final = 0
+        w.column += 1
+        w.left += c.stride_x
+        if w.column == c.width_out:
+            w.column = 0
+            w.left = -c.pad_x
+            w.base += w.chunks
+            w.image += 1
+        if w.image == c.maps:
+            w.image = 0
+            w.row += 1
+        if w.row == c.height_out:
+            w.f_final = 1
+            w.walking = 0
+    if not w.walking:
+        w.column = w.image = w.row = 0
+        w.left = -c.pad_x
+    if w.finish:
+        w.base = 0
 
 
 @part
 def _scan_edge(w, c, lanes):
-    stored_free = (w.state == SCAN and not w.some_open and not w.b_valid) or w.state == FINISH
-    base = w.base
-    if w.read:
-        w.b_position = ((w.b_position & -lanes) + lanes) & _FLAT
-        w.b_valid = not w.whole
+    """``_build_scan``."""
+    if w.load and w.f_hit:
+        w.free = w.f_position // lanes
+    elif not (w.walking or w.f_valid or w.b_valid):
+        w.free = w.base
     if w.load:
-        low = max(w.left, 0)
-        high = min(w.left + c.kernel_x, c.width)
-        w.b_valid = 1
-        w.b_hit = w.real and low < high
-        w.b_final = w.final and w.last_column and w.last_map
-        w.b_position = (base + low) & _FLAT
-        w.b_end = (base + high - 1) & _FLAT
-        if w.b_hit:
-            w.free = w.b_position
-    if w.step:
-        w.column += 1
-        w.left += c.stride_x
-        if w.last_column:
-            w.column = 0
-            w.left = -c.pad_x
-            w.image += 1
-            if w.real:
-                w.base = (base + c.width) & _FLAT
-    if stored_free:
-        w.free = base
-    if w.state != SCAN:
-        w.column = w.image = 0
-        w.left = -c.pad_x
-    if w.finish:
-        w.base = w.free = 0
-
-
-@part
-def _row_ends(w, c):
-    """State DRAIN: on to the next row; a row that was closed makes place."""
-    w.y += 1
-    if w.closing:
-        w.closed += 1
-        w.closes_at += c.stride_y
-        w.open -= 1
-    w.state = OPEN
+        w.b_hit, w.b_final, w.b_position, w.b_span = w.f_hit, w.f_final, w.f_position, w.f_span
+    elif w.read:
+        w.b_position += lanes
+        w.b_span -= lanes
+    if w.load or w.read:
+        w.b_row = (w.b_position + min(w.b_span, lanes - 1)) // lanes
+    w.b_valid = w.load or (w.b_valid and not (w.read and w.whole))
+    _walk_edge(w, c, lanes)
 
 
 @part
 def _decide(w, c):
-    """State DECIDE: what the row at ``y`` is for."""
-    inside = 0 <= w.y < c.height
-    closes = w.open != 0 and w.y == w.closes_at
-    w.real, w.closing = inside, closes
-    w.final = closes and w.closed == c.height_out - 1
-    if w.y >= c.height and w.closed == c.height_out:
-        w.state = FINISH
-    elif inside or closes:
+    """State DECIDE: what the row is for."""
+    w.real = w.above == 0 and w.below != 0
+    w.closing = w.closes_in == 1 and w.open != 0
+    w.covers = w.open != 0
+    w.input_ends = w.below == 1
+    w.last_turn = min(w.open, w.slots) - 1 if w.real and w.covers else 0
+    if w.real or w.closing:
         w.state = SCAN
+    elif w.below == 0 and w.unopened == 0 and w.open == 0:
+        w.state = FINISH
     else:
-        w.y += 1
-        w.state = OPEN
+        w.state = NEXT
 
 
 @part
-def _rows_edge(w, c, configured):
+def _row_ends(w, c):
+    """State NEXT: on to the next row; a row that was closed makes place."""
+    w.opens_in = c.stride_y if w.opens_in == 1 else w.opens_in - 1
+    w.closes_in = c.stride_y if w.closes_in == 1 else w.closes_in - 1
+    w.below -= w.real
+    w.above -= w.above != 0
+    w.open -= w.closing
+    w.state = OPEN
+
+
+@part
+def _rows_edge(w, c, configured, lanes):
     """``_build_rows``."""
     state = w.state
     if state == IDLE:
-        w.slots, w.reach = 1, c.stride_y
-        w.open = w.opened = w.closed = 0
-        w.y = w.opens_at = -c.pad_y
-        w.closes_at = c.kernel_y - 1 - c.pad_y
+        w.chunks, w.tail = (c.width + lanes - 1) // lanes, ((c.width - 1) & (lanes - 1)) + 1
+        w.slots, w.reach, w.open = 1, c.stride_y + 1, 0
+        w.above, w.below, w.unopened = c.pad_y, c.height, c.height_out
+        w.opens_in, w.closes_in = 1, c.kernel_y
         if configured:
             w.state = SLOTS
     elif state == SLOTS:
         if w.reach >= c.kernel_y or w.slots == c.height_out:
+            w.walking = 1
             w.state = OPEN
         else:
             w.slots += 1
             w.reach += c.stride_y
     elif state == OPEN:
-        if w.y == w.opens_at and w.opened != c.height_out:
-            w.opened += 1
-            w.opens_at += c.stride_y
+        if w.opens_in == 1 and w.unopened:
+            w.unopened -= 1
             w.open += 1
         w.state = DECIDE
     elif state == DECIDE:
         _decide(w, c)
     elif state == SCAN:
         if w.scanned:
-            w.state = DRAIN
-    elif state == DRAIN:
-        if not w.busy:
-            _row_ends(w, c)
+            w.state = NEXT
+    elif state == NEXT:
+        _row_ends(w, c)
     elif w.finish:
         w.state = IDLE
 
@@ -253,12 +281,8 @@ def window_edge(w, config, i, o, lanes):
         merger_edge(packer, lanes, 0, leaves.valid, 1, leaves.b, w.packer_o_ready)
     if leaves.valid or end:
         leaves_edge(leaves, end, 1, w.exit_final >> _EXIT_END & 1, packs)
-    some_open = w.open != 0
-    # After a step the base is another, which shows a cycle later.
-    w.arrived = not w.step and _ahead(w.written, w.base) >= 0
-    _ring_edge(w, config.valid, i, lanes)
-    _merge_edge(w)
+    _lines_edge(w, lanes)
+    _visits_edge(w, lanes)
     _reduce_edge(w)
     _scan_edge(w, c, lanes)
-    _rows_edge(w, c, config.valid)
-    w.some_open = some_open
+    _rows_edge(w, c, config.valid, lanes)

@@ -313,8 +313,8 @@ class Device:
         packet = self._output(column, Row.OPERATOR, RouterOut.LOCAL4)
         if len(packet) != f["height"] * f["maps"] * f["width"]:
             raise DeviceFault(f"{config.origin}: a packet of {len(packet)} words")
-        sizes = (f["kernel_y"], f["stride_y"], f["height_out"], f["maps"], f["width_out"])
-        if memory_words(*sizes) > self.grid.window_words:
+        sizes = (f["kernel_y"], f["stride_y"], f["height_out"], f["maps"], f["width"])
+        if memory_words(*sizes, self.grid.lanes) > self.grid.window_words:
             raise DeviceFault(f"{config.origin}: its rows overflow the window memory")
         spec = WindowSpec(
             op=WindowOp(f["op"]), kernel=(f["kernel_y"], f["kernel_x"]),

@@ -43,7 +43,7 @@ module neuflow_alu (
   reg [5:0] left = 6'h0;
   reg [7:0] n10, n4;
   reg [9:0] valid = 10'h0;
-  wire n17, n18, n15, n26, n27, n23, n19, n20, n21, n24, n28, signal, awake_60, both, divides, en,
+  wire n17, n18, n15, n26, n27, n24, n19, n20, n21, n23, n28, signal, awake_60, both, divides, en,
     i__ready, moves, o__valid_26, step, unary;
   wire [17:0] trial_0, trial_1;
   wire [1:0] n14;
@@ -54,7 +54,7 @@ module neuflow_alu (
   assign b__ready = a__ready & ~unary;
   assign {net[7], net[5:0]} = n29 - o__payload_24[14:10];
   assign active = o__valid & o__ready;
-  assign awake = |{n26, active, both, awake_60} | n27;
+  assign awake = |{awake_60, n26, active, both} | n27;
   assign n14[0] = s4_tail[3:0] == 2'h2;
   assign n14[1] = s4_tail[3:0] == 3'h7;
   assign moves = en & signal_58;
@@ -66,16 +66,16 @@ module neuflow_alu (
   assign signal = both & divides & ~busy;
   assign trial_1 = {rest_1, above_1_q[16]} - below_1;
   assign n20 = step & nonzero_1;
-  assign n21 = n20 | signal;
+  assign n21 = signal | n20;
   assign trial_0 = {rest_0, above_0_q[16]} - below_0;
-  assign n23 = step & nonzero_0;
-  assign n24 = signal | n23;
+  assign n23 = signal | n24;
+  assign n24 = step & nonzero_0;
   assign n26 = en & (signal_58 | |valid);
   assign both = o__valid_26 & a__valid & (b__valid | unary);
   assign n27 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n28 = a__ready | signal | step;
+  assign n28 = signal | a__ready | step;
   assign unary = n17 | n15;
   assign n29 = 5'h11 + o__payload_24[8:4];
   \neuflow_alu.config  config_2 (
@@ -168,7 +168,7 @@ module neuflow_alu (
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24[22],
         o__payload_24[14:10]};
     end
-    if ({n20, signal, twice_1[17]} != 3'h5 & n21) twice_1 <= signal ? (!b__payload[31:16] &
+    if ({twice_1[17], signal, n20} != 3'h5 & n21) twice_1 <= signal ? (!b__payload[31:16] &
       |a__payload[31:16] ? 18'h3ffff : 18'h0) : {twice_1[16:0], $signed(trial_1) >= $signed(1'h0)};
     if (signal) begin
       negative_1 <= a__payload[31] ^ b__payload[31];
@@ -184,16 +184,16 @@ module neuflow_alu (
         2'h0} : 17'h0;
       above_1_q <= n22[16:1];
     end
-    if ({signal, n23, twice_0[17]} != 2'h3 & n24) twice_0 <= signal ? (!b__payload[15:0] &
+    if (n23 & {signal, n24, twice_0[17]} != 2'h3) twice_0 <= signal ? (!b__payload[15:0] &
       |a__payload[15:0] ? 18'h3ffff : 18'h0) : {twice_0[16:0], $signed(trial_0) >= $signed(1'h0)};
-    if (n24) begin
-      n25 = signal ? {n19 ? -a__payload[15:0] : a__payload[15:0], 1'h0} : n23 ? {above_0_q[15:1],
+    if (n23) begin
+      n25 = signal ? {n19 ? -a__payload[15:0] : a__payload[15:0], 1'h0} : n24 ? {above_0_q[15:1],
         2'h0} : 17'h0;
       above_0_q <= n25[16:1];
     end
   end
   always @(posedge clk) begin
-    if (|{n26, active, rst, both, awake_60}) begin
+    if (|{awake_60, n26, rst, active, both}) begin
       settling <= 2'h2;
     end else begin
       if (n27) settling <= settling - 1'h1;
@@ -220,7 +220,7 @@ module neuflow_alu (
     end else begin
       if (n20) rest_1 <= $signed(trial_1) < $signed(1'h0) ? {rest_1[14:0], above_1_q[16]} :
         trial_1[15:0];
-      if (n23) rest_0 <= $signed(trial_0) < $signed(1'h0) ? {rest_0[14:0], above_0_q[16]} :
+      if (n24) rest_0 <= $signed(trial_0) < $signed(1'h0) ? {rest_0[14:0], above_0_q[16]} :
         trial_0[15:0];
     end
   end
@@ -240,7 +240,7 @@ module \neuflow_alu.config  (
   input wire clk
 );
   reg full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [31:0] word = 32'h0, words = 32'h0;
+  reg [22:0] word = 23'h0, words = 23'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
   assign awake = bus__valid | mine | move | o__valid & o__ready;
@@ -251,21 +251,21 @@ module \neuflow_alu.config  (
     if (rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub &
         |(bus__payload[15:8] & columns);
     end
   end
   always @(posedge clk) begin
-    if (move) o__payload <= words[22:0];
+    if (move) o__payload <= words;
     if (n2) words <= word;
     if (!(n1)) begin
       last <= bus__payload[48];
-      word <= bus__payload[47:16];
+      word <= bus__payload[38:16];
     end
   end
   always @(posedge clk) begin
-    if (move | rst) begin
+    if (rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;

@@ -98,10 +98,17 @@ module neuflow_control (
       busy_121 <= busy;
       signal <= config_waits;
       signal_122 <= fence_waits | frame_ends;
-      if (read_error | write_error | hang) begin
+      if (write_error | read_error | hang) begin
         n1 = read_error ? 3'h2 : n2;
         fault[1] <= n1[1];
       end
+    end
+  end
+  always @(posedge clk) begin
+    if (write_error | rst | read_error) begin
+      fault[2] <= 1'h0;
+    end else begin
+      if (hang) fault[2] <= 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -109,13 +116,6 @@ module neuflow_control (
       fault[0] <= 1'h0;
     end else begin
       if (write_error | hang) fault[0] <= n2[0];
-    end
-  end
-  always @(posedge clk) begin
-    if (rst | read_error | write_error) begin
-      fault[2] <= 1'h0;
-    end else begin
-      if (hang) fault[2] <= 1'h1;
     end
   end
 endmodule
@@ -178,20 +178,19 @@ module \neuflow_control.counters  (
   reg [63:0] n7, n5, n3;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1, n8, n6, n4, n2, n13;
-  wire [1:0] n15, n14;
-  wire [4:0] n12, n10, n11, n9;
+  wire [1:0] n11, n14;
+  wire [4:0] n12, n10, n9;
   assign n1 = seen[32] | seen[0];
   assign n2 = rst | clears[2];
   assign n4 = |map_remainder_sum;
   assign n6 = |edge_lanes_sum;
   assign n8 = |useful_sum;
-  assign n9 = {n14[0] ? seen[54:52] : 3'h0} + {n14[1] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n10 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n11 = {n15[0] ? seen[22:20] : 3'h0} + {n15[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n12 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n13 = rst | clear;
+  assign n9 = {1'h0, n14[0] ? seen[54:52] : 3'h0} + {n14[1] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n10 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n11 = 2'h2 - seen[27:26];
+  assign n12 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n13 = clear | rst;
   assign n14 = 2'h2 - seen[59:58];
-  assign n15 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -214,7 +213,7 @@ module \neuflow_control.counters  (
     idle_tile1 <= seen[51:48] == 4'ha;
   end
   always @(posedge clk) begin
-    if (rst | (config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy)) begin
+    if ((config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy) | rst) begin
       quiet <= 32'h0;
     end else begin
       quiet <= quiet + 1'h1;
@@ -332,13 +331,13 @@ module \neuflow_control.counters  (
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n11[3:0];
+      map_remainder0 <= {n11[0] ? seen[22:20] : 3'h0} + (n11[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
       useful0 <= n12[3:0];
     end
   end
   always @(posedge clk) begin
-    if (rst | ~busy_25) begin
+    if (~busy_25 | rst) begin
       seen <= 60'h0;
     end else begin
       seen <= activity[59:0];
@@ -402,7 +401,7 @@ module \neuflow_control.fetcher  (
   assign request__payload[30:29] = 2'h3;
   assign request__payload[28:0] = request__payload_q;
   assign moves = o__valid & o__ready;
-  assign n1 = rst | clear;
+  assign n1 = clear | rst;
   assign n2 = request__payload_q + 3'h4;
   assign signal = request__valid & request__ready;
   assign n3 = (under_way - response__valid) + {signal ? 3'h4 : 3'h0};
@@ -425,7 +424,7 @@ module \neuflow_control.fetcher  (
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
       if (clear | response__valid & |drop) drop <= clear ? n3 : drop - 1'h1;
-      if (signal | clear) begin
+      if (clear | signal) begin
         n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
       end
@@ -450,7 +449,7 @@ module \neuflow_control.fetcher.buffer  (
   wire n1, fetch, push;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & ~level[3];
-  assign n1 = rst | clear;
+  assign n1 = clear | rst;
   neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(65)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
@@ -502,7 +501,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n7, n19, n16, n11, n22, n10, n4, n3, n15, n13, n21, n20, n5, n6, n2, n9, n12, n18, n8,
+  wire n14, n4, n19, n16, n11, n22, n10, n7, n3, n15, n13, n21, n5, n6, n20, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
   wire [2:0] code;
   wire [32:0] n17, n1;
@@ -514,36 +513,36 @@ module \neuflow_control.sequencer  (
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n4 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n4 ? (n7 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n7 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n7 ? (n4 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n4 & n3 & moves;
+  assign n2 = moves & n7 & n3;
   assign n3 = state == 2'h2;
-  assign n4 = busy & !fault;
-  assign n5 = {n3, moves} != 2'h2;
-  assign n6 = {n7, moves} != 2'h2;
-  assign n7 = !state;
+  assign n4 = !state;
+  assign n5 = {moves, n4} != 1'h1;
+  assign n6 = {moves, n3} != 1'h1;
+  assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n20, n7 | n8, n6};
+  assign n9 = &{n7, n8 | n4, n5, n20};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
-  assign n12 = i__ready & ~restart;
-  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ? (n7 ?
+  assign n12 = ~restart & i__ready;
+  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n7 ? (n4 ?
     signal & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |{5'h0, code};
   assign n14 = n22 & !{5'h0, error_q};
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n4 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
   assign n18 = n14 | rst | next_frame;
   assign n19 = at[3:0] == 1'h1;
-  assign n20 = {n8, moves} != 2'h2;
+  assign n20 = {moves, n8} != 1'h1;
   assign config__payload_last = left == 1'h1;
-  assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_43 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -552,12 +551,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6, n7 | n3}) steps <= n3;
+    if (&{n3 | n4, n5, n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n7 & n4 & moves) held <= at[31:0];
+    if (moves & n7 & n4) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -584,7 +583,7 @@ module \neuflow_control.sequencer  (
     end
   end
   always @(posedge clk) begin
-    if (rst | n13) begin
+    if (n13 | rst) begin
       busy <= 1'h0;
     end else begin
       if (n14 | n15) busy <= n14;
@@ -595,9 +594,9 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, n20, {config__payload_last, n8, moves} != 2'h3, n5, {n7, at[3:0] == 2'h3, n19,
-        moves} != 4'h9, n6, n7 | n3 | n8, {n3, steps, moves} != 3'h5}) state <= n3 ? 2'h3 : n8 ?
-        2'h0 : n19 ? 2'h1 : 2'h2;
+      if (&{n8 | n3 | n4, {moves, n19, n4, at[3:0] == 2'h3} != 4'ha, n20, {moves, steps, n3} !=
+        3'h5, n5, n6, {config__payload_last, moves, n8} != 2'h3, n7}) state <= n3 ? 2'h3 : n8 ? 2'h0
+        : n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin
@@ -608,7 +607,7 @@ module \neuflow_control.sequencer  (
     end
   end
   always @(posedge clk) begin
-    if (rst | restart) begin
+    if (restart | rst) begin
       signal <= 1'h0;
     end else begin
       if (i__ready) signal <= i__valid;

@@ -226,7 +226,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1965_16(block[17:16]), .read(read_118),
+      .parameters_valid(parameters_valid), .port_1959_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -291,8 +291,8 @@ module \neuflow_convolver_tile.convolver.array  (
   reg [79:0] n1, signal_149 = 80'h0, s9_pixels = 80'h0, words = 80'h0, y = 80'h0;
   reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_178 = 9'h0, s1 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n7, n10, n19, n20, n3, n33, n21, n35, n17, n11, n34, n32, n5, n4, n37, n30, n28, n36, n26,
-    n24, n22, n13, n14, n18, n23, n25, n27, n29, n31, n16, n8, signal, signal_18, signal_46,
+  wire n10, n19, n20, n3, n33, n21, n35, n17, n11, n34, n5, n32, n4, n37, n30, n28, n36, n26, n24,
+    n22, n7, n13, n14, n18, n23, n25, n27, n29, n31, n16, n8, signal, signal_18, signal_46,
     signal_47, signal_93, awake, block_ends, coordinates_clk, fed, first_channel, full, group_ends,
     ky_ends, no_drain, pass_ends, s0_last, take, wraps, wraps_63;
   wire [15:0] free, last_row_145;
@@ -312,8 +312,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = signal_25 & ~n33 & no_drain;
   assign weights_read = issue & n21;
   assign weights_free = issue & (pass_ends | config_2[411]);
-  assign awake_132 = |{issue, s12[0], s8[0], shift, s9[0], s1[0], s7[0], awake, s4[0], s6[0],
-    s11[0], read_enable, signal_46, signal_47, s3[0], s10[0], hand_over, s13_q[0], s2[0]} | n4;
+  assign awake_132 = |{signal_46, signal_47, s11[0], issue, hand_over, s13_q[0], s12[0], s6[0],
+    s8[0], s10[0], s9[0], read_enable, s1[0], s3[0], s4[0], s7[0], awake, shift, s2[0]} | n4;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
@@ -442,8 +442,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{coordinates_gated_rst, issue, s12[0], s8[0], shift, s9[0], s1[0], s7[0], awake, s4[0],
-      s6[0], s11[0], read_enable, signal_46, signal_47, s3[0], s10[0], hand_over, s13_q[0], s2[0]})
+    if (|{signal_46, signal_47, coordinates_gated_rst, s11[0], issue, hand_over, s13_q[0], s12[0],
+      s6[0], s8[0], s10[0], s9[0], read_enable, s1[0], s3[0], s4[0], s7[0], awake, shift, s2[0]})
       begin
       settling <= 3'h6;
     end else begin
@@ -527,13 +527,13 @@ module \neuflow_convolver_tile.convolver.array  (
         next_channel <= n17 ? config_2[182:163] + config_2[202:183] : next_channel +
           config_2[202:183];
       end
-      if (s1[0] & s1[4] | n10) signal_60 <= n10 ? config_2[310:307] : s1[5] ? config_2[310:307] :
+      if (n10 | s1[0] & s1[4]) signal_60 <= n10 ? config_2[310:307] : s1[5] ? config_2[310:307] :
         wraps_63 ? over_61[3:0] : signal_60 + config_2[318:315];
-      if (s1[0] | n10) signal_55 <= n10 ? config_2[306:303] : s1[4] ? config_2[306:303] : wraps ?
+      if (n10 | s1[0]) signal_55 <= n10 ? config_2[306:303] : s1[4] ? config_2[306:303] : wraps ?
         over[3:0] : signal_55 + config_2[314:311];
-      if (n19 | n20) tap_y <= n19 ? {{2{config_2[146]}}, config_2[146:131]} :
+      if (n20 | n19) tap_y <= n19 ? {{2{config_2[146]}}, config_2[146:131]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config_2[162:155]}));
-      if (n19 | n20 | s2[0]) signal_147 <= n19 ? {{2{config_2[130]}}, config_2[130:115]} : n20 ?
+      if (n20 | n19 | s2[0]) signal_147 <= n19 ? {{2{config_2[130]}}, config_2[130:115]} : n20 ?
         {{2{config_2[130]}}, config_2[130:115]} : $unsigned($signed(signal_147) + $signed({1'h0,
         config_2[154:147]}));
       if (s1[3]) block <= {s1[7:6], last_row};
@@ -544,24 +544,24 @@ module \neuflow_convolver_tile.convolver.array  (
         signal_51 <= block_ends;
       end
       if (n23) begin
-        pass_ends_ends <= n22 ? config_2[19:0] == 1'h1 : pass_ends_left == 1'h1;
-        pass_ends_left <= n22 ? config_2[19:0] - 1'h1 : pass_ends_left - 1'h1;
+        pass_ends_ends <= n22 ? config_2[19:0] == 1'h1 : pass_ends_left == 2'h2;
+        pass_ends_left <= n22 ? config_2[19:0] : pass_ends_left - 1'h1;
       end
       if (n25) begin
-        group_ends_ends <= n24 ? config_2[29:20] == 1'h1 : group_ends_left == 1'h1;
-        group_ends_left <= n24 ? config_2[29:20] - 1'h1 : group_ends_left - 1'h1;
+        group_ends_ends <= n24 ? config_2[29:20] == 1'h1 : group_ends_left == 2'h2;
+        group_ends_left <= n24 ? config_2[29:20] : group_ends_left - 1'h1;
       end
       if (n27) begin
-        block_ends_ends <= n26 ? config_2[49:30] == 1'h1 : block_ends_left == 1'h1;
-        block_ends_left <= n26 ? config_2[49:30] - 1'h1 : block_ends_left - 1'h1;
+        block_ends_ends <= n26 ? config_2[49:30] == 1'h1 : block_ends_left == 2'h2;
+        block_ends_left <= n26 ? config_2[49:30] : block_ends_left - 1'h1;
       end
       if (n29) begin
-        ky_ends_ends <= n28 ? config_2[56:51] == 1'h1 : ky_ends_left == 1'h1;
-        ky_ends_left <= n28 ? config_2[56:51] - 1'h1 : ky_ends_left - 1'h1;
+        ky_ends_ends <= n28 ? config_2[56:51] == 1'h1 : ky_ends_left == 2'h2;
+        ky_ends_left <= n28 ? config_2[56:51] : ky_ends_left - 1'h1;
       end
       if (n31) begin
-        kx_ends_ends <= n30 ? config_2[62:57] == 1'h1 : kx_ends_left == 1'h1;
-        kx_ends_left <= n30 ? config_2[62:57] - 1'h1 : kx_ends_left - 1'h1;
+        kx_ends_ends <= n30 ? config_2[62:57] == 1'h1 : kx_ends_left == 2'h2;
+        kx_ends_left <= n30 ? config_2[62:57] : kx_ends_left - 1'h1;
       end
       if (begins) lanes_q <= count;
     end
@@ -608,19 +608,19 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [2:0] signal_30 = 3'h0, settling = 3'h4;
   reg [81:0] signal_23_q = 82'h0, signal_26_q = 82'h0;
   reg [95:0] signal = 96'h0, y_6 = 96'h0;
-  wire n2, n5, n3, n4, n1, n7, n8, n6, n10, n9, make;
+  wire n3, n5, n2, n4, n1, n7, n8, n6, n10, n9, make;
   assign x = signal[79:0];
   assign y = y_6[79:0];
   assign awake = n1 | n2 | n3 | n4;
   assign n1 = {clear, stored} != before_2;
-  assign n2 = clear & configured;
-  assign n3 = make & ~clear;
+  assign n2 = make & ~clear;
+  assign n3 = clear & configured;
   assign n4 = |settling;
   assign make = ~full | take;
   assign n5 = full | !signal_30;
   assign n6 = valid[1] & make;
   assign n7 = clear | make & column_ends;
-  assign n8 = make | n7;
+  assign n8 = n7 | make;
   assign n9 = coordinates_gated_rst | clear;
   assign n10 = make & column_ends;
   always @(posedge coordinates_gated_clk) begin
@@ -648,8 +648,8 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
           $signed(config_2[376:359]);
       end
       if (n8) begin
-        column_ends <= n7 ? config_2[78:63] == 1'h1 : column_left == 1'h1;
-        column_left <= n7 ? config_2[78:63] - 1'h1 : column_left - 1'h1;
+        column_ends <= n7 ? config_2[78:63] == 1'h1 : column_left == 2'h2;
+        column_left <= n7 ? config_2[78:63] : column_left - 1'h1;
       end
     end
   end
@@ -677,12 +677,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
     if (make) begin
       y_6 <= {signal_26_q[31:16], y_6[95:16]};
       signal <= {signal_26_q[15:0], signal[95:16]};
-      signal_26_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[410:395]}) ?
-        config_2[410:395] : free_sum_q[15:0];
       signal_26_need <= ($signed({signal_24_q[19], signal_24_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({signal_24_q[19], signal_24_q[17:0]}) > $signed({1'h0, config_2[410:395]}) ?
         config_2[410:395] : signal_24_q[15:0];
+      signal_26_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[410:395]}) ?
+        config_2[410:395] : free_sum_q[15:0];
       {signal_26_q[81:80], signal_26_q[47:0]} <= {signal_23_q[81:80], signal_23_q[47:0]};
       {signal_23_q[81:80], signal_23_q[47:0]} <= {row_next < config_2[443:428], column_next <
         config_2[427:412], row_next, y_next, x_next};
@@ -754,7 +754,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
-    if (config_conv_array_gated_rst | move) begin
+    if (move | config_conv_array_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -938,34 +938,34 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [19:0] signal_115 = 20'h0, signal_83 = 20'h0, map_base = 20'h0, read_address = 20'h0,
     write_address = 20'h0;
   reg [1:0] sent = 2'h0;
-  reg [2:0] n21, known = 3'h0, left = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 = 3'h0, s5 = 3'h0,
+  reg [2:0] n20, known = 3'h0, left = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 = 3'h0, s5 = 3'h0,
     s6 = 3'h0, words = 3'h0;
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h12;
-  wire n33, n17, n8, n32, n15, n24, n13, n12, n7, n2, n31, n1, n4, n5, n6, n3, n30, n27, n28, n19,
-    n14, n16, n18, n20, n23, n25, n26, n29, signal, signal_19, signal_32, signal_84, signal_91,
+  wire n32, n8, n31, n14, n23, n12, n11, n7, n2, n30, n1, n3, n4, n6, n5, n29, n26, n27, n18, n16,
+    n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_19, signal_32, signal_84, signal_91,
     signal_92, all_ends, awake, en, ends, have, i__ready, i__ready_102, i__ready_97, i__valid,
     i__valid_119, inside_2, last_word, o__ready_121, o__valid_122, out__valid, reads, s0_step;
-  wire [15:0] n10, complete_149, out, out_75, out__payload_words_0, out__payload_words_1;
+  wire [15:0] complete_149, out, out_75, out__payload_words_0, out__payload_words_1;
   wire [16:0] n9;
   wire [19:0] signal_113, next_map, offset;
-  wire [2:0] n11, n22;
+  wire [2:0] n10, n21;
   wire [31:0] i__payload_111_words;
   wire [34:0] i__payload, o__payload_120;
   wire [47:0] acc, acc_69;
   assign parameters_take = (hand_over | waiting) & known[2] & ~all_started & signal_14 &
     parameters_valid;
   assign partials__ready = running & config__payload[94] & wants;
-  assign shift = have & (n31 | i__ready & last_word);
-  assign config__ready = sums_end | n12;
+  assign shift = have & (n30 | i__ready & last_word);
+  assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_129 = |{reads, hand_over, n3, signal, awake, running, n4, n5, waiting, n6} | n7;
+  assign awake_129 = |{reads, n3, signal, n4, hand_over, n5, waiting, running, awake, n6} | n7;
   assign o__ready_121 = n1 ? 1'h0 : i__ready;
   assign signal_92 = ~r3_beat[0] | i__ready_102;
   assign signal_91 = signal_92 & known[2] & available;
   assign acc = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s0_step, s8_step, s1[0], s7_step, s4[0], s6[0], s5[0], s3[0], s2[0]};
+  assign en = |{s0_step, s6[0], s8_step, s5[0], s1[0], s3[0], s4[0], s7_step, s2[0]};
   assign acc_69 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -977,45 +977,44 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_32 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_97 | signal_92 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_91};
-  assign n3 = o__valid & o__ready;
-  assign n4 = config__valid & n32;
-  assign n5 = block[15:0] != told;
+  assign n3 = config__valid & n31;
+  assign n4 = block[15:0] != told;
+  assign n5 = o__valid & o__ready;
   assign n6 = i__valid_119 & i__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_91 & signal_84;
   assign n9 = signal_136 + 1'h1;
-  assign s0_step = shift & n31;
-  assign signal_19 = n33 & n31;
-  assign n10 = config__payload[93:78] - 1'h1;
-  assign n11 = n30 ? {known[1:0], 1'h1} : 3'h0;
-  assign n12 = signal_91 & all_ends;
-  assign n13 = n32 | n24;
-  assign n14 = signal_91 | n13;
+  assign s0_step = shift & n30;
+  assign signal_19 = n32 & n30;
+  assign n10 = n29 ? {known[1:0], 1'h1} : 3'h0;
+  assign n11 = signal_91 & all_ends;
+  assign n12 = n31 | n23;
+  assign n13 = signal_91 | n12;
   assign all_ends = signal_84 & row_ends_88;
-  assign n15 = n32 | n8 & slot_ends;
-  assign n16 = n8 | n15;
-  assign n17 = n32 | n8 & row_ends_88;
-  assign n18 = n8 | n17;
-  assign n19 = n32 | n24 & map_ends;
-  assign n20 = n19 | n24;
+  assign n14 = n31 | n8 & slot_ends;
+  assign n15 = n8 | n14;
+  assign n16 = n31 | n8 & row_ends_88;
+  assign n17 = n8 | n16;
+  assign n18 = n31 | n23 & map_ends;
+  assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
-  assign n22 = left - 1'h1;
-  assign n23 = n32 | drain_gated_rst;
+  assign n21 = left - 1'h1;
+  assign n22 = n31 | drain_gated_rst;
   assign signal_113 = slot_ends ? 20'h0 : signal_115 + config__payload[77:62];
-  assign n24 = signal_91 & row_ends;
+  assign n23 = signal_91 & row_ends;
   assign next_map = map_base + config__payload[132:113];
-  assign n25 = drain_gated_rst | signal;
-  assign n26 = drain_gated_rst | shift;
-  assign n27 = words == 2'h3;
-  assign n28 = signal_32 | n27;
-  assign n29 = drain_gated_rst | parameters_take;
-  assign n30 = config__valid & ~signal;
-  assign have = running & (n33 | signal_35) & ~(config__payload[95] & leaving);
-  assign n31 = ~config__payload[95];
-  assign n32 = ~known[2];
+  assign n24 = signal | drain_gated_rst;
+  assign n25 = shift | drain_gated_rst;
+  assign n26 = words == 2'h3;
+  assign n27 = signal_32 | n26;
+  assign n28 = drain_gated_rst | parameters_take;
+  assign n29 = config__valid & ~signal;
+  assign have = running & (n32 | signal_35) & ~(config__payload[95] & leaving);
+  assign n30 = ~config__payload[95];
+  assign n31 = ~known[2];
   assign signal_84 = row_ends & map_ends;
-  assign n33 = ~config__payload[94];
+  assign n32 = ~config__payload[94];
   \neuflow_convolver_tile.convolver.drain.packer  packer (
     .awake(awake), .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
       .i__payload_11(i__payload), .i__ready(i__ready_97), .i__valid(i__valid),
@@ -1045,7 +1044,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_149), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2204_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2198_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1059,7 +1058,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, drain_gated_rst, hand_over, n3, signal, awake, running, n4, n5, waiting, n6}) begin
+    if (|{reads, n3, signal, n4, hand_over, n5, waiting, running, awake, n6, drain_gated_rst}) begin
       settling <= 5'h12;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1093,12 +1092,12 @@ module \neuflow_convolver_tile.convolver.drain  (
       signal_14 <= config__payload[95] | signal_134 < signal_135 & ~unread;
       signal_135 <= signal_136 + config__payload[112:97];
       signal_134 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_133;
-      signal_133 <= n10;
-      known[0] <= n11[0];
-      if (n12 | o__valid_122 & o__ready_121 & o__payload_120[34]) leaving <= n12;
-      if (n14) begin
-        row_ends <= n13 ? config__payload[77:62] <= 2'h2 : signal_90 <= 3'h4;
-        signal_90 <= n13 ? config__payload[77:62] : signal_90 - 2'h2;
+      signal_133 <= config__payload[93:78] - 1'h1;
+      known[0] <= n10[0];
+      if (n11 | o__valid_122 & o__ready_121 & o__payload_120[34]) leaving <= n11;
+      if (n13) begin
+        row_ends <= n12 ? config__payload[77:62] <= 2'h2 : signal_90 <= 3'h4;
+        signal_90 <= n12 ? config__payload[77:62] : signal_90 - 2'h2;
       end
       if (signal_92) begin
         unread <= n8;
@@ -1106,41 +1105,41 @@ module \neuflow_convolver_tile.convolver.drain  (
         r2_beat <= r1_beat;
         r1_beat <= {all_ends, row_ends ? signal_90[1:0] : 2'h2, signal_91};
       end
-      if (n16) begin
-        slot_ends <= n15 ? config__payload[112:97] == 1'h1 : slot_left == 1'h1;
-        slot_left <= n15 ? config__payload[112:97] - 1'h1 : slot_left - 1'h1;
+      if (n15) begin
+        slot_ends <= n14 ? config__payload[112:97] == 1'h1 : slot_left == 2'h2;
+        slot_left <= n14 ? config__payload[112:97] : slot_left - 1'h1;
       end
-      if (n18) begin
-        row_ends_88 <= n17 ? config__payload[93:78] == 1'h1 : row_left == 1'h1;
-        row_left <= n17 ? n10 : row_left - 1'h1;
+      if (n17) begin
+        row_ends_88 <= n16 ? config__payload[93:78] == 1'h1 : row_left == 2'h2;
+        row_left <= n16 ? config__payload[93:78] : row_left - 1'h1;
       end
-      if (n20) begin
-        map_ends <= n19 ? config__payload[45:30] == 1'h1 : map_left == 1'h1;
-        map_left <= n19 ? config__payload[45:30] - 1'h1 : map_left - 1'h1;
+      if (n19) begin
+        map_ends <= n18 ? config__payload[45:30] == 1'h1 : map_left == 2'h2;
+        map_left <= n18 ? config__payload[45:30] : map_left - 1'h1;
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
-      if (parameters_take | ends) running <= parameters_take;
+      if (ends | parameters_take) running <= parameters_take;
       if (shift | parameters_take) begin
-        n21 = parameters_take ? 3'h5 : shift ? n22 : {1'h0, left[1], 1'h0};
-        {left[2], left[0]} <= {n21[2], n21[0]};
+        n20 = parameters_take ? 3'h5 : shift ? n21 : {1'h0, left[1], 1'h0};
+        {left[2], left[0]} <= {n20[2], n20[0]};
       end
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n23) begin
+    if (n22) begin
       signal_136 <= 16'h0; signal_115 <= 20'h0; read_address <= 20'h0; map_base <= 20'h0;
     end else begin
       if (n8) begin
         signal_136 <= all_ends ? 16'h0 : n9[15:0];
         signal_115 <= signal_113;
       end
-      if (signal_91 | n8 | n24) read_address <= n8 ? signal_113 : n24 ? next_map : read_address +
+      if (signal_91 | n8 | n23) read_address <= n8 ? signal_113 : n23 ? next_map : read_address +
         2'h2;
-      if (n8 | n24) map_base <= n8 ? signal_113 : next_map;
+      if (n8 | n23) map_base <= n8 ? signal_113 : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n25) begin
+    if (n24) begin
       signal_83 <= 20'h0; signal_150 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
     end else begin
       if (s6[0] & s6[1]) signal_83 <= s6[2] ? 20'h0 : signal_83 + {config__payload[131:113], 1'h0};
@@ -1150,26 +1149,26 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n26) begin
+    if (n25) begin
       wants <= 1'h1; signal_35 <= 1'h0; words <= 3'h0;
     end else begin
-      if (n28) begin
+      if (n27) begin
         wants <= words < 2'h2;
-        signal_35 <= n27;
+        signal_35 <= n26;
         words <= words + 1'h1;
       end
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n29) begin
+    if (n28) begin
       waiting <= 1'h0; left[1] <= 1'h0;
     end else begin
       if (hand_over) waiting <= ~parameters_take;
-      if (shift) left[1] <= n22[1];
+      if (shift) left[1] <= n21[1];
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (~n30 | drain_gated_rst) begin
+    if (~n29 | drain_gated_rst) begin
       known[2:1] <= 2'h0;
     end else begin
       known[2:1] <= known[1:0];
@@ -1395,7 +1394,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2204_0,
+  input wire [1:0] port_2198_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [132:0] config_2,
@@ -1403,42 +1402,51 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
   reg [16:0] signal = 17'h0, slots_less = 17'h0;
-  reg [69:0] n1, n4, signal_14 = 70'h0, signal_8 = 70'h0;
-  wire n2, n3, n6, signal_17_row_ends, signal_17_slot_ends;
+  reg [69:0] n3, n6, signal_14 = 70'h0, signal_8 = 70'h0;
+  wire n4, n5, n1, signal_17_row_ends, signal_17_slot_ends;
   wire [15:0] signal_17_column, signal_17_row, signal_17_slot;
   wire [19:0] signal_17_base;
-  wire [69:0] n5;
+  wire [69:0] n2;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2204_0[0];
-  assign n3 = port_2204_0[0] | n2 | clear;
-  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
-    slots_less) : signal_8[69];
-  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
+  assign n1 = n4 | clear | drain_gated_rst;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2204_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_2198_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n6 = drain_gated_rst | n2 | clear;
+  assign n4 = fresh & ~port_2198_0[0];
+  assign n5 = port_2198_0[0] | n4 | clear;
+  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
+    slots_less) : signal_8[69];
+  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
+  always @(posedge drain_gated_clk) begin
+    if (n1) begin
+      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
+    end else begin
+      if (port_2198_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+        signal_17_column};
+      if (port_2198_0[0]) signal_8[67:0] <= n2[67:0];
+    end
+  end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2204_0[0], mark, n2, clear} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2204_0[0]
+      if ({port_2198_0[0], mark, n4, clear} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2198_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
-        signal_14[69:68] <= n1[69:68];
+        signal_14[69:68] <= n3[69:68];
       end
-      if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2204_0[0]
-          ? n5 : {2'h0, signal_8[67:0]};
-        signal_8[69:68] <= n4[69:68];
+      if (n5) begin
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2198_0[0]
+          ? n2 : {2'h0, signal_8[67:0]};
+        signal_8[69:68] <= n6[69:68];
       end
       offset <= signal_8[67:48] + signal_8[15:0];
       inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
@@ -1449,19 +1457,10 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n6) begin
-      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
-    end else begin
-      if (port_2204_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
-        signal_17_column};
-      if (port_2204_0[0]) signal_8[67:0] <= n5[67:0];
-    end
-  end
-  always @(posedge drain_gated_clk) begin
-    if (drain_gated_rst | clear) begin
+    if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2204_0[0]) fresh <= 1'h0;
+      if (port_2198_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1565,7 +1564,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   input wire config__valid,
   input wire writer_gated_rst
 );
-  reg signal = 1'h0, signal_113, signal_42 = 1'h0, signal_48 = 1'h0, signal_69 = 1'h0, allowed =
+  reg signal = 1'h0, signal_114, signal_42 = 1'h0, signal_48 = 1'h0, signal_69 = 1'h0, allowed =
     1'h0, by_word = 1'h0, channel_ends = 1'h0, more = 1'h0, record_ends_40 = 1'h0, s0_piece_several,
     s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, valid =
     1'h0;
@@ -1575,38 +1574,39 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [17:0] signal_33 = 18'h0;
   reg [19:0] signal_75 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_81 =
     20'h0, step = 20'h0;
-  reg [1:0] signal_23 = 2'h0, signal_30 = 2'h0, signal_32 = 2'h0, lead = 2'h0, left = 2'h0,
-    s3_piece_taken = 2'h0, turn = 2'h0;
+  reg [1:0] signal_116, signal_23 = 2'h0, signal_30 = 2'h0, signal_32 = 2'h0, lead = 2'h0, left =
+    2'h0, number, s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n5, n32, number;
-  reg [3:0] signal_111, signal_19 = 4'h0, signal_76 = 4'h0, behind = 4'h0, flushing = 4'h0,
-    s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
-  reg [4:0] signal_112;
-  reg [5:0] n31, n4;
+  reg [2:0] n5;
+  reg [3:0] signal_112, signal_19 = 4'h0, signal_76 = 4'h0, flushing = 4'h0, s1_piece_first = 4'h0,
+    s1_piece_phase = 4'h0, settling = 4'hb;
+  reg [4:0] signal_113;
+  reg [5:0] n4;
   reg [63:0] words = 64'h0;
   reg [7:0] enables_88 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
-  reg [8:0] n6, linear_80 = 9'h0, offset = 9'h0;
-  wire n37, n22, n11, n35, n7, n33, n34, n36, n3, n8, n9, n10, n20, n18, n12, n14, n15, n29, n16,
-    n17, n19, n21, n24, n28, n23, n26, n30, signal_107, signal_109, signal_16, signal_17, alone,
-    finished, i__ready_104, i__valid_105, last_lap, last_phase_y, o__ready, o__valid, record_ends,
-    starts;
+  reg [8:0] n8, linear_80 = 9'h0, offset = 9'h0;
+  wire n36, n13, n35, n24, n32, n33, n9, n6, n7, n34, n3, n10, n11, n12, n22, n20, n14, n16, n17,
+    n31, n18, n19, n21, n23, n26, n30, n25, n28, signal_107, signal_109, signal_16, signal_17,
+    alone, finished, i__ready_104, i__valid_105, last_lap, last_phase_y, o__ready, o__valid,
+    record_ends, starts;
   wire [14:0] where;
-  wire [16:0] n13;
+  wire [16:0] n15;
   wire [19:0] signal_79, next_linear_row, width;
-  wire [1:0] n39, signal_22, signal_31, lane0, lane1;
+  wire [1:0] n38, signal_31, lane0, lane1;
   wire [21:0] after_row_beyond;
-  wire [2:0] n25, rest;
+  wire [2:0] n27, rest;
   wire [36:5] n2;
-  wire [4:0] n38, n27;
-  wire [5:0] signal_21;
+  wire [4:0] n37, n29;
+  wire [5:0] signal_115;
   wire [63:0] n1;
   wire [67:0] o__payload;
+  wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_104;
-  assign awake = |{pass_done, signal_16, n8, n9, starts, n10, finished} | n11;
+  assign awake = |{finished, signal_16, n10, starts, n11, pass_done, n12} | n13;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1617,59 +1617,60 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n1 = {2{s6_piece[68:5]}} >> {turn, 4'h0};
   assign n3 = s2_valid & s2_piece[69];
   assign signal_109 = config__payload[5:4] == 2'h2;
-  assign signal_17 = last_lap & n33 & (signal_107 ? !signal_32 : n34);
-  assign last_lap = ~signal_109 | signal_23 == signal_31 | n25 == config__payload[157:154];
-  assign signal_22 = {1'h0, signal_21 >= {strides1_q[7:5], 1'h0, strides1_q[3:0]}} + (signal_21 >=
-    {strides2_q[7:6], 1'h0, strides2_q[4:0]});
+  assign signal_17 = last_lap & n32 & (signal_107 ? !signal_32 : n33);
+  assign last_lap = ~signal_109 | signal_23 == signal_31 | n27 == config__payload[157:154];
   assign alone = config__payload[5:4] == 2'h3;
   assign signal_16 = signal_48 & valid;
-  assign signal_31 = signal_107 ? 2'h0 : n33 & n34 ? signal_32 : left;
-  assign n7 = signal_16 & last_lap;
-  assign n8 = i__valid_105 & i__ready_104;
-  assign n9 = o__valid & o__ready;
+  assign n6 = $signed(beyond1) >= $signed(1'h0);
+  assign n7 = $signed(beyond2) >= $signed(1'h0);
+  assign signal_31 = signal_107 ? 2'h0 : n32 & n33 ? signal_32 : left;
+  assign n9 = signal_16 & last_lap;
+  assign finished = n34 | signal & signal_42 & allowed;
+  assign n10 = i__valid_105 & i__ready_104;
   assign starts = n35 & config__valid & ~(|flushing);
-  assign n10 = released != freed;
-  assign finished = n36 | signal & signal_42 & allowed;
-  assign n11 = |settling;
+  assign n11 = o__valid & o__ready;
+  assign n12 = released != freed;
+  assign n13 = |settling;
   assign signal_107 = config__payload[5:4] == 1'h1;
-  assign n12 = lead <= config__payload[3];
-  assign record_ends = n37 & channel_ends;
-  assign n13 = record + 1'h1;
-  assign n14 = !lead;
-  assign n15 = n35 & ~s1_valid & ~s2_valid;
-  assign n16 = n29 & ~s2_piece[82];
+  assign n14 = lead <= config__payload[3];
+  assign record_ends = n36 & channel_ends;
+  assign n15 = record + 1'h1;
+  assign n16 = !lead;
+  assign n17 = n35 & ~s1_valid & ~s2_valid;
+  assign n18 = n31 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n17 = n15 | n29 | n16;
-  assign n18 = n35 | n36;
-  assign n19 = record_ends | n18;
-  assign n20 = n35 | record_ends;
-  assign n21 = n20 | n37;
-  assign n22 = n35 | n37;
+  assign n19 = n18 | n31 | n17;
+  assign n20 = n35 | n34;
+  assign n21 = record_ends | n20;
+  assign n22 = n35 | record_ends;
+  assign n23 = n36 | n22;
+  assign n24 = n35 | n36;
   assign width = config__payload[25:6] - 1'h1;
-  assign n23 = n24 & {rest[2], n22, n7} != 3'h5;
+  assign n25 = {n9, n24, rest[2]} != 3'h5 & n26;
   assign rest = signal_32 + {~signal_31};
-  assign n24 = n22 | n7;
-  assign n25 = signal_23 + 1'h1;
-  assign n26 = writer_gated_rst | n15;
-  assign last_phase_y = alone | n27 == config__payload[157:154];
-  assign n27 = signal_76 + 1'h1;
+  assign n26 = n9 | n24;
+  assign n27 = signal_23 + 1'h1;
+  assign n28 = n17 | writer_gated_rst;
+  assign last_phase_y = alone | n29 == config__payload[157:154];
+  assign n29 = signal_76 + 1'h1;
   assign signal_79 = last_phase_y ? (signal_69 & $signed(after_row_beyond) >= $signed(1'h0) ?
     after_row_beyond[19:0] : signal_75 + config__payload[137:118]) : signal_75;
-  assign n28 = ~n16 & n29;
-  assign n29 = s2_valid & s2_piece[81];
-  assign n30 = writer_gated_rst | n22;
-  assign signal_21 = n38 + 1'h1;
-  assign lane1 = n3 ? n39 + config__payload[155:154] : 2'h0;
-  assign lane0 = n3 ? n39 : 2'h0;
-  assign n33 = ~more;
-  assign n34 = signal_32 <= left;
+  assign n30 = ~n18 & n31;
+  assign n31 = s2_valid & s2_piece[81];
+  assign beyond2 = signal_115 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
+  assign beyond1 = signal_115 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+  assign signal_115 = n37 + 1'h1;
+  assign lane1 = n3 ? n38 + config__payload[155:154] : 2'h0;
+  assign lane0 = n3 ? n38 : 2'h0;
+  assign n32 = ~more;
+  assign n33 = signal_32 <= left;
+  assign n34 = record_ends & record_ends_40;
   assign n35 = ~signal;
-  assign n36 = record_ends & record_ends_40;
-  assign n37 = signal_16 & signal_17;
+  assign n36 = signal_16 & signal_17;
   assign after_row_beyond = $signed({1'h0, signal_75}) + $signed(pitch_less);
-  assign n38 = signal_19 + signal_31;
-  assign n39 = s2_piece[4:3] + s2_piece[71:70];
+  assign n37 = signal_19 + signal_31;
+  assign n38 = s2_piece[4:3] + s2_piece[71:70];
   \neuflow_convolver_tile.convolver.row_store.writer.locator  locator (
     .linear(linear_80), .position(position_81), .ring(config__payload[117:98]), .where(where),
       .writer_gated_clk(writer_gated_clk), .writer_gated_rst(writer_gated_rst));
@@ -1692,29 +1693,32 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s2_valid | n3) s3_piece_q[36:5] <= n2;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_16) begin
-      signal_112 = signal_19 + signal_23;
-      signal_113 = signal_112 >= config__payload[157:154];
-      signal_111 = signal_109 ? {2'h0, signal_23} : behind;
+      signal_112 = signal_109 ? {2'h0, signal_23} : !signal_19 ? 4'h0 : config__payload[157:154] -
+        signal_19;
       s0_piece_several = signal_109 | alone;
-      n4 = signal_112 + 1'h1;
-      n6 = signal_111 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, signal_111} <= signal_31} + (n6 <= signal_31);
+      signal_113 = signal_19 + signal_23;
+      signal_114 = signal_113 >= config__payload[157:154];
+      signal_116 = n6 + n7;
+      n4 = signal_113 + 1'h1;
+      n8 = signal_112 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+      number = ({5'h0, signal_112} <= signal_31) + (n8 <= signal_31);
       n5 = signal_31 + 1'h1;
-      s1_piece_phase <= (!(signal_109)) ? 4'h0 : signal_113 ? signal_112[3:0] -
-        config__payload[157:154] : signal_112[3:0];
-      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_111;
+      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_112;
+      s1_piece_phase <= (!(signal_109)) ? 4'h0 : signal_114 ? signal_113[3:0] -
+        config__payload[157:154] : signal_113[3:0];
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_40, channel_ends, signal_17, signal_109
-        ? (last_lap ? signal_22 - signal_113 : {2'h0, n4 == config__payload[157:154]}) : alone ?
-        number : n5, s0_piece_several, words, signal_30, s0_piece_several ? number : n5};
+        ? (last_lap ? signal_116 - signal_114 : {2'h0, n4 == config__payload[157:154]}) : alone ?
+        {1'h0, number} : n5, s0_piece_several, words, signal_30, s0_piece_several ? {1'h0, number} :
+        n5};
     end
-    if (o__ready | n7) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_31) - 2'h1;
+    if (n9 | o__ready) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_31) - 2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, pass_done, signal_16, n8, n9, starts, n10, finished}) begin
+    if (|{finished, signal_16, writer_gated_rst, n10, starts, n11, pass_done, n12}) begin
       settling <= 4'hb;
     end else begin
-      if (n11) settling <= settling - 1'h1;
+      if (n13) settling <= settling - 1'h1;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1748,49 +1752,49 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       s3_valid <= s2_valid;
       s2_valid <= s1_valid;
       s1_valid <= signal_16;
-      signal_48 <= signal & ~finished & n12 & (record_ends ? n13 < limit : record < limit);
-      limit <= config__payload[153:138] + {n14 ? released : 16'h0};
-      stored <= n14 ? record : 16'hffff;
-      allowed <= n12;
+      signal_48 <= signal & ~finished & n14 & (record_ends ? n15 < limit : record < limit);
+      limit <= config__payload[153:138] + {n16 ? released : 16'h0};
+      stored <= n16 ? record : 16'hffff;
+      allowed <= n14;
       signal_42 <= !config__payload[57:42];
       strides2_q[4:0] <= {config__payload[157:154], 1'h0};
       strides1_q[3:0] <= config__payload[157:154];
       flushing <= {flushing[2:0], finished};
       lead <= (lead + finished) - pass_done;
-      if (n17) linear <= n15 ? config__payload[77:58] : n16 ? linear + config__payload[97:78] :
+      if (n19) linear <= n17 ? config__payload[77:58] : n18 ? linear + config__payload[97:78] :
         next_linear_row;
-      if (n17 & {n15, n16} != 1'h1) linear_row <= n15 ? config__payload[77:58] : next_linear_row;
-      if (n19) begin
-        record_ends_40 <= n18 ? config__payload[57:42] == 1'h1 : record_left == 1'h1;
-        record_left <= n18 ? config__payload[57:42] - 1'h1 : record_left - 1'h1;
-      end
+      if (n19 & {n18, n17} != 2'h2) linear_row <= n17 ? config__payload[77:58] : next_linear_row;
       if (n21) begin
-        channel_ends <= n20 ? config__payload[41:26] == 1'h1 : channel_left == 1'h1;
-        channel_left <= n20 ? config__payload[41:26] - 1'h1 : channel_left - 1'h1;
+        record_ends_40 <= n20 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
+        record_left <= n20 ? config__payload[57:42] : record_left - 1'h1;
       end
       if (n23) begin
-        more <= n22 ? |width[19:2] : signal_33 != 1'h1;
-        signal_33 <= n22 ? width[19:2] : signal_33 - 1'h1;
+        channel_ends <= n22 ? config__payload[41:26] == 1'h1 : channel_left == 2'h2;
+        channel_left <= n22 ? config__payload[41:26] : channel_left - 1'h1;
       end
-      if (n24) signal_32 <= n22 ? width[1:0] : rest[1:0];
+      if (n25) begin
+        more <= n24 ? |width[19:2] : signal_33 != 1'h1;
+        signal_33 <= n24 ? width[19:2] : signal_33 - 1'h1;
+      end
+      if (n26) signal_32 <= n24 ? width[1:0] : rest[1:0];
       if (o__ready) valid <= o__valid;
-      if (signal_16) signal_23 <= last_lap ? 2'h0 : n25[1:0];
-      if (starts | i__valid & i__ready & i__payload[67]) opened <= starts ? |config__payload[57:42]
+      if (signal_16) signal_23 <= last_lap ? 2'h0 : n27[1:0];
+      if (i__valid & i__ready & i__payload[67] | starts) opened <= starts ? |config__payload[57:42]
         : 1'h0;
-      if (starts | finished) signal <= starts;
+      if (finished | starts) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n26) begin
+    if (n28) begin
       signal_76 <= 4'h0; signal_75 <= 20'h0; position <= 20'h0;
     end else begin
-      if (n28) begin
-        signal_76 <= last_phase_y ? 4'h0 : n27[3:0];
+      if (n30) begin
+        signal_76 <= last_phase_y ? 4'h0 : n29[3:0];
         signal_75 <= signal_79;
       end
-      if (s2_valid | n29 | n16) begin
+      if (n18 | s2_valid | n31) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
-        position <= n16 ? signal_75 : n29 ? signal_79 : signal_69 & $signed(after_beyond) >=
+        position <= n18 ? signal_75 : n31 ? signal_79 : signal_69 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
       end
     end
@@ -1810,29 +1814,25 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | finished) begin
+    if (finished | writer_gated_rst) begin
       record <= 16'h0;
     end else begin
-      if (record_ends) record <= n13[15:0];
+      if (record_ends) record <= n15[15:0];
     end
   end
   always @(posedge writer_gated_clk) begin
     if (o__ready) begin
       signal_30 <= 2'h0;
     end else begin
-      if (n7) signal_30 <= (signal_30 + signal_31) + 1'h1;
+      if (n9) signal_30 <= (signal_30 + signal_31) + 1'h1;
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n30) begin
-      behind <= 4'h0; signal_19 <= 4'h0;
+    if (n24 | writer_gated_rst) begin
+      signal_19 <= 4'h0;
     end else begin
-      if (n7) begin
-        n31 = signal_22 * config__payload[157:154];
-        n32 = signal_22 + 1'h1;
-        behind <= signal_21 == n31 ? 4'h0 : n32 * config__payload[157:154] - signal_21[3:0];
-        signal_19 <= signal_21[3:0] - n31[3:0];
-      end
+      if (($signed({3'h0, signal_115}) >= $signed(1'h0) | n6 | n7) & n9) signal_19 <= n7 ?
+        beyond2[3:0] : n6 ? beyond1[3:0] : signal_115[3:0];
     end
   end
 endmodule
@@ -1909,7 +1909,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1965_16,
+  input wire [1:0] port_1959_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -1927,13 +1927,13 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_35 = asks & ready_37;
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
-  assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = {listening, signal_16, leads} != 3'h6 & n3;
-  assign n3 = {listening, signal_16} != 2'h2;
+  assign n1 = parameters_take | weights_gated_rst;
+  assign n2 = {signal_16, listening, leads} != 3'h6 & n3;
+  assign n3 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_56), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_1965_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_37), .rewind(parameters_take & port_1965_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_1959_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_37), .rewind(parameters_take & port_1959_16[0]), .room(room_14),
       .value(value_54), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_56), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -1995,7 +1995,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{free, comes, push, rewind, read_enable} | n1;
+  assign awake = |{rewind, comes, free, push, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2005,14 +2005,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{free, comes, push, rewind, read_enable, blocks_gated_rst}) begin
+    if (|{rewind, comes, blocks_gated_rst, free, push, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | rewind | blocks_gated_rst) begin
+    if (rewind | blocks_gated_rst | free) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2061,7 +2061,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{free, comes, push, rewind, read_enable} | n1;
+  assign awake = |{rewind, comes, free, push, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2071,14 +2071,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{weights_gated_rst, free, comes, push, rewind, read_enable}) begin
+    if (|{rewind, weights_gated_rst, comes, free, push, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (weights_gated_rst | free | rewind) begin
+    if (rewind | weights_gated_rst | free) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2142,21 +2142,21 @@ module \neuflow_convolver_tile.router  (
     1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
   reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
-    4'h0, west_next_source = 4'h0, west_source = 4'h0;
-  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0,
-    local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
-    south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
-    10'he, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n2, n1, n3, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+    4'h0, west_next_source = 4'h0, west_source = 4'h0, east_peers_q = 4'he, local0_peers_q = 4'he,
+    south_peers_q = 4'he, west_peers_q = 4'he;
+  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
+    local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
+    west_current = 10'h0, west_waiting = 10'h0;
+  wire n7, n10, n6, n5, n4, n3, n1, n2, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
-  wire [3:0] n13, signal, moving;
-  wire [9:0] n11, n12, signal_29, done, names, queued;
-  assign east_takes = east_armed & !(east_peers & n12);
-  assign south_takes = south_armed & !(south_peers & n12);
-  assign west_takes = west_armed & !(west_peers & n12);
-  assign local0_takes = local0_armed & !(local0_peers & n12);
+  wire [3:0] n13, signal, moving, names;
+  wire [9:0] n11, n12, signal_29, done, queued;
+  assign east_takes = east_armed & !(east_peers_q & n12);
+  assign south_takes = south_armed & !(south_peers_q & n12);
+  assign west_takes = west_armed & !(west_peers_q & n12);
+  assign local0_takes = local0_armed & !(local0_peers_q & n12);
   assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1,
     n2, n3} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
@@ -2166,22 +2166,22 @@ module \neuflow_convolver_tile.router  (
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
   assign n1 = south_out__valid & o__ready_79;
-  assign n2 = east_out__valid & o__ready_69;
-  assign n3 = west_out__valid & o__ready_89;
+  assign n2 = west_out__valid & o__ready_89;
+  assign n3 = east_out__valid & o__ready_69;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
   assign n5 = o__payload[7:4] == 3'h5;
-  assign names = {o__payload[11:9], 1'h0} | {6'h0, signal};
+  assign names = {o__payload[11:9], 1'h0} | signal;
   assign n6 = o__payload[7:4] == 2'h3;
   assign n7 = o__payload[7:4] == 2'h2;
   assign n8 = o__payload[7:4] == 1'h1;
   assign signal = |{n8, n7, n6, n5} ? {n13[3:1], 1'h0} : 4'h0;
-  assign queued = o__ready ? signal & signal_30 & n11 : 10'h0;
+  assign queued = o__ready ? {6'h0, signal} & signal_30 & n11 : 10'h0;
   assign n9 = o__ready | |done;
-  assign signal_29 = o__ready ? signal & (~signal_30 | done) : 10'h0;
+  assign signal_29 = o__ready ? {6'h0, signal} & (~signal_30 | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
   assign n10 = |{6'h0, signal};
@@ -2224,25 +2224,26 @@ module \neuflow_convolver_tile.router  (
       local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
         south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; o__ready
         <= 1'h0; west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0;
-        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers <= 10'he;
+        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers_q <= 4'he;
         local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting <= 10'h0; west_current <=
         10'h0; south_waiting <= 10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current
-        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
-        east_peers <= 10'he;
+        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers_q <= 4'he; south_peers_q <= 4'he;
+        east_peers_q <= 4'he;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
+      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
+        ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
       o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
-        local0_peers : n6 ? |(west_current | west_waiting) & names != west_peers : n7 ?
-        |(south_current | south_waiting) & names != south_peers : n8 ? |(east_current |
-        east_waiting) & names != east_peers : 1'h0) & ~(|(signal & waits));
+        local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
+        |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
+        east_waiting) & names != east_peers_q : 1'h0) & ~(|(signal & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
@@ -2252,7 +2253,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if ((o__ready & n5 & n10) & n9) local0_peers <= names;
+      if (n9 & (o__ready & n5 & n10)) local0_peers_q <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2265,9 +2266,9 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if ((o__ready & n6 & n10) & n9) west_peers <= names;
-      if ((o__ready & n7 & n10) & n9) south_peers <= names;
-      if (n9 & (o__ready & n8 & n10)) east_peers <= names;
+      if ((o__ready & n6 & n10) & n9) west_peers_q <= names;
+      if ((o__ready & n7 & n10) & n9) south_peers_q <= names;
+      if ((o__ready & n8 & n10) & n9) east_peers_q <= names;
     end
   end
 endmodule
@@ -2333,8 +2334,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__1__ready, o__ready, local__4__ready, local__3__ready, local__2__ready,
-    local__0__ready};
+  assign all_ready = &{local__2__ready, local__1__ready, local__0__ready, o__ready, local__3__ready,
+    local__4__ready};
   \neuflow_convolver_tile.tap$150.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_17), .tap_gated_clk(tap_gated_clk),

@@ -10,338 +10,384 @@ module neuflow_window (
   input wire i__valid,
   input wire o__ready,
   output wire bus__ready,
-  output reg i__ready = 1'h0,
+  output wire i__ready,
   output wire [34:0] o__payload,
   output wire o__valid,
   output wire active,
   output wire awake,
   input wire clk
 );
-  reg n52, signal_71, arrived = 1'h0, b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0,
-    closing = 1'h0, column_ends = 1'h0, final_138 = 1'h0, fresh_turn = 1'h1, held_final = 1'h0,
-    input_done = 1'h0, map_ends = 1'h0, real_2 = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid =
-    1'h0, s4_valid = 1'h0, s5_valid = 1'h0, some_open = 1'h0, v1_valid = 1'h0, v2_valid = 1'h0,
-    v3_valid = 1'h0, v4_valid = 1'h0;
-  reg [15:0] n51, signal_168 = 16'h0, closed = 16'h0, column_left = 16'h0, empty, map_left = 16'h0,
-    word_0, word_1;
-  reg [16:0] n50, n1;
-  reg [17:0] signal_129 = 18'h0, closes_at = 18'h0, opens_at = 18'h0, past_right = 18'h0, right =
-    18'h0, y = 18'h0, signal_30_q = 18'h0, signal_31_q = 18'h0, to_right_q = 18'h0;
-  reg [18:0] beats_written = 19'h0;
-  reg [19:0] signal_37 = 20'h0, signal_38 = 20'h0, ahead = 20'h0, base = 20'h0, first_word = 20'h0,
-    free = 20'h0, last_word = 20'h0, row_end = 20'h0, written = 20'h0;
-  reg [1:0] s1_lanes = 2'h0, s2_lanes = 2'h0;
-  reg [23:0] held_value = 24'h0, s5_part = 24'h0, s3_pair0_q = 24'h0, s4_part_q = 24'h0;
-  reg [2:0] fsm_state = 3'h0, settling = 3'h4;
-  reg [31:0] old = 32'h0, s2_words = 32'h0, write_data_83 = 32'h0;
-  reg [32:0] v1_visit = 33'h0, v2_visit = 33'h0, v3_visit = 33'h0, v4_visit = 33'h0;
-  reg [5:0] address = 6'h0, b_address = 6'h0, held_address = 6'h0;
-  reg [7:0] signal_72 = 8'h0, fresh = 8'h0, head = 8'h0, open = 8'h0, open_less = 8'h0, slot = 8'h0,
-    slots = 8'h0;
-  reg [8:0] n47, n14, n12, signal_100 = 9'h0, signal_68, final_2 = 9'h0, s1_meta = 9'h0, s2_meta =
-    9'h0, s3_meta = 9'h0, s4_meta = 9'h0, s5_meta = 9'h0;
-  reg [9:0] n11, reach = 10'h0;
-  wire n57, n28, n58, n59, n55, n56, n49, n24, n46, n23, n43, n36, n10, n5, n6, n19, n42, n25, n9,
-    n3, n33, n31, n8, n21, n17, n18, n30, n32, n34, n41, n13, n16, n22, n53, n54, n2, n7, n4,
-    signal_117, signal_35, awake_113, awake_115, closes, en, en_102, finish, flushing, go,
-    i__ready_101, i__ready_88, i__ready_94, i__valid_89, i__valid_95, load, o__valid_114, read,
-    scanned, scanning, skip, step, works;
-  wire [12:0] n27;
-  wire [15:0] i__payload_109_words;
+  reg n30, n49, signal = 1'h0, signal_166, signal_180 = 1'h1, b_crosses = 1'h0, b_ends = 1'h0,
+    b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0, closing = 1'h0, column_ends =
+    1'h0, covers = 1'h0, ends, f_final = 1'h0, f_hit = 1'h0, f_valid = 1'h0, held_valid = 1'h0,
+    input_ends = 1'h0, line_ends = 1'h0, line_ends_50 = 1'h0, map_ends = 1'h0, read_enable = 1'h0,
+    real_2 = 1'h0, room = 1'h0, row_ends = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0,
+    s4_valid = 1'h0, s5_valid = 1'h0, swaps = 1'h0, v2_valid = 1'h0, v3_valid = 1'h0, v4_valid =
+    1'h0, walking = 1'h0;
+  reg [15:0] signal_159 = 16'h0, signal_90, signal_94 = 16'h0, chunk_left = 16'h0, chunks = 16'h0,
+    column_left = 16'h0, line_left = 16'h0, map_left = 16'h0, row_left = 16'h0, unopened = 16'h0;
+  reg [17:0] signal_91 = 18'h0, last = 18'h0, signal_197_q = 18'h0, first_last_q = 18'h0;
+  reg [18:0] ahead = 19'h0, base = 19'h0, free = 19'h0, newest = 19'h7ffff, reserved = 19'h0;
+  reg [19:0] signal_199 = 20'h0, signal_96 = 20'h0;
+  reg [1:0] n28, n29, s1_lanes = 2'h0, tail = 2'h0;
+  reg [23:0] lane0_sum, lane1_sum, s2_word0 = 24'h0, s2_word1 = 24'h0;
+  reg [24:0] pair0_sum, s3_pair0 = 25'h0;
+  reg [2:0] fsm_state = 3'h0, s1_meta = 3'h0, s2_meta = 3'h0, s3_meta = 3'h0, s4_meta = 3'h0,
+    s5_meta = 3'h0, settling = 3'h4;
+  reg [31:0] n51, signal_178 = 32'h0, s5_part = 32'h0, s4_part_q = 32'h0;
+  reg [38:0] v4 = 39'h0;
+  reg [39:0] v1 = 40'h0, v2 = 40'h0, v3 = 40'h0;
+  reg [47:0] merged = 48'h0, old = 48'h0;
+  reg [4:0] chunk_base = 5'h0;
+  reg [7:0] signal_107 = 8'h0, signal_158 = 8'h0, signal_161 = 8'h0, signal_46 = 8'h0, signal_53 =
+    8'h0, b_span = 8'h0, closes_in = 8'h0, f_last = 8'h0, fresh = 8'h0, head = 8'h0, last_turn =
+    8'h0, old_189 = 8'h0, open = 8'h0, slots = 8'h0, span, write_address_73 = 8'h0;
+  reg [8:0] n14, signal_140 = 9'h0, signal_52, final_2 = 9'h0, reach = 9'h0;
+  wire n42, n56, n39, n54, n41, n52, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n47, n9, n1,
+    n11, n10, n8, n46, n7, n3, n4, n44, n12, n13, n15, n16, n32, n34, n37, n40, n43, n45, n17, n50,
+    n53, n55, n2, n6, n5, n23, signal_157, signal_163, signal_31, signal_36, signal_37, signal_40,
+    signal_48, signal_86, awake_154, awake_155, en, en_142, ends_map, finish, i__ready_128,
+    i__ready_134, i__ready_141, i__ready_24, i__valid_129, i__valid_135, load, o__ready_38,
+    o__valid_23, o__valid_34, read, scanned, scanning, step, write_enable_72;
+  wire [15:0] n24, empty, i__payload_150;
   wire [167:0] o__payload_21;
-  wire [17:0] i__payload_85;
-  wire [18:0] lead;
-  wire [19:0] n29, n35;
-  wire [19:13] n26;
-  wire [19:5] n39, n37;
-  wire [23:0] n48, n45;
-  wire [31:0] read_data, read_data_166;
-  wire [34:0] i__payload_91;
-  wire [4:0] n40, n38;
-  wire [5:0] n44;
-  wire [7:0] n20, signal_64;
-  wire [8:0] n15;
+  wire [16:0] n27;
+  wire [17:0] i__payload_125;
+  wire [18:0] row_after;
+  wire [19:0] n31, lead;
+  wire [23:0] read_data_210, read_data_211;
+  wire [2:0] after;
+  wire [31:0] n48, part_sum;
+  wire [34:0] i__payload_131, o__payload_179;
+  wire [47:0] acc, read_data;
+  wire [8:0] n25;
+  assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
-  assign awake = awake_113 | n42 | o__valid_114 | n43;
-  assign {n26, n27} = written - {free[19:1], 1'h0};
-  assign {n39, n40} = $signed(base) + $signed({signal_30_q[17], signal_30_q[7:0]});
-  assign {n37, n38} = $signed($unsigned($signed(base) + $signed(real_2 ? past_right :
-    {{10{to_right_q[17]}}, to_right_q[7:0]}))) - $signed(2'h1);
-  assign finish = flushing ? input_done : 1'h0;
-  assign en = ~signal_100[8] | i__ready_101;
-  assign en_102 = en & (n23 | |signal_100);
-  assign go = en & (~s5_valid | fresh_turn);
-  assign closes = n25 & y == closes_at;
-  assign signal_117 = $signed(y) >= $signed(1'h0) & $signed(y) < $signed({1'h0,
-    o__payload_21[48:33]});
+  assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
+  assign awake = n46 | awake_154 | o__valid_23 | n47;
+  assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
+  assign o__ready_38 = ~held_valid | signal_36 & after >= 2'h2 & (~signal_37 | signal_31);
+  assign en_142 = en & (s5_valid | |signal_140);
+  assign row_after = signal_96[19:1] + 1'h1;
+  assign en = ~signal_140[8] | i__ready_141;
+  assign write_enable_72 = v4_valid & v4[0];
+  assign signal_157 = !signal_158 & |signal_159;
+  assign n1 = |open;
+  assign signal_163 = n10 & n1;
   assign n2 = fsm_state == 2'h3;
-  assign flushing = fsm_state == 3'h4;
-  assign n3 = fsm_state == 3'h6;
-  assign n4 = fsm_state == 1'h1;
-  assign scanning = fsm_state == 3'h5;
-  assign n5 = $signed(y) >= $signed({1'h0, o__payload_21[48:33]}) & closed == o__payload_21[80:65];
-  assign n6 = signal_117 | closes;
-  assign n7 = fsm_state == 2'h2;
-  assign scanned = n36 & map_ends;
-  assign n8 = {n3, n19} != 2'h3;
-  assign n9 = !fsm_state;
-  assign n10 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign n13 = n8 & n21 & (n3 | n9);
-  assign n15 = -o__payload_21[128:121];
-  assign n16 = (n7 | n9) & n17;
-  assign n17 = {n7, y == opens_at & signal_168 != o__payload_21[80:65]} != 2'h2;
-  assign n18 = n3 | n7 | n9;
-  assign n19 = b_valid | (|{s4_valid, s5_valid, s2_valid, s3_valid, s1_valid} | works | |{v2_valid,
-    v3_valid, v4_valid, v1_valid});
-  assign n20 = open - 1'h1;
-  assign n21 = {n3, n19, closing} != 3'h4;
-  assign n22 = {n10, n4} != 2'h3 & (n4 | n9);
-  assign n23 = v4_valid & v4_visit[1];
-  assign works = s5_valid | ~fresh_turn;
-  assign n24 = en & works;
-  assign signal_64 = fresh_turn ? head : slot;
-  assign step = load | skip;
-  assign n25 = |open;
-  assign read = go & b_valid & (n57 | ~lead[18]);
-  assign n28 = real_2 & $signed(signal_129) < $signed({1'h0, o__payload_21[32:17]}) & $signed(right)
-    > $signed(1'h0);
-  assign load = scanning & some_open & (n58 | read & signal_35);
-  assign signal_35 = n57 | signal_37[19:1] == signal_38[19:1];
-  assign n29 = $signed(signal_129) < $signed(1'h0) ? base : first_word;
-  assign n30 = load | read;
-  assign n31 = n56 | scanned;
-  assign n32 = n31 | n36;
-  assign n33 = n56 | load & column_ends;
-  assign n34 = n33 | load;
-  assign n35 = base + o__payload_21[32:17];
-  assign n36 = step & (skip | column_ends);
-  assign n41 = {scanning, n36, step} != 3'h4;
-  assign n42 = en_102 | awake_115 | |{o__valid & o__ready, i__valid_95 & i__ready_94, signal_100[8]
-    & i__ready_101, i__valid_89 & i__ready_88};
-  assign n43 = |settling;
-  assign n44 = fresh_turn ? s5_meta[8:3] : held_address;
-  assign n45 = fresh_turn ? s5_part : held_value;
-  assign n46 = fresh_turn ? s5_meta[2] : held_final;
-  assign n48 = s4_meta[0] ? {{8{s4_part_q[23]}}, s4_part_q[15:0]} : o__payload_21[0] ?
-    $unsigned($signed(s5_part) + $signed({s4_part_q[23], s4_part_q[15:0]})) : n49 ?
-    {{8{s4_part_q[23]}}, s4_part_q[15:0]} : {s5_part[23], 23'h0};
-  assign n49 = $signed(s5_part) < $signed({s4_part_q[23], s4_part_q[15:0]});
-  assign n53 = (read | |{s4_valid, s2_valid, s3_valid, s1_valid}) & go;
-  assign n54 = rst | finish;
-  assign n55 = n59 | flushing;
-  assign n56 = ~scanning;
-  assign skip = n59 & arrived;
-  assign n57 = ~b_hit;
-  assign lead = beats_written + ~signal_37[19:1];
-  assign n58 = ~b_valid;
-  assign n59 = scanning & ~some_open & n58;
+  assign n3 = fsm_state == 3'h5;
+  assign n4 = fsm_state == 3'h6;
+  assign n5 = fsm_state == 1'h1;
+  assign scanning = fsm_state == 3'h4;
+  assign n6 = fsm_state == 2'h2;
+  assign n7 = !fsm_state;
+  assign n8 = walking | f_valid | b_valid | |{s4_valid, s5_valid, s3_valid, s1_valid, s2_valid};
+  assign scanned = n56 & line_ends_50;
+  assign n9 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
+  assign n10 = closes_in == 1'h1;
+  assign n11 = signal_161 == 1'h1;
+  assign n12 = n7 | n4;
+  assign n13 = {n6, n11 & |unopened} != 2'h2;
+  assign n15 = {n4, closing} != 2'h2;
+  assign n16 = n7 | n4 | n6;
+  assign n17 = (n7 | n5) & {n5, n9} != 2'h3;
+  assign read = en & b_valid & (~b_hit | ~lead[19]);
+  assign n18 = load & f_hit;
+  assign n19 = ~walking;
+  assign n20 = ~f_valid;
+  assign n21 = ~b_valid;
+  assign load = f_valid & (n21 | n22);
+  assign n22 = read & b_ends;
+  assign n23 = n35 ? 1'h0 : walking;
+  assign step = walking & (n20 | load);
+  assign n24 = o__payload_21[32:17] - 1'h1;
+  assign n25 = o__payload_21[88:81] - 1'h1;
+  assign n26 = signal_40 & covers;
+  assign n27 = o__payload_21[32:17] + 1'h1;
+  assign n31 = load ? signal_199 : {row_after, 1'h0};
+  assign n32 = read | load;
+  assign n33 = n19 | signal_86;
+  assign n34 = n33 | step;
+  assign n35 = ends_map & row_ends;
+  assign n36 = n19 | n35;
+  assign n37 = n36 | ends_map;
+  assign n38 = n19 | ends_map;
+  assign n39 = o__payload_21[16:1] == 1'h1;
+  assign n40 = signal_86 | n38;
+  assign n41 = n54 | signal_48;
+  assign signal_40 = scanning & (held_valid & (~signal_31 | o__valid_34) | ~real_2) & (room |
+    ~closing);
+  assign signal_37 = input_ends & line_ends & line_ends_50;
+  assign after = signal + {line_ends ? tail : 2'h2};
+  assign signal_36 = signal_48 & real_2;
+  assign n42 = n54 | scanned;
+  assign n43 = n56 | n42;
+  assign n44 = n54 | n56;
+  assign n45 = n44 | signal_48;
+  assign n46 = en_142 | awake_155 | |{signal_140[8] & i__ready_141, i__valid_129 & i__ready_128,
+    i__valid_135 & i__ready_134, o__valid & o__ready};
+  assign n47 = |settling;
+  assign n48 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
+    o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
+  assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
+  assign n50 = (read | |{s4_valid, s3_valid, s1_valid, s2_valid}) & en;
+  assign n52 = signal_180 & closing;
+  assign n53 = finish | rst;
+  assign signal_86 = step & column_ends;
+  assign n54 = ~scanning;
+  assign signal_48 = signal_40 & signal_46 == last_turn;
+  assign n55 = n41 | rst;
+  assign signal_31 = after > 2'h2;
+  assign n56 = signal_48 & line_ends;
+  assign lead = {newest, 1'h1} + {~signal_96[19:1], ~b_crosses};
+  assign ends_map = signal_86 & map_ends;
+  assign part_sum = $signed(s5_part) + $signed({s4_part_q[31], s4_part_q[23:0]});
   \neuflow_window.config  config_2 (
-    .awake(awake_113), .bus__payload(bus__payload), .bus__ready(bus__ready),
+    .awake(awake_154), .bus__payload(bus__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .clk(clk), .columns(columns), .o__payload(o__payload_21),
-      .o__ready(finish), .o__valid(o__valid_114), .rst(rst), .sub(sub));
+      .o__ready(finish), .o__valid(o__valid_23), .rst(rst), .sub(sub));
+  neuflow_link_slice intake (
+    .clk(clk), .i__payload(i__payload), .i__ready(i__ready_24), .i__valid(o__valid_23 & i__valid),
+      .o__payload(o__payload_179), .o__ready(o__ready_38), .o__valid(o__valid_34), .rst(rst));
   \neuflow_window.leaves  leaves (
-    .clk(clk), .i__payload({final_2[8], 1'h1, i__payload_109_words}), .i__ready(i__ready_101),
-      .i__valid(signal_100[8]), .o__payload(i__payload_85), .o__ready(i__ready_88),
-      .o__valid(i__valid_89), .rst(rst));
+    .clk(clk), .i__payload({final_2[8], 1'h1, i__payload_150}), .i__ready(i__ready_141),
+      .i__valid(signal_140[8]), .o__payload(i__payload_125), .o__ready(i__ready_128),
+      .o__valid(i__valid_129), .rst(rst));
   \neuflow_window.packer  packer (
-    .awake(awake_115), .clk(clk), .i__payload_11(i__payload_85), .i__ready(i__ready_88),
-      .i__valid(i__valid_89), .o__payload(i__payload_91), .o__ready(i__ready_94),
-      .o__valid(i__valid_95), .rst(rst));
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(32)) partials (
-    .clk(clk), .read_address(v1_visit[32:27]), .read_data(read_data_166), .read_enable(en &
-      v1_valid), .write_address(v4_visit[32:27]), .write_data(write_data_83), .write_enable(en &
-      v4_valid & ~v4_visit[1]));
-  \neuflow_window.requantise  requantise (
-    .clk(clk), .en(en_102), .out(i__payload_109_words), .port_643_0(write_data_83),
-      .port_691_129(o__payload_21[167:129]), .rst(rst));
-  neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(32)) ring (
-    .clk(clk), .read_address(signal_37[8:1]), .read_data(read_data), .read_enable(go),
-      .write_address(beats_written[7:0]), .write_data(i__payload[31:0]), .write_enable(active));
-  \neuflow_window.slice  slice (
-    .clk(clk), .i__payload(i__payload_91), .i__ready(i__ready_94), .i__valid(i__valid_95),
+    .awake(awake_155), .clk(clk), .i__payload_11(i__payload_125), .i__ready(i__ready_128),
+      .i__valid(i__valid_129), .o__payload(i__payload_131), .o__ready(i__ready_134),
+      .o__valid(i__valid_135), .rst(rst));
+  neuflow_ram #(.ADDRESS(5), .DEPTH(32), .WIDTH(48)) partials (
+    .clk(clk), .read_address(v1[6:2]), .read_data(read_data), .read_enable(read_enable),
+      .write_address(v4[6:2]), .write_data(v4[0] ? {{8{v4[38]}}, v4[38:22], {7{v4[22]}}, v4[22:7]} :
+      merged), .write_enable(v4_valid & v4[1]));
+  neuflow_requantise requantise (
+    .acc({{17{acc[47]}}, acc[30:0]}), .bias(48'h0), .clk(clk), .en(en_142),
+      .m(o__payload_21[144:129]), .narrow(o__payload_21[167]), .out(i__payload_150), .rst(rst),
+      .s(o__payload_21[150:145]), .zero(o__payload_21[166:151]));
+  neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(24)) ring0 (
+    .clk(clk), .read_address(signal_96[0] > 1'h0 ? row_after[7:0] : signal_96[8:1]),
+      .read_data(read_data_210), .read_enable(en), .write_address(write_address_73),
+      .write_data(merged[23:0]), .write_enable(write_enable_72));
+  neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(24)) ring1 (
+    .clk(clk), .read_address(signal_96[0] > 1'h1 ? row_after[7:0] : signal_96[8:1]),
+      .read_data(read_data_211), .read_enable(en), .write_address(write_address_73),
+      .write_data(merged[47:24]), .write_enable(write_enable_72));
+  neuflow_link_slice slice (
+    .clk(clk), .i__payload(i__payload_131), .i__ready(i__ready_134), .i__valid(i__valid_135),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
     if (rst) begin
-      final_138 <= 1'h0; closing <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_at <= 18'h0;
-        closed <= 16'h0; head <= 8'h0; opens_at <= 18'h0; signal_168 <= 16'h0; y <= 18'h0; fresh <=
-        8'h0; open <= 8'h0; reach <= 10'h0; slots <= 8'h0; final_2 <= 9'h0; signal_100 <= 9'h0;
-        v4_valid <= 1'h0; v3_valid <= 1'h0; v2_valid <= 1'h0; v1_valid <= 1'h0; slot <= 8'h0;
-        fresh_turn <= 1'h1; signal_72 <= 8'h0; open_less <= 8'h0; arrived <= 1'h0; some_open <=
-        1'h0; past_right <= 18'h0; {signal_31_q[17], signal_31_q[15:0]} <= 17'h0; {to_right_q[17],
-        to_right_q[7:0]} <= 9'h0; {signal_30_q[17], signal_30_q[7:0]} <= 9'h0; i__ready <= 1'h0;
-        ahead <= 20'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0;
-        s1_valid <= 1'h0; b_address <= 6'h0; signal_38 <= 20'h0; b_final <= 1'h0; b_hit <= 1'h0;
-        b_valid <= 1'h0; b_first <= 1'h0; signal_37 <= 20'h0; map_ends <= 1'h0; map_left <= 16'h0;
-        column_ends <= 1'h0; column_left <= 16'h0; row_end <= 20'h0; last_word <= 20'h0; first_word
-        <= 20'h0; right <= 18'h0; signal_129 <= 18'h0;
+      last_turn <= 8'h0; swaps <= 1'h0; old_189 <= 8'h0; input_ends <= 1'h0; covers <= 1'h0; closing
+        <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_in <= 8'h0; signal_161 <= 8'h0; unopened
+        <= 16'h0; signal_159 <= 16'h0; signal_158 <= 8'h0; head <= 8'h0; fresh <= 8'h0; open <=
+        8'h0; reach <= 9'h0; slots <= 8'h0; final_2 <= 9'h0; signal_140 <= 9'h0; s5_valid <= 1'h0;
+        s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0; free <= 19'h0;
+        b_valid <= 1'h0; walking <= 1'h0; f_valid <= 1'h0; signal_94 <= 16'h0; {first_last_q[17],
+        first_last_q[8:0]} <= 10'h0; {signal_197_q[17], signal_197_q[7:0]} <= 9'h0; v4_valid <=
+        1'h0; v3_valid <= 1'h0; v2_valid <= 1'h0; read_enable <= 1'h0; room <= 1'h0; ahead <= 19'h0;
+        tail <= 2'h0; chunks <= 16'h0; b_crosses <= 1'h0; b_ends <= 1'h0; b_span <= 8'h0;
+        signal_96[19:1] <= 19'h0; b_first <= 1'h0; signal_96[0] <= 1'h0; b_final <= 1'h0; b_hit <=
+        1'h0; last <= 18'h0; signal_91 <= 18'h0; column_ends <= 1'h0; column_left <= 16'h0; f_final
+        <= 1'h0; signal_199 <= 20'h0; f_last <= 8'h0; signal_107 <= 8'h0; f_hit <= 1'h0; row_ends <=
+        1'h0; row_left <= 16'h0; map_ends <= 1'h0; map_left <= 16'h0; signal_53 <= 8'h0; signal <=
+        1'h0; line_ends_50 <= 1'h0; line_left <= 16'h0; line_ends <= 1'h0; chunk_left <= 16'h0;
     end else begin
       if (n2) begin
-        n1 = o__payload_21[80:65] - 1'h1;
-        final_138 <= closes & closed == n1;
-        closing <= closes;
-        real_2 <= signal_117;
+        signal_166 = open > slots;
+        last_turn <= signal_157 & n1 ? (signal_166 ? slots : open) - 1'h1 : 8'h0;
+        swaps <= signal_166;
+        old_189 <= open - fresh;
+        input_ends <= signal_159 == 1'h1;
+        covers <= n1;
+        closing <= signal_163;
+        real_2 <= signal_157;
       end
-      if (&{{flushing, input_done} != 2'h2, {scanning, scanned} != 2'h2, n8, |{flushing, scanning,
-        n3, n4, n7, n2, n9}, {n9, o__valid_114} != 2'h2, {n10, n4} != 1'h1}) fsm_state <= flushing ?
-        3'h0 : n3 | n4 ? 3'h2 : scanning ? 3'h6 : n2 ? (n5 ? 3'h4 : n6 ? 3'h5 : 3'h2) : n7 ? 3'h3 :
-        3'h1;
-      if (n13) begin
-        n14 = o__payload_21[96:89] - 1'h1;
-        n11 = $signed(n14) - $signed({1'h0, o__payload_21[128:121]});
-        n12 = head + 1'h1;
-        closes_at <= n3 ? $unsigned($signed(closes_at) + $signed({1'h0, o__payload_21[112:105]})) :
-          {{8{n11[9]}}, n11};
-        closed <= n3 ? closed + 1'h1 : 16'h0;
-        head <= n3 ? (n12 == slots ? 8'h0 : n12[7:0]) : 8'h0;
+      if (&{|{n7, scanning, n2, n3, n4, n6, n5}, {n7, o__valid_23} != 2'h2, {n3, n8} != 2'h3,
+        {scanning, scanned} != 2'h2, {n5, n9} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
+        scanning ? 3'h6 : n2 ? {1'h1, signal_157 | signal_163 ? 2'h0 : !signal_159 & !unopened &
+        !open ? 2'h1 : 2'h2} : n6 ? 3'h3 : 3'h1;
+      if (n12) begin
+        closes_in <= n4 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
+        signal_161 <= n4 ? (n11 ? o__payload_21[112:105] : signal_161 - 1'h1) : 8'h1;
       end
-      if (n16) begin
-        opens_at <= n7 ? $unsigned($signed(opens_at) + $signed({1'h0, o__payload_21[112:105]})) :
-          {{9{n15[8]}}, n15};
-        signal_168 <= n7 ? signal_168 + 1'h1 : 16'h0;
+      if ((n7 | n6) & n13) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
+      if (n12 & {n4, real_2} != 2'h2) signal_159 <= n4 ? signal_159 - 1'h1 : o__payload_21[48:33];
+      if (n12 & {n4, |signal_158} != 2'h2) signal_158 <= n4 ? signal_158 - 1'h1 :
+        o__payload_21[128:121];
+      if (n12 & n15) begin
+        n14 = head + 1'h1;
+        head <= n4 ? (n14 == slots ? 8'h0 : n14[7:0]) : 8'h0;
       end
-      if (&{{n2, n5} != 2'h3, {n2, n6, n5} != 3'h6, n8, n3 | n2 | n9}) y <= n3 | n2 ?
-        $unsigned($signed(y) + $signed(2'h1)) : {{9{n15[8]}}, n15};
-      if (&{n17, n18, {real_2, n3, closing & fresh == open, n19} != 3'h4, n8}) fresh <= n3 ? (real_2
-        ? 8'h0 : fresh - 1'h1) : n7 ? fresh + 1'h1 : 8'h0;
-      if (&{n8, n17, n18, n21}) open <= n3 ? n20 : n7 ? open + 1'h1 : 8'h0;
-      if (n22) begin
-        reach <= n4 ? reach + o__payload_21[112:105] : {2'h0, o__payload_21[112:105]};
-        slots <= n4 ? slots + 1'h1 : 8'h1;
+      if (n16 & {n4, real_2, closing & fresh == open} != 3'h4 & n13) fresh <= n4 ? (real_2 ? 8'h0 :
+        fresh - 1'h1) : n6 ? fresh + 1'h1 : 8'h0;
+      if (n16 & n15 & n13) open <= n4 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
+      if (n17) begin
+        reach <= n5 ? reach + o__payload_21[112:105] : o__payload_21[112:105] + 1'h1;
+        slots <= n5 ? slots + 1'h1 : 8'h1;
       end
       if (en) begin
-        final_2 <= {final_2[7:0], v4_visit[2]};
-        signal_100 <= {signal_100[7:0], n23};
-        v4_valid <= v3_valid;
-        v3_valid <= v2_valid;
-        v2_valid <= v1_valid;
-        v1_valid <= works;
-      end
-      if (n24) begin
-        signal_68 = signal_64 + 1'h1;
-        signal_71 = signal_72 == open_less;
-        slot <= signal_68 == slots ? 8'h0 : signal_68[7:0];
-        fresh_turn <= signal_71;
-        signal_72 <= signal_71 ? 8'h0 : signal_72 + 1'h1;
-      end
-      open_less <= n20;
-      arrived <= ~step & $signed(written - base) >= $signed(1'h0);
-      some_open <= n25;
-      past_right <= $signed({1'h0, o__payload_21[32:17]}) + $signed({to_right_q[17],
-        to_right_q[7:0]});
-      {signal_31_q[17], signal_31_q[15:0]} <= o__payload_21[32:17] - o__payload_21[120:113];
-      {to_right_q[17], to_right_q[7:0]} <= o__payload_21[88:81] - o__payload_21[120:113];
-      {signal_30_q[17], signal_30_q[7:0]} <= -o__payload_21[120:113];
-      i__ready <= o__valid_114 & ~input_done & ~(active & i__payload[34]) & $signed(ahead) <
-        $signed(10'h1fc);
-      ahead <= {n26, n27};
-      if (go) begin
+        final_2 <= {final_2[7:0], s5_meta[2]};
+        signal_140 <= {signal_140[7:0], s5_valid};
         s5_valid <= s4_valid & s4_meta[1];
         s4_valid <= s3_valid;
         s3_valid <= s2_valid;
         s2_valid <= s1_valid;
         s1_valid <= read;
       end
-      if (load) begin
-        b_address <= address;
-        signal_38 <= $signed(right) > $signed({1'h0, o__payload_21[32:17]}) ? row_end : last_word;
-        b_final <= final_138 & column_ends & map_ends;
-        b_hit <= n28;
-      end
-      if (n30) begin
-        b_valid <= load ? 1'h1 : ~signal_35;
-        b_first <= load;
-        signal_37 <= load ? n29 : {signal_37[19:1] + 1'h1, 1'h0};
-      end
+      if (n19 & n20 & n21 | n18) free <= n18 ? signal_199[19:1] : base;
+      b_valid <= load | b_valid & ~n22;
+      walking <= n5 ? (n9 ? 1'h1 : n23) : n23;
+      f_valid <= step | f_valid & ~load;
+      signal_94 <= n24;
+      {first_last_q[17], first_last_q[8:0]} <= $signed(n25) - $signed({1'h0,
+        o__payload_21[120:113]});
+      {signal_197_q[17], signal_197_q[7:0]} <= -o__payload_21[120:113];
+      v4_valid <= v3_valid;
+      v3_valid <= v2_valid;
+      v2_valid <= read_enable;
+      read_enable <= n26;
+      room <= $signed(ahead) < $signed(9'hfe);
+      ahead <= reserved - free;
+      tail <= n24[0] + 1'h1;
+      chunks <= n27[16:1];
       if (n32) begin
-        map_ends <= n31 ? o__payload_21[16:1] == 1'h1 : map_left == 1'h1;
-        map_left <= n31 ? o__payload_21[16:1] - 1'h1 : map_left - 1'h1;
+        span = f_last - signal_107;
+        ends = ~f_hit | span <= 1'h1;
+        n28 = signal_199[0] + {ends ? span[0] : 1'h1};
+        n30 = b_span[7:1] == 1'h1;
+        n29 = signal_96[0] + {n30 ? b_span[0] : 1'h1};
+        b_crosses <= load ? n28 > 1'h1 : n29 > 1'h1;
+        b_ends <= load ? ends : n30;
+        b_span <= load ? span : b_span - 2'h2;
+        signal_96[19:1] <= n31[19:1];
+        b_first <= load;
+      end
+      if ({read, load} != 2'h2 & n32) signal_96[0] <= n31[0];
+      if (load) begin
+        b_final <= f_final;
+        b_hit <= f_hit;
       end
       if (n34) begin
-        column_ends <= n33 ? o__payload_21[64:49] == 1'h1 : column_left == 1'h1;
-        column_left <= n33 ? o__payload_21[64:49] - 1'h1 : column_left - 1'h1;
+        last <= n33 ? {{9{first_last_q[17]}}, first_last_q[8:0]} : $unsigned($signed(last) +
+          $signed({1'h0, o__payload_21[104:97]}));
+        signal_91 <= n33 ? {{10{signal_197_q[17]}}, signal_197_q[7:0]} :
+          $unsigned($signed(signal_91) + $signed({1'h0, o__payload_21[104:97]}));
+        column_ends <= n33 ? o__payload_21[64:49] == 1'h1 : column_left == 2'h2;
+        column_left <= n33 ? o__payload_21[64:49] : column_left - 1'h1;
       end
-      if ({real_2, scanning, n36} != 2'h3 & {scanning, n36} != 2'h2) row_end <= scanning ? row_end +
-        o__payload_21[32:17] : n35 - 1'h1;
-      if (n41) begin
-        last_word <= scanning ? (n36 ? {n37, n38} : last_word + o__payload_21[104:97]) :
-          $unsigned($signed($unsigned($signed(base) + $signed({to_right_q[17], to_right_q[7:0]}))) -
-          $signed(2'h1));
-        first_word <= scanning ? (n36 ? $unsigned($signed(base) + $signed(real_2 ?
-          {{2{signal_31_q[17]}}, signal_31_q[15:0]} : {{10{signal_30_q[17]}}, signal_30_q[7:0]})) :
-          first_word + o__payload_21[104:97]) : {n39, n40};
-        right <= scanning ? (n36 ? {{10{to_right_q[17]}}, to_right_q[7:0]} :
-          $unsigned($signed(right) + $signed({1'h0, o__payload_21[104:97]}))) :
-          {{10{to_right_q[17]}}, to_right_q[7:0]};
-        signal_129 <= scanning ? (n36 ? {{10{signal_30_q[17]}}, signal_30_q[7:0]} :
-          $unsigned($signed(signal_129) + $signed({1'h0, o__payload_21[104:97]}))) :
-          {{10{signal_30_q[17]}}, signal_30_q[7:0]};
+      if (step) begin
+        signal_90 = $signed(signal_91) < $signed(1'h0) ? 16'h0 : signal_91[15:0];
+        f_final <= n35;
+        signal_199 <= {base + signal_90[15:1], signal_90[0]};
+        f_last <= $signed(last) > $signed({1'h0, signal_94}) ? signal_94[7:0] : last[7:0];
+        signal_107 <= signal_90[7:0];
+        f_hit <= $signed(signal_91) <= $signed({1'h0, signal_94}) & $signed(last) >= $signed(1'h0);
+      end
+      if (n37) begin
+        row_ends <= n36 ? o__payload_21[80:65] == 1'h1 : row_left == 2'h2;
+        row_left <= n36 ? o__payload_21[80:65] : row_left - 1'h1;
+      end
+      if (n40) begin
+        map_ends <= n38 ? n39 : map_left == 2'h2;
+        map_left <= n38 ? o__payload_21[16:1] : map_left - 1'h1;
+      end
+      if (n41 | signal_40) begin
+        signal_52 = signal_53 + 1'h1;
+        signal_53 <= n41 ? head : signal_52 == slots ? 8'h0 : signal_52[7:0];
+      end
+      if (signal_36) signal <= signal_37 ? 1'h0 : after[0];
+      if (n43) begin
+        line_ends_50 <= n42 ? n39 : line_left == 2'h2;
+        line_left <= n42 ? o__payload_21[16:1] : line_left - 1'h1;
+      end
+      if (n45) begin
+        line_ends <= n44 ? chunks == 1'h1 : chunk_left == 2'h2;
+        chunk_left <= n44 ? chunks : chunk_left - 1'h1;
       end
     end
   end
   always @(posedge clk) begin
-    if (|{awake_113, rst, n42, o__valid_114}) begin
+    if (|{n46, awake_154, o__valid_23, rst}) begin
       settling <= 3'h4;
     end else begin
-      if (n43) settling <= settling - 1'h1;
+      if (n47) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (en) begin
-      n47 = signal_72 + fresh;
-      write_data_83 <= v3_visit[0] ? {{8{v3_visit[26]}}, v3_visit[26:3]} : o__payload_21[0] ?
-        $unsigned($signed(old) + $signed(v3_visit[26:3])) : $signed(old) < $signed(v3_visit[26:3]) ?
-        {{8{v3_visit[26]}}, v3_visit[26:3]} : old;
-      old <= read_data_166;
-      v1_visit <= {n44 + signal_64[5:0], n45, n46, fresh_turn & closing, n47 >= open};
-      v4_visit <= v3_visit;
-      v3_visit <= v2_visit;
-      v2_visit <= v1_visit;
-    end
-    if (n24) begin
-      held_final <= n46;
-      held_address <= n44;
-      held_value <= n45;
-    end
-    if (s4_valid & go) s5_part[23] <= n48[23];
-    if (s4_valid & go & (n49 | s4_meta[0] | o__payload_21[0])) s5_part[22:0] <= n48[22:0];
-    if (n53) begin
-      empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-      word_0 = s2_lanes[0] ? s2_words[15:0] : empty;
-      word_1 = s2_lanes[1] ? s2_words[31:16] : empty;
-      n50 = $signed(word_0) + $signed(word_1);
-      n51 = $signed(word_0) < $signed(word_1) ? word_1 : word_0;
-      n52 = signal_35 ? signal_38[0] : 1'h1;
-      {s4_part_q[23], s4_part_q[15:0]} <= {s3_pair0_q[23], s3_pair0_q[15:0]};
-      {s3_pair0_q[23], s3_pair0_q[15:0]} <= o__payload_21[0] ? n50 : {n51[15], n51};
-      s2_words <= read_data;
+    if (s4_valid & en) s5_part[31:16] <= n48[31:16];
+    if (($signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | s4_meta[0] | o__payload_21[0]) &
+      s4_valid & en) s5_part[15:0] <= n48[15:0];
+    if (n50) begin
+      pair0_sum = $signed(s2_word0) + $signed(s2_word1);
+      n49 = ~b_ends;
+      {s4_part_q[31], s4_part_q[23:0]} <= s3_pair0;
+      s3_pair0 <= {pair0_sum[24:16], o__payload_21[0] ? pair0_sum[15:0] : $signed(s2_word0[15:0]) <
+        $signed(s2_word1[15:0]) ? s2_word1[15:0] : s2_word0[15:0]};
+      s2_word1 <= s1_lanes[1] ? read_data_211 : {{8{empty[15]}}, empty};
+      s2_word0 <= s1_lanes[0] ? read_data_210 : {{8{empty[15]}}, empty};
+      s1_lanes <= {b_hit & (n49 | 1'h1 - signal_96[0] <= b_span[0]), b_hit & (n49 | 1'h0 -
+        signal_96[0] <= b_span[0])};
       s5_meta <= s4_meta;
       s4_meta <= s3_meta;
       s3_meta <= s2_meta;
       s2_meta <= s1_meta;
-      s1_meta <= {b_address, b_final, signal_35, b_first};
-      s2_lanes <= s1_lanes;
-      s1_lanes <= {b_hit & signal_37[0] <= 1'h1 & n52 >= 1'h1, b_hit & signal_37[0] <= 1'h0 & n52 >=
-        1'h0};
+      s1_meta <= {b_final, b_ends, b_first};
+    end
+    if (v3_valid) begin
+      lane1_sum = $signed(old[47:24]) + $signed(v3[38:23]);
+      lane0_sum = $signed(old[23:0]) + $signed(v3[22:7]);
+      merged <= {lane1_sum[23:16], o__payload_21[0] ? lane1_sum[15:0] : v3[39] | $signed(old[39:24])
+        < $signed(v3[38:23]) ? v3[38:23] : old[39:24], lane0_sum[23:16], o__payload_21[0] ?
+        lane0_sum[15:0] : v3[39] | $signed(old[15:0]) < $signed(v3[22:7]) ? v3[22:7] : old[15:0]};
+      v4 <= v3[38:0];
+    end
+    if (v2_valid) begin
+      old <= (v2[39]) ? 48'h0 : read_data;
+      v3 <= v2;
+    end
+    if (read_enable) v2 <= v1;
+    if (n26) begin
+      n51 = {o__payload_179[31:0], signal_178} >> {signal, 4'h0};
+      v1 <= {signal_46 >= old_189, real_2 ? n51 : {2{empty}}, chunk_base + signal_53[4:0], ~n52 |
+        swaps, n52};
+    end
+    if (o__ready_38) signal_178 <= o__payload_179[31:0];
+  end
+  always @(posedge clk) begin
+    if (n53) begin
+      base <= 19'h0; newest <= 19'h7ffff; write_address_73 <= 8'h0; reserved <= 19'h0;
+    end else begin
+      if (signal_86) base <= base + chunks;
+      if (write_enable_72) begin
+        newest <= newest + 1'h1;
+        write_address_73 <= write_address_73 + 1'h1;
+      end
+      if (signal_40 & n52) reserved <= reserved + 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (n54) begin
-      free <= 20'h0; base <= 20'h0; input_done <= 1'h0; beats_written <= 19'h0; written <= 20'h0;
+    if (n54 | rst) begin
+      chunk_base <= 5'h0;
     end else begin
-      if ({n28, n55, load} != 1'h1 & (n55 | load)) free <= n55 ? base : n29;
-      if (real_2 & scanning & n36) base <= n35;
-      if (active) begin
-        input_done <= i__payload[34];
-        beats_written <= beats_written + 1'h1;
-        written <= written + i__payload[33:32];
+      if (signal_48) chunk_base <= chunk_base + slots[4:0];
+    end
+  end
+  always @(posedge clk) begin
+    if (n55) begin
+      signal_180 <= 1'h1; signal_46 <= 8'h0;
+    end else begin
+      if (signal_40) begin
+        signal_180 <= 1'h0;
+        signal_46 <= signal_46 + 1'h1;
       end
     end
   end
   always @(posedge clk) begin
-    if (n56 | rst) begin
-      address <= 6'h0;
+    if (signal_36 & signal_37 | rst) begin
+      held_valid <= 1'h0;
     end else begin
-      if (load) address <= address + slots[5:0];
+      if (o__ready_38) held_valid <= o__valid_34;
     end
   end
 endmodule
@@ -508,101 +554,6 @@ module \neuflow_window.packer.merger  (
       emits <= signal | last;
       placed_count <= (signal) ? 2'h2 : total;
       {placed_q[36:34], placed_q[31:0]} <= {fresh, last & ~spills, {2{i__payload[15:0]}}};
-    end
-  end
-endmodule
-
-module \neuflow_window.requantise  (
-  input wire rst,
-  input wire en,
-  input wire [31:0] port_643_0,
-  input wire [38:0] port_691_129,
-  output reg [15:0] out = 16'h0,
-  input wire clk
-);
-  reg n4, n2;
-  reg [14:0] s1_m = 15'h0;
-  reg [15:0] s3_low = 16'h0;
-  reg [16:0] s1_tail = 17'h0, s2_tail = 17'h0, s3_tail = 17'h0, s4_tail = 17'h0, s5_tail = 17'h0,
-    s6_tail = 17'h0, s7_tail = 17'h0, s8_tail = 17'h0;
-  reg [25:0] s6_clipped = 26'h0, s7_doubled = 26'h0, s8_sum = 26'h0;
-  reg [26:0] n3;
-  reg [30:0] s2_high = 31'h0, s2_low = 31'h0, s2_middle = 31'h0, s3_high = 31'h0;
-  reg [31:0] s3_sum = 32'h0;
-  reg [47:0] s1_total = 48'h0;
-  reg [5:0] s1_s = 6'h0, s2_s = 6'h0, s3_s = 6'h0, s4_s = 6'h0, s5_s = 6'h0, s6_s = 6'h0;
-  reg [62:0] s4_product = 63'h0;
-  reg [63:0] s5_coarse = 64'h0;
-  reg [7:0] n1;
-  always @(posedge clk) begin
-    if (en) begin
-      n2 = ~s8_sum[25];
-      n1 = &s8_sum[25:7] | ~(|s8_sum[25:7]) ? s8_sum[7:0] : {s8_sum[25], {7{n2}}};
-      n3 = $signed(s7_doubled) + $signed({s7_tail[15:0], 1'h1});
-      n4 = ~s5_coarse[63];
-      out <= s8_tail[16] ? {{8{n1[7]}}, n1} : &s8_sum[25:15] | ~(|s8_sum[25:15]) ? s8_sum[15:0] :
-        {s8_sum[25], {15{n2}}};
-      s8_sum <= n3[26:1];
-      s7_doubled <= $signed(s6_clipped) >>> s6_s[2:0];
-      s6_clipped <= &s5_coarse[63:25] | ~(|s5_coarse[63:25]) ? s5_coarse[25:0] : {s5_coarse[63],
-        {25{n4}}};
-      s5_coarse <= $signed({s4_product, 1'h0}) >>> {s4_s[5:3], 3'h0};
-      s4_product <= {$unsigned($signed(s3_high) + $signed({1'h0, s3_sum[31:16]})), s3_sum[15:0],
-        s3_low};
-      s3_high <= s2_high;
-      s3_sum <= s2_middle + s2_low[30:16];
-      s3_low <= s2_low[15:0];
-      s2_high <= $signed(s1_total[47:32]) * $signed({1'h0, s1_m});
-      s2_middle <= s1_total[31:16] * s1_m;
-      s2_low <= s1_total[15:0] * s1_m;
-      s1_total <= {{16{port_643_0[31]}}, port_643_0};
-      s8_tail <= s7_tail;
-      s7_tail <= s6_tail;
-      s6_tail <= s5_tail;
-      s5_tail <= s4_tail;
-      s4_tail <= s3_tail;
-      s3_tail <= s2_tail;
-      s2_tail <= s1_tail;
-      s6_s <= s5_s;
-      s5_s <= s4_s;
-      s4_s <= s3_s;
-      s3_s <= s2_s;
-      s2_s <= s1_s;
-      s1_tail <= port_691_129[38:22];
-      s1_s <= port_691_129[21:16];
-      s1_m <= port_691_129[14:0];
-    end
-  end
-endmodule
-
-module \neuflow_window.slice  (
-  input wire rst,
-  input wire o__ready,
-  output wire i__ready,
-  input wire [34:0] i__payload,
-  input wire i__valid,
-  output reg [34:0] o__payload = 35'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg spare_valid = 1'h0;
-  reg [34:0] spare = 35'h0;
-  wire n2, free;
-  wire [34:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge clk) begin
-    if (rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
     end
   end
 endmodule
