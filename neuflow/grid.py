@@ -151,6 +151,15 @@ class GridConfig:
         return self.maps
 
     @property
+    def tap_lanes(self) -> int:
+        """Taps of one map that a convolver can work on at once (CONV_ARRAY.by_tap); 1: it cannot.
+
+        They read ``maps`` - 1 words beyond the pixels', and a word of a weights packet is an address.
+        """
+        wide = self.pixels + self.maps - 1 <= self.row_banks
+        return self.maps if wide and self.row_words <= 1 << WORD_BITS else 1
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates a cycle, all columns."""
         return self.columns * self.maps * self.pixels

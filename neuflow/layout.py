@@ -238,6 +238,7 @@ CONV_ARRAY = Layout(
         _u("blocks", 10, "blocks of maps"),
         _u("channels", SIZE + 4, "input channels of a block"),
         _u("by_block", 1, "1: a block reads the channels behind those of the block before"),
+        _u("by_tap", 1, "1: the map lanes work on neighbouring taps of one map, a block is a map"),
         _u("kernel_y", 6, "kernel rows"),
         _u("kernel_x", 6, "kernel columns"),
         _u("pitch", SIZE, "flattened positions of an output row (>= its width)"),
@@ -269,11 +270,11 @@ CONV_ARRAY = Layout(
         _u("height_out", SIZE, "output rows"),
         _u("maps", LANE_BITS, "maps of the last block that exist"),
         _u("absent0", 32, "bit k: channel k + 1 behind the first is stored, but not read"),
-        _u("absent1", 30, "bit k: likewise channel k + 33"),
+        _u("absent1", 29, "bit k: likewise channel k + 33"),
     ),
 )
 
-ABSENT_CHANNELS = 62
+ABSENT_CHANNELS = 61
 """Channels behind the first that a pass may leave out: bits of ``absent0`` and ``absent1``."""
 
 CONV_DRAIN = Layout(
@@ -289,6 +290,7 @@ CONV_DRAIN = Layout(
         _u("partial_in", 1, "1: add the stream of partial sums (three words a value)"),
         _u("partial_out", 1, "1: send partial sums, not requantised words"),
         _u("narrow", 1, "1: saturate to 8 bits"),
+        _u("by_tap", 1, "as in CONV_ARRAY: a result is the sum of the map lanes'"),
         _u("slots", SIZE, "rows a map may hold in the reorder buffer"),
         _u("map_step", ROW_ADDRESS, "reorder words of a map: >= slots * width, and 1 modulo lanes"),
     ),
@@ -536,10 +538,11 @@ HARDWARE_VERSION = 0x0002_0000
 2.0: the counters from 0x50 on moved when every MAC-cycle got a cause.
 """
 
-PROGRAM_VERSION = 2
+PROGRAM_VERSION = 3
 """Version of the program format: a program of another one is refused.
 
 2: CONV_ROWS stores by phases, CONV_ARRAY reads channels by block and leaves some out.
+3: CONV_ARRAY and CONV_DRAIN work by tap; a channel less may be left out.
 """
 
 REGISTERS: tuple[Register, ...] = (

@@ -29,7 +29,7 @@ async def run(
     traffic = Traffic(
         sends={
             "rows": [rows_packet(data, layer.every) for layer, data in passes],
-            "weights": [weights_packet(data, TINY) for _, data in passes],
+            "weights": [weights_packet(layer, data, TINY) for layer, data in passes],
             "partials": partials,
         },
         expected={"o": wanted},

@@ -36,6 +36,7 @@ class Layer:
     seed: int = 1
     extreme: bool = False
     by_block: int = 0  # channels of its own that each block (of TINY) has; 0: all have the same
+    by_tap: int = 0  # channels that each map reads, by tap; 0: not by tap
     absent: int = 0  # bit k: channel k + 1 is stored, but not read
     decimated: bool = False  # a single tap: only what it reads is sent, and stored
 
@@ -48,7 +49,7 @@ class Layer:
                 low, high, (self.channels, self.height, self.width), endpoint=True
             ),
             "weight": rng.integers(
-                low, high, (m, self.by_block or self.read, *self.kernel), endpoint=True
+                low, high, (m, self.by_tap or self.by_block or self.read, *self.kernel), endpoint=True
             ),
             "bias": rng.integers(-(2**40), 2**40, m)
             if self.extreme
@@ -61,6 +62,12 @@ class Layer:
     @property
     def geometry(self) -> dict[str, Any]:
         return {"stride": self.stride, "dilation": self.dilation, "pads": self.pads}
+
+    @property
+    def connections(self) -> np.ndarray[Any, Any]:
+        """Channels [maps, by_tap] that each map reads, in the order in which it does."""
+        rng = np.random.default_rng([self.seed, 1])
+        return np.array([rng.permutation(self.channels)[: self.by_tap] for _ in range(self.maps)])
 
     @property
     def read(self) -> int:
@@ -88,7 +95,7 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
     pitch = max(width, stored_width)
     top, left = layer.pads[:2]
     groups = model.groups(height, width, pitch, grid.pixels)
-    blocks = -(-layer.maps // grid.maps)
+    blocks = layer.maps if layer.by_tap else -(-layer.maps // grid.maps)
     # The last group needs all rows, read or not.
     need = max((layer.kernel[0] - 1) * layer.dilation[0] - top + 1, layer.height - (height - 1) * s)
 
@@ -115,7 +122,7 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
     while map_step % grid.maps != 1:
         map_step += 1
     assert s * s * layer.channels * size <= grid.row_words
-    assert blocks * grid.maps * map_step <= grid.reorder_words
+    assert -(-layer.maps // grid.maps) * grid.maps * map_step <= grid.reorder_words
     scatter, sent = Scatter.PHASES if s > 1 else Scatter.ROW, layer.height
     stored = s
     if layer.decimated:
@@ -130,7 +137,8 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
         layer = replace(layer, height=height, width=width)
     array = dict(
         groups=groups, blocks=blocks, channels=layer.by_block or layer.read,
-        by_block=int(layer.by_block > 0), absent0=layer.absent, absent1=0, kernel_y=layer.kernel[0],
+        by_block=int(layer.by_block > 0), by_tap=int(layer.by_tap > 0), absent0=layer.absent,
+        absent1=0, kernel_y=layer.kernel[0],
         kernel_x=layer.kernel[1], pitch=pitch, width=layer.width, height=layer.height, stride=s,
         tap_x=-left, tap_y=-top, dilation_x=layer.dilation[1], dilation_y=layer.dilation[0],
         base=layer.base, ring_words=ring, start=((-top // s) * pitch + -left // s) % modulo,
@@ -140,10 +148,18 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
         rows=layer.height, stream_weights=layer.stream_weights, width_out=width,
         height_out=height, maps=layer.maps - (blocks - 1) * grid.maps, **steps,
     )  # fmt: skip
+    if layer.by_tap:
+        assert s == layer.dilation[1] == 1 and left == layer.pads[3] == 0 and layer.kernel[0] > 1
+        array |= {
+            "channels": layer.by_tap, "by_block": 1, "maps": grid.maps,
+            "kernel_x": model.tap_steps(layer.kernel[1], grid.maps),
+            "dilation_x": grid.maps, "step_x": grid.maps,
+            "base": layer.base + int(layer.connections[0, 0]) * size,
+        }  # fmt: skip
     drain = {
         "groups": groups, "blocks": blocks, "maps": layer.maps, "pitch": pitch, "width": width,
         "height": height, "partial_in": layer.partial_in, "partial_out": layer.partial_out,
-        "narrow": layer.narrow, "slots": slots, "map_step": map_step,
+        "narrow": layer.narrow, "by_tap": int(layer.by_tap > 0), "slots": slots, "map_step": map_step,
     }  # fmt: skip
     return [
         Config(Kind.CONV_ROWS, rows),
@@ -158,8 +174,17 @@ def rows_packet(data: dict[str, Any], every: int = 1) -> list[int]:
     return data["image"][:, ::every].transpose(1, 0, 2).reshape(-1).tolist()
 
 
-def weights_packet(data: dict[str, Any], grid: GridConfig) -> list[int]:
-    """Return the weights packet of a layer's data."""
+def weights_packet(layer: Layer, data: dict[str, Any], grid: GridConfig) -> list[int]:
+    """Return the weights packet of a layer with ``data``."""
+    if layer.by_tap:
+        order = layer.connections.reshape(-1)
+        step = configs(layer, grid)[0].values["channel_step"]
+        following = (np.roll(order, -1) - order[0]).reshape(layer.maps, -1) * step
+        lanes = {"weight": model.by_tap(data["weight"], following, grid.maps)}
+        for name in ("bias", "m", "s", "zero"):
+            lanes[name] = np.zeros(layer.maps * grid.maps, np.int64)
+            lanes[name][:: grid.maps] = data[name]
+        data = data | lanes
     parts = (data[k] for k in ("weight", "bias", "m", "s", "zero"))
     return model.weight_packet(*parts, grid.maps)
 
@@ -171,6 +196,11 @@ def expected(layer: Layer) -> list[int]:
         for n, own in enumerate(data["weight"]):
             first = n // TINY.maps * layer.by_block
             weight[n, first : first + layer.by_block] = own
+        data["weight"] = weight
+    if layer.by_tap:
+        weight = np.zeros((layer.maps, layer.channels, *layer.kernel), np.int64)
+        for own, read, to in zip(data["weight"], layer.connections, weight, strict=True):
+            to[read] = own
         data["weight"] = weight
     data["image"] = data["image"][[c for c in range(layer.channels) if not layer.absent << 1 >> c & 1]]
     words = model.convolve(**data, bits=8 if layer.narrow else 16, **layer.geometry)
@@ -203,6 +233,16 @@ LAYERS = {
     "by_block": Layer(channels=9, maps=6, by_block=3, height=4, slots=2),
     "absent": Layer(channels=7, maps=3, absent=0b100110, pads=(1, 1, 1, 1)),
     "absent_run": Layer(channels=9, maps=3, absent=0b01110111, kernel=(2, 2)),
+    "by_tap": Layer(channels=5, maps=3, by_tap=2, width=7, height=6, kernel=(3, 3)),
+    "by_tap_even": Layer(channels=3, maps=2, by_tap=3, width=9, kernel=(2, 4), base=64),
+    "by_tap_short": Layer(channels=3, maps=4, by_tap=1, width=6, height=4, kernel=(2, 1), narrow=1),
+    "by_tap_ring": Layer(
+        height=11, width=8, channels=4, maps=3, by_tap=2, ring=True, kernel=(4, 5), pads=(2, 0, 1, 0),
+        slots=3,
+    ),
+    "by_tap_extremes": Layer(
+        channels=4, maps=3, by_tap=4, extreme=True, kernel=(3, 5), width=8, dilation=(2, 1), height=6
+    ),
     "narrow": Layer(narrow=1, pads=(1, 1, 1, 1)),
     "extremes": Layer(extreme=True, channels=3, maps=4),
     "column_vector": Layer(height=1, width=1, channels=20, kernel=(1, 1), maps=6, stream_weights=1),

@@ -29,7 +29,7 @@ def run(
     dut = Convolver(grid)
     data = data or [layer.data() for layer in layers]
     rows = [rows_packet(d, layer.every) for d, layer in zip(data, layers, strict=True)]
-    weights = [weights_packet(d, grid) for d in data]
+    weights = [weights_packet(*pair, grid) for pair in zip(layers, data, strict=True)]
     units = [[c] for layer in layers for c in configs(layer, grid)]
     by_unit = [[units[i * 4 + u][0] for i in range(len(layers))] for u in range(4)]
     source, sink = pauses
@@ -91,6 +91,24 @@ def test_passes_follow_one_another_under_stalls(pauses: tuple[float, float], dep
     assert run(layers, grid, pauses) == [expected(layer) for layer in layers]
 
 
+FOUR = replace(WIDE, pixels=5, weight_words=512)
+"""Four map lanes, and banks for the words beyond the pixels'."""
+
+
+@pytest.mark.parametrize("pauses", [(0.0, 0.0), (0.6, 0.0), (0.0, 0.7), (0.4, 0.4)])
+@pytest.mark.parametrize("grid", [TINY, FOUR, replace(FOUR, pixels=1)])
+def test_passes_by_tap_among_others(grid: GridConfig, pauses: tuple[float, float]) -> None:
+    layers = [
+        LAYERS["by_tap_ring"],
+        replace(LAYERS["same"], ahead=1, base=256, seed=3),
+        replace(LAYERS["by_tap_short"], seed=4),
+        replace(LAYERS["by_tap_extremes"], seed=5),
+        replace(LAYERS["pointwise"], seed=6),
+        replace(LAYERS["by_tap"], seed=7, slots=2),
+    ]
+    assert run(layers, grid, pauses) == [expected(layer) for layer in layers]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_row_keeps_its_slot_until_it_is_read(seed: int) -> None:
     # A sink that hardly takes: the rows after the next are there long before the last is read.
@@ -104,20 +122,43 @@ def test_a_row_keeps_its_slot_until_it_is_read(seed: int) -> None:
         Layer(channels=4, maps=3, pads=(1, 1, 1, 1)),  # bound by its taps
         Layer(channels=3, maps=2, kernel=(1, 3), width=9, height=2),  # odd taps
         Layer(channels=1, maps=6, kernel=(1, 2), width=6, height=4),  # bound by the drain
+        Layer(channels=4, maps=3, by_tap=3, kernel=(3, 3)),  # by tap, bound by its steps
     ],
 )
 def test_a_group_takes_the_cycles_of_the_formula(layer: Layer) -> None:
     taps: list[int] = []
     assert run([layer], taps=taps) == [expected(layer)]
+    assert_cycles(layer, TINY, taps)
+
+
+def assert_cycles(layer: Layer, grid: GridConfig, taps: list[int]) -> None:
+    """Check the cycles in which taps were issued against the formula."""
     height, width = layer.out_shape
-    groups = model.groups(height, width, max(width, layer.width), TINY.pixels)
-    blocks, of_block = -(-layer.maps // TINY.maps), layer.channels * np.prod(layer.kernel)
+    groups = model.groups(height, width, max(width, layer.width), grid.pixels)
+    (kernel_y, steps), addition = layer.kernel, 0
+    blocks, channels = -(-layer.maps // grid.maps), layer.channels
+    if layer.by_tap:
+        blocks, channels = layer.maps, layer.by_tap
+        steps, addition = model.tap_steps(steps, grid.maps), model.addition(grid.maps)
+    of_block = channels * kernel_y * steps
     issued = [cycle for cycle, tap in enumerate(taps) if tap]
     assert len(issued) == groups * blocks * of_block
-    # From the last tap of the first group to that of the last.
+    # From the last tap of the second group, as the first one's drain is free, to that of the last.
     of_group = blocks * of_block
-    span = issued[-1] - issued[of_group - 1]
-    assert span == (groups - 1) * model.group_cycles(blocks, of_block, TINY.pixels)
+    span = issued[-1] - issued[2 * of_group - 1]
+    assert span == (groups - 2) * model.group_cycles(blocks, of_block, grid.pixels, addition)
+
+
+@pytest.mark.parametrize(("maps", "pixels"), [(2, 20), (4, 25), (8, 18)])
+def test_blocks_by_tap_leave_as_fast_as_they_are_added(maps: int, pixels: int) -> None:
+    grid = replace(
+        TINY, maps=maps, bus_words=2 * maps, pixels=pixels, row_banks=32, row_words=1024,
+        weight_words=512, reorder_words=2048, burst_beats=4,
+    )  # fmt: skip
+    layer = Layer(height=9, width=12, maps=3, by_tap=1, kernel=(2, 3))
+    taps: list[int] = []
+    assert run([layer], grid, taps=taps) == [expected(layer)]
+    assert_cycles(layer, grid, taps)
 
 
 def test_partial_sums_join_exactly() -> None:

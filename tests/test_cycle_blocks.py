@@ -223,7 +223,7 @@ def convolver(
         dut, step, signals,
         [
             (dut.rows, [p for n, p in enumerate(packets) if n not in resident]),
-            (dut.weights, [weights_packet(d, grid) for d in data]),
+            (dut.weights, [weights_packet(*pair, grid) for pair in zip(layers, data, strict=True)]),
             (dut.partials, partials or []),
         ],
         [(dut.o, len(layers))],

@@ -16,7 +16,7 @@ from neuflow.layout import INSTRUCTION, PROGRAM_VERSION, UNITS, AluOp, Kind, Sca
 from neuflow.run import device, golden
 from tests.quantgraphs import lenet
 
-FORMATS = {2: "dc84c30b09686284"}
+FORMATS = {2: "dc84c30b09686284", 3: "03f0593d7f365dd1"}
 """Version -> digest of what words of a program mean. Add a line, change none."""
 
 

@@ -2,6 +2,7 @@
 
 Output-stationary: every accumulator owns one (map, pixel); a tap reads ``maps`` weights and
 ``pixels`` neighbouring words. Lanes run along the flattened output map (docs/machine.md, "Array").
+By tap, the map lanes have the ``maps`` - 1 words behind those too: lane k works k words further on.
 
 Stages: 0 issue, 1 phases, 2 position, 3 and 4 bank address, 5 banks, 6 their words, 7 and 8 rotate,
 9 to the multipliers, 10 multiply, 11 accumulate, 12 to the drain registers, 13 the first pixel to
@@ -107,6 +108,9 @@ class MacArray(Component):
     def elaborate(self, platform):
         m = Module()
         self.stage = [Signal(TAP_FLAGS, name=f"s{i}") for i in range(HAND_OVER + 1)]
+        # Stage 2: the tap's weights, and whether the last of them is where the next channel lies.
+        self.weight_words = Signal(self.grid.maps * WORD_BITS, name="s2_weights")
+        self.names_channel = Signal()
         self._sequence(m, platform)
         masks = self._masks(m)
         self._addresses(m)
@@ -298,11 +302,13 @@ class MacArray(Component):
         """Stage 2: return the base of the next channel that is read, walking on while taps pass.
 
         It steps over one absent channel a cycle, so that fewer must follow each other than a channel
-        has taps.
+        has taps. By tap, a channel's weights name the next one.
         """
         c = self.config.payload
         base, absent = Signal(ROW_ADDRESS, name="next_channel"), Signal(ABSENT_CHANNELS)
-        with m.If(self.rest | (moves & restarts)):
+        with m.If(self.names_channel):
+            m.d.sync += base.eq(c.base + self.weight_words[-WORD_BITS:])
+        with m.Elif(self.rest | (moves & restarts)):
             m.d.sync += [base.eq(c.base + c.channel_step), absent.eq(Cat(c.absent0, c.absent1))]
         with m.Elif(moves | absent[0]):
             m.d.sync += [base.eq(base + c.channel_step), absent.eq(absent[1:])]
@@ -370,12 +376,16 @@ class MacArray(Component):
         return masks[8]
 
     def _operands(self, m, masks):
-        """Stages 6 to 10: rotate the banks' words to the lanes, mask, pick the weights.
+        """Stages 6 to 10: rotate the banks' words to the lanes, mask; return words of every map lane.
 
         Words and weights travel all over the array: that is a stage of its own, from register to
         register, which a multiplier may have inside.
         """
         grid = self.grid
+        # The configuration has left when the last taps come here, and the next pass's have not come.
+        by_tap = Signal()
+        with m.If(self.stage[1].valid):
+            m.d.sync += by_tap.eq(self.config.payload.by_tap)
         banks = grid.row_banks
         fine_bits = ceil_log2(banks) // 2
         rotate = {5: self.read.rotate}
@@ -385,31 +395,45 @@ class MacArray(Component):
         words, turned = (
             Signal(banks * WORD_BITS, name=f"s{k}_words", reset_less=True) for k in (7, 8)
         )
-        shape = data.ArrayLayout(signed(WORD_BITS), grid.pixels)
-        masked, pixels = (Signal(shape, name=f"s{k}_pixels", reset_less=True) for k in (9, 10))
+        # Words beyond the last pixel's are those of its row: its mask is theirs.
+        read = grid.pixels + grid.tap_lanes - 1
+        masked = Signal(read * WORD_BITS, name="s9_words", reset_less=True)
+        pixels = [
+            Signal(grid.pixels * WORD_BITS, name=f"s10_words{k}", reset_less=True)
+            for k in range(grid.tap_lanes)
+        ]
         word_bits = ceil_log2(WORD_BITS)
         coarse = Cat(Const(0, fine_bits + word_bits), rotate[7][fine_bits:])
         fine = Cat(Const(0, word_bits), rotate[8][:fine_bits])
-        inside = Cat(masks[lane].replicate(WORD_BITS) for lane in range(grid.pixels))
+        inside = Cat(masks[min(n, grid.pixels - 1)].replicate(WORD_BITS) for n in range(read))
         with m.If(self.stage[6].valid):
             m.d.sync += words.eq(self.words.as_value())
         with m.If(self.stage[7].valid):
             m.d.sync += turned.eq(Cat(words, words) >> coarse)
         with m.If(self.stage[8].valid):
-            m.d.sync += masked.as_value().eq((Cat(turned, turned) >> fine) & inside)
+            m.d.sync += masked.eq((Cat(turned, turned) >> fine) & inside)
         with m.If(self.stage[9].valid):
-            m.d.sync += pixels.eq(masked)
-        return pixels, self._weights(m)
+            m.d.sync += pixels[0].eq(masked)
+            for k in range(1, grid.tap_lanes):
+                m.d.sync += pixels[k].eq(Mux(by_tap, masked[k * WORD_BITS :], masked))
+        return pixels * (grid.maps // grid.tap_lanes), self._weights(m)
 
     def _weights(self, m):
         """Stages 1 to 10: the beat read at stage 0 is there at stage 1; pick the tap's half."""
-        grid = self.grid
+        grid, s2 = self.grid, self.stage[2]
         half = grid.maps * WORD_BITS
         beat = Signal(2 * half, reset_less=True)
         halves = [Signal(half, name=f"s{k}_weights", reset_less=True) for k in range(3, 11)]
         with m.If(self.stage[1].valid):
             m.d.sync += beat.eq(self.weights.as_value())
-        m.d.sync += halves[0].eq(Mux(self.stage[2].odd, beat[half:], beat[:half]))
+        m.d.comb += self.weight_words.eq(Mux(s2.odd, beat[half:], beat[:half]))
+        m.d.sync += halves[0].eq(self.weight_words)
+        if grid.tap_lanes > 1:
+            # Where a row of taps ends, the last lane has no tap.
+            ends_row = self.config.payload.by_tap & s2.ends_x
+            m.d.comb += self.names_channel.eq(ends_row & s2.valid)
+            with m.If(ends_row):
+                m.d.sync += halves[0][-WORD_BITS:].eq(0)
         m.d.sync += [after.eq(before) for before, after in pairwise(halves)]
         return data.View(data.ArrayLayout(signed(WORD_BITS), grid.maps), halves[-1])
 
@@ -427,7 +451,7 @@ class MacArray(Component):
             row = MacRow(self.grid)
             place(m, f"map{k}", "mac_row", row, platform)
             m.d.comb += [
-                row.words.eq(pixels),
+                row.words.eq(pixels[k]),
                 row.weight.eq(weights[k]),
                 row.multiply.eq(self.stage[10].valid),
                 row.valid.eq(self.stage[11].valid),

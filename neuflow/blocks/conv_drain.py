@@ -18,13 +18,16 @@ from neuflow.blocks.conv_array import block_layout
 from neuflow.blocks.conv_reorder import Reorder, Walk
 from neuflow.blocks.conv_rows import loop
 from neuflow.blocks.conv_weights import block_parameters
-from neuflow.blocks.convolver_model import HAND_OVER
+from neuflow.blocks.convolver_model import HAND_OVER, addition
 from neuflow.blocks.gate import fires, stay_awake
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS, Packer, Slice, beat_stream
 from neuflow.fixed import PARTIAL_WORDS
 from neuflow.grid import GridConfig
 from neuflow.layout import CONV_DRAIN, ROW_ADDRESS, SIZE
+
+RESULT = data.StructLayout({"step": 1, "ends_block": 1, "ends_group": 1})
+"""What goes along with a pixel's results on their way to the reorder buffer."""
 
 
 class Drain(Component):
@@ -43,7 +46,8 @@ class Drain(Component):
         Out, ``o`` is held back.
 
     Throughput one pixel (all maps) a cycle, 5 and 3 cycles a pixel with partial_in and
-    partial_out; rows leave with ``min(maps, rest of the row)`` words a cycle. A block waits in the
+    partial_out; by tap a block takes ``addition(maps)`` cycles more, in which the map lanes' results are
+    added. Rows leave with ``min(maps, rest of the row)`` words a cycle. A block waits in the
     registers until the rows it touches have free slots. A row leaves when every block of the group
     with its last pixel has drained. A pass begins when the rows of the one before have left.
     """
@@ -94,6 +98,10 @@ class Drain(Component):
         m.d.sync += known.eq(Mux(self.config.valid & ~passed, Cat(1, known), 0))
         self.known = known[-1]
 
+        # What leaves the array, and while sums of map lanes are made of it.
+        self.results = [
+            Signal(RESULT, name=f"result{k}") for k in range(addition(self.grid.tap_lanes) + 1)
+        ]
         block, parameters, step, block_ends = self._blocks(m)
         values, partial_beat = self._values(m, block, step)
         self._requantise(m, block, parameters, values, step, block_ends, passed, platform)
@@ -119,7 +127,7 @@ class Drain(Component):
         stay_awake(
             m, self.awake, self.config.valid & ~self.known, passed, self.block.last_row != told,
             self.hand_over, self.waiting, self.running, self.reads, packer.awake,
-            fires(out.i, out.o), settle=self.SETTLE,
+            fires(out.i, out.o), settle=self.SETTLE + addition(self.grid.tap_lanes),
         )  # fmt: skip
         return m
 
@@ -150,6 +158,8 @@ class Drain(Component):
         self.left = left = Signal(range(pixels + 1))
         start, step, ends = Signal(), Signal(), Signal()
         plain, ready = Signal(), Signal(init=1)
+        # By tap, results before the last stage still need their parameters a cycle later.
+        adds = c.by_tap & Cat(running, *(result.step for result in self.results[1:-1])).any()
         soon = pixels <= HAND_OVER + 1  # a block that starts leaves before the next can end
 
         m.d.comb += [
@@ -159,6 +169,7 @@ class Drain(Component):
                 & ~all_started
                 & self._room(m)
                 & self.parameters_valid
+                & ~adds
             ),
             ends.eq(step & (left == 1)),
             plain.eq(~c.partial_in & ~c.partial_out),
@@ -248,15 +259,17 @@ class Drain(Component):
 
     def _requantise(self, m, block, parameters, values, step, block_ends, passed, platform):
         """Requantise every map, then write the pixel where the walk stands."""
-        grid, c, walk = self.grid, self.config.payload, self.walk
-        flags = data.StructLayout({"step": 1, "ends_block": 1, "ends_group": 1})
-        stages = [Signal(flags, name=f"s{i}") for i in range(Requantise.LATENCY + 1)]
+        grid, c, walk, results = self.grid, self.config.payload, self.walk, self.results
+        stages = [Signal(RESULT, name=f"s{i}") for i in range(Requantise.LATENCY + 1)]
         m.d.comb += [
-            stages[0].step.eq(step & ~c.partial_out),
-            stages[0].ends_block.eq(block_ends),
-            stages[0].ends_group.eq(block.ends_group),
+            results[0].step.eq(step & ~c.partial_out),
+            results[0].ends_block.eq(block_ends),
+            results[0].ends_group.eq(block.ends_group),
+            stages[0].eq(Mux(c.by_tap, results[-1], results[0])),
         ]
-        m.d.sync += [after.eq(before) for before, after in zip(stages, stages[1:], strict=False)]
+        m.d.sync += [after.eq(before) for before, after in pairwise(stages)]
+        m.d.sync += [after.eq(before) for before, after in pairwise(results)]
+        values = [Mux(c.by_tap, self._add(m), values[0]), *values[1:]]
         moving = Signal()
         m.d.comb += moving.eq(Cat(stage.step for stage in stages[:-1]).any())
         for k in range(grid.maps):
@@ -286,7 +299,8 @@ class Drain(Component):
             walk.back.eq(walks.ends_block),
             walk.mark.eq(walks.ends_block & walks.ends_group),
             self.reorder.map_step.eq(c.map_step),
-            next_block.eq(map_offset + (c.map_step << ceil_log2(grid.maps))),
+            self.reorder.alone.eq(c.by_tap),
+            next_block.eq(map_offset + Mux(c.by_tap, c.map_step, c.map_step << ceil_log2(grid.maps))),
         ]
         m.d.sync += [
             self.reorder.write_enable.eq(offsets.step & walk.inside),
@@ -299,6 +313,19 @@ class Drain(Component):
             m.d.sync += [map_offset.eq(0), complete.eq(0), self.rows_done.eq(0)]
         with m.Elif(offsets.step & offsets.ends_block):
             m.d.sync += map_offset.eq(Mux(offsets.ends_group, 0, next_block))
+
+    def _add(self, m):
+        """Return the sum of a pixel's map lanes, ``addition(maps)`` cycles later."""
+        values = list(self.pixel)
+        for stage, result in enumerate(self.results[:-1]):
+            sums = [
+                Signal(signed(self.grid.acc_bits), name=f"add{stage}_{k}", reset_less=True)
+                for k in range(len(values) // 2)
+            ]
+            with m.If(result.step):
+                m.d.sync += [s.eq(values[2 * k] + values[2 * k + 1]) for k, s in enumerate(sums)]
+            values = sums
+        return values[0]
 
     def _send_rows(self, m, packer):
         """Read complete rows back, map by map, ``maps`` words a cycle. Return: the last has left."""

@@ -22,7 +22,8 @@ class Reorder(Component):
     """Banked memory: writes ``maps`` words ``map_step`` apart, reads ``maps`` consecutive words.
 
     Members: ``write_enable``, ``write_address`` (of map 0), and ``WRITE`` cycles later
-    ``write_words`` In; ``map_step`` In, constant for a pass; ``read_enable``, ``read_address`` In,
+    ``write_words`` In; ``map_step`` In, ``alone`` In: only the word of map 0 is written, both constant
+    for a pass; ``read_enable``, ``read_address`` In,
     ``move`` In: the stages of a read go on. ``read_words`` Out, ``READ`` moves later.
     """
 
@@ -35,6 +36,7 @@ class Reorder(Component):
         super().__init__(
             {
                 "map_step": In(ROW_ADDRESS),
+                "alone": In(1),
                 "write_enable": In(1),
                 "write_address": In(ROW_ADDRESS),
                 "write_words": In(words),
@@ -96,7 +98,7 @@ class Reorder(Component):
                     out[bank * WORD_BITS : (bank + 1) * WORD_BITS].eq(ram.read_data),
                 ]
             m.d.comb += [
-                ram.write_enable.eq(s2_enable),
+                ram.write_enable.eq(s2_enable & (~self.alone | (s2_map == 0))),
                 ram.write_address.eq(address),
                 ram.write_data.eq(self.write_words.as_value().word_select(s2_map, WORD_BITS)),
                 ram.read_enable.eq(self.move & r1_enable),

@@ -53,13 +53,41 @@ def groups(height: int, width: int, pitch: int, pixels: int) -> int:
     return -(-((height - 1) * pitch + width) // pixels)
 
 
-def group_cycles(blocks: int, taps: int, pixels: int) -> int:
+def group_cycles(blocks: int, taps: int, pixels: int, addition: int = 0) -> int:
     """Return the cycles of one group where nothing stalls: taps of all blocks, or the drain.
 
     A block drains one pixel a cycle while the next one accumulates, and its last tap is issued
-    only when the one before has been handed over.
+    only when the one before has been handed over. ``addition``: cycles by tap in which the map lanes'
+    sums are added; a block leaves only when all but the last of them are over.
     """
-    return blocks * max(taps, pixels, HAND_OVER + 1)
+    return blocks * max(taps, pixels + addition, HAND_OVER + 1)
+
+
+def addition(lanes: int) -> int:
+    """Return the cycles in which the sums of ``lanes`` map lanes become one: two and two."""
+    return (lanes - 1).bit_length()
+
+
+def tap_steps(kernel_x: int, lanes: int) -> int:
+    """Return the steps of a row of ``kernel_x`` taps, ``lanes`` at once (CONV_ARRAY.by_tap).
+
+    The last lane of the last step is always free: its weight names the next channel.
+    """
+    return kernel_x // lanes + 1
+
+
+def by_tap(weight: Int, following: Int, lanes: int) -> Int:
+    """Return ``weight`` [M, C, Ky, Kx] by tap: [M * lanes, C, Ky, steps], as if lanes were maps.
+
+    ``following`` [M, C]: where the channel after lies, words behind CONV_ARRAY.base; after a map's
+    last channel comes the next map's first.
+    """
+    maps, channels, kernel_y, kernel_x = weight.shape
+    rows = np.zeros((maps, channels, kernel_y, tap_steps(kernel_x, lanes) * lanes), np.int64)
+    rows[..., :kernel_x] = weight
+    rows[..., -1] = following[..., None]
+    steps = rows.reshape(maps, channels, kernel_y, -1, lanes)
+    return steps.transpose(0, 4, 1, 2, 3).reshape(maps * lanes, channels, kernel_y, -1)
 
 
 def weight_packet(

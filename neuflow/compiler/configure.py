@@ -273,7 +273,7 @@ def array(shape: ConvShape, rows: RowPlace, grid: GridConfig) -> dict[str, int]:
     mask = sum(1 << c - first - 1 for c in range(first, last) if c not in shape.read)
     return {
         "groups": groups, "blocks": shape.blocks(grid), "channels": shape.channels_added,
-        "by_block": int(shape.block_channels > 0),
+        "by_block": int(shape.block_channels > 0), "by_tap": 0,
         "kernel_y": shape.kernel_y, "kernel_x": shape.kernel_x, "pitch": shape.pitch,
         "width": shape.width, "height": shape.height, "stride": s,
         "tap_x": shape.tap_x, "tap_y": shape.tap_y,
@@ -302,7 +302,7 @@ def _drain(chain: Chain, piece: Piece, shape: ConvShape, grid: GridConfig) -> di
         "groups": shape.groups(grid), "blocks": shape.blocks(grid), "maps": shape.maps,
         "pitch": shape.pitch, "width": shape.out_width, "height": shape.out_height,
         "partial_in": int(piece.partial_in), "partial_out": int(piece.partial_out),
-        "narrow": int(chain.bits == 8), "slots": plan.slots, "map_step": plan.map_step,
+        "narrow": int(chain.bits == 8), "by_tap": 0, "slots": plan.slots, "map_step": plan.map_step,
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from neuflow.blocks.arith import Requantise
 from neuflow.blocks.conv_reorder import Reorder
-from neuflow.blocks.convolver_model import HAND_OVER
+from neuflow.blocks.convolver_model import HAND_OVER, addition
 from neuflow.cycle.array import BLOCK
 from neuflow.cycle.compiled import part
 from neuflow.cycle.merger import MERGER, merger_edge, merger_ready, merger_rests
@@ -15,10 +15,13 @@ from neuflow.cycle.parts import slice_edge as sends_edge
 from neuflow.cycle.pipeline import SPARE, slice_edge
 from neuflow.cycle.state import INT, record
 from neuflow.fixed import PARTIAL_WORDS
+from neuflow.layout import LANE_BITS
 
 PLACE = record("column", "row")
 BEAT = record("valid", "count", "last")
 READS = Reorder.READ
+ADDITION = np.array([addition(lanes) for lanes in range(1 << LANE_BITS)])
+"""Cycles that a result takes more, by tap; by the map lanes."""
 
 DRAIN = np.dtype(
     [
@@ -32,6 +35,8 @@ DRAIN = np.dtype(
         ("words", INT),  # partial words taken; one more cycle to add
         ("sent", INT),  # partial words sent
         ("sums_end", INT),  # the last partial sum has left, one cycle ago
+        # By tap: flags of results whose map lanes are being added, bit 0 is the first cycle.
+        *((n, INT) for n in ("adds_step", "adds_ends_block", "adds_ends_group")),
         # Requantiser: flags of the stages after 0, bit 0 is stage 1.
         *((n, INT) for n in ("stage_step", "stage_ends_block", "stage_ends_group")),
         # Walk of the positions that are written.
@@ -64,16 +69,18 @@ _WALK = Requantise.LATENCY - Reorder.WRITE - 3
 def drain_rests(d, config, o):
     """Whether nothing can move, unless the array hands over."""
     return not (
-        config.valid or d.known or d.running or d.waiting or d.stage_step or d.sums_end
+        config.valid or d.known or d.running or d.waiting or d.adds_step or d.stage_step or d.sums_end
         or d.reads[0].valid or d.reads[1].valid or d.reads[2].valid or d.sends.valid or o.valid
         or d.ready == 0 or d.leaving or not merger_rests(d.packer)
     )  # fmt: skip
 
 
 @part
-def _start_wires(d, array, parameters):
+def _start_wires(d, c, array, parameters, maps):
     """Start a block when there is room for its rows and its parameters are there."""
     d.start = 0
+    if c.by_tap and (d.running or d.adds_step & (1 << ADDITION[maps] - 1) - 1):
+        return
     if (array.hand_over or d.waiting) and d.known == _KNOWN and not d.all_started:
         d.start = d.room and parameters
         d.start_ends_group, d.start_ends_pass = array.told.ends_group, array.told.ends_pass
@@ -96,7 +103,7 @@ def _rows_wires(d, c, maps):
 def drain_wires(d, config, array, parameters, partials, maps):
     """``parameters``: those of the next block are there; ``partials``: link."""
     c = config.o.drain
-    _start_wires(d, array, parameters)
+    _start_wires(d, c, array, parameters, maps)
     d.partial = c.partial_out and config.valid and not d.leaving
     d.take = d.running and c.partial_in and d.words < PARTIAL_WORDS and partials.valid
     partials.ready = d.take
@@ -175,6 +182,13 @@ def _walk_edge(d, c):
 
 
 @part
+def _passed_on(flags, flag, maps):
+    """Return the flags of the next cycle, and the one that comes to its end in this."""
+    cycles = ADDITION[maps]
+    return (flags << 1 | flag) & (1 << cycles) - 1, flags >> cycles - 1 & 1
+
+
+@part
 def _requantise_edge(d, c, passed, step, ends, ends_group):
     """The stages of the requantiser, the walk, and the rows that are whole."""
     marked = d.marked
@@ -248,6 +262,10 @@ def drain_edge(d, config, array, o, pixels, maps):
         d.words += 1
     ends, ends_group = d.ends, d.running_block.ends_group
     step = d.step and not c.partial_out
+    if c.by_tap:
+        d.adds_step, step = _passed_on(d.adds_step, step, maps)
+        d.adds_ends_block, ends = _passed_on(d.adds_ends_block, ends, maps)
+        d.adds_ends_group, ends_group = _passed_on(d.adds_ends_group, ends_group, maps)
     d.sums_end = ends and d.running_block.ends_pass and c.partial_out
     _rows_edge(d, c, maps, known)
     _blocks_edge(d, c, array, pixels, passed)

@@ -62,12 +62,18 @@ class DeviceConvolver:
         self.passes += rows_packet is not None
         self.stored = rows
         parameters, taps = self._weights(weights, array, weights_packet)
+        channels = _channels(array)
+        if array["by_tap"]:
+            channels = _named_channels(array, taps, self.grid.row_words)
+            array, taps = self._tap_by_tap(array, drain, taps)
+            parameters = parameters[:, :: self.grid.maps]
         real_only = not drain["partial_in"] and not drain["partial_out"]
-        if self._is_convolution(rows, array):
+        numbers = self._channel_numbers(rows, array, channels)
+        if numbers is not None and self._is_convolution(rows, array):
             self._arrive(rows, rows_packet)
-            sums = self._convolve(rows, array, taps, real_only)
+            sums = self._convolve(rows, array, taps, numbers, real_only)
         else:
-            sums = self._sums(rows, array, rows_packet, taps, real_only)
+            sums = self._sums(rows, array, rows_packet, (taps, channels), real_only)
         return self._leave(array, drain, parameters, sums, partial)
 
     def _resident(self, rows: Fields) -> Fields:
@@ -91,6 +97,8 @@ class DeviceConvolver:
             (not array["by_block"] or not _absent(array), "absent channels of blocks"),
             (_longest_run(_absent(array)) < array["kernel_y"] * array["kernel_x"],
              "more channels are absent than a channel has taps"),
+            (array["by_tap"] == drain["by_tap"], "by tap or not"),
+            (not array["by_tap"] or self._may_tap(array, drain), "this cannot be done by tap"),
             (array["blocks"] <= grid.weight_blocks, "too many blocks"),
             (rows["scatter"] == Scatter.WORD or rows["x_step"] == 1, "scatter is needed"),
             (rows["scatter"] >= Scatter.PHASES or rows["stride"] == 1, "a stride needs phases"),
@@ -120,6 +128,34 @@ class DeviceConvolver:
             raise DeviceFault("weights overflow their buffer")
         parameters = packet[:lead].reshape(blocks, 6, p).transpose(1, 0, 2).reshape(6, -1)
         return parameters.astype(np.int64), packet[lead:].reshape(blocks, even, p)
+
+    def _may_tap(self, array: Fields, drain: Fields) -> bool:
+        lanes = self.grid.tap_lanes
+        return (
+            lanes > 1
+            and array["by_block"] == 1
+            and not _absent(array)
+            and array["kernel_y"] > 1
+            and (array["stride"], array["dilation_x"], array["step_x"]) == (1, lanes, lanes)
+            and not drain["partial_in"]
+            and not drain["partial_out"]
+        )
+
+    def _tap_by_tap(self, array: Fields, drain: Fields, steps: Packet) -> tuple[Fields, Packet]:
+        """Return the pass, one tap after the other, and its weights (blocks, taps, 1).
+
+        A tap is what a lane does in a step: lane k reads the word k behind that of lane 0.
+        """
+        blocks, lanes = len(steps), steps.shape[2]
+        kernel_x = array["kernel_x"] * lanes
+        rows = array["channels"] * array["kernel_y"]
+        taps = steps[:, : rows * array["kernel_x"]].reshape(blocks, rows, kernel_x).copy()
+        taps[..., -1] = 0  # a channel is named there
+        columns = array["tap_x"] + np.flatnonzero(taps.any(axis=(0, 1)))
+        if columns.size and not 0 <= columns[0] <= columns[-1] <= array["width"] - drain["width"]:
+            raise DeviceFault("by tap: columns of padding")
+        each = {**array, "by_tap": 0, "kernel_x": kernel_x, "dilation_x": 1, "step_x": 1}
+        return each, taps.reshape(blocks, -1, 1)
 
     # Rows and array.
 
@@ -155,13 +191,18 @@ class DeviceConvolver:
         self._check_region(rows)
 
     def _sums(
-        self, rows: Fields, array: Fields, packet: Packet | None, taps: Packet, real_only: bool
-    ) -> Packet:
-        """Return sums (maps, groups * pixels); ``real_only``: 0 where a lane is no output position."""
+        self, rows: Fields, array: Fields, packet: Packet | None, reads: tuple[Packet, Packet],
+        real_only: bool,
+    ) -> Packet:  # fmt: skip
+        """Return sums (maps, groups * pixels); ``real_only``: 0 where a lane is no output position.
+
+        ``reads``: weights of all taps, and the channels, see :func:`_channels`.
+        """
         self._arrive(rows, packet)
+        taps, channels = reads
         result = np.zeros((taps.shape[0] * taps.shape[2], array["groups"] * self.grid.pixels), np.int64)
         real = self._lanes(array, real_only)
-        for first, block, gathered in self._groups(rows, array):
+        for first, block, gathered in self._groups(rows, array, channels):
             lanes = np.flatnonzero(real[first : first + gathered.shape[1]])
             weights = taps[block : block + 1] if array["by_block"] else taps
             sums = products(weights, np.ascontiguousarray(gathered[:, lanes]))
@@ -169,7 +210,9 @@ class DeviceConvolver:
             result[maps[:, None], first + lanes] = sums
         return result
 
-    def _groups(self, rows: Fields, array: Fields) -> Iterator[tuple[int, int, Packet]]:
+    def _groups(
+        self, rows: Fields, array: Fields, channels: Packet
+    ) -> Iterator[tuple[int, int, Packet]]:
         """Store rows as their ring allows; yield first lane, block, words (taps, lanes) of groups."""
         at, packet = self._store_addresses(rows), self.packet
         assert packet is not None
@@ -192,10 +235,9 @@ class DeviceConvolver:
             self._store(packet[stored:room], at[stored:room], stored)
             stored = max(stored, room)
             last = min(groups, g + step)
-            # Each block has channels of its own, or all have the same.
-            for block in range(array["blocks"] if array["by_block"] else 1):
-                span = g, last, block
-                yield g * pixels, block, self._gather(rows, array, span, looked_up, (need, free))
+            for block, some in enumerate(channels):
+                words = self._gather(rows, array, (g, last, some), looked_up, (need, free))
+                yield g * pixels, block, words
         if need[-1] < count:
             raise DeviceFault(f"the last group does not wait for rows {need[-1]} and up")
         if (free[1:] > need[:-1]).any() or free[0] > 0:
@@ -208,20 +250,26 @@ class DeviceConvolver:
 
     # Passes that are convolutions.
 
+    def _channel_numbers(self, rows: Fields, array: Fields, channels: Packet) -> Packet | None:
+        """Return ``channels`` by their numbers among those stored; None: some lie elsewhere."""
+        step = max(1, rows["channel_step"])
+        behind = (channels + array["base"] - rows["base"]) % self.grid.row_words
+        whole = (behind % step == 0).all() and (behind // step < rows["channels"]).all()
+        return behind // step if whole else None
+
     def _is_convolution(self, rows: Fields, array: Fields) -> bool:
         """Whether every lane reads, at every tap, the word that a convolution reads, or 0.
 
         Tried out on one channel, as channels lie side by side without touching each other.
         """
         size = rows["channels"] * rows["channel_step"]
-        if rows["channels"] != array["channels"] or rows["x_step"] != 1 or size > self.grid.row_words:
+        if rows["x_step"] != 1 or size > self.grid.row_words:
             return False
         if rows["channel_step"] != array["channel_step"] or size == 0:
             return False
-        if rows["base"] != array["base"] or array["by_block"] or _absent(array):
-            return False
         one_rows = {**rows, "channels": 1, "source": 0, "ahead": 0, "base": 0}
-        one_array = {**array, "channels": 1, "blocks": 1, "maps": 1, "base": 0}
+        one_array = {**array, "channels": 1, "blocks": 1, "by_block": 0, "maps": 1, "base": 0}
+        one_array |= {"absent0": 0, "absent1": 0}
         key = (*one_rows.items(), *one_array.items())
         if key not in self.shared.convolutions:
             probe = DeviceConvolver(self.grid)
@@ -234,7 +282,7 @@ class DeviceConvolver:
             return False
         self._arrive(rows, np.arange(1, 1 + rows["rows"] * rows["width"]))
         tap_y, tap_x = self._tap_places(array)
-        for first, _, gathered in self._groups(rows, array):
+        for first, _, gathered in self._groups(rows, array, _channels(array)):
             y, x = np.divmod(first + np.arange(gathered.shape[1]), array["pitch"])
             y = y * array["stride"] + tap_y[:, None]
             x = x * array["stride"] + tap_x[:, None]
@@ -250,8 +298,10 @@ class DeviceConvolver:
         ky, kx = np.divmod(np.arange(array["kernel_y"] * array["kernel_x"]), array["kernel_x"])
         return array["tap_y"] + ky * array["dilation_y"], array["tap_x"] + kx * array["dilation_x"]
 
-    def _convolve(self, rows: Fields, array: Fields, taps: Packet, real_only: bool) -> Packet:
-        """Return what :meth:`_sums` does, of a pass that is a convolution."""
+    def _convolve(
+        self, rows: Fields, array: Fields, taps: Packet, numbers: Packet, real_only: bool
+    ) -> Packet:
+        """Return what :meth:`_sums` does, of a pass that is a convolution; ``numbers``: of channels."""
         lanes, pitch, s = array["groups"] * self.grid.pixels, array["pitch"], array["stride"]
         height, width = -(-lanes // pitch), pitch
         if real_only:
@@ -262,7 +312,13 @@ class DeviceConvolver:
         planes = self._planes(array, (s, top, left, *shape))
         offset = (y - top) * shape[1] + x - left
         count = (height - 1) * shape[1] + width
-        sums = convolve(taps, planes, phase_y * s + phase_x, offset, count)
+        of_blocks = np.split(taps, len(numbers))
+        sums = np.concatenate(
+            [
+                convolve(weights, _chosen(planes, read), phase_y * s + phase_x, offset, count)
+                for weights, read in zip(of_blocks, numbers, strict=True)
+            ]
+        )
         result = np.zeros((len(sums), height, pitch), np.int64)
         padded = np.zeros((len(sums), height * shape[1]))
         padded[:, :count] = sums
@@ -310,15 +366,14 @@ class DeviceConvolver:
         self.record[at] = np.arange(first, first + len(at))[:, None, None]
 
     def _gather(
-        self, rows: Fields, array: Fields, span: tuple[int, int, int], taps: Taps,
+        self, rows: Fields, array: Fields, span: tuple[int, int, Packet], taps: Taps,
         bounds: tuple[Packet, Packet],
     ) -> Packet:  # fmt: skip
         """Return the words (taps, lanes) of the groups in ``span``; border taps are 0.
 
-        ``span``: first group, the one after the last, and how many times the channels of a block lie
-        before those that are read.
+        ``span``: first group, the one after the last, and the channels that are read.
         """
-        (flat, phases, y, x), (g, end, block) = taps, span
+        (flat, phases, y, x), (g, end, channel) = taps, span
         position = np.arange(g * self.grid.pixels, end * self.grid.pixels)
         oy, ox = np.divmod(position, array["pitch"])
         iy = oy[None] * array["stride"] + y[:, None]
@@ -328,16 +383,13 @@ class DeviceConvolver:
         within = flat[:, None] + position[None]
         if array["ring_words"]:
             within %= array["ring_words"]
-        read = _read_channels(array) + block * array["channels"]
-        channel = read * array["channel_step"]
         at = array["base"] + channel[:, None, None] + (phases[:, None] + within)[None]
         at = (at % self.grid.row_words).reshape(-1, len(position))
         live = np.broadcast_to(inside, (array["channels"], *inside.shape)).reshape(at.shape)
 
         if (self.owner[at] != self.passes)[live].any():
             raise DeviceFault(f"group {g}: a lane reads a word that this pass did not store")
-        first = (array["base"] - rows["base"]) // max(1, rows["channel_step"])
-        if rows["x_step"] == 1 and rows["channels"] > first + read[-1]:
+        if rows["x_step"] == 1 and self._channel_numbers(rows, array, channel) is not None:
             wanted = np.broadcast_to(iy, (array["channels"], *iy.shape)).reshape(at.shape)
             if (self.record[at] != wanted)[live].any():
                 raise DeviceFault(f"group {g}: a lane reads a record that is not in the ring")
@@ -411,7 +463,7 @@ class DeviceConvolver:
             raise DeviceFault("map_step is not 1 modulo the lanes")
         if padded * drain["map_step"] > grid.reorder_words:
             raise DeviceFault("the reorder buffer overflows")
-        if padded != drain["blocks"] * grid.maps:
+        if drain["blocks"] != (drain["maps"] if drain["by_tap"] else padded // grid.maps):
             raise DeviceFault("maps and blocks do not agree")
 
 
@@ -423,9 +475,25 @@ def _longest_run(bits: int) -> int:
     return max(len(run) for run in f"{bits:b}".split("0"))
 
 
-def _read_channels(array: Fields) -> Packet:
-    """Return the channels that a block reads, counted from the first one."""
-    absent = _absent(array)
+def _channels(array: Fields) -> Packet:
+    """Return the channels that blocks read, in words behind ``base``: [1, or each block; channels]."""
+    absent, count = _absent(array), array["channels"]
     some = [0, *(k + 1 for k in range(ABSENT_CHANNELS) if not absent >> k & 1)]
-    count = array["channels"]
-    return np.array(some[:count]) if absent else np.arange(count)
+    read = np.array(some[:count]) if absent else np.arange(count)
+    first = np.arange(array["blocks"] if array["by_block"] else 1) * count
+    return (first[:, None] + read) * array["channel_step"]
+
+
+def _named_channels(array: Fields, steps: Packet, row_words: int) -> Packet:
+    """Return what :func:`_channels` does, of a pass by tap: every row of weights names the next one."""
+    rows = array["blocks"] * array["channels"], array["kernel_y"], array["kernel_x"]
+    of_channels = steps[:, : rows[1] * rows[2] * array["channels"]].reshape(*rows, -1)
+    named = of_channels[:, :, -1, -1].astype(np.int64) % row_words
+    if (named != named[:, :1]).any():
+        raise DeviceFault("by tap: rows of one channel name different ones")
+    return np.append(0, named[:-1, 0]).reshape(array["blocks"], -1)
+
+
+def _chosen(planes: NDArray[np.float64], read: Packet) -> NDArray[np.float64]:
+    """Return some of the planes; all of them as they are."""
+    return planes if np.array_equal(read, np.arange(len(planes))) else planes[read]

@@ -151,7 +151,7 @@ module \neuflow_convolver_tile.convolver  (
     read_enable, ready, rewind;
   wire [127:0] words;
   wire [12:0] config__payload_33;
-  wire [132:0] config__payload_65;
+  wire [133:0] config__payload_65;
   wire [14:0] read;
   wire [15:0] released, stored;
   wire [17:0] block;
@@ -163,14 +163,14 @@ module \neuflow_convolver_tile.convolver  (
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_132(awake), .block(block), .config_2(config__payload_49),
+    .array_gated_clk(array_clk), .awake_136(awake), .block(block), .config_2(config__payload_49),
       .config__ready(config__ready_52), .configured(config__valid_53),
       .coordinates_gated_rst(array_gated_rst), .drain_ready(drain_ready), .fill(fill),
       .hand_over(hand_over), .idle(idle), .issue(tap), .lanes(lanes), .maps(maps),
       .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
       .released(released), .shift(shift), .stored(stored), .wait_drain(wait_drain),
       .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
-      .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind), .words_189(words));
+      .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind), .words_194(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
@@ -205,11 +205,11 @@ module \neuflow_convolver_tile.convolver  (
   neuflow_clock_gate config_conv_weights_gate (
     .awake(awake_174), .clk(clk), .gated(config_conv_weights_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.drain  drain (
-    .awake_129(awake_172), .block(block), .config__payload(config__payload_65),
+    .awake_133(awake_172), .block(block), .config__payload(config__payload_65),
       .config__ready(config__ready_68), .config__valid(config__valid_69),
       .drain_gated_clk(drain_clk), .drain_gated_rst(array_gated_rst), .hand_over(hand_over),
       .held(held), .o__payload(o__payload_90), .o__ready(o__ready_92), .o__valid(o__valid_94),
-      .parameters_138(parameters), .parameters_take(parameters_take),
+      .parameters_142(parameters), .parameters_take(parameters_take),
       .parameters_valid(parameters_valid), .partials__payload(partials__payload),
       .partials__ready(partials__ready), .partials__valid(partials__valid), .pixel(pixel),
       .ready(drain_ready), .shift(shift));
@@ -226,7 +226,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1959_16(block[17:16]), .read(read_118),
+      .parameters_valid(parameters_valid), .port_1987_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -242,10 +242,10 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire weights_read,
   output wire weights_rewind,
   output wire weights_free,
-  output wire awake_132,
+  output wire awake_136,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_189,
+  input wire [127:0] words_194,
   input wire weights_ready,
   output wire [95:0] pixel,
   output wire config__ready,
@@ -263,18 +263,18 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire coordinates_gated_rst
 );
   reg signal_25 = 1'h0, signal_51 = 1'h1, begins = 1'h1, behind = 1'h0, block_ends_ends = 1'h0,
-    group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, move = 1'h0,
-    odd = 1'h0, pass_ends_ends = 1'h0, s8_rotate = 1'h0, wraps_68 = 1'h0;
+    by_tap = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends =
+    1'h0, move = 1'h0, odd = 1'h0, pass_ends_ends = 1'h0, s8_rotate = 1'h0, wraps_68 = 1'h0;
   reg [127:0] n2, s7_words = 128'h0, s8_words = 128'h0;
   reg [15:0] last_row = 16'h0;
-  reg [17:0] signal_147 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
+  reg [17:0] signal_151 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
     18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] signal_168 = 20'h0, signal_170 = 20'h0, signal_173 = 20'h0, signal_175 = 20'h0,
+  reg [19:0] signal_172 = 20'h0, signal_174 = 20'h0, signal_177 = 20'h0, signal_179 = 20'h0,
     signal_70 = 20'h0, signal_76 = 20'h0, signal_82 = 20'h0, block_ends_left = 20'h0, next_channel =
-    20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_184 = 20'h0,
+    20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_188 = 20'h0,
     row_start = 20'h0, step_y_wrap = 20'h0;
-  reg [20:0] signal_66 = 21'h0, kept_less = 21'h0, kept_less_174 = 21'h0, move_less = 21'h0,
-    move_less_84 = 21'h0, pixels_less = 21'h0, wrapped_less = 21'h0, wrapped_less_177 = 21'h0;
+  reg [20:0] signal_66 = 21'h0, kept_less = 21'h0, kept_less_178 = 21'h0, move_less = 21'h0,
+    move_less_84 = 21'h0, pixels_less = 21'h0, wrapped_less = 21'h0, wrapped_less_181 = 21'h0;
   reg [21:0] next_x_beyond;
   reg [2:0] s6_rotate = 3'h0, s7_rotate = 3'h0, settling = 3'h6, lanes_q = 3'h0, s13_q = 3'h0;
   reg [31:0] s10_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0, s5_weights = 32'h0,
@@ -285,67 +285,71 @@ module \neuflow_convolver_tile.convolver.array  (
   reg [4:0] delta_less = 5'h0, delta_less_62 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
     5'h0, s7_masks = 5'h0, s8_masks = 5'h0;
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0;
-  reg [61:0] absent = 62'h0;
+  reg [60:0] absent = 61'h0;
   reg [63:0] beat = 64'h0;
   reg [6:0] s2 = 7'h0;
-  reg [79:0] n1, signal_149 = 80'h0, s9_pixels = 80'h0, words = 80'h0, y = 80'h0;
-  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_178 = 9'h0, s1 = 9'h0;
+  reg [79:0] signal_153 = 80'h0, words = 80'h0, words_116 = 80'h0, y = 80'h0;
+  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_182 = 9'h0, s1 = 9'h0;
+  reg [95:0] n1, s9_words = 96'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n10, n19, n20, n3, n33, n21, n35, n17, n11, n34, n5, n32, n4, n37, n30, n28, n36, n26, n24,
-    n22, n7, n13, n14, n18, n23, n25, n27, n29, n31, n16, n8, signal, signal_18, signal_46,
-    signal_47, signal_93, awake, block_ends, coordinates_clk, fed, first_channel, full, group_ends,
-    ky_ends, no_drain, pass_ends, s0_last, take, wraps, wraps_63;
-  wire [15:0] free, last_row_145;
+  wire n10, n19, n20, n3, n34, n21, n36, n17, n18, n11, n35, n33, n32, n5, n4, n38, n30, n28, n37,
+    n26, n24, n22, n7, n13, n14, n23, n25, n27, n29, n31, n16, n8, signal, signal_18, signal_46,
+    signal_47, signal_96, awake, block_ends, coordinates_clk, fed, first_channel, full, group_ends,
+    ky_ends, names_channel, no_drain, pass_ends, s0_last, take, wraps, wraps_63;
+  wire [15:0] free, last_row_149;
   wire [19:0] n15, n12;
   wire [20:0] n6;
   wire [21:0] next_group_beyond, next_row_beyond, step_y_wrap_beyond;
   wire [2:0] count;
+  wire [31:0] s2_weights;
   wire [5:0] n9, over, over_61;
-  wire [79:0] x, y_152;
+  wire [79:0] x, y_156;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
   assign lanes[2:0] = lanes_q;
-  assign issue = signal_25 & ~(n33 | no_drain);
+  assign issue = signal_25 & ~(n34 | no_drain);
   assign fill = begins & ~full;
   assign wait_rows = signal_25 & signal;
   assign wait_weights = signal_25 & ~signal & signal_18;
-  assign wait_drain = signal_25 & ~n33 & no_drain;
+  assign wait_drain = signal_25 & ~n34 & no_drain;
   assign weights_read = issue & n21;
-  assign weights_free = issue & (pass_ends | config_2[411]);
-  assign awake_132 = |{signal_46, signal_47, s11[0], issue, hand_over, s13_q[0], s12[0], s6[0],
-    s8[0], s10[0], s9[0], read_enable, s1[0], s3[0], s4[0], s7[0], awake, shift, s2[0]} | n4;
+  assign weights_free = issue & (pass_ends | config_2[412]);
+  assign awake_136 = |{s2[0], signal_46, signal_47, hand_over, s13_q[0], s10[0], s11[0], s12[0],
+    read_enable, issue, s7[0], s1[0], s6[0], s8[0], s4[0], s9[0], s3[0], awake, shift} | n4;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
-  assign signal_93 = hand_over | shift;
+  assign signal_96 = hand_over | shift;
+  assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
   assign n3 = s1[0] & s1[8];
   assign signal_46 = configured & idle;
-  assign signal_47 = n32 & released != free;
+  assign signal_47 = n33 & released != free;
   assign n4 = |settling;
-  assign n5 = signal_93 & ~s12[3];
+  assign n5 = signal_96 & ~s12[3];
   assign next_group_beyond = $signed({1'h0, signal_70}) + $signed(pixels_less);
-  assign step_y_wrap_beyond = $signed({1'h0, config_2[282:263]}) + $signed(signal_66);
+  assign step_y_wrap_beyond = $signed({1'h0, config_2[283:264]}) + $signed(signal_66);
   assign wraps_63 = $signed(over_61) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n6 = config_2[262:243] + 1'h1;
+  assign n6 = config_2[263:244] + 1'h1;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = kx_ends_ends & ky_ends_ends;
   assign s0_last = issue & block_ends;
   assign n7 = issue & pass_ends;
   assign n8 = signal_25 ? signal_25 : configured & ~(|flushing);
-  assign n9 = group_ends_ends ? config_2[449:444] : 6'h2;
+  assign n9 = group_ends_ends ? config_2[450:445] : 6'h2;
   assign n10 = idle & ~s1[0] & ~s2[0];
   assign n11 = s2[0] & ~s2[4];
-  assign n12 = n34 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+  assign n12 = n35 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_82) : n15;
-  assign n13 = |{n34, n10, n11, s2[0]};
+  assign n13 = |{s2[0], n10, n11, n35};
   assign n14 = {n10, n11} != 1'h1;
   assign n15 = s2[6] ? next_group : signal_70;
   assign first_channel = config_2[50] ? s2[6] : s2[3];
-  assign n16 = n13 & {n34, n10, n11} != 3'h4 & n14;
-  assign n17 = n10 | n35 & first_channel;
-  assign n18 = (n35 | absent[0]) | n17;
+  assign n16 = n13 & {n10, n11, n35} != 1'h1 & n14;
+  assign n17 = n10 | n36 & first_channel;
+  assign n18 = n36 | absent[0];
+  assign names_channel = n32 & s2[0];
   assign over_61 = $signed({1'h0, signal_60}) + $signed(delta_less_62);
   assign over = $signed({1'h0, signal_55}) + $signed(delta_less);
   assign n19 = n10 | s2[0] & s2[5];
@@ -353,54 +357,54 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n21 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n22 = idle | weights_rewind & pass_ends_ends;
-  assign n23 = weights_rewind | n22;
+  assign n23 = n22 | weights_rewind;
   assign n24 = idle | s0_last & group_ends_ends;
   assign n25 = s0_last | n24;
-  assign n26 = idle | n36 & block_ends_ends;
-  assign n27 = n36 | n26;
-  assign n28 = idle | n37 & ky_ends_ends;
-  assign n29 = n28 | n37;
-  assign n30 = idle | n37;
+  assign n26 = idle | n37 & block_ends_ends;
+  assign n27 = n37 | n26;
+  assign n28 = idle | n38 & ky_ends_ends;
+  assign n29 = n38 | n28;
+  assign n30 = idle | n38;
   assign n31 = issue | n30;
-  assign n32 = signal_25 & begins & full;
-  assign n33 = signal | signal_18;
+  assign n32 = config_2[51] & s2[4];
+  assign n33 = signal_25 & begins & full;
+  assign n34 = signal | signal_18;
   assign no_drain = block_ends & (in_flight | ~drain_ready);
   assign signal = begins & ~(full & fed);
   assign signal_18 = n21 & ~weights_ready;
-  assign n34 = s2[0] & ~s2[5];
+  assign n35 = s2[0] & ~s2[5];
   assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_84);
-  assign n35 = n20 & s2[5];
-  assign n36 = issue & ky_ends;
-  assign n37 = issue & kx_ends_ends;
+  assign n36 = n20 & s2[5];
+  assign n37 = issue & ky_ends;
+  assign n38 = issue & kx_ends_ends;
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
     .awake(awake), .clear(idle), .config_2(config_2), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
-      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_145), .stored(stored),
-      .take(take), .x(x), .y(y_152));
+      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_149), .stored(stored),
+      .take(take), .x(x), .y(y_156));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   \neuflow_convolver_tile.convolver.array.locator  locator (
     .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
-      .position(position_184), .ring(config_2[222:203]), .where(read));
+      .position(position_188), .ring(config_2[223:204]), .where(read));
   neuflow_mac_row map0 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_93),
+      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_96),
       .valid(s11[0]), .weight(s10_weights[15:0]), .words(words));
   neuflow_mac_row map1 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_93),
-      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words));
+      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_96),
+      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words_116));
   always @(posedge array_gated_clk) begin
     s5_masks <= s4_masks;
     s6_masks <= s5_masks;
     s7_masks <= s6_masks;
     s8_masks <= s7_masks;
-    offset <= signal_55 * config_2[327:319];
-    offset_178 <= signal_60 * config_2[347:339];
+    offset <= signal_55 * config_2[328:320];
+    offset_182 <= signal_60 * config_2[348:340];
     s6_rotate <= read[2:0];
     s7_rotate <= s6_rotate;
     s8_rotate <= s7_rotate[0];
-    s3_weights <= s2[1] ? beat[63:32] : beat[31:0];
     s4_weights <= s3_weights;
     s5_weights <= s4_weights;
     s6_weights <= s5_weights;
@@ -408,42 +412,46 @@ module \neuflow_convolver_tile.convolver.array  (
     s8_weights <= s7_weights;
     s9_weights <= s8_weights;
     s10_weights <= s9_weights;
+    s3_weights[15:0] <= s2_weights[15:0];
     if (s1[0]) beat <= weights;
-    if (s9[0]) words <= s9_pixels;
+    if (s9[0]) begin
+      words_116 <= by_tap ? s9_words[95:16] : s9_words[79:0];
+      words <= s9_words[79:0];
+    end
     if (s8[0]) begin
       n1 = {2{s8_words}} >> {s8_rotate, 4'h0};
-      s9_pixels <= n1 & {{15{s8_masks[4]}}, s8_masks[4:3], {14{s8_masks[3]}}, s8_masks[3:2],
+      s9_words <= n1 & {{31{s8_masks[4]}}, s8_masks[4:3], {14{s8_masks[3]}}, s8_masks[3:2],
         {14{s8_masks[2]}}, s8_masks[2:1], {14{s8_masks[1]}}, s8_masks[1:0], {15{s8_masks[0]}}};
     end
     if (s7[0]) begin
       n2 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
       s8_words <= n2;
     end
-    if (s6[0]) s7_words <= words_189;
+    if (s6[0]) s7_words <= words_194;
     if (s2[0]) begin
       at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
-      at_x4 <= $signed({1'h0, signal_149[79:64]}) + $signed(signal_147);
+      at_x4 <= $signed({1'h0, signal_153[79:64]}) + $signed(signal_151);
       at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
-      at_x3 <= $signed({1'h0, signal_149[63:48]}) + $signed(signal_147);
+      at_x3 <= $signed({1'h0, signal_153[63:48]}) + $signed(signal_151);
       at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
-      at_x2 <= $signed({1'h0, signal_149[47:32]}) + $signed(signal_147);
+      at_x2 <= $signed({1'h0, signal_153[47:32]}) + $signed(signal_151);
       at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
-      at_x1 <= $signed({1'h0, signal_149[31:16]}) + $signed(signal_147);
+      at_x1 <= $signed({1'h0, signal_153[31:16]}) + $signed(signal_151);
       at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
-      at_x0 <= $signed({1'h0, signal_149[15:0]}) + $signed(signal_147);
+      at_x0 <= $signed({1'h0, signal_153[15:0]}) + $signed(signal_151);
     end
-    if (s3[0]) s4_masks <= {at_x4 < config_2[94:79] & at_y4 < config_2[110:95], at_x3 <
-      config_2[94:79] & at_y3 < config_2[110:95], at_x2 < config_2[94:79] & at_y2 <
-      config_2[110:95], at_x1 < config_2[94:79] & at_y1 < config_2[110:95], at_x0 < config_2[94:79]
-      & at_y0 < config_2[110:95]};
+    if (s3[0]) s4_masks <= {at_x4 < config_2[95:80] & at_y4 < config_2[111:96], at_x3 <
+      config_2[95:80] & at_y3 < config_2[111:96], at_x2 < config_2[95:80] & at_y2 <
+      config_2[111:96], at_x1 < config_2[95:80] & at_y1 < config_2[111:96], at_x0 < config_2[95:80]
+      & at_y0 < config_2[111:96]};
     if (n3) begin
-      y <= y_152;
-      signal_149 <= x;
+      y <= y_156;
+      signal_153 <= x;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{signal_46, signal_47, coordinates_gated_rst, s11[0], issue, hand_over, s13_q[0], s12[0],
-      s6[0], s8[0], s10[0], s9[0], read_enable, s1[0], s3[0], s4[0], s7[0], awake, shift, s2[0]})
+    if (|{coordinates_gated_rst, s2[0], signal_46, signal_47, hand_over, s13_q[0], s10[0], s11[0],
+      s12[0], read_enable, issue, s7[0], s1[0], s6[0], s8[0], s4[0], s9[0], s3[0], awake, shift})
       begin
       settling <= 3'h6;
     end else begin
@@ -452,47 +460,47 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      move <= 1'h0; behind <= 1'h0; position_184 <= 20'h0; linear <= 9'h0; next_group <= 20'h0;
+      move <= 1'h0; behind <= 1'h0; position_188 <= 20'h0; linear <= 9'h0; next_group <= 20'h0;
         step_y_wrap <= 20'h0; pixels_less <= 21'h0; signal_66 <= 21'h0; wraps_68 <= 1'h0;
-        move_less_84 <= 21'h0; signal_82 <= 20'h0; wrapped_less_177 <= 21'h0; signal_175 <= 20'h0;
-        kept_less_174 <= 21'h0; signal_173 <= 20'h0; delta_less_62 <= 5'h0; move_less <= 21'h0;
-        signal_76 <= 20'h0; wrapped_less <= 21'h0; signal_170 <= 20'h0; kept_less <= 21'h0;
-        signal_168 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0; s11 <=
+        move_less_84 <= 21'h0; signal_82 <= 20'h0; wrapped_less_181 <= 21'h0; signal_179 <= 20'h0;
+        kept_less_178 <= 21'h0; signal_177 <= 20'h0; delta_less_62 <= 5'h0; move_less <= 21'h0;
+        signal_76 <= 20'h0; wrapped_less <= 21'h0; signal_174 <= 20'h0; kept_less <= 21'h0;
+        signal_172 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0; s11 <=
         4'h0; s10 <= 4'h0; s9 <= 4'h0; s8 <= 4'h0; s7 <= 4'h0; s6 <= 4'h0; {s5_q, read_enable} <=
         4'h0; s4 <= 4'h0; s3 <= 4'h0; s2 <= 7'h0; s1 <= 9'h0; pass_done <= 1'h0; signal_25 <= 1'h0;
-        maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; position <= 20'h0; row_start <= 20'h0;
-        signal_70 <= 20'h0; channel_base <= 9'h0; absent <= 62'h0; next_channel <= 20'h0; signal_60
-        <= 4'h0; signal_55 <= 4'h0; tap_y <= 18'h0; signal_147 <= 18'h0; block <= 18'h0; last_row <=
-        16'h0; odd <= 1'h0; begins <= 1'h1; signal_51 <= 1'h1; pass_ends_ends <= 1'h0;
-        pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends
-        <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; kx_ends_ends
-        <= 1'h0; kx_ends_left <= 6'h0; lanes_q <= 3'h0;
+        maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; by_tap <= 1'h0; position <= 20'h0;
+        row_start <= 20'h0; signal_70 <= 20'h0; channel_base <= 9'h0; absent <= 61'h0; next_channel
+        <= 20'h0; signal_60 <= 4'h0; signal_55 <= 4'h0; tap_y <= 18'h0; signal_151 <= 18'h0; block
+        <= 18'h0; last_row <= 16'h0; odd <= 1'h0; begins <= 1'h1; signal_51 <= 1'h1; pass_ends_ends
+        <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0;
+        block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <=
+        6'h0; kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; lanes_q <= 3'h0;
     end else begin
       move <= n5 | s11[3];
       behind <= n5;
-      position_184 <= position;
-      linear <= (channel_base + offset) + offset_178;
+      position_188 <= position;
+      linear <= (channel_base + offset) + offset_182;
       next_group <= wraps_68 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
         : signal_70 + 3'h5;
       step_y_wrap <= wraps_68 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
-        step_y_wrap_beyond[19:0] : config_2[282:263] + config_2[302:283];
-      pixels_less <= 3'h5 - config_2[222:203];
-      signal_66 <= config_2[302:283] - config_2[222:203];
-      wraps_68 <= |config_2[222:203];
-      move_less_84 <= wraps_63 ? wrapped_less_177 : kept_less_174;
-      signal_82 <= wraps_63 ? signal_175 : signal_173;
-      wrapped_less_177 <= step_y_wrap - config_2[222:203];
-      signal_175 <= step_y_wrap;
-      kept_less_174 <= config_2[282:263] - config_2[222:203];
-      signal_173 <= config_2[282:263];
-      delta_less_62 <= config_2[318:315] - config_2[114:111];
+        step_y_wrap_beyond[19:0] : config_2[283:264] + config_2[303:284];
+      pixels_less <= 3'h5 - config_2[223:204];
+      signal_66 <= config_2[303:284] - config_2[223:204];
+      wraps_68 <= |config_2[223:204];
+      move_less_84 <= wraps_63 ? wrapped_less_181 : kept_less_178;
+      signal_82 <= wraps_63 ? signal_179 : signal_177;
+      wrapped_less_181 <= step_y_wrap - config_2[223:204];
+      signal_179 <= step_y_wrap;
+      kept_less_178 <= config_2[283:264] - config_2[223:204];
+      signal_177 <= config_2[283:264];
+      delta_less_62 <= config_2[319:316] - config_2[115:112];
       move_less <= wraps ? wrapped_less : kept_less;
-      signal_76 <= wraps ? signal_170 : signal_168;
-      wrapped_less <= n6 - config_2[222:203];
-      signal_170 <= n6[19:0];
-      kept_less <= config_2[262:243] - config_2[222:203];
-      signal_168 <= config_2[262:243];
-      delta_less <= config_2[314:311] - config_2[114:111];
+      signal_76 <= wraps ? signal_174 : signal_172;
+      wrapped_less <= n6 - config_2[223:204];
+      signal_174 <= n6[19:0];
+      kept_less <= config_2[263:244] - config_2[223:204];
+      signal_172 <= config_2[263:244];
+      delta_less <= config_2[315:312] - config_2[115:112];
       {hand_over, s13_q} <= s12;
       s12 <= s11;
       s11 <= s10;
@@ -511,33 +519,33 @@ module \neuflow_convolver_tile.convolver.array  (
       maps[1] <= n9[1];
       flushing <= {flushing[2:0], n7};
       in_flight <= in_flight & ~hand_over | s0_last;
+      if (s1[0]) by_tap <= config_2[51];
       if (n13) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n10 ? config_2[242:223] : n11 ? (wraps_68 & $signed(next_x_beyond) >=
+        position <= n10 ? config_2[243:224] : n11 ? (wraps_68 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + signal_76) : n12;
       end
-      if (n13 & n14) row_start <= n10 ? config_2[242:223] : n12;
+      if (n13 & n14) row_start <= n10 ? config_2[243:224] : n12;
       if (n16) begin
-        signal_70 <= n10 ? config_2[242:223] : n15;
-        channel_base <= n10 ? config_2[171:163] : first_channel ? config_2[171:163] :
+        signal_70 <= n10 ? config_2[243:224] : n15;
+        channel_base <= n10 ? config_2[172:164] : first_channel ? config_2[172:164] :
           next_channel[8:0];
       end
-      if (n18) begin
-        absent <= n17 ? config_2[511:450] : {1'h0, absent[61:1]};
-        next_channel <= n17 ? config_2[182:163] + config_2[202:183] : next_channel +
-          config_2[202:183];
-      end
-      if (n10 | s1[0] & s1[4]) signal_60 <= n10 ? config_2[310:307] : s1[5] ? config_2[310:307] :
-        wraps_63 ? over_61[3:0] : signal_60 + config_2[318:315];
-      if (n10 | s1[0]) signal_55 <= n10 ? config_2[306:303] : s1[4] ? config_2[306:303] : wraps ?
-        over[3:0] : signal_55 + config_2[314:311];
-      if (n20 | n19) tap_y <= n19 ? {{2{config_2[146]}}, config_2[146:131]} :
-        $unsigned($signed(tap_y) + $signed({1'h0, config_2[162:155]}));
-      if (n20 | n19 | s2[0]) signal_147 <= n19 ? {{2{config_2[130]}}, config_2[130:115]} : n20 ?
-        {{2{config_2[130]}}, config_2[130:115]} : $unsigned($signed(signal_147) + $signed({1'h0,
-        config_2[154:147]}));
+      if ((n17 | n18) & ~names_channel) absent <= n17 ? config_2[511:451] : {1'h0, absent[60:1]};
+      if (n17 | names_channel | n18) next_channel <= names_channel ? config_2[183:164] +
+        s2_weights[31:16] : n17 ? config_2[183:164] + config_2[203:184] : next_channel +
+        config_2[203:184];
+      if (n10 | s1[0] & s1[4]) signal_60 <= n10 ? config_2[311:308] : s1[5] ? config_2[311:308] :
+        wraps_63 ? over_61[3:0] : signal_60 + config_2[319:316];
+      if (n10 | s1[0]) signal_55 <= n10 ? config_2[307:304] : s1[4] ? config_2[307:304] : wraps ?
+        over[3:0] : signal_55 + config_2[315:312];
+      if (n20 | n19) tap_y <= n19 ? {{2{config_2[147]}}, config_2[147:132]} :
+        $unsigned($signed(tap_y) + $signed({1'h0, config_2[163:156]}));
+      if (n20 | n19 | s2[0]) signal_151 <= n19 ? {{2{config_2[131]}}, config_2[131:116]} : n20 ?
+        {{2{config_2[131]}}, config_2[131:116]} : $unsigned($signed(signal_151) + $signed({1'h0,
+        config_2[155:148]}));
       if (s1[3]) block <= {s1[7:6], last_row};
-      if (take) last_row <= last_row_145;
+      if (take) last_row <= last_row_149;
       if (issue) begin
         odd <= n21 & ~block_ends;
         begins <= group_ends;
@@ -556,28 +564,35 @@ module \neuflow_convolver_tile.convolver.array  (
         block_ends_left <= n26 ? config_2[49:30] : block_ends_left - 1'h1;
       end
       if (n29) begin
-        ky_ends_ends <= n28 ? config_2[56:51] == 1'h1 : ky_ends_left == 2'h2;
-        ky_ends_left <= n28 ? config_2[56:51] : ky_ends_left - 1'h1;
+        ky_ends_ends <= n28 ? config_2[57:52] == 1'h1 : ky_ends_left == 2'h2;
+        ky_ends_left <= n28 ? config_2[57:52] : ky_ends_left - 1'h1;
       end
       if (n31) begin
-        kx_ends_ends <= n30 ? config_2[62:57] == 1'h1 : kx_ends_left == 2'h2;
-        kx_ends_left <= n30 ? config_2[62:57] : kx_ends_left - 1'h1;
+        kx_ends_ends <= n30 ? config_2[63:58] == 1'h1 : kx_ends_left == 2'h2;
+        kx_ends_left <= n30 ? config_2[63:58] : kx_ends_left - 1'h1;
       end
       if (begins) lanes_q <= count;
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (n32) begin
+      s3_weights[31:16] <= 16'h0;
+    end else begin
+      s3_weights[31:16] <= s2_weights[31:16];
     end
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst | n7) begin
       released <= 16'h0;
     end else begin
-      if (n32) released <= free;
+      if (n33) released <= free;
     end
   end
   always @(posedge array_gated_clk) begin
     if (~group_ends_ends | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
-      {maps[5:2], maps[0]} <= {config_2[449:446], config_2[444]};
+      {maps[5:2], maps[0]} <= {config_2[450:447], config_2[445]};
     end
   end
 endmodule
@@ -618,10 +633,10 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n4 = |settling;
   assign make = ~full | take;
   assign n5 = full | !signal_30;
-  assign n6 = valid[1] & make;
+  assign n6 = make & valid[1];
   assign n7 = clear | make & column_ends;
   assign n8 = n7 | make;
-  assign n9 = coordinates_gated_rst | clear;
+  assign n9 = clear | coordinates_gated_rst;
   assign n10 = make & column_ends;
   always @(posedge coordinates_gated_clk) begin
     if (|{coordinates_gated_rst, n1, n2, n3}) begin
@@ -643,13 +658,13 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       if (make) begin
         need <= signal_26_need;
         last_row <= signal_26_q[47:32];
-        {free_sum_q[19], free_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(config_2[394:377]);
+        {free_sum_q[19], free_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(config_2[395:378]);
         {signal_24_q[19], signal_24_q[17:0]} <= $signed({1'h0, y_next}) +
-          $signed(config_2[376:359]);
+          $signed(config_2[377:360]);
       end
       if (n8) begin
-        column_ends <= n7 ? config_2[78:63] == 1'h1 : column_left == 2'h2;
-        column_left <= n7 ? config_2[78:63] : column_left - 1'h1;
+        column_ends <= n7 ? config_2[79:64] == 1'h1 : column_left == 2'h2;
+        column_left <= n7 ? config_2[79:64] : column_left - 1'h1;
       end
     end
   end
@@ -665,10 +680,10 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       if (make) begin
         valid <= {valid[0], 1'h1};
         column_next <= column_ends ? 16'h0 : column_next + 1'h1;
-        x_next <= column_ends ? 16'h0 : x_next + config_2[114:111];
+        x_next <= column_ends ? 16'h0 : x_next + config_2[115:112];
       end
       if (n10) begin
-        y_next <= y_next + config_2[114:111];
+        y_next <= y_next + config_2[115:112];
         row_next <= row_next + 1'h1;
       end
     end
@@ -678,14 +693,14 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       y_6 <= {signal_26_q[31:16], y_6[95:16]};
       signal <= {signal_26_q[15:0], signal[95:16]};
       signal_26_need <= ($signed({signal_24_q[19], signal_24_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({signal_24_q[19], signal_24_q[17:0]}) > $signed({1'h0, config_2[410:395]}) ?
-        config_2[410:395] : signal_24_q[15:0];
+        $signed({signal_24_q[19], signal_24_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
+        config_2[411:396] : signal_24_q[15:0];
       signal_26_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[410:395]}) ?
-        config_2[410:395] : free_sum_q[15:0];
+        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
+        config_2[411:396] : free_sum_q[15:0];
       {signal_26_q[81:80], signal_26_q[47:0]} <= {signal_23_q[81:80], signal_23_q[47:0]};
-      {signal_23_q[81:80], signal_23_q[47:0]} <= {row_next < config_2[443:428], column_next <
-        config_2[427:412], row_next, y_next, x_next};
+      {signal_23_q[81:80], signal_23_q[47:0]} <= {row_next < config_2[444:429], column_next <
+        config_2[428:413], row_next, y_next, x_next};
     end
   end
 endmodule
@@ -740,7 +755,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (config_conv_array_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -770,7 +785,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
   output wire bus__ready,
   output wire awake,
   input wire [48:0] bus__payload,
-  output reg [132:0] o__payload = 133'h0,
+  output reg [133:0] o__payload = 134'h0,
   output reg o__valid = 1'h0,
   input wire config_conv_drain_gated_rst
 );
@@ -787,13 +802,13 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (config_conv_drain_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
   end
   always @(posedge config_conv_drain_gated_clk) begin
-    if (move) o__payload <= words[132:0];
+    if (move) o__payload <= words[133:0];
     if (n2) words <= {word, words[159:32]};
     if (!(n1)) begin
       last <= bus__payload[48];
@@ -834,7 +849,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (config_conv_rows_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8]
         & columns);
     end
@@ -848,7 +863,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
-    if (config_conv_rows_gated_rst | move) begin
+    if (move | config_conv_rows_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -880,7 +895,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (config_conv_weights_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -894,7 +909,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
-    if (config_conv_weights_gated_rst | move) begin
+    if (move | config_conv_weights_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -911,155 +926,158 @@ module \neuflow_convolver_tile.convolver.drain  (
   output wire shift,
   output wire config__ready,
   output wire held,
-  output wire awake_129,
+  output wire awake_133,
   input wire o__ready,
   input wire parameters_valid,
-  input wire [191:0] parameters_138,
+  input wire [191:0] parameters_142,
   input wire [95:0] pixel,
   input wire hand_over,
   input wire [17:0] block,
   output reg ready = 1'h1,
   output wire [34:0] o__payload,
   output wire o__valid,
-  input wire [132:0] config__payload,
+  input wire [133:0] config__payload,
   input wire config__valid,
   input wire drain_gated_rst
 );
   reg signal_14 = 1'h0, signal_35 = 1'h0, all_started = 1'h0, available = 1'h0, leaving = 1'h0,
-    map_ends = 1'h0, row_ends = 1'h0, row_ends_88 = 1'h0, running = 1'h0, s7_step = 1'h0, s8_step =
+    map_ends = 1'h0, row_ends = 1'h0, row_ends_92 = 1'h0, running = 1'h0, s7_step = 1'h0, s8_step =
     1'h0, slot_ends = 1'h0, sums_end = 1'h0, unread = 1'h0, waiting = 1'h0, wants = 1'h1,
     write_enable = 1'h0;
-  reg [15:0] signal_133 = 16'h0, signal_134 = 16'h0, signal_136 = 16'h0, signal_150 = 16'h0,
-    signal_90 = 16'h0, complete = 16'h0, map_left = 16'h0, row_left = 16'h0, slot_left = 16'h0, told
+  reg [15:0] signal_137 = 16'h0, signal_138 = 16'h0, signal_140 = 16'h0, signal_154 = 16'h0,
+    signal_94 = 16'h0, complete = 16'h0, map_left = 16'h0, row_left = 16'h0, slot_left = 16'h0, told
     = 16'h0;
-  reg [16:0] signal_135 = 17'h0;
+  reg [16:0] signal_139 = 17'h0;
   reg [17:0] running_block = 18'h0;
   reg [191:0] parameters = 192'h0;
-  reg [19:0] signal_115 = 20'h0, signal_83 = 20'h0, map_base = 20'h0, read_address = 20'h0,
+  reg [19:0] signal_119 = 20'h0, signal_87 = 20'h0, map_base = 20'h0, read_address = 20'h0,
     write_address = 20'h0;
   reg [1:0] sent = 2'h0;
-  reg [2:0] n20, known = 3'h0, left = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 = 3'h0, s5 = 3'h0,
-    s6 = 3'h0, words = 3'h0;
+  reg [2:0] n20, known = 3'h0, left = 3'h0, result1 = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 =
+    3'h0, s5 = 3'h0, s6 = 3'h0, words = 3'h0;
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
-  reg [47:0] partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
-  reg [4:0] settling = 5'h12;
-  wire n32, n8, n31, n14, n23, n12, n11, n7, n2, n30, n1, n3, n4, n6, n5, n29, n26, n27, n18, n16,
-    n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_19, signal_32, signal_84, signal_91,
-    signal_92, all_ends, awake, en, ends, have, i__ready, i__ready_102, i__ready_97, i__valid,
-    i__valid_119, inside_2, last_word, o__ready_121, o__valid_122, out__valid, reads, s0_step;
-  wire [15:0] complete_149, out, out_75, out__payload_words_0, out__payload_words_1;
+  reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
+  reg [4:0] settling = 5'h13;
+  wire n2, n31, n8, n16, n32, n14, n30, n23, n12, n11, n7, n1, n3, n4, n6, n5, n29, n26, n27, n18,
+    n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_21, signal_32, signal_88, signal_95,
+    signal_96, all_ends, awake, en, ends, have, i__ready, i__ready_101, i__ready_106, i__valid,
+    i__valid_123, inside_2, last_word, o__ready_125, o__valid_126, out__valid, reads, result0_step;
+  wire [15:0] complete_153, out, out_78, out__payload_words_0, out__payload_words_1;
   wire [16:0] n9;
-  wire [19:0] signal_113, next_map, offset;
-  wire [2:0] n10, n21;
-  wire [31:0] i__payload_111_words;
-  wire [34:0] i__payload, o__payload_120;
-  wire [47:0] acc, acc_69;
+  wire [19:0] signal_117, next_map, offset;
+  wire [2:0] n10, n21, s0;
+  wire [31:0] i__payload_115_words;
+  wire [34:0] i__payload, o__payload_124;
+  wire [47:0] acc_72, value0;
   assign parameters_take = (hand_over | waiting) & known[2] & ~all_started & signal_14 &
-    parameters_valid;
+    parameters_valid & ~(config__payload[97] & running);
   assign partials__ready = running & config__payload[94] & wants;
   assign shift = have & (n30 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_129 = |{reads, n3, signal, n4, hand_over, n5, waiting, running, awake, n6} | n7;
-  assign o__ready_121 = n1 ? 1'h0 : i__ready;
-  assign signal_92 = ~r3_beat[0] | i__ready_102;
-  assign signal_91 = signal_92 & known[2] & available;
-  assign acc = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s0_step, s6[0], s8_step, s5[0], s1[0], s3[0], s4[0], s7_step, s2[0]};
-  assign acc_69 = config__payload[94] ? summed1 : pixel[95:48];
+  assign awake_133 = |{reads, n3, n4, signal, waiting, hand_over, n5, running, n6, awake} | n7;
+  assign o__ready_125 = n1 ? 1'h0 : i__ready;
+  assign signal_96 = ~r3_beat[0] | i__ready_106;
+  assign signal_95 = signal_96 & known[2] & available;
+  assign value0 = config__payload[94] ? summed0 : pixel[47:0];
+  assign en = |{s2[0], s0[0], s5[0], s7_step, s1[0], s6[0], s8_step, s4[0], s3[0]};
+  assign acc_72 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
   assign n2 = left == 1'h1;
-  assign out__payload_words_1 = acc_69 >> {sent, 4'h0};
-  assign out__payload_words_0 = acc >> {sent, 4'h0};
-  assign i__valid_119 = n1 ? out__valid : o__valid_122;
+  assign out__payload_words_1 = acc_72 >> {sent, 4'h0};
+  assign out__payload_words_0 = value0 >> {sent, 4'h0};
+  assign i__valid_123 = n1 ? out__valid : o__valid_126;
   assign signal = config__valid & config__ready;
+  assign result0_step = shift & n30;
   assign signal_32 = partials__ready & partials__valid;
-  assign reads = i__valid & i__ready_97 | signal_92 & |{r2_beat[0], r1_beat[0], r3_beat[0],
-    signal_91};
+  assign reads = i__valid & i__ready_101 | signal_96 & |{r2_beat[0], r1_beat[0], r3_beat[0],
+    signal_95};
   assign n3 = config__valid & n31;
   assign n4 = block[15:0] != told;
   assign n5 = o__valid & o__ready;
-  assign n6 = i__valid_119 & i__ready;
+  assign n6 = i__valid_123 & i__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
-  assign n8 = signal_91 & signal_84;
-  assign n9 = signal_136 + 1'h1;
-  assign s0_step = shift & n30;
-  assign signal_19 = n32 & n30;
+  assign n8 = signal_95 & signal_88;
+  assign n9 = signal_140 + 1'h1;
+  assign s0 = config__payload[97] ? result1 : {running_block[16], ends, result0_step};
+  assign signal_21 = n32 & n30;
   assign n10 = n29 ? {known[1:0], 1'h1} : 3'h0;
-  assign n11 = signal_91 & all_ends;
+  assign n11 = signal_95 & all_ends;
   assign n12 = n31 | n23;
-  assign n13 = signal_91 | n12;
-  assign all_ends = signal_84 & row_ends_88;
+  assign n13 = signal_95 | n12;
+  assign all_ends = signal_88 & row_ends_92;
   assign n14 = n31 | n8 & slot_ends;
   assign n15 = n8 | n14;
-  assign n16 = n31 | n8 & row_ends_88;
-  assign n17 = n8 | n16;
+  assign n16 = n31 | n8 & row_ends_92;
+  assign n17 = n16 | n8;
   assign n18 = n31 | n23 & map_ends;
-  assign n19 = n18 | n23;
+  assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n31 | drain_gated_rst;
-  assign signal_113 = slot_ends ? 20'h0 : signal_115 + config__payload[77:62];
-  assign n23 = signal_91 & row_ends;
-  assign next_map = map_base + config__payload[132:113];
+  assign signal_117 = slot_ends ? 20'h0 : signal_119 + config__payload[77:62];
+  assign n23 = signal_95 & row_ends;
+  assign next_map = map_base + config__payload[133:114];
   assign n24 = signal | drain_gated_rst;
   assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_32 | n26;
-  assign n28 = drain_gated_rst | parameters_take;
+  assign n28 = parameters_take | drain_gated_rst;
   assign n29 = config__valid & ~signal;
   assign have = running & (n32 | signal_35) & ~(config__payload[95] & leaving);
   assign n30 = ~config__payload[95];
   assign n31 = ~known[2];
-  assign signal_84 = row_ends & map_ends;
+  assign signal_88 = row_ends & map_ends;
   assign n32 = ~config__payload[94];
   \neuflow_convolver_tile.convolver.drain.packer  packer (
     .awake(awake), .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
-      .i__payload_11(i__payload), .i__ready(i__ready_97), .i__valid(i__valid),
-      .o__payload(o__payload_120), .o__ready(o__ready_121), .o__valid(o__valid_122));
+      .i__payload_11(i__payload), .i__ready(i__ready_101), .i__valid(i__valid),
+      .o__payload(o__payload_124), .o__ready(o__ready_125), .o__valid(o__valid_126));
   \neuflow_convolver_tile.convolver.drain.reorder  reorder (
-    .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
-      .map_step(config__payload[132:113]), .move(signal_92), .read_address(read_address),
-      .read_enable(signal_91), .read_words(i__payload_111_words), .write_address(write_address),
-      .write_enable(write_enable), .write_words({out_75, out}));
+    .alone(config__payload[97]), .drain_gated_clk(drain_gated_clk),
+      .drain_gated_rst(drain_gated_rst), .map_step(config__payload[133:114]), .move(signal_96),
+      .read_address(read_address), .read_enable(signal_95), .read_words(i__payload_115_words),
+      .write_address(write_address), .write_enable(write_enable), .write_words({out_78, out}));
   neuflow_requantise requantise0 (
-    .acc(acc), .bias({parameters[79:64], parameters[47:32], parameters[15:0]}),
-      .clk(drain_gated_clk), .en(en), .m(parameters[111:96]), .narrow(config__payload[96]),
-      .out(out), .rst(drain_gated_rst), .s(parameters[133:128]), .zero(parameters[175:160]));
+    .acc(config__payload[97] ? add0_0 : value0), .bias({parameters[79:64], parameters[47:32],
+      parameters[15:0]}), .clk(drain_gated_clk), .en(en), .m(parameters[111:96]),
+      .narrow(config__payload[96]), .out(out), .rst(drain_gated_rst), .s(parameters[133:128]),
+      .zero(parameters[175:160]));
   neuflow_requantise requantise1 (
-    .acc(acc_69), .bias({parameters[95:80], parameters[63:48], parameters[31:16]}),
+    .acc(acc_72), .bias({parameters[95:80], parameters[63:48], parameters[31:16]}),
       .clk(drain_gated_clk), .en(en), .m(parameters[127:112]), .narrow(config__payload[96]),
-      .out(out_75), .rst(drain_gated_rst), .s(parameters[149:144]), .zero(parameters[191:176]));
+      .out(out_78), .rst(drain_gated_rst), .s(parameters[149:144]), .zero(parameters[191:176]));
   \neuflow_convolver_tile.convolver.drain.sends  sends (
     .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .i__payload({r3_beat[3:1],
-      i__payload_111_words}), .i__ready(i__ready_102), .i__valid(r3_beat[0]),
-      .o__payload(i__payload), .o__ready(i__ready_97), .o__valid(i__valid));
+      i__payload_115_words}), .i__ready(i__ready_106), .i__valid(r3_beat[0]),
+      .o__payload(i__payload), .o__ready(i__ready_101), .o__valid(i__valid));
   \neuflow_convolver_tile.convolver.drain.slice  slice (
     .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .i__payload(n1 ?
       {last_word & n2 & running_block[17], 2'h2, out__payload_words_1, out__payload_words_0} :
-      o__payload_120), .i__ready(i__ready), .i__valid(i__valid_119), .o__payload(o__payload),
+      o__payload_124), .i__ready(i__ready), .i__valid(i__valid_123), .o__payload(o__payload),
       .o__ready(o__ready), .o__valid(o__valid));
   \neuflow_convolver_tile.convolver.drain.walk  walk (
-    .clear(signal), .complete(complete_149), .config_2(config__payload),
+    .clear(signal), .complete(complete_153), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2198_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2231_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
+    if (result0_step) add0_0 <= pixel[47:0] + pixel[95:48];
     if (signal_32) begin
       partial1 <= {partials__payload[31:16], partial1[47:16]};
       partial0 <= {partials__payload[15:0], partial0[47:16]};
     end
     if (parameters_take) begin
       running_block <= block;
-      parameters <= parameters_138;
+      parameters <= parameters_142;
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, n3, signal, n4, hand_over, n5, waiting, running, awake, n6, drain_gated_rst}) begin
-      settling <= 5'h12;
+    if (|{reads, n3, n4, signal, waiting, hand_over, n5, running, n6, awake, drain_gated_rst}) begin
+      settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
     end
@@ -1067,18 +1085,19 @@ module \neuflow_convolver_tile.convolver.drain  (
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       told <= 16'h0; sums_end <= 1'h0; available <= 1'h0; write_address <= 20'h0; write_enable <=
-        1'h0; s8_step <= 1'h0; s7_step <= 1'h0; s6 <= 3'h0; s5 <= 3'h0; s4 <= 3'h0; s3 <= 3'h0; s2
-        <= 3'h0; s1 <= 3'h0; ready <= 1'h1; signal_14 <= 1'h0; signal_135 <= 17'h0; signal_134 <=
-        16'h0; signal_133 <= 16'h0; known[0] <= 1'h0; leaving <= 1'h0; row_ends <= 1'h0; signal_90
-        <= 16'h0; unread <= 1'h0; r3_beat <= 4'h0; r2_beat <= 4'h0; r1_beat <= 4'h0; slot_ends <=
-        1'h0; slot_left <= 16'h0; row_ends_88 <= 1'h0; row_left <= 16'h0; map_ends <= 1'h0; map_left
-        <= 16'h0; sent <= 2'h0; running <= 1'h0; {left[2], left[0]} <= 2'h0;
+        1'h0; result1 <= 3'h0; s8_step <= 1'h0; s7_step <= 1'h0; s6 <= 3'h0; s5 <= 3'h0; s4 <= 3'h0;
+        s3 <= 3'h0; s2 <= 3'h0; s1 <= 3'h0; ready <= 1'h1; signal_14 <= 1'h0; signal_139 <= 17'h0;
+        signal_138 <= 16'h0; signal_137 <= 16'h0; known[0] <= 1'h0; leaving <= 1'h0; row_ends <=
+        1'h0; signal_94 <= 16'h0; unread <= 1'h0; r3_beat <= 4'h0; r2_beat <= 4'h0; r1_beat <= 4'h0;
+        slot_ends <= 1'h0; slot_left <= 16'h0; row_ends_92 <= 1'h0; row_left <= 16'h0; map_ends <=
+        1'h0; map_left <= 16'h0; sent <= 2'h0; running <= 1'h0; {left[2], left[0]} <= 2'h0;
     end else begin
       told <= block[15:0];
       sums_end <= ends & running_block[17] & config__payload[95];
-      available <= known[2] & (n8 ? n9 != signal_150 : signal_136 != signal_150);
-      write_address <= signal_83 + offset;
+      available <= known[2] & (n8 ? n9 != signal_154 : signal_140 != signal_154);
+      write_address <= signal_87 + offset;
       write_enable <= s6[0] & inside_2;
+      result1 <= {running_block[16], ends, result0_step};
       s8_step <= s7_step;
       s7_step <= s6[0];
       s6 <= s5;
@@ -1086,31 +1105,31 @@ module \neuflow_convolver_tile.convolver.drain  (
       s4 <= s3;
       s3 <= s2;
       s2 <= s1;
-      s1 <= {running_block[16], ends, s0_step};
-      ready <= parameters_take ? signal_19 : ~waiting & ~hand_over & (~running | ends | signal_19 &
+      s1 <= s0;
+      ready <= parameters_take ? signal_21 : ~waiting & ~hand_over & (~running | ends | signal_21 &
         left <= 4'hf);
-      signal_14 <= config__payload[95] | signal_134 < signal_135 & ~unread;
-      signal_135 <= signal_136 + config__payload[112:97];
-      signal_134 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_133;
-      signal_133 <= config__payload[93:78] - 1'h1;
+      signal_14 <= config__payload[95] | signal_138 < signal_139 & ~unread;
+      signal_139 <= signal_140 + config__payload[113:98];
+      signal_138 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_137;
+      signal_137 <= config__payload[93:78] - 1'h1;
       known[0] <= n10[0];
-      if (n11 | o__valid_122 & o__ready_121 & o__payload_120[34]) leaving <= n11;
+      if (n11 | o__valid_126 & o__ready_125 & o__payload_124[34]) leaving <= n11;
       if (n13) begin
-        row_ends <= n12 ? config__payload[77:62] <= 2'h2 : signal_90 <= 3'h4;
-        signal_90 <= n12 ? config__payload[77:62] : signal_90 - 2'h2;
+        row_ends <= n12 ? config__payload[77:62] <= 2'h2 : signal_94 <= 3'h4;
+        signal_94 <= n12 ? config__payload[77:62] : signal_94 - 2'h2;
       end
-      if (signal_92) begin
+      if (signal_96) begin
         unread <= n8;
         r3_beat <= r2_beat;
         r2_beat <= r1_beat;
-        r1_beat <= {all_ends, row_ends ? signal_90[1:0] : 2'h2, signal_91};
+        r1_beat <= {all_ends, row_ends ? signal_94[1:0] : 2'h2, signal_95};
       end
       if (n15) begin
-        slot_ends <= n14 ? config__payload[112:97] == 1'h1 : slot_left == 2'h2;
-        slot_left <= n14 ? config__payload[112:97] : slot_left - 1'h1;
+        slot_ends <= n14 ? config__payload[113:98] == 1'h1 : slot_left == 2'h2;
+        slot_left <= n14 ? config__payload[113:98] : slot_left - 1'h1;
       end
       if (n17) begin
-        row_ends_88 <= n16 ? config__payload[93:78] == 1'h1 : row_left == 2'h2;
+        row_ends_92 <= n16 ? config__payload[93:78] == 1'h1 : row_left == 2'h2;
         row_left <= n16 ? config__payload[93:78] : row_left - 1'h1;
       end
       if (n19) begin
@@ -1127,24 +1146,25 @@ module \neuflow_convolver_tile.convolver.drain  (
   end
   always @(posedge drain_gated_clk) begin
     if (n22) begin
-      signal_136 <= 16'h0; signal_115 <= 20'h0; read_address <= 20'h0; map_base <= 20'h0;
+      signal_140 <= 16'h0; signal_119 <= 20'h0; read_address <= 20'h0; map_base <= 20'h0;
     end else begin
       if (n8) begin
-        signal_136 <= all_ends ? 16'h0 : n9[15:0];
-        signal_115 <= signal_113;
+        signal_140 <= all_ends ? 16'h0 : n9[15:0];
+        signal_119 <= signal_117;
       end
-      if (signal_91 | n8 | n23) read_address <= n8 ? signal_113 : n23 ? next_map : read_address +
+      if (signal_95 | n8 | n23) read_address <= n8 ? signal_117 : n23 ? next_map : read_address +
         2'h2;
-      if (n8 | n23) map_base <= n8 ? signal_113 : next_map;
+      if (n8 | n23) map_base <= n8 ? signal_117 : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
     if (n24) begin
-      signal_83 <= 20'h0; signal_150 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
+      signal_87 <= 20'h0; signal_154 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
     end else begin
-      if (s6[0] & s6[1]) signal_83 <= s6[2] ? 20'h0 : signal_83 + {config__payload[131:113], 1'h0};
-      signal_150 <= complete;
-      complete <= complete_149;
+      if (s6[0] & s6[1]) signal_87 <= s6[2] ? 20'h0 : signal_87 + (config__payload[97] ?
+        config__payload[133:114] : {config__payload[132:114], 1'h0});
+      signal_154 <= complete;
+      complete <= complete_153;
       if (parameters_take) all_started <= block[17];
     end
   end
@@ -1273,6 +1293,7 @@ module \neuflow_convolver_tile.convolver.drain.reorder  (
   input wire write_enable,
   input wire [19:0] write_address,
   input wire [19:0] read_address,
+  input wire alone,
   input wire [19:0] map_step,
   input wire drain_gated_rst
 );
@@ -1281,20 +1302,23 @@ module \neuflow_convolver_tile.convolver.drain.reorder  (
   reg [31:0] out = 32'h0;
   reg [5:0] address0 = 6'h0, address1 = 6'h0, base0 = 6'h0, base1 = 6'h0, map_offset0 = 6'h0,
     map_offset1 = 6'h0, read_address0 = 6'h0, read_address1 = 6'h0, step1 = 6'h0;
-  wire read_enable_36;
-  wire [15:0] read_data, read_data_30, write_data, write_data_41;
+  wire n1, read_enable_37, s2_map0, s2_map1;
+  wire [15:0] read_data, read_data_30, write_data, write_data_42;
   assign read_words = {2{out}} >> {r3_turn, 4'h0};
-  assign read_enable_36 = move & r1_enable;
-  assign write_data = write_words >> {1'h0 - s2_turn, 4'h0};
-  assign write_data_41 = write_words >> {1'h1 - s2_turn, 4'h0};
+  assign read_enable_37 = move & r1_enable;
+  assign write_data = write_words >> {s2_map0, 4'h0};
+  assign n1 = ~alone;
+  assign s2_map0 = 1'h0 - s2_turn;
+  assign write_data_42 = write_words >> {s2_map1, 4'h0};
+  assign s2_map1 = 1'h1 - s2_turn;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
     .clk(drain_gated_clk), .read_address(read_address0), .read_data(read_data),
-      .read_enable(read_enable_36), .write_address(address0), .write_data(write_data),
-      .write_enable(s2_enable));
+      .read_enable(read_enable_37), .write_address(address0), .write_data(write_data),
+      .write_enable(s2_enable & (n1 | !s2_map0)));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
     .clk(drain_gated_clk), .read_address(read_address1), .read_data(read_data_30),
-      .read_enable(read_enable_36), .write_address(address1), .write_data(write_data_41),
-      .write_enable(s2_enable));
+      .read_enable(read_enable_37), .write_address(address1), .write_data(write_data_42),
+      .write_enable(s2_enable & (n1 | !s2_map1)));
   always @(posedge drain_gated_clk) begin
     s1_turn <= write_address[0];
     s2_turn <= s1_turn;
@@ -1394,10 +1418,10 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2198_0,
+  input wire [1:0] port_2231_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
-  input wire [132:0] config_2,
+  input wire [133:0] config_2,
   input wire drain_gated_rst
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
@@ -1409,17 +1433,17 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n2;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n1 = n4 | clear | drain_gated_rst;
+  assign n1 = clear | n4 | drain_gated_rst;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_2198_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_2231_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_2198_0[0];
-  assign n5 = port_2198_0[0] | n4 | clear;
+  assign n4 = fresh & ~port_2231_0[0];
+  assign n5 = port_2231_0[0] | clear | n4;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1427,9 +1451,9 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n1) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2198_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2231_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2198_0[0]) signal_8[67:0] <= n2[67:0];
+      if (port_2231_0[0]) signal_8[67:0] <= n2[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1437,22 +1461,22 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2198_0[0], mark, n4, clear} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2198_0[0]
+      if ({port_2231_0[0], mark, clear, n4} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2231_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n3[69:68];
       end
       if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2198_0[0]
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2231_0[0]
           ? n2 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n6[69:68];
       end
       offset <= signal_8[67:48] + signal_8[15:0];
       inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
-      signal_6 <= config_2[112:97] == 1'h1;
+      signal_6 <= config_2[113:98] == 1'h1;
       signal_5 <= config_2[61:46] == 1'h1;
-      slots_less <= config_2[112:97] - 2'h2;
+      slots_less <= config_2[113:98] - 2'h2;
       signal <= config_2[61:46] - 2'h2;
     end
   end
@@ -1460,7 +1484,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2198_0[0]) fresh <= 1'h0;
+      if (port_2231_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1588,7 +1612,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n8, linear_80 = 9'h0, offset = 9'h0;
-  wire n36, n13, n35, n24, n32, n33, n9, n6, n7, n34, n3, n10, n11, n12, n22, n20, n14, n16, n17,
+  wire n36, n13, n34, n24, n32, n33, n9, n6, n7, n35, n3, n10, n12, n11, n22, n20, n14, n16, n17,
     n31, n18, n19, n21, n23, n26, n30, n25, n28, signal_107, signal_109, signal_16, signal_17,
     alone, finished, i__ready_104, i__valid_105, last_lap, last_phase_y, o__ready, o__valid,
     record_ends, starts;
@@ -1606,7 +1630,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_104;
-  assign awake = |{finished, signal_16, n10, starts, n11, pass_done, n12} | n13;
+  assign awake = |{starts, signal_16, n10, pass_done, n11, finished, n12} | n13;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1625,33 +1649,33 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n7 = $signed(beyond2) >= $signed(1'h0);
   assign signal_31 = signal_107 ? 2'h0 : n32 & n33 ? signal_32 : left;
   assign n9 = signal_16 & last_lap;
-  assign finished = n34 | signal & signal_42 & allowed;
+  assign starts = n34 & config__valid & ~(|flushing);
   assign n10 = i__valid_105 & i__ready_104;
-  assign starts = n35 & config__valid & ~(|flushing);
-  assign n11 = o__valid & o__ready;
-  assign n12 = released != freed;
+  assign n11 = released != freed;
+  assign finished = n35 | signal & signal_42 & allowed;
+  assign n12 = o__valid & o__ready;
   assign n13 = |settling;
   assign signal_107 = config__payload[5:4] == 1'h1;
   assign n14 = lead <= config__payload[3];
   assign record_ends = n36 & channel_ends;
   assign n15 = record + 1'h1;
   assign n16 = !lead;
-  assign n17 = n35 & ~s1_valid & ~s2_valid;
+  assign n17 = n34 & ~s1_valid & ~s2_valid;
   assign n18 = n31 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n19 = n18 | n31 | n17;
-  assign n20 = n35 | n34;
+  assign n19 = n31 | n18 | n17;
+  assign n20 = n34 | n35;
   assign n21 = record_ends | n20;
-  assign n22 = n35 | record_ends;
+  assign n22 = n34 | record_ends;
   assign n23 = n36 | n22;
-  assign n24 = n35 | n36;
+  assign n24 = n34 | n36;
   assign width = config__payload[25:6] - 1'h1;
   assign n25 = {n9, n24, rest[2]} != 3'h5 & n26;
   assign rest = signal_32 + {~signal_31};
   assign n26 = n9 | n24;
   assign n27 = signal_23 + 1'h1;
-  assign n28 = n17 | writer_gated_rst;
+  assign n28 = writer_gated_rst | n17;
   assign last_phase_y = alone | n29 == config__payload[157:154];
   assign n29 = signal_76 + 1'h1;
   assign signal_79 = last_phase_y ? (signal_69 & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1665,8 +1689,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign lane0 = n3 ? n38 : 2'h0;
   assign n32 = ~more;
   assign n33 = signal_32 <= left;
-  assign n34 = record_ends & record_ends_40;
-  assign n35 = ~signal;
+  assign n34 = ~signal;
+  assign n35 = record_ends & record_ends_40;
   assign n36 = signal_16 & signal_17;
   assign after_row_beyond = $signed({1'h0, signal_75}) + $signed(pitch_less);
   assign n37 = signal_19 + signal_31;
@@ -1715,7 +1739,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{finished, signal_16, writer_gated_rst, n10, starts, n11, pass_done, n12}) begin
+    if (|{writer_gated_rst, starts, signal_16, n10, pass_done, n11, finished, n12}) begin
       settling <= 4'hb;
     end else begin
       if (n13) settling <= settling - 1'h1;
@@ -1781,7 +1805,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       if (signal_16) signal_23 <= last_lap ? 2'h0 : n27[1:0];
       if (i__valid & i__ready & i__payload[67] | starts) opened <= starts ? |config__payload[57:42]
         : 1'h0;
-      if (finished | starts) signal <= starts;
+      if (starts | finished) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1792,7 +1816,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_76 <= last_phase_y ? 4'h0 : n29[3:0];
         signal_75 <= signal_79;
       end
-      if (n18 | s2_valid | n31) begin
+      if (n31 | s2_valid | n18) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n18 ? signal_75 : n31 ? signal_79 : signal_69 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1814,7 +1838,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (finished | writer_gated_rst) begin
+    if (writer_gated_rst | finished) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n15[15:0];
@@ -1828,7 +1852,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n24 | writer_gated_rst) begin
+    if (writer_gated_rst | n24) begin
       signal_19 <= 4'h0;
     end else begin
       if (($signed({3'h0, signal_115}) >= $signed(1'h0) | n6 | n7) & n9) signal_19 <= n7 ?
@@ -1909,7 +1933,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1959_16,
+  input wire [1:0] port_1987_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -1927,13 +1951,13 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_35 = asks & ready_37;
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
-  assign n1 = parameters_take | weights_gated_rst;
+  assign n1 = weights_gated_rst | parameters_take;
   assign n2 = {signal_16, listening, leads} != 3'h6 & n3;
   assign n3 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_56), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_1959_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_37), .rewind(parameters_take & port_1959_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_1987_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_37), .rewind(parameters_take & port_1987_16[0]), .room(room_14),
       .value(value_54), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_56), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -1995,7 +2019,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{rewind, comes, free, push, read_enable} | n1;
+  assign awake = |{rewind, comes, push, free, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2005,14 +2029,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{rewind, comes, blocks_gated_rst, free, push, read_enable}) begin
+    if (|{rewind, comes, push, free, blocks_gated_rst, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (rewind | blocks_gated_rst | free) begin
+    if (rewind | free | blocks_gated_rst) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2061,7 +2085,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{rewind, comes, free, push, read_enable} | n1;
+  assign awake = |{rewind, comes, push, free, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2071,14 +2095,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{rewind, weights_gated_rst, comes, free, push, read_enable}) begin
+    if (|{weights_gated_rst, rewind, comes, push, free, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (rewind | weights_gated_rst | free) begin
+    if (weights_gated_rst | rewind | free) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2147,7 +2171,7 @@ module \neuflow_convolver_tile.router  (
   reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
     local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
     west_current = 10'h0, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n3, n1, n2, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+  wire n7, n10, n6, n5, n4, n1, n3, n2, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
@@ -2165,9 +2189,9 @@ module \neuflow_convolver_tile.router  (
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n1 = south_out__valid & o__ready_79;
+  assign n1 = east_out__valid & o__ready_69;
   assign n2 = west_out__valid & o__ready_89;
-  assign n3 = east_out__valid & o__ready_69;
+  assign n3 = south_out__valid & o__ready_79;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -2243,7 +2267,7 @@ module \neuflow_convolver_tile.router  (
       o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
         local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
         |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
-        east_waiting) & names != east_peers_q : 1'h0) & ~(|(signal & waits));
+        east_waiting) & names != east_peers_q : 1'h0) & ~(|({6'h0, signal} & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
@@ -2253,7 +2277,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if (n9 & (o__ready & n5 & n10)) local0_peers_q <= names;
+      if ((o__ready & n5 & n10) & n9) local0_peers_q <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
