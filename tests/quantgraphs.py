@@ -69,6 +69,13 @@ class Builder:
             dilation=tuple(dilation), groups=groups, **self._scales(maps, weight[0].size),
         )  # fmt: skip
 
+    def table(self, x: str, maps: int, kernel, channels: int, **more) -> str:
+        """A convolution whose maps read ``channels`` each, not all the same."""
+        y = self.conv(x, maps, kernel, **more)
+        for own in self.nodes[-1].attrs["weight"]:
+            own[self.rng.permutation(len(own))[channels:]] = 0
+        return y
+
     def dense(self, x: str, maps: int) -> str:
         inputs = self.tensors[x].size
         weight = self._weight(maps, inputs)

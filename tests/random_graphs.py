@@ -144,3 +144,32 @@ class RandomBranches(RandomGraph):
     def add_back(self, *_: int) -> None:
         """Go on from an earlier tensor."""
         self.tensor = str(self.rng.choice(list(self.net.tensors)))
+
+
+class RandomTable(RandomGraph):
+    """A convolution with a table of connections, as the array does tap by tap, and what follows it."""
+
+    names = ("pool", "map", "unary", "alu", "table")
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed, most=2)
+
+    def begin(self, shape: tuple[int, int, int]) -> None:
+        while not self.net.nodes:
+            self.add_table(*shape)
+            shape = (self.upto(9), self.upto(14), self.upto(16))
+            if not self.net.nodes:
+                self.net.tensors.clear()
+                self.net.inputs.clear()
+                self.tensor = self.net.input(*shape)
+
+    def add_table(self, c: int, h: int, w: int) -> None:
+        kernel, dilation = (self.upto(5, 2), self.upto(6)), (self.upto(2), 1)
+        pads = (self.upto(2, 0), 0, self.upto(2, 0), 0)
+        if h + pads[0] + pads[2] <= (kernel[0] - 1) * dilation[0] or w < kernel[1]:
+            return
+        maps = self.upto(9)
+        self.tensor = self.net.conv(self.tensor, maps, kernel, (1, 1), dilation, pads)
+        weight = self.net.nodes[-1].attrs["weight"]
+        for own in weight:
+            own[self.rng.permutation(c)[self.upto(c) :]] = 0

@@ -23,7 +23,7 @@ from neuflow.grid import TINY, MemoryConfig
 from neuflow.ir import Program
 from neuflow.layout import Activity, Kind, Opcode, Operand, Relocate, RouterIn, RouterOut, Row
 from neuflow.run import measure, rtl
-from tests.quantgraphs import Builder
+from tests.quantgraphs import Builder, evaluate
 from tests.random_graphs import RandomGraph
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -233,6 +233,23 @@ def test_partial_sums_go_through_memory() -> None:
     drains = [f for kind, f in packets_of(compiled.device) if kind == Kind.CONV_DRAIN]
     assert any(f["partial_in"] for f in drains) and any(f["partial_out"] for f in drains)
     assert_equal(compiled, net.words(1), None, None)
+
+
+@pytest.mark.rtl
+def test_a_table_of_connections_goes_tap_by_tap() -> None:
+    """In one pass every map reads channels of its own; what follows it does not work by tap."""
+    net = Builder(9)
+    x = net.table(net.input(6, 11, 9), 7, (3, 5), 2, pads=(2, 0, 1, 0))
+    net.conv(x, 4, (2, 2), pads=(1, 1, 0, 0))
+    graph, words = net.build(x, net.nodes[-1].output), net.words(2)
+    compiled = compile_graph(graph, TINY)
+    arrays = [f["by_tap"] for kind, f in packets_of(compiled.device) if kind == Kind.CONV_ARRAY]
+    assert arrays[0] and not arrays[-1]
+    for memory, seed in ((MEMORIES[0], None), (MEMORIES[3], 5)):
+        assert_equal(compiled, words, memory, seed)
+    outputs, _ = rtl.simulate(compiled, words, MEMORIES[0], None)
+    want = evaluate(graph, words)
+    assert all(np.array_equal(outputs[name], want[name]) for name in graph.outputs)
 
 
 @pytest.mark.rtl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -106,6 +107,51 @@ MUTATIONS = [
 def test_a_changed_field_is_caught(case, kind, name, amount):
     program, words, want = case
     assert caught(mutate(program, kind, 0, add(name, amount)), words, want)
+
+
+@pytest.fixture(scope="module")
+def by_tap():
+    net = Builder(7)
+    net.table(net.input(7, 9, 11), 5, (3, 5), 2, pads=(1, 0, 1, 0))
+    graph, words = net.build(net.nodes[-1].output), net.words(1)
+    program = compile_graph(graph, TINY)
+    assert " by tap" in program.mapping
+    want = evaluate(graph, words)[graph.outputs[0]]
+    assert not caught(program, words, want)
+    return program, words, want
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "amount"),
+    [
+        (Kind.CONV_ARRAY, "by_tap", -1), (Kind.CONV_DRAIN, "by_tap", -1),
+        (Kind.CONV_ARRAY, "by_block", -1), (Kind.CONV_ARRAY, "step_x", 1),
+        (Kind.CONV_ARRAY, "dilation_x", -1), (Kind.CONV_ARRAY, "channels", -1),
+        (Kind.CONV_ARRAY, "kernel_x", -1), (Kind.CONV_ARRAY, "kernel_x", 1),
+        (Kind.CONV_ARRAY, "tap_x", -1), (Kind.CONV_ARRAY, "tap_x", 1),
+        (Kind.CONV_ARRAY, "base", 8), (Kind.CONV_ARRAY, "stride", 1),
+        (Kind.CONV_DRAIN, "maps", -1), (Kind.CONV_DRAIN, "partial_in", 1),
+    ],
+)  # fmt: skip
+def test_a_changed_field_of_a_pass_by_tap_is_caught(by_tap, kind, name, amount):
+    program, words, want = by_tap
+    assert caught(mutate(program, kind, 0, add(name, amount)), words, want)
+
+
+def test_a_changed_weight_of_any_lane_is_caught(by_tap):
+    """All words behind the parameters of a packet: weights, and the channels that they name."""
+    program, words, want = by_tap
+    at, label = next(place for place in program.origins if "/weights/" in place[1])
+    maps = re.search(r"maps (\d+)\.\.(\d+)", label)
+    assert maps is not None
+    blocks = int(maps[2]) - int(maps[1]) + 1
+    begin, steps = 2 * at + 6 * TINY.maps * blocks, 2 * 3 * (5 // TINY.maps + 1)
+    seen = []
+    for word in range(begin, begin + steps * TINY.maps):
+        code = np.frombuffer(program.device, "<u2").copy()
+        code[word] ^= 1 << 6
+        seen.append(caught(replace(program, device=code.tobytes()), words, want))
+    assert all(seen)
 
 
 def test_a_ring_without_room_is_a_deadlock(case):

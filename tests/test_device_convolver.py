@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from neuflow.compiler import compile_graph
+from neuflow.errors import CompileError
 from neuflow.grid import TINY
 from neuflow.ir import Program
 from neuflow.run import device, device_convolver
 from neuflow.run.device_convolver import DeviceConvolver
+from tests.grids import GRIDS
 from tests.quantgraphs import Builder
-from tests.random_graphs import RandomGraph
+from tests.random_graphs import RandomGraph, RandomTable
 
 
 def packets(program: Program, words: dict) -> list[np.ndarray]:
@@ -49,6 +51,20 @@ def test_random_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
         compiled = compile_graph(made.net.build(*made.outputs), TINY)
         passes += compare(compiled, made.net.words(1), monkeypatch)
     assert passes >= 40  # of some 90
+
+
+@pytest.mark.parametrize("grid", ["tiny", "octet", "vector"])
+def test_random_tables_by_tap(grid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = 0
+    for case in range(30):
+        made = RandomTable(case)
+        try:
+            compiled = compile_graph(made.net.build(*made.outputs), GRIDS[grid])
+        except CompileError:
+            continue
+        if " by tap" in compiled.mapping:
+            passes += compare(compiled, made.net.words(1), monkeypatch)
+    assert passes >= 5
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from neuflow.grid import TINY, VIRTEX6, GridConfig, MemoryConfig
 from neuflow.ir import Program
 from neuflow.run import device, golden, rtl, stats
 from tests.grids import GRIDS
-from tests.random_graphs import RandomBranches, RandomConv, RandomGraph
+from tests.random_graphs import RandomBranches, RandomConv, RandomGraph, RandomTable
 
 NIGHTLY_CASES = 125  # of each grid
 
@@ -38,7 +38,7 @@ class Case:
 def draw(grid: GridConfig, number: int) -> Case:
     """Return case ``number``; networks that the grid cannot hold are passed over."""
     rng = np.random.default_rng([*grid.name.encode(), number])
-    kind = (RandomConv, RandomBranches, RandomGraph)[number % 3]
+    kind = (RandomConv, RandomBranches, RandomGraph, RandomTable)[number % 4]
     batch = int(rng.integers(1, 4))
     while True:
         made = kind(int(rng.integers(1 << 31)))

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from neuflow.blocks.convolver_model import addition
 from neuflow.blocks.window_model import ROW_OVERHEAD, chunks, slots
 from neuflow.compiler.cut import (
     Cut,
     axes,
     can_ramp,
+    can_tap,
     conv_groups,
     count_passes,
     ladder,
+    map_unit,
     needs_helper,
     part_lists,
     passes,
@@ -166,7 +169,7 @@ def _spatial(chain: Chain) -> Iterator[tuple[int, int]]:
 def _reductions(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Cut]:
     left = TRIES
     for parts in part_lists(chain):
-        if len(parts) > 1 and not sums_fit(chain, grid):
+        if len(parts) > 1 and (cut.by_tap or not sums_fit(chain, grid)):
             return
         found = list(_rounds(chain, replace(cut, parts=parts), grid))
         if found:
@@ -219,7 +222,7 @@ def _rounds(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Cut]:
     of zero also more: fewer maps at once may read fewer channels.
     """
     groups = conv_groups(chain)
-    unit = 1 if chain.head is None else grid.maps
+    unit = map_unit(chain, cut.by_tap, grid)
     blocks = groups * ceil_div(chain.shapes[-1][0] // groups, unit)
     last, left = blocks + 1, 2 if chain.kernels is None else blocks
     for rounds in range(1, ceil_div(blocks, cut.maps) + 1):
@@ -252,10 +255,16 @@ def _samples(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Piece]:
 
 
 def _side_by_side(chain: Chain, grid: GridConfig, batch: int) -> Iterator[Cut]:
-    """Yield ways to use the columns: images x maps x rows, none more than there are."""
+    """Yield ways to use the columns: images x maps x rows, none more than there are; and by tap."""
+    for by_tap in (False, True) if can_tap(chain, grid) else (False,):
+        for cut in _columns(chain, grid, batch, by_tap):
+            yield replace(cut, by_tap=by_tap)
+
+
+def _columns(chain: Chain, grid: GridConfig, batch: int, by_tap: bool) -> Iterator[Cut]:
     maps, height, _ = chain.shapes[-1]
     columns = grid.columns // 2 if needs_helper(chain) else grid.columns
-    unit = 1 if chain.head is None else grid.maps
+    unit = map_unit(chain, by_tap, grid)
     most = {
         "images": chain.shapes[-1][2] if chain.batched else batch,
         "maps": 1 if chain.reorder else max(conv_groups(chain), ceil_div(maps, unit)),
@@ -365,6 +374,7 @@ def _work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) -
     assert plan is not None
     blocks = shape.groups(grid) * shape.blocks(grid)
     drain = grid.pixels * (3 if piece.partial_in or piece.partial_out else 1)
+    drain += addition(grid.maps) if shape.by_tap else 0
     entering = plan.rows * plan.channels * plan.width
     store = plan.rows * plan.channels * _store_cycles(plan, grid)
     if kept:
@@ -382,7 +392,7 @@ def _work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) -
         first = (grid.pixels - 1) // shape.pitch * shape.stride + shape.need
         exposed += min(first, plan.rows) * plan.channels * plan.width
     load = exposed / _speed(grid)
-    array = max(blocks * max(shape.taps, drain), store, window)
+    array = max(blocks * max(shape.steps(grid), drain), store, window)
     return Work(array, words / _speed(grid), load)
 
 

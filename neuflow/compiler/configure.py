@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuflow.blocks import mapper_model
+from neuflow.blocks.convolver_model import tap_steps
 from neuflow.compiler.allocate import Place, Space
 from neuflow.compiler.cut import needs_helper
 from neuflow.compiler.descriptors import box, descriptor, in_chw_order, linear
@@ -18,6 +19,7 @@ from neuflow.compiler.geometry import (
     ConvShape,
     DrainPlan,
     backward,
+    connections,
     conv_shape,
     partial_words,
 )
@@ -106,10 +108,9 @@ class Configurer:
             for p, place in zip(turn.pieces, turn.rows, strict=True)
             if place is not None and not place.resident and _same_input(chain, p, piece)
         ]
-        weights = (piece.out.maps, piece.part)
-        same_weights = [p for p in turn.pieces if (p.out.maps, p.part) == weights]
+        at, words = self.weights_at(turn, piece)
+        same_weights = [p for p in turn.pieces if self.weights_at(turn, p) == (at, words)]
         if piece is same_weights[0]:
-            at, words = self.weights_at(turn, piece)
             walk = descriptor(at, [(words, 1)]) | {"dest": _mask(same_weights)}
             yield _packet(
                 Stage.WEIGHTS, Kind.READ_WEIGHTS, piece.column, walk, space=Space.WEIGHTS
@@ -119,7 +120,10 @@ class Configurer:
         source = piece.column if rows.resident else alike[0].column
         listen = {"source": source} | _rows(rows)
         yield _packet(Stage.SETUP, Kind.CONV_ROWS, piece.column, listen)
-        yield _packet(Stage.SETUP, Kind.CONV_ARRAY, piece.column, array(shape, rows, self.grid))
+        fields = array(shape, rows, self.grid)
+        if piece.by_tap:
+            fields |= _by_tap(chain, piece, rows, self.grid)
+        yield _packet(Stage.SETUP, Kind.CONV_ARRAY, piece.column, fields)
         drain = _drain(chain, piece, shape, self.grid)
         yield _packet(Stage.SETUP, Kind.CONV_DRAIN, piece.column, drain)
         if not rows.resident and piece is alike[0]:
@@ -295,6 +299,17 @@ def array(shape: ConvShape, rows: RowPlace, grid: GridConfig) -> dict[str, int]:
     }  # fmt: skip
 
 
+def _by_tap(chain: Chain, piece: Piece, rows: RowPlace, grid: GridConfig) -> dict[str, int]:
+    """Fields of CONV_ARRAY that are others by tap: as if a step were a tap."""
+    assert piece.part is not None
+    first = int(connections(chain, piece.out.maps, piece.part)[0, 0])
+    return {
+        "by_tap": 1, "kernel_x": tap_steps(piece.part.kx.size, grid.maps),
+        "dilation_x": grid.maps, "step_x": grid.maps, "maps": grid.maps,
+        "base": rows.base + first * rows.plan.array_step,
+    }  # fmt: skip
+
+
 def _drain(chain: Chain, piece: Piece, shape: ConvShape, grid: GridConfig) -> dict[str, int]:
     plan = DrainPlan(1, 1) if piece.partial_out else plan_drain(chain, piece, grid)
     assert plan is not None
@@ -302,7 +317,8 @@ def _drain(chain: Chain, piece: Piece, shape: ConvShape, grid: GridConfig) -> di
         "groups": shape.groups(grid), "blocks": shape.blocks(grid), "maps": shape.maps,
         "pitch": shape.pitch, "width": shape.out_width, "height": shape.out_height,
         "partial_in": int(piece.partial_in), "partial_out": int(piece.partial_out),
-        "narrow": int(chain.bits == 8), "by_tap": 0, "slots": plan.slots, "map_step": plan.map_step,
+        "narrow": int(chain.bits == 8), "by_tap": int(piece.by_tap),
+        "slots": plan.slots, "map_step": plan.map_step,
     }  # fmt: skip
 
 

@@ -35,6 +35,7 @@ class Cut:
     one after another through memory. ``keep``: rows are kept whole from one round of maps to the
     next, even if no others can arrive meanwhile; of the sums, then, one for all maps after another.
     ``ramp``: begin and end with small pieces that share their input, see ``compiler.ramp``.
+    ``by_tap``: of all pieces, see ``Piece``.
     """
 
     images: int = 1
@@ -46,6 +47,7 @@ class Cut:
     parts: tuple[Part, ...] = ()
     keep: bool = False
     ramp: bool = False
+    by_tap: bool = False
 
     def __str__(self) -> str:
         names = ("images", "maps", "rows")
@@ -55,7 +57,7 @@ class Cut:
             if getattr(self, name) > 1:
                 text += f", {getattr(self, name)} {name.replace('_', ' ')}"
         sums = f", {len(self.parts)} sums" if len(self.parts) > 1 else ""
-        text += sums + (", rows kept" if self.keep else "")
+        text += sums + (", rows kept" if self.keep else "") + (", by tap" if self.by_tap else "")
         return text + (", small first and last pieces" if self.ramp else "")
 
 
@@ -141,6 +143,8 @@ def passes(chain: Chain, cut: Cut, grid: GridConfig, divided: Axes) -> Iterator[
 
 def can_ramp(chain: Chain, cut: Cut) -> bool:
     """Whether a cut is such that its rows can be divided as a ramp needs."""
+    if cut.by_tap:
+        return False
     alone = (cut.images, cut.maps, cut.rounds, cut.row_rounds, cut.strips, len(cut.parts))
     least = cut.rows * (sum(RAMP_ROWS) + 3)
     return (
@@ -164,10 +168,11 @@ def _parts(
                 column=spread * i,
                 image=image,
                 out=Region(map_span, row_span, col_span),
-                part=_in_group(chain, _connected(chain, part, map_span), map_span),
+                part=part if cut.by_tap else _read_part(chain, part, map_span),
                 partial_in=number > 0,
                 partial_out=number < len(cut.parts) - 1,
                 room=grid.row_words if cut.keep else 0,
+                by_tap=cut.by_tap,
             )
             for i, (image, row_span, col_span, map_span) in enumerate(boxes)
         ]
@@ -200,10 +205,32 @@ def conv_groups(chain: Chain) -> int:
     return 1 if chain.head is None else chain.head.attrs.get("groups", 1)
 
 
+def map_unit(chain: Chain, by_tap: bool, grid: GridConfig) -> int:
+    """Maps of a block."""
+    return 1 if chain.head is None or by_tap else grid.maps
+
+
+def can_tap(chain: Chain, grid: GridConfig) -> bool:
+    """Whether a chain may be computed by tap, and blocks of maps would leave lanes idle.
+
+    Columns of padding are no word that is stored. A channel names the next one before its last row.
+    """
+    if grid.tap_lanes == 1 or chain.head is None or chain.head.op != "conv" or conv_groups(chain) > 1:
+        return False
+    attrs = chain.head.attrs
+    _, left, _, right = attrs["pads"]
+    idle = chain.kernels is not None or chain.shapes[0][0] % grid.maps > 0
+    return (
+        idle
+        and attrs["weight"].shape[2] > 1
+        and (attrs["stride"][0], attrs["dilation"][1], left, right) == (1, 1, 0, 0)
+    )
+
+
 def _map_spans(chain: Chain, maps: int, cut: Cut, grid: GridConfig) -> list[Span]:
     groups = conv_groups(chain)
     size = maps // groups
-    unit = 1 if chain.head is None else grid.maps
+    unit = map_unit(chain, cut.by_tap, grid)
     if chain.by_block:
         return list(Span(0, maps).split(cut.maps * cut.rounds, unit))
     parts = max(1, cut.maps * cut.rounds // groups)
@@ -212,6 +239,11 @@ def _map_spans(chain: Chain, maps: int, cut: Cut, grid: GridConfig) -> list[Span
         for group in range(groups)
         for span in Span(group * size, (group + 1) * size).split(parts, min(unit, size))
     ]
+
+
+def _read_part(chain: Chain, part: Part | None, maps: Span) -> Part | None:
+    """Return what ``maps`` read of a part that is given for all of a group."""
+    return _in_group(chain, _connected(chain, part, maps), maps)
 
 
 def _connected(chain: Chain, part: Part | None, maps: Span) -> Part | None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
+from neuflow.blocks.convolver_model import tap_steps
 from neuflow.compiler.mapping import Chain, Part, Piece, Region, Span
 from neuflow.grid import GridConfig
 from neuflow.layout import ABSENT_CHANNELS, Scatter
@@ -57,7 +59,8 @@ class ConvShape:
     ``height`` are the box's extents as the array sees them. ``every``: a stride that the array does
     not see, as of the box only every such row is read, and every such column stored.
     ``room``: see ``Piece``. ``block_channels``: not 0 if each block of maps has so many channels of
-    its own. ``read``: the channels that are read, of those that are stored; empty: all.
+    its own. ``read``: the channels that are read, of those that are stored; empty: all. ``by_tap``: a
+    block is one map, ``grid.maps`` of its taps at once; ``block_channels`` then are any of those stored.
     """
 
     channels: int
@@ -80,6 +83,7 @@ class ConvShape:
     block_channels: int = 0
     room: int = 0
     read: tuple[int, ...] = ()
+    by_tap: bool = False
 
     @property
     def channels_added(self) -> int:
@@ -101,8 +105,14 @@ class ConvShape:
         return ceil_div((self.out_height - 1) * self.pitch + self.out_width, grid.pixels)
 
     def blocks(self, grid: GridConfig) -> int:
-        """Blocks of ``grid.maps`` maps."""
-        return ceil_div(self.maps, grid.maps)
+        """Blocks of ``grid.maps`` maps; of one by tap."""
+        return self.maps if self.by_tap else ceil_div(self.maps, grid.maps)
+
+    def steps(self, grid: GridConfig) -> int:
+        """Cycles in which a group of a block is computed, and beats of ``grid.maps`` weights of it."""
+        if not self.by_tap:
+            return self.taps
+        return self.channels_added * self.kernel_y * tap_steps(self.kernel_x, grid.maps)
 
     @property
     def need(self) -> int:
@@ -163,9 +173,30 @@ def conv_shape(chain: Chain, piece: Piece) -> ConvShape:
         least_pitch=piece.pitch,
         every=every,
         room=piece.room,
-        read=read_channels(chain, piece.out.maps, piece.part),
-        block_channels=chain.head.attrs["weight"].shape[1] if chain.by_block else 0,
+        read=() if piece.by_tap else read_channels(chain, piece.out.maps, piece.part),
+        block_channels=_block_channels(chain, piece),
+        by_tap=piece.by_tap,
     )
+
+
+def _block_channels(chain: Chain, piece: Piece) -> int:
+    assert chain.head is not None and piece.part is not None
+    if piece.by_tap:
+        return connections(chain, piece.out.maps, piece.part).shape[1]
+    return chain.head.attrs["weight"].shape[1] if chain.by_block else 0
+
+
+def connections(chain: Chain, maps: Span, part: Part) -> NDArray[np.int64]:
+    """Return the channels [maps, as many as one of them reads] of each map, by their number in ``part``.
+
+    A map that reads fewer gets some that it does not: their kernels are zero.
+    """
+    lo, hi = part.channels
+    if chain.kernels is None:
+        return np.broadcast_to(np.arange(hi - lo), (maps.size, hi - lo))
+    read = chain.kernels[maps.lo : maps.hi, lo:hi]
+    most = max(1, int(read.sum(axis=1).max()))
+    return np.sort(np.argsort(~read, axis=1, kind="stable")[:, :most], axis=1)
 
 
 def read_channels(chain: Chain, maps: Span, part: Part) -> tuple[int, ...]:
@@ -317,7 +348,7 @@ def drain_plan(shape: ConvShape, grid: GridConfig, whole: bool = False) -> Drain
 
 def weight_words(shape: ConvShape, grid: GridConfig) -> int:
     """Words of the weights of a pass, without parameters: whole beats a block."""
-    return shape.blocks(grid) * round_up(shape.taps * grid.maps, grid.bus_words)
+    return shape.blocks(grid) * round_up(shape.steps(grid) * grid.maps, grid.bus_words)
 
 
 def packet_words(shape: ConvShape, grid: GridConfig) -> int:

@@ -252,7 +252,7 @@ def _weights_bound(chain: Chain, pieces: tuple[Piece, ...], grid: GridConfig) ->
         return False
     shape = conv_shape(chain, pieces[0])
     words = packet_words(shape, grid) * len({piece.out.maps for piece in pieces})
-    work = shape.groups(grid) * shape.blocks(grid) * shape.taps
+    work = shape.groups(grid) * shape.blocks(grid) * shape.steps(grid)
     return words > work * grid.bus_words_per_cycle
 
 

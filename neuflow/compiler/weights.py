@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.compiler.geometry import ceil_div, read_channels, round_up
+from neuflow.blocks.convolver_model import by_tap
+from neuflow.compiler.fit import plan_rows
+from neuflow.compiler.geometry import ceil_div, connections, conv_shape, read_channels, round_up
 from neuflow.compiler.mapping import Chain, Part, Piece, Span
 from neuflow.compiler.schedule import Schedule, Turn
 from neuflow.errors import CompileError
@@ -21,16 +24,22 @@ def memory_order(shape: tuple[int, int, int]) -> NDArray[np.int64]:
     return np.arange(np.prod(shape, dtype=np.int64)).reshape(shape).transpose(1, 0, 2).reshape(-1)
 
 
-def packet(chain: Chain, maps: Span, part: Part, sums_only: bool, grid: GridConfig) -> Words:
-    """Pack the weights of ``maps`` and ``part``; ``sums_only``: parameters are not used, so 0."""
-    taps = _taps(chain, maps, part)
-    blocks = ceil_div(maps.size, grid.maps)
+def packet(
+    chain: Chain, maps: Span, part: Part, sums_only: bool, grid: GridConfig, step: int = 0
+) -> Words:
+    """Pack the weights of ``maps`` and ``part``; ``sums_only``: parameters are not used, so 0.
+
+    ``step``: by tap, words of the row buffer from a channel to the next.
+    """
+    taps = _steps(chain, maps, part, grid, step) if step else _taps(chain, maps, part)
+    lanes = grid.maps if step else 1  # of a map
+    blocks = ceil_div(len(taps), grid.maps)
     padded = np.zeros((blocks * grid.maps, round_up(taps.shape[1], 2)), np.uint16)
-    padded[: maps.size, : taps.shape[1]] = taps
+    padded[: len(taps), : taps.shape[1]] = taps
     weights = padded.reshape(blocks, grid.maps, -1).transpose(0, 2, 1)
     parameters = np.zeros((6, blocks * grid.maps), np.uint16)
     if not sums_only:
-        parameters[:, : maps.size] = _parameters(chain, maps)
+        parameters[:, : len(taps) : lanes] = _parameters(chain, maps)
     lead = parameters.reshape(6, blocks, grid.maps).transpose(1, 0, 2)
     return np.concatenate([lead.reshape(-1), weights.reshape(-1)])
 
@@ -52,6 +61,18 @@ def _taps(chain: Chain, maps: Span, part: Part) -> Words:
     if read := read_channels(chain, maps, part):
         box = box[:, list(read)]
     return box[..., part.kx.lo : part.kx.hi].reshape(len(weight), -1)
+
+
+def _steps(chain: Chain, maps: Span, part: Part, grid: GridConfig, step: int) -> Words:
+    """Return the weights (maps * lanes, steps) of a pass by tap, as if lanes were maps."""
+    assert chain.head is not None
+    read = connections(chain, maps, part)
+    size = part.channels.size, part.ky.size, part.kx.size
+    weight = _taps(replace(chain, kernels=None), maps, part).reshape(maps.size, *size)
+    order = read.reshape(-1)
+    following = (np.roll(order, -1) - order[0]).reshape(read.shape) * step
+    rows = by_tap(weight[np.arange(maps.size)[:, None], read].astype(np.int64), following, grid.maps)
+    return rows.reshape(len(rows), -1).astype(np.uint16)
 
 
 def _parameters(chain: Chain, maps: Span) -> NDArray[np.int64]:
@@ -91,11 +112,12 @@ class Weights:
                     self._add(turn.chain, piece)
 
     def _add(self, chain: Chain, piece: Piece) -> None:
-        key = _key(chain, piece)
+        key = _key(chain, piece, self.grid)
         if key in self.offsets:
             return
         assert piece.part is not None
-        words = packet(chain, piece.out.maps, piece.part, piece.partial_out, self.grid)
+        step = _channel_step(chain, piece, self.grid)
+        words = packet(chain, piece.out.maps, piece.part, piece.partial_out, self.grid, step)
         self.offsets[key] = (self.total, len(words))
         label = f"{chain.name}/weights/maps {piece.out.maps} {piece.part}"
         self.parts.append((self.total, label, words))
@@ -103,7 +125,7 @@ class Weights:
 
     def at(self, turn: Turn, piece: Piece) -> tuple[int, int]:
         """Return (offset, words) of a piece's packet."""
-        return self.offsets[_key(turn.chain, piece)]
+        return self.offsets[_key(turn.chain, piece, self.grid)]
 
     def labels(self) -> Iterator[tuple[int, str]]:
         """Yield (offset, origin) of every packet."""
@@ -118,8 +140,15 @@ class Weights:
         return out
 
 
-def _key(chain: Chain, piece: Piece) -> tuple:
-    return chain.name, piece.out.maps, piece.part, piece.partial_out
+def _key(chain: Chain, piece: Piece, grid: GridConfig) -> tuple:
+    step = _channel_step(chain, piece, grid)
+    return chain.name, piece.out.maps, piece.part, piece.partial_out, step
+
+
+def _channel_step(chain: Chain, piece: Piece, grid: GridConfig) -> int:
+    """Return what a piece by tap has from a channel to the next; 0: not by tap."""
+    plan = plan_rows(chain, conv_shape(chain, piece), grid) if piece.by_tap else None
+    return 0 if plan is None else plan.array_step
 
 
 __all__ = ["Weights", "memory_order", "packet"]
