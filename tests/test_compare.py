@@ -106,6 +106,23 @@ def flipped(program: Program, layer: str, offset: int, bit: int) -> Program:
     return dataclasses.replace(program, device=device.tobytes())
 
 
+@pytest.mark.parametrize("kernel", [(3, 5), (3, 4), (1, 1)])
+def test_weights_of_a_table_are_found(kernel: tuple[int, int], tmp_path: Path) -> None:
+    net = Builder(5)
+    y = net.conv(net.input(6, 9, 10), 4, kernel)
+    for number, own in enumerate(net.nodes[-1].attrs["weight"]):
+        own[[n for n in range(6) if n not in (number, 5)]] = 0
+    program = compile_graph(net.build(y), TINY)
+    by_tap = kernel == (3, 5)
+    assert ("by tap" in program.mapping) == by_tap
+    # Two maps a column, each a block of its own by tap, lie behind the parameters of their blocks.
+    bad = flipped(program, "conv0", (1 + by_tap) * 6 * TINY.maps, 5)
+    said = run(bad, net.words(1), tmp_path)
+    operands = 2 * kernel[0] * kernel[1]
+    assert not said.agree and f"operands: {operands}, 1 of them differ" in said.text
+    assert len(re.findall("x weight", (tmp_path / "x.compare.txt").read_text())) == operands
+
+
 def test_a_flipped_weight_bit_is_found(tmp_path: Path) -> None:
     net, program = network()
     # Parameters of 3 blocks of 2 maps, 6 words a map; then block 1 (maps 2, 3), 36 taps of 2 words.

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from neuflow.blocks.convolver_model import tap_steps
 from neuflow.compiler import Stages, run_passes
 from neuflow.compiler.allocate import Space
-from neuflow.compiler.geometry import backward, conv_shape
+from neuflow.compiler.geometry import ConvShape, backward, connections, conv_shape
 from neuflow.compiler.mapping import Chain, Piece, Region, Span
 from neuflow.compiler.schedule import Schedule, Turn
 from neuflow.compiler.weights import Weights, memory_order
 from neuflow.fixed import ACC_BITS, PARTIAL_WORDS, WORD_BITS
+from neuflow.grid import GridConfig
 from neuflow.ir import Program, Words
 from neuflow.run import golden
 from neuflow.run.device import Device, Written
@@ -300,35 +302,49 @@ class Locator:
         begin = self._weights_begin(packed)
         section = np.frombuffer(self.program.device, "<i2").astype(np.int64)
         for turn, piece in self._parts(spot):
-            conv, part = conv_shape(chain, piece), piece.part
-            assert part is not None
             at, size = packed.at(turn, piece)
-            fields = {
-                "blocks": conv.blocks(grid), "channels": conv.channels,
-                "kernel_y": conv.kernel_y, "kernel_x": conv.kernel_x, "stream_weights": 1,
-            }  # fmt: skip
             packet = section[begin + at : begin + at + size]
-            parameters, blocks = DeviceConvolver(grid)._weights(fields, fields, packet)
-            taps = blocks.transpose(0, 2, 1).reshape(len(blocks) * grid.maps, -1)
-            mine = spot.map - piece.out.maps.lo
-            if chain.is_dense:
-                box: tuple = (memory_order(chain.source_shape)[part.channels.lo : part.channels.hi],)
-            else:
-                first = part.channels.lo % shape[0]
-                box = (
-                    slice(first, first + part.channels.size),
-                    slice(part.ky.lo, part.ky.hi),
-                    slice(part.kx.lo, part.kx.hi),
-                )
+            number = spot.map - piece.out.maps.lo
+            taps, parameters = _unpacked(conv_shape(chain, piece), packet, number, grid)
+            box = _taps_read(chain, piece, spot.map)
             mask[box] = True
-            words[box] = taps[mine, : words[box].size].reshape(words[box].shape)
-            bias = signed(parameters[:PARTIAL_WORDS, mine])
+            words[box] = taps.reshape(words[box].shape)
+            bias = signed(parameters[:PARTIAL_WORDS])
         return mask, words, bias
 
     def _weights_begin(self, packed: Weights) -> int:
         """Return the first word (16 bit) of the packed weights in the device section."""
         (_, first), *_ = packed.labels()
         return 2 * next(word for word, label in self.program.origins if label == first)
+
+
+def _unpacked(conv: ConvShape, packet: Int, number: int, grid: GridConfig) -> tuple[Int, Int]:
+    """Return weights (channels, ky, kx) and parameters of map ``number`` of a weights packet."""
+    lanes = grid.maps if conv.by_tap else 1  # of a map
+    steps = tap_steps(conv.kernel_x, lanes) if conv.by_tap else conv.kernel_x
+    fields = {
+        "blocks": conv.blocks(grid), "channels": conv.channels_added,
+        "kernel_y": conv.kernel_y, "kernel_x": steps, "stream_weights": 1,
+    }  # fmt: skip
+    parameters, blocks = DeviceConvolver(grid)._weights(fields, fields, packet)
+    of_lanes = blocks.transpose(0, 2, 1).reshape(len(blocks) * grid.maps, -1)
+    mine = of_lanes[number * lanes : (number + 1) * lanes, : conv.steps(grid)].T
+    taps = mine.reshape(conv.channels_added, conv.kernel_y, -1)[..., : conv.kernel_x]
+    return taps, parameters[:, number * lanes]
+
+
+def _taps_read(chain: Chain, piece: Piece, number: int) -> tuple[Int, ...]:
+    """Return which weights (channel, ky, kx; or input) of map ``number`` a piece has."""
+    part, conv = piece.part, conv_shape(chain, piece)
+    assert part is not None and chain.head is not None
+    if chain.is_dense:
+        return (memory_order(chain.source_shape)[part.channels.lo : part.channels.hi],)
+    channels = np.array(conv.read or range(conv.channels_added))
+    if piece.by_tap:
+        channels = connections(chain, piece.out.maps, part)[number - piece.out.maps.lo]
+    # The channels of a group are numbered from its first one.
+    first = part.channels.lo % chain.head.attrs["weight"].shape[1]
+    return np.ix_(first + channels, range(*part.ky), range(*part.kx))
 
 
 def _unravel(number: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
