@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -21,8 +22,9 @@ from neuflow.compiler.schedule import schedule
 from neuflow.errors import CompileError
 from neuflow.grid import CNP, FIG2, TINY, VIRTEX6, GridConfig
 from neuflow.run import device, golden
+from tests import grids
 from tests.quantgraphs import Builder, evaluate, lenet
-from tests.random_graphs import RandomBranches, RandomGraph
+from tests.random_graphs import RandomBranches, RandomGraph, RandomTable
 
 LONE = replace(TINY, name="lone", columns=1, fifo_tiles=0, config_queue=1)
 SHORT_QUEUE = replace(TINY, name="short_queue", config_queue=1)
@@ -72,6 +74,38 @@ def test_random_branches_equal_the_reference(grid, first):
         want = evaluate(graph, words)
         for name, got in golden.run(graph, words).outputs.items():
             np.testing.assert_array_equal(got, want[name])
+
+
+OCTET, VECTOR = grids.GRIDS["octet"], grids.GRIDS["vector"]
+
+
+@pytest.mark.parametrize("grid", [TINY, VIRTEX6, OCTET, VECTOR], ids=lambda grid: grid.name)
+def test_random_tables_equal_the_reference(grid):
+    by_tap = 0
+    for seed in range(30):
+        print("seed", seed)
+        case = RandomTable(seed)
+        program = check(case.net, grid, batch=1 + seed % 3, images=1 + seed % 4, outputs=case.outputs)
+        by_tap += " by tap" in program.mapping
+    assert by_tap >= 2
+
+
+def test_a_large_table_goes_by_tap_in_one_pass():
+    net = Builder(18)
+    net.table(net.input(48, 24, 40), 64, (9, 9), 8)
+    program = check(net, VIRTEX6)
+    passes = re.findall(r"(\d+) passes", program.mapping)
+    assert " by tap" in program.mapping and passes == ["1"]
+    # With maps that fill their blocks, nothing is to be gained.
+    full = Builder(18)
+    full.conv(full.input(8, 24, 40), 64, (9, 9))
+    assert " by tap" not in check(full, VIRTEX6).mapping
+
+
+def test_a_ramp_whose_pieces_do_not_fit_is_not_tried():
+    """Its cost was asked for, with an input of a piece that finds no room."""
+    case = RandomTable(41)
+    check(case.net, VECTOR, outputs=case.outputs)
 
 
 def dense_block(net: Builder, layers: int) -> str:

@@ -188,7 +188,18 @@ def _ramps(chain: Chain, cut: Cut, grid: GridConfig) -> bool:
         return False
     one = next(_passes_of(chain, cut, grid))
     work = _work(chain, one, one.pieces[0], grid, kept=False)
-    return work.array > RAMP_BOUND * work.bus
+    return work.array > RAMP_BOUND * work.bus and _fits(chain, replace(cut, ramp=True), grid)
+
+
+def _fits(chain: Chain, cut: Cut, grid: GridConfig) -> bool:
+    """Whether all pieces of an image fit."""
+    try:
+        for one in _passes_of(chain, cut, grid):
+            for piece in one.pieces:
+                check_piece(chain, piece, grid)
+    except Misfit:
+        return False
+    return True
 
 
 def _kept(chain: Chain, found: list[Cut], grid: GridConfig) -> Iterator[Cut]:
