@@ -246,6 +246,24 @@ def test_convolver_passes_follow_one_another(depth: int, pauses: tuple[float, fl
     convolver(layers, replace(TINY, config_queue=depth), pauses, seed=depth)
 
 
+@pytest.mark.parametrize(("maps", "pixels"), [(2, 5), (4, 9), (8, 1)])
+@pytest.mark.parametrize("pauses", PACES[::2])
+def test_convolver_passes_by_tap_among_others(
+    maps: int, pixels: int, pauses: tuple[float, float]
+) -> None:
+    """Blocks of many steps and of few, that wait for the addition of those before, and for rows."""
+    grid = replace(
+        TINY, maps=maps, bus_words=2 * maps, pixels=pixels, row_banks=32, row_words=1024,
+        weight_words=512, reorder_words=1024, burst_beats=4,
+    )  # fmt: skip
+    short = Layer(height=5, width=9, maps=3, by_tap=1, kernel=(2, 3))
+    layers = [
+        short, replace(LAYERS["same"], ahead=1, base=512), LAYERS["by_tap"], LAYERS["by_tap_even"],
+        replace(short, slots=3, seed=2), LAYERS["pointwise"],
+    ]  # fmt: skip
+    convolver(layers, grid, pauses, seed=pixels)
+
+
 @pytest.mark.parametrize("ahead", [0, 1])
 @pytest.mark.parametrize("pauses", PACES)
 def test_convolver_rows_may_be_resident(ahead: int, pauses: tuple[float, float]) -> None:
