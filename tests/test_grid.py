@@ -79,3 +79,11 @@ def test_the_ends_of_the_memory_model_s_ranges_are_within():
         for value in ends:
             tokens = {"tokens_per_beat": max(value, 20)} if name == "tokens" else {}
             MemoryConfig(**{"tokens": 1, name: value} | tokens)
+
+
+def test_a_grid_works_by_tap_if_its_banks_hold_the_words_of_all_lanes():
+    assert {preset.tap_lanes for preset in PRESETS.values()} == {2, 4, 8}
+    assert dataclasses.replace(TINY, row_banks=8, pixels=7).tap_lanes == 2
+    assert dataclasses.replace(TINY, row_banks=8, pixels=8).tap_lanes == 1
+    assert dataclasses.replace(TINY, row_words=1 << 17).tap_lanes == 1
+    assert dataclasses.replace(TINY, maps=1, bus_words=2).tap_lanes == 1

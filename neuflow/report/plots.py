@@ -426,7 +426,8 @@ class _Floorplan:
             return None
         if kind is Kind.CONV_ARRAY:
             drain = self.plan.units.get((Kind.CONV_DRAIN, 0, column), {"maps": 0})
-            size = f"{fields['kernel_y']}×{fields['kernel_x']} kernel"
+            what = "steps by tap" if fields["by_tap"] else "kernel"
+            size = f"{fields['kernel_y']}×{fields['kernel_x']} {what}"
             macs = f"{self.grid.maps}×{self.grid.pixels} MACs"
             return f"{macs}\n{size}\n{fields['channels']} → {drain['maps']} maps"
         if kind is Kind.ALU:
