@@ -109,6 +109,14 @@ def test_passes_by_tap_among_others(grid: GridConfig, pauses: tuple[float, float
     assert run(layers, grid, pauses) == [expected(layer) for layer in layers]
 
 
+def test_a_map_by_tap_writes_nothing_behind_its_own() -> None:
+    # Behind two maps the reorder buffer begins again: a third one's words would fall on the first's.
+    layer = Layer(height=6, width=8, maps=2, by_tap=1, kernel=(2, 3), slots=5)
+    grid = replace(TINY, reorder_words=64)
+    assert configs(layer, grid)[3].values["map_step"] == 31
+    assert run([layer], grid) == [expected(layer)]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_row_keeps_its_slot_until_it_is_read(seed: int) -> None:
     # A sink that hardly takes: the rows after the next are there long before the last is read.
