@@ -43,7 +43,7 @@ module neuflow_alu (
   reg [5:0] left = 6'h0;
   reg [7:0] n10, n4;
   reg [9:0] valid = 10'h0;
-  wire n17, n18, n15, n26, n27, n23, n19, n21, n20, n24, n28, signal, awake_60, both, divides, en,
+  wire n17, n18, n15, n26, n27, n23, n19, n20, n21, n24, n28, signal, awake_60, both, divides, en,
     i__ready, moves, o__valid_26, step, unary;
   wire [17:0] trial_0, trial_1;
   wire [1:0] n14;
@@ -65,17 +65,17 @@ module neuflow_alu (
   assign n19 = $signed(a__payload[15:0]) < $signed(1'h0);
   assign signal = both & divides & ~busy;
   assign trial_1 = {rest_1, above_1_q[16]} - below_1;
-  assign n20 = n21 | signal;
-  assign n21 = step & nonzero_1;
+  assign n20 = step & nonzero_1;
+  assign n21 = n20 | signal;
   assign trial_0 = {rest_0, above_0_q[16]} - below_0;
   assign n23 = step & nonzero_0;
-  assign n24 = signal | n23;
+  assign n24 = n23 | signal;
   assign n26 = en & (signal_58 | |valid);
   assign both = o__valid_26 & a__valid & (b__valid | unary);
   assign n27 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n28 = signal | a__ready | step;
+  assign n28 = step | a__ready | signal;
   assign unary = n17 | n15;
   assign n29 = 5'h11 + o__payload_24[8:4];
   \neuflow_alu.config  config_2 (
@@ -168,7 +168,7 @@ module neuflow_alu (
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24[22],
         o__payload_24[14:10]};
     end
-    if (n20 & {n21, twice_1[17], signal} != 3'h6) twice_1 <= signal ? (!b__payload[31:16] &
+    if ({n20, twice_1[17], signal} != 3'h6 & n21) twice_1 <= signal ? (!b__payload[31:16] &
       |a__payload[31:16] ? 18'h3ffff : 18'h0) : {twice_1[16:0], $signed(trial_1) >= $signed(1'h0)};
     if (signal) begin
       negative_1 <= a__payload[31] ^ b__payload[31];
@@ -179,12 +179,12 @@ module neuflow_alu (
       nonzero_0 <= |b__payload[15:0];
       below_0 <= $signed(b__payload[15:0]) < $signed(1'h0) ? -b__payload[15:0] : b__payload[15:0];
     end
-    if (n20) begin
-      n22 = signal ? {n18 ? -a__payload[31:16] : a__payload[31:16], 1'h0} : n21 ? {above_1_q[15:1],
+    if (n21) begin
+      n22 = signal ? {n18 ? -a__payload[31:16] : a__payload[31:16], 1'h0} : n20 ? {above_1_q[15:1],
         2'h0} : 17'h0;
       above_1_q <= n22[16:1];
     end
-    if ({signal, twice_0[17], n23} != 2'h3 & n24) twice_0 <= signal ? (!b__payload[15:0] &
+    if ({twice_0[17], n23, signal} != 3'h6 & n24) twice_0 <= signal ? (!b__payload[15:0] &
       |a__payload[15:0] ? 18'h3ffff : 18'h0) : {twice_0[16:0], $signed(trial_0) >= $signed(1'h0)};
     if (n24) begin
       n25 = signal ? {n19 ? -a__payload[15:0] : a__payload[15:0], 1'h0} : n23 ? {above_0_q[15:1],
@@ -209,16 +209,16 @@ module neuflow_alu (
       end
       if (n28) done <= signal ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? left == 1'h1 :
         1'h0;
-      if (signal | step) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 6'h0 :
+      if (step | signal) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 6'h0 :
         net[5:0]) : left - 1'h1;
-      if (n28 & {signal, step} != 1'h1) busy <= signal;
+      if ({step, signal} != 2'h2 & n28) busy <= signal;
     end
   end
   always @(posedge clk) begin
     if (signal) begin
       rest_1 <= 16'h0; rest_0 <= 16'h0;
     end else begin
-      if (n21) rest_1 <= $signed(trial_1) < $signed(1'h0) ? {rest_1[14:0], above_1_q[16]} :
+      if (n20) rest_1 <= $signed(trial_1) < $signed(1'h0) ? {rest_1[14:0], above_1_q[16]} :
         trial_1[15:0];
       if (n23) rest_0 <= $signed(trial_0) < $signed(1'h0) ? {rest_0[14:0], above_0_q[16]} :
         trial_0[15:0];
@@ -243,7 +243,7 @@ module \neuflow_alu.config  (
   reg [22:0] word = 23'h0, words = 23'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -251,7 +251,7 @@ module \neuflow_alu.config  (
     if (rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub &
         |(bus__payload[15:8] & columns);
     end

@@ -79,7 +79,7 @@ module neuflow_arbiter (
   wire signal, signal_83, signal_86, i__ready, i__ready_95, i__valid, i__valid_93, o__valid;
   wire [1:0] i__payload, length, o__payload, write_behind, write_chosen;
   wire [5:0] n1, read_behind, read_chosen, read_grant;
-  wire [68:0] i__payload_92, o__payload_97;
+  wire [68:0] i__payload_92;
   wire [6:0] grant;
   assign axi__ar__addr[2:0] = 3'h0;
   assign axi__ar__len[7:2] = 6'h0;
@@ -87,10 +87,8 @@ module neuflow_arbiter (
   assign axi__aw__len[7:2] = 6'h0;
   assign axi__b__ready = 1'h1;
   assign axi__r__ready = 1'h1;
-  assign axi__w__data = o__payload_97[63:0];
-  assign axi__w__last = o__payload_97[68];
-  assign axi__w__strb = {o__payload_97[67], o__payload_97[67:66], o__payload_97[66:65],
-    o__payload_97[65:64], o__payload_97[64]};
+  assign {axi__w__strb[6], axi__w__strb[4], axi__w__strb[2], axi__w__strb[0]} = {axi__w__strb[7],
+    axi__w__strb[5], axi__w__strb[3], axi__w__strb[1]};
   assign {axi__aw__len[1:0], axi__aw__addr[31:3], axi__ar__len[1:0], axi__ar__addr[31:3]} =
     {axi__aw__len_q, axi__aw__addr_q, axi__ar__len_q, axi__ar__addr_q};
   assign {read__6__ready, read__5__ready, read__4__ready, read__3__ready, read__2__ready,
@@ -102,8 +100,8 @@ module neuflow_arbiter (
   assign i__valid_93 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
   assign i__valid = signal_86 & (write__0__valid | write__1__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
-  assign signal = signal_83 & |{read__2__valid, read__5__valid, read__3__valid, read__4__valid,
-    read__0__valid, read__6__valid, read__1__valid};
+  assign signal = signal_83 & |{read__2__valid, read__5__valid, read__4__valid, read__3__valid,
+    read__1__valid, read__6__valid, read__0__valid};
   assign grant = read__6__valid ? 7'h40 : {1'h0, read_grant};
   assign length = (grant[0] ? read__0__payload[30:29] : 2'h0) | (grant[1] ? read__1__payload[30:29]
     : 2'h0) | (grant[2] ? read__2__payload[30:29] : 2'h0) | (grant[3] ? read__3__payload[30:29] :
@@ -121,7 +119,8 @@ module neuflow_arbiter (
     read__0__valid};
   \neuflow_arbiter.leaves  leaves (
     .clk(clk), .i__payload(i__payload_92), .i__ready(i__ready_95), .i__valid(i__valid_93),
-      .o__payload(o__payload_97), .o__ready(axi__w__ready), .o__valid(axi__w__valid), .rst(rst));
+      .o__payload({axi__w__last, axi__w__strb[7], axi__w__strb[5], axi__w__strb[3], axi__w__strb[1],
+      axi__w__data}), .o__ready(axi__w__ready), .o__valid(axi__w__valid), .rst(rst));
   \neuflow_arbiter.turns  turns (
     .clk(clk), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(i__valid_93 & i__ready_95 & i__payload_92[68]), .o__valid(o__valid), .rst(rst),
@@ -156,7 +155,7 @@ module neuflow_arbiter (
       if (response[64] & |response_valid[5:0]) read_error <= 1'h1;
       if (signal | axi__ar__ready) axi__ar__valid <= signal;
       if (signal) begin
-        axi__ar__id <= grant[1] | {1'h0, grant[2] ? 2'h2 : 2'h0} | {grant[3] ? 2'h3 : 2'h0} |
+        axi__ar__id <= grant[1] | {1'h0, grant[2] ? 2'h2 : 2'h0} | {1'h0, grant[3] ? 2'h3 : 2'h0} |
           (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
         axi__ar__addr_q <= (grant[0] ? read__0__payload[28:0] : 29'h0) | (grant[1] ?
           read__1__payload[28:0] : 29'h0) | (grant[2] ? read__2__payload[28:0] : 29'h0) | (grant[3]

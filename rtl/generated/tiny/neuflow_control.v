@@ -62,8 +62,9 @@ module neuflow_control (
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
   wire [1:0] n2;
   wire [32:0] i__payload;
+  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause = signal | ~busy_121 ? 4'ha : {3'h4, signal_122 ? 1'h0 : 1'h1};
+  assign cause[1:0] = signal | ~busy_121 ? 2'h2 : {1'h0, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
   assign n2 = write_error ? 2'h3 : 2'h0;
   \neuflow_control.counters  counters (
@@ -207,7 +208,7 @@ module \neuflow_control.counters  (
     idle_tile1 <= seen[51:48] == 4'ha;
   end
   always @(posedge clk) begin
-    if ((config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy) | rst) begin
+    if (rst | (config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy)) begin
       quiet <= 32'h0;
     end else begin
       quiet <= quiet + 1'h1;
@@ -487,78 +488,74 @@ module \neuflow_control.sequencer  (
   output wire restart,
   input wire clk
 );
-  reg signal = 1'h0, signal_20 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, steps = 1'h0;
+  reg signal = 1'h0, signal_20 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps =
+    1'h0;
   reg [1:0] empty = 2'h0, state = 2'h0;
   reg [31:0] held = 32'h0, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n15, n7, n20, n17, n25, n26, n12, n4, n3, n16, n14, n24, n21, n5, n6, n2, n9, n13, n19, n8,
-    signal_43, config__payload_last, moves, next_frame, over;
-  wire [19:0] n23;
-  wire [23:0] n11;
-  wire [31:20] n22;
-  wire [31:24] n10;
-  wire [32:0] n18, n1;
+  wire n14, n5, n19, n16, n11, n22, n10, n4, n3, n15, n13, n21, n6, n20, n7, n2, n9, n12, n18, n8,
+    signal_43, config__payload_last, moves, next_frame;
+  wire [32:0] n17, n1;
   wire [7:0] code;
-  assign config__payload = {config__payload_last, at[31:0] + {n22, n23}, held[19:4]};
-  assign {n10, n11} = over ? {host_input[20:0], 11'h0} : input_base + input_step;
+  assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
+    output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
+    11'h0} : 32'h0) : 32'h0), held[19:4]};
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
-  assign {n22, n23} = first ? (held[29:28] == 2'h3 ? output_base : held[29:28] == 2'h2 ? input_base
-    : held[29:28] == 1'h1 ? {host_program[20:0], 11'h0} : 32'h0) : 32'h0;
   assign frame_ends = state == 2'h3;
-  assign restart = n15 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
   assign config__valid = n4 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n4 ? (n7 ? signal & n24 & ~signal_43 : 1'h0) : 1'h0;
+  assign fence_waits = n4 ? (n5 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
   assign n2 = n4 & n3 & moves;
   assign n3 = state == 2'h2;
   assign n4 = busy & !fault;
-  assign n5 = {n3, moves} != 2'h2;
-  assign n6 = {n7, moves} != 2'h2;
-  assign n7 = !state;
+  assign n5 = !state;
+  assign n6 = {moves, n5} != 1'h1;
+  assign n7 = {n3, moves} != 2'h2;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n21, n6, n7 | n8};
+  assign n9 = &{n4, n8 | n5, n6, n20};
   assign moves = signal & signal_43;
-  assign over = n25 | signal_20;
-  assign n12 = next_frame | n26;
-  assign n13 = ~restart & i__ready;
+  assign n10 = next_frame | n22;
+  assign n11 = ~busy;
+  assign n12 = ~restart & i__ready;
   assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ?
-    (n7 ? signal & bad : 1'h0) : 1'h0}};
-  assign n14 = busy & |code;
-  assign n15 = n26 & !error;
-  assign n16 = next_frame & last_frame;
-  assign n17 = moves & n7 & (n20 & at[7:4] == 4'hb);
-  assign n18 = frames_done + 1'h1;
-  assign n19 = rst | next_frame | n15;
-  assign n20 = at[3:0] == 1'h1;
-  assign n21 = {n8, moves} != 2'h2;
+    (n5 ? signal & bad : 1'h0) : 1'h0}};
+  assign n13 = busy & |code;
+  assign n14 = n22 & !error;
+  assign n15 = next_frame & last_frame;
+  assign n16 = moves & n5 & (n19 & at[7:4] == 4'hb);
+  assign n17 = frames_done + 1'h1;
+  assign n18 = rst | n14 | next_frame;
+  assign n19 = at[3:0] == 1'h1;
+  assign n20 = {n8, moves} != 2'h2;
   assign config__payload_last = left == 1'h1;
   assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
-  assign n24 = ~bad;
-  assign signal_43 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n24 & (at[3:0] != 2'h2 |
+  assign n21 = ~bad;
+  assign signal_43 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
-  assign n25 = ~busy;
-  assign n26 = start & n25;
+  assign n22 = start & n11;
   always @(posedge clk) begin
     signal_20 <= n1 == host_ring;
     if (n2) begin
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6, n7 | n3}) steps <= n3;
+    if (&{n4, n3 | n5, n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n7 & n4 & moves) held <= at[31:0];
-    if (n12) begin
+    if (n4 & moves & n5) held <= at[31:0];
+    if (n10) begin
+      over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
-      input_base <= {n10, n11};
+      input_base <= over ? {host_input[20:0], 11'h0} : input_base + input_step;
       ring_index <= (over) ? 32'h0 : n1[31:0];
     end
-    if (n13) begin
+    if (n12) begin
       bad <= ~(i__payload[3:0] == 1'h1 & |i__payload[27:20] | (i__payload[3:0] == 2'h2 |
         i__payload[3:0] == 2'h3)) | |{2'h0, i__payload[19:14]} | |i__payload[31:30];
       at <= i__payload;
@@ -569,36 +566,36 @@ module \neuflow_control.sequencer  (
       error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame <=
         1'h0;
     end else begin
-      if (n14) error <= code;
-      if (n14 | (clear_done | n16) | n15) done <= n14 ? 1'h1 : n15 ? 1'h0 : n16;
-      waiting1 <= (waiting1 + {n17 & at[13]}) - write_done[1];
+      if (n13) error <= code;
+      if (n13 | (clear_done | n15) | n14) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
-      waiting0 <= (waiting0 + {n17 & at[12]}) - write_done[0];
-      last_frame <= n18 >= host_frames;
+      waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
+      last_frame <= n17 >= host_frames;
+    end
+  end
+  always @(posedge clk) begin
+    if (rst | n13) begin
+      busy <= 1'h0;
+    end else begin
+      if (n14 | n15) busy <= n14;
+    end
+  end
+  always @(posedge clk) begin
+    if (n18) begin
+      program_counter <= 32'h0; state <= 2'h0;
+    end else begin
+      if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
+      if (&{n4, n20, {at[3:0] == 2'h3, moves, n19, n5} != 3'h5, n7, n3 | n8 | n5, {n3, moves, steps}
+        != 3'h6, {config__payload_last, n8, moves} != 2'h3, n6}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+        n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin
     if (rst | n14) begin
-      busy <= 1'h0;
-    end else begin
-      if (n16 | n15) busy <= n15;
-    end
-  end
-  always @(posedge clk) begin
-    if (n19) begin
-      program_counter <= 32'h0; state <= 2'h0;
-    end else begin
-      if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, n21, {n8, config__payload_last, moves} != 3'h5, {n7, at[3:0] == 2'h3, moves, n20} !=
-        4'ha, {n3, steps, moves} != 3'h5, n6, n7 | n3 | n8, n5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
-        n20 ? 2'h1 : 2'h2;
-    end
-  end
-  always @(posedge clk) begin
-    if (rst | n15) begin
       frames_done <= 32'h0;
     end else begin
-      if (next_frame) frames_done <= n18[31:0];
+      if (next_frame) frames_done <= n17[31:0];
     end
   end
   always @(posedge clk) begin

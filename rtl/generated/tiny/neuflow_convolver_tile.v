@@ -226,7 +226,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1957_16(block[17:16]), .read(read_118),
+      .parameters_valid(parameters_valid), .port_1961_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -312,15 +312,15 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = signal_25 & ~n33 & no_drain;
   assign weights_read = issue & n21;
   assign weights_free = issue & (pass_ends | config_2[411]);
-  assign awake_132 = |{issue, s12[0], s10[0], s11[0], s1[0], shift, s6[0], s9[0], s7[0], s3[0],
-    s8[0], signal_46, hand_over, s13_q[0], signal_47, s2[0], read_enable, awake, s4[0]} | n4;
+  assign awake_132 = |{issue, s12[0], s10[0], s11[0], s1[0], s7[0], s6[0], s8[0], s3[0], signal_47,
+    signal_46, hand_over, s13_q[0], s9[0], awake, read_enable, s2[0], s4[0], shift} | n4;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
   assign signal_93 = hand_over | shift;
   assign n3 = s1[0] & s1[8];
-  assign signal_46 = configured & idle;
   assign signal_47 = n32 & released != free;
+  assign signal_46 = configured & idle;
   assign n4 = |settling;
   assign n5 = signal_93 & ~s12[3];
   assign next_group_beyond = $signed({1'h0, signal_70}) + $signed(pixels_less);
@@ -339,11 +339,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n11 = s2[0] & ~s2[4];
   assign n12 = n34 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_82) : n15;
-  assign n13 = |{n10, n34, n11, s2[0]};
+  assign n13 = |{n34, n10, n11, s2[0]};
   assign n14 = {n10, n11} != 1'h1;
   assign n15 = s2[6] ? next_group : signal_70;
   assign first_channel = config_2[50] ? s2[6] : s2[3];
-  assign n16 = n13 & {n10, n34, n11} != 2'h2 & n14;
+  assign n16 = n13 & {n34, n10, n11} != 3'h4 & n14;
   assign n17 = n10 | n35 & first_channel;
   assign n18 = n17 | (n35 | absent[0]);
   assign over_61 = $signed({1'h0, signal_60}) + $signed(delta_less_62);
@@ -353,13 +353,13 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n21 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n22 = idle | weights_rewind & pass_ends_ends;
-  assign n23 = weights_rewind | n22;
+  assign n23 = n22 | weights_rewind;
   assign n24 = idle | s0_last & group_ends_ends;
   assign n25 = s0_last | n24;
   assign n26 = idle | n36 & block_ends_ends;
   assign n27 = n26 | n36;
   assign n28 = idle | n37 & ky_ends_ends;
-  assign n29 = n37 | n28;
+  assign n29 = n28 | n37;
   assign n30 = idle | n37;
   assign n31 = issue | n30;
   assign n32 = signal_25 & begins & full;
@@ -442,8 +442,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{issue, coordinates_gated_rst, s12[0], s10[0], s11[0], s1[0], shift, s6[0], s9[0], s7[0],
-      s3[0], s8[0], signal_46, hand_over, s13_q[0], signal_47, s2[0], read_enable, awake, s4[0]})
+    if (|{coordinates_gated_rst, issue, s12[0], s10[0], s11[0], s1[0], s7[0], s6[0], s8[0], s3[0],
+      signal_47, signal_46, hand_over, s13_q[0], s9[0], awake, read_enable, s2[0], s4[0], shift})
       begin
       settling <= 3'h6;
     end else begin
@@ -527,7 +527,7 @@ module \neuflow_convolver_tile.convolver.array  (
         next_channel <= n17 ? config_2[182:163] + config_2[202:183] : next_channel +
           config_2[202:183];
       end
-      if (s1[0] & s1[4] | n10) signal_60 <= n10 ? config_2[310:307] : s1[5] ? config_2[310:307] :
+      if (n10 | s1[0] & s1[4]) signal_60 <= n10 ? config_2[310:307] : s1[5] ? config_2[310:307] :
         wraps_63 ? over_61[3:0] : signal_60 + config_2[318:315];
       if (n10 | s1[0]) signal_55 <= n10 ? config_2[306:303] : s1[4] ? config_2[306:303] : wraps ?
         over[3:0] : signal_55 + config_2[314:311];
@@ -608,13 +608,13 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [2:0] signal_30 = 3'h0, settling = 3'h4;
   reg [81:0] signal_23_q = 82'h0, signal_26_q = 82'h0;
   reg [95:0] signal = 96'h0, y_6 = 96'h0;
-  wire n3, n5, n2, n4, n1, n7, n8, n6, n10, n9, make;
+  wire n2, n5, n3, n4, n1, n7, n8, n6, n10, n9, make;
   assign x = signal[79:0];
   assign y = y_6[79:0];
   assign awake = n1 | n2 | n3 | n4;
   assign n1 = {clear, stored} != before_2;
-  assign n2 = make & ~clear;
-  assign n3 = clear & configured;
+  assign n2 = clear & configured;
+  assign n3 = make & ~clear;
   assign n4 = |settling;
   assign make = ~full | take;
   assign n5 = full | !signal_30;
@@ -732,7 +732,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
   reg [511:0] words = 512'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -779,7 +779,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -826,7 +826,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -872,7 +872,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
   reg [12:0] word = 13'h0, words = 13'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -943,7 +943,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h12;
-  wire n33, n17, n8, n32, n15, n24, n13, n12, n7, n2, n31, n1, n3, n4, n6, n5, n30, n27, n28, n19,
+  wire n33, n17, n8, n32, n15, n24, n13, n12, n7, n2, n31, n1, n5, n4, n3, n6, n30, n27, n28, n19,
     n14, n16, n18, n20, n23, n25, n26, n29, signal, signal_19, signal_32, signal_84, signal_91,
     signal_92, all_ends, awake, en, ends, have, i__ready, i__ready_102, i__ready_97, i__valid,
     i__valid_119, inside_2, last_word, o__ready_121, o__valid_122, out__valid, reads, s0_step;
@@ -960,12 +960,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n12;
   assign held = o__valid & ~o__ready;
-  assign awake_129 = |{reads, hand_over, n3, signal, waiting, n4, n5, running, n6, awake} | n7;
+  assign awake_129 = |{reads, n3, n4, hand_over, signal, n5, awake, running, n6, waiting} | n7;
   assign o__ready_121 = n1 ? 1'h0 : i__ready;
   assign signal_92 = ~r3_beat[0] | i__ready_102;
   assign signal_91 = signal_92 & known[2] & available;
   assign acc = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s0_step, s1[0], s6[0], s7_step, s3[0], s8_step, s2[0], s5[0], s4[0]};
+  assign en = |{s0_step, s1[0], s7_step, s6[0], s8_step, s3[0], s5[0], s2[0], s4[0]};
   assign acc_69 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -977,10 +977,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_32 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_97 | signal_92 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_91};
-  assign n3 = config__valid & n32;
+  assign n3 = i__valid_119 & i__ready;
   assign n4 = block[15:0] != told;
-  assign n5 = o__valid & o__ready;
-  assign n6 = i__valid_119 & i__ready;
+  assign n5 = config__valid & n32;
+  assign n6 = o__valid & o__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_91 & signal_84;
@@ -994,9 +994,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n14 = signal_91 | n13;
   assign all_ends = signal_84 & row_ends_88;
   assign n15 = n32 | n8 & slot_ends;
-  assign n16 = n8 | n15;
+  assign n16 = n15 | n8;
   assign n17 = n32 | n8 & row_ends_88;
-  assign n18 = n8 | n17;
+  assign n18 = n17 | n8;
   assign n19 = n32 | n24 & map_ends;
   assign n20 = n19 | n24;
   assign out__valid = have & config__payload[95];
@@ -1045,7 +1045,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_149), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2196_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2200_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1059,7 +1059,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, drain_gated_rst, hand_over, n3, signal, waiting, n4, n5, running, n6, awake}) begin
+    if (|{reads, drain_gated_rst, n3, n4, hand_over, signal, n5, awake, running, n6, waiting}) begin
       settling <= 5'h12;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1395,7 +1395,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2196_0,
+  input wire [1:0] port_2200_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [132:0] config_2,
@@ -1410,8 +1410,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2196_0[0];
-  assign n3 = port_2196_0[0] | n2 | clear;
+  assign n2 = fresh & ~port_2200_0[0];
+  assign n3 = port_2200_0[0] | n2 | clear;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1421,7 +1421,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2196_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2200_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
   assign n6 = drain_gated_rst | n2 | clear;
   always @(posedge drain_gated_clk) begin
@@ -1429,14 +1429,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2196_0[0], mark, n2, clear} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2196_0[0]
+      if ({port_2200_0[0], mark, n2, clear} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2200_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2196_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2200_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1452,16 +1452,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2196_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2200_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2196_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2200_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2196_0[0]) fresh <= 1'h0;
+      if (port_2200_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1575,11 +1575,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [17:0] signal_33 = 18'h0;
   reg [19:0] signal_75 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_81 =
     20'h0, step = 20'h0;
-  reg [1:0] signal_23 = 2'h0, signal_30 = 2'h0, signal_32 = 2'h0, lead = 2'h0, left = 2'h0,
+  reg [1:0] signal_23 = 2'h0, signal_30 = 2'h0, signal_32 = 2'h0, lead = 2'h0, left = 2'h0, number,
     s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n5, n32, number;
+  reg [2:0] n5, n32;
   reg [3:0] signal_111, signal_19 = 4'h0, signal_76 = 4'h0, behind = 4'h0, flushing = 4'h0,
     s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
   reg [4:0] signal_112;
@@ -1589,7 +1589,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n6, linear_80 = 9'h0, offset = 9'h0;
-  wire n37, n22, n11, n35, n7, n33, n34, n36, n3, n8, n9, n10, n20, n18, n12, n14, n15, n29, n16,
+  wire n37, n22, n11, n36, n7, n33, n34, n35, n3, n8, n9, n10, n20, n18, n12, n14, n15, n29, n16,
     n17, n19, n21, n24, n28, n23, n26, n30, signal_107, signal_109, signal_16, signal_17, alone,
     finished, i__ready_104, i__valid_105, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     starts;
@@ -1606,7 +1606,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [67:0] o__payload;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_104;
-  assign awake = |{starts, pass_done, n8, n9, signal_16, finished, n10} | n11;
+  assign awake = |{pass_done, n8, n9, finished, signal_16, n10, starts} | n11;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1625,27 +1625,27 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign signal_16 = signal_48 & valid;
   assign signal_31 = signal_107 ? 2'h0 : n33 & n34 ? signal_32 : left;
   assign n7 = signal_16 & last_lap;
-  assign starts = n35 & config__valid & ~(|flushing);
   assign n8 = i__valid_105 & i__ready_104;
   assign n9 = o__valid & o__ready;
-  assign finished = n36 | signal & signal_42 & allowed;
+  assign finished = n35 | signal & signal_42 & allowed;
   assign n10 = released != freed;
+  assign starts = n36 & config__valid & ~(|flushing);
   assign n11 = |settling;
   assign signal_107 = config__payload[5:4] == 1'h1;
   assign n12 = lead <= config__payload[3];
   assign record_ends = n37 & channel_ends;
   assign n13 = record + 1'h1;
   assign n14 = !lead;
-  assign n15 = n35 & ~s1_valid & ~s2_valid;
+  assign n15 = n36 & ~s1_valid & ~s2_valid;
   assign n16 = n29 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n17 = n16 | n29 | n15;
-  assign n18 = n35 | n36;
-  assign n19 = n18 | record_ends;
-  assign n20 = n35 | record_ends;
+  assign n17 = n29 | n16 | n15;
+  assign n18 = n36 | n35;
+  assign n19 = record_ends | n18;
+  assign n20 = n36 | record_ends;
   assign n21 = n37 | n20;
-  assign n22 = n35 | n37;
+  assign n22 = n36 | n37;
   assign width = config__payload[25:6] - 1'h1;
   assign n23 = n24 & {n22, rest[2], n7} != 2'h3;
   assign rest = signal_32 + {~signal_31};
@@ -1664,8 +1664,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign lane0 = n3 ? n39 : 2'h0;
   assign n33 = ~more;
   assign n34 = signal_32 <= left;
-  assign n35 = ~signal;
-  assign n36 = record_ends & record_ends_40;
+  assign n35 = record_ends & record_ends_40;
+  assign n36 = ~signal;
   assign n37 = signal_16 & signal_17;
   assign after_row_beyond = $signed({1'h0, signal_75}) + $signed(pitch_less);
   assign n38 = signal_19 + signal_31;
@@ -1698,20 +1698,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       s0_piece_several = signal_109 | alone;
       n4 = signal_112 + 1'h1;
       n6 = signal_111 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, signal_111} <= signal_31} + (n6 <= signal_31);
+      number = ({5'h0, signal_111} <= signal_31) + (n6 <= signal_31);
       n5 = signal_31 + 1'h1;
       s1_piece_phase <= (!(signal_109)) ? 4'h0 : signal_113 ? signal_112[3:0] -
         config__payload[157:154] : signal_112[3:0];
       s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_111;
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_40, channel_ends, signal_17, signal_109
         ? (last_lap ? signal_22 - signal_113 : {2'h0, n4 == config__payload[157:154]}) : alone ?
-        number : n5, s0_piece_several, words, signal_30, s0_piece_several ? number : n5};
+        {1'h0, number} : n5, s0_piece_several, words, signal_30, s0_piece_several ? {1'h0, number} :
+        n5};
     end
     if (o__ready | n7) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_31) - 2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, starts, pass_done, n8, n9, signal_16, finished, n10}) begin
+    if (|{writer_gated_rst, pass_done, n8, n9, finished, signal_16, n10, starts}) begin
       settling <= 4'hb;
     end else begin
       if (n11) settling <= settling - 1'h1;
@@ -1777,7 +1778,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       if (signal_16) signal_23 <= last_lap ? 2'h0 : n25[1:0];
       if (starts | i__valid & i__ready & i__payload[67]) opened <= starts ? |config__payload[57:42]
         : 1'h0;
-      if (starts | finished) signal <= starts;
+      if (finished | starts) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1788,7 +1789,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_76 <= last_phase_y ? 4'h0 : n27[3:0];
         signal_75 <= signal_79;
       end
-      if (s2_valid | n16 | n29) begin
+      if (s2_valid | n29 | n16) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n16 ? signal_75 : n29 ? signal_79 : signal_69 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1909,7 +1910,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1957_16,
+  input wire [1:0] port_1961_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -1925,12 +1926,12 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_34 = asks & ready_36;
   assign signal_16 = i__ready & i__valid;
   assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = n3 & {listening, leads, signal_16} != 3'h5;
+  assign n2 = n3 & {leads, listening, signal_16} != 2'h3;
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_53), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .free(parameters_take & port_1957_16[1]), .read_enable(read_34), .ready(ready_36),
-      .rewind(parameters_take & port_1957_16[0]), .room(room_14), .value(value_51),
+      .free(parameters_take & port_1961_16[1]), .read_enable(read_34), .ready(ready_36),
+      .rewind(parameters_take & port_1961_16[0]), .room(room_14), .value(value_51),
       .write_data(i__payload[63:0]), .write_enable(signal_16 & leads));
   neuflow_clock_gate blocks_gate (
     .awake(awake_53), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -1988,7 +1989,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2;
-  assign awake = |{write_enable, free, rewind, read_enable} | n1;
+  assign awake = |{write_enable, free, read_enable, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -1997,14 +1998,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(write_enable));
   always @(posedge blocks_gated_clk) begin
-    if (|{write_enable, free, blocks_gated_rst, rewind, read_enable}) begin
+    if (|{write_enable, free, read_enable, rewind, blocks_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | blocks_gated_rst | rewind) begin
+    if (free | rewind | blocks_gated_rst) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2051,7 +2052,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   reg [6:0] leaving = 7'h0, passed = 7'h0, space = 7'h40, unread = 7'h0;
   wire n4, n3, n1;
   wire [5:0] n2;
-  assign awake = |{write_enable, free, rewind, read_enable} | n1;
+  assign awake = |{write_enable, free, read_enable, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2060,7 +2061,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(write_enable));
   always @(posedge weights_gated_clk) begin
-    if (|{write_enable, weights_gated_rst, free, rewind, read_enable}) begin
+    if (|{weights_gated_rst, write_enable, free, read_enable, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2136,7 +2137,7 @@ module \neuflow_convolver_tile.router  (
   reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
     local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
     west_current = 10'h0, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n1, n3, n2, n9, n8, east_last, i__ready_69, i__ready_79, i__ready_89,
+  wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, i__ready_69, i__ready_79, i__ready_89,
     local0_last, o__valid_94, south_last, west_last;
   wire [17:0] o__payload;
   wire [3:0] n13, signal, moving, names;
@@ -2145,13 +2146,13 @@ module \neuflow_convolver_tile.router  (
   assign south_moves = south_in__valid & south_armed & !(south_peers_q & n12);
   assign west_moves = west_in__valid & west_armed & !(west_peers_q & n12);
   assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n12);
-  assign awake = |{bus__valid, east_moves, local0_moves, n1, south_moves, o__valid_94, west_moves,
-    n2, n3} | n4;
+  assign awake = |{bus__valid, local0_moves, west_moves, east_moves, n1, south_moves, n2, n3,
+    o__valid_94} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
-  assign n1 = east_out__valid & o__ready_65;
-  assign n2 = west_out__valid & o__ready_85;
-  assign n3 = south_out__valid & o__ready_75;
+  assign n1 = west_out__valid & o__ready_85;
+  assign n2 = south_out__valid & o__ready_75;
+  assign n3 = east_out__valid & o__ready_65;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -2196,8 +2197,8 @@ module \neuflow_convolver_tile.router  (
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_94),
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{bus__valid, east_moves, local0_moves, n1, south_moves, o__valid_94, west_moves, n2, n3,
-      router_gated_rst}) begin
+    if (|{bus__valid, local0_moves, west_moves, east_moves, n1, south_moves, n2, n3,
+      router_gated_rst, o__valid_94}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2252,7 +2253,7 @@ module \neuflow_convolver_tile.router  (
       end
       if ((o__ready & n6 & n10) & n9) west_peers_q <= names;
       if (n9 & (o__ready & n7 & n10)) south_peers_q <= names;
-      if (n9 & (o__ready & n8 & n10)) east_peers_q <= names;
+      if ((o__ready & n8 & n10) & n9) east_peers_q <= names;
     end
   end
 endmodule
@@ -2318,8 +2319,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__1__ready, o__ready, local__4__ready, local__2__ready, local__0__ready,
-    local__3__ready};
+  assign all_ready = &{local__1__ready, o__ready, local__3__ready, local__2__ready, local__4__ready,
+    local__0__ready};
   \neuflow_convolver_tile.tap$150.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_17), .tap_gated_clk(tap_gated_clk),

@@ -159,8 +159,8 @@ module \neuflow_fifo_tile.router  (
   assign west_moves = west_in__valid & west_armed & !(west_peers_q & n18);
   assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n18);
   assign local1_moves = local1_in__valid & local1_armed & !(local1_peers_q & n18);
-  assign awake = |{n1, bus__valid, n2, n3, n4, n5, n6, o__valid_154, n7, north_moves, west_moves,
-    south_moves, local0_moves, local1_moves, east_moves} | n8;
+  assign awake = |{n1, bus__valid, n2, n3, n4, n5, n6, o__valid_154, n7, local0_moves, west_moves,
+    north_moves, local1_moves, east_moves, south_moves} | n8;
   assign moving = (north_moves ? north_current[6:0] : 7'h0) | (east_moves ? east_current[6:0] :
     7'h0) | (south_moves ? south_current[6:0] : 7'h0) | (west_moves ? west_current[6:0] : 7'h0) |
     (local0_moves ? local0_current[6:0] : 7'h0) | (local1_moves ? local1_current[6:0] : 7'h0);
@@ -188,7 +188,7 @@ module \neuflow_fifo_tile.router  (
   assign signal = |{n13, n12, n11, n10, n9, n14} ? 1'h1 << o__payload[3:0] : 7'h0;
   assign queued = o__ready ? {3'h0, signal} & signal_36 & n17 : 10'h0;
   assign n15 = o__ready | |done;
-  assign signal_35 = o__ready ? signal & (~signal_36 | done) : 10'h0;
+  assign signal_35 = o__ready ? {3'h0, signal} & (~signal_36 | done) : 10'h0;
   assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
     (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ?
     local0_current : 10'h0) | (local1_ended ? local1_current : 10'h0);
@@ -249,8 +249,8 @@ module \neuflow_fifo_tile.router  (
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_154),
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, bus__valid, n2, n3, n4, n5, n6, o__valid_154, n7, north_moves, west_moves,
-      router_gated_rst, south_moves, local0_moves, local1_moves, east_moves}) begin
+    if (|{n1, bus__valid, n2, n3, n4, n5, n6, o__valid_154, n7, local0_moves, west_moves,
+      router_gated_rst, north_moves, local1_moves, east_moves, south_moves}) begin
       settling <= 3'h4;
     end else begin
       if (n8) settling <= settling - 1'h1;
@@ -315,7 +315,7 @@ module \neuflow_fifo_tile.router  (
       if (queued[0] & n15) north_next_source <= o__payload[7:4];
       if ((done[0] | signal_35[0]) & n15) north_source <= signal_35[0] ? o__payload[7:4] :
         north_next_source;
-      if ((o__ready & n9 & n16) & n15) local1_peers_q <= names;
+      if (n15 & (o__ready & n9 & n16)) local1_peers_q <= names;
       if (n15) begin
         local1_waiting <= local1_waiting & n17 | (n9 ? queued : 10'h0);
         local1_current <= local1_current & n17 | local1_waiting & done | (n9 ? signal_35 : 10'h0);

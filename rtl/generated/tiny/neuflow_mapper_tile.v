@@ -130,34 +130,35 @@ module \neuflow_mapper_tile.router  (
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, north_next_source = 4'h0, north_source =
     4'h0, south_next_source = 4'h0, south_source = 4'h0, west_next_source = 4'h0, west_source =
     4'h0;
-  reg [5:0] east_peers_q = 6'h3f, local0_peers_q = 6'h3f, north_peers_q = 6'h3f, south_peers_q =
-    6'h3f, west_peers_q = 6'h3f;
-  reg [9:0] signal_33 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
-    local0_waiting = 10'h0, north_current = 10'h0, north_waiting = 10'h0, south_current = 10'h0,
-    south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_waiting = 10'h0;
-  wire n12, n14, n11, n10, n9, n8, n7, n20, n22, n24, n1, n2, n3, n4, n5, n6, n13, n17, east_last,
-    i__ready_109, i__ready_119, i__ready_129, i__ready_79, i__ready_89, i__ready_99, local0_last,
-    north_last, o__valid_134, south_last, west_last;
+  reg [9:0] signal_33 = 10'h0, east_current = 10'h0, east_peers = 10'h3f, east_waiting = 10'h0,
+    local0_current = 10'h0, local0_peers = 10'h3f, local0_waiting = 10'h0, north_current = 10'h0,
+    north_peers = 10'h3f, north_waiting = 10'h0, south_current = 10'h0, south_peers = 10'h3f,
+    south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers = 10'h3f, west_waiting =
+    10'h0;
+  wire n12, n14, n11, n10, n9, n8, n7, n20, n22, n24, n26, n1, n2, n3, n4, n5, n6, n13, n17,
+    east_last, i__ready_109, i__ready_119, i__ready_129, i__ready_79, i__ready_89, i__ready_99,
+    local0_last, north_last, o__valid_134, south_last, west_last;
   wire [17:0] o__payload;
   wire [4:0] n18;
-  wire [5:0] signal, moving, names;
-  wire [5:1] n19, n21;
-  wire [9:0] n15, n16, signal_32, done, queued;
-  wire [9:1] n23;
-  assign north_moves = north_in__valid & north_armed & !(north_peers_q & n16);
-  assign east_moves = east_in__valid & east_armed & !(east_peers_q & n16);
-  assign south_moves = south_in__valid & south_armed & !(south_peers_q & n16);
-  assign west_moves = west_in__valid & west_armed & !(west_peers_q & n16);
-  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers_q & n16);
+  wire [5:0] signal, moving;
+  wire [5:1] n19, n21, n23;
+  wire [9:0] n15, n16, signal_32, done, names, queued;
+  wire [9:1] n25;
+  assign north_moves = north_in__valid & north_armed & !(north_peers & n16);
+  assign east_moves = east_in__valid & east_armed & !(east_peers & n16);
+  assign south_moves = south_in__valid & south_armed & !(south_peers & n16);
+  assign west_moves = west_in__valid & west_armed & !(west_peers & n16);
+  assign local0_moves = local0_in__valid & local0_armed & !(local0_peers & n16);
   assign {n17, n18} = east_moves ? east_current[5:0] : 6'h0;
-  assign {n19, n20} = (north_moves ? north_current[5:0] : 6'h0) | {n17, n18};
-  assign {n21, n22} = {n19, n20} | (south_moves ? south_current[5:0] : 6'h0) | (west_moves ?
-    west_current[5:0] : 6'h0);
-  assign {n23, n24} = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
+  assign {n19, n20} = south_moves ? south_current[5:0] : 6'h0;
+  assign {n21, n22} = west_moves ? west_current[5:0] : 6'h0;
+  assign {n23, n24} = local0_moves ? local0_current[5:0] : 6'h0;
+  assign {n25, n26} = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
     (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0);
   assign awake = |{n1, n2, n3, n4, n5, n6, bus__valid, local0_moves, west_moves, south_moves,
-    north_moves, east_moves, o__valid_134} | n7;
-  assign moving = {n21, n22} | (local0_moves ? local0_current[5:0] : 6'h0);
+    north_moves, o__valid_134, east_moves} | n7;
+  assign moving = (north_moves ? north_current[5:0] : 6'h0) | {n17, n18} | {n19, n20} | {n21, n22} |
+    {n23, n24};
   assign n1 = north_out__valid & o__ready_75;
   assign n2 = east_out__valid & o__ready_85;
   assign n3 = south_out__valid & o__ready_95;
@@ -171,7 +172,7 @@ module \neuflow_mapper_tile.router  (
   assign east_last = east_moves & east_in__payload[34];
   assign north_last = north_moves & north_in__payload[34];
   assign n8 = o__payload[7:4] == 3'h5;
-  assign names = o__payload[13:8] | signal;
+  assign names = o__payload[13:8] | {4'h0, signal};
   assign n9 = o__payload[7:4] == 2'h3;
   assign n10 = o__payload[7:4] == 2'h2;
   assign n11 = o__payload[7:4] == 1'h1;
@@ -179,8 +180,8 @@ module \neuflow_mapper_tile.router  (
   assign signal = |{n12, n8, n9, n10, n11} ? 1'h1 << o__payload[3:0] : 6'h0;
   assign n13 = o__ready | |done;
   assign queued = o__ready ? {4'h0, signal} & signal_33 & n15 : 10'h0;
-  assign signal_32 = o__ready ? signal & (~signal_33 | done) : 10'h0;
-  assign done = {n23, n24} | (local0_ended ? local0_current : 10'h0);
+  assign signal_32 = o__ready ? {4'h0, signal} & (~signal_33 | done) : 10'h0;
+  assign done = {n25, n26} | (local0_ended ? local0_current : 10'h0);
   assign n14 = |{4'h0, signal};
   assign n15 = ~done;
   assign n16 = ~{i__ready_129, i__ready_119, i__ready_109, i__ready_99, i__ready_89, i__ready_79};
@@ -227,7 +228,7 @@ module \neuflow_mapper_tile.router  (
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
     if (|{n1, n2, n3, n4, n5, n6, bus__valid, local0_moves, west_moves, south_moves, north_moves,
-      router_gated_rst, east_moves, o__valid_134}) begin
+      o__valid_134, router_gated_rst, east_moves}) begin
       settling <= 3'h4;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -241,30 +242,28 @@ module \neuflow_mapper_tile.router  (
         local0_source <= 4'h0; global_next_source <= 4'h0; global_source <= 4'h0; west_next_source
         <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0; south_source <= 4'h0;
         east_next_source <= 4'h0; east_source <= 4'h0; north_next_source <= 4'h0; north_source <=
-        4'h0; local0_peers_q <= 6'h3f; local0_waiting <= 10'h0; local0_current <= 10'h0;
-        west_waiting <= 10'h0; west_current <= 10'h0; south_waiting <= 10'h0; south_current <=
-        10'h0; east_waiting <= 10'h0; east_current <= 10'h0; north_waiting <= 10'h0; north_current
-        <= 10'h0; waits <= 10'h0; signal_33 <= 10'h0; west_peers_q <= 6'h3f; south_peers_q <= 6'h3f;
-        east_peers_q <= 6'h3f; north_peers_q <= 6'h3f;
+        4'h0; local0_peers <= 10'h3f; local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting
+        <= 10'h0; west_current <= 10'h0; south_waiting <= 10'h0; south_current <= 10'h0;
+        east_waiting <= 10'h0; east_current <= 10'h0; north_waiting <= 10'h0; north_current <=
+        10'h0; waits <= 10'h0; signal_33 <= 10'h0; west_peers <= 10'h3f; south_peers <= 10'h3f;
+        east_peers <= 10'h3f; north_peers <= 10'h3f;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
-        ~south_ended;
+      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
-      north_armed <= |north_current & !(north_peers_q & ~north_current) & ~north_last &
-        ~north_ended;
+      north_armed <= |north_current & !(north_peers & ~north_current) & ~north_last & ~north_ended;
       north_ended <= north_last;
       o__ready <= o__valid_134 & ~o__ready & ~(n8 ? |(local0_current | local0_waiting) & names !=
-        local0_peers_q : n9 ? |(west_current | west_waiting) & names != west_peers_q : n10 ?
-        |(south_current | south_waiting) & names != south_peers_q : n11 ? |(east_current |
-        east_waiting) & names != east_peers_q : n12 ? |(north_current | north_waiting) & names !=
-        north_peers_q : 1'h0) & ~(|({4'h0, signal} & waits));
+        local0_peers : n9 ? |(west_current | west_waiting) & names != west_peers : n10 ?
+        |(south_current | south_waiting) & names != south_peers : n11 ? |(east_current |
+        east_waiting) & names != east_peers : n12 ? |(north_current | north_waiting) & names !=
+        north_peers : 1'h0) & ~(|({4'h0, signal} & waits));
       if (n13 & queued[5]) local0_next_source <= o__payload[7:4];
       if (n13 & (signal_32[5] | done[5])) local0_source <= signal_32[5] ? o__payload[7:4] :
         local0_next_source;
@@ -283,7 +282,7 @@ module \neuflow_mapper_tile.router  (
       if (n13 & queued[0]) north_next_source <= o__payload[7:4];
       if (n13 & (signal_32[0] | done[0])) north_source <= signal_32[0] ? o__payload[7:4] :
         north_next_source;
-      if (n13 & (o__ready & n8 & n14)) local0_peers_q <= names;
+      if (n13 & (o__ready & n8 & n14)) local0_peers <= names;
       if (n13) begin
         local0_waiting <= local0_waiting & n15 | (n8 ? queued : 10'h0);
         local0_current <= local0_current & n15 | local0_waiting & done | (n8 ? signal_32 : 10'h0);
@@ -298,10 +297,10 @@ module \neuflow_mapper_tile.router  (
         waits <= waits & n15 | queued;
         signal_33 <= signal_33 & n15 | waits & done | signal_32;
       end
-      if (n13 & (o__ready & n9 & n14)) west_peers_q <= names;
-      if ((o__ready & n10 & n14) & n13) south_peers_q <= names;
-      if (n13 & (o__ready & n11 & n14)) east_peers_q <= names;
-      if (n13 & (o__ready & n12 & n14)) north_peers_q <= names;
+      if (n13 & (o__ready & n9 & n14)) west_peers <= names;
+      if ((o__ready & n10 & n14) & n13) south_peers <= names;
+      if (n13 & (o__ready & n11 & n14)) east_peers <= names;
+      if (n13 & (o__ready & n12 & n14)) north_peers <= names;
     end
   end
 endmodule

@@ -58,17 +58,17 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n11, n17, n26, n20, n25, n31, n15, n8, n9, n22, n23, n29, n38, n32, n30, n28, n33, n35, n12,
-    n19, n10, n42, n39, n41, n34, n14, n16, n21, n18, n7, n13, n6, n40, n36, n27, n37, n24, enabled
+  reg n41, n24, n17, n23, n29, n14, n8, n9, n18, n20, n28, n31, n33, n22, n25, n27, n32, n34, n11,
+    n10, n26, n37, n40, n42, n13, n16, n19, n30, n7, n12, n6, n15, n35, n38, n36, n21, n39, enabled
     = 1'h0;
-  wire n49, n43, n45, n48, n46, n47, n3, n4, n5, n44;
+  wire n49, n43, n48, n45, n44, n47, n3, n4, n5, n46;
   wire [31:0] n2, n1;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
   assign axi__aw__ready = axi__aw__valid & axi__w__valid & (~axi__b__valid | axi__b__ready);
   assign axi__ar__ready = ~axi__r__valid | axi__r__ready;
-  assign clear_done = n44 ? n49 & axi__w__data[1] : 1'h0;
-  assign start = n45 ? n49 & axi__w__data[0] : 1'h0;
+  assign clear_done = n46 ? n49 & axi__w__data[1] : 1'h0;
+  assign start = n48 ? n49 & axi__w__data[0] : 1'h0;
   assign n1 = ~{{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}}, axi__w__strb[2:1],
     {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
   assign n2 = axi__w__data & {{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}},
@@ -77,11 +77,11 @@ module neuflow_registers (
   assign n4 = axi__aw__addr[11:2] == 3'h7;
   assign n5 = axi__aw__addr[11:2] == 3'h6;
   assign n43 = axi__ar__ready & axi__ar__valid;
-  assign n44 = axi__aw__addr[11:2] == 3'h5;
-  assign n45 = axi__aw__addr[11:2] == 3'h4;
-  assign n46 = axi__aw__addr[11:2] == 4'ha;
+  assign n44 = axi__aw__addr[11:2] == 4'ha;
+  assign n45 = axi__aw__addr[11:2] == 4'hb;
+  assign n46 = axi__aw__addr[11:2] == 3'h5;
   assign n47 = axi__aw__addr[11:2] == 4'h9;
-  assign n48 = axi__aw__addr[11:2] == 4'hb;
+  assign n48 = axi__aw__addr[11:2] == 3'h4;
   assign n49 = axi__aw__ready & axi__w__strb[0];
   always @(posedge clk) begin
     if (rst) begin
@@ -93,64 +93,64 @@ module neuflow_registers (
       if (n4 & axi__aw__ready) host_input <= host_input & n1 | n2;
       if (n5 & axi__aw__ready) host_program <= host_program & n1 | n2;
       if (n43) begin
-        n6 = axi__ar__addr[11:2] == 3'h5;
-        n7 = axi__ar__addr[11:2] == 3'h7;
-        n8 = axi__ar__addr[11:2] == 5'h1d;
-        n9 = axi__ar__addr[11:2] == 5'h1c;
-        n10 = axi__ar__addr[11:2] == 5'h10;
-        n11 = axi__ar__addr[11:2] == 6'h24;
-        n12 = axi__ar__addr[11:2] == 5'h12;
-        n13 = axi__ar__addr[11:2] == 3'h6;
-        n14 = axi__ar__addr[11:2] == 4'hb;
-        n15 = axi__ar__addr[11:2] == 5'h1e;
-        n16 = axi__ar__addr[11:2] == 4'ha;
-        n17 = axi__ar__addr[11:2] == 6'h23;
-        n18 = axi__ar__addr[11:2] == 4'h8;
-        n19 = axi__ar__addr[11:2] == 5'h11;
-        n20 = axi__ar__addr[11:2] == 6'h21;
-        n21 = axi__ar__addr[11:2] == 4'h9;
-        n22 = axi__ar__addr[11:2] == 5'h1b;
-        n23 = axi__ar__addr[11:2] == 5'h1a;
-        n24 = !axi__ar__addr[11:2];
-        n25 = axi__ar__addr[11:2] == 6'h20;
-        n26 = axi__ar__addr[11:2] == 6'h22;
-        n27 = axi__ar__addr[11:2] == 2'h2;
-        n28 = axi__ar__addr[11:2] == 5'h15;
-        n29 = axi__ar__addr[11:2] == 5'h19;
-        n30 = axi__ar__addr[11:2] == 5'h16;
-        n31 = axi__ar__addr[11:2] == 5'h1f;
-        n32 = axi__ar__addr[11:2] == 5'h17;
-        n33 = axi__ar__addr[11:2] == 5'h14;
-        n34 = axi__ar__addr[11:2] == 4'hc;
-        n35 = axi__ar__addr[11:2] == 5'h13;
-        n36 = axi__ar__addr[11:2] == 2'h3;
-        n37 = axi__ar__addr[11:2] == 1'h1;
-        n38 = axi__ar__addr[11:2] == 5'h18;
-        n39 = axi__ar__addr[11:2] == 4'he;
-        n40 = axi__ar__addr[11:2] == 3'h4;
-        n41 = axi__ar__addr[11:2] == 4'hd;
-        n42 = axi__ar__addr[11:2] == 4'hf;
+        n6 = axi__ar__addr[11:2] == 3'h6;
+        n7 = axi__ar__addr[11:2] == 4'h8;
+        n8 = axi__ar__addr[11:2] == 5'h1e;
+        n9 = axi__ar__addr[11:2] == 5'h1d;
+        n10 = axi__ar__addr[11:2] == 5'h11;
+        n11 = axi__ar__addr[11:2] == 5'h12;
+        n12 = axi__ar__addr[11:2] == 3'h7;
+        n13 = axi__ar__addr[11:2] == 4'hc;
+        n14 = axi__ar__addr[11:2] == 5'h1f;
+        n15 = axi__ar__addr[11:2] == 3'h5;
+        n16 = axi__ar__addr[11:2] == 4'hb;
+        n17 = axi__ar__addr[11:2] == 6'h22;
+        n18 = axi__ar__addr[11:2] == 5'h1c;
+        n19 = axi__ar__addr[11:2] == 4'ha;
+        n20 = axi__ar__addr[11:2] == 5'h1b;
+        n21 = axi__ar__addr[11:2] == 1'h1;
+        n22 = axi__ar__addr[11:2] == 5'h17;
+        n23 = axi__ar__addr[11:2] == 6'h21;
+        n24 = axi__ar__addr[11:2] == 6'h23;
+        n25 = axi__ar__addr[11:2] == 5'h16;
+        n26 = axi__ar__addr[11:2] == 5'h10;
+        n27 = axi__ar__addr[11:2] == 5'h15;
+        n28 = axi__ar__addr[11:2] == 5'h1a;
+        n29 = axi__ar__addr[11:2] == 6'h20;
+        n30 = axi__ar__addr[11:2] == 4'h9;
+        n31 = axi__ar__addr[11:2] == 5'h19;
+        n32 = axi__ar__addr[11:2] == 5'h14;
+        n33 = axi__ar__addr[11:2] == 5'h18;
+        n34 = axi__ar__addr[11:2] == 5'h13;
+        n35 = axi__ar__addr[11:2] == 3'h4;
+        n36 = axi__ar__addr[11:2] == 2'h2;
+        n37 = axi__ar__addr[11:2] == 4'hf;
+        n38 = axi__ar__addr[11:2] == 2'h3;
+        n39 = !axi__ar__addr[11:2];
+        n40 = axi__ar__addr[11:2] == 4'he;
+        n41 = axi__ar__addr[11:2] == 6'h24;
+        n42 = axi__ar__addr[11:2] == 4'hd;
         axi__r__resp <= |{n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19, n20,
           n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37, n38,
           n39, n40, n41, n42} ? 2'h0 : 2'h2;
-        axi__r__data <= n11 ? idle_tile : n17 ? configuration : n26 ? dependency : n20 ?
-          output_drain : n25 ? wait_output : n31 ? weight_load : n15 ? wait_input : n8 ? fill : n9 ?
-          map_remainder_high : n22 ? map_remainder : n23 ? edge_lanes_high : n29 ? edge_lanes : n38
-          ? useful_high : n32 ? useful : n30 ? config_hidden : n28 ? write_beats : n33 ? read_beats
-          : n35 ? mac_cycles : n12 ? fence_stalls : n19 ? config_stalls : n10 ? config_words : n42 ?
-          program_counter : n39 ? frames_done : n41 ? cycles_high : n34 ? cycles : n14 ?
-          host_watchdog : n16 ? host_ring : n21 ? host_frames : n18 ? host_output : n7 ? host_input
-          : n13 ? host_program : n6 ? {16'h0, error, 6'h0, done, busy} : n40 ? {30'h0, enabled,
-          1'h0} : n36 ? 32'h4050202 : n27 ? 32'h73788221 : n37 ? 32'h20000 : n24 ? 32'h6e657546 :
+        axi__r__data <= n41 ? idle_tile : n24 ? configuration : n17 ? dependency : n23 ?
+          output_drain : n29 ? wait_output : n14 ? weight_load : n8 ? wait_input : n9 ? fill : n18 ?
+          map_remainder_high : n20 ? map_remainder : n28 ? edge_lanes_high : n31 ? edge_lanes : n33
+          ? useful_high : n22 ? useful : n25 ? config_hidden : n27 ? write_beats : n32 ? read_beats
+          : n34 ? mac_cycles : n11 ? fence_stalls : n10 ? config_stalls : n26 ? config_words : n37 ?
+          program_counter : n40 ? frames_done : n42 ? cycles_high : n13 ? cycles : n16 ?
+          host_watchdog : n19 ? host_ring : n30 ? host_frames : n7 ? host_output : n12 ? host_input
+          : n6 ? host_program : n15 ? {16'h0, error, 6'h0, done, busy} : n35 ? {30'h0, enabled,
+          1'h0} : n38 ? 32'h4050202 : n36 ? 32'h73788221 : n21 ? 32'h20000 : n39 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n5, n44, n3, n45, n4, n46, n47, n48} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n44, n45, n3, n46, n47, n48, n4, n5} ? 2'h0 : 2'h2;
       if (axi__b__ready | axi__aw__ready) axi__b__valid <= axi__aw__ready;
-      if (n45 & n49) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n48) host_watchdog <= host_watchdog & n1 | n2;
-      if (n46 & axi__aw__ready) host_ring <= host_ring & n1 | n2;
-      if (axi__aw__ready & n47) host_frames <= host_frames & n1 | n2;
+      if (n49 & n48) enabled <= axi__w__data[1];
+      if (n45 & axi__aw__ready) host_watchdog <= host_watchdog & n1 | n2;
+      if (n44 & axi__aw__ready) host_ring <= host_ring & n1 | n2;
+      if (n47 & axi__aw__ready) host_frames <= host_frames & n1 | n2;
     end
   end
 endmodule

@@ -41,7 +41,7 @@ module neuflow_window (
   reg [8:0] n43, n14, n12, signal_100 = 9'h0, signal_68, final_2 = 9'h0, s1_meta = 9'h0, s2_meta =
     9'h0, s3_meta = 9'h0, s4_meta = 9'h0, s5_meta = 9'h0;
   reg [9:0] n11, reach = 10'h0;
-  wire n53, n26, n54, n55, n51, n52, n45, n24, n42, n23, n37, n34, n8, n5, n6, n18, n36, n25, n9,
+  wire n53, n26, n54, n55, n51, n52, n45, n24, n42, n23, n37, n34, n9, n5, n6, n18, n36, n25, n8,
     n3, n31, n29, n10, n21, n19, n17, n28, n30, n32, n35, n13, n16, n22, n49, n50, n2, n7, n4,
     signal_117, signal_35, awake_113, awake_115, closes, en, en_102, finish, flushing, go,
     i__ready_101, i__ready_88, i__ready_94, i__valid_89, i__valid_95, load, o__valid_114, read,
@@ -78,19 +78,19 @@ module neuflow_window (
   assign n6 = signal_117 | closes;
   assign n7 = fsm_state == 2'h2;
   assign scanned = n34 & map_ends;
-  assign n8 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign n9 = !fsm_state;
+  assign n8 = !fsm_state;
+  assign n9 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
   assign n10 = {n3, n18} != 2'h3;
-  assign n13 = (n9 | n3) & n10 & n21;
+  assign n13 = n21 & n10 & (n8 | n3);
   assign n15 = -o__payload_21[128:121];
-  assign n16 = n19 & (n9 | n7);
-  assign n17 = n9 | n3 | n7;
+  assign n16 = (n8 | n7) & n19;
+  assign n17 = n8 | n3 | n7;
   assign n18 = b_valid | (|{s1_valid, s3_valid, s4_valid, s2_valid, s5_valid} | works | |{v2_valid,
     v1_valid, v4_valid, v3_valid});
   assign n19 = {n7, y == opens_at & signal_168 != o__payload_21[80:65]} != 2'h2;
   assign n20 = open - 1'h1;
   assign n21 = {n3, n18, closing} != 3'h4;
-  assign n22 = {n4, n8} != 2'h3 & (n9 | n4);
+  assign n22 = {n4, n9} != 2'h3 & (n8 | n4);
   assign n23 = v4_valid & v4_visit[1];
   assign works = s5_valid | ~fresh_turn;
   assign n24 = en & works;
@@ -147,8 +147,8 @@ module neuflow_window (
       v1_valid), .write_address(v4_visit[32:27]), .write_data(write_data_83), .write_enable(en &
       v4_valid & ~v4_visit[1]));
   \neuflow_window.requantise  requantise (
-    .clk(clk), .en(en_102), .out(i__payload_109_words), .port_643_0(write_data_83),
-      .port_691_129(o__payload_21[167:129]), .rst(rst));
+    .clk(clk), .en(en_102), .out(i__payload_109_words), .port_644_0(write_data_83),
+      .port_692_129(o__payload_21[167:129]), .rst(rst));
   neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(32)) ring (
     .clk(clk), .read_address(signal_37[8:1]), .read_data(read_data), .read_enable(go),
       .write_address(beats_written[7:0]), .write_data(i__payload[31:0]), .write_enable(active));
@@ -176,8 +176,8 @@ module neuflow_window (
         closing <= closes;
         real_2 <= signal_117;
       end
-      if (&{{scanning, scanned} != 2'h2, {n4, n8} != 2'h2, {n9, o__valid_114} != 2'h2, n10,
-        {flushing, input_done} != 2'h2, |{n9, flushing, scanning, n3, n4, n7, n2}}) fsm_state <=
+      if (&{{scanning, scanned} != 2'h2, {n8, o__valid_114} != 2'h2, {n4, n9} != 2'h2, n10,
+        {flushing, input_done} != 2'h2, |{n8, flushing, scanning, n3, n4, n7, n2}}) fsm_state <=
         flushing ? 3'h0 : n3 | n4 ? 3'h2 : scanning ? 3'h6 : n2 ? (n5 ? 3'h4 : n6 ? 3'h5 : 3'h2) :
         n7 ? 3'h3 : 3'h1;
       if (n13) begin
@@ -194,11 +194,11 @@ module neuflow_window (
           {{9{n15[8]}}, n15};
         signal_168 <= n7 ? signal_168 + 1'h1 : 16'h0;
       end
-      if (&{n10, n9 | n3 | n2, {n2, n5} != 2'h3, {n2, n5, n6} != 3'h5}) y <= n3 | n2 ?
+      if (&{n10, n8 | n3 | n2, {n2, n5} != 2'h3, {n6, n2, n5} != 3'h6}) y <= n3 | n2 ?
         $unsigned($signed(y) + $signed(2'h1)) : {{9{n15[8]}}, n15};
-      if (&{n17, n10, {real_2, n3, closing & fresh == open, n18} != 3'h4, n19}) fresh <= n3 ?
+      if (&{n17, {real_2, n3, closing & fresh == open, n18} != 3'h4, n19, n10}) fresh <= n3 ?
         (real_2 ? 8'h0 : fresh - 1'h1) : n7 ? fresh + 1'h1 : 8'h0;
-      if (&{n10, n19, n17, n21}) open <= n3 ? n20 : n7 ? open + 1'h1 : 8'h0;
+      if (&{n17, n10, n19, n21}) open <= n3 ? n20 : n7 ? open + 1'h1 : 8'h0;
       if (n22) begin
         reach <= n4 ? reach + o__payload_21[112:105] : {2'h0, o__payload_21[112:105]};
         slots <= n4 ? slots + 1'h1 : 8'h1;
@@ -276,7 +276,7 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{awake_113, n36, rst, o__valid_114}) begin
+    if (|{rst, awake_113, n36, o__valid_114}) begin
       settling <= 3'h4;
     end else begin
       if (n37) settling <= settling - 1'h1;
@@ -298,8 +298,8 @@ module neuflow_window (
       held_address <= n40;
       held_value <= n41;
     end
-    if (s4_valid & go) s5_part[23] <= n44[23];
-    if ((n45 | s4_meta[0] | o__payload_21[0]) & s4_valid & go) s5_part[22:0] <= n44[22:0];
+    if (go & s4_valid) s5_part[23] <= n44[23];
+    if ((n45 | s4_meta[0] | o__payload_21[0]) & go & s4_valid) s5_part[22:0] <= n44[22:0];
     if (n49) begin
       empty = o__payload_21[0] ? 16'h0 : 16'h8000;
       word_0 = s2_lanes[0] ? s2_words[15:0] : empty;
@@ -360,7 +360,7 @@ module \neuflow_window.config  (
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -368,7 +368,7 @@ module \neuflow_window.config  (
     if (rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 3'h5 & bus__payload[7:4] == sub &
         |(bus__payload[15:8] & columns);
     end
@@ -382,7 +382,7 @@ module \neuflow_window.config  (
     end
   end
   always @(posedge clk) begin
-    if (move | rst) begin
+    if (rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -511,8 +511,8 @@ endmodule
 module \neuflow_window.requantise  (
   input wire rst,
   input wire en,
-  input wire [31:0] port_643_0,
-  input wire [38:0] port_691_129,
+  input wire [31:0] port_644_0,
+  input wire [38:0] port_692_129,
   output reg [15:0] out = 16'h0,
   input wire clk
 );
@@ -551,7 +551,7 @@ module \neuflow_window.requantise  (
       s2_high <= $signed(s1_total[47:32]) * $signed({1'h0, s1_m});
       s2_middle <= s1_total[31:16] * s1_m;
       s2_low <= s1_total[15:0] * s1_m;
-      s1_total <= {{16{port_643_0[31]}}, port_643_0};
+      s1_total <= {{16{port_644_0[31]}}, port_644_0};
       s8_tail <= s7_tail;
       s7_tail <= s6_tail;
       s6_tail <= s5_tail;
@@ -564,9 +564,9 @@ module \neuflow_window.requantise  (
       s4_s <= s3_s;
       s3_s <= s2_s;
       s2_s <= s1_s;
-      s1_tail <= port_691_129[38:22];
-      s1_s <= port_691_129[21:16];
-      s1_m <= port_691_129[14:0];
+      s1_tail <= port_692_129[38:22];
+      s1_s <= port_692_129[21:16];
+      s1_m <= port_692_129[14:0];
     end
   end
 endmodule

@@ -221,7 +221,7 @@ module \neuflow_write_port.config  (
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
