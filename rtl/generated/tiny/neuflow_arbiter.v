@@ -81,16 +81,19 @@ module neuflow_arbiter (
   wire [5:0] n1, read_behind, read_chosen, read_grant;
   wire [68:0] i__payload_92;
   wire [6:0] grant;
+  wire [7:1] axi__w__strb_q;
   assign axi__ar__addr[2:0] = 3'h0;
   assign axi__ar__len[7:2] = 6'h0;
   assign axi__aw__addr[2:0] = 3'h0;
   assign axi__aw__len[7:2] = 6'h0;
   assign axi__b__ready = 1'h1;
   assign axi__r__ready = 1'h1;
-  assign {axi__w__strb[6], axi__w__strb[4], axi__w__strb[2], axi__w__strb[0]} = {axi__w__strb[7],
-    axi__w__strb[5], axi__w__strb[3], axi__w__strb[1]};
-  assign {axi__aw__len[1:0], axi__aw__addr[31:3], axi__ar__len[1:0], axi__ar__addr[31:3]} =
-    {axi__aw__len_q, axi__aw__addr_q, axi__ar__len_q, axi__ar__addr_q};
+  assign {axi__w__strb[6], axi__w__strb[4], axi__w__strb[2], axi__w__strb[0]} = {axi__w__strb_q[7],
+    axi__w__strb_q[5], axi__w__strb_q[3], axi__w__strb_q[1]};
+  assign {axi__w__strb[7], axi__w__strb[5], axi__w__strb[3], axi__w__strb[1], axi__aw__len[1:0],
+    axi__aw__addr[31:3], axi__ar__len[1:0], axi__ar__addr[31:3]} = {axi__w__strb_q[7],
+    axi__w__strb_q[5], axi__w__strb_q[3], axi__w__strb_q[1], axi__aw__len_q, axi__aw__addr_q,
+    axi__ar__len_q, axi__ar__addr_q};
   assign {read__6__ready, read__5__ready, read__4__ready, read__3__ready, read__2__ready,
     read__1__ready, read__0__ready} = signal_83 ? grant : 7'h0;
   assign {write__1__ready, write__0__ready} = signal_86 ? i__payload : 2'h0;
@@ -119,8 +122,9 @@ module neuflow_arbiter (
     read__0__valid};
   \neuflow_arbiter.leaves  leaves (
     .clk(clk), .i__payload(i__payload_92), .i__ready(i__ready_95), .i__valid(i__valid_93),
-      .o__payload({axi__w__last, axi__w__strb[7], axi__w__strb[5], axi__w__strb[3], axi__w__strb[1],
-      axi__w__data}), .o__ready(axi__w__ready), .o__valid(axi__w__valid), .rst(rst));
+      .o__payload({axi__w__last, axi__w__strb_q[7], axi__w__strb_q[5], axi__w__strb_q[3],
+      axi__w__strb_q[1], axi__w__data}), .o__ready(axi__w__ready), .o__valid(axi__w__valid),
+      .rst(rst));
   \neuflow_arbiter.turns  turns (
     .clk(clk), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(i__valid_93 & i__ready_95 & i__payload_92[68]), .o__valid(o__valid), .rst(rst),
