@@ -223,9 +223,10 @@ def simplify(module: Module, modules: dict[str, Module]) -> None:
     """Read every bit from where it is driven, and keep connections of output ports alone.
 
     Registers that share a wire with other drivers get a wire of their own: in Verilog a name is
-    either assigned or clocked.
+    either assigned or clocked. So do bits that others of the same port repeat: tools take a vector
+    that is assigned from itself for a loop.
     """
-    _part_registers(module, modules)
+    _part_wires(module, modules)
     alias: dict[Bit, Bit] = {}
     for driven, driver in module.connects:
         pairs = zip(to_bits(driven), to_bits(driver), strict=True)
@@ -254,16 +255,20 @@ def simplify(module: Module, modules: dict[str, Module]) -> None:
     _fit(module)
 
 
-def _part_registers(module: Module, modules: dict[str, Module]) -> None:
+def _part_wires(module: Module, modules: dict[str, Module]) -> None:
     clocked = {bit for cell in module.cells for bit in to_bits(cell.pins.get("Q", ()))}
     others = {bit for bit, cell in _driven(module, modules) if not (cell and cell.is_register)}
     mixed = {name for name, _ in clocked} & {name for name, _ in others}
+    parted = {bit for bit in clocked if bit[0] in mixed}
+    for driven, driver in module.connects:
+        pairs = zip(to_bits(driven), to_bits(driver), strict=True)
+        parted |= {b for a, b in pairs if a[0] == b[0] and module.wires[a[0]].port}
     moved: dict[Bit, Bit] = {}
-    for name in sorted(mixed):
+    for name in sorted({name for name, _ in parted}):
         old = module.wires[name]
         new = Wire(f"{name}_q", old.high, old.low, init=old.init)
         module.wires[new.name] = new
-        moved |= {(name, i): (new.name, i) for wire, i in clocked if wire == name}
+        moved |= {(name, i): (new.name, i) for wire, i in parted if wire == name}
     if not moved:
         return
     for cell in module.cells:

@@ -549,12 +549,17 @@ class Bench {
         figures.sample(top);
         ++now;
         memory.drive(now);
+#ifdef NEUFLOW_PULSED_CLOCK
+        top.aclk ^= 1;
+        top.eval();
+#else
         top.aclk = 1;
         top.eval();
         dump(0);
         top.aclk = 0;
         top.eval();
         dump(1);
+#endif
     }
 
     // The next cycle is number 0 of all logs, of so many columns.

@@ -1,6 +1,9 @@
 // neuflow_top with registered inputs, for the harness. What the harness sets before an edge the grid
 // sees in the cycle after it. All that depends on inputs then depends on registers, which Verilator
 // evaluates once a cycle instead of once for every change of an input.
+//
+// With NEUFLOW_PULSED_CLOCK every change of aclk is a cycle: the clock rises with it and falls in the
+// same evaluation, with the registers. That halves the evaluations; waves would show no clock.
 module neuflow_sim #(
     parameter COLUMNS = 4,
     parameter BUS_WORDS = 8,
@@ -68,6 +71,14 @@ module neuflow_sim #(
     output wire                      irq,
     output wire [32*COLUMNS-1:0]     activity
 );
+`ifdef NEUFLOW_PULSED_CLOCK
+    reg passed = 1'b0;
+    wire clk = aclk ^ passed;
+    always @(posedge clk) passed <= aclk;
+`else
+    wire clk = aclk;
+`endif
+
     reg                      now_aresetn;
     reg                      now_m_axi_arready;
     reg                      now_m_axi_rvalid;
@@ -92,7 +103,7 @@ module neuflow_sim #(
     reg [3:0]                now_s_axi_wstrb;
     reg                      now_s_axi_bready;
 
-    always @(posedge aclk) begin
+    always @(posedge clk) begin
         now_aresetn <= aresetn;
         now_m_axi_arready <= m_axi_arready;
         now_m_axi_rvalid <= m_axi_rvalid;
@@ -119,7 +130,7 @@ module neuflow_sim #(
     end
 
     neuflow_top #(.COLUMNS(COLUMNS), .BUS_WORDS(BUS_WORDS)) grid (
-        .aclk(aclk),
+        .aclk(clk),
         .aresetn(now_aresetn),
         .m_axi_arvalid(m_axi_arvalid),
         .m_axi_arready(now_m_axi_arready),

@@ -97,7 +97,8 @@ class ConfigReceiver(Component):
         mine = Signal()
         m.d.comb += [
             self.bus.ready.eq(~(mine & full)),
-            self.awake.eq(self.bus.valid | mine | move | fires(self.o)),
+            # A word that waits for room changes nothing.
+            self.awake.eq(self.bus.ready & (self.bus.valid | mine) | move | fires(self.o)),
         ]
         with m.If(self.bus.ready):
             m.d.sync += [

@@ -30,9 +30,13 @@ VERILATOR_FLAGS = (
     "--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast",
     "--noassert", "--top-module", "neuflow_sim", "--prefix", "Vneuflow_sim", "-Wno-fatal",
     "--output-split", "20000", "--output-split-cfuncs", "1000",
+    # These give like parts unlike names and ports, which then share no code: see neuflow_sim.vlt.
+    "-fno-dfg-scoped", "-fno-gate",
 )  # fmt: skip
 GATE_FLAGS = ("-DNEUFLOW_CLOCK_GATES",)
 """Parts that sleep are left out: twice as fast, and the same in all that can be seen."""
+PULSE_FLAGS = ("-DNEUFLOW_PULSED_CLOCK", "-CFLAGS", "-DNEUFLOW_PULSED_CLOCK")
+"""One evaluation a cycle (sim/neuflow_sim.v), with gates and where no waves are written."""
 TRACE_FLAGS = {
     "": (),
     "fst": ("--trace-fst", "-CFLAGS", "-DNEUFLOW_TRACE=VerilatedFstC"),
@@ -40,7 +44,11 @@ TRACE_FLAGS = {
 }
 """Format of the waves, also the ending of their file -> flags."""
 # -O3 takes twice as long to compile and simulates no faster; what runs once is not optimised.
-CXX_FLAGS = ("OPT_FAST=-O2 -march=native", "OPT_GLOBAL=-O2 -march=native", "OPT_SLOW=-O0")
+# Instructions of AVX-512 are longer, and there is nothing here that they would make shorter.
+_CPU = "-march=native" + (
+    " -mno-avx512f -mtune=generic" if platform.machine() in ("x86_64", "AMD64") else ""
+)
+CXX_FLAGS = (f"OPT_FAST=-O2 {_CPU}", f"OPT_GLOBAL=-O2 {_CPU}", "OPT_SLOW=-O0")
 # The wheel's makefile was written without looking for a compiler, and leaves these empty.
 MAKE_VARIABLES = (
     "CFG_CXXFLAGS_PCH_I=-include",
@@ -158,7 +166,7 @@ VERILOG_SOURCES = (
 """Files of the package, beside ``blocks``, that the Verilog's text depends on."""
 
 _RTL = ("neuflow_clock_gate.v", "neuflow_ram.v", "neuflow_top.v", "lint.vlt")
-_HARNESS = ("neuflow_sim.v", "harness.cpp")
+_HARNESS = ("neuflow_sim.vlt", "neuflow_sim.v", "harness.cpp")
 
 
 def _python_files(directory: Path) -> list[str]:
@@ -203,14 +211,19 @@ def cpu_model() -> str:
     return "\n".join(dict.fromkeys(x for x in lines if x.split("\t")[0].strip() in wanted))
 
 
+def variant_flags(trace: str, gated: bool) -> tuple[str, ...]:
+    """Return Verilator's flags of a simulator that writes such waves, with or without clock gates."""
+    gates = (*GATE_FLAGS, *(() if trace else PULSE_FLAGS)) if gated else ()
+    return (*gates, *TRACE_FLAGS[trace])
+
+
 def simulator_key(
     sources: Mapping[str, str], trace: str, compiler: str, gated: bool = True
 ) -> str:
     """Return the key of a simulator: content of Verilog and harness, flags, tools and CPU."""
     parts = [*(text for item in sorted(sources.items()) for text in item)]
     parts += [files.read_text(f"sim/{name}") for name in _HARNESS]
-    parts += [*VERILATOR_FLAGS, *(GATE_FLAGS if gated else ()), *CXX_FLAGS, *MAKE_VARIABLES]
-    parts += TRACE_FLAGS[trace]
+    parts += [*VERILATOR_FLAGS, *variant_flags(trace, gated), *CXX_FLAGS, *MAKE_VARIABLES]
     parts += [compiler, importlib.metadata.version("verilator"), cpu_model()]
     return digest(parts)
 
@@ -257,7 +270,7 @@ def simulator_of(
     found = tools()
     key = simulator_key(sources, trace, compiler_version(found["C++ compiler"]), gated)
     what = f"simulator of {name}{f' with {trace} waves' if trace else ''}"
-    flags = (*(GATE_FLAGS if gated else ()), *TRACE_FLAGS[trace])
+    flags = variant_flags(trace, gated)
     directory = cached(f"sim-{key}", what, lambda place: _build(place, sources, flags, found))
     return directory / SIMULATOR
 
@@ -288,8 +301,8 @@ def _build(
     binary = root / "bin" / ("verilator_bin" + (".exe" if sys.platform == "win32" else ""))
     command = [
         str(binary), *VERILATOR_FLAGS, *shape, *flags,
-        "-CFLAGS", f"-I{work}", "--Mdir", "obj", "-o", SIMULATOR, "lint.vlt", *modules,
-        *_HARNESS,
+        "-CFLAGS", f"-I{work}", "--Mdir", "obj", "-o", SIMULATOR, "lint.vlt", *_HARNESS,
+        *modules,
     ]  # fmt: skip
     environment = {**os.environ, "VERILATOR_ROOT": str(root)}
     for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of a make that we may run under

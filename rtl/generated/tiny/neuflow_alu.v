@@ -54,7 +54,7 @@ module neuflow_alu (
   assign b__ready = a__ready & ~unary;
   assign {net[7], net[5:0]} = n29 - o__payload_24[14:10];
   assign active = o__valid & o__ready;
-  assign awake = |{awake_60, n26, active, both} | n27;
+  assign awake = |{awake_60, n26, both, active} | n27;
   assign n14[0] = s4_tail[3:0] == 2'h2;
   assign n14[1] = s4_tail[3:0] == 3'h7;
   assign moves = en & signal_58;
@@ -75,7 +75,7 @@ module neuflow_alu (
   assign n27 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n28 = signal | a__ready | step;
+  assign n28 = signal | step | a__ready;
   assign unary = n17 | n15;
   assign n29 = 5'h11 + o__payload_24[8:4];
   \neuflow_alu.config  config_2 (
@@ -184,7 +184,7 @@ module neuflow_alu (
         2'h0} : 17'h0;
       above_1_q <= n22[16:1];
     end
-    if (n23 & {signal, n24, twice_0[17]} != 2'h3) twice_0 <= signal ? (!b__payload[15:0] &
+    if (n23 & {signal, twice_0[17], n24} != 2'h3) twice_0 <= signal ? (!b__payload[15:0] &
       |a__payload[15:0] ? 18'h3ffff : 18'h0) : {twice_0[16:0], $signed(trial_0) >= $signed(1'h0)};
     if (n23) begin
       n25 = signal ? {n19 ? -a__payload[15:0] : a__payload[15:0], 1'h0} : n24 ? {above_0_q[15:1],
@@ -193,7 +193,7 @@ module neuflow_alu (
     end
   end
   always @(posedge clk) begin
-    if (|{awake_60, n26, rst, active, both}) begin
+    if (|{awake_60, n26, rst, both, active}) begin
       settling <= 2'h2;
     end else begin
       if (n27) settling <= settling - 1'h1;
@@ -243,7 +243,7 @@ module \neuflow_alu.config  (
   reg [22:0] word = 23'h0, words = 23'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -251,7 +251,7 @@ module \neuflow_alu.config  (
     if (rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub &
         |(bus__payload[15:8] & columns);
     end
@@ -265,7 +265,7 @@ module \neuflow_alu.config  (
     end
   end
   always @(posedge clk) begin
-    if (rst | move) begin
+    if (move | rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;

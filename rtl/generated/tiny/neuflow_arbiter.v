@@ -102,8 +102,8 @@ module neuflow_arbiter (
   assign i__valid_94 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
   assign i__valid = signal_87 & (write__0__valid | write__1__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
-  assign signal = signal_84 & |{read__6__valid, read__4__valid, read__3__valid, read__2__valid,
-    read__1__valid, read__5__valid, read__0__valid};
+  assign signal = signal_84 & |{read__6__valid, read__2__valid, read__4__valid, read__5__valid,
+    read__3__valid, read__1__valid, read__0__valid};
   assign grant = read__6__valid ? 7'h40 : {1'h0, read_grant};
   assign length = (grant[0] ? read__0__payload[30:29] : 2'h0) | (grant[1] ? read__1__payload[30:29]
     : 2'h0) | (grant[2] ? read__2__payload[30:29] : 2'h0) | (grant[3] ? read__3__payload[30:29] :
@@ -172,7 +172,7 @@ module neuflow_arbiter (
     end
   end
   always @(posedge clk) begin
-    if (~axi__r__valid | rst) begin
+    if (rst | ~axi__r__valid) begin
       response_valid <= 7'h0;
     end else begin
       response_valid <= {axi__r__id == 3'h6, axi__r__id == 3'h5, axi__r__id == 3'h4, axi__r__id ==

@@ -226,7 +226,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1987_16(block[17:16]), .read(read_118),
+      .parameters_valid(parameters_valid), .port_1991_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -314,8 +314,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = signal_25 & ~n34 & no_drain;
   assign weights_read = issue & n21;
   assign weights_free = issue & (pass_ends | config_2[412]);
-  assign awake_136 = |{s2[0], signal_46, signal_47, hand_over, s13_q[0], s10[0], s11[0], s12[0],
-    read_enable, issue, s7[0], s1[0], s6[0], s8[0], s4[0], s9[0], s3[0], awake, shift} | n4;
+  assign awake_136 = |{s2[0], issue, signal_46, signal_47, hand_over, s13_q[0], s10[0], s11[0],
+    s12[0], read_enable, awake, shift, s8[0], s1[0], s9[0], s3[0], s4[0], s6[0], s7[0]} | n4;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
@@ -357,9 +357,9 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n21 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n22 = idle | weights_rewind & pass_ends_ends;
-  assign n23 = n22 | weights_rewind;
+  assign n23 = weights_rewind | n22;
   assign n24 = idle | s0_last & group_ends_ends;
-  assign n25 = s0_last | n24;
+  assign n25 = n24 | s0_last;
   assign n26 = idle | n37 & block_ends_ends;
   assign n27 = n37 | n26;
   assign n28 = idle | n38 & ky_ends_ends;
@@ -450,8 +450,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{coordinates_gated_rst, s2[0], signal_46, signal_47, hand_over, s13_q[0], s10[0], s11[0],
-      s12[0], read_enable, issue, s7[0], s1[0], s6[0], s8[0], s4[0], s9[0], s3[0], awake, shift})
+    if (|{s2[0], coordinates_gated_rst, issue, signal_46, signal_47, hand_over, s13_q[0], s10[0],
+      s11[0], s12[0], read_enable, awake, shift, s8[0], s1[0], s9[0], s3[0], s4[0], s6[0], s7[0]})
       begin
       settling <= 3'h6;
     end else begin
@@ -633,13 +633,13 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n4 = |settling;
   assign make = ~full | take;
   assign n5 = full | !signal_30;
-  assign n6 = make & valid[1];
+  assign n6 = valid[1] & make;
   assign n7 = clear | make & column_ends;
   assign n8 = n7 | make;
   assign n9 = clear | coordinates_gated_rst;
   assign n10 = make & column_ends;
   always @(posedge coordinates_gated_clk) begin
-    if (|{coordinates_gated_rst, n1, n2, n3}) begin
+    if (|{n1, n2, n3, coordinates_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -692,12 +692,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
     if (make) begin
       y_6 <= {signal_26_q[31:16], y_6[95:16]};
       signal <= {signal_26_q[15:0], signal[95:16]};
-      signal_26_need <= ($signed({signal_24_q[19], signal_24_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({signal_24_q[19], signal_24_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
-        config_2[411:396] : signal_24_q[15:0];
       signal_26_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
         config_2[411:396] : free_sum_q[15:0];
+      signal_26_need <= ($signed({signal_24_q[19], signal_24_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({signal_24_q[19], signal_24_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
+        config_2[411:396] : signal_24_q[15:0];
       {signal_26_q[81:80], signal_26_q[47:0]} <= {signal_23_q[81:80], signal_23_q[47:0]};
       {signal_23_q[81:80], signal_23_q[47:0]} <= {row_next < config_2[444:429], column_next <
         config_2[428:413], row_next, y_next, x_next};
@@ -747,7 +747,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
   reg [511:0] words = 512'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -794,7 +794,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -841,7 +841,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -887,7 +887,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
   reg [12:0] word = 13'h0, words = 13'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -958,7 +958,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n2, n31, n8, n16, n32, n14, n30, n23, n12, n11, n7, n1, n3, n4, n6, n5, n29, n26, n27, n18,
+  wire n2, n31, n8, n16, n32, n14, n30, n23, n12, n11, n7, n1, n5, n3, n4, n6, n29, n26, n27, n18,
     n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_21, signal_32, signal_88, signal_95,
     signal_96, all_ends, awake, en, ends, have, i__ready, i__ready_101, i__ready_106, i__valid,
     i__valid_123, inside_2, last_word, o__ready_125, o__valid_126, out__valid, reads, result0_step;
@@ -975,12 +975,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n30 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_133 = |{reads, n3, n4, signal, waiting, hand_over, n5, running, n6, awake} | n7;
+  assign awake_133 = |{reads, signal, awake, waiting, hand_over, n3, n4, running, n5, n6} | n7;
   assign o__ready_125 = n1 ? 1'h0 : i__ready;
   assign signal_96 = ~r3_beat[0] | i__ready_106;
   assign signal_95 = signal_96 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s2[0], s0[0], s5[0], s7_step, s1[0], s6[0], s8_step, s4[0], s3[0]};
+  assign en = |{s2[0], s0[0], s5[0], s8_step, s1[0], s3[0], s4[0], s6[0], s7_step};
   assign acc_72 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -993,10 +993,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_32 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_101 | signal_96 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_95};
-  assign n3 = config__valid & n31;
-  assign n4 = block[15:0] != told;
-  assign n5 = o__valid & o__ready;
-  assign n6 = i__valid_123 & i__ready;
+  assign n3 = block[15:0] != told;
+  assign n4 = i__valid_123 & i__ready;
+  assign n5 = config__valid & n31;
+  assign n6 = o__valid & o__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_95 & signal_88;
@@ -1013,7 +1013,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n16 = n31 | n8 & row_ends_92;
   assign n17 = n16 | n8;
   assign n18 = n31 | n23 & map_ends;
-  assign n19 = n23 | n18;
+  assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n31 | drain_gated_rst;
@@ -1021,10 +1021,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n23 = signal_95 & row_ends;
   assign next_map = map_base + config__payload[133:114];
   assign n24 = signal | drain_gated_rst;
-  assign n25 = shift | drain_gated_rst;
+  assign n25 = drain_gated_rst | shift;
   assign n26 = words == 2'h3;
   assign n27 = signal_32 | n26;
-  assign n28 = parameters_take | drain_gated_rst;
+  assign n28 = drain_gated_rst | parameters_take;
   assign n29 = config__valid & ~signal;
   assign have = running & (n32 | signal_35) & ~(config__payload[95] & leaving);
   assign n30 = ~config__payload[95];
@@ -1061,7 +1061,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_153), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2231_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2235_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1076,7 +1076,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, n3, n4, signal, waiting, hand_over, n5, running, n6, awake, drain_gated_rst}) begin
+    if (|{reads, signal, awake, waiting, hand_over, drain_gated_rst, n3, n4, running, n5, n6}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1113,7 +1113,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       signal_138 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_137;
       signal_137 <= config__payload[93:78] - 1'h1;
       known[0] <= n10[0];
-      if (n11 | o__valid_126 & o__ready_125 & o__payload_124[34]) leaving <= n11;
+      if (o__valid_126 & o__ready_125 & o__payload_124[34] | n11) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : signal_94 <= 3'h4;
         signal_94 <= n12 ? config__payload[77:62] : signal_94 - 2'h2;
@@ -1138,7 +1138,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (ends | parameters_take) running <= parameters_take;
-      if (shift | parameters_take) begin
+      if (parameters_take | shift) begin
         n20 = parameters_take ? 3'h5 : shift ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1418,7 +1418,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2231_0,
+  input wire [1:0] port_2235_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [133:0] config_2,
@@ -1440,10 +1440,10 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_2231_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_2235_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_2231_0[0];
-  assign n5 = port_2231_0[0] | clear | n4;
+  assign n4 = fresh & ~port_2235_0[0];
+  assign n5 = port_2235_0[0] | clear | n4;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1451,9 +1451,9 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n1) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2231_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2235_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2231_0[0]) signal_8[67:0] <= n2[67:0];
+      if (port_2235_0[0]) signal_8[67:0] <= n2[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1461,14 +1461,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2231_0[0], mark, clear, n4} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2231_0[0]
+      if ({port_2235_0[0], mark, clear, n4} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2235_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n3[69:68];
       end
       if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2231_0[0]
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2235_0[0]
           ? n2 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n6[69:68];
       end
@@ -1484,7 +1484,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2231_0[0]) fresh <= 1'h0;
+      if (port_2235_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1612,7 +1612,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n8, linear_80 = 9'h0, offset = 9'h0;
-  wire n36, n13, n34, n24, n32, n33, n9, n6, n7, n35, n3, n10, n12, n11, n22, n20, n14, n16, n17,
+  wire n36, n13, n35, n24, n32, n33, n9, n6, n7, n34, n3, n12, n10, n11, n22, n20, n14, n16, n17,
     n31, n18, n19, n21, n23, n26, n30, n25, n28, signal_107, signal_109, signal_16, signal_17,
     alone, finished, i__ready_104, i__valid_105, last_lap, last_phase_y, o__ready, o__valid,
     record_ends, starts;
@@ -1630,7 +1630,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_104;
-  assign awake = |{starts, signal_16, n10, pass_done, n11, finished, n12} | n13;
+  assign awake = |{n10, signal_16, pass_done, n11, finished, n12, starts} | n13;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1649,33 +1649,33 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n7 = $signed(beyond2) >= $signed(1'h0);
   assign signal_31 = signal_107 ? 2'h0 : n32 & n33 ? signal_32 : left;
   assign n9 = signal_16 & last_lap;
-  assign starts = n34 & config__valid & ~(|flushing);
-  assign n10 = i__valid_105 & i__ready_104;
+  assign n10 = o__valid & o__ready;
   assign n11 = released != freed;
-  assign finished = n35 | signal & signal_42 & allowed;
-  assign n12 = o__valid & o__ready;
+  assign finished = n34 | signal & signal_42 & allowed;
+  assign n12 = i__valid_105 & i__ready_104;
+  assign starts = n35 & config__valid & ~(|flushing);
   assign n13 = |settling;
   assign signal_107 = config__payload[5:4] == 1'h1;
   assign n14 = lead <= config__payload[3];
   assign record_ends = n36 & channel_ends;
   assign n15 = record + 1'h1;
   assign n16 = !lead;
-  assign n17 = n34 & ~s1_valid & ~s2_valid;
+  assign n17 = n35 & ~s1_valid & ~s2_valid;
   assign n18 = n31 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n19 = n31 | n18 | n17;
-  assign n20 = n34 | n35;
-  assign n21 = record_ends | n20;
-  assign n22 = n34 | record_ends;
+  assign n19 = n31 | n17 | n18;
+  assign n20 = n35 | n34;
+  assign n21 = n20 | record_ends;
+  assign n22 = n35 | record_ends;
   assign n23 = n36 | n22;
-  assign n24 = n34 | n36;
+  assign n24 = n35 | n36;
   assign width = config__payload[25:6] - 1'h1;
   assign n25 = {n9, n24, rest[2]} != 3'h5 & n26;
   assign rest = signal_32 + {~signal_31};
   assign n26 = n9 | n24;
   assign n27 = signal_23 + 1'h1;
-  assign n28 = writer_gated_rst | n17;
+  assign n28 = n17 | writer_gated_rst;
   assign last_phase_y = alone | n29 == config__payload[157:154];
   assign n29 = signal_76 + 1'h1;
   assign signal_79 = last_phase_y ? (signal_69 & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1689,8 +1689,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign lane0 = n3 ? n38 : 2'h0;
   assign n32 = ~more;
   assign n33 = signal_32 <= left;
-  assign n34 = ~signal;
-  assign n35 = record_ends & record_ends_40;
+  assign n34 = record_ends & record_ends_40;
+  assign n35 = ~signal;
   assign n36 = signal_16 & signal_17;
   assign after_row_beyond = $signed({1'h0, signal_75}) + $signed(pitch_less);
   assign n37 = signal_19 + signal_31;
@@ -1739,7 +1739,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, starts, signal_16, n10, pass_done, n11, finished, n12}) begin
+    if (|{writer_gated_rst, n10, signal_16, pass_done, n11, finished, n12, starts}) begin
       settling <= 4'hb;
     end else begin
       if (n13) settling <= settling - 1'h1;
@@ -1787,7 +1787,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n19) linear <= n17 ? config__payload[77:58] : n18 ? linear + config__payload[97:78] :
         next_linear_row;
-      if (n19 & {n18, n17} != 2'h2) linear_row <= n17 ? config__payload[77:58] : next_linear_row;
+      if (n19 & {n17, n18} != 1'h1) linear_row <= n17 ? config__payload[77:58] : next_linear_row;
       if (n21) begin
         record_ends_40 <= n20 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
         record_left <= n20 ? config__payload[57:42] : record_left - 1'h1;
@@ -1805,7 +1805,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       if (signal_16) signal_23 <= last_lap ? 2'h0 : n27[1:0];
       if (i__valid & i__ready & i__payload[67] | starts) opened <= starts ? |config__payload[57:42]
         : 1'h0;
-      if (starts | finished) signal <= starts;
+      if (finished | starts) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1852,10 +1852,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | n24) begin
+    if (n24 | writer_gated_rst) begin
       signal_19 <= 4'h0;
     end else begin
-      if (($signed({3'h0, signal_115}) >= $signed(1'h0) | n6 | n7) & n9) signal_19 <= n7 ?
+      if (($signed({3'h0, signal_115}) >= $signed(1'h0) | n7 | n6) & n9) signal_19 <= n7 ?
         beyond2[3:0] : n6 ? beyond1[3:0] : signal_115[3:0];
     end
   end
@@ -1933,7 +1933,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1987_16,
+  input wire [1:0] port_1991_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -1951,13 +1951,13 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_35 = asks & ready_37;
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
-  assign n1 = weights_gated_rst | parameters_take;
+  assign n1 = parameters_take | weights_gated_rst;
   assign n2 = {signal_16, listening, leads} != 3'h6 & n3;
   assign n3 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_56), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_1987_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_37), .rewind(parameters_take & port_1987_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_1991_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_37), .rewind(parameters_take & port_1991_16[0]), .room(room_14),
       .value(value_54), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_56), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2019,7 +2019,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{rewind, comes, push, free, read_enable} | n1;
+  assign awake = |{push, rewind, comes, read_enable, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2029,14 +2029,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{rewind, comes, push, free, blocks_gated_rst, read_enable}) begin
+    if (|{push, rewind, comes, read_enable, blocks_gated_rst, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (rewind | free | blocks_gated_rst) begin
+    if (rewind | blocks_gated_rst | free) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2085,7 +2085,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{rewind, comes, push, free, read_enable} | n1;
+  assign awake = |{push, rewind, comes, read_enable, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2095,14 +2095,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{weights_gated_rst, rewind, comes, push, free, read_enable}) begin
+    if (|{push, rewind, comes, read_enable, weights_gated_rst, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (weights_gated_rst | rewind | free) begin
+    if (rewind | weights_gated_rst | free) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2166,21 +2166,21 @@ module \neuflow_convolver_tile.router  (
     1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
   reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
-    4'h0, west_next_source = 4'h0, west_source = 4'h0, east_peers_q = 4'he, local0_peers_q = 4'he,
-    south_peers_q = 4'he, west_peers_q = 4'he;
-  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
-    local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
-    west_current = 10'h0, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n1, n3, n2, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+    4'h0, west_next_source = 4'h0, west_source = 4'h0;
+  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0,
+    local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
+    south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
+    10'he, west_waiting = 10'h0;
+  wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
-  wire [3:0] n13, signal, moving, names;
-  wire [9:0] n11, n12, signal_29, done, queued;
-  assign east_takes = east_armed & !(east_peers_q & n12);
-  assign south_takes = south_armed & !(south_peers_q & n12);
-  assign west_takes = west_armed & !(west_peers_q & n12);
-  assign local0_takes = local0_armed & !(local0_peers_q & n12);
+  wire [3:0] n13, signal, moving;
+  wire [9:0] n11, n12, signal_29, done, names, queued;
+  assign east_takes = east_armed & !(east_peers & n12);
+  assign south_takes = south_armed & !(south_peers & n12);
+  assign west_takes = west_armed & !(west_peers & n12);
+  assign local0_takes = local0_armed & !(local0_peers & n12);
   assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1,
     n2, n3} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
@@ -2189,16 +2189,16 @@ module \neuflow_convolver_tile.router  (
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n1 = east_out__valid & o__ready_69;
-  assign n2 = west_out__valid & o__ready_89;
-  assign n3 = south_out__valid & o__ready_79;
+  assign n1 = west_out__valid & o__ready_89;
+  assign n2 = south_out__valid & o__ready_79;
+  assign n3 = east_out__valid & o__ready_69;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
   assign n5 = o__payload[7:4] == 3'h5;
-  assign names = {o__payload[11:9], 1'h0} | signal;
+  assign names = {o__payload[11:9], 1'h0} | {6'h0, signal};
   assign n6 = o__payload[7:4] == 2'h3;
   assign n7 = o__payload[7:4] == 2'h2;
   assign n8 = o__payload[7:4] == 1'h1;
@@ -2248,26 +2248,25 @@ module \neuflow_convolver_tile.router  (
       local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
         south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; o__ready
         <= 1'h0; west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0;
-        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers_q <= 4'he;
+        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers <= 10'he;
         local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting <= 10'h0; west_current <=
         10'h0; south_waiting <= 10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current
-        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers_q <= 4'he; south_peers_q <= 4'he;
-        east_peers_q <= 4'he;
+        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
+        east_peers <= 10'he;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
-        ~south_ended;
+      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
       o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
-        local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
-        |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
-        east_waiting) & names != east_peers_q : 1'h0) & ~(|({6'h0, signal} & waits));
+        local0_peers : n6 ? |(west_current | west_waiting) & names != west_peers : n7 ?
+        |(south_current | south_waiting) & names != south_peers : n8 ? |(east_current |
+        east_waiting) & names != east_peers : 1'h0) & ~(|({6'h0, signal} & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
@@ -2277,7 +2276,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if ((o__ready & n5 & n10) & n9) local0_peers_q <= names;
+      if ((o__ready & n5 & n10) & n9) local0_peers <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2290,9 +2289,9 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if ((o__ready & n6 & n10) & n9) west_peers_q <= names;
-      if ((o__ready & n7 & n10) & n9) south_peers_q <= names;
-      if ((o__ready & n8 & n10) & n9) east_peers_q <= names;
+      if (n9 & (o__ready & n6 & n10)) west_peers <= names;
+      if ((o__ready & n7 & n10) & n9) south_peers <= names;
+      if ((o__ready & n8 & n10) & n9) east_peers <= names;
     end
   end
 endmodule
@@ -2358,8 +2357,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__2__ready, local__1__ready, local__0__ready, o__ready, local__3__ready,
-    local__4__ready};
+  assign all_ready = &{local__2__ready, local__1__ready, local__0__ready, local__4__ready, o__ready,
+    local__3__ready};
   \neuflow_convolver_tile.tap$150.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_17), .tap_gated_clk(tap_gated_clk),

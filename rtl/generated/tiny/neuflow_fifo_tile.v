@@ -146,7 +146,7 @@ module \neuflow_fifo_tile.router  (
     local1_peers = 10'h7f, local1_waiting = 10'h0, north_current = 10'h0, north_peers = 10'h7f,
     north_waiting = 10'h0, south_current = 10'h0, south_peers = 10'h7f, south_waiting = 10'h0, waits
     = 10'h0, west_current = 10'h0, west_peers = 10'h7f, west_waiting = 10'h0;
-  wire n14, n16, n13, n12, n11, n10, n9, n8, n6, n7, n2, n4, n3, n5, n1, n15, east_last, east_moves,
+  wire n14, n16, n13, n12, n11, n10, n9, n8, n3, n6, n1, n7, n2, n5, n4, n15, east_last, east_moves,
     i__ready_105, i__ready_115, i__ready_125, i__ready_135, i__ready_145, i__ready_155, i__ready_95,
     local0_last, local0_moves, local1_last, local1_moves, north_last, north_moves, o__valid_160,
     south_last, south_moves, west_last, west_moves;
@@ -159,23 +159,23 @@ module \neuflow_fifo_tile.router  (
   assign west_takes = west_armed & !(west_peers & n18);
   assign local0_takes = local0_armed & !(local0_peers & n18);
   assign local1_takes = local1_armed & !(local1_peers & n18);
-  assign awake = |{n1, o__valid_160, north_moves, east_moves, n2, bus__valid, local0_moves,
+  assign awake = |{o__valid_160, north_moves, east_moves, n1, n2, bus__valid, local0_moves,
     local1_moves, n3, n4, n5, n6, west_moves, n7, south_moves} | n8;
   assign moving = (north_moves ? north_current[6:0] : 7'h0) | (east_moves ? east_current[6:0] :
     7'h0) | (south_moves ? south_current[6:0] : 7'h0) | (west_moves ? west_current[6:0] : 7'h0) |
     (local0_moves ? local0_current[6:0] : 7'h0) | (local1_moves ? local1_current[6:0] : 7'h0);
-  assign n1 = local1_out__valid & o__ready_151;
   assign north_moves = north_in__valid & north_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n2 = south_out__valid & o__ready_111;
+  assign n1 = south_out__valid & o__ready_111;
+  assign n2 = global_out__valid & o__ready_131;
   assign local0_moves = local0_in__valid & local0_takes;
   assign local1_moves = local1_in__valid & local1_takes;
-  assign n3 = global_out__valid & o__ready_131;
-  assign n4 = west_out__valid & o__ready_121;
+  assign n3 = north_out__valid & o__ready_91;
+  assign n4 = local1_out__valid & o__ready_151;
   assign n5 = local0_out__valid & o__ready_141;
-  assign n6 = north_out__valid & o__ready_91;
+  assign n6 = east_out__valid & o__ready_101;
   assign west_moves = west_in__valid & west_takes;
-  assign n7 = east_out__valid & o__ready_101;
+  assign n7 = west_out__valid & o__ready_121;
   assign south_moves = south_in__valid & south_takes;
   assign n8 = |settling;
   assign local1_last = local1_moves & local1_in__payload[34];
@@ -255,7 +255,7 @@ module \neuflow_fifo_tile.router  (
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_160),
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{router_gated_rst, n1, o__valid_160, north_moves, east_moves, n2, bus__valid, local0_moves,
+    if (|{router_gated_rst, o__valid_160, north_moves, east_moves, n1, n2, bus__valid, local0_moves,
       local1_moves, n3, n4, n5, n6, west_moves, n7, south_moves}) begin
       settling <= 3'h4;
     end else begin

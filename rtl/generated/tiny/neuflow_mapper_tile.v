@@ -155,7 +155,7 @@ module \neuflow_mapper_tile.router  (
   assign {n21, n22} = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
     (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0);
   assign awake = |{n1, n2, n3, n4, n5, n6, east_moves, south_moves, o__valid_139, local0_moves,
-    north_moves, west_moves, bus__valid} | n7;
+    north_moves, bus__valid, west_moves} | n7;
   assign moving = (north_moves ? north_current[5:0] : 6'h0) | (east_moves ? east_current[5:0] :
     6'h0) | {n17, n18} | (west_moves ? west_current[5:0] : 6'h0) | {n19, n20};
   assign n1 = north_out__valid & o__ready_80;
@@ -232,7 +232,7 @@ module \neuflow_mapper_tile.router  (
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
     if (|{n1, n2, n3, n4, n5, n6, east_moves, south_moves, o__valid_139, router_gated_rst,
-      local0_moves, north_moves, west_moves, bus__valid}) begin
+      local0_moves, north_moves, bus__valid, west_moves}) begin
       settling <= 3'h4;
     end else begin
       if (n7) settling <= settling - 1'h1;

@@ -197,7 +197,7 @@ module \neuflow_read_port.config  (
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
@@ -219,7 +219,7 @@ module \neuflow_read_port.config  (
     end
   end
   always @(posedge clk) begin
-    if (move | rst) begin
+    if (rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -497,7 +497,7 @@ module \neuflow_read_port.walker  (
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
-  assign last = ends0 & ends2 & ends1;
+  assign last = ends2 & ends1 & ends0;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;

@@ -64,7 +64,7 @@ module neuflow_window (
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = n46 | awake_154 | o__valid_23 | n47;
+  assign awake = n46 | o__valid_23 | awake_154 | n47;
   assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
   assign o__ready_38 = ~held_valid | signal_36 & after >= 2'h2 & (~signal_37 | signal_31);
   assign en_142 = en & (s5_valid | |signal_140);
@@ -81,7 +81,7 @@ module neuflow_window (
   assign scanning = fsm_state == 3'h4;
   assign n6 = fsm_state == 2'h2;
   assign n7 = !fsm_state;
-  assign n8 = walking | f_valid | b_valid | |{s4_valid, s5_valid, s3_valid, s1_valid, s2_valid};
+  assign n8 = walking | f_valid | b_valid | |{s2_valid, s5_valid, s3_valid, s4_valid, s1_valid};
   assign scanned = n56 & line_ends_50;
   assign n9 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
   assign n10 = closes_in == 1'h1;
@@ -110,7 +110,7 @@ module neuflow_window (
   assign n34 = n33 | step;
   assign n35 = ends_map & row_ends;
   assign n36 = n19 | n35;
-  assign n37 = n36 | ends_map;
+  assign n37 = ends_map | n36;
   assign n38 = n19 | ends_map;
   assign n39 = o__payload_21[16:1] == 1'h1;
   assign n40 = signal_86 | n38;
@@ -130,7 +130,7 @@ module neuflow_window (
   assign n48 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
     o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
   assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-  assign n50 = (read | |{s4_valid, s3_valid, s1_valid, s2_valid}) & en;
+  assign n50 = (read | |{s2_valid, s3_valid, s4_valid, s1_valid}) & en;
   assign n52 = signal_180 & closing;
   assign n53 = finish | rst;
   assign signal_86 = step & column_ends;
@@ -219,7 +219,7 @@ module neuflow_window (
         n14 = head + 1'h1;
         head <= n4 ? (n14 == slots ? 8'h0 : n14[7:0]) : 8'h0;
       end
-      if (n16 & {n4, real_2, closing & fresh == open} != 3'h4 & n13) fresh <= n4 ? (real_2 ? 8'h0 :
+      if (n16 & {n4, closing & fresh == open, real_2} != 3'h4 & n13) fresh <= n4 ? (real_2 ? 8'h0 :
         fresh - 1'h1) : n6 ? fresh + 1'h1 : 8'h0;
       if (n16 & n15 & n13) open <= n4 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
       if (n17) begin
@@ -235,7 +235,7 @@ module neuflow_window (
         s2_valid <= s1_valid;
         s1_valid <= read;
       end
-      if (n19 & n20 & n21 | n18) free <= n18 ? signal_199[19:1] : base;
+      if (n18 | n19 & n20 & n21) free <= n18 ? signal_199[19:1] : base;
       b_valid <= load | b_valid & ~n22;
       walking <= n5 ? (n9 ? 1'h1 : n23) : n23;
       f_valid <= step | f_valid & ~load;
@@ -308,7 +308,7 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{n46, awake_154, o__valid_23, rst}) begin
+    if (|{n46, o__valid_23, rst, awake_154}) begin
       settling <= 3'h4;
     end else begin
       if (n47) settling <= settling - 1'h1;
@@ -410,7 +410,7 @@ module \neuflow_window.config  (
   reg [31:0] word = 32'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
-  assign awake = bus__valid | mine | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
