@@ -18,7 +18,8 @@ from neuflow.blocks.window_rows import TALL_BITS, WindowRows
 from neuflow.layout import COLUMN_BITS, SIZE, WINDOW, Kind, WindowOp
 
 SETTLE = 4
-"""Cycles from the end of a configuration to the last register: what is made of it beforehand."""
+"""Cycles from what moves last, or the end of a configuration, to the last register: what is made of
+it beforehand, and two until the ring has room."""
 
 
 class Window(WindowRows, WindowReader, Component):
@@ -94,6 +95,7 @@ class Window(WindowRows, WindowReader, Component):
         self._newest = Signal(number, init=-1, name="newest")
         self._walking, self._en = Signal(name="walking"), Signal(name="en")
 
+        self._stirs = []  # what moves in a row of the input or along the windows
         rows = max(1, self.memory_words // self.lanes)
         m.submodules.partials = self._memory = Ram(self.lanes * TALL_BITS, rows)
         scanned, arrive, columns = self._build_visits(m, config.o.valid, platform)
@@ -101,7 +103,10 @@ class Window(WindowRows, WindowReader, Component):
         segment = self._build_scan(m, banks)
         total, busy = self._build_reduction(m, banks, segment)
         leaves = self._build_exit(m, total, platform)
-        stay_awake(m, self.awake, config.awake, config.o.valid, leaves, settle=SETTLE)
+        between_rows = config.o.valid & ~self._scanning
+        stay_awake(
+            m, self.awake, config.awake, between_rows, *self._stirs, leaves, settle=SETTLE
+        )
         self._build_rows(m, config.o.valid, scanned, busy)
         m.d.comb += config.o.ready.eq(self._finish)
         return m

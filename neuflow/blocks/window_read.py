@@ -72,6 +72,7 @@ class WindowReader:
             span.eq(following["last"] - following["first"]),
             ends.eq(~following["hit"] | (span <= most)),
         ]
+        self._stirs += [load, read]
         with m.If(load):
             first = following["position"][:bits]
             m.d.sync += [
@@ -124,6 +125,7 @@ class WindowReader:
         f_valid, f_hit, f_final = (Signal(name=f"f_{n}") for n in ("valid", "hit", "final"))
         f_position, f_first, f_last = Signal(FLAT_BITS), Signal(8), Signal(8)
 
+        self._stirs += [step]
         column_ends = loop(m, "column", setup.width_out, ~self._walking, step)
         last_map = loop(m, "map", setup.maps, ~self._walking, ends_line)
         last_row = loop(m, "row", setup.height_out, ~self._walking, ends_map)
@@ -185,6 +187,7 @@ class WindowReader:
         ]
         tree = self._tree(m, pairs)
         both = self._reduce(m, "part", s5_part, s4_part, TOTAL_BITS)
+        self._stirs += [self._en & Cat(valid).any()]
         with m.If(self._en):
             m.d.sync += [
                 *(after.eq(before) for before, after in pairwise([segment["moves"], *valid[:4]])),

@@ -9,6 +9,7 @@ from amaranth.lib import data
 from amaranth.utils import exact_log2
 
 from neuflow.blocks.conv_rows import loop
+from neuflow.blocks.gate import fires
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS, Slice, beat_layout
 from neuflow.blocks.window_model import RING_WORDS
@@ -34,6 +35,7 @@ class WindowRows:
         lane, after = Signal(bits), Signal(bits + 2)
         spills, passes, there = Signal(), Signal(), Signal()
         words = intake.o.payload.words.as_value()
+        self._stirs += [fires(intake.i, intake.o)]
         m.d.comb += [
             self.i.ready.eq(configured & intake.i.ready),
             intake.i.valid.eq(configured & self.i.valid),
@@ -100,6 +102,7 @@ class WindowRows:
         with m.Elif(step):
             m.d.sync += base.eq(base + self._slots)
 
+        self._stirs += [issue]
         leaves = first_turn & self._closing
         self._build_room(m, issue & leaves, room)
         visit = {
@@ -138,6 +141,7 @@ class WindowRows:
 
         words = [v4.words.word_select(k, WORD_BITS).as_signed() for k in range(lanes)]
         tall = Cat(Cat(word, word[-1].replicate(TALL_BITS - WORD_BITS)) for word in words)
+        self._stirs += valid
         m.d.sync += [after.eq(before) for before, after in pairwise([visit["valid"], *valid])]
         with m.If(visit["valid"]):
             m.d.sync += [v1[name].eq(visit[name]) for name in ("new", "leaves", "stores", "address")]

@@ -43,7 +43,7 @@ module neuflow_alu (
   reg [5:0] left = 6'h0;
   reg [7:0] n10, n4;
   reg [9:0] valid = 10'h0;
-  wire n17, n18, n15, n26, n27, n24, n19, n20, n21, n23, n28, signal, awake_60, both, divides, en,
+  wire n17, n18, n15, n26, n27, n24, n19, n21, n20, n23, n28, signal, awake_60, both, divides, en,
     i__ready, moves, o__valid_26, step, unary;
   wire [17:0] trial_0, trial_1;
   wire [1:0] n14;
@@ -65,10 +65,10 @@ module neuflow_alu (
   assign n19 = $signed(a__payload[15:0]) < $signed(1'h0);
   assign signal = both & divides & ~busy;
   assign trial_1 = {rest_1, above_1_q[16]} - below_1;
-  assign n20 = step & nonzero_1;
-  assign n21 = signal | n20;
+  assign n20 = signal | n21;
+  assign n21 = step & nonzero_1;
   assign trial_0 = {rest_0, above_0_q[16]} - below_0;
-  assign n23 = signal | n24;
+  assign n23 = n24 | signal;
   assign n24 = step & nonzero_0;
   assign n26 = en & (signal_58 | |valid);
   assign both = o__valid_26 & a__valid & (b__valid | unary);
@@ -168,7 +168,7 @@ module neuflow_alu (
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24[22],
         o__payload_24[14:10]};
     end
-    if ({twice_1[17], signal, n20} != 3'h5 & n21) twice_1 <= signal ? (!b__payload[31:16] &
+    if (n20 & {twice_1[17], signal, n21} != 3'h5) twice_1 <= signal ? (!b__payload[31:16] &
       |a__payload[31:16] ? 18'h3ffff : 18'h0) : {twice_1[16:0], $signed(trial_1) >= $signed(1'h0)};
     if (signal) begin
       negative_1 <= a__payload[31] ^ b__payload[31];
@@ -179,12 +179,12 @@ module neuflow_alu (
       nonzero_0 <= |b__payload[15:0];
       below_0 <= $signed(b__payload[15:0]) < $signed(1'h0) ? -b__payload[15:0] : b__payload[15:0];
     end
-    if (n21) begin
-      n22 = signal ? {n18 ? -a__payload[31:16] : a__payload[31:16], 1'h0} : n20 ? {above_1_q[15:1],
+    if (n20) begin
+      n22 = signal ? {n18 ? -a__payload[31:16] : a__payload[31:16], 1'h0} : n21 ? {above_1_q[15:1],
         2'h0} : 17'h0;
       above_1_q <= n22[16:1];
     end
-    if (n23 & {signal, twice_0[17], n24} != 2'h3) twice_0 <= signal ? (!b__payload[15:0] &
+    if (n23 & {n24, signal, twice_0[17]} != 3'h5) twice_0 <= signal ? (!b__payload[15:0] &
       |a__payload[15:0] ? 18'h3ffff : 18'h0) : {twice_0[16:0], $signed(trial_0) >= $signed(1'h0)};
     if (n23) begin
       n25 = signal ? {n19 ? -a__payload[15:0] : a__payload[15:0], 1'h0} : n24 ? {above_0_q[15:1],
@@ -211,14 +211,14 @@ module neuflow_alu (
         1'h0;
       if (signal | step) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 6'h0 :
         net[5:0]) : left - 1'h1;
-      if (n28 & {signal, step} != 1'h1) busy <= signal;
+      if ({signal, step} != 1'h1 & n28) busy <= signal;
     end
   end
   always @(posedge clk) begin
     if (signal) begin
       rest_1 <= 16'h0; rest_0 <= 16'h0;
     end else begin
-      if (n20) rest_1 <= $signed(trial_1) < $signed(1'h0) ? {rest_1[14:0], above_1_q[16]} :
+      if (n21) rest_1 <= $signed(trial_1) < $signed(1'h0) ? {rest_1[14:0], above_1_q[16]} :
         trial_1[15:0];
       if (n24) rest_0 <= $signed(trial_0) < $signed(1'h0) ? {rest_0[14:0], above_0_q[16]} :
         trial_0[15:0];

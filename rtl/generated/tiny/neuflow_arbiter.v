@@ -102,8 +102,8 @@ module neuflow_arbiter (
   assign i__valid_94 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
   assign i__valid = signal_87 & (write__0__valid | write__1__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
-  assign signal = signal_84 & |{read__6__valid, read__2__valid, read__4__valid, read__5__valid,
-    read__3__valid, read__1__valid, read__0__valid};
+  assign signal = signal_84 & |{read__6__valid, read__4__valid, read__2__valid, read__1__valid,
+    read__0__valid, read__5__valid, read__3__valid};
   assign grant = read__6__valid ? 7'h40 : {1'h0, read_grant};
   assign length = (grant[0] ? read__0__payload[30:29] : 2'h0) | (grant[1] ? read__1__payload[30:29]
     : 2'h0) | (grant[2] ? read__2__payload[30:29] : 2'h0) | (grant[3] ? read__3__payload[30:29] :
@@ -117,7 +117,7 @@ module neuflow_arbiter (
   assign read_chosen = |read_behind ? read_behind : n2;
   assign write_behind = {write__1__valid, write__0__valid} & write_after;
   assign read_behind = n2 & read_after;
-  assign n2 = read__3__valid | read__0__valid ? {read__3__valid, 2'h0, read__0__valid} | (after_rows
+  assign n2 = read__0__valid | read__3__valid ? {read__3__valid, 2'h0, read__0__valid} | (after_rows
     ? {read__5__valid, 2'h0, read__2__valid, 2'h0} : 6'h0) : {read__5__valid, read__4__valid,
     read__3__valid, read__2__valid, read__1__valid, read__0__valid};
   \neuflow_arbiter.leaves  leaves (

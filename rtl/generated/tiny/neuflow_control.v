@@ -98,17 +98,10 @@ module neuflow_control (
       busy_121 <= busy;
       signal <= config_waits;
       signal_122 <= fence_waits | frame_ends;
-      if (hang | write_error | read_error) begin
+      if (hang | read_error | write_error) begin
         n1 = read_error ? 3'h2 : n2;
         fault[1] <= n1[1];
       end
-    end
-  end
-  always @(posedge clk) begin
-    if (write_error | read_error | rst) begin
-      fault[2] <= 1'h0;
-    end else begin
-      if (hang) fault[2] <= 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -116,6 +109,13 @@ module neuflow_control (
       fault[0] <= 1'h0;
     end else begin
       if (hang | write_error) fault[0] <= n2[0];
+    end
+  end
+  always @(posedge clk) begin
+    if (read_error | write_error | rst) begin
+      fault[2] <= 1'h0;
+    end else begin
+      if (hang) fault[2] <= 1'h1;
     end
   end
 endmodule
@@ -177,19 +177,20 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [63:0] n7, n5, n3;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n8, n6, n4, n2, n12;
-  wire [1:0] n11, n13;
-  wire [4:0] n10, n9;
+  wire n1, n8, n6, n4, n2, n13;
+  wire [1:0] n11, n14;
+  wire [4:0] n12, n10, n9;
   assign n1 = seen[32] | seen[0];
-  assign n2 = clears[2] | rst;
+  assign n2 = rst | clears[2];
   assign n4 = |map_remainder_sum;
   assign n6 = |edge_lanes_sum;
   assign n8 = |useful_sum;
-  assign n9 = {1'h0, n13[0] ? seen[54:52] : 3'h0} + {n13[1] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n10 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n9 = {1'h0, n14[0] ? seen[54:52] : 3'h0} + {n14[1] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n10 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
   assign n11 = 2'h2 - seen[27:26];
-  assign n12 = clear | rst;
-  assign n13 = 2'h2 - seen[59:58];
+  assign n12 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n13 = clear | rst;
+  assign n14 = 2'h2 - seen[59:58];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -330,9 +331,9 @@ module \neuflow_control.counters  (
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {1'h0, n11[0] ? seen[22:20] : 3'h0} + (n11[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= {n11[0] ? seen[22:20] : 3'h0} + (n11[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= {seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
+      useful0 <= n12[3:0];
     end
   end
   always @(posedge clk) begin
@@ -343,7 +344,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (n12) begin
+    if (n13) begin
       write_beats <= 32'h0; read_beats <= 32'h0; fence_stalls <= 32'h0; config_stalls <= 32'h0;
         config_words <= 32'h0; total <= 64'h0;
     end else begin
@@ -499,7 +500,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n4, n19, n16, n11, n22, n10, n7, n3, n15, n13, n21, n5, n6, n20, n2, n9, n12, n18, n8,
+  wire n14, n4, n19, n16, n11, n22, n10, n7, n3, n15, n13, n21, n6, n5, n20, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
   wire [32:0] n17, n1;
   wire [7:0] code;
@@ -513,20 +514,20 @@ module \neuflow_control.sequencer  (
   assign config__valid = n7 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
   assign fence_waits = n7 ? (n4 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = moves & n7 & n3;
+  assign n2 = moves & n3 & n7;
   assign n3 = state == 2'h2;
   assign n4 = !state;
-  assign n5 = {moves, n3} != 1'h1;
-  assign n6 = {moves, n4} != 1'h1;
+  assign n5 = {moves, n4} != 1'h1;
+  assign n6 = {moves, n3} != 1'h1;
   assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n7, n8 | n4, n6, n20};
+  assign n9 = &{n8 | n4, n5, n20, n7};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
-  assign n12 = i__ready & ~restart;
-  assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n7 ?
-    (n4 ? signal & bad : 1'h0) : 1'h0}};
+  assign n12 = ~restart & i__ready;
+  assign code = |fault ? {5'h0, fault} : signal & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n7 ? (n4 ?
+    signal & bad : 1'h0) : 1'h0};
   assign n13 = busy & |code;
   assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
@@ -534,8 +535,8 @@ module \neuflow_control.sequencer  (
   assign n17 = frames_done + 1'h1;
   assign n18 = n14 | next_frame | rst;
   assign n19 = at[3:0] == 1'h1;
-  assign n20 = {moves, n8} != 1'h1;
   assign config__payload_last = left == 1'h1;
+  assign n20 = {moves, n8} != 1'h1;
   assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
   assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 |
@@ -552,7 +553,7 @@ module \neuflow_control.sequencer  (
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (moves & n7 & n4) held <= at[31:0];
+    if (moves & n4 & n7) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -590,9 +591,9 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{{moves, steps, n3} != 3'h5, n8 | n4 | n3, n20, {moves, n19, n4, at[3:0] == 2'h3} !=
-        4'ha, n7, {config__payload_last, moves, n8} != 2'h3, n5, n6}) state <= n3 ? 2'h3 : n8 ? 2'h0
-        : n19 ? 2'h1 : 2'h2;
+      if (&{n6, n8 | n4 | n3, {config__payload_last, moves, n8} != 2'h3, n20, {steps, moves, n3} !=
+        2'h3, {moves, n19, n4, at[3:0] == 2'h3} != 4'ha, n5, n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+        n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin

@@ -314,16 +314,16 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = signal_25 & ~n34 & no_drain;
   assign weights_read = issue & n21;
   assign weights_free = issue & (pass_ends | config_2[412]);
-  assign awake_136 = |{s2[0], issue, signal_46, signal_47, hand_over, s13_q[0], s10[0], s11[0],
-    s12[0], read_enable, awake, shift, s8[0], s1[0], s9[0], s3[0], s4[0], s6[0], s7[0]} | n4;
+  assign awake_136 = |{s12[0], s1[0], s3[0], s4[0], s6[0], s11[0], s7[0], s8[0], s9[0], issue,
+    awake, s2[0], read_enable, hand_over, s13_q[0], signal_47, s10[0], shift, signal_46} | n4;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
   assign signal_96 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
   assign n3 = s1[0] & s1[8];
-  assign signal_46 = configured & idle;
   assign signal_47 = n33 & released != free;
+  assign signal_46 = configured & idle;
   assign n4 = |settling;
   assign n5 = signal_96 & ~s12[3];
   assign next_group_beyond = $signed({1'h0, signal_70}) + $signed(pixels_less);
@@ -342,7 +342,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n11 = s2[0] & ~s2[4];
   assign n12 = n35 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_82) : n15;
-  assign n13 = |{s2[0], n10, n11, n35};
+  assign n13 = |{n10, n11, s2[0], n35};
   assign n14 = {n10, n11} != 1'h1;
   assign n15 = s2[6] ? next_group : signal_70;
   assign first_channel = config_2[50] ? s2[6] : s2[3];
@@ -361,7 +361,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n24 = idle | s0_last & group_ends_ends;
   assign n25 = n24 | s0_last;
   assign n26 = idle | n37 & block_ends_ends;
-  assign n27 = n37 | n26;
+  assign n27 = n26 | n37;
   assign n28 = idle | n38 & ky_ends_ends;
   assign n29 = n38 | n28;
   assign n30 = idle | n38;
@@ -450,9 +450,9 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s2[0], coordinates_gated_rst, issue, signal_46, signal_47, hand_over, s13_q[0], s10[0],
-      s11[0], s12[0], read_enable, awake, shift, s8[0], s1[0], s9[0], s3[0], s4[0], s6[0], s7[0]})
-      begin
+    if (|{s12[0], s1[0], s3[0], s4[0], s6[0], s11[0], s7[0], s8[0], s9[0], issue, awake,
+      coordinates_gated_rst, s2[0], read_enable, hand_over, s13_q[0], signal_47, s10[0], shift,
+      signal_46}) begin
       settling <= 3'h6;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -532,7 +532,7 @@ module \neuflow_convolver_tile.convolver.array  (
           next_channel[8:0];
       end
       if ((n17 | n18) & ~names_channel) absent <= n17 ? config_2[511:451] : {1'h0, absent[60:1]};
-      if (n17 | names_channel | n18) next_channel <= names_channel ? config_2[183:164] +
+      if (names_channel | n17 | n18) next_channel <= names_channel ? config_2[183:164] +
         s2_weights[31:16] : n17 ? config_2[183:164] + config_2[203:184] : next_channel +
         config_2[203:184];
       if (n10 | s1[0] & s1[4]) signal_60 <= n10 ? config_2[311:308] : s1[5] ? config_2[311:308] :
@@ -636,7 +636,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n6 = valid[1] & make;
   assign n7 = clear | make & column_ends;
   assign n8 = n7 | make;
-  assign n9 = clear | coordinates_gated_rst;
+  assign n9 = coordinates_gated_rst | clear;
   assign n10 = make & column_ends;
   always @(posedge coordinates_gated_clk) begin
     if (|{n1, n2, n3, coordinates_gated_rst}) begin
@@ -692,12 +692,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
     if (make) begin
       y_6 <= {signal_26_q[31:16], y_6[95:16]};
       signal <= {signal_26_q[15:0], signal[95:16]};
-      signal_26_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
-        config_2[411:396] : free_sum_q[15:0];
       signal_26_need <= ($signed({signal_24_q[19], signal_24_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({signal_24_q[19], signal_24_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
         config_2[411:396] : signal_24_q[15:0];
+      signal_26_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
+        config_2[411:396] : free_sum_q[15:0];
       {signal_26_q[81:80], signal_26_q[47:0]} <= {signal_23_q[81:80], signal_23_q[47:0]};
       {signal_23_q[81:80], signal_23_q[47:0]} <= {row_next < config_2[444:429], column_next <
         config_2[428:413], row_next, y_next, x_next};
@@ -958,7 +958,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n2, n31, n8, n16, n32, n14, n30, n23, n12, n11, n7, n1, n5, n3, n4, n6, n29, n26, n27, n18,
+  wire n2, n31, n8, n16, n32, n14, n30, n23, n12, n11, n7, n1, n4, n5, n3, n6, n29, n26, n27, n18,
     n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_21, signal_32, signal_88, signal_95,
     signal_96, all_ends, awake, en, ends, have, i__ready, i__ready_101, i__ready_106, i__valid,
     i__valid_123, inside_2, last_word, o__ready_125, o__valid_126, out__valid, reads, result0_step;
@@ -975,12 +975,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n30 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_133 = |{reads, signal, awake, waiting, hand_over, n3, n4, running, n5, n6} | n7;
+  assign awake_133 = |{reads, signal, awake, waiting, n3, running, n4, n5, hand_over, n6} | n7;
   assign o__ready_125 = n1 ? 1'h0 : i__ready;
   assign signal_96 = ~r3_beat[0] | i__ready_106;
   assign signal_95 = signal_96 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s2[0], s0[0], s5[0], s8_step, s1[0], s3[0], s4[0], s6[0], s7_step};
+  assign en = |{s1[0], s3[0], s4[0], s6[0], s7_step, s8_step, s0[0], s2[0], s5[0]};
   assign acc_72 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -993,9 +993,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_32 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_101 | signal_96 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_95};
-  assign n3 = block[15:0] != told;
-  assign n4 = i__valid_123 & i__ready;
-  assign n5 = config__valid & n31;
+  assign n3 = i__valid_123 & i__ready;
+  assign n4 = config__valid & n31;
+  assign n5 = block[15:0] != told;
   assign n6 = o__valid & o__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
@@ -1013,7 +1013,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n16 = n31 | n8 & row_ends_92;
   assign n17 = n16 | n8;
   assign n18 = n31 | n23 & map_ends;
-  assign n19 = n18 | n23;
+  assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n31 | drain_gated_rst;
@@ -1076,7 +1076,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, signal, awake, waiting, hand_over, drain_gated_rst, n3, n4, running, n5, n6}) begin
+    if (|{reads, signal, awake, waiting, drain_gated_rst, n3, running, n4, n5, hand_over, n6}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1426,51 +1426,42 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
   reg [16:0] signal = 17'h0, slots_less = 17'h0;
-  reg [69:0] n3, n6, signal_14 = 70'h0, signal_8 = 70'h0;
-  wire n4, n5, n1, signal_17_row_ends, signal_17_slot_ends;
+  reg [69:0] n1, n4, signal_14 = 70'h0, signal_8 = 70'h0;
+  wire n2, n3, n6, signal_17_row_ends, signal_17_slot_ends;
   wire [15:0] signal_17_column, signal_17_row, signal_17_slot;
   wire [19:0] signal_17_base;
-  wire [69:0] n2;
+  wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n1 = clear | n4 | drain_gated_rst;
+  assign n2 = fresh & ~port_2235_0[0];
+  assign n3 = port_2235_0[0] | n2 | clear;
+  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
+    slots_less) : signal_8[69];
+  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_2235_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2235_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_2235_0[0];
-  assign n5 = port_2235_0[0] | clear | n4;
-  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
-    slots_less) : signal_8[69];
-  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
-  always @(posedge drain_gated_clk) begin
-    if (n1) begin
-      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
-    end else begin
-      if (port_2235_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
-        signal_17_column};
-      if (port_2235_0[0]) signal_8[67:0] <= n2[67:0];
-    end
-  end
+  assign n6 = n2 | drain_gated_rst | clear;
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2235_0[0], mark, clear, n4} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2235_0[0]
+      if ({port_2235_0[0], mark, n2, clear} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2235_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
-        signal_14[69:68] <= n3[69:68];
+        signal_14[69:68] <= n1[69:68];
       end
-      if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2235_0[0]
-          ? n2 : {2'h0, signal_8[67:0]};
-        signal_8[69:68] <= n6[69:68];
+      if (n3) begin
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2235_0[0]
+          ? n5 : {2'h0, signal_8[67:0]};
+        signal_8[69:68] <= n4[69:68];
       end
       offset <= signal_8[67:48] + signal_8[15:0];
       inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
@@ -1481,7 +1472,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (clear | drain_gated_rst) begin
+    if (n6) begin
+      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
+    end else begin
+      if (port_2235_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+        signal_17_column};
+      if (port_2235_0[0]) signal_8[67:0] <= n5[67:0];
+    end
+  end
+  always @(posedge drain_gated_clk) begin
+    if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
       if (port_2235_0[0]) fresh <= 1'h0;
@@ -1599,10 +1599,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] signal_75 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_81 =
     20'h0, step = 20'h0;
   reg [1:0] signal_116, signal_23 = 2'h0, signal_30 = 2'h0, signal_32 = 2'h0, lead = 2'h0, left =
-    2'h0, number, s3_piece_taken = 2'h0, turn = 2'h0;
+    2'h0, s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n5;
+  reg [2:0] n5, number;
   reg [3:0] signal_112, signal_19 = 4'h0, signal_76 = 4'h0, flushing = 4'h0, s1_piece_first = 4'h0,
     s1_piece_phase = 4'h0, settling = 4'hb;
   reg [4:0] signal_113;
@@ -1612,7 +1612,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n8, linear_80 = 9'h0, offset = 9'h0;
-  wire n36, n13, n35, n24, n32, n33, n9, n6, n7, n34, n3, n12, n10, n11, n22, n20, n14, n16, n17,
+  wire n36, n13, n34, n24, n32, n33, n9, n6, n7, n35, n3, n12, n11, n10, n22, n20, n14, n16, n17,
     n31, n18, n19, n21, n23, n26, n30, n25, n28, signal_107, signal_109, signal_16, signal_17,
     alone, finished, i__ready_104, i__valid_105, last_lap, last_phase_y, o__ready, o__valid,
     record_ends, starts;
@@ -1630,7 +1630,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_104;
-  assign awake = |{n10, signal_16, pass_done, n11, finished, n12, starts} | n13;
+  assign awake = |{signal_16, n10, starts, n11, pass_done, n12, finished} | n13;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1649,33 +1649,33 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n7 = $signed(beyond2) >= $signed(1'h0);
   assign signal_31 = signal_107 ? 2'h0 : n32 & n33 ? signal_32 : left;
   assign n9 = signal_16 & last_lap;
-  assign n10 = o__valid & o__ready;
-  assign n11 = released != freed;
-  assign finished = n34 | signal & signal_42 & allowed;
+  assign n10 = released != freed;
+  assign starts = n34 & config__valid & ~(|flushing);
+  assign n11 = o__valid & o__ready;
   assign n12 = i__valid_105 & i__ready_104;
-  assign starts = n35 & config__valid & ~(|flushing);
+  assign finished = n35 | signal & signal_42 & allowed;
   assign n13 = |settling;
   assign signal_107 = config__payload[5:4] == 1'h1;
   assign n14 = lead <= config__payload[3];
   assign record_ends = n36 & channel_ends;
   assign n15 = record + 1'h1;
   assign n16 = !lead;
-  assign n17 = n35 & ~s1_valid & ~s2_valid;
+  assign n17 = n34 & ~s1_valid & ~s2_valid;
   assign n18 = n31 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
   assign n19 = n31 | n17 | n18;
-  assign n20 = n35 | n34;
-  assign n21 = n20 | record_ends;
-  assign n22 = n35 | record_ends;
+  assign n20 = n34 | n35;
+  assign n21 = record_ends | n20;
+  assign n22 = n34 | record_ends;
   assign n23 = n36 | n22;
-  assign n24 = n35 | n36;
+  assign n24 = n34 | n36;
   assign width = config__payload[25:6] - 1'h1;
   assign n25 = {n9, n24, rest[2]} != 3'h5 & n26;
   assign rest = signal_32 + {~signal_31};
   assign n26 = n9 | n24;
   assign n27 = signal_23 + 1'h1;
-  assign n28 = n17 | writer_gated_rst;
+  assign n28 = writer_gated_rst | n17;
   assign last_phase_y = alone | n29 == config__payload[157:154];
   assign n29 = signal_76 + 1'h1;
   assign signal_79 = last_phase_y ? (signal_69 & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1689,8 +1689,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign lane0 = n3 ? n38 : 2'h0;
   assign n32 = ~more;
   assign n33 = signal_32 <= left;
-  assign n34 = record_ends & record_ends_40;
-  assign n35 = ~signal;
+  assign n34 = ~signal;
+  assign n35 = record_ends & record_ends_40;
   assign n36 = signal_16 & signal_17;
   assign after_row_beyond = $signed({1'h0, signal_75}) + $signed(pitch_less);
   assign n37 = signal_19 + signal_31;
@@ -1714,32 +1714,31 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s4_valid) s5_piece <= s4_piece;
     if (s3_valid) s4_piece <= {s3_piece_q[83:5], s3_piece_taken, s3_piece_q[2:0]};
     if (s2_valid) {s3_piece_q[83:37], s3_piece_q[2:0]} <= {s2_piece[83:37], s2_piece[2:0]};
-    if (s2_valid | n3) s3_piece_q[36:5] <= n2;
+    if (n3 | s2_valid) s3_piece_q[36:5] <= n2;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_16) begin
+      signal_113 = signal_19 + signal_23;
+      signal_114 = signal_113 >= config__payload[157:154];
       signal_112 = signal_109 ? {2'h0, signal_23} : !signal_19 ? 4'h0 : config__payload[157:154] -
         signal_19;
       s0_piece_several = signal_109 | alone;
-      signal_113 = signal_19 + signal_23;
-      signal_114 = signal_113 >= config__payload[157:154];
       signal_116 = n6 + n7;
       n4 = signal_113 + 1'h1;
       n8 = signal_112 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = ({5'h0, signal_112} <= signal_31) + (n8 <= signal_31);
+      number = {1'h0, {5'h0, signal_112} <= signal_31} + (n8 <= signal_31);
       n5 = signal_31 + 1'h1;
-      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_112;
       s1_piece_phase <= (!(signal_109)) ? 4'h0 : signal_114 ? signal_113[3:0] -
         config__payload[157:154] : signal_113[3:0];
+      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_112;
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_40, channel_ends, signal_17, signal_109
         ? (last_lap ? signal_116 - signal_114 : {2'h0, n4 == config__payload[157:154]}) : alone ?
-        {1'h0, number} : n5, s0_piece_several, words, signal_30, s0_piece_several ? {1'h0, number} :
-        n5};
+        number : n5, s0_piece_several, words, signal_30, s0_piece_several ? number : n5};
     end
     if (n9 | o__ready) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_31) - 2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, n10, signal_16, pass_done, n11, finished, n12, starts}) begin
+    if (|{writer_gated_rst, signal_16, n10, starts, n11, pass_done, n12, finished}) begin
       settling <= 4'hb;
     end else begin
       if (n13) settling <= settling - 1'h1;
@@ -1805,7 +1804,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       if (signal_16) signal_23 <= last_lap ? 2'h0 : n27[1:0];
       if (i__valid & i__ready & i__payload[67] | starts) opened <= starts ? |config__payload[57:42]
         : 1'h0;
-      if (finished | starts) signal <= starts;
+      if (starts | finished) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1852,7 +1851,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n24 | writer_gated_rst) begin
+    if (writer_gated_rst | n24) begin
       signal_19 <= 4'h0;
     end else begin
       if (($signed({3'h0, signal_115}) >= $signed(1'h0) | n7 | n6) & n9) signal_19 <= n7 ?
@@ -1951,7 +1950,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_35 = asks & ready_37;
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
-  assign n1 = parameters_take | weights_gated_rst;
+  assign n1 = weights_gated_rst | parameters_take;
   assign n2 = {signal_16, listening, leads} != 3'h6 & n3;
   assign n3 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
@@ -2019,7 +2018,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{push, rewind, comes, read_enable, free} | n1;
+  assign awake = |{free, comes, read_enable, push, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2029,14 +2028,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{push, rewind, comes, read_enable, blocks_gated_rst, free}) begin
+    if (|{free, blocks_gated_rst, comes, read_enable, push, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (rewind | blocks_gated_rst | free) begin
+    if (free | blocks_gated_rst | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2085,7 +2084,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{push, rewind, comes, read_enable, free} | n1;
+  assign awake = |{free, comes, read_enable, push, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2095,14 +2094,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{push, rewind, comes, read_enable, weights_gated_rst, free}) begin
+    if (|{free, weights_gated_rst, comes, read_enable, push, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (rewind | weights_gated_rst | free) begin
+    if (free | weights_gated_rst | rewind) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2166,22 +2165,22 @@ module \neuflow_convolver_tile.router  (
     1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
   reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
-    4'h0, west_next_source = 4'h0, west_source = 4'h0;
-  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0,
-    local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
-    south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
-    10'he, west_waiting = 10'h0;
+    4'h0, west_next_source = 4'h0, west_source = 4'h0, east_peers_q = 4'he, local0_peers_q = 4'he,
+    south_peers_q = 4'he, west_peers_q = 4'he;
+  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
+    local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
+    west_current = 10'h0, west_waiting = 10'h0;
   wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
-  wire [3:0] n13, signal, moving;
-  wire [9:0] n11, n12, signal_29, done, names, queued;
-  assign east_takes = east_armed & !(east_peers & n12);
-  assign south_takes = south_armed & !(south_peers & n12);
-  assign west_takes = west_armed & !(west_peers & n12);
-  assign local0_takes = local0_armed & !(local0_peers & n12);
-  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1,
+  wire [3:0] n13, signal, moving, names;
+  wire [9:0] n11, n12, signal_29, done, queued;
+  assign east_takes = east_armed & !(east_peers_q & n12);
+  assign south_takes = south_armed & !(south_peers_q & n12);
+  assign west_takes = west_armed & !(west_peers_q & n12);
+  assign local0_takes = local0_armed & !(local0_peers_q & n12);
+  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, bus__valid,
     n2, n3} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
@@ -2198,12 +2197,12 @@ module \neuflow_convolver_tile.router  (
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
   assign n5 = o__payload[7:4] == 3'h5;
-  assign names = {o__payload[11:9], 1'h0} | {6'h0, signal};
+  assign names = {o__payload[11:9], 1'h0} | signal;
   assign n6 = o__payload[7:4] == 2'h3;
   assign n7 = o__payload[7:4] == 2'h2;
   assign n8 = o__payload[7:4] == 1'h1;
   assign signal = |{n8, n7, n6, n5} ? {n13[3:1], 1'h0} : 4'h0;
-  assign queued = o__ready ? {6'h0, signal} & signal_30 & n11 : 10'h0;
+  assign queued = o__ready ? signal & signal_30 & n11 : 10'h0;
   assign n9 = o__ready | |done;
   assign signal_29 = o__ready ? {6'h0, signal} & (~signal_30 | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
@@ -2236,8 +2235,8 @@ module \neuflow_convolver_tile.router  (
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_98),
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid,
-      router_gated_rst, n1, n2, n3}) begin
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, router_gated_rst, n1,
+      bus__valid, n2, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2248,25 +2247,26 @@ module \neuflow_convolver_tile.router  (
       local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
         south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; o__ready
         <= 1'h0; west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0;
-        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers <= 10'he;
+        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers_q <= 4'he;
         local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting <= 10'h0; west_current <=
         10'h0; south_waiting <= 10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current
-        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
-        east_peers <= 10'he;
+        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers_q <= 4'he; south_peers_q <= 4'he;
+        east_peers_q <= 4'he;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
+      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
+        ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
       o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
-        local0_peers : n6 ? |(west_current | west_waiting) & names != west_peers : n7 ?
-        |(south_current | south_waiting) & names != south_peers : n8 ? |(east_current |
-        east_waiting) & names != east_peers : 1'h0) & ~(|({6'h0, signal} & waits));
+        local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
+        |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
+        east_waiting) & names != east_peers_q : 1'h0) & ~(|({6'h0, signal} & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
@@ -2276,7 +2276,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if ((o__ready & n5 & n10) & n9) local0_peers <= names;
+      if ((o__ready & n5 & n10) & n9) local0_peers_q <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2289,9 +2289,9 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if (n9 & (o__ready & n6 & n10)) west_peers <= names;
-      if ((o__ready & n7 & n10) & n9) south_peers <= names;
-      if ((o__ready & n8 & n10) & n9) east_peers <= names;
+      if ((o__ready & n6 & n10) & n9) west_peers_q <= names;
+      if ((o__ready & n7 & n10) & n9) south_peers_q <= names;
+      if ((o__ready & n8 & n10) & n9) east_peers_q <= names;
     end
   end
 endmodule
@@ -2357,8 +2357,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__2__ready, local__1__ready, local__0__ready, local__4__ready, o__ready,
-    local__3__ready};
+  assign all_ready = &{local__1__ready, local__4__ready, local__0__ready, local__3__ready, o__ready,
+    local__2__ready};
   \neuflow_convolver_tile.tap$150.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_17), .tap_gated_clk(tap_gated_clk),
