@@ -268,7 +268,8 @@ CONV_ARRAY = Layout(
         _u("stream_weights", 1, "1: each weight is used once and freed at once (one group)"),
         _u("width_out", SIZE, "output columns; for counting, as the two below"),
         _u("height_out", SIZE, "output rows"),
-        _u("maps", LANE_BITS, "maps of the last block that exist"),
+        _u("maps", LANE_BITS, "map lanes with work: in the last block; by_tap: in a row's last step; "
+           "by_block: always"),
         _u("absent0", 32, "bit k: channel k + 1 behind the first is stored, but not read"),
         _u("absent1", 29, "bit k: likewise channel k + 33"),
     ),

@@ -110,13 +110,18 @@ def array_packets(device: bytes) -> Iterator[tuple[int, dict[str, int]]]:
 
 def tap_macs(array: dict[str, int], grid: GridConfig) -> dict[Cause, int]:
     """Return how the MACs of a pass's taps split, in all columns that take the packet."""
-    taps = array["channels"] * array["kernel_y"] * array["kernel_x"] * array["columns"]
+    rows = array["channels"] * array["kernel_y"] * array["columns"]
+    taps = rows * array["kernel_x"] * array["blocks"]
     real, lanes = array["width_out"] * array["height_out"], array["groups"] * grid.pixels
-    maps = (array["blocks"] - 1) * grid.maps + array["maps"]
+    if array["by_tap"]:
+        few = rows * array["blocks"]
+    else:
+        few = taps if array["by_block"] else taps // array["blocks"]
+    remainder = few * (grid.maps - array["maps"])
     return {
-        Cause.USEFUL: taps * real * maps,
-        Cause.EDGE_LANES: taps * (lanes - real) * array["blocks"] * grid.maps,
-        Cause.MAP_REMAINDER: taps * real * (grid.maps - array["maps"]),
+        Cause.USEFUL: real * (taps * grid.maps - remainder),
+        Cause.EDGE_LANES: taps * (lanes - real) * grid.maps,
+        Cause.MAP_REMAINDER: real * remainder,
     }
 
 

@@ -151,7 +151,7 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
     if layer.by_tap:
         assert s == layer.dilation[1] == 1 and left == layer.pads[3] == 0 and layer.kernel[0] > 1
         array |= {
-            "channels": layer.by_tap, "by_block": 1, "maps": grid.maps,
+            "channels": layer.by_tap, "by_block": 1, "maps": layer.kernel[1] % grid.maps,
             "kernel_x": model.tap_steps(layer.kernel[1], grid.maps),
             "dilation_x": grid.maps, "step_x": grid.maps,
             "base": layer.base + int(layer.connections[0, 0]) * size,

@@ -179,7 +179,8 @@ class MacArray(Component):
             self.config.ready.eq(flushing[-1]),
         ]
         # For the counters.
-        m.d.sync += self.maps.eq(Mux(at_last["group_ends"], c.maps, self.grid.maps))
+        few = Mux(c.by_tap, at_last["kx_ends"], c.by_block | at_last["group_ends"])
+        m.d.sync += self.maps.eq(Mux(few, c.maps, self.grid.maps))
         with m.If(begins):
             m.d.sync += self.lanes.eq(lanes.count)
 

@@ -294,7 +294,7 @@ def array(shape: ConvShape, rows: RowPlace, grid: GridConfig) -> dict[str, int]:
         "need": plan.need, "release": plan.release, "rows": plan.rows,
         "stream_weights": int(groups == 1),
         "width_out": shape.out_width, "height_out": shape.out_height,
-        "maps": shape.maps - (shape.blocks(grid) - 1) * grid.maps,
+        "maps": shape.channel_maps or shape.maps - (shape.blocks(grid) - 1) * grid.maps,
         "absent0": mask & (1 << 32) - 1, "absent1": mask >> 32,
     }  # fmt: skip
 
@@ -303,9 +303,10 @@ def _by_tap(chain: Chain, piece: Piece, rows: RowPlace, grid: GridConfig) -> dic
     """Fields of CONV_ARRAY that are others by tap: as if a step were a tap."""
     assert piece.part is not None
     first = int(connections(chain, piece.out.maps, piece.part)[0, 0])
+    kernel = piece.part.kx.size
     return {
-        "by_tap": 1, "kernel_x": tap_steps(piece.part.kx.size, grid.maps),
-        "dilation_x": grid.maps, "step_x": grid.maps, "maps": grid.maps,
+        "by_tap": 1, "kernel_x": tap_steps(kernel, grid.maps), "maps": kernel % grid.maps,
+        "dilation_x": grid.maps, "step_x": grid.maps,
         "base": rows.base + first * rows.plan.array_step,
     }  # fmt: skip
 

@@ -61,6 +61,7 @@ class ConvShape:
     ``room``: see ``Piece``. ``block_channels``: not 0 if each block of maps has so many channels of
     its own. ``read``: the channels that are read, of those that are stored; empty: all. ``by_tap``: a
     block is one map, ``grid.maps`` of its taps at once; ``block_channels`` then are any of those stored.
+    ``channel_maps``: not 0 if each of a block's channels is read by so many of its maps alone.
     """
 
     channels: int
@@ -81,6 +82,7 @@ class ConvShape:
     least_pitch: int = 1
     every: int = 1
     block_channels: int = 0
+    channel_maps: int = 0
     room: int = 0
     read: tuple[int, ...] = ()
     by_tap: bool = False
@@ -175,6 +177,7 @@ def conv_shape(chain: Chain, piece: Piece) -> ConvShape:
         room=piece.room,
         read=() if piece.by_tap else read_channels(chain, piece.out.maps, piece.part),
         block_channels=_block_channels(chain, piece),
+        channel_maps=chain.head.attrs["channel_maps"] if chain.by_block else 0,
         by_tap=piece.by_tap,
     )
 

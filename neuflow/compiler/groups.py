@@ -5,6 +5,7 @@ depthwise layer with one pass a channel would leave all but one map idle and wai
 several groups as one, with kernels of zero where input and output are of different groups, take
 more taps and fewer passes. The sums are the same. Where a group then has ``grid.maps`` maps, one
 pass does many (``by_block``): each block of maps walks on to the channels of its own.
+``channel_maps``: maps that read the same channel, the others have zeros there.
 """
 
 from __future__ import annotations
@@ -64,5 +65,6 @@ def _together(node: Node, together: int) -> Node:
     for one in range(maps):
         first = one // each % together * channels
         weights[one, first : first + channels] = weight[one]
-    attrs = {**node.attrs, "weight": weights, "groups": node.attrs["groups"] // together}
+    groups = node.attrs["groups"] // together
+    attrs = {**node.attrs, "weight": weights, "groups": groups, "channel_maps": each}
     return replace(node, attrs=attrs)

@@ -104,7 +104,11 @@ def _array_wires(a, config, weights_ready, drain_ready, maps):
     a.ends_pass = a.ends_group and a.group + 1 == c.groups
     a.frees = a.ends_pass or c.stream_weights
     count = a.lanes.count if a.begins else a.count
-    present = c.maps if a.block + 1 == c.blocks else maps
+    if c.by_tap:
+        few = a.kx + 1 == c.kernel_x
+    else:
+        few = c.by_block or a.block + 1 == c.blocks
+    present = c.maps if few else maps
     return MAC | count << LANES | present << MAPS
 
 

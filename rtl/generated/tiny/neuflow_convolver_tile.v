@@ -226,7 +226,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1991_16(block[17:16]), .read(read_118),
+      .parameters_valid(parameters_valid), .port_1993_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -292,10 +292,10 @@ module \neuflow_convolver_tile.convolver.array  (
   reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_182 = 9'h0, s1 = 9'h0;
   reg [95:0] n1, s9_words = 96'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n10, n19, n20, n3, n34, n21, n36, n17, n18, n11, n35, n33, n32, n5, n4, n38, n30, n28, n37,
-    n26, n24, n22, n7, n13, n14, n23, n25, n27, n29, n31, n16, n8, signal, signal_18, signal_46,
-    signal_47, signal_96, awake, block_ends, coordinates_clk, fed, first_channel, full, group_ends,
-    ky_ends, names_channel, no_drain, pass_ends, s0_last, take, wraps, wraps_63;
+  wire n10, n19, n20, n3, n35, n21, n37, n17, n18, n11, n36, n33, n32, n5, n4, n39, n30, n28, n38,
+    n26, n24, n22, n7, n34, n13, n14, n23, n25, n27, n29, n31, n16, n8, signal, signal_18,
+    signal_46, signal_47, signal_96, awake, block_ends, coordinates_clk, fed, first_channel, full,
+    group_ends, ky_ends, names_channel, no_drain, pass_ends, s0_last, take, wraps, wraps_63;
   wire [15:0] free, last_row_149;
   wire [19:0] n15, n12;
   wire [20:0] n6;
@@ -307,11 +307,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
   assign lanes[2:0] = lanes_q;
-  assign issue = signal_25 & ~(n34 | no_drain);
+  assign issue = signal_25 & ~(n35 | no_drain);
   assign fill = begins & ~full;
   assign wait_rows = signal_25 & signal;
   assign wait_weights = signal_25 & ~signal & signal_18;
-  assign wait_drain = signal_25 & ~n34 & no_drain;
+  assign wait_drain = signal_25 & ~n35 & no_drain;
   assign weights_read = issue & n21;
   assign weights_free = issue & (pass_ends | config_2[412]);
   assign awake_136 = |{s12[0], s1[0], s3[0], s4[0], s6[0], s11[0], s7[0], s8[0], s9[0], issue,
@@ -337,18 +337,18 @@ module \neuflow_convolver_tile.convolver.array  (
   assign s0_last = issue & block_ends;
   assign n7 = issue & pass_ends;
   assign n8 = signal_25 ? signal_25 : configured & ~(|flushing);
-  assign n9 = group_ends_ends ? config_2[450:445] : 6'h2;
+  assign n9 = n34 ? config_2[450:445] : 6'h2;
   assign n10 = idle & ~s1[0] & ~s2[0];
   assign n11 = s2[0] & ~s2[4];
-  assign n12 = n35 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+  assign n12 = n36 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_82) : n15;
-  assign n13 = |{n10, n11, s2[0], n35};
+  assign n13 = |{n10, s2[0], n11, n36};
   assign n14 = {n10, n11} != 1'h1;
   assign n15 = s2[6] ? next_group : signal_70;
   assign first_channel = config_2[50] ? s2[6] : s2[3];
-  assign n16 = n13 & {n10, n11, n35} != 1'h1 & n14;
-  assign n17 = n10 | n36 & first_channel;
-  assign n18 = n36 | absent[0];
+  assign n16 = n13 & {n10, n11, n36} != 1'h1 & n14;
+  assign n17 = n10 | n37 & first_channel;
+  assign n18 = n37 | absent[0];
   assign names_channel = n32 & s2[0];
   assign over_61 = $signed({1'h0, signal_60}) + $signed(delta_less_62);
   assign over = $signed({1'h0, signal_55}) + $signed(delta_less);
@@ -360,23 +360,24 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n23 = weights_rewind | n22;
   assign n24 = idle | s0_last & group_ends_ends;
   assign n25 = n24 | s0_last;
-  assign n26 = idle | n37 & block_ends_ends;
-  assign n27 = n26 | n37;
-  assign n28 = idle | n38 & ky_ends_ends;
-  assign n29 = n38 | n28;
-  assign n30 = idle | n38;
+  assign n26 = idle | n38 & block_ends_ends;
+  assign n27 = n26 | n38;
+  assign n28 = idle | n39 & ky_ends_ends;
+  assign n29 = n39 | n28;
+  assign n30 = idle | n39;
   assign n31 = issue | n30;
   assign n32 = config_2[51] & s2[4];
   assign n33 = signal_25 & begins & full;
-  assign n34 = signal | signal_18;
+  assign n34 = config_2[51] ? kx_ends_ends : config_2[50] | group_ends_ends;
+  assign n35 = signal | signal_18;
   assign no_drain = block_ends & (in_flight | ~drain_ready);
   assign signal = begins & ~(full & fed);
   assign signal_18 = n21 & ~weights_ready;
-  assign n35 = s2[0] & ~s2[5];
+  assign n36 = s2[0] & ~s2[5];
   assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_84);
-  assign n36 = n20 & s2[5];
-  assign n37 = issue & ky_ends;
-  assign n38 = issue & kx_ends_ends;
+  assign n37 = n20 & s2[5];
+  assign n38 = issue & ky_ends;
+  assign n39 = issue & kx_ends_ends;
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
     .awake(awake), .clear(idle), .config_2(config_2), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
@@ -532,10 +533,10 @@ module \neuflow_convolver_tile.convolver.array  (
           next_channel[8:0];
       end
       if ((n17 | n18) & ~names_channel) absent <= n17 ? config_2[511:451] : {1'h0, absent[60:1]};
-      if (names_channel | n17 | n18) next_channel <= names_channel ? config_2[183:164] +
+      if (n17 | names_channel | n18) next_channel <= names_channel ? config_2[183:164] +
         s2_weights[31:16] : n17 ? config_2[183:164] + config_2[203:184] : next_channel +
         config_2[203:184];
-      if (n10 | s1[0] & s1[4]) signal_60 <= n10 ? config_2[311:308] : s1[5] ? config_2[311:308] :
+      if (s1[0] & s1[4] | n10) signal_60 <= n10 ? config_2[311:308] : s1[5] ? config_2[311:308] :
         wraps_63 ? over_61[3:0] : signal_60 + config_2[319:316];
       if (n10 | s1[0]) signal_55 <= n10 ? config_2[307:304] : s1[4] ? config_2[307:304] : wraps ?
         over[3:0] : signal_55 + config_2[315:312];
@@ -589,7 +590,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~group_ends_ends | coordinates_gated_rst) begin
+    if (~n34 | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
       {maps[5:2], maps[0]} <= {config_2[450:447], config_2[445]};
@@ -975,7 +976,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n30 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_133 = |{reads, signal, awake, waiting, n3, running, n4, n5, hand_over, n6} | n7;
+  assign awake_133 = |{reads, signal, awake, n3, waiting, n4, n5, hand_over, n6, running} | n7;
   assign o__ready_125 = n1 ? 1'h0 : i__ready;
   assign signal_96 = ~r3_beat[0] | i__ready_106;
   assign signal_95 = signal_96 & known[2] & available;
@@ -1024,7 +1025,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n25 = drain_gated_rst | shift;
   assign n26 = words == 2'h3;
   assign n27 = signal_32 | n26;
-  assign n28 = drain_gated_rst | parameters_take;
+  assign n28 = parameters_take | drain_gated_rst;
   assign n29 = config__valid & ~signal;
   assign have = running & (n32 | signal_35) & ~(config__payload[95] & leaving);
   assign n30 = ~config__payload[95];
@@ -1061,7 +1062,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_153), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2235_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2237_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1076,7 +1077,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, signal, awake, waiting, drain_gated_rst, n3, running, n4, n5, hand_over, n6}) begin
+    if (|{reads, signal, awake, drain_gated_rst, n3, waiting, n4, n5, hand_over, n6, running}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1137,7 +1138,7 @@ module \neuflow_convolver_tile.convolver.drain  (
         map_left <= n18 ? config__payload[45:30] : map_left - 1'h1;
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
-      if (ends | parameters_take) running <= parameters_take;
+      if (parameters_take | ends) running <= parameters_take;
       if (parameters_take | shift) begin
         n20 = parameters_take ? 3'h5 : shift ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
@@ -1418,7 +1419,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2235_0,
+  input wire [1:0] port_2237_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [133:0] config_2,
@@ -1433,8 +1434,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2235_0[0];
-  assign n3 = port_2235_0[0] | n2 | clear;
+  assign n2 = fresh & ~port_2237_0[0];
+  assign n3 = port_2237_0[0] | n2 | clear;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1444,7 +1445,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2235_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2237_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
   assign n6 = n2 | drain_gated_rst | clear;
   always @(posedge drain_gated_clk) begin
@@ -1452,14 +1453,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2235_0[0], mark, n2, clear} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2235_0[0]
+      if ({port_2237_0[0], mark, n2, clear} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2237_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2235_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2237_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1475,16 +1476,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2235_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2237_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2235_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2237_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2235_0[0]) fresh <= 1'h0;
+      if (port_2237_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1932,7 +1933,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1991_16,
+  input wire [1:0] port_1993_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -1955,8 +1956,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_56), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_1991_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_37), .rewind(parameters_take & port_1991_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_1993_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_37), .rewind(parameters_take & port_1993_16[0]), .room(room_14),
       .value(value_54), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_56), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
