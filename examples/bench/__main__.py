@@ -118,7 +118,7 @@ def main() -> int:
     parser.add_argument("-o", type=Path, default=Path("build/bench"), help="results")
     parser.add_argument("--publish", action="store_true", help="also to docs/ and README.md")
     parser.add_argument("--only", nargs="+", choices=list(WORKS), default=list(WORKS))
-    parser.add_argument("--all", action="store_true", help="run every work on RTL: hours")
+    parser.add_argument("--all", action="store_true", help="run every work on RTL: a quarter of an hour")
     parser.add_argument("--no-peers", action="store_true", help="without SCALE-Sim")
     parser.add_argument("--no-growth", action="store_true", help="without 100 and 1600 MACs")
     chosen = parser.parse_args()

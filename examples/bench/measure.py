@@ -6,6 +6,7 @@ Prints JSON: cycles, MACs, efficiency, rooflines, seconds of the judge alone.
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -41,7 +42,10 @@ WARM_UP = "lenet5_b"
 
 
 def on_grid(name: str, grid: str, judge: str) -> dict[str, Any]:
-    """Run ``judge`` (rtl, cycle, or times: cycle without values) on one pass of images."""
+    """Run ``judge`` (rtl, cycle, or times: cycle without values) on one pass of images.
+
+    Raises RuntimeError where the words are not golden's.
+    """
     program = program_of(name, grid)
     work = WORKS[name]
     # What is compiled once comes before the clock starts.
@@ -56,12 +60,19 @@ def on_grid(name: str, grid: str, judge: str) -> dict[str, Any]:
     begin = time.monotonic()
     if judge == "times":
         stats = program.cycles(work.batch)
+        seconds = time.monotonic() - begin
     else:
-        stats = (program.rtl(x) if judge == "rtl" else program.cycle(x)).stats
-    seconds = time.monotonic() - begin
+        result = program.rtl(x) if judge == "rtl" else program.cycle(x)
+        seconds = time.monotonic() - begin
+        stats = result.stats
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if judge != "times":
+        for tensor, words in program.golden(x).words.items():
+            if not np.array_equal(result.words[tensor], words):
+                raise RuntimeError(f"{name}: {tensor} of {judge} is not that of golden")
     keys = ("cycles", "cycles_per_image", "macs", "mac_utilisation", "layer_roofline_cycles",
             "network_roofline_cycles", "clock_hz", "stalls", "layers", "images")  # fmt: skip
-    return {key: stats[key] for key in keys} | {"seconds": seconds}
+    return {key: stats[key] for key in keys} | {"seconds": seconds, "peak_mb": peak}
 
 
 def on_onnxruntime(name: str) -> dict[str, Any]:
