@@ -236,11 +236,14 @@ def array_ahead(a, c, ring):
 
     It does so in the middle of a block whose weights are there: in each of those cycles the array
     issues a tap, whatever else happens, and shows the same to all others. The last tap of a block is
-    never among them: with it results leave, and the coordinates of the next group are looked at.
+    never among them: with it results leave, and the coordinates of the next group are looked at. Nor
+    are taps of a pass by tap, whose steps differ in how many map lanes have work.
     ``ring``: of the weights. Nobody may move the array in the cycles that were run ahead.
     """
-    steady = a.active and a.issue and not a.begins and not a.hand_over and not c.stream_weights
-    if not steady or a.stages or a.flushing or a.pass_done or not a.lanes.full or not ring.ready:
+    steady = a.active and a.issue and not a.begins and not a.hand_over
+    if not steady or c.stream_weights or c.by_tap:
+        return 0
+    if a.stages or a.flushing or a.pass_done or not a.lanes.full or not ring.ready:
         return 0
     area = c.kernel_y * c.kernel_x
     tap = (a.channel * c.kernel_y + a.ky) * c.kernel_x + a.kx
