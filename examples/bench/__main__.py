@@ -23,7 +23,7 @@ from examples.bench.works import GROWTH, GROWTH_GRIDS, WORKS
 ARRAY_SIDE = 20
 """SCALE-Sim's array, 400 MACs as ``virtex6`` has."""
 
-SIMULATED = 2_000_000_000
+SIMULATED = 100_000_000
 """MACs up to which SCALE-Sim itself is run; beyond, its closed form."""
 
 COLUMNS = (
@@ -121,9 +121,11 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="run every work on RTL: a quarter of an hour")
     parser.add_argument("--no-peers", action="store_true", help="without SCALE-Sim")
     parser.add_argument("--no-growth", action="store_true", help="without 100 and 1600 MACs")
+    parser.add_argument("--keep", action="store_true", help="programs that an earlier run compiled")
     chosen = parser.parse_args()
     chosen.o.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(PROGRAMS, ignore_errors=True)
+    if not chosen.keep:
+        shutil.rmtree(PROGRAMS, ignore_errors=True)
     rows: list[Row] = []
     for name in chosen.only:
         judges = ["rtl"] if WORKS[name].rtl or chosen.all else []
