@@ -91,6 +91,7 @@ class Machine:
             groups=rng.randint(1, 3), blocks=rng.randint(1, 2), channels=rng.randint(1, 6),
             kernel_y=rng.randint(1, 3), kernel_x=rng.randint(1, 3), pitch=rng.randint(1, 9),
             stride=1, rows=20, maps=1, height_out=30, width_out=9, stream_weights=rng.random() < 0.2,
+            by_tap=rng.random() < 0.2,
         )  # fmt: skip
         for name, value in vars(fields).items():
             receiver["o"]["array"][name] = value
@@ -144,9 +145,10 @@ def test_an_array_that_runs_ahead_is_where_it_would_be() -> None:
     ("condition", "without"),
     [
         ("not a.lanes.full or", ""),
-        ("not c.stream_weights", "True"),
+        ("c.stream_weights or", ""),
+        ("or c.by_tap", ""),
         ("a.issue and", ""),
-        ("if not steady or a.stages or", "if not steady or"),
+        ("if a.stages or", "if"),
         ("2 * (ring.unread - 1)", "2 * ring.unread"),
         ("c.channels * area - 1", "c.channels * area"),
         ("+ 1 - a.odd", "+ 1"),
