@@ -17,6 +17,7 @@ from neuflow import api, listing
 from neuflow.blocks.array import column_cause
 from neuflow.blocks.convolver import FLAGS
 from neuflow.compiler import compile_graph
+from neuflow.cycle.machine import LATE
 from neuflow.grid import TINY
 from neuflow.ir import Program
 from neuflow.layout import FLAG_BITS, MAC_CAUSES, Cause
@@ -25,9 +26,6 @@ from tests.quantgraphs import Builder
 from tests.random_graphs import RandomGraph
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-LATE = 4
-"""Cycles that the harness sees before the grid is busy, its register for the activity included."""
-
 
 def test_the_first_cause_that_holds_counts():
     m = Module()

@@ -12,7 +12,7 @@ COLUMNS = (
     "frames/s at the assumed clock", "judges",
 )  # fmt: skip
 JUDGES = {
-    "rtl": "the Verilog under Verilator, one thread",
+    "rtl": "the Verilog under Verilator on one thread",
     "cycle": "the cycle judge with values",
     "times": "its times alone",
 }
@@ -50,7 +50,7 @@ def speeds(rows: list[dict[str, Any]]) -> str:
         )
         (least, slowest), (most, fastest) = found[0], found[-1]
         ranges.append(f"{name} {least:,.0f} ({slowest}) to {most:,.0f} ({fastest})")
-    return f"Thousands of cycles a second: {'; '.join(ranges)}.\n"
+    return f"Thousands of cycles a second, start of the run included: {'; '.join(ranges)}.\n"
 
 
 PARTS = {"bench": short_table, "speeds": speeds}
