@@ -196,7 +196,9 @@ def test_lenet_on_virtex6(latency: int) -> None:
     assert_equal(program.ir, words, memory, None)
 
 
-@pytest.mark.parametrize("grid", ["asic45", "asic45_4grid", "cnp", "fig2", "ecp5_85k"])
+@pytest.mark.parametrize(
+    "grid", ["virtex6_wide", "asic45", "asic45_4grid", "cnp", "fig2", "ecp5_85k"]
+)
 def test_presets_give_golden_s_words(grid: str) -> None:
     """Those that no other test runs; bandwidth of both ways, 8 maps a column, one column, three."""
     program, images = lenet("b", 2, grid), digits.load(32).test_x[:3]

@@ -129,11 +129,12 @@ def main() -> int:
     rows: list[Row] = []
     for name in chosen.only:
         judges = ["rtl"] if WORKS[name].rtl or chosen.all else []
-        rows += [measure(name, "virtex6", judge) for judge in (*judges, "cycle", "times")]
+        grid = WORKS[name].grid
+        rows += [measure(name, grid, judge) for judge in (*judges, "cycle", "times")]
         cycles = {row["cycles"] for row in rows if row["work"] == name}
         if len(cycles) != 1:
             raise RuntimeError(f"{name}: the judges differ: {sorted(cycles)} cycles")
-        rows.append(measure(name, "virtex6", "onnxruntime"))
+        rows.append(measure(name, grid, "onnxruntime"))
         if not chosen.no_peers and has_peer(name):
             rows.append(peer(name, chosen.o))
     grown = []

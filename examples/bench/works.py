@@ -20,7 +20,7 @@ Images = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Work:
-    """One row: ``model`` and ``calibration`` (also the inputs) make what is compiled.
+    """One row: ``model`` and ``calibration`` (also the inputs) make what is compiled for ``grid``.
 
     ``batch``: images of a pass. ``rtl``: the Verilog runs it too, in ``make bench``; the others
     run there with ``--all``. ``published``: figures of others, never measured by us.
@@ -30,6 +30,7 @@ class Work:
     model: Callable[[], onnx.ModelProto]
     calibration: Callable[[], Images]
     batch: int = 1
+    grid: str = "virtex6"
     rtl: bool = False
     scale_sim: bool = False
     published: str = ""
@@ -78,6 +79,8 @@ WORKS: dict[str, Work] = dict(
         _network("resnet18", "ResNet-18", rtl=True),
         _network("resnet50", "ResNet-50", rtl=True,
                  published="Snowflake: 0.953 of its MACs"),
+        ("resnet50_wide", _network("resnet50", "ResNet-50, `virtex6_wide`", grid="virtex6_wide",
+                                   rtl=True, published="Snowflake: 0.953 of its MACs")[1]),
         _network("googlenet", "GoogLeNet", rtl=True,
                  published="Snowflake: 0.91 of its MACs, conv layers"),
         _network("vgg16", "VGG-16"),
