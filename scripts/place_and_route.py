@@ -11,10 +11,10 @@ every path of the core begins and ends in a register, as in a real system. nextp
 ``--out-of-context`` is not used: it leaves the clock off the global network, and paths from and
 to the ports would not be timed.
 
-Between synthesis and placement gates move into adders, registers into multipliers, and busy drivers
-are copied, see ``ecp5_netlist.py``. The placer is nextpnr's ``static``, whose wires came out a seventh
-shorter than those of its default and which takes a third of the time; the router is its ``router2``,
-made for designs of this size.
+Between synthesis and placement gates move into adders, registers into multipliers, busy drivers are
+copied, and the convolver's multipliers and row banks get places, see ``ecp5_netlist.py``. The placer is
+nextpnr's ``static``, whose wires came out a seventh shorter than those of its default and which takes
+a third of the time; the router is its ``router2``, made for designs of this size.
 
 The directory receives the Verilog, logs, netlist, nextpnr's report of every seed and
 ``place_and_route.json`` and ``.md``; the table goes to stdout. ``--estimate`` stops after placement
@@ -151,7 +151,8 @@ def prepare(directory: Path) -> None:
     gates = ecp5_netlist.Adders(cells).absorb()
     multipliers = ecp5_netlist.Multipliers(cells).absorb()
     copies = ecp5_netlist.Fanout(cells).limit(MOST_LOADS)
-    changes = f"{gates} gates in adders, {multipliers} multipliers with registers"
+    placed = ecp5_netlist.place_rows(cells)
+    changes = f"{gates} gates in adders, {multipliers} multipliers with registers, {placed} placed"
     print(f"{changes}, {copies} drivers copied", file=sys.stderr)
     (directory / "netlist.json").write_text(json.dumps(design), encoding="utf-8")
 
@@ -337,8 +338,9 @@ def options() -> argparse.ArgumentParser:
 
 
 def run_tools(
-    grid: GridConfig, directory: Path, seeds: list[int], freq: float, speed: int, placer: str, routes: bool
-) -> None:
+    grid: GridConfig, directory: Path, seeds: list[int], freq: float, speed: int, placer: str,
+    routes: bool,
+) -> None:  # fmt: skip
     """Synthesise, check that it fits, then place and route once a seed."""
     for tool in (YOSYS, NEXTPNR):
         find_tool(tool)

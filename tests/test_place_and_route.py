@@ -77,7 +77,7 @@ def test_busy_drivers_are_copied_before_placement(
     design = {"modules": {flow.HARNESS: {"cells": cells}}}
     (tmp_path / "yosys.json").write_text(json.dumps(design), encoding="utf-8")
     flow.prepare(tmp_path)
-    changes = "0 gates in adders, 0 multipliers with registers, 1 drivers copied\n"
+    changes = "0 gates in adders, 0 multipliers with registers, 0 placed, 1 drivers copied\n"
     assert capsys.readouterr().err == changes
     after = flow.netlist_cells(tmp_path)
     assert len(after) == most + 3 and "core.busy_copy1" in after
