@@ -1,14 +1,16 @@
-"""What a netlist of yosys for the ECP5 lacks: gates in adders, registers in multipliers, copies.
+"""What a netlist of yosys for the ECP5 lacks: gates in adders, registers in multipliers, copies, places.
 
-Commercial flows do all three by themselves, yosys and nextpnr none. They leave the function as it
+Commercial flows do all four by themselves, yosys and nextpnr none. They leave the function as it
 is: a gate moves into the look-up table of the adder's bit it feeds, a register into the multiplier
-it feeds or is fed by, and a copy of a busy driver has the inputs of its original.
+it feeds or is fed by, a copy of a busy driver has the inputs of its original, and what makes up the
+convolver's rows gets places in their order.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 Cells = dict[str, dict[str, Any]]
@@ -21,7 +23,7 @@ CARRY = "CCU2C"
 ADDS = "1001011010101010"
 """Look-up table of a carry cell's bit, from the last entry to the first: with D, A ^ B ^ C, else A."""
 
-MULTIPLIER = "MULT18X18D"
+MULTIPLIER, MEMORY = "MULT18X18D", "DP16KD"
 OPERANDS = {"A": 18, "B": 18}
 PRODUCT_BITS = 36
 ENABLES = {"INPUTA": "CE0", "INPUTB": "CE1", "OUTPUT": "CE2"}
@@ -202,6 +204,62 @@ class Multipliers:
                 users = self.loads[bits[port][0]] if bits.get(port) else []
                 if users:
                     bits[port] = self.cells.pop(users[0][0])["connections"]["Q"]
+
+
+BLOCKS = (4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114)
+"""Columns of an ECP5-85F in which a block of four multipliers, or of four block RAMs, begins.
+Source of all places here: the device database of nextpnr."""
+DENSEST = 2 / 3
+"""Part of a row's places that is given away: wires around a full row do not suffice."""
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Where cells of a type may lie: ``rows``, those in the middle first, and in a block of a row
+    the column from the block's first -> the place's name."""
+
+    rows: tuple[int, ...]
+    block: dict[int, str]
+
+    def spread(self, number: int) -> list[str]:
+        """Return ``number`` places over as few rows as ``DENSEST`` allows, to and fro; or none."""
+        places: list[str] = []
+        for turn, y in enumerate(self.rows):
+            if number > DENSEST * len(places):
+                row = [f"X{x + at}/Y{y}/{name}" for x in BLOCKS for at, name in self.block.items()]
+                places += row[:: -1 if turn % 2 else 1]
+        if number > DENSEST * len(places):
+            return []
+        return [places[k * len(places) // number] for k in range(number)]
+
+
+SITES = {
+    MULTIPLIER: Sites((34, 58, 10), {0: "MULT18_0", 1: "MULT18_1", 4: "MULT18_4", 5: "MULT18_5"}),
+    MEMORY: Sites((46, 22, 70, 82), {0: "EBR0", 2: "EBR1", 4: "EBR2", 6: "EBR3"}),
+}
+IN_ROWS = {
+    MULTIPLIER: re.compile(r"\bmap(?P<second>\d+)\.product(?P<first>\d+)_"),
+    MEMORY: re.compile(r"\brow_store\.banks\.bank(?P<first>\d+)\.memory\.(?P<second>\d+)"),
+}
+"""Cells of the convolver that get places: the multipliers lane by lane, the row buffer bank by bank."""
+
+
+def place_rows(cells: Cells) -> int:
+    """Give the convolver's multipliers and row banks places along the rows; return how many.
+
+    The maps of a lane share its word and neighbouring lanes hand their sums on, so they lie side by
+    side. nextpnr's placers fill one row of each and scatter the lanes over it.
+    """
+    number = 0
+    for kind, sites in SITES.items():
+        found = []
+        for name, cell in cells.items():
+            if cell["type"] == kind and (match := IN_ROWS[kind].search(name)):
+                found.append((int(match["first"]), int(match["second"]), name))
+        for (_, _, name), place in zip(sorted(found), sites.spread(len(found)), strict=False):
+            cells[name]["attributes"]["BEL"] = place
+            number += 1
+    return number
 
 
 class Fanout:

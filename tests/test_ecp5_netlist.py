@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
+import re
+from collections import Counter
 from typing import Any
 
 import ecp5_netlist as ecp5
@@ -96,6 +98,7 @@ def cell(kind: str, parameters: dict[str, str] | None = None, **ports: Any) -> d
     return {
         "type": kind,
         "parameters": parameters or {},
+        "attributes": {},
         "port_directions": {p: "output" if p in outputs else "input" for p in ports},
         "connections": {p: [net] for p, net in ports.items()},
     }
@@ -277,3 +280,52 @@ def test_enables_of_multipliers_keep_one_driver() -> None:
     ecp5.Fanout(cells).limit(6)
     assert {cells[f"mult{n}"]["connections"]["CE2"][0] for n in range(8)} == {51}
     assert len({cells[f"other{n}"]["connections"]["CE"][0] for n in range(40)}) == 7
+
+
+def convolver_rows(lanes: int, maps: int, banks: int) -> Cells:
+    """Multipliers and row banks under the names that synthesis gives them, and one of each elsewhere."""
+    cells: Cells = {}
+    for n in range(lanes):
+        for k in range(maps):
+            name = f"core.array.column0_row0.convolver.array.map{k}.product{n}_TRELLIS_FF_Q_DI"
+            cells[name] = cell("MULT18X18D")
+    for n in range(banks):
+        name = f"core.array.column0_row0.convolver.row_store.banks.bank{n}.memory.0.0"
+        cells[name] = cell("DP16KD")
+    cells["core.mapper.product0_TRELLIS_FF_Q_DI"] = cell("MULT18X18D")
+    cells["core.control.fetcher.buffer.ram.memory.0.0"] = cell("DP16KD")
+    return cells
+
+
+def places(cells: Cells, kind: str, pattern: str) -> list[tuple[int, int, int]]:
+    """Return row, column and last number in the name of every placed cell, in the names' order."""
+    found = []
+    for name in sorted(cells, key=ecp5.natural):
+        if cells[name]["type"] == kind and "BEL" in cells[name]["attributes"]:
+            place = re.fullmatch(r"X(\d+)/Y(\d+)/(\w+)", cells[name]["attributes"]["BEL"])
+            assert place and re.search(pattern, place[3])
+            found.append((int(place[2]), int(place[1]), len(found)))
+    return found
+
+
+def test_rows_of_the_convolver_are_spread_in_order() -> None:
+    cells = convolver_rows(30, 2, 32)
+    assert ecp5.place_rows(cells) == 92
+    taken = [c["attributes"]["BEL"] for c in cells.values() if "BEL" in c["attributes"]]
+    assert len(set(taken)) == len(taken) == 92
+    banks = places(cells, "DP16KD", "EBR[0-3]")
+    assert {row for row, *_ in banks} == {46}
+    assert [x for _, x, _ in banks] == sorted(x for _, x, _ in banks)
+    multipliers = places(cells, "MULT18X18D", "MULT18_[0145]")
+    assert Counter(row for row, *_ in multipliers) == {34: 30, 58: 30}
+    # Maps of a lane side by side (the second 30 are map 1), in one block or two neighbouring ones.
+    pairs = zip(multipliers[:30], multipliers[30:], strict=True)
+    assert all(a[0] == b[0] and abs(a[1] - b[1]) <= 9 for a, b in pairs)
+    # To and fro: the last lane of a row lies beside the first of the next.
+    assert abs(multipliers[14][1] - multipliers[15][1]) <= 9
+
+
+def test_rows_that_would_be_too_full_get_no_places() -> None:
+    cells = convolver_rows(53, 2, 1)
+    assert ecp5.place_rows(cells) == 1
+    assert not any(cells[n]["attributes"] for n in cells if "product" in n)

@@ -77,7 +77,7 @@ def test_busy_drivers_are_copied_before_placement(
     design = {"modules": {flow.HARNESS: {"cells": cells}}}
     (tmp_path / "yosys.json").write_text(json.dumps(design), encoding="utf-8")
     flow.prepare(tmp_path)
-    changes = "0 gates in adders, 0 multipliers with registers, 1 drivers copied\n"
+    changes = "0 gates in adders, 0 multipliers with registers, 0 placed, 1 drivers copied\n"
     assert capsys.readouterr().err == changes
     after = flow.netlist_cells(tmp_path)
     assert len(after) == most + 3 and "core.busy_copy1" in after
@@ -200,3 +200,12 @@ def test_results_that_are_not_there_are_named(
 ) -> None:
     assert flow.main(["--tables-only", "-o", str(tmp_path)]) == 2
     assert "grid.json is missing; run without --tables-only" in capsys.readouterr().err
+
+
+def test_the_preset_s_clock_was_routed() -> None:
+    """What the preset says of its clock is what docs/place_and_route.json says of its parameters."""
+    record = json.loads((ROOT / "docs" / "place_and_route.json").read_text(encoding="utf-8"))
+    grid = load(record["grid"])
+    assert grid.name == "ecp5_85k" and record["hash"] == grid.hash()
+    best = max(result["fmax_mhz"] for result in record["results"])
+    assert grid.clock_source == "placed and routed" and best - 1 < grid.clock_hz / 1e6 <= best

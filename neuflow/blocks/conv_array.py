@@ -200,7 +200,7 @@ class MacArray(Component):
         self.starts, self.frees = Signal(), Signal()
         m.d.comb += [
             self.starts.eq(self.config.valid & ~active),
-            self.frees.eq(group_waits & (self.released != lanes.free)),
+            self.frees.eq(group_waits & (self.kept != lanes.free)),
         ]
         self._flags(
             m, issue, odd=odd, first=starts_block, last=issue & block_ends, ends_x=kx_ends,
@@ -215,10 +215,12 @@ class MacArray(Component):
         A tap reads the banks in stage 5. A row is freed in stage 2 at the earliest, and written by
         the row store ``RowWriter.WRITE`` stages later: never in the cycle in which it is read.
         """
-        with m.If(pass_ends):
-            m.d.sync += self.released.eq(0)
+        kept = self.kept = Signal(SIZE)
+        m.d.comb += self.released.eq(Mux(self.pass_done, 0, kept))
+        with m.If(self.pass_done):
+            m.d.sync += kept.eq(0)
         with m.Elif(group_waits):
-            m.d.sync += self.released.eq(self.coordinates.free)
+            m.d.sync += kept.eq(self.coordinates.free)
         m.d.sync += self.pass_done.eq(pass_ends)
 
     def _flags(self, m, issue, **flags):

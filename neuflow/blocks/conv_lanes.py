@@ -64,9 +64,15 @@ class Coordinates(Component):
             return Mux(value < 0, 0, Mux(value > c.rows, c.rows, value))
 
         made, need = Signal(range(lanes + 1)), Signal(SIZE)
-        # One lane more than a group: what has just been shifted out is copied a cycle later.
-        x, y = Signal(SIZE * (lanes + 1), reset_less=True), Signal(SIZE * (lanes + 1), reset_less=True)
+        # They are copied a cycle after the take, so they may come a cycle late: what moves a thousand
+        # registers comes from one.
+        x, y = (Signal(SIZE * lanes, name=n, reset_less=True) for n in ("x", "y"))
+        late_x, late_y = (Signal(SIZE, name=f"late_{n}", reset_less=True) for n in ("x", "y"))
+        late = Signal()
         m.d.comb += [self.x.as_value().eq(x), self.y.as_value().eq(y)]
+        m.d.sync += late.eq(make)
+        with m.If(late):
+            m.d.sync += [x.eq(Cat(x[SIZE:], late_x)), y.eq(Cat(y[SIZE:], late_y))]
         with m.If(make):
             m.d.sync += [
                 *(summed[n].eq(walked[n]) for n in ("x", "y", "row")),
@@ -78,8 +84,8 @@ class Coordinates(Component):
                 ready.need.eq(clipped(need_sum)),
                 ready.free.eq(clipped(free_sum)),
                 valid.eq(Cat(1, valid)),
-                x.eq(Cat(x[SIZE:], ready.x)),
-                y.eq(Cat(y[SIZE:], ready.y)),
+                late_x.eq(ready.x),
+                late_y.eq(ready.y),
                 self.last_row.eq(ready.row),
                 need.eq(ready.need),
             ]

@@ -307,9 +307,10 @@ class RowWriter(Component):
         width = Signal(SIZE + 4)
         count, row_ends, beat_ends = Signal(lane_bits), Signal(), Signal()
         by_word, last_lap = Signal(), Signal()
+        # The first beat comes cycles after the configuration.
+        m.d.sync += by_word.eq(c.scatter == Scatter.WORD)
         m.d.comb += [
             width.eq(c.width - 1),
-            by_word.eq(c.scatter == Scatter.WORD),
             row_ends.eq(last_lap & ~more & Mux(by_word, low == 0, low <= left)),
             beat_ends.eq(last_lap & Mux(by_word, left == 0, more | (left <= low))),
             count.eq(Mux(by_word, 0, Mux(~more & (low <= left), low, left))),
@@ -347,8 +348,12 @@ class RowWriter(Component):
         c, lanes = self.config.payload, self.grid.bus_words
         lane_bits = ceil_log2(lanes)
         most = lanes // 2  # words of one phase in a beat
-        phases, alone = Signal(), Signal()
-        m.d.comb += [phases.eq(c.scatter == Scatter.PHASES), alone.eq(c.scatter == Scatter.FIRST_PHASE)]
+        phases, alone, last_phase = Signal(), Signal(), Signal(4)
+        m.d.sync += [
+            phases.eq(c.scatter == Scatter.PHASES),
+            alone.eq(c.scatter == Scatter.FIRST_PHASE),
+            last_phase.eq(c.stride - 1),
+        ]
         # The phase of the stretch's first word, and how far the first of phase 0 is.
         begins, behind = Signal(4), Signal(4)
         m.d.comb += behind.eq(Mux(begins == 0, 0, c.stride - begins))
@@ -361,7 +366,7 @@ class RowWriter(Component):
         beyond = [Signal(signed(9), name=f"beyond{k}") for k in range(most + 1)]
         number = Signal(lane_bits + 1)
         m.d.comb += [
-            last_lap.eq(~phases | (lap == count) | (lap + 1 == c.stride)),
+            last_lap.eq(~phases | (lap == count) | (lap == last_phase)),
             first.eq(Mux(phases, lap, behind)),
             at.eq(begins + lap),
             wrapped.eq(at >= c.stride),

@@ -163,14 +163,14 @@ module \neuflow_convolver_tile.convolver  (
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_136(awake), .block(block), .config_2(config__payload_49),
+    .array_gated_clk(array_clk), .awake_138(awake), .block(block), .config_2(config__payload_49),
       .config__ready(config__ready_52), .configured(config__valid_53),
       .coordinates_gated_rst(array_gated_rst), .drain_ready(drain_ready), .fill(fill),
       .hand_over(hand_over), .idle(idle), .issue(tap), .lanes(lanes), .maps(maps),
       .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
       .released(released), .shift(shift), .stored(stored), .wait_drain(wait_drain),
       .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
-      .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind), .words_194(words));
+      .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind), .words_195(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
@@ -226,7 +226,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_1993_16(block[17:16]), .read(read_118),
+      .parameters_valid(parameters_valid), .port_2003_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -242,16 +242,16 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire weights_read,
   output wire weights_rewind,
   output wire weights_free,
-  output wire awake_136,
+  output wire [15:0] released,
+  output wire awake_138,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_194,
+  input wire [127:0] words_195,
   input wire weights_ready,
   output wire [95:0] pixel,
   output wire config__ready,
   output reg [5:0] maps = 6'h0,
   output wire [5:0] lanes,
-  output reg [15:0] released = 16'h0,
   output reg pass_done = 1'h0,
   output reg read_enable = 1'h0,
   output reg hand_over = 1'h0,
@@ -262,48 +262,48 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg signal_25 = 1'h0, signal_51 = 1'h1, begins = 1'h1, behind = 1'h0, block_ends_ends = 1'h0,
+  reg signal_25 = 1'h0, signal_53 = 1'h1, begins = 1'h1, behind = 1'h0, block_ends_ends = 1'h0,
     by_tap = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends =
-    1'h0, move = 1'h0, odd = 1'h0, pass_ends_ends = 1'h0, s8_rotate = 1'h0, wraps_68 = 1'h0;
+    1'h0, move = 1'h0, odd = 1'h0, pass_ends_ends = 1'h0, s8_rotate = 1'h0, wraps_70 = 1'h0;
   reg [127:0] n2, s7_words = 128'h0, s8_words = 128'h0;
-  reg [15:0] last_row = 16'h0;
-  reg [17:0] signal_151 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
+  reg [15:0] kept = 16'h0, last_row = 16'h0;
+  reg [17:0] signal_152 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
     18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] signal_172 = 20'h0, signal_174 = 20'h0, signal_177 = 20'h0, signal_179 = 20'h0,
-    signal_70 = 20'h0, signal_76 = 20'h0, signal_82 = 20'h0, block_ends_left = 20'h0, next_channel =
-    20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_188 = 20'h0,
+  reg [19:0] signal_173 = 20'h0, signal_175 = 20'h0, signal_178 = 20'h0, signal_180 = 20'h0,
+    signal_72 = 20'h0, signal_78 = 20'h0, signal_84 = 20'h0, block_ends_left = 20'h0, next_channel =
+    20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_189 = 20'h0,
     row_start = 20'h0, step_y_wrap = 20'h0;
-  reg [20:0] signal_66 = 21'h0, kept_less = 21'h0, kept_less_178 = 21'h0, move_less = 21'h0,
-    move_less_84 = 21'h0, pixels_less = 21'h0, wrapped_less = 21'h0, wrapped_less_181 = 21'h0;
+  reg [20:0] signal_68 = 21'h0, kept_less = 21'h0, kept_less_179 = 21'h0, move_less = 21'h0,
+    move_less_86 = 21'h0, pixels_less = 21'h0, wrapped_less = 21'h0, wrapped_less_182 = 21'h0;
   reg [21:0] next_x_beyond;
   reg [2:0] s6_rotate = 3'h0, s7_rotate = 3'h0, settling = 3'h6, lanes_q = 3'h0, s13_q = 3'h0;
   reg [31:0] s10_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0, s5_weights = 32'h0,
     s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights = 32'h0;
-  reg [3:0] signal_55 = 4'h0, signal_60 = 4'h0, flushing = 4'h0, s10 = 4'h0, s11 = 4'h0, s12 = 4'h0,
+  reg [3:0] signal_57 = 4'h0, signal_62 = 4'h0, flushing = 4'h0, s10 = 4'h0, s11 = 4'h0, s12 = 4'h0,
     s3 = 4'h0, s4 = 4'h0, s6 = 4'h0, s7 = 4'h0, s8 = 4'h0, s9 = 4'h0;
   reg [3:1] s5_q = 3'h0;
-  reg [4:0] delta_less = 5'h0, delta_less_62 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
+  reg [4:0] delta_less = 5'h0, delta_less_64 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
     5'h0, s7_masks = 5'h0, s8_masks = 5'h0;
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0;
   reg [60:0] absent = 61'h0;
   reg [63:0] beat = 64'h0;
   reg [6:0] s2 = 7'h0;
-  reg [79:0] signal_153 = 80'h0, words = 80'h0, words_116 = 80'h0, y = 80'h0;
-  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_182 = 9'h0, s1 = 9'h0;
+  reg [79:0] signal_154 = 80'h0, words = 80'h0, words_118 = 80'h0, y = 80'h0;
+  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_183 = 9'h0, s1 = 9'h0;
   reg [95:0] n1, s9_words = 96'h0;
   reg [9:0] group_ends_left = 10'h0;
   wire n10, n19, n20, n3, n35, n21, n37, n17, n18, n11, n36, n33, n32, n5, n4, n39, n30, n28, n38,
     n26, n24, n22, n7, n34, n13, n14, n23, n25, n27, n29, n31, n16, n8, signal, signal_18,
-    signal_46, signal_47, signal_96, awake, block_ends, coordinates_clk, fed, first_channel, full,
-    group_ends, ky_ends, names_channel, no_drain, pass_ends, s0_last, take, wraps, wraps_63;
-  wire [15:0] free, last_row_149;
+    signal_49, signal_50, signal_98, awake, block_ends, coordinates_clk, fed, first_channel, full,
+    group_ends, ky_ends, names_channel, no_drain, pass_ends, s0_last, take, wraps, wraps_65;
+  wire [15:0] free, last_row_150;
   wire [19:0] n15, n12;
   wire [20:0] n6;
   wire [21:0] next_group_beyond, next_row_beyond, step_y_wrap_beyond;
   wire [2:0] count;
   wire [31:0] s2_weights;
-  wire [5:0] n9, over, over_61;
-  wire [79:0] x, y_156;
+  wire [5:0] n9, over, over_63;
+  wire [79:0] x, y_157;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
   assign lanes[2:0] = lanes_q;
@@ -314,21 +314,22 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = signal_25 & ~n35 & no_drain;
   assign weights_read = issue & n21;
   assign weights_free = issue & (pass_ends | config_2[412]);
-  assign awake_136 = |{s12[0], s1[0], s3[0], s4[0], s6[0], s11[0], s7[0], s8[0], s9[0], issue,
-    awake, s2[0], read_enable, hand_over, s13_q[0], signal_47, s10[0], shift, signal_46} | n4;
+  assign released = pass_done ? 16'h0 : kept;
+  assign awake_138 = |{signal_49, signal_50, hand_over, s13_q[0], s10[0], s11[0], s12[0], issue,
+    awake, s4[0], s8[0], s6[0], s2[0], s9[0], s1[0], read_enable, shift, s3[0], s7[0]} | n4;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
-  assign signal_96 = hand_over | shift;
+  assign signal_98 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
   assign n3 = s1[0] & s1[8];
-  assign signal_47 = n33 & released != free;
-  assign signal_46 = configured & idle;
+  assign signal_49 = configured & idle;
+  assign signal_50 = n33 & kept != free;
   assign n4 = |settling;
-  assign n5 = signal_96 & ~s12[3];
-  assign next_group_beyond = $signed({1'h0, signal_70}) + $signed(pixels_less);
-  assign step_y_wrap_beyond = $signed({1'h0, config_2[283:264]}) + $signed(signal_66);
-  assign wraps_63 = $signed(over_61) >= $signed(1'h0);
+  assign n5 = signal_98 & ~s12[3];
+  assign next_group_beyond = $signed({1'h0, signal_72}) + $signed(pixels_less);
+  assign step_y_wrap_beyond = $signed({1'h0, config_2[283:264]}) + $signed(signal_68);
+  assign wraps_65 = $signed(over_63) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
   assign n6 = config_2[263:244] + 1'h1;
   assign pass_ends = group_ends & pass_ends_ends;
@@ -340,18 +341,18 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n9 = n34 ? config_2[450:445] : 6'h2;
   assign n10 = idle & ~s1[0] & ~s2[0];
   assign n11 = s2[0] & ~s2[4];
-  assign n12 = n36 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_82) : n15;
-  assign n13 = |{n10, s2[0], n11, n36};
+  assign n12 = n36 ? (wraps_70 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_84) : n15;
+  assign n13 = |{n10, n11, s2[0], n36};
   assign n14 = {n10, n11} != 1'h1;
-  assign n15 = s2[6] ? next_group : signal_70;
+  assign n15 = s2[6] ? next_group : signal_72;
   assign first_channel = config_2[50] ? s2[6] : s2[3];
   assign n16 = n13 & {n10, n11, n36} != 1'h1 & n14;
   assign n17 = n10 | n37 & first_channel;
   assign n18 = n37 | absent[0];
   assign names_channel = n32 & s2[0];
-  assign over_61 = $signed({1'h0, signal_60}) + $signed(delta_less_62);
-  assign over = $signed({1'h0, signal_55}) + $signed(delta_less);
+  assign over_63 = $signed({1'h0, signal_62}) + $signed(delta_less_64);
+  assign over = $signed({1'h0, signal_57}) + $signed(delta_less);
   assign n19 = n10 | s2[0] & s2[5];
   assign n20 = s2[0] & s2[4];
   assign n21 = ~odd;
@@ -363,7 +364,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n26 = idle | n38 & block_ends_ends;
   assign n27 = n26 | n38;
   assign n28 = idle | n39 & ky_ends_ends;
-  assign n29 = n39 | n28;
+  assign n29 = n28 | n39;
   assign n30 = idle | n39;
   assign n31 = issue | n30;
   assign n32 = config_2[51] & s2[4];
@@ -374,35 +375,35 @@ module \neuflow_convolver_tile.convolver.array  (
   assign signal = begins & ~(full & fed);
   assign signal_18 = n21 & ~weights_ready;
   assign n36 = s2[0] & ~s2[5];
-  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_84);
+  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_86);
   assign n37 = n20 & s2[5];
   assign n38 = issue & ky_ends;
   assign n39 = issue & kx_ends_ends;
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
     .awake(awake), .clear(idle), .config_2(config_2), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
-      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_149), .stored(stored),
-      .take(take), .x(x), .y(y_156));
+      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_150), .stored(stored),
+      .take(take), .x(x), .y(y_157));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   \neuflow_convolver_tile.convolver.array.locator  locator (
     .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
-      .position(position_188), .ring(config_2[223:204]), .where(read));
+      .position(position_189), .ring(config_2[223:204]), .where(read));
   neuflow_mac_row map0 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_96),
+      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_98),
       .valid(s11[0]), .weight(s10_weights[15:0]), .words(words));
   neuflow_mac_row map1 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_96),
-      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words_116));
+      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_98),
+      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words_118));
   always @(posedge array_gated_clk) begin
     s5_masks <= s4_masks;
     s6_masks <= s5_masks;
     s7_masks <= s6_masks;
     s8_masks <= s7_masks;
-    offset <= signal_55 * config_2[328:320];
-    offset_182 <= signal_60 * config_2[348:340];
+    offset <= signal_57 * config_2[328:320];
+    offset_183 <= signal_62 * config_2[348:340];
     s6_rotate <= read[2:0];
     s7_rotate <= s6_rotate;
     s8_rotate <= s7_rotate[0];
@@ -416,7 +417,7 @@ module \neuflow_convolver_tile.convolver.array  (
     s3_weights[15:0] <= s2_weights[15:0];
     if (s1[0]) beat <= weights;
     if (s9[0]) begin
-      words_116 <= by_tap ? s9_words[95:16] : s9_words[79:0];
+      words_118 <= by_tap ? s9_words[95:16] : s9_words[79:0];
       words <= s9_words[79:0];
     end
     if (s8[0]) begin
@@ -428,32 +429,32 @@ module \neuflow_convolver_tile.convolver.array  (
       n2 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
       s8_words <= n2;
     end
-    if (s6[0]) s7_words <= words_194;
+    if (s6[0]) s7_words <= words_195;
     if (s2[0]) begin
       at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
-      at_x4 <= $signed({1'h0, signal_153[79:64]}) + $signed(signal_151);
+      at_x4 <= $signed({1'h0, signal_154[79:64]}) + $signed(signal_152);
       at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
-      at_x3 <= $signed({1'h0, signal_153[63:48]}) + $signed(signal_151);
+      at_x3 <= $signed({1'h0, signal_154[63:48]}) + $signed(signal_152);
       at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
-      at_x2 <= $signed({1'h0, signal_153[47:32]}) + $signed(signal_151);
+      at_x2 <= $signed({1'h0, signal_154[47:32]}) + $signed(signal_152);
       at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
-      at_x1 <= $signed({1'h0, signal_153[31:16]}) + $signed(signal_151);
+      at_x1 <= $signed({1'h0, signal_154[31:16]}) + $signed(signal_152);
       at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
-      at_x0 <= $signed({1'h0, signal_153[15:0]}) + $signed(signal_151);
+      at_x0 <= $signed({1'h0, signal_154[15:0]}) + $signed(signal_152);
     end
     if (s3[0]) s4_masks <= {at_x4 < config_2[95:80] & at_y4 < config_2[111:96], at_x3 <
       config_2[95:80] & at_y3 < config_2[111:96], at_x2 < config_2[95:80] & at_y2 <
       config_2[111:96], at_x1 < config_2[95:80] & at_y1 < config_2[111:96], at_x0 < config_2[95:80]
       & at_y0 < config_2[111:96]};
     if (n3) begin
-      y <= y_156;
-      signal_153 <= x;
+      y <= y_157;
+      signal_154 <= x;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s12[0], s1[0], s3[0], s4[0], s6[0], s11[0], s7[0], s8[0], s9[0], issue, awake,
-      coordinates_gated_rst, s2[0], read_enable, hand_over, s13_q[0], signal_47, s10[0], shift,
-      signal_46}) begin
+    if (|{signal_49, signal_50, hand_over, s13_q[0], s10[0], s11[0], s12[0], issue, awake, s4[0],
+      s8[0], coordinates_gated_rst, s6[0], s2[0], s9[0], s1[0], read_enable, shift, s3[0], s7[0]})
+      begin
       settling <= 3'h6;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -461,46 +462,46 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      move <= 1'h0; behind <= 1'h0; position_188 <= 20'h0; linear <= 9'h0; next_group <= 20'h0;
-        step_y_wrap <= 20'h0; pixels_less <= 21'h0; signal_66 <= 21'h0; wraps_68 <= 1'h0;
-        move_less_84 <= 21'h0; signal_82 <= 20'h0; wrapped_less_181 <= 21'h0; signal_179 <= 20'h0;
-        kept_less_178 <= 21'h0; signal_177 <= 20'h0; delta_less_62 <= 5'h0; move_less <= 21'h0;
-        signal_76 <= 20'h0; wrapped_less <= 21'h0; signal_174 <= 20'h0; kept_less <= 21'h0;
-        signal_172 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0; s11 <=
+      move <= 1'h0; behind <= 1'h0; position_189 <= 20'h0; linear <= 9'h0; next_group <= 20'h0;
+        step_y_wrap <= 20'h0; pixels_less <= 21'h0; signal_68 <= 21'h0; wraps_70 <= 1'h0;
+        move_less_86 <= 21'h0; signal_84 <= 20'h0; wrapped_less_182 <= 21'h0; signal_180 <= 20'h0;
+        kept_less_179 <= 21'h0; signal_178 <= 20'h0; delta_less_64 <= 5'h0; move_less <= 21'h0;
+        signal_78 <= 20'h0; wrapped_less <= 21'h0; signal_175 <= 20'h0; kept_less <= 21'h0;
+        signal_173 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0; s11 <=
         4'h0; s10 <= 4'h0; s9 <= 4'h0; s8 <= 4'h0; s7 <= 4'h0; s6 <= 4'h0; {s5_q, read_enable} <=
         4'h0; s4 <= 4'h0; s3 <= 4'h0; s2 <= 7'h0; s1 <= 9'h0; pass_done <= 1'h0; signal_25 <= 1'h0;
         maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; by_tap <= 1'h0; position <= 20'h0;
-        row_start <= 20'h0; signal_70 <= 20'h0; channel_base <= 9'h0; absent <= 61'h0; next_channel
-        <= 20'h0; signal_60 <= 4'h0; signal_55 <= 4'h0; tap_y <= 18'h0; signal_151 <= 18'h0; block
-        <= 18'h0; last_row <= 16'h0; odd <= 1'h0; begins <= 1'h1; signal_51 <= 1'h1; pass_ends_ends
+        row_start <= 20'h0; signal_72 <= 20'h0; channel_base <= 9'h0; absent <= 61'h0; next_channel
+        <= 20'h0; signal_62 <= 4'h0; signal_57 <= 4'h0; tap_y <= 18'h0; signal_152 <= 18'h0; block
+        <= 18'h0; last_row <= 16'h0; odd <= 1'h0; begins <= 1'h1; signal_53 <= 1'h1; pass_ends_ends
         <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0;
         block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <=
         6'h0; kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; lanes_q <= 3'h0;
     end else begin
       move <= n5 | s11[3];
       behind <= n5;
-      position_188 <= position;
-      linear <= (channel_base + offset) + offset_182;
-      next_group <= wraps_68 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
-        : signal_70 + 3'h5;
-      step_y_wrap <= wraps_68 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
+      position_189 <= position;
+      linear <= (channel_base + offset) + offset_183;
+      next_group <= wraps_70 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
+        : signal_72 + 3'h5;
+      step_y_wrap <= wraps_70 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
         step_y_wrap_beyond[19:0] : config_2[283:264] + config_2[303:284];
       pixels_less <= 3'h5 - config_2[223:204];
-      signal_66 <= config_2[303:284] - config_2[223:204];
-      wraps_68 <= |config_2[223:204];
-      move_less_84 <= wraps_63 ? wrapped_less_181 : kept_less_178;
-      signal_82 <= wraps_63 ? signal_179 : signal_177;
-      wrapped_less_181 <= step_y_wrap - config_2[223:204];
-      signal_179 <= step_y_wrap;
-      kept_less_178 <= config_2[283:264] - config_2[223:204];
-      signal_177 <= config_2[283:264];
-      delta_less_62 <= config_2[319:316] - config_2[115:112];
+      signal_68 <= config_2[303:284] - config_2[223:204];
+      wraps_70 <= |config_2[223:204];
+      move_less_86 <= wraps_65 ? wrapped_less_182 : kept_less_179;
+      signal_84 <= wraps_65 ? signal_180 : signal_178;
+      wrapped_less_182 <= step_y_wrap - config_2[223:204];
+      signal_180 <= step_y_wrap;
+      kept_less_179 <= config_2[283:264] - config_2[223:204];
+      signal_178 <= config_2[283:264];
+      delta_less_64 <= config_2[319:316] - config_2[115:112];
       move_less <= wraps ? wrapped_less : kept_less;
-      signal_76 <= wraps ? signal_174 : signal_172;
+      signal_78 <= wraps ? signal_175 : signal_173;
       wrapped_less <= n6 - config_2[223:204];
-      signal_174 <= n6[19:0];
+      signal_175 <= n6[19:0];
       kept_less <= config_2[263:244] - config_2[223:204];
-      signal_172 <= config_2[263:244];
+      signal_173 <= config_2[263:244];
       delta_less <= config_2[315:312] - config_2[115:112];
       {hand_over, s13_q} <= s12;
       s12 <= s11;
@@ -514,7 +515,7 @@ module \neuflow_convolver_tile.convolver.array  (
       s4 <= s3;
       s3 <= s2[3:0];
       s2 <= s1[6:0];
-      s1 <= {begins, pass_ends, group_ends, ky_ends, kx_ends_ends, s0_last, signal_51, odd, issue};
+      s1 <= {begins, pass_ends, group_ends, ky_ends, kx_ends_ends, s0_last, signal_53, odd, issue};
       pass_done <= n7;
       signal_25 <= issue ? (pass_ends ? 1'h0 : n8) : n8;
       maps[1] <= n9[1];
@@ -523,34 +524,34 @@ module \neuflow_convolver_tile.convolver.array  (
       if (s1[0]) by_tap <= config_2[51];
       if (n13) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n10 ? config_2[243:224] : n11 ? (wraps_68 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_76) : n12;
+        position <= n10 ? config_2[243:224] : n11 ? (wraps_70 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_78) : n12;
       end
       if (n13 & n14) row_start <= n10 ? config_2[243:224] : n12;
       if (n16) begin
-        signal_70 <= n10 ? config_2[243:224] : n15;
+        signal_72 <= n10 ? config_2[243:224] : n15;
         channel_base <= n10 ? config_2[172:164] : first_channel ? config_2[172:164] :
           next_channel[8:0];
       end
       if ((n17 | n18) & ~names_channel) absent <= n17 ? config_2[511:451] : {1'h0, absent[60:1]};
-      if (n17 | names_channel | n18) next_channel <= names_channel ? config_2[183:164] +
+      if (names_channel | n17 | n18) next_channel <= names_channel ? config_2[183:164] +
         s2_weights[31:16] : n17 ? config_2[183:164] + config_2[203:184] : next_channel +
         config_2[203:184];
-      if (s1[0] & s1[4] | n10) signal_60 <= n10 ? config_2[311:308] : s1[5] ? config_2[311:308] :
-        wraps_63 ? over_61[3:0] : signal_60 + config_2[319:316];
-      if (n10 | s1[0]) signal_55 <= n10 ? config_2[307:304] : s1[4] ? config_2[307:304] : wraps ?
-        over[3:0] : signal_55 + config_2[315:312];
+      if (s1[0] & s1[4] | n10) signal_62 <= n10 ? config_2[311:308] : s1[5] ? config_2[311:308] :
+        wraps_65 ? over_63[3:0] : signal_62 + config_2[319:316];
+      if (n10 | s1[0]) signal_57 <= n10 ? config_2[307:304] : s1[4] ? config_2[307:304] : wraps ?
+        over[3:0] : signal_57 + config_2[315:312];
       if (n20 | n19) tap_y <= n19 ? {{2{config_2[147]}}, config_2[147:132]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config_2[163:156]}));
-      if (n20 | n19 | s2[0]) signal_151 <= n19 ? {{2{config_2[131]}}, config_2[131:116]} : n20 ?
-        {{2{config_2[131]}}, config_2[131:116]} : $unsigned($signed(signal_151) + $signed({1'h0,
+      if (n20 | n19 | s2[0]) signal_152 <= n19 ? {{2{config_2[131]}}, config_2[131:116]} : n20 ?
+        {{2{config_2[131]}}, config_2[131:116]} : $unsigned($signed(signal_152) + $signed({1'h0,
         config_2[155:148]}));
       if (s1[3]) block <= {s1[7:6], last_row};
-      if (take) last_row <= last_row_149;
+      if (take) last_row <= last_row_150;
       if (issue) begin
         odd <= n21 & ~block_ends;
         begins <= group_ends;
-        signal_51 <= block_ends;
+        signal_53 <= block_ends;
       end
       if (n23) begin
         pass_ends_ends <= n22 ? config_2[19:0] == 1'h1 : pass_ends_left == 2'h2;
@@ -583,10 +584,10 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (coordinates_gated_rst | n7) begin
-      released <= 16'h0;
+    if (coordinates_gated_rst | pass_done) begin
+      kept <= 16'h0;
     end else begin
-      if (n33) released <= free;
+      if (n33) kept <= free;
     end
   end
   always @(posedge array_gated_clk) begin
@@ -604,8 +605,8 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   input wire coordinates_gated_clk,
   output wire awake,
   input wire [15:0] stored,
-  output wire [79:0] x,
-  output wire [79:0] y,
+  output reg [79:0] x = 80'h0,
+  output reg [79:0] y = 80'h0,
   output reg [15:0] last_row = 16'h0,
   output reg [15:0] free = 16'h0,
   output reg [2:0] count = 3'h0,
@@ -615,29 +616,27 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg column_ends = 1'h0;
-  reg [15:0] signal_26_free = 16'h0, signal_26_need = 16'h0, column_left = 16'h0, column_next =
-    16'h0, need = 16'h0, row_next = 16'h0, x_next = 16'h0, y_next = 16'h0;
+  reg column_ends = 1'h0, late = 1'h0;
+  reg [15:0] signal_29_free = 16'h0, signal_29_need = 16'h0, column_left = 16'h0, column_next =
+    16'h0, late_x = 16'h0, late_y = 16'h0, need = 16'h0, row_next = 16'h0, x_next = 16'h0, y_next =
+    16'h0;
   reg [16:0] before_2 = 17'h0;
-  reg [19:0] signal_24_q = 20'h0, free_sum_q = 20'h0;
+  reg [19:0] signal_27_q = 20'h0, free_sum_q = 20'h0;
   reg [1:0] valid = 2'h0;
-  reg [2:0] signal_30 = 3'h0, settling = 3'h4;
-  reg [81:0] signal_23_q = 82'h0, signal_26_q = 82'h0;
-  reg [95:0] signal = 96'h0, y_6 = 96'h0;
+  reg [2:0] signal_33 = 3'h0, settling = 3'h4;
+  reg [81:0] signal_q = 82'h0, signal_29_q = 82'h0;
   wire n3, n5, n2, n4, n1, n7, n8, n6, n10, n9, make;
-  assign x = signal[79:0];
-  assign y = y_6[79:0];
   assign awake = n1 | n2 | n3 | n4;
   assign n1 = {clear, stored} != before_2;
   assign n2 = make & ~clear;
   assign n3 = clear & configured;
   assign n4 = |settling;
   assign make = ~full | take;
-  assign n5 = full | !signal_30;
-  assign n6 = valid[1] & make;
+  assign n5 = full | !signal_33;
+  assign n6 = make & valid[1];
   assign n7 = clear | make & column_ends;
   assign n8 = n7 | make;
-  assign n9 = coordinates_gated_rst | clear;
+  assign n9 = clear | coordinates_gated_rst;
   assign n10 = make & column_ends;
   always @(posedge coordinates_gated_clk) begin
     if (|{n1, n2, n3, coordinates_gated_rst}) begin
@@ -648,19 +647,20 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   end
   always @(posedge coordinates_gated_clk) begin
     if (coordinates_gated_rst) begin
-      before_2 <= 17'h0; fed <= 1'h0; count <= 3'h0; free <= 16'h0; need <= 16'h0; last_row <=
-        16'h0; {free_sum_q[19], free_sum_q[17:0]} <= 19'h0; {signal_24_q[19], signal_24_q[17:0]} <=
-        19'h0; column_ends <= 1'h0; column_left <= 16'h0;
+      before_2 <= 17'h0; fed <= 1'h0; late <= 1'h0; count <= 3'h0; free <= 16'h0; need <= 16'h0;
+        last_row <= 16'h0; {free_sum_q[19], free_sum_q[17:0]} <= 19'h0; {signal_27_q[19],
+        signal_27_q[17:0]} <= 19'h0; column_ends <= 1'h0; column_left <= 16'h0;
     end else begin
       before_2 <= {clear, stored};
-      fed <= make ? signal_26_need <= stored : need <= stored;
-      if (n6) count <= (n5 ? 3'h0 : count) + {signal_26_q[80] & signal_26_q[81]};
-      if (make & n5) free <= signal_26_free;
+      fed <= make ? signal_29_need <= stored : need <= stored;
+      late <= make;
+      if (n6) count <= (n5 ? 3'h0 : count) + {signal_29_q[80] & signal_29_q[81]};
+      if (n5 & make) free <= signal_29_free;
       if (make) begin
-        need <= signal_26_need;
-        last_row <= signal_26_q[47:32];
+        need <= signal_29_need;
+        last_row <= signal_29_q[47:32];
         {free_sum_q[19], free_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(config_2[395:378]);
-        {signal_24_q[19], signal_24_q[17:0]} <= $signed({1'h0, y_next}) +
+        {signal_27_q[19], signal_27_q[17:0]} <= $signed({1'h0, y_next}) +
           $signed(config_2[377:360]);
       end
       if (n8) begin
@@ -671,12 +671,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   end
   always @(posedge coordinates_gated_clk) begin
     if (n9) begin
-      full <= 1'h0; signal_30 <= 3'h0; valid <= 2'h0; column_next <= 16'h0; x_next <= 16'h0; y_next
+      full <= 1'h0; signal_33 <= 3'h0; valid <= 2'h0; column_next <= 16'h0; x_next <= 16'h0; y_next
         <= 16'h0; row_next <= 16'h0;
     end else begin
       if (n6) begin
-        full <= full ? 1'h0 : signal_30 == 3'h4;
-        signal_30 <= full ? 3'h1 : signal_30 + 1'h1;
+        full <= full ? 1'h0 : signal_33 == 3'h4;
+        signal_33 <= full ? 3'h1 : signal_33 + 1'h1;
       end
       if (make) begin
         valid <= {valid[0], 1'h1};
@@ -691,17 +691,21 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   end
   always @(posedge coordinates_gated_clk) begin
     if (make) begin
-      y_6 <= {signal_26_q[31:16], y_6[95:16]};
-      signal <= {signal_26_q[15:0], signal[95:16]};
-      signal_26_need <= ($signed({signal_24_q[19], signal_24_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({signal_24_q[19], signal_24_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
-        config_2[411:396] : signal_24_q[15:0];
-      signal_26_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+      late_y <= signal_29_q[31:16];
+      late_x <= signal_29_q[15:0];
+      signal_29_need <= ($signed({signal_27_q[19], signal_27_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({signal_27_q[19], signal_27_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
+        config_2[411:396] : signal_27_q[15:0];
+      signal_29_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
         config_2[411:396] : free_sum_q[15:0];
-      {signal_26_q[81:80], signal_26_q[47:0]} <= {signal_23_q[81:80], signal_23_q[47:0]};
-      {signal_23_q[81:80], signal_23_q[47:0]} <= {row_next < config_2[444:429], column_next <
+      {signal_29_q[81:80], signal_29_q[47:0]} <= {signal_q[81:80], signal_q[47:0]};
+      {signal_q[81:80], signal_q[47:0]} <= {row_next < config_2[444:429], column_next <
         config_2[428:413], row_next, y_next, x_next};
+    end
+    if (late) begin
+      y <= {late_y, y[79:16]};
+      x <= {late_x, x[79:16]};
     end
   end
 endmodule
@@ -959,7 +963,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n2, n31, n8, n16, n32, n14, n30, n23, n12, n11, n7, n1, n4, n5, n3, n6, n29, n26, n27, n18,
+  wire n2, n31, n8, n16, n32, n14, n30, n23, n12, n11, n7, n1, n4, n3, n6, n5, n29, n26, n27, n18,
     n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_21, signal_32, signal_88, signal_95,
     signal_96, all_ends, awake, en, ends, have, i__ready, i__ready_101, i__ready_106, i__valid,
     i__valid_123, inside_2, last_word, o__ready_125, o__valid_126, out__valid, reads, result0_step;
@@ -976,12 +980,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n30 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_133 = |{reads, signal, awake, n3, waiting, n4, n5, hand_over, n6, running} | n7;
+  assign awake_133 = |{reads, signal, awake, n3, n4, waiting, n5, hand_over, n6, running} | n7;
   assign o__ready_125 = n1 ? 1'h0 : i__ready;
   assign signal_96 = ~r3_beat[0] | i__ready_106;
   assign signal_95 = signal_96 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s1[0], s3[0], s4[0], s6[0], s7_step, s8_step, s0[0], s2[0], s5[0]};
+  assign en = |{s0[0], s4[0], s8_step, s6[0], s2[0], s1[0], s5[0], s3[0], s7_step};
   assign acc_72 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -994,10 +998,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_32 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_101 | signal_96 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_95};
-  assign n3 = i__valid_123 & i__ready;
+  assign n3 = block[15:0] != told;
   assign n4 = config__valid & n31;
-  assign n5 = block[15:0] != told;
-  assign n6 = o__valid & o__ready;
+  assign n5 = o__valid & o__ready;
+  assign n6 = i__valid_123 & i__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_95 & signal_88;
@@ -1014,7 +1018,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n16 = n31 | n8 & row_ends_92;
   assign n17 = n16 | n8;
   assign n18 = n31 | n23 & map_ends;
-  assign n19 = n23 | n18;
+  assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n31 | drain_gated_rst;
@@ -1022,7 +1026,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n23 = signal_95 & row_ends;
   assign next_map = map_base + config__payload[133:114];
   assign n24 = signal | drain_gated_rst;
-  assign n25 = drain_gated_rst | shift;
+  assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_32 | n26;
   assign n28 = parameters_take | drain_gated_rst;
@@ -1062,7 +1066,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_153), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2237_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2253_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1077,7 +1081,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, signal, awake, drain_gated_rst, n3, waiting, n4, n5, hand_over, n6, running}) begin
+    if (|{reads, signal, awake, drain_gated_rst, n3, n4, waiting, n5, hand_over, n6, running}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1139,7 +1143,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (parameters_take | ends) running <= parameters_take;
-      if (parameters_take | shift) begin
+      if (shift | parameters_take) begin
         n20 = parameters_take ? 3'h5 : shift ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1419,7 +1423,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2237_0,
+  input wire [1:0] port_2253_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [133:0] config_2,
@@ -1427,42 +1431,51 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
   reg [16:0] signal = 17'h0, slots_less = 17'h0;
-  reg [69:0] n1, n4, signal_14 = 70'h0, signal_8 = 70'h0;
-  wire n2, n3, n6, signal_17_row_ends, signal_17_slot_ends;
+  reg [69:0] n3, n6, signal_14 = 70'h0, signal_8 = 70'h0;
+  wire n4, n5, n1, signal_17_row_ends, signal_17_slot_ends;
   wire [15:0] signal_17_column, signal_17_row, signal_17_slot;
   wire [19:0] signal_17_base;
-  wire [69:0] n5;
+  wire [69:0] n2;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2237_0[0];
-  assign n3 = port_2237_0[0] | n2 | clear;
-  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
-    slots_less) : signal_8[69];
-  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
+  assign n1 = clear | n4 | drain_gated_rst;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2237_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_2253_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n6 = n2 | drain_gated_rst | clear;
+  assign n4 = fresh & ~port_2253_0[0];
+  assign n5 = port_2253_0[0] | clear | n4;
+  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
+    slots_less) : signal_8[69];
+  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
+  always @(posedge drain_gated_clk) begin
+    if (n1) begin
+      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
+    end else begin
+      if (port_2253_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+        signal_17_column};
+      if (port_2253_0[0]) signal_8[67:0] <= n2[67:0];
+    end
+  end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2237_0[0], mark, n2, clear} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2237_0[0]
+      if ({port_2253_0[0], mark, clear, n4} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2253_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
-        signal_14[69:68] <= n1[69:68];
+        signal_14[69:68] <= n3[69:68];
       end
-      if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2237_0[0]
-          ? n5 : {2'h0, signal_8[67:0]};
-        signal_8[69:68] <= n4[69:68];
+      if (n5) begin
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2253_0[0]
+          ? n2 : {2'h0, signal_8[67:0]};
+        signal_8[69:68] <= n6[69:68];
       end
       offset <= signal_8[67:48] + signal_8[15:0];
       inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
@@ -1473,19 +1486,10 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n6) begin
-      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
-    end else begin
-      if (port_2237_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
-        signal_17_column};
-      if (port_2237_0[0]) signal_8[67:0] <= n5[67:0];
-    end
-  end
-  always @(posedge drain_gated_clk) begin
-    if (drain_gated_rst | clear) begin
+    if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2237_0[0]) fresh <= 1'h0;
+      if (port_2253_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1495,11 +1499,11 @@ module \neuflow_convolver_tile.convolver.row_store  (
   input wire [67:0] i__payload,
   input wire i__valid,
   output wire i__ready,
+  input wire [15:0] released,
   output wire config__ready,
   output wire listening,
   output wire [15:0] stored,
   output wire [127:0] words,
-  input wire [15:0] released,
   input wire pass_done,
   input wire read_enable,
   input wire [14:0] read,
@@ -1520,7 +1524,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
     .at(at), .awake(awake), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .enables(enables), .i__payload(i__payload),
       .i__ready(i__ready), .i__valid(i__valid), .opened(listening), .pass_done(pass_done),
-      .released(released), .stored(stored), .words_86(beat), .writer_gated_clk(writer_clk),
+      .released(released), .stored(stored), .words_90(beat), .writer_gated_clk(writer_clk),
       .writer_gated_rst(writer_gated_rst));
   neuflow_clock_gate writer_gate (
     .awake(awake), .clk(clk), .gated(writer_clk), .rst(writer_gated_rst));
@@ -1577,137 +1581,132 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   input wire writer_gated_clk,
   output wire i__ready,
   output wire awake,
+  input wire [15:0] released,
   output wire config__ready,
   output reg opened = 1'h0,
   output reg [15:0] stored = 16'h0,
   output reg [14:0] at = 15'h0,
-  output reg [63:0] words_86 = 64'h0,
+  output reg [63:0] words_90 = 64'h0,
   output reg [7:0] enables = 8'h0,
-  input wire [15:0] released,
   input wire pass_done,
   input wire [217:0] config__payload,
   input wire config__valid,
   input wire writer_gated_rst
 );
-  reg signal = 1'h0, signal_114, signal_42 = 1'h0, signal_48 = 1'h0, signal_69 = 1'h0, allowed =
-    1'h0, by_word = 1'h0, channel_ends = 1'h0, more = 1'h0, record_ends_40 = 1'h0, s0_piece_several,
-    s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, valid =
-    1'h0;
+  reg signal = 1'h0, signal_115, signal_14 = 1'h0, signal_15 = 1'h0, signal_46 = 1'h0, signal_52 =
+    1'h0, signal_73 = 1'h0, allowed = 1'h0, by_word = 1'h0, channel_ends = 1'h0, more = 1'h0,
+    record_ends_44 = 1'h0, s0_piece_several, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0,
+    s4_valid = 1'h0, s5_valid = 1'h0, valid = 1'h0;
   reg [14:0] here = 15'h0;
   reg [15:0] channel_left = 16'h0, freed = 16'h0, record = 16'h0, record_left = 16'h0;
   reg [16:0] limit = 17'h0;
-  reg [17:0] signal_33 = 18'h0;
-  reg [19:0] signal_75 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_81 =
+  reg [17:0] signal_37 = 18'h0;
+  reg [19:0] signal_79 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_85 =
     20'h0, step = 20'h0;
-  reg [1:0] signal_116, signal_23 = 2'h0, signal_30 = 2'h0, signal_32 = 2'h0, lead = 2'h0, left =
+  reg [1:0] signal_117, signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left =
     2'h0, s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
   reg [2:0] n5, number;
-  reg [3:0] signal_112, signal_19 = 4'h0, signal_76 = 4'h0, flushing = 4'h0, s1_piece_first = 4'h0,
-    s1_piece_phase = 4'h0, settling = 4'hb;
-  reg [4:0] signal_113;
+  reg [3:0] signal_113, signal_23 = 4'h0, signal_80 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
+    s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
+  reg [4:0] signal_114;
   reg [5:0] n4;
   reg [63:0] words = 64'h0;
-  reg [7:0] enables_88 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
+  reg [7:0] enables_92 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
-  reg [8:0] n8, linear_80 = 9'h0, offset = 9'h0;
-  wire n36, n13, n34, n24, n32, n33, n9, n6, n7, n35, n3, n12, n11, n10, n22, n20, n14, n16, n17,
-    n31, n18, n19, n21, n23, n26, n30, n25, n28, signal_107, signal_109, signal_16, signal_17,
-    alone, finished, i__ready_104, i__valid_105, last_lap, last_phase_y, o__ready, o__valid,
-    record_ends, starts;
+  reg [8:0] n8, linear_84 = 9'h0, offset = 9'h0;
+  wire n13, n34, n32, n33, n36, n6, n7, n25, n35, n9, n3, n17, n12, n11, n10, n23, n21, n14, n16,
+    n18, n31, n19, n20, n22, n24, n27, n30, n26, n28, signal_20, signal_21, finished, i__ready_108,
+    i__valid_109, last_lap, last_phase_y, o__ready, o__valid, record_ends, starts;
   wire [14:0] where;
   wire [16:0] n15;
-  wire [19:0] signal_79, next_linear_row, width;
-  wire [1:0] n38, signal_31, lane0, lane1;
+  wire [19:0] signal_83, next_linear_row, width;
+  wire [1:0] n38, signal_35, lane0, lane1;
   wire [21:0] after_row_beyond;
-  wire [2:0] n27, rest;
+  wire [2:0] rest;
   wire [36:5] n2;
   wire [4:0] n37, n29;
-  wire [5:0] signal_115;
+  wire [5:0] signal_116;
   wire [63:0] n1;
   wire [67:0] o__payload;
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
-  assign i__ready = opened & i__ready_104;
-  assign awake = |{signal_16, n10, starts, n11, pass_done, n12, finished} | n13;
+  assign i__ready = opened & i__ready_108;
+  assign awake = |{n10, starts, n11, signal_20, pass_done, finished, n12} | n13;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[20:5];
-  assign i__valid_105 = opened & i__valid;
-  assign o__ready = ~valid | signal_16 & (last_lap & (signal_107 ? !left : more | left <=
-    signal_32));
+  assign i__valid_109 = opened & i__valid;
+  assign o__ready = ~valid | signal_20 & (last_lap & (by_word ? !left : more | left <= signal_36));
   assign n1 = {2{s6_piece[68:5]}} >> {turn, 4'h0};
   assign n3 = s2_valid & s2_piece[69];
-  assign signal_109 = config__payload[5:4] == 2'h2;
-  assign signal_17 = last_lap & n32 & (signal_107 ? !signal_32 : n33);
-  assign last_lap = ~signal_109 | signal_23 == signal_31 | n27 == config__payload[157:154];
-  assign alone = config__payload[5:4] == 2'h3;
-  assign signal_16 = signal_48 & valid;
+  assign signal_21 = last_lap & n32 & (by_word ? !signal_36 : n33);
+  assign last_lap = ~signal_14 | signal_27 == signal_35 | signal_27 == last_phase;
+  assign signal_20 = signal_52 & valid;
   assign n6 = $signed(beyond1) >= $signed(1'h0);
   assign n7 = $signed(beyond2) >= $signed(1'h0);
-  assign signal_31 = signal_107 ? 2'h0 : n32 & n33 ? signal_32 : left;
-  assign n9 = signal_16 & last_lap;
+  assign signal_35 = by_word ? 2'h0 : n32 & n33 ? signal_36 : left;
+  assign n9 = signal_20 & last_lap;
   assign n10 = released != freed;
   assign starts = n34 & config__valid & ~(|flushing);
   assign n11 = o__valid & o__ready;
-  assign n12 = i__valid_105 & i__ready_104;
-  assign finished = n35 | signal & signal_42 & allowed;
+  assign finished = n35 | signal & signal_46 & allowed;
+  assign n12 = i__valid_109 & i__ready_108;
   assign n13 = |settling;
-  assign signal_107 = config__payload[5:4] == 1'h1;
   assign n14 = lead <= config__payload[3];
   assign record_ends = n36 & channel_ends;
   assign n15 = record + 1'h1;
   assign n16 = !lead;
-  assign n17 = n34 & ~s1_valid & ~s2_valid;
-  assign n18 = n31 & ~s2_piece[82];
+  assign n17 = config__payload[5:4] == 2'h3;
+  assign n18 = n34 & ~s1_valid & ~s2_valid;
+  assign n19 = n31 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n19 = n31 | n17 | n18;
-  assign n20 = n34 | n35;
-  assign n21 = record_ends | n20;
-  assign n22 = n34 | record_ends;
-  assign n23 = n36 | n22;
-  assign n24 = n34 | n36;
+  assign n20 = n19 | n18 | n31;
+  assign n21 = n34 | n35;
+  assign n22 = record_ends | n21;
+  assign n23 = n34 | record_ends;
+  assign n24 = n23 | n36;
+  assign n25 = n34 | n36;
   assign width = config__payload[25:6] - 1'h1;
-  assign n25 = {n9, n24, rest[2]} != 3'h5 & n26;
-  assign rest = signal_32 + {~signal_31};
-  assign n26 = n9 | n24;
-  assign n27 = signal_23 + 1'h1;
-  assign n28 = writer_gated_rst | n17;
-  assign last_phase_y = alone | n29 == config__payload[157:154];
-  assign n29 = signal_76 + 1'h1;
-  assign signal_79 = last_phase_y ? (signal_69 & $signed(after_row_beyond) >= $signed(1'h0) ?
-    after_row_beyond[19:0] : signal_75 + config__payload[137:118]) : signal_75;
-  assign n30 = ~n18 & n31;
+  assign n26 = {n9, n25, rest[2]} != 3'h5 & n27;
+  assign rest = signal_36 + {~signal_35};
+  assign n27 = n9 | n25;
+  assign n28 = writer_gated_rst | n18;
+  assign last_phase_y = n17 | n29 == config__payload[157:154];
+  assign n29 = signal_80 + 1'h1;
+  assign signal_83 = last_phase_y ? (signal_73 & $signed(after_row_beyond) >= $signed(1'h0) ?
+    after_row_beyond[19:0] : signal_79 + config__payload[137:118]) : signal_79;
+  assign n30 = ~n19 & n31;
   assign n31 = s2_valid & s2_piece[81];
-  assign beyond2 = signal_115 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
-  assign beyond1 = signal_115 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign signal_115 = n37 + 1'h1;
+  assign beyond2 = signal_116 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
+  assign beyond1 = signal_116 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+  assign signal_116 = n37 + 1'h1;
   assign lane1 = n3 ? n38 + config__payload[155:154] : 2'h0;
   assign lane0 = n3 ? n38 : 2'h0;
   assign n32 = ~more;
-  assign n33 = signal_32 <= left;
+  assign n33 = signal_36 <= left;
   assign n34 = ~signal;
-  assign n35 = record_ends & record_ends_40;
-  assign n36 = signal_16 & signal_17;
-  assign after_row_beyond = $signed({1'h0, signal_75}) + $signed(pitch_less);
-  assign n37 = signal_19 + signal_31;
+  assign n35 = record_ends & record_ends_44;
+  assign n36 = signal_20 & signal_21;
+  assign after_row_beyond = $signed({1'h0, signal_79}) + $signed(pitch_less);
+  assign n37 = signal_23 + signal_35;
   assign n38 = s2_piece[4:3] + s2_piece[71:70];
   \neuflow_convolver_tile.convolver.row_store.writer.locator  locator (
-    .linear(linear_80), .position(position_81), .ring(config__payload[117:98]), .where(where),
+    .linear(linear_84), .position(position_85), .ring(config__payload[117:98]), .where(where),
       .writer_gated_clk(writer_gated_clk), .writer_gated_rst(writer_gated_rst));
   \neuflow_convolver_tile.convolver.row_store.writer.slice  slice (
-    .i__payload(i__payload), .i__ready(i__ready_104), .i__valid(i__valid_105),
+    .i__payload(i__payload), .i__ready(i__ready_108), .i__valid(i__valid_109),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
       .writer_gated_clk(writer_gated_clk), .writer_gated_rst(writer_gated_rst));
   always @(posedge writer_gated_clk) begin
     step_less <= by_word ? x_step_less : s1_piece_q[80:78] - config__payload[117:98];
     offset <= s1_piece_phase * config__payload[186:178];
     here <= where;
-    words_86 <= n1;
+    words_90 <= n1;
     step[2:0] <= by_word ? config__payload[160:158] : s1_piece_q[80:78];
     strides2_q[7:6] <= 2'h0;
     strides1_q[7:5] <= 3'h0;
@@ -1717,29 +1716,29 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s2_valid) {s3_piece_q[83:37], s3_piece_q[2:0]} <= {s2_piece[83:37], s2_piece[2:0]};
     if (n3 | s2_valid) s3_piece_q[36:5] <= n2;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
-    if (signal_16) begin
-      signal_113 = signal_19 + signal_23;
-      signal_114 = signal_113 >= config__payload[157:154];
-      signal_112 = signal_109 ? {2'h0, signal_23} : !signal_19 ? 4'h0 : config__payload[157:154] -
-        signal_19;
-      s0_piece_several = signal_109 | alone;
-      signal_116 = n6 + n7;
-      n4 = signal_113 + 1'h1;
-      n8 = signal_112 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, signal_112} <= signal_31} + (n8 <= signal_31);
-      n5 = signal_31 + 1'h1;
-      s1_piece_phase <= (!(signal_109)) ? 4'h0 : signal_114 ? signal_113[3:0] -
-        config__payload[157:154] : signal_113[3:0];
-      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_112;
-      {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_40, channel_ends, signal_17, signal_109
-        ? (last_lap ? signal_116 - signal_114 : {2'h0, n4 == config__payload[157:154]}) : alone ?
-        number : n5, s0_piece_several, words, signal_30, s0_piece_several ? number : n5};
+    if (signal_20) begin
+      signal_113 = signal_14 ? {2'h0, signal_27} : !signal_23 ? 4'h0 : config__payload[157:154] -
+        signal_23;
+      s0_piece_several = signal_14 | signal_15;
+      signal_114 = signal_23 + signal_27;
+      signal_115 = signal_114 >= config__payload[157:154];
+      signal_117 = n6 + n7;
+      n4 = signal_114 + 1'h1;
+      n8 = signal_113 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+      number = {1'h0, {5'h0, signal_113} <= signal_35} + (n8 <= signal_35);
+      n5 = signal_35 + 1'h1;
+      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_113;
+      s1_piece_phase <= (!(signal_14)) ? 4'h0 : signal_115 ? signal_114[3:0] -
+        config__payload[157:154] : signal_114[3:0];
+      {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_44, channel_ends, signal_21, signal_14 ?
+        (last_lap ? signal_117 - signal_115 : {2'h0, n4 == config__payload[157:154]}) : signal_15 ?
+        number : n5, s0_piece_several, words, signal_34, s0_piece_several ? number : n5};
     end
-    if (n9 | o__ready) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_31) - 2'h1;
+    if (o__ready | n9) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_35) - 2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, signal_16, n10, starts, n11, pass_done, n12, finished}) begin
+    if (|{writer_gated_rst, n10, starts, n11, signal_20, pass_done, finished, n12}) begin
       settling <= 4'hb;
     end else begin
       if (n13) settling <= settling - 1'h1;
@@ -1747,62 +1746,66 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   end
   always @(posedge writer_gated_clk) begin
     if (writer_gated_rst) begin
-      freed <= 16'h0; enables_88 <= 8'h0; enables <= 8'h0; at <= 15'h0; turn <= 2'h0; position_81 <=
-        20'h0; linear_80 <= 9'h0; pitch_less <= 21'h0; signal_69 <= 1'h0; x_step_less <= 21'h0;
+      freed <= 16'h0; enables_92 <= 8'h0; enables <= 8'h0; at <= 15'h0; turn <= 2'h0; position_85 <=
+        20'h0; linear_84 <= 9'h0; pitch_less <= 21'h0; signal_73 <= 1'h0; x_step_less <= 21'h0;
         by_word <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0;
-        s1_valid <= 1'h0; signal_48 <= 1'h0; limit <= 17'h0; stored <= 16'h0; allowed <= 1'h0;
-        signal_42 <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <= 4'h0; flushing <= 4'h0; lead
-        <= 2'h0; linear <= 20'h0; linear_row <= 20'h0; record_ends_40 <= 1'h0; record_left <= 16'h0;
-        channel_ends <= 1'h0; channel_left <= 16'h0; more <= 1'h0; signal_33 <= 18'h0; signal_32 <=
-        2'h0; valid <= 1'h0; signal_23 <= 2'h0; opened <= 1'h0; signal <= 1'h0;
+        s1_valid <= 1'h0; signal_52 <= 1'h0; limit <= 17'h0; stored <= 16'h0; allowed <= 1'h0;
+        signal_46 <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <= 4'h0; last_phase <= 4'h0;
+        signal_15 <= 1'h0; signal_14 <= 1'h0; flushing <= 4'h0; lead <= 2'h0; linear <= 20'h0;
+        linear_row <= 20'h0; record_ends_44 <= 1'h0; record_left <= 16'h0; channel_ends <= 1'h0;
+        channel_left <= 16'h0; more <= 1'h0; signal_37 <= 18'h0; signal_36 <= 2'h0; valid <= 1'h0;
+        signal_27 <= 2'h0; opened <= 1'h0; signal <= 1'h0;
     end else begin
       freed <= released;
-      enables_88 <= {s5_valid & 3'h7 - where[2:0] < s5_piece[2:0], s5_valid & 3'h6 - where[2:0] <
+      enables_92 <= {s5_valid & 3'h7 - where[2:0] < s5_piece[2:0], s5_valid & 3'h6 - where[2:0] <
         s5_piece[2:0], s5_valid & 3'h5 - where[2:0] < s5_piece[2:0], s5_valid & 3'h4 - where[2:0] <
         s5_piece[2:0], s5_valid & 2'h3 - where[2:0] < s5_piece[2:0], s5_valid & 2'h2 - where[2:0] <
         s5_piece[2:0], s5_valid & 1'h1 - where[2:0] < s5_piece[2:0], s5_valid & 1'h0 - where[2:0] <
         s5_piece[2:0]};
-      enables <= enables_88;
+      enables <= enables_92;
       at <= here;
       turn <= s5_piece[4:3] - where[1:0];
-      position_81 <= position;
-      linear_80 <= linear[8:0] + offset;
+      position_85 <= position;
+      linear_84 <= linear[8:0] + offset;
       pitch_less <= config__payload[137:118] - config__payload[117:98];
-      signal_69 <= |config__payload[117:98];
+      signal_73 <= |config__payload[117:98];
       x_step_less <= config__payload[177:158] - config__payload[117:98];
-      by_word <= signal_107;
+      by_word <= config__payload[5:4] == 1'h1;
       s5_valid <= s4_valid;
       s4_valid <= s3_valid;
       s3_valid <= s2_valid;
       s2_valid <= s1_valid;
-      s1_valid <= signal_16;
-      signal_48 <= signal & ~finished & n14 & (record_ends ? n15 < limit : record < limit);
+      s1_valid <= signal_20;
+      signal_52 <= signal & ~finished & n14 & (record_ends ? n15 < limit : record < limit);
       limit <= config__payload[153:138] + {n16 ? released : 16'h0};
       stored <= n16 ? record : 16'hffff;
       allowed <= n14;
-      signal_42 <= !config__payload[57:42];
+      signal_46 <= !config__payload[57:42];
       strides2_q[4:0] <= {config__payload[157:154], 1'h0};
       strides1_q[3:0] <= config__payload[157:154];
+      last_phase <= config__payload[157:154] - 1'h1;
+      signal_15 <= n17;
+      signal_14 <= config__payload[5:4] == 2'h2;
       flushing <= {flushing[2:0], finished};
       lead <= (lead + finished) - pass_done;
-      if (n19) linear <= n17 ? config__payload[77:58] : n18 ? linear + config__payload[97:78] :
+      if (n20) linear <= n18 ? config__payload[77:58] : n19 ? linear + config__payload[97:78] :
         next_linear_row;
-      if (n19 & {n17, n18} != 1'h1) linear_row <= n17 ? config__payload[77:58] : next_linear_row;
-      if (n21) begin
-        record_ends_40 <= n20 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
-        record_left <= n20 ? config__payload[57:42] : record_left - 1'h1;
+      if (n20 & {n19, n18} != 2'h2) linear_row <= n18 ? config__payload[77:58] : next_linear_row;
+      if (n22) begin
+        record_ends_44 <= n21 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
+        record_left <= n21 ? config__payload[57:42] : record_left - 1'h1;
       end
-      if (n23) begin
-        channel_ends <= n22 ? config__payload[41:26] == 1'h1 : channel_left == 2'h2;
-        channel_left <= n22 ? config__payload[41:26] : channel_left - 1'h1;
+      if (n24) begin
+        channel_ends <= n23 ? config__payload[41:26] == 1'h1 : channel_left == 2'h2;
+        channel_left <= n23 ? config__payload[41:26] : channel_left - 1'h1;
       end
-      if (n25) begin
-        more <= n24 ? |width[19:2] : signal_33 != 1'h1;
-        signal_33 <= n24 ? width[19:2] : signal_33 - 1'h1;
+      if (n26) begin
+        more <= n25 ? |width[19:2] : signal_37 != 1'h1;
+        signal_37 <= n25 ? width[19:2] : signal_37 - 1'h1;
       end
-      if (n26) signal_32 <= n24 ? width[1:0] : rest[1:0];
+      if (n27) signal_36 <= n25 ? width[1:0] : rest[1:0];
       if (o__ready) valid <= o__valid;
-      if (signal_16) signal_23 <= last_lap ? 2'h0 : n27[1:0];
+      if (signal_20) signal_27 <= last_lap ? 2'h0 : signal_27 + 1'h1;
       if (i__valid & i__ready & i__payload[67] | starts) opened <= starts ? |config__payload[57:42]
         : 1'h0;
       if (starts | finished) signal <= starts;
@@ -1810,15 +1813,15 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   end
   always @(posedge writer_gated_clk) begin
     if (n28) begin
-      signal_76 <= 4'h0; signal_75 <= 20'h0; position <= 20'h0;
+      signal_80 <= 4'h0; signal_79 <= 20'h0; position <= 20'h0;
     end else begin
       if (n30) begin
-        signal_76 <= last_phase_y ? 4'h0 : n29[3:0];
-        signal_75 <= signal_79;
+        signal_80 <= last_phase_y ? 4'h0 : n29[3:0];
+        signal_79 <= signal_83;
       end
-      if (n31 | s2_valid | n18) begin
+      if (n19 | s2_valid | n31) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
-        position <= n18 ? signal_75 : n31 ? signal_79 : signal_69 & $signed(after_beyond) >=
+        position <= n19 ? signal_79 : n31 ? signal_83 : signal_73 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
       end
     end
@@ -1846,17 +1849,17 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   end
   always @(posedge writer_gated_clk) begin
     if (o__ready) begin
-      signal_30 <= 2'h0;
+      signal_34 <= 2'h0;
     end else begin
-      if (n9) signal_30 <= (signal_30 + signal_31) + 1'h1;
+      if (n9) signal_34 <= (signal_34 + signal_35) + 1'h1;
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | n24) begin
-      signal_19 <= 4'h0;
+    if (writer_gated_rst | n25) begin
+      signal_23 <= 4'h0;
     end else begin
-      if (($signed({3'h0, signal_115}) >= $signed(1'h0) | n7 | n6) & n9) signal_19 <= n7 ?
-        beyond2[3:0] : n6 ? beyond1[3:0] : signal_115[3:0];
+      if ((n6 | $signed({3'h0, signal_116}) >= $signed(1'h0) | n7) & n9) signal_23 <= n7 ?
+        beyond2[3:0] : n6 ? beyond1[3:0] : signal_116[3:0];
     end
   end
 endmodule
@@ -1933,7 +1936,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_1993_16,
+  input wire [1:0] port_2003_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -1952,12 +1955,12 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
   assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = {signal_16, listening, leads} != 3'h6 & n3;
-  assign n3 = {signal_16, listening} != 1'h1;
+  assign n2 = n3 & {listening, leads, signal_16} != 3'h5;
+  assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_56), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_1993_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_37), .rewind(parameters_take & port_1993_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2003_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_37), .rewind(parameters_take & port_2003_16[0]), .room(room_14),
       .value(value_54), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_56), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2029,14 +2032,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{free, blocks_gated_rst, comes, read_enable, push, rewind}) begin
+    if (|{free, comes, read_enable, push, rewind, blocks_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | blocks_gated_rst | rewind) begin
+    if (free | rewind | blocks_gated_rst) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2171,7 +2174,7 @@ module \neuflow_convolver_tile.router  (
   reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
     local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
     west_current = 10'h0, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+  wire n7, n10, n6, n5, n4, n2, n1, n3, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
@@ -2189,9 +2192,9 @@ module \neuflow_convolver_tile.router  (
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n1 = west_out__valid & o__ready_89;
-  assign n2 = south_out__valid & o__ready_79;
-  assign n3 = east_out__valid & o__ready_69;
+  assign n1 = south_out__valid & o__ready_79;
+  assign n2 = east_out__valid & o__ready_69;
+  assign n3 = west_out__valid & o__ready_89;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -2205,7 +2208,7 @@ module \neuflow_convolver_tile.router  (
   assign signal = |{n8, n7, n6, n5} ? {n13[3:1], 1'h0} : 4'h0;
   assign queued = o__ready ? signal & signal_30 & n11 : 10'h0;
   assign n9 = o__ready | |done;
-  assign signal_29 = o__ready ? {6'h0, signal} & (~signal_30 | done) : 10'h0;
+  assign signal_29 = o__ready ? signal & (~signal_30 | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
   assign n10 = |{6'h0, signal};
@@ -2267,7 +2270,7 @@ module \neuflow_convolver_tile.router  (
       o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
         local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
         |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
-        east_waiting) & names != east_peers_q : 1'h0) & ~(|({6'h0, signal} & waits));
+        east_waiting) & names != east_peers_q : 1'h0) & ~(|(signal & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
@@ -2277,7 +2280,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if ((o__ready & n5 & n10) & n9) local0_peers_q <= names;
+      if (n9 & (o__ready & n5 & n10)) local0_peers_q <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2290,8 +2293,8 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if ((o__ready & n6 & n10) & n9) west_peers_q <= names;
-      if ((o__ready & n7 & n10) & n9) south_peers_q <= names;
+      if (n9 & (o__ready & n6 & n10)) west_peers_q <= names;
+      if (n9 & (o__ready & n7 & n10)) south_peers_q <= names;
       if ((o__ready & n8 & n10) & n9) east_peers_q <= names;
     end
   end
