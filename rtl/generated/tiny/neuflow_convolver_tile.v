@@ -324,8 +324,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = signal_25 & ~n40 & no_drain;
   assign weights_read = issue & n26;
   assign weights_free = issue & (pass_ends | config_2[412]);
-  assign awake_151 = |{issue, s2[0], signal_46, signal_47, hand_over, s13_q[0], s10[0], s11[0],
-    awake, s12[0], s3[0], s7[0], s6[0], read_enable, s8[0], s9[0], shift, s4[0], s1[0]} | n7;
+  assign awake_151 = |{issue, s2[0], signal_46, signal_47, hand_over, s13_q[0], shift, s10[0],
+    s11[0], s12[0], s3[0], awake, s7[0], s6[0], read_enable, s8[0], s9[0], s4[0], s1[0]} | n7;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
@@ -357,11 +357,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n16 = s2[0] & ~s2[4];
   assign n17 = n41 ? (wraps_68 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_83) : n20;
-  assign n18 = |{s2[0], n16, n41, n15};
+  assign n18 = |{s2[0], n16, n15, n41};
   assign n19 = {n16, n15} != 2'h2;
   assign n20 = s2[6] ? next_group : signal_70;
   assign first_channel = config_2[50] ? s2[6] : s2[3];
-  assign n21 = n18 & {n16, n41, n15} != 2'h2 & n19;
+  assign n21 = n18 & {n16, n15, n41} != 1'h1 & n19;
   assign n22 = n15 | n42 & first_channel;
   assign n23 = n42 | absent[0];
   assign names_channel = n37 & s2[0];
@@ -372,7 +372,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n26 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n27 = idle | weights_rewind & pass_ends_ends;
-  assign n28 = n27 | weights_rewind;
+  assign n28 = weights_rewind | n27;
   assign n29 = idle | s0_last & group_ends_ends;
   assign n30 = n29 | s0_last;
   assign n31 = idle | n43 & block_ends_ends;
@@ -480,8 +480,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{issue, s2[0], signal_46, signal_47, hand_over, s13_q[0], s10[0], s11[0], awake, s12[0],
-      s3[0], s7[0], s6[0], read_enable, s8[0], s9[0], shift, coordinates_gated_rst, s4[0], s1[0]})
+    if (|{issue, s2[0], coordinates_gated_rst, signal_46, signal_47, hand_over, s13_q[0], shift,
+      s10[0], s11[0], s12[0], s3[0], awake, s7[0], s6[0], read_enable, s8[0], s9[0], s4[0], s1[0]})
       begin
       settling <= 3'h6;
     end else begin
@@ -585,13 +585,13 @@ module \neuflow_convolver_tile.convolver.array  (
       if (names_channel | n23 | n22) next_channel <= names_channel ? config_2[183:164] +
         s2_weights[31:16] : n22 ? config_2[183:164] + config_2[203:184] : next_channel +
         config_2[203:184];
-      if (s1[0] & s1[4] | n15) signal_60 <= n15 ? config_2[311:308] : s1[5] ? config_2[311:308] :
+      if (n15 | s1[0] & s1[4]) signal_60 <= n15 ? config_2[311:308] : s1[5] ? config_2[311:308] :
         wraps_63 ? over_61[3:0] : signal_60 + config_2[319:316];
       if (n15 | s1[0]) signal_55 <= n15 ? config_2[307:304] : s1[4] ? config_2[307:304] : wraps ?
         over[3:0] : signal_55 + config_2[315:312];
       if (n25 | n24) tap_y <= n24 ? {{2{config_2[147]}}, config_2[147:132]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config_2[163:156]}));
-      if (s2[0] | n25 | n24) signal_176 <= n24 ? {{2{config_2[131]}}, config_2[131:116]} : n25 ?
+      if (n25 | n24 | s2[0]) signal_176 <= n24 ? {{2{config_2[131]}}, config_2[131:116]} : n25 ?
         {{2{config_2[131]}}, config_2[131:116]} : $unsigned($signed(signal_176) + $signed({1'h0,
         config_2[155:148]}));
       if (s1[3]) block <= {s1[7:6], last_row};
@@ -844,7 +844,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (config_conv_array_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -858,7 +858,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
-    if (config_conv_array_gated_rst | move) begin
+    if (move | config_conv_array_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -891,7 +891,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (config_conv_drain_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -905,7 +905,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     end
   end
   always @(posedge config_conv_drain_gated_clk) begin
-    if (config_conv_drain_gated_rst | move) begin
+    if (move | config_conv_drain_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -938,7 +938,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (config_conv_rows_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8]
         & columns);
     end
@@ -984,7 +984,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (config_conv_weights_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -998,7 +998,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
-    if (move | config_conv_weights_gated_rst) begin
+    if (config_conv_weights_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -1047,7 +1047,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n2, n31, n8, n16, n32, n14, n30, n23, n12, n11, n7, n1, n5, n3, n4, n6, n29, n26, n27, n18,
+  wire n2, n31, n8, n16, n32, n14, n30, n23, n12, n11, n7, n1, n6, n5, n4, n3, n29, n26, n27, n18,
     n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_21, signal_32, signal_88, signal_95,
     signal_96, all_ends, awake, en, ends, have, i__ready, i__ready_101, i__ready_106, i__valid,
     i__valid_123, inside_2, last_word, o__ready_125, o__valid_126, out__valid, reads, result0_step;
@@ -1064,7 +1064,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n30 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_133 = |{reads, running, waiting, signal, n3, awake, n4, hand_over, n5, n6} | n7;
+  assign awake_133 = |{reads, running, waiting, n3, n4, n5, signal, n6, awake, hand_over} | n7;
   assign o__ready_125 = n1 ? 1'h0 : i__ready;
   assign signal_96 = ~r3_beat[0] | i__ready_106;
   assign signal_95 = signal_96 & known[2] & available;
@@ -1082,10 +1082,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_32 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_101 | signal_96 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_95};
-  assign n3 = block[15:0] != told;
+  assign n3 = o__valid & o__ready;
   assign n4 = i__valid_123 & i__ready;
-  assign n5 = config__valid & n31;
-  assign n6 = o__valid & o__ready;
+  assign n5 = block[15:0] != told;
+  assign n6 = config__valid & n31;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_95 & signal_88;
@@ -1102,7 +1102,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n16 = n31 | n8 & row_ends_92;
   assign n17 = n8 | n16;
   assign n18 = n31 | n23 & map_ends;
-  assign n19 = n18 | n23;
+  assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n31 | drain_gated_rst;
@@ -1165,7 +1165,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, signal, n3, awake, n4, drain_gated_rst, hand_over, n5, n6}) begin
+    if (|{reads, running, waiting, n3, n4, n5, signal, n6, drain_gated_rst, awake, hand_over}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1712,7 +1712,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n8, linear_80 = 9'h0, offset = 9'h0;
-  wire n36, n13, n34, n24, n32, n33, n9, n6, n7, n35, n3, n10, n12, n11, n22, n20, n14, n16, n17,
+  wire n36, n13, n34, n24, n32, n33, n9, n6, n7, n35, n3, n11, n10, n12, n22, n20, n14, n16, n17,
     n31, n18, n19, n21, n23, n26, n30, n25, n28, signal_107, signal_109, signal_16, signal_17,
     alone, finished, i__ready_104, i__valid_105, last_lap, last_phase_y, o__ready, o__valid,
     record_ends, starts;
@@ -1730,7 +1730,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_104;
-  assign awake = |{n10, n11, n12, starts, signal_16, finished, pass_done} | n13;
+  assign awake = |{starts, n10, signal_16, pass_done, n11, n12, finished} | n13;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1749,10 +1749,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n7 = $signed(beyond2) >= $signed(1'h0);
   assign signal_31 = signal_107 ? 2'h0 : n32 & n33 ? signal_32 : left;
   assign n9 = signal_16 & last_lap;
-  assign n10 = i__valid_105 & i__ready_104;
-  assign n11 = released != freed;
-  assign n12 = o__valid & o__ready;
   assign starts = n34 & config__valid & ~(|flushing);
+  assign n10 = o__valid & o__ready;
+  assign n11 = i__valid_105 & i__ready_104;
+  assign n12 = released != freed;
   assign finished = n35 | signal & signal_42 & allowed;
   assign n13 = |settling;
   assign signal_107 = config__payload[5:4] == 1'h1;
@@ -1764,7 +1764,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n18 = n31 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n19 = n17 | n18 | n31;
+  assign n19 = n31 | n18 | n17;
   assign n20 = n34 | n35;
   assign n21 = n20 | record_ends;
   assign n22 = n34 | record_ends;
@@ -1775,7 +1775,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign rest = signal_32 + {~signal_31};
   assign n26 = n9 | n24;
   assign n27 = signal_23 + 1'h1;
-  assign n28 = n17 | writer_gated_rst;
+  assign n28 = writer_gated_rst | n17;
   assign last_phase_y = alone | n29 == config__payload[157:154];
   assign n29 = signal_76 + 1'h1;
   assign signal_79 = last_phase_y ? (signal_69 & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1814,22 +1814,22 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s4_valid) s5_piece <= s4_piece;
     if (s3_valid) s4_piece <= {s3_piece_q[83:5], s3_piece_taken, s3_piece_q[2:0]};
     if (s2_valid) {s3_piece_q[83:37], s3_piece_q[2:0]} <= {s2_piece[83:37], s2_piece[2:0]};
-    if (s2_valid | n3) s3_piece_q[36:5] <= n2;
+    if (n3 | s2_valid) s3_piece_q[36:5] <= n2;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_16) begin
-      signal_113 = signal_19 + signal_23;
-      signal_114 = signal_113 >= config__payload[157:154];
       signal_112 = signal_109 ? {2'h0, signal_23} : !signal_19 ? 4'h0 : config__payload[157:154] -
         signal_19;
       s0_piece_several = signal_109 | alone;
+      signal_113 = signal_19 + signal_23;
+      signal_114 = signal_113 >= config__payload[157:154];
       signal_116 = n6 + n7;
       n4 = signal_113 + 1'h1;
       n8 = signal_112 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
       number = ({5'h0, signal_112} <= signal_31) + (n8 <= signal_31);
       n5 = signal_31 + 1'h1;
+      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_112;
       s1_piece_phase <= (!(signal_109)) ? 4'h0 : signal_114 ? signal_113[3:0] -
         config__payload[157:154] : signal_113[3:0];
-      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_112;
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_40, channel_ends, signal_17, signal_109
         ? (last_lap ? signal_116 - signal_114 : {2'h0, n4 == config__payload[157:154]}) : alone ?
         {1'h0, number} : n5, s0_piece_several, words, signal_30, s0_piece_several ? {1'h0, number} :
@@ -1839,7 +1839,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{n10, writer_gated_rst, n11, n12, starts, signal_16, finished, pass_done}) begin
+    if (|{starts, n10, signal_16, pass_done, n11, writer_gated_rst, n12, finished}) begin
       settling <= 4'hb;
     end else begin
       if (n13) settling <= settling - 1'h1;
@@ -1887,7 +1887,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n19) linear <= n17 ? config__payload[77:58] : n18 ? linear + config__payload[97:78] :
         next_linear_row;
-      if (n19 & {n17, n18} != 1'h1) linear_row <= n17 ? config__payload[77:58] : next_linear_row;
+      if (n19 & {n18, n17} != 2'h2) linear_row <= n17 ? config__payload[77:58] : next_linear_row;
       if (n21) begin
         record_ends_40 <= n20 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
         record_left <= n20 ? config__payload[57:42] : record_left - 1'h1;
@@ -1916,7 +1916,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_76 <= last_phase_y ? 4'h0 : n29[3:0];
         signal_75 <= signal_79;
       end
-      if (n18 | s2_valid | n31) begin
+      if (s2_valid | n31 | n18) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n18 ? signal_75 : n31 ? signal_79 : signal_69 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1955,7 +1955,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (n24 | writer_gated_rst) begin
       signal_19 <= 4'h0;
     end else begin
-      if (($signed({3'h0, signal_115}) >= $signed(1'h0) | n7 | n6) & n9) signal_19 <= n7 ?
+      if ((n7 | n6 | $signed({3'h0, signal_115}) >= $signed(1'h0)) & n9) signal_19 <= n7 ?
         beyond2[3:0] : n6 ? beyond1[3:0] : signal_115[3:0];
     end
   end
@@ -2051,7 +2051,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_35 = asks & ready_37;
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
-  assign n1 = parameters_take | weights_gated_rst;
+  assign n1 = weights_gated_rst | parameters_take;
   assign n2 = {listening, signal_16, leads} != 3'h6 & n3;
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
@@ -2119,7 +2119,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{free, read_enable, comes, rewind, push} | n1;
+  assign awake = |{rewind, free, read_enable, comes, push} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2129,14 +2129,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{free, read_enable, comes, rewind, blocks_gated_rst, push}) begin
+    if (|{rewind, free, read_enable, comes, blocks_gated_rst, push}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | rewind | blocks_gated_rst) begin
+    if (rewind | free | blocks_gated_rst) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2185,7 +2185,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{free, read_enable, comes, rewind, push} | n1;
+  assign awake = |{rewind, free, read_enable, comes, push} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2195,14 +2195,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{free, read_enable, comes, weights_gated_rst, rewind, push}) begin
+    if (|{rewind, weights_gated_rst, free, read_enable, comes, push}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (free | weights_gated_rst | rewind) begin
+    if (rewind | weights_gated_rst | free) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2271,26 +2271,27 @@ module \neuflow_convolver_tile.router  (
     local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'he, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n1, n3, n2, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
-    i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
-    west_moves;
+  wire n7, n10, n6, n5, n4, n2, n3, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+    i__ready_93, i__valid_74, i__valid_84, i__valid_94, local0_last, local0_moves, moving,
+    o__valid_98, south_last, south_moves, west_last, west_moves;
   wire [17:0] o__payload;
-  wire [3:0] n13, signal, moving;
+  wire [3:0] n13, signal;
   wire [9:0] n11, n12, signal_29, done, names, queued;
   assign east_takes = east_armed & !(east_peers & n12);
   assign south_takes = south_armed & !(south_peers & n12);
   assign west_takes = west_armed & !(west_peers & n12);
   assign local0_takes = local0_armed & !(local0_peers & n12);
-  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, bus__valid,
+  assign {i__valid_94, i__valid_84, i__valid_74, moving} = (east_moves ? east_current[3:0] : 4'h0) |
+    (south_moves ? south_current[3:0] : 4'h0) | (west_moves ? west_current[3:0] : 4'h0) |
+    (local0_moves ? local0_current[3:0] : 4'h0);
+  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1,
     n2, n3} | n4;
-  assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
-    4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
   assign local0_moves = local0_in__valid & local0_takes;
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n1 = east_out__valid & o__ready_69;
-  assign n2 = west_out__valid & o__ready_89;
+  assign n1 = west_out__valid & o__ready_89;
+  assign n2 = east_out__valid & o__ready_69;
   assign n3 = south_out__valid & o__ready_79;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
@@ -2315,19 +2316,19 @@ module \neuflow_convolver_tile.router  (
   neuflow_link_slice east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_73), .i__valid(moving[1]),
+      east_in__payload : 35'h0), .i__ready(i__ready_73), .i__valid(i__valid_74),
       .o__payload(east_out__payload), .o__ready(o__ready_69), .o__valid(east_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
       2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_83), .i__valid(moving[2]),
+      east_in__payload : 35'h0), .i__ready(i__ready_83), .i__valid(i__valid_84),
       .o__payload(south_out__payload), .o__ready(o__ready_79), .o__valid(south_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
       2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_93), .i__valid(moving[3]),
+      east_in__payload : 35'h0), .i__ready(i__ready_93), .i__valid(i__valid_94),
       .o__payload(west_out__payload), .o__ready(o__ready_89), .o__valid(west_out__valid),
       .rst(router_gated_rst));
   \neuflow_convolver_tile.router.words  words (
@@ -2336,8 +2337,8 @@ module \neuflow_convolver_tile.router  (
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_98),
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, router_gated_rst, n1,
-      bus__valid, n2, n3}) begin
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, router_gated_rst,
+      bus__valid, n1, n2, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2376,7 +2377,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if (n9 & (o__ready & n5 & n10)) local0_peers <= names;
+      if ((o__ready & n5 & n10) & n9) local0_peers <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2390,7 +2391,7 @@ module \neuflow_convolver_tile.router  (
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
       if (n9 & (o__ready & n6 & n10)) west_peers <= names;
-      if (n9 & (o__ready & n7 & n10)) south_peers <= names;
+      if ((o__ready & n7 & n10) & n9) south_peers <= names;
       if (n9 & (o__ready & n8 & n10)) east_peers <= names;
     end
   end
@@ -2457,8 +2458,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__1__ready, local__4__ready, local__0__ready, local__3__ready, o__ready,
-    local__2__ready};
+  assign all_ready = &{o__ready, local__4__ready, local__3__ready, local__0__ready, local__2__ready,
+    local__1__ready};
   \neuflow_convolver_tile.tap$150.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_17), .tap_gated_clk(tap_gated_clk),

@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n36, n23, n24, n18, n22, n25, n32, n21, n30, n39, n28, n7, n31, n27, n35, n34, n37, n4, n29,
-    n38, n10, n11, n13, n14, n6, n17, n26, n40, n16, n20, n8, n19, n9, n15, n33, n12, n5, enabled =
+  reg n24, n21, n23, n22, n26, n25, n38, n34, n31, n39, n40, n37, n30, n29, n28, n36, n32, n5, n6,
+    n17, n20, n16, n14, n13, n9, n19, n33, n18, n10, n27, n8, n7, n11, n15, n35, n12, n4, enabled =
     1'h0;
-  wire n2, n41, n3, n44, n46, n45, n42, n43, n47, n1;
+  wire n2, n41, n3, n45, n42, n43, n44, n47, n46, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -71,12 +71,12 @@ module neuflow_registers (
   assign n2 = axi__aw__ready & axi__w__strb[0];
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
-  assign n42 = axi__aw__addr[11:2] == 4'h8;
-  assign n43 = axi__aw__addr[11:2] == 3'h7;
-  assign n44 = axi__aw__addr[11:2] == 4'hb;
-  assign n45 = axi__aw__addr[11:2] == 4'h9;
-  assign n46 = axi__aw__addr[11:2] == 4'ha;
-  assign n47 = axi__aw__addr[11:2] == 3'h6;
+  assign n42 = axi__aw__addr[11:2] == 4'ha;
+  assign n43 = axi__aw__addr[11:2] == 4'h9;
+  assign n44 = axi__aw__addr[11:2] == 4'h8;
+  assign n45 = axi__aw__addr[11:2] == 4'hb;
+  assign n46 = axi__aw__addr[11:2] == 3'h6;
+  assign n47 = axi__aw__addr[11:2] == 3'h7;
   assign n48 = ~{{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}}, axi__w__strb[2:1],
     {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}},
@@ -89,7 +89,7 @@ module neuflow_registers (
     end
   end
   always @(posedge clk) begin
-    if (rst | ~n3) begin
+    if (~n3 | rst) begin
       start <= 1'h0;
     end else begin
       start <= n2 & axi__w__data[0];
@@ -102,66 +102,67 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 5'h13;
-        n5 = !axi__ar__addr[11:2];
-        n6 = axi__ar__addr[11:2] == 4'hc;
-        n7 = axi__ar__addr[11:2] == 5'h19;
+        n4 = !axi__ar__addr[11:2];
+        n5 = axi__ar__addr[11:2] == 5'h13;
+        n6 = axi__ar__addr[11:2] == 5'h12;
+        n7 = axi__ar__addr[11:2] == 3'h5;
         n8 = axi__ar__addr[11:2] == 3'h6;
-        n9 = axi__ar__addr[11:2] == 3'h4;
-        n10 = axi__ar__addr[11:2] == 5'h10;
-        n11 = axi__ar__addr[11:2] == 4'hf;
+        n9 = axi__ar__addr[11:2] == 4'hc;
+        n10 = axi__ar__addr[11:2] == 4'h8;
+        n11 = axi__ar__addr[11:2] == 3'h4;
         n12 = axi__ar__addr[11:2] == 1'h1;
-        n13 = axi__ar__addr[11:2] == 4'he;
-        n14 = axi__ar__addr[11:2] == 4'hd;
+        n13 = axi__ar__addr[11:2] == 4'hd;
+        n14 = axi__ar__addr[11:2] == 4'he;
         n15 = axi__ar__addr[11:2] == 2'h3;
-        n16 = axi__ar__addr[11:2] == 4'h8;
-        n17 = axi__ar__addr[11:2] == 4'hb;
-        n18 = axi__ar__addr[11:2] == 6'h21;
-        n19 = axi__ar__addr[11:2] == 3'h5;
-        n20 = axi__ar__addr[11:2] == 3'h7;
-        n21 = axi__ar__addr[11:2] == 5'h1d;
-        n22 = axi__ar__addr[11:2] == 6'h20;
-        n23 = axi__ar__addr[11:2] == 6'h23;
-        n24 = axi__ar__addr[11:2] == 6'h22;
+        n16 = axi__ar__addr[11:2] == 4'hf;
+        n17 = axi__ar__addr[11:2] == 5'h11;
+        n18 = axi__ar__addr[11:2] == 4'h9;
+        n19 = axi__ar__addr[11:2] == 4'hb;
+        n20 = axi__ar__addr[11:2] == 5'h10;
+        n21 = axi__ar__addr[11:2] == 6'h23;
+        n22 = axi__ar__addr[11:2] == 6'h21;
+        n23 = axi__ar__addr[11:2] == 6'h22;
+        n24 = axi__ar__addr[11:2] == 6'h24;
         n25 = axi__ar__addr[11:2] == 5'h1f;
-        n26 = axi__ar__addr[11:2] == 4'ha;
-        n27 = axi__ar__addr[11:2] == 5'h17;
-        n28 = axi__ar__addr[11:2] == 5'h1a;
-        n29 = axi__ar__addr[11:2] == 5'h12;
-        n30 = axi__ar__addr[11:2] == 5'h1c;
-        n31 = axi__ar__addr[11:2] == 5'h18;
-        n32 = axi__ar__addr[11:2] == 5'h1e;
-        n33 = axi__ar__addr[11:2] == 2'h2;
-        n34 = axi__ar__addr[11:2] == 5'h15;
-        n35 = axi__ar__addr[11:2] == 5'h16;
-        n36 = axi__ar__addr[11:2] == 6'h24;
-        n37 = axi__ar__addr[11:2] == 5'h14;
-        n38 = axi__ar__addr[11:2] == 5'h11;
+        n26 = axi__ar__addr[11:2] == 6'h20;
+        n27 = axi__ar__addr[11:2] == 3'h7;
+        n28 = axi__ar__addr[11:2] == 5'h16;
+        n29 = axi__ar__addr[11:2] == 5'h17;
+        n30 = axi__ar__addr[11:2] == 5'h18;
+        n31 = axi__ar__addr[11:2] == 5'h1c;
+        n32 = axi__ar__addr[11:2] == 5'h14;
+        n33 = axi__ar__addr[11:2] == 4'ha;
+        n34 = axi__ar__addr[11:2] == 5'h1d;
+        n35 = axi__ar__addr[11:2] == 2'h2;
+        n36 = axi__ar__addr[11:2] == 5'h15;
+        n37 = axi__ar__addr[11:2] == 5'h19;
+        n38 = axi__ar__addr[11:2] == 5'h1e;
         n39 = axi__ar__addr[11:2] == 5'h1b;
-        n40 = axi__ar__addr[11:2] == 4'h9;
+        n40 = axi__ar__addr[11:2] == 5'h1a;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n36 ? idle_tile : n23 ? configuration : n24 ? dependency : n18 ?
-          output_drain : n22 ? wait_output : n25 ? weight_load : n32 ? wait_input : n21 ? fill : n30
-          ? map_remainder_high : n39 ? map_remainder : n28 ? edge_lanes_high : n7 ? edge_lanes : n31
-          ? useful_high : n27 ? useful : n35 ? config_hidden : n34 ? write_beats : n37 ? read_beats
-          : n4 ? mac_cycles : n29 ? fence_stalls : n38 ? config_stalls : n10 ? config_words : n11 ?
-          program_counter : n13 ? frames_done : n14 ? cycles_high : n6 ? cycles : n17 ?
-          host_watchdog : n26 ? host_ring : n40 ? host_frames : n16 ? host_output : n20 ? host_input
-          : n8 ? host_program : n19 ? {16'h0, error, 6'h0, done, busy} : n9 ? {30'h0, enabled, 1'h0}
-          : n15 ? 32'h4050202 : n33 ? 32'h73788221 : n12 ? 32'h20000 : n5 ? 32'h6e657546 : 32'h0;
+        axi__r__data <= n24 ? idle_tile : n21 ? configuration : n23 ? dependency : n22 ?
+          output_drain : n26 ? wait_output : n25 ? weight_load : n38 ? wait_input : n34 ? fill : n31
+          ? map_remainder_high : n39 ? map_remainder : n40 ? edge_lanes_high : n37 ? edge_lanes :
+          n30 ? useful_high : n29 ? useful : n28 ? config_hidden : n36 ? write_beats : n32 ?
+          read_beats : n5 ? mac_cycles : n6 ? fence_stalls : n17 ? config_stalls : n20 ?
+          config_words : n16 ? program_counter : n14 ? frames_done : n13 ? cycles_high : n9 ? cycles
+          : n19 ? host_watchdog : n33 ? host_ring : n18 ? host_frames : n10 ? host_output : n27 ?
+          host_input : n8 ? host_program : n7 ? {16'h0, error, 6'h0, done, busy} : n11 ? {30'h0,
+          enabled, 1'h0} : n15 ? 32'h4050202 : n35 ? 32'h73788221 : n12 ? 32'h20000 : n4 ?
+          32'h6e657546 : 32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n3, n1, n46, n47} ? 2'h0 : 2'h2;
-      if (axi__b__ready | axi__aw__ready) axi__b__valid <= axi__aw__ready;
-      if (n3 & n2) enabled <= axi__w__data[1];
-      if (n44 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
-      if (n46 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
-      if (n45 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
-      if (n42 & axi__aw__ready) host_output <= host_output & n48 | n49;
-      if (n43 & axi__aw__ready) host_input <= host_input & n48 | n49;
-      if (n47 & axi__aw__ready) host_program <= host_program & n48 | n49;
+      if (axi__aw__ready) axi__b__resp <= |{n1, n42, n43, n44, n45, n46, n3, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
+      if (n2 & n3) enabled <= axi__w__data[1];
+      if (axi__aw__ready & n45) host_watchdog <= host_watchdog & n48 | n49;
+      if (axi__aw__ready & n42) host_ring <= host_ring & n48 | n49;
+      if (axi__aw__ready & n43) host_frames <= host_frames & n48 | n49;
+      if (axi__aw__ready & n44) host_output <= host_output & n48 | n49;
+      if (axi__aw__ready & n47) host_input <= host_input & n48 | n49;
+      if (axi__aw__ready & n46) host_program <= host_program & n48 | n49;
     end
   end
 endmodule
