@@ -160,6 +160,15 @@ class GridConfig:
         return self.maps if wide and self.row_words <= 1 << WORD_BITS else 1
 
     @property
+    def tap_gap(self) -> int:
+        """Words by tap between the lanes' words of two output rows: read beyond the first; 0: none.
+
+        Lanes go on from row to row only where all those words lie in different banks.
+        """
+        beyond = self.tap_lanes - 1
+        return beyond if self.pixels + 2 * beyond <= self.row_banks else 0
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates a cycle, all columns."""
         return self.columns * self.maps * self.pixels

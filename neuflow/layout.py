@@ -255,7 +255,7 @@ CONV_ARRAY = Layout(
         _u("start", ROW_ADDRESS, "address offset of group 0, tap (0, 0), modulo ring or memory"),
         _u("step_x", ROW_ADDRESS, "address offset from a tap in x to the next, no phase wrap"),
         _u("step_y", ROW_ADDRESS, "address offset from a tap row to the next, no phase wrap"),
-        _u("row_pitch", ROW_ADDRESS, "address offset of one stored row (added on a phase wrap in y)"),
+        _u("row_pitch", ROW_ADDRESS, "address offset of one stored row: of output row to row, if not pitch"),
         _u("phase_x", 4, "phase in x of tap 0"),
         _u("phase_y", 4, "phase in y of tap 0"),
         _u("phase_dx", 4, "phases in x that a tap advances: dilation_x % stride"),

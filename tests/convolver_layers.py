@@ -38,6 +38,7 @@ class Layer:
     by_block: int = 0  # channels of its own that each block (of TINY) has; 0: all have the same
     by_tap: int = 0  # channels that each map reads, by tap; 0: not by tap
     absent: int = 0  # bit k: channel k + 1 is stored, but not read
+    closed: bool = False  # lanes go on from row end to row, and stored rows lie so that they may
     decimated: bool = False  # a single tap: only what it reads is sent, and stored
 
     def data(self) -> dict[str, Any]:
@@ -92,15 +93,18 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
     s = layer.stride
     height, width = layer.out_shape
     stored_width, stored_height = -(-layer.width // s), -(-layer.height // s)
-    pitch = max(width, stored_width)
+    lanes = pitch = max(width, stored_width)
+    if layer.closed:
+        lanes, apart = width, grid.maps - 1 if layer.by_tap else 0
+        pitch = next(n for n in range(pitch, grid.row_words) if (n - width) % grid.row_banks == apart)
     top, left = layer.pads[:2]
-    groups = model.groups(height, width, pitch, grid.pixels)
+    groups = model.groups(height, width, lanes, grid.pixels)
     blocks = layer.maps if layer.by_tap else -(-layer.maps // grid.maps)
     # The last group needs all rows, read or not.
     need = max((layer.kernel[0] - 1) * layer.dilation[0] - top + 1, layer.height - (height - 1) * s)
 
     def rows_at(position: int, offset: int) -> int:
-        return min(max(position // pitch * s + offset, 0), layer.height)
+        return min(max(position // lanes * s + offset, 0), layer.height)
 
     live = max(
         rows_at((g + 1) * grid.pixels - 1, need) - rows_at(g * grid.pixels, -top)
@@ -114,7 +118,7 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
         ring_rows, ring, size = layer.height, 0, stored_height * pitch
     if layer.decimated:
         assert layer.kernel == (1, 1) and not layer.ring and not any(layer.pads)
-        pitch, need, size = width, 1, height * width
+        lanes, pitch, need, size = width, width, 1, height * width
         ring_rows = height
     modulo = ring or grid.row_words
     slots = layer.slots or height
@@ -139,7 +143,7 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
         groups=groups, blocks=blocks, channels=layer.by_block or layer.read,
         by_block=int(layer.by_block > 0), by_tap=int(layer.by_tap > 0), absent0=layer.absent,
         absent1=0, kernel_y=layer.kernel[0],
-        kernel_x=layer.kernel[1], pitch=pitch, width=layer.width, height=layer.height, stride=s,
+        kernel_x=layer.kernel[1], pitch=lanes, width=layer.width, height=layer.height, stride=s,
         tap_x=-left, tap_y=-top, dilation_x=layer.dilation[1], dilation_y=layer.dilation[0],
         base=layer.base, ring_words=ring, start=((-top // s) * pitch + -left // s) % modulo,
         step_x=layer.dilation[1] // s, step_y=layer.dilation[0] // s * pitch % modulo,
@@ -157,7 +161,7 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
             "base": layer.base + int(layer.connections[0, 0]) * size,
         }  # fmt: skip
     drain = {
-        "groups": groups, "blocks": blocks, "maps": layer.maps, "pitch": pitch, "width": width,
+        "groups": groups, "blocks": blocks, "maps": layer.maps, "pitch": lanes, "width": width,
         "height": height, "partial_in": layer.partial_in, "partial_out": layer.partial_out,
         "narrow": layer.narrow, "by_tap": int(layer.by_tap > 0), "slots": slots, "map_step": map_step,
     }  # fmt: skip
@@ -242,6 +246,29 @@ LAYERS = {
     ),
     "by_tap_extremes": Layer(
         channels=4, maps=3, by_tap=4, extreme=True, kernel=(3, 5), width=8, dilation=(2, 1), height=6
+    ),
+    "closed": Layer(closed=True, width=9, height=7, channels=2, slots=3),
+    "closed_ring": Layer(
+        closed=True, height=14, width=9, channels=2, maps=3, ring=True, kernel=(4, 4), slots=3
+    ),
+    "closed_padded": Layer(
+        closed=True, height=9, width=12, kernel=(3, 5), pads=(2, 1, 1, 1), dilation=(1, 2), maps=3,
+        slots=3,
+    ),
+    "closed_far": Layer(closed=True, height=6, width=15, kernel=(2, 10), extreme=True, slots=3),
+    "closed_stride": Layer(
+        closed=True, height=15, width=13, stride=2, kernel=(5, 4), pads=(1, 0, 2, 0), ring=True, slots=3
+    ),
+    "closed_by_tap": Layer(
+        closed=True, channels=3, maps=3, by_tap=2, height=8, width=10, kernel=(3, 4), pads=(1, 0, 2, 0),
+        slots=3,
+    ),
+    "closed_by_tap_ring": Layer(
+        closed=True, height=11, width=11, channels=4, maps=2, by_tap=2, ring=True, kernel=(3, 7), slots=3
+    ),
+    "closed_by_tap_short": Layer(
+        closed=True, channels=2, maps=2, by_tap=1, height=7, width=8, kernel=(2, 2), extreme=True,
+        slots=3,
     ),
     "narrow": Layer(narrow=1, pads=(1, 1, 1, 1)),
     "extremes": Layer(extreme=True, channels=3, maps=4),

@@ -102,7 +102,9 @@ def test_passes_by_tap_among_others(grid: GridConfig, pauses: tuple[float, float
         LAYERS["by_tap_ring"],
         replace(LAYERS["same"], ahead=1, base=256, seed=3),
         replace(LAYERS["by_tap_short"], seed=4),
+        replace(LAYERS["closed_ring"], seed=8),
         replace(LAYERS["by_tap_extremes"], seed=5),
+        replace(LAYERS["closed_by_tap_short" if grid.tap_gap else "closed"], seed=9),
         replace(LAYERS["pointwise"], seed=6),
         replace(LAYERS["by_tap"], seed=7, slots=2),
     ]

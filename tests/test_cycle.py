@@ -255,6 +255,26 @@ def test_a_table_of_connections_goes_tap_by_tap() -> None:
 
 
 @pytest.mark.rtl
+def test_lanes_go_on_from_row_end_to_row() -> None:
+    """Rows of the input are longer than those of the output; strides, borders and a table by tap."""
+    net = Builder(12)
+    x = net.conv(net.input(1, 19, 32), 4, (3, 5), pads=(1, 0, 1, 0), stride=(2, 2))
+    x = net.table(x, 5, (3, 4), 2, pads=(1, 0, 0, 0))
+    net.conv(x, 3, (4, 3))
+    graph, words = net.build(net.nodes[-1].output), net.words(2)
+    compiled = compile_graph(graph, TINY)
+    assert compiled.mapping.count("row ends closed") == 3
+    arrays = [f for kind, f in packets_of(compiled.device) if kind == Kind.CONV_ARRAY]
+    assert all(f["row_pitch"] > f["pitch"] for f in arrays)
+    assert {f["by_tap"] for f in arrays} == {0, 1} and {f["stride"] for f in arrays} == {1, 2}
+    for memory, seed in ((MEMORIES[0], None), (MEMORIES[3], 5)):
+        assert_equal(compiled, words, memory, seed)
+    outputs, _ = rtl.simulate(compiled, words, MEMORIES[0], None)
+    want = evaluate(graph, words)
+    assert all(np.array_equal(outputs[name], want[name]) for name in graph.outputs)
+
+
+@pytest.mark.rtl
 def test_rows_stay_for_the_next_maps() -> None:
     """Weights of few maps fit at once; the input, which fits whole, is read once for all."""
     net = Builder(4)

@@ -93,7 +93,7 @@ MUTATIONS = [
     (Kind.CONV_ROWS, "width", 1), (Kind.CONV_ROWS, "rows", -1),
     (Kind.CONV_WEIGHTS, "blocks", 1),
     (Kind.CONV_ARRAY, "start", 1), (Kind.CONV_ARRAY, "step_x", 1), (Kind.CONV_ARRAY, "step_y", 1),
-    (Kind.CONV_ARRAY, "need", -4), (Kind.CONV_ARRAY, "release", 3), (Kind.CONV_ARRAY, "tap_x", -1),
+    (Kind.CONV_ARRAY, "need", -4), (Kind.CONV_ARRAY, "release", 3), (Kind.CONV_ARRAY, "tap_x", 3),
     (Kind.CONV_ARRAY, "kernel_x", -1), (Kind.CONV_ARRAY, "groups", -1),
     (Kind.CONV_ARRAY, "channel_step", 8), (Kind.CONV_ARRAY, "pitch", -1),
     (Kind.CONV_DRAIN, "maps", -1), (Kind.CONV_DRAIN, "height", -1),
@@ -136,6 +136,46 @@ def by_tap():
 def test_a_changed_field_of_a_pass_by_tap_is_caught(by_tap, kind, name, amount):
     program, words, want = by_tap
     assert caught(mutate(program, kind, 0, add(name, amount)), words, want)
+
+
+@pytest.fixture(scope="module", params=["by map", "by tap"])
+def closed(request):
+    net = Builder(8)
+    if request.param == "by tap":
+        net.table(net.input(7, 12, 13), 5, (3, 5), 2, pads=(1, 0, 1, 0))
+    else:
+        net.conv(net.input(3, 16, 13), 4, (3, 4), pads=(1, 0, 0, 0))
+    graph, words = net.build(net.nodes[-1].output), net.words(1)
+    program = compile_graph(graph, TINY)
+    assert "row ends closed" in program.mapping
+    assert (" by tap" in program.mapping) == (request.param == "by tap")
+    want = evaluate(graph, words)[graph.outputs[0]]
+    assert not caught(program, words, want)
+    return program, words, want
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "amount"),
+    [
+        (Kind.CONV_ARRAY, "row_pitch", 1), (Kind.CONV_ARRAY, "row_pitch", 8),
+        (Kind.CONV_ARRAY, "row_pitch", -8), (Kind.CONV_ARRAY, "pitch", 1),
+        (Kind.CONV_ARRAY, "pitch", -1), (Kind.CONV_ROWS, "pitch", 8), (Kind.CONV_ROWS, "pitch", -1),
+        (Kind.CONV_ARRAY, "step_y", 8), (Kind.CONV_DRAIN, "pitch", 1), (Kind.CONV_ARRAY, "groups", -1),
+        (Kind.CONV_ARRAY, "need", -1), (Kind.CONV_ARRAY, "release", 1),
+    ],
+)  # fmt: skip
+def test_a_changed_field_of_a_pass_with_closed_row_ends_is_caught(closed, kind, name, amount):
+    program, words, want = closed
+    assert caught(mutate(program, kind, 0, add(name, amount)), words, want)
+
+
+def test_rows_that_end_twice_in_a_group_are_not_closed():
+    """TINY has 5 pixel lanes: a row of 4 pixels may end twice, of 5 it does not."""
+    for width, closes in ((4, False), (5, True)):
+        net = Builder(3)
+        net.conv(net.input(2, 14, width + 3), 2, (3, 4))
+        program = compile_graph(net.build(net.nodes[-1].output), TINY)
+        assert ("row ends closed" in program.mapping) == closes
 
 
 def test_a_changed_weight_of_any_lane_is_caught(by_tap):

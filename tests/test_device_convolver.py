@@ -74,6 +74,7 @@ def test_random_tables_by_tap(grid: str, monkeypatch: pytest.MonkeyPatch) -> Non
         ((3, 20, 21), (5, 4), {"stride": (2, 2), "pads": (2, 1, 2, 1)}),
         ((4, 30, 9), (3, 3), {"stride": (3, 3)}),
         ((6, 24, 40), (1, 1), {"stride": (2, 2)}),
+        ((2, 30, 14), (3, 4), {}),  # closed row ends
     ],
 )
 def test_kernels(

@@ -9,7 +9,7 @@ import pytest
 
 from neuflow import cli, grid
 from neuflow.errors import ConfigError
-from neuflow.grid import MEMORY_RANGES, PRESETS, TINY, MemoryConfig
+from neuflow.grid import MEMORY_RANGES, PRESETS, TINY, VIRTEX6, MemoryConfig
 
 
 def written(tmp_path: Path, text: str) -> str:
@@ -83,6 +83,8 @@ def test_the_ends_of_the_memory_model_s_ranges_are_within():
 
 def test_a_grid_works_by_tap_if_its_banks_hold_the_words_of_all_lanes():
     assert {preset.tap_lanes for preset in PRESETS.values()} == {2, 4, 8}
+    assert VIRTEX6.tap_gap == 3 and TINY.tap_gap == 1
+    assert dataclasses.replace(TINY, pixels=7).tap_gap == 0
     assert dataclasses.replace(TINY, row_banks=8, pixels=7).tap_lanes == 2
     assert dataclasses.replace(TINY, row_banks=8, pixels=8).tap_lanes == 1
     assert dataclasses.replace(TINY, row_words=1 << 17).tap_lanes == 1

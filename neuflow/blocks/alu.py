@@ -57,7 +57,7 @@ class Alu(Component):
     equal lengths, hence equal beats: count and ``last`` are taken from ``a``, a shorter or longer
     packet of ``b`` shifts what follows. Unary operations (ABS, SQUARE) leave ``b`` alone.
 
-    Latency ``alu_model.LATENCY`` cycles and one beat a cycle; DIV: one bit of the quotient a cycle,
+    Latency ``alu_model.LATENCY`` cycles and one beat a cycle; DIV: two bits of the quotient a cycle,
     ``alu_model.divide_cycles`` from beat to beat. A stall of ``o`` holds all stages once its slice
     is full. Results saturate.
     """
@@ -211,23 +211,25 @@ class Alu(Component):
         return s10_word
 
     def _build_dividers(self, m, setup, wanted, done, accept):
-        """Divide the waiting beat, one bit of twice the quotients a cycle; return sizes and signs.
+        """Divide the waiting beat, two bits of twice the quotients a cycle; return sizes and signs.
 
         Twice the quotient is floor(2 |a| 2**n / |b|) with n = shift_a - shift_b; a negative n
         only leaves out the last bits, because flooring twice is flooring once. The lowest bit
-        then rounds halves away from zero.
+        then rounds halves away from zero. An odd number of bits begins with one more, a 0.
         """
         busy = Signal()
-        left = Signal(range(17 + 31 + 1))
         net = Signal(signed(8))
+        cycles = Signal(signed(8))
+        left = Signal(range((17 + 31 + 1) // 2 + 1))
         start, step = Signal(), Signal()
         m.d.comb += [
             net.eq(17 + setup.shift_a[:5] - setup.shift_b[:5]),
+            cycles.eq((net + 1) >> 1),
             start.eq(wanted & ~busy),
             step.eq(busy & ~done),
         ]
         with m.If(start):
-            m.d.sync += [busy.eq(1), left.eq(Mux(net < 0, 0, net)), done.eq(net <= 0)]
+            m.d.sync += [busy.eq(1), left.eq(Mux(net < 0, 0, cycles)), done.eq(net <= 0)]
         with m.Elif(step):
             m.d.sync += [left.eq(left - 1), done.eq(left == 1)]
         with m.Elif(accept):
@@ -236,19 +238,23 @@ class Alu(Component):
         quotients = []
         for lane in range(self.lanes):
             a, b = self.a.payload.words[lane], self.b.payload.words[lane]
-            above = Signal(WORD_BITS + 1, name=f"above_{lane}", reset_less=True)
+            above = Signal(WORD_BITS + 2, name=f"above_{lane}", reset_less=True)
             below = Signal(WORD_BITS, name=f"below_{lane}", reset_less=True)
             rest = Signal(WORD_BITS, name=f"rest_{lane}", reset_less=True)
             twice = Signal(_QUOTIENT_BITS, name=f"twice_{lane}", reset_less=True)
             negative, nonzero = (
                 Signal(name=f"{n}_{lane}", reset_less=True) for n in ("negative", "nonzero")
             )
-            trial = Signal(signed(WORD_BITS + 2), name=f"trial_{lane}")
-            next_rest = Cat(above[-1], rest)
-            m.d.comb += trial.eq(next_rest - below)
+            new_rest, bits = rest, []
+            for bit in (above[-1], above[-2]):
+                trial = Signal(signed(WORD_BITS + 2), name=f"trial{len(bits)}_{lane}")
+                next_rest = Signal(WORD_BITS + 1, name=f"rest{len(bits)}_{lane}")
+                m.d.comb += [next_rest.eq(Cat(bit, new_rest)), trial.eq(next_rest - below)]
+                bits.insert(0, trial >= 0)
+                new_rest = Mux(trial < 0, next_rest, trial)[:WORD_BITS]
             with m.If(start):
                 m.d.sync += [
-                    above.eq(Cat(Const(0, 1), magnitude(a))),
+                    above.eq(Cat(Const(0, 2), magnitude(a)) >> net[0]),
                     below.eq(magnitude(b)),
                     nonzero.eq(b != 0),
                     negative.eq(a[-1] ^ b[-1]),
@@ -257,13 +263,10 @@ class Alu(Component):
                     twice.eq(Mux((b == 0) & (a != 0), (1 << _QUOTIENT_BITS) - 1, 0)),
                 ]
             with m.Elif(step & nonzero):
-                m.d.sync += [
-                    above.eq(above << 1),
-                    rest.eq(Mux(trial < 0, next_rest, trial)),
-                ]
-                # What has reached the top bit stays beyond every word.
-                with m.If(~twice[-1]):
-                    m.d.sync += twice.eq(Cat(trial >= 0, twice))
+                m.d.sync += [above.eq(above << 2), rest.eq(new_rest)]
+                # What has reached the two top bits stays beyond every word.
+                with m.If(~twice[-2:].any()):
+                    m.d.sync += twice.eq(Cat(*bits, twice))
             rounded = Signal(_QUOTIENT_BITS, name=f"twice_rounded_{lane}")
             m.d.comb += rounded.eq(twice[1:] + twice[0])
             quotients.append((rounded, negative))

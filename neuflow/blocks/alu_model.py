@@ -15,6 +15,10 @@ LATENCY = 11
 """Cycles from a beat's way in to its result, DIV excepted."""
 
 
+DIVIDE_BITS = 2
+"""Bits of twice a quotient that the divider finds in a cycle."""
+
+
 def alu(
     op: AluOp,
     a: ArrayLike,
@@ -65,8 +69,8 @@ def _divide(a: Int, b: Int, net: int, bits: int) -> Int:
 
 
 def divide_cycles(shift_a: int, shift_b: int) -> int:
-    """Return the cycles from one beat of a DIV to the next: one bit of the quotient a cycle."""
-    return 2 + max(0, 17 + shift_a - shift_b)
+    """Return the cycles from one beat of a DIV to the next: ``DIVIDE_BITS`` bits in each but two."""
+    return 2 + -(-max(0, 17 + shift_a - shift_b) // DIVIDE_BITS)
 
 
 def cycles(op: AluOp, beats: int, shift_a: int = 0, shift_b: int = 0) -> int:
@@ -78,4 +82,4 @@ def cycles(op: AluOp, beats: int, shift_a: int = 0, shift_b: int = 0) -> int:
     return LATENCY - 1 + each * beats
 
 
-__all__ = ["LATENCY", "UNARY", "alu", "cycles", "divide_cycles"]
+__all__ = ["DIVIDE_BITS", "LATENCY", "UNARY", "alu", "cycles", "divide_cycles"]

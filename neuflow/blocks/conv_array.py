@@ -3,6 +3,7 @@
 Output-stationary: every accumulator owns one (map, pixel); a tap reads ``maps`` weights and
 ``pixels`` neighbouring words. Lanes run along the flattened output map (docs/machine.md, "Array").
 By tap, the map lanes have the ``maps`` - 1 words behind those too: lane k works k words further on.
+Lanes beyond the end of an output row may read elsewhere: in the banks behind, at rows of their own.
 
 Stages: 0 issue, 1 phases, 2 position, 3 and 4 bank address, 5 banks, 6 their words, 7 and 8 rotate,
 9 to the multipliers, 10 multiply, 11 accumulate, 12 to the drain registers, 13 the first pixel to
@@ -19,7 +20,7 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
 from neuflow.blocks.conv_lanes import Coordinates
-from neuflow.blocks.conv_rows import Locator, advance, bank_address, loop
+from neuflow.blocks.conv_rows import Locator, advance, loop, read_address
 from neuflow.blocks.convolver_model import HAND_OVER
 from neuflow.blocks.gate import add_gated, stay_awake
 from neuflow.blocks.mac_row import MacRow
@@ -85,7 +86,7 @@ class MacArray(Component):
                 "stored": In(SIZE),
                 "released": Out(SIZE),
                 "pass_done": Out(1),
-                "read": Out(bank_address(grid)),
+                "read": Out(read_address(grid)),
                 "read_enable": Out(1),
                 "words": In(data.ArrayLayout(signed(WORD_BITS), grid.row_banks)),
                 "weights_ready": In(1),
@@ -111,6 +112,10 @@ class MacArray(Component):
         # Stage 2: the tap's weights, and whether the last of them is where the next channel lies.
         self.weight_words = Signal(self.grid.maps * WORD_BITS, name="s2_weights")
         self.names_channel = Signal()
+        # Lanes in the output row of the group's first, by stages; the others' words lie elsewhere.
+        self.split = [Signal(range(self.grid.pixels + 1), name=f"s{i}_split") for i in range(1, 9)]
+        self.crosses = Signal()  # stage 1: the next group begins in another row
+        self.spread = Signal()  # by tap, what taps read beyond the end of a row lies between
         self._sequence(m, platform)
         masks = self._masks(m)
         self._addresses(m)
@@ -182,7 +187,12 @@ class MacArray(Component):
         few = Mux(c.by_tap, at_last["kx_ends"], c.by_block | at_last["group_ends"])
         m.d.sync += self.maps.eq(Mux(few, c.maps, self.grid.maps))
         with m.If(begins):
-            m.d.sync += self.lanes.eq(lanes.count)
+            m.d.sync += [
+                self.lanes.eq(lanes.count),
+                self.split[0].eq(lanes.split),
+                self.crosses.eq(lanes.crosses),
+            ]
+        m.d.sync += [after.eq(before) for before, after in pairwise(self.split)]
 
         with m.If(~active):
             m.d.sync += active.eq(self.config.valid & ~flushing.any())
@@ -252,16 +262,20 @@ class MacArray(Component):
 
         # What a pass does not change is made beforehand.
         wraps = Signal()
-        row_less, pixels_less = Signal(signed(ROW_ADDRESS + 1)), Signal(signed(ROW_ADDRESS + 1))
+        row_less = Signal(signed(ROW_ADDRESS + 1))
         group_start, next_group = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
+        # From a group to the next; words that lie between two rows of lanes are not read.
+        gap = Signal(signed(ROW_ADDRESS + 1))
+        group, group_less = Signal(signed(ROW_ADDRESS + 2)), Signal(signed(ROW_ADDRESS + 2))
+        step = Mux(self.crosses, gap, 0) + self.grid.pixels
         m.d.sync += [
             wraps.eq(c.ring_words != 0),
             row_less.eq(c.row_pitch - c.ring_words),
-            pixels_less.eq(self.grid.pixels - c.ring_words),
+            gap.eq(c.row_pitch - c.pitch),
+            group.eq(step),
+            group_less.eq(step - c.ring_words),
             step_y_wrap.eq(advance(m, "step_y_wrap", c.step_y, c.row_pitch, row_less, wraps)),
-            next_group.eq(
-                advance(m, "next_group", group_start, self.grid.pixels, pixels_less, wraps)
-            ),
+            next_group.eq(advance(m, "next_group", group_start, group, group_less, wraps)),
         ]
 
         channel_base, row_start, position = (
@@ -291,14 +305,49 @@ class MacArray(Component):
                 group_start.eq(restart),
                 channel_base.eq(Mux(first_channel, c.base, next_channel)),
             ]
+        linear = Signal.like(locator.linear)
         m.d.sync += [
-            locator.linear.eq(channel_base + offset_x + offset_y),
+            linear.eq(channel_base + offset_x + offset_y),
             locator.position.eq(position),
         ]
         m.d.comb += [
+            locator.linear.eq(linear),
             locator.ring.eq(c.ring_words),
-            self.read.eq(locator.where),
+            self.read.rotate.eq(locator.where.rotate),
+            self.read.row.eq(locator.where.row),
+            self.read.wrapped.eq(locator.where.wrapped),
             self.read_enable.eq(self.stage[5].valid),
+        ]
+        self._behind(m, linear, position, gap, wraps, locator.turn)
+
+    def _behind(self, m, linear, position, gap, wraps, turn):
+        """Stages 2 to 4: where the words of lanes beyond the end of an output row are.
+
+        They lie whole rounds of the banks further on, so that the same turn brings them to their
+        lanes; by tap, behind the words that the lanes before them read beyond the end.
+        """
+        c, banks, beyond = self.config.payload, self.grid.row_banks, self.grid.tap_gap
+        bank_bits = ceil_log2(banks)
+        m.submodules.behind = locator = Locator(self.grid)
+        rounds, rounds_less = Signal.like(gap), Signal(signed(ROW_ADDRESS + 2))
+        lanes, behind = Signal(range(self.grid.pixels + beyond + 1)), Signal(banks)
+        if beyond:
+            with m.If(self.stage[1].valid):
+                m.d.sync += self.spread.eq(c.by_tap & gap[:bank_bits].any())
+        m.d.sync += [
+            rounds.eq(Cat(Const(0, bank_bits), gap[bank_bits:]).as_signed()),
+            rounds_less.eq(rounds - c.ring_words),
+            locator.position.eq(advance(m, "behind", position, rounds, rounds_less, wraps)),
+            self.read.below.eq(~(Const((1 << banks) - 1, banks) << turn)),
+            self.read.second.eq((Cat(behind, behind) << turn)[banks:]),
+        ]
+        m.d.comb += [
+            locator.linear.eq(linear),
+            locator.ring.eq(c.ring_words),
+            lanes.eq(self.split[3] + Mux(self.spread, beyond, 0)),
+            behind.eq(Const((1 << banks) - 1, banks) << lanes),
+            self.read.next_row.eq(locator.where.row),
+            self.read.next_wrapped.eq(locator.where.wrapped),
         ]
 
     def _next_channel(self, m, moves, restarts):
@@ -365,7 +414,7 @@ class MacArray(Component):
         x, y = Signal(shape, reset_less=True), Signal(shape, reset_less=True)
         with m.If(s1.valid & s1.begins):
             m.d.sync += [x.eq(lanes.x), y.eq(lanes.y)]
-        masks = {k: Signal(self.grid.pixels, name=f"s{k}_masks", reset_less=True) for k in range(4, 9)}
+        masks = {k: Signal(self.grid.pixels, name=f"s{k}_masks", reset_less=True) for k in range(4, 8)}
         for lane in range(self.grid.pixels):
             # A negative coordinate is a large unsigned one, so one comparison serves both ends.
             at_x = Signal(SIZE + 2, name=f"at_x{lane}", reset_less=True)
@@ -375,8 +424,22 @@ class MacArray(Component):
                 m.d.sync += [at_x.eq(x[lane] + tap_x), at_y.eq(y[lane] + tap_y)]
             with m.If(self.stage[3].valid):
                 m.d.sync += masks[4][lane].eq((at_x < c.width) & (at_y < c.height))
-        m.d.sync += [masks[k].eq(masks[k - 1]) for k in range(5, 9)]
-        return masks[8]
+        m.d.sync += [masks[k].eq(masks[k - 1]) for k in range(5, 8)]
+        # Words beyond the last pixel's are those of its row: its mask is theirs. Spread, a word is of
+        # the row of the lane that reads it last.
+        inside = Signal(self._words_read, name="s8_masks", reset_less=True)
+        last, gap = self.grid.pixels - 1, self.grid.tap_gap
+        plain, spread = (
+            Cat(masks[7][min(max(n - back, 0), last)] for n in range(self._words_read))
+            for back in (0, gap)
+        )
+        m.d.sync += inside.eq(Mux(self.spread, spread, plain))
+        return inside
+
+    @property
+    def _words_read(self):
+        """Words that the lanes of a step use."""
+        return self.grid.pixels + self.grid.tap_lanes - 1 + self.grid.tap_gap
 
     def _operands(self, m, masks):
         """Stages 6 to 10: rotate the banks' words to the lanes, mask; return words of every map lane.
@@ -398,9 +461,7 @@ class MacArray(Component):
         words, turned = (
             Signal(banks * WORD_BITS, name=f"s{k}_words", reset_less=True) for k in (7, 8)
         )
-        # Words beyond the last pixel's are those of its row: its mask is theirs.
-        read = grid.pixels + grid.tap_lanes - 1
-        masked = Signal(read * WORD_BITS, name="s9_words", reset_less=True)
+        masked = Signal(self._words_read * WORD_BITS, name="s9_words", reset_less=True)
         pixels = [
             Signal(grid.pixels * WORD_BITS, name=f"s10_words{k}", reset_less=True)
             for k in range(grid.tap_lanes)
@@ -408,7 +469,7 @@ class MacArray(Component):
         word_bits = ceil_log2(WORD_BITS)
         coarse = Cat(Const(0, fine_bits + word_bits), rotate[7][fine_bits:])
         fine = Cat(Const(0, word_bits), rotate[8][:fine_bits])
-        inside = Cat(masks[min(n, grid.pixels - 1)].replicate(WORD_BITS) for n in range(read))
+        inside = Cat(mask.replicate(WORD_BITS) for mask in masks)
         with m.If(self.stage[6].valid):
             m.d.sync += words.eq(self.words.as_value())
         with m.If(self.stage[7].valid):
@@ -419,6 +480,15 @@ class MacArray(Component):
             m.d.sync += pixels[0].eq(masked)
             for k in range(1, grid.tap_lanes):
                 m.d.sync += pixels[k].eq(Mux(by_tap, masked[k * WORD_BITS :], masked))
+        if grid.tap_gap:
+            behind = Signal(grid.pixels, name="s9_behind", reset_less=True)
+            m.d.sync += behind.eq(Const((1 << grid.pixels) - 1, grid.pixels) << self.split[7])
+            chosen = Cat(lane.replicate(WORD_BITS) for lane in behind)
+            with m.If(self.stage[9].valid & self.spread):
+                for k in range(grid.tap_lanes):
+                    before = masked[k * WORD_BITS :]
+                    after = masked[(k + grid.tap_gap) * WORD_BITS :]
+                    m.d.sync += pixels[k].eq((before & ~chosen) | (after & chosen))
         return pixels * (grid.maps // grid.tap_lanes), self._weights(m)
 
     def _weights(self, m):

@@ -19,7 +19,8 @@ class Coordinates(Component):
     ``take`` In: the group is taken, make the next; ``full`` Out: the group is there, and ``fed``: so
     are its rows. ``x``, ``y`` Out: per lane, in input steps (times stride), one cycle after the take.
     ``free``: rows the group frees; ``last_row``: output row of the last lane; ``count``: its lanes
-    that are output positions. ``awake`` Out.
+    that are output positions; ``split``: those in the output row of the first; ``crosses``: the
+    next group begins in another row. ``awake`` Out.
     A group takes ``pixels`` cycles, the first one ``LEAD`` more.
     """
 
@@ -44,6 +45,8 @@ class Coordinates(Component):
                 "free": Out(SIZE),
                 "last_row": Out(SIZE),
                 "count": Out(range(lanes + 1)),
+                "split": Out(range(lanes + 1)),
+                "crosses": Out(1),
                 "awake": Out(1),
             }
         )
@@ -55,7 +58,7 @@ class Coordinates(Component):
         m.d.comb += make.eq(~self.full | self.take)
         walked = self._walk(m, make)
         sizes = dict.fromkeys(("x", "y", "row", "need", "free"), SIZE)
-        lane = data.StructLayout(sizes | {"real_x": 1, "real_y": 1})
+        lane = data.StructLayout(sizes | {"real_x": 1, "real_y": 1, "begins_row": 1})
         valid = Signal(self.LEAD)
         summed, ready = Signal(lane, reset_less=True), Signal(lane, reset_less=True)
         need_sum, free_sum = Signal(signed(SIZE + 4)), Signal(signed(SIZE + 4))
@@ -64,6 +67,12 @@ class Coordinates(Component):
             return Mux(value < 0, 0, Mux(value > c.rows, c.rows, value))
 
         made, need = Signal(range(lanes + 1)), Signal(SIZE)
+        one_row, joins, first = Signal(), Signal(), Signal()
+        m.d.comb += [
+            first.eq(self.full | (made == 0)),
+            joins.eq(first | (one_row & ~ready.begins_row)),
+            self.crosses.eq(~one_row | ready.begins_row),
+        ]
         # They are copied a cycle after the take, so they may come a cycle late: what moves a thousand
         # registers comes from one.
         x, y = (Signal(SIZE * lanes, name=n, reset_less=True) for n in ("x", "y"))
@@ -78,9 +87,10 @@ class Coordinates(Component):
                 *(summed[n].eq(walked[n]) for n in ("x", "y", "row")),
                 summed.real_x.eq(walked["column"] < c.width_out),
                 summed.real_y.eq(walked["row"] < c.height_out),
+                summed.begins_row.eq(walked["column"] == 0),
                 need_sum.eq(walked["y"] + c.need),
                 free_sum.eq(walked["y"] + c.release),
-                *(ready[n].eq(summed[n]) for n in ("x", "y", "row", "real_x", "real_y")),
+                *(ready[n].eq(summed[n]) for n in ("x", "y", "row", "real_x", "real_y", "begins_row")),
                 ready.need.eq(clipped(need_sum)),
                 ready.free.eq(clipped(free_sum)),
                 valid.eq(Cat(1, valid)),
@@ -89,12 +99,13 @@ class Coordinates(Component):
                 self.last_row.eq(ready.row),
                 need.eq(ready.need),
             ]
-            with m.If(self.full | (made == 0)):
+            with m.If(first):
                 m.d.sync += self.free.eq(ready.free)
             with m.If(valid[-1]):
-                before = Mux(self.full | (made == 0), 0, self.count)
                 m.d.sync += [
-                    self.count.eq(before + (ready.real_x & ready.real_y)),
+                    self.count.eq(Mux(first, 0, self.count) + (ready.real_x & ready.real_y)),
+                    self.split.eq(Mux(first, 0, self.split) + joins),
+                    one_row.eq(joins),
                     made.eq(Mux(self.full, 1, made + 1)),
                     self.full.eq(Mux(self.full, lanes == 1, made == lanes - 1)),
                 ]

@@ -28,6 +28,19 @@ def bank_address(grid: GridConfig) -> data.StructLayout:
     )
 
 
+def read_address(grid: GridConfig) -> data.StructLayout:
+    """Return the layout of a reading of consecutive words, the last of which may lie elsewhere.
+
+    Banks of ``second`` (a bit each) use ``next_row``, or ``next_wrapped``, as others do ``row`` and
+    ``wrapped``, see :func:`bank_address`. ``below``: banks below ``rotate``.
+    """
+    where = bank_address(grid).members
+    return data.StructLayout(
+        {**where, "next_row": where["row"], "next_wrapped": where["row"]}
+        | dict.fromkeys(("below", "second"), unsigned(grid.row_banks))
+    )
+
+
 def advance(m: Module, name: str, value, step, step_less_ring, wraps):
     """Return ``(value + step) mod ring`` for ``value, step < ring``; no modulo where ``wraps`` is 0.
 
@@ -61,7 +74,7 @@ class Locator(Component):
 
     Members: ``linear`` In: beginning of the ring, ``position`` In: the first word's place in it,
     ``ring`` In: its length, 0 if it never wraps (all words; constant for a pass, valid one cycle
-    before); ``where`` Out, ``LATENCY`` cycles later.
+    before); ``where`` Out, ``LATENCY`` cycles later, and ``turn`` Out, its ``rotate`` one cycle sooner.
     """
 
     LATENCY = 2
@@ -74,6 +87,7 @@ class Locator(Component):
                 "position": In(ROW_ADDRESS),
                 "ring": In(ROW_ADDRESS),
                 "where": Out(bank_address(grid)),
+                "turn": Out(ceil_log2(grid.row_banks)),
             }
         )
 
@@ -84,6 +98,7 @@ class Locator(Component):
         address, last = Signal.like(self.linear), Signal.like(self.linear)
         base = Signal(len(self.where.row))
         row = address[bank_bits:]
+        m.d.comb += self.turn.eq(address)
         m.d.sync += [
             wraps.eq(self.ring != 0),
             ring_less.eq(self.ring - self.grid.row_banks),
@@ -111,7 +126,7 @@ class RowBanks(Component):
                 "enables": In(grid.row_banks),
                 "at": In(bank_address(grid)),
                 "beat": In(grid.bus_bits),
-                "read": In(bank_address(grid)),
+                "read": In(read_address(grid)),
                 "read_enable": In(1),
                 "words": Out(data.ArrayLayout(signed(WORD_BITS), grid.row_banks)),
                 "awake": Out(1),
@@ -130,7 +145,13 @@ class RowBanks(Component):
                 ram.write_address.eq(Mux(bank < at.rotate, at.wrapped, at.row)),
                 ram.write_data.eq(self.beat.word_select(bank % self.grid.bus_words, WORD_BITS)),
                 ram.read_enable.eq(self.read_enable),
-                ram.read_address.eq(Mux(bank < read.rotate, read.wrapped, read.row)),
+                ram.read_address.eq(
+                    Mux(
+                        read.second[bank],
+                        Mux(read.below[bank], read.next_wrapped, read.next_row),
+                        Mux(read.below[bank], read.wrapped, read.row),
+                    )
+                ),
                 self.words[bank].eq(ram.read_data),
             ]
         return m

@@ -14,6 +14,7 @@ from neuflow.blocks.window_model import ROW_OVERHEAD, chunks, slots
 from neuflow.compiler.cut import (
     Cut,
     axes,
+    can_close,
     can_ramp,
     can_tap,
     conv_groups,
@@ -246,7 +247,7 @@ def _rounds(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Cut]:
             for one in _samples(chain, tried, grid):
                 check_piece(chain, one, grid)
         except Misfit as misfit:
-            if misfit.what in ("rows", "field") and not chain.by_block:
+            if misfit.what in ("rows", "row ends", "field") and not chain.by_block:
                 return  # fewer maps would not help: they read the same channels
         else:
             yield tried
@@ -266,10 +267,14 @@ def _samples(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Piece]:
 
 
 def _side_by_side(chain: Chain, grid: GridConfig, batch: int) -> Iterator[Cut]:
-    """Yield ways to use the columns: images x maps x rows, none more than there are; and by tap."""
+    """Yield ways to use the columns: images x maps x rows, none more than there are.
+
+    All of them by tap too, and with row ends closed, where that may pay.
+    """
     for by_tap in (False, True) if can_tap(chain, grid) else (False,):
-        for cut in _columns(chain, grid, batch, by_tap):
-            yield replace(cut, by_tap=by_tap)
+        for closed in (False, True) if can_close(chain) else (False,):
+            for cut in _columns(chain, grid, batch, by_tap):
+                yield replace(cut, by_tap=by_tap, closed=closed)
 
 
 def _columns(chain: Chain, grid: GridConfig, batch: int, by_tap: bool) -> Iterator[Cut]:

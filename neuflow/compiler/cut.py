@@ -35,7 +35,7 @@ class Cut:
     one after another through memory. ``keep``: rows are kept whole from one round of maps to the
     next, even if no others can arrive meanwhile; of the sums, then, one for all maps after another.
     ``ramp``: begin and end with small pieces that share their input, see ``compiler.ramp``.
-    ``by_tap``: of all pieces, see ``Piece``.
+    ``by_tap``, ``closed``: of all pieces, see ``Piece``.
     """
 
     images: int = 1
@@ -48,6 +48,7 @@ class Cut:
     keep: bool = False
     ramp: bool = False
     by_tap: bool = False
+    closed: bool = False
 
     def __str__(self) -> str:
         names = ("images", "maps", "rows")
@@ -58,6 +59,7 @@ class Cut:
                 text += f", {getattr(self, name)} {name.replace('_', ' ')}"
         sums = f", {len(self.parts)} sums" if len(self.parts) > 1 else ""
         text += sums + (", rows kept" if self.keep else "") + (", by tap" if self.by_tap else "")
+        text += ", row ends closed" if self.closed else ""
         return text + (", small first and last pieces" if self.ramp else "")
 
 
@@ -143,7 +145,7 @@ def passes(chain: Chain, cut: Cut, grid: GridConfig, divided: Axes) -> Iterator[
 
 def can_ramp(chain: Chain, cut: Cut) -> bool:
     """Whether a cut is such that its rows can be divided as a ramp needs."""
-    if cut.by_tap:
+    if cut.by_tap or cut.closed:
         return False
     alone = (cut.images, cut.maps, cut.rounds, cut.row_rounds, cut.strips, len(cut.parts))
     least = cut.rows * (sum(RAMP_ROWS) + 3)
@@ -173,6 +175,7 @@ def _parts(
                 partial_out=number < len(cut.parts) - 1,
                 room=grid.row_words if cut.keep else 0,
                 by_tap=cut.by_tap,
+                closed=cut.closed,
             )
             for i, (image, row_span, col_span, map_span) in enumerate(boxes)
         ]
@@ -225,6 +228,18 @@ def can_tap(chain: Chain, grid: GridConfig) -> bool:
         and attrs["weight"].shape[2] > 1
         and (attrs["stride"][0], attrs["dilation"][1], left, right) == (1, 1, 0, 0)
     )
+
+
+def can_close(chain: Chain) -> bool:
+    """Whether rows of the input are longer than those of the output, and many taps read them.
+
+    Pieces of such a chain may go on from row to row, see :meth:`ConvShape.closes`.
+    """
+    if chain.head is None or chain.head.op != "conv":
+        return False
+    stride, width = chain.head.attrs["stride"][1], chain.source_shape[2]
+    kernel = chain.head.attrs["weight"].shape[3]
+    return kernel > 1 and ceil_div(width, stride) > chain.shapes[0][2]
 
 
 def _map_spans(chain: Chain, maps: int, cut: Cut, grid: GridConfig) -> list[Span]:

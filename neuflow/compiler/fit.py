@@ -25,7 +25,8 @@ from neuflow.layout import CONV_ARRAY, CONV_ROWS, READ, WINDOW, Layout
 
 
 class Misfit(Exception):
-    """A piece overflows ``what``: "rows", "weights", "reorder", "window", "operand" or "field"."""
+    """A piece overflows ``what``: "rows", "row ends", "weights", "reorder", "window", "operand"
+    or "field"."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -71,6 +72,8 @@ def check_piece(chain: Chain, piece: Piece, grid: GridConfig) -> None:
     if chain.head is not None:
         shape = conv_shape(chain, piece)
         _check_fields(shape, grid)
+        if shape.closed and not shape.closes(grid):
+            raise Misfit("row ends")
         if plan_rows(chain, shape, grid) is None:
             raise Misfit("rows")
         if shape.groups(grid) > 1 and weight_words(shape, grid) > grid.weight_words:

@@ -61,6 +61,7 @@ class ConvShape:
     ``room``: see ``Piece``. ``block_channels``: not 0 if each block of maps has so many channels of
     its own. ``read``: the channels that are read, of those that are stored; empty: all. ``by_tap``: a
     block is one map, ``grid.maps`` of its taps at once; ``block_channels`` then are any of those stored.
+    ``closed``: lanes go on from the end of an output row to the next, see :meth:`row_pitch`.
     ``channel_maps``: not 0 if each of a block's channels is read by so many of its maps alone.
     """
 
@@ -86,6 +87,7 @@ class ConvShape:
     room: int = 0
     read: tuple[int, ...] = ()
     by_tap: bool = False
+    closed: bool = False
 
     @property
     def channels_added(self) -> int:
@@ -99,8 +101,36 @@ class ConvShape:
 
     @property
     def pitch(self) -> int:
-        """Words from a stored row to the next of its phase; lanes from output row to output row."""
+        """Lanes from output row to output row; words from a stored row to the next, if not closed."""
+        if self.closed:
+            return self.out_width
         return max(self.out_width, ceil_div(self.width, self.stride), self.least_pitch)
+
+    def row_pitch(self, grid: GridConfig) -> int:
+        """Words from a stored row to the next of its phase.
+
+        Where row ends are closed, the lanes beyond one read the banks behind those before it: the
+        words between are whole rounds of the banks, and what the last taps of a step read beyond.
+        """
+        gap = ceil_div(self.width, self.stride) - self.out_width
+        if not self.closed or gap <= 0:
+            return self.pitch
+        beyond = grid.tap_gap if self.by_tap else 0
+        return self.out_width + beyond + round_up(gap - beyond, grid.row_banks)
+
+    def closes(self, grid: GridConfig) -> bool:
+        """Whether row ends can be closed, and lanes are saved: a group meets one row end at most.
+
+        What is behind the last output row does not count.
+        """
+        saved = ceil_div(self.width, self.stride) > self.out_width
+        lanes = not self.by_tap or grid.tap_gap > 0
+        if not (saved and lanes and self.kernel_x > 1 and self.out_height > 1):
+            return False
+        groups = ceil_div(self.out_height * self.out_width, grid.pixels)
+        first = np.arange(groups, dtype=np.int64) * grid.pixels
+        last = np.minimum(first + grid.pixels, self.out_height * self.out_width - 1)
+        return bool((last // self.out_width - first // self.out_width <= 1).all())
 
     def groups(self, grid: GridConfig) -> int:
         """Groups of ``grid.pixels`` positions of the flattened output."""
@@ -179,6 +209,7 @@ def conv_shape(chain: Chain, piece: Piece) -> ConvShape:
         block_channels=_block_channels(chain, piece),
         channel_maps=chain.head.attrs["channel_maps"] if chain.by_block else 0,
         by_tap=piece.by_tap,
+        closed=piece.closed,
     )
 
 
@@ -270,7 +301,7 @@ def least_ring(
 
 def row_plan(shape: ConvShape, grid: GridConfig, room: int) -> RowPlan | None:
     """Fit a convolution's input into ``room`` words: whole and linear, else as rings, else None."""
-    s, pitch, rows = shape.stride, shape.pitch, shape.height
+    s, pitch, rows = shape.stride, shape.row_pitch(grid), shape.height
     phases = s * s
     scatter = Scatter.PHASES if s > 1 else Scatter.ROW if shape.every == 1 else Scatter.FIRST_PHASE
     common = {
@@ -289,7 +320,7 @@ def row_plan(shape: ConvShape, grid: GridConfig, room: int) -> RowPlan | None:
     longest = room // (shape.channels * phases) // grid.row_banks * grid.row_banks
     ring_rows = min(longest // pitch * s, round_up(rows, s))
     least = least_ring(
-        shape.groups(grid), grid.pixels, pitch, s, shape.need, shape.release, rows
+        shape.groups(grid), grid.pixels, shape.pitch, s, shape.need, shape.release, rows
     )
     if ring_rows < least:
         return None

@@ -142,7 +142,8 @@ class Piece:
     ``pitch``: lanes from an output row to the next, at least; sums of one piece lie by lanes, so
     all its parts have the same. ``room``: words of the row buffer that it may use, if not half of
     them. ``box``: rows and columns of the input that it takes, if more than it reads. ``by_tap``: the
-    map lanes of the array work on taps of one map, see ``layout.CONV_ARRAY``.
+    map lanes of the array work on taps of one map, see ``layout.CONV_ARRAY``. ``closed``: its pixel
+    lanes go on from the end of an output row to the next.
     """
 
     column: int
@@ -155,12 +156,13 @@ class Piece:
     room: int = 0
     box: tuple[Span, Span] | None = None
     by_tap: bool = False
+    closed: bool = False
 
     def __str__(self) -> str:
         part = "" if self.part is None else f" {self.part}"
         sums = f"{' +sums' if self.partial_in else ''}{' ->sums' if self.partial_out else ''}"
-        by_tap = " by tap" if self.by_tap else ""
-        return f"column {self.column}: image {self.image} {self.out}{part}{by_tap}{sums}"
+        how = (" by tap" if self.by_tap else "") + (" closed" if self.closed else "")
+        return f"column {self.column}: image {self.image} {self.out}{part}{how}{sums}"
 
 
 @dataclass(frozen=True)

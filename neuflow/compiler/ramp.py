@@ -69,7 +69,8 @@ def ramp_passes(
         room = grid.row_words
         if not boxes.shared:
             shape = conv_shape(chain, pieces[0])
-            ring = round_up((smallest_ring(shape, grid) + shape.stride) * shape.pitch, grid.row_banks)
+            rows = smallest_ring(shape, grid) + shape.stride
+            ring = round_up(rows * shape.row_pitch(grid), grid.row_banks)
             room = min(free, shape.channels * shape.stride * ring)
         pieces = tuple(replace(piece, room=room) for piece in pieces)
         plan = plan_rows(chain, conv_shape(chain, pieces[0]), grid)

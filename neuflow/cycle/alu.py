@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neuflow.blocks.alu import _STAGES
+from neuflow.blocks.alu_model import DIVIDE_BITS
 from neuflow.cycle.compiled import part
 from neuflow.cycle.pipeline import PIPELINE, SPARE, pipeline_edge, pipeline_stage, slice_edge
 from neuflow.cycle.state import INT
@@ -19,7 +20,7 @@ ALU = np.dtype(
         ("tails", PIPELINE),
         ("slice", SPARE),
         ("busy", INT),  # the divider holds a beat
-        ("left", INT),  # bits of its quotient that are missing
+        ("left", INT),  # cycles until its quotient is there
         *((n, INT) for n in ("moves", "en", "both", "divides", "accept")),  # wires
     ]
 )
@@ -57,7 +58,8 @@ def alu_edge(alu, config, a, o):
     c = config.o.alu
     if alu.both and alu.divides and not alu.busy:
         alu.busy = 1
-        alu.left = max(_QUOTIENT_BITS + (c.shift_a & 31) - (c.shift_b & 31), 0)
+        bits = max(_QUOTIENT_BITS + (c.shift_a & 31) - (c.shift_b & 31), 0)
+        alu.left = (bits + DIVIDE_BITS - 1) // DIVIDE_BITS
     elif alu.left:
         alu.left -= 1
     elif alu.accept:

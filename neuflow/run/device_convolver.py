@@ -91,6 +91,7 @@ class DeviceConvolver:
             (array["pitch"] == drain["pitch"], "pitches differ"),
             (rows["rows"] == array["rows"], "rows differ"),
             (rows["stride"] >= 1 and self._phases(rows) == array["stride"], "strides differ"),
+            (self._row_ends_close(array), "lanes beyond a row's end do not find their banks"),
             (rows["ring_words"] == array["ring_words"], "rings differ"),
             ((array["base"] - rows["base"]) % rows["channel_step"] == 0 if rows["channel_step"]
              else rows["base"] == array["base"], "bases differ"),
@@ -112,6 +113,22 @@ class DeviceConvolver:
         for holds, text in rules:
             if not holds:
                 raise DeviceFault(text)
+
+    def _row_ends_close(self, array: Fields) -> bool:
+        """Whether stored rows are as long as lanes go on, or lanes may leave out what is between."""
+        grid, pitch, end = self.grid, array["pitch"], array["pitch"] * array["height_out"]
+        gap = (array["row_pitch"] - pitch) % (array["ring_words"] or grid.row_words)
+        if gap == 0 or array["height_out"] == 1:
+            return True
+        beyond = grid.tap_gap if array["by_tap"] else 0
+        first = np.arange(0, end, grid.pixels)
+        after = np.minimum(first + grid.pixels, end - 1)
+        return (
+            gap % grid.row_banks == beyond
+            and (beyond > 0 or not array["by_tap"])
+            and array["kernel_y"] * array["kernel_x"] > 1
+            and bool((after // pitch - first // pitch <= 1).all())
+        )
 
     # Weights.
 
@@ -380,7 +397,7 @@ class DeviceConvolver:
         ix = ox[None] * array["stride"] + x[:, None]
         inside = (iy >= 0) & (iy < array["height"]) & (ix >= 0) & (ix < array["width"])
 
-        within = flat[:, None] + position[None]
+        within = flat[:, None] + (oy * array["row_pitch"] + ox)[None]
         if array["ring_words"]:
             within %= array["ring_words"]
         at = array["base"] + channel[:, None, None] + (phases[:, None] + within)[None]

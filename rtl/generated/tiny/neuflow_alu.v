@@ -20,14 +20,12 @@ module neuflow_alu (
   output wire awake,
   input wire clk
 );
-  reg n13, n11, n16, n9, n8, n7, n5, n1, n2, n3, signal_58 = 1'h0, busy = 1'h0, done = 1'h0,
+  reg n9, n8, n13, n11, n16, n7, n5, n1, n2, n3, signal_65 = 1'h0, busy = 1'h0, done = 1'h0,
     negative_0 = 1'h0, negative_1 = 1'h0, nonzero_0 = 1'h0, nonzero_1 = 1'h0, s1_negate_0 = 1'h0,
     s1_negate_1 = 1'h0;
   reg [15:0] below_0 = 16'h0, below_1 = 16'h0, rest_0 = 16'h0, rest_1 = 16'h0, s10_word_0 = 16'h0,
     s10_word_1 = 16'h0, s1_b_0 = 16'h0, s1_b_1 = 16'h0, s2_b_0 = 16'h0, s2_b_1 = 16'h0;
-  reg [16:0] n25, n22;
-  reg [16:1] above_0_q = 16'h0, above_1_q = 16'h0;
-  reg [17:0] twice_0 = 18'h0, twice_1 = 18'h0;
+  reg [17:0] above_0 = 18'h0, above_1 = 18'h0, twice_0 = 18'h0, twice_1 = 18'h0;
   reg [18:0] s1_a_0 = 19'h0, s1_a_1 = 19'h0, s2_a_0 = 19'h0, s2_a_1 = 19'h0;
   reg [1:0] settling = 2'h2;
   reg [23:0] s10_tail = 24'h0, s1_tail = 24'h0, s2_tail = 24'h0, s3_tail = 24'h0, s4_tail = 24'h0,
@@ -40,46 +38,55 @@ module neuflow_alu (
     s4_sum_1 = 48'h0, s5_exact_0 = 48'h0, s5_exact_1 = 48'h0, s3_b_0_q = 48'h0, s3_b_1_q = 48'h0,
     s4_b_0_q = 48'h0, s4_b_1_q = 48'h0;
   reg [48:0] s6_coarse_0 = 49'h0, s6_coarse_1 = 49'h0;
-  reg [5:0] left = 6'h0;
+  reg [4:0] left = 5'h0;
   reg [7:0] n10, n4;
   reg [9:0] valid = 10'h0;
-  wire n17, n18, n15, n26, n27, n24, n19, n21, n20, n23, n28, signal, awake_60, both, divides, en,
-    i__ready, moves, o__valid_26, step, unary;
-  wire [17:0] trial_0, trial_1;
+  wire n17, n29, n18, n15, n25, n26, n24, n19, n22, n21, n23, n27, n20, signal, awake_67, both,
+    divides, en, i__ready, moves, o__valid_26, step, unary;
+  wire [16:0] trial0_1;
+  wire [16:1] rest1_0, rest1_1;
+  wire [17:0] trial0_0, trial1_0, trial1_1;
   wire [1:0] n14;
   wire [22:0] o__payload_24;
-  wire [5:0] n29;
+  wire [4:0] cycles;
+  wire [5:0] n28;
   wire [7:0] net;
   assign a__ready = en & both & (~divides | done);
   assign b__ready = a__ready & ~unary;
-  assign {net[7], net[5:0]} = n29 - o__payload_24[14:10];
+  assign {net[7], net[5:0]} = n28 - o__payload_24[14:10];
+  assign {cycles, n29} = $signed(net[5:0]) + $signed(2'h1);
+  assign {n20, trial0_1} = {rest_1, above_1[17]} - below_1;
   assign active = o__valid & o__ready;
-  assign awake = |{awake_60, n26, both, active} | n27;
+  assign awake = |{awake_67, n25, both, active} | n26;
   assign n14[0] = s4_tail[3:0] == 2'h2;
   assign n14[1] = s4_tail[3:0] == 3'h7;
-  assign moves = en & signal_58;
+  assign moves = en & signal_65;
   assign n15 = o__payload_24[3:0] == 3'h7;
   assign divides = o__payload_24[3:0] == 2'h3;
   assign n17 = o__payload_24[3:0] == 3'h6;
   assign n18 = $signed(a__payload[31:16]) < $signed(1'h0);
   assign n19 = $signed(a__payload[15:0]) < $signed(1'h0);
   assign signal = both & divides & ~busy;
-  assign trial_1 = {rest_1, above_1_q[16]} - below_1;
-  assign n20 = signal | n21;
-  assign n21 = step & nonzero_1;
-  assign trial_0 = {rest_0, above_0_q[16]} - below_0;
+  assign trial1_1 = {rest1_1, above_1[16]} - below_1;
+  assign n21 = signal | n22;
+  assign n22 = step & nonzero_1;
+  assign trial0_0 = {rest_0, above_0[17]} - below_0;
+  assign trial1_0 = {rest1_0, above_0[16]} - below_0;
   assign n23 = n24 | signal;
   assign n24 = step & nonzero_0;
-  assign n26 = en & (signal_58 | |valid);
+  assign n25 = en & (signal_65 | |valid);
   assign both = o__valid_26 & a__valid & (b__valid | unary);
-  assign n27 = |settling;
+  assign n26 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n28 = signal | step | a__ready;
+  assign n27 = a__ready | step | signal;
+  assign rest1_1 = $signed({n20, trial0_1}) < $signed(1'h0) ? {rest_1[14:0], above_1[17]} :
+    trial0_1[15:0];
+  assign rest1_0 = $signed(trial0_0) < $signed(1'h0) ? {rest_0[14:0], above_0[17]} : trial0_0[15:0];
   assign unary = n17 | n15;
-  assign n29 = 5'h11 + o__payload_24[8:4];
+  assign n28 = 5'h11 + o__payload_24[8:4];
   \neuflow_alu.config  config_2 (
-    .awake(awake_60), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
+    .awake(awake_67), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .o__payload(o__payload_24), .o__ready(a__ready &
       a__payload[34]), .o__valid(o__valid_26), .rst(rst), .sub(sub));
   \neuflow_alu.slice  slice (
@@ -168,8 +175,9 @@ module neuflow_alu (
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24[22],
         o__payload_24[14:10]};
     end
-    if (n20 & {twice_1[17], signal, n21} != 3'h5) twice_1 <= signal ? (!b__payload[31:16] &
-      |a__payload[31:16] ? 18'h3ffff : 18'h0) : {twice_1[16:0], $signed(trial_1) >= $signed(1'h0)};
+    if (n21 & {signal, |twice_1[17:16], n22} != 2'h3) twice_1 <= signal ? (!b__payload[31:16] &
+      |a__payload[31:16] ? 18'h3ffff : 18'h0) : {twice_1[15:0], $signed({n20, trial0_1}) >=
+      $signed(1'h0), $signed(trial1_1) >= $signed(1'h0)};
     if (signal) begin
       negative_1 <= a__payload[31] ^ b__payload[31];
       nonzero_1 <= |b__payload[31:16];
@@ -179,49 +187,44 @@ module neuflow_alu (
       nonzero_0 <= |b__payload[15:0];
       below_0 <= $signed(b__payload[15:0]) < $signed(1'h0) ? -b__payload[15:0] : b__payload[15:0];
     end
-    if (n20) begin
-      n22 = signal ? {n18 ? -a__payload[31:16] : a__payload[31:16], 1'h0} : n21 ? {above_1_q[15:1],
-        2'h0} : 17'h0;
-      above_1_q <= n22[16:1];
-    end
-    if (n23 & {n24, signal, twice_0[17]} != 3'h5) twice_0 <= signal ? (!b__payload[15:0] &
-      |a__payload[15:0] ? 18'h3ffff : 18'h0) : {twice_0[16:0], $signed(trial_0) >= $signed(1'h0)};
-    if (n23) begin
-      n25 = signal ? {n19 ? -a__payload[15:0] : a__payload[15:0], 1'h0} : n24 ? {above_0_q[15:1],
-        2'h0} : 17'h0;
-      above_0_q <= n25[16:1];
-    end
+    if (n21) above_1 <= signal ? {n18 ? -a__payload[31:16] : a__payload[31:16], 2'h0} >> net[0] :
+      {above_1[15:0], 2'h0};
+    if (n23 & {n24, signal, |twice_0[17:16]} != 3'h5) twice_0 <= signal ? (!b__payload[15:0] &
+      |a__payload[15:0] ? 18'h3ffff : 18'h0) : {twice_0[15:0], $signed(trial0_0) >= $signed(1'h0),
+      $signed(trial1_0) >= $signed(1'h0)};
+    if (n23) above_0 <= signal ? {n19 ? -a__payload[15:0] : a__payload[15:0], 2'h0} >> net[0] :
+      {above_0[15:0], 2'h0};
   end
   always @(posedge clk) begin
-    if (|{awake_60, n26, rst, both, active}) begin
+    if (|{awake_67, n25, rst, both, active}) begin
       settling <= 2'h2;
     end else begin
-      if (n27) settling <= settling - 1'h1;
+      if (n26) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
     if (rst) begin
-      signal_58 <= 1'h0; valid <= 10'h0; done <= 1'h0; left <= 6'h0; busy <= 1'h0;
+      signal_65 <= 1'h0; valid <= 10'h0; done <= 1'h0; left <= 5'h0; busy <= 1'h0;
     end else begin
       if (en) begin
-        signal_58 <= a__ready | |valid[8:0];
+        signal_65 <= a__ready | |valid[8:0];
         valid <= {valid[8:0], a__ready};
       end
-      if (n28) done <= signal ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? left == 1'h1 :
+      if (n27) done <= signal ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? left == 1'h1 :
         1'h0;
-      if (signal | step) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 6'h0 :
-        net[5:0]) : left - 1'h1;
-      if ({signal, step} != 1'h1 & n28) busy <= signal;
+      if (step | signal) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 5'h0 :
+        cycles) : left - 1'h1;
+      if ({step, signal} != 2'h2 & n27) busy <= signal;
     end
   end
   always @(posedge clk) begin
     if (signal) begin
       rest_1 <= 16'h0; rest_0 <= 16'h0;
     end else begin
-      if (n21) rest_1 <= $signed(trial_1) < $signed(1'h0) ? {rest_1[14:0], above_1_q[16]} :
-        trial_1[15:0];
-      if (n24) rest_0 <= $signed(trial_0) < $signed(1'h0) ? {rest_0[14:0], above_0_q[16]} :
-        trial_0[15:0];
+      if (n22) rest_1 <= $signed(trial1_1) < $signed(1'h0) ? {rest1_1[15:1], above_1[16]} :
+        trial1_1[15:0];
+      if (n24) rest_0 <= $signed(trial1_0) < $signed(1'h0) ? {rest1_0[15:1], above_0[16]} :
+        trial1_0[15:0];
     end
   end
 endmodule

@@ -102,8 +102,8 @@ module neuflow_arbiter (
   assign i__valid_94 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
   assign i__valid = signal_87 & (write__0__valid | write__1__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
-  assign signal = signal_84 & |{read__6__valid, read__4__valid, read__2__valid, read__1__valid,
-    read__0__valid, read__5__valid, read__3__valid};
+  assign signal = signal_84 & |{read__1__valid, read__0__valid, read__3__valid, read__2__valid,
+    read__6__valid, read__5__valid, read__4__valid};
   assign grant = read__6__valid ? 7'h40 : {1'h0, read_grant};
   assign length = (grant[0] ? read__0__payload[30:29] : 2'h0) | (grant[1] ? read__1__payload[30:29]
     : 2'h0) | (grant[2] ? read__2__payload[30:29] : 2'h0) | (grant[3] ? read__3__payload[30:29] :
@@ -157,8 +157,8 @@ module neuflow_arbiter (
       if (response[64] & |response_valid[5:0]) read_error <= 1'h1;
       if (axi__ar__ready | signal) axi__ar__valid <= signal;
       if (signal) begin
-        axi__ar__id <= grant[1] | {1'h0, grant[2] ? 2'h2 : 2'h0} | {grant[3] ? 2'h3 : 2'h0} |
-          (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
+        axi__ar__id <= {2'h0, grant[1]} | {1'h0, grant[2] ? 2'h2 : 2'h0} | {grant[3] ? 2'h3 : 2'h0}
+          | (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
         axi__ar__addr_q <= (grant[0] ? read__0__payload[28:0] : 29'h0) | (grant[1] ?
           read__1__payload[28:0] : 29'h0) | (grant[2] ? read__2__payload[28:0] : 29'h0) | (grant[3]
           ? read__3__payload[28:0] : 29'h0) | (grant[4] ? read__4__payload[28:0] : 29'h0) |
@@ -172,7 +172,7 @@ module neuflow_arbiter (
     end
   end
   always @(posedge clk) begin
-    if (rst | ~axi__r__valid) begin
+    if (~axi__r__valid | rst) begin
       response_valid <= 7'h0;
     end else begin
       response_valid <= {axi__r__id == 3'h6, axi__r__id == 3'h5, axi__r__id == 3'h4, axi__r__id ==

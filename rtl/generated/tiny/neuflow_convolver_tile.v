@@ -152,25 +152,26 @@ module \neuflow_convolver_tile.convolver  (
   wire [127:0] words;
   wire [12:0] config__payload_33;
   wire [133:0] config__payload_65;
-  wire [14:0] read;
   wire [15:0] released, stored;
   wire [17:0] block;
   wire [191:0] parameters;
   wire [217:0] config__payload;
+  wire [42:0] read;
   wire [511:0] config__payload_49;
   wire [63:0] value;
   wire [95:0] pixel;
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_138(awake), .block(block), .config_2(config__payload_49),
+    .array_gated_clk(array_clk), .awake_153(awake), .block(block), .config_2(config__payload_49),
       .config__ready(config__ready_52), .configured(config__valid_53),
       .coordinates_gated_rst(array_gated_rst), .drain_ready(drain_ready), .fill(fill),
       .hand_over(hand_over), .idle(idle), .issue(tap), .lanes(lanes), .maps(maps),
-      .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
-      .released(released), .shift(shift), .stored(stored), .wait_drain(wait_drain),
-      .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
-      .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind), .words_195(words));
+      .pass_done(pass_done), .pixel(pixel), .port_1987_0(read[26:0]), .port_1991_0(read[42:27]),
+      .read_enable(read_enable), .released(released), .shift(shift), .stored(stored),
+      .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value),
+      .weights_free(free), .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind),
+      .words_222(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
@@ -218,15 +219,15 @@ module \neuflow_convolver_tile.convolver  (
   \neuflow_convolver_tile.convolver.row_store  row_store (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
-      .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done), .read(read),
-      .read_enable(read_enable), .released(released), .stored(stored), .words(words),
-      .writer_gated_rst(array_gated_rst));
+      .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done),
+      .port_1987_0(read[26:0]), .port_1991_0(read[42:27]), .read_enable(read_enable),
+      .released(released), .stored(stored), .words(words), .writer_gated_rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
     .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_2003_16(block[17:16]), .read(read_118),
+      .parameters_valid(parameters_valid), .port_2080_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -243,11 +244,13 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire weights_rewind,
   output wire weights_free,
   output wire [15:0] released,
-  output wire awake_138,
+  output wire awake_153,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_195,
+  input wire [127:0] words_222,
   input wire weights_ready,
+  output wire [26:0] port_1987_0,
+  output reg [15:0] port_1991_0 = 16'h0,
   output wire [95:0] pixel,
   output wire config__ready,
   output reg [5:0] maps = 6'h0,
@@ -256,157 +259,175 @@ module \neuflow_convolver_tile.convolver.array  (
   output reg read_enable = 1'h0,
   output reg hand_over = 1'h0,
   output reg [17:0] block = 18'h0,
-  output wire [14:0] read,
   input wire drain_ready,
   input wire [511:0] config_2,
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg signal_25 = 1'h0, signal_53 = 1'h1, begins = 1'h1, behind = 1'h0, block_ends_ends = 1'h0,
-    by_tap = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends =
-    1'h0, move = 1'h0, odd = 1'h0, pass_ends_ends = 1'h0, s8_rotate = 1'h0, wraps_70 = 1'h0;
-  reg [127:0] n2, s7_words = 128'h0, s8_words = 128'h0;
+  reg signal_25 = 1'h0, signal_53 = 1'h1, begins = 1'h1, behind_129 = 1'h0, block_ends_ends = 1'h0,
+    by_tap = 1'h0, crosses = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0,
+    ky_ends_ends = 1'h0, move = 1'h0, odd = 1'h0, pass_ends_ends = 1'h0, s8_rotate = 1'h0, spread =
+    1'h0, wraps_70 = 1'h0;
+  reg [111:0] n4, s9_words = 112'h0;
+  reg [127:0] n5, s7_words = 128'h0, s8_words = 128'h0;
   reg [15:0] kept = 16'h0, last_row = 16'h0;
-  reg [17:0] signal_152 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
+  reg [17:0] signal_177 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
     18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] signal_173 = 20'h0, signal_175 = 20'h0, signal_178 = 20'h0, signal_180 = 20'h0,
-    signal_72 = 20'h0, signal_78 = 20'h0, signal_84 = 20'h0, block_ends_left = 20'h0, next_channel =
-    20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0, position_189 = 20'h0,
-    row_start = 20'h0, step_y_wrap = 20'h0;
-  reg [20:0] signal_68 = 21'h0, kept_less = 21'h0, kept_less_179 = 21'h0, move_less = 21'h0,
-    move_less_86 = 21'h0, pixels_less = 21'h0, wrapped_less = 21'h0, wrapped_less_182 = 21'h0;
-  reg [21:0] next_x_beyond;
-  reg [2:0] s6_rotate = 3'h0, s7_rotate = 3'h0, settling = 3'h6, lanes_q = 3'h0, s13_q = 3'h0;
+  reg [19:0] signal_198 = 20'h0, signal_200 = 20'h0, signal_203 = 20'h0, signal_205 = 20'h0,
+    signal_72 = 20'h0, signal_73 = 20'h0, signal_79 = 20'h0, signal_85 = 20'h0, block_ends_left =
+    20'h0, next_channel = 20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0,
+    position_214 = 20'h0, position_215 = 20'h0, row_start = 20'h0, step_y_wrap = 20'h0;
+  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_204 = 21'h0, move_less = 21'h0, move_less_87
+    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_207 = 21'h0;
+  reg [20:3] like_q = 18'h0;
+  reg [21:0] group_less = 22'h0, next_x_beyond, rounds_less = 22'h0;
+  reg [2:0] s1_split = 3'h0, s2_split = 3'h0, s3_split = 3'h0, s4_split = 3'h0, s5_split = 3'h0,
+    s6_rotate = 3'h0, s6_split = 3'h0, s7_rotate = 3'h0, s7_split = 3'h0, s8_split = 3'h0, settling
+    = 3'h6, lanes_q = 3'h0, s13_q = 3'h0;
   reg [31:0] s10_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0, s5_weights = 32'h0,
     s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights = 32'h0;
   reg [3:0] signal_57 = 4'h0, signal_62 = 4'h0, flushing = 4'h0, s10 = 4'h0, s11 = 4'h0, s12 = 4'h0,
     s3 = 4'h0, s4 = 4'h0, s6 = 4'h0, s7 = 4'h0, s8 = 4'h0, s9 = 4'h0;
   reg [3:1] s5_q = 3'h0;
   reg [4:0] delta_less = 5'h0, delta_less_64 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
-    5'h0, s7_masks = 5'h0, s8_masks = 5'h0;
+    5'h0, s7_masks = 5'h0, s9_behind = 5'h0;
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0;
   reg [60:0] absent = 61'h0;
   reg [63:0] beat = 64'h0;
-  reg [6:0] s2 = 7'h0;
-  reg [79:0] signal_154 = 80'h0, words = 80'h0, words_118 = 80'h0, y = 80'h0;
-  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_183 = 9'h0, s1 = 9'h0;
-  reg [95:0] n1, s9_words = 96'h0;
+  reg [6:0] s2 = 7'h0, s8_masks_q = 7'h0;
+  reg [79:0] n2, signal_179 = 80'h0, words = 80'h0, words_133 = 80'h0, y = 80'h0;
+  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_208 = 9'h0, s1 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n10, n19, n20, n3, n35, n21, n37, n17, n18, n11, n36, n33, n32, n5, n4, n39, n30, n28, n38,
-    n26, n24, n22, n7, n34, n13, n14, n23, n25, n27, n29, n31, n16, n8, signal, signal_18,
-    signal_49, signal_50, signal_98, awake, block_ends, coordinates_clk, fed, first_channel, full,
-    group_ends, ky_ends, names_channel, no_drain, pass_ends, s0_last, take, wraps, wraps_65;
-  wire [15:0] free, last_row_150;
-  wire [19:0] n15, n12;
-  wire [20:0] n6;
-  wire [21:0] next_group_beyond, next_row_beyond, step_y_wrap_beyond;
-  wire [2:0] count;
+  wire n26, n38, n11, n15, n24, n25, n6, n40, n42, n22, n23, n16, n41, n1, n37, n8, n7, n44, n35,
+    n33, n43, n31, n29, n27, n39, n3, n18, n19, n28, n30, n32, n34, n36, n21, n12, signal,
+    signal_113, signal_18, signal_49, signal_50, awake, block_ends, coordinates_clk, crosses_167,
+    fed, first_channel, full, group_ends, ky_ends, names_channel, no_drain, pass_ends, s0_last,
+    take, wraps, wraps_65;
+  wire [14:0] where, where_109;
+  wire [15:0] n14, free, last_row_175;
+  wire [19:0] n20, n17;
+  wire [20:0] n10;
+  wire [21:0] n9, behind_beyond, next_group_beyond, next_row_beyond, step_y_wrap_beyond;
+  wire [2:0] count, split, turn;
   wire [31:0] s2_weights;
-  wire [5:0] n9, over, over_63;
-  wire [79:0] x, y_157;
+  wire [5:0] n13, over, over_63;
+  wire [79:0] x, y_182;
+  wire [7:0] behind;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
+  assign port_1987_0 = {where_109[14:3], where};
   assign lanes[2:0] = lanes_q;
-  assign issue = signal_25 & ~(n35 | no_drain);
+  assign issue = signal_25 & ~(n40 | no_drain);
   assign fill = begins & ~full;
   assign wait_rows = signal_25 & signal;
   assign wait_weights = signal_25 & ~signal & signal_18;
-  assign wait_drain = signal_25 & ~n35 & no_drain;
-  assign weights_read = issue & n21;
+  assign wait_drain = signal_25 & ~n40 & no_drain;
+  assign weights_read = issue & n26;
   assign weights_free = issue & (pass_ends | config_2[412]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_138 = |{signal_49, signal_50, hand_over, s13_q[0], s10[0], s11[0], s12[0], issue,
-    awake, s4[0], s8[0], s6[0], s2[0], s9[0], s1[0], read_enable, shift, s3[0], s7[0]} | n4;
+  assign awake_153 = |{issue, shift, s2[0], read_enable, s8[0], s7[0], s4[0], s6[0], s3[0], s9[0],
+    s12[0], signal_49, signal_50, s10[0], awake, hand_over, s13_q[0], s1[0], s11[0]} | n7;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
-  assign signal_98 = hand_over | shift;
+  assign signal_113 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
-  assign n3 = s1[0] & s1[8];
+  assign n1 = s9[0] & spread;
+  assign n3 = s9[0] | n1;
+  assign n6 = s1[0] & s1[8];
   assign signal_49 = configured & idle;
-  assign signal_50 = n33 & kept != free;
-  assign n4 = |settling;
-  assign n5 = signal_98 & ~s12[3];
-  assign next_group_beyond = $signed({1'h0, signal_72}) + $signed(pixels_less);
-  assign step_y_wrap_beyond = $signed({1'h0, config_2[283:264]}) + $signed(signal_68);
+  assign signal_50 = n38 & kept != free;
+  assign n7 = |settling;
+  assign n8 = signal_113 & ~s12[3];
+  assign behind_beyond = $signed({1'h0, position}) + $signed(rounds_less);
+  assign next_group_beyond = $signed({1'h0, signal_72}) + $signed(group_less);
+  assign step_y_wrap_beyond = $signed({1'h0, config_2[283:264]}) + $signed(row_less);
+  assign n9 = $signed(crosses ? gap : 21'h0) + $signed(4'h5);
   assign wraps_65 = $signed(over_63) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n6 = config_2[263:244] + 1'h1;
+  assign n10 = config_2[263:244] + 1'h1;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = kx_ends_ends & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n7 = issue & pass_ends;
-  assign n8 = signal_25 ? signal_25 : configured & ~(|flushing);
-  assign n9 = n34 ? config_2[450:445] : 6'h2;
-  assign n10 = idle & ~s1[0] & ~s2[0];
-  assign n11 = s2[0] & ~s2[4];
-  assign n12 = n36 ? (wraps_70 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_84) : n15;
-  assign n13 = |{n10, n11, s2[0], n36};
-  assign n14 = {n10, n11} != 1'h1;
-  assign n15 = s2[6] ? next_group : signal_72;
+  assign n11 = issue & pass_ends;
+  assign n12 = signal_25 ? signal_25 : configured & ~(|flushing);
+  assign n13 = n39 ? config_2[450:445] : 6'h2;
+  assign n14 = {2{behind}} << turn;
+  assign n15 = idle & ~s1[0] & ~s2[0];
+  assign n16 = s2[0] & ~s2[4];
+  assign n17 = n41 ? (wraps_70 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_85) : n20;
+  assign n18 = |{n16, s2[0], n15, n41};
+  assign n19 = {n16, n15} != 2'h2;
+  assign n20 = s2[6] ? next_group : signal_72;
   assign first_channel = config_2[50] ? s2[6] : s2[3];
-  assign n16 = n13 & {n10, n11, n36} != 1'h1 & n14;
-  assign n17 = n10 | n37 & first_channel;
-  assign n18 = n37 | absent[0];
-  assign names_channel = n32 & s2[0];
+  assign n21 = n18 & {n16, n15, n41} != 1'h1 & n19;
+  assign n22 = n15 | n42 & first_channel;
+  assign n23 = n42 | absent[0];
+  assign names_channel = n37 & s2[0];
   assign over_63 = $signed({1'h0, signal_62}) + $signed(delta_less_64);
   assign over = $signed({1'h0, signal_57}) + $signed(delta_less);
-  assign n19 = n10 | s2[0] & s2[5];
-  assign n20 = s2[0] & s2[4];
-  assign n21 = ~odd;
+  assign n24 = n15 | s2[0] & s2[5];
+  assign n25 = s2[0] & s2[4];
+  assign n26 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
-  assign n22 = idle | weights_rewind & pass_ends_ends;
-  assign n23 = weights_rewind | n22;
-  assign n24 = idle | s0_last & group_ends_ends;
-  assign n25 = n24 | s0_last;
-  assign n26 = idle | n38 & block_ends_ends;
-  assign n27 = n26 | n38;
-  assign n28 = idle | n39 & ky_ends_ends;
-  assign n29 = n28 | n39;
-  assign n30 = idle | n39;
-  assign n31 = issue | n30;
-  assign n32 = config_2[51] & s2[4];
-  assign n33 = signal_25 & begins & full;
-  assign n34 = config_2[51] ? kx_ends_ends : config_2[50] | group_ends_ends;
-  assign n35 = signal | signal_18;
+  assign n27 = idle | weights_rewind & pass_ends_ends;
+  assign n28 = n27 | weights_rewind;
+  assign n29 = idle | s0_last & group_ends_ends;
+  assign n30 = s0_last | n29;
+  assign n31 = idle | n43 & block_ends_ends;
+  assign n32 = n43 | n31;
+  assign n33 = idle | n44 & ky_ends_ends;
+  assign n34 = n44 | n33;
+  assign n35 = idle | n44;
+  assign n36 = issue | n35;
+  assign n37 = config_2[51] & s2[4];
+  assign n38 = signal_25 & begins & full;
+  assign n39 = config_2[51] ? kx_ends_ends : config_2[50] | group_ends_ends;
+  assign n40 = signal | signal_18;
   assign no_drain = block_ends & (in_flight | ~drain_ready);
   assign signal = begins & ~(full & fed);
-  assign signal_18 = n21 & ~weights_ready;
-  assign n36 = s2[0] & ~s2[5];
-  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_86);
-  assign n37 = n20 & s2[5];
-  assign n38 = issue & ky_ends;
-  assign n39 = issue & kx_ends_ends;
+  assign signal_18 = n26 & ~weights_ready;
+  assign behind = 8'hff << s4_split + spread;
+  assign n41 = s2[0] & ~s2[5];
+  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_87);
+  assign n42 = n25 & s2[5];
+  assign n43 = issue & ky_ends;
+  assign n44 = issue & kx_ends_ends;
+  \neuflow_convolver_tile.convolver.array.behind$237  behind_237 (
+    .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
+      .position(position_215), .ring(config_2[223:204]), .where(where_109));
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
     .awake(awake), .clear(idle), .config_2(config_2), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
-      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_150), .stored(stored),
-      .take(take), .x(x), .y(y_157));
+      .count(count), .crosses(crosses_167), .fed(fed), .free(free), .full(full),
+      .last_row(last_row_175), .split(split), .stored(stored), .take(take), .x(x), .y(y_182));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   \neuflow_convolver_tile.convolver.array.locator  locator (
     .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
-      .position(position_189), .ring(config_2[223:204]), .where(read));
+      .position(position_214), .ring(config_2[223:204]), .turn(turn), .where(where));
   neuflow_mac_row map0 (
-    .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_98),
+    .behind(behind_129), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
+      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_113),
       .valid(s11[0]), .weight(s10_weights[15:0]), .words(words));
   neuflow_mac_row map1 (
-    .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_98),
-      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words_118));
+    .behind(behind_129), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
+      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_113),
+      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words_133));
   always @(posedge array_gated_clk) begin
     s5_masks <= s4_masks;
     s6_masks <= s5_masks;
     s7_masks <= s6_masks;
-    s8_masks <= s7_masks;
+    {s8_masks_q[6], s8_masks_q[4:0]} <= {s7_masks[4], spread ? {s7_masks[3:0], s7_masks[0]} :
+      s7_masks};
     offset <= signal_57 * config_2[328:320];
-    offset_183 <= signal_62 * config_2[348:340];
-    s6_rotate <= read[2:0];
+    offset_208 <= signal_62 * config_2[348:340];
+    s6_rotate <= where[2:0];
     s7_rotate <= s6_rotate;
     s8_rotate <= s7_rotate[0];
+    s9_behind <= 5'h1f << s8_split;
     s4_weights <= s3_weights;
     s5_weights <= s4_weights;
     s6_weights <= s5_weights;
@@ -416,92 +437,109 @@ module \neuflow_convolver_tile.convolver.array  (
     s10_weights <= s9_weights;
     s3_weights[15:0] <= s2_weights[15:0];
     if (s1[0]) beat <= weights;
-    if (s9[0]) begin
-      words_118 <= by_tap ? s9_words[95:16] : s9_words[79:0];
-      words <= s9_words[79:0];
+    if (n3) begin
+      n2 = ~{{15{s9_behind[4]}}, s9_behind[4:3], {14{s9_behind[3]}}, s9_behind[3:2],
+        {14{s9_behind[2]}}, s9_behind[2:1], {14{s9_behind[1]}}, s9_behind[1:0], {15{s9_behind[0]}}};
+      words_133 <= n1 ? s9_words[95:16] & n2 | s9_words[111:32] & {{15{s9_behind[4]}},
+        s9_behind[4:3], {14{s9_behind[3]}}, s9_behind[3:2], {14{s9_behind[2]}}, s9_behind[2:1],
+        {14{s9_behind[1]}}, s9_behind[1:0], {15{s9_behind[0]}}} : by_tap ? s9_words[95:16] :
+        s9_words[79:0];
+      words <= n1 ? s9_words[79:0] & n2 | s9_words[95:16] & {{15{s9_behind[4]}}, s9_behind[4:3],
+        {14{s9_behind[3]}}, s9_behind[3:2], {14{s9_behind[2]}}, s9_behind[2:1], {14{s9_behind[1]}},
+        s9_behind[1:0], {15{s9_behind[0]}}} : s9_words[79:0];
     end
     if (s8[0]) begin
-      n1 = {2{s8_words}} >> {s8_rotate, 4'h0};
-      s9_words <= n1 & {{31{s8_masks[4]}}, s8_masks[4:3], {14{s8_masks[3]}}, s8_masks[3:2],
-        {14{s8_masks[2]}}, s8_masks[2:1], {14{s8_masks[1]}}, s8_masks[1:0], {15{s8_masks[0]}}};
+      n4 = {2{s8_words}} >> {s8_rotate, 4'h0};
+      s9_words <= n4 & {{32{s8_masks_q[6]}}, {15{s8_masks_q[4]}}, s8_masks_q[4:3],
+        {14{s8_masks_q[3]}}, s8_masks_q[3:2], {14{s8_masks_q[2]}}, s8_masks_q[2:1],
+        {14{s8_masks_q[1]}}, s8_masks_q[1:0], {15{s8_masks_q[0]}}};
     end
     if (s7[0]) begin
-      n2 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
-      s8_words <= n2;
+      n5 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
+      s8_words <= n5;
     end
-    if (s6[0]) s7_words <= words_195;
+    if (s6[0]) s7_words <= words_222;
     if (s2[0]) begin
       at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
-      at_x4 <= $signed({1'h0, signal_154[79:64]}) + $signed(signal_152);
+      at_x4 <= $signed({1'h0, signal_179[79:64]}) + $signed(signal_177);
       at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
-      at_x3 <= $signed({1'h0, signal_154[63:48]}) + $signed(signal_152);
+      at_x3 <= $signed({1'h0, signal_179[63:48]}) + $signed(signal_177);
       at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
-      at_x2 <= $signed({1'h0, signal_154[47:32]}) + $signed(signal_152);
+      at_x2 <= $signed({1'h0, signal_179[47:32]}) + $signed(signal_177);
       at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
-      at_x1 <= $signed({1'h0, signal_154[31:16]}) + $signed(signal_152);
+      at_x1 <= $signed({1'h0, signal_179[31:16]}) + $signed(signal_177);
       at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
-      at_x0 <= $signed({1'h0, signal_154[15:0]}) + $signed(signal_152);
+      at_x0 <= $signed({1'h0, signal_179[15:0]}) + $signed(signal_177);
     end
     if (s3[0]) s4_masks <= {at_x4 < config_2[95:80] & at_y4 < config_2[111:96], at_x3 <
       config_2[95:80] & at_y3 < config_2[111:96], at_x2 < config_2[95:80] & at_y2 <
       config_2[111:96], at_x1 < config_2[95:80] & at_y1 < config_2[111:96], at_x0 < config_2[95:80]
       & at_y0 < config_2[111:96]};
-    if (n3) begin
-      y <= y_157;
-      signal_154 <= x;
+    if (n6) begin
+      y <= y_182;
+      signal_179 <= x;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{signal_49, signal_50, hand_over, s13_q[0], s10[0], s11[0], s12[0], issue, awake, s4[0],
-      s8[0], coordinates_gated_rst, s6[0], s2[0], s9[0], s1[0], read_enable, shift, s3[0], s7[0]})
-      begin
+    if (|{issue, coordinates_gated_rst, shift, s2[0], read_enable, s8[0], s7[0], s4[0], s6[0],
+      s3[0], s9[0], s12[0], signal_49, signal_50, s10[0], awake, hand_over, s13_q[0], s1[0],
+      s11[0]}) begin
       settling <= 3'h6;
     end else begin
-      if (n4) settling <= settling - 1'h1;
+      if (n7) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      move <= 1'h0; behind <= 1'h0; position_189 <= 20'h0; linear <= 9'h0; next_group <= 20'h0;
-        step_y_wrap <= 20'h0; pixels_less <= 21'h0; signal_68 <= 21'h0; wraps_70 <= 1'h0;
-        move_less_86 <= 21'h0; signal_84 <= 20'h0; wrapped_less_182 <= 21'h0; signal_180 <= 20'h0;
-        kept_less_179 <= 21'h0; signal_178 <= 20'h0; delta_less_64 <= 5'h0; move_less <= 21'h0;
-        signal_78 <= 20'h0; wrapped_less <= 21'h0; signal_175 <= 20'h0; kept_less <= 21'h0;
-        signal_173 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0; s11 <=
+      move <= 1'h0; behind_129 <= 1'h0; position_215 <= 20'h0; rounds_less <= 22'h0; like_q <=
+        18'h0; position_214 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0;
+        group_less <= 22'h0; signal_73 <= 20'h0; gap <= 21'h0; row_less <= 21'h0; wraps_70 <= 1'h0;
+        move_less_87 <= 21'h0; signal_85 <= 20'h0; wrapped_less_207 <= 21'h0; signal_205 <= 20'h0;
+        kept_less_204 <= 21'h0; signal_203 <= 20'h0; delta_less_64 <= 5'h0; move_less <= 21'h0;
+        signal_79 <= 20'h0; wrapped_less <= 21'h0; signal_200 <= 20'h0; kept_less <= 21'h0;
+        signal_198 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0; s11 <=
         4'h0; s10 <= 4'h0; s9 <= 4'h0; s8 <= 4'h0; s7 <= 4'h0; s6 <= 4'h0; {s5_q, read_enable} <=
         4'h0; s4 <= 4'h0; s3 <= 4'h0; s2 <= 7'h0; s1 <= 9'h0; pass_done <= 1'h0; signal_25 <= 1'h0;
-        maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; by_tap <= 1'h0; position <= 20'h0;
-        row_start <= 20'h0; signal_72 <= 20'h0; channel_base <= 9'h0; absent <= 61'h0; next_channel
-        <= 20'h0; signal_62 <= 4'h0; signal_57 <= 4'h0; tap_y <= 18'h0; signal_152 <= 18'h0; block
-        <= 18'h0; last_row <= 16'h0; odd <= 1'h0; begins <= 1'h1; signal_53 <= 1'h1; pass_ends_ends
-        <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0;
-        block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <=
-        6'h0; kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; lanes_q <= 3'h0;
+        s8_split <= 3'h0; s7_split <= 3'h0; s6_split <= 3'h0; s5_split <= 3'h0; s4_split <= 3'h0;
+        s3_split <= 3'h0; s2_split <= 3'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0;
+        port_1991_0 <= 16'h0; by_tap <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <= 20'h0;
+        signal_72 <= 20'h0; channel_base <= 9'h0; absent <= 61'h0; next_channel <= 20'h0; signal_62
+        <= 4'h0; signal_57 <= 4'h0; tap_y <= 18'h0; signal_177 <= 18'h0; block <= 18'h0; last_row <=
+        16'h0; odd <= 1'h0; begins <= 1'h1; signal_53 <= 1'h1; crosses <= 1'h0; s1_split <= 3'h0;
+        lanes_q <= 3'h0; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0;
+        group_ends_left <= 10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <=
+        1'h0; ky_ends_left <= 6'h0; kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0;
     end else begin
-      move <= n5 | s11[3];
-      behind <= n5;
-      position_189 <= position;
-      linear <= (channel_base + offset) + offset_183;
+      move <= n8 | s11[3];
+      behind_129 <= n8;
+      position_215 <= wraps_70 & $signed(behind_beyond) >= $signed(1'h0) ? behind_beyond[19:0] :
+        position + {like_q[19:3], 3'h0};
+      rounds_less <= $signed({like_q, 3'h0}) - $signed({1'h0, config_2[223:204]});
+      like_q <= gap[20:3];
+      position_214 <= position;
+      linear <= (channel_base + offset) + offset_208;
       next_group <= wraps_70 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
-        : signal_72 + 3'h5;
+        : signal_72 + signal_73;
       step_y_wrap <= wraps_70 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
         step_y_wrap_beyond[19:0] : config_2[283:264] + config_2[303:284];
-      pixels_less <= 3'h5 - config_2[223:204];
-      signal_68 <= config_2[303:284] - config_2[223:204];
+      group_less <= $signed(n9) - $signed({1'h0, config_2[223:204]});
+      signal_73 <= n9[19:0];
+      gap <= config_2[303:284] - config_2[79:64];
+      row_less <= config_2[303:284] - config_2[223:204];
       wraps_70 <= |config_2[223:204];
-      move_less_86 <= wraps_65 ? wrapped_less_182 : kept_less_179;
-      signal_84 <= wraps_65 ? signal_180 : signal_178;
-      wrapped_less_182 <= step_y_wrap - config_2[223:204];
-      signal_180 <= step_y_wrap;
-      kept_less_179 <= config_2[283:264] - config_2[223:204];
-      signal_178 <= config_2[283:264];
+      move_less_87 <= wraps_65 ? wrapped_less_207 : kept_less_204;
+      signal_85 <= wraps_65 ? signal_205 : signal_203;
+      wrapped_less_207 <= step_y_wrap - config_2[223:204];
+      signal_205 <= step_y_wrap;
+      kept_less_204 <= config_2[283:264] - config_2[223:204];
+      signal_203 <= config_2[283:264];
       delta_less_64 <= config_2[319:316] - config_2[115:112];
       move_less <= wraps ? wrapped_less : kept_less;
-      signal_78 <= wraps ? signal_175 : signal_173;
-      wrapped_less <= n6 - config_2[223:204];
-      signal_175 <= n6[19:0];
+      signal_79 <= wraps ? signal_200 : signal_198;
+      wrapped_less <= n10 - config_2[223:204];
+      signal_200 <= n10[19:0];
       kept_less <= config_2[263:244] - config_2[223:204];
-      signal_173 <= config_2[263:244];
+      signal_198 <= config_2[263:244];
       delta_less <= config_2[315:312] - config_2[115:112];
       {hand_over, s13_q} <= s12;
       s12 <= s11;
@@ -516,68 +554,83 @@ module \neuflow_convolver_tile.convolver.array  (
       s3 <= s2[3:0];
       s2 <= s1[6:0];
       s1 <= {begins, pass_ends, group_ends, ky_ends, kx_ends_ends, s0_last, signal_53, odd, issue};
-      pass_done <= n7;
-      signal_25 <= issue ? (pass_ends ? 1'h0 : n8) : n8;
-      maps[1] <= n9[1];
-      flushing <= {flushing[2:0], n7};
+      pass_done <= n11;
+      signal_25 <= issue ? (pass_ends ? 1'h0 : n12) : n12;
+      s8_split <= s7_split;
+      s7_split <= s6_split;
+      s6_split <= s5_split;
+      s5_split <= s4_split;
+      s4_split <= s3_split;
+      s3_split <= s2_split;
+      s2_split <= s1_split;
+      maps[1] <= n13[1];
+      flushing <= {flushing[2:0], n11};
       in_flight <= in_flight & ~hand_over | s0_last;
-      if (s1[0]) by_tap <= config_2[51];
-      if (n13) begin
-        next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n10 ? config_2[243:224] : n11 ? (wraps_70 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_78) : n12;
+      port_1991_0 <= {n14[15:8], ~(8'hff << turn)};
+      if (s1[0]) begin
+        by_tap <= config_2[51];
+        spread <= config_2[51] & |gap[2:0];
       end
-      if (n13 & n14) row_start <= n10 ? config_2[243:224] : n12;
-      if (n16) begin
-        signal_72 <= n10 ? config_2[243:224] : n15;
-        channel_base <= n10 ? config_2[172:164] : first_channel ? config_2[172:164] :
+      if (n18) begin
+        next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
+        position <= n15 ? config_2[243:224] : n16 ? (wraps_70 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_79) : n17;
+      end
+      if (n18 & n19) row_start <= n15 ? config_2[243:224] : n17;
+      if (n21) begin
+        signal_72 <= n15 ? config_2[243:224] : n20;
+        channel_base <= n15 ? config_2[172:164] : first_channel ? config_2[172:164] :
           next_channel[8:0];
       end
-      if ((n17 | n18) & ~names_channel) absent <= n17 ? config_2[511:451] : {1'h0, absent[60:1]};
-      if (names_channel | n17 | n18) next_channel <= names_channel ? config_2[183:164] +
-        s2_weights[31:16] : n17 ? config_2[183:164] + config_2[203:184] : next_channel +
+      if ((n23 | n22) & ~names_channel) absent <= n22 ? config_2[511:451] : {1'h0, absent[60:1]};
+      if (n23 | names_channel | n22) next_channel <= names_channel ? config_2[183:164] +
+        s2_weights[31:16] : n22 ? config_2[183:164] + config_2[203:184] : next_channel +
         config_2[203:184];
-      if (s1[0] & s1[4] | n10) signal_62 <= n10 ? config_2[311:308] : s1[5] ? config_2[311:308] :
+      if (n15 | s1[0] & s1[4]) signal_62 <= n15 ? config_2[311:308] : s1[5] ? config_2[311:308] :
         wraps_65 ? over_63[3:0] : signal_62 + config_2[319:316];
-      if (n10 | s1[0]) signal_57 <= n10 ? config_2[307:304] : s1[4] ? config_2[307:304] : wraps ?
+      if (n15 | s1[0]) signal_57 <= n15 ? config_2[307:304] : s1[4] ? config_2[307:304] : wraps ?
         over[3:0] : signal_57 + config_2[315:312];
-      if (n20 | n19) tap_y <= n19 ? {{2{config_2[147]}}, config_2[147:132]} :
+      if (n25 | n24) tap_y <= n24 ? {{2{config_2[147]}}, config_2[147:132]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config_2[163:156]}));
-      if (n20 | n19 | s2[0]) signal_152 <= n19 ? {{2{config_2[131]}}, config_2[131:116]} : n20 ?
-        {{2{config_2[131]}}, config_2[131:116]} : $unsigned($signed(signal_152) + $signed({1'h0,
+      if (n25 | n24 | s2[0]) signal_177 <= n24 ? {{2{config_2[131]}}, config_2[131:116]} : n25 ?
+        {{2{config_2[131]}}, config_2[131:116]} : $unsigned($signed(signal_177) + $signed({1'h0,
         config_2[155:148]}));
       if (s1[3]) block <= {s1[7:6], last_row};
-      if (take) last_row <= last_row_150;
+      if (take) last_row <= last_row_175;
       if (issue) begin
-        odd <= n21 & ~block_ends;
+        odd <= n26 & ~block_ends;
         begins <= group_ends;
         signal_53 <= block_ends;
       end
-      if (n23) begin
-        pass_ends_ends <= n22 ? config_2[19:0] == 1'h1 : pass_ends_left == 2'h2;
-        pass_ends_left <= n22 ? config_2[19:0] : pass_ends_left - 1'h1;
+      if (begins) begin
+        crosses <= crosses_167;
+        s1_split <= split;
+        lanes_q <= count;
       end
-      if (n25) begin
-        group_ends_ends <= n24 ? config_2[29:20] == 1'h1 : group_ends_left == 2'h2;
-        group_ends_left <= n24 ? config_2[29:20] : group_ends_left - 1'h1;
+      if (n28) begin
+        pass_ends_ends <= n27 ? config_2[19:0] == 1'h1 : pass_ends_left == 2'h2;
+        pass_ends_left <= n27 ? config_2[19:0] : pass_ends_left - 1'h1;
       end
-      if (n27) begin
-        block_ends_ends <= n26 ? config_2[49:30] == 1'h1 : block_ends_left == 2'h2;
-        block_ends_left <= n26 ? config_2[49:30] : block_ends_left - 1'h1;
+      if (n30) begin
+        group_ends_ends <= n29 ? config_2[29:20] == 1'h1 : group_ends_left == 2'h2;
+        group_ends_left <= n29 ? config_2[29:20] : group_ends_left - 1'h1;
       end
-      if (n29) begin
-        ky_ends_ends <= n28 ? config_2[57:52] == 1'h1 : ky_ends_left == 2'h2;
-        ky_ends_left <= n28 ? config_2[57:52] : ky_ends_left - 1'h1;
+      if (n32) begin
+        block_ends_ends <= n31 ? config_2[49:30] == 1'h1 : block_ends_left == 2'h2;
+        block_ends_left <= n31 ? config_2[49:30] : block_ends_left - 1'h1;
       end
-      if (n31) begin
-        kx_ends_ends <= n30 ? config_2[63:58] == 1'h1 : kx_ends_left == 2'h2;
-        kx_ends_left <= n30 ? config_2[63:58] : kx_ends_left - 1'h1;
+      if (n34) begin
+        ky_ends_ends <= n33 ? config_2[57:52] == 1'h1 : ky_ends_left == 2'h2;
+        ky_ends_left <= n33 ? config_2[57:52] : ky_ends_left - 1'h1;
       end
-      if (begins) lanes_q <= count;
+      if (n36) begin
+        kx_ends_ends <= n35 ? config_2[63:58] == 1'h1 : kx_ends_left == 2'h2;
+        kx_ends_left <= n35 ? config_2[63:58] : kx_ends_left - 1'h1;
+      end
     end
   end
   always @(posedge array_gated_clk) begin
-    if (n32) begin
+    if (n37) begin
       s3_weights[31:16] <= 16'h0;
     end else begin
       s3_weights[31:16] <= s2_weights[31:16];
@@ -587,14 +640,39 @@ module \neuflow_convolver_tile.convolver.array  (
     if (coordinates_gated_rst | pass_done) begin
       kept <= 16'h0;
     end else begin
-      if (n33) kept <= free;
+      if (n38) kept <= free;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~n34 | coordinates_gated_rst) begin
+    if (~n39 | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
       {maps[5:2], maps[0]} <= {config_2[450:447], config_2[445]};
+    end
+  end
+endmodule
+
+module \neuflow_convolver_tile.convolver.array.behind$237  (
+  input wire array_gated_clk,
+  input wire [8:0] linear,
+  input wire [19:0] position,
+  output reg [14:0] where = 15'h0,
+  input wire [19:0] ring,
+  input wire array_gated_rst
+);
+  reg signal = 1'h0;
+  reg [5:0] base = 6'h0;
+  reg [8:0] like = 9'h0, last = 9'h0, ring_less = 9'h0;
+  always @(posedge array_gated_clk) begin
+    if (array_gated_rst) begin
+      where <= 15'h0; base <= 6'h0; last <= 9'h0; like <= 9'h0; ring_less <= 9'h0; signal <= 1'h0;
+    end else begin
+      where <= {signal & like[8:3] == last[8:3] ? base : like[8:3] + 1'h1, like};
+      base <= linear[8:3];
+      last <= linear + ring_less;
+      like <= linear + position[8:0];
+      ring_less <= ring[8:0] - 4'h8;
+      signal <= |ring;
     end
   end
 endmodule
@@ -603,6 +681,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   input wire clear,
   input wire take,
   input wire coordinates_gated_clk,
+  output wire crosses,
   output wire awake,
   input wire [15:0] stored,
   output reg [79:0] x = 80'h0,
@@ -610,34 +689,35 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   output reg [15:0] last_row = 16'h0,
   output reg [15:0] free = 16'h0,
   output reg [2:0] count = 3'h0,
+  output reg [2:0] split = 3'h0,
   output reg full = 1'h0,
   output reg fed = 1'h0,
   input wire [511:0] config_2,
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg column_ends = 1'h0, late = 1'h0;
-  reg [15:0] signal_29_free = 16'h0, signal_29_need = 16'h0, column_left = 16'h0, column_next =
-    16'h0, late_x = 16'h0, late_y = 16'h0, need = 16'h0, row_next = 16'h0, x_next = 16'h0, y_next =
-    16'h0;
+  reg signal_5, signal_6 = 1'h0, column_ends = 1'h0, late = 1'h0;
+  reg [15:0] signal_7_free = 16'h0, signal_7_need = 16'h0, column_left = 16'h0, column_next = 16'h0,
+    late_x = 16'h0, late_y = 16'h0, need = 16'h0, row_next = 16'h0, x_next = 16'h0, y_next = 16'h0;
   reg [16:0] before_2 = 17'h0;
-  reg [19:0] signal_27_q = 20'h0, free_sum_q = 20'h0;
+  reg [19:0] signal_33_q = 20'h0, free_sum_q = 20'h0;
   reg [1:0] valid = 2'h0;
-  reg [2:0] signal_33 = 3'h0, settling = 3'h4;
-  reg [81:0] signal_q = 82'h0, signal_29_q = 82'h0;
-  wire n3, n5, n2, n4, n1, n7, n8, n6, n10, n9, make;
+  reg [2:0] signal = 3'h0, settling = 3'h4;
+  reg [82:0] signal_32_q = 83'h0, signal_7_q = 83'h0;
+  wire n4, n6, n3, n2, n1, n7, n5, n9, n8, first, make;
+  assign crosses = ~signal_6 | signal_7_q[82];
   assign awake = n1 | n2 | n3 | n4;
   assign n1 = {clear, stored} != before_2;
   assign n2 = make & ~clear;
   assign n3 = clear & configured;
   assign n4 = |settling;
   assign make = ~full | take;
-  assign n5 = full | !signal_33;
-  assign n6 = make & valid[1];
-  assign n7 = clear | make & column_ends;
-  assign n8 = n7 | make;
-  assign n9 = clear | coordinates_gated_rst;
-  assign n10 = make & column_ends;
+  assign first = full | !signal;
+  assign n5 = make & valid[1];
+  assign n6 = clear | make & column_ends;
+  assign n7 = make | n6;
+  assign n8 = coordinates_gated_rst | clear;
+  assign n9 = column_ends & make;
   always @(posedge coordinates_gated_clk) begin
     if (|{n1, n2, n3, coordinates_gated_rst}) begin
       settling <= 3'h4;
@@ -647,43 +727,49 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   end
   always @(posedge coordinates_gated_clk) begin
     if (coordinates_gated_rst) begin
-      before_2 <= 17'h0; fed <= 1'h0; late <= 1'h0; count <= 3'h0; free <= 16'h0; need <= 16'h0;
-        last_row <= 16'h0; {free_sum_q[19], free_sum_q[17:0]} <= 19'h0; {signal_27_q[19],
-        signal_27_q[17:0]} <= 19'h0; column_ends <= 1'h0; column_left <= 16'h0;
+      before_2 <= 17'h0; fed <= 1'h0; late <= 1'h0; signal_6 <= 1'h0; split <= 3'h0; count <= 3'h0;
+        free <= 16'h0; need <= 16'h0; last_row <= 16'h0; {free_sum_q[19], free_sum_q[17:0]} <=
+        19'h0; {signal_33_q[19], signal_33_q[17:0]} <= 19'h0; column_ends <= 1'h0; column_left <=
+        16'h0;
     end else begin
       before_2 <= {clear, stored};
-      fed <= make ? signal_29_need <= stored : need <= stored;
+      fed <= make ? signal_7_need <= stored : need <= stored;
       late <= make;
-      if (n6) count <= (n5 ? 3'h0 : count) + {signal_29_q[80] & signal_29_q[81]};
-      if (n5 & make) free <= signal_29_free;
+      if (n5) begin
+        signal_5 = first | signal_6 & ~signal_7_q[82];
+        signal_6 <= signal_5;
+        split <= (first ? 3'h0 : split) + signal_5;
+        count <= (first ? 3'h0 : count) + {signal_7_q[80] & signal_7_q[81]};
+      end
+      if (make & first) free <= signal_7_free;
       if (make) begin
-        need <= signal_29_need;
-        last_row <= signal_29_q[47:32];
+        need <= signal_7_need;
+        last_row <= signal_7_q[47:32];
         {free_sum_q[19], free_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(config_2[395:378]);
-        {signal_27_q[19], signal_27_q[17:0]} <= $signed({1'h0, y_next}) +
+        {signal_33_q[19], signal_33_q[17:0]} <= $signed({1'h0, y_next}) +
           $signed(config_2[377:360]);
       end
-      if (n8) begin
-        column_ends <= n7 ? config_2[79:64] == 1'h1 : column_left == 2'h2;
-        column_left <= n7 ? config_2[79:64] : column_left - 1'h1;
+      if (n7) begin
+        column_ends <= n6 ? config_2[79:64] == 1'h1 : column_left == 2'h2;
+        column_left <= n6 ? config_2[79:64] : column_left - 1'h1;
       end
     end
   end
   always @(posedge coordinates_gated_clk) begin
-    if (n9) begin
-      full <= 1'h0; signal_33 <= 3'h0; valid <= 2'h0; column_next <= 16'h0; x_next <= 16'h0; y_next
-        <= 16'h0; row_next <= 16'h0;
+    if (n8) begin
+      full <= 1'h0; signal <= 3'h0; valid <= 2'h0; column_next <= 16'h0; x_next <= 16'h0; y_next <=
+        16'h0; row_next <= 16'h0;
     end else begin
-      if (n6) begin
-        full <= full ? 1'h0 : signal_33 == 3'h4;
-        signal_33 <= full ? 3'h1 : signal_33 + 1'h1;
+      if (n5) begin
+        full <= full ? 1'h0 : signal == 3'h4;
+        signal <= full ? 3'h1 : signal + 1'h1;
       end
       if (make) begin
         valid <= {valid[0], 1'h1};
         column_next <= column_ends ? 16'h0 : column_next + 1'h1;
         x_next <= column_ends ? 16'h0 : x_next + config_2[115:112];
       end
-      if (n10) begin
+      if (n9) begin
         y_next <= y_next + config_2[115:112];
         row_next <= row_next + 1'h1;
       end
@@ -691,17 +777,17 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   end
   always @(posedge coordinates_gated_clk) begin
     if (make) begin
-      late_y <= signal_29_q[31:16];
-      late_x <= signal_29_q[15:0];
-      signal_29_need <= ($signed({signal_27_q[19], signal_27_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({signal_27_q[19], signal_27_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
-        config_2[411:396] : signal_27_q[15:0];
-      signal_29_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+      late_y <= signal_7_q[31:16];
+      late_x <= signal_7_q[15:0];
+      signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
         config_2[411:396] : free_sum_q[15:0];
-      {signal_29_q[81:80], signal_29_q[47:0]} <= {signal_q[81:80], signal_q[47:0]};
-      {signal_q[81:80], signal_q[47:0]} <= {row_next < config_2[444:429], column_next <
-        config_2[428:413], row_next, y_next, x_next};
+      signal_7_need <= ($signed({signal_33_q[19], signal_33_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({signal_33_q[19], signal_33_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
+        config_2[411:396] : signal_33_q[15:0];
+      {signal_7_q[82:80], signal_7_q[47:0]} <= {signal_32_q[82:80], signal_32_q[47:0]};
+      {signal_32_q[82:80], signal_32_q[47:0]} <= {!column_next, row_next < config_2[444:429],
+        column_next < config_2[428:413], row_next, y_next, x_next};
     end
     if (late) begin
       y <= {late_y, y[79:16]};
@@ -714,6 +800,7 @@ module \neuflow_convolver_tile.convolver.array.locator  (
   input wire array_gated_clk,
   input wire [8:0] linear,
   input wire [19:0] position,
+  output wire [2:0] turn,
   output reg [14:0] where = 15'h0,
   input wire [19:0] ring,
   input wire array_gated_rst
@@ -721,6 +808,7 @@ module \neuflow_convolver_tile.convolver.array.locator  (
   reg signal = 1'h0;
   reg [5:0] base = 6'h0;
   reg [8:0] like = 9'h0, last = 9'h0, ring_less = 9'h0;
+  assign turn = like[2:0];
   always @(posedge array_gated_clk) begin
     if (array_gated_rst) begin
       where <= 15'h0; base <= 6'h0; last <= 9'h0; like <= 9'h0; ring_less <= 9'h0; signal <= 1'h0;
@@ -760,7 +848,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (config_conv_array_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -774,7 +862,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
-    if (move | config_conv_array_gated_rst) begin
+    if (config_conv_array_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -807,7 +895,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (config_conv_drain_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -821,7 +909,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     end
   end
   always @(posedge config_conv_drain_gated_clk) begin
-    if (move | config_conv_drain_gated_rst) begin
+    if (config_conv_drain_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -854,7 +942,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (config_conv_rows_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8]
         & columns);
     end
@@ -868,7 +956,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
-    if (move | config_conv_rows_gated_rst) begin
+    if (config_conv_rows_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -900,7 +988,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (config_conv_weights_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -914,7 +1002,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
-    if (move | config_conv_weights_gated_rst) begin
+    if (config_conv_weights_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -963,7 +1051,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n2, n31, n8, n16, n32, n14, n30, n23, n12, n11, n7, n1, n4, n3, n6, n5, n29, n26, n27, n18,
+  wire n2, n31, n8, n16, n32, n14, n30, n23, n12, n11, n7, n1, n6, n5, n4, n3, n29, n26, n27, n18,
     n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_21, signal_32, signal_88, signal_95,
     signal_96, all_ends, awake, en, ends, have, i__ready, i__ready_101, i__ready_106, i__valid,
     i__valid_123, inside_2, last_word, o__ready_125, o__valid_126, out__valid, reads, result0_step;
@@ -980,12 +1068,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n30 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_133 = |{reads, signal, awake, n3, n4, waiting, n5, hand_over, n6, running} | n7;
+  assign awake_133 = |{reads, running, waiting, n3, n4, n5, n6, signal, awake, hand_over} | n7;
   assign o__ready_125 = n1 ? 1'h0 : i__ready;
   assign signal_96 = ~r3_beat[0] | i__ready_106;
   assign signal_95 = signal_96 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s0[0], s4[0], s8_step, s6[0], s2[0], s1[0], s5[0], s3[0], s7_step};
+  assign en = |{s2[0], s5[0], s8_step, s7_step, s4[0], s6[0], s3[0], s0[0], s1[0]};
   assign acc_72 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -998,10 +1086,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_32 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_101 | signal_96 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_95};
-  assign n3 = block[15:0] != told;
-  assign n4 = config__valid & n31;
-  assign n5 = o__valid & o__ready;
-  assign n6 = i__valid_123 & i__ready;
+  assign n3 = o__valid & o__ready;
+  assign n4 = i__valid_123 & i__ready;
+  assign n5 = block[15:0] != told;
+  assign n6 = config__valid & n31;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_95 & signal_88;
@@ -1014,7 +1102,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n13 = signal_95 | n12;
   assign all_ends = signal_88 & row_ends_92;
   assign n14 = n31 | n8 & slot_ends;
-  assign n15 = n8 | n14;
+  assign n15 = n14 | n8;
   assign n16 = n31 | n8 & row_ends_92;
   assign n17 = n16 | n8;
   assign n18 = n31 | n23 & map_ends;
@@ -1066,7 +1154,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_153), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2253_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2361_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1081,7 +1169,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, signal, awake, drain_gated_rst, n3, n4, waiting, n5, hand_over, n6, running}) begin
+    if (|{reads, running, waiting, n3, n4, n5, n6, signal, drain_gated_rst, awake, hand_over}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1142,7 +1230,7 @@ module \neuflow_convolver_tile.convolver.drain  (
         map_left <= n18 ? config__payload[45:30] : map_left - 1'h1;
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
-      if (parameters_take | ends) running <= parameters_take;
+      if (ends | parameters_take) running <= parameters_take;
       if (shift | parameters_take) begin
         n20 = parameters_take ? 3'h5 : shift ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
@@ -1423,7 +1511,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2253_0,
+  input wire [1:0] port_2361_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [133:0] config_2,
@@ -1438,17 +1526,17 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n2;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n1 = clear | n4 | drain_gated_rst;
+  assign n1 = n4 | clear | drain_gated_rst;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_2253_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_2361_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_2253_0[0];
-  assign n5 = port_2253_0[0] | clear | n4;
+  assign n4 = fresh & ~port_2361_0[0];
+  assign n5 = port_2361_0[0] | n4 | clear;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1456,9 +1544,9 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n1) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2253_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2361_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2253_0[0]) signal_8[67:0] <= n2[67:0];
+      if (port_2361_0[0]) signal_8[67:0] <= n2[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1466,14 +1554,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2253_0[0], mark, clear, n4} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2253_0[0]
+      if ({port_2361_0[0], mark, n4, clear} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2361_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n3[69:68];
       end
       if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2253_0[0]
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2361_0[0]
           ? n2 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n6[69:68];
       end
@@ -1489,7 +1577,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2253_0[0]) fresh <= 1'h0;
+      if (port_2361_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1504,9 +1592,10 @@ module \neuflow_convolver_tile.convolver.row_store  (
   output wire listening,
   output wire [15:0] stored,
   output wire [127:0] words,
+  input wire [26:0] port_1987_0,
+  input wire [15:0] port_1991_0,
   input wire pass_done,
   input wire read_enable,
-  input wire [14:0] read,
   input wire [217:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -1517,7 +1606,8 @@ module \neuflow_convolver_tile.convolver.row_store  (
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
     .at(at), .awake(awake_43), .banks_gated_clk(banks_clk), .beat(beat), .enables(enables),
-      .read(read), .read_enable(read_enable), .words(words));
+      .port_1987_0(port_1987_0), .port_1991_0(port_1991_0), .read_enable(read_enable),
+      .words(words));
   neuflow_clock_gate banks_gate (
     .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst));
   \neuflow_convolver_tile.convolver.row_store.writer  writer (
@@ -1536,41 +1626,50 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   input wire [63:0] beat,
   input wire [7:0] enables,
   output wire [127:0] words,
+  input wire [26:0] port_1987_0,
+  input wire [15:0] port_1991_0,
   input wire read_enable,
-  input wire [14:0] read,
   input wire banks_gated_clk
 );
   assign awake = read_enable | |enables;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 1'h0 ? read[14:9] : read[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1991_0[8] ? (port_1991_0[0] ? port_1987_0[26:21] :
+      port_1987_0[20:15]) : port_1991_0[0] ? port_1987_0[14:9] : port_1987_0[8:3]),
       .read_data(words[15:0]), .read_enable(read_enable), .write_address(at[2:0] > 1'h0 ? at[14:9] :
       at[8:3]), .write_data(beat[15:0]), .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 1'h1 ? read[14:9] : read[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1991_0[9] ? (port_1991_0[1] ? port_1987_0[26:21] :
+      port_1987_0[20:15]) : port_1991_0[1] ? port_1987_0[14:9] : port_1987_0[8:3]),
       .read_data(words[31:16]), .read_enable(read_enable), .write_address(at[2:0] > 1'h1 ? at[14:9]
       : at[8:3]), .write_data(beat[31:16]), .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 2'h2 ? read[14:9] : read[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1991_0[10] ? (port_1991_0[2] ? port_1987_0[26:21] :
+      port_1987_0[20:15]) : port_1991_0[2] ? port_1987_0[14:9] : port_1987_0[8:3]),
       .read_data(words[47:32]), .read_enable(read_enable), .write_address(at[2:0] > 2'h2 ? at[14:9]
       : at[8:3]), .write_data(beat[47:32]), .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 2'h3 ? read[14:9] : read[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1991_0[11] ? (port_1991_0[3] ? port_1987_0[26:21] :
+      port_1987_0[20:15]) : port_1991_0[3] ? port_1987_0[14:9] : port_1987_0[8:3]),
       .read_data(words[63:48]), .read_enable(read_enable), .write_address(at[2:0] > 2'h3 ? at[14:9]
       : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h4 ? read[14:9] : read[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1991_0[12] ? (port_1991_0[4] ? port_1987_0[26:21] :
+      port_1987_0[20:15]) : port_1991_0[4] ? port_1987_0[14:9] : port_1987_0[8:3]),
       .read_data(words[79:64]), .read_enable(read_enable), .write_address(at[2:0] > 3'h4 ? at[14:9]
       : at[8:3]), .write_data(beat[15:0]), .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h5 ? read[14:9] : read[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1991_0[13] ? (port_1991_0[5] ? port_1987_0[26:21] :
+      port_1987_0[20:15]) : port_1991_0[5] ? port_1987_0[14:9] : port_1987_0[8:3]),
       .read_data(words[95:80]), .read_enable(read_enable), .write_address(at[2:0] > 3'h5 ? at[14:9]
       : at[8:3]), .write_data(beat[31:16]), .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h6 ? read[14:9] : read[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1991_0[14] ? (port_1991_0[6] ? port_1987_0[26:21] :
+      port_1987_0[20:15]) : port_1991_0[6] ? port_1987_0[14:9] : port_1987_0[8:3]),
       .read_data(words[111:96]), .read_enable(read_enable), .write_address(at[2:0] > 3'h6 ? at[14:9]
       : at[8:3]), .write_data(beat[47:32]), .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h7 ? read[14:9] : read[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1991_0[15] ? (port_1991_0[7] ? port_1987_0[26:21] :
+      port_1987_0[20:15]) : port_1991_0[7] ? port_1987_0[14:9] : port_1987_0[8:3]),
       .read_data(words[127:112]), .read_enable(read_enable), .write_address(at[2:0] > 3'h7 ?
       at[14:9] : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[7]));
 endmodule
@@ -1617,7 +1716,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n8, linear_84 = 9'h0, offset = 9'h0;
-  wire n13, n34, n32, n33, n36, n6, n7, n25, n35, n9, n3, n17, n12, n11, n10, n23, n21, n14, n16,
+  wire n13, n34, n32, n33, n36, n6, n7, n25, n35, n9, n3, n17, n10, n12, n11, n23, n21, n14, n16,
     n18, n31, n19, n20, n22, n24, n27, n30, n26, n28, signal_20, signal_21, finished, i__ready_108,
     i__valid_109, last_lap, last_phase_y, o__ready, o__valid, record_ends, starts;
   wire [14:0] where;
@@ -1634,7 +1733,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_108;
-  assign awake = |{n10, starts, n11, signal_20, pass_done, finished, n12} | n13;
+  assign awake = |{n10, starts, pass_done, signal_20, n11, n12, finished} | n13;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1650,11 +1749,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n7 = $signed(beyond2) >= $signed(1'h0);
   assign signal_35 = by_word ? 2'h0 : n32 & n33 ? signal_36 : left;
   assign n9 = signal_20 & last_lap;
-  assign n10 = released != freed;
+  assign n10 = i__valid_109 & i__ready_108;
   assign starts = n34 & config__valid & ~(|flushing);
-  assign n11 = o__valid & o__ready;
+  assign n11 = released != freed;
+  assign n12 = o__valid & o__ready;
   assign finished = n35 | signal & signal_46 & allowed;
-  assign n12 = i__valid_109 & i__ready_108;
   assign n13 = |settling;
   assign n14 = lead <= config__payload[3];
   assign record_ends = n36 & channel_ends;
@@ -1665,17 +1764,17 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n19 = n31 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n20 = n19 | n18 | n31;
+  assign n20 = n31 | n18 | n19;
   assign n21 = n34 | n35;
-  assign n22 = record_ends | n21;
+  assign n22 = n21 | record_ends;
   assign n23 = n34 | record_ends;
   assign n24 = n23 | n36;
   assign n25 = n34 | n36;
   assign width = config__payload[25:6] - 1'h1;
-  assign n26 = {n9, n25, rest[2]} != 3'h5 & n27;
+  assign n26 = {n25, n9, rest[2]} != 2'h3 & n27;
   assign rest = signal_36 + {~signal_35};
-  assign n27 = n9 | n25;
-  assign n28 = writer_gated_rst | n18;
+  assign n27 = n25 | n9;
+  assign n28 = n18 | writer_gated_rst;
   assign last_phase_y = n17 | n29 == config__payload[157:154];
   assign n29 = signal_80 + 1'h1;
   assign signal_83 = last_phase_y ? (signal_73 & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1714,7 +1813,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s4_valid) s5_piece <= s4_piece;
     if (s3_valid) s4_piece <= {s3_piece_q[83:5], s3_piece_taken, s3_piece_q[2:0]};
     if (s2_valid) {s3_piece_q[83:37], s3_piece_q[2:0]} <= {s2_piece[83:37], s2_piece[2:0]};
-    if (n3 | s2_valid) s3_piece_q[36:5] <= n2;
+    if (s2_valid | n3) s3_piece_q[36:5] <= n2;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_20) begin
       signal_113 = signal_14 ? {2'h0, signal_27} : !signal_23 ? 4'h0 : config__payload[157:154] -
@@ -1738,7 +1837,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, n10, starts, n11, signal_20, pass_done, finished, n12}) begin
+    if (|{n10, starts, pass_done, signal_20, n11, writer_gated_rst, n12, finished}) begin
       settling <= 4'hb;
     end else begin
       if (n13) settling <= settling - 1'h1;
@@ -1790,7 +1889,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n20) linear <= n18 ? config__payload[77:58] : n19 ? linear + config__payload[97:78] :
         next_linear_row;
-      if (n20 & {n19, n18} != 2'h2) linear_row <= n18 ? config__payload[77:58] : next_linear_row;
+      if (n20 & {n18, n19} != 1'h1) linear_row <= n18 ? config__payload[77:58] : next_linear_row;
       if (n22) begin
         record_ends_44 <= n21 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
         record_left <= n21 ? config__payload[57:42] : record_left - 1'h1;
@@ -1819,7 +1918,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_80 <= last_phase_y ? 4'h0 : n29[3:0];
         signal_79 <= signal_83;
       end
-      if (n19 | s2_valid | n31) begin
+      if (n31 | s2_valid | n19) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n19 ? signal_79 : n31 ? signal_83 : signal_73 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1855,10 +1954,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | n25) begin
+    if (n25 | writer_gated_rst) begin
       signal_23 <= 4'h0;
     end else begin
-      if ((n6 | $signed({3'h0, signal_116}) >= $signed(1'h0) | n7) & n9) signal_23 <= n7 ?
+      if ((n7 | n6 | $signed({3'h0, signal_116}) >= $signed(1'h0)) & n9) signal_23 <= n7 ?
         beyond2[3:0] : n6 ? beyond1[3:0] : signal_116[3:0];
     end
   end
@@ -1936,7 +2035,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output reg [191:0] parameters = 192'h0,
   output wire ready,
-  input wire [1:0] port_2003_16,
+  input wire [1:0] port_2080_16,
   input wire [12:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -1959,8 +2058,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_56), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2003_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_37), .rewind(parameters_take & port_2003_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2080_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_37), .rewind(parameters_take & port_2080_16[0]), .room(room_14),
       .value(value_54), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_56), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2022,7 +2121,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{free, comes, read_enable, push, rewind} | n1;
+  assign awake = |{rewind, free, push, read_enable, comes} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2032,14 +2131,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{free, comes, read_enable, push, rewind, blocks_gated_rst}) begin
+    if (|{rewind, free, push, read_enable, blocks_gated_rst, comes}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | rewind | blocks_gated_rst) begin
+    if (rewind | free | blocks_gated_rst) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2088,7 +2187,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{free, comes, read_enable, push, rewind} | n1;
+  assign awake = |{rewind, free, push, read_enable, comes} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2098,14 +2197,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{free, weights_gated_rst, comes, read_enable, push, rewind}) begin
+    if (|{rewind, weights_gated_rst, free, push, read_enable, comes}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (free | weights_gated_rst | rewind) begin
+    if (rewind | weights_gated_rst | free) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2169,25 +2268,26 @@ module \neuflow_convolver_tile.router  (
     1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
   reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
-    4'h0, west_next_source = 4'h0, west_source = 4'h0, east_peers_q = 4'he, local0_peers_q = 4'he,
-    south_peers_q = 4'he, west_peers_q = 4'he;
-  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
-    local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
-    west_current = 10'h0, west_waiting = 10'h0;
+    4'h0, west_next_source = 4'h0, west_source = 4'h0;
+  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0,
+    local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
+    south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
+    10'he, west_waiting = 10'h0;
   wire n7, n10, n6, n5, n4, n2, n1, n3, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
-    i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
-    west_moves;
+    i__ready_93, i__valid_74, i__valid_84, i__valid_94, local0_last, local0_moves, moving,
+    o__valid_98, south_last, south_moves, west_last, west_moves;
   wire [17:0] o__payload;
-  wire [3:0] n13, signal, moving, names;
-  wire [9:0] n11, n12, signal_29, done, queued;
-  assign east_takes = east_armed & !(east_peers_q & n12);
-  assign south_takes = south_armed & !(south_peers_q & n12);
-  assign west_takes = west_armed & !(west_peers_q & n12);
-  assign local0_takes = local0_armed & !(local0_peers_q & n12);
-  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, bus__valid,
+  wire [3:0] n13, signal;
+  wire [9:0] n11, n12, signal_29, done, names, queued;
+  assign east_takes = east_armed & !(east_peers & n12);
+  assign south_takes = south_armed & !(south_peers & n12);
+  assign west_takes = west_armed & !(west_peers & n12);
+  assign local0_takes = local0_armed & !(local0_peers & n12);
+  assign {i__valid_94, i__valid_84, i__valid_74, moving} = (east_moves ? east_current[3:0] : 4'h0) |
+    (south_moves ? south_current[3:0] : 4'h0) | (west_moves ? west_current[3:0] : 4'h0) |
+    (local0_moves ? local0_current[3:0] : 4'h0);
+  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1,
     n2, n3} | n4;
-  assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
-    4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
   assign local0_moves = local0_in__valid & local0_takes;
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
@@ -2201,7 +2301,7 @@ module \neuflow_convolver_tile.router  (
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
   assign n5 = o__payload[7:4] == 3'h5;
-  assign names = {o__payload[11:9], 1'h0} | signal;
+  assign names = {o__payload[11:9], 1'h0} | {6'h0, signal};
   assign n6 = o__payload[7:4] == 2'h3;
   assign n7 = o__payload[7:4] == 2'h2;
   assign n8 = o__payload[7:4] == 1'h1;
@@ -2218,19 +2318,19 @@ module \neuflow_convolver_tile.router  (
   neuflow_link_slice east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_73), .i__valid(moving[1]),
+      east_in__payload : 35'h0), .i__ready(i__ready_73), .i__valid(i__valid_74),
       .o__payload(east_out__payload), .o__ready(o__ready_69), .o__valid(east_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
       2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_83), .i__valid(moving[2]),
+      east_in__payload : 35'h0), .i__ready(i__ready_83), .i__valid(i__valid_84),
       .o__payload(south_out__payload), .o__ready(o__ready_79), .o__valid(south_out__valid),
       .rst(router_gated_rst));
   neuflow_link_slice west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
       2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_93), .i__valid(moving[3]),
+      east_in__payload : 35'h0), .i__ready(i__ready_93), .i__valid(i__valid_94),
       .o__payload(west_out__payload), .o__ready(o__ready_89), .o__valid(west_out__valid),
       .rst(router_gated_rst));
   \neuflow_convolver_tile.router.words  words (
@@ -2239,8 +2339,8 @@ module \neuflow_convolver_tile.router  (
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_98),
       .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, router_gated_rst, n1,
-      bus__valid, n2, n3}) begin
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, router_gated_rst,
+      bus__valid, n1, n2, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2251,26 +2351,25 @@ module \neuflow_convolver_tile.router  (
       local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
         south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; o__ready
         <= 1'h0; west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0;
-        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers_q <= 4'he;
+        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers <= 10'he;
         local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting <= 10'h0; west_current <=
         10'h0; south_waiting <= 10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current
-        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers_q <= 4'he; south_peers_q <= 4'he;
-        east_peers_q <= 4'he;
+        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
+        east_peers <= 10'he;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
-        ~south_ended;
+      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
       o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
-        local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
-        |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
-        east_waiting) & names != east_peers_q : 1'h0) & ~(|(signal & waits));
+        local0_peers : n6 ? |(west_current | west_waiting) & names != west_peers : n7 ?
+        |(south_current | south_waiting) & names != south_peers : n8 ? |(east_current |
+        east_waiting) & names != east_peers : 1'h0) & ~(|({6'h0, signal} & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
@@ -2280,7 +2379,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if (n9 & (o__ready & n5 & n10)) local0_peers_q <= names;
+      if ((o__ready & n5 & n10) & n9) local0_peers <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2293,9 +2392,9 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if (n9 & (o__ready & n6 & n10)) west_peers_q <= names;
-      if (n9 & (o__ready & n7 & n10)) south_peers_q <= names;
-      if ((o__ready & n8 & n10) & n9) east_peers_q <= names;
+      if (n9 & (o__ready & n6 & n10)) west_peers <= names;
+      if (n9 & (o__ready & n7 & n10)) south_peers <= names;
+      if (n9 & (o__ready & n8 & n10)) east_peers <= names;
     end
   end
 endmodule
@@ -2361,8 +2460,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__1__ready, local__4__ready, local__0__ready, local__3__ready, o__ready,
-    local__2__ready};
+  assign all_ready = &{o__ready, local__4__ready, local__3__ready, local__0__ready, local__2__ready,
+    local__1__ready};
   \neuflow_convolver_tile.tap$150.slice  slice (
     .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(all_ready), .o__valid(o__valid_17), .tap_gated_clk(tap_gated_clk),
