@@ -421,8 +421,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
     if (s8[0]) begin
       n1 = {2{s8_words}} >> {s8_rotate, 4'h0};
-      s9_words <= n1 & {{31{s8_masks[4]}}, s8_masks[4:3], {14{s8_masks[3]}}, s8_masks[3:2],
-        {14{s8_masks[2]}}, s8_masks[2:1], {14{s8_masks[1]}}, s8_masks[1:0], {15{s8_masks[0]}}};
+      s9_words <= n1 & {{32{s8_masks[4]}}, {16{s8_masks[3]}}, {16{s8_masks[2]}}, {16{s8_masks[1]}},
+        {16{s8_masks[0]}}};
     end
     if (s7[0]) begin
       n2 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
@@ -1256,8 +1256,8 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
         1'h0; flush <= 1'h0;
     end else begin
       if (n1) o__payload <= {placed_q[36:35] | beat_kept, placed_q[34], placed_count, placed_q[31:0]
-        & {{15{placed_q[36]}}, placed_q[36:35], {15{placed_q[35]}}} | rest & {{15{beat_kept[1]}},
-        beat_kept, {15{beat_kept[0]}}}};
+        & {{16{placed_q[36]}}, {16{placed_q[35]}}} | rest & {{16{beat_kept[1]}},
+        {16{beat_kept[0]}}}};
       if (free) begin
         o__valid <= signal_22 & emits;
         signal_22 <= n2;
@@ -1271,8 +1271,7 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n1) rest <= placed_q[31:0] & {{15{rf[1]}}, rf, {15{rf[0]}}} | rest & {{15{rk[1]}}, rk,
-      {15{rk[0]}}};
+    if (n1) rest <= placed_q[31:0] & {{16{rf[1]}}, {16{rf[0]}}} | rest & {{16{rk[1]}}, {16{rk[0]}}};
     if (n3) begin
       rf <= signal ? {total[0] > 1'h1, total[0] > 1'h0} : fresh;
       rk <= (signal) ? 2'h0 : kept;
