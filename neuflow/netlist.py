@@ -112,13 +112,16 @@ def to_bits(sig: Sig) -> list[Bit]:
 
 
 def from_bits(bits: Iterable[Bit]) -> Sig:
-    """Return the signal with these bits, least significant first, in as few chunks as there are."""
+    """Return the signal with these bits, least significant first, in as few chunks as there are.
+
+    A bit that is there more than once stays apart from the next one: all of them are one replication.
+    """
     chunks: list[Chunk] = []
     for wire, at in bits:
         last = chunks[-1] if chunks else None
         if last and not wire and not last.wire:
             chunks[-1] = Chunk("", 0, last.width + 1, str(at) + last.bits)
-        elif last and wire and last.wire == wire and last.low + last.width == at:
+        elif last and wire == last.wire and last.low + last.width == at and chunks[-2:-1] != [last]:
             chunks[-1] = Chunk(wire, last.low, last.width + 1)
         else:
             chunks.append(Chunk(wire, at, 1) if wire else Chunk("", 0, 1, str(at)))

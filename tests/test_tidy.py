@@ -244,6 +244,14 @@ def test_signals_and_bits_are_the_same():
     assert from_bits(to_bits(sig)) == sig
 
 
+def test_bits_that_are_there_more_than_once_are_one_replication():
+    sig = tuple(Chunk("m", at, 1) for at in (2, 2, 2, 1, 1, 1, 0, 0, 0))
+    assert from_bits(to_bits(sig)) == sig
+    assert from_bits([("m", 0), ("m", 1), ("m", 1), ("m", 1)]) == (
+        Chunk("m", 1, 1), Chunk("m", 1, 1), Chunk("m", 0, 2),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("line", ["  process $1", "  memory width 4 \\m"])
 def test_what_the_printer_does_not_know_is_refused(line):
     with pytest.raises(ValueError, match="does not know"):

@@ -32,6 +32,7 @@ VERILATOR_FLAGS = (
     "--output-split", "20000", "--output-split-cfuncs", "1000",
     # These give like parts unlike names and ports, which then share no code: see neuflow_sim.vlt.
     "-fno-dfg-scoped", "-fno-gate",
+    "--compiler-include", "neuflow_sim.h",
 )  # fmt: skip
 GATE_FLAGS = ("-DNEUFLOW_CLOCK_GATES",)
 """Parts that sleep are left out: twice as fast, and the same in all that can be seen."""
@@ -167,6 +168,7 @@ VERILOG_SOURCES = (
 
 _RTL = ("neuflow_clock_gate.v", "neuflow_ram.v", "neuflow_top.v", "lint.vlt")
 _HARNESS = ("neuflow_sim.vlt", "neuflow_sim.v", "harness.cpp")
+_HEADER = "neuflow_sim.h"
 
 
 def _python_files(directory: Path) -> list[str]:
@@ -222,7 +224,7 @@ def simulator_key(
 ) -> str:
     """Return the key of a simulator: content of Verilog and harness, flags, tools and CPU."""
     parts = [*(text for item in sorted(sources.items()) for text in item)]
-    parts += [files.read_text(f"sim/{name}") for name in _HARNESS]
+    parts += [files.read_text(f"sim/{name}") for name in (*_HARNESS, _HEADER)]
     parts += [*VERILATOR_FLAGS, *variant_flags(trace, gated), *CXX_FLAGS, *MAKE_VARIABLES]
     parts += [compiler, importlib.metadata.version("verilator"), cpu_model()]
     return digest(parts)
@@ -292,7 +294,7 @@ def _build(
     work.mkdir()
     for name, text in sources.items():
         (work / name).write_text(text, encoding="utf-8")
-    for name in _HARNESS:
+    for name in (*_HARNESS, _HEADER):
         (work / name).write_text(files.read_text(f"sim/{name}"), encoding="utf-8")
     modules = [name for name in sorted(sources) if name.endswith(".v")]
     values = json.loads(sources["grid.json"])

@@ -89,8 +89,8 @@ module neuflow_arbiter (
   assign axi__r__ready = 1'h1;
   assign axi__w__data = o__payload_98[63:0];
   assign axi__w__last = o__payload_98[68];
-  assign axi__w__strb = {o__payload_98[67], o__payload_98[67:66], o__payload_98[66:65],
-    o__payload_98[65:64], o__payload_98[64]};
+  assign axi__w__strb = {{2{o__payload_98[67]}}, {2{o__payload_98[66]}}, {2{o__payload_98[65]}},
+    {2{o__payload_98[64]}}};
   assign {axi__aw__len[1:0], axi__aw__addr[31:3], axi__ar__len[1:0], axi__ar__addr[31:3]} =
     {axi__aw__len_q, axi__aw__addr_q, axi__ar__len_q, axi__ar__addr_q};
   assign {read__6__ready, read__5__ready, read__4__ready, read__3__ready, read__2__ready,

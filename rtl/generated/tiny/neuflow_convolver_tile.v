@@ -420,7 +420,7 @@ module \neuflow_convolver_tile.convolver.array  (
     s5_masks <= s4_masks;
     s6_masks <= s5_masks;
     s7_masks <= s6_masks;
-    {s8_masks_q[6], s8_masks_q[4:0]} <= {s7_masks[4], spread ? {s7_masks[3:0], s7_masks[0]} :
+    {s8_masks_q[6], s8_masks_q[4:0]} <= {s7_masks[4], spread ? {s7_masks[3:1], {2{s7_masks[0]}}} :
       s7_masks};
     offset <= signal_57 * config_2[328:320];
     offset_208 <= signal_62 * config_2[348:340];
@@ -438,21 +438,18 @@ module \neuflow_convolver_tile.convolver.array  (
     s3_weights[15:0] <= s2_weights[15:0];
     if (s1[0]) beat <= weights;
     if (n3) begin
-      n2 = ~{{15{s9_behind[4]}}, s9_behind[4:3], {14{s9_behind[3]}}, s9_behind[3:2],
-        {14{s9_behind[2]}}, s9_behind[2:1], {14{s9_behind[1]}}, s9_behind[1:0], {15{s9_behind[0]}}};
-      words_133 <= n1 ? s9_words[95:16] & n2 | s9_words[111:32] & {{15{s9_behind[4]}},
-        s9_behind[4:3], {14{s9_behind[3]}}, s9_behind[3:2], {14{s9_behind[2]}}, s9_behind[2:1],
-        {14{s9_behind[1]}}, s9_behind[1:0], {15{s9_behind[0]}}} : by_tap ? s9_words[95:16] :
-        s9_words[79:0];
-      words <= n1 ? s9_words[79:0] & n2 | s9_words[95:16] & {{15{s9_behind[4]}}, s9_behind[4:3],
-        {14{s9_behind[3]}}, s9_behind[3:2], {14{s9_behind[2]}}, s9_behind[2:1], {14{s9_behind[1]}},
-        s9_behind[1:0], {15{s9_behind[0]}}} : s9_words[79:0];
+      n2 = ~{{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
+        {16{s9_behind[0]}}};
+      words_133 <= n1 ? s9_words[95:16] & n2 | s9_words[111:32] & {{16{s9_behind[4]}},
+        {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}}, {16{s9_behind[0]}}} : by_tap ?
+        s9_words[95:16] : s9_words[79:0];
+      words <= n1 ? s9_words[79:0] & n2 | s9_words[95:16] & {{16{s9_behind[4]}}, {16{s9_behind[3]}},
+        {16{s9_behind[2]}}, {16{s9_behind[1]}}, {16{s9_behind[0]}}} : s9_words[79:0];
     end
     if (s8[0]) begin
       n4 = {2{s8_words}} >> {s8_rotate, 4'h0};
-      s9_words <= n4 & {{32{s8_masks_q[6]}}, {15{s8_masks_q[4]}}, s8_masks_q[4:3],
-        {14{s8_masks_q[3]}}, s8_masks_q[3:2], {14{s8_masks_q[2]}}, s8_masks_q[2:1],
-        {14{s8_masks_q[1]}}, s8_masks_q[1:0], {15{s8_masks_q[0]}}};
+      s9_words <= n4 & {{32{s8_masks_q[6]}}, {16{s8_masks_q[4]}}, {16{s8_masks_q[3]}},
+        {16{s8_masks_q[2]}}, {16{s8_masks_q[1]}}, {16{s8_masks_q[0]}}};
     end
     if (s7[0]) begin
       n5 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
@@ -1348,8 +1345,8 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
         1'h0; flush <= 1'h0;
     end else begin
       if (n1) o__payload <= {placed_q[36:35] | beat_kept, placed_q[34], placed_count, placed_q[31:0]
-        & {{15{placed_q[36]}}, placed_q[36:35], {15{placed_q[35]}}} | rest & {{15{beat_kept[1]}},
-        beat_kept, {15{beat_kept[0]}}}};
+        & {{16{placed_q[36]}}, {16{placed_q[35]}}} | rest & {{16{beat_kept[1]}},
+        {16{beat_kept[0]}}}};
       if (free) begin
         o__valid <= signal_22 & emits;
         signal_22 <= n2;
@@ -1363,8 +1360,7 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n1) rest <= placed_q[31:0] & {{15{rf[1]}}, rf, {15{rf[0]}}} | rest & {{15{rk[1]}}, rk,
-      {15{rk[0]}}};
+    if (n1) rest <= placed_q[31:0] & {{16{rf[1]}}, {16{rf[0]}}} | rest & {{16{rk[1]}}, {16{rk[0]}}};
     if (n3) begin
       rf <= signal ? {total[0] > 1'h1, total[0] > 1'h0} : fresh;
       rk <= (signal) ? 2'h0 : kept;

@@ -19,7 +19,12 @@ module neuflow_ram #(
     reg [WIDTH-1:0] memory[0:DEPTH-1];
 
     always @(posedge clk) begin
-        if (write_enable) memory[write_address] <= write_data;
         if (read_enable) read_data <= memory[read_address];
+`ifdef VERILATOR
+        // The same, for all that reads has read; and the simulator has nothing to put off.
+        if (write_enable) memory[write_address] = write_data;
+`else
+        if (write_enable) memory[write_address] <= write_data;
+`endif
     end
 endmodule

@@ -77,10 +77,10 @@ module neuflow_registers (
   assign n45 = axi__aw__addr[11:2] == 4'hb;
   assign n46 = axi__aw__addr[11:2] == 4'h9;
   assign n47 = axi__aw__addr[11:2] == 4'ha;
-  assign n48 = ~{{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}}, axi__w__strb[2:1],
-    {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
-  assign n49 = axi__w__data & {{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}},
-    axi__w__strb[2:1], {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
+  assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
+    {8{axi__w__strb[0]}}};
+  assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
+    {8{axi__w__strb[0]}}};
   always @(posedge clk) begin
     if (rst | ~n1) begin
       clear_done <= 1'h0;

@@ -169,7 +169,7 @@ module neuflow_window (
       .o__valid(i__valid_135), .rst(rst));
   neuflow_ram #(.ADDRESS(5), .DEPTH(32), .WIDTH(48)) partials (
     .clk(clk), .read_address(v1[6:2]), .read_data(read_data), .read_enable(read_enable),
-      .write_address(v4[6:2]), .write_data(v4[0] ? {{8{v4[38]}}, v4[38:22], {7{v4[22]}}, v4[22:7]} :
+      .write_address(v4[6:2]), .write_data(v4[0] ? {{8{v4[38]}}, v4[38:23], {8{v4[22]}}, v4[22:7]} :
       merged), .write_enable(v4_valid & v4[1]));
   neuflow_requantise requantise (
     .acc({{17{acc[47]}}, acc[30:0]}), .bias(48'h0), .clk(clk), .en(en_142),
@@ -541,8 +541,8 @@ module \neuflow_window.packer.merger  (
         1'h0; flush <= 1'h0;
     end else begin
       if (n1) o__payload <= {placed_q[36:35] | beat_kept, placed_q[34], placed_count, placed_q[31:0]
-        & {{15{placed_q[36]}}, placed_q[36:35], {15{placed_q[35]}}} | rest & {{15{beat_kept[1]}},
-        beat_kept, {15{beat_kept[0]}}}};
+        & {{16{placed_q[36]}}, {16{placed_q[35]}}} | rest & {{16{beat_kept[1]}},
+        {16{beat_kept[0]}}}};
       if (free) begin
         o__valid <= signal_22 & emits;
         signal_22 <= n2;
@@ -556,8 +556,7 @@ module \neuflow_window.packer.merger  (
     end
   end
   always @(posedge clk) begin
-    if (n1) rest <= placed_q[31:0] & {{15{rf[1]}}, rf, {15{rf[0]}}} | rest & {{15{rk[1]}}, rk,
-      {15{rk[0]}}};
+    if (n1) rest <= placed_q[31:0] & {{16{rf[1]}}, {16{rf[0]}}} | rest & {{16{rk[1]}}, {16{rk[0]}}};
     if (n3) begin
       rf <= signal ? {total[0] > 1'h1, total[0] > 1'h0} : fresh;
       rk <= (signal) ? 2'h0 : kept;

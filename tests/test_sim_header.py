@@ -1,0 +1,94 @@
+"""Arithmetic of ``sim/neuflow_sim.h`` gives what Verilator's own functions of the same names give."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from neuflow import files
+from neuflow.errors import ToolError
+from neuflow.run import build
+
+# A name in brackets is the function that the macro hides.
+PROGRAM = r"""
+#include <cstdio>
+#include <random>
+#include "verilated.h"
+#include "neuflow_sim.h"
+
+static int wrong = 0;
+static void same(const char *what, int bits, QData a, QData b) {
+    if (a != b && ++wrong < 9) std::printf("%s, %d bits: %llx, not %llx\n", what, bits,
+                                           (unsigned long long)a, (unsigned long long)b);
+}
+#define UNARY(F, bits, x) same(#F, bits, F(64, bits, x), (F)(64, bits, x))
+#define BINARY(F, bits, x, y) same(#F, bits, F(bits, x, y), (F)(bits, x, y))
+
+int main() {
+    std::mt19937_64 dice(20);
+    const QData ends[] = {0, 1, ~0ull, ~0ull >> 1, 1ull << 63, 1ull << 31, ~0ull >> 33};
+    const auto pick = [&](int bits) -> QData {
+        const QData word = dice(), end = ends[dice() % 7];
+        const QData x = word & 1 ? dice() : word & 2 ? end : word & 4 ? 1ull << (bits - 1) : ~end;
+        return x & (~0ull >> (64 - bits)); // an operand has no bits above its width
+    };
+    for (int bits = 1; bits <= 64; ++bits)
+        for (int i = 0; i < 2000; ++i) {
+            const QData x = pick(bits), y = pick(bits);
+            UNARY(VL_EXTENDS_QQ, bits, x);
+            BINARY(VL_MULS_QQQ, bits, x, y);
+            if (bits > 32) continue;
+            const IData a = IData(x), b = IData(y);
+            UNARY(VL_EXTENDS_II, bits, a);
+            UNARY(VL_EXTENDS_QI, bits, a);
+            BINARY(VL_MULS_III, bits, a, b);
+            BINARY(VL_GTS_III, bits, a, b);
+            BINARY(VL_GTES_III, bits, a, b);
+            BINARY(VL_LTS_III, bits, a, b);
+            BINARY(VL_LTES_III, bits, a, b);
+            BINARY(VL_GTES_III, bits, a, a);
+            BINARY(VL_LTES_III, bits, a, a);
+        }
+    for (IData shift = 0; shift < 300; ++shift) {
+        VlWide<8> in, out, hidden;
+        for (int i = 0; i < 8; ++i) in[i] = EData(dice());
+        VL_SHIFTR_WWI(256, 256, 9, out, in, shift);
+        (VL_SHIFTR_WWI)(256, 256, 9, hidden, in, shift);
+        for (int i = 0; i < 8; ++i) same("VL_SHIFTR_WWI", int(shift), out[i], hidden[i]);
+    }
+    return wrong != 0;
+}
+"""
+
+
+def run(header: str, place) -> str:
+    """Return what the comparison prints with such a header: "" where all is the same."""
+    (place / "neuflow_sim.h").write_text(header)
+    (place / "same.cpp").write_text(PROGRAM)
+    include = build.verilator_root() / "include"
+    command = [build.tools()["C++ compiler"], "-std=gnu++20", "-O1", f"-I{place}", f"-I{include}",
+               f"-I{include / 'vltstd'}", "same.cpp", "-o", "same"]  # fmt: skip
+    subprocess.run(command, cwd=place, check=True)
+    done = subprocess.run([place / "same"], capture_output=True, text=True, check=False)
+    assert bool(done.returncode) == bool(done.stdout)
+    return done.stdout
+
+
+@pytest.fixture(autouse=True)
+def _needs_a_compiler():
+    try:
+        build.tools()
+    except ToolError as error:
+        pytest.skip(str(error))
+
+
+def test_the_header_changes_no_result(tmp_path):
+    assert run(files.read_text("sim/neuflow_sim.h"), tmp_path) == ""
+
+
+def test_a_sign_that_is_not_extended_is_found(tmp_path):
+    header = files.read_text("sim/neuflow_sim.h")
+    broken = header.replace("static_cast<int32_t>(x << (32 - bits)) >> (32 - bits)", "x")
+    assert broken != header
+    assert "VL_EXTENDS_II" in run(broken, tmp_path)
