@@ -57,14 +57,15 @@ module neuflow_control (
   input wire clk
 );
   reg signal = 1'h0, signal_122 = 1'h0, busy_121 = 1'h0;
-  reg [2:0] n1, fault = 3'h0;
+  reg [1:0] n1;
+  reg [2:0] fault = 3'h0;
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
-  wire [2:0] n2;
+  wire [1:0] n2;
   wire [32:0] i__payload;
   assign response__ready = 1'h1;
   assign cause = signal | ~busy_121 ? 4'ha : {3'h4, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
-  assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
+  assign n2 = write_error ? 2'h3 : 2'h0;
   \neuflow_control.counters  counters (
     .activity(activity), .busy(busy), .clear(start & ~busy & !error), .clk(clk),
       .config_hidden(config_hidden), .config_moves(config__valid & config__ready),
@@ -98,21 +99,21 @@ module neuflow_control (
       busy_121 <= busy;
       signal <= config_waits;
       signal_122 <= fence_waits | frame_ends;
-      if (hang | read_error | write_error) begin
-        n1 = read_error ? 3'h2 : n2;
+      if (write_error | read_error | hang) begin
+        n1 = read_error ? 2'h2 : n2;
         fault[1] <= n1[1];
       end
     end
   end
   always @(posedge clk) begin
-    if (read_error | rst) begin
+    if (rst | read_error) begin
       fault[0] <= 1'h0;
     end else begin
-      if (hang | write_error) fault[0] <= n2[0];
+      if (write_error | hang) fault[0] <= n2[0];
     end
   end
   always @(posedge clk) begin
-    if (read_error | write_error | rst) begin
+    if (rst | write_error | read_error) begin
       fault[2] <= 1'h0;
     end else begin
       if (hang) fault[2] <= 1'h1;
@@ -177,20 +178,19 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [63:0] n7, n5, n3;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n8, n6, n4, n2, n13;
-  wire [1:0] n11, n14;
-  wire [4:0] n12, n10, n9;
+  wire n1, n8, n6, n4, n2, n12;
+  wire [1:0] n13, n9;
+  wire [4:0] n11, n10;
   assign n1 = seen[32] | seen[0];
   assign n2 = rst | clears[2];
   assign n4 = |map_remainder_sum;
   assign n6 = |edge_lanes_sum;
   assign n8 = |useful_sum;
-  assign n9 = {1'h0, n14[0] ? seen[54:52] : 3'h0} + {n14[1] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n10 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n11 = 2'h2 - seen[27:26];
-  assign n12 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n13 = clear | rst;
-  assign n14 = 2'h2 - seen[59:58];
+  assign n9 = 2'h2 - seen[59:58];
+  assign n10 = {1'h0, n13[0] ? seen[22:20] : 3'h0} + {n13[1] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n11 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n12 = rst | clear;
+  assign n13 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -322,18 +322,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= n9[3:0];
+      map_remainder1 <= {n9[0] ? seen[54:52] : 3'h0} + (n9[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n10[3:0];
+      useful1 <= {seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {n11[0] ? seen[22:20] : 3'h0} + (n11[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= n10[3:0];
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n12[3:0];
+      useful0 <= n11[3:0];
     end
   end
   always @(posedge clk) begin
@@ -344,7 +344,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (n13) begin
+    if (n12) begin
       write_beats <= 32'h0; read_beats <= 32'h0; fence_stalls <= 32'h0; config_stalls <= 32'h0;
         config_words <= 32'h0; total <= 64'h0;
     end else begin
@@ -401,7 +401,7 @@ module \neuflow_control.fetcher  (
   assign request__payload[30:29] = 2'h3;
   assign request__payload[28:0] = request__payload_q;
   assign moves = o__valid & o__ready;
-  assign n1 = clear | rst;
+  assign n1 = rst | clear;
   assign n2 = request__payload_q + 3'h4;
   assign signal = request__valid & request__ready;
   assign n3 = (under_way - response__valid) + {signal ? 3'h4 : 3'h0};
@@ -424,7 +424,7 @@ module \neuflow_control.fetcher  (
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
       if (clear | response__valid & |drop) drop <= clear ? n3 : drop - 1'h1;
-      if (clear | signal) begin
+      if (signal | clear) begin
         n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
       end
@@ -449,7 +449,7 @@ module \neuflow_control.fetcher.buffer  (
   wire n1, fetch, push;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & ~level[3];
-  assign n1 = clear | rst;
+  assign n1 = rst | clear;
   neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(65)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
@@ -500,7 +500,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n4, n19, n16, n11, n22, n10, n7, n3, n15, n13, n21, n6, n5, n20, n2, n9, n12, n18, n8,
+  wire n14, n5, n19, n16, n11, n22, n10, n7, n3, n15, n13, n21, n6, n4, n20, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
   wire [32:0] n17, n1;
   wire [7:0] code;
@@ -512,34 +512,34 @@ module \neuflow_control.sequencer  (
   assign frame_ends = state == 2'h3;
   assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
   assign config__valid = n7 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n7 ? (n4 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
+  assign fence_waits = n7 ? (n5 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
   assign n2 = moves & n3 & n7;
   assign n3 = state == 2'h2;
-  assign n4 = !state;
-  assign n5 = {moves, n4} != 1'h1;
+  assign n4 = {moves, n5} != 1'h1;
+  assign n5 = !state;
   assign n6 = {moves, n3} != 1'h1;
   assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n8 | n4, n5, n20, n7};
+  assign n9 = &{n4, n20, n8 | n5, n7};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
-  assign n12 = ~restart & i__ready;
-  assign code = |fault ? {5'h0, fault} : signal & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n7 ? (n4 ?
+  assign n12 = i__ready & ~restart;
+  assign code = |fault ? {5'h0, fault} : signal & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n7 ? (n5 ?
     signal & bad : 1'h0) : 1'h0};
   assign n13 = busy & |code;
   assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n4 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n5 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
-  assign n18 = n14 | next_frame | rst;
+  assign n18 = n14 | rst | next_frame;
   assign n19 = at[3:0] == 1'h1;
+  assign n20 = {n8, moves} != 2'h2;
   assign config__payload_last = left == 1'h1;
-  assign n20 = {moves, n8} != 1'h1;
   assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -548,12 +548,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4 | n3, n5, n6, n7}) steps <= n3;
+    if (&{n4, n5 | n3, n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (moves & n4 & n7) held <= at[31:0];
+    if (moves & n5 & n7) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -580,7 +580,7 @@ module \neuflow_control.sequencer  (
     end
   end
   always @(posedge clk) begin
-    if (n13 | rst) begin
+    if (rst | n13) begin
       busy <= 1'h0;
     end else begin
       if (n14 | n15) busy <= n14;
@@ -591,8 +591,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n6, n8 | n4 | n3, {config__payload_last, moves, n8} != 2'h3, n20, {steps, moves, n3} !=
-        2'h3, {moves, n19, n4, at[3:0] == 2'h3} != 4'ha, n5, n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{{moves, n3, steps} != 3'h6, n4, n20, n6, n8 | n5 | n3, {config__payload_last, n8, moves}
+        != 2'h3, {at[3:0] == 2'h3, moves, n5, n19} != 3'h6, n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end
