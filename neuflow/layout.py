@@ -226,7 +226,23 @@ CONV_WEIGHTS = Layout(
     "A packet of weights: first the parameters of every map block, then the weights.",
     (
         _u("source", 3, "column whose weights line is listened to"),
-        _u("blocks", 10, "map blocks whose parameters lead the packet"),
+        _u("lead", 12, "beats of parameters that lead the packet: CONV_DRAIN.beats of every block"),
+    ),
+)
+
+PARAMETERS = Layout(
+    "PARAMETERS",
+    "Parameters of a map in a weights packet: the first CONV_DRAIN.beats of three 32-bit words. Where "
+    "a word is not sent, the bias goes on with its sign, m is 1, other fields are 0.",
+    (
+        _u("bias_low", 29, "bias, two's complement; its highest bit sent is the sign"),
+        _u("shift_low", 3, "shift right, less CONV_DRAIN.shift"),
+        _u("m", 15, "multiplier"),
+        _u("reserved", 1, "0"),
+        _u("bias_middle", 13, "bias, goes on"),
+        _u("shift_high", 3, "shift, goes on"),
+        _s("zero", 16, "offset"),
+        _u("bias_high", 6, "bias, goes on"),
     ),
 )
 
@@ -294,6 +310,8 @@ CONV_DRAIN = Layout(
         _u("by_tap", 1, "as in CONV_ARRAY: a result is the sum of the map lanes'"),
         _u("slots", SIZE, "rows a map may hold in the reorder buffer"),
         _u("map_step", ROW_ADDRESS, "reorder words of a map: >= slots * width, and 1 modulo lanes"),
+        _u("beats", 2, "words of PARAMETERS that the packet of weights has of each map: 1 to 3"),
+        _u("shift", 6, "what is added to the shift of each map"),
     ),
 )
 
@@ -539,11 +557,12 @@ HARDWARE_VERSION = 0x0002_0000
 2.0: the counters from 0x50 on moved when every MAC-cycle got a cause.
 """
 
-PROGRAM_VERSION = 3
+PROGRAM_VERSION = 4
 """Version of the program format: a program of another one is refused.
 
 2: CONV_ROWS stores by phases, CONV_ARRAY reads channels by block and leaves some out.
 3: CONV_ARRAY and CONV_DRAIN work by tap; a channel less may be left out.
+4: PARAMETERS of a map take one to three beats.
 """
 
 REGISTERS: tuple[Register, ...] = (
@@ -629,7 +648,7 @@ ACTIVITY = Layout(
 def to_markdown() -> str:
     """Return the instruction, configuration and register tables as Markdown."""
     parts = []
-    for layout in (INSTRUCTION, CONFIG_BEAT, *dict.fromkeys(UNITS.values()), ACTIVITY):
+    for layout in (INSTRUCTION, CONFIG_BEAT, *dict.fromkeys(UNITS.values()), PARAMETERS, ACTIVITY):
         parts.append(f"### {layout.name}\n\n{layout.doc}\n\n| bits | field | meaning |\n|---|---|---|")
         offset = 0
         for field in layout.fields:

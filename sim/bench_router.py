@@ -28,7 +28,7 @@ async def random_multicasts(dut: Any, pauses: tuple[float, float]) -> None:
     others = [
         Config(Kind.ROUTER, word, sub=SUB - 1, columns=COLUMNS),
         Config(Kind.ROUTER, word, sub=SUB, columns=COLUMNS - 1),
-        Config(Kind.CONV_WEIGHTS, {"source": 0, "blocks": 1}, sub=SUB, columns=COLUMNS),
+        Config(Kind.CONV_WEIGHTS, {"source": 0, "lead": 1}, sub=SUB, columns=COLUMNS),
     ]
     traffic = Traffic(
         sends={f"{i.name.lower()}_in": [w for s, _, w in plan if s == i] for i in ROUTER_INPUTS},

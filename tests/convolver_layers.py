@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from neuflow.blocks import convolver_model as model
+from neuflow.blocks import parameters_model
+from neuflow.blocks.parameters_model import BEATS, Form
 from neuflow.grid import TINY, GridConfig
 from neuflow.layout import Kind, Scatter
 from tests.helpers import Config
@@ -40,25 +42,42 @@ class Layer:
     absent: int = 0  # bit k: channel k + 1 is stored, but not read
     closed: bool = False  # lanes go on from row end to row, and stored rows lie so that they may
     decimated: bool = False  # a single tap: only what it reads is sent, and stored
+    beats: int = BEATS  # that its maps' parameters need
 
     def data(self) -> dict[str, Any]:
         rng = np.random.default_rng(self.seed)
         low, high = (-32768, 32767) if self.extreme else (-300, 300)
         m = self.maps
-        return {
+        parameters = np.random.default_rng([self.seed, 2])  # whatever the size of the image
+        data = {
             "image": rng.integers(
                 low, high, (self.channels, self.height, self.width), endpoint=True
             ),
             "weight": rng.integers(
                 low, high, (m, self.by_tap or self.by_block or self.read, *self.kernel), endpoint=True
             ),
-            "bias": rng.integers(-(2**40), 2**40, m)
+            "bias": parameters.integers(-(2**40), 2**40, m)
             if self.extreme
-            else rng.integers(-9999, 9999, m),
-            "m": rng.integers(1, 5, m),
-            "s": rng.integers(3, 9, m) + (16 if self.extreme else 0),
-            "zero": rng.integers(-50, 50, m),
+            else parameters.integers(-9999, 9999, m),
+            "m": parameters.integers(1, 5, m),
+            "s": parameters.integers(3, 9, m) + (16 if self.extreme else 0),
+            "zero": parameters.integers(-50, 50, m),
         }
+        if self.beats < BEATS:
+            most = 1 << parameters_model.bias_bits(self.beats) - 1
+            data["bias"] = np.resize([-most, most - 1, -1, 12345], m)
+            data["zero"][:] = 0
+            data["s"] += 20  # of sums, little stays
+        if self.beats == 1:
+            data["m"][:] = 1
+        return data
+
+    def form(self) -> Form:
+        """Return how its weights packet says the parameters."""
+        data = self.data()
+        form = parameters_model.form(*(data[name] for name in ("bias", "m", "s", "zero")))
+        assert form.beats <= self.beats
+        return replace(form, beats=self.beats)
 
     @property
     def geometry(self) -> dict[str, Any]:
@@ -164,10 +183,11 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
         "groups": groups, "blocks": blocks, "maps": layer.maps, "pitch": lanes, "width": width,
         "height": height, "partial_in": layer.partial_in, "partial_out": layer.partial_out,
         "narrow": layer.narrow, "by_tap": int(layer.by_tap > 0), "slots": slots, "map_step": map_step,
+        **asdict(layer.form()),
     }  # fmt: skip
     return [
         Config(Kind.CONV_ROWS, rows),
-        Config(Kind.CONV_WEIGHTS, {"source": 0, "blocks": blocks}),
+        Config(Kind.CONV_WEIGHTS, {"source": 0, "lead": blocks * drain["beats"]}),
         Config(Kind.CONV_ARRAY, array),
         Config(Kind.CONV_DRAIN, drain),
     ]
@@ -190,7 +210,7 @@ def weights_packet(layer: Layer, data: dict[str, Any], grid: GridConfig) -> list
             lanes[name][:: grid.maps] = data[name]
         data = data | lanes
     parts = (data[k] for k in ("weight", "bias", "m", "s", "zero"))
-    return model.weight_packet(*parts, grid.maps)
+    return model.weight_packet(*parts, grid.maps, layer.form())
 
 
 def expected(layer: Layer) -> list[int]:
@@ -271,6 +291,9 @@ LAYERS = {
         slots=3,
     ),
     "narrow": Layer(narrow=1, pads=(1, 1, 1, 1)),
+    "one_beat": Layer(beats=1, maps=5),
+    "two_beats": Layer(beats=2, maps=5, channels=2),
+    "one_beat_by_tap": Layer(beats=1, channels=5, maps=3, by_tap=2, width=7, height=6),
     "extremes": Layer(extreme=True, channels=3, maps=4),
     "column_vector": Layer(height=1, width=1, channels=20, kernel=(1, 1), maps=6, stream_weights=1),
 }

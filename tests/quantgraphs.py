@@ -49,6 +49,14 @@ class Builder:
             "weight_point": 8,
         }
 
+    def shorten(self, node: Node, beats: int) -> None:
+        """Simplify a layer's scales, so that its maps' parameters take ``beats`` words at most."""
+        if beats < 3:
+            node.attrs["zero"][:] = 0
+        if beats < 2:
+            node.attrs["m"][:] = 1
+            node.attrs["s"] -= 13
+
     def _weight(self, *shape: int) -> np.ndarray:
         high = 1 << (self.bits - 5)
         return self.rng.integers(-high, high, shape)

@@ -26,6 +26,9 @@ class RandomGraph:
                 getattr(self, f"add_{name}")(*self.net.tensors[self.tensor].shape)
             if self.net.nodes:
                 break
+        for place, node in enumerate(self.net.nodes):
+            if "weight" in node.attrs:
+                self.net.shorten(node, beats=(seed + place) % 3 + 1)
         made = [node.output for node in self.net.nodes]
         some = [name for name in made if self.rng.random() < 0.15]
         self.outputs = tuple(dict.fromkeys([*some, made[-1]]))

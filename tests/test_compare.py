@@ -18,7 +18,6 @@ from neuflow.grid import TINY
 from neuflow.ir import Program
 from neuflow.run import build, compare, golden, rtl, stats
 from neuflow.run.compare import Comparison
-from neuflow.run.compare_locate import signed
 from tests.quantgraphs import Builder
 
 pytestmark = [pytest.mark.rtl, pytest.mark.xdist_group("compare")]
@@ -304,11 +303,6 @@ def _first_beat_changed(simulate, *arguments, **options):
             data[32 + 2 * lane] ^= 1
         Path(log).write_bytes(data)
     return result
-
-
-def test_sums_of_48_bits_are_signed() -> None:
-    assert signed(np.array([-1, -1, -1])) == -1 and signed(np.array([2, 1, 0])) == 65538
-    assert signed(np.array([0, 0, -32768])) == -(1 << 47)
 
 
 def test_the_command_says_0_1_or_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,6 +85,8 @@ def test_passes_follow_one_another_under_stalls(pauses: tuple[float, float], dep
         replace(LAYERS["same"], ahead=1, base=400, seed=3),
         replace(LAYERS["few_slots"], seed=4),
         replace(LAYERS["column_vector"], seed=5),
+        replace(LAYERS["one_beat"], seed=8),
+        replace(LAYERS["two_beats"], seed=9),
         replace(LAYERS["stride"], seed=6),
     ]
     grid = replace(TINY, config_queue=depth)

@@ -240,7 +240,7 @@ def test_convolver_layers(name: str) -> None:
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("pauses", PACES)
 def test_convolver_passes_follow_one_another(depth: int, pauses: tuple[float, float]) -> None:
-    names = ("ring", "few_slots", "column_vector", "stride", "stride_padded_ring", "narrow")
+    names = ("ring", "one_beat", "column_vector", "stride", "two_beats", "stride_padded_ring", "narrow")
     layers = [replace(LAYERS[name], seed=k) for k, name in enumerate(names)]
     layers.insert(1, replace(LAYERS["same"], ahead=1, base=400))
     convolver(layers, replace(TINY, config_queue=depth), pauses, seed=depth)

@@ -47,6 +47,13 @@ def instructions(program: Program) -> list[tuple[int, dict[str, int]]]:
         at += 1 + (head["length"] if head["opcode"] == Opcode.CONFIG else 0)
 
 
+def packets(program: Program, kind: Kind) -> list[dict[str, int]]:
+    """Fields of the packets to units of ``kind``, in order."""
+    code, layout = np.frombuffer(program.device, "<u4"), UNITS[kind]
+    heads = [(at, h) for at, h in instructions(program) if h["opcode"] == Opcode.CONFIG]
+    return [layout.unpack(code[at + 1 : at + 1 + layout.words]) for at, h in heads if h["kind"] == kind]
+
+
 def with_words(program: Program, at: int, words: list[int]) -> Program:
     code = np.frombuffer(program.device, "<u4").copy()
     code[at : at + len(words)] = words
@@ -91,13 +98,13 @@ MUTATIONS = [
     (Kind.WRITE, "base", 1), (Kind.WRITE, "run", 1), (Kind.WRITE, "step0", 1),
     (Kind.CONV_ROWS, "pitch", 1), (Kind.CONV_ROWS, "ring_rows", -5), (Kind.CONV_ROWS, "base", 8),
     (Kind.CONV_ROWS, "width", 1), (Kind.CONV_ROWS, "rows", -1),
-    (Kind.CONV_WEIGHTS, "blocks", 1),
+    (Kind.CONV_WEIGHTS, "lead", 1),
     (Kind.CONV_ARRAY, "start", 1), (Kind.CONV_ARRAY, "step_x", 1), (Kind.CONV_ARRAY, "step_y", 1),
     (Kind.CONV_ARRAY, "need", -4), (Kind.CONV_ARRAY, "release", 3), (Kind.CONV_ARRAY, "tap_x", 3),
     (Kind.CONV_ARRAY, "kernel_x", -1), (Kind.CONV_ARRAY, "groups", -1),
     (Kind.CONV_ARRAY, "channel_step", 8), (Kind.CONV_ARRAY, "pitch", -1),
     (Kind.CONV_DRAIN, "maps", -1), (Kind.CONV_DRAIN, "height", -1),
-    (Kind.CONV_DRAIN, "map_step", 1),
+    (Kind.CONV_DRAIN, "map_step", 1), (Kind.CONV_DRAIN, "beats", -1), (Kind.CONV_DRAIN, "shift", 1),
     (Kind.WINDOW, "kernel_x", 1), (Kind.WINDOW, "maps", 1), (Kind.WINDOW, "m", 1),
     (Kind.MAPPER, "a7", 1), (Kind.MAPPER, "b7", 1), (Kind.ALU, "shift_a", 1),
 ]  # fmt: skip

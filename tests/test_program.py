@@ -12,16 +12,26 @@ from neuflow.compiler import compile_graph
 from neuflow.errors import ProgramError
 from neuflow.grid import TINY, VIRTEX6
 from neuflow.ir import HostOp
-from neuflow.layout import INSTRUCTION, PROGRAM_VERSION, UNITS, AluOp, Kind, Scatter, WindowOp
+from neuflow.layout import (
+    INSTRUCTION,
+    PARAMETERS,
+    PROGRAM_VERSION,
+    UNITS,
+    AluOp,
+    Kind,
+    Scatter,
+    WindowOp,
+)
 from neuflow.run import device, golden
 from tests.quantgraphs import lenet
 
-FORMATS = {2: "dc84c30b09686284", 3: "03f0593d7f365dd1"}
+FORMATS = {2: "dc84c30b09686284", 3: "03f0593d7f365dd1", 4: "8537440cd2d2bc9a"}
 """Version -> digest of what words of a program mean. Add a line, change none."""
 
 
 def test_the_version_moves_with_the_layouts():
     layouts = {**{kind.name: layout for kind, layout in UNITS.items()}, "INSTRUCTION": INSTRUCTION}
+    layouts["PARAMETERS"] = PARAMETERS
     fields = {n: [(f.name, f.bits, f.signed) for f in one.fields] for n, one in layouts.items()}
     numbers = [(e.__name__, [(m.name, m.value) for m in e]) for e in (Kind, AluOp, Scatter, WindowOp)]
     digest = hashlib.sha256(repr([fields, numbers]).encode()).hexdigest()[:16]

@@ -13,21 +13,26 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
-from neuflow.blocks.arith import Requantise
+from neuflow.blocks.arith import M_BITS, SHIFT_BITS, Requantise
 from neuflow.blocks.conv_array import block_layout
 from neuflow.blocks.conv_reorder import Reorder, Walk
 from neuflow.blocks.conv_rows import loop
-from neuflow.blocks.conv_weights import block_parameters
+from neuflow.blocks.conv_weights import PARAMETER_BEATS, block_parameters
 from neuflow.blocks.convolver_model import HAND_OVER, addition
 from neuflow.blocks.gate import fires, stay_awake
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS, Packer, Slice, beat_stream
-from neuflow.fixed import PARTIAL_WORDS
+from neuflow.fixed import ACC_BITS, PARTIAL_WORDS
 from neuflow.grid import GridConfig
-from neuflow.layout import CONV_DRAIN, ROW_ADDRESS, SIZE
+from neuflow.layout import CONV_DRAIN, PARAMETERS, ROW_ADDRESS, SIZE
 
 RESULT = data.StructLayout({"step": 1, "ends_block": 1, "ends_group": 1})
 """What goes along with a pixel's results on their way to the reorder buffer."""
+
+SCALE = data.StructLayout(
+    {"bias": signed(ACC_BITS), "m": M_BITS, "s": SHIFT_BITS, "zero": signed(WORD_BITS)}
+)
+"""Parameters of a map as the requantiser takes them."""
 
 
 class Drain(Component):
@@ -38,7 +43,8 @@ class Drain(Component):
     config : In stream of CONV_DRAIN.
     pixel In, shift Out, hand_over In, block In : the array's drain registers, see ``MacArray``.
     ready : Out; a block whose last tap is issued now finds the drain registers free.
-    parameters, parameters_valid In; parameters_take, _rewind, _free Out : see ``WeightStore``.
+    parameters, parameters_valid In; parameters_beats, _wanted, _take, _rewind, _free Out : see
+        ``WeightStore``.
     partials : In, beats of ``maps`` words; taken only with ``partial_in``.
     o : Out, beats of ``maps`` words: requantised rows (y, map, x), or partial sums.
     awake : Out.
@@ -67,6 +73,8 @@ class Drain(Component):
                 "ready": Out(1),
                 "parameters": In(block_parameters(grid)),
                 "parameters_valid": In(1),
+                "parameters_beats": Out(range(PARAMETER_BEATS + 1)),
+                "parameters_wanted": Out(1),
                 "parameters_take": Out(1),
                 "parameters_rewind": Out(1),
                 "parameters_free": Out(1),
@@ -150,7 +158,7 @@ class Drain(Component):
         """Accept a block, start it when there is room and its parameters are there, count it out."""
         grid, c, block = self.grid, self.config.payload, self.block
         pixels = grid.pixels
-        parameters = Signal(block_parameters(grid), reset_less=True)
+        parameters = Signal(data.ArrayLayout(SCALE, grid.maps), reset_less=True)
         running_block = Signal(block_layout(), reset_less=True)
         self.waiting = waiting = Signal()
         all_started = Signal()
@@ -158,6 +166,7 @@ class Drain(Component):
         self.left = left = Signal(range(pixels + 1))
         start, step, ends = Signal(), Signal(), Signal()
         plain, ready = Signal(), Signal(init=1)
+        scales = self._scales(m)
         # By tap, results before the last stage still need their parameters a cycle later.
         adds = c.by_tap & Cat(running, *(result.step for result in self.results[1:-1])).any()
         soon = pixels <= HAND_OVER + 1  # a block that starts leaves before the next can end
@@ -176,6 +185,8 @@ class Drain(Component):
             self.ready.eq(ready),
             self.shift.eq(step),
             self.draining.eq(step),
+            self.parameters_beats.eq(c.beats),
+            self.parameters_wanted.eq(self.config.valid & ~all_started),
             self.parameters_take.eq(start),
             self.parameters_rewind.eq(block.ends_group),
             self.parameters_free.eq(block.ends_pass),
@@ -194,13 +205,41 @@ class Drain(Component):
                 waiting.eq(0),
                 running.eq(1),
                 left.eq(pixels),
-                parameters.eq(self.parameters),
+                *(to.eq(scale) for to, scale in zip(parameters, scales, strict=True)),
                 running_block.eq(block),
                 all_started.eq(block.ends_pass),
             ]
         with m.If(self.config.valid & self.config.ready):
             m.d.sync += all_started.eq(0)
         return running_block, parameters, step, ends
+
+    def _scales(self, m):
+        """Return the parameters of each map, with what was not sent. See ``layout.PARAMETERS``."""
+        c = self.config.payload
+        two, three = Signal(), Signal()  # so many words of them are sent
+        m.d.sync += [two.eq(c.beats[1]), three.eq(c.beats.all())]
+        scales = []
+        for k in range(self.grid.maps):
+            sent = Cat(beat[k] for beat in self.parameters)[: PARAMETERS.bits]
+            words = data.View(PARAMETERS.shape(), sent)
+            low, middle, high = words.bias_low, words.bias_middle, words.bias_high
+            scale = Signal(SCALE, name=f"scale{k}")
+            sign = Signal(name=f"sign{k}")
+            m.d.comb += [
+                sign.eq(Mux(two, middle[-1], low[-1])),
+                scale.bias.eq(
+                    Cat(
+                        low,
+                        Mux(two, middle, sign.replicate(len(middle))),
+                        Mux(three, high, sign.replicate(len(high))),
+                    ).as_signed()
+                ),
+                scale.m.eq(Mux(two, words.m, 1)),
+                scale.s.eq(Cat(words.shift_low, Mux(two, words.shift_high, 0)) + c.shift),
+                scale.zero.eq(Mux(three, words.zero, 0)),
+            ]
+            scales.append(scale)
+        return scales
 
     def _values(self, m, block, step):
         """The pixel's sums, with the partial sums read; one pixel a step."""
@@ -275,14 +314,13 @@ class Drain(Component):
         for k in range(grid.maps):
             exit_ = Requantise()
             place(m, f"requantise{k}", "requantise", exit_, platform)
-            bias = Cat(parameters.bias_low[k], parameters.bias_middle[k], parameters.bias_high[k])
             m.d.comb += [
                 exit_.en.eq(moving),
                 exit_.acc.eq(values[k]),
-                exit_.bias.eq(bias.as_signed()),
-                exit_.m.eq(parameters.m[k]),
-                exit_.s.eq(parameters.s[k]),
-                exit_.zero.eq(parameters.zero[k]),
+                exit_.bias.eq(parameters[k].bias),
+                exit_.m.eq(parameters[k].m),
+                exit_.s.eq(parameters[k].s),
+                exit_.zero.eq(parameters[k].zero),
                 exit_.narrow.eq(c.narrow),
                 self.reorder.write_words[k].eq(exit_.out),
             ]

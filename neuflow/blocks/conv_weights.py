@@ -1,13 +1,13 @@
 """Weight input of the convolver: a ring of weights and a ring of map parameters.
 
 A packet brings the parameters of every map block, then the weights (docs/machine.md, "Weights
-packet"). The packets of later passes fill what the present one leaves free, so loading overlaps
-computing.
+packet"); what parameters mean is the drain's concern. The packets of later passes fill what the
+present one leaves free, so loading overlaps computing.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -15,27 +15,15 @@ from neuflow.blocks.gate import add_gated, stay_awake
 from neuflow.blocks.ram import Ram
 from neuflow.blocks.streams import WORD_BITS, beat_stream
 from neuflow.grid import GridConfig
-from neuflow.layout import CONV_WEIGHTS
+from neuflow.layout import CONFIG_BITS, CONV_WEIGHTS, PARAMETERS
 
-PARAMETER_BEATS = 3
-"""Beats of one block's parameters: (bias low, middle), (bias high, m), (s, zero)."""
+PARAMETER_BEATS = PARAMETERS.words
+"""Beats of one block's parameters at most: each has a word of every map."""
 
 
-def block_parameters(grid: GridConfig) -> data.StructLayout:
-    """Return the layout of a block's parameters as the beats bring them, one word a map."""
-    return data.StructLayout(
-        {
-            name: data.ArrayLayout(shape, grid.maps)
-            for name, shape in (
-                ("bias_low", unsigned(WORD_BITS)),
-                ("bias_middle", unsigned(WORD_BITS)),
-                ("bias_high", signed(WORD_BITS)),
-                ("m", unsigned(WORD_BITS)),
-                ("s", unsigned(WORD_BITS)),
-                ("zero", signed(WORD_BITS)),
-            )
-        }
-    )
+def block_parameters(grid: GridConfig) -> data.ArrayLayout:
+    """Return the layout of a block's parameters as the beats bring them: [beat][map], 32 bits each."""
+    return data.ArrayLayout(data.ArrayLayout(CONFIG_BITS, grid.maps), PARAMETER_BEATS)
 
 
 class Ring(Component):
@@ -130,12 +118,13 @@ class WeightStore(Component):
     config : In stream of CONV_WEIGHTS.
     listening, source : Out; the columns' weights line that is listened to.
     ready, read, rewind, free, value : the weight ring's read side, see :class:`Ring`.
-    parameters, parameters_valid : Out, of the next block to leave.
+    parameters, parameters_valid : Out, of the next block to leave; those of ``parameters_beats`` In.
+    parameters_wanted : In; ``parameters_beats`` is that of the pass whose block comes next.
     parameters_take : In, pulse: copied; fetch those of the block after. With it at most one of
         ``parameters_rewind`` (that is block 0 of the same pass), ``parameters_free`` (the pass ends).
 
     Throughput one beat a cycle; stalls while its ring is full. A weight is ``ready`` two cycles after
-    it is taken. A block's parameters are valid 4
+    it is taken. A block's parameters are valid ``parameters_beats + 2``
     cycles after the take at the earliest.
     """
 
@@ -154,6 +143,8 @@ class WeightStore(Component):
                 "value": Out(data.ArrayLayout(signed(WORD_BITS), grid.bus_words)),
                 "parameters": Out(block_parameters(grid)),
                 "parameters_valid": Out(1),
+                "parameters_beats": In(range(PARAMETER_BEATS + 1)),
+                "parameters_wanted": In(1),
                 "parameters_take": In(1),
                 "parameters_rewind": In(1),
                 "parameters_free": In(1),
@@ -173,7 +164,7 @@ class WeightStore(Component):
         c = self.config.payload
         active, take, room = Signal(), Signal(), Signal()
         arrived = Signal(width, reset_less=True)
-        leading = Signal(range(PARAMETER_BEATS << len(c.blocks)))  # parameter beats yet to come
+        leading = Signal.like(c.lead)  # parameter beats yet to come
         leads = Signal()  # there are any
         beat = self.i.payload
         m.d.comb += [
@@ -193,12 +184,7 @@ class WeightStore(Component):
         with m.If(take):
             m.d.sync += arrived.eq(beat.words.as_value())
         with m.If(~active):
-            # Three times the blocks; a product would take a multiplier.
-            m.d.sync += [
-                active.eq(self.config.valid),
-                leading.eq((c.blocks << 1) + c.blocks),
-                leads.eq(c.blocks != 0),
-            ]
+            m.d.sync += [active.eq(self.config.valid), leading.eq(c.lead), leads.eq(c.lead != 0)]
         with m.Elif(take):
             m.d.sync += active.eq(~beat.last)
             with m.If(leads):
@@ -217,23 +203,27 @@ class WeightStore(Component):
     def _fetch(self, m, blocks):
         """Collect a block's parameters beat by beat, then wait until they are taken."""
         asked = Signal(range(PARAMETER_BEATS + 1))
+        after = Signal.like(asked)
         asks = Signal(init=1)  # some are left to ask for
-        arriving, valid = Signal(), Signal()
-        collected = Signal(self.grid.bus_bits * PARAMETER_BEATS, reset_less=True)
+        valid = Signal()
+        arriving = Signal(PARAMETER_BEATS)
+        collected = Signal(block_parameters(self.grid), reset_less=True)
         m.d.comb += [
-            blocks.read.eq(asks & blocks.ready),
+            blocks.read.eq(asks & self.parameters_wanted & blocks.ready),
             blocks.rewind.eq(self.parameters_take & self.parameters_rewind),
             blocks.free.eq(self.parameters_take & self.parameters_free),
-            self.parameters.as_value().eq(collected),
+            self.parameters.eq(collected),
             self.parameters_valid.eq(valid),
+            after.eq(asked + 1),
         ]
         m.d.sync += [
-            arriving.eq(blocks.read),
+            arriving.eq(Mux(blocks.read, 1 << asked, 0)),
             valid.eq(~asks & ~self.parameters_take),
         ]
         with m.If(self.parameters_take):
             m.d.sync += [asked.eq(0), asks.eq(1)]
         with m.Elif(blocks.read):
-            m.d.sync += [asked.eq(asked + 1), asks.eq(asked != PARAMETER_BEATS - 1)]
-        with m.If(arriving):
-            m.d.sync += collected.eq(Cat(collected[self.grid.bus_bits :], blocks.value))
+            m.d.sync += [asked.eq(after), asks.eq(after != self.parameters_beats)]
+        for beat in range(PARAMETER_BEATS):
+            with m.If(arriving[beat]):
+                m.d.sync += collected[beat].as_value().eq(blocks.value)

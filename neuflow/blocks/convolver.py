@@ -111,6 +111,8 @@ class Convolver(Component):
             array.weights.eq(weights.value),
             drain.parameters.eq(weights.parameters),
             drain.parameters_valid.eq(weights.parameters_valid),
+            weights.parameters_beats.eq(drain.parameters_beats),
+            weights.parameters_wanted.eq(drain.parameters_wanted),
             weights.parameters_take.eq(drain.parameters_take),
             weights.parameters_rewind.eq(drain.parameters_rewind),
             weights.parameters_free.eq(drain.parameters_free),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from neuflow.blocks.parameters_model import Form, packed, to_half_words
 from neuflow.fixed import requantise
 
 Int = NDArray[np.int64]
@@ -91,7 +92,7 @@ def by_tap(weight: Int, following: Int, lanes: int) -> Int:
 
 
 def weight_packet(
-    weight: Int, bias: Int, m: Int, s: Int, zero: Int, maps: int
+    weight: Int, bias: Int, m: Int, s: Int, zero: Int, maps: int, form: Form
 ) -> list[int]:
     """Return a weights packet (signed words) for ``weight`` [M, C, Ky, Kx] in blocks of ``maps``.
 
@@ -106,8 +107,8 @@ def weight_packet(
         out[:count] = values
         return out.reshape(blocks, maps, *values.shape[1:])
 
-    b, mm, ss, zz = (padded(v) for v in (bias, m, s, zero))
-    words = np.stack([b & 0xFFFF, (b >> 16) & 0xFFFF, (b >> 32) & 0xFFFF, mm, ss, zz & 0xFFFF], 1)
+    sent = packed(form, *(padded(values).reshape(-1) for values in (bias, m, s, zero)))
+    words = to_half_words(sent.reshape(form.beats, blocks, maps).transpose(1, 0, 2))
     taps = padded(weight).reshape(blocks, maps, -1).transpose(0, 2, 1)
     if taps.shape[1] % 2:
         taps = np.concatenate([taps, np.zeros((blocks, 1, maps), np.int64)], 1)

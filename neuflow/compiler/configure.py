@@ -115,7 +115,8 @@ class Configurer:
             yield _packet(
                 Stage.WEIGHTS, Kind.READ_WEIGHTS, piece.column, walk, space=Space.WEIGHTS
             )
-        listen = {"source": same_weights[0].column, "blocks": shape.blocks(self.grid)}
+        lead = shape.blocks(self.grid) * shape.parameter_beats
+        listen = {"source": same_weights[0].column, "lead": lead}
         yield _packet(Stage.WEIGHTS, Kind.CONV_WEIGHTS, piece.column, listen)
         source = piece.column if rows.resident else alike[0].column
         listen = {"source": source} | _rows(rows)
@@ -314,12 +315,13 @@ def _by_tap(chain: Chain, piece: Piece, rows: RowPlace, grid: GridConfig) -> dic
 def _drain(chain: Chain, piece: Piece, shape: ConvShape, grid: GridConfig) -> dict[str, int]:
     plan = DrainPlan(1, 1) if piece.partial_out else plan_drain(chain, piece, grid)
     assert plan is not None
+    form = piece.form(chain)
     return {
         "groups": shape.groups(grid), "blocks": shape.blocks(grid), "maps": shape.maps,
         "pitch": shape.pitch, "width": shape.out_width, "height": shape.out_height,
         "partial_in": int(piece.partial_in), "partial_out": int(piece.partial_out),
         "narrow": int(chain.bits == 8), "by_tap": int(piece.by_tap),
-        "slots": plan.slots, "map_step": plan.map_step,
+        "slots": plan.slots, "map_step": plan.map_step, "beats": form.beats, "shift": form.shift,
     }  # fmt: skip
 
 

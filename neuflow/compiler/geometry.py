@@ -63,6 +63,7 @@ class ConvShape:
     block is one map, ``grid.maps`` of its taps at once; ``block_channels`` then are any of those stored.
     ``closed``: lanes go on from the end of an output row to the next, see :meth:`row_pitch`.
     ``channel_maps``: not 0 if each of a block's channels is read by so many of its maps alone.
+    ``parameter_beats``: of each block, in its packet of weights.
     """
 
     channels: int
@@ -80,6 +81,7 @@ class ConvShape:
     out_height: int
     out_width: int
     maps: int
+    parameter_beats: int
     least_pitch: int = 1
     every: int = 1
     block_channels: int = 0
@@ -167,7 +169,7 @@ def conv_shape(chain: Chain, piece: Piece) -> ConvShape:
     assert chain.head is not None and piece.part is not None
     out = backward(chain, piece.out)[0]
     if chain.head.op == "dense":
-        return _dense_shape(piece.part, out)
+        return _dense_shape(piece.part, out, piece.form(chain).beats)
     stride = chain.head.attrs["stride"][0]
     spans, taps = [], []
     for axis, span in enumerate((out.rows, out.cols)):
@@ -202,6 +204,7 @@ def conv_shape(chain: Chain, piece: Piece) -> ConvShape:
         out_height=out.rows.size,
         out_width=out.cols.size,
         maps=out.maps.size,
+        parameter_beats=piece.form(chain).beats,
         least_pitch=piece.pitch,
         every=every,
         room=piece.room,
@@ -250,11 +253,11 @@ def read_channels(chain: Chain, maps: Span, part: Part) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _dense_shape(part: Part, out: Region) -> ConvShape:
+def _dense_shape(part: Part, out: Region, parameter_beats: int) -> ConvShape:
     images = out.cols.size
     return ConvShape(
         part.channels.size, 1, 1, 1, 0, 0, 0, 0, Span(0, 1), out.cols, 1, images, 1, images,
-        out.maps.size,
+        out.maps.size, parameter_beats,
     )  # fmt: skip
 
 
@@ -387,7 +390,7 @@ def weight_words(shape: ConvShape, grid: GridConfig) -> int:
 
 def packet_words(shape: ConvShape, grid: GridConfig) -> int:
     """Words of a whole weights packet, parameters included."""
-    return weight_words(shape, grid) + 3 * grid.bus_words * shape.blocks(grid)
+    return weight_words(shape, grid) + shape.parameter_beats * grid.bus_words * shape.blocks(grid)
 
 
 def partial_words(shape: ConvShape, grid: GridConfig) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from neuflow.blocks.parameters_model import Form, form
 from neuflow.ir import Node, QuantGraph, Shape
 
 
@@ -116,6 +118,12 @@ class Chain:
         """Whether the head is a dense layer."""
         return self.head is not None and self.head.op == "dense"
 
+    @cached_property
+    def form(self) -> Form:
+        """How packets of weights say the parameters of the head's maps."""
+        assert self.head is not None
+        return form(*(self.head.attrs[name] for name in ("bias", "m", "s", "zero")))
+
     @property
     def by_block(self) -> bool:
         """Whether the head is a grouped convolution whose groups are blocks of maps."""
@@ -157,6 +165,10 @@ class Piece:
     box: tuple[Span, Span] | None = None
     by_tap: bool = False
     closed: bool = False
+
+    def form(self, chain: Chain) -> Form:
+        """Return how its packet of weights says its maps' parameters; sums do without."""
+        return Form() if self.partial_out else chain.form
 
     def __str__(self) -> str:
         part = "" if self.part is None else f" {self.part}"

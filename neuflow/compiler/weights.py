@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuflow.blocks.convolver_model import by_tap
+from neuflow.blocks.parameters_model import Form, packed, to_half_words
 from neuflow.compiler.fit import plan_rows
 from neuflow.compiler.geometry import ceil_div, connections, conv_shape, read_channels, round_up
 from neuflow.compiler.mapping import Chain, Part, Piece, Span
@@ -27,7 +28,7 @@ def memory_order(shape: tuple[int, int, int]) -> NDArray[np.int64]:
 def packet(
     chain: Chain, maps: Span, part: Part, sums_only: bool, grid: GridConfig, step: int = 0
 ) -> Words:
-    """Pack the weights of ``maps`` and ``part``; ``sums_only``: parameters are not used, so 0.
+    """Pack the weights of ``maps`` and ``part``; ``sums_only``: parameters are not used: one word, 0.
 
     ``step``: by tap, words of the row buffer from a channel to the next.
     """
@@ -37,11 +38,12 @@ def packet(
     padded = np.zeros((blocks * grid.maps, round_up(taps.shape[1], 2)), np.uint16)
     padded[: len(taps), : taps.shape[1]] = taps
     weights = padded.reshape(blocks, grid.maps, -1).transpose(0, 2, 1)
-    parameters = np.zeros((6, blocks * grid.maps), np.uint16)
+    form = Form() if sums_only else chain.form
+    parameters = np.zeros((form.beats, blocks * grid.maps), np.int64)
     if not sums_only:
         parameters[:, : len(taps) : lanes] = _parameters(chain, maps)
-    lead = parameters.reshape(6, blocks, grid.maps).transpose(1, 0, 2)
-    return np.concatenate([lead.reshape(-1), weights.reshape(-1)])
+    lead = parameters.reshape(-1, blocks, grid.maps).transpose(1, 0, 2)
+    return np.concatenate([to_half_words(lead).reshape(-1), weights.reshape(-1)])
 
 
 def _taps(chain: Chain, maps: Span, part: Part) -> Words:
@@ -76,7 +78,7 @@ def _steps(chain: Chain, maps: Span, part: Part, grid: GridConfig, step: int) ->
 
 
 def _parameters(chain: Chain, maps: Span) -> NDArray[np.int64]:
-    """Return (6, maps): bias low, middle, high, m, s, zero as 16-bit words."""
+    """Return the maps' words [beats, maps] of layout.PARAMETERS."""
     assert chain.head is not None
     attrs = chain.head.attrs
     bias, m, s, zero = (
@@ -86,8 +88,7 @@ def _parameters(chain: Chain, maps: Span) -> NDArray[np.int64]:
     _check(chain, "multipliers", m, 0, (1 << 15) - 1)
     _check(chain, "shifts", s, 0, 62)
     _check(chain, "offsets", zero, -(1 << 15), (1 << 15) - 1)
-    low, middle, high = (bias >> shift & 0xFFFF for shift in (0, 16, 32))
-    return np.stack([low, middle, high, m, s, zero & 0xFFFF])
+    return packed(chain.form, bias, m, s, zero)
 
 
 def _check(chain: Chain, what: str, values: NDArray[np.int64], low: int, high: int) -> None:

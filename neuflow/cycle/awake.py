@@ -29,13 +29,13 @@ RECEIVERS = 1 << 8
 ALL = (1 << 9) - 1
 
 PART_OF = np.array(
-    [ROWS, WEIGHTS, ARRAY]
-    + [BACK] * (READ_ROWS - DRAIN_UNIT)
+    [ROWS, WEIGHTS, ARRAY, WEIGHTS | BACK]
+    + [BACK] * (READ_ROWS - DRAIN_UNIT - 1)
     + [READER << k for k in range(WRITE - READ_ROWS)]
     + [WRITER],
     np.int64,
 )
-"""By receiver: the part that takes its packets."""
+"""By receiver: the part that takes its packets; parameters are fetched under the drain's."""
 assert len(PART_OF) == UNITS and PART_OF[WRITE] == WRITER
 
 UNITS_OF = np.array(

@@ -102,7 +102,10 @@ def _weights_edge(wires, tiles, column):
     ready, valid, takes = weights.weights.ready, weights.valid, weights.take
     if not takes:
         keep(tiles.before, 0, weights)
-    weights_edge(weights, wires.receivers[state.WEIGHTS], wires.weights_line, column.array, column.drain)
+    weights_edge(
+        weights, wires.receivers[state.WEIGHTS], wires.weights_line, column.array, column.drain,
+        wires.receivers[state.DRAIN],
+    )  # fmt: skip
     if weights.weights.ready != ready:
         wires.wakes |= ARRAY
     if weights.valid != valid:

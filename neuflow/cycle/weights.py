@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from neuflow.blocks.conv_weights import PARAMETER_BEATS
 from neuflow.cycle.compiled import part
 from neuflow.cycle.state import INT, overlaid, record
 
@@ -23,6 +22,7 @@ WEIGHT_STORE = overlaid(
         ("active", INT),
         ("leading", INT),  # parameter beats yet to come
         ("asked", INT),  # beats of the next block's parameters that are asked for
+        ("all_asked", INT),
         ("valid", INT),  # they are there
         ("take", INT),  # wire
         ("arrived", INT),  # the beat taken a cycle ago is for: 1 the blocks, 2 the weights
@@ -66,13 +66,13 @@ def _ring_edge(ring, comes, push, read, rewind, free):
 
 
 @part
-def weights_edge(w, config, line, array, drain):
+def weights_edge(w, config, line, array, drain, drain_config):
     """``array``, ``drain``: the units that read, with their wires of this cycle."""
     take, starts = w.take, drain.start
     leads = w.leading != 0
     ring = w.blocks
-    asks = w.asked != PARAMETER_BEATS
-    reads = asks and ring.ready
+    asks = not w.all_asked
+    reads = asks and drain_config.valid and not drain.all_started and ring.ready
     comes, pushes = take and leads, w.arrived & 1
     if reads or starts or comes or pushes or ring.leaving or ring.room == (ring.space == 0):
         _ring_edge(
@@ -80,7 +80,11 @@ def weights_edge(w, config, line, array, drain):
             starts and drain.start_ends_group, starts and drain.start_ends_pass,
         )  # fmt: skip
     w.valid = not asks and not starts
-    w.asked = 0 if starts else w.asked + reads
+    if starts:
+        w.asked = w.all_asked = 0
+    elif reads:
+        w.asked = w.asked + 1 & 3
+        w.all_asked = w.asked == drain_config.o.drain.beats
 
     ring = w.weights
     comes, pushes = take and not leads, w.arrived >> 1
@@ -92,7 +96,7 @@ def weights_edge(w, config, line, array, drain):
 
     if not w.active:
         w.active = config.valid
-        w.leading = PARAMETER_BEATS * config.o.weights.blocks
+        w.leading = config.o.weights.lead
     elif take:
         w.active = not line.last
         if leads:

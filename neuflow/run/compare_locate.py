@@ -7,19 +7,20 @@ and the places of all tensors, so that nothing of them is said twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuflow.blocks.convolver_model import tap_steps
+from neuflow.blocks.parameters_model import Form
 from neuflow.compiler import Stages, run_passes
 from neuflow.compiler.allocate import Space
 from neuflow.compiler.geometry import ConvShape, backward, connections, conv_shape
 from neuflow.compiler.mapping import Chain, Piece, Region, Span
 from neuflow.compiler.schedule import Schedule, Turn
 from neuflow.compiler.weights import Weights, memory_order
-from neuflow.fixed import ACC_BITS, PARTIAL_WORDS, WORD_BITS
+from neuflow.fixed import PARTIAL_WORDS
 from neuflow.grid import GridConfig
 from neuflow.ir import Program, Words
 from neuflow.run import golden
@@ -305,11 +306,12 @@ class Locator:
             at, size = packed.at(turn, piece)
             packet = section[begin + at : begin + at + size]
             number = spot.map - piece.out.maps.lo
-            taps, parameters = _unpacked(conv_shape(chain, piece), packet, number, grid)
+            form = piece.form(chain)
+            taps, parameters = _unpacked(conv_shape(chain, piece), form, packet, number, grid)
             box = _taps_read(chain, piece, spot.map)
             mask[box] = True
             words[box] = taps.reshape(words[box].shape)
-            bias = signed(parameters[:PARTIAL_WORDS])
+            bias = int(parameters[0])
         return mask, words, bias
 
     def _weights_begin(self, packed: Weights) -> int:
@@ -318,15 +320,17 @@ class Locator:
         return 2 * next(word for word, label in self.program.origins if label == first)
 
 
-def _unpacked(conv: ConvShape, packet: Int, number: int, grid: GridConfig) -> tuple[Int, Int]:
-    """Return weights (channels, ky, kx) and parameters of map ``number`` of a weights packet."""
+def _unpacked(
+    conv: ConvShape, form: Form, packet: Int, number: int, grid: GridConfig
+) -> tuple[Int, Int]:
+    """Return weights (channels, ky, kx) and (bias, m, s, zero) of map ``number`` of a packet."""
     lanes = grid.maps if conv.by_tap else 1  # of a map
     steps = tap_steps(conv.kernel_x, lanes) if conv.by_tap else conv.kernel_x
     fields = {
         "blocks": conv.blocks(grid), "channels": conv.channels_added,
         "kernel_y": conv.kernel_y, "kernel_x": steps, "stream_weights": 1,
     }  # fmt: skip
-    parameters, blocks = DeviceConvolver(grid)._weights(fields, fields, packet)
+    parameters, blocks = DeviceConvolver(grid)._weights(fields, asdict(form), packet)
     of_lanes = blocks.transpose(0, 2, 1).reshape(len(blocks) * grid.maps, -1)
     mine = of_lanes[number * lanes : (number + 1) * lanes, : conv.steps(grid)].T
     taps = mine.reshape(conv.channels_added, conv.kernel_y, -1)[..., : conv.kernel_x]
@@ -352,10 +356,4 @@ def _unravel(number: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(index) for index in np.unravel_index(number, sizes))
 
 
-def signed(words: Int) -> int:
-    """Return the number that words of 16 bits, low first, say in two's complement."""
-    value = sum((int(word) & 0xFFFF) << WORD_BITS * i for i, word in enumerate(words))
-    return value - (1 << ACC_BITS) if value >> (ACC_BITS - 1) else value
-
-
-__all__ = ["Locator", "Operands", "Spot", "Sum", "Tap", "signed"]
+__all__ = ["Locator", "Operands", "Spot", "Sum", "Tap"]

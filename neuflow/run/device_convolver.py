@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuflow.blocks.parameters_model import BEATS, Form, from_half_words, unpacked
 from neuflow.fixed import requantise
 from neuflow.grid import GridConfig
 from neuflow.layout import ABSENT_CHANNELS, Scatter
@@ -61,7 +62,7 @@ class DeviceConvolver:
         self._check(rows, weights, array, drain)
         self.passes += rows_packet is not None
         self.stored = rows
-        parameters, taps = self._weights(weights, array, weights_packet)
+        parameters, taps = self._weights(array, drain, weights_packet)
         channels = _channels(array)
         if array["by_tap"]:
             channels = _named_channels(array, taps, self.grid.row_words)
@@ -86,7 +87,9 @@ class DeviceConvolver:
     def _check(self, rows: Fields, weights: Fields, array: Fields, drain: Fields) -> None:
         grid = self.grid
         rules = [
-            (weights["blocks"] == array["blocks"] == drain["blocks"], "blocks differ"),
+            (array["blocks"] == drain["blocks"], "blocks differ"),
+            (1 <= drain["beats"] <= BEATS, "parameters of no beats, or too many"),
+            (weights["lead"] == drain["blocks"] * drain["beats"], "beats of parameters differ"),
             (array["groups"] == drain["groups"], "groups differ"),
             (array["pitch"] == drain["pitch"], "pitches differ"),
             (rows["rows"] == array["rows"], "rows differ"),
@@ -132,19 +135,21 @@ class DeviceConvolver:
 
     # Weights.
 
-    def _weights(self, weights: Fields, array: Fields, packet: Packet) -> tuple[Packet, Packet]:
-        """Return parameters int64 (6, maps) and weights (blocks, taps or one more, maps of a block)."""
+    def _weights(self, array: Fields, drain: Fields, packet: Packet) -> tuple[Packet, Packet]:
+        """Return what ``unpacked`` does, and weights (blocks, taps or one more, maps of a block)."""
         p, blocks = self.grid.maps, array["blocks"]
         taps = array["channels"] * array["kernel_y"] * array["kernel_x"]
         even = taps + taps % 2
-        lead = blocks * 6 * p
+        beats = drain["beats"]
+        lead = blocks * beats * 2 * p
         words = lead + blocks * even * p
         if len(packet) != words:
             raise DeviceFault(f"weights packet of {len(packet)} words, not {words}")
         if not array["stream_weights"] and blocks * even * p > self.grid.weight_words:
             raise DeviceFault("weights overflow their buffer")
-        parameters = packet[:lead].reshape(blocks, 6, p).transpose(1, 0, 2).reshape(6, -1)
-        return parameters.astype(np.int64), packet[lead:].reshape(blocks, even, p)
+        sent = from_half_words(packet[:lead]).reshape(blocks, beats, p).transpose(1, 0, 2)
+        parameters = unpacked(Form(beats, drain["shift"]), sent.reshape(beats, -1))
+        return parameters, packet[lead:].reshape(blocks, even, p)
 
     def _may_tap(self, array: Fields, drain: Fields) -> bool:
         lanes = self.grid.tap_lanes
@@ -456,9 +461,7 @@ class DeviceConvolver:
             parts = np.stack([words & 0xFFFF, words >> 16 & 0xFFFF, words >> 32 & 0xFFFF], 3)
             return ((parts ^ 0x8000) - 0x8000).reshape(-1)
         self._check_reorder(drain)
-        low, middle, high, m, s, zero = parameters
-        bias = (low & 0xFFFF) + ((middle & 0xFFFF) << 16) + (high << 32)
-        bias, m, s, zero = (v[:, None] for v in (bias, m, s, zero))
+        bias, m, s, zero = (values[:, None] for values in parameters)
         out = requantise(sums, bias, m, s, zero, 8 if drain["narrow"] else 16)
         y, x = np.divmod(np.arange(groups * q), drain["pitch"])
         kept = out[: drain["maps"], (y < drain["height"]) & (x < drain["width"])]

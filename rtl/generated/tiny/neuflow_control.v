@@ -98,7 +98,7 @@ module neuflow_control (
       busy_121 <= busy;
       signal <= config_waits;
       signal_122 <= fence_waits | frame_ends;
-      if (read_error | hang | write_error) begin
+      if (hang | read_error | write_error) begin
         n1 = read_error ? 3'h2 : n2;
         fault[1] <= n1[1];
       end
@@ -175,23 +175,22 @@ module \neuflow_control.counters  (
     useful0 = 4'h0, useful1 = 4'h0;
   reg [4:0] edge_lanes_sum = 5'h0, map_remainder_sum = 5'h0, useful_sum = 5'h0;
   reg [59:0] seen = 60'h0;
-  reg [63:0] n8, n6, n4;
+  reg [63:0] n7, n5, n3;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n9, n7, n5, n3, n13;
-  wire [1:0] n12, n14;
-  wire [32:0] n2;
-  wire [4:0] n11, n10;
+  wire n1, n8, n6, n4, n2, n13;
+  wire [1:0] n14, n9;
+  wire [4:0] n12, n10, n11;
   assign n1 = seen[32] | seen[0];
-  assign n2 = quiet + 1'h1;
-  assign n3 = rst | clears[2];
-  assign n5 = |map_remainder_sum;
-  assign n7 = |edge_lanes_sum;
-  assign n9 = |useful_sum;
-  assign n10 = {1'h0, n14[0] ? seen[54:52] : 3'h0} + {n14[1] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n11 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n12 = 2'h2 - seen[27:26];
+  assign n2 = rst | clears[2];
+  assign n4 = |map_remainder_sum;
+  assign n6 = |edge_lanes_sum;
+  assign n8 = |useful_sum;
+  assign n9 = 2'h2 - seen[59:58];
+  assign n10 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n11 = {n14[0] ? seen[22:20] : 3'h0} + {n14[1] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n12 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
   assign n13 = rst | clear;
-  assign n14 = 2'h2 - seen[59:58];
+  assign n14 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -217,7 +216,7 @@ module \neuflow_control.counters  (
     if (rst | (config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy)) begin
       quiet <= 32'h0;
     end else begin
-      quiet <= n2[31:0];
+      quiet <= quiet + 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -253,7 +252,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (n3) begin
+    if (n2) begin
       idle_tile <= 32'h0; configuration <= 32'h0; dependency <= 32'h0; output_drain <= 32'h0;
         wait_output <= 32'h0; weight_load <= 32'h0; wait_input <= 32'h0; fill <= 32'h0;
         map_remainder_high <= 32'h0; map_remainder <= 32'h0; edge_lanes_high <= 32'h0; edge_lanes <=
@@ -291,23 +290,23 @@ module \neuflow_control.counters  (
         fill_next = fill + fill_sum;
         fill <= fill_next[31:0] | {32{fill_next[32]}};
       end
-      if (n5) begin
+      if (n4) begin
         map_remainder_next = {map_remainder_high, map_remainder} + map_remainder_sum;
-        n4 = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
-        map_remainder_high <= n4[63:32];
-        map_remainder <= n4[31:0];
+        n3 = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
+        map_remainder_high <= n3[63:32];
+        map_remainder <= n3[31:0];
       end
-      if (n7) begin
+      if (n6) begin
         edge_lanes_next = {edge_lanes_high, edge_lanes} + edge_lanes_sum;
-        n6 = edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
-        edge_lanes_high <= n6[63:32];
-        edge_lanes <= n6[31:0];
+        n5 = edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
+        edge_lanes_high <= n5[63:32];
+        edge_lanes <= n5[31:0];
       end
-      if (n9) begin
+      if (n8) begin
         useful_next = {useful_high, useful} + useful_sum;
-        n8 = useful_next[63:0] | {64{useful_next[64]}};
-        useful_high <= n8[63:32];
-        useful <= n8[31:0];
+        n7 = useful_next[63:0] | {64{useful_next[64]}};
+        useful_high <= n7[63:32];
+        useful <= n7[31:0];
       end
       if (config_hidden_sum) begin
         config_hidden_next = config_hidden + config_hidden_sum;
@@ -323,18 +322,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= n10[3:0];
+      map_remainder1 <= {1'h0, n9[0] ? seen[54:52] : 3'h0} + (n9[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n11[3:0];
+      useful1 <= n10[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {1'h0, n12[0] ? seen[22:20] : 3'h0} + (n12[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= n11[3:0];
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= {seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
+      useful0 <= n12[3:0];
     end
   end
   always @(posedge clk) begin
@@ -393,12 +392,12 @@ module \neuflow_control.fetcher  (
   reg [28:0] n5, request__payload_q = 29'h0;
   reg [3:0] drop = 4'h0, under_way = 4'h0;
   wire n2, signal, moves, o__payload_17_data;
-  wire [27:0] o__payload_17;
   wire [28:0] n3;
   wire [31:0] o__payload_word;
   wire [3:0] n4, level;
+  wire [43:0] o__payload_17;
   wire [4:0] n6;
-  wire [63:29] n1;
+  wire [63:45] n1;
   assign o__payload[31:0] = o__payload_word;
   assign request__payload[30:29] = 2'h3;
   assign request__payload[28:0] = request__payload_q;
@@ -488,7 +487,7 @@ module \neuflow_control.sequencer  (
   output reg [31:0] program_counter = 32'h0,
   output reg done = 1'h0,
   output reg busy = 1'h0,
-  output wire [7:0] error,
+  output reg [7:0] error = 8'h0,
   output wire [48:0] config__payload,
   output wire fence_waits,
   output wire config__valid,
@@ -498,53 +497,50 @@ module \neuflow_control.sequencer  (
   reg signal = 1'h0, signal_20 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps =
     1'h0;
   reg [1:0] empty = 2'h0, state = 2'h0;
-  reg [2:0] error_q = 3'h0;
   reg [31:0] held = 32'h0, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n6, n19, n16, n11, n22, n10, n4, n3, n15, n13, n21, n7, n20, n5, n2, n9, n12, n18, n8,
+  wire n14, n5, n19, n16, n11, n22, n10, n4, n3, n15, n13, n21, n6, n20, n7, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
-  wire [2:0] code;
   wire [32:0] n17, n1;
+  wire [7:0] code;
   assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
     output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
     11'h0} : 32'h0) : 32'h0), held[19:4]};
-  assign error[7:3] = 5'h0;
-  assign error[2:0] = error_q;
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
   assign restart = n14 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
   assign config__valid = n4 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n4 ? (n6 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
+  assign fence_waits = n4 ? (n5 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
   assign n2 = moves & n4 & n3;
   assign n3 = state == 2'h2;
   assign n4 = busy & !fault;
-  assign n5 = {moves, n3} != 1'h1;
-  assign n6 = !state;
-  assign n7 = {moves, n6} != 1'h1;
+  assign n5 = !state;
+  assign n6 = {moves, n5} != 1'h1;
+  assign n7 = {moves, n3} != 1'h1;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n8 | n6, n7, n20};
+  assign n9 = &{n4, n8 | n5, n6, n20};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = ~restart & i__ready;
-  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ? (n6 ?
-    signal & bad : 1'h0) : 1'h0}};
-  assign n13 = busy & |{5'h0, code};
-  assign n14 = n22 & !{5'h0, error_q};
+  assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ?
+    (n5 ? signal & bad : 1'h0) : 1'h0}};
+  assign n13 = busy & |code;
+  assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n6 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n5 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
   assign n18 = n14 | rst | next_frame;
   assign n19 = at[3:0] == 1'h1;
-  assign n20 = {moves, n8} != 1'h1;
   assign config__payload_last = left == 1'h1;
+  assign n20 = {moves, n8} != 1'h1;
   assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_43 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_43 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -553,12 +549,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n3 | n6, n7}) steps <= n3;
+    if (&{n4, n3 | n5, n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (moves & n4 & n6) held <= at[31:0];
+    if (moves & n4 & n5) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -573,10 +569,10 @@ module \neuflow_control.sequencer  (
   end
   always @(posedge clk) begin
     if (rst) begin
-      error_q <= 3'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame
-        <= 1'h0;
+      error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame <=
+        1'h0;
     end else begin
-      if (n13) error_q <= code;
+      if (n13) error <= code;
       if ((clear_done | n15) | n14 | n13) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
@@ -596,8 +592,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{{moves, steps, n3} != 3'h5, n5, n4, {moves, at[3:0] == 2'h3, n19, n6} != 4'h9, n20, n7,
-        n3 | n8 | n6, {config__payload_last, moves, n8} != 2'h3}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n4, {moves, n3, steps} != 3'h6, n3 | n8 | n5, {moves, at[3:0] == 2'h3, n19, n5} != 4'h9,
+        n6, {config__payload_last, moves, n8} != 2'h3, n7, n20}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

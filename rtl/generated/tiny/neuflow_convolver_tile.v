@@ -144,14 +144,14 @@ module \neuflow_convolver_tile.convolver  (
   output wire config__valid_69,
   input wire clk
 );
-  wire array_clk, awake, awake_172, awake_173, awake_174, awake_175, awake_176, config__ready,
+  wire array_clk, awake, awake_176, awake_177, awake_178, awake_179, awake_180, config__ready,
     config__ready_36, config__ready_52, config__ready_68, config__valid, config__valid_37,
     config_conv_array_clk, config_conv_drain_clk, config_conv_rows_clk, config_conv_weights_clk,
-    drain_clk, drain_ready, free, hand_over, parameters_take, parameters_valid, pass_done, read_118,
-    read_enable, ready, rewind;
+    drain_clk, drain_ready, free, hand_over, parameters_take, parameters_valid, parameters_wanted,
+    pass_done, read_118, read_enable, ready, rewind;
   wire [127:0] words;
-  wire [12:0] config__payload_33;
-  wire [133:0] config__payload_65;
+  wire [141:0] config__payload_65;
+  wire [14:0] config__payload_33;
   wire [15:0] released, stored;
   wire [17:0] block;
   wire [191:0] parameters;
@@ -167,7 +167,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__ready(config__ready_52), .configured(config__valid_53),
       .coordinates_gated_rst(array_gated_rst), .drain_ready(drain_ready), .fill(fill),
       .hand_over(hand_over), .idle(idle), .issue(tap), .lanes(lanes), .maps(maps),
-      .pass_done(pass_done), .pixel(pixel), .port_1987_0(read[26:0]), .port_1991_0(read[42:27]),
+      .pass_done(pass_done), .pixel(pixel), .port_2009_0(read[26:0]), .port_2013_0(read[42:27]),
       .read_enable(read_enable), .released(released), .shift(shift), .stored(stored),
       .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value),
       .weights_free(free), .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind),
@@ -175,59 +175,60 @@ module \neuflow_convolver_tile.convolver  (
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
-    .awake(awake_175), .bus__payload(bus__payload), .bus__ready(config__2__ready),
+    .awake(awake_179), .bus__payload(bus__payload), .bus__ready(config__2__ready),
       .bus__valid(bus__valid_47), .columns(columns),
       .config_conv_array_gated_clk(config_conv_array_clk),
       .config_conv_array_gated_rst(array_gated_rst), .o__payload(config__payload_49),
       .o__ready(config__ready_52), .o__valid(config__valid_53));
   neuflow_clock_gate config_conv_array_gate (
-    .awake(awake_175), .clk(clk), .gated(config_conv_array_clk), .rst(array_gated_rst));
+    .awake(awake_179), .clk(clk), .gated(config_conv_array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_drain  config_conv_drain (
-    .awake(awake_176), .bus__payload(bus__payload), .bus__ready(config__3__ready),
+    .awake(awake_180), .bus__payload(bus__payload), .bus__ready(config__3__ready),
       .bus__valid(bus__valid_63), .columns(columns),
       .config_conv_drain_gated_clk(config_conv_drain_clk),
       .config_conv_drain_gated_rst(array_gated_rst), .o__payload(config__payload_65),
       .o__ready(config__ready_68), .o__valid(config__valid_69));
   neuflow_clock_gate config_conv_drain_gate (
-    .awake(awake_176), .clk(clk), .gated(config_conv_drain_clk), .rst(array_gated_rst));
+    .awake(awake_180), .clk(clk), .gated(config_conv_drain_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_rows  config_conv_rows (
-    .awake(awake_173), .bus__payload(bus__payload), .bus__ready(config__0__ready),
+    .awake(awake_177), .bus__payload(bus__payload), .bus__ready(config__0__ready),
       .bus__valid(bus__valid), .columns(columns), .config_conv_rows_gated_clk(config_conv_rows_clk),
       .config_conv_rows_gated_rst(array_gated_rst), .o__payload(config__payload),
       .o__ready(config__ready), .o__valid(config__valid));
   neuflow_clock_gate config_conv_rows_gate (
-    .awake(awake_173), .clk(clk), .gated(config_conv_rows_clk), .rst(array_gated_rst));
+    .awake(awake_177), .clk(clk), .gated(config_conv_rows_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_weights  config_conv_weights (
-    .awake(awake_174), .bus__payload(bus__payload), .bus__ready(config__1__ready),
+    .awake(awake_178), .bus__payload(bus__payload), .bus__ready(config__1__ready),
       .bus__valid(bus__valid_31), .columns(columns),
       .config_conv_weights_gated_clk(config_conv_weights_clk),
       .config_conv_weights_gated_rst(array_gated_rst), .o__payload(config__payload_33),
       .o__ready(config__ready_36), .o__valid(config__valid_37));
   neuflow_clock_gate config_conv_weights_gate (
-    .awake(awake_174), .clk(clk), .gated(config_conv_weights_clk), .rst(array_gated_rst));
+    .awake(awake_178), .clk(clk), .gated(config_conv_weights_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.drain  drain (
-    .awake_133(awake_172), .block(block), .config__payload(config__payload_65),
+    .awake_142(awake_176), .block(block), .config__payload(config__payload_65),
       .config__ready(config__ready_68), .config__valid(config__valid_69),
       .drain_gated_clk(drain_clk), .drain_gated_rst(array_gated_rst), .hand_over(hand_over),
       .held(held), .o__payload(o__payload_90), .o__ready(o__ready_92), .o__valid(o__valid_94),
-      .parameters_142(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .partials__payload(partials__payload),
-      .partials__ready(partials__ready), .partials__valid(partials__valid), .pixel(pixel),
-      .ready(drain_ready), .shift(shift));
+      .parameters(parameters), .parameters_take(parameters_take),
+      .parameters_valid(parameters_valid), .parameters_wanted(parameters_wanted),
+      .partials__payload(partials__payload), .partials__ready(partials__ready),
+      .partials__valid(partials__valid), .pixel(pixel), .ready(drain_ready), .shift(shift));
   neuflow_clock_gate drain_gate (
-    .awake(awake_172), .clk(clk), .gated(drain_clk), .rst(array_gated_rst));
+    .awake(awake_176), .clk(clk), .gated(drain_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.row_store  row_store (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
       .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done),
-      .port_1987_0(read[26:0]), .port_1991_0(read[42:27]), .read_enable(read_enable),
+      .port_2009_0(read[26:0]), .port_2013_0(read[42:27]), .read_enable(read_enable),
       .released(released), .stored(stored), .words(words), .writer_gated_rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
     .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
-      .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .port_2080_16(block[17:16]), .read(read_118),
+      .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
+      .parameters_take(parameters_take), .parameters_valid(parameters_valid),
+      .parameters_wanted(parameters_wanted), .port_2102_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -249,8 +250,8 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire [15:0] stored,
   input wire [127:0] words_222,
   input wire weights_ready,
-  output wire [26:0] port_1987_0,
-  output reg [15:0] port_1991_0 = 16'h0,
+  output wire [26:0] port_2009_0,
+  output reg [15:0] port_2013_0 = 16'h0,
   output wire [95:0] pixel,
   output wire config__ready,
   output reg [5:0] maps = 6'h0,
@@ -315,7 +316,7 @@ module \neuflow_convolver_tile.convolver.array  (
   wire [7:0] behind;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
-  assign port_1987_0 = {where_109[14:3], where};
+  assign port_2009_0 = {where_109[14:3], where};
   assign lanes[2:0] = lanes_q;
   assign issue = signal_25 & ~(n40 | no_drain);
   assign fill = begins & ~full;
@@ -325,15 +326,15 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n26;
   assign weights_free = issue & (pass_ends | config_2[412]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_153 = |{issue, shift, s2[0], read_enable, s8[0], s7[0], s4[0], s6[0], s3[0], s9[0],
-    s12[0], signal_49, signal_50, s10[0], awake, hand_over, s13_q[0], s1[0], s11[0]} | n7;
+  assign awake_153 = |{shift, s2[0], read_enable, s8[0], s7[0], s4[0], s6[0], s3[0], s9[0], s12[0],
+    signal_49, signal_50, s10[0], awake, issue, hand_over, s13_q[0], s1[0], s11[0]} | n7;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
   assign signal_113 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
   assign n1 = s9[0] & spread;
-  assign n3 = s9[0] | n1;
+  assign n3 = n1 | s9[0];
   assign n6 = s1[0] & s1[8];
   assign signal_49 = configured & idle;
   assign signal_50 = n38 & kept != free;
@@ -358,11 +359,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n16 = s2[0] & ~s2[4];
   assign n17 = n41 ? (wraps_70 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_85) : n20;
-  assign n18 = |{n16, s2[0], n15, n41};
+  assign n18 = |{s2[0], n16, n41, n15};
   assign n19 = {n16, n15} != 2'h2;
   assign n20 = s2[6] ? next_group : signal_72;
   assign first_channel = config_2[50] ? s2[6] : s2[3];
-  assign n21 = n18 & {n16, n15, n41} != 1'h1 & n19;
+  assign n21 = n18 & {n16, n41, n15} != 2'h2 & n19;
   assign n22 = n15 | n42 & first_channel;
   assign n23 = n42 | absent[0];
   assign names_channel = n37 & s2[0];
@@ -373,15 +374,15 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n26 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n27 = idle | weights_rewind & pass_ends_ends;
-  assign n28 = n27 | weights_rewind;
+  assign n28 = weights_rewind | n27;
   assign n29 = idle | s0_last & group_ends_ends;
   assign n30 = s0_last | n29;
   assign n31 = idle | n43 & block_ends_ends;
-  assign n32 = n43 | n31;
+  assign n32 = n31 | n43;
   assign n33 = idle | n44 & ky_ends_ends;
   assign n34 = n44 | n33;
   assign n35 = idle | n44;
-  assign n36 = issue | n35;
+  assign n36 = n35 | issue;
   assign n37 = config_2[51] & s2[4];
   assign n38 = signal_25 & begins & full;
   assign n39 = config_2[51] ? kx_ends_ends : config_2[50] | group_ends_ends;
@@ -478,8 +479,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{issue, coordinates_gated_rst, shift, s2[0], read_enable, s8[0], s7[0], s4[0], s6[0],
-      s3[0], s9[0], s12[0], signal_49, signal_50, s10[0], awake, hand_over, s13_q[0], s1[0],
+    if (|{shift, s2[0], read_enable, s8[0], s7[0], s4[0], s6[0], s3[0], coordinates_gated_rst,
+      s9[0], s12[0], signal_49, signal_50, s10[0], awake, issue, hand_over, s13_q[0], s1[0],
       s11[0]}) begin
       settling <= 3'h6;
     end else begin
@@ -499,7 +500,7 @@ module \neuflow_convolver_tile.convolver.array  (
         4'h0; s4 <= 4'h0; s3 <= 4'h0; s2 <= 7'h0; s1 <= 9'h0; pass_done <= 1'h0; signal_25 <= 1'h0;
         s8_split <= 3'h0; s7_split <= 3'h0; s6_split <= 3'h0; s5_split <= 3'h0; s4_split <= 3'h0;
         s3_split <= 3'h0; s2_split <= 3'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0;
-        port_1991_0 <= 16'h0; by_tap <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <= 20'h0;
+        port_2013_0 <= 16'h0; by_tap <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <= 20'h0;
         signal_72 <= 20'h0; channel_base <= 9'h0; absent <= 61'h0; next_channel <= 20'h0; signal_62
         <= 4'h0; signal_57 <= 4'h0; tap_y <= 18'h0; signal_177 <= 18'h0; block <= 18'h0; last_row <=
         16'h0; odd <= 1'h0; begins <= 1'h1; signal_53 <= 1'h1; crosses <= 1'h0; s1_split <= 3'h0;
@@ -563,7 +564,7 @@ module \neuflow_convolver_tile.convolver.array  (
       maps[1] <= n13[1];
       flushing <= {flushing[2:0], n11};
       in_flight <= in_flight & ~hand_over | s0_last;
-      port_1991_0 <= {n14[15:8], ~(8'hff << turn)};
+      port_2013_0 <= {n14[15:8], ~(8'hff << turn)};
       if (s1[0]) begin
         by_tap <= config_2[51];
         spread <= config_2[51] & |gap[2:0];
@@ -579,17 +580,17 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n15 ? config_2[172:164] : first_channel ? config_2[172:164] :
           next_channel[8:0];
       end
-      if ((n23 | n22) & ~names_channel) absent <= n22 ? config_2[511:451] : {1'h0, absent[60:1]};
-      if (n23 | names_channel | n22) next_channel <= names_channel ? config_2[183:164] +
+      if ((n22 | n23) & ~names_channel) absent <= n22 ? config_2[511:451] : {1'h0, absent[60:1]};
+      if (n22 | names_channel | n23) next_channel <= names_channel ? config_2[183:164] +
         s2_weights[31:16] : n22 ? config_2[183:164] + config_2[203:184] : next_channel +
         config_2[203:184];
       if (n15 | s1[0] & s1[4]) signal_62 <= n15 ? config_2[311:308] : s1[5] ? config_2[311:308] :
         wraps_65 ? over_63[3:0] : signal_62 + config_2[319:316];
       if (n15 | s1[0]) signal_57 <= n15 ? config_2[307:304] : s1[4] ? config_2[307:304] : wraps ?
         over[3:0] : signal_57 + config_2[315:312];
-      if (n25 | n24) tap_y <= n24 ? {{2{config_2[147]}}, config_2[147:132]} :
+      if (n24 | n25) tap_y <= n24 ? {{2{config_2[147]}}, config_2[147:132]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config_2[163:156]}));
-      if (n25 | n24 | s2[0]) signal_177 <= n24 ? {{2{config_2[131]}}, config_2[131:116]} : n25 ?
+      if (s2[0] | n24 | n25) signal_177 <= n24 ? {{2{config_2[131]}}, config_2[131:116]} : n25 ?
         {{2{config_2[131]}}, config_2[131:116]} : $unsigned($signed(signal_177) + $signed({1'h0,
         config_2[155:148]}));
       if (s1[3]) block <= {s1[7:6], last_row};
@@ -713,7 +714,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n5 = make & valid[1];
   assign n6 = clear | make & column_ends;
   assign n7 = make | n6;
-  assign n8 = coordinates_gated_rst | clear;
+  assign n8 = clear | coordinates_gated_rst;
   assign n9 = column_ends & make;
   always @(posedge coordinates_gated_clk) begin
     if (|{n1, n2, n3, coordinates_gated_rst}) begin
@@ -776,12 +777,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
     if (make) begin
       late_y <= signal_7_q[31:16];
       late_x <= signal_7_q[15:0];
-      signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
-        config_2[411:396] : free_sum_q[15:0];
       signal_7_need <= ($signed({signal_33_q[19], signal_33_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({signal_33_q[19], signal_33_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
         config_2[411:396] : signal_33_q[15:0];
+      signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
+        config_2[411:396] : free_sum_q[15:0];
       {signal_7_q[82:80], signal_7_q[47:0]} <= {signal_32_q[82:80], signal_32_q[47:0]};
       {signal_32_q[82:80], signal_32_q[47:0]} <= {!column_next, row_next < config_2[444:429],
         column_next < config_2[428:413], row_next, y_next, x_next};
@@ -875,7 +876,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
   output wire bus__ready,
   output wire awake,
   input wire [48:0] bus__payload,
-  output reg [133:0] o__payload = 134'h0,
+  output reg [141:0] o__payload = 142'h0,
   output reg o__valid = 1'h0,
   input wire config_conv_drain_gated_rst
 );
@@ -898,7 +899,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     end
   end
   always @(posedge config_conv_drain_gated_clk) begin
-    if (move) o__payload <= words[133:0];
+    if (move) o__payload <= words[141:0];
     if (n2) words <= {word, words[159:32]};
     if (!(n1)) begin
       last <= bus__payload[48];
@@ -969,12 +970,12 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
   output wire bus__ready,
   output wire awake,
   input wire [48:0] bus__payload,
-  output reg [12:0] o__payload = 13'h0,
+  output reg [14:0] o__payload = 15'h0,
   output reg o__valid = 1'h0,
   input wire config_conv_weights_gated_rst
 );
   reg full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [12:0] word = 13'h0, words = 13'h0;
+  reg [14:0] word = 15'h0, words = 15'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
@@ -995,7 +996,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (n2) words <= word;
     if (!(n1)) begin
       last <= bus__payload[48];
-      word <= bus__payload[28:16];
+      word <= bus__payload[30:16];
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
@@ -1012,35 +1013,36 @@ module \neuflow_convolver_tile.convolver.drain  (
   input wire partials__valid,
   input wire drain_gated_clk,
   output wire parameters_take,
+  output wire parameters_wanted,
   output wire partials__ready,
   output wire shift,
   output wire config__ready,
   output wire held,
-  output wire awake_133,
+  output wire awake_142,
   input wire o__ready,
   input wire parameters_valid,
-  input wire [191:0] parameters_142,
+  input wire [191:0] parameters,
   input wire [95:0] pixel,
   input wire hand_over,
   input wire [17:0] block,
   output reg ready = 1'h1,
   output wire [34:0] o__payload,
   output wire o__valid,
-  input wire [133:0] config__payload,
+  input wire [141:0] config__payload,
   input wire config__valid,
   input wire drain_gated_rst
 );
-  reg signal_14 = 1'h0, signal_35 = 1'h0, all_started = 1'h0, available = 1'h0, leaving = 1'h0,
-    map_ends = 1'h0, row_ends = 1'h0, row_ends_92 = 1'h0, running = 1'h0, s7_step = 1'h0, s8_step =
-    1'h0, slot_ends = 1'h0, sums_end = 1'h0, unread = 1'h0, waiting = 1'h0, wants = 1'h1,
-    write_enable = 1'h0;
-  reg [15:0] signal_137 = 16'h0, signal_138 = 16'h0, signal_140 = 16'h0, signal_154 = 16'h0,
-    signal_94 = 16'h0, complete = 16'h0, map_left = 16'h0, row_left = 16'h0, slot_left = 16'h0, told
-    = 16'h0;
-  reg [16:0] signal_139 = 17'h0;
+  reg signal_10 = 1'h0, signal_22 = 1'h0, signal_44 = 1'h0, all_started = 1'h0, available = 1'h0,
+    leaving = 1'h0, map_ends = 1'h0, row_ends = 1'h0, row_ends_101 = 1'h0, running = 1'h0, s7_step =
+    1'h0, s8_step = 1'h0, slot_ends = 1'h0, sums_end = 1'h0, three = 1'h0, unread = 1'h0, waiting =
+    1'h0, wants = 1'h1, write_enable = 1'h0;
+  reg [15:0] signal_103 = 16'h0, signal_146 = 16'h0, signal_147 = 16'h0, signal_149 = 16'h0,
+    signal_162 = 16'h0, complete = 16'h0, map_left = 16'h0, row_left = 16'h0, slot_left = 16'h0,
+    told = 16'h0;
+  reg [169:0] parameters_73 = 170'h0;
+  reg [16:0] signal_148 = 17'h0;
   reg [17:0] running_block = 18'h0;
-  reg [191:0] parameters = 192'h0;
-  reg [19:0] signal_119 = 20'h0, signal_87 = 20'h0, map_base = 20'h0, read_address = 20'h0,
+  reg [19:0] signal_128 = 20'h0, signal_96 = 20'h0, map_base = 20'h0, read_address = 20'h0,
     write_address = 20'h0;
   reg [1:0] sent = 2'h0;
   reg [2:0] n20, known = 3'h0, left = 3'h0, result1 = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 =
@@ -1048,121 +1050,137 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n2, n31, n8, n16, n32, n14, n30, n23, n12, n11, n7, n1, n6, n5, n4, n3, n29, n26, n27, n18,
-    n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_21, signal_32, signal_88, signal_95,
-    signal_96, all_ends, awake, en, ends, have, i__ready, i__ready_101, i__ready_106, i__valid,
-    i__valid_123, inside_2, last_word, o__ready_125, o__valid_126, out__valid, reads, result0_step;
-  wire [15:0] complete_153, out, out_78, out__payload_words_0, out__payload_words_1;
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n6, n5, n4, n3, n29, n26,
+    n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
+    signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
+    i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
+    result0_step, sign0, sign1;
+  wire [15:0] complete_161, out, out_87, out__payload_words_0, out__payload_words_1;
   wire [16:0] n9;
-  wire [19:0] signal_117, next_map, offset;
+  wire [19:0] signal_126, next_map, offset;
   wire [2:0] n10, n21, s0;
-  wire [31:0] i__payload_115_words;
-  wire [34:0] i__payload, o__payload_124;
-  wire [47:0] acc_72, value0;
-  assign parameters_take = (hand_over | waiting) & known[2] & ~all_started & signal_14 &
-    parameters_valid & ~(config__payload[97] & running);
+  wire [31:0] i__payload_124_words;
+  wire [34:0] i__payload, o__payload_133;
+  wire [47:0] acc_81, value0;
+  wire [47:29] scale0, scale1;
+  assign scale0[41:29] = signal_10 ? parameters[92:80] : {13{sign0}};
+  assign scale0[47:42] = three ? parameters[149:144] : {6{sign0}};
+  assign scale1[41:29] = signal_10 ? parameters[124:112] : {13{sign1}};
+  assign scale1[47:42] = three ? parameters[181:176] : {6{sign1}};
+  assign parameters_take = (hand_over | waiting) & known[2] & n30 & signal_22 & parameters_valid &
+    ~(config__payload[97] & running);
+  assign parameters_wanted = config__valid & n30;
   assign partials__ready = running & config__payload[94] & wants;
-  assign shift = have & (n30 | i__ready & last_word);
+  assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_133 = |{reads, running, waiting, n3, n4, n5, n6, signal, awake, hand_over} | n7;
-  assign o__ready_125 = n1 ? 1'h0 : i__ready;
-  assign signal_96 = ~r3_beat[0] | i__ready_106;
-  assign signal_95 = signal_96 & known[2] & available;
+  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, signal, awake, hand_over} | n7;
+  assign o__ready_134 = n1 ? 1'h0 : i__ready;
+  assign signal_105 = ~r3_beat[0] | i__ready_115;
+  assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
   assign en = |{s2[0], s5[0], s8_step, s7_step, s4[0], s6[0], s3[0], s0[0], s1[0]};
-  assign acc_72 = config__payload[94] ? summed1 : pixel[95:48];
+  assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
   assign n2 = left == 1'h1;
-  assign out__payload_words_1 = acc_72 >> {sent, 4'h0};
+  assign out__payload_words_1 = acc_81 >> {sent, 4'h0};
   assign out__payload_words_0 = value0 >> {sent, 4'h0};
-  assign i__valid_123 = n1 ? out__valid : o__valid_126;
+  assign i__valid_132 = n1 ? out__valid : o__valid_135;
   assign signal = config__valid & config__ready;
-  assign result0_step = shift & n30;
-  assign signal_32 = partials__ready & partials__valid;
-  assign reads = i__valid & i__ready_101 | signal_96 & |{r2_beat[0], r1_beat[0], r3_beat[0],
-    signal_95};
+  assign result0_step = shift & n31;
+  assign signal_41 = partials__ready & partials__valid;
+  assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
+    signal_104};
   assign n3 = o__valid & o__ready;
-  assign n4 = i__valid_123 & i__ready;
+  assign n4 = i__valid_132 & i__ready;
   assign n5 = block[15:0] != told;
-  assign n6 = config__valid & n31;
+  assign n6 = config__valid & n32;
   assign n7 = |settling;
   assign ends = shift & n2;
-  assign n8 = signal_95 & signal_88;
-  assign n9 = signal_140 + 1'h1;
+  assign n8 = signal_104 & signal_97;
+  assign n9 = signal_149 + 1'h1;
   assign s0 = config__payload[97] ? result1 : {running_block[16], ends, result0_step};
-  assign signal_21 = n32 & n30;
+  assign signal_28 = n33 & n31;
   assign n10 = n29 ? {known[1:0], 1'h1} : 3'h0;
-  assign n11 = signal_95 & all_ends;
-  assign n12 = n31 | n23;
-  assign n13 = signal_95 | n12;
-  assign all_ends = signal_88 & row_ends_92;
-  assign n14 = n31 | n8 & slot_ends;
-  assign n15 = n14 | n8;
-  assign n16 = n31 | n8 & row_ends_92;
-  assign n17 = n16 | n8;
-  assign n18 = n31 | n23 & map_ends;
-  assign n19 = n18 | n23;
+  assign n11 = signal_104 & all_ends;
+  assign n12 = n32 | n23;
+  assign n13 = signal_104 | n12;
+  assign all_ends = signal_97 & row_ends_101;
+  assign n14 = n32 | n8 & slot_ends;
+  assign n15 = n8 | n14;
+  assign n16 = n32 | n8 & row_ends_101;
+  assign n17 = n8 | n16;
+  assign n18 = n32 | n23 & map_ends;
+  assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
-  assign n22 = n31 | drain_gated_rst;
-  assign signal_117 = slot_ends ? 20'h0 : signal_119 + config__payload[77:62];
-  assign n23 = signal_95 & row_ends;
+  assign n22 = n32 | drain_gated_rst;
+  assign signal_126 = slot_ends ? 20'h0 : signal_128 + config__payload[77:62];
+  assign n23 = signal_104 & row_ends;
   assign next_map = map_base + config__payload[133:114];
   assign n24 = signal | drain_gated_rst;
   assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
-  assign n27 = signal_32 | n26;
+  assign n27 = signal_41 | n26;
   assign n28 = parameters_take | drain_gated_rst;
   assign n29 = config__valid & ~signal;
-  assign have = running & (n32 | signal_35) & ~(config__payload[95] & leaving);
-  assign n30 = ~config__payload[95];
-  assign n31 = ~known[2];
-  assign signal_88 = row_ends & map_ends;
-  assign n32 = ~config__payload[94];
+  assign sign0 = signal_10 ? parameters[92] : parameters[28];
+  assign sign1 = signal_10 ? parameters[124] : parameters[60];
+  assign n30 = ~all_started;
+  assign have = running & (n33 | signal_44) & ~(config__payload[95] & leaving);
+  assign n31 = ~config__payload[95];
+  assign n32 = ~known[2];
+  assign signal_97 = row_ends & map_ends;
+  assign n33 = ~config__payload[94];
   \neuflow_convolver_tile.convolver.drain.packer  packer (
     .awake(awake), .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
-      .i__payload_11(i__payload), .i__ready(i__ready_101), .i__valid(i__valid),
-      .o__payload(o__payload_124), .o__ready(o__ready_125), .o__valid(o__valid_126));
+      .i__payload_11(i__payload), .i__ready(i__ready_110), .i__valid(i__valid),
+      .o__payload(o__payload_133), .o__ready(o__ready_134), .o__valid(o__valid_135));
   \neuflow_convolver_tile.convolver.drain.reorder  reorder (
     .alone(config__payload[97]), .drain_gated_clk(drain_gated_clk),
-      .drain_gated_rst(drain_gated_rst), .map_step(config__payload[133:114]), .move(signal_96),
-      .read_address(read_address), .read_enable(signal_95), .read_words(i__payload_115_words),
-      .write_address(write_address), .write_enable(write_enable), .write_words({out_78, out}));
+      .drain_gated_rst(drain_gated_rst), .map_step(config__payload[133:114]), .move(signal_105),
+      .read_address(read_address), .read_enable(signal_104), .read_words(i__payload_124_words),
+      .write_address(write_address), .write_enable(write_enable), .write_words({out_87, out}));
   neuflow_requantise requantise0 (
-    .acc(config__payload[97] ? add0_0 : value0), .bias({parameters[79:64], parameters[47:32],
-      parameters[15:0]}), .clk(drain_gated_clk), .en(en), .m(parameters[111:96]),
-      .narrow(config__payload[96]), .out(out), .rst(drain_gated_rst), .s(parameters[133:128]),
-      .zero(parameters[175:160]));
+    .acc(config__payload[97] ? add0_0 : value0), .bias(parameters_73[47:0]), .clk(drain_gated_clk),
+      .en(en), .m({1'h0, parameters_73[62:48]}), .narrow(config__payload[96]), .out(out),
+      .rst(drain_gated_rst), .s(parameters_73[68:63]), .zero(parameters_73[84:69]));
   neuflow_requantise requantise1 (
-    .acc(acc_72), .bias({parameters[95:80], parameters[63:48], parameters[31:16]}),
-      .clk(drain_gated_clk), .en(en), .m(parameters[127:112]), .narrow(config__payload[96]),
-      .out(out_78), .rst(drain_gated_rst), .s(parameters[149:144]), .zero(parameters[191:176]));
+    .acc(acc_81), .bias(parameters_73[132:85]), .clk(drain_gated_clk), .en(en), .m({1'h0,
+      parameters_73[147:133]}), .narrow(config__payload[96]), .out(out_87), .rst(drain_gated_rst),
+      .s(parameters_73[153:148]), .zero(parameters_73[169:154]));
   \neuflow_convolver_tile.convolver.drain.sends  sends (
     .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .i__payload({r3_beat[3:1],
-      i__payload_115_words}), .i__ready(i__ready_106), .i__valid(r3_beat[0]),
-      .o__payload(i__payload), .o__ready(i__ready_101), .o__valid(i__valid));
+      i__payload_124_words}), .i__ready(i__ready_115), .i__valid(r3_beat[0]),
+      .o__payload(i__payload), .o__ready(i__ready_110), .o__valid(i__valid));
   \neuflow_convolver_tile.convolver.drain.slice  slice (
     .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .i__payload(n1 ?
       {last_word & n2 & running_block[17], 2'h2, out__payload_words_1, out__payload_words_0} :
-      o__payload_124), .i__ready(i__ready), .i__valid(i__valid_123), .o__payload(o__payload),
+      o__payload_133), .i__ready(i__ready), .i__valid(i__valid_132), .o__payload(o__payload),
       .o__ready(o__ready), .o__valid(o__valid));
   \neuflow_convolver_tile.convolver.drain.walk  walk (
-    .clear(signal), .complete(complete_153), .config_2(config__payload),
+    .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2361_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2389_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
     if (result0_step) add0_0 <= pixel[47:0] + pixel[95:48];
-    if (signal_32) begin
+    if (signal_41) begin
       partial1 <= {partials__payload[31:16], partial1[47:16]};
       partial0 <= {partials__payload[15:0], partial0[47:16]};
     end
     if (parameters_take) begin
       running_block <= block;
-      parameters <= parameters_142;
+      {parameters_73[147:133], parameters_73[62:48]} <= (!(signal_10)) ? 30'h8001 :
+        {parameters[110:96], parameters[78:64]};
+      {parameters_73[169:154], parameters_73[84:69]} <= (!(three)) ? 32'h0 : {parameters[175:160],
+        parameters[143:128]};
+      {parameters_73[153:148], parameters_73[132:85], parameters_73[68:63], parameters_73[47:0]} <=
+        {{signal_10 ? parameters[127:125] : 3'h0, parameters[63:61]} + config__payload[141:136],
+        scale1, parameters[60:32], {signal_10 ? parameters[95:93] : 3'h0, parameters[31:29]} +
+        config__payload[141:136], scale0, parameters[28:0]};
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1176,16 +1194,17 @@ module \neuflow_convolver_tile.convolver.drain  (
     if (drain_gated_rst) begin
       told <= 16'h0; sums_end <= 1'h0; available <= 1'h0; write_address <= 20'h0; write_enable <=
         1'h0; result1 <= 3'h0; s8_step <= 1'h0; s7_step <= 1'h0; s6 <= 3'h0; s5 <= 3'h0; s4 <= 3'h0;
-        s3 <= 3'h0; s2 <= 3'h0; s1 <= 3'h0; ready <= 1'h1; signal_14 <= 1'h0; signal_139 <= 17'h0;
-        signal_138 <= 16'h0; signal_137 <= 16'h0; known[0] <= 1'h0; leaving <= 1'h0; row_ends <=
-        1'h0; signal_94 <= 16'h0; unread <= 1'h0; r3_beat <= 4'h0; r2_beat <= 4'h0; r1_beat <= 4'h0;
-        slot_ends <= 1'h0; slot_left <= 16'h0; row_ends_92 <= 1'h0; row_left <= 16'h0; map_ends <=
-        1'h0; map_left <= 16'h0; sent <= 2'h0; running <= 1'h0; {left[2], left[0]} <= 2'h0;
+        s3 <= 3'h0; s2 <= 3'h0; s1 <= 3'h0; ready <= 1'h1; signal_22 <= 1'h0; signal_148 <= 17'h0;
+        signal_147 <= 16'h0; signal_146 <= 16'h0; three <= 1'h0; signal_10 <= 1'h0; known[0] <=
+        1'h0; leaving <= 1'h0; row_ends <= 1'h0; signal_103 <= 16'h0; unread <= 1'h0; r3_beat <=
+        4'h0; r2_beat <= 4'h0; r1_beat <= 4'h0; slot_ends <= 1'h0; slot_left <= 16'h0; row_ends_101
+        <= 1'h0; row_left <= 16'h0; map_ends <= 1'h0; map_left <= 16'h0; sent <= 2'h0; running <=
+        1'h0; {left[2], left[0]} <= 2'h0;
     end else begin
       told <= block[15:0];
       sums_end <= ends & running_block[17] & config__payload[95];
-      available <= known[2] & (n8 ? n9 != signal_154 : signal_140 != signal_154);
-      write_address <= signal_87 + offset;
+      available <= known[2] & (n8 ? n9 != signal_162 : signal_149 != signal_162);
+      write_address <= signal_96 + offset;
       write_enable <= s6[0] & inside_2;
       result1 <= {running_block[16], ends, result0_step};
       s8_step <= s7_step;
@@ -1196,30 +1215,32 @@ module \neuflow_convolver_tile.convolver.drain  (
       s3 <= s2;
       s2 <= s1;
       s1 <= s0;
-      ready <= parameters_take ? signal_21 : ~waiting & ~hand_over & (~running | ends | signal_21 &
+      ready <= parameters_take ? signal_28 : ~waiting & ~hand_over & (~running | ends | signal_28 &
         left <= 4'hf);
-      signal_14 <= config__payload[95] | signal_138 < signal_139 & ~unread;
-      signal_139 <= signal_140 + config__payload[113:98];
-      signal_138 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_137;
-      signal_137 <= config__payload[93:78] - 1'h1;
+      signal_22 <= config__payload[95] | signal_147 < signal_148 & ~unread;
+      signal_148 <= signal_149 + config__payload[113:98];
+      signal_147 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_146;
+      signal_146 <= config__payload[93:78] - 1'h1;
+      three <= &config__payload[135:134];
+      signal_10 <= config__payload[135];
       known[0] <= n10[0];
-      if (o__valid_126 & o__ready_125 & o__payload_124[34] | n11) leaving <= n11;
+      if (o__valid_135 & o__ready_134 & o__payload_133[34] | n11) leaving <= n11;
       if (n13) begin
-        row_ends <= n12 ? config__payload[77:62] <= 2'h2 : signal_94 <= 3'h4;
-        signal_94 <= n12 ? config__payload[77:62] : signal_94 - 2'h2;
+        row_ends <= n12 ? config__payload[77:62] <= 2'h2 : signal_103 <= 3'h4;
+        signal_103 <= n12 ? config__payload[77:62] : signal_103 - 2'h2;
       end
-      if (signal_96) begin
+      if (signal_105) begin
         unread <= n8;
         r3_beat <= r2_beat;
         r2_beat <= r1_beat;
-        r1_beat <= {all_ends, row_ends ? signal_94[1:0] : 2'h2, signal_95};
+        r1_beat <= {all_ends, row_ends ? signal_103[1:0] : 2'h2, signal_104};
       end
       if (n15) begin
         slot_ends <= n14 ? config__payload[113:98] == 1'h1 : slot_left == 2'h2;
         slot_left <= n14 ? config__payload[113:98] : slot_left - 1'h1;
       end
       if (n17) begin
-        row_ends_92 <= n16 ? config__payload[93:78] == 1'h1 : row_left == 2'h2;
+        row_ends_101 <= n16 ? config__payload[93:78] == 1'h1 : row_left == 2'h2;
         row_left <= n16 ? config__payload[93:78] : row_left - 1'h1;
       end
       if (n19) begin
@@ -1236,35 +1257,35 @@ module \neuflow_convolver_tile.convolver.drain  (
   end
   always @(posedge drain_gated_clk) begin
     if (n22) begin
-      signal_140 <= 16'h0; signal_119 <= 20'h0; read_address <= 20'h0; map_base <= 20'h0;
+      signal_149 <= 16'h0; signal_128 <= 20'h0; read_address <= 20'h0; map_base <= 20'h0;
     end else begin
       if (n8) begin
-        signal_140 <= all_ends ? 16'h0 : n9[15:0];
-        signal_119 <= signal_117;
+        signal_149 <= all_ends ? 16'h0 : n9[15:0];
+        signal_128 <= signal_126;
       end
-      if (signal_95 | n8 | n23) read_address <= n8 ? signal_117 : n23 ? next_map : read_address +
+      if (signal_104 | n8 | n23) read_address <= n8 ? signal_126 : n23 ? next_map : read_address +
         2'h2;
-      if (n8 | n23) map_base <= n8 ? signal_117 : next_map;
+      if (n8 | n23) map_base <= n8 ? signal_126 : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
     if (n24) begin
-      signal_87 <= 20'h0; signal_154 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
+      signal_96 <= 20'h0; signal_162 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
     end else begin
-      if (s6[0] & s6[1]) signal_87 <= s6[2] ? 20'h0 : signal_87 + (config__payload[97] ?
+      if (s6[0] & s6[1]) signal_96 <= s6[2] ? 20'h0 : signal_96 + (config__payload[97] ?
         config__payload[133:114] : {config__payload[132:114], 1'h0});
-      signal_154 <= complete;
-      complete <= complete_153;
+      signal_162 <= complete;
+      complete <= complete_161;
       if (parameters_take) all_started <= block[17];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (n25) begin
-      wants <= 1'h1; signal_35 <= 1'h0; words <= 3'h0;
+      wants <= 1'h1; signal_44 <= 1'h0; words <= 3'h0;
     end else begin
       if (n27) begin
         wants <= words < 2'h2;
-        signal_35 <= n26;
+        signal_44 <= n26;
         words <= words + 1'h1;
       end
     end
@@ -1507,10 +1528,10 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2361_0,
+  input wire [1:0] port_2389_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
-  input wire [133:0] config_2,
+  input wire [141:0] config_2,
   input wire drain_gated_rst
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
@@ -1529,10 +1550,10 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_2361_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_2389_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_2361_0[0];
-  assign n5 = port_2361_0[0] | n4 | clear;
+  assign n4 = fresh & ~port_2389_0[0];
+  assign n5 = port_2389_0[0] | n4 | clear;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1540,9 +1561,9 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n1) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2361_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2389_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2361_0[0]) signal_8[67:0] <= n2[67:0];
+      if (port_2389_0[0]) signal_8[67:0] <= n2[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1550,14 +1571,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2361_0[0], mark, n4, clear} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2361_0[0]
+      if ({port_2389_0[0], mark, n4, clear} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2389_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n3[69:68];
       end
       if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2361_0[0]
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2389_0[0]
           ? n2 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n6[69:68];
       end
@@ -1573,7 +1594,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2361_0[0]) fresh <= 1'h0;
+      if (port_2389_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1588,8 +1609,8 @@ module \neuflow_convolver_tile.convolver.row_store  (
   output wire listening,
   output wire [15:0] stored,
   output wire [127:0] words,
-  input wire [26:0] port_1987_0,
-  input wire [15:0] port_1991_0,
+  input wire [26:0] port_2009_0,
+  input wire [15:0] port_2013_0,
   input wire pass_done,
   input wire read_enable,
   input wire [217:0] config__payload,
@@ -1602,7 +1623,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
     .at(at), .awake(awake_43), .banks_gated_clk(banks_clk), .beat(beat), .enables(enables),
-      .port_1987_0(port_1987_0), .port_1991_0(port_1991_0), .read_enable(read_enable),
+      .port_2009_0(port_2009_0), .port_2013_0(port_2013_0), .read_enable(read_enable),
       .words(words));
   neuflow_clock_gate banks_gate (
     .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst));
@@ -1622,50 +1643,50 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   input wire [63:0] beat,
   input wire [7:0] enables,
   output wire [127:0] words,
-  input wire [26:0] port_1987_0,
-  input wire [15:0] port_1991_0,
+  input wire [26:0] port_2009_0,
+  input wire [15:0] port_2013_0,
   input wire read_enable,
   input wire banks_gated_clk
 );
   assign awake = read_enable | |enables;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
-    .clk(banks_gated_clk), .read_address(port_1991_0[8] ? (port_1991_0[0] ? port_1987_0[26:21] :
-      port_1987_0[20:15]) : port_1991_0[0] ? port_1987_0[14:9] : port_1987_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_2013_0[8] ? (port_2013_0[0] ? port_2009_0[26:21] :
+      port_2009_0[20:15]) : port_2013_0[0] ? port_2009_0[14:9] : port_2009_0[8:3]),
       .read_data(words[15:0]), .read_enable(read_enable), .write_address(at[2:0] > 1'h0 ? at[14:9] :
       at[8:3]), .write_data(beat[15:0]), .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
-    .clk(banks_gated_clk), .read_address(port_1991_0[9] ? (port_1991_0[1] ? port_1987_0[26:21] :
-      port_1987_0[20:15]) : port_1991_0[1] ? port_1987_0[14:9] : port_1987_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_2013_0[9] ? (port_2013_0[1] ? port_2009_0[26:21] :
+      port_2009_0[20:15]) : port_2013_0[1] ? port_2009_0[14:9] : port_2009_0[8:3]),
       .read_data(words[31:16]), .read_enable(read_enable), .write_address(at[2:0] > 1'h1 ? at[14:9]
       : at[8:3]), .write_data(beat[31:16]), .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
-    .clk(banks_gated_clk), .read_address(port_1991_0[10] ? (port_1991_0[2] ? port_1987_0[26:21] :
-      port_1987_0[20:15]) : port_1991_0[2] ? port_1987_0[14:9] : port_1987_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_2013_0[10] ? (port_2013_0[2] ? port_2009_0[26:21] :
+      port_2009_0[20:15]) : port_2013_0[2] ? port_2009_0[14:9] : port_2009_0[8:3]),
       .read_data(words[47:32]), .read_enable(read_enable), .write_address(at[2:0] > 2'h2 ? at[14:9]
       : at[8:3]), .write_data(beat[47:32]), .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
-    .clk(banks_gated_clk), .read_address(port_1991_0[11] ? (port_1991_0[3] ? port_1987_0[26:21] :
-      port_1987_0[20:15]) : port_1991_0[3] ? port_1987_0[14:9] : port_1987_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_2013_0[11] ? (port_2013_0[3] ? port_2009_0[26:21] :
+      port_2009_0[20:15]) : port_2013_0[3] ? port_2009_0[14:9] : port_2009_0[8:3]),
       .read_data(words[63:48]), .read_enable(read_enable), .write_address(at[2:0] > 2'h3 ? at[14:9]
       : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
-    .clk(banks_gated_clk), .read_address(port_1991_0[12] ? (port_1991_0[4] ? port_1987_0[26:21] :
-      port_1987_0[20:15]) : port_1991_0[4] ? port_1987_0[14:9] : port_1987_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_2013_0[12] ? (port_2013_0[4] ? port_2009_0[26:21] :
+      port_2009_0[20:15]) : port_2013_0[4] ? port_2009_0[14:9] : port_2009_0[8:3]),
       .read_data(words[79:64]), .read_enable(read_enable), .write_address(at[2:0] > 3'h4 ? at[14:9]
       : at[8:3]), .write_data(beat[15:0]), .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
-    .clk(banks_gated_clk), .read_address(port_1991_0[13] ? (port_1991_0[5] ? port_1987_0[26:21] :
-      port_1987_0[20:15]) : port_1991_0[5] ? port_1987_0[14:9] : port_1987_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_2013_0[13] ? (port_2013_0[5] ? port_2009_0[26:21] :
+      port_2009_0[20:15]) : port_2013_0[5] ? port_2009_0[14:9] : port_2009_0[8:3]),
       .read_data(words[95:80]), .read_enable(read_enable), .write_address(at[2:0] > 3'h5 ? at[14:9]
       : at[8:3]), .write_data(beat[31:16]), .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
-    .clk(banks_gated_clk), .read_address(port_1991_0[14] ? (port_1991_0[6] ? port_1987_0[26:21] :
-      port_1987_0[20:15]) : port_1991_0[6] ? port_1987_0[14:9] : port_1987_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_2013_0[14] ? (port_2013_0[6] ? port_2009_0[26:21] :
+      port_2009_0[20:15]) : port_2013_0[6] ? port_2009_0[14:9] : port_2009_0[8:3]),
       .read_data(words[111:96]), .read_enable(read_enable), .write_address(at[2:0] > 3'h6 ? at[14:9]
       : at[8:3]), .write_data(beat[47:32]), .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
-    .clk(banks_gated_clk), .read_address(port_1991_0[15] ? (port_1991_0[7] ? port_1987_0[26:21] :
-      port_1987_0[20:15]) : port_1991_0[7] ? port_1987_0[14:9] : port_1987_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_2013_0[15] ? (port_2013_0[7] ? port_2009_0[26:21] :
+      port_2009_0[20:15]) : port_2013_0[7] ? port_2009_0[14:9] : port_2009_0[8:3]),
       .read_data(words[127:112]), .read_enable(read_enable), .write_address(at[2:0] > 3'h7 ?
       at[14:9] : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[7]));
 endmodule
@@ -1698,21 +1719,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [17:0] signal_37 = 18'h0;
   reg [19:0] signal_79 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_85 =
     20'h0, step = 20'h0;
-  reg [1:0] signal_117, signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left =
-    2'h0, s3_piece_taken = 2'h0, turn = 2'h0;
+  reg [1:0] signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left = 2'h0,
+    s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n5, number;
+  reg [2:0] n7, number;
   reg [3:0] signal_113, signal_23 = 4'h0, signal_80 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
     s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
   reg [4:0] signal_114;
-  reg [5:0] n4;
+  reg [5:0] n6;
   reg [63:0] words = 64'h0;
   reg [7:0] enables_92 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n8, linear_84 = 9'h0, offset = 9'h0;
-  wire n13, n34, n32, n33, n36, n6, n7, n25, n35, n9, n3, n17, n10, n12, n11, n23, n21, n14, n16,
+  wire n13, n35, n32, n33, n36, n4, n5, n25, n34, n9, n3, n17, n12, n10, n11, n23, n21, n14, n16,
     n18, n31, n19, n20, n22, n24, n27, n30, n26, n28, signal_20, signal_21, finished, i__ready_108,
     i__valid_109, last_lap, last_phase_y, o__ready, o__valid, record_ends, starts;
   wire [14:0] where;
@@ -1729,7 +1750,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_108;
-  assign awake = |{n10, starts, pass_done, signal_20, n11, n12, finished} | n13;
+  assign awake = |{pass_done, n10, finished, starts, n11, n12, signal_20} | n13;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1740,32 +1761,32 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n3 = s2_valid & s2_piece[69];
   assign signal_21 = last_lap & n32 & (by_word ? !signal_36 : n33);
   assign last_lap = ~signal_14 | signal_27 == signal_35 | signal_27 == last_phase;
+  assign n4 = $signed(beyond1) >= $signed(1'h0);
+  assign n5 = $signed(beyond2) >= $signed(1'h0);
   assign signal_20 = signal_52 & valid;
-  assign n6 = $signed(beyond1) >= $signed(1'h0);
-  assign n7 = $signed(beyond2) >= $signed(1'h0);
   assign signal_35 = by_word ? 2'h0 : n32 & n33 ? signal_36 : left;
   assign n9 = signal_20 & last_lap;
-  assign n10 = i__valid_109 & i__ready_108;
-  assign starts = n34 & config__valid & ~(|flushing);
+  assign n10 = o__valid & o__ready;
+  assign finished = n34 | signal & signal_46 & allowed;
+  assign starts = n35 & config__valid & ~(|flushing);
   assign n11 = released != freed;
-  assign n12 = o__valid & o__ready;
-  assign finished = n35 | signal & signal_46 & allowed;
+  assign n12 = i__valid_109 & i__ready_108;
   assign n13 = |settling;
   assign n14 = lead <= config__payload[3];
   assign record_ends = n36 & channel_ends;
   assign n15 = record + 1'h1;
   assign n16 = !lead;
   assign n17 = config__payload[5:4] == 2'h3;
-  assign n18 = n34 & ~s1_valid & ~s2_valid;
+  assign n18 = n35 & ~s1_valid & ~s2_valid;
   assign n19 = n31 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n20 = n31 | n18 | n19;
-  assign n21 = n34 | n35;
+  assign n20 = n18 | n31 | n19;
+  assign n21 = n35 | n34;
   assign n22 = n21 | record_ends;
-  assign n23 = n34 | record_ends;
-  assign n24 = n23 | n36;
-  assign n25 = n34 | n36;
+  assign n23 = n35 | record_ends;
+  assign n24 = n36 | n23;
+  assign n25 = n35 | n36;
   assign width = config__payload[25:6] - 1'h1;
   assign n26 = {n25, n9, rest[2]} != 2'h3 & n27;
   assign rest = signal_36 + {~signal_35};
@@ -1784,8 +1805,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign lane0 = n3 ? n38 : 2'h0;
   assign n32 = ~more;
   assign n33 = signal_36 <= left;
-  assign n34 = ~signal;
-  assign n35 = record_ends & record_ends_44;
+  assign n34 = record_ends & record_ends_44;
+  assign n35 = ~signal;
   assign n36 = signal_20 & signal_21;
   assign after_row_beyond = $signed({1'h0, signal_79}) + $signed(pitch_less);
   assign n37 = signal_23 + signal_35;
@@ -1812,28 +1833,28 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s2_valid | n3) s3_piece_q[36:5] <= n2;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_20) begin
+      signal_114 = signal_23 + signal_27;
+      signal_115 = signal_114 >= config__payload[157:154];
       signal_113 = signal_14 ? {2'h0, signal_27} : !signal_23 ? 4'h0 : config__payload[157:154] -
         signal_23;
       s0_piece_several = signal_14 | signal_15;
-      signal_114 = signal_23 + signal_27;
-      signal_115 = signal_114 >= config__payload[157:154];
-      signal_117 = n6 + n7;
-      n4 = signal_114 + 1'h1;
+      n6 = signal_114 + 1'h1;
       n8 = signal_113 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
       number = {1'h0, {5'h0, signal_113} <= signal_35} + (n8 <= signal_35);
-      n5 = signal_35 + 1'h1;
-      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_113;
+      n7 = signal_35 + 1'h1;
       s1_piece_phase <= (!(signal_14)) ? 4'h0 : signal_115 ? signal_114[3:0] -
         config__payload[157:154] : signal_114[3:0];
+      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_113;
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_44, channel_ends, signal_21, signal_14 ?
-        (last_lap ? signal_117 - signal_115 : {2'h0, n4 == config__payload[157:154]}) : signal_15 ?
-        number : n5, s0_piece_several, words, signal_34, s0_piece_several ? number : n5};
+        (last_lap ? {{1'h0, n4} + n5} - signal_115 : {2'h0, n6 == config__payload[157:154]}) :
+        signal_15 ? number : n7, s0_piece_several, words, signal_34, s0_piece_several ? number :
+        n7};
     end
     if (o__ready | n9) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_35) - 2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{n10, starts, pass_done, signal_20, n11, writer_gated_rst, n12, finished}) begin
+    if (|{writer_gated_rst, pass_done, n10, finished, starts, n11, n12, signal_20}) begin
       settling <= 4'hb;
     end else begin
       if (n13) settling <= settling - 1'h1;
@@ -1903,7 +1924,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       if (signal_20) signal_27 <= last_lap ? 2'h0 : signal_27 + 1'h1;
       if (i__valid & i__ready & i__payload[67] | starts) opened <= starts ? |config__payload[57:42]
         : 1'h0;
-      if (starts | finished) signal <= starts;
+      if (finished | starts) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1914,7 +1935,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_80 <= last_phase_y ? 4'h0 : n29[3:0];
         signal_79 <= signal_83;
       end
-      if (n31 | s2_valid | n19) begin
+      if (n31 | n19 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n19 ? signal_79 : n31 ? signal_83 : signal_73 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1950,11 +1971,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n25 | writer_gated_rst) begin
+    if (writer_gated_rst | n25) begin
       signal_23 <= 4'h0;
     end else begin
-      if ((n7 | n6 | $signed({3'h0, signal_116}) >= $signed(1'h0)) & n9) signal_23 <= n7 ?
-        beyond2[3:0] : n6 ? beyond1[3:0] : signal_116[3:0];
+      if ((n5 | $signed({3'h0, signal_116}) >= $signed(1'h0) | n4) & n9) signal_23 <= n5 ?
+        beyond2[3:0] : n4 ? beyond1[3:0] : signal_116[3:0];
     end
   end
 endmodule
@@ -2027,46 +2048,52 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   input wire rewind,
   input wire free,
   input wire parameters_take,
+  input wire parameters_wanted,
   output reg listening = 1'h0,
   output reg parameters_valid = 1'h0,
-  output reg [191:0] parameters = 192'h0,
+  output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2080_16,
-  input wire [12:0] config__payload,
+  input wire [1:0] port_2102_16,
+  input wire [14:0] config__payload,
   input wire config__valid,
+  input wire [1:0] parameters_beats,
   input wire clk
 );
-  reg signal_52 = 1'h0, asks = 1'h1, leads = 1'h0, push = 1'h0, push_49 = 1'h0;
+  reg asks = 1'h1, leads = 1'h0, push = 1'h0, push_52 = 1'h0;
   reg [11:0] leading = 12'h0;
-  reg [1:0] asked = 2'h0;
-  reg [63:0] data = 64'h0;
-  wire n3, n2, n1, signal_16, awake, awake_56, blocks_clk, comes, comes_22, read_35, ready_37,
+  reg [1:0] after, asked = 2'h0;
+  reg [2:0] arriving = 3'h0;
+  reg [63:0] collected_0 = 64'h0, collected_1 = 64'h0, collected_2 = 64'h0, data = 64'h0;
+  wire n3, n2, n1, signal_16, awake, awake_59, blocks_clk, comes, comes_22, read_35, ready_38,
     room_13, room_14, weights_clk;
-  wire [63:0] value_54;
+  wire [63:0] value_57;
+  assign parameters = {collected_2, collected_1, collected_0};
   assign i__ready = listening & (leads ? room_14 : room_13);
   assign config__ready = signal_16 & i__payload[67];
   assign comes = signal_16 & leads;
-  assign read_35 = asks & ready_37;
+  assign read_35 = asks & parameters_wanted & ready_38;
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
   assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = n3 & {listening, leads, signal_16} != 3'h5;
+  assign n2 = {listening, signal_16, leads} != 3'h6 & n3;
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
-    .awake(awake_56), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2080_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_37), .rewind(parameters_take & port_2080_16[0]), .room(room_14),
-      .value(value_54), .write_data(data));
+    .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
+      .comes(comes), .free(parameters_take & port_2102_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2102_16[0]), .room(room_14),
+      .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
-    .awake(awake_56), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
+    .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store.weights  weights (
-    .awake(awake), .comes(comes_22), .free(free), .push(push_49), .read_enable(read), .ready(ready),
+    .awake(awake), .comes(comes_22), .free(free), .push(push_52), .read_enable(read), .ready(ready),
       .rewind(rewind), .room(room_13), .value(value), .weights_gated_clk(weights_clk),
       .weights_gated_rst(weights_gated_rst), .write_data(data));
   neuflow_clock_gate weights_gate (
     .awake(awake), .clk(clk), .gated(weights_clk), .rst(weights_gated_rst));
   always @(posedge clk) begin
-    if (signal_52) parameters <= {value_54, parameters[191:64]};
+    if (arriving[0]) collected_0 <= value_57;
+    if (arriving[1]) collected_1 <= value_57;
+    if (arriving[2]) collected_2 <= value_57;
     if (signal_16) data <= i__payload[63:0];
   end
   always @(posedge clk) begin
@@ -2074,26 +2101,32 @@ module \neuflow_convolver_tile.convolver.weight_store  (
       asks <= 1'h1; asked <= 2'h0;
     end else begin
       if (read_35) begin
-        asks <= asked != 2'h2;
-        asked <= asked + 1'h1;
+        after = asked + 1'h1;
+        asks <= after != parameters_beats;
+        asked <= after;
       end
     end
   end
   always @(posedge clk) begin
     if (weights_gated_rst) begin
-      parameters_valid <= 1'h0; signal_52 <= 1'h0; push_49 <= 1'h0; push <= 1'h0; leads <= 1'h0;
-        leading <= 12'h0; listening <= 1'h0;
+      parameters_valid <= 1'h0; push_52 <= 1'h0; push <= 1'h0; leads <= 1'h0; leading <= 12'h0;
+        listening <= 1'h0;
     end else begin
       parameters_valid <= ~asks & ~parameters_take;
-      signal_52 <= read_35;
-      push_49 <= comes_22;
+      push_52 <= comes_22;
       push <= comes;
       if (n2) begin
-        leads <= listening ? leading != 1'h1 : |config__payload[12:3];
-        leading <= listening ? leading - 1'h1 : {config__payload[12:3], 1'h0} +
-          config__payload[12:3];
+        leads <= listening ? leading != 1'h1 : |config__payload[14:3];
+        leading <= listening ? leading - 1'h1 : config__payload[14:3];
       end
       if (n3) listening <= listening ? ~i__payload[67] : config__valid;
+    end
+  end
+  always @(posedge clk) begin
+    if (~read_35 | weights_gated_rst) begin
+      arriving <= 3'h0;
+    end else begin
+      arriving <= 1'h1 << asked;
     end
   end
 endmodule
@@ -2117,7 +2150,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{rewind, free, push, read_enable, comes} | n1;
+  assign awake = |{rewind, push, free, read_enable, comes} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2127,7 +2160,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{rewind, free, push, read_enable, blocks_gated_rst, comes}) begin
+    if (|{rewind, push, free, read_enable, comes, blocks_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2183,7 +2216,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{rewind, free, push, read_enable, comes} | n1;
+  assign awake = |{rewind, push, free, read_enable, comes} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2193,14 +2226,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{rewind, weights_gated_rst, free, push, read_enable, comes}) begin
+    if (|{rewind, push, free, weights_gated_rst, read_enable, comes}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (rewind | weights_gated_rst | free) begin
+    if (rewind | free | weights_gated_rst) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2264,21 +2297,21 @@ module \neuflow_convolver_tile.router  (
     1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
   reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
-    4'h0, west_next_source = 4'h0, west_source = 4'h0;
-  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0,
-    local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
-    south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
-    10'he, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n2, n1, n3, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+    4'h0, west_next_source = 4'h0, west_source = 4'h0, east_peers_q = 4'he, local0_peers_q = 4'he,
+    south_peers_q = 4'he, west_peers_q = 4'he;
+  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
+    local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
+    west_current = 10'h0, west_waiting = 10'h0;
+  wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, i__valid_74, i__valid_84, i__valid_94, local0_last, local0_moves, moving,
     o__valid_98, south_last, south_moves, west_last, west_moves;
   wire [17:0] o__payload;
-  wire [3:0] n13, signal;
-  wire [9:0] n11, n12, signal_29, done, names, queued;
-  assign east_takes = east_armed & !(east_peers & n12);
-  assign south_takes = south_armed & !(south_peers & n12);
-  assign west_takes = west_armed & !(west_peers & n12);
-  assign local0_takes = local0_armed & !(local0_peers & n12);
+  wire [3:0] n13, signal, names;
+  wire [9:0] n11, n12, signal_29, done, queued;
+  assign east_takes = east_armed & !(east_peers_q & n12);
+  assign south_takes = south_armed & !(south_peers_q & n12);
+  assign west_takes = west_armed & !(west_peers_q & n12);
+  assign local0_takes = local0_armed & !(local0_peers_q & n12);
   assign {i__valid_94, i__valid_84, i__valid_74, moving} = (east_moves ? east_current[3:0] : 4'h0) |
     (south_moves ? south_current[3:0] : 4'h0) | (west_moves ? west_current[3:0] : 4'h0) |
     (local0_moves ? local0_current[3:0] : 4'h0);
@@ -2288,16 +2321,16 @@ module \neuflow_convolver_tile.router  (
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n1 = south_out__valid & o__ready_79;
-  assign n2 = east_out__valid & o__ready_69;
-  assign n3 = west_out__valid & o__ready_89;
+  assign n1 = west_out__valid & o__ready_89;
+  assign n2 = south_out__valid & o__ready_79;
+  assign n3 = east_out__valid & o__ready_69;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
   assign n5 = o__payload[7:4] == 3'h5;
-  assign names = {o__payload[11:9], 1'h0} | {6'h0, signal};
+  assign names = {o__payload[11:9], 1'h0} | signal;
   assign n6 = o__payload[7:4] == 2'h3;
   assign n7 = o__payload[7:4] == 2'h2;
   assign n8 = o__payload[7:4] == 1'h1;
@@ -2347,25 +2380,26 @@ module \neuflow_convolver_tile.router  (
       local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
         south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; o__ready
         <= 1'h0; west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0;
-        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers <= 10'he;
+        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers_q <= 4'he;
         local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting <= 10'h0; west_current <=
         10'h0; south_waiting <= 10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current
-        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
-        east_peers <= 10'he;
+        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers_q <= 4'he; south_peers_q <= 4'he;
+        east_peers_q <= 4'he;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
+      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
+        ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
       o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
-        local0_peers : n6 ? |(west_current | west_waiting) & names != west_peers : n7 ?
-        |(south_current | south_waiting) & names != south_peers : n8 ? |(east_current |
-        east_waiting) & names != east_peers : 1'h0) & ~(|({6'h0, signal} & waits));
+        local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
+        |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
+        east_waiting) & names != east_peers_q : 1'h0) & ~(|(signal & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
@@ -2375,7 +2409,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if ((o__ready & n5 & n10) & n9) local0_peers <= names;
+      if (n9 & (o__ready & n5 & n10)) local0_peers_q <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2388,9 +2422,9 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if (n9 & (o__ready & n6 & n10)) west_peers <= names;
-      if (n9 & (o__ready & n7 & n10)) south_peers <= names;
-      if (n9 & (o__ready & n8 & n10)) east_peers <= names;
+      if (n9 & (o__ready & n6 & n10)) west_peers_q <= names;
+      if (n9 & (o__ready & n7 & n10)) south_peers_q <= names;
+      if (n9 & (o__ready & n8 & n10)) east_peers_q <= names;
     end
   end
 endmodule

@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n27, n24, n26, n25, n35, n28, n38, n29, n21, n40, n33, n37, n36, n22, n30, n32, n31, n6, n7,
-    n18, n23, n13, n5, n14, n10, n20, n39, n19, n11, n34, n9, n8, n12, n16, n15, n4, n17, enabled =
+  reg n30, n21, n33, n22, n19, n18, n40, n31, n34, n32, n35, n29, n23, n38, n27, n28, n39, n6, n7,
+    n16, n20, n4, n5, n14, n10, n24, n25, n36, n11, n26, n9, n8, n12, n37, n17, n15, n13, enabled =
     1'h0;
-  wire n2, n41, n3, n45, n47, n46, n42, n43, n44, n1;
+  wire n2, n41, n3, n46, n43, n45, n42, n47, n44, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -72,11 +72,11 @@ module neuflow_registers (
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
   assign n42 = axi__aw__addr[11:2] == 4'h8;
-  assign n43 = axi__aw__addr[11:2] == 3'h7;
+  assign n43 = axi__aw__addr[11:2] == 4'ha;
   assign n44 = axi__aw__addr[11:2] == 3'h6;
-  assign n45 = axi__aw__addr[11:2] == 4'hb;
-  assign n46 = axi__aw__addr[11:2] == 4'h9;
-  assign n47 = axi__aw__addr[11:2] == 4'ha;
+  assign n45 = axi__aw__addr[11:2] == 4'h9;
+  assign n46 = axi__aw__addr[11:2] == 4'hb;
+  assign n47 = axi__aw__addr[11:2] == 3'h7;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
@@ -102,7 +102,7 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 1'h1;
+        n4 = axi__ar__addr[11:2] == 4'hf;
         n5 = axi__ar__addr[11:2] == 4'he;
         n6 = axi__ar__addr[11:2] == 5'h13;
         n7 = axi__ar__addr[11:2] == 5'h12;
@@ -111,57 +111,57 @@ module neuflow_registers (
         n10 = axi__ar__addr[11:2] == 4'hc;
         n11 = axi__ar__addr[11:2] == 4'h8;
         n12 = axi__ar__addr[11:2] == 3'h4;
-        n13 = axi__ar__addr[11:2] == 4'hf;
+        n13 = !axi__ar__addr[11:2];
         n14 = axi__ar__addr[11:2] == 4'hd;
-        n15 = axi__ar__addr[11:2] == 2'h2;
-        n16 = axi__ar__addr[11:2] == 2'h3;
-        n17 = !axi__ar__addr[11:2];
-        n18 = axi__ar__addr[11:2] == 5'h11;
-        n19 = axi__ar__addr[11:2] == 4'h9;
-        n20 = axi__ar__addr[11:2] == 4'hb;
-        n21 = axi__ar__addr[11:2] == 5'h1c;
-        n22 = axi__ar__addr[11:2] == 5'h17;
-        n23 = axi__ar__addr[11:2] == 5'h10;
-        n24 = axi__ar__addr[11:2] == 6'h23;
-        n25 = axi__ar__addr[11:2] == 6'h21;
-        n26 = axi__ar__addr[11:2] == 6'h22;
-        n27 = axi__ar__addr[11:2] == 6'h24;
-        n28 = axi__ar__addr[11:2] == 5'h1f;
-        n29 = axi__ar__addr[11:2] == 5'h1d;
-        n30 = axi__ar__addr[11:2] == 5'h16;
-        n31 = axi__ar__addr[11:2] == 5'h14;
-        n32 = axi__ar__addr[11:2] == 5'h15;
-        n33 = axi__ar__addr[11:2] == 5'h1a;
-        n34 = axi__ar__addr[11:2] == 3'h7;
-        n35 = axi__ar__addr[11:2] == 6'h20;
-        n36 = axi__ar__addr[11:2] == 5'h18;
-        n37 = axi__ar__addr[11:2] == 5'h19;
-        n38 = axi__ar__addr[11:2] == 5'h1e;
-        n39 = axi__ar__addr[11:2] == 4'ha;
-        n40 = axi__ar__addr[11:2] == 5'h1b;
+        n15 = axi__ar__addr[11:2] == 1'h1;
+        n16 = axi__ar__addr[11:2] == 5'h11;
+        n17 = axi__ar__addr[11:2] == 2'h2;
+        n18 = axi__ar__addr[11:2] == 5'h1f;
+        n19 = axi__ar__addr[11:2] == 6'h20;
+        n20 = axi__ar__addr[11:2] == 5'h10;
+        n21 = axi__ar__addr[11:2] == 6'h23;
+        n22 = axi__ar__addr[11:2] == 6'h21;
+        n23 = axi__ar__addr[11:2] == 5'h18;
+        n24 = axi__ar__addr[11:2] == 4'hb;
+        n25 = axi__ar__addr[11:2] == 4'ha;
+        n26 = axi__ar__addr[11:2] == 3'h7;
+        n27 = axi__ar__addr[11:2] == 5'h16;
+        n28 = axi__ar__addr[11:2] == 5'h15;
+        n29 = axi__ar__addr[11:2] == 5'h19;
+        n30 = axi__ar__addr[11:2] == 6'h24;
+        n31 = axi__ar__addr[11:2] == 5'h1d;
+        n32 = axi__ar__addr[11:2] == 5'h1b;
+        n33 = axi__ar__addr[11:2] == 6'h22;
+        n34 = axi__ar__addr[11:2] == 5'h1c;
+        n35 = axi__ar__addr[11:2] == 5'h1a;
+        n36 = axi__ar__addr[11:2] == 4'h9;
+        n37 = axi__ar__addr[11:2] == 2'h3;
+        n38 = axi__ar__addr[11:2] == 5'h17;
+        n39 = axi__ar__addr[11:2] == 5'h14;
+        n40 = axi__ar__addr[11:2] == 5'h1e;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n27 ? idle_tile : n24 ? configuration : n26 ? dependency : n25 ?
-          output_drain : n35 ? wait_output : n28 ? weight_load : n38 ? wait_input : n29 ? fill : n21
-          ? map_remainder_high : n40 ? map_remainder : n33 ? edge_lanes_high : n37 ? edge_lanes :
-          n36 ? useful_high : n22 ? useful : n30 ? config_hidden : n32 ? write_beats : n31 ?
-          read_beats : n6 ? mac_cycles : n7 ? fence_stalls : n18 ? config_stalls : n23 ?
-          config_words : n13 ? program_counter : n5 ? frames_done : n14 ? cycles_high : n10 ? cycles
-          : n20 ? host_watchdog : n39 ? host_ring : n19 ? host_frames : n11 ? host_output : n34 ?
+        axi__r__data <= n30 ? idle_tile : n21 ? configuration : n33 ? dependency : n22 ?
+          output_drain : n19 ? wait_output : n18 ? weight_load : n40 ? wait_input : n31 ? fill : n34
+          ? map_remainder_high : n32 ? map_remainder : n35 ? edge_lanes_high : n29 ? edge_lanes :
+          n23 ? useful_high : n38 ? useful : n27 ? config_hidden : n28 ? write_beats : n39 ?
+          read_beats : n6 ? mac_cycles : n7 ? fence_stalls : n16 ? config_stalls : n20 ?
+          config_words : n4 ? program_counter : n5 ? frames_done : n14 ? cycles_high : n10 ? cycles
+          : n24 ? host_watchdog : n25 ? host_ring : n36 ? host_frames : n11 ? host_output : n26 ?
           host_input : n9 ? host_program : n8 ? {16'h0, error, 6'h0, done, busy} : n12 ? {30'h0,
-          enabled, 1'h0} : n16 ? 32'h4050202 : n15 ? 32'h73788221 : n4 ? 32'h20000 : n17 ?
+          enabled, 1'h0} : n37 ? 32'h4050202 : n17 ? 32'h73788221 : n15 ? 32'h20000 : n13 ?
           32'h6e657546 : 32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n1, n43, n3, n44, n45, n46, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n3, n42, n43, n1, n44, n45, n46, n47} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
-      if (n2 & n3) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n45) host_watchdog <= host_watchdog & n48 | n49;
-      if (axi__aw__ready & n47) host_ring <= host_ring & n48 | n49;
-      if (axi__aw__ready & n46) host_frames <= host_frames & n48 | n49;
+      if (n3 & n2) enabled <= axi__w__data[1];
+      if (axi__aw__ready & n46) host_watchdog <= host_watchdog & n48 | n49;
+      if (axi__aw__ready & n43) host_ring <= host_ring & n48 | n49;
+      if (axi__aw__ready & n45) host_frames <= host_frames & n48 | n49;
       if (n42 & axi__aw__ready) host_output <= host_output & n48 | n49;
-      if (axi__aw__ready & n43) host_input <= host_input & n48 | n49;
+      if (axi__aw__ready & n47) host_input <= host_input & n48 | n49;
       if (axi__aw__ready & n44) host_program <= host_program & n48 | n49;
     end
   end
