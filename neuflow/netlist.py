@@ -74,12 +74,16 @@ class Cell:
             return pin in ("Y", "Q")
         module = modules.get(self.kind)
         if module is None:
-            return pin == HANDWRITTEN_OUTPUTS[self.kind.removeprefix("\\")]
+            return pin in HANDWRITTEN_OUTPUTS[self.kind.removeprefix("\\")]
         return module.wires["\\" + pin].port == "output"
 
 
-HANDWRITTEN_OUTPUTS = {"neuflow_ram": "read_data", "neuflow_clock_gate": "gated"}
-"""Modules that are written by hand -> their output."""
+HANDWRITTEN_OUTPUTS = {
+    "neuflow_ram": ("read_data",),
+    "neuflow_clock_gate": ("gated",),
+    "neuflow_slice": ("i__ready", "o__valid", "o__payload"),
+}
+"""Modules that are written by hand -> their outputs."""
 
 REGISTERS = ("$dff", "$dffe", "$sdff", "$sdffe", "$sdffce")
 """Flip-flops; s: with a reset, which counts before the enable e, or (ce) under it."""

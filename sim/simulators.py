@@ -65,7 +65,7 @@ def sources(name: str) -> dict[str, str]:
             texts = verilog.export(designs.BLOCKS[name](), name)
             for module, text in texts.items():
                 (place / f"{module}.v").write_text(text, encoding="utf-8")
-            for file in ("neuflow_clock_gate.v", "neuflow_ram.v"):
+            for file in verilog.HANDWRITTEN[:-1]:
                 (place / file).write_text(files.read_text(f"rtl/{file}"), encoding="utf-8")
     return {path.name: path.read_text(encoding="utf-8") for path in sorted(place.glob("*.v"))}
 

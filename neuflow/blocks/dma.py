@@ -26,7 +26,6 @@ from neuflow.blocks.dma_address import (
 )
 from neuflow.blocks.dma_placer import Placer, burst_layout
 from neuflow.blocks.gate import fires, stay_awake
-from neuflow.blocks.place import place
 from neuflow.blocks.queue import Queue
 from neuflow.blocks.streams import (
     Merger,
@@ -217,7 +216,7 @@ class OperandLine(Component):
             m.d.sync += dest.eq(self.i_dest)
         for operand in Operand:
             leaves = Slice(beat_layout(self.grid.lanes))
-            place(m, f"to_{operand.name.lower()}", "link_slice", leaves, platform)
+            m.submodules[f"to_{operand.name.lower()}"] = leaves
             connect(m, leaves.o, flipped(self.o[operand]))
             m.d.comb += leaves.i.payload.eq(narrow.o.payload)
             with m.If(dest == operand):

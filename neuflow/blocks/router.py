@@ -11,7 +11,6 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.config import config_stream
 from neuflow.blocks.gate import fires, stay_awake
-from neuflow.blocks.place import place
 from neuflow.blocks.streams import Slice, beat_layout, beat_stream
 from neuflow.layout import COLUMN_BITS, ROUTE, Kind, RouterIn, RouterOut
 
@@ -108,7 +107,7 @@ class Router(Component):
 
         for o in self.outputs:
             out = Slice(beat_layout(self.lanes))
-            place(m, f"{o.name.lower()}_slice", "link_slice", out, platform)
+            m.submodules[f"{o.name.lower()}_slice"] = out
             connect(m, out.o, flipped(self.output(o)))
             m.d.comb += [room[o].eq(out.i.ready), out.i.valid.eq(moving[o])]
             with m.Switch(sources[o]):

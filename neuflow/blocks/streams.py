@@ -7,11 +7,25 @@ be partial, and no beat is empty. Once ``valid``, a beat stays as it is until it
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import (
+    Cat,
+    ClockSignal,
+    Const,
+    Instance,
+    Module,
+    Mux,
+    ResetSignal,
+    Shape,
+    Signal,
+    Value,
+    signed,
+    unsigned,
+)  # fmt: skip
 from amaranth.lib import data, stream
-from amaranth.lib.wiring import Component, In, Out, connect
+from amaranth.lib.wiring import Component, Flow, In, Out, connect
 from amaranth.utils import bits_for
 
+from neuflow.blocks.place import flat_ports, is_export
 from neuflow.fixed import WORD_BITS
 
 
@@ -45,6 +59,17 @@ class Slice(Component):
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def elaborate(self, platform):
+        if is_export(platform):  # one module of any width, written by hand
+            return Instance(
+                "neuflow_slice",
+                p_WIDTH=Shape.cast(self.shape).width,
+                i_clk=ClockSignal(),
+                i_rst=ResetSignal(),
+                **{
+                    ("i_" if flow == Flow.In else "o_") + port: value
+                    for port, flow, value in flat_ports(self)
+                },
+            )
         m = Module()
         held, spare = Signal(self.shape, reset_less=True), Signal(self.shape, reset_less=True)
         spare_valid = Signal()

@@ -132,7 +132,7 @@ class Window(WindowRows, WindowReader, Component):
         m.submodules.packer = packer = Packer(1, self.lanes)
         exit_, out = Requantise(), Slice(beat_layout(self.lanes))
         place(m, "requantise", "requantise", exit_, platform)
-        place(m, "slice", "link_slice", out, platform)
+        m.submodules.slice = out
         connect(m, leaves.o, packer.i)
         connect(m, packer.o, out.i)
         connect(m, out.o, flipped(self.o))

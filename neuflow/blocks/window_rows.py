@@ -10,7 +10,6 @@ from amaranth.utils import exact_log2
 
 from neuflow.blocks.conv_rows import loop
 from neuflow.blocks.gate import fires
-from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS, Slice, beat_layout
 from neuflow.blocks.window_model import RING_WORDS
 from neuflow.layout import SIZE
@@ -30,7 +29,7 @@ class WindowRows:
         """
         lanes, bits = self.lanes, self.lane_bits
         intake = Slice(beat_layout(lanes))
-        place(m, "intake", "link_slice", intake, platform)
+        m.submodules.intake = intake
         held, held_valid = Signal(lanes * WORD_BITS, reset_less=True), Signal()
         lane, after = Signal(bits), Signal(bits + 2)
         spills, passes, there = Signal(), Signal(), Signal()

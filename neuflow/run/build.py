@@ -166,7 +166,9 @@ VERILOG_SOURCES = (
 )  # fmt: skip
 """Files of the package, beside ``blocks``, that the Verilog's text depends on."""
 
-_RTL = ("neuflow_clock_gate.v", "neuflow_ram.v", "neuflow_top.v", "lint.vlt")
+_RTL = (
+    "neuflow_clock_gate.v", "neuflow_ram.v", "neuflow_slice.v", "neuflow_top.v", "lint.vlt",
+)  # fmt: skip
 _HARNESS = ("neuflow_sim.vlt", "neuflow_sim.v", "harness.cpp")
 _HEADER = "neuflow_sim.h"
 

@@ -9,7 +9,6 @@ neuflow_dma_tap.v
 neuflow_fifo.v
 neuflow_fifo_tile.v
 neuflow_lines.v
-neuflow_link_slice.v
 neuflow_mac_row.v
 neuflow_mapper.v
 neuflow_mapper_tile.v
@@ -19,6 +18,7 @@ neuflow_ram.v
 neuflow_read_port.v
 neuflow_registers.v
 neuflow_requantise.v
+neuflow_slice.v
 neuflow_window.v
 neuflow_write_port.v
 neuflow_top.v

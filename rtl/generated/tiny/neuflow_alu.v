@@ -41,23 +41,21 @@ module neuflow_alu (
   reg [4:0] left = 5'h0;
   reg [7:0] n10, n4;
   reg [9:0] valid = 10'h0;
-  wire n17, n29, n18, n15, n25, n26, n24, n19, n22, n21, n23, n27, n20, signal, awake_67, both,
-    divides, en, i__ready, moves, o__valid_26, step, unary;
-  wire [16:0] trial0_1;
+  wire n17, n28, n18, n15, n24, n25, n23, n19, n20, n21, n22, n26, signal, awake_67, both, divides,
+    en, i__ready, moves, o__valid_26, step, unary;
   wire [16:1] rest1_0, rest1_1;
-  wire [17:0] trial0_0, trial1_0, trial1_1;
+  wire [17:0] trial0_0, trial0_1, trial1_0, trial1_1;
   wire [1:0] n14;
   wire [22:0] o__payload_24;
   wire [4:0] cycles;
-  wire [5:0] n28;
+  wire [5:0] n27;
   wire [7:0] net;
   assign a__ready = en & both & (~divides | done);
   assign b__ready = a__ready & ~unary;
-  assign {net[7], net[5:0]} = n28 - o__payload_24[14:10];
-  assign {cycles, n29} = $signed(net[5:0]) + $signed(2'h1);
-  assign {n20, trial0_1} = {rest_1, above_1[17]} - below_1;
+  assign {net[7], net[5:0]} = n27 - o__payload_24[14:10];
+  assign {cycles, n28} = $signed(net[5:0]) + $signed(2'h1);
   assign active = o__valid & o__ready;
-  assign awake = |{awake_67, n25, both, active} | n26;
+  assign awake = |{both, awake_67, n24, active} | n25;
   assign n14[0] = s4_tail[3:0] == 2'h2;
   assign n14[1] = s4_tail[3:0] == 3'h7;
   assign moves = en & signal_65;
@@ -67,29 +65,29 @@ module neuflow_alu (
   assign n18 = $signed(a__payload[31:16]) < $signed(1'h0);
   assign n19 = $signed(a__payload[15:0]) < $signed(1'h0);
   assign signal = both & divides & ~busy;
+  assign trial0_1 = {rest_1, above_1[17]} - below_1;
   assign trial1_1 = {rest1_1, above_1[16]} - below_1;
-  assign n21 = signal | n22;
-  assign n22 = step & nonzero_1;
+  assign n20 = step & nonzero_1;
+  assign n21 = signal | n20;
   assign trial0_0 = {rest_0, above_0[17]} - below_0;
   assign trial1_0 = {rest1_0, above_0[16]} - below_0;
-  assign n23 = n24 | signal;
-  assign n24 = step & nonzero_0;
-  assign n25 = en & (signal_65 | |valid);
+  assign n22 = n23 | signal;
+  assign n23 = step & nonzero_0;
   assign both = o__valid_26 & a__valid & (b__valid | unary);
-  assign n26 = |settling;
+  assign n24 = en & (signal_65 | |valid);
+  assign n25 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n27 = a__ready | step | signal;
-  assign rest1_1 = $signed({n20, trial0_1}) < $signed(1'h0) ? {rest_1[14:0], above_1[17]} :
-    trial0_1[15:0];
+  assign n26 = a__ready | step | signal;
+  assign rest1_1 = $signed(trial0_1) < $signed(1'h0) ? {rest_1[14:0], above_1[17]} : trial0_1[15:0];
   assign rest1_0 = $signed(trial0_0) < $signed(1'h0) ? {rest_0[14:0], above_0[17]} : trial0_0[15:0];
   assign unary = n17 | n15;
-  assign n28 = 5'h11 + o__payload_24[8:4];
+  assign n27 = 5'h11 + o__payload_24[8:4];
   \neuflow_alu.config  config_2 (
     .awake(awake_67), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .o__payload(o__payload_24), .o__ready(a__ready &
       a__payload[34]), .o__valid(o__valid_26), .rst(rst), .sub(sub));
-  \neuflow_alu.slice  slice (
+  neuflow_slice #(.WIDTH(35)) slice (
     .clk(clk), .i__payload({s10_tail[23:21], s10_word_1, s10_word_0}), .i__ready(i__ready),
       .i__valid(valid[9]), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
       .rst(rst));
@@ -175,9 +173,9 @@ module neuflow_alu (
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24[22],
         o__payload_24[14:10]};
     end
-    if (n21 & {signal, |twice_1[17:16], n22} != 2'h3) twice_1 <= signal ? (!b__payload[31:16] &
-      |a__payload[31:16] ? 18'h3ffff : 18'h0) : {twice_1[15:0], $signed({n20, trial0_1}) >=
-      $signed(1'h0), $signed(trial1_1) >= $signed(1'h0)};
+    if ({|twice_1[17:16], signal, n20} != 3'h5 & n21) twice_1 <= signal ? (!b__payload[31:16] &
+      |a__payload[31:16] ? 18'h3ffff : 18'h0) : {twice_1[15:0], $signed(trial0_1) >= $signed(1'h0),
+      $signed(trial1_1) >= $signed(1'h0)};
     if (signal) begin
       negative_1 <= a__payload[31] ^ b__payload[31];
       nonzero_1 <= |b__payload[31:16];
@@ -189,17 +187,17 @@ module neuflow_alu (
     end
     if (n21) above_1 <= signal ? {n18 ? -a__payload[31:16] : a__payload[31:16], 2'h0} >> net[0] :
       {above_1[15:0], 2'h0};
-    if (n23 & {n24, signal, |twice_0[17:16]} != 3'h5) twice_0 <= signal ? (!b__payload[15:0] &
+    if (n22 & {n23, signal, |twice_0[17:16]} != 3'h5) twice_0 <= signal ? (!b__payload[15:0] &
       |a__payload[15:0] ? 18'h3ffff : 18'h0) : {twice_0[15:0], $signed(trial0_0) >= $signed(1'h0),
       $signed(trial1_0) >= $signed(1'h0)};
-    if (n23) above_0 <= signal ? {n19 ? -a__payload[15:0] : a__payload[15:0], 2'h0} >> net[0] :
+    if (n22) above_0 <= signal ? {n19 ? -a__payload[15:0] : a__payload[15:0], 2'h0} >> net[0] :
       {above_0[15:0], 2'h0};
   end
   always @(posedge clk) begin
-    if (|{awake_67, n25, rst, both, active}) begin
+    if (|{both, awake_67, n24, active, rst}) begin
       settling <= 2'h2;
     end else begin
-      if (n26) settling <= settling - 1'h1;
+      if (n25) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -210,20 +208,20 @@ module neuflow_alu (
         signal_65 <= a__ready | |valid[8:0];
         valid <= {valid[8:0], a__ready};
       end
-      if (n27) done <= signal ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? left == 1'h1 :
+      if (n26) done <= signal ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? left == 1'h1 :
         1'h0;
       if (step | signal) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 5'h0 :
         cycles) : left - 1'h1;
-      if ({step, signal} != 2'h2 & n27) busy <= signal;
+      if (n26 & {step, signal} != 2'h2) busy <= signal;
     end
   end
   always @(posedge clk) begin
     if (signal) begin
       rest_1 <= 16'h0; rest_0 <= 16'h0;
     end else begin
-      if (n22) rest_1 <= $signed(trial1_1) < $signed(1'h0) ? {rest1_1[15:1], above_1[16]} :
+      if (n20) rest_1 <= $signed(trial1_1) < $signed(1'h0) ? {rest1_1[15:1], above_1[16]} :
         trial1_1[15:0];
-      if (n24) rest_0 <= $signed(trial1_0) < $signed(1'h0) ? {rest1_0[15:1], above_0[16]} :
+      if (n23) rest_0 <= $signed(trial1_0) < $signed(1'h0) ? {rest1_0[15:1], above_0[16]} :
         trial1_0[15:0];
     end
   end
@@ -254,7 +252,7 @@ module \neuflow_alu.config  (
     if (rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub &
         |(bus__payload[15:8] & columns);
     end
@@ -272,38 +270,6 @@ module \neuflow_alu.config  (
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
-    end
-  end
-endmodule
-
-module \neuflow_alu.slice  (
-  input wire rst,
-  input wire o__ready,
-  output wire i__ready,
-  input wire [34:0] i__payload,
-  input wire i__valid,
-  output reg [34:0] o__payload = 35'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg spare_valid = 1'h0;
-  reg [34:0] spare = 35'h0;
-  wire n2, free;
-  wire [34:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge clk) begin
-    if (rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
     end
   end
 endmodule

@@ -76,23 +76,27 @@ module neuflow_arbiter (
   reg [4:0] under_way = 5'h0;
   reg [5:0] read_after = 6'h0;
   reg [6:0] beats = 7'h0;
-  wire n1, signal, signal_84, signal_87, i__ready, i__ready_96, i__valid, i__valid_94, o__valid;
+  wire n3, signal, signal_84, signal_87, i__ready, i__ready_96, i__valid, i__valid_94, o__valid;
   wire [1:0] i__payload, length, o__payload, write_behind, write_chosen;
-  wire [5:0] n2, read_behind, read_chosen, read_grant;
-  wire [68:0] i__payload_93, o__payload_98;
+  wire [24:0] n2;
+  wire [28:25] n1;
+  wire [5:0] n4, read_behind, read_chosen, read_grant;
+  wire [68:0] i__payload_93;
   wire [6:0] grant;
+  wire [7:1] axi__w__strb_q;
   assign axi__ar__addr[2:0] = 3'h0;
   assign axi__ar__len[7:2] = 6'h0;
   assign axi__aw__addr[2:0] = 3'h0;
   assign axi__aw__len[7:2] = 6'h0;
   assign axi__b__ready = 1'h1;
   assign axi__r__ready = 1'h1;
-  assign axi__w__data = o__payload_98[63:0];
-  assign axi__w__last = o__payload_98[68];
-  assign axi__w__strb = {{2{o__payload_98[67]}}, {2{o__payload_98[66]}}, {2{o__payload_98[65]}},
-    {2{o__payload_98[64]}}};
-  assign {axi__aw__len[1:0], axi__aw__addr[31:3], axi__ar__len[1:0], axi__ar__addr[31:3]} =
-    {axi__aw__len_q, axi__aw__addr_q, axi__ar__len_q, axi__ar__addr_q};
+  assign {axi__w__strb[6], axi__w__strb[4], axi__w__strb[2], axi__w__strb[0]} = {axi__w__strb_q[7],
+    axi__w__strb_q[5], axi__w__strb_q[3], axi__w__strb_q[1]};
+  assign {axi__w__strb[7], axi__w__strb[5], axi__w__strb[3], axi__w__strb[1], axi__aw__len[1:0],
+    axi__aw__addr[31:3], axi__ar__len[1:0], axi__ar__addr[31:3]} = {axi__w__strb_q[7],
+    axi__w__strb_q[5], axi__w__strb_q[3], axi__w__strb_q[1], axi__aw__len_q, axi__aw__addr_q,
+    axi__ar__len_q, axi__ar__addr_q};
+  assign {n1, n2} = i__payload[1] ? write__1__payload[28:0] : 29'h0;
   assign {read__6__ready, read__5__ready, read__4__ready, read__3__ready, read__2__ready,
     read__1__ready, read__0__ready} = signal_84 ? grant : 7'h0;
   assign {write__1__ready, write__0__ready} = signal_87 ? i__payload : 2'h0;
@@ -102,27 +106,29 @@ module neuflow_arbiter (
   assign i__valid_94 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
   assign i__valid = signal_87 & (write__0__valid | write__1__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
-  assign signal = signal_84 & |{read__1__valid, read__0__valid, read__3__valid, read__2__valid,
-    read__6__valid, read__5__valid, read__4__valid};
+  assign signal = signal_84 & |{read__4__valid, read__6__valid, read__0__valid, read__5__valid,
+    read__2__valid, read__1__valid, read__3__valid};
   assign grant = read__6__valid ? 7'h40 : {1'h0, read_grant};
   assign length = (grant[0] ? read__0__payload[30:29] : 2'h0) | (grant[1] ? read__1__payload[30:29]
     : 2'h0) | (grant[2] ? read__2__payload[30:29] : 2'h0) | (grant[3] ? read__3__payload[30:29] :
     2'h0) | (grant[4] ? read__4__payload[30:29] : 2'h0) | (grant[5] ? read__5__payload[30:29] :
     2'h0) | (grant[6] ? read__6__payload[30:29] : 2'h0);
   assign read_grant = read_chosen & ~read_chosen + 1'h1;
-  assign n1 = signal & ~read__6__valid;
+  assign n3 = signal & ~read__6__valid;
   assign signal_84 = (~axi__ar__valid | axi__ar__ready) & opened;
   assign signal_87 = (~axi__aw__valid | axi__aw__ready) & i__ready;
   assign write_chosen = |write_behind ? write_behind : {write__1__valid, write__0__valid};
-  assign read_chosen = |read_behind ? read_behind : n2;
+  assign read_chosen = |read_behind ? read_behind : n4;
   assign write_behind = {write__1__valid, write__0__valid} & write_after;
-  assign read_behind = n2 & read_after;
-  assign n2 = read__0__valid | read__3__valid ? {read__3__valid, 2'h0, read__0__valid} | (after_rows
+  assign read_behind = n4 & read_after;
+  assign n4 = read__0__valid | read__3__valid ? {read__3__valid, 2'h0, read__0__valid} | (after_rows
     ? {read__5__valid, 2'h0, read__2__valid, 2'h0} : 6'h0) : {read__5__valid, read__4__valid,
     read__3__valid, read__2__valid, read__1__valid, read__0__valid};
-  \neuflow_arbiter.leaves  leaves (
+  neuflow_slice #(.WIDTH(69)) leaves (
     .clk(clk), .i__payload(i__payload_93), .i__ready(i__ready_96), .i__valid(i__valid_94),
-      .o__payload(o__payload_98), .o__ready(axi__w__ready), .o__valid(axi__w__valid), .rst(rst));
+      .o__payload({axi__w__last, axi__w__strb_q[7], axi__w__strb_q[5], axi__w__strb_q[3],
+      axi__w__strb_q[1], axi__w__data}), .o__ready(axi__w__ready), .o__valid(axi__w__valid),
+      .rst(rst));
   \neuflow_arbiter.turns  turns (
     .clk(clk), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
       .o__ready(i__valid_94 & i__ready_96 & i__payload_93[68]), .o__valid(o__valid), .rst(rst),
@@ -149,15 +155,14 @@ module neuflow_arbiter (
       if (i__valid) begin
         axi__aw__id <= {2'h0, i__payload[1]};
         write_after <= ~(i__payload | i__payload - 1'h1);
-        axi__aw__addr_q <= (i__payload[0] ? write__0__payload[28:0] : 29'h0) | (i__payload[1] ?
-          write__1__payload[28:0] : 29'h0);
+        axi__aw__addr_q <= (i__payload[0] ? write__0__payload[28:0] : 29'h0) | {n1, n2};
         axi__aw__len_q <= (i__payload[0] ? write__0__payload[30:29] : 2'h0) | (i__payload[1] ?
           write__1__payload[30:29] : 2'h0);
       end
       if (response[64] & |response_valid[5:0]) read_error <= 1'h1;
       if (axi__ar__ready | signal) axi__ar__valid <= signal;
       if (signal) begin
-        axi__ar__id <= {2'h0, grant[1]} | {1'h0, grant[2] ? 2'h2 : 2'h0} | {grant[3] ? 2'h3 : 2'h0}
+        axi__ar__id <= {1'h0, grant[1] | (grant[2] ? 2'h2 : 2'h0)} | {1'h0, grant[3] ? 2'h3 : 2'h0}
           | (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
         axi__ar__addr_q <= (grant[0] ? read__0__payload[28:0] : 29'h0) | (grant[1] ?
           read__1__payload[28:0] : 29'h0) | (grant[2] ? read__2__payload[28:0] : 29'h0) | (grant[3]
@@ -165,7 +170,7 @@ module neuflow_arbiter (
           (grant[5] ? read__5__payload[28:0] : 29'h0) | (grant[6] ? read__6__payload[28:0] : 29'h0);
         axi__ar__len_q <= length;
       end
-      if (n1) begin
+      if (n3) begin
         after_rows <= |(read_grant & {read__3__valid, 2'h0, read__0__valid});
         read_after <= ~(read_grant | read_grant - 1'h1);
       end
@@ -180,42 +185,10 @@ module neuflow_arbiter (
     end
   end
   always @(posedge clk) begin
-    if (~signal | rst) begin
+    if (rst | ~signal) begin
       asked <= 3'h0;
     end else begin
       asked <= length + 1'h1;
-    end
-  end
-endmodule
-
-module \neuflow_arbiter.leaves  (
-  input wire rst,
-  input wire o__ready,
-  input wire [68:0] i__payload,
-  input wire i__valid,
-  output wire i__ready,
-  output reg [68:0] o__payload = 69'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg spare_valid = 1'h0;
-  reg [68:0] spare = 69'h0;
-  wire n2, free;
-  wire [68:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge clk) begin
-    if (rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
     end
   end
 endmodule

@@ -328,40 +328,8 @@ module \neuflow_array.tap$373  (
   wire all_ready, o__valid_14;
   assign local__1__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
-  assign all_ready = local__0__ready & local__1__ready;
-  \neuflow_array.tap$373.slice  slice (
+  assign all_ready = local__1__ready & local__0__ready;
+  neuflow_slice #(.WIDTH(49)) slice (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(rst));
-endmodule
-
-module \neuflow_array.tap$373.slice  (
-  input wire rst,
-  input wire [48:0] i__payload,
-  input wire i__valid,
-  input wire o__ready,
-  output wire i__ready,
-  output reg [48:0] o__payload = 49'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg spare_valid = 1'h0;
-  reg [48:0] spare = 49'h0;
-  wire n2, free;
-  wire [48:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge clk) begin
-    if (rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
-    end
-  end
 endmodule

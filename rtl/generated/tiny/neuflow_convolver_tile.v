@@ -115,6 +115,7 @@ module \neuflow_convolver_tile.convolver  (
   input wire bus__valid_31,
   input wire bus__valid_47,
   input wire bus__valid_63,
+  input wire [48:0] bus__payload,
   output wire rows__ready,
   output wire weights__ready,
   output wire tap,
@@ -126,18 +127,17 @@ module \neuflow_convolver_tile.convolver  (
   output wire partials__ready,
   output wire shift,
   output wire held,
+  output wire [34:0] o__payload_90,
+  output wire o__valid_94,
   output wire config__0__ready,
   output wire config__1__ready,
   output wire config__2__ready,
   output wire config__3__ready,
   input wire o__ready_92,
-  input wire [48:0] bus__payload,
   output wire rows_listening,
   output wire weights_listening,
   output wire [5:0] maps,
   output wire [5:0] lanes,
-  output wire [34:0] o__payload_90,
-  output wire o__valid_94,
   output wire [2:0] rows_source,
   output wire [2:0] weights_source,
   output wire config__valid_53,
@@ -167,7 +167,7 @@ module \neuflow_convolver_tile.convolver  (
       .config__ready(config__ready_52), .configured(config__valid_53),
       .coordinates_gated_rst(array_gated_rst), .drain_ready(drain_ready), .fill(fill),
       .hand_over(hand_over), .idle(idle), .issue(tap), .lanes(lanes), .maps(maps),
-      .pass_done(pass_done), .pixel(pixel), .port_2009_0(read[26:0]), .port_2013_0(read[42:27]),
+      .pass_done(pass_done), .pixel(pixel), .port_1929_0(read[26:0]), .port_1933_0(read[42:27]),
       .read_enable(read_enable), .released(released), .shift(shift), .stored(stored),
       .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value),
       .weights_free(free), .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind),
@@ -220,7 +220,7 @@ module \neuflow_convolver_tile.convolver  (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
       .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done),
-      .port_2009_0(read[26:0]), .port_2013_0(read[42:27]), .read_enable(read_enable),
+      .port_1929_0(read[26:0]), .port_1933_0(read[42:27]), .read_enable(read_enable),
       .released(released), .stored(stored), .words(words), .writer_gated_rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
     .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
@@ -228,7 +228,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2102_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2022_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -250,8 +250,8 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire [15:0] stored,
   input wire [127:0] words_222,
   input wire weights_ready,
-  output wire [26:0] port_2009_0,
-  output reg [15:0] port_2013_0 = 16'h0,
+  output wire [26:0] port_1929_0,
+  output reg [15:0] port_1933_0 = 16'h0,
   output wire [95:0] pixel,
   output wire config__ready,
   output reg [5:0] maps = 6'h0,
@@ -316,7 +316,7 @@ module \neuflow_convolver_tile.convolver.array  (
   wire [7:0] behind;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
-  assign port_2009_0 = {where_109[14:3], where};
+  assign port_1929_0 = {where_109[14:3], where};
   assign lanes[2:0] = lanes_q;
   assign issue = signal_25 & ~(n40 | no_drain);
   assign fill = begins & ~full;
@@ -326,15 +326,15 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n26;
   assign weights_free = issue & (pass_ends | config_2[412]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_153 = |{shift, s2[0], read_enable, s8[0], s7[0], s4[0], s6[0], s3[0], s9[0], s12[0],
-    signal_49, signal_50, s10[0], awake, issue, hand_over, s13_q[0], s1[0], s11[0]} | n7;
+  assign awake_153 = |{signal_49, signal_50, shift, hand_over, s13_q[0], s2[0], read_enable, s11[0],
+    s12[0], issue, s4[0], s3[0], s7[0], awake, s6[0], s9[0], s1[0], s10[0], s8[0]} | n7;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
   assign signal_113 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
   assign n1 = s9[0] & spread;
-  assign n3 = n1 | s9[0];
+  assign n3 = s9[0] | n1;
   assign n6 = s1[0] & s1[8];
   assign signal_49 = configured & idle;
   assign signal_50 = n38 & kept != free;
@@ -359,11 +359,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n16 = s2[0] & ~s2[4];
   assign n17 = n41 ? (wraps_70 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_85) : n20;
-  assign n18 = |{s2[0], n16, n41, n15};
-  assign n19 = {n16, n15} != 2'h2;
+  assign n18 = |{n15, s2[0], n16, n41};
+  assign n19 = {n15, n16} != 1'h1;
   assign n20 = s2[6] ? next_group : signal_72;
   assign first_channel = config_2[50] ? s2[6] : s2[3];
-  assign n21 = n18 & {n16, n41, n15} != 2'h2 & n19;
+  assign n21 = n18 & {n15, n16, n41} != 1'h1 & n19;
   assign n22 = n15 | n42 & first_channel;
   assign n23 = n42 | absent[0];
   assign names_channel = n37 & s2[0];
@@ -376,9 +376,9 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n27 = idle | weights_rewind & pass_ends_ends;
   assign n28 = weights_rewind | n27;
   assign n29 = idle | s0_last & group_ends_ends;
-  assign n30 = s0_last | n29;
+  assign n30 = n29 | s0_last;
   assign n31 = idle | n43 & block_ends_ends;
-  assign n32 = n31 | n43;
+  assign n32 = n43 | n31;
   assign n33 = idle | n44 & ky_ends_ends;
   assign n34 = n44 | n33;
   assign n35 = idle | n44;
@@ -479,9 +479,9 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{shift, s2[0], read_enable, s8[0], s7[0], s4[0], s6[0], s3[0], coordinates_gated_rst,
-      s9[0], s12[0], signal_49, signal_50, s10[0], awake, issue, hand_over, s13_q[0], s1[0],
-      s11[0]}) begin
+    if (|{signal_49, signal_50, shift, hand_over, s13_q[0], s2[0], read_enable, s11[0], s12[0],
+      issue, s4[0], s3[0], s7[0], coordinates_gated_rst, awake, s6[0], s9[0], s1[0], s10[0], s8[0]})
+      begin
       settling <= 3'h6;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -500,7 +500,7 @@ module \neuflow_convolver_tile.convolver.array  (
         4'h0; s4 <= 4'h0; s3 <= 4'h0; s2 <= 7'h0; s1 <= 9'h0; pass_done <= 1'h0; signal_25 <= 1'h0;
         s8_split <= 3'h0; s7_split <= 3'h0; s6_split <= 3'h0; s5_split <= 3'h0; s4_split <= 3'h0;
         s3_split <= 3'h0; s2_split <= 3'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0;
-        port_2013_0 <= 16'h0; by_tap <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <= 20'h0;
+        port_1933_0 <= 16'h0; by_tap <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <= 20'h0;
         signal_72 <= 20'h0; channel_base <= 9'h0; absent <= 61'h0; next_channel <= 20'h0; signal_62
         <= 4'h0; signal_57 <= 4'h0; tap_y <= 18'h0; signal_177 <= 18'h0; block <= 18'h0; last_row <=
         16'h0; odd <= 1'h0; begins <= 1'h1; signal_53 <= 1'h1; crosses <= 1'h0; s1_split <= 3'h0;
@@ -564,7 +564,7 @@ module \neuflow_convolver_tile.convolver.array  (
       maps[1] <= n13[1];
       flushing <= {flushing[2:0], n11};
       in_flight <= in_flight & ~hand_over | s0_last;
-      port_2013_0 <= {n14[15:8], ~(8'hff << turn)};
+      port_1933_0 <= {n14[15:8], ~(8'hff << turn)};
       if (s1[0]) begin
         by_tap <= config_2[51];
         spread <= config_2[51] & |gap[2:0];
@@ -581,7 +581,7 @@ module \neuflow_convolver_tile.convolver.array  (
           next_channel[8:0];
       end
       if ((n22 | n23) & ~names_channel) absent <= n22 ? config_2[511:451] : {1'h0, absent[60:1]};
-      if (n22 | names_channel | n23) next_channel <= names_channel ? config_2[183:164] +
+      if (names_channel | n22 | n23) next_channel <= names_channel ? config_2[183:164] +
         s2_weights[31:16] : n22 ? config_2[183:164] + config_2[203:184] : next_channel +
         config_2[203:184];
       if (n15 | s1[0] & s1[4]) signal_62 <= n15 ? config_2[311:308] : s1[5] ? config_2[311:308] :
@@ -590,7 +590,7 @@ module \neuflow_convolver_tile.convolver.array  (
         over[3:0] : signal_57 + config_2[315:312];
       if (n24 | n25) tap_y <= n24 ? {{2{config_2[147]}}, config_2[147:132]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config_2[163:156]}));
-      if (s2[0] | n24 | n25) signal_177 <= n24 ? {{2{config_2[131]}}, config_2[131:116]} : n25 ?
+      if (n24 | n25 | s2[0]) signal_177 <= n24 ? {{2{config_2[131]}}, config_2[131:116]} : n25 ?
         {{2{config_2[131]}}, config_2[131:116]} : $unsigned($signed(signal_177) + $signed({1'h0,
         config_2[155:148]}));
       if (s1[3]) block <= {s1[7:6], last_row};
@@ -702,12 +702,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [1:0] valid = 2'h0;
   reg [2:0] signal = 3'h0, settling = 3'h4;
   reg [82:0] signal_32_q = 83'h0, signal_7_q = 83'h0;
-  wire n4, n6, n3, n2, n1, n7, n5, n9, n8, first, make;
+  wire n4, n6, n1, n2, n3, n7, n5, n9, n8, first, make;
   assign crosses = ~signal_6 | signal_7_q[82];
   assign awake = n1 | n2 | n3 | n4;
-  assign n1 = {clear, stored} != before_2;
+  assign n1 = clear & configured;
   assign n2 = make & ~clear;
-  assign n3 = clear & configured;
+  assign n3 = {clear, stored} != before_2;
   assign n4 = |settling;
   assign make = ~full | take;
   assign first = full | !signal;
@@ -824,10 +824,10 @@ endmodule
 module \neuflow_convolver_tile.convolver.config_conv_array  (
   input wire [7:0] columns,
   input wire bus__valid,
+  input wire [48:0] bus__payload,
   input wire config_conv_array_gated_clk,
   output wire bus__ready,
   output wire awake,
-  input wire [48:0] bus__payload,
   input wire o__ready,
   output reg [511:0] o__payload = 512'h0,
   output reg o__valid = 1'h0,
@@ -846,7 +846,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (config_conv_array_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -860,7 +860,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
-    if (config_conv_array_gated_rst | move) begin
+    if (move | config_conv_array_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -871,11 +871,11 @@ endmodule
 module \neuflow_convolver_tile.convolver.config_conv_drain  (
   input wire [7:0] columns,
   input wire bus__valid,
+  input wire [48:0] bus__payload,
   input wire o__ready,
   input wire config_conv_drain_gated_clk,
   output wire bus__ready,
   output wire awake,
-  input wire [48:0] bus__payload,
   output reg [141:0] o__payload = 142'h0,
   output reg o__valid = 1'h0,
   input wire config_conv_drain_gated_rst
@@ -893,7 +893,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (config_conv_drain_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -907,7 +907,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     end
   end
   always @(posedge config_conv_drain_gated_clk) begin
-    if (config_conv_drain_gated_rst | move) begin
+    if (move | config_conv_drain_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -918,10 +918,10 @@ endmodule
 module \neuflow_convolver_tile.convolver.config_conv_rows  (
   input wire [7:0] columns,
   input wire bus__valid,
+  input wire [48:0] bus__payload,
   input wire config_conv_rows_gated_clk,
   output wire bus__ready,
   output wire awake,
-  input wire [48:0] bus__payload,
   input wire o__ready,
   output reg [217:0] o__payload = 218'h0,
   output reg o__valid = 1'h0,
@@ -940,7 +940,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (config_conv_rows_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8]
         & columns);
     end
@@ -954,7 +954,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
-    if (config_conv_rows_gated_rst | move) begin
+    if (move | config_conv_rows_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -965,11 +965,11 @@ endmodule
 module \neuflow_convolver_tile.convolver.config_conv_weights  (
   input wire [7:0] columns,
   input wire bus__valid,
+  input wire [48:0] bus__payload,
   input wire o__ready,
   input wire config_conv_weights_gated_clk,
   output wire bus__ready,
   output wire awake,
-  input wire [48:0] bus__payload,
   output reg [14:0] o__payload = 15'h0,
   output reg o__valid = 1'h0,
   input wire config_conv_weights_gated_rst
@@ -986,7 +986,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (config_conv_weights_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -1000,7 +1000,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
-    if (config_conv_weights_gated_rst | move) begin
+    if (move | config_conv_weights_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -1019,6 +1019,8 @@ module \neuflow_convolver_tile.convolver.drain  (
   output wire config__ready,
   output wire held,
   output wire awake_142,
+  output wire [34:0] o__payload,
+  output wire o__valid,
   input wire o__ready,
   input wire parameters_valid,
   input wire [191:0] parameters,
@@ -1026,8 +1028,6 @@ module \neuflow_convolver_tile.convolver.drain  (
   input wire hand_over,
   input wire [17:0] block,
   output reg ready = 1'h1,
-  output wire [34:0] o__payload,
-  output wire o__valid,
   input wire [141:0] config__payload,
   input wire config__valid,
   input wire drain_gated_rst
@@ -1074,12 +1074,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, signal, awake, hand_over} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, hand_over, awake, signal} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s2[0], s5[0], s8_step, s7_step, s4[0], s6[0], s3[0], s0[0], s1[0]};
+  assign en = |{s0[0], s2[0], s5[0], s4[0], s3[0], s7_step, s6[0], s1[0], s8_step};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1108,18 +1108,18 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n13 = signal_104 | n12;
   assign all_ends = signal_97 & row_ends_101;
   assign n14 = n32 | n8 & slot_ends;
-  assign n15 = n8 | n14;
+  assign n15 = n14 | n8;
   assign n16 = n32 | n8 & row_ends_101;
-  assign n17 = n8 | n16;
+  assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends;
-  assign n19 = n23 | n18;
+  assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
   assign signal_126 = slot_ends ? 20'h0 : signal_128 + config__payload[77:62];
   assign n23 = signal_104 & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = signal | drain_gated_rst;
+  assign n24 = drain_gated_rst | signal;
   assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_41 | n26;
@@ -1150,19 +1150,19 @@ module \neuflow_convolver_tile.convolver.drain  (
     .acc(acc_81), .bias(parameters_73[132:85]), .clk(drain_gated_clk), .en(en), .m({1'h0,
       parameters_73[147:133]}), .narrow(config__payload[96]), .out(out_87), .rst(drain_gated_rst),
       .s(parameters_73[153:148]), .zero(parameters_73[169:154]));
-  \neuflow_convolver_tile.convolver.drain.sends  sends (
-    .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .i__payload({r3_beat[3:1],
-      i__payload_124_words}), .i__ready(i__ready_115), .i__valid(r3_beat[0]),
-      .o__payload(i__payload), .o__ready(i__ready_110), .o__valid(i__valid));
-  \neuflow_convolver_tile.convolver.drain.slice  slice (
-    .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .i__payload(n1 ?
-      {last_word & n2 & running_block[17], 2'h2, out__payload_words_1, out__payload_words_0} :
-      o__payload_133), .i__ready(i__ready), .i__valid(i__valid_132), .o__payload(o__payload),
-      .o__ready(o__ready), .o__valid(o__valid));
+  neuflow_slice #(.WIDTH(35)) sends (
+    .clk(drain_gated_clk), .i__payload({r3_beat[3:1], i__payload_124_words}),
+      .i__ready(i__ready_115), .i__valid(r3_beat[0]), .o__payload(i__payload),
+      .o__ready(i__ready_110), .o__valid(i__valid), .rst(drain_gated_rst));
+  neuflow_slice #(.WIDTH(35)) slice (
+    .clk(drain_gated_clk), .i__payload(n1 ? {last_word & n2 & running_block[17], 2'h2,
+      out__payload_words_1, out__payload_words_0} : o__payload_133), .i__ready(i__ready),
+      .i__valid(i__valid_132), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
+      .rst(drain_gated_rst));
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2389_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2309_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1184,7 +1184,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, n5, n6, signal, drain_gated_rst, awake, hand_over}) begin
+    if (|{reads, running, waiting, n3, n4, n5, n6, hand_over, drain_gated_rst, awake, signal}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1224,7 +1224,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       signal_10 <= config__payload[135];
       known[0] <= n10[0];
-      if (o__valid_135 & o__ready_134 & o__payload_133[34] | n11) leaving <= n11;
+      if (n11 | o__valid_135 & o__ready_134 & o__payload_133[34]) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : signal_103 <= 3'h4;
         signal_103 <= n12 ? config__payload[77:62] : signal_103 - 2'h2;
@@ -1311,11 +1311,11 @@ module \neuflow_convolver_tile.convolver.drain.packer  (
   input wire drain_gated_clk,
   output wire i__ready,
   output wire awake,
+  input wire [34:0] i__payload_11,
+  input wire i__valid,
   input wire o__ready,
   output wire [34:0] o__payload,
   output wire o__valid,
-  input wire [34:0] i__payload_11,
-  input wire i__valid,
   input wire drain_gated_rst
 );
   wire [36:0] o__payload_13;
@@ -1331,11 +1331,11 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
   input wire drain_gated_clk,
   output wire i__ready,
   output wire awake,
+  input wire i__valid,
   input wire o__ready,
   input wire [36:0] i__payload,
   output reg o__valid = 1'h0,
   output reg [36:0] o__payload = 37'h0,
-  input wire i__valid,
   input wire drain_gated_rst
 );
   reg signal_22 = 1'h0, begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, low = 1'h0;
@@ -1459,76 +1459,12 @@ module \neuflow_convolver_tile.convolver.drain.reorder  (
   end
 endmodule
 
-module \neuflow_convolver_tile.convolver.drain.sends  (
-  input wire drain_gated_clk,
-  input wire o__ready,
-  output wire i__ready,
-  input wire [34:0] i__payload,
-  input wire i__valid,
-  output reg [34:0] o__payload = 35'h0,
-  output reg o__valid = 1'h0,
-  input wire drain_gated_rst
-);
-  reg spare_valid = 1'h0;
-  reg [34:0] spare = 35'h0;
-  wire n2, free;
-  wire [34:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge drain_gated_clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge drain_gated_clk) begin
-    if (drain_gated_rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
-    end
-  end
-endmodule
-
-module \neuflow_convolver_tile.convolver.drain.slice  (
-  input wire drain_gated_clk,
-  output wire i__ready,
-  input wire o__ready,
-  input wire [34:0] i__payload,
-  input wire i__valid,
-  output reg [34:0] o__payload = 35'h0,
-  output reg o__valid = 1'h0,
-  input wire drain_gated_rst
-);
-  reg spare_valid = 1'h0;
-  reg [34:0] spare = 35'h0;
-  wire n2, free;
-  wire [34:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge drain_gated_clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge drain_gated_clk) begin
-    if (drain_gated_rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
-    end
-  end
-endmodule
-
 module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire drain_gated_clk,
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2389_0,
+  input wire [1:0] port_2309_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1536,51 +1472,42 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
   reg [16:0] signal = 17'h0, slots_less = 17'h0;
-  reg [69:0] n3, n6, signal_14 = 70'h0, signal_8 = 70'h0;
-  wire n4, n5, n1, signal_17_row_ends, signal_17_slot_ends;
+  reg [69:0] n1, n4, signal_14 = 70'h0, signal_8 = 70'h0;
+  wire n2, n3, n6, signal_17_row_ends, signal_17_slot_ends;
   wire [15:0] signal_17_column, signal_17_row, signal_17_slot;
   wire [19:0] signal_17_base;
-  wire [69:0] n2;
+  wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n1 = n4 | clear | drain_gated_rst;
+  assign n2 = fresh & ~port_2309_0[0];
+  assign n3 = port_2309_0[0] | clear | n2;
+  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
+    slots_less) : signal_8[69];
+  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_2389_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2309_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_2389_0[0];
-  assign n5 = port_2389_0[0] | n4 | clear;
-  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
-    slots_less) : signal_8[69];
-  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
-  always @(posedge drain_gated_clk) begin
-    if (n1) begin
-      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
-    end else begin
-      if (port_2389_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
-        signal_17_column};
-      if (port_2389_0[0]) signal_8[67:0] <= n2[67:0];
-    end
-  end
+  assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2389_0[0], mark, n4, clear} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2389_0[0]
+      if ({port_2309_0[0], mark, clear, n2} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2309_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
-        signal_14[69:68] <= n3[69:68];
+        signal_14[69:68] <= n1[69:68];
       end
-      if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2389_0[0]
-          ? n2 : {2'h0, signal_8[67:0]};
-        signal_8[69:68] <= n6[69:68];
+      if (n3) begin
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2309_0[0]
+          ? n5 : {2'h0, signal_8[67:0]};
+        signal_8[69:68] <= n4[69:68];
       end
       offset <= signal_8[67:48] + signal_8[15:0];
       inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
@@ -1591,10 +1518,19 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
+    if (n6) begin
+      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
+    end else begin
+      if (port_2309_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+        signal_17_column};
+      if (port_2309_0[0]) signal_8[67:0] <= n5[67:0];
+    end
+  end
+  always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2389_0[0]) fresh <= 1'h0;
+      if (port_2309_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1609,8 +1545,8 @@ module \neuflow_convolver_tile.convolver.row_store  (
   output wire listening,
   output wire [15:0] stored,
   output wire [127:0] words,
-  input wire [26:0] port_2009_0,
-  input wire [15:0] port_2013_0,
+  input wire [26:0] port_1929_0,
+  input wire [15:0] port_1933_0,
   input wire pass_done,
   input wire read_enable,
   input wire [217:0] config__payload,
@@ -1623,7 +1559,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
     .at(at), .awake(awake_43), .banks_gated_clk(banks_clk), .beat(beat), .enables(enables),
-      .port_2009_0(port_2009_0), .port_2013_0(port_2013_0), .read_enable(read_enable),
+      .port_1929_0(port_1929_0), .port_1933_0(port_1933_0), .read_enable(read_enable),
       .words(words));
   neuflow_clock_gate banks_gate (
     .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst));
@@ -1643,50 +1579,50 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   input wire [63:0] beat,
   input wire [7:0] enables,
   output wire [127:0] words,
-  input wire [26:0] port_2009_0,
-  input wire [15:0] port_2013_0,
+  input wire [26:0] port_1929_0,
+  input wire [15:0] port_1933_0,
   input wire read_enable,
   input wire banks_gated_clk
 );
   assign awake = read_enable | |enables;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
-    .clk(banks_gated_clk), .read_address(port_2013_0[8] ? (port_2013_0[0] ? port_2009_0[26:21] :
-      port_2009_0[20:15]) : port_2013_0[0] ? port_2009_0[14:9] : port_2009_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1933_0[8] ? (port_1933_0[0] ? port_1929_0[26:21] :
+      port_1929_0[20:15]) : port_1933_0[0] ? port_1929_0[14:9] : port_1929_0[8:3]),
       .read_data(words[15:0]), .read_enable(read_enable), .write_address(at[2:0] > 1'h0 ? at[14:9] :
       at[8:3]), .write_data(beat[15:0]), .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
-    .clk(banks_gated_clk), .read_address(port_2013_0[9] ? (port_2013_0[1] ? port_2009_0[26:21] :
-      port_2009_0[20:15]) : port_2013_0[1] ? port_2009_0[14:9] : port_2009_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1933_0[9] ? (port_1933_0[1] ? port_1929_0[26:21] :
+      port_1929_0[20:15]) : port_1933_0[1] ? port_1929_0[14:9] : port_1929_0[8:3]),
       .read_data(words[31:16]), .read_enable(read_enable), .write_address(at[2:0] > 1'h1 ? at[14:9]
       : at[8:3]), .write_data(beat[31:16]), .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
-    .clk(banks_gated_clk), .read_address(port_2013_0[10] ? (port_2013_0[2] ? port_2009_0[26:21] :
-      port_2009_0[20:15]) : port_2013_0[2] ? port_2009_0[14:9] : port_2009_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1933_0[10] ? (port_1933_0[2] ? port_1929_0[26:21] :
+      port_1929_0[20:15]) : port_1933_0[2] ? port_1929_0[14:9] : port_1929_0[8:3]),
       .read_data(words[47:32]), .read_enable(read_enable), .write_address(at[2:0] > 2'h2 ? at[14:9]
       : at[8:3]), .write_data(beat[47:32]), .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
-    .clk(banks_gated_clk), .read_address(port_2013_0[11] ? (port_2013_0[3] ? port_2009_0[26:21] :
-      port_2009_0[20:15]) : port_2013_0[3] ? port_2009_0[14:9] : port_2009_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1933_0[11] ? (port_1933_0[3] ? port_1929_0[26:21] :
+      port_1929_0[20:15]) : port_1933_0[3] ? port_1929_0[14:9] : port_1929_0[8:3]),
       .read_data(words[63:48]), .read_enable(read_enable), .write_address(at[2:0] > 2'h3 ? at[14:9]
       : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
-    .clk(banks_gated_clk), .read_address(port_2013_0[12] ? (port_2013_0[4] ? port_2009_0[26:21] :
-      port_2009_0[20:15]) : port_2013_0[4] ? port_2009_0[14:9] : port_2009_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1933_0[12] ? (port_1933_0[4] ? port_1929_0[26:21] :
+      port_1929_0[20:15]) : port_1933_0[4] ? port_1929_0[14:9] : port_1929_0[8:3]),
       .read_data(words[79:64]), .read_enable(read_enable), .write_address(at[2:0] > 3'h4 ? at[14:9]
       : at[8:3]), .write_data(beat[15:0]), .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
-    .clk(banks_gated_clk), .read_address(port_2013_0[13] ? (port_2013_0[5] ? port_2009_0[26:21] :
-      port_2009_0[20:15]) : port_2013_0[5] ? port_2009_0[14:9] : port_2009_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1933_0[13] ? (port_1933_0[5] ? port_1929_0[26:21] :
+      port_1929_0[20:15]) : port_1933_0[5] ? port_1929_0[14:9] : port_1929_0[8:3]),
       .read_data(words[95:80]), .read_enable(read_enable), .write_address(at[2:0] > 3'h5 ? at[14:9]
       : at[8:3]), .write_data(beat[31:16]), .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
-    .clk(banks_gated_clk), .read_address(port_2013_0[14] ? (port_2013_0[6] ? port_2009_0[26:21] :
-      port_2009_0[20:15]) : port_2013_0[6] ? port_2009_0[14:9] : port_2009_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1933_0[14] ? (port_1933_0[6] ? port_1929_0[26:21] :
+      port_1929_0[20:15]) : port_1933_0[6] ? port_1929_0[14:9] : port_1929_0[8:3]),
       .read_data(words[111:96]), .read_enable(read_enable), .write_address(at[2:0] > 3'h6 ? at[14:9]
       : at[8:3]), .write_data(beat[47:32]), .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
-    .clk(banks_gated_clk), .read_address(port_2013_0[15] ? (port_2013_0[7] ? port_2009_0[26:21] :
-      port_2009_0[20:15]) : port_2013_0[7] ? port_2009_0[14:9] : port_2009_0[8:3]),
+    .clk(banks_gated_clk), .read_address(port_1933_0[15] ? (port_1933_0[7] ? port_1929_0[26:21] :
+      port_1929_0[20:15]) : port_1933_0[7] ? port_1929_0[14:9] : port_1929_0[8:3]),
       .read_data(words[127:112]), .read_enable(read_enable), .write_address(at[2:0] > 3'h7 ?
       at[14:9] : at[8:3]), .write_data(beat[63:48]), .write_enable(enables[7]));
 endmodule
@@ -1719,21 +1655,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [17:0] signal_37 = 18'h0;
   reg [19:0] signal_79 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_85 =
     20'h0, step = 20'h0;
-  reg [1:0] signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left = 2'h0,
-    s3_piece_taken = 2'h0, turn = 2'h0;
+  reg [1:0] signal_117, signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left =
+    2'h0, number, s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n7, number;
+  reg [2:0] n5;
   reg [3:0] signal_113, signal_23 = 4'h0, signal_80 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
     s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
   reg [4:0] signal_114;
-  reg [5:0] n6;
+  reg [5:0] n4;
   reg [63:0] words = 64'h0;
   reg [7:0] enables_92 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n8, linear_84 = 9'h0, offset = 9'h0;
-  wire n13, n35, n32, n33, n36, n4, n5, n25, n34, n9, n3, n17, n12, n10, n11, n23, n21, n14, n16,
+  wire n13, n35, n32, n33, n36, n6, n7, n25, n34, n9, n3, n17, n11, n12, n10, n23, n21, n14, n16,
     n18, n31, n19, n20, n22, n24, n27, n30, n26, n28, signal_20, signal_21, finished, i__ready_108,
     i__valid_109, last_lap, last_phase_y, o__ready, o__valid, record_ends, starts;
   wire [14:0] where;
@@ -1750,7 +1686,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_108;
-  assign awake = |{pass_done, n10, finished, starts, n11, n12, signal_20} | n13;
+  assign awake = |{n10, finished, starts, n11, n12, signal_20, pass_done} | n13;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1761,16 +1697,16 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n3 = s2_valid & s2_piece[69];
   assign signal_21 = last_lap & n32 & (by_word ? !signal_36 : n33);
   assign last_lap = ~signal_14 | signal_27 == signal_35 | signal_27 == last_phase;
-  assign n4 = $signed(beyond1) >= $signed(1'h0);
-  assign n5 = $signed(beyond2) >= $signed(1'h0);
   assign signal_20 = signal_52 & valid;
+  assign n6 = $signed(beyond1) >= $signed(1'h0);
+  assign n7 = $signed(beyond2) >= $signed(1'h0);
   assign signal_35 = by_word ? 2'h0 : n32 & n33 ? signal_36 : left;
   assign n9 = signal_20 & last_lap;
-  assign n10 = o__valid & o__ready;
+  assign n10 = released != freed;
   assign finished = n34 | signal & signal_46 & allowed;
   assign starts = n35 & config__valid & ~(|flushing);
-  assign n11 = released != freed;
-  assign n12 = i__valid_109 & i__ready_108;
+  assign n11 = i__valid_109 & i__ready_108;
+  assign n12 = o__valid & o__ready;
   assign n13 = |settling;
   assign n14 = lead <= config__payload[3];
   assign record_ends = n36 & channel_ends;
@@ -1781,17 +1717,17 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n19 = n31 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n20 = n18 | n31 | n19;
+  assign n20 = n31 | n18 | n19;
   assign n21 = n35 | n34;
   assign n22 = n21 | record_ends;
   assign n23 = n35 | record_ends;
-  assign n24 = n36 | n23;
+  assign n24 = n23 | n36;
   assign n25 = n35 | n36;
   assign width = config__payload[25:6] - 1'h1;
-  assign n26 = {n25, n9, rest[2]} != 2'h3 & n27;
+  assign n26 = {n9, n25, rest[2]} != 3'h5 & n27;
   assign rest = signal_36 + {~signal_35};
-  assign n27 = n25 | n9;
-  assign n28 = n18 | writer_gated_rst;
+  assign n27 = n9 | n25;
+  assign n28 = writer_gated_rst | n18;
   assign last_phase_y = n17 | n29 == config__payload[157:154];
   assign n29 = signal_80 + 1'h1;
   assign signal_83 = last_phase_y ? (signal_73 & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1814,10 +1750,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   \neuflow_convolver_tile.convolver.row_store.writer.locator  locator (
     .linear(linear_84), .position(position_85), .ring(config__payload[117:98]), .where(where),
       .writer_gated_clk(writer_gated_clk), .writer_gated_rst(writer_gated_rst));
-  \neuflow_convolver_tile.convolver.row_store.writer.slice  slice (
-    .i__payload(i__payload), .i__ready(i__ready_108), .i__valid(i__valid_109),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
-      .writer_gated_clk(writer_gated_clk), .writer_gated_rst(writer_gated_rst));
+  neuflow_slice #(.WIDTH(68)) slice (
+    .clk(writer_gated_clk), .i__payload(i__payload), .i__ready(i__ready_108),
+      .i__valid(i__valid_109), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
+      .rst(writer_gated_rst));
   always @(posedge writer_gated_clk) begin
     step_less <= by_word ? x_step_less : s1_piece_q[80:78] - config__payload[117:98];
     offset <= s1_piece_phase * config__payload[186:178];
@@ -1838,23 +1774,24 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       signal_113 = signal_14 ? {2'h0, signal_27} : !signal_23 ? 4'h0 : config__payload[157:154] -
         signal_23;
       s0_piece_several = signal_14 | signal_15;
-      n6 = signal_114 + 1'h1;
+      signal_117 = n6 + n7;
+      n4 = signal_114 + 1'h1;
       n8 = signal_113 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, signal_113} <= signal_35} + (n8 <= signal_35);
-      n7 = signal_35 + 1'h1;
+      number = ({5'h0, signal_113} <= signal_35) + (n8 <= signal_35);
+      n5 = signal_35 + 1'h1;
       s1_piece_phase <= (!(signal_14)) ? 4'h0 : signal_115 ? signal_114[3:0] -
         config__payload[157:154] : signal_114[3:0];
       s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_113;
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_44, channel_ends, signal_21, signal_14 ?
-        (last_lap ? {{1'h0, n4} + n5} - signal_115 : {2'h0, n6 == config__payload[157:154]}) :
-        signal_15 ? number : n7, s0_piece_several, words, signal_34, s0_piece_several ? number :
-        n7};
+        (last_lap ? signal_117 - signal_115 : {2'h0, n4 == config__payload[157:154]}) : signal_15 ?
+        {1'h0, number} : n5, s0_piece_several, words, signal_34, s0_piece_several ? {1'h0, number} :
+        n5};
     end
     if (o__ready | n9) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_35) - 2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, pass_done, n10, finished, starts, n11, n12, signal_20}) begin
+    if (|{n10, writer_gated_rst, finished, starts, n11, n12, signal_20, pass_done}) begin
       settling <= 4'hb;
     end else begin
       if (n13) settling <= settling - 1'h1;
@@ -1935,7 +1872,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_80 <= last_phase_y ? 4'h0 : n29[3:0];
         signal_79 <= signal_83;
       end
-      if (n31 | n19 | s2_valid) begin
+      if (n31 | s2_valid | n19) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n19 ? signal_79 : n31 ? signal_83 : signal_73 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1974,8 +1911,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (writer_gated_rst | n25) begin
       signal_23 <= 4'h0;
     end else begin
-      if ((n5 | $signed({3'h0, signal_116}) >= $signed(1'h0) | n4) & n9) signal_23 <= n5 ?
-        beyond2[3:0] : n4 ? beyond1[3:0] : signal_116[3:0];
+      if ((n6 | n7 | $signed({3'h0, signal_116}) >= $signed(1'h0)) & n9) signal_23 <= n7 ?
+        beyond2[3:0] : n6 ? beyond1[3:0] : signal_116[3:0];
     end
   end
 endmodule
@@ -2005,38 +1942,6 @@ module \neuflow_convolver_tile.convolver.row_store.writer.locator  (
   end
 endmodule
 
-module \neuflow_convolver_tile.convolver.row_store.writer.slice  (
-  input wire [67:0] i__payload,
-  input wire writer_gated_clk,
-  input wire i__valid,
-  input wire o__ready,
-  output wire i__ready,
-  output reg [67:0] o__payload = 68'h0,
-  output reg o__valid = 1'h0,
-  input wire writer_gated_rst
-);
-  reg spare_valid = 1'h0;
-  reg [67:0] spare = 68'h0;
-  wire n2, free;
-  wire [67:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge writer_gated_clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
-    end
-  end
-endmodule
-
 module \neuflow_convolver_tile.convolver.weight_store  (
   input wire weights_gated_rst,
   input wire [67:0] i__payload,
@@ -2053,7 +1958,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2102_16,
+  input wire [1:0] port_2022_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -2075,12 +1980,12 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
   assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = {listening, signal_16, leads} != 3'h6 & n3;
+  assign n2 = n3 & {listening, leads, signal_16} != 3'h5;
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2102_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2102_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2022_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2022_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2150,7 +2055,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{rewind, push, free, read_enable, comes} | n1;
+  assign awake = |{push, free, read_enable, rewind, comes} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2160,14 +2065,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{rewind, push, free, read_enable, comes, blocks_gated_rst}) begin
+    if (|{blocks_gated_rst, push, free, read_enable, rewind, comes}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (rewind | free | blocks_gated_rst) begin
+    if (blocks_gated_rst | free | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2216,7 +2121,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{rewind, push, free, read_enable, comes} | n1;
+  assign awake = |{push, free, read_enable, rewind, comes} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2226,14 +2131,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{rewind, push, free, weights_gated_rst, read_enable, comes}) begin
+    if (|{push, free, read_enable, weights_gated_rst, rewind, comes}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (rewind | free | weights_gated_rst) begin
+    if (free | weights_gated_rst | rewind) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2275,6 +2180,9 @@ module \neuflow_convolver_tile.router  (
   input wire o__ready_79,
   input wire o__ready_89,
   input wire bus__valid,
+  input wire [48:0] bus__payload,
+  input wire [34:0] local0_in__payload,
+  input wire local0_in__valid,
   input wire router_gated_clk,
   output wire east_takes,
   output wire south_takes,
@@ -2288,9 +2196,6 @@ module \neuflow_convolver_tile.router  (
   output wire south_out__valid,
   output wire [34:0] west_out__payload,
   output wire west_out__valid,
-  input wire [48:0] bus__payload,
-  input wire [34:0] local0_in__payload,
-  input wire local0_in__valid,
   input wire router_gated_rst
 );
   reg east_armed = 1'h0, east_ended = 1'h0, local0_armed = 1'h0, local0_ended = 1'h0, o__ready =
@@ -2302,28 +2207,27 @@ module \neuflow_convolver_tile.router  (
   reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
     local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
     west_current = 10'h0, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
-    i__ready_93, i__valid_74, i__valid_84, i__valid_94, local0_last, local0_moves, moving,
-    o__valid_98, south_last, south_moves, west_last, west_moves;
+  wire n7, n10, n6, n5, n4, n2, n3, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+    i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
+    west_moves;
   wire [17:0] o__payload;
-  wire [3:0] n13, signal, names;
+  wire [3:0] n13, signal, moving, names;
   wire [9:0] n11, n12, signal_29, done, queued;
   assign east_takes = east_armed & !(east_peers_q & n12);
   assign south_takes = south_armed & !(south_peers_q & n12);
   assign west_takes = west_armed & !(west_peers_q & n12);
   assign local0_takes = local0_armed & !(local0_peers_q & n12);
-  assign {i__valid_94, i__valid_84, i__valid_74, moving} = (east_moves ? east_current[3:0] : 4'h0) |
-    (south_moves ? south_current[3:0] : 4'h0) | (west_moves ? west_current[3:0] : 4'h0) |
-    (local0_moves ? local0_current[3:0] : 4'h0);
   assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1,
     n2, n3} | n4;
+  assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
+    4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
   assign local0_moves = local0_in__valid & local0_takes;
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
   assign n1 = west_out__valid & o__ready_89;
-  assign n2 = south_out__valid & o__ready_79;
-  assign n3 = east_out__valid & o__ready_69;
+  assign n2 = east_out__valid & o__ready_69;
+  assign n3 = south_out__valid & o__ready_79;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -2344,32 +2248,32 @@ module \neuflow_convolver_tile.router  (
   assign n11 = ~done;
   assign n12 = ~{i__ready_93, i__ready_83, i__ready_73, 1'h0};
   assign n13 = 1'h1 << o__payload[3:0];
-  neuflow_link_slice east_slice (
+  neuflow_slice #(.WIDTH(35)) east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_73), .i__valid(i__valid_74),
+      east_in__payload : 35'h0), .i__ready(i__ready_73), .i__valid(moving[1]),
       .o__payload(east_out__payload), .o__ready(o__ready_69), .o__valid(east_out__valid),
       .rst(router_gated_rst));
-  neuflow_link_slice south_slice (
+  neuflow_slice #(.WIDTH(35)) south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
       2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_83), .i__valid(i__valid_84),
+      east_in__payload : 35'h0), .i__ready(i__ready_83), .i__valid(moving[2]),
       .o__payload(south_out__payload), .o__ready(o__ready_79), .o__valid(south_out__valid),
       .rst(router_gated_rst));
-  neuflow_link_slice west_slice (
+  neuflow_slice #(.WIDTH(35)) west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
       2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_93), .i__valid(i__valid_94),
+      east_in__payload : 35'h0), .i__ready(i__ready_93), .i__valid(moving[3]),
       .o__payload(west_out__payload), .o__ready(o__ready_89), .o__valid(west_out__valid),
       .rst(router_gated_rst));
-  \neuflow_convolver_tile.router.words  words (
-    .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
-      bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_98),
-      .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
+  neuflow_slice #(.WIDTH(18)) words (
+    .clk(router_gated_clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready),
+      .i__valid(bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
+      |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
+      .o__valid(o__valid_98), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, router_gated_rst,
-      bus__valid, n1, n2, n3}) begin
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1, n2, n3,
+      router_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2409,7 +2313,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if (n9 & (o__ready & n5 & n10)) local0_peers_q <= names;
+      if ((o__ready & n5 & n10) & n9) local0_peers_q <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2422,41 +2326,9 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if (n9 & (o__ready & n6 & n10)) west_peers_q <= names;
+      if ((o__ready & n6 & n10) & n9) west_peers_q <= names;
       if (n9 & (o__ready & n7 & n10)) south_peers_q <= names;
       if (n9 & (o__ready & n8 & n10)) east_peers_q <= names;
-    end
-  end
-endmodule
-
-module \neuflow_convolver_tile.router.words  (
-  input wire router_gated_clk,
-  input wire i__valid,
-  output wire i__ready,
-  input wire [17:0] i__payload,
-  input wire o__ready,
-  output reg [17:0] o__payload = 18'h0,
-  output reg o__valid = 1'h0,
-  input wire router_gated_rst
-);
-  reg spare_valid = 1'h0;
-  reg [17:0] spare = 18'h0;
-  wire n2, free;
-  wire [17:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge router_gated_clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -2474,12 +2346,12 @@ module \neuflow_convolver_tile.tap$150  (
   output wire local__4__valid,
   output wire awake,
   output wire i__ready,
+  output wire [48:0] o__payload,
   input wire local__0__ready,
   input wire local__1__ready,
   input wire local__2__ready,
   input wire local__3__ready,
   input wire local__4__ready,
-  output wire [48:0] o__payload,
   input wire tap_gated_rst
 );
   wire all_ready, o__valid_17;
@@ -2490,42 +2362,9 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{o__ready, local__4__ready, local__3__ready, local__0__ready, local__2__ready,
-    local__1__ready};
-  \neuflow_convolver_tile.tap$150.slice  slice (
-    .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
-      .o__ready(all_ready), .o__valid(o__valid_17), .tap_gated_clk(tap_gated_clk),
-      .tap_gated_rst(tap_gated_rst));
-endmodule
-
-module \neuflow_convolver_tile.tap$150.slice  (
-  input wire [48:0] i__payload,
-  input wire i__valid,
-  input wire tap_gated_clk,
-  input wire o__ready,
-  output wire i__ready,
-  output reg [48:0] o__payload = 49'h0,
-  output reg o__valid = 1'h0,
-  input wire tap_gated_rst
-);
-  reg spare_valid = 1'h0;
-  reg [48:0] spare = 49'h0;
-  wire n2, free;
-  wire [48:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge tap_gated_clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge tap_gated_clk) begin
-    if (tap_gated_rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
-    end
-  end
+  assign all_ready = &{local__1__ready, local__2__ready, local__0__ready, local__3__ready, o__ready,
+    local__4__ready};
+  neuflow_slice #(.WIDTH(49)) slice (
+    .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
+      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(tap_gated_rst));
 endmodule

@@ -54,41 +54,9 @@ module neuflow_dma_tap (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_39 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__5__ready, local__7__ready, local__6__ready, local__1__ready,
-    local__4__ready, local__2__ready, o__ready, local__3__ready, local__0__ready};
-  \neuflow_dma_tap.slice  slice (
+  assign all_ready = &{local__6__ready, local__2__ready, local__0__ready, local__4__ready,
+    local__7__ready, local__3__ready, local__5__ready, o__ready, local__1__ready};
+  neuflow_slice #(.WIDTH(49)) slice (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(local__0__payload), .o__ready(all_ready), .o__valid(o__valid_39), .rst(rst));
-endmodule
-
-module \neuflow_dma_tap.slice  (
-  input wire rst,
-  input wire [48:0] i__payload,
-  input wire i__valid,
-  input wire o__ready,
-  output wire i__ready,
-  output reg [48:0] o__payload = 49'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg spare_valid = 1'h0;
-  reg [48:0] spare = 49'h0;
-  wire n2, free;
-  wire [48:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge clk) begin
-    if (rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
-    end
-  end
 endmodule

@@ -50,7 +50,7 @@ module neuflow_mapper (
   assign s0_tail[10] = n14 & o__payload_35[0];
   assign s0_tail[11] = n12 & o__payload_35[0];
   assign active = o__valid & o__ready;
-  assign awake = active | awake_39 | n16 | n17;
+  assign awake = awake_39 | n16 | active | n17;
   assign moves = signal & signal_37;
   assign n12 = $signed(i__payload[31:16]) < $signed(1'h0);
   assign n14 = $signed(i__payload[15:0]) < $signed(1'h0);
@@ -63,7 +63,7 @@ module neuflow_mapper (
     .awake(awake_39), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .o__payload(o__payload_35), .o__ready(o__ready_29),
       .o__valid(o__valid_27), .rst(rst), .sub(sub));
-  \neuflow_mapper.slice  slice (
+  neuflow_slice #(.WIDTH(35)) slice (
     .clk(clk), .i__payload({s15_tail, moves ? s15_word_1 : 16'h0, moves ? s15_word_0 : 16'h0}),
       .i__ready(i__ready_25), .i__valid(valid[14]), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid), .rst(rst));
@@ -192,7 +192,7 @@ module neuflow_mapper (
     end
   end
   always @(posedge clk) begin
-    if (|{active, rst, awake_39, n16}) begin
+    if (|{awake_39, rst, n16, active}) begin
       settling <= 2'h2;
     end else begin
       if (n17) settling <= settling - 1'h1;
@@ -210,7 +210,7 @@ module neuflow_mapper (
     end
   end
   always @(posedge clk) begin
-    if (o__ready_29 | rst) begin
+    if (rst | o__ready_29) begin
       signal_28 <= 1'h0;
     end else begin
       if (signal_26 & i__payload[34]) signal_28 <= 1'h1;
@@ -258,42 +258,10 @@ module \neuflow_mapper.config  (
     end
   end
   always @(posedge clk) begin
-    if (move | rst) begin
+    if (rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
-    end
-  end
-endmodule
-
-module \neuflow_mapper.slice  (
-  input wire rst,
-  input wire o__ready,
-  output wire i__ready,
-  input wire [34:0] i__payload,
-  input wire i__valid,
-  output reg [34:0] o__payload = 35'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg spare_valid = 1'h0;
-  reg [34:0] spare = 35'h0;
-  wire n2, free;
-  wire [34:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge clk) begin
-    if (rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
     end
   end
 endmodule

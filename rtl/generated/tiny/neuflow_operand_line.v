@@ -26,11 +26,11 @@ module neuflow_operand_line (
   \neuflow_operand_line.narrow  narrow (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(i__payload_20), .o__ready(o__ready_25), .o__valid(o__valid_24), .rst(rst));
-  neuflow_link_slice to_convolver (
+  neuflow_slice #(.WIDTH(35)) to_convolver (
     .clk(clk), .i__payload(i__payload_20), .i__ready(i__ready_26), .i__valid(dest ? 1'h0 :
       o__valid_24), .o__payload(o__0__payload), .o__ready(o__0__ready), .o__valid(o__0__valid),
       .rst(rst));
-  neuflow_link_slice to_operator (
+  neuflow_slice #(.WIDTH(35)) to_operator (
     .clk(clk), .i__payload(i__payload_20), .i__ready(i__ready_32), .i__valid(dest ? o__valid_24 :
       1'h0), .o__payload(o__1__payload), .o__ready(o__1__ready), .o__valid(o__1__valid), .rst(rst));
   always @(posedge clk) begin

@@ -135,6 +135,7 @@ module \neuflow_operator_tile.router  (
   input wire global_in__valid,
   input wire o__ready_153,
   input wire bus__valid,
+  input wire [48:0] bus__payload,
   input wire router_gated_clk,
   output wire north_takes,
   output wire east_takes,
@@ -177,7 +178,6 @@ module \neuflow_operator_tile.router  (
   input wire o__ready_203,
   input wire [34:0] local2_in__payload,
   input wire local2_in__valid,
-  input wire [48:0] bus__payload,
   input wire router_gated_rst
 );
   reg east_armed = 1'h0, east_ended = 1'h0, global_armed = 1'h0, global_ended = 1'h0, local0_armed =
@@ -198,7 +198,7 @@ module \neuflow_operator_tile.router  (
     north_current = 10'h0, north_peers = 10'h3ff, north_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'h3ff, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'h3ff, west_waiting = 10'h0;
-  wire n5, n9, n8, n7, n6, n4, n2, n1, n3, n10, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
+  wire n4, n3, n2, n1, n8, n9, n10, n6, n7, n5, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
     n12, east_last, east_moves, global_last, global_moves, i__ready_117, i__ready_127, i__ready_137,
     i__ready_147, i__ready_157, i__ready_167, i__ready_177, i__ready_187, i__ready_197,
     i__ready_207, local0_last, local0_moves, local1_last, local1_moves, local2_last, local2_moves,
@@ -213,31 +213,31 @@ module \neuflow_operator_tile.router  (
   assign local0_takes = local0_armed & !(local0_peers & n23);
   assign local1_takes = local1_armed & !(local1_peers & n23);
   assign local2_takes = local2_armed & !(local2_peers & n23);
-  assign awake = |{o__valid_212, n1, n2, n3, n4, n5, n6, n7, n8, bus__valid, local0_moves,
-    global_moves, east_moves, local2_moves, west_moves, local1_moves, n9, south_moves, n10,
-    north_moves} | n11;
+  assign awake = |{n1, n2, n3, n4, bus__valid, n5, n6, n7, local2_moves, local0_moves, south_moves,
+    global_moves, n8, n9, local1_moves, west_moves, o__valid_212, north_moves, n10, east_moves} |
+    n11;
   assign moving = (north_moves ? north_current : 10'h0) | (east_moves ? east_current : 10'h0) |
     (south_moves ? south_current : 10'h0) | (west_moves ? west_current : 10'h0) | (global_moves ?
     global_current : 10'h0) | (local0_moves ? local0_current : 10'h0) | (local1_moves ?
     local1_current : 10'h0) | (local2_moves ? local2_current : 10'h0);
-  assign n1 = local2_out__valid & o__ready_183;
-  assign n2 = local1_out__valid & o__ready_173;
-  assign n3 = local3_out__valid & o__ready_193;
-  assign n4 = local0_out__valid & o__ready_163;
-  assign n5 = north_out__valid & o__ready_113;
-  assign n6 = global_out__valid & o__ready_153;
-  assign n7 = west_out__valid & o__ready_143;
-  assign n8 = south_out__valid & o__ready_133;
-  assign local0_moves = local0_in__valid & local0_takes;
-  assign global_moves = global_in__valid & global_takes;
-  assign east_moves = east_in__valid & east_takes;
+  assign n1 = west_out__valid & o__ready_143;
+  assign n2 = south_out__valid & o__ready_133;
+  assign n3 = east_out__valid & o__ready_123;
+  assign n4 = north_out__valid & o__ready_113;
+  assign n5 = local4_out__valid & o__ready_203;
+  assign n6 = local2_out__valid & o__ready_183;
+  assign n7 = local3_out__valid & o__ready_193;
   assign local2_moves = local2_in__valid & local2_takes;
-  assign west_moves = west_in__valid & west_takes;
-  assign local1_moves = local1_in__valid & local1_takes;
-  assign n9 = east_out__valid & o__ready_123;
+  assign local0_moves = local0_in__valid & local0_takes;
   assign south_moves = south_in__valid & south_takes;
-  assign n10 = local4_out__valid & o__ready_203;
+  assign global_moves = global_in__valid & global_takes;
+  assign n8 = global_out__valid & o__ready_153;
+  assign n9 = local0_out__valid & o__ready_163;
+  assign local1_moves = local1_in__valid & local1_takes;
+  assign west_moves = west_in__valid & west_takes;
   assign north_moves = north_in__valid & north_takes;
+  assign n10 = local1_out__valid & o__ready_173;
+  assign east_moves = east_in__valid & east_takes;
   assign n11 = |settling;
   assign local2_last = local2_moves & local2_in__payload[34];
   assign local1_last = local1_moves & local1_in__payload[34];
@@ -268,14 +268,14 @@ module \neuflow_operator_tile.router  (
   assign n22 = ~done;
   assign n23 = ~{i__ready_207, i__ready_197, i__ready_187, i__ready_177, i__ready_167, i__ready_157,
     i__ready_147, i__ready_137, i__ready_127, i__ready_117};
-  neuflow_link_slice east_slice (
+  neuflow_slice #(.WIDTH(35)) east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h7 ? local2_in__payload : east_source ==
       3'h6 ? local1_in__payload : east_source == 3'h5 ? local0_in__payload : east_source == 3'h4 ?
       global_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
       south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ? north_in__payload
       : 35'h0), .i__ready(i__ready_127), .i__valid(moving[1]), .o__payload(east_out__payload),
       .o__ready(o__ready_123), .o__valid(east_out__valid), .rst(router_gated_rst));
-  neuflow_link_slice global_slice (
+  neuflow_slice #(.WIDTH(35)) global_slice (
     .clk(router_gated_clk), .i__payload(global_source == 3'h7 ? local2_in__payload : global_source
       == 3'h6 ? local1_in__payload : global_source == 3'h5 ? local0_in__payload : global_source ==
       3'h4 ? global_in__payload : global_source == 2'h3 ? west_in__payload : global_source == 2'h2 ?
@@ -283,7 +283,7 @@ module \neuflow_operator_tile.router  (
       north_in__payload : 35'h0), .i__ready(i__ready_157), .i__valid(moving[4]),
       .o__payload(global_out__payload), .o__ready(o__ready_153), .o__valid(global_out__valid),
       .rst(router_gated_rst));
-  neuflow_link_slice local0_slice (
+  neuflow_slice #(.WIDTH(35)) local0_slice (
     .clk(router_gated_clk), .i__payload(local0_source == 3'h7 ? local2_in__payload : local0_source
       == 3'h6 ? local1_in__payload : local0_source == 3'h5 ? local0_in__payload : local0_source ==
       3'h4 ? global_in__payload : local0_source == 2'h3 ? west_in__payload : local0_source == 2'h2 ?
@@ -291,7 +291,7 @@ module \neuflow_operator_tile.router  (
       north_in__payload : 35'h0), .i__ready(i__ready_167), .i__valid(moving[5]),
       .o__payload(local0_out__payload), .o__ready(o__ready_163), .o__valid(local0_out__valid),
       .rst(router_gated_rst));
-  neuflow_link_slice local1_slice (
+  neuflow_slice #(.WIDTH(35)) local1_slice (
     .clk(router_gated_clk), .i__payload(local1_source == 3'h7 ? local2_in__payload : local1_source
       == 3'h6 ? local1_in__payload : local1_source == 3'h5 ? local0_in__payload : local1_source ==
       3'h4 ? global_in__payload : local1_source == 2'h3 ? west_in__payload : local1_source == 2'h2 ?
@@ -299,7 +299,7 @@ module \neuflow_operator_tile.router  (
       north_in__payload : 35'h0), .i__ready(i__ready_177), .i__valid(moving[6]),
       .o__payload(local1_out__payload), .o__ready(o__ready_173), .o__valid(local1_out__valid),
       .rst(router_gated_rst));
-  neuflow_link_slice local2_slice (
+  neuflow_slice #(.WIDTH(35)) local2_slice (
     .clk(router_gated_clk), .i__payload(local2_source == 3'h7 ? local2_in__payload : local2_source
       == 3'h6 ? local1_in__payload : local2_source == 3'h5 ? local0_in__payload : local2_source ==
       3'h4 ? global_in__payload : local2_source == 2'h3 ? west_in__payload : local2_source == 2'h2 ?
@@ -307,7 +307,7 @@ module \neuflow_operator_tile.router  (
       north_in__payload : 35'h0), .i__ready(i__ready_187), .i__valid(moving[7]),
       .o__payload(local2_out__payload), .o__ready(o__ready_183), .o__valid(local2_out__valid),
       .rst(router_gated_rst));
-  neuflow_link_slice local3_slice (
+  neuflow_slice #(.WIDTH(35)) local3_slice (
     .clk(router_gated_clk), .i__payload(local3_source == 3'h7 ? local2_in__payload : local3_source
       == 3'h6 ? local1_in__payload : local3_source == 3'h5 ? local0_in__payload : local3_source ==
       3'h4 ? global_in__payload : local3_source == 2'h3 ? west_in__payload : local3_source == 2'h2 ?
@@ -315,7 +315,7 @@ module \neuflow_operator_tile.router  (
       north_in__payload : 35'h0), .i__ready(i__ready_197), .i__valid(moving[8]),
       .o__payload(local3_out__payload), .o__ready(o__ready_193), .o__valid(local3_out__valid),
       .rst(router_gated_rst));
-  neuflow_link_slice local4_slice (
+  neuflow_slice #(.WIDTH(35)) local4_slice (
     .clk(router_gated_clk), .i__payload(local4_source == 3'h7 ? local2_in__payload : local4_source
       == 3'h6 ? local1_in__payload : local4_source == 3'h5 ? local0_in__payload : local4_source ==
       3'h4 ? global_in__payload : local4_source == 2'h3 ? west_in__payload : local4_source == 2'h2 ?
@@ -323,7 +323,7 @@ module \neuflow_operator_tile.router  (
       north_in__payload : 35'h0), .i__ready(i__ready_207), .i__valid(moving[9]),
       .o__payload(local4_out__payload), .o__ready(o__ready_203), .o__valid(local4_out__valid),
       .rst(router_gated_rst));
-  neuflow_link_slice north_slice (
+  neuflow_slice #(.WIDTH(35)) north_slice (
     .clk(router_gated_clk), .i__payload(north_source == 3'h7 ? local2_in__payload : north_source ==
       3'h6 ? local1_in__payload : north_source == 3'h5 ? local0_in__payload : north_source == 3'h4 ?
       global_in__payload : north_source == 2'h3 ? west_in__payload : north_source == 2'h2 ?
@@ -331,7 +331,7 @@ module \neuflow_operator_tile.router  (
       north_in__payload : 35'h0), .i__ready(i__ready_117), .i__valid(moving[0]),
       .o__payload(north_out__payload), .o__ready(o__ready_113), .o__valid(north_out__valid),
       .rst(router_gated_rst));
-  neuflow_link_slice south_slice (
+  neuflow_slice #(.WIDTH(35)) south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h7 ? local2_in__payload : south_source ==
       3'h6 ? local1_in__payload : south_source == 3'h5 ? local0_in__payload : south_source == 3'h4 ?
       global_in__payload : south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ?
@@ -339,22 +339,22 @@ module \neuflow_operator_tile.router  (
       north_in__payload : 35'h0), .i__ready(i__ready_137), .i__valid(moving[2]),
       .o__payload(south_out__payload), .o__ready(o__ready_133), .o__valid(south_out__valid),
       .rst(router_gated_rst));
-  neuflow_link_slice west_slice (
+  neuflow_slice #(.WIDTH(35)) west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h7 ? local2_in__payload : west_source ==
       3'h6 ? local1_in__payload : west_source == 3'h5 ? local0_in__payload : west_source == 3'h4 ?
       global_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
       south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ? north_in__payload
       : 35'h0), .i__ready(i__ready_147), .i__valid(moving[3]), .o__payload(west_out__payload),
       .o__ready(o__ready_143), .o__valid(west_out__valid), .rst(router_gated_rst));
-  \neuflow_operator_tile.router.words  words (
-    .i__payload(bus__payload[33:16]), .i__ready(bus__ready), .i__valid(bus__valid &
-      bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_212),
-      .router_gated_clk(router_gated_clk), .router_gated_rst(router_gated_rst));
+  neuflow_slice #(.WIDTH(18)) words (
+    .clk(router_gated_clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready),
+      .i__valid(bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
+      |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
+      .o__valid(o__valid_212), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_212, n1, n2, n3, n4, n5, n6, n7, n8, bus__valid, local0_moves, global_moves,
-      east_moves, local2_moves, west_moves, local1_moves, n9, south_moves, router_gated_rst, n10,
-      north_moves}) begin
+    if (|{n1, n2, n3, n4, bus__valid, n5, n6, n7, local2_moves, local0_moves, south_moves,
+      router_gated_rst, global_moves, n8, n9, local1_moves, west_moves, o__valid_212, north_moves,
+      n10, east_moves}) begin
       settling <= 3'h4;
     end else begin
       if (n11) settling <= settling - 1'h1;
@@ -408,36 +408,36 @@ module \neuflow_operator_tile.router  (
         |(east_current | east_waiting) & names != east_peers : n19 ? |(north_current |
         north_waiting) & names != north_peers : 1'h0) & ~(|(signal & waits));
       if (n20 & queued[9]) local4_next_source <= o__payload[7:4];
-      if ((signal_41[9] | done[9]) & n20) local4_source <= signal_41[9] ? o__payload[7:4] :
+      if ((done[9] | signal_41[9]) & n20) local4_source <= signal_41[9] ? o__payload[7:4] :
         local4_next_source;
       if (n20 & queued[8]) local3_next_source <= o__payload[7:4];
-      if ((signal_41[8] | done[8]) & n20) local3_source <= signal_41[8] ? o__payload[7:4] :
+      if ((done[8] | signal_41[8]) & n20) local3_source <= signal_41[8] ? o__payload[7:4] :
         local3_next_source;
       if (n20 & queued[7]) local2_next_source <= o__payload[7:4];
-      if ((signal_41[7] | done[7]) & n20) local2_source <= signal_41[7] ? o__payload[7:4] :
+      if ((done[7] | signal_41[7]) & n20) local2_source <= signal_41[7] ? o__payload[7:4] :
         local2_next_source;
       if (n20 & queued[6]) local1_next_source <= o__payload[7:4];
-      if ((signal_41[6] | done[6]) & n20) local1_source <= signal_41[6] ? o__payload[7:4] :
+      if ((done[6] | signal_41[6]) & n20) local1_source <= signal_41[6] ? o__payload[7:4] :
         local1_next_source;
       if (n20 & queued[5]) local0_next_source <= o__payload[7:4];
-      if ((signal_41[5] | done[5]) & n20) local0_source <= signal_41[5] ? o__payload[7:4] :
+      if ((done[5] | signal_41[5]) & n20) local0_source <= signal_41[5] ? o__payload[7:4] :
         local0_next_source;
       if (n20 & queued[4]) global_next_source <= o__payload[7:4];
-      if ((signal_41[4] | done[4]) & n20) global_source <= signal_41[4] ? o__payload[7:4] :
+      if ((done[4] | signal_41[4]) & n20) global_source <= signal_41[4] ? o__payload[7:4] :
         global_next_source;
       if (n20 & queued[3]) west_next_source <= o__payload[7:4];
-      if ((signal_41[3] | done[3]) & n20) west_source <= signal_41[3] ? o__payload[7:4] :
+      if ((done[3] | signal_41[3]) & n20) west_source <= signal_41[3] ? o__payload[7:4] :
         west_next_source;
       if (n20 & queued[2]) south_next_source <= o__payload[7:4];
-      if ((signal_41[2] | done[2]) & n20) south_source <= signal_41[2] ? o__payload[7:4] :
+      if ((done[2] | signal_41[2]) & n20) south_source <= signal_41[2] ? o__payload[7:4] :
         south_next_source;
       if (n20 & queued[1]) east_next_source <= o__payload[7:4];
-      if ((signal_41[1] | done[1]) & n20) east_source <= signal_41[1] ? o__payload[7:4] :
+      if ((done[1] | signal_41[1]) & n20) east_source <= signal_41[1] ? o__payload[7:4] :
         east_next_source;
       if (n20 & queued[0]) north_next_source <= o__payload[7:4];
-      if ((signal_41[0] | done[0]) & n20) north_source <= signal_41[0] ? o__payload[7:4] :
+      if ((done[0] | signal_41[0]) & n20) north_source <= signal_41[0] ? o__payload[7:4] :
         north_next_source;
-      if ((o__ready & n12 & n21) & n20) local2_peers <= names;
+      if (n20 & (o__ready & n12 & n21)) local2_peers <= names;
       if (n20) begin
         local2_waiting <= local2_waiting & n22 | (n12 ? queued : 10'h0);
         local2_current <= local2_current & n22 | local2_waiting & done | (n12 ? signal_41 : 10'h0);
@@ -458,45 +458,13 @@ module \neuflow_operator_tile.router  (
         waits <= waits & n22 | queued;
         signal_42 <= signal_42 & n22 | waits & done | signal_41;
       end
-      if ((o__ready & n13 & n21) & n20) local1_peers <= names;
+      if (n20 & (o__ready & n13 & n21)) local1_peers <= names;
       if ((o__ready & n14 & n21) & n20) local0_peers <= names;
-      if ((o__ready & n15 & n21) & n20) global_peers <= names;
-      if ((o__ready & n16 & n21) & n20) west_peers <= names;
-      if ((o__ready & n17 & n21) & n20) south_peers <= names;
-      if ((o__ready & n18 & n21) & n20) east_peers <= names;
+      if (n20 & (o__ready & n15 & n21)) global_peers <= names;
+      if (n20 & (o__ready & n16 & n21)) west_peers <= names;
+      if (n20 & (o__ready & n17 & n21)) south_peers <= names;
+      if (n20 & (o__ready & n18 & n21)) east_peers <= names;
       if ((o__ready & n19 & n21) & n20) north_peers <= names;
-    end
-  end
-endmodule
-
-module \neuflow_operator_tile.router.words  (
-  input wire router_gated_clk,
-  input wire i__valid,
-  output wire i__ready,
-  input wire [17:0] i__payload,
-  input wire o__ready,
-  output reg [17:0] o__payload = 18'h0,
-  output reg o__valid = 1'h0,
-  input wire router_gated_rst
-);
-  reg spare_valid = 1'h0;
-  reg [17:0] spare = 18'h0;
-  wire n2, free;
-  wire [17:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge router_gated_clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -513,11 +481,11 @@ module \neuflow_operator_tile.tap  (
   output wire local__3__valid,
   output wire awake,
   output wire i__ready,
+  output wire [48:0] o__payload,
   input wire local__0__ready,
   input wire local__1__ready,
   input wire local__2__ready,
   input wire local__3__ready,
-  output wire [48:0] o__payload,
   input wire tap_gated_rst
 );
   wire all_ready, o__valid_16;
@@ -527,42 +495,9 @@ module \neuflow_operator_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_16 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__3__ready, local__2__ready, local__1__ready, o__ready,
+  assign all_ready = &{local__2__ready, local__3__ready, o__ready, local__1__ready,
     local__0__ready};
-  \neuflow_operator_tile.tap.slice  slice (
-    .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload),
-      .o__ready(all_ready), .o__valid(o__valid_16), .tap_gated_clk(tap_gated_clk),
-      .tap_gated_rst(tap_gated_rst));
-endmodule
-
-module \neuflow_operator_tile.tap.slice  (
-  input wire [48:0] i__payload,
-  input wire i__valid,
-  input wire tap_gated_clk,
-  input wire o__ready,
-  output wire i__ready,
-  output reg [48:0] o__payload = 49'h0,
-  output reg o__valid = 1'h0,
-  input wire tap_gated_rst
-);
-  reg spare_valid = 1'h0;
-  reg [48:0] spare = 49'h0;
-  wire n2, free;
-  wire [48:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge tap_gated_clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge tap_gated_clk) begin
-    if (tap_gated_rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
-    end
-  end
+  neuflow_slice #(.WIDTH(49)) slice (
+    .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
+      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_16), .rst(tap_gated_rst));
 endmodule

@@ -25,7 +25,7 @@ module neuflow_read_port (
   reg [2:0] settling = 3'h4;
   reg [3:0] room = 4'h8;
   reg [77:0] head = 78'h0;
-  wire n3, n2, n5, n4, n6, asked, awake_80, awake_81, awake_82, awake_83, awake_84, awake_85, ends,
+  wire n3, n2, n4, n5, n6, asked, awake_80, awake_81, awake_82, awake_83, awake_84, awake_85, ends,
     i__ready, i__ready_31, i__ready_37, i__ready_44, i__ready_46, i__ready_63, i__ready_72,
     i__valid, i__valid_32, i__valid_38, i__valid_42, i__valid_69, o__ready_61, o__valid_87,
     request__valid_43;
@@ -36,13 +36,10 @@ module neuflow_read_port (
   wire [30:0] i__payload_40;
   wire [3:0] following;
   wire [63:0] i__payload_28, i__payload_34;
-  wire [75:0] o__payload_73;
   wire [77:0] o__payload_88;
   wire [79:0] o__payload_68;
-  assign o__payload = o__payload_73[67:0];
-  assign dest = o__payload_73[75:68];
   assign response__ready = 1'h1;
-  assign awake = |{response__valid, awake_80, awake_81, awake_83, n2, n3, n4, awake_82, asked, n5} |
+  assign awake = |{response__valid, awake_82, awake_83, awake_80, awake_81, asked, n2, n3, n4, n5} |
     n6;
   assign i__valid_42 = request__valid_43 & i__ready_44;
   assign o__ready_61 = ~signal | i__ready_63;
@@ -52,12 +49,12 @@ module neuflow_read_port (
   assign asked = i__valid_42 & i__ready_46;
   assign n2 = i__valid_38 & i__ready_37;
   assign n3 = i__valid_32 & i__ready_31;
-  assign n4 = awake_84 | awake_85 | (i__valid_69 & i__ready_72 | signal & i__ready_63 | o__valid &
+  assign n4 = request__valid & request__ready;
+  assign n5 = awake_84 | awake_85 | (i__valid_69 & i__ready_72 | signal & i__ready_63 | o__valid &
     o__ready);
-  assign n5 = request__valid & request__ready;
   assign n6 = |settling;
   assign following = (room + left) - {asked ? i__payload_40[30:29] + 1'h1 : 3'h0};
-  \neuflow_read_port.asks  asks (
+  neuflow_slice #(.WIDTH(31)) asks (
     .clk(clk), .i__payload(i__payload_40), .i__ready(i__ready_46), .i__valid(i__valid_42),
       .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid),
       .rst(rst));
@@ -70,10 +67,10 @@ module neuflow_read_port (
     .awake(awake_80), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .kind(kind), .o__payload(i__payload), .o__ready(i__ready),
       .o__valid(i__valid), .rst(rst));
-  \neuflow_read_port.leaves  leaves (
+  neuflow_slice #(.WIDTH(76)) leaves (
     .clk(clk), .i__payload({o__payload_68[79:72], o__payload_68[67:0]}), .i__ready(i__ready_72),
-      .i__valid(i__valid_69), .o__payload(o__payload_73), .o__ready(o__ready), .o__valid(o__valid),
-      .rst(rst));
+      .i__valid(i__valid_69), .o__payload({dest, o__payload}), .o__ready(o__ready),
+      .o__valid(o__valid), .rst(rst));
   \neuflow_read_port.merger  merger (
     .awake(awake_85), .clk(clk), .i__payload({head[13:5], 2'h0, head[4:0], head[77:14]}),
       .i__ready(i__ready_63), .i__valid(signal), .o__payload(o__payload_68), .o__ready(i__ready_72),
@@ -82,7 +79,7 @@ module neuflow_read_port (
     .awake(awake_83), .clk(clk), .i__ready(i__ready_44), .i__valid(asked),
       .o__payload(o__payload_56), .o__ready(response__valid & ends), .rst(rst),
       .write_data(i__payload_48));
-  \neuflow_read_port.runs  runs (
+  neuflow_slice #(.WIDTH(64)) runs (
     .clk(clk), .i__payload(i__payload_28), .i__ready(i__ready_31), .i__valid(i__valid_32),
       .o__payload(i__payload_34), .o__ready(i__ready_37), .o__valid(i__valid_38), .rst(rst));
   \neuflow_read_port.splitter  splitter (
@@ -93,7 +90,7 @@ module neuflow_read_port (
     .awake(awake_81), .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(i__payload_28), .o__ready(i__ready_31), .o__valid(i__valid_32), .rst(rst));
   always @(posedge clk) begin
-    if (|{response__valid, rst, awake_80, awake_81, awake_83, n2, n3, n4, awake_82, asked, n5})
+    if (|{response__valid, awake_82, rst, awake_83, awake_80, awake_81, asked, n2, n3, n4, n5})
       begin
       settling <= 3'h4;
     end else begin
@@ -113,38 +110,6 @@ module neuflow_read_port (
   end
   always @(posedge clk) begin
     if (o__ready_61) head <= o__payload_88;
-  end
-endmodule
-
-module \neuflow_read_port.asks  (
-  input wire rst,
-  input wire o__ready,
-  input wire i__valid,
-  output wire i__ready,
-  input wire [30:0] i__payload,
-  output reg [30:0] o__payload = 31'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg spare_valid = 1'h0;
-  reg [30:0] spare = 31'h0;
-  wire n2, free;
-  wire [30:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge clk) begin
-    if (rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
-    end
   end
 endmodule
 
@@ -169,12 +134,12 @@ module \neuflow_read_port.buffer  (
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge clk) begin
     if (rst) begin
-      read_address <= 3'h0; write_address <= 3'h0; o__valid <= 1'h0; level <= 4'h0;
+      o__valid <= 1'h0; level <= 4'h0; read_address <= 3'h0; write_address <= 3'h0;
     end else begin
-      read_address <= read_address + fetch;
-      write_address <= write_address + push;
       o__valid <= fetch | o__valid & ~o__ready;
       level <= (level + push) - fetch;
+      read_address <= read_address + fetch;
+      write_address <= write_address + push;
     end
   end
 endmodule
@@ -223,38 +188,6 @@ module \neuflow_read_port.config  (
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
-    end
-  end
-endmodule
-
-module \neuflow_read_port.leaves  (
-  input wire rst,
-  input wire o__ready,
-  output wire i__ready,
-  input wire [75:0] i__payload,
-  input wire i__valid,
-  output reg [75:0] o__payload = 76'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg spare_valid = 1'h0;
-  reg [75:0] spare = 76'h0;
-  wire n2, free;
-  wire [75:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge clk) begin
-    if (rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -375,47 +308,15 @@ module \neuflow_read_port.pieces  (
   end
 endmodule
 
-module \neuflow_read_port.runs  (
-  input wire rst,
-  output wire i__ready,
-  input wire o__ready,
-  input wire [63:0] i__payload,
-  input wire i__valid,
-  output reg [63:0] o__payload = 64'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg spare_valid = 1'h0;
-  reg [63:0] spare = 64'h0;
-  wire n2, free;
-  wire [63:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge clk) begin
-    if (rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
-    end
-  end
-endmodule
-
 module \neuflow_read_port.splitter  (
   input wire rst,
   input wire request__ready,
+  input wire [63:0] i__payload,
+  input wire i__valid,
   output wire i__ready,
   output wire request__valid,
   output wire awake,
   input wire fits,
-  input wire [63:0] i__payload,
-  input wire i__valid,
   output wire [30:0] request__payload,
   output wire [14:0] piece,
   input wire clk
@@ -434,8 +335,16 @@ module \neuflow_read_port.splitter  (
   assign request__valid = signal_8 & fits;
   assign awake = signal_16 | taken & there | i__valid & i__ready;
   assign taken = ~signal_8 | signal_16 & ends;
-  assign n3 = taken | signal_16;
+  assign n3 = signal_16 | taken;
   assign signal_16 = request__valid & request__ready;
+  always @(posedge clk) begin
+    if (rst) begin
+      there <= 1'h0; signal_8 <= 1'h0;
+    end else begin
+      if (i__ready) there <= i__valid;
+      if (taken) signal_8 <= there;
+    end
+  end
   always @(posedge clk) begin
     if (taken) begin
       dest <= coming[63:56];
@@ -456,14 +365,6 @@ module \neuflow_read_port.splitter  (
     if (i__ready) begin
       end_2 <= (i__payload[54:31] + {i__payload[1:0], i__payload[30:29]}) - 1'h1;
       coming <= i__payload;
-    end
-  end
-  always @(posedge clk) begin
-    if (rst) begin
-      signal_8 <= 1'h0; there <= 1'h0;
-    end else begin
-      if (taken) signal_8 <= there;
-      if (i__ready) there <= i__valid;
     end
   end
 endmodule
@@ -487,15 +388,15 @@ module \neuflow_read_port.walker  (
   assign o__payload = {i__payload[207:200], last, i__payload[55:32], run[1:0], run[30:2]};
   assign i__ready = o__valid & o__ready & last;
   assign awake = o__valid ? o__ready : i__valid;
-  assign n1 = {o__valid, new_plane} != 2'h2 & n5;
+  assign n1 = n5 & {o__valid, new_plane} != 2'h2;
   assign n2 = n6 | new_plane;
-  assign n3 = (n2 | signal) & n5;
+  assign n3 = n5 & (n2 | signal);
   assign signal = n6 | ends0;
   assign origin = o__valid ? (ends1 ? plane : row) : i__payload[30:0];
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
-  assign last = ends2 & ends1 & ends0;
+  assign last = ends1 & ends0 & ends2;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;

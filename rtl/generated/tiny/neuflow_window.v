@@ -17,7 +17,7 @@ module neuflow_window (
   output wire awake,
   input wire clk
 );
-  reg n32, n55, signal = 1'h0, signal_172, signal_182 = 1'h1, b_crosses = 1'h0, b_ends = 1'h0,
+  reg n30, n53, signal = 1'h0, signal_172, signal_182 = 1'h1, b_crosses = 1'h0, b_ends = 1'h0,
     b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0, closing = 1'h0, column_ends =
     1'h0, covers = 1'h0, ends, f_final = 1'h0, f_hit = 1'h0, f_valid = 1'h0, held_valid = 1'h0,
     input_ends = 1'h0, line_ends = 1'h0, line_ends_50 = 1'h0, map_ends = 1'h0, read_enable = 1'h0,
@@ -29,12 +29,12 @@ module neuflow_window (
   reg [17:0] signal_91 = 18'h0, last = 18'h0, signal_197_q = 18'h0, first_last_q = 18'h0;
   reg [18:0] ahead = 19'h0, base = 19'h0, free = 19'h0, newest = 19'h7ffff, reserved = 19'h0;
   reg [19:0] signal_199 = 20'h0, signal_96 = 20'h0;
-  reg [1:0] n30, n31, s1_lanes = 2'h0, tail = 2'h0;
+  reg [1:0] n28, n29, s1_lanes = 2'h0, tail = 2'h0;
   reg [23:0] lane0_sum, lane1_sum, s2_word0 = 24'h0, s2_word1 = 24'h0;
   reg [24:0] pair0_sum, s3_pair0 = 25'h0;
   reg [2:0] fsm_state = 3'h0, s1_meta = 3'h0, s2_meta = 3'h0, s3_meta = 3'h0, s4_meta = 3'h0,
     s5_meta = 3'h0, settling = 3'h4;
-  reg [31:0] n57, signal_180 = 32'h0, s5_part = 32'h0, s4_part_q = 32'h0;
+  reg [31:0] n55, signal_180 = 32'h0, s5_part = 32'h0, s4_part_q = 32'h0;
   reg [38:0] v4 = 39'h0;
   reg [39:0] v1 = 40'h0, v2 = 40'h0, v3 = 40'h0;
   reg [47:0] merged = 48'h0, old = 48'h0;
@@ -43,33 +43,31 @@ module neuflow_window (
     8'h0, b_span = 8'h0, closes_in = 8'h0, f_last = 8'h0, fresh = 8'h0, head = 8'h0, last_turn =
     8'h0, old_189 = 8'h0, open = 8'h0, slots = 8'h0, span, write_address_73 = 8'h0;
   reg [8:0] n14, signal_140 = 9'h0, signal_52, final_2 = 9'h0, reach = 9'h0;
-  wire n46, n60, n63, n44, n41, n43, n58, n26, n19, n35, n40, n37, n38, n22, n18, n20, n21, n53, n9,
-    n1, n11, n10, n62, n8, n48, n49, n50, n51, n52, n7, n3, n4, n12, n13, n15, n16, n34, n36, n39,
-    n42, n45, n47, n17, n56, n59, n61, n2, n6, n5, n23, signal_163, signal_169, signal_31,
+  wire n44, n58, n61, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n8,
+    n1, n11, n10, n60, n7, n46, n48, n49, n50, n47, n9, n3, n4, n12, n13, n15, n16, n32, n34, n37,
+    n40, n43, n45, n17, n54, n57, n59, n2, n6, n5, n23, signal_163, signal_169, signal_31,
     signal_36, signal_37, signal_40, signal_48, signal_86, awake_154, awake_161, en, en_142,
     ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24, i__valid_129,
     i__valid_135, i__valid_25, load, o__ready_38, o__valid_23, o__valid_34, read, scanned, scanning,
     step, write_enable_72;
   wire [15:0] n24, empty, i__payload_150;
   wire [167:0] o__payload_21;
-  wire [16:0] n29;
+  wire [16:0] n27;
   wire [17:0] i__payload_125;
   wire [18:0] row_after;
-  wire [18:3] n27;
-  wire [19:0] n33, lead;
+  wire [19:0] n31, lead;
   wire [23:0] read_data_210, read_data_211;
-  wire [2:0] n28, after;
-  wire [31:0] n54, part_sum;
+  wire [2:0] after;
+  wire [31:0] n52, part_sum;
   wire [34:0] i__payload_131, o__payload_181;
   wire [47:0] acc, read_data;
   wire [8:0] n25;
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = |{n48, n49, n50, n51, n52, v3_valid, step, v4_valid, awake_154, v2_valid, read,
-    signal_40, read_enable, load} | n53;
-  assign {n27, n28} = reserved - free;
-  assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
+  assign awake = |{n46, n47, n48, n49, n50, v3_valid, v2_valid, read, awake_154, signal_40,
+    v4_valid, read_enable, step, load} | n51;
+  assign finish = n3 ? (n7 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
   assign o__ready_38 = ~held_valid | signal_36 & after >= 2'h2 & (~signal_37 | signal_31);
   assign en_142 = en & (s5_valid | |signal_140);
@@ -85,17 +83,17 @@ module neuflow_window (
   assign n5 = fsm_state == 1'h1;
   assign scanning = fsm_state == 3'h4;
   assign n6 = fsm_state == 2'h2;
-  assign n7 = !fsm_state;
-  assign n8 = walking | f_valid | b_valid | n62;
-  assign n9 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign scanned = n63 & line_ends_50;
+  assign n7 = walking | f_valid | b_valid | n60;
+  assign n8 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
+  assign scanned = n61 & line_ends_50;
+  assign n9 = !fsm_state;
   assign n10 = closes_in == 1'h1;
   assign n11 = signal_167 == 1'h1;
-  assign n12 = n4 | n7;
+  assign n12 = n4 | n9;
   assign n13 = {n11 & |unopened, n6} != 1'h1;
   assign n15 = {n4, closing} != 2'h2;
-  assign n16 = n4 | n7 | n6;
-  assign n17 = (n7 | n5) & {n5, n9} != 2'h3;
+  assign n16 = n4 | n9 | n6;
+  assign n17 = {n8, n5} != 2'h3 & (n9 | n5);
   assign read = en & b_valid & (~b_hit | ~lead[19]);
   assign n18 = load & f_hit;
   assign n19 = ~walking;
@@ -103,52 +101,52 @@ module neuflow_window (
   assign n21 = ~b_valid;
   assign load = f_valid & (n21 | n22);
   assign n22 = read & b_ends;
-  assign n23 = n37 ? 1'h0 : walking;
+  assign n23 = n35 ? 1'h0 : walking;
   assign step = walking & (n20 | load);
   assign n24 = o__payload_21[32:17] - 1'h1;
   assign n25 = o__payload_21[88:81] - 1'h1;
   assign n26 = signal_40 & covers;
-  assign n29 = o__payload_21[32:17] + 1'h1;
-  assign n33 = load ? signal_199 : {row_after, 1'h0};
-  assign n34 = read | load;
-  assign n35 = n19 | signal_86;
-  assign n36 = n35 | step;
-  assign n37 = ends_map & row_ends;
-  assign n38 = n19 | n37;
-  assign n39 = n38 | ends_map;
-  assign n40 = n19 | ends_map;
-  assign n41 = o__payload_21[16:1] == 1'h1;
-  assign n42 = signal_86 | n40;
-  assign n43 = n60 | signal_48;
+  assign n27 = o__payload_21[32:17] + 1'h1;
+  assign n31 = load ? signal_199 : {row_after, 1'h0};
+  assign n32 = read | load;
+  assign n33 = n19 | signal_86;
+  assign n34 = n33 | step;
+  assign n35 = ends_map & row_ends;
+  assign n36 = n19 | n35;
+  assign n37 = ends_map | n36;
+  assign n38 = n19 | ends_map;
+  assign n39 = o__payload_21[16:1] == 1'h1;
+  assign n40 = n38 | signal_86;
+  assign n41 = n58 | signal_48;
   assign signal_40 = scanning & (held_valid & (~signal_31 | o__valid_34) | ~real_2) & (room |
     ~closing);
   assign signal_37 = input_ends & line_ends & line_ends_50;
   assign after = signal + {line_ends ? tail : 2'h2};
   assign signal_36 = signal_48 & real_2;
-  assign n44 = n60 | scanned;
-  assign n45 = n44 | n63;
-  assign n46 = n60 | n63;
-  assign n47 = n46 | signal_48;
-  assign n48 = o__valid_23 & n60;
-  assign n49 = i__valid_25 & i__ready_24;
-  assign n50 = o__valid_34 & o__ready_38;
-  assign n51 = en & n62;
-  assign n52 = en_142 | awake_161 | |{signal_140[8] & i__ready_141, i__valid_129 & i__ready_128,
-    i__valid_135 & i__ready_134, o__valid & o__ready};
-  assign n53 = |settling;
-  assign n54 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
+  assign n42 = n58 | scanned;
+  assign n43 = n42 | n61;
+  assign n44 = n58 | n61;
+  assign n45 = n44 | signal_48;
+  assign n46 = o__valid_23 & n58;
+  assign n47 = en_142 | awake_161 | |{i__valid_129 & i__ready_128, o__valid & o__ready, i__valid_135
+    & i__ready_134, signal_140[8] & i__ready_141};
+  assign n48 = i__valid_25 & i__ready_24;
+  assign n49 = o__valid_34 & o__ready_38;
+  assign n50 = en & n60;
+  assign n51 = |settling;
+  assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
     o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
   assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-  assign n56 = (read | |{s3_valid, s4_valid, s1_valid, s2_valid}) & en;
-  assign n58 = signal_182 & closing;
-  assign n59 = finish | rst;
+  assign n54 = en & (read | |{s4_valid, s1_valid, s3_valid, s2_valid});
+  assign n56 = signal_182 & closing;
+  assign n57 = rst | finish;
   assign signal_86 = step & column_ends;
-  assign n60 = ~scanning;
+  assign n58 = ~scanning;
   assign signal_48 = signal_40 & signal_46 == last_turn;
-  assign n61 = n43 | rst;
+  assign n59 = rst | n41;
   assign signal_31 = after > 2'h2;
-  assign n62 = |{s5_valid, s3_valid, s4_valid, s1_valid, s2_valid};
-  assign n63 = signal_48 & line_ends;
+  assign n60 = |{s4_valid, s1_valid, s3_valid, s2_valid, s5_valid};
+  assign n61 = signal_48 & line_ends;
   assign lead = {newest, 1'h1} + {~signal_96[19:1], ~b_crosses};
   assign ends_map = signal_86 & map_ends;
   assign part_sum = $signed(s5_part) + $signed({s4_part_q[31], s4_part_q[23:0]});
@@ -156,10 +154,10 @@ module neuflow_window (
     .awake(awake_154), .bus__payload(bus__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .clk(clk), .columns(columns), .o__payload(o__payload_21),
       .o__ready(finish), .o__valid(o__valid_23), .rst(rst), .sub(sub));
-  neuflow_link_slice intake (
+  neuflow_slice #(.WIDTH(35)) intake (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready_24), .i__valid(i__valid_25),
       .o__payload(o__payload_181), .o__ready(o__ready_38), .o__valid(o__valid_34), .rst(rst));
-  \neuflow_window.leaves  leaves (
+  neuflow_slice #(.WIDTH(18)) leaves (
     .clk(clk), .i__payload({final_2[8], 1'h1, i__payload_150}), .i__ready(i__ready_141),
       .i__valid(signal_140[8]), .o__payload(i__payload_125), .o__ready(i__ready_128),
       .o__valid(i__valid_129), .rst(rst));
@@ -183,7 +181,7 @@ module neuflow_window (
     .clk(clk), .read_address(signal_96[0] > 1'h1 ? row_after[7:0] : signal_96[8:1]),
       .read_data(read_data_211), .read_enable(en), .write_address(write_address_73),
       .write_data(merged[47:24]), .write_enable(write_enable_72));
-  neuflow_link_slice slice (
+  neuflow_slice #(.WIDTH(35)) slice (
     .clk(clk), .i__payload(i__payload_131), .i__ready(i__ready_134), .i__valid(i__valid_135),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
@@ -213,15 +211,15 @@ module neuflow_window (
         closing <= signal_169;
         real_2 <= signal_163;
       end
-      if (&{{n7, o__valid_23} != 2'h2, {n3, n8} != 2'h3, |{n4, n3, scanning, n2, n7, n5, n6}, {n5,
-        n9} != 2'h2, {scanning, scanned} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
-        scanning ? 3'h6 : n2 ? (signal_163 | signal_169 ? 3'h4 : {1'h1, !signal_165 & !unopened &
-        !open ? 2'h1 : 2'h2}) : n6 ? 3'h3 : 3'h1;
+      if (&{{n3, n7} != 2'h3, {n8, n5} != 1'h1, {scanning, scanned} != 2'h2, |{n4, n3, scanning, n9,
+        n2, n5, n6}, {n9, o__valid_23} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 : scanning
+        ? 3'h6 : n2 ? (signal_163 | signal_169 ? 3'h4 : {1'h1, !signal_165 & !unopened & !open ?
+        2'h1 : 2'h2}) : n6 ? 3'h3 : 3'h1;
       if (n12) begin
         closes_in <= n4 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
         signal_167 <= n4 ? (n11 ? o__payload_21[112:105] : signal_167 - 1'h1) : 8'h1;
       end
-      if (n13 & (n7 | n6)) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
+      if (n13 & (n9 | n6)) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
       if (n12 & {n4, real_2} != 2'h2) signal_165 <= n4 ? signal_165 - 1'h1 : o__payload_21[48:33];
       if (n12 & {n4, |signal_164} != 2'h2) signal_164 <= n4 ? signal_164 - 1'h1 :
         o__payload_21[128:121];
@@ -229,7 +227,7 @@ module neuflow_window (
         n14 = head + 1'h1;
         head <= n4 ? (n14 == slots ? 8'h0 : n14[7:0]) : 8'h0;
       end
-      if (n13 & n16 & {n4, closing & fresh == open, real_2} != 3'h4) fresh <= n4 ? (real_2 ? 8'h0 :
+      if ({n4, real_2, closing & fresh == open} != 3'h4 & n13 & n16) fresh <= n4 ? (real_2 ? 8'h0 :
         fresh - 1'h1) : n6 ? fresh + 1'h1 : 8'h0;
       if (n15 & n13 & n16) open <= n4 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
       if (n17) begin
@@ -247,7 +245,7 @@ module neuflow_window (
       end
       if (n19 & n20 & n21 | n18) free <= n18 ? signal_199[19:1] : base;
       b_valid <= load | b_valid & ~n22;
-      walking <= n5 ? (n9 ? 1'h1 : n23) : n23;
+      walking <= n5 ? (n8 ? 1'h1 : n23) : n23;
       f_valid <= step | f_valid & ~load;
       signal_94 <= n24;
       {first_last_q[17], first_last_q[8:0]} <= $signed(n25) - $signed({1'h0,
@@ -258,86 +256,86 @@ module neuflow_window (
       v2_valid <= read_enable;
       read_enable <= n26;
       room <= $signed(ahead) < $signed(9'hfe);
-      ahead <= {n27, n28};
+      ahead <= reserved - free;
       tail <= n24[0] + 1'h1;
-      chunks <= n29[16:1];
-      if (n34) begin
+      chunks <= n27[16:1];
+      if (n32) begin
         span = f_last - signal_107;
         ends = ~f_hit | span <= 1'h1;
-        n30 = signal_199[0] + {ends ? span[0] : 1'h1};
-        n32 = b_span[7:1] == 1'h1;
-        n31 = signal_96[0] + {n32 ? b_span[0] : 1'h1};
-        b_crosses <= load ? n30 > 1'h1 : n31 > 1'h1;
-        b_ends <= load ? ends : n32;
+        n28 = signal_199[0] + {ends ? span[0] : 1'h1};
+        n30 = b_span[7:1] == 1'h1;
+        n29 = signal_96[0] + {n30 ? b_span[0] : 1'h1};
+        b_crosses <= load ? n28 > 1'h1 : n29 > 1'h1;
+        b_ends <= load ? ends : n30;
         b_span <= load ? span : b_span - 2'h2;
-        signal_96[19:1] <= n33[19:1];
+        signal_96[19:1] <= n31[19:1];
         b_first <= load;
       end
-      if (n34 & {read, load} != 2'h2) signal_96[0] <= n33[0];
+      if ({read, load} != 2'h2 & n32) signal_96[0] <= n31[0];
       if (load) begin
         b_final <= f_final;
         b_hit <= f_hit;
       end
-      if (n36) begin
-        last <= n35 ? {{9{first_last_q[17]}}, first_last_q[8:0]} : $unsigned($signed(last) +
+      if (n34) begin
+        last <= n33 ? {{9{first_last_q[17]}}, first_last_q[8:0]} : $unsigned($signed(last) +
           $signed({1'h0, o__payload_21[104:97]}));
-        signal_91 <= n35 ? {{10{signal_197_q[17]}}, signal_197_q[7:0]} :
+        signal_91 <= n33 ? {{10{signal_197_q[17]}}, signal_197_q[7:0]} :
           $unsigned($signed(signal_91) + $signed({1'h0, o__payload_21[104:97]}));
-        column_ends <= n35 ? o__payload_21[64:49] == 1'h1 : column_left == 2'h2;
-        column_left <= n35 ? o__payload_21[64:49] : column_left - 1'h1;
+        column_ends <= n33 ? o__payload_21[64:49] == 1'h1 : column_left == 2'h2;
+        column_left <= n33 ? o__payload_21[64:49] : column_left - 1'h1;
       end
       if (step) begin
         signal_90 = $signed(signal_91) < $signed(1'h0) ? 16'h0 : signal_91[15:0];
-        f_final <= n37;
+        f_final <= n35;
         signal_199 <= {base + signal_90[15:1], signal_90[0]};
         f_last <= $signed(last) > $signed({1'h0, signal_94}) ? signal_94[7:0] : last[7:0];
         signal_107 <= signal_90[7:0];
         f_hit <= $signed(signal_91) <= $signed({1'h0, signal_94}) & $signed(last) >= $signed(1'h0);
       end
-      if (n39) begin
-        row_ends <= n38 ? o__payload_21[80:65] == 1'h1 : row_left == 2'h2;
-        row_left <= n38 ? o__payload_21[80:65] : row_left - 1'h1;
+      if (n37) begin
+        row_ends <= n36 ? o__payload_21[80:65] == 1'h1 : row_left == 2'h2;
+        row_left <= n36 ? o__payload_21[80:65] : row_left - 1'h1;
       end
-      if (n42) begin
-        map_ends <= n40 ? n41 : map_left == 2'h2;
-        map_left <= n40 ? o__payload_21[16:1] : map_left - 1'h1;
+      if (n40) begin
+        map_ends <= n38 ? n39 : map_left == 2'h2;
+        map_left <= n38 ? o__payload_21[16:1] : map_left - 1'h1;
       end
-      if (n43 | signal_40) begin
+      if (n41 | signal_40) begin
         signal_52 = signal_53 + 1'h1;
-        signal_53 <= n43 ? head : signal_52 == slots ? 8'h0 : signal_52[7:0];
+        signal_53 <= n41 ? head : signal_52 == slots ? 8'h0 : signal_52[7:0];
       end
       if (signal_36) signal <= signal_37 ? 1'h0 : after[0];
-      if (n45) begin
-        line_ends_50 <= n44 ? n41 : line_left == 2'h2;
-        line_left <= n44 ? o__payload_21[16:1] : line_left - 1'h1;
+      if (n43) begin
+        line_ends_50 <= n42 ? n39 : line_left == 2'h2;
+        line_left <= n42 ? o__payload_21[16:1] : line_left - 1'h1;
       end
-      if (n47) begin
-        line_ends <= n46 ? chunks == 1'h1 : chunk_left == 2'h2;
-        chunk_left <= n46 ? chunks : chunk_left - 1'h1;
+      if (n45) begin
+        line_ends <= n44 ? chunks == 1'h1 : chunk_left == 2'h2;
+        chunk_left <= n44 ? chunks : chunk_left - 1'h1;
       end
     end
   end
   always @(posedge clk) begin
-    if (|{n48, n49, n50, n51, n52, v3_valid, step, rst, v4_valid, awake_154, v2_valid, read,
-      signal_40, read_enable, load}) begin
+    if (|{rst, n46, n47, n48, n49, n50, v3_valid, v2_valid, read, awake_154, signal_40, v4_valid,
+      read_enable, step, load}) begin
       settling <= 3'h4;
     end else begin
-      if (n53) settling <= settling - 1'h1;
+      if (n51) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (s4_valid & en) s5_part[31:16] <= n54[31:16];
-    if (($signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | s4_meta[0] | o__payload_21[0]) &
-      s4_valid & en) s5_part[15:0] <= n54[15:0];
-    if (n56) begin
+    if (s4_valid & en) s5_part[31:16] <= n52[31:16];
+    if (s4_valid & (s4_meta[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) |
+      o__payload_21[0]) & en) s5_part[15:0] <= n52[15:0];
+    if (n54) begin
       pair0_sum = $signed(s2_word0) + $signed(s2_word1);
-      n55 = ~b_ends;
+      n53 = ~b_ends;
       {s4_part_q[31], s4_part_q[23:0]} <= s3_pair0;
       s3_pair0 <= {pair0_sum[24:16], o__payload_21[0] ? pair0_sum[15:0] : $signed(s2_word0[15:0]) <
         $signed(s2_word1[15:0]) ? s2_word1[15:0] : s2_word0[15:0]};
       s2_word1 <= s1_lanes[1] ? read_data_211 : {{8{empty[15]}}, empty};
       s2_word0 <= s1_lanes[0] ? read_data_210 : {{8{empty[15]}}, empty};
-      s1_lanes <= {b_hit & (n55 | 1'h1 - signal_96[0] <= b_span[0]), b_hit & (n55 | 1'h0 -
+      s1_lanes <= {b_hit & (n53 | 1'h1 - signal_96[0] <= b_span[0]), b_hit & (n53 | 1'h0 -
         signal_96[0] <= b_span[0])};
       s5_meta <= s4_meta;
       s4_meta <= s3_meta;
@@ -359,14 +357,14 @@ module neuflow_window (
     end
     if (read_enable) v2 <= v1;
     if (n26) begin
-      n57 = {o__payload_181[31:0], signal_180} >> {signal, 4'h0};
-      v1 <= {signal_46 >= old_189, real_2 ? n57 : {2{empty}}, chunk_base + signal_53[4:0], ~n58 |
-        swaps, n58};
+      n55 = {o__payload_181[31:0], signal_180} >> {signal, 4'h0};
+      v1 <= {signal_46 >= old_189, real_2 ? n55 : {2{empty}}, chunk_base + signal_53[4:0], ~n56 |
+        swaps, n56};
     end
     if (o__ready_38) signal_180 <= o__payload_181[31:0];
   end
   always @(posedge clk) begin
-    if (n59) begin
+    if (n57) begin
       base <= 19'h0; newest <= 19'h7ffff; write_address_73 <= 8'h0; reserved <= 19'h0;
     end else begin
       if (signal_86) base <= base + chunks;
@@ -374,18 +372,18 @@ module neuflow_window (
         newest <= newest + 1'h1;
         write_address_73 <= write_address_73 + 1'h1;
       end
-      if (signal_40 & n58) reserved <= reserved + 1'h1;
+      if (signal_40 & n56) reserved <= reserved + 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (rst | n60) begin
+    if (rst | n58) begin
       chunk_base <= 5'h0;
     end else begin
       if (signal_48) chunk_base <= chunk_base + slots[4:0];
     end
   end
   always @(posedge clk) begin
-    if (n61) begin
+    if (n59) begin
       signal_182 <= 1'h1; signal_46 <= 8'h0;
     end else begin
       if (signal_40) begin
@@ -395,7 +393,7 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (signal_36 & signal_37 | rst) begin
+    if (rst | signal_36 & signal_37) begin
       held_valid <= 1'h0;
     end else begin
       if (o__ready_38) held_valid <= o__valid_34;
@@ -451,45 +449,13 @@ module \neuflow_window.config  (
   end
 endmodule
 
-module \neuflow_window.leaves  (
-  input wire rst,
-  output wire i__ready,
-  input wire o__ready,
-  input wire [17:0] i__payload,
-  input wire i__valid,
-  output reg [17:0] o__payload = 18'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg spare_valid = 1'h0;
-  reg [17:0] spare = 18'h0;
-  wire n2, free;
-  wire [17:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge clk) begin
-    if (rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
-    end
-  end
-endmodule
-
 module \neuflow_window.packer  (
   input wire rst,
+  input wire [17:0] i__payload_11,
+  input wire i__valid,
   output wire i__ready,
   output wire awake,
   input wire o__ready,
-  input wire [17:0] i__payload_11,
-  input wire i__valid,
   output wire [34:0] o__payload,
   output wire o__valid,
   input wire clk
@@ -504,10 +470,10 @@ endmodule
 
 module \neuflow_window.packer.merger  (
   input wire rst,
+  input wire i__valid,
   output wire i__ready,
   output wire awake,
   input wire o__ready,
-  input wire i__valid,
   input wire [18:0] i__payload,
   output reg o__valid = 1'h0,
   output reg [36:0] o__payload = 37'h0,

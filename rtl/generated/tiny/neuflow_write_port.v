@@ -33,8 +33,8 @@ module neuflow_write_port (
   wire [31:0] burst, o__payload_61;
   wire [56:0] o__payload_31;
   wire [68:0] i__payload_46;
-  assign awake = |{awake_72, i__valid_48, asked, response, awake_68, n1, awake_71, awake_69,
-    awake_70} | n2;
+  assign awake = |{awake_70, i__valid_48, awake_68, asked, awake_71, awake_72, n1, response,
+    awake_69} | n2;
   assign i__valid_62 = o__valid_63 & free;
   assign i__valid_48 = o_valid & o_ready;
   assign free = ~under_way[4];
@@ -43,7 +43,7 @@ module neuflow_write_port (
   assign n1 = request__valid & request__ready;
   assign n2 = |settling;
   assign n3 = notes >> oldest;
-  \neuflow_write_port.asks  asks (
+  neuflow_slice #(.WIDTH(31)) asks (
     .clk(clk), .i__payload(o__payload_61[30:0]), .i__ready(i__ready_65), .i__valid(i__valid_62),
       .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid),
       .rst(rst));
@@ -69,7 +69,7 @@ module neuflow_write_port (
       .i__valid(i__valid_28), .o__payload(o__payload_31), .o__ready(o__ready_32),
       .o__valid(o__valid_35), .rst(rst));
   always @(posedge clk) begin
-    if (|{rst, awake_72, i__valid_48, asked, response, awake_68, n1, awake_71, awake_69, awake_70})
+    if (|{awake_70, i__valid_48, awake_68, asked, awake_71, rst, awake_72, n1, response, awake_69})
       begin
       settling <= 3'h4;
     end else begin
@@ -77,12 +77,12 @@ module neuflow_write_port (
     end
   end
   always @(posedge clk) begin
-    if (signal == 4'hf & asked) notes[15] <= o__payload_61[31];
-    if (signal == 4'he & asked) notes[14] <= o__payload_61[31];
-    if (signal == 4'hd & asked) notes[13] <= o__payload_61[31];
     if (signal == 4'hc & asked) notes[12] <= o__payload_61[31];
     if (signal == 4'hb & asked) notes[11] <= o__payload_61[31];
     if (signal == 4'ha & asked) notes[10] <= o__payload_61[31];
+    if (signal == 4'hd & asked) notes[13] <= o__payload_61[31];
+    if (signal == 4'he & asked) notes[14] <= o__payload_61[31];
+    if (signal == 4'hf & asked) notes[15] <= o__payload_61[31];
     if (signal == 4'h9 & asked) notes[9] <= o__payload_61[31];
     if (signal == 4'h8 & asked) notes[8] <= o__payload_61[31];
     if (signal == 3'h7 & asked) notes[7] <= o__payload_61[31];
@@ -102,38 +102,6 @@ module neuflow_write_port (
       oldest <= oldest + response;
       signal <= signal + asked;
       under_way <= (under_way + asked) - response;
-    end
-  end
-endmodule
-
-module \neuflow_write_port.asks  (
-  input wire rst,
-  input wire o__ready,
-  input wire i__valid,
-  input wire [30:0] i__payload,
-  output wire i__ready,
-  output reg [30:0] o__payload = 31'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg spare_valid = 1'h0;
-  reg [30:0] spare = 31'h0;
-  wire n2, free;
-  wire [30:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge clk) begin
-    if (rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
     end
   end
 endmodule
@@ -295,7 +263,7 @@ module \neuflow_write_port.placer  (
     .awake(awake_36), .clk(clk), .i__payload(i__payload_18), .i__ready(i__ready_21),
       .i__valid(i__valid_22), .o__payload(o__payload_29), .o__ready(o__ready_32),
       .o__valid(o_valid), .rst(rst));
-  \neuflow_write_port.placer.runs  runs (
+  neuflow_slice #(.WIDTH(57)) runs (
     .clk(clk), .i__payload(i__payload), .i__ready(run__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
@@ -321,12 +289,12 @@ module \neuflow_write_port.placer.cutter  (
   input wire rst,
   input wire [34:0] i__payload,
   input wire i__valid,
+  input wire [56:0] run__payload,
+  input wire run__valid,
   output wire i__ready,
   output wire awake,
   output wire run__ready,
   input wire o__ready,
-  input wire [56:0] run__payload,
-  input wire run__valid,
   output reg o__valid = 1'h0,
   output reg [67:0] o__payload = 68'h0,
   output reg active = 1'h0,
@@ -463,38 +431,6 @@ module \neuflow_write_port.placer.merger  (
   end
 endmodule
 
-module \neuflow_write_port.placer.runs  (
-  input wire rst,
-  output wire i__ready,
-  input wire o__ready,
-  input wire [56:0] i__payload,
-  input wire i__valid,
-  output reg [56:0] o__payload = 57'h0,
-  output reg o__valid = 1'h0,
-  input wire clk
-);
-  reg spare_valid = 1'h0;
-  reg [56:0] spare = 57'h0;
-  wire n2, free;
-  wire [56:0] n1;
-  assign i__ready = ~spare_valid;
-  assign n1 = spare_valid ? spare : i__payload;
-  assign free = ~o__valid | o__ready;
-  assign n2 = spare_valid | i__valid;
-  always @(posedge clk) begin
-    spare <= n1;
-    if (free) o__payload <= n1;
-  end
-  always @(posedge clk) begin
-    if (rst) begin
-      spare_valid <= 1'h0; o__valid <= 1'h0;
-    end else begin
-      spare_valid <= ~free & n2;
-      if (free) o__valid <= n2;
-    end
-  end
-endmodule
-
 module \neuflow_write_port.walker  (
   input wire rst,
   output wire i__ready,
@@ -516,7 +452,7 @@ module \neuflow_write_port.walker  (
   assign awake = o__valid ? o__ready : i__valid;
   assign n1 = {new_plane, o__valid} != 1'h1 & n5;
   assign n2 = n6 | new_plane;
-  assign n3 = n5 & (n2 | signal);
+  assign n3 = (signal | n2) & n5;
   assign signal = n6 | ends0;
   assign origin = o__valid ? (ends1 ? plane : row) : i__payload[30:0];
   assign n5 = n6 | o__ready;
