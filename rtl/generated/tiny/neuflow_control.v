@@ -62,8 +62,9 @@ module neuflow_control (
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
   wire [1:0] n2;
   wire [32:0] i__payload;
+  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause = signal | ~busy_121 ? 4'ha : {3'h4, signal_122 ? 1'h0 : 1'h1};
+  assign cause[1:0] = signal | ~busy_121 ? 2'h2 : {1'h0, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
   assign n2 = write_error ? 2'h3 : 2'h0;
   \neuflow_control.counters  counters (
@@ -106,17 +107,17 @@ module neuflow_control (
     end
   end
   always @(posedge clk) begin
-    if (rst | read_error) begin
-      fault[0] <= 1'h0;
-    end else begin
-      if (write_error | hang) fault[0] <= n2[0];
-    end
-  end
-  always @(posedge clk) begin
-    if (rst | write_error | read_error) begin
+    if (write_error | read_error | rst) begin
       fault[2] <= 1'h0;
     end else begin
       if (hang) fault[2] <= 1'h1;
+    end
+  end
+  always @(posedge clk) begin
+    if (read_error | rst) begin
+      fault[0] <= 1'h0;
+    end else begin
+      if (write_error | hang) fault[0] <= n2[0];
     end
   end
 endmodule
@@ -176,21 +177,24 @@ module \neuflow_control.counters  (
     useful0 = 4'h0, useful1 = 4'h0;
   reg [4:0] edge_lanes_sum = 5'h0, map_remainder_sum = 5'h0, useful_sum = 5'h0;
   reg [59:0] seen = 60'h0;
-  reg [63:0] n7, n5, n3;
+  reg [63:0] n8, n6, n4;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n8, n6, n4, n2, n12;
-  wire [1:0] n13, n9;
-  wire [4:0] n11, n10;
+  wire n1, n9, n7, n5, n3, n14;
+  wire [1:0] n12, n15;
+  wire [32:0] n2;
+  wire [4:0] n13, n11, n10;
   assign n1 = seen[32] | seen[0];
-  assign n2 = rst | clears[2];
-  assign n4 = |map_remainder_sum;
-  assign n6 = |edge_lanes_sum;
-  assign n8 = |useful_sum;
-  assign n9 = 2'h2 - seen[59:58];
-  assign n10 = {1'h0, n13[0] ? seen[22:20] : 3'h0} + {n13[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n11 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n12 = rst | clear;
-  assign n13 = 2'h2 - seen[27:26];
+  assign n2 = quiet + 1'h1;
+  assign n3 = clears[2] | rst;
+  assign n5 = |map_remainder_sum;
+  assign n7 = |edge_lanes_sum;
+  assign n9 = |useful_sum;
+  assign n10 = {1'h0, n15[0] ? seen[54:52] : 3'h0} + {n15[1] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n11 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n12 = 2'h2 - seen[27:26];
+  assign n13 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n14 = clear | rst;
+  assign n15 = 2'h2 - seen[59:58];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -216,7 +220,7 @@ module \neuflow_control.counters  (
     if ((config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy) | rst) begin
       quiet <= 32'h0;
     end else begin
-      quiet <= quiet + 1'h1;
+      quiet <= n2[31:0];
     end
   end
   always @(posedge clk) begin
@@ -252,7 +256,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (n2) begin
+    if (n3) begin
       idle_tile <= 32'h0; configuration <= 32'h0; dependency <= 32'h0; output_drain <= 32'h0;
         wait_output <= 32'h0; weight_load <= 32'h0; wait_input <= 32'h0; fill <= 32'h0;
         map_remainder_high <= 32'h0; map_remainder <= 32'h0; edge_lanes_high <= 32'h0; edge_lanes <=
@@ -290,23 +294,23 @@ module \neuflow_control.counters  (
         fill_next = fill + fill_sum;
         fill <= fill_next[31:0] | {32{fill_next[32]}};
       end
-      if (n4) begin
+      if (n5) begin
         map_remainder_next = {map_remainder_high, map_remainder} + map_remainder_sum;
-        n3 = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
-        map_remainder_high <= n3[63:32];
-        map_remainder <= n3[31:0];
+        n4 = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
+        map_remainder_high <= n4[63:32];
+        map_remainder <= n4[31:0];
       end
-      if (n6) begin
+      if (n7) begin
         edge_lanes_next = {edge_lanes_high, edge_lanes} + edge_lanes_sum;
-        n5 = edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
-        edge_lanes_high <= n5[63:32];
-        edge_lanes <= n5[31:0];
+        n6 = edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
+        edge_lanes_high <= n6[63:32];
+        edge_lanes <= n6[31:0];
       end
-      if (n8) begin
+      if (n9) begin
         useful_next = {useful_high, useful} + useful_sum;
-        n7 = useful_next[63:0] | {64{useful_next[64]}};
-        useful_high <= n7[63:32];
-        useful <= n7[31:0];
+        n8 = useful_next[63:0] | {64{useful_next[64]}};
+        useful_high <= n8[63:32];
+        useful <= n8[31:0];
       end
       if (config_hidden_sum) begin
         config_hidden_next = config_hidden + config_hidden_sum;
@@ -322,18 +326,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {n9[0] ? seen[54:52] : 3'h0} + (n9[1] ? {seen[54:52], 1'h0} : 4'h0);
+      map_remainder1 <= n10[3:0];
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= {seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
+      useful1 <= n11[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n10[3:0];
+      map_remainder0 <= {n12[0] ? seen[22:20] : 3'h0} + (n12[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n11[3:0];
+      useful0 <= n13[3:0];
     end
   end
   always @(posedge clk) begin
@@ -344,7 +348,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (n12) begin
+    if (n14) begin
       write_beats <= 32'h0; read_beats <= 32'h0; fence_stalls <= 32'h0; config_stalls <= 32'h0;
         config_words <= 32'h0; total <= 64'h0;
     end else begin
@@ -401,7 +405,7 @@ module \neuflow_control.fetcher  (
   assign request__payload[30:29] = 2'h3;
   assign request__payload[28:0] = request__payload_q;
   assign moves = o__valid & o__ready;
-  assign n1 = rst | clear;
+  assign n1 = clear | rst;
   assign n2 = request__payload_q + 3'h4;
   assign signal = request__valid & request__ready;
   assign n3 = (under_way - response__valid) + {signal ? 3'h4 : 3'h0};
@@ -446,10 +450,12 @@ module \neuflow_control.fetcher.buffer  (
   input wire clk
 );
   reg [2:0] read_address = 3'h0, write_address = 3'h0;
-  wire n1, fetch, push;
+  wire n1, n2, fetch, push;
+  wire [1:0] n3;
+  assign {n2, n3} = read_address + fetch;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & ~level[3];
-  assign n1 = rst | clear;
+  assign n1 = clear | rst;
   neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(65)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
@@ -459,7 +465,7 @@ module \neuflow_control.fetcher.buffer  (
     end else begin
       o__valid <= fetch | o__valid & ~o__ready;
       level <= (level + push) - fetch;
-      read_address <= read_address + fetch;
+      read_address <= {n2, n3};
       write_address <= write_address + push;
     end
   end
@@ -500,7 +506,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n5, n19, n16, n11, n22, n10, n7, n3, n15, n13, n21, n6, n4, n20, n2, n9, n12, n18, n8,
+  wire n14, n5, n19, n16, n11, n22, n10, n6, n3, n15, n13, n21, n7, n4, n20, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
   wire [32:0] n17, n1;
   wire [7:0] code;
@@ -510,36 +516,36 @@ module \neuflow_control.sequencer  (
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n7 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n7 ? (n5 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n6 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n6 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n6 ? (n5 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = moves & n3 & n7;
+  assign n2 = moves & n3 & n6;
   assign n3 = state == 2'h2;
-  assign n4 = {moves, n5} != 1'h1;
+  assign n4 = {moves, n3} != 1'h1;
   assign n5 = !state;
-  assign n6 = {moves, n3} != 1'h1;
-  assign n7 = busy & !fault;
+  assign n6 = busy & !fault;
+  assign n7 = {moves, n5} != 1'h1;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n20, n8 | n5, n7};
+  assign n9 = &{n7, n20, n8 | n5, n6};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
-  assign n12 = i__ready & ~restart;
-  assign code = |fault ? {5'h0, fault} : signal & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n7 ? (n5 ?
+  assign n12 = ~restart & i__ready;
+  assign code = |fault ? {5'h0, fault} : signal & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n6 ? (n5 ?
     signal & bad : 1'h0) : 1'h0};
   assign n13 = busy & |code;
   assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
   assign n16 = moves & n5 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
-  assign n18 = n14 | rst | next_frame;
+  assign n18 = next_frame | n14 | rst;
   assign n19 = at[3:0] == 1'h1;
-  assign n20 = {n8, moves} != 2'h2;
+  assign n20 = {moves, n8} != 1'h1;
   assign config__payload_last = left == 1'h1;
-  assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign next_frame = n6 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_43 = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -548,12 +554,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5 | n3, n6, n7}) steps <= n3;
+    if (&{n4, n3 | n5, n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (moves & n5 & n7) held <= at[31:0];
+    if (moves & n6 & n5) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -572,7 +578,7 @@ module \neuflow_control.sequencer  (
         1'h0;
     end else begin
       if (n13) error <= code;
-      if ((clear_done | n15) | n14 | n13) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n14 | n13 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
       waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
@@ -591,8 +597,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{{moves, n3, steps} != 3'h6, n4, n20, n6, n8 | n5 | n3, {config__payload_last, n8, moves}
-        != 2'h3, {at[3:0] == 2'h3, moves, n5, n19} != 3'h6, n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n8 | n3 | n5, n4, n20, {moves, steps, n3} != 3'h5, n7, n6, {config__payload_last, moves,
+        n8} != 2'h3, {moves, n19, n5, at[3:0] == 2'h3} != 4'ha}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

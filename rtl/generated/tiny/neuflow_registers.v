@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n36, n27, n26, n29, n28, n25, n31, n24, n30, n40, n21, n9, n38, n33, n37, n20, n22, n6, n35,
-    n39, n12, n14, n5, n13, n8, n34, n19, n32, n17, n23, n11, n10, n7, n18, n15, n4, n16, enabled =
+  reg n15, n16, n18, n19, n13, n11, n7, n6, n14, n12, n10, n9, n35, n32, n28, n39, n36, n37, n17,
+    n31, n22, n34, n25, n24, n30, n20, n38, n33, n8, n29, n40, n5, n27, n26, n4, n23, n21, enabled =
     1'h0;
-  wire n2, n41, n3, n43, n46, n47, n42, n44, n45, n1;
+  wire n2, n41, n3, n43, n45, n47, n46, n42, n44, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -71,18 +71,18 @@ module neuflow_registers (
   assign n2 = axi__aw__ready & axi__w__strb[0];
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
-  assign n42 = axi__aw__addr[11:2] == 4'h8;
+  assign n42 = axi__aw__addr[11:2] == 3'h7;
   assign n43 = axi__aw__addr[11:2] == 4'hb;
-  assign n44 = axi__aw__addr[11:2] == 3'h7;
-  assign n45 = axi__aw__addr[11:2] == 3'h6;
-  assign n46 = axi__aw__addr[11:2] == 4'ha;
+  assign n44 = axi__aw__addr[11:2] == 3'h6;
+  assign n45 = axi__aw__addr[11:2] == 4'ha;
+  assign n46 = axi__aw__addr[11:2] == 4'h8;
   assign n47 = axi__aw__addr[11:2] == 4'h9;
   assign n48 = ~{{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}}, axi__w__strb[2:1],
     {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}},
     axi__w__strb[2:1], {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
   always @(posedge clk) begin
-    if (rst | ~n1) begin
+    if (~n1 | rst) begin
       clear_done <= 1'h0;
     end else begin
       clear_done <= n2 & axi__w__data[1];
@@ -102,66 +102,67 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 1'h1;
-        n5 = axi__ar__addr[11:2] == 4'he;
-        n6 = axi__ar__addr[11:2] == 5'h13;
-        n7 = axi__ar__addr[11:2] == 3'h4;
-        n8 = axi__ar__addr[11:2] == 4'hc;
+        n4 = axi__ar__addr[11:2] == 2'h2;
+        n5 = axi__ar__addr[11:2] == 3'h5;
+        n6 = axi__ar__addr[11:2] == 5'h1d;
+        n7 = axi__ar__addr[11:2] == 5'h1e;
+        n8 = axi__ar__addr[11:2] == 4'h8;
         n9 = axi__ar__addr[11:2] == 5'h19;
-        n10 = axi__ar__addr[11:2] == 3'h5;
-        n11 = axi__ar__addr[11:2] == 3'h6;
-        n12 = axi__ar__addr[11:2] == 5'h10;
-        n13 = axi__ar__addr[11:2] == 4'hd;
-        n14 = axi__ar__addr[11:2] == 4'hf;
-        n15 = axi__ar__addr[11:2] == 2'h2;
-        n16 = !axi__ar__addr[11:2];
-        n17 = axi__ar__addr[11:2] == 4'h8;
-        n18 = axi__ar__addr[11:2] == 2'h3;
-        n19 = axi__ar__addr[11:2] == 4'ha;
-        n20 = axi__ar__addr[11:2] == 5'h15;
-        n21 = axi__ar__addr[11:2] == 5'h1a;
-        n22 = axi__ar__addr[11:2] == 5'h14;
-        n23 = axi__ar__addr[11:2] == 3'h7;
-        n24 = axi__ar__addr[11:2] == 5'h1d;
-        n25 = axi__ar__addr[11:2] == 5'h1f;
-        n26 = axi__ar__addr[11:2] == 6'h22;
-        n27 = axi__ar__addr[11:2] == 6'h23;
-        n28 = axi__ar__addr[11:2] == 6'h20;
-        n29 = axi__ar__addr[11:2] == 6'h21;
-        n30 = axi__ar__addr[11:2] == 5'h1c;
-        n31 = axi__ar__addr[11:2] == 5'h1e;
-        n32 = axi__ar__addr[11:2] == 4'h9;
-        n33 = axi__ar__addr[11:2] == 5'h17;
-        n34 = axi__ar__addr[11:2] == 4'hb;
-        n35 = axi__ar__addr[11:2] == 5'h12;
-        n36 = axi__ar__addr[11:2] == 6'h24;
-        n37 = axi__ar__addr[11:2] == 5'h16;
-        n38 = axi__ar__addr[11:2] == 5'h18;
-        n39 = axi__ar__addr[11:2] == 5'h11;
-        n40 = axi__ar__addr[11:2] == 5'h1b;
+        n10 = axi__ar__addr[11:2] == 5'h1a;
+        n11 = axi__ar__addr[11:2] == 5'h1f;
+        n12 = axi__ar__addr[11:2] == 5'h1b;
+        n13 = axi__ar__addr[11:2] == 6'h20;
+        n14 = axi__ar__addr[11:2] == 5'h1c;
+        n15 = axi__ar__addr[11:2] == 6'h24;
+        n16 = axi__ar__addr[11:2] == 6'h23;
+        n17 = axi__ar__addr[11:2] == 5'h12;
+        n18 = axi__ar__addr[11:2] == 6'h22;
+        n19 = axi__ar__addr[11:2] == 6'h21;
+        n20 = axi__ar__addr[11:2] == 4'hb;
+        n21 = !axi__ar__addr[11:2];
+        n22 = axi__ar__addr[11:2] == 5'h10;
+        n23 = axi__ar__addr[11:2] == 1'h1;
+        n24 = axi__ar__addr[11:2] == 4'hd;
+        n25 = axi__ar__addr[11:2] == 4'he;
+        n26 = axi__ar__addr[11:2] == 2'h3;
+        n27 = axi__ar__addr[11:2] == 3'h4;
+        n28 = axi__ar__addr[11:2] == 5'h16;
+        n29 = axi__ar__addr[11:2] == 3'h7;
+        n30 = axi__ar__addr[11:2] == 4'hc;
+        n31 = axi__ar__addr[11:2] == 5'h11;
+        n32 = axi__ar__addr[11:2] == 5'h17;
+        n33 = axi__ar__addr[11:2] == 4'h9;
+        n34 = axi__ar__addr[11:2] == 4'hf;
+        n35 = axi__ar__addr[11:2] == 5'h18;
+        n36 = axi__ar__addr[11:2] == 5'h14;
+        n37 = axi__ar__addr[11:2] == 5'h13;
+        n38 = axi__ar__addr[11:2] == 4'ha;
+        n39 = axi__ar__addr[11:2] == 5'h15;
+        n40 = axi__ar__addr[11:2] == 3'h6;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n36 ? idle_tile : n27 ? configuration : n26 ? dependency : n29 ?
-          output_drain : n28 ? wait_output : n25 ? weight_load : n31 ? wait_input : n24 ? fill : n30
-          ? map_remainder_high : n40 ? map_remainder : n21 ? edge_lanes_high : n9 ? edge_lanes : n38
-          ? useful_high : n33 ? useful : n37 ? config_hidden : n20 ? write_beats : n22 ? read_beats
-          : n6 ? mac_cycles : n35 ? fence_stalls : n39 ? config_stalls : n12 ? config_words : n14 ?
-          program_counter : n5 ? frames_done : n13 ? cycles_high : n8 ? cycles : n34 ? host_watchdog
-          : n19 ? host_ring : n32 ? host_frames : n17 ? host_output : n23 ? host_input : n11 ?
-          host_program : n10 ? {16'h0, error, 6'h0, done, busy} : n7 ? {30'h0, enabled, 1'h0} : n18
-          ? 32'h4050202 : n15 ? 32'h73788221 : n4 ? 32'h20000 : n16 ? 32'h6e657546 : 32'h0;
+        axi__r__data <= n15 ? idle_tile : n16 ? configuration : n18 ? dependency : n19 ?
+          output_drain : n13 ? wait_output : n11 ? weight_load : n7 ? wait_input : n6 ? fill : n14 ?
+          map_remainder_high : n12 ? map_remainder : n10 ? edge_lanes_high : n9 ? edge_lanes : n35 ?
+          useful_high : n32 ? useful : n28 ? config_hidden : n39 ? write_beats : n36 ? read_beats :
+          n37 ? mac_cycles : n17 ? fence_stalls : n31 ? config_stalls : n22 ? config_words : n34 ?
+          program_counter : n25 ? frames_done : n24 ? cycles_high : n30 ? cycles : n20 ?
+          host_watchdog : n38 ? host_ring : n33 ? host_frames : n8 ? host_output : n29 ? host_input
+          : n40 ? host_program : n5 ? {16'h0, error, 6'h0, done, busy} : n27 ? {30'h0, enabled,
+          1'h0} : n26 ? 32'h4050202 : n4 ? 32'h73788221 : n23 ? 32'h20000 : n21 ? 32'h6e657546 :
+          32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n1, n46, n3, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n1, n3, n46, n47} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
       if (n2 & n3) enabled <= axi__w__data[1];
-      if (n43 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
-      if (axi__aw__ready & n46) host_ring <= host_ring & n48 | n49;
+      if (axi__aw__ready & n43) host_watchdog <= host_watchdog & n48 | n49;
+      if (axi__aw__ready & n45) host_ring <= host_ring & n48 | n49;
       if (axi__aw__ready & n47) host_frames <= host_frames & n48 | n49;
-      if (n42 & axi__aw__ready) host_output <= host_output & n48 | n49;
-      if (axi__aw__ready & n44) host_input <= host_input & n48 | n49;
-      if (axi__aw__ready & n45) host_program <= host_program & n48 | n49;
+      if (axi__aw__ready & n46) host_output <= host_output & n48 | n49;
+      if (n42 & axi__aw__ready) host_input <= host_input & n48 | n49;
+      if (axi__aw__ready & n44) host_program <= host_program & n48 | n49;
     end
   end
 endmodule
