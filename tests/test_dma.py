@@ -481,6 +481,28 @@ def test_operand_line_keeps_dest_with_its_packet():
     assert seen == [(1, [1, 2], 0), (1, [3], 1), (0, [4], 1), (1, [5, 6], 0), (1, [7, 8], 1)]
 
 
+@pytest.mark.parametrize("of", [1, 2])
+def test_rows_do_not_take_turns_from_others(of):
+    """Rows of column 0 come in every other cycle; all weights, or operands, are asked for throughout."""
+    dut = Arbiter(VIRTEX6)
+    others = list(range(of, 3 * VIRTEX6.columns, 3))
+    granted = []
+
+    async def run(ctx):
+        ctx.set(dut.axi.ar.ready, 1)
+        for k in others:
+            ctx.set(dut.read[k].valid, 1)
+        for cycle in range(BURSTS):
+            ctx.set(dut.read[0].valid, cycle % 2)
+            await ctx.tick()
+            if ctx.get(dut.axi.ar.valid):
+                granted.append(ctx.get(dut.axi.ar.id))
+
+    simulate(dut, run)
+    turns = [k for k in granted if k in others]
+    assert len(turns) >= 6 and turns == (2 * others)[: len(turns)]
+
+
 @pytest.mark.parametrize("kind", [Kind.READ_ROWS, Kind.WRITE])
 def test_error_response_is_sticky(kind):
     dut = Dma(TINY)

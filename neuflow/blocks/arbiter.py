@@ -68,7 +68,8 @@ class Arbiter(Component):
     Reads: the program fetch first (it asks for at most a word a cycle, and every unit waits for
     its configuration), then rows (arrays wait for those of a first group, while weights are mostly
     needed later; a row buffer that is full asks for none), with operands in turn for every other
-    burst (drains wait for them as arrays do for rows), then all others in turn; one address a cycle.
+    burst (drains wait for them as arrays do for rows), then all others in turn, which goes on where it
+    was before the rows; one address a cycle.
     No burst is asked for while ``READ_BEATS`` beats or more are under way, and at most ``BURSTS``
     bursts are. Writes: one address a cycle, in turn; up to ``WRITES`` addresses are out before their
     data, which follow without a gap. An address appears 1 cycle after its request, a beat 1 cycle
@@ -135,13 +136,17 @@ class Arbiter(Component):
             for of in (0, 2)
         )
         after_rows = Signal()  # the burst before was one of rows
-        asking = Mux(rows.any(), rows | Mux(after_rows, operands, 0), requests[:-1])
-        turn = round_robin(m, asking, issue & ~fetch, "read")
+        of_rows = Signal()
+        # Turns of their own: else each burst of rows would be followed by one of the port behind.
+        rows_turn = round_robin(m, rows, issue & ~fetch & of_rows, "rows")
+        others = Mux(rows.any(), operands, requests[:-1])
+        turn = round_robin(m, others, issue & ~fetch & ~of_rows, "read")
         with m.If(issue & ~fetch):
-            m.d.sync += after_rows.eq((turn & rows).any())
+            m.d.sync += after_rows.eq(of_rows)
         grant = Signal(count)
         m.d.comb += [
-            grant.eq(Mux(fetch, 1 << (count - 1), turn)),
+            of_rows.eq(rows.any() & ~(after_rows & operands.any())),
+            grant.eq(Mux(fetch, 1 << (count - 1), Mux(of_rows, rows_turn, turn))),
             length.eq(pick(grant, [burst.length for burst in bursts])),
             free.eq((~ar.valid | ar.ready) & opened),
             issue.eq(free & requests.any()),

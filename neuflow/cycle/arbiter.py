@@ -14,7 +14,7 @@ from neuflow.cycle.state import INT
 ARBITER = np.dtype(
     [
         *[(name, INT) for name in (
-            "read_after", "after_rows", "ar_valid", "ar_address", "ar_length", "ar_id",
+            "read_after", "rows_after", "after_rows", "ar_valid", "ar_address", "ar_length", "ar_id",
             "under_way", "beats", "asked", "opened",
             "response_port", "response_error", "read_beat",  # the beat that came a cycle ago
             "write_after", "aw_valid", "aw_address", "aw_length", "aw_id",
@@ -71,9 +71,10 @@ def arbiter_wires(m):
                 for k in range(3):
                     requests |= m.readers[c, k].asks.valid << (3 * c + k)
             if requests:
-                if rows:
-                    requests = rows | operands if a.after_rows else rows
-                a.read_grant = round_robin(requests, a.read_after)
+                if rows and (operands == 0 or a.after_rows == 0):
+                    a.read_grant = round_robin(rows, a.rows_after)
+                else:
+                    a.read_grant = round_robin(operands if rows else requests, a.read_after)
                 port = m.readers[a.read_grant // 3, a.read_grant % 3]
                 port.granted = 1
                 m.wires[a.read_grant // 3].awake |= READER << a.read_grant % 3
@@ -143,8 +144,11 @@ def addresses_edge(m, fetch_address):
             a.ar_address = fetch_address
         else:
             a.ar_address = m.readers[a.read_grant // 3, a.read_grant % 3].asks.a
-            a.read_after = -1 << (a.read_grant + 1)
             a.after_rows = a.read_grant % 3 == 0
+            if a.after_rows:
+                a.rows_after = -1 << (a.read_grant + 1)
+            else:
+                a.read_after = -1 << (a.read_grant + 1)
     elif memory.arready:
         a.ar_valid = 0
     if a.write_grant >= 0:

@@ -62,9 +62,8 @@ module neuflow_control (
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
   wire [1:0] n2;
   wire [32:0] i__payload;
-  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause[1:0] = signal | ~busy_121 ? 2'h2 : {1'h0, signal_122 ? 1'h0 : 1'h1};
+  assign cause = signal | ~busy_121 ? 4'ha : {3'h4, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
   assign n2 = write_error ? 2'h3 : 2'h0;
   \neuflow_control.counters  counters (
@@ -100,24 +99,24 @@ module neuflow_control (
       busy_121 <= busy;
       signal <= config_waits;
       signal_122 <= fence_waits | frame_ends;
-      if (read_error | write_error | hang) begin
+      if (write_error | hang | read_error) begin
         n1 = read_error ? 2'h2 : n2;
         fault[1] <= n1[1];
       end
     end
   end
   always @(posedge clk) begin
-    if (read_error | rst) begin
-      fault[0] <= 1'h0;
-    end else begin
-      if (write_error | hang) fault[0] <= n2[0];
-    end
-  end
-  always @(posedge clk) begin
-    if (read_error | rst | write_error) begin
+    if (write_error | rst | read_error) begin
       fault[2] <= 1'h0;
     end else begin
       if (hang) fault[2] <= 1'h1;
+    end
+  end
+  always @(posedge clk) begin
+    if (rst | read_error) begin
+      fault[0] <= 1'h0;
+    end else begin
+      if (write_error | hang) fault[0] <= n2[0];
     end
   end
 endmodule
@@ -179,23 +178,21 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [63:0] n8, n6, n4;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n9, n7, n5, n3, n14;
-  wire [1:0] n16, n15;
+  wire n1, n9, n7, n5, n3, n13;
+  wire [1:0] n14, n10;
   wire [32:0] n2;
-  wire [4:0] n13, n11, n12, n10;
+  wire [4:0] n12, n11;
   assign n1 = seen[32] | seen[0];
   assign n2 = quiet + 1'h1;
-  assign n3 = rst | clears[2];
+  assign n3 = clears[2] | rst;
   assign n5 = |map_remainder_sum;
   assign n7 = |edge_lanes_sum;
   assign n9 = |useful_sum;
-  assign n10 = {1'h0, n15[0] ? seen[54:52] : 3'h0} + {n15[1] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n11 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n12 = {1'h0, n16[0] ? seen[22:20] : 3'h0} + {n16[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n13 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n14 = rst | clear;
-  assign n15 = 2'h2 - seen[59:58];
-  assign n16 = 2'h2 - seen[27:26];
+  assign n10 = 2'h2 - seen[59:58];
+  assign n11 = {1'h0, n14[0] ? seen[22:20] : 3'h0} + {n14[1] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n12 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n13 = rst | clear;
+  assign n14 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -218,7 +215,7 @@ module \neuflow_control.counters  (
     idle_tile1 <= seen[51:48] == 4'ha;
   end
   always @(posedge clk) begin
-    if ((config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy) | rst) begin
+    if (rst | (config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy)) begin
       quiet <= 32'h0;
     end else begin
       quiet <= n2[31:0];
@@ -327,29 +324,29 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= n10[3:0];
+      map_remainder1 <= {1'h0, n10[0] ? seen[54:52] : 3'h0} + (n10[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n11[3:0];
+      useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n12[3:0];
+      map_remainder0 <= n11[3:0];
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n13[3:0];
+      useful0 <= n12[3:0];
     end
   end
   always @(posedge clk) begin
-    if (rst | ~busy_25) begin
+    if (~busy_25 | rst) begin
       seen <= 60'h0;
     end else begin
       seen <= activity[59:0];
     end
   end
   always @(posedge clk) begin
-    if (n14) begin
+    if (n13) begin
       write_beats <= 32'h0; read_beats <= 32'h0; fence_stalls <= 32'h0; config_stalls <= 32'h0;
         config_words <= 32'h0; total <= 64'h0;
     end else begin
@@ -428,7 +425,7 @@ module \neuflow_control.fetcher  (
     if (rst) begin
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
-      if (clear | response__valid & |drop) drop <= clear ? n3 : drop - 1'h1;
+      if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
       if (signal | clear) begin
         n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
@@ -506,7 +503,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n4, n19, n16, n11, n22, n10, n6, n3, n15, n13, n21, n20, n5, n7, n2, n9, n12, n18, n8,
+  wire n14, n4, n19, n16, n11, n22, n10, n5, n3, n15, n13, n21, n20, n6, n7, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
   wire [2:0] code;
   wire [32:0] n17, n1;
@@ -518,36 +515,36 @@ module \neuflow_control.sequencer  (
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n6 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n6 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n6 ? (n4 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n5 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n5 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n5 ? (n4 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n3 & moves & n6;
+  assign n2 = n3 & n5 & moves;
   assign n3 = state == 2'h2;
   assign n4 = !state;
-  assign n5 = {n3, moves} != 2'h2;
-  assign n6 = busy & !fault;
+  assign n5 = busy & !fault;
+  assign n6 = {n3, moves} != 2'h2;
   assign n7 = {n4, moves} != 2'h2;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4 | n8, n7, n20, n6};
+  assign n9 = &{n5, n4 | n8, n7, n20};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = ~restart & i__ready;
-  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n6 ? (n4 ?
+  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n5 ? (n4 ?
     signal & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |{5'h0, code};
   assign n14 = n22 & !{5'h0, error_q};
   assign n15 = next_frame & last_frame;
   assign n16 = moves & n4 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
-  assign n18 = n14 | rst | next_frame;
+  assign n18 = rst | n14 | next_frame;
   assign n19 = at[3:0] == 1'h1;
-  assign config__payload_last = left == 1'h1;
   assign n20 = {n8, moves} != 2'h2;
-  assign next_frame = n6 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign config__payload_last = left == 1'h1;
+  assign next_frame = n5 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_43 = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_43 = n5 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -561,7 +558,7 @@ module \neuflow_control.sequencer  (
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n4 & moves & n6) held <= at[31:0];
+    if (n4 & n5 & moves) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -580,7 +577,7 @@ module \neuflow_control.sequencer  (
         <= 1'h0;
     end else begin
       if (n13) error_q <= code;
-      if (n14 | n13 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n14 | (clear_done | n15) | n13) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
       waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
@@ -599,20 +596,20 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{{steps, n3, moves} != 2'h3, {n8, moves, config__payload_last} != 3'h6, n5, n7, n4 | n3 |
-        n8, n6, n20, {n4, n19, moves, at[3:0] == 2'h3} != 4'ha}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
-        n19 ? 2'h1 : 2'h2;
+      if (&{{steps, n3, moves} != 2'h3, n20, {config__payload_last, n8, moves} != 2'h3, n5, {n4,
+        n19, at[3:0] == 2'h3, moves} != 4'h9, n4 | n3 | n8, n7, n6}) state <= n3 ? 2'h3 : n8 ? 2'h0
+        : n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin
-    if (n14 | rst) begin
+    if (rst | n14) begin
       frames_done <= 32'h0;
     end else begin
       if (next_frame) frames_done <= n17[31:0];
     end
   end
   always @(posedge clk) begin
-    if (restart | rst) begin
+    if (rst | restart) begin
       signal <= 1'h0;
     end else begin
       if (i__ready) signal <= i__valid;

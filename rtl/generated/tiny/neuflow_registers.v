@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n22, n5, n6, n8, n23, n28, n17, n16, n24, n33, n35, n29, n9, n38, n26, n15, n40, n18, n32,
-    n20, n21, n4, n12, n11, n7, n27, n25, n39, n34, n14, n37, n30, n19, n13, n31, n10, n36, enabled
-    = 1'h0;
-  wire n2, n41, n3, n44, n46, n43, n45, n42, n47, n1;
+  reg n27, n30, n38, n11, n12, n13, n7, n5, n6, n10, n9, n8, n34, n28, n23, n25, n26, n35, n39, n20,
+    n36, n4, n18, n17, n21, n31, n33, n22, n15, n40, n29, n14, n24, n19, n32, n16, n37, enabled =
+    1'h0;
+  wire n2, n41, n3, n46, n45, n47, n43, n44, n42, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -71,12 +71,12 @@ module neuflow_registers (
   assign n2 = axi__aw__ready & axi__w__strb[0];
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
-  assign n42 = axi__aw__addr[11:2] == 3'h7;
-  assign n43 = axi__aw__addr[11:2] == 4'h9;
-  assign n44 = axi__aw__addr[11:2] == 4'hb;
-  assign n45 = axi__aw__addr[11:2] == 4'h8;
-  assign n46 = axi__aw__addr[11:2] == 4'ha;
-  assign n47 = axi__aw__addr[11:2] == 3'h6;
+  assign n42 = axi__aw__addr[11:2] == 3'h6;
+  assign n43 = axi__aw__addr[11:2] == 4'h8;
+  assign n44 = axi__aw__addr[11:2] == 3'h7;
+  assign n45 = axi__aw__addr[11:2] == 4'ha;
+  assign n46 = axi__aw__addr[11:2] == 4'hb;
+  assign n47 = axi__aw__addr[11:2] == 4'h9;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
@@ -89,7 +89,7 @@ module neuflow_registers (
     end
   end
   always @(posedge clk) begin
-    if (rst | ~n3) begin
+    if (~n3 | rst) begin
       start <= 1'h0;
     end else begin
       start <= n2 & axi__w__data[0];
@@ -103,66 +103,66 @@ module neuflow_registers (
     end else begin
       if (n41) begin
         n4 = axi__ar__addr[11:2] == 4'hf;
-        n5 = axi__ar__addr[11:2] == 6'h23;
-        n6 = axi__ar__addr[11:2] == 6'h22;
-        n7 = axi__ar__addr[11:2] == 4'hc;
-        n8 = axi__ar__addr[11:2] == 6'h21;
-        n9 = axi__ar__addr[11:2] == 5'h18;
-        n10 = axi__ar__addr[11:2] == 1'h1;
-        n11 = axi__ar__addr[11:2] == 4'hd;
-        n12 = axi__ar__addr[11:2] == 4'he;
-        n13 = axi__ar__addr[11:2] == 2'h3;
-        n14 = axi__ar__addr[11:2] == 3'h7;
-        n15 = axi__ar__addr[11:2] == 5'h15;
-        n16 = axi__ar__addr[11:2] == 5'h1d;
-        n17 = axi__ar__addr[11:2] == 5'h1e;
-        n18 = axi__ar__addr[11:2] == 5'h13;
-        n19 = axi__ar__addr[11:2] == 3'h4;
+        n5 = axi__ar__addr[11:2] == 5'h1d;
+        n6 = axi__ar__addr[11:2] == 5'h1c;
+        n7 = axi__ar__addr[11:2] == 5'h1e;
+        n8 = axi__ar__addr[11:2] == 5'h19;
+        n9 = axi__ar__addr[11:2] == 5'h1a;
+        n10 = axi__ar__addr[11:2] == 5'h1b;
+        n11 = axi__ar__addr[11:2] == 6'h21;
+        n12 = axi__ar__addr[11:2] == 6'h20;
+        n13 = axi__ar__addr[11:2] == 5'h1f;
+        n14 = axi__ar__addr[11:2] == 3'h5;
+        n15 = axi__ar__addr[11:2] == 4'h8;
+        n16 = axi__ar__addr[11:2] == 1'h1;
+        n17 = axi__ar__addr[11:2] == 4'hd;
+        n18 = axi__ar__addr[11:2] == 4'he;
+        n19 = axi__ar__addr[11:2] == 2'h3;
         n20 = axi__ar__addr[11:2] == 5'h11;
-        n21 = axi__ar__addr[11:2] == 5'h10;
-        n22 = axi__ar__addr[11:2] == 6'h24;
-        n23 = axi__ar__addr[11:2] == 6'h20;
-        n24 = axi__ar__addr[11:2] == 5'h1c;
-        n25 = axi__ar__addr[11:2] == 4'ha;
-        n26 = axi__ar__addr[11:2] == 5'h16;
-        n27 = axi__ar__addr[11:2] == 4'hb;
-        n28 = axi__ar__addr[11:2] == 5'h1f;
-        n29 = axi__ar__addr[11:2] == 5'h19;
-        n30 = axi__ar__addr[11:2] == 3'h5;
-        n31 = axi__ar__addr[11:2] == 2'h2;
-        n32 = axi__ar__addr[11:2] == 5'h12;
-        n33 = axi__ar__addr[11:2] == 5'h1b;
-        n34 = axi__ar__addr[11:2] == 4'h8;
-        n35 = axi__ar__addr[11:2] == 5'h1a;
-        n36 = !axi__ar__addr[11:2];
-        n37 = axi__ar__addr[11:2] == 3'h6;
-        n38 = axi__ar__addr[11:2] == 5'h17;
-        n39 = axi__ar__addr[11:2] == 4'h9;
-        n40 = axi__ar__addr[11:2] == 5'h14;
+        n21 = axi__ar__addr[11:2] == 4'hc;
+        n22 = axi__ar__addr[11:2] == 4'h9;
+        n23 = axi__ar__addr[11:2] == 5'h16;
+        n24 = axi__ar__addr[11:2] == 3'h4;
+        n25 = axi__ar__addr[11:2] == 5'h15;
+        n26 = axi__ar__addr[11:2] == 5'h14;
+        n27 = axi__ar__addr[11:2] == 6'h24;
+        n28 = axi__ar__addr[11:2] == 5'h17;
+        n29 = axi__ar__addr[11:2] == 3'h6;
+        n30 = axi__ar__addr[11:2] == 6'h23;
+        n31 = axi__ar__addr[11:2] == 4'hb;
+        n32 = axi__ar__addr[11:2] == 2'h2;
+        n33 = axi__ar__addr[11:2] == 4'ha;
+        n34 = axi__ar__addr[11:2] == 5'h18;
+        n35 = axi__ar__addr[11:2] == 5'h13;
+        n36 = axi__ar__addr[11:2] == 5'h10;
+        n37 = !axi__ar__addr[11:2];
+        n38 = axi__ar__addr[11:2] == 6'h22;
+        n39 = axi__ar__addr[11:2] == 5'h12;
+        n40 = axi__ar__addr[11:2] == 3'h7;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n22 ? idle_tile : n5 ? configuration : n6 ? dependency : n8 ? output_drain :
-          n23 ? wait_output : n28 ? weight_load : n17 ? wait_input : n16 ? fill : n24 ?
-          map_remainder_high : n33 ? map_remainder : n35 ? edge_lanes_high : n29 ? edge_lanes : n9 ?
-          useful_high : n38 ? useful : n26 ? config_hidden : n15 ? write_beats : n40 ? read_beats :
-          n18 ? mac_cycles : n32 ? fence_stalls : n20 ? config_stalls : n21 ? config_words : n4 ?
-          program_counter : n12 ? frames_done : n11 ? cycles_high : n7 ? cycles : n27 ?
-          host_watchdog : n25 ? host_ring : n39 ? host_frames : n34 ? host_output : n14 ? host_input
-          : n37 ? host_program : n30 ? {16'h0, error, 6'h0, done, busy} : n19 ? {30'h0, enabled,
-          1'h0} : n13 ? 32'h4050202 : n31 ? 32'h73788221 : n10 ? 32'h20000 : n36 ? 32'h6e657546 :
+        axi__r__data <= n27 ? idle_tile : n30 ? configuration : n38 ? dependency : n11 ?
+          output_drain : n12 ? wait_output : n13 ? weight_load : n7 ? wait_input : n5 ? fill : n6 ?
+          map_remainder_high : n10 ? map_remainder : n9 ? edge_lanes_high : n8 ? edge_lanes : n34 ?
+          useful_high : n28 ? useful : n23 ? config_hidden : n25 ? write_beats : n26 ? read_beats :
+          n35 ? mac_cycles : n39 ? fence_stalls : n20 ? config_stalls : n36 ? config_words : n4 ?
+          program_counter : n18 ? frames_done : n17 ? cycles_high : n21 ? cycles : n31 ?
+          host_watchdog : n33 ? host_ring : n22 ? host_frames : n15 ? host_output : n40 ? host_input
+          : n29 ? host_program : n14 ? {16'h0, error, 6'h0, done, busy} : n24 ? {30'h0, enabled,
+          1'h0} : n19 ? 32'h4050202 : n32 ? 32'h73788221 : n16 ? 32'h20000 : n37 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n1, n42, n43, n3, n44, n45, n46, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n3, n45, n46, n47, n1} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
-      if (n3 & n2) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n44) host_watchdog <= host_watchdog & n48 | n49;
-      if (axi__aw__ready & n46) host_ring <= host_ring & n48 | n49;
-      if (axi__aw__ready & n43) host_frames <= host_frames & n48 | n49;
-      if (axi__aw__ready & n45) host_output <= host_output & n48 | n49;
-      if (axi__aw__ready & n42) host_input <= host_input & n48 | n49;
-      if (axi__aw__ready & n47) host_program <= host_program & n48 | n49;
+      if (n2 & n3) enabled <= axi__w__data[1];
+      if (axi__aw__ready & n46) host_watchdog <= host_watchdog & n48 | n49;
+      if (axi__aw__ready & n45) host_ring <= host_ring & n48 | n49;
+      if (axi__aw__ready & n47) host_frames <= host_frames & n48 | n49;
+      if (axi__aw__ready & n43) host_output <= host_output & n48 | n49;
+      if (axi__aw__ready & n44) host_input <= host_input & n48 | n49;
+      if (n42 & axi__aw__ready) host_program <= host_program & n48 | n49;
     end
   end
 endmodule
