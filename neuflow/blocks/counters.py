@@ -152,5 +152,3 @@ class Counters(Component):
 def _times(lanes: Value, maps: Value) -> Value:
     """Return the product, of additions: a multiplier of an FPGA lies far away and is worth more."""
     return reduce(add, (Mux(maps[k], lanes << k, 0) for k in range(len(maps))))
-
-
