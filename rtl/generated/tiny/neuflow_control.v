@@ -178,20 +178,19 @@ module \neuflow_control.counters  (
   reg [63:0] n8, n6, n4;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1, n9, n7, n5, n3, n13;
-  wire [1:0] n11, n14;
+  wire [1:0] n11, n10;
   wire [32:0] n2;
-  wire [4:0] n12, n10;
+  wire [4:0] n12;
   assign n1 = seen[32] | seen[0];
   assign n2 = quiet + 1'h1;
   assign n3 = rst | clears[2];
   assign n5 = |map_remainder_sum;
   assign n7 = |edge_lanes_sum;
   assign n9 = |useful_sum;
-  assign n10 = {1'h0, n14[0] ? seen[54:52] : 3'h0} + {n14[1] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n10 = 2'h2 - seen[59:58];
   assign n11 = 2'h2 - seen[27:26];
-  assign n12 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n12 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
   assign n13 = rst | clear;
-  assign n14 = 2'h2 - seen[59:58];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -323,7 +322,7 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= n10[3:0];
+      map_remainder1 <= {n10[0] ? seen[54:52] : 3'h0} + (n10[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
       useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
     end
@@ -332,7 +331,7 @@ module \neuflow_control.counters  (
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {1'h0, n11[0] ? seen[22:20] : 3'h0} + (n11[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= {n11[0] ? seen[22:20] : 3'h0} + (n11[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
       useful0 <= n12[3:0];
     end
@@ -488,7 +487,7 @@ module \neuflow_control.sequencer  (
   output reg [31:0] program_counter = 32'h0,
   output reg done = 1'h0,
   output reg busy = 1'h0,
-  output wire [7:0] error,
+  output reg [7:0] error = 8'h0,
   output wire [48:0] config__payload,
   output wire fence_waits,
   output wire config__valid,
@@ -498,20 +497,17 @@ module \neuflow_control.sequencer  (
   reg signal = 1'h0, signal_20 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps =
     1'h0;
   reg [1:0] empty = 2'h0, state = 2'h0;
-  reg [2:0] error_q = 3'h0;
   reg [31:0] held = 32'h0, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
   wire n14, n4, n19, n16, n11, n22, n10, n5, n3, n15, n13, n21, n6, n20, n7, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
-  wire [2:0] code;
   wire [32:0] n17, n1;
+  wire [7:0] code;
   assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
     output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
     11'h0} : 32'h0) : 32'h0), held[19:4]};
-  assign error[7:3] = 5'h0;
-  assign error[2:0] = error_q;
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
@@ -526,22 +522,22 @@ module \neuflow_control.sequencer  (
   assign n6 = {moves, n4} != 1'h1;
   assign n7 = {moves, n3} != 1'h1;
   assign n8 = state == 1'h1;
-  assign n9 = &{n5, n20, n6, n8 | n4};
+  assign n9 = &{n5, n20, n8 | n4, n6};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = ~restart & i__ready;
-  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n5 ? (n4 ?
-    signal & bad : 1'h0) : 1'h0}};
-  assign n13 = busy & |{5'h0, code};
-  assign n14 = n22 & !{5'h0, error_q};
+  assign code = |fault ? {5'h0, fault} : signal & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n5 ? (n4 ?
+    signal & bad : 1'h0) : 1'h0};
+  assign n13 = busy & |code;
+  assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
   assign n16 = moves & n4 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
   assign n18 = n14 | rst | next_frame;
   assign n19 = at[3:0] == 1'h1;
-  assign config__payload_last = left == 1'h1;
   assign n20 = {moves, n8} != 1'h1;
+  assign config__payload_last = left == 1'h1;
   assign next_frame = n5 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
   assign signal_43 = n5 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 |
@@ -573,10 +569,10 @@ module \neuflow_control.sequencer  (
   end
   always @(posedge clk) begin
     if (rst) begin
-      error_q <= 3'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame
-        <= 1'h0;
+      error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame <=
+        1'h0;
     end else begin
-      if (n13) error_q <= code;
+      if (n13) error <= code;
       if ((clear_done | n15) | n14 | n13) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
@@ -596,9 +592,9 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n5, {moves, at[3:0] == 2'h3, n19, n4} != 4'h9, n7, n6, {moves, steps, n3} != 3'h5,
-        {config__payload_last, moves, n8} != 2'h3, n20, n3 | n8 | n4}) state <= n3 ? 2'h3 : n8 ?
-        2'h0 : n19 ? 2'h1 : 2'h2;
+      if (&{n5, n7, n6, {moves, n3, steps} != 3'h6, n3 | n8 | n4, {moves, at[3:0] == 2'h3, n4, n19}
+        != 4'ha, n20, {config__payload_last, moves, n8} != 2'h3}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+        n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin

@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n24, n21, n23, n22, n26, n25, n38, n34, n31, n39, n40, n37, n30, n29, n28, n36, n32, n5, n6,
-    n17, n20, n16, n14, n13, n9, n19, n33, n18, n10, n27, n8, n7, n11, n15, n35, n12, n4, enabled =
+  reg n39, n21, n23, n22, n30, n19, n33, n25, n32, n35, n24, n40, n31, n38, n27, n29, n37, n5, n6,
+    n17, n20, n16, n14, n13, n9, n18, n28, n26, n10, n36, n8, n7, n11, n15, n34, n12, n4, enabled =
     1'h0;
-  wire n2, n41, n3, n45, n42, n43, n44, n47, n46, n1;
+  wire n2, n41, n3, n46, n42, n47, n43, n44, n45, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -72,11 +72,11 @@ module neuflow_registers (
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
   assign n42 = axi__aw__addr[11:2] == 4'ha;
-  assign n43 = axi__aw__addr[11:2] == 4'h9;
-  assign n44 = axi__aw__addr[11:2] == 4'h8;
-  assign n45 = axi__aw__addr[11:2] == 4'hb;
-  assign n46 = axi__aw__addr[11:2] == 3'h6;
-  assign n47 = axi__aw__addr[11:2] == 3'h7;
+  assign n43 = axi__aw__addr[11:2] == 4'h8;
+  assign n44 = axi__aw__addr[11:2] == 3'h7;
+  assign n45 = axi__aw__addr[11:2] == 3'h6;
+  assign n46 = axi__aw__addr[11:2] == 4'hb;
+  assign n47 = axi__aw__addr[11:2] == 4'h9;
   assign n48 = ~{{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}}, axi__w__strb[2:1],
     {6{axi__w__strb[1]}}, axi__w__strb[1:0], {7{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{7{axi__w__strb[3]}}, axi__w__strb[3:2], {6{axi__w__strb[2]}},
@@ -116,53 +116,53 @@ module neuflow_registers (
         n15 = axi__ar__addr[11:2] == 2'h3;
         n16 = axi__ar__addr[11:2] == 4'hf;
         n17 = axi__ar__addr[11:2] == 5'h11;
-        n18 = axi__ar__addr[11:2] == 4'h9;
-        n19 = axi__ar__addr[11:2] == 4'hb;
+        n18 = axi__ar__addr[11:2] == 4'hb;
+        n19 = axi__ar__addr[11:2] == 5'h1f;
         n20 = axi__ar__addr[11:2] == 5'h10;
         n21 = axi__ar__addr[11:2] == 6'h23;
         n22 = axi__ar__addr[11:2] == 6'h21;
         n23 = axi__ar__addr[11:2] == 6'h22;
-        n24 = axi__ar__addr[11:2] == 6'h24;
-        n25 = axi__ar__addr[11:2] == 5'h1f;
-        n26 = axi__ar__addr[11:2] == 6'h20;
-        n27 = axi__ar__addr[11:2] == 3'h7;
-        n28 = axi__ar__addr[11:2] == 5'h16;
-        n29 = axi__ar__addr[11:2] == 5'h17;
-        n30 = axi__ar__addr[11:2] == 5'h18;
-        n31 = axi__ar__addr[11:2] == 5'h1c;
-        n32 = axi__ar__addr[11:2] == 5'h14;
-        n33 = axi__ar__addr[11:2] == 4'ha;
-        n34 = axi__ar__addr[11:2] == 5'h1d;
-        n35 = axi__ar__addr[11:2] == 2'h2;
-        n36 = axi__ar__addr[11:2] == 5'h15;
-        n37 = axi__ar__addr[11:2] == 5'h19;
-        n38 = axi__ar__addr[11:2] == 5'h1e;
-        n39 = axi__ar__addr[11:2] == 5'h1b;
-        n40 = axi__ar__addr[11:2] == 5'h1a;
+        n24 = axi__ar__addr[11:2] == 5'h1a;
+        n25 = axi__ar__addr[11:2] == 5'h1d;
+        n26 = axi__ar__addr[11:2] == 4'h9;
+        n27 = axi__ar__addr[11:2] == 5'h16;
+        n28 = axi__ar__addr[11:2] == 4'ha;
+        n29 = axi__ar__addr[11:2] == 5'h15;
+        n30 = axi__ar__addr[11:2] == 6'h20;
+        n31 = axi__ar__addr[11:2] == 5'h18;
+        n32 = axi__ar__addr[11:2] == 5'h1c;
+        n33 = axi__ar__addr[11:2] == 5'h1e;
+        n34 = axi__ar__addr[11:2] == 2'h2;
+        n35 = axi__ar__addr[11:2] == 5'h1b;
+        n36 = axi__ar__addr[11:2] == 3'h7;
+        n37 = axi__ar__addr[11:2] == 5'h14;
+        n38 = axi__ar__addr[11:2] == 5'h17;
+        n39 = axi__ar__addr[11:2] == 6'h24;
+        n40 = axi__ar__addr[11:2] == 5'h19;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n24 ? idle_tile : n21 ? configuration : n23 ? dependency : n22 ?
-          output_drain : n26 ? wait_output : n25 ? weight_load : n38 ? wait_input : n34 ? fill : n31
-          ? map_remainder_high : n39 ? map_remainder : n40 ? edge_lanes_high : n37 ? edge_lanes :
-          n30 ? useful_high : n29 ? useful : n28 ? config_hidden : n36 ? write_beats : n32 ?
+        axi__r__data <= n39 ? idle_tile : n21 ? configuration : n23 ? dependency : n22 ?
+          output_drain : n30 ? wait_output : n19 ? weight_load : n33 ? wait_input : n25 ? fill : n32
+          ? map_remainder_high : n35 ? map_remainder : n24 ? edge_lanes_high : n40 ? edge_lanes :
+          n31 ? useful_high : n38 ? useful : n27 ? config_hidden : n29 ? write_beats : n37 ?
           read_beats : n5 ? mac_cycles : n6 ? fence_stalls : n17 ? config_stalls : n20 ?
           config_words : n16 ? program_counter : n14 ? frames_done : n13 ? cycles_high : n9 ? cycles
-          : n19 ? host_watchdog : n33 ? host_ring : n18 ? host_frames : n10 ? host_output : n27 ?
+          : n18 ? host_watchdog : n28 ? host_ring : n26 ? host_frames : n10 ? host_output : n36 ?
           host_input : n8 ? host_program : n7 ? {16'h0, error, 6'h0, done, busy} : n11 ? {30'h0,
-          enabled, 1'h0} : n15 ? 32'h4050202 : n35 ? 32'h73788221 : n12 ? 32'h20000 : n4 ?
+          enabled, 1'h0} : n15 ? 32'h4050202 : n34 ? 32'h73788221 : n12 ? 32'h20000 : n4 ?
           32'h6e657546 : 32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n1, n42, n43, n44, n45, n46, n3, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n1, n42, n43, n44, n45, n3, n46, n47} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
       if (n2 & n3) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n45) host_watchdog <= host_watchdog & n48 | n49;
+      if (axi__aw__ready & n46) host_watchdog <= host_watchdog & n48 | n49;
       if (axi__aw__ready & n42) host_ring <= host_ring & n48 | n49;
-      if (axi__aw__ready & n43) host_frames <= host_frames & n48 | n49;
-      if (axi__aw__ready & n44) host_output <= host_output & n48 | n49;
-      if (axi__aw__ready & n47) host_input <= host_input & n48 | n49;
-      if (axi__aw__ready & n46) host_program <= host_program & n48 | n49;
+      if (axi__aw__ready & n47) host_frames <= host_frames & n48 | n49;
+      if (axi__aw__ready & n43) host_output <= host_output & n48 | n49;
+      if (axi__aw__ready & n44) host_input <= host_input & n48 | n49;
+      if (axi__aw__ready & n45) host_program <= host_program & n48 | n49;
     end
   end
 endmodule
