@@ -321,7 +321,7 @@ def test_a_ramp_gives_the_same_layer(shape, kernel, options):
 
 def test_a_large_first_layer_begins_with_small_pieces():
     net = Builder(16)
-    net.conv(net.input(4, 200, 200), 4, (9, 9))
+    net.conv(net.input(4, 200, 200), 4, (9, 9), pads=(4, 4, 4, 4))
     assert "small first and last pieces" in compile_graph(net.build("conv0.out"), VIRTEX6).mapping
 
 

@@ -112,9 +112,10 @@ class MacArray(Component):
         # Stage 2: the tap's weights, and whether the last of them is where the next channel lies.
         self.weight_words = Signal(self.grid.maps * WORD_BITS, name="s2_weights")
         self.names_channel = Signal()
-        # Lanes in the output row of the group's first, by stages; the others' words lie elsewhere.
-        self.split = [Signal(range(self.grid.pixels + 1), name=f"s{i}_split") for i in range(1, 9)]
+        # Lanes in the output row of the group's first, by the stage; the others' words lie elsewhere.
+        self.split = {k: Signal(range(self.grid.pixels + 1), name=f"s{k}_split") for k in (1, 4, 8)}
         self.crosses = Signal()  # stage 1: the next group begins in another row
+        self.rotate = Signal(ceil_log2(self.grid.row_banks))  # stage 5: the bank of lane 0
         self.spread = Signal()  # by tap, what taps read beyond the end of a row lies between
         self._sequence(m, platform)
         masks = self._masks(m)
@@ -187,12 +188,13 @@ class MacArray(Component):
         few = Mux(c.by_tap, at_last["kx_ends"], c.by_block | at_last["group_ends"])
         m.d.sync += self.maps.eq(Mux(few, c.maps, self.grid.maps))
         with m.If(begins):
-            m.d.sync += [
-                self.lanes.eq(lanes.count),
-                self.split[0].eq(lanes.split),
-                self.crosses.eq(lanes.crosses),
-            ]
-        m.d.sync += [after.eq(before) for before, after in pairwise(self.split)]
+            m.d.sync += self.lanes.eq(lanes.count)
+        # Where it matters a group has four steps or more, so that one goes on before the next comes.
+        with m.If(issue & begins):
+            m.d.sync += [self.split[1].eq(lanes.split), self.crosses.eq(lanes.crosses)]
+        for before, after in pairwise(self.split):
+            with m.If(self.stage[after - 1].valid & self.stage[after - 1].begins):
+                m.d.sync += self.split[after].eq(self.split[before])
 
         with m.If(~active):
             m.d.sync += active.eq(self.config.valid & ~flushing.any())
@@ -313,24 +315,23 @@ class MacArray(Component):
         m.d.comb += [
             locator.linear.eq(linear),
             locator.ring.eq(c.ring_words),
-            self.read.rotate.eq(locator.where.rotate),
-            self.read.row.eq(locator.where.row),
-            self.read.wrapped.eq(locator.where.wrapped),
+            self.rotate.eq(locator.where.rotate),
             self.read_enable.eq(self.stage[5].valid),
         ]
-        self._behind(m, linear, position, gap, wraps, locator.turn)
+        self._behind(m, linear, position, gap, wraps, locator)
 
-    def _behind(self, m, linear, position, gap, wraps, turn):
+    def _behind(self, m, linear, position, gap, wraps, lanes_before):
         """Stages 2 to 4: where the words of lanes beyond the end of an output row are.
 
         They lie whole rounds of the banks further on, so that the same turn brings them to their
         lanes; by tap, behind the words that the lanes before them read beyond the end.
         """
-        c, banks, beyond = self.config.payload, self.grid.row_banks, self.grid.tap_gap
-        bank_bits = ceil_log2(banks)
+        c, beyond, bank_bits = self.config.payload, self.grid.tap_gap, ceil_log2(self.grid.row_banks)
         m.submodules.behind = locator = Locator(self.grid)
         rounds, rounds_less = Signal.like(gap), Signal(signed(ROW_ADDRESS + 2))
-        lanes, behind = Signal(range(self.grid.pixels + beyond + 1)), Signal(banks)
+        # Banks from that of the first lane on, up to that of the first beyond: round the end, or not.
+        turn, ends = lanes_before.turn, Signal(bank_bits + 1)
+        round_end, here, there = Signal(), lanes_before.where, locator.where
         if beyond:
             with m.If(self.stage[1].valid):
                 m.d.sync += self.spread.eq(c.by_tap & gap[:bank_bits].any())
@@ -338,16 +339,17 @@ class MacArray(Component):
             rounds.eq(Cat(Const(0, bank_bits), gap[bank_bits:]).as_signed()),
             rounds_less.eq(rounds - c.ring_words),
             locator.position.eq(advance(m, "behind", position, rounds, rounds_less, wraps)),
-            self.read.below.eq(~(Const((1 << banks) - 1, banks) << turn)),
-            self.read.second.eq((Cat(behind, behind) << turn)[banks:]),
+            round_end.eq(ends[-1]),
+            self.read.low.eq(Mux(ends[-1], ends, turn)),
+            self.read.high.eq(Mux(ends[-1], turn, ends)),
         ]
         m.d.comb += [
             locator.linear.eq(linear),
             locator.ring.eq(c.ring_words),
-            lanes.eq(self.split[3] + Mux(self.spread, beyond, 0)),
-            behind.eq(Const((1 << banks) - 1, banks) << lanes),
-            self.read.next_row.eq(locator.where.row),
-            self.read.next_wrapped.eq(locator.where.wrapped),
+            ends.eq(turn + self.split[4] + Mux(self.spread, beyond, 0)),
+            self.read.before.eq(Mux(round_end, here.wrapped, there.wrapped)),
+            self.read.between.eq(Mux(round_end, there.wrapped, here.row)),
+            self.read.behind.eq(Mux(round_end, here.row, there.row)),
         ]
 
     def _next_channel(self, m, moves, restarts):
@@ -454,9 +456,9 @@ class MacArray(Component):
             m.d.sync += by_tap.eq(self.config.payload.by_tap)
         banks = grid.row_banks
         fine_bits = ceil_log2(banks) // 2
-        rotate = {5: self.read.rotate}
+        rotate = {5: self.rotate}
         for k in (6, 7, 8):
-            rotate[k] = Signal(len(self.read.rotate), name=f"s{k}_rotate", reset_less=True)
+            rotate[k] = Signal.like(self.rotate, name=f"s{k}_rotate", reset_less=True)
             m.d.sync += rotate[k].eq(rotate[k - 1])
         words, turned = (
             Signal(banks * WORD_BITS, name=f"s{k}_words", reset_less=True) for k in (7, 8)
@@ -482,7 +484,8 @@ class MacArray(Component):
                 m.d.sync += pixels[k].eq(Mux(by_tap, masked[k * WORD_BITS :], masked))
         if grid.tap_gap:
             behind = Signal(grid.pixels, name="s9_behind", reset_less=True)
-            m.d.sync += behind.eq(Const((1 << grid.pixels) - 1, grid.pixels) << self.split[7])
+            with m.If(self.stage[8].valid & self.spread):
+                m.d.sync += behind.eq(Const((1 << grid.pixels) - 1, grid.pixels) << self.split[8])
             chosen = Cat(lane.replicate(WORD_BITS) for lane in behind)
             with m.If(self.stage[9].valid & self.spread):
                 for k in range(grid.tap_lanes):

@@ -29,15 +29,13 @@ def bank_address(grid: GridConfig) -> data.StructLayout:
 
 
 def read_address(grid: GridConfig) -> data.StructLayout:
-    """Return the layout of a reading of consecutive words, the last of which may lie elsewhere.
-
-    Banks of ``second`` (a bit each) use ``next_row``, or ``next_wrapped``, as others do ``row`` and
-    ``wrapped``, see :func:`bank_address`. ``below``: banks below ``rotate``.
+    """Return the layout of a reading of a word a bank: banks below ``low`` use row ``before``,
+    those from ``high`` on row ``behind``, others row ``between``.
     """
     where = bank_address(grid).members
     return data.StructLayout(
-        {**where, "next_row": where["row"], "next_wrapped": where["row"]}
-        | dict.fromkeys(("below", "second"), unsigned(grid.row_banks))
+        dict.fromkeys(("low", "high"), where["rotate"])
+        | dict.fromkeys(("before", "between", "behind"), where["row"])
     )
 
 
@@ -146,11 +144,7 @@ class RowBanks(Component):
                 ram.write_data.eq(self.beat.word_select(bank % self.grid.bus_words, WORD_BITS)),
                 ram.read_enable.eq(self.read_enable),
                 ram.read_address.eq(
-                    Mux(
-                        read.second[bank],
-                        Mux(read.below[bank], read.next_wrapped, read.next_row),
-                        Mux(read.below[bank], read.wrapped, read.row),
-                    )
+                    Mux(bank < read.low, read.before, Mux(bank < read.high, read.between, read.behind))
                 ),
                 self.words[bank].eq(ram.read_data),
             ]

@@ -13,6 +13,9 @@ Int = NDArray[np.int64]
 HAND_OVER = 13
 """Cycles from the issue of a block's last tap to the edge that gives its first pixel to the drain."""
 
+CLOSED_STEPS = 4
+"""Steps of a block at least where lanes go on from row to row: where a row ends follows its group."""
+
 
 def sums(
     image: Int,

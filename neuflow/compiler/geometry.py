@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.blocks.convolver_model import tap_steps
+from neuflow.blocks.convolver_model import CLOSED_STEPS, tap_steps
 from neuflow.compiler.mapping import Chain, Part, Piece, Region, Span
 from neuflow.grid import GridConfig
 from neuflow.layout import ABSENT_CHANNELS, Scatter
@@ -127,7 +127,7 @@ class ConvShape:
         """
         saved = ceil_div(self.width, self.stride) > self.out_width
         lanes = not self.by_tap or grid.tap_gap > 0
-        if not (saved and lanes and self.kernel_x > 1 and self.out_height > 1):
+        if not (saved and lanes and self.steps(grid) >= CLOSED_STEPS and self.out_height > 1):
             return False
         groups = ceil_div(self.out_height * self.out_width, grid.pixels)
         first = np.arange(groups, dtype=np.int64) * grid.pixels

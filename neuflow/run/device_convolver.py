@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuflow.blocks.convolver_model import CLOSED_STEPS
 from neuflow.blocks.parameters_model import BEATS, Form, from_half_words, unpacked
 from neuflow.fixed import requantise
 from neuflow.grid import GridConfig
@@ -129,7 +130,7 @@ class DeviceConvolver:
         return (
             gap % grid.row_banks == beyond
             and (beyond > 0 or not array["by_tap"])
-            and array["kernel_y"] * array["kernel_x"] > 1
+            and array["channels"] * array["kernel_y"] * array["kernel_x"] >= CLOSED_STEPS
             and bool((after // pitch - first // pitch <= 1).all())
         )
 
