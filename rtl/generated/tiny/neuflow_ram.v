@@ -18,6 +18,15 @@ module neuflow_ram #(
     (* no_rw_check, ramstyle = "no_rw_check" *)
     reg [WIDTH-1:0] memory[0:DEPTH-1];
 
+`ifndef SYNTHESIS
+`ifndef VERILATOR
+    // Words that nobody wrote are read and multiplied by a weight of zero, which would be unknown where
+    // they are. Here they are ones, so that a simulation shows who depends on them.
+    integer word;
+    initial for (word = 0; word < DEPTH; word = word + 1) memory[word] = {WIDTH{1'b1}};
+`endif
+`endif
+
     always @(posedge clk) begin
         if (read_enable) read_data <= memory[read_address];
 `ifdef VERILATOR
