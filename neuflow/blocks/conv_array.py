@@ -19,10 +19,11 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
+from neuflow.blocks.conv_banks import Locator, advance, read_address
 from neuflow.blocks.conv_lanes import Coordinates
-from neuflow.blocks.conv_rows import Locator, advance, loop, read_address
 from neuflow.blocks.convolver_model import HAND_OVER
 from neuflow.blocks.gate import add_gated, stay_awake
+from neuflow.blocks.loops import loop
 from neuflow.blocks.mac_row import MacRow
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS
@@ -184,17 +185,7 @@ class MacArray(Component):
             self.weights_free.eq(issue & (pass_ends | c.stream_weights)),
             self.config.ready.eq(flushing[-1]),
         ]
-        # For the counters.
-        few = Mux(c.by_tap, at_last["kx_ends"], c.by_block | at_last["group_ends"])
-        m.d.sync += self.maps.eq(Mux(few, c.maps, self.grid.maps))
-        with m.If(begins):
-            m.d.sync += self.lanes.eq(lanes.count)
-        # Where it matters a group has four steps or more, so that one goes on before the next comes.
-        with m.If(issue & begins):
-            m.d.sync += [self.split[1].eq(lanes.split), self.crosses.eq(lanes.crosses)]
-        for before, after in pairwise(self.split):
-            with m.If(self.stage[after - 1].valid & self.stage[after - 1].begins):
-                m.d.sync += self.split[after].eq(self.split[before])
+        self._tell_lanes(m, issue, begins, at_last)
 
         with m.If(~active):
             m.d.sync += active.eq(self.config.valid & ~flushing.any())
@@ -220,6 +211,20 @@ class MacArray(Component):
         )  # fmt: skip
         # Nothing of this pass is in stages 0 to 2: their state may begin anew.
         self.rest = ~active & ~self.stage[1].valid & ~self.stage[2].valid
+
+    def _tell_lanes(self, m, issue, begins, at_last):
+        """Tell the counters what lanes and maps have work, and later stages where a row ends."""
+        c, lanes = self.config.payload, self.coordinates
+        few = Mux(c.by_tap, at_last["kx_ends"], c.by_block | at_last["group_ends"])
+        m.d.sync += self.maps.eq(Mux(few, c.maps, self.grid.maps))
+        with m.If(begins):
+            m.d.sync += self.lanes.eq(lanes.count)
+        # Where it matters a group has four steps or more, so that one goes on before the next comes.
+        with m.If(issue & begins):
+            m.d.sync += [self.split[1].eq(lanes.split), self.crosses.eq(lanes.crosses)]
+        for before, after in pairwise(self.split):
+            with m.If(self.stage[after - 1].valid & self.stage[after - 1].begins):
+                m.d.sync += self.split[after].eq(self.split[before])
 
     def _release(self, m, group_waits, pass_ends):
         """Free rows as soon as the next group is known: all taps before it are issued by then.

@@ -6,8 +6,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
-from neuflow.blocks.conv_rows import loop
 from neuflow.blocks.gate import stay_awake
+from neuflow.blocks.loops import loop
 from neuflow.grid import GridConfig
 from neuflow.layout import CONV_ARRAY, SIZE
 

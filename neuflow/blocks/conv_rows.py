@@ -1,154 +1,21 @@
 """Row input of the convolver: a banked buffer that rows arrive in, ring by ring.
 
-``row_banks`` memories one word wide let the array read any ``pixels`` consecutive words in one
-cycle, and the rows input store a whole beat. Where words go: docs/machine.md, "Rows packet".
+Where words go: docs/machine.md, "Rows packet"; the banks themselves: ``conv_banks``.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
+from neuflow.blocks.conv_banks import Locator, RowBanks, advance, bank_address
 from neuflow.blocks.gate import add_gated, fires, stay_awake
-from neuflow.blocks.ram import Ram
+from neuflow.blocks.loops import loop
 from neuflow.blocks.streams import WORD_BITS, Slice, beat_layout, beat_stream
 from neuflow.grid import GridConfig
 from neuflow.layout import CONV_ROWS, ROW_ADDRESS, SIZE, Scatter
-
-
-def bank_address(grid: GridConfig) -> data.StructLayout:
-    """Return the layout of an access to consecutive words: banks from ``rotate`` on use row
-    ``row``, those below it row ``wrapped``.
-    """
-    rows = ceil_log2(grid.row_words // grid.row_banks)
-    return data.StructLayout(
-        {"rotate": unsigned(ceil_log2(grid.row_banks)), "row": unsigned(rows), "wrapped": unsigned(rows)}
-    )
-
-
-def read_address(grid: GridConfig) -> data.StructLayout:
-    """Return the layout of a reading of a word a bank: banks below ``low`` use row ``before``,
-    those from ``high`` on row ``behind``, others row ``between``.
-    """
-    where = bank_address(grid).members
-    return data.StructLayout(
-        dict.fromkeys(("low", "high"), where["rotate"])
-        | dict.fromkeys(("before", "between", "behind"), where["row"])
-    )
-
-
-def advance(m: Module, name: str, value, step, step_less_ring, wraps):
-    """Return ``(value + step) mod ring`` for ``value, step < ring``; no modulo where ``wraps`` is 0.
-
-    ``step_less_ring``: step - ring, so that both sums are made at once.
-    """
-    plain, wrapped = (Signal(ROW_ADDRESS, name=f"{name}_{n}") for n in ("plain", "wrapped"))
-    beyond = Signal(signed(ROW_ADDRESS + 2), name=f"{name}_beyond")
-    m.d.comb += [
-        plain.eq(value + step),
-        beyond.eq(value + step_less_ring),
-        wrapped.eq(Mux(wraps & (beyond >= 0), beyond, plain)),
-    ]
-    return wrapped
-
-
-def loop(m: Module, name: str, length, begin, step):
-    """Return whether a loop of ``length`` is at its last turn; ``step``: on to the next turn.
-
-    The answer comes from a register: counted a turn ahead, down to 1. ``begin`` starts over.
-    """
-    left, ends = Signal(len(length), name=f"{name}_left"), Signal(name=f"{name}_ends")
-    with m.If(begin | (step & ends)):
-        m.d.sync += [left.eq(length), ends.eq(length == 1)]
-    with m.Elif(step):
-        m.d.sync += [left.eq(left - 1), ends.eq(left == 2)]
-    return ends
-
-
-class Locator(Component):
-    """Where an access to consecutive words lies in the banks.
-
-    Members: ``linear`` In: beginning of the ring, ``position`` In: the first word's place in it,
-    ``ring`` In: its length, 0 if it never wraps (all words; constant for a pass, valid one cycle
-    before); ``where`` Out, ``LATENCY`` cycles later, and ``turn`` Out, its ``rotate`` one cycle sooner.
-    """
-
-    LATENCY = 2
-
-    def __init__(self, grid: GridConfig):
-        self.grid = grid
-        super().__init__(
-            {
-                "linear": In(ceil_log2(grid.row_words)),
-                "position": In(ROW_ADDRESS),
-                "ring": In(ROW_ADDRESS),
-                "where": Out(bank_address(grid)),
-                "turn": Out(ceil_log2(grid.row_banks)),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        bank_bits = ceil_log2(self.grid.row_banks)
-        wraps, ring_less = Signal(), Signal.like(self.linear)
-        address, last = Signal.like(self.linear), Signal.like(self.linear)
-        base = Signal(len(self.where.row))
-        row = address[bank_bits:]
-        m.d.comb += self.turn.eq(address)
-        m.d.sync += [
-            wraps.eq(self.ring != 0),
-            ring_less.eq(self.ring - self.grid.row_banks),
-            address.eq(self.linear + self.position),
-            last.eq(self.linear + ring_less),  # in the last row of the ring
-            base.eq(self.linear[bank_bits:]),
-            self.where.rotate.eq(address[:bank_bits]),
-            self.where.row.eq(row),
-            self.where.wrapped.eq(Mux(wraps & (row == last[bank_bits:]), base, row + 1)),
-        ]
-        return m
-
-
-class RowBanks(Component):
-    """The memories: one write of ``bus_words`` neighbouring words, one read of a word a bank.
-
-    Members: ``enables`` In, one a bank, ``at`` In, ``beat`` In: words as they lie in the banks,
-    repeated; ``read``, ``read_enable`` In, ``words`` Out one cycle later; ``awake`` Out.
-    """
-
-    def __init__(self, grid: GridConfig):
-        self.grid = grid
-        super().__init__(
-            {
-                "enables": In(grid.row_banks),
-                "at": In(bank_address(grid)),
-                "beat": In(grid.bus_bits),
-                "read": In(read_address(grid)),
-                "read_enable": In(1),
-                "words": Out(data.ArrayLayout(signed(WORD_BITS), grid.row_banks)),
-                "awake": Out(1),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        banks, at, read = self.grid.row_banks, self.at, self.read
-        m.d.comb += self.awake.eq(self.read_enable | self.enables.any())
-        for bank in range(banks):
-            ram = Ram(WORD_BITS, self.grid.row_words // banks)
-            m.submodules[f"bank{bank}"] = ram
-            m.d.comb += [
-                ram.write_enable.eq(self.enables[bank]),
-                ram.write_address.eq(Mux(bank < at.rotate, at.wrapped, at.row)),
-                ram.write_data.eq(self.beat.word_select(bank % self.grid.bus_words, WORD_BITS)),
-                ram.read_enable.eq(self.read_enable),
-                ram.read_address.eq(
-                    Mux(bank < read.low, read.before, Mux(bank < read.high, read.between, read.behind))
-                ),
-                self.words[bank].eq(ram.read_data),
-            ]
-        return m
 
 
 class RowStore(Component):

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from amaranth.hdl import Cat, Const, Mux, Signal, signed
 
-from neuflow.blocks.conv_rows import loop
+from neuflow.blocks.loops import loop
 from neuflow.blocks.ram import Ram
 from neuflow.blocks.streams import WORD_BITS
 from neuflow.blocks.window_model import RING_WORDS

@@ -8,8 +8,8 @@ from amaranth.hdl import Cat, Const, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.utils import exact_log2
 
-from neuflow.blocks.conv_rows import loop
 from neuflow.blocks.gate import fires
+from neuflow.blocks.loops import loop
 from neuflow.blocks.streams import WORD_BITS, Slice, beat_layout
 from neuflow.blocks.window_model import RING_WORDS
 from neuflow.layout import SIZE
