@@ -22,6 +22,7 @@ from cocotb_tools.runner import get_runner
 from neuflow import files, verilog
 from neuflow.errors import ToolError
 from neuflow.grid import TINY
+from neuflow.netlist import HANDWRITTEN_OUTPUTS
 from neuflow.run import build
 from sim import designs
 
@@ -66,7 +67,7 @@ def sources(name: str) -> dict[str, str]:
             texts = verilog.export(designs.BLOCKS[name](), name)
             for module, text in texts.items():
                 (place / f"{module}.v").write_text(text, encoding="utf-8")
-            for file in verilog.HANDWRITTEN[:-1]:
+            for file in (f"{module}.v" for module in HANDWRITTEN_OUTPUTS):
                 (place / file).write_text(files.read_text(f"rtl/{file}"), encoding="utf-8")
     return {path.name: path.read_text(encoding="utf-8") for path in sorted(place.glob("*.v"))}
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from neuflow.blocks import convolver_model as model
 from neuflow.blocks import parameters_model
-from neuflow.blocks.parameters_model import BEATS, Form
+from neuflow.blocks.parameters_model import PARAMETER_BEATS, Form
 from neuflow.grid import TINY, GridConfig
 from neuflow.layout import Kind, Scatter
 from tests.helpers import Config
@@ -42,7 +42,7 @@ class Layer:
     absent: int = 0  # bit k: channel k + 1 is stored, but not read
     closed: bool = False  # lanes go on from row end to row, and stored rows lie so that they may
     decimated: bool = False  # a single tap: only what it reads is sent, and stored
-    beats: int = BEATS  # that its maps' parameters need
+    beats: int = PARAMETER_BEATS  # that its maps' parameters need
 
     def data(self) -> dict[str, Any]:
         rng = np.random.default_rng(self.seed)
@@ -63,7 +63,7 @@ class Layer:
             "s": parameters.integers(3, 9, m) + (16 if self.extreme else 0),
             "zero": parameters.integers(-50, 50, m),
         }
-        if self.beats < BEATS:
+        if self.beats < PARAMETER_BEATS:
             most = 1 << parameters_model.bias_bits(self.beats) - 1
             data["bias"] = np.resize([-most, most - 1, -1, 12345], m)
             data["zero"][:] = 0

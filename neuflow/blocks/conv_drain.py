@@ -16,10 +16,11 @@ from amaranth.utils import ceil_log2
 from neuflow.blocks.arith import M_BITS, SHIFT_BITS, Requantise
 from neuflow.blocks.conv_array import block_layout
 from neuflow.blocks.conv_reorder import Reorder, Walk
-from neuflow.blocks.conv_weights import PARAMETER_BEATS, block_parameters
+from neuflow.blocks.conv_weights import block_parameters
 from neuflow.blocks.convolver_model import HAND_OVER, addition
 from neuflow.blocks.gate import fires, stay_awake
 from neuflow.blocks.loops import loop
+from neuflow.blocks.parameters_model import PARAMETER_BEATS
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS, Packer, Slice, beat_stream
 from neuflow.fixed import ACC_BITS, PARTIAL_WORDS

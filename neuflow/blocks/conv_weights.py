@@ -12,13 +12,11 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
 from neuflow.blocks.gate import add_gated, stay_awake
+from neuflow.blocks.parameters_model import PARAMETER_BEATS
 from neuflow.blocks.ram import Ram
 from neuflow.blocks.streams import WORD_BITS, beat_stream
 from neuflow.grid import GridConfig
-from neuflow.layout import CONFIG_BITS, CONV_WEIGHTS, PARAMETERS
-
-PARAMETER_BEATS = PARAMETERS.words
-"""Beats of one block's parameters at most: each has a word of every map."""
+from neuflow.layout import CONFIG_BITS, CONV_WEIGHTS
 
 
 def block_parameters(grid: GridConfig) -> data.ArrayLayout:

@@ -15,7 +15,7 @@ from neuflow.layout import CONFIG_BITS, PARAMETERS
 
 Int = NDArray[np.int64]
 
-BEATS = PARAMETERS.words
+PARAMETER_BEATS = PARAMETERS.words
 """Words of PARAMETERS at most."""
 
 _FIELDS: dict[str, tuple[int, int, int]] = {}
@@ -47,18 +47,18 @@ def form(bias: ArrayLike, m: ArrayLike, s: ArrayLike, zero: ArrayLike) -> Form:
     bias, m, s, zero = (np.asarray(values, np.int64) for values in (bias, m, s, zero))
     shift = int(s.min(initial=63))
     high = np.maximum(bias, ~bias).max(initial=0)
-    beats = next(n for n in (1, 2, BEATS) if n == BEATS or high < 1 << bias_bits(n) - 1)
+    beats = next((n for n in (1, 2) if high < 1 << bias_bits(n) - 1), PARAMETER_BEATS)
     if (m != 1).any() or (s - shift >> _FIELDS["shift_low"][2]).any():
         beats = max(beats, 2)
     if zero.any():
-        beats = BEATS
+        beats = PARAMETER_BEATS
     return Form(beats, shift)
 
 
 def packed(form: Form, bias: ArrayLike, m: ArrayLike, s: ArrayLike, zero: ArrayLike) -> Int:
     """Return 32-bit words [beats, maps]. The parameters must fit ``form``."""
     bias, m, s, zero = (np.asarray(values, np.int64) for values in (bias, m, s, zero))
-    words = np.zeros((BEATS, len(bias)), np.int64)
+    words = np.zeros((PARAMETER_BEATS, len(bias)), np.int64)
     for names, values in ((_BIAS, bias), (_SHIFT, s - form.shift), (("m",), m), (("zero",), zero)):
         for name in names:
             word, first, bits = _FIELDS[name]
@@ -99,7 +99,7 @@ def from_half_words(half_words: ArrayLike) -> Int:
 
 
 __all__ = [
-    "BEATS",
+    "PARAMETER_BEATS",
     "Form",
     "bias_bits",
     "form",

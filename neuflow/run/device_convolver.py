@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuflow.blocks.convolver_model import CLOSED_STEPS
-from neuflow.blocks.parameters_model import BEATS, Form, from_half_words, unpacked
+from neuflow.blocks.parameters_model import PARAMETER_BEATS, Form, from_half_words, unpacked
 from neuflow.fixed import requantise
 from neuflow.grid import GridConfig
 from neuflow.layout import ABSENT_CHANNELS, Scatter
@@ -89,7 +89,7 @@ class DeviceConvolver:
         grid = self.grid
         rules = [
             (array["blocks"] == drain["blocks"], "blocks differ"),
-            (1 <= drain["beats"] <= BEATS, "parameters of no beats, or too many"),
+            (1 <= drain["beats"] <= PARAMETER_BEATS, "parameters of no beats, or too many"),
             (weights["lead"] == drain["blocks"] * drain["beats"], "beats of parameters differ"),
             (array["groups"] == drain["groups"], "groups differ"),
             (array["pitch"] == drain["pitch"], "pitches differ"),
