@@ -93,6 +93,8 @@ class GridConfig:
     burst_beats: int = 16
     dma_beats: int = 64
     """Beats that a DMA port buffers."""
+    scratchpad_words: int = 0
+    """Memory of the DMA on the chip, words, beside the one outside; 0: none."""
     config_queue: int = 2
     """Configurations a unit holds: the one it works under and those that wait; 1 or 2."""
     word_bits: int = WORD_BITS
@@ -134,6 +136,15 @@ class GridConfig:
             (self.reorder_words % self.maps == 0, "reorder_words must be a multiple of maps"),
             (self.dma_beats >= 2 * self.burst_beats, "dma_beats must hold two bursts"),
             (self.burst_beats * self.bus_words * 2 <= 4096, "a burst must fit in 4 KB"),
+            (
+                self.scratchpad_words == 0 or self.scratchpad_words.bit_count() == 1,
+                "scratchpad_words must be 0 or a power of 2",
+            ),
+            (
+                self.scratchpad_words == 0
+                or 2 * self.burst_beats * self.bus_words <= self.scratchpad_words < 1 << 31,
+                "scratchpad_words must hold two bursts, and be below 2**31",
+            ),
             (2 <= self.operators <= 2, "operators must be 2"),
             (0 <= self.fifo_tiles <= 8, "fifo_tiles must be 0 to 8"),
             (self.fifo_words >= 8 * self.maps, "fifo_words must be at least 8 * maps"),
@@ -201,20 +212,22 @@ class GridConfig:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-VIRTEX6 = GridConfig("virtex6")
+VIRTEX6 = GridConfig("virtex6", scratchpad_words=131072)
 # The MACs and memories of virtex6 in half as many columns of twice the maps: a bus of twice the width
 # moves the 10.5 words a cycle (4.2 GB/s) at which others measured ResNet-50.
 VIRTEX6_WIDE = GridConfig(
     "virtex6_wide", columns=2, maps=8, weight_words=73728, reorder_words=32768, window_words=32768,
-    fifo_words=10240, bus_words=16, memory=MemoryConfig(tokens=21, tokens_per_beat=32),
+    fifo_words=10240, bus_words=16, scratchpad_words=131072,
+    memory=MemoryConfig(tokens=21, tokens_per_beat=32),
 )  # fmt: skip
 ASIC45 = GridConfig(
-    "asic45", clock_hz=400_000_000, memory=MemoryConfig(tokens=1, tokens_per_beat=1, shared=False)
-)
+    "asic45", scratchpad_words=131072, clock_hz=400_000_000,
+    memory=MemoryConfig(tokens=1, tokens_per_beat=1, shared=False),
+)  # fmt: skip
 # Four grids' worth of MACs, memory and bandwidth as one grid: columns of twice the maps, twice as many.
 ASIC45_4GRID = GridConfig(
     "asic45_4grid", columns=8, maps=8, weight_words=73728, reorder_words=32768, window_words=32768,
-    fifo_words=10240, bus_words=16, clock_hz=400_000_000,
+    fifo_words=10240, bus_words=16, scratchpad_words=524288, clock_hz=400_000_000,
     memory=MemoryConfig(tokens=1, tokens_per_beat=1, shared=False),
 )  # fmt: skip
 CNP = GridConfig("cnp", columns=1)
@@ -229,7 +242,7 @@ ECP5_85K = GridConfig(
 TINY = GridConfig(
     "tiny", columns=2, maps=2, pixels=5, row_banks=8, row_words=512, weight_words=256,
     weight_blocks=16, reorder_words=128, window_words=64, fifo_tiles=1, fifo_words=64, bus_words=4,
-    burst_beats=4, dma_beats=8,
+    burst_beats=4, dma_beats=8, scratchpad_words=512,
     memory=MemoryConfig(read_latency=10, write_latency=6, outstanding=4),
 )  # fmt: skip
 

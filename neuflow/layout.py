@@ -391,11 +391,14 @@ ROUTE = Layout(
     ),
 )
 
+SCRATCHPAD = 1 << 31
+"""Word addresses from here on lie in the scratchpad, where a grid has one."""
+
 READ = Layout(
     "READ",
     "A strided read: for i2: for i1: for i0: run contiguous words, packed without gaps.",
     (
-        _u("base", 32, "address of the first word, words"),
+        _u("base", 32, "address of the first word, words; bit 31: in the scratchpad"),
         _u("run", 24, "contiguous words"),
         _u("count0", 16, "innermost count"),
         _s("step0", 32, "words"),

@@ -33,6 +33,7 @@
 //
 // LOGS, for neuflow/run/compare.py; cycles count from the start of the figures, as in the report.
 //  writes=FILE    a record for each beat written: 64-bit cycle, byte address, strobes, ID; the data
+//                 (in the scratchpad, if the grid has one: addresses from 1 << 32 on)
 //  activity=FILE activity_bytes=N  for each cycle the activity of every column, N bytes each
 //  trace_from=, trace_to=  waves of these cycles alone, at times 2 * cycle and 2 * cycle + 1
 //
@@ -182,6 +183,7 @@ template <class T> uint64_t low(const T &signal) {
 class Memory {
   public:
     static constexpr uint32_t BEAT = sizeof(Vneuflow_sim::m_axi_rdata);
+    static constexpr uint64_t SCRATCHPAD = 1ull << 32;
     uint64_t read_beats = 0, write_beats = 0, read_bursts = 0, write_bursts = 0;
     uint64_t started = 0; // cycle that the log of writes counts from
 
@@ -216,6 +218,9 @@ class Memory {
     // Note the handshakes of cycle `now`.
     void sample(uint64_t now) {
         check_held();
+#ifdef NEUFLOW_SCRATCHPAD
+        if (log_ && top_.scratchpad_strobe) log_scratchpad(now);
+#endif
         if (top_.m_axi_rvalid && top_.m_axi_rready) {
             Burst &burst = reads_.front();
             bus_[0].level -= cost_;
@@ -255,6 +260,19 @@ class Memory {
     }
 
   private:
+#ifdef NEUFLOW_SCRATCHPAD
+    void log_scratchpad(uint64_t now) {
+        uint64_t strobes = 0, column = 0;
+        for (uint32_t lane = 0; lane < BEAT / 2; ++lane)
+            if (top_.scratchpad_strobe >> lane & 1) strobes |= 3ull << 2 * lane;
+        while (!(top_.scratchpad_column >> column & 1)) ++column;
+        const uint64_t record[] = {now - started, SCRATCHPAD + uint64_t(top_.scratchpad_beat) * BEAT,
+                                   strobes, column};
+        log_.put(record, sizeof record);
+        log_.put(&top_.scratchpad_data, BEAT);
+    }
+#endif
+
     Bus &write_bus() { return bus_[shared_ ? 0 : 1]; }
 
     void preload(const std::string &what) { // ADDRESS:FILE

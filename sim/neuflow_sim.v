@@ -69,6 +69,13 @@ module neuflow_sim #(
     input  wire                      s_axi_bready,
     output wire [1:0]                s_axi_bresp,
     output wire                      irq,
+`ifdef NEUFLOW_SCRATCHPAD
+    // What the scratchpad's RAMs write: words of a beat (0: nothing), beat, data, column (one-hot).
+    output wire [BUS_WORDS-1:0]      scratchpad_strobe,
+    output wire [31:0]               scratchpad_beat,
+    output wire [DATA_BITS-1:0]      scratchpad_data,
+    output wire [COLUMNS-1:0]        scratchpad_column,
+`endif
     output wire [32*COLUMNS-1:0]     activity
 );
 `ifdef NEUFLOW_PULSED_CLOCK
@@ -191,4 +198,11 @@ module neuflow_sim #(
         .irq(irq),
         .activity(activity)
     );
+
+`ifdef NEUFLOW_SCRATCHPAD
+    assign scratchpad_strobe = grid.core.scratchpad.write_strobe;
+    assign scratchpad_beat = 32'(grid.core.scratchpad.write_address);
+    assign scratchpad_data = grid.core.scratchpad.write_words;
+    assign scratchpad_column = grid.core.scratchpad.written_by;
+`endif
 endmodule

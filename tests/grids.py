@@ -16,6 +16,7 @@ GRIDS: dict[str, GridConfig] = {
         replace(
             TINY, name="least", row_words=64, weight_words=16, weight_blocks=2, reorder_words=16,
             window_words=16, fifo_words=16, burst_beats=1, dma_beats=2, config_queue=1,
+            scratchpad_words=0,
         ),  # fmt: skip
         # Links of one word, a bus of two.
         replace(
@@ -33,7 +34,10 @@ GRIDS: dict[str, GridConfig] = {
             dma_beats=32, window_words=256,
         ),  # fmt: skip
         # One pixel at a time: a vector machine.
-        replace(TINY, name="vector", columns=2, maps=4, pixels=1, bus_words=8, weight_words=512),
+        replace(
+            TINY, name="vector", columns=2, maps=4, pixels=1, bus_words=8, weight_words=512,
+            scratchpad_words=0,
+        ),
         # Links of eight words, a queue of one.
         replace(
             TINY, name="octet", columns=1, maps=8, pixels=6, row_banks=16, bus_words=16, row_words=2048,

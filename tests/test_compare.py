@@ -173,9 +173,11 @@ def waves_show(path: Path, text: str, word: int, cycle: int) -> None:
         elif now >= 0 and now <= int(said[2]) + 1:
             value, code = line[1:].split() if line[0] == "b" else (line[0], line[1:])
             seen[code] = int(value, 2)
-    beat = seen[names["m_axi_wdata"]]
-    lanes = [beat >> 16 * lane & 0xFFFF for lane in range(TINY.bus_words)]
-    assert word & 0xFFFF in lanes and seen[names["m_axi_wvalid"]] == 1
+    shown = []  # words written at that time, to memory or the scratchpad
+    for port, moves in (("m_axi_wdata", "m_axi_wvalid"), ("scratchpad_data", "scratchpad_strobe")):
+        beat = seen[names[port]] if seen[names[moves]] else 0
+        shown += [beat >> 16 * lane & 0xFFFF for lane in range(TINY.bus_words)]
+    assert word & 0xFFFF in shown
     assert times[0] == int(said[2]) - 200 and times[-1] == int(said[2]) + 199
 
 

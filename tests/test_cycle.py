@@ -63,7 +63,10 @@ def config(kind: Kind, column: int, payload: list[int], sub: int = 0, **values: 
 
 
 class RandomCopies:
-    """A program of random strided copies, through random ways, with fences between some."""
+    """A program of random strided copies, through random ways, with fences between some.
+
+    From and to memory and scratchpad, so that ports change from one to the other under way.
+    """
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
@@ -80,15 +83,15 @@ class RandomCopies:
     def upto(self, high: int, low: int = 1) -> int:
         return int(self.rng.integers(low, high + 1))
 
-    def walk(self, words: int) -> dict[str, int]:
-        """Return a random descriptor of so many words within a page."""
+    def walk(self, words: int, room: int) -> dict[str, int]:
+        """Return a random descriptor of so many words within the first ``room``."""
         sizes = []
         for _ in range(3):
             divisors = [n for n in range(1, words + 1) if words % n == 0]
             sizes.append(int(self.rng.choice(divisors[: 1 + len(divisors) // 2])))
             words //= sizes[-1]
         run, *counts = words, *sizes
-        reach = (PAGE_WORDS - run) // 3
+        reach = (room - run) // 3
         low = base = 0
         fields = {"run": run}
         for level, count in enumerate(counts):
@@ -96,7 +99,14 @@ class RandomCopies:
             low += min(0, (count - 1) * step)
             base += max(0, (count - 1) * step)
             fields |= {f"count{level}": count, f"step{level}": step}
-        return fields | {"base": -low + self.upto(PAGE_WORDS - run + low - base, 0)}
+        return fields | {"base": -low + self.upto(room - run + low - base, 0)}
+
+    def place(self, words: int, outside: Relocate) -> tuple[dict[str, int], Relocate]:
+        """Return a random walk through memory or scratchpad, and what it counts from."""
+        if self.rng.random() < 0.6:
+            return self.walk(words, PAGE_WORDS), outside
+        walk = self.walk(words, TINY.scratchpad_words)
+        return walk | {"base": walk["base"] + layout.SCRATCHPAD}, Relocate.NONE
 
     def route(self, column: int, row: int, output: RouterOut, source: RouterIn) -> None:
         word = layout.ROUTE.pack(output=output, input=source, peers=1 << output)
@@ -104,8 +114,9 @@ class RandomCopies:
 
     def copy(self, column: int) -> None:
         words = self.upto(200)
-        payload = layout.READ.pack(**self.walk(words), dest=int(Operand.OPERATOR))
-        self.device += config(Kind.READ_OPERAND, column, payload, relocate=Relocate.INPUT)
+        walk, relocate = self.place(words, Relocate.INPUT)
+        payload = layout.READ.pack(**walk, dest=int(Operand.OPERATOR))
+        self.device += config(Kind.READ_OPERAND, column, payload, relocate=relocate)
         near = int(self.rng.random() < 0.5)
         if near:
             self.route(column, Row.OPERATOR, RouterOut.GLOBAL, RouterIn.GLOBAL)
@@ -114,8 +125,9 @@ class RandomCopies:
             self.route(column, Row.MAPPER, RouterOut.SOUTH, RouterIn.NORTH)
             self.route(column, Row.FIFO, RouterOut.LOCAL0, RouterIn.NORTH)
             self.route(column, Row.FIFO, RouterOut.GLOBAL, RouterIn.LOCAL0)
-        payload = layout.WRITE.pack(**self.walk(words), source=near)
-        self.device += config(Kind.WRITE, column, payload, relocate=Relocate.OUTPUT)
+        walk, relocate = self.place(words, Relocate.OUTPUT)
+        payload = layout.WRITE.pack(**walk, source=near)
+        self.device += config(Kind.WRITE, column, payload, relocate=relocate)
 
 
 def blank(images: int) -> dict:
@@ -143,6 +155,8 @@ def test_errors_are_those_of_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ILLEGAL_INSTRUCTION", 0, code[0] | 1 << 31),
         ("READ_RESPONSE", 1, size),
         ("WRITE_RESPONSE", write, size),
+        ("READ_RESPONSE", 1, layout.SCRATCHPAD + TINY.scratchpad_words),
+        ("WRITE_RESPONSE", write, layout.SCRATCHPAD + TINY.scratchpad_words),
         ("HANG", 2, int(code[2]) - 1),
     ):
         broken = code.copy()

@@ -193,7 +193,8 @@ def ports(text: str) -> dict[str, tuple[str, str]]:
 def test_the_harness_s_wrapper_has_the_ports_of_the_top_and_connects_each():
     """Inputs through a register of their own width; outputs straight."""
     top, sim = files.read_text("rtl/neuflow_top.v"), files.read_text("sim/neuflow_sim.v")
-    assert ports(sim) == ports(top) and len(ports(top)) > 50
+    inside = {name: port for name, port in ports(sim).items() if name.startswith("scratchpad_")}
+    assert ports(sim) == ports(top) | inside and len(ports(top)) > 50
     pins = dict(re.findall(r"^ +\.(\w+)\((\w+)\),?$", sim, re.MULTILINE))
     direct = {"aclk"} | {name for name, (way, _) in ports(top).items() if way == "output"}
     wired = {name: name if name in direct else f"now_{name}" for name in ports(top)}

@@ -7,7 +7,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
-from neuflow.blocks.axi import axi4, read_ports
+from neuflow.blocks.axi import axi4, beat_bits, read_ports
 from neuflow.blocks.dma_address import (
     BURSTS,
     READ_BEATS,
@@ -107,7 +107,7 @@ class Arbiter(Component):
 
     def _address(self, beat: Value) -> Value:
         """Return the byte address of a beat."""
-        return Cat(Const(0, ceil_log2(self.grid.bus_bits // 8)), beat)
+        return Cat(Const(0, ceil_log2(self.grid.bus_bits // 8)), beat[: beat_bits(self.grid)])
 
     def _build_read_addresses(self, m: Module) -> None:
         ar, r = self.axi.ar, self.axi.r

@@ -17,6 +17,7 @@ from neuflow.blocks.dma_address import (
     BURSTS,
     Splitter,
     Walker,
+    may_follow,
     piece_layout,
     request_layout,
     request_stream,
@@ -58,7 +59,8 @@ class ReadPort(Component):
     never waits. Bursts of the following descriptors go out while earlier packets are still
     delivered. One burst asked and one beat delivered a cycle; runs shorter than a beat give their
     words at one memory beat a cycle. A beat appears at ``o`` LATENCY cycles after its response, the
-    first request START + config_queue cycles after the descriptor's last word.
+    first request START + config_queue cycles after the descriptor's last word. Where memory and
+    scratchpad take turns, the first burst there waits for the last beat from here.
     """
 
     LATENCY = 4 + Merger.LATENCY
@@ -95,11 +97,12 @@ class ReadPort(Component):
         wire(m, runs.o, splitter.i)
 
         # A burst leaves together with the note of which of its words are wanted.
-        asked = Signal()
+        asked, free = Signal(), Signal()
         m.d.comb += [
+            free.eq(pieces.i.ready & self._build_order(m, splitter.request.payload, asked, pieces)),
             asks.i.payload.eq(splitter.request.payload),
-            asks.i.valid.eq(splitter.request.valid & pieces.i.ready),
-            splitter.request.ready.eq(asks.i.ready & pieces.i.ready),
+            asks.i.valid.eq(splitter.request.valid & free),
+            splitter.request.ready.eq(asks.i.ready & free),
             asked.eq(asks.i.valid & asks.i.ready),
             pieces.i.payload.eq(splitter.piece),
             pieces.i.valid.eq(asked),
@@ -118,6 +121,12 @@ class ReadPort(Component):
             fires(runs.i, runs.o, asks.i, asks.o), self.response.valid, flows, settle=SETTLE,
         )  # fmt: skip
         return m
+
+    def _build_order(self, m: Module, request: data.View, asked: Signal, pieces: Queue) -> Value:
+        """Return whether the burst at hand may follow those under way."""
+        under_way = Signal(range(BURSTS + 2))  # as many as the queue and its output hold
+        m.d.sync += under_way.eq(under_way + asked - fires(pieces.o))
+        return may_follow(m, self.grid, request.address, asked, under_way == 0)
 
     def _build_buffer(self, m: Module, pieces: Queue) -> Queue:
         """Buffer beats with the lanes that are wanted of them."""
@@ -245,7 +254,8 @@ class WritePort(Component):
     response : In, 1 for a cycle when the memory has acknowledged a burst.
     done : Out, 1 for a cycle, 1 cycle after a descriptor's last burst is acknowledged. awake : Out.
 
-    Words outside a run are strobed off. Within a run one beat of ``i`` is taken a cycle; a run that
+    A burst to the scratchpad waits for those to memory, and the other way round. Words outside a run
+    are strobed off. Within a run one beat of ``i`` is taken a cycle; a run that
     does not end with a beat of ``i`` costs one more cycle, and so does one whose last beat spills
     over a memory beat. Runs of one word go at one a cycle. The port counts words and ignores
     ``i.last``: if a packet is shorter or longer than its descriptor (the compiler's bug), it keeps
@@ -311,8 +321,10 @@ class WritePort(Component):
         under_way = Signal(range(BURSTS + 1))
         asked = Signal()
         free = Signal()
+        address = bursts.o.payload.request.address
+        follows = may_follow(m, self.grid, address, asked, under_way == 0)
         m.d.comb += [
-            free.eq(~under_way[-1]),  # of a power of 2
+            free.eq(~under_way[-1] & follows),  # of a power of 2
             asks.i.payload.eq(bursts.o.payload.request),
             asks.i.valid.eq(bursts.o.valid & free),
             bursts.o.ready.eq(asks.i.ready & free),

@@ -2,12 +2,13 @@
 
 A run is cut where a beat address is a multiple of ``burst_beats``, so no burst crosses 4 KB; the
 pure Python model is ``dma_model.bursts``. ``run`` and all counts must be 1 or more. Word addresses
-are taken modulo 2**31: memory is 4 GB.
+are taken modulo 2**31: memory is 4 GB. With a scratchpad they have one bit more, which says whether
+they lie there.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
@@ -36,10 +37,16 @@ WRITES = 4
 their turns at the memory side by side."""
 
 
+def beat_address_bits(grid: GridConfig) -> int:
+    """Return the bits of a beat address; the top one says scratchpad, where there is one."""
+    return beat_bits(grid) + (grid.scratchpad_words > 0)
+
+
 def request_layout(grid: GridConfig) -> data.StructLayout:
     """Return a burst: beat ``address`` and ``length`` = beats - 1."""
     length = max(1, ceil_log2(grid.burst_beats))
-    return data.StructLayout({"address": unsigned(beat_bits(grid)), "length": unsigned(length)})
+    bits = beat_address_bits(grid)
+    return data.StructLayout({"address": unsigned(bits), "length": unsigned(length)})
 
 
 def request_stream(grid: GridConfig) -> stream.Signature:
@@ -70,11 +77,25 @@ def write_stream(grid: GridConfig) -> stream.Signature:
     return stream.Signature(write_layout(grid))
 
 
+def may_follow(m: Module, grid: GridConfig, address: Value, asked: Value, none: Value) -> Value:
+    """Return whether a burst may be asked for behind those under way: all lie in one memory.
+
+    Memory and scratchpad answer in an order of their own. ``asked``: the burst at ``address`` is asked
+    for; ``none`` are under way.
+    """
+    if not grid.scratchpad_words:
+        return Const(1)
+    near = Signal()  # where those under way lie
+    with m.If(asked):
+        m.d.sync += near.eq(address[-1])
+    return (address[-1] == near) | none
+
+
 def run_layout(grid: GridConfig, tag_bits: int) -> data.StructLayout:
     """Return one run of contiguous words, see :class:`Walker`."""
     return data.StructLayout(
         {
-            "beat": unsigned(beat_bits(grid)),
+            "beat": unsigned(beat_address_bits(grid)),
             "lane": unsigned(ceil_log2(grid.bus_words)),
             "words": unsigned(24),
             "last": unsigned(1),

@@ -7,8 +7,12 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
-from neuflow.blocks.axi import beat_bits
-from neuflow.blocks.dma_address import request_layout, run_layout, write_layout
+from neuflow.blocks.dma_address import (
+    beat_address_bits,
+    request_layout,
+    run_layout,
+    write_layout,
+)
 from neuflow.blocks.gate import fires
 from neuflow.blocks.streams import Merger, Slice, beat_stream, loose_layout, wire
 from neuflow.grid import GridConfig
@@ -21,7 +25,7 @@ def burst_layout(grid: GridConfig) -> data.StructLayout:
 
 def tag_bits(grid: GridConfig) -> int:
     """Return the bits that the words of a run carry along: its first beat, last of descriptor."""
-    return beat_bits(grid) + 1
+    return beat_address_bits(grid) + 1
 
 
 class Cutter(Component):

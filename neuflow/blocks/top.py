@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.arbiter import Arbiter
@@ -14,6 +14,7 @@ from neuflow.blocks.control import Control
 from neuflow.blocks.dma import OperandLine, ReadPort, WritePort
 from neuflow.blocks.place import place
 from neuflow.blocks.registers import Registers, counter_registers, member, value_registers
+from neuflow.blocks.scratchpad import Scratchpad
 from neuflow.blocks.streams import wire
 from neuflow.grid import GridConfig
 from neuflow.layout import ACTIVITY_BITS, Activity, Cause, Kind, Operand
@@ -56,6 +57,10 @@ class Top(Component):
         m = Module()
         grid = self.grid
         registers, control, arbiter = Registers(grid), Control(grid), Arbiter(grid)
+        memories: list[Any] = [arbiter]
+        if grid.scratchpad_words:
+            memories.append(Scratchpad(grid))
+            place(m, "scratchpad", "scratchpad", memories[1], platform)
         tap = ConfigTap(4 * grid.columns)
         place(m, "registers", "registers", registers, platform)
         place(m, "control", "control", control, platform)
@@ -74,23 +79,28 @@ class Top(Component):
             m.d.comb += getattr(control, name).eq(getattr(registers, name))
         for name in ("busy", "done", "error", *(member(r) for r in counter_registers(grid))):
             m.d.comb += getattr(registers, name).eq(getattr(control, name))
-        self._connect_reader(m, arbiter, len(arbiter.read) - 1, control)
+        self._connect_reader(m, memories[:1], len(arbiter.read) - 1, control)
         wire(m, control.config, tap.i)
         wire(m, tap.o, self.array.config)
         m.d.comb += [
             control.activity.eq(self.activity),
-            control.read_error.eq(arbiter.read_error),
-            control.write_error.eq(arbiter.write_error),
+            control.read_error.eq(Cat(memory.read_error for memory in memories).any()),
+            control.write_error.eq(Cat(memory.write_error for memory in memories).any()),
             control.read_beat.eq(arbiter.read_beat),
             control.write_beat.eq(arbiter.write_beat),
         ]
 
         for column in range(grid.columns):
-            self._build_column(m, platform, column, tap, arbiter, control)
+            self._build_column(m, platform, column, tap, memories, control)
         return m
 
-    def _build_column(self, m: Module, platform, column: int, tap, arbiter, control) -> None:
-        """Place the four ports of a column and connect its lines."""
+    def _build_column(
+        self, m: Module, platform, column: int, tap, memories: list[Any], control
+    ) -> None:
+        """Place the four ports of a column and connect its lines.
+
+        ``memories``: the arbiter and, where there is one, the scratchpad.
+        """
         grid, array = self.grid, self.array
         kinds = (Kind.READ_ROWS, Kind.READ_WEIGHTS, Kind.READ_OPERAND)
         ports: list[Any] = [ReadPort(grid) for _ in kinds] + [WritePort(grid)]
@@ -99,7 +109,7 @@ class Top(Component):
             m.d.comb += port.columns.eq(1 << column)
         for k, kind in enumerate(kinds):
             place(m, f"{kind.name.lower()}{column}", "read_port", ports[k], platform)
-            self._connect_reader(m, arbiter, 3 * column + k, ports[k])
+            self._connect_reader(m, memories, 3 * column + k, ports[k])
             m.d.comb += ports[k].kind.eq(kind)
         rows, weights, operand, write = ports
         place(m, f"write{column}", "write_port", write, platform)
@@ -123,10 +133,13 @@ class Top(Component):
             m.d.comb += array.write_valid[column].eq(write.source_valid)
 
         # Write bursts and their responses.
-        wire(m, write.request, arbiter.write[column])
-        wire(m, write.data, arbiter.data[column])
+        self._connect_requests(m, write.request, [memory.write[column] for memory in memories])
         m.d.comb += [
-            write.response.eq(arbiter.write_response[column]),
+            *(memory.data[column].payload.eq(write.data.payload) for memory in memories),
+            *(memory.data[column].valid.eq(write.data.valid) for memory in memories),
+            # Each takes the beats of the bursts that it was asked for.
+            write.data.ready.eq(Cat(memory.data[column].ready for memory in memories).any()),
+            write.response.eq(Cat(memory.write_response[column] for memory in memories).any()),
             control.write_done[column].eq(write.done),
         ]
 
@@ -155,10 +168,26 @@ class Top(Component):
             )
         )
 
-    def _connect_reader(self, m: Module, arbiter: Arbiter, index: int, reader) -> None:
-        """Connect a read port, or the program fetch, to the arbiter."""
-        wire(m, reader.request, arbiter.read[index])
+    def _connect_reader(self, m: Module, memories: list[Any], index: int, reader) -> None:
+        """Connect a read port, or the program fetch, to where it reads from."""
+        self._connect_requests(m, reader.request, [memory.read[index] for memory in memories])
+        valid = [memory.response_valid[index] for memory in memories]
         m.d.comb += [
-            reader.response.payload.eq(arbiter.response),
-            reader.response.valid.eq(arbiter.response_valid[index]),
+            # A port asks one of them at a time.
+            reader.response.payload.eq(memories[0].response),
+            reader.response.valid.eq(Cat(*valid).any()),
         ]
+        for answers, memory in zip(valid[1:], memories[1:], strict=True):
+            with m.If(answers):
+                m.d.comb += reader.response.payload.eq(memory.response)
+
+    def _connect_requests(self, m: Module, request, sinks: list[Any]) -> None:
+        """Send each burst to the memory that its address's top bit names, if there are two."""
+        named = request.payload.address[-1] if len(sinks) > 1 else Const(0)
+        for number, sink in enumerate(sinks):
+            m.d.comb += [
+                sink.payload.eq(request.payload),
+                sink.valid.eq(request.valid & (named == number)),
+            ]
+            with m.If(named == number):
+                m.d.comb += request.ready.eq(sink.ready)

@@ -17,6 +17,7 @@ class Space(enum.Enum):
     WORK = "work"
     INPUT = "input"
     OUTPUT = "output"
+    SCRATCHPAD = "scratchpad"
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,14 @@ from neuflow.compiler.weights import Weights
 from neuflow.errors import CompileError
 from neuflow.grid import GridConfig
 from neuflow.ir import Layer, Port, Program, QuantGraph
-from neuflow.layout import INSTRUCTION, UNITS, Kind, Opcode, Relocate
+from neuflow.layout import INSTRUCTION, SCRATCHPAD, UNITS, Kind, Opcode, Relocate
 
 _RELOCATE = {
     Space.WEIGHTS: Relocate.PROGRAM,
     Space.WORK: Relocate.PROGRAM,
     Space.INPUT: Relocate.INPUT,
     Space.OUTPUT: Relocate.OUTPUT,
+    Space.SCRATCHPAD: Relocate.NONE,
     None: Relocate.NONE,
 }
 
@@ -167,7 +168,10 @@ def _link(
     code_words = sum(len(instruction.words) for instruction in code)
     weights_at = round_up(2 * code_words, grid.bus_words)
     total = round_up(weights_at + weights.total, PAGE_WORDS)
-    base = {Space.WEIGHTS: weights_at, Space.WORK: total, Space.INPUT: 0, Space.OUTPUT: 0}
+    base = {
+        Space.WEIGHTS: weights_at, Space.WORK: total, Space.INPUT: 0, Space.OUTPUT: 0,
+        Space.SCRATCHPAD: SCRATCHPAD,
+    }  # fmt: skip
 
     words: list[int] = []
     origins: list[tuple[int, str]] = []

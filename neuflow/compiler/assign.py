@@ -37,6 +37,7 @@ from neuflow.compiler.geometry import (
 )
 from neuflow.compiler.groups import merge_groups, merged
 from neuflow.compiler.join import join
+from neuflow.compiler.liveness import Memory, with_scratchpad
 from neuflow.compiler.mapping import Assignment, Chain, Mapping, Pass, Piece
 from neuflow.compiler.order import order_maps
 from neuflow.errors import CompileError
@@ -78,8 +79,9 @@ def assign(
     alone: set[str] = set()
     while True:
         fused = _with_heads(fuse(graph, batch, alone), grid)
+        memory = Memory(graph, fused.views, joined.joins)
         done = []
-        for chain in fused.chains:
+        for chain in with_scratchpad(memory, fused.chains, batch, grid):
             assignment = _assign_chain(chain, grid, batch, (cuts or {}).get(chain.name))
             if assignment is None:
                 # What is fused does not fit together: let the last node work alone, and try again.
@@ -314,7 +316,8 @@ def _cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
     count = count_passes(chain, cut, grid, batch)
     if chain.kernels is not None:
         some = list(passes(chain, cut, grid, divided.one_round(SAMPLES)))
-        return int(count * sum(_pass_cycles(chain, one, grid) for one in some) / len(some))
+        mean = sum(_pass_cycles(chain, one, grid) for one in some) / len(some)
+        return int(_start(chain, some[0], grid) + count * mean)
     rounds, parts = len(divided.maps), max(1, len(cut.parts))
     # All sums of one place.
     one = divided._replace(maps=divided.maps[:1])
@@ -325,7 +328,7 @@ def _cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
         saved = before - _start(chain, some[0], grid) - (count - 1) * GAP
         return int(_cycles(chain, plain, grid, batch) - saved)
     keeps = (cut.keep or len(cut.parts) == 1) and conv_groups(chain) == 1 and rounds > 1
-    cycles = 0.0
+    cycles = _start(chain, some[0], grid)
     for first in some:
         each = count // len(some)
         inputs = each // rounds if keeps and _fits_whole(chain, first, grid) else each
@@ -345,7 +348,7 @@ def _start(chain: Chain, first: Pass, grid: GridConfig) -> float:
         rows = min((grid.pixels - 1) // shape.pitch * shape.stride + shape.need, shape.height)
         key = (piece.image, piece.part, shape.rows, shape.cols)
         waits[key] = max(waits.get(key, 0), rows * shape.channels * shape.cols.size)
-    return sum(waits.values()) / _speed(grid)
+    return sum(waits.values()) / _speed(chain, chain.source, grid)
 
 
 def _fits_whole(chain: Chain, one: Pass, grid: GridConfig) -> bool:
@@ -378,13 +381,11 @@ def _work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) -
     """Cycles of the pass by array, drain, links and the shared bus, as ``piece`` sees them."""
     window = _window_cycles(chain, piece, grid)
     side = len(one.pieces)
-    words = float(sum(p.out.size for p in one.pieces if not p.partial_out))
-    if (step := chain.operand) is not None:
-        words += words if step.node.op == "alu" else 0
+    written = sum(p.out.size for p in one.pieces if not p.partial_out)
     if chain.head is None or piece.part is None:
         entering = backward(chain, piece.out)[0].size
         links = max(ceil_div(entering, grid.maps), window)
-        return Work(links, (words + side * entering) / _speed(grid), 0.0)
+        return Work(links, _bus(chain, grid, side * entering, written), 0.0)
     shape = conv_shape(chain, piece)
     plan = plan_rows(chain, shape, grid)
     assert plan is not None
@@ -397,19 +398,37 @@ def _work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) -
         entering = store = 0
     weights = packet_words(shape, grid)
     boxes = {(p.image, p.box or (p.out.rows, p.out.cols), p.part) for p in one.pieces}
-    words += entering * len(boxes)
-    words += weights * len({(p.out.maps, p.part) for p in one.pieces})
-    words += partial_words(shape, grid) * side * (piece.partial_in + piece.partial_out)
+    others = weights * len({(p.out.maps, p.part) for p in one.pieces})
+    others += partial_words(shape, grid) * side * (piece.partial_in + piece.partial_out)
     # What of the next packet finds no room is not hidden behind this pass.
     exposed = min(max(0, 2 * weights - grid.weight_words), weights) if shape.groups(grid) > 1 else 0
     exposed *= len({p.out.maps for p in one.pieces})
+    load = exposed / grid.bus_words_per_cycle
     if not kept and 2 * plan.size > grid.row_words:
         # Rows cannot come ahead: the array waits for those of its first group.
         first = (grid.pixels - 1) // shape.pitch * shape.stride + shape.need
-        exposed += min(first, plan.rows) * plan.channels * plan.width
-    load = exposed / _speed(grid)
+        words = min(first, plan.rows) * plan.channels * plan.width
+        load += words / _speed(chain, chain.source, grid)
     array = max(blocks * max(shape.steps(grid), drain), store, window)
-    return Work(array, words / _speed(grid), load)
+    return Work(array, _bus(chain, grid, entering * len(boxes), written, others), load)
+
+
+def _bus(chain: Chain, grid: GridConfig, entering: int, written: int, others: int = 0) -> float:
+    """Cycles that words take to and from memory, or the scratchpad, which has a way of its own.
+
+    ``entering`` words of the source, ``written`` of the output, as many of an operand, and ``others``
+    in memory.
+    """
+    reads = {chain.source: entering}
+    if (step := chain.operand) is not None and step.operand and step.node.op == "alu":
+        reads[step.operand] = reads.get(step.operand, 0) + written
+    near = sum(words for name, words in reads.items() if name in chain.scratchpad)
+    far = sum(reads.values()) - near + others
+    if chain.output in chain.scratchpad:
+        near = max(near, written)
+    else:
+        far += written
+    return max(far / grid.bus_words_per_cycle, near / grid.bus_words)
 
 
 def _store_cycles(plan: RowPlan, grid: GridConfig) -> float:
@@ -422,5 +441,6 @@ def _store_cycles(plan: RowPlan, grid: GridConfig) -> float:
     return beats * (plan.stride if plan.scatter == Scatter.PHASES else 1)
 
 
-def _speed(grid: GridConfig) -> float:
-    return grid.bus_words_per_cycle
+def _speed(chain: Chain, tensor: str, grid: GridConfig) -> float:
+    """Words a cycle at which a tensor is read."""
+    return grid.bus_words if tensor in chain.scratchpad else grid.bus_words_per_cycle

@@ -10,7 +10,7 @@ from neuflow.compiler.allocate import Buffer, Place, Space, pack, tensor_place
 from neuflow.compiler.fit import plan_rows
 from neuflow.compiler.fuse import root
 from neuflow.compiler.geometry import RowPlan, conv_shape, packet_words, partial_words, round_up
-from neuflow.compiler.join import owner
+from neuflow.compiler.liveness import Memory, fits
 from neuflow.compiler.mapping import Assignment, Chain, Mapping, Piece, Span
 from neuflow.grid import GridConfig
 
@@ -126,53 +126,54 @@ def _places(mapping: Mapping, grid: GridConfig) -> tuple[dict[str, Place], int]:
             at += places[name].size
 
     buffers = list(_buffers(mapping, grid, places))
-    offsets, work = pack(buffers, unit)
-    for buffer in buffers:
-        base = offsets[buffer.name]
-        if buffer.name in graph.tensors:
-            shape = graph.tensors[buffer.name].shape
-            places[buffer.name] = tensor_place(Space.WORK, base, shape, batch, unit)
-        else:
-            places[buffer.name] = Place(Space.WORK, base, buffer.size, 0, 0, 0, 0)
+    near = _in_scratchpad(mapping, grid, buffers)
+    far = [buffer for buffer in buffers if buffer not in near]
+    work = 0
+    for space, mine in ((Space.SCRATCHPAD, near), (Space.WORK, far)):
+        offsets, work = pack(mine, unit)
+        for name, base in offsets.items():
+            if name in graph.tensors:
+                places[name] = tensor_place(space, base, graph.tensors[name].shape, batch, unit)
+            else:
+                size = next(b.size for b in mine if b.name == name)
+                places[name] = Place(space, base, size, 0, 0, 0, 0)
     for name in (*mapping.joins, *mapping.views):
         _place_within(mapping, name, places)
     return places, work
 
 
+def _in_scratchpad(mapping: Mapping, grid: GridConfig, buffers: list[Buffer]) -> list[Buffer]:
+    """Return the buffers there: tensors as the chains say, then partial sums while there is room."""
+    memory = _memory(mapping)
+    names = {
+        memory.of(name)[0]
+        for assignment in mapping.assignments
+        for name in assignment.chain.scratchpad
+    }
+    near = [buffer for buffer in buffers if buffer.name in names]
+    for buffer in buffers:
+        if buffer.name not in mapping.graph.tensors and fits([*near, buffer], grid):
+            near.append(buffer)
+    return near
+
+
 def _buffers(
     mapping: Mapping, grid: GridConfig, places: dict[str, Place]
 ) -> Iterator[Buffer]:
-    """Yield what needs work memory: tensors that have no place yet, and partial sums.
-
-    The inputs of a concat share its buffer, from the first that is written to its last reader.
-    """
-    live: dict[str, list[int]] = {}
-    for index, assignment in enumerate(mapping.assignments):
-        chain = assignment.chain
-        for name in (chain.output, *chain.tensors_read):
-            live.setdefault(_memory(mapping, name)[0], []).append(index)
-        for name, size in _sums(assignment, grid).items():
-            yield Buffer(name, size, index, index)
-    for name, used in live.items():
+    """Yield what needs memory: tensors that have no place yet, and partial sums."""
+    memory = _memory(mapping)
+    for name, (first, last) in memory.lives([a.chain for a in mapping.assignments]).items():
         if name not in places:
             shape = mapping.graph.tensors[name].shape
             size = tensor_place(Space.WORK, 0, shape, mapping.batch, grid.bus_words).size
-            yield Buffer(name, size, used[0], used[-1] + _goes_on(mapping, used[-1]))
+            yield Buffer(name, size, first, last)
+    for index, assignment in enumerate(mapping.assignments):
+        for name, size in _sums(assignment, grid).items():
+            yield Buffer(name, size, index, index)
 
 
-def _goes_on(mapping: Mapping, index: int) -> bool:
-    """Whether the chain after this one need not wait for it: what it writes lies elsewhere, then."""
-    if index + 1 == len(mapping.assignments):
-        return False
-    written = _memory(mapping, mapping.assignments[index].chain.output)[0]
-    behind = mapping.assignments[index + 1].chain.tensors_read
-    return all(_memory(mapping, name)[0] != written for name in behind)
-
-
-def _memory(mapping: Mapping, tensor: str) -> tuple[str, Span]:
-    """Return the tensor whose memory ``tensor`` lies in, and which of its channels."""
-    tensor = root(mapping.views, tensor)
-    return owner(mapping.joins, tensor, mapping.graph.tensors[tensor].shape[0])
+def _memory(mapping: Mapping) -> Memory:
+    return Memory(mapping.graph, mapping.views, mapping.joins)
 
 
 def _place_within(mapping: Mapping, name: str, places: dict[str, Place]) -> None:
@@ -331,9 +332,9 @@ class _Use:
     writes: frozenset[_Words]
 
 
-def _use(mapping: Mapping, turn: Turn, places: dict[str, Place]) -> _Use:
+def _use(memory: Memory, turn: Turn, places: dict[str, Place]) -> _Use:
     def words(tensor: str) -> _Words:
-        of, channels = _memory(mapping, tensor)
+        of, channels = memory.of(tensor)
         place = places[of]
         return _Words(place.space, place.base, place.base + place.size, of, channels)
 
@@ -369,9 +370,10 @@ def _with_fences(
 
     A turn's writes are done only after its reads, so one fence ends both.
     """
+    memory = _memory(mapping)
     pending: list[_Use] = []
     for turn in turns:
-        use = _use(mapping, turn, places)
+        use = _use(memory, turn, places)
         fence = 0
         for earlier in pending:
             if _conflict(use, earlier):

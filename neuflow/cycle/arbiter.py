@@ -7,6 +7,7 @@ import numpy as np
 from neuflow.blocks.dma_address import BURSTS, READ_BEATS, WRITES
 from neuflow.cycle.awake import READER, WRITER
 from neuflow.cycle.compiled import part
+from neuflow.cycle.dma_address import is_near
 from neuflow.cycle.memory import front
 from neuflow.cycle.parts import QUEUE, SLICE, queue_at, queue_edge, slice_edge
 from neuflow.cycle.state import INT
@@ -66,10 +67,12 @@ def arbiter_wires(m):
         else:
             requests = rows = operands = 0
             for c in range(columns):
-                rows |= m.readers[c, 0].asks.valid << (3 * c)
-                operands |= m.readers[c, 2].asks.valid << (3 * c + 2)
                 for k in range(3):
-                    requests |= m.readers[c, k].asks.valid << (3 * c + k)
+                    asks = m.readers[c, k].asks
+                    if asks.valid and not is_near(m.grid, asks.a):
+                        requests |= 1 << (3 * c + k)
+                        rows |= (k == 0) << (3 * c)
+                        operands |= (k == 2) << (3 * c + 2)
             if requests:
                 if rows and (operands == 0 or a.after_rows == 0):
                     a.read_grant = round_robin(rows, a.rows_after)
@@ -87,7 +90,9 @@ def arbiter_wires(m):
     if (a.aw_valid == 0 or m.memory.awready) and a.turns.level != a.turns.depth:
         requests = 0
         for c in range(columns):
-            requests |= m.writers[c].asks.valid << c
+            asks = m.writers[c].asks
+            if asks.valid and not is_near(m.grid, asks.a):
+                requests |= 1 << c
         if requests:
             a.write_grant = round_robin(requests, a.write_after)
             m.writers[a.write_grant].granted = 1

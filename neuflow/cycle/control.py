@@ -154,9 +154,9 @@ def _clear_wires(s):
 def _fault_edge(m):
     """Registers of blocks.control.Control and, for ``hang``, blocks.counters.Counters."""
     s, n = m.sequencer, m.counters
-    if m.arbiter.read_error:
+    if m.arbiter.read_error or m.scratchpad.read_error:
         s.fault = _READ_RESPONSE
-    elif m.arbiter.write_error:
+    elif m.arbiter.write_error or m.scratchpad.write_error:
         s.fault = _WRITE_RESPONSE
     elif s.hang:
         s.fault = _HANG

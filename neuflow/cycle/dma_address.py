@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from neuflow.blocks.axi import ADDRESS_BITS
 from neuflow.cycle.compiled import called, part
 from neuflow.cycle.state import INT, record
 
@@ -23,8 +24,20 @@ SPLITTER = record(
 )  # fmt: skip
 """dma_address.Splitter."""
 
-ADDRESS_MASK = (1 << 31) - 1
-"""Word addresses are taken modulo 2**31."""
+ADDRESS_MASK = (1 << 32) - 1
+"""Word addresses are taken modulo 2**32; the top bit says scratchpad, and memory does not see it."""
+
+
+@part
+def is_near(grid, beat):
+    """Whether a beat address lies in the scratchpad: its top bit, where the grid has one."""
+    return grid.scratchpad_words != 0 and beat * grid.bus_words * 2 >> ADDRESS_BITS & 1 != 0
+
+
+@part
+def may_follow(grid, beat, near, under_way):
+    """``dma_address.may_follow``: those under way lie in the same memory as the burst at hand."""
+    return under_way == 0 or is_near(grid, beat) == (near != 0)
 
 
 @part

@@ -64,6 +64,12 @@ from neuflow.cycle.read_port import (
     READ_PORT,
     reset_read_port,
 )
+from neuflow.cycle.scratchpad import (
+    SCRATCHPAD,
+    reset_scratchpad,
+    scratchpad_edge,
+    scratchpad_wires,
+)
 from neuflow.cycle.state import (
     GRID,
     MAX_COLUMNS,
@@ -85,6 +91,7 @@ MACHINE = overlaid(
         ("grid", GRID),
         ("memory", MEMORY),
         ("arbiter", ARBITER),
+        ("scratchpad", SCRATCHPAD),
         ("sequencer", SEQUENCER),
         ("fetcher", FETCHER),
         ("rows_lines", LINES),
@@ -132,6 +139,7 @@ def new_machine(
     m["wires"]["wakes"] = ALL
     m["bus"]["wakes"] = 1
     reset_memory(m["memory"], memory, size, seed)
+    reset_scratchpad(m["scratchpad"])
     at = reset_arbiter(m["arbiter"], reset_fetcher(grid, m["fetcher"], 0))
     for c in range(grid.columns):
         at = reset_write_port(grid, m["writers"][c], at)
@@ -185,6 +193,7 @@ def _columns_wires(m):
         if m.wires[c].awake:
             ports_offers(m, c)
     arbiter_wires(m)
+    scratchpad_wires(m)
     for c in range(columns):
         wires = m.wires[c]
         awake |= wires.awake
@@ -225,6 +234,7 @@ def _cycle(m, now):
     fetch_address = m.fetcher.beat
     fetcher_edge(m)
     arbiter_edge(m)
+    scratchpad_edge(m)
     memory_edge(m.memory, now, m.arbiter, m.grid.bus_words * 2)
     addresses_edge(m, fetch_address)
     m.tiles.crossing = m.tiles.words_move = 0

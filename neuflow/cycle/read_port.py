@@ -9,6 +9,8 @@ from neuflow.cycle.compiled import part
 from neuflow.cycle.dma_address import (
     SPLITTER,
     WALKER,
+    is_near,
+    may_follow,
     run_tail,
     splitter_edge,
     splitter_piece,
@@ -38,6 +40,8 @@ READ_PORT = overlaid(
         ("splitter", SPLITTER),
         ("pieces", QUEUE),
         ("asks", SLICE),  # a: address, b: length; its output is the request
+        ("near", INT),  # where the bursts under way lie
+        ("under_way", INT),
         ("room", INT),
         ("left", INT),  # a beat left the buffer a cycle ago
         ("index", INT),  # beat of the burst that arrives
@@ -113,6 +117,7 @@ def read_port_edge(m, port, receiver):
     runs, pieces, buffer = port.runs, port.pieces, port.buffer
     asked = (
         s.active != 0 and s.fits != 0 and pieces.level != BURSTS and asks.spare_valid == 0
+        and may_follow(grid, s.beat, port.near, port.under_way)
     )
     length = s.length
     piece = splitter_piece(grid, s)
@@ -124,6 +129,9 @@ def read_port_edge(m, port, receiver):
         queue_edge(buffer, m.store, arrives, entry, buffer_ready)
     if asked or pieces.level or pieces.valid:
         queue_edge(pieces, m.store, asked, piece, piece_ends)
+    port.under_way += (1 if asked else 0) - (1 if piece_ends else 0)
+    if asked:
+        port.near = is_near(grid, s.beat)
     if asked or asks.valid:
         slice_edge(asks, asked, s.beat, length, port.granted)
     d = receiver.o.read

@@ -174,7 +174,7 @@ WIRES = np.dtype(
 GRID = record(
     "columns", "maps", "pixels", "row_banks", "row_words", "weight_words", "weight_blocks",
     "reorder_words", "window_words", "fifo_tiles", "fifo_words", "bus_words", "burst_beats",
-    "dma_beats", "config_queue", "lanes", "rows",
+    "dma_beats", "scratchpad_words", "config_queue", "lanes", "rows",
 )  # fmt: skip
 """Parameters of the grid, named as in :class:`neuflow.grid.GridConfig`. Passed at run time, so that
 one compilation serves all grids: no record's type depends on the grid."""

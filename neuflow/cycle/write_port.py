@@ -6,7 +6,13 @@ import numpy as np
 
 from neuflow.blocks.dma_address import BURSTS
 from neuflow.cycle.compiled import part
-from neuflow.cycle.dma_address import WALKER, walker_edge, walker_last
+from neuflow.cycle.dma_address import (
+    WALKER,
+    is_near,
+    may_follow,
+    walker_edge,
+    walker_last,
+)
 from neuflow.cycle.merger import MERGER, merger_edge, merger_ready
 from neuflow.cycle.parts import QUEUE, SLICE, TAG, queue_at, queue_edge, slice_edge, tag_edge
 from neuflow.cycle.state import INT, overlaid, record
@@ -34,7 +40,7 @@ WRITE_PORT = overlaid(
         ("buffer", QUEUE),  # value: last of its burst
         ("bursts", QUEUE),  # value: length, last of its descriptor, address
         ("asks", SLICE),  # a: address, b: length; its output is the request
-        *[(name, INT) for name in ("notes", "newest", "oldest", "under_way", "done")],
+        *[(name, INT) for name in ("notes", "newest", "oldest", "under_way", "near", "done")],
         ("granted", INT),  # wire: request.ready
         ("data_ready", INT),  # wire: data.ready
         ("response", INT),  # wire
@@ -127,8 +133,13 @@ def _placer_edge(m, port, link):
     burst = 0
     if moves:
         closes, burst = _burst_edge(grid, port.burst, merger.last, port.tag.value)
-    asked = port.bursts.valid != 0 and port.under_way != BURSTS and port.asks.spare_valid == 0
     value = port.bursts.value
+    asked = (
+        port.bursts.valid != 0 and port.under_way != BURSTS and port.asks.spare_valid == 0
+        and may_follow(grid, value >> 17, port.near, port.under_way)
+    )
+    if asked:
+        port.near = is_near(grid, value >> 17)
     if port.asks.valid or asked:
         slice_edge(port.asks, asked, value >> 17, value & 0xFFFF, port.granted)
     _responses_edge(port, asked, value >> 16 & 1)

@@ -37,6 +37,8 @@ VERILATOR_FLAGS = (
 )  # fmt: skip
 GATE_FLAGS = ("-DNEUFLOW_CLOCK_GATES",)
 """Parts that sleep are left out: twice as fast, and the same in all that can be seen."""
+SCRATCHPAD_FLAGS = ("-DNEUFLOW_SCRATCHPAD", "-CFLAGS", "-DNEUFLOW_SCRATCHPAD")
+"""Where the grid has one: what is written there is in the harness's log."""
 PULSE_FLAGS = ("-DNEUFLOW_PULSED_CLOCK", "-CFLAGS", "-DNEUFLOW_PULSED_CLOCK")
 """One evaluation a cycle (sim/neuflow_sim.v), with gates and where no waves are written."""
 TRACE_FLAGS = {
@@ -309,6 +311,8 @@ def _build(
     modules = [name for name in sorted(sources) if name.endswith(".v")]
     values = json.loads(sources["grid.json"])
     shape = [f"-GCOLUMNS={values['columns']}", f"-GBUS_WORDS={values['bus_words']}"]
+    if values["scratchpad_words"]:
+        shape += SCRATCHPAD_FLAGS
     # verilator_bin is the program itself; the script around it would need Perl.
     binary = root / "bin" / ("verilator_bin" + (".exe" if sys.platform == "win32" else ""))
     command = [

@@ -22,7 +22,7 @@ from neuflow.cycle import judge
 from neuflow.errors import HardwareError
 from neuflow.grid import MemoryConfig
 from neuflow.ir import Program, Words
-from neuflow.layout import ACTIVITY_BITS
+from neuflow.layout import ACTIVITY_BITS, SCRATCHPAD
 from neuflow.run import build, device, frames, golden, rtl
 from neuflow.run.compare_locate import Locator, Operands, Spot
 from neuflow.run.compare_text import agreement, disagreement
@@ -218,8 +218,9 @@ def _stream(setting: Setting, beats: NDArray[np.void]) -> Stream:
     frame_in = work + program.work_words
     frame_out = frame_in + count * program.input_words
     at = np.select(
-        [at >= place.outputs // 2, at >= place.inputs // 2],
-        [at - place.outputs // 2 + frame_out, at - place.inputs // 2 + frame_in],
+        [at >= SCRATCHPAD, at >= place.outputs // 2, at >= place.inputs // 2],
+        [at - SCRATCHPAD + frame_out + count * program.output_words,
+         at - place.outputs // 2 + frame_out, at - place.inputs // 2 + frame_in],
         at - place.program // 2,
     )
     cycles = np.broadcast_to(beats["cycle"][:, None], given.shape)

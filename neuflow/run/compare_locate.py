@@ -229,6 +229,7 @@ class Locator:
             Space.WORK: device.work,
             Space.INPUT: device.input + frame * self.program.input_words,
             Space.OUTPUT: device.output + frame * self.program.output_words,
+            Space.SCRATCHPAD: device.scratchpad,
         }[place.space]
         inner = image * place.image + row * place.record + channel * place.channel
         return start + place.base + inner + pixel * place.pixel

@@ -21,6 +21,7 @@ from neuflow.grid import GridConfig
 from neuflow.ir import MapTable, Program, Result, Words
 from neuflow.layout import (
     INSTRUCTION,
+    SCRATCHPAD,
     SEGMENTS,
     UNITS,
     AluOp,
@@ -37,6 +38,7 @@ from neuflow.run import frames
 from neuflow.run.device_convolver import DeviceConvolver, Shared
 from neuflow.run.device_memory import DeviceFault, Memory, Packet
 
+_PORTS = (Kind.READ_ROWS, Kind.READ_WEIGHTS, Kind.READ_OPERAND, Kind.WRITE)
 _NEIGHBOURS = {
     RouterIn.NORTH: (-1, 0, RouterOut.SOUTH),
     RouterIn.SOUTH: (1, 0, RouterOut.NORTH),
@@ -80,7 +82,8 @@ class Device:
         self.work = len(code)
         self.input = self.work + program.work_words
         self.output = self.input + count * program.input_words
-        self.memory = Memory(code, self.output + count * program.output_words)
+        self.scratchpad = self.output + count * program.output_words
+        self.memory = Memory(code, self.scratchpad + grid.scratchpad_words)
         shared = Shared()
         self.convolvers = [DeviceConvolver(grid, shared) for _ in range(grid.columns)]
         self.queues: dict[tuple[int, ...], deque[Config]] = {}
@@ -98,6 +101,7 @@ class Device:
         """Execute the program once, for the inputs and outputs of one frame."""
         self.frame = frame
         self.memory.forget(self.work, self.program.work_words)
+        self.memory.forget(self.scratchpad, self.grid.scratchpad_words)
         at = self.output + frame * self.program.output_words
         self.memory.forget(at, self.program.output_words)
         base = {
@@ -114,6 +118,8 @@ class Device:
             if head["opcode"] == Opcode.CONFIG:
                 payload = [int(word) for word in self.code[counter : counter + head["length"]]]
                 payload[0] = (payload[0] + base[Relocate(head["relocate"])]) & 0xFFFF_FFFF
+                if head["kind"] in _PORTS and payload[0] >= SCRATCHPAD:
+                    payload[0] += self.scratchpad - SCRATCHPAD
                 self._config(head, payload, counter - 1)
                 counter += head["length"]
             elif head["opcode"] == Opcode.FENCE:
@@ -351,7 +357,8 @@ def run(
         device.memory.load(device.input + number * program.input_words, words)
     for number in range(len(packed)):
         device.run_frame(number)
-    out = device.memory.data[device.output :].reshape(len(packed), program.output_words)
+    out = device.memory.data[device.output : device.scratchpad]
+    out = out.reshape(len(packed), program.output_words)
     return Result(frames.unpack(program, out, images), {"writes": device.packets})
 
 

@@ -78,7 +78,7 @@ module neuflow_alu (
   assign n25 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n26 = a__ready | step | signal;
+  assign n26 = a__ready | signal | step;
   assign rest1_1 = $signed(trial0_1) < $signed(1'h0) ? {rest_1[14:0], above_1[17]} : trial0_1[15:0];
   assign rest1_0 = $signed(trial0_0) < $signed(1'h0) ? {rest_0[14:0], above_0[17]} : trial0_0[15:0];
   assign unary = n17 | n15;
@@ -210,9 +210,9 @@ module neuflow_alu (
       end
       if (n26) done <= signal ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? left == 1'h1 :
         1'h0;
-      if (step | signal) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 5'h0 :
+      if (signal | step) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 5'h0 :
         cycles) : left - 1'h1;
-      if (n26 & {step, signal} != 2'h2) busy <= signal;
+      if ({signal, step} != 1'h1 & n26) busy <= signal;
     end
   end
   always @(posedge clk) begin

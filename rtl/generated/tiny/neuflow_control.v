@@ -20,7 +20,7 @@ module neuflow_control (
   input wire [31:0] host_frames,
   input wire [31:0] host_ring,
   input wire [31:0] host_watchdog,
-  output wire [30:0] request__payload,
+  output wire [31:0] request__payload,
   output wire request__valid,
   output wire response__ready,
   output wire [48:0] config__payload,
@@ -179,21 +179,21 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [63:0] n8, n6, n4;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n9, n7, n5, n3, n13;
-  wire [1:0] n15, n14;
+  wire n1, n9, n7, n5, n3, n14;
+  wire [1:0] n15, n10;
   wire [32:0] n2;
-  wire [4:0] n12, n11, n10;
+  wire [4:0] n13, n11, n12;
   assign n1 = seen[32] | seen[0];
   assign n2 = quiet + 1'h1;
   assign n3 = clears[2] | rst;
   assign n5 = |map_remainder_sum;
   assign n7 = |edge_lanes_sum;
   assign n9 = |useful_sum;
-  assign n10 = {1'h0, n14[0] ? seen[54:52] : 3'h0} + {n14[1] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n11 = {1'h0, n15[0] ? seen[22:20] : 3'h0} + {n15[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n12 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n13 = rst | clear;
-  assign n14 = 2'h2 - seen[59:58];
+  assign n10 = 2'h2 - seen[59:58];
+  assign n11 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n12 = {1'h0, n15[0] ? seen[22:20] : 3'h0} + {n15[1] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n13 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n14 = rst | clear;
   assign n15 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
@@ -326,18 +326,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= n10[3:0];
+      map_remainder1 <= {n10[0] ? seen[54:52] : 3'h0} + (n10[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
+      useful1 <= n11[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n11[3:0];
+      map_remainder0 <= n12[3:0];
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n12[3:0];
+      useful0 <= n13[3:0];
     end
   end
   always @(posedge clk) begin
@@ -348,7 +348,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (n13) begin
+    if (n14) begin
       write_beats <= 32'h0; read_beats <= 32'h0; fence_stalls <= 32'h0; config_stalls <= 32'h0;
         config_words <= 32'h0; total <= 64'h0;
     end else begin
@@ -385,7 +385,7 @@ module \neuflow_control.fetcher  (
   input wire [31:0] host_program,
   input wire o__ready,
   input wire enable,
-  output wire [30:0] request__payload,
+  output wire [31:0] request__payload,
   output wire [32:0] o__payload,
   output reg request__valid = 1'h0,
   output wire o__valid,
@@ -402,7 +402,7 @@ module \neuflow_control.fetcher  (
   wire [4:0] n5;
   wire [64:0] o__payload_17;
   assign o__payload = {o__payload_17[64], o__payload_word};
-  assign request__payload[30:29] = 2'h3;
+  assign request__payload[31:29] = 3'h6;
   assign request__payload[28:0] = request__payload_q;
   assign moves = o__valid & o__ready;
   assign n1 = rst | clear;
@@ -504,7 +504,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n6, n19, n16, n11, n22, n10, n7, n3, n15, n13, n21, n5, n20, n4, n2, n9, n12, n18, n8,
+  wire n14, n7, n19, n16, n11, n22, n10, n6, n3, n15, n13, n21, n5, n20, n4, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
   wire [32:0] n17, n1;
   wire [7:0] code;
@@ -514,36 +514,36 @@ module \neuflow_control.sequencer  (
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n7 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n7 ? (n6 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n6 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n6 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n6 ? (n7 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = moves & n3 & n7;
+  assign n2 = moves & n6 & n3;
   assign n3 = state == 2'h2;
-  assign n4 = {n6, moves} != 2'h2;
+  assign n4 = {n7, moves} != 2'h2;
   assign n5 = {moves, n3} != 1'h1;
-  assign n6 = !state;
-  assign n7 = busy & !fault;
+  assign n6 = busy & !fault;
+  assign n7 = !state;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n6 | n8, n20, n7};
+  assign n9 = &{n20, n4, n6, n7 | n8};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
-  assign n12 = i__ready & ~restart;
-  assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n7 ?
-    (n6 ? signal & bad : 1'h0) : 1'h0}};
+  assign n12 = ~restart & i__ready;
+  assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n6 ?
+    (n7 ? signal & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |code;
   assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n6 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
   assign n18 = rst | next_frame | n14;
   assign n19 = at[3:0] == 1'h1;
   assign config__payload_last = left == 1'h1;
   assign n20 = {moves, n8} != 1'h1;
-  assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign next_frame = n6 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_43 = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -552,12 +552,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6 | n3, n7}) steps <= n3;
+    if (&{n4, n5, n6, n7 | n3}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n6 & moves & n7) held <= at[31:0];
+    if (n7 & moves & n6) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -576,7 +576,7 @@ module \neuflow_control.sequencer  (
         1'h0;
     end else begin
       if (n13) error <= code;
-      if (n13 | (clear_done | n15) | n14) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
       waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
@@ -595,8 +595,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n6 | n8 | n3, {moves, n8, config__payload_last} != 3'h6, n20, {n19, n6, moves, at[3:0]
-        == 2'h3} != 3'h6, n4, n5, {steps, moves, n3} != 2'h3, n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n7 | n8 | n3, {moves, n8, config__payload_last} != 3'h6, n20, {n19, n7, moves, at[3:0]
+        == 2'h3} != 3'h6, {steps, moves, n3} != 2'h3, n4, n6, n5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

@@ -327,8 +327,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n25;
   assign weights_free = issue & (pass_ends | config_2[412]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_155 = |{signal_49, signal_50, hand_over, s13_q[0], shift, s10[0], s11[0], s2[0],
-    s9[0], s3[0], s6[0], s4[0], awake, s5[0], s7[0], s1[0], issue, s8[0], s12[0]} | n7;
+  assign awake_155 = |{signal_49, signal_50, hand_over, s13_q[0], shift, s10[0], s11[0], s1[0],
+    awake, s2[0], s9[0], s7[0], s4[0], s12[0], s6[0], s3[0], s8[0], s5[0], issue} | n7;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal_25;
   assign take = issue & begins;
@@ -375,15 +375,15 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n25 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n26 = idle | weights_rewind & pass_ends_ends;
-  assign n27 = weights_rewind | n26;
+  assign n27 = n26 | weights_rewind;
   assign n28 = idle | s0_last & group_ends_ends;
   assign n29 = s0_last | n28;
   assign n30 = idle | n42 & block_ends_ends;
   assign n31 = n30 | n42;
   assign n32 = idle | n43 & ky_ends_ends;
-  assign n33 = n32 | n43;
+  assign n33 = n43 | n32;
   assign n34 = idle | n43;
-  assign n35 = issue | n34;
+  assign n35 = n34 | issue;
   assign n36 = config_2[51] & s2[4];
   assign n37 = signal_25 & begins & full;
   assign n38 = config_2[51] ? kx_ends_ends : config_2[50] | group_ends_ends;
@@ -479,8 +479,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{signal_49, signal_50, hand_over, s13_q[0], shift, s10[0], s11[0], s2[0], s9[0], s3[0],
-      s6[0], coordinates_gated_rst, s4[0], awake, s5[0], s7[0], s1[0], issue, s8[0], s12[0]}) begin
+    if (|{signal_49, signal_50, hand_over, s13_q[0], shift, s10[0], s11[0], s1[0], awake, s2[0],
+      s9[0], s7[0], coordinates_gated_rst, s4[0], s12[0], s6[0], s3[0], s8[0], s5[0], issue}) begin
       settling <= 3'h6;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -629,7 +629,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (coordinates_gated_rst | pass_done) begin
+    if (pass_done | coordinates_gated_rst) begin
       kept <= 16'h0;
     end else begin
       if (n37) kept <= free;
@@ -1044,7 +1044,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n5, n3, n6, n4, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n4, n3, n6, n5, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
     signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
     i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
@@ -1068,12 +1068,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, hand_over, n3, n4, signal, n5, n6, awake} | n7;
+  assign awake_142 = |{reads, running, waiting, hand_over, n3, n4, awake, n5, signal, n6} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s0[0], s2[0], s3[0], s6[0], s4[0], s5[0], s7_step, s1[0], s8_step};
+  assign en = |{s0[0], s1[0], s2[0], s7_step, s4[0], s6[0], s3[0], s8_step, s5[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1087,8 +1087,8 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_104};
   assign n3 = block[15:0] != told;
-  assign n4 = o__valid & o__ready;
-  assign n5 = config__valid & n32;
+  assign n4 = config__valid & n32;
+  assign n5 = o__valid & o__ready;
   assign n6 = i__valid_132 & i__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
@@ -1178,7 +1178,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, hand_over, n3, drain_gated_rst, n4, signal, n5, n6, awake}) begin
+    if (|{reads, running, waiting, hand_over, n3, n4, awake, n5, drain_gated_rst, signal, n6}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1474,7 +1474,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
   assign n2 = fresh & ~port_2324_0[0];
-  assign n3 = port_2324_0[0] | clear | n2;
+  assign n3 = port_2324_0[0] | n2 | clear;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1486,13 +1486,13 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
   assign n5 = port_2324_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n6 = drain_gated_rst | clear | n2;
+  assign n6 = drain_gated_rst | n2 | clear;
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2324_0[0], mark, clear, n2} != 4'h8 & n3) begin
+      if ({port_2324_0[0], mark, n2, clear} != 4'h8 & n3) begin
         n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2324_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
@@ -1650,10 +1650,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] signal_79 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_85 =
     20'h0, step = 20'h0;
   reg [1:0] signal_117, signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left =
-    2'h0, number, s3_piece_taken = 2'h0, turn = 2'h0;
+    2'h0, s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n5;
+  reg [2:0] n5, number;
   reg [3:0] signal_113, signal_23 = 4'h0, signal_80 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
     s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
   reg [4:0] signal_114;
@@ -1663,7 +1663,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n8, linear_84 = 9'h0, offset = 9'h0;
-  wire n13, n35, n32, n33, n36, n6, n7, n25, n34, n9, n3, n17, n10, n11, n12, n23, n21, n14, n16,
+  wire n13, n35, n32, n33, n36, n6, n7, n25, n34, n9, n3, n17, n10, n12, n11, n23, n21, n14, n16,
     n18, n31, n19, n20, n22, n24, n27, n30, n26, n28, signal_20, signal_21, finished, i__ready_108,
     i__valid_109, last_lap, last_phase_y, o__ready, o__valid, record_ends, starts;
   wire [14:0] where;
@@ -1680,7 +1680,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_108;
-  assign awake = |{finished, starts, n10, signal_20, n11, pass_done, n12} | n13;
+  assign awake = |{n10, pass_done, finished, starts, n11, signal_20, n12} | n13;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1696,11 +1696,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n7 = $signed(beyond2) >= $signed(1'h0);
   assign signal_35 = by_word ? 2'h0 : n32 & n33 ? signal_36 : left;
   assign n9 = signal_20 & last_lap;
+  assign n10 = i__valid_109 & i__ready_108;
   assign finished = n34 | signal & signal_46 & allowed;
   assign starts = n35 & config__valid & ~(|flushing);
-  assign n10 = i__valid_109 & i__ready_108;
-  assign n11 = o__valid & o__ready;
-  assign n12 = released != freed;
+  assign n11 = released != freed;
+  assign n12 = o__valid & o__ready;
   assign n13 = |settling;
   assign n14 = lead <= config__payload[3];
   assign record_ends = n36 & channel_ends;
@@ -1711,7 +1711,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n19 = n31 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n20 = n19 | n31 | n18;
+  assign n20 = n19 | n18 | n31;
   assign n21 = n35 | n34;
   assign n22 = n21 | record_ends;
   assign n23 = n35 | record_ends;
@@ -1771,21 +1771,20 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       signal_117 = n6 + n7;
       n4 = signal_114 + 1'h1;
       n8 = signal_113 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = ({5'h0, signal_113} <= signal_35) + (n8 <= signal_35);
+      number = {1'h0, {5'h0, signal_113} <= signal_35} + (n8 <= signal_35);
       n5 = signal_35 + 1'h1;
       s1_piece_phase <= (!(signal_14)) ? 4'h0 : signal_115 ? signal_114[3:0] -
         config__payload[157:154] : signal_114[3:0];
       s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_113;
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_44, channel_ends, signal_21, signal_14 ?
         (last_lap ? signal_117 - signal_115 : {2'h0, n4 == config__payload[157:154]}) : signal_15 ?
-        {1'h0, number} : n5, s0_piece_several, words, signal_34, s0_piece_several ? {1'h0, number} :
-        n5};
+        number : n5, s0_piece_several, words, signal_34, s0_piece_several ? number : n5};
     end
     if (n9 | o__ready) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_35) - 2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, finished, starts, n10, signal_20, n11, pass_done, n12}) begin
+    if (|{writer_gated_rst, n10, pass_done, finished, starts, n11, signal_20, n12}) begin
       settling <= 4'hb;
     end else begin
       if (n13) settling <= settling - 1'h1;
@@ -1866,7 +1865,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_80 <= last_phase_y ? 4'h0 : n29[3:0];
         signal_79 <= signal_83;
       end
-      if (n19 | n31 | s2_valid) begin
+      if (s2_valid | n19 | n31) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n19 ? signal_79 : n31 ? signal_83 : signal_73 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1974,7 +1973,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
   assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = {listening, signal_16, leads} != 3'h6 & n3;
+  assign n2 = n3 & {listening, leads, signal_16} != 3'h5;
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
@@ -2049,7 +2048,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{push, comes, free, read_enable, rewind} | n1;
+  assign awake = |{push, read_enable, comes, rewind, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2059,14 +2058,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{push, comes, free, blocks_gated_rst, read_enable, rewind}) begin
+    if (|{push, read_enable, blocks_gated_rst, comes, rewind, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | blocks_gated_rst | rewind) begin
+    if (blocks_gated_rst | rewind | free) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2115,7 +2114,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{push, comes, free, read_enable, rewind} | n1;
+  assign awake = |{push, read_enable, comes, rewind, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2125,14 +2124,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{push, comes, weights_gated_rst, free, read_enable, rewind}) begin
+    if (|{push, read_enable, weights_gated_rst, comes, rewind, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (weights_gated_rst | free | rewind) begin
+    if (weights_gated_rst | rewind | free) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2196,21 +2195,21 @@ module \neuflow_convolver_tile.router  (
     1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
   reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
-    4'h0, west_next_source = 4'h0, west_source = 4'h0;
-  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0,
-    local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
-    south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
-    10'he, west_waiting = 10'h0;
+    4'h0, west_next_source = 4'h0, west_source = 4'h0, east_peers_q = 4'he, local0_peers_q = 4'he,
+    south_peers_q = 4'he, west_peers_q = 4'he;
+  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
+    local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
+    west_current = 10'h0, west_waiting = 10'h0;
   wire n7, n10, n6, n5, n4, n2, n1, n3, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
-  wire [3:0] n13, signal, moving;
-  wire [9:0] n11, n12, signal_29, done, names, queued;
-  assign east_takes = east_armed & !(east_peers & n12);
-  assign south_takes = south_armed & !(south_peers & n12);
-  assign west_takes = west_armed & !(west_peers & n12);
-  assign local0_takes = local0_armed & !(local0_peers & n12);
+  wire [3:0] n13, signal, moving, names;
+  wire [9:0] n11, n12, signal_29, done, queued;
+  assign east_takes = east_armed & !(east_peers_q & n12);
+  assign south_takes = south_armed & !(south_peers_q & n12);
+  assign west_takes = west_armed & !(west_peers_q & n12);
+  assign local0_takes = local0_armed & !(local0_peers_q & n12);
   assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1,
     n2, n3} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
@@ -2228,7 +2227,7 @@ module \neuflow_convolver_tile.router  (
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
   assign n5 = o__payload[7:4] == 3'h5;
-  assign names = {o__payload[11:9], 1'h0} | {6'h0, signal};
+  assign names = {o__payload[11:9], 1'h0} | signal;
   assign n6 = o__payload[7:4] == 2'h3;
   assign n7 = o__payload[7:4] == 2'h2;
   assign n8 = o__payload[7:4] == 1'h1;
@@ -2278,25 +2277,26 @@ module \neuflow_convolver_tile.router  (
       local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
         south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; o__ready
         <= 1'h0; west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0;
-        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers <= 10'he;
+        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers_q <= 4'he;
         local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting <= 10'h0; west_current <=
         10'h0; south_waiting <= 10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current
-        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
-        east_peers <= 10'he;
+        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers_q <= 4'he; south_peers_q <= 4'he;
+        east_peers_q <= 4'he;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
+      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
+        ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
       o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
-        local0_peers : n6 ? |(west_current | west_waiting) & names != west_peers : n7 ?
-        |(south_current | south_waiting) & names != south_peers : n8 ? |(east_current |
-        east_waiting) & names != east_peers : 1'h0) & ~(|({6'h0, signal} & waits));
+        local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
+        |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
+        east_waiting) & names != east_peers_q : 1'h0) & ~(|(signal & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
@@ -2306,7 +2306,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if ((o__ready & n5 & n10) & n9) local0_peers <= names;
+      if ((o__ready & n5 & n10) & n9) local0_peers_q <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2319,9 +2319,9 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if (n9 & (o__ready & n6 & n10)) west_peers <= names;
-      if (n9 & (o__ready & n7 & n10)) south_peers <= names;
-      if (n9 & (o__ready & n8 & n10)) east_peers <= names;
+      if (n9 & (o__ready & n6 & n10)) west_peers_q <= names;
+      if (n9 & (o__ready & n7 & n10)) south_peers_q <= names;
+      if (n9 & (o__ready & n8 & n10)) east_peers_q <= names;
     end
   end
 endmodule
@@ -2355,8 +2355,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__1__ready, local__2__ready, local__0__ready, local__3__ready, o__ready,
-    local__4__ready};
+  assign all_ready = &{local__1__ready, local__0__ready, local__2__ready, local__3__ready,
+    local__4__ready, o__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(tap_gated_rst));

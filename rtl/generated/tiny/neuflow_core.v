@@ -51,44 +51,47 @@ module neuflow_core (
   reg config1 = 1'h0, read_operand0 = 1'h0, read_operand1 = 1'h0, read_rows0 = 1'h0, read_rows1 =
     1'h0, read_weights0 = 1'h0, read_weights1 = 1'h0, write0 = 1'h0, write1 = 1'h0, write_done0 =
     1'h0, write_done1 = 1'h0;
-  wire n1, n4, n6, n2, n8, n5, n7, n3, n9, active, active_436, awake, awake_440, awake_442,
-    awake_444, awake_446, awake_448, awake_450, awake_452, awake_454, awake_456, awake_458,
-    bus__ready, bus__ready_202, bus__ready_209, bus__ready_216, bus__ready_318, bus__ready_325,
-    bus__ready_332, bus__ready_339, bus__valid, bus__valid_203, bus__valid_210, bus__valid_217,
-    bus__valid_319, bus__valid_326, bus__valid_333, bus__valid_340, busy, clear_done, config__ready,
-    config__ready_180, config__valid, config__valid_181, data__0__ready, data__0__valid,
-    data__1__ready, data__1__valid, done, done_306, done_427, i__ready_262, i__ready_280,
-    i__ready_385, i__ready_403, i__valid_263, i__valid_281, i__valid_386, i__valid_404, o__0__ready,
-    o__0__ready_390, o__0__valid, o__0__valid_393, o__1__ready, o__1__ready_396, o__1__valid,
-    o__1__valid_399, o__ready_249, o__ready_255, o__ready_372, o__ready_378, o__valid_252,
-    o__valid_258, o__valid_375, o__valid_381, operand_line0_clk, operand_line1_clk, read__0__ready,
-    read__0__valid, read__1__ready, read__1__valid, read__2__ready, read__2__valid, read__3__ready,
-    read__3__valid, read__4__ready, read__4__valid, read__5__ready, read__5__valid, read__6__ready,
-    read__6__valid, read_beat, read_error, read_operand0_clk, read_operand1_clk, read_rows0_clk,
-    read_rows1_clk, read_weights0_clk, read_weights1_clk, request__ready_293, request__ready_416,
-    request__valid_296, request__valid_419, response_303, response_426, response__valid,
-    response__valid_227, response__valid_236, response__valid_245, response__valid_350,
-    response__valid_359, response__valid_368, source, source_413, start, tap_clk, write0_clk,
-    write1_clk, write_beat, write_error;
+  wire n1, n4, n6, n2, n8, n5, n7, n3, n9, active, active_471, awake, awake_475, awake_477,
+    awake_479, awake_481, awake_483, awake_485, awake_487, awake_489, awake_491, awake_493,
+    awake_495, bus__ready, bus__ready_204, bus__ready_211, bus__ready_218, bus__ready_338,
+    bus__ready_345, bus__ready_352, bus__ready_359, bus__valid, bus__valid_205, bus__valid_212,
+    bus__valid_219, bus__valid_339, bus__valid_346, bus__valid_353, bus__valid_360, busy,
+    clear_done, config__ready, config__ready_180, config__valid, config__valid_181, data__0__ready,
+    data__0__ready_321, data__0__valid, data__1__ready, data__1__ready_460, data__1__valid, done,
+    done_326, done_462, i__ready_275, i__ready_293, i__ready_414, i__ready_432, i__valid_276,
+    i__valid_294, i__valid_415, i__valid_433, o__0__ready, o__0__ready_419, o__0__valid,
+    o__0__valid_422, o__1__ready, o__1__ready_425, o__1__valid, o__1__valid_428, o__ready_262,
+    o__ready_268, o__ready_401, o__ready_407, o__valid_265, o__valid_271, o__valid_404,
+    o__valid_410, operand_line0_clk, operand_line1_clk, read__0__ready, read__0__ready_230,
+    read__1__ready, read__1__ready_244, read__2__ready, read__2__ready_256, read__3__ready,
+    read__3__ready_371, read__4__ready, read__4__ready_383, read__5__ready, read__5__ready_395,
+    read__6__ready, read__6__valid, read_beat, read_error_185, read_error_186, read_operand0_clk,
+    read_operand1_clk, read_rows0_clk, read_rows1_clk, read_weights0_clk, read_weights1_clk,
+    request__valid_225, request__valid_239, request__valid_251, request__valid_307,
+    request__valid_366, request__valid_378, request__valid_390, request__valid_446, response__valid,
+    scratchpad_clk, source, source_442, start, tap_clk, write0_clk, write1_clk, write__0__ready_309,
+    write__0__ready_312, write__1__ready_448, write__1__ready_451, write_beat, write_error_188,
+    write_error_189;
   wire [19:9] activity__0, activity__1;
-  wire [30:0] read__0__payload, read__1__payload, read__2__payload, read__3__payload,
-    read__4__payload, read__5__payload, read__6__payload, request__payload_292,
-    request__payload_415;
+  wire [1:0] write_response, write_response_324;
   wire [31:0] config_hidden, config_stalls, config_words, configuration, cycles, cycles_high,
     dependency, edge_lanes, edge_lanes_high, fence_stalls, fill, frames_done, host_frames,
     host_input, host_output, host_program, host_ring, host_watchdog, idle_tile, mac_cycles,
-    map_remainder, map_remainder_high, output_drain, program_counter, read_beats, useful,
-    useful_high, wait_input, wait_output, weight_load, write_beats;
-  wire [34:0] i__payload_277, i__payload_400, o__0__payload, o__0__payload_389, o__1__payload,
-    o__1__payload_395;
+    map_remainder, map_remainder_high, output_drain, program_counter, read__0__payload,
+    read__1__payload, read__2__payload, read__3__payload, read__4__payload, read__5__payload,
+    read__6__payload, read_beats, request__payload_305, request__payload_444, useful, useful_high,
+    wait_input, wait_output, weight_load, write_beats;
+  wire [34:0] i__payload_290, i__payload_429, o__0__payload, o__0__payload_418, o__1__payload,
+    o__1__payload_424;
   wire [3:0] cause;
-  wire [48:0] bus__payload, bus__payload_199, bus__payload_206, bus__payload_213, bus__payload_315,
-    bus__payload_322, bus__payload_329, bus__payload_336, config__payload, config__payload_177;
-  wire [64:0] response;
-  wire [67:0] i__payload_259, i__payload_382, o__payload_248, o__payload_254, o__payload_371,
-    o__payload_377;
+  wire [48:0] bus__payload, bus__payload_201, bus__payload_208, bus__payload_215, bus__payload_335,
+    bus__payload_342, bus__payload_349, bus__payload_356, config__payload, config__payload_177;
+  wire [5:0] response_valid, response_valid_233;
+  wire [64:0] response, response_234;
+  wire [67:0] i__payload_272, i__payload_411, o__payload_261, o__payload_267, o__payload_400,
+    o__payload_406;
   wire [68:0] data__0__payload, data__1__payload;
-  wire [7:0] dest, dest_286, dest_288, dest_407, dest_409, dest_411, error;
+  wire [7:0] dest, dest_299, dest_301, dest_436, dest_438, dest_440, error;
   assign {activity[46:41], activity[14:9]} = {config1, write_done1, write1, read_operand1,
     read_weights1, read_rows1, config1, write_done0, write0, read_operand0, read_weights0,
     read_rows0};
@@ -108,46 +111,47 @@ module neuflow_core (
       .data__0__ready(data__0__ready), .data__0__valid(data__0__valid),
       .data__1__payload(data__1__payload), .data__1__ready(data__1__ready),
       .data__1__valid(data__1__valid), .read__0__payload(read__0__payload),
-      .read__0__ready(read__0__ready), .read__0__valid(read__0__valid),
+      .read__0__ready(read__0__ready), .read__0__valid(request__valid_225 & !read__0__payload[29]),
       .read__1__payload(read__1__payload), .read__1__ready(read__1__ready),
-      .read__1__valid(read__1__valid), .read__2__payload(read__2__payload),
-      .read__2__ready(read__2__ready), .read__2__valid(read__2__valid),
+      .read__1__valid(request__valid_239 & !read__1__payload[29]),
+      .read__2__payload(read__2__payload), .read__2__ready(read__2__ready),
+      .read__2__valid(request__valid_251 & !read__2__payload[29]),
       .read__3__payload(read__3__payload), .read__3__ready(read__3__ready),
-      .read__3__valid(read__3__valid), .read__4__payload(read__4__payload),
-      .read__4__ready(read__4__ready), .read__4__valid(read__4__valid),
+      .read__3__valid(request__valid_366 & !read__3__payload[29]),
+      .read__4__payload(read__4__payload), .read__4__ready(read__4__ready),
+      .read__4__valid(request__valid_378 & !read__4__payload[29]),
       .read__5__payload(read__5__payload), .read__5__ready(read__5__ready),
-      .read__5__valid(read__5__valid), .read__6__payload(read__6__payload),
-      .read__6__ready(read__6__ready), .read__6__valid(read__6__valid), .read_beat(read_beat),
-      .read_error(read_error), .response(response), .response_valid({response__valid,
-      response__valid_368, response__valid_359, response__valid_350, response__valid_245,
-      response__valid_236, response__valid_227}), .rst(rst),
-      .write__0__payload(request__payload_292), .write__0__ready(request__ready_293),
-      .write__0__valid(request__valid_296), .write__1__payload(request__payload_415),
-      .write__1__ready(request__ready_416), .write__1__valid(request__valid_419),
-      .write_beat(write_beat), .write_error(write_error), .write_response({response_426,
-      response_303}));
+      .read__5__valid(request__valid_390 & !read__5__payload[29]),
+      .read__6__payload(read__6__payload), .read__6__ready(read__6__ready),
+      .read__6__valid(read__6__valid), .read_beat(read_beat), .read_error(read_error_185),
+      .response(response), .response_valid({response__valid, response_valid}), .rst(rst),
+      .write__0__payload(request__payload_305), .write__0__ready(write__0__ready_309),
+      .write__0__valid(request__valid_307 & !request__payload_305[29]),
+      .write__1__payload(request__payload_444), .write__1__ready(write__1__ready_448),
+      .write__1__valid(request__valid_446 & !request__payload_444[29]), .write_beat(write_beat),
+      .write_error(write_error_188), .write_response(write_response));
   neuflow_array array (
     .activity__0({activity[31:20], activity__0[19:16], activity[15], activity__0[14:9],
       activity[8:0]}), .activity__1({activity[63:52], activity__1[19:16], activity[47],
       activity__1[14:9], activity[40:32]}), .clk(clk), .config__payload(config__payload_177),
       .config__ready(config__ready_180), .config__valid(config__valid_181),
       .operand__0__payload(o__1__payload), .operand__0__ready(o__1__ready),
-      .operand__0__valid(o__1__valid), .operand__1__payload(o__1__payload_395),
-      .operand__1__ready(o__1__ready_396), .operand__1__valid(o__1__valid_399),
+      .operand__0__valid(o__1__valid), .operand__1__payload(o__1__payload_424),
+      .operand__1__ready(o__1__ready_425), .operand__1__valid(o__1__valid_428),
       .partials__0__payload(o__0__payload), .partials__0__ready(o__0__ready),
-      .partials__0__valid(o__0__valid), .partials__1__payload(o__0__payload_389),
-      .partials__1__ready(o__0__ready_390), .partials__1__valid(o__0__valid_393),
-      .rows__0__payload(o__payload_248), .rows__0__ready(o__ready_249),
-      .rows__0__valid(o__valid_252), .rows__1__payload(o__payload_371),
-      .rows__1__ready(o__ready_372), .rows__1__valid(o__valid_375), .rows_dest__0(dest),
-      .rows_dest__1(dest_407), .rst(rst), .weights__0__payload(o__payload_254),
-      .weights__0__ready(o__ready_255), .weights__0__valid(o__valid_258),
-      .weights__1__payload(o__payload_377), .weights__1__ready(o__ready_378),
-      .weights__1__valid(o__valid_381), .weights_dest__0(dest_286), .weights_dest__1(dest_409),
-      .write__0__payload(i__payload_277), .write__0__ready(i__ready_280),
-      .write__0__valid(i__valid_281), .write__1__payload(i__payload_400),
-      .write__1__ready(i__ready_403), .write__1__valid(i__valid_404), .write_source__0(source),
-      .write_source__1(source_413));
+      .partials__0__valid(o__0__valid), .partials__1__payload(o__0__payload_418),
+      .partials__1__ready(o__0__ready_419), .partials__1__valid(o__0__valid_422),
+      .rows__0__payload(o__payload_261), .rows__0__ready(o__ready_262),
+      .rows__0__valid(o__valid_265), .rows__1__payload(o__payload_400),
+      .rows__1__ready(o__ready_401), .rows__1__valid(o__valid_404), .rows_dest__0(dest),
+      .rows_dest__1(dest_436), .rst(rst), .weights__0__payload(o__payload_267),
+      .weights__0__ready(o__ready_268), .weights__0__valid(o__valid_271),
+      .weights__1__payload(o__payload_406), .weights__1__ready(o__ready_407),
+      .weights__1__valid(o__valid_410), .weights_dest__0(dest_299), .weights_dest__1(dest_438),
+      .write__0__payload(i__payload_290), .write__0__ready(i__ready_293),
+      .write__0__valid(i__valid_294), .write__1__payload(i__payload_429),
+      .write__1__ready(i__ready_432), .write__1__valid(i__valid_433), .write_source__0(source),
+      .write_source__1(source_442));
   neuflow_control control (
     .activity({activity[63:47], config1, write_done1, write1, read_operand1, read_weights1,
       read_rows1, activity[40:15], config1, write_done0, write0, read_operand0, read_weights0,
@@ -162,82 +166,89 @@ module neuflow_core (
       .host_watchdog(host_watchdog), .idle_tile(idle_tile), .mac_cycles(mac_cycles),
       .map_remainder(map_remainder), .map_remainder_high(map_remainder_high),
       .output_drain(output_drain), .program_counter(program_counter), .read_beat(read_beat),
-      .read_beats(read_beats), .read_error(read_error), .request__payload(read__6__payload),
-      .request__ready(read__6__ready), .request__valid(read__6__valid),
-      .response__payload(response), .response__ready(n1), .response__valid(response__valid),
-      .rst(rst), .start(start), .useful(useful), .useful_high(useful_high), .wait_input(wait_input),
-      .wait_output(wait_output), .weight_load(weight_load), .write_beat(write_beat),
-      .write_beats(write_beats), .write_done({done_427, done_306}), .write_error(write_error));
+      .read_beats(read_beats), .read_error(read_error_186 | read_error_185),
+      .request__payload(read__6__payload), .request__ready(read__6__ready),
+      .request__valid(read__6__valid), .response__payload(response), .response__ready(n1),
+      .response__valid(response__valid), .rst(rst), .start(start), .useful(useful),
+      .useful_high(useful_high), .wait_input(wait_input), .wait_output(wait_output),
+      .weight_load(weight_load), .write_beat(write_beat), .write_beats(write_beats),
+      .write_done({done_462, done_326}), .write_error(write_error_189 | write_error_188));
   neuflow_operand_line operand_line0 (
-    .active(active), .awake(awake_448), .clk(operand_line0_clk), .i__payload(i__payload_259),
-      .i__ready(i__ready_262), .i__valid(i__valid_263), .i_dest(dest_288),
+    .active(active), .awake(awake_485), .clk(operand_line0_clk), .i__payload(i__payload_272),
+      .i__ready(i__ready_275), .i__valid(i__valid_276), .i_dest(dest_301),
       .o__0__payload(o__0__payload), .o__0__ready(o__0__ready), .o__0__valid(o__0__valid),
       .o__1__payload(o__1__payload), .o__1__ready(o__1__ready), .o__1__valid(o__1__valid),
       .rst(rst));
   neuflow_clock_gate operand_line0_gate (
-    .awake(awake_448), .clk(clk), .gated(operand_line0_clk), .rst(rst));
+    .awake(awake_485), .clk(clk), .gated(operand_line0_clk), .rst(rst));
   neuflow_operand_line operand_line1 (
-    .active(active_436), .awake(awake_458), .clk(operand_line1_clk), .i__payload(i__payload_382),
-      .i__ready(i__ready_385), .i__valid(i__valid_386), .i_dest(dest_411),
-      .o__0__payload(o__0__payload_389), .o__0__ready(o__0__ready_390),
-      .o__0__valid(o__0__valid_393), .o__1__payload(o__1__payload_395),
-      .o__1__ready(o__1__ready_396), .o__1__valid(o__1__valid_399), .rst(rst));
+    .active(active_471), .awake(awake_495), .clk(operand_line1_clk), .i__payload(i__payload_411),
+      .i__ready(i__ready_414), .i__valid(i__valid_415), .i_dest(dest_440),
+      .o__0__payload(o__0__payload_418), .o__0__ready(o__0__ready_419),
+      .o__0__valid(o__0__valid_422), .o__1__payload(o__1__payload_424),
+      .o__1__ready(o__1__ready_425), .o__1__valid(o__1__valid_428), .rst(rst));
   neuflow_clock_gate operand_line1_gate (
-    .awake(awake_458), .clk(clk), .gated(operand_line1_clk), .rst(rst));
-  neuflow_read_port read_operand0_470 (
-    .awake(awake_444), .bus__payload(bus__payload_206), .bus__ready(bus__ready_209),
-      .bus__valid(bus__valid_210), .clk(read_operand0_clk), .columns(8'h1), .dest(dest_288),
-      .kind(4'ha), .o__payload(i__payload_259), .o__ready(i__ready_262), .o__valid(i__valid_263),
-      .request__payload(read__2__payload), .request__ready(read__2__ready),
-      .request__valid(read__2__valid), .response__payload(response), .response__ready(n2),
-      .response__valid(response__valid_245), .rst(rst));
+    .awake(awake_495), .clk(clk), .gated(operand_line1_clk), .rst(rst));
+  neuflow_read_port read_operand0_509 (
+    .awake(awake_481), .bus__payload(bus__payload_208), .bus__ready(bus__ready_211),
+      .bus__valid(bus__valid_212), .clk(read_operand0_clk), .columns(8'h1), .dest(dest_301),
+      .kind(4'ha), .o__payload(i__payload_272), .o__ready(i__ready_275), .o__valid(i__valid_276),
+      .request__payload(read__2__payload), .request__ready(read__2__payload[29] ? read__2__ready_256
+      : read__2__payload[29] ? 1'h0 : read__2__ready), .request__valid(request__valid_251),
+      .response__payload(response_valid_233[2] ? response_234 : response), .response__ready(n2),
+      .response__valid(response_valid_233[2] | response_valid[2]), .rst(rst));
   neuflow_clock_gate read_operand0_gate (
-    .awake(awake_444), .clk(clk), .gated(read_operand0_clk), .rst(rst));
-  neuflow_read_port read_operand1_480 (
-    .awake(awake_454), .bus__payload(bus__payload_329), .bus__ready(bus__ready_332),
-      .bus__valid(bus__valid_333), .clk(read_operand1_clk), .columns(8'h2), .dest(dest_411),
-      .kind(4'ha), .o__payload(i__payload_382), .o__ready(i__ready_385), .o__valid(i__valid_386),
-      .request__payload(read__5__payload), .request__ready(read__5__ready),
-      .request__valid(read__5__valid), .response__payload(response), .response__ready(n3),
-      .response__valid(response__valid_368), .rst(rst));
+    .awake(awake_481), .clk(clk), .gated(read_operand0_clk), .rst(rst));
+  neuflow_read_port read_operand1_519 (
+    .awake(awake_491), .bus__payload(bus__payload_349), .bus__ready(bus__ready_352),
+      .bus__valid(bus__valid_353), .clk(read_operand1_clk), .columns(8'h2), .dest(dest_440),
+      .kind(4'ha), .o__payload(i__payload_411), .o__ready(i__ready_414), .o__valid(i__valid_415),
+      .request__payload(read__5__payload), .request__ready(read__5__payload[29] ? read__5__ready_395
+      : read__5__payload[29] ? 1'h0 : read__5__ready), .request__valid(request__valid_390),
+      .response__payload(response_valid_233[5] ? response_234 : response), .response__ready(n3),
+      .response__valid(response_valid_233[5] | response_valid[5]), .rst(rst));
   neuflow_clock_gate read_operand1_gate (
-    .awake(awake_454), .clk(clk), .gated(read_operand1_clk), .rst(rst));
-  neuflow_read_port read_rows0_466 (
-    .awake(awake_440), .bus__payload(bus__payload), .bus__ready(bus__ready),
+    .awake(awake_491), .clk(clk), .gated(read_operand1_clk), .rst(rst));
+  neuflow_read_port read_rows0_505 (
+    .awake(awake_477), .bus__payload(bus__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .clk(read_rows0_clk), .columns(8'h1), .dest(dest), .kind(4'h8),
-      .o__payload(o__payload_248), .o__ready(o__ready_249), .o__valid(o__valid_252),
-      .request__payload(read__0__payload), .request__ready(read__0__ready),
-      .request__valid(read__0__valid), .response__payload(response), .response__ready(n4),
-      .response__valid(response__valid_227), .rst(rst));
+      .o__payload(o__payload_261), .o__ready(o__ready_262), .o__valid(o__valid_265),
+      .request__payload(read__0__payload), .request__ready(read__0__payload[29] ? read__0__ready_230
+      : read__0__payload[29] ? 1'h0 : read__0__ready), .request__valid(request__valid_225),
+      .response__payload(response_valid_233[0] ? response_234 : response), .response__ready(n4),
+      .response__valid(response_valid_233[0] | response_valid[0]), .rst(rst));
   neuflow_clock_gate read_rows0_gate (
-    .awake(awake_440), .clk(clk), .gated(read_rows0_clk), .rst(rst));
-  neuflow_read_port read_rows1_476 (
-    .awake(awake_450), .bus__payload(bus__payload_315), .bus__ready(bus__ready_318),
-      .bus__valid(bus__valid_319), .clk(read_rows1_clk), .columns(8'h2), .dest(dest_407),
-      .kind(4'h8), .o__payload(o__payload_371), .o__ready(o__ready_372), .o__valid(o__valid_375),
-      .request__payload(read__3__payload), .request__ready(read__3__ready),
-      .request__valid(read__3__valid), .response__payload(response), .response__ready(n5),
-      .response__valid(response__valid_350), .rst(rst));
+    .awake(awake_477), .clk(clk), .gated(read_rows0_clk), .rst(rst));
+  neuflow_read_port read_rows1_515 (
+    .awake(awake_487), .bus__payload(bus__payload_335), .bus__ready(bus__ready_338),
+      .bus__valid(bus__valid_339), .clk(read_rows1_clk), .columns(8'h2), .dest(dest_436),
+      .kind(4'h8), .o__payload(o__payload_400), .o__ready(o__ready_401), .o__valid(o__valid_404),
+      .request__payload(read__3__payload), .request__ready(read__3__payload[29] ? read__3__ready_371
+      : read__3__payload[29] ? 1'h0 : read__3__ready), .request__valid(request__valid_366),
+      .response__payload(response_valid_233[3] ? response_234 : response), .response__ready(n5),
+      .response__valid(response_valid_233[3] | response_valid[3]), .rst(rst));
   neuflow_clock_gate read_rows1_gate (
-    .awake(awake_450), .clk(clk), .gated(read_rows1_clk), .rst(rst));
-  neuflow_read_port read_weights0_468 (
-    .awake(awake_442), .bus__payload(bus__payload_199), .bus__ready(bus__ready_202),
-      .bus__valid(bus__valid_203), .clk(read_weights0_clk), .columns(8'h1), .dest(dest_286),
-      .kind(4'h9), .o__payload(o__payload_254), .o__ready(o__ready_255), .o__valid(o__valid_258),
-      .request__payload(read__1__payload), .request__ready(read__1__ready),
-      .request__valid(read__1__valid), .response__payload(response), .response__ready(n6),
-      .response__valid(response__valid_236), .rst(rst));
+    .awake(awake_487), .clk(clk), .gated(read_rows1_clk), .rst(rst));
+  neuflow_read_port read_weights0_507 (
+    .awake(awake_479), .bus__payload(bus__payload_201), .bus__ready(bus__ready_204),
+      .bus__valid(bus__valid_205), .clk(read_weights0_clk), .columns(8'h1), .dest(dest_299),
+      .kind(4'h9), .o__payload(o__payload_267), .o__ready(o__ready_268), .o__valid(o__valid_271),
+      .request__payload(read__1__payload), .request__ready(read__1__payload[29] ? read__1__ready_244
+      : read__1__payload[29] ? 1'h0 : read__1__ready), .request__valid(request__valid_239),
+      .response__payload(response_valid_233[1] ? response_234 : response), .response__ready(n6),
+      .response__valid(response_valid_233[1] | response_valid[1]), .rst(rst));
   neuflow_clock_gate read_weights0_gate (
-    .awake(awake_442), .clk(clk), .gated(read_weights0_clk), .rst(rst));
-  neuflow_read_port read_weights1_478 (
-    .awake(awake_452), .bus__payload(bus__payload_322), .bus__ready(bus__ready_325),
-      .bus__valid(bus__valid_326), .clk(read_weights1_clk), .columns(8'h2), .dest(dest_409),
-      .kind(4'h9), .o__payload(o__payload_377), .o__ready(o__ready_378), .o__valid(o__valid_381),
-      .request__payload(read__4__payload), .request__ready(read__4__ready),
-      .request__valid(read__4__valid), .response__payload(response), .response__ready(n7),
-      .response__valid(response__valid_359), .rst(rst));
+    .awake(awake_479), .clk(clk), .gated(read_weights0_clk), .rst(rst));
+  neuflow_read_port read_weights1_517 (
+    .awake(awake_489), .bus__payload(bus__payload_342), .bus__ready(bus__ready_345),
+      .bus__valid(bus__valid_346), .clk(read_weights1_clk), .columns(8'h2), .dest(dest_438),
+      .kind(4'h9), .o__payload(o__payload_406), .o__ready(o__ready_407), .o__valid(o__valid_410),
+      .request__payload(read__4__payload), .request__ready(read__4__payload[29] ? read__4__ready_383
+      : read__4__payload[29] ? 1'h0 : read__4__ready), .request__valid(request__valid_378),
+      .response__payload(response_valid_233[4] ? response_234 : response), .response__ready(n7),
+      .response__valid(response_valid_233[4] | response_valid[4]), .rst(rst));
   neuflow_clock_gate read_weights1_gate (
-    .awake(awake_452), .clk(clk), .gated(read_weights1_clk), .rst(rst));
+    .awake(awake_489), .clk(clk), .gated(read_weights1_clk), .rst(rst));
   neuflow_registers registers (
     .axi__ar__addr(s_axi__ar__addr), .axi__ar__ready(s_axi__ar__ready),
       .axi__ar__valid(s_axi__ar__valid), .axi__aw__addr(s_axi__aw__addr),
@@ -259,41 +270,69 @@ module neuflow_core (
       .output_drain(output_drain), .program_counter(program_counter), .read_beats(read_beats),
       .rst(rst), .start(start), .useful(useful), .useful_high(useful_high), .wait_input(wait_input),
       .wait_output(wait_output), .weight_load(weight_load), .write_beats(write_beats));
+  neuflow_scratchpad scratchpad (
+    .awake(awake), .clk(scratchpad_clk), .data__0__payload(data__0__payload),
+      .data__0__ready(data__0__ready_321), .data__0__valid(data__0__valid),
+      .data__1__payload(data__1__payload), .data__1__ready(data__1__ready_460),
+      .data__1__valid(data__1__valid), .read__0__payload(read__0__payload),
+      .read__0__ready(read__0__ready_230), .read__0__valid(request__valid_225 &
+      read__0__payload[29]), .read__1__payload(read__1__payload),
+      .read__1__ready(read__1__ready_244), .read__1__valid(request__valid_239 &
+      read__1__payload[29]), .read__2__payload(read__2__payload),
+      .read__2__ready(read__2__ready_256), .read__2__valid(request__valid_251 &
+      read__2__payload[29]), .read__3__payload(read__3__payload),
+      .read__3__ready(read__3__ready_371), .read__3__valid(request__valid_366 &
+      read__3__payload[29]), .read__4__payload(read__4__payload),
+      .read__4__ready(read__4__ready_383), .read__4__valid(request__valid_378 &
+      read__4__payload[29]), .read__5__payload(read__5__payload),
+      .read__5__ready(read__5__ready_395), .read__5__valid(request__valid_390 &
+      read__5__payload[29]), .read_error(read_error_186), .response(response_234),
+      .response_valid(response_valid_233), .rst(rst), .write__0__payload(request__payload_305),
+      .write__0__ready(write__0__ready_312), .write__0__valid(request__valid_307 &
+      request__payload_305[29]), .write__1__payload(request__payload_444),
+      .write__1__ready(write__1__ready_451), .write__1__valid(request__valid_446 &
+      request__payload_444[29]), .write_error(write_error_189),
+      .write_response(write_response_324));
+  neuflow_clock_gate scratchpad_gate (.awake(awake), .clk(clk), .gated(scratchpad_clk), .rst(rst));
   neuflow_dma_tap tap (
-    .awake(awake), .clk(tap_clk), .i__payload(config__payload), .i__ready(config__ready),
+    .awake(awake_475), .clk(tap_clk), .i__payload(config__payload), .i__ready(config__ready),
       .i__valid(config__valid), .local__0__payload(bus__payload), .local__0__ready(bus__ready),
-      .local__0__valid(bus__valid), .local__1__payload(bus__payload_199),
-      .local__1__ready(bus__ready_202), .local__1__valid(bus__valid_203),
-      .local__2__payload(bus__payload_206), .local__2__ready(bus__ready_209),
-      .local__2__valid(bus__valid_210), .local__3__payload(bus__payload_213),
-      .local__3__ready(bus__ready_216), .local__3__valid(bus__valid_217),
-      .local__4__payload(bus__payload_315), .local__4__ready(bus__ready_318),
-      .local__4__valid(bus__valid_319), .local__5__payload(bus__payload_322),
-      .local__5__ready(bus__ready_325), .local__5__valid(bus__valid_326),
-      .local__6__payload(bus__payload_329), .local__6__ready(bus__ready_332),
-      .local__6__valid(bus__valid_333), .local__7__payload(bus__payload_336),
-      .local__7__ready(bus__ready_339), .local__7__valid(bus__valid_340),
+      .local__0__valid(bus__valid), .local__1__payload(bus__payload_201),
+      .local__1__ready(bus__ready_204), .local__1__valid(bus__valid_205),
+      .local__2__payload(bus__payload_208), .local__2__ready(bus__ready_211),
+      .local__2__valid(bus__valid_212), .local__3__payload(bus__payload_215),
+      .local__3__ready(bus__ready_218), .local__3__valid(bus__valid_219),
+      .local__4__payload(bus__payload_335), .local__4__ready(bus__ready_338),
+      .local__4__valid(bus__valid_339), .local__5__payload(bus__payload_342),
+      .local__5__ready(bus__ready_345), .local__5__valid(bus__valid_346),
+      .local__6__payload(bus__payload_349), .local__6__ready(bus__ready_352),
+      .local__6__valid(bus__valid_353), .local__7__payload(bus__payload_356),
+      .local__7__ready(bus__ready_359), .local__7__valid(bus__valid_360),
       .o__payload(config__payload_177), .o__ready(config__ready_180), .o__valid(config__valid_181),
       .rst(rst));
-  neuflow_clock_gate tap_gate (.awake(awake), .clk(clk), .gated(tap_clk), .rst(rst));
-  neuflow_write_port write0_472 (
-    .awake(awake_446), .bus__payload(bus__payload_213), .bus__ready(bus__ready_216),
-      .bus__valid(bus__valid_217), .clk(write0_clk), .columns(8'h1),
-      .data__payload(data__0__payload), .data__ready(data__0__ready), .data__valid(data__0__valid),
-      .done(done_306), .i__payload(i__payload_277), .i__ready(i__ready_280),
-      .i__valid(i__valid_281), .request__payload(request__payload_292),
-      .request__ready(request__ready_293), .request__valid(request__valid_296),
-      .response(response_303), .rst(rst), .source(source), .source_valid(n8));
-  neuflow_clock_gate write0_gate (.awake(awake_446), .clk(clk), .gated(write0_clk), .rst(rst));
-  neuflow_write_port write1_482 (
-    .awake(awake_456), .bus__payload(bus__payload_336), .bus__ready(bus__ready_339),
-      .bus__valid(bus__valid_340), .clk(write1_clk), .columns(8'h2),
-      .data__payload(data__1__payload), .data__ready(data__1__ready), .data__valid(data__1__valid),
-      .done(done_427), .i__payload(i__payload_400), .i__ready(i__ready_403),
-      .i__valid(i__valid_404), .request__payload(request__payload_415),
-      .request__ready(request__ready_416), .request__valid(request__valid_419),
-      .response(response_426), .rst(rst), .source(source_413), .source_valid(n9));
-  neuflow_clock_gate write1_gate (.awake(awake_456), .clk(clk), .gated(write1_clk), .rst(rst));
+  neuflow_clock_gate tap_gate (.awake(awake_475), .clk(clk), .gated(tap_clk), .rst(rst));
+  neuflow_write_port write0_511 (
+    .awake(awake_483), .bus__payload(bus__payload_215), .bus__ready(bus__ready_218),
+      .bus__valid(bus__valid_219), .clk(write0_clk), .columns(8'h1),
+      .data__payload(data__0__payload), .data__ready(data__0__ready_321 | data__0__ready),
+      .data__valid(data__0__valid), .done(done_326), .i__payload(i__payload_290),
+      .i__ready(i__ready_293), .i__valid(i__valid_294), .request__payload(request__payload_305),
+      .request__ready(request__payload_305[29] ? write__0__ready_312 : request__payload_305[29] ?
+      1'h0 : write__0__ready_309), .request__valid(request__valid_307),
+      .response(write_response_324[0] | write_response[0]), .rst(rst), .source(source),
+      .source_valid(n8));
+  neuflow_clock_gate write0_gate (.awake(awake_483), .clk(clk), .gated(write0_clk), .rst(rst));
+  neuflow_write_port write1_521 (
+    .awake(awake_493), .bus__payload(bus__payload_356), .bus__ready(bus__ready_359),
+      .bus__valid(bus__valid_360), .clk(write1_clk), .columns(8'h2),
+      .data__payload(data__1__payload), .data__ready(data__1__ready_460 | data__1__ready),
+      .data__valid(data__1__valid), .done(done_462), .i__payload(i__payload_429),
+      .i__ready(i__ready_432), .i__valid(i__valid_433), .request__payload(request__payload_444),
+      .request__ready(request__payload_444[29] ? write__1__ready_451 : request__payload_444[29] ?
+      1'h0 : write__1__ready_448), .request__valid(request__valid_446),
+      .response(write_response_324[1] | write_response[1]), .rst(rst), .source(source_442),
+      .source_valid(n9));
+  neuflow_clock_gate write1_gate (.awake(awake_493), .clk(clk), .gated(write1_clk), .rst(rst));
   always @(posedge clk) begin
     if (rst) begin
       config1 <= 1'h0; write_done1 <= 1'h0; write1 <= 1'h0; read_operand1 <= 1'h0; read_weights1 <=
@@ -301,16 +340,16 @@ module neuflow_core (
         read_weights0 <= 1'h0; read_rows0 <= 1'h0;
     end else begin
       config1 <= config__valid & config__ready;
-      write_done1 <= done_427;
-      write1 <= i__valid_404 & i__ready_403;
-      read_operand1 <= active_436;
-      read_weights1 <= o__valid_381 & o__ready_378;
-      read_rows1 <= o__valid_375 & o__ready_372;
-      write_done0 <= done_306;
-      write0 <= i__valid_281 & i__ready_280;
+      write_done1 <= done_462;
+      write1 <= i__valid_433 & i__ready_432;
+      read_operand1 <= active_471;
+      read_weights1 <= o__valid_410 & o__ready_407;
+      read_rows1 <= o__valid_404 & o__ready_401;
+      write_done0 <= done_326;
+      write0 <= i__valid_294 & i__ready_293;
       read_operand0 <= active;
-      read_weights0 <= o__valid_258 & o__ready_255;
-      read_rows0 <= o__valid_252 & o__ready_249;
+      read_weights0 <= o__valid_271 & o__ready_268;
+      read_rows0 <= o__valid_265 & o__ready_262;
     end
   end
 endmodule

@@ -11,7 +11,7 @@ module neuflow_read_port (
   input wire response__valid,
   input wire o__ready,
   output wire bus__ready,
-  output wire [30:0] request__payload,
+  output wire [31:0] request__payload,
   output wire request__valid,
   output wire response__ready,
   output wire [67:0] o__payload,
@@ -20,77 +20,94 @@ module neuflow_read_port (
   output wire awake,
   input wire clk
 );
-  reg signal = 1'h0, fits = 1'h0, left = 1'h0;
+  reg signal_65 = 1'h0, fits = 1'h0, left = 1'h0, near = 1'h0;
   reg [1:0] index = 2'h0;
   reg [2:0] settling = 3'h4;
   reg [3:0] room = 4'h8;
+  reg [4:0] under_way = 5'h0;
   reg [77:0] head = 78'h0;
-  wire n3, n2, n4, n5, n6, asked, awake_80, awake_81, awake_82, awake_83, awake_84, awake_85, ends,
-    i__ready, i__ready_31, i__ready_37, i__ready_44, i__ready_46, i__ready_63, i__ready_72,
-    i__valid, i__valid_32, i__valid_38, i__valid_42, i__valid_69, o__ready_61, o__valid_87,
-    request__valid_43;
-  wire [14:0] i__payload_48, o__payload_56;
-  wire [1:0] i__payload_57_first;
+  wire n5, n4, n3, n2, n6, signal, awake_83, awake_84, awake_85, awake_86, awake_87, awake_88, ends,
+    free, i__ready, i__ready_31, i__ready_37, i__ready_41, i__ready_49, i__ready_66, i__ready_75,
+    i__valid, i__valid_32, i__valid_38, i__valid_46, i__valid_72, o__ready_63, o__ready_64,
+    o__valid_90, o__valid_91, request__valid_47;
+  wire [14:0] i__payload_51, o__payload_59;
+  wire [1:0] i__payload_60_first;
   wire [207:0] i__payload;
   wire [2:0] n1;
-  wire [30:0] i__payload_40;
+  wire [31:0] i__payload_45;
   wire [3:0] following;
-  wire [63:0] i__payload_28, i__payload_34;
-  wire [77:0] o__payload_88;
-  wire [79:0] o__payload_68;
+  wire [64:0] i__payload_28, i__payload_34;
+  wire [77:0] o__payload_92;
+  wire [79:0] o__payload_71;
   assign response__ready = 1'h1;
-  assign awake = |{response__valid, awake_82, awake_83, awake_80, awake_81, asked, n2, n3, n4, n5} |
-    n6;
-  assign i__valid_42 = request__valid_43 & i__ready_44;
-  assign o__ready_61 = ~signal | i__ready_63;
-  assign ends = index == o__payload_56[5:4];
-  assign n1 = {ends ? o__payload_56[3:2] : 2'h3} - i__payload_57_first;
-  assign i__payload_57_first = !index ? o__payload_56[1:0] : 2'h0;
-  assign asked = i__valid_42 & i__ready_46;
-  assign n2 = i__valid_38 & i__ready_37;
-  assign n3 = i__valid_32 & i__ready_31;
-  assign n4 = request__valid & request__ready;
-  assign n5 = awake_84 | awake_85 | (i__valid_69 & i__ready_72 | signal & i__ready_63 | o__valid &
-    o__ready);
+  assign awake = |{n2, n3, awake_85, awake_84, signal, awake_86, n4, response__valid, awake_83, n5}
+    | n6;
+  assign i__valid_46 = request__valid_47 & free;
+  assign o__ready_64 = ~signal_65 | i__ready_66;
+  assign ends = index == o__payload_59[5:4];
+  assign n1 = {ends ? o__payload_59[3:2] : 2'h3} - i__payload_60_first;
+  assign i__payload_60_first = !index ? o__payload_59[1:0] : 2'h0;
+  assign signal = i__valid_46 & i__ready_49;
+  assign o__ready_63 = response__valid & ends;
+  assign free = i__ready_41 & (i__payload_45[29] == near | !under_way);
+  assign following = (room + left) - {signal ? i__payload_45[31:30] + 1'h1 : 3'h0};
+  assign n2 = awake_87 | awake_88 | (i__valid_72 & i__ready_75 | signal_65 & i__ready_66 | o__valid
+    & o__ready);
+  assign n3 = request__valid & request__ready;
+  assign n4 = i__valid_38 & i__ready_37;
+  assign n5 = i__valid_32 & i__ready_31;
   assign n6 = |settling;
-  assign following = (room + left) - {asked ? i__payload_40[30:29] + 1'h1 : 3'h0};
-  neuflow_slice #(.WIDTH(31)) asks (
-    .clk(clk), .i__payload(i__payload_40), .i__ready(i__ready_46), .i__valid(i__valid_42),
+  neuflow_slice #(.WIDTH(32)) asks (
+    .clk(clk), .i__payload(i__payload_45), .i__ready(i__ready_49), .i__valid(i__valid_46),
       .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid),
       .rst(rst));
   \neuflow_read_port.buffer  buffer (
-    .awake(awake_84), .clk(clk), .i__valid(response__valid), .o__payload(o__payload_88),
-      .o__ready(o__ready_61), .o__valid(o__valid_87), .rst(rst),
-      .write_data({response__payload[63:0], o__payload_56[14:7], ends & o__payload_56[6],
-      $unsigned($signed(n1) + $signed(2'h1)), i__payload_57_first}));
+    .awake(awake_87), .clk(clk), .i__valid(response__valid), .o__payload(o__payload_92),
+      .o__ready(o__ready_64), .o__valid(o__valid_91), .rst(rst),
+      .write_data({response__payload[63:0], o__payload_59[14:7], ends & o__payload_59[6],
+      $unsigned($signed(n1) + $signed(2'h1)), i__payload_60_first}));
   \neuflow_read_port.config  config_2 (
-    .awake(awake_80), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
+    .awake(awake_83), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .kind(kind), .o__payload(i__payload), .o__ready(i__ready),
       .o__valid(i__valid), .rst(rst));
   neuflow_slice #(.WIDTH(76)) leaves (
-    .clk(clk), .i__payload({o__payload_68[79:72], o__payload_68[67:0]}), .i__ready(i__ready_72),
-      .i__valid(i__valid_69), .o__payload({dest, o__payload}), .o__ready(o__ready),
+    .clk(clk), .i__payload({o__payload_71[79:72], o__payload_71[67:0]}), .i__ready(i__ready_75),
+      .i__valid(i__valid_72), .o__payload({dest, o__payload}), .o__ready(o__ready),
       .o__valid(o__valid), .rst(rst));
   \neuflow_read_port.merger  merger (
-    .awake(awake_85), .clk(clk), .i__payload({head[13:5], 2'h0, head[4:0], head[77:14]}),
-      .i__ready(i__ready_63), .i__valid(signal), .o__payload(o__payload_68), .o__ready(i__ready_72),
-      .o__valid(i__valid_69), .rst(rst));
+    .awake(awake_88), .clk(clk), .i__payload({head[13:5], 2'h0, head[4:0], head[77:14]}),
+      .i__ready(i__ready_66), .i__valid(signal_65), .o__payload(o__payload_71),
+      .o__ready(i__ready_75), .o__valid(i__valid_72), .rst(rst));
   \neuflow_read_port.pieces  pieces (
-    .awake(awake_83), .clk(clk), .i__ready(i__ready_44), .i__valid(asked),
-      .o__payload(o__payload_56), .o__ready(response__valid & ends), .rst(rst),
-      .write_data(i__payload_48));
-  neuflow_slice #(.WIDTH(64)) runs (
+    .awake(awake_86), .clk(clk), .i__ready(i__ready_41), .i__valid(signal),
+      .o__payload(o__payload_59), .o__ready(o__ready_63), .o__valid(o__valid_90), .rst(rst),
+      .write_data(i__payload_51));
+  neuflow_slice #(.WIDTH(65)) runs (
     .clk(clk), .i__payload(i__payload_28), .i__ready(i__ready_31), .i__valid(i__valid_32),
       .o__payload(i__payload_34), .o__ready(i__ready_37), .o__valid(i__valid_38), .rst(rst));
   \neuflow_read_port.splitter  splitter (
-    .awake(awake_82), .clk(clk), .fits(fits), .i__payload(i__payload_34), .i__ready(i__ready_37),
-      .i__valid(i__valid_38), .piece(i__payload_48), .request__payload(i__payload_40),
-      .request__ready(i__ready_46 & i__ready_44), .request__valid(request__valid_43), .rst(rst));
+    .awake(awake_85), .clk(clk), .fits(fits), .i__payload(i__payload_34), .i__ready(i__ready_37),
+      .i__valid(i__valid_38), .piece(i__payload_51), .request__payload(i__payload_45),
+      .request__ready(i__ready_49 & free), .request__valid(request__valid_47), .rst(rst));
   \neuflow_read_port.walker  walker (
-    .awake(awake_81), .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
+    .awake(awake_84), .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(i__payload_28), .o__ready(i__ready_31), .o__valid(i__valid_32), .rst(rst));
   always @(posedge clk) begin
-    if (|{response__valid, awake_82, rst, awake_83, awake_80, awake_81, asked, n2, n3, n4, n5})
+    if (rst) begin
+      index <= 2'h0; near <= 1'h0; under_way <= 5'h0; fits <= 1'h0; room <= 4'h8; left <= 1'h0;
+        signal_65 <= 1'h0;
+    end else begin
+      if (response__valid) index <= ends ? 2'h0 : index + 1'h1;
+      if (signal) near <= i__payload_45[29];
+      under_way <= (under_way + signal) - {o__valid_90 & o__ready_63};
+      fits <= following >= 3'h4;
+      room <= following;
+      left <= o__valid_91 & o__ready_64;
+      if (o__ready_64) signal_65 <= o__valid_91;
+    end
+  end
+  always @(posedge clk) begin
+    if (|{n2, n3, awake_85, awake_84, signal, rst, awake_86, n4, response__valid, awake_83, n5})
       begin
       settling <= 3'h4;
     end else begin
@@ -98,18 +115,7 @@ module neuflow_read_port (
     end
   end
   always @(posedge clk) begin
-    if (rst) begin
-      fits <= 1'h0; room <= 4'h8; left <= 1'h0; signal <= 1'h0; index <= 2'h0;
-    end else begin
-      fits <= following >= 3'h4;
-      room <= following;
-      left <= o__valid_87 & o__ready_61;
-      if (o__ready_61) signal <= o__valid_87;
-      if (response__valid) index <= ends ? 2'h0 : index + 1'h1;
-    end
-  end
-  always @(posedge clk) begin
-    if (o__ready_61) head <= o__payload_88;
+    if (o__ready_64) head <= o__payload_92;
   end
 endmodule
 
@@ -210,7 +216,7 @@ module \neuflow_read_port.merger  (
   reg [63:0] n4, rest = 64'h0;
   reg [71:0] placed_q = 72'h0;
   reg [7:0] placed_tag = 8'h0;
-  wire n5, n2, n3, n1, signal, free, last, spills;
+  wire n5, n1, n2, n3, signal, free, last, spills;
   wire [1:0] like, like_4;
   wire [2:0] total;
   wire [3:0] fresh, kept;
@@ -220,47 +226,45 @@ module \neuflow_read_port.merger  (
   assign fresh[2] = like <= 2'h2 & total > 2'h2;
   assign fresh[3] = like <= 2'h3 & total > 2'h3;
   assign i__ready = free & n5;
-  assign awake = free & (n2 | signal_22 | o__valid);
+  assign awake = free & (n1 | signal_22 | o__valid);
   assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
   assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
   assign kept[2] = like_4 <= 2'h2 & like > 2'h2;
-  assign n1 = free & signal_22;
-  assign n2 = flush | i__valid;
+  assign n1 = flush | i__valid;
   assign free = ~o__valid | o__ready;
   assign signal = total >= 3'h4;
   assign like_4 = begun ? low : i__payload[70:69];
   assign total = like + (flush ? 3'h0 : i__payload[68:66]);
   assign last = flush | i__payload[71];
   assign spills = last & signal & |total[1:0];
-  assign n3 = free & n2;
+  assign n2 = free & n1;
+  assign n3 = free & signal_22;
   assign like = begun ? fill : i__payload[70:69];
   assign n5 = ~flush;
   always @(posedge clk) begin
     if (rst) begin
-      o__payload <= 80'h0; o__valid <= 1'h0; signal_22 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
-        1'h0; flush <= 1'h0;
+      o__valid <= 1'h0; signal_22 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <= 1'h0; flush <= 1'h0;
+        o__payload <= 80'h0;
     end else begin
-      if (n1) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
-        placed_q[63:0] & {{16{placed_q[71]}}, {16{placed_q[70]}}, {16{placed_q[69]}},
-        {16{placed_q[68]}}} | rest & {{16{beat_kept[3]}}, {16{beat_kept[2]}}, {16{beat_kept[1]}},
-        {16{beat_kept[0]}}}};
       if (free) begin
         o__valid <= signal_22 & emits;
-        signal_22 <= n2;
+        signal_22 <= n1;
       end
-      if (n3) begin
+      if (n2) begin
         low <= signal ? 2'h0 : like_4;
         fill <= signal ? total[1:0] : total[1:0];
         begun <= ~last | spills;
         flush <= spills;
       end
+      if (n3) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
+        placed_q[63:0] & {{16{placed_q[71]}}, {16{placed_q[70]}}, {16{placed_q[69]}},
+        {16{placed_q[68]}}} | rest & {{16{beat_kept[3]}}, {16{beat_kept[2]}}, {16{beat_kept[1]}},
+        {16{beat_kept[0]}}}};
     end
   end
   always @(posedge clk) begin
-    if (n1) rest <= placed_q[63:0] & {{16{rf[3]}}, {16{rf[2]}}, {16{rf[1]}}, {16{rf[0]}}} | rest &
-      {{16{rk[3]}}, {16{rk[2]}}, {16{rk[1]}}, {16{rk[0]}}};
-    if (n3) begin
-      amount = n3 ? like - i__payload[65:64] : 2'h0;
+    if (n2) begin
+      amount = n2 ? like - i__payload[65:64] : 2'h0;
       n4 = amount[0] ? {i__payload[47:0], i__payload[63:48]} : i__payload[63:0];
       rf <= signal ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0} :
         fresh;
@@ -271,7 +275,9 @@ module \neuflow_read_port.merger  (
       {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, amount[1] ? {n4[31:0], n4[63:32]}
         : n4};
     end
-    if (n5 & n3) placed_tag <= i__payload[79:72];
+    if (n2 & n5) placed_tag <= i__payload[79:72];
+    if (n3) rest <= placed_q[63:0] & {{16{rf[3]}}, {16{rf[2]}}, {16{rf[1]}}, {16{rf[0]}}} | rest &
+      {{16{rk[3]}}, {16{rk[2]}}, {16{rk[1]}}, {16{rk[0]}}};
   end
 endmodule
 
@@ -283,9 +289,9 @@ module \neuflow_read_port.pieces  (
   output wire awake,
   output wire [14:0] o__payload,
   input wire [14:0] write_data,
+  output reg o__valid = 1'h0,
   input wire clk
 );
-  reg o__valid = 1'h0;
   reg [3:0] read_address = 4'h0, write_address = 4'h0;
   reg [4:0] level = 5'h0;
   wire fetch, push;
@@ -311,13 +317,13 @@ endmodule
 module \neuflow_read_port.splitter  (
   input wire rst,
   input wire request__ready,
-  input wire [63:0] i__payload,
+  input wire [64:0] i__payload,
   input wire i__valid,
   output wire i__ready,
   output wire request__valid,
   output wire awake,
   input wire fits,
-  output wire [30:0] request__payload,
+  output wire [31:0] request__payload,
   output wire [14:0] piece,
   input wire clk
 );
@@ -325,8 +331,8 @@ module \neuflow_read_port.splitter  (
   reg [1:0] signal = 2'h0, final_2 = 2'h0, final_low = 2'h0, first = 2'h0, length = 2'h0;
   reg [20:0] more = 21'h0;
   reg [24:0] end_2 = 25'h0;
-  reg [26:0] block = 27'h0;
-  reg [63:0] coming = 64'h0;
+  reg [27:0] block = 28'h0;
+  reg [64:0] coming = 65'h0;
   reg [7:0] dest = 8'h0;
   wire n3, signal_16, taken;
   assign piece = {dest, ends & signal_14, length, ends ? final_2 : 2'h3, first};
@@ -338,33 +344,33 @@ module \neuflow_read_port.splitter  (
   assign n3 = signal_16 | taken;
   assign signal_16 = request__valid & request__ready;
   always @(posedge clk) begin
-    if (rst) begin
-      there <= 1'h0; signal_8 <= 1'h0;
-    end else begin
-      if (i__ready) there <= i__valid;
-      if (taken) signal_8 <= there;
-    end
-  end
-  always @(posedge clk) begin
     if (taken) begin
-      dest <= coming[63:56];
-      signal_14 <= coming[55];
+      dest <= coming[64:57];
+      signal_14 <= coming[56];
       final_low <= end_2[3:2];
       final_2 <= end_2[1:0];
     end
     if (n3) begin
       n1 = !end_2[24:4];
       n2 = more == 1'h1;
-      first <= taken ? coming[30:29] : 2'h0;
+      first <= taken ? coming[31:30] : 2'h0;
       length <= taken ? (n1 ? end_2[3:2] - coming[1:0] : ~coming[1:0]) : n2 ? final_low : 2'h3;
       ends <= taken ? n1 : n2;
       more <= taken ? end_2[24:4] : more - 1'h1;
-      block <= taken ? coming[28:2] : block + 1'h1;
+      block <= taken ? coming[29:2] : block + 1'h1;
       signal <= taken ? coming[1:0] : 2'h0;
     end
     if (i__ready) begin
-      end_2 <= (i__payload[54:31] + {i__payload[1:0], i__payload[30:29]}) - 1'h1;
+      end_2 <= (i__payload[55:32] + {i__payload[1:0], i__payload[31:30]}) - 1'h1;
       coming <= i__payload;
+    end
+  end
+  always @(posedge clk) begin
+    if (rst) begin
+      signal_8 <= 1'h0; there <= 1'h0;
+    end else begin
+      if (taken) signal_8 <= there;
+      if (i__ready) there <= i__valid;
     end
   end
 endmodule
@@ -376,27 +382,27 @@ module \neuflow_read_port.walker  (
   input wire o__ready,
   input wire [207:0] i__payload,
   input wire i__valid,
-  output wire [63:0] o__payload,
+  output wire [64:0] o__payload,
   output reg o__valid = 1'h0,
   input wire clk
 );
   reg n4, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
   reg [15:0] left0 = 16'h0, left1 = 16'h0, left2 = 16'h0;
-  reg [30:0] plane = 31'h0, row = 31'h0, run = 31'h0;
-  wire n5, n6, n2, n1, n3, signal, last, new_plane;
-  wire [30:0] origin;
-  assign o__payload = {i__payload[207:200], last, i__payload[55:32], run[1:0], run[30:2]};
+  reg [31:0] plane = 32'h0, row = 32'h0, run = 32'h0;
+  wire n6, n2, n5, n1, n3, signal, last, new_plane;
+  wire [31:0] origin;
+  assign o__payload = {i__payload[207:200], last, i__payload[55:32], run[1:0], run[31:2]};
   assign i__ready = o__valid & o__ready & last;
   assign awake = o__valid ? o__ready : i__valid;
-  assign n1 = n5 & {o__valid, new_plane} != 2'h2;
+  assign n1 = {new_plane, o__valid} != 1'h1 & n5;
   assign n2 = n6 | new_plane;
-  assign n3 = n5 & (n2 | signal);
+  assign n3 = (n2 | signal) & n5;
   assign signal = n6 | ends0;
-  assign origin = o__valid ? (ends1 ? plane : row) : i__payload[30:0];
+  assign origin = o__valid ? (ends1 ? plane : row) : i__payload[31:0];
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
-  assign last = ends1 & ends0 & ends2;
+  assign last = ends2 & ends0 & ends1;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
@@ -410,10 +416,10 @@ module \neuflow_read_port.walker  (
       n4 = n6 | signal;
       ends0 <= n4 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
       left0 <= n4 ? i__payload[71:56] : left0 - 1'h1;
-      run <= signal ? origin : run + i__payload[102:72];
+      run <= signal ? origin : run + i__payload[103:72];
     end
-    if (new_plane & n5) plane <= (o__valid ? plane : i__payload[30:0]) + i__payload[198:168];
-    if (n5 & signal) row <= origin + i__payload[150:120];
+    if (new_plane & n5) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
+    if (signal & n5) row <= origin + i__payload[151:120];
   end
   always @(posedge clk) begin
     if (rst) begin

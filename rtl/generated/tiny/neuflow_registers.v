@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n34, n31, n30, n11, n13, n14, n7, n5, n6, n10, n9, n8, n40, n36, n32, n27, n39, n35, n26, n22,
-    n37, n4, n18, n17, n12, n20, n23, n21, n15, n38, n24, n25, n28, n19, n33, n16, n29, enabled =
+  reg n39, n5, n30, n12, n14, n15, n8, n6, n7, n11, n10, n9, n31, n32, n34, n28, n36, n40, n27, n23,
+    n33, n4, n19, n18, n13, n21, n24, n22, n16, n35, n25, n26, n37, n20, n38, n17, n29, enabled =
     1'h0;
-  wire n2, n41, n3, n47, n45, n43, n44, n46, n42, n1;
+  wire n2, n41, n3, n47, n42, n43, n45, n46, n44, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -71,10 +71,10 @@ module neuflow_registers (
   assign n2 = axi__aw__ready & axi__w__strb[0];
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
-  assign n42 = axi__aw__addr[11:2] == 3'h6;
+  assign n42 = axi__aw__addr[11:2] == 4'ha;
   assign n43 = axi__aw__addr[11:2] == 4'h9;
-  assign n44 = axi__aw__addr[11:2] == 4'h8;
-  assign n45 = axi__aw__addr[11:2] == 4'ha;
+  assign n44 = axi__aw__addr[11:2] == 3'h6;
+  assign n45 = axi__aw__addr[11:2] == 4'h8;
   assign n46 = axi__aw__addr[11:2] == 3'h7;
   assign n47 = axi__aw__addr[11:2] == 4'hb;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
@@ -103,66 +103,66 @@ module neuflow_registers (
     end else begin
       if (n41) begin
         n4 = axi__ar__addr[11:2] == 4'hf;
-        n5 = axi__ar__addr[11:2] == 5'h1d;
-        n6 = axi__ar__addr[11:2] == 5'h1c;
-        n7 = axi__ar__addr[11:2] == 5'h1e;
-        n8 = axi__ar__addr[11:2] == 5'h19;
-        n9 = axi__ar__addr[11:2] == 5'h1a;
-        n10 = axi__ar__addr[11:2] == 5'h1b;
-        n11 = axi__ar__addr[11:2] == 6'h21;
-        n12 = axi__ar__addr[11:2] == 4'hc;
-        n13 = axi__ar__addr[11:2] == 6'h20;
-        n14 = axi__ar__addr[11:2] == 5'h1f;
-        n15 = axi__ar__addr[11:2] == 4'h8;
-        n16 = axi__ar__addr[11:2] == 1'h1;
-        n17 = axi__ar__addr[11:2] == 4'hd;
-        n18 = axi__ar__addr[11:2] == 4'he;
-        n19 = axi__ar__addr[11:2] == 2'h3;
-        n20 = axi__ar__addr[11:2] == 4'hb;
-        n21 = axi__ar__addr[11:2] == 4'h9;
-        n22 = axi__ar__addr[11:2] == 5'h11;
-        n23 = axi__ar__addr[11:2] == 4'ha;
-        n24 = axi__ar__addr[11:2] == 3'h6;
-        n25 = axi__ar__addr[11:2] == 3'h5;
-        n26 = axi__ar__addr[11:2] == 5'h12;
-        n27 = axi__ar__addr[11:2] == 5'h15;
-        n28 = axi__ar__addr[11:2] == 3'h4;
+        n5 = axi__ar__addr[11:2] == 6'h23;
+        n6 = axi__ar__addr[11:2] == 5'h1d;
+        n7 = axi__ar__addr[11:2] == 5'h1c;
+        n8 = axi__ar__addr[11:2] == 5'h1e;
+        n9 = axi__ar__addr[11:2] == 5'h19;
+        n10 = axi__ar__addr[11:2] == 5'h1a;
+        n11 = axi__ar__addr[11:2] == 5'h1b;
+        n12 = axi__ar__addr[11:2] == 6'h21;
+        n13 = axi__ar__addr[11:2] == 4'hc;
+        n14 = axi__ar__addr[11:2] == 6'h20;
+        n15 = axi__ar__addr[11:2] == 5'h1f;
+        n16 = axi__ar__addr[11:2] == 4'h8;
+        n17 = axi__ar__addr[11:2] == 1'h1;
+        n18 = axi__ar__addr[11:2] == 4'hd;
+        n19 = axi__ar__addr[11:2] == 4'he;
+        n20 = axi__ar__addr[11:2] == 2'h3;
+        n21 = axi__ar__addr[11:2] == 4'hb;
+        n22 = axi__ar__addr[11:2] == 4'h9;
+        n23 = axi__ar__addr[11:2] == 5'h11;
+        n24 = axi__ar__addr[11:2] == 4'ha;
+        n25 = axi__ar__addr[11:2] == 3'h6;
+        n26 = axi__ar__addr[11:2] == 3'h5;
+        n27 = axi__ar__addr[11:2] == 5'h12;
+        n28 = axi__ar__addr[11:2] == 5'h15;
         n29 = !axi__ar__addr[11:2];
         n30 = axi__ar__addr[11:2] == 6'h22;
-        n31 = axi__ar__addr[11:2] == 6'h23;
-        n32 = axi__ar__addr[11:2] == 5'h16;
-        n33 = axi__ar__addr[11:2] == 2'h2;
-        n34 = axi__ar__addr[11:2] == 6'h24;
-        n35 = axi__ar__addr[11:2] == 5'h13;
-        n36 = axi__ar__addr[11:2] == 5'h17;
-        n37 = axi__ar__addr[11:2] == 5'h10;
-        n38 = axi__ar__addr[11:2] == 3'h7;
-        n39 = axi__ar__addr[11:2] == 5'h14;
-        n40 = axi__ar__addr[11:2] == 5'h18;
+        n31 = axi__ar__addr[11:2] == 5'h18;
+        n32 = axi__ar__addr[11:2] == 5'h17;
+        n33 = axi__ar__addr[11:2] == 5'h10;
+        n34 = axi__ar__addr[11:2] == 5'h16;
+        n35 = axi__ar__addr[11:2] == 3'h7;
+        n36 = axi__ar__addr[11:2] == 5'h14;
+        n37 = axi__ar__addr[11:2] == 3'h4;
+        n38 = axi__ar__addr[11:2] == 2'h2;
+        n39 = axi__ar__addr[11:2] == 6'h24;
+        n40 = axi__ar__addr[11:2] == 5'h13;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n34 ? idle_tile : n31 ? configuration : n30 ? dependency : n11 ?
-          output_drain : n13 ? wait_output : n14 ? weight_load : n7 ? wait_input : n5 ? fill : n6 ?
-          map_remainder_high : n10 ? map_remainder : n9 ? edge_lanes_high : n8 ? edge_lanes : n40 ?
-          useful_high : n36 ? useful : n32 ? config_hidden : n27 ? write_beats : n39 ? read_beats :
-          n35 ? mac_cycles : n26 ? fence_stalls : n22 ? config_stalls : n37 ? config_words : n4 ?
-          program_counter : n18 ? frames_done : n17 ? cycles_high : n12 ? cycles : n20 ?
-          host_watchdog : n23 ? host_ring : n21 ? host_frames : n15 ? host_output : n38 ? host_input
-          : n24 ? host_program : n25 ? {16'h0, error, 6'h0, done, busy} : n28 ? {30'h0, enabled,
-          1'h0} : n19 ? 32'h4050202 : n33 ? 32'h73788221 : n16 ? 32'h20000 : n29 ? 32'h6e657546 :
+        axi__r__data <= n39 ? idle_tile : n5 ? configuration : n30 ? dependency : n12 ? output_drain
+          : n14 ? wait_output : n15 ? weight_load : n8 ? wait_input : n6 ? fill : n7 ?
+          map_remainder_high : n11 ? map_remainder : n10 ? edge_lanes_high : n9 ? edge_lanes : n31 ?
+          useful_high : n32 ? useful : n34 ? config_hidden : n28 ? write_beats : n36 ? read_beats :
+          n40 ? mac_cycles : n27 ? fence_stalls : n23 ? config_stalls : n33 ? config_words : n4 ?
+          program_counter : n19 ? frames_done : n18 ? cycles_high : n13 ? cycles : n21 ?
+          host_watchdog : n24 ? host_ring : n22 ? host_frames : n16 ? host_output : n35 ? host_input
+          : n25 ? host_program : n26 ? {16'h0, error, 6'h0, done, busy} : n37 ? {30'h0, enabled,
+          1'h0} : n20 ? 32'h4050202 : n38 ? 32'h46ab8b62 : n17 ? 32'h20000 : n29 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n46, n47, n1, n3} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n1, n46, n47, n3} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
       if (n2 & n3) enabled <= axi__w__data[1];
       if (axi__aw__ready & n47) host_watchdog <= host_watchdog & n48 | n49;
-      if (n45 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
+      if (n42 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
       if (n43 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
-      if (n44 & axi__aw__ready) host_output <= host_output & n48 | n49;
+      if (axi__aw__ready & n45) host_output <= host_output & n48 | n49;
       if (axi__aw__ready & n46) host_input <= host_input & n48 | n49;
-      if (n42 & axi__aw__ready) host_program <= host_program & n48 | n49;
+      if (axi__aw__ready & n44) host_program <= host_program & n48 | n49;
     end
   end
 endmodule

@@ -65,8 +65,8 @@ module neuflow_window (
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = |{n46, n47, n48, n49, n50, v3_valid, v2_valid, read, awake_154, signal_40,
-    v4_valid, read_enable, step, load} | n51;
+  assign awake = |{n46, n47, n48, n49, n50, v3_valid, v2_valid, read_enable, read, load, awake_154,
+    signal_40, v4_valid, step} | n51;
   assign finish = n3 ? (n7 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
   assign o__ready_38 = ~held_valid | signal_36 & after >= 2'h2 & (~signal_37 | signal_31);
@@ -85,8 +85,8 @@ module neuflow_window (
   assign n6 = fsm_state == 2'h2;
   assign n7 = walking | f_valid | b_valid | n60;
   assign n8 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign scanned = n61 & line_ends_50;
   assign n9 = !fsm_state;
+  assign scanned = n61 & line_ends_50;
   assign n10 = closes_in == 1'h1;
   assign n11 = signal_167 == 1'h1;
   assign n12 = n4 | n9;
@@ -113,7 +113,7 @@ module neuflow_window (
   assign n34 = n33 | step;
   assign n35 = ends_map & row_ends;
   assign n36 = n19 | n35;
-  assign n37 = ends_map | n36;
+  assign n37 = n36 | ends_map;
   assign n38 = n19 | ends_map;
   assign n39 = o__payload_21[16:1] == 1'h1;
   assign n40 = n38 | signal_86;
@@ -137,7 +137,7 @@ module neuflow_window (
   assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
     o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
   assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-  assign n54 = en & (read | |{s4_valid, s1_valid, s3_valid, s2_valid});
+  assign n54 = en & (read | |{s1_valid, s3_valid, s4_valid, s2_valid});
   assign n56 = signal_182 & closing;
   assign n57 = rst | finish;
   assign signal_86 = step & column_ends;
@@ -145,7 +145,7 @@ module neuflow_window (
   assign signal_48 = signal_40 & signal_46 == last_turn;
   assign n59 = rst | n41;
   assign signal_31 = after > 2'h2;
-  assign n60 = |{s4_valid, s1_valid, s3_valid, s2_valid, s5_valid};
+  assign n60 = |{s1_valid, s3_valid, s5_valid, s4_valid, s2_valid};
   assign n61 = signal_48 & line_ends;
   assign lead = {newest, 1'h1} + {~signal_96[19:1], ~b_crosses};
   assign ends_map = signal_86 & map_ends;
@@ -211,10 +211,10 @@ module neuflow_window (
         closing <= signal_169;
         real_2 <= signal_163;
       end
-      if (&{{n3, n7} != 2'h3, {n8, n5} != 1'h1, {scanning, scanned} != 2'h2, |{n4, n3, scanning, n9,
-        n2, n5, n6}, {n9, o__valid_23} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 : scanning
-        ? 3'h6 : n2 ? (signal_163 | signal_169 ? 3'h4 : {1'h1, !signal_165 & !unopened & !open ?
-        2'h1 : 2'h2}) : n6 ? 3'h3 : 3'h1;
+      if (&{{n3, n7} != 2'h3, {n8, n5} != 1'h1, {n9, o__valid_23} != 2'h2, {scanning, scanned} !=
+        2'h2, |{n4, n3, scanning, n9, n2, n5, n6}}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
+        scanning ? 3'h6 : n2 ? (signal_163 | signal_169 ? 3'h4 : {1'h1, !signal_165 & !unopened &
+        !open ? 2'h1 : 2'h2}) : n6 ? 3'h3 : 3'h1;
       if (n12) begin
         closes_in <= n4 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
         signal_167 <= n4 ? (n11 ? o__payload_21[112:105] : signal_167 - 1'h1) : 8'h1;
@@ -300,7 +300,7 @@ module neuflow_window (
         map_ends <= n38 ? n39 : map_left == 2'h2;
         map_left <= n38 ? o__payload_21[16:1] : map_left - 1'h1;
       end
-      if (n41 | signal_40) begin
+      if (signal_40 | n41) begin
         signal_52 = signal_53 + 1'h1;
         signal_53 <= n41 ? head : signal_52 == slots ? 8'h0 : signal_52[7:0];
       end
@@ -316,17 +316,17 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{rst, n46, n47, n48, n49, n50, v3_valid, v2_valid, read, awake_154, signal_40, v4_valid,
-      read_enable, step, load}) begin
+    if (|{rst, n46, n47, n48, n49, n50, v3_valid, v2_valid, read_enable, read, load, awake_154,
+      signal_40, v4_valid, step}) begin
       settling <= 3'h4;
     end else begin
       if (n51) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (s4_valid & en) s5_part[31:16] <= n52[31:16];
-    if (s4_valid & (s4_meta[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) |
-      o__payload_21[0]) & en) s5_part[15:0] <= n52[15:0];
+    if (en & s4_valid) s5_part[31:16] <= n52[31:16];
+    if ((o__payload_21[0] | s4_meta[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0])) & en &
+      s4_valid) s5_part[15:0] <= n52[15:0];
     if (n54) begin
       pair0_sum = $signed(s2_word0) + $signed(s2_word1);
       n53 = ~b_ends;

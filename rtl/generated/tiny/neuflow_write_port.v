@@ -14,7 +14,7 @@ module neuflow_write_port (
   output wire i__ready,
   output wire source,
   output wire source_valid,
-  output wire [30:0] request__payload,
+  output wire [31:0] request__payload,
   output wire request__valid,
   output wire [68:0] data__payload,
   output wire data__valid,
@@ -22,54 +22,55 @@ module neuflow_write_port (
   output wire awake,
   input wire clk
 );
+  reg near = 1'h0;
   reg [15:0] notes = 16'h0;
   reg [2:0] settling = 3'h4;
   reg [3:0] signal = 4'h0, oldest = 4'h0;
   reg [4:0] under_way = 5'h0;
-  wire n2, n1, n3, asked, awake_68, awake_69, awake_70, awake_71, awake_72, free, i__ready_27,
-    i__ready_42, i__ready_43, i__ready_65, i__valid_28, i__valid_48, i__valid_62, o__ready_32,
-    o__valid_35, o__valid_63, o_ready, o_valid;
+  wire n3, n2, n1, asked, awake_69, awake_70, awake_71, awake_72, awake_73, free, i__ready_27,
+    i__ready_42, i__ready_43, i__ready_66, i__valid_28, i__valid_48, i__valid_63, o__ready_32,
+    o__valid_35, o__valid_64, o_ready, o_valid;
   wire [200:0] i__payload_24;
-  wire [31:0] burst, o__payload_61;
-  wire [56:0] o__payload_31;
+  wire [32:0] burst, o__payload_60;
+  wire [57:0] o__payload_31;
   wire [68:0] i__payload_46;
-  assign awake = |{awake_70, i__valid_48, awake_68, asked, awake_71, awake_72, n1, response,
-    awake_69} | n2;
-  assign i__valid_62 = o__valid_63 & free;
+  assign awake = |{awake_69, n1, awake_73, awake_70, awake_71, i__valid_48, awake_72, response,
+    asked} | n2;
+  assign i__valid_63 = o__valid_64 & free;
   assign i__valid_48 = o_valid & o_ready;
-  assign free = ~under_way[4];
+  assign free = ~under_way[4] & (o__payload_60[29] == near | !under_way);
   assign o_ready = i__ready_42 & i__ready_43;
-  assign asked = i__valid_62 & i__ready_65;
   assign n1 = request__valid & request__ready;
+  assign asked = i__valid_63 & i__ready_66;
   assign n2 = |settling;
   assign n3 = notes >> oldest;
-  neuflow_slice #(.WIDTH(31)) asks (
-    .clk(clk), .i__payload(o__payload_61[30:0]), .i__ready(i__ready_65), .i__valid(i__valid_62),
+  neuflow_slice #(.WIDTH(32)) asks (
+    .clk(clk), .i__payload(o__payload_60[31:0]), .i__ready(i__ready_66), .i__valid(i__valid_63),
       .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid),
       .rst(rst));
   \neuflow_write_port.buffer  buffer (
-    .awake(awake_71), .clk(clk), .i__ready(i__ready_42), .i__valid(i__valid_48),
+    .awake(awake_72), .clk(clk), .i__ready(i__ready_42), .i__valid(i__valid_48),
       .o__payload(data__payload), .o__ready(data__ready), .o__valid(data__valid), .rst(rst),
       .write_data(i__payload_46));
   \neuflow_write_port.bursts  bursts (
-    .awake(awake_72), .clk(clk), .i__ready(i__ready_43), .i__valid(i__valid_48 & i__payload_46[68]),
-      .o__payload(o__payload_61), .o__ready(i__ready_65 & free), .o__valid(o__valid_63), .rst(rst),
+    .awake(awake_73), .clk(clk), .i__ready(i__ready_43), .i__valid(i__valid_48 & i__payload_46[68]),
+      .o__payload(o__payload_60), .o__ready(i__ready_66 & free), .o__valid(o__valid_64), .rst(rst),
       .write_data(burst));
   \neuflow_write_port.config  config_2 (
-    .awake(awake_68), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
+    .awake(awake_69), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .o__payload(i__payload_24), .o__ready(i__ready_27),
       .o__valid(i__valid_28), .rst(rst));
   \neuflow_write_port.placer  placer (
-    .awake(awake_70), .burst(burst), .clk(clk), .i__payload(o__payload_31),
+    .awake(awake_71), .burst(burst), .clk(clk), .i__payload(o__payload_31),
       .i__payload_12(i__payload), .i__ready_14(i__ready), .i__valid(o__valid_35),
       .i__valid_16(i__valid), .o(i__payload_46), .o__ready_32(o_ready), .o_valid(o_valid),
       .rst(rst), .run__ready(o__ready_32), .source(source), .source_valid(source_valid));
   \neuflow_write_port.walker  walker (
-    .awake(awake_69), .clk(clk), .i__payload(i__payload_24), .i__ready(i__ready_27),
+    .awake(awake_70), .clk(clk), .i__payload(i__payload_24), .i__ready(i__ready_27),
       .i__valid(i__valid_28), .o__payload(o__payload_31), .o__ready(o__ready_32),
       .o__valid(o__valid_35), .rst(rst));
   always @(posedge clk) begin
-    if (|{awake_70, i__valid_48, awake_68, asked, awake_71, rst, awake_72, n1, response, awake_69})
+    if (|{awake_69, n1, awake_73, awake_70, awake_71, i__valid_48, awake_72, rst, response, asked})
       begin
       settling <= 3'h4;
     end else begin
@@ -77,31 +78,32 @@ module neuflow_write_port (
     end
   end
   always @(posedge clk) begin
-    if (signal == 4'hc & asked) notes[12] <= o__payload_61[31];
-    if (signal == 4'hb & asked) notes[11] <= o__payload_61[31];
-    if (signal == 4'ha & asked) notes[10] <= o__payload_61[31];
-    if (signal == 4'hd & asked) notes[13] <= o__payload_61[31];
-    if (signal == 4'he & asked) notes[14] <= o__payload_61[31];
-    if (signal == 4'hf & asked) notes[15] <= o__payload_61[31];
-    if (signal == 4'h9 & asked) notes[9] <= o__payload_61[31];
-    if (signal == 4'h8 & asked) notes[8] <= o__payload_61[31];
-    if (signal == 3'h7 & asked) notes[7] <= o__payload_61[31];
-    if (signal == 3'h6 & asked) notes[6] <= o__payload_61[31];
-    if (signal == 3'h5 & asked) notes[5] <= o__payload_61[31];
-    if (signal == 3'h4 & asked) notes[4] <= o__payload_61[31];
-    if (signal == 2'h3 & asked) notes[3] <= o__payload_61[31];
-    if (signal == 2'h2 & asked) notes[2] <= o__payload_61[31];
-    if (signal == 1'h1 & asked) notes[1] <= o__payload_61[31];
-    if (!signal & asked) notes[0] <= o__payload_61[31];
+    if (asked & signal == 4'hc) notes[12] <= o__payload_60[32];
+    if (signal == 4'hb & asked) notes[11] <= o__payload_60[32];
+    if (signal == 1'h1 & asked) notes[1] <= o__payload_60[32];
+    if (signal == 3'h6 & asked) notes[6] <= o__payload_60[32];
+    if (signal == 4'h8 & asked) notes[8] <= o__payload_60[32];
+    if (signal == 4'hf & asked) notes[15] <= o__payload_60[32];
+    if (signal == 3'h5 & asked) notes[5] <= o__payload_60[32];
+    if (signal == 2'h3 & asked) notes[3] <= o__payload_60[32];
+    if (!signal & asked) notes[0] <= o__payload_60[32];
+    if (signal == 4'he & asked) notes[14] <= o__payload_60[32];
+    if (signal == 4'ha & asked) notes[10] <= o__payload_60[32];
+    if (signal == 3'h7 & asked) notes[7] <= o__payload_60[32];
+    if (signal == 4'hd & asked) notes[13] <= o__payload_60[32];
+    if (signal == 3'h4 & asked) notes[4] <= o__payload_60[32];
+    if (signal == 2'h2 & asked) notes[2] <= o__payload_60[32];
+    if (signal == 4'h9 & asked) notes[9] <= o__payload_60[32];
   end
   always @(posedge clk) begin
     if (rst) begin
-      done <= 1'h0; oldest <= 4'h0; signal <= 4'h0; under_way <= 5'h0;
+      done <= 1'h0; oldest <= 4'h0; signal <= 4'h0; under_way <= 5'h0; near <= 1'h0;
     end else begin
       done <= response & n3;
       oldest <= oldest + response;
       signal <= signal + asked;
       under_way <= (under_way + asked) - response;
+      if (asked) near <= o__payload_60[29];
     end
   end
 endmodule
@@ -145,8 +147,8 @@ module \neuflow_write_port.bursts  (
   input wire o__ready,
   output wire i__ready,
   output wire awake,
-  output wire [31:0] o__payload,
-  input wire [31:0] write_data,
+  output wire [32:0] o__payload,
+  input wire [32:0] write_data,
   output reg o__valid = 1'h0,
   input wire clk
 );
@@ -157,7 +159,7 @@ module \neuflow_write_port.bursts  (
   assign awake = push | fetch | o__valid & o__ready;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & i__ready;
-  neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(32)) ram (
+  neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(33)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge clk) begin
@@ -197,7 +199,7 @@ module \neuflow_write_port.config  (
     if (rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 4'hb & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -227,10 +229,10 @@ module \neuflow_write_port.placer  (
   output wire awake,
   output wire run__ready,
   output wire i__ready_14,
-  input wire [56:0] i__payload,
+  input wire [57:0] i__payload,
   input wire i__valid,
   output wire [68:0] o,
-  output wire [31:0] burst,
+  output wire [32:0] burst,
   output wire source_valid,
   output wire source,
   output wire o_valid,
@@ -238,14 +240,14 @@ module \neuflow_write_port.placer  (
 );
   reg fresh = 1'h1;
   reg [1:0] first_43 = 2'h0, low = 2'h0, saved_length = 2'h0;
-  reg [26:0] saved_block = 27'h0;
+  reg [27:0] saved_block = 28'h0;
   wire n1, n2, awake_35, awake_36, i__ready_21, i__valid_22, o__ready, o__valid;
-  wire [101:0] o__payload_29;
+  wire [102:0] o__payload_29;
   wire [1:0] signal, burst_request_length, first;
-  wire [26:0] like;
-  wire [56:0] o__payload;
-  wire [67:0] i__payload_18;
-  assign burst = {o__payload_29[67] & o__payload_29[101], burst_request_length, like, first};
+  wire [27:0] like;
+  wire [57:0] o__payload;
+  wire [68:0] i__payload_18;
+  assign burst = {o__payload_29[67] & o__payload_29[102], burst_request_length, like, first};
   assign o = {o__payload_29[67] | n1, o__payload_29[71:68], o__payload_29[63:0]};
   assign awake = i__valid & run__ready | o__valid & o__ready | awake_35 | awake_36;
   assign n1 = &signal;
@@ -253,7 +255,7 @@ module \neuflow_write_port.placer  (
   assign n2 = o_valid & o__ready_32;
   assign first = fresh ? o__payload_29[73:72] : first_43;
   assign signal = fresh ? o__payload_29[73:72] : low;
-  assign like = fresh ? o__payload_29[100:74] : saved_block;
+  assign like = fresh ? o__payload_29[101:74] : saved_block;
   \neuflow_write_port.placer.cutter  cutter (
     .active(source_valid), .awake(awake_35), .clk(clk), .i__payload(i__payload_12),
       .i__ready(i__ready_14), .i__valid(i__valid_16), .o__payload(i__payload_18),
@@ -263,7 +265,7 @@ module \neuflow_write_port.placer  (
     .awake(awake_36), .clk(clk), .i__payload(i__payload_18), .i__ready(i__ready_21),
       .i__valid(i__valid_22), .o__payload(o__payload_29), .o__ready(o__ready_32),
       .o__valid(o_valid), .rst(rst));
-  neuflow_slice #(.WIDTH(57)) runs (
+  neuflow_slice #(.WIDTH(58)) runs (
     .clk(clk), .i__payload(i__payload), .i__ready(run__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
@@ -289,14 +291,14 @@ module \neuflow_write_port.placer.cutter  (
   input wire rst,
   input wire [34:0] i__payload,
   input wire i__valid,
-  input wire [56:0] run__payload,
+  input wire [57:0] run__payload,
   input wire run__valid,
   output wire i__ready,
   output wire awake,
   output wire run__ready,
   input wire o__ready,
   output reg o__valid = 1'h0,
-  output reg [67:0] o__payload = 68'h0,
+  output reg [68:0] o__payload = 69'h0,
   output reg active = 1'h0,
   output reg source = 1'h0,
   input wire clk
@@ -305,18 +307,18 @@ module \neuflow_write_port.placer.cutter  (
   reg [1:0] low = 2'h0, start = 2'h0;
   reg [22:0] high = 23'h0;
   reg [23:0] final_2;
-  reg [29:0] mark = 30'h0;
+  reg [30:0] mark = 31'h0;
   wire n2, n1, n5, n3, signal, signal_3, signal_6, step, whole;
   wire [2:0] n4;
   assign i__ready = n5 & whole;
-  assign awake = step | (n1 | o__valid & o__ready);
+  assign awake = step | (o__valid & o__ready | n1);
   assign run__ready = ~active | step & signal_3;
   assign n1 = run__ready & run__valid;
   assign n2 = whole ? 1'h0 : n4[0];
   assign step = n5 & i__valid;
   assign signal_6 = ~o__valid | o__ready;
   assign signal = low < i__payload[33:32];
-  assign n3 = run__ready | step;
+  assign n3 = step | run__ready;
   assign signal_3 = near & signal;
   assign n4 = low + 1'h1;
   assign n5 = active & signal_6;
@@ -325,7 +327,7 @@ module \neuflow_write_port.placer.cutter  (
     if (rst) begin
       source <= 1'h0; active <= 1'h0; skip <= 1'h0; o__valid <= 1'h0;
     end else begin
-      if (n1) source <= run__payload[56];
+      if (n1) source <= run__payload[57];
       if (run__ready) active <= run__valid;
       if (step) skip <= n2;
       if (signal_6) o__valid <= step;
@@ -333,12 +335,12 @@ module \neuflow_write_port.placer.cutter  (
   end
   always @(posedge clk) begin
     if (run__ready) begin
-      mark <= {run__payload[55], run__payload[28:0]};
-      start <= run__payload[30:29];
+      mark <= {run__payload[56], run__payload[29:0]};
+      start <= run__payload[31:30];
     end
     if (n3) begin
-      final_2 = run__payload[54:31] - 1'h1;
-      near <= run__ready ? run__payload[54:31] <= 2'h2 : near | signal & high == 1'h1;
+      final_2 = run__payload[55:32] - 1'h1;
+      near <= run__ready ? run__payload[55:32] <= 2'h2 : near | signal & high == 1'h1;
       high <= run__ready ? final_2[23:1] : high - signal;
       low <= run__ready ? final_2[0] + {active ? n2 : skip} : (low - i__payload[33:32]) + (signal ?
         2'h2 : 2'h0);
@@ -354,15 +356,15 @@ module \neuflow_write_port.placer.merger  (
   output wire i__ready,
   output wire awake,
   input wire i__valid,
-  input wire [67:0] i__payload,
+  input wire [68:0] i__payload,
   output reg o__valid = 1'h0,
-  output reg [101:0] o__payload = 102'h0,
+  output reg [102:0] o__payload = 103'h0,
   input wire clk
 );
   reg signal_22 = 1'h0, begun = 1'h0, emits = 1'h0, flush = 1'h0;
   reg [1:0] fill = 2'h0, low = 2'h0;
-  reg [29:0] placed_tag = 30'h0;
   reg [2:0] placed_count = 3'h0;
+  reg [30:0] placed_tag = 31'h0;
   reg [31:0] n4;
   reg [3:0] beat_kept = 4'h0, rf = 4'h0, rk = 4'h0;
   reg [63:0] rest = 64'h0;
@@ -394,7 +396,7 @@ module \neuflow_write_port.placer.merger  (
   assign n5 = ~flush;
   always @(posedge clk) begin
     if (rst) begin
-      o__payload <= 102'h0; o__valid <= 1'h0; signal_22 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
+      o__payload <= 103'h0; o__valid <= 1'h0; signal_22 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
         1'h0; flush <= 1'h0;
     end else begin
       if (n1) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
@@ -427,7 +429,7 @@ module \neuflow_write_port.placer.merger  (
       placed_count <= (signal) ? 3'h4 : total;
       {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, {2{n4}}};
     end
-    if (n5 & n3) placed_tag <= i__payload[67:38];
+    if (n5 & n3) placed_tag <= i__payload[68:38];
   end
 endmodule
 
@@ -438,27 +440,27 @@ module \neuflow_write_port.walker  (
   input wire o__ready,
   input wire [200:0] i__payload,
   input wire i__valid,
-  output wire [56:0] o__payload,
+  output wire [57:0] o__payload,
   output reg o__valid = 1'h0,
   input wire clk
 );
   reg n4, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
   reg [15:0] left0 = 16'h0, left1 = 16'h0, left2 = 16'h0;
-  reg [30:0] plane = 31'h0, row = 31'h0, run = 31'h0;
-  wire n5, n6, n2, n1, n3, signal, last, new_plane;
-  wire [30:0] origin;
-  assign o__payload = {i__payload[200], last, i__payload[55:32], run[1:0], run[30:2]};
+  reg [31:0] plane = 32'h0, row = 32'h0, run = 32'h0;
+  wire n6, n2, n5, n1, n3, signal, last, new_plane;
+  wire [31:0] origin;
+  assign o__payload = {i__payload[200], last, i__payload[55:32], run[1:0], run[31:2]};
   assign i__ready = o__valid & o__ready & last;
   assign awake = o__valid ? o__ready : i__valid;
   assign n1 = {new_plane, o__valid} != 1'h1 & n5;
   assign n2 = n6 | new_plane;
   assign n3 = (signal | n2) & n5;
   assign signal = n6 | ends0;
-  assign origin = o__valid ? (ends1 ? plane : row) : i__payload[30:0];
+  assign origin = o__valid ? (ends1 ? plane : row) : i__payload[31:0];
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
-  assign last = ends0 & ends1 & ends2;
+  assign last = ends2 & ends0 & ends1;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
@@ -472,16 +474,16 @@ module \neuflow_write_port.walker  (
       n4 = n6 | signal;
       ends0 <= n4 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
       left0 <= n4 ? i__payload[71:56] : left0 - 1'h1;
-      run <= signal ? origin : run + i__payload[102:72];
+      run <= signal ? origin : run + i__payload[103:72];
     end
-    if (new_plane & n5) plane <= (o__valid ? plane : i__payload[30:0]) + i__payload[198:168];
-    if (n5 & signal) row <= origin + i__payload[150:120];
+    if (new_plane & n5) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
+    if (signal & n5) row <= origin + i__payload[151:120];
   end
   always @(posedge clk) begin
     if (rst) begin
       o__valid <= 1'h0;
     end else begin
-      if ({o__valid, o__ready & last} != 2'h2) o__valid <= o__valid ? 1'h0 : i__valid;
+      if ({o__ready & last, o__valid} != 1'h1) o__valid <= o__valid ? 1'h0 : i__valid;
     end
   end
 endmodule
