@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -118,7 +118,7 @@ def _reaches_only_dense(node: Node, uses: dict[str, list[Node]], graph: QuantGra
     )
 
 
-def root(views: dict[str, str], tensor: str) -> str:
+def root(views: Mapping[str, str], tensor: str) -> str:
     """Follow views to the tensor that owns the memory."""
     while tensor in views:
         tensor = views[tensor]
