@@ -136,14 +136,11 @@ class GridConfig:
             (self.reorder_words % self.maps == 0, "reorder_words must be a multiple of maps"),
             (self.dma_beats >= 2 * self.burst_beats, "dma_beats must hold two bursts"),
             (self.burst_beats * self.bus_words * 2 <= 4096, "a burst must fit in 4 KB"),
-            (
-                self.scratchpad_words == 0 or self.scratchpad_words.bit_count() == 1,
-                "scratchpad_words must be 0 or a power of 2",
-            ),
+            (self.scratchpad_words % self.bus_words == 0, "scratchpad_words must be whole beats"),
             (
                 self.scratchpad_words == 0
                 or 2 * self.burst_beats * self.bus_words <= self.scratchpad_words < 1 << 31,
-                "scratchpad_words must hold two bursts, and be below 2**31",
+                "scratchpad_words must be 0, or hold two bursts and be below 2**31",
             ),
             (2 <= self.operators <= 2, "operators must be 2"),
             (0 <= self.fifo_tiles <= 8, "fifo_tiles must be 0 to 8"),
@@ -212,22 +209,23 @@ class GridConfig:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-VIRTEX6 = GridConfig("virtex6", scratchpad_words=131072)
+# As large a scratchpad as its board's 416 block RAMs leave, with FIFO tiles of 8 kB.
+VIRTEX6 = GridConfig("virtex6", fifo_words=4096, scratchpad_words=196608)
 # The MACs and memories of virtex6 in half as many columns of twice the maps: a bus of twice the width
 # moves the 10.5 words a cycle (4.2 GB/s) at which others measured ResNet-50.
 VIRTEX6_WIDE = GridConfig(
     "virtex6_wide", columns=2, maps=8, weight_words=73728, reorder_words=32768, window_words=32768,
-    fifo_words=10240, bus_words=16, scratchpad_words=131072,
+    fifo_words=8192, bus_words=16, scratchpad_words=196608,
     memory=MemoryConfig(tokens=21, tokens_per_beat=32),
 )  # fmt: skip
 ASIC45 = GridConfig(
-    "asic45", scratchpad_words=131072, clock_hz=400_000_000,
+    "asic45", scratchpad_words=196608, clock_hz=400_000_000,
     memory=MemoryConfig(tokens=1, tokens_per_beat=1, shared=False),
 )  # fmt: skip
 # Four grids' worth of MACs, memory and bandwidth as one grid: columns of twice the maps, twice as many.
 ASIC45_4GRID = GridConfig(
     "asic45_4grid", columns=8, maps=8, weight_words=73728, reorder_words=32768, window_words=32768,
-    fifo_words=10240, bus_words=16, scratchpad_words=524288, clock_hz=400_000_000,
+    fifo_words=10240, bus_words=16, scratchpad_words=786432, clock_hz=400_000_000,
     memory=MemoryConfig(tokens=1, tokens_per_beat=1, shared=False),
 )  # fmt: skip
 CNP = GridConfig("cnp", columns=1)

@@ -164,7 +164,7 @@ def test_a_burst_beyond_the_end_is_an_error(writes):
     simulate(dut, run)
 
 
-@pytest.mark.parametrize("words", [1000, 16])
+@pytest.mark.parametrize("words", [1002, 16])
 def test_sizes_that_do_not_work_are_refused(words):
     with pytest.raises(ConfigError, match="scratchpad_words must"):
         dataclasses.replace(TINY, scratchpad_words=words)

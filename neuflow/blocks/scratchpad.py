@@ -55,8 +55,9 @@ class Scratchpad(Component):
                 "awake": Out(1),
             }
         )
-        self.beat_bits = ceil_log2(grid.scratchpad_words // grid.bus_words)
-        self.lanes = [Ram(grid.word_bits, 1 << self.beat_bits) for _ in range(grid.bus_words)]
+        self.beats = grid.scratchpad_words // grid.bus_words
+        self.beat_bits = ceil_log2(self.beats)
+        self.lanes = [Ram(grid.word_bits, self.beats) for _ in range(grid.bus_words)]
 
     def elaborate(self, platform):
         m = Module()
@@ -95,7 +96,7 @@ class Scratchpad(Component):
 
     def _outside(self, address: Signal):
         """Whether a beat address, whose top bit says scratchpad, lies beyond its end."""
-        return address[self.beat_bits : -1].any()
+        return address[:-1] >= self.beats
 
     def _build_reads(self, m: Module):
         """Read a beat a cycle of the burst at hand. Return: anything moves."""

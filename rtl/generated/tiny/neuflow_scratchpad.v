@@ -140,14 +140,14 @@ module neuflow_scratchpad (
         6'h0; write_owner <= 2'h0; write_after <= 2'h0; read_error <= 1'h0; read_owner <= 6'h0;
         read_after <= 6'h0;
     end else begin
-      if (write_moves & |write_beat[28:7]) write_error <= 1'h1;
+      if (write_moves & write_beat[28:0] >= 8'h80) write_error <= 1'h1;
       if (write_moves) written_by <= write_owner;
       ended <= write_ends;
       response_valid <= served;
       served <= read_owner;
       if (write_free) write_owner <= write_grant;
       if (write_issue) write_after <= ~(write_grant | write_grant - 1'h1);
-      if (read_enable & |read_beat[28:7]) read_error <= 1'h1;
+      if (read_enable & read_beat[28:0] >= 8'h80) read_error <= 1'h1;
       if (read_free) read_owner <= read_grant;
       if (read_issue) read_after <= ~(read_grant | read_grant - 1'h1);
     end
