@@ -317,7 +317,7 @@ def _cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
     if chain.kernels is not None:
         some = list(passes(chain, cut, grid, divided.one_round(SAMPLES)))
         mean = sum(_pass_cycles(chain, one, grid) for one in some) / len(some)
-        return int(_start(chain, some[0], grid) + count * mean)
+        return int(_first(chain, some[0], grid) + count * mean)
     rounds, parts = len(divided.maps), max(1, len(cut.parts))
     # All sums of one place.
     one = divided._replace(maps=divided.maps[:1])
@@ -328,7 +328,7 @@ def _cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
         saved = before - _start(chain, some[0], grid) - (count - 1) * GAP
         return int(_cycles(chain, plain, grid, batch) - saved)
     keeps = (cut.keep or len(cut.parts) == 1) and conv_groups(chain) == 1 and rounds > 1
-    cycles = _start(chain, some[0], grid)
+    cycles = _first(chain, some[0], grid)
     for first in some:
         each = count // len(some)
         inputs = each // rounds if keeps and _fits_whole(chain, first, grid) else each
@@ -336,6 +336,12 @@ def _cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
         if each > inputs:
             cycles += (each - inputs) * _pass_cycles(chain, first, grid, kept=True)
     return int(cycles)
+
+
+def _first(chain: Chain, one: Pass, grid: GridConfig) -> float:
+    """Cycles that a chain's first pass takes longer than the others: nothing hides its start."""
+    start = _start(chain, one, grid)
+    return _pass_cycles(chain, one, grid, start=start) - _pass_cycles(chain, one, grid)
 
 
 def _start(chain: Chain, first: Pass, grid: GridConfig) -> float:
@@ -356,11 +362,15 @@ def _fits_whole(chain: Chain, one: Pass, grid: GridConfig) -> bool:
     return plan is not None and plan.ring_words == 0
 
 
-def _pass_cycles(chain: Chain, one: Pass, grid: GridConfig, kept: bool = False) -> float:
+def _pass_cycles(
+    chain: Chain, one: Pass, grid: GridConfig, kept: bool = False, start: float = 0.0
+) -> float:
+    """Cycles of a pass whose arrays begin ``start`` cycles behind the bus."""
     # Pieces read different channels only where there are kernels of zero.
     pieces = one.pieces[:1] if chain.kernels is None else one.pieces
     works = [_work(chain, one, piece, grid, kept) for piece in pieces]
     array, bus, load = (max(getattr(w, n) for w in works) for n in ("array", "bus", "load"))
+    array += start
     # What is not the bound is partly hidden only: at the ends of a layer it shows.
     return max(array, bus) + HIDDEN * min(array, bus) + load + PASS_OVERHEAD
 

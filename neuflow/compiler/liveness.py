@@ -13,7 +13,7 @@ from neuflow.grid import GridConfig
 from neuflow.ir import QuantGraph
 
 FREE_RIDE = 1 / 16
-"""What a word is worth that a chain moves over the bus beside work that takes longer."""
+"""What a cycle of the bus is worth beside work that takes longer, or the other way round."""
 
 
 @dataclass(frozen=True)
@@ -56,32 +56,23 @@ def with_scratchpad(
 ) -> tuple[Chain, ...]:
     """Choose the tensors that lie in the scratchpad; return the chains, which say it of theirs.
 
-    Those first whose words save most bus cycles for the time that they take room; a word is worth
-    less where the arrays work longer than the bus.
+    One after the other, each time the one that saves most cycles for the room and time that it takes.
     """
+    loads = [_Load.of(memory, chain, batch, grid) for chain in chains]
     outside = {*memory.graph.inputs, *memory.graph.outputs}
-    worth: dict[str, float] = {}
-    for chain in chains:
-        value = 1.0 if _bound_by_bus(memory, chain, batch, grid) else FREE_RIDE
-        for name in (chain.output, *chain.tensors_read):
-            worth[name] = worth.get(name, 0.0) + value
-    candidates = []
-    for name, (first, last) in memory.lives(chains).items():
+    left = []
+    for name, (first, last) in sorted(memory.lives(chains).items()):
         if name not in outside:
             shape = memory.graph.tensors[name].shape
             size = tensor_place(Space.SCRATCHPAD, 0, shape, batch, grid.bus_words).size
-            gain = sum(
-                value * memory.graph.tensors[part].size * batch
-                for part, value in worth.items()
-                if memory.of(part)[0] == name
-            )
-            candidates.append((gain / (size * (last - first + 1)), Buffer(name, size, first, last)))
-    candidates.sort(key=lambda pair: (-pair[0], pair[1].size, pair[1].name))
-    chosen: list[Buffer] = []
-    for _, buffer in candidates:
-        if fits(tried := [*chosen, buffer], grid):
-            chosen = tried
-    names = {buffer.name for buffer in chosen}
+            left.append(Buffer(name, size, first, last))
+    near: list[Buffer] = []
+    names: frozenset[str] = frozenset()
+    while left := [buffer for buffer in left if fits([*near, buffer], grid)]:
+        best = max(left, key=lambda one: _gain(loads[one.first : one.last + 1], names, one, grid))
+        left.remove(best)
+        near.append(best)
+        names |= {best.name}
     return tuple(
         replace(chain, scratchpad=frozenset(
             name for name in (chain.output, *chain.tensors_read) if memory.of(name)[0] in names
@@ -90,19 +81,50 @@ def with_scratchpad(
     )  # fmt: skip
 
 
+def _gain(loads: Sequence[_Load], near: frozenset[str], buffer: Buffer, grid: GridConfig) -> float:
+    """Cycles saved by one more buffer in the scratchpad, for a word of it and a chain of its life."""
+    more = near | {buffer.name}
+    saved = sum(load.cycles(near, grid) - load.cycles(more, grid) for load in loads)
+    return saved / (buffer.size * len(loads))
+
+
+@dataclass(frozen=True)
+class _Load:
+    """What a chain asks for: cycles of all MACs, words of weights, words of tensors by their memory."""
+
+    macs: float
+    weights: int
+    reads: tuple[tuple[str, int], ...]
+    write: tuple[str, int]
+
+    @staticmethod
+    def of(memory: Memory, chain: Chain, batch: int, grid: GridConfig) -> _Load:
+        def words(name: str) -> tuple[str, int]:
+            return memory.of(name)[0], memory.graph.tensors[name].size * batch
+
+        weights = macs = 0
+        if chain.head is not None:
+            weights = chain.head.attrs["weight"].size
+            places = 1 if chain.is_dense else chain.shapes[0][1] * chain.shapes[0][2]
+            macs = weights * places * batch
+        reads = tuple(words(name) for name in chain.tensors_read)
+        return _Load(macs / grid.macs, weights, reads, words(chain.output))
+
+    def cycles(self, near: frozenset[str], grid: GridConfig) -> float:
+        """Cycles with these buffers in the scratchpad; what is not the bound shows in part."""
+        inside = sum(words for name, words in self.reads if name in near)
+        far = self.weights + sum(words for _, words in self.reads) - inside
+        if self.write[0] in near:
+            inside = max(inside, self.write[1])
+        else:
+            far += self.write[1]
+        bus = max(far / grid.bus_words_per_cycle, inside / grid.bus_words)
+        return max(self.macs, bus) + FREE_RIDE * min(self.macs, bus)
+
+
 def fits(buffers: Sequence[Buffer], grid: GridConfig) -> bool:
     """Whether the scratchpad has room for all ``buffers``."""
     return pack(buffers, grid.bus_words)[1] <= grid.scratchpad_words
 
 
-def _bound_by_bus(memory: Memory, chain: Chain, batch: int, grid: GridConfig) -> bool:
-    words = batch * sum(memory.graph.tensors[n].size for n in (chain.output, *chain.tensors_read))
-    macs = 0
-    if chain.head is not None:
-        weights = chain.head.attrs["weight"].size
-        words += weights
-        macs = weights * batch * (1 if chain.is_dense else chain.shapes[0][1] * chain.shapes[0][2])
-    return words * grid.macs > macs * grid.bus_words_per_cycle
-
-
-__all__ = ["FREE_RIDE", "Memory", "fits", "with_scratchpad"]
+__all__ = ["Memory", "fits", "with_scratchpad"]
