@@ -50,9 +50,18 @@ class Place:
         return Place(self.space, self.base, self.size, 0, self.record, self.channel, self.image)
 
 
-def tensor_place(space: Space, base: int, shape: Shape, batch: int, bus_words: int) -> Place:
-    """Lay out a tensor: records (y) of C x W words; 1 x 1 extents have the batch along x."""
+def tensor_place(
+    space: Space, base: int, shape: Shape, batch: int, bus_words: int, interleaved: bool = False
+) -> Place:
+    """Lay out a tensor: records (y) of C x W words; 1 x 1 extents have the batch along x.
+
+    ``interleaved``: so has every pixel, for dense layers over a batch: records of C x W x batch words.
+    """
     channels, height, width = shape
+    if interleaved:
+        row = width * batch
+        size = round_up(height * channels * row, bus_words)
+        return Place(space, base, size, 1, record=channels * row, channel=row, pixel=batch)
     if batch > 1 and (height, width) == (1, 1):
         size = round_up(channels * batch, bus_words)
         return Place(space, base, size, image=1, record=size, channel=batch, pixel=1)

@@ -435,7 +435,9 @@ def _bus(chain: Chain, grid: GridConfig, entering: int, written: int, others: in
     near = sum(words for name, words in reads.items() if name in chain.scratchpad)
     far = sum(reads.values()) - near + others
     if chain.output in chain.scratchpad:
-        near = max(near, written)
+        # Word by word takes a beat a word.
+        beats = grid.bus_words if chain.output in chain.interleaved else 1
+        near = max(near, beats * written)
     else:
         far += written
     return max(far / grid.bus_words_per_cycle, near / grid.bus_words)

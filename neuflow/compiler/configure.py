@@ -146,6 +146,10 @@ class Configurer:
             return box(place, piece.image, region, shape.every)
         if chain.source_shape[1:] == (1, 1):
             return box(place.along_x(), 0, Region(part.channels, shape.rows, shape.cols))
+        if chain.source in chain.interleaved:
+            first = part.channels.lo * place.pixel + shape.cols.lo
+            dims = [(part.channels.size, place.pixel), (shape.cols.size, 1)]
+            return descriptor(place.base + first, dims)
         # One run for every record of every image: the flattened input in the order of memory.
         record = chain.source_shape[0] * chain.source_shape[2]
         y, word = divmod(part.channels.lo, record)

@@ -350,7 +350,7 @@ def dense_row_plan(chain: Chain, shape: ConvShape, room: int) -> RowPlan | None:
             scatter=Scatter.ROW, width=inputs, channels=1, rows=1, channel_step=inputs, ring_rows=1,
             pitch=inputs, x_step=1, need=1, **common,
         )  # fmt: skip
-    if chain.source_shape[1:] == (1, 1):  # the batch already lies along x
+    if chain.source_shape[1:] == (1, 1) or chain.source in chain.interleaved:  # the batch lies along x
         return RowPlan(
             scatter=Scatter.ROW, width=images, channels=inputs, rows=1, channel_step=images, ring_rows=1,
             pitch=images, x_step=1, need=1, **common,

@@ -73,11 +73,34 @@ def with_scratchpad(
         left.remove(best)
         near.append(best)
         names |= {best.name}
+    inner = frozenset(n for n in names if batch > 1 and _interleaves(n, memory, chains, loads))
+
+    def mine(chain: Chain, chosen: frozenset[str]) -> frozenset[str]:
+        return frozenset(n for n in (chain.output, *chain.tensors_read) if memory.of(n)[0] in chosen)
+
     return tuple(
-        replace(chain, scratchpad=frozenset(
-            name for name in (chain.output, *chain.tensors_read) if memory.of(name)[0] in names
-        ))
+        replace(chain, scratchpad=mine(chain, names), interleaved=mine(chain, inner))
         for chain in chains
+    )
+
+
+def _interleaves(
+    tensor: str, memory: Memory, chains: Sequence[Chain], loads: Sequence[_Load]
+) -> bool:
+    """Whether dense layers alone read a tensor, and whoever writes it has the time to do so by words.
+
+    Then their inputs need not be put in order word by word when they are waited for.
+    """
+    users = [
+        (chain, load)
+        for chain, load in zip(chains, loads, strict=True)
+        if tensor in (memory.of(name)[0] for name in (chain.output, *chain.tensors_read))
+    ]
+    (writer, load), *readers = users
+    flat = memory.graph.tensors[tensor].shape[1:] == (1, 1)
+    return (
+        writer.output == tensor and not writer.reorder and not flat and load.write[1] <= load.macs
+        and all(reader.is_dense and reader.source == tensor for reader, _ in readers)
     )  # fmt: skip
 
 

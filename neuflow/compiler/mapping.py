@@ -93,7 +93,8 @@ class Chain:
     images of a frame at once, along x, so that shapes are (C, 1, batch).
     ``reorder``: a copy in C, H, W order (a reshape that memory order does not allow as a view).
     ``kernels``: which kernels of a convolution are not zero, bool [M, C/groups]; None: most.
-    ``scratchpad``: those of its tensors that lie there.
+    ``scratchpad``: those of its tensors that lie there; ``interleaved``: those of them whose images
+    lie word beside word, see ``allocate.tensor_place``.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Chain:
     reorder: bool = False
     kernels: NDArray[np.bool_] | None = None
     scratchpad: frozenset[str] = frozenset()
+    interleaved: frozenset[str] = frozenset()
 
     @property
     def nodes(self) -> tuple[Node, ...]:

@@ -127,13 +127,15 @@ def _places(mapping: Mapping, grid: GridConfig) -> tuple[dict[str, Place], int]:
 
     buffers = list(_buffers(mapping, grid, places))
     near = _in_scratchpad(mapping, grid, buffers)
+    interleaved = frozenset[str]().union(*(a.chain.interleaved for a in mapping.assignments))
     far = [buffer for buffer in buffers if buffer not in near]
     work = 0
     for space, mine in ((Space.SCRATCHPAD, near), (Space.WORK, far)):
         offsets, work = pack(mine, unit)
         for name, base in offsets.items():
             if name in graph.tensors:
-                places[name] = tensor_place(space, base, graph.tensors[name].shape, batch, unit)
+                shape = graph.tensors[name].shape
+                places[name] = tensor_place(space, base, shape, batch, unit, name in interleaved)
             else:
                 size = next(b.size for b in mine if b.name == name)
                 places[name] = Place(space, base, size, 0, 0, 0, 0)
