@@ -177,6 +177,12 @@ class GridConfig:
         return beyond if self.pixels + 2 * beyond <= self.row_banks else 0
 
     @property
+    def tap_gather(self) -> bool:
+        """Whether one reading of the banks serves two steps by tap (CONV_ARRAY.gather)."""
+        lanes = self.tap_lanes
+        return lanes > 1 and self.pixels + 2 * lanes - 1 <= self.row_banks
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates a cycle, all columns."""
         return self.columns * self.maps * self.pixels

@@ -255,6 +255,7 @@ CONV_ARRAY = Layout(
         _u("channels", SIZE + 4, "input channels of a block"),
         _u("by_block", 1, "1: a block reads the channels behind those of the block before"),
         _u("by_tap", 1, "1: the map lanes work on neighbouring taps of one map, a block is a map"),
+        _u("gather", 1, "1: by tap, a row's last tap is worked with those of the rows before it"),
         _u("kernel_y", 6, "kernel rows"),
         _u("kernel_x", 6, "kernel columns"),
         _u("pitch", SIZE, "flattened positions of an output row (>= its width)"),
@@ -285,13 +286,13 @@ CONV_ARRAY = Layout(
         _u("width_out", SIZE, "output columns; for counting, as the two below"),
         _u("height_out", SIZE, "output rows"),
         _u("maps", LANE_BITS, "map lanes with work: in the last block; by_tap: in a row's last step; "
-           "by_block: always"),
+           "by_block: always; gather: in a channel's first step of last taps"),
         _u("absent0", 32, "bit k: channel k + 1 behind the first is stored, but not read"),
-        _u("absent1", 29, "bit k: likewise channel k + 33"),
+        _u("absent1", 28, "bit k: likewise channel k + 33"),
     ),
 )
 
-ABSENT_CHANNELS = 61
+ABSENT_CHANNELS = 60
 """Channels behind the first that a pass may leave out: bits of ``absent0`` and ``absent1``."""
 
 CONV_DRAIN = Layout(
@@ -560,12 +561,13 @@ HARDWARE_VERSION = 0x0002_0000
 2.0: the counters from 0x50 on moved when every MAC-cycle got a cause.
 """
 
-PROGRAM_VERSION = 4
+PROGRAM_VERSION = 5
 """Version of the program format: a program of another one is refused.
 
 2: CONV_ROWS stores by phases, CONV_ARRAY reads channels by block and leaves some out.
 3: CONV_ARRAY and CONV_DRAIN work by tap; a channel less may be left out.
 4: PARAMETERS of a map take one to three beats.
+5: CONV_ARRAY gathers last taps of kernel rows; a channel less may be left out.
 """
 
 REGISTERS: tuple[Register, ...] = (

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from neuflow import layout
+from neuflow.blocks.convolver_model import channel_steps
 from neuflow.grid import GridConfig
 from neuflow.ir import Node, Program, Tensor
 from neuflow.layout import Cause, Kind, Layout, Opcode, Relocate, RouterIn, RouterOut
@@ -110,11 +111,12 @@ def array_packets(device: bytes) -> Iterator[tuple[int, dict[str, int]]]:
 
 def tap_macs(array: dict[str, int], grid: GridConfig) -> dict[Cause, int]:
     """Return how the MACs of a pass's taps split, in all columns that take the packet."""
-    rows = array["channels"] * array["kernel_y"] * array["columns"]
-    taps = rows * array["kernel_x"] * array["blocks"]
+    channels = array["channels"] * array["columns"] * array["blocks"]
+    kernel = array["kernel_y"], array["kernel_x"]
+    taps = channels * channel_steps(*kernel, grid.maps, bool(array["gather"]))
     real, lanes = array["width_out"] * array["height_out"], array["groups"] * grid.pixels
     if array["by_tap"]:
-        few = rows * array["blocks"]
+        few = channels * (1 if array["gather"] else array["kernel_y"])
     else:
         few = taps if array["by_block"] else taps // array["blocks"]
     remainder = few * (grid.maps - array["maps"])

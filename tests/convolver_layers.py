@@ -39,6 +39,7 @@ class Layer:
     extreme: bool = False
     by_block: int = 0  # channels of its own that each block (of TINY) has; 0: all have the same
     by_tap: int = 0  # channels that each map reads, by tap; 0: not by tap
+    gather: int = 0  # by tap, last taps of kernel rows are worked together
     absent: int = 0  # bit k: channel k + 1 is stored, but not read
     closed: bool = False  # lanes go on from row end to row, and stored rows lie so that they may
     decimated: bool = False  # a single tap: only what it reads is sent, and stored
@@ -160,8 +161,8 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
         layer = replace(layer, height=height, width=width)
     array = dict(
         groups=groups, blocks=blocks, channels=layer.by_block or layer.read,
-        by_block=int(layer.by_block > 0), by_tap=int(layer.by_tap > 0), absent0=layer.absent,
-        absent1=0, kernel_y=layer.kernel[0],
+        by_block=int(layer.by_block > 0), by_tap=int(layer.by_tap > 0), gather=layer.gather,
+        absent0=layer.absent, absent1=0, kernel_y=layer.kernel[0],
         kernel_x=layer.kernel[1], pitch=lanes, width=layer.width, height=layer.height, stride=s,
         tap_x=-left, tap_y=-top, dilation_x=layer.dilation[1], dilation_y=layer.dilation[0],
         base=layer.base, ring_words=ring, start=((-top // s) * pitch + -left // s) % modulo,
@@ -173,10 +174,14 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
     )  # fmt: skip
     if layer.by_tap:
         assert s == layer.dilation[1] == 1 and left == layer.pads[3] == 0 and layer.kernel[0] > 1
+        step = grid.maps * (1 + layer.gather)
+        if layer.gather:
+            assert layer.kernel[1] == step + 1 and layer.kernel[0] > grid.maps and not layer.closed
         array |= {
-            "channels": layer.by_tap, "by_block": 1, "maps": layer.kernel[1] % grid.maps,
-            "kernel_x": model.tap_steps(layer.kernel[1], grid.maps),
-            "dilation_x": grid.maps, "step_x": grid.maps,
+            "channels": layer.by_tap, "by_block": 1,
+            "maps": layer.kernel[1 - layer.gather] % grid.maps,
+            "kernel_x": model.tap_steps(layer.kernel[1], grid.maps, bool(layer.gather)),
+            "dilation_x": step, "step_x": step,
             "base": layer.base + int(layer.connections[0, 0]) * size,
         }  # fmt: skip
     drain = {
@@ -204,7 +209,7 @@ def weights_packet(layer: Layer, data: dict[str, Any], grid: GridConfig) -> list
         order = layer.connections.reshape(-1)
         step = configs(layer, grid)[0].values["channel_step"]
         following = (np.roll(order, -1) - order[0]).reshape(layer.maps, -1) * step
-        lanes = {"weight": model.by_tap(data["weight"], following, grid.maps)}
+        lanes = {"weight": model.by_tap(data["weight"], following, grid.maps, bool(layer.gather))}
         for name in ("bias", "m", "s", "zero"):
             lanes[name] = np.zeros(layer.maps * grid.maps, np.int64)
             lanes[name][:: grid.maps] = data[name]
@@ -266,6 +271,15 @@ LAYERS = {
     ),
     "by_tap_extremes": Layer(
         channels=4, maps=3, by_tap=4, extreme=True, kernel=(3, 5), width=8, dilation=(2, 1), height=6
+    ),
+    "gather": Layer(channels=5, maps=3, by_tap=2, gather=1, width=9, height=7, kernel=(3, 5)),
+    "gather_ring": Layer(
+        height=11, width=8, channels=4, maps=3, by_tap=3, gather=1, ring=True, kernel=(5, 5),
+        pads=(2, 0, 1, 0), slots=3,
+    ),
+    "gather_extremes": Layer(
+        channels=4, maps=3, by_tap=1, gather=1, extreme=True, kernel=(3, 5), width=8, dilation=(2, 1),
+        height=6,
     ),
     "closed": Layer(closed=True, width=9, height=7, channels=2, slots=3),
     "closed_ring": Layer(

@@ -103,13 +103,15 @@ def test_maps_and_lanes_that_are_not_there_are_told_apart(seed: int | None) -> N
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("kind", ["by_block", "by_tap"])
+@pytest.mark.parametrize("kind", ["by_block", "by_tap", "gather"])
 def test_lanes_that_multiply_zeros_are_not_useful(kind: str) -> None:
     net = Builder(2)
     if kind == "by_block":  # depthwise: two channels a block, each read by one of its maps
         output = net.conv(net.input(6, 7, 8), 6, (3, 3), groups=6)
-    else:  # each map reads two channels of six; a row of three taps in two steps of two lanes
-        output = net.conv(net.input(6, 9, 10), 4, (3, 3))
+    else:  # each map reads two channels of six; a row of three taps in two steps of two lanes, or
+        # one of five in two steps and a half
+        width, kernel_x = (10, 3) if kind == "by_tap" else (12, 5)
+        output = net.conv(net.input(6, 9, width), 4, (3, kernel_x))
         for n, weight in enumerate(net.nodes[-1].attrs["weight"]):
             weight[[k for k in range(6) if k not in (n, (n + 3) % 6)]] = 0
     program = compile_graph(net.build(output), TINY)

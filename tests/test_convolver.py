@@ -113,6 +113,20 @@ def test_passes_by_tap_among_others(grid: GridConfig, pauses: tuple[float, float
     assert run(layers, grid, pauses) == [expected(layer) for layer in layers]
 
 
+@pytest.mark.parametrize("kernel_y", [5, 6, 7, 9])
+@pytest.mark.parametrize("pauses", [(0.0, 0.0), (0.4, 0.4)])
+def test_last_taps_of_rows_wait_for_each_other(kernel_y: int, pauses: tuple[float, float]) -> None:
+    """One, two and three of them in a channel's first step of them; banks for not a word more."""
+    grid = replace(FOUR, pixels=9, row_banks=16)
+    assert grid.tap_gather and not replace(grid, pixels=10).tap_gather
+    layer = Layer(
+        height=kernel_y, width=13, channels=3, maps=2, by_tap=2, gather=1, kernel=(kernel_y, 9),
+        pads=(1, 0, 1, 0), seed=kernel_y,
+    )
+    layers = [layer, replace(LAYERS["by_tap_short"], ahead=1, base=800), replace(layer, seed=2)]
+    assert run(layers, grid, pauses) == [expected(layer) for layer in layers]
+
+
 def test_a_map_by_tap_writes_nothing_behind_its_own() -> None:
     # Behind two maps the reorder buffer begins again: a third one's words would fall on the first's.
     layer = Layer(height=6, width=8, maps=2, by_tap=1, kernel=(2, 3), slots=5)
@@ -135,6 +149,7 @@ def test_a_row_keeps_its_slot_until_it_is_read(seed: int) -> None:
         Layer(channels=3, maps=2, kernel=(1, 3), width=9, height=2),  # odd taps
         Layer(channels=1, maps=6, kernel=(1, 2), width=6, height=4),  # bound by the drain
         Layer(channels=4, maps=3, by_tap=3, kernel=(3, 3)),  # by tap, bound by its steps
+        Layer(channels=2, maps=2, by_tap=1, gather=1, kernel=(3, 5), width=8),  # and last taps apart
     ],
 )
 def test_a_group_takes_the_cycles_of_the_formula(layer: Layer) -> None:
@@ -149,10 +164,11 @@ def assert_cycles(layer: Layer, grid: GridConfig, taps: list[int]) -> None:
     groups = model.groups(height, width, max(width, layer.width), grid.pixels)
     (kernel_y, steps), addition = layer.kernel, 0
     blocks, channels = -(-layer.maps // grid.maps), layer.channels
+    gather = bool(layer.gather)
     if layer.by_tap:
         blocks, channels = layer.maps, layer.by_tap
-        steps, addition = model.tap_steps(steps, grid.maps), model.addition(grid.maps)
-    of_block = channels * kernel_y * steps
+        steps, addition = model.tap_steps(steps, grid.maps, gather), model.addition(grid.maps)
+    of_block = channels * model.channel_steps(kernel_y, steps, grid.maps, gather)
     issued = [cycle for cycle, tap in enumerate(taps) if tap]
     assert len(issued) == groups * blocks * of_block
     # From the last tap of the second group, as the first one's drain is free, to that of the last.

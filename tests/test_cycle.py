@@ -252,15 +252,16 @@ def test_partial_sums_go_through_memory() -> None:
 
 
 @pytest.mark.rtl
-def test_a_table_of_connections_goes_tap_by_tap() -> None:
+@pytest.mark.parametrize(("width", "gather"), [(9, 0), (12, 1)])
+def test_a_table_of_connections_goes_tap_by_tap(width: int, gather: int) -> None:
     """In one pass every map reads channels of its own; what follows it does not work by tap."""
     net = Builder(9)
-    x = net.table(net.input(6, 11, 9), 7, (3, 5), 2, pads=(2, 0, 1, 0))
+    x = net.table(net.input(6, 11, width), 7, (3, 5), 2, pads=(2, 0, 1, 0))
     net.conv(x, 4, (2, 2), pads=(1, 1, 0, 0))
     graph, words = net.build(x, net.nodes[-1].output), net.words(2)
     compiled = compile_graph(graph, TINY)
-    arrays = [f["by_tap"] for kind, f in packets_of(compiled.device) if kind == Kind.CONV_ARRAY]
-    assert arrays[0] and not arrays[-1]
+    arrays = [f for kind, f in packets_of(compiled.device) if kind == Kind.CONV_ARRAY]
+    assert [(f["by_tap"], f["gather"]) for f in (arrays[0], arrays[-1])] == [(1, gather), (0, 0)]
     for memory, seed in ((MEMORIES[0], None), (MEMORIES[3], 5)):
         assert_equal(compiled, words, memory, seed)
     outputs, _ = rtl.simulate(compiled, words, MEMORIES[0], None)

@@ -261,6 +261,10 @@ def test_convolver_passes_by_tap_among_others(
         short, replace(LAYERS["same"], ahead=1, base=512), LAYERS["by_tap"], LAYERS["by_tap_even"],
         replace(short, slots=3, seed=2), LAYERS["pointwise"],
     ]  # fmt: skip
+    if grid.tap_gather:
+        kernel = maps + 1, 2 * maps + 1
+        gather = Layer(height=maps + 2, width=20, maps=2, by_tap=1, gather=1, kernel=kernel, slots=2)
+        layers.insert(1, gather)
     convolver(layers, grid, pauses, seed=pixels)
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from neuflow.blocks.convolver_model import channel_steps
 from neuflow.compiler import compile_graph
 from neuflow.grid import TINY
 from neuflow.ir import Program
@@ -116,13 +117,16 @@ def test_a_changed_field_is_caught(case, kind, name, amount):
     assert caught(mutate(program, kind, 0, add(name, amount)), words, want)
 
 
-@pytest.fixture(scope="module")
-def by_tap():
+@pytest.fixture(scope="module", params=["row by row", "gathered"])
+def by_tap(request):
     net = Builder(7)
-    net.table(net.input(7, 9, 11), 5, (3, 5), 2, pads=(1, 0, 1, 0))
+    kernel_y = 4 if request.param == "row by row" else 3
+    net.table(net.input(7, 9, 11), 5, (kernel_y, 5), 2, pads=(1, 0, 1, 0))
     graph, words = net.build(net.nodes[-1].output), net.words(1)
     program = compile_graph(graph, TINY)
     assert " by tap" in program.mapping
+    gather = {fields["gather"] for fields in packets(program, Kind.CONV_ARRAY)}
+    assert gather == {int(request.param == "gathered")}
     want = evaluate(graph, words)[graph.outputs[0]]
     assert not caught(program, words, want)
     return program, words, want
@@ -137,12 +141,22 @@ def by_tap():
         (Kind.CONV_ARRAY, "kernel_x", -1), (Kind.CONV_ARRAY, "kernel_x", 1),
         (Kind.CONV_ARRAY, "tap_x", -1), (Kind.CONV_ARRAY, "tap_x", 1),
         (Kind.CONV_ARRAY, "base", 8), (Kind.CONV_ARRAY, "stride", 1),
+        (Kind.CONV_ARRAY, "kernel_y", 1),
         (Kind.CONV_DRAIN, "maps", -1), (Kind.CONV_DRAIN, "partial_in", 1),
     ],
 )  # fmt: skip
 def test_a_changed_field_of_a_pass_by_tap_is_caught(by_tap, kind, name, amount):
     program, words, want = by_tap
     assert caught(mutate(program, kind, 0, add(name, amount)), words, want)
+
+
+def test_last_taps_gathered_or_not_against_the_weights_are_caught(by_tap):
+    program, words, want = by_tap
+
+    def other(fields: dict) -> None:
+        fields["gather"] ^= 1
+
+    assert caught(mutate(program, Kind.CONV_ARRAY, 0, other), words, want)
 
 
 @pytest.fixture(scope="module", params=["by map", "by tap"])
@@ -192,7 +206,10 @@ def test_a_changed_weight_of_any_lane_is_caught(by_tap):
     maps = re.search(r"maps (\d+)\.\.(\d+)", label)
     assert maps is not None
     blocks = int(maps[2]) - int(maps[1]) + 1
-    begin, steps = 2 * at + 6 * TINY.maps * blocks, 2 * 3 * (5 // TINY.maps + 1)
+    array = packets(program, Kind.CONV_ARRAY)[0]
+    kernel, gather = (array["kernel_y"], array["kernel_x"]), bool(array["gather"])
+    begin = 2 * at + 6 * TINY.maps * blocks
+    steps = 2 * channel_steps(*kernel, TINY.maps, gather)
     seen = []
     for word in range(begin, begin + steps * TINY.maps):
         code = np.frombuffer(program.device, "<u2").copy()

@@ -89,3 +89,10 @@ def test_a_grid_works_by_tap_if_its_banks_hold_the_words_of_all_lanes():
     assert dataclasses.replace(TINY, row_banks=8, pixels=8).tap_lanes == 1
     assert dataclasses.replace(TINY, row_words=1 << 17).tap_lanes == 1
     assert dataclasses.replace(TINY, maps=1, bus_words=2).tap_lanes == 1
+
+
+def test_last_taps_are_gathered_where_one_reading_serves_two_steps():
+    gather = {preset.name for preset in PRESETS.values() if preset.tap_gather}
+    assert gather == {"virtex6", "asic45", "cnp", "fig2", "tiny"}
+    assert not dataclasses.replace(TINY, pixels=6).tap_gather
+    assert not dataclasses.replace(TINY, maps=1, bus_words=2).tap_gather

@@ -3,6 +3,8 @@
 Output-stationary: every accumulator owns one (map, pixel); a tap reads ``maps`` weights and
 ``pixels`` neighbouring words. Lanes run along the flattened output map (docs/machine.md, "Array").
 By tap, the map lanes have the ``maps`` - 1 words behind those too: lane k works k words further on.
+Where last taps of kernel rows are gathered, the words read for a row's first step serve its second
+one as well, and what is read in the second one's place waits for the step of last taps.
 Lanes beyond the end of an output row may read elsewhere: in the banks behind, at rows of their own.
 
 Stages: 0 issue, 1 phases, 2 position, 3 and 4 bank address, 5 banks, 6 their words, 7 and 8 rotate,
@@ -21,6 +23,7 @@ from amaranth.utils import ceil_log2
 
 from neuflow.blocks.conv_banks import Locator, advance, read_address
 from neuflow.blocks.conv_lanes import Coordinates
+from neuflow.blocks.conv_steps import STEP_FLAGS, row_steps
 from neuflow.blocks.convolver_model import HAND_OVER
 from neuflow.blocks.gate import add_gated, stay_awake
 from neuflow.blocks.loops import loop
@@ -37,7 +40,7 @@ TAP_FLAGS = data.StructLayout(
     {
         n: unsigned(1)
         for n in (
-            "valid", "odd", "first", "last", "ends_x", "ends_y", "ends_group", "ends_pass", "begins"
+            "valid", "odd", "first", "last", "ends_y", "ends_group", "ends_pass", "begins", *STEP_FLAGS
         )
     }
 )
@@ -110,9 +113,7 @@ class MacArray(Component):
     def elaborate(self, platform):
         m = Module()
         self.stage = [Signal(TAP_FLAGS, name=f"s{i}") for i in range(HAND_OVER + 1)]
-        # Stage 2: the tap's weights, and whether the last of them is where the next channel lies.
         self.weight_words = Signal(self.grid.maps * WORD_BITS, name="s2_weights")
-        self.names_channel = Signal()
         # Lanes in the output row of the group's first, by the stage; the others' words lie elsewhere.
         self.split = {k: Signal(range(self.grid.pixels + 1), name=f"s{k}_split") for k in (1, 4, 8)}
         self.crosses = Signal()  # stage 1: the next group begins in another row
@@ -139,14 +140,15 @@ class MacArray(Component):
         odd = Signal()  # second tap of a beat of weights
 
         # Where the tap stands in its loops.
-        kx_ends, ky_ends, block_ends, group_ends, pass_ends = (
-            Signal(name=n) for n in ("kx_ends", "ky_ends", "block_ends", "group_ends", "pass_ends")
+        ky_ends, block_ends, group_ends, pass_ends = (
+            Signal(name=n) for n in ("ky_ends", "block_ends", "group_ends", "pass_ends")
         )
-        inner = Const(1, 1)
+        step = row_steps(m, self.grid, c, ~active, issue, ky_ends)
+        inner = step["ends_x"]
         at_last = {}
         for ends, length in (
-            (kx_ends, c.kernel_x), (ky_ends, c.kernel_y), (block_ends, c.channels),
-            (group_ends, c.blocks), (pass_ends, c.groups),
+            (ky_ends, c.kernel_y), (block_ends, c.channels), (group_ends, c.blocks),
+            (pass_ends, c.groups),
         ):  # fmt: skip
             at_last[ends.name] = loop(m, ends.name, length, ~active, issue & inner)
             m.d.comb += ends.eq(inner & at_last[ends.name])
@@ -185,7 +187,8 @@ class MacArray(Component):
             self.weights_free.eq(issue & (pass_ends | c.stream_weights)),
             self.config.ready.eq(flushing[-1]),
         ]
-        self._tell_lanes(m, issue, begins, at_last)
+        last_block = c.by_block | at_last["group_ends"]
+        self._tell_lanes(m, issue, begins, Mux(c.by_tap, step["names"], last_block))
 
         with m.If(~active):
             m.d.sync += active.eq(self.config.valid & ~flushing.any())
@@ -206,16 +209,18 @@ class MacArray(Component):
             self.frees.eq(group_waits & (self.kept != lanes.free)),
         ]
         self._flags(
-            m, issue, odd=odd, first=starts_block, last=issue & block_ends, ends_x=kx_ends,
-            ends_y=ky_ends, ends_group=group_ends, ends_pass=pass_ends, begins=begins,
+            m, issue, odd=odd, first=starts_block, last=issue & block_ends, ends_y=ky_ends,
+            ends_group=group_ends, ends_pass=pass_ends, begins=begins, **step,
         )  # fmt: skip
         # Nothing of this pass is in stages 0 to 2: their state may begin anew.
         self.rest = ~active & ~self.stage[1].valid & ~self.stage[2].valid
 
-    def _tell_lanes(self, m, issue, begins, at_last):
-        """Tell the counters what lanes and maps have work, and later stages where a row ends."""
+    def _tell_lanes(self, m, issue, begins, few):
+        """Tell the counters what lanes and maps have work, and later stages where a row ends.
+
+        ``few``: fewer maps than there are map lanes, perhaps.
+        """
         c, lanes = self.config.payload, self.coordinates
-        few = Mux(c.by_tap, at_last["kx_ends"], c.by_block | at_last["group_ends"])
         m.d.sync += self.maps.eq(Mux(few, c.maps, self.grid.maps))
         with m.If(begins):
             m.d.sync += self.lanes.eq(lanes.count)
@@ -302,7 +307,9 @@ class MacArray(Component):
                 position.eq(c.start),
             ]
         with m.Elif(s2.valid & ~s2.ends_x):
-            m.d.sync += position.eq(next_x)
+            # Last taps are read once more for a step of their own.
+            with m.If(~s2.goes_on):
+                m.d.sync += position.eq(next_x)
         with m.Elif(s2.valid & ~s2.ends_y):
             m.d.sync += [row_start.eq(next_row), position.eq(next_row)]
         with m.Elif(s2.valid):
@@ -365,7 +372,7 @@ class MacArray(Component):
         """
         c = self.config.payload
         base, absent = Signal(ROW_ADDRESS, name="next_channel"), Signal(ABSENT_CHANNELS)
-        with m.If(self.names_channel):
+        with m.If(self.stage[2].valid & self.stage[2].names):
             m.d.sync += base.eq(c.base + self.weight_words[-WORD_BITS:])
         with m.Elif(self.rest | (moves & restarts)):
             m.d.sync += [base.eq(c.base + c.channel_step), absent.eq(Cat(c.absent0, c.absent1))]
@@ -414,7 +421,7 @@ class MacArray(Component):
             m.d.sync += [tap_x.eq(c.tap_x), tap_y.eq(c.tap_y)]
         with m.Elif(s2.valid & s2.ends_x):
             m.d.sync += [tap_x.eq(c.tap_x), tap_y.eq(tap_y + c.dilation_y)]
-        with m.Elif(s2.valid):
+        with m.Elif(s2.valid & ~s2.goes_on):
             m.d.sync += tap_x.eq(tap_x + c.dilation_x)
 
         shape = data.ArrayLayout(unsigned(SIZE), self.grid.pixels)
@@ -445,8 +452,9 @@ class MacArray(Component):
 
     @property
     def _words_read(self):
-        """Words that the lanes of a step use."""
-        return self.grid.pixels + self.grid.tap_lanes - 1 + self.grid.tap_gap
+        """Words that the lanes of a step use, or of two that one reading serves."""
+        beyond = max(self.grid.tap_gap, self.grid.maps * self.grid.tap_gather)
+        return self.grid.pixels + self.grid.tap_lanes - 1 + beyond
 
     def _operands(self, m, masks):
         """Stages 6 to 10: rotate the banks' words to the lanes, mask; return words of every map lane.
@@ -481,12 +489,16 @@ class MacArray(Component):
             m.d.sync += words.eq(self.words.as_value())
         with m.If(self.stage[7].valid):
             m.d.sync += turned.eq(Cat(words, words) >> coarse)
+        read = Signal.like(masked, name="s8_words")
+        m.d.comb += read.eq((Cat(turned, turned) >> fine) & inside)
         with m.If(self.stage[8].valid):
-            m.d.sync += masked.eq((Cat(turned, turned) >> fine) & inside)
+            m.d.sync += masked.eq(read)
         with m.If(self.stage[9].valid):
             m.d.sync += pixels[0].eq(masked)
             for k in range(1, grid.tap_lanes):
                 m.d.sync += pixels[k].eq(Mux(by_tap, masked[k * WORD_BITS :], masked))
+        if grid.tap_gather:
+            self._gather(m, read, masked, pixels)
         if grid.tap_gap:
             behind = Signal(grid.pixels, name="s9_behind", reset_less=True)
             with m.If(self.stage[8].valid & self.spread):
@@ -499,6 +511,21 @@ class MacArray(Component):
                     m.d.sync += pixels[k].eq((before & ~chosen) | (after & chosen))
         return pixels * (grid.maps // grid.tap_lanes), self._weights(m)
 
+    def _gather(self, m, read, masked, pixels):
+        """Stages 8 and 9: let words read serve two steps, and last taps of kernel rows wait."""
+        grid, s8, s9 = self.grid, self.stage[8], self.stage[9]
+        # Of the rows before, the latest first; the present one's are read for the step itself.
+        kept = [
+            Signal(grid.pixels * WORD_BITS, name=f"s9_kept{k}", reset_less=True)
+            for k in range(1, grid.maps)
+        ]
+        with m.If(s8.valid & s8.goes_on):
+            m.d.sync += masked.eq(masked[grid.maps * WORD_BITS :])
+        with m.If(s8.valid & s8.keeps):
+            m.d.sync += [after.eq(before) for before, after in pairwise([read, *kept])]
+        with m.If(s9.valid & s9.gathers):
+            m.d.sync += [lane.eq(words) for lane, words in zip(pixels[1:], kept, strict=True)]
+
     def _weights(self, m):
         """Stages 1 to 10: the beat read at stage 0 is there at stage 1; pick the tap's half."""
         grid, s2 = self.grid, self.stage[2]
@@ -510,10 +537,8 @@ class MacArray(Component):
         m.d.comb += self.weight_words.eq(Mux(s2.odd, beat[half:], beat[:half]))
         m.d.sync += halves[0].eq(self.weight_words)
         if grid.tap_lanes > 1:
-            # Where a row of taps ends, the last lane has no tap.
-            ends_row = self.config.payload.by_tap & s2.ends_x
-            m.d.comb += self.names_channel.eq(ends_row & s2.valid)
-            with m.If(ends_row):
+            # Where a channel is named, the last lane has no tap.
+            with m.If(s2.names):
                 m.d.sync += halves[0][-WORD_BITS:].eq(0)
         m.d.sync += [after.eq(before) for before, after in pairwise(halves)]
         return data.View(data.ArrayLayout(signed(WORD_BITS), grid.maps), halves[-1])

@@ -72,26 +72,68 @@ def addition(lanes: int) -> int:
     return (lanes - 1).bit_length()
 
 
-def tap_steps(kernel_x: int, lanes: int) -> int:
+def tap_steps(kernel_x: int, lanes: int, gather: bool = False) -> int:
     """Return the steps of a row of ``kernel_x`` taps, ``lanes`` at once (CONV_ARRAY.by_tap).
 
-    The last lane of the last step is always free: its weight names the next channel.
+    The last lane of the last step is always free: its weight names the next channel. With
+    ``gather`` the row's last tap is left to other steps, see :func:`tap_order`.
     """
-    return kernel_x // lanes + 1
+    return kernel_x // lanes + (not gather)
 
 
-def by_tap(weight: Int, following: Int, lanes: int) -> Int:
-    """Return ``weight`` [M, C, Ky, Kx] by tap: [M * lanes, C, Ky, steps], as if lanes were maps.
+def can_gather(kernel_y: int, kernel_x: int, lanes: int) -> bool:
+    """Whether last taps of ``lanes`` kernel rows can be worked together (CONV_ARRAY.gather).
+
+    A row then has two steps without its last tap. The first step of last taps has fewer of them, as
+    a lane of it names the next channel, and is not the only one.
+    """
+    return kernel_x == 2 * lanes + 1 and kernel_y > lanes and kernel_y % lanes > 0
+
+
+def channel_steps(kernel_y: int, row_steps: int, lanes: int, gather: bool) -> int:
+    """Return the steps of a channel whose kernel rows have ``row_steps`` each; ``gather``: and more."""
+    return kernel_y * row_steps + (-(-kernel_y // lanes) if gather else 0)
+
+
+def tap_order(
+    kernel_y: int, kernel_x: int, lanes: int, gather: bool = False
+) -> tuple[Int, NDArray[np.bool_]]:
+    """Return which tap of a channel is worked where by tap, and which steps name the next channel.
+
+    Taps [steps, lanes]: ky Kx + kx; -1 where a lane has none. A step that names the channel does so
+    in its last lane. With ``gather`` the last taps of ``lanes`` rows, the latest one first, follow
+    that one's other taps.
+    """
+    numbers = np.arange(kernel_y * kernel_x).reshape(kernel_y, kernel_x)
+    row_steps = tap_steps(kernel_x, lanes, gather)
+    order = np.full((channel_steps(kernel_y, row_steps, lanes, gather), lanes), -1)
+    names = np.zeros(len(order), bool)
+    step = 0
+    for ky, row in enumerate(numbers):
+        of_row = row[:-1] if gather else row
+        order[step : step + row_steps].reshape(-1)[: len(of_row)] = of_row
+        step += row_steps
+        if gather and (kernel_y - 1 - ky) % lanes == 0:
+            last_taps = numbers[ky::-1, -1][:lanes]
+            order[step, : len(last_taps)] = last_taps
+            names[step] = ky < lanes
+            step += 1
+        elif not gather:
+            names[step - 1] = True
+    return order, names
+
+
+def by_tap(weight: Int, following: Int, lanes: int, gather: bool = False) -> Int:
+    """Return ``weight`` [M, C, Ky, Kx] by tap: [M * lanes, C, steps], as if lanes were maps.
 
     ``following`` [M, C]: where the channel after lies, words behind CONV_ARRAY.base; after a map's
     last channel comes the next map's first.
     """
-    maps, channels, kernel_y, kernel_x = weight.shape
-    rows = np.zeros((maps, channels, kernel_y, tap_steps(kernel_x, lanes) * lanes), np.int64)
-    rows[..., :kernel_x] = weight
-    rows[..., -1] = following[..., None]
-    steps = rows.reshape(maps, channels, kernel_y, -1, lanes)
-    return steps.transpose(0, 4, 1, 2, 3).reshape(maps * lanes, channels, kernel_y, -1)
+    maps, channels, *kernel = weight.shape
+    order, names = tap_order(*kernel, lanes, gather)
+    steps = np.where(order < 0, 0, weight.reshape(maps, channels, -1)[..., order])
+    steps[..., names, -1] = following[..., None]
+    return steps.transpose(0, 3, 1, 2).reshape(maps * lanes, channels, -1)
 
 
 def weight_packet(

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuflow.blocks import mapper_model
-from neuflow.blocks.convolver_model import tap_steps
 from neuflow.compiler.allocate import Place, Space
 from neuflow.compiler.cut import needs_helper
 from neuflow.compiler.descriptors import box, descriptor, in_chw_order, linear
@@ -123,7 +122,7 @@ class Configurer:
         yield _packet(Stage.SETUP, Kind.CONV_ROWS, piece.column, listen)
         fields = array(shape, rows, self.grid)
         if piece.by_tap:
-            fields |= _by_tap(chain, piece, rows, self.grid)
+            fields |= _by_tap(chain, piece, shape, rows, self.grid)
         yield _packet(Stage.SETUP, Kind.CONV_ARRAY, piece.column, fields)
         drain = _drain(chain, piece, shape, self.grid)
         yield _packet(Stage.SETUP, Kind.CONV_DRAIN, piece.column, drain)
@@ -282,7 +281,7 @@ def array(shape: ConvShape, rows: RowPlace, grid: GridConfig) -> dict[str, int]:
     mask = sum(1 << c - first - 1 for c in range(first, last) if c not in shape.read)
     return {
         "groups": groups, "blocks": shape.blocks(grid), "channels": shape.channels_added,
-        "by_block": int(shape.block_channels > 0), "by_tap": 0,
+        "by_block": int(shape.block_channels > 0), "by_tap": 0, "gather": 0,
         "kernel_y": shape.kernel_y, "kernel_x": shape.kernel_x, "pitch": shape.pitch,
         "width": shape.width, "height": shape.height, "stride": s,
         "tap_x": shape.tap_x, "tap_y": shape.tap_y,
@@ -304,14 +303,19 @@ def array(shape: ConvShape, rows: RowPlace, grid: GridConfig) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _by_tap(chain: Chain, piece: Piece, rows: RowPlace, grid: GridConfig) -> dict[str, int]:
+def _by_tap(
+    chain: Chain, piece: Piece, shape: ConvShape, rows: RowPlace, grid: GridConfig
+) -> dict[str, int]:
     """Fields of CONV_ARRAY that are others by tap: as if a step were a tap."""
     assert piece.part is not None
     first = int(connections(chain, piece.out.maps, piece.part)[0, 0])
-    kernel = piece.part.kx.size
+    gather = shape.gathers(grid)
+    # From a reading to the next: one serves all steps of a row but that of last taps.
+    step = grid.maps * (shape.row_steps(grid) if gather else 1)
     return {
-        "by_tap": 1, "kernel_x": tap_steps(kernel, grid.maps), "maps": kernel % grid.maps,
-        "dilation_x": grid.maps, "step_x": grid.maps,
+        "by_tap": 1, "gather": int(gather), "kernel_x": shape.row_steps(grid),
+        "maps": (shape.kernel_y if gather else shape.kernel_x) % grid.maps,
+        "dilation_x": step, "step_x": step,
         "base": rows.base + first * rows.plan.array_step,
     }  # fmt: skip
 

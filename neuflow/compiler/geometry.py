@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.blocks.convolver_model import CLOSED_STEPS, tap_steps
+from neuflow.blocks.convolver_model import CLOSED_STEPS, can_gather, channel_steps, tap_steps
 from neuflow.compiler.mapping import Chain, Part, Piece, Region, Span
 from neuflow.grid import GridConfig
 from neuflow.layout import ABSENT_CHANNELS, Scatter
@@ -146,7 +146,20 @@ class ConvShape:
         """Cycles in which a group of a block is computed, and beats of ``grid.maps`` weights of it."""
         if not self.by_tap:
             return self.taps
-        return self.channels_added * self.kernel_y * tap_steps(self.kernel_x, grid.maps)
+        row, gather = self.row_steps(grid), self.gathers(grid)
+        return self.channels_added * channel_steps(self.kernel_y, row, grid.maps, gather)
+
+    def row_steps(self, grid: GridConfig) -> int:
+        """Steps by tap of a kernel row; without its last tap, where that one is gathered."""
+        return tap_steps(self.kernel_x, grid.maps, self.gathers(grid))
+
+    def gathers(self, grid: GridConfig) -> bool:
+        """Whether last taps of kernel rows are worked together: see CONV_ARRAY.gather.
+
+        One reading then serves two steps: with closed row ends it would need more banks.
+        """
+        kernel = self.kernel_y, self.kernel_x
+        return self.by_tap and not self.closed and grid.tap_gather and can_gather(*kernel, grid.maps)
 
     @property
     def need(self) -> int:

@@ -26,13 +26,15 @@ def memory_order(shape: tuple[int, int, int]) -> NDArray[np.int64]:
 
 
 def packet(
-    chain: Chain, maps: Span, part: Part, sums_only: bool, grid: GridConfig, step: int = 0
-) -> Words:
+    chain: Chain, maps: Span, part: Part, sums_only: bool, grid: GridConfig, step: int = 0,
+    gather: bool = False,
+) -> Words:  # fmt: skip
     """Pack the weights of ``maps`` and ``part``; ``sums_only``: parameters are not used: one word, 0.
 
-    ``step``: by tap, words of the row buffer from a channel to the next.
+    ``step``: by tap, words of the row buffer from a channel to the next; ``gather``: last taps of rows
+    are worked together.
     """
-    taps = _steps(chain, maps, part, grid, step) if step else _taps(chain, maps, part)
+    taps = _steps(chain, maps, part, grid, step, gather) if step else _taps(chain, maps, part)
     lanes = grid.maps if step else 1  # of a map
     blocks = ceil_div(len(taps), grid.maps)
     padded = np.zeros((blocks * grid.maps, round_up(taps.shape[1], 2)), np.uint16)
@@ -65,7 +67,9 @@ def _taps(chain: Chain, maps: Span, part: Part) -> Words:
     return box[..., part.kx.lo : part.kx.hi].reshape(len(weight), -1)
 
 
-def _steps(chain: Chain, maps: Span, part: Part, grid: GridConfig, step: int) -> Words:
+def _steps(
+    chain: Chain, maps: Span, part: Part, grid: GridConfig, step: int, gather: bool
+) -> Words:
     """Return the weights (maps * lanes, steps) of a pass by tap, as if lanes were maps."""
     assert chain.head is not None
     read = connections(chain, maps, part)
@@ -73,7 +77,8 @@ def _steps(chain: Chain, maps: Span, part: Part, grid: GridConfig, step: int) ->
     weight = _taps(replace(chain, kernels=None), maps, part).reshape(maps.size, *size)
     order = read.reshape(-1)
     following = (np.roll(order, -1) - order[0]).reshape(read.shape) * step
-    rows = by_tap(weight[np.arange(maps.size)[:, None], read].astype(np.int64), following, grid.maps)
+    chosen = weight[np.arange(maps.size)[:, None], read].astype(np.int64)
+    rows = by_tap(chosen, following, grid.maps, gather)
     return rows.reshape(len(rows), -1).astype(np.uint16)
 
 
@@ -117,8 +122,8 @@ class Weights:
         if key in self.offsets:
             return
         assert piece.part is not None
-        step = _channel_step(chain, piece, self.grid)
-        words = packet(chain, piece.out.maps, piece.part, piece.partial_out, self.grid, step)
+        how = _by_tap(chain, piece, self.grid)
+        words = packet(chain, piece.out.maps, piece.part, piece.partial_out, self.grid, *how)
         self.offsets[key] = (self.total, len(words))
         label = f"{chain.name}/weights/maps {piece.out.maps} {piece.part}"
         self.parts.append((self.total, label, words))
@@ -142,14 +147,17 @@ class Weights:
 
 
 def _key(chain: Chain, piece: Piece, grid: GridConfig) -> tuple:
-    step = _channel_step(chain, piece, grid)
-    return chain.name, piece.out.maps, piece.part, piece.partial_out, step
+    how = _by_tap(chain, piece, grid)
+    return chain.name, piece.out.maps, piece.part, piece.partial_out, how
 
 
-def _channel_step(chain: Chain, piece: Piece, grid: GridConfig) -> int:
-    """Return what a piece by tap has from a channel to the next; 0: not by tap."""
-    plan = plan_rows(chain, conv_shape(chain, piece), grid) if piece.by_tap else None
-    return 0 if plan is None else plan.array_step
+def _by_tap(chain: Chain, piece: Piece, grid: GridConfig) -> tuple[int, bool]:
+    """Return ``step`` and ``gather`` of :func:`packet`; step 0: not by tap."""
+    if not piece.by_tap:
+        return 0, False
+    shape = conv_shape(chain, piece)
+    plan = plan_rows(chain, shape, grid)
+    return 0 if plan is None else plan.array_step, shape.gathers(grid)
 
 
 __all__ = ["Weights", "memory_order", "packet"]

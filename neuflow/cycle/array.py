@@ -51,13 +51,15 @@ MAC_ARRAY = overlaid(
         ("in_flight", INT),  # a block is between its last tap and the drain
         ("last_row", INT),  # of the present group
         ("count", INT),  # its lanes that are output positions
+        ("at_last_taps", INT),  # the step works last taps of kernel rows (CONV_ARRAY.gather)
         ("stages", INT),  # flag ``last`` of the stages after 0, bit 0 is stage 1
         ("ending", BLOCK),  # the block whose last tap is in stage 1
         ("told", BLOCK),  # the block that the drain is told of
         ("released", INT),
         ("pass_done", INT),
         # Wires.
-        *((n, INT) for n in ("issue", "reads", "frees", "ends_block", "ends_group", "ends_pass")),
+        *((n, INT) for n in ("issue", "reads", "frees")),
+        *((n, INT) for n in ("ends_row", "ends_block", "ends_group", "ends_pass")),
         ("hand_over", INT),
         ("cause", INT),  # layout.Cause of this cycle, UNKNOWN: not for the array to say
         ("bits", INT),  # layout.ACTIVITY: flag, lanes and maps
@@ -91,9 +93,10 @@ def _array_wires(a, config, weights_ready, drain_ready, maps):
         a.cause = WEIGHT_LOAD
         return WAIT_WEIGHTS
     c = config.o.array
-    a.ends_block = (
-        a.kx + 1 == c.kernel_x and a.ky + 1 == c.kernel_y and a.channel + 1 == c.channels
-    )
+    last_step = a.kx + 1 == c.kernel_x
+    gathers = c.gather and (c.kernel_y - 1 - a.ky) % maps == 0
+    a.ends_row = a.at_last_taps if gathers else last_step
+    a.ends_block = a.ends_row and a.ky + 1 == c.kernel_y and a.channel + 1 == c.channels
     if a.ends_block and (a.in_flight or not drain_ready):
         a.cause = UNKNOWN
         return WAIT_DRAIN
@@ -104,8 +107,10 @@ def _array_wires(a, config, weights_ready, drain_ready, maps):
     a.ends_pass = a.ends_group and a.group + 1 == c.groups
     a.frees = a.ends_pass or c.stream_weights
     count = a.lanes.count if a.begins else a.count
-    if c.by_tap:
-        few = a.kx + 1 == c.kernel_x
+    if c.gather:
+        few = a.at_last_taps and a.ky < maps
+    elif c.by_tap:
+        few = last_step
     else:
         few = c.by_block or a.block + 1 == c.blocks
     present = c.maps if few else maps
@@ -168,8 +173,9 @@ def _coordinates_edge(lanes, c, pixels, active, take, stored):
 @part
 def _step(a, c):
     """Step through kx, ky, channel, block and group."""
-    if a.kx + 1 != c.kernel_x:
-        a.kx += 1
+    a.at_last_taps = a.kx + 1 == c.kernel_x and not a.ends_row
+    if not a.ends_row:
+        a.kx = 0 if a.at_last_taps else a.kx + 1
         return
     a.kx = 0
     if a.ky + 1 != c.kernel_y:

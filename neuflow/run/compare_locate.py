@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.blocks.convolver_model import tap_steps
+from neuflow.blocks.convolver_model import tap_order
 from neuflow.blocks.parameters_model import Form
 from neuflow.compiler import Stages, run_passes
 from neuflow.compiler.allocate import Space
@@ -326,15 +326,20 @@ def _unpacked(
 ) -> tuple[Int, Int]:
     """Return weights (channels, ky, kx) and (bias, m, s, zero) of map ``number`` of a packet."""
     lanes = grid.maps if conv.by_tap else 1  # of a map
-    steps = tap_steps(conv.kernel_x, lanes) if conv.by_tap else conv.kernel_x
+    gather = conv.gathers(grid)
     fields = {
-        "blocks": conv.blocks(grid), "channels": conv.channels_added,
-        "kernel_y": conv.kernel_y, "kernel_x": steps, "stream_weights": 1,
+        "blocks": conv.blocks(grid), "channels": conv.channels_added, "kernel_y": conv.kernel_y,
+        "kernel_x": conv.row_steps(grid) if conv.by_tap else conv.kernel_x,
+        "gather": int(gather), "stream_weights": 1,
     }  # fmt: skip
     parameters, blocks = DeviceConvolver(grid)._weights(fields, asdict(form), packet)
     of_lanes = blocks.transpose(0, 2, 1).reshape(len(blocks) * grid.maps, -1)
     mine = of_lanes[number * lanes : (number + 1) * lanes, : conv.steps(grid)].T
-    taps = mine.reshape(conv.channels_added, conv.kernel_y, -1)[..., : conv.kernel_x]
+    words = mine.reshape(conv.channels_added, -1)
+    if conv.by_tap:
+        order, _ = tap_order(conv.kernel_y, conv.kernel_x, lanes, gather)
+        words = words[:, np.argsort(order.reshape(-1))[(order < 0).sum() :]]
+    taps = words.reshape(conv.channels_added, conv.kernel_y, conv.kernel_x)
     return taps, parameters[:, number * lanes]
 
 

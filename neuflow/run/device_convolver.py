@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.blocks.convolver_model import CLOSED_STEPS
+from neuflow.blocks.convolver_model import CLOSED_STEPS, can_gather, channel_steps, tap_order
 from neuflow.blocks.parameters_model import PARAMETER_BEATS, Form, from_half_words, unpacked
 from neuflow.fixed import requantise
 from neuflow.grid import GridConfig
@@ -66,8 +66,7 @@ class DeviceConvolver:
         parameters, taps = self._weights(array, drain, weights_packet)
         channels = _channels(array)
         if array["by_tap"]:
-            channels = _named_channels(array, taps, self.grid.row_words)
-            array, taps = self._tap_by_tap(array, drain, taps)
+            array, taps, channels = self._tap_by_tap(array, drain, taps)
             parameters = parameters[:, :: self.grid.maps]
         real_only = not drain["partial_in"] and not drain["partial_out"]
         numbers = self._channel_numbers(rows, array, channels)
@@ -104,6 +103,7 @@ class DeviceConvolver:
              "more channels are absent than a channel has taps"),
             (array["by_tap"] == drain["by_tap"], "by tap or not"),
             (not array["by_tap"] or self._may_tap(array, drain), "this cannot be done by tap"),
+            (not array["gather"] or self._may_gather(array), "last taps cannot be gathered"),
             (array["blocks"] <= grid.weight_blocks, "too many blocks"),
             (rows["scatter"] == Scatter.WORD or rows["x_step"] == 1, "scatter is needed"),
             (rows["scatter"] >= Scatter.PHASES or rows["stride"] == 1, "a stride needs phases"),
@@ -139,7 +139,7 @@ class DeviceConvolver:
     def _weights(self, array: Fields, drain: Fields, packet: Packet) -> tuple[Packet, Packet]:
         """Return what ``unpacked`` does, and weights (blocks, taps or one more, maps of a block)."""
         p, blocks = self.grid.maps, array["blocks"]
-        taps = array["channels"] * array["kernel_y"] * array["kernel_x"]
+        taps = array["channels"] * self._channel_steps(array)
         even = taps + taps % 2
         beats = drain["beats"]
         lead = blocks * beats * 2 * p
@@ -159,26 +159,53 @@ class DeviceConvolver:
             and array["by_block"] == 1
             and not _absent(array)
             and array["kernel_y"] > 1
-            and (array["stride"], array["dilation_x"], array["step_x"]) == (1, lanes, lanes)
+            and array["stride"] == 1
+            and array["dilation_x"] == array["step_x"] == lanes * (1 + array["gather"])
             and not drain["partial_in"]
             and not drain["partial_out"]
         )
 
-    def _tap_by_tap(self, array: Fields, drain: Fields, steps: Packet) -> tuple[Fields, Packet]:
-        """Return the pass, one tap after the other, and its weights (blocks, taps, 1).
+    def _may_gather(self, array: Fields) -> bool:
+        lanes = self.grid.maps
+        gap = (array["row_pitch"] - array["pitch"]) % (array["ring_words"] or self.grid.row_words)
+        return bool(
+            array["by_tap"]
+            and self.grid.tap_gather
+            and can_gather(array["kernel_y"], 2 * lanes + 1, lanes)
+            and array["kernel_x"] == 2
+            and (gap == 0 or array["height_out"] == 1)
+        )
 
-        A tap is what a lane does in a step: lane k reads the word k behind that of lane 0.
+    def _channel_steps(self, array: Fields) -> int:
+        kernel = array["kernel_y"], array["kernel_x"]
+        return channel_steps(*kernel, self.grid.maps, bool(array["gather"]))
+
+    def _tap_by_tap(
+        self, array: Fields, drain: Fields, packet: Packet
+    ) -> tuple[Fields, Packet, Packet]:
+        """Return the pass, one tap after the other, its weights (blocks, taps, 1), and its channels.
+
+        A tap is what a lane does in a step: lane k reads the word k behind that of lane 0, or, where
+        last taps are gathered, that of another row.
         """
-        blocks, lanes = len(steps), steps.shape[2]
-        kernel_x = array["kernel_x"] * lanes
-        rows = array["channels"] * array["kernel_y"]
-        taps = steps[:, : rows * array["kernel_x"]].reshape(blocks, rows, kernel_x).copy()
-        taps[..., -1] = 0  # a channel is named there
-        columns = array["tap_x"] + np.flatnonzero(taps.any(axis=(0, 1)))
+        blocks, lanes, channels = len(packet), packet.shape[2], array["channels"]
+        gather, kernel_x = bool(array["gather"]), array["kernel_x"] * lanes
+        # A lane that has no tap reads a word nevertheless: all but the last, which names a channel.
+        kernel_x += 1 if gather else -1
+        order, names = tap_order(array["kernel_y"], kernel_x, lanes, gather)
+        steps = packet[:, : channels * len(order)].reshape(blocks, channels, *order.shape)
+        following = steps[:, :, names, -1].astype(np.int64) % self.grid.row_words
+        weights = steps.copy()
+        weights[:, :, names, -1] = 0
+        if weights[:, :, order < 0].any():
+            raise DeviceFault("by tap: a lane without a tap has a weight")
+        taps = np.zeros((blocks, channels, array["kernel_y"], kernel_x), packet.dtype)
+        taps.reshape(blocks, channels, -1)[..., order[order >= 0]] = weights[:, :, order >= 0]
+        columns = array["tap_x"] + np.flatnonzero(taps.any(axis=(0, 1, 2)))
         if columns.size and not 0 <= columns[0] <= columns[-1] <= array["width"] - drain["width"]:
             raise DeviceFault("by tap: columns of padding")
-        each = {**array, "by_tap": 0, "kernel_x": kernel_x, "dilation_x": 1, "step_x": 1}
-        return each, taps.reshape(blocks, -1, 1)
+        each = {**array, "by_tap": 0, "gather": 0, "kernel_x": kernel_x, "dilation_x": 1, "step_x": 1}
+        return each, taps.reshape(blocks, -1, 1), _named_channels(following)
 
     # Rows and array.
 
@@ -505,14 +532,14 @@ def _channels(array: Fields) -> Packet:
     return (first[:, None] + read) * array["channel_step"]
 
 
-def _named_channels(array: Fields, steps: Packet, row_words: int) -> Packet:
-    """Return what :func:`_channels` does, of a pass by tap: every row of weights names the next one."""
-    rows = array["blocks"] * array["channels"], array["kernel_y"], array["kernel_x"]
-    of_channels = steps[:, : rows[1] * rows[2] * array["channels"]].reshape(*rows, -1)
-    named = of_channels[:, :, -1, -1].astype(np.int64) % row_words
-    if (named != named[:, :1]).any():
+def _named_channels(named: Packet) -> Packet:
+    """Return what :func:`_channels` does, of a pass by tap, whose channels name the next one.
+
+    ``named``: [blocks, channels, times]; all the times the same one.
+    """
+    if (named != named[..., :1]).any():
         raise DeviceFault("by tap: rows of one channel name different ones")
-    return np.append(0, named[:-1, 0]).reshape(array["blocks"], -1)
+    return np.append(0, named.reshape(-1, named.shape[2])[:-1, 0]).reshape(named.shape[:2])
 
 
 def _chosen(planes: NDArray[np.float64], read: Packet) -> NDArray[np.float64]:

@@ -62,9 +62,8 @@ module neuflow_control (
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
   wire [1:0] n2;
   wire [32:0] i__payload;
-  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause[1:0] = signal | ~busy_121 ? 2'h2 : {1'h0, signal_122 ? 1'h0 : 1'h1};
+  assign cause = signal | ~busy_121 ? 4'ha : {3'h4, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
   assign n2 = write_error ? 2'h3 : 2'h0;
   \neuflow_control.counters  counters (
@@ -179,10 +178,10 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [63:0] n8, n6, n4;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n9, n7, n5, n3, n14;
-  wire [1:0] n15, n10;
+  wire n1, n9, n7, n5, n3, n13;
+  wire [1:0] n11, n10;
   wire [32:0] n2;
-  wire [4:0] n13, n11, n12;
+  wire [4:0] n12;
   assign n1 = seen[32] | seen[0];
   assign n2 = quiet + 1'h1;
   assign n3 = clears[2] | rst;
@@ -190,11 +189,9 @@ module \neuflow_control.counters  (
   assign n7 = |edge_lanes_sum;
   assign n9 = |useful_sum;
   assign n10 = 2'h2 - seen[59:58];
-  assign n11 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n12 = {1'h0, n15[0] ? seen[22:20] : 3'h0} + {n15[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n13 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n14 = rst | clear;
-  assign n15 = 2'h2 - seen[27:26];
+  assign n11 = 2'h2 - seen[27:26];
+  assign n12 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n13 = rst | clear;
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -328,16 +325,16 @@ module \neuflow_control.counters  (
     end else begin
       map_remainder1 <= {n10[0] ? seen[54:52] : 3'h0} + (n10[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n11[3:0];
+      useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n12[3:0];
+      map_remainder0 <= {n11[0] ? seen[22:20] : 3'h0} + (n11[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n13[3:0];
+      useful0 <= n12[3:0];
     end
   end
   always @(posedge clk) begin
@@ -348,7 +345,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (n14) begin
+    if (n13) begin
       write_beats <= 32'h0; read_beats <= 32'h0; fence_stalls <= 32'h0; config_stalls <= 32'h0;
         config_words <= 32'h0; total <= 64'h0;
     end else begin
@@ -490,7 +487,7 @@ module \neuflow_control.sequencer  (
   output reg [31:0] program_counter = 32'h0,
   output reg done = 1'h0,
   output reg busy = 1'h0,
-  output reg [7:0] error = 8'h0,
+  output wire [7:0] error,
   output wire [48:0] config__payload,
   output wire fence_waits,
   output wire config__valid,
@@ -500,50 +497,53 @@ module \neuflow_control.sequencer  (
   reg signal = 1'h0, signal_20 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps =
     1'h0;
   reg [1:0] empty = 2'h0, state = 2'h0;
+  reg [2:0] error_q = 3'h0;
   reg [31:0] held = 32'h0, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n7, n19, n16, n11, n22, n10, n6, n3, n15, n13, n21, n5, n20, n4, n2, n9, n12, n18, n8,
+  wire n14, n5, n19, n16, n11, n22, n10, n7, n3, n15, n13, n21, n20, n4, n6, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
+  wire [2:0] code;
   wire [32:0] n17, n1;
-  wire [7:0] code;
   assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
     output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
     11'h0} : 32'h0) : 32'h0), held[19:4]};
+  assign error[7:3] = 5'h0;
+  assign error[2:0] = error_q;
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n6 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n6 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n6 ? (n7 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n7 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n7 ? (n5 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = moves & n6 & n3;
+  assign n2 = n3 & moves & n7;
   assign n3 = state == 2'h2;
-  assign n4 = {n7, moves} != 2'h2;
-  assign n5 = {moves, n3} != 1'h1;
-  assign n6 = busy & !fault;
-  assign n7 = !state;
+  assign n4 = {n3, moves} != 2'h2;
+  assign n5 = !state;
+  assign n6 = {n5, moves} != 2'h2;
+  assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n20, n4, n6, n7 | n8};
+  assign n9 = &{n20, n5 | n8, n7, n6};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = ~restart & i__ready;
-  assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n6 ?
-    (n7 ? signal & bad : 1'h0) : 1'h0}};
-  assign n13 = busy & |code;
-  assign n14 = n22 & !error;
+  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n7 ? (n5 ?
+    signal & bad : 1'h0) : 1'h0}};
+  assign n13 = busy & |{5'h0, code};
+  assign n14 = n22 & !{5'h0, error_q};
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n5 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
   assign n18 = rst | next_frame | n14;
   assign n19 = at[3:0] == 1'h1;
   assign config__payload_last = left == 1'h1;
-  assign n20 = {moves, n8} != 1'h1;
-  assign next_frame = n6 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign n20 = {n8, moves} != 2'h2;
+  assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_43 = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -552,12 +552,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6, n7 | n3}) steps <= n3;
+    if (&{n4, n5 | n3, n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n7 & moves & n6) held <= at[31:0];
+    if (n5 & moves & n7) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -572,10 +572,10 @@ module \neuflow_control.sequencer  (
   end
   always @(posedge clk) begin
     if (rst) begin
-      error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame <=
-        1'h0;
+      error_q <= 3'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame
+        <= 1'h0;
     end else begin
-      if (n13) error <= code;
+      if (n13) error_q <= code;
       if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
@@ -595,8 +595,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n7 | n8 | n3, {moves, n8, config__payload_last} != 3'h6, n20, {n19, n7, moves, at[3:0]
-        == 2'h3} != 3'h6, {steps, moves, n3} != 2'h3, n4, n6, n5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{{n8, moves, config__payload_last} != 3'h6, {steps, n3, moves} != 2'h3, n6, n20, n5 | n3
+        | n8, n7, {n19, n5, at[3:0] == 2'h3, moves} != 3'h5, n4}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

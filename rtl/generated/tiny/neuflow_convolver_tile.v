@@ -163,15 +163,15 @@ module \neuflow_convolver_tile.convolver  (
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_155(awake), .block(block), .config_2(config__payload_49),
-      .config__ready(config__ready_52), .configured(config__valid_53),
-      .coordinates_gated_rst(array_gated_rst), .drain_ready(drain_ready), .fill(fill),
-      .hand_over(hand_over), .idle(idle), .issue(tap), .lanes(lanes), .maps(maps),
-      .pass_done(pass_done), .pixel(pixel), .port_1951_0(read[23:6]), .port_1955_0(read[5:0]),
-      .read_enable(read_enable), .released(released), .shift(shift), .stored(stored),
-      .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value),
-      .weights_free(free), .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind),
-      .words_218(words));
+    .array_gated_clk(array_clk), .awake_167(awake), .block(block),
+      .config__payload(config__payload_49), .config__ready(config__ready_52),
+      .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
+      .drain_ready(drain_ready), .fill(fill), .hand_over(hand_over), .idle(idle), .issue(tap),
+      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .port_2004_0(read[23:6]),
+      .port_2008_0(read[5:0]), .read_enable(read_enable), .released(released), .shift(shift),
+      .stored(stored), .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights),
+      .weights(value), .weights_free(free), .weights_read(read_118), .weights_ready(ready),
+      .weights_rewind(rewind), .words_228(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
@@ -220,7 +220,7 @@ module \neuflow_convolver_tile.convolver  (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
       .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done),
-      .port_1951_0(read[23:6]), .port_1955_0(read[5:0]), .read_enable(read_enable),
+      .port_2004_0(read[23:6]), .port_2008_0(read[5:0]), .read_enable(read_enable),
       .released(released), .stored(stored), .words(words), .writer_gated_rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
     .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
@@ -228,7 +228,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2034_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2095_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -245,13 +245,13 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire weights_rewind,
   output wire weights_free,
   output wire [15:0] released,
-  output wire awake_155,
+  output wire awake_167,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_218,
+  input wire [127:0] words_228,
   input wire weights_ready,
-  output wire [17:0] port_1951_0,
-  output reg [5:0] port_1955_0 = 6'h0,
+  output wire [17:0] port_2004_0,
+  output reg [5:0] port_2008_0 = 6'h0,
   output wire [95:0] pixel,
   output wire config__ready,
   output reg [5:0] maps = 6'h0,
@@ -261,170 +261,180 @@ module \neuflow_convolver_tile.convolver.array  (
   output reg hand_over = 1'h0,
   output reg [17:0] block = 18'h0,
   input wire drain_ready,
-  input wire [511:0] config_2,
+  input wire [511:0] config__payload,
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg signal_25 = 1'h0, signal_53 = 1'h1, begins = 1'h1, behind = 1'h0, block_ends_ends = 1'h0,
-    by_tap = 1'h0, crosses = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0,
-    ky_ends_ends = 1'h0, move = 1'h0, odd = 1'h0, pass_ends_ends = 1'h0, s8_rotate = 1'h0, spread =
-    1'h0, there = 1'h0, wraps_70 = 1'h0;
-  reg [111:0] n4, s9_words = 112'h0;
-  reg [127:0] n5, s7_words = 128'h0, s8_words = 128'h0;
+  reg signal = 1'h0, signal_13 = 1'h0, signal_62 = 1'h1, after, begins = 1'h1, behind = 1'h0,
+    block_ends_ends = 1'h0, by_tap = 1'h0, crosses = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0,
+    in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, left = 1'h0, move = 1'h0, named =
+    1'h0, odd = 1'h0, pass_ends_ends = 1'h0, s8_rotate = 1'h0, spread = 1'h0, there = 1'h0, wraps_79
+    = 1'h0;
+  reg [127:0] n5, s7_words = 128'h0, s8_words_122 = 128'h0, s9_words = 128'h0;
+  reg [12:0] s1 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7 = 13'h0, s8
+    = 13'h0, s9 = 13'h0;
   reg [15:0] kept = 16'h0, last_row = 16'h0;
-  reg [17:0] signal_174 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
+  reg [17:0] signal_186 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
     18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] signal_195 = 20'h0, signal_197 = 20'h0, signal_200 = 20'h0, signal_202 = 20'h0,
-    signal_72 = 20'h0, signal_73 = 20'h0, signal_79 = 20'h0, signal_85 = 20'h0, block_ends_left =
+  reg [19:0] signal_206 = 20'h0, signal_208 = 20'h0, signal_211 = 20'h0, signal_213 = 20'h0,
+    signal_81 = 20'h0, signal_82 = 20'h0, signal_88 = 20'h0, signal_94 = 20'h0, block_ends_left =
     20'h0, next_channel = 20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0,
-    position_211 = 20'h0, position_212 = 20'h0, row_start = 20'h0, step_y_wrap = 20'h0;
-  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_201 = 21'h0, move_less = 21'h0, move_less_87
-    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_204 = 21'h0;
-  reg [20:3] like_q = 18'h0;
+    position_222 = 20'h0, position_223 = 20'h0, row_start = 20'h0, step_y_wrap = 20'h0;
+  reg [20:0] like_108 = 21'h0, gap = 21'h0, kept_less = 21'h0, kept_less_212 = 21'h0, move_less =
+    21'h0, move_less_96 = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_215 = 21'h0;
   reg [21:0] group_less = 22'h0, next_x_beyond, rounds_less = 22'h0;
   reg [2:0] s1_split = 3'h0, s4_split = 3'h0, s6_rotate = 3'h0, s7_rotate = 3'h0, s8_split = 3'h0,
     settling = 3'h6, lanes_q = 3'h0, s13_q = 3'h0;
   reg [31:0] s10_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0, s5_weights = 32'h0,
     s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights = 32'h0;
-  reg [3:0] signal_57 = 4'h0, signal_62 = 4'h0, flushing = 4'h0, s10 = 4'h0, s11 = 4'h0, s12 = 4'h0,
-    s8 = 4'h0, s9 = 4'h0;
-  reg [4:0] delta_less = 5'h0, delta_less_64 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
+  reg [3:0] signal_66 = 4'h0, signal_71 = 4'h0, flushing = 4'h0, s10 = 4'h0, s11 = 4'h0, s12 = 4'h0;
+  reg [4:0] delta_less = 5'h0, delta_less_73 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
     5'h0, s7_masks = 5'h0, s9_behind = 5'h0;
+  reg [59:0] absent = 60'h0;
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0;
-  reg [60:0] absent = 61'h0;
   reg [63:0] beat = 64'h0;
-  reg [6:0] s8_masks_q = 7'h0;
-  reg [79:0] n2, signal_176 = 80'h0, words = 80'h0, words_135 = 80'h0, y = 80'h0;
-  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_205 = 9'h0, s1 = 9'h0, s2 =
-    9'h0, s3 = 9'h0, s4 = 9'h0, s5 = 9'h0, s6 = 9'h0, s7 = 9'h0;
+  reg [79:0] signal_188 = 80'h0, s9_kept1 = 80'h0, words = 80'h0, words_147 = 80'h0, y = 80'h0;
+  reg [7:0] s8_masks_q = 8'h0;
+  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_216 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n25, n37, n11, n14, n23, n24, n6, n39, n41, n21, n22, n15, n40, n1, n36, n8, n7, n43, n34,
-    n32, n42, n30, n28, n26, n38, n3, n17, n18, n27, n29, n31, n33, n35, n20, n12, signal,
-    signal_115, signal_18, signal_49, signal_50, awake, block_ends, coordinates_clk, crosses_169,
-    fed, first_channel, full, group_ends, ky_ends, names_channel, no_drain, pass_ends, s0_last,
-    take, wraps, wraps_65;
-  wire [14:0] where, where_111;
-  wire [15:0] free, last_row_172;
+  wire n44, n31, n29, n27, n11, n39, n26, n38, n14, n24, n25, n6, n40, n23, n43, n21, n22, n15, n42,
+    n4, n3, n1, n8, n7, n46, n36, n45, n35, n33, n17, n18, n28, n30, n32, n34, n37, n20, n12,
+    signal_127, signal_25, signal_29, signal_58, signal_59, awake, block_ends, coordinates_clk,
+    crosses_181, ends_x, fed, first_channel, full, goes_on, group_ends, ky_ends, names, no_drain,
+    pass_ends, s0_last, take, wraps, wraps_74;
+  wire [127:0] n41, s8_words;
+  wire [14:0] where, where_120;
+  wire [15:0] free, last_row_184;
   wire [19:0] n19, n16;
   wire [20:0] n10;
   wire [21:0] n9, behind_beyond, next_group_beyond, next_row_beyond, step_y_wrap_beyond;
   wire [2:0] count, split, turn;
   wire [31:0] s2_weights;
   wire [3:0] ends;
-  wire [5:0] n13, over, over_63;
-  wire [79:0] x, y_179;
+  wire [5:0] n13, over, over_72;
+  wire [79:0] n2, x, y_191;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
-  assign port_1951_0 = {there ? where[8:3] : where_111[8:3], there ? where_111[14:9] : where[8:3],
-    there ? where[14:9] : where_111[14:9]};
+  assign port_2004_0 = {there ? where[8:3] : where_120[8:3], there ? where_120[14:9] : where[8:3],
+    there ? where[14:9] : where_120[14:9]};
   assign read_enable = s5[0];
   assign lanes[2:0] = lanes_q;
-  assign issue = signal_25 & ~(n39 | no_drain);
+  assign issue = signal & ~(n40 | no_drain);
   assign fill = begins & ~full;
-  assign wait_rows = signal_25 & signal;
-  assign wait_weights = signal_25 & ~signal & signal_18;
-  assign wait_drain = signal_25 & ~n39 & no_drain;
-  assign weights_read = issue & n25;
-  assign weights_free = issue & (pass_ends | config_2[412]);
+  assign wait_rows = signal & signal_25;
+  assign wait_weights = signal & ~signal_25 & signal_29;
+  assign wait_drain = signal & ~n40 & no_drain;
+  assign weights_read = issue & n26;
+  assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_155 = |{signal_49, signal_50, hand_over, s13_q[0], shift, s10[0], s11[0], s1[0],
-    awake, s2[0], s9[0], s7[0], s4[0], s12[0], s6[0], s3[0], s8[0], s5[0], issue} | n7;
+  assign awake_167 = |{signal_58, signal_59, shift, hand_over, s13_q[0], s2[0], s5[0], issue, s7[0],
+    s6[0], s8[0], s9[0], s4[0], awake, s10[0], s3[0], s11[0], s12[0], s1[0]} | n7;
   assign weights_rewind = issue & group_ends;
-  assign idle = ~signal_25;
+  assign idle = ~signal;
   assign take = issue & begins;
-  assign signal_115 = hand_over | shift;
+  assign signal_127 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
+  assign s8_words = n41 & {{48{s8_masks_q[7]}}, {16{s8_masks_q[4]}}, {16{s8_masks_q[3]}},
+    {16{s8_masks_q[2]}}, {16{s8_masks_q[1]}}, {16{s8_masks_q[0]}}};
   assign n1 = s9[0] & spread;
-  assign n3 = s9[0] | n1;
-  assign n6 = s1[0] & s1[8];
-  assign signal_49 = configured & idle;
-  assign signal_50 = n37 & kept != free;
+  assign n2 = ~{{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
+    {16{s9_behind[0]}}};
+  assign n3 = s9[0] & s9[12];
+  assign n4 = s8[0] & s8[10];
+  assign n6 = s1[0] & s1[7];
+  assign signal_58 = configured & idle;
+  assign signal_59 = n38 & kept != free;
   assign n7 = |settling;
-  assign n8 = signal_115 & ~s12[3];
+  assign n8 = signal_127 & ~s12[3];
   assign ends = (turn + s4_split) + spread;
   assign behind_beyond = $signed({1'h0, position}) + $signed(rounds_less);
-  assign next_group_beyond = $signed({1'h0, signal_72}) + $signed(group_less);
-  assign step_y_wrap_beyond = $signed({1'h0, config_2[283:264]}) + $signed(row_less);
+  assign next_group_beyond = $signed({1'h0, signal_81}) + $signed(group_less);
+  assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
   assign n9 = $signed(crosses ? gap : 21'h0) + $signed(4'h5);
-  assign wraps_65 = $signed(over_63) >= $signed(1'h0);
+  assign wraps_74 = $signed(over_72) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n10 = config_2[263:244] + 1'h1;
+  assign n10 = config__payload[264:245] + 1'h1;
+  assign goes_on = config__payload[52] & kx_ends_ends;
+  assign names = config__payload[52] ? gathers & ~named : config__payload[51] & kx_ends_ends;
+  assign ends_x = kx_ends_ends & ~(goes_on & signal_13) | gathers;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
-  assign ky_ends = kx_ends_ends & ky_ends_ends;
+  assign ky_ends = ends_x & ky_ends_ends;
   assign s0_last = issue & block_ends;
   assign n11 = issue & pass_ends;
-  assign n12 = signal_25 ? signal_25 : configured & ~(|flushing);
-  assign n13 = n38 ? config_2[450:445] : 6'h2;
+  assign n12 = signal ? signal : configured & ~(|flushing);
+  assign n13 = n39 ? config__payload[451:446] : 6'h2;
   assign n14 = idle & ~s1[0] & ~s2[0];
-  assign n15 = s2[0] & ~s2[4];
-  assign n16 = n40 ? (wraps_70 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_85) : n19;
-  assign n17 = |{n14, n15, n40, s2[0]};
+  assign n15 = s2[0] & ~s2[8];
+  assign n16 = n42 ? (wraps_79 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_94) : n19;
+  assign n17 = |{s2[0], n14, n15, n42};
   assign n18 = {n14, n15} != 1'h1;
-  assign n19 = s2[6] ? next_group : signal_72;
-  assign first_channel = config_2[50] ? s2[6] : s2[3];
-  assign n20 = n17 & {n14, n15, n40} != 1'h1 & n18;
-  assign n21 = n14 | n41 & first_channel;
-  assign n22 = n41 | absent[0];
-  assign names_channel = n36 & s2[0];
-  assign over_63 = $signed({1'h0, signal_62}) + $signed(delta_less_64);
-  assign over = $signed({1'h0, signal_57}) + $signed(delta_less);
-  assign n23 = n14 | s2[0] & s2[5];
-  assign n24 = s2[0] & s2[4];
-  assign n25 = ~odd;
+  assign n19 = s2[5] ? next_group : signal_81;
+  assign first_channel = config__payload[50] ? s2[5] : s2[3];
+  assign n20 = n17 & {n14, n15, n42} != 1'h1 & n18;
+  assign n21 = n14 | n43 & first_channel;
+  assign n22 = n43 | absent[0];
+  assign n23 = s2[0] & s2[9];
+  assign over_72 = $signed({1'h0, signal_71}) + $signed(delta_less_73);
+  assign over = $signed({1'h0, signal_66}) + $signed(delta_less);
+  assign n24 = n14 | s2[0] & s2[4];
+  assign n25 = s2[0] & s2[8];
+  assign n26 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
-  assign n26 = idle | weights_rewind & pass_ends_ends;
-  assign n27 = n26 | weights_rewind;
-  assign n28 = idle | s0_last & group_ends_ends;
-  assign n29 = s0_last | n28;
-  assign n30 = idle | n42 & block_ends_ends;
-  assign n31 = n30 | n42;
-  assign n32 = idle | n43 & ky_ends_ends;
-  assign n33 = n43 | n32;
-  assign n34 = idle | n43;
-  assign n35 = n34 | issue;
-  assign n36 = config_2[51] & s2[4];
-  assign n37 = signal_25 & begins & full;
-  assign n38 = config_2[51] ? kx_ends_ends : config_2[50] | group_ends_ends;
-  assign n39 = signal | signal_18;
+  assign n27 = idle | weights_rewind & pass_ends_ends;
+  assign n28 = n27 | weights_rewind;
+  assign n29 = idle | s0_last & group_ends_ends;
+  assign n30 = s0_last | n29;
+  assign n31 = idle | n44 & block_ends_ends;
+  assign n32 = n31 | n44;
+  assign n33 = idle | n45 & ky_ends_ends;
+  assign n34 = n45 | n33;
+  assign n35 = idle | n45;
+  assign n36 = idle | n46 & kx_ends_ends;
+  assign n37 = n36 | n46;
+  assign n38 = signal & begins & full;
+  assign n39 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
+  assign n40 = signal_25 | signal_29;
   assign no_drain = block_ends & (in_flight | ~drain_ready);
-  assign signal = begins & ~(full & fed);
-  assign signal_18 = n25 & ~weights_ready;
-  assign n40 = s2[0] & ~s2[5];
-  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_87);
-  assign n41 = n24 & s2[5];
-  assign n42 = issue & ky_ends;
-  assign n43 = issue & kx_ends_ends;
-  \neuflow_convolver_tile.convolver.array.behind$233  behind_233 (
+  assign signal_25 = begins & ~(full & fed);
+  assign signal_29 = n26 & ~weights_ready;
+  assign n41 = {2{s8_words_122}} >> {s8_rotate, 4'h0};
+  assign n42 = s2[0] & ~s2[4];
+  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_96);
+  assign n43 = n25 & s2[4];
+  assign n44 = issue & ky_ends;
+  assign n45 = issue & ends_x;
+  assign n46 = issue & ~gathers;
+  \neuflow_convolver_tile.convolver.array.behind$243  behind_243 (
     .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
-      .position(position_212), .ring(config_2[223:204]), .where(where_111));
+      .position(position_223), .ring(config__payload[224:205]), .where(where_120));
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
-    .awake(awake), .clear(idle), .config_2(config_2), .configured(configured),
+    .awake(awake), .clear(idle), .config_2(config__payload), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
-      .count(count), .crosses(crosses_169), .fed(fed), .free(free), .full(full),
-      .last_row(last_row_172), .split(split), .stored(stored), .take(take), .x(x), .y(y_179));
+      .count(count), .crosses(crosses_181), .fed(fed), .free(free), .full(full),
+      .last_row(last_row_184), .split(split), .stored(stored), .take(take), .x(x), .y(y_191));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   \neuflow_convolver_tile.convolver.array.locator  locator (
     .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
-      .position(position_211), .ring(config_2[223:204]), .turn(turn), .where(where));
+      .position(position_222), .ring(config__payload[224:205]), .turn(turn), .where(where));
   neuflow_mac_row map0 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_115),
+      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_127),
       .valid(s11[0]), .weight(s10_weights[15:0]), .words(words));
   neuflow_mac_row map1 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_115),
-      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words_135));
+      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_127),
+      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words_147));
   always @(posedge array_gated_clk) begin
     s5_masks <= s4_masks;
     s6_masks <= s5_masks;
     s7_masks <= s6_masks;
-    {s8_masks_q[6], s8_masks_q[4:0]} <= {s7_masks[4], spread ? {s7_masks[3:1], {2{s7_masks[0]}}} :
+    {s8_masks_q[7], s8_masks_q[4:0]} <= {s7_masks[4], spread ? {s7_masks[3:1], {2{s7_masks[0]}}} :
       s7_masks};
-    offset <= signal_57 * config_2[328:320];
-    offset_205 <= signal_62 * config_2[348:340];
+    offset <= signal_66 * config__payload[329:321];
+    offset_216 <= signal_71 * config__payload[349:341];
     s6_rotate <= where[2:0];
     s7_rotate <= s6_rotate;
     s8_rotate <= s7_rotate[0];
@@ -436,51 +446,47 @@ module \neuflow_convolver_tile.convolver.array  (
     s9_weights <= s8_weights;
     s10_weights <= s9_weights;
     s3_weights[15:0] <= s2_weights[15:0];
+    like_108[2:0] <= 3'h0;
     if (s1[0]) beat <= weights;
     if (s8[0] & spread) s9_behind <= 5'h1f << s8_split;
-    if (n3) begin
-      n2 = ~{{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
-        {16{s9_behind[0]}}};
-      words_135 <= n1 ? s9_words[95:16] & n2 | s9_words[111:32] & {{16{s9_behind[4]}},
-        {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}}, {16{s9_behind[0]}}} : by_tap ?
-        s9_words[95:16] : s9_words[79:0];
-      words <= n1 ? s9_words[79:0] & n2 | s9_words[95:16] & {{16{s9_behind[4]}}, {16{s9_behind[3]}},
-        {16{s9_behind[2]}}, {16{s9_behind[1]}}, {16{s9_behind[0]}}} : s9_words[79:0];
-    end
-    if (s8[0]) begin
-      n4 = {2{s8_words}} >> {s8_rotate, 4'h0};
-      s9_words <= n4 & {{32{s8_masks_q[6]}}, {16{s8_masks_q[4]}}, {16{s8_masks_q[3]}},
-        {16{s8_masks_q[2]}}, {16{s8_masks_q[1]}}, {16{s8_masks_q[0]}}};
-    end
+    if (s8[0] & s8[11]) s9_kept1 <= s8_words[79:0];
+    if (n1 | n3 | s9[0]) words_147 <= n1 ? s9_words[95:16] & n2 | s9_words[111:32] &
+      {{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
+      {16{s9_behind[0]}}} : n3 ? s9_kept1 : by_tap ? s9_words[95:16] : s9_words[79:0];
+    if (n1 | s9[0]) words <= n1 ? s9_words[79:0] & n2 | s9_words[95:16] & {{16{s9_behind[4]}},
+      {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}}, {16{s9_behind[0]}}} :
+      s9_words[79:0];
+    if (n4 | s8[0]) s9_words[95:0] <= n4 ? s9_words[127:32] : s8_words[95:0];
     if (s7[0]) begin
       n5 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
-      s8_words <= n5;
+      s8_words_122 <= n5;
     end
-    if (s6[0]) s7_words <= words_218;
+    if (s6[0]) s7_words <= words_228;
     if (s2[0]) begin
       at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
-      at_x4 <= $signed({1'h0, signal_176[79:64]}) + $signed(signal_174);
+      at_x4 <= $signed({1'h0, signal_188[79:64]}) + $signed(signal_186);
       at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
-      at_x3 <= $signed({1'h0, signal_176[63:48]}) + $signed(signal_174);
+      at_x3 <= $signed({1'h0, signal_188[63:48]}) + $signed(signal_186);
       at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
-      at_x2 <= $signed({1'h0, signal_176[47:32]}) + $signed(signal_174);
+      at_x2 <= $signed({1'h0, signal_188[47:32]}) + $signed(signal_186);
       at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
-      at_x1 <= $signed({1'h0, signal_176[31:16]}) + $signed(signal_174);
+      at_x1 <= $signed({1'h0, signal_188[31:16]}) + $signed(signal_186);
       at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
-      at_x0 <= $signed({1'h0, signal_176[15:0]}) + $signed(signal_174);
+      at_x0 <= $signed({1'h0, signal_188[15:0]}) + $signed(signal_186);
     end
-    if (s3[0]) s4_masks <= {at_x4 < config_2[95:80] & at_y4 < config_2[111:96], at_x3 <
-      config_2[95:80] & at_y3 < config_2[111:96], at_x2 < config_2[95:80] & at_y2 <
-      config_2[111:96], at_x1 < config_2[95:80] & at_y1 < config_2[111:96], at_x0 < config_2[95:80]
-      & at_y0 < config_2[111:96]};
+    if (s3[0]) s4_masks <= {at_x4 < config__payload[96:81] & at_y4 < config__payload[112:97], at_x3
+      < config__payload[96:81] & at_y3 < config__payload[112:97], at_x2 < config__payload[96:81] &
+      at_y2 < config__payload[112:97], at_x1 < config__payload[96:81] & at_y1 <
+      config__payload[112:97], at_x0 < config__payload[96:81] & at_y0 < config__payload[112:97]};
     if (n6) begin
-      y <= y_179;
-      signal_176 <= x;
+      y <= y_191;
+      signal_188 <= x;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{signal_49, signal_50, hand_over, s13_q[0], shift, s10[0], s11[0], s1[0], awake, s2[0],
-      s9[0], s7[0], coordinates_gated_rst, s4[0], s12[0], s6[0], s3[0], s8[0], s5[0], issue}) begin
+    if (|{signal_58, signal_59, shift, hand_over, s13_q[0], s2[0], s5[0], issue, s7[0], s6[0],
+      s8[0], s9[0], s4[0], awake, s10[0], coordinates_gated_rst, s3[0], s11[0], s12[0], s1[0]})
+      begin
       settling <= 3'h6;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -488,163 +494,179 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      move <= 1'h0; behind <= 1'h0; there <= 1'h0; position_212 <= 20'h0; rounds_less <= 22'h0;
-        like_q <= 18'h0; position_211 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <=
-        20'h0; group_less <= 22'h0; signal_73 <= 20'h0; gap <= 21'h0; row_less <= 21'h0; wraps_70 <=
-        1'h0; move_less_87 <= 21'h0; signal_85 <= 20'h0; wrapped_less_204 <= 21'h0; signal_202 <=
-        20'h0; kept_less_201 <= 21'h0; signal_200 <= 20'h0; delta_less_64 <= 5'h0; move_less <=
-        21'h0; signal_79 <= 20'h0; wrapped_less <= 21'h0; signal_197 <= 20'h0; kept_less <= 21'h0;
-        signal_195 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0; s11 <=
-        4'h0; s10 <= 4'h0; s9 <= 4'h0; s8 <= 4'h0; s7 <= 9'h0; s6 <= 9'h0; s5 <= 9'h0; s4 <= 9'h0;
-        s3 <= 9'h0; s2 <= 9'h0; s1 <= 9'h0; pass_done <= 1'h0; signal_25 <= 1'h0; maps[1] <= 1'h0;
-        flushing <= 4'h0; in_flight <= 1'h0; port_1955_0 <= 6'h0; by_tap <= 1'h0; spread <= 1'h0;
-        position <= 20'h0; row_start <= 20'h0; signal_72 <= 20'h0; channel_base <= 9'h0; absent <=
-        61'h0; next_channel <= 20'h0; signal_62 <= 4'h0; signal_57 <= 4'h0; tap_y <= 18'h0;
-        signal_174 <= 18'h0; block <= 18'h0; last_row <= 16'h0; crosses <= 1'h0; s1_split <= 3'h0;
-        odd <= 1'h0; begins <= 1'h1; signal_53 <= 1'h1; s8_split <= 3'h0; s4_split <= 3'h0;
-        pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <=
-        10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left
-        <= 6'h0; kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; lanes_q <= 3'h0;
+      move <= 1'h0; behind <= 1'h0; there <= 1'h0; position_223 <= 20'h0; rounds_less <= 22'h0;
+        like_108[20:3] <= 18'h0; position_222 <= 20'h0; linear <= 9'h0; next_group <= 20'h0;
+        step_y_wrap <= 20'h0; group_less <= 22'h0; signal_82 <= 20'h0; gap <= 21'h0; row_less <=
+        21'h0; wraps_79 <= 1'h0; move_less_96 <= 21'h0; signal_94 <= 20'h0; wrapped_less_215 <=
+        21'h0; signal_213 <= 20'h0; kept_less_212 <= 21'h0; signal_211 <= 20'h0; delta_less_73 <=
+        5'h0; move_less <= 21'h0; signal_88 <= 20'h0; wrapped_less <= 21'h0; signal_208 <= 20'h0;
+        kept_less <= 21'h0; signal_206 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12
+        <= 4'h0; s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <=
+        13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <=
+        1'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; port_2008_0 <= 6'h0; by_tap <=
+        1'h0; spread <= 1'h0; position <= 20'h0; row_start <= 20'h0; signal_81 <= 20'h0;
+        channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0; signal_71 <= 4'h0; signal_66
+        <= 4'h0; tap_y <= 18'h0; signal_186 <= 18'h0; block <= 18'h0; last_row <= 16'h0; crosses <=
+        1'h0; s1_split <= 3'h0; odd <= 1'h0; begins <= 1'h1; signal_62 <= 1'h1; s8_split <= 3'h0;
+        s4_split <= 3'h0; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0;
+        group_ends_left <= 10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <=
+        1'h0; ky_ends_left <= 6'h0; named <= 1'h0; gathers <= 1'h0; signal_13 <= 1'h0; left <= 1'h0;
+        kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; lanes_q <= 3'h0;
     end else begin
       move <= n8 | s11[3];
       behind <= n8;
       there <= ends[3];
-      position_212 <= wraps_70 & $signed(behind_beyond) >= $signed(1'h0) ? behind_beyond[19:0] :
-        position + {like_q[19:3], 3'h0};
-      rounds_less <= $signed({like_q, 3'h0}) - $signed({1'h0, config_2[223:204]});
-      like_q <= gap[20:3];
-      position_211 <= position;
-      linear <= (channel_base + offset) + offset_205;
-      next_group <= wraps_70 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
-        : signal_72 + signal_73;
-      step_y_wrap <= wraps_70 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
-        step_y_wrap_beyond[19:0] : config_2[283:264] + config_2[303:284];
-      group_less <= $signed(n9) - $signed({1'h0, config_2[223:204]});
-      signal_73 <= n9[19:0];
-      gap <= config_2[303:284] - config_2[79:64];
-      row_less <= config_2[303:284] - config_2[223:204];
-      wraps_70 <= |config_2[223:204];
-      move_less_87 <= wraps_65 ? wrapped_less_204 : kept_less_201;
-      signal_85 <= wraps_65 ? signal_202 : signal_200;
-      wrapped_less_204 <= step_y_wrap - config_2[223:204];
-      signal_202 <= step_y_wrap;
-      kept_less_201 <= config_2[283:264] - config_2[223:204];
-      signal_200 <= config_2[283:264];
-      delta_less_64 <= config_2[319:316] - config_2[115:112];
+      position_223 <= wraps_79 & $signed(behind_beyond) >= $signed(1'h0) ? behind_beyond[19:0] :
+        position + like_108[19:0];
+      rounds_less <= $signed(like_108) - $signed({1'h0, config__payload[224:205]});
+      like_108[20:3] <= gap[20:3];
+      position_222 <= position;
+      linear <= (channel_base + offset) + offset_216;
+      next_group <= wraps_79 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
+        : signal_81 + signal_82;
+      step_y_wrap <= wraps_79 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
+        step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
+      group_less <= $signed(n9) - $signed({1'h0, config__payload[224:205]});
+      signal_82 <= n9[19:0];
+      gap <= config__payload[304:285] - config__payload[80:65];
+      row_less <= config__payload[304:285] - config__payload[224:205];
+      wraps_79 <= |config__payload[224:205];
+      move_less_96 <= wraps_74 ? wrapped_less_215 : kept_less_212;
+      signal_94 <= wraps_74 ? signal_213 : signal_211;
+      wrapped_less_215 <= step_y_wrap - config__payload[224:205];
+      signal_213 <= step_y_wrap;
+      kept_less_212 <= config__payload[284:265] - config__payload[224:205];
+      signal_211 <= config__payload[284:265];
+      delta_less_73 <= config__payload[320:317] - config__payload[116:113];
       move_less <= wraps ? wrapped_less : kept_less;
-      signal_79 <= wraps ? signal_197 : signal_195;
-      wrapped_less <= n10 - config_2[223:204];
-      signal_197 <= n10[19:0];
-      kept_less <= config_2[263:244] - config_2[223:204];
-      signal_195 <= config_2[263:244];
-      delta_less <= config_2[315:312] - config_2[115:112];
+      signal_88 <= wraps ? signal_208 : signal_206;
+      wrapped_less <= n10 - config__payload[224:205];
+      signal_208 <= n10[19:0];
+      kept_less <= config__payload[264:245] - config__payload[224:205];
+      signal_206 <= config__payload[264:245];
+      delta_less <= config__payload[316:313] - config__payload[116:113];
       {hand_over, s13_q} <= s12;
       s12 <= s11;
       s11 <= s10;
-      s10 <= s9;
+      s10 <= s9[3:0];
       s9 <= s8;
-      s8 <= s7[3:0];
+      s8 <= s7;
       s7 <= s6;
       s6 <= s5;
       s5 <= s4;
       s4 <= s3;
       s3 <= s2;
       s2 <= s1;
-      s1 <= {begins, pass_ends, group_ends, ky_ends, kx_ends_ends, s0_last, signal_53, odd, issue};
+      s1 <= {gathers, goes_on & ~signal_13, goes_on, names, ends_x, begins, pass_ends, group_ends,
+        ky_ends, s0_last, signal_62, odd, issue};
       pass_done <= n11;
-      signal_25 <= issue ? (pass_ends ? 1'h0 : n12) : n12;
+      signal <= issue ? (pass_ends ? 1'h0 : n12) : n12;
       maps[1] <= n13[1];
       flushing <= {flushing[2:0], n11};
       in_flight <= in_flight & ~hand_over | s0_last;
-      port_1955_0 <= {ends[3] ? turn : ends[2:0], ends[3] ? ends[2:0] : turn};
+      port_2008_0 <= {ends[3] ? turn : ends[2:0], ends[3] ? ends[2:0] : turn};
       if (s1[0]) begin
-        by_tap <= config_2[51];
-        spread <= config_2[51] & |gap[2:0];
+        by_tap <= config__payload[51];
+        spread <= config__payload[51] & |gap[2:0];
       end
-      if (n17) begin
+      if (n17 & {s2[10], n14, n15} != 3'h5) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n14 ? config_2[243:224] : n15 ? (wraps_70 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_79) : n16;
+        position <= n14 ? config__payload[244:225] : n15 ? (wraps_79 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_88) : n16;
       end
-      if (n17 & n18) row_start <= n14 ? config_2[243:224] : n16;
+      if (n17 & n18) row_start <= n14 ? config__payload[244:225] : n16;
       if (n20) begin
-        signal_72 <= n14 ? config_2[243:224] : n19;
-        channel_base <= n14 ? config_2[172:164] : first_channel ? config_2[172:164] :
+        signal_81 <= n14 ? config__payload[244:225] : n19;
+        channel_base <= n14 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n21 | n22) & ~names_channel) absent <= n21 ? config_2[511:451] : {1'h0, absent[60:1]};
-      if (names_channel | n21 | n22) next_channel <= names_channel ? config_2[183:164] +
-        s2_weights[31:16] : n21 ? config_2[183:164] + config_2[203:184] : next_channel +
-        config_2[203:184];
-      if (n14 | s1[0] & s1[4]) signal_62 <= n14 ? config_2[311:308] : s1[5] ? config_2[311:308] :
-        wraps_65 ? over_63[3:0] : signal_62 + config_2[319:316];
-      if (n14 | s1[0]) signal_57 <= n14 ? config_2[307:304] : s1[4] ? config_2[307:304] : wraps ?
-        over[3:0] : signal_57 + config_2[315:312];
-      if (n23 | n24) tap_y <= n23 ? {{2{config_2[147]}}, config_2[147:132]} :
-        $unsigned($signed(tap_y) + $signed({1'h0, config_2[163:156]}));
-      if (n23 | n24 | s2[0]) signal_174 <= n23 ? {{2{config_2[131]}}, config_2[131:116]} : n24 ?
-        {{2{config_2[131]}}, config_2[131:116]} : $unsigned($signed(signal_174) + $signed({1'h0,
-        config_2[155:148]}));
-      if (s1[3]) block <= {s1[7:6], last_row};
+      if ((n22 | n21) & ~n23) absent <= n21 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n22 | n21 | n23) next_channel <= n23 ? config__payload[184:165] + s2_weights[31:16] : n21
+        ? config__payload[184:165] + config__payload[204:185] : next_channel +
+        config__payload[204:185];
+      if (n14 | s1[0] & s1[8]) signal_71 <= n14 ? config__payload[312:309] : s1[4] ?
+        config__payload[312:309] : wraps_74 ? over_72[3:0] : signal_71 + config__payload[320:317];
+      if (n14 | s1[0]) signal_66 <= n14 ? config__payload[308:305] : s1[8] ?
+        config__payload[308:305] : wraps ? over[3:0] : signal_66 + config__payload[316:313];
+      if (n25 | n24) tap_y <= n24 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+        $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
+      if (s2[0] & ~s2[10] | n25 | n24) signal_186 <= n24 ? {{2{config__payload[132]}},
+        config__payload[132:117]} : n25 ? {{2{config__payload[132]}}, config__payload[132:117]} :
+        $unsigned($signed(signal_186) + $signed({1'h0, config__payload[156:149]}));
+      if (s1[3]) block <= {s1[6:5], last_row};
       if (take) begin
-        last_row <= last_row_172;
-        crosses <= crosses_169;
+        last_row <= last_row_184;
+        crosses <= crosses_181;
         s1_split <= split;
       end
       if (issue) begin
-        odd <= n25 & ~block_ends;
+        odd <= n26 & ~block_ends;
         begins <= group_ends;
-        signal_53 <= block_ends;
+        signal_62 <= block_ends;
       end
-      if (s7[0] & s7[8]) s8_split <= s4_split;
-      if (s3[0] & s3[8]) s4_split <= s1_split;
-      if (n27) begin
-        pass_ends_ends <= n26 ? config_2[19:0] == 1'h1 : pass_ends_left == 2'h2;
-        pass_ends_left <= n26 ? config_2[19:0] : pass_ends_left - 1'h1;
+      if (s7[0] & s7[7]) s8_split <= s4_split;
+      if (s3[0] & s3[7]) s4_split <= s1_split;
+      if (n28) begin
+        pass_ends_ends <= n27 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
+        pass_ends_left <= n27 ? config__payload[19:0] : pass_ends_left - 1'h1;
       end
-      if (n29) begin
-        group_ends_ends <= n28 ? config_2[29:20] == 1'h1 : group_ends_left == 2'h2;
-        group_ends_left <= n28 ? config_2[29:20] : group_ends_left - 1'h1;
+      if (n30) begin
+        group_ends_ends <= n29 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
+        group_ends_left <= n29 ? config__payload[29:20] : group_ends_left - 1'h1;
       end
-      if (n31) begin
-        block_ends_ends <= n30 ? config_2[49:30] == 1'h1 : block_ends_left == 2'h2;
-        block_ends_left <= n30 ? config_2[49:30] : block_ends_left - 1'h1;
+      if (n32) begin
+        block_ends_ends <= n31 ? config__payload[49:30] == 1'h1 : block_ends_left == 2'h2;
+        block_ends_left <= n31 ? config__payload[49:30] : block_ends_left - 1'h1;
       end
-      if (n33) begin
-        ky_ends_ends <= n32 ? config_2[57:52] == 1'h1 : ky_ends_left == 2'h2;
-        ky_ends_left <= n32 ? config_2[57:52] : ky_ends_left - 1'h1;
+      if (n34) begin
+        ky_ends_ends <= n33 ? config__payload[58:53] == 1'h1 : ky_ends_left == 2'h2;
+        ky_ends_left <= n33 ? config__payload[58:53] : ky_ends_left - 1'h1;
       end
+      if (idle | issue & (ky_ends | gathers)) named <= signal & ~ky_ends;
+      if (idle | issue) gathers <= signal & goes_on & signal_13;
       if (n35) begin
-        kx_ends_ends <= n34 ? config_2[63:58] == 1'h1 : kx_ends_left == 2'h2;
-        kx_ends_left <= n34 ? config_2[63:58] : kx_ends_left - 1'h1;
+        after = idle | ky_ends ? config__payload[53] - 1'h1 : left - 1'h1;
+        signal_13 <= !after;
+        left <= after;
+      end
+      if (n37) begin
+        kx_ends_ends <= n36 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
+        kx_ends_left <= n36 ? config__payload[64:59] : kx_ends_left - 1'h1;
       end
       if (begins) lanes_q <= count;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (n36) begin
+    if (s2[9]) begin
       s3_weights[31:16] <= 16'h0;
     end else begin
       s3_weights[31:16] <= s2_weights[31:16];
     end
   end
   always @(posedge array_gated_clk) begin
-    if (pass_done | coordinates_gated_rst) begin
-      kept <= 16'h0;
+    if (n4) begin
+      s9_words[127:96] <= 32'h0;
     end else begin
-      if (n37) kept <= free;
+      if (s8[0]) s9_words[127:96] <= s8_words[127:96];
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~n38 | coordinates_gated_rst) begin
+    if (pass_done | coordinates_gated_rst) begin
+      kept <= 16'h0;
+    end else begin
+      if (n38) kept <= free;
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (~n39 | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
-      {maps[5:2], maps[0]} <= {config_2[450:447], config_2[445]};
+      {maps[5:2], maps[0]} <= {config__payload[451:448], config__payload[446]};
     end
   end
 endmodule
 
-module \neuflow_convolver_tile.convolver.array.behind$233  (
+module \neuflow_convolver_tile.convolver.array.behind$243  (
   input wire array_gated_clk,
   input wire [8:0] linear,
   input wire [19:0] position,
@@ -708,7 +730,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n5 = make & valid[1];
   assign n6 = clear | make & column_ends;
   assign n7 = make | n6;
-  assign n8 = coordinates_gated_rst | clear;
+  assign n8 = clear | coordinates_gated_rst;
   assign n9 = column_ends & make;
   always @(posedge coordinates_gated_clk) begin
     if (|{n1, n2, n3, coordinates_gated_rst}) begin
@@ -737,13 +759,13 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       if (make) begin
         need <= signal_7_need;
         last_row <= signal_7_q[47:32];
-        {free_sum_q[19], free_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(config_2[395:378]);
+        {free_sum_q[19], free_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(config_2[396:379]);
         {signal_33_q[19], signal_33_q[17:0]} <= $signed({1'h0, y_next}) +
-          $signed(config_2[377:360]);
+          $signed(config_2[378:361]);
       end
       if (n7) begin
-        column_ends <= n6 ? config_2[79:64] == 1'h1 : column_left == 2'h2;
-        column_left <= n6 ? config_2[79:64] : column_left - 1'h1;
+        column_ends <= n6 ? config_2[80:65] == 1'h1 : column_left == 2'h2;
+        column_left <= n6 ? config_2[80:65] : column_left - 1'h1;
       end
     end
   end
@@ -759,10 +781,10 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       if (make) begin
         valid <= {valid[0], 1'h1};
         column_next <= column_ends ? 16'h0 : column_next + 1'h1;
-        x_next <= column_ends ? 16'h0 : x_next + config_2[115:112];
+        x_next <= column_ends ? 16'h0 : x_next + config_2[116:113];
       end
       if (n9) begin
-        y_next <= y_next + config_2[115:112];
+        y_next <= y_next + config_2[116:113];
         row_next <= row_next + 1'h1;
       end
     end
@@ -772,14 +794,14 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       late_y <= signal_7_q[31:16];
       late_x <= signal_7_q[15:0];
       signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
-        config_2[411:396] : free_sum_q[15:0];
+        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
+        config_2[412:397] : free_sum_q[15:0];
       signal_7_need <= ($signed({signal_33_q[19], signal_33_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({signal_33_q[19], signal_33_q[17:0]}) > $signed({1'h0, config_2[411:396]}) ?
-        config_2[411:396] : signal_33_q[15:0];
+        $signed({signal_33_q[19], signal_33_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
+        config_2[412:397] : signal_33_q[15:0];
       {signal_7_q[82:80], signal_7_q[47:0]} <= {signal_32_q[82:80], signal_32_q[47:0]};
-      {signal_32_q[82:80], signal_32_q[47:0]} <= {!column_next, row_next < config_2[444:429],
-        column_next < config_2[428:413], row_next, y_next, x_next};
+      {signal_32_q[82:80], signal_32_q[47:0]} <= {!column_next, row_next < config_2[445:430],
+        column_next < config_2[429:414], row_next, y_next, x_next};
     end
     if (late) begin
       y <= {late_y, y[79:16]};
@@ -854,7 +876,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
-    if (move | config_conv_array_gated_rst) begin
+    if (config_conv_array_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -901,7 +923,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     end
   end
   always @(posedge config_conv_drain_gated_clk) begin
-    if (move | config_conv_drain_gated_rst) begin
+    if (config_conv_drain_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -948,7 +970,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
-    if (move | config_conv_rows_gated_rst) begin
+    if (config_conv_rows_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -969,7 +991,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
   input wire config_conv_weights_gated_rst
 );
   reg full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [14:0] word = 15'h0, words = 15'h0;
+  reg [31:0] word = 32'h0, words = 32'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
@@ -986,11 +1008,11 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
-    if (move) o__payload <= words;
+    if (move) o__payload <= words[14:0];
     if (n2) words <= word;
     if (!(n1)) begin
       last <= bus__payload[48];
-      word <= bus__payload[30:16];
+      word <= bus__payload[47:16];
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
@@ -1044,7 +1066,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n4, n3, n6, n5, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n3, n6, n5, n4, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
     signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
     i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
@@ -1073,7 +1095,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s0[0], s1[0], s2[0], s7_step, s4[0], s6[0], s3[0], s8_step, s5[0]};
+  assign en = |{s0[0], s2[0], s5[0], s7_step, s6[0], s8_step, s4[0], s3[0], s1[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1086,10 +1108,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_41 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_104};
-  assign n3 = block[15:0] != told;
-  assign n4 = config__valid & n32;
-  assign n5 = o__valid & o__ready;
-  assign n6 = i__valid_132 & i__ready;
+  assign n3 = config__valid & n32;
+  assign n4 = o__valid & o__ready;
+  assign n5 = i__valid_132 & i__ready;
+  assign n6 = block[15:0] != told;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_104 & signal_97;
@@ -1102,11 +1124,11 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n13 = signal_104 | n12;
   assign all_ends = signal_97 & row_ends_101;
   assign n14 = n32 | n8 & slot_ends;
-  assign n15 = n14 | n8;
+  assign n15 = n8 | n14;
   assign n16 = n32 | n8 & row_ends_101;
-  assign n17 = n16 | n8;
+  assign n17 = n8 | n16;
   assign n18 = n32 | n23 & map_ends;
-  assign n19 = n18 | n23;
+  assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
@@ -1156,7 +1178,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2324_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2387_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1458,7 +1480,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2324_0,
+  input wire [1:0] port_2387_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1473,8 +1495,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2324_0[0];
-  assign n3 = port_2324_0[0] | n2 | clear;
+  assign n2 = fresh & ~port_2387_0[0];
+  assign n3 = port_2387_0[0] | clear | n2;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1484,22 +1506,22 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2324_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2387_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n6 = drain_gated_rst | n2 | clear;
+  assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2324_0[0], mark, n2, clear} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2324_0[0]
+      if ({port_2387_0[0], mark, clear, n2} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2387_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2324_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2387_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1515,16 +1537,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2324_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2387_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2324_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2387_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (drain_gated_rst | clear) begin
+    if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2324_0[0]) fresh <= 1'h0;
+      if (port_2387_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1539,8 +1561,8 @@ module \neuflow_convolver_tile.convolver.row_store  (
   output wire listening,
   output wire [15:0] stored,
   output wire [127:0] words,
-  input wire [17:0] port_1951_0,
-  input wire [5:0] port_1955_0,
+  input wire [17:0] port_2004_0,
+  input wire [5:0] port_2008_0,
   input wire pass_done,
   input wire read_enable,
   input wire [217:0] config__payload,
@@ -1553,7 +1575,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
     .at(at), .awake(awake_43), .banks_gated_clk(banks_clk), .beat(beat), .enables(enables),
-      .port_1951_0(port_1951_0), .port_1955_0(port_1955_0), .read_enable(read_enable),
+      .port_2004_0(port_2004_0), .port_2008_0(port_2008_0), .read_enable(read_enable),
       .words(words));
   neuflow_clock_gate banks_gate (
     .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst));
@@ -1573,50 +1595,50 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   input wire [63:0] beat,
   input wire [7:0] enables,
   output wire [127:0] words,
-  input wire [17:0] port_1951_0,
-  input wire [5:0] port_1955_0,
+  input wire [17:0] port_2004_0,
+  input wire [5:0] port_2008_0,
   input wire read_enable,
   input wire banks_gated_clk
 );
   assign awake = read_enable | |enables;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
-    .clk(banks_gated_clk), .read_address(port_1955_0[2:0] > 1'h0 ? port_1951_0[5:0] :
-      port_1955_0[5:3] > 1'h0 ? port_1951_0[11:6] : port_1951_0[17:12]), .read_data(words[15:0]),
+    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 1'h0 ? port_2004_0[5:0] :
+      port_2008_0[5:3] > 1'h0 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[15:0]),
       .read_enable(read_enable), .write_address(at[2:0] > 1'h0 ? at[14:9] : at[8:3]),
       .write_data(beat[15:0]), .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
-    .clk(banks_gated_clk), .read_address(port_1955_0[2:0] > 1'h1 ? port_1951_0[5:0] :
-      port_1955_0[5:3] > 1'h1 ? port_1951_0[11:6] : port_1951_0[17:12]), .read_data(words[31:16]),
+    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 1'h1 ? port_2004_0[5:0] :
+      port_2008_0[5:3] > 1'h1 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[31:16]),
       .read_enable(read_enable), .write_address(at[2:0] > 1'h1 ? at[14:9] : at[8:3]),
       .write_data(beat[31:16]), .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
-    .clk(banks_gated_clk), .read_address(port_1955_0[2:0] > 2'h2 ? port_1951_0[5:0] :
-      port_1955_0[5:3] > 2'h2 ? port_1951_0[11:6] : port_1951_0[17:12]), .read_data(words[47:32]),
+    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 2'h2 ? port_2004_0[5:0] :
+      port_2008_0[5:3] > 2'h2 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[47:32]),
       .read_enable(read_enable), .write_address(at[2:0] > 2'h2 ? at[14:9] : at[8:3]),
       .write_data(beat[47:32]), .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
-    .clk(banks_gated_clk), .read_address(port_1955_0[2:0] > 2'h3 ? port_1951_0[5:0] :
-      port_1955_0[5:3] > 2'h3 ? port_1951_0[11:6] : port_1951_0[17:12]), .read_data(words[63:48]),
+    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 2'h3 ? port_2004_0[5:0] :
+      port_2008_0[5:3] > 2'h3 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[63:48]),
       .read_enable(read_enable), .write_address(at[2:0] > 2'h3 ? at[14:9] : at[8:3]),
       .write_data(beat[63:48]), .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
-    .clk(banks_gated_clk), .read_address(port_1955_0[2:0] > 3'h4 ? port_1951_0[5:0] :
-      port_1955_0[5:3] > 3'h4 ? port_1951_0[11:6] : port_1951_0[17:12]), .read_data(words[79:64]),
+    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 3'h4 ? port_2004_0[5:0] :
+      port_2008_0[5:3] > 3'h4 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[79:64]),
       .read_enable(read_enable), .write_address(at[2:0] > 3'h4 ? at[14:9] : at[8:3]),
       .write_data(beat[15:0]), .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
-    .clk(banks_gated_clk), .read_address(port_1955_0[2:0] > 3'h5 ? port_1951_0[5:0] :
-      port_1955_0[5:3] > 3'h5 ? port_1951_0[11:6] : port_1951_0[17:12]), .read_data(words[95:80]),
+    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 3'h5 ? port_2004_0[5:0] :
+      port_2008_0[5:3] > 3'h5 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[95:80]),
       .read_enable(read_enable), .write_address(at[2:0] > 3'h5 ? at[14:9] : at[8:3]),
       .write_data(beat[31:16]), .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
-    .clk(banks_gated_clk), .read_address(port_1955_0[2:0] > 3'h6 ? port_1951_0[5:0] :
-      port_1955_0[5:3] > 3'h6 ? port_1951_0[11:6] : port_1951_0[17:12]), .read_data(words[111:96]),
+    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 3'h6 ? port_2004_0[5:0] :
+      port_2008_0[5:3] > 3'h6 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[111:96]),
       .read_enable(read_enable), .write_address(at[2:0] > 3'h6 ? at[14:9] : at[8:3]),
       .write_data(beat[47:32]), .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
-    .clk(banks_gated_clk), .read_address(port_1955_0[2:0] > 3'h7 ? port_1951_0[5:0] :
-      port_1955_0[5:3] > 3'h7 ? port_1951_0[11:6] : port_1951_0[17:12]), .read_data(words[127:112]),
+    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 3'h7 ? port_2004_0[5:0] :
+      port_2008_0[5:3] > 3'h7 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[127:112]),
       .read_enable(read_enable), .write_address(at[2:0] > 3'h7 ? at[14:9] : at[8:3]),
       .write_data(beat[63:48]), .write_enable(enables[7]));
 endmodule
@@ -1649,21 +1671,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [17:0] signal_37 = 18'h0;
   reg [19:0] signal_79 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_85 =
     20'h0, step = 20'h0;
-  reg [1:0] signal_117, signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left =
-    2'h0, s3_piece_taken = 2'h0, turn = 2'h0;
+  reg [1:0] signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left = 2'h0, number,
+    s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n5, number;
+  reg [2:0] n7;
   reg [3:0] signal_113, signal_23 = 4'h0, signal_80 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
     s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
   reg [4:0] signal_114;
-  reg [5:0] n4;
+  reg [5:0] n6;
   reg [63:0] words = 64'h0;
   reg [7:0] enables_92 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n8, linear_84 = 9'h0, offset = 9'h0;
-  wire n13, n35, n32, n33, n36, n6, n7, n25, n34, n9, n3, n17, n10, n12, n11, n23, n21, n14, n16,
+  wire n13, n35, n32, n33, n36, n4, n5, n25, n34, n9, n3, n17, n12, n11, n10, n23, n21, n14, n16,
     n18, n31, n19, n20, n22, n24, n27, n30, n26, n28, signal_20, signal_21, finished, i__ready_108,
     i__valid_109, last_lap, last_phase_y, o__ready, o__valid, record_ends, starts;
   wire [14:0] where;
@@ -1680,7 +1702,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_108;
-  assign awake = |{n10, pass_done, finished, starts, n11, signal_20, n12} | n13;
+  assign awake = |{n10, n11, pass_done, finished, starts, signal_20, n12} | n13;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1691,16 +1713,16 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n3 = s2_valid & s2_piece[69];
   assign signal_21 = last_lap & n32 & (by_word ? !signal_36 : n33);
   assign last_lap = ~signal_14 | signal_27 == signal_35 | signal_27 == last_phase;
+  assign n4 = $signed(beyond1) >= $signed(1'h0);
+  assign n5 = $signed(beyond2) >= $signed(1'h0);
   assign signal_20 = signal_52 & valid;
-  assign n6 = $signed(beyond1) >= $signed(1'h0);
-  assign n7 = $signed(beyond2) >= $signed(1'h0);
   assign signal_35 = by_word ? 2'h0 : n32 & n33 ? signal_36 : left;
   assign n9 = signal_20 & last_lap;
-  assign n10 = i__valid_109 & i__ready_108;
+  assign n10 = released != freed;
+  assign n11 = o__valid & o__ready;
   assign finished = n34 | signal & signal_46 & allowed;
   assign starts = n35 & config__valid & ~(|flushing);
-  assign n11 = released != freed;
-  assign n12 = o__valid & o__ready;
+  assign n12 = i__valid_109 & i__ready_108;
   assign n13 = |settling;
   assign n14 = lead <= config__payload[3];
   assign record_ends = n36 & channel_ends;
@@ -1711,7 +1733,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n19 = n31 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n20 = n19 | n18 | n31;
+  assign n20 = n19 | n31 | n18;
   assign n21 = n35 | n34;
   assign n22 = n21 | record_ends;
   assign n23 = n35 | record_ends;
@@ -1760,7 +1782,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s4_valid) s5_piece <= s4_piece;
     if (s3_valid) s4_piece <= {s3_piece_q[83:5], s3_piece_taken, s3_piece_q[2:0]};
     if (s2_valid) {s3_piece_q[83:37], s3_piece_q[2:0]} <= {s2_piece[83:37], s2_piece[2:0]};
-    if (n3 | s2_valid) s3_piece_q[36:5] <= n2;
+    if (s2_valid | n3) s3_piece_q[36:5] <= n2;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_20) begin
       signal_114 = signal_23 + signal_27;
@@ -1768,23 +1790,23 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       signal_113 = signal_14 ? {2'h0, signal_27} : !signal_23 ? 4'h0 : config__payload[157:154] -
         signal_23;
       s0_piece_several = signal_14 | signal_15;
-      signal_117 = n6 + n7;
-      n4 = signal_114 + 1'h1;
+      n6 = signal_114 + 1'h1;
       n8 = signal_113 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, signal_113} <= signal_35} + (n8 <= signal_35);
-      n5 = signal_35 + 1'h1;
+      number = ({5'h0, signal_113} <= signal_35) + (n8 <= signal_35);
+      n7 = signal_35 + 1'h1;
       s1_piece_phase <= (!(signal_14)) ? 4'h0 : signal_115 ? signal_114[3:0] -
         config__payload[157:154] : signal_114[3:0];
       s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_113;
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_44, channel_ends, signal_21, signal_14 ?
-        (last_lap ? signal_117 - signal_115 : {2'h0, n4 == config__payload[157:154]}) : signal_15 ?
-        number : n5, s0_piece_several, words, signal_34, s0_piece_several ? number : n5};
+        (last_lap ? {{1'h0, n4} + n5} - signal_115 : {2'h0, n6 == config__payload[157:154]}) :
+        signal_15 ? {1'h0, number} : n7, s0_piece_several, words, signal_34, s0_piece_several ?
+        {1'h0, number} : n7};
     end
     if (n9 | o__ready) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_35) - 2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, n10, pass_done, finished, starts, n11, signal_20, n12}) begin
+    if (|{n10, writer_gated_rst, n11, pass_done, finished, starts, signal_20, n12}) begin
       settling <= 4'hb;
     end else begin
       if (n13) settling <= settling - 1'h1;
@@ -1865,7 +1887,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_80 <= last_phase_y ? 4'h0 : n29[3:0];
         signal_79 <= signal_83;
       end
-      if (s2_valid | n19 | n31) begin
+      if (n19 | n31 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n19 ? signal_79 : n31 ? signal_83 : signal_73 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1901,11 +1923,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | n25) begin
+    if (n25 | writer_gated_rst) begin
       signal_23 <= 4'h0;
     end else begin
-      if ((n7 | $signed({3'h0, signal_116}) >= $signed(1'h0) | n6) & n9) signal_23 <= n7 ?
-        beyond2[3:0] : n6 ? beyond1[3:0] : signal_116[3:0];
+      if ((n5 | $signed({3'h0, signal_116}) >= $signed(1'h0) | n4) & n9) signal_23 <= n5 ?
+        beyond2[3:0] : n4 ? beyond1[3:0] : signal_116[3:0];
     end
   end
 endmodule
@@ -1951,7 +1973,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2034_16,
+  input wire [1:0] port_2095_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1973,12 +1995,12 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
   assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = n3 & {listening, leads, signal_16} != 3'h5;
+  assign n2 = n3 & {leads, listening, signal_16} != 2'h3;
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2034_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2034_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2095_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2095_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2058,7 +2080,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{push, read_enable, blocks_gated_rst, comes, rewind, free}) begin
+    if (|{push, blocks_gated_rst, read_enable, comes, rewind, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2200,7 +2222,7 @@ module \neuflow_convolver_tile.router  (
   reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
     local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
     west_current = 10'h0, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n2, n1, n3, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+  wire n7, n10, n6, n5, n4, n1, n3, n2, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
@@ -2218,9 +2240,9 @@ module \neuflow_convolver_tile.router  (
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n1 = south_out__valid & o__ready_79;
-  assign n2 = east_out__valid & o__ready_69;
-  assign n3 = west_out__valid & o__ready_89;
+  assign n1 = east_out__valid & o__ready_69;
+  assign n2 = west_out__valid & o__ready_89;
+  assign n3 = south_out__valid & o__ready_79;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -2296,7 +2318,7 @@ module \neuflow_convolver_tile.router  (
       o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
         local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
         |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
-        east_waiting) & names != east_peers_q : 1'h0) & ~(|(signal & waits));
+        east_waiting) & names != east_peers_q : 1'h0) & ~(|({6'h0, signal} & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
