@@ -293,6 +293,10 @@ LAYERS = {
     "closed_stride": Layer(
         closed=True, height=15, width=13, stride=2, kernel=(5, 4), pads=(1, 0, 2, 0), ring=True, slots=3
     ),
+    "closed_twice": Layer(closed=True, width=6, height=8, channels=2, maps=3, slots=4),
+    "closed_twice_ring": Layer(
+        closed=True, height=13, width=7, kernel=(3, 5), channels=2, ring=True, extreme=True, slots=4
+    ),
     "closed_by_tap": Layer(
         closed=True, channels=3, maps=3, by_tap=2, height=8, width=10, kernel=(3, 4), pads=(1, 0, 2, 0),
         slots=3,

@@ -252,7 +252,7 @@ def test_partial_sums_go_through_memory() -> None:
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize(("width", "gather"), [(9, 0), (12, 1)])
+@pytest.mark.parametrize(("width", "gather"), [(9, 0), (17, 1)])
 def test_a_table_of_connections_goes_tap_by_tap(width: int, gather: int) -> None:
     """In one pass every map reads channels of its own; what follows it does not work by tap."""
     net = Builder(9)

@@ -190,9 +190,9 @@ def test_a_changed_field_of_a_pass_with_closed_row_ends_is_caught(closed, kind, 
     assert caught(mutate(program, kind, 0, add(name, amount)), words, want)
 
 
-def test_rows_that_end_twice_in_a_group_are_not_closed():
-    """TINY has 5 pixel lanes: a row of 4 pixels may end twice, of 5 it does not."""
-    for width, closes in ((4, False), (5, True)):
+def test_rows_that_end_three_times_in_a_group_are_not_closed():
+    """TINY has 5 pixel lanes: rows of 1 pixel end four times among them, of 2 or more twice at most."""
+    for width, closes in ((1, False), (2, True), (4, True), (5, True)):
         net = Builder(3)
         net.conv(net.input(2, 14, width + 3), 2, (3, 4))
         program = compile_graph(net.build(net.nodes[-1].output), TINY)

@@ -24,7 +24,7 @@ from amaranth.utils import ceil_log2
 from neuflow.blocks.conv_banks import Locator, advance, read_address
 from neuflow.blocks.conv_lanes import Coordinates
 from neuflow.blocks.conv_steps import STEP_FLAGS, row_steps
-from neuflow.blocks.convolver_model import HAND_OVER
+from neuflow.blocks.convolver_model import HAND_OVER, ROW_ENDS
 from neuflow.blocks.gate import add_gated, stay_awake
 from neuflow.blocks.loops import loop
 from neuflow.blocks.mac_row import MacRow
@@ -114,9 +114,10 @@ class MacArray(Component):
         m = Module()
         self.stage = [Signal(TAP_FLAGS, name=f"s{i}") for i in range(HAND_OVER + 1)]
         self.weight_words = Signal(self.grid.maps * WORD_BITS, name="s2_weights")
-        # Lanes in the output row of the group's first, by the stage; the others' words lie elsewhere.
-        self.split = {k: Signal(range(self.grid.pixels + 1), name=f"s{k}_split") for k in (1, 4, 8)}
-        self.crosses = Signal()  # stage 1: the next group begins in another row
+        # Lanes up to each end of an output row, by the stage; the words behind it lie elsewhere.
+        splits = data.ArrayLayout(range(self.grid.pixels + 1), ROW_ENDS)
+        self.split = {k: Signal(splits, name=f"s{k}_split") for k in (1, 4, 8)}
+        self.rows_on = Signal(range(ROW_ENDS + 2))  # stage 1: to the row where the next group begins
         self.rotate = Signal(ceil_log2(self.grid.row_banks))  # stage 5: the bank of lane 0
         self.spread = Signal()  # by tap, what taps read beyond the end of a row lies between
         self._sequence(m, platform)
@@ -226,7 +227,7 @@ class MacArray(Component):
             m.d.sync += self.lanes.eq(lanes.count)
         # Where it matters a group has four steps or more, so that one goes on before the next comes.
         with m.If(issue & begins):
-            m.d.sync += [self.split[1].eq(lanes.split), self.crosses.eq(lanes.crosses)]
+            m.d.sync += [self.split[1].eq(lanes.split), self.rows_on.eq(lanes.rows_on)]
         for before, after in pairwise(self.split):
             with m.If(self.stage[after - 1].valid & self.stage[after - 1].begins):
                 m.d.sync += self.split[after].eq(self.split[before])
@@ -278,8 +279,9 @@ class MacArray(Component):
         group_start, next_group = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
         # From a group to the next; words that lie between two rows of lanes are not read.
         gap = Signal(signed(ROW_ADDRESS + 1))
-        group, group_less = Signal(signed(ROW_ADDRESS + 2)), Signal(signed(ROW_ADDRESS + 2))
-        step = Mux(self.crosses, gap, 0) + self.grid.pixels
+        group, group_less = Signal(signed(ROW_ADDRESS + 4)), Signal(signed(ROW_ADDRESS + 4))
+        gaps = sum(Mux(bit, gap << k, 0) for k, bit in enumerate(self.rows_on))
+        step = gaps + self.grid.pixels
         m.d.sync += [
             wraps.eq(c.ring_words != 0),
             row_less.eq(c.row_pitch - c.ring_words),
@@ -333,36 +335,63 @@ class MacArray(Component):
         self._behind(m, linear, position, gap, wraps, locator)
 
     def _behind(self, m, linear, position, gap, wraps, lanes_before):
-        """Stages 2 to 4: where the words of lanes beyond the end of an output row are.
+        """Stages 2 to 4: where the words of lanes beyond the ends of output rows are.
 
         They lie whole rounds of the banks further on, so that the same turn brings them to their
         lanes; by tap, behind the words that the lanes before them read beyond the end.
         """
         c, beyond, bank_bits = self.config.payload, self.grid.tap_gap, ceil_log2(self.grid.row_banks)
-        m.submodules.behind = locator = Locator(self.grid)
-        rounds, rounds_less = Signal.like(gap), Signal(signed(ROW_ADDRESS + 2))
-        # Banks from that of the first lane on, up to that of the first beyond: round the end, or not.
-        turn, ends = lanes_before.turn, Signal(bank_bits + 1)
-        round_end, here, there = Signal(), lanes_before.where, locator.where
+        rounds = Signal.like(gap)
+        m.d.sync += rounds.eq(Cat(Const(0, bank_bits), gap[bank_bits:]).as_signed())
         if beyond:
             with m.If(self.stage[1].valid):
                 m.d.sync += self.spread.eq(c.by_tap & gap[:bank_bits].any())
-        m.d.sync += [
-            rounds.eq(Cat(Const(0, bank_bits), gap[bank_bits:]).as_signed()),
-            rounds_less.eq(rounds - c.ring_words),
-            locator.position.eq(advance(m, "behind", position, rounds, rounds_less, wraps)),
-            round_end.eq(ends[-1]),
-            self.read.low.eq(Mux(ends[-1], ends, turn)),
-            self.read.high.eq(Mux(ends[-1], turn, ends)),
-        ]
-        m.d.comb += [
-            locator.linear.eq(linear),
-            locator.ring.eq(c.ring_words),
-            ends.eq(turn + self.split[4] + Mux(self.spread, beyond, 0)),
-            self.read.before.eq(Mux(round_end, here.wrapped, there.wrapped)),
-            self.read.between.eq(Mux(round_end, there.wrapped, here.row)),
-            self.read.behind.eq(Mux(round_end, here.row, there.row)),
-        ]
+        # Banks from that of the first lane on, up to that of the first behind each row end.
+        turn, where, ends = lanes_before.turn, [lanes_before.where], []
+        for k in range(ROW_ENDS):
+            m.submodules[f"behind{k}"] = locator = Locator(self.grid)
+            far, far_less = (Signal(signed(ROW_ADDRESS + 3), name=f"far{k}{n}") for n in ("", "_less"))
+            end = Signal(bank_bits + 1, name=f"end{k}")
+            # Spread, a group meets one row end; no word lies behind a second one.
+            spread = beyond if k == 0 else self.grid.row_banks - self.split[4][k]
+            m.d.sync += [
+                far.eq((k + 1) * rounds),
+                far_less.eq((k + 1) * rounds - c.ring_words),
+                locator.position.eq(advance(m, f"behind{k}", position, far, far_less, wraps)),
+            ]
+            m.d.comb += [
+                locator.linear.eq(linear),
+                locator.ring.eq(c.ring_words),
+                end.eq(turn + self.split[4][k] + Mux(self.spread, spread, 0)),
+            ]
+            where.append(locator.where)
+            ends.append(end)
+        self._in_bank_order(m, turn, ends, where)
+
+    def _in_bank_order(self, m, turn, ends, where):
+        """Stages 3 and 4: from the order of lanes to that of banks, which begins where the banks end.
+
+        ``met``: row ends before the last bank. What lies behind the others begins at bank 0.
+        """
+        met = Signal(range(ROW_ENDS + 1))
+        before = [~end[-1] for end in ends]
+        m.d.sync += met.eq(sum(before))
+
+        def by(number, choices):
+            result = choices[-1]
+            for k in reversed(range(len(choices) - 1)):
+                result = Mux(number == k, choices[k], result)
+            return result
+
+        for place in range(ROW_ENDS + 1):
+            turned = [[*ends[met:], turn, *ends[:met]] for met in range(ROW_ENDS + 1)]
+            m.d.sync += self.read.ends[place].eq(by(sum(before), [order[place] for order in turned]))
+        for place in range(ROW_ENDS + 2):
+            turned = [
+                [*(at.wrapped for at in where[met:]), *(at.row for at in where[: met + 1])]
+                for met in range(ROW_ENDS + 1)
+            ]
+            m.d.comb += self.read.rows[place].eq(by(met, [order[place] for order in turned]))
 
     def _next_channel(self, m, moves, restarts):
         """Stage 2: return the base of the next channel that is read, walking on while taps pass.
@@ -502,7 +531,7 @@ class MacArray(Component):
         if grid.tap_gap:
             behind = Signal(grid.pixels, name="s9_behind", reset_less=True)
             with m.If(self.stage[8].valid & self.spread):
-                m.d.sync += behind.eq(Const((1 << grid.pixels) - 1, grid.pixels) << self.split[8])
+                m.d.sync += behind.eq(Const((1 << grid.pixels) - 1, grid.pixels) << self.split[8][0])
             chosen = Cat(lane.replicate(WORD_BITS) for lane in behind)
             with m.If(self.stage[9].valid & self.spread):
                 for k in range(grid.tap_lanes):

@@ -11,6 +11,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
+from neuflow.blocks.convolver_model import ROW_ENDS
 from neuflow.blocks.ram import Ram
 from neuflow.blocks.streams import WORD_BITS
 from neuflow.grid import GridConfig
@@ -28,13 +29,15 @@ def bank_address(grid: GridConfig) -> data.StructLayout:
 
 
 def read_address(grid: GridConfig) -> data.StructLayout:
-    """Return the layout of a reading of a word a bank: banks below ``low`` use row ``before``,
-    those from ``high`` on row ``behind``, others row ``between``.
+    """Return the layout of a reading of a word a bank: banks below ``ends[k]``, which do not fall, use
+    row ``rows[k]``, those from the last of them on the last row.
     """
     where = bank_address(grid).members
     return data.StructLayout(
-        dict.fromkeys(("low", "high"), where["rotate"])
-        | dict.fromkeys(("before", "between", "behind"), where["row"])
+        {
+            "ends": data.ArrayLayout(where["rotate"], ROW_ENDS + 1),
+            "rows": data.ArrayLayout(where["row"], ROW_ENDS + 2),
+        }
     )
 
 
@@ -123,15 +126,16 @@ class RowBanks(Component):
         m.d.comb += self.awake.eq(self.read_enable | self.enables.any())
         for bank in range(banks):
             ram = Ram(WORD_BITS, self.grid.row_words // banks)
+            row = read.rows[ROW_ENDS + 1]
+            for k in reversed(range(ROW_ENDS + 1)):
+                row = Mux(bank < read.ends[k], read.rows[k], row)
             m.submodules[f"bank{bank}"] = ram
             m.d.comb += [
                 ram.write_enable.eq(self.enables[bank]),
                 ram.write_address.eq(Mux(bank < at.rotate, at.wrapped, at.row)),
                 ram.write_data.eq(self.beat.word_select(bank % self.grid.bus_words, WORD_BITS)),
                 ram.read_enable.eq(self.read_enable),
-                ram.read_address.eq(
-                    Mux(bank < read.low, read.before, Mux(bank < read.high, read.between, read.behind))
-                ),
+                ram.read_address.eq(row),
                 self.words[bank].eq(ram.read_data),
             ]
         return m

@@ -6,6 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
+from neuflow.blocks.convolver_model import ROW_ENDS
 from neuflow.blocks.gate import stay_awake
 from neuflow.blocks.loops import loop
 from neuflow.grid import GridConfig
@@ -19,8 +20,8 @@ class Coordinates(Component):
     ``take`` In: the group is taken, make the next; ``full`` Out: the group is there, and ``fed``: so
     are its rows. ``x``, ``y`` Out: per lane, in input steps (times stride), one cycle after the take.
     ``free``: rows the group frees; ``last_row``: output row of the last lane; ``count``: its lanes
-    that are output positions; ``split``: those in the output row of the first; ``crosses``: the
-    next group begins in another row. ``awake`` Out.
+    that are output positions; ``split``: those in the output row of the first, and in that and the
+    next; ``rows_on``: output rows from its first lane to the next group's. ``awake`` Out.
     A group takes ``pixels`` cycles, the first one ``LEAD`` more.
     """
 
@@ -45,8 +46,8 @@ class Coordinates(Component):
                 "free": Out(SIZE),
                 "last_row": Out(SIZE),
                 "count": Out(range(lanes + 1)),
-                "split": Out(range(lanes + 1)),
-                "crosses": Out(1),
+                "split": Out(data.ArrayLayout(range(lanes + 1), ROW_ENDS)),
+                "rows_on": Out(range(ROW_ENDS + 2)),
                 "awake": Out(1),
             }
         )
@@ -67,11 +68,16 @@ class Coordinates(Component):
             return Mux(value < 0, 0, Mux(value > c.rows, c.rows, value))
 
         made, need = Signal(range(lanes + 1)), Signal(SIZE)
-        one_row, joins, first = Signal(), Signal(), Signal()
+        # Rows from the group's first lane to the last made, to the one at hand, and to that in its group.
+        passed, reached, within = (
+            Signal(range(ROW_ENDS + 2), name=n) for n in ("passed", "reached", "within")
+        )
+        first = Signal()
         m.d.comb += [
             first.eq(self.full | (made == 0)),
-            joins.eq(first | (one_row & ~ready.begins_row)),
-            self.crosses.eq(~one_row | ready.begins_row),
+            reached.eq(passed + (ready.begins_row & (passed != ROW_ENDS + 1))),
+            within.eq(Mux(first, 0, reached)),
+            self.rows_on.eq(reached),
         ]
         # They are copied a cycle after the take, so they may come a cycle late: what moves a thousand
         # registers comes from one.
@@ -104,8 +110,11 @@ class Coordinates(Component):
             with m.If(valid[-1]):
                 m.d.sync += [
                     self.count.eq(Mux(first, 0, self.count) + (ready.real_x & ready.real_y)),
-                    self.split.eq(Mux(first, 0, self.split) + joins),
-                    one_row.eq(joins),
+                    *(
+                        split.eq(Mux(first, 0, split) + (within <= k))
+                        for k, split in enumerate(self.split)
+                    ),
+                    passed.eq(within),
                     made.eq(Mux(self.full, 1, made + 1)),
                     self.full.eq(Mux(self.full, lanes == 1, made == lanes - 1)),
                 ]

@@ -16,6 +16,9 @@ HAND_OVER = 13
 CLOSED_STEPS = 4
 """Steps of a block at least where lanes go on from row to row: where a row ends follows its group."""
 
+ROW_ENDS = 2
+"""Ends of output rows at most among the lanes of a group that go on from row to row; by tap one."""
+
 
 def sums(
     image: Int,

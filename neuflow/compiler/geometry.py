@@ -11,7 +11,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.blocks.convolver_model import CLOSED_STEPS, can_gather, channel_steps, tap_steps
+from neuflow.blocks.convolver_model import (
+    CLOSED_STEPS,
+    ROW_ENDS,
+    can_gather,
+    channel_steps,
+    tap_steps,
+)
 from neuflow.compiler.mapping import Chain, Part, Piece, Region, Span
 from neuflow.grid import GridConfig
 from neuflow.layout import ABSENT_CHANNELS, Scatter
@@ -121,7 +127,7 @@ class ConvShape:
         return self.out_width + beyond + round_up(gap - beyond, grid.row_banks)
 
     def closes(self, grid: GridConfig) -> bool:
-        """Whether row ends can be closed, and lanes are saved: a group meets one row end at most.
+        """Whether row ends can be closed, and lanes are saved: a group meets few of them.
 
         What is behind the last output row does not count.
         """
@@ -131,8 +137,9 @@ class ConvShape:
             return False
         groups = ceil_div(self.out_height * self.out_width, grid.pixels)
         first = np.arange(groups, dtype=np.int64) * grid.pixels
-        last = np.minimum(first + grid.pixels, self.out_height * self.out_width - 1)
-        return bool((last // self.out_width - first // self.out_width <= 1).all())
+        last = np.minimum(first + grid.pixels, self.out_height * self.out_width) - 1
+        most = 1 if self.by_tap else ROW_ENDS
+        return bool((last // self.out_width - first // self.out_width <= most).all())
 
     def groups(self, grid: GridConfig) -> int:
         """Groups of ``grid.pixels`` positions of the flattened output."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.blocks.convolver_model import CLOSED_STEPS, can_gather, channel_steps, tap_order
+from neuflow.blocks.convolver_model import CLOSED_STEPS, ROW_ENDS, can_gather, channel_steps, tap_order
 from neuflow.blocks.parameters_model import PARAMETER_BEATS, Form, from_half_words, unpacked
 from neuflow.fixed import requantise
 from neuflow.grid import GridConfig
@@ -126,12 +126,13 @@ class DeviceConvolver:
             return True
         beyond = grid.tap_gap if array["by_tap"] else 0
         first = np.arange(0, end, grid.pixels)
-        after = np.minimum(first + grid.pixels, end - 1)
+        last = np.minimum(first + grid.pixels, end) - 1
+        most = 1 if array["by_tap"] else ROW_ENDS
         return (
             gap % grid.row_banks == beyond
             and (beyond > 0 or not array["by_tap"])
             and array["channels"] * array["kernel_y"] * array["kernel_x"] >= CLOSED_STEPS
-            and bool((after // pitch - first // pitch <= 1).all())
+            and bool((last // pitch - first // pitch <= most).all())
         )
 
     # Weights.

@@ -56,7 +56,7 @@ module neuflow_arbiter (
   output wire axi__r__ready,
   output reg axi__aw__valid = 1'h0,
   output wire [31:0] axi__aw__addr,
-  output reg [2:0] axi__aw__id = 3'h0,
+  output wire [2:0] axi__aw__id,
   output wire [7:0] axi__aw__len,
   output wire axi__w__valid,
   output wire [63:0] axi__w__data,
@@ -69,7 +69,7 @@ module neuflow_arbiter (
   output reg write_beat = 1'h0,
   input wire clk
 );
-  reg after_rows = 1'h0, opened = 1'h0;
+  reg after_rows = 1'h0, opened = 1'h0, axi__aw__id_q = 1'h0;
   reg [1:0] write_after = 2'h0, axi__ar__len_q = 2'h0, axi__aw__len_q = 2'h0;
   reg [2:0] asked = 3'h0;
   reg [31:3] axi__ar__addr_q = 29'h0, axi__aw__addr_q = 29'h0;
@@ -78,26 +78,27 @@ module neuflow_arbiter (
   reg [6:0] beats = 7'h0;
   wire n5, n4, n6, n3, signal, signal_89, signal_92, i__ready, i__ready_101, i__valid, i__valid_99,
     o__valid, of_rows;
-  wire [15:0] n2;
   wire [1:0] i__payload, length, o__payload, write_behind, write_chosen;
-  wire [28:16] n1;
+  wire [28:9] n1;
   wire [4:0] n7;
   wire [5:0] read_behind, read_chosen, read_grant, rows_behind, rows_chosen, rows_grant;
   wire [68:0] i__payload_98;
   wire [6:0] grant;
   wire [7:1] axi__w__strb_q;
+  wire [8:0] n2;
   assign axi__ar__addr[2:0] = 3'h0;
   assign axi__ar__len[7:2] = 6'h0;
   assign axi__aw__addr[2:0] = 3'h0;
+  assign axi__aw__id[2:1] = 2'h0;
   assign axi__aw__len[7:2] = 6'h0;
   assign axi__b__ready = 1'h1;
   assign axi__r__ready = 1'h1;
   assign {axi__w__strb[6], axi__w__strb[4], axi__w__strb[2], axi__w__strb[0]} = {axi__w__strb_q[7],
     axi__w__strb_q[5], axi__w__strb_q[3], axi__w__strb_q[1]};
   assign {axi__w__strb[7], axi__w__strb[5], axi__w__strb[3], axi__w__strb[1], axi__aw__len[1:0],
-    axi__aw__addr[31:3], axi__ar__len[1:0], axi__ar__addr[31:3]} = {axi__w__strb_q[7],
-    axi__w__strb_q[5], axi__w__strb_q[3], axi__w__strb_q[1], axi__aw__len_q, axi__aw__addr_q,
-    axi__ar__len_q, axi__ar__addr_q};
+    axi__aw__id[0], axi__aw__addr[31:3], axi__ar__len[1:0], axi__ar__addr[31:3]} =
+    {axi__w__strb_q[7], axi__w__strb_q[5], axi__w__strb_q[3], axi__w__strb_q[1], axi__aw__len_q,
+    axi__aw__id_q, axi__aw__addr_q, axi__ar__len_q, axi__ar__addr_q};
   assign {n3, n4} = grant[1] | (grant[2] ? 2'h2 : 2'h0) | (grant[3] ? 2'h3 : 2'h0);
   assign {n1, n2} = i__payload[1] ? write__1__payload[28:0] : 29'h0;
   assign {read__6__ready, read__5__ready, read__4__ready, read__3__ready, read__2__ready,
@@ -110,7 +111,7 @@ module neuflow_arbiter (
   assign i__valid = signal_92 & (write__1__valid | write__0__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
   assign signal = signal_89 & |{read__1__valid, read__4__valid, read__0__valid, read__2__valid,
-    read__5__valid, read__6__valid, read__3__valid};
+    read__5__valid, read__3__valid, read__6__valid};
   assign grant = read__6__valid ? 7'h40 : {1'h0, of_rows ? rows_grant : read_grant};
   assign length = (grant[0] ? read__0__payload[31:30] : 2'h0) | (grant[1] ? read__1__payload[31:30]
     : 2'h0) | (grant[2] ? read__2__payload[31:30] : 2'h0) | (grant[3] ? read__3__payload[31:30] :
@@ -146,7 +147,7 @@ module neuflow_arbiter (
   always @(posedge clk) begin
     if (rst) begin
       write_error <= 1'h0; write_response <= 2'h0; write_beat <= 1'h0; axi__aw__valid <= 1'h0;
-        read_beat <= 1'h0; opened <= 1'h0; beats <= 7'h0; under_way <= 5'h0; axi__aw__id <= 3'h0;
+        read_beat <= 1'h0; opened <= 1'h0; beats <= 7'h0; under_way <= 5'h0; axi__aw__id_q <= 1'h0;
         write_after <= 2'h0; axi__aw__addr_q <= 29'h0; axi__aw__len_q <= 2'h0; read_error <= 1'h0;
         axi__ar__valid <= 1'h0; axi__ar__id <= 3'h0; axi__ar__addr_q <= 29'h0; axi__ar__len_q <=
         2'h0; after_rows <= 1'h0; read_after <= 6'h0; rows_after <= 6'h0;
@@ -160,7 +161,7 @@ module neuflow_arbiter (
       beats <= (beats + asked) - read_beat;
       under_way <= (under_way + signal) - {axi__r__valid & axi__r__last};
       if (i__valid) begin
-        axi__aw__id <= {2'h0, i__payload[1]};
+        axi__aw__id_q <= i__payload[1];
         write_after <= ~(i__payload | i__payload - 1'h1);
         axi__aw__addr_q <= (i__payload[0] ? write__0__payload[28:0] : 29'h0) | {n1, n2};
         axi__aw__len_q <= (i__payload[0] ? write__0__payload[31:30] : 2'h0) | (i__payload[1] ?
@@ -183,7 +184,7 @@ module neuflow_arbiter (
     end
   end
   always @(posedge clk) begin
-    if (rst | ~axi__r__valid) begin
+    if (~axi__r__valid | rst) begin
       response_valid <= 7'h0;
     end else begin
       response_valid <= {axi__r__id == 3'h6, axi__r__id == 3'h5, axi__r__id == 3'h4, axi__r__id ==

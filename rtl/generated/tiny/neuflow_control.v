@@ -179,9 +179,9 @@ module \neuflow_control.counters  (
   reg [63:0] n8, n6, n4;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1, n9, n7, n5, n3, n13;
-  wire [1:0] n11, n10;
+  wire [1:0] n14, n10;
   wire [32:0] n2;
-  wire [4:0] n12;
+  wire [4:0] n12, n11;
   assign n1 = seen[32] | seen[0];
   assign n2 = quiet + 1'h1;
   assign n3 = clears[2] | rst;
@@ -189,9 +189,10 @@ module \neuflow_control.counters  (
   assign n7 = |edge_lanes_sum;
   assign n9 = |useful_sum;
   assign n10 = 2'h2 - seen[59:58];
-  assign n11 = 2'h2 - seen[27:26];
-  assign n12 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n11 = {1'h0, n14[0] ? seen[22:20] : 3'h0} + {n14[1] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n12 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
   assign n13 = rst | clear;
+  assign n14 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -325,14 +326,14 @@ module \neuflow_control.counters  (
     end else begin
       map_remainder1 <= {n10[0] ? seen[54:52] : 3'h0} + (n10[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
+      useful1 <= {seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {n11[0] ? seen[22:20] : 3'h0} + (n11[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= n11[3:0];
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
       useful0 <= n12[3:0];
     end
@@ -502,7 +503,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n5, n19, n16, n11, n22, n10, n7, n3, n15, n13, n21, n20, n4, n6, n2, n9, n12, n18, n8,
+  wire n14, n5, n19, n16, n11, n22, n10, n4, n3, n15, n13, n21, n20, n7, n6, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
   wire [2:0] code;
   wire [32:0] n17, n1;
@@ -514,23 +515,23 @@ module \neuflow_control.sequencer  (
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n7 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n7 ? (n5 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n4 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n4 ? (n5 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n3 & moves & n7;
+  assign n2 = n3 & n4 & moves;
   assign n3 = state == 2'h2;
-  assign n4 = {n3, moves} != 2'h2;
+  assign n4 = busy & !fault;
   assign n5 = !state;
   assign n6 = {n5, moves} != 2'h2;
-  assign n7 = busy & !fault;
+  assign n7 = {n3, moves} != 2'h2;
   assign n8 = state == 1'h1;
-  assign n9 = &{n20, n5 | n8, n7, n6};
+  assign n9 = &{n4, n6, n5 | n8, n20};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = ~restart & i__ready;
-  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n7 ? (n5 ?
+  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ? (n5 ?
     signal & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |{5'h0, code};
   assign n14 = n22 & !{5'h0, error_q};
@@ -541,9 +542,9 @@ module \neuflow_control.sequencer  (
   assign n19 = at[3:0] == 1'h1;
   assign config__payload_last = left == 1'h1;
   assign n20 = {n8, moves} != 2'h2;
-  assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_43 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -557,7 +558,7 @@ module \neuflow_control.sequencer  (
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n5 & moves & n7) held <= at[31:0];
+    if (n5 & n4 & moves) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -576,7 +577,7 @@ module \neuflow_control.sequencer  (
         <= 1'h0;
     end else begin
       if (n13) error_q <= code;
-      if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n13 | (clear_done | n15) | n14) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
       waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
@@ -595,8 +596,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{{n8, moves, config__payload_last} != 3'h6, {steps, n3, moves} != 2'h3, n6, n20, n5 | n3
-        | n8, n7, {n19, n5, at[3:0] == 2'h3, moves} != 3'h5, n4}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n7, n6, n4, {config__payload_last, n8, moves} != 2'h3, {steps, n3, moves} != 2'h3, n20,
+        n5 | n3 | n8, {n19, n5, moves, at[3:0] == 2'h3} != 3'h6}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

@@ -156,22 +156,23 @@ module \neuflow_convolver_tile.convolver  (
   wire [17:0] block;
   wire [191:0] parameters;
   wire [217:0] config__payload;
-  wire [23:0] read;
+  wire [23:0] read_111_rows;
   wire [511:0] config__payload_49;
   wire [63:0] value;
+  wire [8:0] read_111_ends;
   wire [95:0] pixel;
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_167(awake), .block(block),
+    .array_gated_clk(array_clk), .awake_176(awake), .block(block),
       .config__payload(config__payload_49), .config__ready(config__ready_52),
       .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
       .drain_ready(drain_ready), .fill(fill), .hand_over(hand_over), .idle(idle), .issue(tap),
-      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .port_2004_0(read[23:6]),
-      .port_2008_0(read[5:0]), .read_enable(read_enable), .released(released), .shift(shift),
+      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .port_2106_0(read_111_rows),
+      .port_2110_0(read_111_ends), .read_enable(read_enable), .released(released), .shift(shift),
       .stored(stored), .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights),
       .weights(value), .weights_free(free), .weights_read(read_118), .weights_ready(ready),
-      .weights_rewind(rewind), .words_228(words));
+      .weights_rewind(rewind), .words_239(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
@@ -220,7 +221,7 @@ module \neuflow_convolver_tile.convolver  (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
       .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done),
-      .port_2004_0(read[23:6]), .port_2008_0(read[5:0]), .read_enable(read_enable),
+      .port_2106_0(read_111_rows), .port_2110_0(read_111_ends), .read_enable(read_enable),
       .released(released), .stored(stored), .words(words), .writer_gated_rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
     .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
@@ -228,7 +229,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2095_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2197_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -245,13 +246,13 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire weights_rewind,
   output wire weights_free,
   output wire [15:0] released,
-  output wire awake_167,
+  output wire awake_176,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_228,
+  input wire [127:0] words_239,
   input wire weights_ready,
-  output wire [17:0] port_2004_0,
-  output reg [5:0] port_2008_0 = 6'h0,
+  output wire [23:0] port_2106_0,
+  output reg [8:0] port_2110_0 = 9'h0,
   output wire [95:0] pixel,
   output wire config__ready,
   output reg [5:0] maps = 6'h0,
@@ -266,94 +267,91 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire coordinates_gated_rst
 );
   reg signal = 1'h0, signal_13 = 1'h0, signal_62 = 1'h1, after, begins = 1'h1, behind = 1'h0,
-    block_ends_ends = 1'h0, by_tap = 1'h0, crosses = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0,
-    in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, left = 1'h0, move = 1'h0, named =
-    1'h0, odd = 1'h0, pass_ends_ends = 1'h0, s8_rotate = 1'h0, spread = 1'h0, there = 1'h0, wraps_79
-    = 1'h0;
-  reg [127:0] n5, s7_words = 128'h0, s8_words_122 = 128'h0, s9_words = 128'h0;
+    block_ends_ends = 1'h0, by_tap = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0,
+    kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, left = 1'h0, move = 1'h0, named = 1'h0, odd = 1'h0,
+    pass_ends_ends = 1'h0, s8_rotate = 1'h0, spread = 1'h0, wraps_79 = 1'h0;
+  reg [127:0] n6, s7_words = 128'h0, s8_words_131 = 128'h0, s9_words = 128'h0;
   reg [12:0] s1 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7 = 13'h0, s8
     = 13'h0, s9 = 13'h0;
   reg [15:0] kept = 16'h0, last_row = 16'h0;
-  reg [17:0] signal_186 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
+  reg [17:0] signal_195 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
     18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] signal_206 = 20'h0, signal_208 = 20'h0, signal_211 = 20'h0, signal_213 = 20'h0,
+  reg [19:0] signal_215 = 20'h0, signal_217 = 20'h0, signal_220 = 20'h0, signal_222 = 20'h0,
     signal_81 = 20'h0, signal_82 = 20'h0, signal_88 = 20'h0, signal_94 = 20'h0, block_ends_left =
     20'h0, next_channel = 20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0,
-    position_222 = 20'h0, position_223 = 20'h0, row_start = 20'h0, step_y_wrap = 20'h0;
-  reg [20:0] like_108 = 21'h0, gap = 21'h0, kept_less = 21'h0, kept_less_212 = 21'h0, move_less =
-    21'h0, move_less_96 = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_215 = 21'h0;
-  reg [21:0] group_less = 22'h0, next_x_beyond, rounds_less = 22'h0;
-  reg [2:0] s1_split = 3'h0, s4_split = 3'h0, s6_rotate = 3'h0, s7_rotate = 3'h0, s8_split = 3'h0,
-    settling = 3'h6, lanes_q = 3'h0, s13_q = 3'h0;
+    position_231 = 20'h0, position_233 = 20'h0, position_234 = 20'h0, row_start = 20'h0, step_y_wrap
+    = 20'h0, far0_q = 20'h0, far1_q = 20'h0;
+  reg [1:0] met = 2'h0, rows_on = 2'h0;
+  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_221 = 21'h0, move_less = 21'h0, move_less_96
+    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_224 = 21'h0;
+  reg [20:3] rounds_q = 18'h0;
+  reg [21:0] far1_less = 22'h0, group_less = 22'h0, next_x_beyond;
+  reg [22:0] far0_less_q = 23'h0;
+  reg [2:0] s6_rotate = 3'h0, s7_rotate = 3'h0, settling = 3'h6, lanes_q = 3'h0, s13_q = 3'h0;
   reg [31:0] s10_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0, s5_weights = 32'h0,
     s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights = 32'h0;
   reg [3:0] signal_66 = 4'h0, signal_71 = 4'h0, flushing = 4'h0, s10 = 4'h0, s11 = 4'h0, s12 = 4'h0;
   reg [4:0] delta_less = 5'h0, delta_less_73 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
     5'h0, s7_masks = 5'h0, s9_behind = 5'h0;
   reg [59:0] absent = 60'h0;
-  reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0;
+  reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0, s1_split = 6'h0, s4_split = 6'h0, s8_split =
+    6'h0;
   reg [63:0] beat = 64'h0;
-  reg [79:0] signal_188 = 80'h0, s9_kept1 = 80'h0, words = 80'h0, words_147 = 80'h0, y = 80'h0;
+  reg [79:0] signal_197 = 80'h0, s9_kept1 = 80'h0, words = 80'h0, words_156 = 80'h0, y = 80'h0;
   reg [7:0] s8_masks_q = 8'h0;
-  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_216 = 9'h0;
+  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_225 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n44, n31, n29, n27, n11, n39, n26, n38, n14, n24, n25, n6, n40, n23, n43, n21, n22, n15, n42,
-    n4, n3, n1, n8, n7, n46, n36, n45, n35, n33, n17, n18, n28, n30, n32, n34, n37, n20, n12,
-    signal_127, signal_25, signal_29, signal_58, signal_59, awake, block_ends, coordinates_clk,
-    crosses_181, ends_x, fed, first_channel, full, goes_on, group_ends, ky_ends, names, no_drain,
-    pass_ends, s0_last, take, wraps, wraps_74;
-  wire [127:0] n41, s8_words;
-  wire [14:0] where, where_120;
-  wire [15:0] free, last_row_184;
-  wire [19:0] n19, n16;
-  wire [20:0] n10;
-  wire [21:0] n9, behind_beyond, next_group_beyond, next_row_beyond, step_y_wrap_beyond;
-  wire [2:0] count, split, turn;
+  wire n28, n49, n26, n48, n24, n22, n20, n19, n7, n42, n41, n31, n17, n18, n1, n46, n40, n52, n38,
+    n39, n32, n51, n10, n11, n5, n4, n2, n12, n43, n44, n45, n50, n29, n21, n23, n25, n27, n30, n34,
+    n35, n37, n8, signal_136, signal_25, signal_29, signal_58, signal_59, awake, block_ends,
+    coordinates_clk, ends_x, fed, first_channel, full, goes_on, group_ends, ky_ends, names,
+    no_drain, pass_ends, s0_last, take, wraps, wraps_74;
+  wire [127:0] n47, s8_words;
+  wire [14:0] where, where_128, where_129;
+  wire [15:0] free, last_row_193;
+  wire [19:0] n36, n33;
+  wire [1:0] n13, rows_on_190;
+  wire [20:0] n16;
+  wire [21:0] n15, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
+    step_y_wrap_beyond;
+  wire [22:0] n14;
+  wire [2:0] count, turn;
   wire [31:0] s2_weights;
-  wire [3:0] ends;
-  wire [5:0] n13, over, over_72;
-  wire [79:0] n2, x, y_191;
+  wire [3:0] end0, end1;
+  wire [5:0] n9, over, over_72, split;
+  wire [79:0] n3, x, y_200;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
-  assign port_2004_0 = {there ? where[8:3] : where_120[8:3], there ? where_120[14:9] : where[8:3],
-    there ? where[14:9] : where_120[14:9]};
+  assign port_2106_0 = {n44 ? where[8:3] : n45 ? where_129[8:3] : where_128[8:3], n44 ?
+    where_128[14:9] : n45 ? where[8:3] : where_129[8:3], n44 ? where_129[14:9] : n45 ?
+    where_128[14:9] : where[8:3], n44 ? where[14:9] : n45 ? where_129[14:9] : where_128[14:9]};
   assign read_enable = s5[0];
   assign lanes[2:0] = lanes_q;
-  assign issue = signal & ~(n40 | no_drain);
+  assign issue = signal & ~(n46 | no_drain);
   assign fill = begins & ~full;
   assign wait_rows = signal & signal_25;
   assign wait_weights = signal & ~signal_25 & signal_29;
-  assign wait_drain = signal & ~n40 & no_drain;
-  assign weights_read = issue & n26;
+  assign wait_drain = signal & ~n46 & no_drain;
+  assign weights_read = issue & n19;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_167 = |{signal_58, signal_59, shift, hand_over, s13_q[0], s2[0], s5[0], issue, s7[0],
-    s6[0], s8[0], s9[0], s4[0], awake, s10[0], s3[0], s11[0], s12[0], s1[0]} | n7;
+  assign awake_176 = |{s4[0], s8[0], s7[0], shift, s2[0], s3[0], s12[0], s1[0], hand_over, s13_q[0],
+    awake, s5[0], issue, s10[0], signal_59, s9[0], s11[0], signal_58, s6[0]} | n43;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
+  assign {n14[22], n14[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
+    config__payload[224:205]});
   assign take = issue & begins;
-  assign signal_127 = hand_over | shift;
+  assign signal_136 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
-  assign s8_words = n41 & {{48{s8_masks_q[7]}}, {16{s8_masks_q[4]}}, {16{s8_masks_q[3]}},
+  assign n1 = s1[0] & s1[7];
+  assign s8_words = n47 & {{48{s8_masks_q[7]}}, {16{s8_masks_q[4]}}, {16{s8_masks_q[3]}},
     {16{s8_masks_q[2]}}, {16{s8_masks_q[1]}}, {16{s8_masks_q[0]}}};
-  assign n1 = s9[0] & spread;
-  assign n2 = ~{{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
+  assign n2 = s9[0] & spread;
+  assign n3 = ~{{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
     {16{s9_behind[0]}}};
-  assign n3 = s9[0] & s9[12];
-  assign n4 = s8[0] & s8[10];
-  assign n6 = s1[0] & s1[7];
-  assign signal_58 = configured & idle;
-  assign signal_59 = n38 & kept != free;
-  assign n7 = |settling;
-  assign n8 = signal_127 & ~s12[3];
-  assign ends = (turn + s4_split) + spread;
-  assign behind_beyond = $signed({1'h0, position}) + $signed(rounds_less);
-  assign next_group_beyond = $signed({1'h0, signal_81}) + $signed(group_less);
-  assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
-  assign n9 = $signed(crosses ? gap : 21'h0) + $signed(4'h5);
-  assign wraps_74 = $signed(over_72) >= $signed(1'h0);
-  assign wraps = $signed(over) >= $signed(1'h0);
-  assign n10 = config__payload[264:245] + 1'h1;
+  assign n4 = s9[0] & s9[12];
+  assign n5 = s8[0] & s8[10];
   assign goes_on = config__payload[52] & kx_ends_ends;
   assign names = config__payload[52] ? gathers & ~named : config__payload[51] & kx_ends_ends;
   assign ends_x = kx_ends_ends & ~(goes_on & signal_13) | gathers;
@@ -361,80 +359,98 @@ module \neuflow_convolver_tile.convolver.array  (
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = ends_x & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n11 = issue & pass_ends;
-  assign n12 = signal ? signal : configured & ~(|flushing);
-  assign n13 = n39 ? config__payload[451:446] : 6'h2;
-  assign n14 = idle & ~s1[0] & ~s2[0];
-  assign n15 = s2[0] & ~s2[8];
-  assign n16 = n42 ? (wraps_79 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_94) : n19;
-  assign n17 = |{s2[0], n14, n15, n42};
-  assign n18 = {n14, n15} != 1'h1;
-  assign n19 = s2[5] ? next_group : signal_81;
+  assign n7 = issue & pass_ends;
+  assign n8 = signal ? signal : configured & ~(|flushing);
+  assign n9 = n42 ? config__payload[451:446] : 6'h2;
+  assign n10 = !{1'h0, n13};
+  assign n11 = n13 == 1'h1;
+  assign end0 = (turn + s4_split[2:0]) + spread;
+  assign end1 = (turn + s4_split[5:3]) + (spread ? 4'h8 - s4_split[5:3] : 4'h0);
+  assign n12 = signal_136 & ~s12[3];
+  assign n13 = {~end0[3]} + {~end1[3]};
+  assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less);
+  assign behind0_beyond = $signed({1'h0, position}) + $signed({far0_less_q[22], far0_less_q[20:0]});
+  assign next_group_beyond = $signed({1'h0, signal_81}) + $signed(group_less);
+  assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
+  assign n15 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
+    $signed(4'h5);
+  assign wraps_74 = $signed(over_72) >= $signed(1'h0);
+  assign wraps = $signed(over) >= $signed(1'h0);
+  assign n16 = config__payload[264:245] + 1'h1;
+  assign n17 = n31 | s2[0] & s2[4];
+  assign n18 = s2[0] & s2[8];
+  assign n19 = ~odd;
+  assign block_ends = ky_ends & block_ends_ends;
+  assign n20 = idle | weights_rewind & pass_ends_ends;
+  assign n21 = n20 | weights_rewind;
+  assign n22 = idle | s0_last & group_ends_ends;
+  assign n23 = n22 | s0_last;
+  assign n24 = idle | n48 & block_ends_ends;
+  assign n25 = n48 | n24;
+  assign n26 = idle | n49 & ky_ends_ends;
+  assign n27 = n26 | n49;
+  assign n28 = idle | n49;
+  assign n29 = idle | n50 & kx_ends_ends;
+  assign n30 = n29 | n50;
+  assign n31 = idle & ~s1[0] & ~s2[0];
+  assign n32 = s2[0] & ~s2[8];
+  assign n33 = n51 ? (wraps_79 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_94) : n36;
+  assign n34 = |{s2[0], n32, n51, n31};
+  assign n35 = {n32, n31} != 2'h2;
+  assign n36 = s2[5] ? next_group : signal_81;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n20 = n17 & {n14, n15, n42} != 1'h1 & n18;
-  assign n21 = n14 | n43 & first_channel;
-  assign n22 = n43 | absent[0];
-  assign n23 = s2[0] & s2[9];
+  assign n37 = n34 & {n32, n51, n31} != 2'h2 & n35;
+  assign n38 = n31 | n52 & first_channel;
+  assign n39 = n52 | absent[0];
+  assign n40 = s2[0] & s2[9];
   assign over_72 = $signed({1'h0, signal_71}) + $signed(delta_less_73);
   assign over = $signed({1'h0, signal_66}) + $signed(delta_less);
-  assign n24 = n14 | s2[0] & s2[4];
-  assign n25 = s2[0] & s2[8];
-  assign n26 = ~odd;
-  assign block_ends = ky_ends & block_ends_ends;
-  assign n27 = idle | weights_rewind & pass_ends_ends;
-  assign n28 = n27 | weights_rewind;
-  assign n29 = idle | s0_last & group_ends_ends;
-  assign n30 = s0_last | n29;
-  assign n31 = idle | n44 & block_ends_ends;
-  assign n32 = n31 | n44;
-  assign n33 = idle | n45 & ky_ends_ends;
-  assign n34 = n45 | n33;
-  assign n35 = idle | n45;
-  assign n36 = idle | n46 & kx_ends_ends;
-  assign n37 = n36 | n46;
-  assign n38 = signal & begins & full;
-  assign n39 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign n40 = signal_25 | signal_29;
+  assign n41 = signal & begins & full;
+  assign n42 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
+  assign signal_59 = n41 & kept != free;
+  assign signal_58 = configured & idle;
+  assign n43 = |settling;
+  assign n44 = !met;
+  assign n45 = met == 1'h1;
+  assign n46 = signal_25 | signal_29;
   assign no_drain = block_ends & (in_flight | ~drain_ready);
   assign signal_25 = begins & ~(full & fed);
-  assign signal_29 = n26 & ~weights_ready;
-  assign n41 = {2{s8_words_122}} >> {s8_rotate, 4'h0};
-  assign n42 = s2[0] & ~s2[4];
+  assign signal_29 = n19 & ~weights_ready;
+  assign n47 = {2{s8_words_131}} >> {s8_rotate, 4'h0};
+  assign n48 = issue & ky_ends;
+  assign n49 = issue & ends_x;
+  assign n50 = issue & ~gathers;
+  assign n51 = s2[0] & ~s2[4];
   assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_96);
-  assign n43 = n25 & s2[4];
-  assign n44 = issue & ky_ends;
-  assign n45 = issue & ends_x;
-  assign n46 = issue & ~gathers;
-  \neuflow_convolver_tile.convolver.array.behind$243  behind_243 (
+  assign n52 = n18 & s2[4];
+  \neuflow_convolver_tile.convolver.array.behind0  behind0 (
     .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
-      .position(position_223), .ring(config__payload[224:205]), .where(where_120));
+      .position(position_233), .ring(config__payload[224:205]), .where(where_129));
+  \neuflow_convolver_tile.convolver.array.behind1  behind1 (
+    .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
+      .position(position_234), .ring(config__payload[224:205]), .where(where_128));
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
     .awake(awake), .clear(idle), .config_2(config__payload), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
-      .count(count), .crosses(crosses_181), .fed(fed), .free(free), .full(full),
-      .last_row(last_row_184), .split(split), .stored(stored), .take(take), .x(x), .y(y_191));
+      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_193),
+      .reached(rows_on_190), .split(split), .stored(stored), .take(take), .x(x), .y(y_200));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   \neuflow_convolver_tile.convolver.array.locator  locator (
     .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
-      .position(position_222), .ring(config__payload[224:205]), .turn(turn), .where(where));
+      .position(position_231), .ring(config__payload[224:205]), .turn(turn), .where(where));
   neuflow_mac_row map0 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_127),
+      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_136),
       .valid(s11[0]), .weight(s10_weights[15:0]), .words(words));
   neuflow_mac_row map1 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_127),
-      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words_147));
+      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_136),
+      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words_156));
   always @(posedge array_gated_clk) begin
-    s5_masks <= s4_masks;
-    s6_masks <= s5_masks;
-    s7_masks <= s6_masks;
-    {s8_masks_q[7], s8_masks_q[4:0]} <= {s7_masks[4], spread ? {s7_masks[3:1], {2{s7_masks[0]}}} :
-      s7_masks};
     offset <= signal_66 * config__payload[329:321];
-    offset_216 <= signal_71 * config__payload[349:341];
+    offset_225 <= signal_71 * config__payload[349:341];
     s6_rotate <= where[2:0];
     s7_rotate <= s6_rotate;
     s8_rotate <= s7_rotate[0];
@@ -445,105 +461,72 @@ module \neuflow_convolver_tile.convolver.array  (
     s8_weights <= s7_weights;
     s9_weights <= s8_weights;
     s10_weights <= s9_weights;
+    s5_masks <= s4_masks;
+    s6_masks <= s5_masks;
+    s7_masks <= s6_masks;
+    {s8_masks_q[7], s8_masks_q[4:0]} <= {s7_masks[4], spread ? {s7_masks[3:1], {2{s7_masks[0]}}} :
+      s7_masks};
     s3_weights[15:0] <= s2_weights[15:0];
-    like_108[2:0] <= 3'h0;
-    if (s1[0]) beat <= weights;
-    if (s8[0] & spread) s9_behind <= 5'h1f << s8_split;
-    if (s8[0] & s8[11]) s9_kept1 <= s8_words[79:0];
-    if (n1 | n3 | s9[0]) words_147 <= n1 ? s9_words[95:16] & n2 | s9_words[111:32] &
-      {{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
-      {16{s9_behind[0]}}} : n3 ? s9_kept1 : by_tap ? s9_words[95:16] : s9_words[79:0];
-    if (n1 | s9[0]) words <= n1 ? s9_words[79:0] & n2 | s9_words[95:16] & {{16{s9_behind[4]}},
-      {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}}, {16{s9_behind[0]}}} :
-      s9_words[79:0];
-    if (n4 | s8[0]) s9_words[95:0] <= n4 ? s9_words[127:32] : s8_words[95:0];
-    if (s7[0]) begin
-      n5 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
-      s8_words_122 <= n5;
-    end
-    if (s6[0]) s7_words <= words_228;
     if (s2[0]) begin
       at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
-      at_x4 <= $signed({1'h0, signal_188[79:64]}) + $signed(signal_186);
+      at_x4 <= $signed({1'h0, signal_197[79:64]}) + $signed(signal_195);
       at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
-      at_x3 <= $signed({1'h0, signal_188[63:48]}) + $signed(signal_186);
+      at_x3 <= $signed({1'h0, signal_197[63:48]}) + $signed(signal_195);
       at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
-      at_x2 <= $signed({1'h0, signal_188[47:32]}) + $signed(signal_186);
+      at_x2 <= $signed({1'h0, signal_197[47:32]}) + $signed(signal_195);
       at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
-      at_x1 <= $signed({1'h0, signal_188[31:16]}) + $signed(signal_186);
+      at_x1 <= $signed({1'h0, signal_197[31:16]}) + $signed(signal_195);
       at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
-      at_x0 <= $signed({1'h0, signal_188[15:0]}) + $signed(signal_186);
+      at_x0 <= $signed({1'h0, signal_197[15:0]}) + $signed(signal_195);
     end
     if (s3[0]) s4_masks <= {at_x4 < config__payload[96:81] & at_y4 < config__payload[112:97], at_x3
       < config__payload[96:81] & at_y3 < config__payload[112:97], at_x2 < config__payload[96:81] &
       at_y2 < config__payload[112:97], at_x1 < config__payload[96:81] & at_y1 <
       config__payload[112:97], at_x0 < config__payload[96:81] & at_y0 < config__payload[112:97]};
-    if (n6) begin
-      y <= y_191;
-      signal_188 <= x;
+    if (n1) begin
+      y <= y_200;
+      signal_197 <= x;
     end
-  end
-  always @(posedge array_gated_clk) begin
-    if (|{signal_58, signal_59, shift, hand_over, s13_q[0], s2[0], s5[0], issue, s7[0], s6[0],
-      s8[0], s9[0], s4[0], awake, s10[0], coordinates_gated_rst, s3[0], s11[0], s12[0], s1[0]})
-      begin
-      settling <= 3'h6;
-    end else begin
-      if (n7) settling <= settling - 1'h1;
+    if (s1[0]) beat <= weights;
+    if (s8[0] & spread) s9_behind <= 5'h1f << s8_split[2:0];
+    if (s8[0] & s8[11]) s9_kept1 <= s8_words[79:0];
+    if (n4 | n2 | s9[0]) words_156 <= n2 ? s9_words[95:16] & n3 | s9_words[111:32] &
+      {{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
+      {16{s9_behind[0]}}} : n4 ? s9_kept1 : by_tap ? s9_words[95:16] : s9_words[79:0];
+    if (n2 | s9[0]) words <= n2 ? s9_words[79:0] & n3 | s9_words[95:16] & {{16{s9_behind[4]}},
+      {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}}, {16{s9_behind[0]}}} :
+      s9_words[79:0];
+    if (s8[0] | n5) s9_words[95:0] <= n5 ? s9_words[127:32] : s8_words[95:0];
+    if (s7[0]) begin
+      n6 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
+      s8_words_131 <= n6;
     end
+    if (s6[0]) s7_words <= words_239;
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      move <= 1'h0; behind <= 1'h0; there <= 1'h0; position_223 <= 20'h0; rounds_less <= 22'h0;
-        like_108[20:3] <= 18'h0; position_222 <= 20'h0; linear <= 9'h0; next_group <= 20'h0;
-        step_y_wrap <= 20'h0; group_less <= 22'h0; signal_82 <= 20'h0; gap <= 21'h0; row_less <=
-        21'h0; wraps_79 <= 1'h0; move_less_96 <= 21'h0; signal_94 <= 20'h0; wrapped_less_215 <=
-        21'h0; signal_213 <= 20'h0; kept_less_212 <= 21'h0; signal_211 <= 20'h0; delta_less_73 <=
-        5'h0; move_less <= 21'h0; signal_88 <= 20'h0; wrapped_less <= 21'h0; signal_208 <= 20'h0;
-        kept_less <= 21'h0; signal_206 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12
+      kept_less <= 21'h0; signal_215 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12
         <= 4'h0; s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <=
         13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <=
-        1'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; port_2008_0 <= 6'h0; by_tap <=
-        1'h0; spread <= 1'h0; position <= 20'h0; row_start <= 20'h0; signal_81 <= 20'h0;
-        channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0; signal_71 <= 4'h0; signal_66
-        <= 4'h0; tap_y <= 18'h0; signal_186 <= 18'h0; block <= 18'h0; last_row <= 16'h0; crosses <=
-        1'h0; s1_split <= 3'h0; odd <= 1'h0; begins <= 1'h1; signal_62 <= 1'h1; s8_split <= 3'h0;
-        s4_split <= 3'h0; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0;
+        1'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; port_2110_0 <= 9'h0; move <=
+        1'h0; behind <= 1'h0; met <= 2'h0; position_234 <= 20'h0; far1_less <= 22'h0; far1_q <=
+        20'h0; position_233 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <=
+        20'h0; rounds_q <= 18'h0; position_231 <= 20'h0; linear <= 9'h0; next_group <= 20'h0;
+        step_y_wrap <= 20'h0; group_less <= 22'h0; signal_82 <= 20'h0; gap <= 21'h0; row_less <=
+        21'h0; wraps_79 <= 1'h0; move_less_96 <= 21'h0; signal_94 <= 20'h0; wrapped_less_224 <=
+        21'h0; signal_222 <= 20'h0; kept_less_221 <= 21'h0; signal_220 <= 20'h0; delta_less_73 <=
+        5'h0; move_less <= 21'h0; signal_88 <= 20'h0; wrapped_less <= 21'h0; signal_217 <= 20'h0;
+        tap_y <= 18'h0; signal_195 <= 18'h0; block <= 18'h0; last_row <= 16'h0; rows_on <= 2'h0;
+        s1_split <= 6'h0; odd <= 1'h0; begins <= 1'h1; signal_62 <= 1'h1; s8_split <= 6'h0; s4_split
+        <= 6'h0; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0;
         group_ends_left <= 10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <=
         1'h0; ky_ends_left <= 6'h0; named <= 1'h0; gathers <= 1'h0; signal_13 <= 1'h0; left <= 1'h0;
-        kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; lanes_q <= 3'h0;
+        kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; by_tap <= 1'h0; spread <= 1'h0; position <=
+        20'h0; row_start <= 20'h0; signal_81 <= 20'h0; channel_base <= 9'h0; absent <= 60'h0;
+        next_channel <= 20'h0; signal_71 <= 4'h0; signal_66 <= 4'h0; lanes_q <= 3'h0;
     end else begin
-      move <= n8 | s11[3];
-      behind <= n8;
-      there <= ends[3];
-      position_223 <= wraps_79 & $signed(behind_beyond) >= $signed(1'h0) ? behind_beyond[19:0] :
-        position + like_108[19:0];
-      rounds_less <= $signed(like_108) - $signed({1'h0, config__payload[224:205]});
-      like_108[20:3] <= gap[20:3];
-      position_222 <= position;
-      linear <= (channel_base + offset) + offset_216;
-      next_group <= wraps_79 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
-        : signal_81 + signal_82;
-      step_y_wrap <= wraps_79 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
-        step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
-      group_less <= $signed(n9) - $signed({1'h0, config__payload[224:205]});
-      signal_82 <= n9[19:0];
-      gap <= config__payload[304:285] - config__payload[80:65];
-      row_less <= config__payload[304:285] - config__payload[224:205];
-      wraps_79 <= |config__payload[224:205];
-      move_less_96 <= wraps_74 ? wrapped_less_215 : kept_less_212;
-      signal_94 <= wraps_74 ? signal_213 : signal_211;
-      wrapped_less_215 <= step_y_wrap - config__payload[224:205];
-      signal_213 <= step_y_wrap;
-      kept_less_212 <= config__payload[284:265] - config__payload[224:205];
-      signal_211 <= config__payload[284:265];
-      delta_less_73 <= config__payload[320:317] - config__payload[116:113];
-      move_less <= wraps ? wrapped_less : kept_less;
-      signal_88 <= wraps ? signal_208 : signal_206;
-      wrapped_less <= n10 - config__payload[224:205];
-      signal_208 <= n10[19:0];
       kept_less <= config__payload[264:245] - config__payload[224:205];
-      signal_206 <= config__payload[264:245];
+      signal_215 <= config__payload[264:245];
       delta_less <= config__payload[316:313] - config__payload[116:113];
       {hand_over, s13_q} <= s12;
       s12 <= s11;
@@ -559,81 +542,139 @@ module \neuflow_convolver_tile.convolver.array  (
       s2 <= s1;
       s1 <= {gathers, goes_on & ~signal_13, goes_on, names, ends_x, begins, pass_ends, group_ends,
         ky_ends, s0_last, signal_62, odd, issue};
-      pass_done <= n11;
-      signal <= issue ? (pass_ends ? 1'h0 : n12) : n12;
-      maps[1] <= n13[1];
-      flushing <= {flushing[2:0], n11};
+      pass_done <= n7;
+      signal <= issue ? (pass_ends ? 1'h0 : n8) : n8;
+      maps[1] <= n9[1];
+      flushing <= {flushing[2:0], n7};
       in_flight <= in_flight & ~hand_over | s0_last;
-      port_2008_0 <= {ends[3] ? turn : ends[2:0], ends[3] ? ends[2:0] : turn};
-      if (s1[0]) begin
-        by_tap <= config__payload[51];
-        spread <= config__payload[51] & |gap[2:0];
-      end
-      if (n17 & {s2[10], n14, n15} != 3'h5) begin
-        next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n14 ? config__payload[244:225] : n15 ? (wraps_79 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_88) : n16;
-      end
-      if (n17 & n18) row_start <= n14 ? config__payload[244:225] : n16;
-      if (n20) begin
-        signal_81 <= n14 ? config__payload[244:225] : n19;
-        channel_base <= n14 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
-          next_channel[8:0];
-      end
-      if ((n22 | n21) & ~n23) absent <= n21 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n22 | n21 | n23) next_channel <= n23 ? config__payload[184:165] + s2_weights[31:16] : n21
-        ? config__payload[184:165] + config__payload[204:185] : next_channel +
-        config__payload[204:185];
-      if (n14 | s1[0] & s1[8]) signal_71 <= n14 ? config__payload[312:309] : s1[4] ?
-        config__payload[312:309] : wraps_74 ? over_72[3:0] : signal_71 + config__payload[320:317];
-      if (n14 | s1[0]) signal_66 <= n14 ? config__payload[308:305] : s1[8] ?
-        config__payload[308:305] : wraps ? over[3:0] : signal_66 + config__payload[316:313];
-      if (n25 | n24) tap_y <= n24 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      port_2110_0 <= {n10 ? turn : n11 ? end0[2:0] : end1[2:0], n10 ? end1[2:0] : n11 ? turn :
+        end0[2:0], n10 ? end0[2:0] : n11 ? end1[2:0] : turn};
+      move <= n12 | s11[3];
+      behind <= n12;
+      met <= n13;
+      position_234 <= wraps_79 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
+        position + far1_q;
+      far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
+      far1_q <= {rounds_q[18:3], 4'h0};
+      position_233 <= wraps_79 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
+        position + far0_q;
+      {far0_less_q[22], far0_less_q[20:0]} <= {n14[22], n14[20:0]};
+      far0_q <= {rounds_q[19:3], 3'h0};
+      rounds_q <= gap[20:3];
+      position_231 <= position;
+      linear <= (channel_base + offset) + offset_225;
+      next_group <= wraps_79 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
+        : signal_81 + signal_82;
+      step_y_wrap <= wraps_79 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
+        step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
+      group_less <= $signed(n15) - $signed({1'h0, config__payload[224:205]});
+      signal_82 <= n15[19:0];
+      gap <= config__payload[304:285] - config__payload[80:65];
+      row_less <= config__payload[304:285] - config__payload[224:205];
+      wraps_79 <= |config__payload[224:205];
+      move_less_96 <= wraps_74 ? wrapped_less_224 : kept_less_221;
+      signal_94 <= wraps_74 ? signal_222 : signal_220;
+      wrapped_less_224 <= step_y_wrap - config__payload[224:205];
+      signal_222 <= step_y_wrap;
+      kept_less_221 <= config__payload[284:265] - config__payload[224:205];
+      signal_220 <= config__payload[284:265];
+      delta_less_73 <= config__payload[320:317] - config__payload[116:113];
+      move_less <= wraps ? wrapped_less : kept_less;
+      signal_88 <= wraps ? signal_217 : signal_215;
+      wrapped_less <= n16 - config__payload[224:205];
+      signal_217 <= n16[19:0];
+      if (n18 | n17) tap_y <= n17 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (s2[0] & ~s2[10] | n25 | n24) signal_186 <= n24 ? {{2{config__payload[132]}},
-        config__payload[132:117]} : n25 ? {{2{config__payload[132]}}, config__payload[132:117]} :
-        $unsigned($signed(signal_186) + $signed({1'h0, config__payload[156:149]}));
+      if (n18 | s2[0] & ~s2[10] | n17) signal_195 <= n17 ? {{2{config__payload[132]}},
+        config__payload[132:117]} : n18 ? {{2{config__payload[132]}}, config__payload[132:117]} :
+        $unsigned($signed(signal_195) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
       if (take) begin
-        last_row <= last_row_184;
-        crosses <= crosses_181;
+        last_row <= last_row_193;
+        rows_on <= rows_on_190;
         s1_split <= split;
       end
       if (issue) begin
-        odd <= n26 & ~block_ends;
+        odd <= n19 & ~block_ends;
         begins <= group_ends;
         signal_62 <= block_ends;
       end
       if (s7[0] & s7[7]) s8_split <= s4_split;
       if (s3[0] & s3[7]) s4_split <= s1_split;
-      if (n28) begin
-        pass_ends_ends <= n27 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
-        pass_ends_left <= n27 ? config__payload[19:0] : pass_ends_left - 1'h1;
+      if (n21) begin
+        pass_ends_ends <= n20 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
+        pass_ends_left <= n20 ? config__payload[19:0] : pass_ends_left - 1'h1;
       end
-      if (n30) begin
-        group_ends_ends <= n29 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
-        group_ends_left <= n29 ? config__payload[29:20] : group_ends_left - 1'h1;
+      if (n23) begin
+        group_ends_ends <= n22 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
+        group_ends_left <= n22 ? config__payload[29:20] : group_ends_left - 1'h1;
       end
-      if (n32) begin
-        block_ends_ends <= n31 ? config__payload[49:30] == 1'h1 : block_ends_left == 2'h2;
-        block_ends_left <= n31 ? config__payload[49:30] : block_ends_left - 1'h1;
+      if (n25) begin
+        block_ends_ends <= n24 ? config__payload[49:30] == 1'h1 : block_ends_left == 2'h2;
+        block_ends_left <= n24 ? config__payload[49:30] : block_ends_left - 1'h1;
       end
-      if (n34) begin
-        ky_ends_ends <= n33 ? config__payload[58:53] == 1'h1 : ky_ends_left == 2'h2;
-        ky_ends_left <= n33 ? config__payload[58:53] : ky_ends_left - 1'h1;
+      if (n27) begin
+        ky_ends_ends <= n26 ? config__payload[58:53] == 1'h1 : ky_ends_left == 2'h2;
+        ky_ends_left <= n26 ? config__payload[58:53] : ky_ends_left - 1'h1;
       end
       if (idle | issue & (ky_ends | gathers)) named <= signal & ~ky_ends;
       if (idle | issue) gathers <= signal & goes_on & signal_13;
-      if (n35) begin
+      if (n28) begin
         after = idle | ky_ends ? config__payload[53] - 1'h1 : left - 1'h1;
         signal_13 <= !after;
         left <= after;
       end
-      if (n37) begin
-        kx_ends_ends <= n36 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
-        kx_ends_left <= n36 ? config__payload[64:59] : kx_ends_left - 1'h1;
+      if (n30) begin
+        kx_ends_ends <= n29 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
+        kx_ends_left <= n29 ? config__payload[64:59] : kx_ends_left - 1'h1;
       end
+      if (s1[0]) begin
+        by_tap <= config__payload[51];
+        spread <= config__payload[51] & |gap[2:0];
+      end
+      if (n34 & {s2[10], n32, n31} != 3'h6) begin
+        next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
+        position <= n31 ? config__payload[244:225] : n32 ? (wraps_79 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_88) : n33;
+      end
+      if (n34 & n35) row_start <= n31 ? config__payload[244:225] : n33;
+      if (n37) begin
+        signal_81 <= n31 ? config__payload[244:225] : n36;
+        channel_base <= n31 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
+          next_channel[8:0];
+      end
+      if ((n39 | n38) & ~n40) absent <= n38 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n39 | n40 | n38) next_channel <= n40 ? config__payload[184:165] + s2_weights[31:16] : n38
+        ? config__payload[184:165] + config__payload[204:185] : next_channel +
+        config__payload[204:185];
+      if (s1[0] & s1[8] | n31) signal_71 <= n31 ? config__payload[312:309] : s1[4] ?
+        config__payload[312:309] : wraps_74 ? over_72[3:0] : signal_71 + config__payload[320:317];
+      if (s1[0] | n31) signal_66 <= n31 ? config__payload[308:305] : s1[8] ?
+        config__payload[308:305] : wraps ? over[3:0] : signal_66 + config__payload[316:313];
       if (begins) lanes_q <= count;
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (pass_done | coordinates_gated_rst) begin
+      kept <= 16'h0;
+    end else begin
+      if (n41) kept <= free;
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (~n42 | coordinates_gated_rst) begin
+      {maps[5:2], maps[0]} <= 5'h0;
+    end else begin
+      {maps[5:2], maps[0]} <= {config__payload[451:448], config__payload[446]};
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (|{s4[0], s8[0], s7[0], shift, s2[0], s3[0], s12[0], s1[0], hand_over, s13_q[0], awake,
+      s5[0], issue, s10[0], signal_59, s9[0], coordinates_gated_rst, s11[0], signal_58, s6[0]})
+      begin
+      settling <= 3'h6;
+    end else begin
+      if (n43) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
@@ -644,29 +685,40 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (n4) begin
+    if (n5) begin
       s9_words[127:96] <= 32'h0;
     end else begin
       if (s8[0]) s9_words[127:96] <= s8_words[127:96];
     end
   end
+endmodule
+
+module \neuflow_convolver_tile.convolver.array.behind0  (
+  input wire array_gated_clk,
+  input wire [8:0] linear,
+  input wire [19:0] position,
+  output reg [14:0] where = 15'h0,
+  input wire [19:0] ring,
+  input wire array_gated_rst
+);
+  reg signal = 1'h0;
+  reg [5:0] base = 6'h0;
+  reg [8:0] like = 9'h0, last = 9'h0, ring_less = 9'h0;
   always @(posedge array_gated_clk) begin
-    if (pass_done | coordinates_gated_rst) begin
-      kept <= 16'h0;
+    if (array_gated_rst) begin
+      where <= 15'h0; base <= 6'h0; last <= 9'h0; like <= 9'h0; ring_less <= 9'h0; signal <= 1'h0;
     end else begin
-      if (n38) kept <= free;
-    end
-  end
-  always @(posedge array_gated_clk) begin
-    if (~n39 | coordinates_gated_rst) begin
-      {maps[5:2], maps[0]} <= 5'h0;
-    end else begin
-      {maps[5:2], maps[0]} <= {config__payload[451:448], config__payload[446]};
+      where <= {signal & like[8:3] == last[8:3] ? base : like[8:3] + 1'h1, like};
+      base <= linear[8:3];
+      last <= linear + ring_less;
+      like <= linear + position[8:0];
+      ring_less <= ring[8:0] - 4'h8;
+      signal <= |ring;
     end
   end
 endmodule
 
-module \neuflow_convolver_tile.convolver.array.behind$243  (
+module \neuflow_convolver_tile.convolver.array.behind1  (
   input wire array_gated_clk,
   input wire [8:0] linear,
   input wire [19:0] position,
@@ -695,7 +747,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   input wire clear,
   input wire take,
   input wire coordinates_gated_clk,
-  output wire crosses,
+  output wire [1:0] reached,
   output wire awake,
   input wire [15:0] stored,
   output reg [79:0] x = 80'h0,
@@ -703,23 +755,23 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   output reg [15:0] last_row = 16'h0,
   output reg [15:0] free = 16'h0,
   output reg [2:0] count = 3'h0,
-  output reg [2:0] split = 3'h0,
+  output reg [5:0] split = 6'h0,
   output reg full = 1'h0,
   output reg fed = 1'h0,
   input wire [511:0] config_2,
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg signal_5, signal_6 = 1'h0, column_ends = 1'h0, late = 1'h0;
+  reg column_ends = 1'h0, late = 1'h0;
   reg [15:0] signal_7_free = 16'h0, signal_7_need = 16'h0, column_left = 16'h0, column_next = 16'h0,
     late_x = 16'h0, late_y = 16'h0, need = 16'h0, row_next = 16'h0, x_next = 16'h0, y_next = 16'h0;
   reg [16:0] before_2 = 17'h0;
-  reg [19:0] signal_33_q = 20'h0, free_sum_q = 20'h0;
-  reg [1:0] valid = 2'h0;
+  reg [19:0] signal_34_q = 20'h0, free_sum_q = 20'h0;
+  reg [1:0] passed = 2'h0, valid = 2'h0, within_2;
   reg [2:0] signal = 3'h0, settling = 3'h4;
-  reg [82:0] signal_32_q = 83'h0, signal_7_q = 83'h0;
+  reg [82:0] signal_33_q = 83'h0, signal_7_q = 83'h0;
   wire n4, n6, n1, n2, n3, n7, n5, n9, n8, first, make;
-  assign crosses = ~signal_6 | signal_7_q[82];
+  assign reached = passed + {signal_7_q[82] & passed != 2'h3};
   assign awake = n1 | n2 | n3 | n4;
   assign n1 = clear & configured;
   assign n2 = make & ~clear;
@@ -741,18 +793,19 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   end
   always @(posedge coordinates_gated_clk) begin
     if (coordinates_gated_rst) begin
-      before_2 <= 17'h0; fed <= 1'h0; late <= 1'h0; signal_6 <= 1'h0; split <= 3'h0; count <= 3'h0;
+      before_2 <= 17'h0; fed <= 1'h0; late <= 1'h0; passed <= 2'h0; split <= 6'h0; count <= 3'h0;
         free <= 16'h0; need <= 16'h0; last_row <= 16'h0; {free_sum_q[19], free_sum_q[17:0]} <=
-        19'h0; {signal_33_q[19], signal_33_q[17:0]} <= 19'h0; column_ends <= 1'h0; column_left <=
+        19'h0; {signal_34_q[19], signal_34_q[17:0]} <= 19'h0; column_ends <= 1'h0; column_left <=
         16'h0;
     end else begin
       before_2 <= {clear, stored};
       fed <= make ? signal_7_need <= stored : need <= stored;
       late <= make;
       if (n5) begin
-        signal_5 = first | signal_6 & ~signal_7_q[82];
-        signal_6 <= signal_5;
-        split <= (first ? 3'h0 : split) + signal_5;
+        within_2 = first ? 2'h0 : reached;
+        passed <= within_2;
+        split <= {(first ? 3'h0 : split[5:3]) + (within_2 <= 1'h1), (first ? 3'h0 : split[2:0]) +
+          (within_2 <= 1'h0)};
         count <= (first ? 3'h0 : count) + {signal_7_q[80] & signal_7_q[81]};
       end
       if (make & first) free <= signal_7_free;
@@ -760,7 +813,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
         need <= signal_7_need;
         last_row <= signal_7_q[47:32];
         {free_sum_q[19], free_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(config_2[396:379]);
-        {signal_33_q[19], signal_33_q[17:0]} <= $signed({1'h0, y_next}) +
+        {signal_34_q[19], signal_34_q[17:0]} <= $signed({1'h0, y_next}) +
           $signed(config_2[378:361]);
       end
       if (n7) begin
@@ -796,11 +849,11 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
         config_2[412:397] : free_sum_q[15:0];
-      signal_7_need <= ($signed({signal_33_q[19], signal_33_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({signal_33_q[19], signal_33_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
-        config_2[412:397] : signal_33_q[15:0];
-      {signal_7_q[82:80], signal_7_q[47:0]} <= {signal_32_q[82:80], signal_32_q[47:0]};
-      {signal_32_q[82:80], signal_32_q[47:0]} <= {!column_next, row_next < config_2[445:430],
+      signal_7_need <= ($signed({signal_34_q[19], signal_34_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({signal_34_q[19], signal_34_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
+        config_2[412:397] : signal_34_q[15:0];
+      {signal_7_q[82:80], signal_7_q[47:0]} <= {signal_33_q[82:80], signal_33_q[47:0]};
+      {signal_33_q[82:80], signal_33_q[47:0]} <= {!column_next, row_next < config_2[445:430],
         column_next < config_2[429:414], row_next, y_next, x_next};
     end
     if (late) begin
@@ -876,7 +929,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
-    if (config_conv_array_gated_rst | move) begin
+    if (move | config_conv_array_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -923,7 +976,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     end
   end
   always @(posedge config_conv_drain_gated_clk) begin
-    if (config_conv_drain_gated_rst | move) begin
+    if (move | config_conv_drain_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -970,7 +1023,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
-    if (config_conv_rows_gated_rst | move) begin
+    if (move | config_conv_rows_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -991,7 +1044,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
   input wire config_conv_weights_gated_rst
 );
   reg full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [31:0] word = 32'h0, words = 32'h0;
+  reg [14:0] word = 15'h0, words = 15'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
@@ -1008,11 +1061,11 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
-    if (move) o__payload <= words[14:0];
+    if (move) o__payload <= words;
     if (n2) words <= word;
     if (!(n1)) begin
       last <= bus__payload[48];
-      word <= bus__payload[47:16];
+      word <= bus__payload[30:16];
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
@@ -1066,7 +1119,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n3, n6, n5, n4, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n3, n4, n5, n6, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
     signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
     i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
@@ -1090,12 +1143,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, hand_over, n3, n4, awake, n5, signal, n6} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, hand_over, awake, n5, n6, signal} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s0[0], s2[0], s5[0], s7_step, s6[0], s8_step, s4[0], s3[0], s1[0]};
+  assign en = |{s4[0], s8_step, s7_step, s2[0], s3[0], s1[0], s5[0], s0[0], s6[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1109,9 +1162,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_104};
   assign n3 = config__valid & n32;
-  assign n4 = o__valid & o__ready;
+  assign n4 = block[15:0] != told;
   assign n5 = i__valid_132 & i__ready;
-  assign n6 = block[15:0] != told;
+  assign n6 = o__valid & o__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_104 & signal_97;
@@ -1126,7 +1179,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n14 = n32 | n8 & slot_ends;
   assign n15 = n8 | n14;
   assign n16 = n32 | n8 & row_ends_101;
-  assign n17 = n8 | n16;
+  assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends;
   assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
@@ -1178,7 +1231,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2387_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2511_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1200,7 +1253,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, hand_over, n3, n4, awake, n5, drain_gated_rst, signal, n6}) begin
+    if (|{reads, running, waiting, n3, n4, hand_over, awake, drain_gated_rst, n5, n6, signal}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1240,7 +1293,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       signal_10 <= config__payload[135];
       known[0] <= n10[0];
-      if (o__valid_135 & o__ready_134 & o__payload_133[34] | n11) leaving <= n11;
+      if (n11 | o__valid_135 & o__ready_134 & o__payload_133[34]) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : signal_103 <= 3'h4;
         signal_103 <= n12 ? config__payload[77:62] : signal_103 - 2'h2;
@@ -1264,7 +1317,7 @@ module \neuflow_convolver_tile.convolver.drain  (
         map_left <= n18 ? config__payload[45:30] : map_left - 1'h1;
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
-      if (parameters_take | ends) running <= parameters_take;
+      if (ends | parameters_take) running <= parameters_take;
       if (shift | parameters_take) begin
         n20 = parameters_take ? 3'h5 : shift ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
@@ -1480,7 +1533,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2387_0,
+  input wire [1:0] port_2511_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1495,8 +1548,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2387_0[0];
-  assign n3 = port_2387_0[0] | clear | n2;
+  assign n2 = fresh & ~port_2511_0[0];
+  assign n3 = port_2511_0[0] | clear | n2;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1506,7 +1559,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2387_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2511_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
   assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
@@ -1514,14 +1567,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2387_0[0], mark, clear, n2} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2387_0[0]
+      if ({port_2511_0[0], mark, clear, n2} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2511_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2387_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2511_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1537,16 +1590,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2387_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2511_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2387_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2511_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2387_0[0]) fresh <= 1'h0;
+      if (port_2511_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1561,8 +1614,8 @@ module \neuflow_convolver_tile.convolver.row_store  (
   output wire listening,
   output wire [15:0] stored,
   output wire [127:0] words,
-  input wire [17:0] port_2004_0,
-  input wire [5:0] port_2008_0,
+  input wire [23:0] port_2106_0,
+  input wire [8:0] port_2110_0,
   input wire pass_done,
   input wire read_enable,
   input wire [217:0] config__payload,
@@ -1575,7 +1628,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
     .at(at), .awake(awake_43), .banks_gated_clk(banks_clk), .beat(beat), .enables(enables),
-      .port_2004_0(port_2004_0), .port_2008_0(port_2008_0), .read_enable(read_enable),
+      .port_2106_0(port_2106_0), .port_2110_0(port_2110_0), .read_enable(read_enable),
       .words(words));
   neuflow_clock_gate banks_gate (
     .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst));
@@ -1595,52 +1648,60 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   input wire [63:0] beat,
   input wire [7:0] enables,
   output wire [127:0] words,
-  input wire [17:0] port_2004_0,
-  input wire [5:0] port_2008_0,
+  input wire [23:0] port_2106_0,
+  input wire [8:0] port_2110_0,
   input wire read_enable,
   input wire banks_gated_clk
 );
   assign awake = read_enable | |enables;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
-    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 1'h0 ? port_2004_0[5:0] :
-      port_2008_0[5:3] > 1'h0 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[15:0]),
-      .read_enable(read_enable), .write_address(at[2:0] > 1'h0 ? at[14:9] : at[8:3]),
-      .write_data(beat[15:0]), .write_enable(enables[0]));
+    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 1'h0 ? port_2106_0[5:0] :
+      port_2110_0[5:3] > 1'h0 ? port_2106_0[11:6] : port_2110_0[8:6] > 1'h0 ? port_2106_0[17:12] :
+      port_2106_0[23:18]), .read_data(words[15:0]), .read_enable(read_enable),
+      .write_address(at[2:0] > 1'h0 ? at[14:9] : at[8:3]), .write_data(beat[15:0]),
+      .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
-    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 1'h1 ? port_2004_0[5:0] :
-      port_2008_0[5:3] > 1'h1 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[31:16]),
-      .read_enable(read_enable), .write_address(at[2:0] > 1'h1 ? at[14:9] : at[8:3]),
-      .write_data(beat[31:16]), .write_enable(enables[1]));
+    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 1'h1 ? port_2106_0[5:0] :
+      port_2110_0[5:3] > 1'h1 ? port_2106_0[11:6] : port_2110_0[8:6] > 1'h1 ? port_2106_0[17:12] :
+      port_2106_0[23:18]), .read_data(words[31:16]), .read_enable(read_enable),
+      .write_address(at[2:0] > 1'h1 ? at[14:9] : at[8:3]), .write_data(beat[31:16]),
+      .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
-    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 2'h2 ? port_2004_0[5:0] :
-      port_2008_0[5:3] > 2'h2 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[47:32]),
-      .read_enable(read_enable), .write_address(at[2:0] > 2'h2 ? at[14:9] : at[8:3]),
-      .write_data(beat[47:32]), .write_enable(enables[2]));
+    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 2'h2 ? port_2106_0[5:0] :
+      port_2110_0[5:3] > 2'h2 ? port_2106_0[11:6] : port_2110_0[8:6] > 2'h2 ? port_2106_0[17:12] :
+      port_2106_0[23:18]), .read_data(words[47:32]), .read_enable(read_enable),
+      .write_address(at[2:0] > 2'h2 ? at[14:9] : at[8:3]), .write_data(beat[47:32]),
+      .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
-    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 2'h3 ? port_2004_0[5:0] :
-      port_2008_0[5:3] > 2'h3 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[63:48]),
-      .read_enable(read_enable), .write_address(at[2:0] > 2'h3 ? at[14:9] : at[8:3]),
-      .write_data(beat[63:48]), .write_enable(enables[3]));
+    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 2'h3 ? port_2106_0[5:0] :
+      port_2110_0[5:3] > 2'h3 ? port_2106_0[11:6] : port_2110_0[8:6] > 2'h3 ? port_2106_0[17:12] :
+      port_2106_0[23:18]), .read_data(words[63:48]), .read_enable(read_enable),
+      .write_address(at[2:0] > 2'h3 ? at[14:9] : at[8:3]), .write_data(beat[63:48]),
+      .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
-    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 3'h4 ? port_2004_0[5:0] :
-      port_2008_0[5:3] > 3'h4 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[79:64]),
-      .read_enable(read_enable), .write_address(at[2:0] > 3'h4 ? at[14:9] : at[8:3]),
-      .write_data(beat[15:0]), .write_enable(enables[4]));
+    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 3'h4 ? port_2106_0[5:0] :
+      port_2110_0[5:3] > 3'h4 ? port_2106_0[11:6] : port_2110_0[8:6] > 3'h4 ? port_2106_0[17:12] :
+      port_2106_0[23:18]), .read_data(words[79:64]), .read_enable(read_enable),
+      .write_address(at[2:0] > 3'h4 ? at[14:9] : at[8:3]), .write_data(beat[15:0]),
+      .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
-    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 3'h5 ? port_2004_0[5:0] :
-      port_2008_0[5:3] > 3'h5 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[95:80]),
-      .read_enable(read_enable), .write_address(at[2:0] > 3'h5 ? at[14:9] : at[8:3]),
-      .write_data(beat[31:16]), .write_enable(enables[5]));
+    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 3'h5 ? port_2106_0[5:0] :
+      port_2110_0[5:3] > 3'h5 ? port_2106_0[11:6] : port_2110_0[8:6] > 3'h5 ? port_2106_0[17:12] :
+      port_2106_0[23:18]), .read_data(words[95:80]), .read_enable(read_enable),
+      .write_address(at[2:0] > 3'h5 ? at[14:9] : at[8:3]), .write_data(beat[31:16]),
+      .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
-    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 3'h6 ? port_2004_0[5:0] :
-      port_2008_0[5:3] > 3'h6 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[111:96]),
-      .read_enable(read_enable), .write_address(at[2:0] > 3'h6 ? at[14:9] : at[8:3]),
-      .write_data(beat[47:32]), .write_enable(enables[6]));
+    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 3'h6 ? port_2106_0[5:0] :
+      port_2110_0[5:3] > 3'h6 ? port_2106_0[11:6] : port_2110_0[8:6] > 3'h6 ? port_2106_0[17:12] :
+      port_2106_0[23:18]), .read_data(words[111:96]), .read_enable(read_enable),
+      .write_address(at[2:0] > 3'h6 ? at[14:9] : at[8:3]), .write_data(beat[47:32]),
+      .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
-    .clk(banks_gated_clk), .read_address(port_2008_0[2:0] > 3'h7 ? port_2004_0[5:0] :
-      port_2008_0[5:3] > 3'h7 ? port_2004_0[11:6] : port_2004_0[17:12]), .read_data(words[127:112]),
-      .read_enable(read_enable), .write_address(at[2:0] > 3'h7 ? at[14:9] : at[8:3]),
-      .write_data(beat[63:48]), .write_enable(enables[7]));
+    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 3'h7 ? port_2106_0[5:0] :
+      port_2110_0[5:3] > 3'h7 ? port_2106_0[11:6] : port_2110_0[8:6] > 3'h7 ? port_2106_0[17:12] :
+      port_2106_0[23:18]), .read_data(words[127:112]), .read_enable(read_enable),
+      .write_address(at[2:0] > 3'h7 ? at[14:9] : at[8:3]), .write_data(beat[63:48]),
+      .write_enable(enables[7]));
 endmodule
 
 module \neuflow_convolver_tile.convolver.row_store.writer  (
@@ -1671,21 +1732,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [17:0] signal_37 = 18'h0;
   reg [19:0] signal_79 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_85 =
     20'h0, step = 20'h0;
-  reg [1:0] signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left = 2'h0, number,
-    s3_piece_taken = 2'h0, turn = 2'h0;
+  reg [1:0] signal_117, signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left =
+    2'h0, s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n7;
+  reg [2:0] n5, number;
   reg [3:0] signal_113, signal_23 = 4'h0, signal_80 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
     s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
   reg [4:0] signal_114;
-  reg [5:0] n6;
+  reg [5:0] n4;
   reg [63:0] words = 64'h0;
   reg [7:0] enables_92 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n8, linear_84 = 9'h0, offset = 9'h0;
-  wire n13, n35, n32, n33, n36, n4, n5, n25, n34, n9, n3, n17, n12, n11, n10, n23, n21, n14, n16,
+  wire n13, n35, n32, n33, n36, n6, n7, n25, n34, n9, n3, n17, n10, n11, n12, n23, n21, n14, n16,
     n18, n31, n19, n20, n22, n24, n27, n30, n26, n28, signal_20, signal_21, finished, i__ready_108,
     i__valid_109, last_lap, last_phase_y, o__ready, o__valid, record_ends, starts;
   wire [14:0] where;
@@ -1702,7 +1763,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_108;
-  assign awake = |{n10, n11, pass_done, finished, starts, signal_20, n12} | n13;
+  assign awake = |{n10, n11, pass_done, n12, finished, starts, signal_20} | n13;
   assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1713,16 +1774,16 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n3 = s2_valid & s2_piece[69];
   assign signal_21 = last_lap & n32 & (by_word ? !signal_36 : n33);
   assign last_lap = ~signal_14 | signal_27 == signal_35 | signal_27 == last_phase;
-  assign n4 = $signed(beyond1) >= $signed(1'h0);
-  assign n5 = $signed(beyond2) >= $signed(1'h0);
   assign signal_20 = signal_52 & valid;
+  assign n6 = $signed(beyond1) >= $signed(1'h0);
+  assign n7 = $signed(beyond2) >= $signed(1'h0);
   assign signal_35 = by_word ? 2'h0 : n32 & n33 ? signal_36 : left;
   assign n9 = signal_20 & last_lap;
-  assign n10 = released != freed;
+  assign n10 = i__valid_109 & i__ready_108;
   assign n11 = o__valid & o__ready;
+  assign n12 = released != freed;
   assign finished = n34 | signal & signal_46 & allowed;
   assign starts = n35 & config__valid & ~(|flushing);
-  assign n12 = i__valid_109 & i__ready_108;
   assign n13 = |settling;
   assign n14 = lead <= config__payload[3];
   assign record_ends = n36 & channel_ends;
@@ -1733,17 +1794,17 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n19 = n31 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n20 = n19 | n31 | n18;
+  assign n20 = n31 | n18 | n19;
   assign n21 = n35 | n34;
   assign n22 = n21 | record_ends;
   assign n23 = n35 | record_ends;
-  assign n24 = n23 | n36;
+  assign n24 = n36 | n23;
   assign n25 = n35 | n36;
   assign width = config__payload[25:6] - 1'h1;
-  assign n26 = n27 & {rest[2], n9, n25} != 3'h6;
+  assign n26 = {n9, n25, rest[2]} != 3'h5 & n27;
   assign rest = signal_36 + {~signal_35};
   assign n27 = n9 | n25;
-  assign n28 = writer_gated_rst | n18;
+  assign n28 = n18 | writer_gated_rst;
   assign last_phase_y = n17 | n29 == config__payload[157:154];
   assign n29 = signal_80 + 1'h1;
   assign signal_83 = last_phase_y ? (signal_73 & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1790,23 +1851,23 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       signal_113 = signal_14 ? {2'h0, signal_27} : !signal_23 ? 4'h0 : config__payload[157:154] -
         signal_23;
       s0_piece_several = signal_14 | signal_15;
-      n6 = signal_114 + 1'h1;
+      signal_117 = n6 + n7;
+      n4 = signal_114 + 1'h1;
       n8 = signal_113 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = ({5'h0, signal_113} <= signal_35) + (n8 <= signal_35);
-      n7 = signal_35 + 1'h1;
+      number = {1'h0, {5'h0, signal_113} <= signal_35} + (n8 <= signal_35);
+      n5 = signal_35 + 1'h1;
       s1_piece_phase <= (!(signal_14)) ? 4'h0 : signal_115 ? signal_114[3:0] -
         config__payload[157:154] : signal_114[3:0];
       s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_113;
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_44, channel_ends, signal_21, signal_14 ?
-        (last_lap ? {{1'h0, n4} + n5} - signal_115 : {2'h0, n6 == config__payload[157:154]}) :
-        signal_15 ? {1'h0, number} : n7, s0_piece_several, words, signal_34, s0_piece_several ?
-        {1'h0, number} : n7};
+        (last_lap ? signal_117 - signal_115 : {2'h0, n4 == config__payload[157:154]}) : signal_15 ?
+        number : n5, s0_piece_several, words, signal_34, s0_piece_several ? number : n5};
     end
     if (n9 | o__ready) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_35) - 2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{n10, writer_gated_rst, n11, pass_done, finished, starts, signal_20, n12}) begin
+    if (|{n10, n11, pass_done, n12, finished, starts, signal_20, writer_gated_rst}) begin
       settling <= 4'hb;
     end else begin
       if (n13) settling <= settling - 1'h1;
@@ -1858,7 +1919,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n20) linear <= n18 ? config__payload[77:58] : n19 ? linear + config__payload[97:78] :
         next_linear_row;
-      if (n20 & {n19, n18} != 2'h2) linear_row <= n18 ? config__payload[77:58] : next_linear_row;
+      if (n20 & {n18, n19} != 1'h1) linear_row <= n18 ? config__payload[77:58] : next_linear_row;
       if (n22) begin
         record_ends_44 <= n21 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
         record_left <= n21 ? config__payload[57:42] : record_left - 1'h1;
@@ -1887,7 +1948,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_80 <= last_phase_y ? 4'h0 : n29[3:0];
         signal_79 <= signal_83;
       end
-      if (n19 | n31 | s2_valid) begin
+      if (n31 | n19 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n19 ? signal_79 : n31 ? signal_83 : signal_73 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1909,7 +1970,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | finished) begin
+    if (finished | writer_gated_rst) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n15[15:0];
@@ -1926,8 +1987,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (n25 | writer_gated_rst) begin
       signal_23 <= 4'h0;
     end else begin
-      if ((n5 | $signed({3'h0, signal_116}) >= $signed(1'h0) | n4) & n9) signal_23 <= n5 ?
-        beyond2[3:0] : n4 ? beyond1[3:0] : signal_116[3:0];
+      if ((n7 | n6 | $signed({3'h0, signal_116}) >= $signed(1'h0)) & n9) signal_23 <= n7 ?
+        beyond2[3:0] : n6 ? beyond1[3:0] : signal_116[3:0];
     end
   end
 endmodule
@@ -1973,7 +2034,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2095_16,
+  input wire [1:0] port_2197_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1994,13 +2055,13 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_35 = asks & parameters_wanted & ready_38;
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
-  assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = n3 & {leads, listening, signal_16} != 2'h3;
+  assign n1 = parameters_take | weights_gated_rst;
+  assign n2 = {listening, signal_16, leads} != 3'h6 & n3;
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2095_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2095_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2197_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2197_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2070,7 +2131,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{push, read_enable, comes, rewind, free} | n1;
+  assign awake = |{read_enable, rewind, comes, push, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2080,14 +2141,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{push, blocks_gated_rst, read_enable, comes, rewind, free}) begin
+    if (|{read_enable, rewind, comes, blocks_gated_rst, push, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (blocks_gated_rst | rewind | free) begin
+    if (rewind | blocks_gated_rst | free) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2136,7 +2197,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{push, read_enable, comes, rewind, free} | n1;
+  assign awake = |{read_enable, rewind, comes, push, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2146,7 +2207,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{push, read_enable, weights_gated_rst, comes, rewind, free}) begin
+    if (|{read_enable, weights_gated_rst, rewind, comes, push, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2222,7 +2283,7 @@ module \neuflow_convolver_tile.router  (
   reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
     local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
     west_current = 10'h0, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n1, n3, n2, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+  wire n7, n10, n6, n5, n4, n2, n3, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
@@ -2232,7 +2293,7 @@ module \neuflow_convolver_tile.router  (
   assign south_takes = south_armed & !(south_peers_q & n12);
   assign west_takes = west_armed & !(west_peers_q & n12);
   assign local0_takes = local0_armed & !(local0_peers_q & n12);
-  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1,
+  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, bus__valid,
     n2, n3} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
@@ -2240,8 +2301,8 @@ module \neuflow_convolver_tile.router  (
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n1 = east_out__valid & o__ready_69;
-  assign n2 = west_out__valid & o__ready_89;
+  assign n1 = west_out__valid & o__ready_89;
+  assign n2 = east_out__valid & o__ready_69;
   assign n3 = south_out__valid & o__ready_79;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
@@ -2254,9 +2315,9 @@ module \neuflow_convolver_tile.router  (
   assign n7 = o__payload[7:4] == 2'h2;
   assign n8 = o__payload[7:4] == 1'h1;
   assign signal = |{n8, n7, n6, n5} ? {n13[3:1], 1'h0} : 4'h0;
-  assign queued = o__ready ? signal & signal_30 & n11 : 10'h0;
+  assign queued = o__ready ? {6'h0, signal} & signal_30 & n11 : 10'h0;
   assign n9 = o__ready | |done;
-  assign signal_29 = o__ready ? signal & (~signal_30 | done) : 10'h0;
+  assign signal_29 = o__ready ? {6'h0, signal} & (~signal_30 | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
   assign n10 = |{6'h0, signal};
@@ -2287,7 +2348,7 @@ module \neuflow_convolver_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_98), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1, n2, n3,
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, bus__valid, n2, n3,
       router_gated_rst}) begin
       settling <= 3'h4;
     end else begin
@@ -2318,7 +2379,7 @@ module \neuflow_convolver_tile.router  (
       o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
         local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
         |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
-        east_waiting) & names != east_peers_q : 1'h0) & ~(|({6'h0, signal} & waits));
+        east_waiting) & names != east_peers_q : 1'h0) & ~(|(signal & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
@@ -2341,9 +2402,9 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if (n9 & (o__ready & n6 & n10)) west_peers_q <= names;
+      if ((o__ready & n6 & n10) & n9) west_peers_q <= names;
       if (n9 & (o__ready & n7 & n10)) south_peers_q <= names;
-      if (n9 & (o__ready & n8 & n10)) east_peers_q <= names;
+      if ((o__ready & n8 & n10) & n9) east_peers_q <= names;
     end
   end
 endmodule
