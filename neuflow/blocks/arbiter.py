@@ -11,6 +11,7 @@ from neuflow.blocks.axi import axi4, beat_bits, read_ports
 from neuflow.blocks.dma_address import (
     BURSTS,
     READ_BEATS,
+    ROWS_TURNS,
     WRITES,
     request_stream,
     response_stream,
@@ -68,8 +69,8 @@ class Arbiter(Component):
     Reads: the program fetch first (it asks for at most a word a cycle, and every unit waits for
     its configuration), then rows (arrays wait for those of a first group, while weights are mostly
     needed later; a row buffer that is full asks for none), with operands in turn for every other
-    burst (drains wait for them as arrays do for rows), then all others in turn, which goes on where it
-    was before the rows; one address a cycle.
+    burst (drains wait for them as arrays do for rows), and any other after ``ROWS_TURNS`` of them;
+    then all others in turn, which goes on where it was before the rows; one address a cycle.
     No burst is asked for while ``READ_BEATS`` beats or more are under way, and at most ``BURSTS``
     bursts are. Writes: one address a cycle, in turn; up to ``WRITES`` addresses are out before their
     data, which follow without a gap. An address appears 1 cycle after its request, a beat 1 cycle
@@ -135,17 +136,19 @@ class Arbiter(Component):
             Cat(port.valid if k % 3 == of else Const(0, 1) for k, port in enumerate(self.read[:-1]))
             for of in (0, 2)
         )
-        after_rows = Signal()  # the burst before was one of rows
-        of_rows = Signal()
+        streak = Signal(range(ROWS_TURNS + 1))  # bursts of rows before this one, one behind the other
+        of_rows, tired = Signal(), Signal()
+        behind = Cat(port.valid & (k % 3 != 0) for k, port in enumerate(self.read[:-1]))
         # Turns of their own: else each burst of rows would be followed by one of the port behind.
         rows_turn = round_robin(m, rows, issue & ~fetch & of_rows, "rows")
-        others = Mux(rows.any(), operands, requests[:-1])
+        others = Mux(rows.any() & ~tired, operands, behind)
         turn = round_robin(m, others, issue & ~fetch & ~of_rows, "read")
         with m.If(issue & ~fetch):
-            m.d.sync += after_rows.eq(of_rows)
+            m.d.sync += streak.eq(Mux(of_rows, streak + (streak != ROWS_TURNS), 0))
         grant = Signal(count)
         m.d.comb += [
-            of_rows.eq(rows.any() & ~(after_rows & operands.any())),
+            tired.eq((streak == ROWS_TURNS) & behind.any()),
+            of_rows.eq(rows.any() & ~tired & ~((streak != 0) & operands.any())),
             grant.eq(Mux(fetch, 1 << (count - 1), Mux(of_rows, rows_turn, turn))),
             length.eq(pick(grant, [burst.length for burst in bursts])),
             free.eq((~ar.valid | ar.ready) & opened),

@@ -32,6 +32,10 @@ A beat a cycle at any latency up to this. More would but wait in the memory, and
 them.
 """
 
+ROWS_TURNS = 8
+"""Bursts of rows at most before one of the ports that wait behind them: where rows of several passes
+are asked for, the first of them needs its weights."""
+
 WRITES = 4
 """Write bursts whose addresses may be out behind the burst whose data move, so that they wait for
 their turns at the memory side by side."""

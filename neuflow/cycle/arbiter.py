@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuflow.blocks.dma_address import BURSTS, READ_BEATS, WRITES
+from neuflow.blocks.dma_address import BURSTS, READ_BEATS, ROWS_TURNS, WRITES
 from neuflow.cycle.awake import READER, WRITER
 from neuflow.cycle.compiled import part
 from neuflow.cycle.dma_address import is_near
@@ -15,7 +15,7 @@ from neuflow.cycle.state import INT
 ARBITER = np.dtype(
     [
         *[(name, INT) for name in (
-            "read_after", "rows_after", "after_rows", "ar_valid", "ar_address", "ar_length", "ar_id",
+            "read_after", "rows_after", "streak", "ar_valid", "ar_address", "ar_length", "ar_id",
             "under_way", "beats", "asked", "opened",
             "response_port", "response_error", "read_beat",  # the beat that came a cycle ago
             "write_after", "aw_valid", "aw_address", "aw_length", "aw_id",
@@ -74,10 +74,12 @@ def arbiter_wires(m):
                         rows |= (k == 0) << (3 * c)
                         operands |= (k == 2) << (3 * c + 2)
             if requests:
-                if rows and (operands == 0 or a.after_rows == 0):
+                tired = a.streak == ROWS_TURNS and requests != rows
+                if rows and not tired and (operands == 0 or a.streak == 0):
                     a.read_grant = round_robin(rows, a.rows_after)
                 else:
-                    a.read_grant = round_robin(operands if rows else requests, a.read_after)
+                    behind = operands if rows and not tired else requests & ~rows
+                    a.read_grant = round_robin(behind, a.read_after)
                 port = m.readers[a.read_grant // 3, a.read_grant % 3]
                 port.granted = 1
                 m.wires[a.read_grant // 3].awake |= READER << a.read_grant % 3
@@ -149,10 +151,11 @@ def addresses_edge(m, fetch_address):
             a.ar_address = fetch_address
         else:
             a.ar_address = m.readers[a.read_grant // 3, a.read_grant % 3].asks.a
-            a.after_rows = a.read_grant % 3 == 0
-            if a.after_rows:
+            if a.read_grant % 3 == 0:
+                a.streak = min(a.streak + 1, ROWS_TURNS)
                 a.rows_after = -1 << (a.read_grant + 1)
             else:
+                a.streak = 0
                 a.read_after = -1 << (a.read_grant + 1)
     elif memory.arready:
         a.ar_valid = 0

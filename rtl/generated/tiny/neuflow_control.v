@@ -62,8 +62,9 @@ module neuflow_control (
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
   wire [1:0] n2;
   wire [32:0] i__payload;
+  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause = signal | ~busy_121 ? 4'ha : {3'h4, signal_122 ? 1'h0 : 1'h1};
+  assign cause[1:0] = signal | ~busy_121 ? 2'h2 : {1'h0, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
   assign n2 = write_error ? 2'h3 : 2'h0;
   \neuflow_control.counters  counters (
@@ -99,17 +100,10 @@ module neuflow_control (
       busy_121 <= busy;
       signal <= config_waits;
       signal_122 <= fence_waits | frame_ends;
-      if (write_error | hang | read_error) begin
+      if (write_error | read_error | hang) begin
         n1 = read_error ? 2'h2 : n2;
         fault[1] <= n1[1];
       end
-    end
-  end
-  always @(posedge clk) begin
-    if (write_error | rst | read_error) begin
-      fault[2] <= 1'h0;
-    end else begin
-      if (hang) fault[2] <= 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -117,6 +111,13 @@ module neuflow_control (
       fault[0] <= 1'h0;
     end else begin
       if (write_error | hang) fault[0] <= n2[0];
+    end
+  end
+  always @(posedge clk) begin
+    if (rst | write_error | read_error) begin
+      fault[2] <= 1'h0;
+    end else begin
+      if (hang) fault[2] <= 1'h1;
     end
   end
 endmodule
@@ -178,10 +179,10 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [63:0] n8, n6, n4;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n9, n7, n5, n3, n13;
-  wire [1:0] n14, n10;
+  wire n1, n9, n7, n5, n3, n14;
+  wire [1:0] n12, n10;
   wire [32:0] n2;
-  wire [4:0] n12, n11;
+  wire [4:0] n13, n11;
   assign n1 = seen[32] | seen[0];
   assign n2 = quiet + 1'h1;
   assign n3 = clears[2] | rst;
@@ -189,10 +190,10 @@ module \neuflow_control.counters  (
   assign n7 = |edge_lanes_sum;
   assign n9 = |useful_sum;
   assign n10 = 2'h2 - seen[59:58];
-  assign n11 = {1'h0, n14[0] ? seen[22:20] : 3'h0} + {n14[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n12 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n13 = rst | clear;
-  assign n14 = 2'h2 - seen[27:26];
+  assign n11 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n12 = 2'h2 - seen[27:26];
+  assign n13 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n14 = rst | clear;
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -324,29 +325,29 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {n10[0] ? seen[54:52] : 3'h0} + (n10[1] ? {seen[54:52], 1'h0} : 4'h0);
+      map_remainder1 <= {1'h0, n10[0] ? seen[54:52] : 3'h0} + (n10[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= {seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
+      useful1 <= n11[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n11[3:0];
+      map_remainder0 <= {n12[0] ? seen[22:20] : 3'h0} + (n12[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n12[3:0];
+      useful0 <= n13[3:0];
     end
   end
   always @(posedge clk) begin
-    if (~busy_25 | rst) begin
+    if (rst | ~busy_25) begin
       seen <= 60'h0;
     end else begin
       seen <= activity[59:0];
     end
   end
   always @(posedge clk) begin
-    if (n13) begin
+    if (n14) begin
       write_beats <= 32'h0; read_beats <= 32'h0; fence_stalls <= 32'h0; config_stalls <= 32'h0;
         config_words <= 32'h0; total <= 64'h0;
     end else begin
@@ -426,7 +427,7 @@ module \neuflow_control.fetcher  (
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
       if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
-      if (signal | clear) begin
+      if (clear | signal) begin
         n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
       end
@@ -503,7 +504,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n5, n19, n16, n11, n22, n10, n4, n3, n15, n13, n21, n20, n7, n6, n2, n9, n12, n18, n8,
+  wire n14, n7, n19, n16, n11, n22, n10, n6, n3, n15, n13, n21, n20, n5, n4, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
   wire [2:0] code;
   wire [32:0] n17, n1;
@@ -515,36 +516,36 @@ module \neuflow_control.sequencer  (
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n4 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n4 ? (n5 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n6 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n6 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n6 ? (n7 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n3 & n4 & moves;
+  assign n2 = moves & n6 & n3;
   assign n3 = state == 2'h2;
-  assign n4 = busy & !fault;
-  assign n5 = !state;
-  assign n6 = {n5, moves} != 2'h2;
-  assign n7 = {n3, moves} != 2'h2;
+  assign n4 = {n7, moves} != 2'h2;
+  assign n5 = {moves, n3} != 1'h1;
+  assign n6 = busy & !fault;
+  assign n7 = !state;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n6, n5 | n8, n20};
+  assign n9 = &{n20, n4, n6, n7 | n8};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
-  assign n12 = ~restart & i__ready;
-  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ? (n5 ?
+  assign n12 = i__ready & ~restart;
+  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n6 ? (n7 ?
     signal & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |{5'h0, code};
   assign n14 = n22 & !{5'h0, error_q};
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n5 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
-  assign n18 = rst | next_frame | n14;
+  assign n18 = next_frame | rst | n14;
   assign n19 = at[3:0] == 1'h1;
+  assign n20 = {moves, n8} != 1'h1;
   assign config__payload_last = left == 1'h1;
-  assign n20 = {n8, moves} != 2'h2;
-  assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign next_frame = n6 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_43 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_43 = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -553,12 +554,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5 | n3, n6, n7}) steps <= n3;
+    if (&{n4, n5, n6, n7 | n3}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n5 & n4 & moves) held <= at[31:0];
+    if (n7 & moves & n6) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -577,7 +578,7 @@ module \neuflow_control.sequencer  (
         <= 1'h0;
     end else begin
       if (n13) error_q <= code;
-      if (n13 | (clear_done | n15) | n14) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n14 | n13 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
       waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
@@ -588,7 +589,7 @@ module \neuflow_control.sequencer  (
     if (rst | n13) begin
       busy <= 1'h0;
     end else begin
-      if (n15 | n14) busy <= n14;
+      if (n14 | n15) busy <= n14;
     end
   end
   always @(posedge clk) begin
@@ -596,8 +597,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n7, n6, n4, {config__payload_last, n8, moves} != 2'h3, {steps, n3, moves} != 2'h3, n20,
-        n5 | n3 | n8, {n19, n5, moves, at[3:0] == 2'h3} != 3'h6}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n20, {config__payload_last, moves, n8} != 2'h3, {moves, steps, n3} != 3'h5, n5, n7 | n3
+        | n8, n6, n4, {n7, n19, moves, at[3:0] == 2'h3} != 4'ha}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

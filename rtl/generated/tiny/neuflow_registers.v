@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n39, n40, n24, n11, n12, n13, n5, n6, n10, n9, n8, n7, n38, n33, n27, n26, n28, n35, n25, n21,
-    n29, n4, n17, n18, n23, n30, n20, n22, n14, n32, n31, n34, n36, n19, n16, n15, n37, enabled =
+  reg n7, n6, n5, n27, n22, n24, n20, n19, n40, n38, n35, n33, n23, n31, n36, n26, n25, n34, n18,
+    n17, n8, n4, n11, n12, n21, n32, n37, n29, n14, n16, n28, n15, n30, n13, n10, n9, n39, enabled =
     1'h0;
-  wire n2, n41, n3, n46, n42, n43, n44, n47, n45, n1;
+  wire n2, n41, n3, n47, n46, n45, n42, n44, n43, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -71,12 +71,12 @@ module neuflow_registers (
   assign n2 = axi__aw__ready & axi__w__strb[0];
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
-  assign n42 = axi__aw__addr[11:2] == 4'ha;
-  assign n43 = axi__aw__addr[11:2] == 4'h9;
-  assign n44 = axi__aw__addr[11:2] == 4'h8;
-  assign n45 = axi__aw__addr[11:2] == 3'h6;
-  assign n46 = axi__aw__addr[11:2] == 4'hb;
-  assign n47 = axi__aw__addr[11:2] == 3'h7;
+  assign n42 = axi__aw__addr[11:2] == 4'h8;
+  assign n43 = axi__aw__addr[11:2] == 3'h6;
+  assign n44 = axi__aw__addr[11:2] == 3'h7;
+  assign n45 = axi__aw__addr[11:2] == 4'h9;
+  assign n46 = axi__aw__addr[11:2] == 4'ha;
+  assign n47 = axi__aw__addr[11:2] == 4'hb;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
@@ -103,66 +103,66 @@ module neuflow_registers (
     end else begin
       if (n41) begin
         n4 = axi__ar__addr[11:2] == 4'hf;
-        n5 = axi__ar__addr[11:2] == 5'h1e;
-        n6 = axi__ar__addr[11:2] == 5'h1d;
-        n7 = axi__ar__addr[11:2] == 5'h19;
-        n8 = axi__ar__addr[11:2] == 5'h1a;
-        n9 = axi__ar__addr[11:2] == 5'h1b;
-        n10 = axi__ar__addr[11:2] == 5'h1c;
-        n11 = axi__ar__addr[11:2] == 6'h21;
-        n12 = axi__ar__addr[11:2] == 6'h20;
-        n13 = axi__ar__addr[11:2] == 5'h1f;
+        n5 = axi__ar__addr[11:2] == 6'h22;
+        n6 = axi__ar__addr[11:2] == 6'h23;
+        n7 = axi__ar__addr[11:2] == 6'h24;
+        n8 = axi__ar__addr[11:2] == 5'h10;
+        n9 = axi__ar__addr[11:2] == 1'h1;
+        n10 = axi__ar__addr[11:2] == 2'h2;
+        n11 = axi__ar__addr[11:2] == 4'he;
+        n12 = axi__ar__addr[11:2] == 4'hd;
+        n13 = axi__ar__addr[11:2] == 2'h3;
         n14 = axi__ar__addr[11:2] == 4'h8;
-        n15 = axi__ar__addr[11:2] == 1'h1;
-        n16 = axi__ar__addr[11:2] == 2'h2;
-        n17 = axi__ar__addr[11:2] == 4'he;
-        n18 = axi__ar__addr[11:2] == 4'hd;
-        n19 = axi__ar__addr[11:2] == 2'h3;
-        n20 = axi__ar__addr[11:2] == 4'ha;
-        n21 = axi__ar__addr[11:2] == 5'h11;
-        n22 = axi__ar__addr[11:2] == 4'h9;
-        n23 = axi__ar__addr[11:2] == 4'hc;
-        n24 = axi__ar__addr[11:2] == 6'h22;
-        n25 = axi__ar__addr[11:2] == 5'h12;
+        n15 = axi__ar__addr[11:2] == 3'h5;
+        n16 = axi__ar__addr[11:2] == 3'h7;
+        n17 = axi__ar__addr[11:2] == 5'h11;
+        n18 = axi__ar__addr[11:2] == 5'h12;
+        n19 = axi__ar__addr[11:2] == 5'h1d;
+        n20 = axi__ar__addr[11:2] == 5'h1e;
+        n21 = axi__ar__addr[11:2] == 4'hc;
+        n22 = axi__ar__addr[11:2] == 6'h20;
+        n23 = axi__ar__addr[11:2] == 5'h18;
+        n24 = axi__ar__addr[11:2] == 5'h1f;
+        n25 = axi__ar__addr[11:2] == 5'h14;
         n26 = axi__ar__addr[11:2] == 5'h15;
-        n27 = axi__ar__addr[11:2] == 5'h16;
-        n28 = axi__ar__addr[11:2] == 5'h14;
-        n29 = axi__ar__addr[11:2] == 5'h10;
-        n30 = axi__ar__addr[11:2] == 4'hb;
-        n31 = axi__ar__addr[11:2] == 3'h6;
-        n32 = axi__ar__addr[11:2] == 3'h7;
-        n33 = axi__ar__addr[11:2] == 5'h17;
-        n34 = axi__ar__addr[11:2] == 3'h5;
-        n35 = axi__ar__addr[11:2] == 5'h13;
-        n36 = axi__ar__addr[11:2] == 3'h4;
-        n37 = !axi__ar__addr[11:2];
-        n38 = axi__ar__addr[11:2] == 5'h18;
-        n39 = axi__ar__addr[11:2] == 6'h24;
-        n40 = axi__ar__addr[11:2] == 6'h23;
+        n27 = axi__ar__addr[11:2] == 6'h21;
+        n28 = axi__ar__addr[11:2] == 3'h6;
+        n29 = axi__ar__addr[11:2] == 4'h9;
+        n30 = axi__ar__addr[11:2] == 3'h4;
+        n31 = axi__ar__addr[11:2] == 5'h17;
+        n32 = axi__ar__addr[11:2] == 4'hb;
+        n33 = axi__ar__addr[11:2] == 5'h19;
+        n34 = axi__ar__addr[11:2] == 5'h13;
+        n35 = axi__ar__addr[11:2] == 5'h1a;
+        n36 = axi__ar__addr[11:2] == 5'h16;
+        n37 = axi__ar__addr[11:2] == 4'ha;
+        n38 = axi__ar__addr[11:2] == 5'h1b;
+        n39 = !axi__ar__addr[11:2];
+        n40 = axi__ar__addr[11:2] == 5'h1c;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n39 ? idle_tile : n40 ? configuration : n24 ? dependency : n11 ?
-          output_drain : n12 ? wait_output : n13 ? weight_load : n5 ? wait_input : n6 ? fill : n10 ?
-          map_remainder_high : n9 ? map_remainder : n8 ? edge_lanes_high : n7 ? edge_lanes : n38 ?
-          useful_high : n33 ? useful : n27 ? config_hidden : n26 ? write_beats : n28 ? read_beats :
-          n35 ? mac_cycles : n25 ? fence_stalls : n21 ? config_stalls : n29 ? config_words : n4 ?
-          program_counter : n17 ? frames_done : n18 ? cycles_high : n23 ? cycles : n30 ?
-          host_watchdog : n20 ? host_ring : n22 ? host_frames : n14 ? host_output : n32 ? host_input
-          : n31 ? host_program : n34 ? {16'h0, error, 6'h0, done, busy} : n36 ? {30'h0, enabled,
-          1'h0} : n19 ? 32'h4050202 : n16 ? 32'h46ab8b62 : n15 ? 32'h20000 : n37 ? 32'h6e657546 :
+        axi__r__data <= n7 ? idle_tile : n6 ? configuration : n5 ? dependency : n27 ? output_drain :
+          n22 ? wait_output : n24 ? weight_load : n20 ? wait_input : n19 ? fill : n40 ?
+          map_remainder_high : n38 ? map_remainder : n35 ? edge_lanes_high : n33 ? edge_lanes : n23
+          ? useful_high : n31 ? useful : n36 ? config_hidden : n26 ? write_beats : n25 ? read_beats
+          : n34 ? mac_cycles : n18 ? fence_stalls : n17 ? config_stalls : n8 ? config_words : n4 ?
+          program_counter : n11 ? frames_done : n12 ? cycles_high : n21 ? cycles : n32 ?
+          host_watchdog : n37 ? host_ring : n29 ? host_frames : n14 ? host_output : n16 ? host_input
+          : n28 ? host_program : n15 ? {16'h0, error, 6'h0, done, busy} : n30 ? {30'h0, enabled,
+          1'h0} : n13 ? 32'h4050202 : n10 ? 32'h46ab8b62 : n9 ? 32'h20000 : n39 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n1, n3, n45, n46, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n1, n3, n46, n47} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
-      if (n3 & n2) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n46) host_watchdog <= host_watchdog & n48 | n49;
-      if (n42 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
-      if (n43 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
-      if (axi__aw__ready & n44) host_output <= host_output & n48 | n49;
-      if (axi__aw__ready & n47) host_input <= host_input & n48 | n49;
-      if (axi__aw__ready & n45) host_program <= host_program & n48 | n49;
+      if (n2 & n3) enabled <= axi__w__data[1];
+      if (axi__aw__ready & n47) host_watchdog <= host_watchdog & n48 | n49;
+      if (n46 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
+      if (n45 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
+      if (n42 & axi__aw__ready) host_output <= host_output & n48 | n49;
+      if (n44 & axi__aw__ready) host_input <= host_input & n48 | n49;
+      if (n43 & axi__aw__ready) host_program <= host_program & n48 | n49;
     end
   end
 endmodule
