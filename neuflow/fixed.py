@@ -1,9 +1,10 @@
 """Numbers, said once: signed fixed point, its rounding and its saturation (NumPy side).
 
-A word is a signed integer of ``bits`` bits; its value is ``word * 2**-point``. Every operator
-computes exactly and leaves through :func:`requantise`: one rounding (half up: add half, then
-an arithmetic shift right, which floors), one saturation, never a wrap. ``blocks/arith.py`` turns
-the same rules into gates; ``tests/test_fixed.py`` sweeps both over the extremes together.
+A word is a signed integer of ``bits`` bits; its value is ``word * scale * 2**-point``, where the
+scale (1 unless said) is none of the machine's business. Every operator computes exactly and leaves
+through :func:`requantise`: one rounding (half up: add half, then an arithmetic shift right, which
+floors), one saturation, never a wrap. ``blocks/arith.py`` turns the same rules into gates;
+``tests/test_fixed.py`` sweeps both over the extremes together.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ class FixedPoint:
     Parameters
     ----------
     bits : width of a word, sign included, 2 to 32.
-    point : binary point; value = word * 2**-point. May be negative or larger than ``bits``.
+    point : binary point; may be negative or larger than ``bits``.
+    scale : value = word * scale * 2**-point; see :mod:`neuflow.compiler.scales`.
     """
 
     bits: int = 16
     point: int = 8
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 32:
@@ -58,11 +61,11 @@ class FixedPoint:
     @property
     def step(self) -> float:
         """Value of one unit in the last place."""
-        return 2.0**-self.point
+        return self.scale * 2.0**-self.point
 
     def quantise(self, values: ArrayLike) -> Int:
         """Return the words nearest to real ``values``: halves go up, the ends saturate."""
-        scaled = np.floor(np.asarray(values, np.float64) * 2.0**self.point + 0.5)
+        scaled = np.floor(np.asarray(values, np.float64) / self.step + 0.5)
         return np.clip(scaled, self.low, self.high).astype(np.int64)
 
     def dequantise(self, words: ArrayLike) -> NDArray[np.float64]:

@@ -20,7 +20,8 @@ Shape = tuple[int, int, int]
 class Tensor:
     """A tensor of one image: ``shape`` (C, H, W); once quantised, ``bits`` and binary ``point``.
 
-    ``onnx_shape`` is the model's own shape without the batch, for inputs and outputs.
+    Its values are word * ``scale`` * 2**-point; the scale of inputs and outputs is 1. ``onnx_shape``
+    is the model's own shape without the batch, for inputs and outputs.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Tensor:
     bits: int | None = None
     point: int | None = None
     onnx_shape: tuple[int, ...] | None = None
+    scale: float = 1.0
 
     @property
     def size(self) -> int:
@@ -64,8 +66,8 @@ OPS: dict[str, str] = {
 """Operations of a :class:`Graph` with their attributes."""
 
 QUANT_OPS: dict[str, str] = {
-    "conv": "as in Graph, with weight int64 words [M, C/groups, Ky, Kx], bias int64 [M], m int64 "
-    "[M], s int64 [M], zero int64 [M], weight_point int64 [M] (int at 8 bits); output = requantise(sum, bias, m, s, zero, bits)",
+    "conv": "as in Graph, with weight int64 words [M, C/groups, Ky, Kx] of weight * the input's scale / "
+    "the output's, bias int64 [M] of bias / the output's, m int64 [M], s int64 [M], zero int64 [M], weight_point int64 [M] (int at 8 bits); output = requantise(sum, bias, m, s, zero, bits)",
     "dense": "as conv, weight int64 [M, K]",
     "map": "table: MapTable; function: str",
     "pool": "kind: max or sum; kernel, stride, pads; m, s, zero (int): "

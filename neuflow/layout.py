@@ -567,7 +567,8 @@ PROGRAM_VERSION = 5
 2: CONV_ROWS stores by phases, CONV_ARRAY reads channels by block and leaves some out.
 3: CONV_ARRAY and CONV_DRAIN work by tap; a channel less may be left out.
 4: PARAMETERS of a map take one to three beats.
-5: CONV_ARRAY gathers last taps of kernel rows; a channel less may be left out.
+5: CONV_ARRAY gathers last taps of kernel rows; a channel less may be left out;
+   tensors of the host section have a scale.
 """
 
 REGISTERS: tuple[Register, ...] = (

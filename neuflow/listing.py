@@ -54,7 +54,7 @@ def _shape(program: Program, name: str) -> str:
 
 def quantised(program: Program) -> str:
     """Return the tensors' formats and the range of every integer constant."""
-    lines = [f"{program.graph.name}: word = value * 2**point"]
+    lines = [f"{program.graph.name}: value = word * scale * 2**-point, scale 1 where none is named"]
     for name in program.graph.inputs:
         lines.append(f"{_format(program.graph.tensors[name]):<40} input")
     for node in program.graph.nodes:
@@ -65,7 +65,8 @@ def quantised(program: Program) -> str:
 
 
 def _format(tensor: Tensor) -> str:
-    return f"{tensor.name}: {tensor.bits} bits, point {tensor.point}"
+    scale = "" if tensor.scale == 1 else f", scale {tensor.scale:.4f}"
+    return f"{tensor.name}: {tensor.bits} bits, point {tensor.point}{scale}"
 
 
 def _is_constant(value: object) -> bool:

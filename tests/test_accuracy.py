@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from examples import digits
+from examples.bench.works import WORKS
 from examples.networks import images
 from neuflow import cli, fixed
 from neuflow.compiler import Stages, run_passes
@@ -56,6 +57,18 @@ def test_network(name: str, tmp_path: Path) -> None:
     """Calibrated on its own input, so that nothing which matters saturates."""
     outputs = check(*network(name, tmp_path))
     assert all(ratio >= CHAOTIC.get(name, LEAST_DB) for ratio in outputs.values()), outputs
+
+
+@pytest.mark.parametrize(
+    "name", ["person_detection", "ds_cnn", "resnet8", "resnet20", "autoencoder", "mobilenet"]
+)
+def test_work_of_the_bench_at_full_size(name: str, tmp_path: Path) -> None:
+    """Those that take seconds; ``neuflow accuracy`` does the same for the others."""
+    work, path = WORKS[name], tmp_path / f"{name}.onnx"
+    model = work.model()
+    onnx.save(model, path)
+    outputs = check(path, {model.graph.input[0].name: work.calibration()})
+    assert all(ratio >= LEAST_DB for ratio in outputs.values()), outputs
 
 
 @pytest.mark.parametrize("name", LENETS)

@@ -9,12 +9,15 @@ Rules (``docs/numbers.md`` has the formulas):
   of 0 and 1, less than its table's error); such words may saturate, which changes no result.
 - tanh and sigmoid results have ``bits - 1`` fractional bits: +-1 itself is the only value that
   does not fit, by less than one word.
+- Between convolutions a tensor has a scale too, so that no bit of its words stays empty
+  (:mod:`neuflow.compiler.scales`). What weights and biases owe it is done before they are words.
 - The result of a clip needs no head room beyond its bounds.
 - Max pooling and views keep the point. A bias has the accumulator's point.
 - All inputs and the output of a concat, and of concats of concats, have one point, the smallest that
   any of them asks for. A tensor that cannot have it is brought to it by a node "map" (identity).
-- 16 bits: a power of two a map for the weights, m = 1. 8 bits: weights scaled map by map so that
-  the largest is 127. m / 2**s brings the map back to the output's point.
+- 16 bits: a power of two a map for the weights, m = 1; maps lend ``LENT`` bits at most to their bias
+  where this makes a layer's packets shorter. 8 bits: weights scaled map by map so that the largest
+  is 127. m / 2**s brings the map back to the output's point.
 - ``q8_8``: every tensor and every weight has 8 fractional bits.
 """
 
@@ -28,7 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from neuflow.compiler import float_eval, mapper_tables
+from neuflow.blocks.parameters_model import bias_bits
+from neuflow.compiler import float_eval, mapper_tables, scales
 from neuflow.compiler.ranges import (
     SQUASH_BOUND,
     Range,
@@ -49,6 +53,13 @@ MAX_POINT = 24
 
 ACC_BITS = 47
 """|sum| + |bias| stays below 2**47, see fixed.requantise."""
+
+SHORT_BIAS = 1 << bias_bits(1) - 1
+"""A layer all of whose biases are smaller has the shortest packets of parameters."""
+
+LENT = 2
+"""Bits that the weights of a map give up at most to make its bias smaller: what activations lose by
+rounding is well above what weights of 14 bits do."""
 
 MAX_SHIFT = 62
 MAX_LEFT = 31
@@ -93,6 +104,13 @@ class _Quantiser:
             for node in graph.nodes
             if node.attrs.get("function") == "clip"
         }
+        self.scale = dict.fromkeys(graph.tensors, 1.0)
+        if not q8_8:
+            sizes = {
+                name: max(self._size(other) for other in self.joined.get(name, (name,)))
+                for name in graph.tensors
+            }
+            self.scale = scales.choose(graph, sizes, bits)
         self.nodes: list[Node] = []
         self.tensors = dict(graph.tensors)
 
@@ -106,7 +124,7 @@ class _Quantiser:
             new = getattr(self, f"_{node.op}")(node)
             self.nodes.append(replace(node, op=new[0], attrs=new[1]))
         tensors = {
-            name: replace(tensor, bits=self.bits, point=self.point[name])
+            name: replace(tensor, bits=self.bits, point=self.point[name], scale=self.scale[name])
             for name, tensor in self.tensors.items()
         }
         g = self.graph
@@ -121,21 +139,27 @@ class _Quantiser:
         return min(self._own_point(other) for other in self.joined.get(name, (name,)))
 
     def _own_point(self, name: str) -> int:
+        size = self._size(name)
+        if self.bounds[name][1] == SQUASH_BOUND == size:
+            return self.bits - 1 - 3  # 8.0 itself saturates to 7.9998, which is as flat
+        return largest_point(size / self.scale[name], self.bits, MAX_POINT)
+
+    def _size(self, name: str) -> float:
+        """Return the largest magnitude that matters, head room included."""
         low, high = self.bounds[name]
         seen, margin = self.ranges[name], MARGIN[self.bits]
         size = Range(seen.low * margin, seen.high * margin).within(low, high).size
         if name in self.clips:  # no input goes beyond, so no head room is needed
             size = min(size, self.clips[name])
-        if high == SQUASH_BOUND == size:
-            return self.bits - 1 - 3  # 8.0 itself saturates to 7.9998, which is as flat
-        return largest_point(size, self.bits, MAX_POINT)
+        return size
 
     # --- layers -----------------------------------------------------------------------------
 
     def _conv(self, node: Node) -> tuple[str, dict[str, Any]]:
         """Weights, bias, and how the accumulator comes back to the output's point."""
-        weight = np.asarray(node.attrs["weight"], np.float64)
-        bias = np.asarray(node.attrs["bias"], np.float64)
+        in_scale, out_scale = self.scale[node.inputs[0]], self.scale[node.output]
+        weight = np.asarray(node.attrs["weight"], np.float64) * (in_scale / out_scale)
+        bias = np.asarray(node.attrs["bias"], np.float64) / out_scale
         in_point, out_point = self.point[node.inputs[0]], self._wanted(node.output)
         if self.bits == 16:
             words, out_point = self._plain(node, weight, bias, in_point, out_point)
@@ -150,10 +174,11 @@ class _Quantiser:
         self, node: Node, weight: NDArray[Any], bias: NDArray[Any], in_point: int, out_point: int
     ) -> tuple[dict[str, Any], int]:
         """A point for each map's weights, its accumulator's point = input's + weights', m = 2**k."""
-        maps = [
-            self._plain_map(row, float(offset), in_point, out_point)
-            for row, offset in zip(weight, bias, strict=True)
-        ]
+        rows = list(zip(weight, bias.tolist(), strict=True))
+        maps = [self._plain_map(*row, in_point, out_point) for row in rows]
+        widest = max(abs(offset) for _, offset, _ in maps)
+        if SHORT_BIAS <= widest < SHORT_BIAS * 2.0**LENT and not self.q8_8:
+            maps = [self._plain_map(*row, in_point, out_point, SHORT_BIAS) for row in rows]
         words, offsets, points = (list(column) for column in zip(*maps, strict=True))
         if _worst(np.stack(words), np.array(offsets), self.bits) >= 2.0**ACC_BITS:
             raise CompileError(
@@ -173,7 +198,12 @@ class _Quantiser:
         return attrs, out_point
 
     def _plain_map(
-        self, weight: NDArray[Any], bias: float, in_point: int, out_point: int
+        self,
+        weight: NDArray[Any],
+        bias: float,
+        in_point: int,
+        out_point: int,
+        bias_limit: float = 2.0**ACC_BITS,
     ) -> tuple[NDArray[np.int64], float, int]:
         """Return one map's words, its bias in words of its accumulator, and its weights' point."""
         size = float(np.abs(weight).max(initial=0.0))
@@ -183,6 +213,7 @@ class _Quantiser:
             words = FixedPoint(self.bits, wanted).quantise(weight)
             offset = float(np.floor(bias * 2.0**acc + 0.5))
             fits = _worst(words[None], np.array([offset]), self.bits) < 2.0**ACC_BITS
+            fits = fits and abs(offset) < bias_limit
             if self.q8_8 or (fits and acc - out_point <= MAX_SHIFT):
                 return words, offset, wanted
             wanted -= 1  # a bias far above the products, or very many of them
@@ -223,6 +254,8 @@ class _Quantiser:
         out_point = min(max(out_point, in_point - 15), in_point + 16)
         self.point[node.output] = out_point
         low, high, exponent = (node.attrs.get(key) for key in ("low", "high", "exponent"))
+        if name == "clip":
+            low, high = (node.attrs[end] / self.scale[node.output] for end in ("low", "high"))
         table = mapper_tables.build(name, in_point, out_point, self.bits, low, high, exponent)
         return "map", {**node.attrs, "table": table}
 
@@ -265,6 +298,7 @@ class _Quantiser:
             self.tensors[output] = replace(self.tensors[name], name=output, onnx_shape=None)
             self.nodes.append(replace(scaler, attrs={**attrs, "table": table}))
             self.point[output] = out_point
+            self.scale[output] = self.scale[name]
             made[name] = output
         return replace(node, inputs=tuple(made.get(name, name) for name in node.inputs))
 

@@ -43,7 +43,7 @@ def form(tensor: Tensor) -> FixedPoint:
     """Return the format of a quantised tensor's words."""
     if tensor.bits is None or tensor.point is None:
         raise ValueError(f"tensor {tensor.name!r} is not quantised")
-    return FixedPoint(tensor.bits, tensor.point)
+    return FixedPoint(tensor.bits, tensor.point, tensor.scale)
 
 
 def own_shape(tensor: Tensor) -> tuple[int, ...]:

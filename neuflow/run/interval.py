@@ -55,7 +55,7 @@ def _sum_of_products(node: Node, forms: Forms, x: Interval) -> Interval:
     a = node.attrs
     weight = np.asarray(a["weight"], np.float64)
     scale = a["m"] * 2.0 ** -np.asarray(a["s"], np.float64)
-    gain = scale * 2.0 ** (forms.operands[0].point - forms.result.point)
+    gain = scale * (forms.result.step / forms.operands[0].step)
     weight = weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
     offset = np.asarray(a["bias"]) * scale * forms.result.step
     offset = offset + np.asarray(a["zero"]) * forms.result.step
@@ -92,7 +92,7 @@ def _pool(node: Node, forms: Forms, x: Interval) -> Interval:
     if largest and not a["s"]:
         return Interval(low, high)
     gain = a["m"] * 2.0 ** -np.asarray(a["s"], np.float64)
-    gain = gain * 2.0 ** (forms.operands[0].point - forms.result.point)
+    gain = gain * (forms.result.step / forms.operands[0].step)
     return _rounded(low * gain, high * gain, forms.result)
 
 
