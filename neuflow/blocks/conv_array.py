@@ -122,7 +122,7 @@ class MacArray(Component):
         self.spread = Signal()  # by tap, what taps read beyond the end of a row lies between
         self._sequence(m, platform)
         masks = self._masks(m)
-        self._addresses(m)
+        self._addresses(m, platform)
         pixels, weights = self._operands(m, masks)
         self._accumulate(m, pixels, weights, platform)
         stay_awake(
@@ -264,11 +264,12 @@ class MacArray(Component):
             ]
         m.d.comb += self.hand_over.eq(self.stage[HAND_OVER].last)
 
-    def _addresses(self, m):
+    def _addresses(self, m, platform):
         """Stages 1 to 4: the tap's address, kept in step with the loops."""
         c = self.config.payload
         s1, s2 = self.stage[1], self.stage[2]
-        m.submodules.locator = locator = Locator(self.grid)
+        locator = Locator(self.grid)
+        place(m, "locator", "locator", locator, platform)
         step_y_wrap = Signal(ROW_ADDRESS)
         offset_x, step_x = self._phase(m, "x", s1.valid, s1.ends_x, c.step_x, c.step_x + 1)
         offset_y, step_y = self._phase(m, "y", s1.valid & s1.ends_x, s1.ends_y, c.step_y, step_y_wrap)
@@ -332,9 +333,9 @@ class MacArray(Component):
             self.rotate.eq(locator.where.rotate),
             self.read_enable.eq(self.stage[5].valid),
         ]
-        self._behind(m, linear, position, gap, wraps, locator)
+        self._behind(m, platform, linear, position, gap, wraps, locator)
 
-    def _behind(self, m, linear, position, gap, wraps, lanes_before):
+    def _behind(self, m, platform, linear, position, gap, wraps, lanes_before):
         """Stages 2 to 4: where the words of lanes beyond the ends of output rows are.
 
         They lie whole rounds of the banks further on, so that the same turn brings them to their
@@ -349,7 +350,8 @@ class MacArray(Component):
         # Banks from that of the first lane on, up to that of the first behind each row end.
         turn, where, ends = lanes_before.turn, [lanes_before.where], []
         for k in range(ROW_ENDS):
-            m.submodules[f"behind{k}"] = locator = Locator(self.grid)
+            locator = Locator(self.grid)
+            place(m, f"behind{k}", "locator", locator, platform)
             far, far_less = (Signal(signed(ROW_ADDRESS + 3), name=f"far{k}{n}") for n in ("", "_less"))
             end = Signal(bank_bits + 1, name=f"end{k}")
             # Spread, a group meets one row end; no word lies behind a second one.

@@ -81,8 +81,10 @@ class Locator(Component):
     def elaborate(self, platform):
         m = Module()
         bank_bits = ceil_log2(self.grid.row_banks)
-        wraps, ring_less = Signal(), Signal.like(self.linear)
-        address, last = Signal.like(self.linear), Signal.like(self.linear)
+        wraps = Signal()
+        ring_less = Signal.like(self.linear)
+        address = Signal.like(self.linear)
+        last = Signal.like(self.linear)
         base = Signal(len(self.where.row))
         row = address[bank_bits:]
         m.d.comb += self.turn.eq(address)

@@ -13,6 +13,7 @@ from amaranth.utils import ceil_log2
 from neuflow.blocks.conv_banks import Locator, RowBanks, advance, bank_address
 from neuflow.blocks.gate import add_gated, fires, stay_awake
 from neuflow.blocks.loops import loop
+from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS, Slice, beat_layout, beat_stream
 from neuflow.grid import GridConfig
 from neuflow.layout import CONV_ROWS, ROW_ADDRESS, SIZE, Scatter
@@ -148,7 +149,8 @@ class RowWriter(Component):
             ),
         ]
         m.d.comb += store.eq(room & beat["valid"])
-        self._place(m, active, store, {**beat, "last_channel": last_channel, "last_record": last_record})
+        beat |= {"last_channel": last_channel, "last_record": last_record}
+        self._place(m, platform, active, store, beat)
 
         # Rows that the array frees make room.
         freed = Signal.like(self.released)
@@ -280,7 +282,7 @@ class RowWriter(Component):
             ),
         }
 
-    def _place(self, m, active, store, beat):
+    def _place(self, m, platform, active, store, beat):
         """Walk through the ring with what is stored, then write it."""
         grid, c = self.grid, self.config.payload
         lane_bits = ceil_log2(grid.bus_words)
@@ -312,7 +314,8 @@ class RowWriter(Component):
             step_less.eq(Mux(by_word, x_step_less, pieces[1].step - c.ring_words)),
             offset.eq(pieces[1].phase * c.phase_x_step[: len(offset)]),
         ]
-        m.submodules.locator = locator = Locator(grid)
+        locator = Locator(grid)
+        place(m, "locator", "locator", locator, platform)
         begin = ~active & ~valid[1] & ~valid[2]
         linear, position = self._walk(m, begin, valid[2], pieces[2], step, step_less)
         m.d.sync += [locator.linear.eq(linear + offset), locator.position.eq(position)]

@@ -9,6 +9,7 @@ neuflow_dma_tap.v
 neuflow_fifo.v
 neuflow_fifo_tile.v
 neuflow_lines.v
+neuflow_locator.v
 neuflow_mac_row.v
 neuflow_mapper.v
 neuflow_mapper_tile.v

@@ -57,16 +57,15 @@ module neuflow_control (
   input wire clk
 );
   reg signal = 1'h0, signal_122 = 1'h0, busy_121 = 1'h0;
-  reg [1:0] n1;
-  reg [2:0] fault = 3'h0;
+  reg [2:0] n1, fault = 3'h0;
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
-  wire [1:0] n2;
+  wire [2:0] n2;
   wire [32:0] i__payload;
   assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
   assign cause[1:0] = signal | ~busy_121 ? 2'h2 : {1'h0, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
-  assign n2 = write_error ? 2'h3 : 2'h0;
+  assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
   \neuflow_control.counters  counters (
     .activity(activity), .busy(busy), .clear(start & ~busy & !error), .clk(clk),
       .config_hidden(config_hidden), .config_moves(config__valid & config__ready),
@@ -101,7 +100,7 @@ module neuflow_control (
       signal <= config_waits;
       signal_122 <= fence_waits | frame_ends;
       if (write_error | read_error | hang) begin
-        n1 = read_error ? 2'h2 : n2;
+        n1 = read_error ? 3'h2 : n2;
         fault[1] <= n1[1];
       end
     end
@@ -185,7 +184,7 @@ module \neuflow_control.counters  (
   wire [4:0] n13, n11;
   assign n1 = seen[32] | seen[0];
   assign n2 = quiet + 1'h1;
-  assign n3 = clears[2] | rst;
+  assign n3 = rst | clears[2];
   assign n5 = |map_remainder_sum;
   assign n7 = |edge_lanes_sum;
   assign n9 = |useful_sum;
@@ -325,7 +324,7 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {1'h0, n10[0] ? seen[54:52] : 3'h0} + (n10[1] ? {seen[54:52], 1'h0} : 4'h0);
+      map_remainder1 <= {n10[0] ? seen[54:52] : 3'h0} + (n10[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
       useful1 <= n11[3:0];
     end
@@ -427,7 +426,7 @@ module \neuflow_control.fetcher  (
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
       if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
-      if (clear | signal) begin
+      if (signal | clear) begin
         n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
       end
@@ -489,7 +488,7 @@ module \neuflow_control.sequencer  (
   output reg [31:0] program_counter = 32'h0,
   output reg done = 1'h0,
   output reg busy = 1'h0,
-  output wire [7:0] error,
+  output reg [7:0] error = 8'h0,
   output wire [48:0] config__payload,
   output wire fence_waits,
   output wire config__valid,
@@ -499,53 +498,50 @@ module \neuflow_control.sequencer  (
   reg signal = 1'h0, signal_20 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps =
     1'h0;
   reg [1:0] empty = 2'h0, state = 2'h0;
-  reg [2:0] error_q = 3'h0;
   reg [31:0] held = 32'h0, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n7, n19, n16, n11, n22, n10, n6, n3, n15, n13, n21, n20, n5, n4, n2, n9, n12, n18, n8,
+  wire n14, n5, n19, n16, n11, n22, n10, n6, n3, n15, n13, n21, n4, n20, n7, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
-  wire [2:0] code;
   wire [32:0] n17, n1;
+  wire [7:0] code;
   assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
     output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
     11'h0} : 32'h0) : 32'h0), held[19:4]};
-  assign error[7:3] = 5'h0;
-  assign error[2:0] = error_q;
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
   assign restart = n14 ? 1'h1 : n6 ? (n3 ? moves & steps : 1'h0) : 1'h0;
   assign config__valid = n6 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n6 ? (n7 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
+  assign fence_waits = n6 ? (n5 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
   assign n2 = moves & n6 & n3;
   assign n3 = state == 2'h2;
-  assign n4 = {n7, moves} != 2'h2;
-  assign n5 = {moves, n3} != 1'h1;
+  assign n4 = {moves, n3} != 1'h1;
+  assign n5 = !state;
   assign n6 = busy & !fault;
-  assign n7 = !state;
+  assign n7 = {n5, moves} != 2'h2;
   assign n8 = state == 1'h1;
-  assign n9 = &{n20, n4, n6, n7 | n8};
+  assign n9 = &{n5 | n8, n20, n6, n7};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = i__ready & ~restart;
-  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n6 ? (n7 ?
-    signal & bad : 1'h0) : 1'h0}};
-  assign n13 = busy & |{5'h0, code};
-  assign n14 = n22 & !{5'h0, error_q};
+  assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n6 ?
+    (n5 ? signal & bad : 1'h0) : 1'h0}};
+  assign n13 = busy & |code;
+  assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n5 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
-  assign n18 = next_frame | rst | n14;
+  assign n18 = rst | n14 | next_frame;
   assign n19 = at[3:0] == 1'h1;
-  assign n20 = {moves, n8} != 1'h1;
+  assign n20 = {n8, moves} != 2'h2;
   assign config__payload_last = left == 1'h1;
   assign next_frame = n6 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_43 = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_43 = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -554,12 +550,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6, n7 | n3}) steps <= n3;
+    if (&{n4, n5 | n3, n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n7 & moves & n6) held <= at[31:0];
+    if (n5 & moves & n6) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -574,10 +570,10 @@ module \neuflow_control.sequencer  (
   end
   always @(posedge clk) begin
     if (rst) begin
-      error_q <= 3'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame
-        <= 1'h0;
+      error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame <=
+        1'h0;
     end else begin
-      if (n13) error_q <= code;
+      if (n13) error <= code;
       if (n14 | n13 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
@@ -597,8 +593,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n20, {config__payload_last, moves, n8} != 2'h3, {moves, steps, n3} != 3'h5, n5, n7 | n3
-        | n8, n6, n4, {n7, n19, moves, at[3:0] == 2'h3} != 4'ha}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n7, n20, n4, {config__payload_last, n8, moves} != 2'h3, {moves, steps, n3} != 3'h5, n6,
+        {n5, n19, moves, at[3:0] == 2'h3} != 4'ha, n5 | n8 | n3}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

@@ -168,8 +168,8 @@ module \neuflow_convolver_tile.convolver  (
       .config__payload(config__payload_49), .config__ready(config__ready_52),
       .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
       .drain_ready(drain_ready), .fill(fill), .hand_over(hand_over), .idle(idle), .issue(tap),
-      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .port_2106_0(read_111_rows),
-      .port_2110_0(read_111_ends), .read_enable(read_enable), .released(released), .shift(shift),
+      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .port_2064_0(read_111_rows),
+      .port_2068_0(read_111_ends), .read_enable(read_enable), .released(released), .shift(shift),
       .stored(stored), .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights),
       .weights(value), .weights_free(free), .weights_read(read_118), .weights_ready(ready),
       .weights_rewind(rewind), .words_239(words));
@@ -221,7 +221,7 @@ module \neuflow_convolver_tile.convolver  (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
       .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done),
-      .port_2106_0(read_111_rows), .port_2110_0(read_111_ends), .read_enable(read_enable),
+      .port_2064_0(read_111_rows), .port_2068_0(read_111_ends), .read_enable(read_enable),
       .released(released), .stored(stored), .words(words), .writer_gated_rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
     .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
@@ -229,7 +229,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2197_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2155_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -251,8 +251,8 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire [15:0] stored,
   input wire [127:0] words_239,
   input wire weights_ready,
-  output wire [23:0] port_2106_0,
-  output reg [8:0] port_2110_0 = 9'h0,
+  output wire [23:0] port_2064_0,
+  output reg [8:0] port_2068_0 = 9'h0,
   output wire [95:0] pixel,
   output wire config__ready,
   output reg [5:0] maps = 6'h0,
@@ -270,7 +270,7 @@ module \neuflow_convolver_tile.convolver.array  (
     block_ends_ends = 1'h0, by_tap = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0,
     kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, left = 1'h0, move = 1'h0, named = 1'h0, odd = 1'h0,
     pass_ends_ends = 1'h0, s8_rotate = 1'h0, spread = 1'h0, wraps_79 = 1'h0;
-  reg [127:0] n6, s7_words = 128'h0, s8_words_131 = 128'h0, s9_words = 128'h0;
+  reg [127:0] n8, s7_words = 128'h0, s8_words_131 = 128'h0, s9_words = 128'h0;
   reg [12:0] s1 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7 = 13'h0, s8
     = 13'h0, s9 = 13'h0;
   reg [15:0] kept = 16'h0, last_row = 16'h0;
@@ -301,57 +301,58 @@ module \neuflow_convolver_tile.convolver.array  (
   reg [7:0] s8_masks_q = 8'h0;
   reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_225 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n28, n49, n26, n48, n24, n22, n20, n19, n7, n42, n41, n31, n17, n18, n1, n46, n40, n52, n38,
-    n39, n32, n51, n10, n11, n5, n4, n2, n12, n43, n44, n45, n50, n29, n21, n23, n25, n27, n30, n34,
-    n35, n37, n8, signal_136, signal_25, signal_29, signal_58, signal_59, awake, block_ends,
+  wire n30, n51, n28, n50, n26, n24, n22, n21, n9, n44, n43, n33, n19, n20, n3, n48, n42, n54, n40,
+    n41, n34, n53, n12, n13, n7, n6, n4, n14, n45, n46, n47, n52, n31, n23, n25, n27, n29, n32, n36,
+    n37, n39, n10, signal_136, signal_25, signal_29, signal_58, signal_59, awake, block_ends,
     coordinates_clk, ends_x, fed, first_channel, full, goes_on, group_ends, ky_ends, names,
     no_drain, pass_ends, s0_last, take, wraps, wraps_74;
-  wire [127:0] n47, s8_words;
-  wire [14:0] where, where_128, where_129;
+  wire [127:0] n49, s8_words;
+  wire [14:0] where_128, where_129;
+  wire [14:3] where;
   wire [15:0] free, last_row_193;
-  wire [19:0] n36, n33;
-  wire [1:0] n13, rows_on_190;
-  wire [20:0] n16;
-  wire [21:0] n15, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
+  wire [19:0] n38, n35;
+  wire [1:0] n15, rows_on_190;
+  wire [20:0] n18;
+  wire [21:0] n17, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
     step_y_wrap_beyond;
-  wire [22:0] n14;
-  wire [2:0] count, turn;
+  wire [22:0] n16;
+  wire [2:0] n1, n2, count, rotate, turn;
   wire [31:0] s2_weights;
   wire [3:0] end0, end1;
-  wire [5:0] n9, over, over_72, split;
-  wire [79:0] n3, x, y_200;
+  wire [5:0] n11, over, over_72, split;
+  wire [79:0] n5, x, y_200;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
-  assign port_2106_0 = {n44 ? where[8:3] : n45 ? where_129[8:3] : where_128[8:3], n44 ?
-    where_128[14:9] : n45 ? where[8:3] : where_129[8:3], n44 ? where_129[14:9] : n45 ?
-    where_128[14:9] : where[8:3], n44 ? where[14:9] : n45 ? where_129[14:9] : where_128[14:9]};
+  assign port_2064_0 = {n46 ? where[8:3] : n47 ? where_129[8:3] : where_128[8:3], n46 ?
+    where_128[14:9] : n47 ? where[8:3] : where_129[8:3], n46 ? where_129[14:9] : n47 ?
+    where_128[14:9] : where[8:3], n46 ? where[14:9] : n47 ? where_129[14:9] : where_128[14:9]};
   assign read_enable = s5[0];
   assign lanes[2:0] = lanes_q;
-  assign issue = signal & ~(n46 | no_drain);
+  assign issue = signal & ~(n48 | no_drain);
   assign fill = begins & ~full;
   assign wait_rows = signal & signal_25;
   assign wait_weights = signal & ~signal_25 & signal_29;
-  assign wait_drain = signal & ~n46 & no_drain;
-  assign weights_read = issue & n19;
+  assign wait_drain = signal & ~n48 & no_drain;
+  assign weights_read = issue & n21;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_176 = |{s4[0], s8[0], s7[0], shift, s2[0], s3[0], s12[0], s1[0], hand_over, s13_q[0],
-    awake, s5[0], issue, s10[0], signal_59, s9[0], s11[0], signal_58, s6[0]} | n43;
+  assign awake_176 = |{s7[0], s9[0], shift, s2[0], s5[0], s6[0], s4[0], s10[0], awake, s1[0],
+    s11[0], issue, signal_58, s12[0], s3[0], signal_59, hand_over, s13_q[0], s8[0]} | n45;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
-  assign {n14[22], n14[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
+  assign {n16[22], n16[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
     config__payload[224:205]});
   assign take = issue & begins;
   assign signal_136 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
-  assign n1 = s1[0] & s1[7];
-  assign s8_words = n47 & {{48{s8_masks_q[7]}}, {16{s8_masks_q[4]}}, {16{s8_masks_q[3]}},
+  assign n3 = s1[0] & s1[7];
+  assign s8_words = n49 & {{48{s8_masks_q[7]}}, {16{s8_masks_q[4]}}, {16{s8_masks_q[3]}},
     {16{s8_masks_q[2]}}, {16{s8_masks_q[1]}}, {16{s8_masks_q[0]}}};
-  assign n2 = s9[0] & spread;
-  assign n3 = ~{{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
+  assign n4 = s9[0] & spread;
+  assign n5 = ~{{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
     {16{s9_behind[0]}}};
-  assign n4 = s9[0] & s9[12];
-  assign n5 = s8[0] & s8[10];
+  assign n6 = s9[0] & s9[12];
+  assign n7 = s8[0] & s8[10];
   assign goes_on = config__payload[52] & kx_ends_ends;
   assign names = config__payload[52] ? gathers & ~named : config__payload[51] & kx_ends_ends;
   assign ends_x = kx_ends_ends & ~(goes_on & signal_13) | gathers;
@@ -359,77 +360,77 @@ module \neuflow_convolver_tile.convolver.array  (
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = ends_x & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n7 = issue & pass_ends;
-  assign n8 = signal ? signal : configured & ~(|flushing);
-  assign n9 = n42 ? config__payload[451:446] : 6'h2;
-  assign n10 = !{1'h0, n13};
-  assign n11 = n13 == 1'h1;
+  assign n9 = issue & pass_ends;
+  assign n10 = signal ? signal : configured & ~(|flushing);
+  assign n11 = n44 ? config__payload[451:446] : 6'h2;
+  assign n12 = !{1'h0, n15};
+  assign n13 = n15 == 1'h1;
   assign end0 = (turn + s4_split[2:0]) + spread;
   assign end1 = (turn + s4_split[5:3]) + (spread ? 4'h8 - s4_split[5:3] : 4'h0);
-  assign n12 = signal_136 & ~s12[3];
-  assign n13 = {~end0[3]} + {~end1[3]};
+  assign n14 = signal_136 & ~s12[3];
+  assign n15 = {~end0[3]} + {~end1[3]};
   assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less);
   assign behind0_beyond = $signed({1'h0, position}) + $signed({far0_less_q[22], far0_less_q[20:0]});
   assign next_group_beyond = $signed({1'h0, signal_81}) + $signed(group_less);
   assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
-  assign n15 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
+  assign n17 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
     $signed(4'h5);
   assign wraps_74 = $signed(over_72) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n16 = config__payload[264:245] + 1'h1;
-  assign n17 = n31 | s2[0] & s2[4];
-  assign n18 = s2[0] & s2[8];
-  assign n19 = ~odd;
+  assign n18 = config__payload[264:245] + 1'h1;
+  assign n19 = n33 | s2[0] & s2[4];
+  assign n20 = s2[0] & s2[8];
+  assign n21 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
-  assign n20 = idle | weights_rewind & pass_ends_ends;
-  assign n21 = n20 | weights_rewind;
-  assign n22 = idle | s0_last & group_ends_ends;
-  assign n23 = n22 | s0_last;
-  assign n24 = idle | n48 & block_ends_ends;
-  assign n25 = n48 | n24;
-  assign n26 = idle | n49 & ky_ends_ends;
-  assign n27 = n26 | n49;
-  assign n28 = idle | n49;
-  assign n29 = idle | n50 & kx_ends_ends;
-  assign n30 = n29 | n50;
-  assign n31 = idle & ~s1[0] & ~s2[0];
-  assign n32 = s2[0] & ~s2[8];
-  assign n33 = n51 ? (wraps_79 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_94) : n36;
-  assign n34 = |{s2[0], n32, n51, n31};
-  assign n35 = {n32, n31} != 2'h2;
-  assign n36 = s2[5] ? next_group : signal_81;
+  assign n22 = idle | weights_rewind & pass_ends_ends;
+  assign n23 = n22 | weights_rewind;
+  assign n24 = idle | s0_last & group_ends_ends;
+  assign n25 = n24 | s0_last;
+  assign n26 = idle | n50 & block_ends_ends;
+  assign n27 = n50 | n26;
+  assign n28 = idle | n51 & ky_ends_ends;
+  assign n29 = n28 | n51;
+  assign n30 = idle | n51;
+  assign n31 = idle | n52 & kx_ends_ends;
+  assign n32 = n31 | n52;
+  assign n33 = idle & ~s1[0] & ~s2[0];
+  assign n34 = s2[0] & ~s2[8];
+  assign n35 = n53 ? (wraps_79 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_94) : n38;
+  assign n36 = |{s2[0], n53, n34, n33};
+  assign n37 = {n34, n33} != 2'h2;
+  assign n38 = s2[5] ? next_group : signal_81;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n37 = n34 & {n32, n51, n31} != 2'h2 & n35;
-  assign n38 = n31 | n52 & first_channel;
-  assign n39 = n52 | absent[0];
-  assign n40 = s2[0] & s2[9];
+  assign n39 = n36 & {n53, n34, n33} != 3'h4 & n37;
+  assign n40 = n33 | n54 & first_channel;
+  assign n41 = n54 | absent[0];
+  assign n42 = s2[0] & s2[9];
   assign over_72 = $signed({1'h0, signal_71}) + $signed(delta_less_73);
   assign over = $signed({1'h0, signal_66}) + $signed(delta_less);
-  assign n41 = signal & begins & full;
-  assign n42 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign signal_59 = n41 & kept != free;
+  assign n43 = signal & begins & full;
+  assign n44 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
   assign signal_58 = configured & idle;
-  assign n43 = |settling;
-  assign n44 = !met;
-  assign n45 = met == 1'h1;
-  assign n46 = signal_25 | signal_29;
+  assign signal_59 = n43 & kept != free;
+  assign n45 = |settling;
+  assign n46 = !met;
+  assign n47 = met == 1'h1;
+  assign n48 = signal_25 | signal_29;
   assign no_drain = block_ends & (in_flight | ~drain_ready);
   assign signal_25 = begins & ~(full & fed);
-  assign signal_29 = n19 & ~weights_ready;
-  assign n47 = {2{s8_words_131}} >> {s8_rotate, 4'h0};
-  assign n48 = issue & ky_ends;
-  assign n49 = issue & ends_x;
-  assign n50 = issue & ~gathers;
-  assign n51 = s2[0] & ~s2[4];
+  assign signal_29 = n21 & ~weights_ready;
+  assign n49 = {2{s8_words_131}} >> {s8_rotate, 4'h0};
+  assign n50 = issue & ky_ends;
+  assign n51 = issue & ends_x;
+  assign n52 = issue & ~gathers;
+  assign n53 = s2[0] & ~s2[4];
   assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_96);
-  assign n52 = n18 & s2[4];
-  \neuflow_convolver_tile.convolver.array.behind0  behind0 (
-    .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
-      .position(position_233), .ring(config__payload[224:205]), .where(where_129));
-  \neuflow_convolver_tile.convolver.array.behind1  behind1 (
-    .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
-      .position(position_234), .ring(config__payload[224:205]), .where(where_128));
+  assign n54 = n20 & s2[4];
+  neuflow_locator behind0 (
+    .clk(array_gated_clk), .linear(linear), .position(position_233),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_129));
+  neuflow_locator behind1 (
+    .clk(array_gated_clk), .linear(linear), .position(position_234),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_128));
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
     .awake(awake), .clear(idle), .config_2(config__payload), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
@@ -437,9 +438,10 @@ module \neuflow_convolver_tile.convolver.array  (
       .reached(rows_on_190), .split(split), .stored(stored), .take(take), .x(x), .y(y_200));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
-  \neuflow_convolver_tile.convolver.array.locator  locator (
-    .array_gated_clk(array_gated_clk), .array_gated_rst(coordinates_gated_rst), .linear(linear),
-      .position(position_231), .ring(config__payload[224:205]), .turn(turn), .where(where));
+  neuflow_locator locator (
+    .clk(array_gated_clk), .linear(linear), .position(position_231),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(turn), .where({where,
+      rotate}));
   neuflow_mac_row map0 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
       .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_136),
@@ -451,7 +453,7 @@ module \neuflow_convolver_tile.convolver.array  (
   always @(posedge array_gated_clk) begin
     offset <= signal_66 * config__payload[329:321];
     offset_225 <= signal_71 * config__payload[349:341];
-    s6_rotate <= where[2:0];
+    s6_rotate <= rotate;
     s7_rotate <= s6_rotate;
     s8_rotate <= s7_rotate[0];
     s4_weights <= s3_weights;
@@ -483,49 +485,48 @@ module \neuflow_convolver_tile.convolver.array  (
       < config__payload[96:81] & at_y3 < config__payload[112:97], at_x2 < config__payload[96:81] &
       at_y2 < config__payload[112:97], at_x1 < config__payload[96:81] & at_y1 <
       config__payload[112:97], at_x0 < config__payload[96:81] & at_y0 < config__payload[112:97]};
-    if (n1) begin
+    if (n3) begin
       y <= y_200;
       signal_197 <= x;
     end
     if (s1[0]) beat <= weights;
     if (s8[0] & spread) s9_behind <= 5'h1f << s8_split[2:0];
     if (s8[0] & s8[11]) s9_kept1 <= s8_words[79:0];
-    if (n4 | n2 | s9[0]) words_156 <= n2 ? s9_words[95:16] & n3 | s9_words[111:32] &
+    if (s9[0] | n4 | n6) words_156 <= n4 ? s9_words[95:16] & n5 | s9_words[111:32] &
       {{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
-      {16{s9_behind[0]}}} : n4 ? s9_kept1 : by_tap ? s9_words[95:16] : s9_words[79:0];
-    if (n2 | s9[0]) words <= n2 ? s9_words[79:0] & n3 | s9_words[95:16] & {{16{s9_behind[4]}},
+      {16{s9_behind[0]}}} : n6 ? s9_kept1 : by_tap ? s9_words[95:16] : s9_words[79:0];
+    if (s9[0] | n4) words <= n4 ? s9_words[79:0] & n5 | s9_words[95:16] & {{16{s9_behind[4]}},
       {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}}, {16{s9_behind[0]}}} :
       s9_words[79:0];
-    if (s8[0] | n5) s9_words[95:0] <= n5 ? s9_words[127:32] : s8_words[95:0];
+    if (n7 | s8[0]) s9_words[95:0] <= n7 ? s9_words[127:32] : s8_words[95:0];
     if (s7[0]) begin
-      n6 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
-      s8_words_131 <= n6;
+      n8 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
+      s8_words_131 <= n8;
     end
     if (s6[0]) s7_words <= words_239;
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      kept_less <= 21'h0; signal_215 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12
-        <= 4'h0; s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <=
-        13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <=
-        1'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; port_2110_0 <= 9'h0; move <=
-        1'h0; behind <= 1'h0; met <= 2'h0; position_234 <= 20'h0; far1_less <= 22'h0; far1_q <=
-        20'h0; position_233 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <=
-        20'h0; rounds_q <= 18'h0; position_231 <= 20'h0; linear <= 9'h0; next_group <= 20'h0;
-        step_y_wrap <= 20'h0; group_less <= 22'h0; signal_82 <= 20'h0; gap <= 21'h0; row_less <=
-        21'h0; wraps_79 <= 1'h0; move_less_96 <= 21'h0; signal_94 <= 20'h0; wrapped_less_224 <=
-        21'h0; signal_222 <= 20'h0; kept_less_221 <= 21'h0; signal_220 <= 20'h0; delta_less_73 <=
-        5'h0; move_less <= 21'h0; signal_88 <= 20'h0; wrapped_less <= 21'h0; signal_217 <= 20'h0;
-        tap_y <= 18'h0; signal_195 <= 18'h0; block <= 18'h0; last_row <= 16'h0; rows_on <= 2'h0;
-        s1_split <= 6'h0; odd <= 1'h0; begins <= 1'h1; signal_62 <= 1'h1; s8_split <= 6'h0; s4_split
-        <= 6'h0; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0;
-        group_ends_left <= 10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <=
-        1'h0; ky_ends_left <= 6'h0; named <= 1'h0; gathers <= 1'h0; signal_13 <= 1'h0; left <= 1'h0;
-        kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; by_tap <= 1'h0; spread <= 1'h0; position <=
-        20'h0; row_start <= 20'h0; signal_81 <= 20'h0; channel_base <= 9'h0; absent <= 60'h0;
-        next_channel <= 20'h0; signal_71 <= 4'h0; signal_66 <= 4'h0; lanes_q <= 3'h0;
+      signal_215 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0; s11 <= 4'h0;
+        s10 <= 4'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0;
+        s3 <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <= 1'h0; maps[1] <= 1'h0;
+        flushing <= 4'h0; in_flight <= 1'h0; port_2068_0 <= 9'h0; move <= 1'h0; behind <= 1'h0; met
+        <= 2'h0; position_234 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0; position_233 <= 20'h0;
+        {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0; rounds_q <= 18'h0;
+        position_231 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0; group_less
+        <= 22'h0; signal_82 <= 20'h0; gap <= 21'h0; row_less <= 21'h0; wraps_79 <= 1'h0;
+        move_less_96 <= 21'h0; signal_94 <= 20'h0; wrapped_less_224 <= 21'h0; signal_222 <= 20'h0;
+        kept_less_221 <= 21'h0; signal_220 <= 20'h0; delta_less_73 <= 5'h0; move_less <= 21'h0;
+        signal_88 <= 20'h0; wrapped_less <= 21'h0; signal_217 <= 20'h0; kept_less <= 21'h0; tap_y <=
+        18'h0; signal_195 <= 18'h0; block <= 18'h0; last_row <= 16'h0; rows_on <= 2'h0; s1_split <=
+        6'h0; odd <= 1'h0; begins <= 1'h1; signal_62 <= 1'h1; s8_split <= 6'h0; s4_split <= 6'h0;
+        pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <=
+        10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left
+        <= 6'h0; named <= 1'h0; gathers <= 1'h0; signal_13 <= 1'h0; left <= 1'h0; kx_ends_ends <=
+        1'h0; kx_ends_left <= 6'h0; by_tap <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <=
+        20'h0; signal_81 <= 20'h0; channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0;
+        signal_71 <= 4'h0; signal_66 <= 4'h0; lanes_q <= 3'h0;
     end else begin
-      kept_less <= config__payload[264:245] - config__payload[224:205];
       signal_215 <= config__payload[264:245];
       delta_less <= config__payload[316:313] - config__payload[116:113];
       {hand_over, s13_q} <= s12;
@@ -542,23 +543,23 @@ module \neuflow_convolver_tile.convolver.array  (
       s2 <= s1;
       s1 <= {gathers, goes_on & ~signal_13, goes_on, names, ends_x, begins, pass_ends, group_ends,
         ky_ends, s0_last, signal_62, odd, issue};
-      pass_done <= n7;
-      signal <= issue ? (pass_ends ? 1'h0 : n8) : n8;
-      maps[1] <= n9[1];
-      flushing <= {flushing[2:0], n7};
+      pass_done <= n9;
+      signal <= issue ? (pass_ends ? 1'h0 : n10) : n10;
+      maps[1] <= n11[1];
+      flushing <= {flushing[2:0], n9};
       in_flight <= in_flight & ~hand_over | s0_last;
-      port_2110_0 <= {n10 ? turn : n11 ? end0[2:0] : end1[2:0], n10 ? end1[2:0] : n11 ? turn :
-        end0[2:0], n10 ? end0[2:0] : n11 ? end1[2:0] : turn};
-      move <= n12 | s11[3];
-      behind <= n12;
-      met <= n13;
+      port_2068_0 <= {n12 ? turn : n13 ? end0[2:0] : end1[2:0], n12 ? end1[2:0] : n13 ? turn :
+        end0[2:0], n12 ? end0[2:0] : n13 ? end1[2:0] : turn};
+      move <= n14 | s11[3];
+      behind <= n14;
+      met <= n15;
       position_234 <= wraps_79 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
         position + far1_q;
       far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
       far1_q <= {rounds_q[18:3], 4'h0};
       position_233 <= wraps_79 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
         position + far0_q;
-      {far0_less_q[22], far0_less_q[20:0]} <= {n14[22], n14[20:0]};
+      {far0_less_q[22], far0_less_q[20:0]} <= {n16[22], n16[20:0]};
       far0_q <= {rounds_q[19:3], 3'h0};
       rounds_q <= gap[20:3];
       position_231 <= position;
@@ -567,8 +568,8 @@ module \neuflow_convolver_tile.convolver.array  (
         : signal_81 + signal_82;
       step_y_wrap <= wraps_79 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
         step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
-      group_less <= $signed(n15) - $signed({1'h0, config__payload[224:205]});
-      signal_82 <= n15[19:0];
+      group_less <= $signed(n17) - $signed({1'h0, config__payload[224:205]});
+      signal_82 <= n17[19:0];
       gap <= config__payload[304:285] - config__payload[80:65];
       row_less <= config__payload[304:285] - config__payload[224:205];
       wraps_79 <= |config__payload[224:205];
@@ -581,12 +582,13 @@ module \neuflow_convolver_tile.convolver.array  (
       delta_less_73 <= config__payload[320:317] - config__payload[116:113];
       move_less <= wraps ? wrapped_less : kept_less;
       signal_88 <= wraps ? signal_217 : signal_215;
-      wrapped_less <= n16 - config__payload[224:205];
-      signal_217 <= n16[19:0];
-      if (n18 | n17) tap_y <= n17 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      wrapped_less <= n18 - config__payload[224:205];
+      signal_217 <= n18[19:0];
+      kept_less <= config__payload[264:245] - config__payload[224:205];
+      if (n20 | n19) tap_y <= n19 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n18 | s2[0] & ~s2[10] | n17) signal_195 <= n17 ? {{2{config__payload[132]}},
-        config__payload[132:117]} : n18 ? {{2{config__payload[132]}}, config__payload[132:117]} :
+      if (n20 | s2[0] & ~s2[10] | n19) signal_195 <= n19 ? {{2{config__payload[132]}},
+        config__payload[132:117]} : n20 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(signal_195) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
       if (take) begin
@@ -595,61 +597,61 @@ module \neuflow_convolver_tile.convolver.array  (
         s1_split <= split;
       end
       if (issue) begin
-        odd <= n19 & ~block_ends;
+        odd <= n21 & ~block_ends;
         begins <= group_ends;
         signal_62 <= block_ends;
       end
       if (s7[0] & s7[7]) s8_split <= s4_split;
       if (s3[0] & s3[7]) s4_split <= s1_split;
-      if (n21) begin
-        pass_ends_ends <= n20 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
-        pass_ends_left <= n20 ? config__payload[19:0] : pass_ends_left - 1'h1;
-      end
       if (n23) begin
-        group_ends_ends <= n22 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
-        group_ends_left <= n22 ? config__payload[29:20] : group_ends_left - 1'h1;
+        pass_ends_ends <= n22 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
+        pass_ends_left <= n22 ? config__payload[19:0] : pass_ends_left - 1'h1;
       end
       if (n25) begin
-        block_ends_ends <= n24 ? config__payload[49:30] == 1'h1 : block_ends_left == 2'h2;
-        block_ends_left <= n24 ? config__payload[49:30] : block_ends_left - 1'h1;
+        group_ends_ends <= n24 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
+        group_ends_left <= n24 ? config__payload[29:20] : group_ends_left - 1'h1;
       end
       if (n27) begin
-        ky_ends_ends <= n26 ? config__payload[58:53] == 1'h1 : ky_ends_left == 2'h2;
-        ky_ends_left <= n26 ? config__payload[58:53] : ky_ends_left - 1'h1;
+        block_ends_ends <= n26 ? config__payload[49:30] == 1'h1 : block_ends_left == 2'h2;
+        block_ends_left <= n26 ? config__payload[49:30] : block_ends_left - 1'h1;
+      end
+      if (n29) begin
+        ky_ends_ends <= n28 ? config__payload[58:53] == 1'h1 : ky_ends_left == 2'h2;
+        ky_ends_left <= n28 ? config__payload[58:53] : ky_ends_left - 1'h1;
       end
       if (idle | issue & (ky_ends | gathers)) named <= signal & ~ky_ends;
       if (idle | issue) gathers <= signal & goes_on & signal_13;
-      if (n28) begin
+      if (n30) begin
         after = idle | ky_ends ? config__payload[53] - 1'h1 : left - 1'h1;
         signal_13 <= !after;
         left <= after;
       end
-      if (n30) begin
-        kx_ends_ends <= n29 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
-        kx_ends_left <= n29 ? config__payload[64:59] : kx_ends_left - 1'h1;
+      if (n32) begin
+        kx_ends_ends <= n31 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
+        kx_ends_left <= n31 ? config__payload[64:59] : kx_ends_left - 1'h1;
       end
       if (s1[0]) begin
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n34 & {s2[10], n32, n31} != 3'h6) begin
+      if (n36 & {s2[10], n34, n33} != 3'h6) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n31 ? config__payload[244:225] : n32 ? (wraps_79 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_88) : n33;
+        position <= n33 ? config__payload[244:225] : n34 ? (wraps_79 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_88) : n35;
       end
-      if (n34 & n35) row_start <= n31 ? config__payload[244:225] : n33;
-      if (n37) begin
-        signal_81 <= n31 ? config__payload[244:225] : n36;
-        channel_base <= n31 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
+      if (n36 & n37) row_start <= n33 ? config__payload[244:225] : n35;
+      if (n39) begin
+        signal_81 <= n33 ? config__payload[244:225] : n38;
+        channel_base <= n33 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n39 | n38) & ~n40) absent <= n38 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n39 | n40 | n38) next_channel <= n40 ? config__payload[184:165] + s2_weights[31:16] : n38
+      if ((n41 | n40) & ~n42) absent <= n40 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n41 | n40 | n42) next_channel <= n42 ? config__payload[184:165] + s2_weights[31:16] : n40
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (s1[0] & s1[8] | n31) signal_71 <= n31 ? config__payload[312:309] : s1[4] ?
+      if (s1[0] & s1[8] | n33) signal_71 <= n33 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_74 ? over_72[3:0] : signal_71 + config__payload[320:317];
-      if (s1[0] | n31) signal_66 <= n31 ? config__payload[308:305] : s1[8] ?
+      if (s1[0] | n33) signal_66 <= n33 ? config__payload[308:305] : s1[8] ?
         config__payload[308:305] : wraps ? over[3:0] : signal_66 + config__payload[316:313];
       if (begins) lanes_q <= count;
     end
@@ -658,23 +660,22 @@ module \neuflow_convolver_tile.convolver.array  (
     if (pass_done | coordinates_gated_rst) begin
       kept <= 16'h0;
     end else begin
-      if (n41) kept <= free;
+      if (n43) kept <= free;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~n42 | coordinates_gated_rst) begin
+    if (~n44 | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
       {maps[5:2], maps[0]} <= {config__payload[451:448], config__payload[446]};
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s4[0], s8[0], s7[0], shift, s2[0], s3[0], s12[0], s1[0], hand_over, s13_q[0], awake,
-      s5[0], issue, s10[0], signal_59, s9[0], coordinates_gated_rst, s11[0], signal_58, s6[0]})
-      begin
+    if (|{s7[0], s9[0], shift, s2[0], s5[0], s6[0], s4[0], s10[0], awake, s1[0], s11[0], issue,
+      signal_58, s12[0], s3[0], coordinates_gated_rst, signal_59, hand_over, s13_q[0], s8[0]}) begin
       settling <= 3'h6;
     end else begin
-      if (n43) settling <= settling - 1'h1;
+      if (n45) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
@@ -685,60 +686,10 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (n5) begin
+    if (n7) begin
       s9_words[127:96] <= 32'h0;
     end else begin
       if (s8[0]) s9_words[127:96] <= s8_words[127:96];
-    end
-  end
-endmodule
-
-module \neuflow_convolver_tile.convolver.array.behind0  (
-  input wire array_gated_clk,
-  input wire [8:0] linear,
-  input wire [19:0] position,
-  output reg [14:0] where = 15'h0,
-  input wire [19:0] ring,
-  input wire array_gated_rst
-);
-  reg signal = 1'h0;
-  reg [5:0] base = 6'h0;
-  reg [8:0] like = 9'h0, last = 9'h0, ring_less = 9'h0;
-  always @(posedge array_gated_clk) begin
-    if (array_gated_rst) begin
-      where <= 15'h0; base <= 6'h0; last <= 9'h0; like <= 9'h0; ring_less <= 9'h0; signal <= 1'h0;
-    end else begin
-      where <= {signal & like[8:3] == last[8:3] ? base : like[8:3] + 1'h1, like};
-      base <= linear[8:3];
-      last <= linear + ring_less;
-      like <= linear + position[8:0];
-      ring_less <= ring[8:0] - 4'h8;
-      signal <= |ring;
-    end
-  end
-endmodule
-
-module \neuflow_convolver_tile.convolver.array.behind1  (
-  input wire array_gated_clk,
-  input wire [8:0] linear,
-  input wire [19:0] position,
-  output reg [14:0] where = 15'h0,
-  input wire [19:0] ring,
-  input wire array_gated_rst
-);
-  reg signal = 1'h0;
-  reg [5:0] base = 6'h0;
-  reg [8:0] like = 9'h0, last = 9'h0, ring_less = 9'h0;
-  always @(posedge array_gated_clk) begin
-    if (array_gated_rst) begin
-      where <= 15'h0; base <= 6'h0; last <= 9'h0; like <= 9'h0; ring_less <= 9'h0; signal <= 1'h0;
-    end else begin
-      where <= {signal & like[8:3] == last[8:3] ? base : like[8:3] + 1'h1, like};
-      base <= linear[8:3];
-      last <= linear + ring_less;
-      like <= linear + position[8:0];
-      ring_less <= ring[8:0] - 4'h8;
-      signal <= |ring;
     end
   end
 endmodule
@@ -863,33 +814,6 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   end
 endmodule
 
-module \neuflow_convolver_tile.convolver.array.locator  (
-  input wire array_gated_clk,
-  input wire [8:0] linear,
-  input wire [19:0] position,
-  output wire [2:0] turn,
-  output reg [14:0] where = 15'h0,
-  input wire [19:0] ring,
-  input wire array_gated_rst
-);
-  reg signal = 1'h0;
-  reg [5:0] base = 6'h0;
-  reg [8:0] like = 9'h0, last = 9'h0, ring_less = 9'h0;
-  assign turn = like[2:0];
-  always @(posedge array_gated_clk) begin
-    if (array_gated_rst) begin
-      where <= 15'h0; base <= 6'h0; last <= 9'h0; like <= 9'h0; ring_less <= 9'h0; signal <= 1'h0;
-    end else begin
-      where <= {signal & like[8:3] == last[8:3] ? base : like[8:3] + 1'h1, like};
-      base <= linear[8:3];
-      last <= linear + ring_less;
-      like <= linear + position[8:0];
-      ring_less <= ring[8:0] - 4'h8;
-      signal <= |ring;
-    end
-  end
-endmodule
-
 module \neuflow_convolver_tile.convolver.config_conv_array  (
   input wire [7:0] columns,
   input wire bus__valid,
@@ -929,7 +853,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
-    if (move | config_conv_array_gated_rst) begin
+    if (config_conv_array_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -976,7 +900,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     end
   end
   always @(posedge config_conv_drain_gated_clk) begin
-    if (move | config_conv_drain_gated_rst) begin
+    if (config_conv_drain_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -1023,7 +947,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
-    if (move | config_conv_rows_gated_rst) begin
+    if (config_conv_rows_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -1148,7 +1072,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s4[0], s8_step, s7_step, s2[0], s3[0], s1[0], s5[0], s0[0], s6[0]};
+  assign en = |{s7_step, s2[0], s5[0], s6[0], s4[0], s1[0], s3[0], s0[0], s8_step};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1231,7 +1155,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2511_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2427_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1533,7 +1457,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2511_0,
+  input wire [1:0] port_2427_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1548,8 +1472,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2511_0[0];
-  assign n3 = port_2511_0[0] | clear | n2;
+  assign n2 = fresh & ~port_2427_0[0];
+  assign n3 = port_2427_0[0] | clear | n2;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1559,7 +1483,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2511_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2427_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
   assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
@@ -1567,14 +1491,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2511_0[0], mark, clear, n2} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2511_0[0]
+      if ({port_2427_0[0], mark, clear, n2} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2427_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2511_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2427_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1590,16 +1514,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2511_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2427_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2511_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2427_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2511_0[0]) fresh <= 1'h0;
+      if (port_2427_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1614,8 +1538,8 @@ module \neuflow_convolver_tile.convolver.row_store  (
   output wire listening,
   output wire [15:0] stored,
   output wire [127:0] words,
-  input wire [23:0] port_2106_0,
-  input wire [8:0] port_2110_0,
+  input wire [23:0] port_2064_0,
+  input wire [8:0] port_2068_0,
   input wire pass_done,
   input wire read_enable,
   input wire [217:0] config__payload,
@@ -1628,7 +1552,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
     .at(at), .awake(awake_43), .banks_gated_clk(banks_clk), .beat(beat), .enables(enables),
-      .port_2106_0(port_2106_0), .port_2110_0(port_2110_0), .read_enable(read_enable),
+      .port_2064_0(port_2064_0), .port_2068_0(port_2068_0), .read_enable(read_enable),
       .words(words));
   neuflow_clock_gate banks_gate (
     .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst));
@@ -1648,58 +1572,58 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   input wire [63:0] beat,
   input wire [7:0] enables,
   output wire [127:0] words,
-  input wire [23:0] port_2106_0,
-  input wire [8:0] port_2110_0,
+  input wire [23:0] port_2064_0,
+  input wire [8:0] port_2068_0,
   input wire read_enable,
   input wire banks_gated_clk
 );
   assign awake = read_enable | |enables;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
-    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 1'h0 ? port_2106_0[5:0] :
-      port_2110_0[5:3] > 1'h0 ? port_2106_0[11:6] : port_2110_0[8:6] > 1'h0 ? port_2106_0[17:12] :
-      port_2106_0[23:18]), .read_data(words[15:0]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 1'h0 ? port_2064_0[5:0] :
+      port_2068_0[5:3] > 1'h0 ? port_2064_0[11:6] : port_2068_0[8:6] > 1'h0 ? port_2064_0[17:12] :
+      port_2064_0[23:18]), .read_data(words[15:0]), .read_enable(read_enable),
       .write_address(at[2:0] > 1'h0 ? at[14:9] : at[8:3]), .write_data(beat[15:0]),
       .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
-    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 1'h1 ? port_2106_0[5:0] :
-      port_2110_0[5:3] > 1'h1 ? port_2106_0[11:6] : port_2110_0[8:6] > 1'h1 ? port_2106_0[17:12] :
-      port_2106_0[23:18]), .read_data(words[31:16]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 1'h1 ? port_2064_0[5:0] :
+      port_2068_0[5:3] > 1'h1 ? port_2064_0[11:6] : port_2068_0[8:6] > 1'h1 ? port_2064_0[17:12] :
+      port_2064_0[23:18]), .read_data(words[31:16]), .read_enable(read_enable),
       .write_address(at[2:0] > 1'h1 ? at[14:9] : at[8:3]), .write_data(beat[31:16]),
       .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
-    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 2'h2 ? port_2106_0[5:0] :
-      port_2110_0[5:3] > 2'h2 ? port_2106_0[11:6] : port_2110_0[8:6] > 2'h2 ? port_2106_0[17:12] :
-      port_2106_0[23:18]), .read_data(words[47:32]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 2'h2 ? port_2064_0[5:0] :
+      port_2068_0[5:3] > 2'h2 ? port_2064_0[11:6] : port_2068_0[8:6] > 2'h2 ? port_2064_0[17:12] :
+      port_2064_0[23:18]), .read_data(words[47:32]), .read_enable(read_enable),
       .write_address(at[2:0] > 2'h2 ? at[14:9] : at[8:3]), .write_data(beat[47:32]),
       .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
-    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 2'h3 ? port_2106_0[5:0] :
-      port_2110_0[5:3] > 2'h3 ? port_2106_0[11:6] : port_2110_0[8:6] > 2'h3 ? port_2106_0[17:12] :
-      port_2106_0[23:18]), .read_data(words[63:48]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 2'h3 ? port_2064_0[5:0] :
+      port_2068_0[5:3] > 2'h3 ? port_2064_0[11:6] : port_2068_0[8:6] > 2'h3 ? port_2064_0[17:12] :
+      port_2064_0[23:18]), .read_data(words[63:48]), .read_enable(read_enable),
       .write_address(at[2:0] > 2'h3 ? at[14:9] : at[8:3]), .write_data(beat[63:48]),
       .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
-    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 3'h4 ? port_2106_0[5:0] :
-      port_2110_0[5:3] > 3'h4 ? port_2106_0[11:6] : port_2110_0[8:6] > 3'h4 ? port_2106_0[17:12] :
-      port_2106_0[23:18]), .read_data(words[79:64]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 3'h4 ? port_2064_0[5:0] :
+      port_2068_0[5:3] > 3'h4 ? port_2064_0[11:6] : port_2068_0[8:6] > 3'h4 ? port_2064_0[17:12] :
+      port_2064_0[23:18]), .read_data(words[79:64]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h4 ? at[14:9] : at[8:3]), .write_data(beat[15:0]),
       .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
-    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 3'h5 ? port_2106_0[5:0] :
-      port_2110_0[5:3] > 3'h5 ? port_2106_0[11:6] : port_2110_0[8:6] > 3'h5 ? port_2106_0[17:12] :
-      port_2106_0[23:18]), .read_data(words[95:80]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 3'h5 ? port_2064_0[5:0] :
+      port_2068_0[5:3] > 3'h5 ? port_2064_0[11:6] : port_2068_0[8:6] > 3'h5 ? port_2064_0[17:12] :
+      port_2064_0[23:18]), .read_data(words[95:80]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h5 ? at[14:9] : at[8:3]), .write_data(beat[31:16]),
       .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
-    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 3'h6 ? port_2106_0[5:0] :
-      port_2110_0[5:3] > 3'h6 ? port_2106_0[11:6] : port_2110_0[8:6] > 3'h6 ? port_2106_0[17:12] :
-      port_2106_0[23:18]), .read_data(words[111:96]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 3'h6 ? port_2064_0[5:0] :
+      port_2068_0[5:3] > 3'h6 ? port_2064_0[11:6] : port_2068_0[8:6] > 3'h6 ? port_2064_0[17:12] :
+      port_2064_0[23:18]), .read_data(words[111:96]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h6 ? at[14:9] : at[8:3]), .write_data(beat[47:32]),
       .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
-    .clk(banks_gated_clk), .read_address(port_2110_0[2:0] > 3'h7 ? port_2106_0[5:0] :
-      port_2110_0[5:3] > 3'h7 ? port_2106_0[11:6] : port_2110_0[8:6] > 3'h7 ? port_2106_0[17:12] :
-      port_2106_0[23:18]), .read_data(words[127:112]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 3'h7 ? port_2064_0[5:0] :
+      port_2068_0[5:3] > 3'h7 ? port_2064_0[11:6] : port_2068_0[8:6] > 3'h7 ? port_2064_0[17:12] :
+      port_2064_0[23:18]), .read_data(words[127:112]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h7 ? at[14:9] : at[8:3]), .write_data(beat[63:48]),
       .write_enable(enables[7]));
 endmodule
@@ -1732,101 +1656,101 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [17:0] signal_37 = 18'h0;
   reg [19:0] signal_79 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_85 =
     20'h0, step = 20'h0;
-  reg [1:0] signal_117, signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left =
-    2'h0, s3_piece_taken = 2'h0, turn = 2'h0;
+  reg [1:0] signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left = 2'h0, number,
+    s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n5, number;
+  reg [2:0] n8;
   reg [3:0] signal_113, signal_23 = 4'h0, signal_80 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
     s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
   reg [4:0] signal_114;
-  reg [5:0] n4;
+  reg [5:0] n7;
   reg [63:0] words = 64'h0;
   reg [7:0] enables_92 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
-  reg [8:0] n8, linear_84 = 9'h0, offset = 9'h0;
-  wire n13, n35, n32, n33, n36, n6, n7, n25, n34, n9, n3, n17, n10, n11, n12, n23, n21, n14, n16,
-    n18, n31, n19, n20, n22, n24, n27, n30, n26, n28, signal_20, signal_21, finished, i__ready_108,
+  reg [8:0] n9, linear_84 = 9'h0, offset = 9'h0;
+  wire n14, n36, n33, n34, n37, n5, n6, n26, n35, n10, n4, n18, n11, n12, n13, n24, n22, n15, n17,
+    n19, n32, n20, n21, n23, n25, n28, n31, n27, n29, signal_20, signal_21, finished, i__ready_108,
     i__valid_109, last_lap, last_phase_y, o__ready, o__valid, record_ends, starts;
   wire [14:0] where;
-  wire [16:0] n15;
+  wire [16:0] n16;
   wire [19:0] signal_83, next_linear_row, width;
-  wire [1:0] n38, signal_35, lane0, lane1;
+  wire [1:0] n39, signal_35, lane0, lane1;
   wire [21:0] after_row_beyond;
-  wire [2:0] rest;
-  wire [36:5] n2;
-  wire [4:0] n37, n29;
+  wire [2:0] n1, rest;
+  wire [36:5] n3;
+  wire [4:0] n38, n30;
   wire [5:0] signal_116;
-  wire [63:0] n1;
+  wire [63:0] n2;
   wire [67:0] o__payload;
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_108;
-  assign awake = |{n10, n11, pass_done, n12, finished, starts, signal_20} | n13;
-  assign n2[36:21] = n3 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
+  assign awake = |{n11, n12, pass_done, n13, finished, starts, signal_20} | n14;
+  assign n3[36:21] = n4 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
-  assign n2[20:5] = n3 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
+  assign n3[20:5] = n4 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[20:5];
   assign i__valid_109 = opened & i__valid;
   assign o__ready = ~valid | signal_20 & (last_lap & (by_word ? !left : more | left <= signal_36));
-  assign n1 = {2{s6_piece[68:5]}} >> {turn, 4'h0};
-  assign n3 = s2_valid & s2_piece[69];
-  assign signal_21 = last_lap & n32 & (by_word ? !signal_36 : n33);
+  assign n2 = {2{s6_piece[68:5]}} >> {turn, 4'h0};
+  assign n4 = s2_valid & s2_piece[69];
+  assign signal_21 = last_lap & n33 & (by_word ? !signal_36 : n34);
   assign last_lap = ~signal_14 | signal_27 == signal_35 | signal_27 == last_phase;
+  assign n5 = $signed(beyond1) >= $signed(1'h0);
+  assign n6 = $signed(beyond2) >= $signed(1'h0);
   assign signal_20 = signal_52 & valid;
-  assign n6 = $signed(beyond1) >= $signed(1'h0);
-  assign n7 = $signed(beyond2) >= $signed(1'h0);
-  assign signal_35 = by_word ? 2'h0 : n32 & n33 ? signal_36 : left;
-  assign n9 = signal_20 & last_lap;
-  assign n10 = i__valid_109 & i__ready_108;
-  assign n11 = o__valid & o__ready;
-  assign n12 = released != freed;
-  assign finished = n34 | signal & signal_46 & allowed;
-  assign starts = n35 & config__valid & ~(|flushing);
-  assign n13 = |settling;
-  assign n14 = lead <= config__payload[3];
-  assign record_ends = n36 & channel_ends;
-  assign n15 = record + 1'h1;
-  assign n16 = !lead;
-  assign n17 = config__payload[5:4] == 2'h3;
-  assign n18 = n35 & ~s1_valid & ~s2_valid;
-  assign n19 = n31 & ~s2_piece[82];
+  assign signal_35 = by_word ? 2'h0 : n33 & n34 ? signal_36 : left;
+  assign n10 = signal_20 & last_lap;
+  assign n11 = i__valid_109 & i__ready_108;
+  assign n12 = o__valid & o__ready;
+  assign n13 = released != freed;
+  assign finished = n35 | signal & signal_46 & allowed;
+  assign starts = n36 & config__valid & ~(|flushing);
+  assign n14 = |settling;
+  assign n15 = lead <= config__payload[3];
+  assign record_ends = n37 & channel_ends;
+  assign n16 = record + 1'h1;
+  assign n17 = !lead;
+  assign n18 = config__payload[5:4] == 2'h3;
+  assign n19 = n36 & ~s1_valid & ~s2_valid;
+  assign n20 = n32 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n20 = n31 | n18 | n19;
-  assign n21 = n35 | n34;
-  assign n22 = n21 | record_ends;
-  assign n23 = n35 | record_ends;
-  assign n24 = n36 | n23;
-  assign n25 = n35 | n36;
+  assign n21 = n32 | n19 | n20;
+  assign n22 = n36 | n35;
+  assign n23 = n22 | record_ends;
+  assign n24 = n36 | record_ends;
+  assign n25 = n37 | n24;
+  assign n26 = n36 | n37;
   assign width = config__payload[25:6] - 1'h1;
-  assign n26 = {n9, n25, rest[2]} != 3'h5 & n27;
+  assign n27 = {n10, n26, rest[2]} != 3'h5 & n28;
   assign rest = signal_36 + {~signal_35};
-  assign n27 = n9 | n25;
-  assign n28 = n18 | writer_gated_rst;
-  assign last_phase_y = n17 | n29 == config__payload[157:154];
-  assign n29 = signal_80 + 1'h1;
+  assign n28 = n10 | n26;
+  assign n29 = n19 | writer_gated_rst;
+  assign last_phase_y = n18 | n30 == config__payload[157:154];
+  assign n30 = signal_80 + 1'h1;
   assign signal_83 = last_phase_y ? (signal_73 & $signed(after_row_beyond) >= $signed(1'h0) ?
     after_row_beyond[19:0] : signal_79 + config__payload[137:118]) : signal_79;
-  assign n30 = ~n19 & n31;
-  assign n31 = s2_valid & s2_piece[81];
+  assign n31 = ~n20 & n32;
+  assign n32 = s2_valid & s2_piece[81];
   assign beyond2 = signal_116 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
   assign beyond1 = signal_116 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign signal_116 = n37 + 1'h1;
-  assign lane1 = n3 ? n38 + config__payload[155:154] : 2'h0;
-  assign lane0 = n3 ? n38 : 2'h0;
-  assign n32 = ~more;
-  assign n33 = signal_36 <= left;
-  assign n34 = record_ends & record_ends_44;
-  assign n35 = ~signal;
-  assign n36 = signal_20 & signal_21;
+  assign signal_116 = n38 + 1'h1;
+  assign lane1 = n4 ? n39 + config__payload[155:154] : 2'h0;
+  assign lane0 = n4 ? n39 : 2'h0;
+  assign n33 = ~more;
+  assign n34 = signal_36 <= left;
+  assign n35 = record_ends & record_ends_44;
+  assign n36 = ~signal;
+  assign n37 = signal_20 & signal_21;
   assign after_row_beyond = $signed({1'h0, signal_79}) + $signed(pitch_less);
-  assign n37 = signal_23 + signal_35;
-  assign n38 = s2_piece[4:3] + s2_piece[71:70];
-  \neuflow_convolver_tile.convolver.row_store.writer.locator  locator (
-    .linear(linear_84), .position(position_85), .ring(config__payload[117:98]), .where(where),
-      .writer_gated_clk(writer_gated_clk), .writer_gated_rst(writer_gated_rst));
+  assign n38 = signal_23 + signal_35;
+  assign n39 = s2_piece[4:3] + s2_piece[71:70];
+  neuflow_locator locator (
+    .clk(writer_gated_clk), .linear(linear_84), .position(position_85),
+      .ring(config__payload[117:98]), .rst(writer_gated_rst), .turn(n1), .where(where));
   neuflow_slice #(.WIDTH(68)) slice (
     .clk(writer_gated_clk), .i__payload(i__payload), .i__ready(i__ready_108),
       .i__valid(i__valid_109), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
@@ -1835,7 +1759,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     step_less <= by_word ? x_step_less : s1_piece_q[80:78] - config__payload[117:98];
     offset <= s1_piece_phase * config__payload[186:178];
     here <= where;
-    words_90 <= n1;
+    words_90 <= n2;
     step[2:0] <= by_word ? config__payload[160:158] : s1_piece_q[80:78];
     strides2_q[7:6] <= 2'h0;
     strides1_q[7:5] <= 3'h0;
@@ -1843,7 +1767,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s4_valid) s5_piece <= s4_piece;
     if (s3_valid) s4_piece <= {s3_piece_q[83:5], s3_piece_taken, s3_piece_q[2:0]};
     if (s2_valid) {s3_piece_q[83:37], s3_piece_q[2:0]} <= {s2_piece[83:37], s2_piece[2:0]};
-    if (s2_valid | n3) s3_piece_q[36:5] <= n2;
+    if (s2_valid | n4) s3_piece_q[36:5] <= n3;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_20) begin
       signal_114 = signal_23 + signal_27;
@@ -1851,26 +1775,26 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       signal_113 = signal_14 ? {2'h0, signal_27} : !signal_23 ? 4'h0 : config__payload[157:154] -
         signal_23;
       s0_piece_several = signal_14 | signal_15;
-      signal_117 = n6 + n7;
-      n4 = signal_114 + 1'h1;
-      n8 = signal_113 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, signal_113} <= signal_35} + (n8 <= signal_35);
-      n5 = signal_35 + 1'h1;
+      n7 = signal_114 + 1'h1;
+      n9 = signal_113 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+      number = ({5'h0, signal_113} <= signal_35) + (n9 <= signal_35);
+      n8 = signal_35 + 1'h1;
       s1_piece_phase <= (!(signal_14)) ? 4'h0 : signal_115 ? signal_114[3:0] -
         config__payload[157:154] : signal_114[3:0];
       s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_113;
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_44, channel_ends, signal_21, signal_14 ?
-        (last_lap ? signal_117 - signal_115 : {2'h0, n4 == config__payload[157:154]}) : signal_15 ?
-        number : n5, s0_piece_several, words, signal_34, s0_piece_several ? number : n5};
+        (last_lap ? {{1'h0, n5} + n6} - signal_115 : {2'h0, n7 == config__payload[157:154]}) :
+        signal_15 ? {1'h0, number} : n8, s0_piece_several, words, signal_34, s0_piece_several ?
+        {1'h0, number} : n8};
     end
-    if (n9 | o__ready) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_35) - 2'h1;
+    if (n10 | o__ready) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_35) - 2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{n10, n11, pass_done, n12, finished, starts, signal_20, writer_gated_rst}) begin
+    if (|{n11, n12, pass_done, n13, finished, starts, signal_20, writer_gated_rst}) begin
       settling <= 4'hb;
     end else begin
-      if (n13) settling <= settling - 1'h1;
+      if (n14) settling <= settling - 1'h1;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1905,34 +1829,34 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       s3_valid <= s2_valid;
       s2_valid <= s1_valid;
       s1_valid <= signal_20;
-      signal_52 <= signal & ~finished & n14 & (record_ends ? n15 < limit : record < limit);
-      limit <= config__payload[153:138] + {n16 ? released : 16'h0};
-      stored <= n16 ? record : 16'hffff;
-      allowed <= n14;
+      signal_52 <= signal & ~finished & n15 & (record_ends ? n16 < limit : record < limit);
+      limit <= config__payload[153:138] + {n17 ? released : 16'h0};
+      stored <= n17 ? record : 16'hffff;
+      allowed <= n15;
       signal_46 <= !config__payload[57:42];
       strides2_q[4:0] <= {config__payload[157:154], 1'h0};
       strides1_q[3:0] <= config__payload[157:154];
       last_phase <= config__payload[157:154] - 1'h1;
-      signal_15 <= n17;
+      signal_15 <= n18;
       signal_14 <= config__payload[5:4] == 2'h2;
       flushing <= {flushing[2:0], finished};
       lead <= (lead + finished) - pass_done;
-      if (n20) linear <= n18 ? config__payload[77:58] : n19 ? linear + config__payload[97:78] :
+      if (n21) linear <= n19 ? config__payload[77:58] : n20 ? linear + config__payload[97:78] :
         next_linear_row;
-      if (n20 & {n18, n19} != 1'h1) linear_row <= n18 ? config__payload[77:58] : next_linear_row;
-      if (n22) begin
-        record_ends_44 <= n21 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
-        record_left <= n21 ? config__payload[57:42] : record_left - 1'h1;
+      if (n21 & {n19, n20} != 1'h1) linear_row <= n19 ? config__payload[77:58] : next_linear_row;
+      if (n23) begin
+        record_ends_44 <= n22 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
+        record_left <= n22 ? config__payload[57:42] : record_left - 1'h1;
       end
-      if (n24) begin
-        channel_ends <= n23 ? config__payload[41:26] == 1'h1 : channel_left == 2'h2;
-        channel_left <= n23 ? config__payload[41:26] : channel_left - 1'h1;
+      if (n25) begin
+        channel_ends <= n24 ? config__payload[41:26] == 1'h1 : channel_left == 2'h2;
+        channel_left <= n24 ? config__payload[41:26] : channel_left - 1'h1;
       end
-      if (n26) begin
-        more <= n25 ? |width[19:2] : signal_37 != 1'h1;
-        signal_37 <= n25 ? width[19:2] : signal_37 - 1'h1;
+      if (n27) begin
+        more <= n26 ? |width[19:2] : signal_37 != 1'h1;
+        signal_37 <= n26 ? width[19:2] : signal_37 - 1'h1;
       end
-      if (n27) signal_36 <= n25 ? width[1:0] : rest[1:0];
+      if (n28) signal_36 <= n26 ? width[1:0] : rest[1:0];
       if (o__ready) valid <= o__valid;
       if (signal_20) signal_27 <= last_lap ? 2'h0 : signal_27 + 1'h1;
       if (i__valid & i__ready & i__payload[67] | starts) opened <= starts ? |config__payload[57:42]
@@ -1941,16 +1865,16 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n28) begin
+    if (n29) begin
       signal_80 <= 4'h0; signal_79 <= 20'h0; position <= 20'h0;
     end else begin
-      if (n30) begin
-        signal_80 <= last_phase_y ? 4'h0 : n29[3:0];
+      if (n31) begin
+        signal_80 <= last_phase_y ? 4'h0 : n30[3:0];
         signal_79 <= signal_83;
       end
-      if (n31 | n19 | s2_valid) begin
+      if (n32 | n20 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
-        position <= n19 ? signal_79 : n31 ? signal_83 : signal_73 & $signed(after_beyond) >=
+        position <= n20 ? signal_79 : n32 ? signal_83 : signal_73 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
       end
     end
@@ -1963,7 +1887,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n3) begin
+    if (n4) begin
       s3_piece_taken <= 2'h0;
     end else begin
       if (s2_valid) s3_piece_taken <= s2_piece[4:3];
@@ -1973,47 +1897,22 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (finished | writer_gated_rst) begin
       record <= 16'h0;
     end else begin
-      if (record_ends) record <= n15[15:0];
+      if (record_ends) record <= n16[15:0];
     end
   end
   always @(posedge writer_gated_clk) begin
     if (o__ready) begin
       signal_34 <= 2'h0;
     end else begin
-      if (n9) signal_34 <= (signal_34 + signal_35) + 1'h1;
+      if (n10) signal_34 <= (signal_34 + signal_35) + 1'h1;
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n25 | writer_gated_rst) begin
+    if (n26 | writer_gated_rst) begin
       signal_23 <= 4'h0;
     end else begin
-      if ((n7 | n6 | $signed({3'h0, signal_116}) >= $signed(1'h0)) & n9) signal_23 <= n7 ?
-        beyond2[3:0] : n6 ? beyond1[3:0] : signal_116[3:0];
-    end
-  end
-endmodule
-
-module \neuflow_convolver_tile.convolver.row_store.writer.locator  (
-  input wire writer_gated_clk,
-  input wire [8:0] linear,
-  input wire [19:0] position,
-  output reg [14:0] where = 15'h0,
-  input wire [19:0] ring,
-  input wire writer_gated_rst
-);
-  reg signal = 1'h0;
-  reg [5:0] base = 6'h0;
-  reg [8:0] like = 9'h0, last = 9'h0, ring_less = 9'h0;
-  always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst) begin
-      where <= 15'h0; base <= 6'h0; last <= 9'h0; like <= 9'h0; ring_less <= 9'h0; signal <= 1'h0;
-    end else begin
-      where <= {signal & like[8:3] == last[8:3] ? base : like[8:3] + 1'h1, like};
-      base <= linear[8:3];
-      last <= linear + ring_less;
-      like <= linear + position[8:0];
-      ring_less <= ring[8:0] - 4'h8;
-      signal <= |ring;
+      if ((n6 | n5 | $signed({3'h0, signal_116}) >= $signed(1'h0)) & n10) signal_23 <= n6 ?
+        beyond2[3:0] : n5 ? beyond1[3:0] : signal_116[3:0];
     end
   end
 endmodule
@@ -2034,7 +1933,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2197_16,
+  input wire [1:0] port_2155_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -2056,12 +1955,12 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
   assign n1 = parameters_take | weights_gated_rst;
-  assign n2 = {listening, signal_16, leads} != 3'h6 & n3;
+  assign n2 = n3 & {listening, leads, signal_16} != 3'h5;
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2197_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2197_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2155_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2155_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2131,7 +2030,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{read_enable, rewind, comes, push, free} | n1;
+  assign awake = |{read_enable, push, rewind, comes, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2141,14 +2040,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{read_enable, rewind, comes, blocks_gated_rst, push, free}) begin
+    if (|{read_enable, blocks_gated_rst, push, rewind, comes, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (rewind | blocks_gated_rst | free) begin
+    if (blocks_gated_rst | rewind | free) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2197,7 +2096,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{read_enable, rewind, comes, push, free} | n1;
+  assign awake = |{read_enable, push, rewind, comes, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2207,7 +2106,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{read_enable, weights_gated_rst, rewind, comes, push, free}) begin
+    if (|{read_enable, push, weights_gated_rst, rewind, comes, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;

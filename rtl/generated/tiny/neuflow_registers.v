@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n7, n6, n5, n27, n22, n24, n20, n19, n40, n38, n35, n33, n23, n31, n36, n26, n25, n34, n18,
-    n17, n8, n4, n11, n12, n21, n32, n37, n29, n14, n16, n28, n15, n30, n13, n10, n9, n39, enabled =
+  reg n7, n6, n5, n23, n18, n22, n17, n26, n40, n36, n35, n33, n20, n34, n38, n27, n24, n15, n16,
+    n30, n25, n10, n8, n4, n19, n31, n21, n29, n12, n14, n28, n13, n32, n11, n39, n37, n9, enabled =
     1'h0;
-  wire n2, n41, n3, n47, n46, n45, n42, n44, n43, n1;
+  wire n2, n41, n3, n45, n44, n46, n47, n42, n43, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -71,12 +71,12 @@ module neuflow_registers (
   assign n2 = axi__aw__ready & axi__w__strb[0];
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
-  assign n42 = axi__aw__addr[11:2] == 4'h8;
+  assign n42 = axi__aw__addr[11:2] == 3'h7;
   assign n43 = axi__aw__addr[11:2] == 3'h6;
-  assign n44 = axi__aw__addr[11:2] == 3'h7;
-  assign n45 = axi__aw__addr[11:2] == 4'h9;
-  assign n46 = axi__aw__addr[11:2] == 4'ha;
-  assign n47 = axi__aw__addr[11:2] == 4'hb;
+  assign n44 = axi__aw__addr[11:2] == 4'ha;
+  assign n45 = axi__aw__addr[11:2] == 4'hb;
+  assign n46 = axi__aw__addr[11:2] == 4'h9;
+  assign n47 = axi__aw__addr[11:2] == 4'h8;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
@@ -102,66 +102,65 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 4'hf;
+        n4 = axi__ar__addr[11:2] == 4'hd;
         n5 = axi__ar__addr[11:2] == 6'h22;
         n6 = axi__ar__addr[11:2] == 6'h23;
         n7 = axi__ar__addr[11:2] == 6'h24;
-        n8 = axi__ar__addr[11:2] == 5'h10;
-        n9 = axi__ar__addr[11:2] == 1'h1;
-        n10 = axi__ar__addr[11:2] == 2'h2;
-        n11 = axi__ar__addr[11:2] == 4'he;
-        n12 = axi__ar__addr[11:2] == 4'hd;
-        n13 = axi__ar__addr[11:2] == 2'h3;
-        n14 = axi__ar__addr[11:2] == 4'h8;
-        n15 = axi__ar__addr[11:2] == 3'h5;
-        n16 = axi__ar__addr[11:2] == 3'h7;
-        n17 = axi__ar__addr[11:2] == 5'h11;
-        n18 = axi__ar__addr[11:2] == 5'h12;
-        n19 = axi__ar__addr[11:2] == 5'h1d;
-        n20 = axi__ar__addr[11:2] == 5'h1e;
-        n21 = axi__ar__addr[11:2] == 4'hc;
-        n22 = axi__ar__addr[11:2] == 6'h20;
-        n23 = axi__ar__addr[11:2] == 5'h18;
-        n24 = axi__ar__addr[11:2] == 5'h1f;
-        n25 = axi__ar__addr[11:2] == 5'h14;
-        n26 = axi__ar__addr[11:2] == 5'h15;
-        n27 = axi__ar__addr[11:2] == 6'h21;
+        n8 = axi__ar__addr[11:2] == 4'he;
+        n9 = !axi__ar__addr[11:2];
+        n10 = axi__ar__addr[11:2] == 4'hf;
+        n11 = axi__ar__addr[11:2] == 2'h3;
+        n12 = axi__ar__addr[11:2] == 4'h8;
+        n13 = axi__ar__addr[11:2] == 3'h5;
+        n14 = axi__ar__addr[11:2] == 3'h7;
+        n15 = axi__ar__addr[11:2] == 5'h13;
+        n16 = axi__ar__addr[11:2] == 5'h12;
+        n17 = axi__ar__addr[11:2] == 5'h1e;
+        n18 = axi__ar__addr[11:2] == 6'h20;
+        n19 = axi__ar__addr[11:2] == 4'hc;
+        n20 = axi__ar__addr[11:2] == 5'h18;
+        n21 = axi__ar__addr[11:2] == 4'ha;
+        n22 = axi__ar__addr[11:2] == 5'h1f;
+        n23 = axi__ar__addr[11:2] == 6'h21;
+        n24 = axi__ar__addr[11:2] == 5'h14;
+        n25 = axi__ar__addr[11:2] == 5'h10;
+        n26 = axi__ar__addr[11:2] == 5'h1d;
+        n27 = axi__ar__addr[11:2] == 5'h15;
         n28 = axi__ar__addr[11:2] == 3'h6;
         n29 = axi__ar__addr[11:2] == 4'h9;
-        n30 = axi__ar__addr[11:2] == 3'h4;
-        n31 = axi__ar__addr[11:2] == 5'h17;
-        n32 = axi__ar__addr[11:2] == 4'hb;
+        n30 = axi__ar__addr[11:2] == 5'h11;
+        n31 = axi__ar__addr[11:2] == 4'hb;
+        n32 = axi__ar__addr[11:2] == 3'h4;
         n33 = axi__ar__addr[11:2] == 5'h19;
-        n34 = axi__ar__addr[11:2] == 5'h13;
+        n34 = axi__ar__addr[11:2] == 5'h17;
         n35 = axi__ar__addr[11:2] == 5'h1a;
-        n36 = axi__ar__addr[11:2] == 5'h16;
-        n37 = axi__ar__addr[11:2] == 4'ha;
-        n38 = axi__ar__addr[11:2] == 5'h1b;
-        n39 = !axi__ar__addr[11:2];
+        n36 = axi__ar__addr[11:2] == 5'h1b;
+        n37 = axi__ar__addr[11:2] == 1'h1;
+        n38 = axi__ar__addr[11:2] == 5'h16;
+        n39 = axi__ar__addr[11:2] == 2'h2;
         n40 = axi__ar__addr[11:2] == 5'h1c;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n7 ? idle_tile : n6 ? configuration : n5 ? dependency : n27 ? output_drain :
-          n22 ? wait_output : n24 ? weight_load : n20 ? wait_input : n19 ? fill : n40 ?
-          map_remainder_high : n38 ? map_remainder : n35 ? edge_lanes_high : n33 ? edge_lanes : n23
-          ? useful_high : n31 ? useful : n36 ? config_hidden : n26 ? write_beats : n25 ? read_beats
-          : n34 ? mac_cycles : n18 ? fence_stalls : n17 ? config_stalls : n8 ? config_words : n4 ?
-          program_counter : n11 ? frames_done : n12 ? cycles_high : n21 ? cycles : n32 ?
-          host_watchdog : n37 ? host_ring : n29 ? host_frames : n14 ? host_output : n16 ? host_input
-          : n28 ? host_program : n15 ? {16'h0, error, 6'h0, done, busy} : n30 ? {30'h0, enabled,
-          1'h0} : n13 ? 32'h4050202 : n10 ? 32'h46ab8b62 : n9 ? 32'h20000 : n39 ? 32'h6e657546 :
-          32'h0;
+        axi__r__data <= n7 ? idle_tile : n6 ? configuration : n5 ? dependency : n23 ? output_drain :
+          n18 ? wait_output : n22 ? weight_load : n17 ? wait_input : n26 ? fill : n40 ?
+          map_remainder_high : n36 ? map_remainder : n35 ? edge_lanes_high : n33 ? edge_lanes : n20
+          ? useful_high : n34 ? useful : n38 ? config_hidden : n27 ? write_beats : n24 ? read_beats
+          : n15 ? mac_cycles : n16 ? fence_stalls : n30 ? config_stalls : n25 ? config_words : n10 ?
+          program_counter : n8 ? frames_done : n4 ? cycles_high : n19 ? cycles : n31 ? host_watchdog
+          : n21 ? host_ring : n29 ? host_frames : n12 ? host_output : n14 ? host_input : n28 ?
+          host_program : n13 ? {16'h0, error, 6'h0, done, busy} : n32 ? {30'h0, enabled, 1'h0} : n11
+          ? 32'h4050202 : n39 ? 32'h46ab8b62 : n37 ? 32'h20000 : n9 ? 32'h6e657546 : 32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n1, n3, n46, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n46, n3, n1, n47} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
-      if (n2 & n3) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n47) host_watchdog <= host_watchdog & n48 | n49;
-      if (n46 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
-      if (n45 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
-      if (n42 & axi__aw__ready) host_output <= host_output & n48 | n49;
-      if (n44 & axi__aw__ready) host_input <= host_input & n48 | n49;
+      if (n3 & n2) enabled <= axi__w__data[1];
+      if (n45 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
+      if (n44 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
+      if (n46 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
+      if (axi__aw__ready & n47) host_output <= host_output & n48 | n49;
+      if (n42 & axi__aw__ready) host_input <= host_input & n48 | n49;
       if (n43 & axi__aw__ready) host_program <= host_program & n48 | n49;
     end
   end
