@@ -18,7 +18,7 @@ from neuflow.compiler import Stages, run_passes
 from neuflow.errors import InputError
 from neuflow.grid import TINY
 from neuflow.run import accuracy, golden
-from tests.test_networks import REDUCED, dims, model_of
+from tests.reduced import REDUCED, dims, model_of
 
 LEAST_DB = 40
 CHAOTIC = {"resnet50": 39}

@@ -29,30 +29,8 @@ from examples.networks import (
 from examples.networks.__main__ import main
 from examples.networks.evaluate import evaluate
 from examples.networks.scene import KERNEL, THRESHOLD
+from tests.reduced import REDUCED, dims, model_of
 
-CN3 = {"width": 0.25, "size": (96, 104)}
-REDUCED: dict[str, dict[str, Any]] = {
-    "resnet18": {"width": 0.25, "size": 64},
-    "resnet20": {"width": 0.25, "size": 16},
-    "vgg16": {"width": 0.125, "size": 32},
-    "mobilenet": {"width": 0.25, "size": 64},
-    "resnet8": {"width": 0.5, "size": 16},
-    "person_detection": {"width": 0.125, "size": 64},
-    "ds_cnn": {"width": 0.25, "size": (25, 10)},
-    "autoencoder": {"width": 0.5, "size": 80},
-    "cn3": CN3,
-    "cn3_norm": CN3,
-    "cn3_small": CN3,
-    "cn3_small_norm": CN3,
-    "alexnet": {"width": 0.125, "size": 96},
-    "densenet121": {"width": 0.125, "size": 64},
-    "googlenet": {"width": 0.125, "size": 64},
-    "inception_v2": {"width": 0.125, "size": 64},
-    "resnet50": {"width": 0.125, "size": 64},
-    "squeezenet": {"width": 0.125, "size": 64},
-    "vgg19": {"width": 0.125, "size": 32},
-    "zfnet512": {"width": 0.125, "size": 96},
-}
 PUBLISHED = [
     # name, millions of MACs, tolerance, parameters, source
     ("resnet18", 1814, 1e-3, 11_689_512, "torchvision's table of weights; paper: 1.8 billion"),
@@ -85,12 +63,6 @@ SEED = 3
 
 
 @functools.cache
-def model_of(name: str) -> ModelProto:
-    """Return a reduced network; callers leave it as it is."""
-    return NETWORKS[name](**REDUCED[name])
-
-
-@functools.cache
 def layers_of(name: str) -> dict[str, NDArray[np.float32]]:
     """Return every tensor that depends on the data, by onnxruntime; images are not those filled by."""
     model = ModelProto()
@@ -113,11 +85,6 @@ def layers_of(name: str) -> dict[str, NDArray[np.float32]]:
     (data,) = model.graph.input
     image = images(dims(data)[1:], 1, seed=1234)
     return {data.name: image} | dict(zip(names, session.run(None, {data.name: image}), strict=True))
-
-
-def dims(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """Return a declared shape."""
-    return tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
 
 
 def weights_of(model: ModelProto) -> dict[str, NDArray[Any]]:

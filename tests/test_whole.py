@@ -18,27 +18,7 @@ from onnx import ModelProto
 from examples.bench.works import WORKS
 from examples.networks import NETWORKS, images
 from neuflow import api
-from tests.test_networks import REDUCED, dims
-
-SMALL: dict[str, dict[str, Any]] = {
-    "resnet18": {"width": 0.125, "size": 32},
-    "resnet20": {"width": 0.25, "size": 16},
-    "vgg16": {"width": 0.0625, "size": 32},
-    "mobilenet": {"width": 0.125, "size": 32},
-    "resnet8": {"width": 0.5, "size": 16},
-    "person_detection": {"width": 0.125, "size": 32},
-    "ds_cnn": {"width": 0.25, "size": (25, 10)},
-    "autoencoder": {"width": 0.5, "size": 80},
-    "cn3": {"width": 0.25, "size": (92, 92)},
-    "alexnet": {"width": 0.0625, "size": 80},
-    "densenet121": {"width": 0.125, "size": 32},
-    "googlenet": {"width": 0.125, "size": 64},
-    "inception_v2": {"width": 0.125, "size": 32},
-    "resnet50": {"width": 0.125, "size": 32},
-    "squeezenet": {"width": 0.125, "size": 32},
-    "vgg19": {"width": 0.0625, "size": 32},
-    "zfnet512": {"width": 0.0625, "size": 80},
-}
+from tests.reduced import REDUCED, SMALL, dims
 
 
 def compiled(model: ModelProto, folder: Path, grid: str, calib: Any, batch: int = 1) -> api.Program:
@@ -60,11 +40,6 @@ def check(program: api.Program, x: Any) -> None:
         assert np.array_equal(cycle.words[name], words), f"cycle: {name}"
     assert {**cycle.stats, "judge": "rtl"} == rtl.stats
     assert sum(layer["cycles"] for layer in rtl.stats["layers"]) == rtl.stats["cycles"]
-
-
-def test_every_topology_is_run() -> None:
-    """Of the scene parser one size; its normalisation takes too long on so few MACs."""
-    assert set(NETWORKS) - set(SMALL) == {"cn3_norm", "cn3_small", "cn3_small_norm"}
 
 
 @pytest.mark.rtl
