@@ -7,6 +7,9 @@ import re
 TILES = ("convolver tile", "operator tile", "mapper tile")
 """Rows of a column, north to south; FIFO tiles follow."""
 
+INSERTED = "nextpnr"
+"""Block of cells that stand in no netlist: nextpnr puts them at the ends of carry chains and at pins."""
+
 _CELL_SUFFIX = re.compile(
     r"(_(LUT4|CCU2C|TRELLIS_|PFUMX|L6MUX21|MULT18X18D|ALU54B|DP16KD|PDPW16KD|copy\d+$)|\$).*"
 )
@@ -15,8 +18,11 @@ _CELL_SUFFIX = re.compile(
 def split_name(cell: str) -> tuple[str, str]:
     """Return (block, signal) of a flattened cell: where it lies in the grid, what it drives.
 
-    A memory belongs to the block that places it.
+    A memory belongs to the block that places it; what nextpnr put in, whose name begins with $, to
+    ``INSERTED``.
     """
+    if cell.startswith("$"):
+        return INSERTED, "carry" if "CCU2" in cell else cell[1:]
     path = [re.sub(r"\$\d+$", "", part) for part in cell.split(".") if part]
     signal = _CELL_SUFFIX.sub("", path[-1]) or path[-1]
     if path[0] != "core":

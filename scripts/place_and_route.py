@@ -36,7 +36,7 @@ from typing import Any
 
 import ecp5_netlist
 import placed_timing
-from cell_names import split_name
+from cell_names import INSERTED, split_name
 
 from neuflow import verilog
 from neuflow.errors import HardwareError, NeuflowError, ToolError
@@ -252,7 +252,8 @@ def critical_path(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the worst register-to-register path, one entry for each run of cells of one block.
 
     An entry: ``block``, ``signals`` passed there, ``logic`` and ``routing`` in ns. The routing to
-    a cell counts for the block that the cell lies in, set-up for the last.
+    a cell counts for the block that the cell lies in, set-up for the last. A cell that nextpnr put
+    in lies in the block that leads to it.
     """
     inside = [p for p in report["critical_paths"] if "<async>" not in (p["from"], p["to"])]
     if not inside:
@@ -261,6 +262,8 @@ def critical_path(report: dict[str, Any]) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for step in worst["path"]:
         block, signal = split_name(step["to"]["cell"])
+        if block == INSERTED and entries:
+            block = entries[-1]["block"]
         if not entries or entries[-1]["block"] != block:
             entries.append({"block": block, "signals": [], "logic": 0.0, "routing": 0.0})
         entry = entries[-1]

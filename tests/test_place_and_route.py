@@ -44,6 +44,8 @@ def report() -> dict[str, Any]:
         ("core.read_rows0.walker.left_PFUMX_Z", "read_rows0.walker", "left"),
         ("core.idle_LUT4_Z", "core", "idle"),
         ("leave_TRELLIS_FF_Q_10", "harness", "leave"),
+        ("$nextpnr_CCU2C_17$CCU2_COMB0", "nextpnr", "carry"),
+        ("$PACKER_VCC", "nextpnr", "PACKER_VCC"),
     ],
 )  # fmt: skip
 def test_names_cells_by_their_place_in_the_grid(cell: str, block: str, signal: str) -> None:
@@ -154,6 +156,15 @@ def test_a_path_is_cut_where_it_enters_another_block(report: dict[str, Any]) -> 
     assert (first["block"], second["block"]) == ("column 0 operator tile south_slice", "arbiter")
     assert round(first["routing"], 3) == 1.66 and round(first["logic"], 3) == 0.997
     assert round(second["routing"], 3) == 0.323 and round(second["logic"], 3) == 0.424
+
+
+def test_a_cell_that_nextpnr_put_in_counts_for_the_block_before_it(report: dict[str, Any]) -> None:
+    steps = report["critical_paths"][0]["path"]
+    for step in steps[3:5]:
+        step["to"]["cell"] = "$nextpnr_CCU2C_17$CCU2_COMB0"
+    (entry,) = flow.critical_path(report)
+    assert entry["block"] == "column 0 operator tile south_slice"
+    assert entry["signals"] == ["o__ready", "carry", "spare_valid"]
 
 
 def test_tables_of_an_earlier_run(
