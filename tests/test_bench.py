@@ -9,7 +9,9 @@ import onnx
 import pytest
 
 from examples.bench import readme, scale_sim
+from examples.bench.__main__ import has_peer
 from examples.bench.layers import layers
+from examples.bench.works import WORKS
 from examples.networks import NETWORKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,3 +41,11 @@ def test_the_readme_shows_what_was_measured() -> None:
     for make in readme.PARTS.values():
         assert make(rows) in text
     assert readme.with_measured(text, rows) == text
+
+
+def test_a_network_of_several_rows_is_asked_of_scale_sim_once() -> None:
+    again = {name for name, work in WORKS.items() if work.again}
+    assert again and not any(has_peer(name) for name in again)
+    rows = json.loads((ROOT / "docs" / "bench.json").read_text(encoding="utf-8"))["rows"]
+    asked = [(row["macs"], row["cycles"]) for row in rows if "SCALE" in row["judge"]]
+    assert len(set(asked)) == len(asked)

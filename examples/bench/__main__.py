@@ -46,8 +46,9 @@ def measure(name: str, grid: str, judge: str) -> Row:
 
 
 def has_peer(name: str) -> bool:
-    """Whether SCALE-Sim can be asked: it knows no groups; AlexNet is given to it ungrouped."""
-    return WORKS[name].scale_sim or not is_grouped(WORKS[name].model())
+    """Whether SCALE-Sim is asked: it knows no groups; AlexNet is given to it ungrouped."""
+    work = WORKS[name]
+    return not work.again and (work.scale_sim or not is_grouped(work.model()))
 
 
 def peer(name: str, work: Path) -> Row:

@@ -23,7 +23,8 @@ class Work:
     """One row: ``model`` and ``calibration`` (also the inputs) make what is compiled for ``grid``.
 
     ``batch``: images of a pass. ``rtl``: the Verilog runs it too, in ``make bench``; the others
-    run there with ``--all``. ``published``: figures of others, never measured by us.
+    run there with ``--all``. ``again``: the network of a row above, on another grid or in another
+    batch, of which SCALE-Sim knows nothing. ``published``: figures of others, never measured by us.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Work:
     grid: str = "virtex6"
     rtl: bool = False
     scale_sim: bool = False
+    again: bool = False
     published: str = ""
 
 
@@ -61,7 +63,8 @@ WORKS: dict[str, Work] = dict(
     [
         ("lenet5_b", Work("LeNet-5 (b)", _lenet, _digits, rtl=True, scale_sim=True,
                           published="NNgen 1.3.4, 400 MACs: 19,642 cycles (int8), 22,386 (int16)")),
-        ("lenet5_b64", Work("LeNet-5 (b), batch 64", _lenet, _digits, batch=64, rtl=True)),
+        ("lenet5_b64", Work("LeNet-5 (b), batch 64", _lenet, _digits, batch=64, rtl=True,
+                            again=True)),
         ("filter_bank", Work("filter bank 500x500", filter_bank.filter_bank,
                              lambda: filter_bank.photo(500, 500), rtl=True,
                              published="neuFlow, Virtex-6: 182 frames/s")),
@@ -80,7 +83,7 @@ WORKS: dict[str, Work] = dict(
         _network("resnet50", "ResNet-50", rtl=True,
                  published="Snowflake: 0.953 of its MACs"),
         ("resnet50_wide", _network("resnet50", "ResNet-50, `virtex6_wide`", grid="virtex6_wide",
-                                   rtl=True, published="Snowflake: 0.953 of its MACs")[1]),
+                                   rtl=True, again=True, published="Snowflake: 0.953 of its MACs")[1]),
         _network("googlenet", "GoogLeNet", rtl=True,
                  published="Snowflake: 0.91 of its MACs, conv layers"),
         _network("vgg16", "VGG-16"),
