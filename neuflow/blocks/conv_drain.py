@@ -16,10 +16,10 @@ from amaranth.utils import ceil_log2
 from neuflow.blocks.arith import M_BITS, SHIFT_BITS, Requantise
 from neuflow.blocks.conv_array import block_layout
 from neuflow.blocks.conv_reorder import Reorder, Walk
+from neuflow.blocks.conv_send import send_rows
 from neuflow.blocks.conv_weights import block_parameters
 from neuflow.blocks.convolver_model import HAND_OVER, addition
 from neuflow.blocks.gate import fires, stay_awake
-from neuflow.blocks.loops import loop
 from neuflow.blocks.parameters_model import PARAMETER_BEATS
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS, Packer, Slice, beat_stream
@@ -114,7 +114,7 @@ class Drain(Component):
         block, parameters, step, block_ends = self._blocks(m)
         values, partial_beat = self._values(m, block, step)
         self._requantise(m, block, parameters, values, step, block_ends, passed, platform)
-        rows_end = self._send_rows(m, packer)
+        rows_end = send_rows(m, self, packer)
 
         with m.If(rows_end):
             m.d.sync += leaving.eq(1)
@@ -365,79 +365,3 @@ class Drain(Component):
                 m.d.sync += [s.eq(values[2 * k] + values[2 * k + 1]) for k, s in enumerate(sums)]
             values = sums
         return values[0]
-
-    def _send_rows(self, m, packer):
-        """Read complete rows back, map by map, ``maps`` words a cycle. Return: the last has left."""
-        grid, c = self.grid, self.config.payload
-        begin = ~self.known
-        issue, move, available = Signal(), Signal(), Signal()
-        rest, row_ends = Signal(SIZE), Signal()
-        map_ends, all_ends = Signal(), Signal()
-        count = Signal(range(grid.maps + 1))
-        last_map = loop(m, "map", c.maps, begin, issue & row_ends)
-        last_row = loop(m, "row", c.height, begin, issue & map_ends)
-        last_slot = loop(m, "slot", c.slots, begin, issue & map_ends)
-        m.d.comb += [
-            map_ends.eq(row_ends & last_map),
-            all_ends.eq(map_ends & last_row),
-            count.eq(Mux(row_ends, rest, grid.maps)),
-            issue.eq(move & self.known & available),
-        ]
-        m.d.sync += available.eq(
-            self.known
-            & Mux(
-                issue & map_ends,
-                self.rows_sent + 1 != self.rows_done,
-                self.rows_sent != self.rows_done,
-            )
-        )
-
-        # What is read goes along with its count.
-        beat = data.StructLayout({"valid": 1, "count": count.shape(), "last": 1})
-        stages = [Signal(beat, name=f"r{k}_beat") for k in range(Reorder.READ + 1)]
-        address = Signal(ROW_ADDRESS)
-        end = stages[-1]
-        # Cuts the way from a stalled output back to all that counts here.
-        m.submodules.sends = sends = Slice(packer.i.payload.shape())
-        connect(m, sends.o, packer.i)
-        m.d.comb += [
-            Cat(stages[0].valid, stages[0].count, stages[0].last).eq(Cat(issue, count, all_ends)),
-            move.eq(~end.valid | sends.i.ready),
-            self.reads.eq(fires(sends.o) | (move & Cat(stage.valid for stage in stages).any())),
-            self.reorder.move.eq(move),
-            self.reorder.read_enable.eq(issue),
-            self.reorder.read_address.eq(address),
-            sends.i.valid.eq(end.valid),
-            sends.i.payload.words.eq(self.reorder.read_words),
-            sends.i.payload.count.eq(end.count),
-            sends.i.payload.last.eq(end.last),
-        ]
-        with m.If(move):
-            m.d.sync += [after.eq(before) for before, after in pairwise(stages)]
-            m.d.sync += self.unread.eq(issue & map_ends)
-
-        with m.If(begin | (issue & row_ends)):
-            m.d.sync += [rest.eq(c.width), row_ends.eq(c.width <= grid.maps)]
-        with m.Elif(issue):
-            m.d.sync += [rest.eq(rest - grid.maps), row_ends.eq(rest <= 2 * grid.maps)]
-
-        slot_base, map_base = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
-        next_slot, next_map = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
-        m.d.comb += [
-            next_slot.eq(Mux(last_slot, 0, slot_base + c.width)),
-            next_map.eq(map_base + c.map_step),
-        ]
-        with m.If(begin):
-            m.d.sync += [slot_base.eq(0), map_base.eq(0), address.eq(0), self.rows_sent.eq(0)]
-        with m.Elif(issue & map_ends):
-            m.d.sync += [
-                slot_base.eq(next_slot),
-                map_base.eq(next_slot),
-                address.eq(next_slot),
-                self.rows_sent.eq(Mux(all_ends, 0, self.rows_sent + 1)),
-            ]
-        with m.Elif(issue & row_ends):
-            m.d.sync += [map_base.eq(next_map), address.eq(next_map)]
-        with m.Elif(issue):
-            m.d.sync += address.eq(address + grid.maps)
-        return issue & all_ends
