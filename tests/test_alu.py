@@ -95,6 +95,19 @@ def test_gates_agree_over_the_extremes(op: AluOp) -> None:
     run(jobs)
 
 
+def test_quotients_of_any_number_of_bits() -> None:
+    """From none to 48, so that each number of bits is skipped, or found too many; and ends of words."""
+    jobs = []
+    for n in range(-31, 32):
+        pairs = [(-32768, 1), (32767, -1), (32767, -32768), (1, 3), (-3, 2), (5, 0)]
+        for a in (1, 3, -255, 32767, -32768):
+            near = (abs(a) << max(n, 0)) >> 15 + max(-n, 0)
+            pairs += [(a, min(near + k, 32767)) for k in range(2)]
+        a, b = np.array(pairs).T
+        jobs.append((config(AluOp.DIV, max(n, 0), max(-n, 0)), a, b))
+    run(jobs)
+
+
 @pytest.mark.parametrize("pauses", PACES)
 @pytest.mark.parametrize(("lanes", "depth"), [(1, 2), (4, 1), (2, 2)])
 def test_random_packets_with_stalls(lanes: int, depth: int, pauses: tuple[float, float]) -> None:

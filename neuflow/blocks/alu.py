@@ -29,8 +29,10 @@ _EXACT_BITS = WORD_BITS + 32
 _STAGES = alu_model.LATENCY - Slice.LATENCY
 """Stages of a lane; the slice that follows keeps the router's stalls out of their way."""
 
-_QUOTIENT_BITS = WORD_BITS + 2
-"""Twice the quotient's size, clipped: its lowest bit rounds."""
+_AT_ONCE = alu_model.DIVIDE_BITS
+
+_QUOTIENT_BITS = WORD_BITS + 2 * _AT_ONCE - 1
+"""Twice the quotient's size, clipped, and as many bits more as may be found too many."""
 
 _SIZE_BITS = _QUOTIENT_BITS + 1
 """A word or a quotient, with its sign."""
@@ -57,9 +59,9 @@ class Alu(Component):
     equal lengths, hence equal beats: count and ``last`` are taken from ``a``, a shorter or longer
     packet of ``b`` shifts what follows. Unary operations (ABS, SQUARE) leave ``b`` alone.
 
-    Latency ``alu_model.LATENCY`` cycles and one beat a cycle; DIV: two bits of the quotient a cycle,
-    ``alu_model.divide_cycles`` from beat to beat. A stall of ``o`` holds all stages once its slice
-    is full. Results saturate.
+    Latency ``alu_model.LATENCY`` cycles and one beat a cycle; DIV: ``alu_model.DIVIDE_BITS`` bits of
+    the quotient a cycle, ``alu_model.divide_cycles`` from beat to beat. A stall of ``o`` holds all
+    stages once its slice is full. Results saturate.
     """
 
     LATENCY = alu_model.LATENCY
@@ -211,64 +213,76 @@ class Alu(Component):
         return s10_word
 
     def _build_dividers(self, m, setup, wanted, done, accept):
-        """Divide the waiting beat, two bits of twice the quotients a cycle; return sizes and signs.
+        """Divide the waiting beat, some bits of twice the quotients a cycle; return sizes and signs.
 
         Twice the quotient is floor(2 |a| 2**n / |b|) with n = shift_a - shift_b; a negative n
-        only leaves out the last bits, because flooring twice is flooring once. The lowest bit
-        then rounds halves away from zero. An odd number of bits begins with one more, a 0.
+        only leaves out the last bits, because flooring twice is flooring once. So do bits that the
+        last cycle finds too many. The lowest bit then rounds halves away from zero. Leading bits are
+        skipped while those left are enough for any word: the rest begins with what stands there. If
+        one of them were not 0, the first bit that is found is 1, and the quotient beyond every word.
         """
+        least, skipped_bits = alu_model.LEAST_BITS, alu_model.SKIPPED_BITS
+        most_skipped = skipped_bits * alu_model.SKIPS
         busy = Signal()
-        net = Signal(signed(8))
-        cycles = Signal(signed(8))
-        left = Signal(range((17 + 31 + 1) // 2 + 1))
+        net, bits = Signal(signed(8)), Signal(signed(8))
+        skipped = Signal(range(most_skipped + 1))
+        left = Signal(signed(8))  # bits to find; below 0: so many were found too many
+        excess = Signal(range(_AT_ONCE))
         start, step = Signal(), Signal()
+        for skips in range(1, alu_model.SKIPS + 1):
+            with m.If(net >= least + skips * skipped_bits):
+                m.d.comb += skipped.eq(skips * skipped_bits)
         m.d.comb += [
-            net.eq(17 + setup.shift_a[:5] - setup.shift_b[:5]),
-            cycles.eq((net + 1) >> 1),
+            net.eq(least + setup.shift_a[:5] - setup.shift_b[:5]),
+            bits.eq(net - skipped),
+            excess.eq(-left),
             start.eq(wanted & ~busy),
             step.eq(busy & ~done),
         ]
         with m.If(start):
-            m.d.sync += [busy.eq(1), left.eq(Mux(net < 0, 0, cycles)), done.eq(net <= 0)]
+            m.d.sync += [busy.eq(1), left.eq(Mux(bits < 0, 0, bits)), done.eq(net <= 0)]
         with m.Elif(step):
-            m.d.sync += [left.eq(left - 1), done.eq(left == 1)]
+            m.d.sync += [left.eq(left - _AT_ONCE), done.eq(left <= _AT_ONCE)]
         with m.Elif(accept):
             m.d.sync += [busy.eq(0), done.eq(0)]
 
         quotients = []
         for lane in range(self.lanes):
             a, b = self.a.payload.words[lane], self.b.payload.words[lane]
-            above = Signal(WORD_BITS + 2, name=f"above_{lane}", reset_less=True)
+            above = Signal(WORD_BITS, name=f"above_{lane}", reset_less=True)
             below = Signal(WORD_BITS, name=f"below_{lane}", reset_less=True)
             rest = Signal(WORD_BITS, name=f"rest_{lane}", reset_less=True)
             twice = Signal(_QUOTIENT_BITS, name=f"twice_{lane}", reset_less=True)
             negative, nonzero = (
                 Signal(name=f"{n}_{lane}", reset_less=True) for n in ("negative", "nonzero")
             )
-            new_rest, bits = rest, []
-            for bit in (above[-1], above[-2]):
-                trial = Signal(signed(WORD_BITS + 2), name=f"trial{len(bits)}_{lane}")
-                next_rest = Signal(WORD_BITS + 1, name=f"rest{len(bits)}_{lane}")
+            placed = Signal(WORD_BITS + most_skipped, name=f"placed_{lane}")
+            m.d.comb += placed.eq(magnitude(a) << skipped)
+            new_rest, found = rest, []
+            for bit in reversed(above[-_AT_ONCE:]):
+                trial = Signal(signed(WORD_BITS + 2), name=f"trial{len(found)}_{lane}")
+                next_rest = Signal(WORD_BITS + 1, name=f"rest{len(found)}_{lane}")
                 m.d.comb += [next_rest.eq(Cat(bit, new_rest)), trial.eq(next_rest - below)]
-                bits.insert(0, trial >= 0)
+                found.insert(0, trial >= 0)
                 new_rest = Mux(trial < 0, next_rest, trial)[:WORD_BITS]
             with m.If(start):
                 m.d.sync += [
-                    above.eq(Cat(Const(0, 2), magnitude(a)) >> net[0]),
+                    above.eq(placed[:WORD_BITS]),
                     below.eq(magnitude(b)),
                     nonzero.eq(b != 0),
                     negative.eq(a[-1] ^ b[-1]),
-                    rest.eq(0),
+                    rest.eq(placed[WORD_BITS:]),
                     # By zero: beyond every word, or nothing for 0 / 0.
                     twice.eq(Mux((b == 0) & (a != 0), (1 << _QUOTIENT_BITS) - 1, 0)),
                 ]
             with m.Elif(step & nonzero):
-                m.d.sync += [above.eq(above << 2), rest.eq(new_rest)]
-                # What has reached the two top bits stays beyond every word.
-                with m.If(~twice[-2:].any()):
-                    m.d.sync += twice.eq(Cat(*bits, twice))
+                m.d.sync += [above.eq(above << _AT_ONCE), rest.eq(new_rest)]
+                # What has reached the top bits stays beyond every word.
+                with m.If(~twice[-_AT_ONCE:].any()):
+                    m.d.sync += twice.eq(Cat(*found, twice))
+            exact = Signal(_QUOTIENT_BITS, name=f"twice_exact_{lane}")
             rounded = Signal(_QUOTIENT_BITS, name=f"twice_rounded_{lane}")
-            m.d.comb += rounded.eq(twice[1:] + twice[0])
+            m.d.comb += [exact.eq(twice >> excess), rounded.eq(exact[1:] + exact[0])]
             quotients.append((rounded, negative))
         return quotients
 

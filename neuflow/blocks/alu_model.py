@@ -15,8 +15,15 @@ LATENCY = 11
 """Cycles from a beat's way in to its result, DIV excepted."""
 
 
-DIVIDE_BITS = 2
+DIVIDE_BITS = 3
 """Bits of twice a quotient that the divider finds in a cycle."""
+
+LEAST_BITS = 17
+"""Bits of twice a quotient that the divider finds at least, where there are as many: with a 1 in
+front they are beyond a word."""
+
+SKIPPED_BITS, SKIPS = 4, 3
+"""Leading bits that are skipped together, and how often at most."""
 
 
 def alu(
@@ -70,7 +77,9 @@ def _divide(a: Int, b: Int, net: int, bits: int) -> Int:
 
 def divide_cycles(shift_a: int, shift_b: int) -> int:
     """Return the cycles from one beat of a DIV to the next: ``DIVIDE_BITS`` bits in each but two."""
-    return 2 + -(-max(0, 17 + shift_a - shift_b) // DIVIDE_BITS)
+    more = shift_a - shift_b
+    skipped = min(max(0, more) // SKIPPED_BITS, SKIPS) * SKIPPED_BITS
+    return 2 + (max(0, LEAST_BITS + more) - skipped + DIVIDE_BITS - 1) // DIVIDE_BITS
 
 
 def cycles(op: AluOp, beats: int, shift_a: int = 0, shift_b: int = 0) -> int:
@@ -82,4 +91,4 @@ def cycles(op: AluOp, beats: int, shift_a: int = 0, shift_b: int = 0) -> int:
     return LATENCY - 1 + each * beats
 
 
-__all__ = ["DIVIDE_BITS", "LATENCY", "UNARY", "alu", "cycles", "divide_cycles"]
+__all__ = ["LATENCY", "UNARY", "alu", "cycles", "divide_cycles"]

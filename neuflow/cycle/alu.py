@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from neuflow.blocks import alu_model
 from neuflow.blocks.alu import _STAGES
-from neuflow.blocks.alu_model import DIVIDE_BITS
 from neuflow.cycle.compiled import part
 from neuflow.cycle.pipeline import PIPELINE, SPARE, pipeline_edge, pipeline_stage, slice_edge
 from neuflow.cycle.state import INT
 from neuflow.layout import AluOp
 
 _ABS, _SQUARE, _DIV = int(AluOp.ABS), int(AluOp.SQUARE), int(AluOp.DIV)
-_QUOTIENT_BITS = 17
-"""Bits of twice a quotient of two equal scales: what the divider works through."""
+_divide_cycles = part(alu_model.divide_cycles)
 
 ALU = np.dtype(
     [
@@ -58,8 +57,8 @@ def alu_edge(alu, config, a, o):
     c = config.o.alu
     if alu.both and alu.divides and not alu.busy:
         alu.busy = 1
-        bits = max(_QUOTIENT_BITS + (c.shift_a & 31) - (c.shift_b & 31), 0)
-        alu.left = (bits + DIVIDE_BITS - 1) // DIVIDE_BITS
+        # Two of them are those in which the beat comes and leaves.
+        alu.left = _divide_cycles(c.shift_a & 31, c.shift_b & 31) - 2
     elif alu.left:
         alu.left -= 1
     elif alu.accept:

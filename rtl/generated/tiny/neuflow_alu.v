@@ -20,71 +20,83 @@ module neuflow_alu (
   output wire awake,
   input wire clk
 );
-  reg n9, n8, n13, n11, n16, n7, n5, n1, n2, n3, signal_65 = 1'h0, busy = 1'h0, done = 1'h0,
+  reg n16, n9, n8, n13, n11, n7, n5, n1, n2, n3, signal_76 = 1'h0, busy = 1'h0, done = 1'h0,
     negative_0 = 1'h0, negative_1 = 1'h0, nonzero_0 = 1'h0, nonzero_1 = 1'h0, s1_negate_0 = 1'h0,
     s1_negate_1 = 1'h0;
-  reg [15:0] below_0 = 16'h0, below_1 = 16'h0, rest_0 = 16'h0, rest_1 = 16'h0, s10_word_0 = 16'h0,
-    s10_word_1 = 16'h0, s1_b_0 = 16'h0, s1_b_1 = 16'h0, s2_b_0 = 16'h0, s2_b_1 = 16'h0;
-  reg [17:0] above_0 = 18'h0, above_1 = 18'h0, twice_0 = 18'h0, twice_1 = 18'h0;
-  reg [18:0] s1_a_0 = 19'h0, s1_a_1 = 19'h0, s2_a_0 = 19'h0, s2_a_1 = 19'h0;
-  reg [1:0] settling = 2'h2;
+  reg [15:0] above_0 = 16'h0, above_1 = 16'h0, below_0 = 16'h0, below_1 = 16'h0, rest_0 = 16'h0,
+    rest_1 = 16'h0, s10_word_0 = 16'h0, s10_word_1 = 16'h0, s1_b_0 = 16'h0, s1_b_1 = 16'h0, s2_b_0 =
+    16'h0, s2_b_1 = 16'h0;
+  reg [1:0] excess, settling = 2'h2;
+  reg [20:0] twice_0 = 21'h0, twice_1 = 21'h0, twice_exact_0, twice_exact_1;
+  reg [21:0] s1_a_0 = 22'h0, s1_a_1 = 22'h0, s2_a_0 = 22'h0, s2_a_1 = 22'h0;
   reg [23:0] s10_tail = 24'h0, s1_tail = 24'h0, s2_tail = 24'h0, s3_tail = 24'h0, s4_tail = 24'h0,
     s5_tail = 24'h0, s6_tail = 24'h0, s7_tail = 24'h0, s8_tail = 24'h0, s9_tail = 24'h0;
   reg [25:0] s7_clipped_0 = 26'h0, s7_clipped_1 = 26'h0, s8_doubled_0 = 26'h0, s8_doubled_1 = 26'h0,
     s9_rounded_0 = 26'h0, s9_rounded_1 = 26'h0;
   reg [26:0] n12, n6;
+  reg [27:0] placed_0, placed_1;
   reg [31:0] s2_product_0 = 32'h0, s2_product_1 = 32'h0, s3_product_0 = 32'h0, s3_product_1 = 32'h0;
   reg [47:0] s3_a_0 = 48'h0, s3_a_1 = 48'h0, s4_a_0 = 48'h0, s4_a_1 = 48'h0, s4_sum_0 = 48'h0,
     s4_sum_1 = 48'h0, s5_exact_0 = 48'h0, s5_exact_1 = 48'h0, s3_b_0_q = 48'h0, s3_b_1_q = 48'h0,
     s4_b_0_q = 48'h0, s4_b_1_q = 48'h0;
   reg [48:0] s6_coarse_0 = 49'h0, s6_coarse_1 = 49'h0;
-  reg [4:0] left = 5'h0;
-  reg [7:0] n10, n4;
+  reg [7:0] n10, n4, bits, left = 8'h0;
   reg [9:0] valid = 10'h0;
-  wire n17, n28, n18, n15, n24, n25, n23, n19, n20, n21, n22, n26, signal, awake_67, both, divides,
+  wire n17, n19, n18, n15, n26, n27, n23, n21, n20, n24, n28, signal_37, awake_78, both, divides,
     en, i__ready, moves, o__valid_26, step, unary;
-  wire [16:1] rest1_0, rest1_1;
-  wire [17:0] trial0_0, trial0_1, trial1_0, trial1_1;
+  wire [15:0] n25, n22;
+  wire [16:1] rest1_0, rest1_1, rest2_0, rest2_1;
+  wire [17:0] trial0_0, trial0_1, trial1_0, trial1_1, trial2_0, trial2_1;
   wire [1:0] n14;
   wire [22:0] o__payload_24;
-  wire [4:0] cycles;
-  wire [5:0] n27;
-  wire [7:0] net;
+  wire [3:0] skipped;
+  wire [5:0] n29;
+  wire [7:0] signal;
   assign a__ready = en & both & (~divides | done);
   assign b__ready = a__ready & ~unary;
-  assign {net[7], net[5:0]} = n27 - o__payload_24[14:10];
-  assign {cycles, n28} = $signed(net[5:0]) + $signed(2'h1);
+  assign {signal[7], signal[5:0]} = n29 - o__payload_24[14:10];
   assign active = o__valid & o__ready;
-  assign awake = |{both, awake_67, n24, active} | n25;
+  assign awake = |{both, awake_78, active, n26} | n27;
   assign n14[0] = s4_tail[3:0] == 2'h2;
   assign n14[1] = s4_tail[3:0] == 3'h7;
-  assign moves = en & signal_65;
+  assign moves = en & signal_76;
   assign n15 = o__payload_24[3:0] == 3'h7;
   assign divides = o__payload_24[3:0] == 2'h3;
   assign n17 = o__payload_24[3:0] == 3'h6;
   assign n18 = $signed(a__payload[31:16]) < $signed(1'h0);
   assign n19 = $signed(a__payload[15:0]) < $signed(1'h0);
-  assign signal = both & divides & ~busy;
-  assign trial0_1 = {rest_1, above_1[17]} - below_1;
-  assign trial1_1 = {rest1_1, above_1[16]} - below_1;
-  assign n20 = step & nonzero_1;
-  assign n21 = signal | n20;
-  assign trial0_0 = {rest_0, above_0[17]} - below_0;
-  assign trial1_0 = {rest1_0, above_0[16]} - below_0;
-  assign n22 = n23 | signal;
+  assign signal_37 = both & divides & ~busy;
+  assign trial0_1 = {rest_1, above_1[15]} - below_1;
+  assign trial1_1 = {rest1_1, above_1[14]} - below_1;
+  assign trial2_1 = {rest2_1, above_1[13]} - below_1;
+  assign n20 = n21 | signal_37;
+  assign n21 = step & nonzero_1;
+  assign n22 = $signed(trial2_1) < $signed(1'h0) ? {rest2_1[15:1], above_1[13]} : trial2_1[15:0];
+  assign skipped = $signed({signal[7], signal[5:0]}) >= $signed(6'h1d) ? 4'hc : $signed({signal[7],
+    signal[5:0]}) >= $signed(6'h19) ? 4'h8 : {1'h0, $signed({signal[7], signal[5:0]}) >=
+    $signed(6'h15) ? 3'h4 : 3'h0};
+  assign trial0_0 = {rest_0, above_0[15]} - below_0;
+  assign trial1_0 = {rest1_0, above_0[14]} - below_0;
+  assign trial2_0 = {rest2_0, above_0[13]} - below_0;
   assign n23 = step & nonzero_0;
+  assign n24 = n23 | signal_37;
+  assign n25 = $signed(trial2_0) < $signed(1'h0) ? {rest2_0[15:1], above_0[13]} : trial2_0[15:0];
   assign both = o__valid_26 & a__valid & (b__valid | unary);
-  assign n24 = en & (signal_65 | |valid);
-  assign n25 = |settling;
+  assign n26 = en & (signal_76 | |valid);
+  assign n27 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n26 = a__ready | signal | step;
-  assign rest1_1 = $signed(trial0_1) < $signed(1'h0) ? {rest_1[14:0], above_1[17]} : trial0_1[15:0];
-  assign rest1_0 = $signed(trial0_0) < $signed(1'h0) ? {rest_0[14:0], above_0[17]} : trial0_0[15:0];
+  assign n28 = a__ready | step | signal_37;
   assign unary = n17 | n15;
-  assign n27 = 5'h11 + o__payload_24[8:4];
+  assign n29 = 5'h11 + o__payload_24[8:4];
+  assign rest1_1 = $signed(trial0_1) < $signed(1'h0) ? {rest_1[14:0], above_1[15]} : trial0_1[15:0];
+  assign rest2_1 = $signed(trial1_1) < $signed(1'h0) ? {rest1_1[15:1], above_1[14]} :
+    trial1_1[15:0];
+  assign rest1_0 = $signed(trial0_0) < $signed(1'h0) ? {rest_0[14:0], above_0[15]} : trial0_0[15:0];
+  assign rest2_0 = $signed(trial1_0) < $signed(1'h0) ? {rest1_0[15:1], above_0[14]} :
+    trial1_0[15:0];
   \neuflow_alu.config  config_2 (
-    .awake(awake_67), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
+    .awake(awake_78), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .o__payload(o__payload_24), .o__ready(a__ready &
       a__payload[34]), .o__valid(o__valid_26), .rst(rst), .sub(sub));
   neuflow_slice #(.WIDTH(35)) slice (
@@ -158,25 +170,33 @@ module neuflow_alu (
     end
     if (a__ready) begin
       n16 = divides | n17;
+      excess = -left[1:0];
+      twice_exact_1 = twice_1 >> excess;
+      twice_exact_0 = twice_0 >> excess;
       s1_b_1 <= n15 ? a__payload[31:16] : n16 ? 16'h0 : b__payload[31:16];
       s1_negate_1 <= divides ? negative_1 : n17 & n18;
-      s1_a_1[18] <= (divides) ? 1'h0 : a__payload[31];
-      s1_a_1[17:0] <= divides ? twice_1[17:1] + twice_1[0] : {{2{a__payload[31]}},
+      s1_a_1[21] <= (divides) ? 1'h0 : a__payload[31];
+      s1_a_1[20:0] <= divides ? twice_exact_1[20:1] + twice_exact_1[0] : {{5{a__payload[31]}},
         a__payload[31:16]};
       s1_b_0 <= n15 ? a__payload[15:0] : n16 ? 16'h0 : b__payload[15:0];
       s1_negate_0 <= divides ? negative_0 : n17 & n19;
-      s1_a_0[18] <= (divides) ? 1'h0 : a__payload[15];
-      s1_a_0[17:0] <= divides ? twice_0[17:1] + twice_0[0] : {{2{a__payload[15]}},
+      s1_a_0[21] <= (divides) ? 1'h0 : a__payload[15];
+      s1_a_0[20:0] <= divides ? twice_exact_0[20:1] + twice_exact_0[0] : {{5{a__payload[15]}},
         a__payload[15:0]};
       {s1_tail[19:14], s1_tail[8:0]} <= (divides) ? 15'h0 : {o__payload_24[21:16],
         o__payload_24[8:0]};
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24[22],
         o__payload_24[14:10]};
     end
-    if ({|twice_1[17:16], signal, n20} != 3'h5 & n21) twice_1 <= signal ? (!b__payload[31:16] &
-      |a__payload[31:16] ? 18'h3ffff : 18'h0) : {twice_1[15:0], $signed(trial0_1) >= $signed(1'h0),
-      $signed(trial1_1) >= $signed(1'h0)};
-    if (signal) begin
+    if (n20 & {n21, |twice_1[20:18], signal_37} != 3'h6) twice_1 <= signal_37 ? (!b__payload[31:16]
+      & |a__payload[31:16] ? 21'h1fffff : 21'h0) : {twice_1[17:0], $signed(trial0_1) >=
+      $signed(1'h0), $signed(trial1_1) >= $signed(1'h0), $signed(trial2_1) >= $signed(1'h0)};
+    if (n20) begin
+      placed_1 = {n18 ? -a__payload[31:16] : a__payload[31:16]} << skipped;
+      rest_1[11:0] <= signal_37 ? placed_1[27:16] : n22[11:0];
+      above_1 <= signal_37 ? placed_1[15:0] : {above_1[12:0], 3'h0};
+    end
+    if (signal_37) begin
       negative_1 <= a__payload[31] ^ b__payload[31];
       nonzero_1 <= |b__payload[31:16];
       below_1 <= $signed(b__payload[31:16]) < $signed(1'h0) ? -b__payload[31:16] :
@@ -185,44 +205,46 @@ module neuflow_alu (
       nonzero_0 <= |b__payload[15:0];
       below_0 <= $signed(b__payload[15:0]) < $signed(1'h0) ? -b__payload[15:0] : b__payload[15:0];
     end
-    if (n21) above_1 <= signal ? {n18 ? -a__payload[31:16] : a__payload[31:16], 2'h0} >> net[0] :
-      {above_1[15:0], 2'h0};
-    if (n22 & {n23, signal, |twice_0[17:16]} != 3'h5) twice_0 <= signal ? (!b__payload[15:0] &
-      |a__payload[15:0] ? 18'h3ffff : 18'h0) : {twice_0[15:0], $signed(trial0_0) >= $signed(1'h0),
-      $signed(trial1_0) >= $signed(1'h0)};
-    if (n22) above_0 <= signal ? {n19 ? -a__payload[15:0] : a__payload[15:0], 2'h0} >> net[0] :
-      {above_0[15:0], 2'h0};
+    if ({|twice_0[20:18], n23, signal_37} != 3'h6 & n24) twice_0 <= signal_37 ? (!b__payload[15:0] &
+      |a__payload[15:0] ? 21'h1fffff : 21'h0) : {twice_0[17:0], $signed(trial0_0) >= $signed(1'h0),
+      $signed(trial1_0) >= $signed(1'h0), $signed(trial2_0) >= $signed(1'h0)};
+    if (n24) begin
+      placed_0 = {n19 ? -a__payload[15:0] : a__payload[15:0]} << skipped;
+      rest_0[11:0] <= signal_37 ? placed_0[27:16] : n25[11:0];
+      above_0 <= signal_37 ? placed_0[15:0] : {above_0[12:0], 3'h0};
+    end
   end
   always @(posedge clk) begin
-    if (|{both, awake_67, n24, active, rst}) begin
+    if (|{both, awake_78, active, rst, n26}) begin
       settling <= 2'h2;
     end else begin
-      if (n25) settling <= settling - 1'h1;
+      if (n27) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
     if (rst) begin
-      signal_65 <= 1'h0; valid <= 10'h0; done <= 1'h0; left <= 5'h0; busy <= 1'h0;
+      signal_76 <= 1'h0; valid <= 10'h0; done <= 1'h0; left <= 8'h0; busy <= 1'h0;
     end else begin
       if (en) begin
-        signal_65 <= a__ready | |valid[8:0];
+        signal_76 <= a__ready | |valid[8:0];
         valid <= {valid[8:0], a__ready};
       end
-      if (n26) done <= signal ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? left == 1'h1 :
-        1'h0;
-      if (signal | step) left <= signal ? ($signed({net[7], net[5:0]}) < $signed(1'h0) ? 5'h0 :
-        cycles) : left - 1'h1;
-      if ({signal, step} != 1'h1 & n26) busy <= signal;
+      if (n28) done <= signal_37 ? $signed({signal[7], signal[5:0]}) <= $signed(1'h0) : step ?
+        $signed(left) <= $signed(3'h3) : 1'h0;
+      if (step | signal_37) begin
+        bits = $signed({signal[7], signal[5:0]}) - $signed({1'h0, skipped});
+        left <= signal_37 ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left)
+          - $signed(3'h3));
+      end
+      if ({step, signal_37} != 2'h2 & n28) busy <= signal_37;
     end
   end
   always @(posedge clk) begin
-    if (signal) begin
-      rest_1 <= 16'h0; rest_0 <= 16'h0;
+    if (signal_37) begin
+      rest_1[15:12] <= 4'h0; rest_0[15:12] <= 4'h0;
     end else begin
-      if (n20) rest_1 <= $signed(trial1_1) < $signed(1'h0) ? {rest1_1[15:1], above_1[16]} :
-        trial1_1[15:0];
-      if (n23) rest_0 <= $signed(trial1_0) < $signed(1'h0) ? {rest1_0[15:1], above_0[16]} :
-        trial1_0[15:0];
+      if (n21) rest_1[15:12] <= n22[15:12];
+      if (n23) rest_0[15:12] <= n25[15:12];
     end
   end
 endmodule
@@ -241,7 +263,7 @@ module \neuflow_alu.config  (
   input wire clk
 );
   reg full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [22:0] word = 23'h0, words = 23'h0;
+  reg [31:0] word = 32'h0, words = 32'h0;
   wire n1, n2, move;
   assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
@@ -258,15 +280,15 @@ module \neuflow_alu.config  (
     end
   end
   always @(posedge clk) begin
-    if (move) o__payload <= words;
+    if (move) o__payload <= words[22:0];
     if (n2) words <= word;
     if (!(n1)) begin
       last <= bus__payload[48];
-      word <= bus__payload[38:16];
+      word <= bus__payload[47:16];
     end
   end
   always @(posedge clk) begin
-    if (move | rst) begin
+    if (rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;

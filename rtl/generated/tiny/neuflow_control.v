@@ -176,23 +176,21 @@ module \neuflow_control.counters  (
     useful0 = 4'h0, useful1 = 4'h0;
   reg [4:0] edge_lanes_sum = 5'h0, map_remainder_sum = 5'h0, useful_sum = 5'h0;
   reg [59:0] seen = 60'h0;
-  reg [63:0] n8, n6, n4;
+  reg [63:0] n7, n5, n3;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n9, n7, n5, n3, n14;
-  wire [1:0] n12, n10;
-  wire [32:0] n2;
-  wire [4:0] n13, n11;
+  wire n1, n8, n6, n4, n2, n13;
+  wire [1:0] n11, n9;
+  wire [4:0] n12, n10;
   assign n1 = seen[32] | seen[0];
-  assign n2 = quiet + 1'h1;
-  assign n3 = rst | clears[2];
-  assign n5 = |map_remainder_sum;
-  assign n7 = |edge_lanes_sum;
-  assign n9 = |useful_sum;
-  assign n10 = 2'h2 - seen[59:58];
-  assign n11 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n12 = 2'h2 - seen[27:26];
-  assign n13 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n14 = rst | clear;
+  assign n2 = rst | clears[2];
+  assign n4 = |map_remainder_sum;
+  assign n6 = |edge_lanes_sum;
+  assign n8 = |useful_sum;
+  assign n9 = 2'h2 - seen[59:58];
+  assign n10 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n11 = 2'h2 - seen[27:26];
+  assign n12 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n13 = rst | clear;
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -218,7 +216,7 @@ module \neuflow_control.counters  (
     if (rst | (config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy)) begin
       quiet <= 32'h0;
     end else begin
-      quiet <= n2[31:0];
+      quiet <= quiet + 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -254,7 +252,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (n3) begin
+    if (n2) begin
       idle_tile <= 32'h0; configuration <= 32'h0; dependency <= 32'h0; output_drain <= 32'h0;
         wait_output <= 32'h0; weight_load <= 32'h0; wait_input <= 32'h0; fill <= 32'h0;
         map_remainder_high <= 32'h0; map_remainder <= 32'h0; edge_lanes_high <= 32'h0; edge_lanes <=
@@ -292,23 +290,23 @@ module \neuflow_control.counters  (
         fill_next = fill + fill_sum;
         fill <= fill_next[31:0] | {32{fill_next[32]}};
       end
-      if (n5) begin
+      if (n4) begin
         map_remainder_next = {map_remainder_high, map_remainder} + map_remainder_sum;
-        n4 = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
-        map_remainder_high <= n4[63:32];
-        map_remainder <= n4[31:0];
+        n3 = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
+        map_remainder_high <= n3[63:32];
+        map_remainder <= n3[31:0];
       end
-      if (n7) begin
+      if (n6) begin
         edge_lanes_next = {edge_lanes_high, edge_lanes} + edge_lanes_sum;
-        n6 = edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
-        edge_lanes_high <= n6[63:32];
-        edge_lanes <= n6[31:0];
+        n5 = edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
+        edge_lanes_high <= n5[63:32];
+        edge_lanes <= n5[31:0];
       end
-      if (n9) begin
+      if (n8) begin
         useful_next = {useful_high, useful} + useful_sum;
-        n8 = useful_next[63:0] | {64{useful_next[64]}};
-        useful_high <= n8[63:32];
-        useful <= n8[31:0];
+        n7 = useful_next[63:0] | {64{useful_next[64]}};
+        useful_high <= n7[63:32];
+        useful <= n7[31:0];
       end
       if (config_hidden_sum) begin
         config_hidden_next = config_hidden + config_hidden_sum;
@@ -324,18 +322,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {n10[0] ? seen[54:52] : 3'h0} + (n10[1] ? {seen[54:52], 1'h0} : 4'h0);
+      map_remainder1 <= {n9[0] ? seen[54:52] : 3'h0} + (n9[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n11[3:0];
+      useful1 <= n10[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {n12[0] ? seen[22:20] : 3'h0} + (n12[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= {n11[0] ? seen[22:20] : 3'h0} + (n11[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n13[3:0];
+      useful0 <= n12[3:0];
     end
   end
   always @(posedge clk) begin
@@ -346,7 +344,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (n14) begin
+    if (n13) begin
       write_beats <= 32'h0; read_beats <= 32'h0; fence_stalls <= 32'h0; config_stalls <= 32'h0;
         config_words <= 32'h0; total <= 64'h0;
     end else begin
@@ -502,7 +500,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n5, n19, n16, n11, n22, n10, n6, n3, n15, n13, n21, n4, n20, n7, n2, n9, n12, n18, n8,
+  wire n14, n4, n19, n16, n11, n22, n10, n6, n3, n15, n13, n21, n7, n20, n5, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
   wire [32:0] n17, n1;
   wire [7:0] code;
@@ -514,34 +512,34 @@ module \neuflow_control.sequencer  (
   assign frame_ends = state == 2'h3;
   assign restart = n14 ? 1'h1 : n6 ? (n3 ? moves & steps : 1'h0) : 1'h0;
   assign config__valid = n6 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n6 ? (n5 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
+  assign fence_waits = n6 ? (n4 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
   assign n2 = moves & n6 & n3;
   assign n3 = state == 2'h2;
-  assign n4 = {moves, n3} != 1'h1;
-  assign n5 = !state;
+  assign n4 = !state;
+  assign n5 = {n4, moves} != 2'h2;
   assign n6 = busy & !fault;
-  assign n7 = {n5, moves} != 2'h2;
+  assign n7 = {moves, n3} != 1'h1;
   assign n8 = state == 1'h1;
-  assign n9 = &{n5 | n8, n20, n6, n7};
+  assign n9 = &{n5, n4 | n8, n6, n20};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = i__ready & ~restart;
   assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n6 ?
-    (n5 ? signal & bad : 1'h0) : 1'h0}};
+    (n4 ? signal & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |code;
   assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n5 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n4 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
   assign n18 = rst | n14 | next_frame;
   assign n19 = at[3:0] == 1'h1;
-  assign n20 = {n8, moves} != 2'h2;
+  assign n20 = {moves, n8} != 1'h1;
   assign config__payload_last = left == 1'h1;
   assign next_frame = n6 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_43 = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_43 = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -550,12 +548,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5 | n3, n6, n7}) steps <= n3;
+    if (&{n4 | n3, n5, n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n5 & moves & n6) held <= at[31:0];
+    if (n4 & moves & n6) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -574,7 +572,7 @@ module \neuflow_control.sequencer  (
         1'h0;
     end else begin
       if (n13) error <= code;
-      if (n14 | n13 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if ((clear_done | n15) | n14 | n13) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
       waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
@@ -585,7 +583,7 @@ module \neuflow_control.sequencer  (
     if (rst | n13) begin
       busy <= 1'h0;
     end else begin
-      if (n14 | n15) busy <= n14;
+      if (n15 | n14) busy <= n14;
     end
   end
   always @(posedge clk) begin
@@ -593,8 +591,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n7, n20, n4, {config__payload_last, n8, moves} != 2'h3, {moves, steps, n3} != 3'h5, n6,
-        {n5, n19, moves, at[3:0] == 2'h3} != 4'ha, n5 | n8 | n3}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n20, n4 | n8 | n3, {moves, n8, config__payload_last} != 3'h6, n5, n6, n7, {moves, steps,
+        n3} != 3'h5, {n4, n19, moves, at[3:0] == 2'h3} != 4'ha}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

@@ -336,8 +336,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n21;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_176 = |{s7[0], s9[0], shift, s2[0], s5[0], s6[0], s4[0], s10[0], awake, s1[0],
-    s11[0], issue, signal_58, s12[0], s3[0], signal_59, hand_over, s13_q[0], s8[0]} | n45;
+  assign awake_176 = |{s7[0], s9[0], s2[0], s5[0], shift, s6[0], awake, s4[0], issue, s10[0], s1[0],
+    s11[0], signal_58, s12[0], s3[0], signal_59, hand_over, s13_q[0], s8[0]} | n45;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
   assign {n16[22], n16[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -383,25 +383,25 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n21 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n22 = idle | weights_rewind & pass_ends_ends;
-  assign n23 = n22 | weights_rewind;
+  assign n23 = weights_rewind | n22;
   assign n24 = idle | s0_last & group_ends_ends;
-  assign n25 = n24 | s0_last;
+  assign n25 = s0_last | n24;
   assign n26 = idle | n50 & block_ends_ends;
-  assign n27 = n50 | n26;
+  assign n27 = n26 | n50;
   assign n28 = idle | n51 & ky_ends_ends;
   assign n29 = n28 | n51;
   assign n30 = idle | n51;
   assign n31 = idle | n52 & kx_ends_ends;
-  assign n32 = n31 | n52;
+  assign n32 = n52 | n31;
   assign n33 = idle & ~s1[0] & ~s2[0];
   assign n34 = s2[0] & ~s2[8];
   assign n35 = n53 ? (wraps_79 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_94) : n38;
-  assign n36 = |{s2[0], n53, n34, n33};
-  assign n37 = {n34, n33} != 2'h2;
+  assign n36 = |{n33, n53, n34, s2[0]};
+  assign n37 = {n33, n34} != 1'h1;
   assign n38 = s2[5] ? next_group : signal_81;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n39 = n36 & {n53, n34, n33} != 3'h4 & n37;
+  assign n39 = n36 & {n33, n53, n34} != 2'h2 & n37;
   assign n40 = n33 | n54 & first_channel;
   assign n41 = n54 | absent[0];
   assign n42 = s2[0] & s2[9];
@@ -587,7 +587,7 @@ module \neuflow_convolver_tile.convolver.array  (
       kept_less <= config__payload[264:245] - config__payload[224:205];
       if (n20 | n19) tap_y <= n19 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n20 | s2[0] & ~s2[10] | n19) signal_195 <= n19 ? {{2{config__payload[132]}},
+      if (s2[0] & ~s2[10] | n20 | n19) signal_195 <= n19 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n20 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(signal_195) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -634,7 +634,7 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n36 & {s2[10], n34, n33} != 3'h6) begin
+      if (n36 & {n33, n34, s2[10]} != 2'h3) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n33 ? config__payload[244:225] : n34 ? (wraps_79 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + signal_88) : n35;
@@ -649,9 +649,9 @@ module \neuflow_convolver_tile.convolver.array  (
       if (n41 | n40 | n42) next_channel <= n42 ? config__payload[184:165] + s2_weights[31:16] : n40
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (s1[0] & s1[8] | n33) signal_71 <= n33 ? config__payload[312:309] : s1[4] ?
+      if (n33 | s1[0] & s1[8]) signal_71 <= n33 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_74 ? over_72[3:0] : signal_71 + config__payload[320:317];
-      if (s1[0] | n33) signal_66 <= n33 ? config__payload[308:305] : s1[8] ?
+      if (n33 | s1[0]) signal_66 <= n33 ? config__payload[308:305] : s1[8] ?
         config__payload[308:305] : wraps ? over[3:0] : signal_66 + config__payload[316:313];
       if (begins) lanes_q <= count;
     end
@@ -671,8 +671,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s7[0], s9[0], shift, s2[0], s5[0], s6[0], s4[0], s10[0], awake, s1[0], s11[0], issue,
-      signal_58, s12[0], s3[0], coordinates_gated_rst, signal_59, hand_over, s13_q[0], s8[0]}) begin
+    if (|{s7[0], s9[0], s2[0], s5[0], shift, s6[0], awake, s4[0], issue, s10[0], s1[0], s11[0],
+      signal_58, s12[0], s3[0], signal_59, hand_over, s13_q[0], coordinates_gated_rst, s8[0]}) begin
       settling <= 3'h6;
     end else begin
       if (n45) settling <= settling - 1'h1;
@@ -721,12 +721,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [1:0] passed = 2'h0, valid = 2'h0, within_2;
   reg [2:0] signal = 3'h0, settling = 3'h4;
   reg [82:0] signal_33_q = 83'h0, signal_7_q = 83'h0;
-  wire n4, n6, n1, n2, n3, n7, n5, n9, n8, first, make;
+  wire n4, n6, n3, n2, n1, n7, n5, n9, n8, first, make;
   assign reached = passed + {signal_7_q[82] & passed != 2'h3};
   assign awake = n1 | n2 | n3 | n4;
-  assign n1 = clear & configured;
+  assign n1 = {clear, stored} != before_2;
   assign n2 = make & ~clear;
-  assign n3 = {clear, stored} != before_2;
+  assign n3 = clear & configured;
   assign n4 = |settling;
   assign make = ~full | take;
   assign first = full | !signal;
@@ -839,7 +839,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (config_conv_array_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -853,7 +853,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
-    if (config_conv_array_gated_rst | move) begin
+    if (move | config_conv_array_gated_rst) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -886,7 +886,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (config_conv_drain_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -933,7 +933,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (config_conv_rows_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8]
         & columns);
     end
@@ -979,7 +979,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (config_conv_weights_gated_rst) begin
       o__valid <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
         |(bus__payload[15:8] & columns);
     end
@@ -993,7 +993,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
-    if (move | config_conv_weights_gated_rst) begin
+    if (config_conv_weights_gated_rst | move) begin
       full <= 1'h0;
     end else begin
       if (n2) full <= last;
@@ -1043,7 +1043,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n3, n4, n5, n6, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n4, n5, n3, n6, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
     signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
     i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
@@ -1067,7 +1067,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, hand_over, awake, n5, n6, signal} | n7;
+  assign awake_142 = |{reads, running, waiting, signal, awake, n3, hand_over, n4, n5, n6} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
@@ -1085,9 +1085,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_41 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_104};
-  assign n3 = config__valid & n32;
-  assign n4 = block[15:0] != told;
-  assign n5 = i__valid_132 & i__ready;
+  assign n3 = i__valid_132 & i__ready;
+  assign n4 = config__valid & n32;
+  assign n5 = block[15:0] != told;
   assign n6 = o__valid & o__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
@@ -1105,14 +1105,14 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n16 = n32 | n8 & row_ends_101;
   assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends;
-  assign n19 = n23 | n18;
+  assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
   assign signal_126 = slot_ends ? 20'h0 : signal_128 + config__payload[77:62];
   assign n23 = signal_104 & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = drain_gated_rst | signal;
+  assign n24 = signal | drain_gated_rst;
   assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_41 | n26;
@@ -1177,7 +1177,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, hand_over, awake, drain_gated_rst, n5, n6, signal}) begin
+    if (|{reads, running, waiting, signal, awake, n3, hand_over, n4, n5, n6, drain_gated_rst}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1217,7 +1217,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       signal_10 <= config__payload[135];
       known[0] <= n10[0];
-      if (n11 | o__valid_135 & o__ready_134 & o__payload_133[34]) leaving <= n11;
+      if (o__valid_135 & o__ready_134 & o__payload_133[34] | n11) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : signal_103 <= 3'h4;
         signal_103 <= n12 ? config__payload[77:62] : signal_103 - 2'h2;
@@ -1256,9 +1256,9 @@ module \neuflow_convolver_tile.convolver.drain  (
         signal_149 <= all_ends ? 16'h0 : n9[15:0];
         signal_128 <= signal_126;
       end
-      if (signal_104 | n8 | n23) read_address <= n8 ? signal_126 : n23 ? next_map : read_address +
+      if (signal_104 | n23 | n8) read_address <= n8 ? signal_126 : n23 ? next_map : read_address +
         2'h2;
-      if (n8 | n23) map_base <= n8 ? signal_126 : next_map;
+      if (n23 | n8) map_base <= n8 ? signal_126 : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1465,42 +1465,51 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
   reg [16:0] signal = 17'h0, slots_less = 17'h0;
-  reg [69:0] n1, n4, signal_14 = 70'h0, signal_8 = 70'h0;
-  wire n2, n3, n6, signal_17_row_ends, signal_17_slot_ends;
+  reg [69:0] n3, n6, signal_14 = 70'h0, signal_8 = 70'h0;
+  wire n4, n5, n1, signal_17_row_ends, signal_17_slot_ends;
   wire [15:0] signal_17_column, signal_17_row, signal_17_slot;
   wire [19:0] signal_17_base;
-  wire [69:0] n5;
+  wire [69:0] n2;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2427_0[0];
-  assign n3 = port_2427_0[0] | clear | n2;
-  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
-    slots_less) : signal_8[69];
-  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
+  assign n1 = n4 | clear | drain_gated_rst;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2427_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_2427_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n6 = clear | drain_gated_rst | n2;
+  assign n4 = fresh & ~port_2427_0[0];
+  assign n5 = port_2427_0[0] | n4 | clear;
+  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
+    slots_less) : signal_8[69];
+  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
+  always @(posedge drain_gated_clk) begin
+    if (n1) begin
+      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
+    end else begin
+      if (port_2427_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+        signal_17_column};
+      if (port_2427_0[0]) signal_8[67:0] <= n2[67:0];
+    end
+  end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2427_0[0], mark, clear, n2} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2427_0[0]
+      if ({port_2427_0[0], mark, n4, clear} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2427_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
-        signal_14[69:68] <= n1[69:68];
+        signal_14[69:68] <= n3[69:68];
       end
-      if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2427_0[0]
-          ? n5 : {2'h0, signal_8[67:0]};
-        signal_8[69:68] <= n4[69:68];
+      if (n5) begin
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2427_0[0]
+          ? n2 : {2'h0, signal_8[67:0]};
+        signal_8[69:68] <= n6[69:68];
       end
       offset <= signal_8[67:48] + signal_8[15:0];
       inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
@@ -1508,15 +1517,6 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_5 <= config_2[61:46] == 1'h1;
       slots_less <= config_2[113:98] - 2'h2;
       signal <= config_2[61:46] - 2'h2;
-    end
-  end
-  always @(posedge drain_gated_clk) begin
-    if (n6) begin
-      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
-    end else begin
-      if (port_2427_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
-        signal_17_column};
-      if (port_2427_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1670,7 +1670,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n9, linear_84 = 9'h0, offset = 9'h0;
-  wire n14, n36, n33, n34, n37, n5, n6, n26, n35, n10, n4, n18, n11, n12, n13, n24, n22, n15, n17,
+  wire n14, n35, n33, n34, n37, n5, n6, n26, n36, n10, n4, n18, n12, n13, n11, n24, n22, n15, n17,
     n19, n32, n20, n21, n23, n25, n28, n31, n27, n29, signal_20, signal_21, finished, i__ready_108,
     i__valid_109, last_lap, last_phase_y, o__ready, o__valid, record_ends, starts;
   wire [14:0] where;
@@ -1687,7 +1687,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_108;
-  assign awake = |{n11, n12, pass_done, n13, finished, starts, signal_20} | n14;
+  assign awake = |{signal_20, pass_done, starts, n11, n12, finished, n13} | n14;
   assign n3[36:21] = n4 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n3[20:5] = n4 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1703,32 +1703,32 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign signal_20 = signal_52 & valid;
   assign signal_35 = by_word ? 2'h0 : n33 & n34 ? signal_36 : left;
   assign n10 = signal_20 & last_lap;
-  assign n11 = i__valid_109 & i__ready_108;
-  assign n12 = o__valid & o__ready;
-  assign n13 = released != freed;
-  assign finished = n35 | signal & signal_46 & allowed;
-  assign starts = n36 & config__valid & ~(|flushing);
+  assign starts = n35 & config__valid & ~(|flushing);
+  assign n11 = released != freed;
+  assign n12 = i__valid_109 & i__ready_108;
+  assign finished = n36 | signal & signal_46 & allowed;
+  assign n13 = o__valid & o__ready;
   assign n14 = |settling;
   assign n15 = lead <= config__payload[3];
   assign record_ends = n37 & channel_ends;
   assign n16 = record + 1'h1;
   assign n17 = !lead;
   assign n18 = config__payload[5:4] == 2'h3;
-  assign n19 = n36 & ~s1_valid & ~s2_valid;
+  assign n19 = n35 & ~s1_valid & ~s2_valid;
   assign n20 = n32 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n21 = n32 | n19 | n20;
-  assign n22 = n36 | n35;
+  assign n21 = n20 | n32 | n19;
+  assign n22 = n35 | n36;
   assign n23 = n22 | record_ends;
-  assign n24 = n36 | record_ends;
+  assign n24 = n35 | record_ends;
   assign n25 = n37 | n24;
-  assign n26 = n36 | n37;
+  assign n26 = n35 | n37;
   assign width = config__payload[25:6] - 1'h1;
-  assign n27 = {n10, n26, rest[2]} != 3'h5 & n28;
+  assign n27 = n28 & {rest[2], n26, n10} != 3'h5;
   assign rest = signal_36 + {~signal_35};
-  assign n28 = n10 | n26;
-  assign n29 = n19 | writer_gated_rst;
+  assign n28 = n26 | n10;
+  assign n29 = writer_gated_rst | n19;
   assign last_phase_y = n18 | n30 == config__payload[157:154];
   assign n30 = signal_80 + 1'h1;
   assign signal_83 = last_phase_y ? (signal_73 & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1742,8 +1742,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign lane0 = n4 ? n39 : 2'h0;
   assign n33 = ~more;
   assign n34 = signal_36 <= left;
-  assign n35 = record_ends & record_ends_44;
-  assign n36 = ~signal;
+  assign n35 = ~signal;
+  assign n36 = record_ends & record_ends_44;
   assign n37 = signal_20 & signal_21;
   assign after_row_beyond = $signed({1'h0, signal_79}) + $signed(pitch_less);
   assign n38 = signal_23 + signal_35;
@@ -1767,31 +1767,31 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s4_valid) s5_piece <= s4_piece;
     if (s3_valid) s4_piece <= {s3_piece_q[83:5], s3_piece_taken, s3_piece_q[2:0]};
     if (s2_valid) {s3_piece_q[83:37], s3_piece_q[2:0]} <= {s2_piece[83:37], s2_piece[2:0]};
-    if (s2_valid | n4) s3_piece_q[36:5] <= n3;
+    if (n4 | s2_valid) s3_piece_q[36:5] <= n3;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_20) begin
-      signal_114 = signal_23 + signal_27;
-      signal_115 = signal_114 >= config__payload[157:154];
       signal_113 = signal_14 ? {2'h0, signal_27} : !signal_23 ? 4'h0 : config__payload[157:154] -
         signal_23;
       s0_piece_several = signal_14 | signal_15;
+      signal_114 = signal_23 + signal_27;
+      signal_115 = signal_114 >= config__payload[157:154];
       n7 = signal_114 + 1'h1;
       n9 = signal_113 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
       number = ({5'h0, signal_113} <= signal_35) + (n9 <= signal_35);
       n8 = signal_35 + 1'h1;
+      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_113;
       s1_piece_phase <= (!(signal_14)) ? 4'h0 : signal_115 ? signal_114[3:0] -
         config__payload[157:154] : signal_114[3:0];
-      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_113;
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_44, channel_ends, signal_21, signal_14 ?
         (last_lap ? {{1'h0, n5} + n6} - signal_115 : {2'h0, n7 == config__payload[157:154]}) :
         signal_15 ? {1'h0, number} : n8, s0_piece_several, words, signal_34, s0_piece_several ?
         {1'h0, number} : n8};
     end
-    if (n10 | o__ready) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_35) - 2'h1;
+    if (o__ready | n10) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_35) - 2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{n11, n12, pass_done, n13, finished, starts, signal_20, writer_gated_rst}) begin
+    if (|{signal_20, pass_done, writer_gated_rst, starts, n11, n12, finished, n13}) begin
       settling <= 4'hb;
     end else begin
       if (n14) settling <= settling - 1'h1;
@@ -1843,7 +1843,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n21) linear <= n19 ? config__payload[77:58] : n20 ? linear + config__payload[97:78] :
         next_linear_row;
-      if (n21 & {n19, n20} != 1'h1) linear_row <= n19 ? config__payload[77:58] : next_linear_row;
+      if (n21 & {n20, n19} != 2'h2) linear_row <= n19 ? config__payload[77:58] : next_linear_row;
       if (n23) begin
         record_ends_44 <= n22 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
         record_left <= n22 ? config__payload[57:42] : record_left - 1'h1;
@@ -1861,7 +1861,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       if (signal_20) signal_27 <= last_lap ? 2'h0 : signal_27 + 1'h1;
       if (i__valid & i__ready & i__payload[67] | starts) opened <= starts ? |config__payload[57:42]
         : 1'h0;
-      if (finished | starts) signal <= starts;
+      if (starts | finished) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1872,7 +1872,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_80 <= last_phase_y ? 4'h0 : n30[3:0];
         signal_79 <= signal_83;
       end
-      if (n32 | n20 | s2_valid) begin
+      if (n20 | s2_valid | n32) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n20 ? signal_79 : n32 ? signal_83 : signal_73 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1894,7 +1894,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (finished | writer_gated_rst) begin
+    if (writer_gated_rst | finished) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n16[15:0];
@@ -1908,10 +1908,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n26 | writer_gated_rst) begin
+    if (writer_gated_rst | n26) begin
       signal_23 <= 4'h0;
     end else begin
-      if ((n6 | n5 | $signed({3'h0, signal_116}) >= $signed(1'h0)) & n10) signal_23 <= n6 ?
+      if ((n5 | n6 | $signed({3'h0, signal_116}) >= $signed(1'h0)) & n10) signal_23 <= n6 ?
         beyond2[3:0] : n5 ? beyond1[3:0] : signal_116[3:0];
     end
   end
@@ -2030,7 +2030,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{read_enable, push, rewind, comes, free} | n1;
+  assign awake = |{free, rewind, read_enable, push, comes} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2040,14 +2040,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{read_enable, blocks_gated_rst, push, rewind, comes, free}) begin
+    if (|{free, rewind, read_enable, blocks_gated_rst, push, comes}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (blocks_gated_rst | rewind | free) begin
+    if (free | rewind | blocks_gated_rst) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2096,7 +2096,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{read_enable, push, rewind, comes, free} | n1;
+  assign awake = |{free, rewind, read_enable, push, comes} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2106,14 +2106,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{read_enable, push, weights_gated_rst, rewind, comes, free}) begin
+    if (|{free, rewind, read_enable, push, weights_gated_rst, comes}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (weights_gated_rst | rewind | free) begin
+    if (free | rewind | weights_gated_rst) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2177,22 +2177,22 @@ module \neuflow_convolver_tile.router  (
     1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
   reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
-    4'h0, west_next_source = 4'h0, west_source = 4'h0, east_peers_q = 4'he, local0_peers_q = 4'he,
-    south_peers_q = 4'he, west_peers_q = 4'he;
-  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
-    local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
-    west_current = 10'h0, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n2, n3, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+    4'h0, west_next_source = 4'h0, west_source = 4'h0;
+  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0,
+    local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
+    south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
+    10'he, west_waiting = 10'h0;
+  wire n7, n10, n6, n5, n4, n1, n2, n3, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
-  wire [3:0] n13, signal, moving, names;
-  wire [9:0] n11, n12, signal_29, done, queued;
-  assign east_takes = east_armed & !(east_peers_q & n12);
-  assign south_takes = south_armed & !(south_peers_q & n12);
-  assign west_takes = west_armed & !(west_peers_q & n12);
-  assign local0_takes = local0_armed & !(local0_peers_q & n12);
-  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, bus__valid,
+  wire [3:0] n13, signal, moving;
+  wire [9:0] n11, n12, signal_29, done, names, queued;
+  assign east_takes = east_armed & !(east_peers & n12);
+  assign south_takes = south_armed & !(south_peers & n12);
+  assign west_takes = west_armed & !(west_peers & n12);
+  assign local0_takes = local0_armed & !(local0_peers & n12);
+  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1,
     n2, n3} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
@@ -2200,23 +2200,23 @@ module \neuflow_convolver_tile.router  (
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n1 = west_out__valid & o__ready_89;
-  assign n2 = east_out__valid & o__ready_69;
-  assign n3 = south_out__valid & o__ready_79;
+  assign n1 = east_out__valid & o__ready_69;
+  assign n2 = south_out__valid & o__ready_79;
+  assign n3 = west_out__valid & o__ready_89;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
   assign n5 = o__payload[7:4] == 3'h5;
-  assign names = {o__payload[11:9], 1'h0} | signal;
+  assign names = {o__payload[11:9], 1'h0} | {6'h0, signal};
   assign n6 = o__payload[7:4] == 2'h3;
   assign n7 = o__payload[7:4] == 2'h2;
   assign n8 = o__payload[7:4] == 1'h1;
   assign signal = |{n8, n7, n6, n5} ? {n13[3:1], 1'h0} : 4'h0;
-  assign queued = o__ready ? {6'h0, signal} & signal_30 & n11 : 10'h0;
+  assign queued = o__ready ? signal & signal_30 & n11 : 10'h0;
   assign n9 = o__ready | |done;
-  assign signal_29 = o__ready ? {6'h0, signal} & (~signal_30 | done) : 10'h0;
+  assign signal_29 = o__ready ? signal & (~signal_30 | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
   assign n10 = |{6'h0, signal};
@@ -2247,7 +2247,7 @@ module \neuflow_convolver_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_98), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, bus__valid, n2, n3,
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1, n2, n3,
       router_gated_rst}) begin
       settling <= 3'h4;
     end else begin
@@ -2259,26 +2259,25 @@ module \neuflow_convolver_tile.router  (
       local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
         south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; o__ready
         <= 1'h0; west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0;
-        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers_q <= 4'he;
+        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers <= 10'he;
         local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting <= 10'h0; west_current <=
         10'h0; south_waiting <= 10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current
-        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers_q <= 4'he; south_peers_q <= 4'he;
-        east_peers_q <= 4'he;
+        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
+        east_peers <= 10'he;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
-        ~south_ended;
+      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
       o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
-        local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
-        |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
-        east_waiting) & names != east_peers_q : 1'h0) & ~(|(signal & waits));
+        local0_peers : n6 ? |(west_current | west_waiting) & names != west_peers : n7 ?
+        |(south_current | south_waiting) & names != south_peers : n8 ? |(east_current |
+        east_waiting) & names != east_peers : 1'h0) & ~(|(signal & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
@@ -2288,7 +2287,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if ((o__ready & n5 & n10) & n9) local0_peers_q <= names;
+      if (n9 & (o__ready & n5 & n10)) local0_peers <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2301,9 +2300,9 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if ((o__ready & n6 & n10) & n9) west_peers_q <= names;
-      if (n9 & (o__ready & n7 & n10)) south_peers_q <= names;
-      if ((o__ready & n8 & n10) & n9) east_peers_q <= names;
+      if (n9 & (o__ready & n6 & n10)) west_peers <= names;
+      if (n9 & (o__ready & n7 & n10)) south_peers <= names;
+      if (n9 & (o__ready & n8 & n10)) east_peers <= names;
     end
   end
 endmodule
@@ -2336,9 +2335,9 @@ module \neuflow_convolver_tile.tap$150  (
   assign local__3__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
-  assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__1__ready, local__0__ready, local__2__ready, local__3__ready,
-    local__4__ready, o__ready};
+  assign awake = local__0__valid | i__valid & i__ready;
+  assign all_ready = &{local__1__ready, o__ready, local__0__ready, local__3__ready, local__4__ready,
+    local__2__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(tap_gated_rst));
