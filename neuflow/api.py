@@ -67,9 +67,9 @@ class Program:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ``.nfp`` file."""
-        from neuflow import files, program
+        from neuflow import program
 
-        files.write_atomic(Path(path), lambda beside: program.save(self.ir, beside))
+        program.save(self.ir, Path(path))
 
     @property
     def raw_names(self) -> tuple[str, ...]:

@@ -11,11 +11,11 @@ import contextlib
 import json
 import os
 import sys
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from neuflow import files
 from neuflow.errors import InputError, NeuflowError
 
 if TYPE_CHECKING:
@@ -150,17 +150,24 @@ def _add_compare(verbs: Any) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return value
 
 
 def _natural(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:  # argparse would name this function
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
 
 
 # --- verbs ----------------------------------------------------------------------------------------
@@ -185,7 +192,7 @@ def _compile(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from neuflow import api, files
+    from neuflow import api
 
     targets = [(options.output, (".npy", ".npz")), (options.json, (".json",))]
     for target, endings in [*targets, (options.waves, (".fst", ".vcd"))]:
@@ -348,8 +355,8 @@ def _check_target(name: str, endings: Sequence[str]) -> None:
         raise InputError(f"{name}: directory {path.parent} does not exist; make it first")
     if path.is_dir():
         raise InputError(f"{name} is a directory; name a file")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{name}: directory {path.parent} cannot be written to")
+    if not files.can_write(path.parent):
+        raise InputError(f"{name}: directory {path.parent} cannot be written to; name another one")
 
 
 @contextlib.contextmanager
@@ -363,7 +370,7 @@ def _directory(name: str) -> Iterator[Path]:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{name}: cannot be made: {error.strerror}") from None
-    if not os.access(path, os.W_OK):
+    if not files.can_write(path):
         raise InputError(f"{name}: cannot be written to; name another directory")
     try:
         yield path
@@ -382,11 +389,12 @@ def _read_arrays(name: str) -> Any:
     if path.suffix not in (".npy", ".npz"):
         raise InputError(f"{name}: give a .npy file, or a .npz file with arrays by input name")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            return loaded
-        with loaded:
-            return {key: loaded[key] for key in loaded.files}
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                return loaded
+            with loaded:
+                return {key: loaded[key] for key in loaded.files}
     except FileNotFoundError:
         raise InputError(f"{name}: no such file") from None
     except OSError as error:
@@ -394,7 +402,9 @@ def _read_arrays(name: str) -> Any:
     except ValueError as error:
         cause = "it holds Python objects" if "pickle" in str(error).lower() else str(error)
         raise InputError(f"{name}: not usable: {cause}; save real numbers by numpy.save") from None
-    except (EOFError, zipfile.BadZipFile):
+    except MemoryError as error:
+        raise InputError(f"{name}: {error}; give fewer images at a time") from None
+    except Exception:  # damage surfaces as errors of zip, zlib, NumPy and Python's own tokeniser
         raise InputError(f"{name}: damaged or not a NumPy file; save it by numpy.save") from None
 
 
@@ -415,8 +425,6 @@ def _chosen_outputs(program: Program, result: Run, raw: bool) -> dict[str, Any]:
 
 def _write_arrays(name: str, arrays: dict[str, Any]) -> None:
     import numpy as np
-
-    from neuflow import files
 
     path = Path(name)
     if path.suffix == ".npz":

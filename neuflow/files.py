@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,15 @@ def data_path(name: str) -> Path:
 def read_text(name: str) -> str:
     """Return the text of a file that travels with the package."""
     return data_path(name).read_text(encoding="utf-8")
+
+
+def can_write(directory: Path) -> bool:
+    """Tell whether files can be made in ``directory``: by making one, for rights do not say it all."""
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            return True
+    except OSError:
+        return False
 
 
 def write_atomic(path: Path, fill: Callable[[Path], None]) -> None:

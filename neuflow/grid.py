@@ -292,6 +292,8 @@ def load(name_or_file: str) -> GridConfig:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; name another file") from None
     base = values.pop("base", None)
     start: dict[str, Any] = {"name": path.stem}
     if base is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,9 @@ from programs import program
 
 import neuflow
 from neuflow import api, cli, files
-from neuflow.errors import InputError
+from neuflow.errors import InputError, ToolError
 from neuflow.grid import PRESETS, TINY
-from neuflow.run import host
+from neuflow.run import build, host
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "examples" / "lenet5_b.onnx"
@@ -131,6 +132,7 @@ def test_grids_lists_every_preset(capsys):
         ["compile", MODEL, "-o", "nowhere/p.nfp"],
         ["compile", MODEL, "-o", "p.nfp", "--bits", "12"],
         ["compile", MODEL, "-o", "p.nfp", "--batch", "0"],
+        ["compile", MODEL, "-o", "p.nfp", "--batch", "many"],
         ["compile", MODEL, "-o", "p.nfp", "--grid", "huge"],
         ["run", "missing.nfp", "--input", "x.npy", "--output", "y.npy"],
         ["run", "missing.nfp", "--input", "x.npy", "--output", "y.txt"],
@@ -171,6 +173,67 @@ def test_files_that_hold_no_numbers_are_refused(write, tmp_path):
     write(path)
     with pytest.raises(InputError):
         cli._read_arrays(str(path))
+
+
+def test_wherever_a_file_of_arrays_is_damaged_it_is_refused_or_read(tmp_path):
+    """Damage surfaces as errors of zip, zlib, NumPy and Python's tokeniser."""
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, x=np.arange(40) / 7)
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with contextlib.suppress(InputError):
+            cli._read_arrays(str(path))
+
+
+def test_an_array_larger_than_memory_is_refused(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.zeros((2, 1, 32, 32)))
+    path.write_bytes(path.read_bytes().replace(b"(2, 1, 32, 32), ", b"(999999999999,),"))
+    with pytest.raises(InputError, match="give fewer images"):
+        cli._read_arrays(str(path))
+
+
+def cannot_write(*args: object, **kwargs: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_directory_that_cannot_be_written_to_is_refused_before_the_work(
+    compiled, capsys, tmp_path, monkeypatch
+):
+    np.save(tmp_path / "x.npy", np.zeros((1, *image_shape(compiled))))
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", cannot_write)
+    monkeypatch.setattr(api.Program, "golden", None)  # would be an error of another kind
+    run = ("run", compiled, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy")
+    assert "cannot be written to; name another one" in refused(capsys, *run)
+    assert "name another directory" in refused(capsys, "verilog", "-o", tmp_path)
+
+
+def test_a_file_that_could_not_be_written_goes_by_its_own_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_fill", cannot_write)
+    with pytest.raises(InputError, match=f"^{tmp_path}/p.nfp: cannot be written: Permission denied"):
+        api.Program(program()).save(tmp_path / "p.nfp")
+
+
+def test_a_cache_that_nothing_can_be_kept_in_is_refused(compiled, capsys, tmp_path, monkeypatch):
+    """numba would keep what it compiles beside the sources, and not see when others of them change."""
+    from neuflow.cycle import compiled as judge
+
+    monkeypatch.setenv("NEUFLOW_CACHE", str(tmp_path))
+    monkeypatch.setattr(files, "can_write", lambda directory: directory != tmp_path)
+    np.save(tmp_path / "x.npy", np.zeros((1, *image_shape(compiled))))
+    (tmp_path / "out").mkdir()
+    run = ("run", compiled, "--input", tmp_path / "x.npy", "--output", tmp_path / "out" / "y.npy")
+    assert f"cache directory {tmp_path}: cannot be" in refused(capsys, *run, "--on", "rtl")
+    with pytest.raises(ToolError, match="set NEUFLOW_CACHE"):
+        judge.kernel(cannot_write)
+
+
+def test_what_a_cache_holds_is_used_though_nothing_can_be_kept_in_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEUFLOW_CACHE", str(tmp_path))
+    monkeypatch.setattr(files, "can_write", lambda directory: False)
+    (tmp_path / "there").mkdir()
+    assert build.cached("there", "a thing", cannot_write) == tmp_path / "there"
 
 
 def test_import_is_quick_and_light():

@@ -74,6 +74,16 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
         grid.load(str(tmp_path / "mine.toml"))
 
 
+def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "mine.toml").write_text("columns = 1")
+    monkeypatch.setattr(type(tmp_path), "read_text", refuse)
+    with pytest.raises(ConfigError, match=r"cannot be read: Permission denied; name another file"):
+        grid.load(str(tmp_path / "mine.toml"))
+
+
 def test_the_ends_of_the_memory_model_s_ranges_are_within():
     for name, ends in MEMORY_RANGES.items():
         for value in ends:

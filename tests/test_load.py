@@ -782,6 +782,31 @@ def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"MaxPool", b"Max\xffool", r"damaged: b'Max\\xffool' is no text; copy"),
+        (b"strides", b"str\xffdes", r"damaged: b'str\\xffdes' is no text; copy"),
+        (b"NOTSET", b"NOTS\xffT", r"damaged: b'NOTS\\xffT' is no text; copy"),
+    ],
+)
+def test_names_that_are_no_text_are_refused(
+    old: bytes, new: bytes, message: str, tmp_path: Path
+) -> None:
+    layer = node("MaxPool", ["x"], "y", kernel_shape=[2, 2], strides=[2, 2], auto_pad="NOTSET")
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(build([layer]).SerializeToString().replace(old, new))
+    with pytest.raises(ModelError, match=message):
+        load(path)
+
+
+def test_a_weight_of_no_known_type_is_refused() -> None:
+    model = build([node("Conv", ["x", "w"], "y")], {"w": normal(40, 3, 5, 5)})
+    model.graph.initializer[0].data_type = 50
+    with pytest.raises(ModelError, match=r"weight 'w': its values do not fit its type \(50\).*; exp"):
+        load(model)
+
+
 def test_missing_external_data_is_refused_and_present_data_read(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     model = build([node("Conv", ["x", "w"], "y")], {"w": normal(40, 3, 5, 5)})

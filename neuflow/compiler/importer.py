@@ -176,7 +176,13 @@ class Importer:
         """Return the graph, not yet simplified."""
         graph = self.model.graph
         for tensor in graph.initializer:
-            self.values[tensor.name] = numpy_helper.to_array(tensor)
+            try:
+                self.values[tensor.name] = numpy_helper.to_array(tensor)
+            except (KeyError, TypeError, ValueError):
+                raise ModelError(
+                    f"{self.name}: weight {tensor.name!r}: its values do not fit its type "
+                    f"({tensor.data_type}) and shape {tuple(tensor.dims)}; export the model again"
+                ) from None
         for sparse in graph.sparse_initializer:
             raise ModelError(
                 f"{self.name}: weight {sparse.values.name!r} is sparse; export dense weights"

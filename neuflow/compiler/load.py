@@ -46,6 +46,7 @@ def load(source: str | Path | ModelProto) -> Graph:
         model = _read(Path(source))
     if not model.graph.output:
         raise ModelError(f"{name}: the graph is empty (no outputs); export a model with layers")
+    _check_text(model, name)
     opset = _opset(model, name)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
@@ -99,6 +100,24 @@ def _external_files(model: ModelProto) -> list[str]:
         if entry.key == "location"
     }
     return sorted(names)
+
+
+def _check_text(model: ModelProto, name: str) -> None:
+    """Refuse names that are no text: those of a damaged file, which ONNX's own checker stumbles over."""
+    graph = model.graph
+    texts: list[str | bytes] = [graph.name, *(o.domain for o in model.opset_import)]
+    texts += [named.name for named in (*graph.initializer, *graph.input, *graph.output)]
+    for node in graph.node:
+        texts += [node.op_type, node.name, node.domain, *node.input, *node.output]
+        texts += [text for a in node.attribute for text in (a.name, a.s)]
+    for text in texts:
+        try:
+            # Protocol buffers give bytes for a name that is not UTF-8; values are bytes anyway.
+            text.decode() if isinstance(text, bytes) else text
+        except UnicodeDecodeError:
+            raise ModelError(
+                f"{name}: damaged: {text!r} is no text; copy or export the model again"
+            ) from None
 
 
 def _opset(model: ModelProto, name: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 
-from neuflow.run.build import cache_directory
+from neuflow.run.build import cache_directory, writable
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
@@ -32,10 +32,11 @@ def kernel(function: _F) -> _F:
 
     numba knows a compiled function by the file that it stands in, and would not see that a part
     or a constant of a block has changed; so the directory is named after all of those sources.
+    Where it cannot write there it would keep the function beside its source, and that is refused.
     """
     config: Any = numba.config
     before = config.CACHE_DIR
-    config.CACHE_DIR = str(cache_directory() / f"cycle-{_source_hash()}")
+    config.CACHE_DIR = str(writable(cache_directory()) / f"cycle-{_source_hash()}")
     try:
         return cast(_F, numba.njit(cache=True, **_OPTIONS)(function))
     finally:

@@ -85,6 +85,18 @@ def cache_directory() -> Path:
     return path
 
 
+def writable(cache: Path) -> Path:
+    """Return the cache directory; refuse one that nothing new can be kept in.
+
+    What it holds already can be used all the same: a simulator that somebody else has built.
+    """
+    if not files.can_write(cache):
+        raise ToolError(
+            f"cache directory {cache}: cannot be written to; set NEUFLOW_CACHE to one you can write to"
+        )
+    return cache
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on the file ``path``; waits for another process that has it."""
@@ -130,7 +142,7 @@ def cached(name: str, what: str, make: Callable[[Path], None]) -> Path:
     final = root / name
     if final.is_dir():
         return final
-    with locked(root / f"{name}.lock"):
+    with locked(writable(root) / f"{name}.lock"):
         if not final.is_dir():
             with tempfile.TemporaryDirectory(dir=root, prefix=".build-") as work:
                 place = Path(work) / "out"
