@@ -1,7 +1,8 @@
 """Whole networks in the Verilog: words == golden, and everything measured == the cycle judge.
 
 ``make test`` runs every topology, narrow and small, on ``tiny``; ``make nightly`` runs all works of
-the bench at full size on ``virtex6`` (``-k ds_cnn`` for one of them) and says how long each took.
+the bench and all other networks at full size, on ``virtex6`` but for works of another grid (``-k
+ds_cnn`` for one of them), and says how long each took.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import onnx
 import pytest
 from onnx import ModelProto
 
-from examples.bench.works import WORKS
+from examples.bench.works import WORKS, work_of
 from examples.networks import NETWORKS, images
 from neuflow import api
 from tests.reduced import REDUCED, SMALL, dims
@@ -58,12 +59,27 @@ def test_local_normalisation_on_tiny(tmp_path: Path) -> None:
     check(compiled(model, tmp_path, "tiny", x), x)
 
 
+WHOLE = dict.fromkeys([*WORKS, *NETWORKS])
+"""Names of works of the bench, and of networks that it does not measure."""
+
+
 @pytest.mark.rtl
 @pytest.mark.nightly
-@pytest.mark.xdist_group("virtex6")
-@pytest.mark.parametrize("name", WORKS)
-def test_whole_on_virtex6(name: str, tmp_path: Path) -> None:
-    work = WORKS[name]
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(work_of(name).grid)) for name in WHOLE]
+)
+def test_whole_at_full_size(name: str, tmp_path: Path) -> None:
+    work = work_of(name)
     calib = work.calibration()
     x = np.resize(calib, (work.batch, *calib.shape[1:]))
-    check(compiled(work.model(), tmp_path, "virtex6", calib, work.batch), x)
+    check(compiled(work.model(), tmp_path, work.grid, calib, work.batch), x)
+
+
+def test_a_work_of_another_grid_is_run_on_that(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ran = []
+    monkeypatch.setitem(globals(), "compiled", lambda *given: given)
+    monkeypatch.setitem(globals(), "check", lambda given, x: ran.append(given[2]))
+    test_whole_at_full_size("resnet50_wide", tmp_path)
+    assert ran == ["virtex6_wide"]

@@ -69,7 +69,8 @@ WORKS: dict[str, Work] = dict(
                              lambda: filter_bank.photo(500, 500), rtl=True,
                              published="neuFlow, Virtex-6: 182 frames/s")),
         _network("cn3", "CN3, 500x375", rtl=True, published="neuFlow, Virtex-6: 12 frames/s"),
-        _network("cn3_norm", "CN3, 500x375, normalised", published="neuFlow, Virtex-6: 12 frames/s"),
+        _network("cn3_norm", "CN3, 500x375, normalised", rtl=True,
+                 published="neuFlow, Virtex-6: 12 frames/s"),
         _network("cn3_small", "CN3, 320x240", rtl=True),
         _network("resnet8", "ResNet-8", rtl=True, published="fpgaConvNet: 0.86 of its MACs"),
         _network("person_detection", "MobileNet 0.25, 96x96", rtl=True,
@@ -86,11 +87,20 @@ WORKS: dict[str, Work] = dict(
                                    rtl=True, again=True, published="Snowflake: 0.953 of its MACs")[1]),
         _network("googlenet", "GoogLeNet", rtl=True,
                  published="Snowflake: 0.91 of its MACs, conv layers"),
-        _network("vgg16", "VGG-16"),
+        _network("vgg16", "VGG-16", rtl=True),
+        _network("vgg19", "VGG-19", rtl=True),
+        _network("densenet121", "DenseNet-121", rtl=True),
+        _network("squeezenet", "SqueezeNet", rtl=True),
         _network("mobilenet", "MobileNet v1", rtl=True),
     ]
 )  # fmt: skip
 """Rows of the bench, by name."""
+
+
+def work_of(name: str) -> Work:
+    """Return a work of the bench, or a network that it does not measure, as a work."""
+    return WORKS[name] if name in WORKS else _network(name, name)[1]
+
 
 GROWTH = ("alexnet", "resnet18", "vgg16")
 """Networks whose cost is shown over the number of MACs ..."""
