@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -47,6 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("neuflow: interrupted", file=sys.stderr)
         return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise  # a bug; but any disk that we keep something on may fill up
+        place = f"{error.strerror} ({error.filename or 'cache'})"
+        fix = "make room there, or set NEUFLOW_CACHE and TMPDIR to directories elsewhere"
+        print(f"neuflow: {place}; {fix}", file=sys.stderr)
+        return 2
     return code or 0
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from neuflow.errors import InputError
@@ -51,6 +52,23 @@ def write_atomic(path: Path, fill: Callable[[Path], None]) -> None:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def staged(directory: Path) -> Iterator[Path]:
+    """Yield a place beside ``directory``'s files; what lies there at the end moves in, all or nothing.
+
+    ``directory`` is made where it is missing. Raises InputError where it cannot be written to.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".") as work:
+            place = Path(work)
+            yield place
+            for path in sorted(place.iterdir()):
+                os.replace(path, directory / path.name)
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be written: {error.strerror or error}") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -180,14 +180,12 @@ def grid_json(grid: GridConfig) -> str:
 def write(grid: GridConfig, directory: Path) -> list[Path]:
     """Write :func:`generate` to ``directory``; files whose text is unchanged are left alone."""
     texts = generate(grid)
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, text in texts.items():
-        path = directory / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            files.write_text(path, text)
-        paths.append(path)
-    return paths
+    with files.staged(directory) as place:
+        for name, text in texts.items():
+            path = directory / name
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                files.write_text(place / name, text)
+    return [directory / name for name in texts]
 
 
 def layouts_page() -> str:

@@ -12,7 +12,7 @@ import pytest
 from programs import program
 
 import neuflow
-from neuflow import api, cli, files
+from neuflow import api, cli, files, verilog
 from neuflow.errors import InputError, ToolError
 from neuflow.grid import PRESETS, TINY
 from neuflow.run import build, host
@@ -213,6 +213,32 @@ def test_a_file_that_could_not_be_written_goes_by_its_own_name(tmp_path, monkeyp
     monkeypatch.setattr(files, "_fill", cannot_write)
     with pytest.raises(InputError, match=f"^{tmp_path}/p.nfp: cannot be written: Permission denied"):
         api.Program(program()).save(tmp_path / "p.nfp")
+
+
+def test_of_several_files_all_are_written_or_none(tmp_path, monkeypatch):
+    written = []
+
+    def fill(path: Path, data: bytes) -> None:
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        written.append(path.write_bytes(data))
+
+    (tmp_path / "files.f").write_text("old")
+    monkeypatch.setattr(files, "_fill", fill)
+    with pytest.raises(InputError, match="No space left on device"):
+        verilog.write(TINY, tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"] and len(written) == 3
+
+
+def test_a_disk_that_fills_up_is_one_line(capsys, monkeypatch):
+    def fill(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "_grids", fill)
+    assert "No space left on device (cache); make room" in refused(capsys, "grids")
+    monkeypatch.setattr(cli, "_grids", cannot_write)
+    with pytest.raises(PermissionError):  # the rest of our own are bugs
+        cli.main(["grids"])
 
 
 def test_a_cache_that_nothing_can_be_kept_in_is_refused(compiled, capsys, tmp_path, monkeypatch):

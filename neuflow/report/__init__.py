@@ -27,11 +27,12 @@ def write_stats(program: api.Program, stats: Any, directory: Path) -> list[Path]
     from neuflow.report.bars import draw
 
     report = figures(program.grid, stats, table())
-    paths = [directory / f"report.{suffix}" for suffix in ("txt", "json", "png")]
-    files.write_text(paths[0], text(report))
-    files.write_text(paths[1], json.dumps(report, indent=2) + "\n")
-    files.write_atomic(paths[2], lambda beside: draw(report, beside))
-    return paths
+    names = [f"report.{suffix}" for suffix in ("txt", "json", "png")]
+    with files.staged(directory) as place:
+        files.write_text(place / names[0], text(report))
+        files.write_text(place / names[1], json.dumps(report, indent=2) + "\n")
+        files.write_atomic(place / names[2], lambda beside: draw(report, beside))
+    return [directory / name for name in names]
 
 
 __all__ = ["figures", "table", "text", "write", "write_stats"]
