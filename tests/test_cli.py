@@ -15,7 +15,7 @@ import neuflow
 from neuflow import api, cli, files, verilog
 from neuflow.errors import InputError, ToolError
 from neuflow.grid import PRESETS, TINY
-from neuflow.run import build, host
+from neuflow.run import build, host, measure
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "examples" / "lenet5_b.onnx"
@@ -321,6 +321,19 @@ def test_a_directory_made_for_a_run_that_failed_is_taken_back(compiled, capsys, 
         out = tmp_path / "new" / verb
         said = refused(capsys, verb, compiled, "--input", tmp_path / "x.npy", "-o", out)
         assert "NaN" in said and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("seed", [measure.SEEDS, 10**30])
+def test_a_seed_beyond_the_judges_generators_is_refused(compiled, capsys, tmp_path, seed):
+    """Beyond 64 bits they did not agree: the harness took the largest, or that without stalls."""
+    np.save(tmp_path / "x.npy", np.zeros((1, *image_shape(compiled))))
+    out = tmp_path / "y.npy"
+    run = ("run", compiled, "--input", tmp_path / "x.npy", "--output", out, "--seed", seed)
+    for judge in ("cycle", "rtl"):
+        assert f"seed {seed}: give a number" in refused(capsys, *run, "--on", judge)
+    assert not out.exists()
+    with pytest.raises(InputError, match="seed -1"):
+        api.load(compiled).cycles(1, seed=-1)
 
 
 def test_a_model_that_is_refused_gets_no_other_line(capsys, tmp_path):

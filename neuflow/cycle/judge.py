@@ -73,6 +73,7 @@ def simulate(
     with the activity (``layout.ACTIVITY``) of the first cycles. With ``plain`` every part is moved in
     every cycle, for tests of what is otherwise left out.
     """
+    measure.check_seed(seed)
     grid, count = program.grid, frames.frame_count(program, images)
     place = measure.placement(program, count)
     decoded = decode(program.device, grid.columns)

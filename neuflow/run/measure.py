@@ -19,6 +19,9 @@ PAGE = 4096  # bytes: unit of the address registers
 WATCHDOG_CYCLES = 200_000
 """Cycles without progress after which the grid itself stops with error HANG."""
 
+SEEDS = (1 << 64) - 1
+"""Seeds of random stalls: 0 to this, less one; the next number, which is kept in 64 bits, is not 0."""
+
 # The program is placed here and not at 0, so that an address that nobody relocated shows.
 _PROGRAM = 16 * PAGE
 
@@ -31,6 +34,12 @@ class Placement:
     inputs: int
     outputs: int
     size: int
+
+
+def check_seed(seed: int | None) -> None:
+    """Refuse a seed of random stalls that the judges' generators do not hold; None: no stalls."""
+    if seed is not None and not 0 <= seed < SEEDS:
+        raise InputError(f"seed {seed}: give a number from 0 to {SEEDS - 1}")
 
 
 def placement(program: Program, count: int) -> Placement:

@@ -65,6 +65,7 @@ def simulate(
     ``executable``: another simulator than that of the program's grid, for tests. ``options``: more
     arguments of the harness, such as those of its logs.
     """
+    measure.check_seed(seed)
     images = frames.image_count(program, inputs)
     packed = frames.pack(program, inputs)
     place = placement(program, len(packed))
