@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -317,6 +318,21 @@ def test_waves_that_cannot_be_written_are_refused_before_anything_is_built(monke
     monkeypatch.setattr(build, "verilog_sources", lambda grid: pytest.fail("generated"))
     with pytest.raises(ToolError, match="FST waves need the headers of lz4"):
         build.simulator(TINY, "fst")
+
+
+@pytest.mark.parametrize(("ends", "left"), [(KeyboardInterrupt, []), (HardwareError, ["w.vcd"])])
+def test_waves_are_whole_or_of_a_run_that_the_grid_ended(ends, left, tmp_path, monkeypatch):
+    def execute(executable, words, work):
+        path = next(word.removeprefix("trace=") for word in words if word.startswith("trace="))
+        Path(path).write_text("waves")
+        raise ends("stopped")
+
+    monkeypatch.setattr(rtl, "_execute", execute)
+    with pytest.raises(ends):
+        rtl.simulate(
+            copy_program(WORDS), {"x": images(1)}, waves=tmp_path / "w.vcd", executable=tmp_path
+        )
+    assert [path.name for path in tmp_path.iterdir()] == left
 
 
 @pytest.mark.rtl

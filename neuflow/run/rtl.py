@@ -5,10 +5,12 @@ It executes the device section alone; see ``sim/harness.cpp`` for the exact memo
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +77,14 @@ def simulate(
     optional = {"max_cycles": max_cycles, "fault": fault}
     arguments |= {key: value for key, value in optional.items() if value is not None}
     arguments |= options or {}
-    if waves is not None:
-        arguments["trace"] = str(Path(waves).resolve())
-
     executable = executable or build.simulator(program.grid, _waves_format(waves))
-    with tempfile.TemporaryDirectory(prefix="neuflow-") as directory:
+    with (
+        tempfile.TemporaryDirectory(prefix="neuflow-") as directory,
+        _beside(waves) as trace,
+    ):
         work = Path(directory)
+        if trace is not None:
+            arguments["trace"] = str(trace)
         (work / "program.bin").write_bytes(program.device)
         (work / "inputs.bin").write_bytes(packed.astype("<i2").tobytes())
         words = [f"{key}={value}" for key, value in arguments.items()]
@@ -100,6 +104,28 @@ def _waves_format(waves: Path | str | None) -> str:
     if suffix not in build.TRACE_FLAGS or not suffix:
         raise InputError(f"waves {str(waves)!r}: the name must end in .fst or .vcd")
     return suffix
+
+
+@contextlib.contextmanager
+def _beside(waves: Path | str | None) -> Iterator[Path | None]:
+    """Yield where waves are written before they are moved to ``waves``; None: there are none.
+
+    A run that the grid ends with an error leaves them, for they may say why; one that is
+    interrupted leaves nothing.
+    """
+    if waves is None:
+        yield None
+        return
+    path = Path(waves).resolve()
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as work:
+        place = Path(work) / path.name
+        try:
+            yield place
+        except HardwareError:
+            if place.is_file():
+                os.replace(place, path)
+            raise
+        os.replace(place, path)
 
 
 def _start_arguments(place: Placement, count: int) -> dict[str, Any]:
