@@ -336,6 +336,17 @@ def test_a_seed_beyond_the_judges_generators_is_refused(compiled, capsys, tmp_pa
         api.load(compiled).cycles(1, seed=-1)
 
 
+def test_a_command_that_is_terminated_ends_as_one_that_is_interrupted():
+    """Else a simulator would go on without it, and files half-written would stay."""
+    code = (
+        "import os, signal, sys, time; from neuflow import cli; sys.argv = ['neuflow', 'grids'];"
+        "cli._grids = lambda options: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(60));"
+        "sys.exit(cli.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (130, "neuflow: interrupted\n")
+
+
 def test_a_model_that_is_refused_gets_no_other_line(capsys, tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"nothing")
     assert cli.main(["compile", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "p.nfp")]) == 2
