@@ -81,7 +81,7 @@ def test_the_device_section_gives_the_reference(make, grid, batch):
 @pytest.mark.rtl
 @pytest.mark.parametrize("batch", [1, 4])
 def test_the_grid_gives_the_reference(batch):
-    """On ``tiny`` itself, whose simulator other tests build too; the small maps lie in its scratchpad."""
+    """On ``tiny`` itself, whose simulator other tests build too; small maps lie in its scratchpad."""
     net = classifier()
     graph, words = net.build(net.nodes[-1].output), net.words(batch)
     program = compile_graph(graph, TINY, batch)

@@ -385,15 +385,15 @@ class MacArray(Component):
                 result = Mux(number == k, choices[k], result)
             return result
 
-        for place in range(ROW_ENDS + 1):
-            turned = [[*ends[met:], turn, *ends[:met]] for met in range(ROW_ENDS + 1)]
-            m.d.sync += self.read.ends[place].eq(by(sum(before), [order[place] for order in turned]))
-        for place in range(ROW_ENDS + 2):
+        for at in range(ROW_ENDS + 1):
+            turned = [[*ends[k:], turn, *ends[:k]] for k in range(ROW_ENDS + 1)]
+            m.d.sync += self.read.ends[at].eq(by(sum(before), [order[at] for order in turned]))
+        for at in range(ROW_ENDS + 2):
             turned = [
-                [*(at.wrapped for at in where[met:]), *(at.row for at in where[: met + 1])]
-                for met in range(ROW_ENDS + 1)
+                [*(lies.wrapped for lies in where[k:]), *(lies.row for lies in where[: k + 1])]
+                for k in range(ROW_ENDS + 1)
             ]
-            m.d.comb += self.read.rows[place].eq(by(met, [order[place] for order in turned]))
+            m.d.comb += self.read.rows[at].eq(by(met, [order[at] for order in turned]))
 
     def _next_channel(self, m, moves, restarts):
         """Stage 2: return the base of the next channel that is read, walking on while taps pass.

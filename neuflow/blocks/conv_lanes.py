@@ -68,7 +68,7 @@ class Coordinates(Component):
             return Mux(value < 0, 0, Mux(value > c.rows, c.rows, value))
 
         made, need = Signal(range(lanes + 1)), Signal(SIZE)
-        # Rows from the group's first lane to the last made, to the one at hand, and to that in its group.
+        # Rows from the group's first lane to the last made, to the one at hand, to that in its group.
         passed, reached, within = (
             Signal(range(ROW_ENDS + 2), name=n) for n in ("passed", "reached", "within")
         )

@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.blocks.convolver_model import CLOSED_STEPS, ROW_ENDS, can_gather, channel_steps, tap_order
+from neuflow.blocks.convolver_model import (
+    CLOSED_STEPS,
+    ROW_ENDS,
+    can_gather,
+    channel_steps,
+    tap_order,
+)
 from neuflow.blocks.parameters_model import PARAMETER_BEATS, Form, from_half_words, unpacked
 from neuflow.fixed import requantise
 from neuflow.grid import GridConfig
