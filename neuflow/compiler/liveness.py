@@ -68,11 +68,12 @@ def with_scratchpad(
             left.append(Buffer(name, size, first, last))
     near: list[Buffer] = []
     names: frozenset[str] = frozenset()
-    while left := [buffer for buffer in left if fits([*near, buffer], grid)]:
+    while left:
         best = max(left, key=lambda one: _gain(loads[one.first : one.last + 1], names, one, grid))
         left.remove(best)
-        near.append(best)
-        names |= {best.name}
+        if fits([*near, best], grid):
+            near.append(best)
+            names |= {best.name}
     inner = frozenset(n for n in names if batch > 1 and _interleaves(n, memory, chains, loads))
 
     def mine(chain: Chain, chosen: frozenset[str]) -> frozenset[str]:
