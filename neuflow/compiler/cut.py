@@ -143,6 +143,11 @@ def passes(chain: Chain, cut: Cut, grid: GridConfig, divided: Axes) -> Iterator[
             yield from (Pass(tuple(pieces)) for pieces in some)
 
 
+def image_passes(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Pass]:
+    """Yield passes of an image, or of a batch of one."""
+    return passes(chain, cut, grid, axes(chain, cut, grid, 1))
+
+
 def can_ramp(chain: Chain, cut: Cut) -> bool:
     """Whether a cut is such that its rows can be divided as a ramp needs."""
     if cut.by_tap or cut.closed:

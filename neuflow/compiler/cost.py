@@ -1,0 +1,194 @@
+"""What a cut costs: cycles of its passes, by array, drain, links, and the shared bus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from neuflow.blocks.convolver_model import addition
+from neuflow.blocks.window_model import ROW_OVERHEAD, chunks, slots
+from neuflow.compiler.cut import Cut, axes, conv_groups, count_passes, image_passes, passes
+from neuflow.compiler.fit import plan_rows
+from neuflow.compiler.geometry import (
+    RowPlan,
+    backward,
+    ceil_div,
+    conv_shape,
+    packet_words,
+    partial_words,
+)
+from neuflow.compiler.mapping import Chain, Pass, Piece
+from neuflow.grid import GridConfig
+from neuflow.layout import Scatter
+
+PASS_OVERHEAD = 150
+"""Cycles that a pass costs beyond its work: configuration, memory latency, fence."""
+
+HIDDEN = 1 / 16
+"""Weight of the lesser of array and bus in the cycles of a pass."""
+
+SAMPLES = 16
+"""Groups of maps that are looked at where their pieces differ by kernels of zero."""
+
+GAP = 60
+"""Cycles from the last tap of a pass to the first of the next, where all it needs is there."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Cycles of a pass: ``array`` (or drain, links), ``bus``, and ``load`` that nothing hides."""
+
+    array: float
+    bus: float
+    load: float
+
+
+def cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
+    """Estimate the cycles of a cut: passes x those of the first place, or x the mean of some.
+
+    Passes with the input of the one before keep it where it fits whole.
+    """
+    divided = axes(chain, cut, grid, batch)
+    count = count_passes(chain, cut, grid, batch)
+    if chain.kernels is not None:
+        some = list(passes(chain, cut, grid, divided.one_round(SAMPLES)))
+        mean = sum(_pass_cycles(chain, one, grid) for one in some) / len(some)
+        return int(_first(chain, some[0], grid) + count * mean)
+    rounds, parts = len(divided.maps), max(1, len(cut.parts))
+    # All sums of one place.
+    one = divided._replace(maps=divided.maps[:1])
+    some = list(islice(passes(chain, cut, grid, one), parts))
+    if cut.ramp:
+        plain = replace(cut, ramp=False)
+        before = _start(chain, next(image_passes(chain, plain, grid)), grid)
+        saved = before - _start(chain, some[0], grid) - (count - 1) * GAP
+        return int(cycles(chain, plain, grid, batch) - saved)
+    keeps = (cut.keep or len(cut.parts) == 1) and conv_groups(chain) == 1 and rounds > 1
+    total = _first(chain, some[0], grid)
+    for first in some:
+        each = count // len(some)
+        inputs = each // rounds if keeps and fits_whole(chain, first, grid) else each
+        total += inputs * _pass_cycles(chain, first, grid)
+        if each > inputs:
+            total += (each - inputs) * _pass_cycles(chain, first, grid, kept=True)
+    return int(total)
+
+
+def _first(chain: Chain, one: Pass, grid: GridConfig) -> float:
+    """Cycles that a chain's first pass takes longer than the others: nothing hides its start."""
+    start = _start(chain, one, grid)
+    return _pass_cycles(chain, one, grid, start=start) - _pass_cycles(chain, one, grid)
+
+
+def _start(chain: Chain, first: Pass, grid: GridConfig) -> float:
+    """Cycles until all columns have the rows of their first group: the layer before must be done."""
+    if chain.head is None:
+        return 0.0
+    waits: dict[tuple[object, ...], int] = {}
+    for piece in first.pieces:
+        shape = conv_shape(chain, piece)
+        rows = min((grid.pixels - 1) // shape.pitch * shape.stride + shape.need, shape.height)
+        key = (piece.image, piece.part, shape.rows, shape.cols)
+        waits[key] = max(waits.get(key, 0), rows * shape.channels * shape.cols.size)
+    return sum(waits.values()) / _speed(chain, chain.source, grid)
+
+
+def fits_whole(chain: Chain, one: Pass, grid: GridConfig) -> bool:
+    plan = plan_rows(chain, conv_shape(chain, one.pieces[0]), grid)
+    return plan is not None and plan.ring_words == 0
+
+
+def _pass_cycles(
+    chain: Chain, one: Pass, grid: GridConfig, kept: bool = False, start: float = 0.0
+) -> float:
+    """Cycles of a pass whose arrays begin ``start`` cycles behind the bus."""
+    # Pieces read different channels only where there are kernels of zero.
+    pieces = one.pieces[:1] if chain.kernels is None else one.pieces
+    works = [work(chain, one, piece, grid, kept) for piece in pieces]
+    array, bus, load = (max(getattr(w, n) for w in works) for n in ("array", "bus", "load"))
+    array += start
+    # What is not the bound is partly hidden only: at the ends of a layer it shows.
+    return max(array, bus) + HIDDEN * min(array, bus) + load + PASS_OVERHEAD
+
+
+def _window_cycles(chain: Chain, piece: Piece, grid: GridConfig) -> int:
+    """Cycles of the window unit: see ``blocks.window_model.cycles_bound``."""
+    regions = backward(chain, piece.out)
+    for step, before, after in zip(chain.steps, regions, regions[1:], strict=False):
+        if step.node.op == "pool":
+            (ky, kx), (sy, _) = step.node.attrs["kernel"], step.node.attrs["stride"]
+            visits = chunks(before.cols.size, grid.lanes) * max(1, slots(ky, sy, after.rows.size))
+            rows = before.rows.size * (before.maps.size * visits + ROW_OVERHEAD)
+            return max(rows, after.size * ceil_div(kx, grid.lanes))
+    return 0
+
+
+def work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) -> Work:
+    """Cycles of the pass by array, drain, links and the shared bus, as ``piece`` sees them."""
+    window = _window_cycles(chain, piece, grid)
+    side = len(one.pieces)
+    written = sum(p.out.size for p in one.pieces if not p.partial_out)
+    if chain.head is None or piece.part is None:
+        entering = backward(chain, piece.out)[0].size
+        links = max(ceil_div(entering, grid.maps), window)
+        return Work(links, _bus(chain, grid, side * entering, written), 0.0)
+    shape = conv_shape(chain, piece)
+    plan = plan_rows(chain, shape, grid)
+    assert plan is not None
+    blocks = shape.groups(grid) * shape.blocks(grid)
+    drain = grid.pixels * (3 if piece.partial_in or piece.partial_out else 1)
+    drain += addition(grid.maps) if shape.by_tap else 0
+    entering = plan.rows * plan.channels * plan.width
+    store = plan.rows * plan.channels * _store_cycles(plan, grid)
+    if kept:
+        entering = store = 0
+    weights = packet_words(shape, grid)
+    boxes = {(p.image, p.box or (p.out.rows, p.out.cols), p.part) for p in one.pieces}
+    others = weights * len({(p.out.maps, p.part) for p in one.pieces})
+    others += partial_words(shape, grid) * side * (piece.partial_in + piece.partial_out)
+    # What of the next packet finds no room is not hidden behind this pass.
+    exposed = min(max(0, 2 * weights - grid.weight_words), weights) if shape.groups(grid) > 1 else 0
+    exposed *= len({p.out.maps for p in one.pieces})
+    load = exposed / grid.bus_words_per_cycle
+    if not kept and 2 * plan.size > grid.row_words:
+        # Rows cannot come ahead: the array waits for those of its first group.
+        first = (grid.pixels - 1) // shape.pitch * shape.stride + shape.need
+        words = min(first, plan.rows) * plan.channels * plan.width
+        load += words / _speed(chain, chain.source, grid)
+    array = max(blocks * max(shape.steps(grid), drain), store, window)
+    return Work(array, _bus(chain, grid, entering * len(boxes), written, others), load)
+
+
+def _bus(chain: Chain, grid: GridConfig, entering: int, written: int, others: int = 0) -> float:
+    """Cycles that words take to and from memory, or the scratchpad, which has a way of its own.
+
+    ``entering`` words of the source, ``written`` of the output, as many of an operand, and ``others``
+    in memory.
+    """
+    reads = {chain.source: entering}
+    if (step := chain.operand) is not None and step.operand and step.node.op == "alu":
+        reads[step.operand] = reads.get(step.operand, 0) + written
+    near = sum(words for name, words in reads.items() if name in chain.scratchpad)
+    far = sum(reads.values()) - near + others
+    if chain.output in chain.scratchpad:
+        # Word by word takes a beat a word.
+        beats = grid.bus_words if chain.output in chain.interleaved else 1
+        near = max(near, beats * written)
+    else:
+        far += written
+    return max(far / grid.bus_words_per_cycle, near / grid.bus_words)
+
+
+def _store_cycles(plan: RowPlan, grid: GridConfig) -> float:
+    """Cycles that a row of a channel takes to be stored: see ``blocks.conv_rows.RowStore``."""
+    if plan.scatter == Scatter.WORD:
+        return plan.width
+    beats = plan.width / grid.bus_words
+    if plan.width % grid.bus_words:
+        beats += 1 - 1 / grid.bus_words  # a beat in which a row ends is stored in two parts
+    return beats * (plan.stride if plan.scatter == Scatter.PHASES else 1)
+
+
+def _speed(chain: Chain, tensor: str, grid: GridConfig) -> float:
+    """Words a cycle at which a tensor is read."""
+    return grid.bus_words if tensor in chain.scratchpad else grid.bus_words_per_cycle
