@@ -7,17 +7,16 @@ Exit codes: 0 fine; 1 ``compare`` found that the judges disagree, or ``accuracy`
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from neuflow import files
+from neuflow import cli_files, files
 from neuflow.errors import InputError, NeuflowError
 
 if TYPE_CHECKING:
@@ -187,9 +186,9 @@ def _whole(text: str) -> int:
 def _compile(options: argparse.Namespace) -> None:
     from neuflow import api
 
-    _check_target(options.output, (".nfp",))
-    model = _model(options.model)
-    calib = _read_arrays(options.calib) if options.calib else None
+    cli_files.check_target(options.output, (".nfp",))
+    model = cli_files.model(options.model)
+    calib = cli_files.read_arrays(options.calib) if options.calib else None
     program = api.compile(
         model, options.grid, calib, bits=options.bits, q8_8=options.q8_8, batch=options.batch
     )
@@ -208,9 +207,9 @@ def _run(options: argparse.Namespace) -> None:
     targets = [(options.output, (".npy", ".npz")), (options.json, (".json",))]
     for target, endings in [*targets, (options.waves, (".fst", ".vcd"))]:
         if target:
-            _check_target(target, endings)
+            cli_files.check_target(target, endings)
     _check_run(options)
-    program = _load(options.program)
+    program = cli_files.load(options.program)
     memory = api.with_memory(program.grid, options.memory or "")
     if options.no_values:
         figures = program.cycles(options.images or program.ir.batch, memory, options.seed)
@@ -248,15 +247,30 @@ def _run_values(
     names = program.raw_names if options.raw else program.output_names
     if options.output.endswith(".npy") and len(names) != 1:
         raise InputError(f"{options.output}: the outputs are {', '.join(names)}; name a .npz file")
-    x = _read_arrays(options.input)
+    x = cli_files.read_arrays(options.input)
     if options.on == "rtl":
         result = program.rtl(x, memory, options.seed, options.waves)
     elif options.on == "cycle":
         result = program.cycle(x, memory, options.seed)
     else:
         result = program.golden(x, memory)
-    _write_arrays(options.output, _chosen_outputs(program, result, options.raw))
+    cli_files.write_arrays(options.output, _chosen_outputs(program, result, options.raw))
     return result.stats
+
+
+def _chosen_outputs(program: Program, result: Run, raw: bool) -> dict[str, Any]:
+    if not raw:
+        return dict(result.outputs)
+    if program.ir.graph.host:
+        _log("--raw: words of the grid, before what the host computes (softmax and the like)")
+    from neuflow.run.host import own_shape
+
+    return {
+        port.tensor.name: result.words[port.tensor.name]
+        .astype("int16")
+        .reshape(-1, *own_shape(port.tensor))
+        for port in program.ir.outputs
+    }
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -264,10 +278,10 @@ def _compare(options: argparse.Namespace) -> int:
     from neuflow import api
     from neuflow.run import compare
 
-    program = _load(options.program)
+    program = cli_files.load(options.program)
     memory = api.with_memory(program.grid, options.memory or "")
-    words = api.quantise_inputs(program.ir, _read_arrays(options.input))
-    with _directory(options.output or str(Path(options.program).parent)) as beside:
+    words = api.quantise_inputs(program.ir, cli_files.read_arrays(options.input))
+    with cli_files.directory(options.output or str(Path(options.program).parent)) as beside:
         found = compare.compare(
             program.ir, words, memory, options.seed, beside, Path(options.program).stem
         )
@@ -282,8 +296,8 @@ def _accuracy(options: argparse.Namespace) -> int:
     from neuflow import api
     from neuflow.run import accuracy
 
-    program = _load(options.program)
-    found, outputs = api.accuracy(_model(options.model), program, _read_arrays(options.input))
+    program, x = cli_files.load(options.program), cli_files.read_arrays(options.input)
+    found, outputs = api.accuracy(cli_files.model(options.model), program, x)
     print(accuracy.text(found, outputs))
     return 1 if any(tensor.outside for tensor in found) else 0
 
@@ -291,7 +305,7 @@ def _accuracy(options: argparse.Namespace) -> int:
 def _inspect(options: argparse.Namespace) -> None:
     from neuflow import listing
 
-    program = _load(options.program).ir
+    program = cli_files.load(options.program).ir
     stages = [options.stage] if options.stage else list(STAGES)
     for stage in stages:
         if len(stages) > 1:
@@ -303,7 +317,7 @@ def _verilog(options: argparse.Namespace) -> None:
     from neuflow import grid, verilog
 
     config = grid.load(options.grid)
-    with _directory(options.output) as directory:
+    with cli_files.directory(options.output) as directory:
         paths = verilog.write(config, directory)
     for path in paths:
         print(path)
@@ -312,9 +326,9 @@ def _verilog(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from neuflow import report
 
-    program = _load(options.program)
-    x = _read_arrays(options.input) if options.input else None
-    with _directory(options.output) as directory:
+    program = cli_files.load(options.program)
+    x = cli_files.read_arrays(options.input) if options.input else None
+    with cli_files.directory(options.output) as directory:
         paths = report.write(program, x, directory)
     for path in paths:
         print(path)
@@ -333,113 +347,5 @@ def _grids(options: argparse.Namespace) -> None:
         )
 
 
-# --- files ----------------------------------------------------------------------------------------
-
-
 def _log(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-def _model(name: str) -> Path:
-    path = Path(name)
-    if not path.is_file():
-        cause = "is a directory" if path.is_dir() else "no such file"
-        raise InputError(f"{name}: {cause}; name an ONNX model")
-    return path
-
-
-def _load(path: str) -> Program:
-    from neuflow import api
-
-    if not Path(path).is_file():
-        cause = "is a directory" if Path(path).is_dir() else "no such file"
-        raise InputError(f"{path}: {cause}; make a program with neuflow compile")
-    return api.load(path)
-
-
-def _check_target(name: str, endings: Sequence[str]) -> None:
-    """Refuse a target that cannot be written before the work is done, not after."""
-    path = Path(name)
-    if path.suffix not in endings:
-        raise InputError(f"{name}: the name must end in {' or '.join(endings)}")
-    if not path.parent.is_dir():
-        raise InputError(f"{name}: directory {path.parent} does not exist; make it first")
-    if path.is_dir():
-        raise InputError(f"{name} is a directory; name a file")
-    if not files.can_write(path.parent):
-        raise InputError(f"{name}: directory {path.parent} cannot be written to; name another one")
-
-
-@contextlib.contextmanager
-def _directory(name: str) -> Iterator[Path]:
-    """Yield a directory that can be written to; made where missing, and taken back on failure."""
-    path = Path(name)
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{name} is a file; name a directory")
-    made = [place for place in (path, *path.parents) if not place.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{name}: cannot be made: {error.strerror}") from None
-    if not files.can_write(path):
-        raise InputError(f"{name}: cannot be written to; name another directory")
-    try:
-        yield path
-    except BaseException:
-        with contextlib.suppress(OSError):  # something is in it
-            for place in made:
-                place.rmdir()
-        raise
-
-
-def _read_arrays(name: str) -> Any:
-    """Return the array of a ``.npy`` file, or the arrays of a ``.npz`` file by name."""
-    import numpy as np
-
-    path = Path(name)
-    if path.suffix not in (".npy", ".npz"):
-        raise InputError(f"{name}: give a .npy file, or a .npz file with arrays by input name")
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                return loaded
-            with loaded:
-                return {key: loaded[key] for key in loaded.files}
-    except FileNotFoundError:
-        raise InputError(f"{name}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        cause = "it holds Python objects" if "pickle" in str(error).lower() else str(error)
-        raise InputError(f"{name}: not usable: {cause}; save real numbers by numpy.save") from None
-    except MemoryError as error:
-        raise InputError(f"{name}: {error}; give fewer images at a time") from None
-    except Exception:  # damage surfaces as errors of zip, zlib, NumPy and Python's own tokeniser
-        raise InputError(f"{name}: damaged or not a NumPy file; save it by numpy.save") from None
-
-
-def _chosen_outputs(program: Program, result: Run, raw: bool) -> dict[str, Any]:
-    if not raw:
-        return dict(result.outputs)
-    if program.ir.graph.host:
-        _log("--raw: words of the grid, before what the host computes (softmax and the like)")
-    from neuflow.run.host import own_shape
-
-    return {
-        port.tensor.name: result.words[port.tensor.name]
-        .astype("int16")
-        .reshape(-1, *own_shape(port.tensor))
-        for port in program.ir.outputs
-    }
-
-
-def _write_arrays(name: str, arrays: dict[str, Any]) -> None:
-    import numpy as np
-
-    path = Path(name)
-    if path.suffix == ".npz":
-        files.write_atomic(path, lambda beside: np.savez(beside, **arrays))
-        return
-    (array,) = arrays.values()
-    files.write_atomic(path, lambda beside: np.save(beside, array))

@@ -12,7 +12,7 @@ import pytest
 from programs import program
 
 import neuflow
-from neuflow import api, cli, files, verilog
+from neuflow import api, cli, cli_files, files, verilog
 from neuflow.errors import InputError, ToolError
 from neuflow.grid import PRESETS, TINY
 from neuflow.run import build, host, measure
@@ -172,7 +172,7 @@ def test_files_that_hold_no_numbers_are_refused(write, tmp_path):
     path = tmp_path / "x.npy"
     write(path)
     with pytest.raises(InputError):
-        cli._read_arrays(str(path))
+        cli_files.read_arrays(str(path))
 
 
 def test_wherever_a_file_of_arrays_is_damaged_it_is_refused_or_read(tmp_path):
@@ -183,7 +183,7 @@ def test_wherever_a_file_of_arrays_is_damaged_it_is_refused_or_read(tmp_path):
     for at in range(len(whole)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         with contextlib.suppress(InputError):
-            cli._read_arrays(str(path))
+            cli_files.read_arrays(str(path))
 
 
 def test_an_array_larger_than_memory_is_refused(tmp_path):
@@ -191,7 +191,7 @@ def test_an_array_larger_than_memory_is_refused(tmp_path):
     np.save(path, np.zeros((2, 1, 32, 32)))
     path.write_bytes(path.read_bytes().replace(b"(2, 1, 32, 32), ", b"(999999999999,),"))
     with pytest.raises(InputError, match="give fewer images"):
-        cli._read_arrays(str(path))
+        cli_files.read_arrays(str(path))
 
 
 def cannot_write(*args: object, **kwargs: object) -> None:

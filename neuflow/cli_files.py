@@ -1,0 +1,107 @@
+"""Files that a command names: looked at before the work is done, read, and written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuflow import files
+from neuflow.errors import InputError
+
+if TYPE_CHECKING:
+    from neuflow.api import Program
+
+
+def model(name: str) -> Path:
+    """Return the path of an ONNX file; refuse what is not there."""
+    path = Path(name)
+    if not path.is_file():
+        cause = "is a directory" if path.is_dir() else "no such file"
+        raise InputError(f"{name}: {cause}; name an ONNX model")
+    return path
+
+
+def load(path: str) -> Program:
+    """Read a program; refuse what is not there."""
+    from neuflow import api
+
+    if not Path(path).is_file():
+        cause = "is a directory" if Path(path).is_dir() else "no such file"
+        raise InputError(f"{path}: {cause}; make a program with neuflow compile")
+    return api.load(path)
+
+
+def check_target(name: str, endings: Sequence[str]) -> None:
+    """Refuse a target that cannot be written before the work is done, not after."""
+    path = Path(name)
+    if path.suffix not in endings:
+        raise InputError(f"{name}: the name must end in {' or '.join(endings)}")
+    if not path.parent.is_dir():
+        raise InputError(f"{name}: directory {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise InputError(f"{name} is a directory; name a file")
+    if not files.can_write(path.parent):
+        raise InputError(f"{name}: directory {path.parent} cannot be written to; name another one")
+
+
+@contextlib.contextmanager
+def directory(name: str) -> Iterator[Path]:
+    """Yield a directory that can be written to; made where missing, and taken back on failure."""
+    path = Path(name)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{name} is a file; name a directory")
+    made = [place for place in (path, *path.parents) if not place.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be made: {error.strerror}") from None
+    if not files.can_write(path):
+        raise InputError(f"{name}: cannot be written to; name another directory")
+    try:
+        yield path
+    except BaseException:
+        with contextlib.suppress(OSError):  # something is in it
+            for place in made:
+                place.rmdir()
+        raise
+
+
+def read_arrays(name: str) -> Any:
+    """Return the array of a ``.npy`` file, or the arrays of a ``.npz`` file by name."""
+    import numpy as np
+
+    path = Path(name)
+    if path.suffix not in (".npy", ".npz"):
+        raise InputError(f"{name}: give a .npy file, or a .npz file with arrays by input name")
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                return loaded
+            with loaded:
+                return {key: loaded[key] for key in loaded.files}
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        cause = "it holds Python objects" if "pickle" in str(error).lower() else str(error)
+        raise InputError(f"{name}: not usable: {cause}; save real numbers by numpy.save") from None
+    except MemoryError as error:
+        raise InputError(f"{name}: {error}; give fewer images at a time") from None
+    except Exception:  # damage surfaces as errors of zip, zlib, NumPy and Python's own tokeniser
+        raise InputError(f"{name}: damaged or not a NumPy file; save it by numpy.save") from None
+
+
+def write_arrays(name: str, arrays: dict[str, Any]) -> None:
+    """Write a ``.npz`` file, or the only array to a ``.npy`` file; all or nothing."""
+    import numpy as np
+
+    path = Path(name)
+    if path.suffix == ".npz":
+        files.write_atomic(path, lambda beside: np.savez(beside, **arrays))
+        return
+    (array,) = arrays.values()
+    files.write_atomic(path, lambda beside: np.save(beside, array))
