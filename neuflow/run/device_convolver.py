@@ -9,8 +9,7 @@ then all passes with the same fields are worked out as convolutions, which is fa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +22,12 @@ from neuflow.blocks.convolver_model import (
     tap_order,
 )
 from neuflow.blocks.parameters_model import PARAMETER_BEATS, Form, from_half_words, unpacked
-from neuflow.fixed import requantise
 from neuflow.grid import GridConfig
 from neuflow.layout import ABSENT_CHANNELS, Scatter
+from neuflow.run.device_drain import Fields, Packet, leave
 from neuflow.run.device_kernel import convolve, products
 from neuflow.run.device_memory import DeviceFault
 
-Fields = Mapping[str, int]
-Packet = NDArray[np.signedinteger[Any]]
 Taps = tuple[Packet, Packet, Packet, Packet]
 _CHUNK = 1 << 21
 """Words gathered at a time."""
@@ -81,7 +78,7 @@ class DeviceConvolver:
             sums = self._convolve(rows, array, taps, numbers, real_only)
         else:
             sums = self._sums(rows, array, rows_packet, (taps, channels), real_only)
-        return self._leave(array, drain, parameters, sums, partial)
+        return leave(self.grid, drain, parameters, sums, partial)
 
     def _resident(self, rows: Fields) -> Fields:
         """Return what the pass before stored; this one must describe the same."""
@@ -474,52 +471,6 @@ class DeviceConvolver:
             row = (row + array["step_y"] + phase_y // s * array["row_pitch"]) % ring
             phase_y %= s
         return np.array(flat), np.array(phases), np.array(ys), np.array(xs)
-
-    # Drain.
-
-    def _leave(
-        self, array: Fields, drain: Fields, parameters: Packet, sums: Packet, partial: Packet | None
-    ) -> Packet:
-        p, q = self.grid.maps, self.grid.pixels
-        blocks, groups = drain["blocks"], drain["groups"]
-        shape = (groups, blocks, q, 3, p)
-        if drain["partial_in"]:
-            if partial is None or partial.size != np.prod(shape):
-                raise DeviceFault("partial sums do not have the size of the pass")
-            low, middle, high = np.moveaxis(partial.reshape(shape), 3, 0)
-            added = (low & 0xFFFF) + ((middle & 0xFFFF) << 16) + (high << 32)
-            sums = sums + added.transpose(1, 3, 0, 2).reshape(blocks * p, groups * q)
-        if np.abs(sums).max(initial=0) >= 1 << 47:
-            raise DeviceFault("a sum overflows the accumulator")
-        if drain["partial_out"]:
-            words = sums.reshape(blocks, p, groups, q).transpose(2, 0, 3, 1)
-            parts = np.stack([words & 0xFFFF, words >> 16 & 0xFFFF, words >> 32 & 0xFFFF], 3)
-            return ((parts ^ 0x8000) - 0x8000).reshape(-1)
-        self._check_reorder(drain)
-        bias, m, s, zero = (values[:, None] for values in parameters)
-        out = requantise(sums, bias, m, s, zero, 8 if drain["narrow"] else 16)
-        y, x = np.divmod(np.arange(groups * q), drain["pitch"])
-        kept = out[: drain["maps"], (y < drain["height"]) & (x < drain["width"])]
-        if kept.size != drain["maps"] * drain["height"] * drain["width"]:
-            raise DeviceFault("the groups do not cover the output")
-        return kept.reshape(-1, drain["height"], drain["width"]).transpose(1, 0, 2).reshape(-1)
-
-    def _check_reorder(self, drain: Fields) -> None:
-        grid, q = self.grid, self.grid.pixels
-        first = np.arange(drain["groups"]) * q
-        last = np.minimum((first + q - 1) // drain["pitch"], drain["height"] - 1)
-        touched = int((last - first // drain["pitch"]).max()) + 1
-        padded = -(-drain["maps"] // grid.maps) * grid.maps
-        if drain["slots"] < touched:
-            raise DeviceFault(f"{drain['slots']} reorder slots, a group touches {touched} rows")
-        if drain["map_step"] < drain["slots"] * drain["width"]:
-            raise DeviceFault("maps overlap in the reorder buffer")
-        if drain["map_step"] % grid.maps != 1 % grid.maps:
-            raise DeviceFault("map_step is not 1 modulo the lanes")
-        if padded * drain["map_step"] > grid.reorder_words:
-            raise DeviceFault("the reorder buffer overflows")
-        if drain["blocks"] != (drain["maps"] if drain["by_tap"] else padded // grid.maps):
-            raise DeviceFault("maps and blocks do not agree")
 
 
 def _absent(array: Fields) -> int:
