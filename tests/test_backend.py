@@ -120,7 +120,7 @@ def dense_block(net: Builder, layers: int) -> str:
 def test_a_dense_block_lies_in_memory_once_and_takes_no_copy(grid):
     net = Builder(20)
     net.conv(dense_block(net, 5), 2, (1, 1))
-    program = check(net, grid, batch=2)
+    program = check(net, replace(grid, scratchpad_words=0), batch=2)
     assert [layer.operator for layer in program.layers] == ["conv", *["conv+map"] * 5, "conv"]
     record = -(-(4 + 5 * 3) * 7 // grid.bus_words) * grid.bus_words
     assert program.work_words >= 2 * 6 * record  # two images of the last concat
@@ -150,7 +150,7 @@ def test_zero_kernels_are_not_paid_for():
         check(net, VIRTEX6)
         (assignment,) = assign(net.build("conv0.out"), VIRTEX6, 1).assignments
         nets.append(assignment)
-    assert nets[1].cycles < 0.4 * nets[0].cycles
+    assert nets[1].cycles < 0.45 * nets[0].cycles  # the start takes as long
     chain = nets[1].chain
     for piece in (piece for one in nets[1].passes for piece in one.pieces):
         read = read_channels(chain, piece.out.maps, piece.part) or range(piece.part.channels.size)
