@@ -102,6 +102,39 @@ def test_a_large_table_goes_by_tap_in_one_pass():
     assert " by tap" not in check(full, VIRTEX6).mapping
 
 
+def sparse(net: Builder, x: str, channels: set[int]) -> str:
+    """A convolution whose maps read none but ``channels``."""
+    y = net.conv(x, 5, (3, 3), pads=(1, 1, 1, 1))
+    weight = net.nodes[-1].attrs["weight"]
+    weight[:, [c for c in range(weight.shape[1]) if c not in channels]] = 0
+    return y
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.name)
+def test_channels_that_no_map_reads_are_not_fetched(grid):
+    net = Builder(21)
+    sparse(net, net.input(6, 9, 11), {2, 4})
+    found = re.findall(r"channels (\d+\.\.\d+) taps", check(net, grid).mapping)
+    assert set(found) <= {"2..4", "2..3", "4..4"} and found
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.name)
+@pytest.mark.parametrize("kind", ["mul", "sub"])
+def test_maps_that_nobody_reads_are_not_made(grid, kind):
+    """Of a square, and of a difference (which one column alone makes whole, in its convolver)."""
+    net = Builder(22)
+    x = net.input(6, 9, 11)
+    made = net.alu(kind, x, x if kind == "mul" else net.relu(x))
+    y = sparse(net, made, {1, 2})
+    program = check(net, grid)
+    if grid.columns > 1 or kind == "mul":
+        own = program.mapping[: program.mapping.index(f"\n{net.nodes[-1].name}:")]
+        lines = [line for line in own.splitlines() if " pass " in line and "channels" not in line]
+        assert any(re.search(r"maps 1\.\.2|maps 1\.\.1", line) for line in lines)
+    # Who reads all of it gets all of it.
+    check(net, grid, outputs=(made, y))
+
+
 def test_a_ramp_whose_pieces_do_not_fit_is_not_tried():
     """Its cost was asked for, with an input of a piece that finds no room."""
     case = RandomTable(41)

@@ -31,6 +31,7 @@ from neuflow.compiler.join import join
 from neuflow.compiler.liveness import Memory, with_scratchpad
 from neuflow.compiler.mapping import Assignment, Chain, Mapping, Piece
 from neuflow.compiler.order import order_maps
+from neuflow.compiler.unread import leave_out_unread
 from neuflow.errors import CompileError
 from neuflow.grid import GridConfig
 from neuflow.ir import Node, QuantGraph
@@ -56,7 +57,8 @@ def assign(
     graph = joined.graph
     alone: set[str] = set()
     while True:
-        fused = _with_heads(fuse(graph, batch, alone), grid)
+        fused = leave_out_unread(fuse(graph, batch, alone), graph, joined.joins)
+        fused = _with_heads(fused, grid)
         memory = Memory(graph, fused.views, joined.joins)
         done = []
         for chain in with_scratchpad(memory, fused.chains, batch, grid):
@@ -93,7 +95,8 @@ def _through_convolver(chain: Chain, grid: GridConfig) -> Chain:
         "stride": (1, 1), "dilation": (1, 1), "pads": (0, 0, 0, 0),
     }  # fmt: skip
     head = Node(f"{chain.name}/identity", "conv", (chain.source,), chain.source, attrs)
-    return replace(chain, head=merged(head, height * width, grid), source_shape=chain.shapes[0])
+    head = merged(head, height * width, grid)
+    return replace(chain, head=head, source_shape=chain.shapes[0], kept=None)
 
 
 # --- the search ---------------------------------------------------------------------------------
@@ -210,7 +213,7 @@ def _rounds(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Cut]:
     """
     groups = conv_groups(chain)
     unit = map_unit(chain, cut.by_tap, grid)
-    blocks = groups * ceil_div(chain.shapes[-1][0] // groups, unit)
+    blocks = groups * ceil_div(chain.maps.size // groups, unit)
     last, left = blocks + 1, 2 if chain.kernels is None else blocks
     for rounds in range(1, ceil_div(blocks, cut.maps) + 1):
         size = ceil_div(blocks, rounds * cut.maps)
@@ -253,7 +256,7 @@ def _side_by_side(chain: Chain, grid: GridConfig, batch: int) -> Iterator[Cut]:
 
 
 def _columns(chain: Chain, grid: GridConfig, batch: int, by_tap: bool) -> Iterator[Cut]:
-    maps, height, _ = chain.shapes[-1]
+    maps, height = chain.maps.size, chain.shapes[-1][1]
     columns = grid.columns // 2 if needs_helper(chain) else grid.columns
     unit = map_unit(chain, by_tap, grid)
     most = {

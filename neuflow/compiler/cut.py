@@ -93,13 +93,13 @@ def _extremes(parts: list[T], size: Callable[[T], int]) -> list[T]:
 
 def axes(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Axes:
     """Divide images, rows, columns and maps as ``cut`` says."""
-    maps, height, width = chain.shapes[-1]
+    _, height, width = chain.shapes[-1]
     across = cut.images if chain.batched else 1
     return Axes(
         _chunks([0] if chain.batched else list(range(batch)), cut.images),
         _chunks(_at_borders(Span(0, height).split(cut.rows * cut.row_rounds), chain, 0), cut.rows),
         _chunks(_at_borders(Span(0, width).split(across * cut.strips), chain, 1), across),
-        _chunks(_map_spans(chain, maps, cut, grid), cut.maps),
+        _chunks(_map_spans(chain, cut, grid), cut.maps),
     )
 
 
@@ -247,12 +247,12 @@ def can_close(chain: Chain) -> bool:
     return kernel > 1 and ceil_div(width, stride) > chain.shapes[0][2]
 
 
-def _map_spans(chain: Chain, maps: int, cut: Cut, grid: GridConfig) -> list[Span]:
+def _map_spans(chain: Chain, cut: Cut, grid: GridConfig) -> list[Span]:
     groups = conv_groups(chain)
-    size = maps // groups
+    size = chain.maps.size // groups
     unit = map_unit(chain, cut.by_tap, grid)
-    if chain.by_block:
-        return list(Span(0, maps).split(cut.maps * cut.rounds, unit))
+    if chain.by_block or chain.head is None:
+        return list(chain.maps.split(cut.maps * cut.rounds, unit))
     parts = max(1, cut.maps * cut.rounds // groups)
     return [
         span
@@ -320,13 +320,13 @@ def part_lists(chain: Chain) -> Iterator[tuple[Part, ...]]:
         for size, dilation in zip(kernel, chain.head.attrs["dilation"], strict=True)
     ]  # fmt: skip
     # Blocks that have channels of their own walk through all of them.
-    channels = 1 if chain.by_block else chain.head.attrs["weight"].shape[1]
+    channels = 1 if chain.by_block else chain.channels_read.size
     ways = [(n, *least) for n in ladder(channels)]
     ways += [(channels, n, least[1]) for n in ladder(kernel[0]) if n > least[0]]
     ways += [(channels, kernel[0], n) for n in ladder(kernel[1]) if n > least[1]]
     for way in ways:
-        sizes = (chain.head.attrs["weight"].shape[1], *kernel)
-        axes = [Span(0, size).split(n) for size, n in zip(sizes, way, strict=True)]
+        whole = (chain.channels_read, *(Span(0, size) for size in kernel))
+        axes = [span.split(n) for span, n in zip(whole, way, strict=True)]
         yield tuple(Part(*spans) for spans in product(*axes))
 
 

@@ -93,6 +93,7 @@ class Chain:
     images of a frame at once, along x, so that shapes are (C, 1, batch).
     ``reorder``: a copy in C, H, W order (a reshape that memory order does not allow as a view).
     ``kernels``: which kernels of a convolution are not zero, bool [M, C/groups]; None: most.
+    ``kept``: the maps that are written, as nobody reads the others; None: all.
     ``scratchpad``: those of its tensors that lie there; ``interleaved``: those of them whose images
     lie word beside word, see ``allocate.tensor_place``.
     """
@@ -110,6 +111,21 @@ class Chain:
     kernels: NDArray[np.bool_] | None = None
     scratchpad: frozenset[str] = frozenset()
     interleaved: frozenset[str] = frozenset()
+    kept: Span | None = None
+
+    @property
+    def maps(self) -> Span:
+        """Maps that are written."""
+        return self.kept or Span(0, self.shapes[-1][0])
+
+    @property
+    def channels_read(self) -> Span:
+        """Input channels of a convolution, numbered within a group, from the first read to the last."""
+        assert self.head is not None
+        if self.kernels is None:
+            return Span(0, self.head.attrs["weight"].shape[1])
+        read = np.flatnonzero(self.kernels.any(axis=0))
+        return Span(int(read[0]), int(read[-1]) + 1) if len(read) else Span(0, 1)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
