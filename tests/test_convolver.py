@@ -127,6 +127,22 @@ def test_last_taps_of_rows_wait_for_each_other(kernel_y: int, pauses: tuple[floa
     assert run(layers, grid, pauses) == [expected(layer) for layer in layers]
 
 
+@pytest.mark.parametrize("lanes", [2, 4, 8])
+@pytest.mark.parametrize("kernel_y", range(1, 20))
+def test_every_tap_has_its_lane(lanes: int, kernel_y: int) -> None:
+    for kernel_x in (1, lanes - 1, lanes, 2 * lanes, 2 * lanes + 1):
+        for gather in {False, model.can_gather(kernel_y, kernel_x, lanes)}:
+            order, names = model.tap_order(kernel_y, kernel_x, lanes, gather)
+            steps = model.tap_steps(kernel_x, lanes, gather)
+            assert len(order) == model.channel_steps(kernel_y, steps, lanes, gather)
+            assert sorted(order[order >= 0].tolist()) == list(range(kernel_y * kernel_x))
+            assert names.any() and (order[names, -1] < 0).all()
+            # A name is there before a channel's last row begins, where there is more than one.
+            if kernel_y > 1:
+                assert np.flatnonzero(names)[0] < len(order) - steps
+    assert not model.can_gather(2 * lanes, 2 * lanes + 1, lanes)
+
+
 def test_a_map_by_tap_writes_nothing_behind_its_own() -> None:
     # Behind two maps the reorder buffer begins again: a third one's words would fall on the first's.
     layer = Layer(height=6, width=8, maps=2, by_tap=1, kernel=(2, 3), slots=5)

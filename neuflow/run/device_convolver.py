@@ -20,6 +20,7 @@ from neuflow.blocks.convolver_model import (
     can_gather,
     channel_steps,
     tap_order,
+    tap_steps,
 )
 from neuflow.blocks.parameters_model import PARAMETER_BEATS, Form, from_half_words, unpacked
 from neuflow.grid import GridConfig
@@ -171,12 +172,13 @@ class DeviceConvolver:
 
     def _may_gather(self, array: Fields) -> bool:
         lanes = self.grid.maps
+        kernel_x = 2 * lanes + 1
         gap = (array["row_pitch"] - array["pitch"]) % (array["ring_words"] or self.grid.row_words)
         return bool(
             array["by_tap"]
             and self.grid.tap_gather
-            and can_gather(array["kernel_y"], 2 * lanes + 1, lanes)
-            and array["kernel_x"] == 2
+            and can_gather(array["kernel_y"], kernel_x, lanes)
+            and array["kernel_x"] == tap_steps(kernel_x, lanes, gather=True)
             and (gap == 0 or array["height_out"] == 1)
         )
 
