@@ -112,11 +112,11 @@ class Netlist:
 
     def _own(self, module: str) -> Counter[str]:
         """Return what the cells of a module take, its parts left out."""
-        taken = Counter({"LUT": lut_pairs.tables(self.cells[module])})
+        taken: Counter[str] = Counter({"LUT": lut_pairs.tables(self.cells[module])})
         for cell, number in self.modules[module].items():
             if cell in TAKES:
                 resource, each = TAKES[cell]
-                taken[resource] += number * each  # type: ignore[assignment]
+                taken[resource] += number * each
             elif cell not in (*self.modules, *FREE, *lut_pairs.INPUTS):
                 raise HardwareError(f"{module} has {number} {cell}: say in TAKES what one takes")
         return taken
