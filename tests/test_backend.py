@@ -268,6 +268,26 @@ def test_layers_beyond_a_buffer_or_field_still_run(grid, shape, maps, kernel, op
     check(net, grid)
 
 
+@pytest.mark.parametrize(
+    ("shape", "kernel", "options"),
+    [
+        ((3, 5, 5), (2, 2), {"stride": (2, 2), "pads": (0, 0, 1, 1)}),
+        ((3, 5, 5), (3, 3), {"stride": (2, 2), "pads": (0, 0, 2, 2)}),
+        ((2, 1, 4), (1, 2), {"stride": (3, 3), "pads": (0, 0, 0, 3)}),
+        ((2, 5, 1), (2, 1), {"stride": (2, 2), "pads": (0, 0, 1, 0)}),
+        ((3, 6, 4), (1, 2), {"stride": (3, 3), "dilation": (2, 2), "pads": (2, 0, 0, 3)}),
+    ],
+)
+@pytest.mark.parametrize("grid", (TINY, VIRTEX6), ids=lambda grid: grid.name)
+def test_taps_of_which_the_last_positions_have_one_inside_are_more_than_one(
+    grid, shape, kernel, options
+):
+    """The input ends at the first tap of the last position, as where there is no other tap."""
+    net = Builder(9)
+    net.conv(net.input(*shape), 5, kernel, **options)
+    check(net, grid)
+
+
 @pytest.mark.parametrize("batch", (1, 4, 27))
 @pytest.mark.parametrize("grid", (TINY, VIRTEX6), ids=lambda grid: grid.name)
 def test_dense_layers_of_any_size_and_batch(batch, grid):

@@ -204,7 +204,8 @@ def conv_shape(chain: Chain, piece: Piece) -> ConvShape:
     stride = stride if out.rows.size > 1 or out.cols.size > 1 else 1
     height, width, every = rows.size, cols.size, 1
     last = ((out.rows.size - 1) * stride, (out.cols.size - 1) * stride)
-    if stride > 1 and taps == [0, 0] and last == (rows.size - 1, cols.size - 1):
+    single = piece.part.ky.size == piece.part.kx.size == 1
+    if stride > 1 and single and taps == [0, 0] and last == (rows.size - 1, cols.size - 1):
         # A single tap, which meets no padding: the array gets what it reads, and nothing between.
         height, width, every, stride = out.rows.size, out.cols.size, stride, 1
     return ConvShape(
