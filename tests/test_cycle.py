@@ -218,7 +218,7 @@ def test_presets_give_golden_s_words(grid: str) -> None:
     program, images = lenet("b", 2, grid), digits.load(32).test_x[:3]
     golden, cycle = program.golden(images), program.cycle(images)
     assert all(np.array_equal(cycle.words[n], golden.words[n]) for n in golden.words)
-    assert cycle.stats["cycles"] > cycle.stats["layer_roofline_cycles"]
+    assert cycle.stats["cycles"] > cycle.stats["network_roofline_cycles"]
 
 
 @pytest.mark.rtl
