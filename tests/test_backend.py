@@ -401,6 +401,18 @@ def test_maps_with_like_kernels_are_put_side_by_side():
     assert sorted(order[:3]) == [0, 3, 5] and sorted(order[3:]) == [1, 2, 4]
 
 
+def test_maps_of_layers_behind_each_other_are_put_in_order():
+    """The second layer's channels have the order of the first one's maps when its own are sorted."""
+    net = Builder(13)
+    x = net.input(8, 6, 6)
+    for _ in range(3):
+        x = net.conv(x, 8, (3, 3), pads=(1, 1, 1, 1))
+        weight = net.nodes[-1].attrs["weight"]
+        weight[0::2, 4:] = weight[1::2, :4] = 0
+    check(net, TINY)
+    check(net, VIRTEX6)
+
+
 def test_a_cut_that_does_not_fit_is_refused_in_one_line():
     net = Builder(11)
     net.conv(net.input(40, 12, 12), 4, (5, 5))

@@ -26,7 +26,8 @@ def order_maps(graph: QuantGraph, grid: GridConfig, most: float) -> QuantGraph:
     Only where all that read them are convolutions, perhaps behind functions and poolings; what they
     pass through gets the name of its tensor and "/ordered".
     """
-    for node in graph.nodes:
+    for place in range(len(graph.nodes)):
+        node = graph.nodes[place]  # as those before it have changed it: its channels have their order
         if node.op != "conv" or node.attrs["groups"] > 1:
             continue
         kernels = np.any(node.attrs["weight"] != 0, axis=(2, 3))
