@@ -129,7 +129,8 @@ class ConvShape:
     def closes(self, grid: GridConfig) -> bool:
         """Whether row ends can be closed, and lanes are saved: a group meets few of them.
 
-        What is behind the last output row does not count.
+        What is behind the last output row does not count; by tap it does, for the border mask of its
+        first lane is that of words which the last lanes of the row read.
         """
         saved = ceil_div(self.width, self.stride) > self.out_width
         lanes = not self.by_tap or grid.tap_gap > 0
@@ -137,7 +138,9 @@ class ConvShape:
             return False
         groups = ceil_div(self.out_height * self.out_width, grid.pixels)
         first = np.arange(groups, dtype=np.int64) * grid.pixels
-        last = np.minimum(first + grid.pixels, self.out_height * self.out_width) - 1
+        last = first + grid.pixels - 1
+        if not self.by_tap:
+            last = np.minimum(last, self.out_height * self.out_width - 1)
         most = 1 if self.by_tap else ROW_ENDS
         return bool((last // self.out_width - first // self.out_width <= most).all())
 
