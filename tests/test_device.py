@@ -11,7 +11,8 @@ import pytest
 
 from neuflow.blocks.convolver_model import channel_steps
 from neuflow.compiler import compile_graph
-from neuflow.grid import TINY
+from neuflow.compiler.geometry import ConvShape
+from neuflow.grid import TINY, GridConfig
 from neuflow.ir import Program
 from neuflow.layout import INSTRUCTION, UNITS, Kind, Opcode
 from neuflow.run import device
@@ -188,6 +189,29 @@ def closed(request):
 def test_a_changed_field_of_a_pass_with_closed_row_ends_is_caught(closed, kind, name, amount):
     program, words, want = closed
     assert caught(mutate(program, kind, 0, add(name, amount)), words, want)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "kernel"), [(6, 5, (2, 3)), (7, 6, (3, 4)), (8, 5, (3, 3))]
+)
+def test_a_second_row_end_behind_the_output_is_found_by_tap(monkeypatch, height, width, kernel):
+    """It was not, and the Verilog's last words of the last row were wrong (random cases 503, 695)."""
+
+    def closes(shape: ConvShape, grid: GridConfig) -> bool:
+        """``ConvShape.closes`` as it was, by tap: what is behind the last row does not count."""
+        size, pitch = shape.out_height * shape.out_width, shape.out_width
+        first = np.arange(0, size, grid.pixels)
+        last = np.minimum(first + grid.pixels, size) - 1
+        return shape.by_tap and bool((last // pitch - first // pitch <= 1).all())
+
+    net = Builder(3)
+    net.table(net.input(4, height, width), 5, kernel, 2)
+    graph, words = net.build(net.nodes[-1].output), net.words(1)
+    monkeypatch.setattr(ConvShape, "closes", closes)
+    wrong = compile_graph(graph, TINY)
+    assert "by tap closed" in wrong.mapping
+    with pytest.raises(DeviceFault, match="lanes beyond a row's end"):
+        device.run(wrong, words)
 
 
 def test_rows_that_end_three_times_in_a_group_are_not_closed():

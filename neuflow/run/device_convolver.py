@@ -130,7 +130,8 @@ class DeviceConvolver:
             return True
         beyond = grid.tap_gap if array["by_tap"] else 0
         first = np.arange(0, end, grid.pixels)
-        last = np.minimum(first + grid.pixels, end) - 1
+        # By tap, the border mask of the first lane behind the last row is that of words in it.
+        last = first + grid.pixels - 1 if array["by_tap"] else np.minimum(first + grid.pixels, end) - 1
         most = 1 if array["by_tap"] else ROW_ENDS
         return (
             gap % grid.row_banks == beyond
