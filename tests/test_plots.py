@@ -10,12 +10,14 @@ from programs import program
 
 from examples import demo
 from neuflow import layout
+from neuflow.compiler import compile_graph
 from neuflow.errors import ProgramError
 from neuflow.grid import TINY, VIRTEX6, GridConfig
 from neuflow.ir import Layer, Program
 from neuflow.layout import Cause, Kind, Opcode, Operand, RouterIn, RouterOut
 from neuflow.report import plots, routes
 from neuflow.run.stats import Measured
+from tests.quantgraphs import Builder
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ONE_RUN = {"run": 8, "count0": 1, "step0": 0, "count1": 1, "step1": 0, "count2": 1, "step2": 0}
@@ -201,6 +203,29 @@ def test_every_text_of_the_floor_plan_lies_within_the_picture():
         box = text.get_window_extent()
         assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
         assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
+
+
+def test_the_floor_plan_tells_the_scratchpad_from_memory():
+    net = Builder(4)
+    net.conv(net.conv(net.input(2, 6, 6), 4, (3, 3)), 2, (3, 3))
+    program = compile_graph(net.build(net.nodes[-1].output), TINY)
+    used = {}
+    for label in ("conv0/pass0", "conv1/pass0"):
+        figure = plots.floorplan_figure(program, label, "floor plan")
+        used[label] = {
+            text.get_text().split(" (")[0]: text.get_color() != plots.GREY
+            for text in figure.axes[0].texts
+            if text.get_text().startswith("scratchpad")
+        }
+    assert used == {
+        "conv0/pass0": {"scratchpad: reads": False, "scratchpad: writes": True},
+        "conv1/pass0": {"scratchpad: reads": True, "scratchpad: writes": False},
+    }
+    without = compile_graph(
+        net.build(net.nodes[-1].output), dataclasses.replace(TINY, scratchpad_words=0)
+    )
+    figure = plots.floorplan_figure(without, "conv0/pass0", "floor plan")
+    assert not any("scratchpad" in text.get_text() for text in figure.axes[0].texts)
 
 
 def test_a_run_without_a_timeline_is_refused():

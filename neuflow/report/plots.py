@@ -22,7 +22,17 @@ from numpy.typing import ArrayLike, NDArray
 from neuflow import files
 from neuflow.grid import GridConfig
 from neuflow.ir import Program
-from neuflow.layout import Activity, AluOp, Kind, Operand, RouterIn, RouterOut, Row, WindowOp
+from neuflow.layout import (
+    SCRATCHPAD,
+    Activity,
+    AluOp,
+    Kind,
+    Operand,
+    RouterIn,
+    RouterOut,
+    Row,
+    WindowOp,
+)
 from neuflow.report import routes
 from neuflow.run import stats
 from neuflow.run.stats import Measured
@@ -273,6 +283,7 @@ class _Floorplan:
     ACROSS, DOWN = 3.75, 1.78
     ROUTER = 0.34  # width of the router, at the left of its tile
     LANE = 0.2
+    BAR = 0.55  # from the scratchpad's bars to those of external memory
 
     def __init__(self, plan: routes.Plan) -> None:
         self.plan, self.grid = plan, plan.grid
@@ -285,6 +296,7 @@ class _Floorplan:
         }
         self.ports_y = self.HIGH / 2 + 0.55 + self.LANE * (len(wide) + 1)
         self.write_y = self._y(self.grid.rows - 1) - self.HIGH / 2 - 0.75
+        self.beyond = self.BAR if self.grid.scratchpad_words else 0.0
         self.left = -0.7
         self.right = self.ACROSS * (self.grid.columns - 1) + self.WIDE + 0.25
 
@@ -323,7 +335,7 @@ class _Floorplan:
 
     def draw(self, title: str) -> Figure:
         """Return the whole picture."""
-        top, bottom = self.ports_y + 1.15, self.write_y - 0.95
+        top, bottom = self.ports_y + 1.15 + self.beyond, self.write_y - 0.95 - self.beyond
         width, height = self.right - self.left + 0.2, top - bottom
         scale = max(0.78, 7.5 / width)
         figure = _figure(width * scale, height * scale + 1.3)
@@ -332,13 +344,12 @@ class _Floorplan:
         self.axes.set(xlim=(self.left - 0.1, self.right + 0.1), ylim=(bottom, top))
         self.axes.axis("off")
         self._mesh()
+        self._memories(top - 0.42, bottom + 0.07)
         for column in range(self.grid.columns):
             for row in range(self.grid.rows):
                 self._tile(column, row)
             for port in PORT_NAMES:
                 self._port(column, port)
-        self._memory(top - 0.42, "external memory: reads")
-        self._memory(bottom + 0.07, "external memory: writes")
         for line in self.plan.lines:
             self._line(line)
         for hop in self.plan.hops:
@@ -449,15 +460,37 @@ class _Floorplan:
             x, y = self._drop_x(column, port), self.ports_y
         self._box(x - 0.42, y - 0.16, 0.84, 0.32, PORT_COLORS[port] if used else LIGHT)
         self._text(x, y, PORT_NAMES[port], 8, color=BLACK if used else GREY)
+        far = 0.0 if self._near(column, port) else self.beyond
         if used and port is Kind.WRITE:
-            self._path([(x, y - 0.16), (x, y - 0.54)], PORT_COLORS[port])
+            self._path([(x, y - 0.16), (x, y - 0.54 - far)], PORT_COLORS[port])
         elif used:
-            self._path([(x, y + 0.73), (x, y + 0.16)], PORT_COLORS[port])
+            self._path([(x, y + 0.73 + far), (x, y + 0.16)], PORT_COLORS[port])
 
-    def _memory(self, y: float, text: str) -> None:
-        self._box(self.left, y, self.right - self.left, 0.34, PALE)
-        bits = self.grid.bus_bits
-        self._text((self.left + self.right) / 2, y + 0.17, f"{text} (AXI4, {bits} bit)", 8.5)
+    def _near(self, column: int, port: Kind) -> bool:
+        """Whether what a port reads or writes lies in the scratchpad."""
+        record = self.plan.units.get((port, 0, column))
+        return bool(self.grid.scratchpad_words and record and record["base"] >= SCRATCHPAD)
+
+    def _memories(self, reads_y: float, writes_y: float) -> None:
+        """Draw external memory at the picture's ends, and the scratchpad, if any, before it."""
+        axi = f"(AXI4, {self.grid.bus_bits} bit)"
+        self._memory(reads_y, f"external memory: reads {axi}")
+        self._memory(writes_y, f"external memory: writes {axi}")
+        if self.grid.scratchpad_words:
+            size = f"({self.grid.scratchpad_words:,} words)"
+            columns = range(self.grid.columns)
+            near = {port for port in PORT_NAMES if any(self._near(c, port) for c in columns)}
+            reads = bool(near - {Kind.WRITE})
+            self._memory(reads_y - self.BAR, f"scratchpad: reads {size}", reads)
+            self._memory(writes_y + self.BAR, f"scratchpad: writes {size}", Kind.WRITE in near)
+
+    def _memory(self, y: float, text: str, used: bool = True) -> None:
+        fill = PALE if used else LIGHT
+        self._box(self.left, y, self.right - self.left, 0.34, fill)
+        # Before lines that go on to what lies behind.
+        ground = {"facecolor": fill, "edgecolor": "none", "pad": 1}
+        middle = (self.left + self.right) / 2
+        self._text(middle, y + 0.17, text, 8.5, color=BLACK if used else GREY, bbox=ground)
 
     def _rail_x(self, column: int) -> float:
         """Return where the global line to the write port runs: left of the tiles."""
