@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Member, Out
 from amaranth.utils import ceil_log2
 
 from neuflow.blocks.axi import axi4, beat_bits, read_ports
@@ -50,6 +50,18 @@ def pick(grant: Value, values: list[Value]) -> Value:
     return result
 
 
+def memory_members(grid: GridConfig, reads: int) -> dict[str, Member]:
+    """Return what DMA ports see of a memory: see :class:`Arbiter`; ``reads``: its read ports."""
+    return {
+        "read": In(request_stream(grid)).array(reads),
+        "response": Out(response_stream(grid).members["payload"].shape),
+        "response_valid": Out(reads),
+        "write": In(request_stream(grid)).array(grid.columns),
+        "data": In(write_stream(grid)).array(grid.columns),
+        "write_response": Out(grid.columns),
+    }
+
+
 class Arbiter(Component):
     """Share one AXI4 master between the read ports, the program fetch and the write ports.
 
@@ -84,12 +96,7 @@ class Arbiter(Component):
         reads = read_ports(grid)
         super().__init__(
             {
-                "read": In(request_stream(grid)).array(reads),
-                "response": Out(response_stream(grid).members["payload"].shape),
-                "response_valid": Out(reads),
-                "write": In(request_stream(grid)).array(grid.columns),
-                "data": In(write_stream(grid)).array(grid.columns),
-                "write_response": Out(grid.columns),
+                **memory_members(grid, reads),
                 "axi": Out(axi4(grid)),
                 "read_error": Out(1),
                 "write_error": Out(1),

@@ -7,11 +7,10 @@ as the arbiter, by word addresses from ``layout.SCRATCHPAD`` on.
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, Out
 from amaranth.utils import ceil_log2
 
-from neuflow.blocks.arbiter import pick, round_robin
-from neuflow.blocks.dma_address import request_stream, response_stream, write_stream
+from neuflow.blocks.arbiter import memory_members, pick, round_robin
 from neuflow.blocks.gate import fires, stay_awake
 from neuflow.blocks.ram import Ram
 from neuflow.grid import GridConfig
@@ -44,12 +43,7 @@ class Scratchpad(Component):
         reads = 3 * grid.columns
         super().__init__(
             {
-                "read": In(request_stream(grid)).array(reads),
-                "response": Out(response_stream(grid).members["payload"].shape),
-                "response_valid": Out(reads),
-                "write": In(request_stream(grid)).array(grid.columns),
-                "data": In(write_stream(grid)).array(grid.columns),
-                "write_response": Out(grid.columns),
+                **memory_members(grid, reads),
                 "read_error": Out(1),
                 "write_error": Out(1),
                 "awake": Out(1),

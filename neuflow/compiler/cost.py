@@ -94,6 +94,7 @@ def _start(chain: Chain, first: Pass, grid: GridConfig) -> float:
 
 
 def fits_whole(chain: Chain, one: Pass, grid: GridConfig) -> bool:
+    """Whether the row buffer holds the whole input of a pass, so that the next one finds it there."""
     plan = plan_rows(chain, conv_shape(chain, one.pieces[0]), grid)
     return plan is not None and plan.ring_words == 0
 

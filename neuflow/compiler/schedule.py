@@ -129,6 +129,7 @@ def _places(mapping: Mapping, grid: GridConfig) -> tuple[dict[str, Place], int]:
     near = _in_scratchpad(mapping, grid, buffers)
     interleaved = frozenset[str]().union(*(a.chain.interleaved for a in mapping.assignments))
     far = [buffer for buffer in buffers if buffer not in near]
+    sizes = {buffer.name: buffer.size for buffer in buffers}
     work = 0
     for space, mine in ((Space.SCRATCHPAD, near), (Space.WORK, far)):
         offsets, work = pack(mine, unit)
@@ -137,8 +138,7 @@ def _places(mapping: Mapping, grid: GridConfig) -> tuple[dict[str, Place], int]:
                 shape = graph.tensors[name].shape
                 places[name] = tensor_place(space, base, shape, batch, unit, name in interleaved)
             else:
-                size = next(b.size for b in mine if b.name == name)
-                places[name] = Place(space, base, size, 0, 0, 0, 0)
+                places[name] = Place(space, base, sizes[name], 0, 0, 0, 0)
     for name in (*mapping.joins, *mapping.views):
         _place_within(mapping, name, places)
     return places, work

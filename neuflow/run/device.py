@@ -21,9 +21,11 @@ from neuflow.grid import GridConfig
 from neuflow.ir import MapTable, Program, Result, Words
 from neuflow.layout import (
     INSTRUCTION,
+    READ,
     SCRATCHPAD,
     SEGMENTS,
     UNITS,
+    WRITE,
     AluOp,
     Kind,
     Opcode,
@@ -38,7 +40,6 @@ from neuflow.run import frames
 from neuflow.run.device_convolver import DeviceConvolver, Shared
 from neuflow.run.device_memory import DeviceFault, Memory, Packet
 
-_PORTS = (Kind.READ_ROWS, Kind.READ_WEIGHTS, Kind.READ_OPERAND, Kind.WRITE)
 _NEIGHBOURS = {
     RouterIn.NORTH: (-1, 0, RouterOut.SOUTH),
     RouterIn.SOUTH: (1, 0, RouterOut.NORTH),
@@ -118,7 +119,7 @@ class Device:
             if head["opcode"] == Opcode.CONFIG:
                 payload = [int(word) for word in self.code[counter : counter + head["length"]]]
                 payload[0] = (payload[0] + base[Relocate(head["relocate"])]) & 0xFFFF_FFFF
-                if head["kind"] in _PORTS and payload[0] >= SCRATCHPAD:
+                if UNITS[Kind(head["kind"])] in (READ, WRITE) and payload[0] >= SCRATCHPAD:
                     payload[0] += self.scratchpad - SCRATCHPAD
                 self._config(head, payload, counter - 1)
                 counter += head["length"]
