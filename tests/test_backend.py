@@ -297,6 +297,13 @@ def test_dense_layers_of_any_size_and_batch(batch, grid):
     check(net, grid, batch)
 
 
+def test_a_dense_layer_of_more_blocks_than_their_field_holds_is_cut():
+    """One column of four maps at once: 4,400 outputs are 1,100 blocks, and the field has ten bits."""
+    net = Builder(8)
+    net.dense(net.input(3, 1, 1), 4400)
+    check(net, CNP)
+
+
 def test_pools_beyond_the_window_memory_are_cut():
     net = Builder(9)
     x = net.pool(net.input(40, 20, 30), "max", (3, 3), (2, 2), (1, 1, 1, 1))

@@ -78,7 +78,7 @@ def check_piece(chain: Chain, piece: Piece, grid: GridConfig) -> None:
             raise Misfit("rows")
         if shape.groups(grid) > 1 and weight_words(shape, grid) > grid.weight_words:
             raise Misfit("weights")
-        if shape.blocks(grid) > grid.weight_blocks:
+        if shape.blocks(grid) > min(grid.weight_blocks, limit(CONV_ARRAY, "blocks")):
             raise Misfit("weights")
         if packet_words(shape, grid) > limit(READ, "run"):
             raise Misfit("weights")
@@ -119,7 +119,6 @@ def _check_fields(shape: ConvShape, grid: GridConfig) -> None:
         (CONV_ARRAY, "dilation_x", shape.dilation_x),
         (CONV_ARRAY, "pitch", shape.pitch),
         (CONV_ARRAY, "groups", shape.groups(grid)),
-        (CONV_ARRAY, "blocks", shape.blocks(grid)),
         (CONV_ROWS, "channels", shape.channels),
         (CONV_ROWS, "rows", shape.height),
         (CONV_ROWS, "stride", shape.stride * shape.every),
