@@ -1,8 +1,9 @@
 """Whole networks in the Verilog: words == golden, and everything measured == the cycle judge.
 
 ``make test`` runs every topology, narrow and small, on ``tiny``; ``make nightly`` runs all works of
-the bench and all other networks at full size, on ``virtex6`` but for works of another grid (``-k
-ds_cnn`` for one of them), and says how long each took.
+the bench and all other networks at full size, on ``virtex6`` but for works of another grid, once as
+it is and once with a bus that stalls at random (``-k ds_cnn`` for one of them), and says how long
+each took.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ def compiled(model: ModelProto, folder: Path, grid: str, calib: Any, batch: int 
     return api.compile(path, grid, calib=calib, batch=batch)
 
 
-def check(program: api.Program, x: Any) -> None:
-    """Run the three judges."""
+def check(program: api.Program, x: Any, seed: int | None = None) -> None:
+    """Run the three judges; with ``seed`` the bus stalls at random."""
     golden = program.golden(x)
     begin = time.monotonic()
-    rtl = program.rtl(x)
+    rtl = program.rtl(x, seed=seed)
     seconds = time.monotonic() - begin
-    cycle = program.cycle(x)
+    cycle = program.cycle(x, seed=seed)
     print(f"{program.name}: {rtl.stats['cycles']:,} cycles in {seconds:.1f} s, build included")
     for name, words in golden.words.items():
         assert np.array_equal(rtl.words[name], words), f"rtl: {name}"
@@ -65,14 +66,15 @@ WHOLE = dict.fromkeys([*WORKS, *NETWORKS])
 
 @pytest.mark.rtl
 @pytest.mark.nightly
+@pytest.mark.parametrize("seed", [None, 1], ids=["steady", "stalled"])
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.xdist_group(work_of(name).grid)) for name in WHOLE]
 )
-def test_whole_at_full_size(name: str, tmp_path: Path) -> None:
+def test_whole_at_full_size(name: str, seed: int | None, tmp_path: Path) -> None:
     work = work_of(name)
     calib = work.calibration()
     x = np.resize(calib, (work.batch, *calib.shape[1:]))
-    check(compiled(work.model(), tmp_path, work.grid, calib, work.batch), x)
+    check(compiled(work.model(), tmp_path, work.grid, calib, work.batch), x, seed)
 
 
 def test_a_work_of_another_grid_is_run_on_that(
@@ -80,6 +82,6 @@ def test_a_work_of_another_grid_is_run_on_that(
 ) -> None:
     ran = []
     monkeypatch.setitem(globals(), "compiled", lambda *given: given)
-    monkeypatch.setitem(globals(), "check", lambda given, x: ran.append(given[2]))
-    test_whole_at_full_size("resnet50_wide", tmp_path)
+    monkeypatch.setitem(globals(), "check", lambda given, x, seed: ran.append(given[2]))
+    test_whole_at_full_size("resnet50_wide", None, tmp_path)
     assert ran == ["virtex6_wide"]
