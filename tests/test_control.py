@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from amaranth.hdl import Elaboratable, Module
+from amaranth.hdl import Elaboratable, Module, ResetInserter, Signal
 from amaranth.lib.wiring import connect
 from axi_memory import AxiMemory
 from helpers import simulate
@@ -335,6 +335,28 @@ def test_counters_stop_at_their_largest_value():
         assert ctx.get(dut.cycles) == Counters.LATE + 2
 
     simulate(dut, run)
+
+
+def test_a_reset_of_one_cycle_clears_the_counters():
+    """They have no reset of their own; what was on its way to them is lost, too."""
+    dut, again = Counters(TINY), Signal(name="again")
+
+    async def run(ctx):
+        one = ACTIVITY.pack_int({"flags": 1 << Activity.MAC, "cause": 0, "lanes": 1, "maps": 1})
+        ctx.set(dut.activity, one | one << ACTIVITY_BITS)
+        for signal in (dut.busy, dut.read_beat):
+            ctx.set(signal, 1)
+        await ctx.tick().repeat(20)
+        assert ctx.get(dut.useful) and ctx.get(dut.read_beats)
+        ctx.set(again, 1)
+        await ctx.tick()
+        for signal in (again, dut.busy):
+            ctx.set(signal, 0)
+        await ctx.tick().repeat(Counters.LATE)
+        names = [*Counters.EVENTS, *dut.causes, *(f"{n}_high" for n in dut.wide), "mac_cycles", "cycles"]
+        assert not [name for name in names if ctx.get(getattr(dut, name))]
+
+    simulate(ResetInserter(again)(dut), run)
 
 
 def test_start_is_ignored_after_an_error():

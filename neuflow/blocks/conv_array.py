@@ -156,6 +156,9 @@ class MacArray(Component):
             inner = ends
         starts_block, begins = Signal(init=1), Signal(init=1)
 
+        one_channel = Signal()  # and one kernel row: then the step that ends the row ends the block
+        m.d.sync += one_channel.eq((c.channels == 1) & (c.kernel_y == 1))
+
         # One block at most is between its last tap and the drain.
         in_flight = Signal()
         m.d.sync += in_flight.eq((in_flight & ~self.hand_over) | self.stage[0].last)
@@ -182,7 +185,15 @@ class MacArray(Component):
             lanes.stored.eq(self.stored),
             lanes.clear.eq(~active),
             lanes.configured.eq(self.config.valid),
-            lanes.take.eq(issue & begins),
+            # Issue and begins, in fewer gates: only in a block of one step is the first also the last.
+            lanes.take.eq(
+                active
+                & begins
+                & lanes.full
+                & lanes.fed
+                & self.weights_ready
+                & ~(one_channel & step["ends_x"] & (in_flight | ~self.drain_ready))
+            ),
             self.weights_read.eq(issue & ~odd),
             self.weights_rewind.eq(issue & group_ends),
             self.weights_free.eq(issue & (pass_ends | c.stream_weights)),
@@ -577,13 +588,17 @@ class MacArray(Component):
     def _accumulate(self, m, pixels, weights, platform):
         """Stages 10 to 13: multiply, accumulate, move to the drain registers; a row for each map.
 
-        What moves thousands of registers comes from a register: the drain registers go on a cycle
-        after ``pixel`` does, unless the next block's results have come meanwhile.
+        What moves thousands of registers comes from a register that is made of registers: the drain
+        registers go on two cycles after ``pixel`` does, unless the next block's results have come
+        meanwhile.
         """
         copies, comes = self.stage[HAND_OVER - 1].last, self.stage[HAND_OVER - 2].last
-        takes, behind, move = Signal(), Signal(), Signal()
+        takes, behind, move = Signal(), Signal(2), Signal()
         m.d.comb += takes.eq(self.hand_over | self.shift)
-        m.d.sync += [behind.eq(takes & ~copies), move.eq((takes & ~copies) | comes)]
+        m.d.sync += [
+            behind.eq(Mux(copies, 0, Cat(takes, behind))),
+            move.eq((behind[0] & ~copies) | comes),
+        ]
         for k in range(self.grid.maps):
             row = MacRow(self.grid)
             place(m, f"map{k}", "mac_row", row, platform)

@@ -23,7 +23,7 @@ class Counters(Component):
     ``read_beat``, ``write_beat``; ``activity`` (``layout.ACTIVITY`` a column) of the cycle before;
     the counters Out, 32 bits each. Counters stop at their largest value, those of two words at that
     of both. Latency of ``cycles`` 1 cycle, of events LATENCY cycles, of what comes with the activity
-    LATE cycles; what counts is that ``busy`` was 1 with the event.
+    LATE cycles; what counts is that ``busy`` was 1 with the event. A reset clears like ``clear``.
     """
 
     LATENCY = 2
@@ -39,8 +39,8 @@ class Counters(Component):
     """Counters of one event."""
 
     def __init__(self, grid: GridConfig, reset: int = 0):
-        """Make the counters; ``reset`` is what those of 32 bits hold before the first ``clear``."""
-        self.grid = grid
+        """Make the counters; ``reset`` is what their low words hold before the first ``clear``."""
+        self.grid, self.reset = grid, reset
         self.causes = [cause.name.lower() for cause in Cause]
         self.wide = [cause.name.lower() for cause in MAC_CAUSES]
         sums = ("mac_cycles", "config_hidden", *self.causes)
@@ -54,8 +54,8 @@ class Counters(Component):
                 "cycles": Out(32),
                 "cycles_high": Out(32),
                 **{name: In(1) for name in self.EVENTS.values()},
-                **{name: Out(32, init=reset) for name in (*sums, *self.EVENTS)},
-                **{f"{name}_high": Out(32, init=-(reset > 0) & 0xFFFF_FFFF) for name in self.wide},
+                **{name: Out(32) for name in (*sums, *self.EVENTS)},
+                **{f"{name}_high": Out(32) for name in self.wide},
             }
         )
 
@@ -72,8 +72,10 @@ class Counters(Component):
             m.d.sync += total.eq(0)
         with m.Else():
             m.d.sync += total.eq(total + self.busy)
+        # Events of the first cycle are counted after this; a register, as many wait for it.
+        cleared = self._cleared(m, 1)
         for name, event in events.items():
-            self._count(m, name, self.clear, event)
+            self._count(m, name, cleared, event)
 
         taps = self._build_activity(m)
         quiet = Signal(32)
@@ -89,11 +91,25 @@ class Counters(Component):
         m.d.sync += quiet.eq(Mux(progress | ~self.busy, 0, quiet + 1))
         return m
 
+    def _cleared(self, m: Module, cycles: int) -> Signal:
+        """Return ``clear`` so many cycles later, and 1 so many from a reset on.
+
+        So the counters themselves need no reset: the way from it to a thousand registers is long.
+        """
+        begin = 0 if self.reset else (1 << cycles) - 1
+        later = Signal(cycles, name=f"clear{cycles}", init=begin)
+        m.d.sync += later.eq(Cat(self.clear, later))
+        return later[-1]
+
     def _count(self, m: Module, name: str, clear: Signal, more) -> None:
         """Add ``more`` to a counter, up to its largest value."""
-        counter = getattr(self, name)
+        words = [getattr(self, name)]
         if name in self.wide:
-            counter = Cat(counter, getattr(self, f"{name}_high"))
+            words.append(getattr(self, f"{name}_high"))
+        bits = 32 * len(words)
+        first = (1 << bits) - (1 << 32) + self.reset if self.reset else 0
+        counter = Signal(bits, name=f"{name}_count", init=first, reset_less=True)
+        m.d.comb += Cat(words).eq(counter)
         following = Signal(len(counter) + 1, name=f"{name}_next")
         m.d.comb += following.eq(counter + more)
         with m.If(clear):
@@ -105,11 +121,9 @@ class Counters(Component):
         """Count what comes with the activity: seen, split, summed, added. Return who issued a tap."""
         grid = self.grid
         busy = Signal()
-        clears = Signal(self.LATE - 2)  # the cycles between this ``clear`` and the last addition
         seen = Signal.like(self.activity)
         m.d.sync += [
             busy.eq(self.busy),
-            clears.eq(Cat(self.clear, clears)),
             seen.eq(Mux(busy, self.activity, 0)),
         ]
         columns = [
@@ -117,6 +131,7 @@ class Counters(Component):
             for c in range(grid.columns)
         ]
         taps = Cat(column.flags[Activity.MAC] for column in columns)
+        cleared = self._cleared(m, self.LATE - 2)  # the cycles to the last addition
         split: dict[str, list[Signal]] = {"mac_cycles": list(taps)}
         split["config_hidden"] = [taps.any() & columns[0].flags[Activity.CONFIG]]
         for cause in Cause:
@@ -129,7 +144,7 @@ class Counters(Component):
             bits = bits_for(sum((1 << len(part)) - 1 for part in parts))
             summed = Signal(bits, name=f"{name}_sum")
             m.d.sync += summed.eq(sum(held[1:], held[0]))
-            self._count(m, name, clears[-1], summed)
+            self._count(m, name, cleared, summed)
         return taps
 
     def _part(self, column: data.View, cause: Cause):

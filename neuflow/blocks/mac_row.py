@@ -16,7 +16,7 @@ class MacRow(Component):
     Members: ``words`` In, one a pixel; ``weight``, ``multiply`` In. One cycle later: ``valid`` In, add
     the products; ``first`` In with it, begin a new sum. ``move`` In: the drain registers take, with
     ``copy`` In, the sums, else go on to the next pixel. ``take`` In: ``out`` Out takes the pixel that
-    comes first there; with ``behind`` In, the one after: the registers go on only in this cycle.
+    comes first there; for each bit of ``behind`` In, the one after: so often they have yet to go on.
     Sums are exact.
 
     All of a row is one flat module: with one module a multiplier, simulation takes twice as long.
@@ -34,7 +34,7 @@ class MacRow(Component):
                 "move": In(1),
                 "copy": In(1),
                 "take": In(1),
-                "behind": In(1),
+                "behind": In(2),
                 "out": Out(signed(grid.acc_bits)),
             }
         )
@@ -50,9 +50,10 @@ class MacRow(Component):
             m.d.sync += [products[n].eq(self.words[n] * self.weight) for n in pixels]
         with m.If(self.valid):
             m.d.sync += [sums[n].eq(Mux(self.first, 0, sums[n]) + products[n]) for n in pixels]
-        onward = [*drains[1:], Const(0, shape)]
+        onward = [*drains[1:], Const(0, shape), Const(0, shape)]
         with m.If(self.move):
             m.d.sync += [drains[n].eq(Mux(self.copy, sums[n], onward[n])) for n in pixels]
         with m.If(self.take):
-            m.d.sync += self.out.eq(Mux(self.behind, onward[0], drains[0]))
+            first = Mux(self.behind.any(), onward[0], drains[0])
+            m.d.sync += self.out.eq(Mux(self.behind.all(), onward[1], first))
         return m

@@ -57,27 +57,28 @@ module neuflow_control (
   input wire clk
 );
   reg signal = 1'h0, signal_122 = 1'h0, busy_121 = 1'h0;
-  reg [2:0] n1, fault = 3'h0;
+  reg [1:0] n1;
+  reg [2:0] fault = 3'h0;
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
-  wire [2:0] n2;
+  wire [1:0] n2;
   wire [32:0] i__payload;
-  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause[1:0] = signal | ~busy_121 ? 2'h2 : {1'h0, signal_122 ? 1'h0 : 1'h1};
+  assign cause = signal | ~busy_121 ? 4'ha : {3'h4, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
-  assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
+  assign n2 = write_error ? 2'h3 : 2'h0;
   \neuflow_control.counters  counters (
     .activity(activity), .busy(busy), .clear(start & ~busy & !error), .clk(clk),
-      .config_hidden(config_hidden), .config_moves(config__valid & config__ready),
-      .config_stalls(config_stalls), .config_waits(config_waits), .config_words(config_words),
-      .configuration(configuration), .dependency(dependency), .edge_lanes(edge_lanes),
-      .edge_lanes_high(edge_lanes_high), .fence_stalls(fence_stalls), .fence_waits(fence_waits),
-      .fill(fill), .hang(hang), .host_watchdog(host_watchdog), .idle_tile(idle_tile),
-      .mac_cycles(mac_cycles), .map_remainder(map_remainder),
-      .map_remainder_high(map_remainder_high), .output_drain(output_drain), .read_beat(read_beat),
-      .read_beats(read_beats), .rst(rst), .total({cycles_high, cycles}), .useful(useful),
-      .useful_high(useful_high), .wait_input(wait_input), .wait_output(wait_output),
-      .weight_load(weight_load), .write_beat(write_beat), .write_beats(write_beats));
+      .config_hidden_count(config_hidden), .config_moves(config__valid & config__ready),
+      .config_stalls_count(config_stalls), .config_waits(config_waits),
+      .config_words_count(config_words), .configuration_count(configuration),
+      .dependency_count(dependency), .edge_lanes_count({edge_lanes_high, edge_lanes}),
+      .fence_stalls_count(fence_stalls), .fence_waits(fence_waits), .fill_count(fill), .hang(hang),
+      .host_watchdog(host_watchdog), .idle_tile_count(idle_tile), .mac_cycles_count(mac_cycles),
+      .map_remainder_count({map_remainder_high, map_remainder}), .output_drain_count(output_drain),
+      .read_beat(read_beat), .read_beats_count(read_beats), .rst(rst), .total({cycles_high,
+      cycles}), .useful_count({useful_high, useful}), .wait_input_count(wait_input),
+      .wait_output_count(wait_output), .weight_load_count(weight_load), .write_beat(write_beat),
+      .write_beats_count(write_beats));
   \neuflow_control.fetcher  fetcher (
     .clear(restart), .clk(clk), .enable(enable), .host_program(host_program),
       .i__payload(response__payload), .o__payload(i__payload), .o__ready(i__ready),
@@ -100,7 +101,7 @@ module neuflow_control (
       signal <= config_waits;
       signal_122 <= fence_waits | frame_ends;
       if (write_error | read_error | hang) begin
-        n1 = read_error ? 3'h2 : n2;
+        n1 = read_error ? 2'h2 : n2;
         fault[1] <= n1[1];
       end
     end
@@ -133,40 +134,38 @@ module \neuflow_control.counters  (
   input wire busy,
   input wire fence_waits,
   output reg [63:0] total = 64'h0,
-  output reg [31:0] config_words = 32'h0,
-  output reg [31:0] config_stalls = 32'h0,
-  output reg [31:0] fence_stalls = 32'h0,
-  output reg [31:0] read_beats = 32'h0,
-  output reg [31:0] write_beats = 32'h0,
-  output reg [31:0] mac_cycles = 32'h0,
-  output reg [31:0] config_hidden = 32'h0,
-  output reg [31:0] useful = 32'h0,
-  output reg [31:0] useful_high = 32'h0,
-  output reg [31:0] edge_lanes = 32'h0,
-  output reg [31:0] edge_lanes_high = 32'h0,
-  output reg [31:0] map_remainder = 32'h0,
-  output reg [31:0] map_remainder_high = 32'h0,
-  output reg [31:0] fill = 32'h0,
-  output reg [31:0] wait_input = 32'h0,
-  output reg [31:0] weight_load = 32'h0,
-  output reg [31:0] wait_output = 32'h0,
-  output reg [31:0] output_drain = 32'h0,
-  output reg [31:0] dependency = 32'h0,
-  output reg [31:0] configuration = 32'h0,
-  output reg [31:0] idle_tile = 32'h0,
+  output reg [31:0] config_words_count = 32'h0,
+  output reg [31:0] config_stalls_count = 32'h0,
+  output reg [31:0] fence_stalls_count = 32'h0,
+  output reg [31:0] read_beats_count = 32'h0,
+  output reg [31:0] write_beats_count = 32'h0,
+  output reg [31:0] mac_cycles_count = 32'h0,
+  output reg [31:0] config_hidden_count = 32'h0,
+  output reg [63:0] useful_count = 64'h0,
+  output reg [63:0] edge_lanes_count = 64'h0,
+  output reg [63:0] map_remainder_count = 64'h0,
+  output reg [31:0] fill_count = 32'h0,
+  output reg [31:0] wait_input_count = 32'h0,
+  output reg [31:0] weight_load_count = 32'h0,
+  output reg [31:0] wait_output_count = 32'h0,
+  output reg [31:0] output_drain_count = 32'h0,
+  output reg [31:0] dependency_count = 32'h0,
+  output reg [31:0] configuration_count = 32'h0,
+  output reg [31:0] idle_tile_count = 32'h0,
   output reg hang = 1'h0,
   input wire clk
 );
-  reg busy_25 = 1'h0, config_hidden0 = 1'h0, config_hidden_sum = 1'h0, config_moves_seen = 1'h0,
-    config_waits_seen = 1'h0, configuration0 = 1'h0, configuration1 = 1'h0, dependency0 = 1'h0,
-    dependency1 = 1'h0, fence_waits_seen = 1'h0, fill0 = 1'h0, fill1 = 1'h0, idle_tile0 = 1'h0,
-    idle_tile1 = 1'h0, mac_cycles0 = 1'h0, mac_cycles1 = 1'h0, output_drain0 = 1'h0, output_drain1 =
-    1'h0, read_beat_seen = 1'h0, wait_input0 = 1'h0, wait_input1 = 1'h0, wait_output0 = 1'h0,
-    wait_output1 = 1'h0, weight_load0 = 1'h0, weight_load1 = 1'h0, write_beat_seen = 1'h0;
+  reg busy_26 = 1'h0, clear1 = 1'h1, config_hidden0 = 1'h0, config_hidden_sum = 1'h0,
+    config_moves_seen = 1'h0, config_waits_seen = 1'h0, configuration0 = 1'h0, configuration1 =
+    1'h0, dependency0 = 1'h0, dependency1 = 1'h0, fence_waits_seen = 1'h0, fill0 = 1'h0, fill1 =
+    1'h0, idle_tile0 = 1'h0, idle_tile1 = 1'h0, mac_cycles0 = 1'h0, mac_cycles1 = 1'h0,
+    output_drain0 = 1'h0, output_drain1 = 1'h0, read_beat_seen = 1'h0, wait_input0 = 1'h0,
+    wait_input1 = 1'h0, wait_output0 = 1'h0, wait_output1 = 1'h0, weight_load0 = 1'h0, weight_load1
+    = 1'h0, write_beat_seen = 1'h0;
   reg [1:0] configuration_sum = 2'h0, dependency_sum = 2'h0, fill_sum = 2'h0, idle_tile_sum = 2'h0,
     mac_cycles_sum = 2'h0, output_drain_sum = 2'h0, wait_input_sum = 2'h0, wait_output_sum = 2'h0,
     weight_load_sum = 2'h0;
-  reg [2:0] clears = 3'h0;
+  reg [2:0] clear3 = 3'h7;
   reg [31:0] quiet = 32'h0;
   reg [32:0] config_hidden_next, config_stalls_next, config_words_next, configuration_next,
     dependency_next, fence_stalls_next, fill_next, idle_tile_next, mac_cycles_next,
@@ -176,21 +175,18 @@ module \neuflow_control.counters  (
     useful0 = 4'h0, useful1 = 4'h0;
   reg [4:0] edge_lanes_sum = 5'h0, map_remainder_sum = 5'h0, useful_sum = 5'h0;
   reg [59:0] seen = 60'h0;
-  reg [63:0] n7, n5, n3;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n8, n6, n4, n2, n13;
-  wire [1:0] n11, n9;
-  wire [4:0] n12, n10;
+  wire n1;
+  wire [1:0] n7, n6;
+  wire [32:0] n2;
+  wire [4:0] n5, n4, n3;
   assign n1 = seen[32] | seen[0];
-  assign n2 = rst | clears[2];
-  assign n4 = |map_remainder_sum;
-  assign n6 = |edge_lanes_sum;
-  assign n8 = |useful_sum;
-  assign n9 = 2'h2 - seen[59:58];
-  assign n10 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n11 = 2'h2 - seen[27:26];
-  assign n12 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n13 = rst | clear;
+  assign n2 = quiet + 1'h1;
+  assign n3 = {1'h0, n6[0] ? seen[54:52] : 3'h0} + {n6[1] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n4 = {1'h0, n7[0] ? seen[22:20] : 3'h0} + {n7[1] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n5 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n6 = 2'h2 - seen[59:58];
+  assign n7 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -216,7 +212,7 @@ module \neuflow_control.counters  (
     if (rst | (config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy)) begin
       quiet <= 32'h0;
     end else begin
-      quiet <= quiet + 1'h1;
+      quiet <= n2[31:0];
     end
   end
   always @(posedge clk) begin
@@ -224,9 +220,9 @@ module \neuflow_control.counters  (
       hang <= 1'h0; idle_tile_sum <= 2'h0; configuration_sum <= 2'h0; dependency_sum <= 2'h0;
         output_drain_sum <= 2'h0; wait_output_sum <= 2'h0; weight_load_sum <= 2'h0; wait_input_sum
         <= 2'h0; fill_sum <= 2'h0; map_remainder_sum <= 5'h0; edge_lanes_sum <= 5'h0; useful_sum <=
-        5'h0; config_hidden_sum <= 1'h0; mac_cycles_sum <= 2'h0; clears <= 3'h0; busy_25 <= 1'h0;
-        write_beat_seen <= 1'h0; read_beat_seen <= 1'h0; fence_waits_seen <= 1'h0; config_waits_seen
-        <= 1'h0; config_moves_seen <= 1'h0;
+        5'h0; config_hidden_sum <= 1'h0; mac_cycles_sum <= 2'h0; clear3 <= 3'h7; busy_26 <= 1'h0;
+        clear1 <= 1'h1; write_beat_seen <= 1'h0; read_beat_seen <= 1'h0; fence_waits_seen <= 1'h0;
+        config_waits_seen <= 1'h0; config_moves_seen <= 1'h0;
     end else begin
       hang <= busy & |host_watchdog & quiet >= host_watchdog;
       idle_tile_sum <= idle_tile0 + idle_tile1;
@@ -242,8 +238,9 @@ module \neuflow_control.counters  (
       useful_sum <= useful0 + useful1;
       config_hidden_sum <= config_hidden0;
       mac_cycles_sum <= mac_cycles0 + mac_cycles1;
-      clears <= {clears[1:0], clear};
-      busy_25 <= busy;
+      clear3 <= {clear3[1:0], clear};
+      busy_26 <= busy;
+      clear1 <= clear;
       write_beat_seen <= busy & write_beat;
       read_beat_seen <= busy & read_beat;
       fence_waits_seen <= busy & fence_waits;
@@ -252,69 +249,64 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (n2) begin
-      idle_tile <= 32'h0; configuration <= 32'h0; dependency <= 32'h0; output_drain <= 32'h0;
-        wait_output <= 32'h0; weight_load <= 32'h0; wait_input <= 32'h0; fill <= 32'h0;
-        map_remainder_high <= 32'h0; map_remainder <= 32'h0; edge_lanes_high <= 32'h0; edge_lanes <=
-        32'h0; useful_high <= 32'h0; useful <= 32'h0; config_hidden <= 32'h0; mac_cycles <= 32'h0;
+    if (clear3[2]) begin
+      idle_tile_count <= 32'h0; configuration_count <= 32'h0; dependency_count <= 32'h0;
+        output_drain_count <= 32'h0; wait_output_count <= 32'h0; weight_load_count <= 32'h0;
+        wait_input_count <= 32'h0; fill_count <= 32'h0; map_remainder_count <= 64'h0;
+        edge_lanes_count <= 64'h0; useful_count <= 64'h0; config_hidden_count <= 32'h0;
+        mac_cycles_count <= 32'h0;
     end else begin
       if (|idle_tile_sum) begin
-        idle_tile_next = idle_tile + idle_tile_sum;
-        idle_tile <= idle_tile_next[31:0] | {32{idle_tile_next[32]}};
+        idle_tile_next = idle_tile_count + idle_tile_sum;
+        idle_tile_count <= idle_tile_next[31:0] | {32{idle_tile_next[32]}};
       end
       if (|configuration_sum) begin
-        configuration_next = configuration + configuration_sum;
-        configuration <= configuration_next[31:0] | {32{configuration_next[32]}};
+        configuration_next = configuration_count + configuration_sum;
+        configuration_count <= configuration_next[31:0] | {32{configuration_next[32]}};
       end
       if (|dependency_sum) begin
-        dependency_next = dependency + dependency_sum;
-        dependency <= dependency_next[31:0] | {32{dependency_next[32]}};
+        dependency_next = dependency_count + dependency_sum;
+        dependency_count <= dependency_next[31:0] | {32{dependency_next[32]}};
       end
       if (|output_drain_sum) begin
-        output_drain_next = output_drain + output_drain_sum;
-        output_drain <= output_drain_next[31:0] | {32{output_drain_next[32]}};
+        output_drain_next = output_drain_count + output_drain_sum;
+        output_drain_count <= output_drain_next[31:0] | {32{output_drain_next[32]}};
       end
       if (|wait_output_sum) begin
-        wait_output_next = wait_output + wait_output_sum;
-        wait_output <= wait_output_next[31:0] | {32{wait_output_next[32]}};
+        wait_output_next = wait_output_count + wait_output_sum;
+        wait_output_count <= wait_output_next[31:0] | {32{wait_output_next[32]}};
       end
       if (|weight_load_sum) begin
-        weight_load_next = weight_load + weight_load_sum;
-        weight_load <= weight_load_next[31:0] | {32{weight_load_next[32]}};
+        weight_load_next = weight_load_count + weight_load_sum;
+        weight_load_count <= weight_load_next[31:0] | {32{weight_load_next[32]}};
       end
       if (|wait_input_sum) begin
-        wait_input_next = wait_input + wait_input_sum;
-        wait_input <= wait_input_next[31:0] | {32{wait_input_next[32]}};
+        wait_input_next = wait_input_count + wait_input_sum;
+        wait_input_count <= wait_input_next[31:0] | {32{wait_input_next[32]}};
       end
       if (|fill_sum) begin
-        fill_next = fill + fill_sum;
-        fill <= fill_next[31:0] | {32{fill_next[32]}};
+        fill_next = fill_count + fill_sum;
+        fill_count <= fill_next[31:0] | {32{fill_next[32]}};
       end
-      if (n4) begin
-        map_remainder_next = {map_remainder_high, map_remainder} + map_remainder_sum;
-        n3 = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
-        map_remainder_high <= n3[63:32];
-        map_remainder <= n3[31:0];
+      if (|map_remainder_sum) begin
+        map_remainder_next = map_remainder_count + map_remainder_sum;
+        map_remainder_count <= map_remainder_next[63:0] | {64{map_remainder_next[64]}};
       end
-      if (n6) begin
-        edge_lanes_next = {edge_lanes_high, edge_lanes} + edge_lanes_sum;
-        n5 = edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
-        edge_lanes_high <= n5[63:32];
-        edge_lanes <= n5[31:0];
+      if (|edge_lanes_sum) begin
+        edge_lanes_next = edge_lanes_count + edge_lanes_sum;
+        edge_lanes_count <= edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
       end
-      if (n8) begin
-        useful_next = {useful_high, useful} + useful_sum;
-        n7 = useful_next[63:0] | {64{useful_next[64]}};
-        useful_high <= n7[63:32];
-        useful <= n7[31:0];
+      if (|useful_sum) begin
+        useful_next = useful_count + useful_sum;
+        useful_count <= useful_next[63:0] | {64{useful_next[64]}};
       end
       if (config_hidden_sum) begin
-        config_hidden_next = config_hidden + config_hidden_sum;
-        config_hidden <= config_hidden_next[31:0] | {32{config_hidden_next[32]}};
+        config_hidden_next = config_hidden_count + config_hidden_sum;
+        config_hidden_count <= config_hidden_next[31:0] | {32{config_hidden_next[32]}};
       end
       if (|mac_cycles_sum) begin
-        mac_cycles_next = mac_cycles + mac_cycles_sum;
-        mac_cycles <= mac_cycles_next[31:0] | {32{mac_cycles_next[32]}};
+        mac_cycles_next = mac_cycles_count + mac_cycles_sum;
+        mac_cycles_count <= mac_cycles_next[31:0] | {32{mac_cycles_next[32]}};
       end
     end
   end
@@ -322,52 +314,58 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {n9[0] ? seen[54:52] : 3'h0} + (n9[1] ? {seen[54:52], 1'h0} : 4'h0);
+      map_remainder1 <= n3[3:0];
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n10[3:0];
+      useful1 <= {seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {n11[0] ? seen[22:20] : 3'h0} + (n11[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= n4[3:0];
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n12[3:0];
+      useful0 <= n5[3:0];
     end
   end
   always @(posedge clk) begin
-    if (rst | ~busy_25) begin
+    if (rst | ~busy_26) begin
       seen <= 60'h0;
     end else begin
       seen <= activity[59:0];
     end
   end
   always @(posedge clk) begin
-    if (n13) begin
-      write_beats <= 32'h0; read_beats <= 32'h0; fence_stalls <= 32'h0; config_stalls <= 32'h0;
-        config_words <= 32'h0; total <= 64'h0;
+    if (clear1) begin
+      write_beats_count <= 32'h0; read_beats_count <= 32'h0; fence_stalls_count <= 32'h0;
+        config_stalls_count <= 32'h0; config_words_count <= 32'h0;
     end else begin
       if (write_beat_seen) begin
-        write_beats_next = write_beats + write_beat_seen;
-        write_beats <= write_beats_next[31:0] | {32{write_beats_next[32]}};
+        write_beats_next = write_beats_count + write_beat_seen;
+        write_beats_count <= write_beats_next[31:0] | {32{write_beats_next[32]}};
       end
       if (read_beat_seen) begin
-        read_beats_next = read_beats + read_beat_seen;
-        read_beats <= read_beats_next[31:0] | {32{read_beats_next[32]}};
+        read_beats_next = read_beats_count + read_beat_seen;
+        read_beats_count <= read_beats_next[31:0] | {32{read_beats_next[32]}};
       end
       if (fence_waits_seen) begin
-        fence_stalls_next = fence_stalls + fence_waits_seen;
-        fence_stalls <= fence_stalls_next[31:0] | {32{fence_stalls_next[32]}};
+        fence_stalls_next = fence_stalls_count + fence_waits_seen;
+        fence_stalls_count <= fence_stalls_next[31:0] | {32{fence_stalls_next[32]}};
       end
       if (config_waits_seen) begin
-        config_stalls_next = config_stalls + config_waits_seen;
-        config_stalls <= config_stalls_next[31:0] | {32{config_stalls_next[32]}};
+        config_stalls_next = config_stalls_count + config_waits_seen;
+        config_stalls_count <= config_stalls_next[31:0] | {32{config_stalls_next[32]}};
       end
       if (config_moves_seen) begin
-        config_words_next = config_words + config_moves_seen;
-        config_words <= config_words_next[31:0] | {32{config_words_next[32]}};
+        config_words_next = config_words_count + config_moves_seen;
+        config_words_count <= config_words_next[31:0] | {32{config_words_next[32]}};
       end
+    end
+  end
+  always @(posedge clk) begin
+    if (rst | clear) begin
+      total <= 64'h0;
+    end else begin
       total <= total + busy;
     end
   end
@@ -424,7 +422,7 @@ module \neuflow_control.fetcher  (
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
       if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
-      if (signal | clear) begin
+      if (clear | signal) begin
         n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
       end
@@ -500,46 +498,46 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n4, n19, n16, n11, n22, n10, n6, n3, n15, n13, n21, n7, n20, n5, n2, n9, n12, n18, n8,
+  wire n14, n4, n19, n16, n11, n22, n10, n5, n3, n15, n13, n21, n6, n7, n20, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
+  wire [2:0] code;
   wire [32:0] n17, n1;
-  wire [7:0] code;
   assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
     output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
     11'h0} : 32'h0) : 32'h0), held[19:4]};
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n6 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n6 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n6 ? (n4 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n5 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n5 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n5 ? (n4 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = moves & n6 & n3;
+  assign n2 = n5 & moves & n3;
   assign n3 = state == 2'h2;
   assign n4 = !state;
-  assign n5 = {n4, moves} != 2'h2;
-  assign n6 = busy & !fault;
-  assign n7 = {moves, n3} != 1'h1;
+  assign n5 = busy & !fault;
+  assign n6 = {moves, n3} != 1'h1;
+  assign n7 = {n4, moves} != 2'h2;
   assign n8 = state == 1'h1;
-  assign n9 = &{n5, n4 | n8, n6, n20};
+  assign n9 = &{n5, n7, n8 | n4, n20};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = i__ready & ~restart;
-  assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n6 ?
-    (n4 ? signal & bad : 1'h0) : 1'h0}};
-  assign n13 = busy & |code;
+  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n5 ? (n4 ?
+    signal & bad : 1'h0) : 1'h0}};
+  assign n13 = busy & |{5'h0, code};
   assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
   assign n16 = moves & n4 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
   assign n18 = rst | n14 | next_frame;
   assign n19 = at[3:0] == 1'h1;
-  assign n20 = {moves, n8} != 1'h1;
   assign config__payload_last = left == 1'h1;
-  assign next_frame = n6 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign n20 = {n8, moves} != 2'h2;
+  assign next_frame = n5 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_43 = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_43 = n5 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | empty)) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -553,7 +551,7 @@ module \neuflow_control.sequencer  (
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n4 & moves & n6) held <= at[31:0];
+    if (n4 & n5 & moves) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -571,8 +569,8 @@ module \neuflow_control.sequencer  (
       error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; empty <= 2'h0; waiting0 <= 8'h0; last_frame <=
         1'h0;
     end else begin
-      if (n13) error <= code;
-      if ((clear_done | n15) | n14 | n13) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n13) error <= {5'h0, code};
+      if (n14 | (clear_done | n15) | n13) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
       waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
@@ -583,7 +581,7 @@ module \neuflow_control.sequencer  (
     if (rst | n13) begin
       busy <= 1'h0;
     end else begin
-      if (n15 | n14) busy <= n14;
+      if (n14 | n15) busy <= n14;
     end
   end
   always @(posedge clk) begin
@@ -591,8 +589,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n20, n4 | n8 | n3, {moves, n8, config__payload_last} != 3'h6, n5, n6, n7, {moves, steps,
-        n3} != 3'h5, {n4, n19, moves, at[3:0] == 2'h3} != 4'ha}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{{steps, moves, n3} != 2'h3, n6, {n8, moves, config__payload_last} != 3'h6, n8 | n4 | n3,
+        {n4, at[3:0] == 2'h3, moves, n19} != 4'ha, n20, n7, n5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

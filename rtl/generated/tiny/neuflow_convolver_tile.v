@@ -164,15 +164,15 @@ module \neuflow_convolver_tile.convolver  (
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_176(awake), .block(block),
+    .array_gated_clk(array_clk), .awake_177(awake), .block(block),
       .config__payload(config__payload_49), .config__ready(config__ready_52),
       .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
       .drain_ready(drain_ready), .fill(fill), .hand_over(hand_over), .idle(idle), .issue(tap),
-      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .port_2064_0(read_111_rows),
-      .port_2068_0(read_111_ends), .read_enable(read_enable), .released(released), .shift(shift),
+      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .port_2075_0(read_111_rows),
+      .port_2079_0(read_111_ends), .read_enable(read_enable), .released(released), .shift(shift),
       .stored(stored), .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights),
       .weights(value), .weights_free(free), .weights_read(read_118), .weights_ready(ready),
-      .weights_rewind(rewind), .words_239(words));
+      .weights_rewind(rewind), .words_240(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
@@ -221,7 +221,7 @@ module \neuflow_convolver_tile.convolver  (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
       .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done),
-      .port_2064_0(read_111_rows), .port_2068_0(read_111_ends), .read_enable(read_enable),
+      .port_2075_0(read_111_rows), .port_2079_0(read_111_ends), .read_enable(read_enable),
       .released(released), .stored(stored), .words(words), .writer_gated_rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
     .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
@@ -229,7 +229,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2155_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2168_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -246,13 +246,13 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire weights_rewind,
   output wire weights_free,
   output wire [15:0] released,
-  output wire awake_176,
+  output wire awake_177,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_239,
+  input wire [127:0] words_240,
   input wire weights_ready,
-  output wire [23:0] port_2064_0,
-  output reg [8:0] port_2068_0 = 9'h0,
+  output wire [23:0] port_2075_0,
+  output reg [8:0] port_2079_0 = 9'h0,
   output wire [95:0] pixel,
   output wire config__ready,
   output reg [5:0] maps = 6'h0,
@@ -266,193 +266,201 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg signal = 1'h0, signal_13 = 1'h0, signal_62 = 1'h1, after, begins = 1'h1, behind = 1'h0,
-    block_ends_ends = 1'h0, by_tap = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0,
-    kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, left = 1'h0, move = 1'h0, named = 1'h0, odd = 1'h0,
-    pass_ends_ends = 1'h0, s8_rotate = 1'h0, spread = 1'h0, wraps_79 = 1'h0;
-  reg [127:0] n8, s7_words = 128'h0, s8_words_131 = 128'h0, s9_words = 128'h0;
+  reg signal = 1'h0, signal_13 = 1'h0, signal_63 = 1'h1, after, begins = 1'h1, block_ends_ends =
+    1'h0, by_tap = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends =
+    1'h0, ky_ends_ends = 1'h0, left = 1'h0, move = 1'h0, named = 1'h0, odd = 1'h0, one_channel =
+    1'h0, pass_ends_ends = 1'h0, s8_rotate = 1'h0, spread = 1'h0, wraps_80 = 1'h0;
+  reg [127:0] n10, s7_words = 128'h0, s8_words_132 = 128'h0, s9_words = 128'h0;
   reg [12:0] s1 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7 = 13'h0, s8
     = 13'h0, s9 = 13'h0;
   reg [15:0] kept = 16'h0, last_row = 16'h0;
-  reg [17:0] signal_195 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
+  reg [17:0] signal_196 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
     18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] signal_215 = 20'h0, signal_217 = 20'h0, signal_220 = 20'h0, signal_222 = 20'h0,
-    signal_81 = 20'h0, signal_82 = 20'h0, signal_88 = 20'h0, signal_94 = 20'h0, block_ends_left =
+  reg [19:0] signal_216 = 20'h0, signal_218 = 20'h0, signal_221 = 20'h0, signal_223 = 20'h0,
+    signal_82 = 20'h0, signal_83 = 20'h0, signal_89 = 20'h0, signal_95 = 20'h0, block_ends_left =
     20'h0, next_channel = 20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0,
-    position_231 = 20'h0, position_233 = 20'h0, position_234 = 20'h0, row_start = 20'h0, step_y_wrap
+    position_232 = 20'h0, position_234 = 20'h0, position_235 = 20'h0, row_start = 20'h0, step_y_wrap
     = 20'h0, far0_q = 20'h0, far1_q = 20'h0;
-  reg [1:0] met = 2'h0, rows_on = 2'h0;
-  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_221 = 21'h0, move_less = 21'h0, move_less_96
-    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_224 = 21'h0;
+  reg [1:0] behind = 2'h0, met = 2'h0, rows_on = 2'h0;
+  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_222 = 21'h0, move_less = 21'h0, move_less_97
+    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_225 = 21'h0;
   reg [20:3] rounds_q = 18'h0;
   reg [21:0] far1_less = 22'h0, group_less = 22'h0, next_x_beyond;
   reg [22:0] far0_less_q = 23'h0;
   reg [2:0] s6_rotate = 3'h0, s7_rotate = 3'h0, settling = 3'h6, lanes_q = 3'h0, s13_q = 3'h0;
   reg [31:0] s10_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0, s5_weights = 32'h0,
     s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights = 32'h0;
-  reg [3:0] signal_66 = 4'h0, signal_71 = 4'h0, flushing = 4'h0, s10 = 4'h0, s11 = 4'h0, s12 = 4'h0;
-  reg [4:0] delta_less = 5'h0, delta_less_73 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
+  reg [3:0] signal_67 = 4'h0, signal_72 = 4'h0, flushing = 4'h0, s10 = 4'h0, s11 = 4'h0, s12 = 4'h0;
+  reg [4:0] delta_less = 5'h0, delta_less_74 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
     5'h0, s7_masks = 5'h0, s9_behind = 5'h0;
   reg [59:0] absent = 60'h0;
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0, s1_split = 6'h0, s4_split = 6'h0, s8_split =
     6'h0;
   reg [63:0] beat = 64'h0;
-  reg [79:0] signal_197 = 80'h0, s9_kept1 = 80'h0, words = 80'h0, words_156 = 80'h0, y = 80'h0;
+  reg [79:0] signal_198 = 80'h0, s9_kept1 = 80'h0, words = 80'h0, words_157 = 80'h0, y = 80'h0;
   reg [7:0] s8_masks_q = 8'h0;
-  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_225 = 9'h0;
+  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_226 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n30, n51, n28, n50, n26, n24, n22, n21, n9, n44, n43, n33, n19, n20, n3, n48, n42, n54, n40,
-    n41, n34, n53, n12, n13, n7, n6, n4, n14, n45, n46, n47, n52, n31, n23, n25, n27, n29, n32, n36,
-    n37, n39, n10, signal_136, signal_25, signal_29, signal_58, signal_59, awake, block_ends,
-    coordinates_clk, ends_x, fed, first_channel, full, goes_on, group_ends, ky_ends, names,
-    no_drain, pass_ends, s0_last, take, wraps, wraps_74;
-  wire [127:0] n49, s8_words;
-  wire [14:0] where_128, where_129;
+  wire n35, n55, n54, n34, n32, n17, n53, n30, n16, n28, n25, n26, n13, n47, n24, n3, n4, n37, n11,
+    n12, n51, n5, n46, n57, n44, n45, n38, n56, n18, n19, n9, n8, n6, n48, n49, n50, n27, n29, n31,
+    n33, n36, n40, n41, n43, n14, signal_137, signal_25, signal_29, signal_59, signal_60, awake,
+    block_ends, coordinates_clk, ends_x, fed, first_channel, full, goes_on, group_ends, ky_ends,
+    names, no_drain, pass_ends, s0_last, wraps, wraps_75;
+  wire [127:0] n52, s8_words;
+  wire [14:0] where_129, where_130;
   wire [14:3] where;
-  wire [15:0] free, last_row_193;
-  wire [19:0] n38, n35;
-  wire [1:0] n15, rows_on_190;
-  wire [20:0] n18;
-  wire [21:0] n17, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
+  wire [15:0] free, last_row_194;
+  wire [19:0] n42, n39;
+  wire [1:0] n20, rows_on_191;
+  wire [20:0] n23;
+  wire [21:0] n22, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
     step_y_wrap_beyond;
-  wire [22:0] n16;
+  wire [22:0] n21;
   wire [2:0] n1, n2, count, rotate, turn;
   wire [31:0] s2_weights;
   wire [3:0] end0, end1;
-  wire [5:0] n11, over, over_72, split;
-  wire [79:0] n5, x, y_200;
+  wire [5:0] n15, over, over_73, split;
+  wire [79:0] n7, x, y_201;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
-  assign port_2064_0 = {n46 ? where[8:3] : n47 ? where_129[8:3] : where_128[8:3], n46 ?
-    where_128[14:9] : n47 ? where[8:3] : where_129[8:3], n46 ? where_129[14:9] : n47 ?
-    where_128[14:9] : where[8:3], n46 ? where[14:9] : n47 ? where_129[14:9] : where_128[14:9]};
+  assign port_2075_0 = {n49 ? where[8:3] : n50 ? where_130[8:3] : where_129[8:3], n49 ?
+    where_129[14:9] : n50 ? where[8:3] : where_130[8:3], n49 ? where_130[14:9] : n50 ?
+    where_129[14:9] : where[8:3], n49 ? where[14:9] : n50 ? where_130[14:9] : where_129[14:9]};
   assign read_enable = s5[0];
   assign lanes[2:0] = lanes_q;
-  assign issue = signal & ~(n48 | no_drain);
+  assign issue = signal & ~(n51 | no_drain);
   assign fill = begins & ~full;
   assign wait_rows = signal & signal_25;
   assign wait_weights = signal & ~signal_25 & signal_29;
-  assign wait_drain = signal & ~n48 & no_drain;
-  assign weights_read = issue & n21;
+  assign wait_drain = signal & ~n51 & no_drain;
+  assign weights_read = issue & n25;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_176 = |{s7[0], s9[0], s2[0], s5[0], shift, s6[0], awake, s4[0], issue, s10[0], s1[0],
-    s11[0], signal_58, s12[0], s3[0], signal_59, hand_over, s13_q[0], s8[0]} | n45;
+  assign awake_177 = |{s7[0], s9[0], s2[0], s5[0], shift, s6[0], awake, s4[0], hand_over, s13_q[0],
+    issue, s10[0], s1[0], s11[0], s12[0], s3[0], signal_59, signal_60, s8[0]} | n48;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
-  assign {n16[22], n16[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
+  assign {n21[22], n21[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
     config__payload[224:205]});
-  assign take = issue & begins;
-  assign signal_136 = hand_over | shift;
+  assign n3 = signal & begins & full;
+  assign ends_x = kx_ends_ends & ~(goes_on & signal_13) | gathers;
+  assign n4 = in_flight | ~drain_ready;
+  assign signal_137 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
-  assign n3 = s1[0] & s1[7];
-  assign s8_words = n49 & {{48{s8_masks_q[7]}}, {16{s8_masks_q[4]}}, {16{s8_masks_q[3]}},
+  assign n5 = s1[0] & s1[7];
+  assign s8_words = n52 & {{48{s8_masks_q[7]}}, {16{s8_masks_q[4]}}, {16{s8_masks_q[3]}},
     {16{s8_masks_q[2]}}, {16{s8_masks_q[1]}}, {16{s8_masks_q[0]}}};
-  assign n4 = s9[0] & spread;
-  assign n5 = ~{{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
+  assign n6 = s9[0] & spread;
+  assign n7 = ~{{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
     {16{s9_behind[0]}}};
-  assign n6 = s9[0] & s9[12];
-  assign n7 = s8[0] & s8[10];
+  assign n8 = s9[0] & s9[12];
+  assign n9 = s8[0] & s8[10];
+  assign n11 = n37 | s2[0] & s2[4];
+  assign n12 = s2[0] & s2[8];
   assign goes_on = config__payload[52] & kx_ends_ends;
   assign names = config__payload[52] ? gathers & ~named : config__payload[51] & kx_ends_ends;
-  assign ends_x = kx_ends_ends & ~(goes_on & signal_13) | gathers;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = ends_x & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n9 = issue & pass_ends;
-  assign n10 = signal ? signal : configured & ~(|flushing);
-  assign n11 = n44 ? config__payload[451:446] : 6'h2;
-  assign n12 = !{1'h0, n15};
-  assign n13 = n15 == 1'h1;
+  assign n13 = issue & pass_ends;
+  assign n14 = signal ? signal : configured & ~(|flushing);
+  assign n15 = n47 ? config__payload[451:446] : 6'h2;
+  assign n16 = config__payload[49:30] == 1'h1;
+  assign n17 = config__payload[58:53] == 1'h1;
+  assign n18 = !{1'h0, n20};
+  assign n19 = n20 == 1'h1;
   assign end0 = (turn + s4_split[2:0]) + spread;
   assign end1 = (turn + s4_split[5:3]) + (spread ? 4'h8 - s4_split[5:3] : 4'h0);
-  assign n14 = signal_136 & ~s12[3];
-  assign n15 = {~end0[3]} + {~end1[3]};
+  assign n20 = {~end0[3]} + {~end1[3]};
   assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less);
   assign behind0_beyond = $signed({1'h0, position}) + $signed({far0_less_q[22], far0_less_q[20:0]});
-  assign next_group_beyond = $signed({1'h0, signal_81}) + $signed(group_less);
+  assign next_group_beyond = $signed({1'h0, signal_82}) + $signed(group_less);
   assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
-  assign n17 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
+  assign n22 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
     $signed(4'h5);
-  assign wraps_74 = $signed(over_72) >= $signed(1'h0);
+  assign wraps_75 = $signed(over_73) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n18 = config__payload[264:245] + 1'h1;
-  assign n19 = n33 | s2[0] & s2[4];
-  assign n20 = s2[0] & s2[8];
-  assign n21 = ~odd;
+  assign n23 = config__payload[264:245] + 1'h1;
+  assign n24 = issue & begins;
+  assign n25 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
-  assign n22 = idle | weights_rewind & pass_ends_ends;
-  assign n23 = weights_rewind | n22;
-  assign n24 = idle | s0_last & group_ends_ends;
-  assign n25 = s0_last | n24;
-  assign n26 = idle | n50 & block_ends_ends;
-  assign n27 = n26 | n50;
-  assign n28 = idle | n51 & ky_ends_ends;
-  assign n29 = n28 | n51;
-  assign n30 = idle | n51;
-  assign n31 = idle | n52 & kx_ends_ends;
-  assign n32 = n52 | n31;
-  assign n33 = idle & ~s1[0] & ~s2[0];
-  assign n34 = s2[0] & ~s2[8];
-  assign n35 = n53 ? (wraps_79 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_94) : n38;
-  assign n36 = |{n33, n53, n34, s2[0]};
-  assign n37 = {n33, n34} != 1'h1;
-  assign n38 = s2[5] ? next_group : signal_81;
+  assign n26 = idle | weights_rewind & pass_ends_ends;
+  assign n27 = weights_rewind | n26;
+  assign n28 = idle | s0_last & group_ends_ends;
+  assign n29 = s0_last | n28;
+  assign n30 = idle | n53 & block_ends_ends;
+  assign n31 = n30 | n53;
+  assign n32 = idle | n54 & ky_ends_ends;
+  assign n33 = n32 | n54;
+  assign n34 = idle | n54;
+  assign n35 = idle | n55 & kx_ends_ends;
+  assign n36 = n55 | n35;
+  assign n37 = idle & ~s1[0] & ~s2[0];
+  assign n38 = s2[0] & ~s2[8];
+  assign n39 = n56 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_95) : n42;
+  assign n40 = |{s2[0], n56, n38, n37};
+  assign n41 = {n38, n37} != 2'h2;
+  assign n42 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n39 = n36 & {n33, n53, n34} != 2'h2 & n37;
-  assign n40 = n33 | n54 & first_channel;
-  assign n41 = n54 | absent[0];
-  assign n42 = s2[0] & s2[9];
-  assign over_72 = $signed({1'h0, signal_71}) + $signed(delta_less_73);
-  assign over = $signed({1'h0, signal_66}) + $signed(delta_less);
-  assign n43 = signal & begins & full;
-  assign n44 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign signal_58 = configured & idle;
-  assign signal_59 = n43 & kept != free;
-  assign n45 = |settling;
-  assign n46 = !met;
-  assign n47 = met == 1'h1;
-  assign n48 = signal_25 | signal_29;
-  assign no_drain = block_ends & (in_flight | ~drain_ready);
+  assign n43 = n40 & {n56, n38, n37} != 3'h4 & n41;
+  assign n44 = n37 | n57 & first_channel;
+  assign n45 = n57 | absent[0];
+  assign n46 = s2[0] & s2[9];
+  assign over_73 = $signed({1'h0, signal_72}) + $signed(delta_less_74);
+  assign over = $signed({1'h0, signal_67}) + $signed(delta_less);
+  assign n47 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
+  assign signal_59 = configured & idle;
+  assign signal_60 = n3 & kept != free;
+  assign n48 = |settling;
+  assign n49 = !met;
+  assign n50 = met == 1'h1;
+  assign n51 = signal_25 | signal_29;
+  assign no_drain = block_ends & n4;
   assign signal_25 = begins & ~(full & fed);
-  assign signal_29 = n21 & ~weights_ready;
-  assign n49 = {2{s8_words_131}} >> {s8_rotate, 4'h0};
-  assign n50 = issue & ky_ends;
-  assign n51 = issue & ends_x;
-  assign n52 = issue & ~gathers;
-  assign n53 = s2[0] & ~s2[4];
-  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_96);
-  assign n54 = n20 & s2[4];
+  assign signal_29 = n25 & ~weights_ready;
+  assign n52 = {2{s8_words_132}} >> {s8_rotate, 4'h0};
+  assign n53 = issue & ky_ends;
+  assign n54 = issue & ends_x;
+  assign n55 = issue & ~gathers;
+  assign n56 = s2[0] & ~s2[4];
+  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_97);
+  assign n57 = n12 & s2[4];
   neuflow_locator behind0 (
-    .clk(array_gated_clk), .linear(linear), .position(position_233),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_129));
-  neuflow_locator behind1 (
     .clk(array_gated_clk), .linear(linear), .position(position_234),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_128));
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_130));
+  neuflow_locator behind1 (
+    .clk(array_gated_clk), .linear(linear), .position(position_235),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_129));
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
     .awake(awake), .clear(idle), .config_2(config__payload), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
-      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_193),
-      .reached(rows_on_190), .split(split), .stored(stored), .take(take), .x(x), .y(y_200));
+      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_194),
+      .reached(rows_on_191), .split(split), .stored(stored), .take(n3 & fed & weights_ready &
+      ~(one_channel & ends_x & n4)), .x(x), .y(y_201));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   neuflow_locator locator (
-    .clk(array_gated_clk), .linear(linear), .position(position_231),
+    .clk(array_gated_clk), .linear(linear), .position(position_232),
       .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(turn), .where({where,
       rotate}));
   neuflow_mac_row map0 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_136),
+      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_137),
       .valid(s11[0]), .weight(s10_weights[15:0]), .words(words));
   neuflow_mac_row map1 (
     .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_136),
-      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words_156));
+      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_137),
+      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words_157));
   always @(posedge array_gated_clk) begin
-    offset <= signal_66 * config__payload[329:321];
-    offset_225 <= signal_71 * config__payload[349:341];
+    s5_masks <= s4_masks;
+    s6_masks <= s5_masks;
+    s7_masks <= s6_masks;
+    {s8_masks_q[7], s8_masks_q[4:0]} <= {s7_masks[4], spread ? {s7_masks[3:1], {2{s7_masks[0]}}} :
+      s7_masks};
+    offset <= signal_67 * config__payload[329:321];
+    offset_226 <= signal_72 * config__payload[349:341];
     s6_rotate <= rotate;
     s7_rotate <= s6_rotate;
     s8_rotate <= s7_rotate[0];
@@ -463,72 +471,71 @@ module \neuflow_convolver_tile.convolver.array  (
     s8_weights <= s7_weights;
     s9_weights <= s8_weights;
     s10_weights <= s9_weights;
-    s5_masks <= s4_masks;
-    s6_masks <= s5_masks;
-    s7_masks <= s6_masks;
-    {s8_masks_q[7], s8_masks_q[4:0]} <= {s7_masks[4], spread ? {s7_masks[3:1], {2{s7_masks[0]}}} :
-      s7_masks};
     s3_weights[15:0] <= s2_weights[15:0];
-    if (s2[0]) begin
-      at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
-      at_x4 <= $signed({1'h0, signal_197[79:64]}) + $signed(signal_195);
-      at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
-      at_x3 <= $signed({1'h0, signal_197[63:48]}) + $signed(signal_195);
-      at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
-      at_x2 <= $signed({1'h0, signal_197[47:32]}) + $signed(signal_195);
-      at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
-      at_x1 <= $signed({1'h0, signal_197[31:16]}) + $signed(signal_195);
-      at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
-      at_x0 <= $signed({1'h0, signal_197[15:0]}) + $signed(signal_195);
-    end
     if (s3[0]) s4_masks <= {at_x4 < config__payload[96:81] & at_y4 < config__payload[112:97], at_x3
       < config__payload[96:81] & at_y3 < config__payload[112:97], at_x2 < config__payload[96:81] &
       at_y2 < config__payload[112:97], at_x1 < config__payload[96:81] & at_y1 <
       config__payload[112:97], at_x0 < config__payload[96:81] & at_y0 < config__payload[112:97]};
-    if (n3) begin
-      y <= y_200;
-      signal_197 <= x;
+    if (s2[0]) begin
+      at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
+      at_x0 <= $signed({1'h0, signal_198[15:0]}) + $signed(signal_196);
+      at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
+      at_x4 <= $signed({1'h0, signal_198[79:64]}) + $signed(signal_196);
+      at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
+      at_x3 <= $signed({1'h0, signal_198[63:48]}) + $signed(signal_196);
+      at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
+      at_x2 <= $signed({1'h0, signal_198[47:32]}) + $signed(signal_196);
+      at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
+      at_x1 <= $signed({1'h0, signal_198[31:16]}) + $signed(signal_196);
+    end
+    if (n5) begin
+      y <= y_201;
+      signal_198 <= x;
     end
     if (s1[0]) beat <= weights;
     if (s8[0] & spread) s9_behind <= 5'h1f << s8_split[2:0];
     if (s8[0] & s8[11]) s9_kept1 <= s8_words[79:0];
-    if (s9[0] | n4 | n6) words_156 <= n4 ? s9_words[95:16] & n5 | s9_words[111:32] &
+    if (s9[0] | n6 | n8) words_157 <= n6 ? s9_words[95:16] & n7 | s9_words[111:32] &
       {{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
-      {16{s9_behind[0]}}} : n6 ? s9_kept1 : by_tap ? s9_words[95:16] : s9_words[79:0];
-    if (s9[0] | n4) words <= n4 ? s9_words[79:0] & n5 | s9_words[95:16] & {{16{s9_behind[4]}},
+      {16{s9_behind[0]}}} : n8 ? s9_kept1 : by_tap ? s9_words[95:16] : s9_words[79:0];
+    if (s9[0] | n6) words <= n6 ? s9_words[79:0] & n7 | s9_words[95:16] & {{16{s9_behind[4]}},
       {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}}, {16{s9_behind[0]}}} :
       s9_words[79:0];
-    if (n7 | s8[0]) s9_words[95:0] <= n7 ? s9_words[127:32] : s8_words[95:0];
+    if (n9 | s8[0]) s9_words[95:0] <= n9 ? s9_words[127:32] : s8_words[95:0];
     if (s7[0]) begin
-      n8 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
-      s8_words_131 <= n8;
+      n10 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
+      s8_words_132 <= n10;
     end
-    if (s6[0]) s7_words <= words_239;
+    if (s6[0]) s7_words <= words_240;
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      signal_215 <= 20'h0; delta_less <= 5'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0; s11 <= 4'h0;
-        s10 <= 4'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0;
-        s3 <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <= 1'h0; maps[1] <= 1'h0;
-        flushing <= 4'h0; in_flight <= 1'h0; port_2068_0 <= 9'h0; move <= 1'h0; behind <= 1'h0; met
-        <= 2'h0; position_234 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0; position_233 <= 20'h0;
-        {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0; rounds_q <= 18'h0;
-        position_231 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0; group_less
-        <= 22'h0; signal_82 <= 20'h0; gap <= 21'h0; row_less <= 21'h0; wraps_79 <= 1'h0;
-        move_less_96 <= 21'h0; signal_94 <= 20'h0; wrapped_less_224 <= 21'h0; signal_222 <= 20'h0;
-        kept_less_221 <= 21'h0; signal_220 <= 20'h0; delta_less_73 <= 5'h0; move_less <= 21'h0;
-        signal_88 <= 20'h0; wrapped_less <= 21'h0; signal_217 <= 20'h0; kept_less <= 21'h0; tap_y <=
-        18'h0; signal_195 <= 18'h0; block <= 18'h0; last_row <= 16'h0; rows_on <= 2'h0; s1_split <=
-        6'h0; odd <= 1'h0; begins <= 1'h1; signal_62 <= 1'h1; s8_split <= 6'h0; s4_split <= 6'h0;
+      tap_y <= 18'h0; signal_196 <= 18'h0; block <= 18'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0;
+        s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0;
+        s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <= 1'h0;
+        maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; one_channel <= 1'h0; port_2079_0 <=
+        9'h0; move <= 1'h0; met <= 2'h0; position_235 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0;
+        position_234 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0;
+        rounds_q <= 18'h0; position_232 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap
+        <= 20'h0; group_less <= 22'h0; signal_83 <= 20'h0; gap <= 21'h0; row_less <= 21'h0; wraps_80
+        <= 1'h0; move_less_97 <= 21'h0; signal_95 <= 20'h0; wrapped_less_225 <= 21'h0; signal_223 <=
+        20'h0; kept_less_222 <= 21'h0; signal_221 <= 20'h0; delta_less_74 <= 5'h0; move_less <=
+        21'h0; signal_89 <= 20'h0; wrapped_less <= 21'h0; signal_218 <= 20'h0; kept_less <= 21'h0;
+        signal_216 <= 20'h0; delta_less <= 5'h0; last_row <= 16'h0; rows_on <= 2'h0; s1_split <=
+        6'h0; odd <= 1'h0; begins <= 1'h1; signal_63 <= 1'h1; s8_split <= 6'h0; s4_split <= 6'h0;
         pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <=
         10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left
         <= 6'h0; named <= 1'h0; gathers <= 1'h0; signal_13 <= 1'h0; left <= 1'h0; kx_ends_ends <=
         1'h0; kx_ends_left <= 6'h0; by_tap <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <=
-        20'h0; signal_81 <= 20'h0; channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0;
-        signal_71 <= 4'h0; signal_66 <= 4'h0; lanes_q <= 3'h0;
+        20'h0; signal_82 <= 20'h0; channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0;
+        signal_72 <= 4'h0; signal_67 <= 4'h0; lanes_q <= 3'h0;
     end else begin
-      signal_215 <= config__payload[264:245];
-      delta_less <= config__payload[316:313] - config__payload[116:113];
+      if (n11 | n12) tap_y <= n11 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+        $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
+      if (n11 | s2[0] & ~s2[10] | n12) signal_196 <= n11 ? {{2{config__payload[132]}},
+        config__payload[132:117]} : n12 ? {{2{config__payload[132]}}, config__payload[132:117]} :
+        $unsigned($signed(signal_196) + $signed({1'h0, config__payload[156:149]}));
+      if (s1[3]) block <= {s1[6:5], last_row};
       {hand_over, s13_q} <= s12;
       s12 <= s11;
       s11 <= s10;
@@ -542,117 +549,113 @@ module \neuflow_convolver_tile.convolver.array  (
       s3 <= s2;
       s2 <= s1;
       s1 <= {gathers, goes_on & ~signal_13, goes_on, names, ends_x, begins, pass_ends, group_ends,
-        ky_ends, s0_last, signal_62, odd, issue};
-      pass_done <= n9;
-      signal <= issue ? (pass_ends ? 1'h0 : n10) : n10;
-      maps[1] <= n11[1];
-      flushing <= {flushing[2:0], n9};
+        ky_ends, s0_last, signal_63, odd, issue};
+      pass_done <= n13;
+      signal <= issue ? (pass_ends ? 1'h0 : n14) : n14;
+      maps[1] <= n15[1];
+      flushing <= {flushing[2:0], n13};
       in_flight <= in_flight & ~hand_over | s0_last;
-      port_2068_0 <= {n12 ? turn : n13 ? end0[2:0] : end1[2:0], n12 ? end1[2:0] : n13 ? turn :
-        end0[2:0], n12 ? end0[2:0] : n13 ? end1[2:0] : turn};
-      move <= n14 | s11[3];
-      behind <= n14;
-      met <= n15;
-      position_234 <= wraps_79 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
+      one_channel <= n16 & n17;
+      port_2079_0 <= {n18 ? turn : n19 ? end0[2:0] : end1[2:0], n18 ? end1[2:0] : n19 ? turn :
+        end0[2:0], n18 ? end0[2:0] : n19 ? end1[2:0] : turn};
+      move <= behind[0] & ~s12[3] | s11[3];
+      met <= n20;
+      position_235 <= wraps_80 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
         position + far1_q;
       far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
       far1_q <= {rounds_q[18:3], 4'h0};
-      position_233 <= wraps_79 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
+      position_234 <= wraps_80 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
         position + far0_q;
-      {far0_less_q[22], far0_less_q[20:0]} <= {n16[22], n16[20:0]};
+      {far0_less_q[22], far0_less_q[20:0]} <= {n21[22], n21[20:0]};
       far0_q <= {rounds_q[19:3], 3'h0};
       rounds_q <= gap[20:3];
-      position_231 <= position;
-      linear <= (channel_base + offset) + offset_225;
-      next_group <= wraps_79 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
-        : signal_81 + signal_82;
-      step_y_wrap <= wraps_79 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
+      position_232 <= position;
+      linear <= (channel_base + offset) + offset_226;
+      next_group <= wraps_80 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
+        : signal_82 + signal_83;
+      step_y_wrap <= wraps_80 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
         step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
-      group_less <= $signed(n17) - $signed({1'h0, config__payload[224:205]});
-      signal_82 <= n17[19:0];
+      group_less <= $signed(n22) - $signed({1'h0, config__payload[224:205]});
+      signal_83 <= n22[19:0];
       gap <= config__payload[304:285] - config__payload[80:65];
       row_less <= config__payload[304:285] - config__payload[224:205];
-      wraps_79 <= |config__payload[224:205];
-      move_less_96 <= wraps_74 ? wrapped_less_224 : kept_less_221;
-      signal_94 <= wraps_74 ? signal_222 : signal_220;
-      wrapped_less_224 <= step_y_wrap - config__payload[224:205];
-      signal_222 <= step_y_wrap;
-      kept_less_221 <= config__payload[284:265] - config__payload[224:205];
-      signal_220 <= config__payload[284:265];
-      delta_less_73 <= config__payload[320:317] - config__payload[116:113];
+      wraps_80 <= |config__payload[224:205];
+      move_less_97 <= wraps_75 ? wrapped_less_225 : kept_less_222;
+      signal_95 <= wraps_75 ? signal_223 : signal_221;
+      wrapped_less_225 <= step_y_wrap - config__payload[224:205];
+      signal_223 <= step_y_wrap;
+      kept_less_222 <= config__payload[284:265] - config__payload[224:205];
+      signal_221 <= config__payload[284:265];
+      delta_less_74 <= config__payload[320:317] - config__payload[116:113];
       move_less <= wraps ? wrapped_less : kept_less;
-      signal_88 <= wraps ? signal_217 : signal_215;
-      wrapped_less <= n18 - config__payload[224:205];
-      signal_217 <= n18[19:0];
+      signal_89 <= wraps ? signal_218 : signal_216;
+      wrapped_less <= n23 - config__payload[224:205];
+      signal_218 <= n23[19:0];
       kept_less <= config__payload[264:245] - config__payload[224:205];
-      if (n20 | n19) tap_y <= n19 ? {{2{config__payload[148]}}, config__payload[148:133]} :
-        $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (s2[0] & ~s2[10] | n20 | n19) signal_195 <= n19 ? {{2{config__payload[132]}},
-        config__payload[132:117]} : n20 ? {{2{config__payload[132]}}, config__payload[132:117]} :
-        $unsigned($signed(signal_195) + $signed({1'h0, config__payload[156:149]}));
-      if (s1[3]) block <= {s1[6:5], last_row};
-      if (take) begin
-        last_row <= last_row_193;
-        rows_on <= rows_on_190;
+      signal_216 <= config__payload[264:245];
+      delta_less <= config__payload[316:313] - config__payload[116:113];
+      if (n24) begin
+        last_row <= last_row_194;
+        rows_on <= rows_on_191;
         s1_split <= split;
       end
       if (issue) begin
-        odd <= n21 & ~block_ends;
+        odd <= n25 & ~block_ends;
         begins <= group_ends;
-        signal_62 <= block_ends;
+        signal_63 <= block_ends;
       end
       if (s7[0] & s7[7]) s8_split <= s4_split;
       if (s3[0] & s3[7]) s4_split <= s1_split;
-      if (n23) begin
-        pass_ends_ends <= n22 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
-        pass_ends_left <= n22 ? config__payload[19:0] : pass_ends_left - 1'h1;
-      end
-      if (n25) begin
-        group_ends_ends <= n24 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
-        group_ends_left <= n24 ? config__payload[29:20] : group_ends_left - 1'h1;
-      end
       if (n27) begin
-        block_ends_ends <= n26 ? config__payload[49:30] == 1'h1 : block_ends_left == 2'h2;
-        block_ends_left <= n26 ? config__payload[49:30] : block_ends_left - 1'h1;
+        pass_ends_ends <= n26 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
+        pass_ends_left <= n26 ? config__payload[19:0] : pass_ends_left - 1'h1;
       end
       if (n29) begin
-        ky_ends_ends <= n28 ? config__payload[58:53] == 1'h1 : ky_ends_left == 2'h2;
-        ky_ends_left <= n28 ? config__payload[58:53] : ky_ends_left - 1'h1;
+        group_ends_ends <= n28 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
+        group_ends_left <= n28 ? config__payload[29:20] : group_ends_left - 1'h1;
+      end
+      if (n31) begin
+        block_ends_ends <= n30 ? n16 : block_ends_left == 2'h2;
+        block_ends_left <= n30 ? config__payload[49:30] : block_ends_left - 1'h1;
+      end
+      if (n33) begin
+        ky_ends_ends <= n32 ? n17 : ky_ends_left == 2'h2;
+        ky_ends_left <= n32 ? config__payload[58:53] : ky_ends_left - 1'h1;
       end
       if (idle | issue & (ky_ends | gathers)) named <= signal & ~ky_ends;
       if (idle | issue) gathers <= signal & goes_on & signal_13;
-      if (n30) begin
+      if (n34) begin
         after = idle | ky_ends ? config__payload[53] - 1'h1 : left - 1'h1;
         signal_13 <= !after;
         left <= after;
       end
-      if (n32) begin
-        kx_ends_ends <= n31 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
-        kx_ends_left <= n31 ? config__payload[64:59] : kx_ends_left - 1'h1;
+      if (n36) begin
+        kx_ends_ends <= n35 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
+        kx_ends_left <= n35 ? config__payload[64:59] : kx_ends_left - 1'h1;
       end
       if (s1[0]) begin
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n36 & {n33, n34, s2[10]} != 2'h3) begin
+      if (n40 & {s2[10], n38, n37} != 3'h6) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n33 ? config__payload[244:225] : n34 ? (wraps_79 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_88) : n35;
+        position <= n37 ? config__payload[244:225] : n38 ? (wraps_80 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n39;
       end
-      if (n36 & n37) row_start <= n33 ? config__payload[244:225] : n35;
-      if (n39) begin
-        signal_81 <= n33 ? config__payload[244:225] : n38;
-        channel_base <= n33 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
+      if (n40 & n41) row_start <= n37 ? config__payload[244:225] : n39;
+      if (n43) begin
+        signal_82 <= n37 ? config__payload[244:225] : n42;
+        channel_base <= n37 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n41 | n40) & ~n42) absent <= n40 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n41 | n40 | n42) next_channel <= n42 ? config__payload[184:165] + s2_weights[31:16] : n40
+      if ((n45 | n44) & ~n46) absent <= n44 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n45 | n44 | n46) next_channel <= n46 ? config__payload[184:165] + s2_weights[31:16] : n44
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (n33 | s1[0] & s1[8]) signal_71 <= n33 ? config__payload[312:309] : s1[4] ?
-        config__payload[312:309] : wraps_74 ? over_72[3:0] : signal_71 + config__payload[320:317];
-      if (n33 | s1[0]) signal_66 <= n33 ? config__payload[308:305] : s1[8] ?
-        config__payload[308:305] : wraps ? over[3:0] : signal_66 + config__payload[316:313];
+      if (s1[0] & s1[8] | n37) signal_72 <= n37 ? config__payload[312:309] : s1[4] ?
+        config__payload[312:309] : wraps_75 ? over_73[3:0] : signal_72 + config__payload[320:317];
+      if (s1[0] | n37) signal_67 <= n37 ? config__payload[308:305] : s1[8] ?
+        config__payload[308:305] : wraps ? over[3:0] : signal_67 + config__payload[316:313];
       if (begins) lanes_q <= count;
     end
   end
@@ -660,22 +663,30 @@ module \neuflow_convolver_tile.convolver.array  (
     if (pass_done | coordinates_gated_rst) begin
       kept <= 16'h0;
     end else begin
-      if (n43) kept <= free;
+      if (n3) kept <= free;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~n44 | coordinates_gated_rst) begin
+    if (~n47 | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
       {maps[5:2], maps[0]} <= {config__payload[451:448], config__payload[446]};
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s7[0], s9[0], s2[0], s5[0], shift, s6[0], awake, s4[0], issue, s10[0], s1[0], s11[0],
-      signal_58, s12[0], s3[0], signal_59, hand_over, s13_q[0], coordinates_gated_rst, s8[0]}) begin
+    if (|{s7[0], s9[0], s2[0], s5[0], shift, s6[0], awake, s4[0], hand_over, s13_q[0], issue,
+      s10[0], s1[0], s11[0], s12[0], s3[0], signal_59, coordinates_gated_rst, signal_60, s8[0]})
+      begin
       settling <= 3'h6;
     end else begin
-      if (n45) settling <= settling - 1'h1;
+      if (n48) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (s12[3] | coordinates_gated_rst) begin
+      behind <= 2'h0;
+    end else begin
+      behind <= {behind[0], signal_137};
     end
   end
   always @(posedge array_gated_clk) begin
@@ -686,7 +697,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (n7) begin
+    if (n9) begin
       s9_words[127:96] <= 32'h0;
     end else begin
       if (s8[0]) s9_words[127:96] <= s8_words[127:96];
@@ -1072,7 +1083,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s7_step, s2[0], s5[0], s6[0], s4[0], s1[0], s3[0], s0[0], s8_step};
+  assign en = |{s7_step, s2[0], s5[0], s6[0], s4[0], s1[0], s0[0], s3[0], s8_step};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1155,7 +1166,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2427_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2440_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1457,7 +1468,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2427_0,
+  input wire [1:0] port_2440_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1479,10 +1490,10 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_2427_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_2440_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_2427_0[0];
-  assign n5 = port_2427_0[0] | n4 | clear;
+  assign n4 = fresh & ~port_2440_0[0];
+  assign n5 = port_2440_0[0] | n4 | clear;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1490,9 +1501,9 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n1) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2427_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2440_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2427_0[0]) signal_8[67:0] <= n2[67:0];
+      if (port_2440_0[0]) signal_8[67:0] <= n2[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1500,14 +1511,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2427_0[0], mark, n4, clear} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2427_0[0]
+      if ({port_2440_0[0], mark, n4, clear} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2440_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n3[69:68];
       end
       if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2427_0[0]
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2440_0[0]
           ? n2 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n6[69:68];
       end
@@ -1523,7 +1534,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2427_0[0]) fresh <= 1'h0;
+      if (port_2440_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1538,8 +1549,8 @@ module \neuflow_convolver_tile.convolver.row_store  (
   output wire listening,
   output wire [15:0] stored,
   output wire [127:0] words,
-  input wire [23:0] port_2064_0,
-  input wire [8:0] port_2068_0,
+  input wire [23:0] port_2075_0,
+  input wire [8:0] port_2079_0,
   input wire pass_done,
   input wire read_enable,
   input wire [217:0] config__payload,
@@ -1552,7 +1563,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
     .at(at), .awake(awake_43), .banks_gated_clk(banks_clk), .beat(beat), .enables(enables),
-      .port_2064_0(port_2064_0), .port_2068_0(port_2068_0), .read_enable(read_enable),
+      .port_2075_0(port_2075_0), .port_2079_0(port_2079_0), .read_enable(read_enable),
       .words(words));
   neuflow_clock_gate banks_gate (
     .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst));
@@ -1572,58 +1583,58 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   input wire [63:0] beat,
   input wire [7:0] enables,
   output wire [127:0] words,
-  input wire [23:0] port_2064_0,
-  input wire [8:0] port_2068_0,
+  input wire [23:0] port_2075_0,
+  input wire [8:0] port_2079_0,
   input wire read_enable,
   input wire banks_gated_clk
 );
   assign awake = read_enable | |enables;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
-    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 1'h0 ? port_2064_0[5:0] :
-      port_2068_0[5:3] > 1'h0 ? port_2064_0[11:6] : port_2068_0[8:6] > 1'h0 ? port_2064_0[17:12] :
-      port_2064_0[23:18]), .read_data(words[15:0]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 1'h0 ? port_2075_0[5:0] :
+      port_2079_0[5:3] > 1'h0 ? port_2075_0[11:6] : port_2079_0[8:6] > 1'h0 ? port_2075_0[17:12] :
+      port_2075_0[23:18]), .read_data(words[15:0]), .read_enable(read_enable),
       .write_address(at[2:0] > 1'h0 ? at[14:9] : at[8:3]), .write_data(beat[15:0]),
       .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
-    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 1'h1 ? port_2064_0[5:0] :
-      port_2068_0[5:3] > 1'h1 ? port_2064_0[11:6] : port_2068_0[8:6] > 1'h1 ? port_2064_0[17:12] :
-      port_2064_0[23:18]), .read_data(words[31:16]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 1'h1 ? port_2075_0[5:0] :
+      port_2079_0[5:3] > 1'h1 ? port_2075_0[11:6] : port_2079_0[8:6] > 1'h1 ? port_2075_0[17:12] :
+      port_2075_0[23:18]), .read_data(words[31:16]), .read_enable(read_enable),
       .write_address(at[2:0] > 1'h1 ? at[14:9] : at[8:3]), .write_data(beat[31:16]),
       .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
-    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 2'h2 ? port_2064_0[5:0] :
-      port_2068_0[5:3] > 2'h2 ? port_2064_0[11:6] : port_2068_0[8:6] > 2'h2 ? port_2064_0[17:12] :
-      port_2064_0[23:18]), .read_data(words[47:32]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 2'h2 ? port_2075_0[5:0] :
+      port_2079_0[5:3] > 2'h2 ? port_2075_0[11:6] : port_2079_0[8:6] > 2'h2 ? port_2075_0[17:12] :
+      port_2075_0[23:18]), .read_data(words[47:32]), .read_enable(read_enable),
       .write_address(at[2:0] > 2'h2 ? at[14:9] : at[8:3]), .write_data(beat[47:32]),
       .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
-    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 2'h3 ? port_2064_0[5:0] :
-      port_2068_0[5:3] > 2'h3 ? port_2064_0[11:6] : port_2068_0[8:6] > 2'h3 ? port_2064_0[17:12] :
-      port_2064_0[23:18]), .read_data(words[63:48]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 2'h3 ? port_2075_0[5:0] :
+      port_2079_0[5:3] > 2'h3 ? port_2075_0[11:6] : port_2079_0[8:6] > 2'h3 ? port_2075_0[17:12] :
+      port_2075_0[23:18]), .read_data(words[63:48]), .read_enable(read_enable),
       .write_address(at[2:0] > 2'h3 ? at[14:9] : at[8:3]), .write_data(beat[63:48]),
       .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
-    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 3'h4 ? port_2064_0[5:0] :
-      port_2068_0[5:3] > 3'h4 ? port_2064_0[11:6] : port_2068_0[8:6] > 3'h4 ? port_2064_0[17:12] :
-      port_2064_0[23:18]), .read_data(words[79:64]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 3'h4 ? port_2075_0[5:0] :
+      port_2079_0[5:3] > 3'h4 ? port_2075_0[11:6] : port_2079_0[8:6] > 3'h4 ? port_2075_0[17:12] :
+      port_2075_0[23:18]), .read_data(words[79:64]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h4 ? at[14:9] : at[8:3]), .write_data(beat[15:0]),
       .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
-    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 3'h5 ? port_2064_0[5:0] :
-      port_2068_0[5:3] > 3'h5 ? port_2064_0[11:6] : port_2068_0[8:6] > 3'h5 ? port_2064_0[17:12] :
-      port_2064_0[23:18]), .read_data(words[95:80]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 3'h5 ? port_2075_0[5:0] :
+      port_2079_0[5:3] > 3'h5 ? port_2075_0[11:6] : port_2079_0[8:6] > 3'h5 ? port_2075_0[17:12] :
+      port_2075_0[23:18]), .read_data(words[95:80]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h5 ? at[14:9] : at[8:3]), .write_data(beat[31:16]),
       .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
-    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 3'h6 ? port_2064_0[5:0] :
-      port_2068_0[5:3] > 3'h6 ? port_2064_0[11:6] : port_2068_0[8:6] > 3'h6 ? port_2064_0[17:12] :
-      port_2064_0[23:18]), .read_data(words[111:96]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 3'h6 ? port_2075_0[5:0] :
+      port_2079_0[5:3] > 3'h6 ? port_2075_0[11:6] : port_2079_0[8:6] > 3'h6 ? port_2075_0[17:12] :
+      port_2075_0[23:18]), .read_data(words[111:96]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h6 ? at[14:9] : at[8:3]), .write_data(beat[47:32]),
       .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
-    .clk(banks_gated_clk), .read_address(port_2068_0[2:0] > 3'h7 ? port_2064_0[5:0] :
-      port_2068_0[5:3] > 3'h7 ? port_2064_0[11:6] : port_2068_0[8:6] > 3'h7 ? port_2064_0[17:12] :
-      port_2064_0[23:18]), .read_data(words[127:112]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 3'h7 ? port_2075_0[5:0] :
+      port_2079_0[5:3] > 3'h7 ? port_2075_0[11:6] : port_2079_0[8:6] > 3'h7 ? port_2075_0[17:12] :
+      port_2075_0[23:18]), .read_data(words[127:112]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h7 ? at[14:9] : at[8:3]), .write_data(beat[63:48]),
       .write_enable(enables[7]));
 endmodule
@@ -1933,7 +1944,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2155_16,
+  input wire [1:0] port_2168_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1959,8 +1970,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2155_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2155_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2168_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2168_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));

@@ -10,7 +10,7 @@ module neuflow_mac_row (
   input wire move,
   input wire copy,
   input wire take,
-  input wire behind,
+  input wire [1:0] behind,
   output reg [47:0] out = 48'h0,
   input wire clk
 );
@@ -22,7 +22,7 @@ module neuflow_mac_row (
     if (rst) begin
       out <= 48'h0;
     end else begin
-      if (take) out <= behind ? drain1 : drain0;
+      if (take) out <= &behind ? drain2 : |behind ? drain1 : drain0;
     end
   end
   always @(posedge clk) begin

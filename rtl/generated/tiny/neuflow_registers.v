@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n7, n6, n5, n19, n16, n18, n15, n24, n40, n37, n34, n32, n23, n26, n29, n22, n20, n13, n38,
-    n21, n25, n10, n8, n4, n14, n30, n12, n35, n28, n31, n33, n27, n17, n11, n39, n36, n9, enabled =
+  reg n28, n38, n22, n12, n11, n10, n9, n8, n26, n23, n27, n25, n13, n24, n7, n31, n36, n21, n32,
+    n29, n14, n16, n6, n15, n37, n4, n30, n39, n33, n18, n35, n40, n34, n20, n17, n5, n19, enabled =
     1'h0;
-  wire n2, n41, n3, n44, n47, n46, n42, n45, n43, n1;
+  wire n2, n41, n3, n43, n47, n46, n45, n42, n44, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -71,10 +71,10 @@ module neuflow_registers (
   assign n2 = axi__aw__ready & axi__w__strb[0];
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
-  assign n42 = axi__aw__addr[11:2] == 4'h8;
-  assign n43 = axi__aw__addr[11:2] == 3'h6;
-  assign n44 = axi__aw__addr[11:2] == 4'hb;
-  assign n45 = axi__aw__addr[11:2] == 3'h7;
+  assign n42 = axi__aw__addr[11:2] == 3'h7;
+  assign n43 = axi__aw__addr[11:2] == 4'hb;
+  assign n44 = axi__aw__addr[11:2] == 3'h6;
+  assign n45 = axi__aw__addr[11:2] == 4'h8;
   assign n46 = axi__aw__addr[11:2] == 4'h9;
   assign n47 = axi__aw__addr[11:2] == 4'ha;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
@@ -102,66 +102,66 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 4'hd;
-        n5 = axi__ar__addr[11:2] == 6'h22;
-        n6 = axi__ar__addr[11:2] == 6'h23;
-        n7 = axi__ar__addr[11:2] == 6'h24;
-        n8 = axi__ar__addr[11:2] == 4'he;
-        n9 = !axi__ar__addr[11:2];
-        n10 = axi__ar__addr[11:2] == 4'hf;
-        n11 = axi__ar__addr[11:2] == 2'h3;
-        n12 = axi__ar__addr[11:2] == 4'ha;
-        n13 = axi__ar__addr[11:2] == 5'h13;
-        n14 = axi__ar__addr[11:2] == 4'hc;
-        n15 = axi__ar__addr[11:2] == 5'h1e;
-        n16 = axi__ar__addr[11:2] == 6'h20;
-        n17 = axi__ar__addr[11:2] == 3'h4;
-        n18 = axi__ar__addr[11:2] == 5'h1f;
-        n19 = axi__ar__addr[11:2] == 6'h21;
-        n20 = axi__ar__addr[11:2] == 5'h14;
-        n21 = axi__ar__addr[11:2] == 5'h11;
-        n22 = axi__ar__addr[11:2] == 5'h15;
-        n23 = axi__ar__addr[11:2] == 5'h18;
-        n24 = axi__ar__addr[11:2] == 5'h1d;
-        n25 = axi__ar__addr[11:2] == 5'h10;
-        n26 = axi__ar__addr[11:2] == 5'h17;
-        n27 = axi__ar__addr[11:2] == 3'h5;
-        n28 = axi__ar__addr[11:2] == 4'h8;
-        n29 = axi__ar__addr[11:2] == 5'h16;
-        n30 = axi__ar__addr[11:2] == 4'hb;
-        n31 = axi__ar__addr[11:2] == 3'h7;
-        n32 = axi__ar__addr[11:2] == 5'h19;
-        n33 = axi__ar__addr[11:2] == 3'h6;
-        n34 = axi__ar__addr[11:2] == 5'h1a;
-        n35 = axi__ar__addr[11:2] == 4'h9;
-        n36 = axi__ar__addr[11:2] == 1'h1;
-        n37 = axi__ar__addr[11:2] == 5'h1b;
-        n38 = axi__ar__addr[11:2] == 5'h12;
-        n39 = axi__ar__addr[11:2] == 2'h2;
-        n40 = axi__ar__addr[11:2] == 5'h1c;
+        n4 = axi__ar__addr[11:2] == 4'hb;
+        n5 = axi__ar__addr[11:2] == 1'h1;
+        n6 = axi__ar__addr[11:2] == 4'he;
+        n7 = axi__ar__addr[11:2] == 5'h16;
+        n8 = axi__ar__addr[11:2] == 5'h1d;
+        n9 = axi__ar__addr[11:2] == 5'h1e;
+        n10 = axi__ar__addr[11:2] == 5'h1f;
+        n11 = axi__ar__addr[11:2] == 6'h20;
+        n12 = axi__ar__addr[11:2] == 6'h21;
+        n13 = axi__ar__addr[11:2] == 5'h18;
+        n14 = axi__ar__addr[11:2] == 5'h10;
+        n15 = axi__ar__addr[11:2] == 4'hd;
+        n16 = axi__ar__addr[11:2] == 4'hf;
+        n17 = axi__ar__addr[11:2] == 2'h2;
+        n18 = axi__ar__addr[11:2] == 3'h7;
+        n19 = !axi__ar__addr[11:2];
+        n20 = axi__ar__addr[11:2] == 2'h3;
+        n21 = axi__ar__addr[11:2] == 5'h13;
+        n22 = axi__ar__addr[11:2] == 6'h22;
+        n23 = axi__ar__addr[11:2] == 5'h1b;
+        n24 = axi__ar__addr[11:2] == 5'h17;
+        n25 = axi__ar__addr[11:2] == 5'h19;
+        n26 = axi__ar__addr[11:2] == 5'h1c;
+        n27 = axi__ar__addr[11:2] == 5'h1a;
+        n28 = axi__ar__addr[11:2] == 6'h24;
+        n29 = axi__ar__addr[11:2] == 5'h11;
+        n30 = axi__ar__addr[11:2] == 4'ha;
+        n31 = axi__ar__addr[11:2] == 5'h15;
+        n32 = axi__ar__addr[11:2] == 5'h12;
+        n33 = axi__ar__addr[11:2] == 4'h8;
+        n34 = axi__ar__addr[11:2] == 3'h4;
+        n35 = axi__ar__addr[11:2] == 3'h6;
+        n36 = axi__ar__addr[11:2] == 5'h14;
+        n37 = axi__ar__addr[11:2] == 4'hc;
+        n38 = axi__ar__addr[11:2] == 6'h23;
+        n39 = axi__ar__addr[11:2] == 4'h9;
+        n40 = axi__ar__addr[11:2] == 3'h5;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n7 ? idle_tile : n6 ? configuration : n5 ? dependency : n19 ? output_drain :
-          n16 ? wait_output : n18 ? weight_load : n15 ? wait_input : n24 ? fill : n40 ?
-          map_remainder_high : n37 ? map_remainder : n34 ? edge_lanes_high : n32 ? edge_lanes : n23
-          ? useful_high : n26 ? useful : n29 ? config_hidden : n22 ? write_beats : n20 ? read_beats
-          : n13 ? mac_cycles : n38 ? fence_stalls : n21 ? config_stalls : n25 ? config_words : n10 ?
-          program_counter : n8 ? frames_done : n4 ? cycles_high : n14 ? cycles : n30 ? host_watchdog
-          : n12 ? host_ring : n35 ? host_frames : n28 ? host_output : n31 ? host_input : n33 ?
-          host_program : n27 ? {16'h0, error, 6'h0, done, busy} : n17 ? {30'h0, enabled, 1'h0} : n11
-          ? 32'h4050202 : n39 ? 32'h46ab8b62 : n36 ? 32'h20000 : n9 ? 32'h6e657546 : 32'h0;
+        axi__r__data <= n28 ? idle_tile : n38 ? configuration : n22 ? dependency : n12 ?
+          output_drain : n11 ? wait_output : n10 ? weight_load : n9 ? wait_input : n8 ? fill : n26 ?
+          map_remainder_high : n23 ? map_remainder : n27 ? edge_lanes_high : n25 ? edge_lanes : n13
+          ? useful_high : n24 ? useful : n7 ? config_hidden : n31 ? write_beats : n36 ? read_beats :
+          n21 ? mac_cycles : n32 ? fence_stalls : n29 ? config_stalls : n14 ? config_words : n16 ?
+          program_counter : n6 ? frames_done : n15 ? cycles_high : n37 ? cycles : n4 ? host_watchdog
+          : n30 ? host_ring : n39 ? host_frames : n33 ? host_output : n18 ? host_input : n35 ?
+          host_program : n40 ? {16'h0, error, 6'h0, done, busy} : n34 ? {30'h0, enabled, 1'h0} : n20
+          ? 32'h4050202 : n17 ? 32'h46ab8b62 : n5 ? 32'h20000 : n19 ? 32'h6e657546 : 32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n3, n46, n47, n1} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n1, n44, n45, n46, n3, n47} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
-      if (n2 & n3) enabled <= axi__w__data[1];
-      if (n44 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
+      if (n3 & n2) enabled <= axi__w__data[1];
+      if (n43 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
       if (axi__aw__ready & n47) host_ring <= host_ring & n48 | n49;
-      if (axi__aw__ready & n46) host_frames <= host_frames & n48 | n49;
-      if (n42 & axi__aw__ready) host_output <= host_output & n48 | n49;
-      if (axi__aw__ready & n45) host_input <= host_input & n48 | n49;
-      if (n43 & axi__aw__ready) host_program <= host_program & n48 | n49;
+      if (n46 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
+      if (n45 & axi__aw__ready) host_output <= host_output & n48 | n49;
+      if (n42 & axi__aw__ready) host_input <= host_input & n48 | n49;
+      if (n44 & axi__aw__ready) host_program <= host_program & n48 | n49;
     end
   end
 endmodule
