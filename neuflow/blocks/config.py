@@ -8,7 +8,7 @@ room for one of its own, that word keeps the next ones, of whatever unit, at the
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
@@ -95,26 +95,26 @@ class ConfigReceiver(Component):
         word = Signal(CONFIG_BITS, reset_less=True)
         last = Signal(reset_less=True)
         mine = Signal()
+        # Both, from a register of its own: all units' answers meet at the tap within the cycle.
+        blocked, mine_next, full_next = Signal(), Signal(), Signal()
+        m.d.sync += [mine.eq(mine_next), full.eq(full_next), blocked.eq(mine_next & full_next)]
         m.d.comb += [
-            self.bus.ready.eq(~(mine & full)),
+            mine_next.eq(mine),
+            full_next.eq(Mux(mine & ~full, last, full & ~move)),
+            self.bus.ready.eq(~blocked),
             # A word that waits for room changes nothing.
             self.awake.eq(self.bus.ready & (self.bus.valid | mine) | move | fires(self.o)),
         ]
         with m.If(self.bus.ready):
-            m.d.sync += [
-                word.eq(beat.data),
-                last.eq(beat.last),
-                mine.eq(
-                    self.bus.valid
-                    & (beat.kind == self.kind)
-                    & (beat.sub == self.sub)
-                    & (beat.columns & self.columns).any()
-                ),
-            ]
+            m.d.sync += [word.eq(beat.data), last.eq(beat.last)]
+            m.d.comb += mine_next.eq(
+                self.bus.valid
+                & (beat.kind == self.kind)
+                & (beat.sub == self.sub)
+                & (beat.columns & self.columns).any()
+            )
         with m.If(mine & ~full):
-            m.d.sync += [words.eq(Cat(words[CONFIG_BITS:], word)), full.eq(last)]
-        with m.If(move):
-            m.d.sync += full.eq(0)
+            m.d.sync += words.eq(Cat(words[CONFIG_BITS:], word))
 
         if self.depth == 1:
             m.d.comb += [

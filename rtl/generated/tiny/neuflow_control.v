@@ -62,8 +62,9 @@ module neuflow_control (
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
   wire [1:0] n2;
   wire [32:0] i__payload;
+  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause = signal | ~busy_121 ? 4'ha : {3'h4, signal_122 ? 1'h0 : 1'h1};
+  assign cause[1:0] = signal | ~busy_121 ? 2'h2 : {1'h0, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
   assign n2 = write_error ? 2'h3 : 2'h0;
   \neuflow_control.counters  counters (
@@ -177,16 +178,12 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1;
-  wire [1:0] n7, n6;
-  wire [32:0] n2;
-  wire [4:0] n5, n4, n3;
+  wire [1:0] n4, n2;
+  wire [4:0] n3;
   assign n1 = seen[32] | seen[0];
-  assign n2 = quiet + 1'h1;
-  assign n3 = {1'h0, n6[0] ? seen[54:52] : 3'h0} + {n6[1] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n4 = {1'h0, n7[0] ? seen[22:20] : 3'h0} + {n7[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n5 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n6 = 2'h2 - seen[59:58];
-  assign n7 = 2'h2 - seen[27:26];
+  assign n2 = 2'h2 - seen[59:58];
+  assign n3 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n4 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -212,7 +209,7 @@ module \neuflow_control.counters  (
     if (rst | (config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy)) begin
       quiet <= 32'h0;
     end else begin
-      quiet <= n2[31:0];
+      quiet <= quiet + 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -314,18 +311,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= n3[3:0];
+      map_remainder1 <= {n2[0] ? seen[54:52] : 3'h0} + (n2[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= {seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
+      useful1 <= n3[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n4[3:0];
+      map_remainder0 <= {n4[0] ? seen[22:20] : 3'h0} + (n4[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n5[3:0];
+      useful0 <= {1'h0, seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
@@ -498,7 +495,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n4, n19, n16, n11, n22, n10, n5, n3, n15, n13, n21, n6, n7, n20, n2, n9, n12, n18, n8,
+  wire n14, n4, n19, n16, n11, n22, n10, n5, n3, n15, n13, n21, n7, n6, n20, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
   wire [2:0] code;
   wire [32:0] n17, n1;
@@ -512,14 +509,14 @@ module \neuflow_control.sequencer  (
   assign config__valid = n5 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
   assign fence_waits = n5 ? (n4 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n5 & moves & n3;
+  assign n2 = n3 & n5 & moves;
   assign n3 = state == 2'h2;
   assign n4 = !state;
   assign n5 = busy & !fault;
-  assign n6 = {moves, n3} != 1'h1;
-  assign n7 = {n4, moves} != 2'h2;
+  assign n6 = {n3, moves} != 2'h2;
+  assign n7 = {moves, n4} != 1'h1;
   assign n8 = state == 1'h1;
-  assign n9 = &{n5, n7, n8 | n4, n20};
+  assign n9 = &{n8 | n4, n5, n7, n20};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
@@ -533,8 +530,8 @@ module \neuflow_control.sequencer  (
   assign n17 = frames_done + 1'h1;
   assign n18 = rst | n14 | next_frame;
   assign n19 = at[3:0] == 1'h1;
-  assign config__payload_last = left == 1'h1;
   assign n20 = {n8, moves} != 2'h2;
+  assign config__payload_last = left == 1'h1;
   assign next_frame = n5 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
   assign signal_43 = n5 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 |
@@ -546,12 +543,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4 | n3, n5, n6, n7}) steps <= n3;
+    if (&{n3 | n4, n5, n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n4 & n5 & moves) held <= at[31:0];
+    if (n5 & moves & n4) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -570,7 +567,7 @@ module \neuflow_control.sequencer  (
         1'h0;
     end else begin
       if (n13) error <= {5'h0, code};
-      if (n14 | (clear_done | n15) | n13) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       empty <= {!waiting1, !waiting0};
       waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
@@ -589,8 +586,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{{steps, moves, n3} != 2'h3, n6, {n8, moves, config__payload_last} != 3'h6, n8 | n4 | n3,
-        {n4, at[3:0] == 2'h3, moves, n19} != 4'ha, n20, n7, n5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n6, n7, n20, n8 | n3 | n4, {moves, at[3:0] == 2'h3, n4, n19} != 4'ha, {n3, steps, moves}
+        != 3'h5, {n8, config__payload_last, moves} != 3'h5, n5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

@@ -168,8 +168,8 @@ module \neuflow_convolver_tile.convolver  (
       .config__payload(config__payload_49), .config__ready(config__ready_52),
       .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
       .drain_ready(drain_ready), .fill(fill), .hand_over(hand_over), .idle(idle), .issue(tap),
-      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .port_2075_0(read_111_rows),
-      .port_2079_0(read_111_ends), .read_enable(read_enable), .released(released), .shift(shift),
+      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .port_2087_0(read_111_rows),
+      .port_2091_0(read_111_ends), .read_enable(read_enable), .released(released), .shift(shift),
       .stored(stored), .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights),
       .weights(value), .weights_free(free), .weights_read(read_118), .weights_ready(ready),
       .weights_rewind(rewind), .words_240(words));
@@ -179,7 +179,7 @@ module \neuflow_convolver_tile.convolver  (
     .awake(awake_179), .bus__payload(bus__payload), .bus__ready(config__2__ready),
       .bus__valid(bus__valid_47), .columns(columns),
       .config_conv_array_gated_clk(config_conv_array_clk),
-      .config_conv_array_gated_rst(array_gated_rst), .o__payload(config__payload_49),
+      .config_conv_array_gated_rst(array_gated_rst), .held(config__payload_49),
       .o__ready(config__ready_52), .o__valid(config__valid_53));
   neuflow_clock_gate config_conv_array_gate (
     .awake(awake_179), .clk(clk), .gated(config_conv_array_clk), .rst(array_gated_rst));
@@ -187,14 +187,14 @@ module \neuflow_convolver_tile.convolver  (
     .awake(awake_180), .bus__payload(bus__payload), .bus__ready(config__3__ready),
       .bus__valid(bus__valid_63), .columns(columns),
       .config_conv_drain_gated_clk(config_conv_drain_clk),
-      .config_conv_drain_gated_rst(array_gated_rst), .o__payload(config__payload_65),
+      .config_conv_drain_gated_rst(array_gated_rst), .held(config__payload_65),
       .o__ready(config__ready_68), .o__valid(config__valid_69));
   neuflow_clock_gate config_conv_drain_gate (
     .awake(awake_180), .clk(clk), .gated(config_conv_drain_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_rows  config_conv_rows (
     .awake(awake_177), .bus__payload(bus__payload), .bus__ready(config__0__ready),
       .bus__valid(bus__valid), .columns(columns), .config_conv_rows_gated_clk(config_conv_rows_clk),
-      .config_conv_rows_gated_rst(array_gated_rst), .o__payload(config__payload),
+      .config_conv_rows_gated_rst(array_gated_rst), .held(config__payload),
       .o__ready(config__ready), .o__valid(config__valid));
   neuflow_clock_gate config_conv_rows_gate (
     .awake(awake_177), .clk(clk), .gated(config_conv_rows_clk), .rst(array_gated_rst));
@@ -202,7 +202,7 @@ module \neuflow_convolver_tile.convolver  (
     .awake(awake_178), .bus__payload(bus__payload), .bus__ready(config__1__ready),
       .bus__valid(bus__valid_31), .columns(columns),
       .config_conv_weights_gated_clk(config_conv_weights_clk),
-      .config_conv_weights_gated_rst(array_gated_rst), .o__payload(config__payload_33),
+      .config_conv_weights_gated_rst(array_gated_rst), .held(config__payload_33),
       .o__ready(config__ready_36), .o__valid(config__valid_37));
   neuflow_clock_gate config_conv_weights_gate (
     .awake(awake_178), .clk(clk), .gated(config_conv_weights_clk), .rst(array_gated_rst));
@@ -221,7 +221,7 @@ module \neuflow_convolver_tile.convolver  (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
       .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done),
-      .port_2075_0(read_111_rows), .port_2079_0(read_111_ends), .read_enable(read_enable),
+      .port_2087_0(read_111_rows), .port_2091_0(read_111_ends), .read_enable(read_enable),
       .released(released), .stored(stored), .words(words), .writer_gated_rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
     .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
@@ -229,7 +229,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2168_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2180_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -251,8 +251,8 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire [15:0] stored,
   input wire [127:0] words_240,
   input wire weights_ready,
-  output wire [23:0] port_2075_0,
-  output reg [8:0] port_2079_0 = 9'h0,
+  output wire [23:0] port_2087_0,
+  output reg [8:0] port_2091_0 = 9'h0,
   output wire [95:0] pixel,
   output wire config__ready,
   output reg [5:0] maps = 6'h0,
@@ -323,7 +323,7 @@ module \neuflow_convolver_tile.convolver.array  (
   wire [79:0] n7, x, y_201;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
-  assign port_2075_0 = {n49 ? where[8:3] : n50 ? where_130[8:3] : where_129[8:3], n49 ?
+  assign port_2087_0 = {n49 ? where[8:3] : n50 ? where_130[8:3] : where_129[8:3], n49 ?
     where_129[14:9] : n50 ? where[8:3] : where_130[8:3], n49 ? where_130[14:9] : n50 ?
     where_129[14:9] : where[8:3], n49 ? where[14:9] : n50 ? where_130[14:9] : where_129[14:9]};
   assign read_enable = s5[0];
@@ -336,8 +336,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n25;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_177 = |{s7[0], s9[0], s2[0], s5[0], shift, s6[0], awake, s4[0], hand_over, s13_q[0],
-    issue, s10[0], s1[0], s11[0], s12[0], s3[0], signal_59, signal_60, s8[0]} | n48;
+  assign awake_177 = |{s6[0], s9[0], s8[0], s2[0], s5[0], shift, s7[0], issue, hand_over, s13_q[0],
+    s12[0], s4[0], s1[0], awake, s10[0], s3[0], signal_60, s11[0], signal_59} | n48;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
   assign {n21[22], n21[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -386,33 +386,33 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n25 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n26 = idle | weights_rewind & pass_ends_ends;
-  assign n27 = weights_rewind | n26;
+  assign n27 = n26 | weights_rewind;
   assign n28 = idle | s0_last & group_ends_ends;
   assign n29 = s0_last | n28;
   assign n30 = idle | n53 & block_ends_ends;
   assign n31 = n30 | n53;
   assign n32 = idle | n54 & ky_ends_ends;
-  assign n33 = n32 | n54;
+  assign n33 = n54 | n32;
   assign n34 = idle | n54;
   assign n35 = idle | n55 & kx_ends_ends;
-  assign n36 = n55 | n35;
+  assign n36 = n35 | n55;
   assign n37 = idle & ~s1[0] & ~s2[0];
   assign n38 = s2[0] & ~s2[8];
   assign n39 = n56 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_95) : n42;
-  assign n40 = |{s2[0], n56, n38, n37};
-  assign n41 = {n38, n37} != 2'h2;
+  assign n40 = |{s2[0], n56, n37, n38};
+  assign n41 = {n37, n38} != 1'h1;
   assign n42 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n43 = n40 & {n56, n38, n37} != 3'h4 & n41;
+  assign n43 = n40 & {n56, n37, n38} != 3'h4 & n41;
   assign n44 = n37 | n57 & first_channel;
   assign n45 = n57 | absent[0];
   assign n46 = s2[0] & s2[9];
   assign over_73 = $signed({1'h0, signal_72}) + $signed(delta_less_74);
   assign over = $signed({1'h0, signal_67}) + $signed(delta_less);
   assign n47 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign signal_59 = configured & idle;
   assign signal_60 = n3 & kept != free;
+  assign signal_59 = configured & idle;
   assign n48 = |settling;
   assign n49 = !met;
   assign n50 = met == 1'h1;
@@ -495,13 +495,13 @@ module \neuflow_convolver_tile.convolver.array  (
     if (s1[0]) beat <= weights;
     if (s8[0] & spread) s9_behind <= 5'h1f << s8_split[2:0];
     if (s8[0] & s8[11]) s9_kept1 <= s8_words[79:0];
-    if (s9[0] | n6 | n8) words_157 <= n6 ? s9_words[95:16] & n7 | s9_words[111:32] &
+    if (s9[0] | n8 | n6) words_157 <= n6 ? s9_words[95:16] & n7 | s9_words[111:32] &
       {{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
       {16{s9_behind[0]}}} : n8 ? s9_kept1 : by_tap ? s9_words[95:16] : s9_words[79:0];
     if (s9[0] | n6) words <= n6 ? s9_words[79:0] & n7 | s9_words[95:16] & {{16{s9_behind[4]}},
       {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}}, {16{s9_behind[0]}}} :
       s9_words[79:0];
-    if (n9 | s8[0]) s9_words[95:0] <= n9 ? s9_words[127:32] : s8_words[95:0];
+    if (s8[0] | n9) s9_words[95:0] <= n9 ? s9_words[127:32] : s8_words[95:0];
     if (s7[0]) begin
       n10 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
       s8_words_132 <= n10;
@@ -513,7 +513,7 @@ module \neuflow_convolver_tile.convolver.array  (
       tap_y <= 18'h0; signal_196 <= 18'h0; block <= 18'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0;
         s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0;
         s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <= 1'h0;
-        maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; one_channel <= 1'h0; port_2079_0 <=
+        maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; one_channel <= 1'h0; port_2091_0 <=
         9'h0; move <= 1'h0; met <= 2'h0; position_235 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0;
         position_234 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0;
         rounds_q <= 18'h0; position_232 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap
@@ -556,7 +556,7 @@ module \neuflow_convolver_tile.convolver.array  (
       flushing <= {flushing[2:0], n13};
       in_flight <= in_flight & ~hand_over | s0_last;
       one_channel <= n16 & n17;
-      port_2079_0 <= {n18 ? turn : n19 ? end0[2:0] : end1[2:0], n18 ? end1[2:0] : n19 ? turn :
+      port_2091_0 <= {n18 ? turn : n19 ? end0[2:0] : end1[2:0], n18 ? end1[2:0] : n19 ? turn :
         end0[2:0], n18 ? end0[2:0] : n19 ? end1[2:0] : turn};
       move <= behind[0] & ~s12[3] | s11[3];
       met <= n20;
@@ -637,7 +637,7 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n40 & {s2[10], n38, n37} != 3'h6) begin
+      if (n40 & {s2[10], n37, n38} != 3'h5) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n37 ? config__payload[244:225] : n38 ? (wraps_80 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n39;
@@ -660,7 +660,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (pass_done | coordinates_gated_rst) begin
+    if (coordinates_gated_rst | pass_done) begin
       kept <= 16'h0;
     end else begin
       if (n3) kept <= free;
@@ -674,16 +674,15 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s7[0], s9[0], s2[0], s5[0], shift, s6[0], awake, s4[0], hand_over, s13_q[0], issue,
-      s10[0], s1[0], s11[0], s12[0], s3[0], signal_59, coordinates_gated_rst, signal_60, s8[0]})
-      begin
+    if (|{s6[0], s9[0], coordinates_gated_rst, s8[0], s2[0], s5[0], shift, s7[0], issue, hand_over,
+      s13_q[0], s12[0], s4[0], s1[0], awake, s10[0], s3[0], signal_60, s11[0], signal_59}) begin
       settling <= 3'h6;
     end else begin
       if (n48) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (s12[3] | coordinates_gated_rst) begin
+    if (coordinates_gated_rst | s12[3]) begin
       behind <= 2'h0;
     end else begin
       behind <= {behind[0], signal_137};
@@ -744,10 +743,10 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n5 = make & valid[1];
   assign n6 = clear | make & column_ends;
   assign n7 = make | n6;
-  assign n8 = clear | coordinates_gated_rst;
+  assign n8 = coordinates_gated_rst | clear;
   assign n9 = column_ends & make;
   always @(posedge coordinates_gated_clk) begin
-    if (|{n1, n2, n3, coordinates_gated_rst}) begin
+    if (|{coordinates_gated_rst, n1, n2, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -808,12 +807,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
     if (make) begin
       late_y <= signal_7_q[31:16];
       late_x <= signal_7_q[15:0];
-      signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
-        config_2[412:397] : free_sum_q[15:0];
       signal_7_need <= ($signed({signal_34_q[19], signal_34_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({signal_34_q[19], signal_34_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
         config_2[412:397] : signal_34_q[15:0];
+      signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
+        config_2[412:397] : free_sum_q[15:0];
       {signal_7_q[82:80], signal_7_q[47:0]} <= {signal_33_q[82:80], signal_33_q[47:0]};
       {signal_33_q[82:80], signal_33_q[47:0]} <= {!column_next, row_next < config_2[445:430],
         column_next < config_2[429:414], row_next, y_next, x_next};
@@ -833,41 +832,37 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
   output wire bus__ready,
   output wire awake,
   input wire o__ready,
-  output reg [511:0] o__payload = 512'h0,
+  output reg [511:0] held = 512'h0,
   output reg o__valid = 1'h0,
   input wire config_conv_array_gated_rst
 );
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
   reg [31:0] word = 32'h0;
   reg [511:0] words = 512'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
+  wire n1, signal, full_next, move;
+  assign bus__ready = ~signal_6;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
+  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
+    |(bus__payload[15:8] & columns);
+  assign full_next = n1 ? last : full & ~move;
+  assign n1 = mine & ~full;
   always @(posedge config_conv_array_gated_clk) begin
     if (config_conv_array_gated_rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
-        |(bus__payload[15:8] & columns);
+      if (move | o__ready) o__valid <= move;
+      signal_6 <= signal & full_next;
+      full <= full_next;
+      mine <= signal;
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
-    if (move) o__payload <= words;
-    if (n2) words <= {word, words[511:32]};
-    if (!(n1)) begin
+    if (move) held <= words;
+    if (n1) words <= {word, words[511:32]};
+    if (!(signal_6)) begin
       last <= bus__payload[48];
       word <= bus__payload[47:16];
-    end
-  end
-  always @(posedge config_conv_array_gated_clk) begin
-    if (move | config_conv_array_gated_rst) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
     end
   end
 endmodule
@@ -880,41 +875,37 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
   input wire config_conv_drain_gated_clk,
   output wire bus__ready,
   output wire awake,
-  output reg [141:0] o__payload = 142'h0,
+  output reg [141:0] held = 142'h0,
   output reg o__valid = 1'h0,
   input wire config_conv_drain_gated_rst
 );
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
   reg [159:0] words = 160'h0;
   reg [31:0] word = 32'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
+  wire n1, signal, full_next, move;
+  assign bus__ready = ~signal_6;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
+  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
+    |(bus__payload[15:8] & columns);
+  assign full_next = n1 ? last : full & ~move;
+  assign n1 = mine & ~full;
   always @(posedge config_conv_drain_gated_clk) begin
     if (config_conv_drain_gated_rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
-        |(bus__payload[15:8] & columns);
+      if (move | o__ready) o__valid <= move;
+      signal_6 <= signal & full_next;
+      full <= full_next;
+      mine <= signal;
     end
   end
   always @(posedge config_conv_drain_gated_clk) begin
-    if (move) o__payload <= words[141:0];
-    if (n2) words <= {word, words[159:32]};
-    if (!(n1)) begin
+    if (move) held <= words[141:0];
+    if (n1) words <= {word, words[159:32]};
+    if (!(signal_6)) begin
       last <= bus__payload[48];
       word <= bus__payload[47:16];
-    end
-  end
-  always @(posedge config_conv_drain_gated_clk) begin
-    if (config_conv_drain_gated_rst | move) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
     end
   end
 endmodule
@@ -927,41 +918,37 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
   output wire bus__ready,
   output wire awake,
   input wire o__ready,
-  output reg [217:0] o__payload = 218'h0,
+  output reg [217:0] held = 218'h0,
   output reg o__valid = 1'h0,
   input wire config_conv_rows_gated_rst
 );
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
+  wire n1, signal, full_next, move;
+  assign bus__ready = ~signal_6;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
+  assign signal = signal_6 ? mine : bus__valid & !bus__payload[3:0] & !bus__payload[7:4] &
+    |(bus__payload[15:8] & columns);
+  assign full_next = n1 ? last : full & ~move;
+  assign n1 = mine & ~full;
   always @(posedge config_conv_rows_gated_clk) begin
     if (config_conv_rows_gated_rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8]
-        & columns);
+      if (move | o__ready) o__valid <= move;
+      signal_6 <= signal & full_next;
+      full <= full_next;
+      mine <= signal;
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
-    if (move) o__payload <= words[217:0];
-    if (n2) words <= {word, words[223:32]};
-    if (!(n1)) begin
+    if (move) held <= words[217:0];
+    if (n1) words <= {word, words[223:32]};
+    if (!(signal_6)) begin
       last <= bus__payload[48];
       word <= bus__payload[47:16];
-    end
-  end
-  always @(posedge config_conv_rows_gated_clk) begin
-    if (config_conv_rows_gated_rst | move) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
     end
   end
 endmodule
@@ -974,40 +961,36 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
   input wire config_conv_weights_gated_clk,
   output wire bus__ready,
   output wire awake,
-  output reg [14:0] o__payload = 15'h0,
+  output reg [14:0] held = 15'h0,
   output reg o__valid = 1'h0,
   input wire config_conv_weights_gated_rst
 );
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
   reg [14:0] word = 15'h0, words = 15'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
+  wire n1, signal, full_next, move;
+  assign bus__ready = ~signal_6;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
+  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
+    |(bus__payload[15:8] & columns);
+  assign full_next = n1 ? last : full & ~move;
+  assign n1 = mine & ~full;
   always @(posedge config_conv_weights_gated_clk) begin
     if (config_conv_weights_gated_rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
-        |(bus__payload[15:8] & columns);
+      if (move | o__ready) o__valid <= move;
+      signal_6 <= signal & full_next;
+      full <= full_next;
+      mine <= signal;
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
-    if (move) o__payload <= words;
-    if (n2) words <= word;
-    if (!(n1)) begin
+    if (move) held <= words;
+    if (n1) words <= word;
+    if (!(signal_6)) begin
       last <= bus__payload[48];
       word <= bus__payload[30:16];
-    end
-  end
-  always @(posedge config_conv_weights_gated_clk) begin
-    if (config_conv_weights_gated_rst | move) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
     end
   end
 endmodule
@@ -1054,7 +1037,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n4, n5, n3, n6, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n4, n5, n6, n3, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
     signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
     i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
@@ -1078,12 +1061,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, signal, awake, n3, hand_over, n4, n5, n6} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, hand_over, awake, signal} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s7_step, s2[0], s5[0], s6[0], s4[0], s1[0], s0[0], s3[0], s8_step};
+  assign en = |{s6[0], s8_step, s2[0], s5[0], s7_step, s4[0], s1[0], s0[0], s3[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1096,10 +1079,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_41 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_104};
-  assign n3 = i__valid_132 & i__ready;
+  assign n3 = o__valid & o__ready;
   assign n4 = config__valid & n32;
   assign n5 = block[15:0] != told;
-  assign n6 = o__valid & o__ready;
+  assign n6 = i__valid_132 & i__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_104 & signal_97;
@@ -1116,14 +1099,14 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n16 = n32 | n8 & row_ends_101;
   assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends;
-  assign n19 = n18 | n23;
+  assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
   assign signal_126 = slot_ends ? 20'h0 : signal_128 + config__payload[77:62];
   assign n23 = signal_104 & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = signal | drain_gated_rst;
+  assign n24 = drain_gated_rst | signal;
   assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_41 | n26;
@@ -1166,7 +1149,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2440_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2452_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1188,7 +1171,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, signal, awake, n3, hand_over, n4, n5, n6, drain_gated_rst}) begin
+    if (|{reads, running, waiting, n3, n4, drain_gated_rst, n5, n6, hand_over, awake, signal}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1468,7 +1451,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2440_0,
+  input wire [1:0] port_2452_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1490,10 +1473,10 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_2440_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_2452_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_2440_0[0];
-  assign n5 = port_2440_0[0] | n4 | clear;
+  assign n4 = fresh & ~port_2452_0[0];
+  assign n5 = port_2452_0[0] | n4 | clear;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1501,9 +1484,9 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n1) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2440_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2452_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2440_0[0]) signal_8[67:0] <= n2[67:0];
+      if (port_2452_0[0]) signal_8[67:0] <= n2[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1511,14 +1494,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2440_0[0], mark, n4, clear} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2440_0[0]
+      if ({port_2452_0[0], mark, n4, clear} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2452_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n3[69:68];
       end
       if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2440_0[0]
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2452_0[0]
           ? n2 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n6[69:68];
       end
@@ -1534,7 +1517,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2440_0[0]) fresh <= 1'h0;
+      if (port_2452_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1549,8 +1532,8 @@ module \neuflow_convolver_tile.convolver.row_store  (
   output wire listening,
   output wire [15:0] stored,
   output wire [127:0] words,
-  input wire [23:0] port_2075_0,
-  input wire [8:0] port_2079_0,
+  input wire [23:0] port_2087_0,
+  input wire [8:0] port_2091_0,
   input wire pass_done,
   input wire read_enable,
   input wire [217:0] config__payload,
@@ -1563,7 +1546,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
     .at(at), .awake(awake_43), .banks_gated_clk(banks_clk), .beat(beat), .enables(enables),
-      .port_2075_0(port_2075_0), .port_2079_0(port_2079_0), .read_enable(read_enable),
+      .port_2087_0(port_2087_0), .port_2091_0(port_2091_0), .read_enable(read_enable),
       .words(words));
   neuflow_clock_gate banks_gate (
     .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst));
@@ -1583,58 +1566,58 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   input wire [63:0] beat,
   input wire [7:0] enables,
   output wire [127:0] words,
-  input wire [23:0] port_2075_0,
-  input wire [8:0] port_2079_0,
+  input wire [23:0] port_2087_0,
+  input wire [8:0] port_2091_0,
   input wire read_enable,
   input wire banks_gated_clk
 );
   assign awake = read_enable | |enables;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
-    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 1'h0 ? port_2075_0[5:0] :
-      port_2079_0[5:3] > 1'h0 ? port_2075_0[11:6] : port_2079_0[8:6] > 1'h0 ? port_2075_0[17:12] :
-      port_2075_0[23:18]), .read_data(words[15:0]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 1'h0 ? port_2087_0[5:0] :
+      port_2091_0[5:3] > 1'h0 ? port_2087_0[11:6] : port_2091_0[8:6] > 1'h0 ? port_2087_0[17:12] :
+      port_2087_0[23:18]), .read_data(words[15:0]), .read_enable(read_enable),
       .write_address(at[2:0] > 1'h0 ? at[14:9] : at[8:3]), .write_data(beat[15:0]),
       .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
-    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 1'h1 ? port_2075_0[5:0] :
-      port_2079_0[5:3] > 1'h1 ? port_2075_0[11:6] : port_2079_0[8:6] > 1'h1 ? port_2075_0[17:12] :
-      port_2075_0[23:18]), .read_data(words[31:16]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 1'h1 ? port_2087_0[5:0] :
+      port_2091_0[5:3] > 1'h1 ? port_2087_0[11:6] : port_2091_0[8:6] > 1'h1 ? port_2087_0[17:12] :
+      port_2087_0[23:18]), .read_data(words[31:16]), .read_enable(read_enable),
       .write_address(at[2:0] > 1'h1 ? at[14:9] : at[8:3]), .write_data(beat[31:16]),
       .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
-    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 2'h2 ? port_2075_0[5:0] :
-      port_2079_0[5:3] > 2'h2 ? port_2075_0[11:6] : port_2079_0[8:6] > 2'h2 ? port_2075_0[17:12] :
-      port_2075_0[23:18]), .read_data(words[47:32]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 2'h2 ? port_2087_0[5:0] :
+      port_2091_0[5:3] > 2'h2 ? port_2087_0[11:6] : port_2091_0[8:6] > 2'h2 ? port_2087_0[17:12] :
+      port_2087_0[23:18]), .read_data(words[47:32]), .read_enable(read_enable),
       .write_address(at[2:0] > 2'h2 ? at[14:9] : at[8:3]), .write_data(beat[47:32]),
       .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
-    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 2'h3 ? port_2075_0[5:0] :
-      port_2079_0[5:3] > 2'h3 ? port_2075_0[11:6] : port_2079_0[8:6] > 2'h3 ? port_2075_0[17:12] :
-      port_2075_0[23:18]), .read_data(words[63:48]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 2'h3 ? port_2087_0[5:0] :
+      port_2091_0[5:3] > 2'h3 ? port_2087_0[11:6] : port_2091_0[8:6] > 2'h3 ? port_2087_0[17:12] :
+      port_2087_0[23:18]), .read_data(words[63:48]), .read_enable(read_enable),
       .write_address(at[2:0] > 2'h3 ? at[14:9] : at[8:3]), .write_data(beat[63:48]),
       .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
-    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 3'h4 ? port_2075_0[5:0] :
-      port_2079_0[5:3] > 3'h4 ? port_2075_0[11:6] : port_2079_0[8:6] > 3'h4 ? port_2075_0[17:12] :
-      port_2075_0[23:18]), .read_data(words[79:64]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 3'h4 ? port_2087_0[5:0] :
+      port_2091_0[5:3] > 3'h4 ? port_2087_0[11:6] : port_2091_0[8:6] > 3'h4 ? port_2087_0[17:12] :
+      port_2087_0[23:18]), .read_data(words[79:64]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h4 ? at[14:9] : at[8:3]), .write_data(beat[15:0]),
       .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
-    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 3'h5 ? port_2075_0[5:0] :
-      port_2079_0[5:3] > 3'h5 ? port_2075_0[11:6] : port_2079_0[8:6] > 3'h5 ? port_2075_0[17:12] :
-      port_2075_0[23:18]), .read_data(words[95:80]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 3'h5 ? port_2087_0[5:0] :
+      port_2091_0[5:3] > 3'h5 ? port_2087_0[11:6] : port_2091_0[8:6] > 3'h5 ? port_2087_0[17:12] :
+      port_2087_0[23:18]), .read_data(words[95:80]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h5 ? at[14:9] : at[8:3]), .write_data(beat[31:16]),
       .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
-    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 3'h6 ? port_2075_0[5:0] :
-      port_2079_0[5:3] > 3'h6 ? port_2075_0[11:6] : port_2079_0[8:6] > 3'h6 ? port_2075_0[17:12] :
-      port_2075_0[23:18]), .read_data(words[111:96]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 3'h6 ? port_2087_0[5:0] :
+      port_2091_0[5:3] > 3'h6 ? port_2087_0[11:6] : port_2091_0[8:6] > 3'h6 ? port_2087_0[17:12] :
+      port_2087_0[23:18]), .read_data(words[111:96]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h6 ? at[14:9] : at[8:3]), .write_data(beat[47:32]),
       .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
-    .clk(banks_gated_clk), .read_address(port_2079_0[2:0] > 3'h7 ? port_2075_0[5:0] :
-      port_2079_0[5:3] > 3'h7 ? port_2075_0[11:6] : port_2079_0[8:6] > 3'h7 ? port_2075_0[17:12] :
-      port_2075_0[23:18]), .read_data(words[127:112]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 3'h7 ? port_2087_0[5:0] :
+      port_2091_0[5:3] > 3'h7 ? port_2087_0[11:6] : port_2091_0[8:6] > 3'h7 ? port_2087_0[17:12] :
+      port_2087_0[23:18]), .read_data(words[127:112]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h7 ? at[14:9] : at[8:3]), .write_data(beat[63:48]),
       .write_enable(enables[7]));
 endmodule
@@ -1667,21 +1650,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [17:0] signal_37 = 18'h0;
   reg [19:0] signal_79 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_85 =
     20'h0, step = 20'h0;
-  reg [1:0] signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left = 2'h0, number,
-    s3_piece_taken = 2'h0, turn = 2'h0;
+  reg [1:0] signal_117, signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left =
+    2'h0, s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n8;
+  reg [2:0] n6, number;
   reg [3:0] signal_113, signal_23 = 4'h0, signal_80 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
     s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
   reg [4:0] signal_114;
-  reg [5:0] n7;
+  reg [5:0] n5;
   reg [63:0] words = 64'h0;
   reg [7:0] enables_92 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n9, linear_84 = 9'h0, offset = 9'h0;
-  wire n14, n35, n33, n34, n37, n5, n6, n26, n36, n10, n4, n18, n12, n13, n11, n24, n22, n15, n17,
+  wire n14, n36, n33, n34, n37, n7, n8, n26, n35, n10, n4, n18, n12, n11, n13, n24, n22, n15, n17,
     n19, n32, n20, n21, n23, n25, n28, n31, n27, n29, signal_20, signal_21, finished, i__ready_108,
     i__valid_109, last_lap, last_phase_y, o__ready, o__valid, record_ends, starts;
   wire [14:0] where;
@@ -1698,7 +1681,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_108;
-  assign awake = |{signal_20, pass_done, starts, n11, n12, finished, n13} | n14;
+  assign awake = |{finished, starts, signal_20, pass_done, n11, n12, n13} | n14;
   assign n3[36:21] = n4 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n3[20:5] = n4 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1709,37 +1692,37 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n4 = s2_valid & s2_piece[69];
   assign signal_21 = last_lap & n33 & (by_word ? !signal_36 : n34);
   assign last_lap = ~signal_14 | signal_27 == signal_35 | signal_27 == last_phase;
-  assign n5 = $signed(beyond1) >= $signed(1'h0);
-  assign n6 = $signed(beyond2) >= $signed(1'h0);
   assign signal_20 = signal_52 & valid;
+  assign n7 = $signed(beyond1) >= $signed(1'h0);
+  assign n8 = $signed(beyond2) >= $signed(1'h0);
   assign signal_35 = by_word ? 2'h0 : n33 & n34 ? signal_36 : left;
   assign n10 = signal_20 & last_lap;
-  assign starts = n35 & config__valid & ~(|flushing);
-  assign n11 = released != freed;
+  assign finished = n35 | signal & signal_46 & allowed;
+  assign starts = n36 & config__valid & ~(|flushing);
+  assign n11 = o__valid & o__ready;
   assign n12 = i__valid_109 & i__ready_108;
-  assign finished = n36 | signal & signal_46 & allowed;
-  assign n13 = o__valid & o__ready;
+  assign n13 = released != freed;
   assign n14 = |settling;
   assign n15 = lead <= config__payload[3];
   assign record_ends = n37 & channel_ends;
   assign n16 = record + 1'h1;
   assign n17 = !lead;
   assign n18 = config__payload[5:4] == 2'h3;
-  assign n19 = n35 & ~s1_valid & ~s2_valid;
+  assign n19 = n36 & ~s1_valid & ~s2_valid;
   assign n20 = n32 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n21 = n20 | n32 | n19;
-  assign n22 = n35 | n36;
-  assign n23 = n22 | record_ends;
-  assign n24 = n35 | record_ends;
+  assign n21 = n19 | n32 | n20;
+  assign n22 = n36 | n35;
+  assign n23 = record_ends | n22;
+  assign n24 = n36 | record_ends;
   assign n25 = n37 | n24;
-  assign n26 = n35 | n37;
+  assign n26 = n36 | n37;
   assign width = config__payload[25:6] - 1'h1;
-  assign n27 = n28 & {rest[2], n26, n10} != 3'h5;
+  assign n27 = n28 & {n26, rest[2], n10} != 2'h3;
   assign rest = signal_36 + {~signal_35};
   assign n28 = n26 | n10;
-  assign n29 = writer_gated_rst | n19;
+  assign n29 = n19 | writer_gated_rst;
   assign last_phase_y = n18 | n30 == config__payload[157:154];
   assign n30 = signal_80 + 1'h1;
   assign signal_83 = last_phase_y ? (signal_73 & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1753,8 +1736,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign lane0 = n4 ? n39 : 2'h0;
   assign n33 = ~more;
   assign n34 = signal_36 <= left;
-  assign n35 = ~signal;
-  assign n36 = record_ends & record_ends_44;
+  assign n35 = record_ends & record_ends_44;
+  assign n36 = ~signal;
   assign n37 = signal_20 & signal_21;
   assign after_row_beyond = $signed({1'h0, signal_79}) + $signed(pitch_less);
   assign n38 = signal_23 + signal_35;
@@ -1786,23 +1769,23 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       s0_piece_several = signal_14 | signal_15;
       signal_114 = signal_23 + signal_27;
       signal_115 = signal_114 >= config__payload[157:154];
-      n7 = signal_114 + 1'h1;
+      signal_117 = n7 + n8;
+      n5 = signal_114 + 1'h1;
       n9 = signal_113 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = ({5'h0, signal_113} <= signal_35) + (n9 <= signal_35);
-      n8 = signal_35 + 1'h1;
+      number = {1'h0, {5'h0, signal_113} <= signal_35} + (n9 <= signal_35);
+      n6 = signal_35 + 1'h1;
       s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_113;
       s1_piece_phase <= (!(signal_14)) ? 4'h0 : signal_115 ? signal_114[3:0] -
         config__payload[157:154] : signal_114[3:0];
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_44, channel_ends, signal_21, signal_14 ?
-        (last_lap ? {{1'h0, n5} + n6} - signal_115 : {2'h0, n7 == config__payload[157:154]}) :
-        signal_15 ? {1'h0, number} : n8, s0_piece_several, words, signal_34, s0_piece_several ?
-        {1'h0, number} : n8};
+        (last_lap ? signal_117 - signal_115 : {2'h0, n5 == config__payload[157:154]}) : signal_15 ?
+        number : n6, s0_piece_several, words, signal_34, s0_piece_several ? number : n6};
     end
     if (o__ready | n10) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_35) - 2'h1;
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{signal_20, pass_done, writer_gated_rst, starts, n11, n12, finished, n13}) begin
+    if (|{finished, starts, signal_20, pass_done, n11, writer_gated_rst, n12, n13}) begin
       settling <= 4'hb;
     end else begin
       if (n14) settling <= settling - 1'h1;
@@ -1854,7 +1837,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n21) linear <= n19 ? config__payload[77:58] : n20 ? linear + config__payload[97:78] :
         next_linear_row;
-      if (n21 & {n20, n19} != 2'h2) linear_row <= n19 ? config__payload[77:58] : next_linear_row;
+      if (n21 & {n19, n20} != 1'h1) linear_row <= n19 ? config__payload[77:58] : next_linear_row;
       if (n23) begin
         record_ends_44 <= n22 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
         record_left <= n22 ? config__payload[57:42] : record_left - 1'h1;
@@ -1872,7 +1855,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       if (signal_20) signal_27 <= last_lap ? 2'h0 : signal_27 + 1'h1;
       if (i__valid & i__ready & i__payload[67] | starts) opened <= starts ? |config__payload[57:42]
         : 1'h0;
-      if (starts | finished) signal <= starts;
+      if (finished | starts) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1883,7 +1866,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_80 <= last_phase_y ? 4'h0 : n30[3:0];
         signal_79 <= signal_83;
       end
-      if (n20 | s2_valid | n32) begin
+      if (n32 | n20 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n20 ? signal_79 : n32 ? signal_83 : signal_73 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1905,7 +1888,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | finished) begin
+    if (finished | writer_gated_rst) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n16[15:0];
@@ -1919,11 +1902,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | n26) begin
+    if (n26 | writer_gated_rst) begin
       signal_23 <= 4'h0;
     end else begin
-      if ((n5 | n6 | $signed({3'h0, signal_116}) >= $signed(1'h0)) & n10) signal_23 <= n6 ?
-        beyond2[3:0] : n5 ? beyond1[3:0] : signal_116[3:0];
+      if (($signed({3'h0, signal_116}) >= $signed(1'h0) | n8 | n7) & n10) signal_23 <= n8 ?
+        beyond2[3:0] : n7 ? beyond1[3:0] : signal_116[3:0];
     end
   end
 endmodule
@@ -1944,7 +1927,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2168_16,
+  input wire [1:0] port_2180_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1970,8 +1953,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2168_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2168_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2180_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2180_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2041,7 +2024,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{free, rewind, read_enable, push, comes} | n1;
+  assign awake = |{rewind, read_enable, comes, push, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2051,14 +2034,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{free, rewind, read_enable, blocks_gated_rst, push, comes}) begin
+    if (|{rewind, read_enable, blocks_gated_rst, comes, push, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | rewind | blocks_gated_rst) begin
+    if (rewind | blocks_gated_rst | free) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2107,7 +2090,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{free, rewind, read_enable, push, comes} | n1;
+  assign awake = |{rewind, read_enable, comes, push, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2117,14 +2100,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{free, rewind, read_enable, push, weights_gated_rst, comes}) begin
+    if (|{rewind, read_enable, weights_gated_rst, comes, push, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (free | rewind | weights_gated_rst) begin
+    if (rewind | weights_gated_rst | free) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2203,8 +2186,8 @@ module \neuflow_convolver_tile.router  (
   assign south_takes = south_armed & !(south_peers & n12);
   assign west_takes = west_armed & !(west_peers & n12);
   assign local0_takes = local0_armed & !(local0_peers & n12);
-  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1,
-    n2, n3} | n4;
+  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, n3,
+    bus__valid} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
   assign local0_moves = local0_in__valid & local0_takes;
@@ -2258,8 +2241,8 @@ module \neuflow_convolver_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_98), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1, n2, n3,
-      router_gated_rst}) begin
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, router_gated_rst,
+      n3, bus__valid}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2346,9 +2329,9 @@ module \neuflow_convolver_tile.tap$150  (
   assign local__3__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
-  assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__1__ready, o__ready, local__0__ready, local__3__ready, local__4__ready,
-    local__2__ready};
+  assign awake = i__valid & i__ready | local__0__valid;
+  assign all_ready = &{local__0__ready, local__2__ready, local__4__ready, local__1__ready,
+    local__3__ready, o__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(tap_gated_rst));

@@ -49,7 +49,7 @@ module neuflow_mapper (
   assign s0_tail[10] = n14 & o__payload_35[0];
   assign s0_tail[11] = n12 & o__payload_35[0];
   assign active = o__valid & o__ready;
-  assign awake = awake_39 | n16 | active | n17;
+  assign awake = n16 | active | awake_39 | n17;
   assign moves = signal & signal_37;
   assign n12 = $signed(i__payload[31:16]) < $signed(1'h0);
   assign n14 = $signed(i__payload[15:0]) < $signed(1'h0);
@@ -60,7 +60,7 @@ module neuflow_mapper (
   assign n18 = ~signal_28;
   \neuflow_mapper.config  config_2 (
     .awake(awake_39), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
-      .clk(clk), .columns(columns), .o__payload(o__payload_35), .o__ready(o__ready_29),
+      .clk(clk), .columns(columns), .held(o__payload_35), .o__ready(o__ready_29),
       .o__valid(o__valid_27), .rst(rst), .sub(sub));
   neuflow_slice #(.WIDTH(35)) slice (
     .clk(clk), .i__payload({s15_tail[2:0], moves ? s15_word_1 : 16'h0, moves ? s15_word_0 : 16'h0}),
@@ -191,7 +191,7 @@ module neuflow_mapper (
     end
   end
   always @(posedge clk) begin
-    if (|{awake_39, n16, rst, active}) begin
+    if (|{n16, active, rst, awake_39}) begin
       settling <= 2'h2;
     end else begin
       if (n17) settling <= settling - 1'h1;
@@ -209,7 +209,7 @@ module neuflow_mapper (
     end
   end
   always @(posedge clk) begin
-    if (o__ready_29 | rst) begin
+    if (rst | o__ready_29) begin
       signal_28 <= 1'h0;
     end else begin
       if (signal_26 & i__payload[34]) signal_28 <= 1'h1;
@@ -226,41 +226,37 @@ module \neuflow_mapper.config  (
   output wire bus__ready,
   output wire awake,
   input wire o__ready,
-  output reg [550:0] o__payload = 551'h0,
+  output reg [550:0] held = 551'h0,
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
   reg [31:0] word = 32'h0;
   reg [575:0] words = 576'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
+  wire n1, signal, full_next, move;
+  assign bus__ready = ~signal_6;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
+  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 3'h6 & bus__payload[7:4] ==
+    sub & |(bus__payload[15:8] & columns);
+  assign full_next = n1 ? last : full & ~move;
+  assign n1 = mine & ~full;
   always @(posedge clk) begin
     if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
       if (move | o__ready) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 3'h6 & bus__payload[7:4] == sub &
-        |(bus__payload[15:8] & columns);
+      signal_6 <= signal & full_next;
+      full <= full_next;
+      mine <= signal;
     end
   end
   always @(posedge clk) begin
-    if (move) o__payload <= words[550:0];
-    if (n2) words <= {word, words[575:32]};
-    if (!(n1)) begin
+    if (move) held <= words[550:0];
+    if (n1) words <= {word, words[575:32]};
+    if (!(signal_6)) begin
       last <= bus__payload[48];
       word <= bus__payload[47:16];
-    end
-  end
-  always @(posedge clk) begin
-    if (move | rst) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
     end
   end
 endmodule

@@ -26,12 +26,12 @@ module neuflow_read_port (
   reg [3:0] room = 4'h8;
   reg [4:0] under_way = 5'h0;
   reg [77:0] head = 78'h0;
-  wire n5, n4, n3, n2, n6, signal, awake_83, awake_84, awake_85, awake_86, awake_87, awake_88, ends,
-    free, i__ready, i__ready_31, i__ready_37, i__ready_41, i__ready_49, i__ready_66, i__ready_75,
-    i__valid, i__valid_32, i__valid_38, i__valid_46, i__valid_72, o__ready_63, o__ready_64,
-    o__valid_90, o__valid_91, request__valid_47;
+  wire n5, n4, n3, n2, n8, n6, signal, awake_83, awake_84, awake_85, awake_86, awake_87, awake_88,
+    ends, free, i__ready, i__ready_31, i__ready_37, i__ready_41, i__ready_49, i__ready_66,
+    i__ready_75, i__valid, i__valid_32, i__valid_38, i__valid_46, i__valid_72, o__ready_63,
+    o__ready_64, o__valid_90, o__valid_91, request__valid_47;
   wire [14:0] i__payload_51, o__payload_59;
-  wire [1:0] i__payload_60_first;
+  wire [1:0] n7, i__payload_60_first;
   wire [207:0] i__payload;
   wire [2:0] n1;
   wire [31:0] i__payload_45;
@@ -40,8 +40,9 @@ module neuflow_read_port (
   wire [77:0] o__payload_92;
   wire [79:0] o__payload_71;
   assign response__ready = 1'h1;
-  assign awake = |{n2, n3, awake_85, awake_84, signal, awake_86, n4, response__valid, awake_83, n5}
-    | n6;
+  assign awake = |{n2, n3, awake_85, awake_84, signal, awake_86, n4, awake_83, response__valid, n5}
+    | n8;
+  assign {n6, n7} = settling - 1'h1;
   assign i__valid_46 = request__valid_47 & free;
   assign o__ready_64 = ~signal_65 | i__ready_66;
   assign ends = index == o__payload_59[5:4];
@@ -56,7 +57,7 @@ module neuflow_read_port (
   assign n3 = request__valid & request__ready;
   assign n4 = i__valid_38 & i__ready_37;
   assign n5 = i__valid_32 & i__ready_31;
-  assign n6 = |settling;
+  assign n8 = |settling;
   neuflow_slice #(.WIDTH(32)) asks (
     .clk(clk), .i__payload(i__payload_45), .i__ready(i__ready_49), .i__valid(i__valid_46),
       .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid),
@@ -68,7 +69,7 @@ module neuflow_read_port (
       $unsigned($signed(n1) + $signed(2'h1)), i__payload_60_first}));
   \neuflow_read_port.config  config_2 (
     .awake(awake_83), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
-      .clk(clk), .columns(columns), .kind(kind), .o__payload(i__payload), .o__ready(i__ready),
+      .clk(clk), .columns(columns), .held(i__payload), .kind(kind), .o__ready(i__ready),
       .o__valid(i__valid), .rst(rst));
   neuflow_slice #(.WIDTH(76)) leaves (
     .clk(clk), .i__payload({o__payload_71[79:72], o__payload_71[67:0]}), .i__ready(i__ready_75),
@@ -107,11 +108,11 @@ module neuflow_read_port (
     end
   end
   always @(posedge clk) begin
-    if (|{n2, n3, awake_85, awake_84, signal, rst, awake_86, n4, response__valid, awake_83, n5})
+    if (|{n2, n3, awake_85, rst, awake_84, signal, awake_86, n4, awake_83, response__valid, n5})
       begin
       settling <= 3'h4;
     end else begin
-      if (n6) settling <= settling - 1'h1;
+      if (n8) settling <= {n6, n7};
     end
   end
   always @(posedge clk) begin
@@ -159,41 +160,37 @@ module \neuflow_read_port.config  (
   output wire bus__ready,
   output wire awake,
   input wire o__ready,
-  output reg [207:0] o__payload = 208'h0,
+  output reg [207:0] held = 208'h0,
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
+  wire n1, signal, full_next, move;
+  assign bus__ready = ~signal_6;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
+  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == kind & !bus__payload[7:4] &
+    |(bus__payload[15:8] & columns);
+  assign full_next = n1 ? last : full & ~move;
+  assign n1 = mine & ~full;
   always @(posedge clk) begin
     if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == kind & !bus__payload[7:4] &
-        |(bus__payload[15:8] & columns);
+      if (move | o__ready) o__valid <= move;
+      signal_6 <= signal & full_next;
+      full <= full_next;
+      mine <= signal;
     end
   end
   always @(posedge clk) begin
-    if (move) o__payload <= words[207:0];
-    if (n2) words <= {word, words[223:32]};
-    if (!(n1)) begin
+    if (move) held <= words[207:0];
+    if (n1) words <= {word, words[223:32]};
+    if (!(signal_6)) begin
       last <= bus__payload[48];
       word <= bus__payload[47:16];
-    end
-  end
-  always @(posedge clk) begin
-    if (rst | move) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
     end
   end
 endmodule
@@ -213,10 +210,10 @@ module \neuflow_read_port.merger  (
   reg [1:0] amount, fill = 2'h0, low = 2'h0;
   reg [2:0] placed_count = 3'h0;
   reg [3:0] beat_kept = 4'h0, rf = 4'h0, rk = 4'h0;
-  reg [63:0] n4, rest = 64'h0;
+  reg [63:0] n1, rest = 64'h0;
   reg [71:0] placed_q = 72'h0;
   reg [7:0] placed_tag = 8'h0;
-  wire n5, n1, n2, n3, signal, free, last, spills;
+  wire n3, n5, n2, n4, signal, free, last, spills;
   wire [1:0] like, like_4;
   wire [2:0] total;
   wire [3:0] fresh, kept;
@@ -225,59 +222,59 @@ module \neuflow_read_port.merger  (
   assign fresh[1] = like <= 1'h1 & total > 1'h1;
   assign fresh[2] = like <= 2'h2 & total > 2'h2;
   assign fresh[3] = like <= 2'h3 & total > 2'h3;
-  assign i__ready = free & n5;
-  assign awake = free & (n1 | signal_22 | o__valid);
+  assign i__ready = free & n3;
+  assign awake = free & (n5 | signal_22 | o__valid);
   assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
   assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
   assign kept[2] = like_4 <= 2'h2 & like > 2'h2;
-  assign n1 = flush | i__valid;
-  assign free = ~o__valid | o__ready;
   assign signal = total >= 3'h4;
-  assign like_4 = begun ? low : i__payload[70:69];
-  assign total = like + (flush ? 3'h0 : i__payload[68:66]);
   assign last = flush | i__payload[71];
+  assign total = like + (flush ? 3'h0 : i__payload[68:66]);
   assign spills = last & signal & |total[1:0];
-  assign n2 = free & n1;
-  assign n3 = free & signal_22;
+  assign n2 = free & n5;
   assign like = begun ? fill : i__payload[70:69];
-  assign n5 = ~flush;
+  assign n3 = ~flush;
+  assign n4 = free & signal_22;
+  assign n5 = flush | i__valid;
+  assign free = ~o__valid | o__ready;
+  assign like_4 = begun ? low : i__payload[70:69];
+  always @(posedge clk) begin
+    if (n2) begin
+      amount = n2 ? like - i__payload[65:64] : 2'h0;
+      n1 = amount[0] ? {i__payload[47:0], i__payload[63:48]} : i__payload[63:0];
+      rk <= (signal) ? 4'h0 : kept;
+      beat_kept <= kept;
+      emits <= signal | last;
+      placed_count <= (signal) ? 3'h4 : total;
+      {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, amount[1] ? {n1[31:0], n1[63:32]}
+        : n1};
+      rf <= signal ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0} :
+        fresh;
+    end
+    if (n2 & n3) placed_tag <= i__payload[79:72];
+    if (n4) rest <= placed_q[63:0] & {{16{rf[3]}}, {16{rf[2]}}, {16{rf[1]}}, {16{rf[0]}}} | rest &
+      {{16{rk[3]}}, {16{rk[2]}}, {16{rk[1]}}, {16{rk[0]}}};
+  end
   always @(posedge clk) begin
     if (rst) begin
-      o__valid <= 1'h0; signal_22 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <= 1'h0; flush <= 1'h0;
-        o__payload <= 80'h0;
+      signal_22 <= 1'h0; o__valid <= 1'h0; o__payload <= 80'h0; low <= 2'h0; fill <= 2'h0; begun <=
+        1'h0; flush <= 1'h0;
     end else begin
       if (free) begin
+        signal_22 <= n5;
         o__valid <= signal_22 & emits;
-        signal_22 <= n1;
       end
+      if (n4) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
+        placed_q[63:0] & {{16{placed_q[71]}}, {16{placed_q[70]}}, {16{placed_q[69]}},
+        {16{placed_q[68]}}} | rest & {{16{beat_kept[3]}}, {16{beat_kept[2]}}, {16{beat_kept[1]}},
+        {16{beat_kept[0]}}}};
       if (n2) begin
         low <= signal ? 2'h0 : like_4;
         fill <= signal ? total[1:0] : total[1:0];
         begun <= ~last | spills;
         flush <= spills;
       end
-      if (n3) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
-        placed_q[63:0] & {{16{placed_q[71]}}, {16{placed_q[70]}}, {16{placed_q[69]}},
-        {16{placed_q[68]}}} | rest & {{16{beat_kept[3]}}, {16{beat_kept[2]}}, {16{beat_kept[1]}},
-        {16{beat_kept[0]}}}};
     end
-  end
-  always @(posedge clk) begin
-    if (n2) begin
-      amount = n2 ? like - i__payload[65:64] : 2'h0;
-      n4 = amount[0] ? {i__payload[47:0], i__payload[63:48]} : i__payload[63:0];
-      rf <= signal ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0} :
-        fresh;
-      rk <= (signal) ? 4'h0 : kept;
-      beat_kept <= kept;
-      emits <= signal | last;
-      placed_count <= (signal) ? 3'h4 : total;
-      {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, amount[1] ? {n4[31:0], n4[63:32]}
-        : n4};
-    end
-    if (n2 & n5) placed_tag <= i__payload[79:72];
-    if (n3) rest <= placed_q[63:0] & {{16{rf[3]}}, {16{rf[2]}}, {16{rf[1]}}, {16{rf[0]}}} | rest &
-      {{16{rk[3]}}, {16{rk[2]}}, {16{rk[1]}}, {16{rk[0]}}};
   end
 endmodule
 
@@ -341,7 +338,7 @@ module \neuflow_read_port.splitter  (
   assign request__valid = signal_8 & fits;
   assign awake = signal_16 | taken & there | i__valid & i__ready;
   assign taken = ~signal_8 | signal_16 & ends;
-  assign n3 = signal_16 | taken;
+  assign n3 = taken | signal_16;
   assign signal_16 = request__valid & request__ready;
   always @(posedge clk) begin
     if (taken) begin
@@ -394,7 +391,7 @@ module \neuflow_read_port.walker  (
   assign o__payload = {i__payload[207:200], last, i__payload[55:32], run[1:0], run[31:2]};
   assign i__ready = o__valid & o__ready & last;
   assign awake = o__valid ? o__ready : i__valid;
-  assign n1 = {new_plane, o__valid} != 1'h1 & n5;
+  assign n1 = n5 & {new_plane, o__valid} != 1'h1;
   assign n2 = n6 | new_plane;
   assign n3 = (n2 | signal) & n5;
   assign signal = n6 | ends0;
@@ -402,7 +399,7 @@ module \neuflow_read_port.walker  (
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
-  assign last = ends2 & ends0 & ends1;
+  assign last = ends1 & ends0 & ends2;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
@@ -425,7 +422,7 @@ module \neuflow_read_port.walker  (
     if (rst) begin
       o__valid <= 1'h0;
     end else begin
-      if ({o__valid, o__ready & last} != 2'h2) o__valid <= o__valid ? 1'h0 : i__valid;
+      if ({o__ready & last, o__valid} != 1'h1) o__valid <= o__valid ? 1'h0 : i__valid;
     end
   end
 endmodule

@@ -58,7 +58,7 @@ module neuflow_write_port (
       .write_data(burst));
   \neuflow_write_port.config  config_2 (
     .awake(awake_69), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
-      .clk(clk), .columns(columns), .o__payload(i__payload_24), .o__ready(i__ready_27),
+      .clk(clk), .columns(columns), .held(i__payload_24), .o__ready(i__ready_27),
       .o__valid(i__valid_28), .rst(rst));
   \neuflow_write_port.placer  placer (
     .awake(awake_71), .burst(burst), .clk(clk), .i__payload(o__payload_31),
@@ -78,22 +78,22 @@ module neuflow_write_port (
     end
   end
   always @(posedge clk) begin
-    if (asked & signal == 4'hc) notes[12] <= o__payload_60[32];
-    if (signal == 4'hb & asked) notes[11] <= o__payload_60[32];
-    if (signal == 1'h1 & asked) notes[1] <= o__payload_60[32];
-    if (signal == 3'h6 & asked) notes[6] <= o__payload_60[32];
-    if (signal == 4'h8 & asked) notes[8] <= o__payload_60[32];
-    if (signal == 4'hf & asked) notes[15] <= o__payload_60[32];
-    if (signal == 3'h5 & asked) notes[5] <= o__payload_60[32];
     if (signal == 2'h3 & asked) notes[3] <= o__payload_60[32];
+    if (signal == 4'hf & asked) notes[15] <= o__payload_60[32];
+    if (signal == 4'ha & asked) notes[10] <= o__payload_60[32];
+    if (signal == 4'hc & asked) notes[12] <= o__payload_60[32];
+    if (signal == 4'h8 & asked) notes[8] <= o__payload_60[32];
+    if (signal == 4'hb & asked) notes[11] <= o__payload_60[32];
+    if (signal == 3'h7 & asked) notes[7] <= o__payload_60[32];
+    if (signal == 3'h5 & asked) notes[5] <= o__payload_60[32];
+    if (signal == 2'h2 & asked) notes[2] <= o__payload_60[32];
     if (!signal & asked) notes[0] <= o__payload_60[32];
     if (signal == 4'he & asked) notes[14] <= o__payload_60[32];
-    if (signal == 4'ha & asked) notes[10] <= o__payload_60[32];
-    if (signal == 3'h7 & asked) notes[7] <= o__payload_60[32];
     if (signal == 4'hd & asked) notes[13] <= o__payload_60[32];
-    if (signal == 3'h4 & asked) notes[4] <= o__payload_60[32];
-    if (signal == 2'h2 & asked) notes[2] <= o__payload_60[32];
     if (signal == 4'h9 & asked) notes[9] <= o__payload_60[32];
+    if (signal == 3'h6 & asked) notes[6] <= o__payload_60[32];
+    if (signal == 3'h4 & asked) notes[4] <= o__payload_60[32];
+    if (signal == 1'h1 & asked) notes[1] <= o__payload_60[32];
   end
   always @(posedge clk) begin
     if (rst) begin
@@ -182,41 +182,37 @@ module \neuflow_write_port.config  (
   output wire bus__ready,
   output wire awake,
   input wire o__ready,
-  output reg [200:0] o__payload = 201'h0,
+  output reg [200:0] held = 201'h0,
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
-  wire n1, n2, move;
-  assign bus__ready = ~n1;
+  wire n1, signal, full_next, move;
+  assign bus__ready = ~signal_6;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
+  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 4'hb & !bus__payload[7:4] &
+    |(bus__payload[15:8] & columns);
+  assign full_next = n1 ? last : full & ~move;
+  assign n1 = mine & ~full;
   always @(posedge clk) begin
     if (rst) begin
-      o__valid <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      if (!(n1)) mine <= bus__valid & bus__payload[3:0] == 4'hb & !bus__payload[7:4] &
-        |(bus__payload[15:8] & columns);
+      signal_6 <= signal & full_next;
+      full <= full_next;
+      mine <= signal;
     end
   end
   always @(posedge clk) begin
-    if (move) o__payload <= words[200:0];
-    if (n2) words <= {word, words[223:32]};
-    if (!(n1)) begin
+    if (move) held <= words[200:0];
+    if (n1) words <= {word, words[223:32]};
+    if (!(signal_6)) begin
       last <= bus__payload[48];
       word <= bus__payload[47:16];
-    end
-  end
-  always @(posedge clk) begin
-    if (rst | move) begin
-      full <= 1'h0;
-    end else begin
-      if (n2) full <= last;
     end
   end
 endmodule
@@ -460,7 +456,7 @@ module \neuflow_write_port.walker  (
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
-  assign last = ends2 & ends0 & ends1;
+  assign last = ends0 & ends1 & ends2;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
@@ -476,7 +472,7 @@ module \neuflow_write_port.walker  (
       left0 <= n4 ? i__payload[71:56] : left0 - 1'h1;
       run <= signal ? origin : run + i__payload[103:72];
     end
-    if (new_plane & n5) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
+    if (n5 & new_plane) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
     if (signal & n5) row <= origin + i__payload[151:120];
   end
   always @(posedge clk) begin
