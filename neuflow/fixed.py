@@ -10,6 +10,7 @@ floors), one saturation, never a wrap. ``blocks/arith.py`` turns the same rules 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,12 +38,13 @@ class FixedPoint:
     ----------
     bits : width of a word, sign included, 2 to 32.
     point : binary point; may be negative or larger than ``bits``.
-    scale : value = word * scale * 2**-point; see :mod:`neuflow.compiler.scales`.
+    scale : value = word * scale * 2**-point; see :mod:`neuflow.compiler.scales`. A number, or an array
+        [C, 1, 1] with one for every channel of arrays [..., C, H, W].
     """
 
     bits: int = 16
     point: int = 8
-    scale: float = 1.0
+    scale: Any = 1.0
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 32:
@@ -59,8 +61,8 @@ class FixedPoint:
         return (1 << (self.bits - 1)) - 1
 
     @property
-    def step(self) -> float:
-        """Value of one unit in the last place."""
+    def step(self) -> Any:
+        """Value of one unit in the last place, as ``scale`` is."""
         return self.scale * 2.0**-self.point
 
     def quantise(self, values: ArrayLike) -> Int:
@@ -71,6 +73,11 @@ class FixedPoint:
     def dequantise(self, words: ArrayLike) -> NDArray[np.float64]:
         """Return the real values of ``words``."""
         return np.asarray(words, np.float64) * self.step
+
+
+def by_channel(scale: float | tuple[float, ...]) -> Any:
+    """Return a tensor's scale as :class:`FixedPoint` takes it."""
+    return np.reshape(scale, (-1, 1, 1)) if isinstance(scale, tuple) else scale
 
 
 def saturate(values: ArrayLike, bits: int) -> Int:

@@ -20,8 +20,9 @@ Shape = tuple[int, int, int]
 class Tensor:
     """A tensor of one image: ``shape`` (C, H, W); once quantised, ``bits`` and binary ``point``.
 
-    Its values are word * ``scale`` * 2**-point; the scale of inputs and outputs is 1. ``onnx_shape``
-    is the model's own shape without the batch, for inputs and outputs.
+    Its values are word * ``scale`` * 2**-point; the scale of inputs and outputs is 1, that of a concat
+    may be a tuple with one for every channel. ``onnx_shape`` is the model's own shape without the
+    batch, for inputs and outputs.
     """
 
     name: str
@@ -29,7 +30,7 @@ class Tensor:
     bits: int | None = None
     point: int | None = None
     onnx_shape: tuple[int, ...] | None = None
-    scale: float = 1.0
+    scale: float | tuple[float, ...] = 1.0
 
     @property
     def size(self) -> int:
@@ -61,6 +62,7 @@ OPS: dict[str, str] = {
     "mean (of the real values alone); kernel (y, x), stride (y, x), pads (top, left, bottom, right)",
     "alu": "kind: add, sub, mul, div, max, min; two inputs of one shape",
     "concat": "two inputs or more of one H, W; joined along C",
+    "slice": "first, count: channels first .. first + count - 1",
     "reshape": "shape (C, H, W); a view: same values in C, H, W order",
 }
 """Operations of a :class:`Graph` with their attributes."""
@@ -75,7 +77,9 @@ QUANT_OPS: dict[str, str] = {
     "and s may be int64 [H, W], a value for each output place",
     "alu": "kind: add, sub, mul, div, max, min, abs, square; shift_a, shift_b, shift (int), see "
     "layout.ALU",
-    "concat": "the words are unchanged; all inputs and the output have one point",
+    "concat": "the words are unchanged; all inputs and the output have one point, or the output has a "
+    "scale for every channel",
+    "slice": "first, count: as in Graph; the words are unchanged",
     "reshape": "shape (C, H, W); the words are unchanged",
 }
 """Operations of a :class:`QuantGraph` with their attributes."""

@@ -107,6 +107,10 @@ class Builder:
         shapes = [self.tensors[part].shape for part in parts]
         return self._add("concat", parts, (sum(s[0] for s in shapes), *shapes[0][1:]))
 
+    def slice(self, x: str, first: int, count: int) -> str:
+        shape = (count, *self.tensors[x].shape[1:])
+        return self._add("slice", (x,), shape, first=first, count=count)
+
     def mean(self, x: str, kernel, stride, pads) -> str:
         """An average over real values alone: m and s differ from place to place."""
         y = self.pool(x, "sum", kernel, stride, pads)
@@ -234,6 +238,7 @@ _OPS = {
     "pool": _pool,
     "alu": _alu,
     "concat": lambda attrs, bits, *parts: np.concatenate(parts, axis=1),
+    "slice": lambda attrs, bits, x: x[:, attrs["first"] :][:, : attrs["count"]],
     "map": lambda attrs, bits, x: apply_table(attrs["table"], x, bits),
     "reshape": lambda attrs, bits, x: x.reshape(len(x), *attrs["shape"]),
 }

@@ -216,7 +216,7 @@ def _layer(assignment: Assignment, schedule: Schedule, grid: GridConfig) -> Laye
         positions = 1 if chain.batched else head_shape[1] * head_shape[2]
         weight_words = _connected(weight)
         macs = weight_words * positions
-    names = (*chain.tensors_read, chain.output)
+    names = dict.fromkeys((*chain.tensors_read, chain.output))
     words = weight_words + sum(graph.tensors[name].size for name in names)
     operator = "+".join(node.op for node in chain.nodes) or "copy"
     return Layer(chain.name, operator, macs, words, weight_words, tuple(writes))

@@ -154,6 +154,11 @@ def _concat(node: Node, *parts: Real) -> Real:
     return np.concatenate(parts, axis=1)
 
 
+def _slice(node: Node, x: Real) -> Real:
+    first: int = node.attrs["first"]
+    return x[:, first : first + node.attrs["count"]]
+
+
 def _reshape(node: Node, x: Real) -> Real:
     return x.reshape(len(x), *node.attrs["shape"])
 
@@ -165,5 +170,6 @@ OPERATIONS: dict[str, Callable[..., Real]] = {
     "pool": _pool,
     "alu": _alu,
     "concat": _concat,
+    "slice": _slice,
     "reshape": _reshape,
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.compiler.join import written_by
+from neuflow.compiler.join import SIDE_BY_SIDE, written_by
 from neuflow.compiler.mapping import Chain, Step
 from neuflow.ir import Node, QuantGraph, Shape
 
@@ -156,7 +156,7 @@ class _Fuser:
         # Heads first, so that an add is done where its convolution ends.
         for heads in (True, False):
             for node in self.graph.nodes:
-                if node.name in self.taken or node.output in self.views or node.op == "concat":
+                if node.name in self.taken or node.output in self.views or node.op in SIDE_BY_SIDE:
                     continue
                 if (node.op in HEADS) == heads:
                     chains.append(self.chain(node))

@@ -59,7 +59,7 @@ def with_scratchpad(
     One after the other, each time the one that saves most cycles for the room and time that it takes.
     """
     loads = [_Load.of(memory, chain, batch, grid) for chain in chains]
-    outside = {*memory.graph.inputs, *memory.graph.outputs}
+    outside = {memory.of(name)[0] for name in (*memory.graph.inputs, *memory.graph.outputs)}
     left = []
     for name, (first, last) in sorted(memory.lives(chains).items()):
         if name not in outside:

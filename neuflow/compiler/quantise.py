@@ -15,6 +15,8 @@ Rules (``docs/numbers.md`` has the formulas):
 - Max pooling and views keep the point. A bias has the accumulator's point.
 - All inputs and the output of a concat, and of concats of concats, have one point, the smallest that
   any of them asks for. A tensor that cannot have it is brought to it by a node "map" (identity).
+  Where an input of the model takes part and convolutions alone read them, each keeps its own, and
+  the kernels that read a channel are multiplied by what sets it apart.
 - 16 bits: a power of two a map for the weights, m = 1; maps lend ``LENT`` bits at most to their bias
   where this makes a layer's packets shorter. 8 bits: weights scaled map by map so that the largest
   is 127. m / 2**s brings the map back to the output's point.
@@ -37,11 +39,12 @@ from neuflow.compiler.ranges import (
     SQUASH_BOUND,
     Range,
     calibrate,
+    joined_apart,
     joined_by_concat,
     ranges_that_matter,
 )
 from neuflow.errors import CompileError
-from neuflow.fixed import FixedPoint
+from neuflow.fixed import FixedPoint, by_channel
 from neuflow.ir import Graph, Node, QuantGraph
 
 MARGIN = {16: 1.5, 8: 1.125}
@@ -99,18 +102,19 @@ class _Quantiser:
         self.point: dict[str, int] = {}
         self.bounds = ranges_that_matter(graph)
         self.joined = joined_by_concat(graph)
+        self.apart = joined_apart(graph)
         self.clips = {
             node.output: Range(node.attrs["low"], node.attrs["high"]).size
             for node in graph.nodes
             if node.attrs.get("function") == "clip"
         }
-        self.scale = dict.fromkeys(graph.tensors, 1.0)
+        self.scale: dict[str, Any] = dict.fromkeys(graph.tensors, 1.0)
         if not q8_8:
             sizes = {
                 name: max(self._size(other) for other in self.joined.get(name, (name,)))
                 for name in graph.tensors
             }
-            self.scale = scales.choose(graph, sizes, bits)
+            self.scale |= scales.choose(graph, sizes, bits)
         self.nodes: list[Node] = []
         self.tensors = dict(graph.tensors)
 
@@ -119,7 +123,7 @@ class _Quantiser:
         for name in self.graph.inputs:
             self.point[name] = self._wanted(name)
         for node in self.graph.nodes:
-            if node.op == "concat":
+            if node.op == "concat" and node.output not in self.apart:
                 node = self._aligned(node)
             new = getattr(self, f"_{node.op}")(node)
             self.nodes.append(replace(node, op=new[0], attrs=new[1]))
@@ -157,7 +161,7 @@ class _Quantiser:
 
     def _conv(self, node: Node) -> tuple[str, dict[str, Any]]:
         """Weights, bias, and how the accumulator comes back to the output's point."""
-        in_scale, out_scale = self.scale[node.inputs[0]], self.scale[node.output]
+        in_scale, out_scale = by_channel(self.scale[node.inputs[0]]), self.scale[node.output]
         weight = np.asarray(node.attrs["weight"], np.float64) * (in_scale / out_scale)
         bias = np.asarray(node.attrs["bias"], np.float64) / out_scale
         in_point, out_point = self.point[node.inputs[0]], self._wanted(node.output)
@@ -303,8 +307,27 @@ class _Quantiser:
         return replace(node, inputs=tuple(made.get(name, name) for name in node.inputs))
 
     def _concat(self, node: Node) -> tuple[str, dict[str, Any]]:
-        self.point[node.output] = self.point[node.inputs[0]]
+        """One point for all, or a scale for every channel that says the point of its input."""
+        point = self.point[node.output] = min(self.point[name] for name in node.inputs)
+        if node.output in self.apart:
+            self.scale[node.output] = tuple(
+                each * 2.0 ** (point - self.point[name])
+                for name in node.inputs
+                for each in self._scales(name)
+            )
         return "concat", {}
+
+    def _slice(self, node: Node) -> tuple[str, dict[str, Any]]:
+        (source,), first, count = node.inputs, node.attrs["first"], node.attrs["count"]
+        self.point[node.output] = self.point[source]
+        if isinstance(self.scale[source], tuple):
+            self.scale[node.output] = self._scales(source)[first : first + count]
+        return "slice", dict(node.attrs)
+
+    def _scales(self, name: str) -> tuple[float, ...]:
+        """Return the scale of every channel."""
+        scale = self.scale[name]
+        return scale if isinstance(scale, tuple) else (scale,) * self.tensors[name].shape[0]
 
     def _alu(self, node: Node) -> tuple[str, dict[str, Any]]:
         """Both operands brought to one point exactly, one rounding at the end."""

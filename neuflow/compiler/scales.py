@@ -74,13 +74,13 @@ def _tied(graph: Graph) -> Iterator[set[str]]:
 def _copies(node: Node) -> bool:
     """Whether a node's result has its operands' words, so that nothing is rounded."""
     largest = node.op == "pool" and node.attrs["kind"] == "max"
-    return largest or node.op in ("concat", "reshape")
+    return largest or node.op in ("concat", "slice", "reshape")
 
 
 def _passes_on(node: Node) -> bool:
     """Whether the result of a node is multiplied by what its operands are multiplied by."""
     if node.op == "map":
         return node.attrs["function"] in _MAPS
-    return node.op in ("pool", "concat", "reshape") or (
+    return node.op in ("pool", "concat", "slice", "reshape") or (
         node.op == "alu" and node.attrs["kind"] in _TERMS
     )

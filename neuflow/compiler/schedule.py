@@ -116,10 +116,11 @@ def _frame_words(places: dict[str, Place], space: Space) -> int:
 def _places(mapping: Mapping, grid: GridConfig) -> tuple[dict[str, Place], int]:
     """Place inputs and outputs one after another in their frames, all else by liveness."""
     graph, batch, unit = mapping.graph, mapping.batch, grid.bus_words
+    memory = _memory(mapping)
     places: dict[str, Place] = {}
     for space, names in ((Space.INPUT, graph.inputs), (Space.OUTPUT, graph.outputs)):
         at = 0
-        for name in names:
+        for name in (memory.of(name)[0] for name in names):
             if name in places:
                 continue
             places[name] = tensor_place(space, at, graph.tensors[name].shape, batch, unit)

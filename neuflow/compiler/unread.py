@@ -16,7 +16,8 @@ from neuflow.ir import QuantGraph
 
 def leave_out_unread(fused: Fused, graph: QuantGraph, joins: Mapping[str, Join]) -> Fused:
     """Return chains that write only the maps that others read, from the first to the last one."""
-    shared = {*graph.outputs, *joins, *fused.views, *fused.views.values()}
+    shared = {*graph.outputs, *joins, *(join.of for join in joins.values())}
+    shared |= {*fused.views, *fused.views.values()}
     chains = []
     for chain in fused.chains:
         if chain.head is None and not (chain.reorder or chain.batched or chain.output in shared):

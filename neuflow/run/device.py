@@ -354,8 +354,9 @@ def run(
     images = frames.image_count(program, inputs)
     packed = frames.pack(program, inputs)
     device = Device(program, len(packed), watch)
+    holes = frames.holes(program)
     for number, words in enumerate(packed):
-        device.memory.load(device.input + number * program.input_words, words)
+        device.memory.load(device.input + number * program.input_words, words, holes)
     for number in range(len(packed)):
         device.run_frame(number)
     out = device.memory.data[device.output : device.scratchpad]

@@ -38,11 +38,11 @@ class Memory:
         self.writable = np.zeros(words - self.fixed, bool)
         self.fenced: list[float] = []
 
-    def load(self, at: int, words: NDArray[np.int16]) -> None:
-        """Put what the host loads behind the fixed words."""
+    def load(self, at: int, words: NDArray[np.int16], holes: NDArray[np.bool_]) -> None:
+        """Put what the host loads behind the fixed words; the program may write the ``holes`` in it."""
         self.data[at : at + len(words)] = words
-        self.writer[at - self.fixed :][: len(words)] = _HOST
-        self.writable[at - self.fixed :][: len(words)] = False
+        self.writer[at - self.fixed :][: len(words)] = np.where(holes, _NEVER, _HOST)
+        self.writable[at - self.fixed :][: len(words)] = holes
 
     def forget(self, at: int, words: int) -> None:
         """Make a range writable and its contents unknown."""

@@ -81,6 +81,14 @@ def pack(program: Program, inputs: Mapping[str, Words]) -> NDArray[np.int16]:
     return memory
 
 
+def holes(program: Program) -> NDArray[np.bool_]:
+    """Return which words of a frame no input takes, bool [input_words]: room for other channels."""
+    free = np.ones(program.input_words, bool)
+    for port in program.inputs:
+        free[addresses(port, program.batch)] = False
+    return free
+
+
 def unpack(program: Program, memory: NDArray[np.int16], images: int) -> dict[str, Words]:
     """Read the outputs of ``images`` images from frames, int16 [frames, output_words]."""
     outputs = {}

@@ -194,6 +194,11 @@ def _concat(node: Node, bits: int, *parts: Words) -> Words:
     return np.concatenate(parts, axis=1)
 
 
+def _slice(node: Node, bits: int, x: Words) -> Words:
+    first: int = node.attrs["first"]
+    return x[:, first : first + node.attrs["count"]]
+
+
 def _reshape(node: Node, bits: int, x: Words) -> Words:
     return x.reshape(len(x), *node.attrs["shape"])
 
@@ -205,5 +210,6 @@ OPERATIONS: dict[str, Callable[..., Words]] = {
     "pool": _pool,
     "alu": _alu,
     "concat": _concat,
+    "slice": _slice,
     "reshape": _reshape,
 }

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuflow.errors import InputError
-from neuflow.fixed import FixedPoint
+from neuflow.fixed import FixedPoint, by_channel
 from neuflow.ir import HostOp, QuantGraph, Tensor, Words
 
 
@@ -43,7 +43,7 @@ def form(tensor: Tensor) -> FixedPoint:
     """Return the format of a quantised tensor's words."""
     if tensor.bits is None or tensor.point is None:
         raise ValueError(f"tensor {tensor.name!r} is not quantised")
-    return FixedPoint(tensor.bits, tensor.point, tensor.scale)
+    return FixedPoint(tensor.bits, tensor.point, by_channel(tensor.scale))
 
 
 def own_shape(tensor: Tensor) -> tuple[int, ...]:

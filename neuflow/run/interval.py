@@ -55,8 +55,8 @@ def _sum_of_products(node: Node, forms: Forms, x: Interval) -> Interval:
     a = node.attrs
     weight = np.asarray(a["weight"], np.float64)
     scale = a["m"] * 2.0 ** -np.asarray(a["s"], np.float64)
-    gain = scale * (forms.result.step / forms.operands[0].step)
-    weight = weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
+    gain = scale * forms.result.step
+    weight = weight * gain.reshape(-1, *[1] * (weight.ndim - 1)) / forms.operands[0].step
     offset = np.asarray(a["bias"]) * scale * forms.result.step
     offset = offset + np.asarray(a["zero"]) * forms.result.step
     middle, radius = (x.low + x.high) / 2, (x.high - x.low) / 2
@@ -127,6 +127,11 @@ def _concat(node: Node, forms: Forms, *parts: Interval) -> Interval:
     return Interval(*(np.concatenate([part[side] for part in parts], axis=1) for side in (0, 1)))
 
 
+def _slice(node: Node, forms: Forms, x: Interval) -> Interval:
+    first = node.attrs["first"]
+    return Interval(*(side[:, first : first + node.attrs["count"]] for side in x))
+
+
 def _reshape(node: Node, forms: Forms, x: Interval) -> Interval:
     return Interval(*(side.reshape(len(side), *node.attrs["shape"]) for side in x))
 
@@ -138,5 +143,6 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "pool": _pool,
     "alu": _alu,
     "concat": _concat,
+    "slice": _slice,
     "reshape": _reshape,
 }
