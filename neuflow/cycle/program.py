@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from neuflow.cycle.config_bus import DMA_ROW, NOBODY, bus_word
 from neuflow.cycle.state import PACKET_FIELDS, ROUTER, UNIT_OF
-from neuflow.layout import CONFIG_BITS, UNITS, Kind, Layout, Opcode, Row
+from neuflow.layout import INSTRUCTION, UNITS, Kind, Opcode, Row
+from neuflow.run.instructions import heads, unpack
 
 _ROW_OF = {
     Kind.CONV_ROWS: Row.CONVOLVER, Kind.CONV_WEIGHTS: Row.CONVOLVER,
@@ -37,36 +38,33 @@ class Decoded:
 def decode(device: bytes, columns: int) -> Decoded:
     """Decode from the first word to END, or to the first word that is no instruction."""
     code = np.frombuffer(device, "<u4")
-    found: list[tuple[int, ...]] = []  # kind, sub, columns, first word, words
-    writes = np.zeros(columns, np.int64)
-    pc = 0
-    while pc < len(code):
-        word = int(code[pc])
-        opcode, kind, sub = word & 15, word >> 4 & 15, word >> 8 & 15
-        named, length = word >> 12 & 0xFF, word >> 20 & 0xFF
-        pc += 1
-        if opcode == Opcode.CONFIG and length:
-            single = kind == Kind.ROUTER
-            for first in range(pc, pc + length, 1 if single else length):
-                words = min(1 if single else length, len(code) - first)
-                found.append((kind, sub, named, first, words))
-            if kind == Kind.WRITE:
-                writes += named >> np.arange(columns) & 1
-            pc += length
-        elif opcode == Opcode.END:
-            pc += 2
-            break
-        elif opcode != Opcode.FENCE:
-            break
+    at, end = heads(code)
     # Weights lie behind; they are many.
-    code = code[:pc].astype(np.int64)
-    word_packet = np.zeros(len(code), np.int64)
-    for number, (_, _, _, first, words) in enumerate(found):
-        word_packet[first : first + words] = number
-    table = np.array(found, np.int64).reshape(-1, 5)
+    code = code[:end].astype(np.int64)
+    names = [field.name for field in INSTRUCTION.fields]
+    fields = dict(zip(names, unpack(INSTRUCTION, code[at, None]).T, strict=True))
+    config = (fields["opcode"] == Opcode.CONFIG) & (fields["length"] > 0)
+    kind, sub, named, length = (
+        fields[name][config] for name in ("kind", "sub", "columns", "length")
+    )
+    writes = (named[kind == Kind.WRITE, None] >> np.arange(columns) & 1).sum(axis=0)
+
+    single = kind == Kind.ROUTER
+    packet = np.repeat(np.arange(len(kind)), np.where(single, length, 1))
+    first = at[config][packet] + 1 + _within(packet)
+    words = np.clip(len(code) - first, 0, np.where(single, 1, length)[packet])
+    table = np.stack([kind[packet], sub[packet], named[packet], first, words], axis=1)
     packets = _packets(code, table)
-    bus = _bus_words(table, packets)[word_packet] if found else word_packet
+    word_packet = np.zeros(len(code), np.int64)
+    number = np.repeat(np.arange(len(table)), words)
+    word_packet[first[number] + _within(number)] = number
+    bus = _bus_words(table, packets)[word_packet] if len(table) else word_packet
     return Decoded(code, bus, packets, writes)
+
+
+def _within(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the place of each entry among its equals, which lie side by side in order."""
+    return np.arange(len(numbers)) - np.searchsorted(numbers, numbers)
 
 
 def _bus_words(table: NDArray[np.int64], packets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -97,21 +95,3 @@ def _packets(code: NDArray[np.int64], table: NDArray[np.int64]) -> NDArray[np.in
         fields = unpack(layout, words)[:, :PACKET_FIELDS]
         packets[mine, : fields.shape[1]] = fields
     return packets
-
-
-def unpack(layout: Layout, words: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the fields of records, int64 [n, fields], from their words, int64 [n, words]."""
-    padded = np.concatenate([words, np.zeros((len(words), 1), np.int64)], axis=1)
-    fields = np.empty((len(words), len(layout.fields)), np.int64)
-    offset = 0
-    for number, field in enumerate(layout.fields):
-        word, bit = divmod(offset, CONFIG_BITS)
-        # No field is wider than a word, so two words hold it; 62 bits at most come out.
-        low = padded[:, word] >> bit
-        high = padded[:, word + 1] << (CONFIG_BITS - bit) if bit else 0
-        value = (low | high) & ((1 << field.bits) - 1)
-        if field.signed:
-            value -= (value >> (field.bits - 1)) << field.bits
-        fields[:, number] = value
-        offset += field.bits
-    return fields

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,6 @@ from neuflow.blocks.window_model import WindowSpec, memory_words, window
 from neuflow.grid import GridConfig
 from neuflow.ir import MapTable, Program, Result, Words
 from neuflow.layout import (
-    INSTRUCTION,
     READ,
     SCRATCHPAD,
     SEGMENTS,
@@ -39,8 +39,10 @@ from neuflow.layout import (
 from neuflow.run import frames
 from neuflow.run.device_convolver import DeviceConvolver, Shared
 from neuflow.run.device_memory import DeviceFault, Memory, Packet
+from neuflow.run.device_program import Instruction, decode
+from neuflow.run.instructions import END_WORDS
 
-_NEIGHBOURS = {
+_NEIGHBOURS: dict[int, tuple[int, int, int]] = {
     RouterIn.NORTH: (-1, 0, RouterOut.SOUTH),
     RouterIn.SOUTH: (1, 0, RouterOut.NORTH),
     RouterIn.WEST: (0, -1, RouterOut.EAST),
@@ -48,14 +50,23 @@ _NEIGHBOURS = {
 }
 
 
-@dataclass(frozen=True)
-class Config:
-    """A configuration in a queue: fields, the instruction's number and word, place for faults."""
+class Config(NamedTuple):
+    """A configuration in a queue: fields, number and word of its instruction, its unit."""
 
     fields: Mapping[str, int]
     time: int
     word: int
-    origin: str
+    unit: tuple[int, ...]
+    """Kind, column, sub; of a router the output too."""
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for faults."""
+        return f"word {self.word}, column {self.unit[1]} {Kind(self.unit[0]).name}"
+
+
+_ROUTER, _LOCAL_IN, _LOCAL_OUT = int(Kind.ROUTER), int(RouterIn.LOCAL0), int(RouterOut.LOCAL0)
+_PORTS = frozenset(kind for kind, layout in UNITS.items() if layout in (READ, WRITE))
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,9 @@ class Device:
         self.memory = Memory(code, self.scratchpad + grid.scratchpad_words)
         shared = Shared()
         self.convolvers = [DeviceConvolver(grid, shared) for _ in range(grid.columns)]
+        self.instructions = decode(self.code)
         self.queues: dict[tuple[int, ...], deque[Config]] = {}
+        self.routed: dict[tuple[int, ...], list[int]] = {}
         self.inboxes: dict[tuple[int, ...], deque[Packet]] = {}
         self.unfenced: list[tuple[int, int]] = []
         self.pending: deque[int] = deque()
@@ -111,91 +124,96 @@ class Device:
             Relocate.INPUT: self.input + frame * self.program.input_words,
             Relocate.OUTPUT: at,
         }
-        counter = 0
-        while True:
+        for instruction in self.instructions:
             self.time += 1
-            head = INSTRUCTION.unpack([self.code[counter]])
-            counter += 1
-            if head["opcode"] == Opcode.CONFIG:
-                payload = [int(word) for word in self.code[counter : counter + head["length"]]]
-                payload[0] = (payload[0] + base[Relocate(head["relocate"])]) & 0xFFFF_FFFF
-                if UNITS[Kind(head["kind"])] in (READ, WRITE) and payload[0] >= SCRATCHPAD:
-                    payload[0] += self.scratchpad - SCRATCHPAD
-                self._config(head, payload, counter - 1)
-                counter += head["length"]
-            elif head["opcode"] == Opcode.FENCE:
-                self._fence(head["columns"])
-            elif head["opcode"] == Opcode.END:
-                steps = (int(self.code[counter]), int(self.code[counter + 1]))
-                if steps != (self.program.input_words, self.program.output_words):
-                    raise DeviceFault(f"END: steps {steps} are not those of the frames")
-                self._fence((1 << self.grid.columns) - 1)
-                self._all_quiet()
+            if instruction.fault:
+                raise DeviceFault(f"word {instruction.word}: {instruction.fault}")
+            if instruction.opcode == Opcode.CONFIG:
+                self._config(instruction, base[Relocate(instruction.relocate)])
+            elif instruction.opcode == Opcode.FENCE:
+                self._fence(instruction.columns)
+            elif instruction.opcode == Opcode.END:
+                self._end(instruction.word)
                 return
             else:
-                raise DeviceFault(f"word {counter - 1}: illegal instruction")
+                raise DeviceFault(f"word {instruction.word}: illegal instruction")
+        raise DeviceFault("the program ends without END")
 
-    def _config(self, head: Mapping[str, int], payload: list[int], word: int) -> None:
-        kind = Kind(head["kind"])
-        layout = UNITS[kind]
-        columns = [c for c in range(self.grid.columns) if head["columns"] >> c & 1]
-        if not columns or head["columns"] >> self.grid.columns:
-            raise DeviceFault(f"word {word}: {kind.name} for columns {head['columns']:b}b")
-        records = [payload[i : i + layout.words] for i in range(0, len(payload), layout.words)]
-        if len(records[-1]) != layout.words or (len(records) > 1 and kind != Kind.ROUTER):
-            raise DeviceFault(f"word {word}: {kind.name} of {len(payload)} words")
-        for record in records:
-            fields = layout.unpack(record)
-            if layout.pack(**fields) != record:
-                raise DeviceFault(f"word {word}: {kind.name} has bits beyond its fields")
+    def _end(self, word: int) -> None:
+        steps = tuple(int(step) for step in self.code[word + 1 : word + END_WORDS])
+        if steps != (self.program.input_words, self.program.output_words):
+            raise DeviceFault(f"END: steps {steps} are not those of the frames")
+        self._fence(tuple(range(self.grid.columns)))
+        self._all_quiet()
+
+    def _config(self, instruction: Instruction, base: int) -> None:
+        kind, sub, columns = instruction.kind, instruction.sub, instruction.columns
+        if not columns or columns[-1] >= self.grid.columns:
+            raise DeviceFault(f"word {instruction.word}: {Kind(kind).name} for columns {columns}")
+        for fields in instruction.records:
+            if kind in _PORTS:
+                fields = {**fields, "base": self._address(fields["base"], base)}
+            elif base:
+                raise DeviceFault(f"word {instruction.word}: {Kind(kind).name} has no address")
             for column in columns:
-                key: tuple[int, ...] = (kind, column, head["sub"])
-                if kind == Kind.ROUTER:
-                    key = (*key, fields["output"])
-                origin = f"word {word}, column {column} {kind.name}"
-                self._send(key, Config(fields, self.time, word, origin))
+                unit: tuple[int, ...] = (kind, column, sub)
+                if kind == _ROUTER:
+                    unit = (*unit, fields["output"])
+                self._send(Config(fields, self.time, instruction.word, unit))
 
-    def _send(self, key: tuple[int, ...], config: Config) -> None:
+    def _address(self, address: int, base: int) -> int:
+        """Return where in ``memory`` the word lies that a port names ``address``."""
+        address = (address + base) & 0xFFFF_FFFF
+        return address if address < SCRATCHPAD else address + self.scratchpad - SCRATCHPAD
+
+    def _send(self, config: Config) -> None:
         """Queue a configuration; a unit without room must first finish what it has."""
-        queue = self.queues.setdefault(key, deque())
-        while len(queue) >= self.grid.config_queue or self._router_conflict(key, config):
+        unit = config.unit
+        queue = self.queues.get(unit)
+        if queue is None:
+            queue = self.queues[unit] = deque()
+        routed = self._routed(config) if unit[0] == _ROUTER else None
+        # A router input's packets with other peers must have gone before.
+        while len(queue) >= self.grid.config_queue or (
+            routed and routed[0] != config.fields["peers"]
+        ):
             if not self.pending:
                 raise DeviceFault(f"{config.origin}: deadlock, its unit waits for what follows")
             self._write(self.pending[0])
         queue.append(config)
-        if key[0] == Kind.WRITE:
-            self.pending.append(key[1])
+        if routed is not None:
+            routed.append(config.fields["peers"])
+        elif unit[0] == Kind.WRITE:
+            self.pending.append(unit[1])
 
-    def _router_conflict(self, key: tuple[int, ...], config: Config) -> bool:
-        """Whether a packet of the same input, with other peers, still has ROUTE words queued."""
-        if key[0] != Kind.ROUTER:
-            return False
-        source, peers = config.fields["input"], config.fields["peers"]
-        return any(
-            held.fields["input"] == source and held.fields["peers"] != peers
-            for other, queue in self.queues.items()
-            if other[:3] == key[:3]
-            for held in queue
-        )
+    def _routed(self, config: Config) -> list[int]:
+        """Return the peers of all ROUTE words queued for a router's input: they are equal."""
+        _, column, row, _ = config.unit
+        return self.routed.setdefault((column, row, config.fields["input"]), [])
 
-    def _fence(self, columns: int) -> None:
-        while any(columns >> column & 1 for column in self.pending):
-            self._write(next(c for c in self.pending if columns >> c & 1))
-        done = [number for column, number in self.unfenced if columns >> column & 1]
+    def _fence(self, columns: tuple[int, ...]) -> None:
+        for column in [column for column in self.pending if column in columns]:
+            self._write(column)
+        done = [number for column, number in self.unfenced if column in columns]
         self.memory.fence(done, self.time)
-        self.unfenced = [(c, n) for c, n in self.unfenced if not columns >> c & 1]
+        self.unfenced = [(c, n) for c, n in self.unfenced if c not in columns]
 
     def _all_quiet(self) -> None:
         left = [queue[0].origin for queue in self.queues.values() if queue]
         if left or any(self.inboxes.values()):
             raise DeviceFault(f"end of frame: packets left, {left[:3]}")
 
-    def _take(self, *key: int) -> Config:
-        queue = self.queues.get(key)
+    def _take(self, *unit: int) -> Config:
+        queue = self.queues.get(unit)
         if not queue:
-            name = f"{Kind(key[0]).name}{key[2:]} of column {key[1]}"
+            name = f"{Kind(unit[0]).name}{unit[2:]} of column {unit[1]}"
             raise DeviceFault(f"{name} has no configuration")
         return queue.popleft()
+
+    def _take_route(self, column: int, row: int, output: int) -> Config:
+        config = self._take(_ROUTER, column, row, output)
+        self._routed(config).pop()
+        return config
 
     # Memory ports.
 
@@ -231,37 +249,37 @@ class Device:
 
     # Routers.
 
-    def _output(self, column: int, row: int, output: RouterOut) -> Packet:
+    def _output(self, column: int, row: int, output: int) -> Packet:
         """Next packet of a router output; all its peers take it too."""
-        inbox = self.inboxes.setdefault((column, row, output), deque())
+        inbox = self.inboxes.get((column, row, output))
         if inbox:
             return inbox.popleft()
-        route = self._take(Kind.ROUTER, column, row, output)
-        if not route.fields["peers"] >> output & 1:
+        route = self._take_route(column, row, output)
+        source, peers = route.fields["input"], route.fields["peers"]
+        if not peers >> output & 1:
             raise DeviceFault(f"{route.origin}: output {output} is not among its peers")
-        packet = self._input(column, row, RouterIn(route.fields["input"]))
-        for peer in RouterOut:
-            if peer != output and route.fields["peers"] >> peer & 1:
-                other = self._take(Kind.ROUTER, column, row, peer)
-                if (other.fields["input"], other.fields["peers"]) != (
-                    route.fields["input"],
-                    route.fields["peers"],
-                ):
-                    raise DeviceFault(f"{other.origin}: its peers disagree")
-                self.inboxes.setdefault((column, row, peer), deque()).append(packet)
+        packet = self._input(column, row, source)
+        others = peers & ~(1 << output)
+        while others:
+            peer = others.bit_length() - 1
+            others &= ~(1 << peer)
+            other = self._take_route(column, row, peer)
+            if (other.fields["input"], other.fields["peers"]) != (source, peers):
+                raise DeviceFault(f"{other.origin}: its peers disagree")
+            self.inboxes.setdefault((column, row, peer), deque()).append(packet)
         return packet
 
-    def _input(self, column: int, row: int, source: RouterIn) -> Packet:
+    def _input(self, column: int, row: int, source: int) -> Packet:
         if source in _NEIGHBOURS:
             down, right, output = _NEIGHBOURS[source]
             if not (0 <= row + down < self.grid.rows and 0 <= column + right < self.grid.columns):
-                raise DeviceFault(f"column {column} row {row}: no neighbour {source.name}")
+                raise DeviceFault(f"column {column} row {row}: no neighbour {source}")
             return self._output(column + right, row + down, output)
         if source == RouterIn.GLOBAL:
             if row != Row.OPERATOR:
                 raise DeviceFault(f"column {column} row {row}: no global input")
             return self._operand(column, Operand.OPERATOR)
-        return self._unit(column, row, source - RouterIn.LOCAL0)
+        return self._unit(column, row, source - _LOCAL_IN)
 
     # Units.
 
@@ -275,7 +293,7 @@ class Device:
         if row == Row.MAPPER and number == 0:
             return self._mapper(column)
         if row >= Row.FIFO and number < 2:
-            return self._output(column, row, RouterOut(RouterOut.LOCAL0 + number))
+            return self._output(column, row, _LOCAL_OUT + number)
         raise DeviceFault(f"column {column} row {row}: no local input {number}")
 
     def _convolver(self, column: int) -> Packet:
@@ -299,7 +317,7 @@ class Device:
     def _alu(self, column: int, number: int) -> Packet:
         config = self._take(Kind.ALU, column, number)
         f, op = config.fields, AluOp(config.fields["op"])
-        ports = [RouterOut(RouterOut.LOCAL0 + 2 * number), RouterOut(RouterOut.LOCAL1 + 2 * number)]
+        ports = [_LOCAL_OUT + 2 * number, _LOCAL_OUT + 2 * number + 1]
         # The operand line last: before an operand it may bring partial sums to the convolver.
         wanted = sorted(ports[:1] if op in UNARY else ports, key=lambda p: self._global(column, p))
         got = {port: self._output(column, Row.OPERATOR, port) for port in wanted}
@@ -309,7 +327,7 @@ class Device:
         shifts = {name: f[name] for name in ("shift_a", "shift_b", "shift")}
         return alu(op, a, b, bits=8 if f["narrow"] else 16, **shifts)
 
-    def _global(self, column: int, port: RouterOut) -> bool:
+    def _global(self, column: int, port: int) -> bool:
         """Whether the next packet of an operator tile's output comes by the operand line."""
         queue = self.queues.get((Kind.ROUTER, column, Row.OPERATOR, port))
         return queue is not None and len(queue) > 0 and queue[0].fields["input"] == RouterIn.GLOBAL
