@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.blocks.dma_model import word_addresses
+from neuflow.cycle.compiled import kernel
 
 Packet = NDArray[np.signedinteger[Any]]
-Addresses = slice | NDArray[np.int64]
-"""Those of a packet in order; a slice where they follow one another."""
+Walk = tuple[int, ...]
+"""Base, run, and count and step of each level from the innermost: the words of a descriptor."""
 _NEVER = -2
 _HOST = -1
+_UNFENCED = 1 << 62
+_FINE, _UNWRITTEN, _HAZARD, _NOT_WRITABLE, _TWICE = range(5)
 
 
 class DeviceFault(Exception):
@@ -36,7 +38,8 @@ class Memory:
         self.fixed = len(fixed)
         self.writer = np.full(words - self.fixed, _NEVER, np.int32)
         self.writable = np.zeros(words - self.fixed, bool)
-        self.fenced: list[float] = []
+        self.writes = 0
+        self.fenced = np.zeros(1024, np.int64)
 
     def load(self, at: int, words: NDArray[np.int16], holes: NDArray[np.bool_]) -> None:
         """Put what the host loads behind the fixed words; the program may write the ``holes`` in it."""
@@ -51,83 +54,103 @@ class Memory:
 
     def read(self, fields: Mapping[str, int], time: int, origin: str) -> NDArray[np.int16]:
         """Return the packet of a READ that was sent at ``time``."""
-        at = self._addresses(fields, origin)
-        if isinstance(at, slice) and at.stop <= self.fixed:
-            return self.data[at]
-        writers = self._writers(at)
-        if _NEVER in writers:
-            word = next(w for w in self._each(at) if _NEVER in self._writers(slice(w, w + 1)))
+        at, size, together = self._named(fields, origin)
+        if together and at[0] + size <= self.fixed:
+            return self.data[at[0] : at[0] + size]
+        packet = np.empty(size, np.int16)
+        fault, word = _read(self.data, self.writer, self.fenced, at, time, packet)
+        if fault == _UNWRITTEN:
             raise DeviceFault(f"{origin}: reads word {word}, never written")
-        late = [w for w in writers if w >= 0 and self.fenced[w] > time]
-        if late:
-            word = next(w for w in self._each(at) if self._writers(slice(w, w + 1)) & set(late))
+        if fault == _HAZARD:
             raise DeviceFault(f"{origin}: hazard, no fence since a write of word {word}")
-        return self.data[at].copy()
+        return packet
 
     def write(self, fields: Mapping[str, int], packet: Packet, origin: str) -> int:
         """Store the packet of a WRITE; return its number."""
-        at = self._addresses(fields, origin)
-        count = at.stop - at.start if isinstance(at, slice) else len(at)
-        if count != len(packet):
-            raise DeviceFault(f"{origin}: names {count} words, the packet has {len(packet)}")
-        inside = self._behind_fixed(at)
-        low = at.start if isinstance(at, slice) else at.min()
-        if low < self.fixed or not self.writable[inside].all():
-            word = next(w for w in self._each(at) if w < self.fixed or not self.writable[w - self.fixed])
+        at, size, _ = self._named(fields, origin)
+        if size != len(packet):
+            raise DeviceFault(f"{origin}: names {size} words, the packet has {len(packet)}")
+        if self.writes == len(self.fenced):
+            self.fenced = np.append(self.fenced, np.zeros_like(self.fenced))
+        number = self.writes
+        self.fenced[number] = _UNFENCED
+        self.writes += 1
+        fault, word = _write(
+            self.data, self.writer, self.writable, self.fenced, at, packet, number
+        )
+        if fault == _NOT_WRITABLE:
             raise DeviceFault(f"{origin}: word {word} is not the program's to write")
-        if not isinstance(at, slice) and (np.diff(at) <= 0).any() and len(np.unique(at)) != len(at):
+        if fault == _TWICE:
             raise DeviceFault(f"{origin}: writes a word twice")
-        if any(w >= 0 and self.fenced[w] == np.inf for w in self._writers(at)):
+        if fault == _HAZARD:
             raise DeviceFault(f"{origin}: hazard, overwrites words whose write is not fenced")
-        self.data[at] = packet
-        self.writer[inside] = len(self.fenced)
-        self.fenced.append(np.inf)
-        return len(self.fenced) - 1
+        return number
 
     def fence(self, writes: list[int], time: int) -> None:
         """Mark writes as done at ``time``."""
-        for number in writes:
-            self.fenced[number] = time
+        self.fenced[writes] = time
 
-    def _addresses(self, fields: Mapping[str, int], origin: str) -> Addresses:
-        if min(fields[name] for name in ("run", "count0", "count1", "count2")) < 1:
+    def _named(self, fields: Mapping[str, int], origin: str) -> tuple[Walk, int, bool]:
+        """Return the words that a descriptor names, how many, and whether they lie together."""
+        base, run = fields["base"], fields["run"]
+        counts = fields["count0"], fields["count1"], fields["count2"]
+        steps = fields["step0"], fields["step1"], fields["step2"]
+        if min(run, *counts) < 1:
             raise DeviceFault(f"{origin}: a count of 0")
-        words = fields["run"]
-        for level in range(3):
-            if fields[f"count{level}"] > 1 and fields[f"step{level}"] != words:
-                words = 0
-                break
-            words *= fields[f"count{level}"]
-        at: Addresses
-        if words:
-            at = slice(fields["base"], fields["base"] + words)
-            low, high = at.start, at.stop - 1
-        else:
-            at = word_addresses(fields)
-            low, high = at.min(), at.max()
+        size, low, high, together = run, base, base + run - 1, True
+        for count, step in zip(counts, steps, strict=True):
+            if count > 1:
+                together = together and step == size
+                low += min(0, (count - 1) * step)
+                high += max(0, (count - 1) * step)
+            size *= count
         if low < 0 or high >= len(self.data):
             raise DeviceFault(f"{origin}: address outside memory")
-        return at
+        if together:
+            return (base, size, 1, 0, 1, 0, 1, 0), size, True
+        return (base, run, *[n for pair in zip(counts, steps, strict=True) for n in pair]), size, False
 
-    def _behind_fixed(self, at: Addresses) -> Addresses:
-        if isinstance(at, slice):
-            return slice(at.start - self.fixed, at.stop - self.fixed)
-        return at - self.fixed
 
-    def _each(self, at: Addresses) -> Iterator[int]:
-        """Yield the addresses one by one."""
-        yield from range(at.start, at.stop) if isinstance(at, slice) else map(int, at)
+@kernel
+def _read(data: Any, writer: Any, fenced: Any, walk: Any, time: int, packet: Any) -> Any:
+    """Fill ``packet``; return a fault and the word that has it."""
+    base, run, count0, step0, count1, step1, count2, step2 = walk
+    fixed, n = len(data) - len(writer), 0
+    for i2 in range(count2):
+        for i1 in range(count1):
+            for i0 in range(count0):
+                at = base + i0 * step0 + i1 * step1 + i2 * step2
+                for word in range(at, at + run):
+                    by = writer[word - fixed] if word >= fixed else _HOST
+                    if by == _NEVER:
+                        return _UNWRITTEN, word
+                    if by >= 0 and fenced[by] > time:
+                        return _HAZARD, word
+                    packet[n] = data[word]
+                    n += 1
+    return _FINE, 0
 
-    def _writers(self, at: Addresses) -> set[int]:
-        """Return who wrote these words; what is fixed comes from the host."""
-        if not isinstance(at, slice):
-            fixed = at.min() < self.fixed
-            found = self.writer[(at[at >= self.fixed] if fixed else at) - self.fixed]
-        else:
-            fixed = at.start < self.fixed
-            found = self.writer[max(at.start - self.fixed, 0) : max(at.stop - self.fixed, 0)]
-        # Words come in runs of one writer: few are left to be told apart.
-        ends = np.flatnonzero(found[1:] != found[:-1])
-        writers = set(np.unique(found[ends]).tolist())
-        writers.update(found[-1:].tolist())
-        return writers | {_HOST} if fixed else writers
+
+@kernel
+def _write(
+    data: Any, writer: Any, writable: Any, fenced: Any, walk: Any, packet: Any, number: int
+) -> Any:
+    """Store ``packet``; return a fault and the word that has it."""
+    base, run, count0, step0, count1, step1, count2, step2 = walk
+    fixed, n = len(data) - len(writer), 0
+    for i2 in range(count2):
+        for i1 in range(count1):
+            for i0 in range(count0):
+                at = base + i0 * step0 + i1 * step1 + i2 * step2
+                for word in range(at, at + run):
+                    if word < fixed or not writable[word - fixed]:
+                        return _NOT_WRITABLE, word
+                    by = writer[word - fixed]
+                    if by == number:
+                        return _TWICE, word
+                    if by >= 0 and fenced[by] == _UNFENCED:
+                        return _HAZARD, word
+                    data[word] = packet[n]
+                    writer[word - fixed] = number
+                    n += 1
+    return _FINE, 0
