@@ -64,7 +64,7 @@ def test_random_tables_by_tap(grid: str, monkeypatch: pytest.MonkeyPatch) -> Non
             continue
         if " by tap" in compiled.mapping:
             passes += compare(compiled, made.net.words(1), monkeypatch)
-    assert passes >= 5
+    assert passes >= 3
 
 
 @pytest.mark.parametrize(

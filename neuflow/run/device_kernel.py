@@ -40,23 +40,52 @@ def products(weights: Any, words: Any) -> Any:
 
 
 @kernel
-def convolve(weights: Any, planes: Any, phase: Any, offset: Any, count: int) -> Any:
-    """Return float64 sums [blocks * maps, count] over channels and taps of a kernel.
+def planes_of(packet: Any, shape: Any, place: Any) -> Any:
+    """Return rows as planes, float64 [channels, phases, words]; see ``device_pass.Places``.
+
+    ``packet``: words (y, channel, x); ``shape``: channels, words of a row, every how many of them one
+    is stored, rows and columns of the input; ``place``: stride, top, left, height, width of planes.
+    """
+    channels, words, step, height, width = shape
+    stride, top, left, plane_height, plane_width = place
+    planes = np.zeros((channels, stride * stride, plane_height * plane_width))
+    for y in range(max(0, top * stride), height):
+        row = y // stride - top
+        if row >= plane_height:
+            break
+        for c in range(channels):
+            at = (y * channels + c) * words
+            for x in range(max(0, left * stride), width):
+                column = x // stride - left
+                if column >= plane_width:
+                    break
+                phase = y % stride * stride + x % stride
+                planes[c, phase, row * plane_width + column] = packet[at + x * step]
+    return planes
+
+
+@kernel
+def convolve(
+    weights: Any, planes: Any, reads: Any, phase: Any, offset: Any, room: int, count: int
+) -> Any:
+    """Return float64 sums [blocks * maps, room] over channels and taps of a kernel, the first ``count``.
 
     ``planes``: float64 [channels, phases, words]; tap k of position p reads word ``p + offset[k]`` of
-    plane ``phase[k]``. ``weights``: integers [blocks, channels * taps or one more, maps]. Exact below
-    2**22 products of 16-bit words.
+    plane ``phase[k]``. ``reads``: channels of each block, or of all, [1 or blocks; channels].
+    ``weights``: integers [blocks, channels * taps or one more, maps]. Exact below 2**22 products of
+    16-bit words.
     """
     blocks, _, maps = weights.shape
-    channels, taps = planes.shape[0], len(phase)
-    sums = np.zeros((blocks * maps, count))
+    channels, taps = reads.shape[1], len(phase)
+    sums = np.zeros((blocks * maps, room))
     for b in range(blocks):
+        read = reads[b if len(reads) > 1 else 0]
         for first in range(0, count, _CHUNK):
             end = min(first + _CHUNK, count)
             for c in range(channels):
                 for k in range(taps):
                     at, t = offset[k], c * taps + k
-                    row = planes[c, phase[k], first + at : end + at]
+                    row = planes[read[c], phase[k], first + at : end + at]
                     m = 0
                     while m + 4 <= maps:
                         w0, w1 = float(weights[b, t, m]), float(weights[b, t, m + 1])

@@ -75,9 +75,7 @@ class Memory:
         number = self.writes
         self.fenced[number] = _UNFENCED
         self.writes += 1
-        fault, word = _write(
-            self.data, self.writer, self.writable, self.fenced, at, packet, number
-        )
+        fault, word = _write(self.data, self.writer, self.writable, self.fenced, at, packet, number)
         if fault == _NOT_WRITABLE:
             raise DeviceFault(f"{origin}: word {word} is not the program's to write")
         if fault == _TWICE:
@@ -108,7 +106,11 @@ class Memory:
             raise DeviceFault(f"{origin}: address outside memory")
         if together:
             return (base, size, 1, 0, 1, 0, 1, 0), size, True
-        return (base, run, *[n for pair in zip(counts, steps, strict=True) for n in pair]), size, False
+        return (
+            (base, run, *[n for pair in zip(counts, steps, strict=True) for n in pair]),
+            size,
+            False,
+        )
 
 
 @kernel
