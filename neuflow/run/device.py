@@ -66,6 +66,7 @@ class Config(NamedTuple):
 
 
 _ROUTER, _LOCAL_IN, _LOCAL_OUT = int(Kind.ROUTER), int(RouterIn.LOCAL0), int(RouterOut.LOCAL0)
+_SEGMENT_FIELDS = [[f"{name}{i}" for i in range(SEGMENTS)] for name in ("min", "b", "a", "q")]
 _PORTS = frozenset(kind for kind, layout in UNITS.items() if layout in (READ, WRITE))
 
 
@@ -353,9 +354,7 @@ class Device:
     def _mapper(self, column: int) -> Packet:
         config = self._take(Kind.MAPPER, column, 0)
         f = config.fields
-        low, b, a, q = (
-            tuple(f[f"{name}{i}"] for i in range(SEGMENTS)) for name in ("min", "b", "a", "q")
-        )
+        low, b, a, q = (tuple([f[name] for name in names]) for names in _SEGMENT_FIELDS)
         odd, even = bool(f["odd"]), bool(f["even"])
         table = MapTable(low, b, a, q, f["shift"], f["square"], odd, even)
         packet = self._output(column, Row.MAPPER, RouterOut.LOCAL0)

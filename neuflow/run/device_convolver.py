@@ -62,6 +62,7 @@ class Shared:
     def __init__(self) -> None:
         self.plans: dict[tuple[int, ...], Plan] = {}
         self.convolutions: dict[tuple[tuple[str, int], ...], bool] = {}
+        self.probe: DeviceConvolver | None = None
         self.planes: tuple[Packet, tuple[int, ...], NDArray[np.float64]] | None = None
 
 
@@ -70,9 +71,10 @@ class DeviceConvolver:
 
     def __init__(self, grid: GridConfig, shared: Shared | None = None) -> None:
         self.grid = grid
-        self.words = np.zeros(grid.row_words, np.int64)
-        self.owner = np.full(grid.row_words, -1, np.int64)
-        self.record = np.zeros(grid.row_words, np.int64)
+        # The row buffer, and the pass and record of its words: for passes that are no convolutions.
+        self.words = np.zeros(0, np.int64)
+        self.owner = np.zeros(0, np.int64)
+        self.record = np.zeros(0, np.int64)
         self.passes = 0
         self.before = 0
         self.stored: Fields = {}
@@ -294,12 +296,13 @@ class DeviceConvolver:
         one_array |= {"absent0": 0, "absent1": 0}
         key = (*one_rows.items(), *one_array.items())
         if key not in self.shared.convolutions:
-            probe = DeviceConvolver(self.grid)
+            probe = self.shared.probe = self.shared.probe or DeviceConvolver(self.grid)
+            probe.passes += 1
             self.shared.convolutions[key] = probe._reads_as_convolution(one_rows, one_array)
         return self.shared.convolutions[key]
 
     def _reads_as_convolution(self, rows: Fields, array: Fields) -> bool:
-        """``_is_convolution`` of one channel; only for a convolver that does nothing else."""
+        """``_is_convolution`` of one channel; for a convolver of its own, in a new pass."""
         if self._store_addresses(rows).max() >= rows["channel_step"]:
             return False
         self.packet = np.arange(1, 1 + rows["rows"] * rows["width"])
@@ -343,6 +346,9 @@ class DeviceConvolver:
         return held[2]
 
     def _store(self, packet: Packet, at: NDArray[np.int64], first: int) -> None:
+        if not len(self.words):
+            self.words, self.record = np.zeros((2, self.grid.row_words), np.int64)
+            self.owner = np.full(self.grid.row_words, -1, np.int64)
         self.words[at] = packet
         self.owner[at] = self.passes
         self.record[at] = np.arange(first, first + len(at))[:, None, None]
