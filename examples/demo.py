@@ -30,7 +30,11 @@ from examples import digits, filter_bank
 from neuflow import api
 from neuflow.errors import NeuflowError, ToolError
 from neuflow.grid import load as load_grid
-from neuflow.report import plots, routes
+from neuflow.report import routes
+from neuflow.report.drawing import save
+from neuflow.report.floorplan import floorplan_figure
+from neuflow.report.predictions import digits_figure
+from neuflow.report.timeline import timeline_figure
 from neuflow.run import build, rtl, stats
 
 HERE = Path(__file__).resolve().parent
@@ -298,7 +302,7 @@ class Demo:
         self.digits_picture(data, predicted[shown], "golden")
         label = next(iter(routes.passes(program.ir)))
         title = f"{LENET_B.title} on grid {grid.name}: routes of its first pass, {label}"
-        plots.save(plots.floorplan_figure(program.ir, label, title), self.out / "floorplan.png")
+        save(floorplan_figure(program.ir, label, title), self.out / "floorplan.png")
         return program, data
 
     def digits_picture(self, data: digits.Digits, predicted: NDArray[Any], judge: str) -> None:
@@ -306,8 +310,8 @@ class Demo:
         labels = data.test_y[: len(predicted)]
         right = int((predicted == labels).sum())
         title = f"{LENET_B.title} on grid {self.grid}, {judge}: {right} of {len(labels)} right"
-        figure = plots.digits_figure(data.test_x[: len(labels)], predicted, labels, title)
-        plots.save(figure, self.out / "digits.png")
+        figure = digits_figure(data.test_x[: len(labels)], predicted, labels, title)
+        save(figure, self.out / "digits.png")
 
     def check(self, name: str, equal: bool) -> str:
         """Note whether golden and RTL agree; return what to show of it."""
@@ -367,8 +371,8 @@ class Demo:
         grid, words = program.grid, api.quantise_inputs(program.ir, data.test_x[:1])
         outputs, measured = rtl.simulate(program.ir, words)
         title = f"One digit through {LENET_B.title} on grid {grid.name}: {measured.cycles:,} cycles"
-        figure = plots.timeline_figure(measured, program.ir, 1, title)
-        plots.save(figure, self.out / "timeline.png")
+        figure = timeline_figure(measured, program.ir, 1, title)
+        save(figure, self.out / "timeline.png")
         equal = np.array_equal(only(outputs), only(program.golden(data.test_x[:1]).words))
         self.say(self.check("one digit alone", equal))
         figures = stats.assemble(program.ir, 1, measured, judge="rtl")

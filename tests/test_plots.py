@@ -15,7 +15,11 @@ from neuflow.errors import ProgramError
 from neuflow.grid import TINY, VIRTEX6, GridConfig
 from neuflow.ir import Layer, Program
 from neuflow.layout import Cause, Kind, Opcode, Operand, RouterIn, RouterOut
-from neuflow.report import plots, routes
+from neuflow.report import routes
+from neuflow.report.drawing import GREY, save
+from neuflow.report.floorplan import floorplan_figure
+from neuflow.report.predictions import digits_figure
+from neuflow.report.timeline import timeline_figure
 from neuflow.run.stats import Measured
 from tests.quantgraphs import Builder
 
@@ -163,20 +167,20 @@ def figures() -> dict[str, object]:
     """Return one figure of each kind, newly made."""
     rng = np.random.default_rng(2)
     return {
-        "digits": plots.digits_figure(
+        "digits": digits_figure(
             rng.random((23, 1, 28, 28)), np.arange(23) % 10, np.arange(23) % 9, "digits"
         ),
-        "timeline": plots.timeline_figure(measured(), known(), 1, "timeline"),
-        "floorplan": plots.floorplan_figure(known(), "one/pass0", "floor plan"),
-        "operand": plots.floorplan_figure(known(VIRTEX6), "two/pass0", "floor plan"),
+        "timeline": timeline_figure(measured(), known(), 1, "timeline"),
+        "floorplan": floorplan_figure(known(), "one/pass0", "floor plan"),
+        "operand": floorplan_figure(known(VIRTEX6), "two/pass0", "floor plan"),
     }
 
 
 def test_figures_are_written_and_the_same_bytes_again(tmp_path):
     for name, figure in figures().items():
-        plots.save(figure, tmp_path / f"{name}.png")
+        save(figure, tmp_path / f"{name}.png")
     for name, figure in figures().items():
-        plots.save(figure, tmp_path / "again.png")
+        save(figure, tmp_path / "again.png")
         first = (tmp_path / f"{name}.png").read_bytes()
         assert first.startswith(PNG), name
         assert first == (tmp_path / "again.png").read_bytes(), name
@@ -187,8 +191,8 @@ def test_a_users_matplotlibrc_changes_nothing(tmp_path):
     import matplotlib
 
     def write(name: str) -> bytes:
-        figure = plots.floorplan_figure(known(), "one/pass0", "floor plan")
-        plots.save(figure, tmp_path / name)
+        figure = floorplan_figure(known(), "one/pass0", "floor plan")
+        save(figure, tmp_path / name)
         return (tmp_path / name).read_bytes()
 
     plain = write("plain.png")
@@ -197,7 +201,7 @@ def test_a_users_matplotlibrc_changes_nothing(tmp_path):
 
 
 def test_every_text_of_the_floor_plan_lies_within_the_picture():
-    figure = plots.floorplan_figure(known(VIRTEX6), "one/pass0", "floor plan")
+    figure = floorplan_figure(known(VIRTEX6), "one/pass0", "floor plan")
     figure.canvas.draw()
     for text in figure.axes[0].texts:
         box = text.get_window_extent()
@@ -211,9 +215,9 @@ def test_the_floor_plan_tells_the_scratchpad_from_memory():
     program = compile_graph(net.build(net.nodes[-1].output), TINY)
     used = {}
     for label in ("conv0/pass0", "conv1/pass0"):
-        figure = plots.floorplan_figure(program, label, "floor plan")
+        figure = floorplan_figure(program, label, "floor plan")
         used[label] = {
-            text.get_text().split(" (")[0]: text.get_color() != plots.GREY
+            text.get_text().split(" (")[0]: text.get_color() != GREY
             for text in figure.axes[0].texts
             if text.get_text().startswith("scratchpad")
         }
@@ -224,18 +228,18 @@ def test_the_floor_plan_tells_the_scratchpad_from_memory():
     without = compile_graph(
         net.build(net.nodes[-1].output), dataclasses.replace(TINY, scratchpad_words=0)
     )
-    figure = plots.floorplan_figure(without, "conv0/pass0", "floor plan")
+    figure = floorplan_figure(without, "conv0/pass0", "floor plan")
     assert not any("scratchpad" in text.get_text() for text in figure.axes[0].texts)
 
 
 def test_a_run_without_a_timeline_is_refused():
     with pytest.raises(ValueError, match="no timeline"):
-        plots.timeline_figure(Measured(5, {}, [], [], []), known(), 1, "")
+        timeline_figure(Measured(5, {}, [], [], []), known(), 1, "")
 
 
 def test_digits_need_a_prediction_each():
     with pytest.raises(ValueError, match="2 images, 1 predictions"):
-        plots.digits_figure(np.zeros((2, 1, 28, 28)), [1], [1, 2], "")
+        digits_figure(np.zeros((2, 1, 28, 28)), [1], [1, 2], "")
 
 
 # --- demo -----------------------------------------------------------------------------------------

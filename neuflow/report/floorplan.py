@@ -1,30 +1,17 @@
-"""Pictures: digits with their predictions, a run over time, and one pass on the grid's floor plan.
-
-Each function returns a figure; :func:`save` writes it as PNG, the same bytes for the same input.
-Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
-"""
+"""Picture: one pass on the grid's floor plan, its routes read from the program's words."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
-from numpy.typing import ArrayLike, NDArray
+from matplotlib.patches import FancyBboxPatch
 
-from neuflow import files
-from neuflow.grid import GridConfig
 from neuflow.ir import Program
 from neuflow.layout import (
     SCRATCHPAD,
-    Activity,
     AluOp,
     Kind,
     Operand,
@@ -34,219 +21,21 @@ from neuflow.layout import (
     WindowOp,
 )
 from neuflow.report import routes
-from neuflow.run import stats
-from neuflow.run.stats import Measured
-
-BLACK, GREY, LIGHT, PALE = "#000000", "#767676", "#D9D9D9", "#F2F2F2"
-ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
-BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
-
-DPI = 120
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write ``figure`` to ``path`` as PNG, all or nothing; without time and version inside."""
-    with _defaults():
-        files.write_atomic(
-            path, lambda beside: figure.savefig(beside, dpi=DPI, metadata={"Software": None})
-        )
-
-
-@contextlib.contextmanager
-def _defaults() -> Iterator[None]:
-    """Draw by Matplotlib's own defaults, whatever a user's matplotlibrc says."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        yield
-
-
-def _figure(width: float, height: float) -> Figure:
-    """Return a figure without pyplot, so that no window system and no global state is met."""
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-# --- digits ---------------------------------------------------------------------------------------
-
-
-def digits_figure(
-    images: ArrayLike, predicted: ArrayLike, labels: ArrayLike, title: str, across: int = 20
-) -> Figure:
-    """Draw digits with what they were taken for; the wrong ones framed, with the true value.
-
-    Parameters
-    ----------
-    images : ink [N, 1, S, S], 0 (paper) to 1.
-    predicted, labels : digits [N].
-    across : digits of a row.
-    """
-    pixels, guess, true = np.asarray(images), np.asarray(predicted), np.asarray(labels)
-    if not len(pixels) == len(guess) == len(true) or not len(pixels):
-        raise ValueError(f"{len(pixels)} images, {len(guess)} predictions, {len(true)} labels")
-    across = min(across, len(pixels))
-    down = -(-len(pixels) // across)
-    side, cell = pixels.shape[-1], pixels.shape[-1] + 16
-    with _defaults():
-        width = max(6.0, across * 0.52)
-        figure = _figure(width, down * 0.52 * width / (across * 0.52) + 0.75)
-        axes = figure.add_axes((0.01, 0.32 / figure.get_figheight(), 0.98,
-                                1 - 0.75 / figure.get_figheight()))  # fmt: skip
-        axes.imshow(_mosaic(pixels, across, cell), cmap="gray_r", vmin=0, vmax=1)
-        axes.axis("off")
-        axes.set(xlim=(-8, across * cell - 8), ylim=(down * cell - 1, -4))
-        for index, (got, want) in enumerate(zip(guess, true, strict=True)):
-            x, y = index % across * cell, index // across * cell
-            right = got == want
-            text = f"{got}" if right else f"{got}, is {want}"
-            axes.text(x + side / 2, y + side + 8, text, ha="center", va="center", fontsize=9,
-                      color=BLUE if right else VERMILLION, weight="bold")  # fmt: skip
-            if not right:
-                axes.add_patch(Rectangle((x - 1, y - 1), side + 1, side + 1, fill=False,
-                                         edgecolor=VERMILLION, linewidth=2))  # fmt: skip
-        figure.suptitle(title, fontsize=12, y=1 - 0.1 / figure.get_figheight(), va="top")
-        wrong = int((guess != true).sum())
-        note = "blue: the prediction, right" + (
-            f".  vermillion, framed: {wrong} wrong, with the true digit" if wrong else ""
-        )
-        figure.text(0.5, 0.1 / figure.get_figheight(), note, ha="center", va="bottom", fontsize=9)
-    return figure
-
-
-def _mosaic(pixels: NDArray[Any], across: int, cell: int) -> NDArray[np.float64]:
-    """Return all images on one sheet of square cells."""
-    side = pixels.shape[-1]
-    sheet = np.zeros((-(-len(pixels) // across) * cell, across * cell))
-    for index, image in enumerate(pixels):
-        x, y = index % across * cell, index // across * cell
-        sheet[y : y + side, x : x + side] = image.reshape(side, side)
-    return sheet
-
-
-# --- timeline -------------------------------------------------------------------------------------
-
-ARRAY_STATES = (
-    (Activity.MAC, BLUE, "array: multiplies"),
-    (Activity.WAIT_ROWS, SKY, "waits for rows"),
-    (Activity.WAIT_WEIGHTS, ORANGE, "waits for weights"),
-    (Activity.WAIT_DRAIN, PURPLE, "waits for its drain"),
-    (Activity.IDLE, LIGHT, "has no configuration"),
+from neuflow.report.drawing import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    LIGHT,
+    ORANGE,
+    PALE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    YELLOW,
+    matplotlib_defaults,
+    new_figure,
 )
-STRIPS = (
-    (Activity.DRAIN, GREEN, "drain"),
-    (Activity.ALU, GREEN, "operators"),
-    (Activity.WINDOW, GREEN, "window"),
-    (Activity.MAPPER, GREEN, "mapper"),
-    (Activity.READ_ROWS, SKY, "port: rows"),
-    (Activity.READ_WEIGHTS, ORANGE, "port: weights"),
-    (Activity.READ_OPERAND, PURPLE, "port: operand"),
-    (Activity.WRITE, VERMILLION, "port: write"),
-)
-
-
-def timeline_figure(measured: Measured, program: Program, images: int, title: str) -> Figure:
-    """Draw what every tile and DMA port did over a run, from its activity windows.
-
-    The height of a strip is the share of a window's cycles in which the unit was active. Units that
-    were never active are left out and named below.
-
-    Parameters
-    ----------
-    measured : of ``rtl.simulate``, with a timeline.
-    images : that the run was over; layers are marked when it is one frame.
-    """
-    counts = np.asarray(measured.timeline, np.float64)
-    if counts.ndim != 3 or not measured.window_cycles:
-        raise ValueError("the run has no timeline")
-    grid: GridConfig = program.grid
-    counts = counts[:, : grid.columns]
-    edges = np.append(np.arange(len(counts)) * measured.window_cycles, measured.cycles)
-    keep = np.diff(edges) > 0
-    # Windows behind the last cycle hold what came after the end.
-    counts, edges = counts[: keep.sum()], edges[: keep.sum() + 1]
-    share = counts / np.diff(edges)[:, None, None]
-    used = [strip for strip in STRIPS if counts[:, :, strip[0]].any()]
-    with _defaults():
-        figure = _figure(12, 1.9 + grid.columns * (0.5 + 0.2 * len(used)))
-        high = figure.get_figheight()
-        axes = figure.add_axes((0.125, 0.95 / high, 0.86, 1 - 1.75 / high))
-        _strips(axes, share, edges, used, grid.columns)
-        _time_axes(axes, grid, measured.cycles)
-        marks = _layer_marks(axes, program, images, measured)
-        figure.suptitle(title, fontsize=12, y=1 - 0.1 / high, va="top")
-        handles = [Patch(color=color, label=label) for _, color, label in ARRAY_STATES]
-        figure.legend(handles=handles, ncol=5, loc="lower center", frameon=False, fontsize=9,
-                      bbox_to_anchor=(0.55, 0.2 / high), borderaxespad=0)  # fmt: skip
-        never = [label for bit, _, label in STRIPS if not counts[:, :, bit].any()]
-        unused = f"   Never active: {', '.join(never)}." if never else ""
-        figure.text(0.5, 0.06 / high, marks + unused, ha="center", va="bottom", fontsize=9)
-    return figure
-
-
-def _strips(
-    axes: Any, share: NDArray[np.float64], edges: NDArray[Any], used: Sequence[Any], columns: int
-) -> None:
-    """Draw, column by column from the top, the array's stacked states and a strip for each unit."""
-    ticks, labels, y = [], [], 0.0
-    for column in range(columns):
-        base = np.zeros(len(share))
-        y -= 1.8
-        for bit, color, _ in ARRAY_STATES:
-            top = np.minimum(base + share[:, column, bit], 1.0)
-            axes.stairs(y + 1.6 * top, edges, baseline=y + 1.6 * base, fill=True, color=color)
-            base = top
-        ticks.append(y + 0.8)
-        labels.append(f"COLUMN {column}   array")
-        for bit, color, label in used:
-            y -= 1.0
-            axes.axhline(y, color=LIGHT, linewidth=0.5, zorder=0)
-            level = y + 0.85 * np.minimum(share[:, column, bit], 1.0)
-            axes.stairs(level, edges, baseline=y, fill=True, color=color)
-            ticks.append(y + 0.4)
-            labels.append(label)
-        y -= 0.5
-        if column + 1 < columns:
-            axes.axhline(y + 0.1, color=GREY, linewidth=0.8)
-    axes.set_ylim(y + 0.3, 1.2)  # above the first column: a band for the layers' numbers
-    axes.set_yticks(ticks, labels, fontsize=8)
-    axes.tick_params(axis="y", length=0)
-
-
-def _time_axes(axes: Any, grid: GridConfig, cycles: int) -> None:
-    """Label time in cycles below and in microseconds above."""
-    axes.set_xlim(0, cycles)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.tick_params(axis="x", labelsize=9)
-    axes.set_xlabel(
-        f"cycles   (scale at the top: µs at {grid.clock_source} {grid.clock_hz / 1e6:g} MHz)",
-        fontsize=9, labelpad=2,
-    )  # fmt: skip
-    scale = 1e6 / grid.clock_hz
-    micro = axes.secondary_xaxis("top", functions=(lambda c: c * scale, lambda t: t / scale))
-    micro.tick_params(labelsize=9)
-
-
-def _layer_marks(axes: Any, program: Program, images: int, measured: Measured) -> str:
-    """Mark where each layer's last output was written; return what the numbers stand for."""
-    if stats.frame_count(program, images) != 1:
-        return f"{images} images."
-    ends = np.cumsum(stats.layer_cycles(program, images, measured))
-    last, level = -1.0, 0
-    for number, end in enumerate(ends, 1):
-        axes.axvline(end, color=BLACK, linewidth=0.8, linestyle=(0, (4, 2)))
-        near = end - last < 0.02 * measured.cycles
-        level = level + 1 if near else 0
-        axes.annotate(
-            f"{number}", (end, axes.get_ylim()[1]), (-2, -3 - 11 * level), fontsize=9,
-            textcoords="offset points", ha="right", va="top", weight="bold",
-            bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": BLACK},
-        )  # fmt: skip
-        last = end
-    names = ", ".join(f"{number} {layer.name}" for number, layer in enumerate(program.layers, 1))
-    return f"Dashed: the last output of layer {names}."
-
-
-# --- floor plan -----------------------------------------------------------------------------------
 
 PORT_COLORS = {
     Kind.READ_ROWS: SKY,
@@ -272,7 +61,7 @@ def floorplan_figure(program: Program, label: str, title: str) -> Figure:
     ----------
     label : of the pass, a key of ``routes.passes(program)``.
     """
-    with _defaults():
+    with matplotlib_defaults():
         return _Floorplan(routes.plan(program, label)).draw(title)
 
 
@@ -338,7 +127,7 @@ class _Floorplan:
         top, bottom = self.ports_y + 1.15 + self.beyond, self.write_y - 0.95 - self.beyond
         width, height = self.right - self.left + 0.2, top - bottom
         scale = max(0.78, 7.5 / width)
-        figure = _figure(width * scale, height * scale + 1.3)
+        figure = new_figure(width * scale, height * scale + 1.3)
         high = figure.get_figheight()
         self.axes = figure.add_axes((0, 0.78 / high, 1, height * scale / high))
         self.axes.set(xlim=(self.left - 0.1, self.right + 0.1), ylim=(bottom, top))
