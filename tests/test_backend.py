@@ -543,6 +543,17 @@ def test_descriptors_merge_what_continues():
         descriptor(0, [(2, 1000), (2, 100), (2, 10), (2, 3)])
 
 
+def test_descriptors_merge_only_what_a_field_holds():
+    """Images of 12 x 1080 x 1920 words are more than a run has bits for."""
+    net = Builder(0)
+    net.relu(net.input(12, 1080, 1920))
+    compile_graph(net.build(net.nodes[-1].output), CNP)
+    walk = descriptor(0, [(1080, 12 * 1920), (12, 1920), (1920, 1)])
+    assert (walk["run"], walk["count0"], walk["step0"]) == (1920, 1080 * 12, 1920)
+    walk = descriptor(0, [(300, 900), (300, 3), (1, 1)])
+    assert (walk["run"], walk["count0"], walk["count1"]) == (1, 300, 300)
+
+
 def test_buffers_that_live_together_never_overlap():
     rng = np.random.default_rng(1)
     for _ in range(50):

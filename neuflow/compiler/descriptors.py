@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from neuflow.compiler.allocate import Place
+from neuflow.compiler.fit import limit
 from neuflow.compiler.geometry import ceil_div
 from neuflow.compiler.mapping import Region
 from neuflow.ir import Shape
+from neuflow.layout import READ
+
+MOST_RUN, MOST_COUNT = limit(READ, "run"), limit(READ, "count0")
+"""Words and repetitions at most of a READ, and of a WRITE, whose fields are the same."""
 
 
 def descriptor(base: int, dims: list[tuple[int, int]]) -> dict[str, int]:
     """Return the fields of a strided walk over ``dims``: (count, step in words), outermost first.
 
-    Dimensions that continue each other are merged; at most three counts may be left.
+    Dimensions that continue each other are merged, as far as a field holds both; at most three
+    counts may be left.
     """
     merged: list[tuple[int, int]] = []
     for count, step in dims:
         if count == 1:
             continue
-        if merged and merged[-1][1] == count * step:
+        most = MOST_RUN if step == 1 else MOST_COUNT
+        if merged and merged[-1][1] == count * step and merged[-1][0] * count <= most:
             merged[-1] = (merged[-1][0] * count, step)
         else:
             merged.append((count, step))
