@@ -531,6 +531,12 @@ def test_layers_count_work_and_writes():
     assert sum(sum(layer.writes) for layer in program.layers) == writes
 
 
+def test_a_pool_of_more_rows_than_their_field_holds_is_cut():
+    net = Builder(8)
+    net.pool(net.input(1, 70_000, 4), "max", (2, 2), (2, 2))
+    check(net, CNP)
+
+
 def test_descriptors_merge_what_continues():
     assert descriptor(5, [(4, 24), (3, 8), (8, 1)])["run"] == 96
     walk = descriptor(5, [(4, 30), (3, 8), (8, 1)])

@@ -132,7 +132,8 @@ def _check_window(
 ) -> None:
     kernel, stride = attrs["kernel"], attrs["stride"]
     sizes = (kernel[0], stride[0], after.rows.size, before.maps.size, before.cols.size, grid.lanes)
-    if memory_words(*sizes) > grid.window_words:
+    extents = (before.maps.size, before.rows.size, before.cols.size)
+    if memory_words(*sizes) > grid.window_words or max(extents) > limit(WINDOW, "height"):
         raise Misfit("window")
     names = ("kernel_y", "kernel_x", "stride_y", "stride_x")
     if any(v > limit(WINDOW, n) for n, v in zip(names, (*kernel, *stride), strict=True)):
