@@ -430,7 +430,12 @@ def test_a_cut_that_does_not_fit_is_refused_in_one_line():
 def test_a_pool_that_cannot_fit_is_refused_in_one_line():
     net = Builder(12)
     net.pool(net.input(1, 300, 3), "max", (300, 1), (1, 1))
-    with pytest.raises(CompileError, match="pool0: no way to cut it fits grid 'tiny'"):
+    says = "pool0: no way to cut it fits grid 'tiny': a kernel or stride of 300, at most 255; use two"
+    with pytest.raises(CompileError, match=says):
+        compile_graph(net.build("pool0.out"), TINY)
+    net = Builder(12)
+    net.pool(net.input(1, 250, 250), "max", (250, 250), (1, 1))
+    with pytest.raises(CompileError, match="'tiny'; use a grid with larger buffers"):
         compile_graph(net.build("pool0.out"), TINY)
 
 

@@ -23,7 +23,7 @@ from neuflow.compiler.cut import (
     part_lists,
     passes,
 )
-from neuflow.compiler.fit import Misfit, check_piece, sums_fit
+from neuflow.compiler.fit import Misfit, check_piece, limit, sums_fit
 from neuflow.compiler.fuse import MOSTLY, Fused, fuse, legalise
 from neuflow.compiler.geometry import ceil_div
 from neuflow.compiler.groups import merge_groups, merged
@@ -35,6 +35,7 @@ from neuflow.compiler.unread import leave_out_unread
 from neuflow.errors import CompileError
 from neuflow.grid import GridConfig
 from neuflow.ir import Node, QuantGraph
+from neuflow.layout import WINDOW
 
 RAMP_BOUND = 2
 """Of a chain that may begin with small pieces the arrays work so much longer than the bus."""
@@ -67,14 +68,23 @@ def assign(
                 # What is fused does not fit together: let the last node work alone, and try again.
                 if len(chain.nodes) < 2 or chain.nodes[-1].name in alone:
                     raise CompileError(
-                        f"{chain.name}: no way to cut it fits grid {grid.name!r}; "
-                        "use a grid with larger buffers"
+                        f"{chain.name}: no way to cut it fits grid {grid.name!r}{_fix(chain)}"
                     )
                 alone.add(chain.nodes[-1].name)
                 break
             done.append(assignment)
         else:
             return Mapping(graph, batch, tuple(done), fused.views, joined.joins)
+
+
+def _fix(chain: Chain) -> str:
+    """Return what to do about a chain of one node that no cut makes fit."""
+    most = limit(WINDOW, "kernel_y")
+    for step in chain.steps:
+        sizes = (*step.node.attrs.get("kernel", ()), *step.node.attrs.get("stride", ()))
+        if max(sizes, default=0) > most:
+            return f": a kernel or stride of {max(sizes)}, at most {most}; use two, one after another"
+    return "; use a grid with larger buffers"
 
 
 def _with_heads(fused: Fused, grid: GridConfig) -> Fused:
