@@ -27,10 +27,11 @@ def apply_table(table: MapTable, x: ArrayLike, bits: int = 16) -> Int:
     """
     x = np.asarray(x, np.int64)
     folded = np.abs(x) if table.odd or table.even else x
-    low, b, a, q = (np.array(v, np.int64) for v in (table.low, table.b, table.a, table.q))
-    segment = np.searchsorted(low, folded, side="right") - 1
-    d = folded - low[segment]
-    exact = (b[segment] << table.shift) + ((a[segment] << table.square) + q[segment] * d) * d
+    segments = np.array([table.low, table.b, table.a, table.q], np.int64)
+    number = segments[0].searchsorted(folded, side="right") - 1
+    low, b, a, q = segments.take(number, axis=1)
+    d = folded - low
+    exact = (b << table.shift) + ((a << table.square) + q * d) * d
     rounded = round_shift(exact, table.shift)
     if table.odd:
         rounded = np.where(x < 0, -rounded, rounded)

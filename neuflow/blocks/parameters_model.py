@@ -83,9 +83,13 @@ def unpacked(form: Form, words: ArrayLike) -> Int:
     def signed(value: Int, width: int) -> Int:
         return value - (value >> width - 1 << width) if width else value
 
-    m = number("m")[0] if form.beats > 1 else np.ones(words.shape[1], np.int64)
-    s = number(*_SHIFT)[0] + form.shift & 63
-    return np.stack([signed(*number(*_BIAS)), m, s, signed(*number("zero"))])
+    found = np.zeros((4, words.shape[1]), np.int64)
+    found[0] = signed(*number(*_BIAS))
+    found[1] = number("m")[0] if form.beats > 1 else 1
+    found[2] = number(*_SHIFT)[0] + form.shift & 63
+    if form.beats == PARAMETER_BEATS:
+        found[3] = signed(*number("zero"))
+    return found
 
 
 def to_half_words(words: Int) -> NDArray[np.uint16]:

@@ -188,7 +188,8 @@ class DeviceConvolver:
         """Addresses of the words of the rows packet that are stored, (rows, channels, width)."""
         s = stored_phases(rows)
         width = -(-rows["width"] * s // rows["stride"])
-        y, c, x = np.ogrid[: rows["rows"], : rows["channels"], :width]
+        y, c, x = np.arange(rows["rows"]), np.arange(rows["channels"]), np.arange(width)
+        y, c = y[:, None, None], c[:, None]
         within = y // s * rows["pitch"] + x // s * rows["x_step"]
         if rows["ring_words"]:
             within = within % rows["ring_words"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,7 @@ _COLUMNS = [
 ]
 
 
-@dataclass(frozen=True)
-class Instruction:
+class Instruction(NamedTuple):
     """One instruction. CONFIG: ``records`` are the fields of what it carries, as values by name.
 
     ``fault`` says what no unit would understand; it counts once the instruction is reached.
@@ -38,20 +37,20 @@ def decode(code: NDArray[np.uint32]) -> list[Instruction]:
     # The last instruction may be cut off: what it lacks is 0.
     words = np.zeros(end, np.int64)
     words[: len(code)] = code[:end]
-    fields = unpack(INSTRUCTION, words[at, None])
     names = [field.name for field in INSTRUCTION.fields]
-    records = _records(words, at, dict(zip(names, fields.T, strict=True)))
+    fields = dict(zip(names, unpack(INSTRUCTION, words[at, None]).T, strict=True))
+    records = _records(words, at, fields)
     found = []
-    for number, (word, values) in enumerate(zip(at.tolist(), fields.tolist(), strict=True)):
-        head = dict(zip(names, values, strict=True))
+    wanted = ("opcode", "kind", "sub", "columns", "relocate", "length")
+    columns = (fields[name].tolist() for name in wanted)
+    for number, (word, opcode, kind, sub, named, relocate, length) in enumerate(
+        zip(at.tolist(), *columns, strict=True)
+    ):
         carried, fault = records.get(number, ([], ""))
-        if head["opcode"] == Opcode.CONFIG and not carried:
-            fault = f"a configuration of {head['length']} words for kind {head['kind']}"
+        if opcode == Opcode.CONFIG and not carried:
+            fault = f"a configuration of {length} words for kind {kind}"
         found.append(
-            Instruction(
-                word, head["opcode"], head["kind"], head["sub"], _COLUMNS[head["columns"]],
-                head["relocate"], carried, fault,
-            )  # fmt: skip
+            Instruction(word, opcode, kind, sub, _COLUMNS[named], relocate, carried, fault)
         )
     return found
 
