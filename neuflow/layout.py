@@ -684,6 +684,7 @@ def to_header() -> str:
     lines += [f"#define NEUFLOW_CAUSE_{cause.name:<20} {cause.value}u" for cause in Cause]
     lines += [f"#define NEUFLOW_ACTIVITY_{flag.name:<17} {flag.value}u" for flag in Activity]
     lines.append(f"#define NEUFLOW_{'ACTIVITY_BITS':<26} {ACTIVITY_BITS}u")
+    lines.append(f"#define NEUFLOW_{'SCRATCHPAD_BASE':<26} 0x{SCRATCHPAD:08X}u /* words */")
     offset = 0
     for field in ACTIVITY.fields:
         mask = ((1 << field.bits) - 1) << offset

@@ -33,7 +33,7 @@
 //
 // LOGS, for neuflow/run/compare.py; cycles count from the start of the figures, as in the report.
 //  writes=FILE    a record for each beat written: 64-bit cycle, byte address, strobes, ID; the data
-//                 (in the scratchpad, if the grid has one: addresses from 1 << 32 on)
+//                 (in the scratchpad, if the grid has one: from its base on)
 //  activity=FILE activity_bytes=N  for each cycle the activity of every column, N bytes each
 //  trace_from=, trace_to=  waves of these cycles alone, at times 2 * cycle and 2 * cycle + 1
 //
@@ -183,7 +183,7 @@ template <class T> uint64_t low(const T &signal) {
 class Memory {
   public:
     static constexpr uint32_t BEAT = sizeof(Vneuflow_sim::m_axi_rdata);
-    static constexpr uint64_t SCRATCHPAD = 1ull << 32;
+    static constexpr uint64_t SCRATCHPAD = 2ull * NEUFLOW_SCRATCHPAD_BASE; // in bytes
     uint64_t read_beats = 0, write_beats = 0, read_bursts = 0, write_bursts = 0;
     uint64_t started = 0; // cycle that the log of writes counts from
 
