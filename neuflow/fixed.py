@@ -111,5 +111,13 @@ def requantise(
     zero : signed offset added after the shift, range of a word.
     bits : width of the result; 16, or 8 for ``--bits 8``.
     """
-    total = (np.asarray(acc, np.int64) + np.asarray(bias, np.int64)) * np.asarray(m, np.int64)
-    return saturate(round_shift(total, s) + np.asarray(zero, np.int64), bits)
+    high = (1 << (bits - 1)) - 1
+    acc, bias, m, s, zero = (np.asarray(value, np.int64) for value in (acc, bias, m, s, zero))
+    return requantised(acc, bias, m, s, zero, -high - 1, high)
+
+
+def requantised(acc: Int, bias: Int, m: Int, s: Int, zero: Int, low: int, high: int) -> Int:
+    """:func:`requantise` of int64 arrays to ``low`` .. ``high``; numba may compile it as it is."""
+    total = (acc + bias) * m
+    rounded = (total + (np.left_shift(1, s) >> 1)) >> s
+    return np.minimum(np.maximum(rounded + zero, low), high)

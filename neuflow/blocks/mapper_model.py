@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from neuflow.fixed import Int, round_shift, saturate
+from neuflow.fixed import Int
 from neuflow.ir import MapTable
 from neuflow.layout import SEGMENTS
 
@@ -25,17 +25,36 @@ def apply_table(table: MapTable, x: ArrayLike, bits: int = 16) -> Int:
     x : 16-bit words, any shape.
     bits : width of the result, 16 or 8.
     """
-    x = np.asarray(x, np.int64)
-    folded = np.abs(x) if table.odd or table.even else x
+    words = np.ascontiguousarray(x, np.int64)
+    high = (1 << (bits - 1)) - 1
+    found = mapped(*arguments(table), words.reshape(-1), -high - 1, high)
+    return found.reshape(words.shape)
+
+
+def arguments(table: MapTable) -> tuple[Int, int, int, bool, bool]:
+    """Return the first arguments of :func:`mapped`."""
     segments = np.array([table.low, table.b, table.a, table.q], np.int64)
-    number = segments[0].searchsorted(folded, side="right") - 1
-    low, b, a, q = segments.take(number, axis=1)
-    d = folded - low
-    exact = (b << table.shift) + ((a << table.square) + q * d) * d
-    rounded = round_shift(exact, table.shift)
-    if table.odd:
+    return segments, table.shift, table.square, table.odd, table.even
+
+
+def mapped(
+    segments: Int, shift: int, square: int, odd: bool, even: bool, x: Int, low: int, high: int
+) -> Int:
+    """:func:`apply_table` of int64 words [n] to ``low`` .. ``high``; numba may compile it as it is.
+
+    ``segments``: rows min, b, a and q of a table.
+    """
+    folded = np.abs(x) if odd or even else x
+    number = np.zeros_like(x)
+    for least in segments[0, 1:]:
+        number += folded >= least
+    d = folded - segments[0][number]
+    exact = segments[1][number] << shift
+    exact = exact + ((segments[2][number] << square) + segments[3][number] * d) * d
+    rounded = (exact + (1 << shift >> 1)) >> shift
+    if odd:
         rounded = np.where(x < 0, -rounded, rounded)
-    return saturate(rounded, bits)
+    return np.minimum(np.maximum(rounded, low), high)
 
 
 def fields(table: MapTable, bits: int = 16) -> dict[str, int]:
@@ -58,4 +77,4 @@ def cycles(beats: int) -> int:
     return LATENCY + beats - 1
 
 
-__all__ = ["LATENCY", "PACKET_GAP", "apply_table", "cycles", "fields"]
+__all__ = ["LATENCY", "PACKET_GAP", "apply_table", "arguments", "cycles", "fields", "mapped"]

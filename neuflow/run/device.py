@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from neuflow.blocks.alu_model import UNARY, alu
-from neuflow.blocks.mapper_model import apply_table
+from neuflow.blocks.mapper_model import arguments
 from neuflow.blocks.window_model import WindowSpec, memory_words, window
 from neuflow.grid import GridConfig
 from neuflow.ir import MapTable, Program, Result, Words
@@ -38,6 +38,7 @@ from neuflow.layout import (
 )
 from neuflow.run import frames
 from neuflow.run.device_convolver import DeviceConvolver, Shared
+from neuflow.run.device_kernel import mapped
 from neuflow.run.device_memory import DeviceFault, Memory, Packet
 from neuflow.run.device_program import Instruction, decode
 from neuflow.run.instructions import END_WORDS
@@ -358,7 +359,9 @@ class Device:
         odd, even = bool(f["odd"]), bool(f["even"])
         table = MapTable(low, b, a, q, f["shift"], f["square"], odd, even)
         packet = self._output(column, Row.MAPPER, RouterOut.LOCAL0)
-        return apply_table(table, packet, 8 if f["narrow"] else 16)
+        words = np.ascontiguousarray(packet, np.int64)
+        high = 0x7F if f["narrow"] else 0x7FFF
+        return np.asarray(mapped(*arguments(table), words, -high - 1, high))
 
 
 def run(

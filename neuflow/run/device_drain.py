@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.fixed import ACC_BITS, requantise
+from neuflow.fixed import ACC_BITS
 from neuflow.grid import GridConfig
+from neuflow.run.device_kernel import requantised
 from neuflow.run.device_memory import DeviceFault
 
 Fields = Mapping[str, int]
@@ -41,10 +42,11 @@ def leave(
     maps, height, width = drain["maps"], drain["height"], drain["width"]
     if sums.ndim == 2:
         sums = _rows(drain, sums)
-    kept = sums[:maps, :height, :width].transpose(1, 0, 2).astype(np.int64)
+    kept = sums[:maps, :height, :width].transpose(1, 0, 2).astype(np.int64, order="C")
     _check_sums(kept)
-    bias, m, s, zero = parameters[:, :maps, None]
-    return requantise(kept, bias, m, s, zero, 8 if drain["narrow"] else 16).reshape(-1)
+    bias, m, s, zero = np.ascontiguousarray(parameters[:, :maps, None])
+    high = 0x7F if drain["narrow"] else 0x7FFF
+    return requantised(kept, bias, m, s, zero, -high - 1, high).reshape(-1)
 
 
 def _check_sums(sums: NDArray[np.int64]) -> None:

@@ -1,4 +1,4 @@
-"""The interpreter's sums of products, compiled: exact, and on one thread.
+"""The interpreter's sums of products, and how words leave, compiled: exact, and on one thread.
 
 A library of linear algebra would take both cores, and the judge *cycle* has work for the other one.
 """
@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from neuflow import fixed
+from neuflow.blocks import mapper_model
 from neuflow.cycle.compiled import kernel
+
+requantised = kernel(fixed.requantised)
+mapped = kernel(mapper_model.mapped)
 
 _CHUNK = 512
 """Positions whose sums stay in the first-level cache."""
