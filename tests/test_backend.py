@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from dataclasses import replace
 
@@ -540,6 +541,20 @@ def test_a_pool_of_more_rows_than_their_field_holds_is_cut():
     net = Builder(8)
     net.pool(net.input(1, 70_000, 4), "max", (2, 2), (2, 2))
     check(net, CNP)
+
+
+def test_fences_of_a_large_batch_take_time_by_its_passes_not_their_square(monkeypatch):
+    net = lenet("b")
+    graph = net.build(net.nodes[-1].output)
+    module = importlib.import_module("neuflow.compiler.schedule")  # the package has a function so named
+    inner, looks = module._conflict, []
+    monkeypatch.setattr(module, "_conflict", lambda *uses: looks.append(1) or inner(*uses))
+    counts = []
+    for batch in (32, 128):
+        looks.clear()
+        schedule(assign(graph, VIRTEX6, batch), VIRTEX6)
+        counts.append(len(looks))
+    assert 0 < counts[1] <= 4 * counts[0]
 
 
 def test_descriptors_merge_what_continues():

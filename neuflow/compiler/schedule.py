@@ -374,15 +374,15 @@ def _with_fences(
     A turn's writes are done only after its reads, so one fence ends both.
     """
     memory = _memory(mapping)
-    pending: list[_Use] = []
+    pending: dict[_Use, None] = {}  # in order; what the passes of a layer do alike stands once
     for turn in turns:
         use = _use(memory, turn, places)
         fence = 0
         for earlier in pending:
             if _conflict(use, earlier):
                 fence |= earlier.columns
-        pending = [e for e in pending if e.columns & ~fence]
-        pending.append(use)
+        pending = {e: None for e in pending if e.columns & ~fence}
+        pending[use] = None
         yield replace(turn, fence=fence)
 
 
