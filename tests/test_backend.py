@@ -305,6 +305,14 @@ def test_a_dense_layer_of_more_blocks_than_their_field_holds_is_cut():
     check(net, CNP)
 
 
+def test_vectors_of_more_values_than_a_walk_counts_are_cut():
+    """Two columns take an image of the batch each: their values lie word beside word."""
+    net = Builder(8)
+    x = net.input(70_001, 1, 1)
+    net.alu("mul", net.alu("add", x, x), net.relu(x))
+    check(net, VIRTEX6, batch=2)
+
+
 def test_pools_beyond_the_window_memory_are_cut():
     net = Builder(9)
     x = net.pool(net.input(40, 20, 30), "max", (3, 3), (2, 2), (1, 1, 1, 1))

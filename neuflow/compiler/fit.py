@@ -21,12 +21,13 @@ from neuflow.compiler.geometry import (
 )
 from neuflow.compiler.mapping import Chain, Piece, Region
 from neuflow.grid import GridConfig
+from neuflow.ir import Shape
 from neuflow.layout import CONV_ARRAY, CONV_ROWS, READ, WINDOW, Layout
 
 
 class Misfit(Exception):
-    """A piece overflows ``what``: "rows", "row ends", "weights", "reorder", "window", "operand"
-    or "field"."""
+    """A piece overflows ``what``: "rows", "row ends", "weights", "reorder", "maps", "window",
+    "operand" or "field"."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -87,6 +88,9 @@ def check_piece(chain: Chain, piece: Piece, grid: GridConfig) -> None:
     if piece.partial_in and not sums_fit(chain, grid):
         raise Misfit("operand")
     regions = backward(chain, piece.out)
+    if not chain.reorder:
+        for region, whole in zip(regions, chain.shapes, strict=True):
+            _check_walk(region, whole)
     for step, before, after in zip(chain.steps, regions, regions[1:], strict=False):
         if step.node.op == "pool":
             _check_window(step.node.attrs, before, after, grid)
@@ -125,6 +129,12 @@ def _check_fields(shape: ConvShape, grid: GridConfig) -> None:
     )
     if any(value > limit(layout, name) for layout, name, value in pairs):
         raise Misfit("field")
+
+
+def _check_walk(region: Region, whole: Shape) -> None:
+    """Refuse more maps than a walk counts, where their rows do not follow each other in memory."""
+    if region.maps.size > limit(READ, "count0") and region.cols.size < whole[2]:
+        raise Misfit("maps")
 
 
 def _check_window(
