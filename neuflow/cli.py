@@ -16,12 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from neuflow import cli_files, files
+from neuflow import cli_files, cli_wait, files
 from neuflow.errors import InputError, NeuflowError
 
 if TYPE_CHECKING:
     from neuflow.api import Program, Run
     from neuflow.grid import MemoryConfig
+
+LARGE_BATCH = 1000
+"""Images of a pass from which on they are why compiling lasts: some milliseconds each."""
 
 STAGES = ("graph", "quantised", "mapping", "schedule", "program")
 
@@ -189,9 +192,10 @@ def _compile(options: argparse.Namespace) -> None:
     cli_files.check_target(options.output, (".nfp",))
     model = cli_files.model(options.model)
     calib = cli_files.read_arrays(options.calib) if options.calib else None
-    program = api.compile(
-        model, options.grid, calib, bits=options.bits, q8_8=options.q8_8, batch=options.batch
-    )
+    with cli_wait.still(f"{options.output}: still compiling{_why(options.batch or 1)}"):
+        program = api.compile(
+            model, options.grid, calib, bits=options.bits, q8_8=options.q8_8, batch=options.batch
+        )
     program.save(options.output)
     if calib is None:
         _log(
@@ -199,6 +203,13 @@ def _compile(options: argparse.Namespace) -> None:
             "real ones for real use"
         )
     _log(f"{options.output}: {program.name} for grid {program.grid.name}")
+
+
+def _why(batch: int) -> str:
+    """Return why a compilation may last; empty where it is not for the batch."""
+    if batch < LARGE_BATCH:
+        return ""
+    return f" {batch} images of a pass, each on its own; any number of images run at a smaller --batch"
 
 
 def _run(options: argparse.Namespace) -> None:

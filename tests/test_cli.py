@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from programs import program
 
 import neuflow
-from neuflow import api, cli, cli_files, files, verilog
+from neuflow import api, cli, cli_files, cli_wait, files, verilog
 from neuflow.errors import InputError, ToolError
 from neuflow.grid import PRESETS, TINY
 from neuflow.run import build, host, measure
@@ -345,6 +346,24 @@ def test_a_command_that_is_terminated_ends_as_one_that_is_interrupted():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (130, "neuflow: interrupted\n")
+
+
+@pytest.mark.parametrize(("batch", "why"), [(1, ""), (5000, " 5000 images of a pass")])
+def test_a_compilation_that_lasts_says_so_now_and_then(batch, why, capsys, tmp_path, monkeypatch):
+    """At first after a while, then each time that it has lasted twice as long."""
+
+    def slow(*arguments, **options):
+        time.sleep(1.5)
+        raise InputError("in the end, refused")
+
+    monkeypatch.setattr(cli_wait, "PATIENCE", 0.1)
+    monkeypatch.setattr(api, "compile", slow)
+    target = tmp_path / "p.nfp"
+    assert cli.main(["compile", str(MODEL), "-o", str(target), "--batch", str(batch)]) == 2
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 4
+    assert all(line.startswith(f"{target}: still compiling{why}") for line in lines)
+    assert lines[-1].endswith(" s)") and last == "neuflow: in the end, refused"
 
 
 def test_a_model_that_is_refused_gets_no_other_line(capsys, tmp_path):
