@@ -150,3 +150,7 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     stages = quantised(path, x)
     with pytest.raises(InputError, match="shape"):
         accuracy.measure(stages["graph"], stages["quantised"], {name: x[name][:, :, :3]})
+    infinite = x[name].copy()
+    infinite.flat[0] = np.inf  # a run saturates it
+    with pytest.raises(InputError, match="holds infinity"):
+        accuracy.measure(stages["graph"], stages["quantised"], {name: infinite})

@@ -64,6 +64,8 @@ def walk(graph: Graph, quantised: QuantGraph, inputs: Mapping[str, Real]) -> Ite
     words = host.quantise_inputs(quantised, inputs)
     for name in quantised.inputs:
         real = np.asarray(inputs[name], np.float64).reshape(words[name].shape)
+        if np.isinf(real).any():
+            raise InputError(f"input {name!r} holds infinity, which has no error; replace those values")
         value = host.form(quantised.tensors[name]).dequantise(words[name])
         held[name] = real, words[name], Interval(value, value)
         yield name, "input", *held[name]
