@@ -21,7 +21,7 @@ from neuflow.compiler.mapping import Part, Span
 from neuflow.compiler.order import blocks_of_like
 from neuflow.compiler.schedule import schedule
 from neuflow.errors import CompileError
-from neuflow.grid import CNP, FIG2, TINY, VIRTEX6, GridConfig
+from neuflow.grid import CNP, FIG2, TINY, VIRTEX6, VIRTEX6_WIDE, GridConfig
 from neuflow.run import device, golden
 from tests import grids
 from tests.quantgraphs import Builder, evaluate, lenet
@@ -289,6 +289,18 @@ def test_taps_of_which_the_last_positions_have_one_inside_are_more_than_one(
     check(net, grid)
 
 
+@pytest.mark.parametrize("grid", (TINY, VIRTEX6), ids=lambda grid: grid.name)
+@pytest.mark.parametrize(("width", "stride"), [(8, 2), (9, 2), (9, 3), (10, 3), (11, 3), (13, 4)])
+def test_a_strided_tap_reads_whole_rows(grid, width, stride):
+    """What lies between its last word and the next row costs less than a burst for every row."""
+    net = Builder(9)
+    net.conv(net.input(3, 7, width), 5, (1, 1), stride=(stride, stride))
+    check(net, grid)
+    made = schedule(assign(net.build("conv0.out"), grid, 1), grid)
+    shapes = [conv_shape(turn.chain, piece) for turn in made.turns for piece in turn.pieces]
+    assert {shape.cols for shape in shapes if shape.every > 1} == {Span(0, width)}
+
+
 @pytest.mark.parametrize("batch", (1, 4, 27))
 @pytest.mark.parametrize("grid", (TINY, VIRTEX6), ids=lambda grid: grid.name)
 def test_dense_layers_of_any_size_and_batch(batch, grid):
@@ -364,6 +376,16 @@ def test_rows_that_are_kept_are_read_once():
     assert len(made.turns) == 8 and str(made).count("from the pass before") == 6
     # All sums of a part are open at once.
     assert len({turn.sums[0].base for turn in made.turns[:4]}) == 4
+
+
+def test_sums_that_the_pass_before_has_just_made_are_waited_for():
+    """Rows come behind the fence: a cut whose sums wait for other maps meanwhile is better."""
+    net = Builder(14)
+    x = net.conv(net.input(8, 14, 14), 512, (1, 1))
+    net.conv(x, 512, (3, 3), stride=(2, 2), pads=(1, 1, 1, 1))
+    mapping = assign(net.build("conv1.out"), VIRTEX6_WIDE, 1)
+    chosen = mapping.assignments[-1]
+    assert x in chosen.chain.scratchpad and chosen.reason.endswith("sums, rows kept")
 
 
 @pytest.mark.parametrize(

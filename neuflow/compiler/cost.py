@@ -71,6 +71,9 @@ def cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
         total += inputs * _pass_cycles(chain, first, grid)
         if each > inputs:
             total += (each - inputs) * _pass_cycles(chain, first, grid, kept=True)
+        if first.pieces[0].partial_in and not cut.keep:
+            # The pass before has just made the sums: a fence, and rows come behind it.
+            total += each * _start(chain, first, grid)
     return int(total)
 
 

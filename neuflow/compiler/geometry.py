@@ -211,6 +211,9 @@ def conv_shape(chain: Chain, piece: Piece) -> ConvShape:
     if stride > 1 and single and taps == [0, 0] and last == (rows.size - 1, cols.size - 1):
         # A single tap, which meets no padding: the array gets what it reads, and nothing between.
         height, width, every, stride = out.rows.size, out.cols.size, stride, 1
+        if cols.lo == 0 and chain.source_shape[2] - cols.hi < every:
+            # Whole rows lie side by side in memory: one walk instead of a burst for each.
+            cols = Span(0, chain.source_shape[2])
     return ConvShape(
         channels=piece.part.channels.size,
         kernel_y=piece.part.ky.size,
