@@ -61,7 +61,8 @@ OPS: dict[str, str] = {
     "pool": "kind: max, average (padding counts as 0; sum / divisor, by default the kernel's size) or "
     "mean (of the real values alone); kernel (y, x), stride (y, x), pads (top, left, bottom, right)",
     "alu": "kind: add, sub, mul, div, max, min; two inputs of one shape",
-    "concat": "two inputs or more of one H, W; joined along C",
+    "concat": "two inputs or more of one H, W; joined along C; apart: only convolutions without groups "
+    "read it, perhaps behind slices, so that its inputs may differ in point and scale; or left out",
     "slice": "first, count: channels first .. first + count - 1",
     "reshape": "shape (C, H, W); a view: same values in C, H, W order",
 }

@@ -248,7 +248,7 @@ class _Rewriter:
         if source not in self.joined:
             name = self.joined[source] = f"{source}/joined"
             self.tensors[name] = replace(self._shaped(source, int(starts[-1])), name=name)
-            self.nodes.append(Node(name, "concat", tuple(parts), name))
+            self.nodes.append(Node(name, "concat", tuple(parts), name, {"apart": True}))
         return self.joined[source], dict(zip(parts, map(int, starts), strict=False))
 
 

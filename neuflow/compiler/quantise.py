@@ -15,8 +15,8 @@ Rules (``docs/numbers.md`` has the formulas):
 - Max pooling and views keep the point. A bias has the accumulator's point.
 - All inputs and the output of a concat, and of concats of concats, have one point, the smallest that
   any of them asks for. A tensor that cannot have it is brought to it by a node "map" (identity).
-  Where an input of the model takes part and convolutions alone read them, each keeps its own, and
-  the kernels that read a channel are multiplied by what sets it apart.
+  Inputs of concats that the compiler made for convolutions keep their own, and the kernels that read
+  a channel are multiplied by what sets it apart.
 - 16 bits: a power of two a map for the weights, m = 1; maps lend ``LENT`` bits at most to their bias
   where this makes a layer's packets shorter. 8 bits: weights scaled map by map so that the largest
   is 127. m / 2**s brings the map back to the output's point.
@@ -39,7 +39,6 @@ from neuflow.compiler.ranges import (
     SQUASH_BOUND,
     Range,
     calibrate,
-    joined_apart,
     joined_by_concat,
     ranges_that_matter,
 )
@@ -102,7 +101,6 @@ class _Quantiser:
         self.point: dict[str, int] = {}
         self.bounds = ranges_that_matter(graph)
         self.joined = joined_by_concat(graph)
-        self.apart = joined_apart(graph)
         self.clips = {
             node.output: Range(node.attrs["low"], node.attrs["high"]).size
             for node in graph.nodes
@@ -123,7 +121,7 @@ class _Quantiser:
         for name in self.graph.inputs:
             self.point[name] = self._wanted(name)
         for node in self.graph.nodes:
-            if node.op == "concat" and node.output not in self.apart:
+            if node.op == "concat" and not node.attrs.get("apart"):
                 node = self._aligned(node)
             new = getattr(self, f"_{node.op}")(node)
             self.nodes.append(replace(node, op=new[0], attrs=new[1]))
@@ -309,7 +307,7 @@ class _Quantiser:
     def _concat(self, node: Node) -> tuple[str, dict[str, Any]]:
         """One point for all, or a scale for every channel that says the point of its input."""
         point = self.point[node.output] = min(self.point[name] for name in node.inputs)
-        if node.output in self.apart:
+        if node.attrs.get("apart"):
             self.scale[node.output] = tuple(
                 each * 2.0 ** (point - self.point[name])
                 for name in node.inputs

@@ -72,32 +72,12 @@ def _images(tensor: Tensor, calib: Mapping[str, ArrayLike]) -> NDArray[np.float6
 def joined_by_concat(graph: Graph) -> dict[str, tuple[str, ...]]:
     """Return, for every tensor that takes part in a concat, all that must have its point."""
     groups: dict[str, set[str]] = {}
-    apart = joined_apart(graph)
     for node in graph.nodes:
-        if node.op == "concat" and node.output not in apart:
+        if node.op == "concat" and not node.attrs.get("apart"):
             names = {node.output, *node.inputs}
             together = names.union(*(groups[name] for name in names if name in groups))
             groups |= dict.fromkeys(together, together)
     return {name: tuple(sorted(group)) for name, group in groups.items()}
-
-
-def joined_apart(graph: Graph) -> frozenset[str]:
-    """Return the concats whose inputs keep points of their own: only convolutions tell them apart.
-
-    They hold an input of the model, whose words come from outside: another point would take a pass.
-    """
-    views: dict[str, str] = {}
-    found = {
-        node.output
-        for node in graph.nodes
-        if node.op == "concat" and set(node.inputs) & set(graph.inputs)
-    } - set(graph.outputs)
-    for node in graph.nodes:
-        if node.op == "slice" and node.output not in graph.outputs:
-            views[node.output] = views.get(node.inputs[0], node.inputs[0])
-        elif node.op != "conv" or node.attrs["groups"] > 1:
-            found -= {views.get(name, name) for name in node.inputs}
-    return frozenset(found)
 
 
 def ranges_that_matter(graph: Graph) -> dict[str, tuple[float, float]]:

@@ -59,6 +59,8 @@ def _tied(graph: Graph) -> Iterator[set[str]]:
     fixed = {*graph.inputs, *graph.outputs}
     for node in graph.nodes:
         names = {node.output, *node.inputs}
+        if node.attrs.get("apart"):
+            continue
         if _passes_on(node):
             together = set().union(*(sets[name] for name in names))
             sets |= dict.fromkeys(together, together)

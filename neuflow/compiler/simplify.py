@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from neuflow.compiler.known_maps import leave_out_known
+from neuflow.compiler.merge_sums import merge_sums
 from neuflow.compiler.windows import fold_pads, one_by_one, split_large_pools
 from neuflow.errors import ModelError
 from neuflow.ir import Graph, Node
@@ -22,7 +23,8 @@ def simplify(graph: Graph) -> Graph:
     """Return the same function in the operations of ``OPS`` alone."""
     graph = fold_clips(fold_pads(fold_scales(graph)))
     graph = share_concats(split_large_pools(graph))
-    return check(drop_dead(leave_out_known(drop_dead(drop_views(graph)))))
+    graph = leave_out_known(drop_dead(drop_views(graph)))
+    return check(drop_dead(merge_sums(graph)))
 
 
 def fold_scales(graph: Graph) -> Graph:
