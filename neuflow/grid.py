@@ -218,10 +218,11 @@ class GridConfig:
 # As large a scratchpad as its board's 416 block RAMs leave, with FIFO tiles of 8 kB.
 VIRTEX6 = GridConfig("virtex6", fifo_words=4096, scratchpad_words=196608)
 # The MACs and memories of virtex6 in half as many columns of twice the maps: a bus of twice the width
-# moves the 10.5 words a cycle (4.2 GB/s) at which others measured ResNet-50.
+# moves the 10.5 words a cycle (4.2 GB/s) at which others measured ResNet-50. Half as many row buffers
+# leave more block RAMs to the scratchpad.
 VIRTEX6_WIDE = GridConfig(
     "virtex6_wide", columns=2, maps=8, weight_words=73728, reorder_words=32768, window_words=32768,
-    fifo_words=8192, bus_words=16, scratchpad_words=196608,
+    fifo_words=8192, bus_words=16, scratchpad_words=344064,
     memory=MemoryConfig(tokens=21, tokens_per_beat=32),
 )  # fmt: skip
 ASIC45 = GridConfig(
