@@ -499,6 +499,15 @@ def test_every_word_has_an_origin():
     assert any(name.startswith("conv0/weights/maps 0..1") for name in names)
 
 
+def test_rounds_of_maps_differ_by_one_block_at_most():
+    """52 blocks of four maps in three rounds of four columns: 5, 4 and 4 each, not 5, 5 and 3."""
+    net = Builder(25)
+    net.conv(net.input(2, 6, 6), 208, (3, 3))
+    mapping = assign(net.build("conv0.out"), VIRTEX6, 1, {"conv0": Cut(maps=4, rounds=3)})
+    sizes = [[p.out.maps.size for p in one.pieces] for one in mapping.assignments[0].passes]
+    assert sizes == [[20] * 4, [16] * 4, [16] * 4]
+
+
 def test_shared_streams_are_read_once():
     """Columns that work on different maps share rows, those on different rows share weights."""
     net = Builder(13)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from neuflow.blocks.convolver_model import addition
 from neuflow.blocks.window_model import ROW_OVERHEAD, chunks, slots
-from neuflow.compiler.cut import Cut, axes, conv_groups, count_passes, image_passes, passes
+from neuflow.compiler.cut import (
+    Axes,
+    Cut,
+    axes,
+    conv_groups,
+    count_passes,
+    image_passes,
+    map_unit,
+    passes,
+)
 from neuflow.compiler.fit import plan_rows
 from neuflow.compiler.geometry import (
     RowPlan,
@@ -17,7 +27,7 @@ from neuflow.compiler.geometry import (
     packet_words,
     partial_words,
 )
-from neuflow.compiler.mapping import Chain, Pass, Piece
+from neuflow.compiler.mapping import Chain, Pass, Piece, Span
 from neuflow.grid import GridConfig
 from neuflow.layout import Scatter
 
@@ -54,10 +64,9 @@ def cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
         some = list(passes(chain, cut, grid, divided.one_round(SAMPLES)))
         mean = sum(_pass_cycles(chain, one, grid) for one in some) / len(some)
         return int(_first(chain, some[0], grid) + count * mean)
-    rounds, parts = len(divided.maps), max(1, len(cut.parts))
+    parts, rounds = max(1, len(cut.parts)), len(divided.maps)
     # All sums of one place.
-    one = divided._replace(maps=divided.maps[:1])
-    some = list(islice(passes(chain, cut, grid, one), parts))
+    some = list(islice(passes(chain, cut, grid, divided._replace(maps=divided.maps[:1])), parts))
     if cut.ramp:
         plain = replace(cut, ramp=False)
         before = _start(chain, next(image_passes(chain, plain, grid)), grid)
@@ -65,16 +74,27 @@ def cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
         return int(cycles(chain, plain, grid, batch) - saved)
     keeps = (cut.keep or len(cut.parts) == 1) and conv_groups(chain) == 1 and rounds > 1
     total = _first(chain, some[0], grid)
-    for first in some:
-        each = count // len(some)
-        inputs = each // rounds if keeps and fits_whole(chain, first, grid) else each
-        total += inputs * _pass_cycles(chain, first, grid)
-        if each > inputs:
-            total += (each - inputs) * _pass_cycles(chain, first, grid, kept=True)
-        if first.pieces[0].partial_in and not cut.keep:
-            # The pass before has just made the sums: a fence, and rows come behind it.
-            total += each * _start(chain, first, grid)
+    first = True
+    for maps, alike in _rounds_alike(divided, map_unit(chain, cut.by_tap, grid)):
+        for one in islice(passes(chain, cut, grid, divided._replace(maps=[maps])), parts):
+            inputs = int(first) if keeps and fits_whole(chain, one, grid) else alike
+            each = inputs * _pass_cycles(chain, one, grid)
+            if alike > inputs:
+                each += (alike - inputs) * _pass_cycles(chain, one, grid, kept=True)
+            if one.pieces[0].partial_in and not cut.keep:
+                # The pass before has just made the sums: a fence, and rows come behind it.
+                each += alike * _start(chain, one, grid)
+            total += count // (rounds * parts) * each
+        first = False
     return int(total)
+
+
+def _rounds_alike(divided: Axes, unit: int) -> Iterator[tuple[list[Span], int]]:
+    """Yield rounds of maps that differ in a column's blocks of ``unit``, and how many there are."""
+    alike: dict[tuple[int, int], list[list[Span]]] = {}
+    for maps in divided.maps:
+        alike.setdefault((len(maps), max(ceil_div(span.size, unit) for span in maps)), []).append(maps)
+    yield from ((of_one[0], len(of_one)) for of_one in alike.values())
 
 
 def _first(chain: Chain, one: Pass, grid: GridConfig) -> float:

@@ -252,12 +252,12 @@ def _map_spans(chain: Chain, cut: Cut, grid: GridConfig) -> list[Span]:
     size = chain.maps.size // groups
     unit = map_unit(chain, cut.by_tap, grid)
     if chain.by_block or chain.head is None:
-        return list(chain.maps.split(cut.maps * cut.rounds, unit))
+        return list(chain.maps.share(cut.maps * cut.rounds, unit))
     parts = max(1, cut.maps * cut.rounds // groups)
     return [
         span
         for group in range(groups)
-        for span in Span(group * size, (group + 1) * size).split(parts, min(unit, size))
+        for span in Span(group * size, (group + 1) * size).share(parts, min(unit, size))
     ]
 
 

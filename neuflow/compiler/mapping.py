@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,13 @@ class Span(NamedTuple):
         """Cut into at most ``parts`` spans of one size, a multiple of ``unit``; the last less."""
         step = -(-self.size // (parts * unit)) * unit
         return tuple(Span(lo, min(lo + step, self.hi)) for lo in range(self.lo, self.hi, step))
+
+    def share(self, parts: int, unit: int) -> tuple[Span, ...]:
+        """Cut into at most ``parts`` spans whose units differ by one at most, the larger ones first."""
+        units = -(-self.size // unit)
+        parts = min(parts, units)
+        bounds = [self.lo + unit * (k * (units // parts) + min(k, units % parts)) for k in range(parts)]
+        return tuple(Span(lo, hi) for lo, hi in pairwise([*bounds, self.hi]))
 
     def __str__(self) -> str:
         return f"{self.lo}..{self.hi - 1}"
