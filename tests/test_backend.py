@@ -546,6 +546,13 @@ def test_weights_that_bind_a_layer_load_while_the_one_before_waits(queue, early)
     assert (weights < names.index("conv1/pass0/fence")) == early
 
 
+def test_the_first_layer_gets_its_weights_before_its_rows():
+    """Nothing hides its start; rows, which go first on the bus, would hold its few weights back."""
+    net = lenet("b")
+    names = [name.split("/")[-1] for _, name in check(net, VIRTEX6).origins]
+    assert names.index("READ_WEIGHTS") < names.index("READ_ROWS")
+
+
 def test_behind_a_fence_rows_come_first():
     """Units are set up while the fence waits; the array then waits for rows."""
     net = lenet("b")

@@ -71,8 +71,9 @@ def _turns(
 ) -> Iterator[Instruction]:
     """Emit turns: weights and set-up, the fence, then all that touches memory in common.
 
-    Rows go first where there is no fence. ROUTE words go behind the reads: they may have to wait for
-    the turn before.
+    Rows go first where there is no fence, but for the first turn: nothing hides its start, and rows,
+    which have the bus before all others, would hold its weights back. ROUTE words go behind the reads:
+    they may have to wait for the turn before.
     Weights so load while earlier passes compute; those that a turn is bound by also while the turn
     before waits at its fence (others would only take the bus from its rows). What waits on the bus
     for a unit always gets it: with two places in its queue when the turn before the last is done,
@@ -87,7 +88,7 @@ def _turns(
         if turn.fence:
             before = [Stage.SETUP]
         if number == sent:
-            order.insert(1, Stage.WEIGHTS)
+            order.insert(int(number > 0), Stage.WEIGHTS)
             before = [Stage.WEIGHTS, *before] if turn.fence else []
             sent += 1
         yield from _grouped(_of(packets, before), turn)
