@@ -93,6 +93,9 @@ class GridConfig:
     burst_beats: int = 16
     dma_beats: int = 64
     """Beats that a DMA port buffers."""
+    rows_beats: int = 128
+    """Beats that a port of rows buffers: what the bus carries while one goes there and back behind
+    bursts of all other ports. Others would only take the bus, or the scratchpad, from rows."""
     scratchpad_words: int = 0
     """Memory of the DMA on the chip, words, beside the one outside; 0: none."""
     config_queue: int = 2
@@ -111,7 +114,7 @@ class GridConfig:
 
     def _rules(self) -> list[tuple[bool, str]]:
         sizes = ("maps", "pixels", "row_words", "weight_words", "weight_blocks", "reorder_words")
-        power = ("maps", "row_banks", "row_words", "bus_words", "burst_beats", "dma_beats")
+        power = ("maps", "row_banks", "row_words", "bus_words", "burst_beats", "dma_beats", "rows_beats")
         positive = [(getattr(self, n) >= 1, f"{n} must be 1 or more") for n in sizes]
         powers = [
             (getattr(self, n) >= 1 and getattr(self, n).bit_count() == 1, f"{n} must be a power of 2")
@@ -135,6 +138,7 @@ class GridConfig:
             (self.weight_words >= 4 * self.bus_words, "weight_words must hold 4 beats"),
             (self.reorder_words % self.maps == 0, "reorder_words must be a multiple of maps"),
             (self.dma_beats >= 2 * self.burst_beats, "dma_beats must hold two bursts"),
+            (self.rows_beats >= self.dma_beats, "rows_beats must be at least dma_beats"),
             (self.burst_beats * self.bus_words * 2 <= 4096, "a burst must fit in 4 KB"),
             (self.scratchpad_words % self.bus_words == 0, "scratchpad_words must be whole beats"),
             (
@@ -242,12 +246,12 @@ FIG2 = GridConfig("fig2", columns=3, fifo_tiles=0)
 ECP5_85K = GridConfig(
     "ecp5_85k", columns=1, maps=2, pixels=30, bus_words=4, row_words=16384, weight_words=8192,
     weight_blocks=64, reorder_words=4096, window_words=2048, fifo_tiles=1, fifo_words=2048,
-    clock_hz=61_000_000, clock_source="placed and routed",
+    rows_beats=64, clock_hz=61_000_000, clock_source="placed and routed",
 )  # fmt: skip
 TINY = GridConfig(
     "tiny", columns=2, maps=2, pixels=5, row_banks=8, row_words=512, weight_words=256,
     weight_blocks=16, reorder_words=128, window_words=64, fifo_tiles=1, fifo_words=64, bus_words=4,
-    burst_beats=4, dma_beats=8, scratchpad_words=512,
+    burst_beats=4, dma_beats=8, rows_beats=16, scratchpad_words=512,
     memory=MemoryConfig(read_latency=10, write_latency=6, outstanding=4),
 )  # fmt: skip
 

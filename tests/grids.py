@@ -15,8 +15,8 @@ GRIDS: dict[str, GridConfig] = {
         # The smallest buffers; only small layers fit.
         replace(
             TINY, name="least", row_words=64, weight_words=16, weight_blocks=2, reorder_words=16,
-            window_words=16, fifo_words=16, burst_beats=1, dma_beats=2, config_queue=1,
-            scratchpad_words=0,
+            window_words=16, fifo_words=16, burst_beats=1, dma_beats=2, rows_beats=2,
+            config_queue=1, scratchpad_words=0,
         ),  # fmt: skip
         # Links of one word, a bus of two.
         replace(
@@ -31,7 +31,7 @@ GRIDS: dict[str, GridConfig] = {
         # As many pixels as banks; long bursts.
         replace(
             TINY, name="broad", columns=2, pixels=16, row_banks=16, reorder_words=256, burst_beats=16,
-            dma_beats=32, window_words=256,
+            dma_beats=32, rows_beats=64, window_words=256,
         ),  # fmt: skip
         # One pixel at a time: a vector machine.
         replace(

@@ -55,8 +55,9 @@ class ReadPort(Component):
     o, dest : Out, packets of ``bus_words`` lanes, one for each descriptor; ``dest`` belongs to the
         packet whose beat is at ``o``. awake : Out.
 
-    A burst is asked for only when the buffer of ``dma_beats`` has room for a whole one, so a response
-    never waits. Bursts of the following descriptors go out while earlier packets are still
+    A burst is asked for only when the buffer has room for a whole one, so a response never waits:
+    ``rows_beats`` for a port of rows, ``dma_beats`` for any other, though the RAM is as large.
+    Bursts of the following descriptors go out while earlier packets are still
     delivered. One burst asked and one beat delivered a cycle; runs shorter than a beat give their
     words at one memory beat a cycle. A beat appears at ``o`` LATENCY cycles after its response, the
     first request START + config_queue cycles after the descriptor's last word. Where memory and
@@ -111,11 +112,12 @@ class ReadPort(Component):
         left, flows = self._build_delivery(m, self._build_buffer(m, pieces))
 
         # Room falls when a burst is asked for, and grows when a beat has left the buffer.
-        room = Signal(range(grid.dma_beats + 1), init=grid.dma_beats)
+        room = Signal(range(grid.rows_beats + 1), init=grid.rows_beats)
         following = Signal.like(room)
         beats = Mux(asked, splitter.request.payload.length + 1, 0)
         m.d.comb += following.eq(room + left - beats)
-        m.d.sync += [room.eq(following), splitter.fits.eq(following >= grid.burst_beats)]
+        unused = Mux(self.kind == Kind.READ_ROWS, 0, grid.rows_beats - grid.dma_beats)
+        m.d.sync += [room.eq(following), splitter.fits.eq(following >= unused + grid.burst_beats)]
         stay_awake(
             m, self.awake, config.awake, walker.awake, splitter.awake, pieces.awake,
             fires(runs.i, runs.o, asks.i, asks.o), self.response.valid, flows, settle=SETTLE,
@@ -134,7 +136,7 @@ class ReadPort(Component):
         lane = ceil_log2(grid.bus_words)
         entry = {"first": lane, "count": lane + 1, "last": 1, "dest": COLUMN_BITS}
         entry = data.StructLayout(entry | {"data": grid.bus_bits})
-        m.submodules.buffer = buffer = Queue(entry, grid.dma_beats)
+        m.submodules.buffer = buffer = Queue(entry, grid.rows_beats)
 
         # A note is here before its beats: it is three cycles ahead of the memory.
         piece, stored = pieces.o.payload, buffer.i.payload

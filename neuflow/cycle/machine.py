@@ -143,8 +143,8 @@ def new_machine(
     at = reset_arbiter(m["arbiter"], reset_fetcher(grid, m["fetcher"], 0))
     for c in range(grid.columns):
         at = reset_write_port(grid, m["writers"][c], at)
-        for port in m["readers"][c]:
-            at = reset_read_port(grid, port, at)
+        for kind, port in enumerate(m["readers"][c]):
+            at = reset_read_port(grid, port, at, rows=kind == 0)
     return made
 
 

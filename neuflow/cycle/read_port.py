@@ -61,11 +61,11 @@ OPERAND_LINE = np.dtype([("narrow", NARROW), ("dest", INT), ("to", SLICE, (len(O
 """dma.OperandLine; ``to``: a: count, b: last."""
 
 
-def reset_read_port(grid: GridConfig, port: np.void, at: int) -> int:
+def reset_read_port(grid: GridConfig, port: np.void, at: int, rows: bool) -> int:
     """Set the registers that are not 0 after reset; return the next free place of the store."""
-    port["room"] = grid.dma_beats
+    port["room"] = grid.rows_beats if rows else grid.dma_beats
     port["splitter"]["fits"] = 1  # a cycle after reset
-    return queue_at(port["buffer"], queue_at(port["pieces"], at, BURSTS), grid.dma_beats)
+    return queue_at(port["buffer"], queue_at(port["pieces"], at, BURSTS), grid.rows_beats)
 
 
 @part
