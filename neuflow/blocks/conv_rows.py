@@ -67,9 +67,10 @@ class RowWriter(Component):
 
     A configuration with ``rows`` = 0 takes no packet: the pass reads what the one before stored.
 
-    Throughput: ``min(bus_words, rest of the row of one channel, rest of the beat)`` words a
-    cycle; these in as many cycles as there are phases among them with ``Scatter.PHASES``; one word
-    with ``Scatter.WORD``. Stalls while the ring is full, or while the region belongs to
+    Throughput: ``min(bus_words, rest of the row of one channel)`` words a cycle with
+    ``Scatter.ROW``, of two beats where the next one is here; else no more than the rest of the beat,
+    in as many cycles as there are phases among them with ``Scatter.PHASES``; one word with
+    ``Scatter.WORD``. Stalls while the ring is full, or while the region belongs to
     an earlier pass. A record is told as ``stored`` 2 cycles after its last words were counted, and
     those are written ``WRITE`` cycles after they were: whoever sees ``stored`` must not read before.
     Between two packets lie about 8 cycles without a word.
@@ -162,10 +163,12 @@ class RowWriter(Component):
         return m
 
     def _take(self, m, starts, active, store):
-        """Take the packet's beats; count how many words of one may be stored at once.
+        """Take the packet's beats; count how many words may be stored at once.
 
         All counts are one less, so that they need no more bits than a lane's number. A *stretch* is
-        what a beat holds of one row; its phases are stored one after another, a *lap* each.
+        what a beat holds of one row; its phases are stored one after another, a *lap* each. Where a
+        row is stored as it comes, what is missing of a stretch is taken from the next beat: that one
+        is whole, or the packet, and so the row, ends in it.
         """
         grid, c = self.grid, self.config.payload
         lanes, lane_bits = grid.bus_words, ceil_log2(grid.bus_words)
@@ -190,23 +193,33 @@ class RowWriter(Component):
         high, low, more = Signal(SIZE + 4 - lane_bits), Signal(lane_bits), Signal()
         width = Signal(SIZE + 4)
         count, row_ends, beat_ends = Signal(lane_bits), Signal(), Signal()
-        by_word, last_lap = Signal(), Signal()
+        by_word, by_row, last_lap = Signal(), Signal(), Signal()
+        fits, joins = Signal(), Signal()  # the row ends in the beat; words of the next one are taken
         # The first beat comes cycles after the configuration.
-        m.d.sync += by_word.eq(c.scatter == Scatter.WORD)
+        m.d.sync += [by_word.eq(c.scatter == Scatter.WORD), by_row.eq(c.scatter == Scatter.ROW)]
         m.d.comb += [
             width.eq(c.width - 1),
-            row_ends.eq(last_lap & ~more & Mux(by_word, low == 0, low <= left)),
+            fits.eq(~more & (low <= left)),
+            joins.eq(by_row & ~fits & valid & intake.o.valid),
+            row_ends.eq(last_lap & ~more & Mux(by_word, low == 0, fits | joins)),
             beat_ends.eq(last_lap & Mux(by_word, left == 0, more | (left <= low))),
-            count.eq(Mux(by_word, 0, Mux(~more & (low <= left), low, left))),
+            count.eq(Mux(by_word, 0, Mux(fits, low, Mux(joins, Mux(more, lanes - 1, low), left)))),
             intake.o.ready.eq(~valid | (store & beat_ends)),
+        ]
+        following, ahead = intake.o.payload, Signal(lane_bits)
+        coming = following.words.as_value()
+        unused = Signal(signed(lane_bits + 1))
+        m.d.comb += [
+            ahead.eq(Mux(joins, count - left, 0)),
+            unused.eq(following.count - 1 - ahead),
         ]
         part = self._laps(m, active, store, count, row_ends, last_lap)
         with m.If(intake.o.ready):
             m.d.sync += [
-                valid.eq(intake.o.valid),
-                words.eq(intake.o.payload.words.as_value()),
-                left.eq(intake.o.payload.count - 1),
-                taken.eq(0),
+                valid.eq(intake.o.valid & (unused >= 0)),
+                words.eq(coming),
+                left.eq(unused),
+                taken.eq(ahead),
             ]
         with m.Elif(store & last_lap):
             m.d.sync += [left.eq(left - count - 1), taken.eq(taken + count + 1)]
@@ -218,8 +231,12 @@ class RowWriter(Component):
             m.d.sync += low.eq(rest)
             with m.If(~rest[-1]):
                 m.d.sync += [high.eq(high - 1), more.eq(high != 1)]
+        both = Cat(
+            Mux(joins & (lane < taken), *(w.word_select(lane, WORD_BITS) for w in (coming, words)))
+            for lane in range(lanes)
+        )
         return {
-            "valid": valid, "words": words, "taken": taken, "row_ends": row_ends,
+            "valid": valid, "words": both, "taken": taken, "row_ends": row_ends,
             "moves": fires(intake.i, intake.o), **part,
         }  # fmt: skip
 

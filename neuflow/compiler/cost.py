@@ -207,6 +207,8 @@ def _store_cycles(plan: RowPlan, grid: GridConfig) -> float:
     """Cycles that a row of a channel takes to be stored: see ``blocks.conv_rows.RowStore``."""
     if plan.scatter == Scatter.WORD:
         return plan.width
+    if plan.scatter == Scatter.ROW:
+        return ceil_div(plan.width, grid.bus_words)
     beats = plan.width / grid.bus_words
     if plan.width % grid.bus_words:
         beats += 1 - 1 / grid.bus_words  # a beat in which a row ends is stored in two parts

@@ -28,7 +28,7 @@ def convolver_wires(grid, wires, column):
     receivers, awake = wires.receivers, wires.awake
     array, drain, weights = column.array, column.drain, column.weights
     if awake & ROWS:
-        rows_wires(column.rows, receivers[state.ROWS], wires.rows_line)
+        rows_wires(column.rows, receivers[state.ROWS], wires.rows_line, 2 * grid.maps)
     if awake & WEIGHTS:
         weights_wires(weights, receivers[state.WEIGHTS], wires.weights_line)
     if awake & ARRAY:

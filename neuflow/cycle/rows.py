@@ -14,7 +14,7 @@ _FLUSHING = 0b1111
 """Stages behind the count that a configuration waits for."""
 _FLUSHED = _FLUSHING ^ (_FLUSHING >> 1)
 
-WORD, PHASES = int(Scatter.WORD), int(Scatter.PHASES)
+WORD, ROW, PHASES = int(Scatter.WORD), int(Scatter.ROW), int(Scatter.PHASES)
 
 ROW_STORE = overlaid(
     [
@@ -28,29 +28,32 @@ ROW_STORE = overlaid(
         *((n, INT) for n in ("room", "limit", "stored")),
         *((n, INT) for n in ("resident", "allowed")),
         *((n, INT) for n in ("starts", "finished", "record_ends", "row_ends", "count")),  # wires
-        *((n, INT) for n in ("store", "beat_ends")),
+        *((n, INT) for n in ("store", "beat_ends", "ahead")),  # ahead: words of the next beat
     ]
 )
 """blocks.conv_rows.RowWriter."""
 
 
 @part
-def rows_wires(rows, config, line):
-    """``config``: receiver, ``line``: link from the rows lines."""
+def rows_wires(rows, config, line, lanes):
+    """``config``: receiver, ``line``: link from the rows lines; ``lanes``: words of a beat."""
     rows.starts = not rows.active and config.valid and rows.flushing == 0
     config.ready = rows.flushing & _FLUSHED != 0
     line.ready = rows.opened and rows.slice.valid == 0
     rows.store = rows.room and rows.valid
     rows.record_ends = rows.row_ends = 0
     rows.finished = rows.active and rows.resident and rows.allowed
-    rows.beat_ends = 0
+    rows.beat_ends = rows.ahead = 0
     if rows.store:
         c = config.o.rows
         rows.count = 1 if c.scatter == WORD else min(rows.rest, rows.left)
+        if c.scatter == ROW and rows.rest > rows.left and rows.intake.valid:
+            rows.ahead = min(rows.rest, lanes) - rows.left
+            rows.count += rows.ahead
         if c.scatter == PHASES and rows.lap + 1 != rows.count and rows.lap + 1 != c.stride:
             rows.count = 0
         rows.row_ends = rows.rest == rows.count
-        rows.beat_ends = rows.left == rows.count
+        rows.beat_ends = rows.left + rows.ahead == rows.count
         rows.record_ends = rows.row_ends and rows.channel + 1 == c.channels
         rows.finished = rows.record_ends and rows.record + 1 == c.rows
 
@@ -66,7 +69,8 @@ def _intake_edge(rows, c, line):
     intake = rows.intake
     moves = not rows.valid or rows.beat_ends
     if moves:
-        rows.valid, rows.left = intake.valid, intake.count
+        rows.left = intake.count - rows.ahead
+        rows.valid = intake.valid and rows.left > 0
     elif rows.store:
         rows.left -= rows.count
     if intake.valid or arrives:
