@@ -172,6 +172,42 @@ def test_siblings_of_a_concat_need_no_fence_and_its_reader_one():
     assert [bool(turn.fence) for turn in turns] == [False, False, False, True]
 
 
+def branches(net: Builder) -> tuple[str, str, str]:
+    """A 1x1 and two reducing convolutions of one tensor, as in GoogLeNet; two of 3x3 behind these."""
+    x = net.conv(net.input(3, 7, 9), 6, (3, 3), pads=(1, 1, 1, 1))
+    small = [net.relu(net.conv(x, maps, (1, 1))) for maps in (5, 7)]
+    behind = [net.conv(y, 3, (3, 3), pads=(1, 1, 1, 1)) for y in small]
+    return net.conv(x, 4, (1, 1)), *behind
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.name)
+def test_convolutions_that_read_one_tensor_alike_are_one_layer(grid):
+    net = Builder(24)
+    outputs = branches(net)
+    program = check(net, grid, batch=2, outputs=outputs)
+    _, one, other, *alone = (node.name for node in net.nodes if node.op == "conv")
+    names = [layer.name for layer in program.layers]
+    assert f"{one}+{other}" in names and not {one, other} & set(names)
+    assert set(alone) <= set(names)
+
+
+def test_what_others_than_convolutions_read_is_made_alone():
+    """A pool behind one goes with it; an output of the model, or a part of a concat, is itself."""
+    for kind in ("pool", "output", "concat"):
+        net = Builder(24)
+        x = net.input(3, 7, 9)
+        a, b = (net.relu(net.conv(x, maps, (1, 1))) for maps in (5, 7))
+        y = net.conv(b, 2, (1, 1))
+        if kind == "pool":
+            outputs = net.pool(a, "max", (2, 2), (2, 2)), y
+        elif kind == "output":
+            outputs = a, net.conv(a, 2, (1, 1)), y
+        else:
+            outputs = net.conv(net.concat(a, x), 2, (1, 1)), y
+        program = check(net, VIRTEX6, outputs=outputs)
+        assert not any("+conv" in layer.name for layer in program.layers)
+
+
 def test_zero_kernels_are_not_paid_for():
     """Maps 4k to 4k + 3 read channels 4k to 4k + 3 alone: a quarter of the work."""
     nets = []

@@ -31,6 +31,7 @@ from neuflow.compiler.join import join
 from neuflow.compiler.liveness import Memory, with_scratchpad
 from neuflow.compiler.mapping import Assignment, Chain, Mapping, Piece
 from neuflow.compiler.order import order_maps
+from neuflow.compiler.siblings import merge_siblings
 from neuflow.compiler.unread import leave_out_unread
 from neuflow.errors import CompileError
 from neuflow.grid import GridConfig
@@ -55,6 +56,7 @@ def assign(
     ``cuts`` forces the cut of the chains it names. Raises ``CompileError`` where a node cannot run.
     """
     joined = join(merge_groups(order_maps(legalise(graph), grid, MOSTLY), grid))
+    joined = merge_siblings(joined, grid)
     graph = joined.graph
     alone: set[str] = set()
     while True:
