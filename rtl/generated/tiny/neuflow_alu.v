@@ -42,20 +42,19 @@ module neuflow_alu (
   reg [48:0] s6_coarse_0 = 49'h0, s6_coarse_1 = 49'h0;
   reg [7:0] n10, n4, bits, left = 8'h0;
   reg [9:0] valid = 10'h0;
-  wire n17, n19, n18, n15, n26, n27, n24, n20, n21, n23, n29, signal_37, awake_78, both, divides,
+  wire n17, n19, n18, n15, n26, n27, n23, n20, n21, n24, n28, signal_37, awake_78, both, divides,
     en, i__ready, moves, o__valid_26, step, unary;
-  wire [15:0] n31, n25, n22;
+  wire [15:0] n30, n25, n22;
   wire [16:1] rest1_0, rest2_0, rest2_1;
   wire [17:0] trial0_0, trial0_1, trial1_0, trial1_1, trial2_0, trial2_1;
   wire [1:0] n14;
   wire [22:0] o__payload_24;
-  wire [2:0] signal;
   wire [3:0] skipped;
-  wire [5:0] n30;
-  wire [7:3] n28;
+  wire [5:0] n29;
+  wire [7:0] signal;
   assign a__ready = en & both & (~divides | done);
   assign b__ready = a__ready & ~unary;
-  assign {n28[7], n28[5:3], signal} = n30 - o__payload_24[14:10];
+  assign {signal[7], signal[5:0]} = n29 - o__payload_24[14:10];
   assign active = o__valid & o__ready;
   assign awake = |{both, awake_78, active, n26} | n27;
   assign n14[0] = s4_tail[3:0] == 2'h2;
@@ -68,30 +67,30 @@ module neuflow_alu (
   assign n19 = $signed(a__payload[15:0]) < $signed(1'h0);
   assign signal_37 = both & divides & ~busy;
   assign trial0_1 = {rest_1, above_1[15]} - below_1;
-  assign trial1_1 = {n31, above_1[14]} - below_1;
+  assign trial1_1 = {n30, above_1[14]} - below_1;
   assign trial2_1 = {rest2_1, above_1[13]} - below_1;
   assign n20 = step & nonzero_1;
-  assign n21 = n20 | signal_37;
+  assign n21 = signal_37 | n20;
   assign n22 = $signed(trial2_1) < $signed(1'h0) ? {rest2_1[15:1], above_1[13]} : trial2_1[15:0];
-  assign skipped = $signed({n28[7], n28[5:3], signal}) >= $signed(6'h1d) ? 4'hc : $signed({n28[7],
-    n28[5:3], signal}) >= $signed(6'h19) ? 4'h8 : {1'h0, $signed({n28[7], n28[5:3], signal}) >=
+  assign skipped = $signed({signal[7], signal[5:0]}) >= $signed(6'h1d) ? 4'hc : $signed({signal[7],
+    signal[5:0]}) >= $signed(6'h19) ? 4'h8 : {1'h0, $signed({signal[7], signal[5:0]}) >=
     $signed(6'h15) ? 3'h4 : 3'h0};
   assign trial0_0 = {rest_0, above_0[15]} - below_0;
   assign trial1_0 = {rest1_0, above_0[14]} - below_0;
   assign trial2_0 = {rest2_0, above_0[13]} - below_0;
-  assign n23 = n24 | signal_37;
-  assign n24 = step & nonzero_0;
+  assign n23 = step & nonzero_0;
+  assign n24 = n23 | signal_37;
   assign n25 = $signed(trial2_0) < $signed(1'h0) ? {rest2_0[15:1], above_0[13]} : trial2_0[15:0];
   assign both = o__valid_26 & a__valid & (b__valid | unary);
   assign n26 = en & (signal_76 | |valid);
   assign n27 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n29 = step | a__ready | signal_37;
+  assign n28 = a__ready | signal_37 | step;
   assign unary = n17 | n15;
-  assign n30 = 5'h11 + o__payload_24[8:4];
-  assign n31 = $signed(trial0_1) < $signed(1'h0) ? {rest_1[14:0], above_1[15]} : trial0_1[15:0];
-  assign rest2_1 = $signed(trial1_1) < $signed(1'h0) ? {n31[14:0], above_1[14]} : trial1_1[15:0];
+  assign n29 = 5'h11 + o__payload_24[8:4];
+  assign n30 = $signed(trial0_1) < $signed(1'h0) ? {rest_1[14:0], above_1[15]} : trial0_1[15:0];
+  assign rest2_1 = $signed(trial1_1) < $signed(1'h0) ? {n30[14:0], above_1[14]} : trial1_1[15:0];
   assign rest1_0 = $signed(trial0_0) < $signed(1'h0) ? {rest_0[14:0], above_0[15]} : trial0_0[15:0];
   assign rest2_0 = $signed(trial1_0) < $signed(1'h0) ? {rest1_0[15:1], above_0[14]} :
     trial1_0[15:0];
@@ -188,7 +187,7 @@ module neuflow_alu (
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24[22],
         o__payload_24[14:10]};
     end
-    if ({|twice_1[20:18], n20, signal_37} != 3'h6 & n21) twice_1 <= signal_37 ? (!b__payload[31:16]
+    if ({|twice_1[20:18], signal_37, n20} != 3'h5 & n21) twice_1 <= signal_37 ? (!b__payload[31:16]
       & |a__payload[31:16] ? 21'h1fffff : 21'h0) : {twice_1[17:0], $signed(trial0_1) >=
       $signed(1'h0), $signed(trial1_1) >= $signed(1'h0), $signed(trial2_1) >= $signed(1'h0)};
     if (n21) begin
@@ -205,10 +204,10 @@ module neuflow_alu (
       nonzero_0 <= |b__payload[15:0];
       below_0 <= $signed(b__payload[15:0]) < $signed(1'h0) ? -b__payload[15:0] : b__payload[15:0];
     end
-    if (n23 & {n24, |twice_0[20:18], signal_37} != 3'h6) twice_0 <= signal_37 ? (!b__payload[15:0] &
+    if ({n23, |twice_0[20:18], signal_37} != 3'h6 & n24) twice_0 <= signal_37 ? (!b__payload[15:0] &
       |a__payload[15:0] ? 21'h1fffff : 21'h0) : {twice_0[17:0], $signed(trial0_0) >= $signed(1'h0),
       $signed(trial1_0) >= $signed(1'h0), $signed(trial2_0) >= $signed(1'h0)};
-    if (n23) begin
+    if (n24) begin
       placed_0 = {n19 ? -a__payload[15:0] : a__payload[15:0]} << skipped;
       rest_0[11:0] <= signal_37 ? placed_0[27:16] : n25[11:0];
       above_0 <= signal_37 ? placed_0[15:0] : {above_0[12:0], 3'h0};
@@ -229,14 +228,14 @@ module neuflow_alu (
         signal_76 <= a__ready | |valid[8:0];
         valid <= {valid[8:0], a__ready};
       end
-      if (n29) done <= signal_37 ? $signed({n28[7], n28[5:3], signal}) <= $signed(1'h0) : step ?
+      if (n28) done <= signal_37 ? $signed({signal[7], signal[5:0]}) <= $signed(1'h0) : step ?
         $signed(left) <= $signed(3'h3) : 1'h0;
-      if (step | signal_37) begin
-        bits = $signed({n28[7], n28[5:3], signal}) - $signed({1'h0, skipped});
+      if (signal_37 | step) begin
+        bits = $signed({signal[7], signal[5:0]}) - $signed({1'h0, skipped});
         left <= signal_37 ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left)
           - $signed(3'h3));
       end
-      if ({step, signal_37} != 2'h2 & n29) busy <= signal_37;
+      if ({signal_37, step} != 1'h1 & n28) busy <= signal_37;
     end
   end
   always @(posedge clk) begin
@@ -244,7 +243,7 @@ module neuflow_alu (
       rest_1[15:12] <= 4'h0; rest_0[15:12] <= 4'h0;
     end else begin
       if (n20) rest_1[15:12] <= n22[15:12];
-      if (n24) rest_0[15:12] <= n25[15:12];
+      if (n23) rest_0[15:12] <= n25[15:12];
     end
   end
 endmodule
@@ -263,7 +262,7 @@ module \neuflow_alu.config  (
   input wire clk
 );
   reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
-  reg [22:0] word = 23'h0, words = 23'h0;
+  reg [31:0] word = 32'h0, words = 32'h0;
   wire n1, signal, full_next, move;
   assign bus__ready = ~signal_6;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
@@ -276,18 +275,18 @@ module \neuflow_alu.config  (
     if (rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
     end
   end
   always @(posedge clk) begin
-    if (move) held <= words;
+    if (move) held <= words[22:0];
     if (n1) words <= word;
     if (!(signal_6)) begin
       last <= bus__payload[48];
-      word <= bus__payload[38:16];
+      word <= bus__payload[47:16];
     end
   end
 endmodule

@@ -168,8 +168,8 @@ module \neuflow_convolver_tile.convolver  (
       .config__payload(config__payload_49), .config__ready(config__ready_52),
       .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
       .drain_ready(drain_ready), .fill(fill), .hand_over(hand_over), .idle(idle), .issue(tap),
-      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .port_2087_0(read_111_rows),
-      .port_2091_0(read_111_ends), .read_enable(read_enable), .released(released), .shift(shift),
+      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .port_2113_0(read_111_rows),
+      .port_2117_0(read_111_ends), .read_enable(read_enable), .released(released), .shift(shift),
       .stored(stored), .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights),
       .weights(value), .weights_free(free), .weights_read(read_118), .weights_ready(ready),
       .weights_rewind(rewind), .words_240(words));
@@ -221,7 +221,7 @@ module \neuflow_convolver_tile.convolver  (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
       .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done),
-      .port_2087_0(read_111_rows), .port_2091_0(read_111_ends), .read_enable(read_enable),
+      .port_2113_0(read_111_rows), .port_2117_0(read_111_ends), .read_enable(read_enable),
       .released(released), .stored(stored), .words(words), .writer_gated_rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
     .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
@@ -229,7 +229,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2180_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2206_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -251,8 +251,8 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire [15:0] stored,
   input wire [127:0] words_240,
   input wire weights_ready,
-  output wire [23:0] port_2087_0,
-  output reg [8:0] port_2091_0 = 9'h0,
+  output wire [23:0] port_2113_0,
+  output reg [8:0] port_2117_0 = 9'h0,
   output wire [95:0] pixel,
   output wire config__ready,
   output reg [5:0] maps = 6'h0,
@@ -323,7 +323,7 @@ module \neuflow_convolver_tile.convolver.array  (
   wire [79:0] n7, x, y_201;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
-  assign port_2087_0 = {n49 ? where[8:3] : n50 ? where_130[8:3] : where_129[8:3], n49 ?
+  assign port_2113_0 = {n49 ? where[8:3] : n50 ? where_130[8:3] : where_129[8:3], n49 ?
     where_129[14:9] : n50 ? where[8:3] : where_130[8:3], n49 ? where_130[14:9] : n50 ?
     where_129[14:9] : where[8:3], n49 ? where[14:9] : n50 ? where_130[14:9] : where_129[14:9]};
   assign read_enable = s5[0];
@@ -336,8 +336,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n25;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_177 = |{s6[0], s9[0], s8[0], s2[0], s5[0], shift, s7[0], issue, hand_over, s13_q[0],
-    s12[0], s4[0], s1[0], awake, s10[0], s3[0], signal_60, s11[0], signal_59} | n48;
+  assign awake_177 = |{s4[0], s3[0], s1[0], shift, s12[0], issue, s7[0], signal_59, awake, s9[0],
+    s8[0], s11[0], s6[0], hand_over, s13_q[0], signal_60, s10[0], s5[0], s2[0]} | n48;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
   assign {n21[22], n21[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -388,9 +388,9 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n26 = idle | weights_rewind & pass_ends_ends;
   assign n27 = n26 | weights_rewind;
   assign n28 = idle | s0_last & group_ends_ends;
-  assign n29 = s0_last | n28;
+  assign n29 = n28 | s0_last;
   assign n30 = idle | n53 & block_ends_ends;
-  assign n31 = n30 | n53;
+  assign n31 = n53 | n30;
   assign n32 = idle | n54 & ky_ends_ends;
   assign n33 = n54 | n32;
   assign n34 = idle | n54;
@@ -400,7 +400,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n38 = s2[0] & ~s2[8];
   assign n39 = n56 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_95) : n42;
-  assign n40 = |{s2[0], n56, n37, n38};
+  assign n40 = |{n56, n37, s2[0], n38};
   assign n41 = {n37, n38} != 1'h1;
   assign n42 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
@@ -411,8 +411,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign over_73 = $signed({1'h0, signal_72}) + $signed(delta_less_74);
   assign over = $signed({1'h0, signal_67}) + $signed(delta_less);
   assign n47 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign signal_60 = n3 & kept != free;
   assign signal_59 = configured & idle;
+  assign signal_60 = n3 & kept != free;
   assign n48 = |settling;
   assign n49 = !met;
   assign n50 = met == 1'h1;
@@ -495,13 +495,13 @@ module \neuflow_convolver_tile.convolver.array  (
     if (s1[0]) beat <= weights;
     if (s8[0] & spread) s9_behind <= 5'h1f << s8_split[2:0];
     if (s8[0] & s8[11]) s9_kept1 <= s8_words[79:0];
-    if (s9[0] | n8 | n6) words_157 <= n6 ? s9_words[95:16] & n7 | s9_words[111:32] &
+    if (n8 | n6 | s9[0]) words_157 <= n6 ? s9_words[95:16] & n7 | s9_words[111:32] &
       {{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
       {16{s9_behind[0]}}} : n8 ? s9_kept1 : by_tap ? s9_words[95:16] : s9_words[79:0];
-    if (s9[0] | n6) words <= n6 ? s9_words[79:0] & n7 | s9_words[95:16] & {{16{s9_behind[4]}},
+    if (n6 | s9[0]) words <= n6 ? s9_words[79:0] & n7 | s9_words[95:16] & {{16{s9_behind[4]}},
       {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}}, {16{s9_behind[0]}}} :
       s9_words[79:0];
-    if (s8[0] | n9) s9_words[95:0] <= n9 ? s9_words[127:32] : s8_words[95:0];
+    if (n9 | s8[0]) s9_words[95:0] <= n9 ? s9_words[127:32] : s8_words[95:0];
     if (s7[0]) begin
       n10 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
       s8_words_132 <= n10;
@@ -513,7 +513,7 @@ module \neuflow_convolver_tile.convolver.array  (
       tap_y <= 18'h0; signal_196 <= 18'h0; block <= 18'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0;
         s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0;
         s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <= 1'h0;
-        maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; one_channel <= 1'h0; port_2091_0 <=
+        maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; one_channel <= 1'h0; port_2117_0 <=
         9'h0; move <= 1'h0; met <= 2'h0; position_235 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0;
         position_234 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0;
         rounds_q <= 18'h0; position_232 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap
@@ -532,7 +532,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end else begin
       if (n11 | n12) tap_y <= n11 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n11 | s2[0] & ~s2[10] | n12) signal_196 <= n11 ? {{2{config__payload[132]}},
+      if (s2[0] & ~s2[10] | n11 | n12) signal_196 <= n11 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n12 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(signal_196) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -556,7 +556,7 @@ module \neuflow_convolver_tile.convolver.array  (
       flushing <= {flushing[2:0], n13};
       in_flight <= in_flight & ~hand_over | s0_last;
       one_channel <= n16 & n17;
-      port_2091_0 <= {n18 ? turn : n19 ? end0[2:0] : end1[2:0], n18 ? end1[2:0] : n19 ? turn :
+      port_2117_0 <= {n18 ? turn : n19 ? end0[2:0] : end1[2:0], n18 ? end1[2:0] : n19 ? turn :
         end0[2:0], n18 ? end0[2:0] : n19 ? end1[2:0] : turn};
       move <= behind[0] & ~s12[3] | s11[3];
       met <= n20;
@@ -637,7 +637,7 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n40 & {s2[10], n37, n38} != 3'h5) begin
+      if (n40 & {n37, s2[10], n38} != 2'h3) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n37 ? config__payload[244:225] : n38 ? (wraps_80 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n39;
@@ -674,8 +674,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s6[0], s9[0], coordinates_gated_rst, s8[0], s2[0], s5[0], shift, s7[0], issue, hand_over,
-      s13_q[0], s12[0], s4[0], s1[0], awake, s10[0], s3[0], signal_60, s11[0], signal_59}) begin
+    if (|{s4[0], coordinates_gated_rst, s3[0], s1[0], shift, s12[0], issue, s7[0], signal_59, awake,
+      s9[0], s8[0], s11[0], s6[0], hand_over, s13_q[0], signal_60, s10[0], s5[0], s2[0]}) begin
       settling <= 3'h6;
     end else begin
       if (n48) settling <= settling - 1'h1;
@@ -731,12 +731,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [1:0] passed = 2'h0, valid = 2'h0, within_2;
   reg [2:0] signal = 3'h0, settling = 3'h4;
   reg [82:0] signal_33_q = 83'h0, signal_7_q = 83'h0;
-  wire n4, n6, n3, n2, n1, n7, n5, n9, n8, first, make;
+  wire n4, n6, n1, n3, n2, n7, n5, n9, n8, first, make;
   assign reached = passed + {signal_7_q[82] & passed != 2'h3};
   assign awake = n1 | n2 | n3 | n4;
-  assign n1 = {clear, stored} != before_2;
-  assign n2 = make & ~clear;
-  assign n3 = clear & configured;
+  assign n1 = clear & configured;
+  assign n2 = {clear, stored} != before_2;
+  assign n3 = make & ~clear;
   assign n4 = |settling;
   assign make = ~full | take;
   assign first = full | !signal;
@@ -807,12 +807,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
     if (make) begin
       late_y <= signal_7_q[31:16];
       late_x <= signal_7_q[15:0];
-      signal_7_need <= ($signed({signal_34_q[19], signal_34_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({signal_34_q[19], signal_34_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
-        config_2[412:397] : signal_34_q[15:0];
       signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
         config_2[412:397] : free_sum_q[15:0];
+      signal_7_need <= ($signed({signal_34_q[19], signal_34_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({signal_34_q[19], signal_34_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
+        config_2[412:397] : signal_34_q[15:0];
       {signal_7_q[82:80], signal_7_q[47:0]} <= {signal_33_q[82:80], signal_33_q[47:0]};
       {signal_33_q[82:80], signal_33_q[47:0]} <= {!column_next, row_next < config_2[445:430],
         column_next < config_2[429:414], row_next, y_next, x_next};
@@ -851,7 +851,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (config_conv_array_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -894,7 +894,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (config_conv_drain_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -937,7 +937,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (config_conv_rows_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -979,7 +979,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (config_conv_weights_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -1037,7 +1037,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n4, n5, n6, n3, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n6, n5, n4, n3, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
     signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
     i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
@@ -1061,12 +1061,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, hand_over, awake, signal} | n7;
+  assign awake_142 = |{reads, running, waiting, signal, n3, n4, n5, n6, awake, hand_over} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s6[0], s8_step, s2[0], s5[0], s7_step, s4[0], s1[0], s0[0], s3[0]};
+  assign en = |{s4[0], s3[0], s1[0], s7_step, s8_step, s6[0], s0[0], s5[0], s2[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1080,9 +1080,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_104};
   assign n3 = o__valid & o__ready;
-  assign n4 = config__valid & n32;
+  assign n4 = i__valid_132 & i__ready;
   assign n5 = block[15:0] != told;
-  assign n6 = i__valid_132 & i__ready;
+  assign n6 = config__valid & n32;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_104 & signal_97;
@@ -1097,7 +1097,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n14 = n32 | n8 & slot_ends;
   assign n15 = n8 | n14;
   assign n16 = n32 | n8 & row_ends_101;
-  assign n17 = n16 | n8;
+  assign n17 = n8 | n16;
   assign n18 = n32 | n23 & map_ends;
   assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
@@ -1106,7 +1106,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_126 = slot_ends ? 20'h0 : signal_128 + config__payload[77:62];
   assign n23 = signal_104 & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = drain_gated_rst | signal;
+  assign n24 = signal | drain_gated_rst;
   assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_41 | n26;
@@ -1149,7 +1149,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2452_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2478_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1171,7 +1171,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, drain_gated_rst, n5, n6, hand_over, awake, signal}) begin
+    if (|{reads, running, waiting, signal, n3, n4, n5, n6, awake, drain_gated_rst, hand_over}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1451,7 +1451,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2452_0,
+  input wire [1:0] port_2478_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1473,10 +1473,10 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_2452_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_2478_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_2452_0[0];
-  assign n5 = port_2452_0[0] | n4 | clear;
+  assign n4 = fresh & ~port_2478_0[0];
+  assign n5 = port_2478_0[0] | n4 | clear;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1484,9 +1484,9 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n1) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2452_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2478_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2452_0[0]) signal_8[67:0] <= n2[67:0];
+      if (port_2478_0[0]) signal_8[67:0] <= n2[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1494,14 +1494,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2452_0[0], mark, n4, clear} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2452_0[0]
+      if ({port_2478_0[0], mark, n4, clear} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2478_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n3[69:68];
       end
       if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2452_0[0]
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2478_0[0]
           ? n2 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n6[69:68];
       end
@@ -1517,7 +1517,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2452_0[0]) fresh <= 1'h0;
+      if (port_2478_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1532,8 +1532,8 @@ module \neuflow_convolver_tile.convolver.row_store  (
   output wire listening,
   output wire [15:0] stored,
   output wire [127:0] words,
-  input wire [23:0] port_2087_0,
-  input wire [8:0] port_2091_0,
+  input wire [23:0] port_2113_0,
+  input wire [8:0] port_2117_0,
   input wire pass_done,
   input wire read_enable,
   input wire [217:0] config__payload,
@@ -1546,7 +1546,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
     .at(at), .awake(awake_43), .banks_gated_clk(banks_clk), .beat(beat), .enables(enables),
-      .port_2087_0(port_2087_0), .port_2091_0(port_2091_0), .read_enable(read_enable),
+      .port_2113_0(port_2113_0), .port_2117_0(port_2117_0), .read_enable(read_enable),
       .words(words));
   neuflow_clock_gate banks_gate (
     .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst));
@@ -1554,7 +1554,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
     .at(at), .awake(awake), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .enables(enables), .i__payload(i__payload),
       .i__ready(i__ready), .i__valid(i__valid), .opened(listening), .pass_done(pass_done),
-      .released(released), .stored(stored), .words_90(beat), .writer_gated_clk(writer_clk),
+      .released(released), .stored(stored), .words_93(beat), .writer_gated_clk(writer_clk),
       .writer_gated_rst(writer_gated_rst));
   neuflow_clock_gate writer_gate (
     .awake(awake), .clk(clk), .gated(writer_clk), .rst(writer_gated_rst));
@@ -1566,58 +1566,58 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   input wire [63:0] beat,
   input wire [7:0] enables,
   output wire [127:0] words,
-  input wire [23:0] port_2087_0,
-  input wire [8:0] port_2091_0,
+  input wire [23:0] port_2113_0,
+  input wire [8:0] port_2117_0,
   input wire read_enable,
   input wire banks_gated_clk
 );
   assign awake = read_enable | |enables;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
-    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 1'h0 ? port_2087_0[5:0] :
-      port_2091_0[5:3] > 1'h0 ? port_2087_0[11:6] : port_2091_0[8:6] > 1'h0 ? port_2087_0[17:12] :
-      port_2087_0[23:18]), .read_data(words[15:0]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 1'h0 ? port_2113_0[5:0] :
+      port_2117_0[5:3] > 1'h0 ? port_2113_0[11:6] : port_2117_0[8:6] > 1'h0 ? port_2113_0[17:12] :
+      port_2113_0[23:18]), .read_data(words[15:0]), .read_enable(read_enable),
       .write_address(at[2:0] > 1'h0 ? at[14:9] : at[8:3]), .write_data(beat[15:0]),
       .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
-    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 1'h1 ? port_2087_0[5:0] :
-      port_2091_0[5:3] > 1'h1 ? port_2087_0[11:6] : port_2091_0[8:6] > 1'h1 ? port_2087_0[17:12] :
-      port_2087_0[23:18]), .read_data(words[31:16]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 1'h1 ? port_2113_0[5:0] :
+      port_2117_0[5:3] > 1'h1 ? port_2113_0[11:6] : port_2117_0[8:6] > 1'h1 ? port_2113_0[17:12] :
+      port_2113_0[23:18]), .read_data(words[31:16]), .read_enable(read_enable),
       .write_address(at[2:0] > 1'h1 ? at[14:9] : at[8:3]), .write_data(beat[31:16]),
       .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
-    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 2'h2 ? port_2087_0[5:0] :
-      port_2091_0[5:3] > 2'h2 ? port_2087_0[11:6] : port_2091_0[8:6] > 2'h2 ? port_2087_0[17:12] :
-      port_2087_0[23:18]), .read_data(words[47:32]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 2'h2 ? port_2113_0[5:0] :
+      port_2117_0[5:3] > 2'h2 ? port_2113_0[11:6] : port_2117_0[8:6] > 2'h2 ? port_2113_0[17:12] :
+      port_2113_0[23:18]), .read_data(words[47:32]), .read_enable(read_enable),
       .write_address(at[2:0] > 2'h2 ? at[14:9] : at[8:3]), .write_data(beat[47:32]),
       .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
-    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 2'h3 ? port_2087_0[5:0] :
-      port_2091_0[5:3] > 2'h3 ? port_2087_0[11:6] : port_2091_0[8:6] > 2'h3 ? port_2087_0[17:12] :
-      port_2087_0[23:18]), .read_data(words[63:48]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 2'h3 ? port_2113_0[5:0] :
+      port_2117_0[5:3] > 2'h3 ? port_2113_0[11:6] : port_2117_0[8:6] > 2'h3 ? port_2113_0[17:12] :
+      port_2113_0[23:18]), .read_data(words[63:48]), .read_enable(read_enable),
       .write_address(at[2:0] > 2'h3 ? at[14:9] : at[8:3]), .write_data(beat[63:48]),
       .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
-    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 3'h4 ? port_2087_0[5:0] :
-      port_2091_0[5:3] > 3'h4 ? port_2087_0[11:6] : port_2091_0[8:6] > 3'h4 ? port_2087_0[17:12] :
-      port_2087_0[23:18]), .read_data(words[79:64]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 3'h4 ? port_2113_0[5:0] :
+      port_2117_0[5:3] > 3'h4 ? port_2113_0[11:6] : port_2117_0[8:6] > 3'h4 ? port_2113_0[17:12] :
+      port_2113_0[23:18]), .read_data(words[79:64]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h4 ? at[14:9] : at[8:3]), .write_data(beat[15:0]),
       .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
-    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 3'h5 ? port_2087_0[5:0] :
-      port_2091_0[5:3] > 3'h5 ? port_2087_0[11:6] : port_2091_0[8:6] > 3'h5 ? port_2087_0[17:12] :
-      port_2087_0[23:18]), .read_data(words[95:80]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 3'h5 ? port_2113_0[5:0] :
+      port_2117_0[5:3] > 3'h5 ? port_2113_0[11:6] : port_2117_0[8:6] > 3'h5 ? port_2113_0[17:12] :
+      port_2113_0[23:18]), .read_data(words[95:80]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h5 ? at[14:9] : at[8:3]), .write_data(beat[31:16]),
       .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
-    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 3'h6 ? port_2087_0[5:0] :
-      port_2091_0[5:3] > 3'h6 ? port_2087_0[11:6] : port_2091_0[8:6] > 3'h6 ? port_2087_0[17:12] :
-      port_2087_0[23:18]), .read_data(words[111:96]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 3'h6 ? port_2113_0[5:0] :
+      port_2117_0[5:3] > 3'h6 ? port_2113_0[11:6] : port_2117_0[8:6] > 3'h6 ? port_2113_0[17:12] :
+      port_2113_0[23:18]), .read_data(words[111:96]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h6 ? at[14:9] : at[8:3]), .write_data(beat[47:32]),
       .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
-    .clk(banks_gated_clk), .read_address(port_2091_0[2:0] > 3'h7 ? port_2087_0[5:0] :
-      port_2091_0[5:3] > 3'h7 ? port_2087_0[11:6] : port_2091_0[8:6] > 3'h7 ? port_2087_0[17:12] :
-      port_2087_0[23:18]), .read_data(words[127:112]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 3'h7 ? port_2113_0[5:0] :
+      port_2117_0[5:3] > 3'h7 ? port_2113_0[11:6] : port_2117_0[8:6] > 3'h7 ? port_2113_0[17:12] :
+      port_2113_0[23:18]), .read_data(words[127:112]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h7 ? at[14:9] : at[8:3]), .write_data(beat[63:48]),
       .write_enable(enables[7]));
 endmodule
@@ -1633,74 +1633,84 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   output reg opened = 1'h0,
   output reg [15:0] stored = 16'h0,
   output reg [14:0] at = 15'h0,
-  output reg [63:0] words_90 = 64'h0,
+  output reg [63:0] words_93 = 64'h0,
   output reg [7:0] enables = 8'h0,
   input wire pass_done,
   input wire [217:0] config__payload,
   input wire config__valid,
   input wire writer_gated_rst
 );
-  reg signal = 1'h0, signal_115, signal_14 = 1'h0, signal_15 = 1'h0, signal_46 = 1'h0, signal_52 =
-    1'h0, signal_73 = 1'h0, allowed = 1'h0, by_word = 1'h0, channel_ends = 1'h0, more = 1'h0,
-    record_ends_44 = 1'h0, s0_piece_several, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0,
-    s4_valid = 1'h0, s5_valid = 1'h0, valid = 1'h0;
+  reg signal = 1'h0, signal_120, signal_14 = 1'h0, signal_15 = 1'h0, signal_16 = 1'h0, signal_49 =
+    1'h0, signal_55 = 1'h0, signal_76 = 1'h0, allowed = 1'h0, by_word = 1'h0, channel_ends = 1'h0,
+    more = 1'h0, record_ends_47 = 1'h0, s0_piece_several, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid
+    = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, valid = 1'h0;
   reg [14:0] here = 15'h0;
   reg [15:0] channel_left = 16'h0, freed = 16'h0, record = 16'h0, record_left = 16'h0;
   reg [16:0] limit = 17'h0;
-  reg [17:0] signal_37 = 18'h0;
-  reg [19:0] signal_79 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_85 =
+  reg [17:0] signal_40 = 18'h0;
+  reg [19:0] signal_82 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 =
     20'h0, step = 20'h0;
-  reg [1:0] signal_117, signal_27 = 2'h0, signal_34 = 2'h0, signal_36 = 2'h0, lead = 2'h0, left =
-    2'h0, s3_piece_taken = 2'h0, turn = 2'h0;
+  reg [1:0] signal_28 = 2'h0, signal_35 = 2'h0, signal_36 = 2'h0, signal_39 = 2'h0, lead = 2'h0,
+    s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n6, number;
-  reg [3:0] signal_113, signal_23 = 4'h0, signal_80 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
+  reg [2:0] n8, number;
+  reg [3:0] signal_118, signal_24 = 4'h0, signal_83 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
     s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
-  reg [4:0] signal_114;
-  reg [5:0] n5;
+  reg [4:0] signal_119;
+  reg [5:0] n7;
   reg [63:0] words = 64'h0;
-  reg [7:0] enables_92 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
+  reg [7:0] enables_95 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
-  reg [8:0] n9, linear_84 = 9'h0, offset = 9'h0;
-  wire n14, n36, n33, n34, n37, n7, n8, n26, n35, n10, n4, n18, n12, n11, n13, n24, n22, n15, n17,
-    n19, n32, n20, n21, n23, n25, n28, n31, n27, n29, signal_20, signal_21, finished, i__ready_108,
-    i__valid_109, last_lap, last_phase_y, o__ready, o__valid, record_ends, starts;
+  reg [8:0] n9, linear_87 = 9'h0, offset = 9'h0;
+  wire n14, n36, n34, n37, n5, n6, n26, n35, n33, n4, n18, n12, n11, n13, n24, n22, n15, n17, n19,
+    n32, n20, n21, n23, n25, n28, n10, n31, n27, n29, signal_114, signal_115, signal_21, signal_22,
+    finished, i__ready_111, i__valid_112, last_lap, last_phase_y, o__ready, o__valid, record_ends,
+    starts;
   wire [14:0] where;
   wire [16:0] n16;
-  wire [19:0] signal_83, next_linear_row, width;
-  wire [1:0] n39, signal_35, lane0, lane1;
+  wire [19:0] signal_86, next_linear_row, width;
+  wire [1:0] n39, signal_38, ahead, lane0, lane1;
   wire [21:0] after_row_beyond;
-  wire [2:0] n1, rest;
+  wire [2:0] n1, rest, unused;
   wire [36:5] n3;
   wire [4:0] n38, n30;
-  wire [5:0] signal_116;
+  wire [5:0] signal_121;
   wire [63:0] n2;
   wire [67:0] o__payload;
+  wire [68:5] s0_piece;
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
-  assign i__ready = opened & i__ready_108;
-  assign awake = |{finished, starts, signal_20, pass_done, n11, n12, n13} | n14;
+  assign i__ready = opened & i__ready_111;
+  assign s0_piece[20:5] = signal_115 & signal_36 > 1'h0 ? o__payload[15:0] : words[15:0];
+  assign s0_piece[36:21] = signal_115 & signal_36 > 1'h1 ? o__payload[31:16] : words[31:16];
+  assign s0_piece[52:37] = signal_115 & signal_36 > 2'h2 ? o__payload[47:32] : words[47:32];
+  assign s0_piece[68:53] = signal_115 & signal_36 > 2'h3 ? o__payload[63:48] : words[63:48];
+  assign awake = |{finished, signal_21, pass_done, n11, starts, n12, n13} | n14;
   assign n3[36:21] = n4 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n3[20:5] = n4 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[20:5];
-  assign i__valid_109 = opened & i__valid;
-  assign o__ready = ~valid | signal_20 & (last_lap & (by_word ? !left : more | left <= signal_36));
+  assign i__valid_112 = opened & i__valid;
+  assign o__ready = ~valid | signal_21 & (last_lap & (by_word ? !signal_35 : more | signal_35 <=
+    signal_39));
   assign n2 = {2{s6_piece[68:5]}} >> {turn, 4'h0};
   assign n4 = s2_valid & s2_piece[69];
-  assign signal_21 = last_lap & n33 & (by_word ? !signal_36 : n34);
-  assign last_lap = ~signal_14 | signal_27 == signal_35 | signal_27 == last_phase;
-  assign signal_20 = signal_52 & valid;
-  assign n7 = $signed(beyond1) >= $signed(1'h0);
-  assign n8 = $signed(beyond2) >= $signed(1'h0);
-  assign signal_35 = by_word ? 2'h0 : n33 & n34 ? signal_36 : left;
-  assign n10 = signal_20 & last_lap;
-  assign finished = n35 | signal & signal_46 & allowed;
-  assign starts = n36 & config__valid & ~(|flushing);
+  assign signal_22 = last_lap & n34 & (by_word ? !signal_39 : signal_114 | signal_115);
+  assign last_lap = ~signal_15 | signal_28 == signal_38 | signal_28 == last_phase;
+  assign n5 = $signed(beyond1) >= $signed(1'h0);
+  assign n6 = $signed(beyond2) >= $signed(1'h0);
+  assign signal_21 = signal_55 & valid;
+  assign signal_38 = by_word ? 2'h0 : signal_114 ? signal_39 : signal_115 ? (more ? 2'h3 :
+    signal_39) : signal_35;
+  assign ahead = signal_115 ? signal_38 - signal_35 : 2'h0;
+  assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
+  assign n10 = n33 | o__ready;
+  assign finished = n35 | signal & signal_49 & allowed;
   assign n11 = o__valid & o__ready;
-  assign n12 = i__valid_109 & i__ready_108;
+  assign starts = n36 & config__valid & ~(|flushing);
+  assign n12 = i__valid_112 & i__ready_111;
   assign n13 = released != freed;
   assign n14 = |settling;
   assign n15 = lead <= config__payload[3];
@@ -1712,48 +1722,50 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n20 = n32 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
-  assign n21 = n19 | n32 | n20;
+  assign n21 = n20 | n32 | n19;
   assign n22 = n36 | n35;
-  assign n23 = record_ends | n22;
+  assign n23 = n22 | record_ends;
   assign n24 = n36 | record_ends;
-  assign n25 = n37 | n24;
+  assign n25 = n24 | n37;
   assign n26 = n36 | n37;
   assign width = config__payload[25:6] - 1'h1;
-  assign n27 = n28 & {n26, rest[2], n10} != 2'h3;
-  assign rest = signal_36 + {~signal_35};
-  assign n28 = n26 | n10;
+  assign n27 = {n33, n26, rest[2]} != 3'h5 & n28;
+  assign rest = signal_39 + {~signal_38};
+  assign n28 = n33 | n26;
   assign n29 = n19 | writer_gated_rst;
   assign last_phase_y = n18 | n30 == config__payload[157:154];
-  assign n30 = signal_80 + 1'h1;
-  assign signal_83 = last_phase_y ? (signal_73 & $signed(after_row_beyond) >= $signed(1'h0) ?
-    after_row_beyond[19:0] : signal_79 + config__payload[137:118]) : signal_79;
+  assign n30 = signal_83 + 1'h1;
+  assign signal_86 = last_phase_y ? (signal_76 & $signed(after_row_beyond) >= $signed(1'h0) ?
+    after_row_beyond[19:0] : signal_82 + config__payload[137:118]) : signal_82;
   assign n31 = ~n20 & n32;
   assign n32 = s2_valid & s2_piece[81];
-  assign beyond2 = signal_116 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
-  assign beyond1 = signal_116 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign signal_116 = n38 + 1'h1;
+  assign beyond2 = signal_121 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
+  assign beyond1 = signal_121 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+  assign signal_121 = n38 + 1'h1;
+  assign n33 = signal_21 & last_lap;
+  assign signal_115 = signal_14 & ~signal_114 & valid & o__valid;
   assign lane1 = n4 ? n39 + config__payload[155:154] : 2'h0;
   assign lane0 = n4 ? n39 : 2'h0;
-  assign n33 = ~more;
-  assign n34 = signal_36 <= left;
-  assign n35 = record_ends & record_ends_44;
+  assign n34 = ~more;
+  assign signal_114 = n34 & signal_39 <= signal_35;
+  assign n35 = record_ends & record_ends_47;
   assign n36 = ~signal;
-  assign n37 = signal_20 & signal_21;
-  assign after_row_beyond = $signed({1'h0, signal_79}) + $signed(pitch_less);
-  assign n38 = signal_23 + signal_35;
+  assign n37 = signal_21 & signal_22;
+  assign after_row_beyond = $signed({1'h0, signal_82}) + $signed(pitch_less);
+  assign n38 = signal_24 + signal_38;
   assign n39 = s2_piece[4:3] + s2_piece[71:70];
   neuflow_locator locator (
-    .clk(writer_gated_clk), .linear(linear_84), .position(position_85),
+    .clk(writer_gated_clk), .linear(linear_87), .position(position_88),
       .ring(config__payload[117:98]), .rst(writer_gated_rst), .turn(n1), .where(where));
   neuflow_slice #(.WIDTH(68)) slice (
-    .clk(writer_gated_clk), .i__payload(i__payload), .i__ready(i__ready_108),
-      .i__valid(i__valid_109), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
+    .clk(writer_gated_clk), .i__payload(i__payload), .i__ready(i__ready_111),
+      .i__valid(i__valid_112), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
       .rst(writer_gated_rst));
   always @(posedge writer_gated_clk) begin
     step_less <= by_word ? x_step_less : s1_piece_q[80:78] - config__payload[117:98];
     offset <= s1_piece_phase * config__payload[186:178];
     here <= where;
-    words_90 <= n2;
+    words_93 <= n2;
     step[2:0] <= by_word ? config__payload[160:158] : s1_piece_q[80:78];
     strides2_q[7:6] <= 2'h0;
     strides1_q[7:5] <= 3'h0;
@@ -1763,29 +1775,32 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s2_valid) {s3_piece_q[83:37], s3_piece_q[2:0]} <= {s2_piece[83:37], s2_piece[2:0]};
     if (n4 | s2_valid) s3_piece_q[36:5] <= n3;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
-    if (signal_20) begin
-      signal_113 = signal_14 ? {2'h0, signal_27} : !signal_23 ? 4'h0 : config__payload[157:154] -
-        signal_23;
-      s0_piece_several = signal_14 | signal_15;
-      signal_114 = signal_23 + signal_27;
-      signal_115 = signal_114 >= config__payload[157:154];
-      signal_117 = n7 + n8;
-      n5 = signal_114 + 1'h1;
-      n9 = signal_113 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, signal_113} <= signal_35} + (n9 <= signal_35);
-      n6 = signal_35 + 1'h1;
-      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_113;
-      s1_piece_phase <= (!(signal_14)) ? 4'h0 : signal_115 ? signal_114[3:0] -
-        config__payload[157:154] : signal_114[3:0];
-      {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_44, channel_ends, signal_21, signal_14 ?
-        (last_lap ? signal_117 - signal_115 : {2'h0, n5 == config__payload[157:154]}) : signal_15 ?
-        number : n6, s0_piece_several, words, signal_34, s0_piece_several ? number : n6};
+    if (signal_21) begin
+      signal_118 = signal_15 ? {2'h0, signal_28} : !signal_24 ? 4'h0 : config__payload[157:154] -
+        signal_24;
+      s0_piece_several = signal_15 | signal_16;
+      signal_119 = signal_24 + signal_28;
+      signal_120 = signal_119 >= config__payload[157:154];
+      n7 = signal_119 + 1'h1;
+      n9 = signal_118 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+      number = {1'h0, {5'h0, signal_118} <= signal_38} + (n9 <= signal_38);
+      n8 = signal_38 + 1'h1;
+      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_118;
+      s1_piece_phase <= (!(signal_15)) ? 4'h0 : signal_120 ? signal_119[3:0] -
+        config__payload[157:154] : signal_119[3:0];
+      {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_47, channel_ends, signal_22, signal_15 ?
+        (last_lap ? {{1'h0, n5} + n6} - signal_120 : {2'h0, n7 == config__payload[157:154]}) :
+        signal_16 ? number : n8, s0_piece_several, s0_piece, signal_36, s0_piece_several ? number :
+        n8};
     end
-    if (o__ready | n10) left <= o__ready ? o__payload[65:64] - 1'h1 : (left - signal_35) - 2'h1;
+    if (n10) begin
+      signal_36 <= o__ready ? ahead : (signal_36 + signal_38) + 1'h1;
+      signal_35 <= o__ready ? unused[1:0] : (signal_35 - signal_38) - 2'h1;
+    end
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{finished, starts, signal_20, pass_done, n11, writer_gated_rst, n12, n13}) begin
+    if (|{finished, signal_21, pass_done, n11, starts, writer_gated_rst, n12, n13}) begin
       settling <= 4'hb;
     end else begin
       if (n14) settling <= settling - 1'h1;
@@ -1793,53 +1808,54 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   end
   always @(posedge writer_gated_clk) begin
     if (writer_gated_rst) begin
-      freed <= 16'h0; enables_92 <= 8'h0; enables <= 8'h0; at <= 15'h0; turn <= 2'h0; position_85 <=
-        20'h0; linear_84 <= 9'h0; pitch_less <= 21'h0; signal_73 <= 1'h0; x_step_less <= 21'h0;
+      freed <= 16'h0; enables_95 <= 8'h0; enables <= 8'h0; at <= 15'h0; turn <= 2'h0; position_88 <=
+        20'h0; linear_87 <= 9'h0; pitch_less <= 21'h0; signal_76 <= 1'h0; x_step_less <= 21'h0;
         by_word <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0;
-        s1_valid <= 1'h0; signal_52 <= 1'h0; limit <= 17'h0; stored <= 16'h0; allowed <= 1'h0;
-        signal_46 <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <= 4'h0; last_phase <= 4'h0;
-        signal_15 <= 1'h0; signal_14 <= 1'h0; flushing <= 4'h0; lead <= 2'h0; linear <= 20'h0;
-        linear_row <= 20'h0; record_ends_44 <= 1'h0; record_left <= 16'h0; channel_ends <= 1'h0;
-        channel_left <= 16'h0; more <= 1'h0; signal_37 <= 18'h0; signal_36 <= 2'h0; valid <= 1'h0;
-        signal_27 <= 2'h0; opened <= 1'h0; signal <= 1'h0;
+        s1_valid <= 1'h0; signal_55 <= 1'h0; limit <= 17'h0; stored <= 16'h0; allowed <= 1'h0;
+        signal_49 <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <= 4'h0; last_phase <= 4'h0;
+        signal_16 <= 1'h0; signal_15 <= 1'h0; signal_14 <= 1'h0; flushing <= 4'h0; lead <= 2'h0;
+        linear <= 20'h0; linear_row <= 20'h0; record_ends_47 <= 1'h0; record_left <= 16'h0;
+        channel_ends <= 1'h0; channel_left <= 16'h0; more <= 1'h0; signal_40 <= 18'h0; signal_39 <=
+        2'h0; valid <= 1'h0; signal_28 <= 2'h0; opened <= 1'h0; signal <= 1'h0;
     end else begin
       freed <= released;
-      enables_92 <= {s5_valid & 3'h7 - where[2:0] < s5_piece[2:0], s5_valid & 3'h6 - where[2:0] <
+      enables_95 <= {s5_valid & 3'h7 - where[2:0] < s5_piece[2:0], s5_valid & 3'h6 - where[2:0] <
         s5_piece[2:0], s5_valid & 3'h5 - where[2:0] < s5_piece[2:0], s5_valid & 3'h4 - where[2:0] <
         s5_piece[2:0], s5_valid & 2'h3 - where[2:0] < s5_piece[2:0], s5_valid & 2'h2 - where[2:0] <
         s5_piece[2:0], s5_valid & 1'h1 - where[2:0] < s5_piece[2:0], s5_valid & 1'h0 - where[2:0] <
         s5_piece[2:0]};
-      enables <= enables_92;
+      enables <= enables_95;
       at <= here;
       turn <= s5_piece[4:3] - where[1:0];
-      position_85 <= position;
-      linear_84 <= linear[8:0] + offset;
+      position_88 <= position;
+      linear_87 <= linear[8:0] + offset;
       pitch_less <= config__payload[137:118] - config__payload[117:98];
-      signal_73 <= |config__payload[117:98];
+      signal_76 <= |config__payload[117:98];
       x_step_less <= config__payload[177:158] - config__payload[117:98];
       by_word <= config__payload[5:4] == 1'h1;
       s5_valid <= s4_valid;
       s4_valid <= s3_valid;
       s3_valid <= s2_valid;
       s2_valid <= s1_valid;
-      s1_valid <= signal_20;
-      signal_52 <= signal & ~finished & n15 & (record_ends ? n16 < limit : record < limit);
+      s1_valid <= signal_21;
+      signal_55 <= signal & ~finished & n15 & (record_ends ? n16 < limit : record < limit);
       limit <= config__payload[153:138] + {n17 ? released : 16'h0};
       stored <= n17 ? record : 16'hffff;
       allowed <= n15;
-      signal_46 <= !config__payload[57:42];
+      signal_49 <= !config__payload[57:42];
       strides2_q[4:0] <= {config__payload[157:154], 1'h0};
       strides1_q[3:0] <= config__payload[157:154];
       last_phase <= config__payload[157:154] - 1'h1;
-      signal_15 <= n18;
-      signal_14 <= config__payload[5:4] == 2'h2;
+      signal_16 <= n18;
+      signal_15 <= config__payload[5:4] == 2'h2;
+      signal_14 <= !config__payload[5:4];
       flushing <= {flushing[2:0], finished};
       lead <= (lead + finished) - pass_done;
       if (n21) linear <= n19 ? config__payload[77:58] : n20 ? linear + config__payload[97:78] :
         next_linear_row;
-      if (n21 & {n19, n20} != 1'h1) linear_row <= n19 ? config__payload[77:58] : next_linear_row;
+      if (n21 & {n20, n19} != 2'h2) linear_row <= n19 ? config__payload[77:58] : next_linear_row;
       if (n23) begin
-        record_ends_44 <= n22 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
+        record_ends_47 <= n22 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
         record_left <= n22 ? config__payload[57:42] : record_left - 1'h1;
       end
       if (n25) begin
@@ -1847,12 +1863,12 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         channel_left <= n24 ? config__payload[41:26] : channel_left - 1'h1;
       end
       if (n27) begin
-        more <= n26 ? |width[19:2] : signal_37 != 1'h1;
-        signal_37 <= n26 ? width[19:2] : signal_37 - 1'h1;
+        more <= n26 ? |width[19:2] : signal_40 != 1'h1;
+        signal_40 <= n26 ? width[19:2] : signal_40 - 1'h1;
       end
-      if (n28) signal_36 <= n26 ? width[1:0] : rest[1:0];
-      if (o__ready) valid <= o__valid;
-      if (signal_20) signal_27 <= last_lap ? 2'h0 : signal_27 + 1'h1;
+      if (n28) signal_39 <= n26 ? width[1:0] : rest[1:0];
+      if (o__ready) valid <= o__valid & $signed(unused) >= $signed(1'h0);
+      if (signal_21) signal_28 <= last_lap ? 2'h0 : signal_28 + 1'h1;
       if (i__valid & i__ready & i__payload[67] | starts) opened <= starts ? |config__payload[57:42]
         : 1'h0;
       if (finished | starts) signal <= starts;
@@ -1860,15 +1876,15 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   end
   always @(posedge writer_gated_clk) begin
     if (n29) begin
-      signal_80 <= 4'h0; signal_79 <= 20'h0; position <= 20'h0;
+      signal_83 <= 4'h0; signal_82 <= 20'h0; position <= 20'h0;
     end else begin
       if (n31) begin
-        signal_80 <= last_phase_y ? 4'h0 : n30[3:0];
-        signal_79 <= signal_83;
+        signal_83 <= last_phase_y ? 4'h0 : n30[3:0];
+        signal_82 <= signal_86;
       end
-      if (n32 | n20 | s2_valid) begin
+      if (n20 | n32 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
-        position <= n20 ? signal_79 : n32 ? signal_83 : signal_73 & $signed(after_beyond) >=
+        position <= n20 ? signal_82 : n32 ? signal_86 : signal_76 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
       end
     end
@@ -1895,18 +1911,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (o__ready) begin
-      signal_34 <= 2'h0;
-    end else begin
-      if (n10) signal_34 <= (signal_34 + signal_35) + 1'h1;
-    end
-  end
-  always @(posedge writer_gated_clk) begin
     if (n26 | writer_gated_rst) begin
-      signal_23 <= 4'h0;
+      signal_24 <= 4'h0;
     end else begin
-      if (($signed({3'h0, signal_116}) >= $signed(1'h0) | n8 | n7) & n10) signal_23 <= n8 ?
-        beyond2[3:0] : n7 ? beyond1[3:0] : signal_116[3:0];
+      if ((n6 | $signed({3'h0, signal_121}) >= $signed(1'h0) | n5) & n33) signal_24 <= n6 ?
+        beyond2[3:0] : n5 ? beyond1[3:0] : signal_121[3:0];
     end
   end
 endmodule
@@ -1927,7 +1936,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2180_16,
+  input wire [1:0] port_2206_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1949,12 +1958,12 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
   assign n1 = parameters_take | weights_gated_rst;
-  assign n2 = n3 & {listening, leads, signal_16} != 3'h5;
-  assign n3 = {listening, signal_16} != 2'h2;
+  assign n2 = {signal_16, listening, leads} != 3'h6 & n3;
+  assign n3 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2180_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2180_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2206_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2206_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2024,7 +2033,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{rewind, read_enable, comes, push, free} | n1;
+  assign awake = |{push, read_enable, comes, free, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2034,14 +2043,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{rewind, read_enable, blocks_gated_rst, comes, push, free}) begin
+    if (|{push, read_enable, comes, blocks_gated_rst, free, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (rewind | blocks_gated_rst | free) begin
+    if (blocks_gated_rst | free | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2090,7 +2099,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{rewind, read_enable, comes, push, free} | n1;
+  assign awake = |{push, read_enable, comes, free, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2100,14 +2109,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{rewind, read_enable, weights_gated_rst, comes, push, free}) begin
+    if (|{push, read_enable, weights_gated_rst, comes, free, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (rewind | weights_gated_rst | free) begin
+    if (weights_gated_rst | free | rewind) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2176,7 +2185,7 @@ module \neuflow_convolver_tile.router  (
     local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'he, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n1, n2, n3, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+  wire n7, n10, n6, n5, n4, n2, n3, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
@@ -2194,9 +2203,9 @@ module \neuflow_convolver_tile.router  (
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n1 = east_out__valid & o__ready_69;
-  assign n2 = south_out__valid & o__ready_79;
-  assign n3 = west_out__valid & o__ready_89;
+  assign n1 = west_out__valid & o__ready_89;
+  assign n2 = east_out__valid & o__ready_69;
+  assign n3 = south_out__valid & o__ready_79;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -2210,7 +2219,7 @@ module \neuflow_convolver_tile.router  (
   assign signal = |{n8, n7, n6, n5} ? {n13[3:1], 1'h0} : 4'h0;
   assign queued = o__ready ? signal & signal_30 & n11 : 10'h0;
   assign n9 = o__ready | |done;
-  assign signal_29 = o__ready ? signal & (~signal_30 | done) : 10'h0;
+  assign signal_29 = o__ready ? {6'h0, signal} & (~signal_30 | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
   assign n10 = |{6'h0, signal};
@@ -2241,7 +2250,7 @@ module \neuflow_convolver_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_98), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, router_gated_rst,
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, router_gated_rst, n2,
       n3, bus__valid}) begin
       settling <= 3'h4;
     end else begin
@@ -2296,7 +2305,7 @@ module \neuflow_convolver_tile.router  (
       end
       if (n9 & (o__ready & n6 & n10)) west_peers <= names;
       if (n9 & (o__ready & n7 & n10)) south_peers <= names;
-      if (n9 & (o__ready & n8 & n10)) east_peers <= names;
+      if ((o__ready & n8 & n10) & n9) east_peers <= names;
     end
   end
 endmodule
@@ -2330,8 +2339,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__0__ready, local__2__ready, local__4__ready, local__1__ready,
-    local__3__ready, o__ready};
+  assign all_ready = &{local__4__ready, local__0__ready, local__2__ready, o__ready, local__3__ready,
+    local__1__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(tap_gated_rst));

@@ -147,13 +147,12 @@ module \neuflow_fifo_tile.router  (
     local0_waiting = 10'h0, local1_current = 10'h0, local1_waiting = 10'h0, north_current = 10'h0,
     north_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0, west_current
     = 10'h0, west_waiting = 10'h0;
-  wire n14, n16, n13, n12, n11, n10, n9, n8, n1, n6, n4, n7, n5, n2, n3, n15, east_last, east_moves,
+  wire n14, n16, n13, n12, n11, n10, n9, n8, n4, n6, n3, n7, n5, n2, n1, n15, east_last, east_moves,
     i__ready_105, i__ready_115, i__ready_125, i__ready_135, i__ready_145, i__ready_155, i__ready_95,
-    i__valid_106, i__valid_116, i__valid_126, i__valid_136, i__valid_146, i__valid_156, i__valid_96,
     local0_last, local0_moves, local1_last, local1_moves, north_last, north_moves, o__valid_160,
     south_last, south_moves, west_last, west_moves;
   wire [17:0] o__payload;
-  wire [6:0] signal, names;
+  wire [6:0] signal, moving, names;
   wire [9:0] n17, n18, signal_35, done, queued;
   assign north_takes = north_armed & !(north_peers_q & n18);
   assign east_takes = east_armed & !(east_peers_q & n18);
@@ -161,21 +160,20 @@ module \neuflow_fifo_tile.router  (
   assign west_takes = west_armed & !(west_peers_q & n18);
   assign local0_takes = local0_armed & !(local0_peers_q & n18);
   assign local1_takes = local1_armed & !(local1_peers_q & n18);
-  assign {i__valid_156, i__valid_146, i__valid_136, i__valid_126, i__valid_116, i__valid_106,
-    i__valid_96} = (north_moves ? north_current[6:0] : 7'h0) | (east_moves ? east_current[6:0] :
+  assign awake = |{o__valid_160, local1_moves, west_moves, south_moves, n1, north_moves, n2,
+    east_moves, n3, n4, n5, local0_moves, n6, n7, bus__valid} | n8;
+  assign moving = (north_moves ? north_current[6:0] : 7'h0) | (east_moves ? east_current[6:0] :
     7'h0) | (south_moves ? south_current[6:0] : 7'h0) | (west_moves ? west_current[6:0] : 7'h0) |
     (local0_moves ? local0_current[6:0] : 7'h0) | (local1_moves ? local1_current[6:0] : 7'h0);
-  assign awake = |{o__valid_160, local1_moves, west_moves, north_moves, south_moves, n1, east_moves,
-    n2, n3, n4, n5, local0_moves, n6, n7, bus__valid} | n8;
   assign local1_moves = local1_in__valid & local1_takes;
   assign west_moves = west_in__valid & west_takes;
-  assign north_moves = north_in__valid & north_takes;
   assign south_moves = south_in__valid & south_takes;
-  assign n1 = north_out__valid & o__ready_91;
-  assign east_moves = east_in__valid & east_takes;
+  assign n1 = local1_out__valid & o__ready_151;
+  assign north_moves = north_in__valid & north_takes;
   assign n2 = local0_out__valid & o__ready_141;
-  assign n3 = local1_out__valid & o__ready_151;
-  assign n4 = south_out__valid & o__ready_111;
+  assign east_moves = east_in__valid & east_takes;
+  assign n3 = south_out__valid & o__ready_111;
+  assign n4 = north_out__valid & o__ready_91;
   assign n5 = global_out__valid & o__ready_131;
   assign local0_moves = local0_in__valid & local0_takes;
   assign n6 = east_out__valid & o__ready_101;
@@ -209,48 +207,48 @@ module \neuflow_fifo_tile.router  (
     .clk(router_gated_clk), .i__payload(east_source == 3'h6 ? local1_in__payload : east_source ==
       3'h5 ? local0_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
       south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ? north_in__payload
-      : 35'h0), .i__ready(i__ready_105), .i__valid(i__valid_106), .o__payload(east_out__payload),
+      : 35'h0), .i__ready(i__ready_105), .i__valid(moving[1]), .o__payload(east_out__payload),
       .o__ready(o__ready_101), .o__valid(east_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
     .clk(router_gated_clk), .i__payload(global_source == 3'h6 ? local1_in__payload : global_source
       == 3'h5 ? local0_in__payload : global_source == 2'h3 ? west_in__payload : global_source ==
       2'h2 ? south_in__payload : global_source == 1'h1 ? east_in__payload : !global_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_135), .i__valid(i__valid_136),
+      north_in__payload : 35'h0), .i__ready(i__ready_135), .i__valid(moving[4]),
       .o__payload(global_out__payload), .o__ready(o__ready_131), .o__valid(global_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
     .clk(router_gated_clk), .i__payload(local0_source == 3'h6 ? local1_in__payload : local0_source
       == 3'h5 ? local0_in__payload : local0_source == 2'h3 ? west_in__payload : local0_source ==
       2'h2 ? south_in__payload : local0_source == 1'h1 ? east_in__payload : !local0_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_145), .i__valid(i__valid_146),
+      north_in__payload : 35'h0), .i__ready(i__ready_145), .i__valid(moving[5]),
       .o__payload(local0_out__payload), .o__ready(o__ready_141), .o__valid(local0_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local1_slice (
     .clk(router_gated_clk), .i__payload(local1_source == 3'h6 ? local1_in__payload : local1_source
       == 3'h5 ? local0_in__payload : local1_source == 2'h3 ? west_in__payload : local1_source ==
       2'h2 ? south_in__payload : local1_source == 1'h1 ? east_in__payload : !local1_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_155), .i__valid(i__valid_156),
+      north_in__payload : 35'h0), .i__ready(i__ready_155), .i__valid(moving[6]),
       .o__payload(local1_out__payload), .o__ready(o__ready_151), .o__valid(local1_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
     .clk(router_gated_clk), .i__payload(north_source == 3'h6 ? local1_in__payload : north_source ==
       3'h5 ? local0_in__payload : north_source == 2'h3 ? west_in__payload : north_source == 2'h2 ?
       south_in__payload : north_source == 1'h1 ? east_in__payload : !north_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_95), .i__valid(i__valid_96),
+      north_in__payload : 35'h0), .i__ready(i__ready_95), .i__valid(moving[0]),
       .o__payload(north_out__payload), .o__ready(o__ready_91), .o__valid(north_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h6 ? local1_in__payload : south_source ==
       3'h5 ? local0_in__payload : south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ?
       south_in__payload : south_source == 1'h1 ? east_in__payload : !south_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_115), .i__valid(i__valid_116),
+      north_in__payload : 35'h0), .i__ready(i__ready_115), .i__valid(moving[2]),
       .o__payload(south_out__payload), .o__ready(o__ready_111), .o__valid(south_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h6 ? local1_in__payload : west_source ==
       3'h5 ? local0_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
       south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ? north_in__payload
-      : 35'h0), .i__ready(i__ready_125), .i__valid(i__valid_126), .o__payload(west_out__payload),
+      : 35'h0), .i__ready(i__ready_125), .i__valid(moving[3]), .o__payload(west_out__payload),
       .o__ready(o__ready_121), .o__valid(west_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(18)) words (
     .clk(router_gated_clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready),
@@ -258,8 +256,8 @@ module \neuflow_fifo_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_160), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_160, local1_moves, west_moves, north_moves, router_gated_rst, south_moves, n1,
-      east_moves, n2, n3, n4, n5, local0_moves, n6, n7, bus__valid}) begin
+    if (|{o__valid_160, local1_moves, west_moves, router_gated_rst, south_moves, n1, north_moves,
+      n2, east_moves, n3, n4, n5, local0_moves, n6, n7, bus__valid}) begin
       settling <= 3'h4;
     end else begin
       if (n8) settling <= settling - 1'h1;
@@ -367,7 +365,7 @@ module \neuflow_fifo_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_13 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = local__0__ready & o__ready;
+  assign all_ready = o__ready & local__0__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_13), .rst(tap_gated_rst));

@@ -49,7 +49,7 @@ module neuflow_mapper (
   assign s0_tail[10] = n14 & o__payload_35[0];
   assign s0_tail[11] = n12 & o__payload_35[0];
   assign active = o__valid & o__ready;
-  assign awake = n16 | active | awake_39 | n17;
+  assign awake = awake_39 | n16 | active | n17;
   assign moves = signal & signal_37;
   assign n12 = $signed(i__payload[31:16]) < $signed(1'h0);
   assign n14 = $signed(i__payload[15:0]) < $signed(1'h0);
@@ -191,7 +191,7 @@ module neuflow_mapper (
     end
   end
   always @(posedge clk) begin
-    if (|{n16, active, rst, awake_39}) begin
+    if (|{awake_39, n16, rst, active}) begin
       settling <= 2'h2;
     end else begin
       if (n17) settling <= settling - 1'h1;
@@ -209,7 +209,7 @@ module neuflow_mapper (
     end
   end
   always @(posedge clk) begin
-    if (rst | o__ready_29) begin
+    if (o__ready_29 | rst) begin
       signal_28 <= 1'h0;
     end else begin
       if (signal_26 & i__payload[34]) signal_28 <= 1'h1;
@@ -245,7 +245,7 @@ module \neuflow_mapper.config  (
     if (rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;

@@ -23,26 +23,24 @@ module neuflow_read_port (
   reg signal_65 = 1'h0, fits = 1'h0, left = 1'h0, near = 1'h0;
   reg [1:0] index = 2'h0;
   reg [2:0] settling = 3'h4;
-  reg [3:0] room = 4'h8;
-  reg [4:0] under_way = 5'h0;
+  reg [4:0] room = 5'h10, under_way = 5'h0;
   reg [77:0] head = 78'h0;
-  wire n5, n4, n3, n2, n8, n6, signal, awake_83, awake_84, awake_85, awake_86, awake_87, awake_88,
-    ends, free, i__ready, i__ready_31, i__ready_37, i__ready_41, i__ready_49, i__ready_66,
-    i__ready_75, i__valid, i__valid_32, i__valid_38, i__valid_46, i__valid_72, o__ready_63,
-    o__ready_64, o__valid_90, o__valid_91, request__valid_47;
+  wire n5, n4, n3, n2, n6, signal, awake_83, awake_84, awake_85, awake_86, awake_87, awake_88, ends,
+    free, i__ready, i__ready_31, i__ready_37, i__ready_41, i__ready_49, i__ready_66, i__ready_75,
+    i__valid, i__valid_32, i__valid_38, i__valid_46, i__valid_72, o__ready_63, o__ready_64,
+    o__valid_90, o__valid_91, request__valid_47;
   wire [14:0] i__payload_51, o__payload_59;
-  wire [1:0] n7, i__payload_60_first;
+  wire [1:0] i__payload_60_first;
   wire [207:0] i__payload;
   wire [2:0] n1;
   wire [31:0] i__payload_45;
-  wire [3:0] following;
+  wire [4:0] n7, following;
   wire [64:0] i__payload_28, i__payload_34;
   wire [77:0] o__payload_92;
   wire [79:0] o__payload_71;
   assign response__ready = 1'h1;
   assign awake = |{n2, n3, awake_85, awake_84, signal, awake_86, n4, awake_83, response__valid, n5}
-    | n8;
-  assign {n6, n7} = settling - 1'h1;
+    | n6;
   assign i__valid_46 = request__valid_47 & free;
   assign o__ready_64 = ~signal_65 | i__ready_66;
   assign ends = index == o__payload_59[5:4];
@@ -51,13 +49,14 @@ module neuflow_read_port (
   assign signal = i__valid_46 & i__ready_49;
   assign o__ready_63 = response__valid & ends;
   assign free = i__ready_41 & (i__payload_45[29] == near | !under_way);
-  assign following = (room + left) - {signal ? i__payload_45[31:30] + 1'h1 : 3'h0};
   assign n2 = awake_87 | awake_88 | (i__valid_72 & i__ready_75 | signal_65 & i__ready_66 | o__valid
     & o__ready);
   assign n3 = request__valid & request__ready;
   assign n4 = i__valid_38 & i__ready_37;
   assign n5 = i__valid_32 & i__ready_31;
-  assign n8 = |settling;
+  assign n6 = |settling;
+  assign following = (room + left) - {signal ? i__payload_45[31:30] + 1'h1 : 3'h0};
+  assign n7 = {kind == 4'h8 ? 4'h0 : 4'h8} + 3'h4;
   neuflow_slice #(.WIDTH(32)) asks (
     .clk(clk), .i__payload(i__payload_45), .i__ready(i__ready_49), .i__valid(i__valid_46),
       .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid),
@@ -94,25 +93,25 @@ module neuflow_read_port (
     .awake(awake_84), .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(i__payload_28), .o__ready(i__ready_31), .o__valid(i__valid_32), .rst(rst));
   always @(posedge clk) begin
-    if (rst) begin
-      index <= 2'h0; near <= 1'h0; under_way <= 5'h0; fits <= 1'h0; room <= 4'h8; left <= 1'h0;
-        signal_65 <= 1'h0;
-    end else begin
-      if (response__valid) index <= ends ? 2'h0 : index + 1'h1;
-      if (signal) near <= i__payload_45[29];
-      under_way <= (under_way + signal) - {o__valid_90 & o__ready_63};
-      fits <= following >= 3'h4;
-      room <= following;
-      left <= o__valid_91 & o__ready_64;
-      if (o__ready_64) signal_65 <= o__valid_91;
-    end
-  end
-  always @(posedge clk) begin
     if (|{n2, n3, awake_85, rst, awake_84, signal, awake_86, n4, awake_83, response__valid, n5})
       begin
       settling <= 3'h4;
     end else begin
-      if (n8) settling <= {n6, n7};
+      if (n6) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge clk) begin
+    if (rst) begin
+      fits <= 1'h0; room <= 5'h10; left <= 1'h0; under_way <= 5'h0; signal_65 <= 1'h0; index <=
+        2'h0; near <= 1'h0;
+    end else begin
+      fits <= following >= n7;
+      room <= following;
+      left <= o__valid_91 & o__ready_64;
+      under_way <= (under_way + signal) - {o__valid_90 & o__ready_63};
+      if (o__ready_64) signal_65 <= o__valid_91;
+      if (response__valid) index <= ends ? 2'h0 : index + 1'h1;
+      if (signal) near <= i__payload_45[29];
     end
   end
   always @(posedge clk) begin
@@ -130,18 +129,18 @@ module \neuflow_read_port.buffer  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg [2:0] read_address = 3'h0, write_address = 3'h0;
-  reg [3:0] level = 4'h0;
+  reg [3:0] read_address = 4'h0, write_address = 4'h0;
+  reg [4:0] level = 5'h0;
   wire fetch, push;
   assign awake = push | fetch | o__valid & o__ready;
   assign fetch = |level & (~o__valid | o__ready);
-  assign push = i__valid & ~level[3];
-  neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(78)) ram (
+  assign push = i__valid & ~level[4];
+  neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(78)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge clk) begin
     if (rst) begin
-      o__valid <= 1'h0; level <= 4'h0; read_address <= 3'h0; write_address <= 3'h0;
+      o__valid <= 1'h0; level <= 5'h0; read_address <= 4'h0; write_address <= 4'h0;
     end else begin
       o__valid <= fetch | o__valid & ~o__ready;
       level <= (level + push) - fetch;
@@ -338,7 +337,7 @@ module \neuflow_read_port.splitter  (
   assign request__valid = signal_8 & fits;
   assign awake = signal_16 | taken & there | i__valid & i__ready;
   assign taken = ~signal_8 | signal_16 & ends;
-  assign n3 = taken | signal_16;
+  assign n3 = signal_16 | taken;
   assign signal_16 = request__valid & request__ready;
   always @(posedge clk) begin
     if (taken) begin
@@ -399,7 +398,7 @@ module \neuflow_read_port.walker  (
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
-  assign last = ends1 & ends0 & ends2;
+  assign last = ends1 & ends2 & ends0;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
