@@ -89,6 +89,8 @@ _WINDOW_RESULT = _OPERATOR * RESULTS + 2
 _FIFO_ROWS = (1 << MAX_ROWS) - (1 << Row.FIFO)
 _CROSSING = 1 << _EAST | 1 << _WEST
 _FIFO_WORDS = len(np.zeros((), FIFO)["flat"])
+_BACK_WORDS = len(np.zeros((), COLUMN)["back"])  # the routers come last
+_ROUTER_WORDS = ROUTER.itemsize // np.dtype(INT).itemsize
 _ALU_BIT, _WINDOW_BIT = 1 << Activity.ALU, 1 << Activity.WINDOW
 _MAPPER_BIT = 1 << Activity.MAPPER
 
@@ -274,13 +276,19 @@ def column_edge(grid, wires, tiles, c):
             wires.wakes |= BACK
 
 
-_LOOKS = 7
-"""What stands behind the array is large, so that only every eighth cycle looks whether it changes."""
+_LOOKS = 3
+"""What stands behind the array is large, so that only every fourth cycle looks whether it changes."""
+
+
+@part
+def _back_words(grid):
+    """Words of ``COLUMN.back`` but for routers that this grid does not have."""
+    return _BACK_WORDS - (MAX_ROWS - grid.rows) * _ROUTER_WORDS
 
 
 @part
 def _keep_back(grid, tiles, column):
-    before, words = tiles.back_before.words, len(column.back)
+    before, words = tiles.back_before.words, _back_words(grid)
     for k in range(words):
         before[k] = column.back[k]
     for n in range(FIFOS * (grid.rows - _FIFO)):
@@ -290,7 +298,7 @@ def _keep_back(grid, tiles, column):
 
 @part
 def _back_changed(grid, tiles, column):
-    before, words = tiles.back_before.words, len(column.back)
+    before, words = tiles.back_before.words, _back_words(grid)
     differ = 0
     for k in range(words):
         differ |= before[k] ^ column.back[k]

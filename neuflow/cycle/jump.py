@@ -29,7 +29,10 @@ def may_be_still(m):
 
 @part
 def keep_memory(m):
-    """Note the memory's registers; call it before its wires, which fill its buckets."""
+    """Note the memory's registers; call it before its wires, which fill its buckets.
+
+    Where a column is awake by then, :func:`may_be_still` will not hold, and it need not be called.
+    """
     keep(m.tiles.still, 0, m.memory)
 
 

@@ -150,10 +150,11 @@ def new_machine(
 
 @part
 def _begin(m, now):
-    """Which parts move in this cycle, so far as registers tell."""
+    """Which parts move in this cycle, so far as registers tell; return them, ORed."""
     m.tiles.now = now
     m.bus.awake = m.bus.wakes | m.tiles.plain
     m.bus.wakes = 0
+    awake = 0
     for c in range(m.grid.columns):
         wires = m.wires[c]
         wires.awake = ALL if m.tiles.plain else wires.wakes
@@ -163,6 +164,8 @@ def _begin(m, now):
         elif wires.resumes >= 0:
             wires.awake |= ARRAY
             wires.resumes = -1
+        awake |= wires.awake
+    return awake
 
 
 @part
@@ -217,8 +220,8 @@ def _columns_wires(m):
 @part
 def _cycle(m, now):
     """One cycle: all wires, then all edges. Return whether it was still (``cycle.jump``)."""
-    _begin(m, now)
-    keep_memory(m)
+    if not _begin(m, now):
+        keep_memory(m)
     memory_wires(m.memory, now)
     sequencer_wires(m, bus_ready(m.bus))
     if m.bus.awake:
