@@ -307,4 +307,7 @@ def load(name_or_file: str) -> GridConfig:
         start = {**dataclasses.asdict(PRESETS[base]), "name": path.stem}
     if isinstance(values.get("memory"), dict):
         values["memory"] = {**start.get("memory", {}), **values["memory"]}
-    return from_dict({**start, **values})
+    try:
+        return from_dict({**start, **values})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None

@@ -65,7 +65,7 @@ def test_what_cannot_be_built_is_refused(text, says, tmp_path, capsys):
     out = tmp_path / "out"
     assert cli.main(["verilog", "--grid", written(tmp_path, text), "-o", str(out)]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and says in lines[0] and not out.exists()
+    assert len(lines) == 1 and says in lines[0] and "mine.toml" in lines[0] and not out.exists()
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
