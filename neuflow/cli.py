@@ -222,10 +222,11 @@ def _run(options: argparse.Namespace) -> None:
     _check_run(options)
     program = cli_files.load(options.program)
     memory = api.with_memory(program.grid, options.memory or "")
-    if options.no_values:
-        figures = program.cycles(options.images or program.ir.batch, memory, options.seed)
-    else:
-        figures = _run_values(options, program, memory)
+    with cli_wait.still(f"{options.output or program.name}: still running on {options.on}"):
+        if options.no_values:
+            figures = program.cycles(options.images or program.ir.batch, memory, options.seed)
+        else:
+            figures = _run_values(options, program, memory)
     if options.json:
         files.write_text(Path(options.json), json.dumps(figures, indent=2) + "\n")
     cycles = figures["cycles"]

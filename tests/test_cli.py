@@ -366,6 +366,15 @@ def test_a_compilation_that_lasts_says_so_now_and_then(batch, why, capsys, tmp_p
     assert lines[-1].endswith(" s)") and last == "neuflow: in the end, refused"
 
 
+def test_a_run_that_lasts_says_so_now_and_then(compiled, capsys, monkeypatch):
+    monkeypatch.setattr(cli_wait, "PATIENCE", 0.1)
+    monkeypatch.setattr(api.Program, "cycles", lambda *arguments: time.sleep(0.5) or {})
+    with pytest.raises(KeyError):
+        cli.main(["run", str(compiled), "--on", "cycle", "--no-values"])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines and all(": still running on cycle" in line for line in lines)
+
+
 def test_a_model_that_is_refused_gets_no_other_line(capsys, tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"nothing")
     assert cli.main(["compile", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "p.nfp")]) == 2
