@@ -348,6 +348,19 @@ def test_a_command_that_is_terminated_ends_as_one_that_is_interrupted():
     assert (done.returncode, done.stderr) == (130, "neuflow: interrupted\n")
 
 
+def test_an_interruption_while_gates_are_made_is_one_line():
+    """Amaranth warns of each part that nothing has used; they all go unused."""
+    code = (
+        "import os, signal, sys, time; from amaranth.hdl import Fragment, Module;"
+        "from neuflow import cli; from neuflow.blocks.top import Top; from neuflow.grid import TINY;"
+        "sys.argv = ['neuflow', 'grids']; Fragment.get(Module(), None);"  # from now on it warns
+        "cli._grids = lambda options: (Top(TINY), os.kill(os.getpid(), signal.SIGINT), time.sleep(60));"
+        "sys.exit(cli.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (130, "neuflow: interrupted\n")
+
+
 @pytest.mark.parametrize(("batch", "why"), [(1, ""), (5000, " 5000 images of a pass")])
 def test_a_compilation_that_lasts_says_so_now_and_then(batch, why, capsys, tmp_path, monkeypatch):
     """At first after a while, then each time that it has lasted twice as long."""
