@@ -21,7 +21,7 @@ from neuflow.compiler.mapping import Part, Span
 from neuflow.compiler.order import blocks_of_like
 from neuflow.compiler.schedule import schedule
 from neuflow.errors import CompileError
-from neuflow.grid import CNP, FIG2, TINY, VIRTEX6, VIRTEX6_WIDE, GridConfig
+from neuflow.grid import ASIC45, CNP, FIG2, TINY, VIRTEX6, VIRTEX6_WIDE, GridConfig
 from neuflow.run import device, golden
 from tests import grids
 from tests.quantgraphs import Builder, evaluate, lenet
@@ -359,6 +359,17 @@ def test_vectors_of_more_values_than_a_walk_counts_are_cut():
     x = net.input(70_001, 1, 1)
     net.alu("mul", net.alu("add", x, x), net.relu(x))
     check(net, VIRTEX6, batch=2)
+
+
+@pytest.mark.parametrize(("kind", "grid", "batch"), [("dense", VIRTEX6, 5), ("alu", ASIC45, 2)])
+def test_vectors_of_a_batch_are_not_read_value_by_value(kind, grid, batch):
+    """They lie image beside image: a column for each image would read words far apart."""
+    net = Builder(9)
+    x = net.input(7001, 1, 1)
+    net.dense(x, 10) if kind == "dense" else net.alu("mul", net.alu("add", x, x), net.relu(x))
+    mapping = assign(net.build(net.nodes[-1].output), grid, batch)
+    spans = {p.out.cols.size for a in mapping.assignments for one in a.passes for p in one.pieces}
+    assert spans == {batch}
 
 
 def test_pools_beyond_the_window_memory_are_cut():

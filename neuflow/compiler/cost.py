@@ -40,6 +40,9 @@ HIDDEN = 1 / 16
 SAMPLES = 16
 """Groups of maps that are looked at where their pieces differ by kernels of zero."""
 
+RUN_CYCLES = 3
+"""Cycles of the bus for a run of few words that lies apart from others, measured."""
+
 GAP = 60
 """Cycles from the last tap of a pass to the first of the next, where all it needs is there."""
 
@@ -155,7 +158,8 @@ def work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) ->
     if chain.head is None or piece.part is None:
         entering = backward(chain, piece.out)[0].size
         links = max(ceil_div(entering, grid.maps), window)
-        return Work(links, _bus(chain, grid, side * entering, written), 0.0)
+        bus = max(_bus(chain, grid, side * entering, written), side * _scattered(chain, piece))
+        return Work(links, bus, 0.0)
     shape = conv_shape(chain, piece)
     plan = plan_rows(chain, shape, grid)
     assert plan is not None
@@ -180,7 +184,24 @@ def work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) ->
         words = min(first, plan.rows) * plan.channels * plan.width
         load += words / _speed(chain, chain.source, grid)
     array = max(blocks * max(shape.steps(grid), drain), store, window)
-    return Work(array, _bus(chain, grid, entering * len(boxes), written, others), load)
+    bus = _bus(chain, grid, entering * len(boxes), written, others)
+    if not kept:
+        bus = max(bus, len(boxes) * _scattered(chain, piece))
+    return Work(array, bus, load)
+
+
+def _scattered(chain: Chain, piece: Piece) -> int:
+    """Cycles to read vectors of a batch, of which the piece takes some images: value by value, apart.
+
+    A dense layer may also flatten images, which lie one behind the other.
+    """
+    apart = chain.is_dense and chain.source_shape[1:] != (1, 1)
+    if not chain.batched or apart or chain.source in chain.scratchpad:
+        return 0
+    if piece.out.cols.size == chain.shapes[-1][2]:
+        return 0
+    values = piece.out.maps if piece.part is None else piece.part.channels
+    return RUN_CYCLES * values.size
 
 
 def _bus(chain: Chain, grid: GridConfig, entering: int, written: int, others: int = 0) -> float:
