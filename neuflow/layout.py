@@ -561,7 +561,7 @@ HARDWARE_VERSION = 0x0002_0000
 2.0: the counters from 0x50 on moved when every MAC-cycle got a cause.
 """
 
-PROGRAM_VERSION = 5
+PROGRAM_VERSION = 6
 """Version of the program format: a program of another one is refused.
 
 2: CONV_ROWS stores by phases, CONV_ARRAY reads channels by block and leaves some out.
@@ -569,6 +569,7 @@ PROGRAM_VERSION = 5
 4: PARAMETERS of a map take one to three beats.
 5: CONV_ARRAY gathers last taps of kernel rows; a channel less may be left out;
    tensors of the host section have a scale.
+6: the graph has slices, and tensors with a scale for every channel; inputs may leave room in their records.
 """
 
 REGISTERS: tuple[Register, ...] = (
