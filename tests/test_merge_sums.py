@@ -20,7 +20,7 @@ C, H, W = 3, 8, 9
 WEIGHTS = {
     "w": normal(5, C, 1, 1, seed=1), "w4": normal(5, 4, 1, 1, seed=2), "b": normal(5, seed=3),
     "up": normal(4, C, 3, 3, seed=4) * 8, "w3": normal(5, C, 3, 3, seed=5),
-    "half": normal(4, C, 1, 1, seed=6) / 16,
+    "half": normal(4, C, 1, 1, seed=6) / 16, "b2": normal(5, seed=7), "w43": normal(5, 4, 3, 3, seed=8) / 16,
 }  # fmt: skip
 
 
@@ -41,6 +41,11 @@ CASES: dict[str, tuple[list[Any], int]] = {
                                       node("Mul", ["t", "u"], "y")], 3),
     "three": ([*wide("x", "r"), conv("x", "h", "half"), conv("r", "a", "w4"), conv("x", "s", "w"),
                conv("h", "u", "w4"), node("Add", ["a", "s"], "t"), node("Add", ["t", "u"], "y")], 3),
+    "a bias each": ([*wide("x", "r"), conv("r", "a", "w4", "b"), conv("x", "s", "w", "b2"),
+                     node("Add", ["a", "s"], "y")], 2),
+    "another dilation": ([*wide("x", "r"), conv("r", "a", "w43", pads=[1, 1, 1, 1]),
+                          conv("x", "s", "w3", pads=[2, 2, 2, 2], dilations=[2, 2]),
+                          node("Add", ["a", "s"], "y")], 3),
     "another stride": ([*wide("x", "r"), conv("r", "a", "w4", strides=[2, 2]),
                         conv("x", "s", "w3", strides=[2, 2], pads=[1, 1, 1, 1]),
                         node("Add", ["a", "s"], "y")], 3),
