@@ -20,7 +20,8 @@ C, H, W = 3, 8, 9
 WEIGHTS = {
     "w": normal(5, C, 1, 1, seed=1), "w4": normal(5, 4, 1, 1, seed=2), "b": normal(5, seed=3),
     "up": normal(4, C, 3, 3, seed=4) * 8, "w3": normal(5, C, 3, 3, seed=5),
-    "half": normal(4, C, 1, 1, seed=6) / 16, "b2": normal(5, seed=7), "w43": normal(5, 4, 3, 3, seed=8) / 16,
+    "half": normal(4, C, 1, 1, seed=6) / 16, "b2": normal(5, seed=7),
+    "w43": normal(5, 4, 3, 3, seed=8) / 16,
 }  # fmt: skip
 
 
