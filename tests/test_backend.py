@@ -372,6 +372,19 @@ def test_vectors_of_a_batch_are_not_read_value_by_value(kind, grid, batch):
     assert spans == {batch}
 
 
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride"),
+    [((3, 64, 48), 16, 16), ((2, 40, 61), 5, 20), ((3, 16, 64), 16, 16), ((2, 70, 17), 17, 17)],
+)
+@pytest.mark.parametrize("grid", (TINY, VIRTEX6), ids=lambda grid: grid.name)
+def test_strides_beyond_their_field_are_a_divisor_and_a_window(grid, shape, kernel, stride):
+    """Those that have none are cut place by place."""
+    net = Builder(8)
+    net.conv(net.input(*shape), 6, (kernel, kernel), stride=(stride, stride))
+    program = check(net, grid, batch=2)
+    assert ("pool" in program.layers[0].operator) == (stride != 17)
+
+
 def test_pools_beyond_the_window_memory_are_cut():
     net = Builder(9)
     x = net.pool(net.input(40, 20, 30), "max", (3, 3), (2, 2), (1, 1, 1, 1))

@@ -8,14 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from neuflow.compiler.fit import limit
 from neuflow.compiler.join import SIDE_BY_SIDE, written_by
 from neuflow.compiler.mapping import Chain, Step
 from neuflow.ir import Node, QuantGraph, Shape
+from neuflow.layout import CONV_ARRAY
 
 HEADS = ("conv", "dense")
 UNARY = ("abs", "square")
 MOSTLY = 0.75
 """Up to this part of its kernels, a convolution is cut so that zero ones cost less."""
+MOST_KEPT = 4
+"""Of so many rows, and columns, at most one is kept where a stride does not fit its field."""
 COPIES = ("reshape", "copy")
 ALUS = 2
 
@@ -32,7 +36,8 @@ def legalise(graph: QuantGraph) -> QuantGraph:
     """Rewrite nodes that the machine has no form for into ones that it has; values stay equal.
 
     A convolution whose kernel covers its whole unpadded input becomes a dense layer. Unequal
-    strides become their common divisor and a window that keeps every n-th row or column.
+    strides, and those beyond their field, become a common divisor and a window that keeps every n-th
+    row or column.
     """
     nodes: list[Node] = []
     tensors = dict(graph.tensors)
@@ -45,13 +50,14 @@ def legalise(graph: QuantGraph) -> QuantGraph:
             nodes.append(_as_dense(node))
             continue
         sy, sx = node.attrs["stride"]
-        step = sx if output.shape[1] == 1 else sy if output.shape[2] == 1 else int(np.gcd(sy, sx))
+        common = sx if output.shape[1] == 1 else sy if output.shape[2] == 1 else int(np.gcd(sy, sx))
+        step = _stride_that_fits(common)
         if (sy, sx) == (step, step):
             nodes.append(node)
-        elif 1 in output.shape[1:]:
+        elif 1 in output.shape[1:] and step == common:
             nodes.append(replace(node, attrs={**node.attrs, "stride": (step, step)}))
         else:
-            keep = (sy // step, sx // step)
+            keep = (max(1, sy // step), max(1, sx // step))
             height, width = ((n - 1) * k + 1 for n, k in zip(output.shape[1:], keep, strict=True))
             every_name = f"{node.output}/every"
             shape = (output.shape[0], height, width)
@@ -61,6 +67,16 @@ def legalise(graph: QuantGraph) -> QuantGraph:
             )
             nodes.append(_keep_every(node, every_name, keep))
     return replace(graph, nodes=tuple(nodes), tensors=tensors)
+
+
+def _stride_that_fits(stride: int) -> int:
+    """Return the largest divisor that the array's field holds, if few places are worked in vain.
+
+    Else the stride itself: such a layer is cut place by place.
+    """
+    most = limit(CONV_ARRAY, "stride")
+    found = next(step for step in range(min(stride, most), 0, -1) if stride % step == 0)
+    return found if stride // found <= MOST_KEPT else stride
 
 
 def _covers_input(node: Node, source: Shape, output: Shape) -> bool:
