@@ -220,7 +220,7 @@ class GridConfig:
 
 
 # As large a scratchpad as its board's 416 block RAMs leave, with FIFO tiles of 8 kB.
-VIRTEX6 = GridConfig("virtex6", fifo_words=4096, scratchpad_words=196608)
+VIRTEX6 = GridConfig("virtex6", fifo_words=4096, scratchpad_words=204800)
 # The MACs and memories of virtex6 in half as many columns of twice the maps: a bus of twice the width
 # moves the 10.5 words a cycle (4.2 GB/s) at which others measured ResNet-50. Half as many row buffers
 # leave more block RAMs to the scratchpad.
@@ -230,7 +230,7 @@ VIRTEX6_WIDE = GridConfig(
     memory=MemoryConfig(tokens=21, tokens_per_beat=32),
 )  # fmt: skip
 ASIC45 = GridConfig(
-    "asic45", scratchpad_words=196608, clock_hz=400_000_000,
+    "asic45", scratchpad_words=204800, clock_hz=400_000_000,
     memory=MemoryConfig(tokens=1, tokens_per_beat=1, shared=False),
 )  # fmt: skip
 # Four grids' worth of MACs, memory and bandwidth as one grid: columns of twice the maps, twice as many.
