@@ -136,7 +136,9 @@ class ReadPort(Component):
         lane = ceil_log2(grid.bus_words)
         entry = {"first": lane, "count": lane + 1, "last": 1, "dest": COLUMN_BITS}
         entry = data.StructLayout(entry | {"data": grid.bus_bits})
-        m.submodules.buffer = buffer = Queue(entry, grid.rows_beats)
+        # One that is deeper than most ports need is not worth two block RAMs in each of them.
+        deep = grid.rows_beats > grid.dma_beats
+        m.submodules.buffer = buffer = Queue(entry, grid.rows_beats, distributed=deep)
 
         # A note is here before its beats: it is three cycles ahead of the memory.
         piece, stored = pieces.o.payload, buffer.i.payload

@@ -15,14 +15,15 @@ class Queue(Component):
 
     Members: ``i`` In, ``o`` Out stream of ``shape``, ``clear`` In (drop everything at once),
     ``level`` Out (entries in the RAM), ``awake`` Out. Room for ``depth`` (a power of 2) entries and
-    one at the output. Latency 2 cycles, throughput 1 a cycle.
+    one at the output. Latency 2 cycles, throughput 1 a cycle. ``distributed``: see ``Ram``.
     """
 
     LATENCY = 2
 
-    def __init__(self, shape: data.StructLayout, depth: int):
+    def __init__(self, shape: data.StructLayout, depth: int, distributed: bool = False):
         self.shape = shape
         self.depth = depth
+        self.distributed = distributed
         super().__init__(
             {
                 "i": In(stream.Signature(shape)),
@@ -35,7 +36,9 @@ class Queue(Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.ram = ram = Ram(Shape.cast(self.shape).width, self.depth)
+        m.submodules.ram = ram = Ram(
+            Shape.cast(self.shape).width, self.depth, self.distributed
+        )
         head = Signal(len(ram.read_address))
         tail = Signal(len(ram.read_address))
         push = Signal()

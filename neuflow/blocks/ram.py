@@ -23,13 +23,15 @@ class Ram(Component):
     Members: ``write_enable``, ``write_address``, ``write_data``, ``read_enable``,
     ``read_address`` In, ``read_data`` Out. ``read_data`` holds while ``read_enable`` is 0.
     Contents at power-up are undefined for the user of this block, zero in simulation.
+    ``distributed``: synthesis is to take look-up tables, not block RAM.
     """
 
     LATENCY = 1
 
-    def __init__(self, width: int, depth: int):
+    def __init__(self, width: int, depth: int, distributed: bool = False):
         self.width = width
         self.depth = depth
+        self.distributed = distributed
         address = max(1, ceil_log2(depth))
         super().__init__(
             {
@@ -50,6 +52,7 @@ class Ram(Component):
                 p_WIDTH=self.width,
                 p_DEPTH=self.depth,
                 p_ADDRESS=len(self.read_address),
+                **({"p_DISTRIBUTED": 1} if self.distributed else {}),
                 i_clk=ClockSignal(),
                 i_write_enable=self.write_enable,
                 i_write_address=self.write_address,

@@ -44,8 +44,8 @@ module neuflow_alu (
   reg [9:0] valid = 10'h0;
   wire n17, n19, n18, n15, n26, n27, n23, n20, n21, n24, n28, signal_37, awake_78, both, divides,
     en, i__ready, moves, o__valid_26, step, unary;
-  wire [15:0] n30, n25, n22;
-  wire [16:1] rest1_0, rest2_0, rest2_1;
+  wire [15:0] n25, n22;
+  wire [16:1] rest1_0, rest1_1, rest2_0, rest2_1;
   wire [17:0] trial0_0, trial0_1, trial1_0, trial1_1, trial2_0, trial2_1;
   wire [1:0] n14;
   wire [22:0] o__payload_24;
@@ -67,10 +67,10 @@ module neuflow_alu (
   assign n19 = $signed(a__payload[15:0]) < $signed(1'h0);
   assign signal_37 = both & divides & ~busy;
   assign trial0_1 = {rest_1, above_1[15]} - below_1;
-  assign trial1_1 = {n30, above_1[14]} - below_1;
+  assign trial1_1 = {rest1_1, above_1[14]} - below_1;
   assign trial2_1 = {rest2_1, above_1[13]} - below_1;
   assign n20 = step & nonzero_1;
-  assign n21 = signal_37 | n20;
+  assign n21 = n20 | signal_37;
   assign n22 = $signed(trial2_1) < $signed(1'h0) ? {rest2_1[15:1], above_1[13]} : trial2_1[15:0];
   assign skipped = $signed({signal[7], signal[5:0]}) >= $signed(6'h1d) ? 4'hc : $signed({signal[7],
     signal[5:0]}) >= $signed(6'h19) ? 4'h8 : {1'h0, $signed({signal[7], signal[5:0]}) >=
@@ -86,11 +86,12 @@ module neuflow_alu (
   assign n27 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n28 = a__ready | signal_37 | step;
+  assign n28 = step | a__ready | signal_37;
   assign unary = n17 | n15;
   assign n29 = 5'h11 + o__payload_24[8:4];
-  assign n30 = $signed(trial0_1) < $signed(1'h0) ? {rest_1[14:0], above_1[15]} : trial0_1[15:0];
-  assign rest2_1 = $signed(trial1_1) < $signed(1'h0) ? {n30[14:0], above_1[14]} : trial1_1[15:0];
+  assign rest1_1 = $signed(trial0_1) < $signed(1'h0) ? {rest_1[14:0], above_1[15]} : trial0_1[15:0];
+  assign rest2_1 = $signed(trial1_1) < $signed(1'h0) ? {rest1_1[15:1], above_1[14]} :
+    trial1_1[15:0];
   assign rest1_0 = $signed(trial0_0) < $signed(1'h0) ? {rest_0[14:0], above_0[15]} : trial0_0[15:0];
   assign rest2_0 = $signed(trial1_0) < $signed(1'h0) ? {rest1_0[15:1], above_0[14]} :
     trial1_0[15:0];
@@ -187,7 +188,7 @@ module neuflow_alu (
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24[22],
         o__payload_24[14:10]};
     end
-    if ({|twice_1[20:18], signal_37, n20} != 3'h5 & n21) twice_1 <= signal_37 ? (!b__payload[31:16]
+    if ({|twice_1[20:18], n20, signal_37} != 3'h6 & n21) twice_1 <= signal_37 ? (!b__payload[31:16]
       & |a__payload[31:16] ? 21'h1fffff : 21'h0) : {twice_1[17:0], $signed(trial0_1) >=
       $signed(1'h0), $signed(trial1_1) >= $signed(1'h0), $signed(trial2_1) >= $signed(1'h0)};
     if (n21) begin
@@ -230,12 +231,12 @@ module neuflow_alu (
       end
       if (n28) done <= signal_37 ? $signed({signal[7], signal[5:0]}) <= $signed(1'h0) : step ?
         $signed(left) <= $signed(3'h3) : 1'h0;
-      if (signal_37 | step) begin
+      if (step | signal_37) begin
         bits = $signed({signal[7], signal[5:0]}) - $signed({1'h0, skipped});
         left <= signal_37 ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left)
           - $signed(3'h3));
       end
-      if ({signal_37, step} != 1'h1 & n28) busy <= signal_37;
+      if ({step, signal_37} != 2'h2 & n28) busy <= signal_37;
     end
   end
   always @(posedge clk) begin
@@ -275,7 +276,7 @@ module \neuflow_alu.config  (
     if (rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;

@@ -176,13 +176,12 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1;
-  wire [1:0] n5, n2;
-  wire [4:0] n3, n4;
+  wire [1:0] n4, n2;
+  wire [4:0] n3;
   assign n1 = seen[32] | seen[0];
   assign n2 = 2'h2 - seen[59:58];
-  assign n3 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n4 = {n5[0] ? seen[22:20] : 3'h0} + {n5[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n5 = 2'h2 - seen[27:26];
+  assign n3 = {n4[0] ? seen[22:20] : 3'h0} + {n4[1] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n4 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -312,16 +311,16 @@ module \neuflow_control.counters  (
     end else begin
       map_remainder1 <= {1'h0, n2[0] ? seen[54:52] : 3'h0} + (n2[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n3[3:0];
+      useful1 <= {seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n4[3:0];
+      map_remainder0 <= n3[3:0];
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= {seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
+      useful0 <= {1'h0, seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
@@ -417,8 +416,8 @@ module \neuflow_control.fetcher  (
     if (rst) begin
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
-      if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
-      if (clear | signal) begin
+      if (clear | response__valid & |drop) drop <= clear ? n3 : drop - 1'h1;
+      if (signal | clear) begin
         n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
       end
@@ -494,7 +493,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n14, n5, n19, n16, n11, n22, n10, n7, n3, n15, n13, n21, n20, n4, n6, n2, n9, n12, n18, n8,
+  wire n14, n5, n19, n16, n11, n22, n10, n7, n3, n15, n13, n21, n4, n20, n6, n2, n9, n12, n18, n8,
     signal_43, config__payload_last, moves, next_frame;
   wire [32:0] n17, n1;
   wire [7:0] code;
@@ -508,14 +507,14 @@ module \neuflow_control.sequencer  (
   assign config__valid = n7 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
   assign fence_waits = n7 ? (n5 ? signal & n21 & ~signal_43 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = moves & n3 & n7;
+  assign n2 = n3 & moves & n7;
   assign n3 = state == 2'h2;
-  assign n4 = {moves, n3} != 1'h1;
+  assign n4 = {moves, n5} != 1'h1;
   assign n5 = !state;
-  assign n6 = {n5, moves} != 2'h2;
+  assign n6 = {n3, moves} != 2'h2;
   assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n6, n20, n5 | n8, n7};
+  assign n9 = &{n8 | n5, n4, n20, n7};
   assign moves = signal & signal_43;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
@@ -529,8 +528,8 @@ module \neuflow_control.sequencer  (
   assign n17 = frames_done + 1'h1;
   assign n18 = rst | next_frame | n14;
   assign n19 = at[3:0] == 1'h1;
-  assign config__payload_last = left == 1'h1;
   assign n20 = {moves, n8} != 1'h1;
+  assign config__payload_last = left == 1'h1;
   assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
   assign signal_43 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n21 & (at[3:0] != 2'h2 |
@@ -542,12 +541,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5 | n3, n6, n7}) steps <= n3;
+    if (&{n4, n3 | n5, n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n5 & moves & n7) held <= at[31:0];
+    if (moves & n5 & n7) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_20;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -577,7 +576,7 @@ module \neuflow_control.sequencer  (
     if (rst | n13) begin
       busy <= 1'h0;
     end else begin
-      if (n14 | n15) busy <= n14;
+      if (n15 | n14) busy <= n14;
     end
   end
   always @(posedge clk) begin
@@ -585,8 +584,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{{n19, n5, moves, at[3:0] == 2'h3} != 3'h6, n4, n5 | n3 | n8, n6, {config__payload_last,
-        moves, n8} != 2'h3, n20, n7, {moves, n3, steps} != 3'h6}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n4, n20, {moves, n8, config__payload_last} != 3'h6, {n3, moves, steps} != 3'h6, n3 | n8
+        | n5, n7, {n19, moves, at[3:0] == 2'h3, n5} != 3'h5, n6}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

@@ -336,8 +336,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n25;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_177 = |{s4[0], s3[0], s1[0], shift, s12[0], issue, s7[0], signal_59, awake, s9[0],
-    s8[0], s11[0], s6[0], hand_over, s13_q[0], signal_60, s10[0], s5[0], s2[0]} | n48;
+  assign awake_177 = |{s4[0], s3[0], s1[0], shift, s12[0], s7[0], issue, s9[0], signal_59, s5[0],
+    hand_over, s13_q[0], s8[0], s6[0], signal_60, s2[0], awake, s10[0], s11[0]} | n48;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
   assign {n21[22], n21[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -400,11 +400,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n38 = s2[0] & ~s2[8];
   assign n39 = n56 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_95) : n42;
-  assign n40 = |{n56, n37, s2[0], n38};
-  assign n41 = {n37, n38} != 1'h1;
+  assign n40 = |{n56, s2[0], n38, n37};
+  assign n41 = {n38, n37} != 2'h2;
   assign n42 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n43 = n40 & {n56, n37, n38} != 3'h4 & n41;
+  assign n43 = n40 & {n56, n38, n37} != 3'h4 & n41;
   assign n44 = n37 | n57 & first_channel;
   assign n45 = n57 | absent[0];
   assign n46 = s2[0] & s2[9];
@@ -495,13 +495,13 @@ module \neuflow_convolver_tile.convolver.array  (
     if (s1[0]) beat <= weights;
     if (s8[0] & spread) s9_behind <= 5'h1f << s8_split[2:0];
     if (s8[0] & s8[11]) s9_kept1 <= s8_words[79:0];
-    if (n8 | n6 | s9[0]) words_157 <= n6 ? s9_words[95:16] & n7 | s9_words[111:32] &
+    if (n6 | s9[0] | n8) words_157 <= n6 ? s9_words[95:16] & n7 | s9_words[111:32] &
       {{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
       {16{s9_behind[0]}}} : n8 ? s9_kept1 : by_tap ? s9_words[95:16] : s9_words[79:0];
     if (n6 | s9[0]) words <= n6 ? s9_words[79:0] & n7 | s9_words[95:16] & {{16{s9_behind[4]}},
       {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}}, {16{s9_behind[0]}}} :
       s9_words[79:0];
-    if (n9 | s8[0]) s9_words[95:0] <= n9 ? s9_words[127:32] : s8_words[95:0];
+    if (s8[0] | n9) s9_words[95:0] <= n9 ? s9_words[127:32] : s8_words[95:0];
     if (s7[0]) begin
       n10 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
       s8_words_132 <= n10;
@@ -530,9 +530,9 @@ module \neuflow_convolver_tile.convolver.array  (
         20'h0; signal_82 <= 20'h0; channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0;
         signal_72 <= 4'h0; signal_67 <= 4'h0; lanes_q <= 3'h0;
     end else begin
-      if (n11 | n12) tap_y <= n11 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n12 | n11) tap_y <= n11 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (s2[0] & ~s2[10] | n11 | n12) signal_196 <= n11 ? {{2{config__payload[132]}},
+      if (n12 | s2[0] & ~s2[10] | n11) signal_196 <= n11 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n12 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(signal_196) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -637,7 +637,7 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n40 & {n37, s2[10], n38} != 2'h3) begin
+      if (n40 & {s2[10], n38, n37} != 3'h6) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n37 ? config__payload[244:225] : n38 ? (wraps_80 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n39;
@@ -660,7 +660,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (coordinates_gated_rst | pass_done) begin
+    if (pass_done | coordinates_gated_rst) begin
       kept <= 16'h0;
     end else begin
       if (n3) kept <= free;
@@ -674,15 +674,15 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s4[0], coordinates_gated_rst, s3[0], s1[0], shift, s12[0], issue, s7[0], signal_59, awake,
-      s9[0], s8[0], s11[0], s6[0], hand_over, s13_q[0], signal_60, s10[0], s5[0], s2[0]}) begin
+    if (|{s4[0], s3[0], s1[0], shift, s12[0], s7[0], coordinates_gated_rst, issue, s9[0], signal_59,
+      s5[0], hand_over, s13_q[0], s8[0], s6[0], signal_60, s2[0], awake, s10[0], s11[0]}) begin
       settling <= 3'h6;
     end else begin
       if (n48) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (coordinates_gated_rst | s12[3]) begin
+    if (s12[3] | coordinates_gated_rst) begin
       behind <= 2'h0;
     end else begin
       behind <= {behind[0], signal_137};
@@ -731,22 +731,22 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [1:0] passed = 2'h0, valid = 2'h0, within_2;
   reg [2:0] signal = 3'h0, settling = 3'h4;
   reg [82:0] signal_33_q = 83'h0, signal_7_q = 83'h0;
-  wire n4, n6, n1, n3, n2, n7, n5, n9, n8, first, make;
+  wire n4, n6, n3, n2, n1, n7, n5, n9, n8, first, make;
   assign reached = passed + {signal_7_q[82] & passed != 2'h3};
   assign awake = n1 | n2 | n3 | n4;
-  assign n1 = clear & configured;
-  assign n2 = {clear, stored} != before_2;
-  assign n3 = make & ~clear;
+  assign n1 = {clear, stored} != before_2;
+  assign n2 = make & ~clear;
+  assign n3 = clear & configured;
   assign n4 = |settling;
   assign make = ~full | take;
   assign first = full | !signal;
   assign n5 = make & valid[1];
   assign n6 = clear | make & column_ends;
   assign n7 = make | n6;
-  assign n8 = coordinates_gated_rst | clear;
+  assign n8 = clear | coordinates_gated_rst;
   assign n9 = column_ends & make;
   always @(posedge coordinates_gated_clk) begin
-    if (|{coordinates_gated_rst, n1, n2, n3}) begin
+    if (|{n1, n2, coordinates_gated_rst, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -1037,7 +1037,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n6, n5, n4, n3, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n4, n5, n6, n3, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
     signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
     i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
@@ -1061,12 +1061,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, signal, n3, n4, n5, n6, awake, hand_over} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, hand_over, n5, n6, awake, signal} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s4[0], s3[0], s1[0], s7_step, s8_step, s6[0], s0[0], s5[0], s2[0]};
+  assign en = |{s4[0], s3[0], s1[0], s7_step, s5[0], s0[0], s8_step, s6[0], s2[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1080,9 +1080,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_104};
   assign n3 = o__valid & o__ready;
-  assign n4 = i__valid_132 & i__ready;
+  assign n4 = config__valid & n32;
   assign n5 = block[15:0] != told;
-  assign n6 = config__valid & n32;
+  assign n6 = i__valid_132 & i__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_104 & signal_97;
@@ -1106,7 +1106,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_126 = slot_ends ? 20'h0 : signal_128 + config__payload[77:62];
   assign n23 = signal_104 & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = signal | drain_gated_rst;
+  assign n24 = drain_gated_rst | signal;
   assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_41 | n26;
@@ -1171,7 +1171,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, signal, n3, n4, n5, n6, awake, drain_gated_rst, hand_over}) begin
+    if (|{reads, running, waiting, n3, n4, hand_over, n5, n6, drain_gated_rst, awake, signal}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1211,7 +1211,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       signal_10 <= config__payload[135];
       known[0] <= n10[0];
-      if (o__valid_135 & o__ready_134 & o__payload_133[34] | n11) leaving <= n11;
+      if (n11 | o__valid_135 & o__ready_134 & o__payload_133[34]) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : signal_103 <= 3'h4;
         signal_103 <= n12 ? config__payload[77:62] : signal_103 - 2'h2;
@@ -1664,7 +1664,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n9, linear_87 = 9'h0, offset = 9'h0;
-  wire n14, n36, n34, n37, n5, n6, n26, n35, n33, n4, n18, n12, n11, n13, n24, n22, n15, n17, n19,
+  wire n14, n35, n34, n37, n5, n6, n26, n36, n33, n4, n18, n13, n11, n12, n24, n22, n15, n17, n19,
     n32, n20, n21, n23, n25, n28, n10, n31, n27, n29, signal_114, signal_115, signal_21, signal_22,
     finished, i__ready_111, i__valid_112, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     starts;
@@ -1687,7 +1687,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = signal_115 & signal_36 > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = signal_115 & signal_36 > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = signal_115 & signal_36 > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{finished, signal_21, pass_done, n11, starts, n12, n13} | n14;
+  assign awake = |{starts, signal_21, finished, pass_done, n11, n12, n13} | n14;
   assign n3[36:21] = n4 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n3[20:5] = n4 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1707,27 +1707,27 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign ahead = signal_115 ? signal_38 - signal_35 : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n10 = n33 | o__ready;
-  assign finished = n35 | signal & signal_49 & allowed;
+  assign starts = n35 & config__valid & ~(|flushing);
+  assign finished = n36 | signal & signal_49 & allowed;
   assign n11 = o__valid & o__ready;
-  assign starts = n36 & config__valid & ~(|flushing);
-  assign n12 = i__valid_112 & i__ready_111;
-  assign n13 = released != freed;
+  assign n12 = released != freed;
+  assign n13 = i__valid_112 & i__ready_111;
   assign n14 = |settling;
   assign n15 = lead <= config__payload[3];
   assign record_ends = n37 & channel_ends;
   assign n16 = record + 1'h1;
   assign n17 = !lead;
   assign n18 = config__payload[5:4] == 2'h3;
-  assign n19 = n36 & ~s1_valid & ~s2_valid;
+  assign n19 = n35 & ~s1_valid & ~s2_valid;
   assign n20 = n32 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
     config__payload[217:198];
   assign n21 = n20 | n32 | n19;
-  assign n22 = n36 | n35;
+  assign n22 = n35 | n36;
   assign n23 = n22 | record_ends;
-  assign n24 = n36 | record_ends;
-  assign n25 = n24 | n37;
-  assign n26 = n36 | n37;
+  assign n24 = n35 | record_ends;
+  assign n25 = n37 | n24;
+  assign n26 = n35 | n37;
   assign width = config__payload[25:6] - 1'h1;
   assign n27 = {n33, n26, rest[2]} != 3'h5 & n28;
   assign rest = signal_39 + {~signal_38};
@@ -1748,8 +1748,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign lane0 = n4 ? n39 : 2'h0;
   assign n34 = ~more;
   assign signal_114 = n34 & signal_39 <= signal_35;
-  assign n35 = record_ends & record_ends_47;
-  assign n36 = ~signal;
+  assign n35 = ~signal;
+  assign n36 = record_ends & record_ends_47;
   assign n37 = signal_21 & signal_22;
   assign after_row_beyond = $signed({1'h0, signal_82}) + $signed(pitch_less);
   assign n38 = signal_24 + signal_38;
@@ -1776,18 +1776,18 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (n4 | s2_valid) s3_piece_q[36:5] <= n3;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_21) begin
+      signal_119 = signal_24 + signal_28;
+      signal_120 = signal_119 >= config__payload[157:154];
       signal_118 = signal_15 ? {2'h0, signal_28} : !signal_24 ? 4'h0 : config__payload[157:154] -
         signal_24;
       s0_piece_several = signal_15 | signal_16;
-      signal_119 = signal_24 + signal_28;
-      signal_120 = signal_119 >= config__payload[157:154];
       n7 = signal_119 + 1'h1;
       n9 = signal_118 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
       number = {1'h0, {5'h0, signal_118} <= signal_38} + (n9 <= signal_38);
       n8 = signal_38 + 1'h1;
-      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_118;
       s1_piece_phase <= (!(signal_15)) ? 4'h0 : signal_120 ? signal_119[3:0] -
         config__payload[157:154] : signal_119[3:0];
+      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_118;
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_47, channel_ends, signal_22, signal_15 ?
         (last_lap ? {{1'h0, n5} + n6} - signal_120 : {2'h0, n7 == config__payload[157:154]}) :
         signal_16 ? number : n8, s0_piece_several, s0_piece, signal_36, s0_piece_several ? number :
@@ -1800,7 +1800,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{finished, signal_21, pass_done, n11, starts, writer_gated_rst, n12, n13}) begin
+    if (|{starts, signal_21, finished, pass_done, writer_gated_rst, n11, n12, n13}) begin
       settling <= 4'hb;
     end else begin
       if (n14) settling <= settling - 1'h1;
@@ -1869,9 +1869,9 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       if (n28) signal_39 <= n26 ? width[1:0] : rest[1:0];
       if (o__ready) valid <= o__valid & $signed(unused) >= $signed(1'h0);
       if (signal_21) signal_28 <= last_lap ? 2'h0 : signal_28 + 1'h1;
-      if (i__valid & i__ready & i__payload[67] | starts) opened <= starts ? |config__payload[57:42]
+      if (starts | i__valid & i__ready & i__payload[67]) opened <= starts ? |config__payload[57:42]
         : 1'h0;
-      if (finished | starts) signal <= starts;
+      if (starts | finished) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1911,10 +1911,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n26 | writer_gated_rst) begin
+    if (writer_gated_rst | n26) begin
       signal_24 <= 4'h0;
     end else begin
-      if ((n6 | $signed({3'h0, signal_121}) >= $signed(1'h0) | n5) & n33) signal_24 <= n6 ?
+      if (($signed({3'h0, signal_121}) >= $signed(1'h0) | n6 | n5) & n33) signal_24 <= n6 ?
         beyond2[3:0] : n5 ? beyond1[3:0] : signal_121[3:0];
     end
   end
@@ -2033,7 +2033,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{push, read_enable, comes, free, rewind} | n1;
+  assign awake = |{push, read_enable, free, comes, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2043,14 +2043,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{push, read_enable, comes, blocks_gated_rst, free, rewind}) begin
+    if (|{push, read_enable, free, blocks_gated_rst, comes, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (blocks_gated_rst | free | rewind) begin
+    if (free | blocks_gated_rst | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2099,7 +2099,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{push, read_enable, comes, free, rewind} | n1;
+  assign awake = |{push, read_enable, free, comes, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2109,7 +2109,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{push, read_enable, weights_gated_rst, comes, free, rewind}) begin
+    if (|{push, read_enable, weights_gated_rst, free, comes, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2219,7 +2219,7 @@ module \neuflow_convolver_tile.router  (
   assign signal = |{n8, n7, n6, n5} ? {n13[3:1], 1'h0} : 4'h0;
   assign queued = o__ready ? signal & signal_30 & n11 : 10'h0;
   assign n9 = o__ready | |done;
-  assign signal_29 = o__ready ? {6'h0, signal} & (~signal_30 | done) : 10'h0;
+  assign signal_29 = o__ready ? signal & (~signal_30 | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
   assign n10 = |{6'h0, signal};
@@ -2250,7 +2250,7 @@ module \neuflow_convolver_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_98), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, router_gated_rst, n2,
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, router_gated_rst, n1, n2,
       n3, bus__valid}) begin
       settling <= 3'h4;
     end else begin
@@ -2290,7 +2290,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if (n9 & (o__ready & n5 & n10)) local0_peers <= names;
+      if ((o__ready & n5 & n10) & n9) local0_peers <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2303,8 +2303,8 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if (n9 & (o__ready & n6 & n10)) west_peers <= names;
-      if (n9 & (o__ready & n7 & n10)) south_peers <= names;
+      if ((o__ready & n6 & n10) & n9) west_peers <= names;
+      if ((o__ready & n7 & n10) & n9) south_peers <= names;
       if ((o__ready & n8 & n10) & n9) east_peers <= names;
     end
   end
@@ -2339,8 +2339,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__4__ready, local__0__ready, local__2__ready, o__ready, local__3__ready,
-    local__1__ready};
+  assign all_ready = &{local__0__ready, local__2__ready, local__4__ready, o__ready, local__1__ready,
+    local__3__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(tap_gated_rst));

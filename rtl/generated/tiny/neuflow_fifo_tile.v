@@ -147,7 +147,7 @@ module \neuflow_fifo_tile.router  (
     local0_waiting = 10'h0, local1_current = 10'h0, local1_waiting = 10'h0, north_current = 10'h0,
     north_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0, west_current
     = 10'h0, west_waiting = 10'h0;
-  wire n14, n16, n13, n12, n11, n10, n9, n8, n4, n6, n3, n7, n5, n2, n1, n15, east_last, east_moves,
+  wire n14, n16, n13, n12, n11, n10, n9, n8, n6, n1, n5, n7, n2, n3, n4, n15, east_last, east_moves,
     i__ready_105, i__ready_115, i__ready_125, i__ready_135, i__ready_145, i__ready_155, i__ready_95,
     local0_last, local0_moves, local1_last, local1_moves, north_last, north_moves, o__valid_160,
     south_last, south_moves, west_last, west_moves;
@@ -160,23 +160,23 @@ module \neuflow_fifo_tile.router  (
   assign west_takes = west_armed & !(west_peers_q & n18);
   assign local0_takes = local0_armed & !(local0_peers_q & n18);
   assign local1_takes = local1_armed & !(local1_peers_q & n18);
-  assign awake = |{o__valid_160, local1_moves, west_moves, south_moves, n1, north_moves, n2,
-    east_moves, n3, n4, n5, local0_moves, n6, n7, bus__valid} | n8;
+  assign awake = |{o__valid_160, n1, west_moves, south_moves, local0_moves, n2, east_moves,
+    north_moves, n3, n4, local1_moves, n5, n6, n7, bus__valid} | n8;
   assign moving = (north_moves ? north_current[6:0] : 7'h0) | (east_moves ? east_current[6:0] :
     7'h0) | (south_moves ? south_current[6:0] : 7'h0) | (west_moves ? west_current[6:0] : 7'h0) |
     (local0_moves ? local0_current[6:0] : 7'h0) | (local1_moves ? local1_current[6:0] : 7'h0);
-  assign local1_moves = local1_in__valid & local1_takes;
+  assign n1 = east_out__valid & o__ready_101;
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
-  assign n1 = local1_out__valid & o__ready_151;
-  assign north_moves = north_in__valid & north_takes;
-  assign n2 = local0_out__valid & o__ready_141;
-  assign east_moves = east_in__valid & east_takes;
-  assign n3 = south_out__valid & o__ready_111;
-  assign n4 = north_out__valid & o__ready_91;
-  assign n5 = global_out__valid & o__ready_131;
   assign local0_moves = local0_in__valid & local0_takes;
-  assign n6 = east_out__valid & o__ready_101;
+  assign n2 = global_out__valid & o__ready_131;
+  assign east_moves = east_in__valid & east_takes;
+  assign north_moves = north_in__valid & north_takes;
+  assign n3 = local0_out__valid & o__ready_141;
+  assign n4 = local1_out__valid & o__ready_151;
+  assign local1_moves = local1_in__valid & local1_takes;
+  assign n5 = south_out__valid & o__ready_111;
+  assign n6 = north_out__valid & o__ready_91;
   assign n7 = west_out__valid & o__ready_121;
   assign n8 = |settling;
   assign local1_last = local1_moves & local1_in__payload[34];
@@ -256,8 +256,8 @@ module \neuflow_fifo_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_160), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_160, local1_moves, west_moves, router_gated_rst, south_moves, n1, north_moves,
-      n2, east_moves, n3, n4, n5, local0_moves, n6, n7, bus__valid}) begin
+    if (|{o__valid_160, n1, west_moves, router_gated_rst, south_moves, local0_moves, n2, east_moves,
+      north_moves, n3, n4, local1_moves, n5, n6, n7, bus__valid}) begin
       settling <= 3'h4;
     end else begin
       if (n8) settling <= settling - 1'h1;
@@ -341,7 +341,7 @@ module \neuflow_fifo_tile.router  (
       end
       if ((o__ready & n10 & n16) & n15) local0_peers_q <= names;
       if ((o__ready & n11 & n16) & n15) west_peers_q <= names;
-      if ((o__ready & n12 & n16) & n15) south_peers_q <= names;
+      if (n15 & (o__ready & n12 & n16)) south_peers_q <= names;
       if ((o__ready & n13 & n16) & n15) east_peers_q <= names;
       if ((o__ready & n14 & n16) & n15) north_peers_q <= names;
     end
@@ -365,7 +365,7 @@ module \neuflow_fifo_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_13 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = o__ready & local__0__ready;
+  assign all_ready = local__0__ready & o__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_13), .rst(tap_gated_rst));

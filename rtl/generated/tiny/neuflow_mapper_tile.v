@@ -136,12 +136,12 @@ module \neuflow_mapper_tile.router  (
     south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers = 10'h3f, west_waiting =
     10'h0;
   wire n12, n14, n11, n10, n9, n8, n7, n1, n3, n2, n4, n5, n6, n13, east_last, east_moves,
-    i__ready_104, i__ready_114, i__ready_124, i__ready_134, i__ready_84, i__ready_94, i__valid_105,
-    i__valid_115, i__valid_125, i__valid_135, i__valid_85, i__valid_95, local0_last, local0_moves,
-    north_last, north_moves, o__valid_139, south_last, south_moves, west_last, west_moves;
+    i__ready_104, i__ready_114, i__ready_124, i__ready_134, i__ready_84, i__ready_94, local0_last,
+    local0_moves, north_last, north_moves, o__valid_139, south_last, south_moves, west_last,
+    west_moves;
   wire [17:0] o__payload;
   wire [1:0] n18;
-  wire [5:0] signal;
+  wire [5:0] signal, moving;
   wire [5:2] n17;
   wire [9:0] n15, n16, signal_32, done, names, queued;
   assign north_takes = north_armed & !(north_peers & n16);
@@ -151,10 +151,10 @@ module \neuflow_mapper_tile.router  (
   assign local0_takes = local0_armed & !(local0_peers & n16);
   assign {n17, n18} = (north_moves ? north_current[5:0] : 6'h0) | (east_moves ? east_current[5:0] :
     6'h0) | (south_moves ? south_current[5:0] : 6'h0);
-  assign {i__valid_135, i__valid_125, i__valid_115, i__valid_105, i__valid_95, i__valid_85} = {n17,
-    n18} | (west_moves ? west_current[5:0] : 6'h0) | (local0_moves ? local0_current[5:0] : 6'h0);
-  assign awake = |{n1, n2, n3, n4, n5, n6, bus__valid, o__valid_139, south_moves, north_moves,
-    west_moves, east_moves, local0_moves} | n7;
+  assign awake = |{n1, n2, n3, n4, n5, n6, bus__valid, south_moves, north_moves, east_moves,
+    local0_moves, west_moves, o__valid_139} | n7;
+  assign moving = {n17, n18} | (west_moves ? west_current[5:0] : 6'h0) | (local0_moves ?
+    local0_current[5:0] : 6'h0);
   assign n1 = north_out__valid & o__ready_80;
   assign n2 = south_out__valid & o__ready_100;
   assign n3 = east_out__valid & o__ready_90;
@@ -163,9 +163,9 @@ module \neuflow_mapper_tile.router  (
   assign n6 = local0_out__valid & o__ready_130;
   assign south_moves = south_in__valid & south_takes;
   assign north_moves = north_in__valid & north_takes;
-  assign west_moves = west_in__valid & west_takes;
   assign east_moves = east_in__valid & east_takes;
   assign local0_moves = local0_in__valid & local0_takes;
+  assign west_moves = west_in__valid & west_takes;
   assign n7 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -181,7 +181,7 @@ module \neuflow_mapper_tile.router  (
   assign signal = |{n12, n8, n9, n10, n11} ? 1'h1 << o__payload[3:0] : 6'h0;
   assign n13 = o__ready | |done;
   assign queued = o__ready ? {4'h0, signal} & signal_33 & n15 : 10'h0;
-  assign signal_32 = o__ready ? signal & (~signal_33 | done) : 10'h0;
+  assign signal_32 = o__ready ? {4'h0, signal} & (~signal_33 | done) : 10'h0;
   assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
     (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ?
     local0_current : 10'h0);
@@ -192,37 +192,37 @@ module \neuflow_mapper_tile.router  (
     .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
       east_in__payload : !east_source ? north_in__payload : 35'h0), .i__ready(i__ready_94),
-      .i__valid(i__valid_95), .o__payload(east_out__payload), .o__ready(o__ready_90),
+      .i__valid(moving[1]), .o__payload(east_out__payload), .o__ready(o__ready_90),
       .o__valid(east_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
     .clk(router_gated_clk), .i__payload(global_source == 3'h5 ? local0_in__payload : global_source
       == 2'h3 ? west_in__payload : global_source == 2'h2 ? south_in__payload : global_source == 1'h1
       ? east_in__payload : !global_source ? north_in__payload : 35'h0), .i__ready(i__ready_124),
-      .i__valid(i__valid_125), .o__payload(global_out__payload), .o__ready(o__ready_120),
+      .i__valid(moving[4]), .o__payload(global_out__payload), .o__ready(o__ready_120),
       .o__valid(global_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
     .clk(router_gated_clk), .i__payload(local0_source == 3'h5 ? local0_in__payload : local0_source
       == 2'h3 ? west_in__payload : local0_source == 2'h2 ? south_in__payload : local0_source == 1'h1
       ? east_in__payload : !local0_source ? north_in__payload : 35'h0), .i__ready(i__ready_134),
-      .i__valid(i__valid_135), .o__payload(local0_out__payload), .o__ready(o__ready_130),
+      .i__valid(moving[5]), .o__payload(local0_out__payload), .o__ready(o__ready_130),
       .o__valid(local0_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
     .clk(router_gated_clk), .i__payload(north_source == 3'h5 ? local0_in__payload : north_source ==
       2'h3 ? west_in__payload : north_source == 2'h2 ? south_in__payload : north_source == 1'h1 ?
       east_in__payload : !north_source ? north_in__payload : 35'h0), .i__ready(i__ready_84),
-      .i__valid(i__valid_85), .o__payload(north_out__payload), .o__ready(o__ready_80),
+      .i__valid(moving[0]), .o__payload(north_out__payload), .o__ready(o__ready_80),
       .o__valid(north_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
       2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
       east_in__payload : !south_source ? north_in__payload : 35'h0), .i__ready(i__ready_104),
-      .i__valid(i__valid_105), .o__payload(south_out__payload), .o__ready(o__ready_100),
+      .i__valid(moving[2]), .o__payload(south_out__payload), .o__ready(o__ready_100),
       .o__valid(south_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
       2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
       east_in__payload : !west_source ? north_in__payload : 35'h0), .i__ready(i__ready_114),
-      .i__valid(i__valid_115), .o__payload(west_out__payload), .o__ready(o__ready_110),
+      .i__valid(moving[3]), .o__payload(west_out__payload), .o__ready(o__ready_110),
       .o__valid(west_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(18)) words (
     .clk(router_gated_clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready),
@@ -230,8 +230,8 @@ module \neuflow_mapper_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_139), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, n2, n3, n4, n5, n6, bus__valid, o__valid_139, south_moves, north_moves, west_moves,
-      router_gated_rst, east_moves, local0_moves}) begin
+    if (|{n1, n2, n3, n4, n5, n6, bus__valid, south_moves, north_moves, east_moves, local0_moves,
+      router_gated_rst, west_moves, o__valid_139}) begin
       settling <= 3'h4;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -328,7 +328,7 @@ module \neuflow_mapper_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = local__1__ready & local__0__ready & o__ready;
+  assign all_ready = local__0__ready & local__1__ready & o__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(tap_gated_rst));

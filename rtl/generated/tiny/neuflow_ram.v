@@ -1,11 +1,13 @@
 // One write port, one read port; a read takes one cycle. A word that is read and written in the same
 // cycle reads as anything: no part of the grid depends on it, and the attributes say so, because
 // some FPGAs would need logic around every RAM to keep a promise. Contents at power-up are
-// undefined. Written so that synthesis tools infer block RAM.
+// undefined. Written so that synthesis tools infer block RAM; DISTRIBUTED asks for look-up
+// tables instead.
 module neuflow_ram #(
     parameter WIDTH = 16,
     parameter DEPTH = 1024,
-    parameter ADDRESS = 10
+    parameter ADDRESS = 10,
+    parameter DISTRIBUTED = 0
 ) (
     input  wire               clk,
     input  wire               write_enable,
@@ -15,7 +17,7 @@ module neuflow_ram #(
     input  wire [ADDRESS-1:0] read_address,
     output reg  [WIDTH-1:0]   read_data
 );
-    (* no_rw_check, ramstyle = "no_rw_check" *)
+    (* no_rw_check, ramstyle = "no_rw_check", ram_style = DISTRIBUTED ? "distributed" : "auto" *)
     reg [WIDTH-1:0] memory[0:DEPTH-1];
 
 `ifndef SYNTHESIS

@@ -135,7 +135,7 @@ module \neuflow_read_port.buffer  (
   assign awake = push | fetch | o__valid & o__ready;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & ~level[4];
-  neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(78)) ram (
+  neuflow_ram #(.ADDRESS(4), .DEPTH(16), .DISTRIBUTED(1), .WIDTH(78)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge clk) begin
@@ -385,19 +385,20 @@ module \neuflow_read_port.walker  (
   reg n4, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
   reg [15:0] left0 = 16'h0, left1 = 16'h0, left2 = 16'h0;
   reg [31:0] plane = 32'h0, row = 32'h0, run = 32'h0;
-  wire n6, n2, n5, n1, n3, signal, last, new_plane;
-  wire [31:0] origin;
+  wire n7, n2, n6, n1, n3, signal, last, new_plane;
+  wire [23:0] origin;
+  wire [31:24] n5;
   assign o__payload = {i__payload[207:200], last, i__payload[55:32], run[1:0], run[31:2]};
   assign i__ready = o__valid & o__ready & last;
   assign awake = o__valid ? o__ready : i__valid;
-  assign n1 = n5 & {new_plane, o__valid} != 1'h1;
-  assign n2 = n6 | new_plane;
-  assign n3 = (n2 | signal) & n5;
-  assign signal = n6 | ends0;
-  assign origin = o__valid ? (ends1 ? plane : row) : i__payload[31:0];
-  assign n5 = n6 | o__ready;
-  assign n6 = ~o__valid;
-  assign new_plane = n6 | ends0 & ends1;
+  assign {n5, origin} = o__valid ? (ends1 ? plane : row) : i__payload[31:0];
+  assign n1 = n6 & {new_plane, o__valid} != 1'h1;
+  assign n2 = n7 | new_plane;
+  assign n3 = (n2 | signal) & n6;
+  assign signal = n7 | ends0;
+  assign n6 = n7 | o__ready;
+  assign n7 = ~o__valid;
+  assign new_plane = n7 | ends0 & ends1;
   assign last = ends1 & ends2 & ends0;
   always @(posedge clk) begin
     if (n1) begin
@@ -408,14 +409,14 @@ module \neuflow_read_port.walker  (
       ends1 <= n2 ? i__payload[119:104] == 1'h1 : left1 == 2'h2;
       left1 <= n2 ? i__payload[119:104] : left1 - 1'h1;
     end
-    if (n5) begin
-      n4 = n6 | signal;
+    if (n6) begin
+      n4 = n7 | signal;
       ends0 <= n4 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
       left0 <= n4 ? i__payload[71:56] : left0 - 1'h1;
-      run <= signal ? origin : run + i__payload[103:72];
+      run <= signal ? {n5, origin} : run + i__payload[103:72];
     end
-    if (new_plane & n5) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
-    if (signal & n5) row <= origin + i__payload[151:120];
+    if (new_plane & n6) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
+    if (signal & n6) row <= {n5, origin} + i__payload[151:120];
   end
   always @(posedge clk) begin
     if (rst) begin

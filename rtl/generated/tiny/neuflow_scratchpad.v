@@ -49,10 +49,10 @@ module neuflow_scratchpad (
   reg [5:0] read_after = 6'h0, read_owner = 6'h0, served = 6'h0;
   reg [63:0] response_data = 64'h0, write_words = 64'h0;
   reg [6:0] write_address = 7'h0;
-  wire n6, n5, n7, read_enable, read_ends, read_free, read_issue, write_ends, write_free,
-    write_issue, write_moves;
+  wire n6, n5, n7, n8, read_enable, read_ends, read_free, read_issue, write_chosen, write_ends,
+    write_free, write_issue, write_moves;
   wire [15:0] read_data, read_data_89, read_data_90, read_data_91;
-  wire [1:0] n4, n2, write_behind, write_chosen, write_grant;
+  wire [1:0] n4, n2, write_behind, write_grant;
   wire [29:0] n3, n1;
   wire [5:0] read_behind, read_chosen, read_grant;
   wire [67:0] coming;
@@ -61,6 +61,7 @@ module neuflow_scratchpad (
   assign response = {1'h0, response_data};
   assign {read__5__ready, read__4__ready, read__3__ready, read__2__ready, read__1__ready,
     read__0__ready} = read_free ? read_grant : 6'h0;
+  assign {n8, write_chosen} = |write_behind ? write_behind : {write__1__valid, write__0__valid};
   assign {write__1__ready, write__0__ready} = write_free ? write_grant : 2'h0;
   assign write_response = ended ? written_by : 2'h0;
   assign awake = n5 | n6 | n7;
@@ -83,21 +84,20 @@ module neuflow_scratchpad (
   assign coming = (write_owner[0] ? data__0__payload[67:0] : 68'h0) | (write_owner[1] ?
     data__1__payload[67:0] : 68'h0);
   assign n5 = write_moves | (write__1__valid & write__1__ready | write__0__valid & write__0__ready);
-  assign n6 = read_enable | |{read__2__valid & read__2__ready, read__0__valid & read__0__ready,
-    read__3__valid & read__3__ready, read__1__valid & read__1__ready, read__4__valid &
-    read__4__ready, read__5__valid & read__5__ready};
+  assign n6 = read_enable | |{read__2__valid & read__2__ready, read__4__valid & read__4__ready,
+    read__0__valid & read__0__ready, read__5__valid & read__5__ready, read__3__valid &
+    read__3__ready, read__1__valid & read__1__ready};
   assign n7 = |settling;
-  assign write_grant = write_chosen & ~write_chosen + 1'h1;
+  assign write_grant = {n8, write_chosen} & ~{n8, write_chosen} + 1'h1;
   assign write_free = ~(|write_owner) | write_ends;
   assign write_issue = write_free & (write__1__valid | write__0__valid);
   assign read_grant = read_chosen & ~read_chosen + 1'h1;
   assign read_free = ~read_enable | read_ends;
   assign read_issue = read_free & |{read__5__valid, read__0__valid, read__1__valid, read__2__valid,
     read__4__valid, read__3__valid};
-  assign write_chosen = |write_behind ? write_behind : {write__1__valid, write__0__valid};
+  assign write_behind = {write__1__valid, write__0__valid} & write_after;
   assign read_chosen = |read_behind ? read_behind : {read__5__valid, read__4__valid, read__3__valid,
     read__2__valid, read__1__valid, read__0__valid};
-  assign write_behind = {write__1__valid, write__0__valid} & write_after;
   assign read_behind = {read__5__valid, read__4__valid, read__3__valid, read__2__valid,
     read__1__valid, read__0__valid} & read_after;
   neuflow_ram #(.ADDRESS(7), .DEPTH(128), .WIDTH(16)) lane0 (
@@ -140,14 +140,14 @@ module neuflow_scratchpad (
         6'h0; write_owner <= 2'h0; write_after <= 2'h0; read_error <= 1'h0; read_owner <= 6'h0;
         read_after <= 6'h0;
     end else begin
-      if (write_beat[28:0] >= 8'h80 & write_moves) write_error <= 1'h1;
+      if (write_moves & write_beat[28:0] >= 8'h80) write_error <= 1'h1;
       if (write_moves) written_by <= write_owner;
       ended <= write_ends;
       response_valid <= served;
       served <= read_owner;
       if (write_free) write_owner <= write_grant;
       if (write_issue) write_after <= ~(write_grant | write_grant - 1'h1);
-      if (read_beat[28:0] >= 8'h80 & read_enable) read_error <= 1'h1;
+      if (read_enable & read_beat[28:0] >= 8'h80) read_error <= 1'h1;
       if (read_free) read_owner <= read_grant;
       if (read_issue) read_after <= ~(read_grant | read_grant - 1'h1);
     end

@@ -43,8 +43,8 @@ module neuflow_window (
     8'h0, b_span = 8'h0, closes_in = 8'h0, f_last = 8'h0, fresh = 8'h0, head = 8'h0, last_turn =
     8'h0, old_189 = 8'h0, open = 8'h0, slots = 8'h0, span, write_address_73 = 8'h0;
   reg [8:0] n14, signal_140 = 9'h0, signal_52, final_2 = 9'h0, reach = 9'h0;
-  wire n44, n58, n61, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n8,
-    n1, n11, n10, n60, n7, n46, n48, n49, n50, n47, n9, n3, n4, n12, n13, n15, n16, n32, n34, n37,
+  wire n44, n58, n61, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n9,
+    n1, n11, n10, n60, n8, n46, n48, n49, n50, n47, n7, n3, n4, n12, n13, n15, n16, n32, n34, n37,
     n40, n43, n45, n17, n54, n57, n59, n2, n6, n5, n23, signal_163, signal_169, signal_31,
     signal_36, signal_37, signal_40, signal_48, signal_86, awake_154, awake_161, en, en_142,
     ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24, i__valid_129,
@@ -65,9 +65,9 @@ module neuflow_window (
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = |{n46, n47, n48, n49, n50, v2_valid, signal_40, v4_valid, read, step, load,
-    awake_154, v3_valid, read_enable} | n51;
-  assign finish = n3 ? (n7 ? 1'h0 : 1'h1) : 1'h0;
+  assign awake = |{n46, n47, n48, n49, n50, v3_valid, v2_valid, read_enable, awake_154, read,
+    v4_valid, load, signal_40, step} | n51;
+  assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
   assign o__ready_38 = ~held_valid | signal_36 & after >= 2'h2 & (~signal_37 | signal_31);
   assign en_142 = en & (s5_valid | |signal_140);
@@ -83,17 +83,17 @@ module neuflow_window (
   assign n5 = fsm_state == 1'h1;
   assign scanning = fsm_state == 3'h4;
   assign n6 = fsm_state == 2'h2;
-  assign n7 = walking | f_valid | b_valid | n60;
-  assign n8 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign n9 = !fsm_state;
+  assign n7 = !fsm_state;
+  assign n8 = walking | f_valid | b_valid | n60;
   assign scanned = n61 & line_ends_50;
+  assign n9 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
   assign n10 = closes_in == 1'h1;
   assign n11 = signal_167 == 1'h1;
-  assign n12 = n4 | n9;
+  assign n12 = n4 | n7;
   assign n13 = {n6, n11 & |unopened} != 2'h2;
   assign n15 = {n4, closing} != 2'h2;
-  assign n16 = n4 | n9 | n6;
-  assign n17 = {n8, n5} != 2'h3 & (n9 | n5);
+  assign n16 = n4 | n7 | n6;
+  assign n17 = {n9, n5} != 2'h3 & (n7 | n5);
   assign read = en & b_valid & (~b_hit | ~lead[19]);
   assign n18 = load & f_hit;
   assign n19 = ~walking;
@@ -113,7 +113,7 @@ module neuflow_window (
   assign n34 = n33 | step;
   assign n35 = ends_map & row_ends;
   assign n36 = n19 | n35;
-  assign n37 = ends_map | n36;
+  assign n37 = n36 | ends_map;
   assign n38 = n19 | ends_map;
   assign n39 = o__payload_21[16:1] == 1'h1;
   assign n40 = n38 | signal_86;
@@ -137,7 +137,7 @@ module neuflow_window (
   assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
     o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
   assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-  assign n54 = (read | |{s2_valid, s1_valid, s4_valid, s3_valid}) & en;
+  assign n54 = (read | |{s1_valid, s2_valid, s4_valid, s3_valid}) & en;
   assign n56 = signal_182 & closing;
   assign n57 = rst | finish;
   assign signal_86 = step & column_ends;
@@ -145,7 +145,7 @@ module neuflow_window (
   assign signal_48 = signal_40 & signal_46 == last_turn;
   assign n59 = rst | n41;
   assign signal_31 = after > 2'h2;
-  assign n60 = |{s2_valid, s5_valid, s1_valid, s4_valid, s3_valid};
+  assign n60 = |{s1_valid, s5_valid, s2_valid, s4_valid, s3_valid};
   assign n61 = signal_48 & line_ends;
   assign lead = {newest, 1'h1} + {~signal_96[19:1], ~b_crosses};
   assign ends_map = signal_86 & map_ends;
@@ -211,15 +211,15 @@ module neuflow_window (
         closing <= signal_169;
         real_2 <= signal_163;
       end
-      if (&{{n3, n7} != 2'h3, {n8, n5} != 1'h1, |{n4, n3, scanning, n9, n2, n5, n6}, {scanning,
-        scanned} != 2'h2, {n9, o__valid_23} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
-        scanning ? 3'h6 : n2 ? {1'h1, signal_163 | signal_169 ? 2'h0 : !signal_165 & !unopened &
-        !open ? 2'h1 : 2'h2} : n6 ? 3'h3 : 3'h1;
+      if (&{{n7, o__valid_23} != 2'h2, {n3, n8} != 2'h3, |{n4, n3, scanning, n7, n2, n6, n5},
+        {scanning, scanned} != 2'h2, {n9, n5} != 1'h1}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
+        scanning ? 3'h6 : n2 ? (signal_163 | signal_169 ? 3'h4 : {1'h1, !signal_165 & !unopened &
+        !open ? 2'h1 : 2'h2}) : n6 ? 3'h3 : 3'h1;
       if (n12) begin
         closes_in <= n4 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
         signal_167 <= n4 ? (n11 ? o__payload_21[112:105] : signal_167 - 1'h1) : 8'h1;
       end
-      if ((n9 | n6) & n13) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
+      if ((n7 | n6) & n13) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
       if (n12 & {n4, real_2} != 2'h2) signal_165 <= n4 ? signal_165 - 1'h1 : o__payload_21[48:33];
       if (n12 & {n4, |signal_164} != 2'h2) signal_164 <= n4 ? signal_164 - 1'h1 :
         o__payload_21[128:121];
@@ -227,9 +227,9 @@ module neuflow_window (
         n14 = head + 1'h1;
         head <= n4 ? (n14 == slots ? 8'h0 : n14[7:0]) : 8'h0;
       end
-      if ({n4, real_2, closing & fresh == open} != 3'h4 & n16 & n13) fresh <= n4 ? (real_2 ? 8'h0 :
+      if (n16 & n13 & {n4, closing & fresh == open, real_2} != 3'h4) fresh <= n4 ? (real_2 ? 8'h0 :
         fresh - 1'h1) : n6 ? fresh + 1'h1 : 8'h0;
-      if (n16 & n15 & n13) open <= n4 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
+      if (n15 & n16 & n13) open <= n4 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
       if (n17) begin
         reach <= n5 ? reach + o__payload_21[112:105] : o__payload_21[112:105] + 1'h1;
         slots <= n5 ? slots + 1'h1 : 8'h1;
@@ -245,7 +245,7 @@ module neuflow_window (
       end
       if (n19 & n20 & n21 | n18) free <= n18 ? signal_199[19:1] : base;
       b_valid <= load | b_valid & ~n22;
-      walking <= n5 ? (n8 ? 1'h1 : n23) : n23;
+      walking <= n5 ? (n9 ? 1'h1 : n23) : n23;
       f_valid <= step | f_valid & ~load;
       signal_94 <= n24;
       {first_last_q[17], first_last_q[8:0]} <= $signed(n25) - $signed({1'h0,
@@ -300,7 +300,7 @@ module neuflow_window (
         map_ends <= n38 ? n39 : map_left == 2'h2;
         map_left <= n38 ? o__payload_21[16:1] : map_left - 1'h1;
       end
-      if (signal_40 | n41) begin
+      if (n41 | signal_40) begin
         signal_52 = signal_53 + 1'h1;
         signal_53 <= n41 ? head : signal_52 == slots ? 8'h0 : signal_52[7:0];
       end
@@ -316,8 +316,8 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{rst, n46, n47, n48, n49, n50, v2_valid, signal_40, v4_valid, read, step, load, awake_154,
-      v3_valid, read_enable}) begin
+    if (|{rst, n46, n47, n48, n49, n50, v3_valid, v2_valid, read_enable, awake_154, read, v4_valid,
+      load, signal_40, step}) begin
       settling <= 3'h4;
     end else begin
       if (n51) settling <= settling - 1'h1;
@@ -325,7 +325,7 @@ module neuflow_window (
   end
   always @(posedge clk) begin
     if (s4_valid & en) s5_part[31:16] <= n52[31:16];
-    if ((s4_meta[0] | o__payload_21[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0])) &
+    if (($signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | o__payload_21[0] | s4_meta[0]) &
       s4_valid & en) s5_part[15:0] <= n52[15:0];
     if (n54) begin
       pair0_sum = $signed(s2_word0) + $signed(s2_word1);
