@@ -68,6 +68,9 @@ OPS: dict[str, str] = {
 }
 """Operations of a :class:`Graph` with their attributes."""
 
+GEOMETRY = ("stride", "dilation", "pads", "groups")
+"""Attributes of a convolution that say where its taps lie."""
+
 QUANT_OPS: dict[str, str] = {
     "conv": "as in Graph, with weight int64 words [M, C/groups, Ky, Kx] of weight * the input's scale / "
     "the output's, bias int64 [M] of bias / the output's, m int64 [M], s int64 [M], zero int64 [M], weight_point int64 [M] (int at 8 bits); output = requantise(sum, bias, m, s, zero, bits)",

@@ -53,6 +53,20 @@ def build(
     return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
 
 
+def conv(x: str, y: str, *weights: str, **attrs: Any) -> NodeProto:
+    """Return a convolution of ``x`` with a weight, and perhaps a bias."""
+    return node("Conv", [x, *weights], y, **attrs)
+
+
+def image_model(
+    nodes: Sequence[NodeProto], weights: Mapping[str, Any], shape: tuple[int, int, int]
+) -> ModelProto:
+    """Return a model from images x, [N, *shape], to y, with those of ``weights`` that it uses."""
+    used = {name for n in nodes for name in n.input}
+    mine = {name: w for name, w in weights.items() if name in used}
+    return build(nodes, mine, {"x": ("N", *shape)}, opset=13)
+
+
 def reference(model: ModelProto, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """Return what onnxruntime computes."""
     options = onnxruntime.SessionOptions()

@@ -17,6 +17,7 @@ from neuflow.ir import Program
 from neuflow.layout import INSTRUCTION, UNITS, Kind, Opcode
 from neuflow.run import device
 from neuflow.run.device import DeviceFault
+from neuflow.run.device_memory import Memory
 from tests.quantgraphs import Builder, evaluate
 
 
@@ -317,3 +318,15 @@ def test_frames_are_independent():
     words = net.words(5)
     got = device.run(program, words).outputs[graph.outputs[0]]
     np.testing.assert_array_equal(got, evaluate(graph, words)[graph.outputs[0]])
+
+
+def test_room_in_a_frame_of_inputs_is_the_program_s_and_unknown_until_it_writes():
+    memory = Memory(np.zeros(2, np.int16), 6)
+    memory.load(2, np.array([7, 0, 8, 9], np.int16), np.array([0, 1, 0, 0], bool))
+    words = {"run": 1} | {f"{name}{level}": 1 for level in range(3) for name in ("count", "step")}
+    with pytest.raises(DeviceFault, match="reads word 3, never written"):
+        memory.read({**words, "base": 3}, 0, "read")
+    with pytest.raises(DeviceFault, match="word 4 is not the program's"):
+        memory.write({**words, "base": 4}, np.array([5], np.int16), "write")
+    memory.fence([memory.write({**words, "base": 3}, np.array([5], np.int16), "write")], 1)
+    assert memory.read({**words, "run": 4, "base": 2}, 2, "read").tolist() == [7, 5, 8, 9]

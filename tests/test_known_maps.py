@@ -14,7 +14,7 @@ from neuflow.compiler.quantise import quantise
 from neuflow.grid import TINY
 from neuflow.ir import Graph
 from neuflow.run import frames, golden, host
-from tests.onnx_builder import build, node, normal, onnx, reference
+from tests.onnx_builder import image_model, node, normal, onnx, reference
 from tests.test_load import same_as_onnxruntime
 
 C, H, W = 4, 9, 11
@@ -59,9 +59,7 @@ CASES: dict[str, tuple[list[Any], dict[str, int]]] = {
 
 
 def model_of(nodes: list[Any]) -> onnx.ModelProto:
-    used = {name for n in nodes for name in n.input}
-    weights = {name: w for name, w in WEIGHTS.items() if name in used}
-    return build(nodes, weights, {"x": ("N", C, H, W)}, ["y"], opset=13)
+    return image_model(nodes, WEIGHTS, (C, H, W))
 
 
 @pytest.mark.parametrize("name", CASES)

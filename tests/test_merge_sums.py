@@ -13,7 +13,7 @@ from neuflow.compiler.load import load
 from neuflow.compiler.quantise import quantise
 from neuflow.grid import TINY
 from neuflow.run import golden, host
-from tests.onnx_builder import build, node, normal, onnx, reference
+from tests.onnx_builder import conv, image_model, node, normal, onnx, reference
 from tests.test_load import same_as_onnxruntime
 
 C, H, W = 3, 8, 9
@@ -23,10 +23,6 @@ WEIGHTS = {
     "half": normal(4, C, 1, 1, seed=6) / 16, "b2": normal(5, seed=7),
     "w43": normal(5, 4, 3, 3, seed=8) / 16,
 }  # fmt: skip
-
-
-def conv(x: str, y: str, *weights: str, **attrs: Any) -> Any:
-    return node("Conv", [x, *weights], y, **attrs)
 
 
 def wide(x: str, y: str) -> list[Any]:
@@ -58,9 +54,7 @@ CASES: dict[str, tuple[list[Any], int]] = {
 
 
 def model_of(nodes: list[Any]) -> onnx.ModelProto:
-    used = {name for n in nodes for name in n.input}
-    weights = {name: w for name, w in WEIGHTS.items() if name in used}
-    return build(nodes, weights, {"x": ("N", C, H, W)}, ["y"], opset=13)
+    return image_model(nodes, WEIGHTS, (C, H, W))
 
 
 @pytest.mark.parametrize("name", CASES)

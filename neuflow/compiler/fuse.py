@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from neuflow.compiler.fit import limit
 from neuflow.compiler.join import SIDE_BY_SIDE, written_by
 from neuflow.compiler.mapping import Chain, Step
-from neuflow.ir import Node, QuantGraph, Shape
+from neuflow.ir import GEOMETRY, Node, QuantGraph, Shape
 from neuflow.layout import CONV_ARRAY
 
 HEADS = ("conv", "dense")
@@ -92,8 +92,7 @@ def _covers_input(node: Node, source: Shape, output: Shape) -> bool:
 
 def _as_dense(node: Node) -> Node:
     weight = node.attrs["weight"]
-    geometry = ("stride", "dilation", "pads", "groups")
-    attrs = {name: value for name, value in node.attrs.items() if name not in geometry}
+    attrs = {name: value for name, value in node.attrs.items() if name not in GEOMETRY}
     return replace(node, op="dense", attrs={**attrs, "weight": weight.reshape(len(weight), -1)})
 
 

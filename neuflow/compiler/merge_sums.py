@@ -12,9 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from neuflow.ir import Graph, Node
-
-GEOMETRY = ("stride", "dilation", "pads", "groups")
+from neuflow.ir import GEOMETRY, Graph, Node
 
 
 def merge_sums(graph: Graph) -> Graph:

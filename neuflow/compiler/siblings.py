@@ -20,9 +20,7 @@ from neuflow.compiler.join import Joined
 from neuflow.compiler.mapping import Join
 from neuflow.compiler.order import PER_MAP
 from neuflow.grid import GridConfig
-from neuflow.ir import Node, QuantGraph
-
-GEOMETRY = ("stride", "dilation", "pads", "groups")
+from neuflow.ir import GEOMETRY, Node, QuantGraph
 
 
 @dataclass(frozen=True)
