@@ -205,6 +205,7 @@ CONV_ROWS = Layout(
     (
         _u("source", 3, "column whose rows line is listened to"),
         _u("ahead", 1, "1: may be stored while the array still computes the pass before"),
+        _u("two", 1, "1: they come as two packets, each of whole row records"),
         _u("scatter", 2, "Scatter: which words of a beat are stored in one cycle, and where"),
         _u("width", SIZE + 4, "words of a row of one channel"),
         _u("channels", SIZE, "channels of a row record"),
@@ -465,7 +466,7 @@ class Opcode(enum.IntEnum):
 
     ILLEGAL = 0
     CONFIG = 1  # a configuration packet follows: ``length`` words
-    FENCE = 2  # wait until all writes configured so far in ``columns`` are acknowledged
+    FENCE = 2  # wait until writes configured so far in ``columns`` are acknowledged, see ``length``
     END = 3  # end of a frame; two words follow: input step, output step, in words
 
 
@@ -486,7 +487,8 @@ INSTRUCTION = Layout(
         _u("kind", 4, "CONFIG: Kind"),
         _u("sub", 4, "CONFIG: which of them in the column"),
         _u("columns", COLUMN_BITS, "CONFIG, FENCE: one bit a column"),
-        _u("length", 8, "CONFIG: words that follow"),
+        _u("length", 8, "CONFIG: words that follow. FENCE: WRITE packets of each column, the last that "
+           "were sent, which it does not wait for: 0 or 1"),
         _u("relocate", 2, "CONFIG: Relocate, of the first word"),
         _u("reserved", 2, "0"),
     ),
@@ -561,7 +563,7 @@ HARDWARE_VERSION = 0x0002_0000
 2.0: the counters from 0x50 on moved when every MAC-cycle got a cause.
 """
 
-PROGRAM_VERSION = 6
+PROGRAM_VERSION = 7
 """Version of the program format: a program of another one is refused.
 
 2: CONV_ROWS stores by phases, CONV_ARRAY reads channels by block and leaves some out.
@@ -570,6 +572,7 @@ PROGRAM_VERSION = 6
 5: CONV_ARRAY gathers last taps of kernel rows; a channel less may be left out;
    tensors of the host section have a scale.
 6: the graph has slices, and tensors with a scale for every channel; inputs may leave room in their records.
+7: rows may come as two packets; a FENCE may leave out the last WRITE packet of its columns.
 """
 
 REGISTERS: tuple[Register, ...] = (

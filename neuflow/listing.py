@@ -153,7 +153,8 @@ def instructions(device: bytes) -> Iterator[tuple[int, str]]:
             yield at, _config(fields, payload)
             at += 1 + length
         elif fields["opcode"] == Opcode.FENCE:
-            yield at, f"FENCE columns {_columns(fields['columns'])}"
+            but = " but for the last WRITE" if fields["length"] else ""
+            yield at, f"FENCE columns {_columns(fields['columns'])}{but}"
             at += 1
         elif fields["opcode"] == Opcode.END and at + 2 < len(words):
             yield at, f"END input step {words[at + 1]}, output step {words[at + 2]}"

@@ -12,7 +12,7 @@ from neuflow.fixed import PARTIAL_WORDS
 from neuflow.grid import TINY
 from sim import designs
 from sim.streams import PACES, Traffic, exchange
-from tests.convolver_layers import LAYERS, Layer, configs, expected, rows_packet, weights_packet
+from tests.convolver_layers import LAYERS, Layer, configs, expected, rows_packets, weights_packet
 
 Data = dict[str, Any]
 
@@ -28,7 +28,7 @@ async def run(
     units = [configs(layer, TINY) for layer, _ in passes]
     traffic = Traffic(
         sends={
-            "rows": [rows_packet(data, layer.every) for layer, data in passes],
+            "rows": [packet for one in passes for packet in rows_packets(*one)],
             "weights": [weights_packet(layer, data, TINY) for layer, data in passes],
             "partials": partials,
         },

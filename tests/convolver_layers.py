@@ -30,6 +30,7 @@ class Layer:
     ring: bool = False
     slots: int = 0
     ahead: int = 0
+    first: int = 0  # records that a rows packet of their own brings; 0: all come in one
     base: int = 0
     narrow: int = 0
     partial_in: int = 0
@@ -153,8 +154,8 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
         scatter, sent, s = Scatter.FIRST_PHASE, height, 1
     steps = {"channel_step": s * s * size, "phase_x_step": size, "phase_y_step": s * size}
     rows = dict(
-        source=0, ahead=layer.ahead, scatter=scatter, width=layer.width, channels=layer.channels,
-        rows=sent, base=layer.base, ring_words=ring, pitch=pitch % modulo,
+        source=0, ahead=layer.ahead, two=int(layer.first > 0), scatter=scatter, width=layer.width,
+        channels=layer.channels, rows=sent, base=layer.base, ring_words=ring, pitch=pitch % modulo,
         ring_rows=ring_rows, stride=stored, x_step=1, **steps,
     )  # fmt: skip
     if layer.decimated:
@@ -198,9 +199,11 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
     ]
 
 
-def rows_packet(data: dict[str, Any], every: int = 1) -> list[int]:
-    """Return the rows packet of a layer's data: for y, for channel, for x; one of ``every`` y."""
-    return data["image"][:, ::every].transpose(1, 0, 2).reshape(-1).tolist()
+def rows_packets(layer: Layer, data: dict[str, Any]) -> list[list[int]]:
+    """Return the one or two rows packets of a layer's data: for y, for channel, for x."""
+    records = data["image"][:, :: layer.every].transpose(1, 0, 2)
+    parts = [records[: layer.first], records[layer.first :]] if layer.first else [records]
+    return [part.reshape(-1).tolist() for part in parts]
 
 
 def weights_packet(layer: Layer, data: dict[str, Any], grid: GridConfig) -> list[int]:

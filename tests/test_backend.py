@@ -652,7 +652,7 @@ def test_a_pool_of_more_rows_than_their_field_holds_is_cut():
 def test_fences_of_a_large_batch_take_time_by_its_passes_not_their_square(monkeypatch):
     net = lenet("b")
     graph = net.build(net.nodes[-1].output)
-    module = importlib.import_module("neuflow.compiler.schedule")  # the package has a function so named
+    module = importlib.import_module("neuflow.compiler.fences")
     inner, looks = module._conflict, []
     monkeypatch.setattr(module, "_conflict", lambda *uses: looks.append(1) or inner(*uses))
     counts = []

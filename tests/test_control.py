@@ -65,8 +65,8 @@ def packet(kind, words, columns=1, sub=0, relocate=Relocate.NONE):
     return head + list(words)
 
 
-def fence(columns):
-    return instruction(Opcode.FENCE, columns=columns)
+def fence(columns, left=0):
+    return instruction(Opcode.FENCE, columns=columns, length=left)
 
 
 def end(input_step=0, output_step=0):
@@ -204,6 +204,17 @@ def test_fence_waits_for_writes_of_its_columns_only():
     assert 45 <= run.counters["fence_stalls"] <= 55
 
 
+def test_fence_may_leave_out_the_last_write_of_each_column():
+    program = packet(Kind.WRITE, [1], columns=1) + packet(Kind.WRITE, [2], columns=3)
+    program += fence(3, left=1) + packet(Kind.ALU, [3])
+    program += fence(2, left=1) + packet(Kind.ALU, [4]) + fence(3) + packet(Kind.ALU, [5]) + end()
+    run = Session(program, write_delay=50).run()
+    assert [beat[3] for beat in run.sent] == [1, 2, 3, 4, 5]
+    first, last = run.done_moments[0], run.done_moments[-1]
+    assert first < run.moments[2] <= first + 5 and run.moments[3] <= run.moments[2] + 4
+    assert last < run.moments[4]
+
+
 def test_broadcast_write_is_counted_in_every_column():
     program = packet(Kind.WRITE, [1], columns=3) + fence(3) + packet(Kind.ALU, [2]) + end()
     run = Session(program, write_delay=30).run()
@@ -286,6 +297,7 @@ ILLEGAL = {
     "cleared memory": [0],
     "unknown opcode": [9],
     "empty packet": packet(Kind.ALU, []),
+    "fence that leaves out two": fence(1, left=2),
     "reserved bits": instruction(Opcode.FENCE, reserved=1),
     "column that the grid has not": packet(Kind.ALU, [1], columns=4),
 }

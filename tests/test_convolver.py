@@ -13,7 +13,7 @@ import pytest
 from neuflow.blocks import convolver_model as model
 from neuflow.blocks.convolver import Convolver
 from neuflow.grid import TINY, GridConfig
-from tests.convolver_layers import LAYERS, Layer, configs, expected, rows_packet, weights_packet
+from tests.convolver_layers import LAYERS, Layer, configs, expected, rows_packets, weights_packet
 from tests.helpers import Pace, configure, get, put, simulate, watch
 
 
@@ -28,7 +28,7 @@ def run(
     """
     dut = Convolver(grid)
     data = data or [layer.data() for layer in layers]
-    rows = [rows_packet(d, layer.every) for d, layer in zip(data, layers, strict=True)]
+    rows = [p for pair in zip(layers, data, strict=True) for p in rows_packets(*pair)]
     weights = [weights_packet(*pair, grid) for pair in zip(layers, data, strict=True)]
     units = [[c] for layer in layers for c in configs(layer, grid)]
     by_unit = [[units[i * 4 + u][0] for i in range(len(layers))] for u in range(4)]
@@ -91,6 +91,15 @@ def test_passes_follow_one_another_under_stalls(pauses: tuple[float, float], dep
     ]
     grid = replace(TINY, config_queue=depth)
     assert run(layers, grid, pauses) == [expected(layer) for layer in layers]
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+@pytest.mark.parametrize("pauses", [(0.0, 0.0), (0.6, 0.0), (0.4, 0.4)])
+def test_rows_may_come_as_two_packets(first: int, pauses: tuple[float, float]) -> None:
+    names = ("same", "ring", "stride", "decimated", "valid")
+    layers = [replace(LAYERS[name], first=first, seed=k) for k, name in enumerate(names)]
+    layers.insert(2, replace(LAYERS["same"], seed=9))
+    assert run(layers, TINY, pauses) == [expected(layer) for layer in layers]
 
 
 FOUR = replace(WIDE, pixels=5, weight_words=512)

@@ -25,7 +25,7 @@ from neuflow.cycle import alu, awake, column, fifo, mapper, router, state, windo
 from neuflow.cycle.convolver import convolver_activity, convolver_edge, convolver_wires
 from neuflow.grid import TINY, GridConfig
 from neuflow.layout import UNITS, AluOp, Cause, Kind, RouterIn, RouterOut, WindowOp
-from tests.convolver_layers import LAYERS, Layer, configs, expected, rows_packet, weights_packet
+from tests.convolver_layers import LAYERS, Layer, configs, expected, rows_packets, weights_packet
 from tests.helpers import PACES, Config, Pace, configure, get, put, simulate
 
 Step = Callable[..., None]
@@ -167,7 +167,7 @@ def convolver(
     """Run the passes of ``layers``; those in ``resident`` read the rows of the pass before."""
     dut = Convolver(grid)
     data = [layer.data() for layer in layers]
-    packets = [rows_packet(d, layer.every) for d, layer in zip(data, layers, strict=True)]
+    packets = [rows_packets(*pair) for pair in zip(layers, data, strict=True)]
     units = [configs(layer, grid) for layer in layers]
     for n in resident:
         units[n][0].values["rows"] = 0
@@ -222,7 +222,7 @@ def convolver(
     run_side_by_side(
         dut, step, signals,
         [
-            (dut.rows, [p for n, p in enumerate(packets) if n not in resident]),
+            (dut.rows, [p for n, of_pass in enumerate(packets) if n not in resident for p in of_pass]),
             (dut.weights, [weights_packet(*pair, grid) for pair in zip(layers, data, strict=True)]),
             (dut.partials, partials or []),
         ],
@@ -274,6 +274,13 @@ def test_convolver_rows_may_be_resident(ahead: int, pauses: tuple[float, float])
     layer = replace(LAYERS["same"], ahead=ahead)
     other = replace(LAYERS["valid"], ahead=ahead, base=400)
     convolver([layer, layer, layer, other, other, layer], TINY, pauses, resident=(1, 2, 4))
+
+
+@pytest.mark.parametrize("first", [1, 3])
+@pytest.mark.parametrize("pauses", PACES)
+def test_convolver_rows_may_come_as_two_packets(first: int, pauses: tuple[float, float]) -> None:
+    names = ("same", "ring", "stride", "decimated", "valid")
+    convolver([replace(LAYERS[name], first=first) for name in names] + [LAYERS["same"]], TINY, pauses)
 
 
 @pytest.mark.parametrize("stride", [2, 3, 4, 9])

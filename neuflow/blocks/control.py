@@ -60,7 +60,7 @@ class Sequencer(Component):
 
     An error stops everything where it is, with ``done`` set; only a reset gets the grid out, as its
     units keep half a pass. Illegal: an unknown opcode, reserved bits that are not 0, a column that
-    the grid does not have, a packet of no words.
+    the grid does not have, a packet of no words, a FENCE that leaves out more than a WRITE packet.
     """
 
     def __init__(self, grid: GridConfig):
@@ -182,7 +182,8 @@ class Sequencer(Component):
             self.i.ready.eq(~there | moves),
         ]
         known = (word.opcode == Opcode.CONFIG) & (word.length != 0)
-        known |= (word.opcode == Opcode.FENCE) | (word.opcode == Opcode.END)
+        known |= (word.opcode == Opcode.FENCE) & (word.length <= 1)
+        known |= word.opcode == Opcode.END
         beyond = (word.columns >> self.grid.columns) != 0
         with m.If(self.restart):
             m.d.sync += there.eq(0)
@@ -195,18 +196,19 @@ class Sequencer(Component):
         return at, there, bad
 
     def _build_fences(self, m: Module, word: data.View, decodes: Value, idle: Signal) -> Value:
-        """Count WRITE packets sent and not done. Return: none are left in the columns named."""
+        """Count WRITE packets sent and not done. Return: few enough are left in the columns named."""
         # The queues between here and the response hold some 40 descriptors a column.
         waiting = [Signal(8, name=f"waiting{c}") for c in range(self.grid.columns)]
-        empty = Signal(self.grid.columns)  # at the start one cycle passes before it is looked at
+        # At the start one cycle passes before they are looked at.
+        empty, single = Signal(self.grid.columns), Signal(self.grid.columns)  # none; one at most
         sends = (word.opcode == Opcode.CONFIG) & (word.kind == Kind.WRITE)
         for c, count in enumerate(waiting):
             sent = decodes & sends & word.columns[c]
             m.d.sync += count.eq(count + sent - self.write_done[c])
             # A cycle late: a fence comes two words, or more, behind the packet's first.
-            m.d.sync += empty[c].eq(count == 0)
+            m.d.sync += [empty[c].eq(count == 0), single[c].eq(count <= 1)]
         m.d.comb += idle.eq(empty.all())
-        return (~word.columns[: self.grid.columns] | empty).all()
+        return (~word.columns[: self.grid.columns] | Mux(word.length[0], single, empty)).all()
 
     def _build_payload(self, m: Module, at, held, first: Signal, bases: Array) -> None:
         """Drive the bus's payload; the first word of a packet is relocated."""

@@ -57,7 +57,8 @@ class RowWriter(Component):
 
     Members
     -------
-    i : In, beats of ``bus_words`` words: rows packets. Taken only under a configuration.
+    i : In, beats of ``bus_words`` words: rows packets, one or two for a configuration, and taken only
+        under it.
     config : In stream of CONV_ROWS.
     listening, source : Out; the columns' rows line that is listened to.
     stored : Out, row records of the array's present pass that are complete.
@@ -173,7 +174,7 @@ class RowWriter(Component):
         grid, c = self.grid, self.config.payload
         lanes, lane_bits = grid.bus_words, ceil_log2(grid.bus_words)
         m.submodules.slice = intake = Slice(beat_layout(lanes))
-        opened = Signal()
+        opened, follows = Signal(), Signal()  # follows: the first of two packets comes in
         m.d.comb += [
             self.listening.eq(opened),
             self.source.eq(c.source),
@@ -182,9 +183,9 @@ class RowWriter(Component):
             intake.i.payload.eq(self.i.payload),
         ]
         with m.If(starts):
-            m.d.sync += opened.eq(c.rows != 0)
+            m.d.sync += [opened.eq(c.rows != 0), follows.eq(c.two)]
         with m.Elif(self.i.valid & self.i.ready & self.i.payload.last):
-            m.d.sync += opened.eq(0)
+            m.d.sync += [opened.eq(follows), follows.eq(0)]
 
         valid = Signal()
         words = Signal(lanes * WORD_BITS, reset_less=True)

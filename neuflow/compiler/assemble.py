@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from neuflow.compiler.allocate import Place, Space
 from neuflow.compiler.configure import Configurer, Packet, Stage
 from neuflow.compiler.geometry import round_up
-from neuflow.compiler.mapping import Assignment
-from neuflow.compiler.schedule import PAGE_WORDS, Schedule, Turn
+from neuflow.compiler.mapping import Chain
+from neuflow.compiler.schedule import PAGE_WORDS, Schedule
+from neuflow.compiler.turn import Turn
 from neuflow.compiler.weights import Weights
 from neuflow.errors import CompileError
 from neuflow.grid import GridConfig
@@ -56,7 +57,7 @@ def assemble(schedule: Schedule, grid: GridConfig, source: QuantGraph) -> Progra
         graph=source,
         inputs=tuple(_port(name, schedule) for name in graph.inputs),
         outputs=tuple(_port(name, schedule) for name in graph.outputs),
-        layers=tuple(_layer(a, schedule, grid) for a in mapping.assignments),
+        layers=_layers(schedule, grid),
         origins=origins,
         mapping=str(mapping),
         schedule=str(schedule),
@@ -71,9 +72,10 @@ def _turns(
 ) -> Iterator[Instruction]:
     """Emit turns: weights and set-up, the fence, then all that touches memory in common.
 
-    Rows go first where there is no fence, but for the first turn: nothing hides its start, and rows,
-    which have the bus before all others, would hold its weights back. ROUTE words go behind the reads:
-    they may have to wait for the turn before.
+    Rows go first where they need not wait, but for the first turn: nothing hides its start, and rows,
+    which have the bus before all others, would hold its weights back. Early rows that wait for some
+    writes come last before the fence. ROUTE words go behind the reads: they may have to wait for the
+    turn before.
     Weights so load while earlier passes compute; those that a turn is bound by also while the turn
     before waits at its fence (others would only take the bus from its rows). What waits on the bus
     for a unit always gets it: with two places in its queue when the turn before the last is done,
@@ -86,7 +88,7 @@ def _turns(
         order = [Stage.ROWS, Stage.SETUP, Stage.OPERANDS, Stage.ROUTES, Stage.WRITES]
         before: list[Stage] = []
         if turn.fence:
-            before = [Stage.SETUP]
+            before = [Stage.SETUP] if turn.early_fence else [Stage.EARLY, Stage.SETUP]
         if number == sent:
             order.insert(int(number > 0), Stage.WEIGHTS)
             before = [Stage.WEIGHTS, *before] if turn.fence else []
@@ -96,7 +98,10 @@ def _turns(
             if ahead and sent < len(turns) and turns[sent].weights_bound:
                 yield from _weights(turns[sent], configurer)
                 sent += 1
-            yield _fence(turn)
+            if turn.early_fence:
+                yield _fence(turn, turn.early_fence, left=1)
+                yield from _grouped(_of(packets, [Stage.EARLY]), turn)
+            yield _fence(turn, turn.fence)
         yield from _grouped(_of(packets, [s for s in order if s not in before]), turn)
 
 
@@ -150,8 +155,10 @@ def _instruction(opcode: Opcode, **fields: int) -> int:
     return INSTRUCTION.pack(opcode=opcode, **(values | fields))[0]
 
 
-def _fence(turn: Turn) -> Instruction:
-    return Instruction((_instruction(Opcode.FENCE, columns=turn.fence),), f"{turn.label}/fence")
+def _fence(turn: Turn, columns: int, left: int = 0) -> Instruction:
+    """Wait for the writes of columns; ``left``: for all but the last WRITE packet of each."""
+    word = _instruction(Opcode.FENCE, columns=columns, length=left)
+    return Instruction((word,), f"{turn.label}/{'early fence' if left else 'fence'}")
 
 
 def _end(schedule: Schedule) -> Instruction:
@@ -204,12 +211,16 @@ def _port(name: str, schedule: Schedule) -> Port:
     return Port(tensor, place.base, place.image, place.record)
 
 
-def _layer(assignment: Assignment, schedule: Schedule, grid: GridConfig) -> Layer:
-    chain, graph = assignment.chain, schedule.mapping.graph
-    writes = [0] * grid.columns
-    for one in assignment.passes:
-        for piece in one.pieces:
-            writes[piece.column] += 1
+def _layers(schedule: Schedule, grid: GridConfig) -> tuple[Layer, ...]:
+    assignments = schedule.mapping.assignments
+    writes = {assignment.chain.name: [0] * grid.columns for assignment in assignments}
+    for turn in schedule.turns:
+        for i, piece in enumerate(turn.pieces):
+            writes[turn.chain.name][piece.column] += len(turn.writes(i))
+    return tuple(_layer(a.chain, schedule.mapping.graph, writes[a.chain.name]) for a in assignments)
+
+
+def _layer(chain: Chain, graph: QuantGraph, writes: list[int]) -> Layer:
     macs = weight_words = 0
     if chain.head is not None:
         weight = chain.head.attrs["weight"]

@@ -22,9 +22,10 @@ from neuflow.compiler.geometry import (
     conv_shape,
     partial_words,
 )
-from neuflow.compiler.mapping import Chain, Piece, Region, Step
+from neuflow.compiler.mapping import Chain, Piece, Region, Span, Step
 from neuflow.compiler.routes import Record, route, walk_routes
-from neuflow.compiler.schedule import RowPlace, Schedule, Turn
+from neuflow.compiler.schedule import Schedule
+from neuflow.compiler.turn import RowPlace, Turn
 from neuflow.grid import GridConfig
 from neuflow.layout import AluOp, Kind, Operand, RouterIn, RouterOut, Row, WindowOp
 
@@ -34,10 +35,11 @@ class Stage(enum.IntEnum):
 
     WEIGHTS = 0  # load while earlier passes compute
     SETUP = 1  # waits for its data
-    ROWS = 2  # what the array waits for
-    OPERANDS = 3
-    ROUTES = 4  # may have to wait for the end of the pass before
-    WRITES = 5
+    EARLY = 2  # rows that need not wait for the fence
+    ROWS = 3  # what the array waits for
+    OPERANDS = 4
+    ROUTES = 5  # may have to wait for the end of the pass before
+    WRITES = 6
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Configurer:
             yield from self.operands(turn, piece, turn.sums[i])
             if partial is None:
                 yield from self.steps(turn.chain, piece)
-            yield from self.way_out(turn, piece, partial)
+            yield from self.way_out(turn, i, partial)
 
     # Convolver.
 
@@ -102,11 +104,7 @@ class Configurer:
         piece, chain = turn.pieces[i], turn.chain
         shape, rows = conv_shape(chain, piece), turn.rows[i]
         assert rows is not None
-        alike = [
-            p
-            for p, place in zip(turn.pieces, turn.rows, strict=True)
-            if place is not None and not place.resident and _same_input(chain, p, piece)
-        ]
+        alike = next(([turn.pieces[k] for k in r] for r in turn.readings() if i in r), [])
         at, words = self.weights_at(turn, piece)
         same_weights = [p for p in turn.pieces if self.weights_at(turn, p) == (at, words)]
         if piece is same_weights[0]:
@@ -127,22 +125,29 @@ class Configurer:
         drain = _drain(chain, piece, shape, self.grid)
         yield _packet(Stage.SETUP, Kind.CONV_DRAIN, piece.column, drain)
         if not rows.resident and piece is alike[0]:
-            walk = self.rows_read(chain, piece, shape) | {"dest": _mask(alike)}
-            space = self.place(chain.source).space
-            yield _packet(Stage.ROWS, Kind.READ_ROWS, piece.column, walk, space=space)
+            space, last = self.place(chain.source).space, rows.plan.rows
+            for stage, records in (
+                (Stage.EARLY, Span(0, rows.early)), (Stage.ROWS, Span(rows.early, last)),
+            ):  # fmt: skip
+                if records.size:
+                    walk = self.rows_read(chain, piece, shape, records) | {"dest": _mask(alike)}
+                    yield _packet(stage, Kind.READ_ROWS, piece.column, walk, space=space)
 
     def place(self, tensor: str) -> Place:
         """Place of a tensor."""
         return self.schedule.places[tensor]
 
-    def rows_read(self, chain: Chain, piece: Piece, shape: ConvShape) -> dict[str, int]:
-        """Descriptor of the rows packet of a piece."""
+    def rows_read(
+        self, chain: Chain, piece: Piece, shape: ConvShape, records: Span
+    ) -> dict[str, int]:
+        """Descriptor of these row records of a piece; dense layers have but one."""
         place, part = self.place(chain.source), piece.part
         assert part is not None
         if not chain.is_dense:
             place = self.view(chain, chain.source)
-            region = Region(part.channels, shape.rows, shape.cols)
-            return box(place, piece.image, region, shape.every)
+            first, end = (shape.rows.lo + record * shape.every for record in records)
+            rows = Span(first, min(end, shape.rows.hi))
+            return box(place, piece.image, Region(part.channels, rows, shape.cols), shape.every)
         if chain.source_shape[1:] == (1, 1):
             return box(place.along_x(), 0, Region(part.channels, shape.rows, shape.cols))
         if chain.source in chain.interleaved:
@@ -223,9 +228,10 @@ class Configurer:
 
     # Routers and the write port.
 
-    def way_out(self, turn: Turn, piece: Piece, partial: Place | None) -> Iterator[Packet]:
-        """Routes of a piece and its write."""
-        chain, place = turn.chain, self.view(turn.chain, turn.chain.output)
+    def way_out(self, turn: Turn, i: int, partial: Place | None) -> Iterator[Packet]:
+        """Routes of piece ``i`` and its writes."""
+        piece, chain = turn.pieces[i], turn.chain
+        place = self.view(chain, chain.output)
         steps = () if partial is not None else chain.steps
         routes, source = walk_routes(chain, steps, self.grid)
         for row, records in routes.items():
@@ -234,19 +240,16 @@ class Configurer:
             record = route(RouterOut.WEST, RouterIn.GLOBAL)
             yield Packet(Stage.ROUTES, Kind.ROUTER, Row.OPERATOR, self.helper(piece.column), (record,))
         if partial is not None:
-            place, walk = partial, linear(partial, _sum_words(chain, piece, self.grid))
+            place, walks = partial, [linear(partial, _sum_words(chain, piece, self.grid))]
         elif chain.reorder:
-            walk = in_chw_order(place, piece.image, chain.shapes[-1])
+            walks = [in_chw_order(place, piece.image, chain.shapes[-1])]
         else:
-            walk = box(place, piece.image, piece.out)
-        fields = walk | {"source": source}
-        yield _packet(Stage.WRITES, Kind.WRITE, piece.column, fields, space=place.space)
-
-
-def _same_input(chain: Chain, a: Piece, b: Piece) -> bool:
-    """Whether two pieces of a pass take the same rows packet."""
-    mine, other = (conv_shape(chain, piece) for piece in (a, b))
-    return (a.image, a.part, mine.rows, mine.cols) == (b.image, b.part, other.rows, other.cols)
+            walks = [
+                box(place, piece.image, piece.out._replace(rows=rows)) for rows in turn.writes(i)
+            ]
+        for walk in walks:
+            fields = walk | {"source": source}
+            yield _packet(Stage.WRITES, Kind.WRITE, piece.column, fields, space=place.space)
 
 
 def _mask(pieces: list[Piece]) -> int:
@@ -269,7 +272,7 @@ def _rows(rows: RowPlace) -> dict[str, int]:
     fields = {name: getattr(plan, name) for name in names}
     if rows.resident:
         fields["rows"] = 0
-    return fields | {"base": rows.base, "ahead": rows.ahead}
+    return fields | {"base": rows.base, "ahead": rows.ahead, "two": int(rows.two)}
 
 
 def array(shape: ConvShape, rows: RowPlace, grid: GridConfig) -> dict[str, int]:

@@ -20,6 +20,7 @@ from neuflow.compiler.cut import (
 )
 from neuflow.compiler.fit import plan_rows
 from neuflow.compiler.geometry import (
+    ConvShape,
     RowPlan,
     backward,
     ceil_div,
@@ -113,10 +114,15 @@ def _start(chain: Chain, first: Pass, grid: GridConfig) -> float:
     waits: dict[tuple[object, ...], int] = {}
     for piece in first.pieces:
         shape = conv_shape(chain, piece)
-        rows = min((grid.pixels - 1) // shape.pitch * shape.stride + shape.need, shape.height)
+        rows = first_records(shape, grid)
         key = (piece.image, piece.part, shape.rows, shape.cols)
         waits[key] = max(waits.get(key, 0), rows * shape.channels * shape.cols.size)
-    return sum(waits.values()) / _speed(chain, chain.source, grid)
+    return sum(waits.values()) / speed(chain, chain.source, grid)
+
+
+def first_records(shape: ConvShape, grid: GridConfig) -> int:
+    """Return the records that the first group of a pass needs."""
+    return min((grid.pixels - 1) // shape.pitch * shape.stride + shape.need, shape.height)
 
 
 def fits_whole(chain: Chain, one: Pass, grid: GridConfig) -> bool:
@@ -182,7 +188,7 @@ def work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) ->
         # Rows cannot come ahead: the array waits for those of its first group.
         first = (grid.pixels - 1) // shape.pitch * shape.stride + shape.need
         words = min(first, plan.rows) * plan.channels * plan.width
-        load += words / _speed(chain, chain.source, grid)
+        load += words / speed(chain, chain.source, grid)
     array = max(blocks * max(shape.steps(grid), drain), store, window)
     bus = _bus(chain, grid, entering * len(boxes), written, others)
     if not kept:
@@ -236,6 +242,6 @@ def _store_cycles(plan: RowPlan, grid: GridConfig) -> float:
     return beats * (plan.stride if plan.scatter == Scatter.PHASES else 1)
 
 
-def _speed(chain: Chain, tensor: str, grid: GridConfig) -> float:
+def speed(chain: Chain, tensor: str, grid: GridConfig) -> float:
     """Words a cycle at which a tensor is read."""
     return grid.bus_words if tensor in chain.scratchpad else grid.bus_words_per_cycle

@@ -7,68 +7,17 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from neuflow.compiler.allocate import Buffer, Place, Space, pack, tensor_place
+from neuflow.compiler.fences import with_fences
 from neuflow.compiler.fit import plan_rows
 from neuflow.compiler.fuse import root
-from neuflow.compiler.geometry import RowPlan, conv_shape, packet_words, partial_words, round_up
+from neuflow.compiler.geometry import conv_shape, packet_words, partial_words, round_up
 from neuflow.compiler.liveness import Memory, fits
-from neuflow.compiler.mapping import Assignment, Chain, Mapping, Piece, Span
+from neuflow.compiler.mapping import Assignment, Chain, Mapping, Piece
+from neuflow.compiler.turn import RowPlace, Turn
 from neuflow.grid import GridConfig
 
 PAGE_WORDS = 2048
 """Words of 4 KB: frames, and the work memory, begin on a page."""
-
-
-@dataclass(frozen=True)
-class RowPlace:
-    """Where a piece's input lies in the row buffer.
-
-    ``ahead``: beside that of the pass before. ``resident``: it is that of the pass before, and
-    still there.
-    """
-
-    plan: RowPlan
-    base: int
-    ahead: int
-    resident: bool = False
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A pass in its place in the global order.
-
-    ``number`` counts the passes of the chain. ``fence``: columns whose writes must be done before
-    this pass reads or writes, one bit each. ``rows[i]`` and ``sums[i]`` belong to piece i.
-    ``weights_bound``: its weights take the bus longer than the arrays work.
-    """
-
-    chain: Chain
-    number: int
-    pieces: tuple[Piece, ...]
-    rows: tuple[RowPlace | None, ...]
-    sums: tuple[Place | None, ...]
-    weights_bound: bool = False
-    fence: int = 0
-
-    @property
-    def columns(self) -> int:
-        """Columns that work on it, one bit each."""
-        return sum(1 << piece.column for piece in self.pieces)
-
-    @property
-    def label(self) -> str:
-        """Name of the pass in origins and listings."""
-        return f"{self.chain.name}/pass{self.number}"
-
-    def __str__(self) -> str:
-        lines = [self.label + (f"  after fence of columns {self.fence:b}b" if self.fence else "")]
-        for piece, rows in zip(self.pieces, self.rows, strict=True):
-            lines.append(f"  {piece}")
-            if rows is not None:
-                kind = f"ring of {rows.plan.ring_rows} rows" if rows.plan.ring_words else "whole"
-                when = ", loaded ahead" if rows.ahead else ""
-                when = ", from the pass before" if rows.resident else when
-                lines.append(f"    rows at {rows.base}, {rows.plan.size} words, {kind}{when}")
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -97,7 +46,7 @@ def schedule(mapping: Mapping, grid: GridConfig) -> Schedule:
     mine = {name: place for name, place in places.items() if name in mapping.graph.tensors}
     return Schedule(
         mapping,
-        tuple(_with_fences(mapping, turns, places)),
+        tuple(with_fences(turns, _memory(mapping), places, grid)),
         mine,
         work,
         _frame_words(places, Space.INPUT),
@@ -307,83 +256,4 @@ def _row_place(
     return RowPlace(plan, base, ahead)
 
 
-# --- fences -------------------------------------------------------------------------------------
-
-
-class _Words(NamedTuple):
-    """Words ``lo .. hi - 1`` of a space; of tensor ``of``, if given, only those of ``channels``."""
-
-    space: Space
-    lo: int
-    hi: int
-    of: str
-    channels: Span
-
-    def meet(self, other: _Words) -> bool:
-        """Whether the two have words in common."""
-        if self.of and self.of == other.of:
-            return self.channels.lo < other.channels.hi and other.channels.lo < self.channels.hi
-        return self.space is other.space and self.lo < other.hi and other.lo < self.hi
-
-
-@dataclass(frozen=True)
-class _Use:
-    """What a turn does to memory."""
-
-    columns: int
-    reads: frozenset[_Words]
-    writes: frozenset[_Words]
-
-
-def _use(memory: Memory, turn: Turn, places: dict[str, Place]) -> _Use:
-    def words(tensor: str) -> _Words:
-        of, channels = memory.of(tensor)
-        place = places[of]
-        return _Words(place.space, place.base, place.base + place.size, of, channels)
-
-    reads = {words(name) for name in turn.chain.tensors_read}
-    writes: set[_Words] = set()
-    for piece, sums in zip(turn.pieces, turn.sums, strict=True):
-        if sums is not None:
-            used = _Words(sums.space, sums.base, sums.base + sums.size, "", Span(0, 0))
-            if piece.partial_out:
-                writes.add(used)
-            if piece.partial_in:
-                reads.add(used)
-        if not piece.partial_out:
-            writes.add(words(turn.chain.output))
-    return _Use(turn.columns, frozenset(reads), frozenset(writes))
-
-
-def _conflict(now: _Use, earlier: _Use) -> bool:
-    """Whether ``now`` touches memory that ``earlier`` may still be working on."""
-
-    def meet(ours: frozenset[_Words], theirs: frozenset[_Words]) -> bool:
-        return any(a.meet(b) for a in ours for b in theirs)
-
-    # Pieces of one tensor are disjoint.
-    both_write = any(a.meet(b) for a in now.writes for b in earlier.writes if not a.of or a.of != b.of)
-    return both_write or meet(now.reads, earlier.writes) or meet(now.writes, earlier.reads)
-
-
-def _with_fences(
-    mapping: Mapping, turns: list[Turn], places: dict[str, Place]
-) -> Iterator[Turn]:
-    """Fence the columns of every earlier turn that a turn conflicts with.
-
-    A turn's writes are done only after its reads, so one fence ends both.
-    """
-    memory = _memory(mapping)
-    pending: dict[_Use, None] = {}  # in order; what the passes of a layer do alike stands once
-    for turn in turns:
-        use = _use(memory, turn, places)
-        fence = 0
-        for earlier in pending:
-            if _conflict(use, earlier):
-                fence |= earlier.columns
-        pending = {e: None for e in pending if e.columns & ~fence}
-        pending[use] = None
-        yield replace(turn, fence=fence)
-
-
-__all__ = ["PAGE_WORDS", "RowPlace", "Schedule", "Turn", "schedule"]
+__all__ = ["PAGE_WORDS", "Schedule", "schedule"]

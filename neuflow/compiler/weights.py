@@ -13,7 +13,8 @@ from neuflow.blocks.parameters_model import Form, packed, to_half_words
 from neuflow.compiler.fit import plan_rows
 from neuflow.compiler.geometry import ceil_div, connections, conv_shape, read_channels, round_up
 from neuflow.compiler.mapping import Chain, Part, Piece, Span
-from neuflow.compiler.schedule import Schedule, Turn
+from neuflow.compiler.schedule import Schedule
+from neuflow.compiler.turn import Turn
 from neuflow.errors import CompileError
 from neuflow.grid import GridConfig
 

@@ -44,7 +44,7 @@ SEQUENCER = np.dtype(
             "config_word", "config_base", "config_moves", "fetch_ready",
         )],
         ("waiting", INT, (MAX_COLUMNS,)),
-        ("pending", INT, (MAX_COLUMNS,)),  # ``waiting`` of a cycle ago is not 0
+        ("pending", INT, (MAX_COLUMNS,)),  # ``waiting`` of a cycle ago
     ]
 )  # fmt: skip
 """control.Sequencer. The word at hand is number ``program_counter`` of the program: words come in order,
@@ -106,13 +106,14 @@ def _decode(s, grid):
     """State DECODE, with a word at hand."""
     word = s.word
     opcode = word & 15
-    known = (opcode == _CONFIG and word >> 20 & 0xFF != 0) or opcode == _FENCE or opcode == _END
+    length = word >> 20 & 0xFF
+    known = opcode == _CONFIG and length != 0 or opcode == _FENCE and length <= 1 or opcode == _END
     named = word >> 12 & 0xFF
     s.illegal = not known or named >> grid.columns != 0 or word >> 30 != 0
     passes = True
     if opcode == _FENCE:
         for c in range(grid.columns):
-            if named >> c & 1 and s.pending[c]:
+            if named >> c & 1 and s.pending[c] > length:
                 passes = False
     s.moves = s.illegal == 0 and passes
     s.fence_waits = s.illegal == 0 and not passes
@@ -174,7 +175,7 @@ def sequencer_edge(m):
         error = _ILLEGAL
 
     for c in range(grid.columns):
-        s.pending[c] = s.waiting[c] != 0
+        s.pending[c] = s.waiting[c]
     for c in range(grid.columns):
         s.waiting[c] -= m.writers[c].done
     if s.next_frame:

@@ -19,7 +19,7 @@ WORD, ROW, PHASES = int(Scatter.WORD), int(Scatter.ROW), int(Scatter.PHASES)
 ROW_STORE = overlaid(
     [
         ("lead", INT),  # passes stored whole and not yet done by the array
-        *((n, INT) for n in ("active", "opened", "flushing")),
+        *((n, INT) for n in ("active", "opened", "follows", "flushing")),
         ("intake", LINK),  # output of the slice at the input
         ("slice", SPARE),
         *((n, INT) for n in ("valid", "left")),  # a beat under way, words of it that are left
@@ -63,9 +63,9 @@ def _intake_edge(rows, c, line):
     """``RowWriter._take``: the slice, and the beat whose words are counted."""
     arrives = rows.opened and line.valid
     if rows.starts:
-        rows.opened = c.rows != 0
+        rows.opened, rows.follows = c.rows != 0, c.two
     elif arrives and line.ready and line.last:
-        rows.opened = 0
+        rows.opened, rows.follows = rows.follows, 0
     intake = rows.intake
     moves = not rows.valid or rows.beat_ends
     if moves:

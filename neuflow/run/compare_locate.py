@@ -18,7 +18,8 @@ from neuflow.compiler import Stages, run_passes
 from neuflow.compiler.allocate import Space
 from neuflow.compiler.geometry import ConvShape, backward, connections, conv_shape
 from neuflow.compiler.mapping import Chain, Piece, Region, Span
-from neuflow.compiler.schedule import Schedule, Turn
+from neuflow.compiler.schedule import Schedule
+from neuflow.compiler.turn import Turn
 from neuflow.compiler.weights import Weights, memory_order
 from neuflow.fixed import PARTIAL_WORDS
 from neuflow.grid import GridConfig
@@ -138,8 +139,10 @@ class Locator:
         chain, first = turn.chain, written.frame * self.program.batch
         tensor = self.tensors[chain.output]
         if chain.reorder:
-            return tensor[first + piece.image].reshape(-1)
-        return self._box(chain, tensor, first, piece.image, piece.out).reshape(-1)
+            whole = tensor[first + piece.image].reshape(-1)
+        else:
+            whole = self._box(chain, tensor, first, piece.image, piece.out).reshape(-1)
+        return whole[written.first :][: len(written.words)]
 
     def _box(self, chain: Chain, tensor: Words, first: int, image: int, box: Region) -> Int:
         """Return a box of a tensor as the chain sees it, in the order of streams (y, map, x)."""
@@ -151,6 +154,7 @@ class Locator:
     def spot(self, written: Written, number: int) -> Spot:
         """Return where word ``number`` of a packet belongs."""
         turn, piece = self.turn(written)
+        number += written.first
         chain, out, part = turn.chain, piece.out, None
         if piece.partial_out:
             shape, grid = conv_shape(chain, piece), self.program.grid

@@ -39,7 +39,7 @@ from neuflow.layout import (
 from neuflow.run import frames
 from neuflow.run.device_convolver import DeviceConvolver, Shared
 from neuflow.run.device_kernel import mapped
-from neuflow.run.device_memory import DeviceFault, Memory, Packet
+from neuflow.run.device_memory import DeviceFault, Memory, Packet, words_named
 from neuflow.run.device_program import Instruction, decode
 from neuflow.run.instructions import END_WORDS
 
@@ -73,12 +73,17 @@ _PORTS = frozenset(kind for kind, layout in UNITS.items() if layout in (READ, WR
 
 @dataclass(frozen=True)
 class Written:
-    """A WRITE packet that has just gone to memory; ``config.time`` counts instructions of all frames."""
+    """A WRITE packet that has just gone to memory; ``config.time`` counts instructions of all frames.
+
+    ``first``: words of the column's stream that the WRITE packet before it has taken, where two share
+    what a pass makes.
+    """
 
     frame: int
     column: int
     config: Config
     words: Packet
+    first: int = 0
 
 
 Watch = Callable[["Device", Written], None]
@@ -104,7 +109,8 @@ class Device:
         self.queues: dict[tuple[int, ...], deque[Config]] = {}
         self.routed: dict[tuple[int, ...], list[int]] = {}
         self.inboxes: dict[tuple[int, ...], deque[Packet]] = {}
-        self.unfenced: list[tuple[int, int]] = []
+        self.rests: dict[int, tuple[int, Packet]] = {}  # by column: words written, those that are not
+        self.unfenced: list[list[int]] = [[] for _ in range(grid.columns)]
         self.pending: deque[int] = deque()
         self.time = 0
         self.packets = 0
@@ -133,7 +139,7 @@ class Device:
             if instruction.opcode == Opcode.CONFIG:
                 self._config(instruction, base[Relocate(instruction.relocate)])
             elif instruction.opcode == Opcode.FENCE:
-                self._fence(instruction.columns)
+                self._fence(instruction.columns, instruction.length)
             elif instruction.opcode == Opcode.END:
                 self._end(instruction.word)
                 return
@@ -145,7 +151,7 @@ class Device:
         steps = tuple(int(step) for step in self.code[word + 1 : word + END_WORDS])
         if steps != (self.program.input_words, self.program.output_words):
             raise DeviceFault(f"END: steps {steps} are not those of the frames")
-        self._fence(tuple(range(self.grid.columns)))
+        self._fence(tuple(range(self.grid.columns)), 0)
         self._all_quiet()
 
     def _config(self, instruction: Instruction, base: int) -> None:
@@ -193,14 +199,26 @@ class Device:
         _, column, row, _ = config.unit
         return self.routed.setdefault((column, row, config.fields["input"]), [])
 
-    def _fence(self, columns: tuple[int, ...]) -> None:
-        for column in [column for column in self.pending if column in columns]:
+    def _fence(self, columns: tuple[int, ...], left: int) -> None:
+        """Wait for all WRITE packets of ``columns`` but the last ``left`` of each."""
+        spare = dict.fromkeys(columns, left)
+        late: list[int] = []
+        for column in reversed(self.pending):
+            if spare.get(column):
+                spare[column] -= 1
+            elif column in spare:
+                late.append(column)
+        for column in reversed(late):
             self._write(column)
-        done = [number for column, number in self.unfenced if column in columns]
-        self.memory.fence(done, self.time)
-        self.unfenced = [(c, n) for c, n in self.unfenced if c not in columns]
+        for column, kept in spare.items():
+            numbers = self.unfenced[column]
+            done = len(numbers) - kept
+            self.memory.fence(numbers[:done], self.time)
+            self.unfenced[column] = numbers[done:]
 
     def _all_quiet(self) -> None:
+        if self.rests:
+            raise DeviceFault(f"end of frame: words of columns {sorted(self.rests)} are not written")
         left = [queue[0].origin for queue in self.queues.values() if queue]
         if left or any(self.inboxes.values()):
             raise DeviceFault(f"end of frame: packets left, {left[:3]}")
@@ -222,13 +240,20 @@ class Device:
     def _write(self, column: int) -> None:
         self.pending.remove(column)
         config = self._take(Kind.WRITE, column, 0)
-        row = Row.OPERATOR if config.fields["source"] else self.grid.rows - 1
-        packet = self._output(column, row, RouterOut.GLOBAL)
+        if column in self.rests:
+            first, packet = self.rests.pop(column)
+        else:
+            row = Row.OPERATOR if config.fields["source"] else self.grid.rows - 1
+            first, packet = 0, self._output(column, row, RouterOut.GLOBAL)
+        size = words_named(config.fields)
+        if size < len(packet):
+            self.rests[column] = first + size, packet[size:]
+            packet = packet[:size]
         number = self.memory.write(config.fields, packet, config.origin)
-        self.unfenced.append((column, number))
+        self.unfenced[column].append(number)
         self.packets += 1
         if self.watch is not None:
-            self.watch(self, Written(self.frame, column, config, packet))
+            self.watch(self, Written(self.frame, column, config, packet, first))
 
     def _line(self, kind: Kind, source: int, column: int) -> Packet:
         """Next packet of a rows or weights line for one of its listeners."""
@@ -306,7 +331,11 @@ class Device:
         partial = self._operand(column, Operand.CONVOLVER) if drain.fields["partial_in"] else None
         rows_packet = None
         if rows.fields["rows"]:
-            rows_packet = self._line(Kind.READ_ROWS, rows.fields["source"], column)
+            source = rows.fields["source"]
+            rows_packet = self._line(Kind.READ_ROWS, source, column)
+            if rows.fields["two"]:
+                second = self._line(Kind.READ_ROWS, source, column)
+                rows_packet = np.concatenate((rows_packet, second))
         weights_packet = self._line(Kind.READ_WEIGHTS, weights.fields["source"], column)
         try:
             return self.convolvers[column].run(

@@ -108,8 +108,8 @@ class DeviceConvolver:
         return leave(self.grid, drain, parameters, sums, partial)
 
     def _plan(self, rows: Fields, weights: Fields, array: Fields, drain: Fields) -> Plan:
-        """Return the plan of a pass; which line its rows come from, and when, does not matter."""
-        rows = {**rows, "source": 0, "ahead": 0}
+        """Return the plan of a pass; how its rows come, and when, does not matter."""
+        rows = {**rows, "source": 0, "ahead": 0, "two": 0}
         key = (weights["lead"], *rows.values(), *array.values(), *drain.values())
         plan = self.shared.plans.get(key)
         if plan is None:
@@ -128,7 +128,7 @@ class DeviceConvolver:
 
     def _resident(self, rows: Fields) -> Fields:
         """Return what the pass before stored; this one must describe the same."""
-        kept = {**self.stored, **{name: rows[name] for name in ("rows", "ahead", "source")}}
+        kept = {**self.stored, **{name: rows[name] for name in ("rows", "ahead", "two", "source")}}
         if kept != dict(rows) or self.stored["ring_rows"] < self.stored["rows"]:
             raise DeviceFault("resident rows are not those of the pass before, or not whole")
         return self.stored
@@ -292,7 +292,7 @@ class DeviceConvolver:
             return False
         if rows["channel_step"] != array["channel_step"] or size == 0:
             return False
-        one_rows = {**rows, "channels": 1, "source": 0, "ahead": 0, "base": 0}
+        one_rows = {**rows, "channels": 1, "source": 0, "ahead": 0, "two": 0, "base": 0}
         one_array = {**array, "channels": 1, "blocks": 1, "by_block": 0, "maps": 1, "base": 0}
         one_array |= {"absent0": 0, "absent1": 0}
         key = (*one_rows.items(), *one_array.items())

@@ -26,6 +26,11 @@ class DeviceFault(Exception):
     """
 
 
+def words_named(fields: Mapping[str, int]) -> int:
+    """Return how many words a READ or WRITE names."""
+    return fields["run"] * fields["count0"] * fields["count1"] * fields["count2"]
+
+
 class Memory:
     """``words`` words. Times count instructions; a read sees a write only behind its fence.
 

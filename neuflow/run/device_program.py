@@ -27,6 +27,7 @@ class Instruction(NamedTuple):
     sub: int
     columns: tuple[int, ...]
     relocate: int
+    length: int
     records: list[dict[str, int]]
     fault: str = ""
 
@@ -49,8 +50,10 @@ def decode(code: NDArray[np.uint32]) -> list[Instruction]:
         carried, fault = records.get(number, ([], ""))
         if opcode == Opcode.CONFIG and not carried:
             fault = f"a configuration of {length} words for kind {kind}"
+        if opcode == Opcode.FENCE and length > 1:
+            fault = f"a fence that leaves out {length} packets"
         found.append(
-            Instruction(word, opcode, kind, sub, _COLUMNS[named], relocate, carried, fault)
+            Instruction(word, opcode, kind, sub, _COLUMNS[named], relocate, length, carried, fault)
         )
     return found
 

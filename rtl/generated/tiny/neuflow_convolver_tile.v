@@ -155,7 +155,7 @@ module \neuflow_convolver_tile.convolver  (
   wire [15:0] released, stored;
   wire [17:0] block;
   wire [191:0] parameters;
-  wire [217:0] config__payload;
+  wire [218:0] config__payload;
   wire [23:0] read_111_rows;
   wire [511:0] config__payload_49;
   wire [63:0] value;
@@ -168,8 +168,8 @@ module \neuflow_convolver_tile.convolver  (
       .config__payload(config__payload_49), .config__ready(config__ready_52),
       .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
       .drain_ready(drain_ready), .fill(fill), .hand_over(hand_over), .idle(idle), .issue(tap),
-      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .port_2113_0(read_111_rows),
-      .port_2117_0(read_111_ends), .read_enable(read_enable), .released(released), .shift(shift),
+      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .port_2115_0(read_111_rows),
+      .port_2119_0(read_111_ends), .read_enable(read_enable), .released(released), .shift(shift),
       .stored(stored), .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights),
       .weights(value), .weights_free(free), .weights_read(read_118), .weights_ready(ready),
       .weights_rewind(rewind), .words_240(words));
@@ -221,7 +221,7 @@ module \neuflow_convolver_tile.convolver  (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
       .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done),
-      .port_2113_0(read_111_rows), .port_2117_0(read_111_ends), .read_enable(read_enable),
+      .port_2115_0(read_111_rows), .port_2119_0(read_111_ends), .read_enable(read_enable),
       .released(released), .stored(stored), .words(words), .writer_gated_rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
     .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
@@ -229,7 +229,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2206_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2208_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -251,8 +251,8 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire [15:0] stored,
   input wire [127:0] words_240,
   input wire weights_ready,
-  output wire [23:0] port_2113_0,
-  output reg [8:0] port_2117_0 = 9'h0,
+  output wire [23:0] port_2115_0,
+  output reg [8:0] port_2119_0 = 9'h0,
   output wire [95:0] pixel,
   output wire config__ready,
   output reg [5:0] maps = 6'h0,
@@ -323,7 +323,7 @@ module \neuflow_convolver_tile.convolver.array  (
   wire [79:0] n7, x, y_201;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
-  assign port_2113_0 = {n49 ? where[8:3] : n50 ? where_130[8:3] : where_129[8:3], n49 ?
+  assign port_2115_0 = {n49 ? where[8:3] : n50 ? where_130[8:3] : where_129[8:3], n49 ?
     where_129[14:9] : n50 ? where[8:3] : where_130[8:3], n49 ? where_130[14:9] : n50 ?
     where_129[14:9] : where[8:3], n49 ? where[14:9] : n50 ? where_130[14:9] : where_129[14:9]};
   assign read_enable = s5[0];
@@ -336,8 +336,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n25;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_177 = |{s4[0], s3[0], s1[0], shift, s12[0], s7[0], issue, s9[0], signal_59, s5[0],
-    hand_over, s13_q[0], s8[0], s6[0], signal_60, s2[0], awake, s10[0], s11[0]} | n48;
+  assign awake_177 = |{shift, s2[0], issue, s8[0], s11[0], s10[0], s9[0], s1[0], signal_59, s4[0],
+    s3[0], s7[0], hand_over, s13_q[0], awake, signal_60, s12[0], s5[0], s6[0]} | n48;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
   assign {n21[22], n21[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -390,21 +390,21 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n28 = idle | s0_last & group_ends_ends;
   assign n29 = n28 | s0_last;
   assign n30 = idle | n53 & block_ends_ends;
-  assign n31 = n53 | n30;
+  assign n31 = n30 | n53;
   assign n32 = idle | n54 & ky_ends_ends;
-  assign n33 = n54 | n32;
+  assign n33 = n32 | n54;
   assign n34 = idle | n54;
   assign n35 = idle | n55 & kx_ends_ends;
-  assign n36 = n35 | n55;
+  assign n36 = n55 | n35;
   assign n37 = idle & ~s1[0] & ~s2[0];
   assign n38 = s2[0] & ~s2[8];
   assign n39 = n56 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_95) : n42;
-  assign n40 = |{n56, s2[0], n38, n37};
+  assign n40 = |{n38, s2[0], n56, n37};
   assign n41 = {n38, n37} != 2'h2;
   assign n42 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n43 = n40 & {n56, n38, n37} != 3'h4 & n41;
+  assign n43 = n40 & {n38, n56, n37} != 2'h2 & n41;
   assign n44 = n37 | n57 & first_channel;
   assign n45 = n57 | absent[0];
   assign n46 = s2[0] & s2[9];
@@ -495,10 +495,10 @@ module \neuflow_convolver_tile.convolver.array  (
     if (s1[0]) beat <= weights;
     if (s8[0] & spread) s9_behind <= 5'h1f << s8_split[2:0];
     if (s8[0] & s8[11]) s9_kept1 <= s8_words[79:0];
-    if (n6 | s9[0] | n8) words_157 <= n6 ? s9_words[95:16] & n7 | s9_words[111:32] &
+    if (s9[0] | n8 | n6) words_157 <= n6 ? s9_words[95:16] & n7 | s9_words[111:32] &
       {{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
       {16{s9_behind[0]}}} : n8 ? s9_kept1 : by_tap ? s9_words[95:16] : s9_words[79:0];
-    if (n6 | s9[0]) words <= n6 ? s9_words[79:0] & n7 | s9_words[95:16] & {{16{s9_behind[4]}},
+    if (s9[0] | n6) words <= n6 ? s9_words[79:0] & n7 | s9_words[95:16] & {{16{s9_behind[4]}},
       {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}}, {16{s9_behind[0]}}} :
       s9_words[79:0];
     if (s8[0] | n9) s9_words[95:0] <= n9 ? s9_words[127:32] : s8_words[95:0];
@@ -513,7 +513,7 @@ module \neuflow_convolver_tile.convolver.array  (
       tap_y <= 18'h0; signal_196 <= 18'h0; block <= 18'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0;
         s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0;
         s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <= 1'h0;
-        maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; one_channel <= 1'h0; port_2117_0 <=
+        maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; one_channel <= 1'h0; port_2119_0 <=
         9'h0; move <= 1'h0; met <= 2'h0; position_235 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0;
         position_234 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0;
         rounds_q <= 18'h0; position_232 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap
@@ -532,7 +532,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end else begin
       if (n12 | n11) tap_y <= n11 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n12 | s2[0] & ~s2[10] | n11) signal_196 <= n11 ? {{2{config__payload[132]}},
+      if (n12 | n11 | s2[0] & ~s2[10]) signal_196 <= n11 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n12 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(signal_196) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -556,7 +556,7 @@ module \neuflow_convolver_tile.convolver.array  (
       flushing <= {flushing[2:0], n13};
       in_flight <= in_flight & ~hand_over | s0_last;
       one_channel <= n16 & n17;
-      port_2117_0 <= {n18 ? turn : n19 ? end0[2:0] : end1[2:0], n18 ? end1[2:0] : n19 ? turn :
+      port_2119_0 <= {n18 ? turn : n19 ? end0[2:0] : end1[2:0], n18 ? end1[2:0] : n19 ? turn :
         end0[2:0], n18 ? end0[2:0] : n19 ? end1[2:0] : turn};
       move <= behind[0] & ~s12[3] | s11[3];
       met <= n20;
@@ -637,7 +637,7 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n40 & {s2[10], n38, n37} != 3'h6) begin
+      if (n40 & {n38, s2[10], n37} != 3'h6) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n37 ? config__payload[244:225] : n38 ? (wraps_80 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n39;
@@ -660,7 +660,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (pass_done | coordinates_gated_rst) begin
+    if (coordinates_gated_rst | pass_done) begin
       kept <= 16'h0;
     end else begin
       if (n3) kept <= free;
@@ -674,15 +674,16 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s4[0], s3[0], s1[0], shift, s12[0], s7[0], coordinates_gated_rst, issue, s9[0], signal_59,
-      s5[0], hand_over, s13_q[0], s8[0], s6[0], signal_60, s2[0], awake, s10[0], s11[0]}) begin
+    if (|{coordinates_gated_rst, shift, s2[0], issue, s8[0], s11[0], s10[0], s9[0], s1[0],
+      signal_59, s4[0], s3[0], s7[0], hand_over, s13_q[0], awake, signal_60, s12[0], s5[0], s6[0]})
+      begin
       settling <= 3'h6;
     end else begin
       if (n48) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (s12[3] | coordinates_gated_rst) begin
+    if (coordinates_gated_rst | s12[3]) begin
       behind <= 2'h0;
     end else begin
       behind <= {behind[0], signal_137};
@@ -743,10 +744,10 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n5 = make & valid[1];
   assign n6 = clear | make & column_ends;
   assign n7 = make | n6;
-  assign n8 = clear | coordinates_gated_rst;
+  assign n8 = coordinates_gated_rst | clear;
   assign n9 = column_ends & make;
   always @(posedge coordinates_gated_clk) begin
-    if (|{n1, n2, coordinates_gated_rst, n3}) begin
+    if (|{coordinates_gated_rst, n1, n2, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -851,7 +852,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (config_conv_array_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -894,7 +895,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (config_conv_drain_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -918,7 +919,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
   output wire bus__ready,
   output wire awake,
   input wire o__ready,
-  output reg [217:0] held = 218'h0,
+  output reg [218:0] held = 219'h0,
   output reg o__valid = 1'h0,
   input wire config_conv_rows_gated_rst
 );
@@ -937,14 +938,14 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (config_conv_rows_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
-    if (move) held <= words[217:0];
+    if (move) held <= words[218:0];
     if (n1) words <= {word, words[223:32]};
     if (!(signal_6)) begin
       last <= bus__payload[48];
@@ -979,7 +980,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (config_conv_weights_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -1037,7 +1038,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n4, n5, n6, n3, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n6, n5, n4, n3, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
     signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
     i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
@@ -1061,12 +1062,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, hand_over, n5, n6, awake, signal} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, hand_over, signal, awake} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s4[0], s3[0], s1[0], s7_step, s5[0], s0[0], s8_step, s6[0], s2[0]};
+  assign en = |{s2[0], s8_step, s1[0], s4[0], s3[0], s7_step, s5[0], s6[0], s0[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1080,9 +1081,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_104};
   assign n3 = o__valid & o__ready;
-  assign n4 = config__valid & n32;
+  assign n4 = i__valid_132 & i__ready;
   assign n5 = block[15:0] != told;
-  assign n6 = i__valid_132 & i__ready;
+  assign n6 = config__valid & n32;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_104 & signal_97;
@@ -1095,22 +1096,22 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n13 = signal_104 | n12;
   assign all_ends = signal_97 & row_ends_101;
   assign n14 = n32 | n8 & slot_ends;
-  assign n15 = n8 | n14;
+  assign n15 = n14 | n8;
   assign n16 = n32 | n8 & row_ends_101;
   assign n17 = n8 | n16;
   assign n18 = n32 | n23 & map_ends;
-  assign n19 = n23 | n18;
+  assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
   assign signal_126 = slot_ends ? 20'h0 : signal_128 + config__payload[77:62];
   assign n23 = signal_104 & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = drain_gated_rst | signal;
+  assign n24 = signal | drain_gated_rst;
   assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_41 | n26;
-  assign n28 = parameters_take | drain_gated_rst;
+  assign n28 = drain_gated_rst | parameters_take;
   assign n29 = config__valid & ~signal;
   assign sign0 = signal_10 ? parameters[92] : parameters[28];
   assign sign1 = signal_10 ? parameters[124] : parameters[60];
@@ -1149,7 +1150,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2478_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2480_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1171,7 +1172,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, hand_over, n5, n6, drain_gated_rst, awake, signal}) begin
+    if (|{reads, running, waiting, n3, n4, n5, n6, hand_over, signal, drain_gated_rst, awake}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1211,7 +1212,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       signal_10 <= config__payload[135];
       known[0] <= n10[0];
-      if (n11 | o__valid_135 & o__ready_134 & o__payload_133[34]) leaving <= n11;
+      if (o__valid_135 & o__ready_134 & o__payload_133[34] | n11) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : signal_103 <= 3'h4;
         signal_103 <= n12 ? config__payload[77:62] : signal_103 - 2'h2;
@@ -1451,7 +1452,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2478_0,
+  input wire [1:0] port_2480_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1459,51 +1460,42 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
   reg [16:0] signal = 17'h0, slots_less = 17'h0;
-  reg [69:0] n3, n6, signal_14 = 70'h0, signal_8 = 70'h0;
-  wire n4, n5, n1, signal_17_row_ends, signal_17_slot_ends;
+  reg [69:0] n1, n4, signal_14 = 70'h0, signal_8 = 70'h0;
+  wire n2, n3, n6, signal_17_row_ends, signal_17_slot_ends;
   wire [15:0] signal_17_column, signal_17_row, signal_17_slot;
   wire [19:0] signal_17_base;
-  wire [69:0] n2;
+  wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n1 = n4 | clear | drain_gated_rst;
+  assign n2 = fresh & ~port_2480_0[0];
+  assign n3 = port_2480_0[0] | n2 | clear;
+  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
+    slots_less) : signal_8[69];
+  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_2478_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2480_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_2478_0[0];
-  assign n5 = port_2478_0[0] | n4 | clear;
-  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
-    slots_less) : signal_8[69];
-  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
-  always @(posedge drain_gated_clk) begin
-    if (n1) begin
-      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
-    end else begin
-      if (port_2478_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
-        signal_17_column};
-      if (port_2478_0[0]) signal_8[67:0] <= n2[67:0];
-    end
-  end
+  assign n6 = n2 | drain_gated_rst | clear;
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2478_0[0], mark, n4, clear} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2478_0[0]
+      if ({port_2480_0[0], mark, n2, clear} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2480_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
-        signal_14[69:68] <= n3[69:68];
+        signal_14[69:68] <= n1[69:68];
       end
-      if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2478_0[0]
-          ? n2 : {2'h0, signal_8[67:0]};
-        signal_8[69:68] <= n6[69:68];
+      if (n3) begin
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2480_0[0]
+          ? n5 : {2'h0, signal_8[67:0]};
+        signal_8[69:68] <= n4[69:68];
       end
       offset <= signal_8[67:48] + signal_8[15:0];
       inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
@@ -1514,10 +1506,19 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (clear | drain_gated_rst) begin
+    if (n6) begin
+      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
+    end else begin
+      if (port_2480_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+        signal_17_column};
+      if (port_2480_0[0]) signal_8[67:0] <= n5[67:0];
+    end
+  end
+  always @(posedge drain_gated_clk) begin
+    if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2478_0[0]) fresh <= 1'h0;
+      if (port_2480_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1532,11 +1533,11 @@ module \neuflow_convolver_tile.convolver.row_store  (
   output wire listening,
   output wire [15:0] stored,
   output wire [127:0] words,
-  input wire [23:0] port_2113_0,
-  input wire [8:0] port_2117_0,
+  input wire [23:0] port_2115_0,
+  input wire [8:0] port_2119_0,
   input wire pass_done,
   input wire read_enable,
-  input wire [217:0] config__payload,
+  input wire [218:0] config__payload,
   input wire config__valid,
   input wire clk
 );
@@ -1546,15 +1547,15 @@ module \neuflow_convolver_tile.convolver.row_store  (
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
     .at(at), .awake(awake_43), .banks_gated_clk(banks_clk), .beat(beat), .enables(enables),
-      .port_2113_0(port_2113_0), .port_2117_0(port_2117_0), .read_enable(read_enable),
+      .port_2115_0(port_2115_0), .port_2119_0(port_2119_0), .read_enable(read_enable),
       .words(words));
   neuflow_clock_gate banks_gate (
     .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst));
   \neuflow_convolver_tile.convolver.row_store.writer  writer (
     .at(at), .awake(awake), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .enables(enables), .i__payload(i__payload),
-      .i__ready(i__ready), .i__valid(i__valid), .opened(listening), .pass_done(pass_done),
-      .released(released), .stored(stored), .words_93(beat), .writer_gated_clk(writer_clk),
+      .i__ready(i__ready), .i__valid(i__valid), .listening(listening), .pass_done(pass_done),
+      .released(released), .stored(stored), .words_94(beat), .writer_gated_clk(writer_clk),
       .writer_gated_rst(writer_gated_rst));
   neuflow_clock_gate writer_gate (
     .awake(awake), .clk(clk), .gated(writer_clk), .rst(writer_gated_rst));
@@ -1566,58 +1567,58 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   input wire [63:0] beat,
   input wire [7:0] enables,
   output wire [127:0] words,
-  input wire [23:0] port_2113_0,
-  input wire [8:0] port_2117_0,
+  input wire [23:0] port_2115_0,
+  input wire [8:0] port_2119_0,
   input wire read_enable,
   input wire banks_gated_clk
 );
   assign awake = read_enable | |enables;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
-    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 1'h0 ? port_2113_0[5:0] :
-      port_2117_0[5:3] > 1'h0 ? port_2113_0[11:6] : port_2117_0[8:6] > 1'h0 ? port_2113_0[17:12] :
-      port_2113_0[23:18]), .read_data(words[15:0]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 1'h0 ? port_2115_0[5:0] :
+      port_2119_0[5:3] > 1'h0 ? port_2115_0[11:6] : port_2119_0[8:6] > 1'h0 ? port_2115_0[17:12] :
+      port_2115_0[23:18]), .read_data(words[15:0]), .read_enable(read_enable),
       .write_address(at[2:0] > 1'h0 ? at[14:9] : at[8:3]), .write_data(beat[15:0]),
       .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
-    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 1'h1 ? port_2113_0[5:0] :
-      port_2117_0[5:3] > 1'h1 ? port_2113_0[11:6] : port_2117_0[8:6] > 1'h1 ? port_2113_0[17:12] :
-      port_2113_0[23:18]), .read_data(words[31:16]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 1'h1 ? port_2115_0[5:0] :
+      port_2119_0[5:3] > 1'h1 ? port_2115_0[11:6] : port_2119_0[8:6] > 1'h1 ? port_2115_0[17:12] :
+      port_2115_0[23:18]), .read_data(words[31:16]), .read_enable(read_enable),
       .write_address(at[2:0] > 1'h1 ? at[14:9] : at[8:3]), .write_data(beat[31:16]),
       .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
-    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 2'h2 ? port_2113_0[5:0] :
-      port_2117_0[5:3] > 2'h2 ? port_2113_0[11:6] : port_2117_0[8:6] > 2'h2 ? port_2113_0[17:12] :
-      port_2113_0[23:18]), .read_data(words[47:32]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 2'h2 ? port_2115_0[5:0] :
+      port_2119_0[5:3] > 2'h2 ? port_2115_0[11:6] : port_2119_0[8:6] > 2'h2 ? port_2115_0[17:12] :
+      port_2115_0[23:18]), .read_data(words[47:32]), .read_enable(read_enable),
       .write_address(at[2:0] > 2'h2 ? at[14:9] : at[8:3]), .write_data(beat[47:32]),
       .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
-    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 2'h3 ? port_2113_0[5:0] :
-      port_2117_0[5:3] > 2'h3 ? port_2113_0[11:6] : port_2117_0[8:6] > 2'h3 ? port_2113_0[17:12] :
-      port_2113_0[23:18]), .read_data(words[63:48]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 2'h3 ? port_2115_0[5:0] :
+      port_2119_0[5:3] > 2'h3 ? port_2115_0[11:6] : port_2119_0[8:6] > 2'h3 ? port_2115_0[17:12] :
+      port_2115_0[23:18]), .read_data(words[63:48]), .read_enable(read_enable),
       .write_address(at[2:0] > 2'h3 ? at[14:9] : at[8:3]), .write_data(beat[63:48]),
       .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
-    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 3'h4 ? port_2113_0[5:0] :
-      port_2117_0[5:3] > 3'h4 ? port_2113_0[11:6] : port_2117_0[8:6] > 3'h4 ? port_2113_0[17:12] :
-      port_2113_0[23:18]), .read_data(words[79:64]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 3'h4 ? port_2115_0[5:0] :
+      port_2119_0[5:3] > 3'h4 ? port_2115_0[11:6] : port_2119_0[8:6] > 3'h4 ? port_2115_0[17:12] :
+      port_2115_0[23:18]), .read_data(words[79:64]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h4 ? at[14:9] : at[8:3]), .write_data(beat[15:0]),
       .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
-    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 3'h5 ? port_2113_0[5:0] :
-      port_2117_0[5:3] > 3'h5 ? port_2113_0[11:6] : port_2117_0[8:6] > 3'h5 ? port_2113_0[17:12] :
-      port_2113_0[23:18]), .read_data(words[95:80]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 3'h5 ? port_2115_0[5:0] :
+      port_2119_0[5:3] > 3'h5 ? port_2115_0[11:6] : port_2119_0[8:6] > 3'h5 ? port_2115_0[17:12] :
+      port_2115_0[23:18]), .read_data(words[95:80]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h5 ? at[14:9] : at[8:3]), .write_data(beat[31:16]),
       .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
-    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 3'h6 ? port_2113_0[5:0] :
-      port_2117_0[5:3] > 3'h6 ? port_2113_0[11:6] : port_2117_0[8:6] > 3'h6 ? port_2113_0[17:12] :
-      port_2113_0[23:18]), .read_data(words[111:96]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 3'h6 ? port_2115_0[5:0] :
+      port_2119_0[5:3] > 3'h6 ? port_2115_0[11:6] : port_2119_0[8:6] > 3'h6 ? port_2115_0[17:12] :
+      port_2115_0[23:18]), .read_data(words[111:96]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h6 ? at[14:9] : at[8:3]), .write_data(beat[47:32]),
       .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
-    .clk(banks_gated_clk), .read_address(port_2117_0[2:0] > 3'h7 ? port_2113_0[5:0] :
-      port_2117_0[5:3] > 3'h7 ? port_2113_0[11:6] : port_2117_0[8:6] > 3'h7 ? port_2113_0[17:12] :
-      port_2113_0[23:18]), .read_data(words[127:112]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 3'h7 ? port_2115_0[5:0] :
+      port_2119_0[5:3] > 3'h7 ? port_2115_0[11:6] : port_2119_0[8:6] > 3'h7 ? port_2115_0[17:12] :
+      port_2115_0[23:18]), .read_data(words[127:112]), .read_enable(read_enable),
       .write_address(at[2:0] > 3'h7 ? at[14:9] : at[8:3]), .write_data(beat[63:48]),
       .write_enable(enables[7]));
 endmodule
@@ -1630,143 +1631,144 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   output wire awake,
   input wire [15:0] released,
   output wire config__ready,
-  output reg opened = 1'h0,
+  output reg listening = 1'h0,
   output reg [15:0] stored = 16'h0,
   output reg [14:0] at = 15'h0,
-  output reg [63:0] words_93 = 64'h0,
+  output reg [63:0] words_94 = 64'h0,
   output reg [7:0] enables = 8'h0,
   input wire pass_done,
-  input wire [217:0] config__payload,
+  input wire [218:0] config__payload,
   input wire config__valid,
   input wire writer_gated_rst
 );
-  reg signal = 1'h0, signal_120, signal_14 = 1'h0, signal_15 = 1'h0, signal_16 = 1'h0, signal_49 =
-    1'h0, signal_55 = 1'h0, signal_76 = 1'h0, allowed = 1'h0, by_word = 1'h0, channel_ends = 1'h0,
-    more = 1'h0, record_ends_47 = 1'h0, s0_piece_several, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid
-    = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, valid = 1'h0;
+  reg signal = 1'h0, signal_121, signal_15 = 1'h0, signal_16 = 1'h0, signal_17 = 1'h0, signal_50 =
+    1'h0, signal_56 = 1'h0, signal_77 = 1'h0, allowed = 1'h0, by_word = 1'h0, channel_ends = 1'h0,
+    follows = 1'h0, more = 1'h0, record_ends_48 = 1'h0, s0_piece_several, s1_valid = 1'h0, s2_valid
+    = 1'h0, s3_valid = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, valid = 1'h0;
   reg [14:0] here = 15'h0;
   reg [15:0] channel_left = 16'h0, freed = 16'h0, record = 16'h0, record_left = 16'h0;
   reg [16:0] limit = 17'h0;
-  reg [17:0] signal_40 = 18'h0;
-  reg [19:0] signal_82 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 =
+  reg [17:0] signal_41 = 18'h0;
+  reg [19:0] signal_83 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_89 =
     20'h0, step = 20'h0;
-  reg [1:0] signal_28 = 2'h0, signal_35 = 2'h0, signal_36 = 2'h0, signal_39 = 2'h0, lead = 2'h0,
+  reg [1:0] signal_29 = 2'h0, signal_36 = 2'h0, signal_37 = 2'h0, signal_40 = 2'h0, lead = 2'h0,
     s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
   reg [2:0] n8, number;
-  reg [3:0] signal_118, signal_24 = 4'h0, signal_83 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
+  reg [3:0] signal_119, signal_25 = 4'h0, signal_84 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
     s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
-  reg [4:0] signal_119;
+  reg [4:0] signal_120;
   reg [5:0] n7;
   reg [63:0] words = 64'h0;
-  reg [7:0] enables_95 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
+  reg [7:0] enables_96 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
-  reg [8:0] n9, linear_87 = 9'h0, offset = 9'h0;
-  wire n14, n35, n34, n37, n5, n6, n26, n36, n33, n4, n18, n13, n11, n12, n24, n22, n15, n17, n19,
-    n32, n20, n21, n23, n25, n28, n10, n31, n27, n29, signal_114, signal_115, signal_21, signal_22,
-    finished, i__ready_111, i__valid_112, last_lap, last_phase_y, o__ready, o__valid, record_ends,
-    starts;
+  reg [8:0] n9, linear_88 = 9'h0, offset = 9'h0;
+  wire n14, n37, n35, n38, n5, n6, n26, n36, n34, n4, n18, n11, n12, n13, n24, n22, n15, n17, n19,
+    n33, n20, n21, n23, n25, n28, n10, n29, n32, n27, n30, signal_115, signal_116, signal_22,
+    signal_23, finished, i__ready_112, i__valid_113, last_lap, last_phase_y, o__ready, o__valid,
+    record_ends, starts;
   wire [14:0] where;
   wire [16:0] n16;
-  wire [19:0] signal_86, next_linear_row, width;
-  wire [1:0] n39, signal_38, ahead, lane0, lane1;
+  wire [19:0] signal_87, next_linear_row, width;
+  wire [1:0] n40, signal_39, ahead, lane0, lane1;
   wire [21:0] after_row_beyond;
   wire [2:0] n1, rest, unused;
   wire [36:5] n3;
-  wire [4:0] n38, n30;
-  wire [5:0] signal_121;
+  wire [4:0] n39, n31;
+  wire [5:0] signal_122;
   wire [63:0] n2;
   wire [67:0] o__payload;
   wire [68:5] s0_piece;
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
-  assign i__ready = opened & i__ready_111;
-  assign s0_piece[20:5] = signal_115 & signal_36 > 1'h0 ? o__payload[15:0] : words[15:0];
-  assign s0_piece[36:21] = signal_115 & signal_36 > 1'h1 ? o__payload[31:16] : words[31:16];
-  assign s0_piece[52:37] = signal_115 & signal_36 > 2'h2 ? o__payload[47:32] : words[47:32];
-  assign s0_piece[68:53] = signal_115 & signal_36 > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{starts, signal_21, finished, pass_done, n11, n12, n13} | n14;
+  assign i__ready = listening & i__ready_112;
+  assign s0_piece[20:5] = signal_116 & signal_37 > 1'h0 ? o__payload[15:0] : words[15:0];
+  assign s0_piece[36:21] = signal_116 & signal_37 > 1'h1 ? o__payload[31:16] : words[31:16];
+  assign s0_piece[52:37] = signal_116 & signal_37 > 2'h2 ? o__payload[47:32] : words[47:32];
+  assign s0_piece[68:53] = signal_116 & signal_37 > 2'h3 ? o__payload[63:48] : words[63:48];
+  assign awake = |{finished, signal_22, starts, n11, n12, n13, pass_done} | n14;
   assign n3[36:21] = n4 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n3[20:5] = n4 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[20:5];
-  assign i__valid_112 = opened & i__valid;
-  assign o__ready = ~valid | signal_21 & (last_lap & (by_word ? !signal_35 : more | signal_35 <=
-    signal_39));
+  assign i__valid_113 = listening & i__valid;
+  assign o__ready = ~valid | signal_22 & (last_lap & (by_word ? !signal_36 : more | signal_36 <=
+    signal_40));
   assign n2 = {2{s6_piece[68:5]}} >> {turn, 4'h0};
   assign n4 = s2_valid & s2_piece[69];
-  assign signal_22 = last_lap & n34 & (by_word ? !signal_39 : signal_114 | signal_115);
-  assign last_lap = ~signal_15 | signal_28 == signal_38 | signal_28 == last_phase;
+  assign signal_23 = last_lap & n35 & (by_word ? !signal_40 : signal_115 | signal_116);
+  assign last_lap = ~signal_16 | signal_29 == signal_39 | signal_29 == last_phase;
   assign n5 = $signed(beyond1) >= $signed(1'h0);
   assign n6 = $signed(beyond2) >= $signed(1'h0);
-  assign signal_21 = signal_55 & valid;
-  assign signal_38 = by_word ? 2'h0 : signal_114 ? signal_39 : signal_115 ? (more ? 2'h3 :
-    signal_39) : signal_35;
-  assign ahead = signal_115 ? signal_38 - signal_35 : 2'h0;
+  assign signal_22 = signal_56 & valid;
+  assign signal_39 = by_word ? 2'h0 : signal_115 ? signal_40 : signal_116 ? (more ? 2'h3 :
+    signal_40) : signal_36;
+  assign ahead = signal_116 ? signal_39 - signal_36 : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
-  assign n10 = n33 | o__ready;
-  assign starts = n35 & config__valid & ~(|flushing);
-  assign finished = n36 | signal & signal_49 & allowed;
-  assign n11 = o__valid & o__ready;
-  assign n12 = released != freed;
-  assign n13 = i__valid_112 & i__ready_111;
+  assign n10 = o__ready | n34;
+  assign finished = n36 | signal & signal_50 & allowed;
+  assign starts = n37 & config__valid & ~(|flushing);
+  assign n11 = i__valid_113 & i__ready_112;
+  assign n12 = o__valid & o__ready;
+  assign n13 = released != freed;
   assign n14 = |settling;
   assign n15 = lead <= config__payload[3];
-  assign record_ends = n37 & channel_ends;
+  assign record_ends = n38 & channel_ends;
   assign n16 = record + 1'h1;
   assign n17 = !lead;
-  assign n18 = config__payload[5:4] == 2'h3;
-  assign n19 = n35 & ~s1_valid & ~s2_valid;
-  assign n20 = n32 & ~s2_piece[82];
-  assign next_linear_row = last_phase_y ? config__payload[77:58] : linear_row +
-    config__payload[217:198];
-  assign n21 = n20 | n32 | n19;
-  assign n22 = n35 | n36;
+  assign n18 = config__payload[6:5] == 2'h3;
+  assign n19 = n37 & ~s1_valid & ~s2_valid;
+  assign n20 = n33 & ~s2_piece[82];
+  assign next_linear_row = last_phase_y ? config__payload[78:59] : linear_row +
+    config__payload[218:199];
+  assign n21 = n20 | n33 | n19;
+  assign n22 = n37 | n36;
   assign n23 = n22 | record_ends;
-  assign n24 = n35 | record_ends;
-  assign n25 = n37 | n24;
-  assign n26 = n35 | n37;
-  assign width = config__payload[25:6] - 1'h1;
-  assign n27 = {n33, n26, rest[2]} != 3'h5 & n28;
-  assign rest = signal_39 + {~signal_38};
-  assign n28 = n33 | n26;
-  assign n29 = n19 | writer_gated_rst;
-  assign last_phase_y = n18 | n30 == config__payload[157:154];
-  assign n30 = signal_83 + 1'h1;
-  assign signal_86 = last_phase_y ? (signal_76 & $signed(after_row_beyond) >= $signed(1'h0) ?
-    after_row_beyond[19:0] : signal_82 + config__payload[137:118]) : signal_82;
-  assign n31 = ~n20 & n32;
-  assign n32 = s2_valid & s2_piece[81];
-  assign beyond2 = signal_121 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
-  assign beyond1 = signal_121 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign signal_121 = n38 + 1'h1;
-  assign n33 = signal_21 & last_lap;
-  assign signal_115 = signal_14 & ~signal_114 & valid & o__valid;
-  assign lane1 = n4 ? n39 + config__payload[155:154] : 2'h0;
-  assign lane0 = n4 ? n39 : 2'h0;
-  assign n34 = ~more;
-  assign signal_114 = n34 & signal_39 <= signal_35;
-  assign n35 = ~signal;
-  assign n36 = record_ends & record_ends_47;
-  assign n37 = signal_21 & signal_22;
-  assign after_row_beyond = $signed({1'h0, signal_82}) + $signed(pitch_less);
-  assign n38 = signal_24 + signal_38;
-  assign n39 = s2_piece[4:3] + s2_piece[71:70];
+  assign n24 = n37 | record_ends;
+  assign n25 = n24 | n38;
+  assign n26 = n37 | n38;
+  assign width = config__payload[26:7] - 1'h1;
+  assign n27 = n28 & {rest[2], n26, n34} != 3'h5;
+  assign rest = signal_40 + {~signal_39};
+  assign n28 = n26 | n34;
+  assign n29 = i__valid & i__ready & i__payload[67] | starts;
+  assign n30 = n19 | writer_gated_rst;
+  assign last_phase_y = n18 | n31 == config__payload[158:155];
+  assign n31 = signal_84 + 1'h1;
+  assign signal_87 = last_phase_y ? (signal_77 & $signed(after_row_beyond) >= $signed(1'h0) ?
+    after_row_beyond[19:0] : signal_83 + config__payload[138:119]) : signal_83;
+  assign n32 = ~n20 & n33;
+  assign n33 = s2_valid & s2_piece[81];
+  assign beyond2 = signal_122 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
+  assign beyond1 = signal_122 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+  assign signal_122 = n39 + 1'h1;
+  assign n34 = signal_22 & last_lap;
+  assign signal_116 = signal_15 & ~signal_115 & valid & o__valid;
+  assign lane1 = n4 ? n40 + config__payload[156:155] : 2'h0;
+  assign lane0 = n4 ? n40 : 2'h0;
+  assign n35 = ~more;
+  assign signal_115 = n35 & signal_40 <= signal_36;
+  assign n36 = record_ends & record_ends_48;
+  assign n37 = ~signal;
+  assign n38 = signal_22 & signal_23;
+  assign after_row_beyond = $signed({1'h0, signal_83}) + $signed(pitch_less);
+  assign n39 = signal_25 + signal_39;
+  assign n40 = s2_piece[4:3] + s2_piece[71:70];
   neuflow_locator locator (
-    .clk(writer_gated_clk), .linear(linear_87), .position(position_88),
-      .ring(config__payload[117:98]), .rst(writer_gated_rst), .turn(n1), .where(where));
+    .clk(writer_gated_clk), .linear(linear_88), .position(position_89),
+      .ring(config__payload[118:99]), .rst(writer_gated_rst), .turn(n1), .where(where));
   neuflow_slice #(.WIDTH(68)) slice (
-    .clk(writer_gated_clk), .i__payload(i__payload), .i__ready(i__ready_111),
-      .i__valid(i__valid_112), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
+    .clk(writer_gated_clk), .i__payload(i__payload), .i__ready(i__ready_112),
+      .i__valid(i__valid_113), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
       .rst(writer_gated_rst));
   always @(posedge writer_gated_clk) begin
-    step_less <= by_word ? x_step_less : s1_piece_q[80:78] - config__payload[117:98];
-    offset <= s1_piece_phase * config__payload[186:178];
+    step_less <= by_word ? x_step_less : s1_piece_q[80:78] - config__payload[118:99];
+    offset <= s1_piece_phase * config__payload[187:179];
     here <= where;
-    words_93 <= n2;
-    step[2:0] <= by_word ? config__payload[160:158] : s1_piece_q[80:78];
+    words_94 <= n2;
+    step[2:0] <= by_word ? config__payload[161:159] : s1_piece_q[80:78];
     strides2_q[7:6] <= 2'h0;
     strides1_q[7:5] <= 3'h0;
     if (s5_valid) s6_piece <= s5_piece;
@@ -1775,32 +1777,32 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s2_valid) {s3_piece_q[83:37], s3_piece_q[2:0]} <= {s2_piece[83:37], s2_piece[2:0]};
     if (n4 | s2_valid) s3_piece_q[36:5] <= n3;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
-    if (signal_21) begin
-      signal_119 = signal_24 + signal_28;
-      signal_120 = signal_119 >= config__payload[157:154];
-      signal_118 = signal_15 ? {2'h0, signal_28} : !signal_24 ? 4'h0 : config__payload[157:154] -
-        signal_24;
-      s0_piece_several = signal_15 | signal_16;
-      n7 = signal_119 + 1'h1;
-      n9 = signal_118 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, signal_118} <= signal_38} + (n9 <= signal_38);
-      n8 = signal_38 + 1'h1;
-      s1_piece_phase <= (!(signal_15)) ? 4'h0 : signal_120 ? signal_119[3:0] -
-        config__payload[157:154] : signal_119[3:0];
-      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_118;
-      {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_47, channel_ends, signal_22, signal_15 ?
-        (last_lap ? {{1'h0, n5} + n6} - signal_120 : {2'h0, n7 == config__payload[157:154]}) :
-        signal_16 ? number : n8, s0_piece_several, s0_piece, signal_36, s0_piece_several ? number :
+    if (signal_22) begin
+      signal_119 = signal_16 ? {2'h0, signal_29} : !signal_25 ? 4'h0 : config__payload[158:155] -
+        signal_25;
+      s0_piece_several = signal_16 | signal_17;
+      signal_120 = signal_25 + signal_29;
+      signal_121 = signal_120 >= config__payload[158:155];
+      n7 = signal_120 + 1'h1;
+      n9 = signal_119 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+      number = {1'h0, {5'h0, signal_119} <= signal_39} + (n9 <= signal_39);
+      n8 = signal_39 + 1'h1;
+      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_119;
+      s1_piece_phase <= (!(signal_16)) ? 4'h0 : signal_121 ? signal_120[3:0] -
+        config__payload[158:155] : signal_120[3:0];
+      {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_48, channel_ends, signal_23, signal_16 ?
+        (last_lap ? {{1'h0, n5} + n6} - signal_121 : {2'h0, n7 == config__payload[158:155]}) :
+        signal_17 ? number : n8, s0_piece_several, s0_piece, signal_37, s0_piece_several ? number :
         n8};
     end
     if (n10) begin
-      signal_36 <= o__ready ? ahead : (signal_36 + signal_38) + 1'h1;
-      signal_35 <= o__ready ? unused[1:0] : (signal_35 - signal_38) - 2'h1;
+      signal_37 <= o__ready ? ahead : (signal_37 + signal_39) + 1'h1;
+      signal_36 <= o__ready ? unused[1:0] : (signal_36 - signal_39) - 2'h1;
     end
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{starts, signal_21, finished, pass_done, writer_gated_rst, n11, n12, n13}) begin
+    if (|{finished, signal_22, starts, n11, n12, n13, pass_done, writer_gated_rst}) begin
       settling <= 4'hb;
     end else begin
       if (n14) settling <= settling - 1'h1;
@@ -1808,83 +1810,85 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   end
   always @(posedge writer_gated_clk) begin
     if (writer_gated_rst) begin
-      freed <= 16'h0; enables_95 <= 8'h0; enables <= 8'h0; at <= 15'h0; turn <= 2'h0; position_88 <=
-        20'h0; linear_87 <= 9'h0; pitch_less <= 21'h0; signal_76 <= 1'h0; x_step_less <= 21'h0;
+      freed <= 16'h0; enables_96 <= 8'h0; enables <= 8'h0; at <= 15'h0; turn <= 2'h0; position_89 <=
+        20'h0; linear_88 <= 9'h0; pitch_less <= 21'h0; signal_77 <= 1'h0; x_step_less <= 21'h0;
         by_word <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0;
-        s1_valid <= 1'h0; signal_55 <= 1'h0; limit <= 17'h0; stored <= 16'h0; allowed <= 1'h0;
-        signal_49 <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <= 4'h0; last_phase <= 4'h0;
-        signal_16 <= 1'h0; signal_15 <= 1'h0; signal_14 <= 1'h0; flushing <= 4'h0; lead <= 2'h0;
-        linear <= 20'h0; linear_row <= 20'h0; record_ends_47 <= 1'h0; record_left <= 16'h0;
-        channel_ends <= 1'h0; channel_left <= 16'h0; more <= 1'h0; signal_40 <= 18'h0; signal_39 <=
-        2'h0; valid <= 1'h0; signal_28 <= 2'h0; opened <= 1'h0; signal <= 1'h0;
+        s1_valid <= 1'h0; signal_56 <= 1'h0; limit <= 17'h0; stored <= 16'h0; allowed <= 1'h0;
+        signal_50 <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <= 4'h0; last_phase <= 4'h0;
+        signal_17 <= 1'h0; signal_16 <= 1'h0; signal_15 <= 1'h0; flushing <= 4'h0; lead <= 2'h0;
+        linear <= 20'h0; linear_row <= 20'h0; record_ends_48 <= 1'h0; record_left <= 16'h0;
+        channel_ends <= 1'h0; channel_left <= 16'h0; more <= 1'h0; signal_41 <= 18'h0; signal_40 <=
+        2'h0; valid <= 1'h0; signal_29 <= 2'h0; follows <= 1'h0; listening <= 1'h0; signal <= 1'h0;
     end else begin
       freed <= released;
-      enables_95 <= {s5_valid & 3'h7 - where[2:0] < s5_piece[2:0], s5_valid & 3'h6 - where[2:0] <
+      enables_96 <= {s5_valid & 3'h7 - where[2:0] < s5_piece[2:0], s5_valid & 3'h6 - where[2:0] <
         s5_piece[2:0], s5_valid & 3'h5 - where[2:0] < s5_piece[2:0], s5_valid & 3'h4 - where[2:0] <
         s5_piece[2:0], s5_valid & 2'h3 - where[2:0] < s5_piece[2:0], s5_valid & 2'h2 - where[2:0] <
         s5_piece[2:0], s5_valid & 1'h1 - where[2:0] < s5_piece[2:0], s5_valid & 1'h0 - where[2:0] <
         s5_piece[2:0]};
-      enables <= enables_95;
+      enables <= enables_96;
       at <= here;
       turn <= s5_piece[4:3] - where[1:0];
-      position_88 <= position;
-      linear_87 <= linear[8:0] + offset;
-      pitch_less <= config__payload[137:118] - config__payload[117:98];
-      signal_76 <= |config__payload[117:98];
-      x_step_less <= config__payload[177:158] - config__payload[117:98];
-      by_word <= config__payload[5:4] == 1'h1;
+      position_89 <= position;
+      linear_88 <= linear[8:0] + offset;
+      pitch_less <= config__payload[138:119] - config__payload[118:99];
+      signal_77 <= |config__payload[118:99];
+      x_step_less <= config__payload[178:159] - config__payload[118:99];
+      by_word <= config__payload[6:5] == 1'h1;
       s5_valid <= s4_valid;
       s4_valid <= s3_valid;
       s3_valid <= s2_valid;
       s2_valid <= s1_valid;
-      s1_valid <= signal_21;
-      signal_55 <= signal & ~finished & n15 & (record_ends ? n16 < limit : record < limit);
-      limit <= config__payload[153:138] + {n17 ? released : 16'h0};
+      s1_valid <= signal_22;
+      signal_56 <= signal & ~finished & n15 & (record_ends ? n16 < limit : record < limit);
+      limit <= config__payload[154:139] + {n17 ? released : 16'h0};
       stored <= n17 ? record : 16'hffff;
       allowed <= n15;
-      signal_49 <= !config__payload[57:42];
-      strides2_q[4:0] <= {config__payload[157:154], 1'h0};
-      strides1_q[3:0] <= config__payload[157:154];
-      last_phase <= config__payload[157:154] - 1'h1;
-      signal_16 <= n18;
-      signal_15 <= config__payload[5:4] == 2'h2;
-      signal_14 <= !config__payload[5:4];
+      signal_50 <= !config__payload[58:43];
+      strides2_q[4:0] <= {config__payload[158:155], 1'h0};
+      strides1_q[3:0] <= config__payload[158:155];
+      last_phase <= config__payload[158:155] - 1'h1;
+      signal_17 <= n18;
+      signal_16 <= config__payload[6:5] == 2'h2;
+      signal_15 <= !config__payload[6:5];
       flushing <= {flushing[2:0], finished};
       lead <= (lead + finished) - pass_done;
-      if (n21) linear <= n19 ? config__payload[77:58] : n20 ? linear + config__payload[97:78] :
+      if (n21) linear <= n19 ? config__payload[78:59] : n20 ? linear + config__payload[98:79] :
         next_linear_row;
-      if (n21 & {n20, n19} != 2'h2) linear_row <= n19 ? config__payload[77:58] : next_linear_row;
+      if (n21 & {n20, n19} != 2'h2) linear_row <= n19 ? config__payload[78:59] : next_linear_row;
       if (n23) begin
-        record_ends_47 <= n22 ? config__payload[57:42] == 1'h1 : record_left == 2'h2;
-        record_left <= n22 ? config__payload[57:42] : record_left - 1'h1;
+        record_ends_48 <= n22 ? config__payload[58:43] == 1'h1 : record_left == 2'h2;
+        record_left <= n22 ? config__payload[58:43] : record_left - 1'h1;
       end
       if (n25) begin
-        channel_ends <= n24 ? config__payload[41:26] == 1'h1 : channel_left == 2'h2;
-        channel_left <= n24 ? config__payload[41:26] : channel_left - 1'h1;
+        channel_ends <= n24 ? config__payload[42:27] == 1'h1 : channel_left == 2'h2;
+        channel_left <= n24 ? config__payload[42:27] : channel_left - 1'h1;
       end
       if (n27) begin
-        more <= n26 ? |width[19:2] : signal_40 != 1'h1;
-        signal_40 <= n26 ? width[19:2] : signal_40 - 1'h1;
+        more <= n26 ? |width[19:2] : signal_41 != 1'h1;
+        signal_41 <= n26 ? width[19:2] : signal_41 - 1'h1;
       end
-      if (n28) signal_39 <= n26 ? width[1:0] : rest[1:0];
+      if (n28) signal_40 <= n26 ? width[1:0] : rest[1:0];
       if (o__ready) valid <= o__valid & $signed(unused) >= $signed(1'h0);
-      if (signal_21) signal_28 <= last_lap ? 2'h0 : signal_28 + 1'h1;
-      if (starts | i__valid & i__ready & i__payload[67]) opened <= starts ? |config__payload[57:42]
-        : 1'h0;
-      if (starts | finished) signal <= starts;
+      if (signal_22) signal_29 <= last_lap ? 2'h0 : signal_29 + 1'h1;
+      if (n29) begin
+        follows <= starts ? config__payload[4] : 1'h0;
+        listening <= starts ? |config__payload[58:43] : follows;
+      end
+      if (finished | starts) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n29) begin
-      signal_83 <= 4'h0; signal_82 <= 20'h0; position <= 20'h0;
+    if (n30) begin
+      signal_84 <= 4'h0; signal_83 <= 20'h0; position <= 20'h0;
     end else begin
-      if (n31) begin
-        signal_83 <= last_phase_y ? 4'h0 : n30[3:0];
-        signal_82 <= signal_86;
+      if (n32) begin
+        signal_84 <= last_phase_y ? 4'h0 : n31[3:0];
+        signal_83 <= signal_87;
       end
-      if (n20 | n32 | s2_valid) begin
+      if (n20 | n33 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
-        position <= n20 ? signal_82 : n32 ? signal_86 : signal_76 & $signed(after_beyond) >=
+        position <= n20 ? signal_83 : n33 ? signal_87 : signal_77 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
       end
     end
@@ -1893,7 +1897,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (!(by_word)) begin
       step[19:3] <= 17'h0;
     end else begin
-      step[19:3] <= config__payload[177:161];
+      step[19:3] <= config__payload[178:162];
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1912,10 +1916,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   end
   always @(posedge writer_gated_clk) begin
     if (writer_gated_rst | n26) begin
-      signal_24 <= 4'h0;
+      signal_25 <= 4'h0;
     end else begin
-      if (($signed({3'h0, signal_121}) >= $signed(1'h0) | n6 | n5) & n33) signal_24 <= n6 ?
-        beyond2[3:0] : n5 ? beyond1[3:0] : signal_121[3:0];
+      if ((n6 | n5 | $signed({3'h0, signal_122}) >= $signed(1'h0)) & n34) signal_25 <= n6 ?
+        beyond2[3:0] : n5 ? beyond1[3:0] : signal_122[3:0];
     end
   end
 endmodule
@@ -1936,7 +1940,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2206_16,
+  input wire [1:0] port_2208_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1958,12 +1962,12 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
   assign n1 = parameters_take | weights_gated_rst;
-  assign n2 = {signal_16, listening, leads} != 3'h6 & n3;
+  assign n2 = {signal_16, leads, listening} != 3'h5 & n3;
   assign n3 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2206_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2206_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2208_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2208_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2033,7 +2037,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{push, read_enable, free, comes, rewind} | n1;
+  assign awake = |{comes, read_enable, free, push, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2043,14 +2047,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{push, read_enable, free, blocks_gated_rst, comes, rewind}) begin
+    if (|{comes, read_enable, blocks_gated_rst, free, push, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | blocks_gated_rst | rewind) begin
+    if (blocks_gated_rst | free | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2099,7 +2103,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{push, read_enable, free, comes, rewind} | n1;
+  assign awake = |{comes, read_enable, free, push, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2109,7 +2113,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{push, read_enable, weights_gated_rst, free, comes, rewind}) begin
+    if (|{comes, read_enable, weights_gated_rst, free, push, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2185,7 +2189,7 @@ module \neuflow_convolver_tile.router  (
     local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'he, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n2, n3, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+  wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
@@ -2204,8 +2208,8 @@ module \neuflow_convolver_tile.router  (
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
   assign n1 = west_out__valid & o__ready_89;
-  assign n2 = east_out__valid & o__ready_69;
-  assign n3 = south_out__valid & o__ready_79;
+  assign n2 = south_out__valid & o__ready_79;
+  assign n3 = east_out__valid & o__ready_69;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -2217,9 +2221,9 @@ module \neuflow_convolver_tile.router  (
   assign n7 = o__payload[7:4] == 2'h2;
   assign n8 = o__payload[7:4] == 1'h1;
   assign signal = |{n8, n7, n6, n5} ? {n13[3:1], 1'h0} : 4'h0;
-  assign queued = o__ready ? signal & signal_30 & n11 : 10'h0;
+  assign queued = o__ready ? {6'h0, signal} & signal_30 & n11 : 10'h0;
   assign n9 = o__ready | |done;
-  assign signal_29 = o__ready ? signal & (~signal_30 | done) : 10'h0;
+  assign signal_29 = o__ready ? {6'h0, signal} & (~signal_30 | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
   assign n10 = |{6'h0, signal};
@@ -2250,7 +2254,7 @@ module \neuflow_convolver_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_98), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, router_gated_rst, n1, n2,
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, router_gated_rst,
       n3, bus__valid}) begin
       settling <= 3'h4;
     end else begin
@@ -2280,7 +2284,7 @@ module \neuflow_convolver_tile.router  (
       o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
         local0_peers : n6 ? |(west_current | west_waiting) & names != west_peers : n7 ?
         |(south_current | south_waiting) & names != south_peers : n8 ? |(east_current |
-        east_waiting) & names != east_peers : 1'h0) & ~(|(signal & waits));
+        east_waiting) & names != east_peers : 1'h0) & ~(|({6'h0, signal} & waits));
       if (queued[3] & n9) west_next_source <= o__payload[7:4];
       if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
         west_next_source;
@@ -2290,7 +2294,7 @@ module \neuflow_convolver_tile.router  (
       if (queued[1] & n9) east_next_source <= o__payload[7:4];
       if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
         east_next_source;
-      if ((o__ready & n5 & n10) & n9) local0_peers <= names;
+      if (n9 & (o__ready & n5 & n10)) local0_peers <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
         local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
@@ -2303,8 +2307,8 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if ((o__ready & n6 & n10) & n9) west_peers <= names;
-      if ((o__ready & n7 & n10) & n9) south_peers <= names;
+      if (n9 & (o__ready & n6 & n10)) west_peers <= names;
+      if (n9 & (o__ready & n7 & n10)) south_peers <= names;
       if ((o__ready & n8 & n10) & n9) east_peers <= names;
     end
   end

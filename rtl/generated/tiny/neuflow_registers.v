@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n30, n24, n31, n11, n10, n9, n8, n7, n28, n29, n25, n21, n14, n39, n27, n23, n22, n37, n33,
-    n32, n15, n4, n13, n5, n35, n34, n36, n6, n20, n19, n26, n38, n40, n18, n17, n16, n12, enabled =
-    1'h0;
-  wire n2, n41, n3, n47, n42, n46, n44, n45, n43, n1;
+  reg n21, n24, n35, n39, n7, n8, n28, n14, n26, n5, n25, n16, n15, n13, n12, n11, n10, n9, n22,
+    n32, n33, n29, n38, n40, n34, n36, n20, n17, n18, n6, n30, n23, n37, n27, n4, n31, n19, enabled
+    = 1'h0;
+  wire n2, n41, n3, n45, n42, n43, n47, n44, n46, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -72,11 +72,11 @@ module neuflow_registers (
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
   assign n42 = axi__aw__addr[11:2] == 4'ha;
-  assign n43 = axi__aw__addr[11:2] == 3'h6;
-  assign n44 = axi__aw__addr[11:2] == 4'h8;
-  assign n45 = axi__aw__addr[11:2] == 3'h7;
-  assign n46 = axi__aw__addr[11:2] == 4'h9;
-  assign n47 = axi__aw__addr[11:2] == 4'hb;
+  assign n43 = axi__aw__addr[11:2] == 4'h9;
+  assign n44 = axi__aw__addr[11:2] == 3'h7;
+  assign n45 = axi__aw__addr[11:2] == 4'hb;
+  assign n46 = axi__aw__addr[11:2] == 3'h6;
+  assign n47 = axi__aw__addr[11:2] == 4'h8;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
@@ -102,67 +102,67 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 4'hf;
-        n5 = axi__ar__addr[11:2] == 4'hd;
-        n6 = axi__ar__addr[11:2] == 4'h9;
-        n7 = axi__ar__addr[11:2] == 5'h1d;
-        n8 = axi__ar__addr[11:2] == 5'h1e;
-        n9 = axi__ar__addr[11:2] == 5'h1f;
-        n10 = axi__ar__addr[11:2] == 6'h20;
-        n11 = axi__ar__addr[11:2] == 6'h21;
-        n12 = !axi__ar__addr[11:2];
-        n13 = axi__ar__addr[11:2] == 4'he;
-        n14 = axi__ar__addr[11:2] == 5'h18;
-        n15 = axi__ar__addr[11:2] == 5'h10;
-        n16 = axi__ar__addr[11:2] == 1'h1;
-        n17 = axi__ar__addr[11:2] == 2'h2;
-        n18 = axi__ar__addr[11:2] == 2'h3;
-        n19 = axi__ar__addr[11:2] == 3'h7;
-        n20 = axi__ar__addr[11:2] == 4'h8;
-        n21 = axi__ar__addr[11:2] == 5'h19;
-        n22 = axi__ar__addr[11:2] == 5'h14;
-        n23 = axi__ar__addr[11:2] == 5'h15;
+        n4 = axi__ar__addr[11:2] == 2'h2;
+        n5 = axi__ar__addr[11:2] == 5'h1b;
+        n6 = axi__ar__addr[11:2] == 3'h7;
+        n7 = axi__ar__addr[11:2] == 6'h20;
+        n8 = axi__ar__addr[11:2] == 5'h1f;
+        n9 = axi__ar__addr[11:2] == 5'h13;
+        n10 = axi__ar__addr[11:2] == 5'h14;
+        n11 = axi__ar__addr[11:2] == 5'h15;
+        n12 = axi__ar__addr[11:2] == 5'h16;
+        n13 = axi__ar__addr[11:2] == 5'h17;
+        n14 = axi__ar__addr[11:2] == 5'h1d;
+        n15 = axi__ar__addr[11:2] == 5'h18;
+        n16 = axi__ar__addr[11:2] == 5'h19;
+        n17 = axi__ar__addr[11:2] == 4'h9;
+        n18 = axi__ar__addr[11:2] == 4'h8;
+        n19 = !axi__ar__addr[11:2];
+        n20 = axi__ar__addr[11:2] == 4'ha;
+        n21 = axi__ar__addr[11:2] == 6'h24;
+        n22 = axi__ar__addr[11:2] == 5'h12;
+        n23 = axi__ar__addr[11:2] == 3'h5;
         n24 = axi__ar__addr[11:2] == 6'h23;
         n25 = axi__ar__addr[11:2] == 5'h1a;
-        n26 = axi__ar__addr[11:2] == 3'h6;
-        n27 = axi__ar__addr[11:2] == 5'h16;
-        n28 = axi__ar__addr[11:2] == 5'h1c;
-        n29 = axi__ar__addr[11:2] == 5'h1b;
-        n30 = axi__ar__addr[11:2] == 6'h24;
-        n31 = axi__ar__addr[11:2] == 6'h22;
+        n26 = axi__ar__addr[11:2] == 5'h1c;
+        n27 = axi__ar__addr[11:2] == 2'h3;
+        n28 = axi__ar__addr[11:2] == 5'h1e;
+        n29 = axi__ar__addr[11:2] == 4'hf;
+        n30 = axi__ar__addr[11:2] == 3'h6;
+        n31 = axi__ar__addr[11:2] == 1'h1;
         n32 = axi__ar__addr[11:2] == 5'h11;
-        n33 = axi__ar__addr[11:2] == 5'h12;
-        n34 = axi__ar__addr[11:2] == 4'hb;
-        n35 = axi__ar__addr[11:2] == 4'hc;
-        n36 = axi__ar__addr[11:2] == 4'ha;
-        n37 = axi__ar__addr[11:2] == 5'h13;
-        n38 = axi__ar__addr[11:2] == 3'h5;
-        n39 = axi__ar__addr[11:2] == 5'h17;
-        n40 = axi__ar__addr[11:2] == 3'h4;
+        n33 = axi__ar__addr[11:2] == 5'h10;
+        n34 = axi__ar__addr[11:2] == 4'hc;
+        n35 = axi__ar__addr[11:2] == 6'h22;
+        n36 = axi__ar__addr[11:2] == 4'hb;
+        n37 = axi__ar__addr[11:2] == 3'h4;
+        n38 = axi__ar__addr[11:2] == 4'he;
+        n39 = axi__ar__addr[11:2] == 6'h21;
+        n40 = axi__ar__addr[11:2] == 4'hd;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n30 ? idle_tile : n24 ? configuration : n31 ? dependency : n11 ?
-          output_drain : n10 ? wait_output : n9 ? weight_load : n8 ? wait_input : n7 ? fill : n28 ?
-          map_remainder_high : n29 ? map_remainder : n25 ? edge_lanes_high : n21 ? edge_lanes : n14
-          ? useful_high : n39 ? useful : n27 ? config_hidden : n23 ? write_beats : n22 ? read_beats
-          : n37 ? mac_cycles : n33 ? fence_stalls : n32 ? config_stalls : n15 ? config_words : n4 ?
-          program_counter : n13 ? frames_done : n5 ? cycles_high : n35 ? cycles : n34 ?
-          host_watchdog : n36 ? host_ring : n6 ? host_frames : n20 ? host_output : n19 ? host_input
-          : n26 ? host_program : n38 ? {16'h0, error, 6'h0, done, busy} : n40 ? {30'h0, enabled,
-          1'h0} : n18 ? 32'h4050202 : n17 ? 32'h37c07d79 : n16 ? 32'h20000 : n12 ? 32'h6e657546 :
+        axi__r__data <= n21 ? idle_tile : n24 ? configuration : n35 ? dependency : n39 ?
+          output_drain : n7 ? wait_output : n8 ? weight_load : n28 ? wait_input : n14 ? fill : n26 ?
+          map_remainder_high : n5 ? map_remainder : n25 ? edge_lanes_high : n16 ? edge_lanes : n15 ?
+          useful_high : n13 ? useful : n12 ? config_hidden : n11 ? write_beats : n10 ? read_beats :
+          n9 ? mac_cycles : n22 ? fence_stalls : n32 ? config_stalls : n33 ? config_words : n29 ?
+          program_counter : n38 ? frames_done : n40 ? cycles_high : n34 ? cycles : n36 ?
+          host_watchdog : n20 ? host_ring : n17 ? host_frames : n18 ? host_output : n6 ? host_input
+          : n30 ? host_program : n23 ? {16'h0, error, 6'h0, done, busy} : n37 ? {30'h0, enabled,
+          1'h0} : n27 ? 32'h4050202 : n4 ? 32'h37c07d79 : n31 ? 32'h20000 : n19 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n1, n43, n3, n44, n45, n46, n47} ? 2'h0 : 2'h2;
-      if (axi__b__ready | axi__aw__ready) axi__b__valid <= axi__aw__ready;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n46, n3, n47, n1} ? 2'h0 : 2'h2;
+      if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
       if (n2 & n3) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n47) host_watchdog <= host_watchdog & n48 | n49;
+      if (n45 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
       if (n42 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
-      if (n46 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
-      if (n44 & axi__aw__ready) host_output <= host_output & n48 | n49;
-      if (n45 & axi__aw__ready) host_input <= host_input & n48 | n49;
-      if (n43 & axi__aw__ready) host_program <= host_program & n48 | n49;
+      if (n43 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
+      if (axi__aw__ready & n47) host_output <= host_output & n48 | n49;
+      if (n44 & axi__aw__ready) host_input <= host_input & n48 | n49;
+      if (axi__aw__ready & n46) host_program <= host_program & n48 | n49;
     end
   end
 endmodule

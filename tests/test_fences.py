@@ -1,0 +1,170 @@
+"""Fences: what goes before them, that each is needed, and that early rows gain cycles."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from neuflow.compiler import Stages, compile_graph, fences, run_passes
+from neuflow.compiler.turn import Turn
+from neuflow.cycle import judge
+from neuflow.grid import TINY, VIRTEX6, GridConfig
+from neuflow.ir import Program
+from neuflow.layout import INSTRUCTION, WRITE, Opcode
+from neuflow.run import device
+from neuflow.run.device_memory import DeviceFault
+from tests.quantgraphs import Builder, evaluate
+
+ROOMY = dataclasses.replace(TINY, name="roomy", row_words=4096, scratchpad_words=0)
+
+
+def two_layers(rows: int = 8, channels: int = 4) -> Builder:
+    net = Builder(3)
+    x = net.relu(net.conv(net.input(2, rows, 6), channels, (3, 3), pads=(1, 1, 1, 1)))
+    net.conv(x, 4, (3, 3), pads=(1, 1, 1, 1))
+    return net
+
+
+def turns_of(net: Builder, grid: GridConfig) -> tuple[Turn, ...]:
+    graph = net.build(net.nodes[-1].output)
+    stages = Stages(None, grid, nouns={"graph": None, "quantised": graph})
+    return run_passes(stages, "schedule")["schedule"].turns
+
+
+def check(net: Builder, grid: GridConfig) -> Program:
+    """Compile, run in the interpreter, compare every word; return the program."""
+    output = net.nodes[-1].output
+    graph = net.build(output)
+    program, words = compile_graph(graph, grid), net.words(1)
+    got = device.run(program, words).outputs[output]
+    np.testing.assert_array_equal(got, evaluate(graph, words)[output])
+    return program
+
+
+def names_of(program: Program, chain: str) -> list[str]:
+    """What the instructions of a chain are for, in order."""
+    origins = [name.split("/") for _, name in program.origins]
+    return [name[-1] for name in origins if name[0] == chain and name[1] == "pass0"]
+
+
+def words_at(program: Program, name: str) -> list[int]:
+    return [word for word, origin in program.origins if origin == name]
+
+
+def changed(program: Program, at: int, words: list[int]) -> Program:
+    code = np.frombuffer(program.device, "<u4").copy()
+    code[at : at + len(words)] = words
+    return dataclasses.replace(program, device=code.tobytes())
+
+
+def test_first_rows_are_read_while_the_last_writer_works() -> None:
+    net = two_layers()
+    writer, reader = turns_of(net, ROOMY)[0], turns_of(net, ROOMY)[-1]
+    place = reader.rows[0]
+    assert place is not None and place.two and reader.early_fence == reader.fence == 0b11
+    first, second = writer.writes(0)
+    assert (first.lo, second.hi) == (0, 8) and first.hi == second.lo == place.early
+    names = names_of(check(net, ROOMY), "conv2")
+    early = names.index("early fence")
+    assert names[early:][:4] == ["early fence", "READ_ROWS", "fence", "READ_ROWS"]
+
+
+def test_a_map_of_one_row_is_read_behind_the_fence() -> None:
+    net = two_layers(rows=1)
+    assert not any(turn.early_fence or turn.first_write for turn in turns_of(net, ROOMY))
+    names = names_of(check(net, ROOMY), "conv2")
+    assert names.index("fence") < names.index("READ_ROWS")
+
+
+def test_rows_that_nobody_writes_do_not_wait() -> None:
+    """Passes that go on with partial sums wait for these, not for the input."""
+    net = Builder(4)
+    net.conv(net.input(40, 6, 6), 2, (3, 3), pads=(1, 1, 1, 1))
+    fenced = [turn for turn in turns_of(net, TINY) if turn.fence]
+    places = [place for turn in fenced for place in turn.rows if place is not None]
+    assert fenced and all(place.early == place.plan.rows and not place.two for place in places)
+    assert not any(turn.early_fence for turn in fenced)
+    origins = [name for _, name in check(net, TINY).origins]
+    reads = [n for n, name in enumerate(origins) if name.startswith(fenced[0].label) and "ROWS" in name]
+    assert max(reads) < origins.index(f"{fenced[0].label}/fence")
+
+
+def test_rows_of_the_layer_before_the_last_writer_wait_for_no_packet_of_it() -> None:
+    """Rows of the first convolution; the second, whose result is added, is the last to write."""
+    net = Builder(4)
+    x = net.input(3, 6, 6)
+    y = net.conv(x, 4, (3, 3), pads=(1, 1, 1, 1))
+    y = net.conv(y, 4, (3, 3), pads=(1, 1, 1, 1))
+    net.alu("add", net.conv(x, 4, (1, 1)), y)
+    *writers, reader = turns_of(net, ROOMY)
+    place = reader.rows[0]
+    assert place is not None and place.early == place.plan.rows and not place.two
+    assert reader.early_fence == reader.fence == 0b11
+    assert not any(writer.first_write for writer in writers)
+    check(net, ROOMY)
+
+
+def test_columns_that_share_the_rows_of_a_map_are_waited_for_as_far_as_they_are_read() -> None:
+    net = Builder(5)
+    x = net.conv(net.input(1, 16, 6), 1, (3, 3), pads=(1, 1, 1, 1))
+    net.conv(x, 4, (3, 3), pads=(1, 1, 1, 1))
+    writer, *_, reader = turns_of(net, ROOMY)
+    assert [piece.out.rows.lo for piece in writer.pieces] == [0, 8]
+    place = reader.rows[0]
+    assert place is not None and 0 < place.early < 8 and reader.early_fence == 0b01
+    assert [len(writer.writes(i)) for i in range(2)] == [2, 1]
+    check(net, ROOMY)
+
+
+def test_strided_rows_wait_for_the_rows_they_skip_to() -> None:
+    net = Builder(6)
+    x = net.conv(net.input(2, 9, 6), 4, (3, 3), pads=(1, 1, 1, 1))
+    net.conv(x, 4, (1, 1), stride=(2, 2))
+    writer, *_, reader = turns_of(net, ROOMY)
+    place = reader.rows[0]
+    assert place is not None and place.plan.rows == 5 and 0 < place.early < 5
+    assert writer.writes(0)[0].size == 2 * (place.early - 1) + 1
+    check(net, ROOMY)
+
+
+def test_an_early_fence_is_needed_and_its_packets_hold_what_is_read() -> None:
+    net = two_layers()
+    program, words = check(net, ROOMY), net.words(1)
+    (at,) = words_at(program, "conv2/pass0/early fence")
+    head = {field.name: 0 for field in INSTRUCTION.fields} | {"opcode": Opcode.FENCE}
+    for fault, fence in (
+        ("hazard|never written", head),
+        ("leaves out 2 packets", head | {"columns": 3, "length": 2}),
+    ):
+        with pytest.raises(DeviceFault, match=fault):
+            device.run(changed(program, at, INSTRUCTION.pack(**fence)), words)
+
+    # The first packet a row shorter and the second a row longer: the same words, but one row is late.
+    first, second = words_at(program, "conv0/pass0/column0/WRITE")
+    code = np.frombuffer(program.device, "<u4")
+    a, b = (WRITE.unpack(code[word + 1 :][: WRITE.words]) for word in (first, second))
+    level = next(k for k in range(2, -1, -1) if a[f"count{k}"] > 1)
+    a[f"count{level}"] -= 1
+    b[f"count{level}"] += 1
+    b["base"] -= a[f"step{level}"]
+    late = changed(changed(program, first + 1, WRITE.pack(**a)), second + 1, WRITE.pack(**b))
+    with pytest.raises(DeviceFault, match="hazard"):
+        device.run(late, words)
+    b["base"] += a[f"step{level}"]
+    b[f"count{level}"] -= 1
+    short = changed(changed(program, first + 1, WRITE.pack(**a)), second + 1, WRITE.pack(**b))
+    with pytest.raises(DeviceFault, match="never written|are not written|names"):
+        device.run(short, words)
+
+
+def test_early_rows_gain_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Builder(7)
+    x = net.relu(net.conv(net.input(8, 16, 16), 16, (3, 3), pads=(1, 1, 1, 1)))
+    net.conv(x, 16, (3, 3), pads=(1, 1, 1, 1))
+    graph = net.build(net.nodes[-1].output)
+    early = judge.simulate(compile_graph(graph, VIRTEX6), 1).cycles
+    monkeypatch.setattr(fences._Early, "rows", lambda self, turn, writers: turn)
+    late = judge.simulate(compile_graph(graph, VIRTEX6), 1).cycles
+    assert early < late - 200
