@@ -15,6 +15,7 @@ from neuflow.compiler.mapping import Chain
 from neuflow.compiler.schedule import PAGE_WORDS, Schedule
 from neuflow.compiler.turn import Turn
 from neuflow.compiler.weights import Weights
+from neuflow.compiler.weights_ahead import weights_sent
 from neuflow.errors import CompileError
 from neuflow.grid import GridConfig
 from neuflow.ir import Layer, Port, Program, QuantGraph
@@ -76,14 +77,10 @@ def _turns(
     which have the bus before all others, would hold its weights back. Early rows that wait for some
     writes come last before the fence. ROUTE words go behind the reads: they may have to wait for the
     turn before.
-    Weights so load while earlier passes compute; those that a turn is bound by also while the turn
-    before waits at its fence (others would only take the bus from its rows). What waits on the bus
-    for a unit always gets it: with two places in its queue when the turn before the last is done,
-    which was sent whole; with one place, weights are not sent so early, as they may stream.
+    Weights so load while earlier passes compute; some go before the fence of an earlier turn.
     """
-    ahead = grid.config_queue > 1
     sent = 0  # turns whose weights are sent
-    for number, turn in enumerate(turns):
+    for number, (turn, ahead) in enumerate(zip(turns, weights_sent(turns, grid), strict=True)):
         packets = _packets(turn, configurer)
         order = [Stage.ROWS, Stage.SETUP, Stage.OPERANDS, Stage.ROUTES, Stage.WRITES]
         before: list[Stage] = []
@@ -95,9 +92,9 @@ def _turns(
             sent += 1
         yield from _grouped(_of(packets, before), turn)
         if turn.fence:
-            if ahead and sent < len(turns) and turns[sent].weights_bound:
-                yield from _weights(turns[sent], configurer)
-                sent += 1
+            for later in turns[sent:ahead]:
+                yield from _weights(later, configurer)
+            sent = max(sent, ahead)
             if turn.early_fence:
                 yield _fence(turn, turn.early_fence, left=1)
                 yield from _grouped(_of(packets, [Stage.EARLY]), turn)

@@ -41,6 +41,7 @@ from neuflow.run.device_convolver import DeviceConvolver, Shared
 from neuflow.run.device_kernel import mapped
 from neuflow.run.device_memory import DeviceFault, Memory, Packet, words_named
 from neuflow.run.device_program import Instruction, decode
+from neuflow.run.device_weights import WeightRings
 from neuflow.run.instructions import END_WORDS
 
 _NEIGHBOURS: dict[int, tuple[int, int, int]] = {
@@ -105,6 +106,7 @@ class Device:
         self.memory = Memory(code, self.scratchpad + grid.scratchpad_words)
         shared = Shared()
         self.convolvers = [DeviceConvolver(grid, shared) for _ in range(grid.columns)]
+        self.rings = [WeightRings(grid) for _ in range(grid.columns)]
         self.instructions = decode(self.code)
         self.queues: dict[tuple[int, ...], deque[Config]] = {}
         self.routed: dict[tuple[int, ...], list[int]] = {}
@@ -185,14 +187,36 @@ class Device:
         while len(queue) >= self.grid.config_queue or (
             routed and routed[0] != config.fields["peers"]
         ):
-            if not self.pending:
+            if self.pending:
+                self._write(self.pending[0])
+            elif not self._store_weights(unit):
                 raise DeviceFault(f"{config.origin}: deadlock, its unit waits for what follows")
-            self._write(self.pending[0])
         queue.append(config)
         if routed is not None:
             routed.append(config.fields["peers"])
         elif unit[0] == Kind.WRITE:
             self.pending.append(unit[1])
+
+    def _store_weights(self, unit: tuple[int, ...]) -> bool:
+        """Let the packet of weights that ``unit`` waits for go to the rings; return whether it could."""
+        kind, column = unit[:2]
+        if kind == Kind.CONV_WEIGHTS:
+            column = self.queues[unit][0].fields["source"]
+        reads = self.queues.get((Kind.READ_WEIGHTS, column, 0))
+        if kind not in (Kind.CONV_WEIGHTS, Kind.READ_WEIGHTS) or not reads:
+            return False
+        dest, words = reads[0].fields["dest"], words_named(reads[0].fields)
+        listeners = [c for c in range(self.grid.columns) if dest >> c & 1]
+        for c in listeners:
+            queue = self.queues.get((Kind.CONV_WEIGHTS, c, 0))
+            if not queue or queue[0].fields["source"] != column:
+                return False
+            if not self.rings[c].has_room(queue[0].fields, words):
+                return False
+        for c in listeners:
+            fields = self._take(Kind.CONV_WEIGHTS, c, 0).fields
+            self.rings[c].stored.append((fields, self._line(Kind.READ_WEIGHTS, column, c)))
+        return True
 
     def _routed(self, config: Config) -> list[int]:
         """Return the peers of all ROUTE words queued for a router's input: they are equal."""
@@ -220,6 +244,7 @@ class Device:
         if self.rests:
             raise DeviceFault(f"end of frame: words of columns {sorted(self.rests)} are not written")
         left = [queue[0].origin for queue in self.queues.values() if queue]
+        left += [f"weights of column {c}" for c, rings in enumerate(self.rings) if rings.stored]
         if left or any(self.inboxes.values()):
             raise DeviceFault(f"end of frame: packets left, {left[:3]}")
 
@@ -324,9 +349,8 @@ class Device:
         raise DeviceFault(f"column {column} row {row}: no local input {number}")
 
     def _convolver(self, column: int) -> Packet:
-        rows, weights, array, drain = (
-            self._take(kind, column, 0)
-            for kind in (Kind.CONV_ROWS, Kind.CONV_WEIGHTS, Kind.CONV_ARRAY, Kind.CONV_DRAIN)
+        rows, array, drain = (
+            self._take(kind, column, 0) for kind in (Kind.CONV_ROWS, Kind.CONV_ARRAY, Kind.CONV_DRAIN)
         )
         partial = self._operand(column, Operand.CONVOLVER) if drain.fields["partial_in"] else None
         rows_packet = None
@@ -336,14 +360,20 @@ class Device:
             if rows.fields["two"]:
                 second = self._line(Kind.READ_ROWS, source, column)
                 rows_packet = np.concatenate((rows_packet, second))
-        weights_packet = self._line(Kind.READ_WEIGHTS, weights.fields["source"], column)
+        weights, weights_packet = self._weights(column)
         try:
             return self.convolvers[column].run(
-                rows.fields, weights.fields, array.fields, drain.fields,
-                rows_packet, weights_packet, partial,
-            )  # fmt: skip
+                rows.fields, weights, array.fields, drain.fields, rows_packet, weights_packet, partial
+            )
         except DeviceFault as fault:
             raise DeviceFault(f"{array.origin}: {fault}") from None
+
+    def _weights(self, column: int) -> tuple[Mapping[str, int], Packet]:
+        """Return the column's next packet of weights, with its configuration."""
+        if self.rings[column].stored:
+            return self.rings[column].stored.popleft()
+        fields = self._take(Kind.CONV_WEIGHTS, column, 0).fields
+        return fields, self._line(Kind.READ_WEIGHTS, fields["source"], column)
 
     def _alu(self, column: int, number: int) -> Packet:
         config = self._take(Kind.ALU, column, number)

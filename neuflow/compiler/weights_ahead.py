@@ -1,0 +1,55 @@
+"""Weights ahead: turns whose weights are sent before the fence of an earlier one.
+
+Weights that take the bus longer than their arrays work had better load while earlier turns compute;
+others would only take the bus from rows. Packets of weights go in the order of turns, so those between
+go with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from neuflow.blocks.parameters_model import PARAMETER_BEATS
+from neuflow.compiler.geometry import conv_shape, packet_words, weight_words
+from neuflow.compiler.turn import Turn
+from neuflow.grid import GridConfig
+
+SOON = 512
+"""Cycles in which weights load that a turn's own rows may wait for."""
+
+
+def weights_sent(turns: Sequence[Turn], grid: GridConfig) -> list[int]:
+    """Return for each turn how many turns have their weights sent before its fence.
+
+    What waits on the bus for a unit must always get it. A packet of weights finds a place in its
+    queue when the one that is so many before it has been stored whole. Turns before this one are sent
+    whole, so they end, whatever their weights; those from this one on must find room in the rings
+    together; and these must not take long to load, as the turn's own rows go behind. With one place
+    in its queue, a packet would hold up what the turn itself waits for.
+    """
+    found = []
+    places = grid.config_queue
+    for number in range(len(turns)):
+        end = number + 1
+        for ahead in range(number + 1, min(number + places + 1, len(turns)) if places > 1 else 0):
+            stored = turns[number : max(number, ahead - places + 1)]
+            if turns[ahead].weights_bound and _load_soon(stored, grid):
+                end = ahead + 1
+        found.append(end)
+    return found
+
+
+def _load_soon(turns: Sequence[Turn], grid: GridConfig) -> bool:
+    """Whether the rings of a column hold the weights and parameters of all these turns, soon."""
+    words = beats = packets = 0
+    for turn in turns:
+        if turn.chain.head is not None:
+            shapes = [conv_shape(turn.chain, piece) for piece in turn.pieces]
+            words += max(weight_words(shape, grid) for shape in shapes)
+            beats += max(shape.blocks(grid) * shape.parameter_beats for shape in shapes)
+            packets += sum(packet_words(shape, grid) for shape in shapes)
+    fits = words <= grid.weight_words and beats <= PARAMETER_BEATS * grid.weight_blocks
+    return fits and packets <= SOON * grid.bus_words_per_cycle
+
+
+__all__ = ["weights_sent"]
