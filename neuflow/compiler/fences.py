@@ -219,7 +219,8 @@ class _Early:
         row = max(max(w.array, w.bus) for w in works) / rows
         record = plan.channels * plan.width * readings / cost.speed(chain, chain.source, self.grid)
         # The last of them is written, then all are read, before the writer ends.
-        inside = int((row * rows - WAY_OUT) // (row * shape.every + record))
+        before = max(0, shape.rows.lo - min(one.out.rows.lo for one in writer.pieces))
+        inside = int((row * (rows - before) - WAY_OUT) // (row * shape.every + record))
         return max(inside, cost.first_records(shape, self.grid))
 
     def _split(self, written: _Written, end: int) -> None:
