@@ -9,21 +9,19 @@ checked: what the machine would not do, or not do safely, raises :class:`DeviceF
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from neuflow.blocks.alu_model import UNARY, alu
-from neuflow.blocks.mapper_model import arguments
-from neuflow.blocks.window_model import WindowSpec, memory_words, window
+from neuflow.blocks.alu_model import UNARY
 from neuflow.grid import GridConfig
-from neuflow.ir import MapTable, Program, Result, Words
+from neuflow.ir import Program, Result, Words
 from neuflow.layout import (
     READ,
     SCRATCHPAD,
-    SEGMENTS,
     UNITS,
     WRITE,
     AluOp,
@@ -34,11 +32,10 @@ from neuflow.layout import (
     RouterIn,
     RouterOut,
     Row,
-    WindowOp,
 )
+from neuflow.run import device_units as units
 from neuflow.run import frames
 from neuflow.run.device_convolver import DeviceConvolver, Shared
-from neuflow.run.device_kernel import mapped
 from neuflow.run.device_memory import DeviceFault, Memory, Packet, words_named
 from neuflow.run.device_program import Instruction, decode
 from neuflow.run.device_weights import WeightRings
@@ -66,9 +63,16 @@ class Config(NamedTuple):
         """Where it comes from, for faults."""
         return f"word {self.word}, column {self.unit[1]} {Kind(self.unit[0]).name}"
 
+    @contextmanager
+    def faults(self) -> Iterator[None]:
+        """Say of faults within where the configuration comes from."""
+        try:
+            yield
+        except DeviceFault as fault:
+            raise DeviceFault(f"{self.origin}: {fault}") from None
+
 
 _ROUTER, _LOCAL_IN, _LOCAL_OUT = int(Kind.ROUTER), int(RouterIn.LOCAL0), int(RouterOut.LOCAL0)
-_SEGMENT_FIELDS = [[f"{name}{i}" for i in range(SEGMENTS)] for name in ("min", "b", "a", "q")]
 _PORTS = frozenset(kind for kind, layout in UNITS.items() if layout in (READ, WRITE))
 
 
@@ -361,12 +365,10 @@ class Device:
                 second = self._line(Kind.READ_ROWS, source, column)
                 rows_packet = np.concatenate((rows_packet, second))
         weights, weights_packet = self._weights(column)
-        try:
+        with array.faults():
             return self.convolvers[column].run(
                 rows.fields, weights, array.fields, drain.fields, rows_packet, weights_packet, partial
             )
-        except DeviceFault as fault:
-            raise DeviceFault(f"{array.origin}: {fault}") from None
 
     def _weights(self, column: int) -> tuple[Mapping[str, int], Packet]:
         """Return the column's next packet of weights, with its configuration."""
@@ -377,16 +379,13 @@ class Device:
 
     def _alu(self, column: int, number: int) -> Packet:
         config = self._take(Kind.ALU, column, number)
-        f, op = config.fields, AluOp(config.fields["op"])
+        op = AluOp(config.fields["op"])
         ports = [_LOCAL_OUT + 2 * number, _LOCAL_OUT + 2 * number + 1]
         # The operand line last: before an operand it may bring partial sums to the convolver.
         wanted = sorted(ports[:1] if op in UNARY else ports, key=lambda p: self._global(column, p))
         got = {port: self._output(column, Row.OPERATOR, port) for port in wanted}
-        a, b = got[ports[0]], got.get(ports[1])
-        if b is not None and len(a) != len(b):
-            raise DeviceFault(f"{config.origin}: operands of {len(a)} and {len(b)} words")
-        shifts = {name: f[name] for name in ("shift_a", "shift_b", "shift")}
-        return alu(op, a, b, bits=8 if f["narrow"] else 16, **shifts)
+        with config.faults():
+            return units.combined(config.fields, got[ports[0]], got.get(ports[1]))
 
     def _global(self, column: int, port: int) -> bool:
         """Whether the next packet of an operator tile's output comes by the operand line."""
@@ -395,32 +394,13 @@ class Device:
 
     def _window(self, column: int) -> Packet:
         config = self._take(Kind.WINDOW, column, 0)
-        f = config.fields
         packet = self._output(column, Row.OPERATOR, RouterOut.LOCAL4)
-        if len(packet) != f["height"] * f["maps"] * f["width"]:
-            raise DeviceFault(f"{config.origin}: a packet of {len(packet)} words")
-        sizes = (f["kernel_y"], f["stride_y"], f["height_out"], f["maps"], f["width"])
-        if memory_words(*sizes, self.grid.lanes) > self.grid.window_words:
-            raise DeviceFault(f"{config.origin}: its rows overflow the window memory")
-        spec = WindowSpec(
-            op=WindowOp(f["op"]), kernel=(f["kernel_y"], f["kernel_x"]),
-            stride=(f["stride_y"], f["stride_x"]), pad=(f["pad_y"], f["pad_x"]),
-            out=(f["height_out"], f["width_out"]), m=f["m"], s=f["s"], zero=f["zero"],
-            bits=8 if f["narrow"] else 16,
-        )  # fmt: skip
-        image = packet.reshape(f["height"], f["maps"], f["width"]).transpose(1, 0, 2)
-        return window(spec, image).transpose(1, 0, 2).reshape(-1)
+        with config.faults():
+            return units.reduced(self.grid, config.fields, packet)
 
     def _mapper(self, column: int) -> Packet:
         config = self._take(Kind.MAPPER, column, 0)
-        f = config.fields
-        low, b, a, q = (tuple([f[name] for name in names]) for names in _SEGMENT_FIELDS)
-        odd, even = bool(f["odd"]), bool(f["even"])
-        table = MapTable(low, b, a, q, f["shift"], f["square"], odd, even)
-        packet = self._output(column, Row.MAPPER, RouterOut.LOCAL0)
-        words = np.ascontiguousarray(packet, np.int64)
-        high = 0x7F if f["narrow"] else 0x7FFF
-        return np.asarray(mapped(*arguments(table), words, -high - 1, high))
+        return units.mapped(config.fields, self._output(column, Row.MAPPER, RouterOut.LOCAL0))
 
 
 def run(
