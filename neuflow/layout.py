@@ -466,7 +466,7 @@ class Opcode(enum.IntEnum):
 
     ILLEGAL = 0
     CONFIG = 1  # a configuration packet follows: ``length`` words
-    FENCE = 2  # wait until writes configured so far in ``columns`` are acknowledged, see ``length``
+    FENCE = 2  # wait until writes configured so far in ``columns`` are acknowledged, see ``left``
     END = 3  # end of a frame; two words follow: input step, output step, in words
 
 
@@ -487,10 +487,10 @@ INSTRUCTION = Layout(
         _u("kind", 4, "CONFIG: Kind"),
         _u("sub", 4, "CONFIG: which of them in the column"),
         _u("columns", COLUMN_BITS, "CONFIG, FENCE: one bit a column"),
-        _u("length", 8, "CONFIG: words that follow. FENCE: WRITE packets of each column, the last that "
-           "were sent, which it does not wait for: 0 or 1"),
+        _u("length", 8, "CONFIG: words that follow"),
         _u("relocate", 2, "CONFIG: Relocate, of the first word"),
-        _u("reserved", 2, "0"),
+        _u("left", 1, "FENCE: 1: it does not wait for the last WRITE packet that was sent to each column"),
+        _u("reserved", 1, "0"),
     ),
 )
 

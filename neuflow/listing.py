@@ -153,7 +153,7 @@ def instructions(device: bytes) -> Iterator[tuple[int, str]]:
             yield at, _config(fields, payload)
             at += 1 + length
         elif fields["opcode"] == Opcode.FENCE:
-            but = " but for the last WRITE" if fields["length"] else ""
+            but = " but for the last WRITE" if fields["left"] else ""
             yield at, f"FENCE columns {_columns(fields['columns'])}{but}"
             at += 1
         elif fields["opcode"] == Opcode.END and at + 2 < len(words):

@@ -66,7 +66,7 @@ def packet(kind, words, columns=1, sub=0, relocate=Relocate.NONE):
 
 
 def fence(columns, left=0):
-    return instruction(Opcode.FENCE, columns=columns, length=left)
+    return instruction(Opcode.FENCE, columns=columns, left=left)
 
 
 def end(input_step=0, output_step=0):
@@ -297,7 +297,6 @@ ILLEGAL = {
     "cleared memory": [0],
     "unknown opcode": [9],
     "empty packet": packet(Kind.ALU, []),
-    "fence that leaves out two": fence(1, left=2),
     "reserved bits": instruction(Opcode.FENCE, reserved=1),
     "column that the grid has not": packet(Kind.ALU, [1], columns=4),
 }

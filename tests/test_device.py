@@ -288,7 +288,7 @@ def test_every_fence_is_needed(case):
     for at in fences:
         # A fence of no columns waits for nothing.
         nothing = INSTRUCTION.pack(
-            opcode=Opcode.FENCE, kind=0, sub=0, columns=0, length=0, relocate=0, reserved=0
+            opcode=Opcode.FENCE, kind=0, sub=0, columns=0, length=0, relocate=0, left=0, reserved=0
         )
         with pytest.raises(DeviceFault, match="hazard|never written"):
             device.run(with_words(program, at, nothing), words)

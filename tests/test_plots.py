@@ -32,7 +32,7 @@ def config(kind: Kind, columns: int, *records: dict[str, int], sub: int = 0) -> 
     payload = [word for record in records for word in layout.UNITS[kind].pack(**record)]
     head = layout.INSTRUCTION.pack(
         opcode=Opcode.CONFIG, kind=kind, sub=sub, columns=columns, length=len(payload),
-        relocate=0, reserved=0,
+        relocate=0, left=0, reserved=0,
     )  # fmt: skip
     return [*head, *payload]
 
@@ -40,7 +40,7 @@ def config(kind: Kind, columns: int, *records: dict[str, int], sub: int = 0) -> 
 def other(opcode: Opcode, columns: int = 0) -> list[int]:
     """Return the first word of an instruction without a packet."""
     return layout.INSTRUCTION.pack(
-        opcode=opcode, kind=0, sub=0, columns=columns, length=0, relocate=0, reserved=0
+        opcode=opcode, kind=0, sub=0, columns=columns, length=0, relocate=0, left=0, reserved=0
     )
 
 

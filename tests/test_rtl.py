@@ -214,7 +214,7 @@ def config(kind: Kind, columns: int, relocate: Relocate, **values: int) -> list[
     payload = layout.UNITS[kind].pack(**values)
     head = layout.INSTRUCTION.pack(
         opcode=Opcode.CONFIG, kind=kind, sub=0, columns=columns, length=len(payload),
-        relocate=relocate, reserved=0,
+        relocate=relocate, left=0, reserved=0,
     )  # fmt: skip
     return head + payload
 
@@ -230,7 +230,7 @@ def copy_program(words: int, batch: int = 1) -> Program:
             Kind.READ_OPERAND, 1 << column, Relocate.INPUT, **walk, dest=int(Operand.OPERATOR)
         )
         device += config(Kind.WRITE, 1 << column, Relocate.OUTPUT, **walk, source=0)
-    end = {"kind": 0, "sub": 0, "columns": 3, "length": 0, "relocate": 0, "reserved": 0}
+    end = {"kind": 0, "sub": 0, "columns": 3, "length": 0, "relocate": 0, "left": 0, "reserved": 0}
     device += layout.INSTRUCTION.pack(opcode=Opcode.FENCE, **end)
     made = program(batch)
     steps = [made.input_words, made.output_words]

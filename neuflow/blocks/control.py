@@ -59,8 +59,8 @@ class Sequencer(Component):
     fence_waits : Out, a FENCE waits in this cycle. frame_ends : Out, END waits for writes.
 
     An error stops everything where it is, with ``done`` set; only a reset gets the grid out, as its
-    units keep half a pass. Illegal: an unknown opcode, reserved bits that are not 0, a column that
-    the grid does not have, a packet of no words, a FENCE that leaves out more than a WRITE packet.
+    units keep half a pass. Illegal: an unknown opcode, a reserved bit that is not 0, a column that
+    the grid does not have, a packet of no words.
     """
 
     def __init__(self, grid: GridConfig):
@@ -182,8 +182,7 @@ class Sequencer(Component):
             self.i.ready.eq(~there | moves),
         ]
         known = (word.opcode == Opcode.CONFIG) & (word.length != 0)
-        known |= (word.opcode == Opcode.FENCE) & (word.length <= 1)
-        known |= word.opcode == Opcode.END
+        known |= (word.opcode == Opcode.FENCE) | (word.opcode == Opcode.END)
         beyond = (word.columns >> self.grid.columns) != 0
         with m.If(self.restart):
             m.d.sync += there.eq(0)
@@ -208,7 +207,7 @@ class Sequencer(Component):
             # A cycle late: a fence comes two words, or more, behind the packet's first.
             m.d.sync += [empty[c].eq(count == 0), single[c].eq(count <= 1)]
         m.d.comb += idle.eq(empty.all())
-        return (~word.columns[: self.grid.columns] | Mux(word.length[0], single, empty)).all()
+        return (~word.columns[: self.grid.columns] | Mux(word.left, single, empty)).all()
 
     def _build_payload(self, m: Module, at, held, first: Signal, bases: Array) -> None:
         """Drive the bus's payload; the first word of a packet is relocated."""

@@ -148,13 +148,13 @@ def _config(packets: list[Packet], turn: Turn) -> Instruction:
 
 
 def _instruction(opcode: Opcode, **fields: int) -> int:
-    values = {"kind": 0, "sub": 0, "columns": 0, "length": 0, "relocate": 0, "reserved": 0}
+    values = {"kind": 0, "sub": 0, "columns": 0, "length": 0, "relocate": 0, "left": 0, "reserved": 0}
     return INSTRUCTION.pack(opcode=opcode, **(values | fields))[0]
 
 
 def _fence(turn: Turn, columns: int, left: int = 0) -> Instruction:
     """Wait for the writes of columns; ``left``: for all but the last WRITE packet of each."""
-    word = _instruction(Opcode.FENCE, columns=columns, length=left)
+    word = _instruction(Opcode.FENCE, columns=columns, left=left)
     return Instruction((word,), f"{turn.label}/{'early fence' if left else 'fence'}")
 
 

@@ -106,14 +106,13 @@ def _decode(s, grid):
     """State DECODE, with a word at hand."""
     word = s.word
     opcode = word & 15
-    length = word >> 20 & 0xFF
-    known = opcode == _CONFIG and length != 0 or opcode == _FENCE and length <= 1 or opcode == _END
+    known = (opcode == _CONFIG and word >> 20 & 0xFF != 0) or opcode == _FENCE or opcode == _END
     named = word >> 12 & 0xFF
-    s.illegal = not known or named >> grid.columns != 0 or word >> 30 != 0
+    s.illegal = not known or named >> grid.columns != 0 or word >> 31 != 0
     passes = True
     if opcode == _FENCE:
         for c in range(grid.columns):
-            if named >> c & 1 and s.pending[c] > length:
+            if named >> c & 1 and s.pending[c] > word >> 30 & 1:
                 passes = False
     s.moves = s.illegal == 0 and passes
     s.fence_waits = s.illegal == 0 and not passes

@@ -145,7 +145,7 @@ class Device:
             if instruction.opcode == Opcode.CONFIG:
                 self._config(instruction, base[Relocate(instruction.relocate)])
             elif instruction.opcode == Opcode.FENCE:
-                self._fence(instruction.columns, instruction.length)
+                self._fence(instruction.columns, instruction.left)
             elif instruction.opcode == Opcode.END:
                 self._end(instruction.word)
                 return

@@ -27,7 +27,7 @@ class Instruction(NamedTuple):
     sub: int
     columns: tuple[int, ...]
     relocate: int
-    length: int
+    left: int
     records: list[dict[str, int]]
     fault: str = ""
 
@@ -42,18 +42,16 @@ def decode(code: NDArray[np.uint32]) -> list[Instruction]:
     fields = dict(zip(names, unpack(INSTRUCTION, words[at, None]).T, strict=True))
     records = _records(words, at, fields)
     found = []
-    wanted = ("opcode", "kind", "sub", "columns", "relocate", "length")
+    wanted = ("opcode", "kind", "sub", "columns", "relocate", "left", "length")
     columns = (fields[name].tolist() for name in wanted)
-    for number, (word, opcode, kind, sub, named, relocate, length) in enumerate(
+    for number, (word, opcode, kind, sub, named, relocate, left, length) in enumerate(
         zip(at.tolist(), *columns, strict=True)
     ):
         carried, fault = records.get(number, ([], ""))
         if opcode == Opcode.CONFIG and not carried:
             fault = f"a configuration of {length} words for kind {kind}"
-        if opcode == Opcode.FENCE and length > 1:
-            fault = f"a fence that leaves out {length} packets"
         found.append(
-            Instruction(word, opcode, kind, sub, _COLUMNS[named], relocate, length, carried, fault)
+            Instruction(word, opcode, kind, sub, _COLUMNS[named], relocate, left, carried, fault)
         )
     return found
 

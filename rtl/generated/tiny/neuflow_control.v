@@ -177,13 +177,13 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1;
-  wire [1:0] n5, n2;
-  wire [4:0] n4, n3;
+  wire [1:0] n4, n5;
+  wire [4:0] n3, n2;
   assign n1 = seen[32] | seen[0];
-  assign n2 = 2'h2 - seen[59:58];
-  assign n3 = {1'h0, n5[0] ? seen[22:20] : 3'h0} + {n5[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n4 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n5 = 2'h2 - seen[27:26];
+  assign n2 = {1'h0, n5[0] ? seen[54:52] : 3'h0} + {n5[1] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n3 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n4 = 2'h2 - seen[27:26];
+  assign n5 = 2'h2 - seen[59:58];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -311,18 +311,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {n2[0] ? seen[54:52] : 3'h0} + (n2[1] ? {seen[54:52], 1'h0} : 4'h0);
+      map_remainder1 <= n2[3:0];
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
+      useful1 <= n3[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n3[3:0];
+      map_remainder0 <= {n4[0] ? seen[22:20] : 3'h0} + (n4[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n4[3:0];
+      useful0 <= {seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
@@ -490,55 +490,57 @@ module \neuflow_control.sequencer  (
 );
   reg signal = 1'h0, signal_21 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps =
     1'h0;
+  reg [15:0] config__payload_q = 16'h0;
   reg [1:0] signal_18 = 2'h0, single = 2'h0, state = 2'h0;
+  reg [29:0] held_q = 30'h0;
   reg [2:0] error_q = 3'h0;
-  reg [31:0] held = 32'h0, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step
-    = 32'h0, ring_index = 32'h0;
+  reg [31:0] input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step = 32'h0,
+    ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n11, n22, n14, n4, n19, n16, n10, n7, n3, n15, n13, n21, n20, n5, n6, n2, n9, n12, n18, n8,
+  wire n11, n22, n14, n7, n19, n16, n10, n6, n3, n15, n13, n21, n5, n4, n20, n2, n9, n12, n18, n8,
     signal_44, config__payload_last, moves, next_frame;
   wire [2:0] code;
   wire [32:0] n17, n1;
-  assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
-    output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
-    11'h0} : 32'h0) : 32'h0), held[19:4]};
+  assign config__payload[48:16] = {config__payload_last, at[31:0] + (first ? (held_q[29:28] == 2'h3
+    ? output_base : held_q[29:28] == 2'h2 ? input_base : held_q[29:28] == 1'h1 ?
+    {host_program[20:0], 11'h0} : 32'h0) : 32'h0)};
   assign error[7:3] = 5'h0;
-  assign error[2:0] = error_q;
+  assign {error[2:0], config__payload[15:0]} = {error_q, config__payload_q};
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n7 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n7 ? (n4 ? signal & n21 & ~signal_44 : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n6 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n6 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n6 ? (n7 ? signal & n21 & ~signal_44 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = moves & n7 & n3;
+  assign n2 = moves & n6 & n3;
   assign n3 = state == 2'h2;
-  assign n4 = !state;
-  assign n5 = {moves, n4} != 1'h1;
-  assign n6 = {moves, n3} != 1'h1;
-  assign n7 = busy & !fault;
+  assign n4 = {moves, n3} != 1'h1;
+  assign n5 = {moves, n7} != 1'h1;
+  assign n6 = busy & !fault;
+  assign n7 = !state;
   assign n8 = state == 1'h1;
-  assign n9 = &{n5, n7, n4 | n8, n20};
+  assign n9 = &{n6, n20, n8 | n7, n5};
   assign moves = signal & signal_44;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = i__ready & ~restart;
-  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n7 ? (n4 ?
+  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n6 ? (n7 ?
     signal & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |{5'h0, code};
   assign n14 = n22 & !{5'h0, error_q};
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n4 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
-  assign n18 = rst | n14 | next_frame;
+  assign n18 = rst | next_frame | n14;
   assign n19 = at[3:0] == 1'h1;
+  assign n20 = {n8, moves} != 2'h2;
   assign config__payload_last = left == 1'h1;
-  assign n20 = {moves, n8} != 1'h1;
-  assign next_frame = n7 ? (frame_ends ? &signal_18 : 1'h0) : 1'h0;
+  assign next_frame = n6 ? (frame_ends ? &signal_18 : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_44 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 |
-    &(~at[13:12] | (at[20] ? single : signal_18))) : 1'h0) : 1'h0;
+  assign signal_44 = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n21 & (at[3:0] != 2'h2 |
+    &(~at[13:12] | (at[30] ? single : signal_18))) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
     signal_21 <= n1 == host_ring;
@@ -546,12 +548,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n3 | n4, n5, n6, n7}) steps <= n3;
+    if (&{n4, n5, n6, n3 | n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (moves & n7 & n4) held <= at[31:0];
+    if (moves & n6 & n7) {held_q[29:20], config__payload_q, held_q[3:0]} <= at[29:0];
     if (n10) begin
       over = n11 | signal_21;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -559,9 +561,8 @@ module \neuflow_control.sequencer  (
       ring_index <= (over) ? 32'h0 : n1[31:0];
     end
     if (n12) begin
-      bad <= ~(i__payload[3:0] == 1'h1 & |i__payload[27:20] | i__payload[3:0] == 2'h2 &
-        i__payload[27:20] <= 1'h1 | i__payload[3:0] == 2'h3) | |{2'h0, i__payload[19:14]} |
-        |i__payload[31:30];
+      bad <= ~(i__payload[3:0] == 1'h1 & |i__payload[27:20] | (i__payload[3:0] == 2'h2 |
+        i__payload[3:0] == 2'h3)) | |{2'h0, i__payload[19:14]} | i__payload[31];
       at <= i__payload;
     end
   end
@@ -571,7 +572,7 @@ module \neuflow_control.sequencer  (
         <= 8'h0; last_frame <= 1'h0;
     end else begin
       if (n13) error_q <= code;
-      if (n14 | n13 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if ((clear_done | n15) | n14 | n13) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       single <= {waiting1 <= 1'h1, waiting0 <= 1'h1};
       signal_18 <= {!waiting1, !waiting0};
@@ -583,7 +584,7 @@ module \neuflow_control.sequencer  (
     if (rst | n13) begin
       busy <= 1'h0;
     end else begin
-      if (n14 | n15) busy <= n14;
+      if (n15 | n14) busy <= n14;
     end
   end
   always @(posedge clk) begin
@@ -591,9 +592,9 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n3 | n4 | n8, {at[3:0] == 2'h3, moves, n19, n4} != 3'h5, n7, {config__payload_last,
-        moves, n8} != 2'h3, n5, n6, {moves, steps, n3} != 3'h5, n20}) state <= n3 ? 2'h3 : n8 ? 2'h0
-        : n19 ? 2'h1 : 2'h2;
+      if (&{n6, {moves, n3, steps} != 3'h6, n20, n5, {moves, at[3:0] == 2'h3, n19, n7} != 4'h9, n4,
+        {n8, config__payload_last, moves} != 3'h5, n8 | n3 | n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+        n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin
