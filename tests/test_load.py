@@ -520,6 +520,12 @@ def nan_weight() -> NDArray[np.float32]:
     return bad
 
 
+NUMBER_OF_IMAGES = [
+    node("Shape", ["x"], "s"),
+    node("Gather", ["s", "zero"], "i", axis=0),
+    node("Cast", ["i"], "n", to=TensorProto.FLOAT),
+]
+
 REFUSED: dict[str, tuple[ModelProto, str]] = {
     "unknown operation": (
         build([node("LeakyRelu", ["x"], "y")]),
@@ -595,6 +601,37 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
     "constant over tensor": (
         build([node("Div", ["k", "x"], "y")], {"k": np.float32(1)}),
         r"node 'y' \(Div\): divides a constant by a tensor; ",
+    ),
+    "constant that adds channels": (
+        build([node("Max", ["x", "k"], "y")], {"k": np.zeros((3, 1, 1), np.float32)},
+              {"x": ("N", 1, 4, 4)}),
+        r"node 'y' \(Max\): its constants broadcast \[N, 1, 4, 4\] to \[N, 3, 4, 4\]; give constants",
+    ),
+    "constant that adds dimensions": (
+        build([node("Pow", ["x", "k"], "y")], {"k": np.full((1, 1, 1), 2, np.float32)}, {"x": (1, 4)}),
+        r"node 'y' \(Pow\): its constants broadcast \[1, 4\] to \[1, 1, 4\]; give constants",
+    ),
+    "term of more dimensions": (
+        build([node("Add", ["x", "k"], "y")], {"k": normal(1, 1, 4)}, {"x": (1, 4)}),
+        r"node 'y' \(Add\): the constant of shape \[1, 1, 4\] is not one value a channel of \[1, 4\]",
+    ),
+    "norm of every place": (
+        build([node("BatchNormalization", ["x", "s", "s", "s", "s"], "y", spatial=0)],
+              {"s": np.ones((3, 6, 8), np.float32)}, opset=7),
+        r"node 'y' \(BatchNormalization\): normalises every place by itself \(spatial = 0\); use one",
+    ),
+    "mean over the batch": (
+        build([*NUMBER_OF_IMAGES, node("Div", ["x", "n"], "y")], {"zero": np.array(0)}),
+        r"node 'y': computes with the number of images, which is symbolic; export with the batch fixed",
+    ),
+    "places left out before and behind": (
+        build([node("Conv", ["x", "w"], "y", strides=[6, 6], auto_pad="SAME_UPPER")],
+              {"w": normal(4, 3, 2, 2)}),
+        r"node 'y' \(Conv\): SAME_UPPER with stride 6 .* over 2 leaves 4 places out; write its pads",
+    ),
+    "input that is an output": (
+        build([node("Relu", ["x"], "y")], outputs=["y", "x"]),
+        r"output 'x': is an input too; remove it, the host knows it already",
     ),
     "division by 0": (
         build([node("Div", ["x", "k"], "y")], {"k": np.float32(0)}),

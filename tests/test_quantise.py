@@ -298,6 +298,11 @@ def test_bad_calibration_is_refused(calib: dict[str, Any], message: str) -> None
         quantise(load(conv()), calib)
 
 
+def test_inputs_of_one_number_an_image_are_calibrated() -> None:
+    graph = load(build([node("Relu", ["x"], "y")], inputs={"x": ("N",)}))
+    assert calibrate(graph, {"x": np.array([-1.0, 3.0])})["x"] == Range(-1.0, 3.0)
+
+
 def test_impossible_widths_are_refused() -> None:
     with pytest.raises(CompileError, match="words of 16 or 8 bits"):
         quantised(conv(), 12)

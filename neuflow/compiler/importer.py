@@ -24,6 +24,8 @@ from neuflow.ir import Graph, HostOp, Node, Shape, Tensor
 
 SYMBOLIC_BATCH = 127
 """Stands for a symbolic first dimension while shapes are computed."""
+OTHER_BATCH = 113
+"""Stands for it once more, to see whether anything but shapes depends on it."""
 
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial",
@@ -157,8 +159,12 @@ class Step:
 class Importer:
     """Walks a checked, sorted ONNX model and builds the graph. Use once: ``run()``."""
 
-    def __init__(self, model: ModelProto, opset: int, name: str, handlers: Handlers):
+    def __init__(
+        self, model: ModelProto, opset: int, name: str, handlers: Handlers,
+        symbolic_batch: int = SYMBOLIC_BATCH,
+    ):  # fmt: skip
         self.model = model
+        self.symbolic_batch = symbolic_batch
         self.handlers = handlers
         self.opset = opset
         self.name = name
@@ -169,6 +175,7 @@ class Importer:
         self.inputs: list[str] = []
         self.batch = 1
         self.fixed_batch: int | None = None
+        self.reads_batch = False
         self._names: set[str] = set()
         self._new_tensors = 0
 
@@ -256,7 +263,7 @@ class Importer:
                 "first dimension"
             )
         fixed = batches.pop()
-        self.batch = SYMBOLIC_BATCH if fixed is None else fixed
+        self.batch = self.symbolic_batch if fixed is None else fixed
         self.fixed_batch = fixed if fixed is not None and fixed > 1 else None
         self.symbolic = fixed is None
 
@@ -315,6 +322,8 @@ class Importer:
 
     def _name_output(self, data: Data, name: str) -> str:
         """Call tensor ``data`` ``name``; where it has a name to keep already, copy it."""
+        if name in self.inputs and self.model.graph.node:
+            raise ModelError(f"output {name!r}: is an input too; remove it, the host knows it already")
         keeps = data.name in self.inputs or self.tensors[data.name].onnx_shape is not None
         shape = image_shape(data.shape[1:])
         if keeps and data.name != name:
@@ -386,7 +395,7 @@ class Importer:
         self.values[node.output[0]] = result
 
     def _check_result(self, step: Step, result: Value) -> None:
-        """Hold the invariant: the first dimension is the batch."""
+        """Hold the invariants: the first dimension is the batch, the shape is the one ONNX infers."""
         if not isinstance(result, Data):
             return
         if len(result.shape) < 1 or result.shape[0] != self.batch:
@@ -399,6 +408,11 @@ class Importer:
         if len(result.shape) > 4:
             raise step.refuse(
                 f"result has {len(result.shape)} dimensions", "at most N, C, H, W are possible"
+            )
+        if result.shape != step.shapes[0]:
+            raise step.refuse(
+                f"its constants broadcast {self.show(result.shape)} to {self.show(step.shapes[0])}",
+                "give constants no more dimensions, and none longer, than the tensor has",
             )
 
     def show(self, shape: tuple[int, ...]) -> str:
@@ -449,6 +463,7 @@ class Importer:
             return False
         dims = data.shape[step.attrs.get("start", 0) : step.attrs.get("end", len(data.shape))]
         result = dims if kind == "Shape" else math.prod(dims)
+        self.reads_batch |= self.symbolic
         self.values[step.node.output[0]] = np.array(result, np.int64)
         return True
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto
 
-from neuflow.compiler.importer import Importer, describe, refuse
+from neuflow.compiler.importer import OTHER_BATCH, Importer, describe, refuse
 from neuflow.compiler.operators import HANDLERS
 from neuflow.compiler.simplify import simplify
 from neuflow.errors import ModelError
-from neuflow.ir import Graph
+from neuflow.ir import Graph, Node
 
 OLDEST_OPSET = 7
 """Before, broadcasting and batch normalisation meant something else."""
@@ -54,9 +55,29 @@ def load(source: str | Path | ModelProto) -> Graph:
     _check(model, name)
     importer = Importer(model, opset, model.graph.name or name, HANDLERS)
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-        graph = simplify(importer.run())
+        graph = importer.run()
+        if importer.reads_batch:
+            _check_batch(graph, Importer(model, opset, graph.name, HANDLERS, OTHER_BATCH).run())
+        graph = simplify(graph)
     _check_finite(graph)
     return graph
+
+
+def _check_batch(graph: Graph, other: Graph) -> None:
+    """Refuse a graph that computes with the number of images: ``other`` has another number."""
+    for node, changed in zip_longest(graph.nodes, other.nodes):
+        if node is None or changed is None or not _same(node, changed):
+            raise ModelError(
+                f"node {(node or changed).name!r}: computes with the number of images, which is "
+                "symbolic; export with the batch fixed"
+            )
+
+
+def _same(a: Node, b: Node) -> bool:
+    """Whether two nodes compute the same of the same tensors."""
+    if (a.op, a.inputs, a.output, set(a.attrs)) != (b.op, b.inputs, b.output, set(b.attrs)):
+        return False
+    return all(np.array_equal(a.attrs[key], b.attrs[key]) for key in a.attrs)
 
 
 def _check_finite(graph: Graph) -> None:

@@ -15,9 +15,7 @@ from neuflow.compiler.importer import Array, Data, Importer, Step, Value
 def per_channel(constant: Array, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
     """Return a constant that broadcasts over ``shape`` as one value a channel, if it is that."""
     if constant.ndim > len(shape):
-        if any(d != 1 for d in constant.shape[: constant.ndim - len(shape)]):
-            return None
-        constant = constant.reshape(constant.shape[constant.ndim - len(shape) :])
+        return None
     constant = constant.reshape((1,) * (len(shape) - constant.ndim) + constant.shape)
     for axis, (have, want) in enumerate(zip(constant.shape, shape, strict=True)):
         if have not in (1, want):
@@ -39,6 +37,10 @@ def batch_norm(importer: Importer, step: Step) -> Value:
     """BatchNormalization at inference: one scale and offset a channel."""
     arrays = [step.weights(i, w) for i, w in enumerate(("scale", "bias", "mean", "variance"), 1)]
     gamma, beta, mean, variance = (np.asarray(a, np.float64) for a in arrays)
+    if gamma.ndim != 1:
+        raise step.refuse(
+            "normalises every place by itself (spatial = 0)", "use one scale and offset a channel"
+        )
     epsilon = step.attrs.get("epsilon", 1e-5)
     if (variance + epsilon <= 0).any():
         raise step.refuse("holds a variance below 0", "train or export the model again")

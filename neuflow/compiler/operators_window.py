@@ -25,7 +25,13 @@ def window_of(
         for axis in range(rank):
             size, reach = shape[2 + axis], (kernel[axis] - 1) * dilation[axis] + 1
             out = -(-size // stride[axis])
-            total = max((out - 1) * stride[axis] + reach - size, 0)
+            total = (out - 1) * stride[axis] + reach - size
+            if total < -1:  # ONNX does not say whether the places left over go in part before
+                raise step.refuse(
+                    f"{mode} with stride {stride[axis]} and a kernel that reaches over {reach} leaves "
+                    f"{-total} places out", "write its pads instead of auto_pad",
+                )
+            total = max(total, 0)
             small, large = total // 2, total - total // 2
             upper = mode == "SAME_UPPER"
             before[axis], after[axis] = (small, large) if upper else (large, small)

@@ -60,9 +60,9 @@ def _images(tensor: Tensor, calib: Mapping[str, ArrayLike]) -> NDArray[np.float6
     if values.dtype.kind not in "biuf":
         raise InputError(f"{what} has dtype {values.dtype}; give numbers")
     values = values.astype(np.float64)
-    shapes = {tensor.shape, tensor.onnx_shape or tensor.shape}
-    if values.ndim < 1 or values.shape[1:] not in shapes or not len(values):
-        want = ", ".join(str(d) for d in ("N", *(tensor.onnx_shape or tensor.shape)))
+    own = tensor.shape if tensor.onnx_shape is None else tensor.onnx_shape
+    if values.ndim < 1 or values.shape[1:] not in (tensor.shape, own) or not len(values):
+        want = ", ".join(str(d) for d in ("N", *own))
         raise InputError(f"{what} has shape {values.shape}; give ({want})")
     if not np.isfinite(values).all():
         raise InputError(f"{what} holds NaN or infinity; replace them")
