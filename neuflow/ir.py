@@ -56,8 +56,8 @@ OPS: dict[str, str] = {
     "conv": "weight float [M, C/groups, Ky, Kx], bias float [M], stride (y, x), dilation (y, x), "
     "pads (top, left, bottom, right), groups",
     "dense": "weight float [M, K], bias float [M]; the input is flattened in C, H, W order to K",
-    "map": "function: relu, tanh, sigmoid, clip (low, high), abs, identity, power (exponent, low, high: "
-    "the operand is held to low..high first)",
+    "map": "function: relu, tanh, clip (low, high), power (exponent, low, high: the operand is held to "
+    "low..high first), leakyrelu (alpha), ...: functions.FUNCTIONS has them all",
     "pool": "kind: max, average (padding counts as 0; sum / divisor, by default the kernel's size) or "
     "mean (of the real values alone); kernel (y, x), stride (y, x), pads (top, left, bottom, right)",
     "alu": "kind: add, sub, mul, div, max, min; two inputs of one shape",

@@ -99,6 +99,38 @@ def test_function(op: str) -> None:
     same_as_onnxruntime(build([node(op, ["x"], "y")]))
 
 
+ACTIVATIONS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "leaky": ("LeakyRelu", {}, 18), "leaky_0.2": ("LeakyRelu", {"alpha": 0.2}, 7),
+    "elu": ("Elu", {}, 18), "elu_2": ("Elu", {"alpha": 2.0}, 18), "celu": ("Celu", {}, 18),
+    "celu_3": ("Celu", {"alpha": 3.0}, 18), "selu": ("Selu", {}, 18),
+    "selu_2": ("Selu", {"alpha": 1.5, "gamma": 2.0}, 18), "erf": ("Erf", {}, 18),
+    "gelu": ("Gelu", {}, 20), "gelu_tanh": ("Gelu", {"approximate": "tanh"}, 20),
+    "hardsigmoid": ("HardSigmoid", {}, 18), "hardswish": ("HardSwish", {}, 18),
+    "hardsigmoid_1": ("HardSigmoid", {"alpha": 1.0, "beta": 0.25}, 18), "mish": ("Mish", {}, 18),
+    "softplus": ("Softplus", {}, 18), "softsign": ("Softsign", {}, 18),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "attrs", "opset"), ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_activation(op: str, attrs: dict[str, Any], opset: int) -> None:
+    graph = same_as_onnxruntime(build([node(op, ["x"], "y", **attrs)], opset=opset))
+    assert ops(graph) == ["map"]
+
+
+def test_swish() -> None:
+    """onnxruntime knows none at the operator set that has it: against ONNX's formula."""
+    model = build([node("Swish", ["x"], "y", alpha=2.0)], opset=24)
+    x = normal(2, 3, 6, 8).astype(np.float64)
+    got = outputs_of(load(model), {"x": x})["y"]
+    np.testing.assert_allclose(got, x / (1 + np.exp(-2 * x)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("slope", [np.float32(0.25), B[:3, None, None] / 4, normal(1)], ids=str)
+def test_parametric_relu(slope: Any) -> None:
+    graph = same_as_onnxruntime(build([node("PRelu", ["x", "s"], "y")], {"s": slope}))
+    assert ops(graph) == (["conv", "alu"] if np.size(slope) > 1 else ["map"])
+
+
 def test_clip_by_inputs_by_attributes_and_with_one_bound() -> None:
     bounds = {"low": np.float32(-1), "high": np.float32(1)}
     graph = same_as_onnxruntime(build([node("Clip", ["x", "low", "high"], "y")], bounds))
@@ -458,6 +490,8 @@ def test_loading_leaves_the_model_as_it_is() -> None:
 # --- ONNX's own conformance cases ---------------------------------------------------------------
 
 CONFORM = """concat_2d_axis_1 concat_3d_axis_1 concat_3d_axis_negative_2 lrn lrn_default
+celu elu elu_default elu_example erf gelu_default_1 gelu_tanh_2 hardsigmoid hardsigmoid_default hardswish
+leakyrelu leakyrelu_default leakyrelu_example mish selu selu_default softplus softsign swish
 averagepool_2d_pads averagepool_2d_same_upper averagepool_2d_same_lower averagepool_2d_ceil
 averagepool_2d_precomputed_pads averagepool_2d_precomputed_same_upper
 max_example max_two_inputs min_example min_two_inputs abs add averagepool_1d_default
@@ -528,12 +562,24 @@ NUMBER_OF_IMAGES = [
 
 REFUSED: dict[str, tuple[ModelProto, str]] = {
     "unknown operation": (
-        build([node("LeakyRelu", ["x"], "y")]),
-        r"node 'y' \(LeakyRelu\): this operation is not supported; use Relu",
+        build([node("Exp", ["x"], "y")]),
+        r"node 'y' \(Exp\): this operation is not supported; use Sigmoid or Tanh",
     ),
     "unknown operation, no hint": (
-        build([node("Erf", ["x"], "y")]),
-        r"node 'y' \(Erf\): this operation is not supported; possible are Abs, Add, ",
+        build([node("Floor", ["x"], "y")]),
+        r"node 'y' \(Floor\): this operation is not supported; possible are Abs, Add, ",
+    ),
+    "Celu that falls": (
+        build([node("Celu", ["x"], "y", alpha=-1.0)]),
+        r"node 'y' \(Celu\): alpha is -1; use an alpha above 0",
+    ),
+    "slopes above and below 1": (
+        build([node("PRelu", ["x", "s"], "y")], {"s": np.float32([[[0.5]], [[2]], [[1]]])}),
+        r"node 'y' \(PRelu\): has a slope above 1 beside others; use slopes up to 1, or one slope",
+    ),
+    "slope of every place": (
+        build([node("PRelu", ["x", "s"], "y")], {"s": normal(3, 6, 8)}),
+        r"node 'y' \(PRelu\): its slope of shape \[3, 6, 8\] is not one value a channel; use one",
     ),
     "unknown domain": (
         build([helper.make_node("Fancy", ["x"], ["y"], name="f", domain="my.own")]),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuflow.blocks.mapper_model import apply_table, fields
-from neuflow.compiler.float_eval import real_function
+from neuflow.compiler import functions
 from neuflow.compiler.mapper_tables import build, worst_error
 from neuflow.errors import CompileError
 from neuflow.ir import MapTable
@@ -23,7 +23,7 @@ def all_words(bits: int) -> np.ndarray:
 
 def rounded(function: str, in_point: int, out_point: int, bits: int, *bounds: float) -> np.ndarray:
     """Return the exact function of every word, rounded half up and saturated."""
-    exact = real_function(function, *bounds)(all_words(bits) * 2.0**-in_point) * 2.0**out_point
+    exact = functions.real(function, *bounds)(all_words(bits) * 2.0**-in_point) * 2.0**out_point
     top = 1 << (bits - 1)
     return np.clip(np.floor(exact + 0.5), -top, top - 1).astype(np.int64)
 
@@ -98,11 +98,66 @@ def test_smooth_functions_reach_what_the_documentation_says(
     table = build(*case)
     check_fields(table, bits)
     words = apply_table(table, all_words(bits), bits)
-    exact = real_function(function)(all_words(bits) * 2.0**-in_point) * 2.0**out_point
+    exact = functions.real(function)(all_words(bits) * 2.0**-in_point) * 2.0**out_point
     top = 1 << (bits - 1)
     worst = float(np.abs(words - np.clip(exact, -top, top - 1)).max())
     assert worst == table.worst
     assert worst <= limit
+
+
+# (function, alpha, beta) -> worst error, words, at points 12 -> 12 and 14 -> 14 of 16 bits, 4 -> 4 of 8
+FUNCTIONS = {
+    ("leakyrelu", 0.01, None): (1.0, 1.0, 0.8),
+    ("leakyrelu", -0.5, None): (0.5, 0.5, 0.5),
+    ("hardsigmoid", 0.2, 0.5): (0.5, 0.9, 0.5),
+    ("hardswish", None, None): (0.6, 0.9, 0.6),
+    ("elu", 1.0, None): (2.3, 1.8, 1.0),
+    ("selu", 1.67, 1.05): (4.8, 3.0, 0.9),
+    ("celu", 0.5, None): (2.4, 2.3, 0.9),
+    ("softplus", None, None): (5.4, 1.9, 1.0),
+    ("softsign", None, None): (1.9, 1.7, 0.9),
+    ("erf", None, None): (1.5, 2.1, 0.9),
+    ("gelu", None, None): (5.7, 6.0, 1.0),
+    ("gelu_tanh", None, None): (6.0, 6.2, 1.0),
+    ("mish", None, None): (7.6, 4.8, 1.0),
+    ("swish", 1.0, None): (7.7, 3.6, 1.0),
+}
+
+
+@pytest.mark.parametrize(("case", "limits"), FUNCTIONS.items(), ids=str)
+def test_functions_with_corners_and_tails(
+    case: tuple[str, float | None, float | None], limits: tuple[float, ...]
+) -> None:
+    name, alpha, beta = case
+    known = {key: v for key, v in (("alpha", alpha), ("beta", beta)) if v is not None}
+    for (point, bits), limit in zip(((12, 16), (14, 16), (4, 8)), limits, strict=True):
+        table = build(name, point, point, bits, **known)
+        check_fields(table, bits)
+        words = apply_table(table, all_words(bits), bits)
+        exact = functions.real(name, **known)(all_words(bits) * 2.0**-point) * 2.0**point
+        top = 1 << (bits - 1)
+        assert np.abs(words - np.clip(exact, -top, top - 1)).max() == table.worst <= limit
+
+
+def test_a_leaky_relu_is_the_relu_from_zero_on() -> None:
+    words = np.arange(0, 32768)
+    for points in ((12, 12), (12, 9), (9, 12)):
+        leaky, plain = build("leakyrelu", *points, alpha=0.01), build("relu", *points)
+        assert np.array_equal(apply_table(leaky, words), apply_table(plain, words))
+
+
+@pytest.mark.parametrize("name", ["gelu", "swish", "mish", "elu"])
+def test_no_segment_reaches_over_where_saturation_begins(name: str) -> None:
+    """The output's range ends within the curve, at +-1, or the line, at 8."""
+    alpha = {"alpha": 1.0} if name in ("swish", "elu") else {}
+    assert build(name, 12, 15, **alpha).worst < 40
+    assert build(name, 10, 12, **alpha).worst < 28
+
+
+def test_no_segment_begins_behind_the_last_word() -> None:
+    table = build("softplus", 10, 10)  # the best bound ends a segment at 32767
+    check_fields(table, 16)
+    assert max(table.low) < 32768
 
 
 def test_tanh_is_odd_to_the_bit() -> None:
@@ -123,7 +178,8 @@ def test_tables_are_the_same_every_time() -> None:
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
-    function=st.sampled_from(["tanh", "sigmoid", "relu", "abs", "identity"]),
+    function=st.sampled_from(["tanh", "sigmoid", "relu", "abs", "identity", "gelu", "hardswish",
+                              "softplus", "erf", "mish"]),
     in_point=st.integers(-4, 20),
     gain=st.integers(-15, 16),
     bits=st.sampled_from([16, 8]),

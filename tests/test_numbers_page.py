@@ -95,7 +95,10 @@ def test_worst_errors() -> None:
     assert len(rows) >= 6
     for function, points, bits, words, value in rows:
         before, after = (int(n) for n in re.findall(r"(\d+) -> (\d+)", points)[0])
-        worst = build(function, before, after, int(bits)).worst
+        name, _, given = function.strip(")").partition(" (")
+        values = [float(value) for value in given.split(", ") if value]
+        known = dict(zip(("alpha", "beta")[: len(values)], values, strict=True))
+        worst = build(name, before, after, int(bits), **known).worst
         digits = len(words.partition(".")[2])
         assert round(worst, digits) == float(words), (function, points, worst)
         assert float(f"{worst * 2.0**-after:.1e}") == float(value), (function, points, worst)

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from neuflow.compiler import functions
 from neuflow.ir import Graph, Node
 
 Real = NDArray[np.float64]
@@ -89,31 +90,7 @@ def _dense(node: Node, x: Real) -> Real:
 
 def function(node: Node) -> Callable[[Real], Real]:
     """Return the real function of a node "map"."""
-    a = node.attrs
-    return real_function(a["function"], a.get("low"), a.get("high"), a.get("exponent"))
-
-
-def real_function(
-    name: str,
-    low: float | None = None,
-    high: float | None = None,
-    exponent: float | None = None,
-) -> Callable[[Real], Real]:
-    """Return a function by name; ``low`` and ``high`` are those of clip and power."""
-
-    def sigmoid(x: Real) -> Real:
-        return 0.5 * (1.0 + np.tanh(0.5 * x))
-
-    functions: dict[str, Callable[[Real], Real]] = {
-        "relu": lambda x: np.maximum(x, 0.0),
-        "tanh": np.tanh,
-        "sigmoid": sigmoid,
-        "abs": np.abs,
-        "identity": lambda x: np.asarray(x, np.float64),
-        "clip": lambda x: np.clip(x, low, high),
-        "power": lambda x: np.power(np.clip(x, low, high), exponent or 0.0),
-    }
-    return functions[name]
+    return functions.real(node.attrs["function"], **functions.parameters(node.attrs))
 
 
 def _map(node: Node, x: Real) -> Real:

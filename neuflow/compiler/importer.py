@@ -60,13 +60,7 @@ Value = Array | Data | HostValue | None
 
 HINTS: dict[str, str] = {
     "ConvTranspose": "use Conv",
-    "Elu": "use Relu, Tanh or Sigmoid",
-    "Gelu": "use Relu, Tanh or Sigmoid",
-    "HardSigmoid": "use Sigmoid, or a scale folded into Conv and Clip",
-    "HardSwish": "use Relu or Clip (ReLU6)",
     "Exp": "use Sigmoid or Tanh",
-    "LeakyRelu": "use Relu",
-    "PRelu": "use Relu",
     "QLinearConv": "export the float model, quantisation is done here",
     "QuantizeLinear": "export the float model, quantisation is done here",
     "DequantizeLinear": "export the float model, quantisation is done here",

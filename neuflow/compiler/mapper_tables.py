@@ -1,8 +1,8 @@
 """Tables of the mapper: 8 segments, linear or quadratic, for a function and two binary points.
 
-Piecewise linear functions (relu, clip, abs, identity) are exact up to the one rounding of the
-mapper. Smooth ones (tanh, sigmoid, powers) get the segments that make the worst error smallest: each is
-as long as a common error bound allows, and the bound is bisected until 8 segments suffice.
+Relu, clip, abs and identity are exact up to the one rounding of the mapper. All other functions get the
+segments that make the worst error smallest: each is as long as a common error bound and the function's
+corners allow, and the bound is bisected until 8 segments suffice.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuflow.blocks.mapper_model import apply_table
-from neuflow.compiler.float_eval import real_function
+from neuflow.compiler import functions
 from neuflow.errors import CompileError
 from neuflow.fixed import FixedPoint
 from neuflow.ir import MapTable
@@ -52,16 +52,19 @@ def build(
     low: float | None = None,
     high: float | None = None,
     exponent: float | None = None,
+    alpha: float | None = None,
+    beta: float | None = None,
 ) -> MapTable:
     """Return the table of ``function``, its ``worst`` error measured over all input words.
 
     Parameters
     ----------
-    function : relu, clip, abs, identity, tanh, sigmoid or power.
+    function : a name in ``functions.FUNCTIONS``.
     in_point, out_point : binary points of input and output.
     bits : of the words, 16 or 8.
     low, high : bounds of clip and power, real values.
     exponent : of power.
+    alpha, beta : of the functions that have them.
     """
     gain = out_point - in_point
     if not -15 <= gain <= 16:
@@ -69,14 +72,15 @@ def build(
             f"map {function}: binary points {in_point} -> {out_point} are {abs(gain)} apart, "
             "-15..16 are possible; calibrate with inputs of the real range"
         )
-    real = real_function(function, low, high, exponent)
-    if function == "tanh":
-        table = _smooth(real, (0, 1 << (bits - 1)), in_point, FixedPoint(bits, out_point), odd=True)
-    elif function in ("sigmoid", "power"):
-        domain = _domain(in_point, bits, low, high)
-        table = _smooth(real, domain, in_point, FixedPoint(bits, out_point))
-    else:
+    known = dict(zip(functions.PARAMETERS, (low, high, exponent, alpha, beta), strict=True))
+    real, kind = functions.real(function, **known), functions.FUNCTIONS[function]
+    if function in ("relu", "clip", "abs", "identity"):
         table = _linear(function, gain, in_point, out_point, bits, low, high)
+    else:
+        domain = (0, 1 << (bits - 1)) if kind.odd else _domain(in_point, bits, low, high)
+        form, corners = FixedPoint(bits, out_point), kind.corners(**functions.parameters(known))
+        stops = _stops(real, corners, domain, in_point, form) if corners else []
+        table = _smooth(real, domain, in_point, form, kind.odd, stops)
     return replace(table, worst=worst_error(table, real, in_point, out_point, bits))
 
 
@@ -146,11 +150,30 @@ def _domain(
     return min(start, last - 2), max(min(start, last - 2) + 1, end)
 
 
+def _stops(
+    real: Callable[[Real], Real], corners: tuple[float, ...], domain: tuple[int, int], in_point: int,
+    form: FixedPoint,
+) -> list[int]:  # fmt: skip
+    """Return the words at which a segment must begin: corners, and where saturation ends or begins."""
+    words = np.arange(domain[0], domain[1] + 1)
+    exact = real(np.asarray(words * 2.0**-in_point, np.float64)) * 2.0**form.point
+    beyond = (exact > form.high + 1).astype(np.int64) - (exact < form.low)
+    stops = set((np.flatnonzero(np.diff(beyond)) + domain[0] + 1).tolist())
+    for corner in corners:
+        word = math.ceil(corner * 2.0**in_point)
+        if domain[0] < word <= domain[1] and beyond[word - domain[0]] == 0:
+            stops.add(word)
+    return sorted(stops)
+
+
 def _smooth(
     real: Callable[[Real], Real], domain: tuple[int, int], in_point: int, form: FixedPoint,
-    odd: bool = False,
+    odd: bool, stops: list[int],
 ) -> MapTable:  # fmt: skip
-    """Return the table with the smallest worst error over ``domain``; flat before and behind it."""
+    """Return the table with the smallest worst error over ``domain``; flat before and behind it.
+
+    A segment begins at each word of ``stops`` within the domain.
+    """
 
     def target(x: Real) -> Real:
         # What no word holds is not worth a segment.
@@ -162,7 +185,8 @@ def _smooth(
     # bits a segment that begins at -32768 can hold no curve, and is left out.
     before = not odd and start > FIRST_LOW
     behind = end < 1 << (form.bits - 1)
-    pieces = _cover(target, start, end, SEGMENTS - before - behind)
+    pieces = _cover(target, start, end, SEGMENTS - before - behind, stops)
+    pieces = [piece for piece in pieces if piece.low <= _HIGH]  # |-32768| goes with the last
     ends = [p.low - 1 for p in pieces[1:]] + [end]
     shift, square = _scales(max(abs(p.a) for p in pieces), max(abs(p.q) for p in pieces))
     pieces = [
@@ -184,7 +208,9 @@ def _whole(
     q is rounded first; the line is fitted again to what is left, its slope rounded, and at last
     its beginning: each takes up what the rounding before it spoilt.
     """
-    length = max(high - piece.low, 1)
+    if high == piece.low:
+        return Piece(piece.low, _rounded(piece.b, B_MAX))
+    length = high - piece.low
     d = _CHECK * length
     y = target(piece.low + d)
     q = _rounded(piece.q * q_scale, Q_MAX) / q_scale
@@ -197,14 +223,16 @@ def _whole(
     return Piece(piece.low, b, a, q)
 
 
-def _cover(target: Callable[[Real], Real], start: int, end: int, count: int) -> list[Piece]:
+def _cover(
+    target: Callable[[Real], Real], start: int, end: int, count: int, stops: list[int]
+) -> list[Piece]:
     """Cover ``start`` to ``end`` by at most ``count`` pieces, the worst error bisected."""
     good, bad = 4.0 * (1 << WORD), 0.0
-    best = _greedy(target, start, end, count, good)
+    best = _greedy(target, start, end, count, stops, good)
     assert best is not None
     for _ in range(30):
         middle = (good + bad) / 2
-        found = _greedy(target, start, end, count, middle)
+        found = _greedy(target, start, end, count, stops, middle)
         if found is None:
             bad = middle
         else:
@@ -215,18 +243,18 @@ def _cover(target: Callable[[Real], Real], start: int, end: int, count: int) -> 
 
 
 def _greedy(
-    target: Callable[[Real], Real], start: int, end: int, count: int, bound: float
+    target: Callable[[Real], Real], start: int, end: int, count: int, stops: list[int], bound: float
 ) -> list[Piece] | None:
-    """Make each piece as long as ``bound`` allows; None where ``count`` pieces do not reach."""
+    """Make each piece as long as ``bound`` and the next stop allow; None: ``count`` do not reach."""
     pieces: list[Piece] = []
     low = start
     while low <= end:
         if len(pieces) == count:
             return None
-        piece, error = _fit(target, low, end)
-        high = end
+        high = min([end, *(stop - 1 for stop in stops if stop > low)])
+        piece, error = _fit(target, low, high)
         if error > bound:
-            short, long = low, end
+            short, long = low, high
             while long - short > 1:
                 middle = (short + long) // 2
                 if _fit(target, low, middle)[1] > bound:
@@ -247,9 +275,12 @@ _POWERS = np.vander(_CHECK, 3, increasing=True)
 def _fit(target: Callable[[Real], Real], low: int, high: int) -> tuple[Piece, float]:
     """Return the parabola with the smallest worst error on [low, high], and that error.
 
-    One that begins at f(0) = 0, so under odd symmetry, goes through it: no jump at zero.
+    One that begins at f(0) = 0, so under odd symmetry, goes through it: no jump at zero. One word is
+    its value: between it and the next the function may have a corner.
     """
-    length = max(high - low, 1)
+    if low == high:
+        return Piece(low, float(target(np.array([low]))[0])), 0.0
+    length = high - low
     y = target(low + _CHECK * length)
     if low == 0 and y[0] == 0:
         (c1, c2), error = _minimax(_POWERS[1:, 1:], y[1:])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from neuflow.compiler.importer import Array, Data, Importer, Step, Value
@@ -122,10 +124,49 @@ def negate(importer: Importer, step: Step) -> Value:
 # --- functions ------------------------------------------------------------------------------------
 
 
+_PARAMETERS = {"alpha": "alpha", "beta": "beta", "gamma": "beta"}
+"""Attribute of an ONNX function -> what a node "map" calls it."""
+
+
 def function(importer: Importer, step: Step) -> Value:
-    """Abs, Relu, Sigmoid, Tanh."""
-    attrs = {"function": step.node.op_type.lower()}
+    """Abs, Relu, Tanh and all others of one value whose attributes are numbers."""
+    operation = step.node.op_type
+    schema = onnx.defs.get_schema(operation, importer.opset, "")
+    attrs: dict[str, Any] = {"function": operation.lower()}
+    for name, own in _PARAMETERS.items():
+        if name in schema.attributes:
+            attrs[own] = float(step.attrs.get(name, schema.attributes[name].default_value.f))
+    if operation in ("Celu", "HardSigmoid", "Swish") and attrs["alpha"] <= 0:
+        raise step.refuse(f"alpha is {attrs['alpha']:g}", "use an alpha above 0")
     return importer.emit(step, "map", [step.data()], attrs)
+
+
+def gelu(importer: Importer, step: Step) -> Value:
+    """Gelu, by erf or by tanh."""
+    way = step.attrs.get("approximate", b"none").decode()
+    if way not in ("none", "tanh"):
+        raise step.refuse(f"approximate is {way!r}", "use none or tanh")
+    name = "gelu" if way == "none" else "gelu_tanh"
+    return importer.emit(step, "map", [step.data()], {"function": name})
+
+
+def prelu(importer: Importer, step: Step) -> Value:
+    """PRelu: one slope is a function; slopes up to 1 by channel are max(x, slope x)."""
+    data, slopes = step.data(), step.weights(1, "slope")
+    assert slopes is not None
+    vector = per_channel(slopes, data.shape)
+    if vector is None:
+        raise step.refuse(
+            f"its slope of shape {list(slopes.shape)} is not one value a channel",
+            "use one slope, or one a channel",
+        )
+    if (vector == vector[0]).all():
+        attrs = {"function": "leakyrelu", "alpha": float(vector[0])}
+        return importer.emit(step, "map", [data], attrs)
+    if (vector > 1).any():
+        raise step.refuse("has a slope above 1 beside others", "use slopes up to 1, or one slope")
+    scaled = _scale(importer, step, data, vector, np.zeros_like(vector))
+    return _pair(importer, step, "max", data, scaled)
 
 
 def clip(importer: Importer, step: Step) -> Value:

@@ -34,14 +34,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuflow.blocks.parameters_model import bias_bits
-from neuflow.compiler import float_eval, mapper_tables, scales
-from neuflow.compiler.ranges import (
-    SQUASH_BOUND,
-    Range,
-    calibrate,
-    joined_by_concat,
-    ranges_that_matter,
-)
+from neuflow.compiler import float_eval, functions, mapper_tables, scales
+from neuflow.compiler.ranges import Range, calibrate, joined_by_concat, ranges_that_matter
 from neuflow.errors import CompileError
 from neuflow.fixed import FixedPoint, by_channel
 from neuflow.ir import Graph, Node, QuantGraph
@@ -142,7 +136,7 @@ class _Quantiser:
 
     def _own_point(self, name: str) -> int:
         size = self._size(name)
-        if self.bounds[name][1] == SQUASH_BOUND == size:
+        if self.bounds[name][1] == functions.SQUASH_BOUND == size:
             return self.bits - 1 - 3  # 8.0 itself saturates to 7.9998, which is as flat
         return largest_point(size / self.scale[name], self.bits, MAX_POINT)
 
@@ -250,15 +244,15 @@ class _Quantiser:
         """A table for the points on both sides."""
         name, in_point = node.attrs["function"], self.point[node.inputs[0]]
         out_point = self._wanted(node.output)
-        if name in ("tanh", "sigmoid") and not self.q8_8:
+        if functions.FUNCTIONS[name].unit and not self.q8_8:
             joined = node.output in self.joined
             out_point = min(out_point, self.bits - 1) if joined else self.bits - 1
         out_point = min(max(out_point, in_point - 15), in_point + 16)
         self.point[node.output] = out_point
-        low, high, exponent = (node.attrs.get(key) for key in ("low", "high", "exponent"))
+        known = functions.parameters(node.attrs)
         if name == "clip":
-            low, high = (node.attrs[end] / self.scale[node.output] for end in ("low", "high"))
-        table = mapper_tables.build(name, in_point, out_point, self.bits, low, high, exponent)
+            known = {end: bound / self.scale[node.output] for end, bound in known.items()}
+        table = mapper_tables.build(name, in_point, out_point, self.bits, **known)
         return "map", {**node.attrs, "table": table}
 
     def _pool(self, node: Node) -> tuple[str, dict[str, Any]]:

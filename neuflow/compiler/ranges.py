@@ -9,12 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from neuflow.compiler import float_eval
+from neuflow.compiler import float_eval, functions
 from neuflow.errors import InputError
 from neuflow.ir import Graph, Node, Tensor
-
-SQUASH_BOUND = 8.0
-"""Beyond +-8, tanh and sigmoid are flat."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +94,8 @@ def ranges_that_matter(graph: Graph) -> dict[str, tuple[float, float]]:
 def _node_bounds(node: Node, after: tuple[float, float]) -> tuple[float, float]:
     """Return beyond which operands a node's result no longer matters or changes."""
     function = node.attrs.get("function")
-    if function == "relu":
-        return (0.0, math.inf)
-    if function in ("clip", "power"):
-        return (node.attrs["low"], node.attrs["high"])
-    if function in ("tanh", "sigmoid"):
-        return (-SQUASH_BOUND, SQUASH_BOUND)
+    if function is not None:
+        return functions.FUNCTIONS[function].matters(**functions.parameters(node.attrs))
     if node.op in ("reshape", "concat", "slice") or (node.op == "pool" and node.attrs["kind"] == "max"):
         return after
     return (-math.inf, math.inf)

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from neuflow.compiler.functions import FUNCTIONS
 from neuflow.ir import Graph, Node, Tensor
 from neuflow.layout import WINDOW
 
 LARGEST = (1 << next(f.bits for f in WINDOW.fields if f.name == "kernel_y")) - 1
 """Rows or columns of the largest window of the machine."""
-
-POSITIVE = ("relu", "sigmoid", "abs", "power")
 
 Pads = tuple[int, int, int, int]
 
@@ -83,7 +82,9 @@ def _is_positive(tensor: str, made: Mapping[str, Node]) -> bool:
     if node is None:
         return False
     function = node.attrs.get("function")
-    return function in POSITIVE or (function == "clip" and node.attrs["low"] >= 0)
+    if function == "clip":
+        return bool(node.attrs["low"] >= 0)
+    return function is not None and FUNCTIONS[function].positive
 
 
 # --- large windows ------------------------------------------------------------------------------

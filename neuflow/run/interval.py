@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.compiler import float_eval
+from neuflow.compiler import float_eval, functions
 from neuflow.fixed import FixedPoint
 from neuflow.ir import Node
 
@@ -69,15 +69,16 @@ def _sum_of_products(node: Node, forms: Forms, x: Interval) -> Interval:
 
 
 def _map(node: Node, forms: Forms, x: Interval) -> Interval:
-    """The functions rise or fall throughout, or turn at 0; a table is off by its worst error."""
-    real = float_eval.function(node)
+    """The functions turn at 0, where they dip, or nowhere; a table is off by its worst error."""
+    real, name = float_eval.function(node), node.attrs["function"]
     ends = [real(x.low), real(x.high)]
     low, high = np.minimum(*ends), np.maximum(*ends)
-    turns = (x.low < 0) & (x.high > 0)
-    if turns.any():
-        at_zero = real(np.zeros_like(x.low))
-        low = np.where(turns, np.minimum(low, at_zero), low)
-        high = np.where(turns, np.maximum(high, at_zero), high)
+    dips = functions.FUNCTIONS[name].dips
+    for turn in (0.0, *([functions.turn(name, **functions.parameters(node.attrs))] if dips else [])):
+        there = (x.low < turn) & (x.high > turn)
+        at = real(np.array([turn]))
+        low = np.where(there, np.minimum(low, at), low)
+        high = np.where(there, np.maximum(high, at), high)
     form = forms.result
     ends = [np.clip(v, form.low * form.step, form.high * form.step) for v in (low, high)]
     worst = node.attrs["table"].worst * (1 + SLACK) * form.step
