@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,17 @@ def write_arrays(name: str, arrays: dict[str, Any]) -> None:
 
     path = Path(name)
     if path.suffix == ".npz":
-        files.write_atomic(path, lambda beside: np.savez(beside, **arrays))
+        files.write_atomic(path, lambda beside: _save_zip(beside, arrays))
         return
     (array,) = arrays.values()
     files.write_atomic(path, lambda beside: np.save(beside, array))
+
+
+def _save_zip(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write what ``numpy.savez`` does, which takes no array that is called ``file``."""
+    import numpy as np
+
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)

@@ -216,6 +216,17 @@ def test_a_file_that_could_not_be_written_goes_by_its_own_name(tmp_path, monkeyp
         api.Program(program()).save(tmp_path / "p.nfp")
 
 
+def test_arrays_of_any_name_are_written_as_numpy_does(tmp_path):
+    arrays = {"file": np.arange(3), "a/b c": np.zeros((2, 0)), "self": np.float32(1)}
+    for name in ("one.npz", "two.npz"):
+        cli_files.write_arrays(str(tmp_path / name), arrays)
+    with np.load(tmp_path / "one.npz", allow_pickle=False) as read:
+        assert set(read.files) == set(arrays)
+        for name, array in arrays.items():
+            assert np.array_equal(read[name], array) and read[name].dtype == array.dtype
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+
+
 def test_of_several_files_all_are_written_or_none(tmp_path, monkeypatch):
     written = []
 
