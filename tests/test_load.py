@@ -763,6 +763,10 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         conv_with(w=normal(4, 2, 3, 3)),
         r"node 'y' \(Conv\): its weight is for 2 channels, the data have 3; correct",
     ),
+    "weight of another type": (
+        build([node("Conv", ["x", "w"], "y")], {"w": W.astype(np.float64)}),
+        r"node 'y' \(Conv\): its inputs do not fit each other \(.*type tensor\(double\)\); correct",
+    ),
     "groups that do not divide": (
         build([node("Conv", ["x", "w"], "y", group=3)], {"w": normal(4, 1, 3, 3)}),
         r"node 'y' \(Conv\): 4 maps cannot be cut into 3 groups; correct",

@@ -481,7 +481,9 @@ class Importer:
                 schema, node, types, known,
                 opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8,
             )  # fmt: skip
-        except (onnx.shape_inference.InferenceError, RuntimeError) as error:
+        except (
+            onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError
+        ) as error:  # fmt: skip
             text = " ".join(str(error).split())[:160]
             raise step.refuse(
                 f"its inputs do not fit each other ({text})", "correct the model, export it again"
