@@ -655,8 +655,14 @@ ACTIVITY = Layout(
 )
 
 
+ENUMERATIONS: tuple[type[enum.IntEnum], ...] = (
+    Opcode, Kind, Relocate, Scatter, AluOp, WindowOp, Row, RouterIn, RouterOut, Operand, Error, Activity,
+)  # fmt: skip
+"""Enumerations that fields and registers hold, but :class:`Cause`, whose table says more."""
+
+
 def to_markdown() -> str:
-    """Return the instruction, configuration and register tables as Markdown."""
+    """Return the instruction, configuration and register tables, and all numbers, as Markdown."""
     parts = []
     for layout in (INSTRUCTION, CONFIG_BEAT, *dict.fromkeys(UNITS.values()), PARAMETERS, ACTIVITY):
         parts.append(f"### {layout.name}\n\n{layout.doc}\n\n| bits | field | meaning |\n|---|---|---|")
@@ -672,7 +678,17 @@ def to_markdown() -> str:
     parts.append("\n### Causes\n\nWhat became of each MAC-cycle; the first that holds counts.\n")
     parts.append("| number | cause | meaning |\n|---|---|---|")
     parts += [f"| {cause.value} | `{cause.name}` | {cause.doc} |" for cause in Cause]
+    parts.append("\n### Numbers\n\nWhat the values of a field, of `STATUS` or a bit are called.\n")
+    parts.append("| enumeration | meaning | values |\n|---|---|---|")
+    parts += [_numbers_row(kind) for kind in ENUMERATIONS]
     return "\n".join(parts) + "\n"
+
+
+def _numbers_row(kind: type[enum.IntEnum]) -> str:
+    """Return an enumeration as a row of a table."""
+    meaning = str(kind.__doc__).partition("\n")[0].replace("``", "`")
+    values = ", ".join(f"{member.value} `{member.name}`" for member in kind)
+    return f"| {kind.__name__} | {meaning} | {values} |"
 
 
 def to_header() -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import json
 import os
@@ -167,6 +168,17 @@ def test_the_layout_tables_of_the_documentation_are_current():
     """Refresh them by ``python -m neuflow.verilog > docs/layouts.md``."""
     text = (ROOT / "docs" / "layouts.md").read_text(encoding="utf-8")
     assert text == verilog.layouts_page()
+
+
+def test_the_layout_tables_say_every_number():
+    page = verilog.layouts_page()
+    kinds = [v for v in vars(layout).values() if isinstance(v, type) and issubclass(v, enum.IntEnum)]
+    for kind in (kind for kind in kinds if kind.__members__):
+        for member in kind:
+            said = f"| {member.value} | `{member.name}`" if kind is layout.Cause else None
+            row = next(r for r in page.splitlines() if (said and r.startswith(said))
+                       or r.startswith(f"| {kind.__name__} |"))  # fmt: skip
+            assert said or f"{member.value} `{member.name}`" in row, member
 
 
 @pytest.mark.rtl
