@@ -194,7 +194,11 @@ def _one_pitch(chain: Chain, turns: list[list[Piece]]) -> Iterator[list[Piece]]:
     if len(turns) == 1:
         yield from turns
         return
-    pitches = [max(conv_shape(chain, p).pitch for p in parts) for parts in zip(*turns, strict=True)]
+    pitches = []
+    for parts in zip(*turns, strict=True):
+        # It depends on the taps of a part alone: one of those that differ in channels says it.
+        unlike = {(p.part.ky, p.part.kx): p for p in parts if p.part is not None}
+        pitches.append(max(conv_shape(chain, piece).pitch for piece in unlike.values()))
     for pieces in turns:
         yield [replace(p, pitch=pitch) for p, pitch in zip(pieces, pitches, strict=True)]
 
