@@ -125,6 +125,38 @@ def test_swish() -> None:
     np.testing.assert_allclose(got, x / (1 + np.exp(-2 * x)), rtol=1e-9)
 
 
+PRODUCTS: dict[str, tuple[list[Any], str]] = {
+    "swish": ([node("Sigmoid", ["c"], "s")], "swish"),
+    "hardswish": ([node("HardSigmoid", ["c"], "s", alpha=1 / 6)], "hardswish"),
+    "mish": ([node("Softplus", ["c"], "p"), node("Tanh", ["p"], "s")], "mish"),
+}
+
+
+@pytest.mark.parametrize(("gate", "function"), PRODUCTS.values(), ids=PRODUCTS)
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_product_with_its_own_gate_is_one_function(
+    gate: list[Any], function: str, order: int
+) -> None:
+    nodes = [node("Conv", ["x", "w"], "c"), *gate, node("Mul", ["c", "s"][::order], "y")]
+    graph = same_as_onnxruntime(build(nodes, {"w": W}))
+    assert [n.attrs.get("function", n.op) for n in graph.nodes] == ["conv", function]
+    for outputs in (["y", "s"], ["y", gate[0].output[0]]):  # a gate that is read by others stays
+        assert "alu" in ops(same_as_onnxruntime(build(nodes, {"w": W}, outputs=outputs)))
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("Sigmoid", ["x"], "s"), node("Abs", ["x"], "a"), node("Mul", ["a", "s"], "y")],
+        [node("HardSigmoid", ["x"], "s", alpha=0.2), node("Mul", ["x", "s"], "y")],
+        [node("Sigmoid", ["x"], "s"), node("Mul", ["s", "s"], "y")],
+        [node("Softplus", ["x"], "p"), node("Tanh", ["p"], "s"), node("Mul", ["p", "s"], "y")],
+    ],
+)
+def test_other_products_stay(nodes: list[Any]) -> None:
+    assert "alu" in ops(same_as_onnxruntime(build(nodes)))
+
+
 @pytest.mark.parametrize("slope", [np.float32(0.25), B[:3, None, None] / 4, normal(1)], ids=str)
 def test_parametric_relu(slope: Any) -> None:
     graph = same_as_onnxruntime(build([node("PRelu", ["x", "s"], "y")], {"s": slope}))

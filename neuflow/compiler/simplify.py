@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,47 @@ from neuflow.ir import Graph, Node
 
 def simplify(graph: Graph) -> Graph:
     """Return the same function in the operations of ``OPS`` alone."""
-    graph = fold_clips(fold_pads(fold_scales(graph)))
+    graph = fold_clips(fold_pads(fold_scales(fold_products(graph))))
     graph = share_concats(split_large_pools(graph))
     graph = leave_out_known(drop_dead(drop_views(graph)))
     return check(drop_dead(merge_sums(graph)))
+
+
+def fold_products(graph: Graph) -> Graph:
+    """Make x sigmoid(x), x hardsigmoid(x) and x tanh(softplus(x)) one function, as exporters write it.
+
+    So it is a table behind the layer before, where the product would read two tensors from memory.
+    """
+    made = {node.output: node for node in graph.nodes}
+    uses = _uses(graph)
+    nodes = []
+    for node in graph.nodes:
+        if node.op == "alu" and node.attrs["kind"] == "mul":
+            for x, gate in (node.inputs, node.inputs[::-1]):
+                attrs = _product(x, made.get(gate), made, uses)
+                if attrs is not None:
+                    node = replace(node, op="map", inputs=(x,), attrs=attrs)
+                    break
+        nodes.append(node)
+    return drop_dead(replace(graph, nodes=tuple(nodes)))
+
+
+def _product(
+    x: str, gate: Node | None, made: dict[str, Node], uses: Counter[str]
+) -> dict[str, Any] | None:
+    """Return the function x gate(x), if there is one and nothing else reads the gate."""
+    if gate is None or uses[gate.output] > 1:
+        return None
+    function, inner = gate.attrs.get("function"), made.get(gate.inputs[0])
+    if function == "sigmoid" and gate.inputs[0] == x:
+        return {"function": "swish", "alpha": 1.0}
+    if function == "hardsigmoid" and gate.inputs[0] == x:
+        sixth = abs(gate.attrs["alpha"] - 1 / 6) < 1e-6 and gate.attrs["beta"] == 0.5
+        return {"function": "hardswish"} if sixth else None
+    if function == "tanh" and inner is not None and inner.inputs[0] == x:
+        alone = inner.attrs.get("function") == "softplus" and uses[inner.output] == 1
+        return {"function": "mish"} if alone else None
+    return None
 
 
 def fold_scales(graph: Graph) -> Graph:
