@@ -25,11 +25,11 @@ from neuflow.compiler.cut import (
 )
 from neuflow.compiler.fit import Misfit, check_piece, limit, sums_fit
 from neuflow.compiler.fuse import MOSTLY, Fused, fuse, legalise
-from neuflow.compiler.geometry import ceil_div
+from neuflow.compiler.geometry import ceil_div, part_kind
 from neuflow.compiler.groups import merge_groups, merged
 from neuflow.compiler.join import join
 from neuflow.compiler.liveness import Memory, with_scratchpad
-from neuflow.compiler.mapping import Assignment, Chain, Mapping, Part, Piece, Span
+from neuflow.compiler.mapping import Assignment, Chain, Mapping, Part, Piece
 from neuflow.compiler.order import order_maps
 from neuflow.compiler.siblings import merge_siblings
 from neuflow.compiler.unread import leave_out_unread
@@ -250,24 +250,23 @@ def _rounds(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Cut]:
 def _samples(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Piece]:
     """Yield pieces among which the most demanding ones are."""
     images = cut.images if chain.batched else 1
-    cut = replace(cut, parts=_unlike(cut.parts))
+    cut = replace(cut, parts=_unlike(chain, cut.parts))
     divided = axes(chain, replace(cut, images=images), grid, 1).extremes()
     # With all channels read a piece is as large as can be, wherever kernels are zero.
     for one in passes(replace(chain, kernels=None), cut, grid, divided):
         yield from one.pieces
 
 
-def _unlike(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """Return the first and the last part, and of those between the first of each size and taps.
+def _unlike(chain: Chain, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Return the first and the last part, and of those between the first of each kind.
 
-    Which channels a part has is nothing that fits or not; the first has no sums to add, the last none
-    to leave.
+    The first has no sums to add, the last none to leave.
     """
     if len(parts) <= 3:
         return parts
-    between: dict[tuple[int, Span, Span], Part] = {}
+    between: dict[tuple[object, ...], Part] = {}
     for part in parts[1:-1]:
-        between.setdefault((part.channels.size, part.ky, part.kx), part)
+        between.setdefault(part_kind(chain, part), part)
     return (parts[0], *between.values(), parts[-1])
 
 

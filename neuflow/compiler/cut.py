@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from neuflow.compiler.fit import limit
-from neuflow.compiler.geometry import ceil_div, conv_shape, read_channels
+from neuflow.compiler.geometry import ceil_div, conv_shape, part_kind, read_channels
 from neuflow.compiler.mapping import Chain, Part, Pass, Piece, Region, Span
 from neuflow.compiler.ramp import RAMP_ROWS, ramp, ramp_passes
 from neuflow.grid import GridConfig
@@ -196,8 +196,7 @@ def _one_pitch(chain: Chain, turns: list[list[Piece]]) -> Iterator[list[Piece]]:
         return
     pitches = []
     for parts in zip(*turns, strict=True):
-        # It depends on the taps of a part alone: one of those that differ in channels says it.
-        unlike = {(p.part.ky, p.part.kx): p for p in parts if p.part is not None}
+        unlike = {part_kind(chain, p.part): p for p in parts if p.part is not None}
         pitches.append(max(conv_shape(chain, piece).pitch for piece in unlike.values()))
     for pieces in turns:
         yield [replace(p, pitch=pitch) for p, pitch in zip(pieces, pitches, strict=True)]

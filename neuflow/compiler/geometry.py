@@ -243,6 +243,18 @@ def conv_shape(chain: Chain, piece: Piece) -> ConvShape:
     )
 
 
+def part_kind(chain: Chain, part: Part) -> tuple[object, ...]:
+    """Return what the extents of a pass depend on in a part; parts of one kind fit, or do not, alike.
+
+    That is how many channels it has, not which; and without padding and strides how many taps.
+    """
+    assert chain.head is not None
+    attrs = chain.head.attrs
+    if chain.head.op == "conv" and not any(attrs["pads"]) and max(attrs["stride"]) == 1:
+        return (part.channels.size, part.ky.size, part.kx.size)
+    return (part.channels.size, part.ky, part.kx)
+
+
 def _block_channels(chain: Chain, piece: Piece) -> int:
     assert chain.head is not None and piece.part is not None
     if piece.by_tap:
