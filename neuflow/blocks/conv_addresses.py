@@ -1,4 +1,4 @@
-"""Stages 1 to 5 of the array: where a tap's words lie in the banks, and the masks of the borders."""
+"""Stages 1 to 6 of the array: where a tap's words lie in the banks, and the masks of the borders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def tap_addresses(m: Module, array: MacArray, platform):
-    """Stages 1 to 4: the tap's address, kept in step with the loops."""
+    """Stages 1 to 5: the tap's address, kept in step with the loops."""
     c = array.config.payload
     s1, s2 = array.stage[1], array.stage[2]
     locator = Locator(array.grid)
@@ -85,14 +85,14 @@ def tap_addresses(m: Module, array: MacArray, platform):
     m.d.comb += [
         locator.linear.eq(linear),
         locator.ring.eq(c.ring_words),
-        array.rotate.eq(locator.where.rotate),
-        array.read_enable.eq(array.stage[5].valid),
+        array.read_enable.eq(array.stage[6].valid),
     ]
+    m.d.sync += array.rotate.eq(locator.where.rotate)
     _behind(m, array, platform, linear, position, gap, wraps, locator)
 
 
 def _behind(m: Module, array: MacArray, platform, linear, position, gap, wraps, lanes_before):
-    """Stages 2 to 4: where the words of lanes beyond the ends of output rows are.
+    """Stages 2 to 5: where the words of lanes beyond the ends of output rows are.
 
     They lie whole rounds of the banks further on, so that the same turn brings them to their
     lanes; by tap, behind the words that the lanes before them read beyond the end.
@@ -128,13 +128,19 @@ def _behind(m: Module, array: MacArray, platform, linear, position, gap, wraps, 
 
 
 def _in_bank_order(m: Module, array: MacArray, turn, ends, where):
-    """Stages 3 and 4: from the order of lanes to that of banks, which begins where the banks end.
+    """Stages 4 and 5: from the order of lanes to that of banks, which begins where the banks end.
 
-    ``met``: row ends before the last bank. What lies behind the others begins at bank 0.
+    ``met``: row ends before the last bank. What lies behind the others begins at bank 0. What all
+    banks choose from comes from registers: they lie far from each other.
     """
     met = Signal(range(ROW_ENDS + 1))
-    before = [~end[-1] for end in ends]
-    m.d.sync += met.eq(sum(before))
+    meets = [Signal.like(turn, name=f"meets{k}") for k in range(ROW_ENDS)]
+    begins = Signal.like(turn)
+    m.d.sync += [
+        met.eq(sum(~end[-1] for end in ends)),
+        begins.eq(turn),
+        *(at.eq(end) for at, end in zip(meets, ends, strict=True)),
+    ]
 
     def by(number, choices):
         result = choices[-1]
@@ -143,14 +149,14 @@ def _in_bank_order(m: Module, array: MacArray, turn, ends, where):
         return result
 
     for at in range(ROW_ENDS + 1):
-        turned = [[*ends[k:], turn, *ends[:k]] for k in range(ROW_ENDS + 1)]
-        m.d.sync += array.read.ends[at].eq(by(sum(before), [order[at] for order in turned]))
+        turned = [[*meets[k:], begins, *meets[:k]] for k in range(ROW_ENDS + 1)]
+        m.d.sync += array.read.ends[at].eq(by(met, [order[at] for order in turned]))
     for at in range(ROW_ENDS + 2):
         turned = [
             [*(lies.wrapped for lies in where[k:]), *(lies.row for lies in where[: k + 1])]
             for k in range(ROW_ENDS + 1)
         ]
-        m.d.comb += array.read.rows[at].eq(by(met, [order[at] for order in turned]))
+        m.d.sync += array.read.rows[at].eq(by(met, [order[at] for order in turned]))
 
 
 def _next_channel(m: Module, array: MacArray, moves, restarts):
@@ -204,7 +210,7 @@ def _phase(m: Module, array: MacArray, axis, moves, restarts, step, step_wrap):
 
 
 def border_masks(m: Module, array: MacArray):
-    """Stages 2 to 8: which lanes lie inside the input at this tap."""
+    """Stages 2 to 9: which lanes lie inside the input at this tap."""
     c = array.config.payload
     lanes, s1, s2 = array.coordinates, array.stage[1], array.stage[2]
     tap_x, tap_y = Signal(signed(SIZE + 2)), Signal(signed(SIZE + 2))
@@ -219,7 +225,7 @@ def border_masks(m: Module, array: MacArray):
     x, y = Signal(shape, reset_less=True), Signal(shape, reset_less=True)
     with m.If(s1.valid & s1.begins):
         m.d.sync += [x.eq(lanes.x), y.eq(lanes.y)]
-    masks = {k: Signal(array.grid.pixels, name=f"s{k}_masks", reset_less=True) for k in range(4, 8)}
+    masks = {k: Signal(array.grid.pixels, name=f"s{k}_masks", reset_less=True) for k in range(4, 9)}
     for lane in range(array.grid.pixels):
         # A negative coordinate is a large unsigned one, so one comparison serves both ends.
         at_x = Signal(SIZE + 2, name=f"at_x{lane}", reset_less=True)
@@ -229,13 +235,13 @@ def border_masks(m: Module, array: MacArray):
             m.d.sync += [at_x.eq(x[lane] + tap_x), at_y.eq(y[lane] + tap_y)]
         with m.If(array.stage[3].valid):
             m.d.sync += masks[4][lane].eq((at_x < c.width) & (at_y < c.height))
-    m.d.sync += [masks[k].eq(masks[k - 1]) for k in range(5, 8)]
+    m.d.sync += [masks[k].eq(masks[k - 1]) for k in range(5, 9)]
     # Words beyond the last pixel's are those of its row: its mask is theirs. Spread, a word is of
     # the row of the lane that reads it last.
-    inside = Signal(words_read(array.grid), name="s8_masks", reset_less=True)
+    inside = Signal(words_read(array.grid), name="s9_masks", reset_less=True)
     last, gap = array.grid.pixels - 1, array.grid.tap_gap
     plain, spread = (
-        Cat(masks[7][min(max(n - back, 0), last)] for n in range(words_read(array.grid)))
+        Cat(masks[8][min(max(n - back, 0), last)] for n in range(words_read(array.grid)))
         for back in (0, gap)
     )
     m.d.sync += inside.eq(Mux(array.spread, spread, plain))

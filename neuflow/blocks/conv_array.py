@@ -7,9 +7,9 @@ Where last taps of kernel rows are gathered, the words read for a row's first st
 one as well, and what is read in the second one's place waits for the step of last taps.
 Lanes beyond the end of an output row may read elsewhere: in the banks behind, at rows of their own.
 
-Stages: 0 issue, 1 phases, 2 position, 3 and 4 bank address, 5 banks, 6 their words, 7 and 8 rotate,
-9 to the multipliers, 10 multiply, 11 accumulate, 12 to the drain registers, 13 the first pixel to
-the drain. Border masks: 2 to 4, then they wait for 8.
+Stages: 0 issue, 1 phases, 2 position, 3 to 5 bank address, 6 banks, 7 their words, 8 and 9 rotate,
+10 to the multipliers, 11 multiply, 12 accumulate, 13 to the drain registers, 14 the first pixel to
+the drain. Border masks: 2 to 4, then they wait for 9.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class MacArray(Component):
     cycles and the making of the first group's coordinates (``pixels + Coordinates.LEAD`` cycles).
     """
 
-    SETTLE = 6
+    SETTLE = 7
     """Cycles from a tap's last stage, or a configuration, to the last register; one to spare."""
 
     def __init__(self, grid: GridConfig):
@@ -116,9 +116,9 @@ class MacArray(Component):
         self.weight_words = Signal(self.grid.maps * WORD_BITS, name="s2_weights")
         # Lanes up to each end of an output row, by the stage; the words behind it lie elsewhere.
         splits = data.ArrayLayout(range(self.grid.pixels + 1), ROW_ENDS)
-        self.split = {k: Signal(splits, name=f"s{k}_split") for k in (1, 4, 8)}
+        self.split = {k: Signal(splits, name=f"s{k}_split") for k in (1, 4, 6, 9)}
         self.rows_on = Signal(range(ROW_ENDS + 2))  # stage 1: to the row where the next group begins
-        self.rotate = Signal(ceil_log2(self.grid.row_banks))  # stage 5: the bank of lane 0
+        self.rotate = Signal(ceil_log2(self.grid.row_banks))  # stage 6: the bank of lane 0
         self.spread = Signal()  # by tap, what taps read beyond the end of a row lies between
         self._sequence(m, platform)
         masks = border_masks(m, self)
@@ -246,7 +246,7 @@ class MacArray(Component):
     def _release(self, m, group_waits, pass_ends):
         """Free rows as soon as the next group is known: all taps before it are issued by then.
 
-        A tap reads the banks in stage 5. A row is freed in stage 2 at the earliest, and written by
+        A tap reads the banks in stage 6. A row is freed in stage 2 at the earliest, and written by
         the row store ``RowWriter.WRITE`` stages later: never in the cycle in which it is read.
         """
         kept = self.kept = Signal(SIZE)

@@ -1,4 +1,4 @@
-"""Stages 6 to 13 of the array: words and weights to the multipliers, sums, drain registers."""
+"""Stages 7 to 14 of the array: words and weights to the multipliers, sums, drain registers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def words_read(grid: GridConfig) -> int:
 
 
 def operands(m: Module, array: MacArray, masks):
-    """Stages 6 to 10: rotate the banks' words to the lanes, mask; return words of every map lane.
+    """Stages 7 to 11: rotate the banks' words to the lanes, mask; return words of every map lane.
 
     Words and weights travel all over the array: that is a stage of its own, from register to
     register, which a multiplier may have inside.
@@ -38,42 +38,42 @@ def operands(m: Module, array: MacArray, masks):
         m.d.sync += by_tap.eq(array.config.payload.by_tap)
     banks = grid.row_banks
     fine_bits = ceil_log2(banks) // 2
-    rotate = {5: array.rotate}
-    for k in (6, 7, 8):
+    rotate = {6: array.rotate}
+    for k in (7, 8, 9):
         rotate[k] = Signal.like(array.rotate, name=f"s{k}_rotate", reset_less=True)
         m.d.sync += rotate[k].eq(rotate[k - 1])
     words, turned = (
-        Signal(banks * WORD_BITS, name=f"s{k}_words", reset_less=True) for k in (7, 8)
+        Signal(banks * WORD_BITS, name=f"s{k}_words", reset_less=True) for k in (8, 9)
     )
-    masked = Signal(words_read(grid) * WORD_BITS, name="s9_words", reset_less=True)
+    masked = Signal(words_read(grid) * WORD_BITS, name="s10_words", reset_less=True)
     pixels = [
-        Signal(grid.pixels * WORD_BITS, name=f"s10_words{k}", reset_less=True)
+        Signal(grid.pixels * WORD_BITS, name=f"s11_words{k}", reset_less=True)
         for k in range(grid.tap_lanes)
     ]
     word_bits = ceil_log2(WORD_BITS)
-    coarse = Cat(Const(0, fine_bits + word_bits), rotate[7][fine_bits:])
-    fine = Cat(Const(0, word_bits), rotate[8][:fine_bits])
+    coarse = Cat(Const(0, fine_bits + word_bits), rotate[8][fine_bits:])
+    fine = Cat(Const(0, word_bits), rotate[9][:fine_bits])
     inside = Cat(mask.replicate(WORD_BITS) for mask in masks)
-    with m.If(array.stage[6].valid):
-        m.d.sync += words.eq(array.words.as_value())
     with m.If(array.stage[7].valid):
-        m.d.sync += turned.eq(Cat(words, words) >> coarse)
-    read = Signal.like(masked, name="s8_words")
-    m.d.comb += read.eq((Cat(turned, turned) >> fine) & inside)
+        m.d.sync += words.eq(array.words.as_value())
     with m.If(array.stage[8].valid):
-        m.d.sync += masked.eq(read)
+        m.d.sync += turned.eq(Cat(words, words) >> coarse)
+    read = Signal.like(masked, name="s9_words")
+    m.d.comb += read.eq((Cat(turned, turned) >> fine) & inside)
     with m.If(array.stage[9].valid):
+        m.d.sync += masked.eq(read)
+    with m.If(array.stage[10].valid):
         m.d.sync += pixels[0].eq(masked)
         for k in range(1, grid.tap_lanes):
             m.d.sync += pixels[k].eq(Mux(by_tap, masked[k * WORD_BITS :], masked))
     if grid.tap_gather:
         _gather(m, array, read, masked, pixels)
     if grid.tap_gap:
-        behind = Signal(grid.pixels, name="s9_behind", reset_less=True)
-        with m.If(array.stage[8].valid & array.spread):
-            m.d.sync += behind.eq(Const((1 << grid.pixels) - 1, grid.pixels) << array.split[8][0])
-        chosen = Cat(lane.replicate(WORD_BITS) for lane in behind)
+        behind = Signal(grid.pixels, name="s10_behind", reset_less=True)
         with m.If(array.stage[9].valid & array.spread):
+            m.d.sync += behind.eq(Const((1 << grid.pixels) - 1, grid.pixels) << array.split[9][0])
+        chosen = Cat(lane.replicate(WORD_BITS) for lane in behind)
+        with m.If(array.stage[10].valid & array.spread):
             for k in range(grid.tap_lanes):
                 before = masked[k * WORD_BITS :]
                 after = masked[(k + grid.tap_gap) * WORD_BITS :]
@@ -82,27 +82,27 @@ def operands(m: Module, array: MacArray, masks):
 
 
 def _gather(m: Module, array: MacArray, read, masked, pixels):
-    """Stages 8 and 9: let words read serve two steps, and last taps of kernel rows wait."""
-    grid, s8, s9 = array.grid, array.stage[8], array.stage[9]
+    """Stages 9 and 10: let words read serve two steps, and last taps of kernel rows wait."""
+    grid, s9, s10 = array.grid, array.stage[9], array.stage[10]
     # Of the rows before, the latest first; the present one's are read for the step itarray.
     kept = [
-        Signal(grid.pixels * WORD_BITS, name=f"s9_kept{k}", reset_less=True)
+        Signal(grid.pixels * WORD_BITS, name=f"s10_kept{k}", reset_less=True)
         for k in range(1, grid.maps)
     ]
-    with m.If(s8.valid & s8.goes_on):
+    with m.If(s9.valid & s9.goes_on):
         m.d.sync += masked.eq(masked[grid.maps * WORD_BITS :])
-    with m.If(s8.valid & s8.keeps):
+    with m.If(s9.valid & s9.keeps):
         m.d.sync += [after.eq(before) for before, after in pairwise([read, *kept])]
-    with m.If(s9.valid & s9.gathers):
+    with m.If(s10.valid & s10.gathers):
         m.d.sync += [lane.eq(words) for lane, words in zip(pixels[1:], kept, strict=True)]
 
 
 def _weights(m: Module, array: MacArray):
-    """Stages 1 to 10: the beat read at stage 0 is there at stage 1; pick the tap's half."""
+    """Stages 1 to 11: the beat read at stage 0 is there at stage 1; pick the tap's half."""
     grid, s2 = array.grid, array.stage[2]
     half = grid.maps * WORD_BITS
     beat = Signal(2 * half, reset_less=True)
-    halves = [Signal(half, name=f"s{k}_weights", reset_less=True) for k in range(3, 11)]
+    halves = [Signal(half, name=f"s{k}_weights", reset_less=True) for k in range(3, 12)]
     with m.If(array.stage[1].valid):
         m.d.sync += beat.eq(array.weights.as_value())
     m.d.comb += array.weight_words.eq(Mux(s2.odd, beat[half:], beat[:half]))
@@ -116,7 +116,7 @@ def _weights(m: Module, array: MacArray):
 
 
 def accumulate(m: Module, array: MacArray, pixels, weights, platform):
-    """Stages 10 to 13: multiply, accumulate, move to the drain registers; a row for each map.
+    """Stages 11 to 14: multiply, accumulate, move to the drain registers; a row for each map.
 
     What moves thousands of registers comes from a register that is made of registers: the drain
     registers go on two cycles after ``pixel`` does, unless the next block's results have come
@@ -135,9 +135,9 @@ def accumulate(m: Module, array: MacArray, pixels, weights, platform):
         m.d.comb += [
             row.words.eq(pixels[k]),
             row.weight.eq(weights[k]),
-            row.multiply.eq(array.stage[10].valid),
-            row.valid.eq(array.stage[11].valid),
-            row.first.eq(array.stage[11].first),
+            row.multiply.eq(array.stage[11].valid),
+            row.valid.eq(array.stage[12].valid),
+            row.first.eq(array.stage[12].first),
             row.copy.eq(copies),
             row.move.eq(move),
             row.take.eq(takes),

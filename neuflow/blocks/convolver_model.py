@@ -10,7 +10,7 @@ from neuflow.fixed import requantise
 
 Int = NDArray[np.int64]
 
-HAND_OVER = 13
+HAND_OVER = 14
 """Cycles from the issue of a block's last tap to the edge that gives its first pixel to the drain."""
 
 CLOSED_STEPS = 4

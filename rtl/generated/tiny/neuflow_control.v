@@ -61,9 +61,8 @@ module neuflow_control (
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
   wire [2:0] n2;
   wire [32:0] i__payload;
-  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause[1:0] = signal | ~busy_121 ? 2'h2 : {1'h0, signal_122 ? 1'h0 : 1'h1};
+  assign cause = signal | ~busy_121 ? 4'ha : {3'h4, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
   assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
   \neuflow_control.counters  counters (
@@ -177,13 +176,12 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1;
-  wire [1:0] n4, n5;
-  wire [4:0] n3, n2;
+  wire [1:0] n3, n2;
+  wire [4:0] n4;
   assign n1 = seen[32] | seen[0];
-  assign n2 = {1'h0, n5[0] ? seen[54:52] : 3'h0} + {n5[1] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n3 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n4 = 2'h2 - seen[27:26];
-  assign n5 = 2'h2 - seen[59:58];
+  assign n2 = 2'h2 - seen[59:58];
+  assign n3 = 2'h2 - seen[27:26];
+  assign n4 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -311,18 +309,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= n2[3:0];
+      map_remainder1 <= {n2[0] ? seen[54:52] : 3'h0} + (n2[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n3[3:0];
+      useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {n4[0] ? seen[22:20] : 3'h0} + (n4[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= {n3[0] ? seen[22:20] : 3'h0} + (n3[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= {seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
+      useful0 <= n4[3:0];
     end
   end
   always @(posedge clk) begin
@@ -418,7 +416,7 @@ module \neuflow_control.fetcher  (
     if (rst) begin
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
-      if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
+      if (clear | response__valid & |drop) drop <= clear ? n3 : drop - 1'h1;
       if (signal | clear) begin
         n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
@@ -481,7 +479,7 @@ module \neuflow_control.sequencer  (
   output reg [31:0] program_counter = 32'h0,
   output reg done = 1'h0,
   output reg busy = 1'h0,
-  output wire [7:0] error,
+  output reg [7:0] error = 8'h0,
   output wire [48:0] config__payload,
   output wire fence_waits,
   output wire config__valid,
@@ -490,56 +488,51 @@ module \neuflow_control.sequencer  (
 );
   reg signal = 1'h0, signal_21 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps =
     1'h0;
-  reg [15:0] config__payload_q = 16'h0;
   reg [1:0] signal_18 = 2'h0, single = 2'h0, state = 2'h0;
-  reg [29:0] held_q = 30'h0;
-  reg [2:0] error_q = 3'h0;
-  reg [31:0] input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step = 32'h0,
-    ring_index = 32'h0;
+  reg [31:0] held = 32'h0, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step
+    = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n11, n22, n14, n7, n19, n16, n10, n6, n3, n15, n13, n21, n5, n4, n20, n2, n9, n12, n18, n8,
+  wire n11, n22, n14, n6, n19, n16, n10, n7, n3, n15, n13, n21, n5, n4, n20, n2, n9, n12, n18, n8,
     signal_44, config__payload_last, moves, next_frame;
   wire [2:0] code;
   wire [32:0] n17, n1;
-  assign config__payload[48:16] = {config__payload_last, at[31:0] + (first ? (held_q[29:28] == 2'h3
-    ? output_base : held_q[29:28] == 2'h2 ? input_base : held_q[29:28] == 1'h1 ?
-    {host_program[20:0], 11'h0} : 32'h0) : 32'h0)};
-  assign error[7:3] = 5'h0;
-  assign {error[2:0], config__payload[15:0]} = {error_q, config__payload_q};
+  assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
+    output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
+    11'h0} : 32'h0) : 32'h0), held[19:4]};
   assign i__ready = ~signal | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n6 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n6 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n6 ? (n7 ? signal & n21 & ~signal_44 : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n7 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n7 ? (n6 ? signal & n21 & ~signal_44 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = moves & n6 & n3;
+  assign n2 = n3 & moves & n7;
   assign n3 = state == 2'h2;
-  assign n4 = {moves, n3} != 1'h1;
-  assign n5 = {moves, n7} != 1'h1;
-  assign n6 = busy & !fault;
-  assign n7 = !state;
+  assign n4 = {n3, moves} != 2'h2;
+  assign n5 = {n6, moves} != 2'h2;
+  assign n6 = !state;
+  assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n6, n20, n8 | n7, n5};
+  assign n9 = &{n5, n20, n8 | n6, n7};
   assign moves = signal & signal_44;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = i__ready & ~restart;
-  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n6 ? (n7 ?
+  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n7 ? (n6 ?
     signal & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |{5'h0, code};
-  assign n14 = n22 & !{5'h0, error_q};
+  assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n6 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
   assign n18 = rst | next_frame | n14;
   assign n19 = at[3:0] == 1'h1;
-  assign n20 = {n8, moves} != 2'h2;
   assign config__payload_last = left == 1'h1;
-  assign next_frame = n6 ? (frame_ends ? &signal_18 : 1'h0) : 1'h0;
+  assign n20 = {n8, moves} != 2'h2;
+  assign next_frame = n7 ? (frame_ends ? &signal_18 : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_44 = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_44 = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | (at[30] ? single : signal_18))) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -548,12 +541,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6, n3 | n7}) steps <= n3;
+    if (&{n4, n5, n3 | n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (moves & n6 & n7) {held_q[29:20], config__payload_q, held_q[3:0]} <= at[29:0];
+    if (n6 & moves & n7) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_21;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -568,10 +561,10 @@ module \neuflow_control.sequencer  (
   end
   always @(posedge clk) begin
     if (rst) begin
-      error_q <= 3'h0; done <= 1'h0; waiting1 <= 8'h0; single <= 2'h0; signal_18 <= 2'h0; waiting0
-        <= 8'h0; last_frame <= 1'h0;
+      error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; single <= 2'h0; signal_18 <= 2'h0; waiting0 <=
+        8'h0; last_frame <= 1'h0;
     end else begin
-      if (n13) error_q <= code;
+      if (n13) error <= {5'h0, code};
       if ((clear_done | n15) | n14 | n13) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       single <= {waiting1 <= 1'h1, waiting0 <= 1'h1};
@@ -584,7 +577,7 @@ module \neuflow_control.sequencer  (
     if (rst | n13) begin
       busy <= 1'h0;
     end else begin
-      if (n15 | n14) busy <= n14;
+      if (n14 | n15) busy <= n14;
     end
   end
   always @(posedge clk) begin
@@ -592,8 +585,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n6, {moves, n3, steps} != 3'h6, n20, n5, {moves, at[3:0] == 2'h3, n19, n7} != 4'h9, n4,
-        {n8, config__payload_last, moves} != 3'h5, n8 | n3 | n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{{n8, moves, config__payload_last} != 3'h6, n8 | n3 | n6, n5, n20, n7, {n3, moves, steps}
+        != 3'h6, {n19, n6, at[3:0] == 2'h3, moves} != 3'h5, n4}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

@@ -156,23 +156,22 @@ module \neuflow_convolver_tile.convolver  (
   wire [17:0] block;
   wire [191:0] parameters;
   wire [218:0] config__payload;
-  wire [23:0] read_111_rows;
+  wire [32:0] read;
   wire [511:0] config__payload_49;
   wire [63:0] value;
-  wire [8:0] read_111_ends;
   wire [95:0] pixel;
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_177(awake), .block(block),
+    .array_gated_clk(array_clk), .awake_172(awake), .block(block),
       .config__payload(config__payload_49), .config__ready(config__ready_52),
       .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
       .drain_ready(drain_ready), .fill(fill), .hand_over(hand_over), .idle(idle), .issue(tap),
-      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .port_2115_0(read_111_rows),
-      .port_2119_0(read_111_ends), .read_enable(read_enable), .released(released), .shift(shift),
-      .stored(stored), .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights),
-      .weights(value), .weights_free(free), .weights_read(read_118), .weights_ready(ready),
-      .weights_rewind(rewind), .words_240(words));
+      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .read(read),
+      .read_enable(read_enable), .released(released), .shift(shift), .stored(stored),
+      .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value),
+      .weights_free(free), .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind),
+      .words_246(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
@@ -220,16 +219,16 @@ module \neuflow_convolver_tile.convolver  (
   \neuflow_convolver_tile.convolver.row_store  row_store (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
-      .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done),
-      .port_2115_0(read_111_rows), .port_2119_0(read_111_ends), .read_enable(read_enable),
-      .released(released), .stored(stored), .words(words), .writer_gated_rst(array_gated_rst));
+      .i__valid(i__valid), .listening(rows_listening), .pass_done(pass_done), .read(read),
+      .read_enable(read_enable), .released(released), .stored(stored), .words(words),
+      .writer_gated_rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
     .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
       .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2208_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2188_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -246,13 +245,11 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire weights_rewind,
   output wire weights_free,
   output wire [15:0] released,
-  output wire awake_177,
+  output wire awake_172,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_240,
+  input wire [127:0] words_246,
   input wire weights_ready,
-  output wire [23:0] port_2115_0,
-  output reg [8:0] port_2119_0 = 9'h0,
   output wire [95:0] pixel,
   output wire config__ready,
   output reg [5:0] maps = 6'h0,
@@ -261,6 +258,7 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire read_enable,
   output reg hand_over = 1'h0,
   output reg [17:0] block = 18'h0,
+  output reg [32:0] read = 33'h0,
   input wire drain_ready,
   input wire [511:0] config__payload,
   input wire configured,
@@ -269,201 +267,189 @@ module \neuflow_convolver_tile.convolver.array  (
   reg signal = 1'h0, signal_13 = 1'h0, signal_63 = 1'h1, after, begins = 1'h1, block_ends_ends =
     1'h0, by_tap = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends =
     1'h0, ky_ends_ends = 1'h0, left = 1'h0, move = 1'h0, named = 1'h0, odd = 1'h0, one_channel =
-    1'h0, pass_ends_ends = 1'h0, s8_rotate = 1'h0, spread = 1'h0, wraps_80 = 1'h0;
-  reg [127:0] n10, s7_words = 128'h0, s8_words_132 = 128'h0, s9_words = 128'h0;
-  reg [12:0] s1 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7 = 13'h0, s8
-    = 13'h0, s9 = 13'h0;
+    1'h0, pass_ends_ends = 1'h0, s9_rotate = 1'h0, spread = 1'h0, wraps_80 = 1'h0;
+  reg [127:0] n10, s10_words = 128'h0, s8_words = 128'h0, s9_words_126 = 128'h0;
+  reg [12:0] s1 = 13'h0, s10 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7
+    = 13'h0, s8 = 13'h0, s9 = 13'h0;
   reg [15:0] kept = 16'h0, last_row = 16'h0;
-  reg [17:0] signal_196 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
+  reg [17:0] signal_192 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
     18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] signal_216 = 20'h0, signal_218 = 20'h0, signal_221 = 20'h0, signal_223 = 20'h0,
+  reg [19:0] signal_213 = 20'h0, signal_215 = 20'h0, signal_218 = 20'h0, signal_220 = 20'h0,
     signal_82 = 20'h0, signal_83 = 20'h0, signal_89 = 20'h0, signal_95 = 20'h0, block_ends_left =
     20'h0, next_channel = 20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0,
-    position_232 = 20'h0, position_234 = 20'h0, position_235 = 20'h0, row_start = 20'h0, step_y_wrap
+    position_229 = 20'h0, position_233 = 20'h0, position_234 = 20'h0, row_start = 20'h0, step_y_wrap
     = 20'h0, far0_q = 20'h0, far1_q = 20'h0;
   reg [1:0] behind = 2'h0, met = 2'h0, rows_on = 2'h0;
-  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_222 = 21'h0, move_less = 21'h0, move_less_97
-    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_225 = 21'h0;
+  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_219 = 21'h0, move_less = 21'h0, move_less_97
+    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_222 = 21'h0;
   reg [20:3] rounds_q = 18'h0;
   reg [21:0] far1_less = 22'h0, group_less = 22'h0, next_x_beyond;
   reg [22:0] far0_less_q = 23'h0;
-  reg [2:0] s6_rotate = 3'h0, s7_rotate = 3'h0, settling = 3'h6, lanes_q = 3'h0, s13_q = 3'h0;
-  reg [31:0] s10_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0, s5_weights = 32'h0,
-    s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights = 32'h0;
-  reg [3:0] signal_67 = 4'h0, signal_72 = 4'h0, flushing = 4'h0, s10 = 4'h0, s11 = 4'h0, s12 = 4'h0;
-  reg [4:0] delta_less = 5'h0, delta_less_74 = 5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks =
-    5'h0, s7_masks = 5'h0, s9_behind = 5'h0;
+  reg [2:0] begins_236 = 3'h0, meets0 = 3'h0, meets1 = 3'h0, rotate = 3'h0, s7_rotate = 3'h0,
+    s8_rotate = 3'h0, settling = 3'h7, lanes_q = 3'h0, s14_q = 3'h0;
+  reg [31:0] s10_weights = 32'h0, s11_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0,
+    s5_weights = 32'h0, s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights =
+    32'h0;
+  reg [3:0] signal_67 = 4'h0, signal_72 = 4'h0, flushing = 4'h0, s11 = 4'h0, s12 = 4'h0, s13 = 4'h0;
+  reg [4:0] delta_less = 5'h0, delta_less_74 = 5'h0, s10_behind = 5'h0, s4_masks = 5'h0, s5_masks =
+    5'h0, s6_masks = 5'h0, s7_masks = 5'h0, s8_masks = 5'h0;
   reg [59:0] absent = 60'h0;
-  reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0, s1_split = 6'h0, s4_split = 6'h0, s8_split =
-    6'h0;
+  reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0, s1_split = 6'h0, s4_split = 6'h0, s6_split =
+    6'h0, s9_split = 6'h0;
   reg [63:0] beat = 64'h0;
-  reg [79:0] signal_198 = 80'h0, s9_kept1 = 80'h0, words = 80'h0, words_157 = 80'h0, y = 80'h0;
-  reg [7:0] s8_masks_q = 8'h0;
-  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_226 = 9'h0;
+  reg [79:0] signal_194 = 80'h0, s10_kept1 = 80'h0, words = 80'h0, words_151 = 80'h0, y = 80'h0;
+  reg [7:0] s9_masks_q = 8'h0;
+  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_223 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n35, n55, n54, n34, n32, n17, n53, n30, n16, n28, n25, n26, n13, n47, n24, n3, n4, n37, n11,
-    n12, n51, n5, n46, n57, n44, n45, n38, n56, n18, n19, n9, n8, n6, n48, n49, n50, n27, n29, n31,
-    n33, n36, n40, n41, n43, n14, signal_137, signal_25, signal_29, signal_59, signal_60, awake,
-    block_ends, coordinates_clk, ends_x, fed, first_channel, full, goes_on, group_ends, ky_ends,
-    names, no_drain, pass_ends, s0_last, wraps, wraps_75;
-  wire [127:0] n52, s8_words;
-  wire [14:0] where_129, where_130;
-  wire [14:3] where;
-  wire [15:0] free, last_row_194;
-  wire [19:0] n42, n39;
-  wire [1:0] n20, rows_on_191;
-  wire [20:0] n23;
-  wire [21:0] n22, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
+  wire n51, n32, n16, n50, n30, n15, n28, n26, n12, n46, n25, n24, n3, n21, n22, n23, n5, n4, n48,
+    n45, n54, n43, n44, n37, n53, n17, n18, n9, n8, n6, n47, n52, n35, n34, n27, n29, n31, n33, n36,
+    n39, n40, n42, n13, signal_131, signal_25, signal_29, signal_59, signal_60, awake, block_ends,
+    coordinates_clk, ends_x, fed, first_channel, full, goes_on, group_ends, ky_ends, names,
+    no_drain, pass_ends, s0_last, wraps, wraps_75;
+  wire [127:0] n49, s9_words;
+  wire [14:0] where, where_240, where_241;
+  wire [15:0] free, last_row_190;
+  wire [19:0] n41, n38;
+  wire [1:0] rows_on_186;
+  wire [20:0] n11;
+  wire [21:0] n20, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
     step_y_wrap_beyond;
-  wire [22:0] n21;
-  wire [2:0] n1, n2, count, rotate, turn;
+  wire [22:0] n19;
+  wire [2:0] n1, n2, count, turn;
   wire [31:0] s2_weights;
   wire [3:0] end0, end1;
-  wire [5:0] n15, over, over_73, split;
-  wire [79:0] n7, x, y_201;
+  wire [5:0] n14, over, over_73, split;
+  wire [79:0] n7, x, y_197;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
-  assign port_2115_0 = {n49 ? where[8:3] : n50 ? where_130[8:3] : where_129[8:3], n49 ?
-    where_129[14:9] : n50 ? where[8:3] : where_130[8:3], n49 ? where_130[14:9] : n50 ?
-    where_129[14:9] : where[8:3], n49 ? where[14:9] : n50 ? where_130[14:9] : where_129[14:9]};
-  assign read_enable = s5[0];
+  assign read_enable = s6[0];
   assign lanes[2:0] = lanes_q;
-  assign issue = signal & ~(n51 | no_drain);
+  assign issue = signal & ~(n48 | no_drain);
   assign fill = begins & ~full;
   assign wait_rows = signal & signal_25;
   assign wait_weights = signal & ~signal_25 & signal_29;
-  assign wait_drain = signal & ~n51 & no_drain;
+  assign wait_drain = signal & ~n48 & no_drain;
   assign weights_read = issue & n25;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_177 = |{shift, s2[0], issue, s8[0], s11[0], s10[0], s9[0], s1[0], signal_59, s4[0],
-    s3[0], s7[0], hand_over, s13_q[0], awake, signal_60, s12[0], s5[0], s6[0]} | n48;
+  assign awake_172 = |{s2[0], s1[0], s6[0], shift, s4[0], issue, s8[0], s7[0], signal_60, s13[0],
+    s12[0], s10[0], s11[0], s5[0], s3[0], s9[0], awake, hand_over, s14_q[0], signal_59} | n47;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
-  assign {n21[22], n21[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
+  assign {n19[22], n19[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
     config__payload[224:205]});
   assign n3 = signal & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & signal_13) | gathers;
   assign n4 = in_flight | ~drain_ready;
-  assign signal_137 = hand_over | shift;
+  assign signal_131 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
   assign n5 = s1[0] & s1[7];
-  assign s8_words = n52 & {{48{s8_masks_q[7]}}, {16{s8_masks_q[4]}}, {16{s8_masks_q[3]}},
-    {16{s8_masks_q[2]}}, {16{s8_masks_q[1]}}, {16{s8_masks_q[0]}}};
-  assign n6 = s9[0] & spread;
-  assign n7 = ~{{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
-    {16{s9_behind[0]}}};
-  assign n8 = s9[0] & s9[12];
-  assign n9 = s8[0] & s8[10];
-  assign n11 = n37 | s2[0] & s2[4];
-  assign n12 = s2[0] & s2[8];
+  assign s9_words = n49 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
+    {16{s9_masks_q[2]}}, {16{s9_masks_q[1]}}, {16{s9_masks_q[0]}}};
+  assign n6 = s10[0] & spread;
+  assign n7 = ~{{16{s10_behind[4]}}, {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}},
+    {16{s10_behind[0]}}};
+  assign n8 = s10[0] & s10[12];
+  assign n9 = s9[0] & s9[10];
+  assign wraps = $signed(over) >= $signed(1'h0);
+  assign n11 = config__payload[264:245] + 1'h1;
   assign goes_on = config__payload[52] & kx_ends_ends;
   assign names = config__payload[52] ? gathers & ~named : config__payload[51] & kx_ends_ends;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = ends_x & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n13 = issue & pass_ends;
-  assign n14 = signal ? signal : configured & ~(|flushing);
-  assign n15 = n47 ? config__payload[451:446] : 6'h2;
-  assign n16 = config__payload[49:30] == 1'h1;
-  assign n17 = config__payload[58:53] == 1'h1;
-  assign n18 = !{1'h0, n20};
-  assign n19 = n20 == 1'h1;
-  assign end0 = (turn + s4_split[2:0]) + spread;
+  assign n12 = issue & pass_ends;
+  assign n13 = signal ? signal : configured & ~(|flushing);
+  assign n14 = n46 ? config__payload[451:446] : 6'h2;
+  assign n15 = config__payload[49:30] == 1'h1;
+  assign n16 = config__payload[58:53] == 1'h1;
+  assign n17 = !met;
+  assign n18 = met == 1'h1;
   assign end1 = (turn + s4_split[5:3]) + (spread ? 4'h8 - s4_split[5:3] : 4'h0);
-  assign n20 = {~end0[3]} + {~end1[3]};
+  assign end0 = (turn + s4_split[2:0]) + spread;
   assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less);
   assign behind0_beyond = $signed({1'h0, position}) + $signed({far0_less_q[22], far0_less_q[20:0]});
   assign next_group_beyond = $signed({1'h0, signal_82}) + $signed(group_less);
   assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
-  assign n22 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
+  assign n20 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
     $signed(4'h5);
   assign wraps_75 = $signed(over_73) >= $signed(1'h0);
-  assign wraps = $signed(over) >= $signed(1'h0);
-  assign n23 = config__payload[264:245] + 1'h1;
+  assign n21 = idle & ~s1[0] & ~s2[0];
+  assign over = $signed({1'h0, signal_67}) + $signed(delta_less);
+  assign n22 = n21 | s2[0] & s2[4];
+  assign n23 = s2[0] & s2[8];
   assign n24 = issue & begins;
   assign n25 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n26 = idle | weights_rewind & pass_ends_ends;
-  assign n27 = n26 | weights_rewind;
+  assign n27 = weights_rewind | n26;
   assign n28 = idle | s0_last & group_ends_ends;
   assign n29 = n28 | s0_last;
-  assign n30 = idle | n53 & block_ends_ends;
-  assign n31 = n30 | n53;
-  assign n32 = idle | n54 & ky_ends_ends;
-  assign n33 = n32 | n54;
-  assign n34 = idle | n54;
-  assign n35 = idle | n55 & kx_ends_ends;
-  assign n36 = n55 | n35;
-  assign n37 = idle & ~s1[0] & ~s2[0];
-  assign n38 = s2[0] & ~s2[8];
-  assign n39 = n56 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_95) : n42;
-  assign n40 = |{n38, s2[0], n56, n37};
-  assign n41 = {n38, n37} != 2'h2;
-  assign n42 = s2[5] ? next_group : signal_82;
+  assign n30 = idle | n50 & block_ends_ends;
+  assign n31 = n50 | n30;
+  assign n32 = idle | n51 & ky_ends_ends;
+  assign n33 = n32 | n51;
+  assign n34 = idle | n51;
+  assign n35 = idle | n52 & kx_ends_ends;
+  assign n36 = n35 | n52;
+  assign n37 = s2[0] & ~s2[8];
+  assign n38 = n53 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_95) : n41;
+  assign n39 = |{s2[0], n21, n53, n37};
+  assign n40 = {n21, n37} != 1'h1;
+  assign n41 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n43 = n40 & {n38, n56, n37} != 2'h2 & n41;
-  assign n44 = n37 | n57 & first_channel;
-  assign n45 = n57 | absent[0];
-  assign n46 = s2[0] & s2[9];
+  assign n42 = n39 & {n21, n53, n37} != 2'h2 & n40;
+  assign n43 = n21 | n54 & first_channel;
+  assign n44 = n54 | absent[0];
+  assign n45 = s2[0] & s2[9];
   assign over_73 = $signed({1'h0, signal_72}) + $signed(delta_less_74);
-  assign over = $signed({1'h0, signal_67}) + $signed(delta_less);
-  assign n47 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign signal_59 = configured & idle;
+  assign n46 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
   assign signal_60 = n3 & kept != free;
-  assign n48 = |settling;
-  assign n49 = !met;
-  assign n50 = met == 1'h1;
-  assign n51 = signal_25 | signal_29;
+  assign signal_59 = configured & idle;
+  assign n47 = |settling;
+  assign n48 = signal_25 | signal_29;
   assign no_drain = block_ends & n4;
   assign signal_25 = begins & ~(full & fed);
   assign signal_29 = n25 & ~weights_ready;
-  assign n52 = {2{s8_words_132}} >> {s8_rotate, 4'h0};
-  assign n53 = issue & ky_ends;
-  assign n54 = issue & ends_x;
-  assign n55 = issue & ~gathers;
-  assign n56 = s2[0] & ~s2[4];
+  assign n49 = {2{s9_words_126}} >> {s9_rotate, 4'h0};
+  assign n50 = issue & ky_ends;
+  assign n51 = issue & ends_x;
+  assign n52 = issue & ~gathers;
+  assign n53 = s2[0] & ~s2[4];
   assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_97);
-  assign n57 = n12 & s2[4];
+  assign n54 = n23 & s2[4];
   neuflow_locator behind0 (
-    .clk(array_gated_clk), .linear(linear), .position(position_234),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_130));
+    .clk(array_gated_clk), .linear(linear), .position(position_233),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_241));
   neuflow_locator behind1 (
-    .clk(array_gated_clk), .linear(linear), .position(position_235),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_129));
+    .clk(array_gated_clk), .linear(linear), .position(position_234),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_240));
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
     .awake(awake), .clear(idle), .config_2(config__payload), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
-      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_194),
-      .reached(rows_on_191), .split(split), .stored(stored), .take(n3 & fed & weights_ready &
-      ~(one_channel & ends_x & n4)), .x(x), .y(y_201));
+      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_190),
+      .reached(rows_on_186), .split(split), .stored(stored), .take(n3 & fed & weights_ready &
+      ~(one_channel & ends_x & n4)), .x(x), .y(y_197));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   neuflow_locator locator (
-    .clk(array_gated_clk), .linear(linear), .position(position_232),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(turn), .where({where,
-      rotate}));
+    .clk(array_gated_clk), .linear(linear), .position(position_229),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(turn), .where(where));
   neuflow_mac_row map0 (
-    .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_137),
-      .valid(s11[0]), .weight(s10_weights[15:0]), .words(words));
+    .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move),
+      .multiply(s11[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_131),
+      .valid(s12[0]), .weight(s11_weights[15:0]), .words(words));
   neuflow_mac_row map1 (
-    .behind(behind), .clk(array_gated_clk), .copy(s12[3]), .first(s11[2]), .move(move),
-      .multiply(s10[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_137),
-      .valid(s11[0]), .weight(s10_weights[31:16]), .words(words_157));
+    .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move),
+      .multiply(s11[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_131),
+      .valid(s12[0]), .weight(s11_weights[31:16]), .words(words_151));
   always @(posedge array_gated_clk) begin
-    s5_masks <= s4_masks;
-    s6_masks <= s5_masks;
-    s7_masks <= s6_masks;
-    {s8_masks_q[7], s8_masks_q[4:0]} <= {s7_masks[4], spread ? {s7_masks[3:1], {2{s7_masks[0]}}} :
-      s7_masks};
-    offset <= signal_67 * config__payload[329:321];
-    offset_226 <= signal_72 * config__payload[349:341];
-    s6_rotate <= rotate;
-    s7_rotate <= s6_rotate;
-    s8_rotate <= s7_rotate[0];
+    offset_223 <= signal_72 * config__payload[349:341];
+    s7_rotate <= rotate;
+    s8_rotate <= s7_rotate;
+    s9_rotate <= s8_rotate[0];
     s4_weights <= s3_weights;
     s5_weights <= s4_weights;
     s6_weights <= s5_weights;
@@ -471,75 +457,88 @@ module \neuflow_convolver_tile.convolver.array  (
     s8_weights <= s7_weights;
     s9_weights <= s8_weights;
     s10_weights <= s9_weights;
+    s11_weights <= s10_weights;
+    s5_masks <= s4_masks;
+    s6_masks <= s5_masks;
+    s7_masks <= s6_masks;
+    s8_masks <= s7_masks;
+    {s9_masks_q[7], s9_masks_q[4:0]} <= {s8_masks[4], spread ? {s8_masks[3:1], {2{s8_masks[0]}}} :
+      s8_masks};
+    offset <= signal_67 * config__payload[329:321];
     s3_weights[15:0] <= s2_weights[15:0];
+    if (s2[0]) begin
+      at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
+      at_x4 <= $signed({1'h0, signal_194[79:64]}) + $signed(signal_192);
+      at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
+      at_x3 <= $signed({1'h0, signal_194[63:48]}) + $signed(signal_192);
+      at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
+      at_x2 <= $signed({1'h0, signal_194[47:32]}) + $signed(signal_192);
+      at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
+      at_x1 <= $signed({1'h0, signal_194[31:16]}) + $signed(signal_192);
+      at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
+      at_x0 <= $signed({1'h0, signal_194[15:0]}) + $signed(signal_192);
+    end
     if (s3[0]) s4_masks <= {at_x4 < config__payload[96:81] & at_y4 < config__payload[112:97], at_x3
       < config__payload[96:81] & at_y3 < config__payload[112:97], at_x2 < config__payload[96:81] &
       at_y2 < config__payload[112:97], at_x1 < config__payload[96:81] & at_y1 <
       config__payload[112:97], at_x0 < config__payload[96:81] & at_y0 < config__payload[112:97]};
-    if (s2[0]) begin
-      at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
-      at_x0 <= $signed({1'h0, signal_198[15:0]}) + $signed(signal_196);
-      at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
-      at_x4 <= $signed({1'h0, signal_198[79:64]}) + $signed(signal_196);
-      at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
-      at_x3 <= $signed({1'h0, signal_198[63:48]}) + $signed(signal_196);
-      at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
-      at_x2 <= $signed({1'h0, signal_198[47:32]}) + $signed(signal_196);
-      at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
-      at_x1 <= $signed({1'h0, signal_198[31:16]}) + $signed(signal_196);
-    end
     if (n5) begin
-      y <= y_201;
-      signal_198 <= x;
+      y <= y_197;
+      signal_194 <= x;
     end
     if (s1[0]) beat <= weights;
-    if (s8[0] & spread) s9_behind <= 5'h1f << s8_split[2:0];
-    if (s8[0] & s8[11]) s9_kept1 <= s8_words[79:0];
-    if (s9[0] | n8 | n6) words_157 <= n6 ? s9_words[95:16] & n7 | s9_words[111:32] &
-      {{16{s9_behind[4]}}, {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}},
-      {16{s9_behind[0]}}} : n8 ? s9_kept1 : by_tap ? s9_words[95:16] : s9_words[79:0];
-    if (s9[0] | n6) words <= n6 ? s9_words[79:0] & n7 | s9_words[95:16] & {{16{s9_behind[4]}},
-      {16{s9_behind[3]}}, {16{s9_behind[2]}}, {16{s9_behind[1]}}, {16{s9_behind[0]}}} :
-      s9_words[79:0];
-    if (s8[0] | n9) s9_words[95:0] <= n9 ? s9_words[127:32] : s8_words[95:0];
-    if (s7[0]) begin
-      n10 = {2{s7_words}} >> {s7_rotate[2:1], 5'h0};
-      s8_words_132 <= n10;
+    if (s9[0] & spread) s10_behind <= 5'h1f << s9_split[2:0];
+    if (s9[0] & s9[11]) s10_kept1 <= s9_words[79:0];
+    if (s10[0] | n6 | n8) words_151 <= n6 ? s10_words[95:16] & n7 | s10_words[111:32] &
+      {{16{s10_behind[4]}}, {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}},
+      {16{s10_behind[0]}}} : n8 ? s10_kept1 : by_tap ? s10_words[95:16] : s10_words[79:0];
+    if (s10[0] | n6) words <= n6 ? s10_words[79:0] & n7 | s10_words[95:16] & {{16{s10_behind[4]}},
+      {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}}, {16{s10_behind[0]}}} :
+      s10_words[79:0];
+    if (s9[0] | n9) s10_words[95:0] <= n9 ? s10_words[127:32] : s9_words[95:0];
+    if (s8[0]) begin
+      n10 = {2{s8_words}} >> {s8_rotate[2:1], 5'h0};
+      s9_words_126 <= n10;
     end
-    if (s6[0]) s7_words <= words_240;
+    if (s7[0]) s8_words <= words_246;
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      tap_y <= 18'h0; signal_196 <= 18'h0; block <= 18'h0; {hand_over, s13_q} <= 4'h0; s12 <= 4'h0;
-        s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0;
-        s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <= 1'h0;
-        maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; one_channel <= 1'h0; port_2119_0 <=
-        9'h0; move <= 1'h0; met <= 2'h0; position_235 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0;
-        position_234 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0;
-        rounds_q <= 18'h0; position_232 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap
-        <= 20'h0; group_less <= 22'h0; signal_83 <= 20'h0; gap <= 21'h0; row_less <= 21'h0; wraps_80
-        <= 1'h0; move_less_97 <= 21'h0; signal_95 <= 20'h0; wrapped_less_225 <= 21'h0; signal_223 <=
-        20'h0; kept_less_222 <= 21'h0; signal_221 <= 20'h0; delta_less_74 <= 5'h0; move_less <=
-        21'h0; signal_89 <= 20'h0; wrapped_less <= 21'h0; signal_218 <= 20'h0; kept_less <= 21'h0;
-        signal_216 <= 20'h0; delta_less <= 5'h0; last_row <= 16'h0; rows_on <= 2'h0; s1_split <=
-        6'h0; odd <= 1'h0; begins <= 1'h1; signal_63 <= 1'h1; s8_split <= 6'h0; s4_split <= 6'h0;
-        pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <=
-        10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left
-        <= 6'h0; named <= 1'h0; gathers <= 1'h0; signal_13 <= 1'h0; left <= 1'h0; kx_ends_ends <=
-        1'h0; kx_ends_left <= 6'h0; by_tap <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <=
-        20'h0; signal_82 <= 20'h0; channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0;
-        signal_72 <= 4'h0; signal_67 <= 4'h0; lanes_q <= 3'h0;
+      delta_less_74 <= 5'h0; move_less <= 21'h0; signal_89 <= 20'h0; wrapped_less <= 21'h0;
+        signal_215 <= 20'h0; kept_less <= 21'h0; signal_213 <= 20'h0; delta_less <= 5'h0;
+        {hand_over, s14_q} <= 4'h0; s13 <= 4'h0; s12 <= 4'h0; s11 <= 4'h0; s10 <= 13'h0; s9 <=
+        13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <=
+        13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <= 1'h0; maps[1] <= 1'h0; flushing <= 4'h0;
+        in_flight <= 1'h0; one_channel <= 1'h0; move <= 1'h0; read <= 33'h0; meets1 <= 3'h0; meets0
+        <= 3'h0; begins_236 <= 3'h0; met <= 2'h0; position_234 <= 20'h0; far1_less <= 22'h0; far1_q
+        <= 20'h0; position_233 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <=
+        20'h0; rounds_q <= 18'h0; rotate <= 3'h0; position_229 <= 20'h0; linear <= 9'h0; next_group
+        <= 20'h0; step_y_wrap <= 20'h0; group_less <= 22'h0; signal_83 <= 20'h0; gap <= 21'h0;
+        row_less <= 21'h0; wraps_80 <= 1'h0; move_less_97 <= 21'h0; signal_95 <= 20'h0;
+        wrapped_less_222 <= 21'h0; signal_220 <= 20'h0; kept_less_219 <= 21'h0; signal_218 <= 20'h0;
+        signal_67 <= 4'h0; tap_y <= 18'h0; signal_192 <= 18'h0; block <= 18'h0; last_row <= 16'h0;
+        rows_on <= 2'h0; s1_split <= 6'h0; odd <= 1'h0; begins <= 1'h1; signal_63 <= 1'h1; s9_split
+        <= 6'h0; s6_split <= 6'h0; s4_split <= 6'h0; pass_ends_ends <= 1'h0; pass_ends_left <=
+        20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends <= 1'h0;
+        block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; named <= 1'h0; gathers
+        <= 1'h0; signal_13 <= 1'h0; left <= 1'h0; kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; by_tap
+        <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <= 20'h0; signal_82 <= 20'h0;
+        channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0; signal_72 <= 4'h0; lanes_q <=
+        3'h0;
     end else begin
-      if (n12 | n11) tap_y <= n11 ? {{2{config__payload[148]}}, config__payload[148:133]} :
-        $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n12 | n11 | s2[0] & ~s2[10]) signal_196 <= n11 ? {{2{config__payload[132]}},
-        config__payload[132:117]} : n12 ? {{2{config__payload[132]}}, config__payload[132:117]} :
-        $unsigned($signed(signal_196) + $signed({1'h0, config__payload[156:149]}));
-      if (s1[3]) block <= {s1[6:5], last_row};
-      {hand_over, s13_q} <= s12;
+      delta_less_74 <= config__payload[320:317] - config__payload[116:113];
+      move_less <= wraps ? wrapped_less : kept_less;
+      signal_89 <= wraps ? signal_215 : signal_213;
+      wrapped_less <= n11 - config__payload[224:205];
+      signal_215 <= n11[19:0];
+      kept_less <= config__payload[264:245] - config__payload[224:205];
+      signal_213 <= config__payload[264:245];
+      delta_less <= config__payload[316:313] - config__payload[116:113];
+      {hand_over, s14_q} <= s13;
+      s13 <= s12;
       s12 <= s11;
-      s11 <= s10;
-      s10 <= s9[3:0];
+      s11 <= s10[3:0];
+      s10 <= s9;
       s9 <= s8;
       s8 <= s7;
       s7 <= s6;
@@ -550,53 +549,60 @@ module \neuflow_convolver_tile.convolver.array  (
       s2 <= s1;
       s1 <= {gathers, goes_on & ~signal_13, goes_on, names, ends_x, begins, pass_ends, group_ends,
         ky_ends, s0_last, signal_63, odd, issue};
-      pass_done <= n13;
-      signal <= issue ? (pass_ends ? 1'h0 : n14) : n14;
-      maps[1] <= n15[1];
-      flushing <= {flushing[2:0], n13};
+      pass_done <= n12;
+      signal <= issue ? (pass_ends ? 1'h0 : n13) : n13;
+      maps[1] <= n14[1];
+      flushing <= {flushing[2:0], n12};
       in_flight <= in_flight & ~hand_over | s0_last;
-      one_channel <= n16 & n17;
-      port_2119_0 <= {n18 ? turn : n19 ? end0[2:0] : end1[2:0], n18 ? end1[2:0] : n19 ? turn :
-        end0[2:0], n18 ? end0[2:0] : n19 ? end1[2:0] : turn};
-      move <= behind[0] & ~s12[3] | s11[3];
-      met <= n20;
-      position_235 <= wraps_80 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
+      one_channel <= n15 & n16;
+      move <= behind[0] & ~s13[3] | s12[3];
+      read <= {n17 ? where[8:3] : n18 ? where_241[8:3] : where_240[8:3], n17 ? where_240[14:9] : n18
+        ? where[8:3] : where_241[8:3], n17 ? where_241[14:9] : n18 ? where_240[14:9] : where[8:3],
+        n17 ? where[14:9] : n18 ? where_241[14:9] : where_240[14:9], n17 ? begins_236 : n18 ? meets0
+        : meets1, n17 ? meets1 : n18 ? begins_236 : meets0, n17 ? meets0 : n18 ? meets1 :
+        begins_236};
+      meets1 <= end1[2:0];
+      meets0 <= end0[2:0];
+      begins_236 <= turn;
+      met <= {~end0[3]} + {~end1[3]};
+      position_234 <= wraps_80 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
         position + far1_q;
       far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
       far1_q <= {rounds_q[18:3], 4'h0};
-      position_234 <= wraps_80 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
+      position_233 <= wraps_80 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
         position + far0_q;
-      {far0_less_q[22], far0_less_q[20:0]} <= {n21[22], n21[20:0]};
+      {far0_less_q[22], far0_less_q[20:0]} <= {n19[22], n19[20:0]};
       far0_q <= {rounds_q[19:3], 3'h0};
       rounds_q <= gap[20:3];
-      position_232 <= position;
-      linear <= (channel_base + offset) + offset_226;
+      rotate <= where[2:0];
+      position_229 <= position;
+      linear <= (channel_base + offset) + offset_223;
       next_group <= wraps_80 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
         : signal_82 + signal_83;
       step_y_wrap <= wraps_80 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
         step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
-      group_less <= $signed(n22) - $signed({1'h0, config__payload[224:205]});
-      signal_83 <= n22[19:0];
+      group_less <= $signed(n20) - $signed({1'h0, config__payload[224:205]});
+      signal_83 <= n20[19:0];
       gap <= config__payload[304:285] - config__payload[80:65];
       row_less <= config__payload[304:285] - config__payload[224:205];
       wraps_80 <= |config__payload[224:205];
-      move_less_97 <= wraps_75 ? wrapped_less_225 : kept_less_222;
-      signal_95 <= wraps_75 ? signal_223 : signal_221;
-      wrapped_less_225 <= step_y_wrap - config__payload[224:205];
-      signal_223 <= step_y_wrap;
-      kept_less_222 <= config__payload[284:265] - config__payload[224:205];
-      signal_221 <= config__payload[284:265];
-      delta_less_74 <= config__payload[320:317] - config__payload[116:113];
-      move_less <= wraps ? wrapped_less : kept_less;
-      signal_89 <= wraps ? signal_218 : signal_216;
-      wrapped_less <= n23 - config__payload[224:205];
-      signal_218 <= n23[19:0];
-      kept_less <= config__payload[264:245] - config__payload[224:205];
-      signal_216 <= config__payload[264:245];
-      delta_less <= config__payload[316:313] - config__payload[116:113];
+      move_less_97 <= wraps_75 ? wrapped_less_222 : kept_less_219;
+      signal_95 <= wraps_75 ? signal_220 : signal_218;
+      wrapped_less_222 <= step_y_wrap - config__payload[224:205];
+      signal_220 <= step_y_wrap;
+      kept_less_219 <= config__payload[284:265] - config__payload[224:205];
+      signal_218 <= config__payload[284:265];
+      if (s1[0] | n21) signal_67 <= n21 ? config__payload[308:305] : s1[8] ?
+        config__payload[308:305] : wraps ? over[3:0] : signal_67 + config__payload[316:313];
+      if (n23 | n22) tap_y <= n22 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+        $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
+      if (n23 | n22 | s2[0] & ~s2[10]) signal_192 <= n22 ? {{2{config__payload[132]}},
+        config__payload[132:117]} : n23 ? {{2{config__payload[132]}}, config__payload[132:117]} :
+        $unsigned($signed(signal_192) + $signed({1'h0, config__payload[156:149]}));
+      if (s1[3]) block <= {s1[6:5], last_row};
       if (n24) begin
-        last_row <= last_row_194;
-        rows_on <= rows_on_191;
+        last_row <= last_row_190;
+        rows_on <= rows_on_186;
         s1_split <= split;
       end
       if (issue) begin
@@ -604,7 +610,8 @@ module \neuflow_convolver_tile.convolver.array  (
         begins <= group_ends;
         signal_63 <= block_ends;
       end
-      if (s7[0] & s7[7]) s8_split <= s4_split;
+      if (s8[0] & s8[7]) s9_split <= s6_split;
+      if (s5[0] & s5[7]) s6_split <= s4_split;
       if (s3[0] & s3[7]) s4_split <= s1_split;
       if (n27) begin
         pass_ends_ends <= n26 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
@@ -615,11 +622,11 @@ module \neuflow_convolver_tile.convolver.array  (
         group_ends_left <= n28 ? config__payload[29:20] : group_ends_left - 1'h1;
       end
       if (n31) begin
-        block_ends_ends <= n30 ? n16 : block_ends_left == 2'h2;
+        block_ends_ends <= n30 ? n15 : block_ends_left == 2'h2;
         block_ends_left <= n30 ? config__payload[49:30] : block_ends_left - 1'h1;
       end
       if (n33) begin
-        ky_ends_ends <= n32 ? n17 : ky_ends_left == 2'h2;
+        ky_ends_ends <= n32 ? n16 : ky_ends_left == 2'h2;
         ky_ends_left <= n32 ? config__payload[58:53] : ky_ends_left - 1'h1;
       end
       if (idle | issue & (ky_ends | gathers)) named <= signal & ~ky_ends;
@@ -637,56 +644,54 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n40 & {n38, s2[10], n37} != 3'h6) begin
+      if (n39 & {s2[10], n21, n37} != 3'h5) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n37 ? config__payload[244:225] : n38 ? (wraps_80 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n39;
+        position <= n21 ? config__payload[244:225] : n37 ? (wraps_80 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n38;
       end
-      if (n40 & n41) row_start <= n37 ? config__payload[244:225] : n39;
-      if (n43) begin
-        signal_82 <= n37 ? config__payload[244:225] : n42;
-        channel_base <= n37 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
+      if (n39 & n40) row_start <= n21 ? config__payload[244:225] : n38;
+      if (n42) begin
+        signal_82 <= n21 ? config__payload[244:225] : n41;
+        channel_base <= n21 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n45 | n44) & ~n46) absent <= n44 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n45 | n44 | n46) next_channel <= n46 ? config__payload[184:165] + s2_weights[31:16] : n44
+      if ((n43 | n44) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n45 | n43 | n44) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (s1[0] & s1[8] | n37) signal_72 <= n37 ? config__payload[312:309] : s1[4] ?
+      if (n21 | s1[0] & s1[8]) signal_72 <= n21 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_75 ? over_73[3:0] : signal_72 + config__payload[320:317];
-      if (s1[0] | n37) signal_67 <= n37 ? config__payload[308:305] : s1[8] ?
-        config__payload[308:305] : wraps ? over[3:0] : signal_67 + config__payload[316:313];
       if (begins) lanes_q <= count;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (coordinates_gated_rst | pass_done) begin
+    if (pass_done | coordinates_gated_rst) begin
       kept <= 16'h0;
     end else begin
       if (n3) kept <= free;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~n47 | coordinates_gated_rst) begin
+    if (~n46 | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
       {maps[5:2], maps[0]} <= {config__payload[451:448], config__payload[446]};
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{coordinates_gated_rst, shift, s2[0], issue, s8[0], s11[0], s10[0], s9[0], s1[0],
-      signal_59, s4[0], s3[0], s7[0], hand_over, s13_q[0], awake, signal_60, s12[0], s5[0], s6[0]})
+    if (|{s2[0], s1[0], s6[0], shift, s4[0], coordinates_gated_rst, issue, s8[0], s7[0], signal_60,
+      s13[0], s12[0], s10[0], s11[0], s5[0], s3[0], s9[0], awake, hand_over, s14_q[0], signal_59})
       begin
-      settling <= 3'h6;
+      settling <= 3'h7;
     end else begin
-      if (n48) settling <= settling - 1'h1;
+      if (n47) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (coordinates_gated_rst | s12[3]) begin
+    if (coordinates_gated_rst | s13[3]) begin
       behind <= 2'h0;
     end else begin
-      behind <= {behind[0], signal_137};
+      behind <= {behind[0], signal_131};
     end
   end
   always @(posedge array_gated_clk) begin
@@ -698,9 +703,9 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (n9) begin
-      s9_words[127:96] <= 32'h0;
+      s10_words[127:96] <= 32'h0;
     end else begin
-      if (s8[0]) s9_words[127:96] <= s8_words[127:96];
+      if (s9[0]) s10_words[127:96] <= s9_words[127:96];
     end
   end
 endmodule
@@ -747,7 +752,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n8 = coordinates_gated_rst | clear;
   assign n9 = column_ends & make;
   always @(posedge coordinates_gated_clk) begin
-    if (|{coordinates_gated_rst, n1, n2, n3}) begin
+    if (|{n1, n2, coordinates_gated_rst, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -808,12 +813,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
     if (make) begin
       late_y <= signal_7_q[31:16];
       late_x <= signal_7_q[15:0];
-      signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
-        config_2[412:397] : free_sum_q[15:0];
       signal_7_need <= ($signed({signal_34_q[19], signal_34_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({signal_34_q[19], signal_34_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
         config_2[412:397] : signal_34_q[15:0];
+      signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
+        config_2[412:397] : free_sum_q[15:0];
       {signal_7_q[82:80], signal_7_q[47:0]} <= {signal_33_q[82:80], signal_33_q[47:0]};
       {signal_33_q[82:80], signal_33_q[47:0]} <= {!column_next, row_next < config_2[445:430],
         column_next < config_2[429:414], row_next, y_next, x_next};
@@ -1062,12 +1067,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, hand_over, signal, awake} | n7;
+  assign awake_142 = |{reads, running, waiting, signal, n3, n4, n5, n6, hand_over, awake} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s2[0], s8_step, s1[0], s4[0], s3[0], s7_step, s5[0], s6[0], s0[0]};
+  assign en = |{s2[0], s1[0], s6[0], s4[0], s8_step, s7_step, s5[0], s3[0], s0[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1098,9 +1103,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n14 = n32 | n8 & slot_ends;
   assign n15 = n14 | n8;
   assign n16 = n32 | n8 & row_ends_101;
-  assign n17 = n8 | n16;
+  assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends;
-  assign n19 = n18 | n23;
+  assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
@@ -1111,7 +1116,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_41 | n26;
-  assign n28 = drain_gated_rst | parameters_take;
+  assign n28 = parameters_take | drain_gated_rst;
   assign n29 = config__valid & ~signal;
   assign sign0 = signal_10 ? parameters[92] : parameters[28];
   assign sign1 = signal_10 ? parameters[124] : parameters[60];
@@ -1150,7 +1155,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2480_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2472_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1172,7 +1177,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, n5, n6, hand_over, signal, drain_gated_rst, awake}) begin
+    if (|{reads, running, waiting, signal, n3, n4, n5, n6, hand_over, drain_gated_rst, awake}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1204,7 +1209,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       s2 <= s1;
       s1 <= s0;
       ready <= parameters_take ? signal_28 : ~waiting & ~hand_over & (~running | ends | signal_28 &
-        left <= 4'hf);
+        left <= 5'h10);
       signal_22 <= config__payload[95] | signal_147 < signal_148 & ~unread;
       signal_148 <= signal_149 + config__payload[113:98];
       signal_147 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_146;
@@ -1452,7 +1457,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2480_0,
+  input wire [1:0] port_2472_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1460,42 +1465,51 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
   reg [16:0] signal = 17'h0, slots_less = 17'h0;
-  reg [69:0] n1, n4, signal_14 = 70'h0, signal_8 = 70'h0;
-  wire n2, n3, n6, signal_17_row_ends, signal_17_slot_ends;
+  reg [69:0] n3, n6, signal_14 = 70'h0, signal_8 = 70'h0;
+  wire n4, n5, n1, signal_17_row_ends, signal_17_slot_ends;
   wire [15:0] signal_17_column, signal_17_row, signal_17_slot;
   wire [19:0] signal_17_base;
-  wire [69:0] n5;
+  wire [69:0] n2;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2480_0[0];
-  assign n3 = port_2480_0[0] | n2 | clear;
-  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
-    slots_less) : signal_8[69];
-  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
+  assign n1 = n4 | clear | drain_gated_rst;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2480_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_2472_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n6 = n2 | drain_gated_rst | clear;
+  assign n4 = fresh & ~port_2472_0[0];
+  assign n5 = port_2472_0[0] | n4 | clear;
+  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
+    slots_less) : signal_8[69];
+  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
+  always @(posedge drain_gated_clk) begin
+    if (n1) begin
+      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
+    end else begin
+      if (port_2472_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+        signal_17_column};
+      if (port_2472_0[0]) signal_8[67:0] <= n2[67:0];
+    end
+  end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2480_0[0], mark, n2, clear} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2480_0[0]
+      if ({port_2472_0[0], mark, n4, clear} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2472_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
-        signal_14[69:68] <= n1[69:68];
+        signal_14[69:68] <= n3[69:68];
       end
-      if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2480_0[0]
-          ? n5 : {2'h0, signal_8[67:0]};
-        signal_8[69:68] <= n4[69:68];
+      if (n5) begin
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2472_0[0]
+          ? n2 : {2'h0, signal_8[67:0]};
+        signal_8[69:68] <= n6[69:68];
       end
       offset <= signal_8[67:48] + signal_8[15:0];
       inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
@@ -1506,19 +1520,10 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n6) begin
-      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
-    end else begin
-      if (port_2480_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
-        signal_17_column};
-      if (port_2480_0[0]) signal_8[67:0] <= n5[67:0];
-    end
-  end
-  always @(posedge drain_gated_clk) begin
-    if (drain_gated_rst | clear) begin
+    if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2480_0[0]) fresh <= 1'h0;
+      if (port_2472_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1533,10 +1538,9 @@ module \neuflow_convolver_tile.convolver.row_store  (
   output wire listening,
   output wire [15:0] stored,
   output wire [127:0] words,
-  input wire [23:0] port_2115_0,
-  input wire [8:0] port_2119_0,
   input wire pass_done,
   input wire read_enable,
+  input wire [32:0] read,
   input wire [218:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -1547,8 +1551,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
     .at(at), .awake(awake_43), .banks_gated_clk(banks_clk), .beat(beat), .enables(enables),
-      .port_2115_0(port_2115_0), .port_2119_0(port_2119_0), .read_enable(read_enable),
-      .words(words));
+      .read(read), .read_enable(read_enable), .words(words));
   neuflow_clock_gate banks_gate (
     .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst));
   \neuflow_convolver_tile.convolver.row_store.writer  writer (
@@ -1567,60 +1570,51 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   input wire [63:0] beat,
   input wire [7:0] enables,
   output wire [127:0] words,
-  input wire [23:0] port_2115_0,
-  input wire [8:0] port_2119_0,
   input wire read_enable,
+  input wire [32:0] read,
   input wire banks_gated_clk
 );
   assign awake = read_enable | |enables;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
-    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 1'h0 ? port_2115_0[5:0] :
-      port_2119_0[5:3] > 1'h0 ? port_2115_0[11:6] : port_2119_0[8:6] > 1'h0 ? port_2115_0[17:12] :
-      port_2115_0[23:18]), .read_data(words[15:0]), .read_enable(read_enable),
-      .write_address(at[2:0] > 1'h0 ? at[14:9] : at[8:3]), .write_data(beat[15:0]),
-      .write_enable(enables[0]));
+    .clk(banks_gated_clk), .read_address(read[2:0] > 1'h0 ? read[14:9] : read[5:3] > 1'h0 ?
+      read[20:15] : read[8:6] > 1'h0 ? read[26:21] : read[32:27]), .read_data(words[15:0]),
+      .read_enable(read_enable), .write_address(at[2:0] > 1'h0 ? at[14:9] : at[8:3]),
+      .write_data(beat[15:0]), .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
-    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 1'h1 ? port_2115_0[5:0] :
-      port_2119_0[5:3] > 1'h1 ? port_2115_0[11:6] : port_2119_0[8:6] > 1'h1 ? port_2115_0[17:12] :
-      port_2115_0[23:18]), .read_data(words[31:16]), .read_enable(read_enable),
-      .write_address(at[2:0] > 1'h1 ? at[14:9] : at[8:3]), .write_data(beat[31:16]),
-      .write_enable(enables[1]));
+    .clk(banks_gated_clk), .read_address(read[2:0] > 1'h1 ? read[14:9] : read[5:3] > 1'h1 ?
+      read[20:15] : read[8:6] > 1'h1 ? read[26:21] : read[32:27]), .read_data(words[31:16]),
+      .read_enable(read_enable), .write_address(at[2:0] > 1'h1 ? at[14:9] : at[8:3]),
+      .write_data(beat[31:16]), .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
-    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 2'h2 ? port_2115_0[5:0] :
-      port_2119_0[5:3] > 2'h2 ? port_2115_0[11:6] : port_2119_0[8:6] > 2'h2 ? port_2115_0[17:12] :
-      port_2115_0[23:18]), .read_data(words[47:32]), .read_enable(read_enable),
-      .write_address(at[2:0] > 2'h2 ? at[14:9] : at[8:3]), .write_data(beat[47:32]),
-      .write_enable(enables[2]));
+    .clk(banks_gated_clk), .read_address(read[2:0] > 2'h2 ? read[14:9] : read[5:3] > 2'h2 ?
+      read[20:15] : read[8:6] > 2'h2 ? read[26:21] : read[32:27]), .read_data(words[47:32]),
+      .read_enable(read_enable), .write_address(at[2:0] > 2'h2 ? at[14:9] : at[8:3]),
+      .write_data(beat[47:32]), .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
-    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 2'h3 ? port_2115_0[5:0] :
-      port_2119_0[5:3] > 2'h3 ? port_2115_0[11:6] : port_2119_0[8:6] > 2'h3 ? port_2115_0[17:12] :
-      port_2115_0[23:18]), .read_data(words[63:48]), .read_enable(read_enable),
-      .write_address(at[2:0] > 2'h3 ? at[14:9] : at[8:3]), .write_data(beat[63:48]),
-      .write_enable(enables[3]));
+    .clk(banks_gated_clk), .read_address(read[2:0] > 2'h3 ? read[14:9] : read[5:3] > 2'h3 ?
+      read[20:15] : read[8:6] > 2'h3 ? read[26:21] : read[32:27]), .read_data(words[63:48]),
+      .read_enable(read_enable), .write_address(at[2:0] > 2'h3 ? at[14:9] : at[8:3]),
+      .write_data(beat[63:48]), .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
-    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 3'h4 ? port_2115_0[5:0] :
-      port_2119_0[5:3] > 3'h4 ? port_2115_0[11:6] : port_2119_0[8:6] > 3'h4 ? port_2115_0[17:12] :
-      port_2115_0[23:18]), .read_data(words[79:64]), .read_enable(read_enable),
-      .write_address(at[2:0] > 3'h4 ? at[14:9] : at[8:3]), .write_data(beat[15:0]),
-      .write_enable(enables[4]));
+    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h4 ? read[14:9] : read[5:3] > 3'h4 ?
+      read[20:15] : read[8:6] > 3'h4 ? read[26:21] : read[32:27]), .read_data(words[79:64]),
+      .read_enable(read_enable), .write_address(at[2:0] > 3'h4 ? at[14:9] : at[8:3]),
+      .write_data(beat[15:0]), .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
-    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 3'h5 ? port_2115_0[5:0] :
-      port_2119_0[5:3] > 3'h5 ? port_2115_0[11:6] : port_2119_0[8:6] > 3'h5 ? port_2115_0[17:12] :
-      port_2115_0[23:18]), .read_data(words[95:80]), .read_enable(read_enable),
-      .write_address(at[2:0] > 3'h5 ? at[14:9] : at[8:3]), .write_data(beat[31:16]),
-      .write_enable(enables[5]));
+    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h5 ? read[14:9] : read[5:3] > 3'h5 ?
+      read[20:15] : read[8:6] > 3'h5 ? read[26:21] : read[32:27]), .read_data(words[95:80]),
+      .read_enable(read_enable), .write_address(at[2:0] > 3'h5 ? at[14:9] : at[8:3]),
+      .write_data(beat[31:16]), .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
-    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 3'h6 ? port_2115_0[5:0] :
-      port_2119_0[5:3] > 3'h6 ? port_2115_0[11:6] : port_2119_0[8:6] > 3'h6 ? port_2115_0[17:12] :
-      port_2115_0[23:18]), .read_data(words[111:96]), .read_enable(read_enable),
-      .write_address(at[2:0] > 3'h6 ? at[14:9] : at[8:3]), .write_data(beat[47:32]),
-      .write_enable(enables[6]));
+    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h6 ? read[14:9] : read[5:3] > 3'h6 ?
+      read[20:15] : read[8:6] > 3'h6 ? read[26:21] : read[32:27]), .read_data(words[111:96]),
+      .read_enable(read_enable), .write_address(at[2:0] > 3'h6 ? at[14:9] : at[8:3]),
+      .write_data(beat[47:32]), .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
-    .clk(banks_gated_clk), .read_address(port_2119_0[2:0] > 3'h7 ? port_2115_0[5:0] :
-      port_2119_0[5:3] > 3'h7 ? port_2115_0[11:6] : port_2119_0[8:6] > 3'h7 ? port_2115_0[17:12] :
-      port_2115_0[23:18]), .read_data(words[127:112]), .read_enable(read_enable),
-      .write_address(at[2:0] > 3'h7 ? at[14:9] : at[8:3]), .write_data(beat[63:48]),
-      .write_enable(enables[7]));
+    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h7 ? read[14:9] : read[5:3] > 3'h7 ?
+      read[20:15] : read[8:6] > 3'h7 ? read[26:21] : read[32:27]), .read_data(words[127:112]),
+      .read_enable(read_enable), .write_address(at[2:0] > 3'h7 ? at[14:9] : at[8:3]),
+      .write_data(beat[63:48]), .write_enable(enables[7]));
 endmodule
 
 module \neuflow_convolver_tile.convolver.row_store.writer  (
@@ -1665,7 +1659,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n9, linear_88 = 9'h0, offset = 9'h0;
-  wire n14, n37, n35, n38, n5, n6, n26, n36, n34, n4, n18, n11, n12, n13, n24, n22, n15, n17, n19,
+  wire n14, n37, n35, n38, n5, n6, n26, n36, n34, n4, n18, n13, n11, n12, n24, n22, n15, n17, n19,
     n33, n20, n21, n23, n25, n28, n10, n29, n32, n27, n30, signal_115, signal_116, signal_22,
     signal_23, finished, i__ready_112, i__valid_113, last_lap, last_phase_y, o__ready, o__valid,
     record_ends, starts;
@@ -1688,7 +1682,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = signal_116 & signal_37 > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = signal_116 & signal_37 > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = signal_116 & signal_37 > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{finished, signal_22, starts, n11, n12, n13, pass_done} | n14;
+  assign awake = |{n11, finished, n12, pass_done, signal_22, n13, starts} | n14;
   assign n3[36:21] = n4 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n3[20:5] = n4 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1708,11 +1702,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign ahead = signal_116 ? signal_39 - signal_36 : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n10 = o__ready | n34;
+  assign n11 = o__valid & o__ready;
   assign finished = n36 | signal & signal_50 & allowed;
+  assign n12 = released != freed;
+  assign n13 = i__valid_113 & i__ready_112;
   assign starts = n37 & config__valid & ~(|flushing);
-  assign n11 = i__valid_113 & i__ready_112;
-  assign n12 = o__valid & o__ready;
-  assign n13 = released != freed;
   assign n14 = |settling;
   assign n15 = lead <= config__payload[3];
   assign record_ends = n38 & channel_ends;
@@ -1725,14 +1719,14 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     config__payload[218:199];
   assign n21 = n20 | n33 | n19;
   assign n22 = n37 | n36;
-  assign n23 = n22 | record_ends;
+  assign n23 = record_ends | n22;
   assign n24 = n37 | record_ends;
-  assign n25 = n24 | n38;
+  assign n25 = n38 | n24;
   assign n26 = n37 | n38;
   assign width = config__payload[26:7] - 1'h1;
-  assign n27 = n28 & {rest[2], n26, n34} != 3'h5;
+  assign n27 = n28 & {rest[2], n34, n26} != 3'h6;
   assign rest = signal_40 + {~signal_39};
-  assign n28 = n26 | n34;
+  assign n28 = n34 | n26;
   assign n29 = i__valid & i__ready & i__payload[67] | starts;
   assign n30 = n19 | writer_gated_rst;
   assign last_phase_y = n18 | n31 == config__payload[158:155];
@@ -1775,7 +1769,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s4_valid) s5_piece <= s4_piece;
     if (s3_valid) s4_piece <= {s3_piece_q[83:5], s3_piece_taken, s3_piece_q[2:0]};
     if (s2_valid) {s3_piece_q[83:37], s3_piece_q[2:0]} <= {s2_piece[83:37], s2_piece[2:0]};
-    if (n4 | s2_valid) s3_piece_q[36:5] <= n3;
+    if (s2_valid | n4) s3_piece_q[36:5] <= n3;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_22) begin
       signal_119 = signal_16 ? {2'h0, signal_29} : !signal_25 ? 4'h0 : config__payload[158:155] -
@@ -1802,7 +1796,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{finished, signal_22, starts, n11, n12, n13, pass_done, writer_gated_rst}) begin
+    if (|{n11, finished, n12, pass_done, signal_22, n13, writer_gated_rst, starts}) begin
       settling <= 4'hb;
     end else begin
       if (n14) settling <= settling - 1'h1;
@@ -1918,7 +1912,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (writer_gated_rst | n26) begin
       signal_25 <= 4'h0;
     end else begin
-      if ((n6 | n5 | $signed({3'h0, signal_122}) >= $signed(1'h0)) & n34) signal_25 <= n6 ?
+      if ((n5 | n6 | $signed({3'h0, signal_122}) >= $signed(1'h0)) & n34) signal_25 <= n6 ?
         beyond2[3:0] : n5 ? beyond1[3:0] : signal_122[3:0];
     end
   end
@@ -1940,7 +1934,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2208_16,
+  input wire [1:0] port_2188_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1962,12 +1956,12 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
   assign n1 = parameters_take | weights_gated_rst;
-  assign n2 = {signal_16, leads, listening} != 3'h5 & n3;
-  assign n3 = {signal_16, listening} != 1'h1;
+  assign n2 = {listening, signal_16, leads} != 3'h6 & n3;
+  assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2208_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2208_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2188_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2188_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2037,7 +2031,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{comes, read_enable, free, push, rewind} | n1;
+  assign awake = |{push, read_enable, free, comes, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2047,14 +2041,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{comes, read_enable, blocks_gated_rst, free, push, rewind}) begin
+    if (|{push, read_enable, free, comes, rewind, blocks_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (blocks_gated_rst | free | rewind) begin
+    if (free | rewind | blocks_gated_rst) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2103,7 +2097,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{comes, read_enable, free, push, rewind} | n1;
+  assign awake = |{push, read_enable, free, comes, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2113,7 +2107,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{comes, read_enable, weights_gated_rst, free, push, rewind}) begin
+    if (|{push, read_enable, weights_gated_rst, free, comes, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2189,7 +2183,7 @@ module \neuflow_convolver_tile.router  (
     local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'he, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+  wire n7, n10, n6, n5, n4, n2, n3, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
@@ -2208,8 +2202,8 @@ module \neuflow_convolver_tile.router  (
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
   assign n1 = west_out__valid & o__ready_89;
-  assign n2 = south_out__valid & o__ready_79;
-  assign n3 = east_out__valid & o__ready_69;
+  assign n2 = east_out__valid & o__ready_69;
+  assign n3 = south_out__valid & o__ready_79;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -2254,7 +2248,7 @@ module \neuflow_convolver_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_98), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, router_gated_rst,
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, router_gated_rst, n2,
       n3, bus__valid}) begin
       settling <= 3'h4;
     end else begin

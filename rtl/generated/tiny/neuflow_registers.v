@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n24, n36, n6, n7, n26, n13, n21, n5, n25, n15, n14, n12, n11, n10, n9, n18, n29, n31, n28,
-    n38, n39, n33, n35, n23, n32, n16, n4, n30, n37, n8, n34, n20, n19, n17, n22, n40, n27, enabled
+  reg n33, n6, n4, n37, n9, n14, n25, n7, n35, n16, n15, n13, n12, n11, n10, n18, n30, n24, n28,
+    n27, n39, n22, n34, n31, n32, n17, n5, n38, n36, n20, n26, n8, n23, n19, n21, n29, n40, enabled
     = 1'h0;
-  wire n2, n41, n3, n45, n43, n42, n44, n46, n47, n1;
+  wire n2, n41, n3, n45, n43, n46, n44, n47, n42, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -71,12 +71,12 @@ module neuflow_registers (
   assign n2 = axi__aw__ready & axi__w__strb[0];
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
-  assign n42 = axi__aw__addr[11:2] == 4'h9;
+  assign n42 = axi__aw__addr[11:2] == 3'h6;
   assign n43 = axi__aw__addr[11:2] == 4'ha;
   assign n44 = axi__aw__addr[11:2] == 4'h8;
   assign n45 = axi__aw__addr[11:2] == 4'hb;
-  assign n46 = axi__aw__addr[11:2] == 3'h7;
-  assign n47 = axi__aw__addr[11:2] == 3'h6;
+  assign n46 = axi__aw__addr[11:2] == 4'h9;
+  assign n47 = axi__aw__addr[11:2] == 3'h7;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
@@ -102,66 +102,67 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 4'ha;
-        n5 = axi__ar__addr[11:2] == 5'h1d;
-        n6 = axi__ar__addr[11:2] == 6'h22;
-        n7 = axi__ar__addr[11:2] == 6'h21;
-        n8 = axi__ar__addr[11:2] == 3'h7;
-        n9 = axi__ar__addr[11:2] == 5'h16;
-        n10 = axi__ar__addr[11:2] == 5'h17;
-        n11 = axi__ar__addr[11:2] == 5'h18;
-        n12 = axi__ar__addr[11:2] == 5'h19;
-        n13 = axi__ar__addr[11:2] == 5'h1f;
-        n14 = axi__ar__addr[11:2] == 5'h1a;
-        n15 = axi__ar__addr[11:2] == 5'h1b;
-        n16 = axi__ar__addr[11:2] == 4'hb;
-        n17 = axi__ar__addr[11:2] == 2'h3;
+        n4 = axi__ar__addr[11:2] == 6'h22;
+        n5 = axi__ar__addr[11:2] == 4'ha;
+        n6 = axi__ar__addr[11:2] == 6'h23;
+        n7 = axi__ar__addr[11:2] == 5'h1d;
+        n8 = axi__ar__addr[11:2] == 3'h5;
+        n9 = axi__ar__addr[11:2] == 6'h20;
+        n10 = axi__ar__addr[11:2] == 5'h16;
+        n11 = axi__ar__addr[11:2] == 5'h17;
+        n12 = axi__ar__addr[11:2] == 5'h18;
+        n13 = axi__ar__addr[11:2] == 5'h19;
+        n14 = axi__ar__addr[11:2] == 5'h1f;
+        n15 = axi__ar__addr[11:2] == 5'h1a;
+        n16 = axi__ar__addr[11:2] == 5'h1b;
+        n17 = axi__ar__addr[11:2] == 4'hb;
         n18 = axi__ar__addr[11:2] == 5'h15;
-        n19 = axi__ar__addr[11:2] == 3'h4;
-        n20 = axi__ar__addr[11:2] == 3'h5;
-        n21 = axi__ar__addr[11:2] == 5'h1e;
-        n22 = axi__ar__addr[11:2] == 2'h2;
-        n23 = axi__ar__addr[11:2] == 4'hd;
-        n24 = axi__ar__addr[11:2] == 6'h24;
-        n25 = axi__ar__addr[11:2] == 5'h1c;
-        n26 = axi__ar__addr[11:2] == 6'h20;
-        n27 = !axi__ar__addr[11:2];
+        n19 = axi__ar__addr[11:2] == 2'h3;
+        n20 = axi__ar__addr[11:2] == 3'h7;
+        n21 = axi__ar__addr[11:2] == 2'h2;
+        n22 = axi__ar__addr[11:2] == 4'hf;
+        n23 = axi__ar__addr[11:2] == 3'h4;
+        n24 = axi__ar__addr[11:2] == 5'h13;
+        n25 = axi__ar__addr[11:2] == 5'h1e;
+        n26 = axi__ar__addr[11:2] == 3'h6;
+        n27 = axi__ar__addr[11:2] == 5'h11;
         n28 = axi__ar__addr[11:2] == 5'h12;
-        n29 = axi__ar__addr[11:2] == 5'h14;
-        n30 = axi__ar__addr[11:2] == 4'h9;
-        n31 = axi__ar__addr[11:2] == 5'h13;
+        n29 = axi__ar__addr[11:2] == 1'h1;
+        n30 = axi__ar__addr[11:2] == 5'h14;
+        n31 = axi__ar__addr[11:2] == 4'hd;
         n32 = axi__ar__addr[11:2] == 4'hc;
-        n33 = axi__ar__addr[11:2] == 4'hf;
-        n34 = axi__ar__addr[11:2] == 3'h6;
-        n35 = axi__ar__addr[11:2] == 4'he;
-        n36 = axi__ar__addr[11:2] == 6'h23;
-        n37 = axi__ar__addr[11:2] == 4'h8;
-        n38 = axi__ar__addr[11:2] == 5'h11;
+        n33 = axi__ar__addr[11:2] == 6'h24;
+        n34 = axi__ar__addr[11:2] == 4'he;
+        n35 = axi__ar__addr[11:2] == 5'h1c;
+        n36 = axi__ar__addr[11:2] == 4'h8;
+        n37 = axi__ar__addr[11:2] == 6'h21;
+        n38 = axi__ar__addr[11:2] == 4'h9;
         n39 = axi__ar__addr[11:2] == 5'h10;
-        n40 = axi__ar__addr[11:2] == 1'h1;
+        n40 = !axi__ar__addr[11:2];
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n24 ? idle_tile : n36 ? configuration : n6 ? dependency : n7 ? output_drain
-          : n26 ? wait_output : n13 ? weight_load : n21 ? wait_input : n5 ? fill : n25 ?
-          map_remainder_high : n15 ? map_remainder : n14 ? edge_lanes_high : n12 ? edge_lanes : n11
-          ? useful_high : n10 ? useful : n9 ? config_hidden : n18 ? write_beats : n29 ? read_beats :
-          n31 ? mac_cycles : n28 ? fence_stalls : n38 ? config_stalls : n39 ? config_words : n33 ?
-          program_counter : n35 ? frames_done : n23 ? cycles_high : n32 ? cycles : n16 ?
-          host_watchdog : n4 ? host_ring : n30 ? host_frames : n37 ? host_output : n8 ? host_input :
-          n34 ? host_program : n20 ? {16'h0, error, 6'h0, done, busy} : n19 ? {30'h0, enabled, 1'h0}
-          : n17 ? 32'h4050202 : n22 ? 32'h37c07d79 : n40 ? 32'h20000 : n27 ? 32'h6e657546 : 32'h0;
+        axi__r__data <= n33 ? idle_tile : n6 ? configuration : n4 ? dependency : n37 ? output_drain
+          : n9 ? wait_output : n14 ? weight_load : n25 ? wait_input : n7 ? fill : n35 ?
+          map_remainder_high : n16 ? map_remainder : n15 ? edge_lanes_high : n13 ? edge_lanes : n12
+          ? useful_high : n11 ? useful : n10 ? config_hidden : n18 ? write_beats : n30 ? read_beats
+          : n24 ? mac_cycles : n28 ? fence_stalls : n27 ? config_stalls : n39 ? config_words : n22 ?
+          program_counter : n34 ? frames_done : n31 ? cycles_high : n32 ? cycles : n17 ?
+          host_watchdog : n5 ? host_ring : n38 ? host_frames : n36 ? host_output : n20 ? host_input
+          : n26 ? host_program : n8 ? {16'h0, error, 6'h0, done, busy} : n23 ? {30'h0, enabled,
+          1'h0} : n19 ? 32'h4050202 : n21 ? 32'h37c07d79 : n29 ? 32'h20000 : n40 ? 32'h6e657546 :
+          32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n1, n46, n3, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n46, n3, n47, n1} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
       if (n3 & n2) enabled <= axi__w__data[1];
       if (n45 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
       if (n43 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
-      if (n42 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
+      if (axi__aw__ready & n46) host_frames <= host_frames & n48 | n49;
       if (n44 & axi__aw__ready) host_output <= host_output & n48 | n49;
-      if (n46 & axi__aw__ready) host_input <= host_input & n48 | n49;
-      if (axi__aw__ready & n47) host_program <= host_program & n48 | n49;
+      if (axi__aw__ready & n47) host_input <= host_input & n48 | n49;
+      if (n42 & axi__aw__ready) host_program <= host_program & n48 | n49;
     end
   end
 endmodule
