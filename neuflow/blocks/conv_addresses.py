@@ -8,7 +8,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data
 from amaranth.utils import ceil_log2
 
-from neuflow.blocks.conv_banks import Locator, advance
+from neuflow.blocks.conv_banks import Locator, advance, banks_before
 from neuflow.blocks.conv_operands import words_read
 from neuflow.blocks.convolver_model import ROW_ENDS
 from neuflow.blocks.place import place
@@ -134,13 +134,8 @@ def _in_bank_order(m: Module, array: MacArray, turn, ends, where):
     banks choose from comes from registers: they lie far from each other.
     """
     met = Signal(range(ROW_ENDS + 1))
-    meets = [Signal.like(turn, name=f"meets{k}") for k in range(ROW_ENDS)]
-    begins = Signal.like(turn)
-    m.d.sync += [
-        met.eq(sum(~end[-1] for end in ends)),
-        begins.eq(turn),
-        *(at.eq(end) for at, end in zip(meets, ends, strict=True)),
-    ]
+    before = [~end[-1] for end in ends]
+    m.d.sync += met.eq(sum(before))
 
     def by(number, choices):
         result = choices[-1]
@@ -149,8 +144,12 @@ def _in_bank_order(m: Module, array: MacArray, turn, ends, where):
         return result
 
     for at in range(ROW_ENDS + 1):
-        turned = [[*meets[k:], begins, *meets[:k]] for k in range(ROW_ENDS + 1)]
-        m.d.sync += array.read.ends[at].eq(by(met, [order[at] for order in turned]))
+        turned = [[*ends[k:], turn, *ends[:k]] for k in range(ROW_ENDS + 1)]
+        end = Signal.like(turn, name=f"read_end{at}")
+        m.d.sync += [
+            end.eq(by(sum(before), [order[at] for order in turned])),
+            array.read.before[at].eq(banks_before(array.grid, end)),
+        ]
     for at in range(ROW_ENDS + 2):
         turned = [
             [*(lies.wrapped for lies in where[k:]), *(lies.row for lies in where[: k + 1])]

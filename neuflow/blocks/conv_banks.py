@@ -6,7 +6,7 @@ cycle, and the rows input store a whole beat.
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
@@ -29,16 +29,27 @@ def bank_address(grid: GridConfig) -> data.StructLayout:
 
 
 def read_address(grid: GridConfig) -> data.StructLayout:
-    """Return the layout of a reading of a word a bank: banks below ``ends[k]``, which do not fall, use
-    row ``rows[k]``, those from the last of them on the last row.
+    """Return the layout of a reading of a word a bank: banks in ``before[k]``, each of which holds
+    those before it, use row ``rows[k]``, those in none of them the last row.
     """
-    where = bank_address(grid).members
+    rows = bank_address(grid).members["row"]
     return data.StructLayout(
         {
-            "ends": data.ArrayLayout(where["rotate"], ROW_ENDS + 1),
-            "rows": data.ArrayLayout(where["row"], ROW_ENDS + 2),
+            "before": data.ArrayLayout(unsigned(grid.row_banks), ROW_ENDS + 1),
+            "rows": data.ArrayLayout(rows, ROW_ENDS + 2),
         }
     )
+
+
+def write_address(grid: GridConfig) -> data.StructLayout:
+    """Return the layout of a writing: banks in ``before`` use row ``wrapped``, the others ``row``."""
+    rows = bank_address(grid).members["row"]
+    return data.StructLayout({"before": unsigned(grid.row_banks), "row": rows, "wrapped": rows})
+
+
+def banks_before(grid: GridConfig, bank):
+    """Return a bit for each bank: it lies before ``bank``. One gate each, once for all its rows."""
+    return ~(Const((1 << grid.row_banks) - 1, grid.row_banks) << bank)[: grid.row_banks]
 
 
 def advance(m: Module, name: str, value, step, step_less_ring, wraps):
@@ -113,7 +124,7 @@ class RowBanks(Component):
         super().__init__(
             {
                 "enables": In(grid.row_banks),
-                "at": In(bank_address(grid)),
+                "at": In(write_address(grid)),
                 "beat": In(grid.bus_bits),
                 "read": In(read_address(grid)),
                 "read_enable": In(1),
@@ -130,11 +141,11 @@ class RowBanks(Component):
             ram = Ram(WORD_BITS, self.grid.row_words // banks)
             row = read.rows[ROW_ENDS + 1]
             for k in reversed(range(ROW_ENDS + 1)):
-                row = Mux(bank < read.ends[k], read.rows[k], row)
+                row = Mux(read.before[k][bank], read.rows[k], row)
             m.submodules[f"bank{bank}"] = ram
             m.d.comb += [
                 ram.write_enable.eq(self.enables[bank]),
-                ram.write_address.eq(Mux(bank < at.rotate, at.wrapped, at.row)),
+                ram.write_address.eq(Mux(at.before[bank], at.wrapped, at.row)),
                 ram.write_data.eq(self.beat.word_select(bank % self.grid.bus_words, WORD_BITS)),
                 ram.read_enable.eq(self.read_enable),
                 ram.read_address.eq(row),

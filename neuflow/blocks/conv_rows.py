@@ -10,7 +10,14 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
-from neuflow.blocks.conv_banks import Locator, RowBanks, advance, bank_address
+from neuflow.blocks.conv_banks import (
+    Locator,
+    RowBanks,
+    advance,
+    bank_address,
+    banks_before,
+    write_address,
+)
 from neuflow.blocks.gate import add_gated, fires, stay_awake
 from neuflow.blocks.loops import loop
 from neuflow.blocks.place import place
@@ -95,7 +102,7 @@ class RowWriter(Component):
                 "released": In(SIZE),
                 "pass_done": In(1),
                 "enables": Out(grid.row_banks),
-                "at": Out(bank_address(grid)),
+                "at": Out(write_address(grid)),
                 "beat": Out(grid.bus_bits),
                 "awake": Out(1),
             }
@@ -402,7 +409,8 @@ class RowWriter(Component):
         m.d.sync += [
             turn.eq(piece.taken - where.rotate),
             here.eq(where),
-            self.at.eq(here),
+            self.at.before.eq(banks_before(grid, here.rotate)),
+            *(self.at[name].eq(here[name]) for name in ("row", "wrapped")),
             words.eq(Cat(beat, beat) >> (turn << ceil_log2(WORD_BITS))),
             self.enables.eq(enables),
         ]

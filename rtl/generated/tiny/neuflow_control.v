@@ -493,7 +493,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n11, n22, n14, n6, n19, n16, n10, n7, n3, n15, n13, n21, n5, n4, n20, n2, n9, n12, n18, n8,
+  wire n11, n22, n14, n6, n19, n16, n10, n7, n3, n15, n13, n21, n4, n5, n20, n2, n9, n12, n18, n8,
     signal_44, config__payload_last, moves, next_frame;
   wire [2:0] code;
   wire [32:0] n17, n1;
@@ -509,12 +509,12 @@ module \neuflow_control.sequencer  (
   assign n1 = ring_index + 1'h1;
   assign n2 = n3 & moves & n7;
   assign n3 = state == 2'h2;
-  assign n4 = {n3, moves} != 2'h2;
-  assign n5 = {n6, moves} != 2'h2;
+  assign n4 = {n6, moves} != 2'h2;
+  assign n5 = {n3, moves} != 2'h2;
   assign n6 = !state;
   assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n5, n20, n8 | n6, n7};
+  assign n9 = &{n8 | n6, n4, n20, n7};
   assign moves = signal & signal_44;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
@@ -565,7 +565,7 @@ module \neuflow_control.sequencer  (
         8'h0; last_frame <= 1'h0;
     end else begin
       if (n13) error <= {5'h0, code};
-      if ((clear_done | n15) | n14 | n13) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n14 | (clear_done | n15) | n13) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       single <= {waiting1 <= 1'h1, waiting0 <= 1'h1};
       signal_18 <= {!waiting1, !waiting0};
@@ -585,8 +585,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{{n8, moves, config__payload_last} != 3'h6, n8 | n3 | n6, n5, n20, n7, {n3, moves, steps}
-        != 3'h6, {n19, n6, at[3:0] == 2'h3, moves} != 3'h5, n4}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n8 | n3 | n6, {n8, moves, config__payload_last} != 3'h6, n4, n5, n20, {n3, moves, steps}
+        != 3'h6, n7, {n19, n6, at[3:0] == 2'h3, moves} != 3'h5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

@@ -156,7 +156,7 @@ module \neuflow_convolver_tile.convolver  (
   wire [17:0] block;
   wire [191:0] parameters;
   wire [218:0] config__payload;
-  wire [32:0] read;
+  wire [47:0] read;
   wire [511:0] config__payload_49;
   wire [63:0] value;
   wire [95:0] pixel;
@@ -258,7 +258,7 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire read_enable,
   output reg hand_over = 1'h0,
   output reg [17:0] block = 18'h0,
-  output reg [32:0] read = 33'h0,
+  output reg [47:0] read = 48'h0,
   input wire drain_ready,
   input wire [511:0] config__payload,
   input wire configured,
@@ -268,7 +268,7 @@ module \neuflow_convolver_tile.convolver.array  (
     1'h0, by_tap = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends =
     1'h0, ky_ends_ends = 1'h0, left = 1'h0, move = 1'h0, named = 1'h0, odd = 1'h0, one_channel =
     1'h0, pass_ends_ends = 1'h0, s9_rotate = 1'h0, spread = 1'h0, wraps_80 = 1'h0;
-  reg [127:0] n10, s10_words = 128'h0, s8_words = 128'h0, s9_words_126 = 128'h0;
+  reg [127:0] n9, s10_words = 128'h0, s8_words = 128'h0, s9_words_126 = 128'h0;
   reg [12:0] s1 = 13'h0, s10 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7
     = 13'h0, s8 = 13'h0, s9 = 13'h0;
   reg [15:0] kept = 16'h0, last_row = 16'h0;
@@ -285,7 +285,7 @@ module \neuflow_convolver_tile.convolver.array  (
   reg [20:3] rounds_q = 18'h0;
   reg [21:0] far1_less = 22'h0, group_less = 22'h0, next_x_beyond;
   reg [22:0] far0_less_q = 23'h0;
-  reg [2:0] begins_236 = 3'h0, meets0 = 3'h0, meets1 = 3'h0, rotate = 3'h0, s7_rotate = 3'h0,
+  reg [2:0] read_end0 = 3'h0, read_end1 = 3'h0, read_end2 = 3'h0, rotate = 3'h0, s7_rotate = 3'h0,
     s8_rotate = 3'h0, settling = 3'h7, lanes_q = 3'h0, s14_q = 3'h0;
   reg [31:0] s10_weights = 32'h0, s11_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0,
     s5_weights = 32'h0, s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights =
@@ -301,84 +301,83 @@ module \neuflow_convolver_tile.convolver.array  (
   reg [7:0] s9_masks_q = 8'h0;
   reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_223 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n51, n32, n16, n50, n30, n15, n28, n26, n12, n46, n25, n24, n3, n21, n22, n23, n5, n4, n48,
-    n45, n54, n43, n44, n37, n53, n17, n18, n9, n8, n6, n47, n52, n35, n34, n27, n29, n31, n33, n36,
-    n39, n40, n42, n13, signal_131, signal_25, signal_29, signal_59, signal_60, awake, block_ends,
-    coordinates_clk, ends_x, fed, first_channel, full, goes_on, group_ends, ky_ends, names,
-    no_drain, pass_ends, s0_last, wraps, wraps_75;
-  wire [127:0] n49, s9_words;
+  wire n54, n32, n15, n53, n30, n14, n28, n26, n11, n49, n25, n24, n3, n37, n47, n48, n10, n4, n51,
+    n46, n57, n44, n45, n38, n56, n16, n17, n18, n19, n8, n7, n5, n50, n55, n35, n34, n27, n29, n31,
+    n33, n36, n40, n41, n43, n12, signal_131, signal_25, signal_29, signal_59, signal_60, awake,
+    block_ends, coordinates_clk, ends_x, fed, first_channel, full, goes_on, group_ends, ky_ends,
+    names, no_drain, pass_ends, s0_last, wraps, wraps_75;
+  wire [127:0] n52, s9_words;
   wire [14:0] where, where_240, where_241;
   wire [15:0] free, last_row_190;
-  wire [19:0] n41, n38;
-  wire [1:0] rows_on_186;
-  wire [20:0] n11;
-  wire [21:0] n20, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
+  wire [19:0] n42, n39;
+  wire [1:0] n20, rows_on_186;
+  wire [20:0] n23;
+  wire [21:0] n22, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
     step_y_wrap_beyond;
-  wire [22:0] n19;
+  wire [22:0] n21;
   wire [2:0] n1, n2, count, turn;
   wire [31:0] s2_weights;
   wire [3:0] end0, end1;
-  wire [5:0] n14, over, over_73, split;
-  wire [79:0] n7, x, y_197;
+  wire [5:0] n13, over, over_73, split;
+  wire [79:0] n6, x, y_197;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
   assign read_enable = s6[0];
   assign lanes[2:0] = lanes_q;
-  assign issue = signal & ~(n48 | no_drain);
+  assign issue = signal & ~(n51 | no_drain);
   assign fill = begins & ~full;
   assign wait_rows = signal & signal_25;
   assign wait_weights = signal & ~signal_25 & signal_29;
-  assign wait_drain = signal & ~n48 & no_drain;
+  assign wait_drain = signal & ~n51 & no_drain;
   assign weights_read = issue & n25;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_172 = |{s2[0], s1[0], s6[0], shift, s4[0], issue, s8[0], s7[0], signal_60, s13[0],
-    s12[0], s10[0], s11[0], s5[0], s3[0], s9[0], awake, hand_over, s14_q[0], signal_59} | n47;
+  assign awake_172 = |{s6[0], shift, s9[0], s12[0], s10[0], issue, s3[0], s1[0], s11[0], s5[0],
+    hand_over, s14_q[0], s4[0], s8[0], signal_60, awake, signal_59, s13[0], s2[0], s7[0]} | n50;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
-  assign {n19[22], n19[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
+  assign {n21[22], n21[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
     config__payload[224:205]});
   assign n3 = signal & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & signal_13) | gathers;
   assign n4 = in_flight | ~drain_ready;
   assign signal_131 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
-  assign n5 = s1[0] & s1[7];
-  assign s9_words = n49 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
+  assign s9_words = n52 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
     {16{s9_masks_q[2]}}, {16{s9_masks_q[1]}}, {16{s9_masks_q[0]}}};
-  assign n6 = s10[0] & spread;
-  assign n7 = ~{{16{s10_behind[4]}}, {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}},
+  assign n5 = s10[0] & spread;
+  assign n6 = ~{{16{s10_behind[4]}}, {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}},
     {16{s10_behind[0]}}};
-  assign n8 = s10[0] & s10[12];
-  assign n9 = s9[0] & s9[10];
-  assign wraps = $signed(over) >= $signed(1'h0);
-  assign n11 = config__payload[264:245] + 1'h1;
+  assign n7 = s10[0] & s10[12];
+  assign n8 = s9[0] & s9[10];
+  assign n10 = s1[0] & s1[7];
   assign goes_on = config__payload[52] & kx_ends_ends;
   assign names = config__payload[52] ? gathers & ~named : config__payload[51] & kx_ends_ends;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = ends_x & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n12 = issue & pass_ends;
-  assign n13 = signal ? signal : configured & ~(|flushing);
-  assign n14 = n46 ? config__payload[451:446] : 6'h2;
-  assign n15 = config__payload[49:30] == 1'h1;
-  assign n16 = config__payload[58:53] == 1'h1;
-  assign n17 = !met;
-  assign n18 = met == 1'h1;
-  assign end1 = (turn + s4_split[5:3]) + (spread ? 4'h8 - s4_split[5:3] : 4'h0);
+  assign n11 = issue & pass_ends;
+  assign n12 = signal ? signal : configured & ~(|flushing);
+  assign n13 = n49 ? config__payload[451:446] : 6'h2;
+  assign n14 = config__payload[49:30] == 1'h1;
+  assign n15 = config__payload[58:53] == 1'h1;
+  assign n16 = !{1'h0, n20};
+  assign n17 = n20 == 1'h1;
   assign end0 = (turn + s4_split[2:0]) + spread;
+  assign end1 = (turn + s4_split[5:3]) + (spread ? 4'h8 - s4_split[5:3] : 4'h0);
+  assign n18 = !met;
+  assign n19 = met == 1'h1;
+  assign n20 = {~end0[3]} + {~end1[3]};
   assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less);
   assign behind0_beyond = $signed({1'h0, position}) + $signed({far0_less_q[22], far0_less_q[20:0]});
   assign next_group_beyond = $signed({1'h0, signal_82}) + $signed(group_less);
   assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
-  assign n20 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
+  assign n22 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
     $signed(4'h5);
   assign wraps_75 = $signed(over_73) >= $signed(1'h0);
-  assign n21 = idle & ~s1[0] & ~s2[0];
-  assign over = $signed({1'h0, signal_67}) + $signed(delta_less);
-  assign n22 = n21 | s2[0] & s2[4];
-  assign n23 = s2[0] & s2[8];
+  assign wraps = $signed(over) >= $signed(1'h0);
+  assign n23 = config__payload[264:245] + 1'h1;
   assign n24 = issue & begins;
   assign n25 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
@@ -386,40 +385,44 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n27 = weights_rewind | n26;
   assign n28 = idle | s0_last & group_ends_ends;
   assign n29 = n28 | s0_last;
-  assign n30 = idle | n50 & block_ends_ends;
-  assign n31 = n50 | n30;
-  assign n32 = idle | n51 & ky_ends_ends;
-  assign n33 = n32 | n51;
-  assign n34 = idle | n51;
-  assign n35 = idle | n52 & kx_ends_ends;
-  assign n36 = n35 | n52;
-  assign n37 = s2[0] & ~s2[8];
-  assign n38 = n53 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_95) : n41;
-  assign n39 = |{s2[0], n21, n53, n37};
-  assign n40 = {n21, n37} != 1'h1;
-  assign n41 = s2[5] ? next_group : signal_82;
+  assign n30 = idle | n53 & block_ends_ends;
+  assign n31 = n53 | n30;
+  assign n32 = idle | n54 & ky_ends_ends;
+  assign n33 = n32 | n54;
+  assign n34 = idle | n54;
+  assign n35 = idle | n55 & kx_ends_ends;
+  assign n36 = n35 | n55;
+  assign n37 = idle & ~s1[0] & ~s2[0];
+  assign n38 = s2[0] & ~s2[8];
+  assign n39 = n56 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_95) : n42;
+  assign n40 = |{n37, n56, n38, s2[0]};
+  assign n41 = {n37, n38} != 1'h1;
+  assign n42 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n42 = n39 & {n21, n53, n37} != 2'h2 & n40;
-  assign n43 = n21 | n54 & first_channel;
-  assign n44 = n54 | absent[0];
-  assign n45 = s2[0] & s2[9];
+  assign n43 = n40 & {n37, n56, n38} != 2'h2 & n41;
+  assign n44 = n37 | n57 & first_channel;
+  assign n45 = n57 | absent[0];
+  assign n46 = s2[0] & s2[9];
   assign over_73 = $signed({1'h0, signal_72}) + $signed(delta_less_74);
-  assign n46 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
+  assign over = $signed({1'h0, signal_67}) + $signed(delta_less);
+  assign n47 = n37 | s2[0] & s2[4];
+  assign n48 = s2[0] & s2[8];
+  assign n49 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
   assign signal_60 = n3 & kept != free;
   assign signal_59 = configured & idle;
-  assign n47 = |settling;
-  assign n48 = signal_25 | signal_29;
+  assign n50 = |settling;
+  assign n51 = signal_25 | signal_29;
   assign no_drain = block_ends & n4;
   assign signal_25 = begins & ~(full & fed);
   assign signal_29 = n25 & ~weights_ready;
-  assign n49 = {2{s9_words_126}} >> {s9_rotate, 4'h0};
-  assign n50 = issue & ky_ends;
-  assign n51 = issue & ends_x;
-  assign n52 = issue & ~gathers;
-  assign n53 = s2[0] & ~s2[4];
+  assign n52 = {2{s9_words_126}} >> {s9_rotate, 4'h0};
+  assign n53 = issue & ky_ends;
+  assign n54 = issue & ends_x;
+  assign n55 = issue & ~gathers;
+  assign n56 = s2[0] & ~s2[4];
   assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_97);
-  assign n54 = n23 & s2[4];
+  assign n57 = n48 & s2[4];
   neuflow_locator behind0 (
     .clk(array_gated_clk), .linear(linear), .position(position_233),
       .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_241));
@@ -446,6 +449,13 @@ module \neuflow_convolver_tile.convolver.array  (
       .multiply(s11[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_131),
       .valid(s12[0]), .weight(s11_weights[31:16]), .words(words_151));
   always @(posedge array_gated_clk) begin
+    s5_masks <= s4_masks;
+    s6_masks <= s5_masks;
+    s7_masks <= s6_masks;
+    s8_masks <= s7_masks;
+    {s9_masks_q[7], s9_masks_q[4:0]} <= {s8_masks[4], spread ? {s8_masks[3:1], {2{s8_masks[0]}}} :
+      s8_masks};
+    offset <= signal_67 * config__payload[329:321];
     offset_223 <= signal_72 * config__payload[349:341];
     s7_rotate <= rotate;
     s8_rotate <= s7_rotate;
@@ -458,14 +468,22 @@ module \neuflow_convolver_tile.convolver.array  (
     s9_weights <= s8_weights;
     s10_weights <= s9_weights;
     s11_weights <= s10_weights;
-    s5_masks <= s4_masks;
-    s6_masks <= s5_masks;
-    s7_masks <= s6_masks;
-    s8_masks <= s7_masks;
-    {s9_masks_q[7], s9_masks_q[4:0]} <= {s8_masks[4], spread ? {s8_masks[3:1], {2{s8_masks[0]}}} :
-      s8_masks};
-    offset <= signal_67 * config__payload[329:321];
     s3_weights[15:0] <= s2_weights[15:0];
+    if (s1[0]) beat <= weights;
+    if (s9[0] & spread) s10_behind <= 5'h1f << s9_split[2:0];
+    if (s9[0] & s9[11]) s10_kept1 <= s9_words[79:0];
+    if (n7 | n5 | s10[0]) words_151 <= n5 ? s10_words[95:16] & n6 | s10_words[111:32] &
+      {{16{s10_behind[4]}}, {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}},
+      {16{s10_behind[0]}}} : n7 ? s10_kept1 : by_tap ? s10_words[95:16] : s10_words[79:0];
+    if (n5 | s10[0]) words <= n5 ? s10_words[79:0] & n6 | s10_words[95:16] & {{16{s10_behind[4]}},
+      {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}}, {16{s10_behind[0]}}} :
+      s10_words[79:0];
+    if (s9[0] | n8) s10_words[95:0] <= n8 ? s10_words[127:32] : s9_words[95:0];
+    if (s8[0]) begin
+      n9 = {2{s8_words}} >> {s8_rotate[2:1], 5'h0};
+      s9_words_126 <= n9;
+    end
+    if (s7[0]) s8_words <= words_246;
     if (s2[0]) begin
       at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
       at_x4 <= $signed({1'h0, signal_194[79:64]}) + $signed(signal_192);
@@ -482,60 +500,34 @@ module \neuflow_convolver_tile.convolver.array  (
       < config__payload[96:81] & at_y3 < config__payload[112:97], at_x2 < config__payload[96:81] &
       at_y2 < config__payload[112:97], at_x1 < config__payload[96:81] & at_y1 <
       config__payload[112:97], at_x0 < config__payload[96:81] & at_y0 < config__payload[112:97]};
-    if (n5) begin
+    if (n10) begin
       y <= y_197;
       signal_194 <= x;
     end
-    if (s1[0]) beat <= weights;
-    if (s9[0] & spread) s10_behind <= 5'h1f << s9_split[2:0];
-    if (s9[0] & s9[11]) s10_kept1 <= s9_words[79:0];
-    if (s10[0] | n6 | n8) words_151 <= n6 ? s10_words[95:16] & n7 | s10_words[111:32] &
-      {{16{s10_behind[4]}}, {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}},
-      {16{s10_behind[0]}}} : n8 ? s10_kept1 : by_tap ? s10_words[95:16] : s10_words[79:0];
-    if (s10[0] | n6) words <= n6 ? s10_words[79:0] & n7 | s10_words[95:16] & {{16{s10_behind[4]}},
-      {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}}, {16{s10_behind[0]}}} :
-      s10_words[79:0];
-    if (s9[0] | n9) s10_words[95:0] <= n9 ? s10_words[127:32] : s9_words[95:0];
-    if (s8[0]) begin
-      n10 = {2{s8_words}} >> {s8_rotate[2:1], 5'h0};
-      s9_words_126 <= n10;
-    end
-    if (s7[0]) s8_words <= words_246;
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      delta_less_74 <= 5'h0; move_less <= 21'h0; signal_89 <= 20'h0; wrapped_less <= 21'h0;
-        signal_215 <= 20'h0; kept_less <= 21'h0; signal_213 <= 20'h0; delta_less <= 5'h0;
-        {hand_over, s14_q} <= 4'h0; s13 <= 4'h0; s12 <= 4'h0; s11 <= 4'h0; s10 <= 13'h0; s9 <=
-        13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <=
-        13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <= 1'h0; maps[1] <= 1'h0; flushing <= 4'h0;
-        in_flight <= 1'h0; one_channel <= 1'h0; move <= 1'h0; read <= 33'h0; meets1 <= 3'h0; meets0
-        <= 3'h0; begins_236 <= 3'h0; met <= 2'h0; position_234 <= 20'h0; far1_less <= 22'h0; far1_q
-        <= 20'h0; position_233 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <=
-        20'h0; rounds_q <= 18'h0; rotate <= 3'h0; position_229 <= 20'h0; linear <= 9'h0; next_group
-        <= 20'h0; step_y_wrap <= 20'h0; group_less <= 22'h0; signal_83 <= 20'h0; gap <= 21'h0;
-        row_less <= 21'h0; wraps_80 <= 1'h0; move_less_97 <= 21'h0; signal_95 <= 20'h0;
-        wrapped_less_222 <= 21'h0; signal_220 <= 20'h0; kept_less_219 <= 21'h0; signal_218 <= 20'h0;
-        signal_67 <= 4'h0; tap_y <= 18'h0; signal_192 <= 18'h0; block <= 18'h0; last_row <= 16'h0;
-        rows_on <= 2'h0; s1_split <= 6'h0; odd <= 1'h0; begins <= 1'h1; signal_63 <= 1'h1; s9_split
-        <= 6'h0; s6_split <= 6'h0; s4_split <= 6'h0; pass_ends_ends <= 1'h0; pass_ends_left <=
-        20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends <= 1'h0;
+      s12 <= 4'h0; s11 <= 4'h0; s10 <= 13'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5
+        <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <=
+        1'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; one_channel <= 1'h0; move <=
+        1'h0; read_end2 <= 3'h0; read_end1 <= 3'h0; read <= 48'h0; read_end0 <= 3'h0; met <= 2'h0;
+        position_234 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0; position_233 <= 20'h0;
+        {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0; rounds_q <= 18'h0; rotate <=
+        3'h0; position_229 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0;
+        group_less <= 22'h0; signal_83 <= 20'h0; gap <= 21'h0; row_less <= 21'h0; wraps_80 <= 1'h0;
+        move_less_97 <= 21'h0; signal_95 <= 20'h0; wrapped_less_222 <= 21'h0; signal_220 <= 20'h0;
+        kept_less_219 <= 21'h0; signal_218 <= 20'h0; delta_less_74 <= 5'h0; move_less <= 21'h0;
+        signal_89 <= 20'h0; wrapped_less <= 21'h0; signal_215 <= 20'h0; kept_less <= 21'h0;
+        signal_213 <= 20'h0; delta_less <= 5'h0; {hand_over, s14_q} <= 4'h0; s13 <= 4'h0; last_row
+        <= 16'h0; rows_on <= 2'h0; s1_split <= 6'h0; odd <= 1'h0; begins <= 1'h1; signal_63 <= 1'h1;
+        s9_split <= 6'h0; s6_split <= 6'h0; s4_split <= 6'h0; pass_ends_ends <= 1'h0; pass_ends_left
+        <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends <= 1'h0;
         block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; named <= 1'h0; gathers
         <= 1'h0; signal_13 <= 1'h0; left <= 1'h0; kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; by_tap
         <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <= 20'h0; signal_82 <= 20'h0;
-        channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0; signal_72 <= 4'h0; lanes_q <=
-        3'h0;
+        channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0; signal_72 <= 4'h0; signal_67
+        <= 4'h0; tap_y <= 18'h0; signal_192 <= 18'h0; block <= 18'h0; lanes_q <= 3'h0;
     end else begin
-      delta_less_74 <= config__payload[320:317] - config__payload[116:113];
-      move_less <= wraps ? wrapped_less : kept_less;
-      signal_89 <= wraps ? signal_215 : signal_213;
-      wrapped_less <= n11 - config__payload[224:205];
-      signal_215 <= n11[19:0];
-      kept_less <= config__payload[264:245] - config__payload[224:205];
-      signal_213 <= config__payload[264:245];
-      delta_less <= config__payload[316:313] - config__payload[116:113];
-      {hand_over, s14_q} <= s13;
-      s13 <= s12;
       s12 <= s11;
       s11 <= s10[3:0];
       s10 <= s9;
@@ -549,29 +541,28 @@ module \neuflow_convolver_tile.convolver.array  (
       s2 <= s1;
       s1 <= {gathers, goes_on & ~signal_13, goes_on, names, ends_x, begins, pass_ends, group_ends,
         ky_ends, s0_last, signal_63, odd, issue};
-      pass_done <= n12;
-      signal <= issue ? (pass_ends ? 1'h0 : n13) : n13;
-      maps[1] <= n14[1];
-      flushing <= {flushing[2:0], n12};
+      pass_done <= n11;
+      signal <= issue ? (pass_ends ? 1'h0 : n12) : n12;
+      maps[1] <= n13[1];
+      flushing <= {flushing[2:0], n11};
       in_flight <= in_flight & ~hand_over | s0_last;
-      one_channel <= n15 & n16;
+      one_channel <= n14 & n15;
       move <= behind[0] & ~s13[3] | s12[3];
-      read <= {n17 ? where[8:3] : n18 ? where_241[8:3] : where_240[8:3], n17 ? where_240[14:9] : n18
-        ? where[8:3] : where_241[8:3], n17 ? where_241[14:9] : n18 ? where_240[14:9] : where[8:3],
-        n17 ? where[14:9] : n18 ? where_241[14:9] : where_240[14:9], n17 ? begins_236 : n18 ? meets0
-        : meets1, n17 ? meets1 : n18 ? begins_236 : meets0, n17 ? meets0 : n18 ? meets1 :
-        begins_236};
-      meets1 <= end1[2:0];
-      meets0 <= end0[2:0];
-      begins_236 <= turn;
-      met <= {~end0[3]} + {~end1[3]};
+      read_end2 <= n16 ? turn : n17 ? end0[2:0] : end1[2:0];
+      read_end1 <= n16 ? end1[2:0] : n17 ? turn : end0[2:0];
+      read <= {n18 ? where[8:3] : n19 ? where_241[8:3] : where_240[8:3], n18 ? where_240[14:9] : n19
+        ? where[8:3] : where_241[8:3], n18 ? where_241[14:9] : n19 ? where_240[14:9] : where[8:3],
+        n18 ? where[14:9] : n19 ? where_241[14:9] : where_240[14:9], ~(8'hff << read_end2), ~(8'hff
+        << read_end1), ~(8'hff << read_end0)};
+      read_end0 <= n16 ? end0[2:0] : n17 ? end1[2:0] : turn;
+      met <= n20;
       position_234 <= wraps_80 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
         position + far1_q;
       far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
       far1_q <= {rounds_q[18:3], 4'h0};
       position_233 <= wraps_80 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
         position + far0_q;
-      {far0_less_q[22], far0_less_q[20:0]} <= {n19[22], n19[20:0]};
+      {far0_less_q[22], far0_less_q[20:0]} <= {n21[22], n21[20:0]};
       far0_q <= {rounds_q[19:3], 3'h0};
       rounds_q <= gap[20:3];
       rotate <= where[2:0];
@@ -581,8 +572,8 @@ module \neuflow_convolver_tile.convolver.array  (
         : signal_82 + signal_83;
       step_y_wrap <= wraps_80 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
         step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
-      group_less <= $signed(n20) - $signed({1'h0, config__payload[224:205]});
-      signal_83 <= n20[19:0];
+      group_less <= $signed(n22) - $signed({1'h0, config__payload[224:205]});
+      signal_83 <= n22[19:0];
       gap <= config__payload[304:285] - config__payload[80:65];
       row_less <= config__payload[304:285] - config__payload[224:205];
       wraps_80 <= |config__payload[224:205];
@@ -592,14 +583,16 @@ module \neuflow_convolver_tile.convolver.array  (
       signal_220 <= step_y_wrap;
       kept_less_219 <= config__payload[284:265] - config__payload[224:205];
       signal_218 <= config__payload[284:265];
-      if (s1[0] | n21) signal_67 <= n21 ? config__payload[308:305] : s1[8] ?
-        config__payload[308:305] : wraps ? over[3:0] : signal_67 + config__payload[316:313];
-      if (n23 | n22) tap_y <= n22 ? {{2{config__payload[148]}}, config__payload[148:133]} :
-        $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n23 | n22 | s2[0] & ~s2[10]) signal_192 <= n22 ? {{2{config__payload[132]}},
-        config__payload[132:117]} : n23 ? {{2{config__payload[132]}}, config__payload[132:117]} :
-        $unsigned($signed(signal_192) + $signed({1'h0, config__payload[156:149]}));
-      if (s1[3]) block <= {s1[6:5], last_row};
+      delta_less_74 <= config__payload[320:317] - config__payload[116:113];
+      move_less <= wraps ? wrapped_less : kept_less;
+      signal_89 <= wraps ? signal_215 : signal_213;
+      wrapped_less <= n23 - config__payload[224:205];
+      signal_215 <= n23[19:0];
+      kept_less <= config__payload[264:245] - config__payload[224:205];
+      signal_213 <= config__payload[264:245];
+      delta_less <= config__payload[316:313] - config__payload[116:113];
+      {hand_over, s14_q} <= s13;
+      s13 <= s12;
       if (n24) begin
         last_row <= last_row_190;
         rows_on <= rows_on_186;
@@ -622,11 +615,11 @@ module \neuflow_convolver_tile.convolver.array  (
         group_ends_left <= n28 ? config__payload[29:20] : group_ends_left - 1'h1;
       end
       if (n31) begin
-        block_ends_ends <= n30 ? n15 : block_ends_left == 2'h2;
+        block_ends_ends <= n30 ? n14 : block_ends_left == 2'h2;
         block_ends_left <= n30 ? config__payload[49:30] : block_ends_left - 1'h1;
       end
       if (n33) begin
-        ky_ends_ends <= n32 ? n16 : ky_ends_left == 2'h2;
+        ky_ends_ends <= n32 ? n15 : ky_ends_left == 2'h2;
         ky_ends_left <= n32 ? config__payload[58:53] : ky_ends_left - 1'h1;
       end
       if (idle | issue & (ky_ends | gathers)) named <= signal & ~ky_ends;
@@ -644,23 +637,31 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n39 & {s2[10], n21, n37} != 3'h5) begin
+      if (n40 & {n37, n38, s2[10]} != 2'h3) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n21 ? config__payload[244:225] : n37 ? (wraps_80 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n38;
+        position <= n37 ? config__payload[244:225] : n38 ? (wraps_80 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n39;
       end
-      if (n39 & n40) row_start <= n21 ? config__payload[244:225] : n38;
-      if (n42) begin
-        signal_82 <= n21 ? config__payload[244:225] : n41;
-        channel_base <= n21 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
+      if (n40 & n41) row_start <= n37 ? config__payload[244:225] : n39;
+      if (n43) begin
+        signal_82 <= n37 ? config__payload[244:225] : n42;
+        channel_base <= n37 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n43 | n44) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n45 | n43 | n44) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
+      if ((n44 | n45) & ~n46) absent <= n44 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n46 | n44 | n45) next_channel <= n46 ? config__payload[184:165] + s2_weights[31:16] : n44
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (n21 | s1[0] & s1[8]) signal_72 <= n21 ? config__payload[312:309] : s1[4] ?
+      if (n37 | s1[0] & s1[8]) signal_72 <= n37 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_75 ? over_73[3:0] : signal_72 + config__payload[320:317];
+      if (n37 | s1[0]) signal_67 <= n37 ? config__payload[308:305] : s1[8] ?
+        config__payload[308:305] : wraps ? over[3:0] : signal_67 + config__payload[316:313];
+      if (n48 | n47) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+        $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
+      if (n48 | n47 | s2[0] & ~s2[10]) signal_192 <= n47 ? {{2{config__payload[132]}},
+        config__payload[132:117]} : n48 ? {{2{config__payload[132]}}, config__payload[132:117]} :
+        $unsigned($signed(signal_192) + $signed({1'h0, config__payload[156:149]}));
+      if (s1[3]) block <= {s1[6:5], last_row};
       if (begins) lanes_q <= count;
     end
   end
@@ -672,19 +673,19 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~n46 | coordinates_gated_rst) begin
+    if (~n49 | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
       {maps[5:2], maps[0]} <= {config__payload[451:448], config__payload[446]};
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s2[0], s1[0], s6[0], shift, s4[0], coordinates_gated_rst, issue, s8[0], s7[0], signal_60,
-      s13[0], s12[0], s10[0], s11[0], s5[0], s3[0], s9[0], awake, hand_over, s14_q[0], signal_59})
+    if (|{s6[0], shift, s9[0], s12[0], coordinates_gated_rst, s10[0], issue, s3[0], s1[0], s11[0],
+      s5[0], hand_over, s14_q[0], s4[0], s8[0], signal_60, awake, signal_59, s13[0], s2[0], s7[0]})
       begin
       settling <= 3'h7;
     end else begin
-      if (n47) settling <= settling - 1'h1;
+      if (n50) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
@@ -702,7 +703,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (n9) begin
+    if (n8) begin
       s10_words[127:96] <= 32'h0;
     end else begin
       if (s9[0]) s10_words[127:96] <= s9_words[127:96];
@@ -857,7 +858,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (config_conv_array_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -900,7 +901,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (config_conv_drain_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -943,7 +944,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (config_conv_rows_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -985,7 +986,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (config_conv_weights_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -1072,7 +1073,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s2[0], s1[0], s6[0], s4[0], s8_step, s7_step, s5[0], s3[0], s0[0]};
+  assign en = |{s6[0], s3[0], s1[0], s5[0], s0[0], s4[0], s8_step, s2[0], s7_step};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1465,51 +1466,42 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
   reg [16:0] signal = 17'h0, slots_less = 17'h0;
-  reg [69:0] n3, n6, signal_14 = 70'h0, signal_8 = 70'h0;
-  wire n4, n5, n1, signal_17_row_ends, signal_17_slot_ends;
+  reg [69:0] n1, n4, signal_14 = 70'h0, signal_8 = 70'h0;
+  wire n2, n3, n6, signal_17_row_ends, signal_17_slot_ends;
   wire [15:0] signal_17_column, signal_17_row, signal_17_slot;
   wire [19:0] signal_17_base;
-  wire [69:0] n2;
+  wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n1 = n4 | clear | drain_gated_rst;
+  assign n2 = fresh & ~port_2472_0[0];
+  assign n3 = port_2472_0[0] | n2 | clear;
+  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
+    slots_less) : signal_8[69];
+  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_2472_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2472_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_2472_0[0];
-  assign n5 = port_2472_0[0] | n4 | clear;
-  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
-    slots_less) : signal_8[69];
-  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
-  always @(posedge drain_gated_clk) begin
-    if (n1) begin
-      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
-    end else begin
-      if (port_2472_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
-        signal_17_column};
-      if (port_2472_0[0]) signal_8[67:0] <= n2[67:0];
-    end
-  end
+  assign n6 = n2 | drain_gated_rst | clear;
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2472_0[0], mark, n4, clear} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2472_0[0]
+      if ({port_2472_0[0], mark, n2, clear} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2472_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
-        signal_14[69:68] <= n3[69:68];
+        signal_14[69:68] <= n1[69:68];
       end
-      if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2472_0[0]
-          ? n2 : {2'h0, signal_8[67:0]};
-        signal_8[69:68] <= n6[69:68];
+      if (n3) begin
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2472_0[0]
+          ? n5 : {2'h0, signal_8[67:0]};
+        signal_8[69:68] <= n4[69:68];
       end
       offset <= signal_8[67:48] + signal_8[15:0];
       inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
@@ -1520,7 +1512,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (clear | drain_gated_rst) begin
+    if (n6) begin
+      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
+    end else begin
+      if (port_2472_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+        signal_17_column};
+      if (port_2472_0[0]) signal_8[67:0] <= n5[67:0];
+    end
+  end
+  always @(posedge drain_gated_clk) begin
+    if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
       if (port_2472_0[0]) fresh <= 1'h0;
@@ -1540,13 +1541,13 @@ module \neuflow_convolver_tile.convolver.row_store  (
   output wire [127:0] words,
   input wire pass_done,
   input wire read_enable,
-  input wire [32:0] read,
+  input wire [47:0] read,
   input wire [218:0] config__payload,
   input wire config__valid,
   input wire clk
 );
   wire awake, awake_43, banks_clk, writer_clk;
-  wire [14:0] at;
+  wire [19:0] at;
   wire [63:0] beat;
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
@@ -1566,55 +1567,55 @@ endmodule
 
 module \neuflow_convolver_tile.convolver.row_store.banks  (
   output wire awake,
-  input wire [14:0] at,
+  input wire [19:0] at,
   input wire [63:0] beat,
   input wire [7:0] enables,
   output wire [127:0] words,
   input wire read_enable,
-  input wire [32:0] read,
+  input wire [47:0] read,
   input wire banks_gated_clk
 );
   assign awake = read_enable | |enables;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 1'h0 ? read[14:9] : read[5:3] > 1'h0 ?
-      read[20:15] : read[8:6] > 1'h0 ? read[26:21] : read[32:27]), .read_data(words[15:0]),
-      .read_enable(read_enable), .write_address(at[2:0] > 1'h0 ? at[14:9] : at[8:3]),
-      .write_data(beat[15:0]), .write_enable(enables[0]));
+    .clk(banks_gated_clk), .read_address(read[0] ? read[29:24] : read[8] ? read[35:30] : read[16] ?
+      read[41:36] : read[47:42]), .read_data(words[15:0]), .read_enable(read_enable),
+      .write_address(at[0] ? at[19:14] : at[13:8]), .write_data(beat[15:0]),
+      .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 1'h1 ? read[14:9] : read[5:3] > 1'h1 ?
-      read[20:15] : read[8:6] > 1'h1 ? read[26:21] : read[32:27]), .read_data(words[31:16]),
-      .read_enable(read_enable), .write_address(at[2:0] > 1'h1 ? at[14:9] : at[8:3]),
-      .write_data(beat[31:16]), .write_enable(enables[1]));
+    .clk(banks_gated_clk), .read_address(read[1] ? read[29:24] : read[9] ? read[35:30] : read[17] ?
+      read[41:36] : read[47:42]), .read_data(words[31:16]), .read_enable(read_enable),
+      .write_address(at[1] ? at[19:14] : at[13:8]), .write_data(beat[31:16]),
+      .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 2'h2 ? read[14:9] : read[5:3] > 2'h2 ?
-      read[20:15] : read[8:6] > 2'h2 ? read[26:21] : read[32:27]), .read_data(words[47:32]),
-      .read_enable(read_enable), .write_address(at[2:0] > 2'h2 ? at[14:9] : at[8:3]),
-      .write_data(beat[47:32]), .write_enable(enables[2]));
+    .clk(banks_gated_clk), .read_address(read[2] ? read[29:24] : read[10] ? read[35:30] : read[18] ?
+      read[41:36] : read[47:42]), .read_data(words[47:32]), .read_enable(read_enable),
+      .write_address(at[2] ? at[19:14] : at[13:8]), .write_data(beat[47:32]),
+      .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 2'h3 ? read[14:9] : read[5:3] > 2'h3 ?
-      read[20:15] : read[8:6] > 2'h3 ? read[26:21] : read[32:27]), .read_data(words[63:48]),
-      .read_enable(read_enable), .write_address(at[2:0] > 2'h3 ? at[14:9] : at[8:3]),
-      .write_data(beat[63:48]), .write_enable(enables[3]));
+    .clk(banks_gated_clk), .read_address(read[3] ? read[29:24] : read[11] ? read[35:30] : read[19] ?
+      read[41:36] : read[47:42]), .read_data(words[63:48]), .read_enable(read_enable),
+      .write_address(at[3] ? at[19:14] : at[13:8]), .write_data(beat[63:48]),
+      .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h4 ? read[14:9] : read[5:3] > 3'h4 ?
-      read[20:15] : read[8:6] > 3'h4 ? read[26:21] : read[32:27]), .read_data(words[79:64]),
-      .read_enable(read_enable), .write_address(at[2:0] > 3'h4 ? at[14:9] : at[8:3]),
-      .write_data(beat[15:0]), .write_enable(enables[4]));
+    .clk(banks_gated_clk), .read_address(read[4] ? read[29:24] : read[12] ? read[35:30] : read[20] ?
+      read[41:36] : read[47:42]), .read_data(words[79:64]), .read_enable(read_enable),
+      .write_address(at[4] ? at[19:14] : at[13:8]), .write_data(beat[15:0]),
+      .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h5 ? read[14:9] : read[5:3] > 3'h5 ?
-      read[20:15] : read[8:6] > 3'h5 ? read[26:21] : read[32:27]), .read_data(words[95:80]),
-      .read_enable(read_enable), .write_address(at[2:0] > 3'h5 ? at[14:9] : at[8:3]),
-      .write_data(beat[31:16]), .write_enable(enables[5]));
+    .clk(banks_gated_clk), .read_address(read[5] ? read[29:24] : read[13] ? read[35:30] : read[21] ?
+      read[41:36] : read[47:42]), .read_data(words[95:80]), .read_enable(read_enable),
+      .write_address(at[5] ? at[19:14] : at[13:8]), .write_data(beat[31:16]),
+      .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h6 ? read[14:9] : read[5:3] > 3'h6 ?
-      read[20:15] : read[8:6] > 3'h6 ? read[26:21] : read[32:27]), .read_data(words[111:96]),
-      .read_enable(read_enable), .write_address(at[2:0] > 3'h6 ? at[14:9] : at[8:3]),
-      .write_data(beat[47:32]), .write_enable(enables[6]));
+    .clk(banks_gated_clk), .read_address(read[6] ? read[29:24] : read[14] ? read[35:30] : read[22] ?
+      read[41:36] : read[47:42]), .read_data(words[111:96]), .read_enable(read_enable),
+      .write_address(at[6] ? at[19:14] : at[13:8]), .write_data(beat[47:32]),
+      .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
-    .clk(banks_gated_clk), .read_address(read[2:0] > 3'h7 ? read[14:9] : read[5:3] > 3'h7 ?
-      read[20:15] : read[8:6] > 3'h7 ? read[26:21] : read[32:27]), .read_data(words[127:112]),
-      .read_enable(read_enable), .write_address(at[2:0] > 3'h7 ? at[14:9] : at[8:3]),
-      .write_data(beat[63:48]), .write_enable(enables[7]));
+    .clk(banks_gated_clk), .read_address(read[7] ? read[29:24] : read[15] ? read[35:30] : read[23] ?
+      read[41:36] : read[47:42]), .read_data(words[127:112]), .read_enable(read_enable),
+      .write_address(at[7] ? at[19:14] : at[13:8]), .write_data(beat[63:48]),
+      .write_enable(enables[7]));
 endmodule
 
 module \neuflow_convolver_tile.convolver.row_store.writer  (
@@ -1627,7 +1628,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   output wire config__ready,
   output reg listening = 1'h0,
   output reg [15:0] stored = 16'h0,
-  output reg [14:0] at = 15'h0,
+  output reg [19:0] at = 20'h0,
   output reg [63:0] words_94 = 64'h0,
   output reg [7:0] enables = 8'h0,
   input wire pass_done,
@@ -1659,7 +1660,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n9, linear_88 = 9'h0, offset = 9'h0;
-  wire n14, n37, n35, n38, n5, n6, n26, n36, n34, n4, n18, n13, n11, n12, n24, n22, n15, n17, n19,
+  wire n14, n37, n35, n38, n5, n6, n26, n36, n34, n4, n18, n11, n12, n13, n24, n22, n15, n17, n19,
     n33, n20, n21, n23, n25, n28, n10, n29, n32, n27, n30, signal_115, signal_116, signal_22,
     signal_23, finished, i__ready_112, i__valid_113, last_lap, last_phase_y, o__ready, o__valid,
     record_ends, starts;
@@ -1682,7 +1683,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = signal_116 & signal_37 > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = signal_116 & signal_37 > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = signal_116 & signal_37 > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{n11, finished, n12, pass_done, signal_22, n13, starts} | n14;
+  assign awake = |{n11, finished, n12, pass_done, n13, signal_22, starts} | n14;
   assign n3[36:21] = n4 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n3[20:5] = n4 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1702,10 +1703,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign ahead = signal_116 ? signal_39 - signal_36 : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n10 = o__ready | n34;
-  assign n11 = o__valid & o__ready;
+  assign n11 = i__valid_113 & i__ready_112;
   assign finished = n36 | signal & signal_50 & allowed;
-  assign n12 = released != freed;
-  assign n13 = i__valid_113 & i__ready_112;
+  assign n12 = o__valid & o__ready;
+  assign n13 = released != freed;
   assign starts = n37 & config__valid & ~(|flushing);
   assign n14 = |settling;
   assign n15 = lead <= config__payload[3];
@@ -1769,7 +1770,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s4_valid) s5_piece <= s4_piece;
     if (s3_valid) s4_piece <= {s3_piece_q[83:5], s3_piece_taken, s3_piece_q[2:0]};
     if (s2_valid) {s3_piece_q[83:37], s3_piece_q[2:0]} <= {s2_piece[83:37], s2_piece[2:0]};
-    if (s2_valid | n4) s3_piece_q[36:5] <= n3;
+    if (n4 | s2_valid) s3_piece_q[36:5] <= n3;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_22) begin
       signal_119 = signal_16 ? {2'h0, signal_29} : !signal_25 ? 4'h0 : config__payload[158:155] -
@@ -1796,7 +1797,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{n11, finished, n12, pass_done, signal_22, n13, writer_gated_rst, starts}) begin
+    if (|{n11, finished, n12, pass_done, n13, signal_22, writer_gated_rst, starts}) begin
       settling <= 4'hb;
     end else begin
       if (n14) settling <= settling - 1'h1;
@@ -1804,7 +1805,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   end
   always @(posedge writer_gated_clk) begin
     if (writer_gated_rst) begin
-      freed <= 16'h0; enables_96 <= 8'h0; enables <= 8'h0; at <= 15'h0; turn <= 2'h0; position_89 <=
+      freed <= 16'h0; enables_96 <= 8'h0; enables <= 8'h0; at <= 20'h0; turn <= 2'h0; position_89 <=
         20'h0; linear_88 <= 9'h0; pitch_less <= 21'h0; signal_77 <= 1'h0; x_step_less <= 21'h0;
         by_word <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0;
         s1_valid <= 1'h0; signal_56 <= 1'h0; limit <= 17'h0; stored <= 16'h0; allowed <= 1'h0;
@@ -1821,7 +1822,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         s5_piece[2:0], s5_valid & 1'h1 - where[2:0] < s5_piece[2:0], s5_valid & 1'h0 - where[2:0] <
         s5_piece[2:0]};
       enables <= enables_96;
-      at <= here;
+      at <= {here[14:3], ~(8'hff << here[2:0])};
       turn <= s5_piece[4:3] - where[1:0];
       position_89 <= position;
       linear_88 <= linear[8:0] + offset;
@@ -1912,7 +1913,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (writer_gated_rst | n26) begin
       signal_25 <= 4'h0;
     end else begin
-      if ((n5 | n6 | $signed({3'h0, signal_122}) >= $signed(1'h0)) & n34) signal_25 <= n6 ?
+      if ((n6 | n5 | $signed({3'h0, signal_122}) >= $signed(1'h0)) & n34) signal_25 <= n6 ?
         beyond2[3:0] : n5 ? beyond1[3:0] : signal_122[3:0];
     end
   end
@@ -1956,7 +1957,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
   assign n1 = parameters_take | weights_gated_rst;
-  assign n2 = {listening, signal_16, leads} != 3'h6 & n3;
+  assign n2 = n3 & {leads, listening, signal_16} != 2'h3;
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
@@ -2031,7 +2032,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{push, read_enable, free, comes, rewind} | n1;
+  assign awake = |{comes, read_enable, free, rewind, push} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2041,14 +2042,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{push, read_enable, free, comes, rewind, blocks_gated_rst}) begin
+    if (|{comes, read_enable, blocks_gated_rst, free, rewind, push}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | rewind | blocks_gated_rst) begin
+    if (blocks_gated_rst | free | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2097,7 +2098,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{push, read_enable, free, comes, rewind} | n1;
+  assign awake = |{comes, read_enable, free, rewind, push} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2107,7 +2108,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{push, read_enable, weights_gated_rst, free, comes, rewind}) begin
+    if (|{comes, read_enable, weights_gated_rst, free, rewind, push}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;

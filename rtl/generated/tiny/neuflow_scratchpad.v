@@ -53,9 +53,9 @@ module neuflow_scratchpad (
     write_issue, write_moves;
   wire [15:0] read_data, read_data_89, read_data_90, read_data_91;
   wire [1:0] n5, n2, write_behind, write_chosen, write_grant;
-  wire [21:0] n4;
+  wire [25:0] n4;
   wire [29:0] n9, n1;
-  wire [29:22] n3;
+  wire [29:26] n3;
   wire [5:0] read_behind, read_chosen, read_grant;
   wire [67:0] coming;
   assign data__0__ready = write_owner[0];
@@ -83,9 +83,9 @@ module neuflow_scratchpad (
     write__1__payload[31:30] : 2'h0) : write_left;
   assign coming = (write_owner[0] ? data__0__payload[67:0] : 68'h0) | (write_owner[1] ?
     data__1__payload[67:0] : 68'h0);
-  assign n6 = read_enable | |{read__1__valid & read__1__ready, read__0__valid & read__0__ready,
-    read__4__valid & read__4__ready, read__3__valid & read__3__ready, read__5__valid &
-    read__5__ready, read__2__valid & read__2__ready};
+  assign n6 = read_enable | |{read__2__valid & read__2__ready, read__1__valid & read__1__ready,
+    read__4__valid & read__4__ready, read__3__valid & read__3__ready, read__0__valid &
+    read__0__ready, read__5__valid & read__5__ready};
   assign n7 = write_moves | (write__1__valid & write__1__ready | write__0__valid & write__0__ready);
   assign n8 = |settling;
   assign write_grant = write_chosen & ~write_chosen + 1'h1;
