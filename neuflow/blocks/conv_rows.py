@@ -140,7 +140,7 @@ class RowWriter(Component):
         resident, allowed = Signal(), Signal()
         m.d.sync += [resident.eq(c.rows == 0), allowed.eq(lead <= c.ahead)]
         m.d.comb += finished.eq((record_ends & last_record) | (active & resident & allowed))
-        with m.If(finished):
+        with m.If(flushing[0]):  # a cycle late: as long as the pass leads, nobody sees it
             m.d.sync += record.eq(0)
         with m.Elif(record_ends):
             m.d.sync += record.eq(record + 1)
@@ -202,14 +202,16 @@ class RowWriter(Component):
         width = Signal(SIZE + 4)
         count, row_ends, beat_ends = Signal(lane_bits), Signal(), Signal()
         by_word, by_row, last_lap = Signal(), Signal(), Signal()
-        fits, joins = Signal(), Signal()  # the row ends in the beat; words of the next one are taken
+        # The row ends in the beat; words of the next one may be, are taken.
+        fits, extends, joins = Signal(), Signal(), Signal()
         # The first beat comes cycles after the configuration.
         m.d.sync += [by_word.eq(c.scatter == Scatter.WORD), by_row.eq(c.scatter == Scatter.ROW)]
         m.d.comb += [
             width.eq(c.width - 1),
             fits.eq(~more & (low <= left)),
-            joins.eq(by_row & ~fits & valid & intake.o.valid),
-            row_ends.eq(last_lap & ~more & Mux(by_word, low == 0, fits | joins)),
+            extends.eq(by_row & valid & intake.o.valid),
+            joins.eq(extends & ~fits),
+            row_ends.eq(last_lap & ~more & Mux(by_word, low == 0, (low <= left) | extends)),
             beat_ends.eq(last_lap & Mux(by_word, left == 0, more | (left <= low))),
             count.eq(Mux(by_word, 0, Mux(fits, low, Mux(joins, Mux(more, lanes - 1, low), left)))),
             intake.o.ready.eq(~valid | (store & beat_ends)),
@@ -221,7 +223,9 @@ class RowWriter(Component):
             ahead.eq(Mux(joins, count - left, 0)),
             unused.eq(following.count - 1 - ahead),
         ]
-        part = self._laps(m, active, store, count, row_ends, last_lap)
+        # A stretch that is stored in laps is never joined to the next beat's words.
+        laps = Mux(fits, low, left)
+        part = self._laps(m, active, store, laps, count, row_ends, last_lap)
         with m.If(intake.o.ready):
             m.d.sync += [
                 valid.eq(intake.o.valid & (unused >= 0)),
@@ -248,8 +252,8 @@ class RowWriter(Component):
             "moves": fires(intake.i, intake.o), **part,
         }  # fmt: skip
 
-    def _laps(self, m, active, store, count, row_ends, last_lap):
-        """Go through the phases of a stretch of ``count`` + 1 words.
+    def _laps(self, m, active, store, most_laps, count, row_ends, last_lap):
+        """Go through the phases of a stretch of ``count`` + 1 words, if need be in so many laps.
 
         Return of the lap: ``number`` of words to store, ``first`` of them in the stretch, their
         ``phase``, and the ``step`` in their ring from here to the words of the next lap.
@@ -275,7 +279,7 @@ class RowWriter(Component):
         beyond = [Signal(signed(9), name=f"beyond{k}") for k in range(most + 1)]
         number = Signal(lane_bits + 1)
         m.d.comb += [
-            last_lap.eq(~phases | (lap == count) | (lap == last_phase)),
+            last_lap.eq(~phases | (lap == most_laps) | (lap == last_phase)),
             first.eq(Mux(phases, lap, behind)),
             at.eq(begins + lap),
             wrapped.eq(at >= c.stride),

@@ -228,7 +228,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2188_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2190_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -332,8 +332,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n25;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_172 = |{s6[0], shift, s9[0], s12[0], s10[0], issue, s3[0], s1[0], s11[0], s5[0],
-    hand_over, s14_q[0], s4[0], s8[0], signal_60, awake, signal_59, s13[0], s2[0], s7[0]} | n50;
+  assign awake_172 = |{s2[0], s6[0], shift, s4[0], s13[0], s8[0], s5[0], issue, s9[0], s7[0],
+    signal_59, s3[0], awake, s11[0], s12[0], signal_60, hand_over, s14_q[0], s1[0], s10[0]} | n50;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
   assign {n21[22], n21[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -388,7 +388,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n30 = idle | n53 & block_ends_ends;
   assign n31 = n53 | n30;
   assign n32 = idle | n54 & ky_ends_ends;
-  assign n33 = n32 | n54;
+  assign n33 = n54 | n32;
   assign n34 = idle | n54;
   assign n35 = idle | n55 & kx_ends_ends;
   assign n36 = n35 | n55;
@@ -396,7 +396,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n38 = s2[0] & ~s2[8];
   assign n39 = n56 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_95) : n42;
-  assign n40 = |{n37, n56, n38, s2[0]};
+  assign n40 = |{n37, s2[0], n56, n38};
   assign n41 = {n37, n38} != 1'h1;
   assign n42 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
@@ -409,8 +409,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n47 = n37 | s2[0] & s2[4];
   assign n48 = s2[0] & s2[8];
   assign n49 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign signal_60 = n3 & kept != free;
   assign signal_59 = configured & idle;
+  assign signal_60 = n3 & kept != free;
   assign n50 = |settling;
   assign n51 = signal_25 | signal_29;
   assign no_drain = block_ends & n4;
@@ -637,7 +637,7 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n40 & {n37, n38, s2[10]} != 2'h3) begin
+      if (n40 & {n37, s2[10], n38} != 2'h3) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n37 ? config__payload[244:225] : n38 ? (wraps_80 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n39;
@@ -648,17 +648,17 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n37 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n44 | n45) & ~n46) absent <= n44 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n46 | n44 | n45) next_channel <= n46 ? config__payload[184:165] + s2_weights[31:16] : n44
+      if ((n45 | n44) & ~n46) absent <= n44 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n46 | n45 | n44) next_channel <= n46 ? config__payload[184:165] + s2_weights[31:16] : n44
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
       if (n37 | s1[0] & s1[8]) signal_72 <= n37 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_75 ? over_73[3:0] : signal_72 + config__payload[320:317];
       if (n37 | s1[0]) signal_67 <= n37 ? config__payload[308:305] : s1[8] ?
         config__payload[308:305] : wraps ? over[3:0] : signal_67 + config__payload[316:313];
-      if (n48 | n47) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n47 | n48) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n48 | n47 | s2[0] & ~s2[10]) signal_192 <= n47 ? {{2{config__payload[132]}},
+      if (n47 | n48 | s2[0] & ~s2[10]) signal_192 <= n47 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n48 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(signal_192) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -680,16 +680,16 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s6[0], shift, s9[0], s12[0], coordinates_gated_rst, s10[0], issue, s3[0], s1[0], s11[0],
-      s5[0], hand_over, s14_q[0], s4[0], s8[0], signal_60, awake, signal_59, s13[0], s2[0], s7[0]})
-      begin
+    if (|{s2[0], s6[0], shift, s4[0], s13[0], s8[0], coordinates_gated_rst, s5[0], issue, s9[0],
+      s7[0], signal_59, s3[0], awake, s11[0], s12[0], signal_60, hand_over, s14_q[0], s1[0],
+      s10[0]}) begin
       settling <= 3'h7;
     end else begin
       if (n50) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (coordinates_gated_rst | s13[3]) begin
+    if (s13[3] | coordinates_gated_rst) begin
       behind <= 2'h0;
     end else begin
       behind <= {behind[0], signal_131};
@@ -814,12 +814,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
     if (make) begin
       late_y <= signal_7_q[31:16];
       late_x <= signal_7_q[15:0];
-      signal_7_need <= ($signed({signal_34_q[19], signal_34_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({signal_34_q[19], signal_34_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
-        config_2[412:397] : signal_34_q[15:0];
       signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
         config_2[412:397] : free_sum_q[15:0];
+      signal_7_need <= ($signed({signal_34_q[19], signal_34_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({signal_34_q[19], signal_34_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
+        config_2[412:397] : signal_34_q[15:0];
       {signal_7_q[82:80], signal_7_q[47:0]} <= {signal_33_q[82:80], signal_33_q[47:0]};
       {signal_33_q[82:80], signal_33_q[47:0]} <= {!column_next, row_next < config_2[445:430],
         column_next < config_2[429:414], row_next, y_next, x_next};
@@ -858,7 +858,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (config_conv_array_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -901,7 +901,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (config_conv_drain_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -944,7 +944,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (config_conv_rows_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -986,7 +986,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (config_conv_weights_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -1073,7 +1073,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s6[0], s3[0], s1[0], s5[0], s0[0], s4[0], s8_step, s2[0], s7_step};
+  assign en = |{s2[0], s6[0], s4[0], s8_step, s5[0], s7_step, s3[0], s0[0], s1[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1104,9 +1104,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n14 = n32 | n8 & slot_ends;
   assign n15 = n14 | n8;
   assign n16 = n32 | n8 & row_ends_101;
-  assign n17 = n16 | n8;
+  assign n17 = n8 | n16;
   assign n18 = n32 | n23 & map_ends;
-  assign n19 = n23 | n18;
+  assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
@@ -1156,7 +1156,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2472_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2474_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1458,7 +1458,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2472_0,
+  input wire [1:0] port_2474_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1473,8 +1473,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2472_0[0];
-  assign n3 = port_2472_0[0] | n2 | clear;
+  assign n2 = fresh & ~port_2474_0[0];
+  assign n3 = port_2474_0[0] | n2 | clear;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1484,7 +1484,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2472_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2474_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
   assign n6 = n2 | drain_gated_rst | clear;
   always @(posedge drain_gated_clk) begin
@@ -1492,14 +1492,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2472_0[0], mark, n2, clear} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2472_0[0]
+      if ({port_2474_0[0], mark, n2, clear} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2474_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2472_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2474_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1515,16 +1515,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2472_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2474_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2472_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2474_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2472_0[0]) fresh <= 1'h0;
+      if (port_2474_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1636,7 +1636,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   input wire config__valid,
   input wire writer_gated_rst
 );
-  reg signal = 1'h0, signal_121, signal_15 = 1'h0, signal_16 = 1'h0, signal_17 = 1'h0, signal_50 =
+  reg signal = 1'h0, signal_122, signal_15 = 1'h0, signal_16 = 1'h0, signal_17 = 1'h0, signal_50 =
     1'h0, signal_56 = 1'h0, signal_77 = 1'h0, allowed = 1'h0, by_word = 1'h0, channel_ends = 1'h0,
     follows = 1'h0, more = 1'h0, record_ends_48 = 1'h0, s0_piece_several, s1_valid = 1'h0, s2_valid
     = 1'h0, s3_valid = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, valid = 1'h0;
@@ -1651,39 +1651,39 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
   reg [2:0] n8, number;
-  reg [3:0] signal_119, signal_25 = 4'h0, signal_84 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
+  reg [3:0] signal_120, signal_25 = 4'h0, signal_84 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
     s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
-  reg [4:0] signal_120;
+  reg [4:0] signal_121;
   reg [5:0] n7;
   reg [63:0] words = 64'h0;
   reg [7:0] enables_96 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n9, linear_88 = 9'h0, offset = 9'h0;
-  wire n14, n37, n35, n38, n5, n6, n26, n36, n34, n4, n18, n11, n12, n13, n24, n22, n15, n17, n19,
-    n33, n20, n21, n23, n25, n28, n10, n29, n32, n27, n30, signal_115, signal_116, signal_22,
-    signal_23, finished, i__ready_112, i__valid_113, last_lap, last_phase_y, o__ready, o__valid,
-    record_ends, starts;
+  wire n14, n38, n35, n36, n39, n5, n6, n26, n37, n34, n4, n18, n11, n13, n12, n24, n22, n15, n17,
+    n19, n33, n20, n21, n23, n25, n28, n10, n29, n32, n27, n30, signal_115, signal_116, signal_117,
+    signal_22, signal_23, finished, i__ready_112, i__valid_113, last_lap, last_phase_y, o__ready,
+    o__valid, record_ends, starts;
   wire [14:0] where;
   wire [16:0] n16;
   wire [19:0] signal_87, next_linear_row, width;
-  wire [1:0] n40, signal_39, ahead, lane0, lane1;
+  wire [1:0] n41, signal_39, ahead, lane0, lane1;
   wire [21:0] after_row_beyond;
   wire [2:0] n1, rest, unused;
   wire [36:5] n3;
-  wire [4:0] n39, n31;
-  wire [5:0] signal_122;
+  wire [4:0] n40, n31;
+  wire [5:0] signal_123;
   wire [63:0] n2;
   wire [67:0] o__payload;
   wire [68:5] s0_piece;
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = listening & i__ready_112;
-  assign s0_piece[20:5] = signal_116 & signal_37 > 1'h0 ? o__payload[15:0] : words[15:0];
-  assign s0_piece[36:21] = signal_116 & signal_37 > 1'h1 ? o__payload[31:16] : words[31:16];
-  assign s0_piece[52:37] = signal_116 & signal_37 > 2'h2 ? o__payload[47:32] : words[47:32];
-  assign s0_piece[68:53] = signal_116 & signal_37 > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{n11, finished, n12, pass_done, n13, signal_22, starts} | n14;
+  assign s0_piece[20:5] = signal_117 & signal_37 > 1'h0 ? o__payload[15:0] : words[15:0];
+  assign s0_piece[36:21] = signal_117 & signal_37 > 1'h1 ? o__payload[31:16] : words[31:16];
+  assign s0_piece[52:37] = signal_117 & signal_37 > 2'h2 ? o__payload[47:32] : words[47:32];
+  assign s0_piece[68:53] = signal_117 & signal_37 > 2'h3 ? o__payload[63:48] : words[63:48];
+  assign awake = |{finished, n11, n12, pass_done, n13, signal_22, starts} | n14;
   assign n3[36:21] = n4 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n3[20:5] = n4 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1693,41 +1693,42 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     signal_40));
   assign n2 = {2{s6_piece[68:5]}} >> {turn, 4'h0};
   assign n4 = s2_valid & s2_piece[69];
-  assign signal_23 = last_lap & n35 & (by_word ? !signal_40 : signal_115 | signal_116);
-  assign last_lap = ~signal_16 | signal_29 == signal_39 | signal_29 == last_phase;
+  assign signal_23 = last_lap & n35 & (by_word ? !signal_40 : n36 | signal_116);
+  assign last_lap = ~signal_16 | signal_29 == (signal_115 ? signal_40 : signal_36) | signal_29 ==
+    last_phase;
   assign n5 = $signed(beyond1) >= $signed(1'h0);
   assign n6 = $signed(beyond2) >= $signed(1'h0);
   assign signal_22 = signal_56 & valid;
-  assign signal_39 = by_word ? 2'h0 : signal_115 ? signal_40 : signal_116 ? (more ? 2'h3 :
+  assign signal_39 = by_word ? 2'h0 : signal_115 ? signal_40 : signal_117 ? (more ? 2'h3 :
     signal_40) : signal_36;
-  assign ahead = signal_116 ? signal_39 - signal_36 : 2'h0;
+  assign ahead = signal_117 ? signal_39 - signal_36 : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n10 = o__ready | n34;
+  assign finished = n37 | signal & signal_50 & allowed;
   assign n11 = i__valid_113 & i__ready_112;
-  assign finished = n36 | signal & signal_50 & allowed;
-  assign n12 = o__valid & o__ready;
-  assign n13 = released != freed;
-  assign starts = n37 & config__valid & ~(|flushing);
+  assign n12 = released != freed;
+  assign n13 = o__valid & o__ready;
+  assign starts = n38 & config__valid & ~(|flushing);
   assign n14 = |settling;
   assign n15 = lead <= config__payload[3];
-  assign record_ends = n38 & channel_ends;
+  assign record_ends = n39 & channel_ends;
   assign n16 = record + 1'h1;
   assign n17 = !lead;
   assign n18 = config__payload[6:5] == 2'h3;
-  assign n19 = n37 & ~s1_valid & ~s2_valid;
+  assign n19 = n38 & ~s1_valid & ~s2_valid;
   assign n20 = n33 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[78:59] : linear_row +
     config__payload[218:199];
   assign n21 = n20 | n33 | n19;
-  assign n22 = n37 | n36;
-  assign n23 = record_ends | n22;
-  assign n24 = n37 | record_ends;
-  assign n25 = n38 | n24;
-  assign n26 = n37 | n38;
+  assign n22 = n38 | n37;
+  assign n23 = n22 | record_ends;
+  assign n24 = n38 | record_ends;
+  assign n25 = n24 | n39;
+  assign n26 = n38 | n39;
   assign width = config__payload[26:7] - 1'h1;
-  assign n27 = n28 & {rest[2], n34, n26} != 3'h6;
+  assign n27 = n28 & {rest[2], n26, n34} != 3'h5;
   assign rest = signal_40 + {~signal_39};
-  assign n28 = n34 | n26;
+  assign n28 = n26 | n34;
   assign n29 = i__valid & i__ready & i__payload[67] | starts;
   assign n30 = n19 | writer_gated_rst;
   assign last_phase_y = n18 | n31 == config__payload[158:155];
@@ -1736,21 +1737,23 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     after_row_beyond[19:0] : signal_83 + config__payload[138:119]) : signal_83;
   assign n32 = ~n20 & n33;
   assign n33 = s2_valid & s2_piece[81];
-  assign beyond2 = signal_122 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
-  assign beyond1 = signal_122 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign signal_122 = n39 + 1'h1;
+  assign beyond2 = signal_123 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
+  assign beyond1 = signal_123 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+  assign signal_123 = n40 + 1'h1;
   assign n34 = signal_22 & last_lap;
-  assign signal_116 = signal_15 & ~signal_115 & valid & o__valid;
-  assign lane1 = n4 ? n40 + config__payload[156:155] : 2'h0;
-  assign lane0 = n4 ? n40 : 2'h0;
+  assign signal_117 = signal_116 & ~signal_115;
+  assign lane1 = n4 ? n41 + config__payload[156:155] : 2'h0;
+  assign lane0 = n4 ? n41 : 2'h0;
   assign n35 = ~more;
-  assign signal_115 = n35 & signal_40 <= signal_36;
-  assign n36 = record_ends & record_ends_48;
-  assign n37 = ~signal;
-  assign n38 = signal_22 & signal_23;
+  assign n36 = signal_40 <= signal_36;
+  assign signal_116 = signal_15 & valid & o__valid;
+  assign signal_115 = n35 & n36;
+  assign n37 = record_ends & record_ends_48;
+  assign n38 = ~signal;
+  assign n39 = signal_22 & signal_23;
   assign after_row_beyond = $signed({1'h0, signal_83}) + $signed(pitch_less);
-  assign n39 = signal_25 + signal_39;
-  assign n40 = s2_piece[4:3] + s2_piece[71:70];
+  assign n40 = signal_25 + signal_39;
+  assign n41 = s2_piece[4:3] + s2_piece[71:70];
   neuflow_locator locator (
     .clk(writer_gated_clk), .linear(linear_88), .position(position_89),
       .ring(config__payload[118:99]), .rst(writer_gated_rst), .turn(n1), .where(where));
@@ -1773,20 +1776,20 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (n4 | s2_valid) s3_piece_q[36:5] <= n3;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_22) begin
-      signal_119 = signal_16 ? {2'h0, signal_29} : !signal_25 ? 4'h0 : config__payload[158:155] -
+      signal_120 = signal_16 ? {2'h0, signal_29} : !signal_25 ? 4'h0 : config__payload[158:155] -
         signal_25;
       s0_piece_several = signal_16 | signal_17;
-      signal_120 = signal_25 + signal_29;
-      signal_121 = signal_120 >= config__payload[158:155];
-      n7 = signal_120 + 1'h1;
-      n9 = signal_119 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, signal_119} <= signal_39} + (n9 <= signal_39);
+      signal_121 = signal_25 + signal_29;
+      signal_122 = signal_121 >= config__payload[158:155];
+      n7 = signal_121 + 1'h1;
+      n9 = signal_120 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+      number = {1'h0, {5'h0, signal_120} <= signal_39} + (n9 <= signal_39);
       n8 = signal_39 + 1'h1;
-      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_119;
-      s1_piece_phase <= (!(signal_16)) ? 4'h0 : signal_121 ? signal_120[3:0] -
-        config__payload[158:155] : signal_120[3:0];
+      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_120;
+      s1_piece_phase <= (!(signal_16)) ? 4'h0 : signal_122 ? signal_121[3:0] -
+        config__payload[158:155] : signal_121[3:0];
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_48, channel_ends, signal_23, signal_16 ?
-        (last_lap ? {{1'h0, n5} + n6} - signal_121 : {2'h0, n7 == config__payload[158:155]}) :
+        (last_lap ? {{1'h0, n5} + n6} - signal_122 : {2'h0, n7 == config__payload[158:155]}) :
         signal_17 ? number : n8, s0_piece_several, s0_piece, signal_37, s0_piece_several ? number :
         n8};
     end
@@ -1797,7 +1800,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{n11, finished, n12, pass_done, n13, signal_22, writer_gated_rst, starts}) begin
+    if (|{finished, n11, n12, pass_done, n13, signal_22, writer_gated_rst, starts}) begin
       settling <= 4'hb;
     end else begin
       if (n14) settling <= settling - 1'h1;
@@ -1903,7 +1906,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (finished | writer_gated_rst) begin
+    if (flushing[0] | writer_gated_rst) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n16[15:0];
@@ -1913,8 +1916,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (writer_gated_rst | n26) begin
       signal_25 <= 4'h0;
     end else begin
-      if ((n6 | n5 | $signed({3'h0, signal_122}) >= $signed(1'h0)) & n34) signal_25 <= n6 ?
-        beyond2[3:0] : n5 ? beyond1[3:0] : signal_122[3:0];
+      if ((n5 | n6 | $signed({3'h0, signal_123}) >= $signed(1'h0)) & n34) signal_25 <= n6 ?
+        beyond2[3:0] : n5 ? beyond1[3:0] : signal_123[3:0];
     end
   end
 endmodule
@@ -1935,7 +1938,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2188_16,
+  input wire [1:0] port_2190_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1961,8 +1964,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2188_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2188_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2190_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2190_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2032,7 +2035,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{comes, read_enable, free, rewind, push} | n1;
+  assign awake = |{comes, push, read_enable, free, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2042,14 +2045,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{comes, read_enable, blocks_gated_rst, free, rewind, push}) begin
+    if (|{comes, push, read_enable, free, blocks_gated_rst, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (blocks_gated_rst | free | rewind) begin
+    if (free | blocks_gated_rst | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2098,7 +2101,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{comes, read_enable, free, rewind, push} | n1;
+  assign awake = |{comes, push, read_enable, free, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2108,7 +2111,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{comes, read_enable, weights_gated_rst, free, rewind, push}) begin
+    if (|{comes, push, read_enable, weights_gated_rst, free, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2184,7 +2187,7 @@ module \neuflow_convolver_tile.router  (
     local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'he, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n2, n3, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+  wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
@@ -2203,8 +2206,8 @@ module \neuflow_convolver_tile.router  (
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
   assign n1 = west_out__valid & o__ready_89;
-  assign n2 = east_out__valid & o__ready_69;
-  assign n3 = south_out__valid & o__ready_79;
+  assign n2 = south_out__valid & o__ready_79;
+  assign n3 = east_out__valid & o__ready_69;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -2249,7 +2252,7 @@ module \neuflow_convolver_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_98), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, router_gated_rst, n2,
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, router_gated_rst,
       n3, bus__valid}) begin
       settling <= 3'h4;
     end else begin

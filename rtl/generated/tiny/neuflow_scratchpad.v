@@ -84,8 +84,8 @@ module neuflow_scratchpad (
   assign coming = (write_owner[0] ? data__0__payload[67:0] : 68'h0) | (write_owner[1] ?
     data__1__payload[67:0] : 68'h0);
   assign n6 = read_enable | |{read__2__valid & read__2__ready, read__1__valid & read__1__ready,
-    read__4__valid & read__4__ready, read__3__valid & read__3__ready, read__0__valid &
-    read__0__ready, read__5__valid & read__5__ready};
+    read__3__valid & read__3__ready, read__0__valid & read__0__ready, read__4__valid &
+    read__4__ready, read__5__valid & read__5__ready};
   assign n7 = write_moves | (write__1__valid & write__1__ready | write__0__valid & write__0__ready);
   assign n8 = |settling;
   assign write_grant = write_chosen & ~write_chosen + 1'h1;
@@ -93,8 +93,8 @@ module neuflow_scratchpad (
   assign write_issue = write_free & (write__0__valid | write__1__valid);
   assign read_grant = read_chosen & ~read_chosen + 1'h1;
   assign read_free = ~read_enable | read_ends;
-  assign read_issue = read_free & |{read__3__valid, read__2__valid, read__4__valid, read__1__valid,
-    read__5__valid, read__0__valid};
+  assign read_issue = read_free & |{read__3__valid, read__2__valid, read__4__valid, read__0__valid,
+    read__5__valid, read__1__valid};
   assign n9 = write_issue ? (write_grant[0] ? write__0__payload[29:0] : 30'h0) | (write_grant[1] ?
     write__1__payload[29:0] : 30'h0) : write_beat;
   assign write_chosen = |write_behind ? write_behind : {write__1__valid, write__0__valid};
@@ -131,7 +131,7 @@ module neuflow_scratchpad (
     if (|served) response_data <= {read_data_91, read_data_90, read_data_89, read_data};
   end
   always @(posedge clk) begin
-    if (n6 | rst | n7) begin
+    if (n6 | n7 | rst) begin
       settling <= 3'h4;
     end else begin
       if (n8) settling <= settling - 1'h1;
@@ -156,7 +156,7 @@ module neuflow_scratchpad (
     end
   end
   always @(posedge clk) begin
-    if (rst | ~write_moves) begin
+    if (~write_moves | rst) begin
       write_strobe <= 4'h0;
     end else begin
       write_strobe <= coming[67:64];
