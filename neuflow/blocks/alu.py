@@ -7,6 +7,7 @@ from itertools import pairwise
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.utils import exact_log2
 
 from neuflow.blocks import alu_model
 from neuflow.blocks.arith import (
@@ -220,20 +221,28 @@ class Alu(Component):
         last cycle finds too many. The lowest bit then rounds halves away from zero. Leading bits are
         skipped while those left are enough for any word: the rest begins with what stands there. If
         one of them were not 0, the first bit that is found is 1, and the quotient beyond every word.
+
+        A bit is 1 where the rest less ``below`` is not negative. Where it is, the next step adds
+        ``below`` again instead of taking the rest before it: twice the rest less ``below`` either
+        way, and a sign decides within an adder.
         """
         least, skipped_bits = alu_model.LEAST_BITS, alu_model.SKIPPED_BITS
         most_skipped = skipped_bits * alu_model.SKIPS
         busy = Signal()
-        net, bits = Signal(signed(8)), Signal(signed(8))
+        more, net, bits = Signal(signed(6)), Signal(signed(8)), Signal(signed(8))
         skipped = Signal(range(most_skipped + 1))
         left = Signal(signed(8))  # bits to find; below 0: so many were found too many
         excess = Signal(range(_AT_ONCE))
         start, step = Signal(), Signal()
-        for skips in range(1, alu_model.SKIPS + 1):
-            with m.If(net >= least + skips * skipped_bits):
-                m.d.comb += skipped.eq(skips * skipped_bits)
+        with m.Switch(Mux(more < 0, 0, more[exact_log2(skipped_bits) : -1])):
+            for skips in range(alu_model.SKIPS):
+                with m.Case(skips):
+                    m.d.comb += skipped.eq(skips * skipped_bits)
+            with m.Default():
+                m.d.comb += skipped.eq(most_skipped)
         m.d.comb += [
-            net.eq(least + setup.shift_a[:5] - setup.shift_b[:5]),
+            more.eq(setup.shift_a[:5] - setup.shift_b[:5]),
+            net.eq(least + more),
             bits.eq(net - skipped),
             excess.eq(-left),
             start.eq(wanted & ~busy),
@@ -251,20 +260,24 @@ class Alu(Component):
             a, b = self.a.payload.words[lane], self.b.payload.words[lane]
             above = Signal(WORD_BITS, name=f"above_{lane}", reset_less=True)
             below = Signal(WORD_BITS, name=f"below_{lane}", reset_less=True)
-            rest = Signal(WORD_BITS, name=f"rest_{lane}", reset_less=True)
+            rest = Signal(signed(WORD_BITS + 1), name=f"rest_{lane}", reset_less=True)
             twice = Signal(_QUOTIENT_BITS, name=f"twice_{lane}", reset_less=True)
             negative, nonzero = (
                 Signal(name=f"{n}_{lane}", reset_less=True) for n in ("negative", "nonzero")
             )
             placed = Signal(WORD_BITS + most_skipped, name=f"placed_{lane}")
             m.d.comb += placed.eq(magnitude(a) << skipped)
-            new_rest, found = rest, []
+            trial, found = rest, []
             for bit in reversed(above[-_AT_ONCE:]):
-                trial = Signal(signed(WORD_BITS + 2), name=f"trial{len(found)}_{lane}")
-                next_rest = Signal(WORD_BITS + 1, name=f"rest{len(found)}_{lane}")
-                m.d.comb += [next_rest.eq(Cat(bit, new_rest)), trial.eq(next_rest - below)]
-                found.insert(0, trial >= 0)
-                new_rest = Mux(trial < 0, next_rest, trial)[:WORD_BITS]
+                less = ~trial[-1]
+                # The carry of a subtraction comes in below.
+                before = Cat(1, bit, trial).as_signed()
+                change = Cat(less, below ^ less.replicate(WORD_BITS), less).as_signed()
+                with_carry = Signal(signed(WORD_BITS + 3), name=f"trial{len(found)}_{lane}")
+                m.d.comb += with_carry.eq(before + change)
+                trial = with_carry[1:]
+                found.insert(0, ~trial[-1])
+            new_rest = trial
             with m.If(start):
                 m.d.sync += [
                     above.eq(placed[:WORD_BITS]),

@@ -20,12 +20,12 @@ module neuflow_alu (
   output wire awake,
   input wire clk
 );
-  reg n16, n9, n8, n13, n11, n7, n5, n1, n2, n3, signal_76 = 1'h0, busy = 1'h0, done = 1'h0,
+  reg n16, n9, n8, n13, n11, n7, n5, n1, n2, n3, signal_71 = 1'h0, busy = 1'h0, done = 1'h0,
     negative_0 = 1'h0, negative_1 = 1'h0, nonzero_0 = 1'h0, nonzero_1 = 1'h0, s1_negate_0 = 1'h0,
     s1_negate_1 = 1'h0;
-  reg [15:0] above_0 = 16'h0, above_1 = 16'h0, below_0 = 16'h0, below_1 = 16'h0, rest_0 = 16'h0,
-    rest_1 = 16'h0, s10_word_0 = 16'h0, s10_word_1 = 16'h0, s1_b_0 = 16'h0, s1_b_1 = 16'h0, s2_b_0 =
-    16'h0, s2_b_1 = 16'h0;
+  reg [15:0] above_0 = 16'h0, above_1 = 16'h0, below_0 = 16'h0, below_1 = 16'h0, s10_word_0 = 16'h0,
+    s10_word_1 = 16'h0, s1_b_0 = 16'h0, s1_b_1 = 16'h0, s2_b_0 = 16'h0, s2_b_1 = 16'h0;
+  reg [16:0] rest_0 = 17'h0, rest_1 = 17'h0;
   reg [1:0] excess, settling = 2'h2;
   reg [20:0] twice_0 = 21'h0, twice_1 = 21'h0, twice_exact_0, twice_exact_1;
   reg [21:0] s1_a_0 = 22'h0, s1_a_1 = 22'h0, s2_a_0 = 22'h0, s2_a_1 = 22'h0;
@@ -42,61 +42,63 @@ module neuflow_alu (
   reg [48:0] s6_coarse_0 = 49'h0, s6_coarse_1 = 49'h0;
   reg [7:0] n10, n4, bits, left = 8'h0;
   reg [9:0] valid = 10'h0;
-  wire n17, n19, n18, n15, n26, n27, n23, n20, n21, n24, n28, signal_37, awake_78, both, divides,
-    en, i__ready, moves, o__valid_26, step, unary;
-  wire [15:0] n25, n22;
-  wire [16:1] rest1_0, rest1_1, rest2_0, rest2_1;
-  wire [17:0] trial0_0, trial0_1, trial1_0, trial1_1, trial2_0, trial2_1;
+  wire n17, n32, n20, n21, n28, n29, n26, n19, n25, n24, n22, n15, n34, n18, n23, n27, n30,
+    signal_38, awake_73, both, divides, en, i__ready, moves, o__valid_26, step, unary;
+  wire [18:0] trial0_0, trial1_0, trial1_1, trial2_0, trial2_1;
+  wire [18:3] n31;
   wire [1:0] n14;
   wire [22:0] o__payload_24;
+  wire [2:0] n33, trial0_1;
   wire [3:0] skipped;
-  wire [5:0] n29;
-  wire [7:0] signal;
+  wire [5:0] signal;
+  wire [7:0] signal_34;
   assign a__ready = en & both & (~divides | done);
   assign b__ready = a__ready & ~unary;
-  assign {signal[7], signal[5:0]} = n29 - o__payload_24[14:10];
+  assign {signal_34[7], signal_34[5:0]} = $signed(6'h11) + $signed(signal);
+  assign {n31, trial0_1} = $signed({rest_1, above_1[15], 1'h1}) + $signed({n32, below_1 ^ {16{n32}},
+    n32});
   assign active = o__valid & o__ready;
-  assign awake = |{both, awake_78, active, n26} | n27;
+  assign awake = |{both, n28, active, awake_73} | n29;
   assign n14[0] = s4_tail[3:0] == 2'h2;
   assign n14[1] = s4_tail[3:0] == 3'h7;
-  assign moves = en & signal_76;
+  assign moves = en & signal_71;
   assign n15 = o__payload_24[3:0] == 3'h7;
   assign divides = o__payload_24[3:0] == 2'h3;
   assign n17 = o__payload_24[3:0] == 3'h6;
   assign n18 = $signed(a__payload[31:16]) < $signed(1'h0);
   assign n19 = $signed(a__payload[15:0]) < $signed(1'h0);
-  assign signal_37 = both & divides & ~busy;
-  assign trial0_1 = {rest_1, above_1[15]} - below_1;
-  assign trial1_1 = {rest1_1, above_1[14]} - below_1;
-  assign trial2_1 = {rest2_1, above_1[13]} - below_1;
-  assign n20 = step & nonzero_1;
-  assign n21 = n20 | signal_37;
-  assign n22 = $signed(trial2_1) < $signed(1'h0) ? {rest2_1[15:1], above_1[13]} : trial2_1[15:0];
-  assign skipped = $signed({signal[7], signal[5:0]}) >= $signed(6'h1d) ? 4'hc : $signed({signal[7],
-    signal[5:0]}) >= $signed(6'h19) ? 4'h8 : {1'h0, $signed({signal[7], signal[5:0]}) >=
-    $signed(6'h15) ? 3'h4 : 3'h0};
-  assign trial0_0 = {rest_0, above_0[15]} - below_0;
-  assign trial1_0 = {rest1_0, above_0[14]} - below_0;
-  assign trial2_0 = {rest2_0, above_0[13]} - below_0;
-  assign n23 = step & nonzero_0;
-  assign n24 = n23 | signal_37;
-  assign n25 = $signed(trial2_0) < $signed(1'h0) ? {rest2_0[15:1], above_0[13]} : trial2_0[15:0];
+  assign signal_38 = both & divides & ~busy;
+  assign n20 = ~n31[18];
+  assign n21 = ~trial1_1[18];
+  assign trial2_1 = $signed({trial1_1[17:1], above_1[13], 1'h1}) + $signed({n21, below_1 ^
+    {16{n21}}, n21});
+  assign n22 = step & nonzero_1;
+  assign n23 = n22 | signal_38;
+  assign skipped = n33 == 2'h2 ? 4'h8 : n33 == 1'h1 ? 4'h4 : !n33 ? 4'h0 : 4'hc;
+  assign n24 = ~trial0_0[18];
+  assign n25 = ~trial1_0[18];
+  assign trial2_0 = $signed({trial1_0[17:1], above_0[13], 1'h1}) + $signed({n25, below_0 ^
+    {16{n25}}, n25});
+  assign n26 = step & nonzero_0;
+  assign n27 = n26 | signal_38;
   assign both = o__valid_26 & a__valid & (b__valid | unary);
-  assign n26 = en & (signal_76 | |valid);
-  assign n27 = |settling;
+  assign n28 = en & (signal_71 | |valid);
+  assign n29 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n28 = step | a__ready | signal_37;
+  assign n30 = a__ready | step | signal_38;
   assign unary = n17 | n15;
-  assign n29 = 5'h11 + o__payload_24[8:4];
-  assign rest1_1 = $signed(trial0_1) < $signed(1'h0) ? {rest_1[14:0], above_1[15]} : trial0_1[15:0];
-  assign rest2_1 = $signed(trial1_1) < $signed(1'h0) ? {rest1_1[15:1], above_1[14]} :
-    trial1_1[15:0];
-  assign rest1_0 = $signed(trial0_0) < $signed(1'h0) ? {rest_0[14:0], above_0[15]} : trial0_0[15:0];
-  assign rest2_0 = $signed(trial1_0) < $signed(1'h0) ? {rest1_0[15:1], above_0[14]} :
-    trial1_0[15:0];
+  assign signal = o__payload_24[8:4] - o__payload_24[14:10];
+  assign n32 = ~rest_1[16];
+  assign trial1_1 = $signed({n31[17:3], trial0_1[2:1], above_1[14], 1'h1}) + $signed({n20, below_1 ^
+    {16{n20}}, n20});
+  assign n33 = $signed(signal) < $signed(1'h0) ? 3'h0 : signal[4:2];
+  assign trial0_0 = $signed({rest_0, above_0[15], 1'h1}) + $signed({n34, below_0 ^ {16{n34}}, n34});
+  assign trial1_0 = $signed({trial0_0[17:1], above_0[14], 1'h1}) + $signed({n24, below_0 ^
+    {16{n24}}, n24});
+  assign n34 = ~rest_0[16];
   \neuflow_alu.config  config_2 (
-    .awake(awake_78), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
+    .awake(awake_73), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .held(o__payload_24), .o__ready(a__ready & a__payload[34]),
       .o__valid(o__valid_26), .rst(rst), .sub(sub));
   neuflow_slice #(.WIDTH(35)) slice (
@@ -188,15 +190,14 @@ module neuflow_alu (
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24[22],
         o__payload_24[14:10]};
     end
-    if ({|twice_1[20:18], n20, signal_37} != 3'h6 & n21) twice_1 <= signal_37 ? (!b__payload[31:16]
-      & |a__payload[31:16] ? 21'h1fffff : 21'h0) : {twice_1[17:0], $signed(trial0_1) >=
-      $signed(1'h0), $signed(trial1_1) >= $signed(1'h0), $signed(trial2_1) >= $signed(1'h0)};
-    if (n21) begin
+    if ({|twice_1[20:18], n22, signal_38} != 3'h6 & n23) twice_1 <= signal_38 ? (!b__payload[31:16]
+      & |a__payload[31:16] ? 21'h1fffff : 21'h0) : {twice_1[17:0], n20, n21, ~trial2_1[18]};
+    if (n23) begin
       placed_1 = {n18 ? -a__payload[31:16] : a__payload[31:16]} << skipped;
-      rest_1[11:0] <= signal_37 ? placed_1[27:16] : n22[11:0];
-      above_1 <= signal_37 ? placed_1[15:0] : {above_1[12:0], 3'h0};
+      rest_1[11:0] <= signal_38 ? placed_1[27:16] : trial2_1[12:1];
+      above_1 <= signal_38 ? placed_1[15:0] : {above_1[12:0], 3'h0};
     end
-    if (signal_37) begin
+    if (signal_38) begin
       negative_1 <= a__payload[31] ^ b__payload[31];
       nonzero_1 <= |b__payload[31:16];
       below_1 <= $signed(b__payload[31:16]) < $signed(1'h0) ? -b__payload[31:16] :
@@ -205,46 +206,45 @@ module neuflow_alu (
       nonzero_0 <= |b__payload[15:0];
       below_0 <= $signed(b__payload[15:0]) < $signed(1'h0) ? -b__payload[15:0] : b__payload[15:0];
     end
-    if ({n23, |twice_0[20:18], signal_37} != 3'h6 & n24) twice_0 <= signal_37 ? (!b__payload[15:0] &
-      |a__payload[15:0] ? 21'h1fffff : 21'h0) : {twice_0[17:0], $signed(trial0_0) >= $signed(1'h0),
-      $signed(trial1_0) >= $signed(1'h0), $signed(trial2_0) >= $signed(1'h0)};
-    if (n24) begin
+    if ({|twice_0[20:18], n26, signal_38} != 3'h6 & n27) twice_0 <= signal_38 ? (!b__payload[15:0] &
+      |a__payload[15:0] ? 21'h1fffff : 21'h0) : {twice_0[17:0], n24, n25, ~trial2_0[18]};
+    if (n27) begin
       placed_0 = {n19 ? -a__payload[15:0] : a__payload[15:0]} << skipped;
-      rest_0[11:0] <= signal_37 ? placed_0[27:16] : n25[11:0];
-      above_0 <= signal_37 ? placed_0[15:0] : {above_0[12:0], 3'h0};
+      rest_0[11:0] <= signal_38 ? placed_0[27:16] : trial2_0[12:1];
+      above_0 <= signal_38 ? placed_0[15:0] : {above_0[12:0], 3'h0};
     end
   end
   always @(posedge clk) begin
-    if (|{rst, both, awake_78, active, n26}) begin
+    if (|{both, rst, n28, active, awake_73}) begin
       settling <= 2'h2;
     end else begin
-      if (n27) settling <= settling - 1'h1;
+      if (n29) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
     if (rst) begin
-      signal_76 <= 1'h0; valid <= 10'h0; done <= 1'h0; left <= 8'h0; busy <= 1'h0;
+      signal_71 <= 1'h0; valid <= 10'h0; done <= 1'h0; left <= 8'h0; busy <= 1'h0;
     end else begin
       if (en) begin
-        signal_76 <= a__ready | |valid[8:0];
+        signal_71 <= a__ready | |valid[8:0];
         valid <= {valid[8:0], a__ready};
       end
-      if (n28) done <= signal_37 ? $signed({signal[7], signal[5:0]}) <= $signed(1'h0) : step ?
+      if (n30) done <= signal_38 ? $signed({signal_34[7], signal_34[5:0]}) <= $signed(1'h0) : step ?
         $signed(left) <= $signed(3'h3) : 1'h0;
-      if (step | signal_37) begin
-        bits = $signed({signal[7], signal[5:0]}) - $signed({1'h0, skipped});
-        left <= signal_37 ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left)
+      if (step | signal_38) begin
+        bits = $signed({signal_34[7], signal_34[5:0]}) - $signed({1'h0, skipped});
+        left <= signal_38 ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left)
           - $signed(3'h3));
       end
-      if ({step, signal_37} != 2'h2 & n28) busy <= signal_37;
+      if ({step, signal_38} != 2'h2 & n30) busy <= signal_38;
     end
   end
   always @(posedge clk) begin
-    if (signal_37) begin
-      rest_1[15:12] <= 4'h0; rest_0[15:12] <= 4'h0;
+    if (signal_38) begin
+      rest_1[16:12] <= 5'h0; rest_0[16:12] <= 5'h0;
     end else begin
-      if (n20) rest_1[15:12] <= n22[15:12];
-      if (n23) rest_0[15:12] <= n25[15:12];
+      if (n22) rest_1[16:12] <= trial2_1[17:13];
+      if (n26) rest_0[16:12] <= trial2_0[17:13];
     end
   end
 endmodule

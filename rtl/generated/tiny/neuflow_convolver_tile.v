@@ -332,8 +332,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n25;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_172 = |{s2[0], s6[0], shift, s4[0], s13[0], s8[0], s5[0], issue, s9[0], s7[0],
-    signal_59, s3[0], awake, s11[0], s12[0], signal_60, hand_over, s14_q[0], s1[0], s10[0]} | n50;
+  assign awake_172 = |{issue, s2[0], s6[0], shift, s4[0], s13[0], s8[0], s5[0], s9[0], awake, s7[0],
+    signal_59, s3[0], s11[0], s12[0], signal_60, hand_over, s14_q[0], s1[0], s10[0]} | n50;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
   assign {n21[22], n21[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -386,7 +386,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n28 = idle | s0_last & group_ends_ends;
   assign n29 = n28 | s0_last;
   assign n30 = idle | n53 & block_ends_ends;
-  assign n31 = n53 | n30;
+  assign n31 = n30 | n53;
   assign n32 = idle | n54 & ky_ends_ends;
   assign n33 = n54 | n32;
   assign n34 = idle | n54;
@@ -396,11 +396,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n38 = s2[0] & ~s2[8];
   assign n39 = n56 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_95) : n42;
-  assign n40 = |{n37, s2[0], n56, n38};
+  assign n40 = |{s2[0], n37, n38, n56};
   assign n41 = {n37, n38} != 1'h1;
   assign n42 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n43 = n40 & {n37, n56, n38} != 2'h2 & n41;
+  assign n43 = n40 & {n37, n38, n56} != 1'h1 & n41;
   assign n44 = n37 | n57 & first_channel;
   assign n45 = n57 | absent[0];
   assign n46 = s2[0] & s2[9];
@@ -472,13 +472,13 @@ module \neuflow_convolver_tile.convolver.array  (
     if (s1[0]) beat <= weights;
     if (s9[0] & spread) s10_behind <= 5'h1f << s9_split[2:0];
     if (s9[0] & s9[11]) s10_kept1 <= s9_words[79:0];
-    if (n7 | n5 | s10[0]) words_151 <= n5 ? s10_words[95:16] & n6 | s10_words[111:32] &
+    if (n5 | n7 | s10[0]) words_151 <= n5 ? s10_words[95:16] & n6 | s10_words[111:32] &
       {{16{s10_behind[4]}}, {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}},
       {16{s10_behind[0]}}} : n7 ? s10_kept1 : by_tap ? s10_words[95:16] : s10_words[79:0];
     if (n5 | s10[0]) words <= n5 ? s10_words[79:0] & n6 | s10_words[95:16] & {{16{s10_behind[4]}},
       {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}}, {16{s10_behind[0]}}} :
       s10_words[79:0];
-    if (s9[0] | n8) s10_words[95:0] <= n8 ? s10_words[127:32] : s9_words[95:0];
+    if (n8 | s9[0]) s10_words[95:0] <= n8 ? s10_words[127:32] : s9_words[95:0];
     if (s8[0]) begin
       n9 = {2{s8_words}} >> {s8_rotate[2:1], 5'h0};
       s9_words_126 <= n9;
@@ -637,7 +637,7 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n40 & {n37, s2[10], n38} != 2'h3) begin
+      if (n40 & {s2[10], n37, n38} != 3'h5) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n37 ? config__payload[244:225] : n38 ? (wraps_80 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n39;
@@ -649,16 +649,16 @@ module \neuflow_convolver_tile.convolver.array  (
           next_channel[8:0];
       end
       if ((n45 | n44) & ~n46) absent <= n44 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n46 | n45 | n44) next_channel <= n46 ? config__payload[184:165] + s2_weights[31:16] : n44
+      if (n45 | n44 | n46) next_channel <= n46 ? config__payload[184:165] + s2_weights[31:16] : n44
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (n37 | s1[0] & s1[8]) signal_72 <= n37 ? config__payload[312:309] : s1[4] ?
+      if (s1[0] & s1[8] | n37) signal_72 <= n37 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_75 ? over_73[3:0] : signal_72 + config__payload[320:317];
       if (n37 | s1[0]) signal_67 <= n37 ? config__payload[308:305] : s1[8] ?
         config__payload[308:305] : wraps ? over[3:0] : signal_67 + config__payload[316:313];
-      if (n47 | n48) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n48 | n47) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n47 | n48 | s2[0] & ~s2[10]) signal_192 <= n47 ? {{2{config__payload[132]}},
+      if (s2[0] & ~s2[10] | n48 | n47) signal_192 <= n47 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n48 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(signal_192) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -666,7 +666,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (pass_done | coordinates_gated_rst) begin
+    if (coordinates_gated_rst | pass_done) begin
       kept <= 16'h0;
     end else begin
       if (n3) kept <= free;
@@ -680,8 +680,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s2[0], s6[0], shift, s4[0], s13[0], s8[0], coordinates_gated_rst, s5[0], issue, s9[0],
-      s7[0], signal_59, s3[0], awake, s11[0], s12[0], signal_60, hand_over, s14_q[0], s1[0],
+    if (|{issue, coordinates_gated_rst, s2[0], s6[0], shift, s4[0], s13[0], s8[0], s5[0], s9[0],
+      awake, s7[0], signal_59, s3[0], s11[0], s12[0], signal_60, hand_over, s14_q[0], s1[0],
       s10[0]}) begin
       settling <= 3'h7;
     end else begin
@@ -689,7 +689,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (s13[3] | coordinates_gated_rst) begin
+    if (coordinates_gated_rst | s13[3]) begin
       behind <= 2'h0;
     end else begin
       behind <= {behind[0], signal_131};
@@ -738,12 +738,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [1:0] passed = 2'h0, valid = 2'h0, within_2;
   reg [2:0] signal = 3'h0, settling = 3'h4;
   reg [82:0] signal_33_q = 83'h0, signal_7_q = 83'h0;
-  wire n4, n6, n3, n2, n1, n7, n5, n9, n8, first, make;
+  wire n4, n6, n1, n3, n2, n7, n5, n9, n8, first, make;
   assign reached = passed + {signal_7_q[82] & passed != 2'h3};
   assign awake = n1 | n2 | n3 | n4;
-  assign n1 = {clear, stored} != before_2;
-  assign n2 = make & ~clear;
-  assign n3 = clear & configured;
+  assign n1 = clear & configured;
+  assign n2 = {clear, stored} != before_2;
+  assign n3 = make & ~clear;
   assign n4 = |settling;
   assign make = ~full | take;
   assign first = full | !signal;
@@ -753,7 +753,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n8 = coordinates_gated_rst | clear;
   assign n9 = column_ends & make;
   always @(posedge coordinates_gated_clk) begin
-    if (|{n1, n2, coordinates_gated_rst, n3}) begin
+    if (|{coordinates_gated_rst, n1, n2, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -858,7 +858,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (config_conv_array_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -901,7 +901,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (config_conv_drain_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -944,7 +944,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (config_conv_rows_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -986,7 +986,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (config_conv_weights_gated_rst) begin
       o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       signal_6 <= signal & full_next;
       full <= full_next;
       mine <= signal;
@@ -1044,7 +1044,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n6, n5, n4, n3, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n6, n4, n3, n5, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
     signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
     i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
@@ -1068,7 +1068,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, signal, n3, n4, n5, n6, hand_over, awake} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, n5, hand_over, signal, awake, n6} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
@@ -1086,9 +1086,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_41 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_104};
-  assign n3 = o__valid & o__ready;
-  assign n4 = i__valid_132 & i__ready;
-  assign n5 = block[15:0] != told;
+  assign n3 = i__valid_132 & i__ready;
+  assign n4 = block[15:0] != told;
+  assign n5 = o__valid & o__ready;
   assign n6 = config__valid & n32;
   assign n7 = |settling;
   assign ends = shift & n2;
@@ -1104,9 +1104,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n14 = n32 | n8 & slot_ends;
   assign n15 = n14 | n8;
   assign n16 = n32 | n8 & row_ends_101;
-  assign n17 = n8 | n16;
+  assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends;
-  assign n19 = n18 | n23;
+  assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
@@ -1117,7 +1117,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_41 | n26;
-  assign n28 = parameters_take | drain_gated_rst;
+  assign n28 = drain_gated_rst | parameters_take;
   assign n29 = config__valid & ~signal;
   assign sign0 = signal_10 ? parameters[92] : parameters[28];
   assign sign1 = signal_10 ? parameters[124] : parameters[60];
@@ -1178,7 +1178,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, signal, n3, n4, n5, n6, hand_over, drain_gated_rst, awake}) begin
+    if (|{reads, running, waiting, n3, n4, n5, hand_over, signal, awake, n6, drain_gated_rst}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1647,10 +1647,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] signal_83 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_89 =
     20'h0, step = 20'h0;
   reg [1:0] signal_29 = 2'h0, signal_36 = 2'h0, signal_37 = 2'h0, signal_40 = 2'h0, lead = 2'h0,
-    s3_piece_taken = 2'h0, turn = 2'h0;
+    number, s3_piece_taken = 2'h0, turn = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n8, number;
+  reg [2:0] n8;
   reg [3:0] signal_120, signal_25 = 4'h0, signal_84 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
     s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
   reg [4:0] signal_121;
@@ -1660,7 +1660,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n9, linear_88 = 9'h0, offset = 9'h0;
-  wire n14, n38, n35, n36, n39, n5, n6, n26, n37, n34, n4, n18, n11, n13, n12, n24, n22, n15, n17,
+  wire n14, n38, n35, n36, n39, n5, n6, n26, n37, n34, n4, n18, n13, n12, n11, n24, n22, n15, n17,
     n19, n33, n20, n21, n23, n25, n28, n10, n29, n32, n27, n30, signal_115, signal_116, signal_117,
     signal_22, signal_23, finished, i__ready_112, i__valid_113, last_lap, last_phase_y, o__ready,
     o__valid, record_ends, starts;
@@ -1683,7 +1683,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = signal_117 & signal_37 > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = signal_117 & signal_37 > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = signal_117 & signal_37 > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{finished, n11, n12, pass_done, n13, signal_22, starts} | n14;
+  assign awake = |{pass_done, finished, n11, signal_22, n12, starts, n13} | n14;
   assign n3[36:21] = n4 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n3[20:5] = n4 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1705,10 +1705,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n10 = o__ready | n34;
   assign finished = n37 | signal & signal_50 & allowed;
-  assign n11 = i__valid_113 & i__ready_112;
-  assign n12 = released != freed;
-  assign n13 = o__valid & o__ready;
+  assign n11 = released != freed;
+  assign n12 = o__valid & o__ready;
   assign starts = n38 & config__valid & ~(|flushing);
+  assign n13 = i__valid_113 & i__ready_112;
   assign n14 = |settling;
   assign n15 = lead <= config__payload[3];
   assign record_ends = n39 & channel_ends;
@@ -1726,11 +1726,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n25 = n24 | n39;
   assign n26 = n38 | n39;
   assign width = config__payload[26:7] - 1'h1;
-  assign n27 = n28 & {rest[2], n26, n34} != 3'h5;
+  assign n27 = n28 & {rest[2], n34, n26} != 3'h6;
   assign rest = signal_40 + {~signal_39};
-  assign n28 = n26 | n34;
+  assign n28 = n34 | n26;
   assign n29 = i__valid & i__ready & i__payload[67] | starts;
-  assign n30 = n19 | writer_gated_rst;
+  assign n30 = writer_gated_rst | n19;
   assign last_phase_y = n18 | n31 == config__payload[158:155];
   assign n31 = signal_84 + 1'h1;
   assign signal_87 = last_phase_y ? (signal_77 & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1773,7 +1773,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s4_valid) s5_piece <= s4_piece;
     if (s3_valid) s4_piece <= {s3_piece_q[83:5], s3_piece_taken, s3_piece_q[2:0]};
     if (s2_valid) {s3_piece_q[83:37], s3_piece_q[2:0]} <= {s2_piece[83:37], s2_piece[2:0]};
-    if (n4 | s2_valid) s3_piece_q[36:5] <= n3;
+    if (s2_valid | n4) s3_piece_q[36:5] <= n3;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_22) begin
       signal_120 = signal_16 ? {2'h0, signal_29} : !signal_25 ? 4'h0 : config__payload[158:155] -
@@ -1783,15 +1783,15 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       signal_122 = signal_121 >= config__payload[158:155];
       n7 = signal_121 + 1'h1;
       n9 = signal_120 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, signal_120} <= signal_39} + (n9 <= signal_39);
+      number = ({5'h0, signal_120} <= signal_39) + (n9 <= signal_39);
       n8 = signal_39 + 1'h1;
       s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_120;
       s1_piece_phase <= (!(signal_16)) ? 4'h0 : signal_122 ? signal_121[3:0] -
         config__payload[158:155] : signal_121[3:0];
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_48, channel_ends, signal_23, signal_16 ?
         (last_lap ? {{1'h0, n5} + n6} - signal_122 : {2'h0, n7 == config__payload[158:155]}) :
-        signal_17 ? number : n8, s0_piece_several, s0_piece, signal_37, s0_piece_several ? number :
-        n8};
+        signal_17 ? {1'h0, number} : n8, s0_piece_several, s0_piece, signal_37, s0_piece_several ?
+        {1'h0, number} : n8};
     end
     if (n10) begin
       signal_37 <= o__ready ? ahead : (signal_37 + signal_39) + 1'h1;
@@ -1800,7 +1800,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{finished, n11, n12, pass_done, n13, signal_22, writer_gated_rst, starts}) begin
+    if (|{pass_done, writer_gated_rst, finished, n11, signal_22, n12, starts, n13}) begin
       settling <= 4'hb;
     end else begin
       if (n14) settling <= settling - 1'h1;
@@ -1906,7 +1906,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (flushing[0] | writer_gated_rst) begin
+    if (writer_gated_rst | flushing[0]) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n16[15:0];
@@ -1916,7 +1916,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (writer_gated_rst | n26) begin
       signal_25 <= 4'h0;
     end else begin
-      if ((n5 | n6 | $signed({3'h0, signal_123}) >= $signed(1'h0)) & n34) signal_25 <= n6 ?
+      if ((n5 | $signed({3'h0, signal_123}) >= $signed(1'h0) | n6) & n34) signal_25 <= n6 ?
         beyond2[3:0] : n5 ? beyond1[3:0] : signal_123[3:0];
     end
   end
@@ -2035,7 +2035,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{comes, push, read_enable, free, rewind} | n1;
+  assign awake = |{comes, free, push, rewind, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2045,14 +2045,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{comes, push, read_enable, free, blocks_gated_rst, rewind}) begin
+    if (|{comes, free, push, rewind, read_enable, blocks_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | blocks_gated_rst | rewind) begin
+    if (free | rewind | blocks_gated_rst) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2101,7 +2101,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{comes, push, read_enable, free, rewind} | n1;
+  assign awake = |{comes, free, push, rewind, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2111,14 +2111,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{comes, push, read_enable, weights_gated_rst, free, rewind}) begin
+    if (|{comes, free, push, rewind, read_enable, weights_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (weights_gated_rst | free | rewind) begin
+    if (free | rewind | weights_gated_rst) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2187,7 +2187,7 @@ module \neuflow_convolver_tile.router  (
     local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'he, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+  wire n7, n10, n6, n5, n4, n1, n2, n3, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
@@ -2197,17 +2197,17 @@ module \neuflow_convolver_tile.router  (
   assign south_takes = south_armed & !(south_peers & n12);
   assign west_takes = west_armed & !(west_peers & n12);
   assign local0_takes = local0_armed & !(local0_peers & n12);
-  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, n3,
-    bus__valid} | n4;
+  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2,
+    bus__valid, n3} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
   assign local0_moves = local0_in__valid & local0_takes;
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n1 = west_out__valid & o__ready_89;
+  assign n1 = east_out__valid & o__ready_69;
   assign n2 = south_out__valid & o__ready_79;
-  assign n3 = east_out__valid & o__ready_69;
+  assign n3 = west_out__valid & o__ready_89;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -2219,9 +2219,9 @@ module \neuflow_convolver_tile.router  (
   assign n7 = o__payload[7:4] == 2'h2;
   assign n8 = o__payload[7:4] == 1'h1;
   assign signal = |{n8, n7, n6, n5} ? {n13[3:1], 1'h0} : 4'h0;
-  assign queued = o__ready ? {6'h0, signal} & signal_30 & n11 : 10'h0;
+  assign queued = o__ready ? signal & signal_30 & n11 : 10'h0;
   assign n9 = o__ready | |done;
-  assign signal_29 = o__ready ? {6'h0, signal} & (~signal_30 | done) : 10'h0;
+  assign signal_29 = o__ready ? signal & (~signal_30 | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
   assign n10 = |{6'h0, signal};
@@ -2252,8 +2252,8 @@ module \neuflow_convolver_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_98), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, router_gated_rst,
-      n3, bus__valid}) begin
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, bus__valid, n3,
+      router_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2307,7 +2307,7 @@ module \neuflow_convolver_tile.router  (
       end
       if (n9 & (o__ready & n6 & n10)) west_peers <= names;
       if (n9 & (o__ready & n7 & n10)) south_peers <= names;
-      if ((o__ready & n8 & n10) & n9) east_peers <= names;
+      if (n9 & (o__ready & n8 & n10)) east_peers <= names;
     end
   end
 endmodule
@@ -2341,7 +2341,7 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__0__ready, local__2__ready, local__4__ready, o__ready, local__1__ready,
+  assign all_ready = &{local__2__ready, local__0__ready, local__1__ready, o__ready, local__4__ready,
     local__3__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
