@@ -62,28 +62,34 @@ def operands(m: Module, array: MacArray, masks):
     m.d.comb += read.eq((Cat(turned, turned) >> fine) & inside)
     with m.If(array.stage[9].valid):
         m.d.sync += masked.eq(read)
-    with m.If(array.stage[10].valid):
-        m.d.sync += pixels[0].eq(masked)
-        for k in range(1, grid.tap_lanes):
-            m.d.sync += pixels[k].eq(Mux(by_tap, masked[k * WORD_BITS :], masked))
+    # What waits, or lies behind a row's end, is chosen among within one enable: of what a pass does
+    # not change no gate is made, as the lanes lie far apart.
     if grid.tap_gather:
-        _gather(m, array, read, masked, pixels)
+        kept = _gather(m, array, read, masked)
     if grid.tap_gap:
         behind = Signal(grid.pixels, name="s10_behind", reset_less=True)
         with m.If(array.stage[9].valid & array.spread):
             m.d.sync += behind.eq(Const((1 << grid.pixels) - 1, grid.pixels) << array.split[9][0])
         chosen = Cat(lane.replicate(WORD_BITS) for lane in behind)
-        with m.If(array.stage[10].valid & array.spread):
-            for k in range(grid.tap_lanes):
-                before = masked[k * WORD_BITS :]
-                after = masked[(k + grid.tap_gap) * WORD_BITS :]
-                m.d.sync += pixels[k].eq((before & ~chosen) | (after & chosen))
+    with m.If(array.stage[10].valid):
+        m.d.sync += pixels[0].eq(masked)
+        for k in range(1, grid.tap_lanes):
+            m.d.sync += pixels[k].eq(Mux(by_tap, masked[k * WORD_BITS :], masked))
+        if grid.tap_gather:
+            with m.If(array.stage[10].gathers):
+                m.d.sync += [lane.eq(words) for lane, words in zip(pixels[1:], kept, strict=True)]
+        if grid.tap_gap:
+            with m.If(array.spread):
+                for k in range(grid.tap_lanes):
+                    before = masked[k * WORD_BITS :]
+                    after = masked[(k + grid.tap_gap) * WORD_BITS :]
+                    m.d.sync += pixels[k].eq((before & ~chosen) | (after & chosen))
     return pixels * (grid.maps // grid.tap_lanes), _weights(m, array)
 
 
-def _gather(m: Module, array: MacArray, read, masked, pixels):
-    """Stages 9 and 10: let words read serve two steps, and last taps of kernel rows wait."""
-    grid, s9, s10 = array.grid, array.stage[9], array.stage[10]
+def _gather(m: Module, array: MacArray, read, masked):
+    """Stage 9: let words read serve two steps; return last taps of kernel rows, which wait."""
+    grid, s9 = array.grid, array.stage[9]
     # Of the rows before, the latest first; the present one's are read for the step itarray.
     kept = [
         Signal(grid.pixels * WORD_BITS, name=f"s10_kept{k}", reset_less=True)
@@ -93,8 +99,7 @@ def _gather(m: Module, array: MacArray, read, masked, pixels):
         m.d.sync += masked.eq(masked[grid.maps * WORD_BITS :])
     with m.If(s9.valid & s9.keeps):
         m.d.sync += [after.eq(before) for before, after in pairwise([read, *kept])]
-    with m.If(s10.valid & s10.gathers):
-        m.d.sync += [lane.eq(words) for lane, words in zip(pixels[1:], kept, strict=True)]
+    return kept
 
 
 def _weights(m: Module, array: MacArray):

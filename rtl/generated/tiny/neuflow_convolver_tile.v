@@ -228,7 +228,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2190_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2188_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -268,7 +268,7 @@ module \neuflow_convolver_tile.convolver.array  (
     1'h0, by_tap = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends =
     1'h0, ky_ends_ends = 1'h0, left = 1'h0, move = 1'h0, named = 1'h0, odd = 1'h0, one_channel =
     1'h0, pass_ends_ends = 1'h0, s9_rotate = 1'h0, spread = 1'h0, wraps_80 = 1'h0;
-  reg [127:0] n9, s10_words = 128'h0, s8_words = 128'h0, s9_words_126 = 128'h0;
+  reg [127:0] n7, s10_words = 128'h0, s8_words = 128'h0, s9_words_126 = 128'h0;
   reg [12:0] s1 = 13'h0, s10 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7
     = 13'h0, s8 = 13'h0, s9 = 13'h0;
   reg [15:0] kept = 16'h0, last_row = 16'h0;
@@ -297,132 +297,128 @@ module \neuflow_convolver_tile.convolver.array  (
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0, s1_split = 6'h0, s4_split = 6'h0, s6_split =
     6'h0, s9_split = 6'h0;
   reg [63:0] beat = 64'h0;
-  reg [79:0] signal_194 = 80'h0, s10_kept1 = 80'h0, words = 80'h0, words_151 = 80'h0, y = 80'h0;
+  reg [79:0] n5, signal_194 = 80'h0, s10_kept1 = 80'h0, words = 80'h0, words_151 = 80'h0, y = 80'h0;
   reg [7:0] s9_masks_q = 8'h0;
   reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_223 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n54, n32, n15, n53, n30, n14, n28, n26, n11, n49, n25, n24, n3, n37, n47, n48, n10, n4, n51,
-    n46, n57, n44, n45, n38, n56, n16, n17, n18, n19, n8, n7, n5, n50, n55, n35, n34, n27, n29, n31,
-    n33, n36, n40, n41, n43, n12, signal_131, signal_25, signal_29, signal_59, signal_60, awake,
+  wire n52, n30, n13, n51, n28, n12, n26, n24, n9, n47, n23, n22, n3, n35, n45, n46, n8, n4, n49,
+    n44, n55, n42, n43, n36, n54, n14, n15, n16, n17, n6, n48, n53, n33, n32, n25, n27, n29, n31,
+    n34, n38, n39, n41, n10, signal_131, signal_25, signal_29, signal_59, signal_60, awake,
     block_ends, coordinates_clk, ends_x, fed, first_channel, full, goes_on, group_ends, ky_ends,
     names, no_drain, pass_ends, s0_last, wraps, wraps_75;
-  wire [127:0] n52, s9_words;
+  wire [127:0] n50, s9_words;
   wire [14:0] where, where_240, where_241;
   wire [15:0] free, last_row_190;
-  wire [19:0] n42, n39;
-  wire [1:0] n20, rows_on_186;
-  wire [20:0] n23;
-  wire [21:0] n22, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
+  wire [19:0] n40, n37;
+  wire [1:0] n18, rows_on_186;
+  wire [20:0] n21;
+  wire [21:0] n20, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
     step_y_wrap_beyond;
-  wire [22:0] n21;
+  wire [22:0] n19;
   wire [2:0] n1, n2, count, turn;
   wire [31:0] s2_weights;
   wire [3:0] end0, end1;
-  wire [5:0] n13, over, over_73, split;
-  wire [79:0] n6, x, y_197;
+  wire [5:0] n11, over, over_73, split;
+  wire [79:0] x, y_197;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
   assign read_enable = s6[0];
   assign lanes[2:0] = lanes_q;
-  assign issue = signal & ~(n51 | no_drain);
+  assign issue = signal & ~(n49 | no_drain);
   assign fill = begins & ~full;
   assign wait_rows = signal & signal_25;
   assign wait_weights = signal & ~signal_25 & signal_29;
-  assign wait_drain = signal & ~n51 & no_drain;
-  assign weights_read = issue & n25;
+  assign wait_drain = signal & ~n49 & no_drain;
+  assign weights_read = issue & n23;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
   assign awake_172 = |{issue, s2[0], s6[0], shift, s4[0], s13[0], s8[0], s5[0], s9[0], awake, s7[0],
-    signal_59, s3[0], s11[0], s12[0], signal_60, hand_over, s14_q[0], s1[0], s10[0]} | n50;
+    signal_59, s3[0], s11[0], s12[0], signal_60, hand_over, s14_q[0], s1[0], s10[0]} | n48;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
-  assign {n21[22], n21[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
+  assign {n19[22], n19[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
     config__payload[224:205]});
   assign n3 = signal & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & signal_13) | gathers;
   assign n4 = in_flight | ~drain_ready;
   assign signal_131 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
-  assign s9_words = n52 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
+  assign s9_words = n50 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
     {16{s9_masks_q[2]}}, {16{s9_masks_q[1]}}, {16{s9_masks_q[0]}}};
-  assign n5 = s10[0] & spread;
-  assign n6 = ~{{16{s10_behind[4]}}, {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}},
-    {16{s10_behind[0]}}};
-  assign n7 = s10[0] & s10[12];
-  assign n8 = s9[0] & s9[10];
-  assign n10 = s1[0] & s1[7];
+  assign n6 = s9[0] & s9[10];
+  assign n8 = s1[0] & s1[7];
   assign goes_on = config__payload[52] & kx_ends_ends;
   assign names = config__payload[52] ? gathers & ~named : config__payload[51] & kx_ends_ends;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = ends_x & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n11 = issue & pass_ends;
-  assign n12 = signal ? signal : configured & ~(|flushing);
-  assign n13 = n49 ? config__payload[451:446] : 6'h2;
-  assign n14 = config__payload[49:30] == 1'h1;
-  assign n15 = config__payload[58:53] == 1'h1;
-  assign n16 = !{1'h0, n20};
-  assign n17 = n20 == 1'h1;
+  assign n9 = issue & pass_ends;
+  assign n10 = signal ? signal : configured & ~(|flushing);
+  assign n11 = n47 ? config__payload[451:446] : 6'h2;
+  assign n12 = config__payload[49:30] == 1'h1;
+  assign n13 = config__payload[58:53] == 1'h1;
+  assign n14 = !{1'h0, n18};
+  assign n15 = n18 == 1'h1;
   assign end0 = (turn + s4_split[2:0]) + spread;
   assign end1 = (turn + s4_split[5:3]) + (spread ? 4'h8 - s4_split[5:3] : 4'h0);
-  assign n18 = !met;
-  assign n19 = met == 1'h1;
-  assign n20 = {~end0[3]} + {~end1[3]};
+  assign n16 = !met;
+  assign n17 = met == 1'h1;
+  assign n18 = {~end0[3]} + {~end1[3]};
   assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less);
   assign behind0_beyond = $signed({1'h0, position}) + $signed({far0_less_q[22], far0_less_q[20:0]});
   assign next_group_beyond = $signed({1'h0, signal_82}) + $signed(group_less);
   assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
-  assign n22 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
+  assign n20 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
     $signed(4'h5);
   assign wraps_75 = $signed(over_73) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n23 = config__payload[264:245] + 1'h1;
-  assign n24 = issue & begins;
-  assign n25 = ~odd;
+  assign n21 = config__payload[264:245] + 1'h1;
+  assign n22 = issue & begins;
+  assign n23 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
-  assign n26 = idle | weights_rewind & pass_ends_ends;
-  assign n27 = weights_rewind | n26;
-  assign n28 = idle | s0_last & group_ends_ends;
-  assign n29 = n28 | s0_last;
-  assign n30 = idle | n53 & block_ends_ends;
-  assign n31 = n30 | n53;
-  assign n32 = idle | n54 & ky_ends_ends;
-  assign n33 = n54 | n32;
-  assign n34 = idle | n54;
-  assign n35 = idle | n55 & kx_ends_ends;
-  assign n36 = n35 | n55;
-  assign n37 = idle & ~s1[0] & ~s2[0];
-  assign n38 = s2[0] & ~s2[8];
-  assign n39 = n56 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_95) : n42;
-  assign n40 = |{s2[0], n37, n38, n56};
-  assign n41 = {n37, n38} != 1'h1;
-  assign n42 = s2[5] ? next_group : signal_82;
+  assign n24 = idle | weights_rewind & pass_ends_ends;
+  assign n25 = weights_rewind | n24;
+  assign n26 = idle | s0_last & group_ends_ends;
+  assign n27 = n26 | s0_last;
+  assign n28 = idle | n51 & block_ends_ends;
+  assign n29 = n28 | n51;
+  assign n30 = idle | n52 & ky_ends_ends;
+  assign n31 = n52 | n30;
+  assign n32 = idle | n52;
+  assign n33 = idle | n53 & kx_ends_ends;
+  assign n34 = n33 | n53;
+  assign n35 = idle & ~s1[0] & ~s2[0];
+  assign n36 = s2[0] & ~s2[8];
+  assign n37 = n54 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_95) : n40;
+  assign n38 = |{s2[0], n35, n36, n54};
+  assign n39 = {n35, n36} != 1'h1;
+  assign n40 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n43 = n40 & {n37, n38, n56} != 1'h1 & n41;
-  assign n44 = n37 | n57 & first_channel;
-  assign n45 = n57 | absent[0];
-  assign n46 = s2[0] & s2[9];
+  assign n41 = n38 & {n35, n36, n54} != 1'h1 & n39;
+  assign n42 = n35 | n55 & first_channel;
+  assign n43 = n55 | absent[0];
+  assign n44 = s2[0] & s2[9];
   assign over_73 = $signed({1'h0, signal_72}) + $signed(delta_less_74);
   assign over = $signed({1'h0, signal_67}) + $signed(delta_less);
-  assign n47 = n37 | s2[0] & s2[4];
-  assign n48 = s2[0] & s2[8];
-  assign n49 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
+  assign n45 = n35 | s2[0] & s2[4];
+  assign n46 = s2[0] & s2[8];
+  assign n47 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
   assign signal_59 = configured & idle;
   assign signal_60 = n3 & kept != free;
-  assign n50 = |settling;
-  assign n51 = signal_25 | signal_29;
+  assign n48 = |settling;
+  assign n49 = signal_25 | signal_29;
   assign no_drain = block_ends & n4;
   assign signal_25 = begins & ~(full & fed);
-  assign signal_29 = n25 & ~weights_ready;
-  assign n52 = {2{s9_words_126}} >> {s9_rotate, 4'h0};
-  assign n53 = issue & ky_ends;
-  assign n54 = issue & ends_x;
-  assign n55 = issue & ~gathers;
-  assign n56 = s2[0] & ~s2[4];
+  assign signal_29 = n23 & ~weights_ready;
+  assign n50 = {2{s9_words_126}} >> {s9_rotate, 4'h0};
+  assign n51 = issue & ky_ends;
+  assign n52 = issue & ends_x;
+  assign n53 = issue & ~gathers;
+  assign n54 = s2[0] & ~s2[4];
   assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_97);
-  assign n57 = n48 & s2[4];
+  assign n55 = n46 & s2[4];
   neuflow_locator behind0 (
     .clk(array_gated_clk), .linear(linear), .position(position_233),
       .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_241));
@@ -470,18 +466,22 @@ module \neuflow_convolver_tile.convolver.array  (
     s11_weights <= s10_weights;
     s3_weights[15:0] <= s2_weights[15:0];
     if (s1[0]) beat <= weights;
+    if (s10[0]) begin
+      n5 = ~{{16{s10_behind[4]}}, {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}},
+        {16{s10_behind[0]}}};
+      words_151 <= spread ? s10_words[95:16] & n5 | s10_words[111:32] & {{16{s10_behind[4]}},
+        {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}}, {16{s10_behind[0]}}} :
+        s10[12] ? s10_kept1 : by_tap ? s10_words[95:16] : s10_words[79:0];
+      words <= spread ? s10_words[79:0] & n5 | s10_words[95:16] & {{16{s10_behind[4]}},
+        {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}}, {16{s10_behind[0]}}} :
+        s10_words[79:0];
+    end
     if (s9[0] & spread) s10_behind <= 5'h1f << s9_split[2:0];
     if (s9[0] & s9[11]) s10_kept1 <= s9_words[79:0];
-    if (n5 | n7 | s10[0]) words_151 <= n5 ? s10_words[95:16] & n6 | s10_words[111:32] &
-      {{16{s10_behind[4]}}, {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}},
-      {16{s10_behind[0]}}} : n7 ? s10_kept1 : by_tap ? s10_words[95:16] : s10_words[79:0];
-    if (n5 | s10[0]) words <= n5 ? s10_words[79:0] & n6 | s10_words[95:16] & {{16{s10_behind[4]}},
-      {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}}, {16{s10_behind[0]}}} :
-      s10_words[79:0];
-    if (n8 | s9[0]) s10_words[95:0] <= n8 ? s10_words[127:32] : s9_words[95:0];
+    if (n6 | s9[0]) s10_words[95:0] <= n6 ? s10_words[127:32] : s9_words[95:0];
     if (s8[0]) begin
-      n9 = {2{s8_words}} >> {s8_rotate[2:1], 5'h0};
-      s9_words_126 <= n9;
+      n7 = {2{s8_words}} >> {s8_rotate[2:1], 5'h0};
+      s9_words_126 <= n7;
     end
     if (s7[0]) s8_words <= words_246;
     if (s2[0]) begin
@@ -500,25 +500,25 @@ module \neuflow_convolver_tile.convolver.array  (
       < config__payload[96:81] & at_y3 < config__payload[112:97], at_x2 < config__payload[96:81] &
       at_y2 < config__payload[112:97], at_x1 < config__payload[96:81] & at_y1 <
       config__payload[112:97], at_x0 < config__payload[96:81] & at_y0 < config__payload[112:97]};
-    if (n10) begin
+    if (n8) begin
       y <= y_197;
       signal_194 <= x;
     end
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      s12 <= 4'h0; s11 <= 4'h0; s10 <= 13'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5
-        <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <=
-        1'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; one_channel <= 1'h0; move <=
-        1'h0; read_end2 <= 3'h0; read_end1 <= 3'h0; read <= 48'h0; read_end0 <= 3'h0; met <= 2'h0;
-        position_234 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0; position_233 <= 20'h0;
-        {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0; rounds_q <= 18'h0; rotate <=
-        3'h0; position_229 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0;
-        group_less <= 22'h0; signal_83 <= 20'h0; gap <= 21'h0; row_less <= 21'h0; wraps_80 <= 1'h0;
-        move_less_97 <= 21'h0; signal_95 <= 20'h0; wrapped_less_222 <= 21'h0; signal_220 <= 20'h0;
-        kept_less_219 <= 21'h0; signal_218 <= 20'h0; delta_less_74 <= 5'h0; move_less <= 21'h0;
-        signal_89 <= 20'h0; wrapped_less <= 21'h0; signal_215 <= 20'h0; kept_less <= 21'h0;
-        signal_213 <= 20'h0; delta_less <= 5'h0; {hand_over, s14_q} <= 4'h0; s13 <= 4'h0; last_row
+      {hand_over, s14_q} <= 4'h0; s13 <= 4'h0; s12 <= 4'h0; s11 <= 4'h0; s10 <= 13'h0; s9 <= 13'h0;
+        s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0;
+        s1 <= 13'h0; pass_done <= 1'h0; signal <= 1'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight
+        <= 1'h0; one_channel <= 1'h0; move <= 1'h0; read_end2 <= 3'h0; read_end1 <= 3'h0; read <=
+        48'h0; read_end0 <= 3'h0; met <= 2'h0; position_234 <= 20'h0; far1_less <= 22'h0; far1_q <=
+        20'h0; position_233 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <=
+        20'h0; rounds_q <= 18'h0; rotate <= 3'h0; position_229 <= 20'h0; linear <= 9'h0; next_group
+        <= 20'h0; step_y_wrap <= 20'h0; group_less <= 22'h0; signal_83 <= 20'h0; gap <= 21'h0;
+        row_less <= 21'h0; wraps_80 <= 1'h0; move_less_97 <= 21'h0; signal_95 <= 20'h0;
+        wrapped_less_222 <= 21'h0; signal_220 <= 20'h0; kept_less_219 <= 21'h0; signal_218 <= 20'h0;
+        delta_less_74 <= 5'h0; move_less <= 21'h0; signal_89 <= 20'h0; wrapped_less <= 21'h0;
+        signal_215 <= 20'h0; kept_less <= 21'h0; signal_213 <= 20'h0; delta_less <= 5'h0; last_row
         <= 16'h0; rows_on <= 2'h0; s1_split <= 6'h0; odd <= 1'h0; begins <= 1'h1; signal_63 <= 1'h1;
         s9_split <= 6'h0; s6_split <= 6'h0; s4_split <= 6'h0; pass_ends_ends <= 1'h0; pass_ends_left
         <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends <= 1'h0;
@@ -528,6 +528,8 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0; signal_72 <= 4'h0; signal_67
         <= 4'h0; tap_y <= 18'h0; signal_192 <= 18'h0; block <= 18'h0; lanes_q <= 3'h0;
     end else begin
+      {hand_over, s14_q} <= s13;
+      s13 <= s12;
       s12 <= s11;
       s11 <= s10[3:0];
       s10 <= s9;
@@ -541,28 +543,28 @@ module \neuflow_convolver_tile.convolver.array  (
       s2 <= s1;
       s1 <= {gathers, goes_on & ~signal_13, goes_on, names, ends_x, begins, pass_ends, group_ends,
         ky_ends, s0_last, signal_63, odd, issue};
-      pass_done <= n11;
-      signal <= issue ? (pass_ends ? 1'h0 : n12) : n12;
-      maps[1] <= n13[1];
-      flushing <= {flushing[2:0], n11};
+      pass_done <= n9;
+      signal <= issue ? (pass_ends ? 1'h0 : n10) : n10;
+      maps[1] <= n11[1];
+      flushing <= {flushing[2:0], n9};
       in_flight <= in_flight & ~hand_over | s0_last;
-      one_channel <= n14 & n15;
+      one_channel <= n12 & n13;
       move <= behind[0] & ~s13[3] | s12[3];
-      read_end2 <= n16 ? turn : n17 ? end0[2:0] : end1[2:0];
-      read_end1 <= n16 ? end1[2:0] : n17 ? turn : end0[2:0];
-      read <= {n18 ? where[8:3] : n19 ? where_241[8:3] : where_240[8:3], n18 ? where_240[14:9] : n19
-        ? where[8:3] : where_241[8:3], n18 ? where_241[14:9] : n19 ? where_240[14:9] : where[8:3],
-        n18 ? where[14:9] : n19 ? where_241[14:9] : where_240[14:9], ~(8'hff << read_end2), ~(8'hff
+      read_end2 <= n14 ? turn : n15 ? end0[2:0] : end1[2:0];
+      read_end1 <= n14 ? end1[2:0] : n15 ? turn : end0[2:0];
+      read <= {n16 ? where[8:3] : n17 ? where_241[8:3] : where_240[8:3], n16 ? where_240[14:9] : n17
+        ? where[8:3] : where_241[8:3], n16 ? where_241[14:9] : n17 ? where_240[14:9] : where[8:3],
+        n16 ? where[14:9] : n17 ? where_241[14:9] : where_240[14:9], ~(8'hff << read_end2), ~(8'hff
         << read_end1), ~(8'hff << read_end0)};
-      read_end0 <= n16 ? end0[2:0] : n17 ? end1[2:0] : turn;
-      met <= n20;
+      read_end0 <= n14 ? end0[2:0] : n15 ? end1[2:0] : turn;
+      met <= n18;
       position_234 <= wraps_80 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
         position + far1_q;
       far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
       far1_q <= {rounds_q[18:3], 4'h0};
       position_233 <= wraps_80 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
         position + far0_q;
-      {far0_less_q[22], far0_less_q[20:0]} <= {n21[22], n21[20:0]};
+      {far0_less_q[22], far0_less_q[20:0]} <= {n19[22], n19[20:0]};
       far0_q <= {rounds_q[19:3], 3'h0};
       rounds_q <= gap[20:3];
       rotate <= where[2:0];
@@ -572,8 +574,8 @@ module \neuflow_convolver_tile.convolver.array  (
         : signal_82 + signal_83;
       step_y_wrap <= wraps_80 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
         step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
-      group_less <= $signed(n22) - $signed({1'h0, config__payload[224:205]});
-      signal_83 <= n22[19:0];
+      group_less <= $signed(n20) - $signed({1'h0, config__payload[224:205]});
+      signal_83 <= n20[19:0];
       gap <= config__payload[304:285] - config__payload[80:65];
       row_less <= config__payload[304:285] - config__payload[224:205];
       wraps_80 <= |config__payload[224:205];
@@ -586,80 +588,78 @@ module \neuflow_convolver_tile.convolver.array  (
       delta_less_74 <= config__payload[320:317] - config__payload[116:113];
       move_less <= wraps ? wrapped_less : kept_less;
       signal_89 <= wraps ? signal_215 : signal_213;
-      wrapped_less <= n23 - config__payload[224:205];
-      signal_215 <= n23[19:0];
+      wrapped_less <= n21 - config__payload[224:205];
+      signal_215 <= n21[19:0];
       kept_less <= config__payload[264:245] - config__payload[224:205];
       signal_213 <= config__payload[264:245];
       delta_less <= config__payload[316:313] - config__payload[116:113];
-      {hand_over, s14_q} <= s13;
-      s13 <= s12;
-      if (n24) begin
+      if (n22) begin
         last_row <= last_row_190;
         rows_on <= rows_on_186;
         s1_split <= split;
       end
       if (issue) begin
-        odd <= n25 & ~block_ends;
+        odd <= n23 & ~block_ends;
         begins <= group_ends;
         signal_63 <= block_ends;
       end
       if (s8[0] & s8[7]) s9_split <= s6_split;
       if (s5[0] & s5[7]) s6_split <= s4_split;
       if (s3[0] & s3[7]) s4_split <= s1_split;
+      if (n25) begin
+        pass_ends_ends <= n24 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
+        pass_ends_left <= n24 ? config__payload[19:0] : pass_ends_left - 1'h1;
+      end
       if (n27) begin
-        pass_ends_ends <= n26 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
-        pass_ends_left <= n26 ? config__payload[19:0] : pass_ends_left - 1'h1;
+        group_ends_ends <= n26 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
+        group_ends_left <= n26 ? config__payload[29:20] : group_ends_left - 1'h1;
       end
       if (n29) begin
-        group_ends_ends <= n28 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
-        group_ends_left <= n28 ? config__payload[29:20] : group_ends_left - 1'h1;
+        block_ends_ends <= n28 ? n12 : block_ends_left == 2'h2;
+        block_ends_left <= n28 ? config__payload[49:30] : block_ends_left - 1'h1;
       end
       if (n31) begin
-        block_ends_ends <= n30 ? n14 : block_ends_left == 2'h2;
-        block_ends_left <= n30 ? config__payload[49:30] : block_ends_left - 1'h1;
-      end
-      if (n33) begin
-        ky_ends_ends <= n32 ? n15 : ky_ends_left == 2'h2;
-        ky_ends_left <= n32 ? config__payload[58:53] : ky_ends_left - 1'h1;
+        ky_ends_ends <= n30 ? n13 : ky_ends_left == 2'h2;
+        ky_ends_left <= n30 ? config__payload[58:53] : ky_ends_left - 1'h1;
       end
       if (idle | issue & (ky_ends | gathers)) named <= signal & ~ky_ends;
       if (idle | issue) gathers <= signal & goes_on & signal_13;
-      if (n34) begin
+      if (n32) begin
         after = idle | ky_ends ? config__payload[53] - 1'h1 : left - 1'h1;
         signal_13 <= !after;
         left <= after;
       end
-      if (n36) begin
-        kx_ends_ends <= n35 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
-        kx_ends_left <= n35 ? config__payload[64:59] : kx_ends_left - 1'h1;
+      if (n34) begin
+        kx_ends_ends <= n33 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
+        kx_ends_left <= n33 ? config__payload[64:59] : kx_ends_left - 1'h1;
       end
       if (s1[0]) begin
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n40 & {s2[10], n37, n38} != 3'h5) begin
+      if (n38 & {s2[10], n35, n36} != 3'h5) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n37 ? config__payload[244:225] : n38 ? (wraps_80 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n39;
+        position <= n35 ? config__payload[244:225] : n36 ? (wraps_80 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n37;
       end
-      if (n40 & n41) row_start <= n37 ? config__payload[244:225] : n39;
-      if (n43) begin
-        signal_82 <= n37 ? config__payload[244:225] : n42;
-        channel_base <= n37 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
+      if (n38 & n39) row_start <= n35 ? config__payload[244:225] : n37;
+      if (n41) begin
+        signal_82 <= n35 ? config__payload[244:225] : n40;
+        channel_base <= n35 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n45 | n44) & ~n46) absent <= n44 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n45 | n44 | n46) next_channel <= n46 ? config__payload[184:165] + s2_weights[31:16] : n44
+      if ((n43 | n42) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n43 | n42 | n44) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (s1[0] & s1[8] | n37) signal_72 <= n37 ? config__payload[312:309] : s1[4] ?
+      if (s1[0] & s1[8] | n35) signal_72 <= n35 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_75 ? over_73[3:0] : signal_72 + config__payload[320:317];
-      if (n37 | s1[0]) signal_67 <= n37 ? config__payload[308:305] : s1[8] ?
+      if (n35 | s1[0]) signal_67 <= n35 ? config__payload[308:305] : s1[8] ?
         config__payload[308:305] : wraps ? over[3:0] : signal_67 + config__payload[316:313];
-      if (n48 | n47) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n46 | n45) tap_y <= n45 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (s2[0] & ~s2[10] | n48 | n47) signal_192 <= n47 ? {{2{config__payload[132]}},
-        config__payload[132:117]} : n48 ? {{2{config__payload[132]}}, config__payload[132:117]} :
+      if (s2[0] & ~s2[10] | n46 | n45) signal_192 <= n45 ? {{2{config__payload[132]}},
+        config__payload[132:117]} : n46 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(signal_192) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
       if (begins) lanes_q <= count;
@@ -673,7 +673,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~n49 | coordinates_gated_rst) begin
+    if (~n47 | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
       {maps[5:2], maps[0]} <= {config__payload[451:448], config__payload[446]};
@@ -685,7 +685,7 @@ module \neuflow_convolver_tile.convolver.array  (
       s10[0]}) begin
       settling <= 3'h7;
     end else begin
-      if (n50) settling <= settling - 1'h1;
+      if (n48) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
@@ -703,7 +703,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (n8) begin
+    if (n6) begin
       s10_words[127:96] <= 32'h0;
     end else begin
       if (s9[0]) s10_words[127:96] <= s9_words[127:96];
@@ -1156,7 +1156,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2474_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2472_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1458,7 +1458,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2474_0,
+  input wire [1:0] port_2472_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1473,8 +1473,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2474_0[0];
-  assign n3 = port_2474_0[0] | n2 | clear;
+  assign n2 = fresh & ~port_2472_0[0];
+  assign n3 = port_2472_0[0] | n2 | clear;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1484,7 +1484,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2474_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2472_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
   assign n6 = n2 | drain_gated_rst | clear;
   always @(posedge drain_gated_clk) begin
@@ -1492,14 +1492,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2474_0[0], mark, n2, clear} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2474_0[0]
+      if ({port_2472_0[0], mark, n2, clear} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2472_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2474_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2472_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1515,16 +1515,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2474_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2472_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2474_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2472_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2474_0[0]) fresh <= 1'h0;
+      if (port_2472_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1938,7 +1938,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2190_16,
+  input wire [1:0] port_2188_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1964,8 +1964,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2190_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2190_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2188_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2188_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
