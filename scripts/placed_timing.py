@@ -1,4 +1,4 @@
-"""The worst paths of a placement, from the delays that nextpnr writes as SDF.
+"""The worst paths of a placement or a routed design, from the delays that nextpnr writes as SDF.
 
 nextpnr prints paths only after routing, and then the worst one. Here every pair of registers'
 names counts once, so that one look shows what else must become shorter.
@@ -117,7 +117,7 @@ def table(sdf: Path, rows: int = 30) -> str:
     if not paths:
         return "no path between registers\n"
     lines = [
-        f"Estimate after placement: {1000 / paths[0][0]:.1f} MHz",
+        f"Worst paths: {1000 / paths[0][0]:.1f} MHz",
         "",
         "| ns | registers | through |",
         "|---|---|---|",

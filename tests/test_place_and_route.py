@@ -134,7 +134,8 @@ def test_no_path_between_registers_is_an_error(report: dict[str, Any]) -> None:
 
 
 def test_reads_clock_resources_and_path(report: dict[str, Any]) -> None:
-    result = flow.summary(report, seed=7)
+    result = flow.summary(report, seed=7, part="LFE5U-85F-7")
+    assert result["part"] == "LFE5U-85F-7"
     assert (result["seed"], result["fmax_mhz"], result["target_mhz"]) == (7, 293.77, 50)
     assert result["used"] == {
         "LUT4": {"used": 165, "available": 83640},
@@ -176,22 +177,36 @@ def test_tables_of_an_earlier_run(
     for name, value in (
         ("netlist.json", netlist),
         ("grid.json", {"hash": load("tiny").hash()}),
-        ("nextpnr_speed6_seed3.json", report),
+        ("nextpnr_LFE5U-85F-6_seed3.json", report),
     ):
         (tmp_path / name).write_text(json.dumps(value), encoding="utf-8")
     arguments = ["--tables-only", "-o", str(tmp_path), "--seed", "3", "--grid"]
     assert flow.main([*arguments, "tiny"]) == 0
     printed = capsys.readouterr().out
-    row = "| 3 | 165 / 83640 | 415 / 83640 | 0 / 156 | 0 / 208 | 293.8 | 1.4 + 2.0 |"
+    row = "| LFE5U-85F-6 | 3 | 165 / 83640 | 415 / 83640 | 0 / 156 | 0 / 208 | 293.8 | 1.4 + 2.0 |"
     assert row in printed.splitlines()
     assert "| arbiter | 1 | 0 | 0 | 0 |" in printed.splitlines()
     written = json.loads((tmp_path / "place_and_route.json").read_text(encoding="utf-8"))
-    assert written["results"] == [flow.summary(report, 3)] and written["grid"] == "tiny"
-    assert written["speed"] == 6
+    assert written["results"] == [flow.summary(report, 3, "LFE5U-85F-6")]
+    assert written["grid"] == "tiny"
 
     # A figure of one speed grade never passes for one of another.
-    assert flow.main([*arguments, "tiny", "--speed", "8"]) == 2
-    assert "nextpnr_speed8_seed3.json is missing" in capsys.readouterr().err
+    parts = ["--part", "LFE5U-85F-6", "LFE5UM5G-85F-8"]
+    assert flow.main([*arguments, "tiny", *parts]) == 2
+    assert "nextpnr_LFE5UM5G-85F-8_seed3.json is missing" in capsys.readouterr().err
+
+    # A part of its own, or several beside each other, the best one's path below them.
+    faster = json.loads(json.dumps(report))
+    (only,) = faster["fmax"].values()
+    only["achieved"] *= 1.5
+    (tmp_path / "nextpnr_LFE5UM5G-85F-8_seed3.json").write_text(json.dumps(faster), encoding="utf-8")
+    assert flow.main([*arguments, "tiny", *parts]) == 0
+    printed = capsys.readouterr().out
+    assert row in printed.splitlines()
+    assert row.replace("LFE5U-85F-6", "LFE5UM5G-85F-8").replace("293.8", "440.7") in printed.splitlines()
+    assert "Critical path of LFE5UM5G-85F-8, seed 3:" in printed.splitlines()
+    written = json.loads((tmp_path / "place_and_route.json").read_text(encoding="utf-8"))
+    assert [result["part"] for result in written["results"]] == parts[1:]
 
     assert flow.main([*arguments, "cnp"]) == 2
     assert "holds another grid than 'cnp'" in capsys.readouterr().err
@@ -201,10 +216,30 @@ def test_an_estimate_needs_no_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "grid.json").write_text(json.dumps({"hash": load("tiny").hash()}), encoding="utf-8")
     arguments = ["--tables-only", "--estimate", "-o", str(tmp_path), "--grid", "tiny"]
     assert flow.main(arguments) == 2
-    assert "nextpnr_speed6_seed1.sdf is missing" in capsys.readouterr().err
-    (tmp_path / "nextpnr_speed6_seed1.sdf").write_text("(DELAYFILE\n)\n", encoding="utf-8")
+    assert "nextpnr_LFE5U-85F-6_seed1.sdf is missing" in capsys.readouterr().err
+    (tmp_path / "nextpnr_LFE5U-85F-6_seed1.sdf").write_text("(DELAYFILE\n)\n", encoding="utf-8")
     assert flow.main(arguments) == 0
     assert capsys.readouterr().out == "no path between registers\n"
+
+
+@pytest.mark.parametrize(
+    ("part", "wanted"),
+    [
+        ("LFE5U-85F-6", ["--85k", "--speed", "6"]),
+        ("LFE5U-85F-8", ["--85k", "--speed", "8"]),
+        ("LFE5UM5G-85F-8", ["--um5g-85k", "--speed", "8"]),
+    ],
+)
+def test_a_part_is_what_nextpnr_is_told(
+    part: str, wanted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(flow, "run", lambda command, directory, log: commands.append([*command, log]))
+    flow.place_and_route(tmp_path, 5, 80.0, part, "static")
+    (command,) = commands
+    assert command[1:4] == wanted
+    assert command[-1] == f"nextpnr_{part}_seed5.log"
+    assert command[command.index("--report") + 1] == f"nextpnr_{part}_seed5.json"
 
 
 def test_results_that_are_not_there_are_named(

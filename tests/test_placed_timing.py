@@ -77,7 +77,7 @@ def test_each_pair_of_names_counts_once_with_its_longest_path(sdf: Path) -> None
 
 def test_the_table_names_clock_and_paths(sdf: Path) -> None:
     lines = timing.table(sdf, rows=1).splitlines()
-    assert lines[0] == "Estimate after placement: 211.6 MHz"
+    assert lines[0] == "Worst paths: 211.6 MHz"
     assert lines[-1] == "| 4.72 | 2 | a: x > b: y > c: z |"
 
 
