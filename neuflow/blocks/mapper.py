@@ -166,11 +166,15 @@ class Mapper(Component):
             s6_d.eq(s5_d),
             s6_b.eq(s5_b),
         ]
-        with m.Switch(s3_index):
-            for k in range(SEGMENTS):
-                with m.Case(k):
-                    fields = (setup[f"{n}{k}"] for n in ("min", "b", "a", "q"))
-                    m.d.sync += s4_segment.as_value().eq(Cat(*fields))
+        # One of some, then one of those: a choice among all at once takes more gates in a row.
+        low = len(s3_index) // 2
+        with m.Switch(s3_index[low:]):
+            for high in range(SEGMENTS >> low):
+                with m.Case(high), m.Switch(s3_index[:low]):
+                    for k in range(1 << low):
+                        with m.Case(k):
+                            names = (f"{n}{(high << low) + k}" for n in ("min", "b", "a", "q"))
+                            m.d.sync += s4_segment.as_value().eq(Cat(setup[n] for n in names))
         return s6_a, s6_qd, s6_d, s6_b
 
     def _build_value(self, m, lane, tails, s6_a, s6_qd, s6_d, s6_b):

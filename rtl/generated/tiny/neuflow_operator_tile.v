@@ -198,7 +198,7 @@ module \neuflow_operator_tile.router  (
     north_current = 10'h0, north_peers = 10'h3ff, north_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'h3ff, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'h3ff, west_waiting = 10'h0;
-  wire n4, n3, n2, n1, n9, n8, n10, n6, n7, n5, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
+  wire n7, n10, n4, n3, n2, n1, n8, n6, n9, n5, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
     n12, east_last, east_moves, global_last, global_moves, i__ready_117, i__ready_127, i__ready_137,
     i__ready_147, i__ready_157, i__ready_167, i__ready_177, i__ready_187, i__ready_197,
     i__ready_207, local0_last, local0_moves, local1_last, local1_moves, local2_last, local2_moves,
@@ -213,30 +213,30 @@ module \neuflow_operator_tile.router  (
   assign local0_takes = local0_armed & !(local0_peers & n23);
   assign local1_takes = local1_armed & !(local1_peers & n23);
   assign local2_takes = local2_armed & !(local2_peers & n23);
-  assign awake = |{n1, n2, n3, n4, n5, n6, n7, local2_moves, west_moves, local0_moves, south_moves,
-    n8, o__valid_212, global_moves, local1_moves, north_moves, n9, bus__valid, n10, east_moves} |
-    n11;
+  assign awake = |{n1, n2, n3, n4, n5, local2_moves, west_moves, local0_moves, south_moves, n6,
+    o__valid_212, global_moves, n7, local1_moves, north_moves, n8, bus__valid, n9, n10, east_moves}
+    | n11;
   assign moving = (north_moves ? north_current : 10'h0) | (east_moves ? east_current : 10'h0) |
     (south_moves ? south_current : 10'h0) | (west_moves ? west_current : 10'h0) | (global_moves ?
     global_current : 10'h0) | (local0_moves ? local0_current : 10'h0) | (local1_moves ?
     local1_current : 10'h0) | (local2_moves ? local2_current : 10'h0);
-  assign n1 = west_out__valid & o__ready_143;
-  assign n2 = south_out__valid & o__ready_133;
-  assign n3 = east_out__valid & o__ready_123;
-  assign n4 = north_out__valid & o__ready_113;
+  assign n1 = local0_out__valid & o__ready_163;
+  assign n2 = global_out__valid & o__ready_153;
+  assign n3 = west_out__valid & o__ready_143;
+  assign n4 = south_out__valid & o__ready_133;
   assign n5 = local4_out__valid & o__ready_203;
-  assign n6 = local2_out__valid & o__ready_183;
-  assign n7 = local3_out__valid & o__ready_193;
   assign local2_moves = local2_in__valid & local2_takes;
   assign west_moves = west_in__valid & west_takes;
   assign local0_moves = local0_in__valid & local0_takes;
   assign south_moves = south_in__valid & south_takes;
-  assign n8 = local0_out__valid & o__ready_163;
+  assign n6 = local2_out__valid & o__ready_183;
   assign global_moves = global_in__valid & global_takes;
+  assign n7 = north_out__valid & o__ready_113;
   assign local1_moves = local1_in__valid & local1_takes;
   assign north_moves = north_in__valid & north_takes;
-  assign n9 = global_out__valid & o__ready_153;
-  assign n10 = local1_out__valid & o__ready_173;
+  assign n8 = local1_out__valid & o__ready_173;
+  assign n9 = local3_out__valid & o__ready_193;
+  assign n10 = east_out__valid & o__ready_123;
   assign east_moves = east_in__valid & east_takes;
   assign n11 = |settling;
   assign local2_last = local2_moves & local2_in__payload[34];
@@ -352,8 +352,8 @@ module \neuflow_operator_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_212), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, n2, n3, n4, n5, n6, n7, local2_moves, west_moves, local0_moves, south_moves, n8,
-      o__valid_212, global_moves, local1_moves, north_moves, n9, bus__valid, router_gated_rst, n10,
+    if (|{n1, n2, n3, n4, n5, local2_moves, west_moves, local0_moves, south_moves, n6, o__valid_212,
+      global_moves, n7, local1_moves, north_moves, n8, bus__valid, router_gated_rst, n9, n10,
       east_moves}) begin
       settling <= 3'h4;
     end else begin
@@ -458,7 +458,7 @@ module \neuflow_operator_tile.router  (
         waits <= waits & n22 | queued;
         signal_42 <= signal_42 & n22 | waits & done | signal_41;
       end
-      if ((o__ready & n13 & n21) & n20) local1_peers <= names;
+      if (n20 & (o__ready & n13 & n21)) local1_peers <= names;
       if ((o__ready & n14 & n21) & n20) local0_peers <= names;
       if (n20 & (o__ready & n15 & n21)) global_peers <= names;
       if (n20 & (o__ready & n16 & n21)) west_peers <= names;

@@ -43,8 +43,8 @@ module neuflow_window (
     8'h0, b_span = 8'h0, closes_in = 8'h0, f_last = 8'h0, fresh = 8'h0, head = 8'h0, last_turn =
     8'h0, old_189 = 8'h0, open = 8'h0, slots = 8'h0, span, write_address_73 = 8'h0;
   reg [8:0] n14, signal_140 = 9'h0, signal_52, final_2 = 9'h0, reach = 9'h0;
-  wire n44, n58, n61, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n9,
-    n1, n11, n10, n60, n8, n46, n48, n49, n50, n47, n7, n3, n4, n12, n13, n15, n16, n32, n34, n37,
+  wire n44, n58, n61, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n8,
+    n1, n11, n10, n60, n9, n46, n48, n49, n50, n47, n7, n3, n4, n12, n13, n15, n16, n32, n34, n37,
     n40, n43, n45, n17, n54, n57, n59, n2, n6, n5, n23, signal_163, signal_169, signal_31,
     signal_36, signal_37, signal_40, signal_48, signal_86, awake_154, awake_161, en, en_142,
     ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24, i__valid_129,
@@ -67,7 +67,7 @@ module neuflow_window (
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
   assign awake = |{n46, n47, n48, n49, n50, v3_valid, v2_valid, read_enable, awake_154, read,
     v4_valid, load, signal_40, step} | n51;
-  assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
+  assign finish = n3 ? (n9 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
   assign o__ready_38 = ~held_valid | signal_36 & after >= 2'h2 & (~signal_37 | signal_31);
   assign en_142 = en & (s5_valid | |signal_140);
@@ -84,16 +84,16 @@ module neuflow_window (
   assign scanning = fsm_state == 3'h4;
   assign n6 = fsm_state == 2'h2;
   assign n7 = !fsm_state;
-  assign n8 = walking | f_valid | b_valid | n60;
+  assign n8 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
+  assign n9 = walking | f_valid | b_valid | n60;
   assign scanned = n61 & line_ends_50;
-  assign n9 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
   assign n10 = closes_in == 1'h1;
   assign n11 = signal_167 == 1'h1;
   assign n12 = n4 | n7;
   assign n13 = {n6, n11 & |unopened} != 2'h2;
   assign n15 = {n4, closing} != 2'h2;
   assign n16 = n4 | n7 | n6;
-  assign n17 = {n9, n5} != 2'h3 & (n7 | n5);
+  assign n17 = {n8, n5} != 2'h3 & (n7 | n5);
   assign read = en & b_valid & (~b_hit | ~lead[19]);
   assign n18 = load & f_hit;
   assign n19 = ~walking;
@@ -211,10 +211,10 @@ module neuflow_window (
         closing <= signal_169;
         real_2 <= signal_163;
       end
-      if (&{{n7, o__valid_23} != 2'h2, {n3, n8} != 2'h3, |{n4, n3, scanning, n7, n2, n6, n5},
-        {scanning, scanned} != 2'h2, {n9, n5} != 1'h1}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
-        scanning ? 3'h6 : n2 ? (signal_163 | signal_169 ? 3'h4 : {1'h1, !signal_165 & !unopened &
-        !open ? 2'h1 : 2'h2}) : n6 ? 3'h3 : 3'h1;
+      if (&{{n7, o__valid_23} != 2'h2, {n8, n5} != 1'h1, |{n4, n3, scanning, n7, n2, n5, n6}, {n3,
+        n9} != 2'h3, {scanning, scanned} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
+        scanning ? 3'h6 : n2 ? {1'h1, signal_163 | signal_169 ? 2'h0 : !signal_165 & !unopened &
+        !open ? 2'h1 : 2'h2} : n6 ? 3'h3 : 3'h1;
       if (n12) begin
         closes_in <= n4 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
         signal_167 <= n4 ? (n11 ? o__payload_21[112:105] : signal_167 - 1'h1) : 8'h1;
@@ -245,7 +245,7 @@ module neuflow_window (
       end
       if (n19 & n20 & n21 | n18) free <= n18 ? signal_199[19:1] : base;
       b_valid <= load | b_valid & ~n22;
-      walking <= n5 ? (n9 ? 1'h1 : n23) : n23;
+      walking <= n5 ? (n8 ? 1'h1 : n23) : n23;
       f_valid <= step | f_valid & ~load;
       signal_94 <= n24;
       {first_last_q[17], first_last_q[8:0]} <= $signed(n25) - $signed({1'h0,
