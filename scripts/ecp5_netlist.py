@@ -209,16 +209,18 @@ class Multipliers:
 BLOCKS = (4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114)
 """Columns of an ECP5-85F in which a block of four multipliers, or of four block RAMs, begins.
 Source of all places here: the device database of nextpnr."""
-DENSEST = 2 / 3
+DENSEST = 3 / 4
 """Part of a row's places that is given away: wires around a full row do not suffice."""
 
 
 @dataclass(frozen=True)
 class Sites:
-    """Where cells of a type may lie: ``rows``, those in the middle first, and in a block of a row
-    the column from the block's first -> the place's name."""
+    """Where cells of a type may lie: ``rows``, those in the middle first, ``blocks`` of a row, those
+    in the middle, so that no wire crosses all the device, and in a block the column from the
+    block's first -> the place's name."""
 
     rows: tuple[int, ...]
+    blocks: tuple[int, ...]
     block: dict[int, str]
 
     def spread(self, number: int) -> list[str]:
@@ -226,7 +228,7 @@ class Sites:
         places: list[str] = []
         for turn, y in enumerate(self.rows):
             if number > DENSEST * len(places):
-                row = [f"X{x + at}/Y{y}/{name}" for x in BLOCKS for at, name in self.block.items()]
+                row = [f"X{x + at}/Y{y}/{name}" for x in self.blocks for at, name in self.block.items()]
                 places += row[:: -1 if turn % 2 else 1]
         if number > DENSEST * len(places):
             return []
@@ -234,8 +236,10 @@ class Sites:
 
 
 SITES = {
-    MULTIPLIER: Sites((34, 58, 10), {0: "MULT18_0", 1: "MULT18_1", 4: "MULT18_4", 5: "MULT18_5"}),
-    MEMORY: Sites((46, 22, 70, 82), {0: "EBR0", 2: "EBR1", 4: "EBR2", 6: "EBR3"}),
+    MULTIPLIER: Sites(
+        (34, 58, 10), BLOCKS[2:12], {0: "MULT18_0", 1: "MULT18_1", 4: "MULT18_4", 5: "MULT18_5"}
+    ),
+    MEMORY: Sites((46, 22, 70, 82), BLOCKS[3:10], {0: "EBR0", 2: "EBR1", 4: "EBR2", 6: "EBR3"}),
 }
 IN_ROWS = {
     MULTIPLIER: re.compile(r"\bmap(?P<second>\d+)\.product(?P<first>\d+)_"),

@@ -53,7 +53,7 @@ PARTS = {
 """Parts, from the slowest, and what nextpnr wants for them; the number is the speed grade."""
 SLOWEST = next(iter(PARTS))
 PLACERS = ("static", "heap")
-MOST_LOADS = 64
+MOST_LOADS = 24
 """Of a driver; those of more are copied."""
 AVAILABLE = {"LUT4": 83640, "FF": 83640, "MULT18X18D": 156, "DP16KD": 208}
 """What an ECP5-85F has; a place for a LUT4 also holds a bit of a carry chain or of a small RAM."""

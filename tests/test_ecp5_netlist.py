@@ -314,10 +314,13 @@ def test_rows_of_the_convolver_are_spread_in_order() -> None:
     taken = [c["attributes"]["BEL"] for c in cells.values() if "BEL" in c["attributes"]]
     assert len(set(taken)) == len(taken) == 92
     banks = places(cells, "DP16KD", "EBR[0-3]")
-    assert {row for row, _ in banks} == {46}
-    assert banks == sorted(banks)
+    # To the right in one row, back in the other, in the middle of the device.
+    assert Counter(row for row, _ in banks) == {46: 16, 22: 16}
+    assert banks == sorted(banks[:16]) + sorted(banks[16:], reverse=True)
+    assert all(31 <= column <= 93 for _, column in banks)
     multipliers = places(cells, "MULT18X18D", "MULT18_[0145]")
     assert Counter(row for row, _ in multipliers) == {34: 30, 58: 30}
+    assert all(22 <= column <= 110 for _, column in multipliers)
     # Maps of a lane side by side (the second 30 are map 1), in one block or two neighbouring ones.
     pairs = zip(multipliers[:30], multipliers[30:], strict=True)
     assert all(a[0] == b[0] and abs(a[1] - b[1]) <= 9 for a, b in pairs)
