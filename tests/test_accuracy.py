@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,21 @@ def test_the_command_prints_errors_bounds_and_ratios(
     other = str(EXAMPLES / "lenet5_b.onnx")
     assert cli.main(["accuracy", other, program, "--input", data]) == 2
     assert "another model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bits", [16, 8])
+def test_a_model_of_other_weights_is_refused(bits: int, tmp_path: Path) -> None:
+    path, x = network("ds_cnn", tmp_path)
+    stages = quantised(path, x, bits)
+    graph = stages["graph"]
+    place = next(i for i, node in enumerate(graph.nodes) if "weight" in node.attrs)
+    layer = graph.nodes[place]
+    weight = layer.attrs["weight"].copy()
+    weight.flat[3] += 0.05 * np.abs(weight).max()
+    other = replace(layer, attrs={**layer.attrs, "weight": weight})
+    nodes = (*graph.nodes[:place], other, *graph.nodes[place + 1 :])
+    with pytest.raises(InputError, match=r"layer '.*': the program was compiled from other weights;"):
+        accuracy.measure(replace(graph, nodes=nodes), stages["quantised"], x)
 
 
 def test_signal_to_noise_is_in_decibels() -> None:

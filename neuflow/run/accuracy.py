@@ -92,8 +92,22 @@ def _evaluate(
         tuple(host.form(quantised.tensors[name]) for name in node.inputs),
         host.form(quantised.tensors[node.output]),
     )
+    if counterpart is not None and "weight" in node.attrs:
+        _check_weights(node, counterpart, forms)
     result = golden.OPERATIONS[node.op](node, quantised.bits, *words)
     return real, result, propagate(node, forms, *intervals)
+
+
+def _check_weights(node: Node, counterpart: Node, forms: Forms) -> None:
+    """Refuse a model whose weights are not those that the program's were rounded from."""
+    m, s = node.attrs["m"], np.asarray(node.attrs["s"], np.float64)
+    gain = (m * 2.0**-s * forms.result.step).reshape(-1, *[1] * (node.attrs["weight"].ndim - 1))
+    unit = gain / forms.operands[0].step  # of a weight's word, but that m has 15 bits
+    wanted = np.asarray(counterpart.attrs["weight"], np.float64)
+    if (np.abs(node.attrs["weight"] * unit - wanted) > unit + np.abs(wanted) * 2.0**-13).any():
+        raise InputError(
+            f"layer {node.name!r}: the program was compiled from other weights; compile this model"
+        )
 
 
 def _accuracy(
