@@ -90,7 +90,7 @@ def operands(m: Module, array: MacArray, masks):
 def _gather(m: Module, array: MacArray, read, masked):
     """Stage 9: let words read serve two steps; return last taps of kernel rows, which wait."""
     grid, s9 = array.grid, array.stage[9]
-    # Of the rows before, the latest first; the present one's are read for the step itarray.
+    # Of the rows before, the latest first; the present one's are read for the step itself.
     kept = [
         Signal(grid.pixels * WORD_BITS, name=f"s10_kept{k}", reset_less=True)
         for k in range(1, grid.maps)
