@@ -542,7 +542,7 @@ def test_router(depth: int, pauses: tuple[float, float]) -> None:
             can = _router_bus_ready(units)
             assert bool(can) == bus_ready, "bus"
             route["take"] = can
-        if route["take"] or not _router_rests(units):
+        if route["take"] or unit["moving"] or not _router_rests(units):
             _router_edge(units, route_words)
 
     run_side_by_side(

@@ -6,11 +6,11 @@ import numpy as np
 
 from neuflow.blocks.dma_address import BURSTS, READ_BEATS, ROWS_TURNS, WRITES
 from neuflow.cycle.awake import READER, WRITER
-from neuflow.cycle.compiled import part
+from neuflow.cycle.compiled import lowest, part
 from neuflow.cycle.dma_address import is_near
 from neuflow.cycle.memory import front
 from neuflow.cycle.parts import QUEUE, SLICE, queue_at, queue_edge, slice_edge
-from neuflow.cycle.state import INT
+from neuflow.cycle.state import INT, MAX_COLUMNS
 
 ARBITER = np.dtype(
     [
@@ -21,6 +21,7 @@ ARBITER = np.dtype(
             "write_after", "aw_valid", "aw_address", "aw_length", "aw_id",
             "write_beat", "write_response",  # of a cycle ago; -1: no response
             "read_error", "write_error",
+            "read_requests", "write_requests",  # ports that ask for a burst in memory
             # Wires: ports granted (-1: none), length of the read burst, handshakes.
             "read_grant", "write_grant", "read_length", "w_moves", "data_moves",
         )],
@@ -31,20 +32,28 @@ ARBITER = np.dtype(
 """arbiter.Arbiter. Masks have one bit a port; addresses are those of beats; port -1 is none."""
 
 
+_ROWS_PORTS = sum(1 << 3 * c for c in range(MAX_COLUMNS))
+_OPERAND_PORTS = _ROWS_PORTS << 2
+
+
+@part
+def asks_for(grid, asks, bit, near, far):
+    """A port (``bit``) asks for the burst that stands in the slice ``asks``, or for none.
+
+    ``near``, ``far``: the ports that ask for one in the scratchpad, in memory. Return them anew.
+    """
+    if not asks.valid:
+        return near & ~bit, far & ~bit
+    if is_near(grid, asks.a):
+        return near | bit, far & ~bit
+    return near & ~bit, far | bit
+
+
 def reset_arbiter(arbiter: np.void, at: int) -> int:
     """Set what reset does not clear; return the next free place of the store."""
     arbiter["opened"] = 1  # soon after reset
     arbiter["response_port"] = arbiter["write_response"] = -1
     return queue_at(arbiter["turns"], at, WRITES)
-
-
-@part
-def lowest(bits):
-    """Index of the lowest bit that is set; there is one."""
-    index = 0
-    while bits >> index & 1 == 0:
-        index += 1
-    return index
 
 
 @part
@@ -65,15 +74,9 @@ def arbiter_wires(m):
             a.read_grant = fetch
             a.read_length = m.grid.burst_beats - 1
         else:
-            requests = rows = operands = 0
-            for c in range(columns):
-                for k in range(3):
-                    asks = m.readers[c, k].asks
-                    if asks.valid and not is_near(m.grid, asks.a):
-                        requests |= 1 << (3 * c + k)
-                        rows |= (k == 0) << (3 * c)
-                        operands |= (k == 2) << (3 * c + 2)
+            requests = a.read_requests
             if requests:
+                rows, operands = requests & _ROWS_PORTS, requests & _OPERAND_PORTS
                 tired = a.streak == ROWS_TURNS and requests != rows
                 if rows and not tired and (operands == 0 or a.streak == 0):
                     a.read_grant = round_robin(rows, a.rows_after)
@@ -90,13 +93,8 @@ def arbiter_wires(m):
 
     a.write_grant = -1
     if (a.aw_valid == 0 or m.memory.awready) and a.turns.level != a.turns.depth:
-        requests = 0
-        for c in range(columns):
-            asks = m.writers[c].asks
-            if asks.valid and not is_near(m.grid, asks.a):
-                requests |= 1 << c
-        if requests:
-            a.write_grant = round_robin(requests, a.write_after)
+        if a.write_requests:
+            a.write_grant = round_robin(a.write_requests, a.write_after)
             m.writers[a.write_grant].granted = 1
             m.wires[a.write_grant].awake |= WRITER
     a.w_moves = a.leaves.valid != 0 and m.memory.wready != 0

@@ -15,7 +15,7 @@ from neuflow.cycle import state
 from neuflow.cycle.alu import ALU, alu_edge, alu_wires
 from neuflow.cycle.array import MAC_ARRAY
 from neuflow.cycle.awake import ARRAY, BACK, BEFORE
-from neuflow.cycle.compiled import part
+from neuflow.cycle.compiled import lowest, part
 from neuflow.cycle.convolver import convolver_activity, convolver_edge, convolver_wires
 from neuflow.cycle.drain import DRAIN
 from neuflow.cycle.fifo import BEATS, FIFO, fifo_edge, fifo_wires
@@ -28,7 +28,7 @@ from neuflow.cycle.router import (
     router_rests,
 )
 from neuflow.cycle.rows import ROW_STORE
-from neuflow.cycle.state import INT, LINK, LOWEST, MAX_COLUMNS, MAX_ROWS, Record, overlaid
+from neuflow.cycle.state import INT, LINK, MAX_COLUMNS, MAX_ROWS, Record, overlaid
 from neuflow.cycle.weights import WEIGHT_STORE
 from neuflow.cycle.window import WINDOW, window_edge, window_rests, window_wires
 from neuflow.errors import ConfigError
@@ -55,14 +55,15 @@ COLUMN = overlaid(
         ("windows", INT),  # wire: the window unit does not rest
         ("routers", ROUTER, (MAX_ROWS,)),
         ("fifos", FIFO, (MAX_FIFO_TILES * FIFOS,)),
-        ("moves", INT),  # wire: a beat moves at a router, or the drain works
+        ("moves", INT),  # a beat moves at a router or a FIFO, or the drain works
         # Tiles, one bit each: what their routers and FIFOs have to do, found out from their registers.
         ("armed", INT),  # an input may move
         ("occupied", INT),  # a beat stands at an output
-        ("routing", INT),  # the router does not rest
+        ("moving", INT),  # wire: a beat moves through the router
+        ("routing", INT),  # the router has something to do even if none does
         ("holding", INT),  # a FIFO holds beats
     ],
-    name="back", first="drain", last="routers",
+    name="back", first="drain", last="windows",
 )  # fmt: skip
 """All tiles of a column, north to south."""
 
@@ -77,6 +78,7 @@ TILES = np.dtype(
         ("before", BEFORE),
         ("back_before", BEFORE),
         ("still", BEFORE),  # see cycle.jump
+        ("rests_until", INT),  # all around the columns rests up to this cycle, if nobody wakes it
     ]
 )
 
@@ -88,9 +90,6 @@ _WINDOW_OUT = int(RouterOut.LOCAL4)
 _WINDOW_RESULT = _OPERATOR * RESULTS + 2
 _FIFO_ROWS = (1 << MAX_ROWS) - (1 << Row.FIFO)
 _CROSSING = 1 << _EAST | 1 << _WEST
-_FIFO_WORDS = len(np.zeros((), FIFO)["flat"])
-_BACK_WORDS = len(np.zeros((), COLUMN)["back"])  # the routers come last
-_ROUTER_WORDS = ROUTER.itemsize // np.dtype(INT).itemsize
 _ALU_BIT, _WINDOW_BIT = 1 << Activity.ALU, 1 << Activity.WINDOW
 _MAPPER_BIT = 1 << Activity.MAPPER
 
@@ -182,17 +181,20 @@ def write_offer(grid, wires, tiles, c):
 def _routers_wires(grid, wires, tiles, c):
     column = tiles.columns[c]
     wires.global_in.ready = 0
+    column.moving = 0
     rows = column.armed
     while rows:
-        row = LOWEST[rows]
+        row = lowest(rows)
         rows &= rows - 1
         router = column.routers[row]
         armed = router.armed
         while armed:
-            i = LOWEST[armed]
+            i = lowest(armed)
             router_input(router, i, input_link(grid, wires, tiles, c, row, i))
             armed &= armed - 1
-        column.moves |= router.moving
+        if router.moving:
+            column.moving |= 1 << row
+    column.moves |= column.moving
     if wires.write.valid and wires.write.ready:
         _write_source(grid, wires, column).ready = 1
 
@@ -243,7 +245,7 @@ def _back_wires(grid, wires, column):
         bits |= _MAPPER_BIT
     rows = column.occupied & _FIFO_ROWS
     while rows:
-        row = LOWEST[rows]
+        row = lowest(rows)
         rows &= rows - 1
         for k in range(FIFOS):
             i = column.routers[row].out[_LOCAL_OUT + k].o
@@ -268,43 +270,25 @@ def column_edge(grid, wires, tiles, c):
     column = tiles.columns[c]
     looks = wires.awake & BACK and column.moves == 0 and tiles.now & _LOOKS == 0
     if looks:
-        _keep_back(grid, tiles, column)
+        for k in range(len(column.back)):
+            tiles.back_before.words[k] = column.back[k]
     convolver_edge(grid, wires, tiles, column)
     if wires.awake & BACK:
         _back_edge(grid, wires, tiles, column)
-        if not looks or _back_changed(grid, tiles, column):
+        if not looks or column.moves or _back_changed(tiles, column):
             wires.wakes |= BACK
 
 
-_LOOKS = 3
-"""What stands behind the array is large, so that only every fourth cycle looks whether it changes."""
+_LOOKS = 1
+"""What stands behind the array is large, so that only every other cycle looks whether it changes.
+Routers and FIFOs say so by themselves (``moves``)."""
 
 
 @part
-def _back_words(grid):
-    """Words of ``COLUMN.back`` but for routers that this grid does not have."""
-    return _BACK_WORDS - (MAX_ROWS - grid.rows) * _ROUTER_WORDS
-
-
-@part
-def _keep_back(grid, tiles, column):
-    before, words = tiles.back_before.words, _back_words(grid)
-    for k in range(words):
-        before[k] = column.back[k]
-    for n in range(FIFOS * (grid.rows - _FIFO)):
-        for k in range(_FIFO_WORDS):
-            before[words + n * _FIFO_WORDS + k] = column.fifos[n].flat[k]
-
-
-@part
-def _back_changed(grid, tiles, column):
-    before, words = tiles.back_before.words, _back_words(grid)
+def _back_changed(tiles, column):
     differ = 0
-    for k in range(words):
-        differ |= before[k] ^ column.back[k]
-    for n in range(FIFOS * (grid.rows - _FIFO)):
-        for k in range(_FIFO_WORDS):
-            differ |= before[words + n * _FIFO_WORDS + k] ^ column.fifos[n].flat[k]
+    for k in range(len(column.back)):
+        differ |= tiles.back_before.words[k] ^ column.back[k]
     return differ != 0
 
 
@@ -317,18 +301,18 @@ def _back_edge(grid, wires, tiles, column):
     mapper_edge(column.mapper, wires.receivers[state.MAPPER], i, o)
     rows = (column.occupied | column.holding) & _FIFO_ROWS
     while rows:
-        row = LOWEST[rows]
+        row = lowest(rows)
         rows &= rows - 1
         column.holding &= ~(1 << row)
         for k in range(FIFOS):
             fifo = column.fifos[(row - _FIFO) * FIFOS + k]
             i, o = column.routers[row].out[_LOCAL_OUT + k].o, column.results[row * RESULTS + k]
-            fifo_edge(fifo, i, o)
+            column.moves |= fifo_edge(fifo, i, o)
             if fifo.holds:
                 column.holding |= 1 << row
-    rows = column.routing | wires.routed
+    rows = column.moving | column.routing | wires.routed
     while rows:
-        row = LOWEST[rows]
+        row = lowest(rows)
         rows &= rows - 1
         _router_edge(wires, tiles, column, row)
 
@@ -338,7 +322,7 @@ def _router_edge(wires, tiles, column, row):
     """Move the registers of one router, and note what it is to do next."""
     router, bit = column.routers[row], 1 << row
     spare_valid = router.spare_valid
-    router_edge(router, wires.route[row])
+    column.moves |= router_edge(router, wires.route[row])
     tiles.words_move |= router.spare_valid ^ spare_valid
     tiles.crossing |= router.occupied & _CROSSING
     column.armed = column.armed | bit if router.armed else column.armed & ~bit

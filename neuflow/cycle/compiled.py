@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.extending import intrinsic
 
 from neuflow.run.build import cache_directory, writable
 
@@ -41,6 +42,16 @@ def kernel(function: _F) -> _F:
         return cast(_F, numba.njit(cache=True, **_OPTIONS)(function))
     finally:
         config.CACHE_DIR = before
+
+
+@intrinsic
+def lowest(_context: Any, _bits: Any) -> Any:
+    """The place of the lowest bit that is set in a number; there is one (the processor counts them)."""
+
+    def zeros_below(context: Any, builder: Any, _: Any, numbers: Any) -> Any:
+        return builder.cttz(numbers[0], context.get_constant(numba.boolean, True))
+
+    return numba.int64(numba.int64), zeros_below
 
 
 @functools.cache

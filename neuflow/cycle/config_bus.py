@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from neuflow.cycle.awake import BACK, PART_OF, RECEIVERS, UNITS_OF, changed, keep
-from neuflow.cycle.compiled import part
+from neuflow.cycle.compiled import lowest, part
 from neuflow.cycle.parts import SLICE, slice_edge
 from neuflow.cycle.router import router_bus_ready
 from neuflow.cycle.state import (
     ALU0,
     INT,
-    LOWEST,
     MAPPER,
     MAX_COLUMNS,
     MAX_ROWS,
@@ -213,7 +212,7 @@ def receivers_edge(bus, wires, before):
     """All receivers of a column. A packet that has come, or gone, wakes the part that takes it."""
     units = UNITS_OF[wires.awake]
     while units:
-        unit = LOWEST[units]
+        unit = lowest(units)
         units &= units - 1
         receiver = wires.receivers[unit]
         if receiver.full or receiver.mine or (receiver.valid and receiver.ready):

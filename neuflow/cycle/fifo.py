@@ -31,9 +31,10 @@ def fifo_wires(f, i):
 
 @part
 def fifo_edge(f, i, o):
-    """Move the registers; ``i``, ``o``: links."""
+    """Move the registers; ``i``, ``o``: links. Return whether one may have changed."""
     push = i.ready
     move = not o.valid or o.ready
+    moves = push != 0 or f.holds != 0 and move
     pop = f.level != 0 and (not f.fetched or move)
     f.holds += push
     if move:
@@ -50,3 +51,4 @@ def fifo_edge(f, i, o):
         f.write = 0 if f.write == f.depth - 1 else f.write + 1
         f.level += 1
     o.ready = 0
+    return moves

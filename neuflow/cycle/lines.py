@@ -7,8 +7,8 @@ import numpy as np
 from neuflow.cycle.compiled import part
 from neuflow.cycle.state import INT, MAX_COLUMNS
 
-LINES = np.dtype([("done", INT, (MAX_COLUMNS,))])
-"""lines.Lines: by source, one bit a sink that has the present beat."""
+LINES = np.dtype([("done", INT, (MAX_COLUMNS,)), ("offered", INT)])
+"""lines.Lines: by source, one bit a sink that has the present beat; sources that have one."""
 
 
 @part
@@ -25,12 +25,16 @@ def line_wires(lines, source, number, column, sink):
 
 
 @part
+def line_wants(lines, number, source, columns):
+    """The sinks that are yet to take the beat of ``source``."""
+    return source.leaves.b >> 1 & ((1 << columns) - 1) & ~lines.done[number]
+
+
+@part
 def line_edge(lines, number, source, columns, taken):
     """Note who has the beat; ``taken``: sinks that took it now. Sets the source's ``ready``.
 
     Nothing else reads ``done`` in this cycle, so that wire and edge are one function.
     """
-    done = lines.done[number] | taken
-    want = (source.leaves.b >> 1) & ((1 << columns) - 1)
-    source.ready = (want & ~done) == 0
-    lines.done[number] = 0 if source.ready else done
+    source.ready = (line_wants(lines, number, source, columns) & ~taken) == 0
+    lines.done[number] = 0 if source.ready else lines.done[number] | taken

@@ -15,6 +15,7 @@ from neuflow.cycle.awake import (
     ALL,
     ARRAY,
     BACK,
+    PORTS,
     READER,
     ROWS,
     WEIGHTS,
@@ -48,7 +49,17 @@ from neuflow.cycle.control import (
     start,
 )
 from neuflow.cycle.figures import FIGURES, count_all, figures_edge, next_window, store_window
-from neuflow.cycle.jump import is_still, jump, keep_memory, keep_still, may_be_still, still_cycles
+from neuflow.cycle.jump import (
+    goes_on_resting,
+    is_still,
+    jump,
+    keep_around,
+    keep_memory,
+    may_rest,
+    rested,
+    rests_until,
+    still_cycles,
+)
 from neuflow.cycle.lines import LINES
 from neuflow.cycle.memory import MEMORY, memory_edge, memory_wires, reset_memory
 from neuflow.cycle.parts import STORE
@@ -150,11 +161,10 @@ def new_machine(
 
 @part
 def _begin(m, now):
-    """Which parts move in this cycle, so far as registers tell; return them, ORed."""
+    """Which parts move in this cycle, so far as registers tell."""
     m.tiles.now = now
     m.bus.awake = m.bus.wakes | m.tiles.plain
     m.bus.wakes = 0
-    awake = 0
     for c in range(m.grid.columns):
         wires = m.wires[c]
         wires.awake = ALL if m.tiles.plain else wires.wakes
@@ -164,7 +174,17 @@ def _begin(m, now):
         elif wires.resumes >= 0:
             wires.awake |= ARRAY
             wires.resumes = -1
-        awake |= wires.awake
+
+
+@part
+def _offers(m):
+    """What columns and ports offer from their registers; return the columns' flags, ORed."""
+    awake = 0
+    for c in range(m.grid.columns):
+        wires = m.wires[c]
+        if wires.awake:
+            ports_offers(m, c)
+            awake |= wires.awake
     return awake
 
 
@@ -188,15 +208,10 @@ def _complete_activity(m, wires):
 
 
 @part
-def _columns_wires(m):
-    """Wires of all columns, lines and ports; return the columns' flags, ORed."""
+def _columns_wires(m, rests):
+    """Wires of all columns, and of lines and ports unless they rest; return the flags, ORed."""
     columns = m.grid.columns
     awake = 0
-    for c in range(columns):
-        if m.wires[c].awake:
-            ports_offers(m, c)
-    arbiter_wires(m)
-    scratchpad_wires(m)
     for c in range(columns):
         wires = m.wires[c]
         awake |= wires.awake
@@ -205,12 +220,12 @@ def _columns_wires(m):
             column_wires(m.grid, wires, m.tiles, c)
         else:
             wires.activity = wires.resting
+    if not rests and awake & (ROWS | WEIGHTS | READER | READER << 1):
+        lines_ready(m)
     activity = 0
     for c in range(columns):
         wires = m.wires[c]
-        if awake & (ROWS | WEIGHTS | READER | READER << 1):
-            lines_ready(m, c)
-        if wires.awake:
+        if wires.awake and not rests:
             ports_wires(m, c)
         _complete_activity(m, wires)
         activity |= wires.activity
@@ -220,26 +235,52 @@ def _columns_wires(m):
 @part
 def _cycle(m, now):
     """One cycle: all wires, then all edges. Return whether it was still (``cycle.jump``)."""
-    if not _begin(m, now):
-        keep_memory(m)
-    memory_wires(m.memory, now)
-    sequencer_wires(m, bus_ready(m.bus))
+    _begin(m, now)
     if m.bus.awake:
         bus_wires(m)
-    activity = _columns_wires(m)
-    still = may_be_still(m)
-    if still:
-        keep_still(m)
+    awake = _offers(m)
+    rests = goes_on_resting(m, now, awake)
+    if not rests:
+        if awake & PORTS == 0:
+            keep_memory(m)
+        memory_wires(m.memory, now)
+        sequencer_wires(m, bus_ready(m.bus))
+        arbiter_wires(m)
+        scratchpad_wires(m)
+    activity = _columns_wires(m, rests)
+    begins_to_rest = not rests and may_rest(m)
+    if begins_to_rest:
+        keep_around(m)
 
     # In an order in which each finds the registers of the others as they were.
-    sequencer_edge(m)
+    if not rests:
+        sequencer_edge(m)
     counters_edge(m, activity)
+    if not rests:
+        _around_edge(m, now)
+    _columns_edge(m)
+    if m.bus.awake or m.sequencer.config_moves:
+        bus_edge(m)
+    if not begins_to_rest or not rested(m):
+        return False
+    m.tiles.rests_until = rests_until(m, now + 1)
+    return is_still(m)
+
+
+@part
+def _around_edge(m, now):
+    """The edge for what lies around the columns, but for control unit and bus."""
     fetch_address = m.fetcher.beat
     fetcher_edge(m)
     arbiter_edge(m)
     scratchpad_edge(m)
     memory_edge(m.memory, now, m.arbiter, m.grid.bus_words * 2)
     addresses_edge(m, fetch_address)
+
+
+@part
+def _columns_edge(m):
+    """The edge for all columns that are awake, their ports and receivers."""
     m.tiles.crossing = m.tiles.words_move = 0
     for c in range(m.grid.columns):
         if m.wires[c].awake:
@@ -248,9 +289,6 @@ def _cycle(m, now):
         for c in range(m.grid.columns):
             m.wires[c].wakes |= BACK
     m.bus.wakes |= m.tiles.words_move
-    if m.bus.awake or m.sequencer.config_moves:
-        bus_edge(m)
-    return still and is_still(m)
 
 
 @kernel

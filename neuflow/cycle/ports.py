@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from neuflow.cycle.arbiter import asks_for
 from neuflow.cycle.awake import BACK, OPERAND_READER, READER, ROWS, WEIGHTS, WRITER, changed, keep
 from neuflow.cycle.column import column_offers, write_offer
-from neuflow.cycle.compiled import part
-from neuflow.cycle.lines import line_edge, line_wires
+from neuflow.cycle.compiled import lowest, part
+from neuflow.cycle.lines import line_edge, line_wants, line_wires
 from neuflow.cycle.read_port import (
     operand_line_edge,
     operand_line_offer,
@@ -66,25 +67,26 @@ def lines_wires(m, c):
 
 
 @part
-def lines_ready(m, p):
-    """Which sinks take the beats of column ``p``'s lines; sets its ports' ``ready``."""
+def lines_ready(m):
+    """Which sinks take the beats on the lines; sets ``ready`` of the ports they come from."""
     columns = m.grid.columns
     for k in range(2):
-        port = m.readers[p, k]
-        if port.leaves.valid:
-            taken = 0
-            for c in range(columns):
+        lines = m.weights_lines if k else m.rows_lines
+        offered = lines.offered
+        while offered:
+            p = lowest(offered)
+            offered &= offered - 1
+            port = m.readers[p, k]
+            taken, wants = 0, line_wants(lines, p, port, columns)
+            while wants:
+                c = lowest(wants)
+                wants &= wants - 1
                 wires = m.wires[c]
-                if k == 0:
-                    line, source = wires.rows_line, wires.rows_source
-                else:
-                    line, source = wires.weights_line, wires.weights_source
+                line = wires.weights_line if k else wires.rows_line
+                source = wires.weights_source if k else wires.rows_source
                 if line.valid and line.ready and source == p:
                     taken |= 1 << c
-            if k == 0:
-                line_edge(m.rows_lines, p, port, columns, taken)
-            else:
-                line_edge(m.weights_lines, p, port, columns, taken)
+            line_edge(lines, p, port, columns, taken)
             if port.ready:
                 m.wires[p].activity |= _READ_BITS[k]
                 m.wires[p].awake |= READER << k
@@ -130,6 +132,10 @@ def _writer_edge(m, c):
     if not moves:
         keep(m.tiles.before, 0, port)
     write_port_edge(m, port, wires.receivers[WRITE], wires.write)
+    s, a = m.scratchpad, m.arbiter
+    s.write_requests, a.write_requests = asks_for(
+        m.grid, port.asks, 1 << c, s.write_requests, a.write_requests
+    )
     if moves or changed(m.tiles.before, 0, port):
         wires.wakes |= WRITER
 
@@ -142,10 +148,19 @@ def _reader_edge(m, c, k):
     if not moves:
         keep(m.tiles.before, 0, port)
     read_port_edge(m, port, m.wires[c].receivers[READ_ROWS + k])
+    s, a = m.scratchpad, m.arbiter
+    s.read_requests, a.read_requests = asks_for(
+        m.grid, port.asks, 1 << (3 * c + k), s.read_requests, a.read_requests
+    )
     if not moves and not changed(m.tiles.before, 0, port):
         return
     m.wires[c].wakes |= READER << k
-    if k != OPERAND and port.leaves.valid:
+    if k == OPERAND:
+        return
+    lines = m.weights_lines if k else m.rows_lines
+    lines.offered &= ~(1 << c)
+    if port.leaves.valid:
+        lines.offered |= 1 << c
         for sink in range(m.grid.columns):
             if port.leaves.b >> (1 + sink) & 1:
                 m.wires[sink].wakes |= WEIGHTS if k else ROWS

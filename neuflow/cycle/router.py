@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuflow.cycle.compiled import part
-from neuflow.cycle.state import INT, LINK, LOWEST, ROUTE_WORD, Record
+from neuflow.cycle.compiled import lowest, part
+from neuflow.cycle.state import INT, LINK, ROUTE_WORD, Record
 from neuflow.layout import RouterIn, RouterOut
 
 INPUTS, OUTPUTS = len(RouterIn), len(RouterOut)
@@ -61,8 +61,8 @@ def router_bus_ready(r):
 
 @part
 def router_rests(r):
-    """Whether nothing moves unless a ROUTE word comes."""
-    return not (r.active or r.occupied or r.word_valid)
+    """Whether nothing changes at an edge unless a beat moves or a ROUTE word comes."""
+    return not (r.occupied or r.word_valid or r.ended or r.unsettled)
 
 
 @part
@@ -75,7 +75,7 @@ def router_input(r, i, link):
         if link.last:
             r.last |= 1 << i
         while current:
-            out = r.out[LOWEST[current]]
+            out = r.out[lowest(current)]
             out.i_count, out.i_last = link.count, link.last
             current &= current - 1
 
@@ -86,7 +86,7 @@ def _arm(r):
     r.armed = 0
     active = r.active & ~(r.last | r.ended)
     while active:
-        i = LOWEST[active]
+        i = lowest(active)
         if r.peers[i] & ~r.current[i] == 0:
             r.armed |= 1 << i
         active &= active - 1
@@ -160,11 +160,11 @@ def _words_edge(r, route):
 
 @part
 def _control_edge(r, route):
-    """Words and the ends of packets."""
+    """Words and the ends of packets. Return whether a register may have changed."""
     ended = r.ended
     done = 0
     while ended:
-        done |= r.current[LOWEST[ended]]
+        done |= r.current[lowest(ended)]
         ended &= ended - 1
     changes = r.last | r.ended | r.unsettled
     if changes:
@@ -179,7 +179,9 @@ def _control_edge(r, route):
             _queues_edge(r, target, done)
             r.unsettled = 1
         _words_edge(r, route)
+        changes |= r.take | takes | done | route.take
         r.take = takes
+    return changes
 
 
 @part
@@ -207,10 +209,13 @@ def _slice_edge(r, bit, out):
 
 @part
 def router_edge(r, route):
-    """Move the registers; ``route``: the ROUTE word of this cycle."""
-    _control_edge(r, route)
+    """Move the registers; ``route``: the ROUTE word. Return whether one may have changed."""
+    changes = _control_edge(r, route) | r.moving
     busy = r.occupied | r.moving
     while busy:
-        _slice_edge(r, busy & -busy, r.out[LOWEST[busy]])
+        out = r.out[lowest(busy)]
+        changes |= out.o.ready
+        _slice_edge(r, busy & -busy, out)
         busy &= busy - 1
     r.moving = 0
+    return changes != 0

@@ -8,7 +8,6 @@ from neuflow.blocks.axi import ADDRESS_BITS
 from neuflow.cycle.arbiter import round_robin
 from neuflow.cycle.awake import READER, WRITER
 from neuflow.cycle.compiled import part
-from neuflow.cycle.dma_address import is_near
 from neuflow.cycle.state import record
 
 TURN = ("owner", "address", "left", "after", "grant")
@@ -17,6 +16,7 @@ behind the one served last, port whose burst is taken in this cycle (-1: none; a
 
 SCRATCHPAD = record(
     *(f"read_{name}" for name in TURN), *(f"write_{name}" for name in TURN),
+    "read_requests", "write_requests",  # ports that ask for a burst here
     "served", "answered",  # ports whose beat leaves the RAM, arrives; -1: none
     "acknowledged",  # column whose burst was written; -1: none
     "read_error", "write_error",
@@ -58,27 +58,16 @@ def scratchpad_wires(m):
 
 @part
 def _grant_read(m, s):
-    requests = 0
-    for c in range(m.grid.columns):
-        for k in range(3):
-            asks = m.readers[c, k].asks
-            if asks.valid and is_near(m.grid, asks.a):
-                requests |= 1 << (3 * c + k)
-    if requests:
-        s.read_grant = round_robin(requests, s.read_after)
+    if s.read_requests:
+        s.read_grant = round_robin(s.read_requests, s.read_after)
         m.readers[s.read_grant // 3, s.read_grant % 3].granted = 1
         m.wires[s.read_grant // 3].awake |= READER << s.read_grant % 3
 
 
 @part
 def _grant_write(m, s):
-    requests = 0
-    for c in range(m.grid.columns):
-        asks = m.writers[c].asks
-        if asks.valid and is_near(m.grid, asks.a):
-            requests |= 1 << c
-    if requests:
-        s.write_grant = round_robin(requests, s.write_after)
+    if s.write_requests:
+        s.write_grant = round_robin(s.write_requests, s.write_after)
         m.writers[s.write_grant].granted = 1
         m.wires[s.write_grant].awake |= WRITER
 

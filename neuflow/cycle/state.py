@@ -15,7 +15,8 @@ records by reference. Two functions a part:
 ``<part>_edge(...)``   moves the registers, using the links' ``valid`` and ``ready``.
 
 All wires of a cycle are computed before any edge. An index that is negative counts from the end, as
-in Python; 0/1 are flags.
+in Python; 0/1 are flags. Sets of units, tiles of a column, or ports are numbers with one bit each:
+``compiled.lowest`` is a member of ``n``, and ``n & (n - 1)`` is the set without it.
 """
 
 from __future__ import annotations
@@ -95,16 +96,17 @@ upon the other, so that ``receiver.o.drain.width`` reads as in the block."""
 RECEIVER = overlaid(
     [
         ("depth", INT),  # grid.config_queue
+        # What is looked at in every cycle, close together.
+        ("ready", INT),  # wire: the unit takes the configuration in this cycle
         ("mine", INT),  # registers of blocks.config.ConfigReceiver: a word of its own has arrived
+        ("full", INT),  # a packet is assembled, and waits
+        ("valid", INT),  # o.valid
         ("arrived", INT),
         ("arrived_base", INT),
-        ("full", INT),  # a packet is assembled, and waits
         ("assembled", INT),  # packet that is assembled, or waits
         ("assembled_base", INT),
-        ("valid", INT),  # o.valid
         ("packet", INT),  # o.payload: row of the table of packets
         ("base", INT),  # its first word after relocation (address of a DMA descriptor)
-        ("ready", INT),  # wire: the unit takes the configuration in this cycle
         ("loads", INT),  # ``packet`` has changed: its fields are yet to be copied
         ("o", CONFIG),  # o.payload: its fields
     ],
@@ -139,10 +141,6 @@ UNIT_OF = {
 MAX_ROWS = 11
 """Tiles of a column at most (grid.fifo_tiles is at most 8)."""
 MAX_COLUMNS = COLUMN_BITS
-
-LOWEST = np.array([(n & -n).bit_length() - 1 for n in range(1 << UNITS)], np.int64)
-"""The lowest member of a set of units, tiles of a column, or ports of a router, one bit each;
-``n & (n - 1)`` is the set without it."""
 
 ROUTE_WORD = record("take", "output", "input", "peers")
 """A ROUTE word on the bus; ``take`` is 1 in the cycle in which its router takes it."""
