@@ -14,7 +14,7 @@ import pytest
 from test_cycle import MEMORIES, RandomCopies, lenet
 
 from neuflow.compiler import compile_graph
-from neuflow.cycle import array, awake, column, judge, state
+from neuflow.cycle import array, awake, column, drain, judge, state
 from neuflow.cycle.convolver import convolver_edge, convolver_wires
 from neuflow.grid import TINY, MemoryConfig
 from neuflow.ir import Program
@@ -59,6 +59,7 @@ def test_four_columns(seed: int | None) -> None:
 _wires = numba.njit(lambda g, w, t: convolver_wires(g[0], w[0], t[0].columns[0]))
 _edge = numba.njit(lambda g, w, t: convolver_edge(g[0], w[0], t[0], t[0].columns[0]))
 
+PIXELS = TINY.pixels
 REGISTERS = (
     "lanes", "active", "flushing", "group", "block", "channel", "ky", "kx", "odd", "begins",
     "in_flight", "last_row", "count", "stages", "ending", "told", "released", "pass_done",
@@ -70,7 +71,8 @@ def compiled(function: Any) -> Any:
     inner = numba.njit(function)
     return numba.njit(
         lambda w, t: inner(
-            t[0].columns[0].array, w[0].receivers[state.ARRAY].o.array, t[0].columns[0].weights.weights
+            t[0].columns[0].array, w[0].receivers[state.ARRAY].o.array, PIXELS,
+            t[0].columns[0].weights.weights,
         )
     )
 
@@ -130,7 +132,7 @@ def runs_ahead(ahead: Any, seeds: range) -> int:
             cycles = ahead(other.wires, other.tiles)
             for _ in range(cycles):
                 assert machine.step() == bits, "what others see"
-                assert machine.column["array"]["stages"] == 0
+                assert machine.column["array"]["hand_over"] == 0
             if cycles:
                 found += 1
                 assert machine.registers() == other.registers()
@@ -144,11 +146,12 @@ def test_an_array_that_runs_ahead_is_where_it_would_be() -> None:
 @pytest.mark.parametrize(
     ("condition", "without"),
     [
-        ("not a.lanes.full or", ""),
+        ("made += 1", "made += 2"),
         ("c.stream_weights or", ""),
         ("or c.by_tap", ""),
         ("a.issue and", ""),
-        ("if a.stages or", "if"),
+        ("a.stages <<= cycles", ""),
+        ("_HAND_OVER_BIT - 1 -", "_HAND_OVER_BIT + 1 -"),
         ("2 * (ring.unread - 1)", "2 * ring.unread"),
         ("c.channels * area - 1", "c.channels * area"),
         ("+ 1 - a.odd", "+ 1"),
@@ -161,3 +164,108 @@ def test_each_condition_of_running_ahead_is_needed(condition: str, without: str)
     exec(text.replace(condition, without), names)
     with pytest.raises(AssertionError):
         runs_ahead(compiled(names["array_ahead"]), range(60))
+
+
+# --- a drain that runs ahead ------------------------------------------------------------------------
+
+def drain_compiled(function: Any) -> Any:
+    """Compile ``drain_ahead``, or a mutation of it, for arrays of records."""
+    inner = numba.njit(function)
+    return numba.njit(
+        lambda g, w, t: inner(
+            t[0].columns[0].drain, w[0].receivers[state.DRAIN], t[0].columns[0].array,
+            t[0].columns[0].results[0], w[0].partials, g[0].pixels, g[0].maps,
+        )
+    )  # fmt: skip
+
+
+DRAIN_WIRES = (
+    "move", "have", "take", "ends", "rows_end", "map_ends", "row_ends", "packer_o_ready", "flat",
+)  # fmt: skip
+
+
+class Draining(Machine):
+    """A drain with results of a block; the array may have its next one on its way."""
+
+    def __init__(self, rng: random.Random):
+        super().__init__(rng)
+        self.grid["pixels"], self.grid["maps"] = rng.choice((5, 25, 50)), rng.choice((1, 4))
+        self.wires[0]["awake"] = awake.DRAIN
+        self.wires[0]["receivers"][state.DRAIN]["valid"] = 1
+        width = rng.randint(3, 40)
+        fields = {
+            "width": width, "height": rng.randint(2, 9), "maps": rng.randint(1, 4), "slots": 3,
+            "pitch": width + rng.randint(0, 2), "by_tap": rng.random() < 0.3,
+            "partial_out": rng.random() < 0.1,
+        }  # fmt: skip
+        for name, value in fields.items():
+            self.wires[0]["receivers"][state.DRAIN]["o"]["drain"][name] = value
+        unit = self.column["drain"]
+        unit["known"], unit["running"], unit["left"] = 0b111, 1, int(self.grid["pixels"][0])
+        unit["ready"] = 0
+        unit["running_block"]["ends_group"] = rng.random() < 0.5
+        self.column["array"]["stages"] = rng.choice((0, 0, 0, 1 << rng.randrange(13)))
+
+    def surround(self, rng: random.Random) -> None:
+        """Hand another block over when none is under way, and take a beat now and then."""
+        unit, o = self.column["drain"], self.column["results"][0]
+        self.column["weights"]["valid"] = 1
+        o["ready"] = o["valid"] and rng.random() < 0.5
+        if unit["ready"] and not unit["running"] and rng.random() < 0.2:
+            unit["waiting"] = 1
+            self.column["array"]["told"]["ends_group"] = rng.random() < 0.8
+
+    def shows(self) -> list[int]:
+        """What others see of the drain in a cycle, and after it."""
+        unit, receiver = self.column["drain"], self.wires[0]["receivers"][state.DRAIN]
+        wires = [int(unit[name]) for name in ("step", "start")] + [int(receiver["ready"])]
+        return [*wires, int(unit["ready"]), int(self.column["results"][0]["valid"])]
+
+    def held(self) -> dict[str, Any]:
+        unit = self.column["drain"]
+        return {n: unit[n].tolist() for n in unit.dtype.names or () if n not in DRAIN_WIRES}
+
+
+def drains_ahead(ahead: Any, seeds: range) -> list[int]:
+    """Let drains run ahead and, side by side, step; return by how many cycles they did."""
+    found = []
+    for seed in seeds:
+        rng = random.Random(seed)
+        machine = Draining(rng)
+        for _ in range(160):
+            machine.surround(rng)
+            machine.step()
+            shown = machine.shows()
+            other = Draining(random.Random(seed))
+            other.grid[:], other.wires[:], other.tiles[:] = machine.grid, machine.wires, machine.tiles
+            cycles = int(ahead(other.grid, other.wires, other.tiles))
+            for _ in range(cycles):
+                machine.step()
+                assert machine.shows() == shown, "what others see"
+            if cycles:
+                found.append(cycles)
+                assert machine.held() == other.held()
+    return found
+
+
+def test_a_drain_that_runs_ahead_is_where_it_would_be() -> None:
+    found = drains_ahead(drain_compiled(drain.drain_ahead.py_func), range(60))
+    assert len(found) > 100
+    assert max(found) == drain._AHEAD
+
+
+@pytest.mark.parametrize(
+    ("condition", "without"),
+    [
+        ("d.step == step and ", ""),
+        (" and _ready_next(d, c, array, pixels) == (d.ready != 0)", ""),
+        ("not _steady(d, c, array, o) or ", ""),
+    ],
+)
+def test_each_condition_of_a_drain_ahead_is_needed(condition: str, without: str) -> None:
+    text = inspect.getsource(drain.drain_ahead.py_func).replace("@called\n", "")
+    assert text.count(condition) == 1
+    names = dict(vars(drain))
+    exec(text.replace(condition, without), names)
+    with pytest.raises(AssertionError):
+        drains_ahead(drain_compiled(names["drain_ahead"]), range(60))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from neuflow.blocks.conv_lanes import Coordinates
 from neuflow.blocks.convolver_model import HAND_OVER
-from neuflow.cycle.compiled import part
+from neuflow.cycle.compiled import lowest, part
 from neuflow.cycle.state import INT, overlaid, record
 from neuflow.layout import FLAG_BITS, LANE_BITS, SIZE, Activity, Cause
 
@@ -69,6 +69,12 @@ MAC_ARRAY = overlaid(
 
 _STAGES = (1 << HAND_OVER) - 1
 _HAND_OVER_BIT = HAND_OVER - 1
+
+
+@part
+def array_tells(before, after):
+    """Whether the drain sees something new behind an edge; before and after it: ``stages``."""
+    return before & 1 != 0 or (before | after) >> _HAND_OVER_BIT & 1 != 0
 
 
 @part
@@ -237,32 +243,41 @@ SHORTEST = 4
 
 
 @part
-def array_ahead(a, c, ring):
+def array_ahead(a, c, pixels, ring):
     """Issue taps ahead of time; return of how many cycles.
 
     It does so in the middle of a block whose weights are there: in each of those cycles the array
     issues a tap, whatever else happens, and shows the same to all others. The last tap of a block is
-    never among them: with it results leave, and the coordinates of the next group are looked at. Nor
+    never among them: with it results leave, and the coordinates of the next group are looked at (which
+    go on being made meanwhile; whether its rows are there is looked at before each first tap). Nor
     are taps of a pass by tap, whose steps differ in how many map lanes have work.
     ``ring``: of the weights. Nobody may move the array in the cycles that were run ahead.
     """
     steady = a.active and a.issue and not a.begins and not a.hand_over
     if not steady or c.stream_weights or c.by_tap:
         return 0
-    if a.stages or a.flushing or a.pass_done or not a.lanes.full or not ring.ready:
+    if a.stages & 1 or a.flushing or a.pass_done or not ring.ready:
         return 0
     area = c.kernel_y * c.kernel_x
     tap = (a.channel * c.kernel_y + a.ky) * c.kernel_x + a.kx
     cycles = c.channels * area - 1 - tap
     # One beat holds two taps and is read with the first; the last one there stays.
     cycles = min(cycles, 2 * (ring.unread - 1) + a.odd)
+    if a.stages:
+        # A block is on its way; in the cycle before it arrives the array wakes the drain.
+        cycles = min(cycles, _HAND_OVER_BIT - 1 - lowest(a.stages))
     if cycles < SHORTEST:
         return 0
+    a.stages <<= cycles
     reads = (cycles + 1 - a.odd) // 2
     ring.unread -= reads
     ring.passed += reads
     a.odd = (a.odd + cycles) & 1
     tap += cycles
+    made = 0
+    while made < cycles and not a.lanes.full:
+        _coordinates_edge(a.lanes, c, pixels, True, False, 0)
+        made += 1
     a.channel, place = tap // area, tap % area
     a.ky, a.kx = place // c.kernel_x, place % c.kernel_x
     a.issue = 0

@@ -20,17 +20,18 @@ from neuflow.cycle.state import INT, READ_OPERAND, READ_ROWS, UNITS, WRITE
 
 ROWS, WEIGHTS, ARRAY = 1 << 0, 1 << 1, 1 << 2
 BACK = 1 << 3
-"""The drain, and all behind it: operators, window unit, mapper, FIFOs, routers."""
+"""All behind the drain: operators, window unit, mapper, FIFOs, routers."""
 READER = 1 << 4
 """Read port 0; those of ports 1 and 2 follow."""
 OPERAND_READER = READER << (READ_OPERAND - READ_ROWS)
 WRITER = 1 << 7
 RECEIVERS = 1 << 8
-ALL = (1 << 9) - 1
+DRAIN = 1 << 9
+ALL = (1 << 10) - 1
 PORTS = READER | READER << 1 | OPERAND_READER | WRITER
 
 PART_OF = np.array(
-    [ROWS, WEIGHTS, ARRAY, WEIGHTS | BACK]
+    [ROWS, WEIGHTS, ARRAY, WEIGHTS | DRAIN]
     + [BACK] * (READ_ROWS - DRAIN_UNIT - 1)
     + [READER << k for k in range(WRITE - READ_ROWS)]
     + [WRITER],

@@ -14,10 +14,10 @@ from neuflow.blocks.parameters_model import PARAMETER_BEATS
 from neuflow.cycle import state
 from neuflow.cycle.alu import ALU, alu_edge, alu_wires
 from neuflow.cycle.array import MAC_ARRAY
-from neuflow.cycle.awake import ARRAY, BACK, BEFORE
+from neuflow.cycle.awake import ARRAY, BACK, BEFORE, DRAIN
 from neuflow.cycle.compiled import lowest, part
-from neuflow.cycle.convolver import convolver_activity, convolver_edge, convolver_wires
-from neuflow.cycle.drain import DRAIN
+from neuflow.cycle.convolver import RESULT, convolver_activity, convolver_edge, convolver_wires
+from neuflow.cycle.drain import DRAIN as DRAIN_UNIT
 from neuflow.cycle.fifo import BEATS, FIFO, fifo_edge, fifo_wires
 from neuflow.cycle.mapper import MAPPER, mapper_edge, mapper_wires
 from neuflow.cycle.router import (
@@ -46,7 +46,7 @@ COLUMN = overlaid(
         ("rows", ROW_STORE),
         ("weights", WEIGHT_STORE),
         ("array", MAC_ARRAY),
-        ("drain", DRAIN),
+        ("drain", DRAIN_UNIT),
         ("alus", ALU, (2,)),
         ("window", WINDOW),
         ("mapper", MAPPER),
@@ -55,7 +55,7 @@ COLUMN = overlaid(
         ("windows", INT),  # wire: the window unit does not rest
         ("routers", ROUTER, (MAX_ROWS,)),
         ("fifos", FIFO, (MAX_FIFO_TILES * FIFOS,)),
-        ("moves", INT),  # a beat moves at a router or a FIFO, or the drain works
+        ("moves", INT),  # a beat moves at a router or a FIFO
         # Tiles, one bit each: what their routers and FIFOs have to do, found out from their registers.
         ("armed", INT),  # an input may move
         ("occupied", INT),  # a beat stands at an output
@@ -63,7 +63,7 @@ COLUMN = overlaid(
         ("routing", INT),  # the router has something to do even if none does
         ("holding", INT),  # a FIFO holds beats
     ],
-    name="back", first="drain", last="windows",
+    name="back", first="alus", last="windows",
 )  # fmt: skip
 """All tiles of a column, north to south."""
 
@@ -108,7 +108,14 @@ def _ports(row: int) -> tuple[int, int]:
 
 
 def new_tiles(grid: GridConfig) -> Record:
-    """Return the tiles of a grid after reset: an array of one record.
+    """Return the tiles of a grid after reset: an array of one record."""
+    tiles = np.zeros(1, TILES)
+    reset_tiles(grid, tiles[0])
+    return tiles
+
+
+def reset_tiles(grid: GridConfig, tiles: np.void) -> None:
+    """Set the registers of all tiles that are not 0 after reset.
 
     Raises ``ConfigError`` where a FIFO holds more than ``fifo.BEATS`` beats.
     """
@@ -118,8 +125,7 @@ def new_tiles(grid: GridConfig) -> Record:
             f"grid {grid.name!r}: the cycle judge knows FIFOs of {BEATS} beats at most; "
             f"fifo_words must be at most {2 * BEATS * grid.lanes}"
         )
-    tiles = np.zeros(1, TILES)
-    columns = tiles["columns"][0]
+    columns = tiles["columns"][: grid.columns]
     weights = columns["weights"]
     weights["weights"]["space"] = grid.weight_words // grid.bus_words
     weights["blocks"]["space"] = PARAMETER_BEATS * grid.weight_blocks
@@ -129,7 +135,6 @@ def new_tiles(grid: GridConfig) -> Record:
     columns["fifos"]["depth"] = beats
     for row in range(grid.rows):
         reset_router(columns["routers"][:, row], *_ports(row), grid.config_queue)
-    return tiles
 
 
 @part
@@ -227,10 +232,12 @@ def column_wires(grid, wires, tiles, c):
     if awake & BACK:
         column.moves = 0
         _routers_wires(grid, wires, tiles, c)
+        if column.results[RESULT].ready:
+            wires.awake |= DRAIN
     convolver_wires(grid, wires, column)
     if awake & BACK:
         bits = _back_wires(grid, wires, column)
-    if awake & (ARRAY | BACK):
+    if wires.awake & (ARRAY | BACK | DRAIN):
         wires.resting = convolver_activity(wires, column)
     wires.activity = wires.resting | bits
 
@@ -239,7 +246,6 @@ def column_wires(grid, wires, tiles, c):
 def _back_wires(grid, wires, column):
     """Operators, mapper and FIFOs; return their activity bits."""
     bits = _operator_wires(grid, wires, column)
-    column.moves |= column.drain.step | column.drain.issue
     i = column.routers[_MAPPER].out[_LOCAL_OUT].o
     if mapper_wires(column.mapper, wires.receivers[state.MAPPER], i, column.results[_MAPPER * RESULTS]):
         bits |= _MAPPER_BIT
@@ -330,4 +336,7 @@ def _router_edge(wires, tiles, column, row):
     column.routing = column.routing & ~bit if router_rests(router) else column.routing | bit
 
 
-__all__ = ["COLUMN", "TILES", "column_edge", "column_offers", "column_wires", "new_tiles", "write_offer"]
+__all__ = [
+    "COLUMN", "TILES", "column_edge", "column_offers", "column_wires", "new_tiles", "reset_tiles",
+    "write_offer",
+]  # fmt: skip

@@ -8,12 +8,12 @@ from neuflow.blocks.arith import Requantise
 from neuflow.blocks.conv_reorder import Reorder
 from neuflow.blocks.convolver_model import HAND_OVER, addition
 from neuflow.cycle.array import BLOCK
-from neuflow.cycle.compiled import part
+from neuflow.cycle.compiled import called, part
 from neuflow.cycle.merger import MERGER, merger_edge, merger_ready, merger_rests
 from neuflow.cycle.parts import SLICE
 from neuflow.cycle.parts import slice_edge as sends_edge
 from neuflow.cycle.pipeline import SPARE, slice_edge
-from neuflow.cycle.state import INT, record
+from neuflow.cycle.state import INT, overlaid, record
 from neuflow.fixed import PARTIAL_WORDS
 from neuflow.layout import LANE_BITS
 
@@ -23,7 +23,7 @@ READS = Reorder.READ
 ADDITION = np.array([addition(lanes) for lanes in range(1 << LANE_BITS)])
 """Cycles that a result takes more, by tap; by the map lanes."""
 
-DRAIN = np.dtype(
+DRAIN = overlaid(
     [
         ("known", INT),  # a configuration is, since so many cycles (one bit each)
         # Room for the rows of the array's last block.
@@ -142,13 +142,18 @@ def _room_edge(d, c, array):
 
 
 @part
-def _blocks_edge(d, c, array, pixels, passed):
+def _ready_next(d, c, array, pixels):
+    """Whether a block may be handed over from the next cycle on."""
     plain = not c.partial_in and not c.partial_out
     if d.start:
-        d.ready = plain and pixels <= HAND_OVER + 1
-    else:
-        free = not d.running or d.ends or (plain and d.left <= HAND_OVER + 2)
-        d.ready = not d.waiting and not array.hand_over and free
+        return plain and pixels <= HAND_OVER + 1
+    free = not d.running or d.ends or (plain and d.left <= HAND_OVER + 2)
+    return not d.waiting and not array.hand_over and free
+
+
+@part
+def _blocks_edge(d, c, array, pixels, passed):
+    d.ready = _ready_next(d, c, array, pixels)
     if d.step:
         d.left -= 1
     if d.ends:
@@ -270,3 +275,41 @@ def drain_edge(d, config, array, o, pixels, maps):
     _rows_edge(d, c, maps, known)
     _blocks_edge(d, c, array, pixels, passed)
     _requantise_edge(d, c, passed, step, ends, ends_group)
+
+
+_AHEAD = HAND_OVER - 4
+"""Cycles that a drain may be ahead of an array which has no block on its way: the block that it may
+issue in the next cycle arrives later, even by the cycles from what it tells to ``room``."""
+
+
+@part
+def _steady(d, c, array, o):
+    """Whether the drain works by itself, on results that it has, and shows nothing new."""
+    return not (
+        c.partial_in or c.partial_out or d.known != _KNOWN or d.start or d.waiting
+        or d.issue or d.available or d.reads[0].valid or d.reads[1].valid or d.reads[2].valid
+        or d.sends.valid or o.valid or d.leaving or not merger_rests(d.packer)
+        or array.hand_over or array.stages
+    )  # fmt: skip
+
+
+@called
+def drain_ahead(d, config, array, o, partials, pixels, maps):
+    """Move the drain ahead of time; return by how many cycles. Call it behind all edges.
+
+    It does so while results pass through it: in each of those cycles it takes one, or none in each,
+    and shows the same to all others. Nobody may move the drain in the cycles that were run ahead.
+    """
+    c = config.o.drain
+    if config.ready or not _steady(d, c, array, o) or not (d.running or d.stage_step or d.adds_step):
+        return 0
+    step, cycles = d.step, 0
+    while cycles < _AHEAD:
+        drain_wires(d, config, array, 0, partials, maps)
+        stays = d.step == step and _ready_next(d, c, array, pixels) == (d.ready != 0)
+        if not stays or d.issue or config.ready:
+            break
+        drain_edge(d, config, array, o, pixels, maps)
+        cycles += 1
+    d.step, d.issue, config.ready = step, 0, 0
+    return cycles

@@ -6,13 +6,13 @@ that looks at the time (a burst in memory is ripe, the watchdog barks), or in wh
 column offers or asks something; until then only columns move.
 
 A cycle is *still* if, besides, no part of a column moved in it. The next one is the same then, and so
-are all up to the first that looks at the time, or in which an array that ran ahead moves again. What
-counts, counts as it did in the still cycle.
+are all up to the first that looks at the time, or in which an array or a drain that ran ahead moves
+again. What counts, counts as it did in the still cycle.
 """
 
 from __future__ import annotations
 
-from neuflow.cycle.awake import BACK, PORTS, ROWS, WEIGHTS, changed, keep
+from neuflow.cycle.awake import BACK, DRAIN, PORTS, ROWS, WEIGHTS, changed, keep
 from neuflow.cycle.compiled import part
 from neuflow.cycle.memory import front
 from neuflow.cycle.read_port import operand_line_rests
@@ -36,7 +36,7 @@ def goes_on_resting(m, now, awake):
     )  # fmt: skip
     for c in range(m.grid.columns):
         line, port = m.operand_lines[c], m.readers[c, _OPERAND]
-        if m.wires[c].awake & BACK and not operand_line_rests(line, port):
+        if m.wires[c].awake & (BACK | DRAIN) and not operand_line_rests(line, port):
             rests = False
     if not rests:
         m.tiles.rests_until = now
@@ -120,6 +120,8 @@ def still_cycles(m, now, limit):
     for c in range(m.grid.columns):
         if m.wires[c].resumes >= 0:
             end = min(end, m.wires[c].resumes)
+        if m.wires[c].drain_resumes >= 0:
+            end = min(end, m.wires[c].drain_resumes)
     return max(end - now, 0)
 
 

@@ -15,6 +15,7 @@ from neuflow.cycle.awake import (
     ALL,
     ARRAY,
     BACK,
+    DRAIN,
     PORTS,
     READER,
     ROWS,
@@ -24,7 +25,7 @@ from neuflow.cycle.column import (
     TILES,
     column_edge,
     column_wires,
-    new_tiles,
+    reset_tiles,
 )
 from neuflow.cycle.compiled import kernel, part
 from neuflow.cycle.config_bus import (
@@ -144,7 +145,7 @@ def new_machine(
     m = made[0]
     m["grid"] = grid_record(grid)[0]
     m["wires"][: grid.columns] = new_wires(grid)
-    m["tiles"] = new_tiles(grid)[0]
+    reset_tiles(grid, m["tiles"])
     m["figures"]["width"] = 1
     m["tiles"]["plain"] = plain
     m["wires"]["wakes"] = ALL
@@ -169,6 +170,11 @@ def _begin(m, now):
         wires = m.wires[c]
         wires.awake = ALL if m.tiles.plain else wires.wakes
         wires.wakes = 0
+        if wires.drain_resumes > now:
+            wires.awake &= ~DRAIN
+        elif wires.drain_resumes >= 0:
+            wires.awake |= DRAIN
+            wires.drain_resumes = -1
         if wires.resumes > now:
             wires.awake &= ~ARRAY
         elif wires.resumes >= 0:

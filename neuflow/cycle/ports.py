@@ -6,7 +6,18 @@
 from __future__ import annotations
 
 from neuflow.cycle.arbiter import asks_for
-from neuflow.cycle.awake import BACK, OPERAND_READER, READER, ROWS, WEIGHTS, WRITER, changed, keep
+from neuflow.cycle.awake import (
+    BACK,
+    DRAIN,
+    OPERAND_READER,
+    PORTS,
+    READER,
+    ROWS,
+    WEIGHTS,
+    WRITER,
+    changed,
+    keep,
+)
 from neuflow.cycle.column import column_offers, write_offer
 from neuflow.cycle.compiled import lowest, part
 from neuflow.cycle.lines import line_edge, line_wants, line_wires
@@ -33,7 +44,7 @@ def ports_offers(m, c):
     """What column ``c`` and its ports offer from their registers."""
     wires = m.wires[c]
     column_offers(m.grid, wires, m.tiles, c)
-    if wires.awake & (BACK | OPERAND_READER):
+    if wires.awake & (BACK | DRAIN | OPERAND_READER):
         line = m.operand_lines[c]
         operand_line_offer(line.to[_CONVOLVER], wires.partials)
         operand_line_offer(line.to[_OPERATOR], wires.global_in)
@@ -97,7 +108,8 @@ def ports_wires(m, c):
     """Handshakes of operand line and write port, and what they add to the activity."""
     wires = m.wires[c]
     line, port = m.operand_lines[c], m.readers[c, OPERAND]
-    if wires.awake & (BACK | OPERAND_READER) and not operand_line_rests(line, port):
+    moves = wires.awake & (BACK | DRAIN | OPERAND_READER)
+    if moves and not operand_line_rests(line, port):
         takes_partials = wires.partials.valid != 0 and wires.partials.ready != 0
         takes_operand = wires.global_in.valid != 0 and wires.global_in.ready != 0
         passes = operand_line_edge(m.grid, line, port, takes_partials, takes_operand)
@@ -106,7 +118,7 @@ def ports_wires(m, c):
         if port.ready:
             wires.awake |= OPERAND_READER
         if passes or takes_partials or takes_operand or port.ready:
-            wires.wakes |= BACK
+            wires.wakes |= BACK | DRAIN
     if wires.awake & WRITER:
         if wires.write.valid and wires.write.ready:
             wires.activity |= _WRITE_BIT
@@ -117,6 +129,8 @@ def ports_wires(m, c):
 @part
 def ports_edge(m, c):
     """The edge for the ports of column ``c``, as far as they are awake."""
+    if m.wires[c].awake & PORTS == 0:
+        return
     for k in range(3):
         if m.wires[c].awake >> k & READER:
             _reader_edge(m, c, k)

@@ -165,6 +165,7 @@ WIRES = np.dtype(
         ("awake", INT),  # parts that move in this cycle, see cycle.awake
         ("wakes", INT),  # parts that are to move in the next
         ("resumes", INT),  # first cycle in which an array that runs ahead is to move; -1: none does
+        ("drain_resumes", INT),  # the same of a drain
     ]
 )
 """What passes between the tiles of a column and the ports, lines and taps around them."""
@@ -190,5 +191,5 @@ def new_wires(grid: GridConfig) -> Record:
     """Return the wires of all columns after reset."""
     made = np.zeros(grid.columns, WIRES)
     made["receivers"]["depth"] = grid.config_queue
-    made["resumes"] = -1
+    made["resumes"] = made["drain_resumes"] = -1
     return made
