@@ -62,11 +62,16 @@ def place(text: str) -> dict[str, int]:
 
 def first(program: Program, layer: str, a: np.ndarray, b: np.ndarray) -> tuple[tuple, str]:
     """Return (image, map, row, pixel) of the first difference in the program's order, and what the
-    text has to say of its packet. From the listing of the mapping; one image a frame."""
-    listing = re.split(r"^(?=\S)", program.mapping, flags=re.MULTILINE)
-    mine = next(part for part in listing if part.startswith(f"{layer}: "))
-    box = r"pass (\d+) column (\d+): image 0 maps (\d+)..(\d+) rows (\d+)..(\d+) cols (\d+)..(\d+)"
-    pieces = [tuple(map(int, piece)) for piece in re.findall(box, mine)]
+    text has to say of its packet. From the listing of the schedule; one image a frame."""
+    turns = re.findall(rf"^{layer}/pass(\d+)(.*\n(?:  .*\n)*)", program.schedule, flags=re.MULTILINE)
+    box = r"column (\d+): image 0 maps (\d+)..(\d+) rows (\d+)..(\d+) cols (\d+)..(\d+)"
+    rows = r"(?:.*\n    written as rows (\d+)..(\d+), then (\d+)..(\d+))?"
+    pieces = []
+    for number, turn in turns:
+        for column, m0, m1, y0, y1, x0, x1, *written in re.findall(box + rows, turn):
+            for first, last in (written[:2], written[2:]) if all(written) else ((y0, y1),):
+                pieces.append([int(n) for n in (number, column, m0, m1, first, last, x0, x1)])
+    assert pieces
     for image in range(len(a)):
         for number, column, m0, m1, y0, y1, x0, x1 in pieces:
             part = (slice(m0, m1 + 1), slice(y0, y1 + 1), slice(x0, x1 + 1))
