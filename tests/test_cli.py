@@ -365,6 +365,7 @@ def test_an_interruption_while_gates_are_made_is_one_line():
         "import os, signal, sys, time; from amaranth.hdl import Fragment, Module;"
         "from neuflow import cli; from neuflow.blocks.top import Top; from neuflow.grid import TINY;"
         "sys.argv = ['neuflow', 'grids']; Fragment.get(Module(), None);"  # from now on it warns
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a background job ignores it
         "cli._grids = lambda options: (Top(TINY), os.kill(os.getpid(), signal.SIGINT), time.sleep(60));"
         "sys.exit(cli.main())"
     )
