@@ -54,6 +54,15 @@ def test_four_columns(seed: int | None) -> None:
         assert_plain_is_equal(program, 10, memory, seed)
 
 
+def mutated(module: Any, name: str, condition: str, without: str) -> Any:
+    """Return a compiled function of ``module`` as Python, with ``condition`` replaced in its text."""
+    text = inspect.getsource(getattr(module, name).py_func).split("\n", 1)[1]  # without its decorator
+    assert text.startswith("def ") and text.count(condition) == 1
+    names = dict(vars(module))
+    exec(text.replace(condition, without), names)
+    return names[name]
+
+
 # --- an array that runs ahead -----------------------------------------------------------------------
 
 _wires = numba.njit(lambda g, w, t: convolver_wires(g[0], w[0], t[0].columns[0]))
@@ -158,12 +167,9 @@ def test_an_array_that_runs_ahead_is_where_it_would_be() -> None:
     ],
 )
 def test_each_condition_of_running_ahead_is_needed(condition: str, without: str) -> None:
-    text = inspect.getsource(array.array_ahead.py_func).replace("@part\n", "")
-    assert text.count(condition) == 1
-    names = dict(vars(array))
-    exec(text.replace(condition, without), names)
+    ahead = compiled(mutated(array, "array_ahead", condition, without))
     with pytest.raises(AssertionError):
-        runs_ahead(compiled(names["array_ahead"]), range(60))
+        runs_ahead(ahead, range(60))
 
 
 # --- a drain that runs ahead ------------------------------------------------------------------------
@@ -263,9 +269,6 @@ def test_a_drain_that_runs_ahead_is_where_it_would_be() -> None:
     ],
 )
 def test_each_condition_of_a_drain_ahead_is_needed(condition: str, without: str) -> None:
-    text = inspect.getsource(drain.drain_ahead.py_func).replace("@called\n", "")
-    assert text.count(condition) == 1
-    names = dict(vars(drain))
-    exec(text.replace(condition, without), names)
+    ahead = drain_compiled(mutated(drain, "drain_ahead", condition, without))
     with pytest.raises(AssertionError):
-        drains_ahead(drain_compiled(names["drain_ahead"]), range(60))
+        drains_ahead(ahead, range(60))
