@@ -57,6 +57,9 @@ MEMORY_RANGES = {
 BUFFER_WORDS = 1 << ROW_ADDRESS
 """Size that no buffer of a tile exceeds, words."""
 
+SCRATCHPAD_BANKS = 2
+"""Banks of a scratchpad, of even and of odd beats: each reads a beat and writes one in a cycle."""
+
 
 @dataclass(frozen=True)
 class GridConfig:
@@ -140,7 +143,10 @@ class GridConfig:
             (self.dma_beats >= 2 * self.burst_beats, "dma_beats must hold two bursts"),
             (self.rows_beats >= self.dma_beats, "rows_beats must be at least dma_beats"),
             (self.burst_beats * self.bus_words * 2 <= 4096, "a burst must fit in 4 KB"),
-            (self.scratchpad_words % self.bus_words == 0, "scratchpad_words must be whole beats"),
+            (
+                self.scratchpad_words % (SCRATCHPAD_BANKS * self.bus_words) == 0,
+                f"scratchpad_words must be whole beats, a multiple of {SCRATCHPAD_BANKS}",
+            ),
             (
                 self.scratchpad_words == 0
                 or 2 * self.burst_beats * self.bus_words <= self.scratchpad_words < 1 << 31,
@@ -220,17 +226,17 @@ class GridConfig:
 
 
 # As large a scratchpad as its board's 416 block RAMs leave, with FIFO tiles of 8 kB.
-VIRTEX6 = GridConfig("virtex6", fifo_words=4096, scratchpad_words=204800)
+VIRTEX6 = GridConfig("virtex6", fifo_words=4096, scratchpad_words=212992)
 # The MACs and memories of virtex6 in half as many columns of twice the maps: a bus of twice the width
 # moves the 10.5 words a cycle (4.2 GB/s) at which others measured ResNet-50. Half as many row buffers
 # leave more block RAMs to the scratchpad.
 VIRTEX6_WIDE = GridConfig(
     "virtex6_wide", columns=2, maps=8, weight_words=73728, reorder_words=32768, window_words=32768,
-    fifo_words=8192, bus_words=16, scratchpad_words=344064,
+    fifo_words=8192, bus_words=16, scratchpad_words=360448,
     memory=MemoryConfig(tokens=21, tokens_per_beat=32),
 )  # fmt: skip
 ASIC45 = GridConfig(
-    "asic45", scratchpad_words=204800, clock_hz=400_000_000,
+    "asic45", scratchpad_words=212992, clock_hz=400_000_000,
     memory=MemoryConfig(tokens=1, tokens_per_beat=1, shared=False),
 )  # fmt: skip
 # Four grids' worth of MACs, memory and bandwidth as one grid: columns of twice the maps, twice as many.

@@ -184,6 +184,7 @@ class Memory {
   public:
     static constexpr uint32_t BEAT = sizeof(Vneuflow_sim::m_axi_rdata);
     static constexpr uint64_t SCRATCHPAD = 2ull * NEUFLOW_SCRATCHPAD_BASE; // in bytes
+    static constexpr uint32_t BANKS = 2;                                    // of the scratchpad
     uint64_t read_beats = 0, write_beats = 0, read_bursts = 0, write_bursts = 0;
     uint64_t started = 0; // cycle that the log of writes counts from
 
@@ -219,7 +220,7 @@ class Memory {
     void sample(uint64_t now) {
         check_held();
 #ifdef NEUFLOW_SCRATCHPAD
-        if (log_ && top_.scratchpad_strobe) log_scratchpad(now);
+        for (uint32_t bank = 0; log_ && bank < BANKS; ++bank) log_scratchpad(now, bank);
 #endif
         if (top_.m_axi_rvalid && top_.m_axi_rready) {
             Burst &burst = reads_.front();
@@ -261,15 +262,22 @@ class Memory {
 
   private:
 #ifdef NEUFLOW_SCRATCHPAD
-    void log_scratchpad(uint64_t now) {
+    void log_scratchpad(uint64_t now, uint32_t bank) {
+        const uint64_t strobe = part(top_.scratchpad_strobe, bank, BEAT / 2);
+        if (!strobe) return;
         uint64_t strobes = 0, column = 0;
         for (uint32_t lane = 0; lane < BEAT / 2; ++lane)
-            if (top_.scratchpad_strobe >> lane & 1) strobes |= 3ull << 2 * lane;
-        while (!(top_.scratchpad_column >> column & 1)) ++column;
-        const uint64_t record[] = {now - started, SCRATCHPAD + uint64_t(top_.scratchpad_beat) * BEAT,
-                                   strobes, column};
+            if (strobe >> lane & 1) strobes |= 3ull << 2 * lane;
+        while (!(part(top_.scratchpad_column, bank, COLUMNS) >> column & 1)) ++column;
+        const uint64_t beat = BANKS * part(top_.scratchpad_place, bank, 32) + bank;
+        const uint64_t record[] = {now - started, SCRATCHPAD + beat * BEAT, strobes, column};
         log_.put(record, sizeof record);
-        log_.put(&top_.scratchpad_data, BEAT);
+        log_.put(reinterpret_cast<const uint8_t *>(&top_.scratchpad_data) + bank * BEAT, BEAT);
+    }
+
+    // Return what `value` says of a bank, of so many bits each.
+    static uint64_t part(uint64_t value, uint32_t bank, uint32_t bits) {
+        return value >> bank * bits & ((1ull << bits) - 1);
     }
 #endif
 

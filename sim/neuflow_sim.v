@@ -70,11 +70,12 @@ module neuflow_sim #(
     output wire [1:0]                s_axi_bresp,
     output wire                      irq,
 `ifdef NEUFLOW_SCRATCHPAD
-    // What the scratchpad's RAMs write: words of a beat (0: nothing), beat, data, column (one-hot).
-    output wire [BUS_WORDS-1:0]      scratchpad_strobe,
-    output wire [31:0]               scratchpad_beat,
-    output wire [DATA_BITS-1:0]      scratchpad_data,
-    output wire [COLUMNS-1:0]        scratchpad_column,
+    // What the RAMs of the scratchpad's banks write, of odd beats in the upper half: words of a beat
+    // (0: nothing), its place in the bank, data, column (one-hot).
+    output wire [2*BUS_WORDS-1:0]    scratchpad_strobe,
+    output wire [63:0]               scratchpad_place,
+    output wire [2*DATA_BITS-1:0]    scratchpad_data,
+    output wire [15:0]               scratchpad_column,
 `endif
     output wire [32*COLUMNS-1:0]     activity
 );
@@ -200,9 +201,13 @@ module neuflow_sim #(
     );
 
 `ifdef NEUFLOW_SCRATCHPAD
-    assign scratchpad_strobe = grid.core.scratchpad.write_strobe;
-    assign scratchpad_beat = 32'(grid.core.scratchpad.write_address);
-    assign scratchpad_data = grid.core.scratchpad.write_words;
-    assign scratchpad_column = grid.core.scratchpad.written_by;
+    assign scratchpad_strobe = {grid.core.scratchpad.bank1.write_strobe,
+                                grid.core.scratchpad.bank0.write_strobe};
+    assign scratchpad_place = {32'(grid.core.scratchpad.bank1.write_address),
+                               32'(grid.core.scratchpad.bank0.write_address)};
+    assign scratchpad_data = {grid.core.scratchpad.bank1.write_words,
+                              grid.core.scratchpad.bank0.write_words};
+    assign scratchpad_column = {8'(grid.core.scratchpad.bank1.written_by),
+                                8'(grid.core.scratchpad.bank0.written_by)};
 `endif
 endmodule

@@ -14,7 +14,7 @@ from neuflow import api, cli, layout
 from neuflow.compiler import compile_graph
 from neuflow.cycle import judge
 from neuflow.fixed import saturate
-from neuflow.grid import TINY
+from neuflow.grid import SCRATCHPAD_BANKS, TINY
 from neuflow.ir import Program
 from neuflow.run import build, compare, golden, rtl, stats
 from neuflow.run.compare import Comparison
@@ -179,9 +179,11 @@ def waves_show(path: Path, text: str, word: int, cycle: int) -> None:
             value, code = line[1:].split() if line[0] == "b" else (line[0], line[1:])
             seen[code] = int(value, 2)
     shown = []  # words written at that time, to memory or the scratchpad
-    for port, moves in (("m_axi_wdata", "m_axi_wvalid"), ("scratchpad_data", "scratchpad_strobe")):
-        beat = seen[names[port]] if seen[names[moves]] else 0
-        shown += [beat >> 16 * lane & 0xFFFF for lane in range(TINY.bus_words)]
+    beat = seen[names["m_axi_wdata"]] if seen[names["m_axi_wvalid"]] else 0
+    shown += [beat >> 16 * lane & 0xFFFF for lane in range(TINY.bus_words)]
+    beats, strobe = (seen[names[f"scratchpad_{name}"]] for name in ("data", "strobe"))
+    lanes = range(SCRATCHPAD_BANKS * TINY.bus_words)
+    shown += [beats >> 16 * lane & 0xFFFF for lane in lanes if strobe >> lane & 1]
     assert word & 0xFFFF in shown
     assert times[0] == int(said[2]) - 200 and times[-1] == int(said[2]) + 199
 

@@ -51,11 +51,9 @@ def pick(grant: Value, values: list[Value]) -> Value:
 
 
 def memory_members(grid: GridConfig, reads: int) -> dict[str, Member]:
-    """Return what DMA ports see of a memory: see :class:`Arbiter`; ``reads``: its read ports."""
+    """Return what DMA ports ask of a memory: see :class:`Arbiter`; ``reads``: its read ports."""
     return {
         "read": In(request_stream(grid)).array(reads),
-        "response": Out(response_stream(grid).members["payload"].shape),
-        "response_valid": Out(reads),
         "write": In(request_stream(grid)).array(grid.columns),
         "data": In(write_stream(grid)).array(grid.columns),
         "write_response": Out(grid.columns),
@@ -97,6 +95,8 @@ class Arbiter(Component):
         super().__init__(
             {
                 **memory_members(grid, reads),
+                "response": Out(response_stream(grid).members["payload"].shape),
+                "response_valid": Out(reads),
                 "axi": Out(axi4(grid)),
                 "read_error": Out(1),
                 "write_error": Out(1),
@@ -104,6 +104,10 @@ class Arbiter(Component):
                 "write_beat": Out(1),
             }
         )
+
+    def answers(self, port: int) -> list[tuple[Value, Value]]:
+        """Return valid and payload of all that brings beats to a read port."""
+        return [(self.response_valid[port], self.response)]
 
     def elaborate(self, platform):
         m = Module()

@@ -171,15 +171,15 @@ class Top(Component):
     def _connect_reader(self, m: Module, memories: list[Any], index: int, reader) -> None:
         """Connect a read port, or the program fetch, to where it reads from."""
         self._connect_requests(m, reader.request, [memory.read[index] for memory in memories])
-        valid = [memory.response_valid[index] for memory in memories]
+        (valid, beat), *others = [answer for memory in memories for answer in memory.answers(index)]
         m.d.comb += [
-            # A port asks one of them at a time.
-            reader.response.payload.eq(memories[0].response),
-            reader.response.valid.eq(Cat(*valid).any()),
+            # A port asks one memory at a time, and one bank at a time gives it a beat.
+            reader.response.payload.eq(beat),
+            reader.response.valid.eq(Cat(valid, *(answers for answers, _ in others)).any()),
         ]
-        for answers, memory in zip(valid[1:], memories[1:], strict=True):
+        for answers, beat in others:
             with m.If(answers):
-                m.d.comb += reader.response.payload.eq(memory.response)
+                m.d.comb += reader.response.payload.eq(beat)
 
     def _connect_requests(self, m: Module, request, sinks: list[Any]) -> None:
         """Send each burst to the memory that its address's top bit names, if there are two."""

@@ -8,27 +8,46 @@ from neuflow.blocks.axi import ADDRESS_BITS
 from neuflow.cycle.arbiter import round_robin
 from neuflow.cycle.awake import READER, WRITER
 from neuflow.cycle.compiled import part
-from neuflow.cycle.state import record
+from neuflow.cycle.state import INT, record
+from neuflow.grid import SCRATCHPAD_BANKS as BANKS
 
-TURN = ("owner", "address", "left", "after", "grant")
-"""Of reads and writes each: port whose burst is at hand (-1: none), its beat, beats after it, ports
-behind the one served last, port whose burst is taken in this cycle (-1: none; a wire)."""
+assert BANKS == 2  # of two slots one at most waits for the other
 
-SCRATCHPAD = record(
-    *(f"read_{name}" for name in TURN), *(f"write_{name}" for name in TURN),
-    "read_requests", "write_requests",  # ports that ask for a burst here
-    "served", "answered",  # ports whose beat leaves the RAM, arrives; -1: none
-    "acknowledged",  # column whose burst was written; -1: none
-    "read_error", "write_error",
-    "moves",  # wire: a beat is taken from the write port
+SLOT = record("owner", "address", "left", "moves")
+"""A burst at hand: its port (-1: none), its beat, beats after it; wire: the beat moves."""
+
+TURNS = np.dtype(
+    [
+        ("slots", SLOT, (BANKS,)),
+        *[(name, INT) for name in (
+            "first",  # slot that goes first where both need one bank
+            "after",  # ports behind the one served last
+            "meet", "grant", "into",  # wires: both need one bank; port whose burst is taken (-1), slot
+        )],
+    ]
+)  # fmt: skip
+"""Of reads and writes each: scratchpad.Turns."""
+
+SCRATCHPAD = np.dtype(
+    [
+        ("reads", TURNS), ("writes", TURNS),
+        *[(name, INT) for name in (
+            "read_requests", "write_requests",  # ports that ask for a burst here
+            "read_error", "write_error",
+        )],
+        # Of each bank: port whose beat leaves the RAM, arrives; column whose burst is written; or -1.
+        *[(name, INT, (BANKS,)) for name in ("served", "answered", "acknowledged")],
+    ]
 )  # fmt: skip
 """scratchpad.Scratchpad. Read ports are numbered 3 column + kind."""
 
 
 def reset_scratchpad(s: np.void) -> None:
     """Nobody has a turn."""
-    for name in ("read_owner", "write_owner", "served", "answered", "acknowledged"):
+    for name in ("served", "answered", "acknowledged"):
         s[name] = -1
+    for name in ("reads", "writes"):
+        s[name]["slots"]["owner"] = -1
 
 
 @part
@@ -37,39 +56,59 @@ def scratchpad_wires(m):
     s = m.scratchpad
     if m.grid.scratchpad_words == 0:
         return
-    s.read_grant = s.write_grant = -1
-    if s.read_owner < 0 or s.read_left == 0:
-        _grant_read(m, s)
-    if s.answered >= 0:
-        m.readers[s.answered // 3, s.answered % 3].arrives = 1
-        m.wires[s.answered // 3].awake |= READER << s.answered % 3
-    s.moves = 0
-    if s.write_owner >= 0:
-        port = m.writers[s.write_owner]
-        port.data_ready = 1
-        m.wires[s.write_owner].awake |= WRITER
-        s.moves = port.buffer.valid
-    if s.write_owner < 0 or (s.moves and s.write_left == 0):
-        _grant_write(m, s)
-    if s.acknowledged >= 0:
-        m.writers[s.acknowledged].response = 1
-        m.wires[s.acknowledged].awake |= WRITER
+    _choose_beats(s.reads)
+    _choose_burst(s.reads, s.read_requests)
+    if s.reads.grant >= 0:
+        m.readers[s.reads.grant // 3, s.reads.grant % 3].granted = 1
+        m.wires[s.reads.grant // 3].awake |= READER << s.reads.grant % 3
+
+    _choose_beats(s.writes)
+    for k in range(BANKS):
+        slot = s.writes.slots[k]
+        if slot.moves:
+            port = m.writers[slot.owner]
+            port.data_ready = 1
+            m.wires[slot.owner].awake |= WRITER
+            slot.moves = port.buffer.valid
+    _choose_burst(s.writes, s.write_requests)
+    if s.writes.grant >= 0:
+        m.writers[s.writes.grant].granted = 1
+        m.wires[s.writes.grant].awake |= WRITER
+
+    for bank in range(BANKS):
+        port = s.answered[bank]
+        if port >= 0:
+            m.readers[port // 3, port % 3].arrives = 1
+            m.wires[port // 3].awake |= READER << port % 3
+        column = s.acknowledged[bank]
+        if column >= 0:
+            m.writers[column].response = 1
+            m.wires[column].awake |= WRITER
 
 
 @part
-def _grant_read(m, s):
-    if s.read_requests:
-        s.read_grant = round_robin(s.read_requests, s.read_after)
-        m.readers[s.read_grant // 3, s.read_grant % 3].granted = 1
-        m.wires[s.read_grant // 3].awake |= READER << s.read_grant % 3
+def _choose_beats(turns):
+    """Which slots may move a beat: one bank serves one of them."""
+    a, b = turns.slots[0], turns.slots[1]
+    a.moves = a.owner >= 0
+    b.moves = b.owner >= 0
+    turns.meet = a.moves != 0 and b.moves != 0 and (a.address ^ b.address) & 1 == 0
+    if turns.meet:
+        turns.slots[1 - turns.first].moves = 0
 
 
 @part
-def _grant_write(m, s):
-    if s.write_requests:
-        s.write_grant = round_robin(s.write_requests, s.write_after)
-        m.writers[s.write_grant].granted = 1
-        m.wires[s.write_grant].awake |= WRITER
+def _choose_burst(turns, requests):
+    """A slot that is free, or becomes so, takes a burst of a port that has none in the other."""
+    turns.grant = turns.into = -1
+    for k in range(BANKS - 1, -1, -1):
+        slot = turns.slots[k]
+        if slot.owner < 0 or (slot.moves and slot.left == 0):
+            turns.into = k
+        else:
+            requests &= ~(1 << slot.owner)
+    if turns.into >= 0 and requests:
+        turns.grant = round_robin(requests, turns.after)
 
 
 @part
@@ -84,35 +123,45 @@ def scratchpad_edge(m):
     s = m.scratchpad
     if m.grid.scratchpad_words == 0:
         return
-    s.answered = s.served
-    s.served = s.read_owner
-    if s.read_owner >= 0:
-        if _outside(m.grid, s.read_address):
-            s.read_error = 1
-        if s.read_left:
-            s.read_address += 1
-            s.read_left -= 1
-        else:
-            s.read_owner = -1
-    if s.read_grant >= 0:
-        asks = m.readers[s.read_grant // 3, s.read_grant % 3].asks
-        s.read_owner = s.read_grant
-        s.read_address = asks.a
-        s.read_left = asks.b
-        s.read_after = -1 << (s.read_grant + 1)
-    s.acknowledged = -1
-    if s.moves:
-        if _outside(m.grid, s.write_address):
-            s.write_error = 1
-        if s.write_left:
-            s.write_address += 1
-            s.write_left -= 1
-        else:
-            s.acknowledged = s.write_owner
-            s.write_owner = -1
-    if s.write_grant >= 0:
-        asks = m.writers[s.write_grant].asks
-        s.write_owner = s.write_grant
-        s.write_address = asks.a
-        s.write_left = asks.b
-        s.write_after = -1 << (s.write_grant + 1)
+    for bank in range(BANKS):
+        s.answered[bank] = s.served[bank]
+        s.served[bank] = s.acknowledged[bank] = -1
+    for k in range(BANKS):
+        slot = s.reads.slots[k]
+        if slot.moves:
+            s.read_error |= _outside(m.grid, slot.address)
+            s.served[slot.address & 1] = slot.owner
+            _next_beat(slot)
+        slot = s.writes.slots[k]
+        if slot.moves:
+            s.write_error |= _outside(m.grid, slot.address)
+            if slot.left == 0:
+                s.acknowledged[slot.address & 1] = slot.owner
+            _next_beat(slot)
+    if s.reads.grant >= 0:
+        _take(s.reads, m.readers[s.reads.grant // 3, s.reads.grant % 3].asks)
+    if s.writes.grant >= 0:
+        _take(s.writes, m.writers[s.writes.grant].asks)
+    if s.reads.meet:
+        s.reads.first = 1 - s.reads.first
+    if s.writes.meet:
+        s.writes.first = 1 - s.writes.first
+
+
+@part
+def _next_beat(slot):
+    if slot.left:
+        slot.address += 1
+        slot.left -= 1
+    else:
+        slot.owner = -1
+
+
+@part
+def _take(turns, asks):
+    """The burst that is granted goes into its slot."""
+    slot = turns.slots[turns.into]
+    slot.owner = turns.grant
+    slot.address = asks.a
+    slot.left = asks.b
+    turns.after = -1 << (turns.grant + 1)

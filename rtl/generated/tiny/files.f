@@ -20,6 +20,7 @@ neuflow_read_port.v
 neuflow_registers.v
 neuflow_requantise.v
 neuflow_scratchpad.v
+neuflow_scratchpad_bank.v
 neuflow_slice.v
 neuflow_window.v
 neuflow_write_port.v

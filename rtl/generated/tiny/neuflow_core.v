@@ -51,47 +51,47 @@ module neuflow_core (
   reg config1 = 1'h0, read_operand0 = 1'h0, read_operand1 = 1'h0, read_rows0 = 1'h0, read_rows1 =
     1'h0, read_weights0 = 1'h0, read_weights1 = 1'h0, write0 = 1'h0, write1 = 1'h0, write_done0 =
     1'h0, write_done1 = 1'h0;
-  wire n1, n4, n6, n2, n8, n5, n7, n3, n9, active, active_471, awake, awake_475, awake_477,
-    awake_479, awake_481, awake_483, awake_485, awake_487, awake_489, awake_491, awake_493,
-    awake_495, bus__ready, bus__ready_204, bus__ready_211, bus__ready_218, bus__ready_338,
-    bus__ready_345, bus__ready_352, bus__ready_359, bus__valid, bus__valid_205, bus__valid_212,
-    bus__valid_219, bus__valid_339, bus__valid_346, bus__valid_353, bus__valid_360, busy,
+  wire n1, n4, n6, n2, n8, n5, n7, n3, n9, active, active_473, awake, awake_477, awake_479,
+    awake_481, awake_483, awake_485, awake_487, awake_489, awake_491, awake_493, awake_495,
+    awake_497, bus__ready, bus__ready_204, bus__ready_211, bus__ready_218, bus__ready_340,
+    bus__ready_347, bus__ready_354, bus__ready_361, bus__valid, bus__valid_205, bus__valid_212,
+    bus__valid_219, bus__valid_341, bus__valid_348, bus__valid_355, bus__valid_362, busy,
     clear_done, config__ready, config__ready_180, config__valid, config__valid_181, data__0__ready,
-    data__0__ready_321, data__0__valid, data__1__ready, data__1__ready_460, data__1__valid, done,
-    done_326, done_462, i__ready_275, i__ready_293, i__ready_414, i__ready_432, i__valid_276,
-    i__valid_294, i__valid_415, i__valid_433, o__0__ready, o__0__ready_419, o__0__valid,
-    o__0__valid_422, o__1__ready, o__1__ready_425, o__1__valid, o__1__valid_428, o__ready_262,
-    o__ready_268, o__ready_401, o__ready_407, o__valid_265, o__valid_271, o__valid_404,
-    o__valid_410, operand_line0_clk, operand_line1_clk, read__0__ready, read__0__ready_230,
-    read__1__ready, read__1__ready_244, read__2__ready, read__2__ready_256, read__3__ready,
-    read__3__ready_371, read__4__ready, read__4__ready_383, read__5__ready, read__5__ready_395,
+    data__0__ready_323, data__0__valid, data__1__ready, data__1__ready_462, data__1__valid, done,
+    done_328, done_464, i__ready_277, i__ready_295, i__ready_416, i__ready_434, i__valid_278,
+    i__valid_296, i__valid_417, i__valid_435, o__0__ready, o__0__ready_421, o__0__valid,
+    o__0__valid_424, o__1__ready, o__1__ready_427, o__1__valid, o__1__valid_430, o__ready_264,
+    o__ready_270, o__ready_403, o__ready_409, o__valid_267, o__valid_273, o__valid_406,
+    o__valid_412, operand_line0_clk, operand_line1_clk, read__0__ready, read__0__ready_230,
+    read__1__ready, read__1__ready_246, read__2__ready, read__2__ready_258, read__3__ready,
+    read__3__ready_373, read__4__ready, read__4__ready_385, read__5__ready, read__5__ready_397,
     read__6__ready, read__6__valid, read_beat, read_error_185, read_error_186, read_operand0_clk,
     read_operand1_clk, read_rows0_clk, read_rows1_clk, read_weights0_clk, read_weights1_clk,
-    request__valid_225, request__valid_239, request__valid_251, request__valid_307,
-    request__valid_366, request__valid_378, request__valid_390, request__valid_446, response__valid,
-    scratchpad_clk, source, source_442, start, tap_clk, write0_clk, write1_clk, write__0__ready_309,
-    write__0__ready_312, write__1__ready_448, write__1__ready_451, write_beat, write_error_188,
+    request__valid_225, request__valid_241, request__valid_253, request__valid_309,
+    request__valid_368, request__valid_380, request__valid_392, request__valid_448, response__valid,
+    scratchpad_clk, source, source_444, start, tap_clk, write0_clk, write1_clk, write__0__ready_311,
+    write__0__ready_314, write__1__ready_450, write__1__ready_453, write_beat, write_error_188,
     write_error_189;
   wire [19:9] activity__0, activity__1;
-  wire [1:0] write_response, write_response_324;
+  wire [1:0] write_response, write_response_326;
   wire [31:0] config_hidden, config_stalls, config_words, configuration, cycles, cycles_high,
     dependency, edge_lanes, edge_lanes_high, fence_stalls, fill, frames_done, host_frames,
     host_input, host_output, host_program, host_ring, host_watchdog, idle_tile, mac_cycles,
     map_remainder, map_remainder_high, output_drain, program_counter, read__0__payload,
     read__1__payload, read__2__payload, read__3__payload, read__4__payload, read__5__payload,
-    read__6__payload, read_beats, request__payload_305, request__payload_444, useful, useful_high,
+    read__6__payload, read_beats, request__payload_307, request__payload_446, useful, useful_high,
     wait_input, wait_output, weight_load, write_beats;
-  wire [34:0] i__payload_290, i__payload_429, o__0__payload, o__0__payload_418, o__1__payload,
-    o__1__payload_424;
+  wire [34:0] i__payload_292, i__payload_431, o__0__payload, o__0__payload_420, o__1__payload,
+    o__1__payload_426;
   wire [3:0] cause;
-  wire [48:0] bus__payload, bus__payload_201, bus__payload_208, bus__payload_215, bus__payload_335,
-    bus__payload_342, bus__payload_349, bus__payload_356, config__payload, config__payload_177;
-  wire [5:0] response_valid, response_valid_233;
-  wire [64:0] response, response_234;
-  wire [67:0] i__payload_272, i__payload_411, o__payload_261, o__payload_267, o__payload_400,
-    o__payload_406;
+  wire [48:0] bus__payload, bus__payload_201, bus__payload_208, bus__payload_215, bus__payload_337,
+    bus__payload_344, bus__payload_351, bus__payload_358, config__payload, config__payload_177;
+  wire [5:0] response_valid, response_valid__0, response_valid__1;
+  wire [64:0] response, response__0, response__1;
+  wire [67:0] i__payload_274, i__payload_413, o__payload_263, o__payload_269, o__payload_402,
+    o__payload_408;
   wire [68:0] data__0__payload, data__1__payload;
-  wire [7:0] dest, dest_299, dest_301, dest_436, dest_438, dest_440, error;
+  wire [7:0] dest, dest_301, dest_303, dest_438, dest_440, dest_442, error;
   assign {activity[46:41], activity[14:9]} = {config1, write_done1, write1, read_operand1,
     read_weights1, read_rows1, config1, write_done0, write0, read_operand0, read_weights0,
     read_rows0};
@@ -113,22 +113,22 @@ module neuflow_core (
       .data__1__valid(data__1__valid), .read__0__payload(read__0__payload),
       .read__0__ready(read__0__ready), .read__0__valid(request__valid_225 & !read__0__payload[29]),
       .read__1__payload(read__1__payload), .read__1__ready(read__1__ready),
-      .read__1__valid(request__valid_239 & !read__1__payload[29]),
+      .read__1__valid(request__valid_241 & !read__1__payload[29]),
       .read__2__payload(read__2__payload), .read__2__ready(read__2__ready),
-      .read__2__valid(request__valid_251 & !read__2__payload[29]),
+      .read__2__valid(request__valid_253 & !read__2__payload[29]),
       .read__3__payload(read__3__payload), .read__3__ready(read__3__ready),
-      .read__3__valid(request__valid_366 & !read__3__payload[29]),
+      .read__3__valid(request__valid_368 & !read__3__payload[29]),
       .read__4__payload(read__4__payload), .read__4__ready(read__4__ready),
-      .read__4__valid(request__valid_378 & !read__4__payload[29]),
+      .read__4__valid(request__valid_380 & !read__4__payload[29]),
       .read__5__payload(read__5__payload), .read__5__ready(read__5__ready),
-      .read__5__valid(request__valid_390 & !read__5__payload[29]),
+      .read__5__valid(request__valid_392 & !read__5__payload[29]),
       .read__6__payload(read__6__payload), .read__6__ready(read__6__ready),
       .read__6__valid(read__6__valid), .read_beat(read_beat), .read_error(read_error_185),
       .response(response), .response_valid({response__valid, response_valid}), .rst(rst),
-      .write__0__payload(request__payload_305), .write__0__ready(write__0__ready_309),
-      .write__0__valid(request__valid_307 & !request__payload_305[29]),
-      .write__1__payload(request__payload_444), .write__1__ready(write__1__ready_448),
-      .write__1__valid(request__valid_446 & !request__payload_444[29]), .write_beat(write_beat),
+      .write__0__payload(request__payload_307), .write__0__ready(write__0__ready_311),
+      .write__0__valid(request__valid_309 & !request__payload_307[29]),
+      .write__1__payload(request__payload_446), .write__1__ready(write__1__ready_450),
+      .write__1__valid(request__valid_448 & !request__payload_446[29]), .write_beat(write_beat),
       .write_error(write_error_188), .write_response(write_response));
   neuflow_array array (
     .activity__0({activity[31:20], activity__0[19:16], activity[15], activity__0[14:9],
@@ -136,22 +136,22 @@ module neuflow_core (
       activity__1[14:9], activity[40:32]}), .clk(clk), .config__payload(config__payload_177),
       .config__ready(config__ready_180), .config__valid(config__valid_181),
       .operand__0__payload(o__1__payload), .operand__0__ready(o__1__ready),
-      .operand__0__valid(o__1__valid), .operand__1__payload(o__1__payload_424),
-      .operand__1__ready(o__1__ready_425), .operand__1__valid(o__1__valid_428),
+      .operand__0__valid(o__1__valid), .operand__1__payload(o__1__payload_426),
+      .operand__1__ready(o__1__ready_427), .operand__1__valid(o__1__valid_430),
       .partials__0__payload(o__0__payload), .partials__0__ready(o__0__ready),
-      .partials__0__valid(o__0__valid), .partials__1__payload(o__0__payload_418),
-      .partials__1__ready(o__0__ready_419), .partials__1__valid(o__0__valid_422),
-      .rows__0__payload(o__payload_261), .rows__0__ready(o__ready_262),
-      .rows__0__valid(o__valid_265), .rows__1__payload(o__payload_400),
-      .rows__1__ready(o__ready_401), .rows__1__valid(o__valid_404), .rows_dest__0(dest),
-      .rows_dest__1(dest_436), .rst(rst), .weights__0__payload(o__payload_267),
-      .weights__0__ready(o__ready_268), .weights__0__valid(o__valid_271),
-      .weights__1__payload(o__payload_406), .weights__1__ready(o__ready_407),
-      .weights__1__valid(o__valid_410), .weights_dest__0(dest_299), .weights_dest__1(dest_438),
-      .write__0__payload(i__payload_290), .write__0__ready(i__ready_293),
-      .write__0__valid(i__valid_294), .write__1__payload(i__payload_429),
-      .write__1__ready(i__ready_432), .write__1__valid(i__valid_433), .write_source__0(source),
-      .write_source__1(source_442));
+      .partials__0__valid(o__0__valid), .partials__1__payload(o__0__payload_420),
+      .partials__1__ready(o__0__ready_421), .partials__1__valid(o__0__valid_424),
+      .rows__0__payload(o__payload_263), .rows__0__ready(o__ready_264),
+      .rows__0__valid(o__valid_267), .rows__1__payload(o__payload_402),
+      .rows__1__ready(o__ready_403), .rows__1__valid(o__valid_406), .rows_dest__0(dest),
+      .rows_dest__1(dest_438), .rst(rst), .weights__0__payload(o__payload_269),
+      .weights__0__ready(o__ready_270), .weights__0__valid(o__valid_273),
+      .weights__1__payload(o__payload_408), .weights__1__ready(o__ready_409),
+      .weights__1__valid(o__valid_412), .weights_dest__0(dest_301), .weights_dest__1(dest_440),
+      .write__0__payload(i__payload_292), .write__0__ready(i__ready_295),
+      .write__0__valid(i__valid_296), .write__1__payload(i__payload_431),
+      .write__1__ready(i__ready_434), .write__1__valid(i__valid_435), .write_source__0(source),
+      .write_source__1(source_444));
   neuflow_control control (
     .activity({activity[63:47], config1, write_done1, write1, read_operand1, read_weights1,
       read_rows1, activity[40:15], config1, write_done0, write0, read_operand0, read_weights0,
@@ -172,83 +172,89 @@ module neuflow_core (
       .response__valid(response__valid), .rst(rst), .start(start), .useful(useful),
       .useful_high(useful_high), .wait_input(wait_input), .wait_output(wait_output),
       .weight_load(weight_load), .write_beat(write_beat), .write_beats(write_beats),
-      .write_done({done_462, done_326}), .write_error(write_error_189 | write_error_188));
+      .write_done({done_464, done_328}), .write_error(write_error_189 | write_error_188));
   neuflow_operand_line operand_line0 (
-    .active(active), .awake(awake_485), .clk(operand_line0_clk), .i__payload(i__payload_272),
-      .i__ready(i__ready_275), .i__valid(i__valid_276), .i_dest(dest_301),
+    .active(active), .awake(awake_487), .clk(operand_line0_clk), .i__payload(i__payload_274),
+      .i__ready(i__ready_277), .i__valid(i__valid_278), .i_dest(dest_303),
       .o__0__payload(o__0__payload), .o__0__ready(o__0__ready), .o__0__valid(o__0__valid),
       .o__1__payload(o__1__payload), .o__1__ready(o__1__ready), .o__1__valid(o__1__valid),
       .rst(rst));
   neuflow_clock_gate operand_line0_gate (
-    .awake(awake_485), .clk(clk), .gated(operand_line0_clk), .rst(rst));
+    .awake(awake_487), .clk(clk), .gated(operand_line0_clk), .rst(rst));
   neuflow_operand_line operand_line1 (
-    .active(active_471), .awake(awake_495), .clk(operand_line1_clk), .i__payload(i__payload_411),
-      .i__ready(i__ready_414), .i__valid(i__valid_415), .i_dest(dest_440),
-      .o__0__payload(o__0__payload_418), .o__0__ready(o__0__ready_419),
-      .o__0__valid(o__0__valid_422), .o__1__payload(o__1__payload_424),
-      .o__1__ready(o__1__ready_425), .o__1__valid(o__1__valid_428), .rst(rst));
+    .active(active_473), .awake(awake_497), .clk(operand_line1_clk), .i__payload(i__payload_413),
+      .i__ready(i__ready_416), .i__valid(i__valid_417), .i_dest(dest_442),
+      .o__0__payload(o__0__payload_420), .o__0__ready(o__0__ready_421),
+      .o__0__valid(o__0__valid_424), .o__1__payload(o__1__payload_426),
+      .o__1__ready(o__1__ready_427), .o__1__valid(o__1__valid_430), .rst(rst));
   neuflow_clock_gate operand_line1_gate (
-    .awake(awake_495), .clk(clk), .gated(operand_line1_clk), .rst(rst));
-  neuflow_read_port read_operand0_509 (
-    .awake(awake_481), .bus__payload(bus__payload_208), .bus__ready(bus__ready_211),
-      .bus__valid(bus__valid_212), .clk(read_operand0_clk), .columns(8'h1), .dest(dest_301),
-      .kind(4'ha), .o__payload(i__payload_272), .o__ready(i__ready_275), .o__valid(i__valid_276),
-      .request__payload(read__2__payload), .request__ready(read__2__payload[29] ? read__2__ready_256
-      : read__2__payload[29] ? 1'h0 : read__2__ready), .request__valid(request__valid_251),
-      .response__payload(response_valid_233[2] ? response_234 : response), .response__ready(n2),
-      .response__valid(response_valid_233[2] | response_valid[2]), .rst(rst));
+    .awake(awake_497), .clk(clk), .gated(operand_line1_clk), .rst(rst));
+  neuflow_read_port read_operand0_511 (
+    .awake(awake_483), .bus__payload(bus__payload_208), .bus__ready(bus__ready_211),
+      .bus__valid(bus__valid_212), .clk(read_operand0_clk), .columns(8'h1), .dest(dest_303),
+      .kind(4'ha), .o__payload(i__payload_274), .o__ready(i__ready_277), .o__valid(i__valid_278),
+      .request__payload(read__2__payload), .request__ready(read__2__payload[29] ? read__2__ready_258
+      : read__2__payload[29] ? 1'h0 : read__2__ready), .request__valid(request__valid_253),
+      .response__payload(response_valid__1[2] ? response__1 : response_valid__0[2] ? response__0 :
+      response), .response__ready(n2), .response__valid(response_valid__1[2] | response_valid__0[2]
+      | response_valid[2]), .rst(rst));
   neuflow_clock_gate read_operand0_gate (
-    .awake(awake_481), .clk(clk), .gated(read_operand0_clk), .rst(rst));
-  neuflow_read_port read_operand1_519 (
-    .awake(awake_491), .bus__payload(bus__payload_349), .bus__ready(bus__ready_352),
-      .bus__valid(bus__valid_353), .clk(read_operand1_clk), .columns(8'h2), .dest(dest_440),
-      .kind(4'ha), .o__payload(i__payload_411), .o__ready(i__ready_414), .o__valid(i__valid_415),
-      .request__payload(read__5__payload), .request__ready(read__5__payload[29] ? read__5__ready_395
-      : read__5__payload[29] ? 1'h0 : read__5__ready), .request__valid(request__valid_390),
-      .response__payload(response_valid_233[5] ? response_234 : response), .response__ready(n3),
-      .response__valid(response_valid_233[5] | response_valid[5]), .rst(rst));
+    .awake(awake_483), .clk(clk), .gated(read_operand0_clk), .rst(rst));
+  neuflow_read_port read_operand1_521 (
+    .awake(awake_493), .bus__payload(bus__payload_351), .bus__ready(bus__ready_354),
+      .bus__valid(bus__valid_355), .clk(read_operand1_clk), .columns(8'h2), .dest(dest_442),
+      .kind(4'ha), .o__payload(i__payload_413), .o__ready(i__ready_416), .o__valid(i__valid_417),
+      .request__payload(read__5__payload), .request__ready(read__5__payload[29] ? read__5__ready_397
+      : read__5__payload[29] ? 1'h0 : read__5__ready), .request__valid(request__valid_392),
+      .response__payload(response_valid__1[5] ? response__1 : response_valid__0[5] ? response__0 :
+      response), .response__ready(n3), .response__valid(response_valid__1[5] | response_valid__0[5]
+      | response_valid[5]), .rst(rst));
   neuflow_clock_gate read_operand1_gate (
-    .awake(awake_491), .clk(clk), .gated(read_operand1_clk), .rst(rst));
-  neuflow_read_port read_rows0_505 (
-    .awake(awake_477), .bus__payload(bus__payload), .bus__ready(bus__ready),
+    .awake(awake_493), .clk(clk), .gated(read_operand1_clk), .rst(rst));
+  neuflow_read_port read_rows0_507 (
+    .awake(awake_479), .bus__payload(bus__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .clk(read_rows0_clk), .columns(8'h1), .dest(dest), .kind(4'h8),
-      .o__payload(o__payload_261), .o__ready(o__ready_262), .o__valid(o__valid_265),
+      .o__payload(o__payload_263), .o__ready(o__ready_264), .o__valid(o__valid_267),
       .request__payload(read__0__payload), .request__ready(read__0__payload[29] ? read__0__ready_230
       : read__0__payload[29] ? 1'h0 : read__0__ready), .request__valid(request__valid_225),
-      .response__payload(response_valid_233[0] ? response_234 : response), .response__ready(n4),
-      .response__valid(response_valid_233[0] | response_valid[0]), .rst(rst));
+      .response__payload(response_valid__1[0] ? response__1 : response_valid__0[0] ? response__0 :
+      response), .response__ready(n4), .response__valid(response_valid__1[0] | response_valid__0[0]
+      | response_valid[0]), .rst(rst));
   neuflow_clock_gate read_rows0_gate (
-    .awake(awake_477), .clk(clk), .gated(read_rows0_clk), .rst(rst));
-  neuflow_read_port read_rows1_515 (
-    .awake(awake_487), .bus__payload(bus__payload_335), .bus__ready(bus__ready_338),
-      .bus__valid(bus__valid_339), .clk(read_rows1_clk), .columns(8'h2), .dest(dest_436),
-      .kind(4'h8), .o__payload(o__payload_400), .o__ready(o__ready_401), .o__valid(o__valid_404),
-      .request__payload(read__3__payload), .request__ready(read__3__payload[29] ? read__3__ready_371
-      : read__3__payload[29] ? 1'h0 : read__3__ready), .request__valid(request__valid_366),
-      .response__payload(response_valid_233[3] ? response_234 : response), .response__ready(n5),
-      .response__valid(response_valid_233[3] | response_valid[3]), .rst(rst));
+    .awake(awake_479), .clk(clk), .gated(read_rows0_clk), .rst(rst));
+  neuflow_read_port read_rows1_517 (
+    .awake(awake_489), .bus__payload(bus__payload_337), .bus__ready(bus__ready_340),
+      .bus__valid(bus__valid_341), .clk(read_rows1_clk), .columns(8'h2), .dest(dest_438),
+      .kind(4'h8), .o__payload(o__payload_402), .o__ready(o__ready_403), .o__valid(o__valid_406),
+      .request__payload(read__3__payload), .request__ready(read__3__payload[29] ? read__3__ready_373
+      : read__3__payload[29] ? 1'h0 : read__3__ready), .request__valid(request__valid_368),
+      .response__payload(response_valid__1[3] ? response__1 : response_valid__0[3] ? response__0 :
+      response), .response__ready(n5), .response__valid(response_valid__1[3] | response_valid__0[3]
+      | response_valid[3]), .rst(rst));
   neuflow_clock_gate read_rows1_gate (
-    .awake(awake_487), .clk(clk), .gated(read_rows1_clk), .rst(rst));
-  neuflow_read_port read_weights0_507 (
-    .awake(awake_479), .bus__payload(bus__payload_201), .bus__ready(bus__ready_204),
-      .bus__valid(bus__valid_205), .clk(read_weights0_clk), .columns(8'h1), .dest(dest_299),
-      .kind(4'h9), .o__payload(o__payload_267), .o__ready(o__ready_268), .o__valid(o__valid_271),
-      .request__payload(read__1__payload), .request__ready(read__1__payload[29] ? read__1__ready_244
-      : read__1__payload[29] ? 1'h0 : read__1__ready), .request__valid(request__valid_239),
-      .response__payload(response_valid_233[1] ? response_234 : response), .response__ready(n6),
-      .response__valid(response_valid_233[1] | response_valid[1]), .rst(rst));
+    .awake(awake_489), .clk(clk), .gated(read_rows1_clk), .rst(rst));
+  neuflow_read_port read_weights0_509 (
+    .awake(awake_481), .bus__payload(bus__payload_201), .bus__ready(bus__ready_204),
+      .bus__valid(bus__valid_205), .clk(read_weights0_clk), .columns(8'h1), .dest(dest_301),
+      .kind(4'h9), .o__payload(o__payload_269), .o__ready(o__ready_270), .o__valid(o__valid_273),
+      .request__payload(read__1__payload), .request__ready(read__1__payload[29] ? read__1__ready_246
+      : read__1__payload[29] ? 1'h0 : read__1__ready), .request__valid(request__valid_241),
+      .response__payload(response_valid__1[1] ? response__1 : response_valid__0[1] ? response__0 :
+      response), .response__ready(n6), .response__valid(response_valid__1[1] | response_valid__0[1]
+      | response_valid[1]), .rst(rst));
   neuflow_clock_gate read_weights0_gate (
-    .awake(awake_479), .clk(clk), .gated(read_weights0_clk), .rst(rst));
-  neuflow_read_port read_weights1_517 (
-    .awake(awake_489), .bus__payload(bus__payload_342), .bus__ready(bus__ready_345),
-      .bus__valid(bus__valid_346), .clk(read_weights1_clk), .columns(8'h2), .dest(dest_438),
-      .kind(4'h9), .o__payload(o__payload_406), .o__ready(o__ready_407), .o__valid(o__valid_410),
-      .request__payload(read__4__payload), .request__ready(read__4__payload[29] ? read__4__ready_383
-      : read__4__payload[29] ? 1'h0 : read__4__ready), .request__valid(request__valid_378),
-      .response__payload(response_valid_233[4] ? response_234 : response), .response__ready(n7),
-      .response__valid(response_valid_233[4] | response_valid[4]), .rst(rst));
+    .awake(awake_481), .clk(clk), .gated(read_weights0_clk), .rst(rst));
+  neuflow_read_port read_weights1_519 (
+    .awake(awake_491), .bus__payload(bus__payload_344), .bus__ready(bus__ready_347),
+      .bus__valid(bus__valid_348), .clk(read_weights1_clk), .columns(8'h2), .dest(dest_440),
+      .kind(4'h9), .o__payload(o__payload_408), .o__ready(o__ready_409), .o__valid(o__valid_412),
+      .request__payload(read__4__payload), .request__ready(read__4__payload[29] ? read__4__ready_385
+      : read__4__payload[29] ? 1'h0 : read__4__ready), .request__valid(request__valid_380),
+      .response__payload(response_valid__1[4] ? response__1 : response_valid__0[4] ? response__0 :
+      response), .response__ready(n7), .response__valid(response_valid__1[4] | response_valid__0[4]
+      | response_valid[4]), .rst(rst));
   neuflow_clock_gate read_weights1_gate (
-    .awake(awake_489), .clk(clk), .gated(read_weights1_clk), .rst(rst));
+    .awake(awake_491), .clk(clk), .gated(read_weights1_clk), .rst(rst));
   neuflow_registers registers (
     .axi__ar__addr(s_axi__ar__addr), .axi__ar__ready(s_axi__ar__ready),
       .axi__ar__valid(s_axi__ar__valid), .axi__aw__addr(s_axi__aw__addr),
@@ -272,67 +278,68 @@ module neuflow_core (
       .wait_output(wait_output), .weight_load(weight_load), .write_beats(write_beats));
   neuflow_scratchpad scratchpad (
     .awake(awake), .clk(scratchpad_clk), .data__0__payload(data__0__payload),
-      .data__0__ready(data__0__ready_321), .data__0__valid(data__0__valid),
-      .data__1__payload(data__1__payload), .data__1__ready(data__1__ready_460),
+      .data__0__ready(data__0__ready_323), .data__0__valid(data__0__valid),
+      .data__1__payload(data__1__payload), .data__1__ready(data__1__ready_462),
       .data__1__valid(data__1__valid), .read__0__payload(read__0__payload),
       .read__0__ready(read__0__ready_230), .read__0__valid(request__valid_225 &
       read__0__payload[29]), .read__1__payload(read__1__payload),
-      .read__1__ready(read__1__ready_244), .read__1__valid(request__valid_239 &
+      .read__1__ready(read__1__ready_246), .read__1__valid(request__valid_241 &
       read__1__payload[29]), .read__2__payload(read__2__payload),
-      .read__2__ready(read__2__ready_256), .read__2__valid(request__valid_251 &
+      .read__2__ready(read__2__ready_258), .read__2__valid(request__valid_253 &
       read__2__payload[29]), .read__3__payload(read__3__payload),
-      .read__3__ready(read__3__ready_371), .read__3__valid(request__valid_366 &
+      .read__3__ready(read__3__ready_373), .read__3__valid(request__valid_368 &
       read__3__payload[29]), .read__4__payload(read__4__payload),
-      .read__4__ready(read__4__ready_383), .read__4__valid(request__valid_378 &
+      .read__4__ready(read__4__ready_385), .read__4__valid(request__valid_380 &
       read__4__payload[29]), .read__5__payload(read__5__payload),
-      .read__5__ready(read__5__ready_395), .read__5__valid(request__valid_390 &
-      read__5__payload[29]), .read_error(read_error_186), .response(response_234),
-      .response_valid(response_valid_233), .rst(rst), .write__0__payload(request__payload_305),
-      .write__0__ready(write__0__ready_312), .write__0__valid(request__valid_307 &
-      request__payload_305[29]), .write__1__payload(request__payload_444),
-      .write__1__ready(write__1__ready_451), .write__1__valid(request__valid_446 &
-      request__payload_444[29]), .write_error(write_error_189),
-      .write_response(write_response_324));
+      .read__5__ready(read__5__ready_397), .read__5__valid(request__valid_392 &
+      read__5__payload[29]), .read_error(read_error_186), .response__0(response__0),
+      .response__1(response__1), .response_valid__0(response_valid__0),
+      .response_valid__1(response_valid__1), .rst(rst), .write__0__payload(request__payload_307),
+      .write__0__ready(write__0__ready_314), .write__0__valid(request__valid_309 &
+      request__payload_307[29]), .write__1__payload(request__payload_446),
+      .write__1__ready(write__1__ready_453), .write__1__valid(request__valid_448 &
+      request__payload_446[29]), .write_error(write_error_189),
+      .write_response(write_response_326));
   neuflow_clock_gate scratchpad_gate (.awake(awake), .clk(clk), .gated(scratchpad_clk), .rst(rst));
   neuflow_dma_tap tap (
-    .awake(awake_475), .clk(tap_clk), .i__payload(config__payload), .i__ready(config__ready),
+    .awake(awake_477), .clk(tap_clk), .i__payload(config__payload), .i__ready(config__ready),
       .i__valid(config__valid), .local__0__payload(bus__payload), .local__0__ready(bus__ready),
       .local__0__valid(bus__valid), .local__1__payload(bus__payload_201),
       .local__1__ready(bus__ready_204), .local__1__valid(bus__valid_205),
       .local__2__payload(bus__payload_208), .local__2__ready(bus__ready_211),
       .local__2__valid(bus__valid_212), .local__3__payload(bus__payload_215),
       .local__3__ready(bus__ready_218), .local__3__valid(bus__valid_219),
-      .local__4__payload(bus__payload_335), .local__4__ready(bus__ready_338),
-      .local__4__valid(bus__valid_339), .local__5__payload(bus__payload_342),
-      .local__5__ready(bus__ready_345), .local__5__valid(bus__valid_346),
-      .local__6__payload(bus__payload_349), .local__6__ready(bus__ready_352),
-      .local__6__valid(bus__valid_353), .local__7__payload(bus__payload_356),
-      .local__7__ready(bus__ready_359), .local__7__valid(bus__valid_360),
+      .local__4__payload(bus__payload_337), .local__4__ready(bus__ready_340),
+      .local__4__valid(bus__valid_341), .local__5__payload(bus__payload_344),
+      .local__5__ready(bus__ready_347), .local__5__valid(bus__valid_348),
+      .local__6__payload(bus__payload_351), .local__6__ready(bus__ready_354),
+      .local__6__valid(bus__valid_355), .local__7__payload(bus__payload_358),
+      .local__7__ready(bus__ready_361), .local__7__valid(bus__valid_362),
       .o__payload(config__payload_177), .o__ready(config__ready_180), .o__valid(config__valid_181),
       .rst(rst));
-  neuflow_clock_gate tap_gate (.awake(awake_475), .clk(clk), .gated(tap_clk), .rst(rst));
-  neuflow_write_port write0_511 (
-    .awake(awake_483), .bus__payload(bus__payload_215), .bus__ready(bus__ready_218),
+  neuflow_clock_gate tap_gate (.awake(awake_477), .clk(clk), .gated(tap_clk), .rst(rst));
+  neuflow_write_port write0_513 (
+    .awake(awake_485), .bus__payload(bus__payload_215), .bus__ready(bus__ready_218),
       .bus__valid(bus__valid_219), .clk(write0_clk), .columns(8'h1),
-      .data__payload(data__0__payload), .data__ready(data__0__ready_321 | data__0__ready),
-      .data__valid(data__0__valid), .done(done_326), .i__payload(i__payload_290),
-      .i__ready(i__ready_293), .i__valid(i__valid_294), .request__payload(request__payload_305),
-      .request__ready(request__payload_305[29] ? write__0__ready_312 : request__payload_305[29] ?
-      1'h0 : write__0__ready_309), .request__valid(request__valid_307),
-      .response(write_response_324[0] | write_response[0]), .rst(rst), .source(source),
+      .data__payload(data__0__payload), .data__ready(data__0__ready_323 | data__0__ready),
+      .data__valid(data__0__valid), .done(done_328), .i__payload(i__payload_292),
+      .i__ready(i__ready_295), .i__valid(i__valid_296), .request__payload(request__payload_307),
+      .request__ready(request__payload_307[29] ? write__0__ready_314 : request__payload_307[29] ?
+      1'h0 : write__0__ready_311), .request__valid(request__valid_309),
+      .response(write_response_326[0] | write_response[0]), .rst(rst), .source(source),
       .source_valid(n8));
-  neuflow_clock_gate write0_gate (.awake(awake_483), .clk(clk), .gated(write0_clk), .rst(rst));
-  neuflow_write_port write1_521 (
-    .awake(awake_493), .bus__payload(bus__payload_356), .bus__ready(bus__ready_359),
-      .bus__valid(bus__valid_360), .clk(write1_clk), .columns(8'h2),
-      .data__payload(data__1__payload), .data__ready(data__1__ready_460 | data__1__ready),
-      .data__valid(data__1__valid), .done(done_462), .i__payload(i__payload_429),
-      .i__ready(i__ready_432), .i__valid(i__valid_433), .request__payload(request__payload_444),
-      .request__ready(request__payload_444[29] ? write__1__ready_451 : request__payload_444[29] ?
-      1'h0 : write__1__ready_448), .request__valid(request__valid_446),
-      .response(write_response_324[1] | write_response[1]), .rst(rst), .source(source_442),
+  neuflow_clock_gate write0_gate (.awake(awake_485), .clk(clk), .gated(write0_clk), .rst(rst));
+  neuflow_write_port write1_523 (
+    .awake(awake_495), .bus__payload(bus__payload_358), .bus__ready(bus__ready_361),
+      .bus__valid(bus__valid_362), .clk(write1_clk), .columns(8'h2),
+      .data__payload(data__1__payload), .data__ready(data__1__ready_462 | data__1__ready),
+      .data__valid(data__1__valid), .done(done_464), .i__payload(i__payload_431),
+      .i__ready(i__ready_434), .i__valid(i__valid_435), .request__payload(request__payload_446),
+      .request__ready(request__payload_446[29] ? write__1__ready_453 : request__payload_446[29] ?
+      1'h0 : write__1__ready_450), .request__valid(request__valid_448),
+      .response(write_response_326[1] | write_response[1]), .rst(rst), .source(source_444),
       .source_valid(n9));
-  neuflow_clock_gate write1_gate (.awake(awake_493), .clk(clk), .gated(write1_clk), .rst(rst));
+  neuflow_clock_gate write1_gate (.awake(awake_495), .clk(clk), .gated(write1_clk), .rst(rst));
   always @(posedge clk) begin
     if (rst) begin
       config1 <= 1'h0; write_done1 <= 1'h0; write1 <= 1'h0; read_operand1 <= 1'h0; read_weights1 <=
@@ -340,16 +347,16 @@ module neuflow_core (
         read_weights0 <= 1'h0; read_rows0 <= 1'h0;
     end else begin
       config1 <= config__valid & config__ready;
-      write_done1 <= done_462;
-      write1 <= i__valid_433 & i__ready_432;
-      read_operand1 <= active_471;
-      read_weights1 <= o__valid_410 & o__ready_407;
-      read_rows1 <= o__valid_404 & o__ready_401;
-      write_done0 <= done_326;
-      write0 <= i__valid_294 & i__ready_293;
+      write_done1 <= done_464;
+      write1 <= i__valid_435 & i__ready_434;
+      read_operand1 <= active_473;
+      read_weights1 <= o__valid_412 & o__ready_409;
+      read_rows1 <= o__valid_406 & o__ready_403;
+      write_done0 <= done_328;
+      write0 <= i__valid_296 & i__ready_295;
       read_operand0 <= active;
-      read_weights0 <= o__valid_271 & o__ready_268;
-      read_rows0 <= o__valid_265 & o__ready_262;
+      read_weights0 <= o__valid_273 & o__ready_270;
+      read_rows0 <= o__valid_267 & o__ready_264;
     end
   end
 endmodule
