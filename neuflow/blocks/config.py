@@ -91,28 +91,29 @@ class ConfigReceiver(Component):
         full = Signal()
         move = Signal()
 
-        # The word that has arrived, and whether it is for this unit.
+        # The word that has arrived, and whether it is for this unit. That one came is known last in
+        # a cycle, as all units' answers meet at the tap: it goes into a register and nowhere else.
         word = Signal(CONFIG_BITS, reset_less=True)
-        last = Signal(reset_less=True)
-        mine = Signal()
-        # Both, from a register of its own: all units' answers meet at the tap within the cycle.
-        blocked, mine_next, full_next = Signal(), Signal(), Signal()
-        m.d.sync += [mine.eq(mine_next), full.eq(full_next), blocked.eq(mine_next & full_next)]
+        last, match = Signal(reset_less=True), Signal(reset_less=True)
+        came, mine = Signal(), Signal()
+        m.d.sync += full.eq(Mux(mine & ~full, last, full & ~move))
         m.d.comb += [
-            mine_next.eq(mine),
-            full_next.eq(Mux(mine & ~full, last, full & ~move)),
-            self.bus.ready.eq(~blocked),
+            mine.eq(came & match),
+            self.bus.ready.eq(~(mine & full)),
             # A word that waits for room changes nothing.
             self.awake.eq(self.bus.ready & (self.bus.valid | mine) | move | fires(self.o)),
         ]
         with m.If(self.bus.ready):
-            m.d.sync += [word.eq(beat.data), last.eq(beat.last)]
-            m.d.comb += mine_next.eq(
-                self.bus.valid
-                & (beat.kind == self.kind)
-                & (beat.sub == self.sub)
-                & (beat.columns & self.columns).any()
-            )
+            m.d.sync += [
+                word.eq(beat.data),
+                last.eq(beat.last),
+                came.eq(self.bus.valid),
+                match.eq(
+                    (beat.kind == self.kind)
+                    & (beat.sub == self.sub)
+                    & (beat.columns & self.columns).any()
+                ),
+            ]
         with m.If(mine & ~full):
             m.d.sync += words.eq(Cat(words[CONFIG_BITS:], word))
 

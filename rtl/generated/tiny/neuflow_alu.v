@@ -42,22 +42,19 @@ module neuflow_alu (
   reg [48:0] s6_coarse_0 = 49'h0, s6_coarse_1 = 49'h0;
   reg [7:0] n10, n4, bits, left = 8'h0;
   reg [9:0] valid = 10'h0;
-  wire n17, n32, n20, n21, n28, n29, n26, n19, n25, n24, n22, n15, n34, n18, n23, n27, n30,
-    signal_38, awake_73, both, divides, en, i__ready, moves, o__valid_26, step, unary;
-  wire [10:0] trial0_1;
-  wire [18:0] trial0_0, trial1_0, trial1_1, trial2_0, trial2_1;
-  wire [18:11] n31;
+  wire n17, n32, n20, n21, n28, n29, n26, n19, n25, n24, n22, n15, n33, n18, n23, n27, n30,
+    signal_38, awake_73, both, divides, en, i__ready, moves, o__payload_24_narrow, o__valid_26,
+    step, unary;
+  wire [18:0] trial0_0, trial0_1, trial1_0, trial1_1, trial2_0, trial2_1;
   wire [1:0] n14;
-  wire [22:0] o__payload_24;
-  wire [2:0] n33;
+  wire [21:0] o__payload_24;
+  wire [2:0] n31;
   wire [3:0] skipped;
   wire [5:0] signal;
   wire [7:0] signal_34;
   assign a__ready = en & both & (~divides | done);
   assign b__ready = a__ready & ~unary;
   assign {signal_34[7], signal_34[5:0]} = $signed(6'h11) + $signed(signal);
-  assign {n31, trial0_1} = $signed({rest_1, above_1[15], 1'h1}) + $signed({n32, below_1 ^ {16{n32}},
-    n32});
   assign active = o__valid & o__ready;
   assign awake = |{both, n28, awake_73, active} | n29;
   assign n14[0] = s4_tail[3:0] == 2'h2;
@@ -69,39 +66,40 @@ module neuflow_alu (
   assign n18 = $signed(a__payload[31:16]) < $signed(1'h0);
   assign n19 = $signed(a__payload[15:0]) < $signed(1'h0);
   assign signal_38 = both & divides & ~busy;
-  assign n20 = ~n31[18];
+  assign n20 = ~trial0_1[18];
   assign n21 = ~trial1_1[18];
   assign trial2_1 = $signed({trial1_1[17:1], above_1[13], 1'h1}) + $signed({n21, below_1 ^
     {16{n21}}, n21});
   assign n22 = step & nonzero_1;
-  assign n23 = n22 | signal_38;
-  assign skipped = n33 == 2'h2 ? 4'h8 : n33 == 1'h1 ? 4'h4 : !n33 ? 4'h0 : 4'hc;
+  assign n23 = signal_38 | n22;
+  assign skipped = n31 == 2'h2 ? 4'h8 : n31 == 1'h1 ? 4'h4 : !n31 ? 4'h0 : 4'hc;
   assign n24 = ~trial0_0[18];
   assign n25 = ~trial1_0[18];
   assign trial2_0 = $signed({trial1_0[17:1], above_0[13], 1'h1}) + $signed({n25, below_0 ^
     {16{n25}}, n25});
   assign n26 = step & nonzero_0;
-  assign n27 = n26 | signal_38;
+  assign n27 = signal_38 | n26;
   assign both = o__valid_26 & a__valid & (b__valid | unary);
   assign n28 = en & (signal_71 | |valid);
   assign n29 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n30 = a__ready | step | signal_38;
+  assign n30 = a__ready | signal_38 | step;
   assign unary = n17 | n15;
   assign signal = o__payload_24[8:4] - o__payload_24[14:10];
-  assign n32 = ~rest_1[16];
-  assign trial1_1 = $signed({n31[17:11], trial0_1[10:1], above_1[14], 1'h1}) + $signed({n20, below_1
-    ^ {16{n20}}, n20});
-  assign n33 = $signed(signal) < $signed(1'h0) ? 3'h0 : signal[4:2];
-  assign trial0_0 = $signed({rest_0, above_0[15], 1'h1}) + $signed({n34, below_0 ^ {16{n34}}, n34});
+  assign trial0_1 = $signed({rest_1, above_1[15], 1'h1}) + $signed({n32, below_1 ^ {16{n32}}, n32});
+  assign trial1_1 = $signed({trial0_1[17:1], above_1[14], 1'h1}) + $signed({n20, below_1 ^
+    {16{n20}}, n20});
+  assign n31 = $signed(signal) < $signed(1'h0) ? 3'h0 : signal[4:2];
+  assign trial0_0 = $signed({rest_0, above_0[15], 1'h1}) + $signed({n33, below_0 ^ {16{n33}}, n33});
   assign trial1_0 = $signed({trial0_0[17:1], above_0[14], 1'h1}) + $signed({n24, below_0 ^
     {16{n24}}, n24});
-  assign n34 = ~rest_0[16];
+  assign n32 = ~rest_1[16];
+  assign n33 = ~rest_0[16];
   \neuflow_alu.config  config_2 (
     .awake(awake_73), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
-      .clk(clk), .columns(columns), .held(o__payload_24), .o__ready(a__ready & a__payload[34]),
-      .o__valid(o__valid_26), .rst(rst), .sub(sub));
+      .clk(clk), .columns(columns), .held({o__payload_24_narrow, o__payload_24}), .o__ready(a__ready
+      & a__payload[34]), .o__valid(o__valid_26), .rst(rst), .sub(sub));
   neuflow_slice #(.WIDTH(35)) slice (
     .clk(clk), .i__payload({s10_tail[23:21], s10_word_1, s10_word_0}), .i__ready(i__ready),
       .i__valid(valid[9]), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
@@ -188,10 +186,10 @@ module neuflow_alu (
         a__payload[15:0]};
       {s1_tail[19:14], s1_tail[8:0]} <= (divides) ? 15'h0 : {o__payload_24[21:16],
         o__payload_24[8:0]};
-      {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24[22],
+      {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24_narrow,
         o__payload_24[14:10]};
     end
-    if ({|twice_1[20:18], n22, signal_38} != 3'h6 & n23) twice_1 <= signal_38 ? (!b__payload[31:16]
+    if ({signal_38, |twice_1[20:18], n22} != 2'h3 & n23) twice_1 <= signal_38 ? (!b__payload[31:16]
       & |a__payload[31:16] ? 21'h1fffff : 21'h0) : {twice_1[17:0], n20, n21, ~trial2_1[18]};
     if (n23) begin
       placed_1 = {n18 ? -a__payload[31:16] : a__payload[31:16]} << skipped;
@@ -207,7 +205,7 @@ module neuflow_alu (
       nonzero_0 <= |b__payload[15:0];
       below_0 <= $signed(b__payload[15:0]) < $signed(1'h0) ? -b__payload[15:0] : b__payload[15:0];
     end
-    if ({|twice_0[20:18], n26, signal_38} != 3'h6 & n27) twice_0 <= signal_38 ? (!b__payload[15:0] &
+    if ({|twice_0[20:18], signal_38, n26} != 3'h5 & n27) twice_0 <= signal_38 ? (!b__payload[15:0] &
       |a__payload[15:0] ? 21'h1fffff : 21'h0) : {twice_0[17:0], n24, n25, ~trial2_0[18]};
     if (n27) begin
       placed_0 = {n19 ? -a__payload[15:0] : a__payload[15:0]} << skipped;
@@ -232,12 +230,12 @@ module neuflow_alu (
       end
       if (n30) done <= signal_38 ? $signed({signal_34[7], signal_34[5:0]}) <= $signed(1'h0) : step ?
         $signed(left) <= $signed(3'h3) : 1'h0;
-      if (step | signal_38) begin
+      if (signal_38 | step) begin
         bits = $signed({signal_34[7], signal_34[5:0]}) - $signed({1'h0, skipped});
         left <= signal_38 ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left)
           - $signed(3'h3));
       end
-      if ({step, signal_38} != 2'h2 & n30) busy <= signal_38;
+      if (n30 & {signal_38, step} != 1'h1) busy <= signal_38;
     end
   end
   always @(posedge clk) begin
@@ -263,31 +261,31 @@ module \neuflow_alu.config  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
   reg [31:0] word = 32'h0, words = 32'h0;
-  wire n1, signal, full_next, move;
-  assign bus__ready = ~signal_6;
+  wire n2, n1, mine, move;
+  assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 3'h4 & bus__payload[7:4] ==
-    sub & |(bus__payload[15:8] & columns);
-  assign full_next = n1 ? last : full & ~move;
-  assign n1 = mine & ~full;
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  assign mine = signal_9 & match;
   always @(posedge clk) begin
     if (rst) begin
-      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
-      signal_6 <= signal & full_next;
-      full <= full_next;
-      mine <= signal;
+      if (move | o__ready) o__valid <= move;
+      if (!(n1)) signal_9 <= bus__valid;
+      full <= n2 ? signal : full & ~move;
     end
   end
   always @(posedge clk) begin
     if (move) held <= words[22:0];
-    if (n1) words <= word;
-    if (!(signal_6)) begin
-      last <= bus__payload[48];
+    if (n2) words <= word;
+    if (!(n1)) begin
+      match <= bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
+        columns);
+      signal <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end

@@ -332,8 +332,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n23;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_172 = |{s2[0], s6[0], shift, s9[0], signal_59, hand_over, s14_q[0], s5[0], signal_60,
-    issue, s10[0], s4[0], s7[0], s13[0], s3[0], s1[0], s11[0], s8[0], s12[0], awake} | n48;
+  assign awake_172 = |{issue, s2[0], s6[0], s5[0], s7[0], awake, s4[0], s9[0], hand_over, s14_q[0],
+    signal_60, s10[0], shift, s8[0], s3[0], s13[0], s1[0], s11[0], s12[0], signal_59} | n48;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
   assign {n19[22], n19[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -380,23 +380,23 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n24 = idle | weights_rewind & pass_ends_ends;
   assign n25 = weights_rewind | n24;
   assign n26 = idle | s0_last & group_ends_ends;
-  assign n27 = s0_last | n26;
+  assign n27 = n26 | s0_last;
   assign n28 = idle | n51 & block_ends_ends;
   assign n29 = n28 | n51;
   assign n30 = idle | n52 & ky_ends_ends;
-  assign n31 = n52 | n30;
+  assign n31 = n30 | n52;
   assign n32 = idle | n52;
   assign n33 = idle | n53 & kx_ends_ends;
-  assign n34 = n53 | n33;
+  assign n34 = n33 | n53;
   assign n35 = idle & ~s1[0] & ~s2[0];
   assign n36 = s2[0] & ~s2[8];
   assign n37 = n54 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_95) : n40;
-  assign n38 = |{s2[0], n36, n54, n35};
-  assign n39 = {n36, n35} != 2'h2;
+  assign n38 = |{s2[0], n35, n36, n54};
+  assign n39 = {n35, n36} != 1'h1;
   assign n40 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n41 = n38 & {n36, n54, n35} != 2'h2 & n39;
+  assign n41 = n38 & {n35, n36, n54} != 1'h1 & n39;
   assign n42 = n35 | n55 & first_channel;
   assign n43 = n55 | absent[0];
   assign n44 = s2[0] & s2[9];
@@ -405,8 +405,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n45 = n35 | s2[0] & s2[4];
   assign n46 = s2[0] & s2[8];
   assign n47 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign signal_59 = configured & idle;
   assign signal_60 = n3 & kept != free;
+  assign signal_59 = configured & idle;
   assign n48 = |settling;
   assign n49 = signal_25 | signal_29;
   assign no_drain = block_ends & n4;
@@ -637,7 +637,7 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n38 & {s2[10], n36, n35} != 3'h6) begin
+      if (n38 & {s2[10], n35, n36} != 3'h5) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n35 ? config__payload[244:225] : n36 ? (wraps_80 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n37;
@@ -648,8 +648,8 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n35 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n42 | n43) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n42 | n43 | n44) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
+      if ((n43 | n42) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n43 | n44 | n42) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
       if (s1[0] & s1[8] | n35) signal_72 <= n35 ? config__payload[312:309] : s1[4] ?
@@ -666,7 +666,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (pass_done | coordinates_gated_rst) begin
+    if (coordinates_gated_rst | pass_done) begin
       kept <= 16'h0;
     end else begin
       if (n3) kept <= free;
@@ -680,16 +680,16 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s2[0], s6[0], shift, s9[0], signal_59, hand_over, s14_q[0], s5[0], signal_60, issue,
-      s10[0], s4[0], s7[0], s13[0], s3[0], s1[0], coordinates_gated_rst, s11[0], s8[0], s12[0],
-      awake}) begin
+    if (|{issue, s2[0], s6[0], coordinates_gated_rst, s5[0], s7[0], awake, s4[0], s9[0], hand_over,
+      s14_q[0], signal_60, s10[0], shift, s8[0], s3[0], s13[0], s1[0], s11[0], s12[0], signal_59})
+      begin
       settling <= 3'h7;
     end else begin
       if (n48) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (s13[3] | coordinates_gated_rst) begin
+    if (coordinates_gated_rst | s13[3]) begin
       behind <= 2'h0;
     end else begin
       behind <= {behind[0], signal_131};
@@ -738,12 +738,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [1:0] passed = 2'h0, valid = 2'h0, within_2;
   reg [2:0] signal = 3'h0, settling = 3'h4;
   reg [82:0] signal_33_q = 83'h0, signal_7_q = 83'h0;
-  wire n4, n6, n1, n3, n2, n7, n5, n9, n8, first, make;
+  wire n4, n6, n2, n1, n3, n7, n5, n9, n8, first, make;
   assign reached = passed + {signal_7_q[82] & passed != 2'h3};
   assign awake = n1 | n2 | n3 | n4;
-  assign n1 = clear & configured;
-  assign n2 = {clear, stored} != before_2;
-  assign n3 = make & ~clear;
+  assign n1 = make & ~clear;
+  assign n2 = clear & configured;
+  assign n3 = {clear, stored} != before_2;
   assign n4 = |settling;
   assign make = ~full | take;
   assign first = full | !signal;
@@ -753,7 +753,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n8 = coordinates_gated_rst | clear;
   assign n9 = column_ends & make;
   always @(posedge coordinates_gated_clk) begin
-    if (|{n1, n2, n3, coordinates_gated_rst}) begin
+    if (|{coordinates_gated_rst, n1, n2, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -814,12 +814,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
     if (make) begin
       late_y <= signal_7_q[31:16];
       late_x <= signal_7_q[15:0];
-      signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
-        config_2[412:397] : free_sum_q[15:0];
       signal_7_need <= ($signed({signal_34_q[19], signal_34_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({signal_34_q[19], signal_34_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
         config_2[412:397] : signal_34_q[15:0];
+      signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
+        config_2[412:397] : free_sum_q[15:0];
       {signal_7_q[82:80], signal_7_q[47:0]} <= {signal_33_q[82:80], signal_33_q[47:0]};
       {signal_33_q[82:80], signal_33_q[47:0]} <= {!column_next, row_next < config_2[445:430],
         column_next < config_2[429:414], row_next, y_next, x_next};
@@ -843,32 +843,31 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
   output reg o__valid = 1'h0,
   input wire config_conv_array_gated_rst
 );
-  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
   reg [31:0] word = 32'h0;
   reg [511:0] words = 512'h0;
-  wire n1, signal, full_next, move;
-  assign bus__ready = ~signal_6;
+  wire n2, n1, mine, move;
+  assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
-    |(bus__payload[15:8] & columns);
-  assign full_next = n1 ? last : full & ~move;
-  assign n1 = mine & ~full;
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  assign mine = signal_9 & match;
   always @(posedge config_conv_array_gated_clk) begin
     if (config_conv_array_gated_rst) begin
-      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      signal_6 <= signal & full_next;
-      full <= full_next;
-      mine <= signal;
+      if (!(n1)) signal_9 <= bus__valid;
+      full <= n2 ? signal : full & ~move;
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
     if (move) held <= words;
-    if (n1) words <= {word, words[511:32]};
-    if (!(signal_6)) begin
-      last <= bus__payload[48];
+    if (n2) words <= {word, words[511:32]};
+    if (!(n1)) begin
+      match <= bus__payload[3:0] == 2'h2 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      signal <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -886,32 +885,31 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
   output reg o__valid = 1'h0,
   input wire config_conv_drain_gated_rst
 );
-  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
   reg [159:0] words = 160'h0;
   reg [31:0] word = 32'h0;
-  wire n1, signal, full_next, move;
-  assign bus__ready = ~signal_6;
+  wire n2, n1, mine, move;
+  assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
-    |(bus__payload[15:8] & columns);
-  assign full_next = n1 ? last : full & ~move;
-  assign n1 = mine & ~full;
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  assign mine = signal_9 & match;
   always @(posedge config_conv_drain_gated_clk) begin
     if (config_conv_drain_gated_rst) begin
-      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      signal_6 <= signal & full_next;
-      full <= full_next;
-      mine <= signal;
+      if (!(n1)) signal_9 <= bus__valid;
+      full <= n2 ? signal : full & ~move;
     end
   end
   always @(posedge config_conv_drain_gated_clk) begin
     if (move) held <= words[141:0];
-    if (n1) words <= {word, words[159:32]};
-    if (!(signal_6)) begin
-      last <= bus__payload[48];
+    if (n2) words <= {word, words[159:32]};
+    if (!(n1)) begin
+      match <= bus__payload[3:0] == 2'h3 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      signal <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -929,32 +927,31 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
   output reg o__valid = 1'h0,
   input wire config_conv_rows_gated_rst
 );
-  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
-  wire n1, signal, full_next, move;
-  assign bus__ready = ~signal_6;
+  wire n2, n1, mine, move;
+  assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign signal = signal_6 ? mine : bus__valid & !bus__payload[3:0] & !bus__payload[7:4] &
-    |(bus__payload[15:8] & columns);
-  assign full_next = n1 ? last : full & ~move;
-  assign n1 = mine & ~full;
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  assign mine = signal_9 & match;
   always @(posedge config_conv_rows_gated_clk) begin
     if (config_conv_rows_gated_rst) begin
-      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      signal_6 <= signal & full_next;
-      full <= full_next;
-      mine <= signal;
+      if (!(n1)) signal_9 <= bus__valid;
+      full <= n2 ? signal : full & ~move;
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
     if (move) held <= words[218:0];
-    if (n1) words <= {word, words[223:32]};
-    if (!(signal_6)) begin
-      last <= bus__payload[48];
+    if (n2) words <= {word, words[223:32]};
+    if (!(n1)) begin
+      match <= !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      signal <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -972,31 +969,30 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
   output reg o__valid = 1'h0,
   input wire config_conv_weights_gated_rst
 );
-  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
   reg [14:0] word = 15'h0, words = 15'h0;
-  wire n1, signal, full_next, move;
-  assign bus__ready = ~signal_6;
+  wire n2, n1, mine, move;
+  assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
-    |(bus__payload[15:8] & columns);
-  assign full_next = n1 ? last : full & ~move;
-  assign n1 = mine & ~full;
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  assign mine = signal_9 & match;
   always @(posedge config_conv_weights_gated_clk) begin
     if (config_conv_weights_gated_rst) begin
-      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      signal_6 <= signal & full_next;
-      full <= full_next;
-      mine <= signal;
+      if (!(n1)) signal_9 <= bus__valid;
+      full <= n2 ? signal : full & ~move;
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
     if (move) held <= words;
-    if (n1) words <= word;
-    if (!(signal_6)) begin
-      last <= bus__payload[48];
+    if (n2) words <= word;
+    if (!(n1)) begin
+      match <= bus__payload[3:0] == 1'h1 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      signal <= bus__payload[48];
       word <= bus__payload[30:16];
     end
   end
@@ -1044,7 +1040,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n6, n4, n3, n5, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n4, n5, n6, n3, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
     signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
     i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
@@ -1068,12 +1064,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, signal, hand_over, awake} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, n5, awake, n6, hand_over, signal} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s2[0], s6[0], s5[0], s0[0], s4[0], s7_step, s3[0], s1[0], s8_step};
+  assign en = |{s2[0], s6[0], s5[0], s7_step, s4[0], s0[0], s8_step, s3[0], s1[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1086,10 +1082,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_41 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_104};
-  assign n3 = i__valid_132 & i__ready;
-  assign n4 = block[15:0] != told;
-  assign n5 = o__valid & o__ready;
-  assign n6 = config__valid & n32;
+  assign n3 = o__valid & o__ready;
+  assign n4 = config__valid & n32;
+  assign n5 = block[15:0] != told;
+  assign n6 = i__valid_132 & i__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_104 & signal_97;
@@ -1113,11 +1109,11 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_126 = slot_ends ? 20'h0 : signal_128 + config__payload[77:62];
   assign n23 = signal_104 & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = signal | drain_gated_rst;
+  assign n24 = drain_gated_rst | signal;
   assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_41 | n26;
-  assign n28 = parameters_take | drain_gated_rst;
+  assign n28 = drain_gated_rst | parameters_take;
   assign n29 = config__valid & ~signal;
   assign sign0 = signal_10 ? parameters[92] : parameters[28];
   assign sign1 = signal_10 ? parameters[124] : parameters[60];
@@ -1178,7 +1174,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, n5, n6, signal, drain_gated_rst, hand_over, awake}) begin
+    if (|{reads, running, waiting, n3, n4, n5, awake, drain_gated_rst, n6, hand_over, signal}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1474,7 +1470,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
   assign n2 = fresh & ~port_2472_0[0];
-  assign n3 = port_2472_0[0] | clear | n2;
+  assign n3 = port_2472_0[0] | n2 | clear;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1486,13 +1482,13 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
   assign n5 = port_2472_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n6 = clear | drain_gated_rst | n2;
+  assign n6 = n2 | drain_gated_rst | clear;
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2472_0[0], mark, clear, n2} != 4'h8 & n3) begin
+      if ({port_2472_0[0], mark, n2, clear} != 4'h8 & n3) begin
         n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2472_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
@@ -1521,7 +1517,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (clear | drain_gated_rst) begin
+    if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
       if (port_2472_0[0]) fresh <= 1'h0;
@@ -1660,7 +1656,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n9, linear_88 = 9'h0, offset = 9'h0;
-  wire n14, n38, n35, n36, n39, n5, n6, n26, n37, n34, n4, n18, n11, n13, n12, n24, n22, n15, n17,
+  wire n14, n38, n35, n36, n39, n5, n6, n26, n37, n34, n4, n18, n13, n12, n11, n24, n22, n15, n17,
     n19, n33, n20, n21, n23, n25, n28, n10, n29, n32, n27, n30, signal_115, signal_116, signal_117,
     signal_22, signal_23, finished, i__ready_112, i__valid_113, last_lap, last_phase_y, o__ready,
     o__valid, record_ends, starts;
@@ -1683,7 +1679,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = signal_117 & signal_37 > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = signal_117 & signal_37 > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = signal_117 & signal_37 > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{pass_done, signal_22, finished, n11, n12, starts, n13} | n14;
+  assign awake = |{finished, pass_done, signal_22, starts, n11, n12, n13} | n14;
   assign n3[36:21] = n4 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n3[20:5] = n4 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1705,10 +1701,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n10 = o__ready | n34;
   assign finished = n37 | signal & signal_50 & allowed;
-  assign n11 = i__valid_113 & i__ready_112;
-  assign n12 = released != freed;
   assign starts = n38 & config__valid & ~(|flushing);
-  assign n13 = o__valid & o__ready;
+  assign n11 = released != freed;
+  assign n12 = o__valid & o__ready;
+  assign n13 = i__valid_113 & i__ready_112;
   assign n14 = |settling;
   assign n15 = lead <= config__payload[3];
   assign record_ends = n39 & channel_ends;
@@ -1719,14 +1715,14 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n20 = n33 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[78:59] : linear_row +
     config__payload[218:199];
-  assign n21 = n20 | n19 | n33;
+  assign n21 = n19 | n20 | n33;
   assign n22 = n38 | n37;
-  assign n23 = record_ends | n22;
+  assign n23 = n22 | record_ends;
   assign n24 = n38 | record_ends;
   assign n25 = n39 | n24;
   assign n26 = n38 | n39;
   assign width = config__payload[26:7] - 1'h1;
-  assign n27 = {n34, n26, rest[2]} != 3'h5 & n28;
+  assign n27 = n28 & {rest[2], n34, n26} != 3'h6;
   assign rest = signal_40 + {~signal_39};
   assign n28 = n34 | n26;
   assign n29 = i__valid & i__ready & i__payload[67] | starts;
@@ -1776,18 +1772,18 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s2_valid | n4) s3_piece_q[36:5] <= n3;
     if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
     if (signal_22) begin
+      signal_121 = signal_25 + signal_29;
+      signal_122 = signal_121 >= config__payload[158:155];
       signal_120 = signal_16 ? {2'h0, signal_29} : !signal_25 ? 4'h0 : config__payload[158:155] -
         signal_25;
       s0_piece_several = signal_16 | signal_17;
-      signal_121 = signal_25 + signal_29;
-      signal_122 = signal_121 >= config__payload[158:155];
       n7 = signal_121 + 1'h1;
       n9 = signal_120 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
       number = {1'h0, {5'h0, signal_120} <= signal_39} + (n9 <= signal_39);
       n8 = signal_39 + 1'h1;
-      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_120;
       s1_piece_phase <= (!(signal_16)) ? 4'h0 : signal_122 ? signal_121[3:0] -
         config__payload[158:155] : signal_121[3:0];
+      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_120;
       {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_48, channel_ends, signal_23, signal_16 ?
         (last_lap ? {{1'h0, n5} + n6} - signal_122 : {2'h0, n7 == config__payload[158:155]}) :
         signal_17 ? number : n8, s0_piece_several, s0_piece, signal_37, s0_piece_several ? number :
@@ -1800,7 +1796,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{pass_done, signal_22, finished, writer_gated_rst, n11, n12, starts, n13}) begin
+    if (|{writer_gated_rst, finished, pass_done, signal_22, starts, n11, n12, n13}) begin
       settling <= 4'hb;
     end else begin
       if (n14) settling <= settling - 1'h1;
@@ -1853,7 +1849,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n21) linear <= n19 ? config__payload[78:59] : n20 ? linear + config__payload[98:79] :
         next_linear_row;
-      if (n21 & {n20, n19} != 2'h2) linear_row <= n19 ? config__payload[78:59] : next_linear_row;
+      if (n21 & {n19, n20} != 1'h1) linear_row <= n19 ? config__payload[78:59] : next_linear_row;
       if (n23) begin
         record_ends_48 <= n22 ? config__payload[58:43] == 1'h1 : record_left == 2'h2;
         record_left <= n22 ? config__payload[58:43] : record_left - 1'h1;
@@ -1884,7 +1880,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_84 <= last_phase_y ? 4'h0 : n31[3:0];
         signal_83 <= signal_87;
       end
-      if (s2_valid | n20 | n33) begin
+      if (n20 | s2_valid | n33) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n20 ? signal_83 : n33 ? signal_87 : signal_77 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1906,7 +1902,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (flushing[0] | writer_gated_rst) begin
+    if (writer_gated_rst | flushing[0]) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n16[15:0];
@@ -1916,7 +1912,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (writer_gated_rst | n26) begin
       signal_25 <= 4'h0;
     end else begin
-      if ((n5 | n6 | $signed({3'h0, signal_123}) >= $signed(1'h0)) & n34) signal_25 <= n6 ?
+      if ((n5 | $signed({3'h0, signal_123}) >= $signed(1'h0) | n6) & n34) signal_25 <= n6 ?
         beyond2[3:0] : n5 ? beyond1[3:0] : signal_123[3:0];
     end
   end
@@ -1959,9 +1955,9 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_35 = asks & parameters_wanted & ready_38;
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
-  assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = n3 & {leads, listening, signal_16} != 2'h3;
-  assign n3 = {listening, signal_16} != 2'h2;
+  assign n1 = parameters_take | weights_gated_rst;
+  assign n2 = n3 & {leads, signal_16, listening} != 2'h3;
+  assign n3 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
       .comes(comes), .free(parameters_take & port_2188_16[1]), .push(push), .read_enable(read_35),
@@ -2035,7 +2031,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{comes, read_enable, push, free, rewind} | n1;
+  assign awake = |{comes, free, rewind, read_enable, push} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2045,14 +2041,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{comes, read_enable, push, blocks_gated_rst, free, rewind}) begin
+    if (|{comes, free, rewind, read_enable, blocks_gated_rst, push}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (blocks_gated_rst | free | rewind) begin
+    if (free | rewind | blocks_gated_rst) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2101,7 +2097,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{comes, read_enable, push, free, rewind} | n1;
+  assign awake = |{comes, free, rewind, read_enable, push} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2111,7 +2107,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{comes, read_enable, push, free, rewind, weights_gated_rst}) begin
+    if (|{comes, free, rewind, read_enable, push, weights_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2187,7 +2183,7 @@ module \neuflow_convolver_tile.router  (
     local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'he, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n1, n3, n2, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+  wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
     i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
@@ -2197,17 +2193,17 @@ module \neuflow_convolver_tile.router  (
   assign south_takes = south_armed & !(south_peers & n12);
   assign west_takes = west_armed & !(west_peers & n12);
   assign local0_takes = local0_armed & !(local0_peers & n12);
-  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, n3,
-    bus__valid} | n4;
+  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2,
+    bus__valid, n3} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
   assign local0_moves = local0_in__valid & local0_takes;
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n1 = east_out__valid & o__ready_69;
-  assign n2 = west_out__valid & o__ready_89;
-  assign n3 = south_out__valid & o__ready_79;
+  assign n1 = west_out__valid & o__ready_89;
+  assign n2 = south_out__valid & o__ready_79;
+  assign n3 = east_out__valid & o__ready_69;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -2252,8 +2248,8 @@ module \neuflow_convolver_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_98), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, n3,
-      router_gated_rst, bus__valid}) begin
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, bus__valid,
+      router_gated_rst, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2305,8 +2301,8 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if (n9 & (o__ready & n6 & n10)) west_peers <= names;
-      if (n9 & (o__ready & n7 & n10)) south_peers <= names;
+      if ((o__ready & n6 & n10) & n9) west_peers <= names;
+      if ((o__ready & n7 & n10) & n9) south_peers <= names;
       if ((o__ready & n8 & n10) & n9) east_peers <= names;
     end
   end
@@ -2341,7 +2337,7 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__2__ready, local__0__ready, local__1__ready, o__ready, local__4__ready,
+  assign all_ready = &{local__0__ready, o__ready, local__1__ready, local__4__ready, local__2__ready,
     local__3__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),

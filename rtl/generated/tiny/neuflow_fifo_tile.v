@@ -141,42 +141,43 @@ module \neuflow_fifo_tile.router  (
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, local1_next_source = 4'h0, local1_source
     = 4'h0, north_next_source = 4'h0, north_source = 4'h0, south_next_source = 4'h0, south_source =
     4'h0, west_next_source = 4'h0, west_source = 4'h0;
-  reg [9:0] signal_36 = 10'h0, east_current = 10'h0, east_peers = 10'h7f, east_waiting = 10'h0,
-    local0_current = 10'h0, local0_peers = 10'h7f, local0_waiting = 10'h0, local1_current = 10'h0,
-    local1_peers = 10'h7f, local1_waiting = 10'h0, north_current = 10'h0, north_peers = 10'h7f,
-    north_waiting = 10'h0, south_current = 10'h0, south_peers = 10'h7f, south_waiting = 10'h0, waits
-    = 10'h0, west_current = 10'h0, west_peers = 10'h7f, west_waiting = 10'h0;
-  wire n14, n16, n13, n12, n11, n10, n9, n8, n6, n7, n3, n5, n1, n2, n4, n15, east_last, east_moves,
+  reg [6:0] east_peers_q = 7'h7f, local0_peers_q = 7'h7f, local1_peers_q = 7'h7f, north_peers_q =
+    7'h7f, south_peers_q = 7'h7f, west_peers_q = 7'h7f;
+  reg [9:0] signal_36 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
+    local0_waiting = 10'h0, local1_current = 10'h0, local1_waiting = 10'h0, north_current = 10'h0,
+    north_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0, west_current
+    = 10'h0, west_waiting = 10'h0;
+  wire n14, n16, n13, n12, n11, n10, n9, n8, n4, n7, n5, n6, n2, n1, n3, n15, east_last, east_moves,
     i__ready_105, i__ready_115, i__ready_125, i__ready_135, i__ready_145, i__ready_155, i__ready_95,
     local0_last, local0_moves, local1_last, local1_moves, north_last, north_moves, o__valid_160,
     south_last, south_moves, west_last, west_moves;
   wire [17:0] o__payload;
-  wire [6:0] signal, moving;
-  wire [9:0] n17, n18, signal_35, done, names, queued;
-  assign north_takes = north_armed & !(north_peers & n18);
-  assign east_takes = east_armed & !(east_peers & n18);
-  assign south_takes = south_armed & !(south_peers & n18);
-  assign west_takes = west_armed & !(west_peers & n18);
-  assign local0_takes = local0_armed & !(local0_peers & n18);
-  assign local1_takes = local1_armed & !(local1_peers & n18);
-  assign awake = |{o__valid_160, local1_moves, local0_moves, west_moves, north_moves, n1, n2,
-    bus__valid, n3, n4, south_moves, n5, n6, n7, east_moves} | n8;
+  wire [6:0] signal, moving, names;
+  wire [9:0] n17, n18, signal_35, done, queued;
+  assign north_takes = north_armed & !(north_peers_q & n18);
+  assign east_takes = east_armed & !(east_peers_q & n18);
+  assign south_takes = south_armed & !(south_peers_q & n18);
+  assign west_takes = west_armed & !(west_peers_q & n18);
+  assign local0_takes = local0_armed & !(local0_peers_q & n18);
+  assign local1_takes = local1_armed & !(local1_peers_q & n18);
+  assign awake = |{o__valid_160, local1_moves, west_moves, north_moves, east_moves, local0_moves,
+    n1, n2, n3, south_moves, n4, n5, n6, n7, bus__valid} | n8;
   assign moving = (north_moves ? north_current[6:0] : 7'h0) | (east_moves ? east_current[6:0] :
     7'h0) | (south_moves ? south_current[6:0] : 7'h0) | (west_moves ? west_current[6:0] : 7'h0) |
     (local0_moves ? local0_current[6:0] : 7'h0) | (local1_moves ? local1_current[6:0] : 7'h0);
   assign local1_moves = local1_in__valid & local1_takes;
-  assign local0_moves = local0_in__valid & local0_takes;
   assign west_moves = west_in__valid & west_takes;
   assign north_moves = north_in__valid & north_takes;
-  assign n1 = global_out__valid & o__ready_131;
-  assign n2 = local0_out__valid & o__ready_141;
-  assign n3 = south_out__valid & o__ready_111;
-  assign n4 = local1_out__valid & o__ready_151;
-  assign south_moves = south_in__valid & south_takes;
-  assign n5 = west_out__valid & o__ready_121;
-  assign n6 = north_out__valid & o__ready_91;
-  assign n7 = east_out__valid & o__ready_101;
   assign east_moves = east_in__valid & east_takes;
+  assign local0_moves = local0_in__valid & local0_takes;
+  assign n1 = local0_out__valid & o__ready_141;
+  assign n2 = global_out__valid & o__ready_131;
+  assign n3 = local1_out__valid & o__ready_151;
+  assign south_moves = south_in__valid & south_takes;
+  assign n4 = north_out__valid & o__ready_91;
+  assign n5 = south_out__valid & o__ready_111;
+  assign n6 = west_out__valid & o__ready_121;
+  assign n7 = east_out__valid & o__ready_101;
   assign n8 = |settling;
   assign local1_last = local1_moves & local1_in__payload[34];
   assign local0_last = local0_moves & local0_in__payload[34];
@@ -185,16 +186,16 @@ module \neuflow_fifo_tile.router  (
   assign east_last = east_moves & east_in__payload[34];
   assign north_last = north_moves & north_in__payload[34];
   assign n9 = o__payload[7:4] == 3'h6;
-  assign names = o__payload[14:8] | {3'h0, signal};
+  assign names = o__payload[14:8] | signal;
   assign n10 = o__payload[7:4] == 3'h5;
   assign n11 = o__payload[7:4] == 2'h3;
   assign n12 = o__payload[7:4] == 2'h2;
   assign n13 = o__payload[7:4] == 1'h1;
   assign n14 = !o__payload[7:4];
   assign signal = |{n13, n12, n11, n10, n9, n14} ? 1'h1 << o__payload[3:0] : 7'h0;
-  assign queued = o__ready ? {3'h0, signal} & signal_36 & n17 : 10'h0;
+  assign queued = o__ready ? signal & signal_36 & n17 : 10'h0;
   assign n15 = o__ready | |done;
-  assign signal_35 = o__ready ? {3'h0, signal} & (~signal_36 | done) : 10'h0;
+  assign signal_35 = o__ready ? signal & (~signal_36 | done) : 10'h0;
   assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
     (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ?
     local0_current : 10'h0) | (local1_ended ? local1_current : 10'h0);
@@ -255,8 +256,8 @@ module \neuflow_fifo_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_160), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_160, local1_moves, local0_moves, west_moves, router_gated_rst, north_moves, n1,
-      n2, bus__valid, n3, n4, south_moves, n5, n6, n7, east_moves}) begin
+    if (|{o__valid_160, local1_moves, west_moves, north_moves, east_moves, router_gated_rst,
+      local0_moves, n1, n2, n3, south_moves, n4, n5, n6, n7, bus__valid}) begin
       settling <= 3'h4;
     end else begin
       if (n8) settling <= settling - 1'h1;
@@ -270,34 +271,36 @@ module \neuflow_fifo_tile.router  (
         local1_next_source <= 4'h0; local1_source <= 4'h0; local0_next_source <= 4'h0; local0_source
         <= 4'h0; global_next_source <= 4'h0; global_source <= 4'h0; west_next_source <= 4'h0;
         west_source <= 4'h0; south_next_source <= 4'h0; south_source <= 4'h0; east_next_source <=
-        4'h0; east_source <= 4'h0; north_next_source <= 4'h0; north_source <= 4'h0; local1_peers <=
-        10'h7f; local1_waiting <= 10'h0; local1_current <= 10'h0; local0_waiting <= 10'h0;
+        4'h0; east_source <= 4'h0; north_next_source <= 4'h0; north_source <= 4'h0; local1_peers_q
+        <= 7'h7f; local1_waiting <= 10'h0; local1_current <= 10'h0; local0_waiting <= 10'h0;
         local0_current <= 10'h0; west_waiting <= 10'h0; west_current <= 10'h0; south_waiting <=
         10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current <= 10'h0; north_waiting
-        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; signal_36 <= 10'h0; local0_peers <=
-        10'h7f; west_peers <= 10'h7f; south_peers <= 10'h7f; east_peers <= 10'h7f; north_peers <=
-        10'h7f;
+        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; signal_36 <= 10'h0; local0_peers_q <=
+        7'h7f; west_peers_q <= 7'h7f; south_peers_q <= 7'h7f; east_peers_q <= 7'h7f; north_peers_q
+        <= 7'h7f;
     end else begin
-      local1_armed <= |local1_current & !(local1_peers & ~local1_current) & ~local1_last &
+      local1_armed <= |local1_current & !(local1_peers_q & ~local1_current) & ~local1_last &
         ~local1_ended;
       local1_ended <= local1_last;
-      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
+      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
+        ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
-      north_armed <= |north_current & !(north_peers & ~north_current) & ~north_last & ~north_ended;
+      north_armed <= |north_current & !(north_peers_q & ~north_current) & ~north_last &
+        ~north_ended;
       north_ended <= north_last;
       o__ready <= o__valid_160 & ~o__ready & ~(n9 ? |(local1_current | local1_waiting) & names !=
-        local1_peers : n10 ? |(local0_current | local0_waiting) & names != local0_peers : n11 ?
-        |(west_current | west_waiting) & names != west_peers : n12 ? |(south_current |
-        south_waiting) & names != south_peers : n13 ? |(east_current | east_waiting) & names !=
-        east_peers : n14 ? |(north_current | north_waiting) & names != north_peers : 1'h0) &
-        ~(|({3'h0, signal} & waits));
+        local1_peers_q : n10 ? |(local0_current | local0_waiting) & names != local0_peers_q : n11 ?
+        |(west_current | west_waiting) & names != west_peers_q : n12 ? |(south_current |
+        south_waiting) & names != south_peers_q : n13 ? |(east_current | east_waiting) & names !=
+        east_peers_q : n14 ? |(north_current | north_waiting) & names != north_peers_q : 1'h0) &
+        ~(|(signal & waits));
       if (queued[6] & n15) local1_next_source <= o__payload[7:4];
       if ((done[6] | signal_35[6]) & n15) local1_source <= signal_35[6] ? o__payload[7:4] :
         local1_next_source;
@@ -319,7 +322,7 @@ module \neuflow_fifo_tile.router  (
       if (queued[0] & n15) north_next_source <= o__payload[7:4];
       if ((done[0] | signal_35[0]) & n15) north_source <= signal_35[0] ? o__payload[7:4] :
         north_next_source;
-      if ((o__ready & n9 & n16) & n15) local1_peers <= names;
+      if ((o__ready & n9 & n16) & n15) local1_peers_q <= names;
       if (n15) begin
         local1_waiting <= local1_waiting & n17 | (n9 ? queued : 10'h0);
         local1_current <= local1_current & n17 | local1_waiting & done | (n9 ? signal_35 : 10'h0);
@@ -336,11 +339,11 @@ module \neuflow_fifo_tile.router  (
         waits <= waits & n17 | queued;
         signal_36 <= signal_36 & n17 | waits & done | signal_35;
       end
-      if ((o__ready & n10 & n16) & n15) local0_peers <= names;
-      if ((o__ready & n11 & n16) & n15) west_peers <= names;
-      if ((o__ready & n12 & n16) & n15) south_peers <= names;
-      if ((o__ready & n13 & n16) & n15) east_peers <= names;
-      if ((o__ready & n14 & n16) & n15) north_peers <= names;
+      if ((o__ready & n10 & n16) & n15) local0_peers_q <= names;
+      if ((o__ready & n11 & n16) & n15) west_peers_q <= names;
+      if ((o__ready & n12 & n16) & n15) south_peers_q <= names;
+      if ((o__ready & n13 & n16) & n15) east_peers_q <= names;
+      if ((o__ready & n14 & n16) & n15) north_peers_q <= names;
     end
   end
 endmodule
@@ -361,7 +364,7 @@ module \neuflow_fifo_tile.tap  (
   wire all_ready, o__valid_13;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_13 & all_ready;
-  assign awake = i__valid & i__ready | local__0__valid;
+  assign awake = local__0__valid | i__valid & i__ready;
   assign all_ready = local__0__ready & o__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),

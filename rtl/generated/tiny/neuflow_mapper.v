@@ -43,11 +43,11 @@ module neuflow_mapper (
   reg [66:0] s4_segment_0 = 67'h0, s4_segment_1 = 67'h0;
   reg [7:0] n6, n1, s2_above_0 = 8'h0, s2_above_1 = 8'h0;
   wire n16, n17, n14, n12, n18, signal, signal_26, awake_39, i__ready_25, moves, o__valid_27;
-  wire [11:10] s0_tail;
+  wire [1:0] s0_tail_negative;
   wire [550:0] o__payload_35;
   assign i__ready = signal & o__valid_27 & n18;
-  assign s0_tail[10] = n14 & o__payload_35[0];
-  assign s0_tail[11] = n12 & o__payload_35[0];
+  assign s0_tail_negative[0] = n14 & o__payload_35[0];
+  assign s0_tail_negative[1] = n12 & o__payload_35[0];
   assign active = o__valid & o__ready;
   assign awake = awake_39 | n16 | active | n17;
   assign moves = signal & signal_37;
@@ -189,11 +189,11 @@ module neuflow_mapper (
       n15 = -$signed(i__payload[15:0]);
       s1_x_1 <= n11 & n12 ? n13 : {i__payload[31], i__payload[31:16]};
       s1_x_0 <= n11 & n14 ? n15 : {i__payload[15], i__payload[15:0]};
-      s1_tail <= {s0_tail, o__payload_35[2], o__payload_35[8:3], i__payload[34:32]};
+      s1_tail <= {s0_tail_negative, o__payload_35[2], o__payload_35[8:3], i__payload[34:32]};
     end
   end
   always @(posedge clk) begin
-    if (|{awake_39, n16, rst, active}) begin
+    if (|{awake_39, n16, active, rst}) begin
       settling <= 2'h2;
     end else begin
       if (n17) settling <= settling - 1'h1;
@@ -232,32 +232,32 @@ module \neuflow_mapper.config  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
   reg [31:0] word = 32'h0;
   reg [575:0] words = 576'h0;
-  wire n1, signal, full_next, move;
-  assign bus__ready = ~signal_6;
+  wire n2, n1, mine, move;
+  assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 3'h6 & bus__payload[7:4] ==
-    sub & |(bus__payload[15:8] & columns);
-  assign full_next = n1 ? last : full & ~move;
-  assign n1 = mine & ~full;
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  assign mine = signal_9 & match;
   always @(posedge clk) begin
     if (rst) begin
-      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
     end else begin
       if (move | o__ready) o__valid <= move;
-      signal_6 <= signal & full_next;
-      full <= full_next;
-      mine <= signal;
+      if (!(n1)) signal_9 <= bus__valid;
+      full <= n2 ? signal : full & ~move;
     end
   end
   always @(posedge clk) begin
     if (move) held <= words[550:0];
-    if (n1) words <= {word, words[575:32]};
-    if (!(signal_6)) begin
-      last <= bus__payload[48];
+    if (n2) words <= {word, words[575:32]};
+    if (!(n1)) begin
+      match <= bus__payload[3:0] == 3'h6 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
+        columns);
+      signal <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end

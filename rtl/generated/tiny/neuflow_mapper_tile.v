@@ -130,47 +130,45 @@ module \neuflow_mapper_tile.router  (
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, north_next_source = 4'h0, north_source =
     4'h0, south_next_source = 4'h0, south_source = 4'h0, west_next_source = 4'h0, west_source =
     4'h0;
-  reg [5:0] east_peers_q = 6'h3f, local0_peers_q = 6'h3f, north_peers_q = 6'h3f, south_peers_q =
-    6'h3f, west_peers_q = 6'h3f;
-  reg [9:0] signal_33 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
-    local0_waiting = 10'h0, north_current = 10'h0, north_waiting = 10'h0, south_current = 10'h0,
-    south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_waiting = 10'h0;
+  reg [9:0] signal_33 = 10'h0, east_current = 10'h0, east_peers = 10'h3f, east_waiting = 10'h0,
+    local0_current = 10'h0, local0_peers = 10'h3f, local0_waiting = 10'h0, north_current = 10'h0,
+    north_peers = 10'h3f, north_waiting = 10'h0, south_current = 10'h0, south_peers = 10'h3f,
+    south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers = 10'h3f, west_waiting =
+    10'h0;
   wire n12, n14, n11, n10, n9, n8, n7, n1, n3, n2, n4, n5, n6, n13, east_last, east_moves,
     i__ready_104, i__ready_114, i__ready_124, i__ready_134, i__ready_84, i__ready_94, local0_last,
     local0_moves, north_last, north_moves, o__valid_139, south_last, south_moves, west_last,
     west_moves;
   wire [17:0] o__payload;
-  wire [2:0] n20, n22, n17;
-  wire [3:0] n24;
-  wire [5:0] signal, moving, names;
-  wire [5:3] n19, n21;
-  wire [9:0] n15, n18, signal_32, done, queued;
-  wire [9:3] n16;
-  wire [9:4] n23;
-  assign north_takes = north_armed & !(north_peers_q & n18);
-  assign east_takes = east_armed & !(east_peers_q & n18);
-  assign south_takes = south_armed & !(south_peers_q & n18);
-  assign west_takes = west_armed & !(west_peers_q & n18);
-  assign local0_takes = local0_armed & !(local0_peers_q & n18);
-  assign {n19, n20} = south_moves ? south_current[5:0] : 6'h0;
-  assign {n21, n22} = west_moves ? west_current[5:0] : 6'h0;
-  assign {n23, n24} = east_ended ? east_current : 10'h0;
-  assign awake = |{n1, n2, n3, n4, n5, n6, bus__valid, north_moves, south_moves, local0_moves,
-    west_moves, o__valid_139, east_moves} | n7;
-  assign {n16, n17} = signal_33 & n15 | waits & done;
+  wire [2:0] n18, n20;
+  wire [3:0] n22;
+  wire [5:0] signal, moving;
+  wire [5:3] n17, n19;
+  wire [9:0] n15, n16, signal_32, done, names, queued;
+  wire [9:4] n21;
+  assign north_takes = north_armed & !(north_peers & n16);
+  assign east_takes = east_armed & !(east_peers & n16);
+  assign south_takes = south_armed & !(south_peers & n16);
+  assign west_takes = west_armed & !(west_peers & n16);
+  assign local0_takes = local0_armed & !(local0_peers & n16);
+  assign {n17, n18} = south_moves ? south_current[5:0] : 6'h0;
+  assign {n19, n20} = west_moves ? west_current[5:0] : 6'h0;
+  assign {n21, n22} = east_ended ? east_current : 10'h0;
+  assign awake = |{n1, n2, n3, n4, n5, n6, bus__valid, o__valid_139, south_moves, north_moves,
+    east_moves, local0_moves, west_moves} | n7;
   assign moving = (north_moves ? north_current[5:0] : 6'h0) | (east_moves ? east_current[5:0] :
-    6'h0) | {n19, n20} | {n21, n22} | (local0_moves ? local0_current[5:0] : 6'h0);
+    6'h0) | {n17, n18} | {n19, n20} | (local0_moves ? local0_current[5:0] : 6'h0);
   assign n1 = north_out__valid & o__ready_80;
   assign n2 = south_out__valid & o__ready_100;
   assign n3 = east_out__valid & o__ready_90;
   assign n4 = west_out__valid & o__ready_110;
   assign n5 = global_out__valid & o__ready_120;
   assign n6 = local0_out__valid & o__ready_130;
-  assign north_moves = north_in__valid & north_takes;
   assign south_moves = south_in__valid & south_takes;
+  assign north_moves = north_in__valid & north_takes;
+  assign east_moves = east_in__valid & east_takes;
   assign local0_moves = local0_in__valid & local0_takes;
   assign west_moves = west_in__valid & west_takes;
-  assign east_moves = east_in__valid & east_takes;
   assign n7 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -178,20 +176,20 @@ module \neuflow_mapper_tile.router  (
   assign east_last = east_moves & east_in__payload[34];
   assign north_last = north_moves & north_in__payload[34];
   assign n8 = o__payload[7:4] == 3'h5;
-  assign names = o__payload[13:8] | signal;
+  assign names = o__payload[13:8] | {4'h0, signal};
   assign n9 = o__payload[7:4] == 2'h3;
   assign n10 = o__payload[7:4] == 2'h2;
   assign n11 = o__payload[7:4] == 1'h1;
   assign n12 = !o__payload[7:4];
   assign signal = |{n12, n8, n9, n10, n11} ? 1'h1 << o__payload[3:0] : 6'h0;
   assign n13 = o__ready | |done;
-  assign queued = o__ready ? signal & signal_33 & n15 : 10'h0;
-  assign signal_32 = o__ready ? {4'h0, signal} & (~signal_33 | done) : 10'h0;
-  assign done = (north_ended ? north_current : 10'h0) | {n23, n24} | (south_ended ? south_current :
+  assign queued = o__ready ? {4'h0, signal} & signal_33 & n15 : 10'h0;
+  assign signal_32 = o__ready ? signal & (~signal_33 | done) : 10'h0;
+  assign done = (north_ended ? north_current : 10'h0) | {n21, n22} | (south_ended ? south_current :
     10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
   assign n14 = |{4'h0, signal};
   assign n15 = ~done;
-  assign n18 = ~{i__ready_134, i__ready_124, i__ready_114, i__ready_104, i__ready_94, i__ready_84};
+  assign n16 = ~{i__ready_134, i__ready_124, i__ready_114, i__ready_104, i__ready_94, i__ready_84};
   neuflow_slice #(.WIDTH(35)) east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
@@ -234,8 +232,8 @@ module \neuflow_mapper_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_139), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, n2, n3, n4, n5, n6, bus__valid, north_moves, south_moves, router_gated_rst,
-      local0_moves, west_moves, o__valid_139, east_moves}) begin
+    if (|{n1, n2, n3, n4, n5, n6, bus__valid, o__valid_139, south_moves, north_moves, east_moves,
+      local0_moves, west_moves, router_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -249,30 +247,28 @@ module \neuflow_mapper_tile.router  (
         local0_source <= 4'h0; global_next_source <= 4'h0; global_source <= 4'h0; west_next_source
         <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0; south_source <= 4'h0;
         east_next_source <= 4'h0; east_source <= 4'h0; north_next_source <= 4'h0; north_source <=
-        4'h0; local0_peers_q <= 6'h3f; local0_waiting <= 10'h0; local0_current <= 10'h0;
-        west_waiting <= 10'h0; west_current <= 10'h0; south_waiting <= 10'h0; south_current <=
-        10'h0; east_waiting <= 10'h0; east_current <= 10'h0; north_waiting <= 10'h0; north_current
-        <= 10'h0; waits <= 10'h0; signal_33 <= 10'h0; west_peers_q <= 6'h3f; south_peers_q <= 6'h3f;
-        east_peers_q <= 6'h3f; north_peers_q <= 6'h3f;
+        4'h0; local0_peers <= 10'h3f; local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting
+        <= 10'h0; west_current <= 10'h0; south_waiting <= 10'h0; south_current <= 10'h0;
+        east_waiting <= 10'h0; east_current <= 10'h0; north_waiting <= 10'h0; north_current <=
+        10'h0; waits <= 10'h0; signal_33 <= 10'h0; west_peers <= 10'h3f; south_peers <= 10'h3f;
+        east_peers <= 10'h3f; north_peers <= 10'h3f;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
-        ~south_ended;
+      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
-      north_armed <= |north_current & !(north_peers_q & ~north_current) & ~north_last &
-        ~north_ended;
+      north_armed <= |north_current & !(north_peers & ~north_current) & ~north_last & ~north_ended;
       north_ended <= north_last;
       o__ready <= o__valid_139 & ~o__ready & ~(n8 ? |(local0_current | local0_waiting) & names !=
-        local0_peers_q : n9 ? |(west_current | west_waiting) & names != west_peers_q : n10 ?
-        |(south_current | south_waiting) & names != south_peers_q : n11 ? |(east_current |
-        east_waiting) & names != east_peers_q : n12 ? |(north_current | north_waiting) & names !=
-        north_peers_q : 1'h0) & ~(|({4'h0, signal} & waits));
+        local0_peers : n9 ? |(west_current | west_waiting) & names != west_peers : n10 ?
+        |(south_current | south_waiting) & names != south_peers : n11 ? |(east_current |
+        east_waiting) & names != east_peers : n12 ? |(north_current | north_waiting) & names !=
+        north_peers : 1'h0) & ~(|({4'h0, signal} & waits));
       if (n13 & queued[5]) local0_next_source <= o__payload[7:4];
       if (n13 & (done[5] | signal_32[5])) local0_source <= signal_32[5] ? o__payload[7:4] :
         local0_next_source;
@@ -280,7 +276,7 @@ module \neuflow_mapper_tile.router  (
       if (n13 & (done[4] | signal_32[4])) global_source <= signal_32[4] ? o__payload[7:4] :
         global_next_source;
       if (n13 & queued[3]) west_next_source <= o__payload[7:4];
-      if (n13 & (done[3] | signal_32[3])) west_source <= signal_32[3] ? o__payload[7:4] :
+      if ((done[3] | signal_32[3]) & n13) west_source <= signal_32[3] ? o__payload[7:4] :
         west_next_source;
       if (n13 & queued[2]) south_next_source <= o__payload[7:4];
       if (n13 & (done[2] | signal_32[2])) south_source <= signal_32[2] ? o__payload[7:4] :
@@ -291,7 +287,7 @@ module \neuflow_mapper_tile.router  (
       if (n13 & queued[0]) north_next_source <= o__payload[7:4];
       if (n13 & (done[0] | signal_32[0])) north_source <= signal_32[0] ? o__payload[7:4] :
         north_next_source;
-      if (n13 & (o__ready & n8 & n14)) local0_peers_q <= names;
+      if (n13 & (o__ready & n8 & n14)) local0_peers <= names;
       if (n13) begin
         local0_waiting <= local0_waiting & n15 | (n8 ? queued : 10'h0);
         local0_current <= local0_current & n15 | local0_waiting & done | (n8 ? signal_32 : 10'h0);
@@ -304,12 +300,12 @@ module \neuflow_mapper_tile.router  (
         north_waiting <= north_waiting & n15 | (n12 ? queued : 10'h0);
         north_current <= north_current & n15 | north_waiting & done | (n12 ? signal_32 : 10'h0);
         waits <= waits & n15 | queued;
-        signal_33 <= {n16, n17} | signal_32;
+        signal_33 <= signal_33 & n15 | waits & done | signal_32;
       end
-      if (n13 & (o__ready & n9 & n14)) west_peers_q <= names;
-      if (n13 & (o__ready & n10 & n14)) south_peers_q <= names;
-      if (n13 & (o__ready & n11 & n14)) east_peers_q <= names;
-      if (n13 & (o__ready & n12 & n14)) north_peers_q <= names;
+      if (n13 & (o__ready & n9 & n14)) west_peers <= names;
+      if (n13 & (o__ready & n10 & n14)) south_peers <= names;
+      if (n13 & (o__ready & n11 & n14)) east_peers <= names;
+      if (n13 & (o__ready & n12 & n14)) north_peers <= names;
     end
   end
 endmodule
@@ -334,7 +330,7 @@ module \neuflow_mapper_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = local__1__ready & local__0__ready & o__ready;
+  assign all_ready = o__ready & local__0__ready & local__1__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(tap_gated_rst));

@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n18, n28, n32, n37, n7, n12, n27, n5, n39, n14, n13, n11, n10, n9, n8, n16, n21, n24, n22,
-    n29, n34, n26, n40, n31, n25, n15, n4, n35, n36, n38, n23, n6, n19, n17, n20, n30, n33, enabled
+  reg n21, n27, n37, n5, n8, n13, n26, n6, n35, n15, n14, n12, n11, n10, n9, n17, n20, n23, n34,
+    n38, n29, n39, n25, n32, n24, n16, n4, n30, n33, n31, n22, n7, n36, n18, n19, n40, n28, enabled
     = 1'h0;
-  wire n2, n41, n3, n44, n45, n46, n43, n42, n47, n1;
+  wire n2, n41, n3, n45, n46, n42, n43, n44, n47, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -71,11 +71,11 @@ module neuflow_registers (
   assign n2 = axi__aw__ready & axi__w__strb[0];
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
-  assign n42 = axi__aw__addr[11:2] == 3'h7;
+  assign n42 = axi__aw__addr[11:2] == 4'h9;
   assign n43 = axi__aw__addr[11:2] == 4'h8;
-  assign n44 = axi__aw__addr[11:2] == 4'hb;
-  assign n45 = axi__aw__addr[11:2] == 4'ha;
-  assign n46 = axi__aw__addr[11:2] == 4'h9;
+  assign n44 = axi__aw__addr[11:2] == 3'h7;
+  assign n45 = axi__aw__addr[11:2] == 4'hb;
+  assign n46 = axi__aw__addr[11:2] == 4'ha;
   assign n47 = axi__aw__addr[11:2] == 3'h6;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
@@ -103,65 +103,65 @@ module neuflow_registers (
     end else begin
       if (n41) begin
         n4 = axi__ar__addr[11:2] == 4'ha;
-        n5 = axi__ar__addr[11:2] == 5'h1d;
-        n6 = axi__ar__addr[11:2] == 3'h5;
-        n7 = axi__ar__addr[11:2] == 6'h20;
-        n8 = axi__ar__addr[11:2] == 5'h16;
-        n9 = axi__ar__addr[11:2] == 5'h17;
-        n10 = axi__ar__addr[11:2] == 5'h18;
-        n11 = axi__ar__addr[11:2] == 5'h19;
-        n12 = axi__ar__addr[11:2] == 5'h1f;
-        n13 = axi__ar__addr[11:2] == 5'h1a;
-        n14 = axi__ar__addr[11:2] == 5'h1b;
-        n15 = axi__ar__addr[11:2] == 4'hb;
-        n16 = axi__ar__addr[11:2] == 5'h15;
-        n17 = axi__ar__addr[11:2] == 2'h3;
-        n18 = axi__ar__addr[11:2] == 6'h24;
-        n19 = axi__ar__addr[11:2] == 3'h4;
-        n20 = axi__ar__addr[11:2] == 2'h2;
-        n21 = axi__ar__addr[11:2] == 5'h14;
-        n22 = axi__ar__addr[11:2] == 5'h12;
-        n23 = axi__ar__addr[11:2] == 3'h6;
-        n24 = axi__ar__addr[11:2] == 5'h13;
-        n25 = axi__ar__addr[11:2] == 4'hc;
-        n26 = axi__ar__addr[11:2] == 4'hf;
-        n27 = axi__ar__addr[11:2] == 5'h1e;
-        n28 = axi__ar__addr[11:2] == 6'h23;
-        n29 = axi__ar__addr[11:2] == 5'h11;
-        n30 = axi__ar__addr[11:2] == 1'h1;
-        n31 = axi__ar__addr[11:2] == 4'hd;
-        n32 = axi__ar__addr[11:2] == 6'h22;
-        n33 = !axi__ar__addr[11:2];
-        n34 = axi__ar__addr[11:2] == 5'h10;
-        n35 = axi__ar__addr[11:2] == 4'h9;
-        n36 = axi__ar__addr[11:2] == 4'h8;
-        n37 = axi__ar__addr[11:2] == 6'h21;
-        n38 = axi__ar__addr[11:2] == 3'h7;
-        n39 = axi__ar__addr[11:2] == 5'h1c;
-        n40 = axi__ar__addr[11:2] == 4'he;
+        n5 = axi__ar__addr[11:2] == 6'h21;
+        n6 = axi__ar__addr[11:2] == 5'h1d;
+        n7 = axi__ar__addr[11:2] == 3'h5;
+        n8 = axi__ar__addr[11:2] == 6'h20;
+        n9 = axi__ar__addr[11:2] == 5'h16;
+        n10 = axi__ar__addr[11:2] == 5'h17;
+        n11 = axi__ar__addr[11:2] == 5'h18;
+        n12 = axi__ar__addr[11:2] == 5'h19;
+        n13 = axi__ar__addr[11:2] == 5'h1f;
+        n14 = axi__ar__addr[11:2] == 5'h1a;
+        n15 = axi__ar__addr[11:2] == 5'h1b;
+        n16 = axi__ar__addr[11:2] == 4'hb;
+        n17 = axi__ar__addr[11:2] == 5'h15;
+        n18 = axi__ar__addr[11:2] == 2'h3;
+        n19 = axi__ar__addr[11:2] == 2'h2;
+        n20 = axi__ar__addr[11:2] == 5'h14;
+        n21 = axi__ar__addr[11:2] == 6'h24;
+        n22 = axi__ar__addr[11:2] == 3'h6;
+        n23 = axi__ar__addr[11:2] == 5'h13;
+        n24 = axi__ar__addr[11:2] == 4'hc;
+        n25 = axi__ar__addr[11:2] == 4'he;
+        n26 = axi__ar__addr[11:2] == 5'h1e;
+        n27 = axi__ar__addr[11:2] == 6'h23;
+        n28 = !axi__ar__addr[11:2];
+        n29 = axi__ar__addr[11:2] == 5'h10;
+        n30 = axi__ar__addr[11:2] == 4'h9;
+        n31 = axi__ar__addr[11:2] == 3'h7;
+        n32 = axi__ar__addr[11:2] == 4'hd;
+        n33 = axi__ar__addr[11:2] == 4'h8;
+        n34 = axi__ar__addr[11:2] == 5'h12;
+        n35 = axi__ar__addr[11:2] == 5'h1c;
+        n36 = axi__ar__addr[11:2] == 3'h4;
+        n37 = axi__ar__addr[11:2] == 6'h22;
+        n38 = axi__ar__addr[11:2] == 5'h11;
+        n39 = axi__ar__addr[11:2] == 4'hf;
+        n40 = axi__ar__addr[11:2] == 1'h1;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n18 ? idle_tile : n28 ? configuration : n32 ? dependency : n37 ?
-          output_drain : n7 ? wait_output : n12 ? weight_load : n27 ? wait_input : n5 ? fill : n39 ?
-          map_remainder_high : n14 ? map_remainder : n13 ? edge_lanes_high : n11 ? edge_lanes : n10
-          ? useful_high : n9 ? useful : n8 ? config_hidden : n16 ? write_beats : n21 ? read_beats :
-          n24 ? mac_cycles : n22 ? fence_stalls : n29 ? config_stalls : n34 ? config_words : n26 ?
-          program_counter : n40 ? frames_done : n31 ? cycles_high : n25 ? cycles : n15 ?
-          host_watchdog : n4 ? host_ring : n35 ? host_frames : n36 ? host_output : n38 ? host_input
-          : n23 ? host_program : n6 ? {16'h0, error, 6'h0, done, busy} : n19 ? {30'h0, enabled,
-          1'h0} : n17 ? 32'h4050202 : n20 ? 32'h37c07d79 : n30 ? 32'h20000 : n33 ? 32'h6e657546 :
+        axi__r__data <= n21 ? idle_tile : n27 ? configuration : n37 ? dependency : n5 ? output_drain
+          : n8 ? wait_output : n13 ? weight_load : n26 ? wait_input : n6 ? fill : n35 ?
+          map_remainder_high : n15 ? map_remainder : n14 ? edge_lanes_high : n12 ? edge_lanes : n11
+          ? useful_high : n10 ? useful : n9 ? config_hidden : n17 ? write_beats : n20 ? read_beats :
+          n23 ? mac_cycles : n34 ? fence_stalls : n38 ? config_stalls : n29 ? config_words : n39 ?
+          program_counter : n25 ? frames_done : n32 ? cycles_high : n24 ? cycles : n16 ?
+          host_watchdog : n4 ? host_ring : n30 ? host_frames : n33 ? host_output : n31 ? host_input
+          : n22 ? host_program : n7 ? {16'h0, error, 6'h0, done, busy} : n36 ? {30'h0, enabled,
+          1'h0} : n18 ? 32'h4050202 : n19 ? 32'h37c07d79 : n40 ? 32'h20000 : n28 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n1, n45, n46, n3, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n1, n3, n46, n47} ? 2'h0 : 2'h2;
       if (axi__b__ready | axi__aw__ready) axi__b__valid <= axi__aw__ready;
       if (n3 & n2) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n44) host_watchdog <= host_watchdog & n48 | n49;
-      if (axi__aw__ready & n45) host_ring <= host_ring & n48 | n49;
-      if (axi__aw__ready & n46) host_frames <= host_frames & n48 | n49;
+      if (axi__aw__ready & n45) host_watchdog <= host_watchdog & n48 | n49;
+      if (axi__aw__ready & n46) host_ring <= host_ring & n48 | n49;
+      if (n42 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
       if (n43 & axi__aw__ready) host_output <= host_output & n48 | n49;
-      if (n42 & axi__aw__ready) host_input <= host_input & n48 | n49;
+      if (n44 & axi__aw__ready) host_input <= host_input & n48 | n49;
       if (axi__aw__ready & n47) host_program <= host_program & n48 | n49;
     end
   end

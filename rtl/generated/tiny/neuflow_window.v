@@ -17,7 +17,7 @@ module neuflow_window (
   output wire awake,
   input wire clk
 );
-  reg n30, n54, signal = 1'h0, signal_172, signal_182 = 1'h1, b_crosses = 1'h0, b_ends = 1'h0,
+  reg n30, n53, signal = 1'h0, signal_172, signal_182 = 1'h1, b_crosses = 1'h0, b_ends = 1'h0,
     b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0, closing = 1'h0, column_ends =
     1'h0, covers = 1'h0, ends, f_final = 1'h0, f_hit = 1'h0, f_valid = 1'h0, held_valid = 1'h0,
     input_ends = 1'h0, line_ends = 1'h0, line_ends_50 = 1'h0, map_ends = 1'h0, read_enable = 1'h0,
@@ -34,7 +34,7 @@ module neuflow_window (
   reg [24:0] pair0_sum, s3_pair0 = 25'h0;
   reg [2:0] fsm_state = 3'h0, s1_meta = 3'h0, s2_meta = 3'h0, s3_meta = 3'h0, s4_meta = 3'h0,
     s5_meta = 3'h0, settling = 3'h4;
-  reg [31:0] n56, signal_180 = 32'h0, s5_part = 32'h0, s4_part_q = 32'h0;
+  reg [31:0] n57, signal_180 = 32'h0, s5_part = 32'h0, s4_part_q = 32'h0;
   reg [38:0] v4 = 39'h0;
   reg [39:0] v1 = 40'h0, v2 = 40'h0, v3 = 40'h0;
   reg [47:0] merged = 48'h0, old = 48'h0;
@@ -42,15 +42,16 @@ module neuflow_window (
   reg [7:0] signal_107 = 8'h0, signal_164 = 8'h0, signal_167 = 8'h0, signal_46 = 8'h0, signal_53 =
     8'h0, b_span = 8'h0, closes_in = 8'h0, f_last = 8'h0, fresh = 8'h0, head = 8'h0, last_turn =
     8'h0, old_189 = 8'h0, open = 8'h0, slots = 8'h0, span, write_address_73 = 8'h0;
-  reg [8:0] n14, signal_140 = 9'h0, final_2 = 9'h0, reach = 9'h0;
-  wire n45, n59, n62, n43, n39, n41, n57, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n52, n9,
-    n1, n11, n10, n61, n8, n47, n49, n50, n51, n48, n7, n3, n4, n12, n13, n15, n16, n32, n34, n37,
-    n40, n44, n46, n17, n55, n58, n60, n2, n6, n5, n23, signal_163, signal_169, signal_31,
-    signal_36, signal_37, signal_40, signal_48, signal_52, signal_86, awake_154, awake_161, en,
-    en_142, ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24, i__valid_129,
+  reg [8:0] n14, signal_140 = 9'h0, signal_52, final_2 = 9'h0, reach = 9'h0;
+  wire n44, n60, n63, n42, n39, n41, n58, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n9,
+    n1, n11, n10, n62, n8, n46, n48, n49, n50, n47, n7, n3, n4, n12, n13, n15, n16, n32, n34, n37,
+    n40, n43, n45, n17, n54, n59, n61, n2, n6, n5, n23, signal_163, signal_169, signal_31,
+    signal_36, signal_37, signal_40, signal_48, signal_86, awake_154, awake_161, en, en_142,
+    ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24, i__valid_129,
     i__valid_135, i__valid_25, load, o__ready_38, o__valid_23, o__valid_34, read, scanned, scanning,
     step, write_enable_72;
   wire [15:0] n24, empty, i__payload_150;
+  wire [15:8] n55;
   wire [167:0] o__payload_21;
   wire [16:0] n27;
   wire [17:0] i__payload_125;
@@ -58,17 +59,17 @@ module neuflow_window (
   wire [19:0] n31, lead;
   wire [23:0] read_data_210, read_data_211;
   wire [2:0] after;
-  wire [31:0] n53, part_sum;
+  wire [31:0] n52, part_sum;
   wire [34:0] i__payload_131, o__payload_181;
   wire [47:0] acc, read_data;
+  wire [7:0] n56;
   wire [8:0] n25;
-  wire [8:1] n42;
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
-  assign {n42, signal_52} = signal_53 + 1'h1;
+  assign {n55, n56} = v3[39] | $signed(old[39:24]) < $signed(v3[38:23]) ? v3[38:23] : old[39:24];
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = |{n47, n48, n49, n50, n51, v2_valid, v3_valid, awake_154, v4_valid, step,
-    read_enable, signal_40, read, load} | n52;
+  assign awake = |{n46, n47, n48, n49, n50, v2_valid, read, v3_valid, step, load, v4_valid,
+    read_enable, signal_40, awake_154} | n51;
   assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
   assign o__ready_38 = ~held_valid | signal_36 & after >= 2'h2 & (~signal_37 | signal_31);
@@ -86,16 +87,16 @@ module neuflow_window (
   assign scanning = fsm_state == 3'h4;
   assign n6 = fsm_state == 2'h2;
   assign n7 = !fsm_state;
-  assign n8 = walking | f_valid | b_valid | n61;
+  assign n8 = walking | f_valid | b_valid | n62;
+  assign scanned = n63 & line_ends_50;
   assign n9 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign scanned = n62 & line_ends_50;
   assign n10 = closes_in == 1'h1;
   assign n11 = signal_167 == 1'h1;
   assign n12 = n4 | n7;
   assign n13 = {n11 & |unopened, n6} != 1'h1;
   assign n15 = {n4, closing} != 2'h2;
   assign n16 = n4 | n7 | n6;
-  assign n17 = (n7 | n5) & {n5, n9} != 2'h3;
+  assign n17 = {n9, n5} != 2'h3 & (n7 | n5);
   assign read = en & b_valid & (~b_hit | ~lead[19]);
   assign n18 = load & f_hit;
   assign n19 = ~walking;
@@ -115,40 +116,40 @@ module neuflow_window (
   assign n34 = n33 | step;
   assign n35 = ends_map & row_ends;
   assign n36 = n19 | n35;
-  assign n37 = n36 | ends_map;
+  assign n37 = ends_map | n36;
   assign n38 = n19 | ends_map;
   assign n39 = o__payload_21[16:1] == 1'h1;
-  assign n40 = signal_86 | n38;
-  assign n41 = n59 | signal_48;
+  assign n40 = n38 | signal_86;
+  assign n41 = n60 | signal_48;
   assign signal_40 = scanning & (held_valid & (~signal_31 | o__valid_34) | ~real_2) & (room |
     ~closing);
   assign signal_37 = input_ends & line_ends & line_ends_50;
   assign after = signal + {line_ends ? tail : 2'h2};
   assign signal_36 = signal_48 & real_2;
-  assign n43 = n59 | scanned;
-  assign n44 = n43 | n62;
-  assign n45 = n59 | n62;
-  assign n46 = n45 | signal_48;
-  assign n47 = o__valid_23 & n59;
-  assign n48 = en_142 | awake_161 | |{i__valid_129 & i__ready_128, o__valid & o__ready, i__valid_135
+  assign n42 = n60 | scanned;
+  assign n43 = n42 | n63;
+  assign n44 = n60 | n63;
+  assign n45 = n44 | signal_48;
+  assign n46 = o__valid_23 & n60;
+  assign n47 = en_142 | awake_161 | |{i__valid_129 & i__ready_128, o__valid & o__ready, i__valid_135
     & i__ready_134, signal_140[8] & i__ready_141};
-  assign n49 = i__valid_25 & i__ready_24;
-  assign n50 = o__valid_34 & o__ready_38;
-  assign n51 = en & n61;
-  assign n52 = |settling;
-  assign n53 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
+  assign n48 = i__valid_25 & i__ready_24;
+  assign n49 = o__valid_34 & o__ready_38;
+  assign n50 = en & n62;
+  assign n51 = |settling;
+  assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
     o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
   assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-  assign n55 = en & (read | |{s2_valid, s1_valid, s4_valid, s3_valid});
-  assign n57 = signal_182 & closing;
-  assign n58 = rst | finish;
+  assign n54 = en & (read | |{s2_valid, s1_valid, s3_valid, s4_valid});
+  assign n58 = signal_182 & closing;
+  assign n59 = rst | finish;
   assign signal_86 = step & column_ends;
-  assign n59 = ~scanning;
+  assign n60 = ~scanning;
   assign signal_48 = signal_40 & signal_46 == last_turn;
-  assign n60 = rst | n41;
+  assign n61 = rst | n41;
   assign signal_31 = after > 2'h2;
-  assign n61 = |{s5_valid, s2_valid, s1_valid, s4_valid, s3_valid};
-  assign n62 = signal_48 & line_ends;
+  assign n62 = |{s5_valid, s2_valid, s1_valid, s3_valid, s4_valid};
+  assign n63 = signal_48 & line_ends;
   assign lead = {newest, 1'h1} + {~signal_96[19:1], ~b_crosses};
   assign ends_map = signal_86 & map_ends;
   assign part_sum = $signed(s5_part) + $signed({s4_part_q[31], s4_part_q[23:0]});
@@ -213,8 +214,8 @@ module neuflow_window (
         closing <= signal_169;
         real_2 <= signal_163;
       end
-      if (&{{n7, o__valid_23} != 2'h2, {n3, n8} != 2'h3, |{n4, n3, scanning, n7, n2, n5, n6}, {n5,
-        n9} != 2'h2, {scanning, scanned} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
+      if (&{{n7, o__valid_23} != 2'h2, {n3, n8} != 2'h3, |{n4, n3, scanning, n7, n2, n6, n5},
+        {scanning, scanned} != 2'h2, {n9, n5} != 1'h1}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
         scanning ? 3'h6 : n2 ? (signal_163 | signal_169 ? 3'h4 : {1'h1, !signal_165 & !unopened &
         !open ? 2'h1 : 2'h2}) : n6 ? 3'h3 : 3'h1;
       if (n12) begin
@@ -229,9 +230,9 @@ module neuflow_window (
         n14 = head + 1'h1;
         head <= n4 ? (n14 == slots ? 8'h0 : n14[7:0]) : 8'h0;
       end
-      if (n13 & n16 & {n4, closing & fresh == open, real_2} != 3'h4) fresh <= n4 ? (real_2 ? 8'h0 :
+      if (n13 & n16 & {n4, real_2, closing & fresh == open} != 3'h4) fresh <= n4 ? (real_2 ? 8'h0 :
         fresh - 1'h1) : n6 ? fresh + 1'h1 : 8'h0;
-      if (n13 & n16 & n15) open <= n4 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
+      if (n15 & n13 & n16) open <= n4 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
       if (n17) begin
         reach <= n5 ? reach + o__payload_21[112:105] : o__payload_21[112:105] + 1'h1;
         slots <= n5 ? slots + 1'h1 : 8'h1;
@@ -302,40 +303,42 @@ module neuflow_window (
         map_ends <= n38 ? n39 : map_left == 2'h2;
         map_left <= n38 ? o__payload_21[16:1] : map_left - 1'h1;
       end
-      if (signal_40 | n41) signal_53 <= n41 ? head : {n42, signal_52} == slots ? 8'h0 : {n42[7:1],
-        signal_52};
-      if (signal_36) signal <= signal_37 ? 1'h0 : after[0];
-      if (n44) begin
-        line_ends_50 <= n43 ? n39 : line_left == 2'h2;
-        line_left <= n43 ? o__payload_21[16:1] : line_left - 1'h1;
+      if (n41 | signal_40) begin
+        signal_52 = signal_53 + 1'h1;
+        signal_53 <= n41 ? head : signal_52 == slots ? 8'h0 : signal_52[7:0];
       end
-      if (n46) begin
-        line_ends <= n45 ? chunks == 1'h1 : chunk_left == 2'h2;
-        chunk_left <= n45 ? chunks : chunk_left - 1'h1;
+      if (signal_36) signal <= signal_37 ? 1'h0 : after[0];
+      if (n43) begin
+        line_ends_50 <= n42 ? n39 : line_left == 2'h2;
+        line_left <= n42 ? o__payload_21[16:1] : line_left - 1'h1;
+      end
+      if (n45) begin
+        line_ends <= n44 ? chunks == 1'h1 : chunk_left == 2'h2;
+        chunk_left <= n44 ? chunks : chunk_left - 1'h1;
       end
     end
   end
   always @(posedge clk) begin
-    if (|{rst, n47, n48, n49, n50, n51, v2_valid, v3_valid, awake_154, v4_valid, step, read_enable,
-      signal_40, read, load}) begin
+    if (|{rst, n46, n47, n48, n49, n50, v2_valid, read, v3_valid, step, load, v4_valid, read_enable,
+      signal_40, awake_154}) begin
       settling <= 3'h4;
     end else begin
-      if (n52) settling <= settling - 1'h1;
+      if (n51) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (en & s4_valid) s5_part[31:16] <= n53[31:16];
-    if ((s4_meta[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | o__payload_21[0]) & en &
-      s4_valid) s5_part[15:0] <= n53[15:0];
-    if (n55) begin
+    if (en & s4_valid) s5_part[31:16] <= n52[31:16];
+    if ((o__payload_21[0] | s4_meta[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0])) & en &
+      s4_valid) s5_part[15:0] <= n52[15:0];
+    if (n54) begin
       pair0_sum = $signed(s2_word0) + $signed(s2_word1);
-      n54 = ~b_ends;
+      n53 = ~b_ends;
       {s4_part_q[31], s4_part_q[23:0]} <= s3_pair0;
       s3_pair0 <= {pair0_sum[24:16], o__payload_21[0] ? pair0_sum[15:0] : $signed(s2_word0[15:0]) <
         $signed(s2_word1[15:0]) ? s2_word1[15:0] : s2_word0[15:0]};
       s2_word1 <= s1_lanes[1] ? read_data_211 : {{8{empty[15]}}, empty};
       s2_word0 <= s1_lanes[0] ? read_data_210 : {{8{empty[15]}}, empty};
-      s1_lanes <= {b_hit & (n54 | 1'h1 - signal_96[0] <= b_span[0]), b_hit & (n54 | 1'h0 -
+      s1_lanes <= {b_hit & (n53 | 1'h1 - signal_96[0] <= b_span[0]), b_hit & (n53 | 1'h0 -
         signal_96[0] <= b_span[0])};
       s5_meta <= s4_meta;
       s4_meta <= s3_meta;
@@ -346,9 +349,9 @@ module neuflow_window (
     if (v3_valid) begin
       lane1_sum = $signed(old[47:24]) + $signed(v3[38:23]);
       lane0_sum = $signed(old[23:0]) + $signed(v3[22:7]);
-      merged <= {lane1_sum[23:16], o__payload_21[0] ? lane1_sum[15:0] : v3[39] | $signed(old[39:24])
-        < $signed(v3[38:23]) ? v3[38:23] : old[39:24], lane0_sum[23:16], o__payload_21[0] ?
-        lane0_sum[15:0] : v3[39] | $signed(old[15:0]) < $signed(v3[22:7]) ? v3[22:7] : old[15:0]};
+      merged <= {lane1_sum[23:16], o__payload_21[0] ? lane1_sum[15:0] : {n55, n56},
+        lane0_sum[23:16], o__payload_21[0] ? lane0_sum[15:0] : v3[39] | $signed(old[15:0]) <
+        $signed(v3[22:7]) ? v3[22:7] : old[15:0]};
       v4 <= v3[38:0];
     end
     if (v2_valid) begin
@@ -357,14 +360,14 @@ module neuflow_window (
     end
     if (read_enable) v2 <= v1;
     if (n26) begin
-      n56 = {o__payload_181[31:0], signal_180} >> {signal, 4'h0};
-      v1 <= {signal_46 >= old_189, real_2 ? n56 : {2{empty}}, chunk_base + signal_53[4:0], ~n57 |
-        swaps, n57};
+      n57 = {o__payload_181[31:0], signal_180} >> {signal, 4'h0};
+      v1 <= {signal_46 >= old_189, real_2 ? n57 : {2{empty}}, chunk_base + signal_53[4:0], ~n58 |
+        swaps, n58};
     end
     if (o__ready_38) signal_180 <= o__payload_181[31:0];
   end
   always @(posedge clk) begin
-    if (n58) begin
+    if (n59) begin
       base <= 19'h0; newest <= 19'h7ffff; write_address_73 <= 8'h0; reserved <= 19'h0;
     end else begin
       if (signal_86) base <= base + chunks;
@@ -372,18 +375,18 @@ module neuflow_window (
         newest <= newest + 1'h1;
         write_address_73 <= write_address_73 + 1'h1;
       end
-      if (signal_40 & n57) reserved <= reserved + 1'h1;
+      if (signal_40 & n58) reserved <= reserved + 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (rst | n59) begin
+    if (rst | n60) begin
       chunk_base <= 5'h0;
     end else begin
       if (signal_48) chunk_base <= chunk_base + slots[4:0];
     end
   end
   always @(posedge clk) begin
-    if (n60) begin
+    if (n61) begin
       signal_182 <= 1'h1; signal_46 <= 8'h0;
     end else begin
       if (signal_40) begin
@@ -414,32 +417,32 @@ module \neuflow_window.config  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
   reg [191:0] words = 192'h0;
   reg [31:0] word = 32'h0;
-  wire n1, signal, full_next, move;
-  assign bus__ready = ~signal_6;
+  wire n2, n1, mine, move;
+  assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 3'h5 & bus__payload[7:4] ==
-    sub & |(bus__payload[15:8] & columns);
-  assign full_next = n1 ? last : full & ~move;
-  assign n1 = mine & ~full;
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  assign mine = signal_9 & match;
   always @(posedge clk) begin
     if (rst) begin
-      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      signal_6 <= signal & full_next;
-      full <= full_next;
-      mine <= signal;
+      if (!(n1)) signal_9 <= bus__valid;
+      full <= n2 ? signal : full & ~move;
     end
   end
   always @(posedge clk) begin
     if (move) held <= words[167:0];
-    if (n1) words <= {word, words[191:32]};
-    if (!(signal_6)) begin
-      last <= bus__payload[48];
+    if (n2) words <= {word, words[191:32]};
+    if (!(n1)) begin
+      match <= bus__payload[3:0] == 3'h5 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
+        columns);
+      signal <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end

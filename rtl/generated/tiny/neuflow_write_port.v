@@ -34,7 +34,7 @@ module neuflow_write_port (
   wire [32:0] burst, o__payload_60;
   wire [57:0] o__payload_31;
   wire [68:0] i__payload_46;
-  assign awake = |{awake_69, awake_73, i__valid_48, awake_70, n1, awake_71, awake_72, response,
+  assign awake = |{awake_69, n1, awake_73, awake_70, awake_71, i__valid_48, awake_72, response,
     asked} | n2;
   assign i__valid_63 = o__valid_64 & free;
   assign i__valid_48 = o_valid & o_ready;
@@ -70,7 +70,7 @@ module neuflow_write_port (
       .i__valid(i__valid_28), .o__payload(o__payload_31), .o__ready(o__ready_32),
       .o__valid(o__valid_35), .rst(rst));
   always @(posedge clk) begin
-    if (|{awake_69, awake_73, i__valid_48, awake_70, n1, awake_71, awake_72, rst, response, asked})
+    if (|{awake_69, n1, awake_73, awake_70, awake_71, i__valid_48, awake_72, rst, response, asked})
       begin
       settling <= 3'h4;
     end else begin
@@ -78,22 +78,22 @@ module neuflow_write_port (
     end
   end
   always @(posedge clk) begin
-    if (signal == 1'h1 & asked) notes[1] <= o__payload_60[32];
-    if (signal == 4'hd & asked) notes[13] <= o__payload_60[32];
-    if (signal == 4'h8 & asked) notes[8] <= o__payload_60[32];
-    if (signal == 4'ha & asked) notes[10] <= o__payload_60[32];
-    if (signal == 3'h6 & asked) notes[6] <= o__payload_60[32];
-    if (signal == 4'he & asked) notes[14] <= o__payload_60[32];
-    if (signal == 4'h9 & asked) notes[9] <= o__payload_60[32];
-    if (signal == 3'h5 & asked) notes[5] <= o__payload_60[32];
     if (signal == 2'h3 & asked) notes[3] <= o__payload_60[32];
-    if (!signal & asked) notes[0] <= o__payload_60[32];
     if (signal == 4'hc & asked) notes[12] <= o__payload_60[32];
+    if (signal == 4'hd & asked) notes[13] <= o__payload_60[32];
+    if (signal == 3'h6 & asked) notes[6] <= o__payload_60[32];
+    if (signal == 4'h8 & asked) notes[8] <= o__payload_60[32];
     if (signal == 4'hb & asked) notes[11] <= o__payload_60[32];
-    if (signal == 3'h4 & asked) notes[4] <= o__payload_60[32];
-    if (signal == 3'h7 & asked) notes[7] <= o__payload_60[32];
-    if (signal == 2'h2 & asked) notes[2] <= o__payload_60[32];
     if (signal == 4'hf & asked) notes[15] <= o__payload_60[32];
+    if (signal == 3'h7 & asked) notes[7] <= o__payload_60[32];
+    if (signal == 3'h5 & asked) notes[5] <= o__payload_60[32];
+    if (signal == 2'h2 & asked) notes[2] <= o__payload_60[32];
+    if (!signal & asked) notes[0] <= o__payload_60[32];
+    if (signal == 4'he & asked) notes[14] <= o__payload_60[32];
+    if (signal == 4'ha & asked) notes[10] <= o__payload_60[32];
+    if (signal == 4'h9 & asked) notes[9] <= o__payload_60[32];
+    if (signal == 3'h4 & asked) notes[4] <= o__payload_60[32];
+    if (signal == 1'h1 & asked) notes[1] <= o__payload_60[32];
   end
   always @(posedge clk) begin
     if (rst) begin
@@ -186,32 +186,31 @@ module \neuflow_write_port.config  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
-  wire n1, signal, full_next, move;
-  assign bus__ready = ~signal_6;
+  wire n2, n1, mine, move;
+  assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 4'hb & !bus__payload[7:4] &
-    |(bus__payload[15:8] & columns);
-  assign full_next = n1 ? last : full & ~move;
-  assign n1 = mine & ~full;
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  assign mine = signal_9 & match;
   always @(posedge clk) begin
     if (rst) begin
-      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      signal_6 <= signal & full_next;
-      full <= full_next;
-      mine <= signal;
+      if (!(n1)) signal_9 <= bus__valid;
+      full <= n2 ? signal : full & ~move;
     end
   end
   always @(posedge clk) begin
     if (move) held <= words[200:0];
-    if (n1) words <= {word, words[223:32]};
-    if (!(signal_6)) begin
-      last <= bus__payload[48];
+    if (n2) words <= {word, words[223:32]};
+    if (!(n1)) begin
+      match <= bus__payload[3:0] == 4'hb & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      signal <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -425,7 +424,7 @@ module \neuflow_write_port.placer.merger  (
       placed_count <= (signal) ? 3'h4 : total;
       {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, {2{n4}}};
     end
-    if (n5 & n3) placed_tag <= i__payload[68:38];
+    if (n3 & n5) placed_tag <= i__payload[68:38];
   end
 endmodule
 
@@ -456,7 +455,7 @@ module \neuflow_write_port.walker  (
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
-  assign last = ends1 & ends2 & ends0;
+  assign last = ends0 & ends1 & ends2;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
