@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import pairwise
+from operator import or_
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
@@ -139,13 +141,14 @@ class Mapper(Component):
         return folded
 
     def _build_slope(self, m, lane, setup, s1_x):
-        """Stages 2 to 6: compare; number of the segment; its numbers; distance; q times it."""
+        """Stages 2 to 6: compare; the segment; its numbers; distance; q times it."""
 
         def register(name: str, shape) -> Signal:
             return Signal(shape, name=f"{name}_{lane}", reset_less=True)
 
         xs = [s1_x, *(register(f"s{k}_x", signed(17)) for k in range(2, 5))]
-        s2_above, s3_index = register("s2_above", SEGMENTS), register("s3_index", range(SEGMENTS))
+        s2_above = register("s2_above", SEGMENTS - 1)  # of the segments above the first
+        s3_segment = register("s3_segment", SEGMENTS)
         s4_segment = register("s4_segment", _SEGMENT)
         s5_d, s6_d = register("s5_d", _DISTANCE_BITS), register("s6_d", _DISTANCE_BITS)
         s5_a, s6_a = register("s5_a", signed(18 + 16)), register("s6_a", signed(18 + 16))
@@ -155,8 +158,8 @@ class Mapper(Component):
 
         m.d.sync += [
             *(after.eq(before) for before, after in pairwise(xs)),
-            s2_above.eq(Cat(xs[0] >= setup[f"min{k}"] for k in range(SEGMENTS))),
-            s3_index.eq(_search(list(s2_above))),
+            s2_above.eq(Cat(xs[0] >= setup[f"min{k}"] for k in range(1, SEGMENTS))),
+            s3_segment.eq(Cat(C(1, 1), s2_above) & ~Cat(s2_above, C(0, 1))),
             s5_d.eq(xs[3] - s4_segment.low),
             s5_a.eq(s4_segment.a << setup.square[:5]),
             s5_q.eq(s4_segment.q),
@@ -166,15 +169,10 @@ class Mapper(Component):
             s6_d.eq(s5_d),
             s6_b.eq(s5_b),
         ]
-        # One of some, then one of those: a choice among all at once takes more gates in a row.
-        low = len(s3_index) // 2
-        with m.Switch(s3_index[low:]):
-            for high in range(SEGMENTS >> low):
-                with m.Case(high), m.Switch(s3_index[:low]):
-                    for k in range(1 << low):
-                        with m.Case(k):
-                            names = (f"{n}{(high << low) + k}" for n in ("min", "b", "a", "q"))
-                            m.d.sync += s4_segment.as_value().eq(Cat(setup[n] for n in names))
+        # One bit a segment, not its number: two gates in a row, and few wires to each bit.
+        numbers = (Cat(setup[f"{n}{k}"] for n in ("min", "b", "a", "q")) for k in range(SEGMENTS))
+        chosen = (Mux(bit, row, 0) for bit, row in zip(s3_segment, numbers, strict=True))
+        m.d.sync += s4_segment.as_value().eq(reduce(or_, chosen))
         return s6_a, s6_qd, s6_d, s6_b
 
     def _build_value(self, m, lane, tails, s6_a, s6_qd, s6_d, s6_b):
@@ -213,14 +211,6 @@ class Mapper(Component):
             *(b[k].eq(b[k - 1]) for k in range(7, 13)),
         ]
         return s15_word
-
-
-def _search(above):
-    """Return how many of the ascending segments above the first have begun, bit by bit."""
-    if len(above) == 1:
-        return Const(0, 0)
-    half = len(above) // 2
-    return Cat(Mux(above[half], _search(above[half:]), _search(above[:half])), above[half])
 
 
 __all__ = ["Mapper"]

@@ -42,7 +42,7 @@ module neuflow_alu (
   reg [48:0] s6_coarse_0 = 49'h0, s6_coarse_1 = 49'h0;
   reg [7:0] n10, n4, bits, left = 8'h0;
   reg [9:0] valid = 10'h0;
-  wire n17, n32, n20, n21, n28, n29, n26, n19, n25, n24, n22, n15, n33, n18, n23, n27, n30,
+  wire n17, n32, n20, n21, n28, n29, n26, n19, n25, n24, n23, n15, n33, n18, n22, n27, n30,
     signal_38, awake_73, both, divides, en, i__ready, moves, o__payload_24_narrow, o__valid_26,
     step, unary;
   wire [18:0] trial0_0, trial0_1, trial1_0, trial1_1, trial2_0, trial2_1;
@@ -56,7 +56,7 @@ module neuflow_alu (
   assign b__ready = a__ready & ~unary;
   assign {signal_34[7], signal_34[5:0]} = $signed(6'h11) + $signed(signal);
   assign active = o__valid & o__ready;
-  assign awake = |{both, n28, awake_73, active} | n29;
+  assign awake = |{both, n28, active, awake_73} | n29;
   assign n14[0] = s4_tail[3:0] == 2'h2;
   assign n14[1] = s4_tail[3:0] == 3'h7;
   assign moves = en & signal_71;
@@ -70,8 +70,8 @@ module neuflow_alu (
   assign n21 = ~trial1_1[18];
   assign trial2_1 = $signed({trial1_1[17:1], above_1[13], 1'h1}) + $signed({n21, below_1 ^
     {16{n21}}, n21});
-  assign n22 = step & nonzero_1;
-  assign n23 = signal_38 | n22;
+  assign n22 = signal_38 | n23;
+  assign n23 = step & nonzero_1;
   assign skipped = n31 == 2'h2 ? 4'h8 : n31 == 1'h1 ? 4'h4 : !n31 ? 4'h0 : 4'hc;
   assign n24 = ~trial0_0[18];
   assign n25 = ~trial1_0[18];
@@ -189,9 +189,9 @@ module neuflow_alu (
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24_narrow,
         o__payload_24[14:10]};
     end
-    if ({signal_38, |twice_1[20:18], n22} != 2'h3 & n23) twice_1 <= signal_38 ? (!b__payload[31:16]
+    if (n22 & {signal_38, n23, |twice_1[20:18]} != 2'h3) twice_1 <= signal_38 ? (!b__payload[31:16]
       & |a__payload[31:16] ? 21'h1fffff : 21'h0) : {twice_1[17:0], n20, n21, ~trial2_1[18]};
-    if (n23) begin
+    if (n22) begin
       placed_1 = {n18 ? -a__payload[31:16] : a__payload[31:16]} << skipped;
       rest_1[11:0] <= signal_38 ? placed_1[27:16] : trial2_1[12:1];
       above_1 <= signal_38 ? placed_1[15:0] : {above_1[12:0], 3'h0};
@@ -214,7 +214,7 @@ module neuflow_alu (
     end
   end
   always @(posedge clk) begin
-    if (|{both, rst, n28, awake_73, active}) begin
+    if (|{both, rst, n28, active, awake_73}) begin
       settling <= 2'h2;
     end else begin
       if (n29) settling <= settling - 1'h1;
@@ -242,7 +242,7 @@ module neuflow_alu (
     if (signal_38) begin
       rest_1[16:12] <= 5'h0; rest_0[16:12] <= 5'h0;
     end else begin
-      if (n22) rest_1[16:12] <= trial2_1[17:13];
+      if (n23) rest_1[16:12] <= trial2_1[17:13];
       if (n26) rest_0[16:12] <= trial2_0[17:13];
     end
   end
@@ -274,7 +274,7 @@ module \neuflow_alu.config  (
     if (rst) begin
       o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) signal_9 <= bus__valid;
       full <= n2 ? signal : full & ~move;
     end

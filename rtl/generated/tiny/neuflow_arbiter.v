@@ -78,11 +78,11 @@ module neuflow_arbiter (
   reg [5:0] read_after = 6'h0, rows_after = 6'h0;
   reg [6:0] beats = 7'h0;
   wire n3, n1, signal, signal_74, signal_90, signal_93, i__ready, i__ready_102, i__valid,
-    i__valid_100, o__valid;
-  wire [1:0] i__payload, length, o__payload, rows_grant, write_behind, write_chosen;
+    i__valid_100, o__valid, read_grant;
+  wire [1:0] i__payload, length, o__payload, write_behind, write_chosen;
   wire [4:0] n4;
-  wire [5:0] read_behind, read_chosen, read_grant, rows_behind, rows_chosen;
-  wire [5:2] n2;
+  wire [5:0] read_behind, read_chosen, rows_behind, rows_chosen, rows_grant;
+  wire [5:1] n2;
   wire [68:0] i__payload_99;
   wire [6:0] grant;
   wire [7:1] axi__w__strb_q;
@@ -98,7 +98,7 @@ module neuflow_arbiter (
     axi__aw__addr[31:3], axi__ar__len[1:0], axi__ar__addr[31:3]} = {axi__w__strb_q[7],
     axi__w__strb_q[5], axi__w__strb_q[3], axi__w__strb_q[1], axi__aw__len_q, axi__aw__addr_q,
     axi__ar__len_q, axi__ar__addr_q};
-  assign {n2, rows_grant} = rows_chosen & ~rows_chosen + 1'h1;
+  assign {n2, read_grant} = read_chosen & ~read_chosen + 1'h1;
   assign {read__6__ready, read__5__ready, read__4__ready, read__3__ready, read__2__ready,
     read__1__ready, read__0__ready} = signal_90 ? grant : 7'h0;
   assign {write__1__ready, write__0__ready} = signal_93 ? i__payload : 2'h0;
@@ -108,28 +108,28 @@ module neuflow_arbiter (
   assign i__valid_100 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
   assign i__valid = signal_93 & (write__1__valid | write__0__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
-  assign signal = signal_90 & |{read__6__valid, read__1__valid, read__0__valid, read__2__valid,
-    read__4__valid, read__5__valid, read__3__valid};
-  assign grant = read__6__valid ? 7'h40 : {1'h0, signal_74 ? {n2, rows_grant} : read_grant};
+  assign signal = signal_90 & |{read__6__valid, read__2__valid, read__1__valid, read__0__valid,
+    read__4__valid, read__3__valid, read__5__valid};
+  assign grant = read__6__valid ? 7'h40 : {1'h0, signal_74 ? rows_grant : {n2, read_grant}};
   assign length = (grant[0] ? read__0__payload[31:30] : 2'h0) | (grant[1] ? read__1__payload[31:30]
     : 2'h0) | (grant[2] ? read__2__payload[31:30] : 2'h0) | (grant[3] ? read__3__payload[31:30] :
     2'h0) | (grant[4] ? read__4__payload[31:30] : 2'h0) | (grant[5] ? read__5__payload[31:30] :
     2'h0) | (grant[6] ? read__6__payload[31:30] : 2'h0);
   assign signal_74 = n3 & ~(|streak & (read__2__valid | read__5__valid));
   assign n1 = signal & ~read__6__valid;
-  assign read_grant = read_chosen & ~read_chosen + 1'h1;
-  assign rows_chosen = |rows_behind ? rows_behind : {2'h0, read__3__valid, 2'h0, read__0__valid};
+  assign rows_grant = rows_chosen & ~rows_chosen + 1'h1;
+  assign read_chosen = |read_behind ? read_behind : {read__5__valid, n4};
   assign signal_90 = (~axi__ar__valid | axi__ar__ready) & opened;
   assign signal_93 = (~axi__aw__valid | axi__aw__ready) & i__ready;
   assign write_chosen = |write_behind ? write_behind : {write__1__valid, write__0__valid};
-  assign n3 = (read__0__valid | read__3__valid) & ~(streak == 4'h8 & |{read__1__valid,
-    read__2__valid, read__4__valid, read__5__valid});
-  assign read_chosen = |read_behind ? read_behind : {read__5__valid, n4};
-  assign rows_behind = {read__3__valid, 2'h0, read__0__valid} & rows_after;
-  assign write_behind = {write__1__valid, write__0__valid} & write_after;
+  assign n3 = (read__0__valid | read__3__valid) & ~(streak == 4'h8 & |{read__2__valid,
+    read__1__valid, read__4__valid, read__5__valid});
+  assign rows_chosen = |rows_behind ? rows_behind : {2'h0, read__3__valid, 2'h0, read__0__valid};
   assign read_behind = {read__5__valid, n4} & read_after;
   assign n4 = n3 ? {2'h0, read__2__valid, 2'h0} : {read__4__valid, 1'h0, read__2__valid,
     read__1__valid, 1'h0};
+  assign write_behind = {write__1__valid, write__0__valid} & write_after;
+  assign rows_behind = {read__3__valid, 2'h0, read__0__valid} & rows_after;
   neuflow_slice #(.WIDTH(69)) leaves (
     .clk(clk), .i__payload(i__payload_99), .i__ready(i__ready_102), .i__valid(i__valid_100),
       .o__payload({axi__w__last, axi__w__strb_q[7], axi__w__strb_q[5], axi__w__strb_q[3],
@@ -178,8 +178,8 @@ module neuflow_arbiter (
         axi__ar__len_q <= length;
       end
       if (n1) streak <= signal_74 ? streak + (streak != 4'h8) : 4'h0;
-      if (n1 & ~signal_74) read_after <= ~(read_grant | read_grant - 1'h1);
-      if (n1 & signal_74) rows_after <= ~({n2, rows_grant} | {n2, rows_grant} - 1'h1);
+      if (n1 & ~signal_74) read_after <= ~({n2, read_grant} | {n2, read_grant} - 1'h1);
+      if (n1 & signal_74) rows_after <= ~(rows_grant | rows_grant - 1'h1);
     end
   end
   always @(posedge clk) begin

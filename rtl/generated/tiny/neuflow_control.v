@@ -176,13 +176,12 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1;
-  wire [1:0] n5, n3;
-  wire [32:0] n2;
-  wire [4:0] n4;
+  wire [1:0] n5, n2;
+  wire [4:0] n3, n4;
   assign n1 = seen[32] | seen[0];
-  assign n2 = quiet + 1'h1;
-  assign n3 = 2'h2 - seen[59:58];
-  assign n4 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n2 = 2'h2 - seen[59:58];
+  assign n3 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n4 = {n5[0] ? seen[22:20] : 3'h0} + {n5[1] ? {seen[22:20], 1'h0} : 4'h0};
   assign n5 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
@@ -209,7 +208,7 @@ module \neuflow_control.counters  (
     if (rst | (config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy)) begin
       quiet <= 32'h0;
     end else begin
-      quiet <= n2[31:0];
+      quiet <= quiet + 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -311,16 +310,16 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {n3[0] ? seen[54:52] : 3'h0} + (n3[1] ? {seen[54:52], 1'h0} : 4'h0);
+      map_remainder1 <= {1'h0, n2[0] ? seen[54:52] : 3'h0} + (n2[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n4[3:0];
+      useful1 <= n3[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {n5[0] ? seen[22:20] : 3'h0} + (n5[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= n4[3:0];
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
       useful0 <= {1'h0, seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
     end
@@ -495,7 +494,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n11, n22, n14, n4, n19, n16, n10, n5, n3, n15, n13, n21, n6, n7, n20, n2, n9, n12, n18, n8,
+  wire n11, n22, n14, n7, n19, n16, n10, n5, n3, n15, n13, n21, n4, n6, n20, n2, n9, n12, n18, n8,
     signal_44, config__payload_last, moves, next_frame;
   wire [32:0] n17, n1;
   wire [7:0] code;
@@ -507,26 +506,26 @@ module \neuflow_control.sequencer  (
   assign frame_ends = state == 2'h3;
   assign restart = n14 ? 1'h1 : n5 ? (n3 ? moves & steps : 1'h0) : 1'h0;
   assign config__valid = n5 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n5 ? (n4 ? signal & n21 & ~signal_44 : 1'h0) : 1'h0;
+  assign fence_waits = n5 ? (n7 ? signal & n21 & ~signal_44 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n3 & n5 & moves;
+  assign n2 = n3 & moves & n5;
   assign n3 = state == 2'h2;
-  assign n4 = !state;
+  assign n4 = {n7, moves} != 2'h2;
   assign n5 = busy & !fault;
-  assign n6 = {moves, n4} != 1'h1;
-  assign n7 = {n3, moves} != 2'h2;
+  assign n6 = {n3, moves} != 2'h2;
+  assign n7 = !state;
   assign n8 = state == 1'h1;
-  assign n9 = &{n8 | n4, n6, n20, n5};
+  assign n9 = &{n4, n8 | n7, n5, n20};
   assign moves = signal & signal_44;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = i__ready & ~restart;
   assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n5 ?
-    (n4 ? signal & bad : 1'h0) : 1'h0}};
+    (n7 ? signal & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |code;
   assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n4 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
   assign n18 = rst | next_frame | n14;
   assign n19 = at[3:0] == 1'h1;
@@ -534,7 +533,7 @@ module \neuflow_control.sequencer  (
   assign n20 = {n8, moves} != 2'h2;
   assign next_frame = n5 ? (frame_ends ? &signal_18 : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_44 = n5 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_44 = n5 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | (at[30] ? single : signal_18))) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -543,12 +542,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n3 | n4, n5, n6, n7}) steps <= n3;
+    if (&{n4, n5, n6, n3 | n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n5 & moves & n4) held <= at[31:0];
+    if (n7 & moves & n5) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_21;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -567,7 +566,7 @@ module \neuflow_control.sequencer  (
         8'h0; last_frame <= 1'h0;
     end else begin
       if (n13) error <= code;
-      if ((clear_done | n15) | n13 | n14) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if ((clear_done | n15) | n14 | n13) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       single <= {waiting1 <= 1'h1, waiting0 <= 1'h1};
       signal_18 <= {!waiting1, !waiting0};
@@ -587,8 +586,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n5, n7, n6, {n19, moves, at[3:0] == 2'h3, n4} != 3'h5, {n3, moves, steps} != 3'h6, {n8,
-        moves, config__payload_last} != 3'h6, n20, n8 | n3 | n4}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{{n7, at[3:0] == 2'h3, n19, moves} != 4'h9, n5, n6, {n8, config__payload_last, moves} !=
+        3'h5, n20, {n3, moves, steps} != 3'h6, n4, n8 | n3 | n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

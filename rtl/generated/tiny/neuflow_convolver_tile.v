@@ -332,8 +332,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n23;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_172 = |{issue, s2[0], s6[0], s5[0], s7[0], awake, s4[0], s9[0], hand_over, s14_q[0],
-    signal_60, s10[0], shift, s8[0], s3[0], s13[0], s1[0], s11[0], s12[0], signal_59} | n48;
+  assign awake_172 = |{issue, s2[0], s6[0], s7[0], s10[0], s4[0], s13[0], shift, s5[0], signal_59,
+    s3[0], s8[0], s1[0], awake, s9[0], s11[0], s12[0], signal_60, hand_over, s14_q[0]} | n48;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
   assign {n19[22], n19[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -378,25 +378,25 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n23 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n24 = idle | weights_rewind & pass_ends_ends;
-  assign n25 = weights_rewind | n24;
+  assign n25 = n24 | weights_rewind;
   assign n26 = idle | s0_last & group_ends_ends;
-  assign n27 = n26 | s0_last;
+  assign n27 = s0_last | n26;
   assign n28 = idle | n51 & block_ends_ends;
   assign n29 = n28 | n51;
   assign n30 = idle | n52 & ky_ends_ends;
-  assign n31 = n30 | n52;
+  assign n31 = n52 | n30;
   assign n32 = idle | n52;
   assign n33 = idle | n53 & kx_ends_ends;
-  assign n34 = n33 | n53;
+  assign n34 = n53 | n33;
   assign n35 = idle & ~s1[0] & ~s2[0];
   assign n36 = s2[0] & ~s2[8];
   assign n37 = n54 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_95) : n40;
-  assign n38 = |{s2[0], n35, n36, n54};
+  assign n38 = |{s2[0], n54, n35, n36};
   assign n39 = {n35, n36} != 1'h1;
   assign n40 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n41 = n38 & {n35, n36, n54} != 1'h1 & n39;
+  assign n41 = n38 & {n54, n35, n36} != 3'h4 & n39;
   assign n42 = n35 | n55 & first_channel;
   assign n43 = n55 | absent[0];
   assign n44 = s2[0] & s2[9];
@@ -405,8 +405,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n45 = n35 | s2[0] & s2[4];
   assign n46 = s2[0] & s2[8];
   assign n47 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign signal_60 = n3 & kept != free;
   assign signal_59 = configured & idle;
+  assign signal_60 = n3 & kept != free;
   assign n48 = |settling;
   assign n49 = signal_25 | signal_29;
   assign no_drain = block_ends & n4;
@@ -648,17 +648,17 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n35 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n43 | n42) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n43 | n44 | n42) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
+      if ((n42 | n43) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n42 | n44 | n43) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
       if (s1[0] & s1[8] | n35) signal_72 <= n35 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_75 ? over_73[3:0] : signal_72 + config__payload[320:317];
-      if (s1[0] | n35) signal_67 <= n35 ? config__payload[308:305] : s1[8] ?
+      if (n35 | s1[0]) signal_67 <= n35 ? config__payload[308:305] : s1[8] ?
         config__payload[308:305] : wraps ? over[3:0] : signal_67 + config__payload[316:313];
-      if (n46 | n45) tap_y <= n45 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n45 | n46) tap_y <= n45 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (s2[0] & ~s2[10] | n46 | n45) signal_192 <= n45 ? {{2{config__payload[132]}},
+      if (s2[0] & ~s2[10] | n45 | n46) signal_192 <= n45 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n46 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(signal_192) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -666,7 +666,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (coordinates_gated_rst | pass_done) begin
+    if (pass_done | coordinates_gated_rst) begin
       kept <= 16'h0;
     end else begin
       if (n3) kept <= free;
@@ -680,8 +680,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{issue, s2[0], s6[0], coordinates_gated_rst, s5[0], s7[0], awake, s4[0], s9[0], hand_over,
-      s14_q[0], signal_60, s10[0], shift, s8[0], s3[0], s13[0], s1[0], s11[0], s12[0], signal_59})
+    if (|{issue, s2[0], s6[0], coordinates_gated_rst, s7[0], s10[0], s4[0], s13[0], shift, s5[0],
+      signal_59, s3[0], s8[0], s1[0], awake, s9[0], s11[0], s12[0], signal_60, hand_over, s14_q[0]})
       begin
       settling <= 3'h7;
     end else begin
@@ -738,11 +738,11 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [1:0] passed = 2'h0, valid = 2'h0, within_2;
   reg [2:0] signal = 3'h0, settling = 3'h4;
   reg [82:0] signal_33_q = 83'h0, signal_7_q = 83'h0;
-  wire n4, n6, n2, n1, n3, n7, n5, n9, n8, first, make;
+  wire n4, n6, n1, n2, n3, n7, n5, n9, n8, first, make;
   assign reached = passed + {signal_7_q[82] & passed != 2'h3};
   assign awake = n1 | n2 | n3 | n4;
-  assign n1 = make & ~clear;
-  assign n2 = clear & configured;
+  assign n1 = clear & configured;
+  assign n2 = make & ~clear;
   assign n3 = {clear, stored} != before_2;
   assign n4 = |settling;
   assign make = ~full | take;
@@ -1064,12 +1064,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, n5, awake, n6, hand_over, signal} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, n5, signal, n6, hand_over, awake} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s2[0], s6[0], s5[0], s7_step, s4[0], s0[0], s8_step, s3[0], s1[0]};
+  assign en = |{s2[0], s6[0], s7_step, s4[0], s5[0], s3[0], s8_step, s1[0], s0[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1109,11 +1109,11 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_126 = slot_ends ? 20'h0 : signal_128 + config__payload[77:62];
   assign n23 = signal_104 & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = drain_gated_rst | signal;
+  assign n24 = signal | drain_gated_rst;
   assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_41 | n26;
-  assign n28 = drain_gated_rst | parameters_take;
+  assign n28 = parameters_take | drain_gated_rst;
   assign n29 = config__valid & ~signal;
   assign sign0 = signal_10 ? parameters[92] : parameters[28];
   assign sign1 = signal_10 ? parameters[124] : parameters[60];
@@ -1174,7 +1174,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, n5, awake, drain_gated_rst, n6, hand_over, signal}) begin
+    if (|{reads, running, waiting, n3, n4, n5, signal, drain_gated_rst, n6, hand_over, awake}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1656,7 +1656,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n9, linear_88 = 9'h0, offset = 9'h0;
-  wire n14, n38, n35, n36, n39, n5, n6, n26, n37, n34, n4, n18, n13, n12, n11, n24, n22, n15, n17,
+  wire n14, n37, n35, n36, n39, n5, n6, n26, n38, n34, n4, n18, n11, n12, n13, n24, n22, n15, n17,
     n19, n33, n20, n21, n23, n25, n28, n10, n29, n32, n27, n30, signal_115, signal_116, signal_117,
     signal_22, signal_23, finished, i__ready_112, i__valid_113, last_lap, last_phase_y, o__ready,
     o__valid, record_ends, starts;
@@ -1679,7 +1679,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = signal_117 & signal_37 > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = signal_117 & signal_37 > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = signal_117 & signal_37 > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{finished, pass_done, signal_22, starts, n11, n12, n13} | n14;
+  assign awake = |{pass_done, signal_22, n11, n12, starts, n13, finished} | n14;
   assign n3[36:21] = n4 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n3[20:5] = n4 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1700,27 +1700,27 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign ahead = signal_117 ? signal_39 - signal_36 : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n10 = o__ready | n34;
-  assign finished = n37 | signal & signal_50 & allowed;
-  assign starts = n38 & config__valid & ~(|flushing);
-  assign n11 = released != freed;
+  assign n11 = i__valid_113 & i__ready_112;
   assign n12 = o__valid & o__ready;
-  assign n13 = i__valid_113 & i__ready_112;
+  assign starts = n37 & config__valid & ~(|flushing);
+  assign n13 = released != freed;
+  assign finished = n38 | signal & signal_50 & allowed;
   assign n14 = |settling;
   assign n15 = lead <= config__payload[3];
   assign record_ends = n39 & channel_ends;
   assign n16 = record + 1'h1;
   assign n17 = !lead;
   assign n18 = config__payload[6:5] == 2'h3;
-  assign n19 = n38 & ~s1_valid & ~s2_valid;
+  assign n19 = n37 & ~s1_valid & ~s2_valid;
   assign n20 = n33 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[78:59] : linear_row +
     config__payload[218:199];
-  assign n21 = n19 | n20 | n33;
-  assign n22 = n38 | n37;
-  assign n23 = n22 | record_ends;
-  assign n24 = n38 | record_ends;
+  assign n21 = n19 | n33 | n20;
+  assign n22 = n37 | n38;
+  assign n23 = record_ends | n22;
+  assign n24 = n37 | record_ends;
   assign n25 = n39 | n24;
-  assign n26 = n38 | n39;
+  assign n26 = n37 | n39;
   assign width = config__payload[26:7] - 1'h1;
   assign n27 = n28 & {rest[2], n34, n26} != 3'h6;
   assign rest = signal_40 + {~signal_39};
@@ -1744,8 +1744,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n36 = signal_40 <= signal_36;
   assign signal_116 = signal_15 & valid & o__valid;
   assign signal_115 = n35 & n36;
-  assign n37 = record_ends & record_ends_48;
-  assign n38 = ~signal;
+  assign n37 = ~signal;
+  assign n38 = record_ends & record_ends_48;
   assign n39 = signal_22 & signal_23;
   assign after_row_beyond = $signed({1'h0, signal_83}) + $signed(pitch_less);
   assign n40 = signal_25 + signal_39;
@@ -1796,7 +1796,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, finished, pass_done, signal_22, starts, n11, n12, n13}) begin
+    if (|{writer_gated_rst, pass_done, signal_22, n11, n12, starts, n13, finished}) begin
       settling <= 4'hb;
     end else begin
       if (n14) settling <= settling - 1'h1;
@@ -1869,7 +1869,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         follows <= starts ? config__payload[4] : 1'h0;
         listening <= starts ? |config__payload[58:43] : follows;
       end
-      if (finished | starts) signal <= starts;
+      if (starts | finished) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1880,7 +1880,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_84 <= last_phase_y ? 4'h0 : n31[3:0];
         signal_83 <= signal_87;
       end
-      if (n20 | s2_valid | n33) begin
+      if (s2_valid | n33 | n20) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n20 ? signal_83 : n33 ? signal_87 : signal_77 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1955,9 +1955,9 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_35 = asks & parameters_wanted & ready_38;
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
-  assign n1 = parameters_take | weights_gated_rst;
-  assign n2 = n3 & {leads, signal_16, listening} != 2'h3;
-  assign n3 = {signal_16, listening} != 1'h1;
+  assign n1 = weights_gated_rst | parameters_take;
+  assign n2 = n3 & {leads, listening, signal_16} != 2'h3;
+  assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
       .comes(comes), .free(parameters_take & port_2188_16[1]), .push(push), .read_enable(read_35),
@@ -2031,7 +2031,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{comes, free, rewind, read_enable, push} | n1;
+  assign awake = |{comes, read_enable, free, rewind, push} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2041,14 +2041,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{comes, free, rewind, read_enable, blocks_gated_rst, push}) begin
+    if (|{comes, read_enable, blocks_gated_rst, free, rewind, push}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | rewind | blocks_gated_rst) begin
+    if (blocks_gated_rst | free | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2097,7 +2097,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{comes, free, rewind, read_enable, push} | n1;
+  assign awake = |{comes, read_enable, free, rewind, push} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2107,14 +2107,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{comes, free, rewind, read_enable, push, weights_gated_rst}) begin
+    if (|{comes, read_enable, weights_gated_rst, free, rewind, push}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (free | rewind | weights_gated_rst) begin
+    if (weights_gated_rst | free | rewind) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2301,7 +2301,7 @@ module \neuflow_convolver_tile.router  (
         waits <= waits & n11 | queued;
         signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if ((o__ready & n6 & n10) & n9) west_peers <= names;
+      if (n9 & (o__ready & n6 & n10)) west_peers <= names;
       if ((o__ready & n7 & n10) & n9) south_peers <= names;
       if ((o__ready & n8 & n10) & n9) east_peers <= names;
     end
@@ -2337,8 +2337,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__0__ready, o__ready, local__1__ready, local__4__ready, local__2__ready,
-    local__3__ready};
+  assign all_ready = &{local__0__ready, o__ready, local__1__ready, local__4__ready, local__3__ready,
+    local__2__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(tap_gated_rst));

@@ -18,9 +18,9 @@ module neuflow_mapper (
   input wire clk
 );
   reg n7, n5, n2, n11, n10, signal_28 = 1'h0, signal_37 = 1'h0, o__ready_29 = 1'h0;
-  reg [11:0] s10_tail = 12'h0, s11_tail = 12'h0, s12_tail = 12'h0, s13_tail = 12'h0, s14_tail =
-    12'h0, s15_tail = 12'h0, s1_tail = 12'h0, s2_tail = 12'h0, s3_tail = 12'h0, s4_tail = 12'h0,
-    s5_tail = 12'h0, s6_tail = 12'h0, s7_tail = 12'h0, s8_tail = 12'h0, s9_tail = 12'h0;
+  reg [11:0] s10_tail = 12'h0, s11_tail = 12'h0, s12_tail = 12'h0, s13_tail = 12'h0, s1_tail =
+    12'h0, s2_tail = 12'h0, s3_tail = 12'h0, s4_tail = 12'h0, s5_tail = 12'h0, s6_tail = 12'h0,
+    s7_tail = 12'h0, s8_tail = 12'h0, s9_tail = 12'h0;
   reg [14:0] valid = 15'h0;
   reg [15:0] s15_word_0 = 16'h0, s15_word_1 = 16'h0, s5_q_0 = 16'h0, s5_q_1 = 16'h0;
   reg [16:0] n15, n13, s10_b_0 = 17'h0, s10_b_1 = 17'h0, s11_b_0 = 17'h0, s11_b_1 = 17'h0, s12_b_0 =
@@ -32,8 +32,8 @@ module neuflow_mapper (
   reg [1:0] settling = 2'h2;
   reg [25:0] s11_clipped_0 = 26'h0, s11_clipped_1 = 26'h0, s12_doubled_0 = 26'h0, s12_doubled_1 =
     26'h0, s13_value_0 = 26'h0, s13_value_1 = 26'h0;
-  reg [26:0] n4, n3, n9, n8, s14_value_0 = 27'h0, s14_value_1 = 27'h0;
-  reg [2:0] s3_index_0 = 3'h0, s3_index_1 = 3'h0;
+  reg [26:0] n9, n8, n4, n3, s14_value_0 = 27'h0, s14_value_1 = 27'h0;
+  reg [2:0] s15_tail = 3'h0;
   reg [32:0] s6_qd_0 = 33'h0, s6_qd_1 = 33'h0;
   reg [33:0] s5_a_0 = 34'h0, s5_a_1 = 34'h0, s6_a_0 = 34'h0, s6_a_1 = 34'h0, s8_high_0 = 34'h0,
     s8_high_1 = 34'h0;
@@ -41,13 +41,15 @@ module neuflow_mapper (
   reg [51:0] s9_curve_0 = 52'h0, s9_curve_1 = 52'h0;
   reg [52:0] s10_coarse_0 = 53'h0, s10_coarse_1 = 53'h0;
   reg [66:0] s4_segment_0 = 67'h0, s4_segment_1 = 67'h0;
-  reg [7:0] n6, n1, s2_above_0 = 8'h0, s2_above_1 = 8'h0;
+  reg [6:0] s2_above_0 = 7'h0, s2_above_1 = 7'h0;
+  reg [7:0] n6, n1, s3_segment_0 = 8'h0, s3_segment_1 = 8'h0;
+  reg [9:0] s14_tail = 10'h0;
   wire n16, n17, n14, n12, n18, signal, signal_26, awake_39, i__ready_25, moves, o__valid_27;
-  wire [1:0] s0_tail_negative;
+  wire [11:10] s0_tail;
   wire [550:0] o__payload_35;
   assign i__ready = signal & o__valid_27 & n18;
-  assign s0_tail_negative[0] = n14 & o__payload_35[0];
-  assign s0_tail_negative[1] = n12 & o__payload_35[0];
+  assign s0_tail[10] = n14 & o__payload_35[0];
+  assign s0_tail[11] = n12 & o__payload_35[0];
   assign active = o__valid & o__ready;
   assign awake = awake_39 | n16 | active | n17;
   assign moves = signal & signal_37;
@@ -63,7 +65,7 @@ module neuflow_mapper (
       .clk(clk), .columns(columns), .held(o__payload_35), .o__ready(o__ready_29),
       .o__valid(o__valid_27), .rst(rst), .sub(sub));
   neuflow_slice #(.WIDTH(35)) slice (
-    .clk(clk), .i__payload({s15_tail[2:0], moves ? s15_word_1 : 16'h0, moves ? s15_word_0 : 16'h0}),
+    .clk(clk), .i__payload({s15_tail, moves ? s15_word_1 : 16'h0, moves ? s15_word_0 : 16'h0}),
       .i__ready(i__ready_25), .i__valid(valid[14]), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
@@ -100,11 +102,12 @@ module neuflow_mapper (
       s8_low_1 <= s7_slope_1[17:0] * s7_d_1;
       s7_d_1 <= s6_d_1;
       s7_slope_1 <= $signed(s6_a_1) + $signed(s6_qd_1);
-      s4_segment_1 <= s3_index_1[2:1] == 2'h3 ? (s3_index_1[0] ? o__payload_35[550:484] :
-        o__payload_35[483:417]) : s3_index_1[2:1] == 2'h2 ? (s3_index_1[0] ? o__payload_35[416:350]
-        : o__payload_35[349:283]) : s3_index_1[2:1] == 1'h1 ? (s3_index_1[0] ?
-        o__payload_35[282:216] : o__payload_35[215:149]) : s3_index_1[0] ? o__payload_35[148:82] :
-        o__payload_35[81:15];
+      s4_segment_1 <= (s3_segment_1[0] ? o__payload_35[81:15] : 67'h0) | (s3_segment_1[1] ?
+        o__payload_35[148:82] : 67'h0) | (s3_segment_1[2] ? o__payload_35[215:149] : 67'h0) |
+        (s3_segment_1[3] ? o__payload_35[282:216] : 67'h0) | (s3_segment_1[4] ?
+        o__payload_35[349:283] : 67'h0) | (s3_segment_1[5] ? o__payload_35[416:350] : 67'h0) |
+        (s3_segment_1[6] ? o__payload_35[483:417] : 67'h0) | (s3_segment_1[7] ?
+        o__payload_35[550:484] : 67'h0);
       s6_b_1 <= s5_b_1;
       s6_d_1 <= s5_d_1;
       s6_a_1 <= s5_a_1;
@@ -113,14 +116,12 @@ module neuflow_mapper (
       s5_q_1 <= s4_segment_1[66:51];
       s5_a_1 <= $signed(s4_segment_1[50:33]) << o__payload_35[13:9];
       s5_d_1 <= $signed(s4_x_1) - $signed(s4_segment_1[15:0]);
-      s3_index_1 <= {s2_above_1[4], s2_above_1[4] ? {s2_above_1[6], s2_above_1[6] ? s2_above_1[7] :
-        s2_above_1[5]} : {s2_above_1[2], s2_above_1[2] ? s2_above_1[3] : s2_above_1[1]}};
+      s3_segment_1 <= {s2_above_1, 1'h1} & ~s2_above_1;
       s2_above_1 <= {$signed(s1_x_1) >= $signed(o__payload_35[499:484]), $signed(s1_x_1) >=
         $signed(o__payload_35[432:417]), $signed(s1_x_1) >= $signed(o__payload_35[365:350]),
         $signed(s1_x_1) >= $signed(o__payload_35[298:283]), $signed(s1_x_1) >=
         $signed(o__payload_35[231:216]), $signed(s1_x_1) >= $signed(o__payload_35[164:149]),
-        $signed(s1_x_1) >= $signed(o__payload_35[97:82]), $signed(s1_x_1) >=
-        $signed(o__payload_35[30:15])};
+        $signed(s1_x_1) >= $signed(o__payload_35[97:82])};
       s4_x_1 <= s3_x_1;
       s3_x_1 <= s2_x_1;
       s2_x_1 <= s1_x_1;
@@ -144,11 +145,12 @@ module neuflow_mapper (
       s8_low_0 <= s7_slope_0[17:0] * s7_d_0;
       s7_d_0 <= s6_d_0;
       s7_slope_0 <= $signed(s6_a_0) + $signed(s6_qd_0);
-      s4_segment_0 <= s3_index_0[2:1] == 2'h3 ? (s3_index_0[0] ? o__payload_35[550:484] :
-        o__payload_35[483:417]) : s3_index_0[2:1] == 2'h2 ? (s3_index_0[0] ? o__payload_35[416:350]
-        : o__payload_35[349:283]) : s3_index_0[2:1] == 1'h1 ? (s3_index_0[0] ?
-        o__payload_35[282:216] : o__payload_35[215:149]) : s3_index_0[0] ? o__payload_35[148:82] :
-        o__payload_35[81:15];
+      s4_segment_0 <= (s3_segment_0[0] ? o__payload_35[81:15] : 67'h0) | (s3_segment_0[1] ?
+        o__payload_35[148:82] : 67'h0) | (s3_segment_0[2] ? o__payload_35[215:149] : 67'h0) |
+        (s3_segment_0[3] ? o__payload_35[282:216] : 67'h0) | (s3_segment_0[4] ?
+        o__payload_35[349:283] : 67'h0) | (s3_segment_0[5] ? o__payload_35[416:350] : 67'h0) |
+        (s3_segment_0[6] ? o__payload_35[483:417] : 67'h0) | (s3_segment_0[7] ?
+        o__payload_35[550:484] : 67'h0);
       s6_b_0 <= s5_b_0;
       s6_d_0 <= s5_d_0;
       s6_a_0 <= s5_a_0;
@@ -157,19 +159,17 @@ module neuflow_mapper (
       s5_q_0 <= s4_segment_0[66:51];
       s5_a_0 <= $signed(s4_segment_0[50:33]) << o__payload_35[13:9];
       s5_d_0 <= $signed(s4_x_0) - $signed(s4_segment_0[15:0]);
-      s3_index_0 <= {s2_above_0[4], s2_above_0[4] ? {s2_above_0[6], s2_above_0[6] ? s2_above_0[7] :
-        s2_above_0[5]} : {s2_above_0[2], s2_above_0[2] ? s2_above_0[3] : s2_above_0[1]}};
+      s3_segment_0 <= {s2_above_0, 1'h1} & ~s2_above_0;
       s2_above_0 <= {$signed(s1_x_0) >= $signed(o__payload_35[499:484]), $signed(s1_x_0) >=
         $signed(o__payload_35[432:417]), $signed(s1_x_0) >= $signed(o__payload_35[365:350]),
         $signed(s1_x_0) >= $signed(o__payload_35[298:283]), $signed(s1_x_0) >=
         $signed(o__payload_35[231:216]), $signed(s1_x_0) >= $signed(o__payload_35[164:149]),
-        $signed(s1_x_0) >= $signed(o__payload_35[97:82]), $signed(s1_x_0) >=
-        $signed(o__payload_35[30:15])};
+        $signed(s1_x_0) >= $signed(o__payload_35[97:82])};
       s4_x_0 <= s3_x_0;
       s3_x_0 <= s2_x_0;
       s2_x_0 <= s1_x_0;
-      s15_tail <= s14_tail;
-      s14_tail <= s13_tail;
+      s15_tail <= s14_tail[2:0];
+      s14_tail <= s13_tail[9:0];
       s13_tail <= s12_tail;
       s12_tail <= s11_tail;
       s11_tail <= s10_tail;
@@ -189,7 +189,7 @@ module neuflow_mapper (
       n15 = -$signed(i__payload[15:0]);
       s1_x_1 <= n11 & n12 ? n13 : {i__payload[31], i__payload[31:16]};
       s1_x_0 <= n11 & n14 ? n15 : {i__payload[15], i__payload[15:0]};
-      s1_tail <= {s0_tail_negative, o__payload_35[2], o__payload_35[8:3], i__payload[34:32]};
+      s1_tail <= {s0_tail, o__payload_35[2], o__payload_35[8:3], i__payload[34:32]};
     end
   end
   always @(posedge clk) begin

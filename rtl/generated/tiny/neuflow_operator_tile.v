@@ -198,7 +198,7 @@ module \neuflow_operator_tile.router  (
     north_current = 10'h0, north_peers = 10'h3ff, north_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'h3ff, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'h3ff, west_waiting = 10'h0;
-  wire n1, n9, n7, n10, n8, n6, n5, n3, n2, n4, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
+  wire n6, n7, n10, n2, n1, n5, n4, n3, n8, n9, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
     n12, east_last, east_moves, global_last, global_moves, i__ready_117, i__ready_127, i__ready_137,
     i__ready_147, i__ready_157, i__ready_167, i__ready_177, i__ready_187, i__ready_197,
     i__ready_207, local0_last, local0_moves, local1_last, local1_moves, local2_last, local2_moves,
@@ -213,31 +213,31 @@ module \neuflow_operator_tile.router  (
   assign local0_takes = local0_armed & !(local0_peers & n23);
   assign local1_takes = local1_armed & !(local1_peers & n23);
   assign local2_takes = local2_armed & !(local2_peers & n23);
-  assign awake = |{n1, n2, o__valid_212, n3, n4, n5, n6, bus__valid, local0_moves, west_moves,
-    north_moves, south_moves, east_moves, local1_moves, n7, n8, n9, n10, local2_moves, global_moves}
-    | n11;
+  assign awake = |{global_moves, o__valid_212, n1, n2, n3, n4, n5, bus__valid, local0_moves, n6,
+    south_moves, north_moves, n7, n8, n9, local2_moves, west_moves, local1_moves, east_moves, n10} |
+    n11;
   assign moving = (north_moves ? north_current : 10'h0) | (east_moves ? east_current : 10'h0) |
     (south_moves ? south_current : 10'h0) | (west_moves ? west_current : 10'h0) | (global_moves ?
     global_current : 10'h0) | (local0_moves ? local0_current : 10'h0) | (local1_moves ?
     local1_current : 10'h0) | (local2_moves ? local2_current : 10'h0);
-  assign n1 = north_out__valid & o__ready_113;
-  assign n2 = local3_out__valid & o__ready_193;
-  assign n3 = local2_out__valid & o__ready_183;
-  assign n4 = local4_out__valid & o__ready_203;
-  assign n5 = local1_out__valid & o__ready_173;
-  assign n6 = local0_out__valid & o__ready_163;
-  assign local0_moves = local0_in__valid & local0_takes;
-  assign west_moves = west_in__valid & west_takes;
-  assign north_moves = north_in__valid & north_takes;
-  assign south_moves = south_in__valid & south_takes;
-  assign east_moves = east_in__valid & east_takes;
-  assign local1_moves = local1_in__valid & local1_takes;
-  assign n7 = south_out__valid & o__ready_133;
-  assign n8 = global_out__valid & o__ready_153;
-  assign n9 = east_out__valid & o__ready_123;
-  assign n10 = west_out__valid & o__ready_143;
-  assign local2_moves = local2_in__valid & local2_takes;
   assign global_moves = global_in__valid & global_takes;
+  assign n1 = global_out__valid & o__ready_153;
+  assign n2 = west_out__valid & o__ready_143;
+  assign n3 = local2_out__valid & o__ready_183;
+  assign n4 = local1_out__valid & o__ready_173;
+  assign n5 = local0_out__valid & o__ready_163;
+  assign local0_moves = local0_in__valid & local0_takes;
+  assign n6 = north_out__valid & o__ready_113;
+  assign south_moves = south_in__valid & south_takes;
+  assign north_moves = north_in__valid & north_takes;
+  assign n7 = east_out__valid & o__ready_123;
+  assign n8 = local3_out__valid & o__ready_193;
+  assign n9 = local4_out__valid & o__ready_203;
+  assign local2_moves = local2_in__valid & local2_takes;
+  assign west_moves = west_in__valid & west_takes;
+  assign local1_moves = local1_in__valid & local1_takes;
+  assign east_moves = east_in__valid & east_takes;
+  assign n10 = south_out__valid & o__ready_133;
   assign n11 = |settling;
   assign local2_last = local2_moves & local2_in__payload[34];
   assign local1_last = local1_moves & local1_in__payload[34];
@@ -352,9 +352,9 @@ module \neuflow_operator_tile.router  (
       |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid_212), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, n2, o__valid_212, n3, n4, n5, n6, bus__valid, local0_moves, west_moves, north_moves,
-      south_moves, router_gated_rst, east_moves, local1_moves, n7, n8, n9, n10, local2_moves,
-      global_moves}) begin
+    if (|{global_moves, o__valid_212, n1, n2, n3, n4, n5, bus__valid, local0_moves, n6,
+      router_gated_rst, south_moves, north_moves, n7, n8, n9, local2_moves, west_moves,
+      local1_moves, east_moves, n10}) begin
       settling <= 3'h4;
     end else begin
       if (n11) settling <= settling - 1'h1;
@@ -437,7 +437,7 @@ module \neuflow_operator_tile.router  (
       if (n20 & queued[0]) north_next_source <= o__payload[7:4];
       if ((done[0] | signal_41[0]) & n20) north_source <= signal_41[0] ? o__payload[7:4] :
         north_next_source;
-      if ((o__ready & n12 & n21) & n20) local2_peers <= names;
+      if (n20 & (o__ready & n12 & n21)) local2_peers <= names;
       if (n20) begin
         local2_waiting <= local2_waiting & n22 | (n12 ? queued : 10'h0);
         local2_current <= local2_current & n22 | local2_waiting & done | (n12 ? signal_41 : 10'h0);
@@ -458,12 +458,12 @@ module \neuflow_operator_tile.router  (
         waits <= waits & n22 | queued;
         signal_42 <= signal_42 & n22 | waits & done | signal_41;
       end
-      if ((o__ready & n13 & n21) & n20) local1_peers <= names;
-      if (n20 & (o__ready & n14 & n21)) local0_peers <= names;
+      if (n20 & (o__ready & n13 & n21)) local1_peers <= names;
+      if ((o__ready & n14 & n21) & n20) local0_peers <= names;
       if (n20 & (o__ready & n15 & n21)) global_peers <= names;
       if (n20 & (o__ready & n16 & n21)) west_peers <= names;
-      if ((o__ready & n17 & n21) & n20) south_peers <= names;
-      if ((o__ready & n18 & n21) & n20) east_peers <= names;
+      if (n20 & (o__ready & n17 & n21)) south_peers <= names;
+      if (n20 & (o__ready & n18 & n21)) east_peers <= names;
       if ((o__ready & n19 & n21) & n20) north_peers <= names;
     end
   end
@@ -495,8 +495,8 @@ module \neuflow_operator_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_16 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__3__ready, local__2__ready, local__1__ready, local__0__ready,
-    o__ready};
+  assign all_ready = &{local__2__ready, local__1__ready, local__0__ready, o__ready,
+    local__3__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_16), .rst(tap_gated_rst));

@@ -53,9 +53,9 @@ module neuflow_scratchpad (
     write_issue, write_moves;
   wire [15:0] read_data, read_data_89, read_data_90, read_data_91;
   wire [1:0] n5, n2, write_behind, write_chosen, write_grant;
-  wire [25:0] n4;
+  wire [21:0] n4;
   wire [29:0] n9, n1;
-  wire [29:26] n3;
+  wire [29:22] n3;
   wire [5:0] read_behind, read_chosen, read_grant;
   wire [67:0] coming;
   assign data__0__ready = write_owner[0];
@@ -84,8 +84,8 @@ module neuflow_scratchpad (
   assign coming = (write_owner[0] ? data__0__payload[67:0] : 68'h0) | (write_owner[1] ?
     data__1__payload[67:0] : 68'h0);
   assign n6 = read_enable | |{read__2__valid & read__2__ready, read__1__valid & read__1__ready,
-    read__0__valid & read__0__ready, read__4__valid & read__4__ready, read__3__valid &
-    read__3__ready, read__5__valid & read__5__ready};
+    read__5__valid & read__5__ready, read__4__valid & read__4__ready, read__3__valid &
+    read__3__ready, read__0__valid & read__0__ready};
   assign n7 = write_moves | (write__1__valid & write__1__ready | write__0__valid & write__0__ready);
   assign n8 = |settling;
   assign write_grant = write_chosen & ~write_chosen + 1'h1;
@@ -93,8 +93,8 @@ module neuflow_scratchpad (
   assign write_issue = write_free & (write__0__valid | write__1__valid);
   assign read_grant = read_chosen & ~read_chosen + 1'h1;
   assign read_free = ~read_enable | read_ends;
-  assign read_issue = read_free & |{read__3__valid, read__2__valid, read__0__valid, read__5__valid,
-    read__4__valid, read__1__valid};
+  assign read_issue = read_free & |{read__3__valid, read__2__valid, read__0__valid, read__1__valid,
+    read__5__valid, read__4__valid};
   assign n9 = write_issue ? (write_grant[0] ? write__0__payload[29:0] : 30'h0) | (write_grant[1] ?
     write__1__payload[29:0] : 30'h0) : write_beat;
   assign write_chosen = |write_behind ? write_behind : {write__1__valid, write__0__valid};
@@ -131,7 +131,7 @@ module neuflow_scratchpad (
     if (|served) response_data <= {read_data_91, read_data_90, read_data_89, read_data};
   end
   always @(posedge clk) begin
-    if (n6 | n7 | rst) begin
+    if (n6 | rst | n7) begin
       settling <= 3'h4;
     end else begin
       if (n8) settling <= settling - 1'h1;
