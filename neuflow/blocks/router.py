@@ -7,6 +7,7 @@ from functools import reduce
 from operator import or_
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.config import config_stream
@@ -124,26 +125,18 @@ class Router(Component):
     def _build_queues(self, m, exist, current, waiting, peers, done):
         """Take ROUTE words from the bus; return by output the input it is under, and the words."""
         bits = len(RouterOut)
-        words = self._build_words(m)
+        words = self._build_words(m, exist)
         word = words.o.payload
-        known, conflict, full = Signal(name="known"), Signal(name="conflict"), Signal(name="full")
-        take = Signal(name="take")
-        target, names = Signal(bits), Signal(bits)
+        target, names = word.target, word.names
+        conflict, full, take = Signal(name="conflict"), Signal(name="full"), Signal(name="take")
         held, waits = Signal(bits), Signal(bits)
-        m.d.comb += [
-            target.eq(Mux(known, (Const(1, 1) << word.output) & exist, 0)),
-            names.eq((word.peers & exist) | target),
-            full.eq((target & (waits if self.depth == 2 else held)).any()),
-        ]
+        m.d.comb += full.eq((target & (waits if self.depth == 2 else held)).any())
 
         # While words for a packet of this input are held, another packet's words must wait.
         with m.Switch(word.input):
             for i in self.inputs:
                 with m.Case(i):
-                    m.d.comb += [
-                        known.eq(1),
-                        conflict.eq(((current[i] | waiting[i]) != 0) & (names != peers[i])),
-                    ]
+                    m.d.comb += conflict.eq(((current[i] | waiting[i]) != 0) & (names != peers[i]))
         # Nothing but another word can take the room that is there, so it still is a cycle later.
         m.d.comb += words.o.ready.eq(take)
         m.d.sync += take.eq(words.o.valid & ~take & ~conflict & ~full)
@@ -178,12 +171,19 @@ class Router(Component):
                     m.d.sync += next_source.eq(word.input)
         return sources, words
 
-    def _build_words(self, m) -> Slice:
-        """Keep the ROUTE words for this router."""
+    def _build_words(self, m, exist) -> Slice:
+        """Keep the ROUTE words for this router: input, ``target`` (no bit: drop it), all ``names``."""
         beat = self.bus.payload
-        m.submodules.words = words = Slice(ROUTE.shape())
+        bits = len(RouterOut)
+        kept = data.StructLayout({"input": _INPUT_BITS, "target": bits, "names": bits})
+        m.submodules.words = words = Slice(kept)
+        word = data.View(ROUTE.shape(), beat.data[: ROUTE.shape().size])
+        known = Cat(word.input == i for i in self.inputs).any()
+        target = Mux(known, (Const(1, 1) << word.output) & exist, 0)[:bits]
         m.d.comb += [
-            words.i.payload.as_value().eq(beat.data),
+            words.i.payload.input.eq(word.input),
+            words.i.payload.target.eq(target),
+            words.i.payload.names.eq((word.peers & exist) | target),
             words.i.valid.eq(
                 self.bus.valid
                 & (beat.kind == Kind.ROUTER)

@@ -42,21 +42,25 @@ module neuflow_alu (
   reg [48:0] s6_coarse_0 = 49'h0, s6_coarse_1 = 49'h0;
   reg [7:0] n10, n4, bits, left = 8'h0;
   reg [9:0] valid = 10'h0;
-  wire n17, n32, n20, n21, n28, n29, n26, n19, n25, n24, n23, n15, n33, n18, n22, n27, n30,
+  wire n17, n32, n20, n21, n28, n29, n26, n19, n25, n24, n23, n15, n34, n18, n22, n27, n30,
     signal_38, awake_73, both, divides, en, i__ready, moves, o__payload_24_narrow, o__valid_26,
     step, unary;
-  wire [18:0] trial0_0, trial0_1, trial1_0, trial1_1, trial2_0, trial2_1;
+  wire [12:0] trial0_1;
+  wire [18:0] trial0_0, trial1_0, trial1_1, trial2_0, trial2_1;
+  wire [18:13] n31;
   wire [1:0] n14;
   wire [21:0] o__payload_24;
-  wire [2:0] n31;
+  wire [2:0] n33;
   wire [3:0] skipped;
   wire [5:0] signal;
   wire [7:0] signal_34;
   assign a__ready = en & both & (~divides | done);
   assign b__ready = a__ready & ~unary;
   assign {signal_34[7], signal_34[5:0]} = $signed(6'h11) + $signed(signal);
+  assign {n31, trial0_1} = $signed({rest_1, above_1[15], 1'h1}) + $signed({n32, below_1 ^ {16{n32}},
+    n32});
   assign active = o__valid & o__ready;
-  assign awake = |{both, n28, active, awake_73} | n29;
+  assign awake = |{both, n28, awake_73, active} | n29;
   assign n14[0] = s4_tail[3:0] == 2'h2;
   assign n14[1] = s4_tail[3:0] == 3'h7;
   assign moves = en & signal_71;
@@ -66,13 +70,13 @@ module neuflow_alu (
   assign n18 = $signed(a__payload[31:16]) < $signed(1'h0);
   assign n19 = $signed(a__payload[15:0]) < $signed(1'h0);
   assign signal_38 = both & divides & ~busy;
-  assign n20 = ~trial0_1[18];
+  assign n20 = ~n31[18];
   assign n21 = ~trial1_1[18];
   assign trial2_1 = $signed({trial1_1[17:1], above_1[13], 1'h1}) + $signed({n21, below_1 ^
     {16{n21}}, n21});
-  assign n22 = signal_38 | n23;
+  assign n22 = n23 | signal_38;
   assign n23 = step & nonzero_1;
-  assign skipped = n31 == 2'h2 ? 4'h8 : n31 == 1'h1 ? 4'h4 : !n31 ? 4'h0 : 4'hc;
+  assign skipped = n33 == 2'h2 ? 4'h8 : n33 == 1'h1 ? 4'h4 : !n33 ? 4'h0 : 4'hc;
   assign n24 = ~trial0_0[18];
   assign n25 = ~trial1_0[18];
   assign trial2_0 = $signed({trial1_0[17:1], above_0[13], 1'h1}) + $signed({n25, below_0 ^
@@ -87,15 +91,14 @@ module neuflow_alu (
   assign n30 = a__ready | signal_38 | step;
   assign unary = n17 | n15;
   assign signal = o__payload_24[8:4] - o__payload_24[14:10];
-  assign trial0_1 = $signed({rest_1, above_1[15], 1'h1}) + $signed({n32, below_1 ^ {16{n32}}, n32});
-  assign trial1_1 = $signed({trial0_1[17:1], above_1[14], 1'h1}) + $signed({n20, below_1 ^
-    {16{n20}}, n20});
-  assign n31 = $signed(signal) < $signed(1'h0) ? 3'h0 : signal[4:2];
-  assign trial0_0 = $signed({rest_0, above_0[15], 1'h1}) + $signed({n33, below_0 ^ {16{n33}}, n33});
+  assign n32 = ~rest_1[16];
+  assign trial1_1 = $signed({n31[17:13], trial0_1[12:1], above_1[14], 1'h1}) + $signed({n20, below_1
+    ^ {16{n20}}, n20});
+  assign n33 = $signed(signal) < $signed(1'h0) ? 3'h0 : signal[4:2];
+  assign trial0_0 = $signed({rest_0, above_0[15], 1'h1}) + $signed({n34, below_0 ^ {16{n34}}, n34});
   assign trial1_0 = $signed({trial0_0[17:1], above_0[14], 1'h1}) + $signed({n24, below_0 ^
     {16{n24}}, n24});
-  assign n32 = ~rest_1[16];
-  assign n33 = ~rest_0[16];
+  assign n34 = ~rest_0[16];
   \neuflow_alu.config  config_2 (
     .awake(awake_73), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .held({o__payload_24_narrow, o__payload_24}), .o__ready(a__ready
@@ -189,7 +192,7 @@ module neuflow_alu (
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24_narrow,
         o__payload_24[14:10]};
     end
-    if (n22 & {signal_38, n23, |twice_1[20:18]} != 2'h3) twice_1 <= signal_38 ? (!b__payload[31:16]
+    if (n22 & {n23, signal_38, |twice_1[20:18]} != 3'h5) twice_1 <= signal_38 ? (!b__payload[31:16]
       & |a__payload[31:16] ? 21'h1fffff : 21'h0) : {twice_1[17:0], n20, n21, ~trial2_1[18]};
     if (n22) begin
       placed_1 = {n18 ? -a__payload[31:16] : a__payload[31:16]} << skipped;
@@ -214,7 +217,7 @@ module neuflow_alu (
     end
   end
   always @(posedge clk) begin
-    if (|{both, rst, n28, active, awake_73}) begin
+    if (|{both, rst, n28, awake_73, active}) begin
       settling <= 2'h2;
     end else begin
       if (n29) settling <= settling - 1'h1;
@@ -235,7 +238,7 @@ module neuflow_alu (
         left <= signal_38 ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left)
           - $signed(3'h3));
       end
-      if (n30 & {signal_38, step} != 1'h1) busy <= signal_38;
+      if ({signal_38, step} != 1'h1 & n30) busy <= signal_38;
     end
   end
   always @(posedge clk) begin

@@ -81,8 +81,8 @@ module neuflow_convolver_tile (
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
       .east_out__valid(east_out__valid), .east_takes(east_in__ready),
       .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
-      .local0_takes(local0_in__ready), .o__ready_69(east_out__ready),
-      .o__ready_79(south_out__ready), .o__ready_89(west_out__ready), .router_gated_clk(router_clk),
+      .local0_takes(local0_in__ready), .o__ready_66(east_out__ready),
+      .o__ready_76(south_out__ready), .o__ready_86(west_out__ready), .router_gated_clk(router_clk),
       .router_gated_rst(rst), .south_in__payload(south_in__payload),
       .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .south_takes(south_in__ready), .sub(row),
@@ -228,7 +228,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2188_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2201_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -332,8 +332,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n23;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_172 = |{issue, s2[0], s6[0], s7[0], s10[0], s4[0], s13[0], shift, s5[0], signal_59,
-    s3[0], s8[0], s1[0], awake, s9[0], s11[0], s12[0], signal_60, hand_over, s14_q[0]} | n48;
+  assign awake_172 = |{shift, s2[0], s6[0], s9[0], s8[0], s7[0], s12[0], s11[0], s5[0], hand_over,
+    s14_q[0], s13[0], s4[0], awake, issue, s3[0], signal_59, s1[0], s10[0], signal_60} | n48;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
   assign {n19[22], n19[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -378,25 +378,25 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n23 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n24 = idle | weights_rewind & pass_ends_ends;
-  assign n25 = n24 | weights_rewind;
+  assign n25 = weights_rewind | n24;
   assign n26 = idle | s0_last & group_ends_ends;
-  assign n27 = s0_last | n26;
+  assign n27 = n26 | s0_last;
   assign n28 = idle | n51 & block_ends_ends;
   assign n29 = n28 | n51;
   assign n30 = idle | n52 & ky_ends_ends;
   assign n31 = n52 | n30;
   assign n32 = idle | n52;
   assign n33 = idle | n53 & kx_ends_ends;
-  assign n34 = n53 | n33;
+  assign n34 = n33 | n53;
   assign n35 = idle & ~s1[0] & ~s2[0];
   assign n36 = s2[0] & ~s2[8];
   assign n37 = n54 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_95) : n40;
-  assign n38 = |{s2[0], n54, n35, n36};
-  assign n39 = {n35, n36} != 1'h1;
+  assign n38 = |{s2[0], n54, n36, n35};
+  assign n39 = {n36, n35} != 2'h2;
   assign n40 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n41 = n38 & {n54, n35, n36} != 3'h4 & n39;
+  assign n41 = n38 & {n54, n36, n35} != 3'h4 & n39;
   assign n42 = n35 | n55 & first_channel;
   assign n43 = n55 | absent[0];
   assign n44 = s2[0] & s2[9];
@@ -637,7 +637,7 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n38 & {s2[10], n35, n36} != 3'h5) begin
+      if (n38 & {s2[10], n36, n35} != 3'h6) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n35 ? config__payload[244:225] : n36 ? (wraps_80 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n37;
@@ -656,9 +656,9 @@ module \neuflow_convolver_tile.convolver.array  (
         config__payload[312:309] : wraps_75 ? over_73[3:0] : signal_72 + config__payload[320:317];
       if (n35 | s1[0]) signal_67 <= n35 ? config__payload[308:305] : s1[8] ?
         config__payload[308:305] : wraps ? over[3:0] : signal_67 + config__payload[316:313];
-      if (n45 | n46) tap_y <= n45 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n46 | n45) tap_y <= n45 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (s2[0] & ~s2[10] | n45 | n46) signal_192 <= n45 ? {{2{config__payload[132]}},
+      if (s2[0] & ~s2[10] | n46 | n45) signal_192 <= n45 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n46 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(signal_192) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -680,8 +680,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{issue, s2[0], s6[0], coordinates_gated_rst, s7[0], s10[0], s4[0], s13[0], shift, s5[0],
-      signal_59, s3[0], s8[0], s1[0], awake, s9[0], s11[0], s12[0], signal_60, hand_over, s14_q[0]})
+    if (|{shift, s2[0], s6[0], coordinates_gated_rst, s9[0], s8[0], s7[0], s12[0], s11[0], s5[0],
+      hand_over, s14_q[0], s13[0], s4[0], awake, issue, s3[0], signal_59, s1[0], s10[0], signal_60})
       begin
       settling <= 3'h7;
     end else begin
@@ -738,12 +738,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [1:0] passed = 2'h0, valid = 2'h0, within_2;
   reg [2:0] signal = 3'h0, settling = 3'h4;
   reg [82:0] signal_33_q = 83'h0, signal_7_q = 83'h0;
-  wire n4, n6, n1, n2, n3, n7, n5, n9, n8, first, make;
+  wire n4, n6, n3, n2, n1, n7, n5, n9, n8, first, make;
   assign reached = passed + {signal_7_q[82] & passed != 2'h3};
   assign awake = n1 | n2 | n3 | n4;
-  assign n1 = clear & configured;
+  assign n1 = {clear, stored} != before_2;
   assign n2 = make & ~clear;
-  assign n3 = {clear, stored} != before_2;
+  assign n3 = clear & configured;
   assign n4 = |settling;
   assign make = ~full | take;
   assign first = full | !signal;
@@ -1040,7 +1040,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n4, n5, n6, n3, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n3, n5, n6, n4, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
     signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
     i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
@@ -1064,12 +1064,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, n5, signal, n6, hand_over, awake} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, hand_over, n4, n5, n6, awake, signal} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s2[0], s6[0], s7_step, s4[0], s5[0], s3[0], s8_step, s1[0], s0[0]};
+  assign en = |{s2[0], s6[0], s8_step, s7_step, s5[0], s0[0], s4[0], s3[0], s1[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1082,8 +1082,8 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_41 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_104};
-  assign n3 = o__valid & o__ready;
-  assign n4 = config__valid & n32;
+  assign n3 = config__valid & n32;
+  assign n4 = o__valid & o__ready;
   assign n5 = block[15:0] != told;
   assign n6 = i__valid_132 & i__ready;
   assign n7 = |settling;
@@ -1109,7 +1109,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_126 = slot_ends ? 20'h0 : signal_128 + config__payload[77:62];
   assign n23 = signal_104 & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = signal | drain_gated_rst;
+  assign n24 = drain_gated_rst | signal;
   assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_41 | n26;
@@ -1152,7 +1152,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2472_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2485_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1174,7 +1174,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, n5, signal, drain_gated_rst, n6, hand_over, awake}) begin
+    if (|{reads, running, waiting, n3, hand_over, n4, n5, n6, drain_gated_rst, awake, signal}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1454,7 +1454,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2472_0,
+  input wire [1:0] port_2485_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1462,42 +1462,51 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
   reg [16:0] signal = 17'h0, slots_less = 17'h0;
-  reg [69:0] n1, n4, signal_14 = 70'h0, signal_8 = 70'h0;
-  wire n2, n3, n6, signal_17_row_ends, signal_17_slot_ends;
+  reg [69:0] n3, n6, signal_14 = 70'h0, signal_8 = 70'h0;
+  wire n4, n5, n1, signal_17_row_ends, signal_17_slot_ends;
   wire [15:0] signal_17_column, signal_17_row, signal_17_slot;
   wire [19:0] signal_17_base;
-  wire [69:0] n5;
+  wire [69:0] n2;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2472_0[0];
-  assign n3 = port_2472_0[0] | n2 | clear;
-  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
-    slots_less) : signal_8[69];
-  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
+  assign n1 = n4 | clear | drain_gated_rst;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2472_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_2485_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n6 = n2 | drain_gated_rst | clear;
+  assign n4 = fresh & ~port_2485_0[0];
+  assign n5 = port_2485_0[0] | n4 | clear;
+  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
+    slots_less) : signal_8[69];
+  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
+  always @(posedge drain_gated_clk) begin
+    if (n1) begin
+      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
+    end else begin
+      if (port_2485_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+        signal_17_column};
+      if (port_2485_0[0]) signal_8[67:0] <= n2[67:0];
+    end
+  end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2472_0[0], mark, n2, clear} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2472_0[0]
+      if ({port_2485_0[0], mark, n4, clear} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2485_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
-        signal_14[69:68] <= n1[69:68];
+        signal_14[69:68] <= n3[69:68];
       end
-      if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2472_0[0]
-          ? n5 : {2'h0, signal_8[67:0]};
-        signal_8[69:68] <= n4[69:68];
+      if (n5) begin
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2485_0[0]
+          ? n2 : {2'h0, signal_8[67:0]};
+        signal_8[69:68] <= n6[69:68];
       end
       offset <= signal_8[67:48] + signal_8[15:0];
       inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
@@ -1508,19 +1517,10 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n6) begin
-      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
-    end else begin
-      if (port_2472_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
-        signal_17_column};
-      if (port_2472_0[0]) signal_8[67:0] <= n5[67:0];
-    end
-  end
-  always @(posedge drain_gated_clk) begin
-    if (drain_gated_rst | clear) begin
+    if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2472_0[0]) fresh <= 1'h0;
+      if (port_2485_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1656,7 +1656,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
     84'h0, s3_piece_q = 84'h0;
   reg [8:0] n9, linear_88 = 9'h0, offset = 9'h0;
-  wire n14, n37, n35, n36, n39, n5, n6, n26, n38, n34, n4, n18, n11, n12, n13, n24, n22, n15, n17,
+  wire n14, n38, n35, n36, n39, n5, n6, n26, n37, n34, n4, n18, n13, n12, n11, n24, n22, n15, n17,
     n19, n33, n20, n21, n23, n25, n28, n10, n29, n32, n27, n30, signal_115, signal_116, signal_117,
     signal_22, signal_23, finished, i__ready_112, i__valid_113, last_lap, last_phase_y, o__ready,
     o__valid, record_ends, starts;
@@ -1679,7 +1679,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = signal_117 & signal_37 > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = signal_117 & signal_37 > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = signal_117 & signal_37 > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{pass_done, signal_22, n11, n12, starts, n13, finished} | n14;
+  assign awake = |{pass_done, signal_22, finished, n11, n12, starts, n13} | n14;
   assign n3[36:21] = n4 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
     == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
   assign n3[20:5] = n4 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
@@ -1700,33 +1700,33 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign ahead = signal_117 ? signal_39 - signal_36 : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n10 = o__ready | n34;
-  assign n11 = i__valid_113 & i__ready_112;
+  assign finished = n37 | signal & signal_50 & allowed;
+  assign n11 = released != freed;
   assign n12 = o__valid & o__ready;
-  assign starts = n37 & config__valid & ~(|flushing);
-  assign n13 = released != freed;
-  assign finished = n38 | signal & signal_50 & allowed;
+  assign starts = n38 & config__valid & ~(|flushing);
+  assign n13 = i__valid_113 & i__ready_112;
   assign n14 = |settling;
   assign n15 = lead <= config__payload[3];
   assign record_ends = n39 & channel_ends;
   assign n16 = record + 1'h1;
   assign n17 = !lead;
   assign n18 = config__payload[6:5] == 2'h3;
-  assign n19 = n37 & ~s1_valid & ~s2_valid;
+  assign n19 = n38 & ~s1_valid & ~s2_valid;
   assign n20 = n33 & ~s2_piece[82];
   assign next_linear_row = last_phase_y ? config__payload[78:59] : linear_row +
     config__payload[218:199];
-  assign n21 = n19 | n33 | n20;
-  assign n22 = n37 | n38;
-  assign n23 = record_ends | n22;
-  assign n24 = n37 | record_ends;
+  assign n21 = n20 | n19 | n33;
+  assign n22 = n38 | n37;
+  assign n23 = n22 | record_ends;
+  assign n24 = n38 | record_ends;
   assign n25 = n39 | n24;
-  assign n26 = n37 | n39;
+  assign n26 = n38 | n39;
   assign width = config__payload[26:7] - 1'h1;
-  assign n27 = n28 & {rest[2], n34, n26} != 3'h6;
+  assign n27 = {n34, n26, rest[2]} != 3'h5 & n28;
   assign rest = signal_40 + {~signal_39};
   assign n28 = n34 | n26;
   assign n29 = i__valid & i__ready & i__payload[67] | starts;
-  assign n30 = writer_gated_rst | n19;
+  assign n30 = n19 | writer_gated_rst;
   assign last_phase_y = n18 | n31 == config__payload[158:155];
   assign n31 = signal_84 + 1'h1;
   assign signal_87 = last_phase_y ? (signal_77 & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1744,8 +1744,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n36 = signal_40 <= signal_36;
   assign signal_116 = signal_15 & valid & o__valid;
   assign signal_115 = n35 & n36;
-  assign n37 = ~signal;
-  assign n38 = record_ends & record_ends_48;
+  assign n37 = record_ends & record_ends_48;
+  assign n38 = ~signal;
   assign n39 = signal_22 & signal_23;
   assign after_row_beyond = $signed({1'h0, signal_83}) + $signed(pitch_less);
   assign n40 = signal_25 + signal_39;
@@ -1796,7 +1796,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, pass_done, signal_22, n11, n12, starts, n13, finished}) begin
+    if (|{pass_done, signal_22, finished, n11, n12, writer_gated_rst, starts, n13}) begin
       settling <= 4'hb;
     end else begin
       if (n14) settling <= settling - 1'h1;
@@ -1849,7 +1849,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n21) linear <= n19 ? config__payload[78:59] : n20 ? linear + config__payload[98:79] :
         next_linear_row;
-      if (n21 & {n19, n20} != 1'h1) linear_row <= n19 ? config__payload[78:59] : next_linear_row;
+      if (n21 & {n20, n19} != 2'h2) linear_row <= n19 ? config__payload[78:59] : next_linear_row;
       if (n23) begin
         record_ends_48 <= n22 ? config__payload[58:43] == 1'h1 : record_left == 2'h2;
         record_left <= n22 ? config__payload[58:43] : record_left - 1'h1;
@@ -1869,7 +1869,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         follows <= starts ? config__payload[4] : 1'h0;
         listening <= starts ? |config__payload[58:43] : follows;
       end
-      if (starts | finished) signal <= starts;
+      if (finished | starts) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1880,7 +1880,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         signal_84 <= last_phase_y ? 4'h0 : n31[3:0];
         signal_83 <= signal_87;
       end
-      if (s2_valid | n33 | n20) begin
+      if (n20 | s2_valid | n33) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n20 ? signal_83 : n33 ? signal_87 : signal_77 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1909,7 +1909,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | n26) begin
+    if (n26 | writer_gated_rst) begin
       signal_25 <= 4'h0;
     end else begin
       if ((n5 | $signed({3'h0, signal_123}) >= $signed(1'h0) | n6) & n34) signal_25 <= n6 ?
@@ -1934,7 +1934,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2188_16,
+  input wire [1:0] port_2201_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1956,12 +1956,12 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
   assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = n3 & {leads, listening, signal_16} != 2'h3;
-  assign n3 = {listening, signal_16} != 2'h2;
+  assign n2 = n3 & {leads, signal_16, listening} != 2'h3;
+  assign n3 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2188_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2188_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2201_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2201_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2041,7 +2041,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{comes, read_enable, blocks_gated_rst, free, rewind, push}) begin
+    if (|{blocks_gated_rst, comes, read_enable, free, rewind, push}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2107,7 +2107,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{comes, read_enable, weights_gated_rst, free, rewind, push}) begin
+    if (|{comes, weights_gated_rst, read_enable, free, rewind, push}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2152,9 +2152,9 @@ module \neuflow_convolver_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_69,
-  input wire o__ready_79,
-  input wire o__ready_89,
+  input wire o__ready_66,
+  input wire o__ready_76,
+  input wire o__ready_86,
   input wire bus__valid,
   input wire [48:0] bus__payload,
   input wire [34:0] local0_in__payload,
@@ -2179,77 +2179,78 @@ module \neuflow_convolver_tile.router  (
   reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
     4'h0, west_next_source = 4'h0, west_source = 4'h0;
-  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0,
+  reg [9:0] signal_27 = 10'h0, east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0,
     local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'he, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n3, n2, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
-    i__ready_93, local0_last, local0_moves, o__valid_98, south_last, south_moves, west_last,
+  wire n8, n10, n7, n6, n5, n4, n3, n2, n1, n9, east_last, east_moves, i__ready_70, i__ready_80,
+    i__ready_90, local0_last, local0_moves, o__valid_95, south_last, south_moves, west_last,
     west_moves;
-  wire [17:0] o__payload;
-  wire [3:0] n13, signal, moving;
-  wire [9:0] n11, n12, signal_29, done, names, queued;
+  wire [23:0] o__payload;
+  wire [3:0] n13, moving;
+  wire [7:4] i__payload;
+  wire [9:0] n11, n12, signal, done, queued;
   assign east_takes = east_armed & !(east_peers & n12);
   assign south_takes = south_armed & !(south_peers & n12);
   assign west_takes = west_armed & !(west_peers & n12);
   assign local0_takes = local0_armed & !(local0_peers & n12);
-  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2,
-    bus__valid, n3} | n4;
+  assign awake = |{local0_moves, west_moves, south_moves, east_moves, n1, n2, n3, bus__valid,
+    o__valid_95} | n4;
   assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
     4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
+  assign i__payload = |{bus__payload[23:20] == 1'h1, bus__payload[23:20] == 2'h3,
+    bus__payload[23:20] == 2'h2, bus__payload[23:20] == 3'h5} ? {n13[3:1], 1'h0} : 4'h0;
   assign local0_moves = local0_in__valid & local0_takes;
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n1 = west_out__valid & o__ready_89;
-  assign n2 = south_out__valid & o__ready_79;
-  assign n3 = east_out__valid & o__ready_69;
+  assign n1 = west_out__valid & o__ready_86;
+  assign n2 = south_out__valid & o__ready_76;
+  assign n3 = east_out__valid & o__ready_66;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
-  assign n5 = o__payload[7:4] == 3'h5;
-  assign names = {o__payload[11:9], 1'h0} | {6'h0, signal};
-  assign n6 = o__payload[7:4] == 2'h3;
-  assign n7 = o__payload[7:4] == 2'h2;
-  assign n8 = o__payload[7:4] == 1'h1;
-  assign signal = |{n8, n7, n6, n5} ? {n13[3:1], 1'h0} : 4'h0;
-  assign queued = o__ready ? signal & signal_30 & n11 : 10'h0;
+  assign n5 = o__payload[3:0] == 3'h5;
+  assign n6 = o__payload[3:0] == 2'h3;
+  assign n7 = o__payload[3:0] == 2'h2;
+  assign n8 = o__payload[3:0] == 1'h1;
+  assign queued = o__ready ? o__payload[13:4] & signal_27 & n11 : 10'h0;
   assign n9 = o__ready | |done;
-  assign signal_29 = o__ready ? signal & (~signal_30 | done) : 10'h0;
+  assign signal = o__ready ? o__payload[13:4] & (~signal_27 | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
-  assign n10 = |{6'h0, signal};
+  assign n10 = |o__payload[13:4];
   assign n11 = ~done;
-  assign n12 = ~{i__ready_93, i__ready_83, i__ready_73, 1'h0};
-  assign n13 = 1'h1 << o__payload[3:0];
+  assign n12 = ~{i__ready_90, i__ready_80, i__ready_70, 1'h0};
+  assign n13 = 1'h1 << bus__payload[19:16];
   neuflow_slice #(.WIDTH(35)) east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_73), .i__valid(moving[1]),
-      .o__payload(east_out__payload), .o__ready(o__ready_69), .o__valid(east_out__valid),
+      east_in__payload : 35'h0), .i__ready(i__ready_70), .i__valid(moving[1]),
+      .o__payload(east_out__payload), .o__ready(o__ready_66), .o__valid(east_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
       2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_83), .i__valid(moving[2]),
-      .o__payload(south_out__payload), .o__ready(o__ready_79), .o__valid(south_out__valid),
+      east_in__payload : 35'h0), .i__ready(i__ready_80), .i__valid(moving[2]),
+      .o__payload(south_out__payload), .o__ready(o__ready_76), .o__valid(south_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
       2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_93), .i__valid(moving[3]),
-      .o__payload(west_out__payload), .o__ready(o__ready_89), .o__valid(west_out__valid),
+      east_in__payload : 35'h0), .i__ready(i__ready_90), .i__valid(moving[3]),
+      .o__payload(west_out__payload), .o__ready(o__ready_86), .o__valid(west_out__valid),
       .rst(router_gated_rst));
-  neuflow_slice #(.WIDTH(18)) words (
-    .clk(router_gated_clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready),
-      .i__valid(bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
-      |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
-      .o__valid(o__valid_98), .rst(router_gated_rst));
+  neuflow_slice #(.WIDTH(24)) words (
+    .clk(router_gated_clk), .i__payload({6'h0, {bus__payload[27:25], 1'h0} | i__payload, 6'h0,
+      i__payload, bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid &
+      bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_95), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, bus__valid,
-      router_gated_rst, n3}) begin
+    if (|{local0_moves, west_moves, south_moves, east_moves, n1, n2, n3, bus__valid,
+      router_gated_rst, o__valid_95}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2263,7 +2264,7 @@ module \neuflow_convolver_tile.router  (
         south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers <= 10'he;
         local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting <= 10'h0; west_current <=
         10'h0; south_waiting <= 10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current
-        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
+        <= 10'h0; waits <= 10'h0; signal_27 <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
         east_peers <= 10'he;
     end else begin
       local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
@@ -2275,35 +2276,34 @@ module \neuflow_convolver_tile.router  (
       south_ended <= south_last;
       east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
-      o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
-        local0_peers : n6 ? |(west_current | west_waiting) & names != west_peers : n7 ?
-        |(south_current | south_waiting) & names != south_peers : n8 ? |(east_current |
-        east_waiting) & names != east_peers : 1'h0) & ~(|({6'h0, signal} & waits));
-      if (queued[3] & n9) west_next_source <= o__payload[7:4];
-      if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
-        west_next_source;
-      if (queued[2] & n9) south_next_source <= o__payload[7:4];
-      if ((done[2] | signal_29[2]) & n9) south_source <= signal_29[2] ? o__payload[7:4] :
+      o__ready <= o__valid_95 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) &
+        o__payload[23:14] != local0_peers : n6 ? |(west_current | west_waiting) & o__payload[23:14]
+        != west_peers : n7 ? |(south_current | south_waiting) & o__payload[23:14] != south_peers :
+        n8 ? |(east_current | east_waiting) & o__payload[23:14] != east_peers : 1'h0) &
+        ~(|(o__payload[13:4] & waits));
+      if (queued[3] & n9) west_next_source <= o__payload[3:0];
+      if ((done[3] | signal[3]) & n9) west_source <= signal[3] ? o__payload[3:0] : west_next_source;
+      if (queued[2] & n9) south_next_source <= o__payload[3:0];
+      if ((done[2] | signal[2]) & n9) south_source <= signal[2] ? o__payload[3:0] :
         south_next_source;
-      if (queued[1] & n9) east_next_source <= o__payload[7:4];
-      if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
-        east_next_source;
-      if ((o__ready & n5 & n10) & n9) local0_peers <= names;
+      if (queued[1] & n9) east_next_source <= o__payload[3:0];
+      if ((done[1] | signal[1]) & n9) east_source <= signal[1] ? o__payload[3:0] : east_next_source;
+      if ((o__ready & n5 & n10) & n9) local0_peers <= o__payload[23:14];
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
-        local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
+        local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal : 10'h0);
         west_waiting <= west_waiting & n11 | (n6 ? queued : 10'h0);
-        west_current <= west_current & n11 | west_waiting & done | (n6 ? signal_29 : 10'h0);
+        west_current <= west_current & n11 | west_waiting & done | (n6 ? signal : 10'h0);
         south_waiting <= south_waiting & n11 | (n7 ? queued : 10'h0);
-        south_current <= south_current & n11 | south_waiting & done | (n7 ? signal_29 : 10'h0);
+        south_current <= south_current & n11 | south_waiting & done | (n7 ? signal : 10'h0);
         east_waiting <= east_waiting & n11 | (n8 ? queued : 10'h0);
-        east_current <= east_current & n11 | east_waiting & done | (n8 ? signal_29 : 10'h0);
+        east_current <= east_current & n11 | east_waiting & done | (n8 ? signal : 10'h0);
         waits <= waits & n11 | queued;
-        signal_30 <= signal_30 & n11 | waits & done | signal_29;
+        signal_27 <= signal_27 & n11 | waits & done | signal;
       end
-      if (n9 & (o__ready & n6 & n10)) west_peers <= names;
-      if ((o__ready & n7 & n10) & n9) south_peers <= names;
-      if ((o__ready & n8 & n10) & n9) east_peers <= names;
+      if ((o__ready & n6 & n10) & n9) west_peers <= o__payload[23:14];
+      if (n9 & (o__ready & n7 & n10)) south_peers <= o__payload[23:14];
+      if ((o__ready & n8 & n10) & n9) east_peers <= o__payload[23:14];
     end
   end
 endmodule
@@ -2337,8 +2337,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__0__ready, o__ready, local__1__ready, local__4__ready, local__3__ready,
-    local__2__ready};
+  assign all_ready = &{o__ready, local__1__ready, local__4__ready, local__0__ready, local__2__ready,
+    local__3__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(tap_gated_rst));

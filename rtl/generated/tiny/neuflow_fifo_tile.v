@@ -66,15 +66,15 @@ module neuflow_fifo_tile (
       .local1_out__valid(i__valid_100), .local1_takes(local1_in__ready),
       .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
       .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
-      .north_takes(north_in__ready), .o__ready_101(east_out__ready),
-      .o__ready_111(south_out__ready), .o__ready_121(west_out__ready),
-      .o__ready_131(global_out__ready), .o__ready_141(i__ready_87), .o__ready_151(i__ready_99),
-      .o__ready_91(north_out__ready), .router_gated_clk(router_clk), .router_gated_rst(rst),
-      .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
-      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid),
-      .south_takes(south_in__ready), .sub(row), .west_in__payload(west_in__payload),
-      .west_in__valid(west_in__valid), .west_out__payload(west_out__payload),
-      .west_out__valid(west_out__valid), .west_takes(west_in__ready));
+      .north_takes(north_in__ready), .o__ready_108(south_out__ready),
+      .o__ready_118(west_out__ready), .o__ready_128(global_out__ready), .o__ready_138(i__ready_87),
+      .o__ready_148(i__ready_99), .o__ready_88(north_out__ready), .o__ready_98(east_out__ready),
+      .router_gated_clk(router_clk), .router_gated_rst(rst), .south_in__payload(south_in__payload),
+      .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
+      .south_out__valid(south_out__valid), .south_takes(south_in__ready), .sub(row),
+      .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid),
+      .west_takes(west_in__ready));
   neuflow_clock_gate router_gate (.awake(awake_109), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_fifo_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -95,11 +95,11 @@ module \neuflow_fifo_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_91,
-  input wire o__ready_101,
-  input wire o__ready_111,
-  input wire o__ready_121,
-  input wire o__ready_131,
+  input wire o__ready_88,
+  input wire o__ready_98,
+  input wire o__ready_108,
+  input wire o__ready_118,
+  input wire o__ready_128,
   input wire bus__valid,
   input wire [48:0] bus__payload,
   input wire router_gated_clk,
@@ -125,10 +125,10 @@ module \neuflow_fifo_tile.router  (
   output wire local0_out__valid,
   output wire [34:0] local1_out__payload,
   output wire local1_out__valid,
-  input wire o__ready_141,
+  input wire o__ready_138,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire o__ready_151,
+  input wire o__ready_148,
   input wire [34:0] local1_in__payload,
   input wire local1_in__valid,
   input wire router_gated_rst
@@ -141,43 +141,46 @@ module \neuflow_fifo_tile.router  (
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, local1_next_source = 4'h0, local1_source
     = 4'h0, north_next_source = 4'h0, north_source = 4'h0, south_next_source = 4'h0, south_source =
     4'h0, west_next_source = 4'h0, west_source = 4'h0;
-  reg [6:0] east_peers_q = 7'h7f, local0_peers_q = 7'h7f, local1_peers_q = 7'h7f, north_peers_q =
-    7'h7f, south_peers_q = 7'h7f, west_peers_q = 7'h7f;
-  reg [9:0] signal_36 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
-    local0_waiting = 10'h0, local1_current = 10'h0, local1_waiting = 10'h0, north_current = 10'h0,
-    north_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0, west_current
-    = 10'h0, west_waiting = 10'h0;
-  wire n14, n16, n13, n12, n11, n10, n9, n8, n4, n7, n5, n6, n2, n1, n3, n15, east_last, east_moves,
-    i__ready_105, i__ready_115, i__ready_125, i__ready_135, i__ready_145, i__ready_155, i__ready_95,
-    local0_last, local0_moves, local1_last, local1_moves, north_last, north_moves, o__valid_160,
+  reg [9:0] signal_33 = 10'h0, east_current = 10'h0, east_peers = 10'h7f, east_waiting = 10'h0,
+    local0_current = 10'h0, local0_peers = 10'h7f, local0_waiting = 10'h0, local1_current = 10'h0,
+    local1_peers = 10'h7f, local1_waiting = 10'h0, north_current = 10'h0, north_peers = 10'h7f,
+    north_waiting = 10'h0, south_current = 10'h0, south_peers = 10'h7f, south_waiting = 10'h0, waits
+    = 10'h0, west_current = 10'h0, west_peers = 10'h7f, west_waiting = 10'h0;
+  wire n7, n2, n1, n3, n6, n5, n8, n15, n14, n16, n13, n12, n11, n10, n9, n4, east_last, east_moves,
+    i__ready_102, i__ready_112, i__ready_122, i__ready_132, i__ready_142, i__ready_152, i__ready_92,
+    local0_last, local0_moves, local1_last, local1_moves, north_last, north_moves, o__valid_157,
     south_last, south_moves, west_last, west_moves;
-  wire [17:0] o__payload;
-  wire [6:0] signal, moving, names;
-  wire [9:0] n17, n18, signal_35, done, queued;
-  assign north_takes = north_armed & !(north_peers_q & n18);
-  assign east_takes = east_armed & !(east_peers_q & n18);
-  assign south_takes = south_armed & !(south_peers_q & n18);
-  assign west_takes = west_armed & !(west_peers_q & n18);
-  assign local0_takes = local0_armed & !(local0_peers_q & n18);
-  assign local1_takes = local1_armed & !(local1_peers_q & n18);
-  assign awake = |{o__valid_160, local1_moves, west_moves, north_moves, east_moves, local0_moves,
-    n1, n2, n3, south_moves, n4, n5, n6, n7, bus__valid} | n8;
+  wire [10:4] i__payload;
+  wire [23:0] o__payload;
+  wire [6:0] moving;
+  wire [9:0] n17, n18, signal, done, queued;
+  assign north_takes = north_armed & !(north_peers & n18);
+  assign east_takes = east_armed & !(east_peers & n18);
+  assign south_takes = south_armed & !(south_peers & n18);
+  assign west_takes = west_armed & !(west_peers & n18);
+  assign local0_takes = local0_armed & !(local0_peers & n18);
+  assign local1_takes = local1_armed & !(local1_peers & n18);
+  assign awake = |{o__valid_157, n1, n2, local0_moves, n3, east_moves, south_moves, local1_moves,
+    north_moves, n4, n5, n6, west_moves, n7, bus__valid} | n8;
   assign moving = (north_moves ? north_current[6:0] : 7'h0) | (east_moves ? east_current[6:0] :
     7'h0) | (south_moves ? south_current[6:0] : 7'h0) | (west_moves ? west_current[6:0] : 7'h0) |
     (local0_moves ? local0_current[6:0] : 7'h0) | (local1_moves ? local1_current[6:0] : 7'h0);
-  assign local1_moves = local1_in__valid & local1_takes;
-  assign west_moves = west_in__valid & west_takes;
-  assign north_moves = north_in__valid & north_takes;
-  assign east_moves = east_in__valid & east_takes;
+  assign i__payload = |{bus__payload[23:20] == 2'h2, bus__payload[23:20] == 1'h1,
+    bus__payload[23:20] == 2'h3, bus__payload[23:20] == 3'h5, bus__payload[23:20] == 3'h6,
+    !bus__payload[23:20]} ? 1'h1 << bus__payload[19:16] : 7'h0;
+  assign n1 = west_out__valid & o__ready_118;
+  assign n2 = south_out__valid & o__ready_108;
   assign local0_moves = local0_in__valid & local0_takes;
-  assign n1 = local0_out__valid & o__ready_141;
-  assign n2 = global_out__valid & o__ready_131;
-  assign n3 = local1_out__valid & o__ready_151;
+  assign n3 = global_out__valid & o__ready_128;
+  assign east_moves = east_in__valid & east_takes;
   assign south_moves = south_in__valid & south_takes;
-  assign n4 = north_out__valid & o__ready_91;
-  assign n5 = south_out__valid & o__ready_111;
-  assign n6 = west_out__valid & o__ready_121;
-  assign n7 = east_out__valid & o__ready_101;
+  assign local1_moves = local1_in__valid & local1_takes;
+  assign north_moves = north_in__valid & north_takes;
+  assign n4 = north_out__valid & o__ready_88;
+  assign n5 = local1_out__valid & o__ready_148;
+  assign n6 = local0_out__valid & o__ready_138;
+  assign west_moves = west_in__valid & west_takes;
+  assign n7 = east_out__valid & o__ready_98;
   assign n8 = |settling;
   assign local1_last = local1_moves & local1_in__payload[34];
   assign local0_last = local0_moves & local0_in__payload[34];
@@ -185,79 +188,77 @@ module \neuflow_fifo_tile.router  (
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
   assign north_last = north_moves & north_in__payload[34];
-  assign n9 = o__payload[7:4] == 3'h6;
-  assign names = o__payload[14:8] | signal;
-  assign n10 = o__payload[7:4] == 3'h5;
-  assign n11 = o__payload[7:4] == 2'h3;
-  assign n12 = o__payload[7:4] == 2'h2;
-  assign n13 = o__payload[7:4] == 1'h1;
-  assign n14 = !o__payload[7:4];
-  assign signal = |{n13, n12, n11, n10, n9, n14} ? 1'h1 << o__payload[3:0] : 7'h0;
-  assign queued = o__ready ? signal & signal_36 & n17 : 10'h0;
+  assign n9 = o__payload[3:0] == 3'h6;
+  assign n10 = o__payload[3:0] == 3'h5;
+  assign n11 = o__payload[3:0] == 2'h3;
+  assign n12 = o__payload[3:0] == 2'h2;
+  assign n13 = o__payload[3:0] == 1'h1;
+  assign n14 = !o__payload[3:0];
   assign n15 = o__ready | |done;
-  assign signal_35 = o__ready ? signal & (~signal_36 | done) : 10'h0;
+  assign queued = o__ready ? o__payload[13:4] & signal_33 & n17 : 10'h0;
+  assign signal = o__ready ? o__payload[13:4] & (~signal_33 | done) : 10'h0;
   assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
     (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ?
     local0_current : 10'h0) | (local1_ended ? local1_current : 10'h0);
-  assign n16 = |{3'h0, signal};
+  assign n16 = |o__payload[13:4];
   assign n17 = ~done;
-  assign n18 = ~{i__ready_155, i__ready_145, i__ready_135, i__ready_125, i__ready_115, i__ready_105,
-    i__ready_95};
+  assign n18 = ~{i__ready_152, i__ready_142, i__ready_132, i__ready_122, i__ready_112, i__ready_102,
+    i__ready_92};
   neuflow_slice #(.WIDTH(35)) east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h6 ? local1_in__payload : east_source ==
       3'h5 ? local0_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
       south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ? north_in__payload
-      : 35'h0), .i__ready(i__ready_105), .i__valid(moving[1]), .o__payload(east_out__payload),
-      .o__ready(o__ready_101), .o__valid(east_out__valid), .rst(router_gated_rst));
+      : 35'h0), .i__ready(i__ready_102), .i__valid(moving[1]), .o__payload(east_out__payload),
+      .o__ready(o__ready_98), .o__valid(east_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
     .clk(router_gated_clk), .i__payload(global_source == 3'h6 ? local1_in__payload : global_source
       == 3'h5 ? local0_in__payload : global_source == 2'h3 ? west_in__payload : global_source ==
       2'h2 ? south_in__payload : global_source == 1'h1 ? east_in__payload : !global_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_135), .i__valid(moving[4]),
-      .o__payload(global_out__payload), .o__ready(o__ready_131), .o__valid(global_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_132), .i__valid(moving[4]),
+      .o__payload(global_out__payload), .o__ready(o__ready_128), .o__valid(global_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
     .clk(router_gated_clk), .i__payload(local0_source == 3'h6 ? local1_in__payload : local0_source
       == 3'h5 ? local0_in__payload : local0_source == 2'h3 ? west_in__payload : local0_source ==
       2'h2 ? south_in__payload : local0_source == 1'h1 ? east_in__payload : !local0_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_145), .i__valid(moving[5]),
-      .o__payload(local0_out__payload), .o__ready(o__ready_141), .o__valid(local0_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_142), .i__valid(moving[5]),
+      .o__payload(local0_out__payload), .o__ready(o__ready_138), .o__valid(local0_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local1_slice (
     .clk(router_gated_clk), .i__payload(local1_source == 3'h6 ? local1_in__payload : local1_source
       == 3'h5 ? local0_in__payload : local1_source == 2'h3 ? west_in__payload : local1_source ==
       2'h2 ? south_in__payload : local1_source == 1'h1 ? east_in__payload : !local1_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_155), .i__valid(moving[6]),
-      .o__payload(local1_out__payload), .o__ready(o__ready_151), .o__valid(local1_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_152), .i__valid(moving[6]),
+      .o__payload(local1_out__payload), .o__ready(o__ready_148), .o__valid(local1_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
     .clk(router_gated_clk), .i__payload(north_source == 3'h6 ? local1_in__payload : north_source ==
       3'h5 ? local0_in__payload : north_source == 2'h3 ? west_in__payload : north_source == 2'h2 ?
       south_in__payload : north_source == 1'h1 ? east_in__payload : !north_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_95), .i__valid(moving[0]),
-      .o__payload(north_out__payload), .o__ready(o__ready_91), .o__valid(north_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_92), .i__valid(moving[0]),
+      .o__payload(north_out__payload), .o__ready(o__ready_88), .o__valid(north_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h6 ? local1_in__payload : south_source ==
       3'h5 ? local0_in__payload : south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ?
       south_in__payload : south_source == 1'h1 ? east_in__payload : !south_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_115), .i__valid(moving[2]),
-      .o__payload(south_out__payload), .o__ready(o__ready_111), .o__valid(south_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_112), .i__valid(moving[2]),
+      .o__payload(south_out__payload), .o__ready(o__ready_108), .o__valid(south_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h6 ? local1_in__payload : west_source ==
       3'h5 ? local0_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
       south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ? north_in__payload
-      : 35'h0), .i__ready(i__ready_125), .i__valid(moving[3]), .o__payload(west_out__payload),
-      .o__ready(o__ready_121), .o__valid(west_out__valid), .rst(router_gated_rst));
-  neuflow_slice #(.WIDTH(18)) words (
-    .clk(router_gated_clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready),
-      .i__valid(bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
-      |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
-      .o__valid(o__valid_160), .rst(router_gated_rst));
+      : 35'h0), .i__ready(i__ready_122), .i__valid(moving[3]), .o__payload(west_out__payload),
+      .o__ready(o__ready_118), .o__valid(west_out__valid), .rst(router_gated_rst));
+  neuflow_slice #(.WIDTH(24)) words (
+    .clk(router_gated_clk), .i__payload({3'h0, bus__payload[30:24] | i__payload, 3'h0, i__payload,
+      bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid & bus__payload[3:0] == 3'h7
+      & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)), .o__payload(o__payload),
+      .o__ready(o__ready), .o__valid(o__valid_157), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_160, local1_moves, west_moves, north_moves, east_moves, router_gated_rst,
-      local0_moves, n1, n2, n3, south_moves, n4, n5, n6, n7, bus__valid}) begin
+    if (|{o__valid_157, n1, n2, local0_moves, n3, east_moves, south_moves, router_gated_rst,
+      local1_moves, north_moves, n4, n5, n6, west_moves, n7, bus__valid}) begin
       settling <= 3'h4;
     end else begin
       if (n8) settling <= settling - 1'h1;
@@ -271,79 +272,78 @@ module \neuflow_fifo_tile.router  (
         local1_next_source <= 4'h0; local1_source <= 4'h0; local0_next_source <= 4'h0; local0_source
         <= 4'h0; global_next_source <= 4'h0; global_source <= 4'h0; west_next_source <= 4'h0;
         west_source <= 4'h0; south_next_source <= 4'h0; south_source <= 4'h0; east_next_source <=
-        4'h0; east_source <= 4'h0; north_next_source <= 4'h0; north_source <= 4'h0; local1_peers_q
-        <= 7'h7f; local1_waiting <= 10'h0; local1_current <= 10'h0; local0_waiting <= 10'h0;
+        4'h0; east_source <= 4'h0; north_next_source <= 4'h0; north_source <= 4'h0; local1_peers <=
+        10'h7f; local1_waiting <= 10'h0; local1_current <= 10'h0; local0_waiting <= 10'h0;
         local0_current <= 10'h0; west_waiting <= 10'h0; west_current <= 10'h0; south_waiting <=
         10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current <= 10'h0; north_waiting
-        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; signal_36 <= 10'h0; local0_peers_q <=
-        7'h7f; west_peers_q <= 7'h7f; south_peers_q <= 7'h7f; east_peers_q <= 7'h7f; north_peers_q
-        <= 7'h7f;
+        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; signal_33 <= 10'h0; local0_peers <=
+        10'h7f; west_peers <= 10'h7f; south_peers <= 10'h7f; east_peers <= 10'h7f; north_peers <=
+        10'h7f;
     end else begin
-      local1_armed <= |local1_current & !(local1_peers_q & ~local1_current) & ~local1_last &
+      local1_armed <= |local1_current & !(local1_peers & ~local1_current) & ~local1_last &
         ~local1_ended;
       local1_ended <= local1_last;
-      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
-        ~south_ended;
+      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
-      north_armed <= |north_current & !(north_peers_q & ~north_current) & ~north_last &
-        ~north_ended;
+      north_armed <= |north_current & !(north_peers & ~north_current) & ~north_last & ~north_ended;
       north_ended <= north_last;
-      o__ready <= o__valid_160 & ~o__ready & ~(n9 ? |(local1_current | local1_waiting) & names !=
-        local1_peers_q : n10 ? |(local0_current | local0_waiting) & names != local0_peers_q : n11 ?
-        |(west_current | west_waiting) & names != west_peers_q : n12 ? |(south_current |
-        south_waiting) & names != south_peers_q : n13 ? |(east_current | east_waiting) & names !=
-        east_peers_q : n14 ? |(north_current | north_waiting) & names != north_peers_q : 1'h0) &
-        ~(|(signal & waits));
-      if (queued[6] & n15) local1_next_source <= o__payload[7:4];
-      if ((done[6] | signal_35[6]) & n15) local1_source <= signal_35[6] ? o__payload[7:4] :
+      o__ready <= o__valid_157 & ~o__ready & ~(n9 ? |(local1_current | local1_waiting) &
+        o__payload[23:14] != local1_peers : n10 ? |(local0_current | local0_waiting) &
+        o__payload[23:14] != local0_peers : n11 ? |(west_current | west_waiting) & o__payload[23:14]
+        != west_peers : n12 ? |(south_current | south_waiting) & o__payload[23:14] != south_peers :
+        n13 ? |(east_current | east_waiting) & o__payload[23:14] != east_peers : n14 ?
+        |(north_current | north_waiting) & o__payload[23:14] != north_peers : 1'h0) &
+        ~(|(o__payload[13:4] & waits));
+      if (n15 & queued[6]) local1_next_source <= o__payload[3:0];
+      if ((signal[6] | done[6]) & n15) local1_source <= signal[6] ? o__payload[3:0] :
         local1_next_source;
-      if (queued[5] & n15) local0_next_source <= o__payload[7:4];
-      if ((done[5] | signal_35[5]) & n15) local0_source <= signal_35[5] ? o__payload[7:4] :
+      if (n15 & queued[5]) local0_next_source <= o__payload[3:0];
+      if ((signal[5] | done[5]) & n15) local0_source <= signal[5] ? o__payload[3:0] :
         local0_next_source;
-      if (queued[4] & n15) global_next_source <= o__payload[7:4];
-      if ((done[4] | signal_35[4]) & n15) global_source <= signal_35[4] ? o__payload[7:4] :
+      if (n15 & queued[4]) global_next_source <= o__payload[3:0];
+      if ((signal[4] | done[4]) & n15) global_source <= signal[4] ? o__payload[3:0] :
         global_next_source;
-      if (queued[3] & n15) west_next_source <= o__payload[7:4];
-      if ((done[3] | signal_35[3]) & n15) west_source <= signal_35[3] ? o__payload[7:4] :
+      if (n15 & queued[3]) west_next_source <= o__payload[3:0];
+      if ((signal[3] | done[3]) & n15) west_source <= signal[3] ? o__payload[3:0] :
         west_next_source;
-      if (queued[2] & n15) south_next_source <= o__payload[7:4];
-      if ((done[2] | signal_35[2]) & n15) south_source <= signal_35[2] ? o__payload[7:4] :
+      if (n15 & queued[2]) south_next_source <= o__payload[3:0];
+      if ((signal[2] | done[2]) & n15) south_source <= signal[2] ? o__payload[3:0] :
         south_next_source;
-      if (queued[1] & n15) east_next_source <= o__payload[7:4];
-      if ((done[1] | signal_35[1]) & n15) east_source <= signal_35[1] ? o__payload[7:4] :
+      if (n15 & queued[1]) east_next_source <= o__payload[3:0];
+      if ((signal[1] | done[1]) & n15) east_source <= signal[1] ? o__payload[3:0] :
         east_next_source;
-      if (queued[0] & n15) north_next_source <= o__payload[7:4];
-      if ((done[0] | signal_35[0]) & n15) north_source <= signal_35[0] ? o__payload[7:4] :
+      if (n15 & queued[0]) north_next_source <= o__payload[3:0];
+      if ((signal[0] | done[0]) & n15) north_source <= signal[0] ? o__payload[3:0] :
         north_next_source;
-      if ((o__ready & n9 & n16) & n15) local1_peers_q <= names;
+      if (n15 & (o__ready & n9 & n16)) local1_peers <= o__payload[23:14];
       if (n15) begin
         local1_waiting <= local1_waiting & n17 | (n9 ? queued : 10'h0);
-        local1_current <= local1_current & n17 | local1_waiting & done | (n9 ? signal_35 : 10'h0);
+        local1_current <= local1_current & n17 | local1_waiting & done | (n9 ? signal : 10'h0);
         local0_waiting <= local0_waiting & n17 | (n10 ? queued : 10'h0);
-        local0_current <= local0_current & n17 | local0_waiting & done | (n10 ? signal_35 : 10'h0);
+        local0_current <= local0_current & n17 | local0_waiting & done | (n10 ? signal : 10'h0);
         west_waiting <= west_waiting & n17 | (n11 ? queued : 10'h0);
-        west_current <= west_current & n17 | west_waiting & done | (n11 ? signal_35 : 10'h0);
+        west_current <= west_current & n17 | west_waiting & done | (n11 ? signal : 10'h0);
         south_waiting <= south_waiting & n17 | (n12 ? queued : 10'h0);
-        south_current <= south_current & n17 | south_waiting & done | (n12 ? signal_35 : 10'h0);
+        south_current <= south_current & n17 | south_waiting & done | (n12 ? signal : 10'h0);
         east_waiting <= east_waiting & n17 | (n13 ? queued : 10'h0);
-        east_current <= east_current & n17 | east_waiting & done | (n13 ? signal_35 : 10'h0);
+        east_current <= east_current & n17 | east_waiting & done | (n13 ? signal : 10'h0);
         north_waiting <= north_waiting & n17 | (n14 ? queued : 10'h0);
-        north_current <= north_current & n17 | north_waiting & done | (n14 ? signal_35 : 10'h0);
+        north_current <= north_current & n17 | north_waiting & done | (n14 ? signal : 10'h0);
         waits <= waits & n17 | queued;
-        signal_36 <= signal_36 & n17 | waits & done | signal_35;
+        signal_33 <= signal_33 & n17 | waits & done | signal;
       end
-      if ((o__ready & n10 & n16) & n15) local0_peers_q <= names;
-      if ((o__ready & n11 & n16) & n15) west_peers_q <= names;
-      if ((o__ready & n12 & n16) & n15) south_peers_q <= names;
-      if ((o__ready & n13 & n16) & n15) east_peers_q <= names;
-      if ((o__ready & n14 & n16) & n15) north_peers_q <= names;
+      if (n15 & (o__ready & n10 & n16)) local0_peers <= o__payload[23:14];
+      if (n15 & (o__ready & n11 & n16)) west_peers <= o__payload[23:14];
+      if (n15 & (o__ready & n12 & n16)) south_peers <= o__payload[23:14];
+      if (n15 & (o__ready & n13 & n16)) east_peers <= o__payload[23:14];
+      if ((o__ready & n14 & n16) & n15) north_peers <= o__payload[23:14];
     end
   end
 endmodule

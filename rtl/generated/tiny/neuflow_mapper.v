@@ -51,7 +51,7 @@ module neuflow_mapper (
   assign s0_tail[10] = n14 & o__payload_35[0];
   assign s0_tail[11] = n12 & o__payload_35[0];
   assign active = o__valid & o__ready;
-  assign awake = awake_39 | n16 | active | n17;
+  assign awake = active | awake_39 | n16 | n17;
   assign moves = signal & signal_37;
   assign n12 = $signed(i__payload[31:16]) < $signed(1'h0);
   assign n14 = $signed(i__payload[15:0]) < $signed(1'h0);
@@ -193,7 +193,7 @@ module neuflow_mapper (
     end
   end
   always @(posedge clk) begin
-    if (|{awake_39, n16, active, rst}) begin
+    if (|{active, rst, awake_39, n16}) begin
       settling <= 2'h2;
     end else begin
       if (n17) settling <= settling - 1'h1;
@@ -211,7 +211,7 @@ module neuflow_mapper (
     end
   end
   always @(posedge clk) begin
-    if (o__ready_29 | rst) begin
+    if (rst | o__ready_29) begin
       signal_28 <= 1'h0;
     end else begin
       if (signal_26 & i__payload[34]) signal_28 <= 1'h1;

@@ -61,14 +61,14 @@ module neuflow_mapper_tile (
       .local0_takes(local0_in__ready), .north_in__payload(north_in__payload),
       .north_in__valid(north_in__valid), .north_out__payload(north_out__payload),
       .north_out__valid(north_out__valid), .north_takes(north_in__ready),
-      .o__ready_100(south_out__ready), .o__ready_110(west_out__ready),
-      .o__ready_120(global_out__ready), .o__ready_130(i__ready_96), .o__ready_80(north_out__ready),
-      .o__ready_90(east_out__ready), .router_gated_clk(router_clk), .router_gated_rst(rst),
-      .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
-      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid),
-      .south_takes(south_in__ready), .sub(row), .west_in__payload(west_in__payload),
-      .west_in__valid(west_in__valid), .west_out__payload(west_out__payload),
-      .west_out__valid(west_out__valid), .west_takes(west_in__ready));
+      .o__ready_107(west_out__ready), .o__ready_117(global_out__ready), .o__ready_127(i__ready_96),
+      .o__ready_77(north_out__ready), .o__ready_87(east_out__ready), .o__ready_97(south_out__ready),
+      .router_gated_clk(router_clk), .router_gated_rst(rst), .south_in__payload(south_in__payload),
+      .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
+      .south_out__valid(south_out__valid), .south_takes(south_in__ready), .sub(row),
+      .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid),
+      .west_takes(west_in__ready));
   neuflow_clock_gate router_gate (.awake(awake_107), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_mapper_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -90,11 +90,11 @@ module \neuflow_mapper_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_80,
-  input wire o__ready_90,
-  input wire o__ready_100,
-  input wire o__ready_110,
-  input wire o__ready_120,
+  input wire o__ready_77,
+  input wire o__ready_87,
+  input wire o__ready_97,
+  input wire o__ready_107,
+  input wire o__ready_117,
   input wire bus__valid,
   input wire [48:0] bus__payload,
   input wire router_gated_clk,
@@ -117,7 +117,7 @@ module \neuflow_mapper_tile.router  (
   output wire global_out__valid,
   output wire [34:0] local0_out__payload,
   output wire local0_out__valid,
-  input wire o__ready_130,
+  input wire o__ready_127,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
   input wire router_gated_rst
@@ -130,110 +130,114 @@ module \neuflow_mapper_tile.router  (
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, north_next_source = 4'h0, north_source =
     4'h0, south_next_source = 4'h0, south_source = 4'h0, west_next_source = 4'h0, west_source =
     4'h0;
-  reg [9:0] signal_33 = 10'h0, east_current = 10'h0, east_peers = 10'h3f, east_waiting = 10'h0,
+  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_peers = 10'h3f, east_waiting = 10'h0,
     local0_current = 10'h0, local0_peers = 10'h3f, local0_waiting = 10'h0, north_current = 10'h0,
     north_peers = 10'h3f, north_waiting = 10'h0, south_current = 10'h0, south_peers = 10'h3f,
     south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers = 10'h3f, west_waiting =
     10'h0;
-  wire n12, n14, n11, n10, n9, n8, n7, n1, n3, n2, n4, n5, n6, n13, east_last, east_moves,
-    i__ready_104, i__ready_114, i__ready_124, i__ready_134, i__ready_84, i__ready_94, local0_last,
-    local0_moves, north_last, north_moves, o__valid_139, south_last, south_moves, west_last,
+  wire n13, n12, n14, n11, n10, n9, n8, n7, n22, n1, n2, n4, n3, n5, n6, east_last, east_moves,
+    i__ready_101, i__ready_111, i__ready_121, i__ready_131, i__ready_81, i__ready_91, local0_last,
+    local0_moves, north_last, north_moves, o__valid_136, south_last, south_moves, west_last,
     west_moves;
-  wire [17:0] o__payload;
-  wire [2:0] n18, n20;
-  wire [3:0] n22;
-  wire [5:0] signal, moving;
-  wire [5:3] n17, n19;
-  wire [9:0] n15, n16, signal_32, done, names, queued;
-  wire [9:4] n21;
+  wire [1:0] n20;
+  wire [23:0] o__payload;
+  wire [2:0] n18;
+  wire [5:0] i__payload_target, moving;
+  wire [5:1] n21;
+  wire [5:2] n19;
+  wire [5:3] n17;
+  wire [9:0] n15, n16, signal, done, queued;
   assign north_takes = north_armed & !(north_peers & n16);
   assign east_takes = east_armed & !(east_peers & n16);
   assign south_takes = south_armed & !(south_peers & n16);
   assign west_takes = west_armed & !(west_peers & n16);
   assign local0_takes = local0_armed & !(local0_peers & n16);
-  assign {n17, n18} = south_moves ? south_current[5:0] : 6'h0;
-  assign {n19, n20} = west_moves ? west_current[5:0] : 6'h0;
-  assign {n21, n22} = east_ended ? east_current : 10'h0;
-  assign awake = |{n1, n2, n3, n4, n5, n6, bus__valid, o__valid_139, south_moves, north_moves,
-    east_moves, local0_moves, west_moves} | n7;
-  assign moving = (north_moves ? north_current[5:0] : 6'h0) | (east_moves ? east_current[5:0] :
-    6'h0) | {n17, n18} | {n19, n20} | (local0_moves ? local0_current[5:0] : 6'h0);
-  assign n1 = north_out__valid & o__ready_80;
-  assign n2 = south_out__valid & o__ready_100;
-  assign n3 = east_out__valid & o__ready_90;
-  assign n4 = west_out__valid & o__ready_110;
-  assign n5 = global_out__valid & o__ready_120;
-  assign n6 = local0_out__valid & o__ready_130;
-  assign south_moves = south_in__valid & south_takes;
-  assign north_moves = north_in__valid & north_takes;
-  assign east_moves = east_in__valid & east_takes;
+  assign {n17, n18} = east_moves ? east_current[5:0] : 6'h0;
+  assign {n19, n20} = (north_moves ? north_current[5:0] : 6'h0) | {n17, n18} | (south_moves ?
+    south_current[5:0] : 6'h0);
+  assign {n21, n22} = local0_moves ? local0_current[5:0] : 6'h0;
+  assign awake = |{n1, n2, n3, n4, n5, n6, local0_moves, south_moves, east_moves, west_moves,
+    north_moves, bus__valid, o__valid_136} | n7;
+  assign moving = {n19, n20} | (west_moves ? west_current[5:0] : 6'h0) | {n21, n22};
+  assign i__payload_target = |{bus__payload[23:20] == 2'h3, !bus__payload[23:20],
+    bus__payload[23:20] == 1'h1, bus__payload[23:20] == 3'h5, bus__payload[23:20] == 2'h2} ? 1'h1 <<
+    bus__payload[19:16] : 6'h0;
+  assign n1 = north_out__valid & o__ready_77;
+  assign n2 = east_out__valid & o__ready_87;
+  assign n3 = west_out__valid & o__ready_107;
+  assign n4 = south_out__valid & o__ready_97;
+  assign n5 = global_out__valid & o__ready_117;
+  assign n6 = local0_out__valid & o__ready_127;
   assign local0_moves = local0_in__valid & local0_takes;
+  assign south_moves = south_in__valid & south_takes;
+  assign east_moves = east_in__valid & east_takes;
   assign west_moves = west_in__valid & west_takes;
+  assign north_moves = north_in__valid & north_takes;
   assign n7 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
   assign north_last = north_moves & north_in__payload[34];
-  assign n8 = o__payload[7:4] == 3'h5;
-  assign names = o__payload[13:8] | {4'h0, signal};
-  assign n9 = o__payload[7:4] == 2'h3;
-  assign n10 = o__payload[7:4] == 2'h2;
-  assign n11 = o__payload[7:4] == 1'h1;
-  assign n12 = !o__payload[7:4];
-  assign signal = |{n12, n8, n9, n10, n11} ? 1'h1 << o__payload[3:0] : 6'h0;
+  assign n8 = o__payload[3:0] == 3'h5;
+  assign n9 = o__payload[3:0] == 2'h3;
+  assign n10 = o__payload[3:0] == 2'h2;
+  assign n11 = o__payload[3:0] == 1'h1;
+  assign n12 = !o__payload[3:0];
   assign n13 = o__ready | |done;
-  assign queued = o__ready ? {4'h0, signal} & signal_33 & n15 : 10'h0;
-  assign signal_32 = o__ready ? signal & (~signal_33 | done) : 10'h0;
-  assign done = (north_ended ? north_current : 10'h0) | {n21, n22} | (south_ended ? south_current :
-    10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
-  assign n14 = |{4'h0, signal};
+  assign queued = o__ready ? o__payload[13:4] & signal_30 & n15 : 10'h0;
+  assign signal = o__ready ? o__payload[13:4] & (~signal_30 | done) : 10'h0;
+  assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
+    (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ?
+    local0_current : 10'h0);
+  assign n14 = |o__payload[13:4];
   assign n15 = ~done;
-  assign n16 = ~{i__ready_134, i__ready_124, i__ready_114, i__ready_104, i__ready_94, i__ready_84};
+  assign n16 = ~{i__ready_131, i__ready_121, i__ready_111, i__ready_101, i__ready_91, i__ready_81};
   neuflow_slice #(.WIDTH(35)) east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-      east_in__payload : !east_source ? north_in__payload : 35'h0), .i__ready(i__ready_94),
-      .i__valid(moving[1]), .o__payload(east_out__payload), .o__ready(o__ready_90),
+      east_in__payload : !east_source ? north_in__payload : 35'h0), .i__ready(i__ready_91),
+      .i__valid(moving[1]), .o__payload(east_out__payload), .o__ready(o__ready_87),
       .o__valid(east_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
     .clk(router_gated_clk), .i__payload(global_source == 3'h5 ? local0_in__payload : global_source
       == 2'h3 ? west_in__payload : global_source == 2'h2 ? south_in__payload : global_source == 1'h1
-      ? east_in__payload : !global_source ? north_in__payload : 35'h0), .i__ready(i__ready_124),
-      .i__valid(moving[4]), .o__payload(global_out__payload), .o__ready(o__ready_120),
+      ? east_in__payload : !global_source ? north_in__payload : 35'h0), .i__ready(i__ready_121),
+      .i__valid(moving[4]), .o__payload(global_out__payload), .o__ready(o__ready_117),
       .o__valid(global_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
     .clk(router_gated_clk), .i__payload(local0_source == 3'h5 ? local0_in__payload : local0_source
       == 2'h3 ? west_in__payload : local0_source == 2'h2 ? south_in__payload : local0_source == 1'h1
-      ? east_in__payload : !local0_source ? north_in__payload : 35'h0), .i__ready(i__ready_134),
-      .i__valid(moving[5]), .o__payload(local0_out__payload), .o__ready(o__ready_130),
+      ? east_in__payload : !local0_source ? north_in__payload : 35'h0), .i__ready(i__ready_131),
+      .i__valid(moving[5]), .o__payload(local0_out__payload), .o__ready(o__ready_127),
       .o__valid(local0_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
     .clk(router_gated_clk), .i__payload(north_source == 3'h5 ? local0_in__payload : north_source ==
       2'h3 ? west_in__payload : north_source == 2'h2 ? south_in__payload : north_source == 1'h1 ?
-      east_in__payload : !north_source ? north_in__payload : 35'h0), .i__ready(i__ready_84),
-      .i__valid(moving[0]), .o__payload(north_out__payload), .o__ready(o__ready_80),
+      east_in__payload : !north_source ? north_in__payload : 35'h0), .i__ready(i__ready_81),
+      .i__valid(moving[0]), .o__payload(north_out__payload), .o__ready(o__ready_77),
       .o__valid(north_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
       2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
-      east_in__payload : !south_source ? north_in__payload : 35'h0), .i__ready(i__ready_104),
-      .i__valid(moving[2]), .o__payload(south_out__payload), .o__ready(o__ready_100),
+      east_in__payload : !south_source ? north_in__payload : 35'h0), .i__ready(i__ready_101),
+      .i__valid(moving[2]), .o__payload(south_out__payload), .o__ready(o__ready_97),
       .o__valid(south_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
       2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-      east_in__payload : !west_source ? north_in__payload : 35'h0), .i__ready(i__ready_114),
-      .i__valid(moving[3]), .o__payload(west_out__payload), .o__ready(o__ready_110),
+      east_in__payload : !west_source ? north_in__payload : 35'h0), .i__ready(i__ready_111),
+      .i__valid(moving[3]), .o__payload(west_out__payload), .o__ready(o__ready_107),
       .o__valid(west_out__valid), .rst(router_gated_rst));
-  neuflow_slice #(.WIDTH(18)) words (
-    .clk(router_gated_clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready),
-      .i__valid(bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
-      |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
-      .o__valid(o__valid_139), .rst(router_gated_rst));
+  neuflow_slice #(.WIDTH(24)) words (
+    .clk(router_gated_clk), .i__payload({bus__payload[29:24] | {4'h0, i__payload_target}, 4'h0,
+      i__payload_target, bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid &
+      bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_136),
+      .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, n2, n3, n4, n5, n6, bus__valid, o__valid_139, south_moves, north_moves, east_moves,
-      local0_moves, west_moves, router_gated_rst}) begin
+    if (|{n1, n2, n3, n4, n5, n6, local0_moves, south_moves, east_moves, west_moves, north_moves,
+      bus__valid, o__valid_136, router_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -250,7 +254,7 @@ module \neuflow_mapper_tile.router  (
         4'h0; local0_peers <= 10'h3f; local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting
         <= 10'h0; west_current <= 10'h0; south_waiting <= 10'h0; south_current <= 10'h0;
         east_waiting <= 10'h0; east_current <= 10'h0; north_waiting <= 10'h0; north_current <=
-        10'h0; waits <= 10'h0; signal_33 <= 10'h0; west_peers <= 10'h3f; south_peers <= 10'h3f;
+        10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers <= 10'h3f; south_peers <= 10'h3f;
         east_peers <= 10'h3f; north_peers <= 10'h3f;
     end else begin
       local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
@@ -264,48 +268,49 @@ module \neuflow_mapper_tile.router  (
       east_ended <= east_last;
       north_armed <= |north_current & !(north_peers & ~north_current) & ~north_last & ~north_ended;
       north_ended <= north_last;
-      o__ready <= o__valid_139 & ~o__ready & ~(n8 ? |(local0_current | local0_waiting) & names !=
-        local0_peers : n9 ? |(west_current | west_waiting) & names != west_peers : n10 ?
-        |(south_current | south_waiting) & names != south_peers : n11 ? |(east_current |
-        east_waiting) & names != east_peers : n12 ? |(north_current | north_waiting) & names !=
-        north_peers : 1'h0) & ~(|({4'h0, signal} & waits));
-      if (n13 & queued[5]) local0_next_source <= o__payload[7:4];
-      if (n13 & (done[5] | signal_32[5])) local0_source <= signal_32[5] ? o__payload[7:4] :
+      o__ready <= o__valid_136 & ~o__ready & ~(n8 ? |(local0_current | local0_waiting) &
+        o__payload[23:14] != local0_peers : n9 ? |(west_current | west_waiting) & o__payload[23:14]
+        != west_peers : n10 ? |(south_current | south_waiting) & o__payload[23:14] != south_peers :
+        n11 ? |(east_current | east_waiting) & o__payload[23:14] != east_peers : n12 ?
+        |(north_current | north_waiting) & o__payload[23:14] != north_peers : 1'h0) &
+        ~(|(o__payload[13:4] & waits));
+      if (n13 & queued[5]) local0_next_source <= o__payload[3:0];
+      if (n13 & (done[5] | signal[5])) local0_source <= signal[5] ? o__payload[3:0] :
         local0_next_source;
-      if (n13 & queued[4]) global_next_source <= o__payload[7:4];
-      if (n13 & (done[4] | signal_32[4])) global_source <= signal_32[4] ? o__payload[7:4] :
+      if (n13 & queued[4]) global_next_source <= o__payload[3:0];
+      if (n13 & (done[4] | signal[4])) global_source <= signal[4] ? o__payload[3:0] :
         global_next_source;
-      if (n13 & queued[3]) west_next_source <= o__payload[7:4];
-      if ((done[3] | signal_32[3]) & n13) west_source <= signal_32[3] ? o__payload[7:4] :
+      if (n13 & queued[3]) west_next_source <= o__payload[3:0];
+      if ((done[3] | signal[3]) & n13) west_source <= signal[3] ? o__payload[3:0] :
         west_next_source;
-      if (n13 & queued[2]) south_next_source <= o__payload[7:4];
-      if (n13 & (done[2] | signal_32[2])) south_source <= signal_32[2] ? o__payload[7:4] :
+      if (n13 & queued[2]) south_next_source <= o__payload[3:0];
+      if (n13 & (done[2] | signal[2])) south_source <= signal[2] ? o__payload[3:0] :
         south_next_source;
-      if (n13 & queued[1]) east_next_source <= o__payload[7:4];
-      if (n13 & (done[1] | signal_32[1])) east_source <= signal_32[1] ? o__payload[7:4] :
+      if (n13 & queued[1]) east_next_source <= o__payload[3:0];
+      if (n13 & (done[1] | signal[1])) east_source <= signal[1] ? o__payload[3:0] :
         east_next_source;
-      if (n13 & queued[0]) north_next_source <= o__payload[7:4];
-      if (n13 & (done[0] | signal_32[0])) north_source <= signal_32[0] ? o__payload[7:4] :
+      if (n13 & queued[0]) north_next_source <= o__payload[3:0];
+      if (n13 & (done[0] | signal[0])) north_source <= signal[0] ? o__payload[3:0] :
         north_next_source;
-      if (n13 & (o__ready & n8 & n14)) local0_peers <= names;
+      if (n13 & (o__ready & n8 & n14)) local0_peers <= o__payload[23:14];
       if (n13) begin
         local0_waiting <= local0_waiting & n15 | (n8 ? queued : 10'h0);
-        local0_current <= local0_current & n15 | local0_waiting & done | (n8 ? signal_32 : 10'h0);
+        local0_current <= local0_current & n15 | local0_waiting & done | (n8 ? signal : 10'h0);
         west_waiting <= west_waiting & n15 | (n9 ? queued : 10'h0);
-        west_current <= west_current & n15 | west_waiting & done | (n9 ? signal_32 : 10'h0);
+        west_current <= west_current & n15 | west_waiting & done | (n9 ? signal : 10'h0);
         south_waiting <= south_waiting & n15 | (n10 ? queued : 10'h0);
-        south_current <= south_current & n15 | south_waiting & done | (n10 ? signal_32 : 10'h0);
+        south_current <= south_current & n15 | south_waiting & done | (n10 ? signal : 10'h0);
         east_waiting <= east_waiting & n15 | (n11 ? queued : 10'h0);
-        east_current <= east_current & n15 | east_waiting & done | (n11 ? signal_32 : 10'h0);
+        east_current <= east_current & n15 | east_waiting & done | (n11 ? signal : 10'h0);
         north_waiting <= north_waiting & n15 | (n12 ? queued : 10'h0);
-        north_current <= north_current & n15 | north_waiting & done | (n12 ? signal_32 : 10'h0);
+        north_current <= north_current & n15 | north_waiting & done | (n12 ? signal : 10'h0);
         waits <= waits & n15 | queued;
-        signal_33 <= signal_33 & n15 | waits & done | signal_32;
+        signal_30 <= signal_30 & n15 | waits & done | signal;
       end
-      if (n13 & (o__ready & n9 & n14)) west_peers <= names;
-      if (n13 & (o__ready & n10 & n14)) south_peers <= names;
-      if (n13 & (o__ready & n11 & n14)) east_peers <= names;
-      if (n13 & (o__ready & n12 & n14)) north_peers <= names;
+      if (n13 & (o__ready & n9 & n14)) west_peers <= o__payload[23:14];
+      if (n13 & (o__ready & n10 & n14)) south_peers <= o__payload[23:14];
+      if (n13 & (o__ready & n11 & n14)) east_peers <= o__payload[23:14];
+      if ((o__ready & n12 & n14) & n13) north_peers <= o__payload[23:14];
     end
   end
 endmodule
@@ -329,8 +334,8 @@ module \neuflow_mapper_tile.tap  (
   assign local__1__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
-  assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = o__ready & local__0__ready & local__1__ready;
+  assign awake = i__valid & i__ready | local__0__valid;
+  assign all_ready = local__1__ready & o__ready & local__0__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(tap_gated_rst));

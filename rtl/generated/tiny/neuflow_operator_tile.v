@@ -87,11 +87,11 @@ module neuflow_operator_tile (
       .local4_out__payload(i__payload_140), .local4_out__valid(i__valid_144),
       .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
       .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
-      .north_takes(north_in__ready), .o__ready_113(north_out__ready),
-      .o__ready_123(east_out__ready), .o__ready_133(south_out__ready),
-      .o__ready_143(west_out__ready), .o__ready_153(global_out__ready), .o__ready_163(a__ready),
-      .o__ready_173(b__ready), .o__ready_183(a__ready_131), .o__ready_193(b__ready_137),
-      .o__ready_203(i__ready_143), .router_gated_clk(router_clk), .router_gated_rst(rst),
+      .north_takes(north_in__ready), .o__ready_110(north_out__ready),
+      .o__ready_120(east_out__ready), .o__ready_130(south_out__ready),
+      .o__ready_140(west_out__ready), .o__ready_150(global_out__ready), .o__ready_160(a__ready),
+      .o__ready_170(b__ready), .o__ready_180(a__ready_131), .o__ready_190(b__ready_137),
+      .o__ready_200(i__ready_143), .router_gated_clk(router_clk), .router_gated_rst(rst),
       .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
       .south_out__payload(south_out__payload), .south_out__valid(south_out__valid),
       .south_takes(south_in__ready), .sub(row), .west_in__payload(west_in__payload),
@@ -127,13 +127,13 @@ module \neuflow_operator_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_113,
-  input wire o__ready_123,
-  input wire o__ready_133,
-  input wire o__ready_143,
+  input wire o__ready_110,
+  input wire o__ready_120,
+  input wire o__ready_130,
+  input wire o__ready_140,
   input wire [34:0] global_in__payload,
   input wire global_in__valid,
-  input wire o__ready_153,
+  input wire o__ready_150,
   input wire bus__valid,
   input wire [48:0] bus__payload,
   input wire router_gated_clk,
@@ -167,15 +167,15 @@ module \neuflow_operator_tile.router  (
   output wire local3_out__valid,
   output wire [34:0] local4_out__payload,
   output wire local4_out__valid,
-  input wire o__ready_163,
-  input wire o__ready_173,
+  input wire o__ready_160,
+  input wire o__ready_170,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire o__ready_183,
-  input wire o__ready_193,
+  input wire o__ready_180,
+  input wire o__ready_190,
   input wire [34:0] local1_in__payload,
   input wire local1_in__valid,
-  input wire o__ready_203,
+  input wire o__ready_200,
   input wire [34:0] local2_in__payload,
   input wire local2_in__valid,
   input wire router_gated_rst
@@ -191,20 +191,20 @@ module \neuflow_operator_tile.router  (
     local3_source = 4'h0, local4_next_source = 4'h0, local4_source = 4'h0, north_next_source = 4'h0,
     north_source = 4'h0, south_next_source = 4'h0, south_source = 4'h0, west_next_source = 4'h0,
     west_source = 4'h0;
-  reg [9:0] signal_42 = 10'h0, east_current = 10'h0, east_peers = 10'h3ff, east_waiting = 10'h0,
+  reg [9:0] signal_39 = 10'h0, east_current = 10'h0, east_peers = 10'h3ff, east_waiting = 10'h0,
     global_current = 10'h0, global_peers = 10'h3ff, global_waiting = 10'h0, local0_current = 10'h0,
     local0_peers = 10'h3ff, local0_waiting = 10'h0, local1_current = 10'h0, local1_peers = 10'h3ff,
     local1_waiting = 10'h0, local2_current = 10'h0, local2_peers = 10'h3ff, local2_waiting = 10'h0,
     north_current = 10'h0, north_peers = 10'h3ff, north_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'h3ff, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'h3ff, west_waiting = 10'h0;
-  wire n6, n7, n10, n2, n1, n5, n4, n3, n8, n9, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
-    n12, east_last, east_moves, global_last, global_moves, i__ready_117, i__ready_127, i__ready_137,
-    i__ready_147, i__ready_157, i__ready_167, i__ready_177, i__ready_187, i__ready_197,
-    i__ready_207, local0_last, local0_moves, local1_last, local1_moves, local2_last, local2_moves,
-    north_last, north_moves, o__valid_212, south_last, south_moves, west_last, west_moves;
-  wire [17:0] o__payload;
-  wire [9:0] n22, n23, signal, signal_41, done, moving, names, queued;
+  wire n7, n6, n5, n10, n2, n3, n4, n1, n9, n8, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
+    n12, east_last, east_moves, global_last, global_moves, i__ready_114, i__ready_124, i__ready_134,
+    i__ready_144, i__ready_154, i__ready_164, i__ready_174, i__ready_184, i__ready_194,
+    i__ready_204, local0_last, local0_moves, local1_last, local1_moves, local2_last, local2_moves,
+    north_last, north_moves, o__valid_209, south_last, south_moves, west_last, west_moves;
+  wire [23:0] o__payload;
+  wire [9:0] n22, n23, signal, done, i__payload_target, moving, queued;
   assign north_takes = north_armed & !(north_peers & n23);
   assign east_takes = east_armed & !(east_peers & n23);
   assign south_takes = south_armed & !(south_peers & n23);
@@ -213,31 +213,35 @@ module \neuflow_operator_tile.router  (
   assign local0_takes = local0_armed & !(local0_peers & n23);
   assign local1_takes = local1_armed & !(local1_peers & n23);
   assign local2_takes = local2_armed & !(local2_peers & n23);
-  assign awake = |{global_moves, o__valid_212, n1, n2, n3, n4, n5, bus__valid, local0_moves, n6,
-    south_moves, north_moves, n7, n8, n9, local2_moves, west_moves, local1_moves, east_moves, n10} |
-    n11;
+  assign awake = |{east_moves, n1, o__valid_209, north_moves, south_moves, n2, n3, bus__valid,
+    global_moves, n4, n5, local1_moves, n6, n7, n8, local0_moves, local2_moves, n9, n10, west_moves}
+    | n11;
   assign moving = (north_moves ? north_current : 10'h0) | (east_moves ? east_current : 10'h0) |
     (south_moves ? south_current : 10'h0) | (west_moves ? west_current : 10'h0) | (global_moves ?
     global_current : 10'h0) | (local0_moves ? local0_current : 10'h0) | (local1_moves ?
     local1_current : 10'h0) | (local2_moves ? local2_current : 10'h0);
-  assign global_moves = global_in__valid & global_takes;
-  assign n1 = global_out__valid & o__ready_153;
-  assign n2 = west_out__valid & o__ready_143;
-  assign n3 = local2_out__valid & o__ready_183;
-  assign n4 = local1_out__valid & o__ready_173;
-  assign n5 = local0_out__valid & o__ready_163;
-  assign local0_moves = local0_in__valid & local0_takes;
-  assign n6 = north_out__valid & o__ready_113;
-  assign south_moves = south_in__valid & south_takes;
-  assign north_moves = north_in__valid & north_takes;
-  assign n7 = east_out__valid & o__ready_123;
-  assign n8 = local3_out__valid & o__ready_193;
-  assign n9 = local4_out__valid & o__ready_203;
-  assign local2_moves = local2_in__valid & local2_takes;
-  assign west_moves = west_in__valid & west_takes;
-  assign local1_moves = local1_in__valid & local1_takes;
+  assign i__payload_target = |{bus__payload[23:20] == 3'h7, bus__payload[23:20] == 3'h6,
+    bus__payload[23:20] == 3'h5, bus__payload[23:20] == 3'h4, bus__payload[23:20] == 2'h3,
+    bus__payload[23:20] == 2'h2, bus__payload[23:20] == 1'h1, !bus__payload[23:20]} ? 1'h1 <<
+    bus__payload[19:16] : 10'h0;
   assign east_moves = east_in__valid & east_takes;
-  assign n10 = south_out__valid & o__ready_133;
+  assign n1 = local2_out__valid & o__ready_180;
+  assign north_moves = north_in__valid & north_takes;
+  assign south_moves = south_in__valid & south_takes;
+  assign n2 = global_out__valid & o__ready_150;
+  assign n3 = local0_out__valid & o__ready_160;
+  assign global_moves = global_in__valid & global_takes;
+  assign n4 = local1_out__valid & o__ready_170;
+  assign n5 = south_out__valid & o__ready_130;
+  assign local1_moves = local1_in__valid & local1_takes;
+  assign n6 = east_out__valid & o__ready_120;
+  assign n7 = north_out__valid & o__ready_110;
+  assign n8 = local4_out__valid & o__ready_200;
+  assign local0_moves = local0_in__valid & local0_takes;
+  assign local2_moves = local2_in__valid & local2_takes;
+  assign n9 = local3_out__valid & o__ready_190;
+  assign n10 = west_out__valid & o__ready_140;
+  assign west_moves = west_in__valid & west_takes;
   assign n11 = |settling;
   assign local2_last = local2_moves & local2_in__payload[34];
   assign local1_last = local1_moves & local1_in__payload[34];
@@ -247,114 +251,112 @@ module \neuflow_operator_tile.router  (
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
   assign north_last = north_moves & north_in__payload[34];
-  assign n12 = o__payload[7:4] == 3'h7;
-  assign names = o__payload[17:8] | signal;
-  assign n13 = o__payload[7:4] == 3'h6;
-  assign n14 = o__payload[7:4] == 3'h5;
-  assign n15 = o__payload[7:4] == 3'h4;
-  assign n16 = o__payload[7:4] == 2'h3;
-  assign n17 = o__payload[7:4] == 2'h2;
-  assign n18 = o__payload[7:4] == 1'h1;
-  assign n19 = !o__payload[7:4];
-  assign signal = |{n18, n17, n16, n15, n14, n13, n12, n19} ? 1'h1 << o__payload[3:0] : 10'h0;
+  assign n12 = o__payload[3:0] == 3'h7;
+  assign n13 = o__payload[3:0] == 3'h6;
+  assign n14 = o__payload[3:0] == 3'h5;
+  assign n15 = o__payload[3:0] == 3'h4;
+  assign n16 = o__payload[3:0] == 2'h3;
+  assign n17 = o__payload[3:0] == 2'h2;
+  assign n18 = o__payload[3:0] == 1'h1;
+  assign n19 = !o__payload[3:0];
+  assign queued = o__ready ? o__payload[13:4] & signal_39 & n22 : 10'h0;
   assign n20 = o__ready | |done;
-  assign queued = o__ready ? signal & signal_42 & n22 : 10'h0;
-  assign signal_41 = o__ready ? signal & (~signal_42 | done) : 10'h0;
+  assign signal = o__ready ? o__payload[13:4] & (~signal_39 | done) : 10'h0;
   assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
     (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (global_ended ?
     global_current : 10'h0) | (local0_ended ? local0_current : 10'h0) | (local1_ended ?
     local1_current : 10'h0) | (local2_ended ? local2_current : 10'h0);
-  assign n21 = |signal;
+  assign n21 = |o__payload[13:4];
   assign n22 = ~done;
-  assign n23 = ~{i__ready_207, i__ready_197, i__ready_187, i__ready_177, i__ready_167, i__ready_157,
-    i__ready_147, i__ready_137, i__ready_127, i__ready_117};
+  assign n23 = ~{i__ready_204, i__ready_194, i__ready_184, i__ready_174, i__ready_164, i__ready_154,
+    i__ready_144, i__ready_134, i__ready_124, i__ready_114};
   neuflow_slice #(.WIDTH(35)) east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h7 ? local2_in__payload : east_source ==
       3'h6 ? local1_in__payload : east_source == 3'h5 ? local0_in__payload : east_source == 3'h4 ?
       global_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
       south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ? north_in__payload
-      : 35'h0), .i__ready(i__ready_127), .i__valid(moving[1]), .o__payload(east_out__payload),
-      .o__ready(o__ready_123), .o__valid(east_out__valid), .rst(router_gated_rst));
+      : 35'h0), .i__ready(i__ready_124), .i__valid(moving[1]), .o__payload(east_out__payload),
+      .o__ready(o__ready_120), .o__valid(east_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
     .clk(router_gated_clk), .i__payload(global_source == 3'h7 ? local2_in__payload : global_source
       == 3'h6 ? local1_in__payload : global_source == 3'h5 ? local0_in__payload : global_source ==
       3'h4 ? global_in__payload : global_source == 2'h3 ? west_in__payload : global_source == 2'h2 ?
       south_in__payload : global_source == 1'h1 ? east_in__payload : !global_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_157), .i__valid(moving[4]),
-      .o__payload(global_out__payload), .o__ready(o__ready_153), .o__valid(global_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_154), .i__valid(moving[4]),
+      .o__payload(global_out__payload), .o__ready(o__ready_150), .o__valid(global_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
     .clk(router_gated_clk), .i__payload(local0_source == 3'h7 ? local2_in__payload : local0_source
       == 3'h6 ? local1_in__payload : local0_source == 3'h5 ? local0_in__payload : local0_source ==
       3'h4 ? global_in__payload : local0_source == 2'h3 ? west_in__payload : local0_source == 2'h2 ?
       south_in__payload : local0_source == 1'h1 ? east_in__payload : !local0_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_167), .i__valid(moving[5]),
-      .o__payload(local0_out__payload), .o__ready(o__ready_163), .o__valid(local0_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_164), .i__valid(moving[5]),
+      .o__payload(local0_out__payload), .o__ready(o__ready_160), .o__valid(local0_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local1_slice (
     .clk(router_gated_clk), .i__payload(local1_source == 3'h7 ? local2_in__payload : local1_source
       == 3'h6 ? local1_in__payload : local1_source == 3'h5 ? local0_in__payload : local1_source ==
       3'h4 ? global_in__payload : local1_source == 2'h3 ? west_in__payload : local1_source == 2'h2 ?
       south_in__payload : local1_source == 1'h1 ? east_in__payload : !local1_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_177), .i__valid(moving[6]),
-      .o__payload(local1_out__payload), .o__ready(o__ready_173), .o__valid(local1_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_174), .i__valid(moving[6]),
+      .o__payload(local1_out__payload), .o__ready(o__ready_170), .o__valid(local1_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local2_slice (
     .clk(router_gated_clk), .i__payload(local2_source == 3'h7 ? local2_in__payload : local2_source
       == 3'h6 ? local1_in__payload : local2_source == 3'h5 ? local0_in__payload : local2_source ==
       3'h4 ? global_in__payload : local2_source == 2'h3 ? west_in__payload : local2_source == 2'h2 ?
       south_in__payload : local2_source == 1'h1 ? east_in__payload : !local2_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_187), .i__valid(moving[7]),
-      .o__payload(local2_out__payload), .o__ready(o__ready_183), .o__valid(local2_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_184), .i__valid(moving[7]),
+      .o__payload(local2_out__payload), .o__ready(o__ready_180), .o__valid(local2_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local3_slice (
     .clk(router_gated_clk), .i__payload(local3_source == 3'h7 ? local2_in__payload : local3_source
       == 3'h6 ? local1_in__payload : local3_source == 3'h5 ? local0_in__payload : local3_source ==
       3'h4 ? global_in__payload : local3_source == 2'h3 ? west_in__payload : local3_source == 2'h2 ?
       south_in__payload : local3_source == 1'h1 ? east_in__payload : !local3_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_197), .i__valid(moving[8]),
-      .o__payload(local3_out__payload), .o__ready(o__ready_193), .o__valid(local3_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_194), .i__valid(moving[8]),
+      .o__payload(local3_out__payload), .o__ready(o__ready_190), .o__valid(local3_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local4_slice (
     .clk(router_gated_clk), .i__payload(local4_source == 3'h7 ? local2_in__payload : local4_source
       == 3'h6 ? local1_in__payload : local4_source == 3'h5 ? local0_in__payload : local4_source ==
       3'h4 ? global_in__payload : local4_source == 2'h3 ? west_in__payload : local4_source == 2'h2 ?
       south_in__payload : local4_source == 1'h1 ? east_in__payload : !local4_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_207), .i__valid(moving[9]),
-      .o__payload(local4_out__payload), .o__ready(o__ready_203), .o__valid(local4_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_204), .i__valid(moving[9]),
+      .o__payload(local4_out__payload), .o__ready(o__ready_200), .o__valid(local4_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
     .clk(router_gated_clk), .i__payload(north_source == 3'h7 ? local2_in__payload : north_source ==
       3'h6 ? local1_in__payload : north_source == 3'h5 ? local0_in__payload : north_source == 3'h4 ?
       global_in__payload : north_source == 2'h3 ? west_in__payload : north_source == 2'h2 ?
       south_in__payload : north_source == 1'h1 ? east_in__payload : !north_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_117), .i__valid(moving[0]),
-      .o__payload(north_out__payload), .o__ready(o__ready_113), .o__valid(north_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_114), .i__valid(moving[0]),
+      .o__payload(north_out__payload), .o__ready(o__ready_110), .o__valid(north_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h7 ? local2_in__payload : south_source ==
       3'h6 ? local1_in__payload : south_source == 3'h5 ? local0_in__payload : south_source == 3'h4 ?
       global_in__payload : south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ?
       south_in__payload : south_source == 1'h1 ? east_in__payload : !south_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_137), .i__valid(moving[2]),
-      .o__payload(south_out__payload), .o__ready(o__ready_133), .o__valid(south_out__valid),
+      north_in__payload : 35'h0), .i__ready(i__ready_134), .i__valid(moving[2]),
+      .o__payload(south_out__payload), .o__ready(o__ready_130), .o__valid(south_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h7 ? local2_in__payload : west_source ==
       3'h6 ? local1_in__payload : west_source == 3'h5 ? local0_in__payload : west_source == 3'h4 ?
       global_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
       south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ? north_in__payload
-      : 35'h0), .i__ready(i__ready_147), .i__valid(moving[3]), .o__payload(west_out__payload),
-      .o__ready(o__ready_143), .o__valid(west_out__valid), .rst(router_gated_rst));
-  neuflow_slice #(.WIDTH(18)) words (
-    .clk(router_gated_clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready),
-      .i__valid(bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
-      |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
-      .o__valid(o__valid_212), .rst(router_gated_rst));
+      : 35'h0), .i__ready(i__ready_144), .i__valid(moving[3]), .o__payload(west_out__payload),
+      .o__ready(o__ready_140), .o__valid(west_out__valid), .rst(router_gated_rst));
+  neuflow_slice #(.WIDTH(24)) words (
+    .clk(router_gated_clk), .i__payload({bus__payload[33:24] | i__payload_target, i__payload_target,
+      bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid & bus__payload[3:0] == 3'h7
+      & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)), .o__payload(o__payload),
+      .o__ready(o__ready), .o__valid(o__valid_209), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{global_moves, o__valid_212, n1, n2, n3, n4, n5, bus__valid, local0_moves, n6,
-      router_gated_rst, south_moves, north_moves, n7, n8, n9, local2_moves, west_moves,
-      local1_moves, east_moves, n10}) begin
+    if (|{east_moves, n1, o__valid_209, north_moves, south_moves, n2, n3, bus__valid, global_moves,
+      n4, n5, local1_moves, n6, n7, n8, local0_moves, local2_moves, router_gated_rst, n9, n10,
+      west_moves}) begin
       settling <= 3'h4;
     end else begin
       if (n11) settling <= settling - 1'h1;
@@ -376,7 +378,7 @@ module \neuflow_operator_tile.router  (
         10'h0; local0_waiting <= 10'h0; local0_current <= 10'h0; global_waiting <= 10'h0;
         global_current <= 10'h0; west_waiting <= 10'h0; west_current <= 10'h0; south_waiting <=
         10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current <= 10'h0; north_waiting
-        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; signal_42 <= 10'h0; local1_peers <=
+        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; signal_39 <= 10'h0; local1_peers <=
         10'h3ff; local0_peers <= 10'h3ff; global_peers <= 10'h3ff; west_peers <= 10'h3ff;
         south_peers <= 10'h3ff; east_peers <= 10'h3ff; north_peers <= 10'h3ff;
     end else begin
@@ -400,71 +402,73 @@ module \neuflow_operator_tile.router  (
       east_ended <= east_last;
       north_armed <= |north_current & !(north_peers & ~north_current) & ~north_last & ~north_ended;
       north_ended <= north_last;
-      o__ready <= o__valid_212 & ~o__ready & ~(n12 ? |(local2_current | local2_waiting) & names !=
-        local2_peers : n13 ? |(local1_current | local1_waiting) & names != local1_peers : n14 ?
-        |(local0_current | local0_waiting) & names != local0_peers : n15 ? |(global_current |
-        global_waiting) & names != global_peers : n16 ? |(west_current | west_waiting) & names !=
-        west_peers : n17 ? |(south_current | south_waiting) & names != south_peers : n18 ?
-        |(east_current | east_waiting) & names != east_peers : n19 ? |(north_current |
-        north_waiting) & names != north_peers : 1'h0) & ~(|(signal & waits));
-      if (n20 & queued[9]) local4_next_source <= o__payload[7:4];
-      if ((done[9] | signal_41[9]) & n20) local4_source <= signal_41[9] ? o__payload[7:4] :
+      o__ready <= o__valid_209 & ~o__ready & ~(n12 ? |(local2_current | local2_waiting) &
+        o__payload[23:14] != local2_peers : n13 ? |(local1_current | local1_waiting) &
+        o__payload[23:14] != local1_peers : n14 ? |(local0_current | local0_waiting) &
+        o__payload[23:14] != local0_peers : n15 ? |(global_current | global_waiting) &
+        o__payload[23:14] != global_peers : n16 ? |(west_current | west_waiting) & o__payload[23:14]
+        != west_peers : n17 ? |(south_current | south_waiting) & o__payload[23:14] != south_peers :
+        n18 ? |(east_current | east_waiting) & o__payload[23:14] != east_peers : n19 ?
+        |(north_current | north_waiting) & o__payload[23:14] != north_peers : 1'h0) &
+        ~(|(o__payload[13:4] & waits));
+      if (queued[9] & n20) local4_next_source <= o__payload[3:0];
+      if ((done[9] | signal[9]) & n20) local4_source <= signal[9] ? o__payload[3:0] :
         local4_next_source;
-      if (n20 & queued[8]) local3_next_source <= o__payload[7:4];
-      if ((done[8] | signal_41[8]) & n20) local3_source <= signal_41[8] ? o__payload[7:4] :
+      if (queued[8] & n20) local3_next_source <= o__payload[3:0];
+      if ((done[8] | signal[8]) & n20) local3_source <= signal[8] ? o__payload[3:0] :
         local3_next_source;
-      if (n20 & queued[7]) local2_next_source <= o__payload[7:4];
-      if ((done[7] | signal_41[7]) & n20) local2_source <= signal_41[7] ? o__payload[7:4] :
+      if (queued[7] & n20) local2_next_source <= o__payload[3:0];
+      if ((done[7] | signal[7]) & n20) local2_source <= signal[7] ? o__payload[3:0] :
         local2_next_source;
-      if (n20 & queued[6]) local1_next_source <= o__payload[7:4];
-      if ((done[6] | signal_41[6]) & n20) local1_source <= signal_41[6] ? o__payload[7:4] :
+      if (queued[6] & n20) local1_next_source <= o__payload[3:0];
+      if ((done[6] | signal[6]) & n20) local1_source <= signal[6] ? o__payload[3:0] :
         local1_next_source;
-      if (n20 & queued[5]) local0_next_source <= o__payload[7:4];
-      if ((done[5] | signal_41[5]) & n20) local0_source <= signal_41[5] ? o__payload[7:4] :
+      if (queued[5] & n20) local0_next_source <= o__payload[3:0];
+      if ((done[5] | signal[5]) & n20) local0_source <= signal[5] ? o__payload[3:0] :
         local0_next_source;
-      if (n20 & queued[4]) global_next_source <= o__payload[7:4];
-      if ((done[4] | signal_41[4]) & n20) global_source <= signal_41[4] ? o__payload[7:4] :
+      if (queued[4] & n20) global_next_source <= o__payload[3:0];
+      if ((done[4] | signal[4]) & n20) global_source <= signal[4] ? o__payload[3:0] :
         global_next_source;
-      if (n20 & queued[3]) west_next_source <= o__payload[7:4];
-      if ((done[3] | signal_41[3]) & n20) west_source <= signal_41[3] ? o__payload[7:4] :
+      if (queued[3] & n20) west_next_source <= o__payload[3:0];
+      if ((done[3] | signal[3]) & n20) west_source <= signal[3] ? o__payload[3:0] :
         west_next_source;
-      if (n20 & queued[2]) south_next_source <= o__payload[7:4];
-      if ((done[2] | signal_41[2]) & n20) south_source <= signal_41[2] ? o__payload[7:4] :
+      if (queued[2] & n20) south_next_source <= o__payload[3:0];
+      if ((done[2] | signal[2]) & n20) south_source <= signal[2] ? o__payload[3:0] :
         south_next_source;
-      if (n20 & queued[1]) east_next_source <= o__payload[7:4];
-      if ((done[1] | signal_41[1]) & n20) east_source <= signal_41[1] ? o__payload[7:4] :
+      if (queued[1] & n20) east_next_source <= o__payload[3:0];
+      if ((done[1] | signal[1]) & n20) east_source <= signal[1] ? o__payload[3:0] :
         east_next_source;
-      if (n20 & queued[0]) north_next_source <= o__payload[7:4];
-      if ((done[0] | signal_41[0]) & n20) north_source <= signal_41[0] ? o__payload[7:4] :
+      if (queued[0] & n20) north_next_source <= o__payload[3:0];
+      if ((done[0] | signal[0]) & n20) north_source <= signal[0] ? o__payload[3:0] :
         north_next_source;
-      if (n20 & (o__ready & n12 & n21)) local2_peers <= names;
+      if ((o__ready & n12 & n21) & n20) local2_peers <= o__payload[23:14];
       if (n20) begin
         local2_waiting <= local2_waiting & n22 | (n12 ? queued : 10'h0);
-        local2_current <= local2_current & n22 | local2_waiting & done | (n12 ? signal_41 : 10'h0);
+        local2_current <= local2_current & n22 | local2_waiting & done | (n12 ? signal : 10'h0);
         local1_waiting <= local1_waiting & n22 | (n13 ? queued : 10'h0);
-        local1_current <= local1_current & n22 | local1_waiting & done | (n13 ? signal_41 : 10'h0);
+        local1_current <= local1_current & n22 | local1_waiting & done | (n13 ? signal : 10'h0);
         local0_waiting <= local0_waiting & n22 | (n14 ? queued : 10'h0);
-        local0_current <= local0_current & n22 | local0_waiting & done | (n14 ? signal_41 : 10'h0);
+        local0_current <= local0_current & n22 | local0_waiting & done | (n14 ? signal : 10'h0);
         global_waiting <= global_waiting & n22 | (n15 ? queued : 10'h0);
-        global_current <= global_current & n22 | global_waiting & done | (n15 ? signal_41 : 10'h0);
+        global_current <= global_current & n22 | global_waiting & done | (n15 ? signal : 10'h0);
         west_waiting <= west_waiting & n22 | (n16 ? queued : 10'h0);
-        west_current <= west_current & n22 | west_waiting & done | (n16 ? signal_41 : 10'h0);
+        west_current <= west_current & n22 | west_waiting & done | (n16 ? signal : 10'h0);
         south_waiting <= south_waiting & n22 | (n17 ? queued : 10'h0);
-        south_current <= south_current & n22 | south_waiting & done | (n17 ? signal_41 : 10'h0);
+        south_current <= south_current & n22 | south_waiting & done | (n17 ? signal : 10'h0);
         east_waiting <= east_waiting & n22 | (n18 ? queued : 10'h0);
-        east_current <= east_current & n22 | east_waiting & done | (n18 ? signal_41 : 10'h0);
+        east_current <= east_current & n22 | east_waiting & done | (n18 ? signal : 10'h0);
         north_waiting <= north_waiting & n22 | (n19 ? queued : 10'h0);
-        north_current <= north_current & n22 | north_waiting & done | (n19 ? signal_41 : 10'h0);
+        north_current <= north_current & n22 | north_waiting & done | (n19 ? signal : 10'h0);
         waits <= waits & n22 | queued;
-        signal_42 <= signal_42 & n22 | waits & done | signal_41;
+        signal_39 <= signal_39 & n22 | waits & done | signal;
       end
-      if (n20 & (o__ready & n13 & n21)) local1_peers <= names;
-      if ((o__ready & n14 & n21) & n20) local0_peers <= names;
-      if (n20 & (o__ready & n15 & n21)) global_peers <= names;
-      if (n20 & (o__ready & n16 & n21)) west_peers <= names;
-      if (n20 & (o__ready & n17 & n21)) south_peers <= names;
-      if (n20 & (o__ready & n18 & n21)) east_peers <= names;
-      if ((o__ready & n19 & n21) & n20) north_peers <= names;
+      if ((o__ready & n13 & n21) & n20) local1_peers <= o__payload[23:14];
+      if (n20 & (o__ready & n14 & n21)) local0_peers <= o__payload[23:14];
+      if (n20 & (o__ready & n15 & n21)) global_peers <= o__payload[23:14];
+      if ((o__ready & n16 & n21) & n20) west_peers <= o__payload[23:14];
+      if (n20 & (o__ready & n17 & n21)) south_peers <= o__payload[23:14];
+      if (n20 & (o__ready & n18 & n21)) east_peers <= o__payload[23:14];
+      if ((o__ready & n19 & n21) & n20) north_peers <= o__payload[23:14];
     end
   end
 endmodule
@@ -495,8 +499,8 @@ module \neuflow_operator_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_16 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__2__ready, local__1__ready, local__0__ready, o__ready,
-    local__3__ready};
+  assign all_ready = &{local__3__ready, o__ready, local__1__ready, local__0__ready,
+    local__2__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_16), .rst(tap_gated_rst));

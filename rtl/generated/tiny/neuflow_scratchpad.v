@@ -49,13 +49,11 @@ module neuflow_scratchpad (
   reg [5:0] read_after = 6'h0, read_owner = 6'h0, served = 6'h0;
   reg [63:0] response_data = 64'h0, write_words = 64'h0;
   reg [6:0] write_address = 7'h0;
-  wire n6, n7, n8, read_enable, read_ends, read_free, read_issue, write_ends, write_free,
+  wire n5, n6, n7, read_enable, read_ends, read_free, read_issue, write_ends, write_free,
     write_issue, write_moves;
   wire [15:0] read_data, read_data_89, read_data_90, read_data_91;
-  wire [1:0] n5, n2, write_behind, write_chosen, write_grant;
-  wire [21:0] n4;
-  wire [29:0] n9, n1;
-  wire [29:22] n3;
+  wire [1:0] n4, n2, write_behind, write_chosen, write_grant;
+  wire [29:0] n3, n1;
   wire [5:0] read_behind, read_chosen, read_grant;
   wire [67:0] coming;
   assign data__0__ready = write_owner[0];
@@ -65,8 +63,7 @@ module neuflow_scratchpad (
     read__0__ready} = read_free ? read_grant : 6'h0;
   assign {write__1__ready, write__0__ready} = write_free ? write_grant : 2'h0;
   assign write_response = ended ? written_by : 2'h0;
-  assign awake = n6 | n7 | n8;
-  assign {n3, n4} = write_moves ? (write_ends ? n9 : write_beat + 1'h1) : n9;
+  assign awake = n5 | n6 | n7;
   assign read_enable = |read_owner;
   assign read_ends = !read_left;
   assign n1 = read_issue ? (read_grant[0] ? read__0__payload[29:0] : 30'h0) | (read_grant[1] ?
@@ -79,24 +76,24 @@ module neuflow_scratchpad (
     2'h0) | (read_grant[5] ? read__5__payload[31:30] : 2'h0) : read_left;
   assign write_moves = |(write_owner & {data__1__valid, data__0__valid});
   assign write_ends = write_moves & !write_left;
-  assign n5 = write_issue ? (write_grant[0] ? write__0__payload[31:30] : 2'h0) | (write_grant[1] ?
+  assign n3 = write_issue ? (write_grant[0] ? write__0__payload[29:0] : 30'h0) | (write_grant[1] ?
+    write__1__payload[29:0] : 30'h0) : write_beat;
+  assign n4 = write_issue ? (write_grant[0] ? write__0__payload[31:30] : 2'h0) | (write_grant[1] ?
     write__1__payload[31:30] : 2'h0) : write_left;
   assign coming = (write_owner[0] ? data__0__payload[67:0] : 68'h0) | (write_owner[1] ?
     data__1__payload[67:0] : 68'h0);
-  assign n6 = read_enable | |{read__2__valid & read__2__ready, read__1__valid & read__1__ready,
-    read__5__valid & read__5__ready, read__4__valid & read__4__ready, read__3__valid &
-    read__3__ready, read__0__valid & read__0__ready};
-  assign n7 = write_moves | (write__1__valid & write__1__ready | write__0__valid & write__0__ready);
-  assign n8 = |settling;
+  assign n5 = read_enable | |{read__2__valid & read__2__ready, read__5__valid & read__5__ready,
+    read__1__valid & read__1__ready, read__0__valid & read__0__ready, read__4__valid &
+    read__4__ready, read__3__valid & read__3__ready};
+  assign n6 = write_moves | (write__1__valid & write__1__ready | write__0__valid & write__0__ready);
+  assign n7 = |settling;
   assign write_grant = write_chosen & ~write_chosen + 1'h1;
   assign write_free = ~(|write_owner) | write_ends;
   assign write_issue = write_free & (write__0__valid | write__1__valid);
   assign read_grant = read_chosen & ~read_chosen + 1'h1;
   assign read_free = ~read_enable | read_ends;
-  assign read_issue = read_free & |{read__3__valid, read__2__valid, read__0__valid, read__1__valid,
-    read__5__valid, read__4__valid};
-  assign n9 = write_issue ? (write_grant[0] ? write__0__payload[29:0] : 30'h0) | (write_grant[1] ?
-    write__1__payload[29:0] : 30'h0) : write_beat;
+  assign read_issue = read_free & |{read__2__valid, read__3__valid, read__1__valid, read__0__valid,
+    read__4__valid, read__5__valid};
   assign write_chosen = |write_behind ? write_behind : {write__1__valid, write__0__valid};
   assign read_chosen = |read_behind ? read_behind : {read__5__valid, read__4__valid, read__3__valid,
     read__2__valid, read__1__valid, read__0__valid};
@@ -122,8 +119,8 @@ module neuflow_scratchpad (
   always @(posedge clk) begin
     read_beat <= read_enable ? (read_ends ? n1 : read_beat + 1'h1) : n1;
     read_left <= read_enable ? (read_ends ? n2 : read_left - 1'h1) : n2;
-    write_beat <= {n3, n4};
-    write_left <= write_moves ? (write_ends ? n5 : write_left - 1'h1) : n5;
+    write_beat <= write_moves ? (write_ends ? n3 : write_beat + 1'h1) : n3;
+    write_left <= write_moves ? (write_ends ? n4 : write_left - 1'h1) : n4;
     if (write_moves) begin
       write_address <= write_beat[6:0];
       write_words <= coming[63:0];
@@ -131,10 +128,10 @@ module neuflow_scratchpad (
     if (|served) response_data <= {read_data_91, read_data_90, read_data_89, read_data};
   end
   always @(posedge clk) begin
-    if (n6 | rst | n7) begin
+    if (n5 | rst | n6) begin
       settling <= 3'h4;
     end else begin
-      if (n8) settling <= settling - 1'h1;
+      if (n7) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -156,7 +153,7 @@ module neuflow_scratchpad (
     end
   end
   always @(posedge clk) begin
-    if (~write_moves | rst) begin
+    if (rst | ~write_moves) begin
       write_strobe <= 4'h0;
     end else begin
       write_strobe <= coming[67:64];
