@@ -693,6 +693,11 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         build([node("Add", ["x", "k"], "y")], {"k": normal(1, 1, 4)}, {"x": (1, 4)}),
         r"node 'y' \(Add\): the constant of shape \[1, 1, 4\] is not one value a channel of \[1, 4\]",
     ),
+    "norm in training, as it was before operator set 14": (
+        build([helper.make_node("BatchNormalization", ["x", "s", "s", "s", "s"], list("yabcd"), "n")],
+              {"s": np.ones(3, np.float32)}, opset=9),
+        r"node 'n' \(BatchNormalization\): is in training mode; export the model in evaluation mode",
+    ),
     "norm of every place": (
         build([node("BatchNormalization", ["x", "s", "s", "s", "s"], "y", spatial=0)],
               {"s": np.ones((3, 6, 8), np.float32)}, opset=7),

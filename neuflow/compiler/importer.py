@@ -379,7 +379,10 @@ class Importer:
                 raise step.refuse(
                     f"its further output {extra!r} is used", "only the first output is possible"
                 )
-        if step.attrs.get("training_mode", 0):
+        old_training = (  # before operator set 14 further outputs said it
+            node.op_type == "BatchNormalization" and self.opset < 14 and any(node.output[1:])
+        )
+        if old_training or step.attrs.get("training_mode", 0):
             raise step.refuse(
                 "is in training mode", "export the model in evaluation mode (model.eval())"
             )
