@@ -191,9 +191,9 @@ def _whole(text: str) -> int:
 def _compile(options: argparse.Namespace) -> None:
     from neuflow import api
 
-    cli_files.check_target(options.output, (".nfp",))
+    cli_files.check_target(options.output, (".nfp",), (options.model,))
     model = cli_files.model(options.model)
-    calib = cli_files.read_arrays(options.calib) if options.calib else None
+    calib = None if options.calib is None else cli_files.read_arrays(options.calib)
     with cli_wait.still(f"{options.output}: still compiling{_why(options.batch or 1)}"):
         program = api.compile(
             model, options.grid, calib, bits=options.bits, q8_8=options.q8_8, batch=options.batch
@@ -219,8 +219,8 @@ def _run(options: argparse.Namespace) -> None:
 
     targets = [(options.output, (".npy", ".npz")), (options.json, (".json",))]
     for target, endings in [*targets, (options.waves, (".fst", ".vcd"))]:
-        if target:
-            cli_files.check_target(target, endings)
+        if target is not None:
+            cli_files.check_target(target, endings, (options.input,))
     _check_run(options)
     program = cli_files.load(options.program)
     memory = api.with_memory(program.grid, options.memory or "")
@@ -295,7 +295,8 @@ def _compare(options: argparse.Namespace) -> int:
     program = cli_files.load(options.program)
     memory = api.with_memory(program.grid, options.memory or "")
     words = api.quantise_inputs(program.ir, cli_files.read_arrays(options.input))
-    with cli_files.directory(options.output or str(Path(options.program).parent)) as beside:
+    parent = str(Path(options.program).parent)
+    with cli_files.directory(parent if options.output is None else options.output) as beside:
         found = compare.compare(
             program.ir, words, memory, options.seed, beside, Path(options.program).stem
         )
@@ -341,7 +342,7 @@ def _report(options: argparse.Namespace) -> None:
     from neuflow import report
 
     program = cli_files.load(options.program)
-    x = cli_files.read_arrays(options.input) if options.input else None
+    x = None if options.input is None else cli_files.read_arrays(options.input)
     with cli_files.directory(options.output) as directory:
         paths = report.write(program, x, directory)
     for path in paths:

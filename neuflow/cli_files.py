@@ -15,9 +15,16 @@ if TYPE_CHECKING:
     from neuflow.api import Program
 
 
+def _path(name: str) -> Path:
+    """Return a name's path; refuse the empty one, which would mean the directory we are in."""
+    if not name:
+        raise InputError("a name is empty; give a file or a directory (is a shell variable unset?)")
+    return Path(name)
+
+
 def model(name: str) -> Path:
     """Return the path of an ONNX file; refuse what is not there."""
-    path = Path(name)
+    path = _path(name)
     if not path.is_file():
         cause = "is a directory" if path.is_dir() else "no such file"
         raise InputError(f"{name}: {cause}; name an ONNX model")
@@ -28,15 +35,15 @@ def load(path: str) -> Program:
     """Read a program; refuse what is not there."""
     from neuflow import api
 
-    if not Path(path).is_file():
+    if not _path(path).is_file():
         cause = "is a directory" if Path(path).is_dir() else "no such file"
         raise InputError(f"{path}: {cause}; make a program with neuflow compile")
     return api.load(path)
 
 
-def check_target(name: str, endings: Sequence[str]) -> None:
-    """Refuse a target that cannot be written before the work is done, not after."""
-    path = Path(name)
+def check_target(name: str, endings: Sequence[str], read: Sequence[str | None] = ()) -> None:
+    """Refuse a target that cannot be written, or is one of ``read``, before the work is done."""
+    path = _path(name)
     if path.suffix not in endings:
         raise InputError(f"{name}: the name must end in {' or '.join(endings)}")
     if not path.parent.is_dir():
@@ -45,12 +52,15 @@ def check_target(name: str, endings: Sequence[str]) -> None:
         raise InputError(f"{name} is a directory; name a file")
     if not files.can_write(path.parent):
         raise InputError(f"{name}: directory {path.parent} cannot be written to; name another one")
+    sources = [Path(source) for source in read if source and path.exists()]
+    if any(source.exists() and path.samefile(source) for source in sources):
+        raise InputError(f"{name}: is read as well, and would be lost; name another file")
 
 
 @contextlib.contextmanager
 def directory(name: str) -> Iterator[Path]:
     """Yield a directory that can be written to; made where missing, and taken back on failure."""
-    path = Path(name)
+    path = _path(name)
     if path.exists() and not path.is_dir():
         raise InputError(f"{name} is a file; name a directory")
     made = [place for place in (path, *path.parents) if not place.exists()]
@@ -73,7 +83,7 @@ def read_arrays(name: str) -> Any:
     """Return the array of a ``.npy`` file, or the arrays of a ``.npz`` file by name."""
     import numpy as np
 
-    path = Path(name)
+    path = _path(name)
     if path.suffix not in (".npy", ".npz"):
         raise InputError(f"{name}: give a .npy file, or a .npz file with arrays by input name")
     try:

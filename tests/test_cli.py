@@ -142,6 +142,11 @@ def test_grids_lists_every_preset(capsys):
         ["inspect", "missing.nfp"],
         ["verilog", "--grid", "missing.toml", "-o", "out"],
         ["report", "missing.nfp", "-o", "out"],
+        ["compile", MODEL, "-o", ""],
+        ["compile", "", "-o", "p.nfp"],
+        ["compile", MODEL, "-o", "p.nfp", "--calib", ""],
+        ["inspect", ""],
+        ["verilog", "--grid", "tiny", "-o", ""],
     ],
 )
 def test_bad_arguments_are_refused_and_nothing_is_written(arguments, capsys, tmp_path, monkeypatch):
@@ -325,6 +330,30 @@ def test_wrong_shape_is_refused_before_anything_is_written(compiled, capsys, tmp
     out = tmp_path / "y.npy"
     said = refused(capsys, "run", compiled, "--input", tmp_path / "x.npy", "--output", out)
     assert "(1, 2, 3)" in said and not out.exists()
+
+
+def test_an_empty_name_stands_for_nothing(compiled, capsys, tmp_path, monkeypatch):
+    """It is what an unset shell variable gives, and was the directory one stands in, or no option."""
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.zeros((1, *image_shape(compiled))))
+    for arguments in (
+        ("report", compiled, "--input", "", "-o", "r"),
+        ("report", compiled, "-o", ""),
+        ("run", compiled, "--input", "x.npy", "--output", "y.npy", "--json", ""),
+        ("compare", compiled, "--input", "x.npy", "-o", ""),
+    ):
+        assert "a name is empty" in refused(capsys, *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+
+def test_an_output_in_place_of_the_input_is_refused(compiled, capsys, tmp_path):
+    x = np.zeros((1, *image_shape(compiled)))
+    np.save(tmp_path / "x.npy", x)
+    (tmp_path / "y.npy").symlink_to(tmp_path / "x.npy")
+    for target in ("x.npy", "y.npy"):
+        run = ("run", compiled, "--input", tmp_path / "x.npy", "--output", tmp_path / target)
+        assert "is read as well, and would be lost" in refused(capsys, *run)
+    assert (np.load(tmp_path / "x.npy") == x).all()
 
 
 def test_a_directory_made_for_a_run_that_failed_is_taken_back(compiled, capsys, tmp_path):
