@@ -211,6 +211,22 @@ def quantise_inputs(program: ir.Program, x: Any) -> dict[str, ir.Words]:
     return words
 
 
+def saturated(program: ir.Program, x: Any) -> dict[str, tuple[float, float, float]]:
+    """Return, for each input with values beyond the range of its words: their share, and that range.
+
+    ``x`` as :func:`quantise_inputs` takes it, which lets such values saturate.
+    """
+    found = {}
+    arrays = named(x, [port.tensor.name for port in program.inputs])
+    for name, array in arrays.items():
+        form = host.form(program.graph.tensors[name])
+        words = np.asarray(array, np.float64) / form.step
+        share = float(((words < form.low - 0.5) | (words >= form.high + 0.5)).mean())
+        if share:
+            found[name] = (share, form.low * form.step, form.high * form.step)
+    return found
+
+
 def named(x: Any, names: list[str]) -> dict[str, ArrayLike]:
     """Return inputs by name; a lone array is for the model's only input."""
     if not isinstance(x, Mapping):

@@ -268,8 +268,20 @@ def _run_values(
         result = program.cycle(x, memory, options.seed)
     else:
         result = program.golden(x, memory)
+    _warn_saturated(program, x)
     cli_files.write_arrays(options.output, _chosen_outputs(program, result, options.raw))
     return result.stats
+
+
+def _warn_saturated(program: Program, x: Any) -> None:
+    """Say which inputs the words cannot hold: pixels of 0 to 255 where calibration had 0 to 1."""
+    from neuflow import api
+
+    for name, (share, low, high) in api.saturated(program.ir, x).items():
+        _log(
+            f"input {name!r}: {100 * share:.2g} % of its values are beyond {low:.4g} to {high:.4g} and "
+            "saturate; compile with inputs of that range as --calib"
+        )
 
 
 def _chosen_outputs(program: Program, result: Run, raw: bool) -> dict[str, Any]:
@@ -294,7 +306,9 @@ def _compare(options: argparse.Namespace) -> int:
 
     program = cli_files.load(options.program)
     memory = api.with_memory(program.grid, options.memory or "")
-    words = api.quantise_inputs(program.ir, cli_files.read_arrays(options.input))
+    x = cli_files.read_arrays(options.input)
+    words = api.quantise_inputs(program.ir, x)
+    _warn_saturated(program, x)
     parent = str(Path(options.program).parent)
     with cli_files.directory(parent if options.output is None else options.output) as beside:
         found = compare.compare(
@@ -313,6 +327,7 @@ def _accuracy(options: argparse.Namespace) -> int:
 
     program, x = cli_files.load(options.program), cli_files.read_arrays(options.input)
     found, outputs = api.accuracy(cli_files.model(options.model), program, x)
+    _warn_saturated(program, x)
     print(accuracy.text(found, outputs))
     return 1 if any(tensor.outside for tensor in found) else 0
 
@@ -345,6 +360,8 @@ def _report(options: argparse.Namespace) -> None:
     x = None if options.input is None else cli_files.read_arrays(options.input)
     with cli_files.directory(options.output) as directory:
         paths = report.write(program, x, directory)
+    if x is not None:
+        _warn_saturated(program, x)
     for path in paths:
         print(path)
 

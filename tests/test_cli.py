@@ -325,6 +325,24 @@ def test_run_on_golden_writes_reals_words_and_statistics(compiled, tmp_path):
     assert (next(iter(result.words.values())).reshape(raw.shape) == raw).all()
 
 
+def test_inputs_that_saturate_are_named_with_what_words_reach(compiled, capsys, tmp_path):
+    """Pixels of 0 to 255 where the program was calibrated with 0 to 1 gave noise without a word."""
+    port = api.load(compiled).ir.inputs[0]
+    form = host.form(port.tensor)
+    x = np.zeros((2, *image_shape(compiled)))
+    x[0, 0, 0, :3] = [form.high * form.step, form.low * form.step, (form.high + 0.49) * form.step]
+    np.save(tmp_path / "x.npy", x)
+    run = ["run", str(compiled), "--input", str(tmp_path / "x.npy"), "--output", str(tmp_path / "y.npy")]
+    assert cli.main(run) == 0 and "values are beyond" not in capsys.readouterr().err
+    x[1] = 255
+    np.save(tmp_path / "x.npy", x)
+    says = f"50 % of its values are beyond {form.low * form.step:.4g} to {form.high * form.step:.4g} and"
+    accuracy = ["accuracy", str(MODEL), str(compiled), "--input", str(tmp_path / "x.npy")]
+    for command in (run, accuracy):
+        assert cli.main(command) == 0
+        assert f"input {port.tensor.name!r}: {says} saturate; compile with" in capsys.readouterr().err
+
+
 def test_wrong_shape_is_refused_before_anything_is_written(compiled, capsys, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((1, 2, 3)))
     out = tmp_path / "y.npy"
