@@ -412,6 +412,20 @@ def test_identity_dropout_and_views_vanish() -> None:
     assert ops(same_as_onnxruntime(build(nodes, {"w": W, "b": B}))) == ["conv", "map"]
 
 
+def test_casts_to_the_type_of_something_vanish() -> None:
+    """As PyTorch's exporter writes every BatchNormalization and LeakyRelu that it does not optimise."""
+    nodes = [
+        node("CastLike", ["double", "x"], "w"),
+        node("Conv", ["x", "w"], "c"),
+        node("CastLike", ["c", "b"], "d"),
+        node("CastLike", ["d", "x"], "e"),
+        node("Mul", ["e", "k1"], "y"),
+    ]
+    weights = {"double": W.astype(np.float64), "b": B, "k": np.int64(3)}
+    nodes.insert(4, node("CastLike", ["k", "e"], "k1"))
+    assert ops(same_as_onnxruntime(build(nodes, weights))) == ["conv"]
+
+
 def test_reshape_at_the_end_is_a_view_in_chw_order() -> None:
     nodes = [node("Relu", ["x"], "r"), node("Reshape", ["r", "shape"], "y")]
     graph = same_as_onnxruntime(build(nodes, {"shape": np.array([0, 4, 36])}))
@@ -697,6 +711,11 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         build([helper.make_node("BatchNormalization", ["x", "s", "s", "s", "s"], list("yabcd"), "n")],
               {"s": np.ones(3, np.float32)}, opset=9),
         r"node 'n' \(BatchNormalization\): is in training mode; export the model in evaluation mode",
+    ),
+    "cast to the type of numbers that are none": (
+        build([node("CastLike", ["x", "k"], "c"), node("CastLike", ["c", "x"], "y")],
+              {"k": np.int64(3)}),
+        r"node 'c' \(CastLike\): casts data to a type that is not float; keep the data in float",
     ),
     "norm of every place": (
         build([node("BatchNormalization", ["x", "s", "s", "s", "s"], "y", spatial=0)],

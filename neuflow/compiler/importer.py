@@ -454,8 +454,12 @@ class Importer:
         return ReferenceEvaluator(helper.make_model(graph, opset_imports=opset))
 
     def _fold_shape(self, step: Step) -> bool:
-        """Fold Shape and Size of data, which are constants here."""
+        """Fold what only the shape or the type of data matters to, which are constants here."""
         data, kind = step.value(0), step.node.op_type
+        if kind == "CastLike" and isinstance(data, np.ndarray):
+            like = step.data(1)
+            self.values[step.node.output[0]] = data.astype(helper.tensor_dtype_to_np_dtype(like.elem))
+            return True
         if kind not in ("Shape", "Size") or not isinstance(data, Data):
             return False
         dims = data.shape[step.attrs.get("start", 0) : step.attrs.get("end", len(data.shape))]

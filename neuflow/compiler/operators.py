@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from onnx import helper
 
 from neuflow.compiler.importer import (
     FLOATS,
@@ -69,10 +70,17 @@ def _same(importer: Importer, step: Step) -> Value:
 
 
 def _cast(importer: Importer, step: Step) -> Value:
-    if step.attrs.get("to") not in FLOATS:
+    """Cast, and CastLike of data; of a constant the importer has folded it."""
+    data, like = step.data(), step.value(1)
+    if isinstance(like, Data):
+        kind = like.elem
+    elif isinstance(like, np.ndarray):
+        kind = helper.np_dtype_to_tensor_dtype(like.dtype)
+    else:
+        kind = step.attrs["to"]
+    if kind not in FLOATS:
         raise step.refuse("casts data to a type that is not float", "keep the data in float")
-    data = step.data()
-    return Data(data.name, data.shape, step.attrs["to"])
+    return Data(data.name, data.shape, kind)
 
 
 def _transpose(importer: Importer, step: Step) -> Value:
@@ -252,6 +260,7 @@ HANDLERS: dict[str, Callable[[Importer, Step], Value]] = {
     "AveragePool": pool,
     "BatchNormalization": batch_norm,
     "Cast": _cast,
+    "CastLike": _cast,
     "Celu": function,
     "Clip": clip,
     "Concat": _concat,
