@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from neuflow.cycle.awake import BACK, PART_OF, RECEIVERS, UNITS_OF, changed, keep
+from neuflow.cycle.awake import BACK, PART_OF, RECEIVERS, UNITS_OF
 from neuflow.cycle.compiled import lowest, part
 from neuflow.cycle.parts import SLICE, slice_edge
 from neuflow.cycle.router import router_bus_ready
@@ -208,19 +208,18 @@ def receivers_load(m, packets):
 
 
 @part
-def receivers_edge(bus, wires, before):
+def receivers_edge(bus, wires):
     """All receivers of a column. A packet that has come, or gone, wakes the part that takes it."""
     units = UNITS_OF[wires.awake]
     while units:
         unit = lowest(units)
         units &= units - 1
         receiver = wires.receivers[unit]
-        if receiver.full or receiver.mine or (receiver.valid and receiver.ready):
-            keep(before, 0, receiver)
+        comes, goes = receiver.mine and not receiver.full, receiver.valid and receiver.ready
+        if comes or goes or (receiver.full and not receiver.valid):
             receiver_edge(bus, receiver)
-            if changed(before, 0, receiver):
-                wires.wakes |= PART_OF[unit] | RECEIVERS
-                bus.wakes = 1
+            wires.wakes |= PART_OF[unit] | RECEIVERS
+            bus.wakes = 1
 
 
 @part

@@ -200,7 +200,7 @@ def _column_edges(m, c):
     wires = m.wires[c]
     column_edge(m.grid, wires, m.tiles, c)
     ports_edge(m, c)
-    receivers_edge(m.bus, wires, m.tiles.before)
+    receivers_edge(m.bus, wires)
 
 
 @part

@@ -135,7 +135,11 @@ def read_port_edge(m, port, receiver):
     if asked or asks.valid:
         slice_edge(asks, asked, s.beat, length, port.granted)
     d = receiver.o.read
-    if s.active or s.there or runs.valid or w.active or receiver.valid:
+    receiver.ready = 0
+    if (
+        asked or s.active == 0 or (s.there == 0 and runs.valid)
+        or (runs.spare_valid == 0 if w.active else receiver.valid)
+    ):  # fmt: skip
         ready = splitter_edge(grid, s, runs, asked)
         walker_ready = runs.spare_valid == 0
         slice_edge(runs, w.active, w.run, run_tail(w, d.dest, d.run), ready)
