@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from neuflow.blocks.conv_lanes import Coordinates
 from neuflow.blocks.convolver_model import HAND_OVER
-from neuflow.cycle.compiled import lowest, part
+from neuflow.cycle.compiled import called, lowest, part
 from neuflow.cycle.state import INT, overlaid, record
-from neuflow.layout import FLAG_BITS, LANE_BITS, SIZE, Activity, Cause
+from neuflow.layout import ACTIVITY_BITS, FLAG_BITS, LANE_BITS, SIZE, Activity, Cause
 
 _MASK = (1 << SIZE) - 1
 
@@ -17,6 +17,10 @@ WAIT_DRAIN = 1 << Activity.WAIT_DRAIN
 IDLE = 1 << Activity.IDLE
 LANES, MAPS = FLAG_BITS + 4, FLAG_BITS + 4 + LANE_BITS
 """Places of these fields of ``layout.ACTIVITY``."""
+PERIOD, PHASE, FEW = ACTIVITY_BITS, ACTIVITY_BITS + 12, ACTIVITY_BITS + 24
+"""Places of what the judge has above them: every so many cycles, at those which leave this remainder,
+there are fewer maps, by so many (0: never). An array shows it that runs ahead by tap."""
+_PERIODS, _FEWER = (1 << 12) - 1, (1 << LANE_BITS) - 1
 USEFUL, FILL = int(Cause.USEFUL), int(Cause.FILL)
 WAIT_INPUT, WEIGHT_LOAD = int(Cause.WAIT_INPUT), int(Cause.WEIGHT_LOAD)
 UNKNOWN = -1
@@ -72,6 +76,30 @@ _HAND_OVER_BIT = HAND_OVER - 1
 
 
 @part
+def fewer_cycles(activity, begin, end):
+    """How many of the cycles from ``begin`` to before ``end`` have fewer maps than it says."""
+    if activity >> FEW == 0:
+        return 0
+    period, phase = activity >> PERIOD & _PERIODS, activity >> PHASE & _PERIODS
+    behind = period - 1 - phase
+    return (end + behind) // period - (begin + behind) // period
+
+
+@part
+def with_fewer(activity):
+    """``layout.ACTIVITY`` of those cycles."""
+    return (activity & (1 << ACTIVITY_BITS) - 1) - ((activity >> FEW & _FEWER) << MAPS)
+
+
+@part
+def activity_at(activity, now):
+    """``layout.ACTIVITY`` of a cycle."""
+    if fewer_cycles(activity, now, now + 1):
+        return with_fewer(activity)
+    return activity & (1 << ACTIVITY_BITS) - 1
+
+
+@part
 def array_tells(before, after):
     """Whether the drain sees something new behind an edge; before and after it: ``stages``."""
     return before & 1 != 0 or (before | after) >> _HAND_OVER_BIT & 1 != 0
@@ -99,9 +127,7 @@ def _array_wires(a, config, weights_ready, drain_ready, maps):
         a.cause = WEIGHT_LOAD
         return WAIT_WEIGHTS
     c = config.o.array
-    last_step = a.kx + 1 == c.kernel_x
-    gathers = c.gather and (c.kernel_y - 1 - a.ky) % maps == 0
-    a.ends_row = a.at_last_taps if gathers else last_step
+    a.ends_row = _ends_row(a, c, maps)
     a.ends_block = a.ends_row and a.ky + 1 == c.kernel_y and a.channel + 1 == c.channels
     if a.ends_block and (a.in_flight or not drain_ready):
         a.cause = UNKNOWN
@@ -116,11 +142,19 @@ def _array_wires(a, config, weights_ready, drain_ready, maps):
     if c.gather:
         few = a.at_last_taps and a.ky < maps
     elif c.by_tap:
-        few = last_step
+        few = a.kx + 1 == c.kernel_x
     else:
         few = c.by_block or a.block + 1 == c.blocks
     present = c.maps if few else maps
     return MAC | count << LANES | present << MAPS
+
+
+@part
+def _ends_row(a, c, maps):
+    """Whether the step is the last one of its row of the kernel."""
+    if c.gather and (c.kernel_y - 1 - a.ky) % maps == 0:
+        return a.at_last_taps != 0
+    return a.kx + 1 == c.kernel_x
 
 
 @part
@@ -243,24 +277,45 @@ SHORTEST = 4
 
 
 @part
-def array_ahead(a, c, pixels, ring):
-    """Issue taps ahead of time; return of how many cycles.
+def _place(a, c, maps):
+    """The step at hand among those of its channel, and how many these are."""
+    place = a.ky * c.kernel_x + (c.kernel_x if a.at_last_taps else a.kx)
+    area = c.kernel_y * c.kernel_x
+    if c.gather:
+        # Of last taps: one step behind the last row and every ``maps``-th before it.
+        gathered = (c.kernel_y + maps - 1) // maps
+        place += gathered - 1 - (c.kernel_y - 1 - a.ky) // maps
+        area += gathered
+    return place, area
+
+
+@part
+def _shows_fewer(c, maps, place, area, now):
+    """What to add to ``bits`` where, from cycle ``now`` on, some steps have work for fewer maps."""
+    fewer = maps - c.maps
+    if c.by_tap == 0 or fewer == 0:
+        return 0
+    period, few = c.kernel_x, c.kernel_x - 1
+    if c.gather:
+        period, few = area, c.kernel_x * ((c.kernel_y - 1) % maps + 1)
+    return period << PERIOD | (now + few - place) % period << PHASE | fewer << FEW
+
+
+@called
+def array_ahead(a, c, pixels, maps, ring, now):
+    """Issue taps ahead of time, from cycle ``now`` on; return of how many cycles.
 
     It does so in the middle of a block whose weights are there: in each of those cycles the array
-    issues a tap, whatever else happens, and shows the same to all others. The last tap of a block is
+    issues a tap, whatever else happens, and shows what ``bits`` say. The last tap of a block is
     never among them: with it results leave, and the coordinates of the next group are looked at (which
-    go on being made meanwhile; whether its rows are there is looked at before each first tap). Nor
-    are taps of a pass by tap, whose steps differ in how many map lanes have work.
+    go on being made meanwhile; whether its rows are there is looked at before each first tap).
     ``ring``: of the weights. Nobody may move the array in the cycles that were run ahead.
     """
     steady = a.active and a.issue and not a.begins and not a.hand_over
-    if not steady or c.stream_weights or c.by_tap:
+    if not steady or c.stream_weights or a.stages & 1 or a.flushing or a.pass_done or not ring.ready:
         return 0
-    if a.stages & 1 or a.flushing or a.pass_done or not ring.ready:
-        return 0
-    area = c.kernel_y * c.kernel_x
-    tap = (a.channel * c.kernel_y + a.ky) * c.kernel_x + a.kx
-    cycles = c.channels * area - 1 - tap
+    place, area = _place(a, c, maps)
+    cycles = (c.channels - a.channel) * area - 1 - place
     # One beat holds two taps and is read with the first; the last one there stays.
     cycles = min(cycles, 2 * (ring.unread - 1) + a.odd)
     if a.stages:
@@ -273,12 +328,17 @@ def array_ahead(a, c, pixels, ring):
     ring.unread -= reads
     ring.passed += reads
     a.odd = (a.odd + cycles) & 1
-    tap += cycles
     made = 0
     while made < cycles and not a.lanes.full:
         _coordinates_edge(a.lanes, c, pixels, True, False, 0)
         made += 1
-    a.channel, place = tap // area, tap % area
-    a.ky, a.kx = place // c.kernel_x, place % c.kernel_x
+    if c.by_tap:
+        present = a.bits >> MAPS
+        a.bits += (maps - present << MAPS) + _shows_fewer(c, maps, place, area, now)
+    a.channel += cycles // area
+    a.ends_block = 0
+    for _ in range(cycles % area):
+        a.ends_row = _ends_row(a, c, maps)
+        _step(a, c)
     a.issue = 0
     return cycles

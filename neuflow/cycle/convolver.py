@@ -146,7 +146,9 @@ def _array_edge(grid, wires, tiles, column, stored):
     if issue or changed(tiles.before, 0, array):
         wires.wakes |= ARRAY
     if tiles.plain == 0:
-        cycles = array_ahead(array, config.o.array, grid.pixels, column.weights.weights)
+        bits, ring = array.bits, column.weights.weights
+        cycles = array_ahead(array, config.o.array, grid.pixels, grid.maps, ring, tiles.now + 1)
         if cycles:
+            wires.resting += array.bits - bits
             wires.resumes = tiles.now + 1 + cycles
             wires.wakes |= WEIGHTS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from neuflow.cycle.array import fewer_cycles, with_fewer
 from neuflow.cycle.compiled import called, part
 from neuflow.cycle.state import INT, MAX_COLUMNS
 from neuflow.layout import FLAG_BITS, LANE_BITS, MAC_CAUSES, Activity, Cause
@@ -23,6 +24,8 @@ FIGURES = np.dtype(
     ]
 )
 WINDOWS = 512
+LATE = 4
+"""Cycles that the harness observes before the grid is busy."""
 _MAC_BIT = 1 << Activity.MAC
 _FLAGS, _LANES = (1 << FLAG_BITS) - 1, (1 << LANE_BITS) - 1
 _USEFUL, _EDGE_LANES, _MAP_REMAINDER = (int(cause) for cause in MAC_CAUSES)
@@ -38,7 +41,8 @@ def _add(f, c, cause, macs):
 def _split(f, grid, c, activity, cycles):
     """Give the MACs of a column's cycles to their causes."""
     if activity & _MAC_BIT:
-        lanes, maps = activity >> (FLAG_BITS + 4) & _LANES, activity >> (FLAG_BITS + 4 + LANE_BITS)
+        lanes = activity >> (FLAG_BITS + 4) & _LANES
+        maps = activity >> (FLAG_BITS + 4 + LANE_BITS) & _LANES
         _add(f, c, _USEFUL, lanes * maps * cycles)
         _add(f, c, _EDGE_LANES, (grid.pixels - lanes) * grid.maps * cycles)
         _add(f, c, _MAP_REMAINDER, lanes * (grid.maps - maps) * cycles)
@@ -48,13 +52,17 @@ def _split(f, grid, c, activity, cycles):
 
 @called
 def _count(f, grid, c):
-    """Count the last cycles of a column, which were alike."""
-    cycles = f.filled - f.since[c]
+    """Count the last cycles of a column, which had one activity."""
+    cycles, activity = f.filled - f.since[c], f.activity[c]
     if cycles == 0:
         return
+    begin = f.windows * f.width + f.since[c] - LATE
+    fewer = fewer_cycles(activity, begin, begin + cycles)
     f.since[c] = f.filled
-    _split(f, grid, c, f.activity[c], cycles)
-    bits = f.activity[c] & _FLAGS
+    _split(f, grid, c, activity, cycles - fewer)
+    if fewer:
+        _split(f, grid, c, with_fewer(activity), fewer)
+    bits = activity & _FLAGS
     b = 0
     while bits:
         f.counts[c, b] += (bits & 1) * cycles

@@ -11,6 +11,7 @@ from neuflow.cycle.arbiter import (
     arbiter_wires,
     reset_arbiter,
 )
+from neuflow.cycle.array import activity_at
 from neuflow.cycle.awake import (
     ALL,
     ARRAY,
@@ -49,7 +50,14 @@ from neuflow.cycle.control import (
     sequencer_wires,
     start,
 )
-from neuflow.cycle.figures import FIGURES, count_all, figures_edge, next_window, store_window
+from neuflow.cycle.figures import (
+    FIGURES,
+    LATE,
+    count_all,
+    figures_edge,
+    next_window,
+    store_window,
+)
 from neuflow.cycle.jump import (
     goes_on_resting,
     is_still,
@@ -126,8 +134,6 @@ arguments would cost a count of references at every call."""
 IDLE_CYCLES_BEFORE = 32
 """Cycles of the harness from its first to the last in which the grid is not busy (they move its
 random stalls on)."""
-LATE = 4
-"""Cycles that the harness observes before the grid is busy."""
 
 _IDLE = 1 << Activity.IDLE | int(Cause.IDLE_TILE) << FLAG_BITS
 _CONFIG_BIT = 1 << Activity.CONFIG
@@ -339,7 +345,7 @@ def run(machines, code, bus, packets, write_done, write_causes, timeline, trace,
                 next_window(m, timeline)
         for time in range(now, min(now + cycles, len(trace))):
             for c in range(columns):
-                trace[time, c] = m.wires[c].activity
+                trace[time, c] = activity_at(m.wires[c].activity, time)
         now += cycles
     if m.figures.filled:
         store_window(m, timeline)
