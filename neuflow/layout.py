@@ -197,6 +197,7 @@ class Scatter(enum.IntEnum):
     WORD = 1  # one word a cycle, x_step apart; stride is 1
     PHASES = 2  # of each beat a phase in x a cycle; x_step is 1, stride 2 or more
     FIRST_PHASE = 3  # of each beat only words of phase 0 in x; every record is of phase 0 in y
+    BOTH_PHASES = 4  # up to a beat a cycle, of both phases in x; x_step is 1, stride 2, no ring
 
 
 CONV_ROWS = Layout(
@@ -206,7 +207,7 @@ CONV_ROWS = Layout(
         _u("source", 3, "column whose rows line is listened to"),
         _u("ahead", 1, "1: may be stored while the array still computes the pass before"),
         _u("two", 1, "1: they come as two packets, each of whole row records"),
-        _u("scatter", 2, "Scatter: which words of a beat are stored in one cycle, and where"),
+        _u("scatter", 3, "Scatter: which words of a beat are stored in one cycle, and where"),
         _u("width", SIZE + 4, "words of a row of one channel"),
         _u("channels", SIZE, "channels of a row record"),
         _u("rows", SIZE, "row records in the packet; 0: none comes, the rows of the pass before stay"),
@@ -563,7 +564,7 @@ HARDWARE_VERSION = 0x0002_0000
 2.0: the counters from 0x50 on moved when every MAC-cycle got a cause.
 """
 
-PROGRAM_VERSION = 7
+PROGRAM_VERSION = 8
 """Version of the program format: a program of another one is refused.
 
 2: CONV_ROWS stores by phases, CONV_ARRAY reads channels by block and leaves some out.
@@ -573,6 +574,7 @@ PROGRAM_VERSION = 7
    tensors of the host section have a scale.
 6: the graph has slices, and tensors with a scale for every channel; inputs may leave room in their records.
 7: rows may come as two packets; a FENCE may leave out the last WRITE packet of its columns.
+8: CONV_ROWS stores both phases of a stride of 2 at once.
 """
 
 REGISTERS: tuple[Register, ...] = (

@@ -43,6 +43,7 @@ class Layer:
     gather: int = 0  # by tap, last taps of kernel rows are worked together
     absent: int = 0  # bit k: channel k + 1 is stored, but not read
     closed: bool = False  # lanes go on from row end to row, and stored rows lie so that they may
+    in_laps: bool = False  # with stride 2, phases are stored one after the other though no ring is there
     decimated: bool = False  # a single tap: only what it reads is sent, and stored
     beats: int = PARAMETER_BEATS  # that its maps' parameters need
 
@@ -144,14 +145,18 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
     modulo = ring or grid.row_words
     slots = layer.slots or height
     map_step = slots * width
-    while map_step % grid.maps != 1:
+    while map_step % grid.maps != 1 % grid.maps:
         map_step += 1
-    assert s * s * layer.channels * size <= grid.row_words
     assert -(-layer.maps // grid.maps) * grid.maps * map_step <= grid.reorder_words
     scatter, sent = Scatter.PHASES if s > 1 else Scatter.ROW, layer.height
     stored = s
+    if s == 2 and not (layer.ring or layer.in_laps or layer.decimated):
+        scatter = Scatter.BOTH_PHASES
+        while size % grid.row_banks != grid.bus_words // 2:
+            size += 1
     if layer.decimated:
         scatter, sent, s = Scatter.FIRST_PHASE, height, 1
+    assert s * s * layer.channels * size <= grid.row_words
     steps = {"channel_step": s * s * size, "phase_x_step": size, "phase_y_step": s * size}
     rows = dict(
         source=0, ahead=layer.ahead, two=int(layer.first > 0), scatter=scatter, width=layer.width,
@@ -250,6 +255,8 @@ LAYERS = {
     "ring_valid": Layer(height=13, width=7, channels=3, ring=True, slots=3),
     "few_slots": Layer(height=9, width=11, maps=4, slots=2, pads=(1, 1, 1, 1)),
     "stride": Layer(height=9, width=8, stride=2, kernel=(3, 3), channels=2),
+    "stride_in_laps": Layer(height=9, width=8, stride=2, kernel=(3, 3), channels=2, in_laps=True),
+    "stride_odd": Layer(height=7, width=11, stride=2, kernel=(3, 2), channels=3, base=37),
     "stride_padded_ring": Layer(
         height=12, width=9, stride=2, kernel=(5, 3), pads=(2, 1, 2, 1), ring=True
     ),

@@ -13,6 +13,7 @@ import pytest
 from neuflow.blocks import convolver_model as model
 from neuflow.blocks.convolver import Convolver
 from neuflow.grid import TINY, GridConfig
+from neuflow.layout import Scatter
 from tests.convolver_layers import LAYERS, Layer, configs, expected, rows_packets, weights_packet
 from tests.helpers import Pace, configure, get, put, simulate, watch
 
@@ -75,6 +76,27 @@ def test_phases_of_wide_beats(stride: int, width: int) -> None:
     layer = Layer(height=3, width=width, stride=stride, kernel=(2, 3), channels=2)
     thin = replace(layer, kernel=(1, 1), decimated=True, base=512, ahead=1, seed=2)
     assert run([layer, thin], WIDE) == [expected(layer), expected(thin)]
+
+
+@pytest.mark.parametrize("banks", [8, 16, 32])
+@pytest.mark.parametrize("pauses", [(0.0, 0.0), (0.5, 0.0)])
+def test_both_phases_at_once_from_any_bank(banks: int, pauses: tuple[float, float]) -> None:
+    """Rows that begin and end anywhere in a beat, and go on behind the end of the buffer."""
+    grid = replace(WIDE, row_banks=banks)
+    layers = [
+        Layer(height=3, width=width, stride=2, kernel=(2, 3), maps=4, channels=2, seed=width,
+              base=grid.row_words - 11 * width)
+        for width in range(4, 20)
+    ]  # fmt: skip
+    assert {configs(layer, grid)[0].values["scatter"] for layer in layers} == {Scatter.BOTH_PHASES}
+    assert run(layers, grid, pauses) == [expected(layer) for layer in layers]
+
+
+@pytest.mark.parametrize("maps", [1, 2, 8])
+def test_both_phases_at_once_of_other_beats(maps: int) -> None:
+    grid = replace(WIDE, maps=maps, bus_words=2 * maps, row_banks=16, weight_words=512)
+    layers = [replace(LAYERS["stride_odd"], base=base, seed=base) for base in range(0, 48, 5)]
+    assert run(layers, grid) == [expected(layer) for layer in layers]
 
 
 @pytest.mark.parametrize("pauses", [(0.6, 0.0), (0.0, 0.7), (0.4, 0.4)])

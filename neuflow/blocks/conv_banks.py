@@ -42,14 +42,21 @@ def read_address(grid: GridConfig) -> data.StructLayout:
 
 
 def write_address(grid: GridConfig) -> data.StructLayout:
-    """Return the layout of a writing: banks in ``before`` use row ``wrapped``, the others ``row``."""
-    rows = bank_address(grid).members["row"]
+    """Return the layout of a writing. Banks come in blocks of half a beat, even and odd ones: banks of
+    block k that are in ``before`` use row ``wrapped[k mod 2]``, the others ``row[k mod 2]``.
+    """
+    rows = data.ArrayLayout(bank_address(grid).members["row"], 2)
     return data.StructLayout({"before": unsigned(grid.row_banks), "row": rows, "wrapped": rows})
 
 
 def banks_before(grid: GridConfig, bank):
     """Return a bit for each bank: it lies before ``bank``. One gate each, once for all its rows."""
-    return ~(Const((1 << grid.row_banks) - 1, grid.row_banks) << bank)[: grid.row_banks]
+    return before(grid.row_banks, bank)
+
+
+def before(places: int, place):
+    """Return a bit for each of so many places: it lies before ``place``."""
+    return ~(Const((1 << places) - 1, places) << place)[:places]
 
 
 def advance(m: Module, name: str, value, step, step_less_ring, wraps):
@@ -138,6 +145,7 @@ class RowBanks(Component):
         banks, at, read = self.grid.row_banks, self.at, self.read
         m.d.comb += self.awake.eq(self.read_enable | self.enables.any())
         for bank in range(banks):
+            odd = bank // (self.grid.bus_words // 2) % 2
             ram = Ram(WORD_BITS, self.grid.row_words // banks)
             row = read.rows[ROW_ENDS + 1]
             for k in reversed(range(ROW_ENDS + 1)):
@@ -145,7 +153,7 @@ class RowBanks(Component):
             m.submodules[f"bank{bank}"] = ram
             m.d.comb += [
                 ram.write_enable.eq(self.enables[bank]),
-                ram.write_address.eq(Mux(at.before[bank], at.wrapped, at.row)),
+                ram.write_address.eq(Mux(at.before[bank], at.wrapped[odd], at.row[odd])),
                 ram.write_data.eq(self.beat.word_select(bank % self.grid.bus_words, WORD_BITS)),
                 ram.read_enable.eq(self.read_enable),
                 ram.read_address.eq(row),

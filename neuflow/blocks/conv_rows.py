@@ -1,11 +1,12 @@
 """Row input of the convolver: a banked buffer that rows arrive in, ring by ring.
 
-Where words go: docs/machine.md, "Rows packet"; the banks themselves: ``conv_banks``.
+Where words go: docs/machine.md, "Rows packet"; the last stages: ``conv_rows_write``; the banks
+themselves: ``conv_banks``.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
@@ -14,10 +15,9 @@ from neuflow.blocks.conv_banks import (
     Locator,
     RowBanks,
     advance,
-    bank_address,
-    banks_before,
     write_address,
 )
+from neuflow.blocks.conv_rows_write import write_rows, write_words
 from neuflow.blocks.gate import add_gated, fires, stay_awake
 from neuflow.blocks.loops import loop
 from neuflow.blocks.place import place
@@ -76,14 +76,15 @@ class RowWriter(Component):
     A configuration with ``rows`` = 0 takes no packet: the pass reads what the one before stored.
 
     Throughput: ``min(bus_words, rest of the row of one channel)`` words a cycle with
-    ``Scatter.ROW``, of two beats where the next one is here; else no more than the rest of the beat,
-    in as many cycles as there are phases among them with ``Scatter.PHASES``; one word with
-    ``Scatter.WORD``. Stalls while the ring is full, or while the region belongs to
-    an earlier pass. A record is told as ``stored`` 2 cycles after its last words were counted, and
-    those are written ``WRITE`` cycles after they were: whoever sees ``stored`` must not read before.
+    ``Scatter.ROW``, of two beats where the next one is here, and with ``Scatter.BOTH_PHASES``, which
+    waits for the next one where the row goes on; else no more than the rest of the beat, in as many
+    cycles as there are phases among them with ``Scatter.PHASES``; one word with ``Scatter.WORD``.
+    Stalls while the ring is full, or while the region belongs to an earlier pass. A record is told
+    as ``stored`` 2 cycles after its last words were counted, and those are written ``WRITE`` cycles
+    after they were: whoever sees ``stored`` must not read before.
     Between two packets lie about 8 cycles without a word.
 
-    Stages: 0 count, 1 step, 2 walk, 3 sum of the bases, 4 and 5 bank address, 6 turn, 7 write.
+    Stages: 0 count, 1 step, 2 walk, 3 sum of the bases, 4 and 5 bank address, 6 choose, 7 write.
     """
 
     WRITE = 7
@@ -131,8 +132,9 @@ class RowWriter(Component):
         with m.Elif(finished):
             m.d.sync += active.eq(0)
 
-        store, record = Signal(), Signal(SIZE)
-        beat = self._take(m, starts, active, store)
+        store, record, pairs = Signal(), Signal(SIZE), Signal()
+        m.d.sync += pairs.eq(c.scatter == Scatter.BOTH_PHASES)
+        beat = self._take(m, starts, active, store, pairs)
         last_channel = loop(m, "channel", c.channels, ~active, store & beat["row_ends"])
         record_ends = Signal()
         m.d.comb += record_ends.eq(store & beat["row_ends"] & last_channel)
@@ -159,7 +161,7 @@ class RowWriter(Component):
         ]
         m.d.comb += store.eq(room & beat["valid"])
         beat |= {"last_channel": last_channel, "last_record": last_record}
-        self._place(m, platform, active, store, beat)
+        self._place(m, platform, active, store, beat, pairs)
 
         # Rows that the array frees make room.
         freed = Signal.like(self.released)
@@ -170,13 +172,14 @@ class RowWriter(Component):
         )  # fmt: skip
         return m
 
-    def _take(self, m, starts, active, store):
+    def _take(self, m, starts, active, store, pairs):
         """Take the packet's beats; count how many words may be stored at once.
 
         All counts are one less, so that they need no more bits than a lane's number. A *stretch* is
         what a beat holds of one row; its phases are stored one after another, a *lap* each. Where a
         row is stored as it comes, what is missing of a stretch is taken from the next beat: that one
-        is whole, or the packet, and so the row, ends in it.
+        is whole, or the packet, and so the row, ends in it. Both phases at once must have it, so that
+        all stretches of a row begin with phase 0.
         """
         grid, c = self.grid, self.config.payload
         lanes, lane_bits = grid.bus_words, ceil_log2(grid.bus_words)
@@ -205,7 +208,10 @@ class RowWriter(Component):
         # The row ends in the beat; words of the next one may be, are taken.
         fits, extends, joins = Signal(), Signal(), Signal()
         # The first beat comes cycles after the configuration.
-        m.d.sync += [by_word.eq(c.scatter == Scatter.WORD), by_row.eq(c.scatter == Scatter.ROW)]
+        m.d.sync += [
+            by_word.eq(c.scatter == Scatter.WORD),
+            by_row.eq((c.scatter == Scatter.ROW) | (c.scatter == Scatter.BOTH_PHASES)),
+        ]
         m.d.comb += [
             width.eq(c.width - 1),
             fits.eq(~more & (low <= left)),
@@ -225,7 +231,7 @@ class RowWriter(Component):
         ]
         # A stretch that is stored in laps is never joined to the next beat's words.
         laps = Mux(fits, low, left)
-        part = self._laps(m, active, store, laps, count, row_ends, last_lap)
+        part = self._laps(m, active, store, laps, count, row_ends, last_lap, pairs)
         with m.If(intake.o.ready):
             m.d.sync += [
                 valid.eq(intake.o.valid & (unused >= 0)),
@@ -248,11 +254,11 @@ class RowWriter(Component):
             for lane in range(lanes)
         )
         return {
-            "valid": valid, "words": both, "taken": taken, "row_ends": row_ends,
-            "moves": fires(intake.i, intake.o), **part,
+            "valid": valid & (~pairs | fits | extends), "words": both, "taken": taken,
+            "row_ends": row_ends, "moves": fires(intake.i, intake.o), **part,
         }  # fmt: skip
 
-    def _laps(self, m, active, store, most_laps, count, row_ends, last_lap):
+    def _laps(self, m, active, store, most_laps, count, row_ends, last_lap, pairs):
         """Go through the phases of a stretch of ``count`` + 1 words, if need be in so many laps.
 
         Return of the lap: ``number`` of words to store, ``first`` of them in the stretch, their
@@ -300,25 +306,24 @@ class RowWriter(Component):
 
         several = phases | alone
         return {
-            "several": several,
             "first": Mux(several, first, 0),
             "number": Mux(several, number, count + 1),
             "phase": Mux(phases, Mux(wrapped, at - c.stride, at), 0),
             "step": Mux(
                 phases,
                 Mux(last_lap, on - wrapped, at + 1 == c.stride),
-                Mux(alone, number, count + 1),
+                Mux(pairs, most, Mux(alone, number, count + 1)),
             ),
         }
 
-    def _place(self, m, platform, active, store, beat):
+    def _place(self, m, platform, active, store, beat, pairs):
         """Walk through the ring with what is stored, then write it."""
         grid, c = self.grid, self.config.payload
         lane_bits = ceil_log2(grid.bus_words)
         flags = ("row_ends", "last_channel", "last_record")
         piece = data.StructLayout(
             {"number": lane_bits + 1, "taken": lane_bits, "words": grid.bus_bits}
-            | {"several": 1, "first": 4, "phase": 4, "step": lane_bits + 1}
+            | {"first": 4, "phase": 4, "step": lane_bits + 1}
             | dict.fromkeys(flags, 1)
         )
         stages = range(self.WRITE)
@@ -329,7 +334,6 @@ class RowWriter(Component):
             m.d.sync += valid[k].eq(valid[k - 1])
             with m.If(valid[k - 1]):
                 m.d.sync += pieces[k].eq(pieces[k - 1])
-        self._gather(m, pieces[2], pieces[3], valid[2])
 
         step = Signal(ROW_ADDRESS, reset_less=True)
         step_less = Signal(signed(ROW_ADDRESS + 1), reset_less=True)
@@ -349,18 +353,8 @@ class RowWriter(Component):
         linear, position = self._walk(m, begin, valid[2], pieces[2], step, step_less)
         m.d.sync += [locator.linear.eq(linear + offset), locator.position.eq(position)]
         m.d.comb += locator.ring.eq(c.ring_words)
-        self._write(m, valid[5], pieces[5], pieces[6], locator.where)
-
-    def _gather(self, m, piece, gathered, valid):
-        """Move the words of a lap side by side, in the place of those that the piece begins with."""
-        lanes, c = self.grid.bus_words, self.config.payload
-        words = [piece.words.word_select(k, WORD_BITS) for k in range(lanes)]
-        with m.If(valid & piece.several):
-            m.d.sync += gathered.taken.eq(0)
-            for k in range(lanes // 2):
-                lane = Signal(ceil_log2(lanes), name=f"lane{k}")
-                m.d.comb += lane.eq(piece.taken + piece.first + k * c.stride)
-                m.d.sync += gathered.words.word_select(k, WORD_BITS).eq(Array(words)[lane])
+        write_words(m, self, valid[4], pieces, pairs, locator)
+        write_rows(m, self, pairs, locator)
 
     def _walk(self, m, begin, store, piece, step, step_less):
         """Step through x, channel and record; return (beginning of the ring, position in it)."""
@@ -400,26 +394,3 @@ class RowWriter(Component):
                 position.eq(next_row),
             ]
         return linear, position
-
-    def _write(self, m, store, piece, turned, where):
-        """Turn a beat to its banks, then write it."""
-        grid = self.grid
-        lanes, banks = grid.bus_words, grid.row_banks
-        turn = Signal(range(lanes))
-        words = Signal(lanes * WORD_BITS, reset_less=True)
-        here = Signal(bank_address(grid), reset_less=True)
-        enables = Signal(banks)
-        beat = turned.words
-        m.d.sync += [
-            turn.eq(piece.taken - where.rotate),
-            here.eq(where),
-            self.at.before.eq(banks_before(grid, here.rotate)),
-            *(self.at[name].eq(here[name]) for name in ("row", "wrapped")),
-            words.eq(Cat(beat, beat) >> (turn << ceil_log2(WORD_BITS))),
-            self.enables.eq(enables),
-        ]
-        m.d.comb += self.beat.eq(words)
-        for bank in range(banks):
-            distance = Signal(range(banks), name=f"distance{bank}")
-            m.d.comb += distance.eq(bank - where.rotate)
-            m.d.sync += enables[bank].eq(store & (distance < piece.number))

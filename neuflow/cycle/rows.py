@@ -14,7 +14,9 @@ _FLUSHING = 0b1111
 """Stages behind the count that a configuration waits for."""
 _FLUSHED = _FLUSHING ^ (_FLUSHING >> 1)
 
-WORD, ROW, PHASES = int(Scatter.WORD), int(Scatter.ROW), int(Scatter.PHASES)
+WORD, ROW, PHASES, BOTH_PHASES = (
+    int(s) for s in (Scatter.WORD, Scatter.ROW, Scatter.PHASES, Scatter.BOTH_PHASES)
+)
 
 ROW_STORE = overlaid(
     [
@@ -46,8 +48,12 @@ def rows_wires(rows, config, line, lanes):
     rows.beat_ends = rows.ahead = 0
     if rows.store:
         c = config.o.rows
+        goes_on = rows.rest > rows.left
+        if c.scatter == BOTH_PHASES and goes_on and rows.intake.valid == 0:
+            rows.store = 0  # until the next beat is here
+            return
         rows.count = 1 if c.scatter == WORD else min(rows.rest, rows.left)
-        if c.scatter == ROW and rows.rest > rows.left and rows.intake.valid:
+        if goes_on and rows.intake.valid and (c.scatter == ROW or c.scatter == BOTH_PHASES):
             rows.ahead = min(rows.rest, lanes) - rows.left
             rows.count += rows.ahead
         if c.scatter == PHASES and rows.lap + 1 != rows.count and rows.lap + 1 != c.stride:

@@ -81,8 +81,8 @@ module neuflow_convolver_tile (
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
       .east_out__valid(east_out__valid), .east_takes(east_in__ready),
       .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
-      .local0_takes(local0_in__ready), .o__ready_66(east_out__ready),
-      .o__ready_76(south_out__ready), .o__ready_86(west_out__ready), .router_gated_clk(router_clk),
+      .local0_takes(local0_in__ready), .o__ready_69(east_out__ready),
+      .o__ready_79(south_out__ready), .o__ready_89(west_out__ready), .router_gated_clk(router_clk),
       .router_gated_rst(rst), .south_in__payload(south_in__payload),
       .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .south_takes(south_in__ready), .sub(row),
@@ -155,7 +155,7 @@ module \neuflow_convolver_tile.convolver  (
   wire [15:0] released, stored;
   wire [17:0] block;
   wire [191:0] parameters;
-  wire [218:0] config__payload;
+  wire [219:0] config__payload;
   wire [47:0] read;
   wire [511:0] config__payload_49;
   wire [63:0] value;
@@ -228,7 +228,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2201_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2237_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -332,8 +332,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n23;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_172 = |{shift, s2[0], s6[0], s9[0], s8[0], s7[0], s12[0], s11[0], s5[0], hand_over,
-    s14_q[0], s13[0], s4[0], awake, issue, s3[0], signal_59, s1[0], s10[0], signal_60} | n48;
+  assign awake_172 = |{shift, issue, s6[0], s2[0], s5[0], s9[0], s8[0], awake, s3[0], s7[0],
+    signal_59, s10[0], signal_60, s11[0], s12[0], s1[0], s13[0], s4[0], hand_over, s14_q[0]} | n48;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
   assign {n19[22], n19[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -378,25 +378,25 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n23 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
   assign n24 = idle | weights_rewind & pass_ends_ends;
-  assign n25 = weights_rewind | n24;
+  assign n25 = n24 | weights_rewind;
   assign n26 = idle | s0_last & group_ends_ends;
-  assign n27 = n26 | s0_last;
+  assign n27 = s0_last | n26;
   assign n28 = idle | n51 & block_ends_ends;
   assign n29 = n28 | n51;
   assign n30 = idle | n52 & ky_ends_ends;
-  assign n31 = n52 | n30;
+  assign n31 = n30 | n52;
   assign n32 = idle | n52;
   assign n33 = idle | n53 & kx_ends_ends;
-  assign n34 = n33 | n53;
+  assign n34 = n53 | n33;
   assign n35 = idle & ~s1[0] & ~s2[0];
   assign n36 = s2[0] & ~s2[8];
   assign n37 = n54 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_95) : n40;
-  assign n38 = |{s2[0], n54, n36, n35};
-  assign n39 = {n36, n35} != 2'h2;
+  assign n38 = |{n54, n35, n36, s2[0]};
+  assign n39 = {n35, n36} != 1'h1;
   assign n40 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n41 = n38 & {n54, n36, n35} != 3'h4 & n39;
+  assign n41 = n38 & {n54, n35, n36} != 3'h4 & n39;
   assign n42 = n35 | n55 & first_channel;
   assign n43 = n55 | absent[0];
   assign n44 = s2[0] & s2[9];
@@ -637,7 +637,7 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n38 & {s2[10], n36, n35} != 3'h6) begin
+      if (n38 & {n35, n36, s2[10]} != 2'h3) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n35 ? config__payload[244:225] : n36 ? (wraps_80 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n37;
@@ -649,16 +649,16 @@ module \neuflow_convolver_tile.convolver.array  (
           next_channel[8:0];
       end
       if ((n42 | n43) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n42 | n44 | n43) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
+      if (n42 | n43 | n44) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (s1[0] & s1[8] | n35) signal_72 <= n35 ? config__payload[312:309] : s1[4] ?
+      if (n35 | s1[0] & s1[8]) signal_72 <= n35 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_75 ? over_73[3:0] : signal_72 + config__payload[320:317];
       if (n35 | s1[0]) signal_67 <= n35 ? config__payload[308:305] : s1[8] ?
         config__payload[308:305] : wraps ? over[3:0] : signal_67 + config__payload[316:313];
-      if (n46 | n45) tap_y <= n45 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n45 | n46) tap_y <= n45 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (s2[0] & ~s2[10] | n46 | n45) signal_192 <= n45 ? {{2{config__payload[132]}},
+      if (n45 | s2[0] & ~s2[10] | n46) signal_192 <= n45 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n46 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(signal_192) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -680,9 +680,9 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{shift, s2[0], s6[0], coordinates_gated_rst, s9[0], s8[0], s7[0], s12[0], s11[0], s5[0],
-      hand_over, s14_q[0], s13[0], s4[0], awake, issue, s3[0], signal_59, s1[0], s10[0], signal_60})
-      begin
+    if (|{shift, issue, coordinates_gated_rst, s6[0], s2[0], s5[0], s9[0], s8[0], awake, s3[0],
+      s7[0], signal_59, s10[0], signal_60, s11[0], s12[0], s1[0], s13[0], s4[0], hand_over,
+      s14_q[0]}) begin
       settling <= 3'h7;
     end else begin
       if (n48) settling <= settling - 1'h1;
@@ -750,7 +750,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n5 = make & valid[1];
   assign n6 = clear | make & column_ends;
   assign n7 = make | n6;
-  assign n8 = coordinates_gated_rst | clear;
+  assign n8 = clear | coordinates_gated_rst;
   assign n9 = column_ends & make;
   always @(posedge coordinates_gated_clk) begin
     if (|{coordinates_gated_rst, n1, n2, n3}) begin
@@ -843,31 +843,32 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
   output reg o__valid = 1'h0,
   input wire config_conv_array_gated_rst
 );
-  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
+  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
   reg [31:0] word = 32'h0;
   reg [511:0] words = 512'h0;
-  wire n2, n1, mine, move;
-  assign bus__ready = ~n1;
+  wire n1, signal, full_next, move;
+  assign bus__ready = ~signal_6;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
-  assign mine = signal_9 & match;
+  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
+    |(bus__payload[15:8] & columns);
+  assign full_next = n1 ? last : full & ~move;
+  assign n1 = mine & ~full;
   always @(posedge config_conv_array_gated_clk) begin
     if (config_conv_array_gated_rst) begin
-      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
+      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      if (!(n1)) signal_9 <= bus__valid;
-      full <= n2 ? signal : full & ~move;
+      signal_6 <= signal & full_next;
+      full <= full_next;
+      mine <= signal;
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
     if (move) held <= words;
-    if (n2) words <= {word, words[511:32]};
-    if (!(n1)) begin
-      match <= bus__payload[3:0] == 2'h2 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
-      signal <= bus__payload[48];
+    if (n1) words <= {word, words[511:32]};
+    if (!(signal_6)) begin
+      last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -885,31 +886,32 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
   output reg o__valid = 1'h0,
   input wire config_conv_drain_gated_rst
 );
-  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
+  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
   reg [159:0] words = 160'h0;
   reg [31:0] word = 32'h0;
-  wire n2, n1, mine, move;
-  assign bus__ready = ~n1;
+  wire n1, signal, full_next, move;
+  assign bus__ready = ~signal_6;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
-  assign mine = signal_9 & match;
+  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
+    |(bus__payload[15:8] & columns);
+  assign full_next = n1 ? last : full & ~move;
+  assign n1 = mine & ~full;
   always @(posedge config_conv_drain_gated_clk) begin
     if (config_conv_drain_gated_rst) begin
-      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
+      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      if (!(n1)) signal_9 <= bus__valid;
-      full <= n2 ? signal : full & ~move;
+      signal_6 <= signal & full_next;
+      full <= full_next;
+      mine <= signal;
     end
   end
   always @(posedge config_conv_drain_gated_clk) begin
     if (move) held <= words[141:0];
-    if (n2) words <= {word, words[159:32]};
-    if (!(n1)) begin
-      match <= bus__payload[3:0] == 2'h3 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
-      signal <= bus__payload[48];
+    if (n1) words <= {word, words[159:32]};
+    if (!(signal_6)) begin
+      last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -923,35 +925,36 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
   output wire bus__ready,
   output wire awake,
   input wire o__ready,
-  output reg [218:0] held = 219'h0,
+  output reg [219:0] held = 220'h0,
   output reg o__valid = 1'h0,
   input wire config_conv_rows_gated_rst
 );
-  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
+  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
-  wire n2, n1, mine, move;
-  assign bus__ready = ~n1;
+  wire n1, signal, full_next, move;
+  assign bus__ready = ~signal_6;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
-  assign mine = signal_9 & match;
+  assign signal = signal_6 ? mine : bus__valid & !bus__payload[3:0] & !bus__payload[7:4] &
+    |(bus__payload[15:8] & columns);
+  assign full_next = n1 ? last : full & ~move;
+  assign n1 = mine & ~full;
   always @(posedge config_conv_rows_gated_clk) begin
     if (config_conv_rows_gated_rst) begin
-      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
+      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      if (!(n1)) signal_9 <= bus__valid;
-      full <= n2 ? signal : full & ~move;
+      signal_6 <= signal & full_next;
+      full <= full_next;
+      mine <= signal;
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
-    if (move) held <= words[218:0];
-    if (n2) words <= {word, words[223:32]};
-    if (!(n1)) begin
-      match <= !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
-      signal <= bus__payload[48];
+    if (move) held <= words[219:0];
+    if (n1) words <= {word, words[223:32]};
+    if (!(signal_6)) begin
+      last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -969,30 +972,31 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
   output reg o__valid = 1'h0,
   input wire config_conv_weights_gated_rst
 );
-  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
+  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
   reg [14:0] word = 15'h0, words = 15'h0;
-  wire n2, n1, mine, move;
-  assign bus__ready = ~n1;
+  wire n1, signal, full_next, move;
+  assign bus__ready = ~signal_6;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign n1 = mine & full;
-  assign n2 = mine & ~full;
-  assign mine = signal_9 & match;
+  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
+    |(bus__payload[15:8] & columns);
+  assign full_next = n1 ? last : full & ~move;
+  assign n1 = mine & ~full;
   always @(posedge config_conv_weights_gated_clk) begin
     if (config_conv_weights_gated_rst) begin
-      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
+      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      if (!(n1)) signal_9 <= bus__valid;
-      full <= n2 ? signal : full & ~move;
+      signal_6 <= signal & full_next;
+      full <= full_next;
+      mine <= signal;
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
     if (move) held <= words;
-    if (n2) words <= word;
-    if (!(n1)) begin
-      match <= bus__payload[3:0] == 1'h1 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
-      signal <= bus__payload[48];
+    if (n1) words <= word;
+    if (!(signal_6)) begin
+      last <= bus__payload[48];
       word <= bus__payload[30:16];
     end
   end
@@ -1040,7 +1044,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n3, n5, n6, n4, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n5, n3, n6, n4, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
     signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
     i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
@@ -1064,12 +1068,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, hand_over, n4, n5, n6, awake, signal} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, hand_over, awake, signal} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s2[0], s6[0], s8_step, s7_step, s5[0], s0[0], s4[0], s3[0], s1[0]};
+  assign en = |{s6[0], s2[0], s5[0], s8_step, s3[0], s7_step, s0[0], s1[0], s4[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1082,9 +1086,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_41 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_104};
-  assign n3 = config__valid & n32;
+  assign n3 = block[15:0] != told;
   assign n4 = o__valid & o__ready;
-  assign n5 = block[15:0] != told;
+  assign n5 = config__valid & n32;
   assign n6 = i__valid_132 & i__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
@@ -1110,7 +1114,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n23 = signal_104 & row_ends;
   assign next_map = map_base + config__payload[133:114];
   assign n24 = drain_gated_rst | signal;
-  assign n25 = shift | drain_gated_rst;
+  assign n25 = drain_gated_rst | shift;
   assign n26 = words == 2'h3;
   assign n27 = signal_41 | n26;
   assign n28 = parameters_take | drain_gated_rst;
@@ -1152,7 +1156,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2485_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2521_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1174,7 +1178,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, hand_over, n4, n5, n6, drain_gated_rst, awake, signal}) begin
+    if (|{reads, running, waiting, n3, n4, n5, n6, hand_over, drain_gated_rst, awake, signal}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1239,7 +1243,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (ends | parameters_take) running <= parameters_take;
-      if (shift | parameters_take) begin
+      if (parameters_take | shift) begin
         n20 = parameters_take ? 3'h5 : shift ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1454,7 +1458,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2485_0,
+  input wire [1:0] port_2521_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1469,17 +1473,17 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n2;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n1 = n4 | clear | drain_gated_rst;
+  assign n1 = clear | n4 | drain_gated_rst;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_2485_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n2 = port_2521_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_2485_0[0];
-  assign n5 = port_2485_0[0] | n4 | clear;
+  assign n4 = fresh & ~port_2521_0[0];
+  assign n5 = port_2521_0[0] | clear | n4;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1487,9 +1491,9 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n1) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2485_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2521_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2485_0[0]) signal_8[67:0] <= n2[67:0];
+      if (port_2521_0[0]) signal_8[67:0] <= n2[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1497,14 +1501,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2485_0[0], mark, n4, clear} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2485_0[0]
+      if ({port_2521_0[0], mark, clear, n4} != 4'h8 & n5) begin
+        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2521_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n3[69:68];
       end
       if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2485_0[0]
+        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2521_0[0]
           ? n2 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n6[69:68];
       end
@@ -1520,7 +1524,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2485_0[0]) fresh <= 1'h0;
+      if (port_2521_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1538,12 +1542,12 @@ module \neuflow_convolver_tile.convolver.row_store  (
   input wire pass_done,
   input wire read_enable,
   input wire [47:0] read,
-  input wire [218:0] config__payload,
+  input wire [219:0] config__payload,
   input wire config__valid,
   input wire clk
 );
   wire awake, awake_43, banks_clk, writer_clk;
-  wire [19:0] at;
+  wire [31:0] at;
   wire [63:0] beat;
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
@@ -1552,10 +1556,10 @@ module \neuflow_convolver_tile.convolver.row_store  (
   neuflow_clock_gate banks_gate (
     .awake(awake_43), .clk(clk), .gated(banks_clk), .rst(writer_gated_rst));
   \neuflow_convolver_tile.convolver.row_store.writer  writer (
-    .at(at), .awake(awake), .config__payload(config__payload), .config__ready(config__ready),
-      .config__valid(config__valid), .enables(enables), .i__payload(i__payload),
-      .i__ready(i__ready), .i__valid(i__valid), .listening(listening), .pass_done(pass_done),
-      .released(released), .stored(stored), .words_94(beat), .writer_gated_clk(writer_clk),
+    .at(at), .awake(awake), .beat(beat), .config__payload(config__payload),
+      .config__ready(config__ready), .config__valid(config__valid), .enables(enables),
+      .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .listening(listening),
+      .pass_done(pass_done), .released(released), .stored(stored), .writer_gated_clk(writer_clk),
       .writer_gated_rst(writer_gated_rst));
   neuflow_clock_gate writer_gate (
     .awake(awake), .clk(clk), .gated(writer_clk), .rst(writer_gated_rst));
@@ -1563,9 +1567,9 @@ endmodule
 
 module \neuflow_convolver_tile.convolver.row_store.banks  (
   output wire awake,
-  input wire [19:0] at,
   input wire [63:0] beat,
   input wire [7:0] enables,
+  input wire [31:0] at,
   output wire [127:0] words,
   input wire read_enable,
   input wire [47:0] read,
@@ -1575,42 +1579,42 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
     .clk(banks_gated_clk), .read_address(read[0] ? read[29:24] : read[8] ? read[35:30] : read[16] ?
       read[41:36] : read[47:42]), .read_data(words[15:0]), .read_enable(read_enable),
-      .write_address(at[0] ? at[19:14] : at[13:8]), .write_data(beat[15:0]),
+      .write_address(at[0] ? at[25:20] : at[13:8]), .write_data(beat[15:0]),
       .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
     .clk(banks_gated_clk), .read_address(read[1] ? read[29:24] : read[9] ? read[35:30] : read[17] ?
       read[41:36] : read[47:42]), .read_data(words[31:16]), .read_enable(read_enable),
-      .write_address(at[1] ? at[19:14] : at[13:8]), .write_data(beat[31:16]),
+      .write_address(at[1] ? at[25:20] : at[13:8]), .write_data(beat[31:16]),
       .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
     .clk(banks_gated_clk), .read_address(read[2] ? read[29:24] : read[10] ? read[35:30] : read[18] ?
       read[41:36] : read[47:42]), .read_data(words[47:32]), .read_enable(read_enable),
-      .write_address(at[2] ? at[19:14] : at[13:8]), .write_data(beat[47:32]),
+      .write_address(at[2] ? at[31:26] : at[19:14]), .write_data(beat[47:32]),
       .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
     .clk(banks_gated_clk), .read_address(read[3] ? read[29:24] : read[11] ? read[35:30] : read[19] ?
       read[41:36] : read[47:42]), .read_data(words[63:48]), .read_enable(read_enable),
-      .write_address(at[3] ? at[19:14] : at[13:8]), .write_data(beat[63:48]),
+      .write_address(at[3] ? at[31:26] : at[19:14]), .write_data(beat[63:48]),
       .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
     .clk(banks_gated_clk), .read_address(read[4] ? read[29:24] : read[12] ? read[35:30] : read[20] ?
       read[41:36] : read[47:42]), .read_data(words[79:64]), .read_enable(read_enable),
-      .write_address(at[4] ? at[19:14] : at[13:8]), .write_data(beat[15:0]),
+      .write_address(at[4] ? at[25:20] : at[13:8]), .write_data(beat[15:0]),
       .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
     .clk(banks_gated_clk), .read_address(read[5] ? read[29:24] : read[13] ? read[35:30] : read[21] ?
       read[41:36] : read[47:42]), .read_data(words[95:80]), .read_enable(read_enable),
-      .write_address(at[5] ? at[19:14] : at[13:8]), .write_data(beat[31:16]),
+      .write_address(at[5] ? at[25:20] : at[13:8]), .write_data(beat[31:16]),
       .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
     .clk(banks_gated_clk), .read_address(read[6] ? read[29:24] : read[14] ? read[35:30] : read[22] ?
       read[41:36] : read[47:42]), .read_data(words[111:96]), .read_enable(read_enable),
-      .write_address(at[6] ? at[19:14] : at[13:8]), .write_data(beat[47:32]),
+      .write_address(at[6] ? at[31:26] : at[19:14]), .write_data(beat[47:32]),
       .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
     .clk(banks_gated_clk), .read_address(read[7] ? read[29:24] : read[15] ? read[35:30] : read[23] ?
       read[41:36] : read[47:42]), .read_data(words[127:112]), .read_enable(read_enable),
-      .write_address(at[7] ? at[19:14] : at[13:8]), .write_data(beat[63:48]),
+      .write_address(at[7] ? at[31:26] : at[19:14]), .write_data(beat[63:48]),
       .write_enable(enables[7]));
 endmodule
 
@@ -1624,265 +1628,289 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   output wire config__ready,
   output reg listening = 1'h0,
   output reg [15:0] stored = 16'h0,
-  output reg [19:0] at = 20'h0,
-  output reg [63:0] words_94 = 64'h0,
+  output reg [63:0] beat = 64'h0,
   output reg [7:0] enables = 8'h0,
+  output reg [31:0] at = 32'h0,
   input wire pass_done,
-  input wire [218:0] config__payload,
+  input wire [219:0] config__payload,
   input wire config__valid,
   input wire writer_gated_rst
 );
-  reg signal = 1'h0, signal_122, signal_15 = 1'h0, signal_16 = 1'h0, signal_17 = 1'h0, signal_50 =
-    1'h0, signal_56 = 1'h0, signal_77 = 1'h0, allowed = 1'h0, by_word = 1'h0, channel_ends = 1'h0,
-    follows = 1'h0, more = 1'h0, record_ends_48 = 1'h0, s0_piece_several, s1_valid = 1'h0, s2_valid
-    = 1'h0, s3_valid = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, valid = 1'h0;
-  reg [14:0] here = 15'h0;
-  reg [15:0] channel_left = 16'h0, freed = 16'h0, record = 16'h0, record_left = 16'h0;
+  reg n2, signal = 1'h0, signal_105 = 1'h0, signal_129, signal_16 = 1'h0, signal_17 = 1'h0,
+    signal_18 = 1'h0, signal_51 = 1'h0, signal_57 = 1'h0, signal_76 = 1'h0, allowed = 1'h0, by_word
+    = 1'h0, channel_ends = 1'h0, follows = 1'h0, more = 1'h0, pairs = 1'h0, record_ends_49 = 1'h0,
+    s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, valid =
+    1'h0;
+  reg [15:0] signal_53 = 16'h0, channel_left = 16'h0, freed = 16'h0, record_left = 16'h0;
   reg [16:0] limit = 17'h0;
-  reg [17:0] signal_41 = 18'h0;
-  reg [19:0] signal_83 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_89 =
+  reg [17:0] signal_42 = 18'h0;
+  reg [19:0] signal_82 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 =
     20'h0, step = 20'h0;
-  reg [1:0] signal_29 = 2'h0, signal_36 = 2'h0, signal_37 = 2'h0, signal_40 = 2'h0, lead = 2'h0,
-    s3_piece_taken = 2'h0, turn = 2'h0;
+  reg [1:0] signal_30 = 2'h0, signal_37 = 2'h0, signal_38 = 2'h0, signal_41 = 2'h0, lane0 = 2'h0,
+    lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lead = 2'h0, origin = 2'h0, start = 2'h0, stride =
+    2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n8, number;
-  reg [3:0] signal_120, signal_25 = 4'h0, signal_84 = 4'h0, flushing = 4'h0, last_phase = 4'h0,
-    s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb;
-  reg [4:0] signal_121;
-  reg [5:0] n7;
+  reg [2:0] n6, first_bank_106 = 3'h0, number;
+  reg [3:0] signal_127, signal_26 = 4'h0, signal_83 = 4'h0, signal_93 = 4'h0, signal_94 = 4'h0,
+    flushing = 4'h0, last_phase = 4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling =
+    4'hb;
+  reg [4:0] signal_128;
+  reg [5:0] n5, apart = 6'h0, far = 6'h0, far_end = 6'h0, near_end = 6'h0, row = 6'h0;
   reg [63:0] words = 64'h0;
-  reg [7:0] enables_96 = 8'h0, strides1_q = 8'h0, strides2_q = 8'h0;
-  reg [83:0] s2_piece = 84'h0, s4_piece = 84'h0, s5_piece = 84'h0, s6_piece = 84'h0, s1_piece_q =
-    84'h0, s3_piece_q = 84'h0;
-  reg [8:0] n9, linear_88 = 9'h0, offset = 9'h0;
-  wire n14, n38, n35, n36, n39, n5, n6, n26, n37, n34, n4, n18, n13, n12, n11, n24, n22, n15, n17,
-    n19, n33, n20, n21, n23, n25, n28, n10, n29, n32, n27, n30, signal_115, signal_116, signal_117,
-    signal_22, signal_23, finished, i__ready_112, i__valid_113, last_lap, last_phase_y, o__ready,
-    o__valid, record_ends, starts;
+  reg [7:0] strides1_q = 8'h0, strides2_q = 8'h0;
+  reg [82:0] s2_piece = 83'h0, s3_piece = 83'h0, s4_piece = 83'h0, s5_piece = 83'h0, s6_piece =
+    83'h0, s1_piece_q = 83'h0;
+  reg [8:0] n7, linear_87 = 9'h0, offset = 9'h0;
+  wire n20, n13, n43, n12, n40, n41, n44, n29, n38, n3, n4, n42, n10, n9, n11, n21, n27, n25, n17,
+    n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, signal_122, signal_123,
+    signal_124, signal_23, signal_24, finished, i__ready_119, i__valid_120, last_lap, last_phase_y,
+    o__ready, o__valid, record_ends, starts;
   wire [14:0] where;
-  wire [16:0] n16;
-  wire [19:0] signal_87, next_linear_row, width;
-  wire [1:0] n41, signal_39, ahead, lane0, lane1;
+  wire [15:0] n15;
+  wire [16:0] n18;
+  wire [19:0] signal_86, next_linear_row, width;
+  wire [1:0] n14, signal_40, ahead;
   wire [21:0] after_row_beyond;
-  wire [2:0] n1, rest, unused;
-  wire [36:5] n3;
-  wire [4:0] n40, n31;
-  wire [5:0] signal_123;
-  wire [63:0] n2;
+  wire [2:0] rest, turn, unused;
+  wire [3:0] n33, of_phase_1;
+  wire [4:0] n45, n35;
+  wire [5:0] n1, signal_130;
   wire [67:0] o__payload;
   wire [68:5] s0_piece;
+  wire [7:0] n16, n39;
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
-  assign i__ready = listening & i__ready_112;
-  assign s0_piece[20:5] = signal_117 & signal_37 > 1'h0 ? o__payload[15:0] : words[15:0];
-  assign s0_piece[36:21] = signal_117 & signal_37 > 1'h1 ? o__payload[31:16] : words[31:16];
-  assign s0_piece[52:37] = signal_117 & signal_37 > 2'h2 ? o__payload[47:32] : words[47:32];
-  assign s0_piece[68:53] = signal_117 & signal_37 > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{pass_done, signal_22, finished, n11, n12, starts, n13} | n14;
-  assign n3[36:21] = n4 ? (lane1 == 2'h3 ? s2_piece[68:53] : lane1 == 2'h2 ? s2_piece[52:37] : lane1
-    == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[36:21];
-  assign n3[20:5] = n4 ? (lane0 == 2'h3 ? s2_piece[68:53] : lane0 == 2'h2 ? s2_piece[52:37] : lane0
-    == 1'h1 ? s2_piece[36:21] : s2_piece[20:5]) : s2_piece[20:5];
-  assign i__valid_113 = listening & i__valid;
-  assign o__ready = ~valid | signal_22 & (last_lap & (by_word ? !signal_36 : more | signal_36 <=
-    signal_40));
-  assign n2 = {2{s6_piece[68:5]}} >> {turn, 4'h0};
-  assign n4 = s2_valid & s2_piece[69];
-  assign signal_23 = last_lap & n35 & (by_word ? !signal_40 : n36 | signal_116);
-  assign last_lap = ~signal_16 | signal_29 == (signal_115 ? signal_40 : signal_36) | signal_29 ==
+  assign i__ready = listening & i__ready_119;
+  assign s0_piece[20:5] = signal_124 & signal_38 > 1'h0 ? o__payload[15:0] : words[15:0];
+  assign s0_piece[36:21] = signal_124 & signal_38 > 1'h1 ? o__payload[31:16] : words[31:16];
+  assign s0_piece[52:37] = signal_124 & signal_38 > 2'h2 ? o__payload[47:32] : words[47:32];
+  assign s0_piece[68:53] = signal_124 & signal_38 > 2'h3 ? o__payload[63:48] : words[63:48];
+  assign awake = |{n9, pass_done, n10, signal_23, finished, n11, starts} | n12;
+  assign i__valid_120 = listening & i__valid;
+  assign o__ready = ~valid | signal_23 & (last_lap & (by_word ? !signal_37 : more | signal_37 <=
+    signal_41));
+  assign of_phase_1 = n39[7:4] & {4{pairs}};
+  assign n1 = where[8:3] + apart;
+  assign signal_24 = last_lap & n40 & (by_word ? !signal_41 : n41 | signal_123);
+  assign last_lap = ~signal_17 | signal_30 == (signal_122 ? signal_41 : signal_37) | signal_30 ==
     last_phase;
-  assign n5 = $signed(beyond1) >= $signed(1'h0);
-  assign n6 = $signed(beyond2) >= $signed(1'h0);
-  assign signal_22 = signal_56 & valid;
-  assign signal_39 = by_word ? 2'h0 : signal_115 ? signal_40 : signal_117 ? (more ? 2'h3 :
-    signal_40) : signal_36;
-  assign ahead = signal_117 ? signal_39 - signal_36 : 2'h0;
+  assign n3 = $signed(beyond1) >= $signed(1'h0);
+  assign n4 = $signed(beyond2) >= $signed(1'h0);
+  assign signal_23 = signal_57 & (valid & (~pairs | signal_122 | signal_123));
+  assign signal_40 = by_word ? 2'h0 : signal_122 ? signal_41 : signal_124 ? (more ? 2'h3 :
+    signal_41) : signal_37;
+  assign ahead = signal_124 ? signal_40 - signal_37 : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
-  assign n10 = o__ready | n34;
-  assign finished = n37 | signal & signal_50 & allowed;
+  assign n8 = o__ready | n38;
+  assign n9 = o__valid & o__ready;
+  assign n10 = i__valid_120 & i__ready_119;
+  assign finished = n42 | signal & signal_51 & allowed;
   assign n11 = released != freed;
-  assign n12 = o__valid & o__ready;
-  assign starts = n38 & config__valid & ~(|flushing);
-  assign n13 = i__valid_113 & i__ready_112;
-  assign n14 = |settling;
-  assign n15 = lead <= config__payload[3];
-  assign record_ends = n39 & channel_ends;
-  assign n16 = record + 1'h1;
-  assign n17 = !lead;
-  assign n18 = config__payload[6:5] == 2'h3;
-  assign n19 = n38 & ~s1_valid & ~s2_valid;
-  assign n20 = n33 & ~s2_piece[82];
-  assign next_linear_row = last_phase_y ? config__payload[78:59] : linear_row +
-    config__payload[218:199];
-  assign n21 = n20 | n19 | n33;
-  assign n22 = n38 | n37;
-  assign n23 = n22 | record_ends;
-  assign n24 = n38 | record_ends;
-  assign n25 = n39 | n24;
-  assign n26 = n38 | n39;
-  assign width = config__payload[26:7] - 1'h1;
-  assign n27 = {n34, n26, rest[2]} != 3'h5 & n28;
-  assign rest = signal_40 + {~signal_39};
-  assign n28 = n34 | n26;
-  assign n29 = i__valid & i__ready & i__payload[67] | starts;
-  assign n30 = n19 | writer_gated_rst;
-  assign last_phase_y = n18 | n31 == config__payload[158:155];
-  assign n31 = signal_84 + 1'h1;
-  assign signal_87 = last_phase_y ? (signal_77 & $signed(after_row_beyond) >= $signed(1'h0) ?
-    after_row_beyond[19:0] : signal_83 + config__payload[138:119]) : signal_83;
-  assign n32 = ~n20 & n33;
-  assign n33 = s2_valid & s2_piece[81];
-  assign beyond2 = signal_123 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
-  assign beyond1 = signal_123 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign signal_123 = n40 + 1'h1;
-  assign n34 = signal_22 & last_lap;
-  assign signal_117 = signal_116 & ~signal_115;
-  assign lane1 = n4 ? n41 + config__payload[156:155] : 2'h0;
-  assign lane0 = n4 ? n41 : 2'h0;
-  assign n35 = ~more;
-  assign n36 = signal_40 <= signal_36;
-  assign signal_116 = signal_15 & valid & o__valid;
-  assign signal_115 = n35 & n36;
-  assign n37 = record_ends & record_ends_48;
-  assign n38 = ~signal;
-  assign n39 = signal_22 & signal_23;
-  assign after_row_beyond = $signed({1'h0, signal_83}) + $signed(pitch_less);
-  assign n40 = signal_25 + signal_39;
-  assign n41 = s2_piece[4:3] + s2_piece[71:70];
+  assign starts = n43 & config__valid & ~(|flushing);
+  assign n12 = |settling;
+  assign n13 = signal_105 & first_bank_106[1];
+  assign n14 = ~(2'h3 << first_bank_106[0]);
+  assign n15 = 12'hf0f << first_bank_106;
+  assign n16 = {2{signal_93}} << where[1:0];
+  assign n17 = lead <= config__payload[3];
+  assign record_ends = n44 & channel_ends;
+  assign n18 = signal_53 + 1'h1;
+  assign n19 = !lead;
+  assign n20 = config__payload[7:5] == 2'h3;
+  assign n21 = config__payload[7:5] == 3'h4;
+  assign n22 = n43 & ~s1_valid & ~s2_valid;
+  assign n23 = n37 & ~s2_piece[81];
+  assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
+    config__payload[219:200];
+  assign n24 = n22 | n37 | n23;
+  assign n25 = n43 | n42;
+  assign n26 = n25 | record_ends;
+  assign n27 = n43 | record_ends;
+  assign n28 = n27 | n44;
+  assign n29 = n43 | n44;
+  assign width = config__payload[27:8] - 1'h1;
+  assign n30 = n31 & {n29, rest[2], n38} != 2'h3;
+  assign rest = signal_41 + {~signal_40};
+  assign n31 = n29 | n38;
+  assign n32 = i__valid & i__ready & i__payload[67] | starts;
+  assign n33 = ~(4'hf << s4_piece[2:0]);
+  assign n34 = n22 | writer_gated_rst;
+  assign last_phase_y = n20 | n35 == config__payload[159:156];
+  assign n35 = signal_83 + 1'h1;
+  assign signal_86 = last_phase_y ? (signal_76 & $signed(after_row_beyond) >= $signed(1'h0) ?
+    after_row_beyond[19:0] : signal_82 + config__payload[139:120]) : signal_82;
+  assign n36 = ~n23 & n37;
+  assign n37 = s2_valid & s2_piece[80];
+  assign beyond2 = signal_130 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
+  assign beyond1 = signal_130 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+  assign signal_130 = n45 + 1'h1;
+  assign n38 = signal_23 & last_lap;
+  assign signal_124 = signal_123 & ~signal_122;
+  assign n39 = 8'hcc << where[1:0];
+  assign n40 = ~more;
+  assign n41 = signal_41 <= signal_37;
+  assign signal_123 = signal_16 & valid & o__valid;
+  assign signal_122 = n40 & n41;
+  assign n42 = record_ends & record_ends_49;
+  assign n43 = ~signal;
+  assign n44 = signal_23 & signal_24;
+  assign after_row_beyond = $signed({1'h0, signal_82}) + $signed(pitch_less);
+  assign n45 = signal_26 + signal_40;
   neuflow_locator locator (
-    .clk(writer_gated_clk), .linear(linear_88), .position(position_89),
-      .ring(config__payload[118:99]), .rst(writer_gated_rst), .turn(n1), .where(where));
+    .clk(writer_gated_clk), .linear(linear_87), .position(position_88),
+      .ring(config__payload[119:100]), .rst(writer_gated_rst), .turn(turn), .where(where));
   neuflow_slice #(.WIDTH(68)) slice (
-    .clk(writer_gated_clk), .i__payload(i__payload), .i__ready(i__ready_112),
-      .i__valid(i__valid_113), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
+    .clk(writer_gated_clk), .i__payload(i__payload), .i__ready(i__ready_119),
+      .i__valid(i__valid_120), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
       .rst(writer_gated_rst));
   always @(posedge writer_gated_clk) begin
-    step_less <= by_word ? x_step_less : s1_piece_q[80:78] - config__payload[118:99];
-    offset <= s1_piece_phase * config__payload[187:179];
-    here <= where;
-    words_94 <= n2;
-    step[2:0] <= by_word ? config__payload[161:159] : s1_piece_q[80:78];
+    step_less <= by_word ? x_step_less : s1_piece_q[79:77] - config__payload[119:100];
+    offset <= s1_piece_phase * config__payload[188:180];
+    stride <= config__payload[157:156];
+    start <= s3_piece[4:3] + s3_piece[70:69];
+    origin <= start - stride * turn[1:0];
+    lane0 <= origin + of_phase_1[0];
+    lane1 <= (origin + stride) + of_phase_1[1];
+    lane2 <= (origin + {stride[0], 1'h0}) + of_phase_1[2];
+    lane3 <= (origin + -stride) + of_phase_1[3];
+    apart <= config__payload[188:183];
+    first_bank_106 <= where[2:0];
+    row <= where[8:3];
+    near_end <= pairs & where[2:1] != 2'h3 ? where[8:3] : where[14:9];
+    far <= n1 + (where[2:1] == 2'h3);
+    far_end <= n1 + where[2];
+    step[2:0] <= by_word ? config__payload[162:160] : s1_piece_q[79:77];
     strides2_q[7:6] <= 2'h0;
     strides1_q[7:5] <= 3'h0;
     if (s5_valid) s6_piece <= s5_piece;
     if (s4_valid) s5_piece <= s4_piece;
-    if (s3_valid) s4_piece <= {s3_piece_q[83:5], s3_piece_taken, s3_piece_q[2:0]};
-    if (s2_valid) {s3_piece_q[83:37], s3_piece_q[2:0]} <= {s2_piece[83:37], s2_piece[2:0]};
-    if (s2_valid | n4) s3_piece_q[36:5] <= n3;
-    if (s1_valid) s2_piece <= {s1_piece_q[83:78], s1_piece_phase, s1_piece_first, s1_piece_q[69:0]};
-    if (signal_22) begin
-      signal_121 = signal_25 + signal_29;
-      signal_122 = signal_121 >= config__payload[158:155];
-      signal_120 = signal_16 ? {2'h0, signal_29} : !signal_25 ? 4'h0 : config__payload[158:155] -
-        signal_25;
-      s0_piece_several = signal_16 | signal_17;
-      n7 = signal_121 + 1'h1;
-      n9 = signal_120 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, signal_120} <= signal_39} + (n9 <= signal_39);
-      n8 = signal_39 + 1'h1;
-      s1_piece_phase <= (!(signal_16)) ? 4'h0 : signal_122 ? signal_121[3:0] -
-        config__payload[158:155] : signal_121[3:0];
-      s1_piece_first <= (!(s0_piece_several)) ? 4'h0 : signal_120;
-      {s1_piece_q[83:78], s1_piece_q[69:0]} <= {record_ends_48, channel_ends, signal_23, signal_16 ?
-        (last_lap ? {{1'h0, n5} + n6} - signal_122 : {2'h0, n7 == config__payload[158:155]}) :
-        signal_17 ? number : n8, s0_piece_several, s0_piece, signal_37, s0_piece_several ? number :
-        n8};
+    if (s3_valid) s4_piece <= s3_piece;
+    if (s2_valid) s3_piece <= s2_piece;
+    if (s1_valid) s2_piece <= {s1_piece_q[82:77], s1_piece_phase, s1_piece_first, s1_piece_q[68:0]};
+    if (signal_23) begin
+      signal_128 = signal_26 + signal_30;
+      signal_129 = signal_128 >= config__payload[159:156];
+      signal_127 = signal_17 ? {2'h0, signal_30} : !signal_26 ? 4'h0 : config__payload[159:156] -
+        signal_26;
+      n2 = signal_17 | signal_18;
+      n5 = signal_128 + 1'h1;
+      n7 = signal_127 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+      number = {1'h0, {5'h0, signal_127} <= signal_40} + (n7 <= signal_40);
+      n6 = signal_40 + 1'h1;
+      s1_piece_phase <= (!(signal_17)) ? 4'h0 : signal_129 ? signal_128[3:0] -
+        config__payload[159:156] : signal_128[3:0];
+      s1_piece_first <= (!(n2)) ? 4'h0 : signal_127;
+      {s1_piece_q[82:77], s1_piece_q[68:0]} <= {record_ends_49, channel_ends, signal_24, signal_17 ?
+        (last_lap ? {{1'h0, n3} + n4} - signal_129 : {2'h0, n5 == config__payload[159:156]}) : pairs
+        ? 3'h2 : signal_18 ? number : n6, s0_piece, signal_38, n2 ? number : n6};
     end
-    if (n10) begin
-      signal_37 <= o__ready ? ahead : (signal_37 + signal_39) + 1'h1;
-      signal_36 <= o__ready ? unused[1:0] : (signal_36 - signal_39) - 2'h1;
+    if (n8) begin
+      signal_38 <= o__ready ? ahead : (signal_38 + signal_40) + 1'h1;
+      signal_37 <= o__ready ? unused[1:0] : (signal_37 - signal_40) - 2'h1;
     end
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{pass_done, signal_22, finished, n11, n12, writer_gated_rst, starts, n13}) begin
+    if (|{n9, pass_done, n10, signal_23, writer_gated_rst, finished, n11, starts}) begin
       settling <= 4'hb;
     end else begin
-      if (n14) settling <= settling - 1'h1;
+      if (n12) settling <= settling - 1'h1;
     end
   end
   always @(posedge writer_gated_clk) begin
     if (writer_gated_rst) begin
-      freed <= 16'h0; enables_96 <= 8'h0; enables <= 8'h0; at <= 20'h0; turn <= 2'h0; position_89 <=
-        20'h0; linear_88 <= 9'h0; pitch_less <= 21'h0; signal_77 <= 1'h0; x_step_less <= 21'h0;
-        by_word <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0;
-        s1_valid <= 1'h0; signal_56 <= 1'h0; limit <= 17'h0; stored <= 16'h0; allowed <= 1'h0;
-        signal_50 <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <= 4'h0; last_phase <= 4'h0;
-        signal_17 <= 1'h0; signal_16 <= 1'h0; signal_15 <= 1'h0; flushing <= 4'h0; lead <= 2'h0;
-        linear <= 20'h0; linear_row <= 20'h0; record_ends_48 <= 1'h0; record_left <= 16'h0;
-        channel_ends <= 1'h0; channel_left <= 16'h0; more <= 1'h0; signal_41 <= 18'h0; signal_40 <=
-        2'h0; valid <= 1'h0; signal_29 <= 2'h0; follows <= 1'h0; listening <= 1'h0; signal <= 1'h0;
+      freed <= 16'h0; at <= 32'h0; signal_105 <= 1'h0; enables <= 8'h0; beat <= 64'h0; signal_94 <=
+        4'h0; position_88 <= 20'h0; linear_87 <= 9'h0; pitch_less <= 21'h0; signal_76 <= 1'h0;
+        x_step_less <= 21'h0; by_word <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0;
+        s2_valid <= 1'h0; s1_valid <= 1'h0; signal_57 <= 1'h0; limit <= 17'h0; stored <= 16'h0;
+        allowed <= 1'h0; signal_51 <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <= 4'h0;
+        last_phase <= 4'h0; signal_18 <= 1'h0; signal_17 <= 1'h0; signal_16 <= 1'h0; pairs <= 1'h0;
+        flushing <= 4'h0; lead <= 2'h0; linear <= 20'h0; linear_row <= 20'h0; record_ends_49 <=
+        1'h0; record_left <= 16'h0; channel_ends <= 1'h0; channel_left <= 16'h0; more <= 1'h0;
+        signal_42 <= 18'h0; signal_41 <= 2'h0; valid <= 1'h0; signal_30 <= 2'h0; follows <= 1'h0;
+        listening <= 1'h0; signal <= 1'h0;
     end else begin
       freed <= released;
-      enables_96 <= {s5_valid & 3'h7 - where[2:0] < s5_piece[2:0], s5_valid & 3'h6 - where[2:0] <
-        s5_piece[2:0], s5_valid & 3'h5 - where[2:0] < s5_piece[2:0], s5_valid & 3'h4 - where[2:0] <
-        s5_piece[2:0], s5_valid & 2'h3 - where[2:0] < s5_piece[2:0], s5_valid & 2'h2 - where[2:0] <
-        s5_piece[2:0], s5_valid & 1'h1 - where[2:0] < s5_piece[2:0], s5_valid & 1'h0 - where[2:0] <
-        s5_piece[2:0]};
-      enables <= enables_96;
-      at <= {here[14:3], ~(8'hff << here[2:0])};
-      turn <= s5_piece[4:3] - where[1:0];
-      position_89 <= position;
-      linear_88 <= linear[8:0] + offset;
-      pitch_less <= config__payload[138:119] - config__payload[118:99];
-      signal_77 <= |config__payload[118:99];
-      x_step_less <= config__payload[178:159] - config__payload[118:99];
-      by_word <= config__payload[6:5] == 1'h1;
+      at <= {n13 ? far_end : near_end, signal_105 & !first_bank_106[1] ? far_end : near_end,
+        signal_105 & ~first_bank_106[1] ? far : row, n13 ? far : row, signal_105 ? {4{n14}} :
+        ~(8'hff << first_bank_106)};
+      signal_105 <= pairs;
+      enables <= {2{signal_94}} & n15[15:8];
+      beat <= {lane3[1] ? (lane3[0] ? s6_piece[68:53] : s6_piece[52:37]) : lane3[0] ?
+        s6_piece[36:21] : s6_piece[20:5], lane2[1] ? (lane2[0] ? s6_piece[68:53] : s6_piece[52:37])
+        : lane2[0] ? s6_piece[36:21] : s6_piece[20:5], lane1[1] ? (lane1[0] ? s6_piece[68:53] :
+        s6_piece[52:37]) : lane1[0] ? s6_piece[36:21] : s6_piece[20:5], lane0[1] ? (lane0[0] ?
+        s6_piece[68:53] : s6_piece[52:37]) : lane0[0] ? s6_piece[36:21] : s6_piece[20:5]};
+      signal_94 <= n16[7:4];
+      position_88 <= position;
+      linear_87 <= linear[8:0] + offset;
+      pitch_less <= config__payload[139:120] - config__payload[119:100];
+      signal_76 <= |config__payload[119:100];
+      x_step_less <= config__payload[179:160] - config__payload[119:100];
+      by_word <= config__payload[7:5] == 1'h1;
       s5_valid <= s4_valid;
       s4_valid <= s3_valid;
       s3_valid <= s2_valid;
       s2_valid <= s1_valid;
-      s1_valid <= signal_22;
-      signal_56 <= signal & ~finished & n15 & (record_ends ? n16 < limit : record < limit);
-      limit <= config__payload[154:139] + {n17 ? released : 16'h0};
-      stored <= n17 ? record : 16'hffff;
-      allowed <= n15;
-      signal_50 <= !config__payload[58:43];
-      strides2_q[4:0] <= {config__payload[158:155], 1'h0};
-      strides1_q[3:0] <= config__payload[158:155];
-      last_phase <= config__payload[158:155] - 1'h1;
-      signal_17 <= n18;
-      signal_16 <= config__payload[6:5] == 2'h2;
-      signal_15 <= !config__payload[6:5];
+      s1_valid <= signal_23;
+      signal_57 <= signal & ~finished & n17 & (record_ends ? n18 < limit : signal_53 < limit);
+      limit <= config__payload[155:140] + {n19 ? released : 16'h0};
+      stored <= n19 ? signal_53 : 16'hffff;
+      allowed <= n17;
+      signal_51 <= !config__payload[59:44];
+      strides2_q[4:0] <= {config__payload[159:156], 1'h0};
+      strides1_q[3:0] <= config__payload[159:156];
+      last_phase <= config__payload[159:156] - 1'h1;
+      signal_18 <= n20;
+      signal_17 <= config__payload[7:5] == 2'h2;
+      signal_16 <= !config__payload[7:5] | n21;
+      pairs <= n21;
       flushing <= {flushing[2:0], finished};
       lead <= (lead + finished) - pass_done;
-      if (n21) linear <= n19 ? config__payload[78:59] : n20 ? linear + config__payload[98:79] :
+      if (n24) linear <= n22 ? config__payload[79:60] : n23 ? linear + config__payload[99:80] :
         next_linear_row;
-      if (n21 & {n20, n19} != 2'h2) linear_row <= n19 ? config__payload[78:59] : next_linear_row;
-      if (n23) begin
-        record_ends_48 <= n22 ? config__payload[58:43] == 1'h1 : record_left == 2'h2;
-        record_left <= n22 ? config__payload[58:43] : record_left - 1'h1;
+      if (n24 & {n22, n23} != 1'h1) linear_row <= n22 ? config__payload[79:60] : next_linear_row;
+      if (n26) begin
+        record_ends_49 <= n25 ? config__payload[59:44] == 1'h1 : record_left == 2'h2;
+        record_left <= n25 ? config__payload[59:44] : record_left - 1'h1;
       end
-      if (n25) begin
-        channel_ends <= n24 ? config__payload[42:27] == 1'h1 : channel_left == 2'h2;
-        channel_left <= n24 ? config__payload[42:27] : channel_left - 1'h1;
+      if (n28) begin
+        channel_ends <= n27 ? config__payload[43:28] == 1'h1 : channel_left == 2'h2;
+        channel_left <= n27 ? config__payload[43:28] : channel_left - 1'h1;
       end
-      if (n27) begin
-        more <= n26 ? |width[19:2] : signal_41 != 1'h1;
-        signal_41 <= n26 ? width[19:2] : signal_41 - 1'h1;
+      if (n30) begin
+        more <= n29 ? |width[19:2] : signal_42 != 1'h1;
+        signal_42 <= n29 ? width[19:2] : signal_42 - 1'h1;
       end
-      if (n28) signal_40 <= n26 ? width[1:0] : rest[1:0];
+      if (n31) signal_41 <= n29 ? width[1:0] : rest[1:0];
       if (o__ready) valid <= o__valid & $signed(unused) >= $signed(1'h0);
-      if (signal_22) signal_29 <= last_lap ? 2'h0 : signal_29 + 1'h1;
-      if (n29) begin
+      if (signal_23) signal_30 <= last_lap ? 2'h0 : signal_30 + 1'h1;
+      if (n32) begin
         follows <= starts ? config__payload[4] : 1'h0;
-        listening <= starts ? |config__payload[58:43] : follows;
+        listening <= starts ? |config__payload[59:44] : follows;
       end
       if (finished | starts) signal <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n30) begin
-      signal_84 <= 4'h0; signal_83 <= 20'h0; position <= 20'h0;
+    if (~s4_valid | writer_gated_rst) begin
+      signal_93 <= 4'h0;
     end else begin
-      if (n32) begin
-        signal_84 <= last_phase_y ? 4'h0 : n31[3:0];
-        signal_83 <= signal_87;
+      signal_93 <= {n33[3], pairs ? {n33[1], n33[2], n33[0]} : n33[2:0]};
+    end
+  end
+  always @(posedge writer_gated_clk) begin
+    if (n34) begin
+      signal_83 <= 4'h0; signal_82 <= 20'h0; position <= 20'h0;
+    end else begin
+      if (n36) begin
+        signal_83 <= last_phase_y ? 4'h0 : n35[3:0];
+        signal_82 <= signal_86;
       end
-      if (n20 | s2_valid | n33) begin
+      if (n37 | n23 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
-        position <= n20 ? signal_83 : n33 ? signal_87 : signal_77 & $signed(after_beyond) >=
+        position <= n23 ? signal_82 : n37 ? signal_86 : signal_76 & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
       end
     end
@@ -1891,29 +1919,22 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (!(by_word)) begin
       step[19:3] <= 17'h0;
     end else begin
-      step[19:3] <= config__payload[178:162];
-    end
-  end
-  always @(posedge writer_gated_clk) begin
-    if (n4) begin
-      s3_piece_taken <= 2'h0;
-    end else begin
-      if (s2_valid) s3_piece_taken <= s2_piece[4:3];
+      step[19:3] <= config__payload[179:163];
     end
   end
   always @(posedge writer_gated_clk) begin
     if (writer_gated_rst | flushing[0]) begin
-      record <= 16'h0;
+      signal_53 <= 16'h0;
     end else begin
-      if (record_ends) record <= n16[15:0];
+      if (record_ends) signal_53 <= n18[15:0];
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n26 | writer_gated_rst) begin
-      signal_25 <= 4'h0;
+    if (n29 | writer_gated_rst) begin
+      signal_26 <= 4'h0;
     end else begin
-      if ((n5 | $signed({3'h0, signal_123}) >= $signed(1'h0) | n6) & n34) signal_25 <= n6 ?
-        beyond2[3:0] : n5 ? beyond1[3:0] : signal_123[3:0];
+      if (($signed({3'h0, signal_130}) >= $signed(1'h0) | n4 | n3) & n38) signal_26 <= n4 ?
+        beyond2[3:0] : n3 ? beyond1[3:0] : signal_130[3:0];
     end
   end
 endmodule
@@ -1934,7 +1955,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2201_16,
+  input wire [1:0] port_2237_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1960,8 +1981,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2201_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2201_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2237_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2237_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2031,7 +2052,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{comes, read_enable, free, rewind, push} | n1;
+  assign awake = |{comes, free, rewind, read_enable, push} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2041,14 +2062,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{blocks_gated_rst, comes, read_enable, free, rewind, push}) begin
+    if (|{comes, free, rewind, read_enable, push, blocks_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (blocks_gated_rst | free | rewind) begin
+    if (free | rewind | blocks_gated_rst) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2097,7 +2118,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{comes, read_enable, free, rewind, push} | n1;
+  assign awake = |{comes, free, rewind, read_enable, push} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2107,14 +2128,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{comes, weights_gated_rst, read_enable, free, rewind, push}) begin
+    if (|{comes, free, rewind, weights_gated_rst, read_enable, push}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (weights_gated_rst | free | rewind) begin
+    if (free | rewind | weights_gated_rst) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2152,9 +2173,9 @@ module \neuflow_convolver_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_66,
-  input wire o__ready_76,
-  input wire o__ready_86,
+  input wire o__ready_69,
+  input wire o__ready_79,
+  input wire o__ready_89,
   input wire bus__valid,
   input wire [48:0] bus__payload,
   input wire [34:0] local0_in__payload,
@@ -2178,79 +2199,79 @@ module \neuflow_convolver_tile.router  (
     1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
   reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
-    4'h0, west_next_source = 4'h0, west_source = 4'h0;
-  reg [9:0] signal_27 = 10'h0, east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0,
-    local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
-    south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
-    10'he, west_waiting = 10'h0;
-  wire n8, n10, n7, n6, n5, n4, n3, n2, n1, n9, east_last, east_moves, i__ready_70, i__ready_80,
-    i__ready_90, local0_last, local0_moves, o__valid_95, south_last, south_moves, west_last,
-    west_moves;
-  wire [23:0] o__payload;
-  wire [3:0] n13, moving;
-  wire [7:4] i__payload;
-  wire [9:0] n11, n12, signal, done, queued;
-  assign east_takes = east_armed & !(east_peers & n12);
-  assign south_takes = south_armed & !(south_peers & n12);
-  assign west_takes = west_armed & !(west_peers & n12);
-  assign local0_takes = local0_armed & !(local0_peers & n12);
-  assign awake = |{local0_moves, west_moves, south_moves, east_moves, n1, n2, n3, bus__valid,
-    o__valid_95} | n4;
-  assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
-    4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
-  assign i__payload = |{bus__payload[23:20] == 1'h1, bus__payload[23:20] == 2'h3,
-    bus__payload[23:20] == 2'h2, bus__payload[23:20] == 3'h5} ? {n13[3:1], 1'h0} : 4'h0;
+    4'h0, west_next_source = 4'h0, west_source = 4'h0, east_peers_q = 4'he, local0_peers_q = 4'he,
+    south_peers_q = 4'he, west_peers_q = 4'he;
+  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
+    local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
+    west_current = 10'h0, west_waiting = 10'h0;
+  wire n7, n10, n6, n5, n4, n2, n3, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
+    i__ready_93, i__valid_74, i__valid_84, i__valid_94, local0_last, local0_moves, moving,
+    o__valid_98, south_last, south_moves, west_last, west_moves;
+  wire [17:0] o__payload;
+  wire [3:0] n13, signal, names;
+  wire [9:0] n11, n12, signal_29, done, queued;
+  assign east_takes = east_armed & !(east_peers_q & n12);
+  assign south_takes = south_armed & !(south_peers_q & n12);
+  assign west_takes = west_armed & !(west_peers_q & n12);
+  assign local0_takes = local0_armed & !(local0_peers_q & n12);
+  assign {i__valid_94, i__valid_84, i__valid_74, moving} = (east_moves ? east_current[3:0] : 4'h0) |
+    (south_moves ? south_current[3:0] : 4'h0) | (west_moves ? west_current[3:0] : 4'h0) |
+    (local0_moves ? local0_current[3:0] : 4'h0);
+  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, n3,
+    bus__valid} | n4;
   assign local0_moves = local0_in__valid & local0_takes;
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n1 = west_out__valid & o__ready_86;
-  assign n2 = south_out__valid & o__ready_76;
-  assign n3 = east_out__valid & o__ready_66;
+  assign n1 = west_out__valid & o__ready_89;
+  assign n2 = east_out__valid & o__ready_69;
+  assign n3 = south_out__valid & o__ready_79;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
-  assign n5 = o__payload[3:0] == 3'h5;
-  assign n6 = o__payload[3:0] == 2'h3;
-  assign n7 = o__payload[3:0] == 2'h2;
-  assign n8 = o__payload[3:0] == 1'h1;
-  assign queued = o__ready ? o__payload[13:4] & signal_27 & n11 : 10'h0;
+  assign n5 = o__payload[7:4] == 3'h5;
+  assign names = {o__payload[11:9], 1'h0} | signal;
+  assign n6 = o__payload[7:4] == 2'h3;
+  assign n7 = o__payload[7:4] == 2'h2;
+  assign n8 = o__payload[7:4] == 1'h1;
+  assign signal = |{n8, n7, n6, n5} ? {n13[3:1], 1'h0} : 4'h0;
+  assign queued = o__ready ? {6'h0, signal} & signal_30 & n11 : 10'h0;
   assign n9 = o__ready | |done;
-  assign signal = o__ready ? o__payload[13:4] & (~signal_27 | done) : 10'h0;
+  assign signal_29 = o__ready ? {6'h0, signal} & (~signal_30 | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
-  assign n10 = |o__payload[13:4];
+  assign n10 = |{6'h0, signal};
   assign n11 = ~done;
-  assign n12 = ~{i__ready_90, i__ready_80, i__ready_70, 1'h0};
-  assign n13 = 1'h1 << bus__payload[19:16];
+  assign n12 = ~{i__ready_93, i__ready_83, i__ready_73, 1'h0};
+  assign n13 = 1'h1 << o__payload[3:0];
   neuflow_slice #(.WIDTH(35)) east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_70), .i__valid(moving[1]),
-      .o__payload(east_out__payload), .o__ready(o__ready_66), .o__valid(east_out__valid),
+      east_in__payload : 35'h0), .i__ready(i__ready_73), .i__valid(i__valid_74),
+      .o__payload(east_out__payload), .o__ready(o__ready_69), .o__valid(east_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
       2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_80), .i__valid(moving[2]),
-      .o__payload(south_out__payload), .o__ready(o__ready_76), .o__valid(south_out__valid),
+      east_in__payload : 35'h0), .i__ready(i__ready_83), .i__valid(i__valid_84),
+      .o__payload(south_out__payload), .o__ready(o__ready_79), .o__valid(south_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
       2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_90), .i__valid(moving[3]),
-      .o__payload(west_out__payload), .o__ready(o__ready_86), .o__valid(west_out__valid),
+      east_in__payload : 35'h0), .i__ready(i__ready_93), .i__valid(i__valid_94),
+      .o__payload(west_out__payload), .o__ready(o__ready_89), .o__valid(west_out__valid),
       .rst(router_gated_rst));
-  neuflow_slice #(.WIDTH(24)) words (
-    .clk(router_gated_clk), .i__payload({6'h0, {bus__payload[27:25], 1'h0} | i__payload, 6'h0,
-      i__payload, bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid &
-      bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_95), .rst(router_gated_rst));
+  neuflow_slice #(.WIDTH(18)) words (
+    .clk(router_gated_clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready),
+      .i__valid(bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
+      |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
+      .o__valid(o__valid_98), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{local0_moves, west_moves, south_moves, east_moves, n1, n2, n3, bus__valid,
-      router_gated_rst, o__valid_95}) begin
+    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, n3, bus__valid,
+      router_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2261,49 +2282,51 @@ module \neuflow_convolver_tile.router  (
       local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
         south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; o__ready
         <= 1'h0; west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0;
-        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers <= 10'he;
+        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers_q <= 4'he;
         local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting <= 10'h0; west_current <=
         10'h0; south_waiting <= 10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current
-        <= 10'h0; waits <= 10'h0; signal_27 <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
-        east_peers <= 10'he;
+        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers_q <= 4'he; south_peers_q <= 4'he;
+        east_peers_q <= 4'he;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
+      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
+        ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
-      o__ready <= o__valid_95 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) &
-        o__payload[23:14] != local0_peers : n6 ? |(west_current | west_waiting) & o__payload[23:14]
-        != west_peers : n7 ? |(south_current | south_waiting) & o__payload[23:14] != south_peers :
-        n8 ? |(east_current | east_waiting) & o__payload[23:14] != east_peers : 1'h0) &
-        ~(|(o__payload[13:4] & waits));
-      if (queued[3] & n9) west_next_source <= o__payload[3:0];
-      if ((done[3] | signal[3]) & n9) west_source <= signal[3] ? o__payload[3:0] : west_next_source;
-      if (queued[2] & n9) south_next_source <= o__payload[3:0];
-      if ((done[2] | signal[2]) & n9) south_source <= signal[2] ? o__payload[3:0] :
+      o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
+        local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
+        |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
+        east_waiting) & names != east_peers_q : 1'h0) & ~(|({6'h0, signal} & waits));
+      if (queued[3] & n9) west_next_source <= o__payload[7:4];
+      if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
+        west_next_source;
+      if (queued[2] & n9) south_next_source <= o__payload[7:4];
+      if ((done[2] | signal_29[2]) & n9) south_source <= signal_29[2] ? o__payload[7:4] :
         south_next_source;
-      if (queued[1] & n9) east_next_source <= o__payload[3:0];
-      if ((done[1] | signal[1]) & n9) east_source <= signal[1] ? o__payload[3:0] : east_next_source;
-      if ((o__ready & n5 & n10) & n9) local0_peers <= o__payload[23:14];
+      if (queued[1] & n9) east_next_source <= o__payload[7:4];
+      if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
+        east_next_source;
+      if ((o__ready & n5 & n10) & n9) local0_peers_q <= names;
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
-        local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal : 10'h0);
+        local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
         west_waiting <= west_waiting & n11 | (n6 ? queued : 10'h0);
-        west_current <= west_current & n11 | west_waiting & done | (n6 ? signal : 10'h0);
+        west_current <= west_current & n11 | west_waiting & done | (n6 ? signal_29 : 10'h0);
         south_waiting <= south_waiting & n11 | (n7 ? queued : 10'h0);
-        south_current <= south_current & n11 | south_waiting & done | (n7 ? signal : 10'h0);
+        south_current <= south_current & n11 | south_waiting & done | (n7 ? signal_29 : 10'h0);
         east_waiting <= east_waiting & n11 | (n8 ? queued : 10'h0);
-        east_current <= east_current & n11 | east_waiting & done | (n8 ? signal : 10'h0);
+        east_current <= east_current & n11 | east_waiting & done | (n8 ? signal_29 : 10'h0);
         waits <= waits & n11 | queued;
-        signal_27 <= signal_27 & n11 | waits & done | signal;
+        signal_30 <= signal_30 & n11 | waits & done | signal_29;
       end
-      if ((o__ready & n6 & n10) & n9) west_peers <= o__payload[23:14];
-      if (n9 & (o__ready & n7 & n10)) south_peers <= o__payload[23:14];
-      if ((o__ready & n8 & n10) & n9) east_peers <= o__payload[23:14];
+      if (n9 & (o__ready & n6 & n10)) west_peers_q <= names;
+      if (n9 & (o__ready & n7 & n10)) south_peers_q <= names;
+      if (n9 & (o__ready & n8 & n10)) east_peers_q <= names;
     end
   end
 endmodule
@@ -2337,7 +2360,7 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{o__ready, local__1__ready, local__4__ready, local__0__ready, local__2__ready,
+  assign all_ready = &{local__2__ready, local__0__ready, local__1__ready, o__ready, local__4__ready,
     local__3__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),

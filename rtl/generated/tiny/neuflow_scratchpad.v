@@ -82,18 +82,18 @@ module neuflow_scratchpad (
     write__1__payload[31:30] : 2'h0) : write_left;
   assign coming = (write_owner[0] ? data__0__payload[67:0] : 68'h0) | (write_owner[1] ?
     data__1__payload[67:0] : 68'h0);
-  assign n5 = read_enable | |{read__2__valid & read__2__ready, read__5__valid & read__5__ready,
-    read__1__valid & read__1__ready, read__0__valid & read__0__ready, read__4__valid &
-    read__4__ready, read__3__valid & read__3__ready};
+  assign n5 = read_enable | |{read__0__valid & read__0__ready, read__3__valid & read__3__ready,
+    read__1__valid & read__1__ready, read__5__valid & read__5__ready, read__2__valid &
+    read__2__ready, read__4__valid & read__4__ready};
   assign n6 = write_moves | (write__1__valid & write__1__ready | write__0__valid & write__0__ready);
   assign n7 = |settling;
   assign write_grant = write_chosen & ~write_chosen + 1'h1;
   assign write_free = ~(|write_owner) | write_ends;
-  assign write_issue = write_free & (write__0__valid | write__1__valid);
+  assign write_issue = write_free & (write__1__valid | write__0__valid);
   assign read_grant = read_chosen & ~read_chosen + 1'h1;
   assign read_free = ~read_enable | read_ends;
-  assign read_issue = read_free & |{read__2__valid, read__3__valid, read__1__valid, read__0__valid,
-    read__4__valid, read__5__valid};
+  assign read_issue = read_free & |{read__3__valid, read__2__valid, read__0__valid, read__4__valid,
+    read__1__valid, read__5__valid};
   assign write_chosen = |write_behind ? write_behind : {write__1__valid, write__0__valid};
   assign read_chosen = |read_behind ? read_behind : {read__5__valid, read__4__valid, read__3__valid,
     read__2__valid, read__1__valid, read__0__valid};
@@ -128,7 +128,7 @@ module neuflow_scratchpad (
     if (|served) response_data <= {read_data_91, read_data_90, read_data_89, read_data};
   end
   always @(posedge clk) begin
-    if (n5 | rst | n6) begin
+    if (rst | n5 | n6) begin
       settling <= 3'h4;
     end else begin
       if (n7) settling <= settling - 1'h1;
