@@ -22,6 +22,7 @@ from neuflow.compiler.order import blocks_of_like
 from neuflow.compiler.schedule import schedule
 from neuflow.errors import CompileError
 from neuflow.grid import ASIC45, CNP, FIG2, TINY, VIRTEX6, VIRTEX6_WIDE, GridConfig
+from neuflow.layout import Scatter
 from neuflow.run import device, golden
 from tests import grids
 from tests.quantgraphs import Builder, evaluate, lenet
@@ -335,6 +336,23 @@ def test_a_strided_tap_reads_whole_rows(grid, width, stride):
     made = schedule(assign(net.build("conv0.out"), grid, 1), grid)
     shapes = [conv_shape(turn.chain, piece) for turn in made.turns for piece in turn.pieces]
     assert {shape.cols for shape in shapes if shape.every > 1} == {Span(0, width)}
+
+
+@pytest.mark.parametrize(
+    ("grid", "shape", "scatter"),
+    [
+        (VIRTEX6, (16, 32, 32), Scatter.BOTH_PHASES), (VIRTEX6, (1, 500, 500), Scatter.PHASES),
+        (TINY, (2, 7, 6), Scatter.BOTH_PHASES), (TINY, (2, 40, 11), Scatter.PHASES),
+    ],
+)  # fmt: skip
+def test_both_phases_are_stored_at_once_but_in_rings(grid, shape, scatter):
+    net = Builder(9)
+    net.conv(net.input(*shape), 3, (3, 3), stride=(2, 2), pads=(1, 1, 1, 1))
+    check(net, grid)
+    made = schedule(assign(net.build("conv0.out"), grid, 1), grid)
+    plans = [rows.plan for turn in made.turns for rows in turn.rows]
+    assert {plan.scatter for plan in plans} == {scatter}
+    assert all((plan.ring_words == 0) == (scatter == Scatter.BOTH_PHASES) for plan in plans)
 
 
 @pytest.mark.parametrize("batch", (1, 4, 27))

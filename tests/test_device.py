@@ -14,7 +14,7 @@ from neuflow.compiler import compile_graph
 from neuflow.compiler.geometry import ConvShape
 from neuflow.grid import TINY, GridConfig
 from neuflow.ir import Program
-from neuflow.layout import INSTRUCTION, UNITS, Kind, Opcode
+from neuflow.layout import INSTRUCTION, UNITS, Kind, Opcode, Scatter
 from neuflow.run import device
 from neuflow.run.device import DeviceFault
 from neuflow.run.device_memory import Memory
@@ -256,6 +256,22 @@ def test_a_ring_without_room_is_a_deadlock(case):
     short = mutate(program, Kind.CONV_ROWS, 0, lambda f: f.update(ring_rows=3))
     with pytest.raises(DeviceFault, match="deadlock"):
         device.run(short, words)
+
+
+def test_both_phases_do_not_meet_in_a_bank(case):
+    program, words, _ = case
+    strided = {
+        kind: next(n for n, fields in enumerate(packets(program, kind)) if fields["stride"] == 2)
+        for kind in (Kind.CONV_ROWS, Kind.CONV_ARRAY)
+    }
+    rows = packets(program, Kind.CONV_ROWS)[strided[Kind.CONV_ROWS]]
+    assert rows["scatter"] == Scatter.BOTH_PHASES
+    for name, amount in (("phase_x_step", 1), ("ring_words", 8 * TINY.row_banks), ("stride", 1)):
+        changed = program
+        for kind, number in strided.items():
+            changed = mutate(changed, kind, number, add(name, amount))
+        with pytest.raises(DeviceFault, match="both phases at once would meet in a bank"):
+            device.run(changed, words)
 
 
 def test_rows_loaded_ahead_over_others_are_found(case):

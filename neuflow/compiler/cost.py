@@ -238,7 +238,7 @@ def _store_cycles(plan: RowPlan, grid: GridConfig) -> float:
     """Cycles that a row of a channel takes to be stored: see ``blocks.conv_rows.RowStore``."""
     if plan.scatter == Scatter.WORD:
         return plan.width
-    if plan.scatter == Scatter.ROW:
+    if plan.scatter in (Scatter.ROW, Scatter.BOTH_PHASES):
         return ceil_div(plan.width, grid.bus_words)
     beats = plan.width / grid.bus_words
     if plan.width % grid.bus_words:

@@ -352,6 +352,8 @@ def row_plan(shape: ConvShape, grid: GridConfig, room: int) -> RowPlan | None:
         "stride": s * shape.every,
     }  # fmt: skip
     linear = ceil_div(rows, s) * pitch
+    if s == 2 and (plan := _both_phases(shape.channels, linear, grid, common)).size <= room:
+        return plan
     if shape.channels * phases * linear <= room:
         return RowPlan(
             size=shape.channels * phases * linear, ring_words=0, ring_rows=rows,
@@ -371,6 +373,21 @@ def row_plan(shape: ConvShape, grid: GridConfig, room: int) -> RowPlan | None:
         size=shape.channels * phases * ring, ring_words=ring, ring_rows=ring_rows,
         channel_step=phases * ring, array_step=phases * ring,
         phase_x_step=ring, phase_y_step=s * ring, **common,
+    )  # fmt: skip
+
+
+def _both_phases(channels: int, plane: int, grid: GridConfig, common: dict[str, int]) -> RowPlan:
+    """Lay out a whole input of stride 2 so that both phases in x are stored at once.
+
+    All words of phase 0 come first, then all of phase 1, half a beat of banks further on. ``plane``:
+    words of a phase in x and y of a channel.
+    """
+    half = grid.bus_words // 2
+    apart = half + round_up(max(0, 2 * channels * plane - half), grid.row_banks)
+    return RowPlan(
+        size=apart + 2 * channels * plane, ring_words=0, ring_rows=common["rows"],
+        channel_step=2 * plane, array_step=2 * plane, phase_x_step=apart, phase_y_step=plane,
+        **common | {"scatter": Scatter.BOTH_PHASES},
     )  # fmt: skip
 
 

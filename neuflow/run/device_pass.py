@@ -45,6 +45,8 @@ def check(grid: GridConfig, rows: Fields, lead: int, array: Fields, drain: Field
         (rows["scatter"] == Scatter.WORD or rows["x_step"] == 1, "scatter is needed"),
         (rows["scatter"] >= Scatter.PHASES or rows["stride"] == 1, "a stride needs phases"),
         (rows["scatter"] < Scatter.PHASES or rows["stride"] > 1, "phases need a stride"),
+        (rows["scatter"] != Scatter.BOTH_PHASES or _phases_apart(grid, rows),
+         "both phases at once would meet in a bank"),
         (array["groups"] == 1 or not array["stream_weights"], "streamed weights, many groups"),
         (rows["ring_rows"] >= 1, "a ring of no rows"),
     ]
@@ -54,6 +56,12 @@ def check(grid: GridConfig, rows: Fields, lead: int, array: Fields, drain: Field
     for holds, text in rules:
         if not holds:
             raise DeviceFault(text)
+
+
+def _phases_apart(grid: GridConfig, rows: Fields) -> bool:
+    """Whether the words of both phases in x that a beat holds lie in banks behind each other."""
+    apart = rows["phase_x_step"] % grid.row_banks
+    return rows["stride"] == 2 and not rows["ring_words"] and apart == grid.bus_words // 2
 
 
 def _row_ends_close(grid: GridConfig, array: Fields) -> bool:
