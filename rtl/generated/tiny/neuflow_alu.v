@@ -42,7 +42,7 @@ module neuflow_alu (
   reg [48:0] s6_coarse_0 = 49'h0, s6_coarse_1 = 49'h0;
   reg [7:0] n10, n4, bits, left = 8'h0;
   reg [9:0] valid = 10'h0;
-  wire n17, n32, n20, n21, n28, n29, n26, n19, n25, n24, n23, n15, n34, n18, n22, n27, n30,
+  wire n17, n32, n20, n21, n28, n29, n26, n19, n25, n24, n22, n15, n34, n18, n23, n27, n30,
     signal_38, awake_73, both, divides, en, i__ready, moves, o__payload_24_narrow, o__valid_26,
     step, unary;
   wire [12:0] trial0_1;
@@ -74,8 +74,8 @@ module neuflow_alu (
   assign n21 = ~trial1_1[18];
   assign trial2_1 = $signed({trial1_1[17:1], above_1[13], 1'h1}) + $signed({n21, below_1 ^
     {16{n21}}, n21});
-  assign n22 = n23 | signal_38;
-  assign n23 = step & nonzero_1;
+  assign n22 = step & nonzero_1;
+  assign n23 = signal_38 | n22;
   assign skipped = n33 == 2'h2 ? 4'h8 : n33 == 1'h1 ? 4'h4 : !n33 ? 4'h0 : 4'hc;
   assign n24 = ~trial0_0[18];
   assign n25 = ~trial1_0[18];
@@ -192,9 +192,9 @@ module neuflow_alu (
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24_narrow,
         o__payload_24[14:10]};
     end
-    if (n22 & {n23, signal_38, |twice_1[20:18]} != 3'h5) twice_1 <= signal_38 ? (!b__payload[31:16]
+    if ({signal_38, |twice_1[20:18], n22} != 2'h3 & n23) twice_1 <= signal_38 ? (!b__payload[31:16]
       & |a__payload[31:16] ? 21'h1fffff : 21'h0) : {twice_1[17:0], n20, n21, ~trial2_1[18]};
-    if (n22) begin
+    if (n23) begin
       placed_1 = {n18 ? -a__payload[31:16] : a__payload[31:16]} << skipped;
       rest_1[11:0] <= signal_38 ? placed_1[27:16] : trial2_1[12:1];
       above_1 <= signal_38 ? placed_1[15:0] : {above_1[12:0], 3'h0};
@@ -238,14 +238,14 @@ module neuflow_alu (
         left <= signal_38 ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left)
           - $signed(3'h3));
       end
-      if ({signal_38, step} != 1'h1 & n30) busy <= signal_38;
+      if (n30 & {signal_38, step} != 1'h1) busy <= signal_38;
     end
   end
   always @(posedge clk) begin
     if (signal_38) begin
       rest_1[16:12] <= 5'h0; rest_0[16:12] <= 5'h0;
     end else begin
-      if (n23) rest_1[16:12] <= trial2_1[17:13];
+      if (n22) rest_1[16:12] <= trial2_1[17:13];
       if (n26) rest_0[16:12] <= trial2_0[17:13];
     end
   end
@@ -277,7 +277,7 @@ module \neuflow_alu.config  (
     if (rst) begin
       o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) signal_9 <= bus__valid;
       full <= n2 ? signal : full & ~move;
     end

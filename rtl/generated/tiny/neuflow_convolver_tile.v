@@ -81,8 +81,8 @@ module neuflow_convolver_tile (
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
       .east_out__valid(east_out__valid), .east_takes(east_in__ready),
       .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
-      .local0_takes(local0_in__ready), .o__ready_69(east_out__ready),
-      .o__ready_79(south_out__ready), .o__ready_89(west_out__ready), .router_gated_clk(router_clk),
+      .local0_takes(local0_in__ready), .o__ready_66(east_out__ready),
+      .o__ready_76(south_out__ready), .o__ready_86(west_out__ready), .router_gated_clk(router_clk),
       .router_gated_rst(rst), .south_in__payload(south_in__payload),
       .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .south_takes(south_in__ready), .sub(row),
@@ -228,7 +228,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2237_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2250_16(block[17:16]), .read(read_118),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -332,8 +332,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_read = issue & n23;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_172 = |{shift, issue, s6[0], s2[0], s5[0], s9[0], s8[0], awake, s3[0], s7[0],
-    signal_59, s10[0], signal_60, s11[0], s12[0], s1[0], s13[0], s4[0], hand_over, s14_q[0]} | n48;
+  assign awake_172 = |{shift, issue, s8[0], s9[0], s10[0], s12[0], s11[0], signal_60, s4[0],
+    signal_59, s1[0], s7[0], s3[0], hand_over, s14_q[0], s6[0], s2[0], s5[0], awake, s13[0]} | n48;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
   assign {n19[22], n19[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -392,11 +392,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n36 = s2[0] & ~s2[8];
   assign n37 = n54 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + signal_95) : n40;
-  assign n38 = |{n54, n35, n36, s2[0]};
-  assign n39 = {n35, n36} != 1'h1;
+  assign n38 = |{n54, n36, n35, s2[0]};
+  assign n39 = {n36, n35} != 2'h2;
   assign n40 = s2[5] ? next_group : signal_82;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n41 = n38 & {n54, n35, n36} != 3'h4 & n39;
+  assign n41 = n38 & {n54, n36, n35} != 3'h4 & n39;
   assign n42 = n35 | n55 & first_channel;
   assign n43 = n55 | absent[0];
   assign n44 = s2[0] & s2[9];
@@ -405,8 +405,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n45 = n35 | s2[0] & s2[4];
   assign n46 = s2[0] & s2[8];
   assign n47 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign signal_59 = configured & idle;
   assign signal_60 = n3 & kept != free;
+  assign signal_59 = configured & idle;
   assign n48 = |settling;
   assign n49 = signal_25 | signal_29;
   assign no_drain = block_ends & n4;
@@ -637,7 +637,7 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n38 & {n35, n36, s2[10]} != 2'h3) begin
+      if (n38 & {n36, n35, s2[10]} != 3'h5) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n35 ? config__payload[244:225] : n36 ? (wraps_80 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n37;
@@ -648,17 +648,17 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n35 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n42 | n43) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n42 | n43 | n44) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
+      if ((n43 | n42) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n43 | n42 | n44) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (n35 | s1[0] & s1[8]) signal_72 <= n35 ? config__payload[312:309] : s1[4] ?
+      if (s1[0] & s1[8] | n35) signal_72 <= n35 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_75 ? over_73[3:0] : signal_72 + config__payload[320:317];
       if (n35 | s1[0]) signal_67 <= n35 ? config__payload[308:305] : s1[8] ?
         config__payload[308:305] : wraps ? over[3:0] : signal_67 + config__payload[316:313];
       if (n45 | n46) tap_y <= n45 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n45 | s2[0] & ~s2[10] | n46) signal_192 <= n45 ? {{2{config__payload[132]}},
+      if (n45 | n46 | s2[0] & ~s2[10]) signal_192 <= n45 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n46 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(signal_192) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -666,7 +666,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (pass_done | coordinates_gated_rst) begin
+    if (coordinates_gated_rst | pass_done) begin
       kept <= 16'h0;
     end else begin
       if (n3) kept <= free;
@@ -680,9 +680,9 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{shift, issue, coordinates_gated_rst, s6[0], s2[0], s5[0], s9[0], s8[0], awake, s3[0],
-      s7[0], signal_59, s10[0], signal_60, s11[0], s12[0], s1[0], s13[0], s4[0], hand_over,
-      s14_q[0]}) begin
+    if (|{shift, coordinates_gated_rst, issue, s8[0], s9[0], s10[0], s12[0], s11[0], signal_60,
+      s4[0], signal_59, s1[0], s7[0], s3[0], hand_over, s14_q[0], s6[0], s2[0], s5[0], awake,
+      s13[0]}) begin
       settling <= 3'h7;
     end else begin
       if (n48) settling <= settling - 1'h1;
@@ -738,19 +738,19 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [1:0] passed = 2'h0, valid = 2'h0, within_2;
   reg [2:0] signal = 3'h0, settling = 3'h4;
   reg [82:0] signal_33_q = 83'h0, signal_7_q = 83'h0;
-  wire n4, n6, n3, n2, n1, n7, n5, n9, n8, first, make;
+  wire n4, n6, n1, n3, n2, n7, n5, n9, n8, first, make;
   assign reached = passed + {signal_7_q[82] & passed != 2'h3};
   assign awake = n1 | n2 | n3 | n4;
-  assign n1 = {clear, stored} != before_2;
-  assign n2 = make & ~clear;
-  assign n3 = clear & configured;
+  assign n1 = clear & configured;
+  assign n2 = {clear, stored} != before_2;
+  assign n3 = make & ~clear;
   assign n4 = |settling;
   assign make = ~full | take;
   assign first = full | !signal;
   assign n5 = make & valid[1];
   assign n6 = clear | make & column_ends;
   assign n7 = make | n6;
-  assign n8 = clear | coordinates_gated_rst;
+  assign n8 = coordinates_gated_rst | clear;
   assign n9 = column_ends & make;
   always @(posedge coordinates_gated_clk) begin
     if (|{coordinates_gated_rst, n1, n2, n3}) begin
@@ -814,12 +814,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
     if (make) begin
       late_y <= signal_7_q[31:16];
       late_x <= signal_7_q[15:0];
-      signal_7_need <= ($signed({signal_34_q[19], signal_34_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({signal_34_q[19], signal_34_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
-        config_2[412:397] : signal_34_q[15:0];
       signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
         config_2[412:397] : free_sum_q[15:0];
+      signal_7_need <= ($signed({signal_34_q[19], signal_34_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({signal_34_q[19], signal_34_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
+        config_2[412:397] : signal_34_q[15:0];
       {signal_7_q[82:80], signal_7_q[47:0]} <= {signal_33_q[82:80], signal_33_q[47:0]};
       {signal_33_q[82:80], signal_33_q[47:0]} <= {!column_next, row_next < config_2[445:430],
         column_next < config_2[429:414], row_next, y_next, x_next};
@@ -843,32 +843,31 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
   output reg o__valid = 1'h0,
   input wire config_conv_array_gated_rst
 );
-  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
   reg [31:0] word = 32'h0;
   reg [511:0] words = 512'h0;
-  wire n1, signal, full_next, move;
-  assign bus__ready = ~signal_6;
+  wire n2, n1, mine, move;
+  assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 2'h2 & !bus__payload[7:4] &
-    |(bus__payload[15:8] & columns);
-  assign full_next = n1 ? last : full & ~move;
-  assign n1 = mine & ~full;
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  assign mine = signal_9 & match;
   always @(posedge config_conv_array_gated_clk) begin
     if (config_conv_array_gated_rst) begin
-      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      signal_6 <= signal & full_next;
-      full <= full_next;
-      mine <= signal;
+      if (!(n1)) signal_9 <= bus__valid;
+      full <= n2 ? signal : full & ~move;
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
     if (move) held <= words;
-    if (n1) words <= {word, words[511:32]};
-    if (!(signal_6)) begin
-      last <= bus__payload[48];
+    if (n2) words <= {word, words[511:32]};
+    if (!(n1)) begin
+      match <= bus__payload[3:0] == 2'h2 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      signal <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -886,32 +885,31 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
   output reg o__valid = 1'h0,
   input wire config_conv_drain_gated_rst
 );
-  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
   reg [159:0] words = 160'h0;
   reg [31:0] word = 32'h0;
-  wire n1, signal, full_next, move;
-  assign bus__ready = ~signal_6;
+  wire n2, n1, mine, move;
+  assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 2'h3 & !bus__payload[7:4] &
-    |(bus__payload[15:8] & columns);
-  assign full_next = n1 ? last : full & ~move;
-  assign n1 = mine & ~full;
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  assign mine = signal_9 & match;
   always @(posedge config_conv_drain_gated_clk) begin
     if (config_conv_drain_gated_rst) begin
-      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      signal_6 <= signal & full_next;
-      full <= full_next;
-      mine <= signal;
+      if (!(n1)) signal_9 <= bus__valid;
+      full <= n2 ? signal : full & ~move;
     end
   end
   always @(posedge config_conv_drain_gated_clk) begin
     if (move) held <= words[141:0];
-    if (n1) words <= {word, words[159:32]};
-    if (!(signal_6)) begin
-      last <= bus__payload[48];
+    if (n2) words <= {word, words[159:32]};
+    if (!(n1)) begin
+      match <= bus__payload[3:0] == 2'h3 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      signal <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -929,32 +927,31 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
   output reg o__valid = 1'h0,
   input wire config_conv_rows_gated_rst
 );
-  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
-  wire n1, signal, full_next, move;
-  assign bus__ready = ~signal_6;
+  wire n2, n1, mine, move;
+  assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign signal = signal_6 ? mine : bus__valid & !bus__payload[3:0] & !bus__payload[7:4] &
-    |(bus__payload[15:8] & columns);
-  assign full_next = n1 ? last : full & ~move;
-  assign n1 = mine & ~full;
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  assign mine = signal_9 & match;
   always @(posedge config_conv_rows_gated_clk) begin
     if (config_conv_rows_gated_rst) begin
-      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      signal_6 <= signal & full_next;
-      full <= full_next;
-      mine <= signal;
+      if (!(n1)) signal_9 <= bus__valid;
+      full <= n2 ? signal : full & ~move;
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
     if (move) held <= words[219:0];
-    if (n1) words <= {word, words[223:32]};
-    if (!(signal_6)) begin
-      last <= bus__payload[48];
+    if (n2) words <= {word, words[223:32]};
+    if (!(n1)) begin
+      match <= !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      signal <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -972,31 +969,30 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
   output reg o__valid = 1'h0,
   input wire config_conv_weights_gated_rst
 );
-  reg signal_6 = 1'h0, full = 1'h0, last = 1'h0, mine = 1'h0;
+  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
   reg [14:0] word = 15'h0, words = 15'h0;
-  wire n1, signal, full_next, move;
-  assign bus__ready = ~signal_6;
+  wire n2, n1, mine, move;
+  assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
-  assign signal = signal_6 ? mine : bus__valid & bus__payload[3:0] == 1'h1 & !bus__payload[7:4] &
-    |(bus__payload[15:8] & columns);
-  assign full_next = n1 ? last : full & ~move;
-  assign n1 = mine & ~full;
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
+  assign mine = signal_9 & match;
   always @(posedge config_conv_weights_gated_clk) begin
     if (config_conv_weights_gated_rst) begin
-      o__valid <= 1'h0; signal_6 <= 1'h0; full <= 1'h0; mine <= 1'h0;
+      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      signal_6 <= signal & full_next;
-      full <= full_next;
-      mine <= signal;
+      if (!(n1)) signal_9 <= bus__valid;
+      full <= n2 ? signal : full & ~move;
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
     if (move) held <= words;
-    if (n1) words <= word;
-    if (!(signal_6)) begin
-      last <= bus__payload[48];
+    if (n2) words <= word;
+    if (!(n1)) begin
+      match <= bus__payload[3:0] == 1'h1 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      signal <= bus__payload[48];
       word <= bus__payload[30:16];
     end
   end
@@ -1044,7 +1040,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n5, n3, n6, n4, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n3, n4, n6, n5, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
     signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
     i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
@@ -1068,12 +1064,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, hand_over, awake, signal} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, signal, n5, n6, hand_over, awake} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s6[0], s2[0], s5[0], s8_step, s3[0], s7_step, s0[0], s1[0], s4[0]};
+  assign en = |{s8_step, s4[0], s1[0], s0[0], s7_step, s3[0], s6[0], s2[0], s5[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1086,9 +1082,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_41 = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_104};
-  assign n3 = block[15:0] != told;
-  assign n4 = o__valid & o__ready;
-  assign n5 = config__valid & n32;
+  assign n3 = config__valid & n32;
+  assign n4 = block[15:0] != told;
+  assign n5 = o__valid & o__ready;
   assign n6 = i__valid_132 & i__ready;
   assign n7 = |settling;
   assign ends = shift & n2;
@@ -1106,18 +1102,18 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n16 = n32 | n8 & row_ends_101;
   assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends;
-  assign n19 = n23 | n18;
+  assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
   assign signal_126 = slot_ends ? 20'h0 : signal_128 + config__payload[77:62];
   assign n23 = signal_104 & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = drain_gated_rst | signal;
-  assign n25 = drain_gated_rst | shift;
+  assign n24 = signal | drain_gated_rst;
+  assign n25 = shift | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = signal_41 | n26;
-  assign n28 = parameters_take | drain_gated_rst;
+  assign n28 = drain_gated_rst | parameters_take;
   assign n29 = config__valid & ~signal;
   assign sign0 = signal_10 ? parameters[92] : parameters[28];
   assign sign1 = signal_10 ? parameters[124] : parameters[60];
@@ -1156,7 +1152,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2521_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2534_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1178,7 +1174,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, n5, n6, hand_over, drain_gated_rst, awake, signal}) begin
+    if (|{reads, running, waiting, n3, n4, signal, drain_gated_rst, n5, n6, hand_over, awake}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1243,7 +1239,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (ends | parameters_take) running <= parameters_take;
-      if (parameters_take | shift) begin
+      if (shift | parameters_take) begin
         n20 = parameters_take ? 3'h5 : shift ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1257,9 +1253,9 @@ module \neuflow_convolver_tile.convolver.drain  (
         signal_149 <= all_ends ? 16'h0 : n9[15:0];
         signal_128 <= signal_126;
       end
-      if (signal_104 | n23 | n8) read_address <= n8 ? signal_126 : n23 ? next_map : read_address +
+      if (signal_104 | n8 | n23) read_address <= n8 ? signal_126 : n23 ? next_map : read_address +
         2'h2;
-      if (n23 | n8) map_base <= n8 ? signal_126 : next_map;
+      if (n8 | n23) map_base <= n8 ? signal_126 : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1458,7 +1454,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2521_0,
+  input wire [1:0] port_2534_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1466,51 +1462,42 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
   reg [16:0] signal = 17'h0, slots_less = 17'h0;
-  reg [69:0] n3, n6, signal_14 = 70'h0, signal_8 = 70'h0;
-  wire n4, n5, n1, signal_17_row_ends, signal_17_slot_ends;
+  reg [69:0] n1, n4, signal_14 = 70'h0, signal_8 = 70'h0;
+  wire n2, n3, n6, signal_17_row_ends, signal_17_slot_ends;
   wire [15:0] signal_17_column, signal_17_row, signal_17_slot;
   wire [19:0] signal_17_base;
-  wire [69:0] n2;
+  wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n1 = clear | n4 | drain_gated_rst;
+  assign n2 = fresh & ~port_2534_0[0];
+  assign n3 = port_2534_0[0] | n2 | clear;
+  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
+    slots_less) : signal_8[69];
+  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
   assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
     : signal_8[67:48];
   assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n2 = port_2521_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2534_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n4 = fresh & ~port_2521_0[0];
-  assign n5 = port_2521_0[0] | clear | n4;
-  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
-    slots_less) : signal_8[69];
-  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
-  always @(posedge drain_gated_clk) begin
-    if (n1) begin
-      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
-    end else begin
-      if (port_2521_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
-        signal_17_column};
-      if (port_2521_0[0]) signal_8[67:0] <= n2[67:0];
-    end
-  end
+  assign n6 = drain_gated_rst | n2 | clear;
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2521_0[0], mark, clear, n4} != 4'h8 & n5) begin
-        n3 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2521_0[0]
+      if ({port_2534_0[0], mark, n2, clear} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2534_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
-        signal_14[69:68] <= n3[69:68];
+        signal_14[69:68] <= n1[69:68];
       end
-      if (n5) begin
-        n6 = clear ? {signal_6, signal_5, 68'h0} : n4 ? {signal_6, signal_5, 68'h0} : port_2521_0[0]
-          ? n2 : {2'h0, signal_8[67:0]};
-        signal_8[69:68] <= n6[69:68];
+      if (n3) begin
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2534_0[0]
+          ? n5 : {2'h0, signal_8[67:0]};
+        signal_8[69:68] <= n4[69:68];
       end
       offset <= signal_8[67:48] + signal_8[15:0];
       inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
@@ -1521,10 +1508,19 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (clear | drain_gated_rst) begin
+    if (n6) begin
+      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
+    end else begin
+      if (port_2534_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+        signal_17_column};
+      if (port_2534_0[0]) signal_8[67:0] <= n5[67:0];
+    end
+  end
+  always @(posedge drain_gated_clk) begin
+    if (drain_gated_rst | clear) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2521_0[0]) fresh <= 1'h0;
+      if (port_2534_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1647,11 +1643,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] signal_82 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 =
     20'h0, step = 20'h0;
   reg [1:0] signal_30 = 2'h0, signal_37 = 2'h0, signal_38 = 2'h0, signal_41 = 2'h0, lane0 = 2'h0,
-    lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lead = 2'h0, origin = 2'h0, start = 2'h0, stride =
-    2'h0;
+    lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lead = 2'h0, number, origin = 2'h0, start = 2'h0,
+    stride = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n6, first_bank_106 = 3'h0, number;
+  reg [2:0] n6, first_bank_106 = 3'h0;
   reg [3:0] signal_127, signal_26 = 4'h0, signal_83 = 4'h0, signal_93 = 4'h0, signal_94 = 4'h0,
     flushing = 4'h0, last_phase = 4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling =
     4'hb;
@@ -1662,7 +1658,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [82:0] s2_piece = 83'h0, s3_piece = 83'h0, s4_piece = 83'h0, s5_piece = 83'h0, s6_piece =
     83'h0, s1_piece_q = 83'h0;
   reg [8:0] n7, linear_87 = 9'h0, offset = 9'h0;
-  wire n20, n13, n43, n12, n40, n41, n44, n29, n38, n3, n4, n42, n10, n9, n11, n21, n27, n25, n17,
+  wire n20, n13, n43, n12, n40, n41, n44, n29, n38, n3, n4, n42, n9, n10, n11, n21, n27, n25, n17,
     n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, signal_122, signal_123,
     signal_124, signal_23, signal_24, finished, i__ready_119, i__valid_120, last_lap, last_phase_y,
     o__ready, o__valid, record_ends, starts;
@@ -1686,7 +1682,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = signal_124 & signal_38 > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = signal_124 & signal_38 > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = signal_124 & signal_38 > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{n9, pass_done, n10, signal_23, finished, n11, starts} | n12;
+  assign awake = |{n9, signal_23, pass_done, finished, starts, n10, n11} | n12;
   assign i__valid_120 = listening & i__valid;
   assign o__ready = ~valid | signal_23 & (last_lap & (by_word ? !signal_37 : more | signal_37 <=
     signal_41));
@@ -1703,11 +1699,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign ahead = signal_124 ? signal_40 - signal_37 : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n8 = o__ready | n38;
-  assign n9 = o__valid & o__ready;
-  assign n10 = i__valid_120 & i__ready_119;
+  assign n9 = i__valid_120 & i__ready_119;
   assign finished = n42 | signal & signal_51 & allowed;
-  assign n11 = released != freed;
   assign starts = n43 & config__valid & ~(|flushing);
+  assign n10 = o__valid & o__ready;
+  assign n11 = released != freed;
   assign n12 = |settling;
   assign n13 = signal_105 & first_bank_106[1];
   assign n14 = ~(2'h3 << first_bank_106[0]);
@@ -1725,17 +1721,17 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     config__payload[219:200];
   assign n24 = n22 | n37 | n23;
   assign n25 = n43 | n42;
-  assign n26 = n25 | record_ends;
+  assign n26 = record_ends | n25;
   assign n27 = n43 | record_ends;
   assign n28 = n27 | n44;
   assign n29 = n43 | n44;
   assign width = config__payload[27:8] - 1'h1;
-  assign n30 = n31 & {n29, rest[2], n38} != 2'h3;
+  assign n30 = {n38, rest[2], n29} != 3'h6 & n31;
   assign rest = signal_41 + {~signal_40};
-  assign n31 = n29 | n38;
+  assign n31 = n38 | n29;
   assign n32 = i__valid & i__ready & i__payload[67] | starts;
   assign n33 = ~(4'hf << s4_piece[2:0]);
-  assign n34 = n22 | writer_gated_rst;
+  assign n34 = writer_gated_rst | n22;
   assign last_phase_y = n20 | n35 == config__payload[159:156];
   assign n35 = signal_83 + 1'h1;
   assign signal_86 = last_phase_y ? (signal_76 & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1796,14 +1792,14 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       n2 = signal_17 | signal_18;
       n5 = signal_128 + 1'h1;
       n7 = signal_127 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, signal_127} <= signal_40} + (n7 <= signal_40);
+      number = ({5'h0, signal_127} <= signal_40) + (n7 <= signal_40);
       n6 = signal_40 + 1'h1;
       s1_piece_phase <= (!(signal_17)) ? 4'h0 : signal_129 ? signal_128[3:0] -
         config__payload[159:156] : signal_128[3:0];
       s1_piece_first <= (!(n2)) ? 4'h0 : signal_127;
       {s1_piece_q[82:77], s1_piece_q[68:0]} <= {record_ends_49, channel_ends, signal_24, signal_17 ?
         (last_lap ? {{1'h0, n3} + n4} - signal_129 : {2'h0, n5 == config__payload[159:156]}) : pairs
-        ? 3'h2 : signal_18 ? number : n6, s0_piece, signal_38, n2 ? number : n6};
+        ? 3'h2 : signal_18 ? {1'h0, number} : n6, s0_piece, signal_38, n2 ? {1'h0, number} : n6};
     end
     if (n8) begin
       signal_38 <= o__ready ? ahead : (signal_38 + signal_40) + 1'h1;
@@ -1812,7 +1808,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{n9, pass_done, n10, signal_23, writer_gated_rst, finished, n11, starts}) begin
+    if (|{n9, signal_23, pass_done, writer_gated_rst, finished, starts, n10, n11}) begin
       settling <= 4'hb;
     end else begin
       if (n12) settling <= settling - 1'h1;
@@ -1930,7 +1926,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n29 | writer_gated_rst) begin
+    if (writer_gated_rst | n29) begin
       signal_26 <= 4'h0;
     end else begin
       if (($signed({3'h0, signal_130}) >= $signed(1'h0) | n4 | n3) & n38) signal_26 <= n4 ?
@@ -1955,7 +1951,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2237_16,
+  input wire [1:0] port_2250_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1976,13 +1972,13 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_35 = asks & parameters_wanted & ready_38;
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
-  assign n1 = weights_gated_rst | parameters_take;
+  assign n1 = parameters_take | weights_gated_rst;
   assign n2 = n3 & {leads, signal_16, listening} != 2'h3;
   assign n3 = {signal_16, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2237_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2237_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2250_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2250_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2052,7 +2048,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{comes, free, rewind, read_enable, push} | n1;
+  assign awake = |{comes, free, rewind, push, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2062,7 +2058,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{comes, free, rewind, read_enable, push, blocks_gated_rst}) begin
+    if (|{comes, free, rewind, push, blocks_gated_rst, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2118,7 +2114,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{comes, free, rewind, read_enable, push} | n1;
+  assign awake = |{comes, free, rewind, push, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2128,7 +2124,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{comes, free, rewind, weights_gated_rst, read_enable, push}) begin
+    if (|{comes, free, rewind, push, read_enable, weights_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2173,9 +2169,9 @@ module \neuflow_convolver_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_69,
-  input wire o__ready_79,
-  input wire o__ready_89,
+  input wire o__ready_66,
+  input wire o__ready_76,
+  input wire o__ready_86,
   input wire bus__valid,
   input wire [48:0] bus__payload,
   input wire [34:0] local0_in__payload,
@@ -2199,79 +2195,79 @@ module \neuflow_convolver_tile.router  (
     1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
   reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
-    4'h0, west_next_source = 4'h0, west_source = 4'h0, east_peers_q = 4'he, local0_peers_q = 4'he,
-    south_peers_q = 4'he, west_peers_q = 4'he;
-  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_waiting = 10'h0, local0_current = 10'h0,
-    local0_waiting = 10'h0, south_current = 10'h0, south_waiting = 10'h0, waits = 10'h0,
-    west_current = 10'h0, west_waiting = 10'h0;
-  wire n7, n10, n6, n5, n4, n2, n3, n1, n9, n8, east_last, east_moves, i__ready_73, i__ready_83,
-    i__ready_93, i__valid_74, i__valid_84, i__valid_94, local0_last, local0_moves, moving,
-    o__valid_98, south_last, south_moves, west_last, west_moves;
-  wire [17:0] o__payload;
-  wire [3:0] n13, signal, names;
-  wire [9:0] n11, n12, signal_29, done, queued;
-  assign east_takes = east_armed & !(east_peers_q & n12);
-  assign south_takes = south_armed & !(south_peers_q & n12);
-  assign west_takes = west_armed & !(west_peers_q & n12);
-  assign local0_takes = local0_armed & !(local0_peers_q & n12);
-  assign {i__valid_94, i__valid_84, i__valid_74, moving} = (east_moves ? east_current[3:0] : 4'h0) |
+    4'h0, west_next_source = 4'h0, west_source = 4'h0;
+  reg [9:0] signal_27 = 10'h0, east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0,
+    local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
+    south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
+    10'he, west_waiting = 10'h0;
+  wire n8, n10, n7, n6, n5, n4, n3, n2, n1, n9, east_last, east_moves, i__ready_70, i__ready_80,
+    i__ready_90, i__valid_71, i__valid_81, i__valid_91, local0_last, local0_moves, moving,
+    o__valid_95, south_last, south_moves, west_last, west_moves;
+  wire [23:0] o__payload;
+  wire [3:0] n13, i__payload_target;
+  wire [9:0] n11, n12, signal, done, queued;
+  assign east_takes = east_armed & !(east_peers & n12);
+  assign south_takes = south_armed & !(south_peers & n12);
+  assign west_takes = west_armed & !(west_peers & n12);
+  assign local0_takes = local0_armed & !(local0_peers & n12);
+  assign {i__valid_91, i__valid_81, i__valid_71, moving} = (east_moves ? east_current[3:0] : 4'h0) |
     (south_moves ? south_current[3:0] : 4'h0) | (west_moves ? west_current[3:0] : 4'h0) |
     (local0_moves ? local0_current[3:0] : 4'h0);
-  assign awake = |{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, n3,
-    bus__valid} | n4;
+  assign awake = |{local0_moves, west_moves, south_moves, east_moves, n1, n2, n3, bus__valid,
+    o__valid_95} | n4;
+  assign i__payload_target = |{bus__payload[23:20] == 1'h1, bus__payload[23:20] == 2'h3,
+    bus__payload[23:20] == 2'h2, bus__payload[23:20] == 3'h5} ? {n13[3:1], 1'h0} : 4'h0;
   assign local0_moves = local0_in__valid & local0_takes;
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
   assign east_moves = east_in__valid & east_takes;
-  assign n1 = west_out__valid & o__ready_89;
-  assign n2 = east_out__valid & o__ready_69;
-  assign n3 = south_out__valid & o__ready_79;
+  assign n1 = west_out__valid & o__ready_86;
+  assign n2 = south_out__valid & o__ready_76;
+  assign n3 = east_out__valid & o__ready_66;
   assign n4 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
   assign south_last = south_moves & south_in__payload[34];
   assign east_last = east_moves & east_in__payload[34];
-  assign n5 = o__payload[7:4] == 3'h5;
-  assign names = {o__payload[11:9], 1'h0} | signal;
-  assign n6 = o__payload[7:4] == 2'h3;
-  assign n7 = o__payload[7:4] == 2'h2;
-  assign n8 = o__payload[7:4] == 1'h1;
-  assign signal = |{n8, n7, n6, n5} ? {n13[3:1], 1'h0} : 4'h0;
-  assign queued = o__ready ? {6'h0, signal} & signal_30 & n11 : 10'h0;
+  assign n5 = o__payload[3:0] == 3'h5;
+  assign n6 = o__payload[3:0] == 2'h3;
+  assign n7 = o__payload[3:0] == 2'h2;
+  assign n8 = o__payload[3:0] == 1'h1;
+  assign queued = o__ready ? o__payload[13:4] & signal_27 & n11 : 10'h0;
   assign n9 = o__ready | |done;
-  assign signal_29 = o__ready ? {6'h0, signal} & (~signal_30 | done) : 10'h0;
+  assign signal = o__ready ? o__payload[13:4] & (~signal_27 | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
-  assign n10 = |{6'h0, signal};
+  assign n10 = |o__payload[13:4];
   assign n11 = ~done;
-  assign n12 = ~{i__ready_93, i__ready_83, i__ready_73, 1'h0};
-  assign n13 = 1'h1 << o__payload[3:0];
+  assign n12 = ~{i__ready_90, i__ready_80, i__ready_70, 1'h0};
+  assign n13 = 1'h1 << bus__payload[19:16];
   neuflow_slice #(.WIDTH(35)) east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_73), .i__valid(i__valid_74),
-      .o__payload(east_out__payload), .o__ready(o__ready_69), .o__valid(east_out__valid),
+      east_in__payload : 35'h0), .i__ready(i__ready_70), .i__valid(i__valid_71),
+      .o__payload(east_out__payload), .o__ready(o__ready_66), .o__valid(east_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
       2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_83), .i__valid(i__valid_84),
-      .o__payload(south_out__payload), .o__ready(o__ready_79), .o__valid(south_out__valid),
+      east_in__payload : 35'h0), .i__ready(i__ready_80), .i__valid(i__valid_81),
+      .o__payload(south_out__payload), .o__ready(o__ready_76), .o__valid(south_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
       2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_93), .i__valid(i__valid_94),
-      .o__payload(west_out__payload), .o__ready(o__ready_89), .o__valid(west_out__valid),
+      east_in__payload : 35'h0), .i__ready(i__ready_90), .i__valid(i__valid_91),
+      .o__payload(west_out__payload), .o__ready(o__ready_86), .o__valid(west_out__valid),
       .rst(router_gated_rst));
-  neuflow_slice #(.WIDTH(18)) words (
-    .clk(router_gated_clk), .i__payload(bus__payload[33:16]), .i__ready(bus__ready),
-      .i__valid(bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
-      |(bus__payload[15:8] & columns)), .o__payload(o__payload), .o__ready(o__ready),
-      .o__valid(o__valid_98), .rst(router_gated_rst));
+  neuflow_slice #(.WIDTH(24)) words (
+    .clk(router_gated_clk), .i__payload({{bus__payload[27:25], 1'h0} | {6'h0, i__payload_target},
+      6'h0, i__payload_target, bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid &
+      bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_95), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_98, local0_moves, west_moves, south_moves, east_moves, n1, n2, n3, bus__valid,
-      router_gated_rst}) begin
+    if (|{local0_moves, west_moves, south_moves, east_moves, n1, n2, n3, bus__valid,
+      router_gated_rst, o__valid_95}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2282,51 +2278,49 @@ module \neuflow_convolver_tile.router  (
       local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
         south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; o__ready
         <= 1'h0; west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0;
-        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers_q <= 4'he;
+        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers <= 10'he;
         local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting <= 10'h0; west_current <=
         10'h0; south_waiting <= 10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current
-        <= 10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers_q <= 4'he; south_peers_q <= 4'he;
-        east_peers_q <= 4'he;
+        <= 10'h0; waits <= 10'h0; signal_27 <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
+        east_peers <= 10'he;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers_q & ~local0_current) & ~local0_last &
+      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
         ~local0_ended;
       local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers_q & ~west_current) & ~west_last & ~west_ended;
+      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
       west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers_q & ~south_current) & ~south_last &
-        ~south_ended;
+      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
       south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers_q & ~east_current) & ~east_last & ~east_ended;
+      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
       east_ended <= east_last;
-      o__ready <= o__valid_98 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) & names !=
-        local0_peers_q : n6 ? |(west_current | west_waiting) & names != west_peers_q : n7 ?
-        |(south_current | south_waiting) & names != south_peers_q : n8 ? |(east_current |
-        east_waiting) & names != east_peers_q : 1'h0) & ~(|({6'h0, signal} & waits));
-      if (queued[3] & n9) west_next_source <= o__payload[7:4];
-      if ((done[3] | signal_29[3]) & n9) west_source <= signal_29[3] ? o__payload[7:4] :
-        west_next_source;
-      if (queued[2] & n9) south_next_source <= o__payload[7:4];
-      if ((done[2] | signal_29[2]) & n9) south_source <= signal_29[2] ? o__payload[7:4] :
+      o__ready <= o__valid_95 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) &
+        o__payload[23:14] != local0_peers : n6 ? |(west_current | west_waiting) & o__payload[23:14]
+        != west_peers : n7 ? |(south_current | south_waiting) & o__payload[23:14] != south_peers :
+        n8 ? |(east_current | east_waiting) & o__payload[23:14] != east_peers : 1'h0) &
+        ~(|(o__payload[13:4] & waits));
+      if (queued[3] & n9) west_next_source <= o__payload[3:0];
+      if ((done[3] | signal[3]) & n9) west_source <= signal[3] ? o__payload[3:0] : west_next_source;
+      if (queued[2] & n9) south_next_source <= o__payload[3:0];
+      if ((done[2] | signal[2]) & n9) south_source <= signal[2] ? o__payload[3:0] :
         south_next_source;
-      if (queued[1] & n9) east_next_source <= o__payload[7:4];
-      if ((done[1] | signal_29[1]) & n9) east_source <= signal_29[1] ? o__payload[7:4] :
-        east_next_source;
-      if ((o__ready & n5 & n10) & n9) local0_peers_q <= names;
+      if (queued[1] & n9) east_next_source <= o__payload[3:0];
+      if ((done[1] | signal[1]) & n9) east_source <= signal[1] ? o__payload[3:0] : east_next_source;
+      if (n9 & (o__ready & n5 & n10)) local0_peers <= o__payload[23:14];
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
-        local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal_29 : 10'h0);
+        local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal : 10'h0);
         west_waiting <= west_waiting & n11 | (n6 ? queued : 10'h0);
-        west_current <= west_current & n11 | west_waiting & done | (n6 ? signal_29 : 10'h0);
+        west_current <= west_current & n11 | west_waiting & done | (n6 ? signal : 10'h0);
         south_waiting <= south_waiting & n11 | (n7 ? queued : 10'h0);
-        south_current <= south_current & n11 | south_waiting & done | (n7 ? signal_29 : 10'h0);
+        south_current <= south_current & n11 | south_waiting & done | (n7 ? signal : 10'h0);
         east_waiting <= east_waiting & n11 | (n8 ? queued : 10'h0);
-        east_current <= east_current & n11 | east_waiting & done | (n8 ? signal_29 : 10'h0);
+        east_current <= east_current & n11 | east_waiting & done | (n8 ? signal : 10'h0);
         waits <= waits & n11 | queued;
-        signal_30 <= signal_30 & n11 | waits & done | signal_29;
+        signal_27 <= signal_27 & n11 | waits & done | signal;
       end
-      if (n9 & (o__ready & n6 & n10)) west_peers_q <= names;
-      if (n9 & (o__ready & n7 & n10)) south_peers_q <= names;
-      if (n9 & (o__ready & n8 & n10)) east_peers_q <= names;
+      if ((o__ready & n6 & n10) & n9) west_peers <= o__payload[23:14];
+      if (n9 & (o__ready & n7 & n10)) south_peers <= o__payload[23:14];
+      if (n9 & (o__ready & n8 & n10)) east_peers <= o__payload[23:14];
     end
   end
 endmodule
@@ -2360,8 +2354,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__2__ready, local__0__ready, local__1__ready, o__ready, local__4__ready,
-    local__3__ready};
+  assign all_ready = &{o__ready, local__1__ready, local__2__ready, local__3__ready, local__4__ready,
+    local__0__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(tap_gated_rst));

@@ -37,7 +37,7 @@ module neuflow_fifo (
       end
       if (signal_10) write_address <= write_address == 4'hf ? 4'h0 : write_address + 1'h1;
       if (signal_12) read_address <= read_address == 4'hf ? 4'h0 : read_address + 1'h1;
-      if (signal_12 | move) fetched <= signal_12;
+      if (move | signal_12) fetched <= signal_12;
       if (move) o__valid <= fetched;
     end
   end

@@ -146,7 +146,7 @@ module \neuflow_fifo_tile.router  (
     local1_peers = 10'h7f, local1_waiting = 10'h0, north_current = 10'h0, north_peers = 10'h7f,
     north_waiting = 10'h0, south_current = 10'h0, south_peers = 10'h7f, south_waiting = 10'h0, waits
     = 10'h0, west_current = 10'h0, west_peers = 10'h7f, west_waiting = 10'h0;
-  wire n7, n2, n1, n3, n6, n5, n8, n15, n14, n16, n13, n12, n11, n10, n9, n4, east_last, east_moves,
+  wire n4, n6, n2, n7, n1, n3, n8, n15, n14, n16, n13, n12, n11, n10, n9, n5, east_last, east_moves,
     i__ready_102, i__ready_112, i__ready_122, i__ready_132, i__ready_142, i__ready_152, i__ready_92,
     local0_last, local0_moves, local1_last, local1_moves, north_last, north_moves, o__valid_157,
     south_last, south_moves, west_last, west_moves;
@@ -160,27 +160,27 @@ module \neuflow_fifo_tile.router  (
   assign west_takes = west_armed & !(west_peers & n18);
   assign local0_takes = local0_armed & !(local0_peers & n18);
   assign local1_takes = local1_armed & !(local1_peers & n18);
-  assign awake = |{o__valid_157, n1, n2, local0_moves, n3, east_moves, south_moves, local1_moves,
-    north_moves, n4, n5, n6, west_moves, n7, bus__valid} | n8;
+  assign awake = |{o__valid_157, local1_moves, n1, local0_moves, n2, south_moves, bus__valid, n3,
+    west_moves, n4, east_moves, north_moves, n5, n6, n7} | n8;
   assign moving = (north_moves ? north_current[6:0] : 7'h0) | (east_moves ? east_current[6:0] :
     7'h0) | (south_moves ? south_current[6:0] : 7'h0) | (west_moves ? west_current[6:0] : 7'h0) |
     (local0_moves ? local0_current[6:0] : 7'h0) | (local1_moves ? local1_current[6:0] : 7'h0);
-  assign i__payload = |{bus__payload[23:20] == 2'h2, bus__payload[23:20] == 1'h1,
-    bus__payload[23:20] == 2'h3, bus__payload[23:20] == 3'h5, bus__payload[23:20] == 3'h6,
-    !bus__payload[23:20]} ? 1'h1 << bus__payload[19:16] : 7'h0;
-  assign n1 = west_out__valid & o__ready_118;
-  assign n2 = south_out__valid & o__ready_108;
-  assign local0_moves = local0_in__valid & local0_takes;
-  assign n3 = global_out__valid & o__ready_128;
-  assign east_moves = east_in__valid & east_takes;
-  assign south_moves = south_in__valid & south_takes;
+  assign i__payload = |{bus__payload[23:20] == 1'h1, !bus__payload[23:20], bus__payload[23:20] ==
+    2'h2, bus__payload[23:20] == 2'h3, bus__payload[23:20] == 3'h6, bus__payload[23:20] == 3'h5} ?
+    1'h1 << bus__payload[19:16] : 7'h0;
   assign local1_moves = local1_in__valid & local1_takes;
-  assign north_moves = north_in__valid & north_takes;
-  assign n4 = north_out__valid & o__ready_88;
-  assign n5 = local1_out__valid & o__ready_148;
-  assign n6 = local0_out__valid & o__ready_138;
+  assign n1 = local0_out__valid & o__ready_138;
+  assign local0_moves = local0_in__valid & local0_takes;
+  assign n2 = west_out__valid & o__ready_118;
+  assign south_moves = south_in__valid & south_takes;
+  assign n3 = local1_out__valid & o__ready_148;
   assign west_moves = west_in__valid & west_takes;
-  assign n7 = east_out__valid & o__ready_98;
+  assign n4 = east_out__valid & o__ready_98;
+  assign east_moves = east_in__valid & east_takes;
+  assign north_moves = north_in__valid & north_takes;
+  assign n5 = north_out__valid & o__ready_88;
+  assign n6 = south_out__valid & o__ready_108;
+  assign n7 = global_out__valid & o__ready_128;
   assign n8 = |settling;
   assign local1_last = local1_moves & local1_in__payload[34];
   assign local0_last = local0_moves & local0_in__payload[34];
@@ -257,8 +257,8 @@ module \neuflow_fifo_tile.router  (
       & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)), .o__payload(o__payload),
       .o__ready(o__ready), .o__valid(o__valid_157), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_157, n1, n2, local0_moves, n3, east_moves, south_moves, router_gated_rst,
-      local1_moves, north_moves, n4, n5, n6, west_moves, n7, bus__valid}) begin
+    if (|{o__valid_157, local1_moves, n1, local0_moves, router_gated_rst, n2, south_moves,
+      bus__valid, n3, west_moves, n4, east_moves, north_moves, n5, n6, n7}) begin
       settling <= 3'h4;
     end else begin
       if (n8) settling <= settling - 1'h1;
@@ -302,27 +302,27 @@ module \neuflow_fifo_tile.router  (
         |(north_current | north_waiting) & o__payload[23:14] != north_peers : 1'h0) &
         ~(|(o__payload[13:4] & waits));
       if (n15 & queued[6]) local1_next_source <= o__payload[3:0];
-      if ((signal[6] | done[6]) & n15) local1_source <= signal[6] ? o__payload[3:0] :
+      if ((done[6] | signal[6]) & n15) local1_source <= signal[6] ? o__payload[3:0] :
         local1_next_source;
       if (n15 & queued[5]) local0_next_source <= o__payload[3:0];
-      if ((signal[5] | done[5]) & n15) local0_source <= signal[5] ? o__payload[3:0] :
+      if ((done[5] | signal[5]) & n15) local0_source <= signal[5] ? o__payload[3:0] :
         local0_next_source;
       if (n15 & queued[4]) global_next_source <= o__payload[3:0];
-      if ((signal[4] | done[4]) & n15) global_source <= signal[4] ? o__payload[3:0] :
+      if ((done[4] | signal[4]) & n15) global_source <= signal[4] ? o__payload[3:0] :
         global_next_source;
       if (n15 & queued[3]) west_next_source <= o__payload[3:0];
-      if ((signal[3] | done[3]) & n15) west_source <= signal[3] ? o__payload[3:0] :
+      if ((done[3] | signal[3]) & n15) west_source <= signal[3] ? o__payload[3:0] :
         west_next_source;
       if (n15 & queued[2]) south_next_source <= o__payload[3:0];
-      if ((signal[2] | done[2]) & n15) south_source <= signal[2] ? o__payload[3:0] :
+      if ((done[2] | signal[2]) & n15) south_source <= signal[2] ? o__payload[3:0] :
         south_next_source;
       if (n15 & queued[1]) east_next_source <= o__payload[3:0];
-      if ((signal[1] | done[1]) & n15) east_source <= signal[1] ? o__payload[3:0] :
+      if ((done[1] | signal[1]) & n15) east_source <= signal[1] ? o__payload[3:0] :
         east_next_source;
       if (n15 & queued[0]) north_next_source <= o__payload[3:0];
-      if ((signal[0] | done[0]) & n15) north_source <= signal[0] ? o__payload[3:0] :
+      if ((done[0] | signal[0]) & n15) north_source <= signal[0] ? o__payload[3:0] :
         north_next_source;
-      if (n15 & (o__ready & n9 & n16)) local1_peers <= o__payload[23:14];
+      if ((o__ready & n9 & n16) & n15) local1_peers <= o__payload[23:14];
       if (n15) begin
         local1_waiting <= local1_waiting & n17 | (n9 ? queued : 10'h0);
         local1_current <= local1_current & n17 | local1_waiting & done | (n9 ? signal : 10'h0);
@@ -343,7 +343,7 @@ module \neuflow_fifo_tile.router  (
       if (n15 & (o__ready & n11 & n16)) west_peers <= o__payload[23:14];
       if (n15 & (o__ready & n12 & n16)) south_peers <= o__payload[23:14];
       if (n15 & (o__ready & n13 & n16)) east_peers <= o__payload[23:14];
-      if ((o__ready & n14 & n16) & n15) north_peers <= o__payload[23:14];
+      if (n15 & (o__ready & n14 & n16)) north_peers <= o__payload[23:14];
     end
   end
 endmodule
@@ -364,8 +364,8 @@ module \neuflow_fifo_tile.tap  (
   wire all_ready, o__valid_13;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_13 & all_ready;
-  assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = local__0__ready & o__ready;
+  assign awake = i__valid & i__ready | local__0__valid;
+  assign all_ready = o__ready & local__0__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_13), .rst(tap_gated_rst));

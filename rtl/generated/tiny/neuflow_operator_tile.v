@@ -198,7 +198,7 @@ module \neuflow_operator_tile.router  (
     north_current = 10'h0, north_peers = 10'h3ff, north_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'h3ff, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'h3ff, west_waiting = 10'h0;
-  wire n7, n6, n5, n10, n2, n3, n4, n1, n9, n8, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
+  wire n10, n4, n8, n9, n1, n2, n3, n5, n7, n6, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
     n12, east_last, east_moves, global_last, global_moves, i__ready_114, i__ready_124, i__ready_134,
     i__ready_144, i__ready_154, i__ready_164, i__ready_174, i__ready_184, i__ready_194,
     i__ready_204, local0_last, local0_moves, local1_last, local1_moves, local2_last, local2_moves,
@@ -213,9 +213,9 @@ module \neuflow_operator_tile.router  (
   assign local0_takes = local0_armed & !(local0_peers & n23);
   assign local1_takes = local1_armed & !(local1_peers & n23);
   assign local2_takes = local2_armed & !(local2_peers & n23);
-  assign awake = |{east_moves, n1, o__valid_209, north_moves, south_moves, n2, n3, bus__valid,
-    global_moves, n4, n5, local1_moves, n6, n7, n8, local0_moves, local2_moves, n9, n10, west_moves}
-    | n11;
+  assign awake = |{o__valid_209, north_moves, east_moves, n1, n2, n3, global_moves, south_moves,
+    bus__valid, n4, n5, n6, west_moves, local0_moves, local2_moves, n7, n8, n9, n10, local1_moves} |
+    n11;
   assign moving = (north_moves ? north_current : 10'h0) | (east_moves ? east_current : 10'h0) |
     (south_moves ? south_current : 10'h0) | (west_moves ? west_current : 10'h0) | (global_moves ?
     global_current : 10'h0) | (local0_moves ? local0_current : 10'h0) | (local1_moves ?
@@ -224,24 +224,24 @@ module \neuflow_operator_tile.router  (
     bus__payload[23:20] == 3'h5, bus__payload[23:20] == 3'h4, bus__payload[23:20] == 2'h3,
     bus__payload[23:20] == 2'h2, bus__payload[23:20] == 1'h1, !bus__payload[23:20]} ? 1'h1 <<
     bus__payload[19:16] : 10'h0;
-  assign east_moves = east_in__valid & east_takes;
-  assign n1 = local2_out__valid & o__ready_180;
   assign north_moves = north_in__valid & north_takes;
-  assign south_moves = south_in__valid & south_takes;
-  assign n2 = global_out__valid & o__ready_150;
-  assign n3 = local0_out__valid & o__ready_160;
+  assign east_moves = east_in__valid & east_takes;
+  assign n1 = global_out__valid & o__ready_150;
+  assign n2 = local0_out__valid & o__ready_160;
+  assign n3 = local1_out__valid & o__ready_170;
   assign global_moves = global_in__valid & global_takes;
-  assign n4 = local1_out__valid & o__ready_170;
-  assign n5 = south_out__valid & o__ready_130;
-  assign local1_moves = local1_in__valid & local1_takes;
-  assign n6 = east_out__valid & o__ready_120;
-  assign n7 = north_out__valid & o__ready_110;
-  assign n8 = local4_out__valid & o__ready_200;
+  assign south_moves = south_in__valid & south_takes;
+  assign n4 = east_out__valid & o__ready_120;
+  assign n5 = local2_out__valid & o__ready_180;
+  assign n6 = local4_out__valid & o__ready_200;
+  assign west_moves = west_in__valid & west_takes;
   assign local0_moves = local0_in__valid & local0_takes;
   assign local2_moves = local2_in__valid & local2_takes;
-  assign n9 = local3_out__valid & o__ready_190;
-  assign n10 = west_out__valid & o__ready_140;
-  assign west_moves = west_in__valid & west_takes;
+  assign n7 = local3_out__valid & o__ready_190;
+  assign n8 = south_out__valid & o__ready_130;
+  assign n9 = west_out__valid & o__ready_140;
+  assign n10 = north_out__valid & o__ready_110;
+  assign local1_moves = local1_in__valid & local1_takes;
   assign n11 = |settling;
   assign local2_last = local2_moves & local2_in__payload[34];
   assign local1_last = local1_moves & local1_in__payload[34];
@@ -354,9 +354,9 @@ module \neuflow_operator_tile.router  (
       & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)), .o__payload(o__payload),
       .o__ready(o__ready), .o__valid(o__valid_209), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{east_moves, n1, o__valid_209, north_moves, south_moves, n2, n3, bus__valid, global_moves,
-      n4, n5, local1_moves, n6, n7, n8, local0_moves, local2_moves, router_gated_rst, n9, n10,
-      west_moves}) begin
+    if (|{o__valid_209, north_moves, east_moves, n1, n2, n3, global_moves, south_moves, bus__valid,
+      n4, n5, n6, west_moves, local0_moves, router_gated_rst, local2_moves, n7, n8, n9, n10,
+      local1_moves}) begin
       settling <= 3'h4;
     end else begin
       if (n11) settling <= settling - 1'h1;
@@ -412,34 +412,34 @@ module \neuflow_operator_tile.router  (
         |(north_current | north_waiting) & o__payload[23:14] != north_peers : 1'h0) &
         ~(|(o__payload[13:4] & waits));
       if (queued[9] & n20) local4_next_source <= o__payload[3:0];
-      if ((done[9] | signal[9]) & n20) local4_source <= signal[9] ? o__payload[3:0] :
+      if ((signal[9] | done[9]) & n20) local4_source <= signal[9] ? o__payload[3:0] :
         local4_next_source;
       if (queued[8] & n20) local3_next_source <= o__payload[3:0];
-      if ((done[8] | signal[8]) & n20) local3_source <= signal[8] ? o__payload[3:0] :
+      if ((signal[8] | done[8]) & n20) local3_source <= signal[8] ? o__payload[3:0] :
         local3_next_source;
       if (queued[7] & n20) local2_next_source <= o__payload[3:0];
-      if ((done[7] | signal[7]) & n20) local2_source <= signal[7] ? o__payload[3:0] :
+      if ((signal[7] | done[7]) & n20) local2_source <= signal[7] ? o__payload[3:0] :
         local2_next_source;
       if (queued[6] & n20) local1_next_source <= o__payload[3:0];
-      if ((done[6] | signal[6]) & n20) local1_source <= signal[6] ? o__payload[3:0] :
+      if ((signal[6] | done[6]) & n20) local1_source <= signal[6] ? o__payload[3:0] :
         local1_next_source;
       if (queued[5] & n20) local0_next_source <= o__payload[3:0];
-      if ((done[5] | signal[5]) & n20) local0_source <= signal[5] ? o__payload[3:0] :
+      if ((signal[5] | done[5]) & n20) local0_source <= signal[5] ? o__payload[3:0] :
         local0_next_source;
       if (queued[4] & n20) global_next_source <= o__payload[3:0];
-      if ((done[4] | signal[4]) & n20) global_source <= signal[4] ? o__payload[3:0] :
+      if ((signal[4] | done[4]) & n20) global_source <= signal[4] ? o__payload[3:0] :
         global_next_source;
       if (queued[3] & n20) west_next_source <= o__payload[3:0];
-      if ((done[3] | signal[3]) & n20) west_source <= signal[3] ? o__payload[3:0] :
+      if ((signal[3] | done[3]) & n20) west_source <= signal[3] ? o__payload[3:0] :
         west_next_source;
       if (queued[2] & n20) south_next_source <= o__payload[3:0];
-      if ((done[2] | signal[2]) & n20) south_source <= signal[2] ? o__payload[3:0] :
+      if ((signal[2] | done[2]) & n20) south_source <= signal[2] ? o__payload[3:0] :
         south_next_source;
       if (queued[1] & n20) east_next_source <= o__payload[3:0];
-      if ((done[1] | signal[1]) & n20) east_source <= signal[1] ? o__payload[3:0] :
+      if ((signal[1] | done[1]) & n20) east_source <= signal[1] ? o__payload[3:0] :
         east_next_source;
       if (queued[0] & n20) north_next_source <= o__payload[3:0];
-      if ((done[0] | signal[0]) & n20) north_source <= signal[0] ? o__payload[3:0] :
+      if ((signal[0] | done[0]) & n20) north_source <= signal[0] ? o__payload[3:0] :
         north_next_source;
       if ((o__ready & n12 & n21) & n20) local2_peers <= o__payload[23:14];
       if (n20) begin
@@ -463,11 +463,11 @@ module \neuflow_operator_tile.router  (
         signal_39 <= signal_39 & n22 | waits & done | signal;
       end
       if ((o__ready & n13 & n21) & n20) local1_peers <= o__payload[23:14];
-      if (n20 & (o__ready & n14 & n21)) local0_peers <= o__payload[23:14];
-      if (n20 & (o__ready & n15 & n21)) global_peers <= o__payload[23:14];
-      if ((o__ready & n16 & n21) & n20) west_peers <= o__payload[23:14];
+      if ((o__ready & n14 & n21) & n20) local0_peers <= o__payload[23:14];
+      if ((o__ready & n15 & n21) & n20) global_peers <= o__payload[23:14];
+      if (n20 & (o__ready & n16 & n21)) west_peers <= o__payload[23:14];
       if (n20 & (o__ready & n17 & n21)) south_peers <= o__payload[23:14];
-      if (n20 & (o__ready & n18 & n21)) east_peers <= o__payload[23:14];
+      if ((o__ready & n18 & n21) & n20) east_peers <= o__payload[23:14];
       if ((o__ready & n19 & n21) & n20) north_peers <= o__payload[23:14];
     end
   end
@@ -499,7 +499,7 @@ module \neuflow_operator_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_16 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__3__ready, o__ready, local__1__ready, local__0__ready,
+  assign all_ready = &{local__3__ready, local__0__ready, local__1__ready, o__ready,
     local__2__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),

@@ -25,7 +25,7 @@ module neuflow_read_port (
   reg [2:0] settling = 3'h4;
   reg [4:0] room = 5'h10, under_way = 5'h0;
   reg [77:0] head = 78'h0;
-  wire n5, n4, n3, n2, n6, signal, awake_83, awake_84, awake_85, awake_86, awake_87, awake_88, ends,
+  wire n5, n4, n2, n3, n6, signal, awake_83, awake_84, awake_85, awake_86, awake_87, awake_88, ends,
     free, i__ready, i__ready_31, i__ready_37, i__ready_41, i__ready_49, i__ready_66, i__ready_75,
     i__valid, i__valid_32, i__valid_38, i__valid_46, i__valid_72, o__ready_63, o__ready_64,
     o__valid_90, o__valid_91, request__valid_47;
@@ -39,7 +39,7 @@ module neuflow_read_port (
   wire [77:0] o__payload_92;
   wire [79:0] o__payload_71;
   assign response__ready = 1'h1;
-  assign awake = |{n2, n3, awake_85, awake_84, signal, awake_86, n4, awake_83, response__valid, n5}
+  assign awake = |{n2, awake_83, awake_85, awake_84, signal, n3, n4, awake_86, response__valid, n5}
     | n6;
   assign i__valid_46 = request__valid_47 & free;
   assign o__ready_64 = ~signal_65 | i__ready_66;
@@ -49,9 +49,9 @@ module neuflow_read_port (
   assign signal = i__valid_46 & i__ready_49;
   assign o__ready_63 = response__valid & ends;
   assign free = i__ready_41 & (i__payload_45[29] == near | !under_way);
-  assign n2 = awake_87 | awake_88 | (i__valid_72 & i__ready_75 | signal_65 & i__ready_66 | o__valid
-    & o__ready);
-  assign n3 = request__valid & request__ready;
+  assign n2 = request__valid & request__ready;
+  assign n3 = awake_87 | awake_88 | (signal_65 & i__ready_66 | o__valid & o__ready | i__valid_72 &
+    i__ready_75);
   assign n4 = i__valid_38 & i__ready_37;
   assign n5 = i__valid_32 & i__ready_31;
   assign n6 = |settling;
@@ -93,7 +93,7 @@ module neuflow_read_port (
     .awake(awake_84), .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(i__payload_28), .o__ready(i__ready_31), .o__valid(i__valid_32), .rst(rst));
   always @(posedge clk) begin
-    if (|{n2, n3, awake_85, rst, awake_84, signal, awake_86, n4, awake_83, response__valid, n5})
+    if (|{n2, awake_83, awake_85, awake_84, rst, signal, n3, n4, awake_86, response__valid, n5})
       begin
       settling <= 3'h4;
     end else begin
@@ -169,26 +169,26 @@ module \neuflow_read_port.config  (
   wire n2, n1, mine, move;
   assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
-  assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
+  assign move = full & (~o__valid | o__ready);
   assign n2 = mine & ~full;
   assign mine = signal_9 & match;
   always @(posedge clk) begin
-    if (rst) begin
-      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
-    end else begin
-      if (o__ready | move) o__valid <= move;
-      if (!(n1)) signal_9 <= bus__valid;
-      full <= n2 ? signal : full & ~move;
-    end
-  end
-  always @(posedge clk) begin
-    if (move) held <= words[207:0];
-    if (n2) words <= {word, words[223:32]};
     if (!(n1)) begin
+      word <= bus__payload[47:16];
       match <= bus__payload[3:0] == kind & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
       signal <= bus__payload[48];
-      word <= bus__payload[47:16];
+    end
+    if (move) held <= words[207:0];
+    if (n2) words <= {word, words[223:32]};
+  end
+  always @(posedge clk) begin
+    if (rst) begin
+      full <= 1'h0; o__valid <= 1'h0; signal_9 <= 1'h0;
+    end else begin
+      full <= n2 ? signal : full & ~move;
+      if (o__ready | move) o__valid <= move;
+      if (!(n1)) signal_9 <= bus__valid;
     end
   end
 endmodule
@@ -209,9 +209,8 @@ module \neuflow_read_port.merger  (
   reg [2:0] placed_count = 3'h0;
   reg [3:0] beat_kept = 4'h0, rf = 4'h0, rk = 4'h0;
   reg [63:0] n4, rest = 64'h0;
-  reg [71:0] placed_q = 72'h0;
-  reg [7:0] placed_tag = 8'h0;
-  wire n5, n2, n1, n3, signal, free, last, spills;
+  reg [79:0] placed_q = 80'h0;
+  wire n5, n2, n3, n1, signal, free, last, spills;
   wire [1:0] like, like_4;
   wire [2:0] total;
   wire [3:0] fresh, kept;
@@ -225,41 +224,43 @@ module \neuflow_read_port.merger  (
   assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
   assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
   assign kept[2] = like_4 <= 2'h2 & like > 2'h2;
-  assign spills = last & signal & |total[1:0];
+  assign n1 = free & signal_22;
+  assign n2 = flush | i__valid;
+  assign free = ~o__valid | o__ready;
   assign signal = total >= 3'h4;
   assign like_4 = begun ? low : i__payload[70:69];
   assign total = like + (flush ? 3'h0 : i__payload[68:66]);
   assign last = flush | i__payload[71];
-  assign n1 = free & n2;
-  assign n2 = flush | i__valid;
-  assign free = ~o__valid | o__ready;
-  assign n3 = free & signal_22;
+  assign spills = last & signal & |total[1:0];
+  assign n3 = free & n2;
   assign like = begun ? fill : i__payload[70:69];
   assign n5 = ~flush;
   always @(posedge clk) begin
     if (rst) begin
-      flush <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <= 1'h0; signal_22 <= 1'h0; o__valid <= 1'h0;
-        o__payload <= 80'h0;
+      o__payload <= 80'h0; o__valid <= 1'h0; signal_22 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
+        1'h0; flush <= 1'h0;
     end else begin
-      if (n1) begin
-        flush <= spills;
+      if (n1) o__payload <= {placed_q[79:72], placed_q[71:68] | beat_kept, placed_q[67],
+        placed_count, placed_q[63:0] & {{16{placed_q[71]}}, {16{placed_q[70]}}, {16{placed_q[69]}},
+        {16{placed_q[68]}}} | rest & {{16{beat_kept[3]}}, {16{beat_kept[2]}}, {16{beat_kept[1]}},
+        {16{beat_kept[0]}}}};
+      if (free) begin
+        o__valid <= signal_22 & emits;
+        signal_22 <= n2;
+      end
+      if (n3) begin
         low <= signal ? 2'h0 : like_4;
         fill <= signal ? total[1:0] : total[1:0];
         begun <= ~last | spills;
+        flush <= spills;
       end
-      if (free) begin
-        signal_22 <= n2;
-        o__valid <= signal_22 & emits;
-      end
-      if (n3) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
-        placed_q[63:0] & {{16{placed_q[71]}}, {16{placed_q[70]}}, {16{placed_q[69]}},
-        {16{placed_q[68]}}} | rest & {{16{beat_kept[3]}}, {16{beat_kept[2]}}, {16{beat_kept[1]}},
-        {16{beat_kept[0]}}}};
     end
   end
   always @(posedge clk) begin
-    if (n1) begin
-      amount = n1 ? like - i__payload[65:64] : 2'h0;
+    if (n1) rest <= placed_q[63:0] & {{16{rf[3]}}, {16{rf[2]}}, {16{rf[1]}}, {16{rf[0]}}} | rest &
+      {{16{rk[3]}}, {16{rk[2]}}, {16{rk[1]}}, {16{rk[0]}}};
+    if (n3) begin
+      amount = n3 ? like - i__payload[65:64] : 2'h0;
       n4 = amount[0] ? {i__payload[47:0], i__payload[63:48]} : i__payload[63:0];
       rf <= signal ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0} :
         fresh;
@@ -270,9 +271,7 @@ module \neuflow_read_port.merger  (
       {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, amount[1] ? {n4[31:0], n4[63:32]}
         : n4};
     end
-    if (n1 & n5) placed_tag <= i__payload[79:72];
-    if (n3) rest <= placed_q[63:0] & {{16{rf[3]}}, {16{rf[2]}}, {16{rf[1]}}, {16{rf[0]}}} | rest &
-      {{16{rk[3]}}, {16{rk[2]}}, {16{rk[1]}}, {16{rk[0]}}};
+    if (n3 & n5) placed_q[79:72] <= i__payload[79:72];
   end
 endmodule
 
@@ -336,7 +335,7 @@ module \neuflow_read_port.splitter  (
   assign request__valid = signal_8 & fits;
   assign awake = signal_16 | taken & there | i__valid & i__ready;
   assign taken = ~signal_8 | signal_16 & ends;
-  assign n3 = signal_16 | taken;
+  assign n3 = taken | signal_16;
   assign signal_16 = request__valid & request__ready;
   always @(posedge clk) begin
     if (taken) begin
@@ -381,47 +380,49 @@ module \neuflow_read_port.walker  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg n4, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
+  reg n6, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
   reg [15:0] left0 = 16'h0, left1 = 16'h0, left2 = 16'h0;
   reg [31:0] plane = 32'h0, row = 32'h0, run = 32'h0;
-  wire n7, n2, n6, n1, n3, signal, last, new_plane;
-  wire [15:0] origin;
-  wire [31:16] n5;
+  wire n8, n4, n7, n3, n5, signal, last, new_plane;
+  wire [15:4] n1;
+  wire [31:0] origin;
+  wire [3:0] n2;
   assign o__payload = {i__payload[207:200], last, i__payload[55:32], run[1:0], run[31:2]};
   assign i__ready = o__valid & o__ready & last;
   assign awake = o__valid ? o__ready : i__valid;
-  assign {n5, origin} = o__valid ? (ends1 ? plane : row) : i__payload[31:0];
-  assign n1 = n6 & {new_plane, o__valid} != 1'h1;
-  assign n2 = n7 | new_plane;
-  assign n3 = n6 & (n2 | signal);
-  assign signal = n7 | ends0;
-  assign n6 = n7 | o__ready;
-  assign n7 = ~o__valid;
-  assign new_plane = n7 | ends0 & ends1;
-  assign last = ends1 & ends2 & ends0;
+  assign {n1, n2} = left2 - 1'h1;
+  assign n3 = {new_plane, o__valid} != 1'h1 & n7;
+  assign n4 = n8 | new_plane;
+  assign n5 = (n4 | signal) & n7;
+  assign signal = n8 | ends0;
+  assign origin = o__valid ? (ends1 ? plane : row) : i__payload[31:0];
+  assign n7 = n8 | o__ready;
+  assign n8 = ~o__valid;
+  assign new_plane = n8 | ends0 & ends1;
+  assign last = ends1 & ends0 & ends2;
   always @(posedge clk) begin
-    if (n1) begin
-      ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
-      left2 <= o__valid ? left2 - 1'h1 : i__payload[167:152];
-    end
     if (n3) begin
-      ends1 <= n2 ? i__payload[119:104] == 1'h1 : left1 == 2'h2;
-      left1 <= n2 ? i__payload[119:104] : left1 - 1'h1;
+      ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
+      left2 <= o__valid ? {n1, n2} : i__payload[167:152];
     end
-    if (n6) begin
-      n4 = n7 | signal;
-      ends0 <= n4 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
-      left0 <= n4 ? i__payload[71:56] : left0 - 1'h1;
-      run <= signal ? {n5, origin} : run + i__payload[103:72];
+    if (n5) begin
+      ends1 <= n4 ? i__payload[119:104] == 1'h1 : left1 == 2'h2;
+      left1 <= n4 ? i__payload[119:104] : left1 - 1'h1;
     end
-    if (new_plane & n6) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
-    if (signal & n6) row <= {n5, origin} + i__payload[151:120];
+    if (n7) begin
+      n6 = n8 | signal;
+      ends0 <= n6 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
+      left0 <= n6 ? i__payload[71:56] : left0 - 1'h1;
+      run <= signal ? origin : run + i__payload[103:72];
+    end
+    if (new_plane & n7) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
+    if (signal & n7) row <= origin + i__payload[151:120];
   end
   always @(posedge clk) begin
     if (rst) begin
       o__valid <= 1'h0;
     end else begin
-      if ({o__ready & last, o__valid} != 1'h1) o__valid <= o__valid ? 1'h0 : i__valid;
+      if ({o__valid, o__ready & last} != 2'h2) o__valid <= o__valid ? 1'h0 : i__valid;
     end
   end
 endmodule

@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n31, n36, n6, n5, n9, n8, n34, n23, n4, n30, n15, n14, n13, n12, n11, n10, n40, n19, n24, n20,
-    n27, n32, n25, n22, n17, n37, n28, n38, n33, n29, n39, n7, n26, n16, n18, n35, n21, enabled =
+  reg n23, n37, n7, n19, n15, n5, n8, n9, n31, n16, n14, n13, n12, n11, n10, n17, n29, n6, n39, n26,
+    n38, n24, n40, n28, n32, n20, n27, n33, n35, n36, n22, n4, n30, n18, n25, n34, n21, enabled =
     1'h0;
-  wire n2, n41, n3, n44, n43, n42, n46, n47, n45, n1;
+  wire n2, n41, n3, n43, n45, n42, n44, n47, n46, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -72,24 +72,24 @@ module neuflow_registers (
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
   assign n42 = axi__aw__addr[11:2] == 4'h9;
-  assign n43 = axi__aw__addr[11:2] == 4'ha;
-  assign n44 = axi__aw__addr[11:2] == 4'hb;
-  assign n45 = axi__aw__addr[11:2] == 3'h6;
-  assign n46 = axi__aw__addr[11:2] == 4'h8;
+  assign n43 = axi__aw__addr[11:2] == 4'hb;
+  assign n44 = axi__aw__addr[11:2] == 4'h8;
+  assign n45 = axi__aw__addr[11:2] == 4'ha;
+  assign n46 = axi__aw__addr[11:2] == 3'h6;
   assign n47 = axi__aw__addr[11:2] == 3'h7;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   always @(posedge clk) begin
-    if (rst | ~n1) begin
+    if (~n1 | rst) begin
       clear_done <= 1'h0;
     end else begin
       clear_done <= n2 & axi__w__data[1];
     end
   end
   always @(posedge clk) begin
-    if (rst | ~n3) begin
+    if (~n3 | rst) begin
       start <= 1'h0;
     end else begin
       start <= n2 & axi__w__data[0];
@@ -102,67 +102,67 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 5'h1c;
-        n5 = axi__ar__addr[11:2] == 6'h21;
-        n6 = axi__ar__addr[11:2] == 6'h22;
-        n7 = axi__ar__addr[11:2] == 3'h5;
-        n8 = axi__ar__addr[11:2] == 5'h1f;
-        n9 = axi__ar__addr[11:2] == 6'h20;
-        n10 = axi__ar__addr[11:2] == 5'h15;
-        n11 = axi__ar__addr[11:2] == 5'h16;
-        n12 = axi__ar__addr[11:2] == 5'h17;
-        n13 = axi__ar__addr[11:2] == 5'h18;
-        n14 = axi__ar__addr[11:2] == 5'h19;
-        n15 = axi__ar__addr[11:2] == 5'h1a;
-        n16 = axi__ar__addr[11:2] == 2'h3;
-        n17 = axi__ar__addr[11:2] == 4'hc;
-        n18 = axi__ar__addr[11:2] == 2'h2;
-        n19 = axi__ar__addr[11:2] == 5'h13;
-        n20 = axi__ar__addr[11:2] == 5'h11;
+        n4 = axi__ar__addr[11:2] == 3'h5;
+        n5 = axi__ar__addr[11:2] == 5'h1f;
+        n6 = axi__ar__addr[11:2] == 5'h13;
+        n7 = axi__ar__addr[11:2] == 6'h22;
+        n8 = axi__ar__addr[11:2] == 5'h1e;
+        n9 = axi__ar__addr[11:2] == 5'h1d;
+        n10 = axi__ar__addr[11:2] == 5'h16;
+        n11 = axi__ar__addr[11:2] == 5'h17;
+        n12 = axi__ar__addr[11:2] == 5'h18;
+        n13 = axi__ar__addr[11:2] == 5'h19;
+        n14 = axi__ar__addr[11:2] == 5'h1a;
+        n15 = axi__ar__addr[11:2] == 6'h20;
+        n16 = axi__ar__addr[11:2] == 5'h1b;
+        n17 = axi__ar__addr[11:2] == 5'h15;
+        n18 = axi__ar__addr[11:2] == 2'h3;
+        n19 = axi__ar__addr[11:2] == 6'h21;
+        n20 = axi__ar__addr[11:2] == 4'hb;
         n21 = !axi__ar__addr[11:2];
-        n22 = axi__ar__addr[11:2] == 4'hd;
-        n23 = axi__ar__addr[11:2] == 5'h1d;
-        n24 = axi__ar__addr[11:2] == 5'h12;
-        n25 = axi__ar__addr[11:2] == 4'he;
-        n26 = axi__ar__addr[11:2] == 3'h4;
-        n27 = axi__ar__addr[11:2] == 5'h10;
-        n28 = axi__ar__addr[11:2] == 4'ha;
-        n29 = axi__ar__addr[11:2] == 3'h7;
-        n30 = axi__ar__addr[11:2] == 5'h1b;
-        n31 = axi__ar__addr[11:2] == 6'h24;
-        n32 = axi__ar__addr[11:2] == 4'hf;
-        n33 = axi__ar__addr[11:2] == 4'h8;
-        n34 = axi__ar__addr[11:2] == 5'h1e;
-        n35 = axi__ar__addr[11:2] == 1'h1;
-        n36 = axi__ar__addr[11:2] == 6'h23;
-        n37 = axi__ar__addr[11:2] == 4'hb;
-        n38 = axi__ar__addr[11:2] == 4'h9;
-        n39 = axi__ar__addr[11:2] == 3'h6;
-        n40 = axi__ar__addr[11:2] == 5'h14;
+        n22 = axi__ar__addr[11:2] == 3'h6;
+        n23 = axi__ar__addr[11:2] == 6'h24;
+        n24 = axi__ar__addr[11:2] == 4'hf;
+        n25 = axi__ar__addr[11:2] == 2'h2;
+        n26 = axi__ar__addr[11:2] == 5'h11;
+        n27 = axi__ar__addr[11:2] == 4'ha;
+        n28 = axi__ar__addr[11:2] == 4'hd;
+        n29 = axi__ar__addr[11:2] == 5'h14;
+        n30 = axi__ar__addr[11:2] == 3'h4;
+        n31 = axi__ar__addr[11:2] == 5'h1c;
+        n32 = axi__ar__addr[11:2] == 4'hc;
+        n33 = axi__ar__addr[11:2] == 4'h9;
+        n34 = axi__ar__addr[11:2] == 1'h1;
+        n35 = axi__ar__addr[11:2] == 4'h8;
+        n36 = axi__ar__addr[11:2] == 3'h7;
+        n37 = axi__ar__addr[11:2] == 6'h23;
+        n38 = axi__ar__addr[11:2] == 5'h10;
+        n39 = axi__ar__addr[11:2] == 5'h12;
+        n40 = axi__ar__addr[11:2] == 4'he;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n31 ? idle_tile : n36 ? configuration : n6 ? dependency : n5 ? output_drain
-          : n9 ? wait_output : n8 ? weight_load : n34 ? wait_input : n23 ? fill : n4 ?
-          map_remainder_high : n30 ? map_remainder : n15 ? edge_lanes_high : n14 ? edge_lanes : n13
-          ? useful_high : n12 ? useful : n11 ? config_hidden : n10 ? write_beats : n40 ? read_beats
-          : n19 ? mac_cycles : n24 ? fence_stalls : n20 ? config_stalls : n27 ? config_words : n32 ?
-          program_counter : n25 ? frames_done : n22 ? cycles_high : n17 ? cycles : n37 ?
-          host_watchdog : n28 ? host_ring : n38 ? host_frames : n33 ? host_output : n29 ? host_input
-          : n39 ? host_program : n7 ? {16'h0, error, 6'h0, done, busy} : n26 ? {30'h0, enabled,
-          1'h0} : n16 ? 32'h4050202 : n18 ? 32'h37c07d79 : n35 ? 32'h20000 : n21 ? 32'h6e657546 :
+        axi__r__data <= n23 ? idle_tile : n37 ? configuration : n7 ? dependency : n19 ? output_drain
+          : n15 ? wait_output : n5 ? weight_load : n8 ? wait_input : n9 ? fill : n31 ?
+          map_remainder_high : n16 ? map_remainder : n14 ? edge_lanes_high : n13 ? edge_lanes : n12
+          ? useful_high : n11 ? useful : n10 ? config_hidden : n17 ? write_beats : n29 ? read_beats
+          : n6 ? mac_cycles : n39 ? fence_stalls : n26 ? config_stalls : n38 ? config_words : n24 ?
+          program_counter : n40 ? frames_done : n28 ? cycles_high : n32 ? cycles : n20 ?
+          host_watchdog : n27 ? host_ring : n33 ? host_frames : n35 ? host_output : n36 ? host_input
+          : n22 ? host_program : n4 ? {16'h0, error, 6'h0, done, busy} : n30 ? {30'h0, enabled,
+          1'h0} : n18 ? 32'h4050202 : n25 ? 32'h37c07d79 : n34 ? 32'h20000 : n21 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n3, n1, n43, n44, n45, n46, n47} ? 2'h0 : 2'h2;
-      if (axi__b__ready | axi__aw__ready) axi__b__valid <= axi__aw__ready;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n1, n43, n3, n44, n45, n46, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
       if (n3 & n2) enabled <= axi__w__data[1];
-      if (n44 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
-      if (n43 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
+      if (axi__aw__ready & n43) host_watchdog <= host_watchdog & n48 | n49;
+      if (axi__aw__ready & n45) host_ring <= host_ring & n48 | n49;
       if (n42 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
-      if (n46 & axi__aw__ready) host_output <= host_output & n48 | n49;
+      if (axi__aw__ready & n44) host_output <= host_output & n48 | n49;
       if (axi__aw__ready & n47) host_input <= host_input & n48 | n49;
-      if (n45 & axi__aw__ready) host_program <= host_program & n48 | n49;
+      if (axi__aw__ready & n46) host_program <= host_program & n48 | n49;
     end
   end
 endmodule

@@ -28,135 +28,236 @@ module neuflow_scratchpad (
   output wire read__3__ready,
   output wire read__4__ready,
   output wire read__5__ready,
-  output wire [64:0] response,
-  output reg [5:0] response_valid = 6'h0,
   output wire write__0__ready,
   output wire write__1__ready,
   output wire data__0__ready,
   output wire data__1__ready,
   output wire [1:0] write_response,
+  output wire [64:0] response__0,
+  output wire [64:0] response__1,
+  output wire [5:0] response_valid__0,
+  output wire [5:0] response_valid__1,
   output reg read_error = 1'h0,
   output reg write_error = 1'h0,
   output wire awake,
   input wire clk
 );
-  reg ended = 1'h0;
-  reg [1:0] read_left = 2'h0, write_after = 2'h0, write_left = 2'h0, write_owner = 2'h0, written_by
-    = 2'h0;
-  reg [29:0] read_beat = 30'h0, write_beat = 30'h0;
   reg [2:0] settling = 3'h4;
-  reg [3:0] write_strobe = 4'h0;
-  reg [5:0] read_after = 6'h0, read_owner = 6'h0, served = 6'h0;
-  reg [63:0] response_data = 64'h0, write_words = 64'h0;
-  reg [6:0] write_address = 7'h0;
-  wire n5, n6, n7, read_enable, read_ends, read_free, read_issue, write_ends, write_free,
-    write_issue, write_moves;
-  wire [15:0] read_data, read_data_89, read_data_90, read_data_91;
-  wire [1:0] n4, n2, write_behind, write_chosen, write_grant;
-  wire [29:0] n3, n1;
-  wire [5:0] read_behind, read_chosen, read_grant;
-  wire [67:0] coming;
-  assign data__0__ready = write_owner[0];
-  assign data__1__ready = write_owner[1];
-  assign response = {1'h0, response_data};
-  assign {read__5__ready, read__4__ready, read__3__ready, read__2__ready, read__1__ready,
-    read__0__ready} = read_free ? read_grant : 6'h0;
-  assign {write__1__ready, write__0__ready} = write_free ? write_grant : 2'h0;
-  assign write_response = ended ? written_by : 2'h0;
-  assign awake = n5 | n6 | n7;
-  assign read_enable = |read_owner;
-  assign read_ends = !read_left;
-  assign n1 = read_issue ? (read_grant[0] ? read__0__payload[29:0] : 30'h0) | (read_grant[1] ?
-    read__1__payload[29:0] : 30'h0) | (read_grant[2] ? read__2__payload[29:0] : 30'h0) |
-    (read_grant[3] ? read__3__payload[29:0] : 30'h0) | (read_grant[4] ? read__4__payload[29:0] :
-    30'h0) | (read_grant[5] ? read__5__payload[29:0] : 30'h0) : read_beat;
-  assign n2 = read_issue ? (read_grant[0] ? read__0__payload[31:30] : 2'h0) | (read_grant[1] ?
-    read__1__payload[31:30] : 2'h0) | (read_grant[2] ? read__2__payload[31:30] : 2'h0) |
-    (read_grant[3] ? read__3__payload[31:30] : 2'h0) | (read_grant[4] ? read__4__payload[31:30] :
-    2'h0) | (read_grant[5] ? read__5__payload[31:30] : 2'h0) : read_left;
-  assign write_moves = |(write_owner & {data__1__valid, data__0__valid});
-  assign write_ends = write_moves & !write_left;
-  assign n3 = write_issue ? (write_grant[0] ? write__0__payload[29:0] : 30'h0) | (write_grant[1] ?
-    write__1__payload[29:0] : 30'h0) : write_beat;
-  assign n4 = write_issue ? (write_grant[0] ? write__0__payload[31:30] : 2'h0) | (write_grant[1] ?
-    write__1__payload[31:30] : 2'h0) : write_left;
-  assign coming = (write_owner[0] ? data__0__payload[67:0] : 68'h0) | (write_owner[1] ?
-    data__1__payload[67:0] : 68'h0);
-  assign n5 = read_enable | |{read__0__valid & read__0__ready, read__3__valid & read__3__ready,
-    read__1__valid & read__1__ready, read__5__valid & read__5__ready, read__2__valid &
-    read__2__ready, read__4__valid & read__4__ready};
-  assign n6 = write_moves | (write__1__valid & write__1__ready | write__0__valid & write__0__ready);
-  assign n7 = |settling;
-  assign write_grant = write_chosen & ~write_chosen + 1'h1;
-  assign write_free = ~(|write_owner) | write_ends;
-  assign write_issue = write_free & (write__1__valid | write__0__valid);
-  assign read_grant = read_chosen & ~read_chosen + 1'h1;
-  assign read_free = ~read_enable | read_ends;
-  assign read_issue = read_free & |{read__3__valid, read__2__valid, read__0__valid, read__4__valid,
-    read__1__valid, read__5__valid};
-  assign write_chosen = |write_behind ? write_behind : {write__1__valid, write__0__valid};
-  assign read_chosen = |read_behind ? read_behind : {read__5__valid, read__4__valid, read__3__valid,
-    read__2__valid, read__1__valid, read__0__valid};
-  assign write_behind = {write__1__valid, write__0__valid} & write_after;
-  assign read_behind = {read__5__valid, read__4__valid, read__3__valid, read__2__valid,
-    read__1__valid, read__0__valid} & read_after;
-  neuflow_ram #(.ADDRESS(7), .DEPTH(128), .WIDTH(16)) lane0 (
-    .clk(clk), .read_address(read_beat[6:0]), .read_data(read_data), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_words[15:0]),
-      .write_enable(write_strobe[0]));
-  neuflow_ram #(.ADDRESS(7), .DEPTH(128), .WIDTH(16)) lane1 (
-    .clk(clk), .read_address(read_beat[6:0]), .read_data(read_data_89), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_words[31:16]),
-      .write_enable(write_strobe[1]));
-  neuflow_ram #(.ADDRESS(7), .DEPTH(128), .WIDTH(16)) lane2 (
-    .clk(clk), .read_address(read_beat[6:0]), .read_data(read_data_90), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_words[47:32]),
-      .write_enable(write_strobe[2]));
-  neuflow_ram #(.ADDRESS(7), .DEPTH(128), .WIDTH(16)) lane3 (
-    .clk(clk), .read_address(read_beat[6:0]), .read_data(read_data_91), .read_enable(read_enable),
-      .write_address(write_address), .write_data(write_words[63:48]),
-      .write_enable(write_strobe[3]));
+  wire n1, moves, moves_96, outside, outside_99;
+  wire [1:0] done, done_93, ends_76, ready, serves__0_71, serves__1_84;
+  wire [5:0] at__0, at__0_73, at__1, at__1_86, read, read_77;
+  assign data__1__ready = ready[1];
+  assign data__0__ready = ready[0];
+  assign response__0[64] = 1'h0;
+  assign response__1[64] = 1'h0;
+  assign write_response = done | done_93;
+  assign awake = moves_96 | moves | n1;
+  assign n1 = |settling;
+  neuflow_scratchpad_bank bank0 (
+    .answers(response_valid__0), .beat(response__0[63:0]), .clk(clk), .coming((serves__0_71[0] ?
+      data__0__payload : 69'h0) | (serves__0_71[1] ? data__1__payload : 69'h0)), .done(done),
+      .ends(|(serves__0_71 & ends_76)), .read(read), .read_at(at__0), .rst(rst),
+      .write(serves__0_71), .write_at(at__0_73));
+  neuflow_scratchpad_bank bank1 (
+    .answers(response_valid__1), .beat(response__1[63:0]), .clk(clk), .coming((serves__1_84[0] ?
+      data__0__payload : 69'h0) | (serves__1_84[1] ? data__1__payload : 69'h0)), .done(done_93),
+      .ends(|(serves__1_84 & ends_76)), .read(read_77), .read_at(at__1), .rst(rst),
+      .write(serves__1_84), .write_at(at__1_86));
+  \neuflow_scratchpad.reads  reads (
+    .at__0(at__0), .at__1(at__1), .clk(clk), .moves(moves), .outside(outside),
+      .request__0__payload(read__0__payload), .request__0__valid(read__0__valid),
+      .request__1__payload(read__1__payload), .request__1__valid(read__1__valid),
+      .request__2__payload(read__2__payload), .request__2__valid(read__2__valid),
+      .request__3__payload(read__3__payload), .request__3__valid(read__3__valid),
+      .request__4__payload(read__4__payload), .request__4__valid(read__4__valid),
+      .request__5__payload(read__5__payload), .request__5__valid(read__5__valid), .rst(rst),
+      .serves__0(read), .serves__1(read_77), .turn_grant({read__5__ready, read__4__ready,
+      read__3__ready, read__2__ready, read__1__ready, read__0__ready}));
+  \neuflow_scratchpad.writes  writes (
+    .at__0(at__0_73), .at__1(at__1_86), .clk(clk), .ends(ends_76), .moves(moves_96),
+      .outside(outside_99), .port_0_337(data__0__valid), .port_0_407(data__1__valid), .ready(ready),
+      .request__0__payload(write__0__payload), .request__0__valid(write__0__valid),
+      .request__1__payload(write__1__payload), .request__1__valid(write__1__valid), .rst(rst),
+      .serves__0(serves__0_71), .serves__1(serves__1_84), .turn_grant({write__1__ready,
+      write__0__ready}));
   always @(posedge clk) begin
-    read_beat <= read_enable ? (read_ends ? n1 : read_beat + 1'h1) : n1;
-    read_left <= read_enable ? (read_ends ? n2 : read_left - 1'h1) : n2;
-    write_beat <= write_moves ? (write_ends ? n3 : write_beat + 1'h1) : n3;
-    write_left <= write_moves ? (write_ends ? n4 : write_left - 1'h1) : n4;
-    if (write_moves) begin
-      write_address <= write_beat[6:0];
-      write_words <= coming[63:0];
-    end
-    if (|served) response_data <= {read_data_91, read_data_90, read_data_89, read_data};
-  end
-  always @(posedge clk) begin
-    if (rst | n5 | n6) begin
+    if (rst | moves_96 | moves) begin
       settling <= 3'h4;
     end else begin
-      if (n7) settling <= settling - 1'h1;
+      if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
     if (rst) begin
-      write_error <= 1'h0; written_by <= 2'h0; ended <= 1'h0; response_valid <= 6'h0; served <=
-        6'h0; write_owner <= 2'h0; write_after <= 2'h0; read_error <= 1'h0; read_owner <= 6'h0;
-        read_after <= 6'h0;
+      write_error <= 1'h0; read_error <= 1'h0;
     end else begin
-      if (write_beat[28:0] >= 8'h80 & write_moves) write_error <= 1'h1;
-      if (write_moves) written_by <= write_owner;
-      ended <= write_ends;
-      response_valid <= served;
-      served <= read_owner;
-      if (write_free) write_owner <= write_grant;
-      if (write_issue) write_after <= ~(write_grant | write_grant - 1'h1);
-      if (read_beat[28:0] >= 8'h80 & read_enable) read_error <= 1'h1;
-      if (read_free) read_owner <= read_grant;
-      if (read_issue) read_after <= ~(read_grant | read_grant - 1'h1);
+      if (outside_99) write_error <= 1'h1;
+      if (outside) read_error <= 1'h1;
+    end
+  end
+endmodule
+
+module \neuflow_scratchpad.reads  (
+  input wire rst,
+  input wire [31:0] request__0__payload,
+  input wire request__0__valid,
+  input wire [31:0] request__1__payload,
+  input wire request__1__valid,
+  input wire [31:0] request__2__payload,
+  input wire request__2__valid,
+  input wire [31:0] request__3__payload,
+  input wire request__3__valid,
+  input wire [31:0] request__4__payload,
+  input wire request__4__valid,
+  input wire [31:0] request__5__payload,
+  input wire request__5__valid,
+  output wire [5:0] turn_grant,
+  output wire outside,
+  output wire [5:0] serves__0,
+  output wire [5:0] at__0,
+  output wire [5:0] serves__1,
+  output wire [5:0] at__1,
+  output wire moves,
+  input wire clk
+);
+  reg signal = 1'h0;
+  reg [1:0] left0 = 2'h0, left1 = 2'h0;
+  reg [29:0] beat0 = 30'h0, beat1 = 30'h0;
+  reg [5:0] owner0 = 6'h0, owner1 = 6'h0, turn_after = 6'h0;
+  wire n7, n6, n5, n3, n4, free0, free1, may0, meet, moves0, moves1;
+  wire [1:0] n1;
+  wire [29:0] n2;
+  wire [5:0] like, turn_behind, turn_chosen;
+  assign turn_grant = turn_chosen & ~turn_chosen + 1'h1;
+  assign outside = moves0 & beat0[28:0] >= 8'h80 | moves1 & beat1[28:0] >= 8'h80;
+  assign serves__0 = (moves0 & n5 ? owner0 : 6'h0) | (moves1 & !beat1[0] ? owner1 : 6'h0);
+  assign at__0 = may0 & n5 ? beat0[6:1] : beat1[6:1];
+  assign serves__1 = (moves0 & beat0[0] ? owner0 : 6'h0) | (moves1 & beat1[0] ? owner1 : 6'h0);
+  assign at__1 = may0 & beat0[0] ? beat0[6:1] : beat1[6:1];
+  assign moves = |{owner1, owner0} | |{request__0__valid & turn_grant[0], request__1__valid &
+    turn_grant[1], request__3__valid & turn_grant[3], request__2__valid & turn_grant[2],
+    request__4__valid & turn_grant[4], request__5__valid & turn_grant[5]};
+  assign free1 = ~n6 | moves1 & !left1;
+  assign n1 = (turn_grant[0] ? request__0__payload[31:30] : 2'h0) | (turn_grant[1] ?
+    request__1__payload[31:30] : 2'h0) | (turn_grant[2] ? request__2__payload[31:30] : 2'h0) |
+    (turn_grant[3] ? request__3__payload[31:30] : 2'h0) | (turn_grant[4] ?
+    request__4__payload[31:30] : 2'h0) | (turn_grant[5] ? request__5__payload[31:30] : 2'h0);
+  assign n2 = (turn_grant[0] ? request__0__payload[29:0] : 30'h0) | (turn_grant[1] ?
+    request__1__payload[29:0] : 30'h0) | (turn_grant[2] ? request__2__payload[29:0] : 30'h0) |
+    (turn_grant[3] ? request__3__payload[29:0] : 30'h0) | (turn_grant[4] ? request__4__payload[29:0]
+    : 30'h0) | (turn_grant[5] ? request__5__payload[29:0] : 30'h0);
+  assign n3 = free1 | moves1;
+  assign free0 = ~n7 | moves0 & !left0;
+  assign n4 = free0 | moves0;
+  assign like = free0 | free1 ? {request__5__valid, request__4__valid, request__3__valid,
+    request__2__valid, request__1__valid, request__0__valid} & ~((free0 ? 6'h0 : owner0) | (free1 ?
+    6'h0 : owner1)) : 6'h0;
+  assign meet = n7 & n6 & beat0[0] == beat1[0];
+  assign turn_chosen = |turn_behind ? turn_behind : like;
+  assign moves0 = may0 & n7;
+  assign moves1 = n6 & ~(meet & ~signal) & n6;
+  assign n5 = !beat0[0];
+  assign may0 = n7 & ~(meet & signal);
+  assign n6 = |owner1;
+  assign n7 = |owner0;
+  assign turn_behind = like & turn_after;
+  always @(posedge clk) begin
+    if (n3) begin
+      left1 <= free1 ? n1 : left1 - 1'h1;
+      beat1 <= free1 ? n2 : beat1 + 1'h1;
+    end
+    if (n4) begin
+      left0 <= free0 ? n1 : left0 - 1'h1;
+      beat0 <= free0 ? n2 : beat0 + 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (rst | ~write_moves) begin
-      write_strobe <= 4'h0;
+    if (rst) begin
+      owner1 <= 6'h0; owner0 <= 6'h0; turn_after <= 6'h0; signal <= 1'h0;
     end else begin
-      write_strobe <= coming[67:64];
+      if (free1) owner1 <= free0 ? 6'h0 : turn_grant;
+      if (free0) owner0 <= turn_grant;
+      if (|like) turn_after <= ~(turn_grant | turn_grant - 1'h1);
+      signal <= signal ^ meet;
+    end
+  end
+endmodule
+
+module \neuflow_scratchpad.writes  (
+  input wire rst,
+  input wire [31:0] request__0__payload,
+  input wire request__0__valid,
+  input wire [31:0] request__1__payload,
+  input wire request__1__valid,
+  input wire port_0_337,
+  input wire port_0_407,
+  output wire [1:0] turn_grant,
+  output wire [1:0] ready,
+  output wire outside,
+  output wire [1:0] serves__0,
+  output wire [5:0] at__0,
+  output wire [1:0] serves__1,
+  output wire [5:0] at__1,
+  output wire [1:0] ends,
+  output wire moves,
+  input wire clk
+);
+  reg signal = 1'h0;
+  reg [1:0] left0 = 2'h0, left1 = 2'h0, owner0 = 2'h0, owner1 = 2'h0, turn_after = 2'h0;
+  reg [29:0] beat0 = 30'h0, beat1 = 30'h0;
+  wire n7, n6, n5, n3, n4, ends0, ends1, free0, free1, may0, may1, meet, moves0, moves1;
+  wire [1:0] n1, like, turn_behind, turn_chosen;
+  wire [29:0] n2;
+  assign turn_grant = turn_chosen & ~turn_chosen + 1'h1;
+  assign ready = (may0 ? owner0 : 2'h0) | (may1 ? owner1 : 2'h0);
+  assign outside = moves0 & beat0[28:0] >= 8'h80 | moves1 & beat1[28:0] >= 8'h80;
+  assign serves__0 = (moves0 & n5 ? owner0 : 2'h0) | (moves1 & !beat1[0] ? owner1 : 2'h0);
+  assign at__0 = may0 & n5 ? beat0[6:1] : beat1[6:1];
+  assign serves__1 = (moves0 & beat0[0] ? owner0 : 2'h0) | (moves1 & beat1[0] ? owner1 : 2'h0);
+  assign at__1 = may0 & beat0[0] ? beat0[6:1] : beat1[6:1];
+  assign ends = (ends0 ? owner0 : 2'h0) | (ends1 ? owner1 : 2'h0);
+  assign moves = |{owner1, owner0} | (request__0__valid & turn_grant[0] | request__1__valid &
+    turn_grant[1]);
+  assign free1 = ~n6 | ends1;
+  assign n1 = (turn_grant[0] ? request__0__payload[31:30] : 2'h0) | (turn_grant[1] ?
+    request__1__payload[31:30] : 2'h0);
+  assign n2 = (turn_grant[0] ? request__0__payload[29:0] : 30'h0) | (turn_grant[1] ?
+    request__1__payload[29:0] : 30'h0);
+  assign n3 = free1 | moves1;
+  assign free0 = ~n7 | ends0;
+  assign n4 = free0 | moves0;
+  assign like = free0 | free1 ? {request__1__valid, request__0__valid} & ~((free0 ? 2'h0 : owner0) |
+    (free1 ? 2'h0 : owner1)) : 2'h0;
+  assign meet = n7 & n6 & beat0[0] == beat1[0];
+  assign turn_chosen = |turn_behind ? turn_behind : like;
+  assign may0 = n7 & ~(meet & signal);
+  assign may1 = n6 & ~(meet & ~signal);
+  assign moves0 = may0 & |(owner0 & {port_0_407, port_0_337});
+  assign moves1 = may1 & |(owner1 & {port_0_407, port_0_337});
+  assign n5 = !beat0[0];
+  assign ends0 = moves0 & !left0;
+  assign ends1 = moves1 & !left1;
+  assign n6 = |owner1;
+  assign n7 = |owner0;
+  assign turn_behind = like & turn_after;
+  always @(posedge clk) begin
+    if (n3) begin
+      left1 <= free1 ? n1 : left1 - 1'h1;
+      beat1 <= free1 ? n2 : beat1 + 1'h1;
+    end
+    if (n4) begin
+      left0 <= free0 ? n1 : left0 - 1'h1;
+      beat0 <= free0 ? n2 : beat0 + 1'h1;
+    end
+  end
+  always @(posedge clk) begin
+    if (rst) begin
+      owner1 <= 2'h0; owner0 <= 2'h0; turn_after <= 2'h0; signal <= 1'h0;
+    end else begin
+      if (free1) owner1 <= free0 ? 2'h0 : turn_grant;
+      if (free0) owner0 <= turn_grant;
+      if (|like) turn_after <= ~(turn_grant | turn_grant - 1'h1);
+      signal <= signal ^ meet;
     end
   end
 endmodule

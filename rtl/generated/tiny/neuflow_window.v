@@ -43,9 +43,9 @@ module neuflow_window (
     8'h0, b_span = 8'h0, closes_in = 8'h0, f_last = 8'h0, fresh = 8'h0, head = 8'h0, last_turn =
     8'h0, old_189 = 8'h0, open = 8'h0, slots = 8'h0, span, write_address_73 = 8'h0;
   reg [8:0] n14, signal_140 = 9'h0, signal_52, final_2 = 9'h0, reach = 9'h0;
-  wire n44, n58, n63, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n9,
-    n1, n11, n10, n62, n8, n47, n48, n49, n50, n46, n7, n3, n4, n12, n13, n15, n16, n32, n34, n37,
-    n40, n43, n45, n17, n54, n57, n61, n2, n6, n5, n23, signal_163, signal_169, signal_31,
+  wire n44, n58, n61, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n9,
+    n1, n11, n10, n60, n8, n47, n48, n49, n50, n46, n7, n3, n4, n12, n13, n15, n16, n32, n34, n37,
+    n40, n43, n45, n17, n54, n57, n59, n2, n6, n5, n23, signal_163, signal_169, signal_31,
     signal_36, signal_37, signal_40, signal_48, signal_86, awake_154, awake_161, en, en_142,
     ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24, i__valid_129,
     i__valid_135, i__valid_25, load, o__ready_38, o__valid_23, o__valid_34, read, scanned, scanning,
@@ -57,18 +57,16 @@ module neuflow_window (
   wire [18:0] row_after;
   wire [19:0] n31, lead;
   wire [23:0] read_data_210, read_data_211;
-  wire [2:0] n60, after;
+  wire [2:0] after;
   wire [31:0] n52, part_sum;
-  wire [34:0] i__payload_131, o__payload_181;
+  wire [34:0] o__payload_132, o__payload_181;
   wire [47:0] acc, read_data;
-  wire [4:3] n59;
   wire [8:0] n25;
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = |{n46, n47, n48, n49, n50, v2_valid, v4_valid, signal_40, awake_154, step, read,
-    read_enable, v3_valid, load} | n51;
-  assign {n59, n60} = chunk_base + slots[4:0];
+  assign awake = |{n46, n47, n48, n49, n50, v2_valid, awake_154, v3_valid, signal_40, v4_valid,
+    read, step, read_enable, load} | n51;
   assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
   assign o__ready_38 = ~held_valid | signal_36 & after >= 2'h2 & (~signal_37 | signal_31);
@@ -86,16 +84,16 @@ module neuflow_window (
   assign scanning = fsm_state == 3'h4;
   assign n6 = fsm_state == 2'h2;
   assign n7 = !fsm_state;
-  assign n8 = walking | f_valid | b_valid | n62;
+  assign n8 = walking | f_valid | b_valid | n60;
+  assign scanned = n61 & line_ends_50;
   assign n9 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign scanned = n63 & line_ends_50;
   assign n10 = closes_in == 1'h1;
   assign n11 = signal_167 == 1'h1;
   assign n12 = n4 | n7;
   assign n13 = {n6, n11 & |unopened} != 2'h2;
   assign n15 = {n4, closing} != 2'h2;
   assign n16 = n4 | n7 | n6;
-  assign n17 = (n7 | n5) & {n5, n9} != 2'h3;
+  assign n17 = {n5, n9} != 2'h3 & (n7 | n5);
   assign read = en & b_valid & (~b_hit | ~lead[19]);
   assign n18 = load & f_hit;
   assign n19 = ~walking;
@@ -126,15 +124,15 @@ module neuflow_window (
   assign after = signal + {line_ends ? tail : 2'h2};
   assign signal_36 = signal_48 & real_2;
   assign n42 = n58 | scanned;
-  assign n43 = n42 | n63;
-  assign n44 = n58 | n63;
+  assign n43 = n42 | n61;
+  assign n44 = n58 | n61;
   assign n45 = n44 | signal_48;
   assign n46 = en_142 | awake_161 | |{signal_140[8] & i__ready_141, o__valid & o__ready,
     i__valid_135 & i__ready_134, i__valid_129 & i__ready_128};
   assign n47 = o__valid_23 & n58;
   assign n48 = i__valid_25 & i__ready_24;
   assign n49 = o__valid_34 & o__ready_38;
-  assign n50 = en & n62;
+  assign n50 = en & n60;
   assign n51 = |settling;
   assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
     o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
@@ -145,10 +143,10 @@ module neuflow_window (
   assign signal_86 = step & column_ends;
   assign n58 = ~scanning;
   assign signal_48 = signal_40 & signal_46 == last_turn;
-  assign n61 = rst | n41;
+  assign n59 = rst | n41;
   assign signal_31 = after > 2'h2;
-  assign n62 = |{s1_valid, s3_valid, s5_valid, s4_valid, s2_valid};
-  assign n63 = signal_48 & line_ends;
+  assign n60 = |{s1_valid, s3_valid, s4_valid, s2_valid, s5_valid};
+  assign n61 = signal_48 & line_ends;
   assign lead = {newest, 1'h1} + {~signal_96[19:1], ~b_crosses};
   assign ends_map = signal_86 & map_ends;
   assign part_sum = $signed(s5_part) + $signed({s4_part_q[31], s4_part_q[23:0]});
@@ -165,7 +163,7 @@ module neuflow_window (
       .o__valid(i__valid_129), .rst(rst));
   \neuflow_window.packer  packer (
     .awake(awake_161), .clk(clk), .i__payload_11(i__payload_125), .i__ready(i__ready_128),
-      .i__valid(i__valid_129), .o__payload(i__payload_131), .o__ready(i__ready_134),
+      .i__valid(i__valid_129), .o__payload(o__payload_132), .o__ready(i__ready_134),
       .o__valid(i__valid_135), .rst(rst));
   neuflow_ram #(.ADDRESS(5), .DEPTH(32), .WIDTH(48)) partials (
     .clk(clk), .read_address(v1[6:2]), .read_data(read_data), .read_enable(read_enable),
@@ -184,7 +182,7 @@ module neuflow_window (
       .read_data(read_data_211), .read_enable(en), .write_address(write_address_73),
       .write_data(merged[47:24]), .write_enable(write_enable_72));
   neuflow_slice #(.WIDTH(35)) slice (
-    .clk(clk), .i__payload(i__payload_131), .i__ready(i__ready_134), .i__valid(i__valid_135),
+    .clk(clk), .i__payload(o__payload_132), .i__ready(i__ready_134), .i__valid(i__valid_135),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
     if (rst) begin
@@ -213,8 +211,8 @@ module neuflow_window (
         closing <= signal_169;
         real_2 <= signal_163;
       end
-      if (&{{n7, o__valid_23} != 2'h2, {n3, n8} != 2'h3, |{n4, n3, scanning, n7, n2, n6, n5}, {n5,
-        n9} != 2'h2, {scanning, scanned} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
+      if (&{{n7, o__valid_23} != 2'h2, {n3, n8} != 2'h3, |{n4, n3, scanning, n7, n2, n6, n5},
+        {scanning, scanned} != 2'h2, {n5, n9} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
         scanning ? 3'h6 : n2 ? (signal_163 | signal_169 ? 3'h4 : {1'h1, !signal_165 & !unopened &
         !open ? 2'h1 : 2'h2}) : n6 ? 3'h3 : 3'h1;
       if (n12) begin
@@ -318,17 +316,17 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{rst, n46, n47, n48, n49, n50, v2_valid, v4_valid, signal_40, awake_154, step, read,
-      read_enable, v3_valid, load}) begin
+    if (|{rst, n46, n47, n48, n49, n50, v2_valid, awake_154, v3_valid, signal_40, v4_valid, read,
+      step, read_enable, load}) begin
       settling <= 3'h4;
     end else begin
       if (n51) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (en & s4_valid) s5_part[31:16] <= n52[31:16];
-    if ((o__payload_21[0] | s4_meta[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0])) & en &
-      s4_valid) s5_part[15:0] <= n52[15:0];
+    if (s4_valid & en) s5_part[31:16] <= n52[31:16];
+    if (($signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | s4_meta[0] | o__payload_21[0]) &
+      s4_valid & en) s5_part[15:0] <= n52[15:0];
     if (n54) begin
       pair0_sum = $signed(s2_word0) + $signed(s2_word1);
       n53 = ~b_ends;
@@ -381,11 +379,11 @@ module neuflow_window (
     if (rst | n58) begin
       chunk_base <= 5'h0;
     end else begin
-      if (signal_48) chunk_base <= {n59, n60};
+      if (signal_48) chunk_base <= chunk_base + slots[4:0];
     end
   end
   always @(posedge clk) begin
-    if (n61) begin
+    if (n59) begin
       signal_182 <= 1'h1; signal_46 <= 8'h0;
     end else begin
       if (signal_40) begin

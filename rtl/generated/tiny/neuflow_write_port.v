@@ -34,7 +34,7 @@ module neuflow_write_port (
   wire [32:0] burst, o__payload_60;
   wire [57:0] o__payload_31;
   wire [68:0] i__payload_46;
-  assign awake = |{awake_69, n1, awake_73, awake_70, awake_71, i__valid_48, awake_72, response,
+  assign awake = |{awake_69, awake_73, i__valid_48, awake_70, n1, awake_71, awake_72, response,
     asked} | n2;
   assign i__valid_63 = o__valid_64 & free;
   assign i__valid_48 = o_valid & o_ready;
@@ -70,7 +70,7 @@ module neuflow_write_port (
       .i__valid(i__valid_28), .o__payload(o__payload_31), .o__ready(o__ready_32),
       .o__valid(o__valid_35), .rst(rst));
   always @(posedge clk) begin
-    if (|{awake_69, n1, awake_73, awake_70, awake_71, i__valid_48, awake_72, rst, response, asked})
+    if (|{awake_69, awake_73, i__valid_48, awake_70, n1, awake_71, awake_72, rst, response, asked})
       begin
       settling <= 3'h4;
     end else begin
@@ -78,22 +78,22 @@ module neuflow_write_port (
     end
   end
   always @(posedge clk) begin
-    if (signal == 2'h3 & asked) notes[3] <= o__payload_60[32];
-    if (signal == 4'hc & asked) notes[12] <= o__payload_60[32];
-    if (signal == 4'hd & asked) notes[13] <= o__payload_60[32];
-    if (signal == 3'h6 & asked) notes[6] <= o__payload_60[32];
-    if (signal == 4'h8 & asked) notes[8] <= o__payload_60[32];
-    if (signal == 4'hb & asked) notes[11] <= o__payload_60[32];
-    if (signal == 4'hf & asked) notes[15] <= o__payload_60[32];
-    if (signal == 3'h7 & asked) notes[7] <= o__payload_60[32];
-    if (signal == 3'h5 & asked) notes[5] <= o__payload_60[32];
-    if (signal == 2'h2 & asked) notes[2] <= o__payload_60[32];
-    if (!signal & asked) notes[0] <= o__payload_60[32];
-    if (signal == 4'he & asked) notes[14] <= o__payload_60[32];
-    if (signal == 4'ha & asked) notes[10] <= o__payload_60[32];
-    if (signal == 4'h9 & asked) notes[9] <= o__payload_60[32];
-    if (signal == 3'h4 & asked) notes[4] <= o__payload_60[32];
     if (signal == 1'h1 & asked) notes[1] <= o__payload_60[32];
+    if (signal == 4'ha & asked) notes[10] <= o__payload_60[32];
+    if (signal == 4'hb & asked) notes[11] <= o__payload_60[32];
+    if (signal == 4'he & asked) notes[14] <= o__payload_60[32];
+    if (signal == 3'h6 & asked) notes[6] <= o__payload_60[32];
+    if (signal == 4'h9 & asked) notes[9] <= o__payload_60[32];
+    if (signal == 3'h5 & asked) notes[5] <= o__payload_60[32];
+    if (signal == 4'hd & asked) notes[13] <= o__payload_60[32];
+    if (signal == 2'h3 & asked) notes[3] <= o__payload_60[32];
+    if (!signal & asked) notes[0] <= o__payload_60[32];
+    if (signal == 4'hc & asked) notes[12] <= o__payload_60[32];
+    if (signal == 4'h8 & asked) notes[8] <= o__payload_60[32];
+    if (signal == 3'h7 & asked) notes[7] <= o__payload_60[32];
+    if (signal == 3'h4 & asked) notes[4] <= o__payload_60[32];
+    if (signal == 2'h2 & asked) notes[2] <= o__payload_60[32];
+    if (signal == 4'hf & asked) notes[15] <= o__payload_60[32];
   end
   always @(posedge clk) begin
     if (rst) begin
@@ -424,7 +424,7 @@ module \neuflow_write_port.placer.merger  (
       placed_count <= (signal) ? 3'h4 : total;
       {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, {2{n4}}};
     end
-    if (n3 & n5) placed_tag <= i__payload[68:38];
+    if (n5 & n3) placed_tag <= i__payload[68:38];
   end
 endmodule
 
@@ -455,7 +455,7 @@ module \neuflow_write_port.walker  (
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
-  assign last = ends0 & ends1 & ends2;
+  assign last = ends2 & ends0 & ends1;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
