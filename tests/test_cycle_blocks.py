@@ -15,6 +15,7 @@ import pytest
 
 from neuflow import layout
 from neuflow.blocks.alu import Alu
+from neuflow.blocks.conv_lanes import FORM
 from neuflow.blocks.convolver import Convolver
 from neuflow.blocks.fifo import Fifo
 from neuflow.blocks.mapper import Mapper
@@ -57,6 +58,7 @@ class Receiver:
         self.array, self.r = one(state.RECEIVER)
         self.words: list[int] = []
         self.arrived: tuple[int, int] | None = None
+        self.following: Any = None  # where the unit sees the packet that waits
 
     def ready(self) -> bool:
         return not (self.arrived and self.r["full"])
@@ -77,6 +79,10 @@ class Receiver:
         if arrived and not full:
             self.words.append(arrived[0])
             r["full"] = arrived[1]
+            if arrived[1] and self.following is not None:
+                values = self.layout.unpack(self.words)
+                for name in FORM:
+                    self.following[name] = values[name]
             if arrived[1] and self.depth == 1:
                 self._load()
 
@@ -179,6 +185,7 @@ def convolver(
     receivers = [Receiver(kind, grid.config_queue) for kind in kinds]
     for number, receiver in enumerate(receivers):
         receiver.r = wires["receivers"][number]
+    receivers[state.ARRAY].following = tile["array"]["following"]
     flags = ("tap", "wait_rows", "wait_weights", "wait_drain", "idle", "draining")
     reasons = ("fill", "configured", "drain_configured", "held", "lanes", "maps")
     signals = [

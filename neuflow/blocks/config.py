@@ -65,15 +65,17 @@ class ConfigReceiver(Component):
     ``o`` Out stream of the layout's record, ``awake`` Out. Holds ``depth`` (1 or 2) configurations,
     the one that the unit works under included: the unit takes it (``o.ready``) when its packet has
     passed; and one word that has just arrived. While that is its own and there is no room for it,
-    ``bus.ready`` is 0. A packet is at ``o`` LATENCY + depth cycles after its last word.
+    ``bus.ready`` is 0. A packet is at ``o`` LATENCY + depth cycles after its last word. With ``peeks``,
+    ``follows`` Out says whether another configuration waits behind that one, ``following`` Out which.
     """
 
     LATENCY = 1
 
-    def __init__(self, kind: Kind, layout: Layout, depth: int):
+    def __init__(self, kind: Kind, layout: Layout, depth: int, peeks: bool = False):
         self.kind = kind
         self.layout = layout
         self.depth = depth
+        self.peeks = peeks
         super().__init__(
             {
                 "bus": In(config_stream()),
@@ -81,6 +83,7 @@ class ConfigReceiver(Component):
                 "columns": In(COLUMN_BITS),
                 "o": Out(stream.Signature(layout.shape())),
                 "awake": Out(1),
+                **({"following": Out(layout.shape()), "follows": Out(1)} if peeks else {}),
             }
         )
 
@@ -124,6 +127,8 @@ class ConfigReceiver(Component):
                 move.eq(full & self.o.ready),
             ]
             return m
+        if self.peeks:
+            m.d.comb += [self.following.as_value().eq(words), self.follows.eq(full)]
         held = Signal(self.layout.shape(), reset_less=True)
         m.d.comb += [move.eq(full & (~self.o.valid | self.o.ready)), self.o.payload.eq(held)]
         with m.If(move):

@@ -62,7 +62,8 @@ class MacArray(Component):
 
     Members
     -------
-    config : In stream of CONV_ARRAY.
+    config : In stream of CONV_ARRAY. following, follows : In, the one behind it, and whether there is
+        one: coordinates of its first group are made while the last group of this pass is computed.
     stored In, released Out, pass_done Out, read, read_enable Out, words In : see ``RowStore``.
     weights_ready In, weights_read, weights_rewind, weights_free Out, weights In : see ``Ring``.
     drain_ready : In; a block whose last tap is issued now finds the drain registers free.
@@ -75,9 +76,14 @@ class MacArray(Component):
     awake : Out.
     lanes, maps : Out, of the tap one cycle ago: lanes that are output positions, maps that exist.
 
-    Throughput one tap a cycle; a group takes at least ``pixels`` cycles. Between two passes lie 6
-    cycles and the making of the first group's coordinates (``pixels + Coordinates.LEAD`` cycles).
+    Throughput one tap a cycle; a group takes at least ``pixels`` cycles. Between two passes lie
+    ``BETWEEN`` cycles, if the second one's configuration is there in time; else those and the making of
+    its first group's coordinates (``pixels + Coordinates.LEAD`` cycles).
     """
+
+    SETUP = 3
+    """Cycles from a configuration to the first tap, for what is made of it beforehand."""
+    BETWEEN = 5 + SETUP
 
     SETTLE = 7
     """Cycles from a tap's last stage, or a configuration, to the last register; one to spare."""
@@ -87,6 +93,8 @@ class MacArray(Component):
         super().__init__(
             {
                 "config": In(stream.Signature(CONV_ARRAY.shape())),
+                "following": In(CONV_ARRAY.shape()),
+                "follows": In(1),
                 "stored": In(SIZE),
                 "released": Out(SIZE),
                 "pass_done": Out(1),
@@ -182,9 +190,12 @@ class MacArray(Component):
             self.wait_weights.eq(active & ~no_rows & no_weights),
             self.wait_drain.eq(active & ~(no_rows | no_weights) & no_drain),
             lanes.config.eq(c),
-            lanes.stored.eq(self.stored),
-            lanes.clear.eq(~active),
             lanes.configured.eq(self.config.valid),
+            lanes.following.eq(self.following),
+            lanes.follows.eq(self.follows),
+            lanes.moves.eq(self.config.valid & self.config.ready),
+            lanes.last.eq(at_last["pass_ends"]),
+            lanes.stored.eq(self.stored),
             # Issue and begins, in fewer gates: only in a block of one step is the first also the last.
             lanes.take.eq(
                 active
@@ -202,8 +213,11 @@ class MacArray(Component):
         last_block = c.by_block | at_last["group_ends"]
         self._tell_lanes(m, issue, begins, Mux(c.by_tap, step["names"], last_block))
 
+        waits, settled = Signal(), Signal(self.SETUP)
+        m.d.comb += waits.eq(self.config.valid & ~active & ~flushing.any())
+        m.d.sync += settled.eq(Mux(waits, Cat(1, settled), 0))
         with m.If(~active):
-            m.d.sync += active.eq(self.config.valid & ~flushing.any())
+            m.d.sync += active.eq(settled[-1])
         with m.If(issue):
             m.d.sync += [
                 starts_block.eq(block_ends),

@@ -12,17 +12,22 @@ from neuflow.blocks.loops import loop
 from neuflow.grid import GridConfig
 from neuflow.layout import CONV_ARRAY, SIZE
 
+FORM = ("pitch", "width_out", "height_out", "stride", "rows", "need", "release")
+"""Fields of CONV_ARRAY that coordinates depend on."""
+
 
 class Coordinates(Component):
     """Output coordinates of the lanes of the next group, made one lane a cycle.
 
-    Members: ``clear`` In: begin at position 0; ``config``, ``configured`` In; ``stored`` In: rows there;
-    ``take`` In: the group is taken, make the next; ``full`` Out: the group is there, and ``fed``: so
-    are its rows. ``x``, ``y`` Out: per lane, in input steps (times stride), one cycle after the take.
+    Members: ``config``, ``configured`` In: the pass; ``following``, ``follows`` In: the one behind it,
+    whose first group is made when the last one of this pass is taken; ``moves`` In: the configuration
+    leaves; ``stored`` In: rows there; ``take`` In: the group is taken, make the next; ``last`` In: it is
+    its pass's last; ``full`` Out: the group is there, and ``fed``: so are its rows. ``x``, ``y`` Out:
+    per lane, in input steps (times stride), one cycle after the take.
     ``free``: rows the group frees; ``last_row``: output row of the last lane; ``count``: its lanes
     that are output positions; ``split``: those in the output row of the first, and in that and the
     next; ``rows_on``: output rows from its first lane to the next group's. ``awake`` Out.
-    A group takes ``pixels`` cycles, the first one ``LEAD`` more.
+    A group takes ``pixels`` cycles, a pass's first one ``LEAD`` more; 2 cycles before, it is known.
     """
 
     LEAD = 2
@@ -34,11 +39,14 @@ class Coordinates(Component):
         lanes = grid.pixels
         super().__init__(
             {
-                "clear": In(1),
-                "configured": In(1),
                 "config": In(CONV_ARRAY.shape()),
+                "configured": In(1),
+                "following": In(CONV_ARRAY.shape()),
+                "follows": In(1),
+                "moves": In(1),
                 "stored": In(SIZE),
                 "take": In(1),
+                "last": In(1),
                 "full": Out(1),
                 "fed": Out(1),
                 "x": Out(data.ArrayLayout(unsigned(SIZE), lanes)),
@@ -54,10 +62,11 @@ class Coordinates(Component):
 
     def elaborate(self, platform):
         m = Module()
-        lanes, c = self.grid.pixels, self.config
+        lanes = self.grid.pixels
         make = Signal()
         m.d.comb += make.eq(~self.full | self.take)
-        walked = self._walk(m, make)
+        c, clear, stirs = self._form(m)
+        walked = self._walk(m, c, clear, make)
         sizes = dict.fromkeys(("x", "y", "row", "need", "free"), SIZE)
         lane = data.StructLayout(sizes | {"real_x": 1, "real_y": 1, "begins_row": 1})
         valid = Signal(self.LEAD)
@@ -119,26 +128,49 @@ class Coordinates(Component):
                     self.full.eq(Mux(self.full, lanes == 1, made == lanes - 1)),
                 ]
         m.d.sync += self.fed.eq(Mux(make, ready.need <= self.stored, need <= self.stored))
-        with m.If(self.clear):
+        with m.If(clear):
             m.d.sync += [made.eq(0), self.full.eq(0), valid.eq(0)]
-        before = Signal(SIZE + 1)
-        now = Cat(self.stored, self.clear)
-        m.d.sync += before.eq(now)
-        begins = self.clear & self.configured
-        stay_awake(m, self.awake, begins, make & ~self.clear, now != before, settle=self.SETTLE)
+        before = Signal(SIZE)
+        m.d.sync += before.eq(self.stored)
+        moves = (make & ~clear) | (self.stored != before)
+        stay_awake(m, self.awake, stirs, moves, settle=self.SETTLE)
         return m
 
-    def _walk(self, m, make):
+    def _form(self, m):
+        """Take what the coordinates depend on from the pass's configuration, or from the one behind it.
+
+        Return it, whether there are no coordinates yet, and whether anything moves.
+        """
+        form = Signal(data.StructLayout({n: CONV_ARRAY.shape().members[n] for n in FORM}))
+        known, runs = Signal(), Signal()
+        borrows = Signal()  # all groups of the pass are taken: the next one's configuration counts
+        there, takes_last = Signal(), Signal()
+        m.d.comb += [
+            there.eq(Mux(borrows, self.follows, self.configured)),
+            takes_last.eq(self.take & self.last),
+        ]
+        m.d.sync += runs.eq(known & ~takes_last)
+        with m.If(self.moves):
+            m.d.sync += borrows.eq(0)
+        with m.If(takes_last):
+            m.d.sync += [known.eq(0), borrows.eq(1)]
+        with m.Elif(~known & there):
+            m.d.sync += known.eq(1)
+            m.d.sync += (
+                form[n].eq(Mux(borrows, self.following[n], self.config[n])) for n in FORM
+            )
+        return form, ~runs, (~known & there) | (known & ~runs) | takes_last | self.moves
+
+    def _walk(self, m, c, clear, make):
         """Walk lane by lane: column, row, and both times stride."""
-        c = self.config
         column, row, x, y = (
             Signal(SIZE, name=f"{n}_next") for n in ("column", "row", "x", "y")
         )
-        ends = loop(m, "column", c.pitch, self.clear, make)
+        ends = loop(m, "column", c.pitch, clear, make)
         with m.If(make):
             m.d.sync += [x.eq(Mux(ends, 0, x + c.stride)), column.eq(Mux(ends, 0, column + 1))]
             with m.If(ends):
                 m.d.sync += [row.eq(row + 1), y.eq(y + c.stride)]
-        with m.If(self.clear):
+        with m.If(clear):
             m.d.sync += [column.eq(0), row.eq(0), x.eq(0), y.eq(0)]
         return {"x": x, "y": y, "column": column, "row": row}

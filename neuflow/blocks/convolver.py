@@ -81,11 +81,16 @@ class Convolver(Component):
             (Kind.CONV_DRAIN, CONV_DRAIN, drain),
         )
         for number, (kind, layout, unit) in enumerate(units):
-            receiver = ConfigReceiver(kind, layout, grid.config_queue)
+            receiver = ConfigReceiver(kind, layout, grid.config_queue, peeks=unit is array)
             add_gated(m, f"config_{layout.name.lower()}", receiver, platform)
             connect(m, flipped(self.config[number]), receiver.bus)
             connect(m, receiver.o, unit.config)
             m.d.comb += receiver.columns.eq(self.columns)
+            if unit is array:
+                m.d.comb += [
+                    array.following.eq(receiver.following),
+                    array.follows.eq(receiver.follows),
+                ]
 
         connect(m, flipped(self.rows), rows.i)
         connect(m, flipped(self.weights), weights.i)

@@ -426,17 +426,19 @@ class DrainPlan:
 
 
 def drain_plan(shape: ConvShape, grid: GridConfig, whole: bool = False) -> DrainPlan | None:
-    """Fit the rows that one group touches, better one more, into the reorder buffer.
+    """Fit rows into the reorder buffer: at least those that one group touches, and as many as there is
+    room for, so that sums leave the array while rows wait for the last of their maps.
 
     ``whole``: all rows, so that every sum is taken even if no row can leave.
     """
     touched = 1 if grid.pixels < 2 else (grid.pixels - 2) // shape.pitch + 2
-    for wanted in (shape.out_height,) if whole else (touched + 1, touched):
-        slots = min(wanted, shape.out_height)
-        map_step = round_up(max(slots * shape.out_width - 1, 0), grid.maps) + 1
-        if round_up(shape.maps, grid.maps) * map_step <= grid.reorder_words:
-            return DrainPlan(slots, map_step)
-    return None
+    least = shape.out_height if whole else min(touched, shape.out_height)
+    # The longest step from map to map, 1 modulo the maps of a block.
+    most = (grid.reorder_words // round_up(shape.maps, grid.maps) - 1) // grid.maps * grid.maps + 1
+    slots = min(most // shape.out_width, shape.out_height)
+    if slots < least:
+        return None
+    return DrainPlan(slots, round_up(slots * shape.out_width - 1, grid.maps) + 1)
 
 
 def weight_words(shape: ConvShape, grid: GridConfig) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from neuflow.blocks.conv_lanes import Coordinates
+from neuflow.blocks.conv_array import MacArray
+from neuflow.blocks.conv_lanes import FORM, Coordinates
 from neuflow.blocks.convolver_model import HAND_OVER
 from neuflow.cycle.compiled import called, lowest, part
 from neuflow.cycle.state import INT, overlaid, record
@@ -32,8 +33,13 @@ COORDINATES = record(
     "lead",  # which of these hold a lane of the group, bit by bit
     "made", "full", "fed", "need", "free", "last_row",
     "summed_real", "ready_real", "count",  # lanes that are output positions
+    "known", "runs",  # its pass is known; it is being made
+    "borrows",  # the pass is the one behind that of the array's configuration
 )  # fmt: skip
 """blocks.conv_lanes.Coordinates of the next group, made lane by lane."""
+
+FORM_FIELDS = overlaid([(name, INT) for name in FORM])
+"""What coordinates depend on of a configuration."""
 
 _LEADS = (1 << Coordinates.LEAD) - 1
 _LED = _LEADS ^ (_LEADS >> 1)
@@ -45,11 +51,15 @@ BLOCK = record("last_row", "ends_group", "ends_pass")
 _FLUSHING = 0b1111
 """Stages behind the issue that a configuration waits for."""
 _FLUSHED = _FLUSHING ^ (_FLUSHING >> 1)
+_SETTLED = 1 << MacArray.SETUP - 1
+"""Bit of ``settled`` that says that all which is made of a configuration beforehand is."""
 
 MAC_ARRAY = overlaid(
     [
         ("lanes", COORDINATES),
-        *((n, INT) for n in ("active", "flushing", "group", "block", "channel", "ky", "kx")),
+        ("form", FORM_FIELDS),  # of the group that is made
+        ("following", FORM_FIELDS),  # of the configuration that waits in the receiver
+        *((n, INT) for n in ("active", "settled", "flushing", "group", "block", "channel", "ky", "kx")),
         ("odd", INT),  # second tap of a beat of weights
         ("begins", INT),  # a group
         ("in_flight", INT),  # a block is between its last tap and the drain
@@ -197,17 +207,53 @@ def _walk_edge(lanes, c):
 
 
 @part
-def _coordinates_edge(lanes, c, pixels, active, take, stored):
-    """``Coordinates``; without ``active`` it begins anew."""
+def _coordinates_edge(a, config, pixels, take, last, stored):
+    """``Coordinates``; ``take``, ``last``: a group is taken, its pass's last."""
+    lanes, form = a.lanes, a.form
     if lanes.full and not take:
         lanes.fed = lanes.need <= stored
     else:
         lanes.fed = lanes.ready_need <= stored
-        _lane_edge(lanes, c, pixels)
-        _walk_edge(lanes, c)
-    if not active:
+        _lane_edge(lanes, form, pixels)
+        _walk_edge(lanes, form)
+    if not lanes.runs:
         lanes.made = lanes.full = lanes.lead = 0
         lanes.column = lanes.row = lanes.y = 0
+    _form_edge(a, config, take and last)
+
+
+@part
+def _form_waits(a, config):
+    """Whether the pass of the next group is not there yet."""
+    there = config.full != 0 and config.depth != 1 if a.lanes.borrows else config.valid != 0
+    return not a.lanes.known and not there
+
+
+@part
+def _form_edge(a, config, takes_last):
+    """``Coordinates._form``."""
+    lanes = a.lanes
+    waits, borrows = _form_waits(a, config), lanes.borrows
+    lanes.runs = lanes.known
+    if config.valid and config.ready:
+        lanes.borrows = 0
+    if takes_last:
+        lanes.known = lanes.runs = 0
+        lanes.borrows = 1
+    elif not lanes.known and not waits:
+        lanes.known = 1
+        c = config.o.array
+        if borrows:
+            for k in range(len(a.form.flat)):
+                a.form.flat[k] = a.following.flat[k]
+        else:
+            _take_form(a.form, c)
+
+
+@part
+def _take_form(form, c):
+    form.pitch, form.width_out, form.height_out = c.pitch, c.width_out, c.height_out
+    form.stride, form.rows, form.need, form.release = c.stride, c.rows, c.need, c.release
 
 
 @part
@@ -246,14 +292,17 @@ def array_edge(a, config, pixels, stored):
         _copy(a.told, a.ending)
     if a.hand_over:
         a.in_flight = 0
-    active, begins = a.active, a.begins
+    active, begins, last_group = a.active, a.begins, a.group + 1 == c.groups
     a.pass_done = a.issue and a.ends_pass
     if a.pass_done:
         a.released = 0
     elif active and begins and lanes.full:
         a.released = lanes.free
+    settled = a.settled
+    waits = config.valid and not active and a.flushing == 0
+    a.settled = (settled << 1 | 1) & ((_SETTLED << 1) - 1) if waits else 0
     if not active:
-        a.active = config.valid and a.flushing == 0
+        a.active = settled & _SETTLED != 0
     a.flushing = (a.flushing << 1 | a.pass_done) & _FLUSHING
     a.stages = (a.stages << 1 | (a.issue and a.ends_block)) & _STAGES
     if a.issue:
@@ -269,7 +318,7 @@ def array_edge(a, config, pixels, stored):
         _step(a, c)
         if a.pass_done:
             a.active = 0
-    _coordinates_edge(lanes, c, pixels, active, a.issue and begins, stored)
+    _coordinates_edge(a, config, pixels, a.issue and begins, last_group, stored)
 
 
 SHORTEST = 4
@@ -302,7 +351,7 @@ def _shows_fewer(c, maps, place, area, now):
 
 
 @called
-def array_ahead(a, c, pixels, maps, ring, now):
+def array_ahead(a, config, pixels, maps, ring, now):
     """Issue taps ahead of time, from cycle ``now`` on; return of how many cycles.
 
     It does so in the middle of a block whose weights are there: in each of those cycles the array
@@ -311,8 +360,11 @@ def array_ahead(a, c, pixels, maps, ring, now):
     go on being made meanwhile; whether its rows are there is looked at before each first tap).
     ``ring``: of the weights. Nobody may move the array in the cycles that were run ahead.
     """
+    c = config.o.array
     steady = a.active and a.issue and not a.begins and not a.hand_over
     if not steady or c.stream_weights or a.stages & 1 or a.flushing or a.pass_done or not ring.ready:
+        return 0
+    if _form_waits(a, config):
         return 0
     place, area = _place(a, c, maps)
     cycles = (c.channels - a.channel) * area - 1 - place
@@ -330,7 +382,7 @@ def array_ahead(a, c, pixels, maps, ring, now):
     a.odd = (a.odd + cycles) & 1
     made = 0
     while made < cycles and not a.lanes.full:
-        _coordinates_edge(a.lanes, c, pixels, True, False, 0)
+        _coordinates_edge(a, config, pixels, False, False, 0)
         made += 1
     if c.by_tap:
         present = a.bits >> MAPS

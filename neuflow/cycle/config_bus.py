@@ -10,12 +10,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from neuflow.blocks.conv_lanes import FORM
 from neuflow.cycle.awake import BACK, PART_OF, RECEIVERS, UNITS_OF
 from neuflow.cycle.compiled import lowest, part
 from neuflow.cycle.parts import SLICE, slice_edge
 from neuflow.cycle.router import router_bus_ready
 from neuflow.cycle.state import (
     ALU0,
+    ARRAY,
     INT,
     MAPPER,
     MAX_COLUMNS,
@@ -26,7 +28,7 @@ from neuflow.cycle.state import (
     ROWS,
     UNITS,
 )
-from neuflow.layout import COLUMN_BITS
+from neuflow.layout import COLUMN_BITS, CONV_ARRAY
 
 TAP = np.dtype([("head", SLICE), ("moves", INT)])
 """config.ConfigTap; ``moves``: the word at its output is taken by all in this cycle."""
@@ -50,6 +52,12 @@ WORD = {
 field -> bits, from the lowest. ``packet``: row of the table of packets. ``unit``: receiver
 (``state.ROWS`` ..), ``ROUTER``, or ``NOBODY``. ``row``: of its tile, ``DMA_ROW`` for a port. ``output``,
 ``input``, ``peers``: of a ROUTE word."""
+
+PRESENT, FOLLOWING = 1, 2
+"""Of ``loads``: fields to be copied are those of ``packet``, of ``assembled``."""
+
+_FORM_COLUMNS = np.array([[f.name for f in CONV_ARRAY.fields].index(name) for name in FORM], np.int64)
+"""Where the table of packets has what the array looks at beforehand."""
 
 FIRST_UNIT = np.array([ROWS, ALU0, MAPPER] + [READ_ROWS] * (MAX_ROWS - 2), np.int64)
 """The receivers of the tile in a row are those from ``FIRST_UNIT[row]`` to before the next row's."""
@@ -158,7 +166,7 @@ def _receiver_valid(bus, receiver):
     receiver.packet = receiver.assembled
     receiver.base = receiver.assembled_base
     receiver.valid = 1
-    receiver.loads = 1
+    receiver.loads |= PRESENT
     bus.loads = 1
 
 
@@ -180,6 +188,9 @@ def receiver_edge(bus, receiver):
         receiver.assembled = receiver.arrived >> _PACKET & _PACKET_MASK
         receiver.assembled_base = receiver.arrived_base
         receiver.full = receiver.arrived & 1
+        if receiver.full:
+            receiver.loads |= FOLLOWING
+            bus.loads = 1
         if receiver.depth == 1 and receiver.full:
             _receiver_valid(bus, receiver)
 
@@ -201,10 +212,14 @@ def receivers_load(m, packets):
     for c in range(m.grid.columns):
         for unit in range(UNITS):
             receiver = m.wires[c].receivers[unit]
-            if receiver.loads:
-                receiver.loads = 0
+            if receiver.loads & PRESENT:
                 for k in range(PACKET_FIELDS):
                     receiver.o.fields[k] = packets[receiver.packet, k]
+            if receiver.loads & FOLLOWING and unit == ARRAY:
+                following = m.tiles.columns[c].array.following
+                for k in range(len(following.flat)):
+                    following.flat[k] = packets[receiver.assembled, _FORM_COLUMNS[k]]
+            receiver.loads = 0
 
 
 @part

@@ -147,7 +147,7 @@ def _array_edge(grid, wires, tiles, column, stored):
         wires.wakes |= ARRAY
     if tiles.plain == 0:
         bits, ring = array.bits, column.weights.weights
-        cycles = array_ahead(array, config.o.array, grid.pixels, grid.maps, ring, tiles.now + 1)
+        cycles = array_ahead(array, config, grid.pixels, grid.maps, ring, tiles.now + 1)
         if cycles:
             wires.resting += array.bits - bits
             wires.resumes = tiles.now + 1 + cycles

@@ -107,7 +107,7 @@ RECEIVER = overlaid(
         ("assembled_base", INT),
         ("packet", INT),  # o.payload: row of the table of packets
         ("base", INT),  # its first word after relocation (address of a DMA descriptor)
-        ("loads", INT),  # ``packet`` has changed: its fields are yet to be copied
+        ("loads", INT),  # packets that have changed, whose fields are yet to be copied
         ("o", CONFIG),  # o.payload: its fields
     ],
     first="mine", last="packet",
