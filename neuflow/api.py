@@ -106,7 +106,7 @@ class Program:
         from neuflow.cycle import judge
         from neuflow.run import stats
 
-        measured = judge.simulate(self.ir, images, memory, seed)
+        measured = judge.simulate(self.ir, images, memory, seed, timeline=False)
         return stats.assemble(self.ir, images, measured, memory, judge="cycle")
 
     def rtl(

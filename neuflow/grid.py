@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import tomllib
@@ -219,10 +220,15 @@ class GridConfig:
 
     def hash(self) -> str:
         """Return the SHA-256 (hex) of all that shapes the hardware; clock and memory do not."""
-        values = dataclasses.asdict(self)
-        for key in ("name", "clock_hz", "clock_source", "memory"):
-            del values[key]
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return _hash(self)
+
+
+@functools.cache
+def _hash(grid: GridConfig) -> str:
+    values = dataclasses.asdict(grid)
+    for key in ("name", "clock_hz", "clock_source", "memory"):
+        del values[key]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 # As large a scratchpad as its board's 416 block RAMs leave, with FIFO tiles of 8 kB.

@@ -16,21 +16,38 @@ from test_cycle import MEMORIES, RandomCopies, lenet
 from neuflow.compiler import compile_graph
 from neuflow.cycle import array, awake, column, drain, judge, state
 from neuflow.cycle.convolver import convolver_edge, convolver_wires
+from neuflow.errors import HardwareError
 from neuflow.grid import TINY, MemoryConfig
 from neuflow.ir import Program
 from tests.random_graphs import RandomGraph
 
 
 def assert_plain_is_equal(program: Program, images: int, memory: MemoryConfig, seed: int | None) -> None:
-    """Run the judge with sleep and jumps, and without; compare all that it measures, and traces."""
+    """Run the judge with sleep and jumps, and without; compare all that it measures, and traces.
+
+    Without a timeline all else is the same.
+    """
     want = judge.simulate(program, images, memory, seed, plain=True)
     traces = np.zeros((2, want.cycles, program.grid.columns), np.uint32)
     judge.simulate(program, images, memory, seed, trace=traces[0], plain=True)
     got = judge.simulate(program, images, memory, seed, trace=traces[1])
+    short = judge.simulate(program, images, memory, seed, timeline=False)
     for field in dataclasses.fields(want):
         if field.name != "seconds":
             assert getattr(got, field.name) == getattr(want, field.name), field.name
+        if field.name not in ("seconds", "timeline", "window_cycles"):
+            assert getattr(short, field.name) == getattr(want, field.name), field.name
+    assert not short.timeline
     assert np.array_equal(*traces)
+
+
+def test_an_error_says_what_was_done_last_without_a_timeline_too() -> None:
+    said = []
+    for timeline in (True, False):
+        with pytest.raises(HardwareError, match="at the end column 0: ") as error:
+            judge.simulate(lenet("b", 10).ir, 10, max_cycles=5000, timeline=timeline)
+        said.append(str(error.value))
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("case", range(24))

@@ -6,6 +6,7 @@ words, the same cycles and the same counters.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +54,7 @@ def run(
     # The machine runs compiled and lets go of the interpreter's lock, so both have a core.
     with ThreadPoolExecutor(1) as pool:
         words = pool.submit(device.run, program, inputs)
-        measured = simulate(program, images, memory, seed, max_cycles)
+        measured = simulate(program, images, memory, seed, max_cycles, timeline=False)
         outputs = words.result().outputs
     return Result(outputs, stats.assemble(program, images, measured, memory, judge="cycle"))
 
@@ -66,18 +67,22 @@ def simulate(
     max_cycles: int | None = None,
     trace: NDArray[np.uint32] | None = None,
     plain: bool = False,
+    timeline: bool = True,
 ) -> Measured:
     """Return what the grid's counters and the bench around it would show for ``images`` images.
 
     Times do not depend on words, so none are needed. ``trace`` uint32 [cycles, columns] is filled
     with the activity (``layout.ACTIVITY``) of the first cycles. With ``plain`` every part is moved in
-    every cycle, for tests of what is otherwise left out.
+    every cycle, for tests of what is otherwise left out. Without ``timeline`` there is none, which
+    takes less time.
     """
     measure.check_seed(seed)
     grid, count = program.grid, frames.frame_count(program, images)
     place = measure.placement(program, count)
     decoded = decode(program.device, grid.columns)
     made = machine.new_machine(grid, memory or grid.memory, place.size, seed, plain)
+    if not timeline:
+        made[0]["figures"]["width"] = _MAX_CYCLES  # one window
     host = made[0]["sequencer"]
     for name, value in (
         ("program", place.program // measure.PAGE), ("input", place.inputs // measure.PAGE),
@@ -88,17 +93,26 @@ def simulate(
 
     write_done = np.zeros((grid.columns, max(1, int(decoded.writes.max()) * count)), np.int64)
     write_causes = np.zeros((*write_done.shape, len(Cause)), np.int64)
-    timeline = np.zeros((WINDOWS, grid.columns, COUNTS), np.int64)
+    windows = np.zeros((WINDOWS if timeline else 1, grid.columns, COUNTS), np.int64)
     if trace is None:
         trace = np.zeros((0, grid.columns), np.uint32)
     begin = time.perf_counter()
     machine.run(
-        made, decoded.code, decoded.bus, decoded.packets, write_done, write_causes, timeline,
+        made, decoded.code, decoded.bus, decoded.packets, write_done, write_causes, windows,
         trace, max_cycles or _MAX_CYCLES,
     )  # fmt: skip
     seconds = time.perf_counter() - begin
-    report = _report(grid, made[0], write_done, write_causes, timeline, seconds)
-    return measure.measured(program, report)
+    report = _report(grid, made[0], write_done, write_causes, windows, seconds)
+    if not timeline and not _succeeds(made[0]):
+        # Once more, for what the error says of the end.
+        return simulate(program, images, memory, seed, max_cycles, trace, plain)
+    measured = measure.measured(program, report)
+    return measured if timeline else dataclasses.replace(measured, timeline=())
+
+
+def _succeeds(m: np.void) -> bool:
+    """Whether the program has ended, without an error."""
+    return not m["sequencer"]["busy"] and not m["sequencer"]["error"]
 
 
 def _report(
