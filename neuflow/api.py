@@ -159,11 +159,12 @@ def compile(
 
 def accuracy(
     model: str | os.PathLike[str], program: Program, x: Any
-) -> tuple[list[Accuracy], Mapping[str, float] | None]:
+) -> tuple[list[Accuracy], Mapping[str, float] | str]:
     """Compare golden with the model, tensor by tensor; see :mod:`neuflow.run.accuracy`.
 
     Returns worst error, its bound and SQNR of every tensor, and of every output the SQNR against
-    onnxruntime, dB (None where it is not installed). Refused: a model that ``program`` is not of.
+    onnxruntime, dB (or why there is none: it is not installed, or lacks an operation of a type).
+    Refused: a model that ``program`` is not of.
     """
     from neuflow import compiler
     from neuflow.run import accuracy as measured

@@ -19,6 +19,7 @@ from neuflow.compiler import Stages, run_passes
 from neuflow.errors import InputError
 from neuflow.grid import TINY
 from neuflow.run import accuracy, golden
+from tests.onnx_builder import build, node, normal
 from tests.reduced import REDUCED, dims, model_of
 
 LEAST_DB = 40
@@ -49,7 +50,7 @@ def check(path: Path, x: dict[str, NDArray[Any]], bits: int = 16) -> dict[str, f
     print(accuracy.text(found, outputs))
     for tensor in found:
         assert tensor.outside == 0 and tensor.error <= tensor.bound, tensor
-    assert outputs is not None
+    assert isinstance(outputs, dict), outputs
     return outputs
 
 
@@ -138,6 +139,45 @@ def test_the_command_prints_errors_bounds_and_ratios(
     other = str(EXAMPLES / "lenet5_b.onnx")
     assert cli.main(["accuracy", other, program, "--input", data]) == 2
     assert "another model" in capsys.readouterr().err
+
+
+KERNEL = normal(4, 3, 3, 3) / 5
+CONV = node("Conv", ["x", "w"], "c", pads=[1, 1, 1, 1])
+MODELS = {
+    "batch": build([CONV], {"w": KERNEL}, {"x": (3, 3, 6, 8)}, ["c"]),
+    "probabilities by another name": build(
+        [CONV, node("Softmax", ["c"], "s", axis=1), node("Identity", ["s"], "y")], {"w": KERNEL}
+    ),
+    "padded maxima of negative values": build(
+        [node("Abs", ["x"], "a"), node("Neg", ["a"], "n"), node("Pad", ["n", "p"], "q"),
+         node("MaxPool", ["q"], "y", kernel_shape=[2, 2])], {"p": np.array([0, 0, 1, 1] * 2)},
+    ),
+    "half": build([node("Conv", ["x", "w"], "y")], {"w": KERNEL.astype(np.float16)}),
+}  # fmt: skip
+DOUBLE = build([node("Conv", ["x", "w"], "y")], {"w": KERNEL.astype(np.float64)})
+for model, kind in ((MODELS["half"], onnx.TensorProto.FLOAT16), (DOUBLE, onnx.TensorProto.DOUBLE)):
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = kind
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_onnxruntime_computes_the_model_as_it_is(name: str, tmp_path: Path) -> None:
+    """Seven images in batches of three; operands of the host's; no optimisation that loses zeros."""
+    path, x = tmp_path / "m.onnx", {"x": normal(7, 3, 6, 8, seed=1)}
+    onnx.save(MODELS[name], path)
+    (ratio,) = check(path, x).values()
+    assert 65 < ratio < 120
+
+
+def test_what_onnxruntime_cannot_run_is_said(tmp_path: Path) -> None:
+    """It has no Conv of doubles; the command goes on without it."""
+    path, x = tmp_path / "m.onnx", {"x": normal(2, 3, 6, 8)}
+    onnx.save(DOUBLE, path)
+    stages = quantised(path, x)
+    says = accuracy.against_onnxruntime(str(path), stages["quantised"], x)
+    assert isinstance(says, str) and "cannot run the model" in says and "Conv(11)" in says
+    table = accuracy.text([], says).splitlines()
+    assert len(table) == 2 and table[-1].endswith("all figures are against our own float64")
 
 
 @pytest.mark.parametrize("bits", [16, 8])
