@@ -447,6 +447,12 @@ def test_shape_arithmetic_with_a_symbolic_batch_folds() -> None:
     assert ops(same_as_onnxruntime(build(nodes, weights, FLAT))) == ["map", "dense"]
 
 
+def test_as_many_channels_as_the_number_that_stands_for_the_batch() -> None:
+    weights = {"w": normal(127, 127, 1, 1)}
+    model = build([node("Conv", ["x", "w"], "y")], weights, {"x": ("N", 127, 2, 3)})
+    assert ops(same_as_onnxruntime(model)) == ["conv"]
+
+
 def test_weights_listed_among_the_inputs_are_no_inputs() -> None:
     model = build([node("Conv", ["x", "w", "b"], "y")], {"w": W, "b": B}, list_weights=True)
     assert same_as_onnxruntime(model).inputs == ("x",)
@@ -716,6 +722,18 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         build([node("CastLike", ["x", "k"], "c"), node("CastLike", ["c", "x"], "y")],
               {"k": np.int64(3)}),
         r"node 'c' \(CastLike\): casts data to a type that is not float; keep the data in float",
+    ),
+    "the number that stands for the batch, by chance": (
+        build([node("Reshape", ["x", "s"], "y")], {"s": np.array([127, -1])}, {"x": ("N", 127, 4)}),
+        r"node 'y' \(Reshape\): moves or mixes the batch, the first dimension: \[N, 127, 4\] -> \[127,",
+    ),
+    "a constant of as many images, by chance": (
+        build([node("Add", ["x", "k"], "y")], {"k": np.ones((127, 4), np.float32)}, {"x": ("N", 4)}),
+        r"node 'y' \(Add\): its inputs do not fit each other .*; correct the model",
+    ),
+    "view of another size, any number of images": (
+        build([node("Reshape", ["x", "s"], "r"), node("Relu", ["r"], "y")], {"s": np.array([0, 100])}),
+        r"node 'r' \(Reshape\): makes \[N, 100\] of \[N, 3, 6, 8\], another number of values; correct",
     ),
     "norm of every place": (
         build([node("BatchNormalization", ["x", "s", "s", "s", "s"], "y", spatial=0)],

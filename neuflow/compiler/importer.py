@@ -2,8 +2,8 @@
 
 The importer walks the sorted ONNX graph once. A value is a constant (then every operation on
 constants is folded, by ONNX's reference evaluator) or data, whose first dimension is the batch.
-A symbolic batch is given a number that no other dimension has, so that shape arithmetic folds
-like all else and a Reshape that mixes images shows.
+A symbolic batch is given a number, so that shape arithmetic folds like all else and a Reshape that
+mixes images shows; :attr:`Importer.reads_batch` says when a second number must give the same graph.
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ class Importer:
         self.inputs: list[str] = []
         self.batch = 1
         self.fixed_batch: int | None = None
-        self.reads_batch = False
+        self.symbolic = False
+        self._folded_shape = False
         self._names: set[str] = set()
         self._new_tensors = 0
 
@@ -192,6 +193,19 @@ class Importer:
         for node in graph.node:
             self._import(node)
         return self._finish()
+
+    @property
+    def reads_batch(self) -> bool:
+        """Whether anything may depend on the number that stands for a symbolic batch.
+
+        A Shape that was folded; or a constant that has this number by chance, in a shape or as one.
+        """
+        number = self.symbolic_batch
+        constants = [value for value in self.values.values() if isinstance(value, np.ndarray)]
+        return self.symbolic and (
+            self._folded_shape
+            or any(number in c.shape or (c.dtype.kind in "iu" and number in c) for c in constants)
+        )
 
     # --- inputs and outputs -----------------------------------------------------------------
 
@@ -464,7 +478,7 @@ class Importer:
             return False
         dims = data.shape[step.attrs.get("start", 0) : step.attrs.get("end", len(data.shape))]
         result = dims if kind == "Shape" else math.prod(dims)
-        self.reads_batch |= self.symbolic
+        self._folded_shape = True
         self.values[step.node.output[0]] = np.array(result, np.int64)
         return True
 
@@ -501,7 +515,7 @@ class Importer:
             shapes.append(tuple(int(d.dim_value) for d in dims))
         if any(d < 1 for d in shapes[0]):
             raise step.refuse(
-                f"its result is empty or of unknown size {list(shapes[0])}",
+                f"its result is empty or of unknown size {self.show(shapes[0])}",
                 "use a larger input or a smaller kernel",
             )
         return shapes

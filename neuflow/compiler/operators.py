@@ -51,7 +51,8 @@ def _view(importer: Importer, step: Step) -> Value:
         step.constant(index, "shape")
     if math.prod(data.shape) != math.prod(step.shapes[0]):  # inference does not count
         raise step.refuse(
-            f"makes {list(step.shapes[0])} of {list(data.shape)}, another number of values",
+            f"makes {importer.show(step.shapes[0])} of {importer.show(data.shape)}, another number of "
+            "values",
             "correct the model, export it again",
         )
     # Kept as a name until an operation needs the shape: dense layers flatten by themselves.
@@ -175,7 +176,7 @@ def _dense(
 ) -> Data:
     if len(data.shape) != 2 or data.shape[1] != weight.shape[1]:
         raise step.refuse(
-            f"its weight is for {weight.shape[1]} values, the data are {list(data.shape)}",
+            f"its weight is for {weight.shape[1]} values, the data are {importer.show(data.shape)}",
             "correct the model, export it again",
         )
     attrs = {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)}
