@@ -98,7 +98,11 @@ def read_arrays(name: str) -> Any:
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror or error}") from None
     except ValueError as error:
-        cause = "it holds Python objects" if "pickle" in str(error).lower() else str(error)
+        cause = str(error)
+        if "Object arrays" in cause:
+            cause = "it holds Python objects"
+        elif "pickle" in cause:  # NumPy takes whatever it does not know for one
+            cause = "it is no NumPy file"
         raise InputError(f"{name}: not usable: {cause}; save real numbers by numpy.save") from None
     except MemoryError as error:
         raise InputError(f"{name}: {error}; give fewer images at a time") from None

@@ -173,11 +173,14 @@ def write_objects(path: Path) -> None:
     np.save(path, np.array([{}], object))
 
 
-@pytest.mark.parametrize("write", [write_text, write_nothing, write_objects])
-def test_files_that_hold_no_numbers_are_refused(write, tmp_path):
+@pytest.mark.parametrize(
+    ("write", "says"),
+    [(write_text, "no NumPy file"), (write_nothing, "damaged"), (write_objects, "Python objects")],
+)
+def test_files_that_hold_no_numbers_are_refused(write, says, tmp_path):
     path = tmp_path / "x.npy"
     write(path)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=says):
         cli_files.read_arrays(str(path))
 
 

@@ -642,6 +642,10 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
                     count_include_pad=1)]),
         r"node 'y' \(AveragePool\): ceil_mode = 1 .*; use ceil_mode = 0",
     ),
+    "window behind the data": (
+        build([node("MaxPool", ["x"], "y", kernel_shape=[1, 2], strides=[2, 3], ceil_mode=1)]),
+        r"node 'y' \(MaxPool\): ceil_mode = 1 makes windows begin behind the data, .*; use ceil_mode",
+    ),
     "dilated pool": (
         build([node("MaxPool", ["x"], "y", kernel_shape=[2, 2], dilations=[2, 2])]),
         r"node 'y' \(MaxPool\): dilations \[2, 2\] are not 1; use dilations of 1",

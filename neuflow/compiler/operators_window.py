@@ -74,7 +74,13 @@ def pool(importer: Importer, step: Step) -> Value:
     if len(kernel) == 1:
         kernel = [1, *kernel]
     size, out = image_shape(data.shape[1:]), image_shape(step.shapes[0][1:])
-    pads, grown = _stretch(size, out, (kernel[0], kernel[1]), stride, pads)
+    stretched, grown = _stretch(size, out, (kernel[0], kernel[1]), stride, pads)
+    if grown and any(end >= k for end, k in zip(stretched[2:], kernel, strict=True)):
+        raise step.refuse(
+            "ceil_mode = 1 makes windows begin behind the data, which only some tools leave out",
+            "use ceil_mode = 0, or operator set 22",
+        )
+    pads = stretched
     if any(p >= k for p, k in zip(pads, kernel * 2, strict=True)):
         raise step.refuse(
             f"pads {list(pads)} reach the kernel {kernel}", "use pads smaller than the kernel"
