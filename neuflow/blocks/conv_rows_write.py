@@ -28,14 +28,15 @@ def write_words(m, writer, valid, pieces, pairs, locator):
     )
     used, banks_used, of_phase_1 = Signal(lanes), Signal(lanes), Signal(lanes)
     first_bank = Signal.like(locator.turn, reset_less=True)
-    rotate = locator.where.rotate[:lane_bits]
+    turn, rotate = locator.turn[:lane_bits], locator.where.rotate[:lane_bits]
     few = before(lanes, piece.number)
     few_of_pairs = Cat(few[k // half + 2 * (k % half)] for k in range(lanes))
     m.d.comb += of_phase_1.eq(turned(Const(~0 << half, lanes), rotate) & pairs.replicate(lanes))
     m.d.sync += [
         stride.eq(writer.config.payload.stride),
         start.eq(pieces[3].taken + pieces[3].first),
-        origin.eq(start - stride * locator.turn[:lane_bits]),
+        # By adders: a multiplier would be a DSP block on some devices.
+        origin.eq(start - sum(Mux(bit, stride << k, 0) for k, bit in enumerate(turn))),
         used.eq(Mux(valid, Mux(pairs, few_of_pairs, few), 0)),
         banks_used.eq(turned(used, rotate)),
         first_bank.eq(locator.where.rotate),

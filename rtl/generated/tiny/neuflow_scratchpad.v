@@ -148,7 +148,7 @@ module \neuflow_scratchpad.reads  (
     : 30'h0) | (turn_grant[5] ? request__5__payload[29:0] : 30'h0);
   assign n3 = moves1 | free1;
   assign free0 = ~n7 | moves0 & !left0;
-  assign n4 = free0 | moves0;
+  assign n4 = moves0 | free0;
   assign like = free0 | free1 ? {request__5__valid, request__4__valid, request__3__valid,
     request__2__valid, request__1__valid, request__0__valid} & ~((free0 ? 6'h0 : owner0) | (free1 ?
     6'h0 : owner1)) : 6'h0;
@@ -225,7 +225,7 @@ module \neuflow_scratchpad.writes  (
     request__1__payload[29:0] : 30'h0);
   assign n3 = moves1 | free1;
   assign free0 = ~n7 | ends0;
-  assign n4 = free0 | moves0;
+  assign n4 = moves0 | free0;
   assign like = free0 | free1 ? {request__1__valid, request__0__valid} & ~((free0 ? 2'h0 : owner0) |
     (free1 ? 2'h0 : owner1)) : 2'h0;
   assign meet = n7 & n6 & beat0[0] == beat1[0];
