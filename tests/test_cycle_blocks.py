@@ -299,6 +299,17 @@ def test_convolver_phases_of_wide_beats(stride: int, width: int) -> None:
     convolver([layer, thin, layer], grid)
 
 
+@pytest.mark.parametrize("pauses", PACES[1:])
+def test_convolver_both_phases_wait_for_the_next_beat(pauses: tuple[float, float]) -> None:
+    """Rows begin and end anywhere in a beat, and go on in one that is late."""
+    grid = replace(TINY, maps=4, bus_words=8, pixels=7, row_words=1024, reorder_words=512)
+    layers = [
+        Layer(height=3, width=width, stride=2, kernel=(2, 3), channels=2, seed=width)
+        for width in (9, 14, 19, 23)
+    ]
+    convolver(layers, grid, pauses, seed=4)
+
+
 @pytest.mark.parametrize("pauses", PACES)
 def test_convolver_weights_fill_their_rings(pauses: tuple[float, float]) -> None:
     # More than the ring holds: in one packet that is freed on its way, and in packets one after
