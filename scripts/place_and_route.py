@@ -157,13 +157,18 @@ def place_and_route(
     """Run nextpnr with one seed; it writes its report, also where the target is missed.
 
     It writes the delays, too: without ``routes`` it stops after placement, and they are estimates.
+    Placement and routing are two runs, so that what was placed may be routed anew.
     """
     name = run_name(seed, part)
-    command = [NEXTPNR, *PARTS[part], "--package", PACKAGE, "--json", "netlist.json"]
-    command += ["--seed", str(seed), "--freq", f"{freq:g}", "--timing-allow-fail"]
-    command += ["--lpf-allow-unconstrained", "--placer", placer, "--sdf", f"{name}.sdf"]
-    command += ["--router", "router2", "--report", f"{name}.json"] if routes else ["--no-route"]
-    run(command, directory, f"{name}.log")
+    command = [NEXTPNR, *PARTS[part], "--package", PACKAGE, "--seed", str(seed)]
+    command += ["--freq", f"{freq:g}", "--timing-allow-fail", "--lpf-allow-unconstrained"]
+    command += ["--router", "router2", "--sdf", f"{name}.sdf"]
+    placed = f"{name}_placed.json"
+    place = ["--json", "netlist.json", "--placer", placer, "--no-route", "--write", placed]
+    run([*command, *place], directory, f"{name}_placed.log")
+    if routes:
+        route = ["--json", placed, "--no-pack", "--no-place"]
+        run([*command, *route, "--report", f"{name}.json"], directory, f"{name}.log")
 
 
 def read_report(directory: Path, seed: int, part: str) -> dict[str, Any]:

@@ -236,10 +236,12 @@ def test_a_part_is_what_nextpnr_is_told(
     commands: list[list[str]] = []
     monkeypatch.setattr(flow, "run", lambda command, directory, log: commands.append([*command, log]))
     flow.place_and_route(tmp_path, 5, 80.0, part, "static")
-    (command,) = commands
-    assert command[1:4] == wanted
-    assert command[-1] == f"nextpnr_{part}_seed5.log"
-    assert command[command.index("--report") + 1] == f"nextpnr_{part}_seed5.json"
+    place, route = commands
+    assert place[1:4] == route[1:4] == wanted
+    assert place[-1] == f"nextpnr_{part}_seed5_placed.log"
+    assert place[place.index("--write") + 1] == route[route.index("--json") + 1]
+    assert route[-1] == f"nextpnr_{part}_seed5.log"
+    assert route[route.index("--report") + 1] == f"nextpnr_{part}_seed5.json"
 
 
 def test_results_that_are_not_there_are_named(
