@@ -57,15 +57,15 @@ module neuflow_control (
   input wire clk
 );
   reg signal = 1'h0, signal_122 = 1'h0, busy_121 = 1'h0;
-  reg [1:0] n1;
-  reg [2:0] fault = 3'h0;
+  reg [2:0] n1, fault = 3'h0;
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
-  wire [1:0] n2;
+  wire [2:0] n2;
   wire [32:0] i__payload;
+  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause = signal | ~busy_121 ? 4'ha : {3'h4, signal_122 ? 1'h0 : 1'h1};
+  assign cause[1:0] = signal | ~busy_121 ? 2'h2 : {1'h0, signal_122 ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
-  assign n2 = write_error ? 2'h3 : 2'h0;
+  assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
   \neuflow_control.counters  counters (
     .activity(activity), .busy(busy), .clear(start & ~busy & !error), .clk(clk),
       .config_hidden_count(config_hidden), .config_moves(config__valid & config__ready),
@@ -100,8 +100,8 @@ module neuflow_control (
       busy_121 <= busy;
       signal <= config_waits;
       signal_122 <= fence_waits | frame_ends;
-      if (write_error | read_error | hang) begin
-        n1 = read_error ? 2'h2 : n2;
+      if (read_error | write_error | hang) begin
+        n1 = read_error ? 3'h2 : n2;
         fault[1] <= n1[1];
       end
     end
@@ -114,7 +114,7 @@ module neuflow_control (
     end
   end
   always @(posedge clk) begin
-    if (rst | write_error | read_error) begin
+    if (rst | read_error | write_error) begin
       fault[2] <= 1'h0;
     end else begin
       if (hang) fault[2] <= 1'h1;
@@ -177,14 +177,15 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1;
-  wire [1:0] n5, n3;
+  wire [1:0] n6, n5;
   wire [32:0] n2;
-  wire [4:0] n4;
+  wire [4:0] n4, n3;
   assign n1 = seen[32] | seen[0];
   assign n2 = quiet + 1'h1;
-  assign n3 = 2'h2 - seen[59:58];
-  assign n4 = {1'h0, n5[0] ? seen[22:20] : 3'h0} + {n5[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n5 = 2'h2 - seen[27:26];
+  assign n3 = {1'h0, n5[0] ? seen[54:52] : 3'h0} + {n5[1] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n4 = {1'h0, n6[0] ? seen[22:20] : 3'h0} + {n6[1] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n5 = 2'h2 - seen[59:58];
+  assign n6 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -312,7 +313,7 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {1'h0, n3[0] ? seen[54:52] : 3'h0} + (n3[1] ? {seen[54:52], 1'h0} : 4'h0);
+      map_remainder1 <= n3[3:0];
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
       useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
     end
@@ -323,7 +324,7 @@ module \neuflow_control.counters  (
     end else begin
       map_remainder0 <= n4[3:0];
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= {1'h0, seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
+      useful0 <= {seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
@@ -496,10 +497,10 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n11, n22, n14, n7, n19, n16, n10, n4, n3, n15, n13, n21, n20, n5, n6, n2, n9, n12, n18, n8,
+  wire n11, n22, n14, n6, n19, n16, n10, n4, n3, n15, n13, n21, n20, n5, n7, n2, n9, n12, n18, n8,
     signal_44, config__payload_last, moves, next_frame;
-  wire [2:0] code;
   wire [32:0] n17, n1;
+  wire [7:0] code;
   assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
     output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
     11'h0} : 32'h0) : 32'h0), held[19:4]};
@@ -508,34 +509,34 @@ module \neuflow_control.sequencer  (
   assign frame_ends = state == 2'h3;
   assign restart = n14 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
   assign config__valid = n4 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n4 ? (n7 ? signal & n21 & ~signal_44 : 1'h0) : 1'h0;
+  assign fence_waits = n4 ? (n6 ? signal & n21 & ~signal_44 : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n3 & n4 & moves;
+  assign n2 = n4 & n3 & moves;
   assign n3 = state == 2'h2;
   assign n4 = busy & !fault;
-  assign n5 = {moves, n7} != 1'h1;
-  assign n6 = {n3, moves} != 2'h2;
-  assign n7 = !state;
+  assign n5 = {n3, moves} != 2'h2;
+  assign n6 = !state;
+  assign n7 = {n6, moves} != 2'h2;
   assign n8 = state == 1'h1;
-  assign n9 = &{n7 | n8, n4, n5, n20};
+  assign n9 = &{n4, n20, n7, n6 | n8};
   assign moves = signal & signal_44;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = ~restart & i__ready;
-  assign code = |fault ? fault : {1'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ? (n7 ?
-    signal & bad : 1'h0) : 1'h0}};
-  assign n13 = busy & |{5'h0, code};
+  assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ?
+    (n6 ? signal & bad : 1'h0) : 1'h0}};
+  assign n13 = busy & |code;
   assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n6 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
   assign n18 = rst | n14 | next_frame;
   assign n19 = at[3:0] == 1'h1;
   assign config__payload_last = left == 1'h1;
-  assign n20 = {moves, n8} != 1'h1;
+  assign n20 = {n8, moves} != 2'h2;
   assign next_frame = n4 ? (frame_ends ? &signal_18 : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_44 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n21 & (at[3:0] != 2'h2 |
+  assign signal_44 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n21 & (at[3:0] != 2'h2 |
     &(~at[13:12] | (at[30] ? single : signal_18))) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -544,12 +545,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6, n3 | n7}) steps <= n3;
+    if (&{n4, n5, n6 | n3, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n4 & moves & n7) held <= at[31:0];
+    if (n4 & n6 & moves) held <= at[31:0];
     if (n10) begin
       over = n11 | signal_21;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -567,8 +568,8 @@ module \neuflow_control.sequencer  (
       error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; single <= 2'h0; signal_18 <= 2'h0; waiting0 <=
         8'h0; last_frame <= 1'h0;
     end else begin
-      if (n13) error <= {5'h0, code};
-      if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n13) error <= code;
+      if (n14 | n13 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       single <= {waiting1 <= 1'h1, waiting0 <= 1'h1};
       signal_18 <= {!waiting1, !waiting0};
@@ -588,8 +589,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, n3 | n7 | n8, {moves, config__payload_last, n8} != 3'h5, n20, n5, {at[3:0] == 2'h3,
-        n19, moves, n7} != 2'h3, n6, {n3, steps, moves} != 3'h5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n4, n6 | n3 | n8, {n8, config__payload_last, moves} != 3'h5, {n19, n6, at[3:0] == 2'h3,
+        moves} != 3'h5, n7, n20, n5, {n3, moves, steps} != 3'h6}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

@@ -62,14 +62,14 @@ module neuflow_convolver_tile (
   \neuflow_convolver_tile.convolver  convolver (
     .array_gated_rst(rst), .bus__payload(config_out__payload), .bus__valid(config__0__valid),
       .bus__valid_31(config__1__valid), .bus__valid_47(config__2__valid),
-      .bus__valid_63(config__3__valid), .clk(clk), .columns(columns),
+      .bus__valid_67(config__3__valid), .clk(clk), .columns(columns),
       .config__0__ready(config__0__ready), .config__1__ready(config__1__ready),
       .config__2__ready(config__2__ready), .config__3__ready(config__3__ready),
-      .config__valid_53(configured), .config__valid_69(drain_configured), .fill(fill), .held(held),
-      .i__payload(rows__payload), .i__payload_78(weights__payload), .i__valid(rows__valid),
-      .i__valid_82(weights__valid), .idle(idle), .lanes(lanes), .maps(maps),
-      .o__payload_90(local0_in__payload), .o__ready_92(local0_in__ready),
-      .o__valid_94(local0_in__valid), .partials__payload(partials__payload),
+      .config__valid_53(configured), .config__valid_73(drain_configured), .fill(fill), .held(held),
+      .i__payload(rows__payload), .i__payload_82(weights__payload), .i__valid(rows__valid),
+      .i__valid_86(weights__valid), .idle(idle), .lanes(lanes), .maps(maps),
+      .o__payload_94(local0_in__payload), .o__ready_96(local0_in__ready),
+      .o__valid_98(local0_in__valid), .partials__payload(partials__payload),
       .partials__ready(partials__ready), .partials__valid(partials__valid),
       .rows__ready(rows__ready), .rows_listening(rows_listening), .rows_source(rows_source),
       .shift(draining), .tap(tap), .wait_drain(wait_drain), .wait_rows(wait_rows),
@@ -107,14 +107,14 @@ module \neuflow_convolver_tile.convolver  (
   input wire [7:0] columns,
   input wire [67:0] i__payload,
   input wire i__valid,
-  input wire [67:0] i__payload_78,
-  input wire i__valid_82,
+  input wire [67:0] i__payload_82,
+  input wire i__valid_86,
   input wire [34:0] partials__payload,
   input wire partials__valid,
   input wire bus__valid,
   input wire bus__valid_31,
   input wire bus__valid_47,
-  input wire bus__valid_63,
+  input wire bus__valid_67,
   input wire [48:0] bus__payload,
   output wire rows__ready,
   output wire weights__ready,
@@ -127,13 +127,13 @@ module \neuflow_convolver_tile.convolver  (
   output wire partials__ready,
   output wire shift,
   output wire held,
-  output wire [34:0] o__payload_90,
-  output wire o__valid_94,
+  output wire [34:0] o__payload_94,
+  output wire o__valid_98,
   output wire config__0__ready,
   output wire config__1__ready,
   output wire config__2__ready,
   output wire config__3__ready,
-  input wire o__ready_92,
+  input wire o__ready_96,
   output wire rows_listening,
   output wire weights_listening,
   output wire [5:0] maps,
@@ -141,81 +141,81 @@ module \neuflow_convolver_tile.convolver  (
   output wire [2:0] rows_source,
   output wire [2:0] weights_source,
   output wire config__valid_53,
-  output wire config__valid_69,
+  output wire config__valid_73,
   input wire clk
 );
-  wire array_clk, awake, awake_176, awake_177, awake_178, awake_179, awake_180, config__ready,
-    config__ready_36, config__ready_52, config__ready_68, config__valid, config__valid_37,
+  wire array_clk, awake, awake_180, awake_181, awake_182, awake_183, awake_184, config__ready,
+    config__ready_36, config__ready_52, config__ready_72, config__valid, config__valid_37,
     config_conv_array_clk, config_conv_drain_clk, config_conv_rows_clk, config_conv_weights_clk,
-    drain_clk, drain_ready, free, hand_over, parameters_take, parameters_valid, parameters_wanted,
-    pass_done, read_118, read_enable, ready, rewind;
+    drain_clk, drain_ready, follows, free, hand_over, parameters_take, parameters_valid,
+    parameters_wanted, pass_done, read_122, read_enable, ready, rewind;
   wire [127:0] words;
-  wire [141:0] config__payload_65;
+  wire [141:0] config__payload_69;
   wire [14:0] config__payload_33;
   wire [15:0] released, stored;
   wire [17:0] block;
   wire [191:0] parameters;
   wire [219:0] config__payload;
   wire [47:0] read;
-  wire [511:0] config__payload_49;
+  wire [511:0] config__payload_49, following;
   wire [63:0] value;
   wire [95:0] pixel;
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_172(awake), .block(block),
+    .array_gated_clk(array_clk), .awake_178(awake), .block(block),
       .config__payload(config__payload_49), .config__ready(config__ready_52),
       .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
-      .drain_ready(drain_ready), .fill(fill), .hand_over(hand_over), .idle(idle), .issue(tap),
-      .lanes(lanes), .maps(maps), .pass_done(pass_done), .pixel(pixel), .read(read),
-      .read_enable(read_enable), .released(released), .shift(shift), .stored(stored),
-      .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value),
-      .weights_free(free), .weights_read(read_118), .weights_ready(ready), .weights_rewind(rewind),
-      .words_246(words));
+      .drain_ready(drain_ready), .fill(fill), .following(following), .follows(follows),
+      .hand_over(hand_over), .idle(idle), .issue(tap), .lanes(lanes), .maps(maps),
+      .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
+      .released(released), .shift(shift), .stored(stored), .wait_drain(wait_drain),
+      .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
+      .weights_read(read_122), .weights_ready(ready), .weights_rewind(rewind), .words_253(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
-    .awake(awake_179), .bus__payload(bus__payload), .bus__ready(config__2__ready),
+    .awake(awake_183), .bus__payload(bus__payload), .bus__ready(config__2__ready),
       .bus__valid(bus__valid_47), .columns(columns),
       .config_conv_array_gated_clk(config_conv_array_clk),
-      .config_conv_array_gated_rst(array_gated_rst), .held(config__payload_49),
-      .o__ready(config__ready_52), .o__valid(config__valid_53));
+      .config_conv_array_gated_rst(array_gated_rst), .full(follows), .held(config__payload_49),
+      .o__ready(config__ready_52), .o__valid(config__valid_53), .words(following));
   neuflow_clock_gate config_conv_array_gate (
-    .awake(awake_179), .clk(clk), .gated(config_conv_array_clk), .rst(array_gated_rst));
+    .awake(awake_183), .clk(clk), .gated(config_conv_array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_drain  config_conv_drain (
-    .awake(awake_180), .bus__payload(bus__payload), .bus__ready(config__3__ready),
-      .bus__valid(bus__valid_63), .columns(columns),
+    .awake(awake_184), .bus__payload(bus__payload), .bus__ready(config__3__ready),
+      .bus__valid(bus__valid_67), .columns(columns),
       .config_conv_drain_gated_clk(config_conv_drain_clk),
-      .config_conv_drain_gated_rst(array_gated_rst), .held(config__payload_65),
-      .o__ready(config__ready_68), .o__valid(config__valid_69));
+      .config_conv_drain_gated_rst(array_gated_rst), .held(config__payload_69),
+      .o__ready(config__ready_72), .o__valid(config__valid_73));
   neuflow_clock_gate config_conv_drain_gate (
-    .awake(awake_180), .clk(clk), .gated(config_conv_drain_clk), .rst(array_gated_rst));
+    .awake(awake_184), .clk(clk), .gated(config_conv_drain_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_rows  config_conv_rows (
-    .awake(awake_177), .bus__payload(bus__payload), .bus__ready(config__0__ready),
+    .awake(awake_181), .bus__payload(bus__payload), .bus__ready(config__0__ready),
       .bus__valid(bus__valid), .columns(columns), .config_conv_rows_gated_clk(config_conv_rows_clk),
       .config_conv_rows_gated_rst(array_gated_rst), .held(config__payload),
       .o__ready(config__ready), .o__valid(config__valid));
   neuflow_clock_gate config_conv_rows_gate (
-    .awake(awake_177), .clk(clk), .gated(config_conv_rows_clk), .rst(array_gated_rst));
+    .awake(awake_181), .clk(clk), .gated(config_conv_rows_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_weights  config_conv_weights (
-    .awake(awake_178), .bus__payload(bus__payload), .bus__ready(config__1__ready),
+    .awake(awake_182), .bus__payload(bus__payload), .bus__ready(config__1__ready),
       .bus__valid(bus__valid_31), .columns(columns),
       .config_conv_weights_gated_clk(config_conv_weights_clk),
       .config_conv_weights_gated_rst(array_gated_rst), .held(config__payload_33),
       .o__ready(config__ready_36), .o__valid(config__valid_37));
   neuflow_clock_gate config_conv_weights_gate (
-    .awake(awake_178), .clk(clk), .gated(config_conv_weights_clk), .rst(array_gated_rst));
+    .awake(awake_182), .clk(clk), .gated(config_conv_weights_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.drain  drain (
-    .awake_142(awake_176), .block(block), .config__payload(config__payload_65),
-      .config__ready(config__ready_68), .config__valid(config__valid_69),
+    .awake_142(awake_180), .block(block), .config__payload(config__payload_69),
+      .config__ready(config__ready_72), .config__valid(config__valid_73),
       .drain_gated_clk(drain_clk), .drain_gated_rst(array_gated_rst), .hand_over(hand_over),
-      .held(held), .o__payload(o__payload_90), .o__ready(o__ready_92), .o__valid(o__valid_94),
+      .held(held), .o__payload(o__payload_94), .o__ready(o__ready_96), .o__valid(o__valid_98),
       .parameters(parameters), .parameters_take(parameters_take),
       .parameters_valid(parameters_valid), .parameters_wanted(parameters_wanted),
       .partials__payload(partials__payload), .partials__ready(partials__ready),
       .partials__valid(partials__valid), .pixel(pixel), .ready(drain_ready), .shift(shift));
   neuflow_clock_gate drain_gate (
-    .awake(awake_176), .clk(clk), .gated(drain_clk), .rst(array_gated_rst));
+    .awake(awake_180), .clk(clk), .gated(drain_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.row_store  row_store (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
@@ -224,11 +224,11 @@ module \neuflow_convolver_tile.convolver  (
       .writer_gated_rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
     .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
-      .config__valid(config__valid_37), .free(free), .i__payload(i__payload_78),
-      .i__ready(weights__ready), .i__valid(i__valid_82), .listening(weights_listening),
-      .parameters(parameters), .parameters_beats(config__payload_65[135:134]),
+      .config__valid(config__valid_37), .free(free), .i__payload(i__payload_82),
+      .i__ready(weights__ready), .i__valid(i__valid_86), .listening(weights_listening),
+      .parameters(parameters), .parameters_beats(config__payload_69[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2255_16(block[17:16]), .read(read_118),
+      .parameters_wanted(parameters_wanted), .port_2289_16(block[17:16]), .read(read_122),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -245,10 +245,10 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire weights_rewind,
   output wire weights_free,
   output wire [15:0] released,
-  output wire awake_172,
+  output wire awake_178,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_246,
+  input wire [127:0] words_253,
   input wire weights_ready,
   output wire [95:0] pixel,
   output wire config__ready,
@@ -260,90 +260,92 @@ module \neuflow_convolver_tile.convolver.array  (
   output reg [17:0] block = 18'h0,
   output reg [47:0] read = 48'h0,
   input wire drain_ready,
+  input wire follows,
+  input wire [511:0] following,
   input wire [511:0] config__payload,
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg signal = 1'h0, signal_13 = 1'h0, signal_63 = 1'h1, after, begins = 1'h1, block_ends_ends =
+  reg signal = 1'h0, signal_13 = 1'h0, signal_69 = 1'h1, after, begins = 1'h1, block_ends_ends =
     1'h0, by_tap = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends =
     1'h0, ky_ends_ends = 1'h0, left = 1'h0, move = 1'h0, named = 1'h0, odd = 1'h0, one_channel =
-    1'h0, pass_ends_ends = 1'h0, s9_rotate = 1'h0, spread = 1'h0, wraps_80 = 1'h0;
-  reg [127:0] n7, s10_words = 128'h0, s8_words = 128'h0, s9_words_126 = 128'h0;
+    1'h0, pass_ends_ends = 1'h0, s9_rotate = 1'h0, spread = 1'h0, wraps_86 = 1'h0;
+  reg [127:0] n7, s10_words = 128'h0, s8_words = 128'h0, s9_words_132 = 128'h0;
   reg [12:0] s1 = 13'h0, s10 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7
     = 13'h0, s8 = 13'h0, s9 = 13'h0;
   reg [15:0] kept = 16'h0, last_row = 16'h0;
-  reg [17:0] signal_192 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
+  reg [17:0] signal_199 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
     18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] signal_213 = 20'h0, signal_215 = 20'h0, signal_218 = 20'h0, signal_220 = 20'h0,
-    signal_82 = 20'h0, signal_83 = 20'h0, signal_89 = 20'h0, signal_95 = 20'h0, block_ends_left =
+  reg [19:0] signal_101 = 20'h0, signal_220 = 20'h0, signal_222 = 20'h0, signal_225 = 20'h0,
+    signal_227 = 20'h0, signal_88 = 20'h0, signal_89 = 20'h0, signal_95 = 20'h0, block_ends_left =
     20'h0, next_channel = 20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0,
-    position_229 = 20'h0, position_233 = 20'h0, position_234 = 20'h0, row_start = 20'h0, step_y_wrap
+    position_236 = 20'h0, position_240 = 20'h0, position_241 = 20'h0, row_start = 20'h0, step_y_wrap
     = 20'h0, far0_q = 20'h0, far1_q = 20'h0;
   reg [1:0] behind = 2'h0, met = 2'h0, rows_on = 2'h0;
-  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_219 = 21'h0, move_less = 21'h0, move_less_97
-    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_222 = 21'h0;
+  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_226 = 21'h0, move_less = 21'h0, move_less_103
+    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_229 = 21'h0;
   reg [20:3] rounds_q = 18'h0;
   reg [21:0] far1_less = 22'h0, group_less = 22'h0, next_x_beyond;
   reg [22:0] far0_less_q = 23'h0;
   reg [2:0] read_end0 = 3'h0, read_end1 = 3'h0, read_end2 = 3'h0, rotate = 3'h0, s7_rotate = 3'h0,
-    s8_rotate = 3'h0, settling = 3'h7, lanes_q = 3'h0, s14_q = 3'h0;
+    s8_rotate = 3'h0, settled = 3'h0, settling = 3'h7, lanes_q = 3'h0, s14_q = 3'h0;
   reg [31:0] s10_weights = 32'h0, s11_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0,
     s5_weights = 32'h0, s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights =
     32'h0;
-  reg [3:0] signal_67 = 4'h0, signal_72 = 4'h0, flushing = 4'h0, s11 = 4'h0, s12 = 4'h0, s13 = 4'h0;
-  reg [4:0] delta_less = 5'h0, delta_less_74 = 5'h0, s10_behind = 5'h0, s4_masks = 5'h0, s5_masks =
+  reg [3:0] signal_73 = 4'h0, signal_78 = 4'h0, flushing = 4'h0, s11 = 4'h0, s12 = 4'h0, s13 = 4'h0;
+  reg [4:0] delta_less = 5'h0, delta_less_80 = 5'h0, s10_behind = 5'h0, s4_masks = 5'h0, s5_masks =
     5'h0, s6_masks = 5'h0, s7_masks = 5'h0, s8_masks = 5'h0;
   reg [59:0] absent = 60'h0;
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0, s1_split = 6'h0, s4_split = 6'h0, s6_split =
     6'h0, s9_split = 6'h0;
   reg [63:0] beat = 64'h0;
-  reg [79:0] n5, signal_194 = 80'h0, s10_kept1 = 80'h0, words = 80'h0, words_151 = 80'h0, y = 80'h0;
+  reg [79:0] n5, signal_201 = 80'h0, s10_kept1 = 80'h0, words = 80'h0, words_157 = 80'h0, y = 80'h0;
   reg [7:0] s9_masks_q = 8'h0;
-  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_223 = 9'h0;
+  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_230 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n52, n30, n13, n51, n28, n12, n26, n24, n9, n47, n23, n22, n3, n35, n45, n46, n8, n4, n49,
-    n44, n55, n42, n43, n36, n54, n14, n15, n16, n17, n6, n48, n53, n33, n32, n25, n27, n29, n31,
-    n34, n38, n39, n41, n10, signal_131, signal_25, signal_29, signal_59, signal_60, awake,
-    block_ends, coordinates_clk, ends_x, fed, first_channel, full, goes_on, group_ends, ky_ends,
-    names, no_drain, pass_ends, s0_last, wraps, wraps_75;
-  wire [127:0] n50, s9_words;
-  wire [14:0] where, where_240, where_241;
-  wire [15:0] free, last_row_190;
-  wire [19:0] n40, n37;
-  wire [1:0] n18, rows_on_186;
-  wire [20:0] n21;
-  wire [21:0] n20, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
+  wire n53, n31, n14, n52, n29, n13, n27, n25, n24, n9, n48, n23, n3, n36, n46, n47, n4, n8, n50,
+    n45, n56, n43, n44, n37, n55, n15, n16, n17, n18, n6, n49, n54, n34, n33, n26, n28, n30, n32,
+    n35, n39, n40, n42, n10, signal_137, signal_25, signal_29, signal_61, signal_65, signal_66,
+    awake, block_ends, coordinates_clk, ends_x, fed, first_channel, full, goes_on, group_ends,
+    ky_ends, names, no_drain, pass_ends, s0_last, wraps, wraps_81;
+  wire [127:0] n51, s9_words;
+  wire [14:0] where, where_247, where_248;
+  wire [15:0] free, last_row_197;
+  wire [19:0] n41, n38;
+  wire [1:0] n19, rows_on_192;
+  wire [20:0] n22;
+  wire [21:0] n21, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
     step_y_wrap_beyond;
-  wire [22:0] n19;
-  wire [2:0] n1, n2, count, turn;
+  wire [22:0] n20;
+  wire [2:0] n11, n1, n2, count, turn;
   wire [31:0] s2_weights;
   wire [3:0] end0, end1;
-  wire [5:0] n11, over, over_73, split;
-  wire [79:0] x, y_197;
-  assign config__ready = flushing[3];
+  wire [5:0] n12, over, over_79, split;
+  wire [79:0] x, y_204;
   assign lanes[5:3] = 3'h0;
   assign read_enable = s6[0];
+  assign config__ready = flushing[3];
   assign lanes[2:0] = lanes_q;
-  assign issue = signal & ~(n49 | no_drain);
+  assign issue = signal & ~(n50 | no_drain);
   assign fill = begins & ~full;
   assign wait_rows = signal & signal_25;
   assign wait_weights = signal & ~signal_25 & signal_29;
-  assign wait_drain = signal & ~n49 & no_drain;
-  assign weights_read = issue & n23;
+  assign wait_drain = signal & ~n50 & no_drain;
+  assign weights_read = issue & n24;
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_172 = |{shift, issue, s1[0], s3[0], s4[0], s5[0], s7[0], s8[0], s9[0], s10[0],
-    s13[0], hand_over, s14_q[0], s11[0], s6[0], s2[0], signal_60, signal_59, s12[0], awake} | n48;
+  assign awake_178 = |{s1[0], shift, signal_65, signal_66, s3[0], s4[0], s11[0], s12[0], s7[0],
+    hand_over, s14_q[0], s5[0], s9[0], s13[0], s2[0], issue, s8[0], s10[0], awake, s6[0]} | n49;
   assign weights_rewind = issue & group_ends;
   assign idle = ~signal;
-  assign {n19[22], n19[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
+  assign {n20[22], n20[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
     config__payload[224:205]});
   assign n3 = signal & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & signal_13) | gathers;
   assign n4 = in_flight | ~drain_ready;
-  assign signal_131 = hand_over | shift;
+  assign signal_137 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
-  assign s9_words = n50 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
+  assign s9_words = n51 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
     {16{s9_masks_q[2]}}, {16{s9_masks_q[1]}}, {16{s9_masks_q[0]}}};
   assign n6 = s9[0] & s9[10];
   assign n8 = s1[0] & s1[7];
@@ -354,96 +356,99 @@ module \neuflow_convolver_tile.convolver.array  (
   assign ky_ends = ends_x & ky_ends_ends;
   assign s0_last = issue & block_ends;
   assign n9 = issue & pass_ends;
-  assign n10 = signal ? signal : configured & ~(|flushing);
-  assign n11 = n47 ? config__payload[451:446] : 6'h2;
-  assign n12 = config__payload[49:30] == 1'h1;
-  assign n13 = config__payload[58:53] == 1'h1;
-  assign n14 = !{1'h0, n18};
-  assign n15 = n18 == 1'h1;
+  assign n10 = signal ? signal : settled[2];
+  assign n11 = signal_61 ? {settled[1:0], 1'h1} : 3'h0;
+  assign n12 = n48 ? config__payload[451:446] : 6'h2;
+  assign n13 = config__payload[49:30] == 1'h1;
+  assign n14 = config__payload[58:53] == 1'h1;
+  assign n15 = !{1'h0, n19};
+  assign n16 = n19 == 1'h1;
   assign end0 = (turn + s4_split[2:0]) + spread;
   assign end1 = (turn + s4_split[5:3]) + (spread ? 4'h8 - s4_split[5:3] : 4'h0);
-  assign n16 = !met;
-  assign n17 = met == 1'h1;
-  assign n18 = {~end0[3]} + {~end1[3]};
+  assign n17 = !met;
+  assign n18 = met == 1'h1;
+  assign n19 = {~end0[3]} + {~end1[3]};
   assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less);
   assign behind0_beyond = $signed({1'h0, position}) + $signed({far0_less_q[22], far0_less_q[20:0]});
-  assign next_group_beyond = $signed({1'h0, signal_82}) + $signed(group_less);
+  assign next_group_beyond = $signed({1'h0, signal_88}) + $signed(group_less);
   assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
-  assign n20 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
+  assign n21 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
     $signed(4'h5);
-  assign wraps_75 = $signed(over_73) >= $signed(1'h0);
+  assign wraps_81 = $signed(over_79) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n21 = config__payload[264:245] + 1'h1;
-  assign n22 = issue & begins;
-  assign n23 = ~odd;
+  assign n22 = config__payload[264:245] + 1'h1;
+  assign n23 = issue & begins;
+  assign n24 = ~odd;
   assign block_ends = ky_ends & block_ends_ends;
-  assign n24 = idle | weights_rewind & pass_ends_ends;
-  assign n25 = n24 | weights_rewind;
-  assign n26 = idle | s0_last & group_ends_ends;
-  assign n27 = s0_last | n26;
-  assign n28 = idle | n51 & block_ends_ends;
-  assign n29 = n28 | n51;
-  assign n30 = idle | n52 & ky_ends_ends;
-  assign n31 = n30 | n52;
-  assign n32 = idle | n52;
-  assign n33 = idle | n53 & kx_ends_ends;
-  assign n34 = n53 | n33;
-  assign n35 = idle & ~s1[0] & ~s2[0];
-  assign n36 = s2[0] & ~s2[8];
-  assign n37 = n54 ? (wraps_80 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_95) : n40;
-  assign n38 = |{n54, n36, n35, s2[0]};
-  assign n39 = {n36, n35} != 2'h2;
-  assign n40 = s2[5] ? next_group : signal_82;
+  assign n25 = idle | weights_rewind & pass_ends_ends;
+  assign n26 = weights_rewind | n25;
+  assign n27 = idle | s0_last & group_ends_ends;
+  assign n28 = s0_last | n27;
+  assign n29 = idle | n52 & block_ends_ends;
+  assign n30 = n52 | n29;
+  assign n31 = idle | n53 & ky_ends_ends;
+  assign n32 = n53 | n31;
+  assign n33 = idle | n53;
+  assign n34 = idle | n54 & kx_ends_ends;
+  assign n35 = n54 | n34;
+  assign n36 = idle & ~s1[0] & ~s2[0];
+  assign n37 = s2[0] & ~s2[8];
+  assign n38 = n55 ? (wraps_86 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_101) : n41;
+  assign n39 = |{s2[0], n36, n55, n37};
+  assign n40 = {n36, n37} != 1'h1;
+  assign n41 = s2[5] ? next_group : signal_88;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n41 = n38 & {n54, n36, n35} != 3'h4 & n39;
-  assign n42 = n35 | n55 & first_channel;
-  assign n43 = n55 | absent[0];
-  assign n44 = s2[0] & s2[9];
-  assign over_73 = $signed({1'h0, signal_72}) + $signed(delta_less_74);
-  assign over = $signed({1'h0, signal_67}) + $signed(delta_less);
-  assign n45 = n35 | s2[0] & s2[4];
-  assign n46 = s2[0] & s2[8];
-  assign n47 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign signal_60 = n3 & kept != free;
-  assign signal_59 = configured & idle;
-  assign n48 = |settling;
-  assign n49 = signal_25 | signal_29;
+  assign n42 = n39 & {n36, n55, n37} != 2'h2 & n40;
+  assign n43 = n36 | n56 & first_channel;
+  assign n44 = n56 | absent[0];
+  assign n45 = s2[0] & s2[9];
+  assign over_79 = $signed({1'h0, signal_78}) + $signed(delta_less_80);
+  assign over = $signed({1'h0, signal_73}) + $signed(delta_less);
+  assign n46 = n36 | s2[0] & s2[4];
+  assign n47 = s2[0] & s2[8];
+  assign signal_61 = signal_65 & ~(|flushing);
+  assign n48 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
+  assign signal_65 = configured & idle;
+  assign signal_66 = n3 & kept != free;
+  assign n49 = |settling;
+  assign n50 = signal_25 | signal_29;
   assign no_drain = block_ends & n4;
   assign signal_25 = begins & ~(full & fed);
-  assign signal_29 = n23 & ~weights_ready;
-  assign n50 = {2{s9_words_126}} >> {s9_rotate, 4'h0};
-  assign n51 = issue & ky_ends;
-  assign n52 = issue & ends_x;
-  assign n53 = issue & ~gathers;
-  assign n54 = s2[0] & ~s2[4];
-  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_97);
-  assign n55 = n46 & s2[4];
+  assign signal_29 = n24 & ~weights_ready;
+  assign n51 = {2{s9_words_132}} >> {s9_rotate, 4'h0};
+  assign n52 = issue & ky_ends;
+  assign n53 = issue & ends_x;
+  assign n54 = issue & ~gathers;
+  assign n55 = s2[0] & ~s2[4];
+  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_103);
+  assign n56 = n47 & s2[4];
   neuflow_locator behind0 (
-    .clk(array_gated_clk), .linear(linear), .position(position_233),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_241));
+    .clk(array_gated_clk), .linear(linear), .position(position_240),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_248));
   neuflow_locator behind1 (
-    .clk(array_gated_clk), .linear(linear), .position(position_234),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_240));
+    .clk(array_gated_clk), .linear(linear), .position(position_241),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_247));
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
-    .awake(awake), .clear(idle), .config_2(config__payload), .configured(configured),
+    .awake(awake), .config_2(config__payload), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
-      .count(count), .fed(fed), .free(free), .full(full), .last_row(last_row_190),
-      .reached(rows_on_186), .split(split), .stored(stored), .take(n3 & fed & weights_ready &
-      ~(one_channel & ends_x & n4)), .x(x), .y(y_197));
+      .count(count), .fed(fed), .following(following), .follows(follows), .free(free), .full(full),
+      .last(pass_ends_ends), .last_row(last_row_197), .moves(configured & flushing[3]),
+      .reached(rows_on_192), .split(split), .stored(stored), .take(n3 & fed & weights_ready &
+      ~(one_channel & ends_x & n4)), .x(x), .y(y_204));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   neuflow_locator locator (
-    .clk(array_gated_clk), .linear(linear), .position(position_229),
+    .clk(array_gated_clk), .linear(linear), .position(position_236),
       .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(turn), .where(where));
   neuflow_mac_row map0 (
     .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move),
-      .multiply(s11[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_131),
+      .multiply(s11[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_137),
       .valid(s12[0]), .weight(s11_weights[15:0]), .words(words));
   neuflow_mac_row map1 (
     .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move),
-      .multiply(s11[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_131),
-      .valid(s12[0]), .weight(s11_weights[31:16]), .words(words_151));
+      .multiply(s11[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_137),
+      .valid(s12[0]), .weight(s11_weights[31:16]), .words(words_157));
   always @(posedge array_gated_clk) begin
     s5_masks <= s4_masks;
     s6_masks <= s5_masks;
@@ -451,8 +456,8 @@ module \neuflow_convolver_tile.convolver.array  (
     s8_masks <= s7_masks;
     {s9_masks_q[7], s9_masks_q[4:0]} <= {s8_masks[4], spread ? {s8_masks[3:1], {2{s8_masks[0]}}} :
       s8_masks};
-    offset <= signal_67 * config__payload[329:321];
-    offset_223 <= signal_72 * config__payload[349:341];
+    offset <= signal_73 * config__payload[329:321];
+    offset_230 <= signal_78 * config__payload[349:341];
     s7_rotate <= rotate;
     s8_rotate <= s7_rotate;
     s9_rotate <= s8_rotate[0];
@@ -469,7 +474,7 @@ module \neuflow_convolver_tile.convolver.array  (
     if (s10[0]) begin
       n5 = ~{{16{s10_behind[4]}}, {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}},
         {16{s10_behind[0]}}};
-      words_151 <= spread ? s10_words[95:16] & n5 | s10_words[111:32] & {{16{s10_behind[4]}},
+      words_157 <= spread ? s10_words[95:16] & n5 | s10_words[111:32] & {{16{s10_behind[4]}},
         {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}}, {16{s10_behind[0]}}} :
         s10[12] ? s10_kept1 : by_tap ? s10_words[95:16] : s10_words[79:0];
       words <= spread ? s10_words[79:0] & n5 | s10_words[95:16] & {{16{s10_behind[4]}},
@@ -478,60 +483,57 @@ module \neuflow_convolver_tile.convolver.array  (
     end
     if (s9[0] & spread) s10_behind <= 5'h1f << s9_split[2:0];
     if (s9[0] & s9[11]) s10_kept1 <= s9_words[79:0];
-    if (n6 | s9[0]) s10_words[95:0] <= n6 ? s10_words[127:32] : s9_words[95:0];
+    if (s9[0] | n6) s10_words[95:0] <= n6 ? s10_words[127:32] : s9_words[95:0];
     if (s8[0]) begin
       n7 = {2{s8_words}} >> {s8_rotate[2:1], 5'h0};
-      s9_words_126 <= n7;
+      s9_words_132 <= n7;
     end
-    if (s7[0]) s8_words <= words_246;
+    if (s7[0]) s8_words <= words_253;
     if (s2[0]) begin
       at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
-      at_x4 <= $signed({1'h0, signal_194[79:64]}) + $signed(signal_192);
+      at_x4 <= $signed({1'h0, signal_201[79:64]}) + $signed(signal_199);
       at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
-      at_x3 <= $signed({1'h0, signal_194[63:48]}) + $signed(signal_192);
+      at_x3 <= $signed({1'h0, signal_201[63:48]}) + $signed(signal_199);
       at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
-      at_x2 <= $signed({1'h0, signal_194[47:32]}) + $signed(signal_192);
+      at_x2 <= $signed({1'h0, signal_201[47:32]}) + $signed(signal_199);
       at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
-      at_x1 <= $signed({1'h0, signal_194[31:16]}) + $signed(signal_192);
+      at_x1 <= $signed({1'h0, signal_201[31:16]}) + $signed(signal_199);
       at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
-      at_x0 <= $signed({1'h0, signal_194[15:0]}) + $signed(signal_192);
+      at_x0 <= $signed({1'h0, signal_201[15:0]}) + $signed(signal_199);
     end
     if (s3[0]) s4_masks <= {at_x4 < config__payload[96:81] & at_y4 < config__payload[112:97], at_x3
       < config__payload[96:81] & at_y3 < config__payload[112:97], at_x2 < config__payload[96:81] &
       at_y2 < config__payload[112:97], at_x1 < config__payload[96:81] & at_y1 <
       config__payload[112:97], at_x0 < config__payload[96:81] & at_y0 < config__payload[112:97]};
     if (n8) begin
-      y <= y_197;
-      signal_194 <= x;
+      y <= y_204;
+      signal_201 <= x;
     end
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      {hand_over, s14_q} <= 4'h0; s13 <= 4'h0; s12 <= 4'h0; s11 <= 4'h0; s10 <= 13'h0; s9 <= 13'h0;
-        s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0;
-        s1 <= 13'h0; pass_done <= 1'h0; signal <= 1'h0; maps[1] <= 1'h0; flushing <= 4'h0; in_flight
-        <= 1'h0; one_channel <= 1'h0; move <= 1'h0; read_end2 <= 3'h0; read_end1 <= 3'h0; read <=
-        48'h0; read_end0 <= 3'h0; met <= 2'h0; position_234 <= 20'h0; far1_less <= 22'h0; far1_q <=
-        20'h0; position_233 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <=
-        20'h0; rounds_q <= 18'h0; rotate <= 3'h0; position_229 <= 20'h0; linear <= 9'h0; next_group
-        <= 20'h0; step_y_wrap <= 20'h0; group_less <= 22'h0; signal_83 <= 20'h0; gap <= 21'h0;
-        row_less <= 21'h0; wraps_80 <= 1'h0; move_less_97 <= 21'h0; signal_95 <= 20'h0;
-        wrapped_less_222 <= 21'h0; signal_220 <= 20'h0; kept_less_219 <= 21'h0; signal_218 <= 20'h0;
-        delta_less_74 <= 5'h0; move_less <= 21'h0; signal_89 <= 20'h0; wrapped_less <= 21'h0;
-        signal_215 <= 20'h0; kept_less <= 21'h0; signal_213 <= 20'h0; delta_less <= 5'h0; last_row
-        <= 16'h0; rows_on <= 2'h0; s1_split <= 6'h0; odd <= 1'h0; begins <= 1'h1; signal_63 <= 1'h1;
-        s9_split <= 6'h0; s6_split <= 6'h0; s4_split <= 6'h0; pass_ends_ends <= 1'h0; pass_ends_left
-        <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends <= 1'h0;
-        block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; named <= 1'h0; gathers
-        <= 1'h0; signal_13 <= 1'h0; left <= 1'h0; kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; by_tap
-        <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <= 20'h0; signal_82 <= 20'h0;
-        channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0; signal_72 <= 4'h0; signal_67
-        <= 4'h0; tap_y <= 18'h0; signal_192 <= 18'h0; block <= 18'h0; lanes_q <= 3'h0;
+      s10 <= 13'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0; s3
+        <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <= 1'h0; settled[0] <= 1'h0;
+        maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; one_channel <= 1'h0; move <= 1'h0;
+        read_end2 <= 3'h0; read_end1 <= 3'h0; read <= 48'h0; read_end0 <= 3'h0; met <= 2'h0;
+        position_241 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0; position_240 <= 20'h0;
+        {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0; rounds_q <= 18'h0; rotate <=
+        3'h0; position_236 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0;
+        group_less <= 22'h0; signal_89 <= 20'h0; gap <= 21'h0; row_less <= 21'h0; wraps_86 <= 1'h0;
+        move_less_103 <= 21'h0; signal_101 <= 20'h0; wrapped_less_229 <= 21'h0; signal_227 <= 20'h0;
+        kept_less_226 <= 21'h0; signal_225 <= 20'h0; delta_less_80 <= 5'h0; move_less <= 21'h0;
+        signal_95 <= 20'h0; wrapped_less <= 21'h0; signal_222 <= 20'h0; kept_less <= 21'h0;
+        signal_220 <= 20'h0; delta_less <= 5'h0; {hand_over, s14_q} <= 4'h0; s13 <= 4'h0; s12 <=
+        4'h0; s11 <= 4'h0; last_row <= 16'h0; rows_on <= 2'h0; s1_split <= 6'h0; odd <= 1'h0; begins
+        <= 1'h1; signal_69 <= 1'h1; s9_split <= 6'h0; s6_split <= 6'h0; s4_split <= 6'h0;
+        pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <=
+        10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left
+        <= 6'h0; named <= 1'h0; gathers <= 1'h0; signal_13 <= 1'h0; left <= 1'h0; kx_ends_ends <=
+        1'h0; kx_ends_left <= 6'h0; by_tap <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <=
+        20'h0; signal_88 <= 20'h0; channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0;
+        signal_78 <= 4'h0; signal_73 <= 4'h0; tap_y <= 18'h0; signal_199 <= 18'h0; block <= 18'h0;
+        lanes_q <= 3'h0;
     end else begin
-      {hand_over, s14_q} <= s13;
-      s13 <= s12;
-      s12 <= s11;
-      s11 <= s10[3:0];
       s10 <= s9;
       s9 <= s8;
       s8 <= s7;
@@ -542,125 +544,130 @@ module \neuflow_convolver_tile.convolver.array  (
       s3 <= s2;
       s2 <= s1;
       s1 <= {gathers, goes_on & ~signal_13, goes_on, names, ends_x, begins, pass_ends, group_ends,
-        ky_ends, s0_last, signal_63, odd, issue};
+        ky_ends, s0_last, signal_69, odd, issue};
       pass_done <= n9;
       signal <= issue ? (pass_ends ? 1'h0 : n10) : n10;
-      maps[1] <= n11[1];
+      settled[0] <= n11[0];
+      maps[1] <= n12[1];
       flushing <= {flushing[2:0], n9};
       in_flight <= in_flight & ~hand_over | s0_last;
-      one_channel <= n12 & n13;
+      one_channel <= n13 & n14;
       move <= behind[0] & ~s13[3] | s12[3];
-      read_end2 <= n14 ? turn : n15 ? end0[2:0] : end1[2:0];
-      read_end1 <= n14 ? end1[2:0] : n15 ? turn : end0[2:0];
-      read <= {n16 ? where[8:3] : n17 ? where_241[8:3] : where_240[8:3], n16 ? where_240[14:9] : n17
-        ? where[8:3] : where_241[8:3], n16 ? where_241[14:9] : n17 ? where_240[14:9] : where[8:3],
-        n16 ? where[14:9] : n17 ? where_241[14:9] : where_240[14:9], ~(8'hff << read_end2), ~(8'hff
+      read_end2 <= n15 ? turn : n16 ? end0[2:0] : end1[2:0];
+      read_end1 <= n15 ? end1[2:0] : n16 ? turn : end0[2:0];
+      read <= {n17 ? where[8:3] : n18 ? where_248[8:3] : where_247[8:3], n17 ? where_247[14:9] : n18
+        ? where[8:3] : where_248[8:3], n17 ? where_248[14:9] : n18 ? where_247[14:9] : where[8:3],
+        n17 ? where[14:9] : n18 ? where_248[14:9] : where_247[14:9], ~(8'hff << read_end2), ~(8'hff
         << read_end1), ~(8'hff << read_end0)};
-      read_end0 <= n14 ? end0[2:0] : n15 ? end1[2:0] : turn;
-      met <= n18;
-      position_234 <= wraps_80 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
+      read_end0 <= n15 ? end0[2:0] : n16 ? end1[2:0] : turn;
+      met <= n19;
+      position_241 <= wraps_86 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
         position + far1_q;
       far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
       far1_q <= {rounds_q[18:3], 4'h0};
-      position_233 <= wraps_80 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
+      position_240 <= wraps_86 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
         position + far0_q;
-      {far0_less_q[22], far0_less_q[20:0]} <= {n19[22], n19[20:0]};
+      {far0_less_q[22], far0_less_q[20:0]} <= {n20[22], n20[20:0]};
       far0_q <= {rounds_q[19:3], 3'h0};
       rounds_q <= gap[20:3];
       rotate <= where[2:0];
-      position_229 <= position;
-      linear <= (channel_base + offset) + offset_223;
-      next_group <= wraps_80 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
-        : signal_82 + signal_83;
-      step_y_wrap <= wraps_80 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
+      position_236 <= position;
+      linear <= (channel_base + offset) + offset_230;
+      next_group <= wraps_86 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
+        : signal_88 + signal_89;
+      step_y_wrap <= wraps_86 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
         step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
-      group_less <= $signed(n20) - $signed({1'h0, config__payload[224:205]});
-      signal_83 <= n20[19:0];
+      group_less <= $signed(n21) - $signed({1'h0, config__payload[224:205]});
+      signal_89 <= n21[19:0];
       gap <= config__payload[304:285] - config__payload[80:65];
       row_less <= config__payload[304:285] - config__payload[224:205];
-      wraps_80 <= |config__payload[224:205];
-      move_less_97 <= wraps_75 ? wrapped_less_222 : kept_less_219;
-      signal_95 <= wraps_75 ? signal_220 : signal_218;
-      wrapped_less_222 <= step_y_wrap - config__payload[224:205];
-      signal_220 <= step_y_wrap;
-      kept_less_219 <= config__payload[284:265] - config__payload[224:205];
-      signal_218 <= config__payload[284:265];
-      delta_less_74 <= config__payload[320:317] - config__payload[116:113];
+      wraps_86 <= |config__payload[224:205];
+      move_less_103 <= wraps_81 ? wrapped_less_229 : kept_less_226;
+      signal_101 <= wraps_81 ? signal_227 : signal_225;
+      wrapped_less_229 <= step_y_wrap - config__payload[224:205];
+      signal_227 <= step_y_wrap;
+      kept_less_226 <= config__payload[284:265] - config__payload[224:205];
+      signal_225 <= config__payload[284:265];
+      delta_less_80 <= config__payload[320:317] - config__payload[116:113];
       move_less <= wraps ? wrapped_less : kept_less;
-      signal_89 <= wraps ? signal_215 : signal_213;
-      wrapped_less <= n21 - config__payload[224:205];
-      signal_215 <= n21[19:0];
+      signal_95 <= wraps ? signal_222 : signal_220;
+      wrapped_less <= n22 - config__payload[224:205];
+      signal_222 <= n22[19:0];
       kept_less <= config__payload[264:245] - config__payload[224:205];
-      signal_213 <= config__payload[264:245];
+      signal_220 <= config__payload[264:245];
       delta_less <= config__payload[316:313] - config__payload[116:113];
-      if (n22) begin
-        last_row <= last_row_190;
-        rows_on <= rows_on_186;
+      {hand_over, s14_q} <= s13;
+      s13 <= s12;
+      s12 <= s11;
+      s11 <= s10[3:0];
+      if (n23) begin
+        last_row <= last_row_197;
+        rows_on <= rows_on_192;
         s1_split <= split;
       end
       if (issue) begin
-        odd <= n23 & ~block_ends;
+        odd <= n24 & ~block_ends;
         begins <= group_ends;
-        signal_63 <= block_ends;
+        signal_69 <= block_ends;
       end
       if (s8[0] & s8[7]) s9_split <= s6_split;
       if (s5[0] & s5[7]) s6_split <= s4_split;
       if (s3[0] & s3[7]) s4_split <= s1_split;
-      if (n25) begin
-        pass_ends_ends <= n24 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
-        pass_ends_left <= n24 ? config__payload[19:0] : pass_ends_left - 1'h1;
+      if (n26) begin
+        pass_ends_ends <= n25 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
+        pass_ends_left <= n25 ? config__payload[19:0] : pass_ends_left - 1'h1;
       end
-      if (n27) begin
-        group_ends_ends <= n26 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
-        group_ends_left <= n26 ? config__payload[29:20] : group_ends_left - 1'h1;
+      if (n28) begin
+        group_ends_ends <= n27 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
+        group_ends_left <= n27 ? config__payload[29:20] : group_ends_left - 1'h1;
       end
-      if (n29) begin
-        block_ends_ends <= n28 ? n12 : block_ends_left == 2'h2;
-        block_ends_left <= n28 ? config__payload[49:30] : block_ends_left - 1'h1;
+      if (n30) begin
+        block_ends_ends <= n29 ? n13 : block_ends_left == 2'h2;
+        block_ends_left <= n29 ? config__payload[49:30] : block_ends_left - 1'h1;
       end
-      if (n31) begin
-        ky_ends_ends <= n30 ? n13 : ky_ends_left == 2'h2;
-        ky_ends_left <= n30 ? config__payload[58:53] : ky_ends_left - 1'h1;
+      if (n32) begin
+        ky_ends_ends <= n31 ? n14 : ky_ends_left == 2'h2;
+        ky_ends_left <= n31 ? config__payload[58:53] : ky_ends_left - 1'h1;
       end
       if (idle | issue & (ky_ends | gathers)) named <= signal & ~ky_ends;
       if (idle | issue) gathers <= signal & goes_on & signal_13;
-      if (n32) begin
+      if (n33) begin
         after = idle | ky_ends ? config__payload[53] - 1'h1 : left - 1'h1;
         signal_13 <= !after;
         left <= after;
       end
-      if (n34) begin
-        kx_ends_ends <= n33 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
-        kx_ends_left <= n33 ? config__payload[64:59] : kx_ends_left - 1'h1;
+      if (n35) begin
+        kx_ends_ends <= n34 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
+        kx_ends_left <= n34 ? config__payload[64:59] : kx_ends_left - 1'h1;
       end
       if (s1[0]) begin
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n38 & {n36, n35, s2[10]} != 3'h5) begin
+      if (n39 & {s2[10], n36, n37} != 3'h5) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n35 ? config__payload[244:225] : n36 ? (wraps_80 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_89) : n37;
+        position <= n36 ? config__payload[244:225] : n37 ? (wraps_86 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_95) : n38;
       end
-      if (n38 & n39) row_start <= n35 ? config__payload[244:225] : n37;
-      if (n41) begin
-        signal_82 <= n35 ? config__payload[244:225] : n40;
-        channel_base <= n35 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
+      if (n39 & n40) row_start <= n36 ? config__payload[244:225] : n38;
+      if (n42) begin
+        signal_88 <= n36 ? config__payload[244:225] : n41;
+        channel_base <= n36 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n43 | n42) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n43 | n42 | n44) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
+      if ((n44 | n43) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n44 | n43 | n45) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (s1[0] & s1[8] | n35) signal_72 <= n35 ? config__payload[312:309] : s1[4] ?
-        config__payload[312:309] : wraps_75 ? over_73[3:0] : signal_72 + config__payload[320:317];
-      if (n35 | s1[0]) signal_67 <= n35 ? config__payload[308:305] : s1[8] ?
-        config__payload[308:305] : wraps ? over[3:0] : signal_67 + config__payload[316:313];
-      if (n45 | n46) tap_y <= n45 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n36 | s1[0] & s1[8]) signal_78 <= n36 ? config__payload[312:309] : s1[4] ?
+        config__payload[312:309] : wraps_81 ? over_79[3:0] : signal_78 + config__payload[320:317];
+      if (s1[0] | n36) signal_73 <= n36 ? config__payload[308:305] : s1[8] ?
+        config__payload[308:305] : wraps ? over[3:0] : signal_73 + config__payload[316:313];
+      if (n47 | n46) tap_y <= n46 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n45 | n46 | s2[0] & ~s2[10]) signal_192 <= n45 ? {{2{config__payload[132]}},
-        config__payload[132:117]} : n46 ? {{2{config__payload[132]}}, config__payload[132:117]} :
-        $unsigned($signed(signal_192) + $signed({1'h0, config__payload[156:149]}));
+      if (s2[0] & ~s2[10] | n47 | n46) signal_199 <= n46 ? {{2{config__payload[132]}},
+        config__payload[132:117]} : n47 ? {{2{config__payload[132]}}, config__payload[132:117]} :
+        $unsigned($signed(signal_199) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
       if (begins) lanes_q <= count;
     end
@@ -673,26 +680,33 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~n47 | coordinates_gated_rst) begin
+    if (~signal_61 | coordinates_gated_rst) begin
+      settled[2:1] <= 2'h0;
+    end else begin
+      settled[2:1] <= settled[1:0];
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (~n48 | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
       {maps[5:2], maps[0]} <= {config__payload[451:448], config__payload[446]};
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{shift, coordinates_gated_rst, issue, s1[0], s3[0], s4[0], s5[0], s7[0], s8[0], s9[0],
-      s10[0], s13[0], hand_over, s14_q[0], s11[0], s6[0], s2[0], signal_60, signal_59, s12[0],
-      awake}) begin
+    if (|{s1[0], shift, signal_65, signal_66, coordinates_gated_rst, s3[0], s4[0], s11[0], s12[0],
+      s7[0], hand_over, s14_q[0], s5[0], s9[0], s13[0], s2[0], issue, s8[0], s10[0], awake, s6[0]})
+      begin
       settling <= 3'h7;
     end else begin
-      if (n48) settling <= settling - 1'h1;
+      if (n49) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst | s13[3]) begin
       behind <= 2'h0;
     end else begin
-      behind <= {behind[0], signal_131};
+      behind <= {behind[0], signal_137};
     end
   end
   always @(posedge array_gated_clk) begin
@@ -712,12 +726,13 @@ module \neuflow_convolver_tile.convolver.array  (
 endmodule
 
 module \neuflow_convolver_tile.convolver.array.coordinates  (
-  input wire clear,
+  input wire moves,
   input wire take,
   input wire coordinates_gated_clk,
   output wire [1:0] reached,
   output wire awake,
   input wire [15:0] stored,
+  input wire last,
   output reg [79:0] x = 80'h0,
   output reg [79:0] y = 80'h0,
   output reg [15:0] last_row = 16'h0,
@@ -726,107 +741,126 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   output reg [5:0] split = 6'h0,
   output reg full = 1'h0,
   output reg fed = 1'h0,
+  input wire follows,
+  input wire [511:0] following,
   input wire [511:0] config_2,
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg column_ends = 1'h0, late = 1'h0;
-  reg [15:0] signal_7_free = 16'h0, signal_7_need = 16'h0, column_left = 16'h0, column_next = 16'h0,
-    late_x = 16'h0, late_y = 16'h0, need = 16'h0, row_next = 16'h0, x_next = 16'h0, y_next = 16'h0;
-  reg [16:0] before_2 = 17'h0;
-  reg [19:0] signal_34_q = 20'h0, free_sum_q = 20'h0;
+  reg signal_21 = 1'h0, borrows = 1'h0, column_ends = 1'h0, late = 1'h0, runs = 1'h0;
+  reg [103:0] form = 104'h0;
+  reg [15:0] signal_13_free = 16'h0, signal_13_need = 16'h0, before_2 = 16'h0, column_left = 16'h0,
+    column_next = 16'h0, late_x = 16'h0, late_y = 16'h0, need = 16'h0, row_next = 16'h0, x_next =
+    16'h0, y_next = 16'h0;
+  reg [19:0] signal_43_q = 20'h0, free_sum_q = 20'h0;
   reg [1:0] passed = 2'h0, valid = 2'h0, within_2;
-  reg [2:0] signal = 3'h0, settling = 3'h4;
-  reg [82:0] signal_33_q = 83'h0, signal_7_q = 83'h0;
-  wire n4, n6, n1, n3, n2, n7, n5, n9, n8, first, make;
-  assign reached = passed + {signal_7_q[82] & passed != 2'h3};
-  assign awake = n1 | n2 | n3 | n4;
-  assign n1 = clear & configured;
-  assign n2 = {clear, stored} != before_2;
-  assign n3 = make & ~clear;
-  assign n4 = |settling;
+  reg [2:0] signal_10 = 3'h0, settling = 3'h4;
+  reg [82:0] signal_13_q = 83'h0, signal_42_q = 83'h0;
+  wire n1, n11, n2, n3, n4, n8, n6, n7, n5, n10, n9, first, make, takes_last;
+  assign reached = passed + {signal_13_q[82] & passed != 2'h3};
+  assign awake = n1 | n2 | n3;
+  assign n1 = n8 | signal_21 & n11 | takes_last | moves;
+  assign n2 = make & runs | stored != before_2;
+  assign n3 = |settling;
   assign make = ~full | take;
-  assign first = full | !signal;
+  assign n4 = ~takes_last;
+  assign first = full | !signal_10;
   assign n5 = make & valid[1];
-  assign n6 = clear | make & column_ends;
+  assign n6 = n11 | make & column_ends;
   assign n7 = make | n6;
-  assign n8 = coordinates_gated_rst | clear;
-  assign n9 = column_ends & make;
+  assign n8 = ~signal_21 & (borrows ? follows : configured);
+  assign takes_last = take & last;
+  assign n9 = n11 | coordinates_gated_rst;
+  assign n10 = column_ends & make;
+  assign n11 = ~runs;
   always @(posedge coordinates_gated_clk) begin
-    if (|{coordinates_gated_rst, n1, n2, n3}) begin
+    if (n1 | coordinates_gated_rst | n2) begin
       settling <= 3'h4;
     end else begin
-      if (n4) settling <= settling - 1'h1;
+      if (n3) settling <= settling - 1'h1;
     end
   end
   always @(posedge coordinates_gated_clk) begin
     if (coordinates_gated_rst) begin
-      before_2 <= 17'h0; fed <= 1'h0; late <= 1'h0; passed <= 2'h0; split <= 6'h0; count <= 3'h0;
-        free <= 16'h0; need <= 16'h0; last_row <= 16'h0; {free_sum_q[19], free_sum_q[17:0]} <=
-        19'h0; {signal_34_q[19], signal_34_q[17:0]} <= 19'h0; column_ends <= 1'h0; column_left <=
-        16'h0;
+      before_2 <= 16'h0; fed <= 1'h0; late <= 1'h0; runs <= 1'h0; passed <= 2'h0; split <= 6'h0;
+        count <= 3'h0; free <= 16'h0; need <= 16'h0; last_row <= 16'h0; {free_sum_q[19],
+        free_sum_q[17:0]} <= 19'h0; {signal_43_q[19], signal_43_q[17:0]} <= 19'h0; column_ends <=
+        1'h0; column_left <= 16'h0; form <= 104'h0; borrows <= 1'h0;
     end else begin
-      before_2 <= {clear, stored};
-      fed <= make ? signal_7_need <= stored : need <= stored;
+      before_2 <= stored;
+      fed <= make ? signal_13_need <= stored : need <= stored;
       late <= make;
+      runs <= signal_21 & n4;
       if (n5) begin
         within_2 = first ? 2'h0 : reached;
         passed <= within_2;
         split <= {(first ? 3'h0 : split[5:3]) + (within_2 <= 1'h1), (first ? 3'h0 : split[2:0]) +
           (within_2 <= 1'h0)};
-        count <= (first ? 3'h0 : count) + {signal_7_q[80] & signal_7_q[81]};
+        count <= (first ? 3'h0 : count) + {signal_13_q[80] & signal_13_q[81]};
       end
-      if (make & first) free <= signal_7_free;
+      if (make & first) free <= signal_13_free;
       if (make) begin
-        need <= signal_7_need;
-        last_row <= signal_7_q[47:32];
-        {free_sum_q[19], free_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(config_2[396:379]);
-        {signal_34_q[19], signal_34_q[17:0]} <= $signed({1'h0, y_next}) +
-          $signed(config_2[378:361]);
+        need <= signal_13_need;
+        last_row <= signal_13_q[47:32];
+        {free_sum_q[19], free_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(form[103:86]);
+        {signal_43_q[19], signal_43_q[17:0]} <= $signed({1'h0, y_next}) + $signed(form[85:68]);
       end
       if (n7) begin
-        column_ends <= n6 ? config_2[80:65] == 1'h1 : column_left == 2'h2;
-        column_left <= n6 ? config_2[80:65] : column_left - 1'h1;
+        column_ends <= n6 ? form[15:0] == 1'h1 : column_left == 2'h2;
+        column_left <= n6 ? form[15:0] : column_left - 1'h1;
       end
+      if (n4 & n8) form <= {borrows ? following[396:379] : config_2[396:379], borrows ?
+        following[378:361] : config_2[378:361], borrows ? following[412:397] : config_2[412:397],
+        borrows ? following[116:113] : config_2[116:113], borrows ? following[445:430] :
+        config_2[445:430], borrows ? following[429:414] : config_2[429:414], borrows ?
+        following[80:65] : config_2[80:65]};
+      if (takes_last | moves) borrows <= takes_last;
     end
   end
   always @(posedge coordinates_gated_clk) begin
-    if (n8) begin
-      full <= 1'h0; signal <= 3'h0; valid <= 2'h0; column_next <= 16'h0; x_next <= 16'h0; y_next <=
-        16'h0; row_next <= 16'h0;
+    if (n9) begin
+      full <= 1'h0; signal_10 <= 3'h0; valid <= 2'h0; column_next <= 16'h0; x_next <= 16'h0; y_next
+        <= 16'h0; row_next <= 16'h0;
     end else begin
       if (n5) begin
-        full <= full ? 1'h0 : signal == 3'h4;
-        signal <= full ? 3'h1 : signal + 1'h1;
+        full <= full ? 1'h0 : signal_10 == 3'h4;
+        signal_10 <= full ? 3'h1 : signal_10 + 1'h1;
       end
       if (make) begin
         valid <= {valid[0], 1'h1};
         column_next <= column_ends ? 16'h0 : column_next + 1'h1;
-        x_next <= column_ends ? 16'h0 : x_next + config_2[116:113];
+        x_next <= column_ends ? 16'h0 : x_next + form[51:48];
       end
-      if (n9) begin
-        y_next <= y_next + config_2[116:113];
+      if (n10) begin
+        y_next <= y_next + form[51:48];
         row_next <= row_next + 1'h1;
       end
     end
   end
   always @(posedge coordinates_gated_clk) begin
     if (make) begin
-      late_y <= signal_7_q[31:16];
-      late_x <= signal_7_q[15:0];
-      signal_7_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
-        config_2[412:397] : free_sum_q[15:0];
-      signal_7_need <= ($signed({signal_34_q[19], signal_34_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({signal_34_q[19], signal_34_q[17:0]}) > $signed({1'h0, config_2[412:397]}) ?
-        config_2[412:397] : signal_34_q[15:0];
-      {signal_7_q[82:80], signal_7_q[47:0]} <= {signal_33_q[82:80], signal_33_q[47:0]};
-      {signal_33_q[82:80], signal_33_q[47:0]} <= {!column_next, row_next < config_2[445:430],
-        column_next < config_2[429:414], row_next, y_next, x_next};
+      late_y <= signal_13_q[31:16];
+      late_x <= signal_13_q[15:0];
+      signal_13_need <= ($signed({signal_43_q[19], signal_43_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({signal_43_q[19], signal_43_q[17:0]}) > $signed({1'h0, form[67:52]}) ? form[67:52] :
+        signal_43_q[15:0];
+      signal_13_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, form[67:52]}) ? form[67:52] :
+        free_sum_q[15:0];
+      {signal_13_q[82:80], signal_13_q[47:0]} <= {signal_42_q[82:80], signal_42_q[47:0]};
+      {signal_42_q[82:80], signal_42_q[47:0]} <= {!column_next, row_next < form[47:32], column_next
+        < form[31:16], row_next, y_next, x_next};
     end
     if (late) begin
       y <= {late_y, y[79:16]};
       x <= {late_x, x[79:16]};
+    end
+  end
+  always @(posedge coordinates_gated_clk) begin
+    if (takes_last | coordinates_gated_rst) begin
+      signal_21 <= 1'h0;
+    end else begin
+      if (n8) signal_21 <= 1'h1;
     end
   end
 endmodule
@@ -839,13 +873,14 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
   output wire bus__ready,
   output wire awake,
   input wire o__ready,
+  output reg full = 1'h0,
+  output reg [511:0] words = 512'h0,
   output reg [511:0] held = 512'h0,
   output reg o__valid = 1'h0,
   input wire config_conv_array_gated_rst
 );
-  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
+  reg signal = 1'h0, signal_9 = 1'h0, match = 1'h0;
   reg [31:0] word = 32'h0;
-  reg [511:0] words = 512'h0;
   wire n2, n1, mine, move;
   assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
@@ -1040,7 +1075,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n3, n4, n6, n5, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n3, n6, n5, n4, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
     signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
     i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
@@ -1064,12 +1099,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign shift = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, signal, n5, n6, hand_over, awake} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, signal, awake, hand_over} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign signal_105 = ~r3_beat[0] | i__ready_115;
   assign signal_104 = signal_105 & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s1[0], s3[0], s4[0], s5[0], s7_step, s8_step, s6[0], s2[0], s0[0]};
+  assign en = |{s1[0], s0[0], s3[0], s4[0], s7_step, s5[0], s2[0], s8_step, s6[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1083,9 +1118,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
     signal_104};
   assign n3 = config__valid & n32;
-  assign n4 = block[15:0] != told;
-  assign n5 = o__valid & o__ready;
-  assign n6 = i__valid_132 & i__ready;
+  assign n4 = o__valid & o__ready;
+  assign n5 = i__valid_132 & i__ready;
+  assign n6 = block[15:0] != told;
   assign n7 = |settling;
   assign ends = shift & n2;
   assign n8 = signal_104 & signal_97;
@@ -1098,7 +1133,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n13 = signal_104 | n12;
   assign all_ends = signal_97 & row_ends_101;
   assign n14 = n32 | n8 & slot_ends;
-  assign n15 = n14 | n8;
+  assign n15 = n8 | n14;
   assign n16 = n32 | n8 & row_ends_101;
   assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends;
@@ -1109,8 +1144,8 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign signal_126 = slot_ends ? 20'h0 : signal_128 + config__payload[77:62];
   assign n23 = signal_104 & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = signal | drain_gated_rst;
-  assign n25 = shift | drain_gated_rst;
+  assign n24 = drain_gated_rst | signal;
+  assign n25 = drain_gated_rst | shift;
   assign n26 = words == 2'h3;
   assign n27 = signal_41 | n26;
   assign n28 = drain_gated_rst | parameters_take;
@@ -1152,7 +1187,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2539_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2581_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1174,7 +1209,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, signal, drain_gated_rst, n5, n6, hand_over, awake}) begin
+    if (|{reads, running, waiting, n3, n4, n5, n6, drain_gated_rst, signal, awake, hand_over}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1239,7 +1274,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (ends | parameters_take) running <= parameters_take;
-      if (shift | parameters_take) begin
+      if (parameters_take | shift) begin
         n20 = parameters_take ? 3'h5 : shift ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1454,7 +1489,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2539_0,
+  input wire [1:0] port_2581_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1469,8 +1504,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2539_0[0];
-  assign n3 = port_2539_0[0] | n2 | clear;
+  assign n2 = fresh & ~port_2581_0[0];
+  assign n3 = port_2581_0[0] | clear | n2;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1480,22 +1515,22 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2539_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2581_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n6 = drain_gated_rst | n2 | clear;
+  assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2539_0[0], mark, n2, clear} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2539_0[0]
+      if ({port_2581_0[0], mark, clear, n2} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2581_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2539_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2581_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1511,16 +1546,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2539_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2581_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2539_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2581_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (drain_gated_rst | clear) begin
+    if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2539_0[0]) fresh <= 1'h0;
+      if (port_2581_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1682,7 +1717,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = signal_124 & signal_38 > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = signal_124 & signal_38 > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = signal_124 & signal_38 > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{n9, signal_23, pass_done, finished, starts, n10, n11} | n12;
+  assign awake = |{signal_23, finished, starts, pass_done, n9, n10, n11} | n12;
   assign i__valid_120 = listening & i__valid;
   assign o__ready = ~valid | signal_23 & (last_lap & (by_word ? !signal_37 : more | signal_37 <=
     signal_41));
@@ -1699,9 +1734,9 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign ahead = signal_124 ? signal_40 - signal_37 : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n8 = o__ready | n38;
-  assign n9 = o__valid & o__ready;
   assign finished = n42 | signal & signal_51 & allowed;
   assign starts = n43 & config__valid & ~(|flushing);
+  assign n9 = o__valid & o__ready;
   assign n10 = i__valid_120 & i__ready_119;
   assign n11 = released != freed;
   assign n12 = |settling;
@@ -1726,12 +1761,12 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n28 = n27 | n44;
   assign n29 = n43 | n44;
   assign width = config__payload[27:8] - 1'h1;
-  assign n30 = {n38, rest[2], n29} != 3'h6 & n31;
+  assign n30 = n31 & {rest[2], n29, n38} != 3'h5;
   assign rest = signal_41 + {~signal_40};
-  assign n31 = n38 | n29;
+  assign n31 = n29 | n38;
   assign n32 = i__valid & i__ready & i__payload[67] | starts;
   assign n33 = ~(4'hf << s4_piece[2:0]);
-  assign n34 = writer_gated_rst | n22;
+  assign n34 = n22 | writer_gated_rst;
   assign last_phase_y = n20 | n35 == config__payload[159:156];
   assign n35 = signal_83 + 1'h1;
   assign signal_86 = last_phase_y ? (signal_76 & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1808,7 +1843,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{n9, signal_23, pass_done, writer_gated_rst, finished, starts, n10, n11}) begin
+    if (|{signal_23, finished, starts, pass_done, n9, n10, n11, writer_gated_rst}) begin
       settling <= 4'hb;
     end else begin
       if (n12) settling <= settling - 1'h1;
@@ -1919,7 +1954,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | flushing[0]) begin
+    if (flushing[0] | writer_gated_rst) begin
       signal_53 <= 16'h0;
     end else begin
       if (record_ends) signal_53 <= n18[15:0];
@@ -1929,7 +1964,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (writer_gated_rst | n29) begin
       signal_26 <= 4'h0;
     end else begin
-      if (($signed({3'h0, signal_130}) >= $signed(1'h0) | n3 | n4) & n38) signal_26 <= n4 ?
+      if ((n4 | n3 | $signed({3'h0, signal_130}) >= $signed(1'h0)) & n38) signal_26 <= n4 ?
         beyond2[3:0] : n3 ? beyond1[3:0] : signal_130[3:0];
     end
   end
@@ -1951,7 +1986,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2255_16,
+  input wire [1:0] port_2289_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1972,13 +2007,13 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_35 = asks & parameters_wanted & ready_38;
   assign comes_22 = signal_16 & ~leads;
   assign signal_16 = i__ready & i__valid;
-  assign n1 = parameters_take | weights_gated_rst;
-  assign n2 = n3 & {leads, signal_16, listening} != 2'h3;
-  assign n3 = {signal_16, listening} != 1'h1;
+  assign n1 = weights_gated_rst | parameters_take;
+  assign n2 = {listening, signal_16, leads} != 3'h6 & n3;
+  assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2255_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2255_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2289_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2289_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2048,7 +2083,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{comes, free, rewind, push, read_enable} | n1;
+  assign awake = |{push, rewind, comes, read_enable, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2058,14 +2093,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{blocks_gated_rst, comes, free, rewind, push, read_enable}) begin
+    if (|{push, rewind, blocks_gated_rst, comes, read_enable, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (blocks_gated_rst | free | rewind) begin
+    if (rewind | blocks_gated_rst | free) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2114,7 +2149,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{comes, free, rewind, push, read_enable} | n1;
+  assign awake = |{push, rewind, comes, read_enable, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2124,14 +2159,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{comes, free, rewind, push, read_enable, weights_gated_rst}) begin
+    if (|{push, rewind, weights_gated_rst, comes, read_enable, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (free | rewind | weights_gated_rst) begin
+    if (rewind | weights_gated_rst | free) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2201,21 +2236,21 @@ module \neuflow_convolver_tile.router  (
     south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'he, west_waiting = 10'h0;
   wire n8, n10, n7, n6, n5, n4, n3, n2, n1, n9, east_last, east_moves, i__ready_70, i__ready_80,
-    i__ready_90, i__valid_71, i__valid_81, i__valid_91, local0_last, local0_moves, moving,
-    o__valid_95, south_last, south_moves, west_last, west_moves;
+    i__ready_90, local0_last, local0_moves, o__valid_95, south_last, south_moves, west_last,
+    west_moves;
   wire [23:0] o__payload;
-  wire [3:0] n13, i__payload_target;
+  wire [3:0] n13, moving;
+  wire [7:4] i__payload;
   wire [9:0] n11, n12, signal, done, queued;
   assign east_takes = east_armed & !(east_peers & n12);
   assign south_takes = south_armed & !(south_peers & n12);
   assign west_takes = west_armed & !(west_peers & n12);
   assign local0_takes = local0_armed & !(local0_peers & n12);
-  assign {i__valid_91, i__valid_81, i__valid_71, moving} = (east_moves ? east_current[3:0] : 4'h0) |
-    (south_moves ? south_current[3:0] : 4'h0) | (west_moves ? west_current[3:0] : 4'h0) |
-    (local0_moves ? local0_current[3:0] : 4'h0);
-  assign awake = |{local0_moves, west_moves, south_moves, east_moves, n1, n2, n3, bus__valid,
-    o__valid_95} | n4;
-  assign i__payload_target = |{bus__payload[23:20] == 1'h1, bus__payload[23:20] == 2'h3,
+  assign awake = |{o__valid_95, local0_moves, west_moves, south_moves, east_moves, n1, n2, n3,
+    bus__valid} | n4;
+  assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
+    4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
+  assign i__payload = |{bus__payload[23:20] == 1'h1, bus__payload[23:20] == 2'h3,
     bus__payload[23:20] == 2'h2, bus__payload[23:20] == 3'h5} ? {n13[3:1], 1'h0} : 4'h0;
   assign local0_moves = local0_in__valid & local0_takes;
   assign west_moves = west_in__valid & west_takes;
@@ -2245,29 +2280,29 @@ module \neuflow_convolver_tile.router  (
   neuflow_slice #(.WIDTH(35)) east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_70), .i__valid(i__valid_71),
+      east_in__payload : 35'h0), .i__ready(i__ready_70), .i__valid(moving[1]),
       .o__payload(east_out__payload), .o__ready(o__ready_66), .o__valid(east_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
       2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_80), .i__valid(i__valid_81),
+      east_in__payload : 35'h0), .i__ready(i__ready_80), .i__valid(moving[2]),
       .o__payload(south_out__payload), .o__ready(o__ready_76), .o__valid(south_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
       2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_90), .i__valid(i__valid_91),
+      east_in__payload : 35'h0), .i__ready(i__ready_90), .i__valid(moving[3]),
       .o__payload(west_out__payload), .o__ready(o__ready_86), .o__valid(west_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(24)) words (
-    .clk(router_gated_clk), .i__payload({{bus__payload[27:25], 1'h0} | {6'h0, i__payload_target},
-      6'h0, i__payload_target, bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid &
+    .clk(router_gated_clk), .i__payload({6'h0, {bus__payload[27:25], 1'h0} | i__payload, 6'h0,
+      i__payload, bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_95), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{local0_moves, west_moves, south_moves, east_moves, n1, n2, n3, bus__valid,
-      router_gated_rst, o__valid_95}) begin
+    if (|{o__valid_95, local0_moves, west_moves, south_moves, east_moves, n1, n2, n3, bus__valid,
+      router_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2319,7 +2354,7 @@ module \neuflow_convolver_tile.router  (
         signal_27 <= signal_27 & n11 | waits & done | signal;
       end
       if ((o__ready & n6 & n10) & n9) west_peers <= o__payload[23:14];
-      if (n9 & (o__ready & n7 & n10)) south_peers <= o__payload[23:14];
+      if ((o__ready & n7 & n10) & n9) south_peers <= o__payload[23:14];
       if (n9 & (o__ready & n8 & n10)) east_peers <= o__payload[23:14];
     end
   end

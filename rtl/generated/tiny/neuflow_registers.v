@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n19, n31, n27, n18, n13, n5, n7, n8, n30, n14, n12, n11, n10, n9, n37, n15, n28, n6, n38, n39,
-    n36, n24, n40, n21, n32, n20, n26, n33, n35, n17, n23, n4, n29, n16, n25, n34, n22, enabled =
-    1'h0;
-  wire n2, n41, n3, n44, n47, n42, n43, n46, n45, n1;
+  reg n5, n28, n30, n32, n16, n12, n8, n6, n31, n15, n14, n13, n11, n10, n9, n18, n22, n24, n25,
+    n34, n35, n21, n39, n4, n37, n19, n7, n33, n23, n26, n38, n27, n29, n17, n36, n40, n20, enabled
+    = 1'h0;
+  wire n2, n41, n3, n45, n47, n42, n44, n43, n46, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -72,17 +72,17 @@ module neuflow_registers (
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
   assign n42 = axi__aw__addr[11:2] == 4'h9;
-  assign n43 = axi__aw__addr[11:2] == 4'h8;
-  assign n44 = axi__aw__addr[11:2] == 4'hb;
-  assign n45 = axi__aw__addr[11:2] == 3'h6;
-  assign n46 = axi__aw__addr[11:2] == 3'h7;
+  assign n43 = axi__aw__addr[11:2] == 3'h7;
+  assign n44 = axi__aw__addr[11:2] == 4'h8;
+  assign n45 = axi__aw__addr[11:2] == 4'hb;
+  assign n46 = axi__aw__addr[11:2] == 3'h6;
   assign n47 = axi__aw__addr[11:2] == 4'ha;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   always @(posedge clk) begin
-    if (~n1 | rst) begin
+    if (rst | ~n1) begin
       clear_done <= 1'h0;
     end else begin
       clear_done <= n2 & axi__w__data[1];
@@ -102,67 +102,67 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 3'h5;
-        n5 = axi__ar__addr[11:2] == 5'h1f;
-        n6 = axi__ar__addr[11:2] == 5'h13;
-        n7 = axi__ar__addr[11:2] == 5'h1e;
-        n8 = axi__ar__addr[11:2] == 5'h1d;
-        n9 = axi__ar__addr[11:2] == 5'h17;
-        n10 = axi__ar__addr[11:2] == 5'h18;
-        n11 = axi__ar__addr[11:2] == 5'h19;
-        n12 = axi__ar__addr[11:2] == 5'h1a;
-        n13 = axi__ar__addr[11:2] == 6'h20;
-        n14 = axi__ar__addr[11:2] == 5'h1b;
-        n15 = axi__ar__addr[11:2] == 5'h15;
-        n16 = axi__ar__addr[11:2] == 2'h3;
-        n17 = axi__ar__addr[11:2] == 3'h7;
-        n18 = axi__ar__addr[11:2] == 6'h21;
-        n19 = axi__ar__addr[11:2] == 6'h24;
-        n20 = axi__ar__addr[11:2] == 4'hb;
-        n21 = axi__ar__addr[11:2] == 4'hd;
-        n22 = !axi__ar__addr[11:2];
-        n23 = axi__ar__addr[11:2] == 3'h6;
-        n24 = axi__ar__addr[11:2] == 4'hf;
-        n25 = axi__ar__addr[11:2] == 2'h2;
-        n26 = axi__ar__addr[11:2] == 4'ha;
-        n27 = axi__ar__addr[11:2] == 6'h22;
-        n28 = axi__ar__addr[11:2] == 5'h14;
+        n4 = axi__ar__addr[11:2] == 4'hd;
+        n5 = axi__ar__addr[11:2] == 6'h24;
+        n6 = axi__ar__addr[11:2] == 5'h1d;
+        n7 = axi__ar__addr[11:2] == 4'ha;
+        n8 = axi__ar__addr[11:2] == 5'h1e;
+        n9 = axi__ar__addr[11:2] == 5'h16;
+        n10 = axi__ar__addr[11:2] == 5'h17;
+        n11 = axi__ar__addr[11:2] == 5'h18;
+        n12 = axi__ar__addr[11:2] == 5'h1f;
+        n13 = axi__ar__addr[11:2] == 5'h19;
+        n14 = axi__ar__addr[11:2] == 5'h1a;
+        n15 = axi__ar__addr[11:2] == 5'h1b;
+        n16 = axi__ar__addr[11:2] == 6'h20;
+        n17 = axi__ar__addr[11:2] == 2'h3;
+        n18 = axi__ar__addr[11:2] == 5'h15;
+        n19 = axi__ar__addr[11:2] == 4'hb;
+        n20 = !axi__ar__addr[11:2];
+        n21 = axi__ar__addr[11:2] == 4'hf;
+        n22 = axi__ar__addr[11:2] == 5'h14;
+        n23 = axi__ar__addr[11:2] == 4'h8;
+        n24 = axi__ar__addr[11:2] == 5'h13;
+        n25 = axi__ar__addr[11:2] == 5'h12;
+        n26 = axi__ar__addr[11:2] == 3'h7;
+        n27 = axi__ar__addr[11:2] == 3'h5;
+        n28 = axi__ar__addr[11:2] == 6'h23;
         n29 = axi__ar__addr[11:2] == 3'h4;
-        n30 = axi__ar__addr[11:2] == 5'h1c;
-        n31 = axi__ar__addr[11:2] == 6'h23;
-        n32 = axi__ar__addr[11:2] == 4'hc;
+        n30 = axi__ar__addr[11:2] == 6'h22;
+        n31 = axi__ar__addr[11:2] == 5'h1c;
+        n32 = axi__ar__addr[11:2] == 6'h21;
         n33 = axi__ar__addr[11:2] == 4'h9;
-        n34 = axi__ar__addr[11:2] == 1'h1;
-        n35 = axi__ar__addr[11:2] == 4'h8;
-        n36 = axi__ar__addr[11:2] == 5'h10;
-        n37 = axi__ar__addr[11:2] == 5'h16;
-        n38 = axi__ar__addr[11:2] == 5'h12;
-        n39 = axi__ar__addr[11:2] == 5'h11;
-        n40 = axi__ar__addr[11:2] == 4'he;
+        n34 = axi__ar__addr[11:2] == 5'h11;
+        n35 = axi__ar__addr[11:2] == 5'h10;
+        n36 = axi__ar__addr[11:2] == 2'h2;
+        n37 = axi__ar__addr[11:2] == 4'hc;
+        n38 = axi__ar__addr[11:2] == 3'h6;
+        n39 = axi__ar__addr[11:2] == 4'he;
+        n40 = axi__ar__addr[11:2] == 1'h1;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n19 ? idle_tile : n31 ? configuration : n27 ? dependency : n18 ?
-          output_drain : n13 ? wait_output : n5 ? weight_load : n7 ? wait_input : n8 ? fill : n30 ?
-          map_remainder_high : n14 ? map_remainder : n12 ? edge_lanes_high : n11 ? edge_lanes : n10
-          ? useful_high : n9 ? useful : n37 ? config_hidden : n15 ? write_beats : n28 ? read_beats :
-          n6 ? mac_cycles : n38 ? fence_stalls : n39 ? config_stalls : n36 ? config_words : n24 ?
-          program_counter : n40 ? frames_done : n21 ? cycles_high : n32 ? cycles : n20 ?
-          host_watchdog : n26 ? host_ring : n33 ? host_frames : n35 ? host_output : n17 ? host_input
-          : n23 ? host_program : n4 ? {16'h0, error, 6'h0, done, busy} : n29 ? {30'h0, enabled,
-          1'h0} : n16 ? 32'h4050202 : n25 ? 32'h37c07d79 : n34 ? 32'h20000 : n22 ? 32'h6e657546 :
+        axi__r__data <= n5 ? idle_tile : n28 ? configuration : n30 ? dependency : n32 ? output_drain
+          : n16 ? wait_output : n12 ? weight_load : n8 ? wait_input : n6 ? fill : n31 ?
+          map_remainder_high : n15 ? map_remainder : n14 ? edge_lanes_high : n13 ? edge_lanes : n11
+          ? useful_high : n10 ? useful : n9 ? config_hidden : n18 ? write_beats : n22 ? read_beats :
+          n24 ? mac_cycles : n25 ? fence_stalls : n34 ? config_stalls : n35 ? config_words : n21 ?
+          program_counter : n39 ? frames_done : n4 ? cycles_high : n37 ? cycles : n19 ?
+          host_watchdog : n7 ? host_ring : n33 ? host_frames : n23 ? host_output : n26 ? host_input
+          : n38 ? host_program : n27 ? {16'h0, error, 6'h0, done, busy} : n29 ? {30'h0, enabled,
+          1'h0} : n17 ? 32'h4050202 : n36 ? 32'h37c07d79 : n40 ? 32'h20000 : n20 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n3, n1, n43, n44, n45, n46, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n3, n42, n43, n44, n45, n1, n46, n47} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
       if (n3 & n2) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n44) host_watchdog <= host_watchdog & n48 | n49;
+      if (axi__aw__ready & n45) host_watchdog <= host_watchdog & n48 | n49;
       if (axi__aw__ready & n47) host_ring <= host_ring & n48 | n49;
       if (n42 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
-      if (axi__aw__ready & n43) host_output <= host_output & n48 | n49;
-      if (axi__aw__ready & n46) host_input <= host_input & n48 | n49;
-      if (axi__aw__ready & n45) host_program <= host_program & n48 | n49;
+      if (axi__aw__ready & n44) host_output <= host_output & n48 | n49;
+      if (axi__aw__ready & n43) host_input <= host_input & n48 | n49;
+      if (axi__aw__ready & n46) host_program <= host_program & n48 | n49;
     end
   end
 endmodule

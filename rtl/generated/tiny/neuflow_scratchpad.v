@@ -81,7 +81,7 @@ module neuflow_scratchpad (
       .serves__0(serves__0_71), .serves__1(serves__1_84), .turn_grant({write__1__ready,
       write__0__ready}));
   always @(posedge clk) begin
-    if (rst | moves_96 | moves) begin
+    if (moves_96 | rst | moves) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -134,9 +134,9 @@ module \neuflow_scratchpad.reads  (
   assign at__0 = may0 & n5 ? beat0[6:1] : beat1[6:1];
   assign serves__1 = (moves0 & beat0[0] ? owner0 : 6'h0) | (moves1 & beat1[0] ? owner1 : 6'h0);
   assign at__1 = may0 & beat0[0] ? beat0[6:1] : beat1[6:1];
-  assign moves = |{owner0, owner1} | |{request__1__valid & turn_grant[1], request__0__valid &
-    turn_grant[0], request__2__valid & turn_grant[2], request__4__valid & turn_grant[4],
-    request__3__valid & turn_grant[3], request__5__valid & turn_grant[5]};
+  assign moves = |{owner1, owner0} | |{request__1__valid & turn_grant[1], request__0__valid &
+    turn_grant[0], request__3__valid & turn_grant[3], request__5__valid & turn_grant[5],
+    request__2__valid & turn_grant[2], request__4__valid & turn_grant[4]};
   assign free1 = ~n6 | moves1 & !left1;
   assign n1 = (turn_grant[0] ? request__0__payload[31:30] : 2'h0) | (turn_grant[1] ?
     request__1__payload[31:30] : 2'h0) | (turn_grant[2] ? request__2__payload[31:30] : 2'h0) |
@@ -146,9 +146,9 @@ module \neuflow_scratchpad.reads  (
     request__1__payload[29:0] : 30'h0) | (turn_grant[2] ? request__2__payload[29:0] : 30'h0) |
     (turn_grant[3] ? request__3__payload[29:0] : 30'h0) | (turn_grant[4] ? request__4__payload[29:0]
     : 30'h0) | (turn_grant[5] ? request__5__payload[29:0] : 30'h0);
-  assign n3 = moves1 | free1;
+  assign n3 = free1 | moves1;
   assign free0 = ~n7 | moves0 & !left0;
-  assign n4 = moves0 | free0;
+  assign n4 = free0 | moves0;
   assign like = free0 | free1 ? {request__5__valid, request__4__valid, request__3__valid,
     request__2__valid, request__1__valid, request__0__valid} & ~((free0 ? 6'h0 : owner0) | (free1 ?
     6'h0 : owner1)) : 6'h0;
@@ -216,16 +216,16 @@ module \neuflow_scratchpad.writes  (
   assign serves__1 = (moves0 & beat0[0] ? owner0 : 2'h0) | (moves1 & beat1[0] ? owner1 : 2'h0);
   assign at__1 = may0 & beat0[0] ? beat0[6:1] : beat1[6:1];
   assign ends = (ends0 ? owner0 : 2'h0) | (ends1 ? owner1 : 2'h0);
-  assign moves = |{owner0, owner1} | (request__1__valid & turn_grant[1] | request__0__valid &
+  assign moves = |{owner1, owner0} | (request__1__valid & turn_grant[1] | request__0__valid &
     turn_grant[0]);
   assign free1 = ~n6 | ends1;
   assign n1 = (turn_grant[0] ? request__0__payload[31:30] : 2'h0) | (turn_grant[1] ?
     request__1__payload[31:30] : 2'h0);
   assign n2 = (turn_grant[0] ? request__0__payload[29:0] : 30'h0) | (turn_grant[1] ?
     request__1__payload[29:0] : 30'h0);
-  assign n3 = moves1 | free1;
+  assign n3 = free1 | moves1;
   assign free0 = ~n7 | ends0;
-  assign n4 = moves0 | free0;
+  assign n4 = free0 | moves0;
   assign like = free0 | free1 ? {request__1__valid, request__0__valid} & ~((free0 ? 2'h0 : owner0) |
     (free1 ? 2'h0 : owner1)) : 2'h0;
   assign meet = n7 & n6 & beat0[0] == beat1[0];
