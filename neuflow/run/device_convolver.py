@@ -285,7 +285,8 @@ class DeviceConvolver:
     def _is_convolution(self, rows: Fields, array: Fields) -> bool:
         """Whether every lane reads, at every tap, the word that a convolution reads, or 0.
 
-        Tried out on one channel, as channels lie side by side without touching each other.
+        Tried out on one channel, as channels lie alike and share no word: :meth:`_used` sees to it where
+        maps are whole, else they lie one behind the other.
         """
         size = rows["channels"] * rows["channel_step"]
         if rows["x_step"] != 1 or size > self.grid.row_words:
@@ -304,7 +305,8 @@ class DeviceConvolver:
 
     def _reads_as_convolution(self, rows: Fields, array: Fields) -> bool:
         """``_is_convolution`` of one channel; for a convolver of its own, in a new pass."""
-        if self._store_addresses(rows).max() >= rows["channel_step"]:
+        whole = rows["ring_rows"] >= rows["rows"]
+        if not whole and self._store_addresses(rows).max() >= rows["channel_step"]:
             return False
         self.packet = np.arange(1, 1 + rows["rows"] * rows["width"])
         tap_y, tap_x = tap_places(array)
