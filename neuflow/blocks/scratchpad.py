@@ -61,17 +61,18 @@ class Turns(Component):
 
     def elaborate(self, platform):
         m = Module()
-        burst = self.request[0].payload
+        bursts = [port.payload for port in self.request]
         owner = [Signal.like(self.valid, name=f"owner{k}") for k in range(BANKS)]
-        beat = [Signal.like(burst.address, name=f"beat{k}", reset_less=True) for k in range(BANKS)]
-        left = [Signal.like(burst.length, name=f"left{k}", reset_less=True) for k in range(BANKS)]
+        burst = [Signal.like(bursts[0], name=f"burst{k}", reset_less=True) for k in range(BANKS)]
+        beat, left = [one.address for one in burst], [one.length for one in burst]
         may, moves, ends, free = (
             [Signal(name=f"{name}{k}") for k in range(BANKS)]
             for name in ("may", "moves", "ends", "free")
         )
 
         # One of two slots that meet waits.
-        first, meet = Signal(), Signal()
+        first = Signal()
+        meet = Signal()
         m.d.comb += meet.eq(owner[0].any() & owner[1].any() & (beat[0][0] == beat[1][0]))
         m.d.sync += first.eq(first ^ meet)
         for k in range(BANKS):
@@ -83,14 +84,10 @@ class Turns(Component):
             ]
 
         grant = self._build_grant(m, owner, free)
-        fields = (
-            pick(grant, [getattr(port.payload, name) for port in self.request])
-            for name in ("address", "length")
-        )
-        address, length = fields
+        coming = pick(grant, [one.as_value() for one in bursts])
         for k, taken in enumerate((grant, Mux(free[0], 0, grant))):
             with m.If(free[k]):
-                m.d.sync += [owner[k].eq(taken), beat[k].eq(address), left[k].eq(length)]
+                m.d.sync += [owner[k].eq(taken), burst[k].eq(coming)]
             with m.Elif(moves[k]):
                 m.d.sync += [beat[k].eq(beat[k] + 1), left[k].eq(left[k] - 1)]
 
@@ -103,7 +100,8 @@ class Turns(Component):
 
     def _build_grant(self, m: Module, owner: list[Signal], free: list[Signal]) -> Signal:
         """Take a burst, of a port without one, into a slot that is free; return whose (one-hot)."""
-        busy, asks, issue = Signal.like(self.valid), Signal.like(self.valid), Signal()
+        busy, asks = (Signal.like(self.valid, name=name) for name in ("busy", "asks"))
+        issue = Signal()
         grant = round_robin(m, asks, issue, "turn")
         m.d.comb += [
             busy.eq(Mux(free[0], 0, owner[0]) | Mux(free[1], 0, owner[1])),

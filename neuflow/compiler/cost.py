@@ -44,7 +44,7 @@ SAMPLES = 16
 RUN_CYCLES = 3
 """Cycles of the bus for a run of few words that lies apart from others, measured."""
 
-GAP = 60
+GAP = 35
 """Cycles from the last tap of a pass to the first of the next, where all it needs is there."""
 
 

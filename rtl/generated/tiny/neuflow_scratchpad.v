@@ -120,65 +120,55 @@ module \neuflow_scratchpad.reads  (
   output wire moves,
   input wire clk
 );
-  reg signal = 1'h0;
-  reg [1:0] left0 = 2'h0, left1 = 2'h0;
-  reg [29:0] beat0 = 30'h0, beat1 = 30'h0;
+  reg first = 1'h0;
+  reg [31:0] burst0 = 32'h0, burst1 = 32'h0;
   reg [5:0] owner0 = 6'h0, owner1 = 6'h0, turn_after = 6'h0;
-  wire n7, n6, n5, n3, n4, free0, free1, may0, meet, moves0, moves1;
-  wire [1:0] n1;
-  wire [29:0] n2;
-  wire [5:0] like, turn_behind, turn_chosen;
+  wire n6, n5, n3, free0, free1, may0, meet, moves0, moves1;
+  wire [31:0] n2, n1, n4;
+  wire [5:0] asks, turn_behind, turn_chosen;
   assign turn_grant = turn_chosen & ~turn_chosen + 1'h1;
-  assign outside = moves0 & beat0[28:0] >= 8'h80 | moves1 & beat1[28:0] >= 8'h80;
-  assign serves__0 = (moves0 & n5 ? owner0 : 6'h0) | (moves1 & !beat1[0] ? owner1 : 6'h0);
-  assign at__0 = may0 & n5 ? beat0[6:1] : beat1[6:1];
-  assign serves__1 = (moves0 & beat0[0] ? owner0 : 6'h0) | (moves1 & beat1[0] ? owner1 : 6'h0);
-  assign at__1 = may0 & beat0[0] ? beat0[6:1] : beat1[6:1];
-  assign moves = |{owner1, owner0} | |{request__1__valid & turn_grant[1], request__0__valid &
-    turn_grant[0], request__3__valid & turn_grant[3], request__5__valid & turn_grant[5],
-    request__2__valid & turn_grant[2], request__4__valid & turn_grant[4]};
-  assign free1 = ~n6 | moves1 & !left1;
-  assign n1 = (turn_grant[0] ? request__0__payload[31:30] : 2'h0) | (turn_grant[1] ?
-    request__1__payload[31:30] : 2'h0) | (turn_grant[2] ? request__2__payload[31:30] : 2'h0) |
-    (turn_grant[3] ? request__3__payload[31:30] : 2'h0) | (turn_grant[4] ?
-    request__4__payload[31:30] : 2'h0) | (turn_grant[5] ? request__5__payload[31:30] : 2'h0);
-  assign n2 = (turn_grant[0] ? request__0__payload[29:0] : 30'h0) | (turn_grant[1] ?
-    request__1__payload[29:0] : 30'h0) | (turn_grant[2] ? request__2__payload[29:0] : 30'h0) |
-    (turn_grant[3] ? request__3__payload[29:0] : 30'h0) | (turn_grant[4] ? request__4__payload[29:0]
-    : 30'h0) | (turn_grant[5] ? request__5__payload[29:0] : 30'h0);
-  assign n3 = free1 | moves1;
-  assign free0 = ~n7 | moves0 & !left0;
-  assign n4 = free0 | moves0;
-  assign like = free0 | free1 ? {request__5__valid, request__4__valid, request__3__valid,
+  assign outside = moves0 & burst0[28:0] >= 8'h80 | moves1 & burst1[28:0] >= 8'h80;
+  assign serves__0 = (moves0 & n3 ? owner0 : 6'h0) | (moves1 & !burst1[0] ? owner1 : 6'h0);
+  assign at__0 = may0 & n3 ? burst0[6:1] : burst1[6:1];
+  assign serves__1 = (moves0 & burst0[0] ? owner0 : 6'h0) | (moves1 & burst1[0] ? owner1 : 6'h0);
+  assign at__1 = may0 & burst0[0] ? burst0[6:1] : burst1[6:1];
+  assign moves = |{owner1, owner0} | |{request__3__valid & turn_grant[3], request__0__valid &
+    turn_grant[0], request__1__valid & turn_grant[1], request__2__valid & turn_grant[2],
+    request__5__valid & turn_grant[5], request__4__valid & turn_grant[4]};
+  assign n1[31:30] = free1 ? n4[31:30] : burst1[31:30] - 1'h1;
+  assign n1[29:0] = free1 ? n4[29:0] : burst1[29:0] + 1'h1;
+  assign n2[31:30] = free0 ? n4[31:30] : burst0[31:30] - 1'h1;
+  assign n2[29:0] = free0 ? n4[29:0] : burst0[29:0] + 1'h1;
+  assign moves1 = n5 & ~(meet & ~first) & n5;
+  assign free1 = ~n5 | moves1 & !burst1[31:30];
+  assign free0 = ~n6 | moves0 & !burst0[31:30];
+  assign moves0 = may0 & n6;
+  assign asks = free0 | free1 ? {request__5__valid, request__4__valid, request__3__valid,
     request__2__valid, request__1__valid, request__0__valid} & ~((free0 ? 6'h0 : owner0) | (free1 ?
     6'h0 : owner1)) : 6'h0;
-  assign meet = n7 & n6 & beat0[0] == beat1[0];
-  assign turn_chosen = |turn_behind ? turn_behind : like;
-  assign moves0 = may0 & n7;
-  assign moves1 = n6 & ~(meet & ~signal) & n6;
-  assign n5 = !beat0[0];
-  assign may0 = n7 & ~(meet & signal);
-  assign n6 = |owner1;
-  assign n7 = |owner0;
-  assign turn_behind = like & turn_after;
+  assign meet = n6 & n5 & burst0[0] == burst1[0];
+  assign turn_chosen = |turn_behind ? turn_behind : asks;
+  assign n3 = !burst0[0];
+  assign may0 = n6 & ~(meet & first);
+  assign n4 = (turn_grant[0] ? request__0__payload : 32'h0) | (turn_grant[1] ? request__1__payload :
+    32'h0) | (turn_grant[2] ? request__2__payload : 32'h0) | (turn_grant[3] ? request__3__payload :
+    32'h0) | (turn_grant[4] ? request__4__payload : 32'h0) | (turn_grant[5] ? request__5__payload :
+    32'h0);
+  assign n5 = |owner1;
+  assign n6 = |owner0;
+  assign turn_behind = asks & turn_after;
   always @(posedge clk) begin
-    if (n3) begin
-      left1 <= free1 ? n1 : left1 - 1'h1;
-      beat1 <= free1 ? n2 : beat1 + 1'h1;
-    end
-    if (n4) begin
-      left0 <= free0 ? n1 : left0 - 1'h1;
-      beat0 <= free0 ? n2 : beat0 + 1'h1;
-    end
+    if (moves1 | free1) burst1 <= n1;
+    if (free0 | moves0) burst0 <= n2;
   end
   always @(posedge clk) begin
     if (rst) begin
-      owner1 <= 6'h0; owner0 <= 6'h0; turn_after <= 6'h0; signal <= 1'h0;
+      owner1 <= 6'h0; owner0 <= 6'h0; turn_after <= 6'h0; first <= 1'h0;
     end else begin
       if (free1) owner1 <= free0 ? 6'h0 : turn_grant;
       if (free0) owner0 <= turn_grant;
-      if (|like) turn_after <= ~(turn_grant | turn_grant - 1'h1);
-      signal <= signal ^ meet;
+      if (|asks) turn_after <= ~(turn_grant | turn_grant - 1'h1);
+      first <= first ^ meet;
     end
   end
 endmodule
@@ -202,62 +192,56 @@ module \neuflow_scratchpad.writes  (
   output wire moves,
   input wire clk
 );
-  reg signal = 1'h0;
-  reg [1:0] left0 = 2'h0, left1 = 2'h0, owner0 = 2'h0, owner1 = 2'h0, turn_after = 2'h0;
-  reg [29:0] beat0 = 30'h0, beat1 = 30'h0;
-  wire n7, n6, n5, n3, n4, ends0, ends1, free0, free1, may0, may1, meet, moves0, moves1;
-  wire [1:0] n1, like, turn_behind, turn_chosen;
-  wire [29:0] n2;
+  reg first = 1'h0;
+  reg [1:0] owner0 = 2'h0, owner1 = 2'h0, turn_after = 2'h0;
+  reg [31:0] burst0 = 32'h0, burst1 = 32'h0;
+  wire n6, n5, n3, ends0, ends1, free0, free1, may0, may1, meet, moves0, moves1;
+  wire [1:0] asks, turn_behind, turn_chosen;
+  wire [31:0] n4, n2, n1;
   assign turn_grant = turn_chosen & ~turn_chosen + 1'h1;
   assign ready = (may0 ? owner0 : 2'h0) | (may1 ? owner1 : 2'h0);
-  assign outside = moves0 & beat0[28:0] >= 8'h80 | moves1 & beat1[28:0] >= 8'h80;
-  assign serves__0 = (moves0 & n5 ? owner0 : 2'h0) | (moves1 & !beat1[0] ? owner1 : 2'h0);
-  assign at__0 = may0 & n5 ? beat0[6:1] : beat1[6:1];
-  assign serves__1 = (moves0 & beat0[0] ? owner0 : 2'h0) | (moves1 & beat1[0] ? owner1 : 2'h0);
-  assign at__1 = may0 & beat0[0] ? beat0[6:1] : beat1[6:1];
+  assign outside = moves0 & burst0[28:0] >= 8'h80 | moves1 & burst1[28:0] >= 8'h80;
+  assign serves__0 = (moves0 & n3 ? owner0 : 2'h0) | (moves1 & !burst1[0] ? owner1 : 2'h0);
+  assign at__0 = may0 & n3 ? burst0[6:1] : burst1[6:1];
+  assign serves__1 = (moves0 & burst0[0] ? owner0 : 2'h0) | (moves1 & burst1[0] ? owner1 : 2'h0);
+  assign at__1 = may0 & burst0[0] ? burst0[6:1] : burst1[6:1];
   assign ends = (ends0 ? owner0 : 2'h0) | (ends1 ? owner1 : 2'h0);
-  assign moves = |{owner1, owner0} | (request__1__valid & turn_grant[1] | request__0__valid &
-    turn_grant[0]);
-  assign free1 = ~n6 | ends1;
-  assign n1 = (turn_grant[0] ? request__0__payload[31:30] : 2'h0) | (turn_grant[1] ?
-    request__1__payload[31:30] : 2'h0);
-  assign n2 = (turn_grant[0] ? request__0__payload[29:0] : 30'h0) | (turn_grant[1] ?
-    request__1__payload[29:0] : 30'h0);
-  assign n3 = free1 | moves1;
-  assign free0 = ~n7 | ends0;
-  assign n4 = free0 | moves0;
-  assign like = free0 | free1 ? {request__1__valid, request__0__valid} & ~((free0 ? 2'h0 : owner0) |
-    (free1 ? 2'h0 : owner1)) : 2'h0;
-  assign meet = n7 & n6 & beat0[0] == beat1[0];
-  assign turn_chosen = |turn_behind ? turn_behind : like;
-  assign may0 = n7 & ~(meet & signal);
-  assign may1 = n6 & ~(meet & ~signal);
-  assign moves0 = may0 & |(owner0 & {port_0_407, port_0_337});
+  assign moves = |{owner1, owner0} | (request__0__valid & turn_grant[0] | request__1__valid &
+    turn_grant[1]);
+  assign n1[31:30] = free1 ? n4[31:30] : burst1[31:30] - 1'h1;
+  assign n1[29:0] = free1 ? n4[29:0] : burst1[29:0] + 1'h1;
+  assign n2[31:30] = free0 ? n4[31:30] : burst0[31:30] - 1'h1;
+  assign n2[29:0] = free0 ? n4[29:0] : burst0[29:0] + 1'h1;
   assign moves1 = may1 & |(owner1 & {port_0_407, port_0_337});
-  assign n5 = !beat0[0];
-  assign ends0 = moves0 & !left0;
-  assign ends1 = moves1 & !left1;
-  assign n6 = |owner1;
-  assign n7 = |owner0;
-  assign turn_behind = like & turn_after;
+  assign free1 = ~n5 | ends1;
+  assign free0 = ~n6 | ends0;
+  assign moves0 = may0 & |(owner0 & {port_0_407, port_0_337});
+  assign asks = free0 | free1 ? {request__1__valid, request__0__valid} & ~((free0 ? 2'h0 : owner0) |
+    (free1 ? 2'h0 : owner1)) : 2'h0;
+  assign meet = n6 & n5 & burst0[0] == burst1[0];
+  assign turn_chosen = |turn_behind ? turn_behind : asks;
+  assign may0 = n6 & ~(meet & first);
+  assign may1 = n5 & ~(meet & ~first);
+  assign n3 = !burst0[0];
+  assign ends0 = moves0 & !burst0[31:30];
+  assign ends1 = moves1 & !burst1[31:30];
+  assign n4 = (turn_grant[0] ? request__0__payload : 32'h0) | (turn_grant[1] ? request__1__payload :
+    32'h0);
+  assign n5 = |owner1;
+  assign n6 = |owner0;
+  assign turn_behind = asks & turn_after;
   always @(posedge clk) begin
-    if (n3) begin
-      left1 <= free1 ? n1 : left1 - 1'h1;
-      beat1 <= free1 ? n2 : beat1 + 1'h1;
-    end
-    if (n4) begin
-      left0 <= free0 ? n1 : left0 - 1'h1;
-      beat0 <= free0 ? n2 : beat0 + 1'h1;
-    end
+    if (moves1 | free1) burst1 <= n1;
+    if (free0 | moves0) burst0 <= n2;
   end
   always @(posedge clk) begin
     if (rst) begin
-      owner1 <= 2'h0; owner0 <= 2'h0; turn_after <= 2'h0; signal <= 1'h0;
+      owner1 <= 2'h0; owner0 <= 2'h0; turn_after <= 2'h0; first <= 1'h0;
     end else begin
       if (free1) owner1 <= free0 ? 2'h0 : turn_grant;
       if (free0) owner0 <= turn_grant;
-      if (|like) turn_after <= ~(turn_grant | turn_grant - 1'h1);
-      signal <= signal ^ meet;
+      if (|asks) turn_after <= ~(turn_grant | turn_grant - 1'h1);
+      first <= first ^ meet;
     end
   end
 endmodule
