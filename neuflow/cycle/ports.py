@@ -129,10 +129,11 @@ def ports_wires(m, c):
 @part
 def ports_edge(m, c):
     """The edge for the ports of column ``c``, as far as they are awake."""
-    readers = (m.wires[c].awake & PORTS & ~WRITER) // READER
-    while readers:
-        _reader_edge(m, c, lowest(readers))
-        readers &= readers - 1
+    if m.wires[c].awake & PORTS == 0:
+        return
+    for k in range(3):
+        if m.wires[c].awake >> k & READER:
+            _reader_edge(m, c, k)
     if m.wires[c].awake & WRITER:
         _writer_edge(m, c)
 
