@@ -89,7 +89,7 @@ PIXELS, MAPS = TINY.pixels, TINY.maps
 REGISTERS = (
     "lanes", "active", "flushing", "group", "block", "channel", "ky", "kx", "odd", "begins",
     "at_last_taps", "in_flight", "last_row", "count", "stages", "ending", "told", "released",
-    "pass_done",
+    "pass_done", "settled",
 )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def compiled(function: Any) -> Any:
     inner = numba.njit(function)
     return numba.njit(
         lambda w, t, now: inner(
-            t[0].columns[0].array, w[0].receivers[state.ARRAY].o.array, PIXELS, MAPS,
+            t[0].columns[0].array, w[0].receivers[state.ARRAY], PIXELS, MAPS,
             t[0].columns[0].weights.weights, now,
         )
     )  # fmt: skip
@@ -145,6 +145,8 @@ class Machine:
         held = [self.column["array"][name].tolist() for name in REGISTERS]
         lanes = self.column["array"]["lanes"]
         held[0] = [int(lanes[name]) for name in array.COORDINATES.names or () if name != "fed"]
+        for name in ("form", "following"):
+            held.append(self.column["array"][name]["flat"].tolist())
         return [*held, *(int(ring[name]) for name in ("passed", "unread", "ready"))]
 
 
