@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from neuflow.blocks.conv_array import MacArray
 from neuflow.blocks.conv_lanes import FORM, Coordinates
 from neuflow.blocks.convolver_model import HAND_OVER
 from neuflow.cycle.compiled import called, lowest, part
 from neuflow.cycle.state import INT, overlaid, record
-from neuflow.layout import ACTIVITY_BITS, FLAG_BITS, LANE_BITS, SIZE, Activity, Cause
+from neuflow.layout import ACTIVITY_BITS, CONV_ARRAY, FLAG_BITS, LANE_BITS, SIZE, Activity, Cause
 
 _MASK = (1 << SIZE) - 1
 
@@ -40,6 +42,9 @@ COORDINATES = record(
 
 FORM_FIELDS = overlaid([(name, INT) for name in FORM])
 """What coordinates depend on of a configuration."""
+
+FORM_COLUMNS = np.array([[f.name for f in CONV_ARRAY.fields].index(name) for name in FORM], np.int64)
+"""Where a decoded packet has it."""
 
 _LEADS = (1 << Coordinates.LEAD) - 1
 _LED = _LEADS ^ (_LEADS >> 1)
@@ -242,18 +247,9 @@ def _form_edge(a, config, takes_last):
         lanes.borrows = 1
     elif not lanes.known and not waits:
         lanes.known = 1
-        c = config.o.array
-        if borrows:
-            for k in range(len(a.form.flat)):
-                a.form.flat[k] = a.following.flat[k]
-        else:
-            _take_form(a.form, c)
-
-
-@part
-def _take_form(form, c):
-    form.pitch, form.width_out, form.height_out = c.pitch, c.width_out, c.height_out
-    form.stride, form.rows, form.need, form.release = c.stride, c.rows, c.need, c.release
+        for k in range(len(a.form.flat)):
+            own = config.o.fields[FORM_COLUMNS[k]]
+            a.form.flat[k] = a.following.flat[k] if borrows else own
 
 
 @part

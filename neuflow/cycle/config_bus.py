@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from neuflow.blocks.conv_lanes import FORM
+from neuflow.cycle.array import FORM_COLUMNS
 from neuflow.cycle.awake import BACK, PART_OF, RECEIVERS, UNITS_OF
 from neuflow.cycle.compiled import lowest, part
 from neuflow.cycle.parts import SLICE, slice_edge
@@ -28,7 +28,7 @@ from neuflow.cycle.state import (
     ROWS,
     UNITS,
 )
-from neuflow.layout import COLUMN_BITS, CONV_ARRAY
+from neuflow.layout import COLUMN_BITS
 
 TAP = np.dtype([("head", SLICE), ("moves", INT)])
 """config.ConfigTap; ``moves``: the word at its output is taken by all in this cycle."""
@@ -55,9 +55,6 @@ field -> bits, from the lowest. ``packet``: row of the table of packets. ``unit`
 
 PRESENT, FOLLOWING = 1, 2
 """Of ``loads``: fields to be copied are those of ``packet``, of ``assembled``."""
-
-_FORM_COLUMNS = np.array([[f.name for f in CONV_ARRAY.fields].index(name) for name in FORM], np.int64)
-"""Where the table of packets has what the array looks at beforehand."""
 
 FIRST_UNIT = np.array([ROWS, ALU0, MAPPER] + [READ_ROWS] * (MAX_ROWS - 2), np.int64)
 """The receivers of the tile in a row are those from ``FIRST_UNIT[row]`` to before the next row's."""
@@ -218,7 +215,7 @@ def receivers_load(m, packets):
             if receiver.loads & FOLLOWING and unit == ARRAY:
                 following = m.tiles.columns[c].array.following
                 for k in range(len(following.flat)):
-                    following.flat[k] = packets[receiver.assembled, _FORM_COLUMNS[k]]
+                    following.flat[k] = packets[receiver.assembled, FORM_COLUMNS[k]]
             receiver.loads = 0
 
 
