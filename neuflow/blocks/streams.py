@@ -49,7 +49,8 @@ class Slice(Component):
     """Register slice: cuts every path between its two sides.
 
     Members: ``i`` In stream, ``o`` Out stream of ``shape``. Latency 1 cycle, throughput 1 beat a
-    cycle, room for two beats, so ``i.ready`` comes from a register.
+    cycle, room for two beats, in two places that take turns. ``i.ready`` comes from a register, and
+    ``o.ready``, which often comes late, reaches three registers, however wide a beat is.
     """
 
     LATENCY = 1
@@ -71,24 +72,25 @@ class Slice(Component):
                 },
             )
         m = Module()
-        held, spare = Signal(self.shape, reset_less=True), Signal(self.shape, reset_less=True)
-        spare_valid = Signal()
-        free = Signal()
+        places = [Signal(self.shape, name=f"place{k}", reset_less=True) for k in range(2)]
+        turn = Signal()  # the place whose beat leaves first
+        full = Signal()
 
+        stays = Signal()
         m.d.comb += [
-            self.i.ready.eq(~spare_valid),
-            free.eq(~self.o.valid | self.o.ready),
-            self.o.payload.eq(held),
+            self.i.ready.eq(~full),
+            self.o.payload.eq(Mux(turn, places[1], places[0])),
+            stays.eq(self.o.valid & ~self.o.ready),
         ]
-        with m.If(free):
-            m.d.sync += [
-                held.eq(Mux(spare_valid, spare, self.i.payload)),
-                self.o.valid.eq(spare_valid | self.i.valid),
-            ]
-        # The spare place follows the input until it holds a beat: its enable is a register.
-        with m.If(~spare_valid):
-            m.d.sync += spare.eq(self.i.payload)
-        m.d.sync += spare_valid.eq(~free & (spare_valid | self.i.valid))
+        # A place follows the input until it holds a beat.
+        for k, place in enumerate(places):
+            with m.If(~full & ((turn ^ self.o.valid) == k)):
+                m.d.sync += place.eq(self.i.payload)
+        m.d.sync += [
+            turn.eq(turn ^ (self.o.valid & self.o.ready)),
+            self.o.valid.eq(full | stays | self.i.valid),
+            full.eq(stays & (full | self.i.valid)),
+        ]
         return m
 
 
