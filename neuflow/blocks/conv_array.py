@@ -81,7 +81,7 @@ class MacArray(Component):
     its first group's coordinates (``pixels + Coordinates.LEAD`` cycles).
     """
 
-    SETUP = 3
+    SETUP = 1
     """Cycles from a configuration to the first tap, for what is made of it beforehand."""
     BETWEEN = 5 + SETUP
 
