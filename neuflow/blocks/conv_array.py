@@ -15,6 +15,7 @@ the drain. Border masks: 2 to 4, then they wait for 9.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream
@@ -55,6 +56,15 @@ def block_layout() -> data.StructLayout:
             "ends_pass": unsigned(1),  # last block of the last group
         }
     )
+
+
+class Loops(NamedTuple):
+    """Of each loop around a step along a kernel row, inner ones first, the same thing."""
+
+    ky: Any
+    block: Any
+    group: Any
+    pass_: Any
 
 
 class MacArray(Component):
@@ -142,104 +152,119 @@ class MacArray(Component):
     def _sequence(self, m, platform):
         """Stage 0: which tap comes next, and may it be issued?"""
         c = self.config.payload
-        lanes = Coordinates(self.grid)
+        self.coordinates = lanes = Coordinates(self.grid)
         add_gated(m, "coordinates", lanes, platform)
-        self.coordinates = lanes
-        active, issue = Signal(), Signal()
-        odd = Signal()  # second tap of a beat of weights
-
-        # Where the tap stands in its loops.
-        ky_ends, block_ends, group_ends, pass_ends = (
-            Signal(name=n) for n in ("ky_ends", "block_ends", "group_ends", "pass_ends")
-        )
-        step = row_steps(m, self.grid, c, ~active, issue, ky_ends)
-        inner = step["ends_x"]
-        at_last = {}
-        for ends, length in (
-            (ky_ends, c.kernel_y), (block_ends, c.channels), (group_ends, c.blocks),
-            (pass_ends, c.groups),
-        ):  # fmt: skip
-            at_last[ends.name] = loop(m, ends.name, length, ~active, issue & inner)
-            m.d.comb += ends.eq(inner & at_last[ends.name])
-            inner = ends
-        starts_block, begins = Signal(init=1), Signal(init=1)
-
+        self.active, issue = Signal(name="active"), Signal(name="issue")
+        step, at_last, ends = self._loops(m, issue)
+        # Of the tap: second one of a beat of weights, first one of a block, of a group.
+        odd, starts_block, begins = Signal(), Signal(init=1), Signal(init=1)
+        with m.If(issue):
+            m.d.sync += [
+                odd.eq(~odd & ~ends.block),
+                starts_block.eq(ends.block),
+                begins.eq(ends.group),
+            ]
+        m.d.comb += [
+            self.weights_read.eq(issue & ~odd),
+            self.weights_rewind.eq(issue & ends.group),
+            self.weights_free.eq(issue & (ends.pass_ | c.stream_weights)),
+        ]
+        no_drain = self._wait(m, issue, ends, odd, begins)
         one_channel = Signal()  # and one kernel row: then the step that ends the row ends the block
         m.d.sync += one_channel.eq((c.channels == 1) & (c.kernel_y == 1))
+        group_waits = self.active & begins & lanes.full
+        # Issue and begins, in fewer gates: only in a block of one step is the first also the last.
+        m.d.comb += lanes.take.eq(
+            group_waits
+            & lanes.fed
+            & self.weights_ready
+            & ~(one_channel & step["ends_x"] & no_drain)
+        )
+        self._connect_coordinates(m, at_last.pass_)
+        few = Mux(c.by_tap, step["names"], c.by_block | at_last.group)
+        self._tell_lanes(m, issue, begins, few)
+        self._take_turns(m, issue & ends.pass_)
+        self._release(m, group_waits, issue & ends.pass_)
+        self._flags(
+            m, issue, odd=odd, first=starts_block, last=issue & ends.block, ends_y=ends.ky,
+            ends_group=ends.group, ends_pass=ends.pass_, begins=begins, **step,
+        )  # fmt: skip
+        # Nothing of this pass is in stages 0 to 2: their state may begin anew.
+        self.rest = ~self.active & ~self.stage[1].valid & ~self.stage[2].valid
 
+    def _loops(self, m, issue):
+        """Say where the tap stands in its loops.
+
+        Return the flags of the step along a kernel row; whether each loop around it is at its last
+        turn; and whether the tap ends that turn.
+        """
+        c = self.config.payload
+        ends = Loops(*(Signal(name=f"{name}_ends") for name in ("ky", "block", "group", "pass")))
+        step = row_steps(m, self.grid, c, ~self.active, issue, ends.ky)
+        lengths = Loops(c.kernel_y, c.channels, c.blocks, c.groups)
+        at_last = []
+        inner = step["ends_x"]
+        for end, length in zip(ends, lengths, strict=True):
+            at_last.append(loop(m, end.name, length, ~self.active, issue & inner))
+            m.d.comb += end.eq(inner & at_last[-1])
+            inner = end
+        return step, Loops(*at_last), ends
+
+    def _wait(self, m, issue, ends, odd, begins):
+        """Issue the tap, or name what it waits for: one fixed priority. Return: the drain isn't free."""
+        lanes = self.coordinates
         # One block at most is between its last tap and the drain.
-        in_flight = Signal()
+        in_flight, no_drain = Signal(), Signal()
         m.d.sync += in_flight.eq((in_flight & ~self.hand_over) | self.stage[0].last)
+        m.d.comb += no_drain.eq(in_flight | ~self.drain_ready)
 
-        # A configuration leaves when the stages that read it are past.
-        flushing = Signal(4)
-        m.d.sync += flushing.eq(Cat(issue & pass_ends, flushing))
-
-        # One fixed priority of causes to wait.
-        no_rows, no_weights, no_drain = Signal(), Signal(), Signal()
+        no_rows, no_weights, stays = Signal(), Signal(), Signal()
         m.d.comb += [
             no_rows.eq(begins & ~(lanes.full & lanes.fed)),
             no_weights.eq(~odd & ~self.weights_ready),
-            no_drain.eq(block_ends & (in_flight | ~self.drain_ready)),
-            issue.eq(active & ~(no_rows | no_weights | no_drain)),
-            self.idle.eq(~active),
+            stays.eq(ends.block & no_drain),
+            issue.eq(self.active & ~(no_rows | no_weights | stays)),
             self.tap.eq(issue),
+            self.idle.eq(~self.active),
             self.configured.eq(self.config.valid),
             self.fill.eq(begins & ~lanes.full),
-            self.wait_rows.eq(active & no_rows),
-            self.wait_weights.eq(active & ~no_rows & no_weights),
-            self.wait_drain.eq(active & ~(no_rows | no_weights) & no_drain),
-            lanes.config.eq(c),
+            self.wait_rows.eq(self.active & no_rows),
+            self.wait_weights.eq(self.active & ~no_rows & no_weights),
+            self.wait_drain.eq(self.active & ~(no_rows | no_weights) & stays),
+        ]
+        return no_drain
+
+    def _connect_coordinates(self, m, last_group):
+        lanes = self.coordinates
+        m.d.comb += [
+            lanes.config.eq(self.config.payload),
             lanes.configured.eq(self.config.valid),
             lanes.following.eq(self.following),
             lanes.follows.eq(self.follows),
             lanes.moves.eq(self.config.valid & self.config.ready),
-            lanes.last.eq(at_last["pass_ends"]),
+            lanes.last.eq(last_group),
             lanes.stored.eq(self.stored),
-            # Issue and begins, in fewer gates: only in a block of one step is the first also the last.
-            lanes.take.eq(
-                active
-                & begins
-                & lanes.full
-                & lanes.fed
-                & self.weights_ready
-                & ~(one_channel & step["ends_x"] & (in_flight | ~self.drain_ready))
-            ),
-            self.weights_read.eq(issue & ~odd),
-            self.weights_rewind.eq(issue & group_ends),
-            self.weights_free.eq(issue & (pass_ends | c.stream_weights)),
-            self.config.ready.eq(flushing[-1]),
         ]
-        last_block = c.by_block | at_last["group_ends"]
-        self._tell_lanes(m, issue, begins, Mux(c.by_tap, step["names"], last_block))
 
+    def _take_turns(self, m, pass_ends):
+        """Begin a pass when what is made of its configuration is there, and let that go behind it."""
+        # A configuration leaves when the stages that read it are past.
+        flushing = Signal(4)
         waits, settled = Signal(), Signal(self.SETUP)
-        m.d.comb += waits.eq(self.config.valid & ~active & ~flushing.any())
-        m.d.sync += settled.eq(Mux(waits, Cat(1, settled), 0))
-        with m.If(~active):
-            m.d.sync += active.eq(settled[-1])
-        with m.If(issue):
-            m.d.sync += [
-                starts_block.eq(block_ends),
-                begins.eq(group_ends),
-                odd.eq(~odd & ~block_ends),
-            ]
-            with m.If(pass_ends):
-                m.d.sync += active.eq(0)
-
-        group_waits = active & begins & lanes.full
-        self._release(m, group_waits, issue & pass_ends)
-        self.starts, self.frees = Signal(), Signal()
+        self.starts = Signal()
         m.d.comb += [
-            self.starts.eq(self.config.valid & ~active),
-            self.frees.eq(group_waits & (self.kept != lanes.free)),
+            self.config.ready.eq(flushing[-1]),
+            self.starts.eq(self.config.valid & ~self.active),
+            waits.eq(self.starts & ~flushing.any()),
         ]
-        self._flags(
-            m, issue, odd=odd, first=starts_block, last=issue & block_ends, ends_y=ky_ends,
-            ends_group=group_ends, ends_pass=pass_ends, begins=begins, **step,
-        )  # fmt: skip
-        # Nothing of this pass is in stages 0 to 2: their state may begin anew.
-        self.rest = ~active & ~self.stage[1].valid & ~self.stage[2].valid
+        m.d.sync += [
+            flushing.eq(Cat(pass_ends, flushing)),
+            settled.eq(Mux(waits, Cat(1, settled), 0)),
+        ]
+        with m.If(pass_ends):
+            m.d.sync += self.active.eq(0)
+        with m.Elif(~self.active):
+            m.d.sync += self.active.eq(settled[-1])
 
     def _tell_lanes(self, m, issue, begins, few):
         """Tell the counters what lanes and maps have work, and later stages where a row ends.
@@ -264,7 +289,11 @@ class MacArray(Component):
         the row store ``RowWriter.WRITE`` stages later: never in the cycle in which it is read.
         """
         kept = self.kept = Signal(SIZE)
-        m.d.comb += self.released.eq(Mux(self.pass_done, 0, kept))
+        self.frees = Signal()
+        m.d.comb += [
+            self.released.eq(Mux(self.pass_done, 0, kept)),
+            self.frees.eq(group_waits & (kept != self.coordinates.free)),
+        ]
         with m.If(self.pass_done):
             m.d.sync += kept.eq(0)
         with m.Elif(group_waits):
