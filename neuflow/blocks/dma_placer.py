@@ -76,7 +76,7 @@ class Cutter(Component):
         m.d.comb += [
             below.eq(low < i.count),
             ends.eq(near & below),
-            whole.eq(~ends | (low + 1 == i.count)),
+            whole.eq(~near | (low + 1 >= i.count)),  # no run ends within the beat
             free.eq(~self.o.valid | self.o.ready),
             step.eq(active & free & self.i.valid),
             self.i.ready.eq(active & free & whole),
