@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
+from neuflow.compiler import constants
 from neuflow.errors import ModelError
 from neuflow.ir import Graph, HostOp, Node, Shape, Tensor
 
@@ -30,6 +30,7 @@ OTHER_BATCH = 113
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial",
           "Bernoulli")  # fmt: skip
+SUBGRAPHS = ("If", "Loop", "Scan", "SequenceMap")
 
 Array = NDArray[Any]
 
@@ -440,32 +441,10 @@ class Importer:
         node = step.node
         if any(isinstance(v, Data | HostValue) for v in step.values):
             return self._fold_shape(step)
-        inner = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-        if node.op_type in RANDOM or any(a.type in inner for a in node.attribute):
+        if node.op_type in RANDOM or node.op_type in SUBGRAPHS:
             return False
-        pairs = zip(node.input, step.values, strict=True)
-        feeds = {name: value for name, value in pairs if isinstance(value, np.ndarray)}
-        try:
-            results = self._evaluator(node, feeds).run(None, feeds)
-        except Exception as error:  # the evaluator raises whatever its operator's code does
-            text = " ".join(str(error).split())[:120]
-            raise step.refuse(
-                f"this operation on constants cannot be computed ({text})", "export it again"
-            ) from None
-        for name, result in zip([n for n in node.output if n], results, strict=True):
-            self.values[name] = np.asarray(result)
+        self.values |= constants.fold(step, self.opset)
         return True
-
-    def _evaluator(self, node: NodeProto, feeds: dict[str, Array]) -> ReferenceEvaluator:
-        """Return ONNX's reference evaluator for one node, under the model's operator set."""
-        inputs = [
-            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
-            for n, v in feeds.items()
-        ]
-        outputs = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
-        graph = helper.make_graph([node], "constant", inputs, outputs)
-        opset = [helper.make_opsetid("", self.opset)]
-        return ReferenceEvaluator(helper.make_model(graph, opset_imports=opset))
 
     def _fold_shape(self, step: Step) -> bool:
         """Fold what only the shape or the type of data matters to, which are constants here."""
