@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 
 from examples import digits
 from examples.bench.works import WORKS
@@ -152,8 +153,19 @@ MODELS = {
         [node("Abs", ["x"], "a"), node("Neg", ["a"], "n"), node("Pad", ["n", "p"], "q"),
          node("MaxPool", ["q"], "y", kernel_shape=[2, 2])], {"p": np.array([0, 0, 1, 1] * 2)},
     ),
+    "batch that is squeezed away where it is 1": build(
+        [node("GlobalMaxPool", ["x"], "p"), node("Squeeze", ["p"], "y")], {}
+    ),
     "half": build([node("Conv", ["x", "w"], "y")], {"w": KERNEL.astype(np.float16)}),
 }  # fmt: skip
+BLOCK = helper.make_function(
+    "own", "Block", ["a"], ["b"],
+    [node("Conv", ["a", "k"], "c"), node("Softmax", ["c"], "b", axis=1)], [helper.make_opsetid("", 18)],
+)  # fmt: skip
+BLOCK.node.insert(0, helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(KERNEL)))
+MODELS["probabilities of a function"] = build([helper.make_node("Block", ["x"], ["y"], domain="own")])
+MODELS["probabilities of a function"].functions.append(BLOCK)
+MODELS["probabilities of a function"].opset_import.append(helper.make_opsetid("own", 1))
 DOUBLE = build([node("Conv", ["x", "w"], "y")], {"w": KERNEL.astype(np.float64)})
 for model, kind in ((MODELS["half"], onnx.TensorProto.FLOAT16), (DOUBLE, onnx.TensorProto.DOUBLE)):
     for value in (*model.graph.input, *model.graph.output):

@@ -153,8 +153,11 @@ def against_onnxruntime(
     except ImportError:
         return "onnxruntime is not installed"
     import onnx
+    import onnx.inliner
 
     content = onnx.load(model)
+    if content.functions:  # what the host takes may lie within
+        content = onnx.inliner.inline_local_functions(content)
     names = _onnx_names(content, quantised)
     del content.graph.output[:]
     content.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
@@ -184,7 +187,7 @@ NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tenso
 
 
 def _run(session: Any, names: list[str], inputs: Mapping[str, Real]) -> list[NDArray[Any]]:
-    """Run all images, as many at once as the model's batch says; return ``names``, [N, ...]."""
+    """Run all images, as many at once as the model's batch says; return ``names``, [N, values]."""
     declared = session.get_inputs()
     for value in declared:
         if value.name not in inputs:
@@ -200,7 +203,8 @@ def _run(session: Any, names: list[str], inputs: Mapping[str, Real]) -> list[NDA
             .astype(NUMPY_TYPES[value.type])
             for value in declared
         }
-        runs.append(session.run(names, feed))
+        # A Squeeze of everything takes a batch of 1 away, too.
+        runs.append([result.reshape(batch, -1) for result in session.run(names, feed)])
     return [np.concatenate(parts)[:count] for parts in zip(*runs, strict=True)]
 
 
