@@ -489,6 +489,14 @@ def test_host_operation_beside_its_operand_as_an_output_and_in_a_chain() -> None
             np.testing.assert_allclose(got[name], want[name], rtol=1e-5, atol=1e-6)
 
 
+def test_a_layer_may_be_called_as_what_the_host_makes_of_its_result() -> None:
+    layers = [helper.make_node("Conv", ["x", "w"], ["c"], "p"),
+              helper.make_node("Softmax", ["c"], ["p"], "s", axis=1),
+              node("LogSoftmax", ["p"], "y", axis=2)]  # fmt: skip
+    graph = same_as_onnxruntime(build(layers, {"w": W}))
+    assert [op.output for op in graph.host] == ["p", "y"]
+
+
 def test_two_outputs_of_one_tensor_and_an_input_as_output() -> None:
     nodes = [node("Relu", ["x"], "y"), node("Identity", ["y"], "z"), node("Identity", ["x"], "k")]
     graph = same_as_onnxruntime(build(nodes, outputs=["y", "z", "k"]))

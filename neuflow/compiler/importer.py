@@ -174,6 +174,9 @@ class Importer:
         self._folded_shape = False
         self._names: set[str] = set()
         self._new_tensors = 0
+        graph = model.graph
+        self._taken = {value.name for value in (*graph.input, *graph.output)}
+        self._taken |= {node.output[0] for node in graph.node if node.op_type in HOST_OPS}
 
     def run(self) -> Graph:
         """Return the graph, not yet simplified."""
@@ -542,10 +545,9 @@ class Importer:
         return output
 
     def _free_tensor(self, wanted: str) -> str:
-        """Return a tensor name that neither an input nor an output of the model has."""
-        taken = {v.name for v in self.model.graph.input} | {v.name for v in self.model.graph.output}
+        """Return a tensor name that no input, output or result of the host has."""
         name = wanted
-        while name in self.tensors or name in taken:
+        while name in self.tensors or name in self._taken:
             self._new_tensors += 1
             name = f"{wanted}.{self._new_tensors}"
         return name
