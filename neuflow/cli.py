@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import json
 import os
 import signal
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 LARGE_BATCH = 1000
 """Images of a pass from which on they are why compiling lasts: some milliseconds each."""
 
+BARRED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+"""Errors of a place that a name leads to, which looking whether it is there raises already."""
+
 STAGES = ("graph", "quantised", "mapping", "schedule", "program")
 
 
@@ -39,12 +43,13 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    if arguments is None:  # the process is ours: ended by others, too, it takes back what it began
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if arguments is None:  # the process is ours
+        _settle()
     try:
         options = _parser().parse_args(arguments)
         code = options.verb(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except NeuflowError as error:
         print(f"neuflow: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -56,13 +61,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("neuflow: interrupted", file=sys.stderr)
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise  # a bug; but any disk that we keep something on may fill up
-        place = f"{error.strerror} ({error.filename or 'cache'})"
-        fix = "make room there, or set NEUFLOW_CACHE and TMPDIR to directories elsewhere"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # any disk that we keep something on
+            place = f"{error.strerror} ({error.filename or 'the output, or the cache'})"
+            fix = "make room there, or set NEUFLOW_CACHE and TMPDIR to directories elsewhere"
+        elif error.errno in BARRED and error.filename:
+            place, fix = f"{error.filename}: {error.strerror}", "name another file or directory"
+        else:
+            raise  # a bug
         print(f"neuflow: {place}; {fix}", file=sys.stderr)
         return 2
     return code or 0
+
+
+def _settle() -> None:
+    """Set up the process: ended by others, too, it takes back what it began, and it prints any name."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # else it is closed
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:

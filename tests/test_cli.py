@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -255,10 +256,55 @@ def test_a_disk_that_fills_up_is_one_line(capsys, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cli, "_grids", fill)
-    assert "No space left on device (cache); make room" in refused(capsys, "grids")
+    assert "No space left on device (the output, or the cache); make room" in refused(capsys, "grids")
     monkeypatch.setattr(cli, "_grids", cannot_write)
     with pytest.raises(PermissionError):  # the rest of our own are bugs
         cli.main(["grids"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect", "{}.nfp"],
+        ["compile", "{}.onnx", "-o", "p.nfp"],
+        ["compile", MODEL, "-o", "{}.nfp"],
+        ["compile", MODEL, "-o", "p.nfp", "--grid", "{}"],
+        ["run", "p.nfp", "--input", "x.npy", "--output", "{}.npy"],
+        ["verilog", "--grid", "tiny", "-o", "{}"],
+    ],
+)
+def test_a_name_that_leads_nowhere_is_one_line(arguments, capsys, tmp_path, monkeypatch):
+    """As it is with directories that may not be entered: to look whether a file is there fails."""
+    monkeypatch.chdir(tmp_path)
+    name = "a" * 300
+    says = refused(capsys, *[str(argument).format(name) for argument in arguments])
+    assert f"{name}" in says and "File name too long; name another" in says
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch):
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in ("NEUFLOW_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(build.Path, "home", homeless)
+    with pytest.raises(ToolError, match="this user has no home; set NEUFLOW_CACHE"):
+        build.cache_directory()
+
+
+def test_names_that_stdout_has_no_letters_for_are_escaped(tmp_path):
+    verilog = ["verilog", "--grid", "tiny", "-o", str(tmp_path / "gr\u00f6\u00dfe")]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "neuflow", *verilog]
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, env=ascii_only)
+    assert (done.returncode, done.stderr) == (0, b"") and rb"gr\xf6\xdfe/files.f" in done.stdout
+
+
+def test_a_closed_stdout_is_nobody_s_error():
+    code = "import sys; from neuflow import cli; sys.stdout = None; sys.exit(cli.main(['grids']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_cache_that_nothing_can_be_kept_in_is_refused(compiled, capsys, tmp_path, monkeypatch):

@@ -70,12 +70,11 @@ def cache_directory() -> Path:
     if chosen:
         path = Path(chosen)
     elif sys.platform == "win32":
-        path = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "neuflow"
+        path = Path(os.environ.get("LOCALAPPDATA") or _home() / "AppData/Local") / "neuflow"
     elif sys.platform == "darwin":
-        path = Path.home() / "Library/Caches/neuflow"
+        path = _home() / "Library/Caches/neuflow"
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        path = Path(base) / "neuflow"
+        path = Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "neuflow"
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -83,6 +82,16 @@ def cache_directory() -> Path:
             f"cache directory {path}: {error.strerror}; set NEUFLOW_CACHE to one you can write to"
         ) from None
     return path
+
+
+def _home() -> Path:
+    """Return the user's home directory; refuse users without one, as containers have them."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise ToolError(
+            "no cache directory, for this user has no home; set NEUFLOW_CACHE to one you can write to"
+        ) from None
 
 
 def writable(cache: Path) -> Path:
