@@ -144,6 +144,8 @@ class GridConfig:
             (self.dma_beats >= 2 * self.burst_beats, "dma_beats must hold two bursts"),
             (self.rows_beats >= self.dma_beats, "rows_beats must be at least dma_beats"),
             (self.burst_beats * self.bus_words * 2 <= 4096, "a burst must fit in 4 KB"),
+            (self.burst_beats <= 256, "burst_beats must be at most 256, as many as AXI4 has"),
+            (self.name.isprintable() and self.name != "", "name must be one line of text"),
             (
                 self.scratchpad_words % (SCRATCHPAD_BANKS * self.bus_words) == 0,
                 f"scratchpad_words must be whole beats, a multiple of {SCRATCHPAD_BANKS}",

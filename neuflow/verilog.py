@@ -183,7 +183,7 @@ def write(grid: GridConfig, directory: Path) -> list[Path]:
     with files.staged(directory) as place:
         for name, text in texts.items():
             path = directory / name
-            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            if not path.is_file() or path.read_bytes() != text.encode():
                 files.write_text(place / name, text)
     return [directory / name for name in texts]
 

@@ -251,6 +251,15 @@ def test_of_several_files_all_are_written_or_none(tmp_path, monkeypatch):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"] and len(written) == 3
 
 
+def test_a_file_that_is_no_text_is_written_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(verilog, "generate", lambda grid: {"files.f": "new", "same.v": "as it was"})
+    (tmp_path / "files.f").write_bytes(b"\xff")
+    (tmp_path / "same.v").write_text("as it was")
+    before = (tmp_path / "same.v").stat().st_ino
+    verilog.write(TINY, tmp_path)
+    assert (tmp_path / "files.f").read_text() == "new" and (tmp_path / "same.v").stat().st_ino == before
+
+
 def test_a_disk_that_fills_up_is_one_line(capsys, monkeypatch):
     def fill(*args: object) -> None:
         raise OSError(28, "No space left on device")

@@ -52,6 +52,10 @@ def test_every_preset_can_be_written_as_a_file(tmp_path):
         ("row_words = -32", "row_words must be"),
         ("row_words = 2097152", "row_words must be below"),
         ("window_words = 1000000000", "window_words must be at most"),
+        ("burst_beats = 512\ndma_beats = 1024\nrows_beats = 1024\nmaps = 1\nbus_words = 2",
+         "burst_beats must be at most 256"),
+        ('name = ""', "name must be one line of text"),
+        ('name = "a\\nb"', "name must be one line of text"),
         ("fifo_words = 1000000000", "fifo_words must be at most"),
         ("word_bits = 8", "word_bits must be 16"),
         ("memory = 3", "memory must be a table"),
@@ -60,7 +64,7 @@ def test_every_preset_can_be_written_as_a_file(tmp_path):
         ("[memory]\nread_latency = 0", "read_latency must be 1 to"),
         ("[memory]\noutstanding = 0", "outstanding must be 1 to"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_built_is_refused(text, says, tmp_path, capsys):
     out = tmp_path / "out"
     assert cli.main(["verilog", "--grid", written(tmp_path, text), "-o", str(out)]) == 2
