@@ -7,7 +7,6 @@ Exit codes: 0 fine; 1 ``compare`` found that the judges disagree, or ``accuracy`
 from __future__ import annotations
 
 import argparse
-import errno
 import io
 import json
 import os
@@ -18,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from neuflow import cli_files, cli_wait, files
+from neuflow import cli_errors, cli_files, cli_wait, files
 from neuflow.errors import InputError, NeuflowError
 
 if TYPE_CHECKING:
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 LARGE_BATCH = 1000
 """Images of a pass from which on they are why compiling lasts: some milliseconds each."""
-
-BARRED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
-"""Errors of a place that a name leads to, which looking whether it is there raises already."""
 
 STAGES = ("graph", "quantised", "mapping", "schedule", "program")
 
@@ -60,15 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")  # of the gates that were being made, none will be used
         print("neuflow: interrupted", file=sys.stderr)
         return 130
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # any disk that we keep something on
-            place = f"{error.strerror} ({error.filename or 'the output, or the cache'})"
-            fix = "make room there, or set NEUFLOW_CACHE and TMPDIR to directories elsewhere"
-        elif error.errno in BARRED and error.filename:
-            place, fix = f"{error.filename}: {error.strerror}", "name another file or directory"
-        else:
-            raise  # a bug
-        print(f"neuflow: {place}; {fix}", file=sys.stderr)
+    except (OSError, MemoryError) as error:
+        text = cli_errors.line(error)
+        if text is None:
+            raise
+        print(f"neuflow: {text}", file=sys.stderr)
         return 2
     return code or 0
 

@@ -271,6 +271,14 @@ def test_a_disk_that_fills_up_is_one_line(capsys, monkeypatch):
         cli.main(["grids"])
 
 
+def test_a_machine_of_too_little_memory_is_one_line(capsys, monkeypatch):
+    def fill(*args: object) -> None:
+        raise MemoryError("Unable to allocate 1.75 TiB for an array")
+
+    monkeypatch.setattr(cli, "_grids", fill)
+    assert "Unable to allocate 1.75 TiB for an array; give fewer images" in refused(capsys, "grids")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

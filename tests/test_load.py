@@ -881,6 +881,14 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         build([node("Relu", ["x"], "y")], inputs={"x": ("N", 3, "H", 8)}),
         r"input 'x': dimension 2 is symbolic \('H'\); export with a fixed size",
     ),
+    "input beyond any memory": (
+        build([node("Relu", ["x"], "y")], inputs={"x": ("N", 3, 2**40, 2**40)}),
+        r"input 'x': an image is beyond the machine's memory of 4 GB; export with a smaller one",
+    ),
+    "result beyond any memory": (
+        build([node("Pad", ["x", "p"], "y")], {"p": np.array([0, 0, 0, 0, 0, 0, 0, 2**31])}),
+        r"node 'y' \(Pad\): its result \[N, 3, 6, 2147483656\] is beyond the machine's memory of 4 GB",
+    ),
     "five dimensions": (
         build([node("Relu", ["x"], "y")], inputs={"x": ("N", 3, 2, 4, 8)}),
         r"input 'x': 5 dimensions; at most batch, channels, height, width",

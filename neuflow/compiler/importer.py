@@ -27,6 +27,9 @@ SYMBOLIC_BATCH = 127
 OTHER_BATCH = 113
 """Stands for it once more, to see whether anything but shapes depends on it."""
 
+MOST_VALUES = 1 << 31
+"""Words that the machine's memory of 4 GB holds."""
+
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial",
           "Bernoulli")  # fmt: skip
@@ -263,6 +266,11 @@ class Importer:
                     f"input {value.name!r}: dimension {place} is {dim}; export with a size of 1 or "
                     "more"
                 )
+        if math.prod(int(d) for d in dims[1:] if d is not None) >= MOST_VALUES:
+            raise ModelError(
+                f"input {value.name!r}: an image is beyond the machine's memory of 4 GB; export with a "
+                "smaller one"
+            )
         return tuple(dims)
 
     def _settle_batch(self, shapes: dict[str, tuple[int | None, ...]]) -> None:
@@ -495,6 +503,11 @@ class Importer:
         for name in node.output:
             dims = found[name].tensor_type.shape.dim if name in found else []
             shapes.append(tuple(int(d.dim_value) for d in dims))
+        if math.prod(shapes[0][1:]) >= MOST_VALUES:
+            raise step.refuse(
+                f"its result {self.show(shapes[0])} is beyond the machine's memory of 4 GB",
+                "export with a smaller input",
+            )
         if any(d < 1 for d in shapes[0]):
             raise step.refuse(
                 f"its result is empty or of unknown size {self.show(shapes[0])}",
