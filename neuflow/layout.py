@@ -676,7 +676,9 @@ def to_markdown() -> str:
             offset += field.bits
         parts.append("")
     parts.append("### Registers\n\n| address | name | access | meaning |\n|---|---|---|---|")
-    parts += [f"| 0x{r.address:02X} | `{r.name}` | {r.access} | {r.doc} |" for r in REGISTERS]
+    for r in REGISTERS:
+        meaning = r.doc.replace("|", "\\|")  # else it would begin another cell
+        parts.append(f"| 0x{r.address:02X} | `{r.name}` | {r.access} | {meaning} |")
     parts.append("\n### Causes\n\nWhat became of each MAC-cycle; the first that holds counts.\n")
     parts.append("| number | cause | meaning |\n|---|---|---|")
     parts += [f"| {cause.value} | `{cause.name}` | {cause.doc} |" for cause in Cause]

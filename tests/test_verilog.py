@@ -170,6 +170,15 @@ def test_the_layout_tables_of_the_documentation_are_current():
     assert text == verilog.layouts_page()
 
 
+def test_rows_of_the_layout_tables_have_the_cells_of_their_heads():
+    """A bar within a cell would begin another one, which readers of Markdown drop."""
+    cells = 0
+    for line in verilog.layouts_page().splitlines():
+        found = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        assert found in (0, cells) or cells == 0, line
+        cells = found
+
+
 def test_the_layout_tables_say_every_number():
     page = verilog.layouts_page()
     kinds = [v for v in vars(layout).values() if isinstance(v, type) and issubclass(v, enum.IntEnum)]
