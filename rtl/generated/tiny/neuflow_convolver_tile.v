@@ -163,7 +163,7 @@ module \neuflow_convolver_tile.convolver  (
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_178(awake), .block(block),
+    .array_gated_clk(array_clk), .awake_179(awake), .block(block),
       .config__payload(config__payload_49), .config__ready(config__ready_52),
       .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
       .drain_ready(drain_ready), .fill(fill), .following(following), .follows(follows),
@@ -171,7 +171,7 @@ module \neuflow_convolver_tile.convolver  (
       .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
       .released(released), .shift(shift), .stored(stored), .wait_drain(wait_drain),
       .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
-      .weights_read(read_122), .weights_ready(ready), .weights_rewind(rewind), .words_253(words));
+      .weights_read(read_122), .weights_ready(ready), .weights_rewind(rewind), .words_254(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
@@ -228,32 +228,32 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_86), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_69[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2289_16(block[17:16]), .read(read_122),
+      .parameters_wanted(parameters_wanted), .port_2285_16(block[17:16]), .read(read_122),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
 module \neuflow_convolver_tile.convolver.array  (
   input wire [63:0] weights,
   input wire array_gated_clk,
+  output wire weights_read,
+  output wire weights_rewind,
+  output wire weights_free,
   output wire issue,
   output wire idle,
   output wire fill,
   output wire wait_rows,
   output wire wait_weights,
   output wire wait_drain,
-  output wire weights_read,
-  output wire weights_rewind,
-  output wire weights_free,
   output wire [15:0] released,
-  output wire awake_178,
+  output wire awake_179,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_253,
+  input wire [127:0] words_254,
   input wire weights_ready,
   output wire [95:0] pixel,
-  output wire config__ready,
   output reg [5:0] maps = 6'h0,
   output wire [5:0] lanes,
+  output wire config__ready,
   output reg pass_done = 1'h0,
   output wire read_enable,
   output reg hand_over = 1'h0,
@@ -266,189 +266,186 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg signal = 1'h0, signal_13 = 1'h0, signal_69 = 1'h1, after, begins = 1'h1, block_ends_ends =
-    1'h0, by_tap = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends =
-    1'h0, ky_ends_ends = 1'h0, left = 1'h0, move = 1'h0, named = 1'h0, odd = 1'h0, one_channel =
-    1'h0, pass_ends_ends = 1'h0, s9_rotate = 1'h0, spread = 1'h0, wraps_86 = 1'h0;
-  reg [127:0] n7, s10_words = 128'h0, s8_words = 128'h0, s9_words_132 = 128'h0;
+  reg signal = 1'h0, signal_27 = 1'h0, signal_31 = 1'h0, signal_70 = 1'h1, active = 1'h0, after,
+    begins = 1'h1, block_ends_ends = 1'h0, by_tap = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0,
+    kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, left = 1'h0, move = 1'h0, named = 1'h0, one_channel =
+    1'h0, pass_ends_ends = 1'h0, s9_rotate = 1'h0, settled = 1'h0, spread = 1'h0, wraps_87 = 1'h0;
+  reg [127:0] n6, s10_words = 128'h0, s8_words = 128'h0, s9_words_133 = 128'h0;
   reg [12:0] s1 = 13'h0, s10 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7
     = 13'h0, s8 = 13'h0, s9 = 13'h0;
   reg [15:0] kept = 16'h0, last_row = 16'h0;
-  reg [17:0] signal_199 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
+  reg [17:0] signal_200 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
     18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] signal_101 = 20'h0, signal_220 = 20'h0, signal_222 = 20'h0, signal_225 = 20'h0,
-    signal_227 = 20'h0, signal_88 = 20'h0, signal_89 = 20'h0, signal_95 = 20'h0, block_ends_left =
+  reg [19:0] signal_102 = 20'h0, signal_221 = 20'h0, signal_223 = 20'h0, signal_226 = 20'h0,
+    signal_228 = 20'h0, signal_89 = 20'h0, signal_90 = 20'h0, signal_96 = 20'h0, block_ends_left =
     20'h0, next_channel = 20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0,
-    position_236 = 20'h0, position_240 = 20'h0, position_241 = 20'h0, row_start = 20'h0, step_y_wrap
+    position_237 = 20'h0, position_241 = 20'h0, position_242 = 20'h0, row_start = 20'h0, step_y_wrap
     = 20'h0, far0_q = 20'h0, far1_q = 20'h0;
   reg [1:0] behind = 2'h0, met = 2'h0, rows_on = 2'h0;
-  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_226 = 21'h0, move_less = 21'h0, move_less_103
-    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_229 = 21'h0;
+  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_227 = 21'h0, move_less = 21'h0, move_less_104
+    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_230 = 21'h0;
   reg [20:3] rounds_q = 18'h0;
   reg [21:0] far1_less = 22'h0, group_less = 22'h0, next_x_beyond;
   reg [22:0] far0_less_q = 23'h0;
   reg [2:0] read_end0 = 3'h0, read_end1 = 3'h0, read_end2 = 3'h0, rotate = 3'h0, s7_rotate = 3'h0,
-    s8_rotate = 3'h0, settled = 3'h0, settling = 3'h7, lanes_q = 3'h0, s14_q = 3'h0;
+    s8_rotate = 3'h0, settling = 3'h7, lanes_q = 3'h0, s14_q = 3'h0;
   reg [31:0] s10_weights = 32'h0, s11_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0,
     s5_weights = 32'h0, s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights =
     32'h0;
-  reg [3:0] signal_73 = 4'h0, signal_78 = 4'h0, flushing = 4'h0, s11 = 4'h0, s12 = 4'h0, s13 = 4'h0;
-  reg [4:0] delta_less = 5'h0, delta_less_80 = 5'h0, s10_behind = 5'h0, s4_masks = 5'h0, s5_masks =
+  reg [3:0] signal_74 = 4'h0, signal_79 = 4'h0, flushing = 4'h0, s11 = 4'h0, s12 = 4'h0, s13 = 4'h0;
+  reg [4:0] delta_less = 5'h0, delta_less_81 = 5'h0, s10_behind = 5'h0, s4_masks = 5'h0, s5_masks =
     5'h0, s6_masks = 5'h0, s7_masks = 5'h0, s8_masks = 5'h0;
   reg [59:0] absent = 60'h0;
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0, s1_split = 6'h0, s4_split = 6'h0, s6_split =
     6'h0, s9_split = 6'h0;
   reg [63:0] beat = 64'h0;
-  reg [79:0] n5, signal_201 = 80'h0, s10_kept1 = 80'h0, words = 80'h0, words_157 = 80'h0, y = 80'h0;
+  reg [79:0] n4, signal_202 = 80'h0, s10_kept1 = 80'h0, words = 80'h0, words_158 = 80'h0, y = 80'h0;
   reg [7:0] s9_masks_q = 8'h0;
-  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_230 = 9'h0;
+  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_231 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n53, n31, n14, n52, n29, n13, n27, n25, n24, n9, n48, n23, n3, n36, n46, n47, n4, n8, n50,
-    n45, n56, n43, n44, n37, n55, n15, n16, n17, n18, n6, n49, n54, n34, n33, n26, n28, n30, n32,
-    n35, n39, n40, n42, n10, signal_137, signal_25, signal_29, signal_61, signal_65, signal_66,
-    awake, block_ends, coordinates_clk, ends_x, fed, first_channel, full, goes_on, group_ends,
-    ky_ends, names, no_drain, pass_ends, s0_last, wraps, wraps_81;
-  wire [127:0] n51, s9_words;
-  wire [14:0] where, where_247, where_248;
-  wire [15:0] free, last_row_197;
-  wire [19:0] n41, n38;
-  wire [1:0] n19, rows_on_192;
-  wire [20:0] n22;
-  wire [21:0] n21, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
+  wire n50, n28, n11, n49, n26, n10, n24, n21, n22, n45, n20, n8, n3, n33, n43, n44, n7, n47, n42,
+    n53, n40, n41, n34, n52, n12, n13, n14, n15, n5, n46, n51, n31, n30, n23, n25, n27, n29, n32,
+    n36, n37, n39, signal_138, signal_33, signal_37, awake, block_ends, coordinates_clk, ends_x,
+    fed, first_channel, frees, full, goes_on, group_ends, ky_ends, names, no_drain, pass_ends,
+    s0_last, starts, stays, wraps, wraps_82;
+  wire [127:0] n48, s9_words;
+  wire [14:0] where, where_248, where_249;
+  wire [15:0] free, last_row_198;
+  wire [19:0] n38, n35;
+  wire [1:0] n16, rows_on_193;
+  wire [20:0] n19;
+  wire [21:0] n18, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
     step_y_wrap_beyond;
-  wire [22:0] n20;
-  wire [2:0] n11, n1, n2, count, turn;
+  wire [22:0] n17;
+  wire [2:0] n1, n2, count, turn;
   wire [31:0] s2_weights;
   wire [3:0] end0, end1;
-  wire [5:0] n12, over, over_79, split;
-  wire [79:0] x, y_204;
+  wire [5:0] n9, over, over_80, split;
+  wire [79:0] x, y_205;
   assign lanes[5:3] = 3'h0;
   assign read_enable = s6[0];
   assign config__ready = flushing[3];
   assign lanes[2:0] = lanes_q;
-  assign issue = signal & ~(n50 | no_drain);
-  assign fill = begins & ~full;
-  assign wait_rows = signal & signal_25;
-  assign wait_weights = signal & ~signal_25 & signal_29;
-  assign wait_drain = signal & ~n50 & no_drain;
-  assign weights_read = issue & n24;
+  assign weights_read = issue & n21;
   assign weights_free = issue & (pass_ends | config__payload[413]);
+  assign issue = active & ~(n47 | stays);
+  assign fill = begins & ~full;
+  assign wait_rows = active & signal_33;
+  assign wait_weights = active & ~signal_33 & signal_37;
+  assign wait_drain = active & ~n47 & stays;
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_178 = |{s1[0], shift, signal_65, signal_66, s3[0], s4[0], s11[0], s12[0], s7[0],
-    hand_over, s14_q[0], s5[0], s9[0], s13[0], s2[0], issue, s8[0], s10[0], awake, s6[0]} | n49;
+  assign awake_179 = |{s1[0], shift, frees, s3[0], s4[0], s11[0], s12[0], starts, s7[0], hand_over,
+    s14_q[0], s5[0], s9[0], s13[0], s2[0], issue, s8[0], s10[0], awake, s6[0]} | n46;
   assign weights_rewind = issue & group_ends;
-  assign idle = ~signal;
-  assign {n20[22], n20[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
+  assign idle = ~active;
+  assign {n17[22], n17[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
     config__payload[224:205]});
-  assign n3 = signal & begins & full;
-  assign ends_x = kx_ends_ends & ~(goes_on & signal_13) | gathers;
-  assign n4 = in_flight | ~drain_ready;
-  assign signal_137 = hand_over | shift;
+  assign n3 = active & begins & full;
+  assign ends_x = kx_ends_ends & ~(goes_on & signal) | gathers;
+  assign no_drain = signal_31 | ~drain_ready;
+  assign signal_138 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
-  assign s9_words = n51 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
+  assign s9_words = n48 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
     {16{s9_masks_q[2]}}, {16{s9_masks_q[1]}}, {16{s9_masks_q[0]}}};
-  assign n6 = s9[0] & s9[10];
-  assign n8 = s1[0] & s1[7];
+  assign n5 = s9[0] & s9[10];
+  assign n7 = s1[0] & s1[7];
   assign goes_on = config__payload[52] & kx_ends_ends;
   assign names = config__payload[52] ? gathers & ~named : config__payload[51] & kx_ends_ends;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = ends_x & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n9 = issue & pass_ends;
-  assign n10 = signal ? signal : settled[2];
-  assign n11 = signal_61 ? {settled[1:0], 1'h1} : 3'h0;
-  assign n12 = n48 ? config__payload[451:446] : 6'h2;
-  assign n13 = config__payload[49:30] == 1'h1;
-  assign n14 = config__payload[58:53] == 1'h1;
-  assign n15 = !{1'h0, n19};
-  assign n16 = n19 == 1'h1;
+  assign n8 = issue & pass_ends;
+  assign starts = configured & idle;
+  assign n9 = n45 ? config__payload[451:446] : 6'h2;
+  assign n10 = config__payload[49:30] == 1'h1;
+  assign n11 = config__payload[58:53] == 1'h1;
+  assign n12 = !{1'h0, n16};
+  assign n13 = n16 == 1'h1;
   assign end0 = (turn + s4_split[2:0]) + spread;
   assign end1 = (turn + s4_split[5:3]) + (spread ? 4'h8 - s4_split[5:3] : 4'h0);
-  assign n17 = !met;
-  assign n18 = met == 1'h1;
-  assign n19 = {~end0[3]} + {~end1[3]};
+  assign n14 = !met;
+  assign n15 = met == 1'h1;
+  assign n16 = {~end0[3]} + {~end1[3]};
   assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less);
   assign behind0_beyond = $signed({1'h0, position}) + $signed({far0_less_q[22], far0_less_q[20:0]});
-  assign next_group_beyond = $signed({1'h0, signal_88}) + $signed(group_less);
+  assign next_group_beyond = $signed({1'h0, signal_89}) + $signed(group_less);
   assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
-  assign n21 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
+  assign n18 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
     $signed(4'h5);
-  assign wraps_81 = $signed(over_79) >= $signed(1'h0);
+  assign wraps_82 = $signed(over_80) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n22 = config__payload[264:245] + 1'h1;
-  assign n23 = issue & begins;
-  assign n24 = ~odd;
+  assign n19 = config__payload[264:245] + 1'h1;
+  assign n20 = issue & begins;
   assign block_ends = ky_ends & block_ends_ends;
-  assign n25 = idle | weights_rewind & pass_ends_ends;
-  assign n26 = weights_rewind | n25;
-  assign n27 = idle | s0_last & group_ends_ends;
-  assign n28 = s0_last | n27;
-  assign n29 = idle | n52 & block_ends_ends;
-  assign n30 = n52 | n29;
-  assign n31 = idle | n53 & ky_ends_ends;
-  assign n32 = n53 | n31;
-  assign n33 = idle | n53;
-  assign n34 = idle | n54 & kx_ends_ends;
-  assign n35 = n54 | n34;
-  assign n36 = idle & ~s1[0] & ~s2[0];
-  assign n37 = s2[0] & ~s2[8];
-  assign n38 = n55 ? (wraps_86 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_101) : n41;
-  assign n39 = |{s2[0], n36, n55, n37};
-  assign n40 = {n36, n37} != 1'h1;
-  assign n41 = s2[5] ? next_group : signal_88;
+  assign n21 = ~signal_27;
+  assign n22 = idle | weights_rewind & pass_ends_ends;
+  assign n23 = weights_rewind | n22;
+  assign n24 = idle | s0_last & group_ends_ends;
+  assign n25 = s0_last | n24;
+  assign n26 = idle | n49 & block_ends_ends;
+  assign n27 = n26 | n49;
+  assign n28 = idle | n50 & ky_ends_ends;
+  assign n29 = n28 | n50;
+  assign n30 = idle | n50;
+  assign n31 = idle | n51 & kx_ends_ends;
+  assign n32 = n51 | n31;
+  assign n33 = idle & ~s1[0] & ~s2[0];
+  assign n34 = s2[0] & ~s2[8];
+  assign n35 = n52 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + signal_102) : n38;
+  assign n36 = |{n34, n33, s2[0], n52};
+  assign n37 = {n34, n33} != 2'h2;
+  assign n38 = s2[5] ? next_group : signal_89;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n42 = n39 & {n36, n55, n37} != 2'h2 & n40;
-  assign n43 = n36 | n56 & first_channel;
-  assign n44 = n56 | absent[0];
-  assign n45 = s2[0] & s2[9];
-  assign over_79 = $signed({1'h0, signal_78}) + $signed(delta_less_80);
-  assign over = $signed({1'h0, signal_73}) + $signed(delta_less);
-  assign n46 = n36 | s2[0] & s2[4];
-  assign n47 = s2[0] & s2[8];
-  assign signal_61 = signal_65 & ~(|flushing);
-  assign n48 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign signal_65 = configured & idle;
-  assign signal_66 = n3 & kept != free;
-  assign n49 = |settling;
-  assign n50 = signal_25 | signal_29;
-  assign no_drain = block_ends & n4;
-  assign signal_25 = begins & ~(full & fed);
-  assign signal_29 = n24 & ~weights_ready;
-  assign n51 = {2{s9_words_132}} >> {s9_rotate, 4'h0};
-  assign n52 = issue & ky_ends;
-  assign n53 = issue & ends_x;
-  assign n54 = issue & ~gathers;
-  assign n55 = s2[0] & ~s2[4];
-  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_103);
-  assign n56 = n47 & s2[4];
+  assign n39 = n36 & {n34, n33, n52} != 1'h1 & n37;
+  assign n40 = n33 | n53 & first_channel;
+  assign n41 = n53 | absent[0];
+  assign n42 = s2[0] & s2[9];
+  assign over_80 = $signed({1'h0, signal_79}) + $signed(delta_less_81);
+  assign over = $signed({1'h0, signal_74}) + $signed(delta_less);
+  assign n43 = n33 | s2[0] & s2[4];
+  assign n44 = s2[0] & s2[8];
+  assign n45 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
+  assign frees = n3 & kept != free;
+  assign n46 = |settling;
+  assign n47 = signal_33 | signal_37;
+  assign stays = block_ends & no_drain;
+  assign signal_33 = begins & ~(full & fed);
+  assign signal_37 = n21 & ~weights_ready;
+  assign n48 = {2{s9_words_133}} >> {s9_rotate, 4'h0};
+  assign n49 = issue & ky_ends;
+  assign n50 = issue & ends_x;
+  assign n51 = issue & ~gathers;
+  assign n52 = s2[0] & ~s2[4];
+  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_104);
+  assign n53 = n44 & s2[4];
   neuflow_locator behind0 (
-    .clk(array_gated_clk), .linear(linear), .position(position_240),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_248));
-  neuflow_locator behind1 (
     .clk(array_gated_clk), .linear(linear), .position(position_241),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_247));
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_249));
+  neuflow_locator behind1 (
+    .clk(array_gated_clk), .linear(linear), .position(position_242),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_248));
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
     .awake(awake), .config_2(config__payload), .configured(configured),
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
       .count(count), .fed(fed), .following(following), .follows(follows), .free(free), .full(full),
-      .last(pass_ends_ends), .last_row(last_row_197), .moves(configured & flushing[3]),
-      .reached(rows_on_192), .split(split), .stored(stored), .take(n3 & fed & weights_ready &
-      ~(one_channel & ends_x & n4)), .x(x), .y(y_204));
+      .last(pass_ends_ends), .last_row(last_row_198), .moves(configured & flushing[3]),
+      .reached(rows_on_193), .split(split), .stored(stored), .take(n3 & fed & weights_ready &
+      ~(one_channel & ends_x & no_drain)), .x(x), .y(y_205));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   neuflow_locator locator (
-    .clk(array_gated_clk), .linear(linear), .position(position_236),
+    .clk(array_gated_clk), .linear(linear), .position(position_237),
       .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(turn), .where(where));
   neuflow_mac_row map0 (
     .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move),
-      .multiply(s11[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_137),
+      .multiply(s11[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_138),
       .valid(s12[0]), .weight(s11_weights[15:0]), .words(words));
   neuflow_mac_row map1 (
     .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move),
-      .multiply(s11[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_137),
-      .valid(s12[0]), .weight(s11_weights[31:16]), .words(words_157));
+      .multiply(s11[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_138),
+      .valid(s12[0]), .weight(s11_weights[31:16]), .words(words_158));
   always @(posedge array_gated_clk) begin
     s5_masks <= s4_masks;
     s6_masks <= s5_masks;
@@ -456,8 +453,8 @@ module \neuflow_convolver_tile.convolver.array  (
     s8_masks <= s7_masks;
     {s9_masks_q[7], s9_masks_q[4:0]} <= {s8_masks[4], spread ? {s8_masks[3:1], {2{s8_masks[0]}}} :
       s8_masks};
-    offset <= signal_73 * config__payload[329:321];
-    offset_230 <= signal_78 * config__payload[349:341];
+    offset <= signal_74 * config__payload[329:321];
+    offset_231 <= signal_79 * config__payload[349:341];
     s7_rotate <= rotate;
     s8_rotate <= s7_rotate;
     s9_rotate <= s8_rotate[0];
@@ -472,68 +469,71 @@ module \neuflow_convolver_tile.convolver.array  (
     s3_weights[15:0] <= s2_weights[15:0];
     if (s1[0]) beat <= weights;
     if (s10[0]) begin
-      n5 = ~{{16{s10_behind[4]}}, {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}},
+      n4 = ~{{16{s10_behind[4]}}, {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}},
         {16{s10_behind[0]}}};
-      words_157 <= spread ? s10_words[95:16] & n5 | s10_words[111:32] & {{16{s10_behind[4]}},
+      words_158 <= spread ? s10_words[95:16] & n4 | s10_words[111:32] & {{16{s10_behind[4]}},
         {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}}, {16{s10_behind[0]}}} :
         s10[12] ? s10_kept1 : by_tap ? s10_words[95:16] : s10_words[79:0];
-      words <= spread ? s10_words[79:0] & n5 | s10_words[95:16] & {{16{s10_behind[4]}},
+      words <= spread ? s10_words[79:0] & n4 | s10_words[95:16] & {{16{s10_behind[4]}},
         {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}}, {16{s10_behind[0]}}} :
         s10_words[79:0];
     end
     if (s9[0] & spread) s10_behind <= 5'h1f << s9_split[2:0];
     if (s9[0] & s9[11]) s10_kept1 <= s9_words[79:0];
-    if (s9[0] | n6) s10_words[95:0] <= n6 ? s10_words[127:32] : s9_words[95:0];
+    if (s9[0] | n5) s10_words[95:0] <= n5 ? s10_words[127:32] : s9_words[95:0];
     if (s8[0]) begin
-      n7 = {2{s8_words}} >> {s8_rotate[2:1], 5'h0};
-      s9_words_132 <= n7;
+      n6 = {2{s8_words}} >> {s8_rotate[2:1], 5'h0};
+      s9_words_133 <= n6;
     end
-    if (s7[0]) s8_words <= words_253;
+    if (s7[0]) s8_words <= words_254;
     if (s2[0]) begin
       at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
-      at_x4 <= $signed({1'h0, signal_201[79:64]}) + $signed(signal_199);
+      at_x4 <= $signed({1'h0, signal_202[79:64]}) + $signed(signal_200);
       at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
-      at_x3 <= $signed({1'h0, signal_201[63:48]}) + $signed(signal_199);
+      at_x3 <= $signed({1'h0, signal_202[63:48]}) + $signed(signal_200);
       at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
-      at_x2 <= $signed({1'h0, signal_201[47:32]}) + $signed(signal_199);
+      at_x2 <= $signed({1'h0, signal_202[47:32]}) + $signed(signal_200);
       at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
-      at_x1 <= $signed({1'h0, signal_201[31:16]}) + $signed(signal_199);
+      at_x1 <= $signed({1'h0, signal_202[31:16]}) + $signed(signal_200);
       at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
-      at_x0 <= $signed({1'h0, signal_201[15:0]}) + $signed(signal_199);
+      at_x0 <= $signed({1'h0, signal_202[15:0]}) + $signed(signal_200);
     end
     if (s3[0]) s4_masks <= {at_x4 < config__payload[96:81] & at_y4 < config__payload[112:97], at_x3
       < config__payload[96:81] & at_y3 < config__payload[112:97], at_x2 < config__payload[96:81] &
       at_y2 < config__payload[112:97], at_x1 < config__payload[96:81] & at_y1 <
       config__payload[112:97], at_x0 < config__payload[96:81] & at_y0 < config__payload[112:97]};
-    if (n8) begin
-      y <= y_204;
-      signal_201 <= x;
+    if (n7) begin
+      y <= y_205;
+      signal_202 <= x;
     end
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      s10 <= 13'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0; s3
-        <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; signal <= 1'h0; settled[0] <= 1'h0;
-        maps[1] <= 1'h0; flushing <= 4'h0; in_flight <= 1'h0; one_channel <= 1'h0; move <= 1'h0;
-        read_end2 <= 3'h0; read_end1 <= 3'h0; read <= 48'h0; read_end0 <= 3'h0; met <= 2'h0;
-        position_241 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0; position_240 <= 20'h0;
-        {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0; rounds_q <= 18'h0; rotate <=
-        3'h0; position_236 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0;
-        group_less <= 22'h0; signal_89 <= 20'h0; gap <= 21'h0; row_less <= 21'h0; wraps_86 <= 1'h0;
-        move_less_103 <= 21'h0; signal_101 <= 20'h0; wrapped_less_229 <= 21'h0; signal_227 <= 20'h0;
-        kept_less_226 <= 21'h0; signal_225 <= 20'h0; delta_less_80 <= 5'h0; move_less <= 21'h0;
-        signal_95 <= 20'h0; wrapped_less <= 21'h0; signal_222 <= 20'h0; kept_less <= 21'h0;
-        signal_220 <= 20'h0; delta_less <= 5'h0; {hand_over, s14_q} <= 4'h0; s13 <= 4'h0; s12 <=
-        4'h0; s11 <= 4'h0; last_row <= 16'h0; rows_on <= 2'h0; s1_split <= 6'h0; odd <= 1'h0; begins
-        <= 1'h1; signal_69 <= 1'h1; s9_split <= 6'h0; s6_split <= 6'h0; s4_split <= 6'h0;
-        pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <=
-        10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left
-        <= 6'h0; named <= 1'h0; gathers <= 1'h0; signal_13 <= 1'h0; left <= 1'h0; kx_ends_ends <=
-        1'h0; kx_ends_left <= 6'h0; by_tap <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <=
-        20'h0; signal_88 <= 20'h0; channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0;
-        signal_78 <= 4'h0; signal_73 <= 4'h0; tap_y <= 18'h0; signal_199 <= 18'h0; block <= 18'h0;
-        lanes_q <= 3'h0;
+      {hand_over, s14_q} <= 4'h0; s13 <= 4'h0; s12 <= 4'h0; s11 <= 4'h0; s10 <= 13'h0; s9 <= 13'h0;
+        s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0;
+        s1 <= 13'h0; pass_done <= 1'h0; settled <= 1'h0; flushing <= 4'h0; maps[1] <= 1'h0;
+        one_channel <= 1'h0; signal_31 <= 1'h0; move <= 1'h0; read_end2 <= 3'h0; read_end1 <= 3'h0;
+        read <= 48'h0; read_end0 <= 3'h0; met <= 2'h0; position_242 <= 20'h0; far1_less <= 22'h0;
+        far1_q <= 20'h0; position_241 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0;
+        far0_q <= 20'h0; rounds_q <= 18'h0; rotate <= 3'h0; position_237 <= 20'h0; linear <= 9'h0;
+        next_group <= 20'h0; step_y_wrap <= 20'h0; group_less <= 22'h0; signal_90 <= 20'h0; gap <=
+        21'h0; row_less <= 21'h0; wraps_87 <= 1'h0; move_less_104 <= 21'h0; signal_102 <= 20'h0;
+        wrapped_less_230 <= 21'h0; signal_228 <= 20'h0; kept_less_227 <= 21'h0; signal_226 <= 20'h0;
+        delta_less_81 <= 5'h0; move_less <= 21'h0; signal_96 <= 20'h0; wrapped_less <= 21'h0;
+        signal_223 <= 20'h0; kept_less <= 21'h0; signal_221 <= 20'h0; delta_less <= 5'h0; last_row
+        <= 16'h0; rows_on <= 2'h0; s1_split <= 6'h0; s9_split <= 6'h0; s6_split <= 6'h0; s4_split <=
+        6'h0; begins <= 1'h1; signal_70 <= 1'h1; signal_27 <= 1'h0; pass_ends_ends <= 1'h0;
+        pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends
+        <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; named <=
+        1'h0; gathers <= 1'h0; signal <= 1'h0; left <= 1'h0; kx_ends_ends <= 1'h0; kx_ends_left <=
+        6'h0; by_tap <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <= 20'h0; signal_89 <=
+        20'h0; channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0; signal_79 <= 4'h0;
+        signal_74 <= 4'h0; tap_y <= 18'h0; signal_200 <= 18'h0; block <= 18'h0; lanes_q <= 3'h0;
     end else begin
+      {hand_over, s14_q} <= s13;
+      s13 <= s12;
+      s12 <= s11;
+      s11 <= s10[3:0];
       s10 <= s9;
       s9 <= s8;
       s8 <= s7;
@@ -543,131 +543,126 @@ module \neuflow_convolver_tile.convolver.array  (
       s4 <= s3;
       s3 <= s2;
       s2 <= s1;
-      s1 <= {gathers, goes_on & ~signal_13, goes_on, names, ends_x, begins, pass_ends, group_ends,
-        ky_ends, s0_last, signal_69, odd, issue};
-      pass_done <= n9;
-      signal <= issue ? (pass_ends ? 1'h0 : n10) : n10;
-      settled[0] <= n11[0];
-      maps[1] <= n12[1];
-      flushing <= {flushing[2:0], n9};
-      in_flight <= in_flight & ~hand_over | s0_last;
-      one_channel <= n13 & n14;
+      s1 <= {gathers, goes_on & ~signal, goes_on, names, ends_x, begins, pass_ends, group_ends,
+        ky_ends, s0_last, signal_70, signal_27, issue};
+      pass_done <= n8;
+      settled <= starts & ~(|flushing);
+      flushing <= {flushing[2:0], n8};
+      maps[1] <= n9[1];
+      one_channel <= n10 & n11;
+      signal_31 <= signal_31 & ~hand_over | s0_last;
       move <= behind[0] & ~s13[3] | s12[3];
-      read_end2 <= n15 ? turn : n16 ? end0[2:0] : end1[2:0];
-      read_end1 <= n15 ? end1[2:0] : n16 ? turn : end0[2:0];
-      read <= {n17 ? where[8:3] : n18 ? where_248[8:3] : where_247[8:3], n17 ? where_247[14:9] : n18
-        ? where[8:3] : where_248[8:3], n17 ? where_248[14:9] : n18 ? where_247[14:9] : where[8:3],
-        n17 ? where[14:9] : n18 ? where_248[14:9] : where_247[14:9], ~(8'hff << read_end2), ~(8'hff
+      read_end2 <= n12 ? turn : n13 ? end0[2:0] : end1[2:0];
+      read_end1 <= n12 ? end1[2:0] : n13 ? turn : end0[2:0];
+      read <= {n14 ? where[8:3] : n15 ? where_249[8:3] : where_248[8:3], n14 ? where_248[14:9] : n15
+        ? where[8:3] : where_249[8:3], n14 ? where_249[14:9] : n15 ? where_248[14:9] : where[8:3],
+        n14 ? where[14:9] : n15 ? where_249[14:9] : where_248[14:9], ~(8'hff << read_end2), ~(8'hff
         << read_end1), ~(8'hff << read_end0)};
-      read_end0 <= n15 ? end0[2:0] : n16 ? end1[2:0] : turn;
-      met <= n19;
-      position_241 <= wraps_86 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
+      read_end0 <= n12 ? end0[2:0] : n13 ? end1[2:0] : turn;
+      met <= n16;
+      position_242 <= wraps_87 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
         position + far1_q;
       far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
       far1_q <= {rounds_q[18:3], 4'h0};
-      position_240 <= wraps_86 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
+      position_241 <= wraps_87 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
         position + far0_q;
-      {far0_less_q[22], far0_less_q[20:0]} <= {n20[22], n20[20:0]};
+      {far0_less_q[22], far0_less_q[20:0]} <= {n17[22], n17[20:0]};
       far0_q <= {rounds_q[19:3], 3'h0};
       rounds_q <= gap[20:3];
       rotate <= where[2:0];
-      position_236 <= position;
-      linear <= (channel_base + offset) + offset_230;
-      next_group <= wraps_86 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
-        : signal_88 + signal_89;
-      step_y_wrap <= wraps_86 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
+      position_237 <= position;
+      linear <= (channel_base + offset) + offset_231;
+      next_group <= wraps_87 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
+        : signal_89 + signal_90;
+      step_y_wrap <= wraps_87 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
         step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
-      group_less <= $signed(n21) - $signed({1'h0, config__payload[224:205]});
-      signal_89 <= n21[19:0];
+      group_less <= $signed(n18) - $signed({1'h0, config__payload[224:205]});
+      signal_90 <= n18[19:0];
       gap <= config__payload[304:285] - config__payload[80:65];
       row_less <= config__payload[304:285] - config__payload[224:205];
-      wraps_86 <= |config__payload[224:205];
-      move_less_103 <= wraps_81 ? wrapped_less_229 : kept_less_226;
-      signal_101 <= wraps_81 ? signal_227 : signal_225;
-      wrapped_less_229 <= step_y_wrap - config__payload[224:205];
-      signal_227 <= step_y_wrap;
-      kept_less_226 <= config__payload[284:265] - config__payload[224:205];
-      signal_225 <= config__payload[284:265];
-      delta_less_80 <= config__payload[320:317] - config__payload[116:113];
+      wraps_87 <= |config__payload[224:205];
+      move_less_104 <= wraps_82 ? wrapped_less_230 : kept_less_227;
+      signal_102 <= wraps_82 ? signal_228 : signal_226;
+      wrapped_less_230 <= step_y_wrap - config__payload[224:205];
+      signal_228 <= step_y_wrap;
+      kept_less_227 <= config__payload[284:265] - config__payload[224:205];
+      signal_226 <= config__payload[284:265];
+      delta_less_81 <= config__payload[320:317] - config__payload[116:113];
       move_less <= wraps ? wrapped_less : kept_less;
-      signal_95 <= wraps ? signal_222 : signal_220;
-      wrapped_less <= n22 - config__payload[224:205];
-      signal_222 <= n22[19:0];
+      signal_96 <= wraps ? signal_223 : signal_221;
+      wrapped_less <= n19 - config__payload[224:205];
+      signal_223 <= n19[19:0];
       kept_less <= config__payload[264:245] - config__payload[224:205];
-      signal_220 <= config__payload[264:245];
+      signal_221 <= config__payload[264:245];
       delta_less <= config__payload[316:313] - config__payload[116:113];
-      {hand_over, s14_q} <= s13;
-      s13 <= s12;
-      s12 <= s11;
-      s11 <= s10[3:0];
-      if (n23) begin
-        last_row <= last_row_197;
-        rows_on <= rows_on_192;
+      if (n20) begin
+        last_row <= last_row_198;
+        rows_on <= rows_on_193;
         s1_split <= split;
-      end
-      if (issue) begin
-        odd <= n24 & ~block_ends;
-        begins <= group_ends;
-        signal_69 <= block_ends;
       end
       if (s8[0] & s8[7]) s9_split <= s6_split;
       if (s5[0] & s5[7]) s6_split <= s4_split;
       if (s3[0] & s3[7]) s4_split <= s1_split;
-      if (n26) begin
-        pass_ends_ends <= n25 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
-        pass_ends_left <= n25 ? config__payload[19:0] : pass_ends_left - 1'h1;
+      if (issue) begin
+        begins <= group_ends;
+        signal_70 <= block_ends;
+        signal_27 <= n21 & ~block_ends;
       end
-      if (n28) begin
-        group_ends_ends <= n27 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
-        group_ends_left <= n27 ? config__payload[29:20] : group_ends_left - 1'h1;
+      if (n23) begin
+        pass_ends_ends <= n22 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
+        pass_ends_left <= n22 ? config__payload[19:0] : pass_ends_left - 1'h1;
       end
+      if (n25) begin
+        group_ends_ends <= n24 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
+        group_ends_left <= n24 ? config__payload[29:20] : group_ends_left - 1'h1;
+      end
+      if (n27) begin
+        block_ends_ends <= n26 ? n10 : block_ends_left == 2'h2;
+        block_ends_left <= n26 ? config__payload[49:30] : block_ends_left - 1'h1;
+      end
+      if (n29) begin
+        ky_ends_ends <= n28 ? n11 : ky_ends_left == 2'h2;
+        ky_ends_left <= n28 ? config__payload[58:53] : ky_ends_left - 1'h1;
+      end
+      if (idle | issue & (ky_ends | gathers)) named <= active & ~ky_ends;
+      if (idle | issue) gathers <= active & goes_on & signal;
       if (n30) begin
-        block_ends_ends <= n29 ? n13 : block_ends_left == 2'h2;
-        block_ends_left <= n29 ? config__payload[49:30] : block_ends_left - 1'h1;
-      end
-      if (n32) begin
-        ky_ends_ends <= n31 ? n14 : ky_ends_left == 2'h2;
-        ky_ends_left <= n31 ? config__payload[58:53] : ky_ends_left - 1'h1;
-      end
-      if (idle | issue & (ky_ends | gathers)) named <= signal & ~ky_ends;
-      if (idle | issue) gathers <= signal & goes_on & signal_13;
-      if (n33) begin
         after = idle | ky_ends ? config__payload[53] - 1'h1 : left - 1'h1;
-        signal_13 <= !after;
+        signal <= !after;
         left <= after;
       end
-      if (n35) begin
-        kx_ends_ends <= n34 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
-        kx_ends_left <= n34 ? config__payload[64:59] : kx_ends_left - 1'h1;
+      if (n32) begin
+        kx_ends_ends <= n31 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
+        kx_ends_left <= n31 ? config__payload[64:59] : kx_ends_left - 1'h1;
       end
       if (s1[0]) begin
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n39 & {s2[10], n36, n37} != 3'h5) begin
+      if (n36 & {n34, n33, s2[10]} != 3'h5) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n36 ? config__payload[244:225] : n37 ? (wraps_86 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_95) : n38;
+        position <= n33 ? config__payload[244:225] : n34 ? (wraps_87 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_96) : n35;
       end
-      if (n39 & n40) row_start <= n36 ? config__payload[244:225] : n38;
-      if (n42) begin
-        signal_88 <= n36 ? config__payload[244:225] : n41;
-        channel_base <= n36 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
+      if (n36 & n37) row_start <= n33 ? config__payload[244:225] : n35;
+      if (n39) begin
+        signal_89 <= n33 ? config__payload[244:225] : n38;
+        channel_base <= n33 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n44 | n43) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n44 | n43 | n45) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
+      if ((n41 | n40) & ~n42) absent <= n40 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n41 | n40 | n42) next_channel <= n42 ? config__payload[184:165] + s2_weights[31:16] : n40
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (n36 | s1[0] & s1[8]) signal_78 <= n36 ? config__payload[312:309] : s1[4] ?
-        config__payload[312:309] : wraps_81 ? over_79[3:0] : signal_78 + config__payload[320:317];
-      if (s1[0] | n36) signal_73 <= n36 ? config__payload[308:305] : s1[8] ?
-        config__payload[308:305] : wraps ? over[3:0] : signal_73 + config__payload[316:313];
-      if (n47 | n46) tap_y <= n46 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n33 | s1[0] & s1[8]) signal_79 <= n33 ? config__payload[312:309] : s1[4] ?
+        config__payload[312:309] : wraps_82 ? over_80[3:0] : signal_79 + config__payload[320:317];
+      if (s1[0] | n33) signal_74 <= n33 ? config__payload[308:305] : s1[8] ?
+        config__payload[308:305] : wraps ? over[3:0] : signal_74 + config__payload[316:313];
+      if (n43 | n44) tap_y <= n43 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (s2[0] & ~s2[10] | n47 | n46) signal_199 <= n46 ? {{2{config__payload[132]}},
-        config__payload[132:117]} : n47 ? {{2{config__payload[132]}}, config__payload[132:117]} :
-        $unsigned($signed(signal_199) + $signed({1'h0, config__payload[156:149]}));
+      if (s2[0] & ~s2[10] | n43 | n44) signal_200 <= n43 ? {{2{config__payload[132]}},
+        config__payload[132:117]} : n44 ? {{2{config__payload[132]}}, config__payload[132:117]} :
+        $unsigned($signed(signal_200) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
       if (begins) lanes_q <= count;
     end
@@ -680,33 +675,32 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~signal_61 | coordinates_gated_rst) begin
-      settled[2:1] <= 2'h0;
+    if (coordinates_gated_rst | n8) begin
+      active <= 1'h0;
     end else begin
-      settled[2:1] <= settled[1:0];
+      if (!(active)) active <= settled;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~n48 | coordinates_gated_rst) begin
+    if (~n45 | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
       {maps[5:2], maps[0]} <= {config__payload[451:448], config__payload[446]};
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s1[0], shift, signal_65, signal_66, coordinates_gated_rst, s3[0], s4[0], s11[0], s12[0],
-      s7[0], hand_over, s14_q[0], s5[0], s9[0], s13[0], s2[0], issue, s8[0], s10[0], awake, s6[0]})
-      begin
+    if (|{s1[0], shift, frees, coordinates_gated_rst, s3[0], s4[0], s11[0], s12[0], starts, s7[0],
+      hand_over, s14_q[0], s5[0], s9[0], s13[0], s2[0], issue, s8[0], s10[0], awake, s6[0]}) begin
       settling <= 3'h7;
     end else begin
-      if (n49) settling <= settling - 1'h1;
+      if (n46) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst | s13[3]) begin
       behind <= 2'h0;
     end else begin
-      behind <= {behind[0], signal_137};
+      behind <= {behind[0], signal_138};
     end
   end
   always @(posedge array_gated_clk) begin
@@ -717,7 +711,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (n6) begin
+    if (n5) begin
       s10_words[127:96] <= 32'h0;
     end else begin
       if (s9[0]) s10_words[127:96] <= s9_words[127:96];
@@ -726,8 +720,8 @@ module \neuflow_convolver_tile.convolver.array  (
 endmodule
 
 module \neuflow_convolver_tile.convolver.array.coordinates  (
-  input wire moves,
   input wire take,
+  input wire moves,
   input wire coordinates_gated_clk,
   output wire [1:0] reached,
   output wire awake,
@@ -1187,7 +1181,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(signal), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2581_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2577_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1489,7 +1483,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2581_0,
+  input wire [1:0] port_2577_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1504,8 +1498,8 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
     (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2581_0[0];
-  assign n3 = port_2581_0[0] | clear | n2;
+  assign n2 = fresh & ~port_2577_0[0];
+  assign n3 = port_2577_0[0] | clear | n2;
   assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
     slots_less) : signal_8[69];
   assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
@@ -1515,7 +1509,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     signal_8[47:32];
   assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
   assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2581_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
+  assign n5 = port_2577_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
     signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
   assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
@@ -1523,14 +1517,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
         <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
     end else begin
-      if ({port_2581_0[0], mark, clear, n2} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2581_0[0]
+      if ({port_2577_0[0], mark, clear, n2} != 4'h8 & n3) begin
+        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2577_0[0]
           ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
           signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
         signal_14[69:68] <= n1[69:68];
       end
       if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2581_0[0]
+        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2577_0[0]
           ? n5 : {2'h0, signal_8[67:0]};
         signal_8[69:68] <= n4[69:68];
       end
@@ -1546,16 +1540,16 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
     end else begin
-      if (port_2581_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
+      if (port_2577_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
         signal_17_column};
-      if (port_2581_0[0]) signal_8[67:0] <= n5[67:0];
+      if (port_2577_0[0]) signal_8[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2581_0[0]) fresh <= 1'h0;
+      if (port_2577_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1986,7 +1980,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2289_16,
+  input wire [1:0] port_2285_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -2012,8 +2006,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {listening, signal_16} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2289_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2289_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2285_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2285_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));

@@ -58,8 +58,8 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n5, n28, n30, n32, n16, n12, n8, n6, n31, n15, n14, n13, n11, n10, n9, n18, n22, n24, n25,
-    n34, n35, n21, n39, n4, n37, n19, n7, n33, n23, n26, n38, n27, n29, n17, n36, n40, n20, enabled
+  reg n5, n27, n30, n32, n16, n12, n8, n6, n31, n15, n14, n13, n11, n10, n9, n29, n21, n23, n24,
+    n34, n35, n20, n39, n4, n37, n18, n7, n33, n22, n25, n38, n26, n28, n17, n36, n40, n19, enabled
     = 1'h0;
   wire n2, n41, n3, n45, n47, n42, n44, n43, n46, n1;
   wire [31:0] n49, n48;
@@ -116,18 +116,18 @@ module neuflow_registers (
         n15 = axi__ar__addr[11:2] == 5'h1b;
         n16 = axi__ar__addr[11:2] == 6'h20;
         n17 = axi__ar__addr[11:2] == 2'h3;
-        n18 = axi__ar__addr[11:2] == 5'h15;
-        n19 = axi__ar__addr[11:2] == 4'hb;
-        n20 = !axi__ar__addr[11:2];
-        n21 = axi__ar__addr[11:2] == 4'hf;
-        n22 = axi__ar__addr[11:2] == 5'h14;
-        n23 = axi__ar__addr[11:2] == 4'h8;
-        n24 = axi__ar__addr[11:2] == 5'h13;
-        n25 = axi__ar__addr[11:2] == 5'h12;
-        n26 = axi__ar__addr[11:2] == 3'h7;
-        n27 = axi__ar__addr[11:2] == 3'h5;
-        n28 = axi__ar__addr[11:2] == 6'h23;
-        n29 = axi__ar__addr[11:2] == 3'h4;
+        n18 = axi__ar__addr[11:2] == 4'hb;
+        n19 = !axi__ar__addr[11:2];
+        n20 = axi__ar__addr[11:2] == 4'hf;
+        n21 = axi__ar__addr[11:2] == 5'h14;
+        n22 = axi__ar__addr[11:2] == 4'h8;
+        n23 = axi__ar__addr[11:2] == 5'h13;
+        n24 = axi__ar__addr[11:2] == 5'h12;
+        n25 = axi__ar__addr[11:2] == 3'h7;
+        n26 = axi__ar__addr[11:2] == 3'h5;
+        n27 = axi__ar__addr[11:2] == 6'h23;
+        n28 = axi__ar__addr[11:2] == 3'h4;
+        n29 = axi__ar__addr[11:2] == 5'h15;
         n30 = axi__ar__addr[11:2] == 6'h22;
         n31 = axi__ar__addr[11:2] == 5'h1c;
         n32 = axi__ar__addr[11:2] == 6'h21;
@@ -142,21 +142,21 @@ module neuflow_registers (
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n5 ? idle_tile : n28 ? configuration : n30 ? dependency : n32 ? output_drain
+        axi__r__data <= n5 ? idle_tile : n27 ? configuration : n30 ? dependency : n32 ? output_drain
           : n16 ? wait_output : n12 ? weight_load : n8 ? wait_input : n6 ? fill : n31 ?
           map_remainder_high : n15 ? map_remainder : n14 ? edge_lanes_high : n13 ? edge_lanes : n11
-          ? useful_high : n10 ? useful : n9 ? config_hidden : n18 ? write_beats : n22 ? read_beats :
-          n24 ? mac_cycles : n25 ? fence_stalls : n34 ? config_stalls : n35 ? config_words : n21 ?
-          program_counter : n39 ? frames_done : n4 ? cycles_high : n37 ? cycles : n19 ?
-          host_watchdog : n7 ? host_ring : n33 ? host_frames : n23 ? host_output : n26 ? host_input
-          : n38 ? host_program : n27 ? {16'h0, error, 6'h0, done, busy} : n29 ? {30'h0, enabled,
-          1'h0} : n17 ? 32'h4050202 : n36 ? 32'h37c07d79 : n40 ? 32'h20000 : n20 ? 32'h6e657546 :
+          ? useful_high : n10 ? useful : n9 ? config_hidden : n29 ? write_beats : n21 ? read_beats :
+          n23 ? mac_cycles : n24 ? fence_stalls : n34 ? config_stalls : n35 ? config_words : n20 ?
+          program_counter : n39 ? frames_done : n4 ? cycles_high : n37 ? cycles : n18 ?
+          host_watchdog : n7 ? host_ring : n33 ? host_frames : n22 ? host_output : n25 ? host_input
+          : n38 ? host_program : n26 ? {16'h0, error, 6'h0, done, busy} : n28 ? {30'h0, enabled,
+          1'h0} : n17 ? 32'h4050202 : n36 ? 32'h37c07d79 : n40 ? 32'h20000 : n19 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n3, n42, n43, n44, n45, n1, n46, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n1, n46, n47, n3} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
-      if (n3 & n2) enabled <= axi__w__data[1];
+      if (n2 & n3) enabled <= axi__w__data[1];
       if (axi__aw__ready & n45) host_watchdog <= host_watchdog & n48 | n49;
       if (axi__aw__ready & n47) host_ring <= host_ring & n48 | n49;
       if (n42 & axi__aw__ready) host_frames <= host_frames & n48 | n49;

@@ -317,7 +317,7 @@ module \neuflow_write_port.placer.cutter  (
   assign signal_3 = near & signal;
   assign n4 = low + 1'h1;
   assign n5 = active & signal_6;
-  assign whole = ~signal_3 | n4 == i__payload[33:32];
+  assign whole = ~near | n4 >= i__payload[33:32];
   always @(posedge clk) begin
     if (rst) begin
       source <= 1'h0; active <= 1'h0; skip <= 1'h0; o__valid <= 1'h0;
