@@ -157,6 +157,13 @@ def test_no_path_of_this_machine_is_in_the_text(tiny):
         assert str(ROOT) not in text and "site-packages" not in text, name
 
 
+def test_every_signal_of_the_text_has_a_name(tiny):
+    """Amaranth calls what it finds no name for ``signal``: two made in one assignment, say."""
+    for name, text in tiny.items():
+        if name.endswith(".v"):
+            assert re.findall(r"\bsignal(?:_\d+)?\b", text) == [], name
+
+
 def test_the_checked_in_verilog_is_current(tiny):
     """Refresh it by ``neuflow verilog --grid tiny -o rtl/generated/tiny``."""
     assert {path.name for path in GENERATED.iterdir()} == set(tiny)

@@ -135,7 +135,8 @@ class Alu(Component):
             out.i.payload.last.eq(tails[-1].last),
         ]
         # Nothing moves without a beat inside, which keeps an idle unit quiet.
-        inside, moves = Signal(), Signal()
+        inside = Signal()
+        moves = Signal()
         m.d.comb += moves.eq(en & inside)
         with m.If(en):
             m.d.sync += [valid.eq(Cat(accept, valid)), inside.eq(accept | valid[:-1].any())]
@@ -229,11 +230,14 @@ class Alu(Component):
         least, skipped_bits = alu_model.LEAST_BITS, alu_model.SKIPPED_BITS
         most_skipped = skipped_bits * alu_model.SKIPS
         busy = Signal()
-        more, net, bits = Signal(signed(6)), Signal(signed(8)), Signal(signed(8))
+        more = Signal(signed(6))
+        net = Signal(signed(8))
+        bits = Signal(signed(8))
         skipped = Signal(range(most_skipped + 1))
         left = Signal(signed(8))  # bits to find; below 0: so many were found too many
         excess = Signal(range(_AT_ONCE))
-        start, step = Signal(), Signal()
+        start = Signal()
+        step = Signal()
         with m.Switch(Mux(more < 0, 0, more[exact_log2(skipped_bits) : -1])):
             for skips in range(alu_model.SKIPS):
                 with m.Case(skips):

@@ -124,7 +124,9 @@ class Arbiter(Component):
     def _build_read_addresses(self, m: Module) -> None:
         ar, r = self.axi.ar, self.axi.r
         count = len(self.read)
-        free, issue, finish = Signal(), Signal(), Signal()
+        free = Signal()
+        issue = Signal()
+        finish = Signal()
         bursts = [port.payload for port in self.read]
         requests = Cat(port.valid for port in self.read)
         fetch = self.read[-1].valid
@@ -148,7 +150,8 @@ class Arbiter(Component):
             for of in (0, 2)
         )
         streak = Signal(range(ROWS_TURNS + 1))  # bursts of rows before this one, one behind the other
-        of_rows, tired = Signal(), Signal()
+        of_rows = Signal()
+        tired = Signal()
         behind = Cat(port.valid & (k % 3 != 0) for k, port in enumerate(self.read[:-1]))
         # Turns of their own: else each burst of rows would be followed by one of the port behind.
         rows_turn = round_robin(m, rows, issue & ~fetch & of_rows, "rows")
@@ -194,7 +197,8 @@ class Arbiter(Component):
 
     def _build_writes(self, m: Module) -> None:
         aw = self.axi.aw
-        free, issue = Signal(), Signal()
+        free = Signal()
+        issue = Signal()
         bursts = [port.payload for port in self.write]
         requests = Cat(port.valid for port in self.write)
         m.submodules.turns = turns = Queue(data.StructLayout({"owner": self.grid.columns}), WRITES)

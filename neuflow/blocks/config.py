@@ -97,8 +97,10 @@ class ConfigReceiver(Component):
         # The word that has arrived, and whether it is for this unit. That one came is known last in
         # a cycle, as all units' answers meet at the tap: it goes into a register and nowhere else.
         word = Signal(CONFIG_BITS, reset_less=True)
-        last, match = Signal(reset_less=True), Signal(reset_less=True)
-        came, mine = Signal(), Signal()
+        last = Signal(reset_less=True)
+        match = Signal(reset_less=True)
+        came = Signal()
+        mine = Signal()
         m.d.sync += full.eq(Mux(mine & ~full, last, full & ~move))
         m.d.comb += [
             mine.eq(came & match),

@@ -105,7 +105,8 @@ class Sequencer(Component):
         idle = Signal()
         next_frame = Signal()
         illegal = Signal()
-        go, moves = Signal(), Signal()  # the word at hand may go, goes
+        go = Signal()  # the word at hand may go
+        moves = Signal()  # it goes
 
         # A frame takes several cycles, so this may be a cycle behind.
         m.d.sync += last_frame.eq(self.frames_done + 1 >= self.host_frames)
@@ -175,7 +176,8 @@ class Sequencer(Component):
     def _build_input(self, m: Module, moves: Signal) -> tuple[data.View, Signal, Signal]:
         """Register the words. Return: the word at hand, whether there is one, no instruction."""
         at = Signal(self.i.payload.shape(), reset_less=True)
-        there, bad = Signal(), Signal(reset_less=True)
+        there = Signal()
+        bad = Signal(reset_less=True)
         word = Signal(INSTRUCTION.shape())
         m.d.comb += [
             word.as_value().eq(self.i.payload.word),
@@ -199,7 +201,8 @@ class Sequencer(Component):
         # The queues between here and the response hold some 40 descriptors a column.
         waiting = [Signal(8, name=f"waiting{c}") for c in range(self.grid.columns)]
         # At the start one cycle passes before they are looked at.
-        empty, single = Signal(self.grid.columns), Signal(self.grid.columns)  # none; one at most
+        empty = Signal(self.grid.columns)  # none
+        single = Signal(self.grid.columns)  # one at most
         sends = (word.opcode == Opcode.CONFIG) & (word.kind == Kind.WRITE)
         for c, count in enumerate(waiting):
             sent = decodes & sends & word.columns[c]
@@ -228,7 +231,8 @@ class Sequencer(Component):
         bases[Relocate.PROGRAM] = self.host_program * PAGE_WORDS
         bases[Relocate.INPUT] = input_base
         bases[Relocate.OUTPUT] = output_base
-        wraps, over = Signal(reset_less=True), Signal()
+        wraps = Signal(reset_less=True)
+        over = Signal()
         m.d.sync += wraps.eq(ring_index + 1 == self.host_ring)  # a frame takes several cycles
         m.d.comb += over.eq(~self.busy | wraps)
         with m.If(next_frame | (self.start & ~self.busy)):
@@ -341,7 +345,9 @@ class Control(Component):
 
     def _build_cause(self, m: Module, sequencer: Sequencer) -> None:
         """Say a cycle later what the program did, for tiles that had no work."""
-        waits, stuck, busy = Signal(), Signal(), Signal()
+        waits = Signal()
+        stuck = Signal()
+        busy = Signal()
         m.d.sync += [
             waits.eq(sequencer.fence_waits | sequencer.frame_ends),
             stuck.eq(self.config.valid & ~self.config.ready),

@@ -32,10 +32,12 @@ def tap_addresses(m: Module, array: MacArray, platform):
     # What a pass does not change is made beforehand.
     wraps = Signal()
     row_less = Signal(signed(ROW_ADDRESS + 1))
-    group_start, next_group = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
+    group_start = Signal(ROW_ADDRESS)
+    next_group = Signal(ROW_ADDRESS)
     # From a group to the next; words that lie between two rows of lanes are not read.
     gap = Signal(signed(ROW_ADDRESS + 1))
-    group, group_less = Signal(signed(ROW_ADDRESS + 4)), Signal(signed(ROW_ADDRESS + 4))
+    group = Signal(signed(ROW_ADDRESS + 4))
+    group_less = Signal(signed(ROW_ADDRESS + 4))
     gaps = sum(Mux(bit, gap << k, 0) for k, bit in enumerate(array.rows_on))
     step = gaps + array.grid.pixels
     m.d.sync += [
@@ -183,12 +185,17 @@ def _phase(m: Module, array: MacArray, axis, moves, restarts, step, step_wrap):
     """
     c = array.config.payload
     first, delta, phase_step = (c[f"phase_{axis}"], c[f"phase_d{axis}"], c[f"phase_{axis}_step"])
-    phase, sum_, over = Signal(4), Signal(5), Signal(signed(6))
+    phase = Signal(4)
+    sum_ = Signal(5)
+    over = Signal(signed(6))
     delta_less = Signal(signed(5))
-    kept, kept_less = Signal(ROW_ADDRESS), Signal(signed(ROW_ADDRESS + 1))
-    wrapped, wrapped_less = Signal(ROW_ADDRESS), Signal(signed(ROW_ADDRESS + 1))
+    kept = Signal(ROW_ADDRESS)
+    kept_less = Signal(signed(ROW_ADDRESS + 1))
+    wrapped = Signal(ROW_ADDRESS)
+    wrapped_less = Signal(signed(ROW_ADDRESS + 1))
     offset = Signal(ceil_log2(array.grid.row_words), reset_less=True)
-    move, move_less = Signal(ROW_ADDRESS), Signal(signed(ROW_ADDRESS + 1))
+    move = Signal(ROW_ADDRESS)
+    move_less = Signal(signed(ROW_ADDRESS + 1))
     wraps = Signal()
     m.d.comb += [sum_.eq(phase + delta), over.eq(phase + delta_less), wraps.eq(over >= 0)]
     m.d.sync += [
@@ -212,7 +219,8 @@ def border_masks(m: Module, array: MacArray):
     """Stages 2 to 9: which lanes lie inside the input at this tap."""
     c = array.config.payload
     lanes, s1, s2 = array.coordinates, array.stage[1], array.stage[2]
-    tap_x, tap_y = Signal(signed(SIZE + 2)), Signal(signed(SIZE + 2))
+    tap_x = Signal(signed(SIZE + 2))
+    tap_y = Signal(signed(SIZE + 2))
     with m.If(array.rest | (s2.valid & s2.ends_y)):
         m.d.sync += [tap_x.eq(c.tap_x), tap_y.eq(c.tap_y)]
     with m.Elif(s2.valid & s2.ends_x):
@@ -221,7 +229,8 @@ def border_masks(m: Module, array: MacArray):
         m.d.sync += tap_x.eq(tap_x + c.dilation_x)
 
     shape = data.ArrayLayout(unsigned(SIZE), array.grid.pixels)
-    x, y = Signal(shape, reset_less=True), Signal(shape, reset_less=True)
+    x = Signal(shape, reset_less=True)
+    y = Signal(shape, reset_less=True)
     with m.If(s1.valid & s1.begins):
         m.d.sync += [x.eq(lanes.x), y.eq(lanes.y)]
     masks = {k: Signal(array.grid.pixels, name=f"s{k}_masks", reset_less=True) for k in range(4, 9)}

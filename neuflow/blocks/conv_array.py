@@ -157,7 +157,9 @@ class MacArray(Component):
         self.active, issue = Signal(name="active"), Signal(name="issue")
         step, at_last, ends = self._loops(m, issue)
         # Of the tap: second one of a beat of weights, first one of a block, of a group.
-        odd, starts_block, begins = Signal(), Signal(init=1), Signal(init=1)
+        odd = Signal()
+        starts_block = Signal(init=1)
+        begins = Signal(init=1)
         with m.If(issue):
             m.d.sync += [
                 odd.eq(~odd & ~ends.block),
@@ -214,11 +216,14 @@ class MacArray(Component):
         """Issue the tap, or name what it waits for: one fixed priority. Return: the drain isn't free."""
         lanes = self.coordinates
         # One block at most is between its last tap and the drain.
-        in_flight, no_drain = Signal(), Signal()
+        in_flight = Signal()
+        no_drain = Signal()
         m.d.sync += in_flight.eq((in_flight & ~self.hand_over) | self.stage[0].last)
         m.d.comb += no_drain.eq(in_flight | ~self.drain_ready)
 
-        no_rows, no_weights, stays = Signal(), Signal(), Signal()
+        no_rows = Signal()
+        no_weights = Signal()
+        stays = Signal()
         m.d.comb += [
             no_rows.eq(begins & ~(lanes.full & lanes.fed)),
             no_weights.eq(~odd & ~self.weights_ready),
@@ -250,7 +255,8 @@ class MacArray(Component):
         """Begin a pass when what is made of its configuration is there, and let that go behind it."""
         # A configuration leaves when the stages that read it are past.
         flushing = Signal(4)
-        waits, settled = Signal(), Signal(self.SETUP)
+        waits = Signal()
+        settled = Signal(self.SETUP)
         self.starts = Signal()
         m.d.comb += [
             self.config.ready.eq(flushing[-1]),

@@ -96,13 +96,15 @@ class Drain(Component):
         m.submodules.walk = self.walk = Walk()
         m.submodules.slice = self.out = out = Slice(self.o.payload.shape())
         connect(m, out.o, flipped(self.o))
-        self.rows_done, self.rows_sent = Signal(SIZE), Signal(SIZE)
+        self.rows_done = Signal(SIZE)
+        self.rows_sent = Signal(SIZE)
         self.leaving = leaving = Signal()  # rows of the pass before are still in the packer
         self.unread = Signal()  # the last words of a row are asked for, and not read yet
         self.reads = Signal()  # rows are being read
 
         # A configuration is known when all that is made of it beforehand is.
-        passed, known = Signal(), Signal(3)
+        passed = Signal()
+        known = Signal(3)
         m.d.comb += passed.eq(self.config.valid & self.config.ready)
         m.d.sync += known.eq(Mux(self.config.valid & ~passed, Cat(1, known), 0))
         self.known = known[-1]
@@ -146,7 +148,10 @@ class Drain(Component):
         A row that was sent frees its slot when its last words are read: a stalled output holds them.
         """
         c = self.config.payload
-        height_less, last_row, limit, room = Signal(SIZE), Signal(SIZE), Signal(SIZE + 1), Signal()
+        height_less = Signal(SIZE)
+        last_row = Signal(SIZE)
+        limit = Signal(SIZE + 1)
+        room = Signal()
         m.d.sync += [
             height_less.eq(c.height - 1),
             last_row.eq(Mux(self.block.last_row < c.height, self.block.last_row, height_less)),
@@ -165,8 +170,11 @@ class Drain(Component):
         all_started = Signal()
         self.running = running = Signal()
         self.left = left = Signal(range(pixels + 1))
-        start, step, ends = Signal(), Signal(), Signal()
-        plain, ready = Signal(), Signal(init=1)
+        start = Signal()
+        step = Signal()
+        ends = Signal()
+        plain = Signal()
+        ready = Signal(init=1)
         scales = self._scales(m)
         # By tap, results before the last stage still need their parameters a cycle later.
         adds = c.by_tap & Cat(running, *(result.step for result in self.results[1:-1])).any()
@@ -217,7 +225,8 @@ class Drain(Component):
     def _scales(self, m):
         """Return the parameters of each map, with what was not sent. See ``layout.PARAMETERS``."""
         c = self.config.payload
-        two, three = Signal(), Signal()  # so many words of them are sent
+        two = Signal()  # so many words of them are sent
+        three = Signal()
         m.d.sync += [two.eq(c.beats[1]), three.eq(c.beats.all())]
         scales = []
         for k in range(self.grid.maps):
@@ -254,8 +263,10 @@ class Drain(Component):
             for k in range(grid.maps)
         ]
         values = [Signal(signed(grid.acc_bits), name=f"value{k}") for k in range(grid.maps)]
-        take, have = Signal(), Signal()
-        added, wants = Signal(), Signal(init=1)  # words is at its end; below PARTIAL_WORDS
+        take = Signal()
+        have = Signal()
+        added = Signal()  # words is at its end
+        wants = Signal(init=1)  # it is below PARTIAL_WORDS
         m.d.comb += [
             self.partials.ready.eq(self.running & c.partial_in & wants),
             take.eq(self.partials.ready & self.partials.valid),
@@ -329,7 +340,8 @@ class Drain(Component):
         # The walk goes ahead, so that a word and the place it is written to come out together.
         at = Requantise.LATENCY - Reorder.WRITE - 2
         walks, offsets = stages[at], stages[at + 1]
-        map_offset, next_block = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
+        map_offset = Signal(ROW_ADDRESS)
+        next_block = Signal(ROW_ADDRESS)
         complete = Signal(SIZE)
         m.d.comb += [
             walk.config.eq(c),

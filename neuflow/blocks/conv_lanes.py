@@ -70,13 +70,16 @@ class Coordinates(Component):
         sizes = dict.fromkeys(("x", "y", "row", "need", "free"), SIZE)
         lane = data.StructLayout(sizes | {"real_x": 1, "real_y": 1, "begins_row": 1})
         valid = Signal(self.LEAD)
-        summed, ready = Signal(lane, reset_less=True), Signal(lane, reset_less=True)
-        need_sum, free_sum = Signal(signed(SIZE + 4)), Signal(signed(SIZE + 4))
+        summed = Signal(lane, reset_less=True)
+        ready = Signal(lane, reset_less=True)
+        need_sum = Signal(signed(SIZE + 4))
+        free_sum = Signal(signed(SIZE + 4))
 
         def clipped(value):
             return Mux(value < 0, 0, Mux(value > c.rows, c.rows, value))
 
-        made, need = Signal(range(lanes + 1)), Signal(SIZE)
+        made = Signal(range(lanes + 1))
+        need = Signal(SIZE)
         # Rows from the group's first lane to the last made, to the one at hand, to that in its group.
         passed, reached, within = (
             Signal(range(ROW_ENDS + 2), name=n) for n in ("passed", "reached", "within")
@@ -142,9 +145,11 @@ class Coordinates(Component):
         Return it, whether there are no coordinates yet, and whether anything moves.
         """
         form = Signal(data.StructLayout({n: CONV_ARRAY.shape().members[n] for n in FORM}))
-        known, runs = Signal(), Signal()
+        known = Signal()
+        runs = Signal()
         borrows = Signal()  # all groups of the pass are taken: the next one's configuration counts
-        there, takes_last = Signal(), Signal()
+        there = Signal()
+        takes_last = Signal()
         m.d.comb += [
             there.eq(Mux(borrows, self.follows, self.configured)),
             takes_last.eq(self.take & self.last),

@@ -128,7 +128,9 @@ def accumulate(m: Module, array: MacArray, pixels, weights, platform):
     meanwhile.
     """
     copies, comes = array.stage[HAND_OVER - 1].last, array.stage[HAND_OVER - 2].last
-    takes, behind, move = Signal(), Signal(2), Signal()
+    takes = Signal()
+    behind = Signal(2)
+    move = Signal()
     m.d.comb += takes.eq(array.hand_over | array.shift)
     m.d.sync += [
         behind.eq(Mux(copies, 0, Cat(takes, behind))),

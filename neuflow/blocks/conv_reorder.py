@@ -54,7 +54,8 @@ class Reorder(Component):
         address_bits = ceil_log2(self.grid.reorder_words)
         turn, row = self.write_address[:bits], self.write_address[bits:address_bits]
         s1_turn, s2_turn = (Signal(bits, name=f"s{k}_turn", reset_less=True) for k in (1, 2))
-        s1_enable, s2_enable = Signal(), Signal()
+        s1_enable = Signal()
+        s2_enable = Signal()
         m.d.sync += [
             s1_enable.eq(self.write_enable), s2_enable.eq(s1_enable),
             s1_turn.eq(turn), s2_turn.eq(s1_turn),
@@ -142,10 +143,16 @@ class Walk(Component):
                 "row_ends": 1, "slot_ends": 1,
             }
         )
-        now, marked, after, first = Signal(place), Signal(place), Signal(place), Signal(place)
-        pitch_less, slots_less = Signal(signed(SIZE + 1)), Signal(signed(SIZE + 1))
+        now = Signal(place)
+        marked = Signal(place)
+        after = Signal(place)
+        first = Signal(place)
+        pitch_less = Signal(signed(SIZE + 1))
+        slots_less = Signal(signed(SIZE + 1))
         m.d.sync += [pitch_less.eq(c.pitch - 2), slots_less.eq(c.slots - 2)]
-        one_column, one_slot, fresh = Signal(), Signal(), Signal(init=1)
+        one_column = Signal()
+        one_slot = Signal()
+        fresh = Signal(init=1)
         m.d.sync += [one_column.eq(c.pitch == 1), one_slot.eq(c.slots == 1)]
 
         m.d.comb += [

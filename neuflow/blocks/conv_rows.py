@@ -120,7 +120,8 @@ class RowWriter(Component):
         m.d.sync += lead.eq(lead + finished - self.pass_done)
 
         # A configuration leaves when the stages behind the count are past it.
-        active, starts = Signal(), Signal()
+        active = Signal()
+        starts = Signal()
         flushing = Signal(4)
         m.d.sync += flushing.eq(Cat(finished, flushing))
         m.d.comb += [
@@ -132,14 +133,17 @@ class RowWriter(Component):
         with m.Elif(finished):
             m.d.sync += active.eq(0)
 
-        store, record, pairs = Signal(), Signal(SIZE), Signal()
+        store = Signal()
+        record = Signal(SIZE)
+        pairs = Signal()
         m.d.sync += pairs.eq(c.scatter == Scatter.BOTH_PHASES)
         beat = self._take(m, starts, active, store, pairs)
         last_channel = loop(m, "channel", c.channels, ~active, store & beat["row_ends"])
         record_ends = Signal()
         m.d.comb += record_ends.eq(store & beat["row_ends"] & last_channel)
         last_record = loop(m, "record", c.rows, ~active, record_ends)
-        resident, allowed = Signal(), Signal()
+        resident = Signal()
+        allowed = Signal()
         m.d.sync += [resident.eq(c.rows == 0), allowed.eq(lead <= c.ahead)]
         m.d.comb += finished.eq((record_ends & last_record) | (active & resident & allowed))
         with m.If(flushing[0]):  # a cycle late: as long as the pass leads, nobody sees it
@@ -149,7 +153,8 @@ class RowWriter(Component):
         m.d.sync += self.stored.eq(Mux(lead == 0, record, (1 << SIZE) - 1))
 
         # Room for the record under way. Strides beyond the kernel free rows yet to come.
-        room, limit = Signal(), Signal(SIZE + 1)
+        room = Signal()
+        limit = Signal(SIZE + 1)
         m.d.sync += [
             limit.eq(c.ring_rows + Mux(lead == 0, self.released, 0)),
             room.eq(
@@ -184,7 +189,8 @@ class RowWriter(Component):
         grid, c = self.grid, self.config.payload
         lanes, lane_bits = grid.bus_words, ceil_log2(grid.bus_words)
         m.submodules.slice = intake = Slice(beat_layout(lanes))
-        opened, follows = Signal(), Signal()  # follows: the first of two packets comes in
+        opened = Signal()
+        follows = Signal()  # the first of two packets comes in
         m.d.comb += [
             self.listening.eq(opened),
             self.source.eq(c.source),
@@ -199,14 +205,23 @@ class RowWriter(Component):
 
         valid = Signal()
         words = Signal(lanes * WORD_BITS, reset_less=True)
-        taken, left = Signal(lane_bits, reset_less=True), Signal(lane_bits, reset_less=True)
+        taken = Signal(lane_bits, reset_less=True)
+        left = Signal(lane_bits, reset_less=True)
         # The rest of the row: whole beats beyond the last `low` + 1 words.
-        high, low, more = Signal(SIZE + 4 - lane_bits), Signal(lane_bits), Signal()
+        high = Signal(SIZE + 4 - lane_bits)
+        low = Signal(lane_bits)
+        more = Signal()
         width = Signal(SIZE + 4)
-        count, row_ends, beat_ends = Signal(lane_bits), Signal(), Signal()
-        by_word, by_row, last_lap = Signal(), Signal(), Signal()
+        count = Signal(lane_bits)
+        row_ends = Signal()
+        beat_ends = Signal()
+        by_word = Signal()
+        by_row = Signal()
+        last_lap = Signal()
         # The row ends in the beat; words of the next one may be, are taken.
-        fits, extends, joins = Signal(), Signal(), Signal()
+        fits = Signal()
+        extends = Signal()
+        joins = Signal()
         # The first beat comes cycles after the configuration.
         m.d.sync += [
             by_word.eq(c.scatter == Scatter.WORD),
@@ -222,7 +237,8 @@ class RowWriter(Component):
             count.eq(Mux(by_word, 0, Mux(fits, low, Mux(joins, Mux(more, lanes - 1, low), left)))),
             intake.o.ready.eq(~valid | (store & beat_ends)),
         ]
-        following, ahead = intake.o.payload, Signal(lane_bits)
+        following = intake.o.payload
+        ahead = Signal(lane_bits)
         coming = following.words.as_value()
         unused = Signal(signed(lane_bits + 1))
         m.d.comb += [
@@ -267,20 +283,27 @@ class RowWriter(Component):
         c, lanes = self.config.payload, self.grid.bus_words
         lane_bits = ceil_log2(lanes)
         most = lanes // 2  # words of one phase in a beat
-        phases, alone, last_phase = Signal(), Signal(), Signal(4)
+        phases = Signal()
+        alone = Signal()
+        last_phase = Signal(4)
         m.d.sync += [
             phases.eq(c.scatter == Scatter.PHASES),
             alone.eq(c.scatter == Scatter.FIRST_PHASE),
             last_phase.eq(c.stride - 1),
         ]
         # The phase of the stretch's first word, and how far the first of phase 0 is.
-        begins, behind = Signal(4), Signal(4)
+        begins = Signal(4)
+        behind = Signal(4)
         m.d.comb += behind.eq(Mux(begins == 0, 0, c.stride - begins))
         multiples = [Signal(8, name=f"strides{k}") for k in range(most + 1)]
         m.d.sync += [multiple.eq(k * c.stride) for k, multiple in enumerate(multiples)]
 
-        lap, first, at = Signal(lane_bits), Signal(4), Signal(5)
-        wrapped, on, end = Signal(), Signal(range(most + 1)), Signal(6)
+        lap = Signal(lane_bits)
+        first = Signal(4)
+        at = Signal(5)
+        wrapped = Signal()
+        on = Signal(range(most + 1))
+        end = Signal(6)
         # From the strides' multiples to the end of the stretch; negative where it does not come there.
         beyond = [Signal(signed(9), name=f"beyond{k}") for k in range(most + 1)]
         number = Signal(lane_bits + 1)
@@ -361,10 +384,14 @@ class RowWriter(Component):
         c = self.config.payload
         linear_row = Signal(ROW_ADDRESS)  # base + phase in y
         linear = Signal(ROW_ADDRESS)  # the same + channel
-        row_position, position = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
-        phase_y, last_phase_y = Signal(4), Signal()
-        next_row, next_linear_row = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
-        wraps, pitch_less = Signal(), Signal(signed(ROW_ADDRESS + 1))
+        row_position = Signal(ROW_ADDRESS)
+        position = Signal(ROW_ADDRESS)
+        phase_y = Signal(4)
+        last_phase_y = Signal()
+        next_row = Signal(ROW_ADDRESS)
+        next_linear_row = Signal(ROW_ADDRESS)
+        wraps = Signal()
+        pitch_less = Signal(signed(ROW_ADDRESS + 1))
         m.d.sync += [wraps.eq(c.ring_words != 0), pitch_less.eq(c.pitch - c.ring_words)]
         after_row = advance(m, "after_row", row_position, c.pitch, pitch_less, wraps)
         after = advance(m, "after", position, step, step_less, wraps)

@@ -26,7 +26,9 @@ def write_words(m, writer, valid, pieces, pairs, locator):
     stride, start, origin = (
         Signal(lane_bits, name=name, reset_less=True) for name in ("stride", "start", "origin")
     )
-    used, banks_used, of_phase_1 = Signal(lanes), Signal(lanes), Signal(lanes)
+    used = Signal(lanes)
+    banks_used = Signal(lanes)
+    of_phase_1 = Signal(lanes)
     first_bank = Signal.like(locator.turn, reset_less=True)
     turn, rotate = locator.turn[:lane_bits], locator.where.rotate[:lane_bits]
     few = before(lanes, piece.number)
@@ -65,7 +67,8 @@ def write_rows(m, writer, pairs, locator):
         ceil_log2(grid.row_banks), ceil_log2(half), grid.row_banks // half - 1
     )  # fmt: skip
     block = where.rotate[half_bits:]
-    split, first_bank = Signal(), Signal.like(where.rotate, reset_less=True)
+    split = Signal()
+    first_bank = Signal.like(where.rotate, reset_less=True)
     apart, row, near_end, far, far_end = (
         Signal.like(where.row, name=name, reset_less=True)
         for name in ("apart", "row", "near_end", "far", "far_end")

@@ -27,9 +27,13 @@ def send_rows(m: Module, drain: Drain, packer: Packer):
     """
     grid, c = drain.grid, drain.config.payload
     begin = ~drain.known
-    issue, move, available = Signal(), Signal(), Signal()
-    rest, row_ends = Signal(SIZE), Signal()
-    map_ends, all_ends = Signal(), Signal()
+    issue = Signal()
+    move = Signal()
+    available = Signal()
+    rest = Signal(SIZE)
+    row_ends = Signal()
+    map_ends = Signal()
+    all_ends = Signal()
     count = Signal(range(grid.maps + 1))
     last_map = loop(m, "map", c.maps, begin, issue & row_ends)
     last_row = loop(m, "row", c.height, begin, issue & map_ends)
@@ -55,8 +59,10 @@ def send_rows(m: Module, drain: Drain, packer: Packer):
     with m.Elif(issue):
         m.d.sync += [rest.eq(rest - grid.maps), row_ends.eq(rest <= 2 * grid.maps)]
 
-    slot_base, map_base = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
-    next_slot, next_map = Signal(ROW_ADDRESS), Signal(ROW_ADDRESS)
+    slot_base = Signal(ROW_ADDRESS)
+    map_base = Signal(ROW_ADDRESS)
+    next_slot = Signal(ROW_ADDRESS)
+    next_map = Signal(ROW_ADDRESS)
     m.d.comb += [
         next_slot.eq(Mux(last_slot, 0, slot_base + c.width)),
         next_map.eq(map_base + c.map_step),

@@ -30,9 +30,11 @@ def row_steps(m: Module, grid: GridConfig, c, begin, issue, channel_ends) -> dic
         m.d.comb += [ends.eq(last_step), names.eq(c.by_tap & last_step)]
         return flags
 
-    due, named = Signal(), Signal()  # of the row, a step of last taps; of the channel, the next one
+    due = Signal()  # of the row, a step of last taps
+    named = Signal()  # of the channel, the next one
     left = Signal(ceil_log2(grid.maps))  # rows until one with such a step
-    first, after = Signal.like(left), Signal.like(left)
+    first = Signal.like(left)
+    after = Signal.like(left)
     m.d.comb += [
         first.eq(c.kernel_y - 1),
         after.eq(Mux(begin | channel_ends, first, left - 1)),

@@ -61,7 +61,8 @@ class Ring(Component):
         head, tail, oldest = (Signal(range(depth), name=n) for n in ("head", "tail", "oldest"))
         passed, unread = (Signal(range(depth + 1), name=n) for n in ("passed", "unread"))
         space = Signal(range(depth + 1), init=depth)
-        ready, room = Signal(), Signal(init=1)
+        ready = Signal()
+        room = Signal(init=1)
         after_tail = Signal(range(depth))
         leaving = Signal(range(depth + 1))
         rewinds = self.rewind & ~self.free
@@ -160,7 +161,9 @@ class WeightStore(Component):
 
         # Input: parameters first.
         c = self.config.payload
-        active, take, room = Signal(), Signal(), Signal()
+        active = Signal()
+        take = Signal()
+        room = Signal()
         arrived = Signal(width, reset_less=True)
         leading = Signal.like(c.lead)  # parameter beats yet to come
         leads = Signal()  # there are any

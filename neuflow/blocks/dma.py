@@ -98,7 +98,8 @@ class ReadPort(Component):
         wire(m, runs.o, splitter.i)
 
         # A burst leaves together with the note of which of its words are wanted.
-        asked, free = Signal(), Signal()
+        asked = Signal()
+        free = Signal()
         m.d.comb += [
             free.eq(pieces.i.ready & self._build_order(m, splitter.request.payload, asked, pieces)),
             asks.i.payload.eq(splitter.request.payload),
@@ -170,7 +171,8 @@ class ReadPort(Component):
 
         # A register first: a RAM gives its word late in the cycle.
         head = Signal(buffer.shape, reset_less=True)
-        there, left = Signal(), Signal()
+        there = Signal()
+        left = Signal()
         m.d.comb += [
             buffer.o.ready.eq(~there | merger.i.ready),
             merger.i.valid.eq(there),
@@ -321,7 +323,8 @@ class WritePort(Component):
     def _build_responses(self, m: Module, bursts: Queue, asks: Slice) -> None:
         """Ask for bursts; note for each under way whether it is its descriptor's last."""
         notes = Signal(BURSTS, reset_less=True)
-        newest, oldest = Signal(range(BURSTS)), Signal(range(BURSTS))
+        newest = Signal(range(BURSTS))
+        oldest = Signal(range(BURSTS))
         under_way = Signal(range(BURSTS + 1))
         asked = Signal()
         free = Signal()

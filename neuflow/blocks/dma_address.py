@@ -154,7 +154,8 @@ class Walker(Component):
         ]
 
         # All three advance by adding to themselves, so that a cycle holds one addition.
-        new_row, new_plane = Signal(), Signal()
+        new_row = Signal()
+        new_plane = Signal()
         origin = Signal(bits)
         m.d.comb += [
             new_row.eq(~active | ends[0]),
@@ -229,13 +230,17 @@ class Splitter(Component):
         end_lane, end_beat, blocks = end[:lanes], end[lanes : lanes + cut], end[lanes + cut :]
 
         # The burst at hand; its length and whether it ends the run are worked out a cycle ahead.
-        active, moves, ends = Signal(), Signal(), Signal(reset_less=True)
+        active = Signal()
+        moves = Signal()
+        ends = Signal(reset_less=True)
         block = Signal(len(run.beat) - cut, reset_less=True)
-        low, final_low = Signal(cut, reset_less=True), Signal(cut, reset_less=True)
+        low = Signal(cut, reset_less=True)
+        final_low = Signal(cut, reset_less=True)
         more = Signal(len(blocks), reset_less=True)  # bursts of the run after this one
         length = Signal(cut, reset_less=True)
         first, final = (Signal(lanes, name=n, reset_less=True) for n in ("first", "final"))
-        last, dest = Signal(reset_less=True), Signal(COLUMN_BITS, reset_less=True)
+        last = Signal(reset_less=True)
+        dest = Signal(COLUMN_BITS, reset_less=True)
         m.d.comb += [
             request.address.eq(Cat(low, block)),
             request.length.eq(length),

@@ -71,8 +71,11 @@ class Cutter(Component):
         mark = Signal(tag_bits(self.grid), reset_less=True)
         start = Signal.like(run.lane, reset_less=True)
 
-        below, ends, whole = Signal(), Signal(), Signal()
-        free, step = Signal(), Signal()
+        below = Signal()
+        ends = Signal()
+        whole = Signal()
+        free = Signal()
+        step = Signal()
         m.d.comb += [
             below.eq(low < i.count),
             ends.eq(near & below),
@@ -103,7 +106,8 @@ class Cutter(Component):
             ]
 
         # Next run, without a gap.
-        offset, final = Signal.like(skip), Signal.like(run.words)
+        offset = Signal.like(skip)
+        final = Signal.like(run.words)
         m.d.comb += [
             self.run.ready.eq(~active | (step & ends)),
             offset.eq(Mux(active, Mux(whole, 0, low + 1), skip)),
@@ -184,7 +188,9 @@ class Placer(Component):
         saved_length = Signal.like(burst.request.length)
 
         # Of the beat at hand: its address, where its burst begins, beats of the burst before it.
-        block, low, first = Signal.like(saved_block), Signal(cut), Signal(cut)
+        block = Signal.like(saved_block)
+        low = Signal(cut)
+        first = Signal(cut)
         length = Signal.like(saved_length)
         m.d.comb += [
             block.eq(Mux(fresh, beat.tag[cut:-1], saved_block)),

@@ -56,7 +56,8 @@ class Fetcher(Component):
         beat = Signal(beat_bits(grid))
         under_way = Signal(range(depth + 1))
         drop = Signal(range(depth + 1))  # beats under way that belong to before the restart
-        asked, wanted = Signal(), Signal()
+        asked = Signal()
+        wanted = Signal()
         m.d.comb += [
             self.request.payload.address.eq(beat),
             self.request.payload.length.eq(burst - 1),

@@ -32,9 +32,13 @@ class Fifo(Component):
         m = Module()
         m.submodules.ram = ram = Ram(beat_layout(self.lanes).size, self.depth)
         level = Signal(range(self.depth + 1))
-        room, some = Signal(init=1), Signal()
-        write, read = Signal(range(self.depth)), Signal(range(self.depth))
-        push, pop, move = Signal(), Signal(), Signal()
+        room = Signal(init=1)
+        some = Signal()
+        write = Signal(range(self.depth))
+        read = Signal(range(self.depth))
+        push = Signal()
+        pop = Signal()
+        move = Signal()
         fetched = Signal()
 
         # Two places behind the RAM: its output register, and one that is fast to read. A word is

@@ -78,7 +78,10 @@ class Mapper(Component):
         setup = config.o.payload
 
         # The next packet waits until the last beat is past the stages that the table serves.
-        en, accept, closing, closed = Signal(), Signal(), Signal(), Signal()
+        en = Signal()
+        accept = Signal()
+        closing = Signal()
+        closed = Signal()
         valid = Signal(_STAGES)
         m.submodules.slice = out = Slice(beat_layout(self.lanes))
         connect(m, out.o, flipped(self.o))
@@ -114,7 +117,8 @@ class Mapper(Component):
             tails[0].negative.eq(Cat((word < 0) & setup.odd for word in self.i.payload.words)),
         ]
         # Nothing moves without a beat inside, which keeps an idle unit quiet.
-        inside, moves = Signal(), Signal()
+        inside = Signal()
+        moves = Signal()
         m.d.comb += moves.eq(en & inside)
         with m.If(en):
             m.d.sync += [valid.eq(Cat(accept, valid)), inside.eq(accept | valid[:-1].any())]

@@ -89,7 +89,8 @@ class Registers(Component):
         aw, w, b = self.axi.aw, self.axi.w, self.axi.b
         accept = Signal()
         known = Signal()
-        starts, clears = Signal(), Signal()
+        starts = Signal()
+        clears = Signal()
         m.d.sync += [self.start.eq(starts), self.clear_done.eq(clears)]
         mask = Cat(bit.replicate(8) for bit in w.strb)
         m.d.comb += [

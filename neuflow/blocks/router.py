@@ -129,7 +129,8 @@ class Router(Component):
         word = words.o.payload
         target, names = word.target, word.names
         conflict, full, take = Signal(name="conflict"), Signal(name="full"), Signal(name="take")
-        held, waits = Signal(bits), Signal(bits)
+        held = Signal(bits)
+        waits = Signal(bits)
         m.d.comb += full.eq((target & (waits if self.depth == 2 else held)).any())
 
         # While words for a packet of this input are held, another packet's words must wait.
@@ -142,7 +143,8 @@ class Router(Component):
         m.d.sync += take.eq(words.o.valid & ~take & ~conflict & ~full)
 
         # An output that is done goes on with the word that waits, or with the one that comes.
-        direct, queued = Signal(bits), Signal(bits)
+        direct = Signal(bits)
+        queued = Signal(bits)
         with m.If(take):
             m.d.comb += [direct.eq(target & (~held | done)), queued.eq(target & held & ~done)]
         sources = {o: Signal(_INPUT_BITS, name=f"{o.name.lower()}_source") for o in self.outputs}

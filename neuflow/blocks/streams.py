@@ -155,11 +155,14 @@ class Merger(Component):
         fill = Signal(range(lanes))  # lane that its next word goes to
         low = Signal(range(lanes))  # lane of the first word in the beat that is being filled
         flush = Signal()  # what spilled over at the end of a packet leaves by itself
-        at, base = Signal.like(fill), Signal.like(low)
-        count, last = Signal.like(i.count), Signal()
+        at = Signal.like(fill)
+        base = Signal.like(low)
+        count = Signal.like(i.count)
+        last = Signal()
         total = Signal(range(lanes + self.lanes_in))
         over = Signal(range(lanes))
-        full, spills = Signal(), Signal()
+        full = Signal()
+        spills = Signal()
         m.d.comb += [
             at.eq(Mux(begun, fill, i.start)),
             base.eq(Mux(begun, low, i.start)),
@@ -180,7 +183,8 @@ class Merger(Component):
         free = Signal()
         m.d.comb += [free.eq(~self.o.valid | self.o.ready), self.i.ready.eq(free & ~flush)]
         placed = Signal(self.output, reset_less=True)
-        there, emits = Signal(), Signal(reset_less=True)
+        there = Signal()
+        emits = Signal(reset_less=True)
         rest_kept, rest_fresh = (Signal(lanes, name=n, reset_less=True) for n in ("rk", "rf"))
         beat_kept = Signal(lanes, reset_less=True)
         with m.If(free):

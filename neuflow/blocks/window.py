@@ -136,7 +136,8 @@ class Window(WindowRows, WindowReader, Component):
         connect(m, leaves.o, packer.i)
         connect(m, packer.o, out.i)
         connect(m, out.o, flipped(self.o))
-        valid, final = Signal(Requantise.LATENCY), Signal(Requantise.LATENCY)
+        valid = Signal(Requantise.LATENCY)
+        final = Signal(Requantise.LATENCY)
         m.d.comb += [
             self._en.eq(~valid[-1] | leaves.i.ready),
             exit_.en.eq(self._en & (total["valid"] | valid.any())),
@@ -162,11 +163,17 @@ class Window(WindowRows, WindowReader, Component):
         """Go from row to row, padding included; open and close output rows."""
         setup = self._setup
         # Rows of padding above and of the input that are left, output rows to be opened.
-        above, below, unopened = Signal(8), Signal(SIZE), Signal(SIZE)
+        above = Signal(8)
+        below = Signal(SIZE)
+        unopened = Signal(SIZE)
         # The next output row opens, the oldest closes in the row of which this is 1.
-        opens_in, closes_in = Signal(8), Signal(8)
+        opens_in = Signal(8)
+        closes_in = Signal(8)
         reach = Signal(9)
-        inside, opens, closes, swaps = Signal(), Signal(), Signal(), Signal()
+        inside = Signal()
+        opens = Signal()
+        closes = Signal()
+        swaps = Signal()
         m.d.comb += [
             inside.eq((above == 0) & (below != 0)),
             opens.eq((opens_in == 1) & (unopened != 0)),

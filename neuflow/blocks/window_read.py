@@ -57,7 +57,8 @@ class WindowReader:
         b_valid, b_hit, b_first, b_final, b_ends, b_crosses = (
             Signal(name=f"b_{n}") for n in ("valid", "hit", "first", "final", "ends", "crosses")
         )
-        b_position, b_span = Signal(FLAT_BITS), Signal(8)
+        b_position = Signal(FLAT_BITS)
+        b_span = Signal(8)
         lane, row = b_position[:bits], b_position[bits:]
         after = Signal(FLAT_BITS - bits, name="row_after")
         span, ends = Signal(8, name="span"), Signal(name="ends")
@@ -118,12 +119,20 @@ class WindowReader:
         256; the number of its first in the ring; whether it is the last of the packet.
         """
         setup, bits = self._setup, self.lane_bits
-        left, last = Signal(PLACE), Signal(PLACE)
-        first_left, first_last = Signal(PLACE), Signal(PLACE)
-        line_last, low, high = Signal(SIZE), Signal(SIZE), Signal(SIZE)
-        step, ends_line, ends_map = Signal(name="step"), Signal(), Signal()
+        left = Signal(PLACE)
+        last = Signal(PLACE)
+        first_left = Signal(PLACE)
+        first_last = Signal(PLACE)
+        line_last = Signal(SIZE)
+        low = Signal(SIZE)
+        high = Signal(SIZE)
+        step = Signal()
+        ends_line = Signal()
+        ends_map = Signal()
         f_valid, f_hit, f_final = (Signal(name=f"f_{n}") for n in ("valid", "hit", "final"))
-        f_position, f_first, f_last = Signal(FLAT_BITS), Signal(8), Signal(8)
+        f_position = Signal(FLAT_BITS)
+        f_first = Signal(8)
+        f_last = Signal(8)
 
         self._stirs += [step]
         column_ends = loop(m, "column", setup.width_out, ~self._walking, step)

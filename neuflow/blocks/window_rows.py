@@ -30,9 +30,13 @@ class WindowRows:
         lanes, bits = self.lanes, self.lane_bits
         intake = Slice(beat_layout(lanes))
         m.submodules.intake = intake
-        held, held_valid = Signal(lanes * WORD_BITS, reset_less=True), Signal()
-        lane, after = Signal(bits), Signal(bits + 2)
-        spills, passes, there = Signal(), Signal(), Signal()
+        held = Signal(lanes * WORD_BITS, reset_less=True)
+        held_valid = Signal()
+        lane = Signal(bits)
+        after = Signal(bits + 2)
+        spills = Signal()
+        passes = Signal()
+        there = Signal()
         words = intake.o.payload.words.as_value()
         self._stirs += [fires(intake.i, intake.o)]
         m.d.comb += [
@@ -67,10 +71,18 @@ class WindowRows:
         setup, bits = self._setup, self.lane_bits
         chunks = self._chunks = Signal(SIZE + 1 - bits)
         self._tail, self._line_ends = Signal(bits + 1, name="tail"), Signal(name="line_ends")
-        issue, step, room = Signal(), Signal(), Signal()
-        turn, slot, last_turn, first_turn = Signal(8), Signal(8), Signal(), Signal(init=1)
-        after, base = Signal(9), Signal.like(self._memory.read_address, name="chunk_base")
-        taken, ends, scanned = Signal(), Signal(), Signal()
+        issue = Signal()
+        step = Signal()
+        room = Signal()
+        turn = Signal(8)
+        slot = Signal(8)
+        last_turn = Signal()
+        first_turn = Signal(init=1)
+        after = Signal(9)
+        base = Signal.like(self._memory.read_address, name="chunk_base")
+        taken = Signal()
+        ends = Signal()
+        scanned = Signal()
 
         idle = ~self._scanning
         line_ends = loop(m, "chunk", chunks, idle, step)

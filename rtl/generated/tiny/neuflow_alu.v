@@ -20,7 +20,7 @@ module neuflow_alu (
   output wire awake,
   input wire clk
 );
-  reg n16, n9, n8, n13, n11, n7, n5, n1, n2, n3, signal_71 = 1'h0, busy = 1'h0, done = 1'h0,
+  reg n16, n9, n8, n13, n11, n7, n5, n1, n2, n3, busy = 1'h0, done = 1'h0, inside_2 = 1'h0,
     negative_0 = 1'h0, negative_1 = 1'h0, nonzero_0 = 1'h0, nonzero_1 = 1'h0, s1_negate_0 = 1'h0,
     s1_negate_1 = 1'h0;
   reg [15:0] above_0 = 16'h0, above_1 = 16'h0, below_0 = 16'h0, below_1 = 16'h0, s10_word_0 = 16'h0,
@@ -42,67 +42,63 @@ module neuflow_alu (
   reg [48:0] s6_coarse_0 = 49'h0, s6_coarse_1 = 49'h0;
   reg [7:0] n10, n4, bits, left = 8'h0;
   reg [9:0] valid = 10'h0;
-  wire n17, n32, n20, n21, n28, n29, n26, n19, n25, n24, n22, n15, n34, n18, n23, n27, n30,
-    signal_38, awake_73, both, divides, en, i__ready, moves, o__payload_24_narrow, o__valid_26,
-    step, unary;
-  wire [12:0] trial0_1;
-  wire [18:0] trial0_0, trial1_0, trial1_1, trial2_0, trial2_1;
-  wire [18:13] n31;
+  wire n17, n32, n20, n21, n28, n29, n26, n19, n25, n24, n23, n15, n33, n18, n22, n27, n30,
+    awake_73, both, divides, en, i__ready, moves, o__valid_26, start, step, unary;
+  wire [18:0] trial0_0, trial0_1, trial1_0, trial1_1, trial2_0, trial2_1;
   wire [1:0] n14;
-  wire [21:0] o__payload_24;
-  wire [2:0] n33;
+  wire [22:0] o__payload_24;
+  wire [2:0] n31;
   wire [3:0] skipped;
-  wire [5:0] signal;
-  wire [7:0] signal_34;
+  wire [5:0] more;
+  wire [7:0] net;
   assign a__ready = en & both & (~divides | done);
   assign b__ready = a__ready & ~unary;
-  assign {signal_34[7], signal_34[5:0]} = $signed(6'h11) + $signed(signal);
-  assign {n31, trial0_1} = $signed({rest_1, above_1[15], 1'h1}) + $signed({n32, below_1 ^ {16{n32}},
-    n32});
+  assign {net[7], net[5:0]} = $signed(6'h11) + $signed(more);
   assign active = o__valid & o__ready;
   assign awake = |{both, n28, awake_73, active} | n29;
   assign n14[0] = s4_tail[3:0] == 2'h2;
   assign n14[1] = s4_tail[3:0] == 3'h7;
-  assign moves = en & signal_71;
+  assign moves = en & inside_2;
   assign n15 = o__payload_24[3:0] == 3'h7;
   assign divides = o__payload_24[3:0] == 2'h3;
   assign n17 = o__payload_24[3:0] == 3'h6;
   assign n18 = $signed(a__payload[31:16]) < $signed(1'h0);
   assign n19 = $signed(a__payload[15:0]) < $signed(1'h0);
-  assign signal_38 = both & divides & ~busy;
-  assign n20 = ~n31[18];
+  assign start = both & divides & ~busy;
+  assign n20 = ~trial0_1[18];
   assign n21 = ~trial1_1[18];
   assign trial2_1 = $signed({trial1_1[17:1], above_1[13], 1'h1}) + $signed({n21, below_1 ^
     {16{n21}}, n21});
-  assign n22 = step & nonzero_1;
-  assign n23 = signal_38 | n22;
-  assign skipped = n33 == 2'h2 ? 4'h8 : n33 == 1'h1 ? 4'h4 : !n33 ? 4'h0 : 4'hc;
+  assign n22 = start | n23;
+  assign n23 = step & nonzero_1;
+  assign skipped = n31 == 2'h2 ? 4'h8 : n31 == 1'h1 ? 4'h4 : !n31 ? 4'h0 : 4'hc;
   assign n24 = ~trial0_0[18];
   assign n25 = ~trial1_0[18];
   assign trial2_0 = $signed({trial1_0[17:1], above_0[13], 1'h1}) + $signed({n25, below_0 ^
     {16{n25}}, n25});
   assign n26 = step & nonzero_0;
-  assign n27 = signal_38 | n26;
+  assign n27 = start | n26;
   assign both = o__valid_26 & a__valid & (b__valid | unary);
-  assign n28 = en & (signal_71 | |valid);
+  assign n28 = en & (inside_2 | |valid);
   assign n29 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n30 = a__ready | signal_38 | step;
+  assign n30 = start | a__ready | step;
   assign unary = n17 | n15;
-  assign signal = o__payload_24[8:4] - o__payload_24[14:10];
-  assign n32 = ~rest_1[16];
-  assign trial1_1 = $signed({n31[17:13], trial0_1[12:1], above_1[14], 1'h1}) + $signed({n20, below_1
-    ^ {16{n20}}, n20});
-  assign n33 = $signed(signal) < $signed(1'h0) ? 3'h0 : signal[4:2];
-  assign trial0_0 = $signed({rest_0, above_0[15], 1'h1}) + $signed({n34, below_0 ^ {16{n34}}, n34});
+  assign more = o__payload_24[8:4] - o__payload_24[14:10];
+  assign trial0_1 = $signed({rest_1, above_1[15], 1'h1}) + $signed({n32, below_1 ^ {16{n32}}, n32});
+  assign trial1_1 = $signed({trial0_1[17:1], above_1[14], 1'h1}) + $signed({n20, below_1 ^
+    {16{n20}}, n20});
+  assign n31 = $signed(more) < $signed(1'h0) ? 3'h0 : more[4:2];
+  assign trial0_0 = $signed({rest_0, above_0[15], 1'h1}) + $signed({n33, below_0 ^ {16{n33}}, n33});
   assign trial1_0 = $signed({trial0_0[17:1], above_0[14], 1'h1}) + $signed({n24, below_0 ^
     {16{n24}}, n24});
-  assign n34 = ~rest_0[16];
+  assign n32 = ~rest_1[16];
+  assign n33 = ~rest_0[16];
   \neuflow_alu.config  config_2 (
     .awake(awake_73), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
-      .clk(clk), .columns(columns), .held({o__payload_24_narrow, o__payload_24}), .o__ready(a__ready
-      & a__payload[34]), .o__valid(o__valid_26), .rst(rst), .sub(sub));
+      .clk(clk), .columns(columns), .held(o__payload_24), .o__ready(a__ready & a__payload[34]),
+      .o__valid(o__valid_26), .rst(rst), .sub(sub));
   neuflow_slice #(.WIDTH(35)) slice (
     .clk(clk), .i__payload({s10_tail[23:21], s10_word_1, s10_word_0}), .i__ready(i__ready),
       .i__valid(valid[9]), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
@@ -189,17 +185,17 @@ module neuflow_alu (
         a__payload[15:0]};
       {s1_tail[19:14], s1_tail[8:0]} <= (divides) ? 15'h0 : {o__payload_24[21:16],
         o__payload_24[8:0]};
-      {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24_narrow,
+      {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24[22],
         o__payload_24[14:10]};
     end
-    if ({signal_38, |twice_1[20:18], n22} != 2'h3 & n23) twice_1 <= signal_38 ? (!b__payload[31:16]
-      & |a__payload[31:16] ? 21'h1fffff : 21'h0) : {twice_1[17:0], n20, n21, ~trial2_1[18]};
-    if (n23) begin
+    if (n22 & {start, n23, |twice_1[20:18]} != 2'h3) twice_1 <= start ? (!b__payload[31:16] &
+      |a__payload[31:16] ? 21'h1fffff : 21'h0) : {twice_1[17:0], n20, n21, ~trial2_1[18]};
+    if (n22) begin
       placed_1 = {n18 ? -a__payload[31:16] : a__payload[31:16]} << skipped;
-      rest_1[11:0] <= signal_38 ? placed_1[27:16] : trial2_1[12:1];
-      above_1 <= signal_38 ? placed_1[15:0] : {above_1[12:0], 3'h0};
+      rest_1[11:0] <= start ? placed_1[27:16] : trial2_1[12:1];
+      above_1 <= start ? placed_1[15:0] : {above_1[12:0], 3'h0};
     end
-    if (signal_38) begin
+    if (start) begin
       negative_1 <= a__payload[31] ^ b__payload[31];
       nonzero_1 <= |b__payload[31:16];
       below_1 <= $signed(b__payload[31:16]) < $signed(1'h0) ? -b__payload[31:16] :
@@ -208,12 +204,12 @@ module neuflow_alu (
       nonzero_0 <= |b__payload[15:0];
       below_0 <= $signed(b__payload[15:0]) < $signed(1'h0) ? -b__payload[15:0] : b__payload[15:0];
     end
-    if ({|twice_0[20:18], signal_38, n26} != 3'h5 & n27) twice_0 <= signal_38 ? (!b__payload[15:0] &
+    if ({start, |twice_0[20:18], n26} != 2'h3 & n27) twice_0 <= start ? (!b__payload[15:0] &
       |a__payload[15:0] ? 21'h1fffff : 21'h0) : {twice_0[17:0], n24, n25, ~trial2_0[18]};
     if (n27) begin
       placed_0 = {n19 ? -a__payload[15:0] : a__payload[15:0]} << skipped;
-      rest_0[11:0] <= signal_38 ? placed_0[27:16] : trial2_0[12:1];
-      above_0 <= signal_38 ? placed_0[15:0] : {above_0[12:0], 3'h0};
+      rest_0[11:0] <= start ? placed_0[27:16] : trial2_0[12:1];
+      above_0 <= start ? placed_0[15:0] : {above_0[12:0], 3'h0};
     end
   end
   always @(posedge clk) begin
@@ -225,27 +221,27 @@ module neuflow_alu (
   end
   always @(posedge clk) begin
     if (rst) begin
-      signal_71 <= 1'h0; valid <= 10'h0; done <= 1'h0; left <= 8'h0; busy <= 1'h0;
+      inside_2 <= 1'h0; valid <= 10'h0; done <= 1'h0; left <= 8'h0; busy <= 1'h0;
     end else begin
       if (en) begin
-        signal_71 <= a__ready | |valid[8:0];
+        inside_2 <= a__ready | |valid[8:0];
         valid <= {valid[8:0], a__ready};
       end
-      if (n30) done <= signal_38 ? $signed({signal_34[7], signal_34[5:0]}) <= $signed(1'h0) : step ?
-        $signed(left) <= $signed(3'h3) : 1'h0;
-      if (signal_38 | step) begin
-        bits = $signed({signal_34[7], signal_34[5:0]}) - $signed({1'h0, skipped});
-        left <= signal_38 ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left)
-          - $signed(3'h3));
+      if (n30) done <= start ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? $signed(left)
+        <= $signed(3'h3) : 1'h0;
+      if (start | step) begin
+        bits = $signed({net[7], net[5:0]}) - $signed({1'h0, skipped});
+        left <= start ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left) -
+          $signed(3'h3));
       end
-      if (n30 & {signal_38, step} != 1'h1) busy <= signal_38;
+      if (n30 & {start, step} != 1'h1) busy <= start;
     end
   end
   always @(posedge clk) begin
-    if (signal_38) begin
+    if (start) begin
       rest_1[16:12] <= 5'h0; rest_0[16:12] <= 5'h0;
     end else begin
-      if (n22) rest_1[16:12] <= trial2_1[17:13];
+      if (n23) rest_1[16:12] <= trial2_1[17:13];
       if (n26) rest_0[16:12] <= trial2_0[17:13];
     end
   end
@@ -264,32 +260,32 @@ module \neuflow_alu.config  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
-  reg [31:0] word = 32'h0, words = 32'h0;
+  reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
+  reg [22:0] word = 23'h0, words = 23'h0;
   wire n2, n1, mine, move;
   assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
-  assign mine = signal_9 & match;
+  assign mine = came & match;
   always @(posedge clk) begin
     if (rst) begin
-      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
+      o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
-      if (!(n1)) signal_9 <= bus__valid;
-      full <= n2 ? signal : full & ~move;
+      if (o__ready | move) o__valid <= move;
+      if (!(n1)) came <= bus__valid;
+      full <= n2 ? last : full & ~move;
     end
   end
   always @(posedge clk) begin
-    if (move) held <= words[22:0];
+    if (move) held <= words;
     if (n2) words <= word;
     if (!(n1)) begin
       match <= bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
         columns);
-      signal <= bus__payload[48];
-      word <= bus__payload[47:16];
+      last <= bus__payload[48];
+      word <= bus__payload[38:16];
     end
   end
 endmodule

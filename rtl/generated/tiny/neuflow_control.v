@@ -56,14 +56,14 @@ module neuflow_control (
   output wire [31:0] idle_tile,
   input wire clk
 );
-  reg signal = 1'h0, signal_122 = 1'h0, busy_121 = 1'h0;
+  reg busy_121 = 1'h0, stuck = 1'h0, waits = 1'h0;
   reg [2:0] n1, fault = 3'h0;
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
   wire [2:0] n2;
   wire [32:0] i__payload;
   assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause[1:0] = signal | ~busy_121 ? 2'h2 : {1'h0, signal_122 ? 1'h0 : 1'h1};
+  assign cause[1:0] = stuck | ~busy_121 ? 2'h2 : {1'h0, waits ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
   assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
   \neuflow_control.counters  counters (
@@ -95,11 +95,11 @@ module neuflow_control (
       .write_done(write_done));
   always @(posedge clk) begin
     if (rst) begin
-      busy_121 <= 1'h0; signal <= 1'h0; signal_122 <= 1'h0; fault[1] <= 1'h0;
+      busy_121 <= 1'h0; stuck <= 1'h0; waits <= 1'h0; fault[1] <= 1'h0;
     end else begin
       busy_121 <= busy;
-      signal <= config_waits;
-      signal_122 <= fence_waits | frame_ends;
+      stuck <= config_waits;
+      waits <= fence_waits | frame_ends;
       if (read_error | write_error | hang) begin
         n1 = read_error ? 3'h2 : n2;
         fault[1] <= n1[1];
@@ -177,15 +177,13 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1;
-  wire [1:0] n6, n5;
-  wire [32:0] n2;
-  wire [4:0] n4, n3;
+  wire [1:0] n4, n2;
+  wire [4:0] n5, n3;
   assign n1 = seen[32] | seen[0];
-  assign n2 = quiet + 1'h1;
-  assign n3 = {1'h0, n5[0] ? seen[54:52] : 3'h0} + {n5[1] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n4 = {1'h0, n6[0] ? seen[22:20] : 3'h0} + {n6[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n5 = 2'h2 - seen[59:58];
-  assign n6 = 2'h2 - seen[27:26];
+  assign n2 = 2'h2 - seen[59:58];
+  assign n3 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n4 = 2'h2 - seen[27:26];
+  assign n5 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -211,7 +209,7 @@ module \neuflow_control.counters  (
     if (rst | (config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy)) begin
       quiet <= 32'h0;
     end else begin
-      quiet <= n2[31:0];
+      quiet <= quiet + 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -313,22 +311,22 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= n3[3:0];
+      map_remainder1 <= {n2[0] ? seen[54:52] : 3'h0} + (n2[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
+      useful1 <= n3[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n4[3:0];
+      map_remainder0 <= {1'h0, n4[0] ? seen[22:20] : 3'h0} + (n4[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= {seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
+      useful0 <= n5[3:0];
     end
   end
   always @(posedge clk) begin
-    if (rst | ~busy_26) begin
+    if (~busy_26 | rst) begin
       seen <= 60'h0;
     end else begin
       seen <= activity[59:0];
@@ -388,7 +386,7 @@ module \neuflow_control.fetcher  (
   reg index = 1'h0;
   reg [28:0] n4, request__payload_q = 29'h0;
   reg [3:0] drop = 4'h0, under_way = 4'h0;
-  wire n1, signal, moves;
+  wire n1, asked, moves;
   wire [28:0] n2;
   wire [31:0] o__payload_word;
   wire [3:0] n3, level;
@@ -400,8 +398,8 @@ module \neuflow_control.fetcher  (
   assign moves = o__valid & o__ready;
   assign n1 = rst | clear;
   assign n2 = request__payload_q + 3'h4;
-  assign signal = request__valid & request__ready;
-  assign n3 = (under_way - response__valid) + {signal ? 3'h4 : 3'h0};
+  assign asked = request__valid & request__ready;
+  assign n3 = (under_way - response__valid) + {asked ? 3'h4 : 3'h0};
   assign n5 = under_way + level;
   assign o__payload_word = o__payload_17[63:0] >> {index, 5'h0};
   \neuflow_control.fetcher.buffer  buffer (
@@ -413,7 +411,7 @@ module \neuflow_control.fetcher  (
       index <= 1'h0; request__payload_q[8:0] <= 9'h0;
     end else begin
       if (moves) index <= index ? 1'h0 : index + 1'h1;
-      if (signal) request__payload_q[8:0] <= n2[8:0];
+      if (asked) request__payload_q[8:0] <= n2[8:0];
     end
   end
   always @(posedge clk) begin
@@ -421,11 +419,11 @@ module \neuflow_control.fetcher  (
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
       if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
-      if (signal | clear) begin
-        n4 = clear ? {host_program[19:0], 9'h0} : signal ? n2 : {20'h0, request__payload_q[8:0]};
+      if (asked | clear) begin
+        n4 = clear ? {host_program[19:0], 9'h0} : asked ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
       end
-      request__valid <= enable & ~clear & (request__valid ? ~signal : n5 <= 3'h4);
+      request__valid <= enable & ~clear & (request__valid ? ~asked : n5 <= 3'h4);
       under_way <= n3;
     end
   end
@@ -490,41 +488,40 @@ module \neuflow_control.sequencer  (
   output wire restart,
   input wire clk
 );
-  reg signal = 1'h0, signal_21 = 1'h0, bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps =
-    1'h0;
-  reg [1:0] signal_18 = 2'h0, single = 2'h0, state = 2'h0;
+  reg bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps = 1'h0, there = 1'h0, wraps = 1'h0;
+  reg [1:0] empty = 2'h0, single = 2'h0, state = 2'h0;
   reg [31:0] held = 32'h0, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n11, n22, n14, n6, n19, n16, n10, n4, n3, n15, n13, n21, n20, n5, n7, n2, n9, n12, n18, n8,
-    signal_44, config__payload_last, moves, next_frame;
+  wire n11, n22, n14, n6, n19, n16, n10, n4, n3, n15, n13, n21, n7, n20, n5, n2, n9, n12, n18, n8,
+    config__payload_last, go, moves, next_frame;
   wire [32:0] n17, n1;
   wire [7:0] code;
   assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
     output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
     11'h0} : 32'h0) : 32'h0), held[19:4]};
-  assign i__ready = ~signal | moves;
+  assign i__ready = ~there | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
   assign restart = n14 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n4 ? (n8 ? signal & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n4 ? (n6 ? signal & n21 & ~signal_44 : 1'h0) : 1'h0;
+  assign config__valid = n4 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n4 ? (n6 ? there & n21 & ~go : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n4 & n3 & moves;
+  assign n2 = n4 & moves & n3;
   assign n3 = state == 2'h2;
   assign n4 = busy & !fault;
-  assign n5 = {n3, moves} != 2'h2;
+  assign n5 = {n6, moves} != 2'h2;
   assign n6 = !state;
-  assign n7 = {n6, moves} != 2'h2;
+  assign n7 = {moves, n3} != 1'h1;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n20, n7, n6 | n8};
-  assign moves = signal & signal_44;
+  assign n9 = &{n4, n20, n5, n6 | n8};
+  assign moves = there & go;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = ~restart & i__ready;
-  assign code = |fault ? {5'h0, fault} : {6'h0, signal & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ?
-    (n6 ? signal & bad : 1'h0) : 1'h0}};
+  assign code = |fault ? {5'h0, fault} : {6'h0, there & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ?
+    (n6 ? there & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |code;
   assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
@@ -532,15 +529,15 @@ module \neuflow_control.sequencer  (
   assign n17 = frames_done + 1'h1;
   assign n18 = rst | n14 | next_frame;
   assign n19 = at[3:0] == 1'h1;
+  assign n20 = {moves, n8} != 1'h1;
   assign config__payload_last = left == 1'h1;
-  assign n20 = {n8, moves} != 2'h2;
-  assign next_frame = n4 ? (frame_ends ? &signal_18 : 1'h0) : 1'h0;
+  assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign signal_44 = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n21 & (at[3:0] != 2'h2 |
-    &(~at[13:12] | (at[30] ? single : signal_18))) : 1'h0) : 1'h0;
+  assign go = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n21 & (at[3:0] != 2'h2 | &(~at[13:12] |
+    (at[30] ? single : empty))) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
-    signal_21 <= n1 == host_ring;
+    wraps <= n1 == host_ring;
     if (n2) begin
       output_step <= at[31:0];
       input_step <= output_step;
@@ -550,9 +547,9 @@ module \neuflow_control.sequencer  (
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n4 & n6 & moves) held <= at[31:0];
+    if (n6 & n4 & moves) held <= at[31:0];
     if (n10) begin
-      over = n11 | signal_21;
+      over = n11 | wraps;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
       input_base <= over ? {host_input[20:0], 11'h0} : input_base + input_step;
       ring_index <= (over) ? 32'h0 : n1[31:0];
@@ -565,14 +562,14 @@ module \neuflow_control.sequencer  (
   end
   always @(posedge clk) begin
     if (rst) begin
-      error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; single <= 2'h0; signal_18 <= 2'h0; waiting0 <=
+      error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; single <= 2'h0; empty <= 2'h0; waiting0 <=
         8'h0; last_frame <= 1'h0;
     end else begin
       if (n13) error <= code;
       if (n14 | n13 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       single <= {waiting1 <= 1'h1, waiting0 <= 1'h1};
-      signal_18 <= {!waiting1, !waiting0};
+      empty <= {!waiting1, !waiting0};
       waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
       last_frame <= n17 >= host_frames;
     end
@@ -589,8 +586,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, n6 | n3 | n8, {n8, config__payload_last, moves} != 3'h5, {n19, n6, at[3:0] == 2'h3,
-        moves} != 3'h5, n7, n20, n5, {n3, moves, steps} != 3'h6}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n4, {n6, n19, at[3:0] == 2'h3, moves} != 4'h9, n5, n20, {steps, moves, n3} != 2'h3, n7,
+        n6 | n8 | n3, {moves, n8, config__payload_last} != 3'h6}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end
@@ -603,9 +600,9 @@ module \neuflow_control.sequencer  (
   end
   always @(posedge clk) begin
     if (rst | restart) begin
-      signal <= 1'h0;
+      there <= 1'h0;
     end else begin
-      if (i__ready) signal <= i__valid;
+      if (i__ready) there <= i__valid;
     end
   end
 endmodule

@@ -210,10 +210,10 @@ module \neuflow_convolver_tile.convolver  (
       .config__ready(config__ready_72), .config__valid(config__valid_73),
       .drain_gated_clk(drain_clk), .drain_gated_rst(array_gated_rst), .hand_over(hand_over),
       .held(held), .o__payload(o__payload_94), .o__ready(o__ready_96), .o__valid(o__valid_98),
-      .parameters(parameters), .parameters_take(parameters_take),
-      .parameters_valid(parameters_valid), .parameters_wanted(parameters_wanted),
-      .partials__payload(partials__payload), .partials__ready(partials__ready),
-      .partials__valid(partials__valid), .pixel(pixel), .ready(drain_ready), .shift(shift));
+      .parameters(parameters), .parameters_valid(parameters_valid),
+      .parameters_wanted(parameters_wanted), .partials__payload(partials__payload),
+      .partials__ready(partials__ready), .partials__valid(partials__valid), .pixel(pixel),
+      .ready(drain_ready), .start(parameters_take), .step(shift));
   neuflow_clock_gate drain_gate (
     .awake(awake_180), .clk(clk), .gated(drain_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.row_store  row_store (
@@ -266,21 +266,21 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg signal = 1'h0, signal_27 = 1'h0, signal_31 = 1'h0, signal_70 = 1'h1, active = 1'h0, after,
-    begins = 1'h1, block_ends_ends = 1'h0, by_tap = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0,
-    kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, left = 1'h0, move = 1'h0, named = 1'h0, one_channel =
-    1'h0, pass_ends_ends = 1'h0, s9_rotate = 1'h0, settled = 1'h0, spread = 1'h0, wraps_87 = 1'h0;
+  reg active = 1'h0, after, begins = 1'h1, block_ends_ends = 1'h0, by_tap = 1'h0, due = 1'h0,
+    gathers = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends =
+    1'h0, left = 1'h0, move_151 = 1'h0, named = 1'h0, odd = 1'h0, one_channel = 1'h0, pass_ends_ends
+    = 1'h0, s9_rotate = 1'h0, settled = 1'h0, spread = 1'h0, starts_block = 1'h1, wraps_87 = 1'h0;
   reg [127:0] n6, s10_words = 128'h0, s8_words = 128'h0, s9_words_133 = 128'h0;
   reg [12:0] s1 = 13'h0, s10 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7
     = 13'h0, s8 = 13'h0, s9 = 13'h0;
   reg [15:0] kept = 16'h0, last_row = 16'h0;
-  reg [17:0] signal_200 = 18'h0, at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 =
-    18'h0, at_y0 = 18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_y = 18'h0;
-  reg [19:0] signal_102 = 20'h0, signal_221 = 20'h0, signal_223 = 20'h0, signal_226 = 20'h0,
-    signal_228 = 20'h0, signal_89 = 20'h0, signal_90 = 20'h0, signal_96 = 20'h0, block_ends_left =
-    20'h0, next_channel = 20'h0, next_group = 20'h0, pass_ends_left = 20'h0, position = 20'h0,
-    position_237 = 20'h0, position_241 = 20'h0, position_242 = 20'h0, row_start = 20'h0, step_y_wrap
-    = 20'h0, far0_q = 20'h0, far1_q = 20'h0;
+  reg [17:0] at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 = 18'h0, at_y0 =
+    18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_x = 18'h0, tap_y = 18'h0;
+  reg [19:0] block_ends_left = 20'h0, group = 20'h0, group_start = 20'h0, kept_221 = 20'h0, kept_226
+    = 20'h0, move = 20'h0, move_102 = 20'h0, next_channel = 20'h0, next_group = 20'h0,
+    pass_ends_left = 20'h0, position = 20'h0, position_237 = 20'h0, position_241 = 20'h0,
+    position_242 = 20'h0, row_start = 20'h0, step_y_wrap = 20'h0, wrapped = 20'h0, wrapped_228 =
+    20'h0, far0_q = 20'h0, far1_q = 20'h0;
   reg [1:0] behind = 2'h0, met = 2'h0, rows_on = 2'h0;
   reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_227 = 21'h0, move_less = 21'h0, move_less_104
     = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_230 = 21'h0;
@@ -292,22 +292,22 @@ module \neuflow_convolver_tile.convolver.array  (
   reg [31:0] s10_weights = 32'h0, s11_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0,
     s5_weights = 32'h0, s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights =
     32'h0;
-  reg [3:0] signal_74 = 4'h0, signal_79 = 4'h0, flushing = 4'h0, s11 = 4'h0, s12 = 4'h0, s13 = 4'h0;
+  reg [3:0] flushing = 4'h0, phase = 4'h0, phase_79 = 4'h0, s11 = 4'h0, s12 = 4'h0, s13 = 4'h0;
   reg [4:0] delta_less = 5'h0, delta_less_81 = 5'h0, s10_behind = 5'h0, s4_masks = 5'h0, s5_masks =
     5'h0, s6_masks = 5'h0, s7_masks = 5'h0, s8_masks = 5'h0;
   reg [59:0] absent = 60'h0;
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0, s1_split = 6'h0, s4_split = 6'h0, s6_split =
     6'h0, s9_split = 6'h0;
   reg [63:0] beat = 64'h0;
-  reg [79:0] n4, signal_202 = 80'h0, s10_kept1 = 80'h0, words = 80'h0, words_158 = 80'h0, y = 80'h0;
+  reg [79:0] n4, s10_kept1 = 80'h0, words = 80'h0, words_158 = 80'h0, x = 80'h0, y = 80'h0;
   reg [7:0] s9_masks_q = 8'h0;
   reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_231 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
   wire n50, n28, n11, n49, n26, n10, n24, n21, n22, n45, n20, n8, n3, n33, n43, n44, n7, n47, n42,
     n53, n40, n41, n34, n52, n12, n13, n14, n15, n5, n46, n51, n31, n30, n23, n25, n27, n29, n32,
-    n36, n37, n39, signal_138, signal_33, signal_37, awake, block_ends, coordinates_clk, ends_x,
-    fed, first_channel, frees, full, goes_on, group_ends, ky_ends, names, no_drain, pass_ends,
-    s0_last, starts, stays, wraps, wraps_82;
+    n36, n37, n39, awake, block_ends, coordinates_clk, ends_x, fed, first_channel, frees, full,
+    goes_on, group_ends, ky_ends, names, no_drain, no_rows, no_weights, pass_ends, s0_last, starts,
+    stays, take_153, wraps, wraps_82;
   wire [127:0] n48, s9_words;
   wire [14:0] where, where_248, where_249;
   wire [15:0] free, last_row_198;
@@ -321,7 +321,7 @@ module \neuflow_convolver_tile.convolver.array  (
   wire [31:0] s2_weights;
   wire [3:0] end0, end1;
   wire [5:0] n9, over, over_80, split;
-  wire [79:0] x, y_205;
+  wire [79:0] x_203, y_205;
   assign lanes[5:3] = 3'h0;
   assign read_enable = s6[0];
   assign config__ready = flushing[3];
@@ -330,20 +330,20 @@ module \neuflow_convolver_tile.convolver.array  (
   assign weights_free = issue & (pass_ends | config__payload[413]);
   assign issue = active & ~(n47 | stays);
   assign fill = begins & ~full;
-  assign wait_rows = active & signal_33;
-  assign wait_weights = active & ~signal_33 & signal_37;
+  assign wait_rows = active & no_rows;
+  assign wait_weights = active & ~no_rows & no_weights;
   assign wait_drain = active & ~n47 & stays;
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_179 = |{s1[0], shift, frees, s3[0], s4[0], s11[0], s12[0], starts, s7[0], hand_over,
-    s14_q[0], s5[0], s9[0], s13[0], s2[0], issue, s8[0], s10[0], awake, s6[0]} | n46;
+  assign awake_179 = |{s5[0], frees, hand_over, s14_q[0], issue, s7[0], s8[0], s13[0], s11[0],
+    s12[0], s10[0], shift, s2[0], starts, awake, s9[0], s1[0], s3[0], s4[0], s6[0]} | n46;
   assign weights_rewind = issue & group_ends;
   assign idle = ~active;
   assign {n17[22], n17[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
     config__payload[224:205]});
   assign n3 = active & begins & full;
-  assign ends_x = kx_ends_ends & ~(goes_on & signal) | gathers;
-  assign no_drain = signal_31 | ~drain_ready;
-  assign signal_138 = hand_over | shift;
+  assign ends_x = kx_ends_ends & ~(goes_on & due) | gathers;
+  assign no_drain = in_flight | ~drain_ready;
+  assign take_153 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
   assign s9_words = n48 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
     {16{s9_masks_q[2]}}, {16{s9_masks_q[1]}}, {16{s9_masks_q[0]}}};
@@ -369,7 +369,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n16 = {~end0[3]} + {~end1[3]};
   assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less);
   assign behind0_beyond = $signed({1'h0, position}) + $signed({far0_less_q[22], far0_less_q[20:0]});
-  assign next_group_beyond = $signed({1'h0, signal_89}) + $signed(group_less);
+  assign next_group_beyond = $signed({1'h0, group_start}) + $signed(group_less);
   assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
   assign n18 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
     $signed(4'h5);
@@ -378,41 +378,41 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n19 = config__payload[264:245] + 1'h1;
   assign n20 = issue & begins;
   assign block_ends = ky_ends & block_ends_ends;
-  assign n21 = ~signal_27;
+  assign n21 = ~odd;
   assign n22 = idle | weights_rewind & pass_ends_ends;
-  assign n23 = weights_rewind | n22;
+  assign n23 = n22 | weights_rewind;
   assign n24 = idle | s0_last & group_ends_ends;
   assign n25 = s0_last | n24;
   assign n26 = idle | n49 & block_ends_ends;
-  assign n27 = n26 | n49;
+  assign n27 = n49 | n26;
   assign n28 = idle | n50 & ky_ends_ends;
-  assign n29 = n28 | n50;
+  assign n29 = n50 | n28;
   assign n30 = idle | n50;
   assign n31 = idle | n51 & kx_ends_ends;
-  assign n32 = n51 | n31;
+  assign n32 = n31 | n51;
   assign n33 = idle & ~s1[0] & ~s2[0];
   assign n34 = s2[0] & ~s2[8];
   assign n35 = n52 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + signal_102) : n38;
-  assign n36 = |{n34, n33, s2[0], n52};
-  assign n37 = {n34, n33} != 2'h2;
-  assign n38 = s2[5] ? next_group : signal_89;
+    row_start + move_102) : n38;
+  assign n36 = |{n33, s2[0], n52, n34};
+  assign n37 = {n33, n34} != 1'h1;
+  assign n38 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n39 = n36 & {n34, n33, n52} != 1'h1 & n37;
+  assign n39 = n36 & {n33, n52, n34} != 2'h2 & n37;
   assign n40 = n33 | n53 & first_channel;
   assign n41 = n53 | absent[0];
   assign n42 = s2[0] & s2[9];
-  assign over_80 = $signed({1'h0, signal_79}) + $signed(delta_less_81);
-  assign over = $signed({1'h0, signal_74}) + $signed(delta_less);
+  assign over_80 = $signed({1'h0, phase_79}) + $signed(delta_less_81);
+  assign over = $signed({1'h0, phase}) + $signed(delta_less);
   assign n43 = n33 | s2[0] & s2[4];
   assign n44 = s2[0] & s2[8];
   assign n45 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
   assign frees = n3 & kept != free;
   assign n46 = |settling;
-  assign n47 = signal_33 | signal_37;
+  assign n47 = no_rows | no_weights;
   assign stays = block_ends & no_drain;
-  assign signal_33 = begins & ~(full & fed);
-  assign signal_37 = n21 & ~weights_ready;
+  assign no_rows = begins & ~(full & fed);
+  assign no_weights = n21 & ~weights_ready;
   assign n48 = {2{s9_words_133}} >> {s9_rotate, 4'h0};
   assign n49 = issue & ky_ends;
   assign n50 = issue & ends_x;
@@ -432,19 +432,19 @@ module \neuflow_convolver_tile.convolver.array  (
       .count(count), .fed(fed), .following(following), .follows(follows), .free(free), .full(full),
       .last(pass_ends_ends), .last_row(last_row_198), .moves(configured & flushing[3]),
       .reached(rows_on_193), .split(split), .stored(stored), .take(n3 & fed & weights_ready &
-      ~(one_channel & ends_x & no_drain)), .x(x), .y(y_205));
+      ~(one_channel & ends_x & no_drain)), .x(x_203), .y(y_205));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   neuflow_locator locator (
     .clk(array_gated_clk), .linear(linear), .position(position_237),
       .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(turn), .where(where));
   neuflow_mac_row map0 (
-    .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move),
-      .multiply(s11[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(signal_138),
+    .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move_151),
+      .multiply(s11[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(take_153),
       .valid(s12[0]), .weight(s11_weights[15:0]), .words(words));
   neuflow_mac_row map1 (
-    .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move),
-      .multiply(s11[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(signal_138),
+    .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move_151),
+      .multiply(s11[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(take_153),
       .valid(s12[0]), .weight(s11_weights[31:16]), .words(words_158));
   always @(posedge array_gated_clk) begin
     s5_masks <= s4_masks;
@@ -453,8 +453,8 @@ module \neuflow_convolver_tile.convolver.array  (
     s8_masks <= s7_masks;
     {s9_masks_q[7], s9_masks_q[4:0]} <= {s8_masks[4], spread ? {s8_masks[3:1], {2{s8_masks[0]}}} :
       s8_masks};
-    offset <= signal_74 * config__payload[329:321];
-    offset_231 <= signal_79 * config__payload[349:341];
+    offset <= phase * config__payload[329:321];
+    offset_231 <= phase_79 * config__payload[349:341];
     s7_rotate <= rotate;
     s8_rotate <= s7_rotate;
     s9_rotate <= s8_rotate[0];
@@ -488,15 +488,15 @@ module \neuflow_convolver_tile.convolver.array  (
     if (s7[0]) s8_words <= words_254;
     if (s2[0]) begin
       at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
-      at_x4 <= $signed({1'h0, signal_202[79:64]}) + $signed(signal_200);
+      at_x4 <= $signed({1'h0, x[79:64]}) + $signed(tap_x);
       at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
-      at_x3 <= $signed({1'h0, signal_202[63:48]}) + $signed(signal_200);
+      at_x3 <= $signed({1'h0, x[63:48]}) + $signed(tap_x);
       at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
-      at_x2 <= $signed({1'h0, signal_202[47:32]}) + $signed(signal_200);
+      at_x2 <= $signed({1'h0, x[47:32]}) + $signed(tap_x);
       at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
-      at_x1 <= $signed({1'h0, signal_202[31:16]}) + $signed(signal_200);
+      at_x1 <= $signed({1'h0, x[31:16]}) + $signed(tap_x);
       at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
-      at_x0 <= $signed({1'h0, signal_202[15:0]}) + $signed(signal_200);
+      at_x0 <= $signed({1'h0, x[15:0]}) + $signed(tap_x);
     end
     if (s3[0]) s4_masks <= {at_x4 < config__payload[96:81] & at_y4 < config__payload[112:97], at_x3
       < config__payload[96:81] & at_y3 < config__payload[112:97], at_x2 < config__payload[96:81] &
@@ -504,7 +504,7 @@ module \neuflow_convolver_tile.convolver.array  (
       config__payload[112:97], at_x0 < config__payload[96:81] & at_y0 < config__payload[112:97]};
     if (n7) begin
       y <= y_205;
-      signal_202 <= x;
+      x <= x_203;
     end
   end
   always @(posedge array_gated_clk) begin
@@ -512,23 +512,23 @@ module \neuflow_convolver_tile.convolver.array  (
       {hand_over, s14_q} <= 4'h0; s13 <= 4'h0; s12 <= 4'h0; s11 <= 4'h0; s10 <= 13'h0; s9 <= 13'h0;
         s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0;
         s1 <= 13'h0; pass_done <= 1'h0; settled <= 1'h0; flushing <= 4'h0; maps[1] <= 1'h0;
-        one_channel <= 1'h0; signal_31 <= 1'h0; move <= 1'h0; read_end2 <= 3'h0; read_end1 <= 3'h0;
-        read <= 48'h0; read_end0 <= 3'h0; met <= 2'h0; position_242 <= 20'h0; far1_less <= 22'h0;
-        far1_q <= 20'h0; position_241 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0;
-        far0_q <= 20'h0; rounds_q <= 18'h0; rotate <= 3'h0; position_237 <= 20'h0; linear <= 9'h0;
-        next_group <= 20'h0; step_y_wrap <= 20'h0; group_less <= 22'h0; signal_90 <= 20'h0; gap <=
-        21'h0; row_less <= 21'h0; wraps_87 <= 1'h0; move_less_104 <= 21'h0; signal_102 <= 20'h0;
-        wrapped_less_230 <= 21'h0; signal_228 <= 20'h0; kept_less_227 <= 21'h0; signal_226 <= 20'h0;
-        delta_less_81 <= 5'h0; move_less <= 21'h0; signal_96 <= 20'h0; wrapped_less <= 21'h0;
-        signal_223 <= 20'h0; kept_less <= 21'h0; signal_221 <= 20'h0; delta_less <= 5'h0; last_row
-        <= 16'h0; rows_on <= 2'h0; s1_split <= 6'h0; s9_split <= 6'h0; s6_split <= 6'h0; s4_split <=
-        6'h0; begins <= 1'h1; signal_70 <= 1'h1; signal_27 <= 1'h0; pass_ends_ends <= 1'h0;
-        pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends
-        <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; named <=
-        1'h0; gathers <= 1'h0; signal <= 1'h0; left <= 1'h0; kx_ends_ends <= 1'h0; kx_ends_left <=
-        6'h0; by_tap <= 1'h0; spread <= 1'h0; position <= 20'h0; row_start <= 20'h0; signal_89 <=
-        20'h0; channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0; signal_79 <= 4'h0;
-        signal_74 <= 4'h0; tap_y <= 18'h0; signal_200 <= 18'h0; block <= 18'h0; lanes_q <= 3'h0;
+        one_channel <= 1'h0; in_flight <= 1'h0; move_151 <= 1'h0; read_end2 <= 3'h0; read_end1 <=
+        3'h0; read <= 48'h0; read_end0 <= 3'h0; met <= 2'h0; position_242 <= 20'h0; far1_less <=
+        22'h0; far1_q <= 20'h0; position_241 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <=
+        22'h0; far0_q <= 20'h0; rounds_q <= 18'h0; rotate <= 3'h0; position_237 <= 20'h0; linear <=
+        9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0; group_less <= 22'h0; group <= 20'h0; gap <=
+        21'h0; row_less <= 21'h0; wraps_87 <= 1'h0; move_less_104 <= 21'h0; move_102 <= 20'h0;
+        wrapped_less_230 <= 21'h0; wrapped_228 <= 20'h0; kept_less_227 <= 21'h0; kept_226 <= 20'h0;
+        delta_less_81 <= 5'h0; move_less <= 21'h0; move <= 20'h0; wrapped_less <= 21'h0; wrapped <=
+        20'h0; kept_less <= 21'h0; kept_221 <= 20'h0; delta_less <= 5'h0; last_row <= 16'h0; rows_on
+        <= 2'h0; s1_split <= 6'h0; s9_split <= 6'h0; s6_split <= 6'h0; s4_split <= 6'h0; begins <=
+        1'h1; starts_block <= 1'h1; odd <= 1'h0; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0;
+        group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends <= 1'h0; block_ends_left
+        <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; named <= 1'h0; gathers <= 1'h0; due <=
+        1'h0; left <= 1'h0; kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; by_tap <= 1'h0; spread <=
+        1'h0; position <= 20'h0; row_start <= 20'h0; group_start <= 20'h0; channel_base <= 9'h0;
+        absent <= 60'h0; next_channel <= 20'h0; phase_79 <= 4'h0; phase <= 4'h0; tap_y <= 18'h0;
+        tap_x <= 18'h0; block <= 18'h0; lanes_q <= 3'h0;
     end else begin
       {hand_over, s14_q} <= s13;
       s13 <= s12;
@@ -543,15 +543,15 @@ module \neuflow_convolver_tile.convolver.array  (
       s4 <= s3;
       s3 <= s2;
       s2 <= s1;
-      s1 <= {gathers, goes_on & ~signal, goes_on, names, ends_x, begins, pass_ends, group_ends,
-        ky_ends, s0_last, signal_70, signal_27, issue};
+      s1 <= {gathers, goes_on & ~due, goes_on, names, ends_x, begins, pass_ends, group_ends,
+        ky_ends, s0_last, starts_block, odd, issue};
       pass_done <= n8;
       settled <= starts & ~(|flushing);
       flushing <= {flushing[2:0], n8};
       maps[1] <= n9[1];
       one_channel <= n10 & n11;
-      signal_31 <= signal_31 & ~hand_over | s0_last;
-      move <= behind[0] & ~s13[3] | s12[3];
+      in_flight <= in_flight & ~hand_over | s0_last;
+      move_151 <= behind[0] & ~s13[3] | s12[3];
       read_end2 <= n12 ? turn : n13 ? end0[2:0] : end1[2:0];
       read_end1 <= n12 ? end1[2:0] : n13 ? turn : end0[2:0];
       read <= {n14 ? where[8:3] : n15 ? where_249[8:3] : where_248[8:3], n14 ? where_248[14:9] : n15
@@ -573,27 +573,27 @@ module \neuflow_convolver_tile.convolver.array  (
       position_237 <= position;
       linear <= (channel_base + offset) + offset_231;
       next_group <= wraps_87 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
-        : signal_89 + signal_90;
+        : group_start + group;
       step_y_wrap <= wraps_87 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
         step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
       group_less <= $signed(n18) - $signed({1'h0, config__payload[224:205]});
-      signal_90 <= n18[19:0];
+      group <= n18[19:0];
       gap <= config__payload[304:285] - config__payload[80:65];
       row_less <= config__payload[304:285] - config__payload[224:205];
       wraps_87 <= |config__payload[224:205];
       move_less_104 <= wraps_82 ? wrapped_less_230 : kept_less_227;
-      signal_102 <= wraps_82 ? signal_228 : signal_226;
+      move_102 <= wraps_82 ? wrapped_228 : kept_226;
       wrapped_less_230 <= step_y_wrap - config__payload[224:205];
-      signal_228 <= step_y_wrap;
+      wrapped_228 <= step_y_wrap;
       kept_less_227 <= config__payload[284:265] - config__payload[224:205];
-      signal_226 <= config__payload[284:265];
+      kept_226 <= config__payload[284:265];
       delta_less_81 <= config__payload[320:317] - config__payload[116:113];
       move_less <= wraps ? wrapped_less : kept_less;
-      signal_96 <= wraps ? signal_223 : signal_221;
+      move <= wraps ? wrapped : kept_221;
       wrapped_less <= n19 - config__payload[224:205];
-      signal_223 <= n19[19:0];
+      wrapped <= n19[19:0];
       kept_less <= config__payload[264:245] - config__payload[224:205];
-      signal_221 <= config__payload[264:245];
+      kept_221 <= config__payload[264:245];
       delta_less <= config__payload[316:313] - config__payload[116:113];
       if (n20) begin
         last_row <= last_row_198;
@@ -605,8 +605,8 @@ module \neuflow_convolver_tile.convolver.array  (
       if (s3[0] & s3[7]) s4_split <= s1_split;
       if (issue) begin
         begins <= group_ends;
-        signal_70 <= block_ends;
-        signal_27 <= n21 & ~block_ends;
+        starts_block <= block_ends;
+        odd <= n21 & ~block_ends;
       end
       if (n23) begin
         pass_ends_ends <= n22 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
@@ -625,10 +625,10 @@ module \neuflow_convolver_tile.convolver.array  (
         ky_ends_left <= n28 ? config__payload[58:53] : ky_ends_left - 1'h1;
       end
       if (idle | issue & (ky_ends | gathers)) named <= active & ~ky_ends;
-      if (idle | issue) gathers <= active & goes_on & signal;
+      if (idle | issue) gathers <= active & goes_on & due;
       if (n30) begin
         after = idle | ky_ends ? config__payload[53] - 1'h1 : left - 1'h1;
-        signal <= !after;
+        due <= !after;
         left <= after;
       end
       if (n32) begin
@@ -639,14 +639,14 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n36 & {n34, n33, s2[10]} != 3'h5) begin
+      if (n36 & {n33, s2[10], n34} != 2'h3) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n33 ? config__payload[244:225] : n34 ? (wraps_87 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + signal_96) : n35;
+          $signed(1'h0) ? next_x_beyond[19:0] : position + move) : n35;
       end
       if (n36 & n37) row_start <= n33 ? config__payload[244:225] : n35;
       if (n39) begin
-        signal_89 <= n33 ? config__payload[244:225] : n38;
+        group_start <= n33 ? config__payload[244:225] : n38;
         channel_base <= n33 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
@@ -654,21 +654,21 @@ module \neuflow_convolver_tile.convolver.array  (
       if (n41 | n40 | n42) next_channel <= n42 ? config__payload[184:165] + s2_weights[31:16] : n40
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (n33 | s1[0] & s1[8]) signal_79 <= n33 ? config__payload[312:309] : s1[4] ?
-        config__payload[312:309] : wraps_82 ? over_80[3:0] : signal_79 + config__payload[320:317];
-      if (s1[0] | n33) signal_74 <= n33 ? config__payload[308:305] : s1[8] ?
-        config__payload[308:305] : wraps ? over[3:0] : signal_74 + config__payload[316:313];
+      if (n33 | s1[0] & s1[8]) phase_79 <= n33 ? config__payload[312:309] : s1[4] ?
+        config__payload[312:309] : wraps_82 ? over_80[3:0] : phase_79 + config__payload[320:317];
+      if (n33 | s1[0]) phase <= n33 ? config__payload[308:305] : s1[8] ? config__payload[308:305] :
+        wraps ? over[3:0] : phase + config__payload[316:313];
       if (n43 | n44) tap_y <= n43 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (s2[0] & ~s2[10] | n43 | n44) signal_200 <= n43 ? {{2{config__payload[132]}},
+      if (n43 | s2[0] & ~s2[10] | n44) tap_x <= n43 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n44 ? {{2{config__payload[132]}}, config__payload[132:117]} :
-        $unsigned($signed(signal_200) + $signed({1'h0, config__payload[156:149]}));
+        $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
       if (begins) lanes_q <= count;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (coordinates_gated_rst | pass_done) begin
+    if (pass_done | coordinates_gated_rst) begin
       kept <= 16'h0;
     end else begin
       if (n3) kept <= free;
@@ -689,18 +689,18 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s1[0], shift, frees, coordinates_gated_rst, s3[0], s4[0], s11[0], s12[0], starts, s7[0],
-      hand_over, s14_q[0], s5[0], s9[0], s13[0], s2[0], issue, s8[0], s10[0], awake, s6[0]}) begin
+    if (|{s5[0], frees, hand_over, s14_q[0], issue, s7[0], s8[0], s13[0], s11[0], s12[0], s10[0],
+      shift, s2[0], starts, awake, coordinates_gated_rst, s9[0], s1[0], s3[0], s4[0], s6[0]}) begin
       settling <= 3'h7;
     end else begin
       if (n46) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (coordinates_gated_rst | s13[3]) begin
+    if (s13[3] | coordinates_gated_rst) begin
       behind <= 2'h0;
     end else begin
-      behind <= {behind[0], signal_138};
+      behind <= {behind[0], take_153};
     end
   end
   always @(posedge array_gated_clk) begin
@@ -741,28 +741,28 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg signal_21 = 1'h0, borrows = 1'h0, column_ends = 1'h0, late = 1'h0, runs = 1'h0;
+  reg borrows = 1'h0, column_ends = 1'h0, known = 1'h0, late = 1'h0, runs = 1'h0;
   reg [103:0] form = 104'h0;
-  reg [15:0] signal_13_free = 16'h0, signal_13_need = 16'h0, before_2 = 16'h0, column_left = 16'h0,
-    column_next = 16'h0, late_x = 16'h0, late_y = 16'h0, need = 16'h0, row_next = 16'h0, x_next =
-    16'h0, y_next = 16'h0;
-  reg [19:0] signal_43_q = 20'h0, free_sum_q = 20'h0;
+  reg [15:0] before_2 = 16'h0, column_left = 16'h0, column_next = 16'h0, late_x = 16'h0, late_y =
+    16'h0, need = 16'h0, ready_free = 16'h0, ready_need = 16'h0, row_next = 16'h0, x_next = 16'h0,
+    y_next = 16'h0;
+  reg [19:0] free_sum_q = 20'h0, need_sum_q = 20'h0;
   reg [1:0] passed = 2'h0, valid = 2'h0, within_2;
-  reg [2:0] signal_10 = 3'h0, settling = 3'h4;
-  reg [82:0] signal_13_q = 83'h0, signal_42_q = 83'h0;
-  wire n1, n11, n2, n3, n4, n8, n6, n7, n5, n10, n9, first, make, takes_last;
-  assign reached = passed + {signal_13_q[82] & passed != 2'h3};
+  reg [2:0] made = 3'h0, settling = 3'h4;
+  reg [82:0] ready_q = 83'h0, summed_q = 83'h0;
+  wire n2, n11, n1, n3, n4, n8, n6, n7, n5, n10, n9, first, make, takes_last;
+  assign reached = passed + {ready_q[82] & passed != 2'h3};
   assign awake = n1 | n2 | n3;
-  assign n1 = n8 | signal_21 & n11 | takes_last | moves;
-  assign n2 = make & runs | stored != before_2;
+  assign n1 = make & runs | stored != before_2;
+  assign n2 = n8 | known & n11 | takes_last | moves;
   assign n3 = |settling;
   assign make = ~full | take;
   assign n4 = ~takes_last;
-  assign first = full | !signal_10;
+  assign first = full | !made;
   assign n5 = make & valid[1];
   assign n6 = n11 | make & column_ends;
   assign n7 = make | n6;
-  assign n8 = ~signal_21 & (borrows ? follows : configured);
+  assign n8 = ~known & (borrows ? follows : configured);
   assign takes_last = take & last;
   assign n9 = n11 | coordinates_gated_rst;
   assign n10 = column_ends & make;
@@ -778,26 +778,26 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
     if (coordinates_gated_rst) begin
       before_2 <= 16'h0; fed <= 1'h0; late <= 1'h0; runs <= 1'h0; passed <= 2'h0; split <= 6'h0;
         count <= 3'h0; free <= 16'h0; need <= 16'h0; last_row <= 16'h0; {free_sum_q[19],
-        free_sum_q[17:0]} <= 19'h0; {signal_43_q[19], signal_43_q[17:0]} <= 19'h0; column_ends <=
+        free_sum_q[17:0]} <= 19'h0; {need_sum_q[19], need_sum_q[17:0]} <= 19'h0; column_ends <=
         1'h0; column_left <= 16'h0; form <= 104'h0; borrows <= 1'h0;
     end else begin
       before_2 <= stored;
-      fed <= make ? signal_13_need <= stored : need <= stored;
+      fed <= make ? ready_need <= stored : need <= stored;
       late <= make;
-      runs <= signal_21 & n4;
+      runs <= known & n4;
       if (n5) begin
         within_2 = first ? 2'h0 : reached;
         passed <= within_2;
         split <= {(first ? 3'h0 : split[5:3]) + (within_2 <= 1'h1), (first ? 3'h0 : split[2:0]) +
           (within_2 <= 1'h0)};
-        count <= (first ? 3'h0 : count) + {signal_13_q[80] & signal_13_q[81]};
+        count <= (first ? 3'h0 : count) + {ready_q[80] & ready_q[81]};
       end
-      if (make & first) free <= signal_13_free;
+      if (make & first) free <= ready_free;
       if (make) begin
-        need <= signal_13_need;
-        last_row <= signal_13_q[47:32];
+        need <= ready_need;
+        last_row <= ready_q[47:32];
         {free_sum_q[19], free_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(form[103:86]);
-        {signal_43_q[19], signal_43_q[17:0]} <= $signed({1'h0, y_next}) + $signed(form[85:68]);
+        {need_sum_q[19], need_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(form[85:68]);
       end
       if (n7) begin
         column_ends <= n6 ? form[15:0] == 1'h1 : column_left == 2'h2;
@@ -813,12 +813,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   end
   always @(posedge coordinates_gated_clk) begin
     if (n9) begin
-      full <= 1'h0; signal_10 <= 3'h0; valid <= 2'h0; column_next <= 16'h0; x_next <= 16'h0; y_next
-        <= 16'h0; row_next <= 16'h0;
+      full <= 1'h0; made <= 3'h0; valid <= 2'h0; column_next <= 16'h0; x_next <= 16'h0; y_next <=
+        16'h0; row_next <= 16'h0;
     end else begin
       if (n5) begin
-        full <= full ? 1'h0 : signal_10 == 3'h4;
-        signal_10 <= full ? 3'h1 : signal_10 + 1'h1;
+        full <= full ? 1'h0 : made == 3'h4;
+        made <= full ? 3'h1 : made + 1'h1;
       end
       if (make) begin
         valid <= {valid[0], 1'h1};
@@ -833,17 +833,17 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   end
   always @(posedge coordinates_gated_clk) begin
     if (make) begin
-      late_y <= signal_13_q[31:16];
-      late_x <= signal_13_q[15:0];
-      signal_13_need <= ($signed({signal_43_q[19], signal_43_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({signal_43_q[19], signal_43_q[17:0]}) > $signed({1'h0, form[67:52]}) ? form[67:52] :
-        signal_43_q[15:0];
-      signal_13_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+      late_y <= ready_q[31:16];
+      late_x <= ready_q[15:0];
+      ready_need <= ($signed({need_sum_q[19], need_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({need_sum_q[19], need_sum_q[17:0]}) > $signed({1'h0, form[67:52]}) ? form[67:52] :
+        need_sum_q[15:0];
+      ready_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
         $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, form[67:52]}) ? form[67:52] :
         free_sum_q[15:0];
-      {signal_13_q[82:80], signal_13_q[47:0]} <= {signal_42_q[82:80], signal_42_q[47:0]};
-      {signal_42_q[82:80], signal_42_q[47:0]} <= {!column_next, row_next < form[47:32], column_next
-        < form[31:16], row_next, y_next, x_next};
+      {ready_q[82:80], ready_q[47:0]} <= {summed_q[82:80], summed_q[47:0]};
+      {summed_q[82:80], summed_q[47:0]} <= {!column_next, row_next < form[47:32], column_next <
+        form[31:16], row_next, y_next, x_next};
     end
     if (late) begin
       y <= {late_y, y[79:16]};
@@ -852,9 +852,9 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   end
   always @(posedge coordinates_gated_clk) begin
     if (takes_last | coordinates_gated_rst) begin
-      signal_21 <= 1'h0;
+      known <= 1'h0;
     end else begin
-      if (n8) signal_21 <= 1'h1;
+      if (n8) known <= 1'h1;
     end
   end
 endmodule
@@ -873,7 +873,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
   output reg o__valid = 1'h0,
   input wire config_conv_array_gated_rst
 );
-  reg signal = 1'h0, signal_9 = 1'h0, match = 1'h0;
+  reg came = 1'h0, last = 1'h0, match = 1'h0;
   reg [31:0] word = 32'h0;
   wire n2, n1, mine, move;
   assign bus__ready = ~n1;
@@ -881,14 +881,14 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
-  assign mine = signal_9 & match;
+  assign mine = came & match;
   always @(posedge config_conv_array_gated_clk) begin
     if (config_conv_array_gated_rst) begin
-      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
+      o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      if (!(n1)) signal_9 <= bus__valid;
-      full <= n2 ? signal : full & ~move;
+      if (!(n1)) came <= bus__valid;
+      full <= n2 ? last : full & ~move;
     end
   end
   always @(posedge config_conv_array_gated_clk) begin
@@ -896,7 +896,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (n2) words <= {word, words[511:32]};
     if (!(n1)) begin
       match <= bus__payload[3:0] == 2'h2 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
-      signal <= bus__payload[48];
+      last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -914,7 +914,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
   output reg o__valid = 1'h0,
   input wire config_conv_drain_gated_rst
 );
-  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
+  reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [159:0] words = 160'h0;
   reg [31:0] word = 32'h0;
   wire n2, n1, mine, move;
@@ -923,14 +923,14 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
-  assign mine = signal_9 & match;
+  assign mine = came & match;
   always @(posedge config_conv_drain_gated_clk) begin
     if (config_conv_drain_gated_rst) begin
-      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
+      o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      if (!(n1)) signal_9 <= bus__valid;
-      full <= n2 ? signal : full & ~move;
+      if (!(n1)) came <= bus__valid;
+      full <= n2 ? last : full & ~move;
     end
   end
   always @(posedge config_conv_drain_gated_clk) begin
@@ -938,7 +938,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (n2) words <= {word, words[159:32]};
     if (!(n1)) begin
       match <= bus__payload[3:0] == 2'h3 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
-      signal <= bus__payload[48];
+      last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -956,7 +956,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
   output reg o__valid = 1'h0,
   input wire config_conv_rows_gated_rst
 );
-  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
+  reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
   wire n2, n1, mine, move;
@@ -965,14 +965,14 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
-  assign mine = signal_9 & match;
+  assign mine = came & match;
   always @(posedge config_conv_rows_gated_clk) begin
     if (config_conv_rows_gated_rst) begin
-      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
+      o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      if (!(n1)) signal_9 <= bus__valid;
-      full <= n2 ? signal : full & ~move;
+      if (!(n1)) came <= bus__valid;
+      full <= n2 ? last : full & ~move;
     end
   end
   always @(posedge config_conv_rows_gated_clk) begin
@@ -980,7 +980,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (n2) words <= {word, words[223:32]};
     if (!(n1)) begin
       match <= !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
-      signal <= bus__payload[48];
+      last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -998,7 +998,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
   output reg o__valid = 1'h0,
   input wire config_conv_weights_gated_rst
 );
-  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
+  reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [14:0] word = 15'h0, words = 15'h0;
   wire n2, n1, mine, move;
   assign bus__ready = ~n1;
@@ -1006,14 +1006,14 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
-  assign mine = signal_9 & match;
+  assign mine = came & match;
   always @(posedge config_conv_weights_gated_clk) begin
     if (config_conv_weights_gated_rst) begin
-      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
+      o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      if (!(n1)) signal_9 <= bus__valid;
-      full <= n2 ? signal : full & ~move;
+      if (!(n1)) came <= bus__valid;
+      full <= n2 ? last : full & ~move;
     end
   end
   always @(posedge config_conv_weights_gated_clk) begin
@@ -1021,7 +1021,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (n2) words <= word;
     if (!(n1)) begin
       match <= bus__payload[3:0] == 1'h1 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
-      signal <= bus__payload[48];
+      last <= bus__payload[48];
       word <= bus__payload[30:16];
     end
   end
@@ -1031,10 +1031,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   input wire [34:0] partials__payload,
   input wire partials__valid,
   input wire drain_gated_clk,
-  output wire parameters_take,
+  output wire start,
   output wire parameters_wanted,
   output wire partials__ready,
-  output wire shift,
+  output wire step,
   output wire config__ready,
   output wire held,
   output wire awake_142,
@@ -1051,17 +1051,16 @@ module \neuflow_convolver_tile.convolver.drain  (
   input wire config__valid,
   input wire drain_gated_rst
 );
-  reg signal_10 = 1'h0, signal_22 = 1'h0, signal_44 = 1'h0, all_started = 1'h0, available = 1'h0,
-    leaving = 1'h0, map_ends = 1'h0, row_ends = 1'h0, row_ends_101 = 1'h0, running = 1'h0, s7_step =
-    1'h0, s8_step = 1'h0, slot_ends = 1'h0, sums_end = 1'h0, three = 1'h0, unread = 1'h0, waiting =
-    1'h0, wants = 1'h1, write_enable = 1'h0;
-  reg [15:0] signal_103 = 16'h0, signal_146 = 16'h0, signal_147 = 16'h0, signal_149 = 16'h0,
-    signal_162 = 16'h0, complete = 16'h0, map_left = 16'h0, row_left = 16'h0, slot_left = 16'h0,
-    told = 16'h0;
+  reg added = 1'h0, all_started = 1'h0, available = 1'h0, leaving = 1'h0, map_ends_99 = 1'h0, room =
+    1'h0, row_ends = 1'h0, row_ends_101 = 1'h0, running = 1'h0, s7_step = 1'h0, s8_step = 1'h0,
+    slot_ends = 1'h0, sums_end = 1'h0, three = 1'h0, two = 1'h0, unread = 1'h0, waiting = 1'h0,
+    wants = 1'h1, write_enable = 1'h0;
+  reg [15:0] complete = 16'h0, height_less = 16'h0, last_row = 16'h0, map_left = 16'h0, rest =
+    16'h0, row_left = 16'h0, rows_done = 16'h0, rows_sent = 16'h0, slot_left = 16'h0, told = 16'h0;
   reg [169:0] parameters_73 = 170'h0;
-  reg [16:0] signal_148 = 17'h0;
+  reg [16:0] limit = 17'h0;
   reg [17:0] running_block = 18'h0;
-  reg [19:0] signal_128 = 20'h0, signal_96 = 20'h0, map_base = 20'h0, read_address = 20'h0,
+  reg [19:0] map_base = 20'h0, map_offset = 20'h0, read_address = 20'h0, slot_base = 20'h0,
     write_address = 20'h0;
   reg [1:0] sent = 2'h0;
   reg [2:0] n20, known = 3'h0, left = 3'h0, result1 = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 =
@@ -1069,36 +1068,35 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n3, n6, n5, n4, n29, n26,
-    n27, n13, n15, n17, n19, n22, n24, n25, n28, signal, signal_104, signal_105, signal_28,
-    signal_41, signal_97, all_ends, awake, en, ends, have, i__ready, i__ready_110, i__ready_115,
-    i__valid, i__valid_132, inside_2, last_word, o__ready_134, o__valid_135, out__valid, reads,
-    result0_step, sign0, sign1;
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n6, n3, n4, n5, n29, n26,
+    n27, n13, n15, n17, n19, n22, n24, n25, n28, all_ends, awake, clear, en, ends, have, i__ready,
+    i__ready_110, i__ready_115, i__valid, i__valid_132, inside_2, issue, last_word, map_ends, move,
+    o__ready_134, o__valid_135, out__valid, plain, reads, result0_step, sign0, sign1, take;
   wire [15:0] complete_161, out, out_87, out__payload_words_0, out__payload_words_1;
   wire [16:0] n9;
-  wire [19:0] signal_126, next_map, offset;
+  wire [19:0] next_map, next_slot, offset;
   wire [2:0] n10, n21, s0;
   wire [31:0] i__payload_124_words;
   wire [34:0] i__payload, o__payload_133;
   wire [47:0] acc_81, value0;
   wire [47:29] scale0, scale1;
-  assign scale0[41:29] = signal_10 ? parameters[92:80] : {13{sign0}};
+  assign scale0[41:29] = two ? parameters[92:80] : {13{sign0}};
   assign scale0[47:42] = three ? parameters[149:144] : {6{sign0}};
-  assign scale1[41:29] = signal_10 ? parameters[124:112] : {13{sign1}};
+  assign scale1[41:29] = two ? parameters[124:112] : {13{sign1}};
   assign scale1[47:42] = three ? parameters[181:176] : {6{sign1}};
-  assign parameters_take = (hand_over | waiting) & known[2] & n30 & signal_22 & parameters_valid &
+  assign start = (hand_over | waiting) & known[2] & n30 & room & parameters_valid &
     ~(config__payload[97] & running);
   assign parameters_wanted = config__valid & n30;
   assign partials__ready = running & config__payload[94] & wants;
-  assign shift = have & (n31 | i__ready & last_word);
+  assign step = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, signal, awake, hand_over} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, n5, clear, awake, n6, hand_over} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
-  assign signal_105 = ~r3_beat[0] | i__ready_115;
-  assign signal_104 = signal_105 & known[2] & available;
+  assign move = ~r3_beat[0] | i__ready_115;
+  assign issue = move & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s1[0], s0[0], s3[0], s4[0], s7_step, s5[0], s2[0], s8_step, s6[0]};
+  assign en = |{s5[0], s0[0], s7_step, s8_step, s2[0], s1[0], s3[0], s4[0], s6[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1106,51 +1104,50 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign out__payload_words_1 = acc_81 >> {sent, 4'h0};
   assign out__payload_words_0 = value0 >> {sent, 4'h0};
   assign i__valid_132 = n1 ? out__valid : o__valid_135;
-  assign signal = config__valid & config__ready;
-  assign result0_step = shift & n31;
-  assign signal_41 = partials__ready & partials__valid;
-  assign reads = i__valid & i__ready_110 | signal_105 & |{r2_beat[0], r1_beat[0], r3_beat[0],
-    signal_104};
-  assign n3 = config__valid & n32;
-  assign n4 = o__valid & o__ready;
-  assign n5 = i__valid_132 & i__ready;
-  assign n6 = block[15:0] != told;
+  assign clear = config__valid & config__ready;
+  assign result0_step = step & n31;
+  assign take = partials__ready & partials__valid;
+  assign reads = i__valid & i__ready_110 | move & |{r2_beat[0], r1_beat[0], r3_beat[0], issue};
+  assign n3 = block[15:0] != told;
+  assign n4 = i__valid_132 & i__ready;
+  assign n5 = o__valid & o__ready;
+  assign n6 = config__valid & n32;
   assign n7 = |settling;
-  assign ends = shift & n2;
-  assign n8 = signal_104 & signal_97;
-  assign n9 = signal_149 + 1'h1;
+  assign ends = step & n2;
+  assign n8 = issue & map_ends;
+  assign n9 = rows_sent + 1'h1;
   assign s0 = config__payload[97] ? result1 : {running_block[16], ends, result0_step};
-  assign signal_28 = n33 & n31;
+  assign plain = n33 & n31;
   assign n10 = n29 ? {known[1:0], 1'h1} : 3'h0;
-  assign n11 = signal_104 & all_ends;
+  assign n11 = issue & all_ends;
   assign n12 = n32 | n23;
-  assign n13 = signal_104 | n12;
-  assign all_ends = signal_97 & row_ends_101;
+  assign n13 = n12 | issue;
+  assign all_ends = map_ends & row_ends_101;
   assign n14 = n32 | n8 & slot_ends;
-  assign n15 = n8 | n14;
+  assign n15 = n14 | n8;
   assign n16 = n32 | n8 & row_ends_101;
-  assign n17 = n16 | n8;
-  assign n18 = n32 | n23 & map_ends;
-  assign n19 = n18 | n23;
+  assign n17 = n8 | n16;
+  assign n18 = n32 | n23 & map_ends_99;
+  assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
-  assign signal_126 = slot_ends ? 20'h0 : signal_128 + config__payload[77:62];
-  assign n23 = signal_104 & row_ends;
+  assign next_slot = slot_ends ? 20'h0 : slot_base + config__payload[77:62];
+  assign n23 = issue & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = drain_gated_rst | signal;
-  assign n25 = drain_gated_rst | shift;
+  assign n24 = clear | drain_gated_rst;
+  assign n25 = drain_gated_rst | step;
   assign n26 = words == 2'h3;
-  assign n27 = signal_41 | n26;
-  assign n28 = drain_gated_rst | parameters_take;
-  assign n29 = config__valid & ~signal;
-  assign sign0 = signal_10 ? parameters[92] : parameters[28];
-  assign sign1 = signal_10 ? parameters[124] : parameters[60];
+  assign n27 = take | n26;
+  assign n28 = drain_gated_rst | start;
+  assign n29 = config__valid & ~clear;
+  assign sign0 = two ? parameters[92] : parameters[28];
+  assign sign1 = two ? parameters[124] : parameters[60];
   assign n30 = ~all_started;
-  assign have = running & (n33 | signal_44) & ~(config__payload[95] & leaving);
+  assign have = running & (n33 | added) & ~(config__payload[95] & leaving);
   assign n31 = ~config__payload[95];
   assign n32 = ~known[2];
-  assign signal_97 = row_ends & map_ends;
+  assign map_ends = row_ends & map_ends_99;
   assign n33 = ~config__payload[94];
   \neuflow_convolver_tile.convolver.drain.packer  packer (
     .awake(awake), .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
@@ -1158,8 +1155,8 @@ module \neuflow_convolver_tile.convolver.drain  (
       .o__payload(o__payload_133), .o__ready(o__ready_134), .o__valid(o__valid_135));
   \neuflow_convolver_tile.convolver.drain.reorder  reorder (
     .alone(config__payload[97]), .drain_gated_clk(drain_gated_clk),
-      .drain_gated_rst(drain_gated_rst), .map_step(config__payload[133:114]), .move(signal_105),
-      .read_address(read_address), .read_enable(signal_104), .read_words(i__payload_124_words),
+      .drain_gated_rst(drain_gated_rst), .map_step(config__payload[133:114]), .move(move),
+      .read_address(read_address), .read_enable(issue), .read_words(i__payload_124_words),
       .write_address(write_address), .write_enable(write_enable), .write_words({out_87, out}));
   neuflow_requantise requantise0 (
     .acc(config__payload[97] ? add0_0 : value0), .bias(parameters_73[47:0]), .clk(drain_gated_clk),
@@ -1179,31 +1176,31 @@ module \neuflow_convolver_tile.convolver.drain  (
       .i__valid(i__valid_132), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
       .rst(drain_gated_rst));
   \neuflow_convolver_tile.convolver.drain.walk  walk (
-    .clear(signal), .complete(complete_161), .config_2(config__payload),
+    .clear(clear), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
       .mark(s5[1] & s5[2]), .offset(offset), .port_2577_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
     if (result0_step) add0_0 <= pixel[47:0] + pixel[95:48];
-    if (signal_41) begin
+    if (take) begin
       partial1 <= {partials__payload[31:16], partial1[47:16]};
       partial0 <= {partials__payload[15:0], partial0[47:16]};
     end
-    if (parameters_take) begin
+    if (start) begin
       running_block <= block;
-      {parameters_73[147:133], parameters_73[62:48]} <= (!(signal_10)) ? 30'h8001 :
-        {parameters[110:96], parameters[78:64]};
+      {parameters_73[147:133], parameters_73[62:48]} <= (!(two)) ? 30'h8001 : {parameters[110:96],
+        parameters[78:64]};
       {parameters_73[169:154], parameters_73[84:69]} <= (!(three)) ? 32'h0 : {parameters[175:160],
         parameters[143:128]};
       {parameters_73[153:148], parameters_73[132:85], parameters_73[68:63], parameters_73[47:0]} <=
-        {{signal_10 ? parameters[127:125] : 3'h0, parameters[63:61]} + config__payload[141:136],
-        scale1, parameters[60:32], {signal_10 ? parameters[95:93] : 3'h0, parameters[31:29]} +
+        {{two ? parameters[127:125] : 3'h0, parameters[63:61]} + config__payload[141:136], scale1,
+        parameters[60:32], {two ? parameters[95:93] : 3'h0, parameters[31:29]} +
         config__payload[141:136], scale0, parameters[28:0]};
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, n5, n6, drain_gated_rst, signal, awake, hand_over}) begin
+    if (|{reads, running, waiting, n3, n4, n5, clear, awake, n6, drain_gated_rst, hand_over}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1213,17 +1210,17 @@ module \neuflow_convolver_tile.convolver.drain  (
     if (drain_gated_rst) begin
       told <= 16'h0; sums_end <= 1'h0; available <= 1'h0; write_address <= 20'h0; write_enable <=
         1'h0; result1 <= 3'h0; s8_step <= 1'h0; s7_step <= 1'h0; s6 <= 3'h0; s5 <= 3'h0; s4 <= 3'h0;
-        s3 <= 3'h0; s2 <= 3'h0; s1 <= 3'h0; ready <= 1'h1; signal_22 <= 1'h0; signal_148 <= 17'h0;
-        signal_147 <= 16'h0; signal_146 <= 16'h0; three <= 1'h0; signal_10 <= 1'h0; known[0] <=
-        1'h0; leaving <= 1'h0; row_ends <= 1'h0; signal_103 <= 16'h0; unread <= 1'h0; r3_beat <=
-        4'h0; r2_beat <= 4'h0; r1_beat <= 4'h0; slot_ends <= 1'h0; slot_left <= 16'h0; row_ends_101
-        <= 1'h0; row_left <= 16'h0; map_ends <= 1'h0; map_left <= 16'h0; sent <= 2'h0; running <=
-        1'h0; {left[2], left[0]} <= 2'h0;
+        s3 <= 3'h0; s2 <= 3'h0; s1 <= 3'h0; ready <= 1'h1; room <= 1'h0; limit <= 17'h0; last_row <=
+        16'h0; height_less <= 16'h0; three <= 1'h0; two <= 1'h0; known[0] <= 1'h0; leaving <= 1'h0;
+        row_ends <= 1'h0; rest <= 16'h0; unread <= 1'h0; r3_beat <= 4'h0; r2_beat <= 4'h0; r1_beat
+        <= 4'h0; slot_ends <= 1'h0; slot_left <= 16'h0; row_ends_101 <= 1'h0; row_left <= 16'h0;
+        map_ends_99 <= 1'h0; map_left <= 16'h0; sent <= 2'h0; running <= 1'h0; {left[2], left[0]} <=
+        2'h0;
     end else begin
       told <= block[15:0];
       sums_end <= ends & running_block[17] & config__payload[95];
-      available <= known[2] & (n8 ? n9 != signal_162 : signal_149 != signal_162);
-      write_address <= signal_96 + offset;
+      available <= known[2] & (n8 ? n9 != rows_done : rows_sent != rows_done);
+      write_address <= map_offset + offset;
       write_enable <= s6[0] & inside_2;
       result1 <= {running_block[16], ends, result0_step};
       s8_step <= s7_step;
@@ -1234,25 +1231,24 @@ module \neuflow_convolver_tile.convolver.drain  (
       s3 <= s2;
       s2 <= s1;
       s1 <= s0;
-      ready <= parameters_take ? signal_28 : ~waiting & ~hand_over & (~running | ends | signal_28 &
-        left <= 5'h10);
-      signal_22 <= config__payload[95] | signal_147 < signal_148 & ~unread;
-      signal_148 <= signal_149 + config__payload[113:98];
-      signal_147 <= block[15:0] < config__payload[93:78] ? block[15:0] : signal_146;
-      signal_146 <= config__payload[93:78] - 1'h1;
+      ready <= start ? plain : ~waiting & ~hand_over & (~running | ends | plain & left <= 5'h10);
+      room <= config__payload[95] | last_row < limit & ~unread;
+      limit <= rows_sent + config__payload[113:98];
+      last_row <= block[15:0] < config__payload[93:78] ? block[15:0] : height_less;
+      height_less <= config__payload[93:78] - 1'h1;
       three <= &config__payload[135:134];
-      signal_10 <= config__payload[135];
+      two <= config__payload[135];
       known[0] <= n10[0];
       if (o__valid_135 & o__ready_134 & o__payload_133[34] | n11) leaving <= n11;
       if (n13) begin
-        row_ends <= n12 ? config__payload[77:62] <= 2'h2 : signal_103 <= 3'h4;
-        signal_103 <= n12 ? config__payload[77:62] : signal_103 - 2'h2;
+        row_ends <= n12 ? config__payload[77:62] <= 2'h2 : rest <= 3'h4;
+        rest <= n12 ? config__payload[77:62] : rest - 2'h2;
       end
-      if (signal_105) begin
+      if (move) begin
         unread <= n8;
         r3_beat <= r2_beat;
         r2_beat <= r1_beat;
-        r1_beat <= {all_ends, row_ends ? signal_103[1:0] : 2'h2, signal_104};
+        r1_beat <= {all_ends, row_ends ? rest[1:0] : 2'h2, issue};
       end
       if (n15) begin
         slot_ends <= n14 ? config__payload[113:98] == 1'h1 : slot_left == 2'h2;
@@ -1263,48 +1259,47 @@ module \neuflow_convolver_tile.convolver.drain  (
         row_left <= n16 ? config__payload[93:78] : row_left - 1'h1;
       end
       if (n19) begin
-        map_ends <= n18 ? config__payload[45:30] == 1'h1 : map_left == 2'h2;
+        map_ends_99 <= n18 ? config__payload[45:30] == 1'h1 : map_left == 2'h2;
         map_left <= n18 ? config__payload[45:30] : map_left - 1'h1;
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
-      if (ends | parameters_take) running <= parameters_take;
-      if (parameters_take | shift) begin
-        n20 = parameters_take ? 3'h5 : shift ? n21 : {1'h0, left[1], 1'h0};
+      if (ends | start) running <= start;
+      if (step | start) begin
+        n20 = start ? 3'h5 : step ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
     end
   end
   always @(posedge drain_gated_clk) begin
     if (n22) begin
-      signal_149 <= 16'h0; signal_128 <= 20'h0; read_address <= 20'h0; map_base <= 20'h0;
+      rows_sent <= 16'h0; slot_base <= 20'h0; read_address <= 20'h0; map_base <= 20'h0;
     end else begin
       if (n8) begin
-        signal_149 <= all_ends ? 16'h0 : n9[15:0];
-        signal_128 <= signal_126;
+        rows_sent <= all_ends ? 16'h0 : n9[15:0];
+        slot_base <= next_slot;
       end
-      if (signal_104 | n8 | n23) read_address <= n8 ? signal_126 : n23 ? next_map : read_address +
-        2'h2;
-      if (n8 | n23) map_base <= n8 ? signal_126 : next_map;
+      if (issue | n23 | n8) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
+      if (n23 | n8) map_base <= n8 ? next_slot : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
     if (n24) begin
-      signal_96 <= 20'h0; signal_162 <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
+      map_offset <= 20'h0; rows_done <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
     end else begin
-      if (s6[0] & s6[1]) signal_96 <= s6[2] ? 20'h0 : signal_96 + (config__payload[97] ?
+      if (s6[0] & s6[1]) map_offset <= s6[2] ? 20'h0 : map_offset + (config__payload[97] ?
         config__payload[133:114] : {config__payload[132:114], 1'h0});
-      signal_162 <= complete;
+      rows_done <= complete;
       complete <= complete_161;
-      if (parameters_take) all_started <= block[17];
+      if (start) all_started <= block[17];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (n25) begin
-      wants <= 1'h1; signal_44 <= 1'h0; words <= 3'h0;
+      wants <= 1'h1; added <= 1'h0; words <= 3'h0;
     end else begin
       if (n27) begin
         wants <= words < 2'h2;
-        signal_44 <= n26;
+        added <= n26;
         words <= words + 1'h1;
       end
     end
@@ -1313,8 +1308,8 @@ module \neuflow_convolver_tile.convolver.drain  (
     if (n28) begin
       waiting <= 1'h0; left[1] <= 1'h0;
     end else begin
-      if (hand_over) waiting <= ~parameters_take;
-      if (shift) left[1] <= n21[1];
+      if (hand_over) waiting <= ~start;
+      if (step) left[1] <= n21[1];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1357,43 +1352,43 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
   output reg [36:0] o__payload = 37'h0,
   input wire drain_gated_rst
 );
-  reg signal_22 = 1'h0, begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, low = 1'h0;
+  reg begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, low = 1'h0, there = 1'h0;
   reg [1:0] beat_kept = 2'h0, placed_count = 2'h0, rf = 2'h0, rk = 2'h0;
   reg [31:0] rest = 32'h0;
   reg [36:0] placed_q = 37'h0;
-  wire n2, n3, n1, like, like_4, signal, free, last, spills;
+  wire n2, n3, n1, at, base, free, full, last, spills;
   wire [1:0] fresh, kept, total;
-  assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
-  assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
-  assign fresh[0] = like <= 1'h0 & total > 1'h0;
-  assign fresh[1] = like <= 1'h1 & total > 1'h1;
+  assign kept[0] = base <= 1'h0 & at > 1'h0;
+  assign kept[1] = base <= 1'h1 & at > 1'h1;
+  assign fresh[0] = at <= 1'h0 & total > 1'h0;
+  assign fresh[1] = at <= 1'h1 & total > 1'h1;
   assign i__ready = free & ~flush;
-  assign awake = free & (n2 | signal_22 | o__valid);
-  assign n1 = free & signal_22;
+  assign awake = free & (n2 | there | o__valid);
+  assign n1 = free & there;
   assign n2 = flush | i__valid;
   assign free = ~o__valid | o__ready;
-  assign signal = total >= 2'h2;
-  assign like_4 = begun ? low : i__payload[35];
-  assign total = like + (flush ? 2'h0 : i__payload[34:33]);
+  assign full = total >= 2'h2;
+  assign base = begun ? low : i__payload[35];
+  assign total = at + (flush ? 2'h0 : i__payload[34:33]);
   assign last = flush | i__payload[36];
-  assign spills = last & signal & total[0];
+  assign spills = last & full & total[0];
   assign n3 = free & n2;
-  assign like = begun ? fill : i__payload[35];
+  assign at = begun ? fill : i__payload[35];
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
-      o__payload <= 37'h0; o__valid <= 1'h0; signal_22 <= 1'h0; low <= 1'h0; fill <= 1'h0; begun <=
+      o__payload <= 37'h0; o__valid <= 1'h0; there <= 1'h0; low <= 1'h0; fill <= 1'h0; begun <=
         1'h0; flush <= 1'h0;
     end else begin
       if (n1) o__payload <= {placed_q[36:35] | beat_kept, placed_q[34], placed_count, placed_q[31:0]
         & {{16{placed_q[36]}}, {16{placed_q[35]}}} | rest & {{16{beat_kept[1]}},
         {16{beat_kept[0]}}}};
       if (free) begin
-        o__valid <= signal_22 & emits;
-        signal_22 <= n2;
+        o__valid <= there & emits;
+        there <= n2;
       end
       if (n3) begin
-        low <= signal ? 1'h0 : like_4;
-        fill <= signal ? total[0] : total[0];
+        low <= full ? 1'h0 : base;
+        fill <= full ? total[0] : total[0];
         begun <= ~last | spills;
         flush <= spills;
       end
@@ -1402,13 +1397,13 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
   always @(posedge drain_gated_clk) begin
     if (n1) rest <= placed_q[31:0] & {{16{rf[1]}}, {16{rf[0]}}} | rest & {{16{rk[1]}}, {16{rk[0]}}};
     if (n3) begin
-      rf <= signal ? {total[0] > 1'h1, total[0] > 1'h0} : fresh;
-      rk <= (signal) ? 2'h0 : kept;
+      rf <= full ? {total[0] > 1'h1, total[0] > 1'h0} : fresh;
+      rk <= (full) ? 2'h0 : kept;
       beat_kept <= kept;
-      emits <= signal | last;
-      placed_count <= (signal) ? 2'h2 : total;
-      {placed_q[36:34], placed_q[31:0]} <= {fresh, last & ~spills, (n3 ? like - i__payload[32] :
-        1'h0) ? {i__payload[15:0], i__payload[31:16]} : i__payload[31:0]};
+      emits <= full | last;
+      placed_count <= (full) ? 2'h2 : total;
+      {placed_q[36:34], placed_q[31:0]} <= {fresh, last & ~spills, (n3 ? at - i__payload[32] : 1'h0)
+        ? {i__payload[15:0], i__payload[31:16]} : i__payload[31:0]};
     end
   end
 endmodule
@@ -1426,7 +1421,7 @@ module \neuflow_convolver_tile.convolver.drain.reorder  (
   input wire [19:0] map_step,
   input wire drain_gated_rst
 );
-  reg signal = 1'h0, r1_enable = 1'h0, r1_turn = 1'h0, r2_turn = 1'h0, r3_turn = 1'h0, s1_turn =
+  reg r1_enable = 1'h0, r1_turn = 1'h0, r2_turn = 1'h0, r3_turn = 1'h0, s1_enable = 1'h0, s1_turn =
     1'h0, s2_enable = 1'h0, s2_turn = 1'h0;
   reg [31:0] out = 32'h0;
   reg [5:0] address0 = 6'h0, address1 = 6'h0, base0 = 6'h0, base1 = 6'h0, map_offset0 = 6'h0,
@@ -1468,12 +1463,12 @@ module \neuflow_convolver_tile.convolver.drain.reorder  (
   end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
-      r1_enable <= 1'h0; step1 <= 6'h0; s2_enable <= 1'h0; signal <= 1'h0;
+      r1_enable <= 1'h0; step1 <= 6'h0; s2_enable <= 1'h0; s1_enable <= 1'h0;
     end else begin
       if (move) r1_enable <= read_enable;
       step1 <= map_step[6:1];
-      s2_enable <= signal;
-      signal <= write_enable;
+      s2_enable <= s1_enable;
+      s1_enable <= write_enable;
     end
   end
 endmodule
@@ -1489,60 +1484,56 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire [141:0] config_2,
   input wire drain_gated_rst
 );
-  reg signal_5 = 1'h0, signal_6 = 1'h0, fresh = 1'h1;
-  reg [16:0] signal = 17'h0, slots_less = 17'h0;
-  reg [69:0] n1, n4, signal_14 = 70'h0, signal_8 = 70'h0;
-  wire n2, n3, n6, signal_17_row_ends, signal_17_slot_ends;
-  wire [15:0] signal_17_column, signal_17_row, signal_17_slot;
-  wire [19:0] signal_17_base;
-  wire [69:0] n5;
-  assign complete = signal_14[31:16] >= config_2[93:78] ? config_2[93:78] : signal_14[31:16] +
-    (signal_14[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2577_0[0];
-  assign n3 = port_2577_0[0] | clear | n2;
-  assign signal_17_slot_ends = signal_8[68] ? (signal_8[69] ? signal_6 : signal_8[47:32] ==
-    slots_less) : signal_8[69];
-  assign signal_17_row_ends = signal_8[68] ? signal_5 : signal_8[15:0] == signal;
-  assign signal_17_base = signal_8[68] ? (signal_8[69] ? 20'h0 : signal_8[67:48] + config_2[77:62])
-    : signal_8[67:48];
-  assign signal_17_slot = signal_8[68] ? (signal_8[69] ? 16'h0 : signal_8[47:32] + 1'h1) :
-    signal_8[47:32];
-  assign signal_17_row = signal_8[68] ? signal_8[31:16] + 1'h1 : signal_8[31:16];
-  assign signal_17_column = signal_8[68] ? 16'h0 : signal_8[15:0] + 1'h1;
-  assign n5 = port_2577_0[1] & ~mark ? signal_14 : {signal_17_slot_ends, signal_17_row_ends,
-    signal_17_base, signal_17_slot, signal_17_row, signal_17_column};
-  assign n6 = clear | drain_gated_rst | n2;
+  reg fresh = 1'h1, one_column = 1'h0, one_slot = 1'h0;
+  reg [16:0] pitch_less = 17'h0, slots_less = 17'h0;
+  reg [69:0] n3, n6, marked = 70'h0, now = 70'h0;
+  wire n4, n5, n1, after_row_ends, after_slot_ends;
+  wire [15:0] after_column, after_row, after_slot;
+  wire [19:0] after_base;
+  wire [69:0] n2;
+  assign complete = marked[31:16] >= config_2[93:78] ? config_2[93:78] : marked[31:16] +
+    (marked[15:0] >= config_2[77:62]);
+  assign n1 = clear | n4 | drain_gated_rst;
+  assign after_base = now[68] ? (now[69] ? 20'h0 : now[67:48] + config_2[77:62]) : now[67:48];
+  assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
+  assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
+  assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
+  assign n2 = port_2577_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+    after_slot, after_row, after_column};
+  assign n4 = fresh & ~port_2577_0[0];
+  assign n5 = port_2577_0[0] | clear | n4;
+  assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
+  assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   always @(posedge drain_gated_clk) begin
-    if (drain_gated_rst) begin
-      signal_14[69:68] <= 2'h0; signal_8[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; signal_6
-        <= 1'h0; signal_5 <= 1'h0; slots_less <= 17'h0; signal <= 17'h0;
+    if (n1) begin
+      marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
     end else begin
-      if ({port_2577_0[0], mark, clear, n2} != 4'h8 & n3) begin
-        n1 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2577_0[0]
-          ? (mark ? {signal_17_slot_ends, signal_17_row_ends, signal_17_base, signal_17_slot,
-          signal_17_row, signal_17_column} : {2'h0, signal_14[67:0]}) : {2'h0, signal_14[67:0]};
-        signal_14[69:68] <= n1[69:68];
-      end
-      if (n3) begin
-        n4 = clear ? {signal_6, signal_5, 68'h0} : n2 ? {signal_6, signal_5, 68'h0} : port_2577_0[0]
-          ? n5 : {2'h0, signal_8[67:0]};
-        signal_8[69:68] <= n4[69:68];
-      end
-      offset <= signal_8[67:48] + signal_8[15:0];
-      inside_2 <= signal_8[15:0] < config_2[77:62] & signal_8[31:16] < config_2[93:78];
-      signal_6 <= config_2[113:98] == 1'h1;
-      signal_5 <= config_2[61:46] == 1'h1;
-      slots_less <= config_2[113:98] - 2'h2;
-      signal <= config_2[61:46] - 2'h2;
+      if (port_2577_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2577_0[0]) now[67:0] <= n2[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n6) begin
-      signal_14[67:0] <= 68'h0; signal_8[67:0] <= 68'h0;
+    if (drain_gated_rst) begin
+      marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
+        1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if (port_2577_0[0] & mark) signal_14[67:0] <= {signal_17_base, signal_17_slot, signal_17_row,
-        signal_17_column};
-      if (port_2577_0[0]) signal_8[67:0] <= n5[67:0];
+      if ({port_2577_0[0], mark, clear, n4} != 4'h8 & n5) begin
+        n3 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
+          port_2577_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+          after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
+        marked[69:68] <= n3[69:68];
+      end
+      if (n5) begin
+        n6 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
+          port_2577_0[0] ? n2 : {2'h0, now[67:0]};
+        now[69:68] <= n6[69:68];
+      end
+      offset <= now[67:48] + now[15:0];
+      inside_2 <= now[15:0] < config_2[77:62] & now[31:16] < config_2[93:78];
+      one_slot <= config_2[113:98] == 1'h1;
+      one_column <= config_2[61:46] == 1'h1;
+      slots_less <= config_2[113:98] - 2'h2;
+      pitch_less <= config_2[61:46] - 2'h2;
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1583,7 +1574,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
   \neuflow_convolver_tile.convolver.row_store.writer  writer (
     .at(at), .awake(awake), .beat(beat), .config__payload(config__payload),
       .config__ready(config__ready), .config__valid(config__valid), .enables(enables),
-      .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .listening(listening),
+      .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid), .opened(listening),
       .pass_done(pass_done), .released(released), .stored(stored), .writer_gated_clk(writer_clk),
       .writer_gated_rst(writer_gated_rst));
   neuflow_clock_gate writer_gate (
@@ -1651,7 +1642,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   output wire awake,
   input wire [15:0] released,
   output wire config__ready,
-  output reg listening = 1'h0,
+  output reg opened = 1'h0,
   output reg [15:0] stored = 16'h0,
   output reg [63:0] beat = 64'h0,
   output reg [7:0] enables = 8'h0,
@@ -1661,86 +1652,80 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   input wire config__valid,
   input wire writer_gated_rst
 );
-  reg n2, signal = 1'h0, signal_105 = 1'h0, signal_129, signal_16 = 1'h0, signal_17 = 1'h0,
-    signal_18 = 1'h0, signal_51 = 1'h0, signal_57 = 1'h0, signal_76 = 1'h0, allowed = 1'h0, by_word
-    = 1'h0, channel_ends = 1'h0, follows = 1'h0, more = 1'h0, pairs = 1'h0, record_ends_49 = 1'h0,
-    s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, valid =
-    1'h0;
-  reg [15:0] signal_53 = 16'h0, channel_left = 16'h0, freed = 16'h0, record_left = 16'h0;
+  reg n2, active = 1'h0, allowed = 1'h0, alone = 1'h0, by_row = 1'h0, by_word_71 = 1'h0,
+    channel_ends = 1'h0, follows = 1'h0, more = 1'h0, pairs = 1'h0, phases = 1'h0, record_ends_49 =
+    1'h0, resident = 1'h0, room = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0, s4_valid
+    = 1'h0, s5_valid = 1'h0, split = 1'h0, valid = 1'h0, wrapped, wraps = 1'h0;
+  reg [15:0] channel_left = 16'h0, freed = 16'h0, record = 16'h0, record_left = 16'h0;
   reg [16:0] limit = 17'h0;
-  reg [17:0] signal_42 = 18'h0;
-  reg [19:0] signal_82 = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 =
-    20'h0, step = 20'h0;
-  reg [1:0] signal_30 = 2'h0, signal_37 = 2'h0, signal_38 = 2'h0, signal_41 = 2'h0, lane0 = 2'h0,
-    lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lead = 2'h0, number, origin = 2'h0, start = 2'h0,
-    stride = 2'h0;
+  reg [17:0] high = 18'h0;
+  reg [19:0] linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 = 20'h0, row_position
+    = 20'h0, step = 20'h0;
+  reg [1:0] lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead = 2'h0, left =
+    2'h0, low = 2'h0, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n6, first_bank_106 = 3'h0;
-  reg [3:0] signal_127, signal_26 = 4'h0, signal_83 = 4'h0, signal_93 = 4'h0, signal_94 = 4'h0,
-    flushing = 4'h0, last_phase = 4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling =
-    4'hb;
-  reg [4:0] signal_128;
-  reg [5:0] n5, apart = 6'h0, far = 6'h0, far_end = 6'h0, near_end = 6'h0, row = 6'h0;
+  reg [2:0] n4, first_bank_106 = 3'h0, number;
+  reg [3:0] banks_used = 4'h0, begins = 4'h0, first, flushing = 4'h0, last_phase = 4'h0, phase_y =
+    4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb, used = 4'h0;
+  reg [4:0] at_128;
+  reg [5:0] n3, apart = 6'h0, far = 6'h0, far_end = 6'h0, near_end = 6'h0, row = 6'h0;
   reg [63:0] words = 64'h0;
   reg [7:0] strides1_q = 8'h0, strides2_q = 8'h0;
   reg [82:0] s2_piece = 83'h0, s3_piece = 83'h0, s4_piece = 83'h0, s5_piece = 83'h0, s6_piece =
     83'h0, s1_piece_q = 83'h0;
   reg [8:0] n7, linear_87 = 9'h0, offset = 9'h0;
-  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n3, n4, n42, n10, n9, n11, n21, n27, n25, n17,
-    n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, signal_122, signal_123,
-    signal_124, signal_23, signal_24, finished, i__ready_119, i__valid_120, last_lap, last_phase_y,
-    o__ready, o__valid, record_ends, starts;
+  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n5, n6, n42, n10, n9, n11, n21, n27, n25, n17,
+    n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, extends_2, finished, fits,
+    i__ready_119, i__valid_120, joins, last_lap, last_phase_y, o__ready, o__valid, record_ends,
+    row_ends, starts, store;
   wire [14:0] where;
   wire [15:0] n15;
   wire [16:0] n18;
-  wire [19:0] signal_86, next_linear_row, width;
-  wire [1:0] n14, signal_40, ahead;
+  wire [19:0] next_linear_row, next_row, width;
+  wire [1:0] n14, ahead, count;
   wire [21:0] after_row_beyond;
   wire [2:0] rest, turn, unused;
   wire [3:0] n33, of_phase_1;
   wire [4:0] n45, n35;
-  wire [5:0] n1, signal_130;
+  wire [5:0] n1, end_2;
   wire [67:0] o__payload;
   wire [68:5] s0_piece;
   wire [7:0] n16, n39;
   wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
-  assign i__ready = listening & i__ready_119;
-  assign s0_piece[20:5] = signal_124 & signal_38 > 1'h0 ? o__payload[15:0] : words[15:0];
-  assign s0_piece[36:21] = signal_124 & signal_38 > 1'h1 ? o__payload[31:16] : words[31:16];
-  assign s0_piece[52:37] = signal_124 & signal_38 > 2'h2 ? o__payload[47:32] : words[47:32];
-  assign s0_piece[68:53] = signal_124 & signal_38 > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{signal_23, finished, starts, pass_done, n9, n10, n11} | n12;
-  assign i__valid_120 = listening & i__valid;
-  assign o__ready = ~valid | signal_23 & (last_lap & (by_word ? !signal_37 : more | signal_37 <=
-    signal_41));
+  assign i__ready = opened & i__ready_119;
+  assign s0_piece[20:5] = joins & taken > 1'h0 ? o__payload[15:0] : words[15:0];
+  assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
+  assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
+  assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
+  assign awake = |{pass_done, finished, starts, store, n9, n10, n11} | n12;
+  assign i__valid_120 = opened & i__valid;
+  assign o__ready = ~valid | store & (last_lap & (by_word_71 ? !left : more | left <= low));
   assign of_phase_1 = n39[7:4] & {4{pairs}};
   assign n1 = where[8:3] + apart;
-  assign signal_24 = last_lap & n40 & (by_word ? !signal_41 : n41 | signal_123);
-  assign last_lap = ~signal_17 | signal_30 == (signal_122 ? signal_41 : signal_37) | signal_30 ==
-    last_phase;
-  assign n3 = $signed(beyond1) >= $signed(1'h0);
-  assign n4 = $signed(beyond2) >= $signed(1'h0);
-  assign signal_23 = signal_57 & (valid & (~pairs | signal_122 | signal_123));
-  assign signal_40 = by_word ? 2'h0 : signal_122 ? signal_41 : signal_124 ? (more ? 2'h3 :
-    signal_41) : signal_37;
-  assign ahead = signal_124 ? signal_40 - signal_37 : 2'h0;
+  assign row_ends = last_lap & n40 & (by_word_71 ? !low : n41 | extends_2);
+  assign last_lap = ~phases | lap == (fits ? low : left) | lap == last_phase;
+  assign store = room & (valid & (~pairs | fits | extends_2));
+  assign n5 = $signed(beyond1) >= $signed(1'h0);
+  assign n6 = $signed(beyond2) >= $signed(1'h0);
+  assign count = by_word_71 ? 2'h0 : fits ? low : joins ? (more ? 2'h3 : low) : left;
+  assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n8 = o__ready | n38;
-  assign finished = n42 | signal & signal_51 & allowed;
+  assign finished = n42 | active & resident & allowed;
   assign starts = n43 & config__valid & ~(|flushing);
   assign n9 = o__valid & o__ready;
   assign n10 = i__valid_120 & i__ready_119;
   assign n11 = released != freed;
   assign n12 = |settling;
-  assign n13 = signal_105 & first_bank_106[1];
+  assign n13 = split & first_bank_106[1];
   assign n14 = ~(2'h3 << first_bank_106[0]);
   assign n15 = 12'hf0f << first_bank_106;
-  assign n16 = {2{signal_93}} << where[1:0];
+  assign n16 = {2{used}} << where[1:0];
   assign n17 = lead <= config__payload[3];
   assign record_ends = n44 & channel_ends;
-  assign n18 = signal_53 + 1'h1;
+  assign n18 = record + 1'h1;
   assign n19 = !lead;
   assign n20 = config__payload[7:5] == 2'h3;
   assign n21 = config__payload[7:5] == 3'h4;
@@ -1748,40 +1733,40 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n23 = n37 & ~s2_piece[81];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
-  assign n24 = n22 | n37 | n23;
+  assign n24 = n37 | n22 | n23;
   assign n25 = n43 | n42;
   assign n26 = record_ends | n25;
   assign n27 = n43 | record_ends;
-  assign n28 = n27 | n44;
+  assign n28 = n44 | n27;
   assign n29 = n43 | n44;
   assign width = config__payload[27:8] - 1'h1;
   assign n30 = n31 & {rest[2], n29, n38} != 3'h5;
-  assign rest = signal_41 + {~signal_40};
+  assign rest = low + {~count};
   assign n31 = n29 | n38;
-  assign n32 = i__valid & i__ready & i__payload[67] | starts;
+  assign n32 = starts | i__valid & i__ready & i__payload[67];
   assign n33 = ~(4'hf << s4_piece[2:0]);
   assign n34 = n22 | writer_gated_rst;
   assign last_phase_y = n20 | n35 == config__payload[159:156];
-  assign n35 = signal_83 + 1'h1;
-  assign signal_86 = last_phase_y ? (signal_76 & $signed(after_row_beyond) >= $signed(1'h0) ?
-    after_row_beyond[19:0] : signal_82 + config__payload[139:120]) : signal_82;
+  assign n35 = phase_y + 1'h1;
+  assign next_row = last_phase_y ? (wraps & $signed(after_row_beyond) >= $signed(1'h0) ?
+    after_row_beyond[19:0] : row_position + config__payload[139:120]) : row_position;
   assign n36 = ~n23 & n37;
   assign n37 = s2_valid & s2_piece[80];
-  assign beyond2 = signal_130 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
-  assign beyond1 = signal_130 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign signal_130 = n45 + 1'h1;
-  assign n38 = signal_23 & last_lap;
-  assign signal_124 = signal_123 & ~signal_122;
+  assign beyond2 = end_2 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
+  assign beyond1 = end_2 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+  assign end_2 = n45 + 1'h1;
+  assign n38 = store & last_lap;
+  assign joins = extends_2 & ~fits;
   assign n39 = 8'hcc << where[1:0];
   assign n40 = ~more;
-  assign n41 = signal_41 <= signal_37;
-  assign signal_123 = signal_16 & valid & o__valid;
-  assign signal_122 = n40 & n41;
+  assign n41 = low <= left;
+  assign extends_2 = by_row & valid & o__valid;
+  assign fits = n40 & n41;
   assign n42 = record_ends & record_ends_49;
-  assign n43 = ~signal;
-  assign n44 = signal_23 & signal_24;
-  assign after_row_beyond = $signed({1'h0, signal_82}) + $signed(pitch_less);
-  assign n45 = signal_26 + signal_40;
+  assign n43 = ~active;
+  assign n44 = store & row_ends;
+  assign after_row_beyond = $signed({1'h0, row_position}) + $signed(pitch_less);
+  assign n45 = begins + count;
   neuflow_locator locator (
     .clk(writer_gated_clk), .linear(linear_87), .position(position_88),
       .ring(config__payload[119:100]), .rst(writer_gated_rst), .turn(turn), .where(where));
@@ -1790,7 +1775,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       .i__valid(i__valid_120), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
       .rst(writer_gated_rst));
   always @(posedge writer_gated_clk) begin
-    step_less <= by_word ? x_step_less : s1_piece_q[79:77] - config__payload[119:100];
+    step_less <= by_word_71 ? x_step_less : s1_piece_q[79:77] - config__payload[119:100];
     offset <= s1_piece_phase * config__payload[188:180];
     stride <= config__payload[157:156];
     start <= s3_piece[4:3] + s3_piece[70:69];
@@ -1805,7 +1790,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     near_end <= pairs & where[2:1] != 2'h3 ? where[8:3] : where[14:9];
     far <= n1 + (where[2:1] == 2'h3);
     far_end <= n1 + where[2];
-    step[2:0] <= by_word ? config__payload[162:160] : s1_piece_q[79:77];
+    step[2:0] <= by_word_71 ? config__payload[162:160] : s1_piece_q[79:77];
     strides2_q[7:6] <= 2'h0;
     strides1_q[7:5] <= 3'h0;
     if (s5_valid) s6_piece <= s5_piece;
@@ -1813,31 +1798,31 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s3_valid) s4_piece <= s3_piece;
     if (s2_valid) s3_piece <= s2_piece;
     if (s1_valid) s2_piece <= {s1_piece_q[82:77], s1_piece_phase, s1_piece_first, s1_piece_q[68:0]};
-    if (signal_23) begin
-      signal_128 = signal_26 + signal_30;
-      signal_129 = signal_128 >= config__payload[159:156];
-      signal_127 = signal_17 ? {2'h0, signal_30} : !signal_26 ? 4'h0 : config__payload[159:156] -
-        signal_26;
-      n2 = signal_17 | signal_18;
-      n5 = signal_128 + 1'h1;
-      n7 = signal_127 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = ({5'h0, signal_127} <= signal_40) + (n7 <= signal_40);
-      n6 = signal_40 + 1'h1;
-      s1_piece_phase <= (!(signal_17)) ? 4'h0 : signal_129 ? signal_128[3:0] -
-        config__payload[159:156] : signal_128[3:0];
-      s1_piece_first <= (!(n2)) ? 4'h0 : signal_127;
-      {s1_piece_q[82:77], s1_piece_q[68:0]} <= {record_ends_49, channel_ends, signal_24, signal_17 ?
-        (last_lap ? {{1'h0, n3} + n4} - signal_129 : {2'h0, n5 == config__payload[159:156]}) : pairs
-        ? 3'h2 : signal_18 ? {1'h0, number} : n6, s0_piece, signal_38, n2 ? {1'h0, number} : n6};
+    if (store) begin
+      first = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
+      n2 = phases | alone;
+      at_128 = begins + lap;
+      wrapped = at_128 >= config__payload[159:156];
+      on = n5 + n6;
+      n3 = at_128 + 1'h1;
+      n7 = first + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+      number = {1'h0, {5'h0, first} <= count} + (n7 <= count);
+      n4 = count + 1'h1;
+      s1_piece_first <= (!(n2)) ? 4'h0 : first;
+      s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_128[3:0] - config__payload[159:156] :
+        at_128[3:0];
+      {s1_piece_q[82:77], s1_piece_q[68:0]} <= {record_ends_49, channel_ends, row_ends, phases ?
+        (last_lap ? on - wrapped : {2'h0, n3 == config__payload[159:156]}) : pairs ? 3'h2 : alone ?
+        number : n4, s0_piece, taken, n2 ? number : n4};
     end
     if (n8) begin
-      signal_38 <= o__ready ? ahead : (signal_38 + signal_40) + 1'h1;
-      signal_37 <= o__ready ? unused[1:0] : (signal_37 - signal_40) - 2'h1;
+      taken <= o__ready ? ahead : (taken + count) + 1'h1;
+      left <= o__ready ? unused[1:0] : (left - count) - 2'h1;
     end
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{signal_23, finished, starts, pass_done, n9, n10, n11, writer_gated_rst}) begin
+    if (|{pass_done, finished, starts, store, n9, writer_gated_rst, n10, n11}) begin
       settling <= 4'hb;
     end else begin
       if (n12) settling <= settling - 1'h1;
@@ -1845,51 +1830,51 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   end
   always @(posedge writer_gated_clk) begin
     if (writer_gated_rst) begin
-      freed <= 16'h0; at <= 32'h0; signal_105 <= 1'h0; enables <= 8'h0; beat <= 64'h0; signal_94 <=
-        4'h0; position_88 <= 20'h0; linear_87 <= 9'h0; pitch_less <= 21'h0; signal_76 <= 1'h0;
-        x_step_less <= 21'h0; by_word <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0;
-        s2_valid <= 1'h0; s1_valid <= 1'h0; signal_57 <= 1'h0; limit <= 17'h0; stored <= 16'h0;
-        allowed <= 1'h0; signal_51 <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <= 4'h0;
-        last_phase <= 4'h0; signal_18 <= 1'h0; signal_17 <= 1'h0; signal_16 <= 1'h0; pairs <= 1'h0;
-        flushing <= 4'h0; lead <= 2'h0; linear <= 20'h0; linear_row <= 20'h0; record_ends_49 <=
-        1'h0; record_left <= 16'h0; channel_ends <= 1'h0; channel_left <= 16'h0; more <= 1'h0;
-        signal_42 <= 18'h0; signal_41 <= 2'h0; valid <= 1'h0; signal_30 <= 2'h0; follows <= 1'h0;
-        listening <= 1'h0; signal <= 1'h0;
+      freed <= 16'h0; at <= 32'h0; split <= 1'h0; enables <= 8'h0; beat <= 64'h0; banks_used <=
+        4'h0; position_88 <= 20'h0; linear_87 <= 9'h0; pitch_less <= 21'h0; wraps <= 1'h0;
+        x_step_less <= 21'h0; by_word_71 <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <=
+        1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0; room <= 1'h0; limit <= 17'h0; stored <= 16'h0;
+        allowed <= 1'h0; resident <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <= 4'h0;
+        last_phase <= 4'h0; alone <= 1'h0; phases <= 1'h0; by_row <= 1'h0; pairs <= 1'h0; flushing
+        <= 4'h0; lead <= 2'h0; linear <= 20'h0; linear_row <= 20'h0; record_ends_49 <= 1'h0;
+        record_left <= 16'h0; channel_ends <= 1'h0; channel_left <= 16'h0; more <= 1'h0; high <=
+        18'h0; low <= 2'h0; valid <= 1'h0; lap <= 2'h0; follows <= 1'h0; opened <= 1'h0; active <=
+        1'h0;
     end else begin
       freed <= released;
-      at <= {n13 ? far_end : near_end, signal_105 & !first_bank_106[1] ? far_end : near_end,
-        signal_105 & ~first_bank_106[1] ? far : row, n13 ? far : row, signal_105 ? {4{n14}} :
-        ~(8'hff << first_bank_106)};
-      signal_105 <= pairs;
-      enables <= {2{signal_94}} & n15[15:8];
+      at <= {n13 ? far_end : near_end, split & !first_bank_106[1] ? far_end : near_end, split &
+        ~first_bank_106[1] ? far : row, n13 ? far : row, split ? {4{n14}} : ~(8'hff <<
+        first_bank_106)};
+      split <= pairs;
+      enables <= {2{banks_used}} & n15[15:8];
       beat <= {lane3[1] ? (lane3[0] ? s6_piece[68:53] : s6_piece[52:37]) : lane3[0] ?
         s6_piece[36:21] : s6_piece[20:5], lane2[1] ? (lane2[0] ? s6_piece[68:53] : s6_piece[52:37])
         : lane2[0] ? s6_piece[36:21] : s6_piece[20:5], lane1[1] ? (lane1[0] ? s6_piece[68:53] :
         s6_piece[52:37]) : lane1[0] ? s6_piece[36:21] : s6_piece[20:5], lane0[1] ? (lane0[0] ?
         s6_piece[68:53] : s6_piece[52:37]) : lane0[0] ? s6_piece[36:21] : s6_piece[20:5]};
-      signal_94 <= n16[7:4];
+      banks_used <= n16[7:4];
       position_88 <= position;
       linear_87 <= linear[8:0] + offset;
       pitch_less <= config__payload[139:120] - config__payload[119:100];
-      signal_76 <= |config__payload[119:100];
+      wraps <= |config__payload[119:100];
       x_step_less <= config__payload[179:160] - config__payload[119:100];
-      by_word <= config__payload[7:5] == 1'h1;
+      by_word_71 <= config__payload[7:5] == 1'h1;
       s5_valid <= s4_valid;
       s4_valid <= s3_valid;
       s3_valid <= s2_valid;
       s2_valid <= s1_valid;
-      s1_valid <= signal_23;
-      signal_57 <= signal & ~finished & n17 & (record_ends ? n18 < limit : signal_53 < limit);
+      s1_valid <= store;
+      room <= active & ~finished & n17 & (record_ends ? n18 < limit : record < limit);
       limit <= config__payload[155:140] + {n19 ? released : 16'h0};
-      stored <= n19 ? signal_53 : 16'hffff;
+      stored <= n19 ? record : 16'hffff;
       allowed <= n17;
-      signal_51 <= !config__payload[59:44];
+      resident <= !config__payload[59:44];
       strides2_q[4:0] <= {config__payload[159:156], 1'h0};
       strides1_q[3:0] <= config__payload[159:156];
       last_phase <= config__payload[159:156] - 1'h1;
-      signal_18 <= n20;
-      signal_17 <= config__payload[7:5] == 2'h2;
-      signal_16 <= !config__payload[7:5] | n21;
+      alone <= n20;
+      phases <= config__payload[7:5] == 2'h2;
+      by_row <= !config__payload[7:5] | n21;
       pairs <= n21;
       flushing <= {flushing[2:0], finished};
       lead <= (lead + finished) - pass_done;
@@ -1905,61 +1890,61 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         channel_left <= n27 ? config__payload[43:28] : channel_left - 1'h1;
       end
       if (n30) begin
-        more <= n29 ? |width[19:2] : signal_42 != 1'h1;
-        signal_42 <= n29 ? width[19:2] : signal_42 - 1'h1;
+        more <= n29 ? |width[19:2] : high != 1'h1;
+        high <= n29 ? width[19:2] : high - 1'h1;
       end
-      if (n31) signal_41 <= n29 ? width[1:0] : rest[1:0];
+      if (n31) low <= n29 ? width[1:0] : rest[1:0];
       if (o__ready) valid <= o__valid & $signed(unused) >= $signed(1'h0);
-      if (signal_23) signal_30 <= last_lap ? 2'h0 : signal_30 + 1'h1;
+      if (store) lap <= last_lap ? 2'h0 : lap + 1'h1;
       if (n32) begin
         follows <= starts ? config__payload[4] : 1'h0;
-        listening <= starts ? |config__payload[59:44] : follows;
+        opened <= starts ? |config__payload[59:44] : follows;
       end
-      if (finished | starts) signal <= starts;
+      if (finished | starts) active <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
     if (~s4_valid | writer_gated_rst) begin
-      signal_93 <= 4'h0;
+      used <= 4'h0;
     end else begin
-      signal_93 <= {n33[3], pairs ? {n33[1], n33[2], n33[0]} : n33[2:0]};
+      used <= {n33[3], pairs ? {n33[1], n33[2], n33[0]} : n33[2:0]};
     end
   end
   always @(posedge writer_gated_clk) begin
     if (n34) begin
-      signal_83 <= 4'h0; signal_82 <= 20'h0; position <= 20'h0;
+      phase_y <= 4'h0; row_position <= 20'h0; position <= 20'h0;
     end else begin
       if (n36) begin
-        signal_83 <= last_phase_y ? 4'h0 : n35[3:0];
-        signal_82 <= signal_86;
+        phase_y <= last_phase_y ? 4'h0 : n35[3:0];
+        row_position <= next_row;
       end
-      if (n37 | n23 | s2_valid) begin
+      if (s2_valid | n37 | n23) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
-        position <= n23 ? signal_82 : n37 ? signal_86 : signal_76 & $signed(after_beyond) >=
+        position <= n23 ? row_position : n37 ? next_row : wraps & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
       end
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (!(by_word)) begin
+    if (!(by_word_71)) begin
       step[19:3] <= 17'h0;
     end else begin
       step[19:3] <= config__payload[179:163];
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (flushing[0] | writer_gated_rst) begin
-      signal_53 <= 16'h0;
+    if (writer_gated_rst | flushing[0]) begin
+      record <= 16'h0;
     end else begin
-      if (record_ends) signal_53 <= n18[15:0];
+      if (record_ends) record <= n18[15:0];
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | n29) begin
-      signal_26 <= 4'h0;
+    if (n29 | writer_gated_rst) begin
+      begins <= 4'h0;
     end else begin
-      if ((n4 | n3 | $signed({3'h0, signal_130}) >= $signed(1'h0)) & n38) signal_26 <= n4 ?
-        beyond2[3:0] : n3 ? beyond1[3:0] : signal_130[3:0];
+      if ((n5 | n6 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n38) begins <= n6 ? beyond2[3:0] :
+        n5 ? beyond1[3:0] : end_2[3:0];
     end
   end
 endmodule
@@ -1991,19 +1976,19 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   reg [1:0] after, asked = 2'h0;
   reg [2:0] arriving = 3'h0;
   reg [63:0] collected_0 = 64'h0, collected_1 = 64'h0, collected_2 = 64'h0, data = 64'h0;
-  wire n3, n2, n1, signal_16, awake, awake_59, blocks_clk, comes, comes_22, read_35, ready_38,
-    room_13, room_14, weights_clk;
+  wire n3, n2, n1, awake, awake_59, blocks_clk, comes, comes_22, read_35, ready_38, room_13,
+    room_14, take, weights_clk;
   wire [63:0] value_57;
   assign parameters = {collected_2, collected_1, collected_0};
   assign i__ready = listening & (leads ? room_14 : room_13);
-  assign config__ready = signal_16 & i__payload[67];
-  assign comes = signal_16 & leads;
+  assign config__ready = take & i__payload[67];
+  assign comes = take & leads;
   assign read_35 = asks & parameters_wanted & ready_38;
-  assign comes_22 = signal_16 & ~leads;
-  assign signal_16 = i__ready & i__valid;
-  assign n1 = weights_gated_rst | parameters_take;
-  assign n2 = {listening, signal_16, leads} != 3'h6 & n3;
-  assign n3 = {listening, signal_16} != 2'h2;
+  assign comes_22 = take & ~leads;
+  assign take = i__ready & i__valid;
+  assign n1 = parameters_take | weights_gated_rst;
+  assign n2 = {listening, take, leads} != 3'h6 & n3;
+  assign n3 = {listening, take} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
       .comes(comes), .free(parameters_take & port_2285_16[1]), .push(push), .read_enable(read_35),
@@ -2021,7 +2006,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
     if (arriving[0]) collected_0 <= value_57;
     if (arriving[1]) collected_1 <= value_57;
     if (arriving[2]) collected_2 <= value_57;
-    if (signal_16) data <= i__payload[63:0];
+    if (take) data <= i__payload[63:0];
   end
   always @(posedge clk) begin
     if (n1) begin
@@ -2077,7 +2062,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{push, rewind, comes, read_enable, free} | n1;
+  assign awake = |{comes, free, push, rewind, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2087,14 +2072,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{push, rewind, blocks_gated_rst, comes, read_enable, free}) begin
+    if (|{comes, free, blocks_gated_rst, push, rewind, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (rewind | blocks_gated_rst | free) begin
+    if (free | blocks_gated_rst | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2143,7 +2128,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{push, rewind, comes, read_enable, free} | n1;
+  assign awake = |{comes, free, push, rewind, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2153,14 +2138,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{push, rewind, weights_gated_rst, comes, read_enable, free}) begin
+    if (|{comes, free, push, rewind, weights_gated_rst, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (rewind | weights_gated_rst | free) begin
+    if (free | rewind | weights_gated_rst) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2225,27 +2210,28 @@ module \neuflow_convolver_tile.router  (
   reg [2:0] settling = 3'h4;
   reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
     4'h0, west_next_source = 4'h0, west_source = 4'h0;
-  reg [9:0] signal_27 = 10'h0, east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0,
+  reg [9:0] east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0, held = 10'h0,
     local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'he, west_waiting = 10'h0;
   wire n8, n10, n7, n6, n5, n4, n3, n2, n1, n9, east_last, east_moves, i__ready_70, i__ready_80,
-    i__ready_90, local0_last, local0_moves, o__valid_95, south_last, south_moves, west_last,
-    west_moves;
+    i__ready_90, i__valid_71, i__valid_81, i__valid_91, local0_last, local0_moves, moving,
+    o__valid_95, south_last, south_moves, west_last, west_moves;
   wire [23:0] o__payload;
-  wire [3:0] n13, moving;
+  wire [3:0] n13;
   wire [7:4] i__payload;
-  wire [9:0] n11, n12, signal, done, queued;
+  wire [9:0] n11, n12, direct, done, queued;
   assign east_takes = east_armed & !(east_peers & n12);
   assign south_takes = south_armed & !(south_peers & n12);
   assign west_takes = west_armed & !(west_peers & n12);
   assign local0_takes = local0_armed & !(local0_peers & n12);
-  assign awake = |{o__valid_95, local0_moves, west_moves, south_moves, east_moves, n1, n2, n3,
-    bus__valid} | n4;
-  assign moving = (east_moves ? east_current[3:0] : 4'h0) | (south_moves ? south_current[3:0] :
-    4'h0) | (west_moves ? west_current[3:0] : 4'h0) | (local0_moves ? local0_current[3:0] : 4'h0);
-  assign i__payload = |{bus__payload[23:20] == 1'h1, bus__payload[23:20] == 2'h3,
-    bus__payload[23:20] == 2'h2, bus__payload[23:20] == 3'h5} ? {n13[3:1], 1'h0} : 4'h0;
+  assign {i__valid_91, i__valid_81, i__valid_71, moving} = (east_moves ? east_current[3:0] : 4'h0) |
+    (south_moves ? south_current[3:0] : 4'h0) | (west_moves ? west_current[3:0] : 4'h0) |
+    (local0_moves ? local0_current[3:0] : 4'h0);
+  assign awake = |{o__valid_95, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1,
+    n2, n3} | n4;
+  assign i__payload = |{bus__payload[23:20] == 1'h1, bus__payload[23:20] == 2'h2,
+    bus__payload[23:20] == 3'h5, bus__payload[23:20] == 2'h3} ? {n13[3:1], 1'h0} : 4'h0;
   assign local0_moves = local0_in__valid & local0_takes;
   assign west_moves = west_in__valid & west_takes;
   assign south_moves = south_in__valid & south_takes;
@@ -2262,9 +2248,9 @@ module \neuflow_convolver_tile.router  (
   assign n6 = o__payload[3:0] == 2'h3;
   assign n7 = o__payload[3:0] == 2'h2;
   assign n8 = o__payload[3:0] == 1'h1;
-  assign queued = o__ready ? o__payload[13:4] & signal_27 & n11 : 10'h0;
+  assign queued = o__ready ? o__payload[13:4] & held & n11 : 10'h0;
   assign n9 = o__ready | |done;
-  assign signal = o__ready ? o__payload[13:4] & (~signal_27 | done) : 10'h0;
+  assign direct = o__ready ? o__payload[13:4] & (~held | done) : 10'h0;
   assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
     (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
   assign n10 = |o__payload[13:4];
@@ -2274,19 +2260,19 @@ module \neuflow_convolver_tile.router  (
   neuflow_slice #(.WIDTH(35)) east_slice (
     .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
       2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_70), .i__valid(moving[1]),
+      east_in__payload : 35'h0), .i__ready(i__ready_70), .i__valid(i__valid_71),
       .o__payload(east_out__payload), .o__ready(o__ready_66), .o__valid(east_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
     .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
       2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_80), .i__valid(moving[2]),
+      east_in__payload : 35'h0), .i__ready(i__ready_80), .i__valid(i__valid_81),
       .o__payload(south_out__payload), .o__ready(o__ready_76), .o__valid(south_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
     .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
       2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_90), .i__valid(moving[3]),
+      east_in__payload : 35'h0), .i__ready(i__ready_90), .i__valid(i__valid_91),
       .o__payload(west_out__payload), .o__ready(o__ready_86), .o__valid(west_out__valid),
       .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(24)) words (
@@ -2295,7 +2281,7 @@ module \neuflow_convolver_tile.router  (
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_95), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_95, local0_moves, west_moves, south_moves, east_moves, n1, n2, n3, bus__valid,
+    if (|{o__valid_95, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1, n2, n3,
       router_gated_rst}) begin
       settling <= 3'h4;
     end else begin
@@ -2310,7 +2296,7 @@ module \neuflow_convolver_tile.router  (
         south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers <= 10'he;
         local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting <= 10'h0; west_current <=
         10'h0; south_waiting <= 10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current
-        <= 10'h0; waits <= 10'h0; signal_27 <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
+        <= 10'h0; waits <= 10'h0; held <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
         east_peers <= 10'he;
     end else begin
       local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
@@ -2328,24 +2314,24 @@ module \neuflow_convolver_tile.router  (
         n8 ? |(east_current | east_waiting) & o__payload[23:14] != east_peers : 1'h0) &
         ~(|(o__payload[13:4] & waits));
       if (queued[3] & n9) west_next_source <= o__payload[3:0];
-      if ((done[3] | signal[3]) & n9) west_source <= signal[3] ? o__payload[3:0] : west_next_source;
+      if ((done[3] | direct[3]) & n9) west_source <= direct[3] ? o__payload[3:0] : west_next_source;
       if (queued[2] & n9) south_next_source <= o__payload[3:0];
-      if ((done[2] | signal[2]) & n9) south_source <= signal[2] ? o__payload[3:0] :
+      if ((done[2] | direct[2]) & n9) south_source <= direct[2] ? o__payload[3:0] :
         south_next_source;
       if (queued[1] & n9) east_next_source <= o__payload[3:0];
-      if ((done[1] | signal[1]) & n9) east_source <= signal[1] ? o__payload[3:0] : east_next_source;
+      if ((done[1] | direct[1]) & n9) east_source <= direct[1] ? o__payload[3:0] : east_next_source;
       if (n9 & (o__ready & n5 & n10)) local0_peers <= o__payload[23:14];
       if (n9) begin
         local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
-        local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? signal : 10'h0);
+        local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? direct : 10'h0);
         west_waiting <= west_waiting & n11 | (n6 ? queued : 10'h0);
-        west_current <= west_current & n11 | west_waiting & done | (n6 ? signal : 10'h0);
+        west_current <= west_current & n11 | west_waiting & done | (n6 ? direct : 10'h0);
         south_waiting <= south_waiting & n11 | (n7 ? queued : 10'h0);
-        south_current <= south_current & n11 | south_waiting & done | (n7 ? signal : 10'h0);
+        south_current <= south_current & n11 | south_waiting & done | (n7 ? direct : 10'h0);
         east_waiting <= east_waiting & n11 | (n8 ? queued : 10'h0);
-        east_current <= east_current & n11 | east_waiting & done | (n8 ? signal : 10'h0);
+        east_current <= east_current & n11 | east_waiting & done | (n8 ? direct : 10'h0);
         waits <= waits & n11 | queued;
-        signal_27 <= signal_27 & n11 | waits & done | signal;
+        held <= held & n11 | waits & done | direct;
       end
       if ((o__ready & n6 & n10) & n9) west_peers <= o__payload[23:14];
       if ((o__ready & n7 & n10) & n9) south_peers <= o__payload[23:14];
@@ -2383,7 +2369,7 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{o__ready, local__1__ready, local__2__ready, local__3__ready, local__4__ready,
+  assign all_ready = &{local__2__ready, local__1__ready, o__ready, local__3__ready, local__4__ready,
     local__0__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),

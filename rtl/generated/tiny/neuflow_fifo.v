@@ -14,17 +14,17 @@ module neuflow_fifo (
   reg fetched = 1'h0, some = 1'h0;
   reg [3:0] read_address = 4'h0, write_address = 4'h0;
   reg [4:0] level = 5'h0;
-  wire n1, n2, signal_10, signal_12, move;
+  wire n1, n2, move, pop, push;
   wire [34:0] read_data;
-  assign awake = signal_10 | signal_12 | move & (fetched | o__valid);
-  assign signal_12 = some & (~fetched | move);
-  assign signal_10 = i__valid & i__ready;
-  assign n1 = signal_10 & ~signal_12;
-  assign n2 = n1 | signal_12 & ~signal_10;
+  assign awake = push | pop | move & (fetched | o__valid);
+  assign pop = some & (~fetched | move);
+  assign push = i__valid & i__ready;
+  assign n1 = push & ~pop;
+  assign n2 = n1 | pop & ~push;
   assign move = ~o__valid | o__ready;
   neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(35)) ram (
-    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(signal_12),
-      .write_address(write_address), .write_data(i__payload), .write_enable(signal_10));
+    .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(pop),
+      .write_address(write_address), .write_data(i__payload), .write_enable(push));
   always @(posedge clk) begin
     if (rst) begin
       some <= 1'h0; i__ready <= 1'h1; level <= 5'h0; write_address <= 4'h0; read_address <= 4'h0;
@@ -35,9 +35,9 @@ module neuflow_fifo (
         i__ready <= n1 ? level != 4'hf : 1'h1;
         level <= n1 ? level + 1'h1 : level - 1'h1;
       end
-      if (signal_10) write_address <= write_address == 4'hf ? 4'h0 : write_address + 1'h1;
-      if (signal_12) read_address <= read_address == 4'hf ? 4'h0 : read_address + 1'h1;
-      if (move | signal_12) fetched <= signal_12;
+      if (push) write_address <= write_address == 4'hf ? 4'h0 : write_address + 1'h1;
+      if (pop) read_address <= read_address == 4'hf ? 4'h0 : read_address + 1'h1;
+      if (move | pop) fetched <= pop;
       if (move) o__valid <= fetched;
     end
   end

@@ -141,46 +141,45 @@ module \neuflow_fifo_tile.router  (
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, local1_next_source = 4'h0, local1_source
     = 4'h0, north_next_source = 4'h0, north_source = 4'h0, south_next_source = 4'h0, south_source =
     4'h0, west_next_source = 4'h0, west_source = 4'h0;
-  reg [9:0] signal_33 = 10'h0, east_current = 10'h0, east_peers = 10'h7f, east_waiting = 10'h0,
+  reg [9:0] east_current = 10'h0, east_peers = 10'h7f, east_waiting = 10'h0, held = 10'h0,
     local0_current = 10'h0, local0_peers = 10'h7f, local0_waiting = 10'h0, local1_current = 10'h0,
     local1_peers = 10'h7f, local1_waiting = 10'h0, north_current = 10'h0, north_peers = 10'h7f,
     north_waiting = 10'h0, south_current = 10'h0, south_peers = 10'h7f, south_waiting = 10'h0, waits
     = 10'h0, west_current = 10'h0, west_peers = 10'h7f, west_waiting = 10'h0;
-  wire n4, n6, n2, n7, n1, n3, n8, n15, n14, n16, n13, n12, n11, n10, n9, n5, east_last, east_moves,
+  wire n4, n5, n3, n6, n2, n7, n8, n15, n14, n16, n13, n12, n11, n10, n9, n1, east_last, east_moves,
     i__ready_102, i__ready_112, i__ready_122, i__ready_132, i__ready_142, i__ready_152, i__ready_92,
     local0_last, local0_moves, local1_last, local1_moves, north_last, north_moves, o__valid_157,
     south_last, south_moves, west_last, west_moves;
-  wire [10:4] i__payload;
   wire [23:0] o__payload;
-  wire [6:0] moving;
-  wire [9:0] n17, n18, signal, done, queued;
+  wire [6:0] i__payload_target, moving;
+  wire [9:0] n17, n18, direct, done, queued;
   assign north_takes = north_armed & !(north_peers & n18);
   assign east_takes = east_armed & !(east_peers & n18);
   assign south_takes = south_armed & !(south_peers & n18);
   assign west_takes = west_armed & !(west_peers & n18);
   assign local0_takes = local0_armed & !(local0_peers & n18);
   assign local1_takes = local1_armed & !(local1_peers & n18);
-  assign awake = |{o__valid_157, local1_moves, n1, local0_moves, n2, south_moves, bus__valid, n3,
-    west_moves, n4, east_moves, north_moves, n5, n6, n7} | n8;
+  assign awake = |{o__valid_157, local1_moves, local0_moves, south_moves, n1, west_moves,
+    east_moves, bus__valid, north_moves, n2, n3, n4, n5, n6, n7} | n8;
   assign moving = (north_moves ? north_current[6:0] : 7'h0) | (east_moves ? east_current[6:0] :
     7'h0) | (south_moves ? south_current[6:0] : 7'h0) | (west_moves ? west_current[6:0] : 7'h0) |
     (local0_moves ? local0_current[6:0] : 7'h0) | (local1_moves ? local1_current[6:0] : 7'h0);
-  assign i__payload = |{bus__payload[23:20] == 1'h1, !bus__payload[23:20], bus__payload[23:20] ==
-    2'h2, bus__payload[23:20] == 2'h3, bus__payload[23:20] == 3'h6, bus__payload[23:20] == 3'h5} ?
-    1'h1 << bus__payload[19:16] : 7'h0;
+  assign i__payload_target = |{!bus__payload[23:20], bus__payload[23:20] == 3'h5,
+    bus__payload[23:20] == 2'h2, bus__payload[23:20] == 3'h6, bus__payload[23:20] == 2'h3,
+    bus__payload[23:20] == 1'h1} ? 1'h1 << bus__payload[19:16] : 7'h0;
   assign local1_moves = local1_in__valid & local1_takes;
-  assign n1 = local0_out__valid & o__ready_138;
   assign local0_moves = local0_in__valid & local0_takes;
-  assign n2 = west_out__valid & o__ready_118;
   assign south_moves = south_in__valid & south_takes;
-  assign n3 = local1_out__valid & o__ready_148;
+  assign n1 = north_out__valid & o__ready_88;
   assign west_moves = west_in__valid & west_takes;
-  assign n4 = east_out__valid & o__ready_98;
   assign east_moves = east_in__valid & east_takes;
   assign north_moves = north_in__valid & north_takes;
-  assign n5 = north_out__valid & o__ready_88;
-  assign n6 = south_out__valid & o__ready_108;
-  assign n7 = global_out__valid & o__ready_128;
+  assign n2 = local0_out__valid & o__ready_138;
+  assign n3 = west_out__valid & o__ready_118;
+  assign n4 = east_out__valid & o__ready_98;
+  assign n5 = south_out__valid & o__ready_108;
+  assign n6 = global_out__valid & o__ready_128;
+  assign n7 = local1_out__valid & o__ready_148;
   assign n8 = |settling;
   assign local1_last = local1_moves & local1_in__payload[34];
   assign local0_last = local0_moves & local0_in__payload[34];
@@ -195,8 +194,8 @@ module \neuflow_fifo_tile.router  (
   assign n13 = o__payload[3:0] == 1'h1;
   assign n14 = !o__payload[3:0];
   assign n15 = o__ready | |done;
-  assign queued = o__ready ? o__payload[13:4] & signal_33 & n17 : 10'h0;
-  assign signal = o__ready ? o__payload[13:4] & (~signal_33 | done) : 10'h0;
+  assign queued = o__ready ? o__payload[13:4] & held & n17 : 10'h0;
+  assign direct = o__ready ? o__payload[13:4] & (~held | done) : 10'h0;
   assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
     (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ?
     local0_current : 10'h0) | (local1_ended ? local1_current : 10'h0);
@@ -252,13 +251,14 @@ module \neuflow_fifo_tile.router  (
       : 35'h0), .i__ready(i__ready_122), .i__valid(moving[3]), .o__payload(west_out__payload),
       .o__ready(o__ready_118), .o__valid(west_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(24)) words (
-    .clk(router_gated_clk), .i__payload({3'h0, bus__payload[30:24] | i__payload, 3'h0, i__payload,
-      bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid & bus__payload[3:0] == 3'h7
-      & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)), .o__payload(o__payload),
-      .o__ready(o__ready), .o__valid(o__valid_157), .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload({bus__payload[30:24] | {3'h0, i__payload_target}, 3'h0,
+      i__payload_target, bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid &
+      bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_157),
+      .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_157, local1_moves, n1, local0_moves, router_gated_rst, n2, south_moves,
-      bus__valid, n3, west_moves, n4, east_moves, north_moves, n5, n6, n7}) begin
+    if (|{o__valid_157, local1_moves, local0_moves, south_moves, n1, west_moves, east_moves,
+      bus__valid, router_gated_rst, north_moves, n2, n3, n4, n5, n6, n7}) begin
       settling <= 3'h4;
     end else begin
       if (n8) settling <= settling - 1'h1;
@@ -276,9 +276,8 @@ module \neuflow_fifo_tile.router  (
         10'h7f; local1_waiting <= 10'h0; local1_current <= 10'h0; local0_waiting <= 10'h0;
         local0_current <= 10'h0; west_waiting <= 10'h0; west_current <= 10'h0; south_waiting <=
         10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current <= 10'h0; north_waiting
-        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; signal_33 <= 10'h0; local0_peers <=
-        10'h7f; west_peers <= 10'h7f; south_peers <= 10'h7f; east_peers <= 10'h7f; north_peers <=
-        10'h7f;
+        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; held <= 10'h0; local0_peers <= 10'h7f;
+        west_peers <= 10'h7f; south_peers <= 10'h7f; east_peers <= 10'h7f; north_peers <= 10'h7f;
     end else begin
       local1_armed <= |local1_current & !(local1_peers & ~local1_current) & ~local1_last &
         ~local1_ended;
@@ -302,48 +301,48 @@ module \neuflow_fifo_tile.router  (
         |(north_current | north_waiting) & o__payload[23:14] != north_peers : 1'h0) &
         ~(|(o__payload[13:4] & waits));
       if (n15 & queued[6]) local1_next_source <= o__payload[3:0];
-      if ((done[6] | signal[6]) & n15) local1_source <= signal[6] ? o__payload[3:0] :
+      if ((direct[6] | done[6]) & n15) local1_source <= direct[6] ? o__payload[3:0] :
         local1_next_source;
       if (n15 & queued[5]) local0_next_source <= o__payload[3:0];
-      if ((done[5] | signal[5]) & n15) local0_source <= signal[5] ? o__payload[3:0] :
+      if ((direct[5] | done[5]) & n15) local0_source <= direct[5] ? o__payload[3:0] :
         local0_next_source;
       if (n15 & queued[4]) global_next_source <= o__payload[3:0];
-      if ((done[4] | signal[4]) & n15) global_source <= signal[4] ? o__payload[3:0] :
+      if ((direct[4] | done[4]) & n15) global_source <= direct[4] ? o__payload[3:0] :
         global_next_source;
       if (n15 & queued[3]) west_next_source <= o__payload[3:0];
-      if ((done[3] | signal[3]) & n15) west_source <= signal[3] ? o__payload[3:0] :
+      if ((direct[3] | done[3]) & n15) west_source <= direct[3] ? o__payload[3:0] :
         west_next_source;
       if (n15 & queued[2]) south_next_source <= o__payload[3:0];
-      if ((done[2] | signal[2]) & n15) south_source <= signal[2] ? o__payload[3:0] :
+      if ((direct[2] | done[2]) & n15) south_source <= direct[2] ? o__payload[3:0] :
         south_next_source;
       if (n15 & queued[1]) east_next_source <= o__payload[3:0];
-      if ((done[1] | signal[1]) & n15) east_source <= signal[1] ? o__payload[3:0] :
+      if ((direct[1] | done[1]) & n15) east_source <= direct[1] ? o__payload[3:0] :
         east_next_source;
       if (n15 & queued[0]) north_next_source <= o__payload[3:0];
-      if ((done[0] | signal[0]) & n15) north_source <= signal[0] ? o__payload[3:0] :
+      if ((direct[0] | done[0]) & n15) north_source <= direct[0] ? o__payload[3:0] :
         north_next_source;
       if ((o__ready & n9 & n16) & n15) local1_peers <= o__payload[23:14];
       if (n15) begin
         local1_waiting <= local1_waiting & n17 | (n9 ? queued : 10'h0);
-        local1_current <= local1_current & n17 | local1_waiting & done | (n9 ? signal : 10'h0);
+        local1_current <= local1_current & n17 | local1_waiting & done | (n9 ? direct : 10'h0);
         local0_waiting <= local0_waiting & n17 | (n10 ? queued : 10'h0);
-        local0_current <= local0_current & n17 | local0_waiting & done | (n10 ? signal : 10'h0);
+        local0_current <= local0_current & n17 | local0_waiting & done | (n10 ? direct : 10'h0);
         west_waiting <= west_waiting & n17 | (n11 ? queued : 10'h0);
-        west_current <= west_current & n17 | west_waiting & done | (n11 ? signal : 10'h0);
+        west_current <= west_current & n17 | west_waiting & done | (n11 ? direct : 10'h0);
         south_waiting <= south_waiting & n17 | (n12 ? queued : 10'h0);
-        south_current <= south_current & n17 | south_waiting & done | (n12 ? signal : 10'h0);
+        south_current <= south_current & n17 | south_waiting & done | (n12 ? direct : 10'h0);
         east_waiting <= east_waiting & n17 | (n13 ? queued : 10'h0);
-        east_current <= east_current & n17 | east_waiting & done | (n13 ? signal : 10'h0);
+        east_current <= east_current & n17 | east_waiting & done | (n13 ? direct : 10'h0);
         north_waiting <= north_waiting & n17 | (n14 ? queued : 10'h0);
-        north_current <= north_current & n17 | north_waiting & done | (n14 ? signal : 10'h0);
+        north_current <= north_current & n17 | north_waiting & done | (n14 ? direct : 10'h0);
         waits <= waits & n17 | queued;
-        signal_33 <= signal_33 & n17 | waits & done | signal;
+        held <= held & n17 | waits & done | direct;
       end
-      if (n15 & (o__ready & n10 & n16)) local0_peers <= o__payload[23:14];
+      if ((o__ready & n10 & n16) & n15) local0_peers <= o__payload[23:14];
       if (n15 & (o__ready & n11 & n16)) west_peers <= o__payload[23:14];
       if (n15 & (o__ready & n12 & n16)) south_peers <= o__payload[23:14];
-      if (n15 & (o__ready & n13 & n16)) east_peers <= o__payload[23:14];
-      if (n15 & (o__ready & n14 & n16)) north_peers <= o__payload[23:14];
+      if ((o__ready & n13 & n16) & n15) east_peers <= o__payload[23:14];
+      if ((o__ready & n14 & n16) & n15) north_peers <= o__payload[23:14];
     end
   end
 endmodule

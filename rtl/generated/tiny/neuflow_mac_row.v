@@ -18,14 +18,11 @@ module neuflow_mac_row (
     32'h0;
   reg [47:0] drain0 = 48'h0, drain1 = 48'h0, drain2 = 48'h0, drain3 = 48'h0, drain4 = 48'h0, sum0 =
     48'h0, sum1 = 48'h0, sum2 = 48'h0, sum3 = 48'h0, sum4 = 48'h0;
-  wire [23:0] n2;
-  wire [47:24] n1;
-  assign {n1, n2} = |behind ? drain1 : drain0;
   always @(posedge clk) begin
     if (rst) begin
       out <= 48'h0;
     end else begin
-      if (take) out <= &behind ? drain2 : {n1, n2};
+      if (take) out <= &behind ? drain2 : |behind ? drain1 : drain0;
     end
   end
   always @(posedge clk) begin

@@ -17,10 +17,10 @@ module neuflow_mapper (
   output wire awake,
   input wire clk
 );
-  reg n7, n5, n2, n11, n10, signal_28 = 1'h0, signal_37 = 1'h0, o__ready_29 = 1'h0;
-  reg [11:0] s10_tail = 12'h0, s11_tail = 12'h0, s12_tail = 12'h0, s13_tail = 12'h0, s14_tail =
-    12'h0, s15_tail = 12'h0, s1_tail = 12'h0, s2_tail = 12'h0, s3_tail = 12'h0, s4_tail = 12'h0,
-    s5_tail = 12'h0, s6_tail = 12'h0, s7_tail = 12'h0, s8_tail = 12'h0, s9_tail = 12'h0;
+  reg n7, n5, n2, n11, n10, closing = 1'h0, inside_2 = 1'h0, o__ready_29 = 1'h0;
+  reg [11:0] s10_tail = 12'h0, s11_tail = 12'h0, s12_tail = 12'h0, s13_tail = 12'h0, s1_tail =
+    12'h0, s2_tail = 12'h0, s3_tail = 12'h0, s4_tail = 12'h0, s5_tail = 12'h0, s6_tail = 12'h0,
+    s7_tail = 12'h0, s8_tail = 12'h0, s9_tail = 12'h0;
   reg [14:0] valid = 15'h0;
   reg [15:0] s15_word_0 = 16'h0, s15_word_1 = 16'h0, s5_q_0 = 16'h0, s5_q_1 = 16'h0;
   reg [16:0] n15, n13, s10_b_0 = 17'h0, s10_b_1 = 17'h0, s11_b_0 = 17'h0, s11_b_1 = 17'h0, s12_b_0 =
@@ -33,6 +33,7 @@ module neuflow_mapper (
   reg [25:0] s11_clipped_0 = 26'h0, s11_clipped_1 = 26'h0, s12_doubled_0 = 26'h0, s12_doubled_1 =
     26'h0, s13_value_0 = 26'h0, s13_value_1 = 26'h0;
   reg [26:0] n9, n8, n4, n3, s14_value_0 = 27'h0, s14_value_1 = 27'h0;
+  reg [2:0] s15_tail = 3'h0;
   reg [32:0] s6_qd_0 = 33'h0, s6_qd_1 = 33'h0;
   reg [33:0] s5_a_0 = 34'h0, s5_a_1 = 34'h0, s6_a_0 = 34'h0, s6_a_1 = 34'h0, s8_high_0 = 34'h0,
     s8_high_1 = 34'h0;
@@ -42,28 +43,29 @@ module neuflow_mapper (
   reg [66:0] s4_segment_0 = 67'h0, s4_segment_1 = 67'h0;
   reg [6:0] s2_above_0 = 7'h0, s2_above_1 = 7'h0;
   reg [7:0] n6, n1, s3_segment_0 = 8'h0, s3_segment_1 = 8'h0;
-  wire n16, n17, n14, n12, n18, signal, signal_26, awake_39, i__ready_25, moves, o__valid_27;
+  reg [9:0] s14_tail = 10'h0;
+  wire n16, n17, n14, n12, n18, accept, awake_39, en, i__ready_25, moves, o__valid_27;
   wire [11:10] s0_tail;
   wire [550:0] o__payload_35;
-  assign i__ready = signal & o__valid_27 & n18;
+  assign i__ready = en & o__valid_27 & n18;
   assign s0_tail[10] = n14 & o__payload_35[0];
   assign s0_tail[11] = n12 & o__payload_35[0];
   assign active = o__valid & o__ready;
-  assign awake = awake_39 | n16 | active | n17;
-  assign moves = signal & signal_37;
+  assign awake = n16 | active | awake_39 | n17;
+  assign moves = en & inside_2;
   assign n12 = $signed(i__payload[31:16]) < $signed(1'h0);
   assign n14 = $signed(i__payload[15:0]) < $signed(1'h0);
-  assign signal_26 = signal & i__valid & o__valid_27 & n18;
-  assign n16 = signal_26 | signal_28 | signal & (signal_37 | |valid);
+  assign accept = en & i__valid & o__valid_27 & n18;
+  assign n16 = accept | closing | en & (inside_2 | |valid);
   assign n17 = |settling;
-  assign signal = ~valid[14] | i__ready_25;
-  assign n18 = ~signal_28;
+  assign en = ~valid[14] | i__ready_25;
+  assign n18 = ~closing;
   \neuflow_mapper.config  config_2 (
     .awake(awake_39), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .held(o__payload_35), .o__ready(o__ready_29),
       .o__valid(o__valid_27), .rst(rst), .sub(sub));
   neuflow_slice #(.WIDTH(35)) slice (
-    .clk(clk), .i__payload({s15_tail[2:0], moves ? s15_word_1 : 16'h0, moves ? s15_word_0 : 16'h0}),
+    .clk(clk), .i__payload({s15_tail, moves ? s15_word_1 : 16'h0, moves ? s15_word_0 : 16'h0}),
       .i__ready(i__ready_25), .i__valid(valid[14]), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
@@ -166,8 +168,8 @@ module neuflow_mapper (
       s4_x_0 <= s3_x_0;
       s3_x_0 <= s2_x_0;
       s2_x_0 <= s1_x_0;
-      s15_tail <= s14_tail;
-      s14_tail <= s13_tail;
+      s15_tail <= s14_tail[2:0];
+      s14_tail <= s13_tail[9:0];
       s13_tail <= s12_tail;
       s12_tail <= s11_tail;
       s11_tail <= s10_tail;
@@ -181,7 +183,7 @@ module neuflow_mapper (
       s3_tail <= s2_tail;
       s2_tail <= s1_tail;
     end
-    if (signal_26) begin
+    if (accept) begin
       n11 = o__payload_35[0] | o__payload_35[1];
       n13 = -$signed(i__payload[31:16]);
       n15 = -$signed(i__payload[15:0]);
@@ -191,7 +193,7 @@ module neuflow_mapper (
     end
   end
   always @(posedge clk) begin
-    if (|{rst, awake_39, n16, active}) begin
+    if (|{rst, n16, active, awake_39}) begin
       settling <= 2'h2;
     end else begin
       if (n17) settling <= settling - 1'h1;
@@ -199,20 +201,20 @@ module neuflow_mapper (
   end
   always @(posedge clk) begin
     if (rst) begin
-      signal_37 <= 1'h0; valid <= 15'h0; o__ready_29 <= 1'h0;
+      inside_2 <= 1'h0; valid <= 15'h0; o__ready_29 <= 1'h0;
     end else begin
-      if (signal) begin
-        signal_37 <= signal_26 | |valid[13:0];
-        valid <= {valid[13:0], signal_26};
+      if (en) begin
+        inside_2 <= accept | |valid[13:0];
+        valid <= {valid[13:0], accept};
       end
-      o__ready_29 <= signal & signal_28 & ~o__ready_29 & (valid[3] & s4_tail[2]);
+      o__ready_29 <= en & closing & ~o__ready_29 & (valid[3] & s4_tail[2]);
     end
   end
   always @(posedge clk) begin
-    if (rst | o__ready_29) begin
-      signal_28 <= 1'h0;
+    if (o__ready_29 | rst) begin
+      closing <= 1'h0;
     end else begin
-      if (signal_26 & i__payload[34]) signal_28 <= 1'h1;
+      if (accept & i__payload[34]) closing <= 1'h1;
     end
   end
 endmodule
@@ -230,7 +232,7 @@ module \neuflow_mapper.config  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
+  reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [31:0] word = 32'h0;
   reg [575:0] words = 576'h0;
   wire n2, n1, mine, move;
@@ -239,14 +241,14 @@ module \neuflow_mapper.config  (
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
-  assign mine = signal_9 & match;
+  assign mine = came & match;
   always @(posedge clk) begin
     if (rst) begin
-      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
+      o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
-      if (!(n1)) signal_9 <= bus__valid;
-      full <= n2 ? signal : full & ~move;
+      if (o__ready | move) o__valid <= move;
+      if (!(n1)) came <= bus__valid;
+      full <= n2 ? last : full & ~move;
     end
   end
   always @(posedge clk) begin
@@ -255,7 +257,7 @@ module \neuflow_mapper.config  (
     if (!(n1)) begin
       match <= bus__payload[3:0] == 3'h6 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
         columns);
-      signal <= bus__payload[48];
+      last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end

@@ -130,47 +130,46 @@ module \neuflow_mapper_tile.router  (
     4'h0, local0_next_source = 4'h0, local0_source = 4'h0, north_next_source = 4'h0, north_source =
     4'h0, south_next_source = 4'h0, south_source = 4'h0, west_next_source = 4'h0, west_source =
     4'h0;
-  reg [9:0] signal_30 = 10'h0, east_current = 10'h0, east_peers = 10'h3f, east_waiting = 10'h0,
+  reg [9:0] east_current = 10'h0, east_peers = 10'h3f, east_waiting = 10'h0, held = 10'h0,
     local0_current = 10'h0, local0_peers = 10'h3f, local0_waiting = 10'h0, north_current = 10'h0,
     north_peers = 10'h3f, north_waiting = 10'h0, south_current = 10'h0, south_peers = 10'h3f,
     south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers = 10'h3f, west_waiting =
     10'h0;
-  wire n13, n12, n14, n11, n10, n9, n8, n7, n20, n1, n2, n4, n3, n5, n6, east_last, east_moves,
+  wire n13, n12, n14, n11, n10, n9, n8, n7, n1, n2, n3, n5, n4, n6, n19, east_last, east_moves,
     i__ready_101, i__ready_111, i__ready_121, i__ready_131, i__ready_81, i__ready_91, local0_last,
     local0_moves, north_last, north_moves, o__valid_136, south_last, south_moves, west_last,
     west_moves;
+  wire [1:0] n18;
   wire [23:0] o__payload;
-  wire [2:0] n18;
-  wire [5:0] moving;
-  wire [5:1] n19;
-  wire [5:3] n17;
-  wire [9:0] n15, n16, signal, done, queued;
-  wire [9:4] i__payload;
+  wire [4:0] n20;
+  wire [5:0] i__payload_target, moving;
+  wire [5:2] n17;
+  wire [9:0] n15, n16, direct, done, queued;
   assign north_takes = north_armed & !(north_peers & n16);
   assign east_takes = east_armed & !(east_peers & n16);
   assign south_takes = south_armed & !(south_peers & n16);
   assign west_takes = west_armed & !(west_peers & n16);
   assign local0_takes = local0_armed & !(local0_peers & n16);
-  assign {n17, n18} = east_moves ? east_current[5:0] : 6'h0;
-  assign {n19, n20} = local0_moves ? local0_current[5:0] : 6'h0;
-  assign awake = |{n1, n2, n3, n4, n5, n6, north_moves, local0_moves, south_moves, east_moves,
-    o__valid_136, west_moves, bus__valid} | n7;
-  assign moving = (north_moves ? north_current[5:0] : 6'h0) | {n17, n18} | (south_moves ?
-    south_current[5:0] : 6'h0) | (west_moves ? west_current[5:0] : 6'h0) | {n19, n20};
-  assign i__payload = |{!bus__payload[23:20], bus__payload[23:20] == 1'h1, bus__payload[23:20] ==
-    2'h3, bus__payload[23:20] == 3'h5, bus__payload[23:20] == 2'h2} ? 1'h1 << bus__payload[19:16] :
-    6'h0;
+  assign {n17, n18} = (north_moves ? north_current[5:0] : 6'h0) | (east_moves ? east_current[5:0] :
+    6'h0) | (south_moves ? south_current[5:0] : 6'h0);
+  assign {n19, n20} = {n17, n18} | (west_moves ? west_current[5:0] : 6'h0);
+  assign awake = |{n1, n2, n3, n4, n5, n6, west_moves, local0_moves, east_moves, south_moves,
+    north_moves, o__valid_136, bus__valid} | n7;
+  assign moving = {n19, n20} | (local0_moves ? local0_current[5:0] : 6'h0);
+  assign i__payload_target = |{!bus__payload[23:20], bus__payload[23:20] == 1'h1,
+    bus__payload[23:20] == 2'h2, bus__payload[23:20] == 3'h5, bus__payload[23:20] == 2'h3} ? 1'h1 <<
+    bus__payload[19:16] : 6'h0;
   assign n1 = north_out__valid & o__ready_77;
   assign n2 = east_out__valid & o__ready_87;
-  assign n3 = west_out__valid & o__ready_107;
-  assign n4 = south_out__valid & o__ready_97;
-  assign n5 = global_out__valid & o__ready_117;
+  assign n3 = south_out__valid & o__ready_97;
+  assign n4 = global_out__valid & o__ready_117;
+  assign n5 = west_out__valid & o__ready_107;
   assign n6 = local0_out__valid & o__ready_127;
-  assign north_moves = north_in__valid & north_takes;
-  assign local0_moves = local0_in__valid & local0_takes;
-  assign south_moves = south_in__valid & south_takes;
-  assign east_moves = east_in__valid & east_takes;
   assign west_moves = west_in__valid & west_takes;
+  assign local0_moves = local0_in__valid & local0_takes;
+  assign east_moves = east_in__valid & east_takes;
+  assign south_moves = south_in__valid & south_takes;
+  assign north_moves = north_in__valid & north_takes;
   assign n7 = |settling;
   assign local0_last = local0_moves & local0_in__payload[34];
   assign west_last = west_moves & west_in__payload[34];
@@ -183,8 +182,8 @@ module \neuflow_mapper_tile.router  (
   assign n11 = o__payload[3:0] == 1'h1;
   assign n12 = !o__payload[3:0];
   assign n13 = o__ready | |done;
-  assign queued = o__ready ? o__payload[13:4] & signal_30 & n15 : 10'h0;
-  assign signal = o__ready ? o__payload[13:4] & (~signal_30 | done) : 10'h0;
+  assign queued = o__ready ? o__payload[13:4] & held & n15 : 10'h0;
+  assign direct = o__ready ? o__payload[13:4] & (~held | done) : 10'h0;
   assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
     (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ?
     local0_current : 10'h0);
@@ -228,13 +227,14 @@ module \neuflow_mapper_tile.router  (
       .i__valid(moving[3]), .o__payload(west_out__payload), .o__ready(o__ready_107),
       .o__valid(west_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(24)) words (
-    .clk(router_gated_clk), .i__payload({4'h0, bus__payload[29:24] | i__payload, 4'h0, i__payload,
-      bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid & bus__payload[3:0] == 3'h7
-      & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)), .o__payload(o__payload),
-      .o__ready(o__ready), .o__valid(o__valid_136), .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload({bus__payload[29:24] | {4'h0, i__payload_target}, 4'h0,
+      i__payload_target, bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid &
+      bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_136),
+      .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, n2, n3, n4, n5, n6, north_moves, local0_moves, south_moves, east_moves, o__valid_136,
-      west_moves, bus__valid, router_gated_rst}) begin
+    if (|{n1, n2, n3, n4, n5, n6, west_moves, local0_moves, east_moves, router_gated_rst,
+      south_moves, north_moves, o__valid_136, bus__valid}) begin
       settling <= 3'h4;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -251,7 +251,7 @@ module \neuflow_mapper_tile.router  (
         4'h0; local0_peers <= 10'h3f; local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting
         <= 10'h0; west_current <= 10'h0; south_waiting <= 10'h0; south_current <= 10'h0;
         east_waiting <= 10'h0; east_current <= 10'h0; north_waiting <= 10'h0; north_current <=
-        10'h0; waits <= 10'h0; signal_30 <= 10'h0; west_peers <= 10'h3f; south_peers <= 10'h3f;
+        10'h0; waits <= 10'h0; held <= 10'h0; west_peers <= 10'h3f; south_peers <= 10'h3f;
         east_peers <= 10'h3f; north_peers <= 10'h3f;
     end else begin
       local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
@@ -272,42 +272,42 @@ module \neuflow_mapper_tile.router  (
         |(north_current | north_waiting) & o__payload[23:14] != north_peers : 1'h0) &
         ~(|(o__payload[13:4] & waits));
       if (n13 & queued[5]) local0_next_source <= o__payload[3:0];
-      if (n13 & (signal[5] | done[5])) local0_source <= signal[5] ? o__payload[3:0] :
+      if (n13 & (done[5] | direct[5])) local0_source <= direct[5] ? o__payload[3:0] :
         local0_next_source;
       if (n13 & queued[4]) global_next_source <= o__payload[3:0];
-      if (n13 & (signal[4] | done[4])) global_source <= signal[4] ? o__payload[3:0] :
+      if (n13 & (done[4] | direct[4])) global_source <= direct[4] ? o__payload[3:0] :
         global_next_source;
       if (n13 & queued[3]) west_next_source <= o__payload[3:0];
-      if ((signal[3] | done[3]) & n13) west_source <= signal[3] ? o__payload[3:0] :
+      if ((done[3] | direct[3]) & n13) west_source <= direct[3] ? o__payload[3:0] :
         west_next_source;
       if (n13 & queued[2]) south_next_source <= o__payload[3:0];
-      if (n13 & (signal[2] | done[2])) south_source <= signal[2] ? o__payload[3:0] :
+      if (n13 & (done[2] | direct[2])) south_source <= direct[2] ? o__payload[3:0] :
         south_next_source;
       if (n13 & queued[1]) east_next_source <= o__payload[3:0];
-      if (n13 & (signal[1] | done[1])) east_source <= signal[1] ? o__payload[3:0] :
+      if (n13 & (done[1] | direct[1])) east_source <= direct[1] ? o__payload[3:0] :
         east_next_source;
       if (n13 & queued[0]) north_next_source <= o__payload[3:0];
-      if (n13 & (signal[0] | done[0])) north_source <= signal[0] ? o__payload[3:0] :
+      if (n13 & (done[0] | direct[0])) north_source <= direct[0] ? o__payload[3:0] :
         north_next_source;
       if (n13 & (o__ready & n8 & n14)) local0_peers <= o__payload[23:14];
       if (n13) begin
         local0_waiting <= local0_waiting & n15 | (n8 ? queued : 10'h0);
-        local0_current <= local0_current & n15 | local0_waiting & done | (n8 ? signal : 10'h0);
+        local0_current <= local0_current & n15 | local0_waiting & done | (n8 ? direct : 10'h0);
         west_waiting <= west_waiting & n15 | (n9 ? queued : 10'h0);
-        west_current <= west_current & n15 | west_waiting & done | (n9 ? signal : 10'h0);
+        west_current <= west_current & n15 | west_waiting & done | (n9 ? direct : 10'h0);
         south_waiting <= south_waiting & n15 | (n10 ? queued : 10'h0);
-        south_current <= south_current & n15 | south_waiting & done | (n10 ? signal : 10'h0);
+        south_current <= south_current & n15 | south_waiting & done | (n10 ? direct : 10'h0);
         east_waiting <= east_waiting & n15 | (n11 ? queued : 10'h0);
-        east_current <= east_current & n15 | east_waiting & done | (n11 ? signal : 10'h0);
+        east_current <= east_current & n15 | east_waiting & done | (n11 ? direct : 10'h0);
         north_waiting <= north_waiting & n15 | (n12 ? queued : 10'h0);
-        north_current <= north_current & n15 | north_waiting & done | (n12 ? signal : 10'h0);
+        north_current <= north_current & n15 | north_waiting & done | (n12 ? direct : 10'h0);
         waits <= waits & n15 | queued;
-        signal_30 <= signal_30 & n15 | waits & done | signal;
+        held <= held & n15 | waits & done | direct;
       end
       if (n13 & (o__ready & n9 & n14)) west_peers <= o__payload[23:14];
       if (n13 & (o__ready & n10 & n14)) south_peers <= o__payload[23:14];
       if (n13 & (o__ready & n11 & n14)) east_peers <= o__payload[23:14];
-      if ((o__ready & n12 & n14) & n13) north_peers <= o__payload[23:14];
+      if (n13 & (o__ready & n12 & n14)) north_peers <= o__payload[23:14];
     end
   end
 endmodule
@@ -332,7 +332,7 @@ module \neuflow_mapper_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = local__1__ready & local__0__ready & o__ready;
+  assign all_ready = o__ready & local__1__ready & local__0__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(tap_gated_rst));

@@ -191,20 +191,20 @@ module \neuflow_operator_tile.router  (
     local3_source = 4'h0, local4_next_source = 4'h0, local4_source = 4'h0, north_next_source = 4'h0,
     north_source = 4'h0, south_next_source = 4'h0, south_source = 4'h0, west_next_source = 4'h0,
     west_source = 4'h0;
-  reg [9:0] signal_39 = 10'h0, east_current = 10'h0, east_peers = 10'h3ff, east_waiting = 10'h0,
-    global_current = 10'h0, global_peers = 10'h3ff, global_waiting = 10'h0, local0_current = 10'h0,
+  reg [9:0] east_current = 10'h0, east_peers = 10'h3ff, east_waiting = 10'h0, global_current =
+    10'h0, global_peers = 10'h3ff, global_waiting = 10'h0, held = 10'h0, local0_current = 10'h0,
     local0_peers = 10'h3ff, local0_waiting = 10'h0, local1_current = 10'h0, local1_peers = 10'h3ff,
     local1_waiting = 10'h0, local2_current = 10'h0, local2_peers = 10'h3ff, local2_waiting = 10'h0,
     north_current = 10'h0, north_peers = 10'h3ff, north_waiting = 10'h0, south_current = 10'h0,
     south_peers = 10'h3ff, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
     10'h3ff, west_waiting = 10'h0;
-  wire n10, n4, n8, n9, n1, n2, n3, n5, n7, n6, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
+  wire n5, n9, n7, n8, n6, n1, n2, n3, n10, n4, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
     n12, east_last, east_moves, global_last, global_moves, i__ready_114, i__ready_124, i__ready_134,
     i__ready_144, i__ready_154, i__ready_164, i__ready_174, i__ready_184, i__ready_194,
     i__ready_204, local0_last, local0_moves, local1_last, local1_moves, local2_last, local2_moves,
     north_last, north_moves, o__valid_209, south_last, south_moves, west_last, west_moves;
   wire [23:0] o__payload;
-  wire [9:0] n22, n23, signal, done, i__payload_target, moving, queued;
+  wire [9:0] n22, n23, direct, done, i__payload_target, moving, queued;
   assign north_takes = north_armed & !(north_peers & n23);
   assign east_takes = east_armed & !(east_peers & n23);
   assign south_takes = south_armed & !(south_peers & n23);
@@ -213,34 +213,34 @@ module \neuflow_operator_tile.router  (
   assign local0_takes = local0_armed & !(local0_peers & n23);
   assign local1_takes = local1_armed & !(local1_peers & n23);
   assign local2_takes = local2_armed & !(local2_peers & n23);
-  assign awake = |{o__valid_209, north_moves, east_moves, n1, n2, n3, global_moves, south_moves,
-    bus__valid, n4, n5, n6, west_moves, local0_moves, local2_moves, n7, n8, n9, n10, local1_moves} |
-    n11;
+  assign awake = |{o__valid_209, n1, n2, global_moves, local2_moves, n3, north_moves, n4,
+    west_moves, n5, south_moves, east_moves, n6, n7, local0_moves, n8, n9, n10, bus__valid,
+    local1_moves} | n11;
   assign moving = (north_moves ? north_current : 10'h0) | (east_moves ? east_current : 10'h0) |
     (south_moves ? south_current : 10'h0) | (west_moves ? west_current : 10'h0) | (global_moves ?
     global_current : 10'h0) | (local0_moves ? local0_current : 10'h0) | (local1_moves ?
     local1_current : 10'h0) | (local2_moves ? local2_current : 10'h0);
   assign i__payload_target = |{bus__payload[23:20] == 3'h7, bus__payload[23:20] == 3'h6,
     bus__payload[23:20] == 3'h5, bus__payload[23:20] == 3'h4, bus__payload[23:20] == 2'h3,
-    bus__payload[23:20] == 2'h2, bus__payload[23:20] == 1'h1, !bus__payload[23:20]} ? 1'h1 <<
+    bus__payload[23:20] == 2'h2, !bus__payload[23:20], bus__payload[23:20] == 1'h1} ? 1'h1 <<
     bus__payload[19:16] : 10'h0;
-  assign north_moves = north_in__valid & north_takes;
-  assign east_moves = east_in__valid & east_takes;
-  assign n1 = global_out__valid & o__ready_150;
-  assign n2 = local0_out__valid & o__ready_160;
-  assign n3 = local1_out__valid & o__ready_170;
+  assign n1 = local0_out__valid & o__ready_160;
+  assign n2 = local1_out__valid & o__ready_170;
   assign global_moves = global_in__valid & global_takes;
-  assign south_moves = south_in__valid & south_takes;
-  assign n4 = east_out__valid & o__ready_120;
-  assign n5 = local2_out__valid & o__ready_180;
-  assign n6 = local4_out__valid & o__ready_200;
-  assign west_moves = west_in__valid & west_takes;
-  assign local0_moves = local0_in__valid & local0_takes;
   assign local2_moves = local2_in__valid & local2_takes;
-  assign n7 = local3_out__valid & o__ready_190;
-  assign n8 = south_out__valid & o__ready_130;
-  assign n9 = west_out__valid & o__ready_140;
-  assign n10 = north_out__valid & o__ready_110;
+  assign n3 = local2_out__valid & o__ready_180;
+  assign north_moves = north_in__valid & north_takes;
+  assign n4 = local4_out__valid & o__ready_200;
+  assign west_moves = west_in__valid & west_takes;
+  assign n5 = north_out__valid & o__ready_110;
+  assign south_moves = south_in__valid & south_takes;
+  assign east_moves = east_in__valid & east_takes;
+  assign n6 = global_out__valid & o__ready_150;
+  assign n7 = south_out__valid & o__ready_130;
+  assign local0_moves = local0_in__valid & local0_takes;
+  assign n8 = west_out__valid & o__ready_140;
+  assign n9 = east_out__valid & o__ready_120;
+  assign n10 = local3_out__valid & o__ready_190;
   assign local1_moves = local1_in__valid & local1_takes;
   assign n11 = |settling;
   assign local2_last = local2_moves & local2_in__payload[34];
@@ -259,9 +259,9 @@ module \neuflow_operator_tile.router  (
   assign n17 = o__payload[3:0] == 2'h2;
   assign n18 = o__payload[3:0] == 1'h1;
   assign n19 = !o__payload[3:0];
-  assign queued = o__ready ? o__payload[13:4] & signal_39 & n22 : 10'h0;
+  assign queued = o__ready ? o__payload[13:4] & held & n22 : 10'h0;
   assign n20 = o__ready | |done;
-  assign signal = o__ready ? o__payload[13:4] & (~signal_39 | done) : 10'h0;
+  assign direct = o__ready ? o__payload[13:4] & (~held | done) : 10'h0;
   assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
     (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (global_ended ?
     global_current : 10'h0) | (local0_ended ? local0_current : 10'h0) | (local1_ended ?
@@ -354,8 +354,8 @@ module \neuflow_operator_tile.router  (
       & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)), .o__payload(o__payload),
       .o__ready(o__ready), .o__valid(o__valid_209), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_209, north_moves, east_moves, n1, n2, n3, global_moves, south_moves, bus__valid,
-      n4, n5, n6, west_moves, local0_moves, router_gated_rst, local2_moves, n7, n8, n9, n10,
+    if (|{o__valid_209, n1, n2, global_moves, local2_moves, n3, north_moves, n4, west_moves, n5,
+      south_moves, east_moves, n6, n7, local0_moves, n8, n9, n10, bus__valid, router_gated_rst,
       local1_moves}) begin
       settling <= 3'h4;
     end else begin
@@ -378,9 +378,9 @@ module \neuflow_operator_tile.router  (
         10'h0; local0_waiting <= 10'h0; local0_current <= 10'h0; global_waiting <= 10'h0;
         global_current <= 10'h0; west_waiting <= 10'h0; west_current <= 10'h0; south_waiting <=
         10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current <= 10'h0; north_waiting
-        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; signal_39 <= 10'h0; local1_peers <=
-        10'h3ff; local0_peers <= 10'h3ff; global_peers <= 10'h3ff; west_peers <= 10'h3ff;
-        south_peers <= 10'h3ff; east_peers <= 10'h3ff; north_peers <= 10'h3ff;
+        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; held <= 10'h0; local1_peers <= 10'h3ff;
+        local0_peers <= 10'h3ff; global_peers <= 10'h3ff; west_peers <= 10'h3ff; south_peers <=
+        10'h3ff; east_peers <= 10'h3ff; north_peers <= 10'h3ff;
     end else begin
       local2_armed <= |local2_current & !(local2_peers & ~local2_current) & ~local2_last &
         ~local2_ended;
@@ -412,62 +412,62 @@ module \neuflow_operator_tile.router  (
         |(north_current | north_waiting) & o__payload[23:14] != north_peers : 1'h0) &
         ~(|(o__payload[13:4] & waits));
       if (queued[9] & n20) local4_next_source <= o__payload[3:0];
-      if ((signal[9] | done[9]) & n20) local4_source <= signal[9] ? o__payload[3:0] :
+      if ((direct[9] | done[9]) & n20) local4_source <= direct[9] ? o__payload[3:0] :
         local4_next_source;
       if (queued[8] & n20) local3_next_source <= o__payload[3:0];
-      if ((signal[8] | done[8]) & n20) local3_source <= signal[8] ? o__payload[3:0] :
+      if ((direct[8] | done[8]) & n20) local3_source <= direct[8] ? o__payload[3:0] :
         local3_next_source;
       if (queued[7] & n20) local2_next_source <= o__payload[3:0];
-      if ((signal[7] | done[7]) & n20) local2_source <= signal[7] ? o__payload[3:0] :
+      if ((direct[7] | done[7]) & n20) local2_source <= direct[7] ? o__payload[3:0] :
         local2_next_source;
       if (queued[6] & n20) local1_next_source <= o__payload[3:0];
-      if ((signal[6] | done[6]) & n20) local1_source <= signal[6] ? o__payload[3:0] :
+      if ((direct[6] | done[6]) & n20) local1_source <= direct[6] ? o__payload[3:0] :
         local1_next_source;
       if (queued[5] & n20) local0_next_source <= o__payload[3:0];
-      if ((signal[5] | done[5]) & n20) local0_source <= signal[5] ? o__payload[3:0] :
+      if ((direct[5] | done[5]) & n20) local0_source <= direct[5] ? o__payload[3:0] :
         local0_next_source;
       if (queued[4] & n20) global_next_source <= o__payload[3:0];
-      if ((signal[4] | done[4]) & n20) global_source <= signal[4] ? o__payload[3:0] :
+      if ((direct[4] | done[4]) & n20) global_source <= direct[4] ? o__payload[3:0] :
         global_next_source;
       if (queued[3] & n20) west_next_source <= o__payload[3:0];
-      if ((signal[3] | done[3]) & n20) west_source <= signal[3] ? o__payload[3:0] :
+      if ((direct[3] | done[3]) & n20) west_source <= direct[3] ? o__payload[3:0] :
         west_next_source;
       if (queued[2] & n20) south_next_source <= o__payload[3:0];
-      if ((signal[2] | done[2]) & n20) south_source <= signal[2] ? o__payload[3:0] :
+      if ((direct[2] | done[2]) & n20) south_source <= direct[2] ? o__payload[3:0] :
         south_next_source;
       if (queued[1] & n20) east_next_source <= o__payload[3:0];
-      if ((signal[1] | done[1]) & n20) east_source <= signal[1] ? o__payload[3:0] :
+      if ((direct[1] | done[1]) & n20) east_source <= direct[1] ? o__payload[3:0] :
         east_next_source;
       if (queued[0] & n20) north_next_source <= o__payload[3:0];
-      if ((signal[0] | done[0]) & n20) north_source <= signal[0] ? o__payload[3:0] :
+      if ((direct[0] | done[0]) & n20) north_source <= direct[0] ? o__payload[3:0] :
         north_next_source;
       if ((o__ready & n12 & n21) & n20) local2_peers <= o__payload[23:14];
       if (n20) begin
         local2_waiting <= local2_waiting & n22 | (n12 ? queued : 10'h0);
-        local2_current <= local2_current & n22 | local2_waiting & done | (n12 ? signal : 10'h0);
+        local2_current <= local2_current & n22 | local2_waiting & done | (n12 ? direct : 10'h0);
         local1_waiting <= local1_waiting & n22 | (n13 ? queued : 10'h0);
-        local1_current <= local1_current & n22 | local1_waiting & done | (n13 ? signal : 10'h0);
+        local1_current <= local1_current & n22 | local1_waiting & done | (n13 ? direct : 10'h0);
         local0_waiting <= local0_waiting & n22 | (n14 ? queued : 10'h0);
-        local0_current <= local0_current & n22 | local0_waiting & done | (n14 ? signal : 10'h0);
+        local0_current <= local0_current & n22 | local0_waiting & done | (n14 ? direct : 10'h0);
         global_waiting <= global_waiting & n22 | (n15 ? queued : 10'h0);
-        global_current <= global_current & n22 | global_waiting & done | (n15 ? signal : 10'h0);
+        global_current <= global_current & n22 | global_waiting & done | (n15 ? direct : 10'h0);
         west_waiting <= west_waiting & n22 | (n16 ? queued : 10'h0);
-        west_current <= west_current & n22 | west_waiting & done | (n16 ? signal : 10'h0);
+        west_current <= west_current & n22 | west_waiting & done | (n16 ? direct : 10'h0);
         south_waiting <= south_waiting & n22 | (n17 ? queued : 10'h0);
-        south_current <= south_current & n22 | south_waiting & done | (n17 ? signal : 10'h0);
+        south_current <= south_current & n22 | south_waiting & done | (n17 ? direct : 10'h0);
         east_waiting <= east_waiting & n22 | (n18 ? queued : 10'h0);
-        east_current <= east_current & n22 | east_waiting & done | (n18 ? signal : 10'h0);
+        east_current <= east_current & n22 | east_waiting & done | (n18 ? direct : 10'h0);
         north_waiting <= north_waiting & n22 | (n19 ? queued : 10'h0);
-        north_current <= north_current & n22 | north_waiting & done | (n19 ? signal : 10'h0);
+        north_current <= north_current & n22 | north_waiting & done | (n19 ? direct : 10'h0);
         waits <= waits & n22 | queued;
-        signal_39 <= signal_39 & n22 | waits & done | signal;
+        held <= held & n22 | waits & done | direct;
       end
-      if ((o__ready & n13 & n21) & n20) local1_peers <= o__payload[23:14];
+      if (n20 & (o__ready & n13 & n21)) local1_peers <= o__payload[23:14];
       if ((o__ready & n14 & n21) & n20) local0_peers <= o__payload[23:14];
       if ((o__ready & n15 & n21) & n20) global_peers <= o__payload[23:14];
       if (n20 & (o__ready & n16 & n21)) west_peers <= o__payload[23:14];
-      if (n20 & (o__ready & n17 & n21)) south_peers <= o__payload[23:14];
-      if ((o__ready & n18 & n21) & n20) east_peers <= o__payload[23:14];
+      if ((o__ready & n17 & n21) & n20) south_peers <= o__payload[23:14];
+      if (n20 & (o__ready & n18 & n21)) east_peers <= o__payload[23:14];
       if ((o__ready & n19 & n21) & n20) north_peers <= o__payload[23:14];
     end
   end
@@ -499,8 +499,8 @@ module \neuflow_operator_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_16 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__3__ready, local__0__ready, local__1__ready, o__ready,
-    local__2__ready};
+  assign all_ready = &{o__ready, local__0__ready, local__2__ready, local__3__ready,
+    local__1__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_16), .rst(tap_gated_rst));

@@ -20,12 +20,12 @@ module neuflow_read_port (
   output wire awake,
   input wire clk
 );
-  reg signal_65 = 1'h0, fits = 1'h0, left = 1'h0, near = 1'h0;
+  reg fits = 1'h0, left = 1'h0, near = 1'h0, there = 1'h0;
   reg [1:0] index = 2'h0;
   reg [2:0] settling = 3'h4;
   reg [4:0] room = 5'h10, under_way = 5'h0;
   reg [77:0] head = 78'h0;
-  wire n5, n4, n2, n3, n6, signal, awake_83, awake_84, awake_85, awake_86, awake_87, awake_88, ends,
+  wire n5, n4, n2, n3, n6, asked, awake_83, awake_84, awake_85, awake_86, awake_87, awake_88, ends,
     free, i__ready, i__ready_31, i__ready_37, i__ready_41, i__ready_49, i__ready_66, i__ready_75,
     i__valid, i__valid_32, i__valid_38, i__valid_46, i__valid_72, o__ready_63, o__ready_64,
     o__valid_90, o__valid_91, request__valid_47;
@@ -39,23 +39,23 @@ module neuflow_read_port (
   wire [77:0] o__payload_92;
   wire [79:0] o__payload_71;
   assign response__ready = 1'h1;
-  assign awake = |{n2, awake_83, awake_85, awake_84, signal, n3, n4, awake_86, response__valid, n5}
-    | n6;
+  assign awake = |{n2, n3, awake_85, awake_84, asked, awake_86, awake_83, n4, response__valid, n5} |
+    n6;
   assign i__valid_46 = request__valid_47 & free;
-  assign o__ready_64 = ~signal_65 | i__ready_66;
+  assign o__ready_64 = ~there | i__ready_66;
   assign ends = index == o__payload_59[5:4];
   assign n1 = {ends ? o__payload_59[3:2] : 2'h3} - i__payload_60_first;
   assign i__payload_60_first = !index ? o__payload_59[1:0] : 2'h0;
-  assign signal = i__valid_46 & i__ready_49;
+  assign asked = i__valid_46 & i__ready_49;
   assign o__ready_63 = response__valid & ends;
   assign free = i__ready_41 & (i__payload_45[29] == near | !under_way);
   assign n2 = request__valid & request__ready;
-  assign n3 = awake_87 | awake_88 | (signal_65 & i__ready_66 | o__valid & o__ready | i__valid_72 &
-    i__ready_75);
+  assign n3 = awake_87 | awake_88 | (there & i__ready_66 | i__valid_72 & i__ready_75 | o__valid &
+    o__ready);
   assign n4 = i__valid_38 & i__ready_37;
   assign n5 = i__valid_32 & i__ready_31;
   assign n6 = |settling;
-  assign following = (room + left) - {signal ? i__payload_45[31:30] + 1'h1 : 3'h0};
+  assign following = (room + left) - {asked ? i__payload_45[31:30] + 1'h1 : 3'h0};
   assign n7 = {kind == 4'h8 ? 4'h0 : 4'h8} + 3'h4;
   neuflow_slice #(.WIDTH(32)) asks (
     .clk(clk), .i__payload(i__payload_45), .i__ready(i__ready_49), .i__valid(i__valid_46),
@@ -76,10 +76,10 @@ module neuflow_read_port (
       .o__valid(o__valid), .rst(rst));
   \neuflow_read_port.merger  merger (
     .awake(awake_88), .clk(clk), .i__payload({head[13:5], 2'h0, head[4:0], head[77:14]}),
-      .i__ready(i__ready_66), .i__valid(signal_65), .o__payload(o__payload_71),
-      .o__ready(i__ready_75), .o__valid(i__valid_72), .rst(rst));
+      .i__ready(i__ready_66), .i__valid(there), .o__payload(o__payload_71), .o__ready(i__ready_75),
+      .o__valid(i__valid_72), .rst(rst));
   \neuflow_read_port.pieces  pieces (
-    .awake(awake_86), .clk(clk), .i__ready(i__ready_41), .i__valid(signal),
+    .awake(awake_86), .clk(clk), .i__ready(i__ready_41), .i__valid(asked),
       .o__payload(o__payload_59), .o__ready(o__ready_63), .o__valid(o__valid_90), .rst(rst),
       .write_data(i__payload_51));
   neuflow_slice #(.WIDTH(65)) runs (
@@ -93,7 +93,7 @@ module neuflow_read_port (
     .awake(awake_84), .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(i__payload_28), .o__ready(i__ready_31), .o__valid(i__valid_32), .rst(rst));
   always @(posedge clk) begin
-    if (|{n2, awake_83, awake_85, awake_84, rst, signal, n3, n4, awake_86, response__valid, n5})
+    if (|{n2, n3, awake_85, awake_84, rst, asked, awake_86, awake_83, n4, response__valid, n5})
       begin
       settling <= 3'h4;
     end else begin
@@ -102,16 +102,16 @@ module neuflow_read_port (
   end
   always @(posedge clk) begin
     if (rst) begin
-      fits <= 1'h0; room <= 5'h10; left <= 1'h0; under_way <= 5'h0; signal_65 <= 1'h0; index <=
-        2'h0; near <= 1'h0;
+      fits <= 1'h0; room <= 5'h10; left <= 1'h0; under_way <= 5'h0; there <= 1'h0; index <= 2'h0;
+        near <= 1'h0;
     end else begin
       fits <= following >= n7;
       room <= following;
       left <= o__valid_91 & o__ready_64;
-      under_way <= (under_way + signal) - {o__valid_90 & o__ready_63};
-      if (o__ready_64) signal_65 <= o__valid_91;
+      under_way <= (under_way + asked) - {o__valid_90 & o__ready_63};
+      if (o__ready_64) there <= o__valid_91;
       if (response__valid) index <= ends ? 2'h0 : index + 1'h1;
-      if (signal) near <= i__payload_45[29];
+      if (asked) near <= i__payload_45[29];
     end
   end
   always @(posedge clk) begin
@@ -163,32 +163,32 @@ module \neuflow_read_port.config  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
+  reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
-  wire n2, n1, mine, move;
-  assign bus__ready = ~n1;
+  wire n1, n2, mine, move;
+  assign bus__ready = ~n2;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
-  assign n1 = mine & full;
+  assign n1 = mine & ~full;
   assign move = full & (~o__valid | o__ready);
-  assign n2 = mine & ~full;
-  assign mine = signal_9 & match;
-  always @(posedge clk) begin
-    if (!(n1)) begin
-      word <= bus__payload[47:16];
-      match <= bus__payload[3:0] == kind & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
-      signal <= bus__payload[48];
-    end
-    if (move) held <= words[207:0];
-    if (n2) words <= {word, words[223:32]};
-  end
+  assign n2 = mine & full;
+  assign mine = came & match;
   always @(posedge clk) begin
     if (rst) begin
-      full <= 1'h0; o__valid <= 1'h0; signal_9 <= 1'h0;
+      full <= 1'h0; o__valid <= 1'h0; came <= 1'h0;
     end else begin
-      full <= n2 ? signal : full & ~move;
-      if (o__ready | move) o__valid <= move;
-      if (!(n1)) signal_9 <= bus__valid;
+      full <= n1 ? last : full & ~move;
+      if (move | o__ready) o__valid <= move;
+      if (!(n2)) came <= bus__valid;
+    end
+  end
+  always @(posedge clk) begin
+    if (move) held <= words[207:0];
+    if (n1) words <= {word, words[223:32]};
+    if (!(n2)) begin
+      match <= bus__payload[3:0] == kind & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      last <= bus__payload[48];
+      word <= bus__payload[47:16];
     end
   end
 endmodule
@@ -204,53 +204,54 @@ module \neuflow_read_port.merger  (
   output reg [79:0] o__payload = 80'h0,
   input wire clk
 );
-  reg signal_22 = 1'h0, begun = 1'h0, emits = 1'h0, flush = 1'h0;
+  reg begun = 1'h0, emits = 1'h0, flush = 1'h0, there = 1'h0;
   reg [1:0] amount, fill = 2'h0, low = 2'h0;
   reg [2:0] placed_count = 3'h0;
   reg [3:0] beat_kept = 4'h0, rf = 4'h0, rk = 4'h0;
   reg [63:0] n4, rest = 64'h0;
-  reg [79:0] placed_q = 80'h0;
-  wire n5, n2, n3, n1, signal, free, last, spills;
-  wire [1:0] like, like_4;
+  reg [71:0] placed_q = 72'h0;
+  reg [7:0] placed_tag = 8'h0;
+  wire n5, n2, n3, n1, free, full, last, spills;
+  wire [1:0] at, base;
   wire [2:0] total;
   wire [3:0] fresh, kept;
-  assign kept[3] = like_4 <= 2'h3 & like > 2'h3;
-  assign fresh[0] = like <= 1'h0 & total > 1'h0;
-  assign fresh[1] = like <= 1'h1 & total > 1'h1;
-  assign fresh[2] = like <= 2'h2 & total > 2'h2;
-  assign fresh[3] = like <= 2'h3 & total > 2'h3;
+  assign kept[3] = base <= 2'h3 & at > 2'h3;
+  assign fresh[0] = at <= 1'h0 & total > 1'h0;
+  assign fresh[1] = at <= 1'h1 & total > 1'h1;
+  assign fresh[2] = at <= 2'h2 & total > 2'h2;
+  assign fresh[3] = at <= 2'h3 & total > 2'h3;
   assign i__ready = free & n5;
-  assign awake = free & (n2 | signal_22 | o__valid);
-  assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
-  assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
-  assign kept[2] = like_4 <= 2'h2 & like > 2'h2;
-  assign n1 = free & signal_22;
+  assign awake = free & (n2 | there | o__valid);
+  assign kept[0] = base <= 1'h0 & at > 1'h0;
+  assign kept[1] = base <= 1'h1 & at > 1'h1;
+  assign kept[2] = base <= 2'h2 & at > 2'h2;
+  assign n1 = free & there;
   assign n2 = flush | i__valid;
   assign free = ~o__valid | o__ready;
-  assign signal = total >= 3'h4;
-  assign like_4 = begun ? low : i__payload[70:69];
-  assign total = like + (flush ? 3'h0 : i__payload[68:66]);
+  assign full = total >= 3'h4;
+  assign base = begun ? low : i__payload[70:69];
+  assign total = at + (flush ? 3'h0 : i__payload[68:66]);
   assign last = flush | i__payload[71];
-  assign spills = last & signal & |total[1:0];
+  assign spills = last & full & |total[1:0];
   assign n3 = free & n2;
-  assign like = begun ? fill : i__payload[70:69];
+  assign at = begun ? fill : i__payload[70:69];
   assign n5 = ~flush;
   always @(posedge clk) begin
     if (rst) begin
-      o__payload <= 80'h0; o__valid <= 1'h0; signal_22 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
+      o__payload <= 80'h0; o__valid <= 1'h0; there <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
         1'h0; flush <= 1'h0;
     end else begin
-      if (n1) o__payload <= {placed_q[79:72], placed_q[71:68] | beat_kept, placed_q[67],
-        placed_count, placed_q[63:0] & {{16{placed_q[71]}}, {16{placed_q[70]}}, {16{placed_q[69]}},
+      if (n1) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
+        placed_q[63:0] & {{16{placed_q[71]}}, {16{placed_q[70]}}, {16{placed_q[69]}},
         {16{placed_q[68]}}} | rest & {{16{beat_kept[3]}}, {16{beat_kept[2]}}, {16{beat_kept[1]}},
         {16{beat_kept[0]}}}};
       if (free) begin
-        o__valid <= signal_22 & emits;
-        signal_22 <= n2;
+        o__valid <= there & emits;
+        there <= n2;
       end
       if (n3) begin
-        low <= signal ? 2'h0 : like_4;
-        fill <= signal ? total[1:0] : total[1:0];
+        low <= full ? 2'h0 : base;
+        fill <= full ? total[1:0] : total[1:0];
         begun <= ~last | spills;
         flush <= spills;
       end
@@ -260,18 +261,18 @@ module \neuflow_read_port.merger  (
     if (n1) rest <= placed_q[63:0] & {{16{rf[3]}}, {16{rf[2]}}, {16{rf[1]}}, {16{rf[0]}}} | rest &
       {{16{rk[3]}}, {16{rk[2]}}, {16{rk[1]}}, {16{rk[0]}}};
     if (n3) begin
-      amount = n3 ? like - i__payload[65:64] : 2'h0;
+      amount = n3 ? at - i__payload[65:64] : 2'h0;
       n4 = amount[0] ? {i__payload[47:0], i__payload[63:48]} : i__payload[63:0];
-      rf <= signal ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0} :
+      rf <= full ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0} :
         fresh;
-      rk <= (signal) ? 4'h0 : kept;
+      rk <= (full) ? 4'h0 : kept;
       beat_kept <= kept;
-      emits <= signal | last;
-      placed_count <= (signal) ? 3'h4 : total;
+      emits <= full | last;
+      placed_count <= (full) ? 3'h4 : total;
       {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, amount[1] ? {n4[31:0], n4[63:32]}
         : n4};
     end
-    if (n3 & n5) placed_q[79:72] <= i__payload[79:72];
+    if (n3 & n5) placed_tag <= i__payload[79:72];
   end
 endmodule
 
@@ -321,26 +322,26 @@ module \neuflow_read_port.splitter  (
   output wire [14:0] piece,
   input wire clk
 );
-  reg n1, n2, signal_14 = 1'h0, signal_8 = 1'h0, ends = 1'h0, there = 1'h0;
-  reg [1:0] signal = 2'h0, final_2 = 2'h0, final_low = 2'h0, first = 2'h0, length = 2'h0;
+  reg n1, n2, active = 1'h0, ends = 1'h0, last = 1'h0, there = 1'h0;
+  reg [1:0] final_2 = 2'h0, final_low = 2'h0, first = 2'h0, length = 2'h0, low = 2'h0;
   reg [20:0] more = 21'h0;
   reg [24:0] end_2 = 25'h0;
   reg [27:0] block = 28'h0;
   reg [64:0] coming = 65'h0;
   reg [7:0] dest = 8'h0;
-  wire n3, signal_16, taken;
-  assign piece = {dest, ends & signal_14, length, ends ? final_2 : 2'h3, first};
-  assign request__payload = {length, block, signal};
+  wire n3, moves, taken;
+  assign piece = {dest, ends & last, length, ends ? final_2 : 2'h3, first};
+  assign request__payload = {length, block, low};
   assign i__ready = ~there | taken;
-  assign request__valid = signal_8 & fits;
-  assign awake = signal_16 | taken & there | i__valid & i__ready;
-  assign taken = ~signal_8 | signal_16 & ends;
-  assign n3 = taken | signal_16;
-  assign signal_16 = request__valid & request__ready;
+  assign request__valid = active & fits;
+  assign awake = moves | taken & there | i__valid & i__ready;
+  assign taken = ~active | moves & ends;
+  assign n3 = moves | taken;
+  assign moves = request__valid & request__ready;
   always @(posedge clk) begin
     if (taken) begin
       dest <= coming[64:57];
-      signal_14 <= coming[56];
+      last <= coming[56];
       final_low <= end_2[3:2];
       final_2 <= end_2[1:0];
     end
@@ -352,7 +353,7 @@ module \neuflow_read_port.splitter  (
       ends <= taken ? n1 : n2;
       more <= taken ? end_2[24:4] : more - 1'h1;
       block <= taken ? coming[29:2] : block + 1'h1;
-      signal <= taken ? coming[1:0] : 2'h0;
+      low <= taken ? coming[1:0] : 2'h0;
     end
     if (i__ready) begin
       end_2 <= (i__payload[55:32] + {i__payload[1:0], i__payload[31:30]}) - 1'h1;
@@ -361,9 +362,9 @@ module \neuflow_read_port.splitter  (
   end
   always @(posedge clk) begin
     if (rst) begin
-      signal_8 <= 1'h0; there <= 1'h0;
+      active <= 1'h0; there <= 1'h0;
     end else begin
-      if (taken) signal_8 <= there;
+      if (taken) active <= there;
       if (i__ready) there <= i__valid;
     end
   end
@@ -380,43 +381,40 @@ module \neuflow_read_port.walker  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg n6, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
+  reg n4, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
   reg [15:0] left0 = 16'h0, left1 = 16'h0, left2 = 16'h0;
   reg [31:0] plane = 32'h0, row = 32'h0, run = 32'h0;
-  wire n8, n4, n7, n3, n5, signal, last, new_plane;
-  wire [15:4] n1;
+  wire n6, n2, n5, n1, n3, last, new_plane, new_row;
   wire [31:0] origin;
-  wire [3:0] n2;
   assign o__payload = {i__payload[207:200], last, i__payload[55:32], run[1:0], run[31:2]};
   assign i__ready = o__valid & o__ready & last;
   assign awake = o__valid ? o__ready : i__valid;
-  assign {n1, n2} = left2 - 1'h1;
-  assign n3 = {new_plane, o__valid} != 1'h1 & n7;
-  assign n4 = n8 | new_plane;
-  assign n5 = (n4 | signal) & n7;
-  assign signal = n8 | ends0;
+  assign n1 = n5 & {new_plane, o__valid} != 1'h1;
+  assign n2 = n6 | new_plane;
+  assign n3 = (n2 | new_row) & n5;
+  assign new_row = n6 | ends0;
   assign origin = o__valid ? (ends1 ? plane : row) : i__payload[31:0];
-  assign n7 = n8 | o__ready;
-  assign n8 = ~o__valid;
-  assign new_plane = n8 | ends0 & ends1;
-  assign last = ends1 & ends0 & ends2;
+  assign n5 = n6 | o__ready;
+  assign n6 = ~o__valid;
+  assign new_plane = n6 | ends0 & ends1;
+  assign last = ends1 & ends2 & ends0;
   always @(posedge clk) begin
-    if (n3) begin
+    if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
-      left2 <= o__valid ? {n1, n2} : i__payload[167:152];
+      left2 <= o__valid ? left2 - 1'h1 : i__payload[167:152];
+    end
+    if (n3) begin
+      ends1 <= n2 ? i__payload[119:104] == 1'h1 : left1 == 2'h2;
+      left1 <= n2 ? i__payload[119:104] : left1 - 1'h1;
     end
     if (n5) begin
-      ends1 <= n4 ? i__payload[119:104] == 1'h1 : left1 == 2'h2;
-      left1 <= n4 ? i__payload[119:104] : left1 - 1'h1;
+      n4 = n6 | new_row;
+      ends0 <= n4 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
+      left0 <= n4 ? i__payload[71:56] : left0 - 1'h1;
+      run <= new_row ? origin : run + i__payload[103:72];
     end
-    if (n7) begin
-      n6 = n8 | signal;
-      ends0 <= n6 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
-      left0 <= n6 ? i__payload[71:56] : left0 - 1'h1;
-      run <= signal ? origin : run + i__payload[103:72];
-    end
-    if (new_plane & n7) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
-    if (signal & n7) row <= origin + i__payload[151:120];
+    if (new_plane & n5) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
+    if (new_row & n5) row <= origin + i__payload[151:120];
   end
   always @(posedge clk) begin
     if (rst) begin

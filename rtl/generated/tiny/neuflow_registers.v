@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n5, n27, n30, n32, n16, n12, n8, n6, n31, n15, n14, n13, n11, n10, n9, n29, n21, n23, n24,
-    n34, n35, n20, n39, n4, n37, n18, n7, n33, n22, n25, n38, n26, n28, n17, n36, n40, n19, enabled
-    = 1'h0;
-  wire n2, n41, n3, n45, n47, n42, n44, n43, n46, n1;
+  reg n7, n22, n29, n32, n38, n14, n5, n8, n10, n17, n16, n15, n13, n12, n11, n18, n24, n37, n21,
+    n23, n40, n28, n26, n34, n35, n33, n4, n36, n27, n6, n25, n9, n20, n19, n31, n39, n30, enabled =
+    1'h0;
+  wire n2, n41, n3, n47, n46, n43, n42, n44, n45, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -71,12 +71,12 @@ module neuflow_registers (
   assign n2 = axi__aw__ready & axi__w__strb[0];
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
-  assign n42 = axi__aw__addr[11:2] == 4'h9;
-  assign n43 = axi__aw__addr[11:2] == 3'h7;
-  assign n44 = axi__aw__addr[11:2] == 4'h8;
-  assign n45 = axi__aw__addr[11:2] == 4'hb;
-  assign n46 = axi__aw__addr[11:2] == 3'h6;
-  assign n47 = axi__aw__addr[11:2] == 4'ha;
+  assign n42 = axi__aw__addr[11:2] == 4'h8;
+  assign n43 = axi__aw__addr[11:2] == 4'h9;
+  assign n44 = axi__aw__addr[11:2] == 3'h7;
+  assign n45 = axi__aw__addr[11:2] == 3'h6;
+  assign n46 = axi__aw__addr[11:2] == 4'ha;
+  assign n47 = axi__aw__addr[11:2] == 4'hb;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
@@ -89,7 +89,7 @@ module neuflow_registers (
     end
   end
   always @(posedge clk) begin
-    if (rst | ~n3) begin
+    if (~n3 | rst) begin
       start <= 1'h0;
     end else begin
       start <= n2 & axi__w__data[0];
@@ -102,67 +102,66 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 4'hd;
-        n5 = axi__ar__addr[11:2] == 6'h24;
-        n6 = axi__ar__addr[11:2] == 5'h1d;
-        n7 = axi__ar__addr[11:2] == 4'ha;
-        n8 = axi__ar__addr[11:2] == 5'h1e;
-        n9 = axi__ar__addr[11:2] == 5'h16;
-        n10 = axi__ar__addr[11:2] == 5'h17;
-        n11 = axi__ar__addr[11:2] == 5'h18;
-        n12 = axi__ar__addr[11:2] == 5'h1f;
-        n13 = axi__ar__addr[11:2] == 5'h19;
-        n14 = axi__ar__addr[11:2] == 5'h1a;
-        n15 = axi__ar__addr[11:2] == 5'h1b;
-        n16 = axi__ar__addr[11:2] == 6'h20;
-        n17 = axi__ar__addr[11:2] == 2'h3;
-        n18 = axi__ar__addr[11:2] == 4'hb;
-        n19 = !axi__ar__addr[11:2];
-        n20 = axi__ar__addr[11:2] == 4'hf;
-        n21 = axi__ar__addr[11:2] == 5'h14;
-        n22 = axi__ar__addr[11:2] == 4'h8;
-        n23 = axi__ar__addr[11:2] == 5'h13;
-        n24 = axi__ar__addr[11:2] == 5'h12;
-        n25 = axi__ar__addr[11:2] == 3'h7;
-        n26 = axi__ar__addr[11:2] == 3'h5;
-        n27 = axi__ar__addr[11:2] == 6'h23;
-        n28 = axi__ar__addr[11:2] == 3'h4;
-        n29 = axi__ar__addr[11:2] == 5'h15;
-        n30 = axi__ar__addr[11:2] == 6'h22;
-        n31 = axi__ar__addr[11:2] == 5'h1c;
+        n4 = axi__ar__addr[11:2] == 4'ha;
+        n5 = axi__ar__addr[11:2] == 5'h1e;
+        n6 = axi__ar__addr[11:2] == 3'h7;
+        n7 = axi__ar__addr[11:2] == 6'h24;
+        n8 = axi__ar__addr[11:2] == 5'h1d;
+        n9 = axi__ar__addr[11:2] == 3'h5;
+        n10 = axi__ar__addr[11:2] == 5'h1c;
+        n11 = axi__ar__addr[11:2] == 5'h16;
+        n12 = axi__ar__addr[11:2] == 5'h17;
+        n13 = axi__ar__addr[11:2] == 5'h18;
+        n14 = axi__ar__addr[11:2] == 5'h1f;
+        n15 = axi__ar__addr[11:2] == 5'h19;
+        n16 = axi__ar__addr[11:2] == 5'h1a;
+        n17 = axi__ar__addr[11:2] == 5'h1b;
+        n18 = axi__ar__addr[11:2] == 5'h15;
+        n19 = axi__ar__addr[11:2] == 2'h3;
+        n20 = axi__ar__addr[11:2] == 3'h4;
+        n21 = axi__ar__addr[11:2] == 5'h12;
+        n22 = axi__ar__addr[11:2] == 6'h23;
+        n23 = axi__ar__addr[11:2] == 5'h11;
+        n24 = axi__ar__addr[11:2] == 5'h14;
+        n25 = axi__ar__addr[11:2] == 3'h6;
+        n26 = axi__ar__addr[11:2] == 4'he;
+        n27 = axi__ar__addr[11:2] == 4'h8;
+        n28 = axi__ar__addr[11:2] == 4'hf;
+        n29 = axi__ar__addr[11:2] == 6'h22;
+        n30 = !axi__ar__addr[11:2];
+        n31 = axi__ar__addr[11:2] == 2'h2;
         n32 = axi__ar__addr[11:2] == 6'h21;
-        n33 = axi__ar__addr[11:2] == 4'h9;
-        n34 = axi__ar__addr[11:2] == 5'h11;
-        n35 = axi__ar__addr[11:2] == 5'h10;
-        n36 = axi__ar__addr[11:2] == 2'h2;
-        n37 = axi__ar__addr[11:2] == 4'hc;
-        n38 = axi__ar__addr[11:2] == 3'h6;
-        n39 = axi__ar__addr[11:2] == 4'he;
-        n40 = axi__ar__addr[11:2] == 1'h1;
+        n33 = axi__ar__addr[11:2] == 4'hb;
+        n34 = axi__ar__addr[11:2] == 4'hd;
+        n35 = axi__ar__addr[11:2] == 4'hc;
+        n36 = axi__ar__addr[11:2] == 4'h9;
+        n37 = axi__ar__addr[11:2] == 5'h13;
+        n38 = axi__ar__addr[11:2] == 6'h20;
+        n39 = axi__ar__addr[11:2] == 1'h1;
+        n40 = axi__ar__addr[11:2] == 5'h10;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n5 ? idle_tile : n27 ? configuration : n30 ? dependency : n32 ? output_drain
-          : n16 ? wait_output : n12 ? weight_load : n8 ? wait_input : n6 ? fill : n31 ?
-          map_remainder_high : n15 ? map_remainder : n14 ? edge_lanes_high : n13 ? edge_lanes : n11
-          ? useful_high : n10 ? useful : n9 ? config_hidden : n29 ? write_beats : n21 ? read_beats :
-          n23 ? mac_cycles : n24 ? fence_stalls : n34 ? config_stalls : n35 ? config_words : n20 ?
-          program_counter : n39 ? frames_done : n4 ? cycles_high : n37 ? cycles : n18 ?
-          host_watchdog : n7 ? host_ring : n33 ? host_frames : n22 ? host_output : n25 ? host_input
-          : n38 ? host_program : n26 ? {16'h0, error, 6'h0, done, busy} : n28 ? {30'h0, enabled,
-          1'h0} : n17 ? 32'h4050202 : n36 ? 32'h37c07d79 : n40 ? 32'h20000 : n19 ? 32'h6e657546 :
-          32'h0;
+        axi__r__data <= n7 ? idle_tile : n22 ? configuration : n29 ? dependency : n32 ? output_drain
+          : n38 ? wait_output : n14 ? weight_load : n5 ? wait_input : n8 ? fill : n10 ?
+          map_remainder_high : n17 ? map_remainder : n16 ? edge_lanes_high : n15 ? edge_lanes : n13
+          ? useful_high : n12 ? useful : n11 ? config_hidden : n18 ? write_beats : n24 ? read_beats
+          : n37 ? mac_cycles : n21 ? fence_stalls : n23 ? config_stalls : n40 ? config_words : n28 ?
+          program_counter : n26 ? frames_done : n34 ? cycles_high : n35 ? cycles : n33 ?
+          host_watchdog : n4 ? host_ring : n36 ? host_frames : n27 ? host_output : n6 ? host_input :
+          n25 ? host_program : n9 ? {16'h0, error, 6'h0, done, busy} : n20 ? {30'h0, enabled, 1'h0}
+          : n19 ? 32'h4050202 : n31 ? 32'h37c07d79 : n39 ? 32'h20000 : n30 ? 32'h6e657546 : 32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n1, n46, n47, n3} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n3, n42, n43, n1, n44, n45, n46, n47} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
-      if (n2 & n3) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n45) host_watchdog <= host_watchdog & n48 | n49;
-      if (axi__aw__ready & n47) host_ring <= host_ring & n48 | n49;
-      if (n42 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
-      if (axi__aw__ready & n44) host_output <= host_output & n48 | n49;
-      if (axi__aw__ready & n43) host_input <= host_input & n48 | n49;
-      if (axi__aw__ready & n46) host_program <= host_program & n48 | n49;
+      if (n3 & n2) enabled <= axi__w__data[1];
+      if (axi__aw__ready & n47) host_watchdog <= host_watchdog & n48 | n49;
+      if (axi__aw__ready & n46) host_ring <= host_ring & n48 | n49;
+      if (n43 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
+      if (n42 & axi__aw__ready) host_output <= host_output & n48 | n49;
+      if (axi__aw__ready & n44) host_input <= host_input & n48 | n49;
+      if (axi__aw__ready & n45) host_program <= host_program & n48 | n49;
     end
   end
 endmodule

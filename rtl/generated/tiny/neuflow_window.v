@@ -17,39 +17,38 @@ module neuflow_window (
   output wire awake,
   input wire clk
 );
-  reg n30, n53, signal = 1'h0, signal_172, signal_182 = 1'h1, b_crosses = 1'h0, b_ends = 1'h0,
-    b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0, b_valid = 1'h0, closing = 1'h0, column_ends =
-    1'h0, covers = 1'h0, ends, f_final = 1'h0, f_hit = 1'h0, f_valid = 1'h0, held_valid = 1'h0,
-    input_ends = 1'h0, line_ends = 1'h0, line_ends_50 = 1'h0, map_ends = 1'h0, read_enable = 1'h0,
-    real_2 = 1'h0, room = 1'h0, row_ends = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0,
-    s4_valid = 1'h0, s5_valid = 1'h0, swaps = 1'h0, v2_valid = 1'h0, v3_valid = 1'h0, v4_valid =
+  reg n30, n53, b_crosses = 1'h0, b_ends = 1'h0, b_final = 1'h0, b_first = 1'h0, b_hit = 1'h0,
+    b_valid = 1'h0, closing = 1'h0, column_ends = 1'h0, covers = 1'h0, ends_108, f_final = 1'h0,
+    f_hit = 1'h0, f_valid = 1'h0, first_turn = 1'h1, held_valid = 1'h0, input_ends = 1'h0, lane =
+    1'h0, line_ends = 1'h0, line_ends_50 = 1'h0, map_ends = 1'h0, read_enable = 1'h0, real_2 = 1'h0,
+    room = 1'h0, row_ends = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0, s4_valid =
+    1'h0, s5_valid = 1'h0, swaps, swaps_190 = 1'h0, v2_valid = 1'h0, v3_valid = 1'h0, v4_valid =
     1'h0, walking = 1'h0;
-  reg [15:0] signal_165 = 16'h0, signal_90, signal_94 = 16'h0, chunk_left = 16'h0, chunks = 16'h0,
-    column_left = 16'h0, line_left = 16'h0, map_left = 16'h0, row_left = 16'h0, unopened = 16'h0;
-  reg [17:0] signal_91 = 18'h0, last = 18'h0, signal_197_q = 18'h0, first_last_q = 18'h0;
+  reg [15:0] below = 16'h0, chunk_left = 16'h0, chunks = 16'h0, column_left = 16'h0, line_last =
+    16'h0, line_left = 16'h0, low, map_left = 16'h0, row_left = 16'h0, unopened = 16'h0;
+  reg [17:0] last = 18'h0, left = 18'h0, first_last_q = 18'h0, first_left_q = 18'h0;
   reg [18:0] ahead = 19'h0, base = 19'h0, free = 19'h0, newest = 19'h7ffff, reserved = 19'h0;
-  reg [19:0] signal_199 = 20'h0, signal_96 = 20'h0;
+  reg [19:0] b_position = 20'h0, f_position = 20'h0;
   reg [1:0] n28, n29, s1_lanes = 2'h0, tail = 2'h0;
   reg [23:0] lane0_sum, lane1_sum, s2_word0 = 24'h0, s2_word1 = 24'h0;
   reg [24:0] pair0_sum, s3_pair0 = 25'h0;
   reg [2:0] fsm_state = 3'h0, s1_meta = 3'h0, s2_meta = 3'h0, s3_meta = 3'h0, s4_meta = 3'h0,
     s5_meta = 3'h0, settling = 3'h4;
-  reg [31:0] n55, signal_180 = 32'h0, s5_part = 32'h0, s4_part_q = 32'h0;
+  reg [31:0] n55, held = 32'h0, s5_part = 32'h0, s4_part_q = 32'h0;
   reg [38:0] v4 = 39'h0;
   reg [39:0] v1 = 40'h0, v2 = 40'h0, v3 = 40'h0;
   reg [47:0] merged = 48'h0, old = 48'h0;
   reg [4:0] chunk_base = 5'h0;
-  reg [7:0] signal_107 = 8'h0, signal_164 = 8'h0, signal_167 = 8'h0, signal_46 = 8'h0, signal_53 =
-    8'h0, b_span = 8'h0, closes_in = 8'h0, f_last = 8'h0, fresh = 8'h0, head = 8'h0, last_turn =
-    8'h0, old_189 = 8'h0, open = 8'h0, slots = 8'h0, span, write_address_73 = 8'h0;
-  reg [8:0] n14, signal_140 = 9'h0, signal_52, final_2 = 9'h0, reach = 9'h0;
+  reg [7:0] above = 8'h0, b_span = 8'h0, closes_in = 8'h0, f_first = 8'h0, f_last = 8'h0, fresh =
+    8'h0, head = 8'h0, last_turn_47 = 8'h0, old_189 = 8'h0, open = 8'h0, opens_in = 8'h0, slot =
+    8'h0, slots = 8'h0, span, turn = 8'h0, write_address_73 = 8'h0;
+  reg [8:0] n14, after_52, final_2 = 9'h0, reach = 9'h0, valid = 9'h0;
   wire n44, n58, n61, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n9,
     n1, n11, n10, n60, n8, n47, n48, n49, n50, n46, n7, n3, n4, n12, n13, n15, n16, n32, n34, n37,
-    n40, n43, n45, n17, n54, n57, n59, n2, n6, n5, n23, signal_163, signal_169, signal_31,
-    signal_36, signal_37, signal_40, signal_48, signal_86, awake_154, awake_161, en, en_142,
-    ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24, i__valid_129,
-    i__valid_135, i__valid_25, load, o__ready_38, o__valid_23, o__valid_34, read, scanned, scanning,
-    step, write_enable_72;
+    n40, n43, n45, n17, n54, n57, n59, n2, n6, n5, n23, awake_154, awake_161, closes, en, en_142,
+    ends, ends_line, ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24,
+    i__valid_129, i__valid_135, i__valid_25, inside_2, issue, load, o__ready_38, o__valid_23,
+    o__valid_34, read, scanned, scanning, spills, step, step_82, taken, write_enable_72;
   wire [15:0] n24, empty, i__payload_150;
   wire [167:0] o__payload_21;
   wire [16:0] n27;
@@ -59,24 +58,24 @@ module neuflow_window (
   wire [23:0] read_data_210, read_data_211;
   wire [2:0] after;
   wire [31:0] n52, part_sum;
-  wire [34:0] o__payload_132, o__payload_181;
+  wire [34:0] i__payload_131, o__payload_181;
   wire [47:0] acc, read_data;
   wire [8:0] n25;
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = |{n46, n47, n48, n49, n50, v2_valid, awake_154, v3_valid, signal_40, v4_valid,
-    read, step, read_enable, load} | n51;
+  assign awake = |{n46, n47, n48, n49, n50, awake_154, v3_valid, read_enable, load, v4_valid, read,
+    step_82, issue, v2_valid} | n51;
   assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
-  assign o__ready_38 = ~held_valid | signal_36 & after >= 2'h2 & (~signal_37 | signal_31);
-  assign en_142 = en & (s5_valid | |signal_140);
-  assign row_after = signal_96[19:1] + 1'h1;
-  assign en = ~signal_140[8] | i__ready_141;
+  assign o__ready_38 = ~held_valid | taken & after >= 2'h2 & (~ends | spills);
+  assign en_142 = en & (s5_valid | |valid);
+  assign row_after = b_position[19:1] + 1'h1;
+  assign en = ~valid[8] | i__ready_141;
   assign write_enable_72 = v4_valid & v4[0];
-  assign signal_163 = !signal_164 & |signal_165;
+  assign inside_2 = !above & |below;
   assign n1 = |open;
-  assign signal_169 = n10 & n1;
+  assign closes = n10 & n1;
   assign n2 = fsm_state == 2'h3;
   assign n3 = fsm_state == 3'h5;
   assign n4 = fsm_state == 3'h6;
@@ -88,12 +87,12 @@ module neuflow_window (
   assign scanned = n61 & line_ends_50;
   assign n9 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
   assign n10 = closes_in == 1'h1;
-  assign n11 = signal_167 == 1'h1;
+  assign n11 = opens_in == 1'h1;
   assign n12 = n4 | n7;
   assign n13 = {n6, n11 & |unopened} != 2'h2;
   assign n15 = {n4, closing} != 2'h2;
   assign n16 = n4 | n7 | n6;
-  assign n17 = {n5, n9} != 2'h3 & (n7 | n5);
+  assign n17 = (n7 | n5) & {n5, n9} != 2'h3;
   assign read = en & b_valid & (~b_hit | ~lead[19]);
   assign n18 = load & f_hit;
   assign n19 = ~walking;
@@ -102,33 +101,32 @@ module neuflow_window (
   assign load = f_valid & (n21 | n22);
   assign n22 = read & b_ends;
   assign n23 = n35 ? 1'h0 : walking;
-  assign step = walking & (n20 | load);
+  assign step_82 = walking & (n20 | load);
   assign n24 = o__payload_21[32:17] - 1'h1;
   assign n25 = o__payload_21[88:81] - 1'h1;
-  assign n26 = signal_40 & covers;
+  assign n26 = issue & covers;
   assign n27 = o__payload_21[32:17] + 1'h1;
-  assign n31 = load ? signal_199 : {row_after, 1'h0};
-  assign n32 = read | load;
-  assign n33 = n19 | signal_86;
-  assign n34 = n33 | step;
+  assign n31 = load ? f_position : {row_after, 1'h0};
+  assign n32 = load | read;
+  assign n33 = n19 | ends_line;
+  assign n34 = n33 | step_82;
   assign n35 = ends_map & row_ends;
   assign n36 = n19 | n35;
   assign n37 = n36 | ends_map;
   assign n38 = n19 | ends_map;
   assign n39 = o__payload_21[16:1] == 1'h1;
-  assign n40 = signal_86 | n38;
-  assign n41 = n58 | signal_48;
-  assign signal_40 = scanning & (held_valid & (~signal_31 | o__valid_34) | ~real_2) & (room |
-    ~closing);
-  assign signal_37 = input_ends & line_ends & line_ends_50;
-  assign after = signal + {line_ends ? tail : 2'h2};
-  assign signal_36 = signal_48 & real_2;
+  assign n40 = ends_line | n38;
+  assign n41 = n58 | step;
+  assign issue = scanning & (held_valid & (~spills | o__valid_34) | ~real_2) & (room | ~closing);
+  assign ends = input_ends & line_ends & line_ends_50;
+  assign after = lane + {line_ends ? tail : 2'h2};
+  assign taken = step & real_2;
   assign n42 = n58 | scanned;
   assign n43 = n42 | n61;
   assign n44 = n58 | n61;
-  assign n45 = n44 | signal_48;
-  assign n46 = en_142 | awake_161 | |{signal_140[8] & i__ready_141, o__valid & o__ready,
-    i__valid_135 & i__ready_134, i__valid_129 & i__ready_128};
+  assign n45 = n44 | step;
+  assign n46 = en_142 | awake_161 | |{valid[8] & i__ready_141, o__valid & o__ready, i__valid_135 &
+    i__ready_134, i__valid_129 & i__ready_128};
   assign n47 = o__valid_23 & n58;
   assign n48 = i__valid_25 & i__ready_24;
   assign n49 = o__valid_34 & o__ready_38;
@@ -137,18 +135,18 @@ module neuflow_window (
   assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
     o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
   assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-  assign n54 = en & (read | |{s1_valid, s3_valid, s4_valid, s2_valid});
-  assign n56 = signal_182 & closing;
+  assign n54 = en & (read | |{s4_valid, s1_valid, s3_valid, s2_valid});
+  assign n56 = first_turn & closing;
   assign n57 = rst | finish;
-  assign signal_86 = step & column_ends;
+  assign ends_line = step_82 & column_ends;
   assign n58 = ~scanning;
-  assign signal_48 = signal_40 & signal_46 == last_turn;
+  assign step = issue & turn == last_turn_47;
   assign n59 = rst | n41;
-  assign signal_31 = after > 2'h2;
-  assign n60 = |{s1_valid, s3_valid, s4_valid, s2_valid, s5_valid};
-  assign n61 = signal_48 & line_ends;
-  assign lead = {newest, 1'h1} + {~signal_96[19:1], ~b_crosses};
-  assign ends_map = signal_86 & map_ends;
+  assign spills = after > 2'h2;
+  assign n60 = |{s4_valid, s5_valid, s1_valid, s3_valid, s2_valid};
+  assign n61 = step & line_ends;
+  assign lead = {newest, 1'h1} + {~b_position[19:1], ~b_crosses};
+  assign ends_map = ends_line & map_ends;
   assign part_sum = $signed(s5_part) + $signed({s4_part_q[31], s4_part_q[23:0]});
   \neuflow_window.config  config_2 (
     .awake(awake_154), .bus__payload(bus__payload), .bus__ready(bus__ready),
@@ -159,11 +157,11 @@ module neuflow_window (
       .o__payload(o__payload_181), .o__ready(o__ready_38), .o__valid(o__valid_34), .rst(rst));
   neuflow_slice #(.WIDTH(18)) leaves (
     .clk(clk), .i__payload({final_2[8], 1'h1, i__payload_150}), .i__ready(i__ready_141),
-      .i__valid(signal_140[8]), .o__payload(i__payload_125), .o__ready(i__ready_128),
+      .i__valid(valid[8]), .o__payload(i__payload_125), .o__ready(i__ready_128),
       .o__valid(i__valid_129), .rst(rst));
   \neuflow_window.packer  packer (
     .awake(awake_161), .clk(clk), .i__payload_11(i__payload_125), .i__ready(i__ready_128),
-      .i__valid(i__valid_129), .o__payload(o__payload_132), .o__ready(i__ready_134),
+      .i__valid(i__valid_129), .o__payload(i__payload_131), .o__ready(i__ready_134),
       .o__valid(i__valid_135), .rst(rst));
   neuflow_ram #(.ADDRESS(5), .DEPTH(32), .WIDTH(48)) partials (
     .clk(clk), .read_address(v1[6:2]), .read_data(read_data), .read_enable(read_enable),
@@ -174,55 +172,54 @@ module neuflow_window (
       .m(o__payload_21[144:129]), .narrow(o__payload_21[167]), .out(i__payload_150), .rst(rst),
       .s(o__payload_21[150:145]), .zero(o__payload_21[166:151]));
   neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(24)) ring0 (
-    .clk(clk), .read_address(signal_96[0] > 1'h0 ? row_after[7:0] : signal_96[8:1]),
+    .clk(clk), .read_address(b_position[0] > 1'h0 ? row_after[7:0] : b_position[8:1]),
       .read_data(read_data_210), .read_enable(en), .write_address(write_address_73),
       .write_data(merged[23:0]), .write_enable(write_enable_72));
   neuflow_ram #(.ADDRESS(8), .DEPTH(256), .WIDTH(24)) ring1 (
-    .clk(clk), .read_address(signal_96[0] > 1'h1 ? row_after[7:0] : signal_96[8:1]),
+    .clk(clk), .read_address(b_position[0] > 1'h1 ? row_after[7:0] : b_position[8:1]),
       .read_data(read_data_211), .read_enable(en), .write_address(write_address_73),
       .write_data(merged[47:24]), .write_enable(write_enable_72));
   neuflow_slice #(.WIDTH(35)) slice (
-    .clk(clk), .i__payload(o__payload_132), .i__ready(i__ready_134), .i__valid(i__valid_135),
+    .clk(clk), .i__payload(i__payload_131), .i__ready(i__ready_134), .i__valid(i__valid_135),
       .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
     if (rst) begin
-      last_turn <= 8'h0; swaps <= 1'h0; old_189 <= 8'h0; input_ends <= 1'h0; covers <= 1'h0; closing
-        <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_in <= 8'h0; signal_167 <= 8'h0; unopened
-        <= 16'h0; signal_165 <= 16'h0; signal_164 <= 8'h0; head <= 8'h0; fresh <= 8'h0; open <=
-        8'h0; reach <= 9'h0; slots <= 8'h0; final_2 <= 9'h0; signal_140 <= 9'h0; s5_valid <= 1'h0;
-        s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0; free <= 19'h0;
-        b_valid <= 1'h0; walking <= 1'h0; f_valid <= 1'h0; signal_94 <= 16'h0; {first_last_q[17],
-        first_last_q[8:0]} <= 10'h0; {signal_197_q[17], signal_197_q[7:0]} <= 9'h0; v4_valid <=
-        1'h0; v3_valid <= 1'h0; v2_valid <= 1'h0; read_enable <= 1'h0; room <= 1'h0; ahead <= 19'h0;
-        tail <= 2'h0; chunks <= 16'h0; b_crosses <= 1'h0; b_ends <= 1'h0; b_span <= 8'h0;
-        signal_96[19:1] <= 19'h0; b_first <= 1'h0; signal_96[0] <= 1'h0; b_final <= 1'h0; b_hit <=
-        1'h0; last <= 18'h0; signal_91 <= 18'h0; column_ends <= 1'h0; column_left <= 16'h0; f_final
-        <= 1'h0; signal_199 <= 20'h0; f_last <= 8'h0; signal_107 <= 8'h0; f_hit <= 1'h0; row_ends <=
-        1'h0; row_left <= 16'h0; map_ends <= 1'h0; map_left <= 16'h0; signal_53 <= 8'h0; signal <=
-        1'h0; line_ends_50 <= 1'h0; line_left <= 16'h0; line_ends <= 1'h0; chunk_left <= 16'h0;
+      last_turn_47 <= 8'h0; swaps_190 <= 1'h0; old_189 <= 8'h0; input_ends <= 1'h0; covers <= 1'h0;
+        closing <= 1'h0; real_2 <= 1'h0; fsm_state <= 3'h0; closes_in <= 8'h0; opens_in <= 8'h0;
+        unopened <= 16'h0; below <= 16'h0; above <= 8'h0; head <= 8'h0; fresh <= 8'h0; open <= 8'h0;
+        reach <= 9'h0; slots <= 8'h0; final_2 <= 9'h0; valid <= 9'h0; s5_valid <= 1'h0; s4_valid <=
+        1'h0; s3_valid <= 1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0; free <= 19'h0; b_valid <= 1'h0;
+        walking <= 1'h0; f_valid <= 1'h0; line_last <= 16'h0; {first_last_q[17], first_last_q[8:0]}
+        <= 10'h0; {first_left_q[17], first_left_q[7:0]} <= 9'h0; v4_valid <= 1'h0; v3_valid <= 1'h0;
+        v2_valid <= 1'h0; read_enable <= 1'h0; room <= 1'h0; ahead <= 19'h0; tail <= 2'h0; chunks <=
+        16'h0; b_crosses <= 1'h0; b_ends <= 1'h0; b_span <= 8'h0; b_position[19:1] <= 19'h0; b_first
+        <= 1'h0; b_position[0] <= 1'h0; b_final <= 1'h0; b_hit <= 1'h0; last <= 18'h0; left <=
+        18'h0; column_ends <= 1'h0; column_left <= 16'h0; f_final <= 1'h0; f_position <= 20'h0;
+        f_last <= 8'h0; f_first <= 8'h0; f_hit <= 1'h0; row_ends <= 1'h0; row_left <= 16'h0;
+        map_ends <= 1'h0; map_left <= 16'h0; slot <= 8'h0; lane <= 1'h0; line_ends_50 <= 1'h0;
+        line_left <= 16'h0; line_ends <= 1'h0; chunk_left <= 16'h0;
     end else begin
       if (n2) begin
-        signal_172 = open > slots;
-        last_turn <= signal_163 & n1 ? (signal_172 ? slots : open) - 1'h1 : 8'h0;
-        swaps <= signal_172;
+        swaps = open > slots;
+        last_turn_47 <= inside_2 & n1 ? (swaps ? slots : open) - 1'h1 : 8'h0;
+        swaps_190 <= swaps;
         old_189 <= open - fresh;
-        input_ends <= signal_165 == 1'h1;
+        input_ends <= below == 1'h1;
         covers <= n1;
-        closing <= signal_169;
-        real_2 <= signal_163;
+        closing <= closes;
+        real_2 <= inside_2;
       end
-      if (&{{n7, o__valid_23} != 2'h2, {n3, n8} != 2'h3, |{n4, n3, scanning, n7, n2, n6, n5},
-        {scanning, scanned} != 2'h2, {n5, n9} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
-        scanning ? 3'h6 : n2 ? (signal_163 | signal_169 ? 3'h4 : {1'h1, !signal_165 & !unopened &
-        !open ? 2'h1 : 2'h2}) : n6 ? 3'h3 : 3'h1;
+      if (&{{n7, o__valid_23} != 2'h2, {n3, n8} != 2'h3, {scanning, scanned} != 2'h2, |{n4, n3,
+        scanning, n7, n2, n5, n6}, {n5, n9} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
+        scanning ? 3'h6 : n2 ? (inside_2 | closes ? 3'h4 : {1'h1, !below & !unopened & !open ? 2'h1
+        : 2'h2}) : n6 ? 3'h3 : 3'h1;
       if (n12) begin
         closes_in <= n4 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
-        signal_167 <= n4 ? (n11 ? o__payload_21[112:105] : signal_167 - 1'h1) : 8'h1;
+        opens_in <= n4 ? (n11 ? o__payload_21[112:105] : opens_in - 1'h1) : 8'h1;
       end
       if ((n7 | n6) & n13) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
-      if (n12 & {n4, real_2} != 2'h2) signal_165 <= n4 ? signal_165 - 1'h1 : o__payload_21[48:33];
-      if (n12 & {n4, |signal_164} != 2'h2) signal_164 <= n4 ? signal_164 - 1'h1 :
-        o__payload_21[128:121];
+      if (n12 & {n4, real_2} != 2'h2) below <= n4 ? below - 1'h1 : o__payload_21[48:33];
+      if (n12 & {n4, |above} != 2'h2) above <= n4 ? above - 1'h1 : o__payload_21[128:121];
       if (n12 & n15) begin
         n14 = head + 1'h1;
         head <= n4 ? (n14 == slots ? 8'h0 : n14[7:0]) : 8'h0;
@@ -236,21 +233,21 @@ module neuflow_window (
       end
       if (en) begin
         final_2 <= {final_2[7:0], s5_meta[2]};
-        signal_140 <= {signal_140[7:0], s5_valid};
+        valid <= {valid[7:0], s5_valid};
         s5_valid <= s4_valid & s4_meta[1];
         s4_valid <= s3_valid;
         s3_valid <= s2_valid;
         s2_valid <= s1_valid;
         s1_valid <= read;
       end
-      if (n19 & n20 & n21 | n18) free <= n18 ? signal_199[19:1] : base;
+      if (n19 & n20 & n21 | n18) free <= n18 ? f_position[19:1] : base;
       b_valid <= load | b_valid & ~n22;
       walking <= n5 ? (n9 ? 1'h1 : n23) : n23;
-      f_valid <= step | f_valid & ~load;
-      signal_94 <= n24;
+      f_valid <= step_82 | f_valid & ~load;
+      line_last <= n24;
       {first_last_q[17], first_last_q[8:0]} <= $signed(n25) - $signed({1'h0,
         o__payload_21[120:113]});
-      {signal_197_q[17], signal_197_q[7:0]} <= -o__payload_21[120:113];
+      {first_left_q[17], first_left_q[7:0]} <= -o__payload_21[120:113];
       v4_valid <= v3_valid;
       v3_valid <= v2_valid;
       v2_valid <= read_enable;
@@ -260,18 +257,18 @@ module neuflow_window (
       tail <= n24[0] + 1'h1;
       chunks <= n27[16:1];
       if (n32) begin
-        span = f_last - signal_107;
-        ends = ~f_hit | span <= 1'h1;
-        n28 = signal_199[0] + {ends ? span[0] : 1'h1};
+        span = f_last - f_first;
+        ends_108 = ~f_hit | span <= 1'h1;
+        n28 = f_position[0] + {ends_108 ? span[0] : 1'h1};
         n30 = b_span[7:1] == 1'h1;
-        n29 = signal_96[0] + {n30 ? b_span[0] : 1'h1};
+        n29 = b_position[0] + {n30 ? b_span[0] : 1'h1};
         b_crosses <= load ? n28 > 1'h1 : n29 > 1'h1;
-        b_ends <= load ? ends : n30;
+        b_ends <= load ? ends_108 : n30;
         b_span <= load ? span : b_span - 2'h2;
-        signal_96[19:1] <= n31[19:1];
+        b_position[19:1] <= n31[19:1];
         b_first <= load;
       end
-      if (n32 & {read, load} != 2'h2) signal_96[0] <= n31[0];
+      if (n32 & {load, read} != 1'h1) b_position[0] <= n31[0];
       if (load) begin
         b_final <= f_final;
         b_hit <= f_hit;
@@ -279,18 +276,18 @@ module neuflow_window (
       if (n34) begin
         last <= n33 ? {{9{first_last_q[17]}}, first_last_q[8:0]} : $unsigned($signed(last) +
           $signed({1'h0, o__payload_21[104:97]}));
-        signal_91 <= n33 ? {{10{signal_197_q[17]}}, signal_197_q[7:0]} :
-          $unsigned($signed(signal_91) + $signed({1'h0, o__payload_21[104:97]}));
+        left <= n33 ? {{10{first_left_q[17]}}, first_left_q[7:0]} : $unsigned($signed(left) +
+          $signed({1'h0, o__payload_21[104:97]}));
         column_ends <= n33 ? o__payload_21[64:49] == 1'h1 : column_left == 2'h2;
         column_left <= n33 ? o__payload_21[64:49] : column_left - 1'h1;
       end
-      if (step) begin
-        signal_90 = $signed(signal_91) < $signed(1'h0) ? 16'h0 : signal_91[15:0];
+      if (step_82) begin
+        low = $signed(left) < $signed(1'h0) ? 16'h0 : left[15:0];
         f_final <= n35;
-        signal_199 <= {base + signal_90[15:1], signal_90[0]};
-        f_last <= $signed(last) > $signed({1'h0, signal_94}) ? signal_94[7:0] : last[7:0];
-        signal_107 <= signal_90[7:0];
-        f_hit <= $signed(signal_91) <= $signed({1'h0, signal_94}) & $signed(last) >= $signed(1'h0);
+        f_position <= {base + low[15:1], low[0]};
+        f_last <= $signed(last) > $signed({1'h0, line_last}) ? line_last[7:0] : last[7:0];
+        f_first <= low[7:0];
+        f_hit <= $signed(left) <= $signed({1'h0, line_last}) & $signed(last) >= $signed(1'h0);
       end
       if (n37) begin
         row_ends <= n36 ? o__payload_21[80:65] == 1'h1 : row_left == 2'h2;
@@ -300,11 +297,11 @@ module neuflow_window (
         map_ends <= n38 ? n39 : map_left == 2'h2;
         map_left <= n38 ? o__payload_21[16:1] : map_left - 1'h1;
       end
-      if (signal_40 | n41) begin
-        signal_52 = signal_53 + 1'h1;
-        signal_53 <= n41 ? head : signal_52 == slots ? 8'h0 : signal_52[7:0];
+      if (n41 | issue) begin
+        after_52 = slot + 1'h1;
+        slot <= n41 ? head : after_52 == slots ? 8'h0 : after_52[7:0];
       end
-      if (signal_36) signal <= signal_37 ? 1'h0 : after[0];
+      if (taken) lane <= ends ? 1'h0 : after[0];
       if (n43) begin
         line_ends_50 <= n42 ? n39 : line_left == 2'h2;
         line_left <= n42 ? o__payload_21[16:1] : line_left - 1'h1;
@@ -316,8 +313,8 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{rst, n46, n47, n48, n49, n50, v2_valid, awake_154, v3_valid, signal_40, v4_valid, read,
-      step, read_enable, load}) begin
+    if (|{rst, n46, n47, n48, n49, n50, awake_154, v3_valid, read_enable, load, v4_valid, read,
+      step_82, issue, v2_valid}) begin
       settling <= 3'h4;
     end else begin
       if (n51) settling <= settling - 1'h1;
@@ -325,7 +322,7 @@ module neuflow_window (
   end
   always @(posedge clk) begin
     if (s4_valid & en) s5_part[31:16] <= n52[31:16];
-    if (($signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | s4_meta[0] | o__payload_21[0]) &
+    if ((s4_meta[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | o__payload_21[0]) &
       s4_valid & en) s5_part[15:0] <= n52[15:0];
     if (n54) begin
       pair0_sum = $signed(s2_word0) + $signed(s2_word1);
@@ -335,8 +332,8 @@ module neuflow_window (
         $signed(s2_word1[15:0]) ? s2_word1[15:0] : s2_word0[15:0]};
       s2_word1 <= s1_lanes[1] ? read_data_211 : {{8{empty[15]}}, empty};
       s2_word0 <= s1_lanes[0] ? read_data_210 : {{8{empty[15]}}, empty};
-      s1_lanes <= {b_hit & (n53 | 1'h1 - signal_96[0] <= b_span[0]), b_hit & (n53 | 1'h0 -
-        signal_96[0] <= b_span[0])};
+      s1_lanes <= {b_hit & (n53 | 1'h1 - b_position[0] <= b_span[0]), b_hit & (n53 | 1'h0 -
+        b_position[0] <= b_span[0])};
       s5_meta <= s4_meta;
       s4_meta <= s3_meta;
       s3_meta <= s2_meta;
@@ -357,43 +354,43 @@ module neuflow_window (
     end
     if (read_enable) v2 <= v1;
     if (n26) begin
-      n55 = {o__payload_181[31:0], signal_180} >> {signal, 4'h0};
-      v1 <= {signal_46 >= old_189, real_2 ? n55 : {2{empty}}, chunk_base + signal_53[4:0], ~n56 |
-        swaps, n56};
+      n55 = {o__payload_181[31:0], held} >> {lane, 4'h0};
+      v1 <= {turn >= old_189, real_2 ? n55 : {2{empty}}, chunk_base + slot[4:0], ~n56 | swaps_190,
+        n56};
     end
-    if (o__ready_38) signal_180 <= o__payload_181[31:0];
+    if (o__ready_38) held <= o__payload_181[31:0];
   end
   always @(posedge clk) begin
     if (n57) begin
       base <= 19'h0; newest <= 19'h7ffff; write_address_73 <= 8'h0; reserved <= 19'h0;
     end else begin
-      if (signal_86) base <= base + chunks;
+      if (ends_line) base <= base + chunks;
       if (write_enable_72) begin
         newest <= newest + 1'h1;
         write_address_73 <= write_address_73 + 1'h1;
       end
-      if (signal_40 & n56) reserved <= reserved + 1'h1;
+      if (issue & n56) reserved <= reserved + 1'h1;
     end
   end
   always @(posedge clk) begin
     if (rst | n58) begin
       chunk_base <= 5'h0;
     end else begin
-      if (signal_48) chunk_base <= chunk_base + slots[4:0];
+      if (step) chunk_base <= chunk_base + slots[4:0];
     end
   end
   always @(posedge clk) begin
     if (n59) begin
-      signal_182 <= 1'h1; signal_46 <= 8'h0;
+      first_turn <= 1'h1; turn <= 8'h0;
     end else begin
-      if (signal_40) begin
-        signal_182 <= 1'h0;
-        signal_46 <= signal_46 + 1'h1;
+      if (issue) begin
+        first_turn <= 1'h0;
+        turn <= turn + 1'h1;
       end
     end
   end
   always @(posedge clk) begin
-    if (rst | signal_36 & signal_37) begin
+    if (rst | taken & ends) begin
       held_valid <= 1'h0;
     end else begin
       if (o__ready_38) held_valid <= o__valid_34;
@@ -414,7 +411,7 @@ module \neuflow_window.config  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
+  reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [191:0] words = 192'h0;
   reg [31:0] word = 32'h0;
   wire n2, n1, mine, move;
@@ -423,14 +420,14 @@ module \neuflow_window.config  (
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
-  assign mine = signal_9 & match;
+  assign mine = came & match;
   always @(posedge clk) begin
     if (rst) begin
-      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
+      o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      if (!(n1)) signal_9 <= bus__valid;
-      full <= n2 ? signal : full & ~move;
+      if (!(n1)) came <= bus__valid;
+      full <= n2 ? last : full & ~move;
     end
   end
   always @(posedge clk) begin
@@ -439,7 +436,7 @@ module \neuflow_window.config  (
     if (!(n1)) begin
       match <= bus__payload[3:0] == 3'h5 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
         columns);
-      signal <= bus__payload[48];
+      last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -475,43 +472,43 @@ module \neuflow_window.packer.merger  (
   output reg [36:0] o__payload = 37'h0,
   input wire clk
 );
-  reg signal_22 = 1'h0, begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, low = 1'h0;
+  reg begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, low = 1'h0, there = 1'h0;
   reg [1:0] beat_kept = 2'h0, placed_count = 2'h0, rf = 2'h0, rk = 2'h0;
   reg [31:0] rest = 32'h0;
   reg [36:0] placed_q = 37'h0;
-  wire n2, n3, n1, like, like_4, signal, free, last, spills;
+  wire n2, n3, n1, at, base, free, full, last, spills;
   wire [1:0] fresh, kept, total;
-  assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
-  assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
-  assign fresh[0] = like <= 1'h0 & total > 1'h0;
-  assign fresh[1] = like <= 1'h1 & total > 1'h1;
+  assign kept[0] = base <= 1'h0 & at > 1'h0;
+  assign kept[1] = base <= 1'h1 & at > 1'h1;
+  assign fresh[0] = at <= 1'h0 & total > 1'h0;
+  assign fresh[1] = at <= 1'h1 & total > 1'h1;
   assign i__ready = free & ~flush;
-  assign awake = free & (n2 | signal_22 | o__valid);
-  assign n1 = free & signal_22;
+  assign awake = free & (n2 | there | o__valid);
+  assign n1 = free & there;
   assign n2 = flush | i__valid;
   assign free = ~o__valid | o__ready;
-  assign signal = total >= 2'h2;
-  assign like_4 = begun ? low : i__payload[17];
-  assign total = like + {flush ? 1'h0 : i__payload[16]};
+  assign full = total >= 2'h2;
+  assign base = begun ? low : i__payload[17];
+  assign total = at + {flush ? 1'h0 : i__payload[16]};
   assign last = flush | i__payload[18];
-  assign spills = last & signal & total[0];
+  assign spills = last & full & total[0];
   assign n3 = free & n2;
-  assign like = begun ? fill : i__payload[17];
+  assign at = begun ? fill : i__payload[17];
   always @(posedge clk) begin
     if (rst) begin
-      o__payload <= 37'h0; o__valid <= 1'h0; signal_22 <= 1'h0; low <= 1'h0; fill <= 1'h0; begun <=
+      o__payload <= 37'h0; o__valid <= 1'h0; there <= 1'h0; low <= 1'h0; fill <= 1'h0; begun <=
         1'h0; flush <= 1'h0;
     end else begin
       if (n1) o__payload <= {placed_q[36:35] | beat_kept, placed_q[34], placed_count, placed_q[31:0]
         & {{16{placed_q[36]}}, {16{placed_q[35]}}} | rest & {{16{beat_kept[1]}},
         {16{beat_kept[0]}}}};
       if (free) begin
-        o__valid <= signal_22 & emits;
-        signal_22 <= n2;
+        o__valid <= there & emits;
+        there <= n2;
       end
       if (n3) begin
-        low <= signal ? 1'h0 : like_4;
-        fill <= signal ? total[0] : total[0];
+        low <= full ? 1'h0 : base;
+        fill <= full ? total[0] : total[0];
         begun <= ~last | spills;
         flush <= spills;
       end
@@ -520,11 +517,11 @@ module \neuflow_window.packer.merger  (
   always @(posedge clk) begin
     if (n1) rest <= placed_q[31:0] & {{16{rf[1]}}, {16{rf[0]}}} | rest & {{16{rk[1]}}, {16{rk[0]}}};
     if (n3) begin
-      rf <= signal ? {total[0] > 1'h1, total[0] > 1'h0} : fresh;
-      rk <= (signal) ? 2'h0 : kept;
+      rf <= full ? {total[0] > 1'h1, total[0] > 1'h0} : fresh;
+      rk <= (full) ? 2'h0 : kept;
       beat_kept <= kept;
-      emits <= signal | last;
-      placed_count <= (signal) ? 2'h2 : total;
+      emits <= full | last;
+      placed_count <= (full) ? 2'h2 : total;
       {placed_q[36:34], placed_q[31:0]} <= {fresh, last & ~spills, {2{i__payload[15:0]}}};
     end
   end

@@ -25,7 +25,7 @@ module neuflow_write_port (
   reg near = 1'h0;
   reg [15:0] notes = 16'h0;
   reg [2:0] settling = 3'h4;
-  reg [3:0] signal = 4'h0, oldest = 4'h0;
+  reg [3:0] newest = 4'h0, oldest = 4'h0;
   reg [4:0] under_way = 5'h0;
   wire n3, n2, n1, asked, awake_69, awake_70, awake_71, awake_72, awake_73, free, i__ready_27,
     i__ready_42, i__ready_43, i__ready_66, i__valid_28, i__valid_48, i__valid_63, o__ready_32,
@@ -78,30 +78,30 @@ module neuflow_write_port (
     end
   end
   always @(posedge clk) begin
-    if (signal == 1'h1 & asked) notes[1] <= o__payload_60[32];
-    if (signal == 4'ha & asked) notes[10] <= o__payload_60[32];
-    if (signal == 4'hb & asked) notes[11] <= o__payload_60[32];
-    if (signal == 4'he & asked) notes[14] <= o__payload_60[32];
-    if (signal == 3'h6 & asked) notes[6] <= o__payload_60[32];
-    if (signal == 4'h9 & asked) notes[9] <= o__payload_60[32];
-    if (signal == 3'h5 & asked) notes[5] <= o__payload_60[32];
-    if (signal == 4'hd & asked) notes[13] <= o__payload_60[32];
-    if (signal == 2'h3 & asked) notes[3] <= o__payload_60[32];
-    if (!signal & asked) notes[0] <= o__payload_60[32];
-    if (signal == 4'hc & asked) notes[12] <= o__payload_60[32];
-    if (signal == 4'h8 & asked) notes[8] <= o__payload_60[32];
-    if (signal == 3'h7 & asked) notes[7] <= o__payload_60[32];
-    if (signal == 3'h4 & asked) notes[4] <= o__payload_60[32];
-    if (signal == 2'h2 & asked) notes[2] <= o__payload_60[32];
-    if (signal == 4'hf & asked) notes[15] <= o__payload_60[32];
+    if (asked & newest == 2'h2) notes[2] <= o__payload_60[32];
+    if (newest == 4'hd & asked) notes[13] <= o__payload_60[32];
+    if (newest == 3'h7 & asked) notes[7] <= o__payload_60[32];
+    if (newest == 4'ha & asked) notes[10] <= o__payload_60[32];
+    if (newest == 4'hf & asked) notes[15] <= o__payload_60[32];
+    if (newest == 3'h6 & asked) notes[6] <= o__payload_60[32];
+    if (newest == 4'he & asked) notes[14] <= o__payload_60[32];
+    if (newest == 3'h4 & asked) notes[4] <= o__payload_60[32];
+    if (newest == 1'h1 & asked) notes[1] <= o__payload_60[32];
+    if (newest == 4'h9 & asked) notes[9] <= o__payload_60[32];
+    if (newest == 3'h5 & asked) notes[5] <= o__payload_60[32];
+    if (newest == 4'h8 & asked) notes[8] <= o__payload_60[32];
+    if (newest == 4'hc & asked) notes[12] <= o__payload_60[32];
+    if (newest == 4'hb & asked) notes[11] <= o__payload_60[32];
+    if (newest == 2'h3 & asked) notes[3] <= o__payload_60[32];
+    if (!newest & asked) notes[0] <= o__payload_60[32];
   end
   always @(posedge clk) begin
     if (rst) begin
-      done <= 1'h0; oldest <= 4'h0; signal <= 4'h0; under_way <= 5'h0; near <= 1'h0;
+      done <= 1'h0; oldest <= 4'h0; newest <= 4'h0; under_way <= 5'h0; near <= 1'h0;
     end else begin
       done <= response & n3;
       oldest <= oldest + response;
-      signal <= signal + asked;
+      newest <= newest + asked;
       under_way <= (under_way + asked) - response;
       if (asked) near <= o__payload_60[29];
     end
@@ -186,7 +186,7 @@ module \neuflow_write_port.config  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg signal = 1'h0, signal_9 = 1'h0, full = 1'h0, match = 1'h0;
+  reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
   wire n2, n1, mine, move;
@@ -195,14 +195,14 @@ module \neuflow_write_port.config  (
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
-  assign mine = signal_9 & match;
+  assign mine = came & match;
   always @(posedge clk) begin
     if (rst) begin
-      o__valid <= 1'h0; signal_9 <= 1'h0; full <= 1'h0;
+      o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
       if (o__ready | move) o__valid <= move;
-      if (!(n1)) signal_9 <= bus__valid;
-      full <= n2 ? signal : full & ~move;
+      if (!(n1)) came <= bus__valid;
+      full <= n2 ? last : full & ~move;
     end
   end
   always @(posedge clk) begin
@@ -210,7 +210,7 @@ module \neuflow_write_port.config  (
     if (n2) words <= {word, words[223:32]};
     if (!(n1)) begin
       match <= bus__payload[3:0] == 4'hb & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
-      signal <= bus__payload[48];
+      last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
   end
@@ -234,23 +234,23 @@ module \neuflow_write_port.placer  (
   input wire clk
 );
   reg fresh = 1'h1;
-  reg [1:0] first_43 = 2'h0, low = 2'h0, saved_length = 2'h0;
+  reg [1:0] first_43 = 2'h0, low_41 = 2'h0, saved_length = 2'h0;
   reg [27:0] saved_block = 28'h0;
   wire n1, n2, awake_35, awake_36, i__ready_21, i__valid_22, o__ready, o__valid;
   wire [102:0] o__payload_29;
-  wire [1:0] signal, burst_request_length, first;
-  wire [27:0] like;
+  wire [1:0] burst_request_length, first, low;
+  wire [27:0] block;
   wire [57:0] o__payload;
   wire [68:0] i__payload_18;
-  assign burst = {o__payload_29[67] & o__payload_29[102], burst_request_length, like, first};
+  assign burst = {o__payload_29[67] & o__payload_29[102], burst_request_length, block, first};
   assign o = {o__payload_29[67] | n1, o__payload_29[71:68], o__payload_29[63:0]};
   assign awake = i__valid & run__ready | o__valid & o__ready | awake_35 | awake_36;
-  assign n1 = &signal;
+  assign n1 = &low;
   assign burst_request_length = fresh ? 2'h0 : saved_length;
   assign n2 = o_valid & o__ready_32;
   assign first = fresh ? o__payload_29[73:72] : first_43;
-  assign signal = fresh ? o__payload_29[73:72] : low;
-  assign like = fresh ? o__payload_29[101:74] : saved_block;
+  assign low = fresh ? o__payload_29[73:72] : low_41;
+  assign block = fresh ? o__payload_29[101:74] : saved_block;
   \neuflow_write_port.placer.cutter  cutter (
     .active(source_valid), .awake(awake_35), .clk(clk), .i__payload(i__payload_12),
       .i__ready(i__ready_14), .i__valid(i__valid_16), .o__payload(i__payload_18),
@@ -276,8 +276,8 @@ module \neuflow_write_port.placer  (
   always @(posedge clk) begin
     if (n2) begin
       first_43 <= (n1) ? 2'h0 : first;
-      low <= signal + 1'h1;
-      saved_block <= like + n1;
+      low_41 <= low + 1'h1;
+      saved_block <= block + n1;
     end
   end
 endmodule
@@ -303,20 +303,20 @@ module \neuflow_write_port.placer.cutter  (
   reg [22:0] high = 23'h0;
   reg [23:0] final_2;
   reg [30:0] mark = 31'h0;
-  wire n2, n1, n5, n3, signal, signal_3, signal_6, step, whole;
+  wire n2, n1, n5, n3, below, ends, free, step, whole;
   wire [2:0] n4;
   assign i__ready = n5 & whole;
   assign awake = step | (o__valid & o__ready | n1);
-  assign run__ready = ~active | step & signal_3;
+  assign run__ready = ~active | step & ends;
   assign n1 = run__ready & run__valid;
   assign n2 = whole ? 1'h0 : n4[0];
   assign step = n5 & i__valid;
-  assign signal_6 = ~o__valid | o__ready;
-  assign signal = low < i__payload[33:32];
+  assign free = ~o__valid | o__ready;
+  assign below = low < i__payload[33:32];
   assign n3 = step | run__ready;
-  assign signal_3 = near & signal;
+  assign ends = near & below;
   assign n4 = low + 1'h1;
-  assign n5 = active & signal_6;
+  assign n5 = active & free;
   assign whole = ~near | n4 >= i__payload[33:32];
   always @(posedge clk) begin
     if (rst) begin
@@ -325,7 +325,7 @@ module \neuflow_write_port.placer.cutter  (
       if (n1) source <= run__payload[57];
       if (run__ready) active <= run__valid;
       if (step) skip <= n2;
-      if (signal_6) o__valid <= step;
+      if (free) o__valid <= step;
     end
   end
   always @(posedge clk) begin
@@ -335,13 +335,13 @@ module \neuflow_write_port.placer.cutter  (
     end
     if (n3) begin
       final_2 = run__payload[55:32] - 1'h1;
-      near <= run__ready ? run__payload[55:32] <= 2'h2 : near | signal & high == 1'h1;
-      high <= run__ready ? final_2[23:1] : high - signal;
-      low <= run__ready ? final_2[0] + {active ? n2 : skip} : (low - i__payload[33:32]) + (signal ?
+      near <= run__ready ? run__payload[55:32] <= 2'h2 : near | below & high == 1'h1;
+      high <= run__ready ? final_2[23:1] : high - below;
+      low <= run__ready ? final_2[0] + {active ? n2 : skip} : (low - i__payload[33:32]) + (below ?
         2'h2 : 2'h0);
     end
-    if (step) o__payload <= {mark, signal_3, start, (signal_3 ? n4[1:0] : i__payload[33:32]) - skip,
-      skip, i__payload[31:0]};
+    if (step) o__payload <= {mark, ends, start, (ends ? n4[1:0] : i__payload[33:32]) - skip, skip,
+      i__payload[31:0]};
   end
 endmodule
 
@@ -356,7 +356,7 @@ module \neuflow_write_port.placer.merger  (
   output reg [102:0] o__payload = 103'h0,
   input wire clk
 );
-  reg signal_22 = 1'h0, begun = 1'h0, emits = 1'h0, flush = 1'h0;
+  reg begun = 1'h0, emits = 1'h0, flush = 1'h0, there = 1'h0;
   reg [1:0] fill = 2'h0, low = 2'h0;
   reg [2:0] placed_count = 3'h0;
   reg [30:0] placed_tag = 31'h0;
@@ -364,34 +364,34 @@ module \neuflow_write_port.placer.merger  (
   reg [3:0] beat_kept = 4'h0, rf = 4'h0, rk = 4'h0;
   reg [63:0] rest = 64'h0;
   reg [71:0] placed_q = 72'h0;
-  wire n5, n2, n3, n1, signal, free, last, spills;
-  wire [1:0] like, like_4;
+  wire n5, n2, n3, n1, free, full, last, spills;
+  wire [1:0] at, base;
   wire [2:0] total;
   wire [3:0] fresh, kept;
-  assign fresh[0] = like <= 1'h0 & total > 1'h0;
-  assign fresh[1] = like <= 1'h1 & total > 1'h1;
-  assign fresh[2] = like <= 2'h2 & total > 2'h2;
-  assign fresh[3] = like <= 2'h3 & total > 2'h3;
+  assign fresh[0] = at <= 1'h0 & total > 1'h0;
+  assign fresh[1] = at <= 1'h1 & total > 1'h1;
+  assign fresh[2] = at <= 2'h2 & total > 2'h2;
+  assign fresh[3] = at <= 2'h3 & total > 2'h3;
   assign i__ready = free & n5;
-  assign awake = free & (n2 | signal_22 | o__valid);
-  assign kept[0] = like_4 <= 1'h0 & like > 1'h0;
-  assign kept[1] = like_4 <= 1'h1 & like > 1'h1;
-  assign kept[2] = like_4 <= 2'h2 & like > 2'h2;
-  assign kept[3] = like_4 <= 2'h3 & like > 2'h3;
-  assign n1 = free & signal_22;
+  assign awake = free & (n2 | there | o__valid);
+  assign kept[0] = base <= 1'h0 & at > 1'h0;
+  assign kept[1] = base <= 1'h1 & at > 1'h1;
+  assign kept[2] = base <= 2'h2 & at > 2'h2;
+  assign kept[3] = base <= 2'h3 & at > 2'h3;
+  assign n1 = free & there;
   assign n2 = flush | i__valid;
   assign free = ~o__valid | o__ready;
-  assign signal = total >= 3'h4;
-  assign like_4 = begun ? low : i__payload[36:35];
-  assign total = like + {flush ? 2'h0 : i__payload[34:33]};
+  assign full = total >= 3'h4;
+  assign base = begun ? low : i__payload[36:35];
+  assign total = at + {flush ? 2'h0 : i__payload[34:33]};
   assign last = flush | i__payload[37];
-  assign spills = last & signal & |total[1:0];
+  assign spills = last & full & |total[1:0];
   assign n3 = free & n2;
-  assign like = begun ? fill : i__payload[36:35];
+  assign at = begun ? fill : i__payload[36:35];
   assign n5 = ~flush;
   always @(posedge clk) begin
     if (rst) begin
-      o__payload <= 103'h0; o__valid <= 1'h0; signal_22 <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
+      o__payload <= 103'h0; o__valid <= 1'h0; there <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
         1'h0; flush <= 1'h0;
     end else begin
       if (n1) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
@@ -399,12 +399,12 @@ module \neuflow_write_port.placer.merger  (
         {16{placed_q[68]}}} | rest & {{16{beat_kept[3]}}, {16{beat_kept[2]}}, {16{beat_kept[1]}},
         {16{beat_kept[0]}}}};
       if (free) begin
-        o__valid <= signal_22 & emits;
-        signal_22 <= n2;
+        o__valid <= there & emits;
+        there <= n2;
       end
       if (n3) begin
-        low <= signal ? 2'h0 : like_4;
-        fill <= signal ? total[1:0] : total[1:0];
+        low <= full ? 2'h0 : base;
+        fill <= full ? total[1:0] : total[1:0];
         begun <= ~last | spills;
         flush <= spills;
       end
@@ -414,14 +414,14 @@ module \neuflow_write_port.placer.merger  (
     if (n1) rest <= placed_q[63:0] & {{16{rf[3]}}, {16{rf[2]}}, {16{rf[1]}}, {16{rf[0]}}} | rest &
       {{16{rk[3]}}, {16{rk[2]}}, {16{rk[1]}}, {16{rk[0]}}};
     if (n3) begin
-      n4 = (n3 ? like[0] - i__payload[32] : 1'h0) ? {i__payload[15:0], i__payload[31:16]} :
+      n4 = (n3 ? at[0] - i__payload[32] : 1'h0) ? {i__payload[15:0], i__payload[31:16]} :
         i__payload[31:0];
-      rf <= signal ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0} :
+      rf <= full ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0} :
         fresh;
-      rk <= (signal) ? 4'h0 : kept;
+      rk <= (full) ? 4'h0 : kept;
       beat_kept <= kept;
-      emits <= signal | last;
-      placed_count <= (signal) ? 3'h4 : total;
+      emits <= full | last;
+      placed_count <= (full) ? 3'h4 : total;
       {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, {2{n4}}};
     end
     if (n5 & n3) placed_tag <= i__payload[68:38];
@@ -442,15 +442,15 @@ module \neuflow_write_port.walker  (
   reg n4, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
   reg [15:0] left0 = 16'h0, left1 = 16'h0, left2 = 16'h0;
   reg [31:0] plane = 32'h0, row = 32'h0, run = 32'h0;
-  wire n6, n2, n5, n1, n3, signal, last, new_plane;
+  wire n6, n2, n5, n1, n3, last, new_plane, new_row;
   wire [31:0] origin;
   assign o__payload = {i__payload[200], last, i__payload[55:32], run[1:0], run[31:2]};
   assign i__ready = o__valid & o__ready & last;
   assign awake = o__valid ? o__ready : i__valid;
   assign n1 = {new_plane, o__valid} != 1'h1 & n5;
   assign n2 = n6 | new_plane;
-  assign n3 = (signal | n2) & n5;
-  assign signal = n6 | ends0;
+  assign n3 = n5 & (new_row | n2);
+  assign new_row = n6 | ends0;
   assign origin = o__valid ? (ends1 ? plane : row) : i__payload[31:0];
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
@@ -466,13 +466,13 @@ module \neuflow_write_port.walker  (
       left1 <= n2 ? i__payload[119:104] : left1 - 1'h1;
     end
     if (n5) begin
-      n4 = n6 | signal;
+      n4 = n6 | new_row;
       ends0 <= n4 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
       left0 <= n4 ? i__payload[71:56] : left0 - 1'h1;
-      run <= signal ? origin : run + i__payload[103:72];
+      run <= new_row ? origin : run + i__payload[103:72];
     end
     if (n5 & new_plane) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
-    if (signal & n5) row <= origin + i__payload[151:120];
+    if (n5 & new_row) row <= origin + i__payload[151:120];
   end
   always @(posedge clk) begin
     if (rst) begin
