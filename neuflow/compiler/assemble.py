@@ -43,7 +43,7 @@ class Instruction:
 def assemble(schedule: Schedule, grid: GridConfig, source: QuantGraph) -> Program:
     """Emit the program. ``source``: the graph before it was fitted to the machine, for golden."""
     weights = Weights(schedule, grid)
-    configurer = Configurer(grid, schedule, weights.at)
+    configurer = Configurer(grid, schedule, weights)
     code = [*_turns(schedule.turns, configurer, grid), _end(schedule)]
     device, origins = _link(code, weights, grid)
     mapping, graph = schedule.mapping, schedule.mapping.graph
@@ -79,21 +79,22 @@ def _turns(
     turn before.
     Weights so load while earlier passes compute; some go before the fence of an earlier turn.
     """
-    sent = 0  # turns whose weights are sent
-    for number, (turn, ahead) in enumerate(zip(turns, weights_sent(turns, grid), strict=True)):
+    shared = configurer.weights.packets
+    sent = 0  # packets of weights
+    for number, (turn, ahead) in enumerate(zip(turns, weights_sent(turns, shared, grid), strict=True)):
         packets = _packets(turn, configurer)
         order = [Stage.ROWS, Stage.SETUP, Stage.OPERANDS, Stage.ROUTES, Stage.WRITES]
         before: list[Stage] = []
         if turn.fence:
             before = [Stage.SETUP] if turn.early_fence else [Stage.EARLY, Stage.SETUP]
-        if number == sent:
+        if sent < len(shared) and shared[sent][0] == number:
             order.insert(int(number > 0), Stage.WEIGHTS)
             before = [Stage.WEIGHTS, *before] if turn.fence else []
             sent += 1
         yield from _grouped(_of(packets, before), turn)
         if turn.fence:
-            for later in turns[sent:ahead]:
-                yield from _weights(later, configurer)
+            for first, *_ in shared[sent:ahead]:
+                yield from _weights(turns[first], configurer)
             sent = max(sent, ahead)
             if turn.early_fence:
                 yield _fence(turn, turn.early_fence, left=1)

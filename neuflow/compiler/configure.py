@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from neuflow.compiler.mapping import Chain, Piece, Region, Span, Step
 from neuflow.compiler.routes import Record, route, walk_routes
 from neuflow.compiler.schedule import Schedule
 from neuflow.compiler.turn import RowPlace, Turn
+from neuflow.compiler.weights import Weights
 from neuflow.grid import GridConfig
 from neuflow.layout import AluOp, Kind, Operand, RouterIn, RouterOut, Row, WindowOp
 
@@ -74,17 +75,13 @@ def _packet(
 
 # --- one turn -----------------------------------------------------------------------------------
 
-WeightsAt = Callable[[Turn, Piece], tuple[int, int]]
-"""(offset among the packed weights, words) of a piece's weights packet."""
-
-
 @dataclass(frozen=True)
 class Configurer:
-    """Makes the packets of turns. ``weights_at``: see :data:`WeightsAt`."""
+    """Makes the packets of turns."""
 
     grid: GridConfig
     schedule: Schedule
-    weights_at: WeightsAt
+    weights: Weights
 
     def packets(self, turn: Turn) -> Iterator[Packet]:
         """Yield the packets of all columns of a turn."""
@@ -105,16 +102,7 @@ class Configurer:
         shape, rows = conv_shape(chain, piece), turn.rows[i]
         assert rows is not None
         alike = next(([turn.pieces[k] for k in r] for r in turn.readings() if i in r), [])
-        at, words = self.weights_at(turn, piece)
-        same_weights = [p for p in turn.pieces if self.weights_at(turn, p) == (at, words)]
-        if piece is same_weights[0]:
-            walk = descriptor(at, [(words, 1)]) | {"dest": _mask(same_weights)}
-            yield _packet(
-                Stage.WEIGHTS, Kind.READ_WEIGHTS, piece.column, walk, space=Space.WEIGHTS
-            )
-        lead = shape.blocks(self.grid) * shape.parameter_beats
-        listen = {"source": same_weights[0].column, "lead": lead}
-        yield _packet(Stage.WEIGHTS, Kind.CONV_WEIGHTS, piece.column, listen)
+        yield from self.weights_packet(turn, piece)
         source = piece.column if rows.resident else alike[0].column
         listen = {"source": source} | _rows(rows)
         yield _packet(Stage.SETUP, Kind.CONV_ROWS, piece.column, listen)
@@ -132,6 +120,20 @@ class Configurer:
                 if records.size:
                     walk = self.rows_read(chain, piece, shape, records) | {"dest": _mask(alike)}
                     yield _packet(stage, Kind.READ_ROWS, piece.column, walk, space=space)
+
+    def weights_packet(self, turn: Turn, piece: Piece) -> Iterator[Packet]:
+        """Yield the packet that a piece's weights begin; none where they lie within an earlier one."""
+        at = self.weights.of(turn, piece)
+        if not at.packet:
+            return
+        same = [p for p in turn.pieces if self.weights.of(turn, p) == at]
+        if piece is same[0]:
+            walk = descriptor(at.parameters, [(at.packet, 1)]) | {"dest": _mask(same)}
+            yield _packet(
+                Stage.WEIGHTS, Kind.READ_WEIGHTS, piece.column, walk, space=Space.WEIGHTS
+            )
+        listen = {"source": same[0].column, "lead": at.beats}
+        yield _packet(Stage.WEIGHTS, Kind.CONV_WEIGHTS, piece.column, listen)
 
     def place(self, tensor: str) -> Place:
         """Place of a tensor."""

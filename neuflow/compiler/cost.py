@@ -50,11 +50,15 @@ GAP = 35
 
 @dataclass(frozen=True)
 class Work:
-    """Cycles of a pass: ``array`` (or drain, links), ``bus``, and ``load`` that nothing hides."""
+    """Cycles of a pass: ``array`` (or drain, links), ``bus``, and ``load`` that nothing hides.
+
+    ``memory``: what its words take on the bus; ``bus`` may be more: the scratchpad, scattered words.
+    """
 
     array: float
     bus: float
     load: float
+    memory: float
 
 
 def cycles(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> int:
@@ -164,8 +168,8 @@ def work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) ->
     if chain.head is None or piece.part is None:
         entering = backward(chain, piece.out)[0].size
         links = max(ceil_div(entering, grid.maps), window)
-        bus = max(_bus(chain, grid, side * entering, written), side * _scattered(chain, piece))
-        return Work(links, bus, 0.0)
+        memory, near = _bus(chain, grid, side * entering, written)
+        return Work(links, max(memory, near, side * _scattered(chain, piece)), 0.0, memory)
     shape = conv_shape(chain, piece)
     plan = plan_rows(chain, shape, grid)
     assert plan is not None
@@ -190,10 +194,11 @@ def work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) ->
         words = min(first, plan.rows) * plan.channels * plan.width
         load += words / speed(chain, chain.source, grid)
     array = max(blocks * max(shape.steps(grid), drain), store, window)
-    bus = _bus(chain, grid, entering * len(boxes), written, others)
+    memory, near = _bus(chain, grid, entering * len(boxes), written, others)
+    bus = max(memory, near)
     if not kept:
         bus = max(bus, len(boxes) * _scattered(chain, piece))
-    return Work(array, bus, load)
+    return Work(array, bus, load, memory)
 
 
 def _scattered(chain: Chain, piece: Piece) -> int:
@@ -210,10 +215,12 @@ def _scattered(chain: Chain, piece: Piece) -> int:
     return RUN_CYCLES * values.size
 
 
-def _bus(chain: Chain, grid: GridConfig, entering: int, written: int, others: int = 0) -> float:
-    """Cycles that words take to and from memory, or the scratchpad, which has a way of its own.
+def _bus(
+    chain: Chain, grid: GridConfig, entering: int, written: int, others: int = 0
+) -> tuple[float, float]:
+    """Cycles that words take to and from memory, and the scratchpad, which has a way of its own.
 
-    It counts as if it had one bank. Which of two ways to divide a layer leaves more for the other bank
+    That counts as if it had one bank. Which of two ways to divide a layer leaves more for the other bank
     matters less than how the layer overlaps with its neighbours, of which nothing is known here: with
     both banks counted DS-CNN took 12 % more cycles, as more layers were divided by rows.
 
@@ -231,7 +238,7 @@ def _bus(chain: Chain, grid: GridConfig, entering: int, written: int, others: in
         near = max(near, beats * written)
     else:
         far += written
-    return max(far / grid.bus_words_per_cycle, near / grid.bus_words)
+    return far / grid.bus_words_per_cycle, near / grid.bus_words
 
 
 def _store_cycles(plan: RowPlan, grid: GridConfig) -> float:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.blocks.convolver_model import by_tap
+from neuflow.blocks import convolver_model
 from neuflow.blocks.parameters_model import Form, packed, to_half_words
-from neuflow.compiler.fit import plan_rows
-from neuflow.compiler.geometry import ceil_div, connections, conv_shape, read_channels, round_up
+from neuflow.compiler.geometry import ceil_div, connections, read_channels, round_up
 from neuflow.compiler.mapping import Chain, Part, Piece, Span
 from neuflow.compiler.schedule import Schedule
 from neuflow.compiler.turn import Turn
+from neuflow.compiler.weights_packets import by_tap, lead_beats, shared_packets, weights_key
 from neuflow.errors import CompileError
 from neuflow.grid import GridConfig
 
@@ -26,12 +27,13 @@ def memory_order(shape: tuple[int, int, int]) -> NDArray[np.int64]:
     return np.arange(np.prod(shape, dtype=np.int64)).reshape(shape).transpose(1, 0, 2).reshape(-1)
 
 
-def packet(
+def packed_weights(
     chain: Chain, maps: Span, part: Part, sums_only: bool, grid: GridConfig, step: int = 0,
     gather: bool = False,
-) -> Words:  # fmt: skip
-    """Pack the weights of ``maps`` and ``part``; ``sums_only``: parameters are not used: one word, 0.
+) -> tuple[Words, Words]:  # fmt: skip
+    """Pack the parameters and the weights of ``maps`` and ``part``.
 
+    ``sums_only``: parameters are not used: one word, 0.
     ``step``: by tap, words of the row buffer from a channel to the next; ``gather``: last taps of rows
     are worked together.
     """
@@ -46,7 +48,7 @@ def packet(
     if not sums_only:
         parameters[:, : len(taps) : lanes] = _parameters(chain, maps)
     lead = parameters.reshape(-1, blocks, grid.maps).transpose(1, 0, 2)
-    return np.concatenate([to_half_words(lead).reshape(-1), weights.reshape(-1)])
+    return to_half_words(lead).reshape(-1), weights.reshape(-1)
 
 
 def _taps(chain: Chain, maps: Span, part: Part) -> Words:
@@ -79,7 +81,7 @@ def _steps(
     order = read.reshape(-1)
     following = (np.roll(order, -1) - order[0]).reshape(read.shape) * step
     chosen = weight[np.arange(maps.size)[:, None], read].astype(np.int64)
-    rows = by_tap(chosen, following, grid.maps, gather)
+    rows = convolver_model.by_tap(chosen, following, grid.maps, gather)
     return rows.reshape(len(rows), -1).astype(np.uint16)
 
 
@@ -102,40 +104,72 @@ def _check(chain: Chain, what: str, values: NDArray[np.int64], low: int, high: i
         raise CompileError(f"{chain.name}: {what} are not within {low}..{high}; quantise again")
 
 
+@dataclass(frozen=True)
+class PieceWords:
+    """Where the weights of a piece lie among all packed ones: offsets and words.
+
+    ``packet`` and ``beats``: words of the packet that begins with them and beats of its parameters;
+    0: they are within another turn's packet.
+    """
+
+    parameters: int
+    weights: int
+    parameter_words: int
+    weight_words: int
+    packet: int
+    beats: int
+
+    def within(self, packed: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return parameters and weights among all packed words."""
+        parameters = packed[self.parameters : self.parameters + self.parameter_words]
+        return parameters, packed[self.weights : self.weights + self.weight_words]
+
+
 class Weights:
     """All weights packets of a program, each once, in the order of first use.
 
-    ``at`` is the :data:`~neuflow.compiler.configure.WeightsAt` of the assembler.
+    ``packets``: numbers of the turns of each packet, see
+    :func:`~neuflow.compiler.weights_packets.shared_packets`.
     """
 
     def __init__(self, schedule: Schedule, grid: GridConfig) -> None:
         self.grid = grid
-        self.offsets: dict[tuple, tuple[int, int]] = {}
+        self.packets = shared_packets(schedule.turns, grid)
+        self.pieces: dict[tuple, PieceWords] = {}
         self.parts: list[tuple[int, str, Words]] = []
         self.total = 0
-        for turn in schedule.turns:
-            if turn.chain.head is not None:
-                for piece in turn.pieces:
-                    self._add(turn.chain, piece)
+        for numbers in self.packets:
+            turns = [schedule.turns[number] for number in numbers]
+            for i in range(len(turns[0].pieces)):
+                self._add([(turn.chain, turn.pieces[i]) for turn in turns])
 
-    def _add(self, chain: Chain, piece: Piece) -> None:
-        key = _key(chain, piece, self.grid)
-        if key in self.offsets:
+    def _add(self, pieces: list[tuple[Chain, Piece]]) -> None:
+        """Add the packet of pieces of one column, unless it is there."""
+        keys = [weights_key(chain, piece, self.grid) for chain, piece in pieces]
+        if keys[0] in self.pieces:
             return
-        assert piece.part is not None
-        how = _by_tap(chain, piece, self.grid)
-        words = packet(chain, piece.out.maps, piece.part, piece.partial_out, self.grid, *how)
-        self.offsets[key] = (self.total, len(words))
-        label = f"{chain.name}/weights/maps {piece.out.maps} {piece.part}"
-        self.parts.append((self.total, label, words))
-        self.total += round_up(len(words), self.grid.bus_words)
+        both = [_parameters_and_weights(chain, piece, self.grid) for chain, piece in pieces]
+        begin = self.total
+        begins: tuple[list[int], list[int]] = ([], [])
+        for kind, suffix in enumerate(("/parameters", "")):
+            for (chain, piece), words in zip(pieces, both, strict=True):
+                begins[kind].append(self.total)
+                label = f"{chain.name}/weights/maps {piece.out.maps} {piece.part}{suffix}"
+                self.parts.append((self.total, label, words[kind]))
+                self.total += len(words[kind])
+        beats = sum(lead_beats(chain, piece, self.grid) for chain, piece in pieces)
+        size = self.total - begin
+        for k, (key, words) in enumerate(zip(keys, both, strict=True)):
+            at = begins[0][k], begins[1][k], len(words[0]), len(words[1])
+            self.pieces[key] = PieceWords(*at, *((0, 0) if k else (size, beats)))
+        self.total = round_up(self.total, self.grid.bus_words)
 
-    def at(self, turn: Turn, piece: Piece) -> tuple[int, int]:
-        """Return (offset, words) of a piece's packet."""
-        return self.offsets[_key(turn.chain, piece, self.grid)]
+    def of(self, turn: Turn, piece: Piece) -> PieceWords:
+        """Where the weights of a piece are."""
+        return self.pieces[weights_key(turn.chain, piece, self.grid)]
 
     def labels(self) -> Iterator[tuple[int, str]]:
-        """Yield (offset, origin) of every packet."""
+        """Yield (offset, origin) of the parameters and of the weights of every piece."""
         for offset, label, _ in self.parts:
             yield offset, label
 
@@ -147,18 +181,10 @@ class Weights:
         return out
 
 
-def _key(chain: Chain, piece: Piece, grid: GridConfig) -> tuple:
-    how = _by_tap(chain, piece, grid)
-    return chain.name, piece.out.maps, piece.part, piece.partial_out, how
+def _parameters_and_weights(chain: Chain, piece: Piece, grid: GridConfig) -> tuple[Words, Words]:
+    assert piece.part is not None
+    how = by_tap(chain, piece, grid)
+    return packed_weights(chain, piece.out.maps, piece.part, piece.partial_out, grid, *how)
 
 
-def _by_tap(chain: Chain, piece: Piece, grid: GridConfig) -> tuple[int, bool]:
-    """Return ``step`` and ``gather`` of :func:`packet`; step 0: not by tap."""
-    if not piece.by_tap:
-        return 0, False
-    shape = conv_shape(chain, piece)
-    plan = plan_rows(chain, shape, grid)
-    return 0 if plan is None else plan.array_step, shape.gathers(grid)
-
-
-__all__ = ["Weights", "memory_order", "packet"]
+__all__ = ["PieceWords", "Weights", "memory_order", "packed_weights"]

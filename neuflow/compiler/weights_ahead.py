@@ -18,22 +18,31 @@ SOON = 512
 """Cycles in which weights load that a turn's own rows may wait for."""
 
 
-def weights_sent(turns: Sequence[Turn], grid: GridConfig) -> list[int]:
-    """Return for each turn how many turns have their weights sent before its fence.
+def weights_sent(
+    turns: Sequence[Turn], packets: Sequence[tuple[int, ...]], grid: GridConfig
+) -> list[int]:
+    """Return for each turn how many packets of weights are sent before its fence.
 
-    What waits on the bus for a unit must always get it. A packet of weights finds a place in its
-    queue when the one that is so many before it has been stored whole. Turns before this one are sent
-    whole, so they end, whatever their weights; those from this one on must find room in the rings
-    together; and these must not take long to load, as the turn's own rows go behind. With one place
-    in its queue, a packet would hold up what the turn itself waits for.
+    ``packets``: numbers of the turns of each. What waits on the bus for a unit must always get it. A
+    packet of weights finds a place in its queue when the one that is so many before it has been stored
+    whole. Turns before this one are sent whole, so they end, whatever their weights; those from this
+    one on must find room in the rings together; and these must not take long to load, as the turn's
+    own rows go behind. With one place in its queue, a packet would hold up what the turn itself
+    waits for.
     """
     found = []
     places = grid.config_queue
+    due = 0  # packets that the turns so far begin
+    whole = 0  # of them, those of turns before this one alone
     for number in range(len(turns)):
-        end = number + 1
-        for ahead in range(number + 1, min(number + places + 1, len(turns)) if places > 1 else 0):
-            stored = turns[number : max(number, ahead - places + 1)]
-            if turns[ahead].weights_bound and _load_soon(stored, grid):
+        due += due < len(packets) and packets[due][0] == number
+        whole += whole < due and packets[whole][-1] < number
+        end = due
+        for ahead in range(due, min(due + places, len(packets)) if places > 1 else 0):
+            before = [n for packet in packets[whole : max(whole, ahead - places + 1)] for n in packet]
+            stored = [turns[n] for n in before if n >= number]
+            bound = any(turns[n].weights_bound for n in packets[ahead])
+            if bound and _load_soon(stored, grid):
                 end = ahead + 1
         found.append(end)
     return found

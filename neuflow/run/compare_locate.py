@@ -308,8 +308,7 @@ class Locator:
         begin = self._weights_begin(packed)
         section = np.frombuffer(self.program.device, "<i2").astype(np.int64)
         for turn, piece in self._parts(spot):
-            at, size = packed.at(turn, piece)
-            packet = section[begin + at : begin + at + size]
+            packet = packed.of(turn, piece).within(section[begin:])
             number = spot.map - piece.out.maps.lo
             form = piece.form(chain)
             taps, parameters = _unpacked(conv_shape(chain, piece), form, packet, number, grid)
@@ -326,9 +325,12 @@ class Locator:
 
 
 def _unpacked(
-    conv: ConvShape, form: Form, packet: Int, number: int, grid: GridConfig
+    conv: ConvShape, form: Form, packet: tuple[Int, Int], number: int, grid: GridConfig
 ) -> tuple[Int, Int]:
-    """Return weights (channels, ky, kx) and (bias, m, s, zero) of map ``number`` of a packet."""
+    """Return weights (channels, ky, kx) and (bias, m, s, zero) of map ``number`` of a piece.
+
+    ``packet``: its words of parameters and of weights.
+    """
     lanes = grid.maps if conv.by_tap else 1  # of a map
     gather = conv.gathers(grid)
     fields = {
@@ -336,7 +338,7 @@ def _unpacked(
         "kernel_x": conv.row_steps(grid) if conv.by_tap else conv.kernel_x,
         "gather": int(gather), "stream_weights": 1,
     }  # fmt: skip
-    parameters, blocks = DeviceConvolver(grid)._weights(fields, asdict(form), packet)
+    parameters, blocks = DeviceConvolver(grid)._weights(fields, asdict(form), *packet)
     of_lanes = blocks.transpose(0, 2, 1).reshape(len(blocks) * grid.maps, -1)
     mine = of_lanes[number * lanes : (number + 1) * lanes, : conv.steps(grid)].T
     words = mine.reshape(conv.channels_added, -1)

@@ -188,7 +188,7 @@ class Device:
             queue = self.queues[unit] = deque()
         routed = self._routed(config) if unit[0] == _ROUTER else None
         # A router input's packets with other peers must have gone before.
-        while len(queue) >= self.grid.config_queue or (
+        while len(queue) + self._arrives(unit) >= self.grid.config_queue or (
             routed and routed[0] != config.fields["peers"]
         ):
             if self.pending:
@@ -201,13 +201,24 @@ class Device:
         elif unit[0] == Kind.WRITE:
             self.pending.append(unit[1])
 
+    def _arrives(self, unit: tuple[int, ...]) -> bool:
+        """Whether a packet of weights that a pass has begun still passes ``unit``, for want of room."""
+        kind, column = unit[:2]
+        if kind == Kind.CONV_WEIGHTS:
+            return not self.rings[column].has_room()
+        if kind != Kind.READ_WEIGHTS:
+            return False
+        return any(rings.source == column and not rings.has_room() for rings in self.rings)
+
     def _store_weights(self, unit: tuple[int, ...]) -> bool:
         """Let the packet of weights that ``unit`` waits for go to the rings; return whether it could."""
         kind, column = unit[:2]
+        if kind not in (Kind.CONV_WEIGHTS, Kind.READ_WEIGHTS) or not self.queues[unit]:
+            return False
         if kind == Kind.CONV_WEIGHTS:
             column = self.queues[unit][0].fields["source"]
         reads = self.queues.get((Kind.READ_WEIGHTS, column, 0))
-        if kind not in (Kind.CONV_WEIGHTS, Kind.READ_WEIGHTS) or not reads:
+        if not reads:
             return False
         dest, words = reads[0].fields["dest"], words_named(reads[0].fields)
         listeners = [c for c in range(self.grid.columns) if dest >> c & 1]
@@ -215,12 +226,19 @@ class Device:
             queue = self.queues.get((Kind.CONV_WEIGHTS, c, 0))
             if not queue or queue[0].fields["source"] != column:
                 return False
-            if not self.rings[c].has_room(queue[0].fields, words):
+            if not self.rings[c].has_room(queue[0].fields["lead"], words):
                 return False
         for c in listeners:
-            fields = self._take(Kind.CONV_WEIGHTS, c, 0).fields
-            self.rings[c].stored.append((fields, self._line(Kind.READ_WEIGHTS, column, c)))
+            self._bring_weights(c)
         return True
+
+    def _bring_weights(self, column: int) -> None:
+        """Take a column's next packet of weights."""
+        config = self._take(Kind.CONV_WEIGHTS, column, 0)
+        source = config.fields["source"]
+        with config.faults():
+            packet = self._line(Kind.READ_WEIGHTS, source, column)
+            self.rings[column].put(config.fields["lead"], packet, source)
 
     def _routed(self, config: Config) -> list[int]:
         """Return the peers of all ROUTE words queued for a router's input: they are equal."""
@@ -248,7 +266,7 @@ class Device:
         if self.rests:
             raise DeviceFault(f"end of frame: words of columns {sorted(self.rests)} are not written")
         left = [queue[0].origin for queue in self.queues.values() if queue]
-        left += [f"weights of column {c}" for c, rings in enumerate(self.rings) if rings.stored]
+        left += [f"weights of column {c}" for c, rings in enumerate(self.rings) if rings.left]
         if left or any(self.inboxes.values()):
             raise DeviceFault(f"end of frame: packets left, {left[:3]}")
 
@@ -364,18 +382,14 @@ class Device:
             if rows.fields["two"]:
                 second = self._line(Kind.READ_ROWS, source, column)
                 rows_packet = np.concatenate((rows_packet, second))
-        weights, weights_packet = self._weights(column)
+        convolver, rings = self.convolvers[column], self.rings[column]
+        if not rings.left:
+            self._bring_weights(column)
         with array.faults():
-            return self.convolvers[column].run(
-                rows.fields, weights, array.fields, drain.fields, rows_packet, weights_packet, partial
+            weights = rings.take(*convolver.weights_taken(array.fields, drain.fields))
+            return convolver.run(
+                rows.fields, array.fields, drain.fields, rows_packet, weights, partial
             )
-
-    def _weights(self, column: int) -> tuple[Mapping[str, int], Packet]:
-        """Return the column's next packet of weights, with its configuration."""
-        if self.rings[column].stored:
-            return self.rings[column].stored.popleft()
-        fields = self._take(Kind.CONV_WEIGHTS, column, 0).fields
-        return fields, self._line(Kind.READ_WEIGHTS, fields["source"], column)
 
     def _alu(self, column: int, number: int) -> Packet:
         config = self._take(Kind.ALU, column, number)

@@ -82,16 +82,19 @@ class DeviceConvolver:
         self.shared = shared or Shared()
 
     def run(
-        self, rows: Fields, weights: Fields, array: Fields, drain: Fields,
-        rows_packet: Packet | None, weights_packet: Packet, partial: Packet | None,
+        self, rows: Fields, array: Fields, drain: Fields, rows_packet: Packet | None,
+        weights: tuple[Packet, Packet], partial: Packet | None,
     ) -> Packet:  # fmt: skip
-        """Return the packet that leaves. ``rows_packet``: None where the rows are resident."""
+        """Return the packet that leaves. ``rows_packet``: None where the rows are resident.
+
+        ``weights``: words of parameters and of weights, as many as :meth:`weights_taken` says.
+        """
         if rows_packet is None:
             rows = self._resident(rows)
-        plan = self._plan(rows, weights, array, drain)
+        plan = self._plan(rows, array, drain)
         self.passes += rows_packet is not None
         self.stored = rows
-        parameters, taps = self._weights(array, drain, weights_packet)
+        parameters, taps = self._weights(array, drain, *weights)
         channels, numbers, array = plan.channels, plan.numbers, plan.array
         if drain["by_tap"]:
             taps, channels = self._tap_by_tap(array, drain, taps)
@@ -107,17 +110,17 @@ class DeviceConvolver:
             sums = self._sums(rows, array, (taps, channels), real_only)
         return leave(self.grid, drain, parameters, sums, partial)
 
-    def _plan(self, rows: Fields, weights: Fields, array: Fields, drain: Fields) -> Plan:
+    def _plan(self, rows: Fields, array: Fields, drain: Fields) -> Plan:
         """Return the plan of a pass; how its rows come, and when, does not matter."""
         rows = {**rows, "source": 0, "ahead": 0, "two": 0}
-        key = (weights["lead"], *rows.values(), *array.values(), *drain.values())
+        key = (*rows.values(), *array.values(), *drain.values())
         plan = self.shared.plans.get(key)
         if plan is None:
-            plan = self.shared.plans[key] = self._planned(rows, weights["lead"], array, drain)
+            plan = self.shared.plans[key] = self._planned(rows, array, drain)
         return plan
 
-    def _planned(self, rows: Fields, lead: int, array: Fields, drain: Fields) -> Plan:
-        check(self.grid, rows, lead, array, drain)
+    def _planned(self, rows: Fields, array: Fields, drain: Fields) -> Plan:
+        check(self.grid, rows, array, drain)
         check_drain(self.grid, drain)
         channels = _channels(array)
         if array["by_tap"]:
@@ -135,21 +138,22 @@ class DeviceConvolver:
 
     # Weights.
 
-    def _weights(self, array: Fields, drain: Fields, packet: Packet) -> tuple[Packet, Packet]:
-        """Return what ``unpacked`` does, and weights (blocks, taps or one more, maps of a block)."""
-        p, blocks = self.grid.maps, array["blocks"]
+    def weights_taken(self, array: Fields, drain: Fields) -> tuple[int, int]:
+        """Return how many words of parameters and of weights a pass takes."""
         taps = array["channels"] * steps_of_channel(self.grid, array)
-        even = taps + taps % 2
-        beats = drain["beats"]
-        lead = blocks * beats * 2 * p
-        words = lead + blocks * even * p
-        if len(packet) != words:
-            raise DeviceFault(f"weights packet of {len(packet)} words, not {words}")
-        if not array["stream_weights"] and blocks * even * p > self.grid.weight_words:
+        lanes = array["blocks"] * self.grid.maps
+        return 2 * drain["beats"] * lanes, (taps + taps % 2) * lanes
+
+    def _weights(
+        self, array: Fields, drain: Fields, lead: Packet, weights: Packet
+    ) -> tuple[Packet, Packet]:
+        """Return what ``unpacked`` does, and weights (blocks, taps or one more, maps of a block)."""
+        p, blocks, beats = self.grid.maps, array["blocks"], drain["beats"]
+        if not array["stream_weights"] and len(weights) > self.grid.weight_words:
             raise DeviceFault("weights overflow their buffer")
-        sent = from_half_words(packet[:lead]).reshape(blocks, beats, p).transpose(1, 0, 2)
+        sent = from_half_words(lead).reshape(blocks, beats, p).transpose(1, 0, 2)
         parameters = unpacked(Form(beats, drain["shift"]), sent.reshape(beats, -1))
-        return parameters, packet[lead:].reshape(blocks, even, p)
+        return parameters, weights.reshape(blocks, -1, p)
 
     def _one_tap_each(self, array: Fields) -> Fields:
         """Return the fields of a pass by tap, worked one tap after the other.

@@ -21,12 +21,11 @@ from neuflow.run.device_drain import Fields
 from neuflow.run.device_memory import DeviceFault
 
 
-def check(grid: GridConfig, rows: Fields, lead: int, array: Fields, drain: Fields) -> None:
-    """Raise ``DeviceFault`` where fields do not go together; ``lead``: of CONV_WEIGHTS."""
+def check(grid: GridConfig, rows: Fields, array: Fields, drain: Fields) -> None:
+    """Raise ``DeviceFault`` where fields do not go together."""
     rules = [
         (array["blocks"] == drain["blocks"], "blocks differ"),
         (1 <= drain["beats"] <= PARAMETER_BEATS, "parameters of no beats, or too many"),
-        (lead == drain["blocks"] * drain["beats"], "beats of parameters differ"),
         (array["groups"] == drain["groups"], "groups differ"),
         (array["pitch"] == drain["pitch"], "pitches differ"),
         (rows["rows"] == array["rows"], "rows differ"),

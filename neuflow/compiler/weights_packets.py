@@ -1,0 +1,151 @@
+"""Which turns share a packet of weights: units hold few configurations, their rings many weights.
+
+A packet brings the parameters of all its turns, then their weights, as the rings take them. So the bus
+can bring what turns long after this one need, as far as the rings have room, and never has to wait
+for the next packet.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from neuflow.blocks.parameters_model import PARAMETER_BEATS
+from neuflow.compiler import cost
+from neuflow.compiler.fit import limit, plan_rows
+from neuflow.compiler.geometry import conv_shape, packet_words
+from neuflow.compiler.mapping import Chain, Pass, Piece
+from neuflow.compiler.turn import Turn
+from neuflow.grid import GridConfig
+from neuflow.layout import CONV_WEIGHTS, READ
+
+AHEAD = 4
+"""The bus must be ahead of the arrays by so many times what the parameters of a shared packet take: all
+of them come before the first of its weights."""
+
+
+def by_tap(chain: Chain, piece: Piece, grid: GridConfig) -> tuple[int, bool]:
+    """Return ``step`` and ``gather`` as ``weights.packed_weights`` takes them; step 0: not by tap."""
+    if not piece.by_tap:
+        return 0, False
+    shape = conv_shape(chain, piece)
+    plan = plan_rows(chain, shape, grid)
+    return 0 if plan is None else plan.array_step, shape.gathers(grid)
+
+
+def weights_key(chain: Chain, piece: Piece, grid: GridConfig) -> tuple:
+    """Return what tells the weights of pieces apart."""
+    return chain.name, piece.out.maps, piece.part, piece.partial_out, by_tap(chain, piece, grid)
+
+
+def lead_beats(chain: Chain, piece: Piece, grid: GridConfig) -> int:
+    """Beats of the parameters of a piece."""
+    shape = conv_shape(chain, piece)
+    return shape.blocks(grid) * shape.parameter_beats
+
+
+def sources(turn: Turn, grid: GridConfig) -> tuple[tuple[int, int], ...]:
+    """Return the column of each piece of a convolution, and the one whose port brings its weights."""
+    first: dict[tuple, int] = {}
+    return tuple(
+        (piece.column, first.setdefault(weights_key(turn.chain, piece, grid), piece.column))
+        for piece in turn.pieces
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Turns, by number, that may share packets.
+
+    ``ports``: see :func:`sources`; ``beats`` of parameters and ``words`` of each piece's column, in
+    the same order; ``hidden``: cycles that the bus is ahead when the first of them begins.
+    """
+
+    turns: tuple[int, ...]
+    ports: tuple[tuple[int, int], ...]
+    beats: tuple[int, ...]
+    words: tuple[int, ...]
+    hidden: float
+
+    @classmethod
+    def of(cls, number: int, turn: Turn, hidden: float, grid: GridConfig) -> _Run:
+        """Return the run of one turn."""
+        chain, pieces = turn.chain, turn.pieces
+        beats = tuple(lead_beats(chain, piece, grid) for piece in pieces)
+        words = tuple(packet_words(conv_shape(chain, piece), grid) for piece in pieces)
+        return cls((number,), sources(turn, grid), beats, words, hidden)
+
+    def followed(self, other: _Run, grid: GridConfig) -> _Run | None:
+        """Return both as one, if they may be.
+
+        Half a ring must hold all parameters, so that those of the next packet find room meanwhile; and
+        the first turn's weights must be there in time nevertheless.
+        """
+        if self.ports != other.ports:
+            return None
+        both = replace(
+            self,
+            turns=self.turns + other.turns,
+            beats=tuple(map(sum, zip(self.beats, other.beats, strict=True))),
+            words=tuple(map(sum, zip(self.words, other.words, strict=True))),
+        )
+        brought = {port: beats for (_, port), beats in zip(self.ports, both.beats, strict=True)}
+        load = sum(brought.values()) * grid.bus_words / grid.bus_words_per_cycle
+        most = min(PARAMETER_BEATS * grid.weight_blocks // 2, limit(CONV_WEIGHTS, "lead"))
+        fits = max(both.beats) <= most and max(both.words) <= limit(READ, "run")
+        return both if fits and AHEAD * load <= self.hidden else None
+
+
+def shared_packets(turns: Sequence[Turn], grid: GridConfig) -> list[tuple[int, ...]]:
+    """Return the numbers of the turns of each packet, in order; those without weights are in none.
+
+    Turns share a packet where each column has its weights from the same port, none of them is
+    brought twice, and the last takes the bus longer than the arrays: to others a packet of
+    their own comes soon enough.
+    """
+    uses = Counter(
+        key
+        for turn in turns
+        if turn.chain.head is not None
+        for key in {weights_key(turn.chain, piece, grid) for piece in turn.pieces}
+    )
+    found: list[tuple[int, ...]] = []
+    run: _Run | None = None
+    for number, (turn, hidden) in enumerate(zip(turns, _bus_ahead(turns, grid), strict=True)):
+        if turn.chain.head is None:
+            continue
+        once = all(uses[weights_key(turn.chain, piece, grid)] == 1 for piece in turn.pieces)
+        this = _Run.of(number, turn, hidden, grid)
+        joined = run.followed(this, grid) if once and run is not None else None
+        if joined is None and run is not None:
+            found += _divided(run.turns, turns)
+        run = joined or (this if once else None)
+        if not once:
+            found.append((number,))
+    return found + (_divided(run.turns, turns) if run is not None else [])
+
+
+def _bus_ahead(turns: Sequence[Turn], grid: GridConfig) -> Iterator[float]:
+    """Yield, about, how many cycles before each turn begins the bus can have brought all it needs.
+
+    The rings hold what it brings before that.
+    """
+    most = grid.columns * grid.weight_words / grid.bus_words_per_cycle
+    ahead = 0.0
+    for turn in turns:
+        yield ahead
+        one = Pass(turn.pieces)
+        works = [cost.work(turn.chain, one, piece, grid, kept=False) for piece in turn.pieces]
+        array, memory = max(w.array for w in works), max(w.memory for w in works)
+        ahead = min(max(0.0, ahead + array - memory), most)
+
+
+def _divided(run: tuple[int, ...], turns: Sequence[Turn]) -> list[tuple[int, ...]]:
+    """Return one packet up to the last turn bound by weights, and one for each behind it."""
+    bound = [k for k, number in enumerate(run) if turns[number].weights_bound]
+    end = bound[-1] + 1 if bound else 0
+    return [run[:end]] * bool(end) + [(number,) for number in run[end:]]
+
+
+__all__ = ["by_tap", "lead_beats", "shared_packets", "sources", "weights_key"]
