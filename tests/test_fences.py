@@ -164,3 +164,17 @@ def test_early_rows_gain_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fences._Early, "rows", lambda self, turn, writers: turn)
     late = judge.simulate(compile_graph(graph, VIRTEX6), 1).cycles
     assert early < late - 200
+
+
+def test_of_a_first_group_so_many_rows_are_early_that_it_is_there_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The fifth row leaves with the second group only: four are read while that is at work."""
+    net = Builder(3)
+    x = net.conv(net.input(64, 6, 6), 64, (3, 3), pads=(1, 1, 1, 1), groups=64)
+    net.conv(x, 64, (1, 1))
+    graph = net.build(net.nodes[-1].output)
+    assert {rows and rows.early for rows in turns_of(net, VIRTEX6)[1].rows} == {4}
+    cycles = judge.simulate(check(net, VIRTEX6), 1).cycles
+    monkeypatch.setattr(fences._Early, "_wanted", lambda *_: 5)
+    assert cycles < judge.simulate(compile_graph(graph, VIRTEX6), 1).cycles - 40

@@ -177,7 +177,7 @@ def work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) ->
     drain = grid.pixels * (3 if piece.partial_in or piece.partial_out else 1)
     drain += addition(grid.maps) if shape.by_tap else 0
     entering = plan.rows * plan.channels * plan.width
-    store = plan.rows * plan.channels * _store_cycles(plan, grid)
+    store = plan.rows * plan.channels * store_cycles(plan, grid)
     if kept:
         entering = store = 0
     weights = packet_words(shape, grid)
@@ -241,7 +241,7 @@ def _bus(
     return far / grid.bus_words_per_cycle, near / grid.bus_words
 
 
-def _store_cycles(plan: RowPlan, grid: GridConfig) -> float:
+def store_cycles(plan: RowPlan, grid: GridConfig) -> float:
     """Cycles that a row of a channel takes to be stored: see ``blocks.conv_rows.RowStore``."""
     if plan.scatter == Scatter.WORD:
         return plan.width

@@ -8,6 +8,7 @@ leaves out the packet behind that one is all they wait for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -129,6 +130,25 @@ class _Written(NamedTuple):
     last: bool
 
 
+class _Leaving(NamedTuple):
+    """How the output ``rows`` of a piece leave: ``lanes`` of the array in ``groups``, in ``cycles``."""
+
+    rows: Span
+    cycles: float
+    lanes: int
+    groups: int
+
+    def written(self, end: int, pixels: int) -> float:
+        """Return when the rows before ``end`` are there, in cycles from the piece's first tap.
+
+        They leave when the group of their last pixel has gone through all maps.
+        """
+        part = min(max(end - self.rows.lo, 0) / self.rows.size, 1.0)
+        if self.groups:
+            part = min(math.ceil(part * self.lanes / pixels) / self.groups, 1.0)
+        return part * self.cycles
+
+
 @dataclass(frozen=True)
 class _Early:
     """Finds the rows that a turn may read before its fence; gives writers their first packets.
@@ -161,7 +181,7 @@ class _Early:
             return turn
         if ends:
             most = min(plan.ring_rows if plan.ring_words else plan.rows, self._records(shape, ends - 1))
-            records = min(most, self._wanted(turn, piece, plan, written, readings))
+            records = self._wanted(turn, piece, plan, written, readings, most)
         if records <= 0:
             return turn
         end = min(shape.rows.lo + (records - 1) * shape.every + 1, shape.rows.hi)
@@ -204,24 +224,47 @@ class _Early:
         return found
 
     def _wanted(
-        self, turn: Turn, piece: Piece, plan: RowPlan, written: list[_Written], readings: int
+        self, turn: Turn, piece: Piece, plan: RowPlan, written: list[_Written], readings: int, most: int
     ) -> int:
-        """Return how many records may be read while the last writer works: those of the first group
-        at least, and as many more as are there in time."""
-        chain, shape = turn.chain, conv_shape(turn.chain, piece)
-        last = max(w.turn for w in written if w.last)
-        writer = self.turns[last]
-        rows = max(one.out.rows.size for one in writer.pieces)
-        works = [
-            cost.work(writer.chain, Pass(writer.pieces), one, self.grid, kept=False)
-            for one in writer.pieces
-        ]
-        row = max(max(w.array, w.bus) for w in works) / rows
-        record = plan.channels * plan.width * readings / cost.speed(chain, chain.source, self.grid)
+        """Return how many records, of ``most``, to read while the last writer works.
+
+        As many as are there in time; if these are less than the first group needs, so many that it is
+        complete soonest: many wait for a late row, few leave others to be read behind the fence.
+        """
+        chain, shape, grid = turn.chain, conv_shape(turn.chain, piece), self.grid
+        leaving = self._leaving(self.turns[max(w.turn for w in written if w.last)])
+        over = max(one.cycles for one in leaving)
+        rows = max(one.rows.size for one in leaving)
+        row = over / rows  # cycles
+        record = plan.channels * plan.width * readings / cost.speed(chain, chain.source, grid)
         # The last of them is written, then all are read, before the writer ends.
-        before = max(0, shape.rows.lo - min(one.out.rows.lo for one in writer.pieces))
+        before = max(0, shape.rows.lo - min(one.rows.lo for one in leaving))
         inside = int((row * (rows - before) - WAY_OUT) // (row * shape.every + record))
-        return max(inside, cost.first_records(shape, self.grid))
+        first = cost.first_records(shape, grid)
+        if inside >= first:
+            return min(inside, most)
+        record = max(record, plan.channels * cost.store_cycles(plan, grid))
+
+        def ready(records: int) -> float:
+            end = shape.rows.lo + (records - 1) * shape.every + 1
+            begin = max(one.written(end, grid.pixels) for one in leaving)
+            if records < first:
+                return max(begin + records * record, over) + (first - records) * record
+            return begin + first * record
+
+        return min(range(min(first, most), 0, -1), key=ready, default=0)
+
+    def _leaving(self, writer: Turn) -> list[_Leaving]:
+        """Return how the rows of a turn's pieces leave it."""
+        found = []
+        for one in writer.pieces:
+            works = cost.work(writer.chain, Pass(writer.pieces), one, self.grid, kept=False)
+            cycles, lanes, groups = max(works.array, works.bus), 0, 0
+            if writer.chain.head is not None:
+                shape = conv_shape(writer.chain, one)
+                lanes, groups = shape.out_height * shape.pitch, shape.groups(self.grid)
+            found.append(_Leaving(one.out.rows, cycles, lanes, groups))
+        return found
 
     def _split(self, written: _Written, end: int) -> None:
         """Give the rows before ``end`` a WRITE packet of their own."""
