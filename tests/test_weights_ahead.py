@@ -115,9 +115,11 @@ def test_turns_with_weights_of_other_ports_share_no_packet() -> None:
     assert shared_packets(changed, VIRTEX6) == [(0,), (1, 2), (3,), (4,)]
 
 
-def test_weights_that_are_used_twice_are_in_no_shared_packet() -> None:
+def test_weights_of_many_turns_are_in_no_shared_packet() -> None:
     turns = turns_of(graph_of(deep()), VIRTEX6)
-    assert shared_packets([*turns, turns[3]], VIRTEX6) == [(0,), (1, 2), (3,), (4,), (5,)]
+    assert shared_packets([*turns, turns[3]], VIRTEX6) == [(0,), (1, 2, 3, 4, 5)]
+    thrice = [*turns, turns[3], turns[3]]
+    assert shared_packets(thrice, VIRTEX6) == [(0,), (1, 2), (3,), (4,), (5,), (6,)]
 
 
 def test_with_one_place_in_its_queue_no_packet_goes_ahead() -> None:

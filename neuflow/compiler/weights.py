@@ -15,7 +15,13 @@ from neuflow.compiler.geometry import ceil_div, connections, read_channels, roun
 from neuflow.compiler.mapping import Chain, Part, Piece, Span
 from neuflow.compiler.schedule import Schedule
 from neuflow.compiler.turn import Turn
-from neuflow.compiler.weights_packets import by_tap, lead_beats, shared_packets, weights_key
+from neuflow.compiler.weights_packets import (
+    by_tap,
+    lead_beats,
+    shared_packets,
+    sources,
+    weights_key,
+)
 from neuflow.errors import CompileError
 from neuflow.grid import GridConfig
 
@@ -126,7 +132,7 @@ class PieceWords:
 
 
 class Weights:
-    """All weights packets of a program, each once, in the order of first use.
+    """All weights packets of a program, in the order of first use; one that serves one turn, once.
 
     ``packets``: numbers of the turns of each packet, see
     :func:`~neuflow.compiler.weights_packets.shared_packets`.
@@ -135,19 +141,26 @@ class Weights:
     def __init__(self, schedule: Schedule, grid: GridConfig) -> None:
         self.grid = grid
         self.packets = shared_packets(schedule.turns, grid)
-        self.pieces: dict[tuple, PieceWords] = {}
+        self.pieces: dict[tuple[str, int], PieceWords] = {}  # by turn and column
+        self.alone: dict[tuple, PieceWords] = {}
         self.parts: list[tuple[int, str, Words]] = []
         self.total = 0
         for numbers in self.packets:
             turns = [schedule.turns[number] for number in numbers]
-            for i in range(len(turns[0].pieces)):
-                self._add([(turn.chain, turn.pieces[i]) for turn in turns])
+            for i, (column, port) in enumerate(sources(turns[0], grid)):
+                if column == port:
+                    found = self._packet([(turn.chain, turn.pieces[i]) for turn in turns])
+                else:
+                    found = [self.pieces[turn.label, port] for turn in turns]
+                self.pieces |= {
+                    (turn.label, column): words for turn, words in zip(turns, found, strict=True)
+                }
 
-    def _add(self, pieces: list[tuple[Chain, Piece]]) -> None:
-        """Add the packet of pieces of one column, unless it is there."""
-        keys = [weights_key(chain, piece, self.grid) for chain, piece in pieces]
-        if keys[0] in self.pieces:
-            return
+    def _packet(self, pieces: list[tuple[Chain, Piece]]) -> list[PieceWords]:
+        """Add the packet of pieces of one column; that of one piece may be there."""
+        key = weights_key(*pieces[0], self.grid)
+        if len(pieces) == 1 and key in self.alone:
+            return [self.alone[key]]
         both = [_parameters_and_weights(chain, piece, self.grid) for chain, piece in pieces]
         begin = self.total
         begins: tuple[list[int], list[int]] = ([], [])
@@ -158,15 +171,19 @@ class Weights:
                 self.parts.append((self.total, label, words[kind]))
                 self.total += len(words[kind])
         beats = sum(lead_beats(chain, piece, self.grid) for chain, piece in pieces)
-        size = self.total - begin
-        for k, (key, words) in enumerate(zip(keys, both, strict=True)):
-            at = begins[0][k], begins[1][k], len(words[0]), len(words[1])
-            self.pieces[key] = PieceWords(*at, *((0, 0) if k else (size, beats)))
+        whole = self.total - begin, beats
+        found = [
+            PieceWords(*at, len(words[0]), len(words[1]), *(whole if at[0] == begin else (0, 0)))
+            for at, words in zip(zip(*begins, strict=True), both, strict=True)
+        ]
         self.total = round_up(self.total, self.grid.bus_words)
+        if len(pieces) == 1:
+            self.alone[key] = found[0]
+        return found
 
     def of(self, turn: Turn, piece: Piece) -> PieceWords:
         """Where the weights of a piece are."""
-        return self.pieces[weights_key(turn.chain, piece, self.grid)]
+        return self.pieces[turn.label, piece.column]
 
     def labels(self) -> Iterator[tuple[int, str]]:
         """Yield (offset, origin) of the parameters and of the weights of every piece."""

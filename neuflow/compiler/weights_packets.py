@@ -24,6 +24,9 @@ AHEAD = 4
 """The bus must be ahead of the arrays by so many times what the parameters of a shared packet take: all
 of them come before the first of its weights."""
 
+COPIES = 2
+"""Turns at most with the same weights, for these to be in shared packets: in each once more."""
+
 
 def by_tap(chain: Chain, piece: Piece, grid: GridConfig) -> tuple[int, bool]:
     """Return ``step`` and ``gather`` as ``weights.packed_weights`` takes them; step 0: not by tap."""
@@ -100,8 +103,8 @@ class _Run:
 def shared_packets(turns: Sequence[Turn], grid: GridConfig) -> list[tuple[int, ...]]:
     """Return the numbers of the turns of each packet, in order; those without weights are in none.
 
-    Turns share a packet where each column has its weights from the same port, none of them is
-    brought twice, and the last takes the bus longer than the arrays: to others a packet of
+    Turns share a packet where each column has its weights from the same port, few other turns have
+    the same ones, and the last takes the bus longer than the arrays: to others a packet of
     their own comes soon enough.
     """
     uses = Counter(
@@ -112,21 +115,21 @@ def shared_packets(turns: Sequence[Turn], grid: GridConfig) -> list[tuple[int, .
     )
     found: list[tuple[int, ...]] = []
     run: _Run | None = None
-    for number, (turn, hidden) in enumerate(zip(turns, _bus_ahead(turns, grid), strict=True)):
+    for number, (turn, hidden) in enumerate(zip(turns, bus_ahead(turns, grid), strict=True)):
         if turn.chain.head is None:
             continue
-        once = all(uses[weights_key(turn.chain, piece, grid)] == 1 for piece in turn.pieces)
+        few = all(uses[weights_key(turn.chain, piece, grid)] <= COPIES for piece in turn.pieces)
         this = _Run.of(number, turn, hidden, grid)
-        joined = run.followed(this, grid) if once and run is not None else None
+        joined = run.followed(this, grid) if few and run is not None else None
         if joined is None and run is not None:
             found += _divided(run.turns, turns)
-        run = joined or (this if once else None)
-        if not once:
+        run = joined or (this if few else None)
+        if not few:
             found.append((number,))
     return found + (_divided(run.turns, turns) if run is not None else [])
 
 
-def _bus_ahead(turns: Sequence[Turn], grid: GridConfig) -> Iterator[float]:
+def bus_ahead(turns: Sequence[Turn], grid: GridConfig) -> Iterator[float]:
     """Yield, about, how many cycles before each turn begins the bus can have brought all it needs.
 
     The rings hold what it brings before that.
@@ -148,4 +151,4 @@ def _divided(run: tuple[int, ...], turns: Sequence[Turn]) -> list[tuple[int, ...
     return [run[:end]] * bool(end) + [(number,) for number in run[end:]]
 
 
-__all__ = ["by_tap", "lead_beats", "shared_packets", "sources", "weights_key"]
+__all__ = ["bus_ahead", "by_tap", "lead_beats", "shared_packets", "sources", "weights_key"]
