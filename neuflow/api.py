@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,6 +134,8 @@ def compile(
     bits: int = 16,
     q8_8: bool = False,
     batch: int | None = None,
+    search: int = 1,
+    told: Callable[[str], None] | None = None,
 ) -> Program:
     """Compile an ONNX model.
 
@@ -146,11 +148,18 @@ def compile(
     bits : width of words, 16 or 8.
     q8_8 : every tensor with 8 fractional bits instead of points by calibration.
     batch : images of a pass; None: the model's own fixed batch, or 1.
+    search : so many ways to cut each layer, the best by estimate, are tried on the cycle judge, which
+        takes minutes; those of fewest cycles stay. 1: the best by estimate.
+    told : is told how far the search has come, in one line at a time.
     """
     from neuflow import compiler
 
+    if search < 1:
+        raise InputError(f"search {search}; give 1 or more")
     config = grid if isinstance(grid, GridConfig) else load_grid(grid)
-    stages = compiler.Stages(Path(model), config, None, bits, q8_8, batch)
+    stages = compiler.Stages(
+        Path(model), config, None, bits, q8_8, batch, search=search, told=told
+    )
     graph = compiler.run_passes(stages, "graph")["graph"]
     tensors = [graph.tensors[name] for name in graph.inputs]
     stages.calib = random_inputs(tensors) if calib is None else named(calib, list(graph.inputs))

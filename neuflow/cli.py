@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -130,6 +131,10 @@ def _add_compile(verbs: Any) -> None:
     verb.add_argument(
         "--batch", type=_positive, metavar="B", help="images of a pass; default: the model's, or 1"
     )
+    verb.add_argument(
+        "--search", type=_positive, default=1, metavar="N",
+        help="try the N best ways to cut each layer on the cycle judge: fewer cycles, takes minutes",
+    )  # fmt: skip
     verb.set_defaults(verb=_compile)
 
 
@@ -201,11 +206,15 @@ def _compile(options: argparse.Namespace) -> None:
     cli_files.check_target(options.output, (".nfp",), (options.model,))
     model = cli_files.model(options.model)
     calib = None if options.calib is None else cli_files.read_arrays(options.calib)
+    begin = time.monotonic()
     with cli_wait.still(f"{options.output}: still compiling{_why(options.batch or 1)}"):
         program = api.compile(
-            model, options.grid, calib, bits=options.bits, q8_8=options.q8_8, batch=options.batch
-        )
+            model, options.grid, calib, bits=options.bits, q8_8=options.q8_8, batch=options.batch,
+            search=options.search, told=lambda text: _log(f"search: {text}"),
+        )  # fmt: skip
     program.save(options.output)
+    if options.search > 1:
+        _log(f"search: {len(program.ir.cuts)} layers changed, {time.monotonic() - begin:.0f} s")
     if calib is None:
         _log(
             f"no --calib: binary points come from {api.CALIBRATION_IMAGES} random inputs; give "

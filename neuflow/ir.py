@@ -190,7 +190,8 @@ class Program:
     next multiple of 4 KB on; a frame is one pass of ``batch`` images with ``input_words`` and
     ``output_words`` words (multiples of 4 KB / 2, so that rings are aligned). ``origins``: (first
     device word of 32 bit, its origin such as ``conv1/column3/CONV_ARRAY``), ascending.
-    ``mapping`` and ``schedule`` are the stages' listings.
+    ``mapping`` and ``schedule`` are the stages' listings; ``cuts``: layers for which a search has
+    found another cut than the estimate, and its rank in ``compiler.assign.cuts_to_try``.
     """
 
     name: str
@@ -207,6 +208,7 @@ class Program:
     origins: tuple[tuple[int, str], ...]
     mapping: str = ""
     schedule: str = ""
+    cuts: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """From an ONNX model to a program. ``PASSES`` is the walk, in reading order.
 
-    model.onnx -load-> Graph -quantise-> QuantGraph -assign, cut-> Mapping -schedule, allocate->
-    Schedule -configure, assemble-> Program
+    model.onnx -load-> Graph -quantise-> QuantGraph -assign, cut-> Mapping -search-> Mapping
+    -schedule, allocate-> Schedule -configure, assemble-> Program
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from neuflow.compiler.assemble import assemble
-from neuflow.compiler.assign import assign
+from neuflow.compiler.assign import Forced, assign
+from neuflow.compiler.mapping import Mapping
 from neuflow.compiler.schedule import schedule
 from neuflow.errors import CompileError
 from neuflow.grid import GridConfig
@@ -21,7 +22,11 @@ from neuflow.ir import Program, QuantGraph
 
 @dataclass
 class Stages:
-    """What a compilation starts from, and every noun on the way, as far as it has come."""
+    """What a compilation starts from, and every noun on the way, as far as it has come.
+
+    ``cuts``: see :func:`~neuflow.compiler.assign.assign`; ``search``: cuts of each layer that are tried;
+    ``told`` is told how far that has come.
+    """
 
     model: Path | None
     grid: GridConfig
@@ -29,6 +34,9 @@ class Stages:
     bits: int = 16
     q8_8: bool = False
     batch: int | None = None
+    cuts: Forced | None = None
+    search: int = 1
+    told: Callable[[str], None] | None = None
     nouns: dict[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, noun: str) -> Any:
@@ -48,6 +56,15 @@ def _quantise(stages: Stages) -> QuantGraph:
     return quantise(stages["graph"], stages.calib, stages.bits, stages.q8_8)
 
 
+def _search(stages: Stages) -> Mapping:
+    if stages.search == 1:  # without the judge, which would have to be compiled
+        return stages["mapping"]
+    from neuflow.compiler.search import search
+
+    told = stages.told or (lambda _: None)
+    return search(stages["mapping"], stages.grid, stages.search, told)
+
+
 def _batch(stages: Stages) -> int:
     """Images of a frame: as asked for, else as the model fixes them, else one."""
     batch = stages["quantised"].batch if stages.batch is None else stages.batch
@@ -63,9 +80,11 @@ PASSES: tuple[tuple[str, Callable[[Stages], Any]], ...] = (
     # Float to integers: a binary point for every tensor, rescaling for every map, mapper tables.
     ("quantised", _quantise),
     # Nodes to chains that cross a column in one go; chains to pieces that fit, by least cycles.
-    ("mapping", lambda s: assign(s["quantised"], s.grid, _batch(s))),
+    ("mapping", lambda s: assign(s["quantised"], s.grid, _batch(s), s.cuts)),
+    # Only if asked for: other cuts, where the cycle judge says that the network is done sooner.
+    ("searched", _search),
     # One global order; tensors and rows get their places; fences where memory is handed on.
-    ("schedule", lambda s: schedule(s["mapping"], s.grid)),
+    ("schedule", lambda s: schedule(s["searched"], s.grid)),
     # Configuration words, descriptors, routes, packed weights: the device section.
     ("program", lambda s: assemble(s["schedule"], s.grid, s["quantised"])),
 )
@@ -89,6 +108,8 @@ def compile_model(
     bits: int = 16,
     q8_8: bool = False,
     batch: int | None = None,
+    search: int = 1,
+    told: Callable[[str], None] | None = None,
 ) -> Program:
     """Compile an ONNX file for ``grid``.
 
@@ -99,8 +120,10 @@ def compile_model(
     bits : 16, or 8 to saturate every word to 8 bits.
     q8_8 : one binary point, 8, for all tensors.
     batch : images of a frame; None: the model's own fixed batch, or 1.
+    search : so many cuts of each layer, the best by estimate, are tried on the cycle judge; 1: none.
+    told : is told how far the search has come, line by line.
     """
-    stages = Stages(Path(model), grid, calib, bits, q8_8, batch)
+    stages = Stages(Path(model), grid, calib, bits, q8_8, batch, search=search, told=told)
     return run_passes(stages)["program"]
 
 

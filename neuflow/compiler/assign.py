@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Mapping as TypingMapping
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +39,9 @@ from neuflow.grid import GridConfig
 from neuflow.ir import Node, QuantGraph
 from neuflow.layout import WINDOW
 
+Forced = TypingMapping[str, Cut | int]
+"""Chain -> its cut, or the rank of its cut."""
+
 RAMP_BOUND = 2
 """Of a chain that may begin with small pieces the arrays work so much longer than the bus."""
 
@@ -49,11 +53,12 @@ TRIES = 3
 
 
 def assign(
-    graph: QuantGraph, grid: GridConfig, batch: int, cuts: dict[str, Cut] | None = None
+    graph: QuantGraph, grid: GridConfig, batch: int, cuts: Forced | None = None
 ) -> Mapping:
     """Cut every chain of ``graph`` for ``grid``.
 
-    ``cuts`` forces the cut of the chains it names. Raises ``CompileError`` where a node cannot run.
+    ``cuts`` forces the cut of the chains it names: a cut, or its rank in :func:`cuts_to_try`.
+    Raises ``CompileError`` where a node cannot run.
     """
     joined = join(merge_groups(order_maps(legalise(graph), grid, MOSTLY), grid))
     joined = merge_siblings(joined, grid)
@@ -115,16 +120,47 @@ def _through_convolver(chain: Chain, grid: GridConfig) -> Chain:
 
 
 def _assign_chain(
-    chain: Chain, grid: GridConfig, batch: int, forced: Cut | None
+    chain: Chain, grid: GridConfig, batch: int, forced: Cut | int | None
 ) -> Assignment | None:
-    cut = forced
-    if cut is None:
-        found = ((cycles(chain, cut, grid, batch), cut) for cut in _cuts(chain, grid, batch))
-        cut = min(found, key=lambda pair: pair[0], default=(0, None))[1]
-    elif not cut.parts:
-        cut = replace(cut, parts=next(part_lists(chain)))
-    if cut is None:
+    if isinstance(forced, Cut):
+        cut = forced if forced.parts else replace(forced, parts=next(part_lists(chain)))
+        return cut_chain(chain, cut, grid, batch)
+    found = _by_estimate(chain, grid, batch)
+    if not found:
         return None
+    if not forced:
+        return cut_chain(chain, found[0], grid, batch)
+    # A program of another release may count on a cut that this one does not know.
+    tried = dict(cuts_to_try(chain, grid, batch, len(found)))
+    return cut_chain(chain, tried.get(forced, found[0]), grid, batch, forced)
+
+
+def cuts_to_try(
+    chain: Chain, grid: GridConfig, batch: int, count: int
+) -> Iterator[tuple[int, Cut]]:
+    """Yield (rank, cut) of so many cuts that fit, the best by estimate, and of these in two rounds of
+    rows. The latter begin when the first rows are there, and the next layer when they have made
+    them, which the estimate does not know.
+    """
+    found = _by_estimate(chain, grid, batch)
+    yield from enumerate(found[:count])
+    for rank, cut in enumerate(found[:count], len(found)):
+        rows = replace(cut, row_rounds=2)
+        uncut = cut.strips == cut.row_rounds == cut.rounds == len(cut.parts) == 1 and not cut.ramp
+        if uncut and 2 * cut.rows <= chain.shapes[-1][1] and _fits(chain, rows, grid):
+            yield rank, rows
+
+
+def _by_estimate(chain: Chain, grid: GridConfig, batch: int) -> list[Cut]:
+    """Return all cuts that fit by estimated cycles; of equal ones coarse ones first."""
+    found = [(cycles(chain, cut, grid, batch), cut) for cut in _cuts(chain, grid, batch)]
+    return [cut for _, cut in sorted(found, key=lambda pair: pair[0])]
+
+
+def cut_chain(
+    chain: Chain, cut: Cut, grid: GridConfig, batch: int, rank: int = 0
+) -> Assignment:
+    """Return the passes of a cut. Raises ``CompileError`` where a piece does not fit."""
     done = tuple(passes(chain, cut, grid, axes(chain, cut, grid, batch)))
     for piece in (piece for one in done for piece in one.pieces):
         try:
@@ -133,7 +169,7 @@ def _assign_chain(
             raise CompileError(
                 f"{chain.name}: {piece} overflows {misfit.what}; cut it finer"
             ) from None
-    return Assignment(chain, done, cycles(chain, cut, grid, batch), str(cut))
+    return Assignment(chain, done, cycles(chain, cut, grid, batch), str(cut), rank)
 
 
 def _cuts(chain: Chain, grid: GridConfig, batch: int) -> Iterator[Cut]:

@@ -214,19 +214,24 @@ class Pass:
 
 @dataclass(frozen=True)
 class Assignment:
-    """A chain and its passes in order; ``cycles`` the compiler expects, ``reason``: the cut."""
+    """A chain and its passes in order; ``cycles`` the compiler expects, ``reason``: the cut.
+
+    ``rank``: see ``assign.cuts_to_try``; 0: the best by estimate, others are found by search.
+    """
 
     chain: Chain
     passes: tuple[Pass, ...]
     cycles: int
     reason: str
+    rank: int = 0
 
     def __str__(self) -> str:
         ops = " -> ".join(f"{node.name}({node.op})" for node in self.chain.nodes) or "copy"
         shape = f"{self.chain.shapes[-1]}{' batched' if self.chain.batched else ''}"
+        found = ", found by search" if self.rank else ""
         lines = [
             f"{self.chain.name}: {self.chain.source} -> {ops} -> {self.chain.output} {shape}",
-            f"  {self.reason}; {len(self.passes)} passes, about {self.cycles} cycles",
+            f"  {self.reason}; {len(self.passes)} passes, about {self.cycles} cycles{found}",
         ]
         for number, one in enumerate(self.passes):
             lines += [f"    pass {number} {piece}" for piece in one.pieces]

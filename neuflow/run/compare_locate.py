@@ -100,7 +100,9 @@ class Locator:
     def __init__(self, program: Program, inputs: Mapping[str, Words]) -> None:
         self.program = program
         nouns = {"graph": None, "quantised": program.graph}
-        stages = Stages(None, program.grid, batch=program.batch, nouns=nouns)
+        stages = Stages(
+            None, program.grid, batch=program.batch, cuts=dict(program.cuts), nouns=nouns
+        )
         self.schedule: Schedule = run_passes(stages, "schedule")["schedule"]
         self.known = str(self.schedule) == program.schedule
         self.turns = {turn.label: turn for turn in self.schedule.turns}
