@@ -95,6 +95,20 @@ def test_many_weights_go_before_the_fence_of_the_turn_before_the_last() -> None:
     assert weights_sent(turns, packets, VIRTEX6)[fenced] == many + 1
 
 
+def test_small_packets_do_not_keep_a_large_one_back_while_the_bus_is_ahead() -> None:
+    net = Builder(4)
+    x = net.input(64, 16, 16)
+    for maps, kernel, stride in ((64, 3, 1), (16, 1, 1), (16, 1, 1), (64, 1, 8), (512, 1, 1)):
+        pads = (kernel // 2,) * 4
+        x = net.conv(x, maps, (kernel, kernel), (stride, stride), pads=pads)
+    turns = turns_of(graph_of(net), VIRTEX6)
+    assert len(turns) == 5 and turns[4].weights_bound
+    each = [(number,) for number in range(5)]
+    assert weights_sent(turns, each, VIRTEX6)[1] == 5  # at the first fence, two places notwithstanding
+    late = [dataclasses.replace(turns[0], chain=turns[4].chain, pieces=turns[4].pieces), *turns[1:]]
+    assert weights_sent(late, each, VIRTEX6)[1] == 4
+
+
 def test_a_packet_has_parameters_for_half_a_ring_so_that_the_next_finds_room() -> None:
     graph = graph_of(deep())
     beats = [lead_beats(t.chain, t.pieces[0], VIRTEX6) for t in turns_of(graph, VIRTEX6)]
