@@ -385,12 +385,12 @@ def _report(options: argparse.Namespace) -> None:
 def _grids(options: argparse.Namespace) -> None:
     from neuflow.grid import PRESETS
 
-    print(f"{'name':<12} {'columns':>8} {'MACs':>5} {'tiles':>6}  {'clock':<18} bus words a cycle")
+    print(f"{'name':<12} {'columns':>8} {'MACs':>5} {'tiles':>6}  {'clock':<26} bus words a cycle")
     for grid in PRESETS.values():
         clock = f"{grid.clock_hz / 1e6:g} MHz ({grid.clock_source})"
         ways = "" if grid.memory.shared else " each way"
         print(
-            f"{grid.name:<12} {grid.columns:>8} {grid.macs:>5} {grid.tiles:>6}  {clock:<18} "
+            f"{grid.name:<12} {grid.columns:>8} {grid.macs:>5} {grid.tiles:>6}  {clock:<26} "
             f"{grid.bus_words_per_cycle:g}{ways}"
         )
 

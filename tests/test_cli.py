@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -121,6 +122,8 @@ def test_grids_lists_every_preset(capsys):
     assert cli.main(["grids"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(PRESETS)
+    column = lines[0].index("bus words")
+    assert all(re.match(r"\S.* \d", line[:column] + line[column]) for line in lines[1:])
 
 
 @pytest.mark.parametrize(
