@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from examples import digits
 from examples.bench.works import WORKS
 from examples.networks import images
-from neuflow import cli, fixed
+from neuflow import api, cli, fixed
 from neuflow.compiler import Stages, run_passes
 from neuflow.errors import InputError
 from neuflow.grid import TINY
@@ -205,6 +205,35 @@ def test_a_model_of_other_weights_is_refused(bits: int, tmp_path: Path) -> None:
     nodes = (*graph.nodes[:place], other, *graph.nodes[place + 1 :])
     with pytest.raises(InputError, match=r"layer '.*': the program was compiled from other weights;"):
         accuracy.measure(replace(graph, nodes=nodes), stages["quantised"], x)
+
+
+B4 = normal(4, seed=3)
+LIKE = [node("Conv", ["x", "w", "b"], "c"), node("LeakyRelu", ["c"], "r", alpha=0.1),
+        node("MaxPool", ["r"], "p", kernel_shape=[2, 2]), node("Neg", ["r"], "n"),
+        node("Sub", ["r", "n"], "y")]  # fmt: skip
+OTHERS = {
+    "bias": (0, LIKE[0], {"b": B4 + 0.1}),
+    "function": (1, node("Elu", ["c"], "r", alpha=0.1), {}),
+    "parameter": (1, node("LeakyRelu", ["c"], "r", alpha=0.2), {}),
+    "pool": (2, node("AveragePool", ["r"], "p", kernel_shape=[2, 2]), {}),
+    "operands": (4, node("Sub", ["n", "r"], "y"), {}),
+    "term": (4, node("Add", ["r", "n"], "y"), {}),
+    "pads": (2, node("MaxPool", ["r"], "p", kernel_shape=[3, 3], pads=[0, 0, 1, 1]), {}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_model_that_computes_something_else_is_refused(name: str, tmp_path: Path) -> None:
+    """Of the same names and shapes: its errors would be figures of nothing."""
+    place, other, weights = OTHERS[name]
+    x = {"x": normal(2, 3, 6, 8)}
+    for path, layers in (("one", LIKE), ("two", [*LIKE[:place], other, *LIKE[place + 1 :]])):
+        values = {"w": KERNEL, "b": B4} | (weights if path == "two" else {})
+        onnx.save(build(layers, values, outputs=["y", "p"]), tmp_path / f"{path}.onnx")
+    program = api.compile(tmp_path / "one.onnx", "tiny", x)
+    assert api.accuracy(tmp_path / "one.onnx", program, x)
+    with pytest.raises(InputError, match=r"the program was compiled from|: another model"):
+        api.accuracy(tmp_path / "two.onnx", program, x)
 
 
 def test_signal_to_noise_is_in_decibels() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuflow.compiler import float_eval
+from neuflow.compiler import float_eval, functions
 from neuflow.compiler.importer import HOST_OPS
 from neuflow.errors import InputError
 from neuflow.ir import Graph, Node, QuantGraph, Words
@@ -88,6 +88,7 @@ def _evaluate(
     # A change of point for a concat stands for no node of the model.
     real = reals[0]
     if counterpart is not None:
+        _check_operation(node, counterpart)
         real = float_eval.OPERATIONS[counterpart.op](counterpart, *reals)
     forms = Forms(
         tuple(host.form(quantised.tensors[name]) for name in node.inputs),
@@ -99,16 +100,39 @@ def _evaluate(
     return real, result, propagate(node, forms, *intervals)
 
 
+SAME = ("stride", "dilation", "pads", "groups", "kernel", "first", "count", "shape", "function")
+"""Attributes that quantisation leaves as they are, beside the parameters of functions."""
+
+
+def _check_operation(node: Node, counterpart: Node) -> None:
+    """Refuse a model in which a tensor of the program's is made by another operation, or of others."""
+    alike = node.op == counterpart.op
+    for key in (*SAME, *functions.PARAMETERS):
+        alike &= key not in node.attrs or node.attrs[key] == counterpart.attrs.get(key)
+    if node.op == "alu":
+        alike &= node.attrs["kind"] == counterpart.attrs["kind"]
+    elif node.op == "pool":
+        alike &= (node.attrs["kind"] == "max") == (counterpart.attrs["kind"] == "max")
+    if node.op != "concat":  # an input of other words goes through a change of point
+        alike &= node.inputs == counterpart.inputs
+    if not alike:
+        raise InputError(
+            f"layer {node.name!r}: the program was compiled from another operation; compile this model"
+        )
+
+
 def _check_weights(node: Node, counterpart: Node, forms: Forms) -> None:
     """Refuse a model whose weights are not those that the program's were rounded from."""
     m, s = node.attrs["m"], np.asarray(node.attrs["s"], np.float64)
-    gain = (m * 2.0**-s * forms.result.step).reshape(-1, *[1] * (node.attrs["weight"].ndim - 1))
-    unit = gain / forms.operands[0].step  # of a weight's word, but that m has 15 bits
-    wanted = np.asarray(counterpart.attrs["weight"], np.float64)
-    if (np.abs(node.attrs["weight"] * unit - wanted) > unit + np.abs(wanted) * 2.0**-13).any():
-        raise InputError(
-            f"layer {node.name!r}: the program was compiled from other weights; compile this model"
-        )
+    gain = m * 2.0**-s * forms.result.step  # of a word of an accumulator
+    by_map = gain.reshape(-1, *[1] * (node.attrs["weight"].ndim - 1))
+    for key, unit in (("weight", by_map / forms.operands[0].step), ("bias", gain.reshape(-1))):
+        wanted = np.asarray(counterpart.attrs[key], np.float64)
+        off = np.abs(node.attrs[key] * unit - wanted)
+        if (off > unit + np.abs(wanted) * 2.0**-13).any():  # for m has 15 bits
+            raise InputError(
+                f"layer {node.name!r}: the program was compiled from other weights; compile this model"
+            )
 
 
 def _accuracy(
