@@ -228,7 +228,7 @@ def _coordinates_edge(a, config, pixels, take, last, stored):
 
 
 @part
-def _form_waits(a, config):
+def form_waits(a, config):
     """Whether the pass of the next group is not there yet."""
     there = config.full != 0 and config.depth != 1 if a.lanes.borrows else config.valid != 0
     return not a.lanes.known and not there
@@ -238,7 +238,7 @@ def _form_waits(a, config):
 def _form_edge(a, config, takes_last):
     """``Coordinates._form``."""
     lanes = a.lanes
-    waits, borrows = _form_waits(a, config), lanes.borrows
+    waits, borrows = form_waits(a, config), lanes.borrows
     lanes.runs = lanes.known
     if config.valid and config.ready:
         lanes.borrows = 0
@@ -360,7 +360,7 @@ def array_ahead(a, config, pixels, maps, ring, now):
     steady = a.active and a.issue and not a.begins and not a.hand_over
     if not steady or c.stream_weights or a.stages & 1 or a.flushing or a.pass_done or not ring.ready:
         return 0
-    if _form_waits(a, config):
+    if form_waits(a, config):
         return 0
     place, area = _place(a, c, maps)
     cycles = (c.channels - a.channel) * area - 1 - place

@@ -83,6 +83,7 @@ def simulate(
     made = machine.new_machine(grid, memory or grid.memory, place.size, seed, plain)
     if not timeline:
         made[0]["figures"]["width"] = _MAX_CYCLES  # one window
+        made[0]["history"]["on"] = seed is None and trace is None and not plain
     host = made[0]["sequencer"]
     for name, value in (
         ("program", place.program // measure.PAGE), ("input", place.inputs // measure.PAGE),

@@ -72,6 +72,7 @@ from neuflow.cycle.jump import (
 from neuflow.cycle.lines import LINES
 from neuflow.cycle.memory import MEMORY, memory_edge, memory_wires, reset_memory
 from neuflow.cycle.parts import STORE
+from neuflow.cycle.pictures import HISTORY
 from neuflow.cycle.ports import (
     lines_ready,
     lines_wires,
@@ -99,6 +100,7 @@ from neuflow.cycle.state import (
     new_wires,
     overlaid,
 )
+from neuflow.cycle.streams import is_due, note_step, streams_ahead
 from neuflow.cycle.write_port import (
     WRITE_PORT,
     reset_write_port,
@@ -125,6 +127,7 @@ MACHINE = overlaid(
         ("tiles", TILES),
         ("figures", FIGURES),
         ("store", STORE),
+        ("history", HISTORY),
     ],
     first="arbiter", last="weights_lines",
 )  # fmt: skip
@@ -343,6 +346,10 @@ def run(machines, code, bus, packets, write_done, write_causes, timeline, trace,
             jump(m, cycles - 1)
             if m.figures.filled == m.figures.width:
                 next_window(m, timeline)
+        if m.history.picture:
+            note_step(m)
+        if m.history.on and m.arbiter.read_grant >= 0 and is_due(m):
+            cycles += streams_ahead(m, now + cycles, limit)
         for time in range(now, min(now + cycles, len(trace))):
             for c in range(columns):
                 trace[time, c] = activity_at(m.wires[c].activity, time)
