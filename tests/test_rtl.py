@@ -163,6 +163,19 @@ def test_a_missing_compiler_is_named_in_one_line(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_a_compiler_with_options_is_not_called_missing(monkeypatch):
+    monkeypatch.setenv("CXX", "ccache g++")
+    with pytest.raises(ToolError, match=r"CXX is 'ccache g\+\+', which is no program here; set it to"):
+        build.tools()
+
+
+def test_where_make_cannot_build_is_said_before_anything_is_generated(monkeypatch, tmp_path):
+    monkeypatch.setenv("NEUFLOW_CACHE", str(tmp_path / "my cache"))
+    monkeypatch.setattr(build, "verilog_sources", None)  # would be an error of another kind
+    with pytest.raises(ToolError, match=r"my cache: make cannot build where a name has a space; set"):
+        build.simulator(TINY)
+
+
 def test_parts_lie_on_pages_one_behind_the_other():
     place = measure.placement(dataclasses.replace(program(), device=b"x" * 5000, work_words=3000), 3)
     assert place.program % 4096 == place.inputs % 4096 == place.outputs % 4096 == 0

@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -212,6 +213,11 @@ def digest(parts: Sequence[str]) -> str:
 
 def tools() -> dict[str, str]:
     """Return the paths of the C++ compiler and make; raise ``ToolError`` naming what is missing."""
+    chosen = os.environ.get("CXX")
+    if chosen and shutil.which(chosen) is None:
+        raise ToolError(
+            f"CXX is {chosen!r}, which is no program here; set it to a C++ compiler, without options"
+        )
     found = {}
     for name, choices in (("C++ compiler", _compilers()), ("make", ("make", "gmake"))):
         path = next((hit for choice in choices if (hit := shutil.which(choice))), None)
@@ -286,12 +292,24 @@ def simulator(grid: GridConfig, trace: str = "") -> Path:
     ``trace``: "fst" or "vcd": one that can write such waves, which is several times slower.
     """
     tools()  # what is missing is said before the Verilog is generated
+    _check_spaces()
     if trace == "fst" and waves_format() != "fst":
         raise ToolError(
             "FST waves need the headers of lz4 and zlib; install them (Debian: apt install "
             "liblz4-dev zlib1g-dev) or name a .vcd file"
         )
     return simulator_of(verilog_sources(grid), f"grid {grid.name}", trace)
+
+
+def _check_spaces() -> None:
+    """Refuse directories that make would take for several files."""
+    places = (
+        ("cache directory", cache_directory(), "set NEUFLOW_CACHE to one without"),
+        ("Verilator's directory", verilator_root(), "install it elsewhere"),
+    )
+    for what, place, fix in places:
+        if re.search(r"\s", str(place.resolve())):
+            raise ToolError(f"{what} {place}: make cannot build where a name has a space; {fix}")
 
 
 def simulator_of(
