@@ -620,6 +620,12 @@ NUMBER_OF_IMAGES = [
     node("Cast", ["i"], "n", to=TensorProto.FLOAT),
 ]
 
+OLD_FUNCTION = build([helper.make_node("Block", ["x"], ["y"], "b", domain="own")])
+OLD_FUNCTION.functions.append(helper.make_function(
+    "own", "Block", ["a"], ["r"], [node("Relu", ["a"], "r")], [helper.make_opsetid("", 13)]
+))  # fmt: skip
+OLD_FUNCTION.opset_import.append(helper.make_opsetid("own", 1))
+
 REFUSED: dict[str, tuple[ModelProto, str]] = {
     "unknown operation": (
         build([node("Exp", ["x"], "y")]),
@@ -644,6 +650,10 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
     "unknown domain": (
         build([helper.make_node("Fancy", ["x"], ["y"], name="f", domain="my.own")]),
         r"node 'f' \(Fancy\): domain 'my.own' is not ONNX's own; export with standard operators",
+    ),
+    "function of another operator set": (
+        OLD_FUNCTION,
+        r"node 'b' \(Block\): is a function of another operator set than the model; export both",
     ),
     "average ceil": (
         build([node("AveragePool", ["x"], "y", kernel_shape=[4, 4], strides=[3, 3], ceil_mode=1,

@@ -219,7 +219,12 @@ def _ordered(
 
 def _check(model: ModelProto, name: str) -> None:
     """Let ONNX's own checker have a look, and put its complaint on one line."""
+    left = {(function.domain, function.name) for function in model.functions}
     for node in model.graph.node:
+        if (node.domain, node.op_type) in left:  # the inliner takes those of the model's sets alone
+            raise refuse(
+                node, "is a function of another operator set than the model", "export both with one"
+            )
         if node.domain not in ("", "ai.onnx"):
             raise refuse(
                 node, f"domain {node.domain!r} is not ONNX's own", "export with standard operators"
