@@ -16,10 +16,11 @@ from examples import digits
 from examples.bench.works import WORKS
 from examples.networks import images
 from neuflow import api, cli, fixed
-from neuflow.compiler import Stages, run_passes
+from neuflow.compiler import Stages, mapper_tables, run_passes
 from neuflow.errors import InputError
 from neuflow.grid import TINY
-from neuflow.run import accuracy, golden
+from neuflow.ir import Node
+from neuflow.run import accuracy, golden, interval
 from tests.onnx_builder import build, node, normal
 from tests.reduced import REDUCED, dims, model_of
 
@@ -234,6 +235,21 @@ def test_a_model_that_computes_something_else_is_refused(name: str, tmp_path: Pa
     assert api.accuracy(tmp_path / "one.onnx", program, x)
     with pytest.raises(InputError, match=r"the program was compiled from|: another model"):
         api.accuracy(tmp_path / "two.onnx", program, x)
+
+
+def test_a_bound_that_is_no_word_keeps_its_word_within_the_interval() -> None:
+    """By float64 alone the table's worst error ends a hair before the word that it was measured at."""
+    form = fixed.FixedPoint(16, 15, 0.74609375)
+    word = np.zeros((1, 1, 1, 1), np.int64)
+    at = interval.Interval(0.0 * word, 0.0 * word)
+    for low in np.float32(np.random.default_rng(0).uniform(0.3, 0.7, 300)).tolist():
+        table = mapper_tables.build("clip", 15, 15, 16, low=low / form.step * 2.0**-15)
+        attrs = {"function": "clip", "low": low, "high": np.inf, "table": table}
+        clip = Node("y", "map", ("x",), "y", attrs)
+        found = interval.propagate(clip, interval.Forms((form,), form), at)
+        value = form.dequantise(golden.OPERATIONS["map"](clip, 16, word))
+        assert (found.low <= value).all() and (value <= found.high).all(), low
+        assert (found.high - found.low < 1.001 * form.step).all()
 
 
 def test_signal_to_noise_is_in_decibels() -> None:

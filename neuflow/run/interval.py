@@ -82,7 +82,10 @@ def _map(node: Node, forms: Forms, x: Interval) -> Interval:
     form = forms.result
     ends = [np.clip(v, form.low * form.step, form.high * form.step) for v in (low, high)]
     worst = node.attrs["table"].worst * (1 + SLACK) * form.step
-    return Interval(ends[0] - worst, ends[1] + worst)
+    # The worst error was measured in words: what float64 loses of the value itself is no error.
+    return Interval(
+        ends[0] - worst - SLACK * np.abs(ends[0]), ends[1] + worst + SLACK * np.abs(ends[1])
+    )
 
 
 def _pool(node: Node, forms: Forms, x: Interval) -> Interval:
