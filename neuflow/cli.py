@@ -214,7 +214,7 @@ def _compile(options: argparse.Namespace) -> None:
         )  # fmt: skip
     program.save(options.output)
     if options.search > 1:
-        _log(f"search: {len(program.ir.cuts)} layers changed, {time.monotonic() - begin:.0f} s")
+        _log(f"search: {time.monotonic() - begin:.0f} s")
     if calib is None:
         _log(
             f"no --calib: binary points come from {api.CALIBRATION_IMAGES} random inputs; give "

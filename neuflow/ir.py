@@ -190,8 +190,8 @@ class Program:
     next multiple of 4 KB on; a frame is one pass of ``batch`` images with ``input_words`` and
     ``output_words`` words (multiples of 4 KB / 2, so that rings are aligned). ``origins``: (first
     device word of 32 bit, its origin such as ``conv1/column3/CONV_ARRAY``), ascending.
-    ``mapping`` and ``schedule`` are the stages' listings; ``cuts``: layers for which a search has
-    found another cut than the estimate, and its rank in ``compiler.assign.cuts_to_try``.
+    ``mapping`` and ``schedule`` are the stages' listings; ``cuts``: if a search has found any,
+    all layers with the ranks of their cuts, see ``compiler.assign.cuts_to_try``.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """From an ONNX model to a program. ``PASSES`` is the walk, in reading order.
 
-    model.onnx -load-> Graph -quantise-> QuantGraph -assign, cut-> Mapping -search-> Mapping
-    -schedule, allocate-> Schedule -configure, assemble-> Program
+    model.onnx -load-> Graph -quantise-> QuantGraph -assign, cut-> Mapping -early rows,
+    search-> Mapping -schedule, allocate-> Schedule -configure, assemble-> Program
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from neuflow.compiler.assemble import assemble
 from neuflow.compiler.assign import Forced, assign
+from neuflow.compiler.early_rows import early_rows
 from neuflow.compiler.mapping import Mapping
 from neuflow.compiler.schedule import schedule
 from neuflow.errors import CompileError
@@ -58,11 +59,11 @@ def _quantise(stages: Stages) -> QuantGraph:
 
 def _search(stages: Stages) -> Mapping:
     if stages.search == 1:  # without the judge, which would have to be compiled
-        return stages["mapping"]
+        return stages["early"]
     from neuflow.compiler.search import search
 
     told = stages.told or (lambda _: None)
-    return search(stages["mapping"], stages.grid, stages.search, told)
+    return search(stages["early"], stages.grid, stages.search, told)
 
 
 def _batch(stages: Stages) -> int:
@@ -81,6 +82,8 @@ PASSES: tuple[tuple[str, Callable[[Stages], Any]], ...] = (
     ("quantised", _quantise),
     # Nodes to chains that cross a column in one go; chains to pieces that fit, by least cycles.
     ("mapping", lambda s: assign(s["quantised"], s.grid, _batch(s), s.cuts)),
+    # Depthwise layers in two rounds of rows, where the next one so begins earlier.
+    ("early", lambda s: early_rows(s["mapping"], s.grid, s.cuts or ())),
     # Only if asked for: other cuts, where the cycle judge says that the network is done sooner.
     ("searched", _search),
     # One global order; tensors and rows get their places; fences where memory is handed on.

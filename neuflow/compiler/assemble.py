@@ -62,7 +62,7 @@ def assemble(schedule: Schedule, grid: GridConfig, source: QuantGraph) -> Progra
         origins=origins,
         mapping=str(mapping),
         schedule=str(schedule),
-        cuts=tuple((a.chain.name, a.rank) for a in mapping.assignments if a.rank),
+        cuts=tuple((a.chain.name, a.rank) for a in mapping.assignments if mapping.searched),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -199,6 +199,22 @@ def work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) ->
     if not kept:
         bus = max(bus, len(boxes) * _scattered(chain, piece))
     return Work(array, bus, load, memory)
+
+
+def bus_ahead(
+    passes: Sequence[tuple[Chain, Pass]], grid: GridConfig, beside: float = 0.0
+) -> Iterator[float]:
+    """Yield, about, how many cycles before each pass begins the bus can have brought all it needs.
+
+    The rings of weights hold what it brings before that. ``beside``: cycles of a pass beside its work.
+    """
+    most = grid.columns * grid.weight_words / grid.bus_words_per_cycle
+    ahead = 0.0
+    for chain, one in passes:
+        yield ahead
+        works = [work(chain, one, piece, grid, kept=False) for piece in one.pieces]
+        array, memory = max(w.array for w in works), max(w.memory for w in works)
+        ahead = min(max(0.0, ahead + array + beside - memory), most)
 
 
 def _scattered(chain: Chain, piece: Piece) -> int:

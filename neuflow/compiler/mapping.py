@@ -216,7 +216,7 @@ class Pass:
 class Assignment:
     """A chain and its passes in order; ``cycles`` the compiler expects, ``reason``: the cut.
 
-    ``rank``: see ``assign.cuts_to_try``; 0: the best by estimate, others are found by search.
+    ``rank``: of the cut, see ``assign.cuts_to_try``; 0: the best by estimate.
     """
 
     chain: Chain
@@ -228,10 +228,9 @@ class Assignment:
     def __str__(self) -> str:
         ops = " -> ".join(f"{node.name}({node.op})" for node in self.chain.nodes) or "copy"
         shape = f"{self.chain.shapes[-1]}{' batched' if self.chain.batched else ''}"
-        found = ", found by search" if self.rank else ""
         lines = [
             f"{self.chain.name}: {self.chain.source} -> {ops} -> {self.chain.output} {shape}",
-            f"  {self.reason}; {len(self.passes)} passes, about {self.cycles} cycles{found}",
+            f"  {self.reason}; {len(self.passes)} passes, about {self.cycles} cycles",
         ]
         for number, one in enumerate(self.passes):
             lines += [f"    pass {number} {piece}" for piece in one.pieces]
@@ -243,6 +242,7 @@ class Mapping:
     """The whole network cut into passes.
 
     ``views``: tensor -> tensor whose memory it shares; ``joins``: where inputs of concats lie.
+    ``searched``: chains for which a search has found another cut.
     """
 
     graph: QuantGraph
@@ -250,6 +250,8 @@ class Mapping:
     assignments: tuple[Assignment, ...]
     views: dict[str, str] = field(default_factory=dict)
     joins: dict[str, Join] = field(default_factory=dict)
+    searched: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join(str(assignment) for assignment in self.assignments) + "\n"
+        found = [f"found by search: {', '.join(self.searched)}"] if self.searched else []
+        return "\n".join([*map(str, self.assignments), *found]) + "\n"

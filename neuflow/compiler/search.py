@@ -35,6 +35,7 @@ def search(mapping: Mapping, grid: GridConfig, tries: int, told: Told = lambda _
     """
     if tries == 1:
         return mapping
+    started = mapping
     others = [_others(a, grid, mapping.batch, tries) for a in mapping.assignments]
     least = first = _cycles(mapping, grid)
     for _ in range(ROUNDS):
@@ -49,8 +50,10 @@ def search(mapping: Mapping, grid: GridConfig, tries: int, told: Told = lambda _
                         mapping, least = tried, cycles
         if least == before:
             break
-    told(f"{least} cycles, {first} without")
-    return mapping
+    found = zip(started.assignments, mapping.assignments, strict=True)
+    searched = tuple(new.chain.name for old, new in found if new.rank != old.rank)
+    told(f"{least} cycles, {first} without; layers changed: {len(searched)}")
+    return replace(mapping, searched=searched)
 
 
 def _others(assignment: Assignment, grid: GridConfig, batch: int, tries: int) -> list[Assignment]:

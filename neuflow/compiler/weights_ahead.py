@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from neuflow.blocks.parameters_model import PARAMETER_BEATS
+from neuflow.compiler import cost
 from neuflow.compiler.geometry import conv_shape, packet_words, weight_words
+from neuflow.compiler.mapping import Pass
 from neuflow.compiler.turn import Turn
-from neuflow.compiler.weights_packets import bus_ahead
 from neuflow.grid import GridConfig
 
 SOON = 512
@@ -35,7 +36,8 @@ def weights_sent(
     places = grid.config_queue
     due = 0  # packets that the turns so far begin
     whole = 0  # of them, those of turns before this one alone
-    for number, hidden in enumerate(bus_ahead(turns, grid)):
+    passes = [(turn.chain, Pass(turn.pieces)) for turn in turns]
+    for number, hidden in enumerate(cost.bus_ahead(passes, grid)):
         due += due < len(packets) and packets[due][0] == number
         whole += whole < due and packets[whole][-1] < number
         end = due

@@ -8,7 +8,7 @@ for the next packet.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from neuflow.blocks.parameters_model import PARAMETER_BEATS
@@ -115,7 +115,8 @@ def shared_packets(turns: Sequence[Turn], grid: GridConfig) -> list[tuple[int, .
     )
     found: list[tuple[int, ...]] = []
     run: _Run | None = None
-    for number, (turn, hidden) in enumerate(zip(turns, bus_ahead(turns, grid), strict=True)):
+    ahead = cost.bus_ahead([(turn.chain, Pass(turn.pieces)) for turn in turns], grid)
+    for number, (turn, hidden) in enumerate(zip(turns, ahead, strict=True)):
         if turn.chain.head is None:
             continue
         few = all(uses[weights_key(turn.chain, piece, grid)] <= COPIES for piece in turn.pieces)
@@ -129,21 +130,6 @@ def shared_packets(turns: Sequence[Turn], grid: GridConfig) -> list[tuple[int, .
     return found + (_divided(run.turns, turns) if run is not None else [])
 
 
-def bus_ahead(turns: Sequence[Turn], grid: GridConfig) -> Iterator[float]:
-    """Yield, about, how many cycles before each turn begins the bus can have brought all it needs.
-
-    The rings hold what it brings before that.
-    """
-    most = grid.columns * grid.weight_words / grid.bus_words_per_cycle
-    ahead = 0.0
-    for turn in turns:
-        yield ahead
-        one = Pass(turn.pieces)
-        works = [cost.work(turn.chain, one, piece, grid, kept=False) for piece in turn.pieces]
-        array, memory = max(w.array for w in works), max(w.memory for w in works)
-        ahead = min(max(0.0, ahead + array - memory), most)
-
-
 def _divided(run: tuple[int, ...], turns: Sequence[Turn]) -> list[tuple[int, ...]]:
     """Return one packet up to the last turn bound by weights, and one for each behind it."""
     bound = [k for k, number in enumerate(run) if turns[number].weights_bound]
@@ -151,4 +137,4 @@ def _divided(run: tuple[int, ...], turns: Sequence[Turn]) -> list[tuple[int, ...
     return [run[:end]] * bool(end) + [(number,) for number in run[end:]]
 
 
-__all__ = ["bus_ahead", "by_tap", "lead_beats", "shared_packets", "sources", "weights_key"]
+__all__ = ["by_tap", "lead_beats", "shared_packets", "sources", "weights_key"]
