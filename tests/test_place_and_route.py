@@ -180,6 +180,8 @@ def test_tables_of_an_earlier_run(
         ("nextpnr_LFE5U-85F-6_seed3.json", report),
     ):
         (tmp_path / name).write_text(json.dumps(value), encoding="utf-8")
+    version = '"nextpnr-ecp5" -- Next Generation Place and Route (Version nextpnr-0.11.1)\n'
+    (tmp_path / "nextpnr_version.log").write_text(version, encoding="utf-8")
     arguments = ["--tables-only", "-o", str(tmp_path), "--seed", "3", "--grid"]
     assert flow.main([*arguments, "tiny"]) == 0
     printed = capsys.readouterr().out
@@ -188,7 +190,8 @@ def test_tables_of_an_earlier_run(
     assert "| arbiter | 1 | 0 | 0 | 0 |" in printed.splitlines()
     written = json.loads((tmp_path / "place_and_route.json").read_text(encoding="utf-8"))
     assert written["results"] == [flow.summary(report, 3, "LFE5U-85F-6")]
-    assert written["grid"] == "tiny"
+    assert written["grid"] == "tiny" and written["nextpnr"] == "nextpnr-ecp5, nextpnr-0.11.1"
+    assert "(nextpnr-ecp5, nextpnr-0.11.1)" in printed.splitlines()[0]
 
     # A figure of one speed grade never passes for one of another.
     parts = ["--part", "LFE5U-85F-6", "LFE5UM5G-85F-8"]
@@ -210,6 +213,12 @@ def test_tables_of_an_earlier_run(
 
     assert flow.main([*arguments, "cnp"]) == 2
     assert "holds another grid than 'cnp'" in capsys.readouterr().err
+
+
+def test_a_nextpnr_without_a_version_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "nextpnr_version.log").write_text("usage:\n", encoding="utf-8")
+    with pytest.raises(ToolError, match="names no version of nextpnr"):
+        flow.read_version(tmp_path)
 
 
 def test_an_estimate_needs_no_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
