@@ -14,8 +14,8 @@ from neuflow.compiler.quantise import quantise
 from neuflow.grid import TINY
 from neuflow.ir import Graph
 from neuflow.run import frames, golden, host
+from tests.loaded import same_as_onnxruntime
 from tests.onnx_builder import image_model, node, normal, onnx, reference
-from tests.test_load import same_as_onnxruntime
 
 C, H, W = 4, 9, 11
 PADS = [1, 1, 1, 1]

@@ -13,8 +13,8 @@ from neuflow.compiler.load import load
 from neuflow.compiler.quantise import quantise
 from neuflow.grid import TINY
 from neuflow.run import golden, host
+from tests.loaded import same_as_onnxruntime
 from tests.onnx_builder import conv, image_model, node, normal, onnx, reference
-from tests.test_load import same_as_onnxruntime
 
 C, H, W = 3, 8, 9
 WEIGHTS = {
