@@ -270,5 +270,5 @@ def test_without_a_compiler_it_shows_golden_and_says_what_is_missing(
     shown = capsys.readouterr().out
     assert "golden (16-bit integers)   399 of 400" in shown
     last = shown.strip().splitlines()[-1]
-    assert "no C++ compiler found" in last
+    assert "CXX is 'no-such-compiler'" in last
     assert (tmp_path / "digits.png").is_file() and (tmp_path / "floorplan.png").is_file()
