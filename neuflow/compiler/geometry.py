@@ -148,6 +148,10 @@ class ConvShape:
         """Groups of ``grid.pixels`` positions of the flattened output."""
         return ceil_div((self.out_height - 1) * self.pitch + self.out_width, grid.pixels)
 
+    def lead_beats(self, grid: GridConfig) -> int:
+        """Beats of parameters of all blocks."""
+        return self.blocks(grid) * self.parameter_beats
+
     def blocks(self, grid: GridConfig) -> int:
         """Blocks of ``grid.maps`` maps; of one by tap."""
         return self.maps if self.by_tap else ceil_div(self.maps, grid.maps)
@@ -448,7 +452,7 @@ def weight_words(shape: ConvShape, grid: GridConfig) -> int:
 
 def packet_words(shape: ConvShape, grid: GridConfig) -> int:
     """Words of a whole weights packet, parameters included."""
-    return weight_words(shape, grid) + shape.parameter_beats * grid.bus_words * shape.blocks(grid)
+    return weight_words(shape, grid) + shape.lead_beats(grid) * grid.bus_words
 
 
 def partial_words(shape: ConvShape, grid: GridConfig) -> int:

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from neuflow.blocks import convolver_model
 from neuflow.blocks.parameters_model import Form, packed, to_half_words
-from neuflow.compiler.geometry import ceil_div, connections, read_channels, round_up
+from neuflow.compiler.geometry import ceil_div, connections, conv_shape, read_channels, round_up
 from neuflow.compiler.mapping import Chain, Part, Piece, Span
 from neuflow.compiler.schedule import Schedule
 from neuflow.compiler.turn import Turn
 from neuflow.compiler.weights_packets import (
     by_tap,
-    lead_beats,
     shared_packets,
     sources,
     weights_key,
@@ -170,7 +169,7 @@ class Weights:
                 label = f"{chain.name}/weights/maps {piece.out.maps} {piece.part}{suffix}"
                 self.parts.append((self.total, label, words[kind]))
                 self.total += len(words[kind])
-        beats = sum(lead_beats(chain, piece, self.grid) for chain, piece in pieces)
+        beats = sum(conv_shape(*piece).lead_beats(self.grid) for piece in pieces)
         whole = self.total - begin, beats
         found = [
             PieceWords(*at, len(words[0]), len(words[1]), *(whole if at[0] == begin else (0, 0)))

@@ -60,7 +60,7 @@ def _load_within(cycles: float, turns: Sequence[Turn], grid: GridConfig) -> bool
         if turn.chain.head is not None:
             shapes = [conv_shape(turn.chain, piece) for piece in turn.pieces]
             words += max(weight_words(shape, grid) for shape in shapes)
-            beats += max(shape.blocks(grid) * shape.parameter_beats for shape in shapes)
+            beats += max(shape.lead_beats(grid) for shape in shapes)
             packets += sum(packet_words(shape, grid) for shape in shapes)
     fits = words <= grid.weight_words and beats <= PARAMETER_BEATS * grid.weight_blocks
     return fits and packets <= cycles * grid.bus_words_per_cycle

@@ -42,12 +42,6 @@ def weights_key(chain: Chain, piece: Piece, grid: GridConfig) -> tuple:
     return chain.name, piece.out.maps, piece.part, piece.partial_out, by_tap(chain, piece, grid)
 
 
-def lead_beats(chain: Chain, piece: Piece, grid: GridConfig) -> int:
-    """Beats of the parameters of a piece."""
-    shape = conv_shape(chain, piece)
-    return shape.blocks(grid) * shape.parameter_beats
-
-
 def sources(turn: Turn, grid: GridConfig) -> tuple[tuple[int, int], ...]:
     """Return the column of each piece of a convolution, and the one whose port brings its weights."""
     first: dict[tuple, int] = {}
@@ -75,8 +69,9 @@ class _Run:
     def of(cls, number: int, turn: Turn, hidden: float, grid: GridConfig) -> _Run:
         """Return the run of one turn."""
         chain, pieces = turn.chain, turn.pieces
-        beats = tuple(lead_beats(chain, piece, grid) for piece in pieces)
-        words = tuple(packet_words(conv_shape(chain, piece), grid) for piece in pieces)
+        shapes = [conv_shape(chain, piece) for piece in pieces]
+        beats = tuple(shape.lead_beats(grid) for shape in shapes)
+        words = tuple(packet_words(shape, grid) for shape in shapes)
         return cls((number,), sources(turn, grid), beats, words, hidden)
 
     def followed(self, other: _Run, grid: GridConfig) -> _Run | None:
@@ -137,4 +132,4 @@ def _divided(run: tuple[int, ...], turns: Sequence[Turn]) -> list[tuple[int, ...
     return [run[:end]] * bool(end) + [(number,) for number in run[end:]]
 
 
-__all__ = ["by_tap", "lead_beats", "shared_packets", "sources", "weights_key"]
+__all__ = ["by_tap", "shared_packets", "sources", "weights_key"]
