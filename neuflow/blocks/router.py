@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.config import config_stream
 from neuflow.blocks.gate import fires, stay_awake
-from neuflow.blocks.streams import Slice, beat_layout, beat_stream
+from neuflow.blocks.streams import Slice, beat_layout, beat_stream, select
 from neuflow.layout import COLUMN_BITS, ROUTE, Kind, RouterIn, RouterOut
-
-_INPUT_BITS = 4
 
 SETTLE = 4
 """Cycles from the last beat or word to the last register: end, current word, armed; one to spare."""
@@ -73,119 +71,139 @@ class Router(Component):
 
     def elaborate(self, platform):
         m = Module()
-        bits = len(RouterOut)
-        exist = sum(1 << o for o in self.outputs)
-        room, done, moving = (Signal(bits, name=n) for n in ("room", "done", "moving"))
-
-        # By input, one bit an output: whose current word names it, whose waiting word does, and
-        # the peers of the packet they are for (one at a time, see _build_queues).
-        current = {i: Signal(bits, name=f"{i.name.lower()}_current") for i in self.inputs}
-        waiting = {i: Signal(bits, name=f"{i.name.lower()}_waiting") for i in self.inputs}
-        peers = {i: Signal(bits, init=exist, name=f"{i.name.lower()}_peers") for i in self.inputs}
-        sources, words = self._build_queues(m, exist, current, waiting, peers, done)
+        outputs = len(self.outputs)
+        room, done, moving = (Signal(outputs, name=name) for name in ("room", "done", "moving"))
+        words, current, peers = self._build_queues(m, done)
 
         # A packet moves when all its outputs are under its word (`armed`) and have room. Its end is
         # worked on a cycle later.
-        moves = {i: Signal(name=f"{i.name.lower()}_moves") for i in self.inputs}
-        takes = {i: Signal(name=f"{i.name.lower()}_takes") for i in self.inputs}
-        ended = {i: Signal(name=f"{i.name.lower()}_ended") for i in self.inputs}
-        for i in self.inputs:
-            beats = self.input(i)
-            armed = Signal(name=f"{i.name.lower()}_armed")
-            last = Signal(name=f"{i.name.lower()}_last")
-            complete = current[i].any() & ((peers[i] & ~current[i]) == 0)
-            m.d.comb += [
-                takes[i].eq(armed & ((peers[i] & ~room) == 0)),
-                moves[i].eq(beats.valid & takes[i]),
-                last.eq(moves[i] & beats.payload.last),
-                beats.ready.eq(takes[i]),
-            ]
-            m.d.sync += [ended[i].eq(last), armed.eq(complete & ~last & ~ended[i])]
+        streams = [self.input(i) for i in self.inputs]
+        takes, armed, moves, last, ended = (
+            Signal(len(streams), name=name) for name in ("takes", "armed", "moves", "last", "ended")
+        )
+        incomplete = Cat(
+            # Outputs whose current word names the input; no packet is without peers.
+            (peers[k] & ~Cat(word.names[k] for word in current)).any()
+            for k in range(len(streams))
+        )
         m.d.comb += [
-            moving.eq(reduce(or_, (Mux(moves[i], current[i], 0) for i in self.inputs))),
-            done.eq(reduce(or_, (Mux(ended[i], current[i], 0) for i in self.inputs))),
+            takes.eq(armed & ~Cat((of & ~room).any() for of in peers)),
+            moves.eq(takes & Cat(stream.valid for stream in streams)),
+            last.eq(moves & Cat(stream.payload.last for stream in streams)),
+            Cat(stream.ready for stream in streams).eq(takes),
         ]
+        m.d.sync += [ended.eq(last), armed.eq(~(incomplete | last | ended))]
 
-        for o in self.outputs:
+        beats = [stream.payload.as_value() for stream in streams]
+        for k, o in enumerate(self.outputs):
             out = Slice(beat_layout(self.lanes))
             m.submodules[f"{o.name.lower()}_slice"] = out
             connect(m, out.o, flipped(self.output(o)))
-            m.d.comb += [room[o].eq(out.i.ready), out.i.valid.eq(moving[o])]
-            with m.Switch(sources[o]):
-                for i in self.inputs:
-                    with m.Case(i):
-                        m.d.comb += out.i.payload.eq(self.input(i).payload)
+            m.d.comb += [
+                room[k].eq(out.i.ready),
+                moving[k].eq((current[k].names & moves).any()),
+                out.i.valid.eq(moving[k]),
+                out.i.payload.eq(select(beats, current[k].number)),
+            ]
+            m.d.sync += done[k].eq(moving[k] & out.i.payload.last)
         outs = (self.output(o) for o in self.outputs)
         stay_awake(
-            m, self.awake, Cat(*moves.values()).any(), fires(*outs), self.bus.valid, words.o.valid,
-            settle=SETTLE,
-        )  # fmt: skip
+            m, self.awake, moves.any(), fires(*outs), self.bus.valid, words.o.valid, settle=SETTLE
+        )
         return m
 
-    def _build_queues(self, m, exist, current, waiting, peers, done):
-        """Take ROUTE words from the bus; return by output the input it is under, and the words."""
-        bits = len(RouterOut)
-        words = self._build_words(m, exist)
+    def _build_queues(self, m: Module, done: Signal) -> tuple[Slice, list[data.View], list[Signal]]:
+        """Take ROUTE words from the bus.
+
+        Return: the words; by output the input it is under, see :meth:`_named`; by input the peers of
+        the packet that words are held for (one at a time, else another word waits).
+        """
+        words = self._build_words(m)
         word = words.o.payload
-        target, names = word.target, word.names
+        target = word.target
         conflict, full, take = Signal(name="conflict"), Signal(name="full"), Signal(name="take")
-        held = Signal(bits)
-        waits = Signal(bits)
+        held, waits = Signal.like(target, name="held"), Signal.like(target, name="waits")
         m.d.comb += full.eq((target & (waits if self.depth == 2 else held)).any())
 
+        # The word by output: the one that the output works under, and the one that waits behind it.
+        named = Signal(self._named())
+        current, waiting = (
+            [Signal(self._named(), name=f"{o.name.lower()}_{name}") for o in self.outputs]
+            for name in ("current", "waiting")
+        )
+        m.d.comb += [
+            named.number.eq(word.number),
+            named.names.eq(Const(1) << word.number),
+        ]
+
         # While words for a packet of this input are held, another packet's words must wait.
-        with m.Switch(word.input):
-            for i in self.inputs:
-                with m.Case(i):
-                    m.d.comb += conflict.eq(((current[i] | waiting[i]) != 0) & (names != peers[i]))
+        peers = [
+            Signal(len(target), init=~0, name=f"{i.name.lower()}_peers") for i in self.inputs
+        ]
+        busy = reduce(or_, (word.names for word in (*current, *waiting)))
+        conflict = word.known & (named.names & busy).any() & (word.peers != select(peers, word.number))
         # Nothing but another word can take the room that is there, so it still is a cycle later.
         m.d.comb += words.o.ready.eq(take)
         m.d.sync += take.eq(words.o.valid & ~take & ~conflict & ~full)
+        for k in range(len(self.inputs)):
+            with m.If(take & named.names[k] & target.any()):
+                m.d.sync += peers[k].eq(word.peers)
 
         # An output that is done goes on with the word that waits, or with the one that comes.
-        direct = Signal(bits)
-        queued = Signal(bits)
+        direct, queued = Signal.like(target, name="direct"), Signal.like(target, name="queued")
         with m.If(take):
             m.d.comb += [direct.eq(target & (~held | done)), queued.eq(target & held & ~done)]
-        sources = {o: Signal(_INPUT_BITS, name=f"{o.name.lower()}_source") for o in self.outputs}
-        with m.If(take | done.any()):
-            m.d.sync += [
-                held.eq((held & ~done) | (waits & done) | direct),
-                waits.eq((waits & ~done) | queued),
-            ]
-            for i in self.inputs:
-                named = word.input == i
-                m.d.sync += [
-                    current[i].eq(
-                        (current[i] & ~done) | (waiting[i] & done) | Mux(named, direct, 0)
-                    ),
-                    waiting[i].eq((waiting[i] & ~done) | Mux(named, queued, 0)),
-                ]
-                with m.If(take & named & target.any()):
-                    m.d.sync += peers[i].eq(names)
-            for o in self.outputs:
-                next_source = Signal(_INPUT_BITS, name=f"{o.name.lower()}_next_source")
-                with m.If(direct[o]):
-                    m.d.sync += sources[o].eq(word.input)
-                with m.Elif(done[o]):
-                    m.d.sync += sources[o].eq(next_source)
-                with m.If(queued[o]):
-                    m.d.sync += next_source.eq(word.input)
-        return sources, words
+        m.d.sync += [
+            held.eq((held & ~done) | (waits & done) | direct),
+            waits.eq((waits & ~done) | queued),
+        ]
+        for k in range(len(self.outputs)):
+            with m.If(direct[k] | done[k]):
+                m.d.sync += current[k].eq(Mux(direct[k], named, waiting[k]))
+            with m.If(done[k]):
+                m.d.sync += waiting[k].eq(0)
+            with m.Elif(queued[k]):
+                m.d.sync += waiting[k].eq(named)
+        return words, current, peers
 
-    def _build_words(self, m, exist) -> Slice:
-        """Keep the ROUTE words for this router: input, ``target`` (no bit: drop it), all ``names``."""
+    def _named(self) -> data.StructLayout:
+        """Return what an output keeps of a word: its input, one-hot in ``names``, and its ``number``.
+
+        The number is the place among the inputs that exist: it selects the beat with the fewest
+        look-up tables. What is decided beat by beat is so with less delay by ``names``: 0 if none.
+        """
+        return data.StructLayout({"names": len(self.inputs), "number": range(len(self.inputs))})
+
+    def _build_words(self, m: Module) -> Slice:
+        """Keep the ROUTE words for this router, of the ports that exist.
+
+        ``number`` of the input, if that is ``known``; as sets of outputs ``target``, the word's own (no
+        bit: drop it), and ``peers`` with it.
+        """
         beat = self.bus.payload
-        bits = len(RouterOut)
-        kept = data.StructLayout({"input": _INPUT_BITS, "target": bits, "names": bits})
-        m.submodules.words = words = Slice(kept)
+        bits = len(self.outputs)
+        kept = {"number": range(len(self.inputs)), "known": 1, "target": bits, "peers": bits}
+        m.submodules.words = words = Slice(data.StructLayout(kept))
         word = data.View(ROUTE.shape(), beat.data[: ROUTE.shape().size])
-        known = Cat(word.input == i for i in self.inputs).any()
-        target = Mux(known, (Const(1, 1) << word.output) & exist, 0)[:bits]
+        coming = words.i.payload
+
+        def is_one_of(inputs: Iterable[RouterIn]) -> Value:
+            """Return whether the word's input is one of these, one look-up table."""
+            known = Const(sum(1 << i for i in inputs), 1 << len(word.input))
+            return known.bit_select(word.input, 1)
+
+        places = list(enumerate(self.inputs))
+        target = Signal(len(RouterOut))
+        peers = Signal(len(RouterOut))
         m.d.comb += [
-            words.i.payload.input.eq(word.input),
-            words.i.payload.target.eq(target),
-            words.i.payload.names.eq((word.peers & exist) | target),
+            coming.known.eq(is_one_of(self.inputs)),
+            coming.number.eq(
+                Cat(is_one_of(i for k, i in places if k >> bit & 1) for bit in range(len(coming.number)))
+            ),
+            target.eq(Mux(coming.known, Const(1) << word.output, 0)),
+            peers.eq(word.peers | target),
+            coming.target.eq(Cat(target[o] for o in self.outputs)),
+            coming.peers.eq(Cat(peers[o] for o in self.outputs)),
             words.i.valid.eq(
                 self.bus.valid
                 & (beat.kind == Kind.ROUTER)

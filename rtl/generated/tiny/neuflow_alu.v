@@ -55,7 +55,7 @@ module neuflow_alu (
   assign b__ready = a__ready & ~unary;
   assign {net[7], net[5:0]} = $signed(6'h11) + $signed(more);
   assign active = o__valid & o__ready;
-  assign awake = |{both, n28, awake_73, active} | n29;
+  assign awake = |{awake_73, active, both, n28} | n29;
   assign n14[0] = s4_tail[3:0] == 2'h2;
   assign n14[1] = s4_tail[3:0] == 3'h7;
   assign moves = en & inside_2;
@@ -69,7 +69,7 @@ module neuflow_alu (
   assign n21 = ~trial1_1[18];
   assign trial2_1 = $signed({trial1_1[17:1], above_1[13], 1'h1}) + $signed({n21, below_1 ^
     {16{n21}}, n21});
-  assign n22 = start | n23;
+  assign n22 = n23 | start;
   assign n23 = step & nonzero_1;
   assign skipped = n31 == 2'h2 ? 4'h8 : n31 == 1'h1 ? 4'h4 : !n31 ? 4'h0 : 4'hc;
   assign n24 = ~trial0_0[18];
@@ -77,13 +77,13 @@ module neuflow_alu (
   assign trial2_0 = $signed({trial1_0[17:1], above_0[13], 1'h1}) + $signed({n25, below_0 ^
     {16{n25}}, n25});
   assign n26 = step & nonzero_0;
-  assign n27 = start | n26;
+  assign n27 = n26 | start;
   assign both = o__valid_26 & a__valid & (b__valid | unary);
   assign n28 = en & (inside_2 | |valid);
   assign n29 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n30 = start | a__ready | step;
+  assign n30 = a__ready | step | start;
   assign unary = n17 | n15;
   assign more = o__payload_24[8:4] - o__payload_24[14:10];
   assign trial0_1 = $signed({rest_1, above_1[15], 1'h1}) + $signed({n32, below_1 ^ {16{n32}}, n32});
@@ -188,7 +188,7 @@ module neuflow_alu (
       {s1_tail[23:20], s1_tail[13:9]} <= {a__payload[34:32], o__payload_24[22],
         o__payload_24[14:10]};
     end
-    if (n22 & {start, n23, |twice_1[20:18]} != 2'h3) twice_1 <= start ? (!b__payload[31:16] &
+    if (n22 & {n23, |twice_1[20:18], start} != 3'h6) twice_1 <= start ? (!b__payload[31:16] &
       |a__payload[31:16] ? 21'h1fffff : 21'h0) : {twice_1[17:0], n20, n21, ~trial2_1[18]};
     if (n22) begin
       placed_1 = {n18 ? -a__payload[31:16] : a__payload[31:16]} << skipped;
@@ -204,7 +204,7 @@ module neuflow_alu (
       nonzero_0 <= |b__payload[15:0];
       below_0 <= $signed(b__payload[15:0]) < $signed(1'h0) ? -b__payload[15:0] : b__payload[15:0];
     end
-    if ({start, |twice_0[20:18], n26} != 2'h3 & n27) twice_0 <= start ? (!b__payload[15:0] &
+    if ({n26, |twice_0[20:18], start} != 3'h6 & n27) twice_0 <= start ? (!b__payload[15:0] &
       |a__payload[15:0] ? 21'h1fffff : 21'h0) : {twice_0[17:0], n24, n25, ~trial2_0[18]};
     if (n27) begin
       placed_0 = {n19 ? -a__payload[15:0] : a__payload[15:0]} << skipped;
@@ -213,7 +213,7 @@ module neuflow_alu (
     end
   end
   always @(posedge clk) begin
-    if (|{both, rst, n28, awake_73, active}) begin
+    if (|{rst, awake_73, active, both, n28}) begin
       settling <= 2'h2;
     end else begin
       if (n29) settling <= settling - 1'h1;
@@ -229,12 +229,12 @@ module neuflow_alu (
       end
       if (n30) done <= start ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? $signed(left)
         <= $signed(3'h3) : 1'h0;
-      if (start | step) begin
+      if (step | start) begin
         bits = $signed({net[7], net[5:0]}) - $signed({1'h0, skipped});
         left <= start ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left) -
           $signed(3'h3));
       end
-      if (n30 & {start, step} != 1'h1) busy <= start;
+      if ({step, start} != 2'h2 & n30) busy <= start;
     end
   end
   always @(posedge clk) begin
@@ -261,7 +261,7 @@ module \neuflow_alu.config  (
   input wire clk
 );
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
-  reg [22:0] word = 23'h0, words = 23'h0;
+  reg [31:0] word = 32'h0, words = 32'h0;
   wire n2, n1, mine, move;
   assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
@@ -273,19 +273,19 @@ module \neuflow_alu.config  (
     if (rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) came <= bus__valid;
       full <= n2 ? last : full & ~move;
     end
   end
   always @(posedge clk) begin
-    if (move) held <= words;
+    if (move) held <= words[22:0];
     if (n2) words <= word;
     if (!(n1)) begin
       match <= bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
         columns);
       last <= bus__payload[48];
-      word <= bus__payload[38:16];
+      word <= bus__payload[47:16];
     end
   end
 endmodule

@@ -79,16 +79,15 @@ module neuflow_convolver_tile (
     .awake(awake_148), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
-      .east_out__valid(east_out__valid), .east_takes(east_in__ready),
-      .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
-      .local0_takes(local0_in__ready), .o__ready_66(east_out__ready),
-      .o__ready_76(south_out__ready), .o__ready_86(west_out__ready), .router_gated_clk(router_clk),
+      .east_out__valid(east_out__valid), .local0_in__payload(local0_in__payload),
+      .local0_in__valid(local0_in__valid), .o__ready_43(east_out__ready),
+      .o__ready_54(south_out__ready), .o__ready_64(west_out__ready), .router_gated_clk(router_clk),
       .router_gated_rst(rst), .south_in__payload(south_in__payload),
       .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
-      .south_out__valid(south_out__valid), .south_takes(south_in__ready), .sub(row),
-      .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
-      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid),
-      .west_takes(west_in__ready));
+      .south_out__valid(south_out__valid), .sub(row), .takes({local0_in__ready, west_in__ready,
+      south_in__ready, east_in__ready}), .west_in__payload(west_in__payload),
+      .west_in__valid(west_in__valid), .west_out__payload(west_out__payload),
+      .west_out__valid(west_out__valid));
   neuflow_clock_gate router_gate (.awake(awake_148), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_convolver_tile.tap$150  tap_150 (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -228,7 +227,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_86), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_69[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2285_16(block[17:16]), .read(read_122),
+      .parameters_wanted(parameters_wanted), .port_2176_16(block[17:16]), .read(read_122),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -334,8 +333,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_weights = active & ~no_rows & no_weights;
   assign wait_drain = active & ~n47 & stays;
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_179 = |{s5[0], frees, hand_over, s14_q[0], issue, s7[0], s8[0], s13[0], s11[0],
-    s12[0], s10[0], shift, s2[0], starts, awake, s9[0], s1[0], s3[0], s4[0], s6[0]} | n46;
+  assign awake_179 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
+    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, starts, shift, issue, awake} | n46;
   assign weights_rewind = issue & group_ends;
   assign idle = ~active;
   assign {n17[22], n17[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -380,7 +379,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign block_ends = ky_ends & block_ends_ends;
   assign n21 = ~odd;
   assign n22 = idle | weights_rewind & pass_ends_ends;
-  assign n23 = n22 | weights_rewind;
+  assign n23 = weights_rewind | n22;
   assign n24 = idle | s0_last & group_ends_ends;
   assign n25 = s0_last | n24;
   assign n26 = idle | n49 & block_ends_ends;
@@ -389,16 +388,16 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n29 = n50 | n28;
   assign n30 = idle | n50;
   assign n31 = idle | n51 & kx_ends_ends;
-  assign n32 = n31 | n51;
+  assign n32 = n51 | n31;
   assign n33 = idle & ~s1[0] & ~s2[0];
   assign n34 = s2[0] & ~s2[8];
   assign n35 = n52 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + move_102) : n38;
-  assign n36 = |{n33, s2[0], n52, n34};
-  assign n37 = {n33, n34} != 1'h1;
+  assign n36 = |{s2[0], n34, n52, n33};
+  assign n37 = {n34, n33} != 2'h2;
   assign n38 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n39 = n36 & {n33, n52, n34} != 2'h2 & n37;
+  assign n39 = n36 & {n34, n52, n33} != 2'h2 & n37;
   assign n40 = n33 | n53 & first_channel;
   assign n41 = n53 | absent[0];
   assign n42 = s2[0] & s2[9];
@@ -639,7 +638,7 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n36 & {n33, s2[10], n34} != 2'h3) begin
+      if (n36 & {s2[10], n34, n33} != 3'h6) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n33 ? config__payload[244:225] : n34 ? (wraps_87 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + move) : n35;
@@ -650,13 +649,13 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n33 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n41 | n40) & ~n42) absent <= n40 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n41 | n40 | n42) next_channel <= n42 ? config__payload[184:165] + s2_weights[31:16] : n40
+      if ((n40 | n41) & ~n42) absent <= n40 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n42 | n40 | n41) next_channel <= n42 ? config__payload[184:165] + s2_weights[31:16] : n40
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (n33 | s1[0] & s1[8]) phase_79 <= n33 ? config__payload[312:309] : s1[4] ?
+      if (s1[0] & s1[8] | n33) phase_79 <= n33 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_82 ? over_80[3:0] : phase_79 + config__payload[320:317];
-      if (n33 | s1[0]) phase <= n33 ? config__payload[308:305] : s1[8] ? config__payload[308:305] :
+      if (s1[0] | n33) phase <= n33 ? config__payload[308:305] : s1[8] ? config__payload[308:305] :
         wraps ? over[3:0] : phase + config__payload[316:313];
       if (n43 | n44) tap_y <= n43 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
@@ -689,8 +688,8 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s5[0], frees, hand_over, s14_q[0], issue, s7[0], s8[0], s13[0], s11[0], s12[0], s10[0],
-      shift, s2[0], starts, awake, coordinates_gated_rst, s9[0], s1[0], s3[0], s4[0], s6[0]}) begin
+    if (|{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s6[0],
+      s2[0], hand_over, s14_q[0], frees, starts, shift, issue, coordinates_gated_rst, awake}) begin
       settling <= 3'h7;
     end else begin
       if (n46) settling <= settling - 1'h1;
@@ -750,11 +749,11 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [1:0] passed = 2'h0, valid = 2'h0, within_2;
   reg [2:0] made = 3'h0, settling = 3'h4;
   reg [82:0] ready_q = 83'h0, summed_q = 83'h0;
-  wire n2, n11, n1, n3, n4, n8, n6, n7, n5, n10, n9, first, make, takes_last;
+  wire n1, n11, n2, n3, n4, n8, n6, n7, n5, n10, n9, first, make, takes_last;
   assign reached = passed + {ready_q[82] & passed != 2'h3};
   assign awake = n1 | n2 | n3;
-  assign n1 = make & runs | stored != before_2;
-  assign n2 = n8 | known & n11 | takes_last | moves;
+  assign n1 = n8 | known & n11 | takes_last | moves;
+  assign n2 = make & runs | stored != before_2;
   assign n3 = |settling;
   assign make = ~full | take;
   assign n4 = ~takes_last;
@@ -768,7 +767,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n10 = column_ends & make;
   assign n11 = ~runs;
   always @(posedge coordinates_gated_clk) begin
-    if (n1 | coordinates_gated_rst | n2) begin
+    if (coordinates_gated_rst | n1 | n2) begin
       settling <= 3'h4;
     end else begin
       if (n3) settling <= settling - 1'h1;
@@ -886,7 +885,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (config_conv_array_gated_rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) came <= bus__valid;
       full <= n2 ? last : full & ~move;
     end
@@ -928,7 +927,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (config_conv_drain_gated_rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) came <= bus__valid;
       full <= n2 ? last : full & ~move;
     end
@@ -970,7 +969,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (config_conv_rows_gated_rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) came <= bus__valid;
       full <= n2 ? last : full & ~move;
     end
@@ -1011,7 +1010,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (config_conv_weights_gated_rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) came <= bus__valid;
       full <= n2 ? last : full & ~move;
     end
@@ -1068,7 +1067,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n6, n3, n4, n5, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n3, n5, n4, n6, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, all_ends, awake, clear, en, ends, have, i__ready,
     i__ready_110, i__ready_115, i__valid, i__valid_132, inside_2, issue, last_word, map_ends, move,
     o__ready_134, o__valid_135, out__valid, plain, reads, result0_step, sign0, sign1, take;
@@ -1091,12 +1090,12 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign step = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, n5, clear, awake, n6, hand_over} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, hand_over, n4, clear, awake, n5, n6} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign move = ~r3_beat[0] | i__ready_115;
   assign issue = move & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel[47:0];
-  assign en = |{s5[0], s0[0], s7_step, s8_step, s2[0], s1[0], s3[0], s4[0], s6[0]};
+  assign en = |{s8_step, s7_step, s5[0], s4[0], s3[0], s1[0], s6[0], s2[0], s0[0]};
   assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
@@ -1108,10 +1107,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign result0_step = step & n31;
   assign take = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_110 | move & |{r2_beat[0], r1_beat[0], r3_beat[0], issue};
-  assign n3 = block[15:0] != told;
+  assign n3 = config__valid & n32;
   assign n4 = i__valid_132 & i__ready;
-  assign n5 = o__valid & o__ready;
-  assign n6 = config__valid & n32;
+  assign n5 = block[15:0] != told;
+  assign n6 = o__valid & o__ready;
   assign n7 = |settling;
   assign ends = step & n2;
   assign n8 = issue & map_ends;
@@ -1124,7 +1123,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n13 = n12 | issue;
   assign all_ends = map_ends & row_ends_101;
   assign n14 = n32 | n8 & slot_ends;
-  assign n15 = n14 | n8;
+  assign n15 = n8 | n14;
   assign n16 = n32 | n8 & row_ends_101;
   assign n17 = n8 | n16;
   assign n18 = n32 | n23 & map_ends_99;
@@ -1135,8 +1134,8 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign next_slot = slot_ends ? 20'h0 : slot_base + config__payload[77:62];
   assign n23 = issue & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = clear | drain_gated_rst;
-  assign n25 = drain_gated_rst | step;
+  assign n24 = drain_gated_rst | clear;
+  assign n25 = step | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = take | n26;
   assign n28 = drain_gated_rst | start;
@@ -1178,7 +1177,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(clear), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2577_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2468_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1200,7 +1199,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, n5, clear, awake, n6, drain_gated_rst, hand_over}) begin
+    if (|{reads, running, waiting, n3, hand_over, n4, drain_gated_rst, clear, awake, n5, n6}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1278,7 +1277,7 @@ module \neuflow_convolver_tile.convolver.drain  (
         rows_sent <= all_ends ? 16'h0 : n9[15:0];
         slot_base <= next_slot;
       end
-      if (issue | n23 | n8) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
+      if (n23 | issue | n8) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
       if (n23 | n8) map_base <= n8 ? next_slot : next_map;
     end
   end
@@ -1478,7 +1477,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2577_0,
+  input wire [1:0] port_2468_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1486,47 +1485,39 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg fresh = 1'h1, one_column = 1'h0, one_slot = 1'h0;
   reg [16:0] pitch_less = 17'h0, slots_less = 17'h0;
-  reg [69:0] n3, n6, marked = 70'h0, now = 70'h0;
-  wire n4, n5, n1, after_row_ends, after_slot_ends;
+  reg [69:0] n1, n4, marked = 70'h0, now = 70'h0;
+  wire n2, n3, n6, after_row_ends, after_slot_ends;
   wire [15:0] after_column, after_row, after_slot;
   wire [19:0] after_base;
-  wire [69:0] n2;
+  wire [69:0] n5;
   assign complete = marked[31:16] >= config_2[93:78] ? config_2[93:78] : marked[31:16] +
     (marked[15:0] >= config_2[77:62]);
-  assign n1 = clear | n4 | drain_gated_rst;
+  assign n2 = fresh & ~port_2468_0[0];
+  assign n3 = port_2468_0[0] | clear | n2;
+  assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
+  assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   assign after_base = now[68] ? (now[69] ? 20'h0 : now[67:48] + config_2[77:62]) : now[67:48];
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n2 = port_2577_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n5 = port_2468_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
-  assign n4 = fresh & ~port_2577_0[0];
-  assign n5 = port_2577_0[0] | clear | n4;
-  assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
-  assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
-  always @(posedge drain_gated_clk) begin
-    if (n1) begin
-      marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
-    end else begin
-      if (port_2577_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2577_0[0]) now[67:0] <= n2[67:0];
-    end
-  end
+  assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2577_0[0], mark, clear, n4} != 4'h8 & n5) begin
-        n3 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
-          port_2577_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+      if ({port_2468_0[0], mark, clear, n2} != 4'h8 & n3) begin
+        n1 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
+          port_2468_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
-        marked[69:68] <= n3[69:68];
+        marked[69:68] <= n1[69:68];
       end
-      if (n5) begin
-        n6 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
-          port_2577_0[0] ? n2 : {2'h0, now[67:0]};
-        now[69:68] <= n6[69:68];
+      if (n3) begin
+        n4 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
+          port_2468_0[0] ? n5 : {2'h0, now[67:0]};
+        now[69:68] <= n4[69:68];
       end
       offset <= now[67:48] + now[15:0];
       inside_2 <= now[15:0] < config_2[77:62] & now[31:16] < config_2[93:78];
@@ -1537,10 +1528,18 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
+    if (n6) begin
+      marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
+    end else begin
+      if (port_2468_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2468_0[0]) now[67:0] <= n5[67:0];
+    end
+  end
+  always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2577_0[0]) fresh <= 1'h0;
+      if (port_2468_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1662,10 +1661,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 = 20'h0, row_position
     = 20'h0, step = 20'h0;
   reg [1:0] lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead = 2'h0, left =
-    2'h0, low = 2'h0, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
+    2'h0, low = 2'h0, number, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n4, first_bank_106 = 3'h0, number;
+  reg [2:0] n4, first_bank_106 = 3'h0;
   reg [3:0] banks_used = 4'h0, begins = 4'h0, first, flushing = 4'h0, last_phase = 4'h0, phase_y =
     4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb, used = 4'h0;
   reg [4:0] at_128;
@@ -1675,7 +1674,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [82:0] s2_piece = 83'h0, s3_piece = 83'h0, s4_piece = 83'h0, s5_piece = 83'h0, s6_piece =
     83'h0, s1_piece_q = 83'h0;
   reg [8:0] n7, linear_87 = 9'h0, offset = 9'h0;
-  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n5, n6, n42, n10, n9, n11, n21, n27, n25, n17,
+  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n5, n6, n42, n9, n10, n11, n21, n27, n25, n17,
     n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, extends_2, finished, fits,
     i__ready_119, i__valid_120, joins, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     row_ends, starts, store;
@@ -1699,7 +1698,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{pass_done, finished, starts, store, n9, n10, n11} | n12;
+  assign awake = |{finished, pass_done, starts, n9, n10, n11, store} | n12;
   assign i__valid_120 = opened & i__valid;
   assign o__ready = ~valid | store & (last_lap & (by_word_71 ? !left : more | left <= low));
   assign of_phase_1 = n39[7:4] & {4{pairs}};
@@ -1715,8 +1714,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n8 = o__ready | n38;
   assign finished = n42 | active & resident & allowed;
   assign starts = n43 & config__valid & ~(|flushing);
-  assign n9 = o__valid & o__ready;
-  assign n10 = i__valid_120 & i__ready_119;
+  assign n9 = i__valid_120 & i__ready_119;
+  assign n10 = o__valid & o__ready;
   assign n11 = released != freed;
   assign n12 = |settling;
   assign n13 = split & first_bank_106[1];
@@ -1733,16 +1732,16 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n23 = n37 & ~s2_piece[81];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
-  assign n24 = n37 | n22 | n23;
+  assign n24 = n23 | n22 | n37;
   assign n25 = n43 | n42;
   assign n26 = record_ends | n25;
   assign n27 = n43 | record_ends;
-  assign n28 = n44 | n27;
+  assign n28 = n27 | n44;
   assign n29 = n43 | n44;
   assign width = config__payload[27:8] - 1'h1;
-  assign n30 = n31 & {rest[2], n29, n38} != 3'h5;
+  assign n30 = n31 & {rest[2], n38, n29} != 3'h6;
   assign rest = low + {~count};
-  assign n31 = n29 | n38;
+  assign n31 = n38 | n29;
   assign n32 = starts | i__valid & i__ready & i__payload[67];
   assign n33 = ~(4'hf << s4_piece[2:0]);
   assign n34 = n22 | writer_gated_rst;
@@ -1806,14 +1805,14 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       on = n5 + n6;
       n3 = at_128 + 1'h1;
       n7 = first + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, first} <= count} + (n7 <= count);
+      number = ({5'h0, first} <= count) + (n7 <= count);
       n4 = count + 1'h1;
       s1_piece_first <= (!(n2)) ? 4'h0 : first;
       s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_128[3:0] - config__payload[159:156] :
         at_128[3:0];
       {s1_piece_q[82:77], s1_piece_q[68:0]} <= {record_ends_49, channel_ends, row_ends, phases ?
         (last_lap ? on - wrapped : {2'h0, n3 == config__payload[159:156]}) : pairs ? 3'h2 : alone ?
-        number : n4, s0_piece, taken, n2 ? number : n4};
+        {1'h0, number} : n4, s0_piece, taken, n2 ? {1'h0, number} : n4};
     end
     if (n8) begin
       taken <= o__ready ? ahead : (taken + count) + 1'h1;
@@ -1822,7 +1821,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{pass_done, finished, starts, store, n9, writer_gated_rst, n10, n11}) begin
+    if (|{finished, pass_done, starts, n9, n10, n11, store, writer_gated_rst}) begin
       settling <= 4'hb;
     end else begin
       if (n12) settling <= settling - 1'h1;
@@ -1880,7 +1879,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n24) linear <= n22 ? config__payload[79:60] : n23 ? linear + config__payload[99:80] :
         next_linear_row;
-      if (n24 & {n22, n23} != 1'h1) linear_row <= n22 ? config__payload[79:60] : next_linear_row;
+      if (n24 & {n23, n22} != 2'h2) linear_row <= n22 ? config__payload[79:60] : next_linear_row;
       if (n26) begin
         record_ends_49 <= n25 ? config__payload[59:44] == 1'h1 : record_left == 2'h2;
         record_left <= n25 ? config__payload[59:44] : record_left - 1'h1;
@@ -1918,7 +1917,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         phase_y <= last_phase_y ? 4'h0 : n35[3:0];
         row_position <= next_row;
       end
-      if (s2_valid | n37 | n23) begin
+      if (n23 | n37 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n23 ? row_position : n37 ? next_row : wraps & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1933,14 +1932,14 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | flushing[0]) begin
+    if (flushing[0] | writer_gated_rst) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n18[15:0];
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n29 | writer_gated_rst) begin
+    if (writer_gated_rst | n29) begin
       begins <= 4'h0;
     end else begin
       if ((n5 | n6 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n38) begins <= n6 ? beyond2[3:0] :
@@ -1965,7 +1964,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2285_16,
+  input wire [1:0] port_2176_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1991,8 +1990,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {listening, take} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2285_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2285_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2176_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2176_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2062,7 +2061,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{comes, free, push, rewind, read_enable} | n1;
+  assign awake = |{read_enable, comes, free, push, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2072,14 +2071,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{comes, free, blocks_gated_rst, push, rewind, read_enable}) begin
+    if (|{read_enable, blocks_gated_rst, comes, free, push, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | blocks_gated_rst | rewind) begin
+    if (blocks_gated_rst | free | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2128,7 +2127,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{comes, free, push, rewind, read_enable} | n1;
+  assign awake = |{read_enable, comes, free, push, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2138,14 +2137,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{comes, free, push, rewind, weights_gated_rst, read_enable}) begin
+    if (|{read_enable, comes, free, push, weights_gated_rst, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (free | rewind | weights_gated_rst) begin
+    if (free | weights_gated_rst | rewind) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2183,18 +2182,15 @@ module \neuflow_convolver_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_66,
-  input wire o__ready_76,
-  input wire o__ready_86,
+  input wire o__ready_43,
+  input wire o__ready_54,
+  input wire o__ready_64,
   input wire bus__valid,
   input wire [48:0] bus__payload,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
   input wire router_gated_clk,
-  output wire east_takes,
-  output wire south_takes,
-  output wire west_takes,
-  output wire local0_takes,
+  output wire [3:0] takes,
   output wire awake,
   output wire bus__ready,
   output wire [34:0] east_out__payload,
@@ -2205,84 +2201,69 @@ module \neuflow_convolver_tile.router  (
   output wire west_out__valid,
   input wire router_gated_rst
 );
-  reg east_armed = 1'h0, east_ended = 1'h0, local0_armed = 1'h0, local0_ended = 1'h0, o__ready =
-    1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
-  reg [2:0] settling = 3'h4;
-  reg [3:0] east_next_source = 4'h0, east_source = 4'h0, south_next_source = 4'h0, south_source =
-    4'h0, west_next_source = 4'h0, west_source = 4'h0;
-  reg [9:0] east_current = 10'h0, east_peers = 10'he, east_waiting = 10'h0, held = 10'h0,
-    local0_current = 10'h0, local0_peers = 10'he, local0_waiting = 10'h0, south_current = 10'h0,
-    south_peers = 10'he, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
-    10'he, west_waiting = 10'h0;
-  wire n8, n10, n7, n6, n5, n4, n3, n2, n1, n9, east_last, east_moves, i__ready_70, i__ready_80,
-    i__ready_90, i__valid_71, i__valid_81, i__valid_91, local0_last, local0_moves, moving,
-    o__valid_95, south_last, south_moves, west_last, west_moves;
-  wire [23:0] o__payload;
-  wire [3:0] n13;
-  wire [7:4] i__payload;
-  wire [9:0] n11, n12, direct, done, queued;
-  assign east_takes = east_armed & !(east_peers & n12);
-  assign south_takes = south_armed & !(south_peers & n12);
-  assign west_takes = west_armed & !(west_peers & n12);
-  assign local0_takes = local0_armed & !(local0_peers & n12);
-  assign {i__valid_91, i__valid_81, i__valid_71, moving} = (east_moves ? east_current[3:0] : 4'h0) |
-    (south_moves ? south_current[3:0] : 4'h0) | (west_moves ? west_current[3:0] : 4'h0) |
-    (local0_moves ? local0_current[3:0] : 4'h0);
-  assign awake = |{o__valid_95, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1,
-    n2, n3} | n4;
-  assign i__payload = |{bus__payload[23:20] == 1'h1, bus__payload[23:20] == 2'h2,
-    bus__payload[23:20] == 3'h5, bus__payload[23:20] == 2'h3} ? {n13[3:1], 1'h0} : 4'h0;
-  assign local0_moves = local0_in__valid & local0_takes;
-  assign west_moves = west_in__valid & west_takes;
-  assign south_moves = south_in__valid & south_takes;
-  assign east_moves = east_in__valid & east_takes;
-  assign n1 = west_out__valid & o__ready_86;
-  assign n2 = south_out__valid & o__ready_76;
-  assign n3 = east_out__valid & o__ready_66;
+  reg o__ready = 1'h0;
+  reg [2:0] done = 3'h0, east_peers = 3'h7, held = 3'h0, local0_peers = 3'h7, settling = 3'h4,
+    south_peers = 3'h7, waits = 3'h0, west_peers = 3'h7;
+  reg [3:0] armed = 4'h0, ended = 4'h0;
+  reg [5:0] east_current = 6'h0, east_waiting = 6'h0, south_current = 6'h0, south_waiting = 6'h0,
+    west_current = 6'h0, west_waiting = 6'h0;
+  wire n4, n1, n3, n2, n6, i__payload_known, i__ready_47, i__ready_58, i__ready_68, i__valid_50,
+    i__valid_60, i__valid_70, o__valid_73;
+  wire [1:0] i__payload;
+  wire [2:0] n5, n7, direct, queued;
+  wire [34:0] i__payload_51, i__payload_61, i__payload_71;
+  wire [3:0] last, moves, named_names, peers, target;
+  wire [5:4] named;
+  wire [8:2] o__payload;
+  assign i__payload[0] = 6'h24 >> bus__payload[23:20];
+  assign i__payload[1] = 6'h28 >> bus__payload[23:20];
+  assign takes = armed & ~{|(local0_peers & n7), |(west_peers & n7), |(south_peers & n7),
+    |(east_peers & n7)};
+  assign awake = |{o__valid_73, bus__valid, n1, n2, moves, n3} | n4;
+  assign i__payload_51 = east_current[5] ? (east_current[4] ? local0_in__payload : west_in__payload)
+    : east_current[4] ? south_in__payload : east_in__payload;
+  assign i__valid_50 = |(east_current[3:0] & moves);
+  assign i__payload_61 = south_current[5] ? (south_current[4] ? local0_in__payload :
+    west_in__payload) : south_current[4] ? south_in__payload : east_in__payload;
+  assign i__valid_60 = |(south_current[3:0] & moves);
+  assign i__payload_71 = west_current[5] ? (west_current[4] ? local0_in__payload : west_in__payload)
+    : west_current[4] ? south_in__payload : east_in__payload;
+  assign i__valid_70 = |(west_current[3:0] & moves);
+  assign peers = bus__payload[27:24] | target;
+  assign target = i__payload_known ? 1'h1 << bus__payload[19:16] : 4'h0;
+  assign i__payload_known = 6'h2e >> bus__payload[23:20];
+  assign n1 = east_out__valid & o__ready_43;
+  assign n2 = west_out__valid & o__ready_64;
+  assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid};
+  assign n3 = south_out__valid & o__ready_54;
   assign n4 = |settling;
-  assign local0_last = local0_moves & local0_in__payload[34];
-  assign west_last = west_moves & west_in__payload[34];
-  assign south_last = south_moves & south_in__payload[34];
-  assign east_last = east_moves & east_in__payload[34];
-  assign n5 = o__payload[3:0] == 3'h5;
-  assign n6 = o__payload[3:0] == 2'h3;
-  assign n7 = o__payload[3:0] == 2'h2;
-  assign n8 = o__payload[3:0] == 1'h1;
-  assign queued = o__ready ? o__payload[13:4] & held & n11 : 10'h0;
-  assign n9 = o__ready | |done;
-  assign direct = o__ready ? o__payload[13:4] & (~held | done) : 10'h0;
-  assign done = (east_ended ? east_current : 10'h0) | (south_ended ? south_current : 10'h0) |
-    (west_ended ? west_current : 10'h0) | (local0_ended ? local0_current : 10'h0);
-  assign n10 = |o__payload[13:4];
-  assign n11 = ~done;
-  assign n12 = ~{i__ready_90, i__ready_80, i__ready_70, 1'h0};
-  assign n13 = 1'h1 << bus__payload[19:16];
+  assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
+    east_in__payload[34]};
+  assign n5 = ~done;
+  assign queued = o__ready ? o__payload[5:3] & held & n5 : 3'h0;
+  assign direct = o__ready ? o__payload[5:3] & (~held | done) : 3'h0;
+  assign named_names = 1'h1 << named;
+  assign n6 = |o__payload[5:3];
+  assign n7 = ~{i__ready_68, i__ready_58, i__ready_47};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
-      2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_70), .i__valid(i__valid_71),
-      .o__payload(east_out__payload), .o__ready(o__ready_66), .o__valid(east_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_51), .i__ready(i__ready_47),
+      .i__valid(i__valid_50), .o__payload(east_out__payload), .o__ready(o__ready_43),
+      .o__valid(east_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
-      2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_80), .i__valid(i__valid_81),
-      .o__payload(south_out__payload), .o__ready(o__ready_76), .o__valid(south_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_61), .i__ready(i__ready_58),
+      .i__valid(i__valid_60), .o__payload(south_out__payload), .o__ready(o__ready_54),
+      .o__valid(south_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
-      2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-      east_in__payload : 35'h0), .i__ready(i__ready_90), .i__valid(i__valid_91),
-      .o__payload(west_out__payload), .o__ready(o__ready_86), .o__valid(west_out__valid),
-      .rst(router_gated_rst));
-  neuflow_slice #(.WIDTH(24)) words (
-    .clk(router_gated_clk), .i__payload({6'h0, {bus__payload[27:25], 1'h0} | i__payload, 6'h0,
-      i__payload, bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid &
-      bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_95), .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_71), .i__ready(i__ready_68),
+      .i__valid(i__valid_70), .o__payload(west_out__payload), .o__ready(o__ready_64),
+      .o__valid(west_out__valid), .rst(router_gated_rst));
+  neuflow_slice #(.WIDTH(9)) words (
+    .clk(router_gated_clk), .i__payload({peers[3:1], target[3:1], i__payload_known, i__payload}),
+      .i__ready(bus__ready), .i__valid(bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] ==
+      sub & |(bus__payload[15:8] & columns)), .o__payload({o__payload, named}), .o__ready(o__ready),
+      .o__valid(o__valid_73), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_95, local0_moves, west_moves, south_moves, east_moves, bus__valid, n1, n2, n3,
-      router_gated_rst}) begin
+    if (|{o__valid_73, bus__valid, n1, n2, moves, n3, router_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2290,52 +2271,51 @@ module \neuflow_convolver_tile.router  (
   end
   always @(posedge router_gated_clk) begin
     if (router_gated_rst) begin
-      local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
-        south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0; o__ready
-        <= 1'h0; west_next_source <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0;
-        south_source <= 4'h0; east_next_source <= 4'h0; east_source <= 4'h0; local0_peers <= 10'he;
-        local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting <= 10'h0; west_current <=
-        10'h0; south_waiting <= 10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current
-        <= 10'h0; waits <= 10'h0; held <= 10'h0; west_peers <= 10'he; south_peers <= 10'he;
-        east_peers <= 10'he;
+      done <= 3'h0; armed <= 4'h0; ended <= 4'h0; waits <= 3'h0; held <= 3'h0; o__ready <= 1'h0;
+        west_current <= 6'h0; south_current <= 6'h0; east_current <= 6'h0; local0_peers <= 3'h7;
+        west_peers <= 3'h7; south_peers <= 3'h7; east_peers <= 3'h7;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
-        ~local0_ended;
-      local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
-      west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
-      south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
-      east_ended <= east_last;
-      o__ready <= o__valid_95 & ~o__ready & ~(n5 ? |(local0_current | local0_waiting) &
-        o__payload[23:14] != local0_peers : n6 ? |(west_current | west_waiting) & o__payload[23:14]
-        != west_peers : n7 ? |(south_current | south_waiting) & o__payload[23:14] != south_peers :
-        n8 ? |(east_current | east_waiting) & o__payload[23:14] != east_peers : 1'h0) &
-        ~(|(o__payload[13:4] & waits));
-      if (queued[3] & n9) west_next_source <= o__payload[3:0];
-      if ((done[3] | direct[3]) & n9) west_source <= direct[3] ? o__payload[3:0] : west_next_source;
-      if (queued[2] & n9) south_next_source <= o__payload[3:0];
-      if ((done[2] | direct[2]) & n9) south_source <= direct[2] ? o__payload[3:0] :
-        south_next_source;
-      if (queued[1] & n9) east_next_source <= o__payload[3:0];
-      if ((done[1] | direct[1]) & n9) east_source <= direct[1] ? o__payload[3:0] : east_next_source;
-      if (n9 & (o__ready & n5 & n10)) local0_peers <= o__payload[23:14];
-      if (n9) begin
-        local0_waiting <= local0_waiting & n11 | (n5 ? queued : 10'h0);
-        local0_current <= local0_current & n11 | local0_waiting & done | (n5 ? direct : 10'h0);
-        west_waiting <= west_waiting & n11 | (n6 ? queued : 10'h0);
-        west_current <= west_current & n11 | west_waiting & done | (n6 ? direct : 10'h0);
-        south_waiting <= south_waiting & n11 | (n7 ? queued : 10'h0);
-        south_current <= south_current & n11 | south_waiting & done | (n7 ? direct : 10'h0);
-        east_waiting <= east_waiting & n11 | (n8 ? queued : 10'h0);
-        east_current <= east_current & n11 | east_waiting & done | (n8 ? direct : 10'h0);
-        waits <= waits & n11 | queued;
-        held <= held & n11 | waits & done | direct;
-      end
-      if ((o__ready & n6 & n10) & n9) west_peers <= o__payload[23:14];
-      if ((o__ready & n7 & n10) & n9) south_peers <= o__payload[23:14];
-      if (n9 & (o__ready & n8 & n10)) east_peers <= o__payload[23:14];
+      done <= {i__valid_70 & i__payload_71[34], i__valid_60 & i__payload_61[34], i__valid_50 &
+        i__payload_51[34]};
+      armed <= ~({|(local0_peers & ~{west_current[3], south_current[3], east_current[3]}),
+        |(west_peers & ~{west_current[2], south_current[2], east_current[2]}), |(south_peers &
+        ~{west_current[1], south_current[1], east_current[1]}), |(east_peers & ~{west_current[0],
+        south_current[0], east_current[0]})} | last | ended);
+      ended <= last;
+      waits <= waits & n5 | queued;
+      held <= held & n5 | waits & done | direct;
+      o__ready <= o__valid_73 & ~o__ready & ~(o__payload[2] & |(named_names & (east_current[3:0] |
+        south_current[3:0] | west_current[3:0] | east_waiting[3:0] | south_waiting[3:0] |
+        west_waiting[3:0])) & o__payload[8:6] != (named[5] ? (named[4] ? local0_peers : west_peers)
+        : named[4] ? south_peers : east_peers)) & ~(|(o__payload[5:3] & waits));
+      if (direct[2] | done[2]) west_current <= direct[2] ? {named, named_names} : west_waiting;
+      if (direct[1] | done[1]) south_current <= direct[1] ? {named, named_names} : south_waiting;
+      if (direct[0] | done[0]) east_current <= direct[0] ? {named, named_names} : east_waiting;
+      if (o__ready & named_names[3] & n6) local0_peers <= o__payload[8:6];
+      if (o__ready & named_names[2] & n6) west_peers <= o__payload[8:6];
+      if (o__ready & named_names[1] & n6) south_peers <= o__payload[8:6];
+      if (o__ready & named_names[0] & n6) east_peers <= o__payload[8:6];
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[2] | router_gated_rst) begin
+      west_waiting <= 6'h0;
+    end else begin
+      if (queued[2]) west_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[1] | router_gated_rst) begin
+      south_waiting <= 6'h0;
+    end else begin
+      if (queued[1]) south_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[0] | router_gated_rst) begin
+      east_waiting <= 6'h0;
+    end else begin
+      if (queued[0]) east_waiting <= {named, named_names};
     end
   end
 endmodule
@@ -2368,9 +2348,9 @@ module \neuflow_convolver_tile.tap$150  (
   assign local__3__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
-  assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__2__ready, local__1__ready, o__ready, local__3__ready, local__4__ready,
-    local__0__ready};
+  assign awake = local__0__valid | i__valid & i__ready;
+  assign all_ready = &{local__4__ready, o__ready, local__3__ready, local__0__ready, local__2__ready,
+    local__1__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(tap_gated_rst));

@@ -57,24 +57,22 @@ module neuflow_fifo_tile (
     .awake(awake_109), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
-      .east_out__valid(east_out__valid), .east_takes(east_in__ready),
-      .global_out__payload(global_out__payload), .global_out__valid(global_out__valid),
-      .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
-      .local0_out__payload(i__payload_84), .local0_out__valid(i__valid_88),
-      .local0_takes(local0_in__ready), .local1_in__payload(local1_in__payload),
+      .east_out__valid(east_out__valid), .global_out__payload(global_out__payload),
+      .global_out__valid(global_out__valid), .local0_in__payload(local0_in__payload),
+      .local0_in__valid(local0_in__valid), .local0_out__payload(i__payload_84),
+      .local0_out__valid(i__valid_88), .local1_in__payload(local1_in__payload),
       .local1_in__valid(local1_in__valid), .local1_out__payload(i__payload_96),
-      .local1_out__valid(i__valid_100), .local1_takes(local1_in__ready),
-      .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
-      .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
-      .north_takes(north_in__ready), .o__ready_108(south_out__ready),
-      .o__ready_118(west_out__ready), .o__ready_128(global_out__ready), .o__ready_138(i__ready_87),
-      .o__ready_148(i__ready_99), .o__ready_88(north_out__ready), .o__ready_98(east_out__ready),
-      .router_gated_clk(router_clk), .router_gated_rst(rst), .south_in__payload(south_in__payload),
+      .local1_out__valid(i__valid_100), .north_in__payload(north_in__payload),
+      .north_in__valid(north_in__valid), .north_out__payload(north_out__payload),
+      .north_out__valid(north_out__valid), .o__ready_102(i__ready_87), .o__ready_112(i__ready_99),
+      .o__ready_51(north_out__ready), .o__ready_62(east_out__ready), .o__ready_72(south_out__ready),
+      .o__ready_82(west_out__ready), .o__ready_92(global_out__ready), .router_gated_clk(router_clk),
+      .router_gated_rst(rst), .south_in__payload(south_in__payload),
       .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
-      .south_out__valid(south_out__valid), .south_takes(south_in__ready), .sub(row),
+      .south_out__valid(south_out__valid), .sub(row), .takes({local1_in__ready, local0_in__ready,
+      west_in__ready, south_in__ready, east_in__ready, north_in__ready}),
       .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
-      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid),
-      .west_takes(west_in__ready));
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid));
   neuflow_clock_gate router_gate (.awake(awake_109), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_fifo_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -95,20 +93,15 @@ module \neuflow_fifo_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_88,
-  input wire o__ready_98,
-  input wire o__ready_108,
-  input wire o__ready_118,
-  input wire o__ready_128,
+  input wire o__ready_51,
+  input wire o__ready_62,
+  input wire o__ready_72,
+  input wire o__ready_82,
+  input wire o__ready_92,
   input wire bus__valid,
   input wire [48:0] bus__payload,
   input wire router_gated_clk,
-  output wire north_takes,
-  output wire east_takes,
-  output wire south_takes,
-  output wire west_takes,
-  output wire local0_takes,
-  output wire local1_takes,
+  output wire [5:0] takes,
   output wire awake,
   output wire bus__ready,
   output wire [34:0] north_out__payload,
@@ -125,140 +118,124 @@ module \neuflow_fifo_tile.router  (
   output wire local0_out__valid,
   output wire [34:0] local1_out__payload,
   output wire local1_out__valid,
-  input wire o__ready_138,
+  input wire o__ready_102,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire o__ready_148,
+  input wire o__ready_112,
   input wire [34:0] local1_in__payload,
   input wire local1_in__valid,
   input wire router_gated_rst
 );
-  reg east_armed = 1'h0, east_ended = 1'h0, local0_armed = 1'h0, local0_ended = 1'h0, local1_armed =
-    1'h0, local1_ended = 1'h0, north_armed = 1'h0, north_ended = 1'h0, o__ready = 1'h0, south_armed
-    = 1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
+  reg o__ready = 1'h0;
   reg [2:0] settling = 3'h4;
-  reg [3:0] east_next_source = 4'h0, east_source = 4'h0, global_next_source = 4'h0, global_source =
-    4'h0, local0_next_source = 4'h0, local0_source = 4'h0, local1_next_source = 4'h0, local1_source
-    = 4'h0, north_next_source = 4'h0, north_source = 4'h0, south_next_source = 4'h0, south_source =
-    4'h0, west_next_source = 4'h0, west_source = 4'h0;
-  reg [9:0] east_current = 10'h0, east_peers = 10'h7f, east_waiting = 10'h0, held = 10'h0,
-    local0_current = 10'h0, local0_peers = 10'h7f, local0_waiting = 10'h0, local1_current = 10'h0,
-    local1_peers = 10'h7f, local1_waiting = 10'h0, north_current = 10'h0, north_peers = 10'h7f,
-    north_waiting = 10'h0, south_current = 10'h0, south_peers = 10'h7f, south_waiting = 10'h0, waits
-    = 10'h0, west_current = 10'h0, west_peers = 10'h7f, west_waiting = 10'h0;
-  wire n4, n5, n3, n6, n2, n7, n8, n15, n14, n16, n13, n12, n11, n10, n9, n1, east_last, east_moves,
-    i__ready_102, i__ready_112, i__ready_122, i__ready_132, i__ready_142, i__ready_152, i__ready_92,
-    local0_last, local0_moves, local1_last, local1_moves, north_last, north_moves, o__valid_157,
-    south_last, south_moves, west_last, west_moves;
-  wire [23:0] o__payload;
-  wire [6:0] i__payload_target, moving;
-  wire [9:0] n17, n18, direct, done, queued;
-  assign north_takes = north_armed & !(north_peers & n18);
-  assign east_takes = east_armed & !(east_peers & n18);
-  assign south_takes = south_armed & !(south_peers & n18);
-  assign west_takes = west_armed & !(west_peers & n18);
-  assign local0_takes = local0_armed & !(local0_peers & n18);
-  assign local1_takes = local1_armed & !(local1_peers & n18);
-  assign awake = |{o__valid_157, local1_moves, local0_moves, south_moves, n1, west_moves,
-    east_moves, bus__valid, north_moves, n2, n3, n4, n5, n6, n7} | n8;
-  assign moving = (north_moves ? north_current[6:0] : 7'h0) | (east_moves ? east_current[6:0] :
-    7'h0) | (south_moves ? south_current[6:0] : 7'h0) | (west_moves ? west_current[6:0] : 7'h0) |
-    (local0_moves ? local0_current[6:0] : 7'h0) | (local1_moves ? local1_current[6:0] : 7'h0);
-  assign i__payload_target = |{!bus__payload[23:20], bus__payload[23:20] == 3'h5,
-    bus__payload[23:20] == 2'h2, bus__payload[23:20] == 3'h6, bus__payload[23:20] == 2'h3,
-    bus__payload[23:20] == 1'h1} ? 1'h1 << bus__payload[19:16] : 7'h0;
-  assign local1_moves = local1_in__valid & local1_takes;
-  assign local0_moves = local0_in__valid & local0_takes;
-  assign south_moves = south_in__valid & south_takes;
-  assign n1 = north_out__valid & o__ready_88;
-  assign west_moves = west_in__valid & west_takes;
-  assign east_moves = east_in__valid & east_takes;
-  assign north_moves = north_in__valid & north_takes;
-  assign n2 = local0_out__valid & o__ready_138;
-  assign n3 = west_out__valid & o__ready_118;
-  assign n4 = east_out__valid & o__ready_98;
-  assign n5 = south_out__valid & o__ready_108;
-  assign n6 = global_out__valid & o__ready_128;
-  assign n7 = local1_out__valid & o__ready_148;
+  reg [5:0] armed = 6'h0, ended = 6'h0;
+  reg [6:0] done = 7'h0, east_peers = 7'h7f, held = 7'h0, local0_peers = 7'h7f, local1_peers =
+    7'h7f, north_peers = 7'h7f, south_peers = 7'h7f, waits = 7'h0, west_peers = 7'h7f;
+  reg [8:0] east_current = 9'h0, east_waiting = 9'h0, global_current = 9'h0, global_waiting = 9'h0,
+    local0_current = 9'h0, local0_waiting = 9'h0, local1_current = 9'h0, local1_waiting = 9'h0,
+    north_current = 9'h0, north_waiting = 9'h0, south_current = 9'h0, south_waiting = 9'h0,
+    west_current = 9'h0, west_waiting = 9'h0;
+  wire n10, n8, n6, n3, n7, n2, n5, n1, n4, i__payload_known, i__ready_106, i__ready_116,
+    i__ready_55, i__ready_66, i__ready_76, i__ready_86, i__ready_96, i__valid_108, i__valid_118,
+    i__valid_58, i__valid_68, i__valid_78, i__valid_88, i__valid_98, o__valid_121;
+  wire [17:3] o__payload;
+  wire [2:0] i__payload;
+  wire [34:0] i__payload_109, i__payload_119, i__payload_59, i__payload_69, i__payload_79,
+    i__payload_89, i__payload_99;
+  wire [5:0] last, moves, named_names;
+  wire [6:0] n9, n11, direct, i__payload_target, queued;
+  wire [8:6] named;
+  assign i__payload[0] = 7'h4a >> bus__payload[23:20];
+  assign i__payload[1] = 4'hc >> bus__payload[23:20];
+  assign i__payload[2] = 7'h60 >> bus__payload[23:20];
+  assign takes = armed & ~{|(local1_peers & n11), |(local0_peers & n11), |(west_peers & n11),
+    |(south_peers & n11), |(east_peers & n11), |(north_peers & n11)};
+  assign awake = |{n1, moves, n2, n3, n4, n5, bus__valid, n6, n7, o__valid_121} | n8;
+  assign i__payload_69 = east_current[8] ? (east_current[6] ? local1_in__payload :
+    local0_in__payload) : east_current[7] ? (east_current[6] ? west_in__payload : south_in__payload)
+    : east_current[6] ? east_in__payload : north_in__payload;
+  assign i__valid_68 = |(east_current[5:0] & moves);
+  assign i__payload_99 = global_current[8] ? (global_current[6] ? local1_in__payload :
+    local0_in__payload) : global_current[7] ? (global_current[6] ? west_in__payload :
+    south_in__payload) : global_current[6] ? east_in__payload : north_in__payload;
+  assign i__valid_98 = |(global_current[5:0] & moves);
+  assign i__payload_109 = local0_current[8] ? (local0_current[6] ? local1_in__payload :
+    local0_in__payload) : local0_current[7] ? (local0_current[6] ? west_in__payload :
+    south_in__payload) : local0_current[6] ? east_in__payload : north_in__payload;
+  assign i__valid_108 = |(local0_current[5:0] & moves);
+  assign i__payload_119 = local1_current[8] ? (local1_current[6] ? local1_in__payload :
+    local0_in__payload) : local1_current[7] ? (local1_current[6] ? west_in__payload :
+    south_in__payload) : local1_current[6] ? east_in__payload : north_in__payload;
+  assign i__valid_118 = |(local1_current[5:0] & moves);
+  assign i__payload_59 = north_current[8] ? (north_current[6] ? local1_in__payload :
+    local0_in__payload) : north_current[7] ? (north_current[6] ? west_in__payload :
+    south_in__payload) : north_current[6] ? east_in__payload : north_in__payload;
+  assign i__valid_58 = |(north_current[5:0] & moves);
+  assign i__payload_79 = south_current[8] ? (south_current[6] ? local1_in__payload :
+    local0_in__payload) : south_current[7] ? (south_current[6] ? west_in__payload :
+    south_in__payload) : south_current[6] ? east_in__payload : north_in__payload;
+  assign i__valid_78 = |(south_current[5:0] & moves);
+  assign i__payload_89 = west_current[8] ? (west_current[6] ? local1_in__payload :
+    local0_in__payload) : west_current[7] ? (west_current[6] ? west_in__payload : south_in__payload)
+    : west_current[6] ? east_in__payload : north_in__payload;
+  assign i__valid_88 = |(west_current[5:0] & moves);
+  assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 7'h0;
+  assign i__payload_known = 7'h6f >> bus__payload[23:20];
+  assign n1 = local0_out__valid & o__ready_102;
+  assign moves = takes & {local1_in__valid, local0_in__valid, west_in__valid, south_in__valid,
+    east_in__valid, north_in__valid};
+  assign n2 = west_out__valid & o__ready_82;
+  assign n3 = east_out__valid & o__ready_62;
+  assign n4 = local1_out__valid & o__ready_112;
+  assign n5 = global_out__valid & o__ready_92;
+  assign n6 = north_out__valid & o__ready_51;
+  assign n7 = south_out__valid & o__ready_72;
   assign n8 = |settling;
-  assign local1_last = local1_moves & local1_in__payload[34];
-  assign local0_last = local0_moves & local0_in__payload[34];
-  assign west_last = west_moves & west_in__payload[34];
-  assign south_last = south_moves & south_in__payload[34];
-  assign east_last = east_moves & east_in__payload[34];
-  assign north_last = north_moves & north_in__payload[34];
-  assign n9 = o__payload[3:0] == 3'h6;
-  assign n10 = o__payload[3:0] == 3'h5;
-  assign n11 = o__payload[3:0] == 2'h3;
-  assign n12 = o__payload[3:0] == 2'h2;
-  assign n13 = o__payload[3:0] == 1'h1;
-  assign n14 = !o__payload[3:0];
-  assign n15 = o__ready | |done;
-  assign queued = o__ready ? o__payload[13:4] & held & n17 : 10'h0;
-  assign direct = o__ready ? o__payload[13:4] & (~held | done) : 10'h0;
-  assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
-    (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ?
-    local0_current : 10'h0) | (local1_ended ? local1_current : 10'h0);
-  assign n16 = |o__payload[13:4];
-  assign n17 = ~done;
-  assign n18 = ~{i__ready_152, i__ready_142, i__ready_132, i__ready_122, i__ready_112, i__ready_102,
-    i__ready_92};
+  assign last = moves & {local1_in__payload[34], local0_in__payload[34], west_in__payload[34],
+    south_in__payload[34], east_in__payload[34], north_in__payload[34]};
+  assign n9 = ~done;
+  assign queued = o__ready ? o__payload[10:4] & held & n9 : 7'h0;
+  assign direct = o__ready ? o__payload[10:4] & (~held | done) : 7'h0;
+  assign named_names = 1'h1 << named;
+  assign n10 = |o__payload[10:4];
+  assign n11 = ~{i__ready_116, i__ready_106, i__ready_96, i__ready_86, i__ready_76, i__ready_66,
+    i__ready_55};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(router_gated_clk), .i__payload(east_source == 3'h6 ? local1_in__payload : east_source ==
-      3'h5 ? local0_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
-      south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ? north_in__payload
-      : 35'h0), .i__ready(i__ready_102), .i__valid(moving[1]), .o__payload(east_out__payload),
-      .o__ready(o__ready_98), .o__valid(east_out__valid), .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_69), .i__ready(i__ready_66),
+      .i__valid(i__valid_68), .o__payload(east_out__payload), .o__ready(o__ready_62),
+      .o__valid(east_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
-    .clk(router_gated_clk), .i__payload(global_source == 3'h6 ? local1_in__payload : global_source
-      == 3'h5 ? local0_in__payload : global_source == 2'h3 ? west_in__payload : global_source ==
-      2'h2 ? south_in__payload : global_source == 1'h1 ? east_in__payload : !global_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_132), .i__valid(moving[4]),
-      .o__payload(global_out__payload), .o__ready(o__ready_128), .o__valid(global_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_99), .i__ready(i__ready_96),
+      .i__valid(i__valid_98), .o__payload(global_out__payload), .o__ready(o__ready_92),
+      .o__valid(global_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
-    .clk(router_gated_clk), .i__payload(local0_source == 3'h6 ? local1_in__payload : local0_source
-      == 3'h5 ? local0_in__payload : local0_source == 2'h3 ? west_in__payload : local0_source ==
-      2'h2 ? south_in__payload : local0_source == 1'h1 ? east_in__payload : !local0_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_142), .i__valid(moving[5]),
-      .o__payload(local0_out__payload), .o__ready(o__ready_138), .o__valid(local0_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_109), .i__ready(i__ready_106),
+      .i__valid(i__valid_108), .o__payload(local0_out__payload), .o__ready(o__ready_102),
+      .o__valid(local0_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local1_slice (
-    .clk(router_gated_clk), .i__payload(local1_source == 3'h6 ? local1_in__payload : local1_source
-      == 3'h5 ? local0_in__payload : local1_source == 2'h3 ? west_in__payload : local1_source ==
-      2'h2 ? south_in__payload : local1_source == 1'h1 ? east_in__payload : !local1_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_152), .i__valid(moving[6]),
-      .o__payload(local1_out__payload), .o__ready(o__ready_148), .o__valid(local1_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_119), .i__ready(i__ready_116),
+      .i__valid(i__valid_118), .o__payload(local1_out__payload), .o__ready(o__ready_112),
+      .o__valid(local1_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
-    .clk(router_gated_clk), .i__payload(north_source == 3'h6 ? local1_in__payload : north_source ==
-      3'h5 ? local0_in__payload : north_source == 2'h3 ? west_in__payload : north_source == 2'h2 ?
-      south_in__payload : north_source == 1'h1 ? east_in__payload : !north_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_92), .i__valid(moving[0]),
-      .o__payload(north_out__payload), .o__ready(o__ready_88), .o__valid(north_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_59), .i__ready(i__ready_55),
+      .i__valid(i__valid_58), .o__payload(north_out__payload), .o__ready(o__ready_51),
+      .o__valid(north_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(router_gated_clk), .i__payload(south_source == 3'h6 ? local1_in__payload : south_source ==
-      3'h5 ? local0_in__payload : south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ?
-      south_in__payload : south_source == 1'h1 ? east_in__payload : !south_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_112), .i__valid(moving[2]),
-      .o__payload(south_out__payload), .o__ready(o__ready_108), .o__valid(south_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_79), .i__ready(i__ready_76),
+      .i__valid(i__valid_78), .o__payload(south_out__payload), .o__ready(o__ready_72),
+      .o__valid(south_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(router_gated_clk), .i__payload(west_source == 3'h6 ? local1_in__payload : west_source ==
-      3'h5 ? local0_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
-      south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ? north_in__payload
-      : 35'h0), .i__ready(i__ready_122), .i__valid(moving[3]), .o__payload(west_out__payload),
-      .o__ready(o__ready_118), .o__valid(west_out__valid), .rst(router_gated_rst));
-  neuflow_slice #(.WIDTH(24)) words (
-    .clk(router_gated_clk), .i__payload({bus__payload[30:24] | {3'h0, i__payload_target}, 3'h0,
-      i__payload_target, bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid &
+    .clk(router_gated_clk), .i__payload(i__payload_89), .i__ready(i__ready_86),
+      .i__valid(i__valid_88), .o__payload(west_out__payload), .o__ready(o__ready_82),
+      .o__valid(west_out__valid), .rst(router_gated_rst));
+  neuflow_slice #(.WIDTH(18)) words (
+    .clk(router_gated_clk), .i__payload({bus__payload[30:24] | i__payload_target, i__payload_target,
+      i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_157),
+      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_121),
       .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_157, local1_moves, local0_moves, south_moves, n1, west_moves, east_moves,
-      bus__valid, router_gated_rst, north_moves, n2, n3, n4, n5, n6, n7}) begin
+    if (|{n1, moves, n2, n3, n4, n5, bus__valid, router_gated_rst, n6, n7, o__valid_121}) begin
       settling <= 3'h4;
     end else begin
       if (n8) settling <= settling - 1'h1;
@@ -266,83 +243,98 @@ module \neuflow_fifo_tile.router  (
   end
   always @(posedge router_gated_clk) begin
     if (router_gated_rst) begin
-      local1_armed <= 1'h0; local1_ended <= 1'h0; local0_armed <= 1'h0; local0_ended <= 1'h0;
-        west_armed <= 1'h0; west_ended <= 1'h0; south_armed <= 1'h0; south_ended <= 1'h0; east_armed
-        <= 1'h0; east_ended <= 1'h0; north_armed <= 1'h0; north_ended <= 1'h0; o__ready <= 1'h0;
-        local1_next_source <= 4'h0; local1_source <= 4'h0; local0_next_source <= 4'h0; local0_source
-        <= 4'h0; global_next_source <= 4'h0; global_source <= 4'h0; west_next_source <= 4'h0;
-        west_source <= 4'h0; south_next_source <= 4'h0; south_source <= 4'h0; east_next_source <=
-        4'h0; east_source <= 4'h0; north_next_source <= 4'h0; north_source <= 4'h0; local1_peers <=
-        10'h7f; local1_waiting <= 10'h0; local1_current <= 10'h0; local0_waiting <= 10'h0;
-        local0_current <= 10'h0; west_waiting <= 10'h0; west_current <= 10'h0; south_waiting <=
-        10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current <= 10'h0; north_waiting
-        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; held <= 10'h0; local0_peers <= 10'h7f;
-        west_peers <= 10'h7f; south_peers <= 10'h7f; east_peers <= 10'h7f; north_peers <= 10'h7f;
+      done <= 7'h0; armed <= 6'h0; ended <= 6'h0; waits <= 7'h0; held <= 7'h0; o__ready <= 1'h0;
+        local1_current <= 9'h0; local0_current <= 9'h0; global_current <= 9'h0; west_current <=
+        9'h0; south_current <= 9'h0; east_current <= 9'h0; north_current <= 9'h0; local1_peers <=
+        7'h7f; local0_peers <= 7'h7f; west_peers <= 7'h7f; south_peers <= 7'h7f; east_peers <=
+        7'h7f; north_peers <= 7'h7f;
     end else begin
-      local1_armed <= |local1_current & !(local1_peers & ~local1_current) & ~local1_last &
-        ~local1_ended;
-      local1_ended <= local1_last;
-      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
-        ~local0_ended;
-      local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
-      west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
-      south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
-      east_ended <= east_last;
-      north_armed <= |north_current & !(north_peers & ~north_current) & ~north_last & ~north_ended;
-      north_ended <= north_last;
-      o__ready <= o__valid_157 & ~o__ready & ~(n9 ? |(local1_current | local1_waiting) &
-        o__payload[23:14] != local1_peers : n10 ? |(local0_current | local0_waiting) &
-        o__payload[23:14] != local0_peers : n11 ? |(west_current | west_waiting) & o__payload[23:14]
-        != west_peers : n12 ? |(south_current | south_waiting) & o__payload[23:14] != south_peers :
-        n13 ? |(east_current | east_waiting) & o__payload[23:14] != east_peers : n14 ?
-        |(north_current | north_waiting) & o__payload[23:14] != north_peers : 1'h0) &
-        ~(|(o__payload[13:4] & waits));
-      if (n15 & queued[6]) local1_next_source <= o__payload[3:0];
-      if ((direct[6] | done[6]) & n15) local1_source <= direct[6] ? o__payload[3:0] :
-        local1_next_source;
-      if (n15 & queued[5]) local0_next_source <= o__payload[3:0];
-      if ((direct[5] | done[5]) & n15) local0_source <= direct[5] ? o__payload[3:0] :
-        local0_next_source;
-      if (n15 & queued[4]) global_next_source <= o__payload[3:0];
-      if ((direct[4] | done[4]) & n15) global_source <= direct[4] ? o__payload[3:0] :
-        global_next_source;
-      if (n15 & queued[3]) west_next_source <= o__payload[3:0];
-      if ((direct[3] | done[3]) & n15) west_source <= direct[3] ? o__payload[3:0] :
-        west_next_source;
-      if (n15 & queued[2]) south_next_source <= o__payload[3:0];
-      if ((direct[2] | done[2]) & n15) south_source <= direct[2] ? o__payload[3:0] :
-        south_next_source;
-      if (n15 & queued[1]) east_next_source <= o__payload[3:0];
-      if ((direct[1] | done[1]) & n15) east_source <= direct[1] ? o__payload[3:0] :
-        east_next_source;
-      if (n15 & queued[0]) north_next_source <= o__payload[3:0];
-      if ((direct[0] | done[0]) & n15) north_source <= direct[0] ? o__payload[3:0] :
-        north_next_source;
-      if ((o__ready & n9 & n16) & n15) local1_peers <= o__payload[23:14];
-      if (n15) begin
-        local1_waiting <= local1_waiting & n17 | (n9 ? queued : 10'h0);
-        local1_current <= local1_current & n17 | local1_waiting & done | (n9 ? direct : 10'h0);
-        local0_waiting <= local0_waiting & n17 | (n10 ? queued : 10'h0);
-        local0_current <= local0_current & n17 | local0_waiting & done | (n10 ? direct : 10'h0);
-        west_waiting <= west_waiting & n17 | (n11 ? queued : 10'h0);
-        west_current <= west_current & n17 | west_waiting & done | (n11 ? direct : 10'h0);
-        south_waiting <= south_waiting & n17 | (n12 ? queued : 10'h0);
-        south_current <= south_current & n17 | south_waiting & done | (n12 ? direct : 10'h0);
-        east_waiting <= east_waiting & n17 | (n13 ? queued : 10'h0);
-        east_current <= east_current & n17 | east_waiting & done | (n13 ? direct : 10'h0);
-        north_waiting <= north_waiting & n17 | (n14 ? queued : 10'h0);
-        north_current <= north_current & n17 | north_waiting & done | (n14 ? direct : 10'h0);
-        waits <= waits & n17 | queued;
-        held <= held & n17 | waits & done | direct;
-      end
-      if ((o__ready & n10 & n16) & n15) local0_peers <= o__payload[23:14];
-      if (n15 & (o__ready & n11 & n16)) west_peers <= o__payload[23:14];
-      if (n15 & (o__ready & n12 & n16)) south_peers <= o__payload[23:14];
-      if ((o__ready & n13 & n16) & n15) east_peers <= o__payload[23:14];
-      if ((o__ready & n14 & n16) & n15) north_peers <= o__payload[23:14];
+      done <= {i__valid_118 & i__payload_119[34], i__valid_108 & i__payload_109[34], i__valid_98 &
+        i__payload_99[34], i__valid_88 & i__payload_89[34], i__valid_78 & i__payload_79[34],
+        i__valid_68 & i__payload_69[34], i__valid_58 & i__payload_59[34]};
+      armed <= ~({|(local1_peers & ~{local1_current[5], local0_current[5], global_current[5],
+        west_current[5], south_current[5], east_current[5], north_current[5]}), |(local0_peers &
+        ~{local1_current[4], local0_current[4], global_current[4], west_current[4],
+        south_current[4], east_current[4], north_current[4]}), |(west_peers & ~{local1_current[3],
+        local0_current[3], global_current[3], west_current[3], south_current[3], east_current[3],
+        north_current[3]}), |(south_peers & ~{local1_current[2], local0_current[2],
+        global_current[2], west_current[2], south_current[2], east_current[2], north_current[2]}),
+        |(east_peers & ~{local1_current[1], local0_current[1], global_current[1], west_current[1],
+        south_current[1], east_current[1], north_current[1]}), |(north_peers & ~{local1_current[0],
+        local0_current[0], global_current[0], west_current[0], south_current[0], east_current[0],
+        north_current[0]})} | last | ended);
+      ended <= last;
+      waits <= waits & n9 | queued;
+      held <= held & n9 | waits & done | direct;
+      o__ready <= o__valid_121 & ~o__ready & ~(o__payload[3] & |(named_names & (north_current[5:0] |
+        east_current[5:0] | south_current[5:0] | west_current[5:0] | global_current[5:0] |
+        local0_current[5:0] | local1_current[5:0] | north_waiting[5:0] | east_waiting[5:0] |
+        south_waiting[5:0] | west_waiting[5:0] | global_waiting[5:0] | local0_waiting[5:0] |
+        local1_waiting[5:0])) & o__payload[17:11] != (named[8] ? (named[6] ? local1_peers :
+        local0_peers) : named[7] ? (named[6] ? west_peers : south_peers) : named[6] ? east_peers :
+        north_peers)) & ~(|(o__payload[10:4] & waits));
+      if (direct[6] | done[6]) local1_current <= direct[6] ? {named, named_names} : local1_waiting;
+      if (direct[5] | done[5]) local0_current <= direct[5] ? {named, named_names} : local0_waiting;
+      if (direct[4] | done[4]) global_current <= direct[4] ? {named, named_names} : global_waiting;
+      if (direct[3] | done[3]) west_current <= direct[3] ? {named, named_names} : west_waiting;
+      if (direct[2] | done[2]) south_current <= direct[2] ? {named, named_names} : south_waiting;
+      if (direct[1] | done[1]) east_current <= direct[1] ? {named, named_names} : east_waiting;
+      if (direct[0] | done[0]) north_current <= direct[0] ? {named, named_names} : north_waiting;
+      if (o__ready & named_names[5] & n10) local1_peers <= o__payload[17:11];
+      if (o__ready & named_names[4] & n10) local0_peers <= o__payload[17:11];
+      if (o__ready & named_names[3] & n10) west_peers <= o__payload[17:11];
+      if (o__ready & named_names[2] & n10) south_peers <= o__payload[17:11];
+      if (o__ready & named_names[1] & n10) east_peers <= o__payload[17:11];
+      if (o__ready & named_names[0] & n10) north_peers <= o__payload[17:11];
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst | done[6]) begin
+      local1_waiting <= 9'h0;
+    end else begin
+      if (queued[6]) local1_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst | done[5]) begin
+      local0_waiting <= 9'h0;
+    end else begin
+      if (queued[5]) local0_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst | done[4]) begin
+      global_waiting <= 9'h0;
+    end else begin
+      if (queued[4]) global_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst | done[3]) begin
+      west_waiting <= 9'h0;
+    end else begin
+      if (queued[3]) west_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst | done[2]) begin
+      south_waiting <= 9'h0;
+    end else begin
+      if (queued[2]) south_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst | done[1]) begin
+      east_waiting <= 9'h0;
+    end else begin
+      if (queued[1]) east_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (router_gated_rst | done[0]) begin
+      north_waiting <= 9'h0;
+    end else begin
+      if (queued[0]) north_waiting <= {named, named_names};
     end
   end
 endmodule
@@ -363,7 +355,7 @@ module \neuflow_fifo_tile.tap  (
   wire all_ready, o__valid_13;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_13 & all_ready;
-  assign awake = i__valid & i__ready | local__0__valid;
+  assign awake = local__0__valid | i__valid & i__ready;
   assign all_ready = o__ready & local__0__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),

@@ -18,9 +18,9 @@ module neuflow_mapper (
   input wire clk
 );
   reg n7, n5, n2, n11, n10, closing = 1'h0, inside_2 = 1'h0, o__ready_29 = 1'h0;
-  reg [11:0] s10_tail = 12'h0, s11_tail = 12'h0, s12_tail = 12'h0, s13_tail = 12'h0, s1_tail =
-    12'h0, s2_tail = 12'h0, s3_tail = 12'h0, s4_tail = 12'h0, s5_tail = 12'h0, s6_tail = 12'h0,
-    s7_tail = 12'h0, s8_tail = 12'h0, s9_tail = 12'h0;
+  reg [11:0] s10_tail = 12'h0, s11_tail = 12'h0, s12_tail = 12'h0, s13_tail = 12'h0, s14_tail =
+    12'h0, s15_tail = 12'h0, s1_tail = 12'h0, s2_tail = 12'h0, s3_tail = 12'h0, s4_tail = 12'h0,
+    s5_tail = 12'h0, s6_tail = 12'h0, s7_tail = 12'h0, s8_tail = 12'h0, s9_tail = 12'h0;
   reg [14:0] valid = 15'h0;
   reg [15:0] s15_word_0 = 16'h0, s15_word_1 = 16'h0, s5_q_0 = 16'h0, s5_q_1 = 16'h0;
   reg [16:0] n15, n13, s10_b_0 = 17'h0, s10_b_1 = 17'h0, s11_b_0 = 17'h0, s11_b_1 = 17'h0, s12_b_0 =
@@ -33,7 +33,6 @@ module neuflow_mapper (
   reg [25:0] s11_clipped_0 = 26'h0, s11_clipped_1 = 26'h0, s12_doubled_0 = 26'h0, s12_doubled_1 =
     26'h0, s13_value_0 = 26'h0, s13_value_1 = 26'h0;
   reg [26:0] n9, n8, n4, n3, s14_value_0 = 27'h0, s14_value_1 = 27'h0;
-  reg [2:0] s15_tail = 3'h0;
   reg [32:0] s6_qd_0 = 33'h0, s6_qd_1 = 33'h0;
   reg [33:0] s5_a_0 = 34'h0, s5_a_1 = 34'h0, s6_a_0 = 34'h0, s6_a_1 = 34'h0, s8_high_0 = 34'h0,
     s8_high_1 = 34'h0;
@@ -43,7 +42,6 @@ module neuflow_mapper (
   reg [66:0] s4_segment_0 = 67'h0, s4_segment_1 = 67'h0;
   reg [6:0] s2_above_0 = 7'h0, s2_above_1 = 7'h0;
   reg [7:0] n6, n1, s3_segment_0 = 8'h0, s3_segment_1 = 8'h0;
-  reg [9:0] s14_tail = 10'h0;
   wire n16, n17, n14, n12, n18, accept, awake_39, en, i__ready_25, moves, o__valid_27;
   wire [11:10] s0_tail;
   wire [550:0] o__payload_35;
@@ -51,7 +49,7 @@ module neuflow_mapper (
   assign s0_tail[10] = n14 & o__payload_35[0];
   assign s0_tail[11] = n12 & o__payload_35[0];
   assign active = o__valid & o__ready;
-  assign awake = n16 | active | awake_39 | n17;
+  assign awake = active | awake_39 | n16 | n17;
   assign moves = en & inside_2;
   assign n12 = $signed(i__payload[31:16]) < $signed(1'h0);
   assign n14 = $signed(i__payload[15:0]) < $signed(1'h0);
@@ -65,7 +63,7 @@ module neuflow_mapper (
       .clk(clk), .columns(columns), .held(o__payload_35), .o__ready(o__ready_29),
       .o__valid(o__valid_27), .rst(rst), .sub(sub));
   neuflow_slice #(.WIDTH(35)) slice (
-    .clk(clk), .i__payload({s15_tail, moves ? s15_word_1 : 16'h0, moves ? s15_word_0 : 16'h0}),
+    .clk(clk), .i__payload({s15_tail[2:0], moves ? s15_word_1 : 16'h0, moves ? s15_word_0 : 16'h0}),
       .i__ready(i__ready_25), .i__valid(valid[14]), .o__payload(o__payload), .o__ready(o__ready),
       .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
@@ -168,8 +166,8 @@ module neuflow_mapper (
       s4_x_0 <= s3_x_0;
       s3_x_0 <= s2_x_0;
       s2_x_0 <= s1_x_0;
-      s15_tail <= s14_tail[2:0];
-      s14_tail <= s13_tail[9:0];
+      s15_tail <= s14_tail;
+      s14_tail <= s13_tail;
       s13_tail <= s12_tail;
       s12_tail <= s11_tail;
       s11_tail <= s10_tail;
@@ -193,7 +191,7 @@ module neuflow_mapper (
     end
   end
   always @(posedge clk) begin
-    if (|{rst, n16, active, awake_39}) begin
+    if (|{active, rst, awake_39, n16}) begin
       settling <= 2'h2;
     end else begin
       if (n17) settling <= settling - 1'h1;

@@ -54,21 +54,20 @@ module neuflow_mapper_tile (
     .awake(awake_107), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
-      .east_out__valid(east_out__valid), .east_takes(east_in__ready),
-      .global_out__payload(global_out__payload), .global_out__valid(global_out__valid),
-      .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
-      .local0_out__payload(i__payload_93), .local0_out__valid(i__valid_97),
-      .local0_takes(local0_in__ready), .north_in__payload(north_in__payload),
+      .east_out__valid(east_out__valid), .global_out__payload(global_out__payload),
+      .global_out__valid(global_out__valid), .local0_in__payload(local0_in__payload),
+      .local0_in__valid(local0_in__valid), .local0_out__payload(i__payload_93),
+      .local0_out__valid(i__valid_97), .north_in__payload(north_in__payload),
       .north_in__valid(north_in__valid), .north_out__payload(north_out__payload),
-      .north_out__valid(north_out__valid), .north_takes(north_in__ready),
-      .o__ready_107(west_out__ready), .o__ready_117(global_out__ready), .o__ready_127(i__ready_96),
-      .o__ready_77(north_out__ready), .o__ready_87(east_out__ready), .o__ready_97(south_out__ready),
-      .router_gated_clk(router_clk), .router_gated_rst(rst), .south_in__payload(south_in__payload),
+      .north_out__valid(north_out__valid), .o__ready_47(north_out__ready),
+      .o__ready_58(east_out__ready), .o__ready_68(south_out__ready), .o__ready_78(west_out__ready),
+      .o__ready_88(global_out__ready), .o__ready_98(i__ready_96), .router_gated_clk(router_clk),
+      .router_gated_rst(rst), .south_in__payload(south_in__payload),
       .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
-      .south_out__valid(south_out__valid), .south_takes(south_in__ready), .sub(row),
-      .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
-      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid),
-      .west_takes(west_in__ready));
+      .south_out__valid(south_out__valid), .sub(row), .takes({local0_in__ready, west_in__ready,
+      south_in__ready, east_in__ready, north_in__ready}), .west_in__payload(west_in__payload),
+      .west_in__valid(west_in__valid), .west_out__payload(west_out__payload),
+      .west_out__valid(west_out__valid));
   neuflow_clock_gate router_gate (.awake(awake_107), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_mapper_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -90,19 +89,15 @@ module \neuflow_mapper_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_77,
-  input wire o__ready_87,
-  input wire o__ready_97,
-  input wire o__ready_107,
-  input wire o__ready_117,
+  input wire o__ready_47,
+  input wire o__ready_58,
+  input wire o__ready_68,
+  input wire o__ready_78,
+  input wire o__ready_88,
   input wire bus__valid,
   input wire [48:0] bus__payload,
   input wire router_gated_clk,
-  output wire north_takes,
-  output wire east_takes,
-  output wire south_takes,
-  output wire west_takes,
-  output wire local0_takes,
+  output wire [4:0] takes,
   output wire awake,
   output wire bus__ready,
   output wire [34:0] north_out__payload,
@@ -117,124 +112,108 @@ module \neuflow_mapper_tile.router  (
   output wire global_out__valid,
   output wire [34:0] local0_out__payload,
   output wire local0_out__valid,
-  input wire o__ready_127,
+  input wire o__ready_98,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
   input wire router_gated_rst
 );
-  reg east_armed = 1'h0, east_ended = 1'h0, local0_armed = 1'h0, local0_ended = 1'h0, north_armed =
-    1'h0, north_ended = 1'h0, o__ready = 1'h0, south_armed = 1'h0, south_ended = 1'h0, west_armed =
-    1'h0, west_ended = 1'h0;
+  reg o__ready = 1'h0;
   reg [2:0] settling = 3'h4;
-  reg [3:0] east_next_source = 4'h0, east_source = 4'h0, global_next_source = 4'h0, global_source =
-    4'h0, local0_next_source = 4'h0, local0_source = 4'h0, north_next_source = 4'h0, north_source =
-    4'h0, south_next_source = 4'h0, south_source = 4'h0, west_next_source = 4'h0, west_source =
-    4'h0;
-  reg [9:0] east_current = 10'h0, east_peers = 10'h3f, east_waiting = 10'h0, held = 10'h0,
-    local0_current = 10'h0, local0_peers = 10'h3f, local0_waiting = 10'h0, north_current = 10'h0,
-    north_peers = 10'h3f, north_waiting = 10'h0, south_current = 10'h0, south_peers = 10'h3f,
-    south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers = 10'h3f, west_waiting =
-    10'h0;
-  wire n13, n12, n14, n11, n10, n9, n8, n7, n1, n2, n3, n5, n4, n6, n19, east_last, east_moves,
-    i__ready_101, i__ready_111, i__ready_121, i__ready_131, i__ready_81, i__ready_91, local0_last,
-    local0_moves, north_last, north_moves, o__valid_136, south_last, south_moves, west_last,
-    west_moves;
-  wire [1:0] n18;
-  wire [23:0] o__payload;
-  wire [4:0] n20;
-  wire [5:0] i__payload_target, moving;
-  wire [5:2] n17;
-  wire [9:0] n15, n16, direct, done, queued;
-  assign north_takes = north_armed & !(north_peers & n16);
-  assign east_takes = east_armed & !(east_peers & n16);
-  assign south_takes = south_armed & !(south_peers & n16);
-  assign west_takes = west_armed & !(west_peers & n16);
-  assign local0_takes = local0_armed & !(local0_peers & n16);
-  assign {n17, n18} = (north_moves ? north_current[5:0] : 6'h0) | (east_moves ? east_current[5:0] :
-    6'h0) | (south_moves ? south_current[5:0] : 6'h0);
-  assign {n19, n20} = {n17, n18} | (west_moves ? west_current[5:0] : 6'h0);
-  assign awake = |{n1, n2, n3, n4, n5, n6, west_moves, local0_moves, east_moves, south_moves,
-    north_moves, o__valid_136, bus__valid} | n7;
-  assign moving = {n19, n20} | (local0_moves ? local0_current[5:0] : 6'h0);
-  assign i__payload_target = |{!bus__payload[23:20], bus__payload[23:20] == 1'h1,
-    bus__payload[23:20] == 2'h2, bus__payload[23:20] == 3'h5, bus__payload[23:20] == 2'h3} ? 1'h1 <<
-    bus__payload[19:16] : 6'h0;
-  assign n1 = north_out__valid & o__ready_77;
-  assign n2 = east_out__valid & o__ready_87;
-  assign n3 = south_out__valid & o__ready_97;
-  assign n4 = global_out__valid & o__ready_117;
-  assign n5 = west_out__valid & o__ready_107;
-  assign n6 = local0_out__valid & o__ready_127;
-  assign west_moves = west_in__valid & west_takes;
-  assign local0_moves = local0_in__valid & local0_takes;
-  assign east_moves = east_in__valid & east_takes;
-  assign south_moves = south_in__valid & south_takes;
-  assign north_moves = north_in__valid & north_takes;
+  reg [4:0] armed = 5'h0, ended = 5'h0;
+  reg [5:0] done = 6'h0, east_peers = 6'h3f, held = 6'h0, local0_peers = 6'h3f, north_peers = 6'h3f,
+    south_peers = 6'h3f, waits = 6'h0, west_peers = 6'h3f;
+  reg [7:0] east_current = 8'h0, east_waiting = 8'h0, global_current = 8'h0, global_waiting = 8'h0,
+    local0_current = 8'h0, local0_waiting = 8'h0, north_current = 8'h0, north_waiting = 8'h0,
+    south_current = 8'h0, south_waiting = 8'h0, west_current = 8'h0, west_waiting = 8'h0;
+  wire n9, n7, n2, n3, n4, n1, n5, n6, i__payload_known, i__ready_102, i__ready_51, i__ready_62,
+    i__ready_72, i__ready_82, i__ready_92, i__valid_104, i__valid_54, i__valid_64, i__valid_74,
+    i__valid_84, i__valid_94, o__valid_107;
+  wire [15:3] o__payload;
+  wire [2:0] i__payload;
+  wire [34:0] i__payload_105, i__payload_55, i__payload_65, i__payload_75, i__payload_85,
+    i__payload_95;
+  wire [4:0] last, moves, named_names;
+  wire [5:0] n8, n10, direct, i__payload_target, queued;
+  wire [7:5] named;
+  assign i__payload[0] = 4'ha >> bus__payload[23:20];
+  assign i__payload[1] = 4'hc >> bus__payload[23:20];
+  assign i__payload[2] = 6'h20 >> bus__payload[23:20];
+  assign takes = armed & ~{|(local0_peers & n10), |(west_peers & n10), |(south_peers & n10),
+    |(east_peers & n10), |(north_peers & n10)};
+  assign awake = |{n1, n2, n3, n4, n5, bus__valid, o__valid_107, n6, moves} | n7;
+  assign i__payload_65 = east_current[7] ? local0_in__payload : east_current[6] ? (east_current[5] ?
+    west_in__payload : south_in__payload) : east_current[5] ? east_in__payload : north_in__payload;
+  assign i__valid_64 = |(east_current[4:0] & moves);
+  assign i__payload_95 = global_current[7] ? local0_in__payload : global_current[6] ?
+    (global_current[5] ? west_in__payload : south_in__payload) : global_current[5] ?
+    east_in__payload : north_in__payload;
+  assign i__valid_94 = |(global_current[4:0] & moves);
+  assign i__payload_105 = local0_current[7] ? local0_in__payload : local0_current[6] ?
+    (local0_current[5] ? west_in__payload : south_in__payload) : local0_current[5] ?
+    east_in__payload : north_in__payload;
+  assign i__valid_104 = |(local0_current[4:0] & moves);
+  assign i__payload_55 = north_current[7] ? local0_in__payload : north_current[6] ?
+    (north_current[5] ? west_in__payload : south_in__payload) : north_current[5] ? east_in__payload
+    : north_in__payload;
+  assign i__valid_54 = |(north_current[4:0] & moves);
+  assign i__payload_75 = south_current[7] ? local0_in__payload : south_current[6] ?
+    (south_current[5] ? west_in__payload : south_in__payload) : south_current[5] ? east_in__payload
+    : north_in__payload;
+  assign i__valid_74 = |(south_current[4:0] & moves);
+  assign i__payload_85 = west_current[7] ? local0_in__payload : west_current[6] ? (west_current[5] ?
+    west_in__payload : south_in__payload) : west_current[5] ? east_in__payload : north_in__payload;
+  assign i__valid_84 = |(west_current[4:0] & moves);
+  assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 6'h0;
+  assign i__payload_known = 6'h2f >> bus__payload[23:20];
+  assign n1 = west_out__valid & o__ready_78;
+  assign n2 = north_out__valid & o__ready_47;
+  assign n3 = east_out__valid & o__ready_58;
+  assign n4 = south_out__valid & o__ready_68;
+  assign n5 = global_out__valid & o__ready_88;
+  assign n6 = local0_out__valid & o__ready_98;
+  assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid,
+    north_in__valid};
   assign n7 = |settling;
-  assign local0_last = local0_moves & local0_in__payload[34];
-  assign west_last = west_moves & west_in__payload[34];
-  assign south_last = south_moves & south_in__payload[34];
-  assign east_last = east_moves & east_in__payload[34];
-  assign north_last = north_moves & north_in__payload[34];
-  assign n8 = o__payload[3:0] == 3'h5;
-  assign n9 = o__payload[3:0] == 2'h3;
-  assign n10 = o__payload[3:0] == 2'h2;
-  assign n11 = o__payload[3:0] == 1'h1;
-  assign n12 = !o__payload[3:0];
-  assign n13 = o__ready | |done;
-  assign queued = o__ready ? o__payload[13:4] & held & n15 : 10'h0;
-  assign direct = o__ready ? o__payload[13:4] & (~held | done) : 10'h0;
-  assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
-    (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (local0_ended ?
-    local0_current : 10'h0);
-  assign n14 = |o__payload[13:4];
-  assign n15 = ~done;
-  assign n16 = ~{i__ready_131, i__ready_121, i__ready_111, i__ready_101, i__ready_91, i__ready_81};
+  assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
+    east_in__payload[34], north_in__payload[34]};
+  assign n8 = ~done;
+  assign queued = o__ready ? o__payload[9:4] & held & n8 : 6'h0;
+  assign direct = o__ready ? o__payload[9:4] & (~held | done) : 6'h0;
+  assign named_names = 1'h1 << named;
+  assign n9 = |o__payload[9:4];
+  assign n10 = ~{i__ready_102, i__ready_92, i__ready_82, i__ready_72, i__ready_62, i__ready_51};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(router_gated_clk), .i__payload(east_source == 3'h5 ? local0_in__payload : east_source ==
-      2'h3 ? west_in__payload : east_source == 2'h2 ? south_in__payload : east_source == 1'h1 ?
-      east_in__payload : !east_source ? north_in__payload : 35'h0), .i__ready(i__ready_91),
-      .i__valid(moving[1]), .o__payload(east_out__payload), .o__ready(o__ready_87),
+    .clk(router_gated_clk), .i__payload(i__payload_65), .i__ready(i__ready_62),
+      .i__valid(i__valid_64), .o__payload(east_out__payload), .o__ready(o__ready_58),
       .o__valid(east_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
-    .clk(router_gated_clk), .i__payload(global_source == 3'h5 ? local0_in__payload : global_source
-      == 2'h3 ? west_in__payload : global_source == 2'h2 ? south_in__payload : global_source == 1'h1
-      ? east_in__payload : !global_source ? north_in__payload : 35'h0), .i__ready(i__ready_121),
-      .i__valid(moving[4]), .o__payload(global_out__payload), .o__ready(o__ready_117),
+    .clk(router_gated_clk), .i__payload(i__payload_95), .i__ready(i__ready_92),
+      .i__valid(i__valid_94), .o__payload(global_out__payload), .o__ready(o__ready_88),
       .o__valid(global_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
-    .clk(router_gated_clk), .i__payload(local0_source == 3'h5 ? local0_in__payload : local0_source
-      == 2'h3 ? west_in__payload : local0_source == 2'h2 ? south_in__payload : local0_source == 1'h1
-      ? east_in__payload : !local0_source ? north_in__payload : 35'h0), .i__ready(i__ready_131),
-      .i__valid(moving[5]), .o__payload(local0_out__payload), .o__ready(o__ready_127),
+    .clk(router_gated_clk), .i__payload(i__payload_105), .i__ready(i__ready_102),
+      .i__valid(i__valid_104), .o__payload(local0_out__payload), .o__ready(o__ready_98),
       .o__valid(local0_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
-    .clk(router_gated_clk), .i__payload(north_source == 3'h5 ? local0_in__payload : north_source ==
-      2'h3 ? west_in__payload : north_source == 2'h2 ? south_in__payload : north_source == 1'h1 ?
-      east_in__payload : !north_source ? north_in__payload : 35'h0), .i__ready(i__ready_81),
-      .i__valid(moving[0]), .o__payload(north_out__payload), .o__ready(o__ready_77),
+    .clk(router_gated_clk), .i__payload(i__payload_55), .i__ready(i__ready_51),
+      .i__valid(i__valid_54), .o__payload(north_out__payload), .o__ready(o__ready_47),
       .o__valid(north_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(router_gated_clk), .i__payload(south_source == 3'h5 ? local0_in__payload : south_source ==
-      2'h3 ? west_in__payload : south_source == 2'h2 ? south_in__payload : south_source == 1'h1 ?
-      east_in__payload : !south_source ? north_in__payload : 35'h0), .i__ready(i__ready_101),
-      .i__valid(moving[2]), .o__payload(south_out__payload), .o__ready(o__ready_97),
+    .clk(router_gated_clk), .i__payload(i__payload_75), .i__ready(i__ready_72),
+      .i__valid(i__valid_74), .o__payload(south_out__payload), .o__ready(o__ready_68),
       .o__valid(south_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(router_gated_clk), .i__payload(west_source == 3'h5 ? local0_in__payload : west_source ==
-      2'h3 ? west_in__payload : west_source == 2'h2 ? south_in__payload : west_source == 1'h1 ?
-      east_in__payload : !west_source ? north_in__payload : 35'h0), .i__ready(i__ready_111),
-      .i__valid(moving[3]), .o__payload(west_out__payload), .o__ready(o__ready_107),
+    .clk(router_gated_clk), .i__payload(i__payload_85), .i__ready(i__ready_82),
+      .i__valid(i__valid_84), .o__payload(west_out__payload), .o__ready(o__ready_78),
       .o__valid(west_out__valid), .rst(router_gated_rst));
-  neuflow_slice #(.WIDTH(24)) words (
-    .clk(router_gated_clk), .i__payload({bus__payload[29:24] | {4'h0, i__payload_target}, 4'h0,
-      i__payload_target, bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid &
+  neuflow_slice #(.WIDTH(16)) words (
+    .clk(router_gated_clk), .i__payload({bus__payload[29:24] | i__payload_target, i__payload_target,
+      i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid_136),
+      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_107),
       .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, n2, n3, n4, n5, n6, west_moves, local0_moves, east_moves, router_gated_rst,
-      south_moves, north_moves, o__valid_136, bus__valid}) begin
+    if (|{n1, n2, n3, n4, n5, bus__valid, o__valid_107, n6, moves, router_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -242,72 +221,84 @@ module \neuflow_mapper_tile.router  (
   end
   always @(posedge router_gated_clk) begin
     if (router_gated_rst) begin
-      local0_armed <= 1'h0; local0_ended <= 1'h0; west_armed <= 1'h0; west_ended <= 1'h0;
-        south_armed <= 1'h0; south_ended <= 1'h0; east_armed <= 1'h0; east_ended <= 1'h0;
-        north_armed <= 1'h0; north_ended <= 1'h0; o__ready <= 1'h0; local0_next_source <= 4'h0;
-        local0_source <= 4'h0; global_next_source <= 4'h0; global_source <= 4'h0; west_next_source
-        <= 4'h0; west_source <= 4'h0; south_next_source <= 4'h0; south_source <= 4'h0;
-        east_next_source <= 4'h0; east_source <= 4'h0; north_next_source <= 4'h0; north_source <=
-        4'h0; local0_peers <= 10'h3f; local0_waiting <= 10'h0; local0_current <= 10'h0; west_waiting
-        <= 10'h0; west_current <= 10'h0; south_waiting <= 10'h0; south_current <= 10'h0;
-        east_waiting <= 10'h0; east_current <= 10'h0; north_waiting <= 10'h0; north_current <=
-        10'h0; waits <= 10'h0; held <= 10'h0; west_peers <= 10'h3f; south_peers <= 10'h3f;
-        east_peers <= 10'h3f; north_peers <= 10'h3f;
+      done <= 6'h0; armed <= 5'h0; ended <= 5'h0; waits <= 6'h0; held <= 6'h0; o__ready <= 1'h0;
+        local0_current <= 8'h0; global_current <= 8'h0; west_current <= 8'h0; south_current <= 8'h0;
+        east_current <= 8'h0; north_current <= 8'h0; local0_peers <= 6'h3f; west_peers <= 6'h3f;
+        south_peers <= 6'h3f; east_peers <= 6'h3f; north_peers <= 6'h3f;
     end else begin
-      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
-        ~local0_ended;
-      local0_ended <= local0_last;
-      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
-      west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
-      south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
-      east_ended <= east_last;
-      north_armed <= |north_current & !(north_peers & ~north_current) & ~north_last & ~north_ended;
-      north_ended <= north_last;
-      o__ready <= o__valid_136 & ~o__ready & ~(n8 ? |(local0_current | local0_waiting) &
-        o__payload[23:14] != local0_peers : n9 ? |(west_current | west_waiting) & o__payload[23:14]
-        != west_peers : n10 ? |(south_current | south_waiting) & o__payload[23:14] != south_peers :
-        n11 ? |(east_current | east_waiting) & o__payload[23:14] != east_peers : n12 ?
-        |(north_current | north_waiting) & o__payload[23:14] != north_peers : 1'h0) &
-        ~(|(o__payload[13:4] & waits));
-      if (n13 & queued[5]) local0_next_source <= o__payload[3:0];
-      if (n13 & (done[5] | direct[5])) local0_source <= direct[5] ? o__payload[3:0] :
-        local0_next_source;
-      if (n13 & queued[4]) global_next_source <= o__payload[3:0];
-      if (n13 & (done[4] | direct[4])) global_source <= direct[4] ? o__payload[3:0] :
-        global_next_source;
-      if (n13 & queued[3]) west_next_source <= o__payload[3:0];
-      if ((done[3] | direct[3]) & n13) west_source <= direct[3] ? o__payload[3:0] :
-        west_next_source;
-      if (n13 & queued[2]) south_next_source <= o__payload[3:0];
-      if (n13 & (done[2] | direct[2])) south_source <= direct[2] ? o__payload[3:0] :
-        south_next_source;
-      if (n13 & queued[1]) east_next_source <= o__payload[3:0];
-      if (n13 & (done[1] | direct[1])) east_source <= direct[1] ? o__payload[3:0] :
-        east_next_source;
-      if (n13 & queued[0]) north_next_source <= o__payload[3:0];
-      if (n13 & (done[0] | direct[0])) north_source <= direct[0] ? o__payload[3:0] :
-        north_next_source;
-      if (n13 & (o__ready & n8 & n14)) local0_peers <= o__payload[23:14];
-      if (n13) begin
-        local0_waiting <= local0_waiting & n15 | (n8 ? queued : 10'h0);
-        local0_current <= local0_current & n15 | local0_waiting & done | (n8 ? direct : 10'h0);
-        west_waiting <= west_waiting & n15 | (n9 ? queued : 10'h0);
-        west_current <= west_current & n15 | west_waiting & done | (n9 ? direct : 10'h0);
-        south_waiting <= south_waiting & n15 | (n10 ? queued : 10'h0);
-        south_current <= south_current & n15 | south_waiting & done | (n10 ? direct : 10'h0);
-        east_waiting <= east_waiting & n15 | (n11 ? queued : 10'h0);
-        east_current <= east_current & n15 | east_waiting & done | (n11 ? direct : 10'h0);
-        north_waiting <= north_waiting & n15 | (n12 ? queued : 10'h0);
-        north_current <= north_current & n15 | north_waiting & done | (n12 ? direct : 10'h0);
-        waits <= waits & n15 | queued;
-        held <= held & n15 | waits & done | direct;
-      end
-      if (n13 & (o__ready & n9 & n14)) west_peers <= o__payload[23:14];
-      if (n13 & (o__ready & n10 & n14)) south_peers <= o__payload[23:14];
-      if (n13 & (o__ready & n11 & n14)) east_peers <= o__payload[23:14];
-      if (n13 & (o__ready & n12 & n14)) north_peers <= o__payload[23:14];
+      done <= {i__valid_104 & i__payload_105[34], i__valid_94 & i__payload_95[34], i__valid_84 &
+        i__payload_85[34], i__valid_74 & i__payload_75[34], i__valid_64 & i__payload_65[34],
+        i__valid_54 & i__payload_55[34]};
+      armed <= ~({|(local0_peers & ~{local0_current[4], global_current[4], west_current[4],
+        south_current[4], east_current[4], north_current[4]}), |(west_peers & ~{local0_current[3],
+        global_current[3], west_current[3], south_current[3], east_current[3], north_current[3]}),
+        |(south_peers & ~{local0_current[2], global_current[2], west_current[2], south_current[2],
+        east_current[2], north_current[2]}), |(east_peers & ~{local0_current[1], global_current[1],
+        west_current[1], south_current[1], east_current[1], north_current[1]}), |(north_peers &
+        ~{local0_current[0], global_current[0], west_current[0], south_current[0], east_current[0],
+        north_current[0]})} | last | ended);
+      ended <= last;
+      waits <= waits & n8 | queued;
+      held <= held & n8 | waits & done | direct;
+      o__ready <= o__valid_107 & ~o__ready & ~(o__payload[3] & |(named_names & (north_current[4:0] |
+        east_current[4:0] | south_current[4:0] | west_current[4:0] | global_current[4:0] |
+        local0_current[4:0] | north_waiting[4:0] | east_waiting[4:0] | south_waiting[4:0] |
+        west_waiting[4:0] | global_waiting[4:0] | local0_waiting[4:0])) & o__payload[15:10] !=
+        (named[7] ? local0_peers : named[6] ? (named[5] ? west_peers : south_peers) : named[5] ?
+        east_peers : north_peers)) & ~(|(o__payload[9:4] & waits));
+      if (direct[5] | done[5]) local0_current <= direct[5] ? {named, named_names} : local0_waiting;
+      if (direct[4] | done[4]) global_current <= direct[4] ? {named, named_names} : global_waiting;
+      if (direct[3] | done[3]) west_current <= direct[3] ? {named, named_names} : west_waiting;
+      if (direct[2] | done[2]) south_current <= direct[2] ? {named, named_names} : south_waiting;
+      if (direct[1] | done[1]) east_current <= direct[1] ? {named, named_names} : east_waiting;
+      if (direct[0] | done[0]) north_current <= direct[0] ? {named, named_names} : north_waiting;
+      if (o__ready & named_names[4] & n9) local0_peers <= o__payload[15:10];
+      if (o__ready & named_names[3] & n9) west_peers <= o__payload[15:10];
+      if (o__ready & named_names[2] & n9) south_peers <= o__payload[15:10];
+      if (o__ready & named_names[1] & n9) east_peers <= o__payload[15:10];
+      if (o__ready & named_names[0] & n9) north_peers <= o__payload[15:10];
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[5] | router_gated_rst) begin
+      local0_waiting <= 8'h0;
+    end else begin
+      if (queued[5]) local0_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[4] | router_gated_rst) begin
+      global_waiting <= 8'h0;
+    end else begin
+      if (queued[4]) global_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[3] | router_gated_rst) begin
+      west_waiting <= 8'h0;
+    end else begin
+      if (queued[3]) west_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[2] | router_gated_rst) begin
+      south_waiting <= 8'h0;
+    end else begin
+      if (queued[2]) south_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[1] | router_gated_rst) begin
+      east_waiting <= 8'h0;
+    end else begin
+      if (queued[1]) east_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[0] | router_gated_rst) begin
+      north_waiting <= 8'h0;
+    end else begin
+      if (queued[0]) north_waiting <= {named, named_names};
     end
   end
 endmodule
@@ -332,7 +323,7 @@ module \neuflow_mapper_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = o__ready & local__1__ready & local__0__ready;
+  assign all_ready = local__0__ready & o__ready & local__1__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(tap_gated_rst));

@@ -72,31 +72,28 @@ module neuflow_operator_tile (
     .awake(awake_168), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
-      .east_out__valid(east_out__valid), .east_takes(east_in__ready),
-      .global_in__payload(global_in__payload), .global_in__valid(global_in__valid),
-      .global_out__payload(global_out__payload), .global_out__valid(global_out__valid),
-      .global_takes(global_in__ready), .local0_in__payload(local0_in__payload),
+      .east_out__valid(east_out__valid), .global_in__payload(global_in__payload),
+      .global_in__valid(global_in__valid), .global_out__payload(global_out__payload),
+      .global_out__valid(global_out__valid), .local0_in__payload(local0_in__payload),
       .local0_in__valid(local0_in__valid), .local0_out__payload(a__payload),
-      .local0_out__valid(a__valid), .local0_takes(local0_in__ready),
-      .local1_in__payload(local1_in__payload), .local1_in__valid(local1_in__valid),
-      .local1_out__payload(b__payload), .local1_out__valid(b__valid),
-      .local1_takes(local1_in__ready), .local2_in__payload(local2_in__payload),
+      .local0_out__valid(a__valid), .local1_in__payload(local1_in__payload),
+      .local1_in__valid(local1_in__valid), .local1_out__payload(b__payload),
+      .local1_out__valid(b__valid), .local2_in__payload(local2_in__payload),
       .local2_in__valid(local2_in__valid), .local2_out__payload(a__payload_128),
-      .local2_out__valid(a__valid_132), .local2_takes(local2_in__ready),
-      .local3_out__payload(b__payload_134), .local3_out__valid(b__valid_138),
-      .local4_out__payload(i__payload_140), .local4_out__valid(i__valid_144),
-      .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
-      .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
-      .north_takes(north_in__ready), .o__ready_110(north_out__ready),
-      .o__ready_120(east_out__ready), .o__ready_130(south_out__ready),
-      .o__ready_140(west_out__ready), .o__ready_150(global_out__ready), .o__ready_160(a__ready),
-      .o__ready_170(b__ready), .o__ready_180(a__ready_131), .o__ready_190(b__ready_137),
-      .o__ready_200(i__ready_143), .router_gated_clk(router_clk), .router_gated_rst(rst),
-      .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
-      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid),
-      .south_takes(south_in__ready), .sub(row), .west_in__payload(west_in__payload),
-      .west_in__valid(west_in__valid), .west_out__payload(west_out__payload),
-      .west_out__valid(west_out__valid), .west_takes(west_in__ready));
+      .local2_out__valid(a__valid_132), .local3_out__payload(b__payload_134),
+      .local3_out__valid(b__valid_138), .local4_out__payload(i__payload_140),
+      .local4_out__valid(i__valid_144), .north_in__payload(north_in__payload),
+      .north_in__valid(north_in__valid), .north_out__payload(north_out__payload),
+      .north_out__valid(north_out__valid), .o__ready_100(global_out__ready),
+      .o__ready_110(a__ready), .o__ready_120(b__ready), .o__ready_130(a__ready_131),
+      .o__ready_140(b__ready_137), .o__ready_150(i__ready_143), .o__ready_59(north_out__ready),
+      .o__ready_70(east_out__ready), .o__ready_80(south_out__ready), .o__ready_90(west_out__ready),
+      .router_gated_clk(router_clk), .router_gated_rst(rst), .south_in__payload(south_in__payload),
+      .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
+      .south_out__valid(south_out__valid), .sub(row), .takes({local2_in__ready, local1_in__ready,
+      local0_in__ready, global_in__ready, west_in__ready, south_in__ready, east_in__ready,
+      north_in__ready}), .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid));
   neuflow_clock_gate router_gate (.awake(awake_168), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_operator_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
@@ -127,24 +124,17 @@ module \neuflow_operator_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_110,
-  input wire o__ready_120,
-  input wire o__ready_130,
-  input wire o__ready_140,
+  input wire o__ready_59,
+  input wire o__ready_70,
+  input wire o__ready_80,
+  input wire o__ready_90,
   input wire [34:0] global_in__payload,
   input wire global_in__valid,
-  input wire o__ready_150,
+  input wire o__ready_100,
   input wire bus__valid,
   input wire [48:0] bus__payload,
   input wire router_gated_clk,
-  output wire north_takes,
-  output wire east_takes,
-  output wire south_takes,
-  output wire west_takes,
-  output wire global_takes,
-  output wire local0_takes,
-  output wire local1_takes,
-  output wire local2_takes,
+  output wire [7:0] takes,
   output wire awake,
   output wire bus__ready,
   output wire [34:0] north_out__payload,
@@ -167,196 +157,172 @@ module \neuflow_operator_tile.router  (
   output wire local3_out__valid,
   output wire [34:0] local4_out__payload,
   output wire local4_out__valid,
-  input wire o__ready_160,
-  input wire o__ready_170,
+  input wire o__ready_110,
+  input wire o__ready_120,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire o__ready_180,
-  input wire o__ready_190,
+  input wire o__ready_130,
+  input wire o__ready_140,
   input wire [34:0] local1_in__payload,
   input wire local1_in__valid,
-  input wire o__ready_200,
+  input wire o__ready_150,
   input wire [34:0] local2_in__payload,
   input wire local2_in__valid,
   input wire router_gated_rst
 );
-  reg east_armed = 1'h0, east_ended = 1'h0, global_armed = 1'h0, global_ended = 1'h0, local0_armed =
-    1'h0, local0_ended = 1'h0, local1_armed = 1'h0, local1_ended = 1'h0, local2_armed = 1'h0,
-    local2_ended = 1'h0, north_armed = 1'h0, north_ended = 1'h0, o__ready = 1'h0, south_armed =
-    1'h0, south_ended = 1'h0, west_armed = 1'h0, west_ended = 1'h0;
+  reg o__ready = 1'h0;
+  reg [10:0] east_current = 11'h0, east_waiting = 11'h0, global_current = 11'h0, global_waiting =
+    11'h0, local0_current = 11'h0, local0_waiting = 11'h0, local1_current = 11'h0, local1_waiting =
+    11'h0, local2_current = 11'h0, local2_waiting = 11'h0, local3_current = 11'h0, local3_waiting =
+    11'h0, local4_current = 11'h0, local4_waiting = 11'h0, north_current = 11'h0, north_waiting =
+    11'h0, south_current = 11'h0, south_waiting = 11'h0, west_current = 11'h0, west_waiting = 11'h0;
   reg [2:0] settling = 3'h4;
-  reg [3:0] east_next_source = 4'h0, east_source = 4'h0, global_next_source = 4'h0, global_source =
-    4'h0, local0_next_source = 4'h0, local0_source = 4'h0, local1_next_source = 4'h0, local1_source
-    = 4'h0, local2_next_source = 4'h0, local2_source = 4'h0, local3_next_source = 4'h0,
-    local3_source = 4'h0, local4_next_source = 4'h0, local4_source = 4'h0, north_next_source = 4'h0,
-    north_source = 4'h0, south_next_source = 4'h0, south_source = 4'h0, west_next_source = 4'h0,
-    west_source = 4'h0;
-  reg [9:0] east_current = 10'h0, east_peers = 10'h3ff, east_waiting = 10'h0, global_current =
-    10'h0, global_peers = 10'h3ff, global_waiting = 10'h0, held = 10'h0, local0_current = 10'h0,
-    local0_peers = 10'h3ff, local0_waiting = 10'h0, local1_current = 10'h0, local1_peers = 10'h3ff,
-    local1_waiting = 10'h0, local2_current = 10'h0, local2_peers = 10'h3ff, local2_waiting = 10'h0,
-    north_current = 10'h0, north_peers = 10'h3ff, north_waiting = 10'h0, south_current = 10'h0,
-    south_peers = 10'h3ff, south_waiting = 10'h0, waits = 10'h0, west_current = 10'h0, west_peers =
-    10'h3ff, west_waiting = 10'h0;
-  wire n5, n9, n7, n8, n6, n1, n2, n3, n10, n4, n11, n20, n19, n21, n18, n17, n16, n15, n14, n13,
-    n12, east_last, east_moves, global_last, global_moves, i__ready_114, i__ready_124, i__ready_134,
-    i__ready_144, i__ready_154, i__ready_164, i__ready_174, i__ready_184, i__ready_194,
-    i__ready_204, local0_last, local0_moves, local1_last, local1_moves, local2_last, local2_moves,
-    north_last, north_moves, o__valid_209, south_last, south_moves, west_last, west_moves;
-  wire [23:0] o__payload;
-  wire [9:0] n22, n23, direct, done, i__payload_target, moving, queued;
-  assign north_takes = north_armed & !(north_peers & n23);
-  assign east_takes = east_armed & !(east_peers & n23);
-  assign south_takes = south_armed & !(south_peers & n23);
-  assign west_takes = west_armed & !(west_peers & n23);
-  assign global_takes = global_armed & !(global_peers & n23);
-  assign local0_takes = local0_armed & !(local0_peers & n23);
-  assign local1_takes = local1_armed & !(local1_peers & n23);
-  assign local2_takes = local2_armed & !(local2_peers & n23);
-  assign awake = |{o__valid_209, n1, n2, global_moves, local2_moves, n3, north_moves, n4,
-    west_moves, n5, south_moves, east_moves, n6, n7, local0_moves, n8, n9, n10, bus__valid,
-    local1_moves} | n11;
-  assign moving = (north_moves ? north_current : 10'h0) | (east_moves ? east_current : 10'h0) |
-    (south_moves ? south_current : 10'h0) | (west_moves ? west_current : 10'h0) | (global_moves ?
-    global_current : 10'h0) | (local0_moves ? local0_current : 10'h0) | (local1_moves ?
-    local1_current : 10'h0) | (local2_moves ? local2_current : 10'h0);
-  assign i__payload_target = |{bus__payload[23:20] == 3'h7, bus__payload[23:20] == 3'h6,
-    bus__payload[23:20] == 3'h5, bus__payload[23:20] == 3'h4, bus__payload[23:20] == 2'h3,
-    bus__payload[23:20] == 2'h2, !bus__payload[23:20], bus__payload[23:20] == 1'h1} ? 1'h1 <<
-    bus__payload[19:16] : 10'h0;
-  assign n1 = local0_out__valid & o__ready_160;
-  assign n2 = local1_out__valid & o__ready_170;
-  assign global_moves = global_in__valid & global_takes;
-  assign local2_moves = local2_in__valid & local2_takes;
-  assign n3 = local2_out__valid & o__ready_180;
-  assign north_moves = north_in__valid & north_takes;
-  assign n4 = local4_out__valid & o__ready_200;
-  assign west_moves = west_in__valid & west_takes;
-  assign n5 = north_out__valid & o__ready_110;
-  assign south_moves = south_in__valid & south_takes;
-  assign east_moves = east_in__valid & east_takes;
-  assign n6 = global_out__valid & o__ready_150;
-  assign n7 = south_out__valid & o__ready_130;
-  assign local0_moves = local0_in__valid & local0_takes;
-  assign n8 = west_out__valid & o__ready_140;
-  assign n9 = east_out__valid & o__ready_120;
-  assign n10 = local3_out__valid & o__ready_190;
-  assign local1_moves = local1_in__valid & local1_takes;
+  reg [7:0] armed = 8'h0, ended = 8'h0;
+  reg [9:0] done = 10'h0, east_peers = 10'h3ff, global_peers = 10'h3ff, held = 10'h0, local0_peers =
+    10'h3ff, local1_peers = 10'h3ff, local2_peers = 10'h3ff, north_peers = 10'h3ff, south_peers =
+    10'h3ff, waits = 10'h0, west_peers = 10'h3ff;
+  wire n10, n9, n8, n7, n6, n5, n4, n3, n2, n1, n11, n13, i__payload_known, i__ready_104,
+    i__ready_114, i__ready_124, i__ready_134, i__ready_144, i__ready_154, i__ready_63, i__ready_74,
+    i__ready_84, i__ready_94, i__valid_106, i__valid_116, i__valid_126, i__valid_136, i__valid_146,
+    i__valid_156, i__valid_66, i__valid_76, i__valid_86, i__valid_96, o__valid_159;
+  wire [10:8] named;
+  wire [23:3] o__payload;
+  wire [2:0] i__payload;
+  wire [34:0] i__payload_107, i__payload_117, i__payload_127, i__payload_137, i__payload_147,
+    i__payload_157, i__payload_67, i__payload_77, i__payload_87, i__payload_97;
+  wire [7:0] last, moves, named_names;
+  wire [9:0] n12, n14, direct, i__payload_target, queued;
+  assign i__payload[0] = 8'haa >> bus__payload[23:20];
+  assign i__payload[1] = 8'hcc >> bus__payload[23:20];
+  assign i__payload[2] = 8'hf0 >> bus__payload[23:20];
+  assign takes = armed & ~{|(local2_peers & n14), |(local1_peers & n14), |(local0_peers & n14),
+    |(global_peers & n14), |(west_peers & n14), |(south_peers & n14), |(east_peers & n14),
+    |(north_peers & n14)};
+  assign awake = |{n1, n2, n3, n4, n5, n6, n7, bus__valid, moves, o__valid_159, n8, n9, n10} | n11;
+  assign i__payload_77 = east_current[10] ? (east_current[9] ? (east_current[8] ? local2_in__payload
+    : local1_in__payload) : east_current[8] ? local0_in__payload : global_in__payload) :
+    east_current[9] ? (east_current[8] ? west_in__payload : south_in__payload) : east_current[8] ?
+    east_in__payload : north_in__payload;
+  assign i__valid_76 = |(east_current[7:0] & moves);
+  assign i__payload_107 = global_current[10] ? (global_current[9] ? (global_current[8] ?
+    local2_in__payload : local1_in__payload) : global_current[8] ? local0_in__payload :
+    global_in__payload) : global_current[9] ? (global_current[8] ? west_in__payload :
+    south_in__payload) : global_current[8] ? east_in__payload : north_in__payload;
+  assign i__valid_106 = |(global_current[7:0] & moves);
+  assign i__payload_117 = local0_current[10] ? (local0_current[9] ? (local0_current[8] ?
+    local2_in__payload : local1_in__payload) : local0_current[8] ? local0_in__payload :
+    global_in__payload) : local0_current[9] ? (local0_current[8] ? west_in__payload :
+    south_in__payload) : local0_current[8] ? east_in__payload : north_in__payload;
+  assign i__valid_116 = |(local0_current[7:0] & moves);
+  assign i__payload_127 = local1_current[10] ? (local1_current[9] ? (local1_current[8] ?
+    local2_in__payload : local1_in__payload) : local1_current[8] ? local0_in__payload :
+    global_in__payload) : local1_current[9] ? (local1_current[8] ? west_in__payload :
+    south_in__payload) : local1_current[8] ? east_in__payload : north_in__payload;
+  assign i__valid_126 = |(local1_current[7:0] & moves);
+  assign i__payload_137 = local2_current[10] ? (local2_current[9] ? (local2_current[8] ?
+    local2_in__payload : local1_in__payload) : local2_current[8] ? local0_in__payload :
+    global_in__payload) : local2_current[9] ? (local2_current[8] ? west_in__payload :
+    south_in__payload) : local2_current[8] ? east_in__payload : north_in__payload;
+  assign i__valid_136 = |(local2_current[7:0] & moves);
+  assign i__payload_147 = local3_current[10] ? (local3_current[9] ? (local3_current[8] ?
+    local2_in__payload : local1_in__payload) : local3_current[8] ? local0_in__payload :
+    global_in__payload) : local3_current[9] ? (local3_current[8] ? west_in__payload :
+    south_in__payload) : local3_current[8] ? east_in__payload : north_in__payload;
+  assign i__valid_146 = |(local3_current[7:0] & moves);
+  assign i__payload_157 = local4_current[10] ? (local4_current[9] ? (local4_current[8] ?
+    local2_in__payload : local1_in__payload) : local4_current[8] ? local0_in__payload :
+    global_in__payload) : local4_current[9] ? (local4_current[8] ? west_in__payload :
+    south_in__payload) : local4_current[8] ? east_in__payload : north_in__payload;
+  assign i__valid_156 = |(local4_current[7:0] & moves);
+  assign i__payload_67 = north_current[10] ? (north_current[9] ? (north_current[8] ?
+    local2_in__payload : local1_in__payload) : north_current[8] ? local0_in__payload :
+    global_in__payload) : north_current[9] ? (north_current[8] ? west_in__payload :
+    south_in__payload) : north_current[8] ? east_in__payload : north_in__payload;
+  assign i__valid_66 = |(north_current[7:0] & moves);
+  assign i__payload_87 = south_current[10] ? (south_current[9] ? (south_current[8] ?
+    local2_in__payload : local1_in__payload) : south_current[8] ? local0_in__payload :
+    global_in__payload) : south_current[9] ? (south_current[8] ? west_in__payload :
+    south_in__payload) : south_current[8] ? east_in__payload : north_in__payload;
+  assign i__valid_86 = |(south_current[7:0] & moves);
+  assign i__payload_97 = west_current[10] ? (west_current[9] ? (west_current[8] ? local2_in__payload
+    : local1_in__payload) : west_current[8] ? local0_in__payload : global_in__payload) :
+    west_current[9] ? (west_current[8] ? west_in__payload : south_in__payload) : west_current[8] ?
+    east_in__payload : north_in__payload;
+  assign i__valid_96 = |(west_current[7:0] & moves);
+  assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 10'h0;
+  assign i__payload_known = 8'hff >> bus__payload[23:20];
+  assign n1 = local4_out__valid & o__ready_150;
+  assign n2 = local3_out__valid & o__ready_140;
+  assign n3 = local2_out__valid & o__ready_130;
+  assign n4 = local1_out__valid & o__ready_120;
+  assign n5 = local0_out__valid & o__ready_110;
+  assign n6 = global_out__valid & o__ready_100;
+  assign n7 = west_out__valid & o__ready_90;
+  assign moves = takes & {local2_in__valid, local1_in__valid, local0_in__valid, global_in__valid,
+    west_in__valid, south_in__valid, east_in__valid, north_in__valid};
+  assign n8 = south_out__valid & o__ready_80;
+  assign n9 = east_out__valid & o__ready_70;
+  assign n10 = north_out__valid & o__ready_59;
   assign n11 = |settling;
-  assign local2_last = local2_moves & local2_in__payload[34];
-  assign local1_last = local1_moves & local1_in__payload[34];
-  assign local0_last = local0_moves & local0_in__payload[34];
-  assign global_last = global_moves & global_in__payload[34];
-  assign west_last = west_moves & west_in__payload[34];
-  assign south_last = south_moves & south_in__payload[34];
-  assign east_last = east_moves & east_in__payload[34];
-  assign north_last = north_moves & north_in__payload[34];
-  assign n12 = o__payload[3:0] == 3'h7;
-  assign n13 = o__payload[3:0] == 3'h6;
-  assign n14 = o__payload[3:0] == 3'h5;
-  assign n15 = o__payload[3:0] == 3'h4;
-  assign n16 = o__payload[3:0] == 2'h3;
-  assign n17 = o__payload[3:0] == 2'h2;
-  assign n18 = o__payload[3:0] == 1'h1;
-  assign n19 = !o__payload[3:0];
-  assign queued = o__ready ? o__payload[13:4] & held & n22 : 10'h0;
-  assign n20 = o__ready | |done;
+  assign last = moves & {local2_in__payload[34], local1_in__payload[34], local0_in__payload[34],
+    global_in__payload[34], west_in__payload[34], south_in__payload[34], east_in__payload[34],
+    north_in__payload[34]};
+  assign n12 = ~done;
+  assign queued = o__ready ? o__payload[13:4] & held & n12 : 10'h0;
   assign direct = o__ready ? o__payload[13:4] & (~held | done) : 10'h0;
-  assign done = (north_ended ? north_current : 10'h0) | (east_ended ? east_current : 10'h0) |
-    (south_ended ? south_current : 10'h0) | (west_ended ? west_current : 10'h0) | (global_ended ?
-    global_current : 10'h0) | (local0_ended ? local0_current : 10'h0) | (local1_ended ?
-    local1_current : 10'h0) | (local2_ended ? local2_current : 10'h0);
-  assign n21 = |o__payload[13:4];
-  assign n22 = ~done;
-  assign n23 = ~{i__ready_204, i__ready_194, i__ready_184, i__ready_174, i__ready_164, i__ready_154,
-    i__ready_144, i__ready_134, i__ready_124, i__ready_114};
+  assign named_names = 1'h1 << named;
+  assign n13 = |o__payload[13:4];
+  assign n14 = ~{i__ready_154, i__ready_144, i__ready_134, i__ready_124, i__ready_114, i__ready_104,
+    i__ready_94, i__ready_84, i__ready_74, i__ready_63};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(router_gated_clk), .i__payload(east_source == 3'h7 ? local2_in__payload : east_source ==
-      3'h6 ? local1_in__payload : east_source == 3'h5 ? local0_in__payload : east_source == 3'h4 ?
-      global_in__payload : east_source == 2'h3 ? west_in__payload : east_source == 2'h2 ?
-      south_in__payload : east_source == 1'h1 ? east_in__payload : !east_source ? north_in__payload
-      : 35'h0), .i__ready(i__ready_124), .i__valid(moving[1]), .o__payload(east_out__payload),
-      .o__ready(o__ready_120), .o__valid(east_out__valid), .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_77), .i__ready(i__ready_74),
+      .i__valid(i__valid_76), .o__payload(east_out__payload), .o__ready(o__ready_70),
+      .o__valid(east_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
-    .clk(router_gated_clk), .i__payload(global_source == 3'h7 ? local2_in__payload : global_source
-      == 3'h6 ? local1_in__payload : global_source == 3'h5 ? local0_in__payload : global_source ==
-      3'h4 ? global_in__payload : global_source == 2'h3 ? west_in__payload : global_source == 2'h2 ?
-      south_in__payload : global_source == 1'h1 ? east_in__payload : !global_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_154), .i__valid(moving[4]),
-      .o__payload(global_out__payload), .o__ready(o__ready_150), .o__valid(global_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_107), .i__ready(i__ready_104),
+      .i__valid(i__valid_106), .o__payload(global_out__payload), .o__ready(o__ready_100),
+      .o__valid(global_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
-    .clk(router_gated_clk), .i__payload(local0_source == 3'h7 ? local2_in__payload : local0_source
-      == 3'h6 ? local1_in__payload : local0_source == 3'h5 ? local0_in__payload : local0_source ==
-      3'h4 ? global_in__payload : local0_source == 2'h3 ? west_in__payload : local0_source == 2'h2 ?
-      south_in__payload : local0_source == 1'h1 ? east_in__payload : !local0_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_164), .i__valid(moving[5]),
-      .o__payload(local0_out__payload), .o__ready(o__ready_160), .o__valid(local0_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_117), .i__ready(i__ready_114),
+      .i__valid(i__valid_116), .o__payload(local0_out__payload), .o__ready(o__ready_110),
+      .o__valid(local0_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local1_slice (
-    .clk(router_gated_clk), .i__payload(local1_source == 3'h7 ? local2_in__payload : local1_source
-      == 3'h6 ? local1_in__payload : local1_source == 3'h5 ? local0_in__payload : local1_source ==
-      3'h4 ? global_in__payload : local1_source == 2'h3 ? west_in__payload : local1_source == 2'h2 ?
-      south_in__payload : local1_source == 1'h1 ? east_in__payload : !local1_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_174), .i__valid(moving[6]),
-      .o__payload(local1_out__payload), .o__ready(o__ready_170), .o__valid(local1_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_127), .i__ready(i__ready_124),
+      .i__valid(i__valid_126), .o__payload(local1_out__payload), .o__ready(o__ready_120),
+      .o__valid(local1_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local2_slice (
-    .clk(router_gated_clk), .i__payload(local2_source == 3'h7 ? local2_in__payload : local2_source
-      == 3'h6 ? local1_in__payload : local2_source == 3'h5 ? local0_in__payload : local2_source ==
-      3'h4 ? global_in__payload : local2_source == 2'h3 ? west_in__payload : local2_source == 2'h2 ?
-      south_in__payload : local2_source == 1'h1 ? east_in__payload : !local2_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_184), .i__valid(moving[7]),
-      .o__payload(local2_out__payload), .o__ready(o__ready_180), .o__valid(local2_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_137), .i__ready(i__ready_134),
+      .i__valid(i__valid_136), .o__payload(local2_out__payload), .o__ready(o__ready_130),
+      .o__valid(local2_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local3_slice (
-    .clk(router_gated_clk), .i__payload(local3_source == 3'h7 ? local2_in__payload : local3_source
-      == 3'h6 ? local1_in__payload : local3_source == 3'h5 ? local0_in__payload : local3_source ==
-      3'h4 ? global_in__payload : local3_source == 2'h3 ? west_in__payload : local3_source == 2'h2 ?
-      south_in__payload : local3_source == 1'h1 ? east_in__payload : !local3_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_194), .i__valid(moving[8]),
-      .o__payload(local3_out__payload), .o__ready(o__ready_190), .o__valid(local3_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_147), .i__ready(i__ready_144),
+      .i__valid(i__valid_146), .o__payload(local3_out__payload), .o__ready(o__ready_140),
+      .o__valid(local3_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) local4_slice (
-    .clk(router_gated_clk), .i__payload(local4_source == 3'h7 ? local2_in__payload : local4_source
-      == 3'h6 ? local1_in__payload : local4_source == 3'h5 ? local0_in__payload : local4_source ==
-      3'h4 ? global_in__payload : local4_source == 2'h3 ? west_in__payload : local4_source == 2'h2 ?
-      south_in__payload : local4_source == 1'h1 ? east_in__payload : !local4_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_204), .i__valid(moving[9]),
-      .o__payload(local4_out__payload), .o__ready(o__ready_200), .o__valid(local4_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_157), .i__ready(i__ready_154),
+      .i__valid(i__valid_156), .o__payload(local4_out__payload), .o__ready(o__ready_150),
+      .o__valid(local4_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
-    .clk(router_gated_clk), .i__payload(north_source == 3'h7 ? local2_in__payload : north_source ==
-      3'h6 ? local1_in__payload : north_source == 3'h5 ? local0_in__payload : north_source == 3'h4 ?
-      global_in__payload : north_source == 2'h3 ? west_in__payload : north_source == 2'h2 ?
-      south_in__payload : north_source == 1'h1 ? east_in__payload : !north_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_114), .i__valid(moving[0]),
-      .o__payload(north_out__payload), .o__ready(o__ready_110), .o__valid(north_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_67), .i__ready(i__ready_63),
+      .i__valid(i__valid_66), .o__payload(north_out__payload), .o__ready(o__ready_59),
+      .o__valid(north_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(router_gated_clk), .i__payload(south_source == 3'h7 ? local2_in__payload : south_source ==
-      3'h6 ? local1_in__payload : south_source == 3'h5 ? local0_in__payload : south_source == 3'h4 ?
-      global_in__payload : south_source == 2'h3 ? west_in__payload : south_source == 2'h2 ?
-      south_in__payload : south_source == 1'h1 ? east_in__payload : !south_source ?
-      north_in__payload : 35'h0), .i__ready(i__ready_134), .i__valid(moving[2]),
-      .o__payload(south_out__payload), .o__ready(o__ready_130), .o__valid(south_out__valid),
-      .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_87), .i__ready(i__ready_84),
+      .i__valid(i__valid_86), .o__payload(south_out__payload), .o__ready(o__ready_80),
+      .o__valid(south_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(router_gated_clk), .i__payload(west_source == 3'h7 ? local2_in__payload : west_source ==
-      3'h6 ? local1_in__payload : west_source == 3'h5 ? local0_in__payload : west_source == 3'h4 ?
-      global_in__payload : west_source == 2'h3 ? west_in__payload : west_source == 2'h2 ?
-      south_in__payload : west_source == 1'h1 ? east_in__payload : !west_source ? north_in__payload
-      : 35'h0), .i__ready(i__ready_144), .i__valid(moving[3]), .o__payload(west_out__payload),
-      .o__ready(o__ready_140), .o__valid(west_out__valid), .rst(router_gated_rst));
+    .clk(router_gated_clk), .i__payload(i__payload_97), .i__ready(i__ready_94),
+      .i__valid(i__valid_96), .o__payload(west_out__payload), .o__ready(o__ready_90),
+      .o__valid(west_out__valid), .rst(router_gated_rst));
   neuflow_slice #(.WIDTH(24)) words (
     .clk(router_gated_clk), .i__payload({bus__payload[33:24] | i__payload_target, i__payload_target,
-      bus__payload[23:20]}), .i__ready(bus__ready), .i__valid(bus__valid & bus__payload[3:0] == 3'h7
-      & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)), .o__payload(o__payload),
-      .o__ready(o__ready), .o__valid(o__valid_209), .rst(router_gated_rst));
+      i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(bus__valid &
+      bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
+      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_159),
+      .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_209, n1, n2, global_moves, local2_moves, n3, north_moves, n4, west_moves, n5,
-      south_moves, east_moves, n6, n7, local0_moves, n8, n9, n10, bus__valid, router_gated_rst,
-      local1_moves}) begin
+    if (|{n1, n2, n3, n4, n5, n6, n7, bus__valid, moves, router_gated_rst, o__valid_159, n8, n9,
+      n10}) begin
       settling <= 3'h4;
     end else begin
       if (n11) settling <= settling - 1'h1;
@@ -364,111 +330,138 @@ module \neuflow_operator_tile.router  (
   end
   always @(posedge router_gated_clk) begin
     if (router_gated_rst) begin
-      local2_armed <= 1'h0; local2_ended <= 1'h0; local1_armed <= 1'h0; local1_ended <= 1'h0;
-        local0_armed <= 1'h0; local0_ended <= 1'h0; global_armed <= 1'h0; global_ended <= 1'h0;
-        west_armed <= 1'h0; west_ended <= 1'h0; south_armed <= 1'h0; south_ended <= 1'h0; east_armed
-        <= 1'h0; east_ended <= 1'h0; north_armed <= 1'h0; north_ended <= 1'h0; o__ready <= 1'h0;
-        local4_next_source <= 4'h0; local4_source <= 4'h0; local3_next_source <= 4'h0; local3_source
-        <= 4'h0; local2_next_source <= 4'h0; local2_source <= 4'h0; local1_next_source <= 4'h0;
-        local1_source <= 4'h0; local0_next_source <= 4'h0; local0_source <= 4'h0; global_next_source
-        <= 4'h0; global_source <= 4'h0; west_next_source <= 4'h0; west_source <= 4'h0;
-        south_next_source <= 4'h0; south_source <= 4'h0; east_next_source <= 4'h0; east_source <=
-        4'h0; north_next_source <= 4'h0; north_source <= 4'h0; local2_peers <= 10'h3ff;
-        local2_waiting <= 10'h0; local2_current <= 10'h0; local1_waiting <= 10'h0; local1_current <=
-        10'h0; local0_waiting <= 10'h0; local0_current <= 10'h0; global_waiting <= 10'h0;
-        global_current <= 10'h0; west_waiting <= 10'h0; west_current <= 10'h0; south_waiting <=
-        10'h0; south_current <= 10'h0; east_waiting <= 10'h0; east_current <= 10'h0; north_waiting
-        <= 10'h0; north_current <= 10'h0; waits <= 10'h0; held <= 10'h0; local1_peers <= 10'h3ff;
-        local0_peers <= 10'h3ff; global_peers <= 10'h3ff; west_peers <= 10'h3ff; south_peers <=
-        10'h3ff; east_peers <= 10'h3ff; north_peers <= 10'h3ff;
+      done <= 10'h0; armed <= 8'h0; ended <= 8'h0; waits <= 10'h0; held <= 10'h0; o__ready <= 1'h0;
+        local4_current <= 11'h0; local3_current <= 11'h0; local2_current <= 11'h0; local1_current <=
+        11'h0; local0_current <= 11'h0; global_current <= 11'h0; west_current <= 11'h0;
+        south_current <= 11'h0; east_current <= 11'h0; north_current <= 11'h0; local2_peers <=
+        10'h3ff; local1_peers <= 10'h3ff; local0_peers <= 10'h3ff; global_peers <= 10'h3ff;
+        west_peers <= 10'h3ff; south_peers <= 10'h3ff; east_peers <= 10'h3ff; north_peers <=
+        10'h3ff;
     end else begin
-      local2_armed <= |local2_current & !(local2_peers & ~local2_current) & ~local2_last &
-        ~local2_ended;
-      local2_ended <= local2_last;
-      local1_armed <= |local1_current & !(local1_peers & ~local1_current) & ~local1_last &
-        ~local1_ended;
-      local1_ended <= local1_last;
-      local0_armed <= |local0_current & !(local0_peers & ~local0_current) & ~local0_last &
-        ~local0_ended;
-      local0_ended <= local0_last;
-      global_armed <= |global_current & !(global_peers & ~global_current) & ~global_last &
-        ~global_ended;
-      global_ended <= global_last;
-      west_armed <= |west_current & !(west_peers & ~west_current) & ~west_last & ~west_ended;
-      west_ended <= west_last;
-      south_armed <= |south_current & !(south_peers & ~south_current) & ~south_last & ~south_ended;
-      south_ended <= south_last;
-      east_armed <= |east_current & !(east_peers & ~east_current) & ~east_last & ~east_ended;
-      east_ended <= east_last;
-      north_armed <= |north_current & !(north_peers & ~north_current) & ~north_last & ~north_ended;
-      north_ended <= north_last;
-      o__ready <= o__valid_209 & ~o__ready & ~(n12 ? |(local2_current | local2_waiting) &
-        o__payload[23:14] != local2_peers : n13 ? |(local1_current | local1_waiting) &
-        o__payload[23:14] != local1_peers : n14 ? |(local0_current | local0_waiting) &
-        o__payload[23:14] != local0_peers : n15 ? |(global_current | global_waiting) &
-        o__payload[23:14] != global_peers : n16 ? |(west_current | west_waiting) & o__payload[23:14]
-        != west_peers : n17 ? |(south_current | south_waiting) & o__payload[23:14] != south_peers :
-        n18 ? |(east_current | east_waiting) & o__payload[23:14] != east_peers : n19 ?
-        |(north_current | north_waiting) & o__payload[23:14] != north_peers : 1'h0) &
-        ~(|(o__payload[13:4] & waits));
-      if (queued[9] & n20) local4_next_source <= o__payload[3:0];
-      if ((direct[9] | done[9]) & n20) local4_source <= direct[9] ? o__payload[3:0] :
-        local4_next_source;
-      if (queued[8] & n20) local3_next_source <= o__payload[3:0];
-      if ((direct[8] | done[8]) & n20) local3_source <= direct[8] ? o__payload[3:0] :
-        local3_next_source;
-      if (queued[7] & n20) local2_next_source <= o__payload[3:0];
-      if ((direct[7] | done[7]) & n20) local2_source <= direct[7] ? o__payload[3:0] :
-        local2_next_source;
-      if (queued[6] & n20) local1_next_source <= o__payload[3:0];
-      if ((direct[6] | done[6]) & n20) local1_source <= direct[6] ? o__payload[3:0] :
-        local1_next_source;
-      if (queued[5] & n20) local0_next_source <= o__payload[3:0];
-      if ((direct[5] | done[5]) & n20) local0_source <= direct[5] ? o__payload[3:0] :
-        local0_next_source;
-      if (queued[4] & n20) global_next_source <= o__payload[3:0];
-      if ((direct[4] | done[4]) & n20) global_source <= direct[4] ? o__payload[3:0] :
-        global_next_source;
-      if (queued[3] & n20) west_next_source <= o__payload[3:0];
-      if ((direct[3] | done[3]) & n20) west_source <= direct[3] ? o__payload[3:0] :
-        west_next_source;
-      if (queued[2] & n20) south_next_source <= o__payload[3:0];
-      if ((direct[2] | done[2]) & n20) south_source <= direct[2] ? o__payload[3:0] :
-        south_next_source;
-      if (queued[1] & n20) east_next_source <= o__payload[3:0];
-      if ((direct[1] | done[1]) & n20) east_source <= direct[1] ? o__payload[3:0] :
-        east_next_source;
-      if (queued[0] & n20) north_next_source <= o__payload[3:0];
-      if ((direct[0] | done[0]) & n20) north_source <= direct[0] ? o__payload[3:0] :
-        north_next_source;
-      if ((o__ready & n12 & n21) & n20) local2_peers <= o__payload[23:14];
-      if (n20) begin
-        local2_waiting <= local2_waiting & n22 | (n12 ? queued : 10'h0);
-        local2_current <= local2_current & n22 | local2_waiting & done | (n12 ? direct : 10'h0);
-        local1_waiting <= local1_waiting & n22 | (n13 ? queued : 10'h0);
-        local1_current <= local1_current & n22 | local1_waiting & done | (n13 ? direct : 10'h0);
-        local0_waiting <= local0_waiting & n22 | (n14 ? queued : 10'h0);
-        local0_current <= local0_current & n22 | local0_waiting & done | (n14 ? direct : 10'h0);
-        global_waiting <= global_waiting & n22 | (n15 ? queued : 10'h0);
-        global_current <= global_current & n22 | global_waiting & done | (n15 ? direct : 10'h0);
-        west_waiting <= west_waiting & n22 | (n16 ? queued : 10'h0);
-        west_current <= west_current & n22 | west_waiting & done | (n16 ? direct : 10'h0);
-        south_waiting <= south_waiting & n22 | (n17 ? queued : 10'h0);
-        south_current <= south_current & n22 | south_waiting & done | (n17 ? direct : 10'h0);
-        east_waiting <= east_waiting & n22 | (n18 ? queued : 10'h0);
-        east_current <= east_current & n22 | east_waiting & done | (n18 ? direct : 10'h0);
-        north_waiting <= north_waiting & n22 | (n19 ? queued : 10'h0);
-        north_current <= north_current & n22 | north_waiting & done | (n19 ? direct : 10'h0);
-        waits <= waits & n22 | queued;
-        held <= held & n22 | waits & done | direct;
-      end
-      if (n20 & (o__ready & n13 & n21)) local1_peers <= o__payload[23:14];
-      if ((o__ready & n14 & n21) & n20) local0_peers <= o__payload[23:14];
-      if ((o__ready & n15 & n21) & n20) global_peers <= o__payload[23:14];
-      if (n20 & (o__ready & n16 & n21)) west_peers <= o__payload[23:14];
-      if ((o__ready & n17 & n21) & n20) south_peers <= o__payload[23:14];
-      if (n20 & (o__ready & n18 & n21)) east_peers <= o__payload[23:14];
-      if ((o__ready & n19 & n21) & n20) north_peers <= o__payload[23:14];
+      done <= {i__valid_156 & i__payload_157[34], i__valid_146 & i__payload_147[34], i__valid_136 &
+        i__payload_137[34], i__valid_126 & i__payload_127[34], i__valid_116 & i__payload_117[34],
+        i__valid_106 & i__payload_107[34], i__valid_96 & i__payload_97[34], i__valid_86 &
+        i__payload_87[34], i__valid_76 & i__payload_77[34], i__valid_66 & i__payload_67[34]};
+      armed <= ~({|(local2_peers & ~{local4_current[7], local3_current[7], local2_current[7],
+        local1_current[7], local0_current[7], global_current[7], west_current[7], south_current[7],
+        east_current[7], north_current[7]}), |(local1_peers & ~{local4_current[6],
+        local3_current[6], local2_current[6], local1_current[6], local0_current[6],
+        global_current[6], west_current[6], south_current[6], east_current[6], north_current[6]}),
+        |(local0_peers & ~{local4_current[5], local3_current[5], local2_current[5],
+        local1_current[5], local0_current[5], global_current[5], west_current[5], south_current[5],
+        east_current[5], north_current[5]}), |(global_peers & ~{local4_current[4],
+        local3_current[4], local2_current[4], local1_current[4], local0_current[4],
+        global_current[4], west_current[4], south_current[4], east_current[4], north_current[4]}),
+        |(west_peers & ~{local4_current[3], local3_current[3], local2_current[3], local1_current[3],
+        local0_current[3], global_current[3], west_current[3], south_current[3], east_current[3],
+        north_current[3]}), |(south_peers & ~{local4_current[2], local3_current[2],
+        local2_current[2], local1_current[2], local0_current[2], global_current[2], west_current[2],
+        south_current[2], east_current[2], north_current[2]}), |(east_peers & ~{local4_current[1],
+        local3_current[1], local2_current[1], local1_current[1], local0_current[1],
+        global_current[1], west_current[1], south_current[1], east_current[1], north_current[1]}),
+        |(north_peers & ~{local4_current[0], local3_current[0], local2_current[0],
+        local1_current[0], local0_current[0], global_current[0], west_current[0], south_current[0],
+        east_current[0], north_current[0]})} | last | ended);
+      ended <= last;
+      waits <= waits & n12 | queued;
+      held <= held & n12 | waits & done | direct;
+      o__ready <= o__valid_159 & ~o__ready & ~(o__payload[3] & |(named_names & (north_current[7:0] |
+        east_current[7:0] | south_current[7:0] | west_current[7:0] | global_current[7:0] |
+        local0_current[7:0] | local1_current[7:0] | local2_current[7:0] | local3_current[7:0] |
+        local4_current[7:0] | north_waiting[7:0] | east_waiting[7:0] | south_waiting[7:0] |
+        west_waiting[7:0] | global_waiting[7:0] | local0_waiting[7:0] | local1_waiting[7:0] |
+        local2_waiting[7:0] | local3_waiting[7:0] | local4_waiting[7:0])) & o__payload[23:14] !=
+        (named[10] ? (named[9] ? (named[8] ? local2_peers : local1_peers) : named[8] ? local0_peers
+        : global_peers) : named[9] ? (named[8] ? west_peers : south_peers) : named[8] ? east_peers :
+        north_peers)) & ~(|(o__payload[13:4] & waits));
+      if (direct[9] | done[9]) local4_current <= direct[9] ? {named, named_names} : local4_waiting;
+      if (direct[8] | done[8]) local3_current <= direct[8] ? {named, named_names} : local3_waiting;
+      if (direct[7] | done[7]) local2_current <= direct[7] ? {named, named_names} : local2_waiting;
+      if (direct[6] | done[6]) local1_current <= direct[6] ? {named, named_names} : local1_waiting;
+      if (direct[5] | done[5]) local0_current <= direct[5] ? {named, named_names} : local0_waiting;
+      if (direct[4] | done[4]) global_current <= direct[4] ? {named, named_names} : global_waiting;
+      if (direct[3] | done[3]) west_current <= direct[3] ? {named, named_names} : west_waiting;
+      if (direct[2] | done[2]) south_current <= direct[2] ? {named, named_names} : south_waiting;
+      if (direct[1] | done[1]) east_current <= direct[1] ? {named, named_names} : east_waiting;
+      if (direct[0] | done[0]) north_current <= direct[0] ? {named, named_names} : north_waiting;
+      if (o__ready & named_names[7] & n13) local2_peers <= o__payload[23:14];
+      if (o__ready & named_names[6] & n13) local1_peers <= o__payload[23:14];
+      if (o__ready & named_names[5] & n13) local0_peers <= o__payload[23:14];
+      if (o__ready & named_names[4] & n13) global_peers <= o__payload[23:14];
+      if (o__ready & named_names[3] & n13) west_peers <= o__payload[23:14];
+      if (o__ready & named_names[2] & n13) south_peers <= o__payload[23:14];
+      if (o__ready & named_names[1] & n13) east_peers <= o__payload[23:14];
+      if (o__ready & named_names[0] & n13) north_peers <= o__payload[23:14];
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[9] | router_gated_rst) begin
+      local4_waiting <= 11'h0;
+    end else begin
+      if (queued[9]) local4_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[8] | router_gated_rst) begin
+      local3_waiting <= 11'h0;
+    end else begin
+      if (queued[8]) local3_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[7] | router_gated_rst) begin
+      local2_waiting <= 11'h0;
+    end else begin
+      if (queued[7]) local2_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[6] | router_gated_rst) begin
+      local1_waiting <= 11'h0;
+    end else begin
+      if (queued[6]) local1_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[5] | router_gated_rst) begin
+      local0_waiting <= 11'h0;
+    end else begin
+      if (queued[5]) local0_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[4] | router_gated_rst) begin
+      global_waiting <= 11'h0;
+    end else begin
+      if (queued[4]) global_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[3] | router_gated_rst) begin
+      west_waiting <= 11'h0;
+    end else begin
+      if (queued[3]) west_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[2] | router_gated_rst) begin
+      south_waiting <= 11'h0;
+    end else begin
+      if (queued[2]) south_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[1] | router_gated_rst) begin
+      east_waiting <= 11'h0;
+    end else begin
+      if (queued[1]) east_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge router_gated_clk) begin
+    if (done[0] | router_gated_rst) begin
+      north_waiting <= 11'h0;
+    end else begin
+      if (queued[0]) north_waiting <= {named, named_names};
     end
   end
 endmodule
@@ -499,8 +492,8 @@ module \neuflow_operator_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_16 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{o__ready, local__0__ready, local__2__ready, local__3__ready,
-    local__1__ready};
+  assign all_ready = &{local__3__ready, local__0__ready, o__ready, local__1__ready,
+    local__2__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_16), .rst(tap_gated_rst));

@@ -19,11 +19,10 @@ module neuflow_requantise (
     s6_tail = 17'h0, s7_tail = 17'h0, s8_tail = 17'h0;
   reg [25:0] s6_clipped = 26'h0, s7_doubled = 26'h0, s8_sum = 26'h0;
   reg [26:0] n3;
-  reg [2:0] s5_s = 3'h0, s6_s = 3'h0;
   reg [30:0] s2_high = 31'h0, s2_low = 31'h0, s2_middle = 31'h0, s3_high = 31'h0;
   reg [31:0] s3_sum = 32'h0;
   reg [47:0] s1_total = 48'h0;
-  reg [5:0] s1_s = 6'h0, s2_s = 6'h0, s3_s = 6'h0, s4_s = 6'h0;
+  reg [5:0] s1_s = 6'h0, s2_s = 6'h0, s3_s = 6'h0, s4_s = 6'h0, s5_s = 6'h0, s6_s = 6'h0;
   reg [62:0] s4_product = 63'h0;
   reg [63:0] s5_coarse = 64'h0;
   reg [7:0] n1;
@@ -36,7 +35,7 @@ module neuflow_requantise (
       out <= s8_tail[16] ? {{8{n1[7]}}, n1} : &s8_sum[25:15] | ~(|s8_sum[25:15]) ? s8_sum[15:0] :
         {s8_sum[25], {15{n2}}};
       s8_sum <= n3[26:1];
-      s7_doubled <= $signed(s6_clipped) >>> s6_s;
+      s7_doubled <= $signed(s6_clipped) >>> s6_s[2:0];
       s6_clipped <= &s5_coarse[63:25] | ~(|s5_coarse[63:25]) ? s5_coarse[25:0] : {s5_coarse[63],
         {25{n4}}};
       s5_coarse <= $signed({s4_product, 1'h0}) >>> {s4_s[5:3], 3'h0};
@@ -57,7 +56,7 @@ module neuflow_requantise (
       s3_tail <= s2_tail;
       s2_tail <= s1_tail;
       s6_s <= s5_s;
-      s5_s <= s4_s[2:0];
+      s5_s <= s4_s;
       s4_s <= s3_s;
       s3_s <= s2_s;
       s2_s <= s1_s;

@@ -57,7 +57,7 @@ module neuflow_scratchpad_bank (
     end
   end
   always @(posedge clk) begin
-    if (~n1 | rst) begin
+    if (rst | ~n1) begin
       write_strobe <= 4'h0;
     end else begin
       write_strobe <= coming[67:64];
