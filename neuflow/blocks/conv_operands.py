@@ -46,60 +46,87 @@ def operands(m: Module, array: MacArray, masks):
         Signal(banks * WORD_BITS, name=f"s{k}_words", reset_less=True) for k in (8, 9)
     )
     masked = Signal(words_read(grid) * WORD_BITS, name="s10_words", reset_less=True)
-    pixels = [
-        Signal(grid.pixels * WORD_BITS, name=f"s11_words{k}", reset_less=True)
-        for k in range(grid.tap_lanes)
-    ]
+    # Of the first map lane, and of the others.
+    size, others = grid.pixels * WORD_BITS, range(1, grid.tap_lanes)
+    first = Signal(size, name="s11_words", reset_less=True)
+    further = Signal(size * len(others), name="s11_further", reset_less=True)
     word_bits = ceil_log2(WORD_BITS)
     coarse = Cat(Const(0, fine_bits + word_bits), rotate[8][fine_bits:])
     fine = Cat(Const(0, word_bits), rotate[9][:fine_bits])
-    inside = Cat(mask.replicate(WORD_BITS) for mask in masks)
     with m.If(array.stage[7].valid):
         m.d.sync += words.eq(array.words.as_value())
     with m.If(array.stage[8].valid):
         m.d.sync += turned.eq(Cat(words, words) >> coarse)
     read = Signal.like(masked, name="s9_words")
-    m.d.comb += read.eq((Cat(turned, turned) >> fine) & inside)
-    with m.If(array.stage[9].valid):
-        m.d.sync += masked.eq(read)
-    # What waits, or lies behind a row's end, is chosen among within one enable: of what a pass does
-    # not change no gate is made, as the lanes lie far apart.
-    if grid.tap_gather:
-        kept = _gather(m, array, read, masked)
-    if grid.tap_gap:
-        behind = Signal(grid.pixels, name="s10_behind", reset_less=True)
-        with m.If(array.stage[9].valid & array.spread):
-            m.d.sync += behind.eq(Const((1 << grid.pixels) - 1, grid.pixels) << array.split[9][0])
-        chosen = Cat(lane.replicate(WORD_BITS) for lane in behind)
+    m.d.comb += read.eq(Cat(turned, turned) >> fine)
+    kept = Signal.like(further, name="s10_kept", reset_less=True)
+    _take(m, array, read, masks, masked, kept)
+
+    def words_from(step):
+        return Cat(masked[(k + step) * WORD_BITS :][:size] for k in others)
+
+    taps, far, behind = _choices(m, array, by_tap)
+    plain, beyond = masked[:size].replicate(len(others)), words_from(grid.tap_gap)
+    here = Cat(plain, beyond)
+    there = Cat(words_from(0), kept if grid.tap_gather else beyond)
+    chosen = Signal.like(here, name="s10_chosen")
+    near, distant = chosen[: len(further)], chosen[len(further) :]
+    m.d.comb += chosen.eq(here ^ ((here ^ there) & taps.replicate(2 * len(others))))
     with m.If(array.stage[10].valid):
-        m.d.sync += pixels[0].eq(masked)
-        for k in range(1, grid.tap_lanes):
-            m.d.sync += pixels[k].eq(Mux(by_tap, masked[k * WORD_BITS :], masked))
-        if grid.tap_gather:
-            with m.If(array.stage[10].gathers):
-                m.d.sync += [lane.eq(words) for lane, words in zip(pixels[1:], kept, strict=True)]
-        if grid.tap_gap:
-            with m.If(array.spread):
-                for k in range(grid.tap_lanes):
-                    before = masked[k * WORD_BITS :]
-                    after = masked[(k + grid.tap_gap) * WORD_BITS :]
-                    m.d.sync += pixels[k].eq((before & ~chosen) | (after & chosen))
+        m.d.sync += [
+            first.eq(masked ^ ((masked ^ masked[grid.tap_gap * WORD_BITS :]) & behind)),
+            further.eq(near ^ ((near ^ distant) & far.replicate(len(others)))),
+        ]
+    pixels = [first, *(further[(k - 1) * size : k * size] for k in others)]
     return pixels * (grid.maps // grid.tap_lanes), _weights(m, array)
 
 
-def _gather(m: Module, array: MacArray, read, masked):
-    """Stage 9: let words read serve two steps; return last taps of kernel rows, which wait."""
+def _take(m: Module, array: MacArray, read, masks, words, kept):
+    """Stages 9 and 10: take the words that are read, 0 for those outside; let some serve two steps.
+
+    By ``kept`` last taps of kernel rows wait, those of the latest row first; the present one's are
+    read for the step itself.
+    """
     grid, s9 = array.grid, array.stage[9]
-    # Of the rows before, the latest first; the present one's are read for the step itself.
-    kept = [
-        Signal(grid.pixels * WORD_BITS, name=f"s10_kept{k}", reset_less=True)
-        for k in range(1, grid.maps)
-    ]
-    with m.If(s9.valid & s9.goes_on):
-        m.d.sync += masked.eq(masked[grid.maps * WORD_BITS :])
-    with m.If(s9.valid & s9.keeps):
-        m.d.sync += [after.eq(before) for before, after in pairwise([read, *kept])]
-    return kept
+
+    def inside(masks, words):
+        # A choice of 0, which the registers' reset makes.
+        lanes = (words[k * WORD_BITS : (k + 1) * WORD_BITS] for k in range(len(masks)))
+        return Cat(Mux(mask, word, 0) for mask, word in zip(masks, lanes, strict=True))
+
+    taken, passes = read, masks
+    if grid.tap_gather:
+        taken, passes = Signal.like(read, name="s9_taken"), Signal.like(masks, name="s9_passes")
+        m.d.comb += [
+            taken.eq(Mux(s9.goes_on, words[grid.maps * WORD_BITS :], read)),
+            passes.eq(masks | s9.goes_on.replicate(len(masks))),
+        ]
+        with m.If(s9.valid & s9.keeps):
+            m.d.sync += kept.eq(Cat(inside(masks[: grid.pixels], read), kept))
+    with m.If(s9.valid):
+        m.d.sync += words.eq(inside(passes, taken))
+
+
+def _choices(m: Module, array: MacArray, by_tap):
+    """Stages 9 and 10: which words the lanes take. Return it for every bit of their words.
+
+    Two registers a pixel say it for all map lanes but the first, so that a bit of an operand is
+    chosen in one look-up table. ``taps``, ``far``: 0, 0 the word read for the pixel; 1, 0 that of the
+    lane's tap; 0, 1 likewise, but behind the row's end; 1, 1 one that has waited. The first map
+    lane's is the pixel's or, where ``behind``, that behind the row's end.
+    """
+    grid, s9 = array.grid, array.stage[9]
+    ends = Signal(grid.pixels, name="s9_behind")
+    with m.If(array.spread):
+        m.d.comb += ends.eq(Const((1 << grid.pixels) - 1, grid.pixels) << array.split[9][0])
+    gathers = s9.gathers.replicate(grid.pixels)
+    by_taps = by_tap.replicate(grid.pixels)
+    bits = {"taps": gathers | (by_taps & ~ends), "far": gathers | ends, "behind": ends}
+    for name, bit in bits.items():
+        register = Signal(grid.pixels, name=f"s10_{name}", reset_less=True)
+        with m.If(s9.valid):
+            m.d.sync += register.eq(bit)
+        yield Cat(lane.replicate(WORD_BITS) for lane in register)
 
 
 def _weights(m: Module, array: MacArray):
@@ -121,21 +148,7 @@ def _weights(m: Module, array: MacArray):
 
 
 def accumulate(m: Module, array: MacArray, pixels, weights, platform):
-    """Stages 11 to 14: multiply, accumulate, move to the drain registers; a row for each map.
-
-    What moves thousands of registers comes from a register that is made of registers: the drain
-    registers go on two cycles after ``pixel`` does, unless the next block's results have come
-    meanwhile.
-    """
-    copies, comes = array.stage[HAND_OVER - 1].last, array.stage[HAND_OVER - 2].last
-    takes = Signal()
-    behind = Signal(2)
-    move = Signal()
-    m.d.comb += takes.eq(array.hand_over | array.shift)
-    m.d.sync += [
-        behind.eq(Mux(copies, 0, Cat(takes, behind))),
-        move.eq((behind[0] & ~copies) | comes),
-    ]
+    """Stages 11 to 14: multiply, accumulate, move to the drain registers; a row for each map."""
     for k in range(array.grid.maps):
         row = MacRow(array.grid)
         place(m, f"map{k}", "mac_row", row, platform)
@@ -145,9 +158,7 @@ def accumulate(m: Module, array: MacArray, pixels, weights, platform):
             row.multiply.eq(array.stage[11].valid),
             row.valid.eq(array.stage[12].valid),
             row.first.eq(array.stage[12].first),
-            row.copy.eq(copies),
-            row.move.eq(move),
-            row.take.eq(takes),
-            row.behind.eq(behind),
+            row.copy.eq(array.stage[HAND_OVER - 1].last),
+            row.take.eq(array.hand_over | array.shift),
             array.pixel[k].eq(row.out),
         ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Const, Mux, Signal
 from amaranth.utils import ceil_log2
 
+from neuflow.blocks.choose import chosen
 from neuflow.blocks.conv_banks import banks_before, before
 from neuflow.blocks.streams import WORD_BITS
 
@@ -95,10 +96,3 @@ def write_rows(m, writer, pairs, locator):
 def turned(value, places):
     """Return ``value`` with each bit so many places further up, round the end."""
     return (Cat(value, value) << places)[len(value) : 2 * len(value)]
-
-
-def chosen(values, number):
-    """Return the value of that number, by a tree of two-way choices."""
-    for bit in number:
-        values = [Mux(bit, odd, even) for even, odd in zip(values[::2], values[1::2], strict=True)]
-    return values[0]

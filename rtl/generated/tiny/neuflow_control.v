@@ -61,8 +61,9 @@ module neuflow_control (
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
   wire [2:0] n2;
   wire [32:0] i__payload;
+  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause = stuck | ~busy_121 ? 4'ha : {3'h4, waits ? 1'h0 : 1'h1};
+  assign cause[1:0] = stuck | ~busy_121 ? 2'h2 : {1'h0, waits ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
   assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
   \neuflow_control.counters  counters (
@@ -99,24 +100,24 @@ module neuflow_control (
       busy_121 <= busy;
       stuck <= config_waits;
       waits <= fence_waits | frame_ends;
-      if (write_error | read_error | hang) begin
+      if (read_error | write_error | hang) begin
         n1 = read_error ? 3'h2 : n2;
         fault[1] <= n1[1];
       end
     end
   end
   always @(posedge clk) begin
-    if (write_error | rst | read_error) begin
-      fault[2] <= 1'h0;
-    end else begin
-      if (hang) fault[2] <= 1'h1;
-    end
-  end
-  always @(posedge clk) begin
-    if (rst | read_error) begin
+    if (read_error | rst) begin
       fault[0] <= 1'h0;
     end else begin
       if (write_error | hang) fault[0] <= n2[0];
+    end
+  end
+  always @(posedge clk) begin
+    if (read_error | rst | write_error) begin
+      fault[2] <= 1'h0;
+    end else begin
+      if (hang) fault[2] <= 1'h1;
     end
   end
 endmodule
@@ -167,30 +168,24 @@ module \neuflow_control.counters  (
   reg [2:0] clear3 = 3'h7;
   reg [31:0] quiet = 32'h0;
   reg [32:0] config_hidden_next, config_stalls_next, config_words_next, configuration_next,
-    dependency_next, fence_stalls_next, idle_tile_next, mac_cycles_next, output_drain_next,
-    read_beats_next, wait_input_next, wait_output_next, weight_load_next, write_beats_next;
+    dependency_next, fence_stalls_next, fill_next, idle_tile_next, mac_cycles_next,
+    output_drain_next, read_beats_next, wait_input_next, wait_output_next, weight_load_next,
+    write_beats_next;
   reg [3:0] edge_lanes0 = 4'h0, edge_lanes1 = 4'h0, map_remainder0 = 4'h0, map_remainder1 = 4'h0,
     useful0 = 4'h0, useful1 = 4'h0;
   reg [4:0] edge_lanes_sum = 5'h0, map_remainder_sum = 5'h0, useful_sum = 5'h0;
   reg [59:0] seen = 60'h0;
-  reg [64:0] edge_lanes_next, useful_next;
+  reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1;
-  wire [11:0] n5;
   wire [1:0] n7, n6;
-  wire [29:0] n3;
-  wire [31:30] n2;
-  wire [32:0] fill_next;
-  wire [4:0] n8;
-  wire [63:12] n4;
-  wire [64:0] map_remainder_next;
-  assign {n4, n5} = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
-  assign {n2, n3} = fill_next[31:0] | {32{fill_next[32]}};
+  wire [4:0] n5, n3, n4, n2;
   assign n1 = seen[32] | seen[0];
+  assign n2 = {1'h0, n6[0] ? seen[54:52] : 3'h0} + {n6[1] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n3 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n4 = {1'h0, n7[0] ? seen[22:20] : 3'h0} + {n7[1] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n5 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
   assign n6 = 2'h2 - seen[59:58];
   assign n7 = 2'h2 - seen[27:26];
-  assign n8 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign map_remainder_next = map_remainder_count + map_remainder_sum;
-  assign fill_next = fill_count + fill_sum;
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -288,8 +283,14 @@ module \neuflow_control.counters  (
         wait_input_next = wait_input_count + wait_input_sum;
         wait_input_count <= wait_input_next[31:0] | {32{wait_input_next[32]}};
       end
-      if (|fill_sum) fill_count <= {n2, n3};
-      if (|map_remainder_sum) map_remainder_count <= {n4, n5};
+      if (|fill_sum) begin
+        fill_next = fill_count + fill_sum;
+        fill_count <= fill_next[31:0] | {32{fill_next[32]}};
+      end
+      if (|map_remainder_sum) begin
+        map_remainder_next = map_remainder_count + map_remainder_sum;
+        map_remainder_count <= map_remainder_next[63:0] | {64{map_remainder_next[64]}};
+      end
       if (|edge_lanes_sum) begin
         edge_lanes_next = edge_lanes_count + edge_lanes_sum;
         edge_lanes_count <= edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
@@ -312,18 +313,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {1'h0, n6[0] ? seen[54:52] : 3'h0} + (n6[1] ? {seen[54:52], 1'h0} : 4'h0);
+      map_remainder1 <= n2[3:0];
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
+      useful1 <= n3[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {1'h0, n7[0] ? seen[22:20] : 3'h0} + (n7[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= n4[3:0];
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n8[3:0];
+      useful0 <= n5[3:0];
     end
   end
   always @(posedge clk) begin
@@ -420,7 +421,7 @@ module \neuflow_control.fetcher  (
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
       if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
-      if (asked | clear) begin
+      if (clear | asked) begin
         n4 = clear ? {host_program[19:0], 9'h0} : asked ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
       end
@@ -496,7 +497,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n11, n22, n14, n7, n19, n16, n10, n4, n3, n15, n13, n21, n6, n20, n5, n2, n9, n12, n18, n8,
+  wire n11, n22, n14, n7, n19, n16, n10, n4, n3, n15, n13, n21, n20, n6, n5, n2, n9, n12, n18, n8,
     config__payload_last, go, moves, next_frame;
   wire [2:0] code;
   wire [32:0] n17, n1;
@@ -519,11 +520,11 @@ module \neuflow_control.sequencer  (
   assign n6 = {moves, n7} != 1'h1;
   assign n7 = !state;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n6, n20, n8 | n7};
+  assign n9 = &{n4, n7 | n8, n20, n6};
   assign moves = there & go;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
-  assign n12 = i__ready & ~restart;
+  assign n12 = ~restart & i__ready;
   assign code = |fault ? fault : {1'h0, there & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ? (n7 ?
     there & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |{5'h0, code};
@@ -531,7 +532,7 @@ module \neuflow_control.sequencer  (
   assign n15 = next_frame & last_frame;
   assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
-  assign n18 = rst | n14 | next_frame;
+  assign n18 = rst | next_frame | n14;
   assign n19 = at[3:0] == 1'h1;
   assign n20 = {moves, n8} != 1'h1;
   assign config__payload_last = left == 1'h1;
@@ -570,7 +571,7 @@ module \neuflow_control.sequencer  (
         8'h0; last_frame <= 1'h0;
     end else begin
       if (n13) error_q <= code;
-      if (n13 | (clear_done | n15) | n14) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       single <= {waiting1 <= 1'h1, waiting0 <= 1'h1};
       empty <= {!waiting1, !waiting0};
@@ -582,7 +583,7 @@ module \neuflow_control.sequencer  (
     if (n13 | rst) begin
       busy <= 1'h0;
     end else begin
-      if (n15 | n14) busy <= n14;
+      if (n14 | n15) busy <= n14;
     end
   end
   always @(posedge clk) begin
@@ -590,8 +591,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, n5, n20, {config__payload_last, moves, n8} != 2'h3, n6, {n3, moves, steps} != 3'h6,
-        n3 | n8 | n7, {n19, at[3:0] == 2'h3, moves, n7} != 2'h3}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n4, n5, n6, {at[3:0] == 2'h3, n19, moves, n7} != 2'h3, n20, {n3, moves, steps} != 3'h6,
+        n3 | n7 | n8, {config__payload_last, moves, n8} != 2'h3}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

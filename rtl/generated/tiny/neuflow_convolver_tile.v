@@ -162,7 +162,7 @@ module \neuflow_convolver_tile.convolver  (
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_179(awake), .block(block),
+    .array_gated_clk(array_clk), .awake_180(awake), .block(block),
       .config__payload(config__payload_49), .config__ready(config__ready_52),
       .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
       .drain_ready(drain_ready), .fill(fill), .following(following), .follows(follows),
@@ -227,7 +227,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_86), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_69[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2176_16(block[17:16]), .read(read_122),
+      .parameters_wanted(parameters_wanted), .port_2186_16(block[17:16]), .read(read_122),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -244,7 +244,7 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire wait_weights,
   output wire wait_drain,
   output wire [15:0] released,
-  output wire awake_179,
+  output wire awake_180,
   input wire shift,
   input wire [15:0] stored,
   input wire [127:0] words_254,
@@ -267,11 +267,12 @@ module \neuflow_convolver_tile.convolver.array  (
 );
   reg active = 1'h0, after, begins = 1'h1, block_ends_ends = 1'h0, by_tap = 1'h0, due = 1'h0,
     gathers = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends =
-    1'h0, left = 1'h0, move_151 = 1'h0, named = 1'h0, odd = 1'h0, one_channel = 1'h0, pass_ends_ends
-    = 1'h0, s9_rotate = 1'h0, settled = 1'h0, spread = 1'h0, starts_block = 1'h1, wraps_87 = 1'h0;
-  reg [127:0] n6, s10_words = 128'h0, s8_words = 128'h0, s9_words_133 = 128'h0;
-  reg [12:0] s1 = 13'h0, s10 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7
-    = 13'h0, s8 = 13'h0, s9 = 13'h0;
+    1'h0, left = 1'h0, named = 1'h0, odd = 1'h0, one_channel = 1'h0, pass_ends_ends = 1'h0,
+    s9_rotate = 1'h0, settled = 1'h0, spread = 1'h0, starts_block = 1'h1, wraps_87 = 1'h0;
+  reg [127:0] n5, s10_words = 128'h0, s8_words = 128'h0, s9_taken, s9_words_133 = 128'h0;
+  reg [12:0] s1 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7 = 13'h0, s8
+    = 13'h0, s9 = 13'h0;
+  reg [159:0] s10_chosen;
   reg [15:0] kept = 16'h0, last_row = 16'h0;
   reg [17:0] at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 = 18'h0, at_y0 =
     18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_x = 18'h0, tap_y = 18'h0;
@@ -280,7 +281,7 @@ module \neuflow_convolver_tile.convolver.array  (
     pass_ends_left = 20'h0, position = 20'h0, position_237 = 20'h0, position_241 = 20'h0,
     position_242 = 20'h0, row_start = 20'h0, step_y_wrap = 20'h0, wrapped = 20'h0, wrapped_228 =
     20'h0, far0_q = 20'h0, far1_q = 20'h0;
-  reg [1:0] behind = 2'h0, met = 2'h0, rows_on = 2'h0;
+  reg [1:0] met = 2'h0, rows_on = 2'h0;
   reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_227 = 21'h0, move_less = 21'h0, move_less_104
     = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_230 = 21'h0;
   reg [20:3] rounds_q = 18'h0;
@@ -291,134 +292,134 @@ module \neuflow_convolver_tile.convolver.array  (
   reg [31:0] s10_weights = 32'h0, s11_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0,
     s5_weights = 32'h0, s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights =
     32'h0;
-  reg [3:0] flushing = 4'h0, phase = 4'h0, phase_79 = 4'h0, s11 = 4'h0, s12 = 4'h0, s13 = 4'h0;
-  reg [4:0] delta_less = 5'h0, delta_less_81 = 5'h0, s10_behind = 5'h0, s4_masks = 5'h0, s5_masks =
-    5'h0, s6_masks = 5'h0, s7_masks = 5'h0, s8_masks = 5'h0;
+  reg [3:0] flushing = 4'h0, phase = 4'h0, phase_79 = 4'h0, s10 = 4'h0, s11 = 4'h0, s12 = 4'h0, s13
+    = 4'h0;
+  reg [4:0] delta_less = 5'h0, delta_less_81 = 5'h0, s10_behind = 5'h0, s10_far = 5'h0, s10_taps =
+    5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks = 5'h0, s7_masks = 5'h0, s8_masks = 5'h0,
+    s9_behind;
   reg [59:0] absent = 60'h0;
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0, s1_split = 6'h0, s4_split = 6'h0, s6_split =
     6'h0, s9_split = 6'h0;
   reg [63:0] beat = 64'h0;
-  reg [79:0] n4, s10_kept1 = 80'h0, words = 80'h0, words_158 = 80'h0, x = 80'h0, y = 80'h0;
-  reg [7:0] s9_masks_q = 8'h0;
+  reg [79:0] s10_kept = 80'h0, words = 80'h0, words_162 = 80'h0, x = 80'h0, y = 80'h0;
+  reg [7:0] s9_passes, s9_masks_q = 8'h0;
   reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_231 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n50, n28, n11, n49, n26, n10, n24, n21, n22, n45, n20, n8, n3, n33, n43, n44, n7, n47, n42,
-    n53, n40, n41, n34, n52, n12, n13, n14, n15, n5, n46, n51, n31, n30, n23, n25, n27, n29, n32,
-    n36, n37, n39, awake, block_ends, coordinates_clk, ends_x, fed, first_channel, frees, full,
+  wire n48, n27, n10, n47, n25, n9, n23, n20, n21, n44, n19, n7, n3, n32, n42, n43, n6, n46, n41,
+    n51, n39, n40, n33, n50, n11, n12, n13, n14, n4, n45, n49, n30, n29, n22, n24, n26, n28, n31,
+    n35, n36, n38, awake, block_ends, coordinates_clk, ends_x, fed, first_channel, frees, full,
     goes_on, group_ends, ky_ends, names, no_drain, no_rows, no_weights, pass_ends, s0_last, starts,
-    stays, take_153, wraps, wraps_82;
-  wire [127:0] n48, s9_words;
+    stays, take_158, wraps, wraps_82;
+  wire [127:0] s9_words;
   wire [14:0] where, where_248, where_249;
   wire [15:0] free, last_row_198;
-  wire [19:0] n38, n35;
-  wire [1:0] n16, rows_on_193;
-  wire [20:0] n19;
-  wire [21:0] n18, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
+  wire [19:0] n37, n34;
+  wire [1:0] n15, rows_on_194;
+  wire [20:0] n18;
+  wire [21:0] n17, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
     step_y_wrap_beyond;
-  wire [22:0] n17;
+  wire [22:0] n16;
   wire [2:0] n1, n2, count, turn;
   wire [31:0] s2_weights;
   wire [3:0] end0, end1;
-  wire [5:0] n9, over, over_80, split;
+  wire [5:0] n8, over, over_80, split;
   wire [79:0] x_203, y_205;
   assign lanes[5:3] = 3'h0;
   assign read_enable = s6[0];
   assign config__ready = flushing[3];
   assign lanes[2:0] = lanes_q;
-  assign weights_read = issue & n21;
+  assign weights_read = issue & n20;
   assign weights_free = issue & (pass_ends | config__payload[413]);
-  assign issue = active & ~(n47 | stays);
+  assign issue = active & ~(n46 | stays);
   assign fill = begins & ~full;
   assign wait_rows = active & no_rows;
   assign wait_weights = active & ~no_rows & no_weights;
-  assign wait_drain = active & ~n47 & stays;
+  assign wait_drain = active & ~n46 & stays;
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_179 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
-    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, starts, shift, issue, awake} | n46;
+  assign awake_180 = |{s10[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0],
+    s9[0], s6[0], s2[0], hand_over, s14_q[0], frees, starts, shift, issue, awake} | n45;
   assign weights_rewind = issue & group_ends;
   assign idle = ~active;
-  assign {n17[22], n17[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
+  assign {n16[22], n16[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
     config__payload[224:205]});
   assign n3 = active & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & due) | gathers;
   assign no_drain = in_flight | ~drain_ready;
-  assign take_153 = hand_over | shift;
+  assign take_158 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
-  assign s9_words = n48 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
-    {16{s9_masks_q[2]}}, {16{s9_masks_q[1]}}, {16{s9_masks_q[0]}}};
-  assign n5 = s9[0] & s9[10];
-  assign n7 = s1[0] & s1[7];
+  assign s9_words = {2{s9_words_133}} >> {s9_rotate, 4'h0};
+  assign n4 = s9[0] & s9[11];
+  assign n6 = s1[0] & s1[7];
   assign goes_on = config__payload[52] & kx_ends_ends;
   assign names = config__payload[52] ? gathers & ~named : config__payload[51] & kx_ends_ends;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = ends_x & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n8 = issue & pass_ends;
+  assign n7 = issue & pass_ends;
   assign starts = configured & idle;
-  assign n9 = n45 ? config__payload[451:446] : 6'h2;
-  assign n10 = config__payload[49:30] == 1'h1;
-  assign n11 = config__payload[58:53] == 1'h1;
-  assign n12 = !{1'h0, n16};
-  assign n13 = n16 == 1'h1;
+  assign n8 = n44 ? config__payload[451:446] : 6'h2;
+  assign n9 = config__payload[49:30] == 1'h1;
+  assign n10 = config__payload[58:53] == 1'h1;
+  assign n11 = !{1'h0, n15};
+  assign n12 = n15 == 1'h1;
   assign end0 = (turn + s4_split[2:0]) + spread;
   assign end1 = (turn + s4_split[5:3]) + (spread ? 4'h8 - s4_split[5:3] : 4'h0);
-  assign n14 = !met;
-  assign n15 = met == 1'h1;
-  assign n16 = {~end0[3]} + {~end1[3]};
+  assign n13 = !met;
+  assign n14 = met == 1'h1;
+  assign n15 = {~end0[3]} + {~end1[3]};
   assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less);
   assign behind0_beyond = $signed({1'h0, position}) + $signed({far0_less_q[22], far0_less_q[20:0]});
   assign next_group_beyond = $signed({1'h0, group_start}) + $signed(group_less);
   assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
-  assign n18 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
+  assign n17 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
     $signed(4'h5);
   assign wraps_82 = $signed(over_80) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n19 = config__payload[264:245] + 1'h1;
-  assign n20 = issue & begins;
+  assign n18 = config__payload[264:245] + 1'h1;
+  assign n19 = issue & begins;
   assign block_ends = ky_ends & block_ends_ends;
-  assign n21 = ~odd;
-  assign n22 = idle | weights_rewind & pass_ends_ends;
-  assign n23 = weights_rewind | n22;
-  assign n24 = idle | s0_last & group_ends_ends;
-  assign n25 = s0_last | n24;
-  assign n26 = idle | n49 & block_ends_ends;
-  assign n27 = n49 | n26;
-  assign n28 = idle | n50 & ky_ends_ends;
-  assign n29 = n50 | n28;
-  assign n30 = idle | n50;
-  assign n31 = idle | n51 & kx_ends_ends;
-  assign n32 = n51 | n31;
-  assign n33 = idle & ~s1[0] & ~s2[0];
-  assign n34 = s2[0] & ~s2[8];
-  assign n35 = n52 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + move_102) : n38;
-  assign n36 = |{s2[0], n34, n52, n33};
-  assign n37 = {n34, n33} != 2'h2;
-  assign n38 = s2[5] ? next_group : group_start;
+  assign n20 = ~odd;
+  assign n21 = idle | weights_rewind & pass_ends_ends;
+  assign n22 = n21 | weights_rewind;
+  assign n23 = idle | s0_last & group_ends_ends;
+  assign n24 = s0_last | n23;
+  assign n25 = idle | n47 & block_ends_ends;
+  assign n26 = n47 | n25;
+  assign n27 = idle | n48 & ky_ends_ends;
+  assign n28 = n48 | n27;
+  assign n29 = idle | n48;
+  assign n30 = idle | n49 & kx_ends_ends;
+  assign n31 = n49 | n30;
+  assign n32 = idle & ~s1[0] & ~s2[0];
+  assign n33 = s2[0] & ~s2[8];
+  assign n34 = n50 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + move_102) : n37;
+  assign n35 = |{s2[0], n32, n33, n50};
+  assign n36 = {n32, n33} != 1'h1;
+  assign n37 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n39 = n36 & {n34, n52, n33} != 2'h2 & n37;
-  assign n40 = n33 | n53 & first_channel;
-  assign n41 = n53 | absent[0];
-  assign n42 = s2[0] & s2[9];
+  assign n38 = n35 & {n32, n33, n50} != 1'h1 & n36;
+  assign n39 = n32 | n51 & first_channel;
+  assign n40 = n51 | absent[0];
+  assign n41 = s2[0] & s2[9];
   assign over_80 = $signed({1'h0, phase_79}) + $signed(delta_less_81);
   assign over = $signed({1'h0, phase}) + $signed(delta_less);
-  assign n43 = n33 | s2[0] & s2[4];
-  assign n44 = s2[0] & s2[8];
-  assign n45 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
+  assign n42 = n32 | s2[0] & s2[4];
+  assign n43 = s2[0] & s2[8];
+  assign n44 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
   assign frees = n3 & kept != free;
-  assign n46 = |settling;
-  assign n47 = no_rows | no_weights;
+  assign n45 = |settling;
+  assign n46 = no_rows | no_weights;
   assign stays = block_ends & no_drain;
   assign no_rows = begins & ~(full & fed);
-  assign no_weights = n21 & ~weights_ready;
-  assign n48 = {2{s9_words_133}} >> {s9_rotate, 4'h0};
-  assign n49 = issue & ky_ends;
-  assign n50 = issue & ends_x;
-  assign n51 = issue & ~gathers;
-  assign n52 = s2[0] & ~s2[4];
+  assign no_weights = n20 & ~weights_ready;
+  assign n47 = issue & ky_ends;
+  assign n48 = issue & ends_x;
+  assign n49 = issue & ~gathers;
+  assign n50 = s2[0] & ~s2[4];
   assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_104);
-  assign n53 = n44 & s2[4];
+  assign n51 = n43 & s2[4];
   neuflow_locator behind0 (
     .clk(array_gated_clk), .linear(linear), .position(position_241),
       .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_249));
@@ -430,7 +431,7 @@ module \neuflow_convolver_tile.convolver.array  (
       .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
       .count(count), .fed(fed), .following(following), .follows(follows), .free(free), .full(full),
       .last(pass_ends_ends), .last_row(last_row_198), .moves(configured & flushing[3]),
-      .reached(rows_on_193), .split(split), .stored(stored), .take(n3 & fed & weights_ready &
+      .reached(rows_on_194), .split(split), .stored(stored), .take(n3 & fed & weights_ready &
       ~(one_channel & ends_x & no_drain)), .x(x_203), .y(y_205));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
@@ -438,13 +439,13 @@ module \neuflow_convolver_tile.convolver.array  (
     .clk(array_gated_clk), .linear(linear), .position(position_237),
       .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(turn), .where(where));
   neuflow_mac_row map0 (
-    .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move_151),
-      .multiply(s11[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(take_153),
-      .valid(s12[0]), .weight(s11_weights[15:0]), .words(words));
+    .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .multiply(s11[0]), .out(pixel[47:0]),
+      .rst(coordinates_gated_rst), .take(take_158), .valid(s12[0]), .weight(s11_weights[15:0]),
+      .words(words));
   neuflow_mac_row map1 (
-    .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move_151),
-      .multiply(s11[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(take_153),
-      .valid(s12[0]), .weight(s11_weights[31:16]), .words(words_158));
+    .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .multiply(s11[0]), .out(pixel[95:48]),
+      .rst(coordinates_gated_rst), .take(take_158), .valid(s12[0]), .weight(s11_weights[31:16]),
+      .words(words_162));
   always @(posedge array_gated_clk) begin
     s5_masks <= s4_masks;
     s6_masks <= s5_masks;
@@ -468,21 +469,41 @@ module \neuflow_convolver_tile.convolver.array  (
     s3_weights[15:0] <= s2_weights[15:0];
     if (s1[0]) beat <= weights;
     if (s10[0]) begin
-      n4 = ~{{16{s10_behind[4]}}, {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}},
-        {16{s10_behind[0]}}};
-      words_158 <= spread ? s10_words[95:16] & n4 | s10_words[111:32] & {{16{s10_behind[4]}},
-        {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}}, {16{s10_behind[0]}}} :
-        s10[12] ? s10_kept1 : by_tap ? s10_words[95:16] : s10_words[79:0];
-      words <= spread ? s10_words[79:0] & n4 | s10_words[95:16] & {{16{s10_behind[4]}},
-        {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}}, {16{s10_behind[0]}}} :
-        s10_words[79:0];
+      s10_chosen = {s10_words[111:32], s10_words[79:0]} ^ ({s10_words[111:32], s10_words[79:0]} ^
+        {s10_kept, s10_words[95:16]}) & {{16{s10_taps[4]}}, {16{s10_taps[3]}}, {16{s10_taps[2]}},
+        {16{s10_taps[1]}}, {16{s10_taps[0]}}, {16{s10_taps[4]}}, {16{s10_taps[3]}},
+        {16{s10_taps[2]}}, {16{s10_taps[1]}}, {16{s10_taps[0]}}};
+      words_162 <= s10_chosen[79:0] ^ (s10_chosen[79:0] ^ s10_chosen[159:80]) & {{16{s10_far[4]}},
+        {16{s10_far[3]}}, {16{s10_far[2]}}, {16{s10_far[1]}}, {16{s10_far[0]}}};
+      words <= s10_words[79:0] ^ (s10_words[79:0] ^ s10_words[95:16]) & {{16{s10_behind[4]}},
+        {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}}, {16{s10_behind[0]}}};
     end
-    if (s9[0] & spread) s10_behind <= 5'h1f << s9_split[2:0];
-    if (s9[0] & s9[11]) s10_kept1 <= s9_words[79:0];
-    if (s9[0] | n5) s10_words[95:0] <= n5 ? s10_words[127:32] : s9_words[95:0];
+    if (s9[0]) begin
+      s9_behind = spread ? 5'h1f << s9_split[2:0] : 5'h0;
+      s9_passes = {{3{s9_masks_q[7]}}, s9_masks_q[4:0]} | {8{s9[10]}};
+      s9_taken = s9[10] ? {32'h0, s10_words[127:32]} : s9_words;
+      s10_behind <= s9_behind;
+      s10_far <= {5{s9[12]}} | s9_behind;
+      s10_taps <= {5{s9[12]}} | {5{by_tap}} & ~s9_behind;
+      s10_words[111:96] <= (~s9_passes[6] | s9[10]) ? 16'h0 : s9_words[111:96];
+      s10_words[127:112] <= (~s9_passes[7] | s9[10]) ? 16'h0 : s9_words[127:112];
+      s10_words[15:0] <= (!(s9_passes[0])) ? 16'h0 : s9_taken[15:0];
+      s10_words[31:16] <= (!(s9_passes[1])) ? 16'h0 : s9_taken[31:16];
+      s10_words[47:32] <= (!(s9_passes[2])) ? 16'h0 : s9_taken[47:32];
+      s10_words[63:48] <= (!(s9_passes[3])) ? 16'h0 : s9_taken[63:48];
+      s10_words[79:64] <= (!(s9_passes[4])) ? 16'h0 : s9_taken[79:64];
+      s10_words[95:80] <= (!(s9_passes[5])) ? 16'h0 : s9_taken[95:80];
+    end
+    if (n4) begin
+      s10_kept[15:0] <= (!(s9_masks_q[0])) ? 16'h0 : s9_words[15:0];
+      s10_kept[31:16] <= (!(s9_masks_q[1])) ? 16'h0 : s9_words[31:16];
+      s10_kept[47:32] <= (!(s9_masks_q[2])) ? 16'h0 : s9_words[47:32];
+      s10_kept[63:48] <= (!(s9_masks_q[3])) ? 16'h0 : s9_words[63:48];
+      s10_kept[79:64] <= (!(s9_masks_q[4])) ? 16'h0 : s9_words[79:64];
+    end
     if (s8[0]) begin
-      n6 = {2{s8_words}} >> {s8_rotate[2:1], 5'h0};
-      s9_words_133 <= n6;
+      n5 = {2{s8_words}} >> {s8_rotate[2:1], 5'h0};
+      s9_words_133 <= n5;
     end
     if (s7[0]) s8_words <= words_254;
     if (s2[0]) begin
@@ -501,71 +522,58 @@ module \neuflow_convolver_tile.convolver.array  (
       < config__payload[96:81] & at_y3 < config__payload[112:97], at_x2 < config__payload[96:81] &
       at_y2 < config__payload[112:97], at_x1 < config__payload[96:81] & at_y1 <
       config__payload[112:97], at_x0 < config__payload[96:81] & at_y0 < config__payload[112:97]};
-    if (n7) begin
+    if (n6) begin
       y <= y_205;
       x <= x_203;
     end
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      {hand_over, s14_q} <= 4'h0; s13 <= 4'h0; s12 <= 4'h0; s11 <= 4'h0; s10 <= 13'h0; s9 <= 13'h0;
-        s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0;
-        s1 <= 13'h0; pass_done <= 1'h0; settled <= 1'h0; flushing <= 4'h0; maps[1] <= 1'h0;
-        one_channel <= 1'h0; in_flight <= 1'h0; move_151 <= 1'h0; read_end2 <= 3'h0; read_end1 <=
-        3'h0; read <= 48'h0; read_end0 <= 3'h0; met <= 2'h0; position_242 <= 20'h0; far1_less <=
-        22'h0; far1_q <= 20'h0; position_241 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <=
-        22'h0; far0_q <= 20'h0; rounds_q <= 18'h0; rotate <= 3'h0; position_237 <= 20'h0; linear <=
-        9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0; group_less <= 22'h0; group <= 20'h0; gap <=
-        21'h0; row_less <= 21'h0; wraps_87 <= 1'h0; move_less_104 <= 21'h0; move_102 <= 20'h0;
-        wrapped_less_230 <= 21'h0; wrapped_228 <= 20'h0; kept_less_227 <= 21'h0; kept_226 <= 20'h0;
-        delta_less_81 <= 5'h0; move_less <= 21'h0; move <= 20'h0; wrapped_less <= 21'h0; wrapped <=
-        20'h0; kept_less <= 21'h0; kept_221 <= 20'h0; delta_less <= 5'h0; last_row <= 16'h0; rows_on
-        <= 2'h0; s1_split <= 6'h0; s9_split <= 6'h0; s6_split <= 6'h0; s4_split <= 6'h0; begins <=
-        1'h1; starts_block <= 1'h1; odd <= 1'h0; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0;
-        group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends <= 1'h0; block_ends_left
-        <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; named <= 1'h0; gathers <= 1'h0; due <=
-        1'h0; left <= 1'h0; kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; by_tap <= 1'h0; spread <=
-        1'h0; position <= 20'h0; row_start <= 20'h0; group_start <= 20'h0; channel_base <= 9'h0;
-        absent <= 60'h0; next_channel <= 20'h0; phase_79 <= 4'h0; phase <= 4'h0; tap_y <= 18'h0;
-        tap_x <= 18'h0; block <= 18'h0; lanes_q <= 3'h0;
+      s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; settled <= 1'h0; flushing <= 4'h0; maps[1] <=
+        1'h0; one_channel <= 1'h0; in_flight <= 1'h0; read_end2 <= 3'h0; read_end1 <= 3'h0; read <=
+        48'h0; read_end0 <= 3'h0; met <= 2'h0; position_242 <= 20'h0; far1_less <= 22'h0; far1_q <=
+        20'h0; position_241 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <=
+        20'h0; rounds_q <= 18'h0; rotate <= 3'h0; position_237 <= 20'h0; linear <= 9'h0; next_group
+        <= 20'h0; step_y_wrap <= 20'h0; group_less <= 22'h0; group <= 20'h0; gap <= 21'h0; row_less
+        <= 21'h0; wraps_87 <= 1'h0; move_less_104 <= 21'h0; move_102 <= 20'h0; wrapped_less_230 <=
+        21'h0; wrapped_228 <= 20'h0; kept_less_227 <= 21'h0; kept_226 <= 20'h0; delta_less_81 <=
+        5'h0; move_less <= 21'h0; move <= 20'h0; wrapped_less <= 21'h0; wrapped <= 20'h0; kept_less
+        <= 21'h0; kept_221 <= 20'h0; delta_less <= 5'h0; {hand_over, s14_q} <= 4'h0; s13 <= 4'h0;
+        s12 <= 4'h0; s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0;
+        s5 <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; last_row <= 16'h0; rows_on <= 2'h0; s1_split <= 6'h0;
+        s9_split <= 6'h0; s6_split <= 6'h0; s4_split <= 6'h0; begins <= 1'h1; starts_block <= 1'h1;
+        odd <= 1'h0; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0;
+        group_ends_left <= 10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <=
+        1'h0; ky_ends_left <= 6'h0; named <= 1'h0; gathers <= 1'h0; due <= 1'h0; left <= 1'h0;
+        kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; by_tap <= 1'h0; spread <= 1'h0; position <=
+        20'h0; row_start <= 20'h0; group_start <= 20'h0; channel_base <= 9'h0; absent <= 60'h0;
+        next_channel <= 20'h0; phase_79 <= 4'h0; phase <= 4'h0; tap_y <= 18'h0; tap_x <= 18'h0;
+        block <= 18'h0; lanes_q <= 3'h0;
     end else begin
-      {hand_over, s14_q} <= s13;
-      s13 <= s12;
-      s12 <= s11;
-      s11 <= s10[3:0];
-      s10 <= s9;
-      s9 <= s8;
-      s8 <= s7;
-      s7 <= s6;
-      s6 <= s5;
-      s5 <= s4;
-      s4 <= s3;
-      s3 <= s2;
       s2 <= s1;
       s1 <= {gathers, goes_on & ~due, goes_on, names, ends_x, begins, pass_ends, group_ends,
         ky_ends, s0_last, starts_block, odd, issue};
-      pass_done <= n8;
+      pass_done <= n7;
       settled <= starts & ~(|flushing);
-      flushing <= {flushing[2:0], n8};
-      maps[1] <= n9[1];
-      one_channel <= n10 & n11;
+      flushing <= {flushing[2:0], n7};
+      maps[1] <= n8[1];
+      one_channel <= n9 & n10;
       in_flight <= in_flight & ~hand_over | s0_last;
-      move_151 <= behind[0] & ~s13[3] | s12[3];
-      read_end2 <= n12 ? turn : n13 ? end0[2:0] : end1[2:0];
-      read_end1 <= n12 ? end1[2:0] : n13 ? turn : end0[2:0];
-      read <= {n14 ? where[8:3] : n15 ? where_249[8:3] : where_248[8:3], n14 ? where_248[14:9] : n15
-        ? where[8:3] : where_249[8:3], n14 ? where_249[14:9] : n15 ? where_248[14:9] : where[8:3],
-        n14 ? where[14:9] : n15 ? where_249[14:9] : where_248[14:9], ~(8'hff << read_end2), ~(8'hff
+      read_end2 <= n11 ? turn : n12 ? end0[2:0] : end1[2:0];
+      read_end1 <= n11 ? end1[2:0] : n12 ? turn : end0[2:0];
+      read <= {n13 ? where[8:3] : n14 ? where_249[8:3] : where_248[8:3], n13 ? where_248[14:9] : n14
+        ? where[8:3] : where_249[8:3], n13 ? where_249[14:9] : n14 ? where_248[14:9] : where[8:3],
+        n13 ? where[14:9] : n14 ? where_249[14:9] : where_248[14:9], ~(8'hff << read_end2), ~(8'hff
         << read_end1), ~(8'hff << read_end0)};
-      read_end0 <= n12 ? end0[2:0] : n13 ? end1[2:0] : turn;
-      met <= n16;
+      read_end0 <= n11 ? end0[2:0] : n12 ? end1[2:0] : turn;
+      met <= n15;
       position_242 <= wraps_87 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
         position + far1_q;
       far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
       far1_q <= {rounds_q[18:3], 4'h0};
       position_241 <= wraps_87 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
         position + far0_q;
-      {far0_less_q[22], far0_less_q[20:0]} <= {n17[22], n17[20:0]};
+      {far0_less_q[22], far0_less_q[20:0]} <= {n16[22], n16[20:0]};
       far0_q <= {rounds_q[19:3], 3'h0};
       rounds_q <= gap[20:3];
       rotate <= where[2:0];
@@ -575,8 +583,8 @@ module \neuflow_convolver_tile.convolver.array  (
         : group_start + group;
       step_y_wrap <= wraps_87 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
         step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
-      group_less <= $signed(n18) - $signed({1'h0, config__payload[224:205]});
-      group <= n18[19:0];
+      group_less <= $signed(n17) - $signed({1'h0, config__payload[224:205]});
+      group <= n17[19:0];
       gap <= config__payload[304:285] - config__payload[80:65];
       row_less <= config__payload[304:285] - config__payload[224:205];
       wraps_87 <= |config__payload[224:205];
@@ -589,14 +597,26 @@ module \neuflow_convolver_tile.convolver.array  (
       delta_less_81 <= config__payload[320:317] - config__payload[116:113];
       move_less <= wraps ? wrapped_less : kept_less;
       move <= wraps ? wrapped : kept_221;
-      wrapped_less <= n19 - config__payload[224:205];
-      wrapped <= n19[19:0];
+      wrapped_less <= n18 - config__payload[224:205];
+      wrapped <= n18[19:0];
       kept_less <= config__payload[264:245] - config__payload[224:205];
       kept_221 <= config__payload[264:245];
       delta_less <= config__payload[316:313] - config__payload[116:113];
-      if (n20) begin
+      {hand_over, s14_q} <= s13;
+      s13 <= s12;
+      s12 <= s11;
+      s11 <= s10;
+      s10 <= s9[3:0];
+      s9 <= s8;
+      s8 <= s7;
+      s7 <= s6;
+      s6 <= s5;
+      s5 <= s4;
+      s4 <= s3;
+      s3 <= s2;
+      if (n19) begin
         last_row <= last_row_198;
-        rows_on <= rows_on_193;
+        rows_on <= rows_on_194;
         s1_split <= split;
       end
       if (s8[0] & s8[7]) s9_split <= s6_split;
@@ -605,62 +625,62 @@ module \neuflow_convolver_tile.convolver.array  (
       if (issue) begin
         begins <= group_ends;
         starts_block <= block_ends;
-        odd <= n21 & ~block_ends;
+        odd <= n20 & ~block_ends;
       end
-      if (n23) begin
-        pass_ends_ends <= n22 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
-        pass_ends_left <= n22 ? config__payload[19:0] : pass_ends_left - 1'h1;
+      if (n22) begin
+        pass_ends_ends <= n21 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
+        pass_ends_left <= n21 ? config__payload[19:0] : pass_ends_left - 1'h1;
       end
-      if (n25) begin
-        group_ends_ends <= n24 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
-        group_ends_left <= n24 ? config__payload[29:20] : group_ends_left - 1'h1;
+      if (n24) begin
+        group_ends_ends <= n23 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
+        group_ends_left <= n23 ? config__payload[29:20] : group_ends_left - 1'h1;
       end
-      if (n27) begin
-        block_ends_ends <= n26 ? n10 : block_ends_left == 2'h2;
-        block_ends_left <= n26 ? config__payload[49:30] : block_ends_left - 1'h1;
+      if (n26) begin
+        block_ends_ends <= n25 ? n9 : block_ends_left == 2'h2;
+        block_ends_left <= n25 ? config__payload[49:30] : block_ends_left - 1'h1;
       end
-      if (n29) begin
-        ky_ends_ends <= n28 ? n11 : ky_ends_left == 2'h2;
-        ky_ends_left <= n28 ? config__payload[58:53] : ky_ends_left - 1'h1;
+      if (n28) begin
+        ky_ends_ends <= n27 ? n10 : ky_ends_left == 2'h2;
+        ky_ends_left <= n27 ? config__payload[58:53] : ky_ends_left - 1'h1;
       end
       if (idle | issue & (ky_ends | gathers)) named <= active & ~ky_ends;
       if (idle | issue) gathers <= active & goes_on & due;
-      if (n30) begin
+      if (n29) begin
         after = idle | ky_ends ? config__payload[53] - 1'h1 : left - 1'h1;
         due <= !after;
         left <= after;
       end
-      if (n32) begin
-        kx_ends_ends <= n31 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
-        kx_ends_left <= n31 ? config__payload[64:59] : kx_ends_left - 1'h1;
+      if (n31) begin
+        kx_ends_ends <= n30 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
+        kx_ends_left <= n30 ? config__payload[64:59] : kx_ends_left - 1'h1;
       end
       if (s1[0]) begin
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n36 & {s2[10], n34, n33} != 3'h6) begin
+      if (n35 & {s2[10], n32, n33} != 3'h5) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n33 ? config__payload[244:225] : n34 ? (wraps_87 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + move) : n35;
+        position <= n32 ? config__payload[244:225] : n33 ? (wraps_87 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + move) : n34;
       end
-      if (n36 & n37) row_start <= n33 ? config__payload[244:225] : n35;
-      if (n39) begin
-        group_start <= n33 ? config__payload[244:225] : n38;
-        channel_base <= n33 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
+      if (n35 & n36) row_start <= n32 ? config__payload[244:225] : n34;
+      if (n38) begin
+        group_start <= n32 ? config__payload[244:225] : n37;
+        channel_base <= n32 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n40 | n41) & ~n42) absent <= n40 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n42 | n40 | n41) next_channel <= n42 ? config__payload[184:165] + s2_weights[31:16] : n40
+      if ((n39 | n40) & ~n41) absent <= n39 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n41 | n39 | n40) next_channel <= n41 ? config__payload[184:165] + s2_weights[31:16] : n39
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (s1[0] & s1[8] | n33) phase_79 <= n33 ? config__payload[312:309] : s1[4] ?
+      if (n32 | s1[0] & s1[8]) phase_79 <= n32 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_82 ? over_80[3:0] : phase_79 + config__payload[320:317];
-      if (s1[0] | n33) phase <= n33 ? config__payload[308:305] : s1[8] ? config__payload[308:305] :
+      if (s1[0] | n32) phase <= n32 ? config__payload[308:305] : s1[8] ? config__payload[308:305] :
         wraps ? over[3:0] : phase + config__payload[316:313];
-      if (n43 | n44) tap_y <= n43 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n42 | n43) tap_y <= n42 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n43 | s2[0] & ~s2[10] | n44) tap_x <= n43 ? {{2{config__payload[132]}},
-        config__payload[132:117]} : n44 ? {{2{config__payload[132]}}, config__payload[132:117]} :
+      if (s2[0] & ~s2[10] | n42 | n43) tap_x <= n42 ? {{2{config__payload[132]}},
+        config__payload[132:117]} : n43 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
       if (begins) lanes_q <= count;
@@ -674,32 +694,25 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (coordinates_gated_rst | n8) begin
+    if (coordinates_gated_rst | n7) begin
       active <= 1'h0;
     end else begin
       if (!(active)) active <= settled;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~n45 | coordinates_gated_rst) begin
+    if (~n44 | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
       {maps[5:2], maps[0]} <= {config__payload[451:448], config__payload[446]};
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s6[0],
+    if (|{s10[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s9[0], s6[0],
       s2[0], hand_over, s14_q[0], frees, starts, shift, issue, coordinates_gated_rst, awake}) begin
       settling <= 3'h7;
     end else begin
-      if (n46) settling <= settling - 1'h1;
-    end
-  end
-  always @(posedge array_gated_clk) begin
-    if (s13[3] | coordinates_gated_rst) begin
-      behind <= 2'h0;
-    end else begin
-      behind <= {behind[0], take_153};
+      if (n45) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
@@ -707,13 +720,6 @@ module \neuflow_convolver_tile.convolver.array  (
       s3_weights[31:16] <= 16'h0;
     end else begin
       s3_weights[31:16] <= s2_weights[31:16];
-    end
-  end
-  always @(posedge array_gated_clk) begin
-    if (n5) begin
-      s10_words[127:96] <= 32'h0;
-    end else begin
-      if (s9[0]) s10_words[127:96] <= s9_words[127:96];
     end
   end
 endmodule
@@ -1067,7 +1073,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n3, n5, n4, n6, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n5, n3, n6, n4, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, all_ends, awake, clear, en, ends, have, i__ready,
     i__ready_110, i__ready_115, i__valid, i__valid_132, inside_2, issue, last_word, map_ends, move,
     o__ready_134, o__valid_135, out__valid, plain, reads, result0_step, sign0, sign1, take;
@@ -1090,7 +1096,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign step = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, hand_over, n4, clear, awake, n5, n6} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, hand_over, n4, clear, n5, awake, n6} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign move = ~r3_beat[0] | i__ready_115;
   assign issue = move & known[2] & available;
@@ -1107,10 +1113,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign result0_step = step & n31;
   assign take = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_110 | move & |{r2_beat[0], r1_beat[0], r3_beat[0], issue};
-  assign n3 = config__valid & n32;
-  assign n4 = i__valid_132 & i__ready;
-  assign n5 = block[15:0] != told;
-  assign n6 = o__valid & o__ready;
+  assign n3 = block[15:0] != told;
+  assign n4 = o__valid & o__ready;
+  assign n5 = config__valid & n32;
+  assign n6 = i__valid_132 & i__ready;
   assign n7 = |settling;
   assign ends = step & n2;
   assign n8 = issue & map_ends;
@@ -1135,7 +1141,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n23 = issue & row_ends;
   assign next_map = map_base + config__payload[133:114];
   assign n24 = drain_gated_rst | clear;
-  assign n25 = step | drain_gated_rst;
+  assign n25 = drain_gated_rst | step;
   assign n26 = words == 2'h3;
   assign n27 = take | n26;
   assign n28 = drain_gated_rst | start;
@@ -1177,7 +1183,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(clear), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2468_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2478_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1199,7 +1205,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, hand_over, n4, drain_gated_rst, clear, awake, n5, n6}) begin
+    if (|{reads, running, waiting, n3, hand_over, n4, drain_gated_rst, clear, n5, awake, n6}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1238,7 +1244,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       two <= config__payload[135];
       known[0] <= n10[0];
-      if (o__valid_135 & o__ready_134 & o__payload_133[34] | n11) leaving <= n11;
+      if (n11 | o__valid_135 & o__ready_134 & o__payload_133[34]) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : rest <= 3'h4;
         rest <= n12 ? config__payload[77:62] : rest - 2'h2;
@@ -1263,7 +1269,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (ends | start) running <= start;
-      if (step | start) begin
+      if (start | step) begin
         n20 = start ? 3'h5 : step ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1477,7 +1483,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2468_0,
+  input wire [1:0] port_2478_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1492,15 +1498,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = marked[31:16] >= config_2[93:78] ? config_2[93:78] : marked[31:16] +
     (marked[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2468_0[0];
-  assign n3 = port_2468_0[0] | clear | n2;
+  assign n2 = fresh & ~port_2478_0[0];
+  assign n3 = port_2478_0[0] | clear | n2;
   assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
   assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   assign after_base = now[68] ? (now[69] ? 20'h0 : now[67:48] + config_2[77:62]) : now[67:48];
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n5 = port_2468_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n5 = port_2478_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
   assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
@@ -1508,15 +1514,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2468_0[0], mark, clear, n2} != 4'h8 & n3) begin
+      if ({port_2478_0[0], mark, clear, n2} != 4'h8 & n3) begin
         n1 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2468_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+          port_2478_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
         marked[69:68] <= n1[69:68];
       end
       if (n3) begin
         n4 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2468_0[0] ? n5 : {2'h0, now[67:0]};
+          port_2478_0[0] ? n5 : {2'h0, now[67:0]};
         now[69:68] <= n4[69:68];
       end
       offset <= now[67:48] + now[15:0];
@@ -1531,15 +1537,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
     end else begin
-      if (port_2468_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2468_0[0]) now[67:0] <= n5[67:0];
+      if (port_2478_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2478_0[0]) now[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2468_0[0]) fresh <= 1'h0;
+      if (port_2478_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1661,20 +1667,20 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 = 20'h0, row_position
     = 20'h0, step = 20'h0;
   reg [1:0] lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead = 2'h0, left =
-    2'h0, low = 2'h0, number, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
+    2'h0, low = 2'h0, number, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n4, first_bank_106 = 3'h0;
+  reg [2:0] n6, first_bank_106 = 3'h0;
   reg [3:0] banks_used = 4'h0, begins = 4'h0, first, flushing = 4'h0, last_phase = 4'h0, phase_y =
     4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb, used = 4'h0;
   reg [4:0] at_128;
-  reg [5:0] n3, apart = 6'h0, far = 6'h0, far_end = 6'h0, near_end = 6'h0, row = 6'h0;
+  reg [5:0] n5, apart = 6'h0, far = 6'h0, far_end = 6'h0, near_end = 6'h0, row = 6'h0;
   reg [63:0] words = 64'h0;
   reg [7:0] strides1_q = 8'h0, strides2_q = 8'h0;
   reg [82:0] s2_piece = 83'h0, s3_piece = 83'h0, s4_piece = 83'h0, s5_piece = 83'h0, s6_piece =
     83'h0, s1_piece_q = 83'h0;
   reg [8:0] n7, linear_87 = 9'h0, offset = 9'h0;
-  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n5, n6, n42, n9, n10, n11, n21, n27, n25, n17,
+  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n3, n4, n42, n9, n10, n11, n21, n27, n25, n17,
     n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, extends_2, finished, fits,
     i__ready_119, i__valid_120, joins, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     row_ends, starts, store;
@@ -1698,16 +1704,16 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{finished, pass_done, starts, n9, n10, n11, store} | n12;
+  assign awake = |{pass_done, finished, starts, n9, n10, n11, store} | n12;
   assign i__valid_120 = opened & i__valid;
   assign o__ready = ~valid | store & (last_lap & (by_word_71 ? !left : more | left <= low));
   assign of_phase_1 = n39[7:4] & {4{pairs}};
   assign n1 = where[8:3] + apart;
   assign row_ends = last_lap & n40 & (by_word_71 ? !low : n41 | extends_2);
   assign last_lap = ~phases | lap == (fits ? low : left) | lap == last_phase;
+  assign n3 = $signed(beyond1) >= $signed(1'h0);
+  assign n4 = $signed(beyond2) >= $signed(1'h0);
   assign store = room & (valid & (~pairs | fits | extends_2));
-  assign n5 = $signed(beyond1) >= $signed(1'h0);
-  assign n6 = $signed(beyond2) >= $signed(1'h0);
   assign count = by_word_71 ? 2'h0 : fits ? low : joins ? (more ? 2'h3 : low) : left;
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
@@ -1739,9 +1745,9 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n28 = n27 | n44;
   assign n29 = n43 | n44;
   assign width = config__payload[27:8] - 1'h1;
-  assign n30 = n31 & {rest[2], n38, n29} != 3'h6;
+  assign n30 = n31 & {rest[2], n29, n38} != 3'h5;
   assign rest = low + {~count};
-  assign n31 = n38 | n29;
+  assign n31 = n29 | n38;
   assign n32 = starts | i__valid & i__ready & i__payload[67];
   assign n33 = ~(4'hf << s4_piece[2:0]);
   assign n34 = n22 | writer_gated_rst;
@@ -1802,17 +1808,16 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       n2 = phases | alone;
       at_128 = begins + lap;
       wrapped = at_128 >= config__payload[159:156];
-      on = n5 + n6;
-      n3 = at_128 + 1'h1;
+      n5 = at_128 + 1'h1;
       n7 = first + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
       number = ({5'h0, first} <= count) + (n7 <= count);
-      n4 = count + 1'h1;
+      n6 = count + 1'h1;
       s1_piece_first <= (!(n2)) ? 4'h0 : first;
       s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_128[3:0] - config__payload[159:156] :
         at_128[3:0];
       {s1_piece_q[82:77], s1_piece_q[68:0]} <= {record_ends_49, channel_ends, row_ends, phases ?
-        (last_lap ? on - wrapped : {2'h0, n3 == config__payload[159:156]}) : pairs ? 3'h2 : alone ?
-        {1'h0, number} : n4, s0_piece, taken, n2 ? {1'h0, number} : n4};
+        (last_lap ? {{1'h0, n3} + n4} - wrapped : {2'h0, n5 == config__payload[159:156]}) : pairs ?
+        3'h2 : alone ? {1'h0, number} : n6, s0_piece, taken, n2 ? {1'h0, number} : n6};
     end
     if (n8) begin
       taken <= o__ready ? ahead : (taken + count) + 1'h1;
@@ -1821,7 +1826,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{finished, pass_done, starts, n9, n10, n11, store, writer_gated_rst}) begin
+    if (|{pass_done, finished, starts, n9, n10, n11, writer_gated_rst, store}) begin
       settling <= 4'hb;
     end else begin
       if (n12) settling <= settling - 1'h1;
@@ -1942,8 +1947,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (writer_gated_rst | n29) begin
       begins <= 4'h0;
     end else begin
-      if ((n5 | n6 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n38) begins <= n6 ? beyond2[3:0] :
-        n5 ? beyond1[3:0] : end_2[3:0];
+      if ((n3 | n4 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n38) begins <= n4 ? beyond2[3:0] :
+        n3 ? beyond1[3:0] : end_2[3:0];
     end
   end
 endmodule
@@ -1964,7 +1969,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2176_16,
+  input wire [1:0] port_2186_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1990,8 +1995,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {listening, take} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2176_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2176_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2186_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2186_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2207,7 +2212,7 @@ module \neuflow_convolver_tile.router  (
   reg [3:0] armed = 4'h0, ended = 4'h0;
   reg [5:0] east_current = 6'h0, east_waiting = 6'h0, south_current = 6'h0, south_waiting = 6'h0,
     west_current = 6'h0, west_waiting = 6'h0;
-  wire n4, n1, n3, n2, n6, i__payload_known, i__ready_47, i__ready_58, i__ready_68, i__valid_50,
+  wire n4, n1, n2, n3, n6, i__payload_known, i__ready_47, i__ready_58, i__ready_68, i__valid_50,
     i__valid_60, i__valid_70, o__valid_73;
   wire [1:0] i__payload;
   wire [2:0] n5, n7, direct, queued;
@@ -2233,9 +2238,9 @@ module \neuflow_convolver_tile.router  (
   assign target = i__payload_known ? 1'h1 << bus__payload[19:16] : 4'h0;
   assign i__payload_known = 6'h2e >> bus__payload[23:20];
   assign n1 = east_out__valid & o__ready_43;
-  assign n2 = west_out__valid & o__ready_64;
+  assign n2 = south_out__valid & o__ready_54;
   assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid};
-  assign n3 = south_out__valid & o__ready_54;
+  assign n3 = west_out__valid & o__ready_64;
   assign n4 = |settling;
   assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
     east_in__payload[34]};

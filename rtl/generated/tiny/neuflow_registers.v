@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n15, n23, n7, n21, n30, n20, n28, n35, n16, n38, n40, n18, n25, n4, n5, n10, n33, n39, n36,
-    n11, n9, n31, n32, n27, n26, n6, n37, n14, n13, n17, n19, n12, n34, n22, n24, n29, n8, enabled =
+  reg n8, n19, n26, n32, n24, n31, n33, n38, n11, n35, n34, n27, n18, n39, n5, n13, n9, n29, n28,
+    n22, n10, n25, n17, n37, n14, n6, n4, n15, n12, n16, n23, n36, n30, n7, n20, n40, n21, enabled =
     1'h0;
-  wire n2, n41, n3, n44, n43, n47, n42, n46, n45, n1;
+  wire n2, n41, n3, n45, n43, n46, n42, n47, n44, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -73,10 +73,10 @@ module neuflow_registers (
   assign n41 = axi__ar__ready & axi__ar__valid;
   assign n42 = axi__aw__addr[11:2] == 4'h8;
   assign n43 = axi__aw__addr[11:2] == 4'ha;
-  assign n44 = axi__aw__addr[11:2] == 4'hb;
-  assign n45 = axi__aw__addr[11:2] == 3'h6;
-  assign n46 = axi__aw__addr[11:2] == 3'h7;
-  assign n47 = axi__aw__addr[11:2] == 4'h9;
+  assign n44 = axi__aw__addr[11:2] == 3'h6;
+  assign n45 = axi__aw__addr[11:2] == 4'hb;
+  assign n46 = axi__aw__addr[11:2] == 4'h9;
+  assign n47 = axi__aw__addr[11:2] == 3'h7;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
@@ -102,67 +102,67 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 5'h17;
+        n4 = axi__ar__addr[11:2] == 4'ha;
         n5 = axi__ar__addr[11:2] == 5'h16;
         n6 = axi__ar__addr[11:2] == 4'hb;
-        n7 = axi__ar__addr[11:2] == 6'h22;
-        n8 = !axi__ar__addr[11:2];
-        n9 = axi__ar__addr[11:2] == 5'h10;
-        n10 = axi__ar__addr[11:2] == 5'h15;
-        n11 = axi__ar__addr[11:2] == 5'h11;
-        n12 = axi__ar__addr[11:2] == 3'h5;
-        n13 = axi__ar__addr[11:2] == 4'h8;
-        n14 = axi__ar__addr[11:2] == 4'h9;
-        n15 = axi__ar__addr[11:2] == 6'h24;
-        n16 = axi__ar__addr[11:2] == 5'h1c;
-        n17 = axi__ar__addr[11:2] == 3'h7;
-        n18 = axi__ar__addr[11:2] == 5'h19;
-        n19 = axi__ar__addr[11:2] == 3'h6;
-        n20 = axi__ar__addr[11:2] == 5'h1f;
-        n21 = axi__ar__addr[11:2] == 6'h21;
-        n22 = axi__ar__addr[11:2] == 2'h3;
-        n23 = axi__ar__addr[11:2] == 6'h23;
-        n24 = axi__ar__addr[11:2] == 2'h2;
-        n25 = axi__ar__addr[11:2] == 5'h18;
-        n26 = axi__ar__addr[11:2] == 4'hc;
-        n27 = axi__ar__addr[11:2] == 4'hd;
-        n28 = axi__ar__addr[11:2] == 5'h1e;
-        n29 = axi__ar__addr[11:2] == 1'h1;
-        n30 = axi__ar__addr[11:2] == 6'h20;
-        n31 = axi__ar__addr[11:2] == 4'hf;
-        n32 = axi__ar__addr[11:2] == 4'he;
-        n33 = axi__ar__addr[11:2] == 5'h14;
-        n34 = axi__ar__addr[11:2] == 3'h4;
-        n35 = axi__ar__addr[11:2] == 5'h1d;
-        n36 = axi__ar__addr[11:2] == 5'h12;
-        n37 = axi__ar__addr[11:2] == 4'ha;
-        n38 = axi__ar__addr[11:2] == 5'h1b;
-        n39 = axi__ar__addr[11:2] == 5'h13;
-        n40 = axi__ar__addr[11:2] == 5'h1a;
+        n7 = axi__ar__addr[11:2] == 2'h3;
+        n8 = axi__ar__addr[11:2] == 6'h24;
+        n9 = axi__ar__addr[11:2] == 5'h14;
+        n10 = axi__ar__addr[11:2] == 5'h10;
+        n11 = axi__ar__addr[11:2] == 5'h1c;
+        n12 = axi__ar__addr[11:2] == 4'h8;
+        n13 = axi__ar__addr[11:2] == 5'h15;
+        n14 = axi__ar__addr[11:2] == 4'hc;
+        n15 = axi__ar__addr[11:2] == 4'h9;
+        n16 = axi__ar__addr[11:2] == 3'h7;
+        n17 = axi__ar__addr[11:2] == 4'he;
+        n18 = axi__ar__addr[11:2] == 5'h18;
+        n19 = axi__ar__addr[11:2] == 6'h23;
+        n20 = axi__ar__addr[11:2] == 2'h2;
+        n21 = !axi__ar__addr[11:2];
+        n22 = axi__ar__addr[11:2] == 5'h11;
+        n23 = axi__ar__addr[11:2] == 3'h6;
+        n24 = axi__ar__addr[11:2] == 6'h20;
+        n25 = axi__ar__addr[11:2] == 4'hf;
+        n26 = axi__ar__addr[11:2] == 6'h22;
+        n27 = axi__ar__addr[11:2] == 5'h19;
+        n28 = axi__ar__addr[11:2] == 5'h12;
+        n29 = axi__ar__addr[11:2] == 5'h13;
+        n30 = axi__ar__addr[11:2] == 3'h4;
+        n31 = axi__ar__addr[11:2] == 5'h1f;
+        n32 = axi__ar__addr[11:2] == 6'h21;
+        n33 = axi__ar__addr[11:2] == 5'h1e;
+        n34 = axi__ar__addr[11:2] == 5'h1a;
+        n35 = axi__ar__addr[11:2] == 5'h1b;
+        n36 = axi__ar__addr[11:2] == 3'h5;
+        n37 = axi__ar__addr[11:2] == 4'hd;
+        n38 = axi__ar__addr[11:2] == 5'h1d;
+        n39 = axi__ar__addr[11:2] == 5'h17;
+        n40 = axi__ar__addr[11:2] == 1'h1;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n15 ? idle_tile : n23 ? configuration : n7 ? dependency : n21 ? output_drain
-          : n30 ? wait_output : n20 ? weight_load : n28 ? wait_input : n35 ? fill : n16 ?
-          map_remainder_high : n38 ? map_remainder : n40 ? edge_lanes_high : n18 ? edge_lanes : n25
-          ? useful_high : n4 ? useful : n5 ? config_hidden : n10 ? write_beats : n33 ? read_beats :
-          n39 ? mac_cycles : n36 ? fence_stalls : n11 ? config_stalls : n9 ? config_words : n31 ?
-          program_counter : n32 ? frames_done : n27 ? cycles_high : n26 ? cycles : n6 ?
-          host_watchdog : n37 ? host_ring : n14 ? host_frames : n13 ? host_output : n17 ? host_input
-          : n19 ? host_program : n12 ? {16'h0, error, 6'h0, done, busy} : n34 ? {30'h0, enabled,
-          1'h0} : n22 ? 32'h4050202 : n24 ? 32'h37c07d79 : n29 ? 32'h20000 : n8 ? 32'h6e657546 :
+        axi__r__data <= n8 ? idle_tile : n19 ? configuration : n26 ? dependency : n32 ? output_drain
+          : n24 ? wait_output : n31 ? weight_load : n33 ? wait_input : n38 ? fill : n11 ?
+          map_remainder_high : n35 ? map_remainder : n34 ? edge_lanes_high : n27 ? edge_lanes : n18
+          ? useful_high : n39 ? useful : n5 ? config_hidden : n13 ? write_beats : n9 ? read_beats :
+          n29 ? mac_cycles : n28 ? fence_stalls : n22 ? config_stalls : n10 ? config_words : n25 ?
+          program_counter : n17 ? frames_done : n37 ? cycles_high : n14 ? cycles : n6 ?
+          host_watchdog : n4 ? host_ring : n15 ? host_frames : n12 ? host_output : n16 ? host_input
+          : n23 ? host_program : n36 ? {16'h0, error, 6'h0, done, busy} : n30 ? {30'h0, enabled,
+          1'h0} : n7 ? 32'h4050202 : n20 ? 32'h37c07d79 : n40 ? 32'h20000 : n21 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n1, n46, n47, n3} ? 2'h0 : 2'h2;
-      if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
-      if (n2 & n3) enabled <= axi__w__data[1];
-      if (n44 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n45, n46, n3, n47, n1} ? 2'h0 : 2'h2;
+      if (axi__b__ready | axi__aw__ready) axi__b__valid <= axi__aw__ready;
+      if (n3 & n2) enabled <= axi__w__data[1];
+      if (n45 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
       if (n43 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
-      if (axi__aw__ready & n47) host_frames <= host_frames & n48 | n49;
+      if (n46 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
       if (n42 & axi__aw__ready) host_output <= host_output & n48 | n49;
-      if (axi__aw__ready & n46) host_input <= host_input & n48 | n49;
-      if (n45 & axi__aw__ready) host_program <= host_program & n48 | n49;
+      if (n47 & axi__aw__ready) host_input <= host_input & n48 | n49;
+      if (n44 & axi__aw__ready) host_program <= host_program & n48 | n49;
     end
   end
 endmodule
