@@ -10,15 +10,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
 from neuflow.blocks import alu_model
-from neuflow.blocks.arith import (
-    CLIPPED_BITS,
-    clip_shifted,
-    doubled_coarse,
-    magnitude,
-    rounded_sum,
-    saturate_word,
-    shift_fine,
-)
+from neuflow.blocks.arith import SHIFT_STEPS, magnitude, saturate_word, shift_step
 from neuflow.blocks.config import ConfigReceiver, config_stream
 from neuflow.blocks.gate import fires, stay_awake
 from neuflow.blocks.streams import WORD_BITS, Slice, beat_layout, beat_stream
@@ -35,16 +27,30 @@ _AT_ONCE = alu_model.DIVIDE_BITS
 _QUOTIENT_BITS = WORD_BITS + 2 * _AT_ONCE - 1
 """Twice the quotient's size, clipped, and as many bits more as may be found too many."""
 
-_SIZE_BITS = _QUOTIENT_BITS + 1
+_NEAR_BITS = _QUOTIENT_BITS + 1
 """A word or a quotient, with its sign."""
 
+_FINE_BITS = 4
+"""Bits of a shift to the left that are made by the multiplier, as a product with a power of two."""
 
-def _multiplies(op):
-    return (op == AluOp.MUL) | (op == AluOp.SQUARE)
+_LEFT = WORD_BITS - 1
+"""What the right shift may go to the left: by so much, what is not 0 reaches the ends of a word."""
 
+_GUARD_BITS = WORD_BITS + 2
+"""Twice a value is clipped to so many bits before it is rounded."""
 
-def _compares_or_subtracts(op):
-    return (op == AluOp.SUB) | (op == AluOp.MAX) | (op == AluOp.MIN)
+_PLAN = data.StructLayout(
+    {
+        "product": 1,  # a x b: nothing is near
+        "near_a": 1,  # a is near and b far, else b near and a far
+        "power": 1 << _FINE_BITS, "far_high": 1,  # what far is shifted by: a factor, and 16 or nothing
+        "minus_far": 1,
+        "complement": 1,  # where near is subtracted: not its opposite
+        "largest": 1, "smallest": 1,  # of near and far, by the sign of near - far
+        "common": 5,  # what both are shifted by
+    }
+)  # fmt: skip
+"""How an operation is done, see ``Alu._build_plan``."""
 
 SETTLE = 2
 """Cycles from the last beat's move to the last register."""
@@ -104,7 +110,8 @@ class Alu(Component):
             self.b.ready.eq(accept & ~unary),
             config.o.ready.eq(accept & self.a.payload.last),
         ]
-        quotients = self._build_dividers(m, setup, both & divides, done, accept)
+        plan, minus_near, more = self._build_plan(m, setup)
+        quotients, excess = self._build_dividers(m, more, both & divides, done, accept)
 
         m.submodules.slice = out = Slice(beat_layout(self.lanes))
         connect(m, out.o, flipped(self.o))
@@ -117,17 +124,13 @@ class Alu(Component):
         # What a beat needs further down goes with it, so that packets follow without a gap.
         count_bits = len(self.a.payload.count)
         tail = data.StructLayout(
-            {
-                "op": 4, "shift_a": 5, "shift_b": 5, "shift": 6, "narrow": 1,
-                "count": count_bits, "last": 1,
-            }
+            {"plan": _PLAN, "shift": 6, "narrow": 1, "count": count_bits, "last": 1}
         )
         tails = [Signal(tail, name=f"s{k}_tail", reset_less=True) for k in range(_STAGES + 1)]
         m.d.comb += [
-            tails[0].op.eq(Mux(divides, AluOp.ADD, setup.op)),
-            tails[0].shift_a.eq(Mux(divides, 0, setup.shift_a)),
-            tails[0].shift_b.eq(setup.shift_b),
-            tails[0].shift.eq(Mux(divides, 0, setup.shift)),
+            tails[0].plan.eq(plan),
+            # DIV gives twice a quotient, and behind it the bits that are too many.
+            tails[0].shift.eq(Mux(divides, excess + 1, setup.shift)),
             tails[0].narrow.eq(setup.narrow),
             tails[0].count.eq(self.a.payload.count),
             tails[0].last.eq(self.a.payload.last),
@@ -146,75 +149,133 @@ class Alu(Component):
             m.d.sync += tails[1].eq(tails[0])
         with m.If(moves):
             m.d.sync += [after.eq(before) for before, after in pairwise(tails[1:])]
+            # To the right, from _LEFT further left; what both operands are shifted by counts against it.
+            right = Signal(signed(8))
+            m.d.comb += right.eq(tails[1].shift + _LEFT - tails[1].plan.common)
+            m.d.sync += tails[2].shift.eq(Mux(right < 0, 0, right))
         for lane in range(self.lanes):
-            result = self._build_lane(m, lane, setup, quotients[lane], tails, accept, moves)
+            operands = self._build_operands(m, lane, setup, quotients[lane], minus_near, accept)
+            result = self._build_lane(m, lane, tails, moves, *operands)
             m.d.comb += out.i.payload.words[lane].eq(result)
         return m
 
-    def _build_lane(self, m, lane, setup, quotient, tails, accept, moves):
-        """Ten stages of one lane; return its word.
+    def _build_plan(self, m, setup):
+        """Say how the lanes do the packet's operation; return that, which goes with each beat,
+        whether near is subtracted, and shift_a - shift_b.
 
-        1 operands, 2 sign and product, 3 left shifts, 4 sum or difference, 5 choice, 6 to 8 right
-        shift and clip, 9 rounding, 10 saturation.
+        (a << shift_a) + (b << shift_b) is ((far << distance) + near) << common: only the word that
+        is shifted further is shifted before the sum, by the multiplier that makes products too, and
+        ``common`` comes off the shift to the right. ABS and DIV are near alone, and far times 0.
+        """
+        op = setup.op
+        plan = Signal(_PLAN)
+        more = Signal(signed(6))
+        distance = Signal(5)
+        alone = Signal()
+        subtracts = Signal()
+        unshifted = Signal()
+        minus_near = Signal()
+        m.d.comb += [
+            more.eq(setup.shift_a[:5] - setup.shift_b[:5]),
+            distance.eq(Mux(more < 0, -more, more)),
+            alone.eq((op == AluOp.ABS) | (op == AluOp.DIV)),
+            subtracts.eq(op == AluOp.SUB),
+            unshifted.eq(plan.product | (op == AluOp.DIV)),
+            minus_near.eq(subtracts & ~plan.near_a),
+            plan.product.eq((op == AluOp.MUL) | (op == AluOp.SQUARE)),
+            plan.near_a.eq(alone | ((more < 0) & ~plan.product)),
+            plan.power.eq(Mux(alone, 0, 1 << distance[:_FINE_BITS])),
+            plan.far_high.eq(distance[_FINE_BITS] & ~plan.product),
+            plan.complement.eq(op == AluOp.DIV),
+            plan.minus_far.eq((subtracts & plan.near_a) | plan.largest | plan.smallest),
+            plan.largest.eq(op == AluOp.MAX),
+            plan.smallest.eq(op == AluOp.MIN),
+            plan.common.eq(
+                Mux(unshifted, 0, Mux(plan.near_a, setup.shift_a, setup.shift_b)[:5])
+            ),
+        ]  # fmt: skip
+        return plan, minus_near, more
+
+    def _build_operands(self, m, lane, setup, quotient, minus_near, accept):
+        """Stage 1: a or DIV's quotient; b; whether near is inverted.
+
+        DIV comes with twice the size of its quotient, and its sign. The complement of that size is
+        one less than its opposite: so rounding, which takes halves up, takes them away from zero.
+        """
+        a, b = self.a.payload.words[lane], self.b.payload.words[lane]
+        s1_a = Signal(signed(_NEAR_BITS), name=f"s1_a_{lane}", reset_less=True)
+        s1_b = Signal(signed(WORD_BITS), name=f"s1_b_{lane}", reset_less=True)
+        s1_invert = Signal(name=f"s1_invert_{lane}", reset_less=True)
+        size, negative = quotient
+        divides, takes_size = setup.op == AluOp.DIV, setup.op == AluOp.ABS
+        with m.If(accept):
+            m.d.sync += [
+                s1_a.eq(Mux(divides, size, a)),
+                s1_b.eq(Mux(setup.op == AluOp.SQUARE, a, b)),
+                s1_invert.eq(Mux(divides, negative, Mux(takes_size, a[-1], minus_near))),
+            ]
+        return s1_a, s1_b, s1_invert
+
+    def _build_lane(self, m, lane, tails, moves, s1_a, s1_b, s1_invert):
+        """Stages 2 to 10: near and far; product or shift of far; sum; choice; right shift in three;
+        rounding; saturation. Return the lane's word.
         """
 
         def register(name: str, bits: int) -> Signal:
             return Signal(signed(bits), name=f"{name}_{lane}", reset_less=True)
 
-        a, b = self.a.payload.words[lane], self.b.payload.words[lane]
-        divides, takes_size = setup.op == AluOp.DIV, setup.op == AluOp.ABS
-        s1_negate = Signal(name=f"s1_negate_{lane}", reset_less=True)
-        s1_a, s2_a = (register(n, _SIZE_BITS) for n in ("s1_a", "s2_a"))
-        s1_b, s2_b = (register(n, WORD_BITS) for n in ("s1_b", "s2_b"))
-        s2_product, s3_product = (register(n, 2 * WORD_BITS) for n in ("s2_product", "s3_product"))
-        s3_a, s3_b, s4_a, s4_b, s4_sum, s5_exact = (
-            register(n, _EXACT_BITS) for n in ("s3_a", "s3_b", "s4_a", "s4_b", "s4_sum", "s5_exact")
+        plans = [tail.plan for tail in tails]
+        s2_carry, s3_carry = (
+            Signal(name=f"s{k}_carry_{lane}", reset_less=True) for k in range(2, 4)
         )
-        s6_coarse = register("s6_coarse", _EXACT_BITS + 1)
-        s7_clipped, s8_doubled, s9_rounded = (
-            register(name, CLIPPED_BITS) for name in ("s7_clipped", "s8_doubled", "s9_rounded")
+        s2_near, s3_near, s4_near = (register(f"s{k}_near", _NEAR_BITS) for k in range(2, 5))
+        s2_far, s2_factor = register("s2_far", WORD_BITS), register("s2_factor", WORD_BITS + 1)
+        s3_far, s4_far = (register(f"s{k}_far", 2 * WORD_BITS) for k in range(3, 5))
+        # Below a sum is what gave it its carry.
+        s4_sum, s5_exact = register("s4_sum", _EXACT_BITS + 1), register("s5_exact", _EXACT_BITS)
+        s6_doubled, s7_doubled, s8_doubled = (
+            register(f"s{k}_doubled", _GUARD_BITS + places - 1)
+            for k, places in zip(range(6, 9), SHIFT_STEPS, strict=True)
         )
-        s10_word = register("s10_word", WORD_BITS)
+        s9_rounded, s10_word = register("s9_rounded", _GUARD_BITS), register("s10_word", WORD_BITS)
 
-        # ABS adds nothing to its operand; DIV comes here with its quotient, size and sign.
-        size, negative = quotient
-        with m.If(accept):
-            m.d.sync += [
-                s1_a.eq(Mux(divides, size, a)),
-                s1_negate.eq(Mux(divides, negative, takes_size & (a < 0))),
-                s1_b.eq(Mux(setup.op == AluOp.SQUARE, a, Mux(divides | takes_size, 0, b))),
-            ]
-        later = [
-            s2_a.eq(Mux(s1_negate, -s1_a, s1_a)),
-            s2_b.eq(s1_b),
-            s2_product.eq(s1_a[:WORD_BITS].as_signed() * s1_b),
-            s3_a.eq(s2_a << tails[2].shift_a),
-            s3_b.eq(s2_b << tails[2].shift_b),
-            s3_product.eq(s2_product),
-            s4_sum.eq(Mux(_compares_or_subtracts(tails[3].op), s3_a - s3_b, s3_a + s3_b)),
-            s4_a.eq(Mux(_multiplies(tails[3].op), s3_product, s3_a)),
-            s4_b.eq(s3_b),
-            s6_coarse.eq(doubled_coarse(s5_exact, tails[5].shift)),
-            s7_clipped.eq(clip_shifted(s6_coarse)),
-            s8_doubled.eq(shift_fine(s7_clipped, tails[7].shift)),
-            s9_rounded.eq(rounded_sum(s8_doubled, Const(0, signed(1)))),
-            s10_word.eq(saturate_word(s9_rounded, tails[9].narrow)),
+        near = Signal(signed(_NEAR_BITS), name=f"near_{lane}")
+        shifted = [
+            far << Cat(Const(0, _FINE_BITS), plan.far_high)
+            for far, plan in ((s3_far, plans[3]), (s4_far, plans[4]))
         ]
+        change = shifted[0] ^ plans[3].minus_far.replicate(_EXACT_BITS)
+        m.d.comb += near.eq(Mux(plans[1].near_a, s1_a, s1_b) ^ s1_invert.replicate(_NEAR_BITS))
         less = s4_sum[-1]
         with m.If(moves):
-            m.d.sync += later
-            with m.Switch(tails[4].op):
-                with m.Case(AluOp.MUL, AluOp.SQUARE):
-                    m.d.sync += s5_exact.eq(s4_a)
-                with m.Case(AluOp.MAX):
-                    m.d.sync += s5_exact.eq(Mux(less, s4_b, s4_a))
-                with m.Case(AluOp.MIN):
-                    m.d.sync += s5_exact.eq(Mux(less, s4_a, s4_b))
-                with m.Default():
-                    m.d.sync += s5_exact.eq(s4_sum)
+            m.d.sync += [
+                s2_near.eq(Mux(plans[1].product, 0, near)),
+                s2_far.eq(Mux(plans[1].near_a, s1_b, s1_a)),
+                s2_factor.eq(Mux(plans[1].product, s1_b, plans[1].power)),
+                s2_carry.eq((s1_invert & ~plans[1].complement) | plans[1].minus_far),
+                s3_near.eq(s2_near),
+                s3_far.eq(s2_far * s2_factor),
+                s3_carry.eq(s2_carry),
+                s4_near.eq(s3_near),
+                s4_far.eq(s3_far),
+                s4_sum.eq(Cat(s3_carry, s3_near).as_signed() + Cat(s3_carry, change).as_signed()),
+                s6_doubled.eq(
+                    shift_step(Cat(Const(0, _LEFT + 1), s5_exact), tails[5].shift, 16, _GUARD_BITS)
+                ),
+                s7_doubled.eq(shift_step(s6_doubled, tails[6].shift, 4, _GUARD_BITS)),
+                s8_doubled.eq(shift_step(s7_doubled, tails[7].shift, 1, _GUARD_BITS)),
+                s9_rounded.eq(s8_doubled[1:].as_signed() + s8_doubled[0]),
+                s10_word.eq(saturate_word(s9_rounded, tails[9].narrow)),
+            ]
+            with m.If(~plans[4].largest & ~plans[4].smallest):
+                m.d.sync += s5_exact.eq(s4_sum[1:])
+            with m.Elif(less ^ plans[4].largest):
+                m.d.sync += s5_exact.eq(s4_near)
+            with m.Else():
+                m.d.sync += s5_exact.eq(shifted[1])
         return s10_word
 
-    def _build_dividers(self, m, setup, wanted, done, accept):
+    def _build_dividers(self, m, more, wanted, done, accept):
         """Divide the waiting beat, some bits of twice the quotients a cycle; return sizes and signs.
 
         Twice the quotient is floor(2 |a| 2**n / |b|) with n = shift_a - shift_b; a negative n
@@ -230,7 +291,6 @@ class Alu(Component):
         least, skipped_bits = alu_model.LEAST_BITS, alu_model.SKIPPED_BITS
         most_skipped = skipped_bits * alu_model.SKIPS
         busy = Signal()
-        more = Signal(signed(6))
         net = Signal(signed(8))
         bits = Signal(signed(8))
         skipped = Signal(range(most_skipped + 1))
@@ -245,7 +305,6 @@ class Alu(Component):
             with m.Default():
                 m.d.comb += skipped.eq(most_skipped)
         m.d.comb += [
-            more.eq(setup.shift_a[:5] - setup.shift_b[:5]),
             net.eq(least + more),
             bits.eq(net - skipped),
             excess.eq(-left),
@@ -264,44 +323,43 @@ class Alu(Component):
             a, b = self.a.payload.words[lane], self.b.payload.words[lane]
             above = Signal(WORD_BITS, name=f"above_{lane}", reset_less=True)
             below = Signal(WORD_BITS, name=f"below_{lane}", reset_less=True)
-            rest = Signal(signed(WORD_BITS + 1), name=f"rest_{lane}", reset_less=True)
+            rest = Signal(WORD_BITS, name=f"rest_{lane}", reset_less=True)
             twice = Signal(_QUOTIENT_BITS, name=f"twice_{lane}", reset_less=True)
-            negative, nonzero = (
-                Signal(name=f"{n}_{lane}", reset_less=True) for n in ("negative", "nonzero")
+            negative, nonzero, endless = (
+                Signal(name=f"{n}_{lane}", reset_less=True)
+                for n in ("negative", "nonzero", "endless")
             )
             placed = Signal(WORD_BITS + most_skipped, name=f"placed_{lane}")
             m.d.comb += placed.eq(magnitude(a) << skipped)
             trial, found = rest, []
             for bit in reversed(above[-_AT_ONCE:]):
-                less = ~trial[-1]
+                # Subtract |b| from a rest that is not negative, else add it.
+                opposite = ~trial[-1] ^ below[-1]
                 # The carry of a subtraction comes in below.
-                before = Cat(1, bit, trial).as_signed()
-                change = Cat(less, below ^ less.replicate(WORD_BITS), less).as_signed()
-                with_carry = Signal(signed(WORD_BITS + 3), name=f"trial{len(found)}_{lane}")
-                m.d.comb += with_carry.eq(before + change)
+                change = Cat(Const(0, 1), below) ^ opposite.replicate(WORD_BITS + 1)
+                with_carry = Signal(WORD_BITS + 1, name=f"trial{len(found)}_{lane}")
+                m.d.comb += with_carry.eq(Cat(1, bit, trial) + change)
                 trial = with_carry[1:]
                 found.insert(0, ~trial[-1])
             new_rest = trial
             with m.If(start):
                 m.d.sync += [
                     above.eq(placed[:WORD_BITS]),
-                    below.eq(magnitude(b)),
+                    below.eq(b),
                     nonzero.eq(b != 0),
                     negative.eq(a[-1] ^ b[-1]),
                     rest.eq(placed[WORD_BITS:]),
                     # By zero: beyond every word, or nothing for 0 / 0.
-                    twice.eq(Mux((b == 0) & (a != 0), (1 << _QUOTIENT_BITS) - 1, 0)),
+                    endless.eq((b == 0) & (a != 0)),
+                    twice.eq(0),
                 ]
             with m.Elif(step & nonzero):
                 m.d.sync += [above.eq(above << _AT_ONCE), rest.eq(new_rest)]
                 # What has reached the top bits stays beyond every word.
                 with m.If(~twice[-_AT_ONCE:].any()):
                     m.d.sync += twice.eq(Cat(*found, twice))
-            exact = Signal(_QUOTIENT_BITS, name=f"twice_exact_{lane}")
-            rounded = Signal(_QUOTIENT_BITS, name=f"twice_rounded_{lane}")
-            m.d.comb += [exact.eq(twice >> excess), rounded.eq(exact[1:] + exact[0])]
-            quotients.append((rounded, negative))
-        return quotients
+            quotients.append((Cat(twice[:-1], twice[-1] | endless), negative))
+        return quotients, excess
 
 
 __all__ = ["Alu"]

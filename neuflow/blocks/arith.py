@@ -14,24 +14,22 @@ from itertools import pairwise
 
 from amaranth.hdl import Cat, Const, Module, Mux, ShapeLike, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
 
 from neuflow.fixed import ACC_BITS, NARROW_BITS, WORD_BITS
 
 M_BITS = 15
 SHIFT_BITS = 6
 
-_GUARD_BITS = WORD_BITS + 3
-"""Width to which a shifted value may be clipped before ``zero`` and the rounding bit are added:
-what is clipped there lies beyond the range of a word whatever ``zero`` is."""
+GUARD_BITS = WORD_BITS + 3
+"""Width to which :func:`shift_step` may clip twice a value before ``zero`` and the rounding bit are
+added: what is clipped there lies beyond the range of a word whatever ``zero`` is."""
+
+SHIFT_STEPS = (16, 4, 1)
+"""Places by which a step of a shift goes, 0 to 3 times; each step is a stage of its own."""
 
 _PIECE_BITS = WORD_BITS
 """Bits of the accumulator that a multiplier takes."""
-
-_FINE_BITS = 3
-"""Low bits of a shift; they make a stage of their own."""
-
-CLIPPED_BITS = _GUARD_BITS + (1 << _FINE_BITS) - 1
-"""Width of a value after :func:`clip_shifted`: a guarded value, and what the fine shift drops."""
 
 
 def saturate(value: Value, bits: int) -> Value:
@@ -46,7 +44,14 @@ def saturate(value: Value, bits: int) -> Value:
 
 def saturate_word(value: Value, narrow: Value) -> Value:
     """Clip a signed value to a word: 16 bits, or 8 bits (sign-extended) where ``narrow`` is 1."""
-    return Mux(narrow, saturate(value, NARROW_BITS), saturate(value, WORD_BITS))
+    # What lies between the ends of the two is sign, unless a word of 16 bits is beyond its own.
+    sign, at, top = value[-1], NARROW_BITS - 1, WORD_BITS - 1
+    middle, head = value[at:top], value[top:]
+    end = sign.replicate(top) ^ Cat(Const(-1, at), (~narrow).replicate(len(middle)))
+    over = (head != sign.replicate(len(head))) | (
+        narrow & (middle != sign.replicate(len(middle)))
+    )
+    return Cat(Mux(over, end, value[:top]), sign).as_signed()
 
 
 def round_shift(value: Value, shift: Value) -> Value:
@@ -59,24 +64,19 @@ def round_shift(value: Value, shift: Value) -> Value:
     return doubled[1:].as_signed() + doubled[0]
 
 
-def doubled_coarse(value: Value, shift: Value) -> Value:
-    """Shift twice ``value`` right by the multiple of 8 in ``shift``: first of three stages.
+def shift_step(value: Value, shift: Value, places: int, bits: int = GUARD_BITS) -> Value:
+    """Shift a signed value right by 0 to 3 times ``places``: one of ``SHIFT_STEPS``, in their order.
 
-    Then come :func:`clip_shifted` and :func:`shift_fine`, each in a stage of its own; bit 0 of the
-    result is the rounding bit, see :func:`round_shift` and :func:`rounded_sum`.
+    The three begin with twice a value, so that bit 0 of the last result is the rounding bit, see
+    :func:`round_shift` and :func:`rounded_sum`; it has ``bits`` bits, the others as many more as the
+    steps after them may drop. A value that is beyond stays so: its sign is kept, and the bit below
+    made its opposite, while those further down may hold anything.
     """
-    places = Cat(Const(0, _FINE_BITS), shift[_FINE_BITS:])
-    return Cat(Const(0, 1), value).as_signed() >> places
-
-
-def clip_shifted(value: Value) -> Value:
-    """Clip a coarsely shifted value: beyond this it lies beyond a word whatever is added."""
-    return saturate(value, CLIPPED_BITS)
-
-
-def shift_fine(value: Value, shift: Value) -> Value:
-    """Shift right by what :func:`doubled_coarse` left of ``shift``: 0 to 7."""
-    return value >> shift[:_FINE_BITS]
+    at, below_sign = exact_log2(places), bits + places - 3
+    shifted = value.as_signed() >> Cat(Const(0, at), shift[at : at + 2])
+    head, sign = shifted[below_sign:], value[-1]
+    differs = head != sign.replicate(len(head))
+    return Cat(shifted[:below_sign], differs ^ sign, sign).as_signed()
 
 
 def rounded_sum(doubled: Value, value: Value) -> Value:
@@ -93,9 +93,15 @@ def tree_sum(values: Iterable[Value]) -> Value:
     return terms[0]
 
 
+def negated(value: Value, negate: Value) -> Value:
+    """Return ``-value`` where ``negate`` is 1, else ``value``: one adder, exact."""
+    wide = Cat(value, value[-1])
+    return (negate + (wide ^ negate.replicate(len(wide))))[: len(wide)].as_signed()
+
+
 def magnitude(value: Value) -> Value:
     """Return ``|value|``, unsigned, exact for the most negative value too."""
-    return Mux(value < 0, -value, value).as_unsigned()[: len(value)]
+    return negated(value, value[-1])[: len(value)]
 
 
 class Requantise(Component):
@@ -148,10 +154,11 @@ class Requantise(Component):
         s2_high, s3_high = register("s2_high", signed(wide)), register("s3_high", signed(wide))
         s3_low, s3_sum = register("s3_low", _PIECE_BITS), register("s3_sum", wide + 1)
         s4_product = register("s4_product", signed(ACC_BITS + M_BITS))
-        s5_coarse = register("s5_coarse", signed(ACC_BITS + M_BITS + 1))
-        s6_clipped = register("s6_clipped", signed(CLIPPED_BITS))
-        s7_doubled = register("s7_doubled", signed(CLIPPED_BITS))
-        s8_sum = register("s8_sum", signed(CLIPPED_BITS))
+        s5_doubled, s6_doubled, s7_doubled = (
+            register(f"s{k}_doubled", signed(GUARD_BITS + places - 1))
+            for k, places in zip(range(5, 8), SHIFT_STEPS, strict=True)
+        )
+        s8_sum = register("s8_sum", signed(GUARD_BITS))
         out = register("rounded", signed(WORD_BITS))
         m.d.comb += self.out.eq(out)
         with m.If(self.en):
@@ -168,9 +175,9 @@ class Requantise(Component):
                 s3_sum.eq(s2_middle + s2_low[_PIECE_BITS:]),
                 s3_high.eq(s2_high),
                 s4_product.eq(Cat(s3_low, s3_sum[:_PIECE_BITS], s3_high + s3_sum[_PIECE_BITS:])),
-                s5_coarse.eq(doubled_coarse(s4_product, shifts[3])),
-                s6_clipped.eq(clip_shifted(s5_coarse)),
-                s7_doubled.eq(shift_fine(s6_clipped, shifts[5])),
+                s5_doubled.eq(shift_step(Cat(Const(0, 1), s4_product), shifts[3], 16)),
+                s6_doubled.eq(shift_step(s5_doubled, shifts[4], 4)),
+                s7_doubled.eq(shift_step(s6_doubled, shifts[5], 1)),
                 s8_sum.eq(rounded_sum(s7_doubled, zero)),
                 out.eq(saturate_word(s8_sum, narrow)),
             ]
@@ -178,15 +185,15 @@ class Requantise(Component):
 
 
 __all__ = [
-    "CLIPPED_BITS",
+    "GUARD_BITS",
+    "SHIFT_STEPS",
     "Requantise",
-    "clip_shifted",
-    "doubled_coarse",
     "magnitude",
+    "negated",
     "round_shift",
     "rounded_sum",
     "saturate",
     "saturate_word",
-    "shift_fine",
+    "shift_step",
     "tree_sum",
 ]

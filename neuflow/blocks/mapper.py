@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from itertools import pairwise
-from operator import or_
 
 from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data
@@ -12,12 +10,11 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks import mapper_model
 from neuflow.blocks.arith import (
-    CLIPPED_BITS,
-    clip_shifted,
-    doubled_coarse,
+    SHIFT_STEPS,
+    negated,
     rounded_sum,
     saturate_word,
-    shift_fine,
+    shift_step,
 )
 from neuflow.blocks.config import ConfigReceiver, config_stream
 from neuflow.blocks.gate import fires, stay_awake
@@ -32,10 +29,21 @@ _SLOPE_BITS = 18 + 16 + 1
 _LOW_BITS = 18
 """Where the slope is cut in two, so that no multiplier is wider than a DSP block."""
 _CURVE_BITS = _SLOPE_BITS + _DISTANCE_BITS
+_GUARD_BITS = WORD_BITS + 4
+"""Twice a value, to which b is added: what is clipped lies beyond a word whatever b is."""
 _STAGES = mapper_model.LATENCY - Slice.LATENCY
 """Stages of a lane; the slice that follows keeps the router's stalls out of their way."""
 _TABLE_STAGES = 5
 """The last stage that is made with the table of the configuration."""
+
+
+def _count(above):
+    """Return how many of seven bits are 1, all of them below those that are 0: halve and look."""
+    high = above[3]
+    middle = Mux(high, above[5], above[1])
+    low = Mux(high, Mux(middle, above[6], above[4]), Mux(middle, above[2], above[0]))
+    return Cat(low, middle, high)
+
 
 SETTLE = 2
 """Cycles from the last beat's move to the last register."""
@@ -124,62 +132,65 @@ class Mapper(Component):
             m.d.sync += [valid.eq(Cat(accept, valid)), inside.eq(accept | valid[:-1].any())]
         stirs = accept | closing | (en & (inside | valid.any()))
         stay_awake(m, self.awake, config.awake, stirs, fires(out.o), settle=SETTLE)
+        # What waits for other numbers: of each stage, all lanes side by side.
+        side_by_side = data.ArrayLayout(signed(17), self.lanes)
+        xs, bs = (
+            {k: Signal(side_by_side, name=f"s{k}_{name}", reset_less=True) for k in stages}
+            for name, stages in (("x", range(1, 5)), ("b", range(5, 13)))
+        )
+        power = Signal(17, reset_less=True)
+        # Stage 1: the size of each word under a symmetry, else the word.
+        folds = setup.odd | setup.even
         with m.If(accept):
-            m.d.sync += tails[1].eq(tails[0])
-        folded = self._build_fold(m, setup, accept)
+            m.d.sync += [tails[1].eq(tails[0]), power.eq(1 << setup.square[:5])]
+            for x, folded in zip(self.i.payload.words, xs[1], strict=True):
+                m.d.sync += folded.eq(negated(x, folds & x[-1]))
         with m.If(moves):
             m.d.sync += [after.eq(before) for before, after in pairwise(tails[1:])]
+            for waiting in (xs, bs):
+                m.d.sync += [after.eq(before) for before, after in pairwise(waiting.values())]
             for lane in range(self.lanes):
-                slope = self._build_slope(m, lane, setup, folded[lane])
-                result = self._build_value(m, lane, tails, *slope)
+                slope = self._build_slope(m, lane, setup, power, xs, bs)
+                result = self._build_value(m, lane, tails, bs, *slope)
                 m.d.comb += out.i.payload.words[lane].eq(result)
         return m
 
-    def _build_fold(self, m, setup, accept):
-        """Stage 1: the size of each word under a symmetry, else the word."""
-        folded = []
-        for lane, x in enumerate(self.i.payload.words):
-            folded.append(Signal(signed(17), name=f"s1_x_{lane}", reset_less=True))
-            with m.If(accept):
-                m.d.sync += folded[-1].eq(Mux((setup.odd | setup.even) & (x < 0), -x, x))
-        return folded
+    def _build_slope(self, m, lane, setup, power, xs, bs):
+        """Stages 2 to 6: compare; the segment; its numbers; distance, a shifted; q times distance.
 
-    def _build_slope(self, m, lane, setup, s1_x):
-        """Stages 2 to 6: compare; the segment; its numbers; distance; q times it."""
+        ``power`` is 2**square: a product is the shift that takes a multiplier instead of logic.
+        """
 
         def register(name: str, shape) -> Signal:
             return Signal(shape, name=f"{name}_{lane}", reset_less=True)
 
-        xs = [s1_x, *(register(f"s{k}_x", signed(17)) for k in range(2, 5))]
         s2_above = register("s2_above", SEGMENTS - 1)  # of the segments above the first
-        s3_segment = register("s3_segment", SEGMENTS)
+        s3_segment = register("s3_segment", range(SEGMENTS))
         s4_segment = register("s4_segment", _SEGMENT)
         s5_d, s6_d = register("s5_d", _DISTANCE_BITS), register("s6_d", _DISTANCE_BITS)
         s5_a, s6_a = register("s5_a", signed(18 + 16)), register("s6_a", signed(18 + 16))
         s5_q = register("s5_q", signed(16))
-        s5_b, s6_b = register("s5_b", signed(17)), register("s6_b", signed(17))
         s6_qd = register("s6_qd", signed(33))
 
         m.d.sync += [
-            *(after.eq(before) for before, after in pairwise(xs)),
-            s2_above.eq(Cat(xs[0] >= setup[f"min{k}"] for k in range(1, SEGMENTS))),
-            s3_segment.eq(Cat(C(1, 1), s2_above) & ~Cat(s2_above, C(0, 1))),
-            s5_d.eq(xs[3] - s4_segment.low),
-            s5_a.eq(s4_segment.a << setup.square[:5]),
+            s2_above.eq(Cat(xs[1][lane] >= setup[f"min{k}"] for k in range(1, SEGMENTS))),
+            s3_segment.eq(_count(s2_above)),
+            s5_d.eq(xs[4][lane] - s4_segment.low),
+            s5_a.eq(s4_segment.a * power),
             s5_q.eq(s4_segment.q),
-            s5_b.eq(s4_segment.b),
+            bs[5][lane].eq(s4_segment.b),
             s6_qd.eq(s5_q * s5_d),
             s6_a.eq(s5_a),
             s6_d.eq(s5_d),
-            s6_b.eq(s5_b),
         ]
-        # One bit a segment, not its number: two gates in a row, and few wires to each bit.
-        numbers = (Cat(setup[f"{n}{k}"] for n in ("min", "b", "a", "q")) for k in range(SEGMENTS))
-        chosen = (Mux(bit, row, 0) for bit, row in zip(s3_segment, numbers, strict=True))
-        m.d.sync += s4_segment.as_value().eq(reduce(or_, chosen))
-        return s6_a, s6_qd, s6_d, s6_b
+        with m.Switch(s3_segment):
+            for k in range(SEGMENTS):
+                numbers = Cat(setup[f"{name}{k}"] for name in ("min", "b", "a", "q"))
+                with m.Case(k):
+                    m.d.sync += s4_segment.as_value().eq(numbers)
+        return s6_a, s6_qd, s6_d
 
-    def _build_value(self, m, lane, tails, s6_a, s6_qd, s6_d, s6_b):
+    def _build_value(self, m, lane, tails, bs, s6_a, s6_qd, s6_d):
         """Stages 7 to 15: slope; times distance in two halves; sum; shift in three; + b; sign; ends.
 
         (b << shift) is a multiple of 2**shift, so that b may be added after the shift. Return the
@@ -193,26 +204,25 @@ class Mapper(Component):
         s8_low = register("s8_low", _LOW_BITS + _DISTANCE_BITS)
         s8_high = register("s8_high", signed(_CURVE_BITS - _LOW_BITS))
         s9_curve = register("s9_curve", signed(_CURVE_BITS))
-        s10_coarse = register("s10_coarse", signed(_CURVE_BITS + 1))
-        s11_clipped, s12_doubled, s13_value = (
-            register(n, signed(CLIPPED_BITS)) for n in ("s11_clipped", "s12_doubled", "s13_value")
+        s10_doubled, s11_doubled, s12_doubled = (
+            register(f"s{k}_doubled", signed(_GUARD_BITS + places - 1))
+            for k, places in zip(range(10, 13), SHIFT_STEPS, strict=True)
         )
-        s14_value = register("s14_value", signed(CLIPPED_BITS + 1))
+        s13_value = register("s13_value", signed(_GUARD_BITS))
+        s14_value = register("s14_value", signed(_GUARD_BITS + 1))
         s15_word = register("s15_word", signed(WORD_BITS))
-        b = {6: s6_b, **{k: register(f"s{k}_b", signed(17)) for k in range(7, 13)}}
         m.d.sync += [
             s7_slope.eq(s6_a + s6_qd),
             s7_d.eq(s6_d),
             s8_low.eq(s7_slope[:_LOW_BITS] * s7_d),
             s8_high.eq(s7_slope[_LOW_BITS:].as_signed() * s7_d),
             s9_curve.eq(Cat(s8_low[:_LOW_BITS], s8_high + s8_low[_LOW_BITS:])),
-            s10_coarse.eq(doubled_coarse(s9_curve, tails[9].shift)),
-            s11_clipped.eq(clip_shifted(s10_coarse)),
-            s12_doubled.eq(shift_fine(s11_clipped, tails[11].shift)),
-            s13_value.eq(rounded_sum(s12_doubled, b[12])),
-            s14_value.eq(Mux(tails[13].negative[lane], -s13_value, s13_value)),
+            s10_doubled.eq(shift_step(Cat(C(0, 1), s9_curve), tails[9].shift, 16, _GUARD_BITS)),
+            s11_doubled.eq(shift_step(s10_doubled, tails[10].shift, 4, _GUARD_BITS)),
+            s12_doubled.eq(shift_step(s11_doubled, tails[11].shift, 1, _GUARD_BITS)),
+            s13_value.eq(rounded_sum(s12_doubled, bs[12][lane])),
+            s14_value.eq(negated(s13_value, tails[13].negative[lane])),
             s15_word.eq(saturate_word(s14_value, tails[14].narrow)),
-            *(b[k].eq(b[k - 1]) for k in range(7, 13)),
         ]
         return s15_word
 

@@ -114,7 +114,7 @@ module neuflow_control (
     end
   end
   always @(posedge clk) begin
-    if (read_error | rst | write_error) begin
+    if (read_error | write_error | rst) begin
       fault[2] <= 1'h0;
     end else begin
       if (hang) fault[2] <= 1'h1;
@@ -168,24 +168,31 @@ module \neuflow_control.counters  (
   reg [2:0] clear3 = 3'h7;
   reg [31:0] quiet = 32'h0;
   reg [32:0] config_hidden_next, config_stalls_next, config_words_next, configuration_next,
-    dependency_next, fence_stalls_next, fill_next, idle_tile_next, mac_cycles_next,
-    output_drain_next, read_beats_next, wait_input_next, wait_output_next, weight_load_next,
-    write_beats_next;
+    dependency_next, fence_stalls_next, idle_tile_next, mac_cycles_next, output_drain_next,
+    read_beats_next, wait_input_next, wait_output_next, weight_load_next, write_beats_next;
   reg [3:0] edge_lanes0 = 4'h0, edge_lanes1 = 4'h0, map_remainder0 = 4'h0, map_remainder1 = 4'h0,
     useful0 = 4'h0, useful1 = 4'h0;
   reg [4:0] edge_lanes_sum = 5'h0, map_remainder_sum = 5'h0, useful_sum = 5'h0;
   reg [59:0] seen = 60'h0;
-  reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
+  reg [64:0] edge_lanes_next, useful_next;
   wire n1;
-  wire [1:0] n7, n6;
-  wire [4:0] n5, n3, n4, n2;
+  wire [1:0] n8, n6;
+  wire [29:0] n3;
+  wire [31:0] n5;
+  wire [31:30] n2;
+  wire [32:0] fill_next;
+  wire [4:0] n9, n7;
+  wire [63:32] n4;
+  wire [64:0] map_remainder_next;
+  assign {n4, n5} = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
+  assign {n2, n3} = fill_next[31:0] | {32{fill_next[32]}};
   assign n1 = seen[32] | seen[0];
-  assign n2 = {1'h0, n6[0] ? seen[54:52] : 3'h0} + {n6[1] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n3 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n4 = {1'h0, n7[0] ? seen[22:20] : 3'h0} + {n7[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n5 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
   assign n6 = 2'h2 - seen[59:58];
-  assign n7 = 2'h2 - seen[27:26];
+  assign n7 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n8 = 2'h2 - seen[27:26];
+  assign n9 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign map_remainder_next = map_remainder_count + map_remainder_sum;
+  assign fill_next = fill_count + fill_sum;
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -283,14 +290,8 @@ module \neuflow_control.counters  (
         wait_input_next = wait_input_count + wait_input_sum;
         wait_input_count <= wait_input_next[31:0] | {32{wait_input_next[32]}};
       end
-      if (|fill_sum) begin
-        fill_next = fill_count + fill_sum;
-        fill_count <= fill_next[31:0] | {32{fill_next[32]}};
-      end
-      if (|map_remainder_sum) begin
-        map_remainder_next = map_remainder_count + map_remainder_sum;
-        map_remainder_count <= map_remainder_next[63:0] | {64{map_remainder_next[64]}};
-      end
+      if (|fill_sum) fill_count <= {n2, n3};
+      if (|map_remainder_sum) map_remainder_count <= {n4, n5};
       if (|edge_lanes_sum) begin
         edge_lanes_next = edge_lanes_count + edge_lanes_sum;
         edge_lanes_count <= edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
@@ -313,18 +314,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= n2[3:0];
+      map_remainder1 <= {1'h0, n6[0] ? seen[54:52] : 3'h0} + (n6[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n3[3:0];
+      useful1 <= n7[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n4[3:0];
+      map_remainder0 <= {n8[0] ? seen[22:20] : 3'h0} + (n8[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n5[3:0];
+      useful0 <= n9[3:0];
     end
   end
   always @(posedge clk) begin
@@ -421,7 +422,7 @@ module \neuflow_control.fetcher  (
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
       if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
-      if (clear | asked) begin
+      if (asked | clear) begin
         n4 = clear ? {host_program[19:0], 9'h0} : asked ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
       end
@@ -483,7 +484,7 @@ module \neuflow_control.sequencer  (
   output reg [31:0] program_counter = 32'h0,
   output reg done = 1'h0,
   output reg busy = 1'h0,
-  output wire [7:0] error,
+  output reg [7:0] error = 8'h0,
   output wire [48:0] config__payload,
   output wire fence_waits,
   output wire config__valid,
@@ -492,20 +493,17 @@ module \neuflow_control.sequencer  (
 );
   reg bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps = 1'h0, there = 1'h0, wraps = 1'h0;
   reg [1:0] empty = 2'h0, single = 2'h0, state = 2'h0;
-  reg [2:0] error_q = 3'h0;
   reg [31:0] held = 32'h0, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
   wire n11, n22, n14, n7, n19, n16, n10, n4, n3, n15, n13, n21, n20, n6, n5, n2, n9, n12, n18, n8,
     config__payload_last, go, moves, next_frame;
-  wire [2:0] code;
   wire [32:0] n17, n1;
+  wire [7:0] code;
   assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
     output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
     11'h0} : 32'h0) : 32'h0), held[19:4]};
-  assign error[7:3] = 5'h0;
-  assign error[2:0] = error_q;
   assign i__ready = ~there | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign frame_ends = state == 2'h3;
@@ -513,29 +511,29 @@ module \neuflow_control.sequencer  (
   assign config__valid = n4 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
   assign fence_waits = n4 ? (n7 ? there & n21 & ~go : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n4 & n3 & moves;
+  assign n2 = n4 & moves & n3;
   assign n3 = state == 2'h2;
   assign n4 = busy & !fault;
-  assign n5 = {n3, moves} != 2'h2;
-  assign n6 = {moves, n7} != 1'h1;
+  assign n5 = {n7, moves} != 2'h2;
+  assign n6 = {moves, n3} != 1'h1;
   assign n7 = !state;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n7 | n8, n20, n6};
+  assign n9 = &{n4, n5, n7 | n8, n20};
   assign moves = there & go;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = ~restart & i__ready;
-  assign code = |fault ? fault : {1'h0, there & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ? (n7 ?
-    there & bad : 1'h0) : 1'h0}};
-  assign n13 = busy & |{5'h0, code};
-  assign n14 = n22 & !{5'h0, error_q};
+  assign code = |fault ? {5'h0, fault} : {6'h0, there & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ?
+    (n7 ? there & bad : 1'h0) : 1'h0}};
+  assign n13 = busy & |code;
+  assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
   assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
   assign n18 = rst | next_frame | n14;
   assign n19 = at[3:0] == 1'h1;
-  assign n20 = {moves, n8} != 1'h1;
   assign config__payload_last = left == 1'h1;
+  assign n20 = {moves, n8} != 1'h1;
   assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
   assign go = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n21 & (at[3:0] != 2'h2 | &(~at[13:12] |
@@ -547,12 +545,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6, n3 | n7}) steps <= n3;
+    if (&{n4, n5, n6, n7 | n3}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n4 & moves & n7) held <= at[31:0];
+    if (n4 & n7 & moves) held <= at[31:0];
     if (n10) begin
       over = n11 | wraps;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -567,11 +565,11 @@ module \neuflow_control.sequencer  (
   end
   always @(posedge clk) begin
     if (rst) begin
-      error_q <= 3'h0; done <= 1'h0; waiting1 <= 8'h0; single <= 2'h0; empty <= 2'h0; waiting0 <=
+      error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; single <= 2'h0; empty <= 2'h0; waiting0 <=
         8'h0; last_frame <= 1'h0;
     end else begin
-      if (n13) error_q <= code;
-      if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n13) error <= code;
+      if (n13 | (clear_done | n15) | n14) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       single <= {waiting1 <= 1'h1, waiting0 <= 1'h1};
       empty <= {!waiting1, !waiting0};
@@ -583,7 +581,7 @@ module \neuflow_control.sequencer  (
     if (n13 | rst) begin
       busy <= 1'h0;
     end else begin
-      if (n14 | n15) busy <= n14;
+      if (n15 | n14) busy <= n14;
     end
   end
   always @(posedge clk) begin
@@ -591,8 +589,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, n5, n6, {at[3:0] == 2'h3, n19, moves, n7} != 2'h3, n20, {n3, moves, steps} != 3'h6,
-        n3 | n7 | n8, {config__payload_last, moves, n8} != 2'h3}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n4, {n19, n7, at[3:0] == 2'h3, moves} != 3'h5, n6, n5, {config__payload_last, moves, n8}
+        != 2'h3, n7 | n3 | n8, n20, {moves, n3, steps} != 3'h6}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

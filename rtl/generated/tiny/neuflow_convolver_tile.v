@@ -337,7 +337,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = active & ~n46 & stays;
   assign released = pass_done ? 16'h0 : kept;
   assign awake_180 = |{s10[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0],
-    s9[0], s6[0], s2[0], hand_over, s14_q[0], frees, starts, shift, issue, awake} | n45;
+    s9[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, starts, issue, awake} | n45;
   assign weights_rewind = issue & group_ends;
   assign idle = ~active;
   assign {n16[22], n16[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -381,25 +381,25 @@ module \neuflow_convolver_tile.convolver.array  (
   assign block_ends = ky_ends & block_ends_ends;
   assign n20 = ~odd;
   assign n21 = idle | weights_rewind & pass_ends_ends;
-  assign n22 = n21 | weights_rewind;
+  assign n22 = weights_rewind | n21;
   assign n23 = idle | s0_last & group_ends_ends;
   assign n24 = s0_last | n23;
   assign n25 = idle | n47 & block_ends_ends;
-  assign n26 = n47 | n25;
+  assign n26 = n25 | n47;
   assign n27 = idle | n48 & ky_ends_ends;
   assign n28 = n48 | n27;
   assign n29 = idle | n48;
   assign n30 = idle | n49 & kx_ends_ends;
-  assign n31 = n49 | n30;
+  assign n31 = n30 | n49;
   assign n32 = idle & ~s1[0] & ~s2[0];
   assign n33 = s2[0] & ~s2[8];
   assign n34 = n50 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + move_102) : n37;
-  assign n35 = |{s2[0], n32, n33, n50};
+  assign n35 = |{s2[0], n32, n50, n33};
   assign n36 = {n32, n33} != 1'h1;
   assign n37 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n38 = n35 & {n32, n33, n50} != 1'h1 & n36;
+  assign n38 = n35 & {n32, n50, n33} != 2'h2 & n36;
   assign n39 = n32 | n51 & first_channel;
   assign n40 = n51 | absent[0];
   assign n41 = s2[0] & s2[9];
@@ -673,13 +673,13 @@ module \neuflow_convolver_tile.convolver.array  (
       if (n41 | n39 | n40) next_channel <= n41 ? config__payload[184:165] + s2_weights[31:16] : n39
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (n32 | s1[0] & s1[8]) phase_79 <= n32 ? config__payload[312:309] : s1[4] ?
+      if (s1[0] & s1[8] | n32) phase_79 <= n32 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_82 ? over_80[3:0] : phase_79 + config__payload[320:317];
       if (s1[0] | n32) phase <= n32 ? config__payload[308:305] : s1[8] ? config__payload[308:305] :
         wraps ? over[3:0] : phase + config__payload[316:313];
       if (n42 | n43) tap_y <= n42 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (s2[0] & ~s2[10] | n42 | n43) tap_x <= n42 ? {{2{config__payload[132]}},
+      if (n42 | n43 | s2[0] & ~s2[10]) tap_x <= n42 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n43 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -694,7 +694,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (coordinates_gated_rst | n7) begin
+    if (n7 | coordinates_gated_rst) begin
       active <= 1'h0;
     end else begin
       if (!(active)) active <= settled;
@@ -709,7 +709,7 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (|{s10[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s9[0], s6[0],
-      s2[0], hand_over, s14_q[0], frees, starts, shift, issue, coordinates_gated_rst, awake}) begin
+      s2[0], hand_over, s14_q[0], frees, shift, coordinates_gated_rst, starts, issue, awake}) begin
       settling <= 3'h7;
     end else begin
       if (n45) settling <= settling - 1'h1;
@@ -755,11 +755,11 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [1:0] passed = 2'h0, valid = 2'h0, within_2;
   reg [2:0] made = 3'h0, settling = 3'h4;
   reg [82:0] ready_q = 83'h0, summed_q = 83'h0;
-  wire n1, n11, n2, n3, n4, n8, n6, n7, n5, n10, n9, first, make, takes_last;
+  wire n2, n11, n1, n3, n4, n8, n6, n7, n5, n10, n9, first, make, takes_last;
   assign reached = passed + {ready_q[82] & passed != 2'h3};
   assign awake = n1 | n2 | n3;
-  assign n1 = n8 | known & n11 | takes_last | moves;
-  assign n2 = make & runs | stored != before_2;
+  assign n1 = make & runs | stored != before_2;
+  assign n2 = n8 | known & n11 | takes_last | moves;
   assign n3 = |settling;
   assign make = ~full | take;
   assign n4 = ~takes_last;
@@ -773,7 +773,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n10 = column_ends & make;
   assign n11 = ~runs;
   always @(posedge coordinates_gated_clk) begin
-    if (coordinates_gated_rst | n1 | n2) begin
+    if (n1 | coordinates_gated_rst | n2) begin
       settling <= 3'h4;
     end else begin
       if (n3) settling <= settling - 1'h1;
@@ -1073,7 +1073,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
   reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n5, n3, n6, n4, n29, n26,
+  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n6, n5, n4, n3, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, all_ends, awake, clear, en, ends, have, i__ready,
     i__ready_110, i__ready_115, i__valid, i__valid_132, inside_2, issue, last_word, map_ends, move,
     o__ready_134, o__valid_135, out__valid, plain, reads, result0_step, sign0, sign1, take;
@@ -1096,7 +1096,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign step = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, hand_over, n4, clear, n5, awake, n6} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, clear, hand_over, awake} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign move = ~r3_beat[0] | i__ready_115;
   assign issue = move & known[2] & available;
@@ -1113,10 +1113,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign result0_step = step & n31;
   assign take = partials__ready & partials__valid;
   assign reads = i__valid & i__ready_110 | move & |{r2_beat[0], r1_beat[0], r3_beat[0], issue};
-  assign n3 = block[15:0] != told;
-  assign n4 = o__valid & o__ready;
-  assign n5 = config__valid & n32;
-  assign n6 = i__valid_132 & i__ready;
+  assign n3 = o__valid & o__ready;
+  assign n4 = i__valid_132 & i__ready;
+  assign n5 = block[15:0] != told;
+  assign n6 = config__valid & n32;
   assign n7 = |settling;
   assign ends = step & n2;
   assign n8 = issue & map_ends;
@@ -1126,14 +1126,14 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n10 = n29 ? {known[1:0], 1'h1} : 3'h0;
   assign n11 = issue & all_ends;
   assign n12 = n32 | n23;
-  assign n13 = n12 | issue;
+  assign n13 = issue | n12;
   assign all_ends = map_ends & row_ends_101;
   assign n14 = n32 | n8 & slot_ends;
-  assign n15 = n8 | n14;
+  assign n15 = n14 | n8;
   assign n16 = n32 | n8 & row_ends_101;
-  assign n17 = n8 | n16;
+  assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends_99;
-  assign n19 = n23 | n18;
+  assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
@@ -1141,10 +1141,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n23 = issue & row_ends;
   assign next_map = map_base + config__payload[133:114];
   assign n24 = drain_gated_rst | clear;
-  assign n25 = drain_gated_rst | step;
+  assign n25 = step | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = take | n26;
-  assign n28 = drain_gated_rst | start;
+  assign n28 = start | drain_gated_rst;
   assign n29 = config__valid & ~clear;
   assign sign0 = two ? parameters[92] : parameters[28];
   assign sign1 = two ? parameters[124] : parameters[60];
@@ -1205,7 +1205,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, hand_over, n4, drain_gated_rst, clear, n5, awake, n6}) begin
+    if (|{reads, running, waiting, n3, n4, n5, n6, drain_gated_rst, clear, hand_over, awake}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1244,7 +1244,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       two <= config__payload[135];
       known[0] <= n10[0];
-      if (n11 | o__valid_135 & o__ready_134 & o__payload_133[34]) leaving <= n11;
+      if (o__valid_135 & o__ready_134 & o__payload_133[34] | n11) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : rest <= 3'h4;
         rest <= n12 ? config__payload[77:62] : rest - 2'h2;
@@ -1269,7 +1269,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (ends | start) running <= start;
-      if (start | step) begin
+      if (step | start) begin
         n20 = start ? 3'h5 : step ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1283,8 +1283,8 @@ module \neuflow_convolver_tile.convolver.drain  (
         rows_sent <= all_ends ? 16'h0 : n9[15:0];
         slot_base <= next_slot;
       end
-      if (n23 | issue | n8) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
-      if (n23 | n8) map_base <= n8 ? next_slot : next_map;
+      if (n8 | n23 | issue) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
+      if (n8 | n23) map_base <= n8 ? next_slot : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1491,39 +1491,47 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg fresh = 1'h1, one_column = 1'h0, one_slot = 1'h0;
   reg [16:0] pitch_less = 17'h0, slots_less = 17'h0;
-  reg [69:0] n1, n4, marked = 70'h0, now = 70'h0;
-  wire n2, n3, n6, after_row_ends, after_slot_ends;
+  reg [69:0] n3, n6, marked = 70'h0, now = 70'h0;
+  wire n4, n5, n1, after_row_ends, after_slot_ends;
   wire [15:0] after_column, after_row, after_slot;
   wire [19:0] after_base;
-  wire [69:0] n5;
+  wire [69:0] n2;
   assign complete = marked[31:16] >= config_2[93:78] ? config_2[93:78] : marked[31:16] +
     (marked[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2478_0[0];
-  assign n3 = port_2478_0[0] | clear | n2;
-  assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
-  assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
+  assign n1 = clear | n4 | drain_gated_rst;
   assign after_base = now[68] ? (now[69] ? 20'h0 : now[67:48] + config_2[77:62]) : now[67:48];
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n5 = port_2478_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n2 = port_2478_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
-  assign n6 = clear | drain_gated_rst | n2;
+  assign n4 = fresh & ~port_2478_0[0];
+  assign n5 = port_2478_0[0] | clear | n4;
+  assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
+  assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
+  always @(posedge drain_gated_clk) begin
+    if (n1) begin
+      marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
+    end else begin
+      if (port_2478_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2478_0[0]) now[67:0] <= n2[67:0];
+    end
+  end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2478_0[0], mark, clear, n2} != 4'h8 & n3) begin
-        n1 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
+      if ({port_2478_0[0], mark, clear, n4} != 4'h8 & n5) begin
+        n3 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
           port_2478_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
-        marked[69:68] <= n1[69:68];
+        marked[69:68] <= n3[69:68];
       end
-      if (n3) begin
-        n4 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2478_0[0] ? n5 : {2'h0, now[67:0]};
-        now[69:68] <= n4[69:68];
+      if (n5) begin
+        n6 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
+          port_2478_0[0] ? n2 : {2'h0, now[67:0]};
+        now[69:68] <= n6[69:68];
       end
       offset <= now[67:48] + now[15:0];
       inside_2 <= now[15:0] < config_2[77:62] & now[31:16] < config_2[93:78];
@@ -1531,14 +1539,6 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       one_column <= config_2[61:46] == 1'h1;
       slots_less <= config_2[113:98] - 2'h2;
       pitch_less <= config_2[61:46] - 2'h2;
-    end
-  end
-  always @(posedge drain_gated_clk) begin
-    if (n6) begin
-      marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
-    end else begin
-      if (port_2478_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2478_0[0]) now[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1667,20 +1667,20 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 = 20'h0, row_position
     = 20'h0, step = 20'h0;
   reg [1:0] lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead = 2'h0, left =
-    2'h0, low = 2'h0, number, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
+    2'h0, low = 2'h0, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n6, first_bank_106 = 3'h0;
+  reg [2:0] n4, first_bank_106 = 3'h0, number;
   reg [3:0] banks_used = 4'h0, begins = 4'h0, first, flushing = 4'h0, last_phase = 4'h0, phase_y =
     4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb, used = 4'h0;
   reg [4:0] at_128;
-  reg [5:0] n5, apart = 6'h0, far = 6'h0, far_end = 6'h0, near_end = 6'h0, row = 6'h0;
+  reg [5:0] n3, apart = 6'h0, far = 6'h0, far_end = 6'h0, near_end = 6'h0, row = 6'h0;
   reg [63:0] words = 64'h0;
   reg [7:0] strides1_q = 8'h0, strides2_q = 8'h0;
   reg [82:0] s2_piece = 83'h0, s3_piece = 83'h0, s4_piece = 83'h0, s5_piece = 83'h0, s6_piece =
     83'h0, s1_piece_q = 83'h0;
   reg [8:0] n7, linear_87 = 9'h0, offset = 9'h0;
-  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n3, n4, n42, n9, n10, n11, n21, n27, n25, n17,
+  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n5, n6, n42, n11, n10, n9, n21, n27, n25, n17,
     n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, extends_2, finished, fits,
     i__ready_119, i__valid_120, joins, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     row_ends, starts, store;
@@ -1704,25 +1704,25 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{pass_done, finished, starts, n9, n10, n11, store} | n12;
+  assign awake = |{pass_done, store, finished, n9, starts, n10, n11} | n12;
   assign i__valid_120 = opened & i__valid;
   assign o__ready = ~valid | store & (last_lap & (by_word_71 ? !left : more | left <= low));
   assign of_phase_1 = n39[7:4] & {4{pairs}};
   assign n1 = where[8:3] + apart;
   assign row_ends = last_lap & n40 & (by_word_71 ? !low : n41 | extends_2);
   assign last_lap = ~phases | lap == (fits ? low : left) | lap == last_phase;
-  assign n3 = $signed(beyond1) >= $signed(1'h0);
-  assign n4 = $signed(beyond2) >= $signed(1'h0);
   assign store = room & (valid & (~pairs | fits | extends_2));
+  assign n5 = $signed(beyond1) >= $signed(1'h0);
+  assign n6 = $signed(beyond2) >= $signed(1'h0);
   assign count = by_word_71 ? 2'h0 : fits ? low : joins ? (more ? 2'h3 : low) : left;
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n8 = o__ready | n38;
   assign finished = n42 | active & resident & allowed;
+  assign n9 = released != freed;
   assign starts = n43 & config__valid & ~(|flushing);
-  assign n9 = i__valid_120 & i__ready_119;
   assign n10 = o__valid & o__ready;
-  assign n11 = released != freed;
+  assign n11 = i__valid_120 & i__ready_119;
   assign n12 = |settling;
   assign n13 = split & first_bank_106[1];
   assign n14 = ~(2'h3 << first_bank_106[0]);
@@ -1738,19 +1738,19 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n23 = n37 & ~s2_piece[81];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
-  assign n24 = n23 | n22 | n37;
+  assign n24 = n23 | n37 | n22;
   assign n25 = n43 | n42;
-  assign n26 = record_ends | n25;
+  assign n26 = n25 | record_ends;
   assign n27 = n43 | record_ends;
-  assign n28 = n27 | n44;
+  assign n28 = n44 | n27;
   assign n29 = n43 | n44;
   assign width = config__payload[27:8] - 1'h1;
-  assign n30 = n31 & {rest[2], n29, n38} != 3'h5;
+  assign n30 = n31 & {n29, rest[2], n38} != 2'h3;
   assign rest = low + {~count};
   assign n31 = n29 | n38;
   assign n32 = starts | i__valid & i__ready & i__payload[67];
   assign n33 = ~(4'hf << s4_piece[2:0]);
-  assign n34 = n22 | writer_gated_rst;
+  assign n34 = writer_gated_rst | n22;
   assign last_phase_y = n20 | n35 == config__payload[159:156];
   assign n35 = phase_y + 1'h1;
   assign next_row = last_phase_y ? (wraps & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1804,20 +1804,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s2_valid) s3_piece <= s2_piece;
     if (s1_valid) s2_piece <= {s1_piece_q[82:77], s1_piece_phase, s1_piece_first, s1_piece_q[68:0]};
     if (store) begin
-      first = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
-      n2 = phases | alone;
       at_128 = begins + lap;
       wrapped = at_128 >= config__payload[159:156];
-      n5 = at_128 + 1'h1;
+      first = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
+      n2 = phases | alone;
+      on = n5 + n6;
+      n3 = at_128 + 1'h1;
       n7 = first + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = ({5'h0, first} <= count) + (n7 <= count);
-      n6 = count + 1'h1;
-      s1_piece_first <= (!(n2)) ? 4'h0 : first;
+      number = {1'h0, {5'h0, first} <= count} + (n7 <= count);
+      n4 = count + 1'h1;
       s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_128[3:0] - config__payload[159:156] :
         at_128[3:0];
+      s1_piece_first <= (!(n2)) ? 4'h0 : first;
       {s1_piece_q[82:77], s1_piece_q[68:0]} <= {record_ends_49, channel_ends, row_ends, phases ?
-        (last_lap ? {{1'h0, n3} + n4} - wrapped : {2'h0, n5 == config__payload[159:156]}) : pairs ?
-        3'h2 : alone ? {1'h0, number} : n6, s0_piece, taken, n2 ? {1'h0, number} : n6};
+        (last_lap ? on - wrapped : {2'h0, n3 == config__payload[159:156]}) : pairs ? 3'h2 : alone ?
+        number : n4, s0_piece, taken, n2 ? number : n4};
     end
     if (n8) begin
       taken <= o__ready ? ahead : (taken + count) + 1'h1;
@@ -1826,7 +1827,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{pass_done, finished, starts, n9, n10, n11, writer_gated_rst, store}) begin
+    if (|{pass_done, store, finished, n9, starts, n10, n11, writer_gated_rst}) begin
       settling <= 4'hb;
     end else begin
       if (n12) settling <= settling - 1'h1;
@@ -1922,7 +1923,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         phase_y <= last_phase_y ? 4'h0 : n35[3:0];
         row_position <= next_row;
       end
-      if (n23 | n37 | s2_valid) begin
+      if (s2_valid | n23 | n37) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n23 ? row_position : n37 ? next_row : wraps & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1944,11 +1945,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | n29) begin
+    if (n29 | writer_gated_rst) begin
       begins <= 4'h0;
     end else begin
-      if ((n3 | n4 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n38) begins <= n4 ? beyond2[3:0] :
-        n3 ? beyond1[3:0] : end_2[3:0];
+      if ((n6 | n5 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n38) begins <= n6 ? beyond2[3:0] :
+        n5 ? beyond1[3:0] : end_2[3:0];
     end
   end
 endmodule
@@ -1991,7 +1992,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = take & ~leads;
   assign take = i__ready & i__valid;
   assign n1 = parameters_take | weights_gated_rst;
-  assign n2 = {listening, take, leads} != 3'h6 & n3;
+  assign n2 = n3 & {listening, leads, take} != 3'h5;
   assign n3 = {listening, take} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
@@ -2066,7 +2067,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{read_enable, comes, free, push, rewind} | n1;
+  assign awake = |{read_enable, free, push, comes, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2076,7 +2077,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{read_enable, blocks_gated_rst, comes, free, push, rewind}) begin
+    if (|{read_enable, blocks_gated_rst, free, push, comes, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2132,7 +2133,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{read_enable, comes, free, push, rewind} | n1;
+  assign awake = |{read_enable, free, push, comes, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2142,14 +2143,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{read_enable, comes, free, push, weights_gated_rst, rewind}) begin
+    if (|{read_enable, weights_gated_rst, free, push, comes, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (free | weights_gated_rst | rewind) begin
+    if (weights_gated_rst | free | rewind) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2212,7 +2213,7 @@ module \neuflow_convolver_tile.router  (
   reg [3:0] armed = 4'h0, ended = 4'h0;
   reg [5:0] east_current = 6'h0, east_waiting = 6'h0, south_current = 6'h0, south_waiting = 6'h0,
     west_current = 6'h0, west_waiting = 6'h0;
-  wire n4, n1, n2, n3, n6, i__payload_known, i__ready_47, i__ready_58, i__ready_68, i__valid_50,
+  wire n4, n3, n2, n1, n6, i__payload_known, i__ready_47, i__ready_58, i__ready_68, i__valid_50,
     i__valid_60, i__valid_70, o__valid_73;
   wire [1:0] i__payload;
   wire [2:0] n5, n7, direct, queued;
@@ -2224,7 +2225,7 @@ module \neuflow_convolver_tile.router  (
   assign i__payload[1] = 6'h28 >> bus__payload[23:20];
   assign takes = armed & ~{|(local0_peers & n7), |(west_peers & n7), |(south_peers & n7),
     |(east_peers & n7)};
-  assign awake = |{o__valid_73, bus__valid, n1, n2, moves, n3} | n4;
+  assign awake = |{o__valid_73, n1, n2, n3, moves, bus__valid} | n4;
   assign i__payload_51 = east_current[5] ? (east_current[4] ? local0_in__payload : west_in__payload)
     : east_current[4] ? south_in__payload : east_in__payload;
   assign i__valid_50 = |(east_current[3:0] & moves);
@@ -2237,10 +2238,10 @@ module \neuflow_convolver_tile.router  (
   assign peers = bus__payload[27:24] | target;
   assign target = i__payload_known ? 1'h1 << bus__payload[19:16] : 4'h0;
   assign i__payload_known = 6'h2e >> bus__payload[23:20];
-  assign n1 = east_out__valid & o__ready_43;
+  assign n1 = west_out__valid & o__ready_64;
   assign n2 = south_out__valid & o__ready_54;
+  assign n3 = east_out__valid & o__ready_43;
   assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid};
-  assign n3 = west_out__valid & o__ready_64;
   assign n4 = |settling;
   assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
     east_in__payload[34]};
@@ -2268,7 +2269,7 @@ module \neuflow_convolver_tile.router  (
       sub & |(bus__payload[15:8] & columns)), .o__payload({o__payload, named}), .o__ready(o__ready),
       .o__valid(o__valid_73), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_73, bus__valid, n1, n2, moves, n3, router_gated_rst}) begin
+    if (|{o__valid_73, router_gated_rst, n1, n2, n3, moves, bus__valid}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2354,7 +2355,7 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__4__ready, o__ready, local__3__ready, local__0__ready, local__2__ready,
+  assign all_ready = &{local__3__ready, local__2__ready, local__4__ready, local__0__ready, o__ready,
     local__1__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),

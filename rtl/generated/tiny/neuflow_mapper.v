@@ -17,47 +17,43 @@ module neuflow_mapper (
   output wire awake,
   input wire clk
 );
-  reg n7, n5, n2, n11, n10, closing = 1'h0, inside_2 = 1'h0, o__ready_29 = 1'h0;
+  reg n14, n12, n11, n1, n6, n13, closing = 1'h0, inside_2 = 1'h0, o__ready_29 = 1'h0;
   reg [11:0] s10_tail = 12'h0, s11_tail = 12'h0, s12_tail = 12'h0, s13_tail = 12'h0, s14_tail =
     12'h0, s15_tail = 12'h0, s1_tail = 12'h0, s2_tail = 12'h0, s3_tail = 12'h0, s4_tail = 12'h0,
     s5_tail = 12'h0, s6_tail = 12'h0, s7_tail = 12'h0, s8_tail = 12'h0, s9_tail = 12'h0;
   reg [14:0] valid = 15'h0;
   reg [15:0] s15_word_0 = 16'h0, s15_word_1 = 16'h0, s5_q_0 = 16'h0, s5_q_1 = 16'h0;
-  reg [16:0] n15, n13, s10_b_0 = 17'h0, s10_b_1 = 17'h0, s11_b_0 = 17'h0, s11_b_1 = 17'h0, s12_b_0 =
-    17'h0, s12_b_1 = 17'h0, s1_x_0 = 17'h0, s1_x_1 = 17'h0, s2_x_0 = 17'h0, s2_x_1 = 17'h0, s3_x_0 =
-    17'h0, s3_x_1 = 17'h0, s4_x_0 = 17'h0, s4_x_1 = 17'h0, s5_b_0 = 17'h0, s5_b_1 = 17'h0, s5_d_0 =
-    17'h0, s5_d_1 = 17'h0, s6_b_0 = 17'h0, s6_b_1 = 17'h0, s6_d_0 = 17'h0, s6_d_1 = 17'h0, s7_b_0 =
-    17'h0, s7_b_1 = 17'h0, s7_d_0 = 17'h0, s7_d_1 = 17'h0, s8_b_0 = 17'h0, s8_b_1 = 17'h0, s9_b_0 =
-    17'h0, s9_b_1 = 17'h0;
+  reg [16:0] power = 17'h0, s5_d_0 = 17'h0, s5_d_1 = 17'h0, s6_d_0 = 17'h0, s6_d_1 = 17'h0, s7_d_0 =
+    17'h0, s7_d_1 = 17'h0;
+  reg [19:0] s12_doubled_0 = 20'h0, s12_doubled_1 = 20'h0, s13_value_0 = 20'h0, s13_value_1 = 20'h0;
   reg [1:0] settling = 2'h2;
-  reg [25:0] s11_clipped_0 = 26'h0, s11_clipped_1 = 26'h0, s12_doubled_0 = 26'h0, s12_doubled_1 =
-    26'h0, s13_value_0 = 26'h0, s13_value_1 = 26'h0;
-  reg [26:0] n9, n8, n4, n3, s14_value_0 = 27'h0, s14_value_1 = 27'h0;
+  reg [20:0] n7, n2, s14_value_0 = 21'h0, s14_value_1 = 21'h0;
+  reg [22:0] n8, n3, s11_doubled_0 = 23'h0, s11_doubled_1 = 23'h0;
+  reg [2:0] s3_segment_0 = 3'h0, s3_segment_1 = 3'h0;
   reg [32:0] s6_qd_0 = 33'h0, s6_qd_1 = 33'h0;
-  reg [33:0] s5_a_0 = 34'h0, s5_a_1 = 34'h0, s6_a_0 = 34'h0, s6_a_1 = 34'h0, s8_high_0 = 34'h0,
-    s8_high_1 = 34'h0;
-  reg [34:0] s7_slope_0 = 35'h0, s7_slope_1 = 35'h0, s8_low_0 = 35'h0, s8_low_1 = 35'h0;
+  reg [33:0] s10_b = 34'h0, s11_b = 34'h0, s12_b = 34'h0, s1_x = 34'h0, s2_x = 34'h0, s3_x = 34'h0,
+    s4_x = 34'h0, s5_a_0 = 34'h0, s5_a_1 = 34'h0, s5_b = 34'h0, s6_a_0 = 34'h0, s6_a_1 = 34'h0, s6_b
+    = 34'h0, s7_b = 34'h0, s8_b = 34'h0, s8_high_0 = 34'h0, s8_high_1 = 34'h0, s9_b = 34'h0;
+  reg [34:0] n9, n4, s10_doubled_0 = 35'h0, s10_doubled_1 = 35'h0, s7_slope_0 = 35'h0, s7_slope_1 =
+    35'h0, s8_low_0 = 35'h0, s8_low_1 = 35'h0;
   reg [51:0] s9_curve_0 = 52'h0, s9_curve_1 = 52'h0;
-  reg [52:0] s10_coarse_0 = 53'h0, s10_coarse_1 = 53'h0;
+  reg [52:0] n10, n5;
   reg [66:0] s4_segment_0 = 67'h0, s4_segment_1 = 67'h0;
   reg [6:0] s2_above_0 = 7'h0, s2_above_1 = 7'h0;
-  reg [7:0] n6, n1, s3_segment_0 = 8'h0, s3_segment_1 = 8'h0;
-  wire n16, n17, n14, n12, n18, accept, awake_39, en, i__ready_25, moves, o__valid_27;
-  wire [11:10] s0_tail;
+  wire n15, n16, n17, accept, awake_39, en, i__ready_25, moves, o__valid_27;
+  wire [1:0] s0_tail_negative;
   wire [550:0] o__payload_35;
-  assign i__ready = en & o__valid_27 & n18;
-  assign s0_tail[10] = n14 & o__payload_35[0];
-  assign s0_tail[11] = n12 & o__payload_35[0];
+  assign i__ready = en & o__valid_27 & n17;
+  assign s0_tail_negative[0] = $signed(i__payload[15:0]) < $signed(1'h0) & o__payload_35[0];
+  assign s0_tail_negative[1] = $signed(i__payload[31:16]) < $signed(1'h0) & o__payload_35[0];
   assign active = o__valid & o__ready;
-  assign awake = active | awake_39 | n16 | n17;
+  assign awake = n15 | awake_39 | active | n16;
   assign moves = en & inside_2;
-  assign n12 = $signed(i__payload[31:16]) < $signed(1'h0);
-  assign n14 = $signed(i__payload[15:0]) < $signed(1'h0);
-  assign accept = en & i__valid & o__valid_27 & n18;
-  assign n16 = accept | closing | en & (inside_2 | |valid);
-  assign n17 = |settling;
+  assign accept = en & i__valid & o__valid_27 & n17;
+  assign n15 = accept | closing | en & (inside_2 | |valid);
+  assign n16 = |settling;
   assign en = ~valid[14] | i__ready_25;
-  assign n18 = ~closing;
+  assign n17 = ~closing;
   \neuflow_mapper.config  config_2 (
     .awake(awake_39), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .held(o__payload_35), .o__ready(o__ready_29),
@@ -68,104 +64,98 @@ module neuflow_mapper (
       .o__valid(o__valid), .rst(rst));
   always @(posedge clk) begin
     if (moves) begin
-      n2 = ~s14_value_1[26];
-      n1 = &s14_value_1[26:7] | ~(|s14_value_1[26:7]) ? s14_value_1[7:0] : {s14_value_1[26],
-        {7{n2}}};
-      n3 = -$signed(s13_value_1);
-      n4 = $signed(s12_doubled_1) + $signed({s12_b_1, 1'h1});
-      n5 = ~s10_coarse_1[52];
-      n7 = ~s14_value_0[26];
-      n6 = &s14_value_0[26:7] | ~(|s14_value_0[26:7]) ? s14_value_0[7:0] : {s14_value_0[26],
-        {7{n7}}};
-      n8 = -$signed(s13_value_0);
-      n9 = $signed(s12_doubled_0) + $signed({s12_b_0, 1'h1});
-      n10 = ~s10_coarse_0[52];
-      s12_b_1 <= s11_b_1;
-      s11_b_1 <= s10_b_1;
-      s10_b_1 <= s9_b_1;
-      s9_b_1 <= s8_b_1;
-      s8_b_1 <= s7_b_1;
-      s7_b_1 <= s6_b_1;
-      s15_word_1 <= s14_tail[9] ? {{8{n1[7]}}, n1} : &s14_value_1[26:15] | ~(|s14_value_1[26:15]) ?
-        s14_value_1[15:0] : {s14_value_1[26], {15{n2}}};
-      s14_value_1 <= s13_tail[11] ? n3 : {s13_value_1[25], s13_value_1};
-      s13_value_1 <= n4[26:1];
-      s12_doubled_1 <= $signed(s11_clipped_1) >>> s11_tail[5:3];
-      s11_clipped_1 <= &s10_coarse_1[52:25] | ~(|s10_coarse_1[52:25]) ? s10_coarse_1[25:0] :
-        {s10_coarse_1[52], {25{n5}}};
-      s10_coarse_1 <= $signed({s9_curve_1, 1'h0}) >>> {s9_tail[8:6], 3'h0};
+      n1 = ~s14_tail[9];
+      n2 = $signed(s12_doubled_1) + $signed({s12_b[33:17], 1'h1});
+      n3 = $signed(s11_doubled_1) >>> s11_tail[4:3];
+      n4 = $signed(s10_doubled_1) >>> {s10_tail[6:5], 2'h0};
+      n5 = $signed({s9_curve_1, 1'h0}) >>> {s9_tail[8:7], 4'h0};
+      n6 = s2_above_1[3] ? s2_above_1[5] : s2_above_1[1];
+      n7 = $signed(s12_doubled_0) + $signed({s12_b[16:0], 1'h1});
+      n8 = $signed(s11_doubled_0) >>> s11_tail[4:3];
+      n9 = $signed(s10_doubled_0) >>> {s10_tail[6:5], 2'h0};
+      n10 = $signed({s9_curve_0, 1'h0}) >>> {s9_tail[8:7], 4'h0};
+      n11 = s2_above_0[3] ? s2_above_0[5] : s2_above_0[1];
+      s15_word_1 <= {s14_value_1[20], $signed(s14_value_1[19:15]) != $signed(s14_value_1[20]) |
+        s14_tail[9] & $signed(s14_value_1[14:7]) != $signed(s14_value_1[20]) ? {15{s14_value_1[20]}}
+        ^ {{8{n1}}, 7'h7f} : s14_value_1[14:0]};
+      s14_value_1 <= s13_tail[11] + ({s13_value_1[19], s13_value_1} ^ {21{s13_tail[11]}});
+      s13_value_1 <= n2[20:1];
+      s12_doubled_1 <= {s11_doubled_1[22], $signed(n3[22:18]) != $signed(s11_doubled_1[22]) ^
+        s11_doubled_1[22], n3[17:0]};
+      s11_doubled_1 <= {s10_doubled_1[34], $signed(n4[34:21]) != $signed(s10_doubled_1[34]) ^
+        s10_doubled_1[34], n4[20:0]};
+      s10_doubled_1 <= {s9_curve_1[51], $signed(n5[52:33]) != $signed(s9_curve_1[51]) ^
+        s9_curve_1[51], n5[32:0]};
       s9_curve_1 <= {$unsigned($signed(s8_high_1) + $signed({1'h0, s8_low_1[34:18]})),
         s8_low_1[17:0]};
       s8_high_1 <= $signed(s7_slope_1[34:18]) * $signed({1'h0, s7_d_1});
       s8_low_1 <= s7_slope_1[17:0] * s7_d_1;
       s7_d_1 <= s6_d_1;
       s7_slope_1 <= $signed(s6_a_1) + $signed(s6_qd_1);
-      s4_segment_1 <= (s3_segment_1[0] ? o__payload_35[81:15] : 67'h0) | (s3_segment_1[1] ?
-        o__payload_35[148:82] : 67'h0) | (s3_segment_1[2] ? o__payload_35[215:149] : 67'h0) |
-        (s3_segment_1[3] ? o__payload_35[282:216] : 67'h0) | (s3_segment_1[4] ?
-        o__payload_35[349:283] : 67'h0) | (s3_segment_1[5] ? o__payload_35[416:350] : 67'h0) |
-        (s3_segment_1[6] ? o__payload_35[483:417] : 67'h0) | (s3_segment_1[7] ?
-        o__payload_35[550:484] : 67'h0);
-      s6_b_1 <= s5_b_1;
+      s4_segment_1 <= s3_segment_1 == 3'h7 ? o__payload_35[550:484] : s3_segment_1 == 3'h6 ?
+        o__payload_35[483:417] : s3_segment_1 == 3'h5 ? o__payload_35[416:350] : s3_segment_1 ==
+        3'h4 ? o__payload_35[349:283] : s3_segment_1 == 2'h3 ? o__payload_35[282:216] : s3_segment_1
+        == 2'h2 ? o__payload_35[215:149] : s3_segment_1 == 1'h1 ? o__payload_35[148:82] :
+        o__payload_35[81:15];
       s6_d_1 <= s5_d_1;
       s6_a_1 <= s5_a_1;
       s6_qd_1 <= $signed(s5_q_1) * $signed({1'h0, s5_d_1});
-      s5_b_1 <= s4_segment_1[32:16];
       s5_q_1 <= s4_segment_1[66:51];
-      s5_a_1 <= $signed(s4_segment_1[50:33]) << o__payload_35[13:9];
-      s5_d_1 <= $signed(s4_x_1) - $signed(s4_segment_1[15:0]);
-      s3_segment_1 <= {s2_above_1, 1'h1} & ~s2_above_1;
-      s2_above_1 <= {$signed(s1_x_1) >= $signed(o__payload_35[499:484]), $signed(s1_x_1) >=
-        $signed(o__payload_35[432:417]), $signed(s1_x_1) >= $signed(o__payload_35[365:350]),
-        $signed(s1_x_1) >= $signed(o__payload_35[298:283]), $signed(s1_x_1) >=
-        $signed(o__payload_35[231:216]), $signed(s1_x_1) >= $signed(o__payload_35[164:149]),
-        $signed(s1_x_1) >= $signed(o__payload_35[97:82])};
-      s4_x_1 <= s3_x_1;
-      s3_x_1 <= s2_x_1;
-      s2_x_1 <= s1_x_1;
-      s12_b_0 <= s11_b_0;
-      s11_b_0 <= s10_b_0;
-      s10_b_0 <= s9_b_0;
-      s9_b_0 <= s8_b_0;
-      s8_b_0 <= s7_b_0;
-      s7_b_0 <= s6_b_0;
-      s15_word_0 <= s14_tail[9] ? {{8{n6[7]}}, n6} : &s14_value_0[26:15] | ~(|s14_value_0[26:15]) ?
-        s14_value_0[15:0] : {s14_value_0[26], {15{n7}}};
-      s14_value_0 <= s13_tail[10] ? n8 : {s13_value_0[25], s13_value_0};
-      s13_value_0 <= n9[26:1];
-      s12_doubled_0 <= $signed(s11_clipped_0) >>> s11_tail[5:3];
-      s11_clipped_0 <= &s10_coarse_0[52:25] | ~(|s10_coarse_0[52:25]) ? s10_coarse_0[25:0] :
-        {s10_coarse_0[52], {25{n10}}};
-      s10_coarse_0 <= $signed({s9_curve_0, 1'h0}) >>> {s9_tail[8:6], 3'h0};
+      s5_a_1 <= $signed(s4_segment_1[50:33]) * $signed({1'h0, power});
+      s5_d_1 <= $signed(s4_x[33:17]) - $signed(s4_segment_1[15:0]);
+      s3_segment_1 <= {s2_above_1[3], n6, s2_above_1[3] ? (n6 ? s2_above_1[6] : s2_above_1[4]) : n6
+        ? s2_above_1[2] : s2_above_1[0]};
+      s2_above_1 <= {$signed(s1_x[33:17]) >= $signed(o__payload_35[499:484]), $signed(s1_x[33:17])
+        >= $signed(o__payload_35[432:417]), $signed(s1_x[33:17]) >= $signed(o__payload_35[365:350]),
+        $signed(s1_x[33:17]) >= $signed(o__payload_35[298:283]), $signed(s1_x[33:17]) >=
+        $signed(o__payload_35[231:216]), $signed(s1_x[33:17]) >= $signed(o__payload_35[164:149]),
+        $signed(s1_x[33:17]) >= $signed(o__payload_35[97:82])};
+      s15_word_0 <= {s14_value_0[20], $signed(s14_value_0[19:15]) != $signed(s14_value_0[20]) |
+        s14_tail[9] & $signed(s14_value_0[14:7]) != $signed(s14_value_0[20]) ? {15{s14_value_0[20]}}
+        ^ {{8{n1}}, 7'h7f} : s14_value_0[14:0]};
+      s14_value_0 <= s13_tail[10] + ({s13_value_0[19], s13_value_0} ^ {21{s13_tail[10]}});
+      s13_value_0 <= n7[20:1];
+      s12_doubled_0 <= {s11_doubled_0[22], $signed(n8[22:18]) != $signed(s11_doubled_0[22]) ^
+        s11_doubled_0[22], n8[17:0]};
+      s11_doubled_0 <= {s10_doubled_0[34], $signed(n9[34:21]) != $signed(s10_doubled_0[34]) ^
+        s10_doubled_0[34], n9[20:0]};
+      s10_doubled_0 <= {s9_curve_0[51], $signed(n10[52:33]) != $signed(s9_curve_0[51]) ^
+        s9_curve_0[51], n10[32:0]};
       s9_curve_0 <= {$unsigned($signed(s8_high_0) + $signed({1'h0, s8_low_0[34:18]})),
         s8_low_0[17:0]};
       s8_high_0 <= $signed(s7_slope_0[34:18]) * $signed({1'h0, s7_d_0});
       s8_low_0 <= s7_slope_0[17:0] * s7_d_0;
       s7_d_0 <= s6_d_0;
       s7_slope_0 <= $signed(s6_a_0) + $signed(s6_qd_0);
-      s4_segment_0 <= (s3_segment_0[0] ? o__payload_35[81:15] : 67'h0) | (s3_segment_0[1] ?
-        o__payload_35[148:82] : 67'h0) | (s3_segment_0[2] ? o__payload_35[215:149] : 67'h0) |
-        (s3_segment_0[3] ? o__payload_35[282:216] : 67'h0) | (s3_segment_0[4] ?
-        o__payload_35[349:283] : 67'h0) | (s3_segment_0[5] ? o__payload_35[416:350] : 67'h0) |
-        (s3_segment_0[6] ? o__payload_35[483:417] : 67'h0) | (s3_segment_0[7] ?
-        o__payload_35[550:484] : 67'h0);
-      s6_b_0 <= s5_b_0;
+      s4_segment_0 <= s3_segment_0 == 3'h7 ? o__payload_35[550:484] : s3_segment_0 == 3'h6 ?
+        o__payload_35[483:417] : s3_segment_0 == 3'h5 ? o__payload_35[416:350] : s3_segment_0 ==
+        3'h4 ? o__payload_35[349:283] : s3_segment_0 == 2'h3 ? o__payload_35[282:216] : s3_segment_0
+        == 2'h2 ? o__payload_35[215:149] : s3_segment_0 == 1'h1 ? o__payload_35[148:82] :
+        o__payload_35[81:15];
       s6_d_0 <= s5_d_0;
       s6_a_0 <= s5_a_0;
       s6_qd_0 <= $signed(s5_q_0) * $signed({1'h0, s5_d_0});
-      s5_b_0 <= s4_segment_0[32:16];
+      s5_b <= {s4_segment_1[32:16], s4_segment_0[32:16]};
       s5_q_0 <= s4_segment_0[66:51];
-      s5_a_0 <= $signed(s4_segment_0[50:33]) << o__payload_35[13:9];
-      s5_d_0 <= $signed(s4_x_0) - $signed(s4_segment_0[15:0]);
-      s3_segment_0 <= {s2_above_0, 1'h1} & ~s2_above_0;
-      s2_above_0 <= {$signed(s1_x_0) >= $signed(o__payload_35[499:484]), $signed(s1_x_0) >=
-        $signed(o__payload_35[432:417]), $signed(s1_x_0) >= $signed(o__payload_35[365:350]),
-        $signed(s1_x_0) >= $signed(o__payload_35[298:283]), $signed(s1_x_0) >=
-        $signed(o__payload_35[231:216]), $signed(s1_x_0) >= $signed(o__payload_35[164:149]),
-        $signed(s1_x_0) >= $signed(o__payload_35[97:82])};
-      s4_x_0 <= s3_x_0;
-      s3_x_0 <= s2_x_0;
-      s2_x_0 <= s1_x_0;
+      s5_a_0 <= $signed(s4_segment_0[50:33]) * $signed({1'h0, power});
+      s5_d_0 <= $signed(s4_x[16:0]) - $signed(s4_segment_0[15:0]);
+      s3_segment_0 <= {s2_above_0[3], n11, s2_above_0[3] ? (n11 ? s2_above_0[6] : s2_above_0[4]) :
+        n11 ? s2_above_0[2] : s2_above_0[0]};
+      s2_above_0 <= {$signed(s1_x[16:0]) >= $signed(o__payload_35[499:484]), $signed(s1_x[16:0]) >=
+        $signed(o__payload_35[432:417]), $signed(s1_x[16:0]) >= $signed(o__payload_35[365:350]),
+        $signed(s1_x[16:0]) >= $signed(o__payload_35[298:283]), $signed(s1_x[16:0]) >=
+        $signed(o__payload_35[231:216]), $signed(s1_x[16:0]) >= $signed(o__payload_35[164:149]),
+        $signed(s1_x[16:0]) >= $signed(o__payload_35[97:82])};
+      s12_b <= s11_b;
+      s11_b <= s10_b;
+      s10_b <= s9_b;
+      s9_b <= s8_b;
+      s8_b <= s7_b;
+      s7_b <= s6_b;
+      s6_b <= s5_b;
+      s4_x <= s3_x;
+      s3_x <= s2_x;
+      s2_x <= s1_x;
       s15_tail <= s14_tail;
       s14_tail <= s13_tail;
       s13_tail <= s12_tail;
@@ -182,19 +172,20 @@ module neuflow_mapper (
       s2_tail <= s1_tail;
     end
     if (accept) begin
-      n11 = o__payload_35[0] | o__payload_35[1];
-      n13 = -$signed(i__payload[31:16]);
-      n15 = -$signed(i__payload[15:0]);
-      s1_x_1 <= n11 & n12 ? n13 : {i__payload[31], i__payload[31:16]};
-      s1_x_0 <= n11 & n14 ? n15 : {i__payload[15], i__payload[15:0]};
-      s1_tail <= {s0_tail, o__payload_35[2], o__payload_35[8:3], i__payload[34:32]};
+      n14 = o__payload_35[0] | o__payload_35[1];
+      n12 = n14 & i__payload[31];
+      n13 = n14 & i__payload[15];
+      s1_x <= {n12 + ({i__payload[31], i__payload[31:16]} ^ {17{n12}}), n13 + ({i__payload[15],
+        i__payload[15:0]} ^ {17{n13}})};
+      power <= 1'h1 << o__payload_35[13:9];
+      s1_tail <= {s0_tail_negative, o__payload_35[2], o__payload_35[8:3], i__payload[34:32]};
     end
   end
   always @(posedge clk) begin
-    if (|{active, rst, awake_39, n16}) begin
+    if (|{n15, rst, awake_39, active}) begin
       settling <= 2'h2;
     end else begin
-      if (n17) settling <= settling - 1'h1;
+      if (n16) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -244,7 +235,7 @@ module \neuflow_mapper.config  (
     if (rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) came <= bus__valid;
       full <= n2 ? last : full & ~move;
     end

@@ -12,33 +12,40 @@ module neuflow_requantise (
   output reg [15:0] out = 16'h0,
   input wire clk
 );
-  reg n4, n2;
+  reg n1;
   reg [14:0] s1_m = 15'h0;
   reg [15:0] s3_low = 16'h0;
   reg [16:0] s1_tail = 17'h0, s2_tail = 17'h0, s3_tail = 17'h0, s4_tail = 17'h0, s5_tail = 17'h0,
     s6_tail = 17'h0, s7_tail = 17'h0, s8_tail = 17'h0;
-  reg [25:0] s6_clipped = 26'h0, s7_doubled = 26'h0, s8_sum = 26'h0;
-  reg [26:0] n3;
+  reg [18:0] s7_doubled = 19'h0, s8_sum = 19'h0;
+  reg [19:0] n2;
+  reg [21:0] n3, s6_doubled = 22'h0;
   reg [30:0] s2_high = 31'h0, s2_low = 31'h0, s2_middle = 31'h0, s3_high = 31'h0;
   reg [31:0] s3_sum = 32'h0;
+  reg [33:0] n4, s5_doubled = 34'h0;
   reg [47:0] s1_total = 48'h0;
   reg [5:0] s1_s = 6'h0, s2_s = 6'h0, s3_s = 6'h0, s4_s = 6'h0, s5_s = 6'h0, s6_s = 6'h0;
   reg [62:0] s4_product = 63'h0;
-  reg [63:0] s5_coarse = 64'h0;
-  reg [7:0] n1;
+  reg [63:0] n5;
   always @(posedge clk) begin
     if (en) begin
-      n2 = ~s8_sum[25];
-      n1 = &s8_sum[25:7] | ~(|s8_sum[25:7]) ? s8_sum[7:0] : {s8_sum[25], {7{n2}}};
-      n3 = $signed(s7_doubled) + $signed({s7_tail[15:0], 1'h1});
-      n4 = ~s5_coarse[63];
-      out <= s8_tail[16] ? {{8{n1[7]}}, n1} : &s8_sum[25:15] | ~(|s8_sum[25:15]) ? s8_sum[15:0] :
-        {s8_sum[25], {15{n2}}};
-      s8_sum <= n3[26:1];
-      s7_doubled <= $signed(s6_clipped) >>> s6_s[2:0];
-      s6_clipped <= &s5_coarse[63:25] | ~(|s5_coarse[63:25]) ? s5_coarse[25:0] : {s5_coarse[63],
-        {25{n4}}};
-      s5_coarse <= $signed({s4_product, 1'h0}) >>> {s4_s[5:3], 3'h0};
+      n1 = ~s8_tail[16];
+      n2 = $signed(s7_doubled) + $signed({s7_tail[15:0], 1'h1});
+      n3 = $signed(s6_doubled) >>> s6_s[1:0];
+      n4 = $signed(s5_doubled) >>> {s5_s[3:2], 2'h0};
+      n5 = $signed({s4_product, 1'h0}) >>> {s4_s[5:4], 4'h0};
+      s1_s <= s;
+      s1_m <= m[14:0];
+      out <= {s8_sum[18], $signed(s8_sum[17:15]) != $signed(s8_sum[18]) | s8_tail[16] &
+        $signed(s8_sum[14:7]) != $signed(s8_sum[18]) ? {15{s8_sum[18]}} ^ {{8{n1}}, 7'h7f} :
+        s8_sum[14:0]};
+      s8_sum <= n2[19:1];
+      s7_doubled <= {s6_doubled[21], $signed(n3[21:17]) != $signed(s6_doubled[21]) ^ s6_doubled[21],
+        n3[16:0]};
+      s6_doubled <= {s5_doubled[33], $signed(n4[33:20]) != $signed(s5_doubled[33]) ^ s5_doubled[33],
+        n4[19:0]};
+      s5_doubled <= {s4_product[62], $signed(n5[63:32]) != $signed(s4_product[62]) ^ s4_product[62],
+        n5[31:0]};
       s4_product <= {$unsigned($signed(s3_high) + $signed({1'h0, s3_sum[31:16]})), s3_sum[15:0],
         s3_low};
       s3_high <= s2_high;
@@ -61,8 +68,6 @@ module neuflow_requantise (
       s3_s <= s2_s;
       s2_s <= s1_s;
       s1_tail <= {narrow, zero};
-      s1_s <= s;
-      s1_m <= m[14:0];
     end
   end
 endmodule

@@ -43,9 +43,9 @@ module neuflow_window (
     8'h0, head = 8'h0, last_turn_47 = 8'h0, old_189 = 8'h0, open = 8'h0, opens_in = 8'h0, slot =
     8'h0, slots = 8'h0, span, turn = 8'h0, write_address_73 = 8'h0;
   reg [8:0] n14, after_52, final_2 = 9'h0, reach = 9'h0, valid = 9'h0;
-  wire n44, n58, n60, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n8,
-    n1, n11, n10, n61, n9, n48, n50, n49, n47, n46, n7, n3, n4, n12, n13, n15, n16, n32, n34, n37,
-    n40, n43, n45, n17, n54, n57, n59, n2, n6, n5, n23, awake_154, awake_161, closes, en, en_142,
+  wire n44, n58, n61, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n7,
+    n1, n11, n10, n60, n9, n49, n47, n46, n50, n48, n8, n3, n5, n12, n13, n15, n16, n32, n34, n37,
+    n40, n43, n45, n17, n54, n57, n59, n2, n6, n4, n23, awake_154, awake_161, closes, en, en_142,
     ends, ends_line, ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24,
     i__valid_129, i__valid_135, i__valid_25, inside_2, issue, load, o__ready_38, o__valid_23,
     o__valid_34, read, scanned, scanning, spills, step, step_82, taken, write_enable_72;
@@ -64,8 +64,8 @@ module neuflow_window (
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = |{awake_154, v4_valid, v2_valid, n46, v3_valid, read, load, n47, n48, read_enable,
-    n49, step_82, n50, issue} | n51;
+  assign awake = |{load, step_82, n46, read_enable, v3_valid, n47, n48, read, awake_154, issue,
+    v4_valid, n49, v2_valid, n50} | n51;
   assign finish = n3 ? (n9 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
   assign o__ready_38 = ~held_valid | taken & after >= 2'h2 & (~ends | spills);
@@ -78,21 +78,21 @@ module neuflow_window (
   assign closes = n10 & n1;
   assign n2 = fsm_state == 2'h3;
   assign n3 = fsm_state == 3'h5;
-  assign n4 = fsm_state == 3'h6;
-  assign n5 = fsm_state == 1'h1;
+  assign n4 = fsm_state == 1'h1;
+  assign n5 = fsm_state == 3'h6;
   assign scanning = fsm_state == 3'h4;
   assign n6 = fsm_state == 2'h2;
-  assign n7 = !fsm_state;
-  assign scanned = n60 & line_ends_50;
-  assign n8 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign n9 = walking | f_valid | b_valid | n61;
+  assign n7 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
+  assign n8 = !fsm_state;
+  assign n9 = walking | f_valid | b_valid | n60;
+  assign scanned = n61 & line_ends_50;
   assign n10 = closes_in == 1'h1;
   assign n11 = opens_in == 1'h1;
-  assign n12 = n4 | n7;
+  assign n12 = n5 | n8;
   assign n13 = {n6, n11 & |unopened} != 2'h2;
-  assign n15 = {closing, n4} != 1'h1;
-  assign n16 = n6 | n4 | n7;
-  assign n17 = {n5, n8} != 2'h3 & (n7 | n5);
+  assign n15 = {closing, n5} != 1'h1;
+  assign n16 = n6 | n5 | n8;
+  assign n17 = {n4, n7} != 2'h3 & (n4 | n8);
   assign read = en & b_valid & (~b_hit | ~lead[19]);
   assign n18 = load & f_hit;
   assign n19 = ~walking;
@@ -107,30 +107,30 @@ module neuflow_window (
   assign n26 = issue & covers;
   assign n27 = o__payload_21[32:17] + 1'h1;
   assign n31 = load ? f_position : {row_after, 1'h0};
-  assign n32 = read | load;
+  assign n32 = load | read;
   assign n33 = n19 | ends_line;
   assign n34 = step_82 | n33;
   assign n35 = ends_map & row_ends;
   assign n36 = n19 | n35;
-  assign n37 = ends_map | n36;
+  assign n37 = n36 | ends_map;
   assign n38 = n19 | ends_map;
   assign n39 = o__payload_21[16:1] == 1'h1;
-  assign n40 = n38 | ends_line;
+  assign n40 = ends_line | n38;
   assign n41 = n58 | step;
   assign issue = scanning & (held_valid & (~spills | o__valid_34) | ~real_2) & (room | ~closing);
   assign ends = input_ends & line_ends & line_ends_50;
   assign after = lane + {line_ends ? tail : 2'h2};
   assign taken = step & real_2;
   assign n42 = n58 | scanned;
-  assign n43 = n42 | n60;
-  assign n44 = n58 | n60;
-  assign n45 = step | n44;
-  assign n46 = en_142 | awake_161 | |{i__valid_129 & i__ready_128, i__valid_135 & i__ready_134,
-    valid[8] & i__ready_141, o__valid & o__ready};
-  assign n47 = en & n61;
-  assign n48 = o__valid_23 & n58;
-  assign n49 = o__valid_34 & o__ready_38;
-  assign n50 = i__valid_25 & i__ready_24;
+  assign n43 = n61 | n42;
+  assign n44 = n58 | n61;
+  assign n45 = n44 | step;
+  assign n46 = o__valid_34 & o__ready_38;
+  assign n47 = i__valid_25 & i__ready_24;
+  assign n48 = en_142 | awake_161 | |{o__valid & o__ready, i__valid_135 & i__ready_134, valid[8] &
+    i__ready_141, i__valid_129 & i__ready_128};
+  assign n49 = o__valid_23 & n58;
+  assign n50 = en & n60;
   assign n51 = |settling;
   assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
     o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
@@ -143,8 +143,8 @@ module neuflow_window (
   assign step = issue & turn == last_turn_47;
   assign n59 = n41 | rst;
   assign spills = after > 2'h2;
-  assign n60 = step & line_ends;
-  assign n61 = |{s1_valid, s2_valid, s4_valid, s3_valid, s5_valid};
+  assign n60 = |{s1_valid, s2_valid, s4_valid, s3_valid, s5_valid};
+  assign n61 = step & line_ends;
   assign lead = {newest, 1'h1} + {~b_position[19:1], ~b_crosses};
   assign ends_map = ends_line & map_ends;
   assign part_sum = $signed(s5_part) + $signed({s4_part_q[31], s4_part_q[23:0]});
@@ -209,27 +209,27 @@ module neuflow_window (
         closing <= closes;
         real_2 <= inside_2;
       end
-      if (&{{n7, o__valid_23} != 2'h2, |{n6, n3, scanning, n4, n7, n5, n2}, {scanning, scanned} !=
-        2'h2, {n5, n8} != 2'h2, {n9, n3} != 2'h3}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
+      if (&{{n4, n7} != 2'h2, |{n6, n4, n5, scanning, n8, n2, n3}, {n9, n3} != 2'h3, {scanning,
+        scanned} != 2'h2, {o__valid_23, n8} != 1'h1}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
         scanning ? 3'h6 : n2 ? (inside_2 | closes ? 3'h4 : {1'h1, !below & !unopened & !open ? 2'h1
         : 2'h2}) : n6 ? 3'h3 : 3'h1;
       if (n12) begin
-        closes_in <= n4 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
-        opens_in <= n4 ? (n11 ? o__payload_21[112:105] : opens_in - 1'h1) : 8'h1;
+        closes_in <= n5 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
+        opens_in <= n5 ? (n11 ? o__payload_21[112:105] : opens_in - 1'h1) : 8'h1;
       end
-      if (n13 & (n6 | n7)) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
-      if (n12 & {real_2, n4} != 1'h1) below <= n4 ? below - 1'h1 : o__payload_21[48:33];
-      if (n12 & {|above, n4} != 1'h1) above <= n4 ? above - 1'h1 : o__payload_21[128:121];
+      if (n13 & (n6 | n8)) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
+      if (n12 & {real_2, n5} != 1'h1) below <= n5 ? below - 1'h1 : o__payload_21[48:33];
+      if (n12 & {|above, n5} != 1'h1) above <= n5 ? above - 1'h1 : o__payload_21[128:121];
       if (n12 & n15) begin
         n14 = head + 1'h1;
-        head <= n4 ? (n14 == slots ? 8'h0 : n14[7:0]) : 8'h0;
+        head <= n5 ? (n14 == slots ? 8'h0 : n14[7:0]) : 8'h0;
       end
-      if (n13 & {real_2, n4, closing & fresh == open} != 2'h2 & n16) fresh <= n4 ? (real_2 ? 8'h0 :
+      if (n13 & n16 & {closing & fresh == open, real_2, n5} != 1'h1) fresh <= n5 ? (real_2 ? 8'h0 :
         fresh - 1'h1) : n6 ? fresh + 1'h1 : 8'h0;
-      if (n13 & n16 & n15) open <= n4 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
+      if (n13 & n16 & n15) open <= n5 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
       if (n17) begin
-        reach <= n5 ? reach + o__payload_21[112:105] : o__payload_21[112:105] + 1'h1;
-        slots <= n5 ? slots + 1'h1 : 8'h1;
+        reach <= n4 ? reach + o__payload_21[112:105] : o__payload_21[112:105] + 1'h1;
+        slots <= n4 ? slots + 1'h1 : 8'h1;
       end
       if (en) begin
         final_2 <= {final_2[7:0], s5_meta[2]};
@@ -242,7 +242,7 @@ module neuflow_window (
       end
       if (n18 | n19 & n20 & n21) free <= n18 ? f_position[19:1] : base;
       b_valid <= load | b_valid & ~n22;
-      walking <= n5 ? (n8 ? 1'h1 : n23) : n23;
+      walking <= n4 ? (n7 ? 1'h1 : n23) : n23;
       f_valid <= step_82 | f_valid & ~load;
       line_last <= n24;
       {first_last_q[17], first_last_q[8:0]} <= $signed(n25) - $signed({1'h0,
@@ -268,7 +268,7 @@ module neuflow_window (
         b_position[19:1] <= n31[19:1];
         b_first <= load;
       end
-      if (n32 & {read, load} != 2'h2) b_position[0] <= n31[0];
+      if (n32 & {load, read} != 1'h1) b_position[0] <= n31[0];
       if (load) begin
         b_final <= f_final;
         b_hit <= f_hit;
@@ -313,17 +313,17 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{awake_154, v4_valid, v2_valid, n46, v3_valid, read, load, n47, n48, read_enable, n49, rst,
-      step_82, n50, issue}) begin
+    if (|{load, step_82, n46, read_enable, v3_valid, n47, n48, read, awake_154, issue, v4_valid,
+      rst, n49, v2_valid, n50}) begin
       settling <= 3'h4;
     end else begin
       if (n51) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (en & s4_valid) s5_part[31:16] <= n52[31:16];
-    if (($signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | s4_meta[0] | o__payload_21[0]) & en &
-      s4_valid) s5_part[15:0] <= n52[15:0];
+    if (s4_valid & en) s5_part[31:16] <= n52[31:16];
+    if ((o__payload_21[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | s4_meta[0]) &
+      s4_valid & en) s5_part[15:0] <= n52[15:0];
     if (n54) begin
       pair0_sum = $signed(s2_word0) + $signed(s2_word1);
       n53 = ~b_ends;
@@ -390,7 +390,7 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (rst | taken & ends) begin
+    if (taken & ends | rst) begin
       held_valid <= 1'h0;
     end else begin
       if (o__ready_38) held_valid <= o__valid_34;
