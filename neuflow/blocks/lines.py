@@ -5,7 +5,7 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out
 
-from neuflow.blocks.streams import beat_stream
+from neuflow.blocks.streams import beat_stream, select
 from neuflow.layout import COLUMN_BITS
 
 
@@ -51,5 +51,7 @@ class Lines(Component):
             m.d.sync += done.eq(Mux(source.ready, 0, done | (offered & ready)))
             for c in every:
                 with m.If(self.source[c] == p):
-                    m.d.comb += [self.o[c].payload.eq(source.payload), self.o[c].valid.eq(offered[c])]
+                    m.d.comb += self.o[c].valid.eq(offered[c])
+        beats = [source.payload.as_value() for source in self.i]
+        m.d.comb += [self.o[c].payload.eq(select(beats, self.source[c])) for c in every]
         return m

@@ -58,7 +58,7 @@ module neuflow_alu (
   assign b__ready = a__ready & ~unary;
   assign {net[7], net[5:0]} = $signed(6'h11) + $signed(more);
   assign active = o__valid & o__ready;
-  assign awake = |{n21, both, awake_73, active} | n22;
+  assign awake = |{n21, awake_73, active, both} | n22;
   assign moves = en & inside_2;
   assign divides = o__payload_24[3:0] == 2'h3;
   assign n15 = o__payload_24[3:0] == 3'h6;
@@ -70,13 +70,13 @@ module neuflow_alu (
   assign n19 = n26 | start;
   assign skipped = n31 == 2'h2 ? 4'h8 : n31 == 1'h1 ? 4'h4 : !n31 ? 4'h0 : 4'hc;
   assign trial2_0 = {trial1_0[15:1], above_0[13], 1'h1} + ({below_0, 1'h0} ^ {17{n32}});
-  assign n20 = n29 | start;
+  assign n20 = start | n29;
   assign n21 = en & (inside_2 | |valid);
   assign both = o__valid_26 & a__valid & (b__valid | unary);
   assign n22 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n23 = a__ready | step | start;
+  assign n23 = start | a__ready | step;
   assign n24 = ~trial0_1[16];
   assign n25 = ~trial1_1[16];
   assign n26 = step & nonzero_1;
@@ -231,7 +231,7 @@ module neuflow_alu (
     end
   end
   always @(posedge clk) begin
-    if (|{n21, rst, both, awake_73, active}) begin
+    if (|{n21, rst, awake_73, active, both}) begin
       settling <= 2'h2;
     end else begin
       if (n22) settling <= settling - 1'h1;
@@ -247,12 +247,12 @@ module neuflow_alu (
       end
       if (n23) done <= start ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? $signed(left)
         <= $signed(3'h3) : 1'h0;
-      if (step | start) begin
+      if (start | step) begin
         bits = $signed({net[7], net[5:0]}) - $signed({1'h0, skipped});
         left <= start ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left) -
           $signed(3'h3));
       end
-      if ({step, start} != 2'h2 & n23) busy <= start;
+      if ({start, step} != 1'h1 & n23) busy <= start;
     end
   end
   always @(posedge clk) begin

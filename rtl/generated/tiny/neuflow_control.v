@@ -169,30 +169,30 @@ module \neuflow_control.counters  (
   reg [31:0] quiet = 32'h0;
   reg [32:0] config_hidden_next, config_stalls_next, config_words_next, configuration_next,
     dependency_next, fence_stalls_next, idle_tile_next, mac_cycles_next, output_drain_next,
-    read_beats_next, wait_input_next, wait_output_next, weight_load_next, write_beats_next;
+    read_beats_next, wait_output_next, weight_load_next, write_beats_next;
   reg [3:0] edge_lanes0 = 4'h0, edge_lanes1 = 4'h0, map_remainder0 = 4'h0, map_remainder1 = 4'h0,
     useful0 = 4'h0, useful1 = 4'h0;
   reg [4:0] edge_lanes_sum = 5'h0, map_remainder_sum = 5'h0, useful_sum = 5'h0;
   reg [59:0] seen = 60'h0;
-  reg [64:0] edge_lanes_next, useful_next;
-  wire n1;
-  wire [1:0] n8, n6;
-  wire [29:0] n3;
-  wire [31:0] n5;
-  wire [31:30] n2;
-  wire [32:0] fill_next;
-  wire [4:0] n9, n7;
-  wire [63:32] n4;
-  wire [64:0] map_remainder_next;
-  assign {n4, n5} = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
-  assign {n2, n3} = fill_next[31:0] | {32{fill_next[32]}};
+  reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
+  wire n1, n3, n2;
+  wire [1:0] n13, n12;
+  wire [28:0] n7, n5;
+  wire [31:29] n6, n4;
+  wire [32:0] fill_next, wait_input_next;
+  wire [4:0] n11, n9, n10, n8;
+  assign {n2, n3} = fill0 + fill1;
+  assign {n6, n7} = fill_next[31:0] | {32{fill_next[32]}};
+  assign {n4, n5} = wait_input_next[31:0] | {32{wait_input_next[32]}};
   assign n1 = seen[32] | seen[0];
-  assign n6 = 2'h2 - seen[59:58];
-  assign n7 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n8 = 2'h2 - seen[27:26];
-  assign n9 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign map_remainder_next = map_remainder_count + map_remainder_sum;
+  assign n8 = {n12[0] ? seen[54:52] : 3'h0} + {n12[1] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n9 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n10 = {n13[0] ? seen[22:20] : 3'h0} + {n13[1] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n11 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
   assign fill_next = fill_count + fill_sum;
+  assign wait_input_next = wait_input_count + wait_input_sum;
+  assign n12 = 2'h2 - seen[59:58];
+  assign n13 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -238,7 +238,7 @@ module \neuflow_control.counters  (
       wait_output_sum <= wait_output0 + wait_output1;
       weight_load_sum <= weight_load0 + weight_load1;
       wait_input_sum <= wait_input0 + wait_input1;
-      fill_sum <= fill0 + fill1;
+      fill_sum <= {n2, n3};
       map_remainder_sum <= map_remainder0 + map_remainder1;
       edge_lanes_sum <= edge_lanes0 + edge_lanes1;
       useful_sum <= useful0 + useful1;
@@ -286,12 +286,12 @@ module \neuflow_control.counters  (
         weight_load_next = weight_load_count + weight_load_sum;
         weight_load_count <= weight_load_next[31:0] | {32{weight_load_next[32]}};
       end
-      if (|wait_input_sum) begin
-        wait_input_next = wait_input_count + wait_input_sum;
-        wait_input_count <= wait_input_next[31:0] | {32{wait_input_next[32]}};
+      if (|wait_input_sum) wait_input_count <= {n4, n5};
+      if (|fill_sum) fill_count <= {n6, n7};
+      if (|map_remainder_sum) begin
+        map_remainder_next = map_remainder_count + map_remainder_sum;
+        map_remainder_count <= map_remainder_next[63:0] | {64{map_remainder_next[64]}};
       end
-      if (|fill_sum) fill_count <= {n2, n3};
-      if (|map_remainder_sum) map_remainder_count <= {n4, n5};
       if (|edge_lanes_sum) begin
         edge_lanes_next = edge_lanes_count + edge_lanes_sum;
         edge_lanes_count <= edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
@@ -314,18 +314,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {1'h0, n6[0] ? seen[54:52] : 3'h0} + (n6[1] ? {seen[54:52], 1'h0} : 4'h0);
+      map_remainder1 <= n8[3:0];
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n7[3:0];
+      useful1 <= n9[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {n8[0] ? seen[22:20] : 3'h0} + (n8[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= n10[3:0];
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n9[3:0];
+      useful0 <= n11[3:0];
     end
   end
   always @(posedge clk) begin
@@ -514,11 +514,11 @@ module \neuflow_control.sequencer  (
   assign n2 = n4 & moves & n3;
   assign n3 = state == 2'h2;
   assign n4 = busy & !fault;
-  assign n5 = {n7, moves} != 2'h2;
+  assign n5 = {moves, n7} != 1'h1;
   assign n6 = {moves, n3} != 1'h1;
   assign n7 = !state;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n5, n7 | n8, n20};
+  assign n9 = &{n4, n20, n7 | n8, n5};
   assign moves = there & go;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
@@ -532,8 +532,8 @@ module \neuflow_control.sequencer  (
   assign n17 = frames_done + 1'h1;
   assign n18 = rst | next_frame | n14;
   assign n19 = at[3:0] == 1'h1;
-  assign config__payload_last = left == 1'h1;
   assign n20 = {moves, n8} != 1'h1;
+  assign config__payload_last = left == 1'h1;
   assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
   assign go = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n21 & (at[3:0] != 2'h2 | &(~at[13:12] |
@@ -550,7 +550,7 @@ module \neuflow_control.sequencer  (
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n4 & n7 & moves) held <= at[31:0];
+    if (n4 & moves & n7) held <= at[31:0];
     if (n10) begin
       over = n11 | wraps;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -569,7 +569,7 @@ module \neuflow_control.sequencer  (
         8'h0; last_frame <= 1'h0;
     end else begin
       if (n13) error <= code;
-      if (n13 | (clear_done | n15) | n14) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       single <= {waiting1 <= 1'h1, waiting0 <= 1'h1};
       empty <= {!waiting1, !waiting0};
@@ -589,8 +589,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, {n19, n7, at[3:0] == 2'h3, moves} != 3'h5, n6, n5, {config__payload_last, moves, n8}
-        != 2'h3, n7 | n3 | n8, n20, {moves, n3, steps} != 3'h6}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n4, {at[3:0] == 2'h3, n19, moves, n7} != 2'h3, n6, n5, n20, {moves, n3, steps} != 3'h6,
+        n7 | n3 | n8, {config__payload_last, moves, n8} != 2'h3}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

@@ -337,7 +337,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = active & ~n46 & stays;
   assign released = pass_done ? 16'h0 : kept;
   assign awake_180 = |{s10[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0],
-    s9[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, starts, issue, awake} | n45;
+    s9[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, issue, awake, starts} | n45;
   assign weights_rewind = issue & group_ends;
   assign idle = ~active;
   assign {n16[22], n16[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -387,10 +387,10 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n25 = idle | n47 & block_ends_ends;
   assign n26 = n25 | n47;
   assign n27 = idle | n48 & ky_ends_ends;
-  assign n28 = n48 | n27;
+  assign n28 = n27 | n48;
   assign n29 = idle | n48;
   assign n30 = idle | n49 & kx_ends_ends;
-  assign n31 = n30 | n49;
+  assign n31 = n49 | n30;
   assign n32 = idle & ~s1[0] & ~s2[0];
   assign n33 = s2[0] & ~s2[8];
   assign n34 = n50 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
@@ -709,7 +709,7 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (|{s10[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s9[0], s6[0],
-      s2[0], hand_over, s14_q[0], frees, shift, coordinates_gated_rst, starts, issue, awake}) begin
+      s2[0], hand_over, s14_q[0], frees, shift, issue, coordinates_gated_rst, awake, starts}) begin
       settling <= 3'h7;
     end else begin
       if (n45) settling <= settling - 1'h1;
@@ -773,7 +773,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n10 = column_ends & make;
   assign n11 = ~runs;
   always @(posedge coordinates_gated_clk) begin
-    if (n1 | coordinates_gated_rst | n2) begin
+    if (n1 | n2 | coordinates_gated_rst) begin
       settling <= 3'h4;
     end else begin
       if (n3) settling <= settling - 1'h1;
@@ -1096,7 +1096,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign step = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, clear, hand_over, awake} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, hand_over, clear, awake} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign move = ~r3_beat[0] | i__ready_115;
   assign issue = move & known[2] & available;
@@ -1131,7 +1131,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n14 = n32 | n8 & slot_ends;
   assign n15 = n14 | n8;
   assign n16 = n32 | n8 & row_ends_101;
-  assign n17 = n16 | n8;
+  assign n17 = n8 | n16;
   assign n18 = n32 | n23 & map_ends_99;
   assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
@@ -1140,7 +1140,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign next_slot = slot_ends ? 20'h0 : slot_base + config__payload[77:62];
   assign n23 = issue & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = drain_gated_rst | clear;
+  assign n24 = clear | drain_gated_rst;
   assign n25 = step | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = take | n26;
@@ -1205,7 +1205,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, n5, n6, drain_gated_rst, clear, hand_over, awake}) begin
+    if (|{reads, running, waiting, n3, n4, n5, n6, hand_over, clear, drain_gated_rst, awake}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1269,7 +1269,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (ends | start) running <= start;
-      if (step | start) begin
+      if (start | step) begin
         n20 = start ? 3'h5 : step ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1680,7 +1680,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [82:0] s2_piece = 83'h0, s3_piece = 83'h0, s4_piece = 83'h0, s5_piece = 83'h0, s6_piece =
     83'h0, s1_piece_q = 83'h0;
   reg [8:0] n7, linear_87 = 9'h0, offset = 9'h0;
-  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n5, n6, n42, n11, n10, n9, n21, n27, n25, n17,
+  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n5, n6, n42, n10, n11, n9, n21, n27, n25, n17,
     n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, extends_2, finished, fits,
     i__ready_119, i__valid_120, joins, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     row_ends, starts, store;
@@ -1704,7 +1704,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{pass_done, store, finished, n9, starts, n10, n11} | n12;
+  assign awake = |{pass_done, store, n9, finished, n10, n11, starts} | n12;
   assign i__valid_120 = opened & i__valid;
   assign o__ready = ~valid | store & (last_lap & (by_word_71 ? !left : more | left <= low));
   assign of_phase_1 = n39[7:4] & {4{pairs}};
@@ -1718,11 +1718,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n8 = o__ready | n38;
-  assign finished = n42 | active & resident & allowed;
   assign n9 = released != freed;
+  assign finished = n42 | active & resident & allowed;
+  assign n10 = i__valid_120 & i__ready_119;
+  assign n11 = o__valid & o__ready;
   assign starts = n43 & config__valid & ~(|flushing);
-  assign n10 = o__valid & o__ready;
-  assign n11 = i__valid_120 & i__ready_119;
   assign n12 = |settling;
   assign n13 = split & first_bank_106[1];
   assign n14 = ~(2'h3 << first_bank_106[0]);
@@ -1738,9 +1738,9 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n23 = n37 & ~s2_piece[81];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
-  assign n24 = n23 | n37 | n22;
+  assign n24 = n37 | n22 | n23;
   assign n25 = n43 | n42;
-  assign n26 = n25 | record_ends;
+  assign n26 = record_ends | n25;
   assign n27 = n43 | record_ends;
   assign n28 = n44 | n27;
   assign n29 = n43 | n44;
@@ -1750,7 +1750,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n31 = n29 | n38;
   assign n32 = starts | i__valid & i__ready & i__payload[67];
   assign n33 = ~(4'hf << s4_piece[2:0]);
-  assign n34 = writer_gated_rst | n22;
+  assign n34 = n22 | writer_gated_rst;
   assign last_phase_y = n20 | n35 == config__payload[159:156];
   assign n35 = phase_y + 1'h1;
   assign next_row = last_phase_y ? (wraps & $signed(after_row_beyond) >= $signed(1'h0) ?
@@ -1827,7 +1827,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{pass_done, store, finished, n9, starts, n10, n11, writer_gated_rst}) begin
+    if (|{pass_done, store, n9, finished, n10, writer_gated_rst, n11, starts}) begin
       settling <= 4'hb;
     end else begin
       if (n12) settling <= settling - 1'h1;
@@ -1885,7 +1885,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n24) linear <= n22 ? config__payload[79:60] : n23 ? linear + config__payload[99:80] :
         next_linear_row;
-      if (n24 & {n23, n22} != 2'h2) linear_row <= n22 ? config__payload[79:60] : next_linear_row;
+      if (n24 & {n22, n23} != 1'h1) linear_row <= n22 ? config__payload[79:60] : next_linear_row;
       if (n26) begin
         record_ends_49 <= n25 ? config__payload[59:44] == 1'h1 : record_left == 2'h2;
         record_left <= n25 ? config__payload[59:44] : record_left - 1'h1;
@@ -1923,7 +1923,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         phase_y <= last_phase_y ? 4'h0 : n35[3:0];
         row_position <= next_row;
       end
-      if (s2_valid | n23 | n37) begin
+      if (s2_valid | n37 | n23) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n23 ? row_position : n37 ? next_row : wraps & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1938,7 +1938,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (flushing[0] | writer_gated_rst) begin
+    if (writer_gated_rst | flushing[0]) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n18[15:0];
@@ -1992,8 +1992,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = take & ~leads;
   assign take = i__ready & i__valid;
   assign n1 = parameters_take | weights_gated_rst;
-  assign n2 = n3 & {listening, leads, take} != 3'h5;
-  assign n3 = {listening, take} != 2'h2;
+  assign n2 = n3 & {leads, take, listening} != 2'h3;
+  assign n3 = {take, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
       .comes(comes), .free(parameters_take & port_2186_16[1]), .push(push), .read_enable(read_35),
@@ -2067,7 +2067,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{read_enable, free, push, comes, rewind} | n1;
+  assign awake = |{free, rewind, comes, push, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2077,14 +2077,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{read_enable, blocks_gated_rst, free, push, comes, rewind}) begin
+    if (|{free, rewind, blocks_gated_rst, comes, push, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (blocks_gated_rst | free | rewind) begin
+    if (free | rewind | blocks_gated_rst) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2133,7 +2133,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{read_enable, free, push, comes, rewind} | n1;
+  assign awake = |{free, rewind, comes, push, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2143,14 +2143,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{read_enable, weights_gated_rst, free, push, comes, rewind}) begin
+    if (|{free, rewind, comes, weights_gated_rst, push, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (weights_gated_rst | free | rewind) begin
+    if (free | rewind | weights_gated_rst) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2355,8 +2355,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__3__ready, local__2__ready, local__4__ready, local__0__ready, o__ready,
-    local__1__ready};
+  assign all_ready = &{local__3__ready, local__1__ready, local__2__ready, o__ready, local__0__ready,
+    local__4__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(tap_gated_rst));

@@ -31,10 +31,10 @@ module neuflow_lines (
   assign listens1[0] = listening__0 & n4;
   assign listens1[1] = listening__1 & n5;
   assign i__1__ready = !(n6 & ~(listens1 & {o__1__ready, o__0__ready}));
+  assign o__0__payload = source__0[0] ? i__1__payload : i__0__payload;
+  assign o__1__payload = source__1[0] ? i__1__payload : i__0__payload;
   assign o__1__valid = n5 ? offered1[1] : n2 ? offered0[1] : 1'h0;
-  assign o__1__payload = n5 ? i__1__payload : n2 ? i__0__payload : 68'h0;
   assign o__0__valid = n4 ? offered1[0] : n1 ? offered0[0] : 1'h0;
-  assign o__0__payload = n4 ? i__1__payload : n1 ? i__0__payload : 68'h0;
   assign offered1 = i__1__valid ? n6 & listens1 : 2'h0;
   assign offered0 = i__0__valid ? n3 & listens0 : 2'h0;
   assign n1 = !source__0;

@@ -181,7 +181,7 @@ module \neuflow_operator_tile.router  (
   reg [9:0] done = 10'h0, east_peers = 10'h3ff, global_peers = 10'h3ff, held = 10'h0, local0_peers =
     10'h3ff, local1_peers = 10'h3ff, local2_peers = 10'h3ff, north_peers = 10'h3ff, south_peers =
     10'h3ff, waits = 10'h0, west_peers = 10'h3ff;
-  wire n6, n5, n10, n3, n8, n2, n4, n7, n1, n9, n11, n13, i__payload_known, i__ready_104,
+  wire n9, n3, n6, n2, n4, n5, n1, n7, n8, n10, n11, n13, i__payload_known, i__ready_104,
     i__ready_114, i__ready_124, i__ready_134, i__ready_144, i__ready_154, i__ready_63, i__ready_74,
     i__ready_84, i__ready_94, i__valid_106, i__valid_116, i__valid_126, i__valid_136, i__valid_146,
     i__valid_156, i__valid_66, i__valid_76, i__valid_86, i__valid_96, o__valid_159;
@@ -198,7 +198,7 @@ module \neuflow_operator_tile.router  (
   assign takes = armed & ~{|(local2_peers & n14), |(local1_peers & n14), |(local0_peers & n14),
     |(global_peers & n14), |(west_peers & n14), |(south_peers & n14), |(east_peers & n14),
     |(north_peers & n14)};
-  assign awake = |{n1, n2, n3, n4, n5, n6, bus__valid, n7, o__valid_159, n8, moves, n9, n10} | n11;
+  assign awake = |{n1, n2, n3, n4, o__valid_159, bus__valid, n5, n6, moves, n7, n8, n9, n10} | n11;
   assign i__payload_77 = east_current[10] ? (east_current[9] ? (east_current[8] ? local2_in__payload
     : local1_in__payload) : east_current[8] ? local0_in__payload : global_in__payload) :
     east_current[9] ? (east_current[8] ? west_in__payload : south_in__payload) : east_current[8] ?
@@ -251,18 +251,18 @@ module \neuflow_operator_tile.router  (
   assign i__valid_96 = |(west_current[7:0] & moves);
   assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 10'h0;
   assign i__payload_known = 8'hff >> bus__payload[23:20];
-  assign n1 = local3_out__valid & o__ready_140;
-  assign n2 = local0_out__valid & o__ready_110;
-  assign n3 = west_out__valid & o__ready_90;
-  assign n4 = local1_out__valid & o__ready_120;
-  assign n5 = east_out__valid & o__ready_70;
-  assign n6 = north_out__valid & o__ready_59;
-  assign n7 = local2_out__valid & o__ready_130;
-  assign n8 = global_out__valid & o__ready_100;
+  assign n1 = local1_out__valid & o__ready_120;
+  assign n2 = west_out__valid & o__ready_90;
+  assign n3 = east_out__valid & o__ready_70;
+  assign n4 = global_out__valid & o__ready_100;
+  assign n5 = local0_out__valid & o__ready_110;
+  assign n6 = south_out__valid & o__ready_80;
   assign moves = takes & {local2_in__valid, local1_in__valid, local0_in__valid, global_in__valid,
     west_in__valid, south_in__valid, east_in__valid, north_in__valid};
-  assign n9 = local4_out__valid & o__ready_150;
-  assign n10 = south_out__valid & o__ready_80;
+  assign n7 = local2_out__valid & o__ready_130;
+  assign n8 = local3_out__valid & o__ready_140;
+  assign n9 = north_out__valid & o__ready_59;
+  assign n10 = local4_out__valid & o__ready_150;
   assign n11 = |settling;
   assign last = moves & {local2_in__payload[34], local1_in__payload[34], local0_in__payload[34],
     global_in__payload[34], west_in__payload[34], south_in__payload[34], east_in__payload[34],
@@ -321,7 +321,7 @@ module \neuflow_operator_tile.router  (
       .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_159),
       .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, n2, n3, n4, n5, n6, bus__valid, router_gated_rst, n7, o__valid_159, n8, moves, n9,
+    if (|{n1, n2, n3, n4, o__valid_159, router_gated_rst, bus__valid, n5, n6, moves, n7, n8, n9,
       n10}) begin
       settling <= 3'h4;
     end else begin

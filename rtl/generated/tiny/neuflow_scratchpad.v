@@ -51,7 +51,7 @@ module neuflow_scratchpad (
   assign response__0[64] = 1'h0;
   assign response__1[64] = 1'h0;
   assign write_response = done | done_93;
-  assign awake = moves | moves_96 | n1;
+  assign awake = moves_96 | moves | n1;
   assign n1 = |settling;
   neuflow_scratchpad_bank bank0 (
     .answers(response_valid__0), .beat(response__0[63:0]), .clk(clk), .coming((serves__0_71[0] ?
@@ -81,7 +81,7 @@ module neuflow_scratchpad (
       .serves__0(serves__0_71), .serves__1(serves__1_84), .turn_grant({write__1__ready,
       write__0__ready}));
   always @(posedge clk) begin
-    if (moves | moves_96 | rst) begin
+    if (moves_96 | moves | rst) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -124,9 +124,9 @@ module \neuflow_scratchpad.reads  (
   reg [31:0] burst0 = 32'h0, burst1 = 32'h0;
   reg [5:0] owner0 = 6'h0, owner1 = 6'h0, turn_after = 6'h0;
   wire n8, n7, n3, free0, free1, may0, meet, moves0, moves1;
-  wire [26:0] n5;
+  wire [25:0] n5;
   wire [31:0] n2, n1, n6;
-  wire [31:27] n4;
+  wire [31:26] n4;
   wire [5:0] asks, turn_behind, turn_chosen;
   assign turn_grant = turn_chosen & ~turn_chosen + 1'h1;
   assign outside = moves0 & burst0[28:0] >= 8'h80 | moves1 & burst1[28:0] >= 8'h80;
@@ -137,7 +137,9 @@ module \neuflow_scratchpad.reads  (
   assign moves = |{owner1, owner0} | |{request__0__valid & turn_grant[0], request__1__valid &
     turn_grant[1], request__2__valid & turn_grant[2], request__3__valid & turn_grant[3],
     request__4__valid & turn_grant[4], request__5__valid & turn_grant[5]};
-  assign {n4, n5} = turn_grant[4] ? request__4__payload : 32'h0;
+  assign {n4, n5} = (turn_grant[0] ? request__0__payload : 32'h0) | (turn_grant[1] ?
+    request__1__payload : 32'h0) | (turn_grant[2] ? request__2__payload : 32'h0) | (turn_grant[3] ?
+    request__3__payload : 32'h0) | (turn_grant[4] ? request__4__payload : 32'h0);
   assign n1[31:30] = free1 ? n6[31:30] : burst1[31:30] - 1'h1;
   assign n1[29:0] = free1 ? n6[29:0] : burst1[29:0] + 1'h1;
   assign n2[31:30] = free0 ? n6[31:30] : burst0[31:30] - 1'h1;
@@ -153,9 +155,7 @@ module \neuflow_scratchpad.reads  (
   assign turn_chosen = |turn_behind ? turn_behind : asks;
   assign n3 = !burst0[0];
   assign may0 = n8 & ~(meet & first);
-  assign n6 = (turn_grant[0] ? request__0__payload : 32'h0) | (turn_grant[1] ? request__1__payload :
-    32'h0) | (turn_grant[2] ? request__2__payload : 32'h0) | (turn_grant[3] ? request__3__payload :
-    32'h0) | {n4, n5} | (turn_grant[5] ? request__5__payload : 32'h0);
+  assign n6 = {n4, n5} | (turn_grant[5] ? request__5__payload : 32'h0);
   assign n7 = |owner1;
   assign n8 = |owner0;
   assign turn_behind = asks & turn_after;

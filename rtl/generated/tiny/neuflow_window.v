@@ -44,7 +44,7 @@ module neuflow_window (
     8'h0, slots = 8'h0, span, turn = 8'h0, write_address_73 = 8'h0;
   reg [8:0] n14, after_52, final_2 = 9'h0, reach = 9'h0, valid = 9'h0;
   wire n44, n58, n61, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n7,
-    n1, n11, n10, n60, n9, n49, n47, n46, n50, n48, n8, n3, n5, n12, n13, n15, n16, n32, n34, n37,
+    n1, n11, n10, n60, n8, n50, n49, n47, n48, n46, n9, n3, n5, n12, n13, n15, n16, n32, n34, n37,
     n40, n43, n45, n17, n54, n57, n59, n2, n6, n4, n23, awake_154, awake_161, closes, en, en_142,
     ends, ends_line, ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24,
     i__valid_129, i__valid_135, i__valid_25, inside_2, issue, load, o__ready_38, o__valid_23,
@@ -64,9 +64,9 @@ module neuflow_window (
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = |{load, step_82, n46, read_enable, v3_valid, n47, n48, read, awake_154, issue,
-    v4_valid, n49, v2_valid, n50} | n51;
-  assign finish = n3 ? (n9 ? 1'h0 : 1'h1) : 1'h0;
+  assign awake = |{load, step_82, n46, read_enable, v3_valid, n47, n48, read, issue, awake_154,
+    v4_valid, n49, n50, v2_valid} | n51;
+  assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
   assign o__ready_38 = ~held_valid | taken & after >= 2'h2 & (~ends | spills);
   assign en_142 = en & (s5_valid | |valid);
@@ -83,16 +83,16 @@ module neuflow_window (
   assign scanning = fsm_state == 3'h4;
   assign n6 = fsm_state == 2'h2;
   assign n7 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign n8 = !fsm_state;
-  assign n9 = walking | f_valid | b_valid | n60;
+  assign n8 = walking | f_valid | b_valid | n60;
+  assign n9 = !fsm_state;
   assign scanned = n61 & line_ends_50;
   assign n10 = closes_in == 1'h1;
   assign n11 = opens_in == 1'h1;
-  assign n12 = n5 | n8;
+  assign n12 = n9 | n5;
   assign n13 = {n6, n11 & |unopened} != 2'h2;
   assign n15 = {closing, n5} != 1'h1;
-  assign n16 = n6 | n5 | n8;
-  assign n17 = {n4, n7} != 2'h3 & (n4 | n8);
+  assign n16 = n6 | n9 | n5;
+  assign n17 = {n4, n7} != 2'h3 & (n4 | n9);
   assign read = en & b_valid & (~b_hit | ~lead[19]);
   assign n18 = load & f_hit;
   assign n19 = ~walking;
@@ -122,20 +122,20 @@ module neuflow_window (
   assign after = lane + {line_ends ? tail : 2'h2};
   assign taken = step & real_2;
   assign n42 = n58 | scanned;
-  assign n43 = n61 | n42;
+  assign n43 = n42 | n61;
   assign n44 = n58 | n61;
   assign n45 = n44 | step;
-  assign n46 = o__valid_34 & o__ready_38;
-  assign n47 = i__valid_25 & i__ready_24;
-  assign n48 = en_142 | awake_161 | |{o__valid & o__ready, i__valid_135 & i__ready_134, valid[8] &
-    i__ready_141, i__valid_129 & i__ready_128};
-  assign n49 = o__valid_23 & n58;
-  assign n50 = en & n60;
+  assign n46 = en_142 | awake_161 | |{o__valid & o__ready, i__valid_129 & i__ready_128, valid[8] &
+    i__ready_141, i__valid_135 & i__ready_134};
+  assign n47 = o__valid_34 & o__ready_38;
+  assign n48 = en & n60;
+  assign n49 = i__valid_25 & i__ready_24;
+  assign n50 = o__valid_23 & n58;
   assign n51 = |settling;
   assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
     o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
   assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-  assign n54 = (read | |{s1_valid, s2_valid, s4_valid, s3_valid}) & en;
+  assign n54 = (read | |{s2_valid, s1_valid, s3_valid, s4_valid}) & en;
   assign n56 = first_turn & closing;
   assign n57 = finish | rst;
   assign ends_line = step_82 & column_ends;
@@ -143,7 +143,7 @@ module neuflow_window (
   assign step = issue & turn == last_turn_47;
   assign n59 = n41 | rst;
   assign spills = after > 2'h2;
-  assign n60 = |{s1_valid, s2_valid, s4_valid, s3_valid, s5_valid};
+  assign n60 = |{s2_valid, s1_valid, s3_valid, s4_valid, s5_valid};
   assign n61 = step & line_ends;
   assign lead = {newest, 1'h1} + {~b_position[19:1], ~b_crosses};
   assign ends_map = ends_line & map_ends;
@@ -209,15 +209,15 @@ module neuflow_window (
         closing <= closes;
         real_2 <= inside_2;
       end
-      if (&{{n4, n7} != 2'h2, |{n6, n4, n5, scanning, n8, n2, n3}, {n9, n3} != 2'h3, {scanning,
-        scanned} != 2'h2, {o__valid_23, n8} != 1'h1}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
+      if (&{{n4, n7} != 2'h2, {n3, n8} != 2'h3, |{n6, n4, n9, n3, n5, scanning, n2}, {scanned,
+        scanning} != 1'h1, {n9, o__valid_23} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
         scanning ? 3'h6 : n2 ? (inside_2 | closes ? 3'h4 : {1'h1, !below & !unopened & !open ? 2'h1
         : 2'h2}) : n6 ? 3'h3 : 3'h1;
       if (n12) begin
         closes_in <= n5 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
         opens_in <= n5 ? (n11 ? o__payload_21[112:105] : opens_in - 1'h1) : 8'h1;
       end
-      if (n13 & (n6 | n8)) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
+      if (n13 & (n6 | n9)) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
       if (n12 & {real_2, n5} != 1'h1) below <= n5 ? below - 1'h1 : o__payload_21[48:33];
       if (n12 & {|above, n5} != 1'h1) above <= n5 ? above - 1'h1 : o__payload_21[128:121];
       if (n12 & n15) begin
@@ -297,7 +297,7 @@ module neuflow_window (
         map_ends <= n38 ? n39 : map_left == 2'h2;
         map_left <= n38 ? o__payload_21[16:1] : map_left - 1'h1;
       end
-      if (n41 | issue) begin
+      if (issue | n41) begin
         after_52 = slot + 1'h1;
         slot <= n41 ? head : after_52 == slots ? 8'h0 : after_52[7:0];
       end
@@ -313,17 +313,17 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{load, step_82, n46, read_enable, v3_valid, n47, n48, read, awake_154, issue, v4_valid,
-      rst, n49, v2_valid, n50}) begin
+    if (|{load, step_82, n46, read_enable, v3_valid, n47, n48, read, issue, awake_154, v4_valid,
+      rst, n49, n50, v2_valid}) begin
       settling <= 3'h4;
     end else begin
       if (n51) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (s4_valid & en) s5_part[31:16] <= n52[31:16];
-    if ((o__payload_21[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | s4_meta[0]) &
-      s4_valid & en) s5_part[15:0] <= n52[15:0];
+    if (en & s4_valid) s5_part[31:16] <= n52[31:16];
+    if ((o__payload_21[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | s4_meta[0]) & en &
+      s4_valid) s5_part[15:0] <= n52[15:0];
     if (n54) begin
       pair0_sum = $signed(s2_word0) + $signed(s2_word1);
       n53 = ~b_ends;
