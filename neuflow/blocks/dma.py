@@ -165,7 +165,7 @@ class ReadPort(Component):
     def _build_delivery(self, m: Module, buffer: Queue) -> tuple[Signal, Value]:
         """Merge the wanted words to beats. Return: a beat left the buffer a cycle ago; any moves."""
         lanes = self.grid.bus_words
-        m.submodules.merger = merger = Merger(lanes, lanes, COLUMN_BITS)
+        m.submodules.merger = merger = Merger(lanes, lanes, COLUMN_BITS, starts=False)
         out = {"beat": beat_layout(lanes), "dest": COLUMN_BITS}
         m.submodules.leaves = leaves = Slice(data.StructLayout(out))
 

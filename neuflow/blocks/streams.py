@@ -96,26 +96,29 @@ class Slice(Component):
         return m
 
 
-def loose_layout(lanes_in: int, lanes_out: int, tag_bits: int) -> data.StructLayout:
+def loose_layout(
+    lanes_in: int, lanes_out: int, tag_bits: int, starts: bool = True
+) -> data.StructLayout:
     """Return what :class:`Merger` takes: words ``first`` to ``first + count - 1`` of a beat."""
     return data.StructLayout(
         {
             "words": data.ArrayLayout(signed(WORD_BITS), lanes_in),
             "first": range(lanes_in),
             "count": range(lanes_in + 1),
-            "start": range(lanes_out),
+            **({"start": range(lanes_out)} if starts else {}),
             "last": unsigned(1),
             "tag": unsigned(tag_bits),
         }
     )
 
 
-def merged_layout(lanes: int, tag_bits: int) -> data.StructLayout:
+def merged_layout(lanes: int, tag_bits: int, starts: bool = True) -> data.StructLayout:
     """Return what :class:`Merger` gives: a beat, and in ``strobe`` which lanes hold words."""
     beat = beat_layout(lanes)
     return data.StructLayout(
         {name: field.shape for name, field in beat}
-        | {"strobe": unsigned(lanes), "tag": unsigned(tag_bits)}
+        | ({"strobe": unsigned(lanes)} if starts else {})
+        | {"tag": unsigned(tag_bits)}
     )
 
 
@@ -126,20 +129,22 @@ class Merger(Component):
     wanted (0 up to all behind it; the last beat of a packet at least 1), ``start``: lane that the
     packet's first word goes to, ``tag``: the same for all beats of a packet. ``o`` Out stream of
     :func:`merged_layout`; ``count``: lanes up to the last word; words without a strobe mean nothing.
-    ``awake`` Out, see ``neuflow.blocks.gate``.
+    ``awake`` Out, see ``neuflow.blocks.gate``. Without ``starts`` all packets begin at lane 0, and
+    there are no strobes.
     LATENCY cycles from the word that fills a beat; one beat a cycle, and one more cycle where a last
     beat spills over.
     """
 
     LATENCY = 2
 
-    def __init__(self, lanes_in: int, lanes_out: int, tag_bits: int):
+    def __init__(self, lanes_in: int, lanes_out: int, tag_bits: int, starts: bool = True):
         if lanes_in > lanes_out:
             raise ValueError(f"Merger: {lanes_in} lanes do not fit into {lanes_out}")
         self.lanes_in = lanes_in
         self.lanes_out = lanes_out
-        self.input = loose_layout(lanes_in, lanes_out, tag_bits)
-        self.output = merged_layout(lanes_out, tag_bits)
+        self.starts = starts
+        self.input = loose_layout(lanes_in, lanes_out, tag_bits, starts)
+        self.output = merged_layout(lanes_out, tag_bits, starts)
         super().__init__(
             {
                 "i": In(stream.Signature(self.input)),
@@ -152,13 +157,10 @@ class Merger(Component):
         m = Module()
         lanes, i = self.lanes_out, self.i.payload
 
-        # First stage: where the words go, and what each lane of beat and rest takes.
-        begun = Signal()  # a packet is under way
-        fill = Signal(range(lanes))  # lane that its next word goes to
-        low = Signal(range(lanes))  # lane of the first word in the beat that is being filled
+        # First stage: where the words go.
+        fill = Signal(range(lanes))  # lane that the packet's next word goes to
         flush = Signal()  # what spilled over at the end of a packet leaves by itself
         at = Signal.like(fill)
-        base = Signal.like(low)
         count = Signal.like(i.count)
         last = Signal()
         total = Signal(range(lanes + self.lanes_in))
@@ -166,8 +168,7 @@ class Merger(Component):
         full = Signal()
         spills = Signal()
         m.d.comb += [
-            at.eq(Mux(begun, fill, i.start)),
-            base.eq(Mux(begun, low, i.start)),
+            at.eq(fill),
             count.eq(Mux(flush, 0, i.count)),
             last.eq(flush | i.last),
             total.eq(at + count),
@@ -175,87 +176,90 @@ class Merger(Component):
             full.eq(total >= lanes),
             spills.eq(last & full & (over != 0)),
         ]
-        kept = Signal(lanes)  # lanes that hold words of before
-        fresh = Signal(lanes)  # lanes that this beat fills
-        m.d.comb += [
-            kept.eq(Cat((base <= k) & (k < at) for k in range(lanes))),
-            fresh.eq(Cat((at <= k) & (k < total) for k in range(lanes))),
-        ]
 
         free = Signal()
-        m.d.comb += [free.eq(~self.o.valid | self.o.ready), self.i.ready.eq(free & ~flush)]
+        takes = Signal()
+        m.d.comb += [
+            free.eq(~self.o.valid | self.o.ready),
+            takes.eq(free & (flush | self.i.valid)),
+            self.i.ready.eq(free & ~flush),
+        ]
         placed = Signal(self.output, reset_less=True)
         there = Signal()
-        emits = Signal(reset_less=True)
-        rest_kept, rest_fresh = (Signal(lanes, name=n, reset_less=True) for n in ("rk", "rf"))
-        beat_kept = Signal(lanes, reset_less=True)
+        emits, fills = (Signal(name=name, reset_less=True) for name in ("emits", "fills"))
+        fresh = Signal(lanes, reset_less=True)  # lanes that hold no word of before
         with m.If(free):
             m.d.sync += there.eq(flush | self.i.valid)
-        with m.If(free & (flush | self.i.valid)):
+        with m.If(takes):
             m.d.sync += [
-                placed.words.as_value().eq(self._rotated(m, at)),
-                placed.strobe.eq(fresh),
                 placed.count.eq(Mux(full, lanes, total)),
                 placed.last.eq(last & ~spills),
+                fresh.eq(Cat(at <= k for k in range(lanes))),
                 emits.eq(full | last),
-                beat_kept.eq(kept),
-                rest_kept.eq(Mux(full, 0, kept)),
-                rest_fresh.eq(Mux(full, Cat(k < over for k in range(lanes)), fresh)),
+                fills.eq(full),
                 flush.eq(spills),
-                begun.eq(~last | spills),
-                fill.eq(Mux(full, over, total)),
-                low.eq(Mux(full, 0, base)),
+                fill.eq(Mux(last & ~spills, 0, Mux(full, over, total))),
             ]
             with m.If(~flush):
                 m.d.sync += placed.tag.eq(i.tag)
-
+        if self.starts:
+            begun = Signal()  # a packet is under way
+            low = Signal(range(lanes))  # lane of the first word in the beat that is being filled
+            base = Signal.like(low)
+            m.d.comb += [at.eq(Mux(begun, fill, i.start)), base.eq(Mux(begun, low, i.start))]
+            with m.If(takes):
+                m.d.sync += [
+                    begun.eq(~last | spills),
+                    placed.strobe.eq(Cat((base <= k) & (k < total) for k in range(lanes))),
+                    low.eq(Mux(full, 0, base)),
+                ]
         m.d.comb += self.awake.eq(free & (self.i.valid | flush | there | self.o.valid))
-        masks = (beat_kept, rest_kept, rest_fresh)
-        self._build_output(m, free, there, emits, placed, masks)
-        return m
 
-    def _build_output(self, m: Module, free, there, emits, placed, masks) -> None:
-        """Second stage, one look-up table a bit: merge with what is kept of before."""
-        beat_kept, rest_kept, rest_fresh = masks
-        lanes = self.lanes_out
-        rest = Signal(lanes * WORD_BITS, reset_less=True)
-        out = self.o.payload
-        words = placed.words.as_value()
+        # Second stage: merge with what is kept of before. A lane takes a word whether that means
+        # something or not: so the choice takes half a look-up table a bit, and the rest none.
+        words = self._build_rotation(m, at, takes)
+        rest = Signal(self.output["words"].shape, reset_less=True)
         with m.If(free):
             m.d.sync += self.o.valid.eq(there & emits)
         with m.If(free & there):
-            m.d.sync += [
-                rest.eq((words & _spread(rest_fresh)) | (rest & _spread(rest_kept))),
-                out.words.as_value().eq(
-                    (words & _spread(placed.strobe)) | (rest & _spread(beat_kept))
-                ),
-                out.strobe.eq(placed.strobe | beat_kept),
-                out.count.eq(placed.count),
-                out.last.eq(placed.last),
-                out.tag.eq(placed.tag),
-            ]
+            for name, _ in self.output:
+                if name != "words":
+                    m.d.sync += self.o.payload[name].eq(placed[name])
+            for lane in range(lanes):
+                word = words.word_select(lane % (len(words) // WORD_BITS), WORD_BITS)
+                m.d.sync += self.o.payload.words[lane].eq(Mux(fresh[lane], word, rest[lane]))
+                with m.If(fresh[lane] | fills):
+                    m.d.sync += rest[lane].eq(word)
+        return m
 
-    def _rotated(self, m: Module, at: Signal) -> Value:
-        """Return the words in all lanes where they may belong: lane k has word k - at + first."""
+    def _build_rotation(self, m: Module, at: Signal, takes: Signal) -> Value:
+        """Return, a cycle later, a word for each lane: lane k has word k - at + first.
+
+        With powers of 2 the words repeat, so that there are only as many as at the input. The register
+        lies behind the choice of four words, which is one look-up table.
+        """
         lanes_in, lanes, i = self.lanes_in, self.lanes_out, self.i.payload
-        result: Value = i.words.as_value()
-        # With powers of 2 the words repeat, so that the number of ways is that of the input.
+        words: Value = i.words.as_value()
         ways = lanes_in if lanes_in.bit_count() == lanes.bit_count() == 1 else lanes
         amount = Signal(range(ways))
         difference = at - i.first
         if ways != lanes_in:
-            result = Cat(result, Const(0, (lanes - lanes_in) * WORD_BITS))
+            words = Cat(words, Const(0, (lanes - lanes_in) * WORD_BITS))
             difference = Mux(at < i.first, difference + lanes, difference)
         m.d.comb += amount.eq(difference)
-        for bit in range(len(amount)):
-            turned = result.rotate_left((WORD_BITS << bit) % len(result))
-            result = Mux(amount[bit], turned, result)
-        return result.replicate(lanes // ways)
+        turned = Signal(ways * WORD_BITS, reset_less=True)
+        left = Signal(max(len(amount) - 2, 0), reset_less=True)
+        with m.If(takes):
+            m.d.sync += [turned.eq(_turned(words, amount[:2], 1)), left.eq(amount[2:])]
+        return _turned(turned, left, 4)
 
 
-def _spread(mask: Signal):
-    """Return every bit of ``mask`` as often as a word has bits."""
-    return Cat(bit.replicate(WORD_BITS) for bit in mask)
+def _turned(words: Value, amount: Value, unit: int) -> Value:
+    """Return ``words`` turned left by ``amount`` times ``unit`` of them."""
+    for bit in range(len(amount)):
+        turned = words.rotate_left((WORD_BITS * unit << bit) % len(words))
+        words = Mux(amount[bit], turned, words)
+    return words
 
 
 class Packer(Component):
@@ -285,7 +289,7 @@ class Packer(Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.merger = merger = Merger(self.lanes_in, self.lanes_out, 0)
+        m.submodules.merger = merger = Merger(self.lanes_in, self.lanes_out, 0, starts=False)
         m.d.comb += [self.i.ready.eq(merger.i.ready), merger.i.valid.eq(self.i.valid)]
         m.d.comb += [self.o.valid.eq(merger.o.valid), merger.o.ready.eq(self.o.ready)]
         m.d.comb += self.awake.eq(merger.awake)

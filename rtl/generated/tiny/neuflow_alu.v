@@ -58,7 +58,7 @@ module neuflow_alu (
   assign b__ready = a__ready & ~unary;
   assign {net[7], net[5:0]} = $signed(6'h11) + $signed(more);
   assign active = o__valid & o__ready;
-  assign awake = |{n21, awake_73, active, both} | n22;
+  assign awake = |{awake_73, n21, active, both} | n22;
   assign moves = en & inside_2;
   assign divides = o__payload_24[3:0] == 2'h3;
   assign n15 = o__payload_24[3:0] == 3'h6;
@@ -67,10 +67,10 @@ module neuflow_alu (
   assign more = o__payload_24[8:4] - o__payload_24[14:10];
   assign start = both & divides & ~busy;
   assign trial2_1 = {trial1_1[15:1], above_1[13], 1'h1} + ({below_1, 1'h0} ^ {17{n30}});
-  assign n19 = n26 | start;
+  assign n19 = start | n26;
   assign skipped = n31 == 2'h2 ? 4'h8 : n31 == 1'h1 ? 4'h4 : !n31 ? 4'h0 : 4'hc;
   assign trial2_0 = {trial1_0[15:1], above_0[13], 1'h1} + ({below_0, 1'h0} ^ {17{n32}});
-  assign n20 = start | n29;
+  assign n20 = n29 | start;
   assign n21 = en & (inside_2 | |valid);
   assign both = o__valid_26 & a__valid & (b__valid | unary);
   assign n22 = |settling;
@@ -195,10 +195,10 @@ module neuflow_alu (
       s1_a_0[21] <= (divides) ? 1'h0 : a__payload[15];
       s1_a_0[20:0] <= divides ? {twice_0[20] | endless_0, twice_0[19:0]} : {{5{a__payload[15]}},
         a__payload[15:0]};
+      s1_tail_plan_power <= (alone) ? 16'h0 : 1'h1 << distance[3:0];
       s1_tail_plan_common <= (plan_product | divides) ? 5'h0 : plan_near_a ? o__payload_24[8:4] :
         o__payload_24[14:10];
       s1_tail_q[33:31] <= (divides) ? 3'h0 : o__payload_24[21:19];
-      s1_tail_plan_power <= (alone) ? 16'h0 : 1'h1 << distance[3:0];
       {s1_tail_q[37:34], s1_tail_q[30:28], s1_tail_q[22:18], s1_tail_q[1:0]} <= {a__payload[34:32],
         o__payload_24[22], divides ? {-left[1:0]} + 1'h1 : o__payload_24[18:16], plan_smallest,
         plan_largest, divides, subtracts & plan_near_a | plan_largest | plan_smallest, distance[4] &
@@ -231,7 +231,7 @@ module neuflow_alu (
     end
   end
   always @(posedge clk) begin
-    if (|{n21, rst, awake_73, active, both}) begin
+    if (|{awake_73, n21, active, both, rst}) begin
       settling <= 2'h2;
     end else begin
       if (n22) settling <= settling - 1'h1;
@@ -259,9 +259,9 @@ module neuflow_alu (
     if (start) begin
       twice_1 <= 21'h0; rest_1[15:12] <= 4'h0; twice_0 <= 21'h0; rest_0[15:12] <= 4'h0;
     end else begin
-      if (n26 & ~(|twice_1[20:18])) twice_1 <= {twice_1[17:0], n24, n25, ~trial2_1[16]};
+      if (~(|twice_1[20:18]) & n26) twice_1 <= {twice_1[17:0], n24, n25, ~trial2_1[16]};
       if (n26) rest_1[15:12] <= trial2_1[16:13];
-      if (~(|twice_0[20:18]) & n29) twice_0 <= {twice_0[17:0], n27, n28, ~trial2_0[16]};
+      if (n29 & ~(|twice_0[20:18])) twice_0 <= {twice_0[17:0], n27, n28, ~trial2_0[16]};
       if (n29) rest_0[15:12] <= trial2_0[16:13];
     end
   end

@@ -61,9 +61,8 @@ module neuflow_control (
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
   wire [2:0] n2;
   wire [32:0] i__payload;
-  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause[1:0] = stuck | ~busy_121 ? 2'h2 : {1'h0, waits ? 1'h0 : 1'h1};
+  assign cause = stuck | ~busy_121 ? 4'ha : {3'h4, waits ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
   assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
   \neuflow_control.counters  counters (
@@ -114,7 +113,7 @@ module neuflow_control (
     end
   end
   always @(posedge clk) begin
-    if (read_error | write_error | rst) begin
+    if (read_error | rst | write_error) begin
       fault[2] <= 1'h0;
     end else begin
       if (hang) fault[2] <= 1'h1;
@@ -168,31 +167,28 @@ module \neuflow_control.counters  (
   reg [2:0] clear3 = 3'h7;
   reg [31:0] quiet = 32'h0;
   reg [32:0] config_hidden_next, config_stalls_next, config_words_next, configuration_next,
-    dependency_next, fence_stalls_next, idle_tile_next, mac_cycles_next, output_drain_next,
-    read_beats_next, wait_output_next, weight_load_next, write_beats_next;
+    dependency_next, fence_stalls_next, fill_next, idle_tile_next, mac_cycles_next,
+    output_drain_next, read_beats_next, wait_output_next, weight_load_next, write_beats_next;
   reg [3:0] edge_lanes0 = 4'h0, edge_lanes1 = 4'h0, map_remainder0 = 4'h0, map_remainder1 = 4'h0,
     useful0 = 4'h0, useful1 = 4'h0;
   reg [4:0] edge_lanes_sum = 5'h0, map_remainder_sum = 5'h0, useful_sum = 5'h0;
   reg [59:0] seen = 60'h0;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
-  wire n1, n3, n2;
-  wire [1:0] n13, n12;
-  wire [28:0] n7, n5;
-  wire [31:29] n6, n4;
-  wire [32:0] fill_next, wait_input_next;
-  wire [4:0] n11, n9, n10, n8;
-  assign {n2, n3} = fill0 + fill1;
-  assign {n6, n7} = fill_next[31:0] | {32{fill_next[32]}};
-  assign {n4, n5} = wait_input_next[31:0] | {32{wait_input_next[32]}};
+  wire n1, n11, n4, n10, n3;
+  wire [13:0] n6;
+  wire [1:0] n9;
+  wire [31:14] n5;
+  wire [32:0] n2, wait_input_next;
+  wire [4:0] n8, n7;
+  assign {n10, n11} = 2'h2 - seen[59:58];
+  assign {n3, n4} = fill0 + fill1;
+  assign {n5, n6} = wait_input_next[31:0] | {32{wait_input_next[32]}};
   assign n1 = seen[32] | seen[0];
-  assign n8 = {n12[0] ? seen[54:52] : 3'h0} + {n12[1] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n9 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n10 = {n13[0] ? seen[22:20] : 3'h0} + {n13[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n11 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign fill_next = fill_count + fill_sum;
+  assign n2 = quiet + 1'h1;
+  assign n7 = {n11 ? seen[54:52] : 3'h0} + {n10 ? {seen[54:52], 1'h0} : 4'h0};
+  assign n8 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n9 = 2'h2 - seen[27:26];
   assign wait_input_next = wait_input_count + wait_input_sum;
-  assign n12 = 2'h2 - seen[59:58];
-  assign n13 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -218,7 +214,7 @@ module \neuflow_control.counters  (
     if ((config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy) | rst) begin
       quiet <= 32'h0;
     end else begin
-      quiet <= quiet + 1'h1;
+      quiet <= n2[31:0];
     end
   end
   always @(posedge clk) begin
@@ -238,7 +234,7 @@ module \neuflow_control.counters  (
       wait_output_sum <= wait_output0 + wait_output1;
       weight_load_sum <= weight_load0 + weight_load1;
       wait_input_sum <= wait_input0 + wait_input1;
-      fill_sum <= {n2, n3};
+      fill_sum <= {n3, n4};
       map_remainder_sum <= map_remainder0 + map_remainder1;
       edge_lanes_sum <= edge_lanes0 + edge_lanes1;
       useful_sum <= useful0 + useful1;
@@ -286,8 +282,11 @@ module \neuflow_control.counters  (
         weight_load_next = weight_load_count + weight_load_sum;
         weight_load_count <= weight_load_next[31:0] | {32{weight_load_next[32]}};
       end
-      if (|wait_input_sum) wait_input_count <= {n4, n5};
-      if (|fill_sum) fill_count <= {n6, n7};
+      if (|wait_input_sum) wait_input_count <= {n5, n6};
+      if (|fill_sum) begin
+        fill_next = fill_count + fill_sum;
+        fill_count <= fill_next[31:0] | {32{fill_next[32]}};
+      end
       if (|map_remainder_sum) begin
         map_remainder_next = map_remainder_count + map_remainder_sum;
         map_remainder_count <= map_remainder_next[63:0] | {64{map_remainder_next[64]}};
@@ -314,18 +313,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= n8[3:0];
+      map_remainder1 <= n7[3:0];
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n9[3:0];
+      useful1 <= n8[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n10[3:0];
+      map_remainder0 <= {1'h0, n9[0] ? seen[22:20] : 3'h0} + (n9[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n11[3:0];
+      useful0 <= {1'h0, seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
@@ -497,7 +496,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n11, n22, n14, n7, n19, n16, n10, n4, n3, n15, n13, n21, n20, n6, n5, n2, n9, n12, n18, n8,
+  wire n11, n22, n14, n5, n19, n16, n10, n4, n3, n15, n13, n21, n20, n7, n6, n2, n9, n12, n18, n8,
     config__payload_last, go, moves, next_frame;
   wire [32:0] n17, n1;
   wire [7:0] code;
@@ -509,26 +508,26 @@ module \neuflow_control.sequencer  (
   assign frame_ends = state == 2'h3;
   assign restart = n14 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
   assign config__valid = n4 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n4 ? (n7 ? there & n21 & ~go : 1'h0) : 1'h0;
+  assign fence_waits = n4 ? (n5 ? there & n21 & ~go : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n4 & moves & n3;
+  assign n2 = n4 & n3 & moves;
   assign n3 = state == 2'h2;
   assign n4 = busy & !fault;
-  assign n5 = {moves, n7} != 1'h1;
-  assign n6 = {moves, n3} != 1'h1;
-  assign n7 = !state;
+  assign n5 = !state;
+  assign n6 = {n5, moves} != 2'h2;
+  assign n7 = {n3, moves} != 2'h2;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n20, n7 | n8, n5};
+  assign n9 = &{n4, n6, n5 | n8, n20};
   assign moves = there & go;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = ~restart & i__ready;
   assign code = |fault ? {5'h0, fault} : {6'h0, there & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ?
-    (n7 ? there & bad : 1'h0) : 1'h0}};
+    (n5 ? there & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |code;
   assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n5 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
   assign n18 = rst | next_frame | n14;
   assign n19 = at[3:0] == 1'h1;
@@ -536,7 +535,7 @@ module \neuflow_control.sequencer  (
   assign config__payload_last = left == 1'h1;
   assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
-  assign go = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n21 & (at[3:0] != 2'h2 | &(~at[13:12] |
+  assign go = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n21 & (at[3:0] != 2'h2 | &(~at[13:12] |
     (at[30] ? single : empty))) : 1'h0) : 1'h0;
   assign n22 = start & n11;
   always @(posedge clk) begin
@@ -545,12 +544,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6, n7 | n3}) steps <= n3;
+    if (&{n4, n5 | n3, n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n4 & moves & n7) held <= at[31:0];
+    if (n4 & n5 & moves) held <= at[31:0];
     if (n10) begin
       over = n11 | wraps;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -589,8 +588,8 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, {at[3:0] == 2'h3, n19, moves, n7} != 2'h3, n6, n5, n20, {moves, n3, steps} != 3'h6,
-        n7 | n3 | n8, {config__payload_last, moves, n8} != 2'h3}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{n4, {at[3:0] == 2'h3, n19, n5, moves} != 2'h3, n7, n6, n20, {n3, moves, steps} != 3'h6,
+        n5 | n3 | n8, {config__payload_last, moves, n8} != 2'h3}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end

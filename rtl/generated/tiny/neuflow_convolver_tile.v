@@ -227,7 +227,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_86), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_69[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2186_16(block[17:16]), .read(read_122),
+      .parameters_wanted(parameters_wanted), .port_2169_16(block[17:16]), .read(read_122),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -337,7 +337,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = active & ~n46 & stays;
   assign released = pass_done ? 16'h0 : kept;
   assign awake_180 = |{s10[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0],
-    s9[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, issue, awake, starts} | n45;
+    s9[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, starts, issue, awake} | n45;
   assign weights_rewind = issue & group_ends;
   assign idle = ~active;
   assign {n16[22], n16[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -381,25 +381,25 @@ module \neuflow_convolver_tile.convolver.array  (
   assign block_ends = ky_ends & block_ends_ends;
   assign n20 = ~odd;
   assign n21 = idle | weights_rewind & pass_ends_ends;
-  assign n22 = weights_rewind | n21;
+  assign n22 = n21 | weights_rewind;
   assign n23 = idle | s0_last & group_ends_ends;
   assign n24 = s0_last | n23;
   assign n25 = idle | n47 & block_ends_ends;
   assign n26 = n25 | n47;
   assign n27 = idle | n48 & ky_ends_ends;
-  assign n28 = n27 | n48;
+  assign n28 = n48 | n27;
   assign n29 = idle | n48;
   assign n30 = idle | n49 & kx_ends_ends;
-  assign n31 = n49 | n30;
+  assign n31 = n30 | n49;
   assign n32 = idle & ~s1[0] & ~s2[0];
   assign n33 = s2[0] & ~s2[8];
   assign n34 = n50 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + move_102) : n37;
-  assign n35 = |{s2[0], n32, n50, n33};
+  assign n35 = |{s2[0], n50, n32, n33};
   assign n36 = {n32, n33} != 1'h1;
   assign n37 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n38 = n35 & {n32, n50, n33} != 2'h2 & n36;
+  assign n38 = n35 & {n50, n32, n33} != 3'h4 & n36;
   assign n39 = n32 | n51 & first_channel;
   assign n40 = n51 | absent[0];
   assign n41 = s2[0] & s2[9];
@@ -669,8 +669,8 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n32 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n39 | n40) & ~n41) absent <= n39 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n41 | n39 | n40) next_channel <= n41 ? config__payload[184:165] + s2_weights[31:16] : n39
+      if ((n40 | n39) & ~n41) absent <= n39 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n41 | n40 | n39) next_channel <= n41 ? config__payload[184:165] + s2_weights[31:16] : n39
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
       if (s1[0] & s1[8] | n32) phase_79 <= n32 ? config__payload[312:309] : s1[4] ?
@@ -709,7 +709,7 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (|{s10[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s9[0], s6[0],
-      s2[0], hand_over, s14_q[0], frees, shift, issue, coordinates_gated_rst, awake, starts}) begin
+      s2[0], hand_over, s14_q[0], frees, shift, starts, issue, coordinates_gated_rst, awake}) begin
       settling <= 3'h7;
     end else begin
       if (n45) settling <= settling - 1'h1;
@@ -773,7 +773,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n10 = column_ends & make;
   assign n11 = ~runs;
   always @(posedge coordinates_gated_clk) begin
-    if (n1 | n2 | coordinates_gated_rst) begin
+    if (n1 | coordinates_gated_rst | n2) begin
       settling <= 3'h4;
     end else begin
       if (n3) settling <= settling - 1'h1;
@@ -1096,7 +1096,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign step = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, hand_over, clear, awake} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, clear, hand_over, awake} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign move = ~r3_beat[0] | i__ready_115;
   assign issue = move & known[2] & available;
@@ -1129,11 +1129,11 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n13 = issue | n12;
   assign all_ends = map_ends & row_ends_101;
   assign n14 = n32 | n8 & slot_ends;
-  assign n15 = n14 | n8;
+  assign n15 = n8 | n14;
   assign n16 = n32 | n8 & row_ends_101;
-  assign n17 = n8 | n16;
+  assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends_99;
-  assign n19 = n18 | n23;
+  assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
@@ -1141,7 +1141,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n23 = issue & row_ends;
   assign next_map = map_base + config__payload[133:114];
   assign n24 = clear | drain_gated_rst;
-  assign n25 = step | drain_gated_rst;
+  assign n25 = drain_gated_rst | step;
   assign n26 = words == 2'h3;
   assign n27 = take | n26;
   assign n28 = start | drain_gated_rst;
@@ -1183,7 +1183,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(clear), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2478_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2461_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1205,7 +1205,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, n5, n6, hand_over, clear, drain_gated_rst, awake}) begin
+    if (|{reads, running, waiting, n3, n4, n5, n6, clear, drain_gated_rst, hand_over, awake}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1244,7 +1244,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       two <= config__payload[135];
       known[0] <= n10[0];
-      if (o__valid_135 & o__ready_134 & o__payload_133[34] | n11) leaving <= n11;
+      if (n11 | o__valid_135 & o__ready_134 & o__payload_133[34]) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : rest <= 3'h4;
         rest <= n12 ? config__payload[77:62] : rest - 2'h2;
@@ -1337,13 +1337,10 @@ module \neuflow_convolver_tile.convolver.drain.packer  (
   output wire o__valid,
   input wire drain_gated_rst
 );
-  wire [36:0] o__payload_13;
-  assign o__payload = o__payload_13[34:0];
   \neuflow_convolver_tile.convolver.drain.packer.merger  merger (
     .awake(awake), .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
-      .i__payload({i__payload_11[34], 1'h0, i__payload_11[33:32], 1'h0, i__payload_11[31:0]}),
-      .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload_13), .o__ready(o__ready),
-      .o__valid(o__valid));
+      .i__payload({i__payload_11[34:32], 1'h0, i__payload_11[31:0]}), .i__ready(i__ready),
+      .i__valid(i__valid), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid));
 endmodule
 
 module \neuflow_convolver_tile.convolver.drain.packer.merger  (
@@ -1352,64 +1349,55 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
   output wire awake,
   input wire i__valid,
   input wire o__ready,
-  input wire [36:0] i__payload,
+  input wire [35:0] i__payload,
   output reg o__valid = 1'h0,
-  output reg [36:0] o__payload = 37'h0,
+  output reg [34:0] o__payload = 35'h0,
   input wire drain_gated_rst
 );
-  reg begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, low = 1'h0, there = 1'h0;
-  reg [1:0] beat_kept = 2'h0, placed_count = 2'h0, rf = 2'h0, rk = 2'h0;
-  reg [31:0] rest = 32'h0;
-  reg [36:0] placed_q = 37'h0;
-  wire n2, n3, n1, at, base, free, full, last, spills;
-  wire [1:0] fresh, kept, total;
-  assign kept[0] = base <= 1'h0 & at > 1'h0;
-  assign kept[1] = base <= 1'h1 & at > 1'h1;
-  assign fresh[0] = at <= 1'h0 & total > 1'h0;
-  assign fresh[1] = at <= 1'h1 & total > 1'h1;
+  reg at = 1'h0, emits = 1'h0, fills = 1'h0, flush = 1'h0, placed_last = 1'h0, there = 1'h0;
+  reg [15:0] rest_0 = 16'h0, rest_1 = 16'h0;
+  reg [1:0] fresh = 2'h0, placed_count = 2'h0;
+  reg [31:0] turned = 32'h0;
+  wire n2, n3, n1, free, full, last, spills, takes;
+  wire [1:0] total;
   assign i__ready = free & ~flush;
   assign awake = free & (n2 | there | o__valid);
   assign n1 = free & there;
   assign n2 = flush | i__valid;
   assign free = ~o__valid | o__ready;
+  assign n3 = last & ~spills;
   assign full = total >= 2'h2;
-  assign base = begun ? low : i__payload[35];
   assign total = at + (flush ? 2'h0 : i__payload[34:33]);
-  assign last = flush | i__payload[36];
   assign spills = last & full & total[0];
-  assign n3 = free & n2;
-  assign at = begun ? fill : i__payload[35];
+  assign takes = free & n2;
+  assign last = flush | i__payload[35];
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
-      o__payload <= 37'h0; o__valid <= 1'h0; there <= 1'h0; low <= 1'h0; fill <= 1'h0; begun <=
-        1'h0; flush <= 1'h0;
+      o__payload <= 35'h0; o__valid <= 1'h0; there <= 1'h0; at <= 1'h0; flush <= 1'h0;
     end else begin
-      if (n1) o__payload <= {placed_q[36:35] | beat_kept, placed_q[34], placed_count, placed_q[31:0]
-        & {{16{placed_q[36]}}, {16{placed_q[35]}}} | rest & {{16{beat_kept[1]}},
-        {16{beat_kept[0]}}}};
+      if (n1) o__payload <= {placed_last, placed_count, fresh[1] ? turned[31:16] : rest_1, fresh[0]
+        ? turned[15:0] : rest_0};
       if (free) begin
         o__valid <= there & emits;
         there <= n2;
       end
-      if (n3) begin
-        low <= full ? 1'h0 : base;
-        fill <= full ? total[0] : total[0];
-        begun <= ~last | spills;
+      if (takes) begin
+        at <= n3 ? 1'h0 : full ? total[0] : total[0];
         flush <= spills;
       end
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n1) rest <= placed_q[31:0] & {{16{rf[1]}}, {16{rf[0]}}} | rest & {{16{rk[1]}}, {16{rk[0]}}};
-    if (n3) begin
-      rf <= full ? {total[0] > 1'h1, total[0] > 1'h0} : fresh;
-      rk <= (full) ? 2'h0 : kept;
-      beat_kept <= kept;
+    if (takes) begin
+      turned <= at - i__payload[32] ? {i__payload[15:0], i__payload[31:16]} : i__payload[31:0];
+      fills <= full;
       emits <= full | last;
+      fresh <= {at <= 1'h1, at <= 1'h0};
       placed_count <= (full) ? 2'h2 : total;
-      {placed_q[36:34], placed_q[31:0]} <= {fresh, last & ~spills, (n3 ? at - i__payload[32] : 1'h0)
-        ? {i__payload[15:0], i__payload[31:16]} : i__payload[31:0]};
+      placed_last <= n3;
     end
+    if ((fresh[0] | fills) & n1) rest_0 <= turned[15:0];
+    if ((fresh[1] | fills) & n1) rest_1 <= turned[31:16];
   end
 endmodule
 
@@ -1483,7 +1471,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2478_0,
+  input wire [1:0] port_2461_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1503,18 +1491,18 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n2 = port_2478_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n2 = port_2461_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
-  assign n4 = fresh & ~port_2478_0[0];
-  assign n5 = port_2478_0[0] | clear | n4;
+  assign n4 = fresh & ~port_2461_0[0];
+  assign n5 = port_2461_0[0] | clear | n4;
   assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
   assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   always @(posedge drain_gated_clk) begin
     if (n1) begin
       marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
     end else begin
-      if (port_2478_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2478_0[0]) now[67:0] <= n2[67:0];
+      if (port_2461_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2461_0[0]) now[67:0] <= n2[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1522,15 +1510,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2478_0[0], mark, clear, n4} != 4'h8 & n5) begin
+      if ({port_2461_0[0], mark, clear, n4} != 4'h8 & n5) begin
         n3 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
-          port_2478_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+          port_2461_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
         marked[69:68] <= n3[69:68];
       end
       if (n5) begin
         n6 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
-          port_2478_0[0] ? n2 : {2'h0, now[67:0]};
+          port_2461_0[0] ? n2 : {2'h0, now[67:0]};
         now[69:68] <= n6[69:68];
       end
       offset <= now[67:48] + now[15:0];
@@ -1545,7 +1533,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2478_0[0]) fresh <= 1'h0;
+      if (port_2461_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1667,20 +1655,20 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 = 20'h0, row_position
     = 20'h0, step = 20'h0;
   reg [1:0] lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead = 2'h0, left =
-    2'h0, low = 2'h0, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
+    2'h0, low = 2'h0, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n4, first_bank_106 = 3'h0, number;
+  reg [2:0] n6, first_bank_106 = 3'h0, number;
   reg [3:0] banks_used = 4'h0, begins = 4'h0, first, flushing = 4'h0, last_phase = 4'h0, phase_y =
     4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb, used = 4'h0;
   reg [4:0] at_128;
-  reg [5:0] n3, apart = 6'h0, far = 6'h0, far_end = 6'h0, near_end = 6'h0, row = 6'h0;
+  reg [5:0] n5, apart = 6'h0, far = 6'h0, far_end = 6'h0, near_end = 6'h0, row = 6'h0;
   reg [63:0] words = 64'h0;
   reg [7:0] strides1_q = 8'h0, strides2_q = 8'h0;
   reg [82:0] s2_piece = 83'h0, s3_piece = 83'h0, s4_piece = 83'h0, s5_piece = 83'h0, s6_piece =
     83'h0, s1_piece_q = 83'h0;
   reg [8:0] n7, linear_87 = 9'h0, offset = 9'h0;
-  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n5, n6, n42, n10, n11, n9, n21, n27, n25, n17,
+  wire n20, n13, n42, n12, n44, n40, n41, n29, n38, n3, n4, n43, n11, n9, n10, n21, n27, n25, n17,
     n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, extends_2, finished, fits,
     i__ready_119, i__valid_120, joins, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     row_ends, starts, store;
@@ -1704,25 +1692,25 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{pass_done, store, n9, finished, n10, n11, starts} | n12;
+  assign awake = |{pass_done, starts, finished, n9, store, n10, n11} | n12;
   assign i__valid_120 = opened & i__valid;
   assign o__ready = ~valid | store & (last_lap & (by_word_71 ? !left : more | left <= low));
   assign of_phase_1 = n39[7:4] & {4{pairs}};
   assign n1 = where[8:3] + apart;
   assign row_ends = last_lap & n40 & (by_word_71 ? !low : n41 | extends_2);
   assign last_lap = ~phases | lap == (fits ? low : left) | lap == last_phase;
+  assign n3 = $signed(beyond1) >= $signed(1'h0);
+  assign n4 = $signed(beyond2) >= $signed(1'h0);
   assign store = room & (valid & (~pairs | fits | extends_2));
-  assign n5 = $signed(beyond1) >= $signed(1'h0);
-  assign n6 = $signed(beyond2) >= $signed(1'h0);
   assign count = by_word_71 ? 2'h0 : fits ? low : joins ? (more ? 2'h3 : low) : left;
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
-  assign n8 = o__ready | n38;
-  assign n9 = released != freed;
-  assign finished = n42 | active & resident & allowed;
-  assign n10 = i__valid_120 & i__ready_119;
-  assign n11 = o__valid & o__ready;
-  assign starts = n43 & config__valid & ~(|flushing);
+  assign n8 = n38 | o__ready;
+  assign starts = n42 & config__valid & ~(|flushing);
+  assign finished = n43 | active & resident & allowed;
+  assign n9 = o__valid & o__ready;
+  assign n10 = released != freed;
+  assign n11 = i__valid_120 & i__ready_119;
   assign n12 = |settling;
   assign n13 = split & first_bank_106[1];
   assign n14 = ~(2'h3 << first_bank_106[0]);
@@ -1734,20 +1722,20 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n19 = !lead;
   assign n20 = config__payload[7:5] == 2'h3;
   assign n21 = config__payload[7:5] == 3'h4;
-  assign n22 = n43 & ~s1_valid & ~s2_valid;
+  assign n22 = n42 & ~s1_valid & ~s2_valid;
   assign n23 = n37 & ~s2_piece[81];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
-  assign n24 = n37 | n22 | n23;
-  assign n25 = n43 | n42;
-  assign n26 = record_ends | n25;
-  assign n27 = n43 | record_ends;
+  assign n24 = n23 | n37 | n22;
+  assign n25 = n42 | n43;
+  assign n26 = n25 | record_ends;
+  assign n27 = n42 | record_ends;
   assign n28 = n44 | n27;
-  assign n29 = n43 | n44;
+  assign n29 = n42 | n44;
   assign width = config__payload[27:8] - 1'h1;
-  assign n30 = n31 & {n29, rest[2], n38} != 2'h3;
+  assign n30 = {n38, n29, rest[2]} != 3'h5 & n31;
   assign rest = low + {~count};
-  assign n31 = n29 | n38;
+  assign n31 = n38 | n29;
   assign n32 = starts | i__valid & i__ready & i__payload[67];
   assign n33 = ~(4'hf << s4_piece[2:0]);
   assign n34 = n22 | writer_gated_rst;
@@ -1767,8 +1755,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n41 = low <= left;
   assign extends_2 = by_row & valid & o__valid;
   assign fits = n40 & n41;
-  assign n42 = record_ends & record_ends_49;
-  assign n43 = ~active;
+  assign n42 = ~active;
+  assign n43 = record_ends & record_ends_49;
   assign n44 = store & row_ends;
   assign after_row_beyond = $signed({1'h0, row_position}) + $signed(pitch_less);
   assign n45 = begins + count;
@@ -1808,17 +1796,16 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       wrapped = at_128 >= config__payload[159:156];
       first = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
       n2 = phases | alone;
-      on = n5 + n6;
-      n3 = at_128 + 1'h1;
+      n5 = at_128 + 1'h1;
       n7 = first + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
       number = {1'h0, {5'h0, first} <= count} + (n7 <= count);
-      n4 = count + 1'h1;
+      n6 = count + 1'h1;
       s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_128[3:0] - config__payload[159:156] :
         at_128[3:0];
       s1_piece_first <= (!(n2)) ? 4'h0 : first;
       {s1_piece_q[82:77], s1_piece_q[68:0]} <= {record_ends_49, channel_ends, row_ends, phases ?
-        (last_lap ? on - wrapped : {2'h0, n3 == config__payload[159:156]}) : pairs ? 3'h2 : alone ?
-        number : n4, s0_piece, taken, n2 ? number : n4};
+        (last_lap ? {{1'h0, n3} + n4} - wrapped : {2'h0, n5 == config__payload[159:156]}) : pairs ?
+        3'h2 : alone ? number : n6, s0_piece, taken, n2 ? number : n6};
     end
     if (n8) begin
       taken <= o__ready ? ahead : (taken + count) + 1'h1;
@@ -1827,7 +1814,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{pass_done, store, n9, finished, n10, writer_gated_rst, n11, starts}) begin
+    if (|{pass_done, starts, finished, writer_gated_rst, n9, store, n10, n11}) begin
       settling <= 4'hb;
     end else begin
       if (n12) settling <= settling - 1'h1;
@@ -1885,7 +1872,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n24) linear <= n22 ? config__payload[79:60] : n23 ? linear + config__payload[99:80] :
         next_linear_row;
-      if (n24 & {n22, n23} != 1'h1) linear_row <= n22 ? config__payload[79:60] : next_linear_row;
+      if (n24 & {n23, n22} != 2'h2) linear_row <= n22 ? config__payload[79:60] : next_linear_row;
       if (n26) begin
         record_ends_49 <= n25 ? config__payload[59:44] == 1'h1 : record_left == 2'h2;
         record_left <= n25 ? config__payload[59:44] : record_left - 1'h1;
@@ -1905,7 +1892,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         follows <= starts ? config__payload[4] : 1'h0;
         opened <= starts ? |config__payload[59:44] : follows;
       end
-      if (finished | starts) active <= starts;
+      if (starts | finished) active <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1923,7 +1910,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         phase_y <= last_phase_y ? 4'h0 : n35[3:0];
         row_position <= next_row;
       end
-      if (s2_valid | n37 | n23) begin
+      if (n23 | n37 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n23 ? row_position : n37 ? next_row : wraps & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1948,8 +1935,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (n29 | writer_gated_rst) begin
       begins <= 4'h0;
     end else begin
-      if ((n6 | n5 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n38) begins <= n6 ? beyond2[3:0] :
-        n5 ? beyond1[3:0] : end_2[3:0];
+      if ((n3 | n4 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n38) begins <= n4 ? beyond2[3:0] :
+        n3 ? beyond1[3:0] : end_2[3:0];
     end
   end
 endmodule
@@ -1970,7 +1957,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2186_16,
+  input wire [1:0] port_2169_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1996,8 +1983,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {take, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2186_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2186_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2169_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2169_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2067,7 +2054,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{free, rewind, comes, push, read_enable} | n1;
+  assign awake = |{read_enable, free, rewind, push, comes} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2077,7 +2064,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{free, rewind, blocks_gated_rst, comes, push, read_enable}) begin
+    if (|{read_enable, free, rewind, push, comes, blocks_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2133,7 +2120,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{free, rewind, comes, push, read_enable} | n1;
+  assign awake = |{read_enable, free, rewind, push, comes} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2143,7 +2130,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{free, rewind, comes, weights_gated_rst, push, read_enable}) begin
+    if (|{read_enable, free, rewind, push, weights_gated_rst, comes}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2225,7 +2212,7 @@ module \neuflow_convolver_tile.router  (
   assign i__payload[1] = 6'h28 >> bus__payload[23:20];
   assign takes = armed & ~{|(local0_peers & n7), |(west_peers & n7), |(south_peers & n7),
     |(east_peers & n7)};
-  assign awake = |{o__valid_73, n1, n2, n3, moves, bus__valid} | n4;
+  assign awake = |{o__valid_73, moves, n1, n2, n3, bus__valid} | n4;
   assign i__payload_51 = east_current[5] ? (east_current[4] ? local0_in__payload : west_in__payload)
     : east_current[4] ? south_in__payload : east_in__payload;
   assign i__valid_50 = |(east_current[3:0] & moves);
@@ -2238,10 +2225,10 @@ module \neuflow_convolver_tile.router  (
   assign peers = bus__payload[27:24] | target;
   assign target = i__payload_known ? 1'h1 << bus__payload[19:16] : 4'h0;
   assign i__payload_known = 6'h2e >> bus__payload[23:20];
+  assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid};
   assign n1 = west_out__valid & o__ready_64;
   assign n2 = south_out__valid & o__ready_54;
   assign n3 = east_out__valid & o__ready_43;
-  assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid};
   assign n4 = |settling;
   assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
     east_in__payload[34]};
@@ -2269,7 +2256,7 @@ module \neuflow_convolver_tile.router  (
       sub & |(bus__payload[15:8] & columns)), .o__payload({o__payload, named}), .o__ready(o__ready),
       .o__valid(o__valid_73), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_73, router_gated_rst, n1, n2, n3, moves, bus__valid}) begin
+    if (|{o__valid_73, moves, router_gated_rst, n1, n2, n3, bus__valid}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2355,8 +2342,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__3__ready, local__1__ready, local__2__ready, o__ready, local__0__ready,
-    local__4__ready};
+  assign all_ready = &{local__3__ready, local__4__ready, local__2__ready, local__0__ready,
+    local__1__ready, o__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(tap_gated_rst));

@@ -20,7 +20,7 @@ module neuflow_fifo (
   assign pop = some & (~fetched | move);
   assign push = i__valid & i__ready;
   assign n1 = push & ~pop;
-  assign n2 = pop & ~push | n1;
+  assign n2 = n1 | pop & ~push;
   assign move = ~o__valid | o__ready;
   neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(35)) ram (
     .clk(clk), .read_address(read_address), .read_data(read_data), .read_enable(pop),

@@ -51,7 +51,7 @@ module neuflow_lines (
     end
   end
   always @(posedge clk) begin
-    if (i__0__ready | rst) begin
+    if (rst | i__0__ready) begin
       done0 <= 2'h0;
     end else begin
       done0 <= done0 | offered0 & {o__1__ready, o__0__ready};

@@ -25,7 +25,7 @@ module neuflow_read_port (
   reg [2:0] settling = 3'h4;
   reg [4:0] room = 5'h10, under_way = 5'h0;
   reg [77:0] head = 78'h0;
-  wire n5, n4, n2, n3, n6, asked, awake_83, awake_84, awake_85, awake_86, awake_87, awake_88, ends,
+  wire n5, n4, n3, n2, n6, asked, awake_83, awake_84, awake_85, awake_86, awake_87, awake_88, ends,
     free, i__ready, i__ready_31, i__ready_37, i__ready_41, i__ready_49, i__ready_66, i__ready_75,
     i__valid, i__valid_32, i__valid_38, i__valid_46, i__valid_72, o__ready_63, o__ready_64,
     o__valid_90, o__valid_91, request__valid_47;
@@ -36,10 +36,10 @@ module neuflow_read_port (
   wire [31:0] i__payload_45;
   wire [4:0] n7, following;
   wire [64:0] i__payload_28, i__payload_34;
+  wire [75:0] i__payload_70;
   wire [77:0] o__payload_92;
-  wire [79:0] o__payload_71;
   assign response__ready = 1'h1;
-  assign awake = |{n2, n3, awake_85, awake_84, asked, awake_86, awake_83, n4, response__valid, n5} |
+  assign awake = |{n2, n3, awake_86, awake_83, n4, response__valid, awake_84, asked, awake_85, n5} |
     n6;
   assign i__valid_46 = request__valid_47 & free;
   assign o__ready_64 = ~there | i__ready_66;
@@ -49,9 +49,9 @@ module neuflow_read_port (
   assign asked = i__valid_46 & i__ready_49;
   assign o__ready_63 = response__valid & ends;
   assign free = i__ready_41 & (i__payload_45[29] == near | !under_way);
-  assign n2 = request__valid & request__ready;
-  assign n3 = awake_87 | awake_88 | (there & i__ready_66 | i__valid_72 & i__ready_75 | o__valid &
-    o__ready);
+  assign n2 = awake_87 | awake_88 | (there & i__ready_66 | o__valid & o__ready | i__valid_72 &
+    i__ready_75);
+  assign n3 = request__valid & request__ready;
   assign n4 = i__valid_38 & i__ready_37;
   assign n5 = i__valid_32 & i__ready_31;
   assign n6 = |settling;
@@ -71,13 +71,12 @@ module neuflow_read_port (
       .clk(clk), .columns(columns), .held(i__payload), .kind(kind), .o__ready(i__ready),
       .o__valid(i__valid), .rst(rst));
   neuflow_slice #(.WIDTH(76)) leaves (
-    .clk(clk), .i__payload({o__payload_71[79:72], o__payload_71[67:0]}), .i__ready(i__ready_75),
-      .i__valid(i__valid_72), .o__payload({dest, o__payload}), .o__ready(o__ready),
-      .o__valid(o__valid), .rst(rst));
+    .clk(clk), .i__payload(i__payload_70), .i__ready(i__ready_75), .i__valid(i__valid_72),
+      .o__payload({dest, o__payload}), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
   \neuflow_read_port.merger  merger (
-    .awake(awake_88), .clk(clk), .i__payload({head[13:5], 2'h0, head[4:0], head[77:14]}),
-      .i__ready(i__ready_66), .i__valid(there), .o__payload(o__payload_71), .o__ready(i__ready_75),
-      .o__valid(i__valid_72), .rst(rst));
+    .awake(awake_88), .clk(clk), .i__payload({head[13:0], head[77:14]}), .i__ready(i__ready_66),
+      .i__valid(there), .o__payload(i__payload_70), .o__ready(i__ready_75), .o__valid(i__valid_72),
+      .rst(rst));
   \neuflow_read_port.pieces  pieces (
     .awake(awake_86), .clk(clk), .i__ready(i__ready_41), .i__valid(asked),
       .o__payload(o__payload_59), .o__ready(o__ready_63), .o__valid(o__valid_90), .rst(rst),
@@ -93,7 +92,7 @@ module neuflow_read_port (
     .awake(awake_84), .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(i__payload_28), .o__ready(i__ready_31), .o__valid(i__valid_32), .rst(rst));
   always @(posedge clk) begin
-    if (|{n2, n3, awake_85, awake_84, rst, asked, awake_86, awake_83, n4, response__valid, n5})
+    if (|{n2, n3, awake_86, awake_83, n4, response__valid, awake_84, rst, asked, awake_85, n5})
       begin
       settling <= 3'h4;
     end else begin
@@ -166,26 +165,26 @@ module \neuflow_read_port.config  (
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
-  wire n1, n2, mine, move;
-  assign bus__ready = ~n2;
+  wire n2, n1, mine, move;
+  assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
-  assign n1 = mine & ~full;
   assign move = full & (~o__valid | o__ready);
-  assign n2 = mine & full;
+  assign n1 = mine & full;
+  assign n2 = mine & ~full;
   assign mine = came & match;
   always @(posedge clk) begin
     if (rst) begin
-      full <= 1'h0; o__valid <= 1'h0; came <= 1'h0;
+      o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      full <= n1 ? last : full & ~move;
-      if (move | o__ready) o__valid <= move;
-      if (!(n2)) came <= bus__valid;
+      if (o__ready | move) o__valid <= move;
+      if (!(n1)) came <= bus__valid;
+      full <= n2 ? last : full & ~move;
     end
   end
   always @(posedge clk) begin
     if (move) held <= words[207:0];
-    if (n1) words <= {word, words[223:32]};
-    if (!(n2)) begin
+    if (n2) words <= {word, words[223:32]};
+    if (!(n1)) begin
       match <= bus__payload[3:0] == kind & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
       last <= bus__payload[48];
       word <= bus__payload[47:16];
@@ -198,81 +197,66 @@ module \neuflow_read_port.merger  (
   output wire i__ready,
   output wire awake,
   input wire o__ready,
-  input wire [79:0] i__payload,
+  input wire [77:0] i__payload,
   input wire i__valid,
   output reg o__valid = 1'h0,
-  output reg [79:0] o__payload = 80'h0,
+  output reg [75:0] o__payload = 76'h0,
   input wire clk
 );
-  reg begun = 1'h0, emits = 1'h0, flush = 1'h0, there = 1'h0;
-  reg [1:0] amount, fill = 2'h0, low = 2'h0;
+  reg emits = 1'h0, fills = 1'h0, flush = 1'h0, placed_last = 1'h0, there = 1'h0;
+  reg [15:0] rest_0 = 16'h0, rest_1 = 16'h0, rest_2 = 16'h0, rest_3 = 16'h0;
+  reg [1:0] amount, at = 2'h0;
   reg [2:0] placed_count = 3'h0;
-  reg [3:0] beat_kept = 4'h0, rf = 4'h0, rk = 4'h0;
-  reg [63:0] n4, rest = 64'h0;
-  reg [71:0] placed_q = 72'h0;
+  reg [3:0] fresh = 4'h0;
+  reg [63:0] n4, turned = 64'h0;
   reg [7:0] placed_tag = 8'h0;
-  wire n5, n2, n3, n1, free, full, last, spills;
-  wire [1:0] at, base;
+  wire n1, n3, n5, n2, free, full, last, spills, takes;
   wire [2:0] total;
-  wire [3:0] fresh, kept;
-  assign kept[3] = base <= 2'h3 & at > 2'h3;
-  assign fresh[0] = at <= 1'h0 & total > 1'h0;
-  assign fresh[1] = at <= 1'h1 & total > 1'h1;
-  assign fresh[2] = at <= 2'h2 & total > 2'h2;
-  assign fresh[3] = at <= 2'h3 & total > 2'h3;
   assign i__ready = free & n5;
-  assign awake = free & (n2 | there | o__valid);
-  assign kept[0] = base <= 1'h0 & at > 1'h0;
-  assign kept[1] = base <= 1'h1 & at > 1'h1;
-  assign kept[2] = base <= 2'h2 & at > 2'h2;
-  assign n1 = free & there;
-  assign n2 = flush | i__valid;
+  assign awake = free & (n1 | there | o__valid);
+  assign n1 = flush | i__valid;
   assign free = ~o__valid | o__ready;
+  assign n2 = free & there;
+  assign n3 = last & ~spills;
   assign full = total >= 3'h4;
-  assign base = begun ? low : i__payload[70:69];
   assign total = at + (flush ? 3'h0 : i__payload[68:66]);
-  assign last = flush | i__payload[71];
   assign spills = last & full & |total[1:0];
-  assign n3 = free & n2;
-  assign at = begun ? fill : i__payload[70:69];
+  assign takes = free & n1;
+  assign last = flush | i__payload[69];
   assign n5 = ~flush;
   always @(posedge clk) begin
     if (rst) begin
-      o__payload <= 80'h0; o__valid <= 1'h0; there <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
-        1'h0; flush <= 1'h0;
+      there <= 1'h0; o__valid <= 1'h0; o__payload <= 76'h0; at <= 2'h0; flush <= 1'h0;
     end else begin
-      if (n1) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
-        placed_q[63:0] & {{16{placed_q[71]}}, {16{placed_q[70]}}, {16{placed_q[69]}},
-        {16{placed_q[68]}}} | rest & {{16{beat_kept[3]}}, {16{beat_kept[2]}}, {16{beat_kept[1]}},
-        {16{beat_kept[0]}}}};
       if (free) begin
+        there <= n1;
         o__valid <= there & emits;
-        there <= n2;
       end
-      if (n3) begin
-        low <= full ? 2'h0 : base;
-        fill <= full ? total[1:0] : total[1:0];
-        begun <= ~last | spills;
+      if (n2) o__payload <= {placed_tag, placed_last, placed_count, fresh[3] ? turned[63:48] :
+        rest_3, fresh[2] ? turned[47:32] : rest_2, fresh[1] ? turned[31:16] : rest_1, fresh[0] ?
+        turned[15:0] : rest_0};
+      if (takes) begin
+        at <= n3 ? 2'h0 : full ? total[1:0] : total[1:0];
         flush <= spills;
       end
     end
   end
   always @(posedge clk) begin
-    if (n1) rest <= placed_q[63:0] & {{16{rf[3]}}, {16{rf[2]}}, {16{rf[1]}}, {16{rf[0]}}} | rest &
-      {{16{rk[3]}}, {16{rk[2]}}, {16{rk[1]}}, {16{rk[0]}}};
-    if (n3) begin
-      amount = n3 ? at - i__payload[65:64] : 2'h0;
+    if ((fresh[3] | fills) & n2) rest_3 <= turned[63:48];
+    if ((fresh[0] | fills) & n2) rest_0 <= turned[15:0];
+    if ((fresh[1] | fills) & n2) rest_1 <= turned[31:16];
+    if ((fresh[2] | fills) & n2) rest_2 <= turned[47:32];
+    if (takes) begin
+      amount = at - i__payload[65:64];
       n4 = amount[0] ? {i__payload[47:0], i__payload[63:48]} : i__payload[63:0];
-      rf <= full ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0} :
-        fresh;
-      rk <= (full) ? 4'h0 : kept;
-      beat_kept <= kept;
+      turned <= amount[1] ? {n4[31:0], n4[63:32]} : n4;
+      fills <= full;
       emits <= full | last;
+      fresh <= {at <= 2'h3, at <= 2'h2, at <= 1'h1, at <= 1'h0};
       placed_count <= (full) ? 3'h4 : total;
-      {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, amount[1] ? {n4[31:0], n4[63:32]}
-        : n4};
+      placed_last <= n3;
     end
-    if (n3 & n5) placed_tag <= i__payload[79:72];
+    if (takes & n5) placed_tag <= i__payload[77:70];
   end
 endmodule
 
@@ -336,7 +320,7 @@ module \neuflow_read_port.splitter  (
   assign request__valid = active & fits;
   assign awake = moves | taken & there | i__valid & i__ready;
   assign taken = ~active | moves & ends;
-  assign n3 = moves | taken;
+  assign n3 = taken | moves;
   assign moves = request__valid & request__ready;
   always @(posedge clk) begin
     if (taken) begin
@@ -381,40 +365,42 @@ module \neuflow_read_port.walker  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg n4, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
+  reg n6, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
   reg [15:0] left0 = 16'h0, left1 = 16'h0, left2 = 16'h0;
   reg [31:0] plane = 32'h0, row = 32'h0, run = 32'h0;
-  wire n6, n2, n5, n1, n3, last, new_plane, new_row;
+  wire n8, n2, n7, n1, n5, n3, last, new_plane, new_row;
+  wire [14:0] n4;
   wire [31:0] origin;
   assign o__payload = {i__payload[207:200], last, i__payload[55:32], run[1:0], run[31:2]};
   assign i__ready = o__valid & o__ready & last;
   assign awake = o__valid ? o__ready : i__valid;
-  assign n1 = n5 & {new_plane, o__valid} != 1'h1;
-  assign n2 = n6 | new_plane;
-  assign n3 = (n2 | new_row) & n5;
-  assign new_row = n6 | ends0;
+  assign {n3, n4} = left1 - 1'h1;
+  assign n1 = n7 & {new_plane, o__valid} != 1'h1;
+  assign n2 = n8 | new_plane;
+  assign n5 = (new_row | n2) & n7;
+  assign new_row = n8 | ends0;
   assign origin = o__valid ? (ends1 ? plane : row) : i__payload[31:0];
-  assign n5 = n6 | o__ready;
-  assign n6 = ~o__valid;
-  assign new_plane = n6 | ends0 & ends1;
-  assign last = ends1 & ends2 & ends0;
+  assign n7 = n8 | o__ready;
+  assign n8 = ~o__valid;
+  assign new_plane = n8 | ends0 & ends1;
+  assign last = ends0 & ends1 & ends2;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
       left2 <= o__valid ? left2 - 1'h1 : i__payload[167:152];
     end
-    if (n3) begin
-      ends1 <= n2 ? i__payload[119:104] == 1'h1 : left1 == 2'h2;
-      left1 <= n2 ? i__payload[119:104] : left1 - 1'h1;
-    end
     if (n5) begin
-      n4 = n6 | new_row;
-      ends0 <= n4 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
-      left0 <= n4 ? i__payload[71:56] : left0 - 1'h1;
+      ends1 <= n2 ? i__payload[119:104] == 1'h1 : left1 == 2'h2;
+      left1 <= n2 ? i__payload[119:104] : {n3, n4};
+    end
+    if (n7) begin
+      n6 = n8 | new_row;
+      ends0 <= n6 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
+      left0 <= n6 ? i__payload[71:56] : left0 - 1'h1;
       run <= new_row ? origin : run + i__payload[103:72];
     end
-    if (new_plane & n5) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
-    if (new_row & n5) row <= origin + i__payload[151:120];
+    if (new_plane & n7) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
+    if (new_row & n7) row <= origin + i__payload[151:120];
   end
   always @(posedge clk) begin
     if (rst) begin

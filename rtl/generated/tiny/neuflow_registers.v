@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n4, n8, n9, n11, n13, n15, n40, n36, n22, n24, n37, n38, n39, n29, n6, n35, n18, n21, n30,
-    n23, n19, n31, n27, n12, n17, n7, n5, n26, n25, n28, n34, n20, n33, n10, n32, n14, n16, enabled
-    = 1'h0;
-  wire n2, n41, n3, n46, n44, n43, n47, n42, n45, n1;
+  reg n7, n10, n16, n28, n35, n39, n40, n33, n34, n23, n13, n27, n36, n26, n5, n32, n15, n18, n24,
+    n12, n19, n22, n37, n11, n38, n6, n4, n9, n14, n25, n31, n17, n30, n8, n21, n20, n29, enabled =
+    1'h0;
+  wire n2, n41, n3, n47, n42, n46, n45, n44, n43, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -71,12 +71,12 @@ module neuflow_registers (
   assign n2 = axi__aw__ready & axi__w__strb[0];
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
-  assign n42 = axi__aw__addr[11:2] == 3'h7;
-  assign n43 = axi__aw__addr[11:2] == 4'h9;
-  assign n44 = axi__aw__addr[11:2] == 4'ha;
-  assign n45 = axi__aw__addr[11:2] == 3'h6;
-  assign n46 = axi__aw__addr[11:2] == 4'hb;
-  assign n47 = axi__aw__addr[11:2] == 4'h8;
+  assign n42 = axi__aw__addr[11:2] == 4'ha;
+  assign n43 = axi__aw__addr[11:2] == 3'h6;
+  assign n44 = axi__aw__addr[11:2] == 3'h7;
+  assign n45 = axi__aw__addr[11:2] == 4'h8;
+  assign n46 = axi__aw__addr[11:2] == 4'h9;
+  assign n47 = axi__aw__addr[11:2] == 4'hb;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
@@ -102,67 +102,66 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 6'h24;
-        n5 = axi__ar__addr[11:2] == 4'ha;
-        n6 = axi__ar__addr[11:2] == 5'h16;
-        n7 = axi__ar__addr[11:2] == 4'hb;
-        n8 = axi__ar__addr[11:2] == 6'h23;
-        n9 = axi__ar__addr[11:2] == 6'h22;
-        n10 = axi__ar__addr[11:2] == 2'h3;
-        n11 = axi__ar__addr[11:2] == 6'h21;
-        n12 = axi__ar__addr[11:2] == 4'hd;
-        n13 = axi__ar__addr[11:2] == 6'h20;
-        n14 = axi__ar__addr[11:2] == 1'h1;
-        n15 = axi__ar__addr[11:2] == 5'h1f;
-        n16 = !axi__ar__addr[11:2];
-        n17 = axi__ar__addr[11:2] == 4'hc;
-        n18 = axi__ar__addr[11:2] == 5'h14;
+        n4 = axi__ar__addr[11:2] == 4'ha;
+        n5 = axi__ar__addr[11:2] == 5'h16;
+        n6 = axi__ar__addr[11:2] == 4'hb;
+        n7 = axi__ar__addr[11:2] == 6'h24;
+        n8 = axi__ar__addr[11:2] == 2'h3;
+        n9 = axi__ar__addr[11:2] == 4'h9;
+        n10 = axi__ar__addr[11:2] == 6'h23;
+        n11 = axi__ar__addr[11:2] == 4'hd;
+        n12 = axi__ar__addr[11:2] == 5'h11;
+        n13 = axi__ar__addr[11:2] == 5'h1a;
+        n14 = axi__ar__addr[11:2] == 4'h8;
+        n15 = axi__ar__addr[11:2] == 5'h14;
+        n16 = axi__ar__addr[11:2] == 6'h22;
+        n17 = axi__ar__addr[11:2] == 3'h5;
+        n18 = axi__ar__addr[11:2] == 5'h13;
         n19 = axi__ar__addr[11:2] == 5'h10;
-        n20 = axi__ar__addr[11:2] == 3'h5;
-        n21 = axi__ar__addr[11:2] == 5'h13;
-        n22 = axi__ar__addr[11:2] == 5'h1c;
-        n23 = axi__ar__addr[11:2] == 5'h11;
-        n24 = axi__ar__addr[11:2] == 5'h1b;
-        n25 = axi__ar__addr[11:2] == 4'h8;
-        n26 = axi__ar__addr[11:2] == 4'h9;
-        n27 = axi__ar__addr[11:2] == 4'he;
-        n28 = axi__ar__addr[11:2] == 3'h7;
-        n29 = axi__ar__addr[11:2] == 5'h17;
-        n30 = axi__ar__addr[11:2] == 5'h12;
-        n31 = axi__ar__addr[11:2] == 4'hf;
-        n32 = axi__ar__addr[11:2] == 2'h2;
-        n33 = axi__ar__addr[11:2] == 3'h4;
-        n34 = axi__ar__addr[11:2] == 3'h6;
-        n35 = axi__ar__addr[11:2] == 5'h15;
-        n36 = axi__ar__addr[11:2] == 5'h1d;
-        n37 = axi__ar__addr[11:2] == 5'h1a;
-        n38 = axi__ar__addr[11:2] == 5'h19;
-        n39 = axi__ar__addr[11:2] == 5'h18;
+        n20 = axi__ar__addr[11:2] == 1'h1;
+        n21 = axi__ar__addr[11:2] == 2'h2;
+        n22 = axi__ar__addr[11:2] == 4'hf;
+        n23 = axi__ar__addr[11:2] == 5'h1b;
+        n24 = axi__ar__addr[11:2] == 5'h12;
+        n25 = axi__ar__addr[11:2] == 3'h7;
+        n26 = axi__ar__addr[11:2] == 5'h17;
+        n27 = axi__ar__addr[11:2] == 5'h19;
+        n28 = axi__ar__addr[11:2] == 6'h21;
+        n29 = !axi__ar__addr[11:2];
+        n30 = axi__ar__addr[11:2] == 3'h4;
+        n31 = axi__ar__addr[11:2] == 3'h6;
+        n32 = axi__ar__addr[11:2] == 5'h15;
+        n33 = axi__ar__addr[11:2] == 5'h1d;
+        n34 = axi__ar__addr[11:2] == 5'h1c;
+        n35 = axi__ar__addr[11:2] == 6'h20;
+        n36 = axi__ar__addr[11:2] == 5'h18;
+        n37 = axi__ar__addr[11:2] == 4'he;
+        n38 = axi__ar__addr[11:2] == 4'hc;
+        n39 = axi__ar__addr[11:2] == 5'h1f;
         n40 = axi__ar__addr[11:2] == 5'h1e;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n4 ? idle_tile : n8 ? configuration : n9 ? dependency : n11 ? output_drain :
-          n13 ? wait_output : n15 ? weight_load : n40 ? wait_input : n36 ? fill : n22 ?
-          map_remainder_high : n24 ? map_remainder : n37 ? edge_lanes_high : n38 ? edge_lanes : n39
-          ? useful_high : n29 ? useful : n6 ? config_hidden : n35 ? write_beats : n18 ? read_beats :
-          n21 ? mac_cycles : n30 ? fence_stalls : n23 ? config_stalls : n19 ? config_words : n31 ?
-          program_counter : n27 ? frames_done : n12 ? cycles_high : n17 ? cycles : n7 ?
-          host_watchdog : n5 ? host_ring : n26 ? host_frames : n25 ? host_output : n28 ? host_input
-          : n34 ? host_program : n20 ? {16'h0, error, 6'h0, done, busy} : n33 ? {30'h0, enabled,
-          1'h0} : n10 ? 32'h4050202 : n32 ? 32'h37c07d79 : n14 ? 32'h20000 : n16 ? 32'h6e657546 :
-          32'h0;
+        axi__r__data <= n7 ? idle_tile : n10 ? configuration : n16 ? dependency : n28 ? output_drain
+          : n35 ? wait_output : n39 ? weight_load : n40 ? wait_input : n33 ? fill : n34 ?
+          map_remainder_high : n23 ? map_remainder : n13 ? edge_lanes_high : n27 ? edge_lanes : n36
+          ? useful_high : n26 ? useful : n5 ? config_hidden : n32 ? write_beats : n15 ? read_beats :
+          n18 ? mac_cycles : n24 ? fence_stalls : n12 ? config_stalls : n19 ? config_words : n22 ?
+          program_counter : n37 ? frames_done : n11 ? cycles_high : n38 ? cycles : n6 ?
+          host_watchdog : n4 ? host_ring : n9 ? host_frames : n14 ? host_output : n25 ? host_input :
+          n31 ? host_program : n17 ? {16'h0, error, 6'h0, done, busy} : n30 ? {30'h0, enabled, 1'h0}
+          : n8 ? 32'h4050202 : n21 ? 32'h37c07d79 : n20 ? 32'h20000 : n29 ? 32'h6e657546 : 32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n1, n45, n46, n3, n47} ? 2'h0 : 2'h2;
-      if (axi__b__ready | axi__aw__ready) axi__b__valid <= axi__aw__ready;
-      if (n3 & n2) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n46) host_watchdog <= host_watchdog & n48 | n49;
-      if (n44 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
-      if (n43 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
-      if (axi__aw__ready & n47) host_output <= host_output & n48 | n49;
-      if (n42 & axi__aw__ready) host_input <= host_input & n48 | n49;
-      if (n45 & axi__aw__ready) host_program <= host_program & n48 | n49;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n3, n44, n45, n46, n47, n1} ? 2'h0 : 2'h2;
+      if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
+      if (n2 & n3) enabled <= axi__w__data[1];
+      if (axi__aw__ready & n47) host_watchdog <= host_watchdog & n48 | n49;
+      if (n42 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
+      if (axi__aw__ready & n46) host_frames <= host_frames & n48 | n49;
+      if (axi__aw__ready & n45) host_output <= host_output & n48 | n49;
+      if (axi__aw__ready & n44) host_input <= host_input & n48 | n49;
+      if (axi__aw__ready & n43) host_program <= host_program & n48 | n49;
     end
   end
 endmodule

@@ -43,8 +43,8 @@ module neuflow_window (
     8'h0, head = 8'h0, last_turn_47 = 8'h0, old_189 = 8'h0, open = 8'h0, opens_in = 8'h0, slot =
     8'h0, slots = 8'h0, span, turn = 8'h0, write_address_73 = 8'h0;
   reg [8:0] n14, after_52, final_2 = 9'h0, reach = 9'h0, valid = 9'h0;
-  wire n44, n58, n61, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n7,
-    n1, n11, n10, n60, n8, n50, n49, n47, n48, n46, n9, n3, n5, n12, n13, n15, n16, n32, n34, n37,
+  wire n44, n58, n60, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n7,
+    n1, n11, n10, n61, n9, n47, n48, n49, n50, n46, n8, n3, n5, n12, n13, n15, n16, n32, n34, n37,
     n40, n43, n45, n17, n54, n57, n59, n2, n6, n4, n23, awake_154, awake_161, closes, en, en_142,
     ends, ends_line, ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24,
     i__valid_129, i__valid_135, i__valid_25, inside_2, issue, load, o__ready_38, o__valid_23,
@@ -64,9 +64,9 @@ module neuflow_window (
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = |{load, step_82, n46, read_enable, v3_valid, n47, n48, read, issue, awake_154,
-    v4_valid, n49, n50, v2_valid} | n51;
-  assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
+  assign awake = |{load, step_82, awake_154, read_enable, v2_valid, read, n46, v3_valid, n47,
+    v4_valid, n48, n49, issue, n50} | n51;
+  assign finish = n3 ? (n9 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
   assign o__ready_38 = ~held_valid | taken & after >= 2'h2 & (~ends | spills);
   assign en_142 = en & (s5_valid | |valid);
@@ -82,17 +82,17 @@ module neuflow_window (
   assign n5 = fsm_state == 3'h6;
   assign scanning = fsm_state == 3'h4;
   assign n6 = fsm_state == 2'h2;
+  assign scanned = n60 & line_ends_50;
   assign n7 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign n8 = walking | f_valid | b_valid | n60;
-  assign n9 = !fsm_state;
-  assign scanned = n61 & line_ends_50;
+  assign n8 = !fsm_state;
+  assign n9 = walking | f_valid | b_valid | n61;
   assign n10 = closes_in == 1'h1;
   assign n11 = opens_in == 1'h1;
-  assign n12 = n9 | n5;
+  assign n12 = n5 | n8;
   assign n13 = {n6, n11 & |unopened} != 2'h2;
   assign n15 = {closing, n5} != 1'h1;
-  assign n16 = n6 | n9 | n5;
-  assign n17 = {n4, n7} != 2'h3 & (n4 | n9);
+  assign n16 = n6 | n5 | n8;
+  assign n17 = {n4, n7} != 2'h3 & (n4 | n8);
   assign read = en & b_valid & (~b_hit | ~lead[19]);
   assign n18 = load & f_hit;
   assign n19 = ~walking;
@@ -112,7 +112,7 @@ module neuflow_window (
   assign n34 = step_82 | n33;
   assign n35 = ends_map & row_ends;
   assign n36 = n19 | n35;
-  assign n37 = n36 | ends_map;
+  assign n37 = ends_map | n36;
   assign n38 = n19 | ends_map;
   assign n39 = o__payload_21[16:1] == 1'h1;
   assign n40 = ends_line | n38;
@@ -122,29 +122,29 @@ module neuflow_window (
   assign after = lane + {line_ends ? tail : 2'h2};
   assign taken = step & real_2;
   assign n42 = n58 | scanned;
-  assign n43 = n42 | n61;
-  assign n44 = n58 | n61;
+  assign n43 = n60 | n42;
+  assign n44 = n58 | n60;
   assign n45 = n44 | step;
-  assign n46 = en_142 | awake_161 | |{o__valid & o__ready, i__valid_129 & i__ready_128, valid[8] &
-    i__ready_141, i__valid_135 & i__ready_134};
-  assign n47 = o__valid_34 & o__ready_38;
-  assign n48 = en & n60;
-  assign n49 = i__valid_25 & i__ready_24;
-  assign n50 = o__valid_23 & n58;
+  assign n46 = en_142 | awake_161 | |{o__valid & o__ready, valid[8] & i__ready_141, i__valid_135 &
+    i__ready_134, i__valid_129 & i__ready_128};
+  assign n47 = o__valid_23 & n58;
+  assign n48 = i__valid_25 & i__ready_24;
+  assign n49 = o__valid_34 & o__ready_38;
+  assign n50 = en & n61;
   assign n51 = |settling;
   assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
     o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
   assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-  assign n54 = (read | |{s2_valid, s1_valid, s3_valid, s4_valid}) & en;
+  assign n54 = (read | |{s1_valid, s2_valid, s3_valid, s4_valid}) & en;
   assign n56 = first_turn & closing;
   assign n57 = finish | rst;
   assign ends_line = step_82 & column_ends;
   assign n58 = ~scanning;
   assign step = issue & turn == last_turn_47;
-  assign n59 = n41 | rst;
+  assign n59 = rst | n41;
   assign spills = after > 2'h2;
-  assign n60 = |{s2_valid, s1_valid, s3_valid, s4_valid, s5_valid};
-  assign n61 = step & line_ends;
+  assign n60 = step & line_ends;
+  assign n61 = |{s1_valid, s2_valid, s3_valid, s5_valid, s4_valid};
   assign lead = {newest, 1'h1} + {~b_position[19:1], ~b_crosses};
   assign ends_map = ends_line & map_ends;
   assign part_sum = $signed(s5_part) + $signed({s4_part_q[31], s4_part_q[23:0]});
@@ -209,15 +209,15 @@ module neuflow_window (
         closing <= closes;
         real_2 <= inside_2;
       end
-      if (&{{n4, n7} != 2'h2, {n3, n8} != 2'h3, |{n6, n4, n9, n3, n5, scanning, n2}, {scanned,
-        scanning} != 1'h1, {n9, o__valid_23} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
-        scanning ? 3'h6 : n2 ? (inside_2 | closes ? 3'h4 : {1'h1, !below & !unopened & !open ? 2'h1
-        : 2'h2}) : n6 ? 3'h3 : 3'h1;
+      if (&{{scanning, scanned} != 2'h2, {n4, n7} != 2'h2, |{n6, n4, n5, n8, n2, n3, scanning}, {n9,
+        n3} != 2'h3, {o__valid_23, n8} != 1'h1}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 : scanning
+        ? 3'h6 : n2 ? (inside_2 | closes ? 3'h4 : {1'h1, !below & !unopened & !open ? 2'h1 : 2'h2})
+        : n6 ? 3'h3 : 3'h1;
       if (n12) begin
         closes_in <= n5 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
         opens_in <= n5 ? (n11 ? o__payload_21[112:105] : opens_in - 1'h1) : 8'h1;
       end
-      if (n13 & (n6 | n9)) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
+      if (n13 & (n6 | n8)) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
       if (n12 & {real_2, n5} != 1'h1) below <= n5 ? below - 1'h1 : o__payload_21[48:33];
       if (n12 & {|above, n5} != 1'h1) above <= n5 ? above - 1'h1 : o__payload_21[128:121];
       if (n12 & n15) begin
@@ -297,7 +297,7 @@ module neuflow_window (
         map_ends <= n38 ? n39 : map_left == 2'h2;
         map_left <= n38 ? o__payload_21[16:1] : map_left - 1'h1;
       end
-      if (issue | n41) begin
+      if (n41 | issue) begin
         after_52 = slot + 1'h1;
         slot <= n41 ? head : after_52 == slots ? 8'h0 : after_52[7:0];
       end
@@ -313,8 +313,8 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{load, step_82, n46, read_enable, v3_valid, n47, n48, read, issue, awake_154, v4_valid,
-      rst, n49, n50, v2_valid}) begin
+    if (|{load, step_82, rst, awake_154, read_enable, v2_valid, read, n46, v3_valid, n47, v4_valid,
+      n48, n49, issue, n50}) begin
       settling <= 3'h4;
     end else begin
       if (n51) settling <= settling - 1'h1;
@@ -322,7 +322,7 @@ module neuflow_window (
   end
   always @(posedge clk) begin
     if (en & s4_valid) s5_part[31:16] <= n52[31:16];
-    if ((o__payload_21[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0]) | s4_meta[0]) & en &
+    if ((o__payload_21[0] | s4_meta[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0])) & en &
       s4_valid) s5_part[15:0] <= n52[15:0];
     if (n54) begin
       pair0_sum = $signed(s2_word0) + $signed(s2_word1);
@@ -453,12 +453,9 @@ module \neuflow_window.packer  (
   output wire o__valid,
   input wire clk
 );
-  wire [36:0] o__payload_13;
-  assign o__payload = o__payload_13[34:0];
   \neuflow_window.packer.merger  merger (
-    .awake(awake), .clk(clk), .i__payload({i__payload_11[17], 1'h0, i__payload_11[16:0]}),
-      .i__ready(i__ready), .i__valid(i__valid), .o__payload(o__payload_13), .o__ready(o__ready),
-      .o__valid(o__valid), .rst(rst));
+    .awake(awake), .clk(clk), .i__payload(i__payload_11), .i__ready(i__ready), .i__valid(i__valid),
+      .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
 endmodule
 
 module \neuflow_window.packer.merger  (
@@ -467,62 +464,53 @@ module \neuflow_window.packer.merger  (
   output wire i__ready,
   output wire awake,
   input wire o__ready,
-  input wire [18:0] i__payload,
+  input wire [17:0] i__payload,
   output reg o__valid = 1'h0,
-  output reg [36:0] o__payload = 37'h0,
+  output reg [34:0] o__payload = 35'h0,
   input wire clk
 );
-  reg begun = 1'h0, emits = 1'h0, fill = 1'h0, flush = 1'h0, low = 1'h0, there = 1'h0;
-  reg [1:0] beat_kept = 2'h0, placed_count = 2'h0, rf = 2'h0, rk = 2'h0;
-  reg [31:0] rest = 32'h0;
-  reg [36:0] placed_q = 37'h0;
-  wire n2, n3, n1, at, base, free, full, last, spills;
-  wire [1:0] fresh, kept, total;
-  assign kept[0] = base <= 1'h0 & at > 1'h0;
-  assign kept[1] = base <= 1'h1 & at > 1'h1;
-  assign fresh[0] = at <= 1'h0 & total > 1'h0;
-  assign fresh[1] = at <= 1'h1 & total > 1'h1;
+  reg at = 1'h0, emits = 1'h0, fills = 1'h0, flush = 1'h0, placed_last = 1'h0, there = 1'h0;
+  reg [15:0] rest_0 = 16'h0, rest_1 = 16'h0, turned = 16'h0;
+  reg [1:0] fresh = 2'h0, placed_count = 2'h0;
+  wire n3, n2, n1, free, full, last, spills, takes;
+  wire [1:0] total;
   assign i__ready = free & ~flush;
-  assign awake = free & (n2 | there | o__valid);
+  assign awake = free & (n3 | there | o__valid);
   assign n1 = free & there;
-  assign n2 = flush | i__valid;
-  assign free = ~o__valid | o__ready;
   assign full = total >= 2'h2;
-  assign base = begun ? low : i__payload[17];
+  assign last = flush | i__payload[17];
   assign total = at + {flush ? 1'h0 : i__payload[16]};
-  assign last = flush | i__payload[18];
+  assign n2 = last & ~spills;
+  assign takes = free & n3;
+  assign n3 = flush | i__valid;
+  assign free = ~o__valid | o__ready;
   assign spills = last & full & total[0];
-  assign n3 = free & n2;
-  assign at = begun ? fill : i__payload[17];
   always @(posedge clk) begin
-    if (rst) begin
-      o__payload <= 37'h0; o__valid <= 1'h0; there <= 1'h0; low <= 1'h0; fill <= 1'h0; begun <=
-        1'h0; flush <= 1'h0;
-    end else begin
-      if (n1) o__payload <= {placed_q[36:35] | beat_kept, placed_q[34], placed_count, placed_q[31:0]
-        & {{16{placed_q[36]}}, {16{placed_q[35]}}} | rest & {{16{beat_kept[1]}},
-        {16{beat_kept[0]}}}};
-      if (free) begin
-        o__valid <= there & emits;
-        there <= n2;
-      end
-      if (n3) begin
-        low <= full ? 1'h0 : base;
-        fill <= full ? total[0] : total[0];
-        begun <= ~last | spills;
-        flush <= spills;
-      end
+    if (n1 & (fresh[0] | fills)) rest_0 <= turned;
+    if (n1 & (fresh[1] | fills)) rest_1 <= turned;
+    if (takes) begin
+      turned <= i__payload[15:0];
+      fills <= full;
+      emits <= full | last;
+      fresh <= {at <= 1'h1, at <= 1'h0};
+      placed_count <= (full) ? 2'h2 : total;
+      placed_last <= n2;
     end
   end
   always @(posedge clk) begin
-    if (n1) rest <= placed_q[31:0] & {{16{rf[1]}}, {16{rf[0]}}} | rest & {{16{rk[1]}}, {16{rk[0]}}};
-    if (n3) begin
-      rf <= full ? {total[0] > 1'h1, total[0] > 1'h0} : fresh;
-      rk <= (full) ? 2'h0 : kept;
-      beat_kept <= kept;
-      emits <= full | last;
-      placed_count <= (full) ? 2'h2 : total;
-      {placed_q[36:34], placed_q[31:0]} <= {fresh, last & ~spills, {2{i__payload[15:0]}}};
+    if (rst) begin
+      o__payload <= 35'h0; o__valid <= 1'h0; there <= 1'h0; at <= 1'h0; flush <= 1'h0;
+    end else begin
+      if (n1) o__payload <= {placed_last, placed_count, fresh[1] ? turned : rest_1, fresh[0] ?
+        turned : rest_0};
+      if (free) begin
+        o__valid <= there & emits;
+        there <= n3;
+      end
+      if (takes) begin
+        at <= n2 ? 1'h0 : full ? total[0] : total[0];
+        flush <= spills;
+      end
     end
   end
 endmodule

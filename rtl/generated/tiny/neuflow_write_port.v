@@ -78,22 +78,22 @@ module neuflow_write_port (
     end
   end
   always @(posedge clk) begin
-    if (asked & newest == 2'h2) notes[2] <= o__payload_60[32];
-    if (newest == 4'hd & asked) notes[13] <= o__payload_60[32];
-    if (newest == 3'h7 & asked) notes[7] <= o__payload_60[32];
-    if (newest == 4'ha & asked) notes[10] <= o__payload_60[32];
+    if (newest == 2'h3 & asked) notes[3] <= o__payload_60[32];
     if (newest == 4'hf & asked) notes[15] <= o__payload_60[32];
-    if (newest == 3'h6 & asked) notes[6] <= o__payload_60[32];
+    if (!newest & asked) notes[0] <= o__payload_60[32];
+    if (newest == 4'ha & asked) notes[10] <= o__payload_60[32];
+    if (newest == 4'hc & asked) notes[12] <= o__payload_60[32];
+    if (newest == 4'h8 & asked) notes[8] <= o__payload_60[32];
+    if (newest == 4'hb & asked) notes[11] <= o__payload_60[32];
+    if (newest == 3'h7 & asked) notes[7] <= o__payload_60[32];
+    if (newest == 3'h5 & asked) notes[5] <= o__payload_60[32];
+    if (newest == 2'h2 & asked) notes[2] <= o__payload_60[32];
     if (newest == 4'he & asked) notes[14] <= o__payload_60[32];
+    if (newest == 4'hd & asked) notes[13] <= o__payload_60[32];
+    if (newest == 3'h6 & asked) notes[6] <= o__payload_60[32];
+    if (newest == 4'h9 & asked) notes[9] <= o__payload_60[32];
     if (newest == 3'h4 & asked) notes[4] <= o__payload_60[32];
     if (newest == 1'h1 & asked) notes[1] <= o__payload_60[32];
-    if (newest == 4'h9 & asked) notes[9] <= o__payload_60[32];
-    if (newest == 3'h5 & asked) notes[5] <= o__payload_60[32];
-    if (newest == 4'h8 & asked) notes[8] <= o__payload_60[32];
-    if (newest == 4'hc & asked) notes[12] <= o__payload_60[32];
-    if (newest == 4'hb & asked) notes[11] <= o__payload_60[32];
-    if (newest == 2'h3 & asked) notes[3] <= o__payload_60[32];
-    if (!newest & asked) notes[0] <= o__payload_60[32];
   end
   always @(posedge clk) begin
     if (rst) begin
@@ -121,9 +121,11 @@ module \neuflow_write_port.buffer  (
 );
   reg [2:0] read_address = 3'h0, write_address = 3'h0;
   reg [3:0] level = 4'h0;
-  wire fetch, push;
+  wire n1, fetch, push;
+  wire [1:0] n2;
   assign i__ready = ~level[3];
   assign awake = push | fetch | o__valid & o__ready;
+  assign {n1, n2} = read_address + fetch;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & i__ready;
   neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(69)) ram (
@@ -135,7 +137,7 @@ module \neuflow_write_port.buffer  (
     end else begin
       o__valid <= fetch | o__valid & ~o__ready;
       level <= (level + push) - fetch;
-      read_address <= read_address + fetch;
+      read_address <= {n1, n2};
       write_address <= write_address + push;
     end
   end
@@ -155,8 +157,11 @@ module \neuflow_write_port.bursts  (
   reg [3:0] read_address = 4'h0, write_address = 4'h0;
   reg [4:0] level = 5'h0;
   wire fetch, push;
+  wire [1:0] n2;
+  wire [3:2] n1;
   assign i__ready = ~level[4];
   assign awake = push | fetch | o__valid & o__ready;
+  assign {n1, n2} = read_address + fetch;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & i__ready;
   neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(33)) ram (
@@ -168,7 +173,7 @@ module \neuflow_write_port.bursts  (
     end else begin
       o__valid <= fetch | o__valid & ~o__ready;
       level <= (level + push) - fetch;
-      read_address <= read_address + fetch;
+      read_address <= {n1, n2};
       write_address <= write_address + push;
     end
   end
@@ -356,75 +361,66 @@ module \neuflow_write_port.placer.merger  (
   output reg [102:0] o__payload = 103'h0,
   input wire clk
 );
-  reg begun = 1'h0, emits = 1'h0, flush = 1'h0, there = 1'h0;
+  reg begun = 1'h0, emits = 1'h0, fills = 1'h0, flush = 1'h0, there = 1'h0;
+  reg [15:0] rest_0 = 16'h0, rest_1 = 16'h0, rest_2 = 16'h0, rest_3 = 16'h0;
   reg [1:0] fill = 2'h0, low = 2'h0;
   reg [2:0] placed_count = 3'h0;
   reg [30:0] placed_tag = 31'h0;
-  reg [31:0] n4;
-  reg [3:0] beat_kept = 4'h0, rf = 4'h0, rk = 4'h0;
-  reg [63:0] rest = 64'h0;
-  reg [71:0] placed_q = 72'h0;
-  wire n5, n2, n3, n1, free, full, last, spills;
+  reg [31:0] turned = 32'h0;
+  reg [3:0] fresh = 4'h0;
+  reg [71:67] placed_q = 5'h0;
+  wire n4, n2, n3, n1, free, full, last, spills, takes;
   wire [1:0] at, base;
   wire [2:0] total;
-  wire [3:0] fresh, kept;
-  assign fresh[0] = at <= 1'h0 & total > 1'h0;
-  assign fresh[1] = at <= 1'h1 & total > 1'h1;
-  assign fresh[2] = at <= 2'h2 & total > 2'h2;
-  assign fresh[3] = at <= 2'h3 & total > 2'h3;
-  assign i__ready = free & n5;
-  assign awake = free & (n2 | there | o__valid);
-  assign kept[0] = base <= 1'h0 & at > 1'h0;
-  assign kept[1] = base <= 1'h1 & at > 1'h1;
-  assign kept[2] = base <= 2'h2 & at > 2'h2;
-  assign kept[3] = base <= 2'h3 & at > 2'h3;
+  assign i__ready = free & n3;
+  assign awake = free & (n4 | there | o__valid);
   assign n1 = free & there;
-  assign n2 = flush | i__valid;
-  assign free = ~o__valid | o__ready;
-  assign full = total >= 3'h4;
-  assign base = begun ? low : i__payload[36:35];
-  assign total = at + {flush ? 2'h0 : i__payload[34:33]};
-  assign last = flush | i__payload[37];
-  assign spills = last & full & |total[1:0];
-  assign n3 = free & n2;
   assign at = begun ? fill : i__payload[36:35];
-  assign n5 = ~flush;
+  assign full = total >= 3'h4;
+  assign last = flush | i__payload[37];
+  assign total = at + {flush ? 2'h0 : i__payload[34:33]};
+  assign base = begun ? low : i__payload[36:35];
+  assign n2 = last & ~spills;
+  assign takes = free & n4;
+  assign n3 = ~flush;
+  assign n4 = flush | i__valid;
+  assign free = ~o__valid | o__ready;
+  assign spills = last & full & |total[1:0];
+  always @(posedge clk) begin
+    if ((fresh[1] | fills) & n1) rest_1 <= turned[31:16];
+    if ((fresh[2] | fills) & n1) rest_2 <= turned[15:0];
+    if ((fresh[0] | fills) & n1) rest_0 <= turned[15:0];
+    if ((fresh[3] | fills) & n1) rest_3 <= turned[31:16];
+    if (takes) begin
+      turned <= at[0] - i__payload[32] ? {i__payload[15:0], i__payload[31:16]} : i__payload[31:0];
+      fills <= full;
+      emits <= full | last;
+      fresh <= {at <= 2'h3, at <= 2'h2, at <= 1'h1, at <= 1'h0};
+      placed_count <= (full) ? 3'h4 : total;
+      placed_q <= {base <= 2'h3 & total > 2'h3, base <= 2'h2 & total > 2'h2, base <= 1'h1 & total >
+        1'h1, base <= 1'h0 & total > 1'h0, n2};
+    end
+    if (takes & n3) placed_tag <= i__payload[68:38];
+  end
   always @(posedge clk) begin
     if (rst) begin
-      o__payload <= 103'h0; o__valid <= 1'h0; there <= 1'h0; low <= 2'h0; fill <= 2'h0; begun <=
-        1'h0; flush <= 1'h0;
+      o__payload <= 103'h0; o__valid <= 1'h0; there <= 1'h0; low <= 2'h0; begun <= 1'h0; fill <=
+        2'h0; flush <= 1'h0;
     end else begin
-      if (n1) o__payload <= {placed_tag, placed_q[71:68] | beat_kept, placed_q[67], placed_count,
-        placed_q[63:0] & {{16{placed_q[71]}}, {16{placed_q[70]}}, {16{placed_q[69]}},
-        {16{placed_q[68]}}} | rest & {{16{beat_kept[3]}}, {16{beat_kept[2]}}, {16{beat_kept[1]}},
-        {16{beat_kept[0]}}}};
+      if (n1) o__payload <= {placed_tag, placed_q, placed_count, fresh[3] ? turned[31:16] : rest_3,
+        fresh[2] ? turned[15:0] : rest_2, fresh[1] ? turned[31:16] : rest_1, fresh[0] ? turned[15:0]
+        : rest_0};
       if (free) begin
         o__valid <= there & emits;
-        there <= n2;
+        there <= n4;
       end
-      if (n3) begin
+      if (takes) begin
         low <= full ? 2'h0 : base;
-        fill <= full ? total[1:0] : total[1:0];
         begun <= ~last | spills;
+        fill <= n2 ? 2'h0 : full ? total[1:0] : total[1:0];
         flush <= spills;
       end
     end
-  end
-  always @(posedge clk) begin
-    if (n1) rest <= placed_q[63:0] & {{16{rf[3]}}, {16{rf[2]}}, {16{rf[1]}}, {16{rf[0]}}} | rest &
-      {{16{rk[3]}}, {16{rk[2]}}, {16{rk[1]}}, {16{rk[0]}}};
-    if (n3) begin
-      n4 = (n3 ? at[0] - i__payload[32] : 1'h0) ? {i__payload[15:0], i__payload[31:16]} :
-        i__payload[31:0];
-      rf <= full ? {total[1:0] > 2'h3, total[1:0] > 2'h2, total[1:0] > 1'h1, total[1:0] > 1'h0} :
-        fresh;
-      rk <= (full) ? 4'h0 : kept;
-      beat_kept <= kept;
-      emits <= full | last;
-      placed_count <= (full) ? 3'h4 : total;
-      {placed_q[71:67], placed_q[63:0]} <= {fresh, last & ~spills, {2{n4}}};
-    end
-    if (n5 & n3) placed_tag <= i__payload[68:38];
   end
 endmodule
 
@@ -449,7 +445,7 @@ module \neuflow_write_port.walker  (
   assign awake = o__valid ? o__ready : i__valid;
   assign n1 = {new_plane, o__valid} != 1'h1 & n5;
   assign n2 = n6 | new_plane;
-  assign n3 = n5 & (new_row | n2);
+  assign n3 = (new_row | n2) & n5;
   assign new_row = n6 | ends0;
   assign origin = o__valid ? (ends1 ? plane : row) : i__payload[31:0];
   assign n5 = n6 | o__ready;
