@@ -101,8 +101,7 @@ module neuflow_arbiter (
     read__1__ready, read__0__ready} = free ? grant : 7'h0;
   assign {write__1__ready, write__0__ready} = free_93 ? i__payload : 2'h0;
   assign {data__1__ready, data__0__ready} = o__valid & i__ready_102 ? o__payload : 2'h0;
-  assign i__payload_99 = (o__payload[0] ? data__0__payload : 69'h0) | (o__payload[1] ?
-    data__1__payload : 69'h0);
+  assign i__payload_99 = o__payload[1] ? data__1__payload : data__0__payload;
   assign i__valid_100 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
   assign i__valid = free_93 & (write__1__valid | write__0__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
@@ -168,8 +167,8 @@ module neuflow_arbiter (
       if (response[64] & |response_valid[5:0]) read_error <= 1'h1;
       if (axi__ar__ready | issue) axi__ar__valid <= issue;
       if (issue) begin
-        axi__ar__id <= {1'h0, grant[1] | (grant[2] ? 2'h2 : 2'h0)} | {1'h0, grant[3] ? 2'h3 : 2'h0}
-          | (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
+        axi__ar__id <= {1'h0, grant[1] | (grant[2] ? 2'h2 : 2'h0)} | {grant[3] ? 2'h3 : 2'h0} |
+          (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
         axi__ar__addr_q <= (grant[0] ? read__0__payload[28:0] : 29'h0) | (grant[1] ?
           read__1__payload[28:0] : 29'h0) | (grant[2] ? read__2__payload[28:0] : 29'h0) | (grant[3]
           ? read__3__payload[28:0] : 29'h0) | (grant[4] ? read__4__payload[28:0] : 29'h0) |

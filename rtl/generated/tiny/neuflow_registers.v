@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n7, n10, n16, n28, n35, n39, n40, n33, n34, n23, n13, n27, n36, n26, n5, n32, n15, n18, n24,
-    n12, n19, n22, n37, n11, n38, n6, n4, n9, n14, n25, n31, n17, n30, n8, n21, n20, n29, enabled =
+  reg n5, n20, n30, n35, n38, n40, n16, n32, n22, n36, n27, n24, n28, n17, n34, n29, n33, n31, n18,
+    n26, n7, n37, n39, n10, n13, n11, n4, n9, n12, n19, n21, n15, n23, n8, n6, n14, n25, enabled =
     1'h0;
-  wire n2, n41, n3, n47, n42, n46, n45, n44, n43, n1;
+  wire n2, n41, n3, n45, n42, n46, n43, n47, n44, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -72,17 +72,17 @@ module neuflow_registers (
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
   assign n42 = axi__aw__addr[11:2] == 4'ha;
-  assign n43 = axi__aw__addr[11:2] == 3'h6;
-  assign n44 = axi__aw__addr[11:2] == 3'h7;
-  assign n45 = axi__aw__addr[11:2] == 4'h8;
+  assign n43 = axi__aw__addr[11:2] == 4'h8;
+  assign n44 = axi__aw__addr[11:2] == 3'h6;
+  assign n45 = axi__aw__addr[11:2] == 4'hb;
   assign n46 = axi__aw__addr[11:2] == 4'h9;
-  assign n47 = axi__aw__addr[11:2] == 4'hb;
+  assign n47 = axi__aw__addr[11:2] == 3'h7;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   always @(posedge clk) begin
-    if (~n1 | rst) begin
+    if (rst | ~n1) begin
       clear_done <= 1'h0;
     end else begin
       clear_done <= n2 & axi__w__data[1];
@@ -103,65 +103,65 @@ module neuflow_registers (
     end else begin
       if (n41) begin
         n4 = axi__ar__addr[11:2] == 4'ha;
-        n5 = axi__ar__addr[11:2] == 5'h16;
-        n6 = axi__ar__addr[11:2] == 4'hb;
-        n7 = axi__ar__addr[11:2] == 6'h24;
+        n5 = axi__ar__addr[11:2] == 6'h24;
+        n6 = axi__ar__addr[11:2] == 2'h2;
+        n7 = axi__ar__addr[11:2] == 5'h10;
         n8 = axi__ar__addr[11:2] == 2'h3;
         n9 = axi__ar__addr[11:2] == 4'h9;
-        n10 = axi__ar__addr[11:2] == 6'h23;
-        n11 = axi__ar__addr[11:2] == 4'hd;
-        n12 = axi__ar__addr[11:2] == 5'h11;
-        n13 = axi__ar__addr[11:2] == 5'h1a;
-        n14 = axi__ar__addr[11:2] == 4'h8;
-        n15 = axi__ar__addr[11:2] == 5'h14;
-        n16 = axi__ar__addr[11:2] == 6'h22;
-        n17 = axi__ar__addr[11:2] == 3'h5;
-        n18 = axi__ar__addr[11:2] == 5'h13;
-        n19 = axi__ar__addr[11:2] == 5'h10;
-        n20 = axi__ar__addr[11:2] == 1'h1;
-        n21 = axi__ar__addr[11:2] == 2'h2;
-        n22 = axi__ar__addr[11:2] == 4'hf;
-        n23 = axi__ar__addr[11:2] == 5'h1b;
-        n24 = axi__ar__addr[11:2] == 5'h12;
-        n25 = axi__ar__addr[11:2] == 3'h7;
-        n26 = axi__ar__addr[11:2] == 5'h17;
-        n27 = axi__ar__addr[11:2] == 5'h19;
-        n28 = axi__ar__addr[11:2] == 6'h21;
-        n29 = !axi__ar__addr[11:2];
-        n30 = axi__ar__addr[11:2] == 3'h4;
-        n31 = axi__ar__addr[11:2] == 3'h6;
-        n32 = axi__ar__addr[11:2] == 5'h15;
-        n33 = axi__ar__addr[11:2] == 5'h1d;
-        n34 = axi__ar__addr[11:2] == 5'h1c;
-        n35 = axi__ar__addr[11:2] == 6'h20;
-        n36 = axi__ar__addr[11:2] == 5'h18;
-        n37 = axi__ar__addr[11:2] == 4'he;
-        n38 = axi__ar__addr[11:2] == 4'hc;
-        n39 = axi__ar__addr[11:2] == 5'h1f;
-        n40 = axi__ar__addr[11:2] == 5'h1e;
+        n10 = axi__ar__addr[11:2] == 4'hd;
+        n11 = axi__ar__addr[11:2] == 4'hb;
+        n12 = axi__ar__addr[11:2] == 4'h8;
+        n13 = axi__ar__addr[11:2] == 4'hc;
+        n14 = axi__ar__addr[11:2] == 1'h1;
+        n15 = axi__ar__addr[11:2] == 3'h5;
+        n16 = axi__ar__addr[11:2] == 5'h1e;
+        n17 = axi__ar__addr[11:2] == 5'h17;
+        n18 = axi__ar__addr[11:2] == 5'h12;
+        n19 = axi__ar__addr[11:2] == 3'h7;
+        n20 = axi__ar__addr[11:2] == 6'h23;
+        n21 = axi__ar__addr[11:2] == 3'h6;
+        n22 = axi__ar__addr[11:2] == 5'h1c;
+        n23 = axi__ar__addr[11:2] == 3'h4;
+        n24 = axi__ar__addr[11:2] == 5'h19;
+        n25 = !axi__ar__addr[11:2];
+        n26 = axi__ar__addr[11:2] == 5'h11;
+        n27 = axi__ar__addr[11:2] == 5'h1a;
+        n28 = axi__ar__addr[11:2] == 5'h18;
+        n29 = axi__ar__addr[11:2] == 5'h15;
+        n30 = axi__ar__addr[11:2] == 6'h22;
+        n31 = axi__ar__addr[11:2] == 5'h13;
+        n32 = axi__ar__addr[11:2] == 5'h1d;
+        n33 = axi__ar__addr[11:2] == 5'h14;
+        n34 = axi__ar__addr[11:2] == 5'h16;
+        n35 = axi__ar__addr[11:2] == 6'h21;
+        n36 = axi__ar__addr[11:2] == 5'h1b;
+        n37 = axi__ar__addr[11:2] == 4'hf;
+        n38 = axi__ar__addr[11:2] == 6'h20;
+        n39 = axi__ar__addr[11:2] == 4'he;
+        n40 = axi__ar__addr[11:2] == 5'h1f;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n7 ? idle_tile : n10 ? configuration : n16 ? dependency : n28 ? output_drain
-          : n35 ? wait_output : n39 ? weight_load : n40 ? wait_input : n33 ? fill : n34 ?
-          map_remainder_high : n23 ? map_remainder : n13 ? edge_lanes_high : n27 ? edge_lanes : n36
-          ? useful_high : n26 ? useful : n5 ? config_hidden : n32 ? write_beats : n15 ? read_beats :
-          n18 ? mac_cycles : n24 ? fence_stalls : n12 ? config_stalls : n19 ? config_words : n22 ?
-          program_counter : n37 ? frames_done : n11 ? cycles_high : n38 ? cycles : n6 ?
-          host_watchdog : n4 ? host_ring : n9 ? host_frames : n14 ? host_output : n25 ? host_input :
-          n31 ? host_program : n17 ? {16'h0, error, 6'h0, done, busy} : n30 ? {30'h0, enabled, 1'h0}
-          : n8 ? 32'h4050202 : n21 ? 32'h37c07d79 : n20 ? 32'h20000 : n29 ? 32'h6e657546 : 32'h0;
+        axi__r__data <= n5 ? idle_tile : n20 ? configuration : n30 ? dependency : n35 ? output_drain
+          : n38 ? wait_output : n40 ? weight_load : n16 ? wait_input : n32 ? fill : n22 ?
+          map_remainder_high : n36 ? map_remainder : n27 ? edge_lanes_high : n24 ? edge_lanes : n28
+          ? useful_high : n17 ? useful : n34 ? config_hidden : n29 ? write_beats : n33 ? read_beats
+          : n31 ? mac_cycles : n18 ? fence_stalls : n26 ? config_stalls : n7 ? config_words : n37 ?
+          program_counter : n39 ? frames_done : n10 ? cycles_high : n13 ? cycles : n11 ?
+          host_watchdog : n4 ? host_ring : n9 ? host_frames : n12 ? host_output : n19 ? host_input :
+          n21 ? host_program : n15 ? {16'h0, error, 6'h0, done, busy} : n23 ? {30'h0, enabled, 1'h0}
+          : n8 ? 32'h4050202 : n6 ? 32'h37c07d79 : n14 ? 32'h20000 : n25 ? 32'h6e657546 : 32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n3, n44, n45, n46, n47, n1} ? 2'h0 : 2'h2;
-      if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
-      if (n2 & n3) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n47) host_watchdog <= host_watchdog & n48 | n49;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n3, n44, n1, n45, n46, n47} ? 2'h0 : 2'h2;
+      if (axi__b__ready | axi__aw__ready) axi__b__valid <= axi__aw__ready;
+      if (n3 & n2) enabled <= axi__w__data[1];
+      if (n45 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
       if (n42 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
       if (axi__aw__ready & n46) host_frames <= host_frames & n48 | n49;
-      if (axi__aw__ready & n45) host_output <= host_output & n48 | n49;
-      if (axi__aw__ready & n44) host_input <= host_input & n48 | n49;
-      if (axi__aw__ready & n43) host_program <= host_program & n48 | n49;
+      if (n43 & axi__aw__ready) host_output <= host_output & n48 | n49;
+      if (axi__aw__ready & n47) host_input <= host_input & n48 | n49;
+      if (n44 & axi__aw__ready) host_program <= host_program & n48 | n49;
     end
   end
 endmodule

@@ -51,18 +51,16 @@ module neuflow_scratchpad (
   assign response__0[64] = 1'h0;
   assign response__1[64] = 1'h0;
   assign write_response = done | done_93;
-  assign awake = moves | moves_96 | n1;
+  assign awake = moves_96 | moves | n1;
   assign n1 = |settling;
   neuflow_scratchpad_bank bank0 (
-    .answers(response_valid__0), .beat(response__0[63:0]), .clk(clk), .coming((serves__0_71[0] ?
-      data__0__payload : 69'h0) | (serves__0_71[1] ? data__1__payload : 69'h0)), .done(done),
-      .ends(|(serves__0_71 & ends_76)), .read(read), .read_at(at__0), .rst(rst),
-      .write(serves__0_71), .write_at(at__0_73));
+    .answers(response_valid__0), .beat(response__0[63:0]), .clk(clk), .coming(serves__0_71[1] ?
+      data__1__payload : data__0__payload), .done(done), .ends(|(serves__0_71 & ends_76)),
+      .read(read), .read_at(at__0), .rst(rst), .write(serves__0_71), .write_at(at__0_73));
   neuflow_scratchpad_bank bank1 (
-    .answers(response_valid__1), .beat(response__1[63:0]), .clk(clk), .coming((serves__1_84[0] ?
-      data__0__payload : 69'h0) | (serves__1_84[1] ? data__1__payload : 69'h0)), .done(done_93),
-      .ends(|(serves__1_84 & ends_76)), .read(read_77), .read_at(at__1), .rst(rst),
-      .write(serves__1_84), .write_at(at__1_86));
+    .answers(response_valid__1), .beat(response__1[63:0]), .clk(clk), .coming(serves__1_84[1] ?
+      data__1__payload : data__0__payload), .done(done_93), .ends(|(serves__1_84 & ends_76)),
+      .read(read_77), .read_at(at__1), .rst(rst), .write(serves__1_84), .write_at(at__1_86));
   \neuflow_scratchpad.reads  reads (
     .at__0(at__0), .at__1(at__1), .clk(clk), .moves(moves), .outside(outside),
       .request__0__payload(read__0__payload), .request__0__valid(read__0__valid),
@@ -81,7 +79,7 @@ module neuflow_scratchpad (
       .serves__0(serves__0_71), .serves__1(serves__1_84), .turn_grant({write__1__ready,
       write__0__ready}));
   always @(posedge clk) begin
-    if (rst | moves | moves_96) begin
+    if (moves_96 | rst | moves) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -123,43 +121,39 @@ module \neuflow_scratchpad.reads  (
   reg first = 1'h0;
   reg [31:0] burst0 = 32'h0, burst1 = 32'h0;
   reg [5:0] owner0 = 6'h0, owner1 = 6'h0, turn_after = 6'h0;
-  wire n10, n9, n3, free0, free1, may0, meet, moves0, moves1;
-  wire [29:0] n5;
-  wire [31:0] n2, n1, n8;
-  wire [31:30] n4;
-  wire [31:6] n6;
-  wire [5:0] n7, asks, turn_behind, turn_chosen;
+  wire n6, n5, n3, free0, free1, may0, meet, moves0, moves1;
+  wire [31:0] n2, n1, n4;
+  wire [5:0] asks, turn_behind, turn_chosen;
   assign turn_grant = turn_chosen & ~turn_chosen + 1'h1;
   assign outside = moves0 & burst0[28:0] >= 8'h80 | moves1 & burst1[28:0] >= 8'h80;
   assign serves__0 = (moves0 & n3 ? owner0 : 6'h0) | (moves1 & !burst1[0] ? owner1 : 6'h0);
   assign at__0 = may0 & n3 ? burst0[6:1] : burst1[6:1];
   assign serves__1 = (moves0 & burst0[0] ? owner0 : 6'h0) | (moves1 & burst1[0] ? owner1 : 6'h0);
   assign at__1 = may0 & burst0[0] ? burst0[6:1] : burst1[6:1];
-  assign moves = |{owner1, owner0} | |{request__0__valid & turn_grant[0], request__1__valid &
-    turn_grant[1], request__2__valid & turn_grant[2], request__5__valid & turn_grant[5],
-    request__4__valid & turn_grant[4], request__3__valid & turn_grant[3]};
-  assign {n4, n5} = turn_grant[0] ? request__0__payload : 32'h0;
-  assign {n6, n7} = {n4, n5} | (turn_grant[1] ? request__1__payload : 32'h0) | (turn_grant[2] ?
-    request__2__payload : 32'h0) | (turn_grant[3] ? request__3__payload : 32'h0) | (turn_grant[4] ?
-    request__4__payload : 32'h0);
-  assign n1[31:30] = free1 ? n8[31:30] : burst1[31:30] - 1'h1;
-  assign n1[29:0] = free1 ? n8[29:0] : burst1[29:0] + 1'h1;
-  assign n2[31:30] = free0 ? n8[31:30] : burst0[31:30] - 1'h1;
-  assign n2[29:0] = free0 ? n8[29:0] : burst0[29:0] + 1'h1;
-  assign free1 = ~n9 | moves1 & !burst1[31:30];
-  assign moves1 = n9 & ~(meet & ~first) & n9;
-  assign moves0 = may0 & n10;
-  assign free0 = ~n10 | moves0 & !burst0[31:30];
-  assign asks = free0 | free1 ? {request__5__valid, request__4__valid, request__3__valid,
+  assign moves = |{owner0, owner1} | |{request__2__valid & turn_grant[2], request__0__valid &
+    turn_grant[0], request__1__valid & turn_grant[1], request__5__valid & turn_grant[5],
+    request__3__valid & turn_grant[3], request__4__valid & turn_grant[4]};
+  assign n1[31:30] = free1 ? n4[31:30] : burst1[31:30] - 1'h1;
+  assign n1[29:0] = free1 ? n4[29:0] : burst1[29:0] + 1'h1;
+  assign n2[31:30] = free0 ? n4[31:30] : burst0[31:30] - 1'h1;
+  assign n2[29:0] = free0 ? n4[29:0] : burst0[29:0] + 1'h1;
+  assign free1 = ~n5 | moves1 & !burst1[31:30];
+  assign moves1 = n5 & ~(meet & ~first) & n5;
+  assign moves0 = may0 & n6;
+  assign free0 = ~n6 | moves0 & !burst0[31:30];
+  assign asks = free1 | free0 ? {request__5__valid, request__4__valid, request__3__valid,
     request__2__valid, request__1__valid, request__0__valid} & ~((free0 ? 6'h0 : owner0) | (free1 ?
     6'h0 : owner1)) : 6'h0;
-  assign meet = n10 & n9 & burst0[0] == burst1[0];
+  assign meet = n6 & n5 & burst0[0] == burst1[0];
   assign turn_chosen = |turn_behind ? turn_behind : asks;
   assign n3 = !burst0[0];
-  assign may0 = n10 & ~(meet & first);
-  assign n8 = {n6, n7} | (turn_grant[5] ? request__5__payload : 32'h0);
-  assign n9 = |owner1;
-  assign n10 = |owner0;
+  assign may0 = n6 & ~(meet & first);
+  assign n4 = (turn_grant[0] ? request__0__payload : 32'h0) | (turn_grant[1] ? request__1__payload :
+    32'h0) | (turn_grant[2] ? request__2__payload : 32'h0) | (turn_grant[3] ? request__3__payload :
+    32'h0) | (turn_grant[4] ? request__4__payload : 32'h0) | (turn_grant[5] ? request__5__payload :
+    32'h0);
+  assign n5 = |owner1;
+  assign n6 = |owner0;
   assign turn_behind = asks & turn_after;
   always @(posedge clk) begin
     if (free1 | moves1) burst1 <= n1;
@@ -210,7 +204,7 @@ module \neuflow_scratchpad.writes  (
   assign serves__1 = (moves0 & burst0[0] ? owner0 : 2'h0) | (moves1 & burst1[0] ? owner1 : 2'h0);
   assign at__1 = may0 & burst0[0] ? burst0[6:1] : burst1[6:1];
   assign ends = (ends0 ? owner0 : 2'h0) | (ends1 ? owner1 : 2'h0);
-  assign moves = |{owner1, owner0} | (request__0__valid & turn_grant[0] | request__1__valid &
+  assign moves = |{owner0, owner1} | (request__0__valid & turn_grant[0] | request__1__valid &
     turn_grant[1]);
   assign n1[31:30] = free1 ? n4[31:30] : burst1[31:30] - 1'h1;
   assign n1[29:0] = free1 ? n4[29:0] : burst1[29:0] + 1'h1;
@@ -220,7 +214,7 @@ module \neuflow_scratchpad.writes  (
   assign moves1 = may1 & |(owner1 & {port_0_407, port_0_337});
   assign moves0 = may0 & |(owner0 & {port_0_407, port_0_337});
   assign free0 = ~n6 | ends0;
-  assign asks = free0 | free1 ? {request__1__valid, request__0__valid} & ~((free0 ? 2'h0 : owner0) |
+  assign asks = free1 | free0 ? {request__1__valid, request__0__valid} & ~((free0 ? 2'h0 : owner0) |
     (free1 ? 2'h0 : owner1)) : 2'h0;
   assign meet = n6 & n5 & burst0[0] == burst1[0];
   assign turn_chosen = |turn_behind ? turn_behind : asks;
