@@ -15,6 +15,7 @@ from amaranth.utils import ceil_log2
 
 from neuflow.blocks.axi import beat_bits
 from neuflow.blocks.gate import fires
+from neuflow.blocks.streams import select
 from neuflow.grid import GridConfig
 from neuflow.layout import COLUMN_BITS, Layout
 
@@ -108,6 +109,14 @@ def run_layout(grid: GridConfig, tag_bits: int) -> data.StructLayout:
     )
 
 
+def _counted(renew: Value, first: Value, count: Value, step: int) -> Value:
+    """Return ``first`` to begin with, else ``count`` and a ``step``.
+
+    An addition of 0 or the step: the choice before it is free, one behind it is not.
+    """
+    return Mux(renew, 0, Const(step, len(count))) + Mux(renew, first, count)
+
+
 class Walker(Component):
     """Turn descriptors into runs: for i2: for i1: for i0.
 
@@ -153,14 +162,15 @@ class Walker(Component):
             self.awake.eq(Mux(active, self.o.ready, self.i.valid)),
         ]
 
-        # All three advance by adding to themselves, so that a cycle holds one addition.
+        # All three advance from where the next run begins or the one at hand, so that a cycle holds
+        # one choice of four and one addition.
         new_row = Signal()
         new_plane = Signal()
         origin = Signal(bits)
         m.d.comb += [
             new_row.eq(~active | ends[0]),
             new_plane.eq(~active | (ends[0] & ends[1])),
-            origin.eq(Mux(active, Mux(ends[1], plane, row), d.base)),
+            origin.eq(select([run, d.base, row, plane], Cat(new_plane, active & new_row))),
         ]
         renews = (new_row, new_plane, Const(0))
         moves = (Const(1), new_row, new_plane)
@@ -169,16 +179,18 @@ class Walker(Component):
         with m.Elif(self.o.ready & last):
             m.d.sync += active.eq(0)
         with m.If(~active | self.o.ready):
-            m.d.sync += run.eq(Mux(new_row, origin, run + d.step0))
+            m.d.sync += run.eq(origin + Mux(new_row, 0, d.step0))
             with m.If(new_row):
                 m.d.sync += row.eq(origin + d.step1)
             with m.If(new_plane):
-                m.d.sync += plane.eq(Mux(active, plane, d.base) + d.step2)
+                m.d.sync += plane.eq(origin + d.step2)
             for k, limit in enumerate((d.count0, d.count1, d.count2)):
-                with m.If(~active | renews[k]):
-                    m.d.sync += [left[k].eq(limit), ends[k].eq(limit == 1)]
-                with m.Elif(moves[k]):
-                    m.d.sync += [left[k].eq(left[k] - 1), ends[k].eq(left[k] == 2)]
+                renew = ~active | renews[k]
+                with m.If(renew | moves[k]):
+                    m.d.sync += [
+                        left[k].eq(_counted(renew, limit, left[k], -1)),
+                        ends[k].eq(Mux(renew, limit == 1, left[k] == 2)),
+                    ]
         return m
 
 
@@ -254,28 +266,30 @@ class Splitter(Component):
             taken.eq(~active | (moves & ends)),
             self.awake.eq(moves | (taken & there) | fires(self.i)),
         ]
-        with m.If(taken):
+        with m.If(taken | moves):
             m.d.sync += [
-                active.eq(there),
-                Cat(low, block).eq(coming.beat),
-                more.eq(blocks),
-                ends.eq(blocks == 0),
-                length.eq(Mux(blocks == 0, end_beat - coming.beat[:cut], ~coming.beat[:cut])),
-                first.eq(coming.lane),
-                final.eq(end_lane),
-                final_low.eq(end_beat),
-                last.eq(coming.last),
-                dest.eq(coming.tag),
+                block.eq(_counted(taken, coming.beat[cut:], block, 1)),
+                more.eq(_counted(taken, blocks, more, -1)),
             ]
-        with m.Elif(moves):
-            m.d.sync += [
-                low.eq(0),
-                block.eq(block + 1),
-                more.eq(more - 1),
-                ends.eq(more == 1),
-                length.eq(Mux(more == 1, final_low, ~Const(0, cut))),
-                first.eq(0),
-            ]
+            with m.If(taken):
+                m.d.sync += [
+                    active.eq(there),
+                    low.eq(coming.beat[:cut]),
+                    ends.eq(blocks == 0),
+                    length.eq(Mux(blocks == 0, end_beat - coming.beat[:cut], ~coming.beat[:cut])),
+                    first.eq(coming.lane),
+                    final.eq(end_lane),
+                    final_low.eq(end_beat),
+                    last.eq(coming.last),
+                    dest.eq(coming.tag),
+                ]
+            with m.Else():
+                m.d.sync += [
+                    low.eq(0),
+                    ends.eq(more == 1),
+                    length.eq(Mux(more == 1, final_low, ~Const(0, cut))),
+                    first.eq(0),
+                ]
         return m
 
     def _build_coming(self, m: Module, taken: Signal) -> tuple[Signal, data.View, Signal]:
@@ -293,6 +307,6 @@ class Splitter(Component):
             m.d.sync += [
                 there.eq(self.i.valid),
                 coming.eq(run),
-                end.eq(run.words + Cat(run.lane, run.beat[:boundary]) - 1),
+                end.eq(run.words + (Cat(run.lane, run.beat[:boundary]) - 1)),
             ]
         return there, coming, end

@@ -58,7 +58,7 @@ module neuflow_alu (
   assign b__ready = a__ready & ~unary;
   assign {net[7], net[5:0]} = $signed(6'h11) + $signed(more);
   assign active = o__valid & o__ready;
-  assign awake = |{awake_73, n21, active, both} | n22;
+  assign awake = |{awake_73, n21, both, active} | n22;
   assign moves = en & inside_2;
   assign divides = o__payload_24[3:0] == 2'h3;
   assign n15 = o__payload_24[3:0] == 3'h6;
@@ -231,7 +231,7 @@ module neuflow_alu (
     end
   end
   always @(posedge clk) begin
-    if (|{awake_73, n21, active, both, rst}) begin
+    if (|{awake_73, n21, rst, both, active}) begin
       settling <= 2'h2;
     end else begin
       if (n22) settling <= settling - 1'h1;
@@ -281,7 +281,7 @@ module \neuflow_alu.config  (
   input wire clk
 );
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
-  reg [31:0] word = 32'h0, words = 32'h0;
+  reg [22:0] word = 23'h0, words = 23'h0;
   wire n2, n1, mine, move;
   assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
@@ -299,13 +299,13 @@ module \neuflow_alu.config  (
     end
   end
   always @(posedge clk) begin
-    if (move) held <= words[22:0];
+    if (move) held <= words;
     if (n2) words <= word;
     if (!(n1)) begin
       match <= bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
         columns);
       last <= bus__payload[48];
-      word <= bus__payload[47:16];
+      word <= bus__payload[38:16];
     end
   end
 endmodule

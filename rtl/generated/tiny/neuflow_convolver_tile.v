@@ -337,7 +337,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = active & ~n46 & stays;
   assign released = pass_done ? 16'h0 : kept;
   assign awake_180 = |{s10[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0],
-    s9[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, starts, issue, awake} | n45;
+    s9[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, issue, starts, awake} | n45;
   assign weights_rewind = issue & group_ends;
   assign idle = ~active;
   assign {n16[22], n16[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
@@ -385,9 +385,9 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n23 = idle | s0_last & group_ends_ends;
   assign n24 = s0_last | n23;
   assign n25 = idle | n47 & block_ends_ends;
-  assign n26 = n25 | n47;
+  assign n26 = n47 | n25;
   assign n27 = idle | n48 & ky_ends_ends;
-  assign n28 = n48 | n27;
+  assign n28 = n27 | n48;
   assign n29 = idle | n48;
   assign n30 = idle | n49 & kx_ends_ends;
   assign n31 = n30 | n49;
@@ -395,11 +395,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n33 = s2[0] & ~s2[8];
   assign n34 = n50 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + move_102) : n37;
-  assign n35 = |{s2[0], n50, n32, n33};
-  assign n36 = {n32, n33} != 1'h1;
+  assign n35 = |{s2[0], n50, n33, n32};
+  assign n36 = {n33, n32} != 2'h2;
   assign n37 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n38 = n35 & {n50, n32, n33} != 3'h4 & n36;
+  assign n38 = n35 & {n50, n33, n32} != 3'h4 & n36;
   assign n39 = n32 | n51 & first_channel;
   assign n40 = n51 | absent[0];
   assign n41 = s2[0] & s2[9];
@@ -658,7 +658,7 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n35 & {s2[10], n32, n33} != 3'h5) begin
+      if (n35 & {s2[10], n33, n32} != 3'h6) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n32 ? config__payload[244:225] : n33 ? (wraps_87 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + move) : n34;
@@ -669,8 +669,8 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n32 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n40 | n39) & ~n41) absent <= n39 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n41 | n40 | n39) next_channel <= n41 ? config__payload[184:165] + s2_weights[31:16] : n39
+      if ((n39 | n40) & ~n41) absent <= n39 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n41 | n39 | n40) next_channel <= n41 ? config__payload[184:165] + s2_weights[31:16] : n39
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
       if (s1[0] & s1[8] | n32) phase_79 <= n32 ? config__payload[312:309] : s1[4] ?
@@ -709,7 +709,7 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (|{s10[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s9[0], s6[0],
-      s2[0], hand_over, s14_q[0], frees, shift, starts, issue, coordinates_gated_rst, awake}) begin
+      s2[0], hand_over, s14_q[0], frees, shift, coordinates_gated_rst, issue, starts, awake}) begin
       settling <= 3'h7;
     end else begin
       if (n45) settling <= settling - 1'h1;
@@ -1126,7 +1126,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n10 = n29 ? {known[1:0], 1'h1} : 3'h0;
   assign n11 = issue & all_ends;
   assign n12 = n32 | n23;
-  assign n13 = issue | n12;
+  assign n13 = n12 | issue;
   assign all_ends = map_ends & row_ends_101;
   assign n14 = n32 | n8 & slot_ends;
   assign n15 = n8 | n14;
@@ -1141,10 +1141,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n23 = issue & row_ends;
   assign next_map = map_base + config__payload[133:114];
   assign n24 = clear | drain_gated_rst;
-  assign n25 = drain_gated_rst | step;
+  assign n25 = step | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = take | n26;
-  assign n28 = start | drain_gated_rst;
+  assign n28 = drain_gated_rst | start;
   assign n29 = config__valid & ~clear;
   assign sign0 = two ? parameters[92] : parameters[28];
   assign sign1 = two ? parameters[124] : parameters[60];
@@ -1269,7 +1269,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (ends | start) running <= start;
-      if (start | step) begin
+      if (step | start) begin
         n20 = start ? 3'h5 : step ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1655,10 +1655,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 = 20'h0, row_position
     = 20'h0, step = 20'h0;
   reg [1:0] lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead = 2'h0, left =
-    2'h0, low = 2'h0, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
+    2'h0, low = 2'h0, number, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n6, first_bank_106 = 3'h0, number;
+  reg [2:0] n6, first_bank_106 = 3'h0;
   reg [3:0] banks_used = 4'h0, begins = 4'h0, first, flushing = 4'h0, last_phase = 4'h0, phase_y =
     4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb, used = 4'h0;
   reg [4:0] at_128;
@@ -1668,7 +1668,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [82:0] s2_piece = 83'h0, s3_piece = 83'h0, s4_piece = 83'h0, s5_piece = 83'h0, s6_piece =
     83'h0, s1_piece_q = 83'h0;
   reg [8:0] n7, linear_87 = 9'h0, offset = 9'h0;
-  wire n20, n13, n42, n12, n44, n40, n41, n29, n38, n3, n4, n43, n11, n9, n10, n21, n27, n25, n17,
+  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n3, n4, n42, n10, n9, n11, n21, n27, n25, n17,
     n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, extends_2, finished, fits,
     i__ready_119, i__valid_120, joins, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     row_ends, starts, store;
@@ -1692,7 +1692,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{pass_done, starts, finished, n9, store, n10, n11} | n12;
+  assign awake = |{pass_done, n9, n10, finished, store, n11, starts} | n12;
   assign i__valid_120 = opened & i__valid;
   assign o__ready = ~valid | store & (last_lap & (by_word_71 ? !left : more | left <= low));
   assign of_phase_1 = n39[7:4] & {4{pairs}};
@@ -1706,11 +1706,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n8 = n38 | o__ready;
-  assign starts = n42 & config__valid & ~(|flushing);
-  assign finished = n43 | active & resident & allowed;
   assign n9 = o__valid & o__ready;
-  assign n10 = released != freed;
-  assign n11 = i__valid_120 & i__ready_119;
+  assign n10 = i__valid_120 & i__ready_119;
+  assign finished = n42 | active & resident & allowed;
+  assign n11 = released != freed;
+  assign starts = n43 & config__valid & ~(|flushing);
   assign n12 = |settling;
   assign n13 = split & first_bank_106[1];
   assign n14 = ~(2'h3 << first_bank_106[0]);
@@ -1722,21 +1722,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n19 = !lead;
   assign n20 = config__payload[7:5] == 2'h3;
   assign n21 = config__payload[7:5] == 3'h4;
-  assign n22 = n42 & ~s1_valid & ~s2_valid;
+  assign n22 = n43 & ~s1_valid & ~s2_valid;
   assign n23 = n37 & ~s2_piece[81];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
   assign n24 = n23 | n37 | n22;
-  assign n25 = n42 | n43;
-  assign n26 = n25 | record_ends;
-  assign n27 = n42 | record_ends;
+  assign n25 = n43 | n42;
+  assign n26 = record_ends | n25;
+  assign n27 = n43 | record_ends;
   assign n28 = n44 | n27;
-  assign n29 = n42 | n44;
+  assign n29 = n43 | n44;
   assign width = config__payload[27:8] - 1'h1;
   assign n30 = {n38, n29, rest[2]} != 3'h5 & n31;
   assign rest = low + {~count};
   assign n31 = n38 | n29;
-  assign n32 = starts | i__valid & i__ready & i__payload[67];
+  assign n32 = i__valid & i__ready & i__payload[67] | starts;
   assign n33 = ~(4'hf << s4_piece[2:0]);
   assign n34 = n22 | writer_gated_rst;
   assign last_phase_y = n20 | n35 == config__payload[159:156];
@@ -1755,8 +1755,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n41 = low <= left;
   assign extends_2 = by_row & valid & o__valid;
   assign fits = n40 & n41;
-  assign n42 = ~active;
-  assign n43 = record_ends & record_ends_49;
+  assign n42 = record_ends & record_ends_49;
+  assign n43 = ~active;
   assign n44 = store & row_ends;
   assign after_row_beyond = $signed({1'h0, row_position}) + $signed(pitch_less);
   assign n45 = begins + count;
@@ -1798,14 +1798,14 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       n2 = phases | alone;
       n5 = at_128 + 1'h1;
       n7 = first + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, first} <= count} + (n7 <= count);
+      number = ({5'h0, first} <= count) + (n7 <= count);
       n6 = count + 1'h1;
       s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_128[3:0] - config__payload[159:156] :
         at_128[3:0];
       s1_piece_first <= (!(n2)) ? 4'h0 : first;
       {s1_piece_q[82:77], s1_piece_q[68:0]} <= {record_ends_49, channel_ends, row_ends, phases ?
         (last_lap ? {{1'h0, n3} + n4} - wrapped : {2'h0, n5 == config__payload[159:156]}) : pairs ?
-        3'h2 : alone ? number : n6, s0_piece, taken, n2 ? number : n6};
+        3'h2 : alone ? {1'h0, number} : n6, s0_piece, taken, n2 ? {1'h0, number} : n6};
     end
     if (n8) begin
       taken <= o__ready ? ahead : (taken + count) + 1'h1;
@@ -1814,7 +1814,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{pass_done, starts, finished, writer_gated_rst, n9, store, n10, n11}) begin
+    if (|{pass_done, writer_gated_rst, n9, n10, finished, store, n11, starts}) begin
       settling <= 4'hb;
     end else begin
       if (n12) settling <= settling - 1'h1;
@@ -1892,7 +1892,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         follows <= starts ? config__payload[4] : 1'h0;
         opened <= starts ? |config__payload[59:44] : follows;
       end
-      if (starts | finished) active <= starts;
+      if (finished | starts) active <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -1925,7 +1925,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | flushing[0]) begin
+    if (flushing[0] | writer_gated_rst) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n18[15:0];
@@ -2054,7 +2054,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{read_enable, free, rewind, push, comes} | n1;
+  assign awake = |{read_enable, free, push, comes, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2064,7 +2064,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{read_enable, free, rewind, push, comes, blocks_gated_rst}) begin
+    if (|{read_enable, free, push, comes, rewind, blocks_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2120,7 +2120,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{read_enable, free, rewind, push, comes} | n1;
+  assign awake = |{read_enable, free, push, comes, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2130,14 +2130,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{read_enable, free, rewind, push, weights_gated_rst, comes}) begin
+    if (|{read_enable, free, weights_gated_rst, push, comes, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (free | rewind | weights_gated_rst) begin
+    if (free | weights_gated_rst | rewind) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2342,8 +2342,8 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__3__ready, local__4__ready, local__2__ready, local__0__ready,
-    local__1__ready, o__ready};
+  assign all_ready = &{local__3__ready, local__2__ready, local__1__ready, local__4__ready,
+    local__0__ready, o__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(tap_gated_rst));

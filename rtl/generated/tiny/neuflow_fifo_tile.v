@@ -135,7 +135,7 @@ module \neuflow_fifo_tile.router  (
     local0_current = 9'h0, local0_waiting = 9'h0, local1_current = 9'h0, local1_waiting = 9'h0,
     north_current = 9'h0, north_waiting = 9'h0, south_current = 9'h0, south_waiting = 9'h0,
     west_current = 9'h0, west_waiting = 9'h0;
-  wire n10, n8, n4, n1, n3, n5, n7, n2, n6, i__payload_known, i__ready_106, i__ready_116,
+  wire n10, n8, n1, n4, n5, n6, n2, n7, n3, i__payload_known, i__ready_106, i__ready_116,
     i__ready_55, i__ready_66, i__ready_76, i__ready_86, i__ready_96, i__valid_108, i__valid_118,
     i__valid_58, i__valid_68, i__valid_78, i__valid_88, i__valid_98, o__valid_121;
   wire [17:3] o__payload;
@@ -150,7 +150,7 @@ module \neuflow_fifo_tile.router  (
   assign i__payload[2] = 7'h60 >> bus__payload[23:20];
   assign takes = armed & ~{|(local1_peers & n11), |(local0_peers & n11), |(west_peers & n11),
     |(south_peers & n11), |(east_peers & n11), |(north_peers & n11)};
-  assign awake = |{n1, moves, n2, n3, n4, o__valid_121, bus__valid, n5, n6, n7} | n8;
+  assign awake = |{n1, moves, o__valid_121, n2, n3, n4, n5, n6, bus__valid, n7} | n8;
   assign i__payload_69 = east_current[8] ? (east_current[6] ? local1_in__payload :
     local0_in__payload) : east_current[7] ? (east_current[6] ? west_in__payload : south_in__payload)
     : east_current[6] ? east_in__payload : north_in__payload;
@@ -181,15 +181,15 @@ module \neuflow_fifo_tile.router  (
   assign i__valid_88 = |(west_current[5:0] & moves);
   assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 7'h0;
   assign i__payload_known = 7'h6f >> bus__payload[23:20];
-  assign n1 = east_out__valid & o__ready_62;
+  assign n1 = north_out__valid & o__ready_51;
   assign moves = takes & {local1_in__valid, local0_in__valid, west_in__valid, south_in__valid,
     east_in__valid, north_in__valid};
-  assign n2 = local0_out__valid & o__ready_102;
-  assign n3 = south_out__valid & o__ready_72;
-  assign n4 = north_out__valid & o__ready_51;
-  assign n5 = west_out__valid & o__ready_82;
-  assign n6 = local1_out__valid & o__ready_112;
-  assign n7 = global_out__valid & o__ready_92;
+  assign n2 = global_out__valid & o__ready_92;
+  assign n3 = local1_out__valid & o__ready_112;
+  assign n4 = east_out__valid & o__ready_62;
+  assign n5 = south_out__valid & o__ready_72;
+  assign n6 = west_out__valid & o__ready_82;
+  assign n7 = local0_out__valid & o__ready_102;
   assign n8 = |settling;
   assign last = moves & {local1_in__payload[34], local0_in__payload[34], west_in__payload[34],
     south_in__payload[34], east_in__payload[34], north_in__payload[34]};
@@ -235,7 +235,7 @@ module \neuflow_fifo_tile.router  (
       .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_121),
       .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, moves, n2, n3, n4, router_gated_rst, o__valid_121, bus__valid, n5, n6, n7}) begin
+    if (|{router_gated_rst, n1, moves, o__valid_121, n2, n3, n4, n5, n6, bus__valid, n7}) begin
       settling <= 3'h4;
     end else begin
       if (n8) settling <= settling - 1'h1;
@@ -289,49 +289,49 @@ module \neuflow_fifo_tile.router  (
     end
   end
   always @(posedge router_gated_clk) begin
-    if (done[6] | router_gated_rst) begin
+    if (router_gated_rst | done[6]) begin
       local1_waiting <= 9'h0;
     end else begin
       if (queued[6]) local1_waiting <= {named, named_names};
     end
   end
   always @(posedge router_gated_clk) begin
-    if (done[5] | router_gated_rst) begin
+    if (router_gated_rst | done[5]) begin
       local0_waiting <= 9'h0;
     end else begin
       if (queued[5]) local0_waiting <= {named, named_names};
     end
   end
   always @(posedge router_gated_clk) begin
-    if (done[4] | router_gated_rst) begin
+    if (router_gated_rst | done[4]) begin
       global_waiting <= 9'h0;
     end else begin
       if (queued[4]) global_waiting <= {named, named_names};
     end
   end
   always @(posedge router_gated_clk) begin
-    if (done[3] | router_gated_rst) begin
+    if (router_gated_rst | done[3]) begin
       west_waiting <= 9'h0;
     end else begin
       if (queued[3]) west_waiting <= {named, named_names};
     end
   end
   always @(posedge router_gated_clk) begin
-    if (done[2] | router_gated_rst) begin
+    if (router_gated_rst | done[2]) begin
       south_waiting <= 9'h0;
     end else begin
       if (queued[2]) south_waiting <= {named, named_names};
     end
   end
   always @(posedge router_gated_clk) begin
-    if (done[1] | router_gated_rst) begin
+    if (router_gated_rst | done[1]) begin
       east_waiting <= 9'h0;
     end else begin
       if (queued[1]) east_waiting <= {named, named_names};
     end
   end
   always @(posedge router_gated_clk) begin
-    if (done[0] | router_gated_rst) begin
+    if (router_gated_rst | done[0]) begin
       north_waiting <= 9'h0;
     end else begin
       if (queued[0]) north_waiting <= {named, named_names};

@@ -125,7 +125,7 @@ module \neuflow_mapper_tile.router  (
   reg [7:0] east_current = 8'h0, east_waiting = 8'h0, global_current = 8'h0, global_waiting = 8'h0,
     local0_current = 8'h0, local0_waiting = 8'h0, north_current = 8'h0, north_waiting = 8'h0,
     south_current = 8'h0, south_waiting = 8'h0, west_current = 8'h0, west_waiting = 8'h0;
-  wire n9, n7, n3, n4, n6, n5, n1, n2, i__payload_known, i__ready_102, i__ready_51, i__ready_62,
+  wire n9, n7, n5, n6, n2, n1, n3, n4, i__payload_known, i__ready_102, i__ready_51, i__ready_62,
     i__ready_72, i__ready_82, i__ready_92, i__valid_104, i__valid_54, i__valid_64, i__valid_74,
     i__valid_84, i__valid_94, o__valid_107;
   wire [15:3] o__payload;
@@ -140,7 +140,7 @@ module \neuflow_mapper_tile.router  (
   assign i__payload[2] = 6'h20 >> bus__payload[23:20];
   assign takes = armed & ~{|(local0_peers & n10), |(west_peers & n10), |(south_peers & n10),
     |(east_peers & n10), |(north_peers & n10)};
-  assign awake = |{n1, n2, o__valid_107, n3, n4, n5, n6, moves, bus__valid} | n7;
+  assign awake = |{o__valid_107, n1, n2, n3, n4, moves, n5, n6, bus__valid} | n7;
   assign i__payload_65 = east_current[7] ? local0_in__payload : east_current[6] ? (east_current[5] ?
     west_in__payload : south_in__payload) : east_current[5] ? east_in__payload : north_in__payload;
   assign i__valid_64 = |(east_current[4:0] & moves);
@@ -165,14 +165,14 @@ module \neuflow_mapper_tile.router  (
   assign i__valid_84 = |(west_current[4:0] & moves);
   assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 6'h0;
   assign i__payload_known = 6'h2f >> bus__payload[23:20];
-  assign n1 = global_out__valid & o__ready_88;
-  assign n2 = local0_out__valid & o__ready_98;
-  assign n3 = north_out__valid & o__ready_47;
-  assign n4 = east_out__valid & o__ready_58;
-  assign n5 = west_out__valid & o__ready_78;
-  assign n6 = south_out__valid & o__ready_68;
+  assign n1 = west_out__valid & o__ready_78;
+  assign n2 = south_out__valid & o__ready_68;
+  assign n3 = global_out__valid & o__ready_88;
+  assign n4 = local0_out__valid & o__ready_98;
   assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid,
     north_in__valid};
+  assign n5 = north_out__valid & o__ready_47;
+  assign n6 = east_out__valid & o__ready_58;
   assign n7 = |settling;
   assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
     east_in__payload[34], north_in__payload[34]};
@@ -213,7 +213,7 @@ module \neuflow_mapper_tile.router  (
       .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_107),
       .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, n2, o__valid_107, n3, n4, n5, n6, router_gated_rst, moves, bus__valid}) begin
+    if (|{o__valid_107, n1, n2, router_gated_rst, n3, n4, moves, n5, n6, bus__valid}) begin
       settling <= 3'h4;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -260,42 +260,42 @@ module \neuflow_mapper_tile.router  (
     end
   end
   always @(posedge router_gated_clk) begin
-    if (done[5] | router_gated_rst) begin
+    if (router_gated_rst | done[5]) begin
       local0_waiting <= 8'h0;
     end else begin
       if (queued[5]) local0_waiting <= {named, named_names};
     end
   end
   always @(posedge router_gated_clk) begin
-    if (done[4] | router_gated_rst) begin
+    if (router_gated_rst | done[4]) begin
       global_waiting <= 8'h0;
     end else begin
       if (queued[4]) global_waiting <= {named, named_names};
     end
   end
   always @(posedge router_gated_clk) begin
-    if (done[3] | router_gated_rst) begin
+    if (router_gated_rst | done[3]) begin
       west_waiting <= 8'h0;
     end else begin
       if (queued[3]) west_waiting <= {named, named_names};
     end
   end
   always @(posedge router_gated_clk) begin
-    if (done[2] | router_gated_rst) begin
+    if (router_gated_rst | done[2]) begin
       south_waiting <= 8'h0;
     end else begin
       if (queued[2]) south_waiting <= {named, named_names};
     end
   end
   always @(posedge router_gated_clk) begin
-    if (done[1] | router_gated_rst) begin
+    if (router_gated_rst | done[1]) begin
       east_waiting <= 8'h0;
     end else begin
       if (queued[1]) east_waiting <= {named, named_names};
     end
   end
   always @(posedge router_gated_clk) begin
-    if (done[0] | router_gated_rst) begin
+    if (router_gated_rst | done[0]) begin
       north_waiting <= 8'h0;
     end else begin
       if (queued[0]) north_waiting <= {named, named_names};
@@ -322,8 +322,8 @@ module \neuflow_mapper_tile.tap  (
   assign local__1__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
-  assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = local__0__ready & o__ready & local__1__ready;
+  assign awake = local__0__valid | i__valid & i__ready;
+  assign all_ready = local__1__ready & local__0__ready & o__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(tap_gated_rst));

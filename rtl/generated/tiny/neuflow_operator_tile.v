@@ -181,7 +181,7 @@ module \neuflow_operator_tile.router  (
   reg [9:0] done = 10'h0, east_peers = 10'h3ff, global_peers = 10'h3ff, held = 10'h0, local0_peers =
     10'h3ff, local1_peers = 10'h3ff, local2_peers = 10'h3ff, north_peers = 10'h3ff, south_peers =
     10'h3ff, waits = 10'h0, west_peers = 10'h3ff;
-  wire n10, n8, n3, n6, n2, n4, n7, n1, n5, n9, n11, n13, i__payload_known, i__ready_104,
+  wire n7, n9, n3, n6, n2, n5, n8, n1, n10, n4, n11, n13, i__payload_known, i__ready_104,
     i__ready_114, i__ready_124, i__ready_134, i__ready_144, i__ready_154, i__ready_63, i__ready_74,
     i__ready_84, i__ready_94, i__valid_106, i__valid_116, i__valid_126, i__valid_136, i__valid_146,
     i__valid_156, i__valid_66, i__valid_76, i__valid_86, i__valid_96, o__valid_159;
@@ -198,7 +198,7 @@ module \neuflow_operator_tile.router  (
   assign takes = armed & ~{|(local2_peers & n14), |(local1_peers & n14), |(local0_peers & n14),
     |(global_peers & n14), |(west_peers & n14), |(south_peers & n14), |(east_peers & n14),
     |(north_peers & n14)};
-  assign awake = |{n1, n2, n3, n4, n5, n6, n7, n8, n9, bus__valid, n10, moves, o__valid_159} | n11;
+  assign awake = |{n1, n2, n3, n4, n5, n6, bus__valid, n7, n8, n9, o__valid_159, n10, moves} | n11;
   assign i__payload_77 = east_current[10] ? (east_current[9] ? (east_current[8] ? local2_in__payload
     : local1_in__payload) : east_current[8] ? local0_in__payload : global_in__payload) :
     east_current[9] ? (east_current[8] ? west_in__payload : south_in__payload) : east_current[8] ?
@@ -254,13 +254,13 @@ module \neuflow_operator_tile.router  (
   assign n1 = local2_out__valid & o__ready_130;
   assign n2 = global_out__valid & o__ready_100;
   assign n3 = south_out__valid & o__ready_80;
-  assign n4 = local0_out__valid & o__ready_110;
-  assign n5 = local3_out__valid & o__ready_140;
+  assign n4 = local4_out__valid & o__ready_150;
+  assign n5 = local0_out__valid & o__ready_110;
   assign n6 = west_out__valid & o__ready_90;
-  assign n7 = local1_out__valid & o__ready_120;
-  assign n8 = east_out__valid & o__ready_70;
-  assign n9 = local4_out__valid & o__ready_150;
-  assign n10 = north_out__valid & o__ready_59;
+  assign n7 = north_out__valid & o__ready_59;
+  assign n8 = local1_out__valid & o__ready_120;
+  assign n9 = east_out__valid & o__ready_70;
+  assign n10 = local3_out__valid & o__ready_140;
   assign moves = takes & {local2_in__valid, local1_in__valid, local0_in__valid, global_in__valid,
     west_in__valid, south_in__valid, east_in__valid, north_in__valid};
   assign n11 = |settling;
@@ -321,8 +321,8 @@ module \neuflow_operator_tile.router  (
       .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_159),
       .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{n1, n2, n3, router_gated_rst, n4, n5, n6, n7, n8, n9, bus__valid, n10, moves,
-      o__valid_159}) begin
+    if (|{n1, n2, n3, n4, router_gated_rst, n5, n6, bus__valid, n7, n8, n9, o__valid_159, n10,
+      moves}) begin
       settling <= 3'h4;
     end else begin
       if (n11) settling <= settling - 1'h1;
@@ -492,8 +492,8 @@ module \neuflow_operator_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_16 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{o__ready, local__1__ready, local__3__ready, local__2__ready,
-    local__0__ready};
+  assign all_ready = &{local__3__ready, o__ready, local__1__ready, local__0__ready,
+    local__2__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_16), .rst(tap_gated_rst));

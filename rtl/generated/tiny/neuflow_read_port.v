@@ -25,7 +25,7 @@ module neuflow_read_port (
   reg [2:0] settling = 3'h4;
   reg [4:0] room = 5'h10, under_way = 5'h0;
   reg [77:0] head = 78'h0;
-  wire n5, n4, n3, n2, n6, asked, awake_83, awake_84, awake_85, awake_86, awake_87, awake_88, ends,
+  wire n4, n3, n2, n5, n6, asked, awake_83, awake_84, awake_85, awake_86, awake_87, awake_88, ends,
     free, i__ready, i__ready_31, i__ready_37, i__ready_41, i__ready_49, i__ready_66, i__ready_75,
     i__valid, i__valid_32, i__valid_38, i__valid_46, i__valid_72, o__ready_63, o__ready_64,
     o__valid_90, o__valid_91, request__valid_47;
@@ -39,7 +39,7 @@ module neuflow_read_port (
   wire [75:0] i__payload_70;
   wire [77:0] o__payload_92;
   assign response__ready = 1'h1;
-  assign awake = |{n2, n3, awake_86, awake_83, n4, response__valid, awake_84, asked, awake_85, n5} |
+  assign awake = |{awake_85, awake_86, response__valid, awake_83, awake_84, n2, n3, n4, n5, asked} |
     n6;
   assign i__valid_46 = request__valid_47 & free;
   assign o__ready_64 = ~there | i__ready_66;
@@ -49,11 +49,11 @@ module neuflow_read_port (
   assign asked = i__valid_46 & i__ready_49;
   assign o__ready_63 = response__valid & ends;
   assign free = i__ready_41 & (i__payload_45[29] == near | !under_way);
-  assign n2 = awake_87 | awake_88 | (there & i__ready_66 | o__valid & o__ready | i__valid_72 &
-    i__ready_75);
-  assign n3 = request__valid & request__ready;
-  assign n4 = i__valid_38 & i__ready_37;
-  assign n5 = i__valid_32 & i__ready_31;
+  assign n2 = request__valid & request__ready;
+  assign n3 = i__valid_38 & i__ready_37;
+  assign n4 = i__valid_32 & i__ready_31;
+  assign n5 = awake_87 | awake_88 | (there & i__ready_66 | i__valid_72 & i__ready_75 | o__valid &
+    o__ready);
   assign n6 = |settling;
   assign following = (room + left) - {asked ? i__payload_45[31:30] + 1'h1 : 3'h0};
   assign n7 = {kind == 4'h8 ? 4'h0 : 4'h8} + 3'h4;
@@ -92,7 +92,7 @@ module neuflow_read_port (
     .awake(awake_84), .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(i__payload_28), .o__ready(i__ready_31), .o__valid(i__valid_32), .rst(rst));
   always @(posedge clk) begin
-    if (|{n2, n3, awake_86, awake_83, n4, response__valid, awake_84, rst, asked, awake_85, n5})
+    if (|{awake_85, awake_86, response__valid, rst, awake_83, awake_84, n2, n3, n4, n5, asked})
       begin
       settling <= 3'h4;
     end else begin
@@ -208,22 +208,24 @@ module \neuflow_read_port.merger  (
   reg [1:0] amount, at = 2'h0;
   reg [2:0] placed_count = 3'h0;
   reg [3:0] fresh = 4'h0;
-  reg [63:0] n4, turned = 64'h0;
+  reg [63:0] n6, turned = 64'h0;
   reg [7:0] placed_tag = 8'h0;
-  wire n1, n3, n5, n2, free, full, last, spills, takes;
+  wire n1, n5, n7, n4, n2, free, full, last, spills, takes;
+  wire [14:0] n3;
   wire [2:0] total;
-  assign i__ready = free & n5;
+  assign i__ready = free & n7;
   assign awake = free & (n1 | there | o__valid);
+  assign {n2, n3} = fresh[2] ? turned[47:32] : rest_2;
   assign n1 = flush | i__valid;
   assign free = ~o__valid | o__ready;
-  assign n2 = free & there;
-  assign n3 = last & ~spills;
+  assign n4 = free & there;
+  assign n5 = last & ~spills;
   assign full = total >= 3'h4;
   assign total = at + (flush ? 3'h0 : i__payload[68:66]);
   assign spills = last & full & |total[1:0];
   assign takes = free & n1;
   assign last = flush | i__payload[69];
-  assign n5 = ~flush;
+  assign n7 = ~flush;
   always @(posedge clk) begin
     if (rst) begin
       there <= 1'h0; o__valid <= 1'h0; o__payload <= 76'h0; at <= 2'h0; flush <= 1'h0;
@@ -232,31 +234,30 @@ module \neuflow_read_port.merger  (
         there <= n1;
         o__valid <= there & emits;
       end
-      if (n2) o__payload <= {placed_tag, placed_last, placed_count, fresh[3] ? turned[63:48] :
-        rest_3, fresh[2] ? turned[47:32] : rest_2, fresh[1] ? turned[31:16] : rest_1, fresh[0] ?
-        turned[15:0] : rest_0};
+      if (n4) o__payload <= {placed_tag, placed_last, placed_count, fresh[3] ? turned[63:48] :
+        rest_3, n2, n3, fresh[1] ? turned[31:16] : rest_1, fresh[0] ? turned[15:0] : rest_0};
       if (takes) begin
-        at <= n3 ? 2'h0 : full ? total[1:0] : total[1:0];
+        at <= n5 ? 2'h0 : full ? total[1:0] : total[1:0];
         flush <= spills;
       end
     end
   end
   always @(posedge clk) begin
-    if ((fresh[3] | fills) & n2) rest_3 <= turned[63:48];
-    if ((fresh[0] | fills) & n2) rest_0 <= turned[15:0];
-    if ((fresh[1] | fills) & n2) rest_1 <= turned[31:16];
-    if ((fresh[2] | fills) & n2) rest_2 <= turned[47:32];
+    if ((fresh[0] | fills) & n4) rest_0 <= turned[15:0];
+    if ((fresh[1] | fills) & n4) rest_1 <= turned[31:16];
+    if ((fresh[2] | fills) & n4) rest_2 <= turned[47:32];
+    if ((fresh[3] | fills) & n4) rest_3 <= turned[63:48];
     if (takes) begin
       amount = at - i__payload[65:64];
-      n4 = amount[0] ? {i__payload[47:0], i__payload[63:48]} : i__payload[63:0];
-      turned <= amount[1] ? {n4[31:0], n4[63:32]} : n4;
+      n6 = amount[0] ? {i__payload[47:0], i__payload[63:48]} : i__payload[63:0];
+      turned <= amount[1] ? {n6[31:0], n6[63:32]} : n6;
       fills <= full;
       emits <= full | last;
       fresh <= {at <= 2'h3, at <= 2'h2, at <= 1'h1, at <= 1'h0};
       placed_count <= (full) ? 3'h4 : total;
-      placed_last <= n3;
+      placed_last <= n5;
     end
-    if (takes & n5) placed_tag <= i__payload[77:70];
+    if (n7 & takes) placed_tag <= i__payload[77:70];
   end
 endmodule
 
@@ -306,41 +307,44 @@ module \neuflow_read_port.splitter  (
   output wire [14:0] piece,
   input wire clk
 );
-  reg n1, n2, active = 1'h0, ends = 1'h0, last = 1'h0, there = 1'h0;
+  reg n2, n3, active = 1'h0, ends = 1'h0, last = 1'h0, there = 1'h0;
   reg [1:0] final_2 = 2'h0, final_low = 2'h0, first = 2'h0, length = 2'h0, low = 2'h0;
   reg [20:0] more = 21'h0;
   reg [24:0] end_2 = 25'h0;
   reg [27:0] block = 28'h0;
+  reg [4:0] n5;
   reg [64:0] coming = 65'h0;
   reg [7:0] dest = 8'h0;
-  wire n3, moves, taken;
+  wire n4, n1, moves, taken;
   assign piece = {dest, ends & last, length, ends ? final_2 : 2'h3, first};
   assign request__payload = {length, block, low};
   assign i__ready = ~there | taken;
   assign request__valid = active & fits;
   assign awake = moves | taken & there | i__valid & i__ready;
+  assign n1 = taken & n4;
   assign taken = ~active | moves & ends;
-  assign n3 = taken | moves;
+  assign n4 = taken | moves;
   assign moves = request__valid & request__ready;
   always @(posedge clk) begin
-    if (taken) begin
-      dest <= coming[64:57];
-      last <= coming[56];
+    if (n1) begin
       final_low <= end_2[3:2];
       final_2 <= end_2[1:0];
+      dest <= coming[64:57];
+      last <= coming[56];
     end
-    if (n3) begin
-      n1 = !end_2[24:4];
-      n2 = more == 1'h1;
-      first <= taken ? coming[31:30] : 2'h0;
-      length <= taken ? (n1 ? end_2[3:2] - coming[1:0] : ~coming[1:0]) : n2 ? final_low : 2'h3;
-      ends <= taken ? n1 : n2;
-      more <= taken ? end_2[24:4] : more - 1'h1;
-      block <= taken ? coming[29:2] : block + 1'h1;
-      low <= taken ? coming[1:0] : 2'h0;
+    if (n4) begin
+      n2 = !end_2[24:4];
+      n3 = more == 1'h1;
+      first <= (!(taken)) ? 2'h0 : coming[31:30];
+      length <= taken ? (n2 ? end_2[3:2] - coming[1:0] : ~coming[1:0]) : n3 ? final_low : 2'h3;
+      ends <= taken ? n2 : n3;
+      low <= (!(taken)) ? 2'h0 : coming[1:0];
+      more <= (taken ? 21'h0 : 21'h1fffff) + (taken ? end_2[24:4] : more);
+      block <= {taken ? 1'h0 : 1'h1} + (taken ? coming[29:2] : block);
     end
     if (i__ready) begin
-      end_2 <= (i__payload[55:32] + {i__payload[1:0], i__payload[31:30]}) - 1'h1;
+      n5 = {i__payload[1:0], i__payload[31:30]} - 1'h1;
+      end_2 <= $signed({1'h0, i__payload[55:32]}) + $signed(n5);
       coming <= i__payload;
     end
   end
@@ -348,7 +352,7 @@ module \neuflow_read_port.splitter  (
     if (rst) begin
       active <= 1'h0; there <= 1'h0;
     end else begin
-      if (taken) active <= there;
+      if (n1) active <= there;
       if (i__ready) there <= i__valid;
     end
   end
@@ -365,48 +369,47 @@ module \neuflow_read_port.walker  (
   output reg o__valid = 1'h0,
   input wire clk
 );
-  reg n6, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
+  reg n4, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
   reg [15:0] left0 = 16'h0, left1 = 16'h0, left2 = 16'h0;
   reg [31:0] plane = 32'h0, row = 32'h0, run = 32'h0;
-  wire n8, n2, n7, n1, n5, n3, last, new_plane, new_row;
-  wire [14:0] n4;
+  wire n6, n5, n2, n1, n3, last, new_plane, new_row;
   wire [31:0] origin;
   assign o__payload = {i__payload[207:200], last, i__payload[55:32], run[1:0], run[31:2]};
   assign i__ready = o__valid & o__ready & last;
   assign awake = o__valid ? o__ready : i__valid;
-  assign {n3, n4} = left1 - 1'h1;
-  assign n1 = n7 & {new_plane, o__valid} != 1'h1;
-  assign n2 = n8 | new_plane;
-  assign n5 = (new_row | n2) & n7;
-  assign new_row = n8 | ends0;
-  assign origin = o__valid ? (ends1 ? plane : row) : i__payload[31:0];
-  assign n7 = n8 | o__ready;
-  assign n8 = ~o__valid;
-  assign new_plane = n8 | ends0 & ends1;
-  assign last = ends0 & ends1 & ends2;
+  assign n1 = n2 & n5;
+  assign n2 = n6 | new_plane;
+  assign n3 = n5 & (n2 | new_row);
+  assign origin = o__valid & new_row ? (new_plane ? plane : row) : new_plane ? i__payload[31:0] :
+    run;
+  assign new_row = n6 | ends0;
+  assign n5 = n6 | o__ready;
+  assign n6 = ~o__valid;
+  assign new_plane = n6 | ends0 & ends1;
+  assign last = ends2 & ends0 & ends1;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
-      left2 <= o__valid ? left2 - 1'h1 : i__payload[167:152];
+      left2 <= (o__valid ? 16'hffff : 16'h0) + (o__valid ? left2 : i__payload[167:152]);
+    end
+    if (n3) begin
+      ends1 <= n2 ? i__payload[119:104] == 1'h1 : left1 == 2'h2;
+      left1 <= (n2 ? 16'h0 : 16'hffff) + (n2 ? i__payload[119:104] : left1);
     end
     if (n5) begin
-      ends1 <= n2 ? i__payload[119:104] == 1'h1 : left1 == 2'h2;
-      left1 <= n2 ? i__payload[119:104] : {n3, n4};
+      n4 = n6 | new_row;
+      ends0 <= n4 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
+      left0 <= (n4 ? 16'h0 : 16'hffff) + (n4 ? i__payload[71:56] : left0);
+      run <= origin + (new_row ? 32'h0 : i__payload[103:72]);
     end
-    if (n7) begin
-      n6 = n8 | new_row;
-      ends0 <= n6 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
-      left0 <= n6 ? i__payload[71:56] : left0 - 1'h1;
-      run <= new_row ? origin : run + i__payload[103:72];
-    end
-    if (new_plane & n7) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
-    if (new_row & n7) row <= origin + i__payload[151:120];
+    if (new_plane & n5) plane <= origin + i__payload[199:168];
+    if (new_row & n5) row <= origin + i__payload[151:120];
   end
   always @(posedge clk) begin
     if (rst) begin
       o__valid <= 1'h0;
     end else begin
-      if ({o__valid, o__ready & last} != 2'h2) o__valid <= o__valid ? 1'h0 : i__valid;
+      if ({o__ready & last, o__valid} != 1'h1) o__valid <= o__valid ? 1'h0 : i__valid;
     end
   end
 endmodule

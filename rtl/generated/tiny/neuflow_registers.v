@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n5, n20, n30, n35, n38, n40, n16, n32, n22, n36, n27, n24, n28, n17, n34, n29, n33, n31, n18,
-    n26, n7, n37, n39, n10, n13, n11, n4, n9, n12, n19, n21, n15, n23, n8, n6, n14, n25, enabled =
+  reg n6, n20, n30, n31, n38, n17, n13, n37, n21, n33, n25, n28, n27, n24, n29, n26, n34, n40, n18,
+    n32, n8, n35, n39, n11, n16, n12, n5, n10, n14, n19, n36, n4, n22, n9, n7, n15, n23, enabled =
     1'h0;
-  wire n2, n41, n3, n45, n42, n46, n43, n47, n44, n1;
+  wire n2, n41, n3, n45, n42, n47, n43, n46, n44, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -75,8 +75,8 @@ module neuflow_registers (
   assign n43 = axi__aw__addr[11:2] == 4'h8;
   assign n44 = axi__aw__addr[11:2] == 3'h6;
   assign n45 = axi__aw__addr[11:2] == 4'hb;
-  assign n46 = axi__aw__addr[11:2] == 4'h9;
-  assign n47 = axi__aw__addr[11:2] == 3'h7;
+  assign n46 = axi__aw__addr[11:2] == 3'h7;
+  assign n47 = axi__aw__addr[11:2] == 4'h9;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
@@ -102,55 +102,56 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 4'ha;
-        n5 = axi__ar__addr[11:2] == 6'h24;
-        n6 = axi__ar__addr[11:2] == 2'h2;
-        n7 = axi__ar__addr[11:2] == 5'h10;
-        n8 = axi__ar__addr[11:2] == 2'h3;
-        n9 = axi__ar__addr[11:2] == 4'h9;
-        n10 = axi__ar__addr[11:2] == 4'hd;
-        n11 = axi__ar__addr[11:2] == 4'hb;
-        n12 = axi__ar__addr[11:2] == 4'h8;
-        n13 = axi__ar__addr[11:2] == 4'hc;
-        n14 = axi__ar__addr[11:2] == 1'h1;
-        n15 = axi__ar__addr[11:2] == 3'h5;
-        n16 = axi__ar__addr[11:2] == 5'h1e;
-        n17 = axi__ar__addr[11:2] == 5'h17;
+        n4 = axi__ar__addr[11:2] == 3'h5;
+        n5 = axi__ar__addr[11:2] == 4'ha;
+        n6 = axi__ar__addr[11:2] == 6'h24;
+        n7 = axi__ar__addr[11:2] == 2'h2;
+        n8 = axi__ar__addr[11:2] == 5'h10;
+        n9 = axi__ar__addr[11:2] == 2'h3;
+        n10 = axi__ar__addr[11:2] == 4'h9;
+        n11 = axi__ar__addr[11:2] == 4'hd;
+        n12 = axi__ar__addr[11:2] == 4'hb;
+        n13 = axi__ar__addr[11:2] == 5'h1e;
+        n14 = axi__ar__addr[11:2] == 4'h8;
+        n15 = axi__ar__addr[11:2] == 1'h1;
+        n16 = axi__ar__addr[11:2] == 4'hc;
+        n17 = axi__ar__addr[11:2] == 5'h1f;
         n18 = axi__ar__addr[11:2] == 5'h12;
         n19 = axi__ar__addr[11:2] == 3'h7;
         n20 = axi__ar__addr[11:2] == 6'h23;
-        n21 = axi__ar__addr[11:2] == 3'h6;
-        n22 = axi__ar__addr[11:2] == 5'h1c;
-        n23 = axi__ar__addr[11:2] == 3'h4;
-        n24 = axi__ar__addr[11:2] == 5'h19;
-        n25 = !axi__ar__addr[11:2];
-        n26 = axi__ar__addr[11:2] == 5'h11;
-        n27 = axi__ar__addr[11:2] == 5'h1a;
-        n28 = axi__ar__addr[11:2] == 5'h18;
-        n29 = axi__ar__addr[11:2] == 5'h15;
+        n21 = axi__ar__addr[11:2] == 5'h1c;
+        n22 = axi__ar__addr[11:2] == 3'h4;
+        n23 = !axi__ar__addr[11:2];
+        n24 = axi__ar__addr[11:2] == 5'h17;
+        n25 = axi__ar__addr[11:2] == 5'h1a;
+        n26 = axi__ar__addr[11:2] == 5'h15;
+        n27 = axi__ar__addr[11:2] == 5'h18;
+        n28 = axi__ar__addr[11:2] == 5'h19;
+        n29 = axi__ar__addr[11:2] == 5'h16;
         n30 = axi__ar__addr[11:2] == 6'h22;
-        n31 = axi__ar__addr[11:2] == 5'h13;
-        n32 = axi__ar__addr[11:2] == 5'h1d;
-        n33 = axi__ar__addr[11:2] == 5'h14;
-        n34 = axi__ar__addr[11:2] == 5'h16;
-        n35 = axi__ar__addr[11:2] == 6'h21;
-        n36 = axi__ar__addr[11:2] == 5'h1b;
-        n37 = axi__ar__addr[11:2] == 4'hf;
+        n31 = axi__ar__addr[11:2] == 6'h21;
+        n32 = axi__ar__addr[11:2] == 5'h11;
+        n33 = axi__ar__addr[11:2] == 5'h1b;
+        n34 = axi__ar__addr[11:2] == 5'h14;
+        n35 = axi__ar__addr[11:2] == 4'hf;
+        n36 = axi__ar__addr[11:2] == 3'h6;
+        n37 = axi__ar__addr[11:2] == 5'h1d;
         n38 = axi__ar__addr[11:2] == 6'h20;
         n39 = axi__ar__addr[11:2] == 4'he;
-        n40 = axi__ar__addr[11:2] == 5'h1f;
+        n40 = axi__ar__addr[11:2] == 5'h13;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n5 ? idle_tile : n20 ? configuration : n30 ? dependency : n35 ? output_drain
-          : n38 ? wait_output : n40 ? weight_load : n16 ? wait_input : n32 ? fill : n22 ?
-          map_remainder_high : n36 ? map_remainder : n27 ? edge_lanes_high : n24 ? edge_lanes : n28
-          ? useful_high : n17 ? useful : n34 ? config_hidden : n29 ? write_beats : n33 ? read_beats
-          : n31 ? mac_cycles : n18 ? fence_stalls : n26 ? config_stalls : n7 ? config_words : n37 ?
-          program_counter : n39 ? frames_done : n10 ? cycles_high : n13 ? cycles : n11 ?
-          host_watchdog : n4 ? host_ring : n9 ? host_frames : n12 ? host_output : n19 ? host_input :
-          n21 ? host_program : n15 ? {16'h0, error, 6'h0, done, busy} : n23 ? {30'h0, enabled, 1'h0}
-          : n8 ? 32'h4050202 : n6 ? 32'h37c07d79 : n14 ? 32'h20000 : n25 ? 32'h6e657546 : 32'h0;
+        axi__r__data <= n6 ? idle_tile : n20 ? configuration : n30 ? dependency : n31 ? output_drain
+          : n38 ? wait_output : n17 ? weight_load : n13 ? wait_input : n37 ? fill : n21 ?
+          map_remainder_high : n33 ? map_remainder : n25 ? edge_lanes_high : n28 ? edge_lanes : n27
+          ? useful_high : n24 ? useful : n29 ? config_hidden : n26 ? write_beats : n34 ? read_beats
+          : n40 ? mac_cycles : n18 ? fence_stalls : n32 ? config_stalls : n8 ? config_words : n35 ?
+          program_counter : n39 ? frames_done : n11 ? cycles_high : n16 ? cycles : n12 ?
+          host_watchdog : n5 ? host_ring : n10 ? host_frames : n14 ? host_output : n19 ? host_input
+          : n36 ? host_program : n4 ? {16'h0, error, 6'h0, done, busy} : n22 ? {30'h0, enabled,
+          1'h0} : n9 ? 32'h4050202 : n7 ? 32'h37c07d79 : n15 ? 32'h20000 : n23 ? 32'h6e657546 :
+          32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
       if (axi__aw__ready) axi__b__resp <= |{n42, n43, n3, n44, n1, n45, n46, n47} ? 2'h0 : 2'h2;
@@ -158,9 +159,9 @@ module neuflow_registers (
       if (n3 & n2) enabled <= axi__w__data[1];
       if (n45 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
       if (n42 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
-      if (axi__aw__ready & n46) host_frames <= host_frames & n48 | n49;
+      if (axi__aw__ready & n47) host_frames <= host_frames & n48 | n49;
       if (n43 & axi__aw__ready) host_output <= host_output & n48 | n49;
-      if (axi__aw__ready & n47) host_input <= host_input & n48 | n49;
+      if (axi__aw__ready & n46) host_input <= host_input & n48 | n49;
       if (n44 & axi__aw__ready) host_program <= host_program & n48 | n49;
     end
   end

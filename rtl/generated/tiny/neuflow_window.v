@@ -43,8 +43,8 @@ module neuflow_window (
     8'h0, head = 8'h0, last_turn_47 = 8'h0, old_189 = 8'h0, open = 8'h0, opens_in = 8'h0, slot =
     8'h0, slots = 8'h0, span, turn = 8'h0, write_address_73 = 8'h0;
   reg [8:0] n14, after_52, final_2 = 9'h0, reach = 9'h0, valid = 9'h0;
-  wire n44, n58, n60, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n7,
-    n1, n11, n10, n61, n9, n47, n48, n49, n50, n46, n8, n3, n5, n12, n13, n15, n16, n32, n34, n37,
+  wire n44, n58, n61, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n8,
+    n1, n11, n10, n60, n9, n46, n50, n48, n47, n49, n7, n3, n5, n12, n13, n15, n16, n32, n34, n37,
     n40, n43, n45, n17, n54, n57, n59, n2, n6, n4, n23, awake_154, awake_161, closes, en, en_142,
     ends, ends_line, ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24,
     i__valid_129, i__valid_135, i__valid_25, inside_2, issue, load, o__ready_38, o__valid_23,
@@ -64,8 +64,8 @@ module neuflow_window (
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = |{load, step_82, awake_154, read_enable, v2_valid, read, n46, v3_valid, n47,
-    v4_valid, n48, n49, issue, n50} | n51;
+  assign awake = |{load, step_82, n46, read, read_enable, n47, v2_valid, issue, n48, v3_valid,
+    awake_154, n49, v4_valid, n50} | n51;
   assign finish = n3 ? (n9 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
   assign o__ready_38 = ~held_valid | taken & after >= 2'h2 & (~ends | spills);
@@ -82,17 +82,17 @@ module neuflow_window (
   assign n5 = fsm_state == 3'h6;
   assign scanning = fsm_state == 3'h4;
   assign n6 = fsm_state == 2'h2;
-  assign scanned = n60 & line_ends_50;
-  assign n7 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign n8 = !fsm_state;
-  assign n9 = walking | f_valid | b_valid | n61;
+  assign n7 = !fsm_state;
+  assign n8 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
+  assign n9 = walking | f_valid | b_valid | n60;
+  assign scanned = n61 & line_ends_50;
   assign n10 = closes_in == 1'h1;
   assign n11 = opens_in == 1'h1;
-  assign n12 = n5 | n8;
+  assign n12 = n7 | n5;
   assign n13 = {n6, n11 & |unopened} != 2'h2;
   assign n15 = {closing, n5} != 1'h1;
-  assign n16 = n6 | n5 | n8;
-  assign n17 = {n4, n7} != 2'h3 & (n4 | n8);
+  assign n16 = n6 | n7 | n5;
+  assign n17 = {n4, n8} != 2'h3 & (n4 | n7);
   assign read = en & b_valid & (~b_hit | ~lead[19]);
   assign n18 = load & f_hit;
   assign n19 = ~walking;
@@ -115,36 +115,36 @@ module neuflow_window (
   assign n37 = ends_map | n36;
   assign n38 = n19 | ends_map;
   assign n39 = o__payload_21[16:1] == 1'h1;
-  assign n40 = ends_line | n38;
+  assign n40 = n38 | ends_line;
   assign n41 = n58 | step;
   assign issue = scanning & (held_valid & (~spills | o__valid_34) | ~real_2) & (room | ~closing);
   assign ends = input_ends & line_ends & line_ends_50;
   assign after = lane + {line_ends ? tail : 2'h2};
   assign taken = step & real_2;
   assign n42 = n58 | scanned;
-  assign n43 = n60 | n42;
-  assign n44 = n58 | n60;
-  assign n45 = n44 | step;
-  assign n46 = en_142 | awake_161 | |{o__valid & o__ready, valid[8] & i__ready_141, i__valid_135 &
-    i__ready_134, i__valid_129 & i__ready_128};
-  assign n47 = o__valid_23 & n58;
-  assign n48 = i__valid_25 & i__ready_24;
-  assign n49 = o__valid_34 & o__ready_38;
-  assign n50 = en & n61;
+  assign n43 = n61 | n42;
+  assign n44 = n58 | n61;
+  assign n45 = step | n44;
+  assign n46 = o__valid_23 & n58;
+  assign n47 = en & n60;
+  assign n48 = o__valid_34 & o__ready_38;
+  assign n49 = en_142 | awake_161 | |{o__valid & o__ready, i__valid_129 & i__ready_128, i__valid_135
+    & i__ready_134, valid[8] & i__ready_141};
+  assign n50 = i__valid_25 & i__ready_24;
   assign n51 = |settling;
   assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
     o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
   assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-  assign n54 = (read | |{s1_valid, s2_valid, s3_valid, s4_valid}) & en;
+  assign n54 = (read | |{s1_valid, s2_valid, s4_valid, s3_valid}) & en;
   assign n56 = first_turn & closing;
   assign n57 = finish | rst;
   assign ends_line = step_82 & column_ends;
   assign n58 = ~scanning;
   assign step = issue & turn == last_turn_47;
-  assign n59 = rst | n41;
+  assign n59 = n41 | rst;
   assign spills = after > 2'h2;
-  assign n60 = step & line_ends;
-  assign n61 = |{s1_valid, s2_valid, s3_valid, s5_valid, s4_valid};
+  assign n60 = |{s1_valid, s2_valid, s4_valid, s3_valid, s5_valid};
+  assign n61 = step & line_ends;
   assign lead = {newest, 1'h1} + {~b_position[19:1], ~b_crosses};
   assign ends_map = ends_line & map_ends;
   assign part_sum = $signed(s5_part) + $signed({s4_part_q[31], s4_part_q[23:0]});
@@ -209,24 +209,24 @@ module neuflow_window (
         closing <= closes;
         real_2 <= inside_2;
       end
-      if (&{{scanning, scanned} != 2'h2, {n4, n7} != 2'h2, |{n6, n4, n5, n8, n2, n3, scanning}, {n9,
-        n3} != 2'h3, {o__valid_23, n8} != 1'h1}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 : scanning
-        ? 3'h6 : n2 ? (inside_2 | closes ? 3'h4 : {1'h1, !below & !unopened & !open ? 2'h1 : 2'h2})
-        : n6 ? 3'h3 : 3'h1;
+      if (&{|{n6, n4, scanning, n7, n2, n3, n5}, {n4, n8} != 2'h2, {n9, n3} != 2'h3, {scanning,
+        scanned} != 2'h2, {n7, o__valid_23} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
+        scanning ? 3'h6 : n2 ? (inside_2 | closes ? 3'h4 : {1'h1, !below & !unopened & !open ? 2'h1
+        : 2'h2}) : n6 ? 3'h3 : 3'h1;
       if (n12) begin
         closes_in <= n5 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
         opens_in <= n5 ? (n11 ? o__payload_21[112:105] : opens_in - 1'h1) : 8'h1;
       end
-      if (n13 & (n6 | n8)) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
+      if (n13 & (n6 | n7)) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
       if (n12 & {real_2, n5} != 1'h1) below <= n5 ? below - 1'h1 : o__payload_21[48:33];
       if (n12 & {|above, n5} != 1'h1) above <= n5 ? above - 1'h1 : o__payload_21[128:121];
       if (n12 & n15) begin
         n14 = head + 1'h1;
         head <= n5 ? (n14 == slots ? 8'h0 : n14[7:0]) : 8'h0;
       end
-      if (n13 & n16 & {closing & fresh == open, real_2, n5} != 1'h1) fresh <= n5 ? (real_2 ? 8'h0 :
+      if (n16 & {closing & fresh == open, real_2, n5} != 1'h1 & n13) fresh <= n5 ? (real_2 ? 8'h0 :
         fresh - 1'h1) : n6 ? fresh + 1'h1 : 8'h0;
-      if (n13 & n16 & n15) open <= n5 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
+      if (n16 & n15 & n13) open <= n5 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
       if (n17) begin
         reach <= n4 ? reach + o__payload_21[112:105] : o__payload_21[112:105] + 1'h1;
         slots <= n4 ? slots + 1'h1 : 8'h1;
@@ -242,7 +242,7 @@ module neuflow_window (
       end
       if (n18 | n19 & n20 & n21) free <= n18 ? f_position[19:1] : base;
       b_valid <= load | b_valid & ~n22;
-      walking <= n4 ? (n7 ? 1'h1 : n23) : n23;
+      walking <= n4 ? (n8 ? 1'h1 : n23) : n23;
       f_valid <= step_82 | f_valid & ~load;
       line_last <= n24;
       {first_last_q[17], first_last_q[8:0]} <= $signed(n25) - $signed({1'h0,
@@ -297,7 +297,7 @@ module neuflow_window (
         map_ends <= n38 ? n39 : map_left == 2'h2;
         map_left <= n38 ? o__payload_21[16:1] : map_left - 1'h1;
       end
-      if (n41 | issue) begin
+      if (issue | n41) begin
         after_52 = slot + 1'h1;
         slot <= n41 ? head : after_52 == slots ? 8'h0 : after_52[7:0];
       end
@@ -313,17 +313,17 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{load, step_82, rst, awake_154, read_enable, v2_valid, read, n46, v3_valid, n47, v4_valid,
-      n48, n49, issue, n50}) begin
+    if (|{load, step_82, n46, read, read_enable, n47, v2_valid, issue, n48, v3_valid, awake_154,
+      n49, rst, v4_valid, n50}) begin
       settling <= 3'h4;
     end else begin
       if (n51) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (en & s4_valid) s5_part[31:16] <= n52[31:16];
-    if ((o__payload_21[0] | s4_meta[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0])) & en &
-      s4_valid) s5_part[15:0] <= n52[15:0];
+    if (s4_valid & en) s5_part[31:16] <= n52[31:16];
+    if ((o__payload_21[0] | s4_meta[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0])) &
+      s4_valid & en) s5_part[15:0] <= n52[15:0];
     if (n54) begin
       pair0_sum = $signed(s2_word0) + $signed(s2_word1);
       n53 = ~b_ends;
@@ -487,7 +487,7 @@ module \neuflow_window.packer.merger  (
   assign spills = last & full & total[0];
   always @(posedge clk) begin
     if (n1 & (fresh[0] | fills)) rest_0 <= turned;
-    if (n1 & (fresh[1] | fills)) rest_1 <= turned;
+    if ((fresh[1] | fills) & n1) rest_1 <= turned;
     if (takes) begin
       turned <= i__payload[15:0];
       fills <= full;

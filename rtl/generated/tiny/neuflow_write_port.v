@@ -78,22 +78,22 @@ module neuflow_write_port (
     end
   end
   always @(posedge clk) begin
-    if (newest == 2'h3 & asked) notes[3] <= o__payload_60[32];
-    if (newest == 4'hf & asked) notes[15] <= o__payload_60[32];
-    if (!newest & asked) notes[0] <= o__payload_60[32];
-    if (newest == 4'ha & asked) notes[10] <= o__payload_60[32];
-    if (newest == 4'hc & asked) notes[12] <= o__payload_60[32];
-    if (newest == 4'h8 & asked) notes[8] <= o__payload_60[32];
-    if (newest == 4'hb & asked) notes[11] <= o__payload_60[32];
-    if (newest == 3'h7 & asked) notes[7] <= o__payload_60[32];
-    if (newest == 3'h5 & asked) notes[5] <= o__payload_60[32];
     if (newest == 2'h2 & asked) notes[2] <= o__payload_60[32];
     if (newest == 4'he & asked) notes[14] <= o__payload_60[32];
-    if (newest == 4'hd & asked) notes[13] <= o__payload_60[32];
-    if (newest == 3'h6 & asked) notes[6] <= o__payload_60[32];
     if (newest == 4'h9 & asked) notes[9] <= o__payload_60[32];
+    if (newest == 4'hb & asked) notes[11] <= o__payload_60[32];
+    if (newest == 3'h7 & asked) notes[7] <= o__payload_60[32];
+    if (newest == 4'hf & asked) notes[15] <= o__payload_60[32];
+    if (newest == 4'ha & asked) notes[10] <= o__payload_60[32];
+    if (newest == 3'h6 & asked) notes[6] <= o__payload_60[32];
     if (newest == 3'h4 & asked) notes[4] <= o__payload_60[32];
     if (newest == 1'h1 & asked) notes[1] <= o__payload_60[32];
+    if (newest == 4'hd & asked) notes[13] <= o__payload_60[32];
+    if (newest == 4'hc & asked) notes[12] <= o__payload_60[32];
+    if (newest == 3'h5 & asked) notes[5] <= o__payload_60[32];
+    if (newest == 4'h8 & asked) notes[8] <= o__payload_60[32];
+    if (newest == 2'h3 & asked) notes[3] <= o__payload_60[32];
+    if (!newest & asked) notes[0] <= o__payload_60[32];
   end
   always @(posedge clk) begin
     if (rst) begin
@@ -121,11 +121,9 @@ module \neuflow_write_port.buffer  (
 );
   reg [2:0] read_address = 3'h0, write_address = 3'h0;
   reg [3:0] level = 4'h0;
-  wire n1, fetch, push;
-  wire [1:0] n2;
+  wire fetch, push;
   assign i__ready = ~level[3];
   assign awake = push | fetch | o__valid & o__ready;
-  assign {n1, n2} = read_address + fetch;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & i__ready;
   neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(69)) ram (
@@ -137,7 +135,7 @@ module \neuflow_write_port.buffer  (
     end else begin
       o__valid <= fetch | o__valid & ~o__ready;
       level <= (level + push) - fetch;
-      read_address <= {n1, n2};
+      read_address <= read_address + fetch;
       write_address <= write_address + push;
     end
   end
@@ -318,7 +316,7 @@ module \neuflow_write_port.placer.cutter  (
   assign step = n5 & i__valid;
   assign free = ~o__valid | o__ready;
   assign below = low < i__payload[33:32];
-  assign n3 = step | run__ready;
+  assign n3 = run__ready | step;
   assign ends = near & below;
   assign n4 = low + 1'h1;
   assign n5 = active & free;
@@ -400,7 +398,7 @@ module \neuflow_write_port.placer.merger  (
       placed_q <= {base <= 2'h3 & total > 2'h3, base <= 2'h2 & total > 2'h2, base <= 1'h1 & total >
         1'h1, base <= 1'h0 & total > 1'h0, n2};
     end
-    if (takes & n3) placed_tag <= i__payload[68:38];
+    if (n3 & takes) placed_tag <= i__payload[68:38];
   end
   always @(posedge clk) begin
     if (rst) begin
@@ -438,16 +436,17 @@ module \neuflow_write_port.walker  (
   reg n4, ends0 = 1'h0, ends1 = 1'h0, ends2 = 1'h0;
   reg [15:0] left0 = 16'h0, left1 = 16'h0, left2 = 16'h0;
   reg [31:0] plane = 32'h0, row = 32'h0, run = 32'h0;
-  wire n6, n2, n5, n1, n3, last, new_plane, new_row;
+  wire n6, n5, n2, n1, n3, last, new_plane, new_row;
   wire [31:0] origin;
   assign o__payload = {i__payload[200], last, i__payload[55:32], run[1:0], run[31:2]};
   assign i__ready = o__valid & o__ready & last;
   assign awake = o__valid ? o__ready : i__valid;
-  assign n1 = {new_plane, o__valid} != 1'h1 & n5;
+  assign n1 = n2 & n5;
   assign n2 = n6 | new_plane;
-  assign n3 = (new_row | n2) & n5;
+  assign n3 = n5 & (n2 | new_row);
+  assign origin = o__valid & new_row ? (new_plane ? plane : row) : new_plane ? i__payload[31:0] :
+    run;
   assign new_row = n6 | ends0;
-  assign origin = o__valid ? (ends1 ? plane : row) : i__payload[31:0];
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
@@ -455,19 +454,19 @@ module \neuflow_write_port.walker  (
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
-      left2 <= o__valid ? left2 - 1'h1 : i__payload[167:152];
+      left2 <= (o__valid ? 16'hffff : 16'h0) + (o__valid ? left2 : i__payload[167:152]);
     end
     if (n3) begin
       ends1 <= n2 ? i__payload[119:104] == 1'h1 : left1 == 2'h2;
-      left1 <= n2 ? i__payload[119:104] : left1 - 1'h1;
+      left1 <= (n2 ? 16'h0 : 16'hffff) + (n2 ? i__payload[119:104] : left1);
     end
     if (n5) begin
       n4 = n6 | new_row;
       ends0 <= n4 ? i__payload[71:56] == 1'h1 : left0 == 2'h2;
-      left0 <= n4 ? i__payload[71:56] : left0 - 1'h1;
-      run <= new_row ? origin : run + i__payload[103:72];
+      left0 <= (n4 ? 16'h0 : 16'hffff) + (n4 ? i__payload[71:56] : left0);
+      run <= origin + (new_row ? 32'h0 : i__payload[103:72]);
     end
-    if (n5 & new_plane) plane <= (o__valid ? plane : i__payload[31:0]) + i__payload[199:168];
+    if (n5 & new_plane) plane <= origin + i__payload[199:168];
     if (n5 & new_row) row <= origin + i__payload[151:120];
   end
   always @(posedge clk) begin
