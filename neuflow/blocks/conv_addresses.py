@@ -1,19 +1,17 @@
-"""Stages 1 to 6 of the array: where a tap's words lie in the banks, and the masks of the borders."""
+"""Stages 1 to 6 of the array: where a tap's words lie in the banks."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.utils import ceil_log2
 
 from neuflow.blocks.conv_banks import Locator, advance, banks_before
-from neuflow.blocks.conv_operands import words_read
 from neuflow.blocks.convolver_model import ROW_ENDS
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS
-from neuflow.layout import ABSENT_CHANNELS, ROW_ADDRESS, SIZE
+from neuflow.layout import ABSENT_CHANNELS, ROW_ADDRESS
 
 if TYPE_CHECKING:
     from neuflow.blocks.conv_array import MacArray
@@ -213,44 +211,3 @@ def _phase(m: Module, array: MacArray, axis, moves, restarts, step, step_wrap):
     with m.Elif(moves):
         m.d.sync += phase.eq(Mux(restarts, first, Mux(wraps, over, sum_)))
     return offset, (move, move_less)
-
-
-def border_masks(m: Module, array: MacArray):
-    """Stages 2 to 9: which lanes lie inside the input at this tap."""
-    c = array.config.payload
-    lanes, s1, s2 = array.coordinates, array.stage[1], array.stage[2]
-    tap_x = Signal(signed(SIZE + 2))
-    tap_y = Signal(signed(SIZE + 2))
-    with m.If(array.rest | (s2.valid & s2.ends_y)):
-        m.d.sync += [tap_x.eq(c.tap_x), tap_y.eq(c.tap_y)]
-    with m.Elif(s2.valid & s2.ends_x):
-        m.d.sync += [tap_x.eq(c.tap_x), tap_y.eq(tap_y + c.dilation_y)]
-    with m.Elif(s2.valid & ~s2.goes_on):
-        m.d.sync += tap_x.eq(tap_x + c.dilation_x)
-
-    shape = data.ArrayLayout(unsigned(SIZE), array.grid.pixels)
-    x = Signal(shape, reset_less=True)
-    y = Signal(shape, reset_less=True)
-    with m.If(s1.valid & s1.begins):
-        m.d.sync += [x.eq(lanes.x), y.eq(lanes.y)]
-    masks = {k: Signal(array.grid.pixels, name=f"s{k}_masks", reset_less=True) for k in range(4, 9)}
-    for lane in range(array.grid.pixels):
-        # A negative coordinate is a large unsigned one, so one comparison serves both ends.
-        at_x = Signal(SIZE + 2, name=f"at_x{lane}", reset_less=True)
-        at_y = Signal(SIZE + 2, name=f"at_y{lane}", reset_less=True)
-        # Only for a tap: what rests costs a simulator nothing.
-        with m.If(s2.valid):
-            m.d.sync += [at_x.eq(x[lane] + tap_x), at_y.eq(y[lane] + tap_y)]
-        with m.If(array.stage[3].valid):
-            m.d.sync += masks[4][lane].eq((at_x < c.width) & (at_y < c.height))
-    m.d.sync += [masks[k].eq(masks[k - 1]) for k in range(5, 9)]
-    # Words beyond the last pixel's are those of its row: its mask is theirs. Spread, a word is of
-    # the row of the lane that reads it last.
-    inside = Signal(words_read(array.grid), name="s9_masks", reset_less=True)
-    last, gap = array.grid.pixels - 1, array.grid.tap_gap
-    plain, spread = (
-        Cat(masks[8][min(max(n - back, 0), last)] for n in range(words_read(array.grid)))
-        for back in (0, gap)
-    )
-    m.d.sync += inside.eq(Mux(array.spread, spread, plain))
-    return inside

@@ -9,7 +9,7 @@ Lanes beyond the end of an output row may read elsewhere: in the banks behind, a
 
 Stages: 0 issue, 1 phases, 2 position, 3 to 5 bank address, 6 banks, 7 their words, 8 and 9 rotate,
 10 to the multipliers, 11 multiply, 12 accumulate, 13 to the drain registers, 14 the first pixel to
-the drain. Border masks: 2 to 4, then they wait for 9.
+the drain. Border masks: 2 to 9.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
-from neuflow.blocks.conv_addresses import border_masks, tap_addresses
+from neuflow.blocks.conv_addresses import tap_addresses
 from neuflow.blocks.conv_banks import read_address
+from neuflow.blocks.conv_borders import border_masks
 from neuflow.blocks.conv_lanes import Coordinates
 from neuflow.blocks.conv_operands import accumulate, operands
 from neuflow.blocks.conv_steps import STEP_FLAGS, row_steps

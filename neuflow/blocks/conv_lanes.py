@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from itertools import pairwise
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -22,8 +24,10 @@ class Coordinates(Component):
     Members: ``config``, ``configured`` In: the pass; ``following``, ``follows`` In: the one behind it,
     whose first group is made when the last one of this pass is taken; ``moves`` In: the configuration
     leaves; ``stored`` In: rows there; ``take`` In: the group is taken, make the next; ``last`` In: it is
-    its pass's last; ``full`` Out: the group is there, and ``fed``: so are its rows. ``x``, ``y`` Out:
-    per lane, in input steps (times stride), one cycle after the take.
+    its pass's last; ``full`` Out: the group is there, and ``fed``: so are its rows. ``first_x``,
+    ``first_y`` Out: where the first lane lies, in input steps (times stride), one cycle after the take.
+    Of each lane, ``LATE`` cycles after it: ``row`` Out, rows behind the first lane's; ``behind`` Out,
+    there are any; and then ``column`` Out, lanes behind its row's first.
     ``free``: rows the group frees; ``last_row``: output row of the last lane; ``count``: its lanes
     that are output positions; ``split``: those in the output row of the first, and in that and the
     next; ``rows_on``: output rows from its first lane to the next group's. ``awake`` Out.
@@ -31,7 +35,8 @@ class Coordinates(Component):
     """
 
     LEAD = 2
-    SETTLE = 4
+    LATE = 6
+    SETTLE = LATE + 3
     """Cycles from the last lane made, or row stored, to the last register; one to spare."""
 
     def __init__(self, grid: GridConfig):
@@ -49,8 +54,11 @@ class Coordinates(Component):
                 "last": In(1),
                 "full": Out(1),
                 "fed": Out(1),
-                "x": Out(data.ArrayLayout(unsigned(SIZE), lanes)),
-                "y": Out(data.ArrayLayout(unsigned(SIZE), lanes)),
+                "first_x": Out(SIZE),
+                "first_y": Out(SIZE),
+                "row": Out(data.ArrayLayout(range(lanes), lanes)),
+                "column": Out(data.ArrayLayout(range(lanes), lanes)),
+                "behind": Out(lanes),
                 "free": Out(SIZE),
                 "last_row": Out(SIZE),
                 "count": Out(range(lanes + 1)),
@@ -91,15 +99,12 @@ class Coordinates(Component):
             within.eq(Mux(first, 0, reached)),
             self.rows_on.eq(reached),
         ]
-        # They are copied a cycle after the take, so they may come a cycle late: what moves a thousand
-        # registers comes from one.
-        x, y = (Signal(SIZE * lanes, name=n, reset_less=True) for n in ("x", "y"))
+        # The first lane's place is copied a cycle after the take.
+        late_first = Signal()
         late_x, late_y = (Signal(SIZE, name=f"late_{n}", reset_less=True) for n in ("x", "y"))
-        late = Signal()
-        m.d.comb += [self.x.as_value().eq(x), self.y.as_value().eq(y)]
-        m.d.sync += late.eq(make)
-        with m.If(late):
-            m.d.sync += [x.eq(Cat(x[SIZE:], late_x)), y.eq(Cat(y[SIZE:], late_y))]
+        with m.If(late_first):
+            m.d.sync += [self.first_x.eq(late_x), self.first_y.eq(late_y)]
+        self._number(m, make, first, ready.begins_row)
         with m.If(make):
             m.d.sync += [
                 *(summed[n].eq(walked[n]) for n in ("x", "y", "row")),
@@ -112,6 +117,7 @@ class Coordinates(Component):
                 ready.need.eq(clipped(need_sum)),
                 ready.free.eq(clipped(free_sum)),
                 valid.eq(Cat(1, valid)),
+                late_first.eq(first),
                 late_x.eq(ready.x),
                 late_y.eq(ready.y),
                 self.last_row.eq(ready.row),
@@ -165,6 +171,30 @@ class Coordinates(Component):
                 form[n].eq(Mux(borrows, self.following[n], self.config[n])) for n in FORM
             )
         return form, ~runs, (~known & there) | (known & ~runs) | takes_last | self.moves
+
+    def _number(self, m, make, first, begins_row):
+        """Number rows and columns in the group, and line the lanes up.
+
+        They are copied with the tap that needs them, so they may come late; what moves all lanes comes
+        from registers.
+        """
+        lane = data.StructLayout({"row": self.row[0].shape(), "column": self.column[0].shape()})
+        made = [Signal(1, name=f"made{k}") for k in range(self.LATE)]
+        numbers = [Signal(lane, name=f"lane{k}", reset_less=True) for k in range(self.LATE)]
+        m.d.sync += [
+            made[0].eq(make),
+            *(after.eq(before) for before, after in pairwise(made)),
+            *(after.eq(before) for before, after in pairwise(numbers)),
+        ]
+        with m.If(make):
+            m.d.sync += [
+                numbers[0].row.eq(Mux(first, 0, numbers[0].row + begins_row)),
+                numbers[0].column.eq(Mux(first | begins_row, 0, numbers[0].column + 1)),
+            ]
+        with m.If(made[-1]):
+            m.d.sync += self.behind.eq(Cat(self.behind[1:], numbers[-1].row != 0))
+            for lanes, number in ((self.row, numbers[-1].row), (self.column, numbers[-1].column)):
+                m.d.sync += lanes.as_value().eq(Cat(lanes.as_value()[len(number) :], number))
 
     def _walk(self, m, c, clear, make):
         """Walk lane by lane: column, row, and both times stride."""

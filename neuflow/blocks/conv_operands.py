@@ -58,9 +58,13 @@ def operands(m: Module, array: MacArray, masks):
     with m.If(array.stage[8].valid):
         m.d.sync += turned.eq(Cat(words, words) >> coarse)
     read = Signal.like(masked, name="s9_words")
-    m.d.comb += read.eq(Cat(turned, turned) >> fine)
+    inside = Cat(mask.replicate(WORD_BITS) for mask in masks)
+    m.d.comb += read.eq((Cat(turned, turned) >> fine) & inside)
+    with m.If(array.stage[9].valid):
+        m.d.sync += masked.eq(read)
     kept = Signal.like(further, name="s10_kept", reset_less=True)
-    _take(m, array, read, masks, masked, kept)
+    if grid.tap_gather:
+        _gather(m, array, read, masked, kept)
 
     def words_from(step):
         return Cat(masked[(k + step) * WORD_BITS :][:size] for k in others)
@@ -81,52 +85,37 @@ def operands(m: Module, array: MacArray, masks):
     return pixels * (grid.maps // grid.tap_lanes), _weights(m, array)
 
 
-def _take(m: Module, array: MacArray, read, masks, words, kept):
-    """Stages 9 and 10: take the words that are read, 0 for those outside; let some serve two steps.
+def _gather(m: Module, array: MacArray, read, words, kept):
+    """Stages 9 and 10: let words read serve two steps; last taps of kernel rows wait in ``kept``.
 
-    By ``kept`` last taps of kernel rows wait, those of the latest row first; the present one's are
-    read for the step itself.
+    Of the rows before, the latest first; the present one's are read for the step itself.
     """
-    grid, s9 = array.grid, array.stage[9]
-
-    def inside(masks, words):
-        # A choice of 0, which the registers' reset makes.
-        lanes = (words[k * WORD_BITS : (k + 1) * WORD_BITS] for k in range(len(masks)))
-        return Cat(Mux(mask, word, 0) for mask, word in zip(masks, lanes, strict=True))
-
-    taken, passes = read, masks
-    if grid.tap_gather:
-        taken, passes = Signal.like(read, name="s9_taken"), Signal.like(masks, name="s9_passes")
-        m.d.comb += [
-            taken.eq(Mux(s9.goes_on, words[grid.maps * WORD_BITS :], read)),
-            passes.eq(masks | s9.goes_on.replicate(len(masks))),
-        ]
-        with m.If(s9.valid & s9.keeps):
-            m.d.sync += kept.eq(Cat(inside(masks[: grid.pixels], read), kept))
-    with m.If(s9.valid):
-        m.d.sync += words.eq(inside(passes, taken))
+    with m.If(array.stage[9].valid & array.stage[9].goes_on):
+        m.d.sync += words.eq(words[array.grid.maps * WORD_BITS :])
+    with m.If(array.stage[9].valid & array.stage[9].keeps):
+        m.d.sync += kept.eq(Cat(read[: array.grid.pixels * WORD_BITS], kept))
 
 
 def _choices(m: Module, array: MacArray, by_tap):
-    """Stages 9 and 10: which words the lanes take. Return it for every bit of their words.
+    """Stages 9 and 10: which words the lanes take, said of every bit of a pixel's word.
 
     Two registers a pixel say it for all map lanes but the first, so that a bit of an operand is
     chosen in one look-up table. ``taps``, ``far``: 0, 0 the word read for the pixel; 1, 0 that of the
     lane's tap; 0, 1 likewise, but behind the row's end; 1, 1 one that has waited. The first map
     lane's is the pixel's or, where ``behind``, that behind the row's end.
     """
-    grid, s9 = array.grid, array.stage[9]
-    ends = Signal(grid.pixels, name="s9_behind")
+    s9, size = array.stage[9], array.grid.pixels * WORD_BITS
+    ends = Signal(size, name="s9_behind")
     with m.If(array.spread):
-        m.d.comb += ends.eq(Const((1 << grid.pixels) - 1, grid.pixels) << array.split[9][0])
-    gathers = s9.gathers.replicate(grid.pixels)
-    by_taps = by_tap.replicate(grid.pixels)
-    bits = {"taps": gathers | (by_taps & ~ends), "far": gathers | ends, "behind": ends}
-    for name, bit in bits.items():
-        register = Signal(grid.pixels, name=f"s10_{name}", reset_less=True)
+        before = Cat(Const(0, ceil_log2(WORD_BITS)), array.split[9][0])
+        m.d.comb += ends.eq(Const((1 << size) - 1, size) << before)
+    gathers = s9.gathers.replicate(size)
+    choices = {"taps": gathers | (by_tap.replicate(size) & ~ends), "far": gathers | ends, "behind": ends}
+    for name, choice in choices.items():
+        register = Signal(size, name=f"s10_{name}", reset_less=True)
         with m.If(s9.valid):
-            m.d.sync += register.eq(bit)
-        yield Cat(lane.replicate(WORD_BITS) for lane in register)
+            m.d.sync += register.eq(choice)
+        yield register
 
 
 def _weights(m: Module, array: MacArray):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -44,17 +44,17 @@ class MacRow(Component):
         pixels, shape = range(self.grid.pixels), signed(self.grid.acc_bits)
         products = [Signal(signed(2 * WORD_BITS), name=f"product{n}", reset_less=True) for n in pixels]
         sums = [Signal(shape, name=f"sum{n}", reset_less=True) for n in pixels]
-        drains = [Signal(shape, name=f"drain{n}", reset_less=True) for n in pixels]
+        drain = Signal(data.ArrayLayout(shape, self.grid.pixels), reset_less=True)
 
         with m.If(self.multiply):
             m.d.sync += [products[n].eq(self.words[n] * self.weight) for n in pixels]
         with m.If(self.valid):
             m.d.sync += [sums[n].eq(Mux(self.first, 0, sums[n]) + products[n]) for n in pixels]
+        pixel = Signal(pixels, name="pixel", reset_less=True)
         with m.If(self.copy):
-            m.d.sync += [drain.eq(total) for drain, total in zip(drains, sums, strict=True)]
-        pixel = Signal(range(self.grid.pixels), name="pixel", reset_less=True)
+            m.d.sync += [drain.eq(Cat(sums)), pixel.eq(0)]
+        with m.Elif(self.take):
+            m.d.sync += pixel.eq(pixel + 1)
         with m.If(self.take):
-            m.d.sync += [self.out.eq(chosen(drains, pixel)), pixel.eq(pixel + 1)]
-        with m.If(self.copy):
-            m.d.sync += pixel.eq(0)
+            m.d.sync += self.out.eq(chosen(list(drain), pixel))
         return m

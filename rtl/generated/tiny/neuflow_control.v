@@ -61,8 +61,9 @@ module neuflow_control (
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
   wire [2:0] n2;
   wire [32:0] i__payload;
+  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause = stuck | ~busy_121 ? 4'ha : {3'h4, waits ? 1'h0 : 1'h1};
+  assign cause[1:0] = stuck | ~busy_121 ? 2'h2 : {1'h0, waits ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
   assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
   \neuflow_control.counters  counters (
@@ -99,21 +100,21 @@ module neuflow_control (
       busy_121 <= busy;
       stuck <= config_waits;
       waits <= fence_waits | frame_ends;
-      if (read_error | write_error | hang) begin
+      if (write_error | read_error | hang) begin
         n1 = read_error ? 3'h2 : n2;
         fault[1] <= n1[1];
       end
     end
   end
   always @(posedge clk) begin
-    if (read_error | rst) begin
+    if (rst | read_error) begin
       fault[0] <= 1'h0;
     end else begin
       if (write_error | hang) fault[0] <= n2[0];
     end
   end
   always @(posedge clk) begin
-    if (read_error | rst | write_error) begin
+    if (rst | write_error | read_error) begin
       fault[2] <= 1'h0;
     end else begin
       if (hang) fault[2] <= 1'h1;
@@ -174,25 +175,16 @@ module \neuflow_control.counters  (
     useful0 = 4'h0, useful1 = 4'h0;
   reg [4:0] edge_lanes_sum = 5'h0, map_remainder_sum = 5'h0, useful_sum = 5'h0;
   reg [59:0] seen = 60'h0;
-  reg [64:0] edge_lanes_next, useful_next;
-  wire n1, n11, n2;
-  wire [1:0] n8, n12;
-  wire [3:0] n3;
-  wire [3:1] n10;
-  wire [4:0] n9, n7, n6;
-  wire [59:0] n5;
-  wire [63:60] n4;
-  wire [64:0] map_remainder_next;
-  assign {n10, n11} = n12[1] ? {seen[54:52], 1'h0} : 4'h0;
-  assign {n2, n3} = map_remainder0 + map_remainder1;
-  assign {n4, n5} = map_remainder_next[63:0] | {64{map_remainder_next[64]}};
+  reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
+  wire n1, n3;
+  wire [1:0] n5, n4;
+  wire [2:1] n2;
+  wire [4:0] n6;
+  assign {n2, n3} = n4[0] ? seen[54:52] : 3'h0;
   assign n1 = seen[32] | seen[0];
-  assign n6 = {1'h0, n12[0] ? seen[54:52] : 3'h0} + {n10, n11};
-  assign n7 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n8 = 2'h2 - seen[27:26];
-  assign n9 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n12 = 2'h2 - seen[59:58];
-  assign map_remainder_next = map_remainder_count + map_remainder_sum;
+  assign n4 = 2'h2 - seen[59:58];
+  assign n5 = 2'h2 - seen[27:26];
+  assign n6 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -239,7 +231,7 @@ module \neuflow_control.counters  (
       weight_load_sum <= weight_load0 + weight_load1;
       wait_input_sum <= wait_input0 + wait_input1;
       fill_sum <= fill0 + fill1;
-      map_remainder_sum <= {n2, n3};
+      map_remainder_sum <= map_remainder0 + map_remainder1;
       edge_lanes_sum <= edge_lanes0 + edge_lanes1;
       useful_sum <= useful0 + useful1;
       config_hidden_sum <= config_hidden0;
@@ -294,7 +286,10 @@ module \neuflow_control.counters  (
         fill_next = fill_count + fill_sum;
         fill_count <= fill_next[31:0] | {32{fill_next[32]}};
       end
-      if (|map_remainder_sum) map_remainder_count <= {n4, n5};
+      if (|map_remainder_sum) begin
+        map_remainder_next = map_remainder_count + map_remainder_sum;
+        map_remainder_count <= map_remainder_next[63:0] | {64{map_remainder_next[64]}};
+      end
       if (|edge_lanes_sum) begin
         edge_lanes_next = edge_lanes_count + edge_lanes_sum;
         edge_lanes_count <= edge_lanes_next[63:0] | {64{edge_lanes_next[64]}};
@@ -317,18 +312,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= n6[3:0];
+      map_remainder1 <= {1'h0, n2, n3} + (n4[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n7[3:0];
+      useful1 <= {seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {n8[0] ? seen[22:20] : 3'h0} + (n8[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= {n5[0] ? seen[22:20] : 3'h0} + (n5[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n9[3:0];
+      useful0 <= n6[3:0];
     end
   end
   always @(posedge clk) begin
@@ -425,7 +420,7 @@ module \neuflow_control.fetcher  (
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
       if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
-      if (clear | asked) begin
+      if (asked | clear) begin
         n4 = clear ? {host_program[19:0], 9'h0} : asked ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
       end
@@ -447,7 +442,9 @@ module \neuflow_control.fetcher.buffer  (
   input wire clk
 );
   reg [2:0] read_address = 3'h0, write_address = 3'h0;
-  wire n1, fetch, push;
+  wire n1, n2, fetch, push;
+  wire [1:0] n3;
+  assign {n2, n3} = write_address + push;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & ~level[3];
   assign n1 = rst | clear;
@@ -461,7 +458,7 @@ module \neuflow_control.fetcher.buffer  (
       o__valid <= fetch | o__valid & ~o__ready;
       level <= (level + push) - fetch;
       read_address <= read_address + fetch;
-      write_address <= write_address + push;
+      write_address <= {n2, n3};
     end
   end
 endmodule
@@ -500,8 +497,8 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n11, n24, n14, n5, n19, n16, n10, n4, n3, n15, n13, n23, n22, n20, n7, n6, n2, n9, n12, n18,
-    n21, n8, config__payload_last, go, moves, next_frame;
+  wire n11, n22, n14, n4, n19, n16, n10, n7, n3, n15, n13, n21, n20, n6, n5, n2, n9, n12, n18, n8,
+    config__payload_last, go, moves, next_frame;
   wire [32:0] n17, n1;
   wire [7:0] code;
   assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
@@ -509,52 +506,51 @@ module \neuflow_control.sequencer  (
     11'h0} : 32'h0) : 32'h0), held[19:4]};
   assign i__ready = ~there | moves;
   assign enable = busy & ~(last_frame & frame_ends);
-  assign {n21, n22} = ~at[13:12];
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n4 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n4 ? (n5 ? there & n23 & ~go : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n7 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n7 ? (n4 ? there & n21 & ~go : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n4 & n3 & moves;
+  assign n2 = n7 & n3 & moves;
   assign n3 = state == 2'h2;
-  assign n4 = busy & !fault;
-  assign n5 = !state;
-  assign n6 = {n5, moves} != 2'h2;
-  assign n7 = {n3, moves} != 2'h2;
+  assign n4 = !state;
+  assign n5 = {n4, moves} != 2'h2;
+  assign n6 = {n3, moves} != 2'h2;
+  assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n5 | n8, n20, n6};
+  assign n9 = &{n7, n5, n4 | n8, n20};
   assign moves = there & go;
-  assign n10 = next_frame | n24;
+  assign n10 = next_frame | n22;
   assign n11 = ~busy;
   assign n12 = ~restart & i__ready;
-  assign code = |fault ? {5'h0, fault} : {6'h0, there & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ?
-    (n5 ? there & bad : 1'h0) : 1'h0}};
+  assign code = |fault ? {5'h0, fault} : {6'h0, there & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n7 ?
+    (n4 ? there & bad : 1'h0) : 1'h0}};
   assign n13 = busy & |code;
-  assign n14 = n24 & !error;
+  assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
-  assign n16 = moves & n5 & (n19 & at[7:4] == 4'hb);
+  assign n16 = moves & n4 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
-  assign n18 = rst | next_frame | n14;
+  assign n18 = n14 | rst | next_frame;
   assign n19 = at[3:0] == 1'h1;
-  assign n20 = {n8, moves} != 2'h2;
   assign config__payload_last = left == 1'h1;
-  assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
-  assign n23 = ~bad;
-  assign go = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n23 & (at[3:0] != 2'h2 | &({n21, n22} |
+  assign n20 = {moves, n8} != 1'h1;
+  assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign n21 = ~bad;
+  assign go = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n4 ? n21 & (at[3:0] != 2'h2 | &(~at[13:12] |
     (at[30] ? single : empty))) : 1'h0) : 1'h0;
-  assign n24 = start & n11;
+  assign n22 = start & n11;
   always @(posedge clk) begin
     wraps <= n1 == host_ring;
     if (n2) begin
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5 | n3, n6, n7}) steps <= n3;
+    if (&{n4 | n3, n5, n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n5 & n4 & moves) held <= at[31:0];
+    if (n7 & n4 & moves) held <= at[31:0];
     if (n10) begin
       over = n11 | wraps;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -573,7 +569,7 @@ module \neuflow_control.sequencer  (
         8'h0; last_frame <= 1'h0;
     end else begin
       if (n13) error <= code;
-      if (n13 | (clear_done | n15) | n14) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       single <= {waiting1 <= 1'h1, waiting0 <= 1'h1};
       empty <= {!waiting1, !waiting0};
@@ -585,7 +581,7 @@ module \neuflow_control.sequencer  (
     if (n13 | rst) begin
       busy <= 1'h0;
     end else begin
-      if (n15 | n14) busy <= n14;
+      if (n14 | n15) busy <= n14;
     end
   end
   always @(posedge clk) begin
@@ -593,13 +589,13 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, n5 | n3 | n8, {n19, n5, at[3:0] == 2'h3, moves} != 3'h5, {steps, n3, moves} != 2'h3,
-        n6, n20, n7, {config__payload_last, n8, moves} != 2'h3}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+      if (&{{steps, n3, moves} != 2'h3, n6, n5, {config__payload_last, moves, n8} != 2'h3, n4 | n3 |
+        n8, n20, {at[3:0] == 2'h3, n4, moves, n19} != 3'h6, n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
         n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin
-    if (rst | n14) begin
+    if (n14 | rst) begin
       frames_done <= 32'h0;
     end else begin
       if (next_frame) frames_done <= n17[31:0];

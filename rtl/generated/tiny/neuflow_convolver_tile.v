@@ -162,7 +162,7 @@ module \neuflow_convolver_tile.convolver  (
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_180(awake), .block(block),
+    .array_gated_clk(array_clk), .awake_178(awake), .block(block),
       .config__payload(config__payload_49), .config__ready(config__ready_52),
       .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
       .drain_ready(drain_ready), .fill(fill), .following(following), .follows(follows),
@@ -170,7 +170,7 @@ module \neuflow_convolver_tile.convolver  (
       .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
       .released(released), .shift(shift), .stored(stored), .wait_drain(wait_drain),
       .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
-      .weights_read(read_122), .weights_ready(ready), .weights_rewind(rewind), .words_254(words));
+      .weights_read(read_122), .weights_ready(ready), .weights_rewind(rewind), .words_278(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
@@ -227,7 +227,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_86), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_69[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2169_16(block[17:16]), .read(read_122),
+      .parameters_wanted(parameters_wanted), .port_2343_16(block[17:16]), .read(read_122),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -244,10 +244,10 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire wait_weights,
   output wire wait_drain,
   output wire [15:0] released,
-  output wire awake_180,
+  output wire awake_178,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_254,
+  input wire [127:0] words_278,
   input wire weights_ready,
   output wire [95:0] pixel,
   output reg [5:0] maps = 6'h0,
@@ -265,196 +265,213 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg active = 1'h0, after, begins = 1'h1, block_ends_ends = 1'h0, by_tap = 1'h0, due = 1'h0,
-    gathers = 1'h0, group_ends_ends = 1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends =
-    1'h0, left = 1'h0, named = 1'h0, odd = 1'h0, one_channel = 1'h0, pass_ends_ends = 1'h0,
-    s9_rotate = 1'h0, settled = 1'h0, spread = 1'h0, starts_block = 1'h1, wraps_87 = 1'h0;
-  reg [127:0] n5, s10_words = 128'h0, s8_words = 128'h0, s9_taken, s9_words_133 = 128'h0;
+  reg n19, n13, n18, n12, n17, n11, n16, n10, n15, n9, n14, n8, active = 1'h0, after, begins = 1'h1,
+    block_ends_ends = 1'h0, by_tap = 1'h0, due = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0,
+    in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, left = 1'h0, named = 1'h0, odd =
+    1'h0, one_channel = 1'h0, pass_ends_ends = 1'h0, s9_rotate = 1'h0, settled = 1'h0, spread =
+    1'h0, starts_block = 1'h1, wraps_87 = 1'h0;
+  reg [10:0] reciprocal = 11'h0;
+  reg [127:0] n5, s10_words = 128'h0, s8_words = 128'h0, s9_words_133 = 128'h0;
   reg [12:0] s1 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7 = 13'h0, s8
     = 13'h0, s9 = 13'h0;
+  reg [14:0] columns = 15'h0, rows = 15'h0;
   reg [159:0] s10_chosen;
-  reg [15:0] kept = 16'h0, last_row = 16'h0;
-  reg [17:0] at_x0 = 18'h0, at_x1 = 18'h0, at_x2 = 18'h0, at_x3 = 18'h0, at_x4 = 18'h0, at_y0 =
-    18'h0, at_y1 = 18'h0, at_y2 = 18'h0, at_y3 = 18'h0, at_y4 = 18'h0, tap_x = 18'h0, tap_y = 18'h0;
-  reg [19:0] block_ends_left = 20'h0, group = 20'h0, group_start = 20'h0, kept_221 = 20'h0, kept_226
+  reg [15:0] first_x = 16'h0, first_y = 16'h0, kept = 16'h0, last_row = 16'h0;
+  reg [16:0] bottom_beyond = 17'h0, right_beyond = 17'h0, s6_bottom = 17'h0, s6_first = 17'h0,
+    s6_last = 17'h0, s6_left = 17'h0, s6_right = 17'h0, s6_top = 17'h0, top_beyond_q = 17'h0;
+  reg [17:0] s3_first = 18'h0, s3_left = 18'h0, s3_top = 18'h0, tap_x = 18'h0, tap_y = 18'h0;
+  reg [18:0] s4_bottom = 19'h0, s4_first = 19'h0, s4_last = 19'h0, s4_left = 19'h0, s4_right =
+    19'h0, s4_top = 19'h0;
+  reg [19:0] block_ends_left = 20'h0, group = 20'h0, group_start = 20'h0, kept_245 = 20'h0, kept_250
     = 20'h0, move = 20'h0, move_102 = 20'h0, next_channel = 20'h0, next_group = 20'h0,
-    pass_ends_left = 20'h0, position = 20'h0, position_237 = 20'h0, position_241 = 20'h0,
-    position_242 = 20'h0, row_start = 20'h0, step_y_wrap = 20'h0, wrapped = 20'h0, wrapped_228 =
+    pass_ends_left = 20'h0, position = 20'h0, position_261 = 20'h0, position_265 = 20'h0,
+    position_266 = 20'h0, row_start = 20'h0, step_y_wrap = 20'h0, wrapped = 20'h0, wrapped_252 =
     20'h0, far0_q = 20'h0, far1_q = 20'h0;
   reg [1:0] met = 2'h0, rows_on = 2'h0;
-  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_227 = 21'h0, move_less = 21'h0, move_less_104
-    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_230 = 21'h0;
+  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_251 = 21'h0, move_less = 21'h0, move_less_104
+    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_254 = 21'h0;
   reg [20:3] rounds_q = 18'h0;
   reg [21:0] far1_less = 22'h0, group_less = 22'h0, next_x_beyond;
   reg [22:0] far0_less_q = 23'h0;
-  reg [2:0] read_end0 = 3'h0, read_end1 = 3'h0, read_end2 = 3'h0, rotate = 3'h0, s7_rotate = 3'h0,
-    s8_rotate = 3'h0, settling = 3'h7, lanes_q = 3'h0, s14_q = 3'h0;
+  reg [2:0] bottom = 3'h0, first_210 = 3'h0, last_215 = 3'h0, left_221 = 3'h0, read_end0 = 3'h0,
+    read_end1 = 3'h0, read_end2 = 3'h0, right = 3'h0, rotate = 3'h0, s7_rotate = 3'h0, s8_rotate =
+    3'h0, settling = 3'h7, top = 3'h0, lanes_q = 3'h0, s14_q = 3'h0;
   reg [31:0] s10_weights = 32'h0, s11_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0,
     s5_weights = 32'h0, s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights =
     32'h0;
   reg [3:0] flushing = 4'h0, phase = 4'h0, phase_79 = 4'h0, s10 = 4'h0, s11 = 4'h0, s12 = 4'h0, s13
     = 4'h0;
-  reg [4:0] delta_less = 5'h0, delta_less_81 = 5'h0, s10_behind = 5'h0, s10_far = 5'h0, s10_taps =
-    5'h0, s4_masks = 5'h0, s5_masks = 5'h0, s6_masks = 5'h0, s7_masks = 5'h0, s8_masks = 5'h0,
-    s9_behind;
+  reg [4:0] n6, delta_less = 5'h0, delta_less_81 = 5'h0, s7_behind = 5'h0, s8_masks = 5'h0;
   reg [59:0] absent = 60'h0;
-  reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0, s1_split = 6'h0, s4_split = 6'h0, s6_split =
-    6'h0, s9_split = 6'h0;
+  reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0, s1_split = 6'h0, s4_split = 6'h0, s5_bottom =
+    6'h0, s5_first = 6'h0, s5_last = 6'h0, s5_left = 6'h0, s5_right = 6'h0, s5_top = 6'h0, s6_split
+    = 6'h0, s9_split = 6'h0;
   reg [63:0] beat = 64'h0;
-  reg [79:0] s10_kept = 80'h0, words = 80'h0, words_162 = 80'h0, x = 80'h0, y = 80'h0;
-  reg [7:0] s9_passes, s9_masks_q = 8'h0;
-  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_231 = 9'h0;
+  reg [79:0] s10_behind = 80'h0, s10_far = 80'h0, s10_kept = 80'h0, s10_taps = 80'h0, s9_behind,
+    words = 80'h0, words_159 = 80'h0;
+  reg [7:0] s9_masks_q = 8'h0;
+  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_255 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n48, n27, n10, n47, n25, n9, n23, n20, n21, n44, n19, n7, n3, n32, n42, n43, n6, n46, n41,
-    n51, n39, n40, n33, n50, n11, n12, n13, n14, n4, n45, n49, n30, n29, n22, n24, n26, n28, n31,
-    n35, n36, n38, awake, block_ends, coordinates_clk, ends_x, fed, first_channel, frees, full,
+  wire n70, n56, n34, n69, n54, n33, n49, n52, n50, n64, n48, n31, n3, n35, n46, n47, n45, n65, n7,
+    n44, n68, n42, n43, n36, n67, n21, n22, n23, n24, n4, n20, n71, n59, n58, n38, n39, n51, n53,
+    n55, n57, n60, n41, awake, block_ends, coordinates_clk, ends_x, fed, first_channel, frees, full,
     goes_on, group_ends, ky_ends, names, no_drain, no_rows, no_weights, pass_ends, s0_last, starts,
-    stays, take_158, wraps, wraps_82;
-  wire [127:0] s9_words;
-  wire [14:0] where, where_248, where_249;
-  wire [15:0] free, last_row_198;
-  wire [19:0] n37, n34;
-  wire [1:0] n15, rows_on_194;
-  wire [20:0] n18;
-  wire [21:0] n17, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
+    stays, take_155, wraps, wraps_82;
+  wire [10:0] n61, n62, n63, n30;
+  wire [127:0] n66, s9_words;
+  wire [14:0] column, row, where, where_272, where_273;
+  wire [15:0] first_x_201, first_y_203, free, last_row_196;
+  wire [19:0] n40, n37;
+  wire [1:0] n25, rows_on_192;
+  wire [20:0] n28;
+  wire [21:0] n27, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
     step_y_wrap_beyond;
-  wire [22:0] n16;
+  wire [22:0] n26;
   wire [2:0] n1, n2, count, turn;
   wire [31:0] s2_weights;
   wire [3:0] end0, end1;
-  wire [5:0] n8, over, over_80, split;
-  wire [79:0] x_203, y_205;
+  wire [4:0] behind;
+  wire [5:0] n32, n29, over, over_80, split;
+  assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
   assign read_enable = s6[0];
-  assign config__ready = flushing[3];
   assign lanes[2:0] = lanes_q;
-  assign weights_read = issue & n20;
+  assign idle = ~active;
+  assign {n26[22], n26[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
+    config__payload[224:205]});
+  assign weights_read = issue & n49;
   assign weights_free = issue & (pass_ends | config__payload[413]);
-  assign issue = active & ~(n46 | stays);
+  assign issue = active & ~(n65 | stays);
   assign fill = begins & ~full;
   assign wait_rows = active & no_rows;
   assign wait_weights = active & ~no_rows & no_weights;
-  assign wait_drain = active & ~n46 & stays;
+  assign wait_drain = active & ~n65 & stays;
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_180 = |{s10[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0],
-    s9[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, issue, starts, awake} | n45;
+  assign awake_178 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
+    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, starts, issue, awake} | n20;
   assign weights_rewind = issue & group_ends;
-  assign idle = ~active;
-  assign {n16[22], n16[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
-    config__payload[224:205]});
+  assign {n29[5], n29[3:0]} = config__payload[116:113] - 1'h1;
   assign n3 = active & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & due) | gathers;
   assign no_drain = in_flight | ~drain_ready;
-  assign take_158 = hand_over | shift;
+  assign take_155 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
-  assign s9_words = {2{s9_words_133}} >> {s9_rotate, 4'h0};
-  assign n4 = s9[0] & s9[11];
-  assign n6 = s1[0] & s1[7];
+  assign s9_words = n66 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
+    {16{s9_masks_q[2]}}, {16{s9_masks_q[1]}}, {16{s9_masks_q[0]}}};
+  assign n4 = s9[0] & s9[10];
+  assign n7 = s6[0] & s6[7];
+  assign frees = n3 & kept != free;
+  assign starts = configured & idle;
+  assign n20 = |settling;
+  assign n21 = !{1'h0, n25};
+  assign n22 = n25 == 1'h1;
+  assign end0 = (turn + s4_split[2:0]) + spread;
+  assign end1 = (turn + s4_split[5:3]) + (spread ? 4'h8 - s4_split[5:3] : 4'h0);
+  assign n23 = !met;
+  assign n24 = met == 1'h1;
+  assign n25 = {~end0[3]} + {~end1[3]};
+  assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less);
+  assign behind0_beyond = $signed({1'h0, position}) + $signed({far0_less_q[22], far0_less_q[20:0]});
+  assign next_group_beyond = $signed({1'h0, group_start}) + $signed(group_less);
+  assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
+  assign n27 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
+    $signed(4'h5);
+  assign wraps_82 = $signed(over_80) >= $signed(1'h0);
+  assign wraps = $signed(over) >= $signed(1'h0);
+  assign n28 = config__payload[264:245] + 1'h1;
+  assign n30 = config__payload[116] ? {3'h0, config__payload[115] ? {3'h2, config__payload[114] ?
+    {1'h0, config__payload[113] ? 4'h5 : 4'ha} : config__payload[113] ? 5'hf : 5'h16} :
+    config__payload[114] ? {2'h1, config__payload[113] ? 6'h1e : 6'h27} : config__payload[113] ?
+    8'h72 : 8'h80} : n63;
   assign goes_on = config__payload[52] & kx_ends_ends;
   assign names = config__payload[52] ? gathers & ~named : config__payload[51] & kx_ends_ends;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = ends_x & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n7 = issue & pass_ends;
-  assign starts = configured & idle;
-  assign n8 = n44 ? config__payload[451:446] : 6'h2;
-  assign n9 = config__payload[49:30] == 1'h1;
-  assign n10 = config__payload[58:53] == 1'h1;
-  assign n11 = !{1'h0, n15};
-  assign n12 = n15 == 1'h1;
-  assign end0 = (turn + s4_split[2:0]) + spread;
-  assign end1 = (turn + s4_split[5:3]) + (spread ? 4'h8 - s4_split[5:3] : 4'h0);
-  assign n13 = !met;
-  assign n14 = met == 1'h1;
-  assign n15 = {~end0[3]} + {~end1[3]};
-  assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less);
-  assign behind0_beyond = $signed({1'h0, position}) + $signed({far0_less_q[22], far0_less_q[20:0]});
-  assign next_group_beyond = $signed({1'h0, group_start}) + $signed(group_less);
-  assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
-  assign n17 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
-    $signed(4'h5);
-  assign wraps_82 = $signed(over_80) >= $signed(1'h0);
-  assign wraps = $signed(over) >= $signed(1'h0);
-  assign n18 = config__payload[264:245] + 1'h1;
-  assign n19 = issue & begins;
-  assign block_ends = ky_ends & block_ends_ends;
-  assign n20 = ~odd;
-  assign n21 = idle | weights_rewind & pass_ends_ends;
-  assign n22 = n21 | weights_rewind;
-  assign n23 = idle | s0_last & group_ends_ends;
-  assign n24 = s0_last | n23;
-  assign n25 = idle | n47 & block_ends_ends;
-  assign n26 = n47 | n25;
-  assign n27 = idle | n48 & ky_ends_ends;
-  assign n28 = n27 | n48;
-  assign n29 = idle | n48;
-  assign n30 = idle | n49 & kx_ends_ends;
-  assign n31 = n30 | n49;
-  assign n32 = idle & ~s1[0] & ~s2[0];
-  assign n33 = s2[0] & ~s2[8];
-  assign n34 = n50 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + move_102) : n37;
-  assign n35 = |{s2[0], n50, n33, n32};
-  assign n36 = {n33, n32} != 2'h2;
-  assign n37 = s2[5] ? next_group : group_start;
+  assign n31 = issue & pass_ends;
+  assign n32 = n64 ? config__payload[451:446] : 6'h2;
+  assign n33 = config__payload[49:30] == 1'h1;
+  assign n34 = config__payload[58:53] == 1'h1;
+  assign n35 = idle & ~s1[0] & ~s2[0];
+  assign n36 = s2[0] & ~s2[8];
+  assign n37 = n67 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + move_102) : n40;
+  assign n38 = |{s2[0], n36, n35, n67};
+  assign n39 = {n36, n35} != 2'h2;
+  assign n40 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n38 = n35 & {n50, n33, n32} != 3'h4 & n36;
-  assign n39 = n32 | n51 & first_channel;
-  assign n40 = n51 | absent[0];
-  assign n41 = s2[0] & s2[9];
+  assign n41 = n38 & {n36, n35, n67} != 1'h1 & n39;
+  assign n42 = n35 | n68 & first_channel;
+  assign n43 = n68 | absent[0];
+  assign n44 = s2[0] & s2[9];
   assign over_80 = $signed({1'h0, phase_79}) + $signed(delta_less_81);
   assign over = $signed({1'h0, phase}) + $signed(delta_less);
-  assign n42 = n32 | s2[0] & s2[4];
-  assign n43 = s2[0] & s2[8];
-  assign n44 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign frees = n3 & kept != free;
-  assign n45 = |settling;
-  assign n46 = no_rows | no_weights;
+  assign n45 = s1[0] & s1[7];
+  assign n46 = n35 | s2[0] & s2[4];
+  assign n47 = s2[0] & s2[8];
+  assign n48 = issue & begins;
+  assign block_ends = ky_ends & block_ends_ends;
+  assign n49 = ~odd;
+  assign n50 = idle | weights_rewind & pass_ends_ends;
+  assign n51 = n50 | weights_rewind;
+  assign n52 = idle | s0_last & group_ends_ends;
+  assign n53 = s0_last | n52;
+  assign n54 = idle | n69 & block_ends_ends;
+  assign n55 = n54 | n69;
+  assign n56 = idle | n70 & ky_ends_ends;
+  assign n57 = n70 | n56;
+  assign n58 = idle | n70;
+  assign n59 = idle | n71 & kx_ends_ends;
+  assign n60 = n71 | n59;
+  assign n61 = config__payload[113] ? 11'h400 : 11'h0;
+  assign n62 = config__payload[114] ? {1'h0, config__payload[113] ? 10'h156 : 10'h200} : n61;
+  assign n63 = config__payload[115] ? {2'h0, config__payload[114] ? {3'h2, config__payload[113] ?
+    6'h13 : 6'h2b} : config__payload[113] ? 9'hcd : 9'h100} : n62;
+  assign n64 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
+  assign n65 = no_rows | no_weights;
   assign stays = block_ends & no_drain;
   assign no_rows = begins & ~(full & fed);
-  assign no_weights = n20 & ~weights_ready;
-  assign n47 = issue & ky_ends;
-  assign n48 = issue & ends_x;
-  assign n49 = issue & ~gathers;
-  assign n50 = s2[0] & ~s2[4];
+  assign no_weights = n49 & ~weights_ready;
+  assign n66 = {2{s9_words_133}} >> {s9_rotate, 4'h0};
+  assign n67 = s2[0] & ~s2[4];
   assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_104);
-  assign n51 = n43 & s2[4];
+  assign n68 = n47 & s2[4];
+  assign n69 = issue & ky_ends;
+  assign n70 = issue & ends_x;
+  assign n71 = issue & ~gathers;
   neuflow_locator behind0 (
-    .clk(array_gated_clk), .linear(linear), .position(position_241),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_249));
+    .clk(array_gated_clk), .linear(linear), .position(position_265),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_273));
   neuflow_locator behind1 (
-    .clk(array_gated_clk), .linear(linear), .position(position_242),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_248));
+    .clk(array_gated_clk), .linear(linear), .position(position_266),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_272));
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
-    .awake(awake), .config_2(config__payload), .configured(configured),
-      .coordinates_gated_clk(coordinates_clk), .coordinates_gated_rst(coordinates_gated_rst),
-      .count(count), .fed(fed), .following(following), .follows(follows), .free(free), .full(full),
-      .last(pass_ends_ends), .last_row(last_row_198), .moves(configured & flushing[3]),
-      .reached(rows_on_194), .split(split), .stored(stored), .take(n3 & fed & weights_ready &
-      ~(one_channel & ends_x & no_drain)), .x(x_203), .y(y_205));
+    .awake(awake), .behind(behind), .column(column), .config_2(config__payload),
+      .configured(configured), .coordinates_gated_clk(coordinates_clk),
+      .coordinates_gated_rst(coordinates_gated_rst), .count(count), .fed(fed),
+      .first_x(first_x_201), .first_y(first_y_203), .following(following), .follows(follows),
+      .free(free), .full(full), .last(pass_ends_ends), .last_row(last_row_196), .moves(configured &
+      flushing[3]), .reached(rows_on_192), .row(row), .split(split), .stored(stored), .take(n3 & fed
+      & weights_ready & ~(one_channel & ends_x & no_drain)));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   neuflow_locator locator (
-    .clk(array_gated_clk), .linear(linear), .position(position_237),
+    .clk(array_gated_clk), .linear(linear), .position(position_261),
       .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(turn), .where(where));
   neuflow_mac_row map0 (
     .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .multiply(s11[0]), .out(pixel[47:0]),
-      .rst(coordinates_gated_rst), .take(take_158), .valid(s12[0]), .weight(s11_weights[15:0]),
+      .rst(coordinates_gated_rst), .take(take_155), .valid(s12[0]), .weight(s11_weights[15:0]),
       .words(words));
   neuflow_mac_row map1 (
     .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .multiply(s11[0]), .out(pixel[95:48]),
-      .rst(coordinates_gated_rst), .take(take_158), .valid(s12[0]), .weight(s11_weights[31:16]),
-      .words(words_162));
+      .rst(coordinates_gated_rst), .take(take_155), .valid(s12[0]), .weight(s11_weights[31:16]),
+      .words(words_159));
   always @(posedge array_gated_clk) begin
-    s5_masks <= s4_masks;
-    s6_masks <= s5_masks;
-    s7_masks <= s6_masks;
-    s8_masks <= s7_masks;
     {s9_masks_q[7], s9_masks_q[4:0]} <= {s8_masks[4], spread ? {s8_masks[3:1], {2{s8_masks[0]}}} :
       s8_masks};
     offset <= phase * config__payload[329:321];
-    offset_231 <= phase_79 * config__payload[349:341];
+    offset_255 <= phase_79 * config__payload[349:341];
     s7_rotate <= rotate;
     s8_rotate <= s7_rotate;
     s9_rotate <= s8_rotate[0];
@@ -470,138 +487,186 @@ module \neuflow_convolver_tile.convolver.array  (
     if (s1[0]) beat <= weights;
     if (s10[0]) begin
       s10_chosen = {s10_words[111:32], s10_words[79:0]} ^ ({s10_words[111:32], s10_words[79:0]} ^
-        {s10_kept, s10_words[95:16]}) & {{16{s10_taps[4]}}, {16{s10_taps[3]}}, {16{s10_taps[2]}},
-        {16{s10_taps[1]}}, {16{s10_taps[0]}}, {16{s10_taps[4]}}, {16{s10_taps[3]}},
-        {16{s10_taps[2]}}, {16{s10_taps[1]}}, {16{s10_taps[0]}}};
-      words_162 <= s10_chosen[79:0] ^ (s10_chosen[79:0] ^ s10_chosen[159:80]) & {{16{s10_far[4]}},
-        {16{s10_far[3]}}, {16{s10_far[2]}}, {16{s10_far[1]}}, {16{s10_far[0]}}};
-      words <= s10_words[79:0] ^ (s10_words[79:0] ^ s10_words[95:16]) & {{16{s10_behind[4]}},
-        {16{s10_behind[3]}}, {16{s10_behind[2]}}, {16{s10_behind[1]}}, {16{s10_behind[0]}}};
+        {s10_kept, s10_words[95:16]}) & {2{s10_taps}};
+      words_159 <= s10_chosen[79:0] ^ (s10_chosen[79:0] ^ s10_chosen[159:80]) & s10_far;
+      words <= s10_words[79:0] ^ (s10_words[79:0] ^ s10_words[95:16]) & s10_behind;
     end
     if (s9[0]) begin
-      s9_behind = spread ? 5'h1f << s9_split[2:0] : 5'h0;
-      s9_passes = {{3{s9_masks_q[7]}}, s9_masks_q[4:0]} | {8{s9[10]}};
-      s9_taken = s9[10] ? {32'h0, s10_words[127:32]} : s9_words;
+      s9_behind = spread ? 80'hffffffffffffffffffff << {s9_split[2:0], 4'h0} : 80'h0;
       s10_behind <= s9_behind;
-      s10_far <= {5{s9[12]}} | s9_behind;
-      s10_taps <= {5{s9[12]}} | {5{by_tap}} & ~s9_behind;
-      s10_words[111:96] <= (~s9_passes[6] | s9[10]) ? 16'h0 : s9_words[111:96];
-      s10_words[127:112] <= (~s9_passes[7] | s9[10]) ? 16'h0 : s9_words[127:112];
-      s10_words[15:0] <= (!(s9_passes[0])) ? 16'h0 : s9_taken[15:0];
-      s10_words[31:16] <= (!(s9_passes[1])) ? 16'h0 : s9_taken[31:16];
-      s10_words[47:32] <= (!(s9_passes[2])) ? 16'h0 : s9_taken[47:32];
-      s10_words[63:48] <= (!(s9_passes[3])) ? 16'h0 : s9_taken[63:48];
-      s10_words[79:64] <= (!(s9_passes[4])) ? 16'h0 : s9_taken[79:64];
-      s10_words[95:80] <= (!(s9_passes[5])) ? 16'h0 : s9_taken[95:80];
+      s10_far <= {80{s9[12]}} | s9_behind;
+      s10_taps <= {80{s9[12]}} | {80{by_tap}} & ~s9_behind;
     end
-    if (n4) begin
-      s10_kept[15:0] <= (!(s9_masks_q[0])) ? 16'h0 : s9_words[15:0];
-      s10_kept[31:16] <= (!(s9_masks_q[1])) ? 16'h0 : s9_words[31:16];
-      s10_kept[47:32] <= (!(s9_masks_q[2])) ? 16'h0 : s9_words[47:32];
-      s10_kept[63:48] <= (!(s9_masks_q[3])) ? 16'h0 : s9_words[63:48];
-      s10_kept[79:64] <= (!(s9_masks_q[4])) ? 16'h0 : s9_words[79:64];
-    end
+    if (s9[0] & s9[11]) s10_kept <= s9_words[79:0];
+    if (s9[0] | n4) s10_words[95:0] <= n4 ? s10_words[127:32] : s9_words[95:0];
     if (s8[0]) begin
       n5 = {2{s8_words}} >> {s8_rotate[2:1], 5'h0};
       s9_words_133 <= n5;
     end
-    if (s7[0]) s8_words <= words_254;
-    if (s2[0]) begin
-      at_y4 <= $signed({1'h0, y[79:64]}) + $signed(tap_y);
-      at_x4 <= $signed({1'h0, x[79:64]}) + $signed(tap_x);
-      at_y3 <= $signed({1'h0, y[63:48]}) + $signed(tap_y);
-      at_x3 <= $signed({1'h0, x[63:48]}) + $signed(tap_x);
-      at_y2 <= $signed({1'h0, y[47:32]}) + $signed(tap_y);
-      at_x2 <= $signed({1'h0, x[47:32]}) + $signed(tap_x);
-      at_y1 <= $signed({1'h0, y[31:16]}) + $signed(tap_y);
-      at_x1 <= $signed({1'h0, x[31:16]}) + $signed(tap_x);
-      at_y0 <= $signed({1'h0, y[15:0]}) + $signed(tap_y);
-      at_x0 <= $signed({1'h0, x[15:0]}) + $signed(tap_x);
+    if (s7[0]) begin
+      n6 = ~(5'h1f << last_215) & ~(~(5'h1f << first_210));
+      s8_words <= words_278;
+      s8_masks <= {(s7_behind[4] ? columns[14:12] >= left_221 & columns[14:12] < right : n6[4]) &
+        (rows[14:12] >= top & rows[14:12] < bottom), (s7_behind[3] ? columns[11:9] >= left_221 &
+        columns[11:9] < right : n6[3]) & (rows[11:9] >= top & rows[11:9] < bottom), (s7_behind[2] ?
+        columns[8:6] >= left_221 & columns[8:6] < right : n6[2]) & (rows[8:6] >= top & rows[8:6] <
+        bottom), (s7_behind[1] ? columns[5:3] >= left_221 & columns[5:3] < right : n6[1]) &
+        (rows[5:3] >= top & rows[5:3] < bottom), (s7_behind[0] ? columns[2:0] >= left_221 &
+        columns[2:0] < right : n6[0]) & (rows[2:0] >= top & rows[2:0] < bottom)};
     end
-    if (s3[0]) s4_masks <= {at_x4 < config__payload[96:81] & at_y4 < config__payload[112:97], at_x3
-      < config__payload[96:81] & at_y3 < config__payload[112:97], at_x2 < config__payload[96:81] &
-      at_y2 < config__payload[112:97], at_x1 < config__payload[96:81] & at_y1 <
-      config__payload[112:97], at_x0 < config__payload[96:81] & at_y0 < config__payload[112:97]};
-    if (n6) begin
-      y <= y_205;
-      x <= x_203;
+    if (n7) begin
+      s7_behind <= behind;
+      columns <= column;
+      rows <= row;
+    end
+    if (s6[0]) begin
+      n8 = |s6_bottom[16:13];
+      n9 = |s6_top[16:13];
+      n10 = |s6_right[16:13];
+      n11 = |s6_left[16:13];
+      n12 = |s6_last[16:13];
+      n13 = |s6_first[16:13];
+      bottom <= s6_bottom[12:10] | {3{n8}};
+      top <= s6_top[12:10] | {3{n9}};
+      right <= s6_right[12:10] | {3{n10}};
+      left_221 <= s6_left[12:10] | {3{n11}};
+      last_215 <= s6_last[12:10] | {3{n12}};
+      first_210 <= s6_first[12:10] | {3{n13}};
+    end
+    if (s5[0]) begin
+      s6_bottom <= s5_bottom * reciprocal;
+      s6_top <= s5_top * reciprocal;
+      s6_right <= s5_right * reciprocal;
+      s6_left <= s5_left * reciprocal;
+      s6_last <= s5_last * reciprocal;
+      s6_first <= s5_first * reciprocal;
+    end
+    if (s4[0]) begin
+      n14 = |s4_bottom[18:6];
+      n15 = |s4_top[18:6];
+      n16 = |s4_right[18:6];
+      n17 = |s4_left[18:6];
+      n18 = |s4_last[18:6];
+      n19 = |s4_first[18:6];
+      s5_bottom <= ($signed(s4_bottom) < $signed(1'h0)) ? 6'h0 : s4_bottom[5:0] | {6{n14}};
+      s5_top <= ($signed(s4_top) < $signed(1'h0)) ? 6'h0 : s4_top[5:0] | {6{n15}};
+      s5_right <= ($signed(s4_right) < $signed(1'h0)) ? 6'h0 : s4_right[5:0] | {6{n16}};
+      s5_left <= ($signed(s4_left) < $signed(1'h0)) ? 6'h0 : s4_left[5:0] | {6{n17}};
+      s5_last <= ($signed(s4_last) < $signed(1'h0)) ? 6'h0 : s4_last[5:0] | {6{n18}};
+      s5_first <= ($signed(s4_first) < $signed(1'h0)) ? 6'h0 : s4_first[5:0] | {6{n19}};
+    end
+    if (s3[0]) begin
+      s4_bottom <= $signed(bottom_beyond) - $signed(s3_top);
+      s4_top <= $signed({top_beyond_q[16], top_beyond_q[3:0]}) - $signed(s3_top);
+      s4_right <= $signed(right_beyond) - $signed(s3_left);
+      s4_left <= $signed({top_beyond_q[16], top_beyond_q[3:0]}) - $signed(s3_left);
+      s4_last <= $signed(right_beyond) - $signed(s3_first);
+      s4_first <= $signed({top_beyond_q[16], top_beyond_q[3:0]}) - $signed(s3_first);
+    end
+    if (s2[0]) begin
+      s3_top <= $signed({1'h0, first_y}) + $signed(tap_y);
+      s3_left <= tap_x;
+      s3_first <= $signed({1'h0, first_x}) + $signed(tap_x);
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (|{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s6[0],
+      s2[0], hand_over, s14_q[0], frees, shift, starts, coordinates_gated_rst, issue, awake}) begin
+      settling <= 3'h7;
+    end else begin
+      if (n20) settling <= settling - 1'h1;
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (s2[9]) begin
+      s3_weights[31:16] <= 16'h0;
+    end else begin
+      s3_weights[31:16] <= s2_weights[31:16];
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (n4) begin
+      s10_words[127:96] <= 32'h0;
+    end else begin
+      if (s9[0]) s10_words[127:96] <= s9_words[127:96];
     end
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; settled <= 1'h0; flushing <= 4'h0; maps[1] <=
-        1'h0; one_channel <= 1'h0; in_flight <= 1'h0; read_end2 <= 3'h0; read_end1 <= 3'h0; read <=
-        48'h0; read_end0 <= 3'h0; met <= 2'h0; position_242 <= 20'h0; far1_less <= 22'h0; far1_q <=
-        20'h0; position_241 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <=
-        20'h0; rounds_q <= 18'h0; rotate <= 3'h0; position_237 <= 20'h0; linear <= 9'h0; next_group
-        <= 20'h0; step_y_wrap <= 20'h0; group_less <= 22'h0; group <= 20'h0; gap <= 21'h0; row_less
-        <= 21'h0; wraps_87 <= 1'h0; move_less_104 <= 21'h0; move_102 <= 20'h0; wrapped_less_230 <=
-        21'h0; wrapped_228 <= 20'h0; kept_less_227 <= 21'h0; kept_226 <= 20'h0; delta_less_81 <=
+      by_tap <= 1'h0; spread <= 1'h0; read_end2 <= 3'h0; read_end1 <= 3'h0; read <= 48'h0; read_end0
+        <= 3'h0; met <= 2'h0; position_266 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0;
+        position_265 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0;
+        rounds_q <= 18'h0; rotate <= 3'h0; position_261 <= 20'h0; linear <= 9'h0; next_group <=
+        20'h0; step_y_wrap <= 20'h0; group_less <= 22'h0; group <= 20'h0; gap <= 21'h0; row_less <=
+        21'h0; wraps_87 <= 1'h0; move_less_104 <= 21'h0; move_102 <= 20'h0; wrapped_less_254 <=
+        21'h0; wrapped_252 <= 20'h0; kept_less_251 <= 21'h0; kept_250 <= 20'h0; delta_less_81 <=
         5'h0; move_less <= 21'h0; move <= 20'h0; wrapped_less <= 21'h0; wrapped <= 20'h0; kept_less
-        <= 21'h0; kept_221 <= 20'h0; delta_less <= 5'h0; {hand_over, s14_q} <= 4'h0; s13 <= 4'h0;
-        s12 <= 4'h0; s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0;
-        s5 <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; last_row <= 16'h0; rows_on <= 2'h0; s1_split <= 6'h0;
-        s9_split <= 6'h0; s6_split <= 6'h0; s4_split <= 6'h0; begins <= 1'h1; starts_block <= 1'h1;
-        odd <= 1'h0; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0; group_ends_ends <= 1'h0;
-        group_ends_left <= 10'h0; block_ends_ends <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <=
-        1'h0; ky_ends_left <= 6'h0; named <= 1'h0; gathers <= 1'h0; due <= 1'h0; left <= 1'h0;
-        kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; by_tap <= 1'h0; spread <= 1'h0; position <=
-        20'h0; row_start <= 20'h0; group_start <= 20'h0; channel_base <= 9'h0; absent <= 60'h0;
-        next_channel <= 20'h0; phase_79 <= 4'h0; phase <= 4'h0; tap_y <= 18'h0; tap_x <= 18'h0;
-        block <= 18'h0; lanes_q <= 3'h0;
+        <= 21'h0; kept_245 <= 20'h0; delta_less <= 5'h0; bottom_beyond <= 17'h0; {top_beyond_q[16],
+        top_beyond_q[3:0]} <= 5'h0; right_beyond <= 17'h0; reciprocal[7:0] <= 8'h0; {hand_over,
+        s14_q} <= 4'h0; s13 <= 4'h0; s12 <= 4'h0; s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <=
+        13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <=
+        13'h0; pass_done <= 1'h0; settled <= 1'h0; flushing <= 4'h0; maps[1] <= 1'h0; one_channel <=
+        1'h0; in_flight <= 1'h0; position <= 20'h0; row_start <= 20'h0; group_start <= 20'h0;
+        channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0; phase_79 <= 4'h0; phase <=
+        4'h0; first_y <= 16'h0; first_x <= 16'h0; tap_y <= 18'h0; tap_x <= 18'h0; block <= 18'h0;
+        last_row <= 16'h0; rows_on <= 2'h0; s1_split <= 6'h0; s9_split <= 6'h0; s6_split <= 6'h0;
+        s4_split <= 6'h0; begins <= 1'h1; starts_block <= 1'h1; odd <= 1'h0; pass_ends_ends <= 1'h0;
+        pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends
+        <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; named <=
+        1'h0; gathers <= 1'h0; due <= 1'h0; left <= 1'h0; kx_ends_ends <= 1'h0; kx_ends_left <=
+        6'h0; lanes_q <= 3'h0;
     end else begin
-      s2 <= s1;
-      s1 <= {gathers, goes_on & ~due, goes_on, names, ends_x, begins, pass_ends, group_ends,
-        ky_ends, s0_last, starts_block, odd, issue};
-      pass_done <= n7;
-      settled <= starts & ~(|flushing);
-      flushing <= {flushing[2:0], n7};
-      maps[1] <= n8[1];
-      one_channel <= n9 & n10;
-      in_flight <= in_flight & ~hand_over | s0_last;
-      read_end2 <= n11 ? turn : n12 ? end0[2:0] : end1[2:0];
-      read_end1 <= n11 ? end1[2:0] : n12 ? turn : end0[2:0];
-      read <= {n13 ? where[8:3] : n14 ? where_249[8:3] : where_248[8:3], n13 ? where_248[14:9] : n14
-        ? where[8:3] : where_249[8:3], n13 ? where_249[14:9] : n14 ? where_248[14:9] : where[8:3],
-        n13 ? where[14:9] : n14 ? where_249[14:9] : where_248[14:9], ~(8'hff << read_end2), ~(8'hff
+      if (s1[0]) begin
+        by_tap <= config__payload[51];
+        spread <= config__payload[51] & |gap[2:0];
+      end
+      read_end2 <= n21 ? turn : n22 ? end0[2:0] : end1[2:0];
+      read_end1 <= n21 ? end1[2:0] : n22 ? turn : end0[2:0];
+      read <= {n23 ? where[8:3] : n24 ? where_273[8:3] : where_272[8:3], n23 ? where_272[14:9] : n24
+        ? where[8:3] : where_273[8:3], n23 ? where_273[14:9] : n24 ? where_272[14:9] : where[8:3],
+        n23 ? where[14:9] : n24 ? where_273[14:9] : where_272[14:9], ~(8'hff << read_end2), ~(8'hff
         << read_end1), ~(8'hff << read_end0)};
-      read_end0 <= n11 ? end0[2:0] : n12 ? end1[2:0] : turn;
-      met <= n15;
-      position_242 <= wraps_87 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
+      read_end0 <= n21 ? end0[2:0] : n22 ? end1[2:0] : turn;
+      met <= n25;
+      position_266 <= wraps_87 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
         position + far1_q;
       far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
       far1_q <= {rounds_q[18:3], 4'h0};
-      position_241 <= wraps_87 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
+      position_265 <= wraps_87 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
         position + far0_q;
-      {far0_less_q[22], far0_less_q[20:0]} <= {n16[22], n16[20:0]};
+      {far0_less_q[22], far0_less_q[20:0]} <= {n26[22], n26[20:0]};
       far0_q <= {rounds_q[19:3], 3'h0};
       rounds_q <= gap[20:3];
       rotate <= where[2:0];
-      position_237 <= position;
-      linear <= (channel_base + offset) + offset_231;
+      position_261 <= position;
+      linear <= (channel_base + offset) + offset_255;
       next_group <= wraps_87 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
         : group_start + group;
       step_y_wrap <= wraps_87 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
         step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
-      group_less <= $signed(n17) - $signed({1'h0, config__payload[224:205]});
-      group <= n17[19:0];
+      group_less <= $signed(n27) - $signed({1'h0, config__payload[224:205]});
+      group <= n27[19:0];
       gap <= config__payload[304:285] - config__payload[80:65];
       row_less <= config__payload[304:285] - config__payload[224:205];
       wraps_87 <= |config__payload[224:205];
-      move_less_104 <= wraps_82 ? wrapped_less_230 : kept_less_227;
-      move_102 <= wraps_82 ? wrapped_228 : kept_226;
-      wrapped_less_230 <= step_y_wrap - config__payload[224:205];
-      wrapped_228 <= step_y_wrap;
-      kept_less_227 <= config__payload[284:265] - config__payload[224:205];
-      kept_226 <= config__payload[284:265];
+      move_less_104 <= wraps_82 ? wrapped_less_254 : kept_less_251;
+      move_102 <= wraps_82 ? wrapped_252 : kept_250;
+      wrapped_less_254 <= step_y_wrap - config__payload[224:205];
+      wrapped_252 <= step_y_wrap;
+      kept_less_251 <= config__payload[284:265] - config__payload[224:205];
+      kept_250 <= config__payload[284:265];
       delta_less_81 <= config__payload[320:317] - config__payload[116:113];
       move_less <= wraps ? wrapped_less : kept_less;
-      move <= wraps ? wrapped : kept_221;
-      wrapped_less <= n18 - config__payload[224:205];
-      wrapped <= n18[19:0];
+      move <= wraps ? wrapped : kept_245;
+      wrapped_less <= n28 - config__payload[224:205];
+      wrapped <= n28[19:0];
       kept_less <= config__payload[264:245] - config__payload[224:205];
-      kept_221 <= config__payload[264:245];
+      kept_245 <= config__payload[264:245];
       delta_less <= config__payload[316:313] - config__payload[116:113];
+      bottom_beyond <= (config__payload[112:97] + config__payload[116:113]) - 1'h1;
+      {top_beyond_q[16], top_beyond_q[3:0]} <= {n29[5], n29[3:0]};
+      right_beyond <= (config__payload[96:81] + config__payload[116:113]) - 1'h1;
+      reciprocal[7:0] <= n30[7:0];
       {hand_over, s14_q} <= s13;
       s13 <= s12;
       s12 <= s11;
@@ -614,9 +679,47 @@ module \neuflow_convolver_tile.convolver.array  (
       s5 <= s4;
       s4 <= s3;
       s3 <= s2;
-      if (n19) begin
-        last_row <= last_row_198;
-        rows_on <= rows_on_194;
+      s2 <= s1;
+      s1 <= {gathers, goes_on & ~due, goes_on, names, ends_x, begins, pass_ends, group_ends,
+        ky_ends, s0_last, starts_block, odd, issue};
+      pass_done <= n31;
+      settled <= starts & ~(|flushing);
+      flushing <= {flushing[2:0], n31};
+      maps[1] <= n32[1];
+      one_channel <= n33 & n34;
+      in_flight <= in_flight & ~hand_over | s0_last;
+      if (n38 & {s2[10], n36, n35} != 3'h6) begin
+        next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
+        position <= n35 ? config__payload[244:225] : n36 ? (wraps_87 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + move) : n37;
+      end
+      if (n38 & n39) row_start <= n35 ? config__payload[244:225] : n37;
+      if (n41) begin
+        group_start <= n35 ? config__payload[244:225] : n40;
+        channel_base <= n35 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
+          next_channel[8:0];
+      end
+      if ((n43 | n42) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n43 | n42 | n44) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
+        ? config__payload[184:165] + config__payload[204:185] : next_channel +
+        config__payload[204:185];
+      if (n35 | s1[0] & s1[8]) phase_79 <= n35 ? config__payload[312:309] : s1[4] ?
+        config__payload[312:309] : wraps_82 ? over_80[3:0] : phase_79 + config__payload[320:317];
+      if (s1[0] | n35) phase <= n35 ? config__payload[308:305] : s1[8] ? config__payload[308:305] :
+        wraps ? over[3:0] : phase + config__payload[316:313];
+      if (n45) begin
+        first_y <= first_y_203;
+        first_x <= first_x_201;
+      end
+      if (n46 | n47) tap_y <= n46 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+        $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
+      if (n46 | s2[0] & ~s2[10] | n47) tap_x <= n46 ? {{2{config__payload[132]}},
+        config__payload[132:117]} : n47 ? {{2{config__payload[132]}}, config__payload[132:117]} :
+        $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
+      if (s1[3]) block <= {s1[6:5], last_row};
+      if (n48) begin
+        last_row <= last_row_196;
+        rows_on <= rows_on_192;
         s1_split <= split;
       end
       if (s8[0] & s8[7]) s9_split <= s6_split;
@@ -625,65 +728,57 @@ module \neuflow_convolver_tile.convolver.array  (
       if (issue) begin
         begins <= group_ends;
         starts_block <= block_ends;
-        odd <= n20 & ~block_ends;
+        odd <= n49 & ~block_ends;
       end
-      if (n22) begin
-        pass_ends_ends <= n21 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
-        pass_ends_left <= n21 ? config__payload[19:0] : pass_ends_left - 1'h1;
+      if (n51) begin
+        pass_ends_ends <= n50 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
+        pass_ends_left <= n50 ? config__payload[19:0] : pass_ends_left - 1'h1;
       end
-      if (n24) begin
-        group_ends_ends <= n23 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
-        group_ends_left <= n23 ? config__payload[29:20] : group_ends_left - 1'h1;
+      if (n53) begin
+        group_ends_ends <= n52 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
+        group_ends_left <= n52 ? config__payload[29:20] : group_ends_left - 1'h1;
       end
-      if (n26) begin
-        block_ends_ends <= n25 ? n9 : block_ends_left == 2'h2;
-        block_ends_left <= n25 ? config__payload[49:30] : block_ends_left - 1'h1;
+      if (n55) begin
+        block_ends_ends <= n54 ? n33 : block_ends_left == 2'h2;
+        block_ends_left <= n54 ? config__payload[49:30] : block_ends_left - 1'h1;
       end
-      if (n28) begin
-        ky_ends_ends <= n27 ? n10 : ky_ends_left == 2'h2;
-        ky_ends_left <= n27 ? config__payload[58:53] : ky_ends_left - 1'h1;
+      if (n57) begin
+        ky_ends_ends <= n56 ? n34 : ky_ends_left == 2'h2;
+        ky_ends_left <= n56 ? config__payload[58:53] : ky_ends_left - 1'h1;
       end
       if (idle | issue & (ky_ends | gathers)) named <= active & ~ky_ends;
       if (idle | issue) gathers <= active & goes_on & due;
-      if (n29) begin
+      if (n58) begin
         after = idle | ky_ends ? config__payload[53] - 1'h1 : left - 1'h1;
         due <= !after;
         left <= after;
       end
-      if (n31) begin
-        kx_ends_ends <= n30 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
-        kx_ends_left <= n30 ? config__payload[64:59] : kx_ends_left - 1'h1;
+      if (n60) begin
+        kx_ends_ends <= n59 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
+        kx_ends_left <= n59 ? config__payload[64:59] : kx_ends_left - 1'h1;
       end
-      if (s1[0]) begin
-        by_tap <= config__payload[51];
-        spread <= config__payload[51] & |gap[2:0];
-      end
-      if (n35 & {s2[10], n33, n32} != 3'h6) begin
-        next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n32 ? config__payload[244:225] : n33 ? (wraps_87 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + move) : n34;
-      end
-      if (n35 & n36) row_start <= n32 ? config__payload[244:225] : n34;
-      if (n38) begin
-        group_start <= n32 ? config__payload[244:225] : n37;
-        channel_base <= n32 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
-          next_channel[8:0];
-      end
-      if ((n39 | n40) & ~n41) absent <= n39 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n41 | n39 | n40) next_channel <= n41 ? config__payload[184:165] + s2_weights[31:16] : n39
-        ? config__payload[184:165] + config__payload[204:185] : next_channel +
-        config__payload[204:185];
-      if (s1[0] & s1[8] | n32) phase_79 <= n32 ? config__payload[312:309] : s1[4] ?
-        config__payload[312:309] : wraps_82 ? over_80[3:0] : phase_79 + config__payload[320:317];
-      if (s1[0] | n32) phase <= n32 ? config__payload[308:305] : s1[8] ? config__payload[308:305] :
-        wraps ? over[3:0] : phase + config__payload[316:313];
-      if (n42 | n43) tap_y <= n42 ? {{2{config__payload[148]}}, config__payload[148:133]} :
-        $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n42 | n43 | s2[0] & ~s2[10]) tap_x <= n42 ? {{2{config__payload[132]}},
-        config__payload[132:117]} : n43 ? {{2{config__payload[132]}}, config__payload[132:117]} :
-        $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
-      if (s1[3]) block <= {s1[6:5], last_row};
       if (begins) lanes_q <= count;
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (|{config__payload[116:114], coordinates_gated_rst}) begin
+      reciprocal[10] <= 1'h0;
+    end else begin
+      reciprocal[10] <= n61[10];
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (|{config__payload[116:115], coordinates_gated_rst}) begin
+      reciprocal[9] <= 1'h0;
+    end else begin
+      reciprocal[9] <= n62[9];
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (config__payload[116] | coordinates_gated_rst) begin
+      reciprocal[8] <= 1'h0;
+    end else begin
+      reciprocal[8] <= n63[8];
     end
   end
   always @(posedge array_gated_clk) begin
@@ -694,32 +789,17 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (n7 | coordinates_gated_rst) begin
+    if (n31 | coordinates_gated_rst) begin
       active <= 1'h0;
     end else begin
       if (!(active)) active <= settled;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~n44 | coordinates_gated_rst) begin
+    if (~n64 | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
       {maps[5:2], maps[0]} <= {config__payload[451:448], config__payload[446]};
-    end
-  end
-  always @(posedge array_gated_clk) begin
-    if (|{s10[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s9[0], s6[0],
-      s2[0], hand_over, s14_q[0], frees, shift, coordinates_gated_rst, issue, starts, awake}) begin
-      settling <= 3'h7;
-    end else begin
-      if (n45) settling <= settling - 1'h1;
-    end
-  end
-  always @(posedge array_gated_clk) begin
-    if (s2[9]) begin
-      s3_weights[31:16] <= 16'h0;
-    end else begin
-      s3_weights[31:16] <= s2_weights[31:16];
     end
   end
 endmodule
@@ -732,8 +812,11 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   output wire awake,
   input wire [15:0] stored,
   input wire last,
-  output reg [79:0] x = 80'h0,
-  output reg [79:0] y = 80'h0,
+  output reg [15:0] first_x = 16'h0,
+  output reg [15:0] first_y = 16'h0,
+  output reg [4:0] behind = 5'h0,
+  output reg [14:0] row = 15'h0,
+  output reg [14:0] column = 15'h0,
   output reg [15:0] last_row = 16'h0,
   output reg [15:0] free = 16'h0,
   output reg [2:0] count = 3'h0,
@@ -746,24 +829,27 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   input wire configured,
   input wire coordinates_gated_rst
 );
-  reg borrows = 1'h0, column_ends = 1'h0, known = 1'h0, late = 1'h0, runs = 1'h0;
+  reg borrows = 1'h0, column_ends = 1'h0, known = 1'h0, late_first = 1'h0, made0 = 1'h0, made1 =
+    1'h0, made2 = 1'h0, made3 = 1'h0, made4 = 1'h0, made5 = 1'h0, runs = 1'h0;
   reg [103:0] form = 104'h0;
   reg [15:0] before_2 = 16'h0, column_left = 16'h0, column_next = 16'h0, late_x = 16'h0, late_y =
     16'h0, need = 16'h0, ready_free = 16'h0, ready_need = 16'h0, row_next = 16'h0, x_next = 16'h0,
     y_next = 16'h0;
   reg [19:0] free_sum_q = 20'h0, need_sum_q = 20'h0;
   reg [1:0] passed = 2'h0, valid = 2'h0, within_2;
-  reg [2:0] made = 3'h0, settling = 3'h4;
+  reg [2:0] lane0_column = 3'h0, lane0_row = 3'h0, made = 3'h0;
+  reg [3:0] settling = 4'h9;
+  reg [5:0] lane1 = 6'h0, lane2 = 6'h0, lane3 = 6'h0, lane4 = 6'h0, lane5 = 6'h0;
   reg [82:0] ready_q = 83'h0, summed_q = 83'h0;
   wire n2, n11, n1, n3, n4, n8, n6, n7, n5, n10, n9, first, make, takes_last;
   assign reached = passed + {ready_q[82] & passed != 2'h3};
   assign awake = n1 | n2 | n3;
+  assign first = full | !made;
+  assign make = ~full | take;
   assign n1 = make & runs | stored != before_2;
   assign n2 = n8 | known & n11 | takes_last | moves;
   assign n3 = |settling;
-  assign make = ~full | take;
   assign n4 = ~takes_last;
-  assign first = full | !made;
   assign n5 = make & valid[1];
   assign n6 = n11 | make & column_ends;
   assign n7 = make | n6;
@@ -773,22 +859,51 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   assign n10 = column_ends & make;
   assign n11 = ~runs;
   always @(posedge coordinates_gated_clk) begin
+    lane1 <= {lane0_column, lane0_row};
+    lane2 <= lane1;
+    lane3 <= lane2;
+    lane4 <= lane3;
+    lane5 <= lane4;
+    if (make) begin
+      late_y <= ready_q[31:16];
+      late_x <= ready_q[15:0];
+      ready_need <= ($signed({need_sum_q[19], need_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({need_sum_q[19], need_sum_q[17:0]}) > $signed({1'h0, form[67:52]}) ? form[67:52] :
+        need_sum_q[15:0];
+      ready_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
+        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, form[67:52]}) ? form[67:52] :
+        free_sum_q[15:0];
+      {ready_q[82:80], ready_q[47:0]} <= {summed_q[82:80], summed_q[47:0]};
+      {summed_q[82:80], summed_q[47:0]} <= {!column_next, row_next < form[47:32], column_next <
+        form[31:16], row_next, y_next, x_next};
+      lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
+      lane0_row <= (first) ? 3'h0 : lane0_row + ready_q[82];
+    end
+  end
+  always @(posedge coordinates_gated_clk) begin
     if (n1 | coordinates_gated_rst | n2) begin
-      settling <= 3'h4;
+      settling <= 4'h9;
     end else begin
       if (n3) settling <= settling - 1'h1;
     end
   end
   always @(posedge coordinates_gated_clk) begin
     if (coordinates_gated_rst) begin
-      before_2 <= 16'h0; fed <= 1'h0; late <= 1'h0; runs <= 1'h0; passed <= 2'h0; split <= 6'h0;
-        count <= 3'h0; free <= 16'h0; need <= 16'h0; last_row <= 16'h0; {free_sum_q[19],
-        free_sum_q[17:0]} <= 19'h0; {need_sum_q[19], need_sum_q[17:0]} <= 19'h0; column_ends <=
-        1'h0; column_left <= 16'h0; form <= 104'h0; borrows <= 1'h0;
+      before_2 <= 16'h0; fed <= 1'h0; made5 <= 1'h0; made4 <= 1'h0; made3 <= 1'h0; made2 <= 1'h0;
+        made1 <= 1'h0; made0 <= 1'h0; runs <= 1'h0; passed <= 2'h0; split <= 6'h0; count <= 3'h0;
+        free <= 16'h0; need <= 16'h0; last_row <= 16'h0; late_first <= 1'h0; {free_sum_q[19],
+        free_sum_q[17:0]} <= 19'h0; {need_sum_q[19], need_sum_q[17:0]} <= 19'h0; column <= 15'h0;
+        row <= 15'h0; behind <= 5'h0; first_y <= 16'h0; first_x <= 16'h0; column_ends <= 1'h0;
+        column_left <= 16'h0; form <= 104'h0; borrows <= 1'h0;
     end else begin
       before_2 <= stored;
       fed <= make ? ready_need <= stored : need <= stored;
-      late <= make;
+      made5 <= made4;
+      made4 <= made3;
+      made3 <= made2;
+      made2 <= made1;
+      made1 <= made0;
+      made0 <= make;
       runs <= known & n4;
       if (n5) begin
         within_2 = first ? 2'h0 : reached;
@@ -801,8 +916,18 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       if (make) begin
         need <= ready_need;
         last_row <= ready_q[47:32];
+        late_first <= first;
         {free_sum_q[19], free_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(form[103:86]);
         {need_sum_q[19], need_sum_q[17:0]} <= $signed({1'h0, y_next}) + $signed(form[85:68]);
+      end
+      if (made5) begin
+        column <= {lane5[5:3], column[14:3]};
+        row <= {lane5[2:0], row[14:3]};
+        behind <= {|lane5[2:0], behind[4:1]};
+      end
+      if (late_first) begin
+        first_y <= late_y;
+        first_x <= late_x;
       end
       if (n7) begin
         column_ends <= n6 ? form[15:0] == 1'h1 : column_left == 2'h2;
@@ -834,25 +959,6 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
         y_next <= y_next + form[51:48];
         row_next <= row_next + 1'h1;
       end
-    end
-  end
-  always @(posedge coordinates_gated_clk) begin
-    if (make) begin
-      late_y <= ready_q[31:16];
-      late_x <= ready_q[15:0];
-      ready_need <= ($signed({need_sum_q[19], need_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({need_sum_q[19], need_sum_q[17:0]}) > $signed({1'h0, form[67:52]}) ? form[67:52] :
-        need_sum_q[15:0];
-      ready_free <= ($signed({free_sum_q[19], free_sum_q[17:0]}) < $signed(1'h0)) ? 16'h0 :
-        $signed({free_sum_q[19], free_sum_q[17:0]}) > $signed({1'h0, form[67:52]}) ? form[67:52] :
-        free_sum_q[15:0];
-      {ready_q[82:80], ready_q[47:0]} <= {summed_q[82:80], summed_q[47:0]};
-      {summed_q[82:80], summed_q[47:0]} <= {!column_next, row_next < form[47:32], column_next <
-        form[31:16], row_next, y_next, x_next};
-    end
-    if (late) begin
-      y <= {late_y, y[79:16]};
-      x <= {late_x, x[79:16]};
     end
   end
   always @(posedge coordinates_gated_clk) begin
@@ -1133,7 +1239,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n16 = n32 | n8 & row_ends_101;
   assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends_99;
-  assign n19 = n23 | n18;
+  assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
@@ -1144,7 +1250,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n25 = step | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = take | n26;
-  assign n28 = drain_gated_rst | start;
+  assign n28 = start | drain_gated_rst;
   assign n29 = config__valid & ~clear;
   assign sign0 = two ? parameters[92] : parameters[28];
   assign sign1 = two ? parameters[124] : parameters[60];
@@ -1183,7 +1289,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(clear), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2461_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2710_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1269,7 +1375,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (ends | start) running <= start;
-      if (step | start) begin
+      if (start | step) begin
         n20 = start ? 3'h5 : step ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1471,7 +1577,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2461_0,
+  input wire [1:0] port_2710_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1491,18 +1597,18 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n2 = port_2461_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n2 = port_2710_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
-  assign n4 = fresh & ~port_2461_0[0];
-  assign n5 = port_2461_0[0] | clear | n4;
+  assign n4 = fresh & ~port_2710_0[0];
+  assign n5 = port_2710_0[0] | clear | n4;
   assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
   assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   always @(posedge drain_gated_clk) begin
     if (n1) begin
       marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
     end else begin
-      if (port_2461_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2461_0[0]) now[67:0] <= n2[67:0];
+      if (port_2710_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2710_0[0]) now[67:0] <= n2[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1510,15 +1616,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2461_0[0], mark, clear, n4} != 4'h8 & n5) begin
+      if ({port_2710_0[0], mark, clear, n4} != 4'h8 & n5) begin
         n3 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
-          port_2461_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+          port_2710_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
         marked[69:68] <= n3[69:68];
       end
       if (n5) begin
         n6 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
-          port_2461_0[0] ? n2 : {2'h0, now[67:0]};
+          port_2710_0[0] ? n2 : {2'h0, now[67:0]};
         now[69:68] <= n6[69:68];
       end
       offset <= now[67:48] + now[15:0];
@@ -1533,7 +1639,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2461_0[0]) fresh <= 1'h0;
+      if (port_2710_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1655,10 +1761,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 = 20'h0, row_position
     = 20'h0, step = 20'h0;
   reg [1:0] lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead = 2'h0, left =
-    2'h0, low = 2'h0, number, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
+    2'h0, low = 2'h0, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n6, first_bank_106 = 3'h0;
+  reg [2:0] n6, first_bank_106 = 3'h0, number;
   reg [3:0] banks_used = 4'h0, begins = 4'h0, first, flushing = 4'h0, last_phase = 4'h0, phase_y =
     4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb, used = 4'h0;
   reg [4:0] at_128;
@@ -1668,7 +1774,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [82:0] s2_piece = 83'h0, s3_piece = 83'h0, s4_piece = 83'h0, s5_piece = 83'h0, s6_piece =
     83'h0, s1_piece_q = 83'h0;
   reg [8:0] n7, linear_87 = 9'h0, offset = 9'h0;
-  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n3, n4, n42, n10, n9, n11, n21, n27, n25, n17,
+  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n3, n4, n42, n9, n10, n11, n21, n27, n25, n17,
     n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, extends_2, finished, fits,
     i__ready_119, i__valid_120, joins, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     row_ends, starts, store;
@@ -1692,7 +1798,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{pass_done, n9, n10, finished, store, n11, starts} | n12;
+  assign awake = |{pass_done, finished, starts, n9, n10, store, n11} | n12;
   assign i__valid_120 = opened & i__valid;
   assign o__ready = ~valid | store & (last_lap & (by_word_71 ? !left : more | left <= low));
   assign of_phase_1 = n39[7:4] & {4{pairs}};
@@ -1706,11 +1812,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n8 = n38 | o__ready;
-  assign n9 = o__valid & o__ready;
-  assign n10 = i__valid_120 & i__ready_119;
   assign finished = n42 | active & resident & allowed;
-  assign n11 = released != freed;
   assign starts = n43 & config__valid & ~(|flushing);
+  assign n9 = i__valid_120 & i__ready_119;
+  assign n10 = o__valid & o__ready;
+  assign n11 = released != freed;
   assign n12 = |settling;
   assign n13 = split & first_bank_106[1];
   assign n14 = ~(2'h3 << first_bank_106[0]);
@@ -1726,17 +1832,17 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n23 = n37 & ~s2_piece[81];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
-  assign n24 = n23 | n37 | n22;
+  assign n24 = n37 | n22 | n23;
   assign n25 = n43 | n42;
   assign n26 = record_ends | n25;
   assign n27 = n43 | record_ends;
   assign n28 = n44 | n27;
   assign n29 = n43 | n44;
   assign width = config__payload[27:8] - 1'h1;
-  assign n30 = {n38, n29, rest[2]} != 3'h5 & n31;
+  assign n30 = n31 & {rest[2], n38, n29} != 3'h6;
   assign rest = low + {~count};
   assign n31 = n38 | n29;
-  assign n32 = i__valid & i__ready & i__payload[67] | starts;
+  assign n32 = starts | i__valid & i__ready & i__payload[67];
   assign n33 = ~(4'hf << s4_piece[2:0]);
   assign n34 = n22 | writer_gated_rst;
   assign last_phase_y = n20 | n35 == config__payload[159:156];
@@ -1798,14 +1904,14 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       n2 = phases | alone;
       n5 = at_128 + 1'h1;
       n7 = first + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = ({5'h0, first} <= count) + (n7 <= count);
+      number = {1'h0, {5'h0, first} <= count} + (n7 <= count);
       n6 = count + 1'h1;
       s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_128[3:0] - config__payload[159:156] :
         at_128[3:0];
       s1_piece_first <= (!(n2)) ? 4'h0 : first;
       {s1_piece_q[82:77], s1_piece_q[68:0]} <= {record_ends_49, channel_ends, row_ends, phases ?
         (last_lap ? {{1'h0, n3} + n4} - wrapped : {2'h0, n5 == config__payload[159:156]}) : pairs ?
-        3'h2 : alone ? {1'h0, number} : n6, s0_piece, taken, n2 ? {1'h0, number} : n6};
+        3'h2 : alone ? number : n6, s0_piece, taken, n2 ? number : n6};
     end
     if (n8) begin
       taken <= o__ready ? ahead : (taken + count) + 1'h1;
@@ -1814,7 +1920,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{pass_done, writer_gated_rst, n9, n10, finished, store, n11, starts}) begin
+    if (|{pass_done, finished, starts, writer_gated_rst, n9, n10, store, n11}) begin
       settling <= 4'hb;
     end else begin
       if (n12) settling <= settling - 1'h1;
@@ -1872,7 +1978,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n24) linear <= n22 ? config__payload[79:60] : n23 ? linear + config__payload[99:80] :
         next_linear_row;
-      if (n24 & {n23, n22} != 2'h2) linear_row <= n22 ? config__payload[79:60] : next_linear_row;
+      if (n24 & {n22, n23} != 1'h1) linear_row <= n22 ? config__payload[79:60] : next_linear_row;
       if (n26) begin
         record_ends_49 <= n25 ? config__payload[59:44] == 1'h1 : record_left == 2'h2;
         record_left <= n25 ? config__payload[59:44] : record_left - 1'h1;
@@ -1910,7 +2016,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         phase_y <= last_phase_y ? 4'h0 : n35[3:0];
         row_position <= next_row;
       end
-      if (n23 | n37 | s2_valid) begin
+      if (n37 | s2_valid | n23) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n23 ? row_position : n37 ? next_row : wraps & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -1925,7 +2031,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (flushing[0] | writer_gated_rst) begin
+    if (writer_gated_rst | flushing[0]) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n18[15:0];
@@ -1957,7 +2063,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2169_16,
+  input wire [1:0] port_2343_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -1979,12 +2085,12 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = take & ~leads;
   assign take = i__ready & i__valid;
   assign n1 = parameters_take | weights_gated_rst;
-  assign n2 = n3 & {leads, take, listening} != 2'h3;
+  assign n2 = {take, listening, leads} != 3'h6 & n3;
   assign n3 = {take, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2169_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2169_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2343_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2343_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2054,7 +2160,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{read_enable, free, push, comes, rewind} | n1;
+  assign awake = |{read_enable, free, comes, push, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2064,14 +2170,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{read_enable, free, push, comes, rewind, blocks_gated_rst}) begin
+    if (|{read_enable, free, blocks_gated_rst, comes, push, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | rewind | blocks_gated_rst) begin
+    if (free | blocks_gated_rst | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2120,7 +2226,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{read_enable, free, push, comes, rewind} | n1;
+  assign awake = |{read_enable, free, comes, push, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2130,7 +2236,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{read_enable, free, weights_gated_rst, push, comes, rewind}) begin
+    if (|{read_enable, free, comes, push, weights_gated_rst, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;

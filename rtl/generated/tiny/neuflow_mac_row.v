@@ -12,11 +12,19 @@ module neuflow_mac_row (
   output reg [47:0] out = 48'h0,
   input wire clk
 );
+  reg [239:0] drain = 240'h0;
   reg [2:0] pixel = 3'h0;
   reg [31:0] product0 = 32'h0, product1 = 32'h0, product2 = 32'h0, product3 = 32'h0, product4 =
     32'h0;
-  reg [47:0] drain0 = 48'h0, drain1 = 48'h0, drain2 = 48'h0, drain3 = 48'h0, drain4 = 48'h0, sum0 =
-    48'h0, sum1 = 48'h0, sum2 = 48'h0, sum3 = 48'h0, sum4 = 48'h0;
+  reg [47:0] sum0 = 48'h0, sum1 = 48'h0, sum2 = 48'h0, sum3 = 48'h0, sum4 = 48'h0;
+  always @(posedge clk) begin
+    if (rst) begin
+      out <= 48'h0;
+    end else begin
+      if (take) out <= pixel[2] ? drain[239:192] : pixel[1] ? (pixel[0] ? drain[191:144] :
+        drain[143:96]) : pixel[0] ? drain[95:48] : drain[47:0];
+    end
+  end
   always @(posedge clk) begin
     if (copy) begin
       pixel <= 3'h0;
@@ -25,21 +33,7 @@ module neuflow_mac_row (
     end
   end
   always @(posedge clk) begin
-    if (rst) begin
-      out <= 48'h0;
-    end else begin
-      if (take) out <= pixel[2] ? drain4 : pixel[1] ? (pixel[0] ? drain3 : drain2) : pixel[0] ?
-        drain1 : drain0;
-    end
-  end
-  always @(posedge clk) begin
-    if (copy) begin
-      drain4 <= sum4;
-      drain3 <= sum3;
-      drain2 <= sum2;
-      drain1 <= sum1;
-      drain0 <= sum0;
-    end
+    if (copy) drain <= {sum4, sum3, sum2, sum1, sum0};
     if (valid) begin
       sum4 <= $signed(first ? 48'h0 : sum4) + $signed(product4);
       sum3 <= $signed(first ? 48'h0 : sum3) + $signed(product3);
