@@ -69,18 +69,16 @@ def operands(m: Module, array: MacArray, masks):
     def words_from(step):
         return Cat(masked[(k + step) * WORD_BITS :][:size] for k in others)
 
-    taps, far, behind = _choices(m, array, by_tap)
+    by_taps, other, behind = _choices(m, array, by_tap)
     plain, beyond = masked[:size].replicate(len(others)), words_from(grid.tap_gap)
-    here = Cat(plain, beyond)
-    there = Cat(words_from(0), kept if grid.tap_gather else beyond)
-    chosen = Signal.like(here, name="s10_chosen")
-    near, distant = chosen[: len(further)], chosen[len(further) :]
-    m.d.comb += chosen.eq(here ^ ((here ^ there) & taps.replicate(2 * len(others))))
+    others_too = other.replicate(len(others))
     with m.If(array.stage[10].valid):
-        m.d.sync += [
-            first.eq(masked ^ ((masked ^ masked[grid.tap_gap * WORD_BITS :]) & behind)),
-            further.eq(near ^ ((near ^ distant) & far.replicate(len(others)))),
-        ]
+        m.d.sync += first.eq(masked ^ ((masked ^ masked[grid.tap_gap * WORD_BITS :]) & behind))
+        with m.If(by_taps):
+            m.d.sync += further.eq(words_from(0) ^ ((words_from(0) ^ beyond) & others_too))
+        with m.Else():
+            late = kept if grid.tap_gather else plain
+            m.d.sync += further.eq(plain ^ ((plain ^ late) & others_too))
     pixels = [first, *(further[(k - 1) * size : k * size] for k in others)]
     return pixels * (grid.maps // grid.tap_lanes), _weights(m, array)
 
@@ -97,22 +95,23 @@ def _gather(m: Module, array: MacArray, read, words, kept):
 
 
 def _choices(m: Module, array: MacArray, by_tap):
-    """Stages 9 and 10: which words the lanes take, said of every bit of a pixel's word.
+    """Stages 9 and 10: which words the lanes take, said of every bit of a pixel's word but the first.
 
-    Two registers a pixel say it for all map lanes but the first, so that a bit of an operand is
-    chosen in one look-up table. ``taps``, ``far``: 0, 0 the word read for the pixel; 1, 0 that of the
-    lane's tap; 0, 1 likewise, but behind the row's end; 1, 1 one that has waited. The first map
-    lane's is the pixel's or, where ``behind``, that behind the row's end.
+    One register of all and one a pixel say it for the map lanes behind the first, so that a bit of an
+    operand is chosen in one look-up table. ``by_taps``: the word of the lane's tap or, with ``other``,
+    the one behind the row's end; without: the word read for the pixel or, with ``other``, one that
+    has waited. The first map lane's is the pixel's or, where ``behind``, that behind the row's end.
     """
     s9, size = array.stage[9], array.grid.pixels * WORD_BITS
     ends = Signal(size, name="s9_behind")
     with m.If(array.spread):
         before = Cat(Const(0, ceil_log2(WORD_BITS)), array.split[9][0])
         m.d.comb += ends.eq(Const((1 << size) - 1, size) << before)
-    gathers = s9.gathers.replicate(size)
-    choices = {"taps": gathers | (by_tap.replicate(size) & ~ends), "far": gathers | ends, "behind": ends}
+    choices = {
+        "by_taps": by_tap & ~s9.gathers, "other": s9.gathers.replicate(size) | ends, "behind": ends
+    }  # fmt: skip
     for name, choice in choices.items():
-        register = Signal(size, name=f"s10_{name}", reset_less=True)
+        register = Signal(len(choice), name=f"s10_{name}", reset_less=True)
         with m.If(s9.valid):
             m.d.sync += register.eq(choice)
         yield register

@@ -162,7 +162,7 @@ module \neuflow_convolver_tile.convolver  (
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_178(awake), .block(block),
+    .array_gated_clk(array_clk), .awake_174(awake), .block(block),
       .config__payload(config__payload_49), .config__ready(config__ready_52),
       .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
       .drain_ready(drain_ready), .fill(fill), .following(following), .follows(follows),
@@ -170,7 +170,7 @@ module \neuflow_convolver_tile.convolver  (
       .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
       .released(released), .shift(shift), .stored(stored), .wait_drain(wait_drain),
       .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
-      .weights_read(read_122), .weights_ready(ready), .weights_rewind(rewind), .words_278(words));
+      .weights_read(read_122), .weights_ready(ready), .weights_rewind(rewind), .words_274(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
@@ -227,7 +227,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_86), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_69[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2343_16(block[17:16]), .read(read_122),
+      .parameters_wanted(parameters_wanted), .port_2344_16(block[17:16]), .read(read_122),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -244,10 +244,10 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire wait_weights,
   output wire wait_drain,
   output wire [15:0] released,
-  output wire awake_178,
+  output wire awake_174,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_278,
+  input wire [127:0] words_274,
   input wire weights_ready,
   output wire [95:0] pixel,
   output reg [5:0] maps = 6'h0,
@@ -268,32 +268,31 @@ module \neuflow_convolver_tile.convolver.array  (
   reg n19, n13, n18, n12, n17, n11, n16, n10, n15, n9, n14, n8, active = 1'h0, after, begins = 1'h1,
     block_ends_ends = 1'h0, by_tap = 1'h0, due = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0,
     in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, left = 1'h0, named = 1'h0, odd =
-    1'h0, one_channel = 1'h0, pass_ends_ends = 1'h0, s9_rotate = 1'h0, settled = 1'h0, spread =
-    1'h0, starts_block = 1'h1, wraps_87 = 1'h0;
+    1'h0, one_channel = 1'h0, pass_ends_ends = 1'h0, s10_by_taps = 1'h0, s9_rotate = 1'h0, settled =
+    1'h0, spread = 1'h0, starts_block = 1'h1, wraps_87 = 1'h0;
   reg [10:0] reciprocal = 11'h0;
   reg [127:0] n5, s10_words = 128'h0, s8_words = 128'h0, s9_words_133 = 128'h0;
   reg [12:0] s1 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7 = 13'h0, s8
     = 13'h0, s9 = 13'h0;
   reg [14:0] columns = 15'h0, rows = 15'h0;
-  reg [159:0] s10_chosen;
   reg [15:0] first_x = 16'h0, first_y = 16'h0, kept = 16'h0, last_row = 16'h0;
   reg [16:0] bottom_beyond = 17'h0, right_beyond = 17'h0, s6_bottom = 17'h0, s6_first = 17'h0,
     s6_last = 17'h0, s6_left = 17'h0, s6_right = 17'h0, s6_top = 17'h0, top_beyond_q = 17'h0;
   reg [17:0] s3_first = 18'h0, s3_left = 18'h0, s3_top = 18'h0, tap_x = 18'h0, tap_y = 18'h0;
   reg [18:0] s4_bottom = 19'h0, s4_first = 19'h0, s4_last = 19'h0, s4_left = 19'h0, s4_right =
     19'h0, s4_top = 19'h0;
-  reg [19:0] block_ends_left = 20'h0, group = 20'h0, group_start = 20'h0, kept_245 = 20'h0, kept_250
+  reg [19:0] block_ends_left = 20'h0, group = 20'h0, group_start = 20'h0, kept_241 = 20'h0, kept_246
     = 20'h0, move = 20'h0, move_102 = 20'h0, next_channel = 20'h0, next_group = 20'h0,
-    pass_ends_left = 20'h0, position = 20'h0, position_261 = 20'h0, position_265 = 20'h0,
-    position_266 = 20'h0, row_start = 20'h0, step_y_wrap = 20'h0, wrapped = 20'h0, wrapped_252 =
+    pass_ends_left = 20'h0, position = 20'h0, position_257 = 20'h0, position_261 = 20'h0,
+    position_262 = 20'h0, row_start = 20'h0, step_y_wrap = 20'h0, wrapped = 20'h0, wrapped_248 =
     20'h0, far0_q = 20'h0, far1_q = 20'h0;
   reg [1:0] met = 2'h0, rows_on = 2'h0;
-  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_251 = 21'h0, move_less = 21'h0, move_less_104
-    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_254 = 21'h0;
+  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_247 = 21'h0, move_less = 21'h0, move_less_104
+    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_250 = 21'h0;
   reg [20:3] rounds_q = 18'h0;
   reg [21:0] far1_less = 22'h0, group_less = 22'h0, next_x_beyond;
   reg [22:0] far0_less_q = 23'h0;
-  reg [2:0] bottom = 3'h0, first_210 = 3'h0, last_215 = 3'h0, left_221 = 3'h0, read_end0 = 3'h0,
+  reg [2:0] bottom = 3'h0, first_206 = 3'h0, last_211 = 3'h0, left_217 = 3'h0, read_end0 = 3'h0,
     read_end1 = 3'h0, read_end2 = 3'h0, right = 3'h0, rotate = 3'h0, s7_rotate = 3'h0, s8_rotate =
     3'h0, settling = 3'h7, top = 3'h0, lanes_q = 3'h0, s14_q = 3'h0;
   reg [31:0] s10_weights = 32'h0, s11_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0,
@@ -307,22 +306,22 @@ module \neuflow_convolver_tile.convolver.array  (
     6'h0, s5_first = 6'h0, s5_last = 6'h0, s5_left = 6'h0, s5_right = 6'h0, s5_top = 6'h0, s6_split
     = 6'h0, s9_split = 6'h0;
   reg [63:0] beat = 64'h0;
-  reg [79:0] s10_behind = 80'h0, s10_far = 80'h0, s10_kept = 80'h0, s10_taps = 80'h0, s9_behind,
-    words = 80'h0, words_159 = 80'h0;
+  reg [79:0] s10_behind = 80'h0, s10_kept = 80'h0, s10_other = 80'h0, s9_behind, words = 80'h0,
+    words_155 = 80'h0;
   reg [7:0] s9_masks_q = 8'h0;
-  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_255 = 9'h0;
+  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_251 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n70, n56, n34, n69, n54, n33, n49, n52, n50, n64, n48, n31, n3, n35, n46, n47, n45, n65, n7,
+  wire n70, n56, n34, n69, n54, n33, n52, n49, n50, n64, n48, n31, n3, n35, n46, n47, n45, n65, n7,
     n44, n68, n42, n43, n36, n67, n21, n22, n23, n24, n4, n20, n71, n59, n58, n38, n39, n51, n53,
     n55, n57, n60, n41, awake, block_ends, coordinates_clk, ends_x, fed, first_channel, frees, full,
     goes_on, group_ends, ky_ends, names, no_drain, no_rows, no_weights, pass_ends, s0_last, starts,
-    stays, take_155, wraps, wraps_82;
+    stays, take_151, wraps, wraps_82;
   wire [10:0] n61, n62, n63, n30;
   wire [127:0] n66, s9_words;
-  wire [14:0] column, row, where, where_272, where_273;
-  wire [15:0] first_x_201, first_y_203, free, last_row_196;
+  wire [14:0] column, row, where, where_268, where_269;
+  wire [15:0] first_x_197, first_y_199, free, last_row_192;
   wire [19:0] n40, n37;
-  wire [1:0] n25, rows_on_192;
+  wire [1:0] n25, rows_on_188;
   wire [20:0] n28;
   wire [21:0] n27, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
     step_y_wrap_beyond;
@@ -347,14 +346,14 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_weights = active & ~no_rows & no_weights;
   assign wait_drain = active & ~n65 & stays;
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_178 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
+  assign awake_174 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
     s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, starts, issue, awake} | n20;
   assign weights_rewind = issue & group_ends;
   assign {n29[5], n29[3:0]} = config__payload[116:113] - 1'h1;
   assign n3 = active & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & due) | gathers;
   assign no_drain = in_flight | ~drain_ready;
-  assign take_155 = hand_over | shift;
+  assign take_151 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
   assign s9_words = n66 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
     {16{s9_masks_q[2]}}, {16{s9_masks_q[1]}}, {16{s9_masks_q[0]}}};
@@ -397,11 +396,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n36 = s2[0] & ~s2[8];
   assign n37 = n67 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + move_102) : n40;
-  assign n38 = |{s2[0], n36, n35, n67};
-  assign n39 = {n36, n35} != 2'h2;
+  assign n38 = |{s2[0], n67, n35, n36};
+  assign n39 = {n35, n36} != 1'h1;
   assign n40 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n41 = n38 & {n36, n35, n67} != 1'h1 & n39;
+  assign n41 = n38 & {n67, n35, n36} != 3'h4 & n39;
   assign n42 = n35 | n68 & first_channel;
   assign n43 = n68 | absent[0];
   assign n44 = s2[0] & s2[9];
@@ -418,12 +417,12 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n52 = idle | s0_last & group_ends_ends;
   assign n53 = s0_last | n52;
   assign n54 = idle | n69 & block_ends_ends;
-  assign n55 = n54 | n69;
+  assign n55 = n69 | n54;
   assign n56 = idle | n70 & ky_ends_ends;
-  assign n57 = n70 | n56;
+  assign n57 = n56 | n70;
   assign n58 = idle | n70;
   assign n59 = idle | n71 & kx_ends_ends;
-  assign n60 = n71 | n59;
+  assign n60 = n59 | n71;
   assign n61 = config__payload[113] ? 11'h400 : 11'h0;
   assign n62 = config__payload[114] ? {1'h0, config__payload[113] ? 10'h156 : 10'h200} : n61;
   assign n63 = config__payload[115] ? {2'h0, config__payload[114] ? {3'h2, config__payload[113] ?
@@ -441,37 +440,37 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n70 = issue & ends_x;
   assign n71 = issue & ~gathers;
   neuflow_locator behind0 (
-    .clk(array_gated_clk), .linear(linear), .position(position_265),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_273));
+    .clk(array_gated_clk), .linear(linear), .position(position_261),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_269));
   neuflow_locator behind1 (
-    .clk(array_gated_clk), .linear(linear), .position(position_266),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_272));
+    .clk(array_gated_clk), .linear(linear), .position(position_262),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_268));
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
     .awake(awake), .behind(behind), .column(column), .config_2(config__payload),
       .configured(configured), .coordinates_gated_clk(coordinates_clk),
       .coordinates_gated_rst(coordinates_gated_rst), .count(count), .fed(fed),
-      .first_x(first_x_201), .first_y(first_y_203), .following(following), .follows(follows),
-      .free(free), .full(full), .last(pass_ends_ends), .last_row(last_row_196), .moves(configured &
-      flushing[3]), .reached(rows_on_192), .row(row), .split(split), .stored(stored), .take(n3 & fed
+      .first_x(first_x_197), .first_y(first_y_199), .following(following), .follows(follows),
+      .free(free), .full(full), .last(pass_ends_ends), .last_row(last_row_192), .moves(configured &
+      flushing[3]), .reached(rows_on_188), .row(row), .split(split), .stored(stored), .take(n3 & fed
       & weights_ready & ~(one_channel & ends_x & no_drain)));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   neuflow_locator locator (
-    .clk(array_gated_clk), .linear(linear), .position(position_261),
+    .clk(array_gated_clk), .linear(linear), .position(position_257),
       .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(turn), .where(where));
   neuflow_mac_row map0 (
     .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .multiply(s11[0]), .out(pixel[47:0]),
-      .rst(coordinates_gated_rst), .take(take_155), .valid(s12[0]), .weight(s11_weights[15:0]),
+      .rst(coordinates_gated_rst), .take(take_151), .valid(s12[0]), .weight(s11_weights[15:0]),
       .words(words));
   neuflow_mac_row map1 (
     .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .multiply(s11[0]), .out(pixel[95:48]),
-      .rst(coordinates_gated_rst), .take(take_155), .valid(s12[0]), .weight(s11_weights[31:16]),
-      .words(words_159));
+      .rst(coordinates_gated_rst), .take(take_151), .valid(s12[0]), .weight(s11_weights[31:16]),
+      .words(words_155));
   always @(posedge array_gated_clk) begin
     {s9_masks_q[7], s9_masks_q[4:0]} <= {s8_masks[4], spread ? {s8_masks[3:1], {2{s8_masks[0]}}} :
       s8_masks};
     offset <= phase * config__payload[329:321];
-    offset_255 <= phase_79 * config__payload[349:341];
+    offset_251 <= phase_79 * config__payload[349:341];
     s7_rotate <= rotate;
     s8_rotate <= s7_rotate;
     s9_rotate <= s8_rotate[0];
@@ -486,16 +485,15 @@ module \neuflow_convolver_tile.convolver.array  (
     s3_weights[15:0] <= s2_weights[15:0];
     if (s1[0]) beat <= weights;
     if (s10[0]) begin
-      s10_chosen = {s10_words[111:32], s10_words[79:0]} ^ ({s10_words[111:32], s10_words[79:0]} ^
-        {s10_kept, s10_words[95:16]}) & {2{s10_taps}};
-      words_159 <= s10_chosen[79:0] ^ (s10_chosen[79:0] ^ s10_chosen[159:80]) & s10_far;
+      words_155 <= s10_by_taps ? s10_words[95:16] ^ (s10_words[95:16] ^ s10_words[111:32]) &
+        s10_other : s10_words[79:0] ^ (s10_words[79:0] ^ s10_kept) & s10_other;
       words <= s10_words[79:0] ^ (s10_words[79:0] ^ s10_words[95:16]) & s10_behind;
     end
     if (s9[0]) begin
       s9_behind = spread ? 80'hffffffffffffffffffff << {s9_split[2:0], 4'h0} : 80'h0;
       s10_behind <= s9_behind;
-      s10_far <= {80{s9[12]}} | s9_behind;
-      s10_taps <= {80{s9[12]}} | {80{by_tap}} & ~s9_behind;
+      s10_other <= {80{s9[12]}} | s9_behind;
+      s10_by_taps <= by_tap & ~s9[12];
     end
     if (s9[0] & s9[11]) s10_kept <= s9_words[79:0];
     if (s9[0] | n4) s10_words[95:0] <= n4 ? s10_words[127:32] : s9_words[95:0];
@@ -504,14 +502,14 @@ module \neuflow_convolver_tile.convolver.array  (
       s9_words_133 <= n5;
     end
     if (s7[0]) begin
-      n6 = ~(5'h1f << last_215) & ~(~(5'h1f << first_210));
-      s8_words <= words_278;
-      s8_masks <= {(s7_behind[4] ? columns[14:12] >= left_221 & columns[14:12] < right : n6[4]) &
-        (rows[14:12] >= top & rows[14:12] < bottom), (s7_behind[3] ? columns[11:9] >= left_221 &
+      n6 = ~(5'h1f << last_211) & ~(~(5'h1f << first_206));
+      s8_words <= words_274;
+      s8_masks <= {(s7_behind[4] ? columns[14:12] >= left_217 & columns[14:12] < right : n6[4]) &
+        (rows[14:12] >= top & rows[14:12] < bottom), (s7_behind[3] ? columns[11:9] >= left_217 &
         columns[11:9] < right : n6[3]) & (rows[11:9] >= top & rows[11:9] < bottom), (s7_behind[2] ?
-        columns[8:6] >= left_221 & columns[8:6] < right : n6[2]) & (rows[8:6] >= top & rows[8:6] <
-        bottom), (s7_behind[1] ? columns[5:3] >= left_221 & columns[5:3] < right : n6[1]) &
-        (rows[5:3] >= top & rows[5:3] < bottom), (s7_behind[0] ? columns[2:0] >= left_221 &
+        columns[8:6] >= left_217 & columns[8:6] < right : n6[2]) & (rows[8:6] >= top & rows[8:6] <
+        bottom), (s7_behind[1] ? columns[5:3] >= left_217 & columns[5:3] < right : n6[1]) &
+        (rows[5:3] >= top & rows[5:3] < bottom), (s7_behind[0] ? columns[2:0] >= left_217 &
         columns[2:0] < right : n6[0]) & (rows[2:0] >= top & rows[2:0] < bottom)};
     end
     if (n7) begin
@@ -529,9 +527,9 @@ module \neuflow_convolver_tile.convolver.array  (
       bottom <= s6_bottom[12:10] | {3{n8}};
       top <= s6_top[12:10] | {3{n9}};
       right <= s6_right[12:10] | {3{n10}};
-      left_221 <= s6_left[12:10] | {3{n11}};
-      last_215 <= s6_last[12:10] | {3{n12}};
-      first_210 <= s6_first[12:10] | {3{n13}};
+      left_217 <= s6_left[12:10] | {3{n11}};
+      last_211 <= s6_last[12:10] | {3{n12}};
+      first_206 <= s6_first[12:10] | {3{n13}};
     end
     if (s5[0]) begin
       s6_bottom <= s5_bottom * reciprocal;
@@ -594,14 +592,14 @@ module \neuflow_convolver_tile.convolver.array  (
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
       by_tap <= 1'h0; spread <= 1'h0; read_end2 <= 3'h0; read_end1 <= 3'h0; read <= 48'h0; read_end0
-        <= 3'h0; met <= 2'h0; position_266 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0;
-        position_265 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0;
-        rounds_q <= 18'h0; rotate <= 3'h0; position_261 <= 20'h0; linear <= 9'h0; next_group <=
+        <= 3'h0; met <= 2'h0; position_262 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0;
+        position_261 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0;
+        rounds_q <= 18'h0; rotate <= 3'h0; position_257 <= 20'h0; linear <= 9'h0; next_group <=
         20'h0; step_y_wrap <= 20'h0; group_less <= 22'h0; group <= 20'h0; gap <= 21'h0; row_less <=
-        21'h0; wraps_87 <= 1'h0; move_less_104 <= 21'h0; move_102 <= 20'h0; wrapped_less_254 <=
-        21'h0; wrapped_252 <= 20'h0; kept_less_251 <= 21'h0; kept_250 <= 20'h0; delta_less_81 <=
+        21'h0; wraps_87 <= 1'h0; move_less_104 <= 21'h0; move_102 <= 20'h0; wrapped_less_250 <=
+        21'h0; wrapped_248 <= 20'h0; kept_less_247 <= 21'h0; kept_246 <= 20'h0; delta_less_81 <=
         5'h0; move_less <= 21'h0; move <= 20'h0; wrapped_less <= 21'h0; wrapped <= 20'h0; kept_less
-        <= 21'h0; kept_245 <= 20'h0; delta_less <= 5'h0; bottom_beyond <= 17'h0; {top_beyond_q[16],
+        <= 21'h0; kept_241 <= 20'h0; delta_less <= 5'h0; bottom_beyond <= 17'h0; {top_beyond_q[16],
         top_beyond_q[3:0]} <= 5'h0; right_beyond <= 17'h0; reciprocal[7:0] <= 8'h0; {hand_over,
         s14_q} <= 4'h0; s13 <= 4'h0; s12 <= 4'h0; s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <=
         13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <=
@@ -622,24 +620,24 @@ module \neuflow_convolver_tile.convolver.array  (
       end
       read_end2 <= n21 ? turn : n22 ? end0[2:0] : end1[2:0];
       read_end1 <= n21 ? end1[2:0] : n22 ? turn : end0[2:0];
-      read <= {n23 ? where[8:3] : n24 ? where_273[8:3] : where_272[8:3], n23 ? where_272[14:9] : n24
-        ? where[8:3] : where_273[8:3], n23 ? where_273[14:9] : n24 ? where_272[14:9] : where[8:3],
-        n23 ? where[14:9] : n24 ? where_273[14:9] : where_272[14:9], ~(8'hff << read_end2), ~(8'hff
+      read <= {n23 ? where[8:3] : n24 ? where_269[8:3] : where_268[8:3], n23 ? where_268[14:9] : n24
+        ? where[8:3] : where_269[8:3], n23 ? where_269[14:9] : n24 ? where_268[14:9] : where[8:3],
+        n23 ? where[14:9] : n24 ? where_269[14:9] : where_268[14:9], ~(8'hff << read_end2), ~(8'hff
         << read_end1), ~(8'hff << read_end0)};
       read_end0 <= n21 ? end0[2:0] : n22 ? end1[2:0] : turn;
       met <= n25;
-      position_266 <= wraps_87 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
+      position_262 <= wraps_87 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
         position + far1_q;
       far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
       far1_q <= {rounds_q[18:3], 4'h0};
-      position_265 <= wraps_87 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
+      position_261 <= wraps_87 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
         position + far0_q;
       {far0_less_q[22], far0_less_q[20:0]} <= {n26[22], n26[20:0]};
       far0_q <= {rounds_q[19:3], 3'h0};
       rounds_q <= gap[20:3];
       rotate <= where[2:0];
-      position_261 <= position;
-      linear <= (channel_base + offset) + offset_255;
+      position_257 <= position;
+      linear <= (channel_base + offset) + offset_251;
       next_group <= wraps_87 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
         : group_start + group;
       step_y_wrap <= wraps_87 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
@@ -649,19 +647,19 @@ module \neuflow_convolver_tile.convolver.array  (
       gap <= config__payload[304:285] - config__payload[80:65];
       row_less <= config__payload[304:285] - config__payload[224:205];
       wraps_87 <= |config__payload[224:205];
-      move_less_104 <= wraps_82 ? wrapped_less_254 : kept_less_251;
-      move_102 <= wraps_82 ? wrapped_252 : kept_250;
-      wrapped_less_254 <= step_y_wrap - config__payload[224:205];
-      wrapped_252 <= step_y_wrap;
-      kept_less_251 <= config__payload[284:265] - config__payload[224:205];
-      kept_250 <= config__payload[284:265];
+      move_less_104 <= wraps_82 ? wrapped_less_250 : kept_less_247;
+      move_102 <= wraps_82 ? wrapped_248 : kept_246;
+      wrapped_less_250 <= step_y_wrap - config__payload[224:205];
+      wrapped_248 <= step_y_wrap;
+      kept_less_247 <= config__payload[284:265] - config__payload[224:205];
+      kept_246 <= config__payload[284:265];
       delta_less_81 <= config__payload[320:317] - config__payload[116:113];
       move_less <= wraps ? wrapped_less : kept_less;
-      move <= wraps ? wrapped : kept_245;
+      move <= wraps ? wrapped : kept_241;
       wrapped_less <= n28 - config__payload[224:205];
       wrapped <= n28[19:0];
       kept_less <= config__payload[264:245] - config__payload[224:205];
-      kept_245 <= config__payload[264:245];
+      kept_241 <= config__payload[264:245];
       delta_less <= config__payload[316:313] - config__payload[116:113];
       bottom_beyond <= (config__payload[112:97] + config__payload[116:113]) - 1'h1;
       {top_beyond_q[16], top_beyond_q[3:0]} <= {n29[5], n29[3:0]};
@@ -688,7 +686,7 @@ module \neuflow_convolver_tile.convolver.array  (
       maps[1] <= n32[1];
       one_channel <= n33 & n34;
       in_flight <= in_flight & ~hand_over | s0_last;
-      if (n38 & {s2[10], n36, n35} != 3'h6) begin
+      if (n38 & {s2[10], n35, n36} != 3'h5) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n35 ? config__payload[244:225] : n36 ? (wraps_87 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + move) : n37;
@@ -699,27 +697,27 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n35 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n43 | n42) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n43 | n42 | n44) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
+      if ((n42 | n43) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n42 | n44 | n43) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (n35 | s1[0] & s1[8]) phase_79 <= n35 ? config__payload[312:309] : s1[4] ?
+      if (s1[0] & s1[8] | n35) phase_79 <= n35 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_82 ? over_80[3:0] : phase_79 + config__payload[320:317];
       if (s1[0] | n35) phase <= n35 ? config__payload[308:305] : s1[8] ? config__payload[308:305] :
         wraps ? over[3:0] : phase + config__payload[316:313];
       if (n45) begin
-        first_y <= first_y_203;
-        first_x <= first_x_201;
+        first_y <= first_y_199;
+        first_x <= first_x_197;
       end
       if (n46 | n47) tap_y <= n46 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n46 | s2[0] & ~s2[10] | n47) tap_x <= n46 ? {{2{config__payload[132]}},
+      if (n46 | n47 | s2[0] & ~s2[10]) tap_x <= n46 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n47 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
       if (n48) begin
-        last_row <= last_row_196;
-        rows_on <= rows_on_192;
+        last_row <= last_row_192;
+        rows_on <= rows_on_188;
         s1_split <= split;
       end
       if (s8[0] & s8[7]) s9_split <= s6_split;
@@ -1289,7 +1287,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(clear), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2710_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2711_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1577,7 +1575,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2710_0,
+  input wire [1:0] port_2711_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1597,18 +1595,18 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n2 = port_2710_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n2 = port_2711_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
-  assign n4 = fresh & ~port_2710_0[0];
-  assign n5 = port_2710_0[0] | clear | n4;
+  assign n4 = fresh & ~port_2711_0[0];
+  assign n5 = port_2711_0[0] | clear | n4;
   assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
   assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   always @(posedge drain_gated_clk) begin
     if (n1) begin
       marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
     end else begin
-      if (port_2710_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2710_0[0]) now[67:0] <= n2[67:0];
+      if (port_2711_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2711_0[0]) now[67:0] <= n2[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1616,15 +1614,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2710_0[0], mark, clear, n4} != 4'h8 & n5) begin
+      if ({port_2711_0[0], mark, clear, n4} != 4'h8 & n5) begin
         n3 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
-          port_2710_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+          port_2711_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
         marked[69:68] <= n3[69:68];
       end
       if (n5) begin
         n6 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
-          port_2710_0[0] ? n2 : {2'h0, now[67:0]};
+          port_2711_0[0] ? n2 : {2'h0, now[67:0]};
         now[69:68] <= n6[69:68];
       end
       offset <= now[67:48] + now[15:0];
@@ -1639,7 +1637,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2710_0[0]) fresh <= 1'h0;
+      if (port_2711_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -2063,7 +2061,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2343_16,
+  input wire [1:0] port_2344_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -2089,8 +2087,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {take, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2343_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2343_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2344_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2344_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
