@@ -46,7 +46,7 @@ _PLAN = data.StructLayout(
         "power": 1 << _FINE_BITS, "far_high": 1,  # what far is shifted by: a factor, and 16 or nothing
         "minus_far": 1,
         "complement": 1,  # where near is subtracted: not its opposite
-        "largest": 1, "smallest": 1,  # of near and far, by the sign of near - far
+        "chooses": 1, "smallest": 1,  # the larger of near and far, or the smaller
         "common": 5,  # what both are shifted by
     }
 )  # fmt: skip
@@ -187,8 +187,8 @@ class Alu(Component):
             plan.power.eq(Mux(alone, 0, 1 << distance[:_FINE_BITS])),
             plan.far_high.eq(distance[_FINE_BITS] & ~plan.product),
             plan.complement.eq(op == AluOp.DIV),
-            plan.minus_far.eq((subtracts & plan.near_a) | plan.largest | plan.smallest),
-            plan.largest.eq(op == AluOp.MAX),
+            plan.minus_far.eq((subtracts & plan.near_a) | plan.chooses),
+            plan.chooses.eq((op == AluOp.MAX) | plan.smallest),
             plan.smallest.eq(op == AluOp.MIN),
             plan.common.eq(
                 Mux(unshifted, 0, Mux(plan.near_a, setup.shift_a, setup.shift_b)[:5])
@@ -240,13 +240,15 @@ class Alu(Component):
         s9_rounded, s10_word = register("s9_rounded", _GUARD_BITS), register("s10_word", WORD_BITS)
 
         near = Signal(signed(_NEAR_BITS), name=f"near_{lane}")
-        shifted = [
-            far << Cat(Const(0, _FINE_BITS), plan.far_high)
-            for far, plan in ((s3_far, plans[3]), (s4_far, plans[4]))
-        ]
-        change = shifted[0] ^ plans[3].minus_far.replicate(_EXACT_BITS)
+        shifted = s3_far << Cat(Const(0, _FINE_BITS), plans[3].far_high)
+        change = shifted ^ plans[3].minus_far.replicate(_EXACT_BITS)
         m.d.comb += near.eq(Mux(plans[1].near_a, s1_a, s1_b) ^ s1_invert.replicate(_NEAR_BITS))
-        less = s4_sum[-1]
+        # The sum; or near; or far, as it is or shifted.
+        takes_far = s4_sum[-1] ^ plans[4].smallest
+        choice = Signal(2, name=f"choice_{lane}")
+        m.d.comb += choice.eq(
+            Mux(plans[4].chooses, Cat(~takes_far | plans[4].far_high, takes_far), 0)
+        )
         with m.If(moves):
             m.d.sync += [
                 s2_near.eq(Mux(plans[1].product, 0, near)),
@@ -267,12 +269,16 @@ class Alu(Component):
                 s9_rounded.eq(s8_doubled[1:].as_signed() + s8_doubled[0]),
                 s10_word.eq(saturate_word(s9_rounded, tails[9].narrow)),
             ]
-            with m.If(~plans[4].largest & ~plans[4].smallest):
-                m.d.sync += s5_exact.eq(s4_sum[1:])
-            with m.Elif(less ^ plans[4].largest):
-                m.d.sync += s5_exact.eq(s4_near)
-            with m.Else():
-                m.d.sync += s5_exact.eq(shifted[1])
+            # Of four by two bits, which is one look-up table a bit.
+            with m.Switch(choice):
+                with m.Case(0):
+                    m.d.sync += s5_exact.eq(s4_sum[1:])
+                with m.Case(1):
+                    m.d.sync += s5_exact.eq(s4_near)
+                with m.Case(2):
+                    m.d.sync += s5_exact.eq(s4_far)
+                with m.Case(3):
+                    m.d.sync += s5_exact.eq(s4_far << (1 << _FINE_BITS))
         return s10_word
 
     def _build_dividers(self, m, more, wanted, done, accept):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
@@ -112,15 +112,21 @@ class Window(WindowRows, WindowReader, Component):
         return m
 
     def _reduce(self, m, name, a, b, bits, second=0):
-        """Return the sum or, in the low word alone, the maximum of two; that of ``second`` is b."""
-        total, low = Signal(signed(bits), name=f"{name}_sum"), Signal(WORD_BITS, name=f"{name}_low")
+        """Return the sum or, in the low word alone, the maximum of two; that of ``second`` is b.
+
+        One adder: for a maximum it takes the difference, whose sign tells unless the signs differ.
+        """
+        total, low = Signal(signed(bits + 1), name=f"{name}_sum"), Signal(WORD_BITS, name=f"{name}_low")
         takes = Signal(name=f"{name}_takes")
+        largest, sign = self._largest, WORD_BITS - 1
+        change = Cat(Const(0, 1), b) ^ largest.replicate(len(b) + 1)
         m.d.comb += [
-            total.eq(a + b),
-            takes.eq(second | (a[:WORD_BITS].as_signed() < b[:WORD_BITS].as_signed())),
-            low.eq(Mux(self._largest, Mux(takes, b[:WORD_BITS], a[:WORD_BITS]), total[:WORD_BITS])),
+            # Below is what gives a difference its carry.
+            total.eq(Cat(largest, a).as_signed() + change.as_signed()),
+            takes.eq(second | Mux(a[sign] ^ b[sign], a[sign], total[1 + sign])),
+            low.eq(Mux(largest, Mux(takes, b[:WORD_BITS], a[:WORD_BITS]), total[1 : 1 + WORD_BITS])),
         ]
-        return Cat(low, total[WORD_BITS:]).as_signed()
+        return Cat(low, total[1 + WORD_BITS :]).as_signed()
 
     def _build_exit(self, m, total, platform):
         """Requantise and pack; return whether anything moves.

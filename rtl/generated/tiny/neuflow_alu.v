@@ -20,37 +20,37 @@ module neuflow_alu (
   output wire awake,
   input wire clk
 );
-  reg n17, n1, n4, n2, alone, busy = 1'h0, done = 1'h0, endless_0 = 1'h0, endless_1 = 1'h0, inside_2
-    = 1'h0, minus_near, negative_0 = 1'h0, negative_1 = 1'h0, nonzero_0 = 1'h0, nonzero_1 = 1'h0,
-    plan_largest, plan_near_a, plan_product, plan_smallest, s1_invert_0 = 1'h0, s1_invert_1 = 1'h0,
-    s2_carry_0 = 1'h0, s2_carry_1 = 1'h0, s3_carry_0 = 1'h0, s3_carry_1 = 1'h0, subtracts;
+  reg n16, n13, n12, n1, n2, alone, busy = 1'h0, done = 1'h0, endless_0 = 1'h0, endless_1 = 1'h0,
+    inside_2 = 1'h0, minus_near, negative_0 = 1'h0, negative_1 = 1'h0, nonzero_0 = 1'h0, nonzero_1 =
+    1'h0, plan_chooses, plan_near_a, plan_product, plan_smallest, s1_invert_0 = 1'h0, s1_invert_1 =
+    1'h0, s2_carry_0 = 1'h0, s2_carry_1 = 1'h0, s3_carry_0 = 1'h0, s3_carry_1 = 1'h0, subtracts;
   reg [15:0] above_0 = 16'h0, above_1 = 16'h0, below_0 = 16'h0, below_1 = 16'h0, rest_0 = 16'h0,
     rest_1 = 16'h0, s10_word_0 = 16'h0, s10_word_1 = 16'h0, s1_b_0 = 16'h0, s1_b_1 = 16'h0,
     s1_tail_plan_power = 16'h0, s2_far_0 = 16'h0, s2_far_1 = 16'h0;
   reg [16:0] s2_factor_0 = 17'h0, s2_factor_1 = 17'h0;
   reg [17:0] s8_doubled_0 = 18'h0, s8_doubled_1 = 18'h0, s9_rounded_0 = 18'h0, s9_rounded_1 = 18'h0;
-  reg [1:0] settling = 2'h2;
-  reg [20:0] n10, n5, s7_doubled_0 = 21'h0, s7_doubled_1 = 21'h0, twice_0 = 21'h0, twice_1 = 21'h0;
+  reg [1:0] choice_0, choice_1, settling = 2'h2;
+  reg [20:0] n7, n3, s7_doubled_0 = 21'h0, s7_doubled_1 = 21'h0, twice_0 = 21'h0, twice_1 = 21'h0;
   reg [21:0] s1_a_0 = 22'h0, s1_a_1 = 22'h0, s2_near_0 = 22'h0, s2_near_1 = 22'h0, s3_near_0 =
     22'h0, s3_near_1 = 22'h0, s4_near_0 = 22'h0, s4_near_1 = 22'h0;
   reg [27:0] placed_0, placed_1;
   reg [31:0] s3_far_0 = 32'h0, s3_far_1 = 32'h0, s4_far_0 = 32'h0, s4_far_1 = 32'h0;
-  reg [32:0] n11, n6, s6_doubled_0 = 33'h0, s6_doubled_1 = 33'h0;
+  reg [32:0] n8, n4, s6_doubled_0 = 33'h0, s6_doubled_1 = 33'h0;
   reg [37:0] s10_tail = 38'h0, s3_tail = 38'h0, s4_tail = 38'h0, s5_tail = 38'h0, s6_tail = 38'h0,
     s7_tail = 38'h0, s8_tail = 38'h0, s9_tail = 38'h0, s1_tail_q = 38'h0, s2_tail_q = 38'h0;
-  reg [47:0] n13, n9, n8, n3, s5_exact_0 = 48'h0, s5_exact_1 = 48'h0;
+  reg [47:0] n10, n6, s5_exact_0 = 48'h0, s5_exact_1 = 48'h0;
   reg [48:0] s4_sum_0 = 49'h0, s4_sum_1 = 49'h0;
   reg [4:0] distance, s1_tail_plan_common = 5'h0;
   reg [5:0] s2_tail_shift = 6'h0;
-  reg [63:0] n12, n7;
-  reg [6:0] n14;
+  reg [63:0] n9, n5;
+  reg [6:0] n11;
   reg [7:0] bits, left = 8'h0, right;
   reg [9:0] valid = 10'h0;
-  wire n15, n27, n34, n28, n32, n35, n16, n18, n24, n33, n25, n30, n21, n22, n29, n26, n36, n19,
-    n20, n23, awake_73, both, divides, en, i__ready, moves, o__valid_26, start, step, unary;
+  wire n14, n26, n33, n27, n31, n34, n15, n17, n23, n32, n24, n29, n20, n21, n28, n25, n35, n18,
+    n19, n22, awake_73, both, divides, en, i__ready, moves, o__valid_26, start, step, unary;
   wire [16:0] trial0_0, trial0_1, trial1_0, trial1_1, trial2_0, trial2_1;
   wire [22:0] o__payload_24;
-  wire [2:0] n31;
+  wire [2:0] n30;
   wire [3:0] skipped;
   wire [5:0] more;
   wire [7:0] net;
@@ -58,43 +58,43 @@ module neuflow_alu (
   assign b__ready = a__ready & ~unary;
   assign {net[7], net[5:0]} = $signed(6'h11) + $signed(more);
   assign active = o__valid & o__ready;
-  assign awake = |{awake_73, n21, both, active} | n22;
+  assign awake = |{active, n20, awake_73, both} | n21;
   assign moves = en & inside_2;
   assign divides = o__payload_24[3:0] == 2'h3;
-  assign n15 = o__payload_24[3:0] == 3'h6;
-  assign n16 = o__payload_24[3:0] == 3'h7;
-  assign n18 = $signed(more) < $signed(1'h0);
+  assign n14 = o__payload_24[3:0] == 3'h6;
+  assign n15 = o__payload_24[3:0] == 3'h7;
+  assign n17 = $signed(more) < $signed(1'h0);
   assign more = o__payload_24[8:4] - o__payload_24[14:10];
   assign start = both & divides & ~busy;
-  assign trial2_1 = {trial1_1[15:1], above_1[13], 1'h1} + ({below_1, 1'h0} ^ {17{n30}});
-  assign n19 = start | n26;
-  assign skipped = n31 == 2'h2 ? 4'h8 : n31 == 1'h1 ? 4'h4 : !n31 ? 4'h0 : 4'hc;
-  assign trial2_0 = {trial1_0[15:1], above_0[13], 1'h1} + ({below_0, 1'h0} ^ {17{n32}});
-  assign n20 = n29 | start;
-  assign n21 = en & (inside_2 | |valid);
+  assign trial2_1 = {trial1_1[15:1], above_1[13], 1'h1} + ({below_1, 1'h0} ^ {17{n29}});
+  assign n18 = start | n25;
+  assign skipped = n30 == 2'h2 ? 4'h8 : n30 == 1'h1 ? 4'h4 : !n30 ? 4'h0 : 4'hc;
+  assign trial2_0 = {trial1_0[15:1], above_0[13], 1'h1} + ({below_0, 1'h0} ^ {17{n31}});
+  assign n19 = n28 | start;
+  assign n20 = en & (inside_2 | |valid);
   assign both = o__valid_26 & a__valid & (b__valid | unary);
-  assign n22 = |settling;
+  assign n21 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n23 = start | a__ready | step;
-  assign n24 = ~trial0_1[16];
-  assign n25 = ~trial1_1[16];
-  assign n26 = step & nonzero_1;
-  assign n27 = ~trial0_0[16];
-  assign n28 = ~trial1_0[16];
-  assign n29 = step & nonzero_0;
-  assign unary = n15 | n16;
-  assign trial1_1 = {trial0_1[15:1], above_1[14], 1'h1} + ({below_1, 1'h0} ^ {17{n33}});
-  assign n30 = n25 ^ below_1[15];
-  assign n31 = n18 ? 3'h0 : more[4:2];
-  assign trial1_0 = {trial0_0[15:1], above_0[14], 1'h1} + ({below_0, 1'h0} ^ {17{n34}});
-  assign n32 = n28 ^ below_0[15];
-  assign trial0_1 = {rest_1[14:0], above_1[15], 1'h1} + ({below_1, 1'h0} ^ {17{n35}});
-  assign trial0_0 = {rest_0[14:0], above_0[15], 1'h1} + ({below_0, 1'h0} ^ {17{n36}});
-  assign n33 = n24 ^ below_1[15];
-  assign n34 = n27 ^ below_0[15];
-  assign n35 = ~rest_1[15] ^ below_1[15];
-  assign n36 = ~rest_0[15] ^ below_0[15];
+  assign n22 = a__ready | start | step;
+  assign n23 = ~trial0_1[16];
+  assign n24 = ~trial1_1[16];
+  assign n25 = step & nonzero_1;
+  assign n26 = ~trial0_0[16];
+  assign n27 = ~trial1_0[16];
+  assign n28 = step & nonzero_0;
+  assign unary = n14 | n15;
+  assign trial1_1 = {trial0_1[15:1], above_1[14], 1'h1} + ({below_1, 1'h0} ^ {17{n32}});
+  assign n29 = n24 ^ below_1[15];
+  assign n30 = n17 ? 3'h0 : more[4:2];
+  assign trial1_0 = {trial0_0[15:1], above_0[14], 1'h1} + ({below_0, 1'h0} ^ {17{n33}});
+  assign n31 = n27 ^ below_0[15];
+  assign trial0_1 = {rest_1[14:0], above_1[15], 1'h1} + ({below_1, 1'h0} ^ {17{n34}});
+  assign trial0_0 = {rest_0[14:0], above_0[15], 1'h1} + ({below_0, 1'h0} ^ {17{n35}});
+  assign n32 = n23 ^ below_1[15];
+  assign n33 = n26 ^ below_0[15];
+  assign n34 = ~rest_1[15] ^ below_1[15];
+  assign n35 = ~rest_0[15] ^ below_0[15];
   \neuflow_alu.config  config_2 (
     .awake(awake_73), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .held(o__payload_24), .o__ready(a__ready & a__payload[34]),
@@ -106,21 +106,21 @@ module neuflow_alu (
   always @(posedge clk) begin
     if (moves) begin
       n1 = ~s1_tail_q[20];
-      n14 = s1_tail_q[33:28] + 4'hf;
-      right = moves ? n14 - s1_tail_plan_common : 8'h0;
-      n2 = ~s4_tail[21] & ~s4_tail[22];
-      n3 = $signed(s4_far_1) << {s4_tail[18], 4'h0};
-      n4 = ~s9_tail[34];
-      n5 = $signed(s7_doubled_1) >>> s7_tail[29:28];
-      n6 = $signed(s6_doubled_1) >>> {s6_tail[31:30], 2'h0};
-      n7 = $signed({s5_exact_1, 16'h0}) >>> {s5_tail[33:32], 4'h0};
-      n8 = $signed(s3_far_1) << {s3_tail[18], 4'h0};
-      n9 = $signed(s4_far_0) << {s4_tail[18], 4'h0};
-      n10 = $signed(s7_doubled_0) >>> s7_tail[29:28];
-      n11 = $signed(s6_doubled_0) >>> {s6_tail[31:30], 2'h0};
-      n12 = $signed({s5_exact_0, 16'h0}) >>> {s5_tail[33:32], 4'h0};
-      n13 = $signed(s3_far_0) << {s3_tail[18], 4'h0};
-      s3_near_0 <= s2_near_0;
+      n11 = s1_tail_q[33:28] + 4'hf;
+      right = moves ? n11 - s1_tail_plan_common : 8'h0;
+      n12 = s4_sum_1[48] ^ s4_tail[22];
+      choice_1 = s4_tail[21] ? {n12, ~n12 | s4_tail[18]} : 2'h0;
+      n2 = ~s9_tail[34];
+      n3 = $signed(s7_doubled_1) >>> s7_tail[29:28];
+      n4 = $signed(s6_doubled_1) >>> {s6_tail[31:30], 2'h0};
+      n5 = $signed({s5_exact_1, 16'h0}) >>> {s5_tail[33:32], 4'h0};
+      n6 = $signed(s3_far_1) << {s3_tail[18], 4'h0};
+      n13 = s4_sum_0[48] ^ s4_tail[22];
+      choice_0 = s4_tail[21] ? {n13, ~n13 | s4_tail[18]} : 2'h0;
+      n7 = $signed(s7_doubled_0) >>> s7_tail[29:28];
+      n8 = $signed(s6_doubled_0) >>> {s6_tail[31:30], 2'h0};
+      n9 = $signed({s5_exact_0, 16'h0}) >>> {s5_tail[33:32], 4'h0};
+      n10 = $signed(s3_far_0) << {s3_tail[18], 4'h0};
       s2_carry_0 <= s1_invert_0 & n1 | s1_tail_q[19];
       s2_factor_0[16] <= (!(s1_tail_q[0])) ? 1'h0 : s1_b_0[15];
       s2_factor_0[15:0] <= s1_tail_q[0] ? s1_b_0 : s1_tail_plan_power;
@@ -138,19 +138,19 @@ module neuflow_alu (
       s2_tail_shift <= ($signed(right) < $signed(1'h0)) ? 6'h0 : right[5:0];
       {s2_tail_q[37:34], s2_tail_q[27:0]} <= {s1_tail_q[37:34], s1_tail_plan_common,
         s1_tail_q[22:18], s1_tail_plan_power, s1_tail_q[1:0]};
-      s5_exact_1 <= n2 ? s4_sum_1[48:1] : s4_sum_1[48] ^ s4_tail[21] ? {{26{s4_near_1[21]}},
-        s4_near_1} : n3;
+      s5_exact_1 <= choice_1 == 2'h3 ? {s4_far_1, 16'h0} : choice_1 == 2'h2 ? {{16{s4_far_1[31]}},
+        s4_far_1} : choice_1 == 1'h1 ? {{26{s4_near_1[21]}}, s4_near_1} : s4_sum_1[48:1];
       s10_word_1 <= {s9_rounded_1[17], $signed(s9_rounded_1[16:15]) != $signed(s9_rounded_1[17]) |
         s9_tail[34] & $signed(s9_rounded_1[14:7]) != $signed(s9_rounded_1[17]) ?
-        {15{s9_rounded_1[17]}} ^ {{8{n4}}, 7'h7f} : s9_rounded_1[14:0]};
+        {15{s9_rounded_1[17]}} ^ {{8{n2}}, 7'h7f} : s9_rounded_1[14:0]};
       s9_rounded_1 <= $signed(s8_doubled_1[17:1]) + $signed({1'h0, s8_doubled_1[0]});
-      s8_doubled_1 <= {s7_doubled_1[20], $signed(n5[20:16]) != $signed(s7_doubled_1[20]) ^
-        s7_doubled_1[20], n5[15:0]};
-      s7_doubled_1 <= {s6_doubled_1[32], $signed(n6[32:19]) != $signed(s6_doubled_1[32]) ^
-        s6_doubled_1[32], n6[18:0]};
-      s6_doubled_1 <= {s5_exact_1[47], $signed(n7[63:31]) != $signed(s5_exact_1[47]) ^
-        s5_exact_1[47], n7[30:0]};
-      s4_sum_1 <= $signed({s3_near_1, s3_carry_1}) + $signed({n8 ^ {48{s3_tail[19]}}, s3_carry_1});
+      s8_doubled_1 <= {s7_doubled_1[20], $signed(n3[20:16]) != $signed(s7_doubled_1[20]) ^
+        s7_doubled_1[20], n3[15:0]};
+      s7_doubled_1 <= {s6_doubled_1[32], $signed(n4[32:19]) != $signed(s6_doubled_1[32]) ^
+        s6_doubled_1[32], n4[18:0]};
+      s6_doubled_1 <= {s5_exact_1[47], $signed(n5[63:31]) != $signed(s5_exact_1[47]) ^
+        s5_exact_1[47], n5[30:0]};
+      s4_sum_1 <= $signed({s3_near_1, s3_carry_1}) + $signed({n6 ^ {48{s3_tail[19]}}, s3_carry_1});
       s4_far_1 <= s3_far_1;
       s4_near_1 <= s3_near_1;
       s3_carry_1 <= s2_carry_1;
@@ -162,36 +162,37 @@ module neuflow_alu (
       s2_far_1 <= s1_tail_q[1] ? s1_b_1 : s1_a_1[15:0];
       s2_near_1 <= (s1_tail_q[0]) ? 22'h0 : (s1_tail_q[1] ? s1_a_1 : {{6{s1_b_1[15]}}, s1_b_1}) ^
         {22{s1_invert_1}};
-      s5_exact_0 <= n2 ? s4_sum_0[48:1] : s4_sum_0[48] ^ s4_tail[21] ? {{26{s4_near_0[21]}},
-        s4_near_0} : n9;
+      s5_exact_0 <= choice_0 == 2'h3 ? {s4_far_0, 16'h0} : choice_0 == 2'h2 ? {{16{s4_far_0[31]}},
+        s4_far_0} : choice_0 == 1'h1 ? {{26{s4_near_0[21]}}, s4_near_0} : s4_sum_0[48:1];
       s10_word_0 <= {s9_rounded_0[17], $signed(s9_rounded_0[16:15]) != $signed(s9_rounded_0[17]) |
         s9_tail[34] & $signed(s9_rounded_0[14:7]) != $signed(s9_rounded_0[17]) ?
-        {15{s9_rounded_0[17]}} ^ {{8{n4}}, 7'h7f} : s9_rounded_0[14:0]};
+        {15{s9_rounded_0[17]}} ^ {{8{n2}}, 7'h7f} : s9_rounded_0[14:0]};
       s9_rounded_0 <= $signed(s8_doubled_0[17:1]) + $signed({1'h0, s8_doubled_0[0]});
-      s8_doubled_0 <= {s7_doubled_0[20], $signed(n10[20:16]) != $signed(s7_doubled_0[20]) ^
-        s7_doubled_0[20], n10[15:0]};
-      s7_doubled_0 <= {s6_doubled_0[32], $signed(n11[32:19]) != $signed(s6_doubled_0[32]) ^
-        s6_doubled_0[32], n11[18:0]};
-      s6_doubled_0 <= {s5_exact_0[47], $signed(n12[63:31]) != $signed(s5_exact_0[47]) ^
-        s5_exact_0[47], n12[30:0]};
-      s4_sum_0 <= $signed({s3_near_0, s3_carry_0}) + $signed({n13 ^ {48{s3_tail[19]}}, s3_carry_0});
+      s8_doubled_0 <= {s7_doubled_0[20], $signed(n7[20:16]) != $signed(s7_doubled_0[20]) ^
+        s7_doubled_0[20], n7[15:0]};
+      s7_doubled_0 <= {s6_doubled_0[32], $signed(n8[32:19]) != $signed(s6_doubled_0[32]) ^
+        s6_doubled_0[32], n8[18:0]};
+      s6_doubled_0 <= {s5_exact_0[47], $signed(n9[63:31]) != $signed(s5_exact_0[47]) ^
+        s5_exact_0[47], n9[30:0]};
+      s4_sum_0 <= $signed({s3_near_0, s3_carry_0}) + $signed({n10 ^ {48{s3_tail[19]}}, s3_carry_0});
       s4_far_0 <= s3_far_0;
       s4_near_0 <= s3_near_0;
       s3_carry_0 <= s2_carry_0;
       s3_far_0 <= $signed(s2_far_0) * $signed(s2_factor_0);
+      s3_near_0 <= s2_near_0;
     end
     if (a__ready) begin
       subtracts = o__payload_24[3:0] == 1'h1;
-      alone = n15 | divides;
-      plan_product = o__payload_24[3:0] == 2'h2 | n16;
-      n17 = ~plan_product;
-      plan_near_a = alone | n18 & n17;
+      alone = n14 | divides;
+      plan_product = o__payload_24[3:0] == 2'h2 | n15;
+      n16 = ~plan_product;
+      plan_near_a = alone | n17 & n16;
       minus_near = subtracts & ~plan_near_a;
-      distance = n18 ? -more[4:0] : more[4:0];
+      distance = n17 ? -more[4:0] : more[4:0];
       plan_smallest = o__payload_24[3:0] == 3'h5;
-      plan_largest = o__payload_24[3:0] == 3'h4;
-      s1_invert_0 <= divides ? negative_0 : n15 ? a__payload[15] : minus_near;
-      s1_b_0 <= n16 ? a__payload[15:0] : b__payload[15:0];
+      plan_chooses = o__payload_24[3:0] == 3'h4 | plan_smallest;
+      s1_invert_0 <= divides ? negative_0 : n14 ? a__payload[15] : minus_near;
+      s1_b_0 <= n15 ? a__payload[15:0] : b__payload[15:0];
       s1_a_0[21] <= (divides) ? 1'h0 : a__payload[15];
       s1_a_0[20:0] <= divides ? {twice_0[20] | endless_0, twice_0[19:0]} : {{5{a__payload[15]}},
         a__payload[15:0]};
@@ -201,10 +202,10 @@ module neuflow_alu (
       s1_tail_q[33:31] <= (divides) ? 3'h0 : o__payload_24[21:19];
       {s1_tail_q[37:34], s1_tail_q[30:28], s1_tail_q[22:18], s1_tail_q[1:0]} <= {a__payload[34:32],
         o__payload_24[22], divides ? {-left[1:0]} + 1'h1 : o__payload_24[18:16], plan_smallest,
-        plan_largest, divides, subtracts & plan_near_a | plan_largest | plan_smallest, distance[4] &
-        n17, plan_near_a, plan_product};
-      s1_invert_1 <= divides ? negative_1 : n15 ? a__payload[31] : minus_near;
-      s1_b_1 <= n16 ? a__payload[31:16] : b__payload[31:16];
+        plan_chooses, divides, subtracts & plan_near_a | plan_chooses, distance[4] & n16,
+        plan_near_a, plan_product};
+      s1_invert_1 <= divides ? negative_1 : n14 ? a__payload[31] : minus_near;
+      s1_b_1 <= n15 ? a__payload[31:16] : b__payload[31:16];
       s1_a_1[21] <= (divides) ? 1'h0 : a__payload[31];
       s1_a_1[20:0] <= divides ? {twice_1[20] | endless_1, twice_1[19:0]} : {{5{a__payload[31]}},
         a__payload[31:16]};
@@ -219,22 +220,22 @@ module neuflow_alu (
       nonzero_0 <= |b__payload[15:0];
       below_0 <= b__payload[15:0];
     end
-    if (n19) begin
+    if (n18) begin
       placed_1 = {a__payload[31] + (a__payload[31:16] ^ {16{a__payload[31]}})} << skipped;
       rest_1[11:0] <= start ? placed_1[27:16] : trial2_1[12:1];
       above_1 <= start ? placed_1[15:0] : {above_1[12:0], 3'h0};
     end
-    if (n20) begin
+    if (n19) begin
       placed_0 = {a__payload[15] + (a__payload[15:0] ^ {16{a__payload[15]}})} << skipped;
       rest_0[11:0] <= start ? placed_0[27:16] : trial2_0[12:1];
       above_0 <= start ? placed_0[15:0] : {above_0[12:0], 3'h0};
     end
   end
   always @(posedge clk) begin
-    if (|{awake_73, n21, rst, both, active}) begin
+    if (|{active, n20, awake_73, both, rst}) begin
       settling <= 2'h2;
     end else begin
-      if (n22) settling <= settling - 1'h1;
+      if (n21) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -245,24 +246,24 @@ module neuflow_alu (
         inside_2 <= a__ready | |valid[8:0];
         valid <= {valid[8:0], a__ready};
       end
-      if (n23) done <= start ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? $signed(left)
+      if (n22) done <= start ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? $signed(left)
         <= $signed(3'h3) : 1'h0;
       if (start | step) begin
         bits = $signed({net[7], net[5:0]}) - $signed({1'h0, skipped});
         left <= start ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left) -
           $signed(3'h3));
       end
-      if ({start, step} != 1'h1 & n23) busy <= start;
+      if ({start, step} != 1'h1 & n22) busy <= start;
     end
   end
   always @(posedge clk) begin
     if (start) begin
       twice_1 <= 21'h0; rest_1[15:12] <= 4'h0; twice_0 <= 21'h0; rest_0[15:12] <= 4'h0;
     end else begin
-      if (~(|twice_1[20:18]) & n26) twice_1 <= {twice_1[17:0], n24, n25, ~trial2_1[16]};
-      if (n26) rest_1[15:12] <= trial2_1[16:13];
-      if (n29 & ~(|twice_0[20:18])) twice_0 <= {twice_0[17:0], n27, n28, ~trial2_0[16]};
-      if (n29) rest_0[15:12] <= trial2_0[16:13];
+      if (~(|twice_1[20:18]) & n25) twice_1 <= {twice_1[17:0], n23, n24, ~trial2_1[16]};
+      if (n25) rest_1[15:12] <= trial2_1[16:13];
+      if (n28 & ~(|twice_0[20:18])) twice_0 <= {twice_0[17:0], n26, n27, ~trial2_0[16]};
+      if (n28) rest_0[15:12] <= trial2_0[16:13];
     end
   end
 endmodule
@@ -281,7 +282,7 @@ module \neuflow_alu.config  (
   input wire clk
 );
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
-  reg [22:0] word = 23'h0, words = 23'h0;
+  reg [31:0] word = 32'h0, words = 32'h0;
   wire n2, n1, mine, move;
   assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
@@ -299,13 +300,13 @@ module \neuflow_alu.config  (
     end
   end
   always @(posedge clk) begin
-    if (move) held <= words;
+    if (move) held <= words[22:0];
     if (n2) words <= word;
     if (!(n1)) begin
       match <= bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
         columns);
       last <= bus__payload[48];
-      word <= bus__payload[38:16];
+      word <= bus__payload[47:16];
     end
   end
 endmodule

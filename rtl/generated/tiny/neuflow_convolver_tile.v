@@ -347,7 +347,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = active & ~n65 & stays;
   assign released = pass_done ? 16'h0 : kept;
   assign awake_174 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
-    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, starts, issue, awake} | n20;
+    s11[0], s6[0], s2[0], hand_over, s14_q[0], starts, shift, frees, awake, issue} | n20;
   assign weights_rewind = issue & group_ends;
   assign {n29[5], n29[3:0]} = config__payload[116:113] - 1'h1;
   assign n3 = active & begins & full;
@@ -359,8 +359,8 @@ module \neuflow_convolver_tile.convolver.array  (
     {16{s9_masks_q[2]}}, {16{s9_masks_q[1]}}, {16{s9_masks_q[0]}}};
   assign n4 = s9[0] & s9[10];
   assign n7 = s6[0] & s6[7];
-  assign frees = n3 & kept != free;
   assign starts = configured & idle;
+  assign frees = n3 & kept != free;
   assign n20 = |settling;
   assign n21 = !{1'h0, n25};
   assign n22 = n25 == 1'h1;
@@ -396,11 +396,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n36 = s2[0] & ~s2[8];
   assign n37 = n67 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + move_102) : n40;
-  assign n38 = |{s2[0], n67, n35, n36};
+  assign n38 = |{s2[0], n35, n36, n67};
   assign n39 = {n35, n36} != 1'h1;
   assign n40 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n41 = n38 & {n67, n35, n36} != 3'h4 & n39;
+  assign n41 = n38 & {n35, n36, n67} != 1'h1 & n39;
   assign n42 = n35 | n68 & first_channel;
   assign n43 = n68 | absent[0];
   assign n44 = s2[0] & s2[9];
@@ -569,7 +569,7 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (|{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s6[0],
-      s2[0], hand_over, s14_q[0], frees, shift, starts, coordinates_gated_rst, issue, awake}) begin
+      s2[0], hand_over, s14_q[0], starts, shift, frees, coordinates_gated_rst, awake, issue}) begin
       settling <= 3'h7;
     end else begin
       if (n20) settling <= settling - 1'h1;
@@ -697,8 +697,8 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n35 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n42 | n43) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n42 | n44 | n43) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
+      if ((n43 | n42) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n43 | n44 | n42) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
       if (s1[0] & s1[8] | n35) phase_79 <= n35 ? config__payload[312:309] : s1[4] ?
@@ -709,9 +709,9 @@ module \neuflow_convolver_tile.convolver.array  (
         first_y <= first_y_199;
         first_x <= first_x_197;
       end
-      if (n46 | n47) tap_y <= n46 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n47 | n46) tap_y <= n46 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n46 | n47 | s2[0] & ~s2[10]) tap_x <= n46 ? {{2{config__payload[132]}},
+      if (s2[0] & ~s2[10] | n47 | n46) tap_x <= n46 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n47 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -874,8 +874,8 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       {ready_q[82:80], ready_q[47:0]} <= {summed_q[82:80], summed_q[47:0]};
       {summed_q[82:80], summed_q[47:0]} <= {!column_next, row_next < form[47:32], column_next <
         form[31:16], row_next, y_next, x_next};
-      lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
       lane0_row <= (first) ? 3'h0 : lane0_row + ready_q[82];
+      lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
     end
   end
   always @(posedge coordinates_gated_clk) begin
@@ -1245,7 +1245,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n23 = issue & row_ends;
   assign next_map = map_base + config__payload[133:114];
   assign n24 = clear | drain_gated_rst;
-  assign n25 = step | drain_gated_rst;
+  assign n25 = drain_gated_rst | step;
   assign n26 = words == 2'h3;
   assign n27 = take | n26;
   assign n28 = start | drain_gated_rst;
@@ -1309,7 +1309,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, n5, n6, clear, drain_gated_rst, hand_over, awake}) begin
+    if (|{reads, running, waiting, n3, n4, n5, n6, clear, hand_over, drain_gated_rst, awake}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1348,7 +1348,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       two <= config__payload[135];
       known[0] <= n10[0];
-      if (n11 | o__valid_135 & o__ready_134 & o__payload_133[34]) leaving <= n11;
+      if (o__valid_135 & o__ready_134 & o__payload_133[34] | n11) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : rest <= 3'h4;
         rest <= n12 ? config__payload[77:62] : rest - 2'h2;
@@ -1583,47 +1583,39 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg fresh = 1'h1, one_column = 1'h0, one_slot = 1'h0;
   reg [16:0] pitch_less = 17'h0, slots_less = 17'h0;
-  reg [69:0] n3, n6, marked = 70'h0, now = 70'h0;
-  wire n4, n5, n1, after_row_ends, after_slot_ends;
+  reg [69:0] n1, n4, marked = 70'h0, now = 70'h0;
+  wire n2, n3, n6, after_row_ends, after_slot_ends;
   wire [15:0] after_column, after_row, after_slot;
   wire [19:0] after_base;
-  wire [69:0] n2;
+  wire [69:0] n5;
   assign complete = marked[31:16] >= config_2[93:78] ? config_2[93:78] : marked[31:16] +
     (marked[15:0] >= config_2[77:62]);
-  assign n1 = clear | n4 | drain_gated_rst;
+  assign n2 = fresh & ~port_2711_0[0];
+  assign n3 = port_2711_0[0] | clear | n2;
+  assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
+  assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   assign after_base = now[68] ? (now[69] ? 20'h0 : now[67:48] + config_2[77:62]) : now[67:48];
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n2 = port_2711_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n5 = port_2711_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
-  assign n4 = fresh & ~port_2711_0[0];
-  assign n5 = port_2711_0[0] | clear | n4;
-  assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
-  assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
-  always @(posedge drain_gated_clk) begin
-    if (n1) begin
-      marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
-    end else begin
-      if (port_2711_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2711_0[0]) now[67:0] <= n2[67:0];
-    end
-  end
+  assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2711_0[0], mark, clear, n4} != 4'h8 & n5) begin
-        n3 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
+      if ({port_2711_0[0], mark, clear, n2} != 4'h8 & n3) begin
+        n1 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
           port_2711_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
-        marked[69:68] <= n3[69:68];
+        marked[69:68] <= n1[69:68];
       end
-      if (n5) begin
-        n6 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
-          port_2711_0[0] ? n2 : {2'h0, now[67:0]};
-        now[69:68] <= n6[69:68];
+      if (n3) begin
+        n4 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
+          port_2711_0[0] ? n5 : {2'h0, now[67:0]};
+        now[69:68] <= n4[69:68];
       end
       offset <= now[67:48] + now[15:0];
       inside_2 <= now[15:0] < config_2[77:62] & now[31:16] < config_2[93:78];
@@ -1631,6 +1623,14 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       one_column <= config_2[61:46] == 1'h1;
       slots_less <= config_2[113:98] - 2'h2;
       pitch_less <= config_2[61:46] - 2'h2;
+    end
+  end
+  always @(posedge drain_gated_clk) begin
+    if (n6) begin
+      marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
+    end else begin
+      if (port_2711_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2711_0[0]) now[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1772,7 +1772,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [82:0] s2_piece = 83'h0, s3_piece = 83'h0, s4_piece = 83'h0, s5_piece = 83'h0, s6_piece =
     83'h0, s1_piece_q = 83'h0;
   reg [8:0] n7, linear_87 = 9'h0, offset = 9'h0;
-  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n3, n4, n42, n9, n10, n11, n21, n27, n25, n17,
+  wire n20, n13, n44, n12, n45, n41, n42, n29, n38, n3, n4, n43, n11, n9, n10, n21, n27, n25, n17,
     n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, extends_2, finished, fits,
     i__ready_119, i__valid_120, joins, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     row_ends, starts, store;
@@ -1783,64 +1783,66 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [1:0] n14, ahead, count;
   wire [21:0] after_row_beyond;
   wire [2:0] rest, turn, unused;
-  wire [3:0] n33, of_phase_1;
-  wire [4:0] n45, n35;
+  wire [3:0] n33, beyond2, of_phase_1;
+  wire [4:0] n46, n35;
   wire [5:0] n1, end_2;
   wire [67:0] o__payload;
   wire [68:5] s0_piece;
-  wire [7:0] n16, n39;
-  wire [8:0] beyond1, beyond2;
+  wire [7:0] n16, n40;
+  wire [8:0] beyond1;
+  wire [8:4] n39;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_119;
+  assign {n39, beyond2} = end_2 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
   assign s0_piece[20:5] = joins & taken > 1'h0 ? o__payload[15:0] : words[15:0];
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{pass_done, finished, starts, n9, n10, store, n11} | n12;
+  assign awake = |{finished, starts, store, pass_done, n9, n10, n11} | n12;
   assign i__valid_120 = opened & i__valid;
   assign o__ready = ~valid | store & (last_lap & (by_word_71 ? !left : more | left <= low));
-  assign of_phase_1 = n39[7:4] & {4{pairs}};
+  assign of_phase_1 = n40[7:4] & {4{pairs}};
   assign n1 = where[8:3] + apart;
-  assign row_ends = last_lap & n40 & (by_word_71 ? !low : n41 | extends_2);
+  assign row_ends = last_lap & n41 & (by_word_71 ? !low : n42 | extends_2);
   assign last_lap = ~phases | lap == (fits ? low : left) | lap == last_phase;
   assign n3 = $signed(beyond1) >= $signed(1'h0);
-  assign n4 = $signed(beyond2) >= $signed(1'h0);
+  assign n4 = $signed({n39, beyond2}) >= $signed(1'h0);
   assign store = room & (valid & (~pairs | fits | extends_2));
   assign count = by_word_71 ? 2'h0 : fits ? low : joins ? (more ? 2'h3 : low) : left;
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n8 = n38 | o__ready;
-  assign finished = n42 | active & resident & allowed;
-  assign starts = n43 & config__valid & ~(|flushing);
-  assign n9 = i__valid_120 & i__ready_119;
-  assign n10 = o__valid & o__ready;
-  assign n11 = released != freed;
+  assign finished = n43 | active & resident & allowed;
+  assign starts = n44 & config__valid & ~(|flushing);
+  assign n9 = o__valid & o__ready;
+  assign n10 = released != freed;
+  assign n11 = i__valid_120 & i__ready_119;
   assign n12 = |settling;
   assign n13 = split & first_bank_106[1];
   assign n14 = ~(2'h3 << first_bank_106[0]);
   assign n15 = 12'hf0f << first_bank_106;
   assign n16 = {2{used}} << where[1:0];
   assign n17 = lead <= config__payload[3];
-  assign record_ends = n44 & channel_ends;
+  assign record_ends = n45 & channel_ends;
   assign n18 = record + 1'h1;
   assign n19 = !lead;
   assign n20 = config__payload[7:5] == 2'h3;
   assign n21 = config__payload[7:5] == 3'h4;
-  assign n22 = n43 & ~s1_valid & ~s2_valid;
+  assign n22 = n44 & ~s1_valid & ~s2_valid;
   assign n23 = n37 & ~s2_piece[81];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
-  assign n24 = n37 | n22 | n23;
-  assign n25 = n43 | n42;
-  assign n26 = record_ends | n25;
-  assign n27 = n43 | record_ends;
-  assign n28 = n44 | n27;
-  assign n29 = n43 | n44;
+  assign n24 = n23 | n37 | n22;
+  assign n25 = n44 | n43;
+  assign n26 = n25 | record_ends;
+  assign n27 = n44 | record_ends;
+  assign n28 = n45 | n27;
+  assign n29 = n44 | n45;
   assign width = config__payload[27:8] - 1'h1;
-  assign n30 = n31 & {rest[2], n38, n29} != 3'h6;
+  assign n30 = {n38, n29, rest[2]} != 3'h5 & n31;
   assign rest = low + {~count};
   assign n31 = n38 | n29;
-  assign n32 = starts | i__valid & i__ready & i__payload[67];
+  assign n32 = i__valid & i__ready & i__payload[67] | starts;
   assign n33 = ~(4'hf << s4_piece[2:0]);
   assign n34 = n22 | writer_gated_rst;
   assign last_phase_y = n20 | n35 == config__payload[159:156];
@@ -1849,21 +1851,20 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     after_row_beyond[19:0] : row_position + config__payload[139:120]) : row_position;
   assign n36 = ~n23 & n37;
   assign n37 = s2_valid & s2_piece[80];
-  assign beyond2 = end_2 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
   assign beyond1 = end_2 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign end_2 = n45 + 1'h1;
+  assign end_2 = n46 + 1'h1;
   assign n38 = store & last_lap;
   assign joins = extends_2 & ~fits;
-  assign n39 = 8'hcc << where[1:0];
-  assign n40 = ~more;
-  assign n41 = low <= left;
+  assign n40 = 8'hcc << where[1:0];
+  assign n41 = ~more;
+  assign n42 = low <= left;
   assign extends_2 = by_row & valid & o__valid;
-  assign fits = n40 & n41;
-  assign n42 = record_ends & record_ends_49;
-  assign n43 = ~active;
-  assign n44 = store & row_ends;
+  assign fits = n41 & n42;
+  assign n43 = record_ends & record_ends_49;
+  assign n44 = ~active;
+  assign n45 = store & row_ends;
   assign after_row_beyond = $signed({1'h0, row_position}) + $signed(pitch_less);
-  assign n45 = begins + count;
+  assign n46 = begins + count;
   neuflow_locator locator (
     .clk(writer_gated_clk), .linear(linear_87), .position(position_88),
       .ring(config__payload[119:100]), .rst(writer_gated_rst), .turn(turn), .where(where));
@@ -1918,7 +1919,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{pass_done, finished, starts, writer_gated_rst, n9, n10, store, n11}) begin
+    if (|{finished, starts, store, pass_done, n9, n10, n11, writer_gated_rst}) begin
       settling <= 4'hb;
     end else begin
       if (n12) settling <= settling - 1'h1;
@@ -1976,7 +1977,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n24) linear <= n22 ? config__payload[79:60] : n23 ? linear + config__payload[99:80] :
         next_linear_row;
-      if (n24 & {n22, n23} != 1'h1) linear_row <= n22 ? config__payload[79:60] : next_linear_row;
+      if (n24 & {n23, n22} != 2'h2) linear_row <= n22 ? config__payload[79:60] : next_linear_row;
       if (n26) begin
         record_ends_49 <= n25 ? config__payload[59:44] == 1'h1 : record_left == 2'h2;
         record_left <= n25 ? config__payload[59:44] : record_left - 1'h1;
@@ -2014,7 +2015,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         phase_y <= last_phase_y ? 4'h0 : n35[3:0];
         row_position <= next_row;
       end
-      if (n37 | s2_valid | n23) begin
+      if (n23 | n37 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n23 ? row_position : n37 ? next_row : wraps & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -2029,7 +2030,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | flushing[0]) begin
+    if (flushing[0] | writer_gated_rst) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n18[15:0];
@@ -2039,8 +2040,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (n29 | writer_gated_rst) begin
       begins <= 4'h0;
     end else begin
-      if ((n3 | n4 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n38) begins <= n4 ? beyond2[3:0] :
-        n3 ? beyond1[3:0] : end_2[3:0];
+      if ((n3 | n4 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n38) begins <= n4 ? beyond2 : n3 ?
+        beyond1[3:0] : end_2[3:0];
     end
   end
 endmodule
@@ -2083,8 +2084,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = take & ~leads;
   assign take = i__ready & i__valid;
   assign n1 = parameters_take | weights_gated_rst;
-  assign n2 = {take, listening, leads} != 3'h6 & n3;
-  assign n3 = {take, listening} != 1'h1;
+  assign n2 = n3 & {leads, listening, take} != 2'h3;
+  assign n3 = {listening, take} != 2'h2;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
       .comes(comes), .free(parameters_take & port_2344_16[1]), .push(push), .read_enable(read_35),
@@ -2158,7 +2159,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{read_enable, free, comes, push, rewind} | n1;
+  assign awake = |{read_enable, comes, push, rewind, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2168,14 +2169,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{read_enable, free, blocks_gated_rst, comes, push, rewind}) begin
+    if (|{read_enable, comes, push, rewind, blocks_gated_rst, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (free | blocks_gated_rst | rewind) begin
+    if (rewind | blocks_gated_rst | free) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2224,7 +2225,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{read_enable, free, comes, push, rewind} | n1;
+  assign awake = |{read_enable, comes, push, rewind, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2234,14 +2235,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{read_enable, free, comes, push, weights_gated_rst, rewind}) begin
+    if (|{read_enable, comes, push, rewind, free, weights_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (free | weights_gated_rst | rewind) begin
+    if (rewind | free | weights_gated_rst) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2316,7 +2317,7 @@ module \neuflow_convolver_tile.router  (
   assign i__payload[1] = 6'h28 >> bus__payload[23:20];
   assign takes = armed & ~{|(local0_peers & n7), |(west_peers & n7), |(south_peers & n7),
     |(east_peers & n7)};
-  assign awake = |{o__valid_73, moves, n1, n2, n3, bus__valid} | n4;
+  assign awake = |{o__valid_73, n1, bus__valid, n2, n3, moves} | n4;
   assign i__payload_51 = east_current[5] ? (east_current[4] ? local0_in__payload : west_in__payload)
     : east_current[4] ? south_in__payload : east_in__payload;
   assign i__valid_50 = |(east_current[3:0] & moves);
@@ -2329,10 +2330,10 @@ module \neuflow_convolver_tile.router  (
   assign peers = bus__payload[27:24] | target;
   assign target = i__payload_known ? 1'h1 << bus__payload[19:16] : 4'h0;
   assign i__payload_known = 6'h2e >> bus__payload[23:20];
-  assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid};
   assign n1 = west_out__valid & o__ready_64;
   assign n2 = south_out__valid & o__ready_54;
   assign n3 = east_out__valid & o__ready_43;
+  assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid};
   assign n4 = |settling;
   assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
     east_in__payload[34]};
@@ -2360,7 +2361,7 @@ module \neuflow_convolver_tile.router  (
       sub & |(bus__payload[15:8] & columns)), .o__payload({o__payload, named}), .o__ready(o__ready),
       .o__valid(o__valid_73), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_73, moves, router_gated_rst, n1, n2, n3, bus__valid}) begin
+    if (|{o__valid_73, router_gated_rst, n1, bus__valid, n2, n3, moves}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
@@ -2446,7 +2447,7 @@ module \neuflow_convolver_tile.tap$150  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__3__ready, local__2__ready, local__1__ready, local__4__ready,
+  assign all_ready = &{local__1__ready, local__4__ready, local__3__ready, local__2__ready,
     local__0__ready, o__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),

@@ -30,8 +30,9 @@ module neuflow_window (
   reg [18:0] ahead = 19'h0, base = 19'h0, free = 19'h0, newest = 19'h7ffff, reserved = 19'h0;
   reg [19:0] b_position = 20'h0, f_position = 20'h0;
   reg [1:0] n28, n29, s1_lanes = 2'h0, tail = 2'h0;
-  reg [23:0] lane0_sum, lane1_sum, s2_word0 = 24'h0, s2_word1 = 24'h0;
-  reg [24:0] pair0_sum, s3_pair0 = 25'h0;
+  reg [23:0] s2_word0 = 24'h0, s2_word1 = 24'h0;
+  reg [24:0] lane0_sum, lane1_sum, s3_pair0 = 25'h0;
+  reg [25:0] pair0_sum;
   reg [2:0] fsm_state = 3'h0, s1_meta = 3'h0, s2_meta = 3'h0, s3_meta = 3'h0, s4_meta = 3'h0,
     s5_meta = 3'h0, settling = 3'h4;
   reg [31:0] n55, held = 32'h0, s5_part = 32'h0, s4_part_q = 32'h0;
@@ -43,12 +44,13 @@ module neuflow_window (
     8'h0, head = 8'h0, last_turn_47 = 8'h0, old_189 = 8'h0, open = 8'h0, opens_in = 8'h0, slot =
     8'h0, slots = 8'h0, span, turn = 8'h0, write_address_73 = 8'h0;
   reg [8:0] n14, after_52, final_2 = 9'h0, reach = 9'h0, valid = 9'h0;
-  wire n44, n58, n61, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21, n51, n8,
-    n1, n11, n10, n60, n9, n46, n50, n48, n47, n49, n7, n3, n5, n12, n13, n15, n16, n32, n34, n37,
+  wire n3, n5, n58, n60, n44, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21,
+    n51, n9, n1, n11, n10, n61, n8, n47, n48, n49, n46, n50, n7, n12, n13, n15, n16, n32, n34, n37,
     n40, n43, n45, n17, n54, n57, n59, n2, n6, n4, n23, awake_154, awake_161, closes, en, en_142,
     ends, ends_line, ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24,
-    i__valid_129, i__valid_135, i__valid_25, inside_2, issue, load, o__ready_38, o__valid_23,
-    o__valid_34, read, scanned, scanning, spills, step, step_82, taken, write_enable_72;
+    i__valid_129, i__valid_135, i__valid_25, inside_2, issue, largest, load, o__ready_38,
+    o__valid_23, o__valid_34, read, scanned, scanning, spills, step, step_82, taken,
+    write_enable_72;
   wire [15:0] n24, empty, i__payload_150;
   wire [167:0] o__payload_21;
   wire [16:0] n27;
@@ -57,16 +59,17 @@ module neuflow_window (
   wire [19:0] n31, lead;
   wire [23:0] read_data_210, read_data_211;
   wire [2:0] after;
-  wire [31:0] n52, part_sum;
+  wire [31:0] n52;
+  wire [32:0] part_sum;
   wire [34:0] i__payload_131, o__payload_181;
   wire [47:0] acc, read_data;
   wire [8:0] n25;
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = |{load, step_82, n46, read, read_enable, n47, v2_valid, issue, n48, v3_valid,
-    awake_154, n49, v4_valid, n50} | n51;
-  assign finish = n3 ? (n9 ? 1'h0 : 1'h1) : 1'h0;
+  assign awake = |{load, step_82, n46, n47, n48, read, read_enable, v2_valid, issue, n49, v3_valid,
+    awake_154, n50, v4_valid} | n51;
+  assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
   assign o__ready_38 = ~held_valid | taken & after >= 2'h2 & (~ends | spills);
   assign en_142 = en & (s5_valid | |valid);
@@ -83,16 +86,16 @@ module neuflow_window (
   assign scanning = fsm_state == 3'h4;
   assign n6 = fsm_state == 2'h2;
   assign n7 = !fsm_state;
-  assign n8 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
-  assign n9 = walking | f_valid | b_valid | n60;
-  assign scanned = n61 & line_ends_50;
+  assign scanned = n60 & line_ends_50;
+  assign n8 = walking | f_valid | b_valid | n61;
+  assign n9 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
   assign n10 = closes_in == 1'h1;
   assign n11 = opens_in == 1'h1;
-  assign n12 = n7 | n5;
+  assign n12 = n5 | n7;
   assign n13 = {n6, n11 & |unopened} != 2'h2;
-  assign n15 = {closing, n5} != 1'h1;
-  assign n16 = n6 | n7 | n5;
-  assign n17 = {n4, n8} != 2'h3 & (n4 | n7);
+  assign n15 = {n5, closing} != 2'h2;
+  assign n16 = n6 | n5 | n7;
+  assign n17 = (n4 | n7) & {n4, n9} != 2'h3;
   assign read = en & b_valid & (~b_hit | ~lead[19]);
   assign n18 = load & f_hit;
   assign n19 = ~walking;
@@ -112,7 +115,7 @@ module neuflow_window (
   assign n34 = step_82 | n33;
   assign n35 = ends_map & row_ends;
   assign n36 = n19 | n35;
-  assign n37 = ends_map | n36;
+  assign n37 = n36 | ends_map;
   assign n38 = n19 | ends_map;
   assign n39 = o__payload_21[16:1] == 1'h1;
   assign n40 = n38 | ends_line;
@@ -122,20 +125,23 @@ module neuflow_window (
   assign after = lane + {line_ends ? tail : 2'h2};
   assign taken = step & real_2;
   assign n42 = n58 | scanned;
-  assign n43 = n61 | n42;
-  assign n44 = n58 | n61;
-  assign n45 = step | n44;
-  assign n46 = o__valid_23 & n58;
-  assign n47 = en & n60;
-  assign n48 = o__valid_34 & o__ready_38;
-  assign n49 = en_142 | awake_161 | |{o__valid & o__ready, i__valid_129 & i__ready_128, i__valid_135
-    & i__ready_134, valid[8] & i__ready_141};
-  assign n50 = i__valid_25 & i__ready_24;
+  assign n43 = n42 | n60;
+  assign n44 = n58 | n60;
+  assign n45 = n44 | step;
+  assign n46 = en & n61;
+  assign n47 = o__valid_23 & n58;
+  assign n48 = i__valid_25 & i__ready_24;
+  assign n49 = o__valid_34 & o__ready_38;
+  assign n50 = en_142 | awake_161 | |{valid[8] & i__ready_141, o__valid & o__ready, i__valid_135 &
+    i__ready_134, i__valid_129 & i__ready_128};
   assign n51 = |settling;
-  assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[31:16],
-    o__payload_21[0] ? part_sum[15:0] : s4_part_q[15:0]};
+  assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[32:17],
+    o__payload_21[0] ? part_sum[16:1] : s4_part_q[15:0]};
+  assign part_sum = {s5_part, largest} + ({{8{s4_part_q[31]}}, s4_part_q[23:0], 1'h0} ^
+    {33{largest}});
   assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
   assign n54 = (read | |{s1_valid, s2_valid, s4_valid, s3_valid}) & en;
+  assign largest = !o__payload_21[0];
   assign n56 = first_turn & closing;
   assign n57 = finish | rst;
   assign ends_line = step_82 & column_ends;
@@ -143,11 +149,10 @@ module neuflow_window (
   assign step = issue & turn == last_turn_47;
   assign n59 = n41 | rst;
   assign spills = after > 2'h2;
-  assign n60 = |{s1_valid, s2_valid, s4_valid, s3_valid, s5_valid};
-  assign n61 = step & line_ends;
+  assign n60 = step & line_ends;
+  assign n61 = |{s1_valid, s2_valid, s4_valid, s3_valid, s5_valid};
   assign lead = {newest, 1'h1} + {~b_position[19:1], ~b_crosses};
   assign ends_map = ends_line & map_ends;
-  assign part_sum = $signed(s5_part) + $signed({s4_part_q[31], s4_part_q[23:0]});
   \neuflow_window.config  config_2 (
     .awake(awake_154), .bus__payload(bus__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .clk(clk), .columns(columns), .held(o__payload_21),
@@ -209,8 +214,8 @@ module neuflow_window (
         closing <= closes;
         real_2 <= inside_2;
       end
-      if (&{|{n6, n4, scanning, n7, n2, n3, n5}, {n4, n8} != 2'h2, {n9, n3} != 2'h3, {scanning,
-        scanned} != 2'h2, {n7, o__valid_23} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
+      if (&{|{n6, n4, n5, n3, n7, scanning, n2}, {scanning, scanned} != 2'h2, {n7, o__valid_23} !=
+        2'h2, {n3, n8} != 2'h3, {n4, n9} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
         scanning ? 3'h6 : n2 ? (inside_2 | closes ? 3'h4 : {1'h1, !below & !unopened & !open ? 2'h1
         : 2'h2}) : n6 ? 3'h3 : 3'h1;
       if (n12) begin
@@ -219,14 +224,14 @@ module neuflow_window (
       end
       if (n13 & (n6 | n7)) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
       if (n12 & {real_2, n5} != 1'h1) below <= n5 ? below - 1'h1 : o__payload_21[48:33];
-      if (n12 & {|above, n5} != 1'h1) above <= n5 ? above - 1'h1 : o__payload_21[128:121];
+      if (n12 & {n5, |above} != 2'h2) above <= n5 ? above - 1'h1 : o__payload_21[128:121];
       if (n12 & n15) begin
         n14 = head + 1'h1;
         head <= n5 ? (n14 == slots ? 8'h0 : n14[7:0]) : 8'h0;
       end
-      if (n16 & {closing & fresh == open, real_2, n5} != 1'h1 & n13) fresh <= n5 ? (real_2 ? 8'h0 :
+      if ({real_2, n5, closing & fresh == open} != 2'h2 & n13 & n16) fresh <= n5 ? (real_2 ? 8'h0 :
         fresh - 1'h1) : n6 ? fresh + 1'h1 : 8'h0;
-      if (n16 & n15 & n13) open <= n5 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
+      if (n13 & n16 & n15) open <= n5 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
       if (n17) begin
         reach <= n4 ? reach + o__payload_21[112:105] : o__payload_21[112:105] + 1'h1;
         slots <= n4 ? slots + 1'h1 : 8'h1;
@@ -242,7 +247,7 @@ module neuflow_window (
       end
       if (n18 | n19 & n20 & n21) free <= n18 ? f_position[19:1] : base;
       b_valid <= load | b_valid & ~n22;
-      walking <= n4 ? (n8 ? 1'h1 : n23) : n23;
+      walking <= n4 ? (n9 ? 1'h1 : n23) : n23;
       f_valid <= step_82 | f_valid & ~load;
       line_last <= n24;
       {first_last_q[17], first_last_q[8:0]} <= $signed(n25) - $signed({1'h0,
@@ -297,7 +302,7 @@ module neuflow_window (
         map_ends <= n38 ? n39 : map_left == 2'h2;
         map_left <= n38 ? o__payload_21[16:1] : map_left - 1'h1;
       end
-      if (issue | n41) begin
+      if (n41 | issue) begin
         after_52 = slot + 1'h1;
         slot <= n41 ? head : after_52 == slots ? 8'h0 : after_52[7:0];
       end
@@ -313,8 +318,8 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{load, step_82, n46, read, read_enable, n47, v2_valid, issue, n48, v3_valid, awake_154,
-      n49, rst, v4_valid, n50}) begin
+    if (|{load, step_82, n46, n47, n48, read, read_enable, v2_valid, issue, n49, v3_valid,
+      awake_154, n50, rst, v4_valid}) begin
       settling <= 3'h4;
     end else begin
       if (n51) settling <= settling - 1'h1;
@@ -322,14 +327,14 @@ module neuflow_window (
   end
   always @(posedge clk) begin
     if (s4_valid & en) s5_part[31:16] <= n52[31:16];
-    if ((o__payload_21[0] | s4_meta[0] | $signed(s5_part[15:0]) < $signed(s4_part_q[15:0])) &
-      s4_valid & en) s5_part[15:0] <= n52[15:0];
+    if ((o__payload_21[0] | s4_meta[0] | (s5_part[15] ^ s4_part_q[15] ? s5_part[15] : part_sum[16]))
+      & s4_valid & en) s5_part[15:0] <= n52[15:0];
     if (n54) begin
-      pair0_sum = $signed(s2_word0) + $signed(s2_word1);
+      pair0_sum = $signed({s2_word0, largest}) + $signed({s2_word1, 1'h0} ^ {25{largest}});
       n53 = ~b_ends;
       {s4_part_q[31], s4_part_q[23:0]} <= s3_pair0;
-      s3_pair0 <= {pair0_sum[24:16], o__payload_21[0] ? pair0_sum[15:0] : $signed(s2_word0[15:0]) <
-        $signed(s2_word1[15:0]) ? s2_word1[15:0] : s2_word0[15:0]};
+      s3_pair0 <= {pair0_sum[25:17], o__payload_21[0] ? pair0_sum[16:1] : (s2_word0[15] ^
+        s2_word1[15] ? s2_word0[15] : pair0_sum[16]) ? s2_word1[15:0] : s2_word0[15:0]};
       s2_word1 <= s1_lanes[1] ? read_data_211 : {{8{empty[15]}}, empty};
       s2_word0 <= s1_lanes[0] ? read_data_210 : {{8{empty[15]}}, empty};
       s1_lanes <= {b_hit & (n53 | 1'h1 - b_position[0] <= b_span[0]), b_hit & (n53 | 1'h0 -
@@ -341,11 +346,12 @@ module neuflow_window (
       s1_meta <= {b_final, b_ends, b_first};
     end
     if (v3_valid) begin
-      lane1_sum = $signed(old[47:24]) + $signed(v3[38:23]);
-      lane0_sum = $signed(old[23:0]) + $signed(v3[22:7]);
-      merged <= {lane1_sum[23:16], o__payload_21[0] ? lane1_sum[15:0] : v3[39] | $signed(old[39:24])
-        < $signed(v3[38:23]) ? v3[38:23] : old[39:24], lane0_sum[23:16], o__payload_21[0] ?
-        lane0_sum[15:0] : v3[39] | $signed(old[15:0]) < $signed(v3[22:7]) ? v3[22:7] : old[15:0]};
+      lane1_sum = $signed({old[47:24], largest}) + $signed({v3[38:23], 1'h0} ^ {17{largest}});
+      lane0_sum = $signed({old[23:0], largest}) + $signed({v3[22:7], 1'h0} ^ {17{largest}});
+      merged <= {lane1_sum[24:17], o__payload_21[0] ? lane1_sum[16:1] : v3[39] | (old[39] ^ v3[38] ?
+        old[39] : lane1_sum[16]) ? v3[38:23] : old[39:24], lane0_sum[24:17], o__payload_21[0] ?
+        lane0_sum[16:1] : v3[39] | (old[15] ^ v3[22] ? old[15] : lane0_sum[16]) ? v3[22:7] :
+        old[15:0]};
       v4 <= v3[38:0];
     end
     if (v2_valid) begin
